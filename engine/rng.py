@@ -1,0 +1,132 @@
+"""Random streams: noise belongs to a sample, not to the batch it happens to travel in.
+
+Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) in integer
+tensor operations: counter-based, so a draw depends on (seed, sample key, purpose, step) alone,
+and the integers are the same on every device. Normals are Box-Muller in float64, rounded to
+float32, which hides the last-digit differences between devices' logarithms.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from hashlib import blake2b
+
+import torch
+from torch import Tensor
+
+LOW = 0xFFFFFFFF
+MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+WEYL = (0x9E3779B9, 0xBB67AE85)
+
+
+class Rng:
+    """One stream per sample, so that a sample gets the same noise in any batch and any order.
+
+    keys: N stable names, one per sample; with `seed` they fix everything drawn.
+    Consecutive draws from one Rng differ; `fork` and `at` open fresh streams that do not depend
+    on what was drawn before.
+    """
+
+    def __init__(
+        self, keys: Sequence[str], seed: int = 0, device: torch.device | str = "cpu"
+    ) -> None:
+        self.keys, self.seed, self.device = tuple(keys), seed, torch.device(device)
+        words = [_words(f"{seed}\0{key}") for key in self.keys]
+        self._words = torch.tensor(words, dtype=torch.int64, device=self.device).view(-1, 2)
+        self._step = torch.zeros(len(self.keys), dtype=torch.int64, device=self.device)
+        self._draws = 0
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def fork(self, *names: object) -> Rng:
+        """Fresh streams for the purpose `names`."""
+        tail = "\0".join(map(str, names))
+        return Rng([f"{key}\0{tail}" for key in self.keys], self.seed, self.device)
+
+    def at(self, step: int | Tensor) -> Rng:
+        """Fresh streams at a step, one number or one per sample (N,), 0 <= step < 2**32."""
+        return self._like(self.keys, self._words, torch.zeros_like(self._step) + step)
+
+    def rows(self, index: Tensor) -> Rng:
+        """The streams of the samples at `index` (M,), in that order, repeats allowed."""
+        keys = [self.keys[i] for i in index.tolist()]
+        index = index.to(self.device)
+        return self._like(keys, self._words[index], self._step[index])
+
+    def shared(self) -> Rng:
+        """The same stream for every sample, whoever they are: for published quirks."""
+        keys = ["shared\0" + key.partition("\0")[2] for key in self.keys]
+        return Rng(keys, self.seed, self.device).at(self._step)
+
+    @staticmethod
+    def cat(rngs: Sequence[Rng]) -> Rng:
+        """Streams of several Rngs in one, in their order."""
+        return rngs[0]._like(
+            [key for rng in rngs for key in rng.keys],
+            torch.cat([rng._words for rng in rngs]),
+            torch.cat([rng._step for rng in rngs]),
+        )
+
+    def bits(self, count: int) -> Tensor:
+        """(N, count) int64, uniform on 0 .. 2**32 - 1."""
+        blocks = -(-count // 4)
+        self._draws += 1
+        block = torch.arange(blocks, dtype=torch.int64, device=self.device).expand(len(self), -1)
+        out = _philox(
+            (block, self._step[:, None], torch.full_like(block, self._draws), block * 0),
+            (self._words[:, :1], self._words[:, 1:]),
+        )
+        return torch.stack(out, -1).flatten(1)[:, :count]
+
+    def uniform(self, shape: Sequence[int] = ()) -> Tensor:
+        """(N, *shape) float64 in (0, 1), never the ends."""
+        return ((self.bits(math.prod(shape)).double() + 0.5) / 2**32).view(len(self), *shape)
+
+    def normal(self, shape: Sequence[int]) -> Tensor:
+        """Standard normal noise, (N, *shape) float32."""
+        count = math.prod(shape)
+        pairs = -(-count // 2)
+        u = (self.bits(2 * pairs).double() + 0.5) / 2**32
+        radius = (-2 * u[:, :pairs].log()).sqrt()
+        angle = 2 * math.pi * u[:, pairs:]
+        both = torch.cat([radius * angle.cos(), radius * angle.sin()], 1)
+        return both[:, :count].float().view(len(self), *shape)
+
+    def integers(self, high: int, shape: Sequence[int] = ()) -> Tensor:
+        """(N, *shape) int64, uniform on 0 .. high - 1; high is at most 2**31."""
+        return ((self.bits(math.prod(shape)) * high) >> 32).view(len(self), *shape)
+
+    def seeds(self, count: int) -> Tensor:
+        """(N, count) int64 in 1 .. 2**62: seeds for generators of another kind."""
+        high, low = self.bits(2 * count).chunk(2, 1)
+        return ((high >> 2) << 32 | low) + 1
+
+    def _like(self, keys: Sequence[str], words: Tensor, step: Tensor) -> Rng:
+        twin = object.__new__(Rng)
+        twin.keys, twin.seed, twin.device = tuple(keys), self.seed, self.device
+        twin._words, twin._step, twin._draws = words, step, 0
+        return twin
+
+
+def _words(name: str) -> tuple[int, int]:
+    digest = blake2b(name.encode(), digest_size=8).digest()
+    return int.from_bytes(digest[:4], "big"), int.from_bytes(digest[4:], "big")
+
+
+def _philox(counter: Sequence[Tensor], key: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Ten rounds on int64 tensors that hold 32-bit words. int64 products wrap, which keeps their
+    64 bits right; the mask removes the sign that the shift drags in."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        left, right = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]
+        c0, c1, c2, c3 = (
+            (right >> 32 & LOW) ^ c1 ^ k0,
+            right & LOW,
+            (left >> 32 & LOW) ^ c3 ^ k1,
+            left & LOW,
+        )
+        k0, k1 = (k0 + WEYL[0]) & LOW, (k1 + WEYL[1]) & LOW
+    return c0, c1, c2, c3
