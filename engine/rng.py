@@ -40,10 +40,16 @@ class Rng:
     def __len__(self) -> int:
         return len(self.keys)
 
+    @property
+    def step(self) -> Tensor:
+        """The step each stream stands at, (N,)."""
+        return self._step
+
     def fork(self, *names: object) -> Rng:
-        """Fresh streams for the purpose `names`."""
+        """Fresh streams for the purpose `names`, at the same steps."""
         tail = "\0".join(map(str, names))
-        return Rng([f"{key}\0{tail}" for key in self.keys], self.seed, self.device)
+        keys = [f"{key}\0{tail}" for key in self.keys]
+        return Rng(keys, self.seed, self.device).at(self._step)
 
     def at(self, step: int | Tensor) -> Rng:
         """Fresh streams at a step, one number or one per sample (N,), 0 <= step < 2**32."""

@@ -1,0 +1,43 @@
+# `make demo` trains and compares three methods on a made-up dataset; `make test` and `make lint`
+# are what CI runs. Only a Python with venv is needed: the rest goes into .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+UV := $(BIN)/uv
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: env demo test lint lock clean
+
+env: .venv/.made
+
+.venv/.made: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else \
+	    "adbench needs Python 3.11 or newer; name one: make PYTHON=python3.12 env")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(UV) pip install --python $(BIN)/python --quiet --require-hashes -r requirements.lock
+	$(UV) pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: export OMP_NUM_THREADS =
+demo: env
+	$(BIN)/adbench run --methods anoddpm,pddpm,autoddpm --dataset synthbrain --profile tiny
+	$(BIN)/adbench report
+
+test: env
+	$(BIN)/python -m pytest -n 2
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+
+lock: # after a change of the dependencies in pyproject.toml
+	test -x $(UV) || { $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet uv; }
+	$(UV) pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-annotate --custom-compile-command 'make lock' \
+	    pyproject.toml --extra dev -o requirements.lock
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,343 @@
+"""adbench, from a shell. Thin: what a verb needs is imported when it is called."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from .plan import Wish
+    from .registry import Registry
+    from .store import Store
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Train, sweep and compare diffusion-based anomaly detectors. "
+    "Start with: adbench run --profile tiny; adbench report",
+)
+
+USAGE, NO_DATA, STOPPED = 2, 5, 130
+
+Out = Annotated[Path, typer.Option(help="Where records, pictures and the board go.")]
+StoreDir = Annotated[
+    Path | None, typer.Option("--store", help="Checkpoints and maps. [env ADBENCH_STORE]")
+]
+Files = Annotated[list[Path] | None, typer.Option("--registry", help="One more registry file.")]
+Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+Trace = Annotated[bool, typer.Option("--traceback", help="Show where an error came from.")]
+Methods = Annotated[str, typer.Option("--methods", "-m", help="Names, with commas. All if empty.")]
+Datasets = Annotated[str, typer.Option("--dataset", "-d", help="Names, with commas.")]
+Data = Annotated[Path | None, typer.Option(help="Where the data lie. [env ADBENCH_DATA]")]
+Profile = Annotated[
+    str | None, typer.Option(help="Sizes and budgets: paper (default on a GPU), tiny (on a CPU).")
+]
+Levels = Annotated[
+    str | None, typer.Option(help="Noise levels to sweep, as 100,250 or 50:500:50 (both ends in).")
+]
+Seeds = Annotated[str, typer.Option(help="Training seeds, with commas.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16")]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", help="An argument: anoddpm.steps=200 (again for more).")
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="Samples per split; stamped as partial.")]
+Threshold = Annotated[str, typer.Option(help="healthy@5%, val-dice, fixed:0.1, oracle")]
+LevelRule = Annotated[str, typer.Option(help="How the level is chosen: auto, val, published")]
+Reducer = Annotated[str, typer.Option(help="Map to image score: top2%, mean, max, method")]
+Post = Annotated[str, typer.Option(help="Map post-processing: median5,erode3,components>=8")]
+Baselines = Annotated[bool, typer.Option(help="Run the cheap baselines too.")]
+
+
+@app.command()
+def run(
+    methods: Methods = "",
+    dataset: Datasets = "synthbrain",
+    data: Data = None,
+    profile: Profile = None,
+    levels: Levels = None,
+    seeds: Seeds = "0",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    out: Out = Path("results"),
+    store: StoreDir = None,
+    registry: Files = None,
+    set_: Sets = None,
+    limit: Limit = None,
+    threshold: Threshold = "healthy@5%",
+    level_rule: LevelRule = "auto",
+    reducer: Reducer = "top2%",
+    post: Post = "",
+    baselines: Baselines = True,
+    traceback: Trace = False,
+) -> None:
+    """Train, sweep and judge every method on every dataset; what is there already is not redone."""
+    with _errors(traceback):
+        console = _console(err=True)
+        names = _registry(registry)
+        from .executor import circumstances, execute
+        from .live import Watch
+        from .plan import cells
+
+        where = circumstances(device, dtype)
+        wish = _wish(
+            names, methods, dataset, data, profile, levels, seeds, limit, set_, baselines,
+            _protocol(threshold, level_rule, reducer, post), where.device,
+        )  # fmt: skip
+        watch = Watch(console)
+        watch.line(f"profile {wish.profile} on {where.device}")
+        code = execute(cells(wish, names), where, _store(store), out, watch)
+        if code == 0:
+            watch.line(f"done: adbench report --out {out}")
+        raise typer.Exit(code)
+
+
+@app.command()
+def plan(
+    methods: Methods = "",
+    dataset: Datasets = "synthbrain",
+    data: Data = None,
+    profile: Profile = None,
+    levels: Levels = None,
+    seeds: Seeds = "0",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    store: StoreDir = None,
+    registry: Files = None,
+    set_: Sets = None,
+    limit: Limit = None,
+    threshold: Threshold = "healthy@5%",
+    level_rule: LevelRule = "auto",
+    reducer: Reducer = "top2%",
+    post: Post = "",
+    baselines: Baselines = True,
+    json: Json = False,
+    traceback: Trace = False,
+) -> None:
+    """Say what run would do: what is cached, what is not and why. Prepares data, trains nothing."""
+    with _errors(traceback):
+        names = _registry(registry)
+        from .executor import circumstances
+        from .foresee import foresee
+        from .live import Watch
+        from .plan import cells
+
+        where = circumstances(device, dtype)
+        wish = _wish(
+            names, methods, dataset, data, profile, levels, seeds, limit, set_, baselines,
+            _protocol(threshold, level_rule, reducer, post), where.device,
+        )  # fmt: skip
+        rows = foresee(cells(wish, names), where, _store(store), Watch(_console(err=True)))
+        if json:
+            _print_json(rows)
+            return
+        for row in rows:
+            typer.echo(f"{row['cell']}")
+            if row["skip"]:
+                typer.echo(f"  skipped: {row['skip']}")
+            for stage in row["stages"]:
+                why = "; ".join(stage["why"])
+                typer.echo(f"  {stage['stage']:<14} {stage['state']}{': ' + why if why else ''}")
+
+
+@app.command()
+def report(
+    out: Out = Path("results"),
+    json: Json = False,
+    traceback: Trace = False,
+) -> None:
+    """Show the board and write leaderboard.md, leaderboard.csv and cost.csv, from records alone."""
+    with _errors(traceback):
+        from .report import read_records, terminal, write
+
+        records = read_records(out / "records")
+        if json:
+            _print_json(records)
+            return
+        terminal(records, _console())
+        for path in write(records, out):
+            typer.echo(str(path))
+
+
+@app.command("list")
+def list_(
+    what: Annotated[
+        str, typer.Argument(help="methods, datasets or profiles; all if left out")
+    ] = "",
+    registry: Files = None,
+    json: Json = False,
+    traceback: Trace = False,
+) -> None:
+    """Names that can be run."""
+    with _errors(traceback):
+        names = _registry(registry)
+        rooms = ("methods", "datasets", "profiles")
+        if what and what not in rooms:
+            from .registry import RegistryError
+
+            raise RegistryError(f"list takes one of {', '.join(rooms)}, not {what!r}")
+        found = {
+            room: {name: entry.about for name, entry in getattr(names, room).items()}
+            for room in rooms
+            if what in ("", room)
+        }
+        if json:
+            _print_json(found)
+            return
+        for room, entries in found.items():
+            typer.echo(room)
+            for name, about in entries.items():
+                typer.echo(f"  {name:<14} {about}")
+
+
+@app.command()
+def info(
+    name: Annotated[str, typer.Argument(help="a method or a dataset")],
+    registry: Files = None,
+    json: Json = False,
+    traceback: Trace = False,
+) -> None:
+    """What a method or a dataset is, where it comes from and what arguments it takes."""
+    with _errors(traceback):
+        names = _registry(registry)
+        entry = names.methods.get(name) or names.dataset(name)
+        from .foresee import describe
+
+        facts = describe(entry)
+        if json:
+            _print_json(facts)
+            return
+        for key, value in facts.items():
+            if isinstance(value, dict):
+                typer.echo(f"{key}:")
+                for inner, default in value.items():
+                    typer.echo(f"  {inner} = {default}")
+            else:
+                typer.echo(f"{key}: {value}")
+
+
+@app.command()
+def doctor(store: StoreDir = None, json: Json = False, traceback: Trace = False) -> None:
+    """What this machine offers and what is missing."""
+    with _errors(traceback):
+        from .foresee import examine
+
+        facts = examine(_store(store))
+        if json:
+            _print_json(facts)
+        else:
+            for key, value in facts.items():
+                typer.echo(f"{key:<22} {value}")
+
+
+@contextmanager
+def _errors(traceback: bool) -> Iterator[None]:
+    """A user's error is one line (and the list of what is bad); its kind is the exit code."""
+    try:
+        yield
+    except (typer.Exit, typer.Abort):
+        raise
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command goes on", err=True)
+        raise typer.Exit(STOPPED) from None
+    except Exception as error:
+        if traceback:
+            raise
+        typer.echo(f"error: {error or type(error).__name__}", err=True)
+        raise typer.Exit(_exit_code(error)) from None
+
+
+def _exit_code(error: Exception) -> int:
+    """5 for data, 2 for the rest: by name, so that nothing heavy is imported for it."""
+    return NO_DATA if type(error).__name__ == "DataError" else USAGE
+
+
+def _console(err: bool = False) -> Any:
+    from rich.console import Console
+
+    return Console(stderr=err)
+
+
+def _print_json(value: object) -> None:
+    import json
+
+    typer.echo(json.dumps(value, indent=1, default=str))
+
+
+def _registry(files: list[Path] | None) -> Registry:
+    from .registry import Registry
+
+    return Registry.read(*(files or []))
+
+
+def _store(folder: Path | None) -> Store:
+    from .store import Store
+
+    if folder is None and (named := os.environ.get("ADBENCH_STORE")):
+        folder = Path(named)
+    if folder is None:
+        from platformdirs import user_cache_path
+
+        folder = user_cache_path("adbench") / "store"
+    return Store(folder)
+
+
+def _protocol(threshold: str, level: str, reducer: str, post: str) -> Any:
+    from .protocol import Protocol
+
+    steps = tuple(step for step in post.split(",") if step)
+    return Protocol(threshold=threshold, level=level, reducer=reducer, post=steps)
+
+
+def _wish(
+    registry: Registry,
+    methods: str,
+    datasets: str,
+    data: Path | None,
+    profile: str | None,
+    levels: str | None,
+    seeds: str,
+    limit: int | None,
+    sets: list[str] | None,
+    baselines: bool,
+    protocol: Any,
+    device: str,
+) -> Wish:
+    from .plan import Wish, numbers, settings
+
+    names = _split(methods) or [n for n, e in registry.methods.items() if not e.baseline]
+    overrides = settings(sets or [])
+    for name in _split(datasets):
+        entry = registry.dataset(name)
+        if data is not None and "root" in entry.parameters():
+            overrides.setdefault(name, {})["root"] = str(data)
+    return Wish(
+        methods=names,
+        datasets=_split(datasets),
+        profile=profile or ("paper" if device.startswith("cuda") else "tiny"),
+        protocol=protocol,
+        seeds=numbers(seeds, "--seeds"),
+        levels=tuple(numbers(levels, "--levels", 1, 1000)) if levels else None,
+        limit=limit,
+        overrides=overrides,
+        baselines=baselines,
+    )
+
+
+def _split(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
+def main() -> None:
+    sys.exit(app())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""The matrix: which cells there are, what each depends on, and what of it is there already."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .protocol import Protocol
+from .registry import Entry, Registry, RegistryError
+from .store import canonical_json
+
+if TYPE_CHECKING:
+    from ..datasets.base import Dataset
+
+PARTS = ("held_out", "val", "test")
+"""What a method looks at, in this order."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method on one dataset with one seed: a training, a look at every level, a judgement.
+
+    levels: to sweep, None for the method's own. limit: of samples per split; stamped as partial.
+    skip: why there is nothing to do.
+    """
+
+    method: Entry
+    method_args: Mapping[str, Any]
+    dataset: Entry
+    dataset_args: Mapping[str, Any]
+    seed: int
+    profile: str
+    protocol: Protocol
+    levels: tuple[int, ...] | None = None
+    limit: int | None = None
+    skip: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of its files: readable, the same for a repeated command, another for other settings."""
+        what = [self.method_args, self.dataset_args, self.protocol.as_dict(), self.levels]
+        digest = hashlib.sha256(canonical_json([*what, self.limit]).encode()).hexdigest()[:8]
+        dataset = self.dataset.name.replace("/", "-")
+        return f"{dataset}.{self.method.name}.{self.profile}.s{self.seed}.{digest}"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a user asks for."""
+
+    methods: Sequence[str]
+    datasets: Sequence[str]
+    profile: str
+    protocol: Protocol = field(default_factory=Protocol)
+    seeds: Sequence[int] = (0,)
+    levels: tuple[int, ...] | None = None
+    limit: int | None = None
+    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    baselines: bool = True
+
+
+def cells(wish: Wish, registry: Registry) -> list[Cell]:
+    """One cell per dataset, method and seed, the cheap baselines first.
+
+    Raises RegistryError on a name or an argument that is not there.
+    """
+    names = [*wish.methods]
+    if wish.baselines:
+        names = [n for n, e in registry.methods.items() if e.baseline and n not in names] + names
+    for name in wish.overrides:
+        if name not in names and name not in wish.datasets:
+            raise RegistryError(f"--set names {name!r}, which is not part of this run")
+    profile = registry.profile(wish.profile)
+    made = []
+    for dataset_name in wish.datasets:
+        dataset = registry.dataset(dataset_name)
+        data_args = dataset.arguments(wish.profile, wish.overrides.get(dataset_name, {}))
+        for name in dict.fromkeys(names):
+            method = registry.method(name)
+            args = method.arguments(wish.profile, wish.overrides.get(name, {}))
+            levels = wish.levels or profile.levels(name)
+            for seed in wish.seeds:
+                made.append(
+                    Cell(
+                        method,
+                        args,
+                        dataset,
+                        data_args,
+                        seed,
+                        wish.profile,
+                        wish.protocol,
+                        levels,
+                        wish.limit,
+                    )
+                )
+    return made
+
+
+def data_identity(dataset: Dataset, cell: Cell, parts: Sequence[str]) -> dict[str, Any]:
+    """What the named splits hold: the dataset's arguments and every sample, by content."""
+    from ..datasets.base import manifest
+
+    samples = {part: manifest(split_of(dataset, part, cell.limit)) for part in parts}
+    args = {k: v for k, v in cell.dataset_args.items() if k not in dataset.circumstances}
+    return {
+        "dataset": cell.dataset.name,
+        "args": args,
+        "samples": {
+            part: hashlib.sha256(canonical_json(entries).encode()).hexdigest()[:32]
+            for part, entries in samples.items()
+        },
+    }
+
+
+def split_of(dataset: Dataset, part: str, limit: int | None, labelled: bool = False) -> Any:
+    """A split by name, its first `limit` samples if limited."""
+    split = dataset.train(labelled=labelled) if part == "train" else getattr(dataset, part)()
+    if limit is None or len(split) <= limit:
+        return split
+    step = len(split) / limit  # spread, so that both kinds stay in
+    return [split[int(i * step)] for i in range(limit)]
+
+
+def train_identity(cell: Cell, dataset: Dataset, cls: Any, code: str, dtype: str) -> dict[str, Any]:
+    """Everything a checkpoint depends on."""
+    train_args = {k: v for k, v in cell.method_args.items() if k not in cls.inference}
+    return {
+        "data": data_identity(dataset, cell, ["train", "held_out"]),
+        "method": cell.method.where,
+        "supervision": cls.supervision,
+        "args": train_args,
+        "seed": cell.seed,
+        "numerics": dtype,
+        "code": code,
+    }
+
+
+def maps_identity(
+    cell: Cell, dataset: Dataset, cls: Any, train: Mapping[str, Any], part: str
+) -> dict[str, Any]:
+    """Everything the maps of one split depend on."""
+    return {
+        "train": train,
+        "data": data_identity(dataset, cell, [part]),
+        "args": {k: v for k, v in cell.method_args.items() if k in cls.inference},
+        "levels": levels_of(cell, cls),
+        "part": part,
+    }
+
+
+def levels_of(cell: Cell, cls: Any) -> list[int]:
+    """The levels to sweep: those asked for, the published one always; or the method's own."""
+    if cell.levels is None or tuple(cls.levels) == (0,):
+        return sorted(cls.levels)
+    return sorted({*cell.levels, cls.published})
+
+
+class WishError(ValueError):
+    """An option says something that cannot be done."""
+
+
+def numbers(text: str, option: str, low: int = 0, high: int = 2**31) -> list[int]:
+    """Integers from "1,2,5" or "50:500:50" (both ends in), each within low..high."""
+    found: list[int] = []
+    try:
+        for part in filter(None, text.split(",")):
+            if ":" in part:
+                first, last, step = (int(n) for n in part.split(":"))
+                found += range(first, last + 1, step)
+            else:
+                found.append(int(part))
+    except ValueError:
+        raise WishError(f"{option} takes numbers such as 1,2 or 50:500:50, not {text!r}") from None
+    if not found or min(found) < low or max(found) > high:
+        raise WishError(f"{option} takes numbers in {low}..{high}, not {text!r}")
+    return list(dict.fromkeys(found))
+
+
+def settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """{"anoddpm": {"steps": 200}} from ["anoddpm.steps=200"]; values are read as YAML."""
+    import yaml
+
+    found: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        target, equals, value = text.partition("=")
+        name, dot, key = target.rpartition(".")
+        if not (equals and dot and name and key):
+            raise WishError(f"--set takes NAME.ARGUMENT=VALUE, not {text!r}")
+        try:
+            found.setdefault(name, {})[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise WishError(f"--set {text!r}: the value is not YAML") from None
+    return found

@@ -1,0 +1,213 @@
+"""One cell, start to end: fit or recall, look at held-out, validation and test, judge, record.
+
+Every stage asks the store first; what was killed goes on from what it kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from torch import Tensor
+
+from ..datasets.base import Dataset
+from ..engine.run import Run
+from ..methods.base import Method
+from .fingerprint import code_fingerprint, modules_digest
+from .gallery import array, draw, stored
+from .judge import Seen, judge
+from .plan import PARTS, Cell, data_identity, levels_of, maps_identity, split_of, train_identity
+from .stages import Tell, fit, look, recall
+from .store import Artefact, Store, canonical_json
+
+JUDGED_BY = ("judge", "metrics", "protocol", "stats")
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The identities of a cell's stages, each holding those before it."""
+
+    train: dict[str, Any]
+    maps: dict[str, dict[str, Any]]
+    record: dict[str, Any]
+
+
+def keys(cell: Cell, dataset: Dataset, run: Run) -> Keys:
+    cls = cell.method.load()
+    code = code_fingerprint(cls).digest
+    train = train_identity(cell, dataset, cls, code, str(run.dtype).removeprefix("torch."))
+    maps = {part: maps_identity(cell, dataset, cls, train, part) for part in PARTS}
+    judge_code = modules_digest([Path(__file__).with_name(f"{name}.py") for name in JUDGED_BY])
+    record = {"maps": maps, "protocol": cell.protocol.as_dict(), "code": judge_code}
+    return Keys(train, maps, record)
+
+
+def run_cell(
+    cell: Cell, dataset: Dataset, store: Store, run: Run, tell: Tell, pictures: Path
+) -> dict[str, Any]:
+    """The cell's record. Raises whatever a stage raises; what is whole by then stays stored."""
+    ids = keys(cell, dataset, run)
+    cls = cell.method.load()
+    keep = store.resume("checkpoint", ids.train)
+    weights = store.once(
+        "checkpoint",
+        ids.train,
+        lambda path: fit(path, cell, dataset, run, keep, tell),
+        name="weights.safetensors",
+    )
+    keep.clear()
+    tell("checkpoint", {"fresh": weights.fresh, "key": weights.key})
+    maps = _looked(cell, dataset, store, run, tell, ids, weights)
+    judged = store.once(
+        "record",
+        ids.record,
+        lambda path: _judged(path, cell, dataset, cls, maps),
+        name="judged.json",
+    )
+    tell("judged", {"fresh": judged.fresh})
+    result = json.loads(judged.path.read_text())
+    level = result["level"]["chosen"]
+    picture = pictures / f"{cell.name}.png"
+    if not (maps["test"].fresh is False and judged.fresh is False and picture.exists()):
+        draw(cell, split_of(dataset, "test", cell.limit), maps["test"].path, level, picture)
+    return {
+        **headline(cell, dataset, cls, "ok"),
+        **result,
+        "cost": _cost(weights, maps),
+        "keys": {
+            "checkpoint": weights.key,
+            **{f"maps/{part}": artefact.key for part, artefact in maps.items()},
+            "record": judged.key,
+        },
+        "versions": weights.meta["versions"],
+        "device": weights.meta["device"],
+        "threads": weights.meta["threads"],
+    }
+
+
+def _looked(
+    cell: Cell,
+    dataset: Dataset,
+    store: Store,
+    run: Run,
+    tell: Tell,
+    ids: Keys,
+    weights: Artefact,
+) -> dict[str, Artefact]:
+    """Maps of every split, from the store or made now; the method is built only if one is not."""
+    method: Method | None = None
+    maps: dict[str, Artefact] = {}
+    for part in PARTS:
+        keep = store.resume("maps", ids.maps[part])
+
+        def make(path: Path, part: str = part, keep: Any = keep) -> Mapping[str, Any]:
+            nonlocal method
+            if method is None:
+                method = recall(cell, dataset.spec, weights.path, run)
+            return look(path, cell, method, dataset, part, run, keep, tell)
+
+        maps[part] = store.once("maps", ids.maps[part], make, name="maps.h5")
+        keep.clear()
+        tell("maps", {"part": part, "fresh": maps[part].fresh})
+    return maps
+
+
+def _judged(
+    path: Path, cell: Cell, dataset: Dataset, cls: type[Method], maps: Mapping[str, Artefact]
+) -> Mapping[str, Any]:
+    held_out, val, test = (
+        seen(split_of(dataset, part, cell.limit), maps[part].path) for part in PARTS
+    )
+    result = judge(held_out, val, test, levels_of(cell, cls), cls.published, cell.protocol)
+    path.write_text(canonical_json(result))
+    return {}
+
+
+def headline(
+    cell: Cell, dataset: Dataset | None, cls: type[Method] | None, status: str, reason: str = ""
+) -> dict[str, Any]:
+    """What every record says, whatever became of the cell."""
+    fingerprint = ""
+    if dataset is not None and status == "ok":
+        text = canonical_json(data_identity(dataset, cell, PARTS))
+        fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return {
+        "schema": 1,
+        "status": status,
+        "reason": reason or None,
+        "method": {
+            "name": cell.method.name,
+            "label": cell.method.label,
+            "supervision": cls.supervision if cls else None,
+            "baseline": cell.method.baseline,
+            "args": dict(cell.method_args),
+            "paper": cell.method.paper,
+        },
+        "dataset": {
+            "name": cell.dataset.name,
+            "args": _identity_args(cell, dataset),
+            "fingerprint": fingerprint,
+            "synthetic": bool(dataset is not None and dataset.synthetic),
+        },
+        "profile": cell.profile,
+        "seed": cell.seed,
+        "partial": cell.limit,
+        "protocol": {
+            **cell.protocol.as_dict(),
+            "id": cell.protocol.id,
+            "text": cell.protocol.describe(),
+        },
+    }
+
+
+def seen(split: Any, path: Path) -> Seen:
+    """A split as a method saw it: the truth beside what was stored. Maps stay on disk."""
+    samples = [split[i] for i in range(len(split))]
+    file = h5py.File(path, "r")
+    masks, rois = [s.mask for s in samples], [s.roi for s in samples]
+    return Seen(
+        keys=[s.key for s in samples],
+        groups=[s.group for s in samples],
+        label=np.array([s.label for s in samples], dtype=bool),
+        mask=_stacked(masks),
+        roi=_stacked(rois),
+        spacing=samples[0].spacing if samples else None,
+        tags=[dict(s.tags) for s in samples],
+        score=array(file, "score"),
+        map=stored(file, "map") if "map" in file else None,
+    )
+
+
+def _cost(weights: Artefact, maps: Mapping[str, Artefact]) -> dict[str, float]:
+    """Evaluations and FLOPs per test image are of one level; seconds too, measured."""
+    trained, looked = weights.meta, maps["test"].meta
+    evaluations = looked["evaluations"] / looked["levels"]
+    peaks = [trained["peak_memory_mb"], looked["peak_memory_mb"]]
+    return {
+        "train_steps": trained["train_steps"],
+        "train_samples": trained["train_samples"],
+        "train_gflops": trained["train_gflops"],
+        "parameters": trained["parameters"],
+        "evaluations_per_image": evaluations,
+        "gflops_per_image": evaluations * trained["gflops_per_evaluation"],
+        "train_seconds": trained["train_seconds"],
+        "seconds_per_image": looked["seconds"] / looked["levels"],
+        "peak_memory_mb": max(peaks),
+    }
+
+
+def _stacked(tensors: list[Tensor | None]) -> np.ndarray | None:
+    """(N, *S), or None where any is missing."""
+    whole = [t.numpy() for t in tensors if t is not None]
+    return np.stack(whole) if whole and len(whole) == len(tensors) else None
+
+
+def _identity_args(cell: Cell, dataset: Dataset | None) -> dict[str, Any]:
+    hidden = dataset.circumstances if dataset is not None else {"root"}
+    return {k: v for k, v in cell.dataset_args.items() if k not in hidden}

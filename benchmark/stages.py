@@ -1,0 +1,174 @@
+"""The two stages that need a network: fitting a method, and letting it look at a split.
+
+Both keep what they have as they go: training its last step kept, looking its whole shards.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..datasets.base import Batch, Dataset, Sample, Spec
+from ..engine.cost import Meter, flops, parameters, peak_memory
+from ..engine.denoiser import Denoiser
+from ..engine.rng import Rng
+from ..engine.run import Interrupted, Keep, Run
+from ..engine.train import NotFinite, Training
+from ..methods.base import Method
+from .gallery import gallery
+from .plan import Cell, levels_of, split_of
+
+SHARD = 32
+"""Samples a method is shown at a time, and that a killed look loses at most."""
+
+LIBRARIES = ("diffusion-adbench", "torch", "monai", "numpy", "scipy", "h5py")
+
+Tell = Callable[[str, Mapping[str, Any]], None]
+
+
+def build(cell: Cell, spec: Spec) -> Method:
+    """The method with its first weights, which depend on the cell's seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(cell.seed)
+        return cell.method.load()(spec, **cell.method_args)
+
+
+def recall(cell: Cell, spec: Spec, weights: Path, run: Run) -> Method:
+    """The method as it was fitted, on the device, ready to look."""
+    method = build(cell, spec)
+    method.load_state_dict(load_file(weights))
+    run.place(method)
+    return method.eval()
+
+
+def fit(
+    path: Path, cell: Cell, dataset: Dataset, run: Run, keep: Keep, tell: Tell
+) -> dict[str, Any]:
+    method = build(cell, dataset.spec)
+    labelled = method.supervision == "image-labels"
+    train = split_of(dataset, "train", cell.limit, labelled)
+    held_out = split_of(dataset, "held_out", cell.limit)
+    run = replace(run, seed=cell.seed, keep=keep, tell=tell)
+    with Meter(method) as meter:
+        method.fit(train, held_out, run)
+    _finite({key: value for key, value in method.state_dict().items()}, "after training, weight")
+    plan = getattr(method, "plan", None)
+    steps = plan.steps if isinstance(plan, Training) else 0
+    batch = plan.batch if isinstance(plan, Training) else 0
+    each = _flops(method)
+    save_file({k: v.detach().cpu().contiguous() for k, v in method.state_dict().items()}, path)
+    return {
+        "train_steps": steps,
+        "train_samples": steps * batch or len(train),
+        "train_gflops": 3 * each * steps * batch / 1e9,  # backward costs twice forward
+        "gflops_per_evaluation": each / 1e9,
+        "parameters": parameters(method),
+        "train_seconds": meter.seconds,
+        "peak_memory_mb": peak_memory(run.device),
+        "device": _device_name(run.device),
+        "threads": torch.get_num_threads(),
+        "versions": _versions(),
+    }
+
+
+@torch.no_grad()
+def look(
+    path: Path,
+    cell: Cell,
+    method: Method,
+    dataset: Dataset,
+    part: str,
+    run: Run,
+    keep: Keep,
+    tell: Tell,
+) -> dict[str, Any]:
+    """Scores and maps of a split at every level, shard by shard, into one HDF5 file."""
+    split, levels = split_of(dataset, part, cell.limit), levels_of(cell, type(method))
+    shown = gallery(split) if part == "test" else []
+    shards: list[Mapping[str, Tensor]] = []
+    for start in range(0, len(split), SHARD):
+        if run.stop():
+            raise Interrupted(f"stopped looking at {part} sample {start}; all of it is kept")
+        index = range(start, min(start + SHARD, len(split)))
+        shard = keep.load(f"shard-{start}")
+        if shard is None:
+            shard = _shard(cell, method, [split[i] for i in index], index, shown, levels, run)
+            keep.save(f"shard-{start}", shard)
+        shards.append(shard)
+        tell("look", {"part": part, "step": index[-1] + 1, "of": len(split)})
+    with h5py.File(path, "w") as file:
+        for what, axis in (("score", 1), ("map", 1), ("reconstruction", 1)):
+            parts = [shard[what] for shard in shards if what in shard]
+            if parts:
+                file[what] = torch.cat(parts, axis).numpy()
+        file["gallery"] = np.array(shown, dtype=np.int64)
+        file["levels"] = np.array(levels, dtype=np.int64)
+    samples = max(len(split), 1)
+    return {
+        "samples": len(split),
+        "evaluations": sum(int(s["evaluations"]) for s in shards) / samples,
+        "seconds": sum(float(s["seconds"]) for s in shards) / samples,
+        "peak_memory_mb": peak_memory(run.device),
+        "levels": len(levels),
+    }
+
+
+def _shard(
+    cell: Cell,
+    method: Method,
+    samples: Sequence[Sample],
+    index: Sequence[int],
+    shown: Sequence[int],
+    levels: Sequence[int],
+    run: Run,
+) -> dict[str, Tensor]:
+    batch = Batch.of(samples)
+    rng = Rng(batch.keys, cell.seed, run.device)
+    with Meter(method) as meter, run.autocast():
+        found = method.detect(batch.x.to(run.device), levels, rng)
+        shard = {"score": found.score.double().cpu()}
+        if found.map is not None:
+            shard["map"] = found.map.float().cpu().contiguous()
+    _finite(shard, f"of samples {batch.keys[0]} to {batch.keys[-1]}, the")
+    wanted = [i for i, j in enumerate(index) if j in shown]
+    if found.reconstruction is not None and wanted:
+        shard["reconstruction"] = found.reconstruction[:, wanted].float().cpu().contiguous()
+    shard["evaluations"] = torch.tensor(meter.evaluations)
+    shard["seconds"] = torch.tensor(meter.seconds, dtype=torch.float64)
+    return shard
+
+
+def _finite(tensors: Mapping[str, Tensor], where: str) -> None:
+    for name, value in tensors.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise NotFinite(f"{where} {name} is not finite; nothing was cached")
+
+
+def _flops(method: Method) -> int:
+    """Of one network evaluation; methods with several denoisers: of the first."""
+    for part in method.modules():
+        if isinstance(part, Denoiser):
+            canvas = getattr(method, "canvas", None)
+            shape = canvas.outer if canvas is not None else method.spec.shape
+            return flops(part.net, method.spec.channels, shape)
+    return 0
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()}
+
+
+def _device_name(device: str) -> str:
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name()
+    return platform.processor() or platform.machine()

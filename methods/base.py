@@ -1,0 +1,101 @@
+"""What every method answers: fit to normal data; how unusual is a sample, and where."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..datasets.base import Spec, Split
+from ..engine.rng import Rng
+from ..engine.run import Run
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What a method says of N samples at L noise levels. Higher is more anomalous; no fixed scale.
+
+    score: (L, N)
+    map: (L, N, *S), non-negative; None from a method that cannot tell where
+    reconstruction: (L, N, C, *S) in [0, 1], what the sample would be were it normal; for looking at
+    """
+
+    score: Tensor
+    map: Tensor | None = None
+    reconstruction: Tensor | None = None
+
+    @classmethod
+    def from_map(cls, map: Tensor, reconstruction: Tensor | None = None) -> Detection:
+        """Of a method whose map says it all: its score is the map's mean over S."""
+        return cls(map.flatten(2).mean(2), map, reconstruction)
+
+
+class Method(nn.Module, ABC):
+    """A detector. Everything it learns is a parameter or a buffer, so its state dict is all of it.
+
+    The constructor's keyword arguments are its hyperparameters, with the paper's as defaults;
+    registry.yaml may set them. It never names a device, picks a test threshold, post-processes
+    for the metric, or sees a label in `detect`; all randomness comes from the Rng it is handed.
+    What it says of a sample does not depend on the sample's batch mates, their order or number.
+    """
+
+    supervision: ClassVar[Literal["normal", "image-labels"]] = "normal"
+    """What it learns from: normal samples, or labelled abnormal ones too. Printed beside every row.
+    """
+
+    ndims: ClassVar[frozenset[int]] = frozenset({1, 2, 3})
+    """How many axes S may have."""
+
+    levels: ClassVar[tuple[int, ...]] = (0,)
+    """The noise levels to sweep, integers on a 1000-step scale. A method without such a knob has
+    the one level 0."""
+
+    published: ClassVar[int] = 0
+    """The level its paper uses; one of `levels`."""
+
+    inference: ClassVar[frozenset[str]] = frozenset()
+    """Constructor arguments that do not change training: a new value needs no new checkpoint."""
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__()
+        if len(spec.shape) not in self.ndims:
+            raise ValueError(
+                f"{type(self).__name__} takes samples of {_either(self.ndims)} axes, "
+                f"not of {len(spec.shape)}"
+            )
+        self.spec = spec
+
+    @abstractmethod
+    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+        """Learn from `train`: normal samples, or labelled ones if so supervised.
+
+        held_out: normal samples that are not trained on, to calibrate on.
+        """
+
+    @abstractmethod
+    def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
+        """Look at x, (N, C, *S) in [0, 1], at each of the levels, in one pass."""
+
+    @torch.no_grad()
+    def score(self, x: Tensor, rng: Rng) -> Tensor:
+        """How anomalous each sample is at the published level, (N,)."""
+        return self.detect(x, [self.published], rng).score[0]
+
+    @torch.no_grad()
+    def localize(self, x: Tensor, rng: Rng) -> Tensor:
+        """Where each sample is anomalous at the published level, (N, *S).
+
+        Raises NotImplementedError from a method that cannot tell where.
+        """
+        found = self.detect(x, [self.published], rng).map
+        if found is None:
+            raise NotImplementedError(f"{type(self).__name__} cannot tell where")
+        return found[0]
+
+
+def _either(numbers: frozenset[int]) -> str:
+    return " or ".join(map(str, sorted(numbers)))

@@ -1,0 +1,35 @@
+"""Healthy mean: the distance to the mean of the normal training samples. No diffusion, no network.
+
+The cheapest baseline there is; it keeps everyone honest. A diffusion model that loses to it has
+learnt less than an average image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..datasets.base import Spec, Split
+from ..engine.rng import Rng
+from ..engine.run import Run
+from .base import Detection, Method
+
+
+class HealthyMean(Method):
+    mean: Tensor  # (C, *S)
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(spec)
+        self.register_buffer("mean", torch.zeros(spec.channels, *spec.shape))
+
+    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+        total = torch.zeros_like(self.mean, dtype=torch.float64, device="cpu")
+        for i in range(len(train)):
+            total += train[i].x
+        self.mean.copy_(total / max(len(train), 1))
+
+    def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
+        normal = self.mean.expand(len(levels), *x.shape)  # (L, N, C, *S)
+        return Detection.from_map((x - normal).abs().mean(2), normal)

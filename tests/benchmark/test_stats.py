@@ -1,0 +1,129 @@
+"""The bootstrap against plain recomputation on the same resamples, and its determinism."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from adbench.benchmark.metrics import Places, image_metrics, overlap
+from adbench.benchmark.stats import Resamples, image_draws, interval, pixel_draws
+
+
+def patients(count, slices):
+    return [f"patient-{i}" for i in range(count) for _ in range(slices)]
+
+
+def maps(groups, seed=0, side=24, tail=False):
+    """Maps of differing quality per sample (N, side, side), and their masks."""
+    rng = np.random.default_rng(seed)
+    masks = np.zeros((len(groups), side, side), bool)
+    for mask in masks[::2]:
+        y, x = rng.integers(2, side - 6, 2)
+        mask[y : y + rng.integers(2, 6), x : x + rng.integers(2, 6)] = True
+    strength = rng.uniform(0, 3, (len(groups), 1, 1))
+    scores = rng.normal(size=masks.shape) + strength * masks
+    if tail:
+        scores = np.exp(4 * np.clip(scores, 0, None)) - 1  # half of all places tie at 0
+    return scores.astype(np.float32), masks
+
+
+def repeated(resamples, draw):
+    """The samples of a draw, as often as their group was drawn."""
+    times = resamples.counts[draw, resamples.member].astype(int)
+    return np.repeat(np.arange(len(times)), times)
+
+
+def test_a_draw_has_as_many_groups_and_takes_each_equally_often():
+    resamples = Resamples.of(patients(40, 3), draws=2000)
+    assert resamples.counts.shape == (2000, 40)
+    assert (resamples.counts.sum(1) == 40).all()
+    assert resamples.counts.mean(0) == pytest.approx(np.ones(40), abs=0.12)
+    assert resamples.counts.var() == pytest.approx(1 - 1 / 40, rel=0.05)  # binomial(40, 1/40)
+
+
+def test_draws_depend_on_the_names_of_the_groups_and_on_nothing_else():
+    groups = patients(12, 2)
+    one, two = Resamples.of(groups), Resamples.of(groups[::-1] * 2)
+    np.testing.assert_array_equal(one.counts, two.counts)
+    assert one.counts[0].tolist() == [2, 1, 0, 1, 2, 2, 2, 0, 1, 0, 0, 1]
+    assert (Resamples.of(groups, name="other").counts != one.counts).any()
+
+
+@pytest.mark.parametrize("digits", [6, 0])
+def test_image_draws_are_exact(digits):
+    rng = np.random.default_rng(3)
+    groups = patients(30, 4)
+    label = rng.random(120) < 0.4
+    score = np.round(rng.normal(size=120) + label, digits)
+    resamples = Resamples.of(groups, draws=50)
+    draws = image_draws(score, label, resamples)
+    for b in range(50):
+        rows = repeated(resamples, b)
+        auroc = roc_auc_score(label[rows], score[rows])
+        assert draws["auroc"][b] == pytest.approx(auroc, abs=1e-12)
+        ap = average_precision_score(label[rows], score[rows])
+        assert draws["ap"][b] == pytest.approx(ap, abs=1e-12)
+
+
+@pytest.mark.parametrize("tail", [False, True])
+def test_pixel_draws_are_those_of_the_resamples_recomputed_exactly(tail):
+    groups = patients(40, 3)
+    scores, masks = maps(groups, tail=tail)
+    places = Places.of(scores, masks)
+    resamples = Resamples.of(groups, draws=20)
+    found = places.score > np.quantile(places.score, 0.97)
+    draws = pixel_draws(places, resamples, found)
+    found = found.reshape(masks.shape)
+    for b in range(20):
+        rows = repeated(resamples, b)
+        score, mask = scores[rows].ravel(), masks[rows].ravel()
+        assert draws["auroc"][b] == pytest.approx(roc_auc_score(mask, score), abs=1e-4)
+        assert draws["ap"][b] == pytest.approx(average_precision_score(mask, score), abs=2e-3)
+        dice = overlap(found[rows], masks[rows])["dice"]
+        assert draws["dice"][b] == pytest.approx(dice, abs=1e-12)
+
+
+def test_few_abnormal_places_are_exact():
+    groups = patients(10, 1)
+    scores, masks = maps(groups, side=10)
+    resamples = Resamples.of(groups, draws=20)
+    draws = pixel_draws(Places.of(scores, masks), resamples, None)
+    for b in range(20):
+        rows = repeated(resamples, b)
+        ap = average_precision_score(masks[rows].ravel(), scores[rows].ravel())
+        assert draws["ap"][b] == pytest.approx(ap, abs=2e-3)
+
+
+def test_the_interval_holds_the_truth_about_as_often_as_it_says():
+    """150 studies of 40 patients with 6 slices each, alike within a patient: true AUROC known."""
+    rng = np.random.default_rng(11)
+    inside = 0
+    for _ in range(150):
+        label = np.repeat(rng.random(40) < 0.5, 6)
+        score = np.repeat(rng.normal(size=40), 6) + 0.3 * rng.normal(size=240) + label
+        draws = image_draws(score, label, Resamples.of(patients(40, 6), draws=200))
+        bounds = interval(draws["auroc"])
+        truth = 0.7510  # Phi(1 / sqrt(2 * (1 + 0.3**2)))
+        inside += bounds is not None and bounds[0] <= truth <= bounds[1]
+    assert 0.88 <= inside / 150 <= 0.99
+
+
+def test_no_interval_without_enough_groups_or_from_draws_that_are_undefined():
+    few = Resamples.of(patients(4, 9))
+    assert interval(image_draws(np.arange(36.0), np.arange(36) > 20, few)["auroc"]) is None
+    places = Places.of(*maps(patients(4, 9)))
+    assert interval(pixel_draws(places, few, places.truth)["ap"]) is None
+    label = np.arange(20) == 0  # one abnormal patient: a third of all draws miss it
+    draws = image_draws(np.arange(20.0), label, Resamples.of(patients(20, 1)))
+    assert np.isnan(draws["auroc"]).mean() == pytest.approx(0.36, abs=0.05)
+    assert interval(draws["auroc"]) is None
+
+
+def test_the_point_lies_within_its_interval():
+    groups = patients(30, 2)
+    label = np.arange(60) % 4 < 2
+    score = np.random.default_rng(5).normal(size=60) + label
+    bounds = interval(image_draws(score, label, Resamples.of(groups))["auroc"])
+    assert bounds is not None
+    assert bounds[0] < image_metrics(score, label)["auroc"] < bounds[1]

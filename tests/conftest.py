@@ -1,0 +1,30 @@
+"""What every test runs under: one thread, nothing from the network, caches of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import torch
+
+torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_folders() -> Iterator[Path]:
+    """ADBENCH_CACHE and ADBENCH_STORE in a folder of this session; data is nowhere."""
+    root = Path(tempfile.mkdtemp(prefix="adbench-tests-"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ADBENCH_CACHE", str(root / "cache"))
+        patch.setenv("ADBENCH_STORE", str(root / "store"))
+        patch.delenv("ADBENCH_DATA", raising=False)
+        yield root
+    shutil.rmtree(root, ignore_errors=True)

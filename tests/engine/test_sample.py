@@ -1,0 +1,190 @@
+"""Samplers against denoisers that are known in closed form, and the promise about batches."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from known import Constant, Normal, Oracle
+from torch import Tensor
+
+from adbench.engine.denoiser import Denoiser
+from adbench.engine.nets import unet
+from adbench.engine.noise import Simplex, gaussian
+from adbench.engine.rng import Rng
+from adbench.engine.sample import Chain, guess, inpaint, restore
+from adbench.engine.schedule import linear
+
+KEYS = [f"p{i}/z{i}" for i in range(6)]
+
+
+def normal_denoiser(mean: float = 0.1, variance: float = 0.09) -> Denoiser:
+    schedule = linear()
+    return Denoiser(Normal(schedule, mean, variance), schedule, predicts="clean").eval()
+
+
+def oracle(image: Tensor) -> tuple[Denoiser, Oracle]:
+    net = Oracle(image)
+    return Denoiser(net, linear(), predicts="clean").eval(), net
+
+
+@pytest.fixture(scope="module")
+def network() -> Denoiser:
+    torch.manual_seed(0)
+    net = unet(2, 1, (8, 16), res_blocks=1, attention=(False, True), head_channels=8)
+    for p in net.parameters():  # nothing at zero, so that every part has a say
+        torch.nn.init.normal_(p, std=0.05)
+    return Denoiser(net, linear(), clip=(-1, 1)).eval()
+
+
+@pytest.mark.parametrize(("level", "kept"), [(100, 0.439), (250, 0.090), (500, 0.008)])
+def test_restoring_normal_data_keeps_its_law_and_forgets_as_it_should(level, kept) -> None:
+    """methods-1, T1.6: mean and deviation stay, corr(x, restored) is rho squared."""
+    denoiser, rng = normal_denoiser(), Rng([str(i) for i in range(40)])
+    x = 0.1 + 0.3 * rng.fork("data").normal((1, 16, 16))
+    out = restore(denoiser, x, [level], rng)[0, :, 0]
+    assert out.mean().item() == pytest.approx(0.1, abs=0.01)
+    assert out.std().item() == pytest.approx(0.3, abs=0.01)
+    both = torch.corrcoef(torch.stack([x.flatten(), out.flatten()]))
+    assert both[0, 1].item() == pytest.approx(kept, abs=0.03)
+
+
+@pytest.mark.parametrize("steps", [5, 20])
+def test_fewer_steps_keep_the_law_too(steps: int) -> None:
+    denoiser, rng = normal_denoiser(), Rng([str(i) for i in range(20)])
+    x = 0.1 + 0.3 * rng.fork("data").normal((1, 16, 16))
+    out = restore(denoiser, x, [300], rng, chain=Chain(steps=steps))[0, :, 0]
+    assert denoiser.evaluations == 20 * steps
+    assert out.mean().item() == pytest.approx(0.1, abs=0.02)
+    assert 0.2 < out.std().item() < 0.32  # coarse ancestral steps lose a little variance
+
+
+def test_level_zero_returns_the_sample() -> None:
+    x = Rng(KEYS).normal((1, 8, 8))
+    out = restore(normal_denoiser(), x, [0, 1], Rng(KEYS))
+    assert torch.equal(out[0, :, 0], x) and not torch.equal(out[1, :, 0], x)
+
+
+@pytest.mark.parametrize("chain", [Chain(), Chain(steps=7), Chain(eta=0.0), Chain(variance="large")])
+def test_a_perfect_denoiser_gives_no_error(chain: Chain) -> None:
+    x = Rng(KEYS).normal((2, 4, 4))
+    image = Rng(["image"]).normal((2, 4, 4))
+    denoiser, _ = oracle(image)
+    out = restore(denoiser, x, [50, 200], Rng(KEYS), chain=chain)
+    torch.testing.assert_close(out, image.expand_as(out), rtol=0, atol=1e-5)
+
+
+def test_one_level_with_no_noise_predicted_is_x_over_the_signal() -> None:
+    """methods-1, T1.5: at level 1 a zero network gives clamp(x_1 / signal)."""
+    denoiser = Denoiser(Constant(0.0), linear(), clip=(-1, 1)).eval()
+    rng, x = Rng(KEYS), 0.5 * Rng(KEYS).fork("x").normal((1, 4, 4))
+    out = restore(denoiser, x, [1], rng)[0, :, 0]
+    kept = linear().kept[1]
+    start = rng.fork("repeat", 0).fork("start").normal((1, 4, 4))
+    x1 = kept.sqrt() * x + (1 - kept).sqrt() * start
+    torch.testing.assert_close(out, (x1 / kept.sqrt()).clamp(-1, 1).float(), rtol=1e-5, atol=1e-6)
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.permutations(range(6)), st.integers(1, 6), st.integers(1, 7))
+def test_a_sample_is_restored_alike_to_the_bit_in_any_company(network, order, count, batch) -> None:
+    """Order, neighbours and number of images do not matter at one batch shape."""
+    x = 0.3 * Rng(KEYS).fork("x").normal((1, 8, 8))
+    chain, noise = Chain(steps=3, repeats=2), Simplex(octaves=2)
+    network.batch = batch
+    whole = restore(network, x, [100, 300], Rng(KEYS), chain=chain, noise=noise)
+    some = list(order)[:count]
+    names = Rng([KEYS[i] for i in some])
+    part = restore(network, x[some], [100, 300], names, chain=chain, noise=noise)
+    assert torch.equal(part, whole[:, some])
+
+
+def test_between_batch_shapes_only_the_last_digits_move(network) -> None:
+    x = 0.3 * Rng(KEYS).fork("x").normal((1, 8, 8))
+    outs = []
+    for batch in (1, 4, 16):
+        network.batch = batch
+        outs.append(restore(network, x, [200], Rng(KEYS), chain=Chain(steps=4)))
+    torch.testing.assert_close(outs[0], outs[1], rtol=0, atol=1e-5)
+    torch.testing.assert_close(outs[0], outs[2], rtol=0, atol=1e-5)
+
+
+def test_a_sweep_equals_its_levels_one_by_one_to_the_bit(network) -> None:
+    x = 0.3 * Rng(KEYS).fork("x").normal((1, 8, 8))
+    network.batch = 5
+    levels, chain = [60, 150, 300, 700], Chain(steps=5, repeats=2)
+    sweep = restore(network, x, levels, Rng(KEYS), chain=chain)
+    for i, level in enumerate(levels):
+        alone = restore(network, x, [level], Rng(KEYS), chain=chain)
+        assert torch.equal(alone[0], sweep[i])
+
+
+def test_a_guide_sees_both_estimates_and_steers() -> None:
+    x, target = Rng(KEYS).normal((1, 4, 4)), torch.tensor(0.7)
+
+    def guide(x_t, eps, clean, level):
+        return eps, torch.full_like(clean, 0.7)
+
+    out = restore(normal_denoiser(), x, [100], Rng(KEYS), guide=guide)
+    torch.testing.assert_close(out, target.expand_as(out), rtol=0, atol=1e-5)
+
+
+def test_a_guess_disturbs_its_region_only() -> None:
+    """pDDPM T2, T3, T5: the context stays to the bit; a net that returns its input shows it."""
+
+    class Echo(torch.nn.Module):
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            return x
+
+    denoiser = Denoiser(Echo(), linear(), predicts="clean").eval()
+    x = Rng(KEYS).normal((1, 6, 6))
+    regions = torch.zeros(2, 1, 6, 6, dtype=torch.bool)
+    regions[0, :, :3], regions[1, :, 3:] = True, True
+    out = guess(denoiser, x, [500], Rng(KEYS), regions=regions)[0, :, 0]  # (N, P, C, H, W)
+    for p in range(2):
+        inside = regions[p].expand(6, 1, 6, 6)
+        assert torch.equal(out[:, p][~inside], x[~inside])
+        assert not torch.equal(out[:, p][inside], x[inside])
+    field = Rng(KEYS).fork("repeat", 0).fork("start").normal((1, 6, 6))
+    kept = linear().kept[500].float()
+    expected = kept.sqrt() * x + (1 - kept).sqrt() * field
+    torch.testing.assert_close(torch.where(regions[0], out[:, 0], out[:, 1]), expected)
+
+
+def test_inpainting_with_an_oracle_is_exact_and_asks_251_times() -> None:
+    """AutoDDPM T2: error < 1e-6 in the mask, 0 outside; levels 51 and 5 resamples."""
+    image = Rng(["image"]).normal((1, 6, 6)).expand(3, -1, -1, -1)
+    mask = torch.zeros(3, 1, 6, 6)
+    mask[..., 2:4, 1:5] = 1
+    denoiser, net = oracle(image[:1])
+    denoiser.batch = 3
+    start = Rng(["a", "b", "c"]).normal((1, 6, 6))
+    out = inpaint(denoiser, start, image, mask, 51, Rng(list("abc")), resamples=5)
+    assert net.calls == 251
+    assert ((out - image) * mask).abs().max() < 1e-6
+    assert torch.equal(out * (1 - mask), image * (1 - mask))
+
+
+def test_the_reference_leaves_the_noise_of_level_one_in_the_mask() -> None:
+    image = torch.zeros(1, 1, 64, 64)
+    denoiser, net = oracle(image)
+    denoiser.batch = 1
+    out = inpaint(
+        denoiser, image + 1, image, torch.ones(1, 1, 64, 64), 51, Rng(["a"]),
+        resamples=5, shifted=True, leave_last=True,
+    )  # fmt: skip
+    assert net.calls == 250
+    assert out.std().item() == pytest.approx(0.0092, abs=0.001)
+
+
+def test_an_empty_region_changes_nothing() -> None:
+    image = Rng(["image"]).normal((1, 6, 6))
+    denoiser, _ = oracle(image * 0)
+    out = inpaint(denoiser, image, image, torch.zeros(1, 1, 6, 6), 20, Rng(["a"]))
+    assert torch.equal(out, image)
+
+
+def test_gaussian_is_the_default_noise() -> None:
+    a = gaussian(Rng(["a"]), (1, 4, 4), torch.tensor([3]))
+    assert torch.equal(a, Rng(["a"]).normal((1, 4, 4)))

@@ -1,0 +1,136 @@
+"""The mapped layout and the lock file, where they could go wrong without anyone noticing."""
+
+from __future__ import annotations
+
+import multiprocessing
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from adbench.benchmark.registry import PATH, Registry
+from adbench.datasets.base import Spec
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("methods", "datasets", "engine", "benchmark")
+NOT_ROOMS = {"tests", "results", "build", "dist"}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+LOCK = (ROOT / "requirements.lock").read_text()
+
+
+def test_every_room_is_packaged() -> None:
+    declared = PROJECT["tool"]["setuptools"]["packages"]
+    rooms = {path.parent.name for path in ROOT.glob("[!.]*/*.py")} - NOT_ROOMS
+    assert set(declared) == {"adbench"} | {f"adbench.{room}" for room in rooms}
+
+
+def test_rooms_are_flat_and_the_root_holds_no_module() -> None:
+    assert not list(ROOT.glob("*.py"))  # would be installed as adbench.<name>
+    for room in ROOMS:
+        assert not list((ROOT / room).glob("*/**/*.py"))  # would be left out of the wheel
+        assert not (ROOT / room / "__init__.py").exists()  # ./datasets would hide the one on PyPI
+
+
+def test_checkers_see_every_room() -> None:
+    links = {path.name: path.resolve() for path in (ROOT / "tests/typings/adbench").iterdir()}
+    assert links == {name: (ROOT / name).resolve() for name in ROOMS}
+
+
+def test_the_registry_is_found_and_every_name_loads() -> None:
+    assert PATH.is_file()
+    registry = Registry.read()
+    for entry in [*registry.methods.values(), *registry.datasets.values()]:
+        for profile in [None, *registry.profiles]:
+            entry.arguments(profile)
+
+
+def test_a_spawned_process_can_unpickle_what_is_ours() -> None:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(repr, (Spec(1, (4,)),)) == repr(Spec(1, (4,)))
+
+
+def test_our_rooms_do_not_shadow_anything() -> None:
+    """From the root, ./datasets is at most an empty namespace: an installed `datasets` wins."""
+    script = "import datasets; print(datasets.__file__)"
+    told = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.strip()
+    assert told == "None" or "site-packages" in told
+
+
+def test_the_wheel_holds_all_that_is_needed_and_no_more(tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    for room in ROOMS:
+        shutil.copytree(ROOT / room, copy / room, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "registry.yaml"):
+        shutil.copy(ROOT / name, copy)
+    (copy / "tests").mkdir()
+    (copy / "tests/test_any.py").touch()
+    script = "from setuptools.build_meta import build_wheel; build_wheel('.')"
+    told = subprocess.run([sys.executable, "-c", script], cwd=copy, capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr
+    with zipfile.ZipFile(next(copy.glob("*.whl"))) as wheel:
+        held = {name for name in wheel.namelist() if not name.split("/")[0].endswith(".dist-info")}
+        scripts = next(name for name in wheel.namelist() if name.endswith("entry_points.txt"))
+        assert b"adbench = adbench.benchmark.cli:main" in wheel.read(scripts)
+    wanted = {
+        f"adbench/{path.relative_to(copy).as_posix()}"
+        for room in ROOMS
+        for path in (copy / room).rglob("*")
+        if path.is_file()
+    }
+    assert held == wanted | {"adbench/registry.yaml"}
+
+
+def locked() -> dict[str, list[str]]:
+    """The lines of each package in the lock, by its name and version; continuations joined."""
+    lines = [line for line in LOCK.splitlines() if not line.lstrip().startswith("#")]
+    blocks = "\n".join(lines).replace("\\\n", " ").strip().splitlines()
+    return {block.split()[0]: block.split()[1:] for block in blocks}
+
+
+def test_every_locked_package_is_pinned_and_hashed() -> None:
+    assert len(locked()) > 30
+    for pin, rest in locked().items():
+        assert re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.!]*", pin), pin  # no local version
+        assert any(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", word) for word in rest), pin
+
+
+def test_the_lock_tells_of_no_place() -> None:
+    """Where packages come from is for whoever installs to say."""
+    for sign in ("://", "index-url", "find-links", "file:", " @ ", "-e ", "/"):
+        assert sign not in LOCK
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        *PROJECT["project"]["dependencies"],
+        *PROJECT["project"]["optional-dependencies"]["dev"],
+    ],
+)
+def test_every_direct_dependency_is_locked_at_a_version_it_allows(wish: str) -> None:
+    name, _, least = wish.partition(">=")
+    found = [pin.partition("==")[2] for pin in locked() if pin.partition("==")[0] == name.lower()]
+    assert found
+    for version in found:
+        assert number(version) >= number(least)
+
+
+def number(version: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", version)]
+
+
+def test_the_checked_in_links_are_all_that_leads_elsewhere() -> None:
+    outside = [
+        path
+        for name in (*ROOMS, "tests")
+        for path in (ROOT / name).rglob("*")
+        if path.is_symlink() and not path.resolve().is_relative_to(ROOT.resolve())
+    ]
+    assert outside == []
