@@ -316,7 +316,7 @@ def _wish(
     overrides = settings(sets or [])
     for name in _split(datasets):
         entry = registry.dataset(name)
-        if data is not None and "root" in entry.parameters():
+        if data is not None and "root" in entry.arguments():
             overrides.setdefault(name, {})["root"] = str(data)
     return Wish(
         methods=names,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -71,9 +71,9 @@ def code_fingerprint(cls: type) -> Fingerprint:
     return Fingerprint(_hash(repr(modules)), modules)
 
 
-def file_digest(path: Path) -> str:
-    """The digest of one file, blind to comments, docstrings and layout."""
-    return _scan(path)[0]
+def modules_digest(paths: Iterable[Path]) -> str:
+    """One digest of these files alone, whatever they import; blind to what a fingerprint is."""
+    return _hash(repr(sorted((path.name, _scan(path)[0]) for path in paths)))
 
 
 def _counts(base: type, cls: type) -> bool:

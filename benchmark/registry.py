@@ -86,6 +86,13 @@ class Entry:
             )
         return cls
 
+    def parameters(self) -> dict[str, inspect.Parameter]:
+        """What the class can be built with, by name; not the Spec, which the dataset gives."""
+        known = _parameters(self.load())
+        if self.room == "methods":
+            known.pop("spec", None)
+        return known
+
     def arguments(
         self, profile: str | None = None, overrides: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
@@ -94,9 +101,7 @@ class Entry:
         The constructor's defaults, then the entry's, the profile's for all ("*"), the profile's
         for this name, the category, the overrides.
         """
-        known = _parameters(self.load())
-        if self.room == "methods":
-            known.pop("spec", None)
+        known = self.parameters()
         made = {k: p.default for k, p in known.items() if p.default is not p.empty}
         for source, given in self._given(profile, overrides or {}):
             for key, value in given.items():
@@ -116,7 +121,7 @@ class Entry:
         yield self.origin, self.args
         if profile is not None:
             chosen = _look(self.profiles, profile, "profile")
-            rows, known = chosen.args.get(self.room, {}), _parameters(self.load())
+            rows, known = chosen.args.get(self.room, {}), self.parameters()
             yield "", {key: value for key, value in rows.get("*", {}).items() if key in known}
             for name in dict.fromkeys([self.name.partition("/")[0], self.name]):
                 yield f"profile {profile}", rows.get(name, {})

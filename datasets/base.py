@@ -160,6 +160,7 @@ class Dataset(ABC):
 
         Raises DataError that lists every bad case; nothing is kept then.
         """
+        return None
 
     @abstractmethod
     def train(self, *, labelled: bool = False) -> Split:

@@ -78,4 +78,3 @@ def resize(x: Tensor, shape: Sequence[int]) -> Tensor:
     if tuple(x.shape[2:]) != tuple(shape):
         x = interpolate(x, size=list(shape), mode=MODES[len(shape)], align_corners=False)
     return x
-

@@ -17,6 +17,7 @@ from .batches import in_batches
 from .noise import Noise, gaussian
 from .process import Gaussian
 from .rng import Rng
+from .run import Batched
 from .schedule import Schedule
 
 Predicts = Literal["noise", "clean"]
@@ -26,7 +27,7 @@ class Mismatch(ValueError):
     """Weights were trained for another schedule, prediction type, range or noise."""
 
 
-class Denoiser(nn.Module):
+class Denoiser(Batched):
     """net: (x (N, C, *S), timesteps (N,)) -> its prediction; it is called with t = level - 1, as
     the papers' arrays count.
 
@@ -49,7 +50,7 @@ class Denoiser(nn.Module):
         self.net, self.process = net, Gaussian(schedule)
         self.predicts: Predicts = predicts
         self.clip, self.about = clip, about
-        self.batch, self.evaluations = 8, 0
+        self.evaluations = 0
 
     @property
     def schedule(self) -> Schedule:

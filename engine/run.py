@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -20,6 +20,12 @@ class Keep(Protocol):
 
     def load(self, name: str) -> Mapping[str, Tensor] | None: ...
     def save(self, name: str, state: Mapping[str, Tensor]) -> None: ...
+
+
+class Batched(nn.Module):
+    """Holds a network that is only ever shown `batch` rows at a time at inference."""
+
+    batch: int = 8
 
 
 class Forget:
@@ -53,7 +59,7 @@ class Run:
     compile: bool = False
     seed: int = 0
     batch: int = 8
-    keep: Keep = Forget()
+    keep: Keep = field(default_factory=Forget)
     tell: Callable[[str, Mapping[str, float]], None] = _nothing
     stop: Callable[[], bool] = bool
     every: float = 20.0
@@ -68,6 +74,6 @@ class Run:
         for part in module.modules():
             if isinstance(part, nn.Conv2d):
                 part.to(memory_format=torch.channels_last)  # 1.1-1.3x on a CPU, more on a GPU
-            if hasattr(part, "batch"):
+            if isinstance(part, Batched):
                 part.batch = self.batch
         return module

@@ -7,6 +7,7 @@ sweep share their draws (common random numbers), and a sweep equals its levels r
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -213,4 +214,4 @@ def _folded(out: Tensor, levels: int, samples: int, repeats: int) -> Tensor:
 
 
 def _moves(steps: Sequence[int]) -> list[tuple[int, int]]:
-    return list(zip(steps[:-1], steps[1:], strict=True))
+    return list(itertools.pairwise(steps))

@@ -96,11 +96,15 @@ def minimise(
         value.backward()
         norm = nn.utils.clip_grad_norm_(weights.values(), plan.clip or math.inf)
         if not torch.isfinite(value + norm):
-            raise NotFinite(f"training step {k}: the loss is {value.item()}; {_culprit(x, weights)}")
+            raise NotFinite(
+                f"training step {k}: the loss is {value.item()}; {_culprit(x, weights)}"
+            )
         optimiser.step()
         if ema:
             share = min(ema, (1 + k) / (10 + k)) if plan.ema_warm else ema
-            torch._foreach_lerp_(list(average.values()), list(weights.values()), 1 - share)
+            with torch.no_grad():
+                for key, value in average.items():
+                    value.lerp_(weights[key], 1 - share)
         if now - told > 0.5 or k + 1 == steps:
             told = now
             run.tell("train", {"step": k + 1, "of": steps, "loss": value.item()})

@@ -37,7 +37,7 @@ class AnoDDPM(Method):
     None for one per level. repeats: chains, whose reconstructions or maps are averaged."""
 
     levels, published = (50, 100, 150, 200, 250, 300, 400, 500, 600), 250
-    inference = frozenset("sampling_steps eta variance repeats average eval_heads".split())
+    inference = frozenset(["sampling_steps", "eta", "variance", "repeats", "average", "eval_heads"])
 
     def __init__(
         self, spec: Spec, *,

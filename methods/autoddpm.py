@@ -97,7 +97,9 @@ class AutoDDPM(Method):
 
         minimise(loss, self.denoiser, train, run, self.plan)
         run.place(self)
-        self.tau.fill_(self._calibrated(held_out, run) if self.threshold is None else self.threshold)
+        self.tau.fill_(
+            self._calibrated(held_out, run) if self.threshold is None else self.threshold
+        )
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
         inner = self.canvas.enter(x)
@@ -160,5 +162,7 @@ class AutoDDPM(Method):
             for s, m in zip(samples, soft, strict=True):
                 values.append(m.flatten() if s.roi is None else m[s.roi])
         if not values:
-            raise ValueError("AutoDDPM calibrates its threshold on held-out samples; there are none")
+            raise ValueError(
+                "AutoDDPM calibrates its threshold on held-out samples; there are none"
+            )
         return torch.cat(values).double().quantile(0.95).item()

@@ -43,6 +43,7 @@ class PDDPM(Method):
     levels, published = (100, 200, 300, 400, 500, 600, 750), 500
     inference = frozenset({"stride", "aggregate", "repeats"})
     tiles: Tensor  # (P, 1, *outer) bool; together they cover everything
+    cells: Tensor  # (P, 1, *outer) bool; the grid that training draws boxes from
 
     def __init__(
         self, spec: Spec, *,
@@ -72,13 +73,10 @@ class PDDPM(Method):
             "tiles", tiling(self.canvas.outer, patch, stride or patch), persistent=False
         )
         self.register_buffer("cells", tiling(self.canvas.outer, patch, patch), persistent=False)
-        self.plan = Training(
-            steps, batch, lr, clip=clip, ema=ema, ema_warm=ema_warm, decay=decay
-        )
-        self.patch, self.boxes, self.inpaint, self.power = patch, boxes, inpaint, power
+        self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warm=ema_warm, decay=decay)
+        self.patch, self.boxes, self.inpaint = patch, boxes, inpaint
+        self.power: Literal[1, 2] = power
         self.repeats, self.aggregate = repeats, aggregate
-
-    cells: Tensor  # (P, 1, *outer) bool, the grid that training draws boxes from
 
     def fit(self, train: Split, held_out: Split, run: Run) -> None:
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
@@ -139,9 +137,7 @@ def tiling(shape: Sequence[int], patch: int, stride: int) -> Tensor:
     (P, 1, *shape) bool. Every place is covered at least once while stride <= patch."""
     if not 1 <= stride <= patch:
         raise ValueError(f"a stride lies in 1..{patch} (the patch), not {stride}")
-    corners = [
-        sorted({*range(0, max(n - patch, 0) + 1, stride), max(n - patch, 0)}) for n in shape
-    ]
+    corners = [sorted({*range(0, max(n - patch, 0) + 1, stride), max(n - patch, 0)}) for n in shape]
     tiles = []
     for corner in itertools.product(*corners):
         tile = torch.zeros(1, *shape, dtype=torch.bool)

@@ -131,9 +131,7 @@ def test_plugins_are_found(plugin_modules: dict[str, set[str]]) -> None:
         ("benchmark", "from ...outside import anything"),
     ],
 )
-def test_a_wrong_import_is_seen(
-    room: str, line: str, plugin_modules: dict[str, set[str]]
-) -> None:
+def test_a_wrong_import_is_seen(room: str, line: str, plugin_modules: dict[str, set[str]]) -> None:
     made_up = {"methods": {"anoddpm"}, "datasets": {"brats"}}
     assert len(wrong(line, room, made_up)) == 1
 

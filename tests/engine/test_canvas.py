@@ -19,7 +19,9 @@ def test_without_resizing_the_way_back_undoes_the_way_in(shape, divisor) -> None
     canvas = Canvas(shape, divisor=divisor)
     x = Rng(["a", "b"]).uniform((2, *shape)).float()
     inside = canvas.enter(x)
-    assert all(n % divisor == 0 for n in inside.shape[2:]) and tuple(inside.shape[2:]) == canvas.outer
+    assert (
+        all(n % divisor == 0 for n in inside.shape[2:]) and tuple(inside.shape[2:]) == canvas.outer
+    )
     assert inside.min() >= -1 and inside.max() <= 1
     torch.testing.assert_close(canvas.leave(inside), x, rtol=0, atol=1e-6)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from known import Constant, Oracle
 from torch import Tensor
 
 from adbench.engine.batches import in_batches
 from adbench.engine.denoiser import Denoiser, Mismatch
 from adbench.engine.rng import Rng
 from adbench.engine.schedule import cosine, linear
+from known import Constant, Oracle
 
 KEYS = list("abcd")
 
@@ -45,7 +45,9 @@ def test_only_the_region_is_disturbed_and_only_it_has_a_gradient() -> None:
     x = Rng(KEYS).normal((1, 8, 8))
     region = torch.zeros(4, 1, 8, 8, dtype=torch.bool)
     region[..., 2:5, 2:5] = True
-    Denoiser(net, cosine(), predicts="clean").train().loss(x, Rng(KEYS), region=region).sum().backward()
+    Denoiser(net, cosine(), predicts="clean").train().loss(
+        x, Rng(KEYS), region=region
+    ).sum().backward()
     assert torch.equal(seen[0][~region], x[~region])
     assert not torch.equal(seen[0][region], x[region])
     assert net.bias.grad is not None

@@ -22,7 +22,9 @@ def test_anoddpms_unet_has_the_papers_parameters() -> None:
 
 def test_autoddpms_unet_has_the_papers_parameters() -> None:
     with torch.device("meta"):
-        net = unet(2, 1, (128, 256, 256), res_blocks=1, attention=(False, True, True), head_channels=256)
+        net = unet(
+            2, 1, (128, 256, 256), res_blocks=1, attention=(False, True, True), head_channels=256
+        )
     assert parameters(net) == 18_500_993
 
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from known import Constant, Normal, Oracle
 from torch import Tensor
 
 from adbench.engine.denoiser import Denoiser
@@ -15,6 +14,7 @@ from adbench.engine.noise import Simplex, gaussian
 from adbench.engine.rng import Rng
 from adbench.engine.sample import Chain, guess, inpaint, restore
 from adbench.engine.schedule import linear
+from known import Constant, Normal, Oracle
 
 KEYS = [f"p{i}/z{i}" for i in range(6)]
 
@@ -66,7 +66,9 @@ def test_level_zero_returns_the_sample() -> None:
     assert torch.equal(out[0, :, 0], x) and not torch.equal(out[1, :, 0], x)
 
 
-@pytest.mark.parametrize("chain", [Chain(), Chain(steps=7), Chain(eta=0.0), Chain(variance="large")])
+@pytest.mark.parametrize(
+    "chain", [Chain(), Chain(steps=7), Chain(eta=0.0), Chain(variance="large")]
+)
 def test_a_perfect_denoiser_gives_no_error(chain: Chain) -> None:
     x = Rng(KEYS).normal((2, 4, 4))
     image = Rng(["image"]).normal((2, 4, 4))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from diffusers import DDPMScheduler
@@ -11,7 +13,15 @@ from hypothesis import strategies as st
 from adbench.engine.schedule import cosine, ladder, linear, scaled_linear, schedule
 
 # index t of the papers' arrays is level t + 1 here
-LINEAR = {0: 0.9999, 10: 0.99781, 50: 0.96995, 200: 0.65635, 350: 0.28318, 500: 0.07780, 999: 4.04e-5}
+LINEAR = {
+    0: 0.9999,
+    10: 0.99781,
+    50: 0.96995,
+    200: 0.65635,
+    350: 0.28318,
+    500: 0.07780,
+    999: 4.04e-5,
+}
 COSINE = {0: 0.99996, 10: 0.99928, 200: 0.89776, 249: 0.847012, 499: 0.493844, 749: 0.14427}
 SCALED = {0: 0.9985, 50: 0.91669, 300: 0.40716, 600: 0.04697, 999: 1.42e-4}
 
@@ -58,5 +68,5 @@ def test_a_level_stands_on_the_1000_step_scale() -> None:
 def test_a_ladder_goes_down_from_the_level_to_zero(level: int, steps: int | None) -> None:
     rungs = ladder(level, steps)
     assert rungs[0] == level and rungs[-1] == 0
-    assert all(a > b for a, b in zip(rungs, rungs[1:], strict=False))
+    assert all(a > b for a, b in pairwise(rungs))
     assert len(rungs) - 1 == min(level, steps or level)

@@ -132,7 +132,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_name() -> None:
 
 
 def test_a_sample_that_is_not_finite_is_named() -> None:
-    with pytest.raises(NotFinite, match="step 0.*input x"):
+    with pytest.raises(NotFinite, match=r"step 0.*input x"):
         net = made()
         bad = [Row(torch.full((3,), float("inf")))]
         minimise(lambda x, label, rng: net(x).mean(1), net, bad, Run(), PLAN)

@@ -1,0 +1,127 @@
+"""AutoDDPM's own: mask, stitch, re-sample (methods-2, section 2.j)."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from adbench.datasets.base import Spec
+from adbench.engine.denoiser import Denoiser
+from adbench.engine.rng import Rng
+from adbench.engine.run import Run
+from adbench.engine.schedule import linear
+from adbench.methods.autoddpm import AutoDDPM
+from known import Oracle
+from small import method, samples
+
+SPEC = Spec(1, (16, 16))
+
+
+def with_oracle(image: torch.Tensor, **more: object) -> AutoDDPM:
+    made = method("autoddpm", SPEC, **more).eval()
+    assert isinstance(made, AutoDDPM)
+    made.denoiser = Denoiser(Oracle(made.canvas.enter(image)), linear(), predicts="clean").eval()
+    return made
+
+
+def test_the_defaults_are_the_papers() -> None:
+    with torch.device("meta"):
+        made = AutoDDPM(Spec(1, (128, 128)), features="effperc-random")
+    net = sum(p.numel() for p in made.denoiser.net.parameters())
+    assert net == 18_500_993 and made.published == 201 and made.inpaint_level == 51
+    assert made.resamples == 5 and made.canvas.range == (0, 1) and made.plan.ema is None
+
+
+@torch.no_grad()
+def test_with_an_oracle_only_the_anomaly_is_found_and_healed() -> None:
+    healthy = samples((16, 16), 1, 1)[0].x[None]
+    x = healthy.clone()
+    x[..., 5:9, 5:9] = 1.0
+    made = with_oracle(healthy)
+    made.tau.fill_(1e-4)
+    found = made.detect(x, [201], Rng(["a"]))
+    assert found.map is not None and found.reconstruction is not None
+    inside = torch.zeros(16, 16, dtype=torch.bool)
+    inside[5:9, 5:9] = True
+    assert found.map[0, 0][inside].min() > 0
+    assert found.map[0, 0][~inside].max() < 1e-5
+    torch.testing.assert_close(found.reconstruction[0], healthy, rtol=0, atol=2e-3)
+
+
+@torch.no_grad()
+def test_with_nothing_masked_the_sample_comes_back() -> None:
+    healthy = samples((16, 16), 2, 1)
+    x = torch.stack([s.x for s in healthy])
+    made = with_oracle(x[:1] * 0)
+    made.tau.fill_(1e9)
+    found = made.detect(x, [201], Rng(["a", "b"]))
+    assert found.map is not None and found.reconstruction is not None
+    assert torch.equal(found.map, torch.zeros_like(found.map))
+    torch.testing.assert_close(found.reconstruction[0], x)
+
+
+@torch.no_grad()
+def test_a_constant_image_that_is_restored_gives_no_nan() -> None:
+    x = torch.full((1, 1, 16, 16), 0.5)
+    found = with_oracle(x).detect(x, [101, 201], Rng(["a"]))
+    assert found.map is not None and found.map.isfinite().all()
+    assert found.score.abs().max() < 1e-6
+
+
+@torch.no_grad()
+def test_the_soft_map_does_not_know_the_residuals_scale_but_for_its_perceptual_part() -> None:
+    """r -> 7 r leaves clip(r / p95) unchanged: with the perceptual part held, so is the map."""
+    made = method("autoddpm", SPEC)
+    made.perceptual.distance = lambda x, y, **_: torch.ones(len(x), *x.shape[2:])  # pyright: ignore
+    r = Rng(["a"]).uniform((1, 16, 16)).float()[None] * 0.1
+    base = torch.zeros(1, 1, 16, 16)
+    torch.testing.assert_close(made._soft(base, base + r), made._soft(base, base + 7 * r))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("threshold", [0.13, -1])
+def test_a_fixed_threshold_and_each_images_own_run(threshold: float) -> None:
+    made = method("autoddpm", SPEC, threshold=threshold)
+    made.fit(samples((16, 16), 4, 1), [], Run())
+    assert made.tau.item() == pytest.approx(threshold)
+    x = torch.stack([s.x for s in samples((16, 16), 2, 1)])
+    found = made.detect(x, [201], Rng(["a", "b"]))
+    assert found.map is not None and found.map.isfinite().all()
+
+
+def test_the_threshold_is_what_5_percent_of_held_out_normal_pixels_exceed() -> None:
+    made = method("autoddpm", SPEC)
+    held_out = samples((16, 16), 4, 1, name="h")
+    made.fit(samples((16, 16), 4, 1), held_out, Run())
+    x = torch.stack([s.x for s in held_out])
+    with torch.no_grad():
+        rng = Rng([s.key for s in held_out]).fork("calibrate")
+        soft = made._first_pass(made.canvas.enter(x), [made.published], rng)[1]
+    assert (soft > made.tau).float().mean().item() == pytest.approx(0.05, abs=0.003)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"renoise_shifted": True},
+        {"leave_last": True},
+        {"map_weight": "none"},
+        {"map_weight": "second"},
+        {"dilate": 3},
+        {"inpaint_noise": "simplex"},
+        {"double_normalise": True},
+        {"resamples": 4},
+    ],
+)
+def test_each_quirk_by_argument_changes_what_is_found(change: dict[str, object]) -> None:
+    x, rng = samples((16, 16), 1, 1)[0].x[None], Rng(["a"])
+    torch.manual_seed(0)
+    plain = method("autoddpm", SPEC, inpaint_steps=None, inpaint_level=9).eval()
+    for p in plain.parameters():
+        p.data.normal_(std=0.1, generator=torch.Generator().manual_seed(p.numel()))
+    plain.tau.fill_(1e-3)
+    other = method("autoddpm", SPEC, inpaint_steps=None, inpaint_level=9, **change).eval()
+    other.load_state_dict(plain.state_dict())
+    a, b = plain.detect(x, [251], rng).map, other.detect(x, [251], rng).map
+    assert a is not None and b is not None and not torch.equal(a, b)

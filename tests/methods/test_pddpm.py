@@ -1,0 +1,106 @@
+"""pDDPM's own: patches, their coverage, stitching (methods-2, section 1.j)."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adbench.datasets.base import Spec
+from adbench.engine.denoiser import Denoiser
+from adbench.engine.rng import Rng
+from adbench.engine.run import Run
+from adbench.engine.schedule import cosine
+from adbench.methods.pddpm import PDDPM, tiling
+from known import Oracle
+from small import method, samples
+
+SPEC = Spec(1, (16, 16))
+
+
+def test_the_defaults_are_the_papers() -> None:
+    with torch.device("meta"):
+        made = PDDPM(Spec(1, (96, 96)))
+    assert len(made.tiles) == 4 and made.plan.steps == 19_200 and made.plan.batch == 32
+    assert made.plan.ema is None and made.plan.clip is None and made.published == 500
+    assert made.denoiser.predicts == "clean" and made.denoiser.schedule.name.startswith("cosine")
+
+
+def test_a_grid_of_96_by_48_covers_every_place_once() -> None:
+    tiles = tiling((96, 96), 48, 48)
+    assert len(tiles) == 4 and (tiles.sum(0) == 1).all()
+
+
+@given(
+    st.lists(st.integers(3, 12), min_size=1, max_size=3),
+    st.integers(2, 6).flatmap(lambda p: st.tuples(st.just(p), st.integers(1, p))),
+)
+def test_tiles_cover_everything_whatever_divides(shape, sides) -> None:
+    patch, stride = sides
+    tiles = tiling(shape, patch, stride)
+    assert (tiles.sum(0) >= 1).all() and tiles.shape[2:] == tuple(shape)
+
+
+def test_a_stride_beyond_the_patch_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"1\.\.8 \(the patch\), not 9"):
+        tiling((16, 16), 8, 9)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("more", [{}, {"stride": 4}, {"stride": 4, "aggregate": "mean"}])
+def test_with_an_oracle_the_stitched_image_is_the_healthy_one(more) -> None:
+    made = method("pddpm", SPEC, **more).eval()
+    healthy = samples((16, 16), 1, 1)[0].x[None]
+    made.denoiser = Denoiser(Oracle(made.canvas.enter(healthy)), cosine(), predicts="clean").eval()
+    found = made.detect(healthy, [200, 500], Rng(["a"]))
+    assert found.map is not None and found.map.abs().max() < 1e-6
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("stride", [8, 5, 3])
+def test_the_mean_of_a_constant_is_the_constant(stride: int) -> None:
+    """The authors' average divides inside the loop and gives .1875 to 1 instead of 1."""
+    made = method("pddpm", SPEC, stride=stride, aggregate="mean").eval()
+    made.denoiser = Denoiser(Oracle(torch.ones(1, 1, 16, 16)), cosine(), predicts="clean").eval()
+    found = made.detect(torch.zeros(1, 1, 16, 16), [500], Rng(["a"]))
+    assert found.reconstruction is not None
+    torch.testing.assert_close(found.reconstruction, torch.ones(1, 1, 1, 16, 16))
+
+
+@torch.no_grad()
+def test_evaluations_are_patches_times_repeats() -> None:
+    made = method("pddpm", SPEC, repeats=3).eval()
+    made.detect(torch.zeros(2, 1, 16, 16), [200, 500], Rng(["a", "b"]))
+    assert made.denoiser.evaluations == 2 * 2 * 4 * 3
+
+
+def test_random_boxes_cover_alike_and_the_clipped_ones_do_not() -> None:
+    """pDDPM T8: ratio of coverage above .9; theirs reaches the low corner almost never."""
+    streams = Rng([str(i) for i in range(40_000)])
+    cover = {}
+    for boxes in ("random", "clipped"):
+        made = method("pddpm", SPEC, boxes=boxes)
+        cover[boxes] = made._boxes(streams.fork(boxes)).float().mean((0, 1))
+    assert cover["random"].min() / cover["random"].max() > 0.9
+    assert cover["clipped"][0, 0] < 0.05 * cover["clipped"].max()
+
+
+def test_grid_boxes_are_the_cells_each_as_often() -> None:
+    made = method("pddpm", SPEC)
+    boxes = made._boxes(Rng([str(i) for i in range(4000)]))
+    assert (boxes.flatten(1).sum(1) == 64).all()
+    assert (boxes.float().mean((0, 1)) - 0.25).abs().max() < 0.03
+
+
+def test_it_overfits_a_few_blobs() -> None:
+    """pDDPM T14: the loss of patches falls under a quarter of predicting the mean."""
+    data = samples((16, 16), 4, 1)
+    made = method("pddpm", SPEC, steps=150, batch=8, lr=3e-3, noise="gaussian")
+    made.fit(data, [], Run())
+    x = made.canvas.enter(torch.stack([s.x for s in data]))
+    with torch.no_grad():
+        found = made.detect(torch.stack([s.x for s in data]), [300], Rng(["a", "b", "c", "d"]))
+    assert found.map is not None
+    mean = (x - x.mean(0)).abs().mean() / 2  # in [0, 1], as the map is
+    assert found.map.mean() < mean / 2

@@ -1,0 +1,65 @@
+"""Every registered method at a size that trains in a second, by argument name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from adbench.benchmark.registry import Registry
+from adbench.datasets.base import Sample, Spec
+from adbench.engine.rng import Rng
+from adbench.methods.base import Method
+
+SMALL: dict[str, Any] = {
+    "size": 16,
+    "width": 8,
+    "mults": (1, 2),
+    "widths": (8, 16),
+    "attention": (False, True),
+    "res_blocks": 1,
+    "heads": 1,
+    "head_channels": 8,
+    "steps": 3,
+    "batch": 2,
+    "patch": 8,
+    "sampling_steps": 3,
+    "inpaint_steps": 2,
+    "resamples": 2,
+    "calibration": 4,
+    "features": "effperc-random",
+}
+
+SHAPES = {1: (24,), 2: (18, 16), 3: (8, 6, 8)}
+
+
+def arguments(name: str, **more: Any) -> dict[str, Any]:
+    """What of SMALL the method takes."""
+    takes = inspect.signature(Registry.read().method(name).load()).parameters
+    small = {key: value for key, value in SMALL.items() if key in takes}
+    if name == "anoddpm":
+        small["attention"] = (8,)
+    return small | {key: value for key, value in more.items() if key in takes}
+
+
+def method(name: str, spec: Spec, **more: Any) -> Method:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Registry.read().method(name).load()(spec, **arguments(name, **more))
+
+
+def samples(
+    shape: Sequence[int], count: int = 5, channels: int = 2, name: str = "s"
+) -> list[Sample]:
+    """Smooth normal samples in [0, 1], each of its own group."""
+    axes = torch.meshgrid(*[torch.linspace(0, 3, n) for n in shape], indexing="ij")
+    made = []
+    for i in range(count):
+        phase = Rng([f"{name}{i}"]).uniform((channels, len(axes)))[0].float()
+        x = torch.stack([sum(torch.sin(a + 6 * p) for a, p in zip(axes, row, strict=True))
+                         for row in phase])  # fmt: skip
+        x = 0.5 + x / (2 * len(axes) + 1)
+        made.append(Sample(x, f"{name}{i}", f"{name}{i}", False))
+    return made
