@@ -4,7 +4,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
 UV := $(BIN)/uv
-export OMP_NUM_THREADS ?= 1
 
 .PHONY: env demo test lint lock clean
 
@@ -19,13 +18,12 @@ env: .venv/.made
 	$(UV) pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-demo: export OMP_NUM_THREADS =
 demo: env
 	$(BIN)/adbench run --methods anoddpm,pddpm,autoddpm --dataset synthbrain --profile tiny
 	$(BIN)/adbench report
 
 test: env
-	$(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: env
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,6 +54,7 @@ Threshold = Annotated[str, typer.Option(help="healthy@5%, val-dice, fixed:0.1, o
 LevelRule = Annotated[str, typer.Option(help="How the level is chosen: auto, val, published")]
 Reducer = Annotated[str, typer.Option(help="Map to image score: top2%, mean, max, method")]
 Post = Annotated[str, typer.Option(help="Map post-processing: median5,erode3,components>=8")]
+KeepEvery = Annotated[float, typer.Option(help="Seconds between two keeps of a training.")]
 Baselines = Annotated[bool, typer.Option(help="Run the cheap baselines too.")]
 
 
@@ -76,6 +78,7 @@ def run(
     reducer: Reducer = "top2%",
     post: Post = "",
     baselines: Baselines = True,
+    keep_every: KeepEvery = 20.0,
     traceback: Trace = False,
 ) -> None:
     """Train, sweep and judge every method on every dataset; what is there already is not redone."""
@@ -93,6 +96,7 @@ def run(
         )  # fmt: skip
         watch = Watch(console)
         watch.line(f"profile {wish.profile} on {where.device}")
+        where = replace(where, every=keep_every)
         code = execute(cells(wish, names), where, _store(store), out, watch)
         if code == 0:
             watch.line(f"done: adbench report --out {out}")

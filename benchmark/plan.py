@@ -73,14 +73,14 @@ def cells(wish: Wish, registry: Registry) -> list[Cell]:
         if name not in names and name not in wish.datasets:
             raise RegistryError(f"--set names {name!r}, which is not part of this run")
     profile = registry.profile(wish.profile)
+    entries = [registry.method(name) for name in dict.fromkeys(names)]
     made = []
     for dataset_name in wish.datasets:
         dataset = registry.dataset(dataset_name)
         data_args = dataset.arguments(wish.profile, wish.overrides.get(dataset_name, {}))
-        for name in dict.fromkeys(names):
-            method = registry.method(name)
-            args = method.arguments(wish.profile, wish.overrides.get(name, {}))
-            levels = wish.levels or profile.levels(name)
+        for method in entries:
+            args = method.arguments(wish.profile, wish.overrides.get(method.name, {}))
+            levels = wish.levels or profile.levels(method.name)
             for seed in wish.seeds:
                 made.append(
                     Cell(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MOST = 12
 """Differing fields that an explanation tells of."""
 
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+FULL = {errno.ENOSPC, errno.EDQUOT}
 
 NOTHING_LIKE = "nothing like it is stored"
 
@@ -157,7 +157,7 @@ class Store:
         try:
             with _said(folder):
                 part.mkdir(parents=True)
-            with _said(folder, only=FULL):
+            with _said(folder, only_full=True):
                 meta = make(part / name)
             if not (part / name).is_file():
                 raise ValueError(f"the maker of {kind} {key[:8]} wrote no {name}")
@@ -339,17 +339,18 @@ def _read(kind: str, folder: Path, *, verify: bool) -> Artefact:
 
 
 @contextmanager
-def _said(path: Path, *, only: frozenset[int] | None = None) -> Iterator[None]:
-    """Tell of an OSError (or only of some) as a user needs it."""
+def _said(path: Path, *, only_full: bool = False) -> Iterator[None]:
+    """Tell of an OSError (or of a full disk only) as a user needs it."""
     try:
         yield
-    except TimeoutError:
+    except (TimeoutError, StoreError):
         raise
-    except OSError as error:
-        if only is not None and error.errno not in only:
+    except Exception as error:  # of a full disk, safetensors and HDF5 tell in words of their own
+        full = getattr(error, "errno", None) in FULL or "No space left" in str(error)
+        if not full and (only_full or not isinstance(error, OSError)):
             raise
-        cure = "free some space, or" if error.errno in FULL else "to write elsewhere,"
-        why = error.strerror or str(error)
+        why = os.strerror(errno.ENOSPC) if full else getattr(error, "strerror", None) or error
+        cure = "free some space, or" if full else "to write elsewhere,"
         raise StoreError(f"cannot write {path}: {why} ({cure} set ADBENCH_STORE)") from error
 
 

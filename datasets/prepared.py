@@ -26,7 +26,17 @@ from filelock import FileLock
 from platformdirs import user_cache_path
 from torch import Tensor
 
-from .base import DataError, Entry, Sample, Spec, Split, content_hash, manifest
+from .base import (
+    DataError,
+    Entry,
+    Progress,
+    Sample,
+    Spec,
+    Split,
+    content_hash,
+    manifest,
+    silent,
+)
 
 LIBVER = ("v110", "v110")  # the oldest format in which HDF5's own structures carry checksums too
 
@@ -102,6 +112,7 @@ class Writer:
         for name, value in fields.items():
             if value is not None:
                 _append(group, name, len(rows), value)
+        content = content_hash(sample)
         rows.append(
             {
                 "key": sample.key,
@@ -110,8 +121,10 @@ class Writer:
                 "spacing": sample.spacing,
                 "tags": dict(sample.tags),
                 "has": [name for name, value in fields.items() if value is not None],
-                "content": content_hash(sample),
-                "content without mask": content_hash(_unmasked(sample)),
+                "content": content,
+                "content without mask": content_hash(replace(sample, mask=None))
+                if sample.mask is not None
+                else content,
             }
         )
 
@@ -161,10 +174,6 @@ def _plain(sample: Sample) -> Sample:
         tags={str(name): str(value) for name, value in sample.tags.items()},
         twin=None if sample.twin is None else floats(sample.twin),
     )
-
-
-def _unmasked(sample: Sample) -> Sample:
-    return replace(sample, mask=None, twin=None)
 
 
 def _append(group: h5py.Group, name: str, index: int, value: Tensor) -> None:
@@ -276,6 +285,37 @@ class Joined:
 def joined(*splits: Split) -> Split:
     """The splits one after another; what identifies them is not read again."""
     return Joined(splits)
+
+
+def file_digests(paths: Sequence[Path], progress: Progress = silent) -> list[str]:
+    """The sha256 of every file's bytes. Remembered while a file keeps its place, size and times,
+    so that only new files are read; forgetting costs a read and nothing else."""
+    memo = cache_root() / "data" / "digests.json"
+    try:
+        known = dict(json.loads(memo.read_bytes()))
+    except (OSError, ValueError, TypeError):
+        known = {}
+    found: list[str] = []
+    fresh = {}
+    for path in paths:
+        place = str(path.absolute())
+        try:
+            facts = path.stat()
+            stamp = f"{facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}"
+            old = known.get(place)
+            if not (isinstance(old, list) and len(old) == 2 and old[0] == stamp):
+                with path.open("rb") as file:
+                    old = fresh[place] = [stamp, hashlib.file_digest(file, "sha256").hexdigest()]
+        except OSError as error:
+            raise DataError(f"{path} cannot be read ({error.strerror})") from error
+        found.append(old[1])
+        progress("reading files", len(found), len(paths))
+    if fresh:
+        memo.parent.mkdir(parents=True, exist_ok=True)
+        half = memo.with_name(f"digests.{os.getpid()}.part")
+        half.write_text(json.dumps(known | fresh))
+        os.replace(half, memo)
+    return found
 
 
 def _place(name: str, identity: Mapping[str, object]) -> Path:

@@ -32,8 +32,9 @@ def by_threshold(maps, masks, limit):
     """AUPRO by its definition: every threshold, every region's overlap, one trapezoid at a time."""
     regions = []
     for index, mask in enumerate(masks):
-        labels, count = ndimage.label(mask, np.ones((3,) * mask.ndim))
-        regions += [(index, labels == k) for k in range(1, count + 1)]
+        labels = np.zeros(mask.shape, int)
+        ndimage.label(mask, np.ones((3,) * mask.ndim), labels)
+        regions += [(index, labels == k) for k in range(1, labels.max() + 1)]
     fprs, overlaps = [0.0], [0.0]
     for threshold in np.unique(maps)[::-1]:
         found = maps >= threshold
@@ -158,7 +159,8 @@ def test_neither_an_increasing_change_of_scores_nor_the_order_of_samples_matters
 @given(seed=st.integers(0, 9999), values=st.sampled_from([None, 1, 4]))
 def test_an_increasing_change_of_maps_changes_only_the_threshold(seed, values):
     maps, masks, roi = scene((9, 8), seed=seed, count=4, values=values)
-    plain, changed = (pixel_metrics(m, masks, roi) for m in (maps, np.float64(maps) ** 3 + 5))
+    cubed = maps.astype(np.float64) ** 3 + 5
+    plain, changed = pixel_metrics(maps, masks, roi), pixel_metrics(cubed, masks, roi)
     assert plain.pop("threshold") is None or changed["threshold"] is not None
     changed.pop("threshold")
     assert changed == plain

@@ -1,0 +1,159 @@
+"""One made-up person's brain: the template, bent and re-weighed, as tissue at any point.
+
+Coordinates are (z, y, x) in mm: up, to the front, to the right; the origin is mid-brain. Nothing
+here knows of grids, pixels or lesions, so that a brain with and without one is the same brain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from .fields import Floats, Waves, spread, step
+from .synthbrain_asset import STEP, load
+
+TISSUES = ("fluid", "cortex", "white", "deep", "vessel")
+TO_MNI = np.array([10.0, -17.0, 0.0], np.float32)  # mm from our origin to the template's
+
+
+class Tissue(NamedTuple):
+    """What is where. amount: (5, *S) shares that sum to 1, in the order of TISSUES
+    brain: (*S) 1 within the skull
+    caps: (*S) 0..1, white matter beside the ventricles' horns, where healthy people may have hyperintense
+    caps; choroid: (*S) 0..1, the plexus within the ventricles, which takes up contrast agent
+    """
+
+    amount: Floats
+    brain: Floats
+    caps: Floats
+    choroid: Floats
+
+
+class Reshape(NamedTuple):
+    """A change of form with no new tissue: one ventricle widened, or a patch of cortex thickened.
+
+    side: +1 right, -1 left; widen: of order 1
+    centre: (z, y, x) and radius in mm of where cortex thickens; thicken: 0..1, up to about 5 mm
+    """
+
+    side: float = 1.0
+    widen: float = 0.0
+    centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    radius: float = 1.0
+    thicken: float = 0.0
+
+
+NONE = Reshape()
+
+
+class Anatomy:
+    """A brain, drawn from `rng`."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.turn, self.pitch, self.roll = np.clip(rng.normal(0, 0.05, 3), -0.12, 0.12)
+        self.scale = np.exp(np.clip(rng.normal(0, 0.035, 3), -0.05, 0.05))
+        self.shift = np.clip(rng.normal(0, 2.0, 3), -3, 3)
+        self.bends = [(Waves(rng, 34.0), Waves(rng, 10.0)) for _ in range(3)]
+        self.folds = [(Waves(rng, 14.0), Waves(rng, 4.5, count=96)) for _ in range(2)]
+        self.atrophy = rng.normal(0, 0.35)  # log odds of fluid
+        self.ventricles = rng.normal(0, 0.22)
+        self.lopsided = rng.normal(0, 0.06)
+        self.crisp = np.exp(rng.normal(0.45, 0.1))  # undoes the blur of averaging 152 people
+
+    def on(self, axes: Sequence[Floats], reshape: Reshape = NONE) -> Tissue:
+        """Tissue on the grid that three axes span."""
+        return self._tissue(spread(axes), lambda field: field.on(axes), reshape)
+
+    def at(self, points: Floats, reshape: Reshape = NONE) -> Tissue:
+        """Tissue at points (3, *S)."""
+        return self._tissue(points, lambda field: field.at(points), reshape)
+
+    def _tissue(self, points: Floats, look: Callable[[Waves], Floats], reshape: Reshape) -> Tissue:
+        place = self._bend(points, look)
+        midst = _near_ventricles(place)
+        place = self._widen(place, midst, reshape)
+        *plain, brain, ventricle, rim = _sample(place, _maps())
+        amount = np.clip(plain, 1e-4, 1) ** np.float32(self.crisp)
+        slow, fine = (look(field) for field in self.folds[0])
+        amount[0] *= np.exp(self.atrophy + (0.5 * slow + 0.4 * fine) * (1 - midst))
+        slow, fine = (look(field) for field in self.folds[1])
+        amount[2] *= np.exp(0.4 * slow + 0.32 * fine)
+        z, y, x = place
+        sinus = step(2.6 - np.abs(x), 0.5) * step(rim - 0.3, 0.05) * step(0.72 - rim, 0.05)
+        sinus = sinus * (z > 0) * (np.abs(y) > 25)
+        amount *= (1 - sinus) / amount.sum(0)
+        if reshape.thicken:
+            patch = step(_ball(points, reshape.centre, reshape.radius) - 0.4, 0.05)
+            rind = step(_sample(place, _near_cortex())[0] - 0.32 + 0.2 * reshape.thicken, 0.02)
+            grown = patch * rind * amount[2]
+            amount[1] += grown
+            amount[2] -= grown
+        plexus = np.maximum(_ball(place, (0, -24, 21), 7), _ball(place, (0, -24, -21), 7))
+        return Tissue(
+            amount=np.concatenate([amount, sinus[None]]).astype(np.float32),
+            brain=step(brain - 0.5, 0.02),
+            caps=(amount[2] * step(ventricle - 0.12, 0.03) * step(np.abs(y + 3) - 26, 2)),
+            choroid=(step(plexus - 0.5, 0.08) * amount[0] * step(ventricle - 0.3, 0.05)),
+        )
+
+    def _bend(self, points: Floats, look: Callable[[Waves], Floats]) -> Floats:
+        """Where in the template, measured from our origin, the tissue at `points` comes from."""
+        z, y, x = points
+        cos, sin = np.cos(self.turn), np.sin(self.turn)
+        turned = (z + self.pitch * y + self.roll * x, cos * y - sin * x, sin * y + cos * x)
+        moved = [
+            axis * scale + shift + 2.6 * look(slow) + 1.1 * look(fine)
+            for axis, scale, shift, (slow, fine) in zip(
+                turned, self.scale, self.shift, self.bends, strict=True
+            )
+        ]
+        return np.stack(moved).astype(np.float32)
+
+    def _widen(self, place: Floats, midst: Floats, reshape: Reshape) -> Floats:
+        """Pull towards the ventricles' middle, which makes them larger."""
+        z, y, x = place
+        pull = 0.45 * (self.ventricles + self.lopsided * np.tanh(x / 8)) * midst
+        z_pull = y_pull = np.zeros_like(x)
+        if reshape.widen:
+            one_sided = reshape.widen * midst * step(reshape.side * x - 2, 1.5)
+            pull = pull + 0.45 * one_sided
+            z_pull, y_pull = 0.30 * one_sided, 0.15 * one_sided
+        pulled = (z - z_pull * (z - 10), y - y_pull * (y + 5), x * (1 - np.minimum(pull, 0.8)))
+        return np.stack(pulled).astype(np.float32)
+
+
+def _near_ventricles(place: Floats) -> Floats:
+    z, y, x = place
+    return np.exp(-((x / 26) ** 2 + ((y + 5) / 46) ** 2 + ((z - 12) / 24) ** 2))
+
+
+def _ball(place: Floats, centre: Sequence[float], radius: float) -> Floats:
+    """1 at the centre, about 0.6 at half the radius, near 0 beyond it."""
+    square = sum((axis - at) ** 2 for axis, at in zip(place, centre, strict=True))
+    return np.exp(-2 * np.asarray(square) / radius**2).astype(np.float32)
+
+
+@cache
+def _maps() -> Floats:
+    """The template's tissues, its brain, its ventricles' surroundings and its brain's depth."""
+    tissue, brain, _ = load()
+    inside = ndimage.distance_transform_edt(brain > 0.5) * STEP
+    ventricle = ndimage.gaussian_filter(tissue[0] * (inside > 24), 3 / STEP)
+    rim = ndimage.gaussian_filter(brain, 2.0)
+    return np.stack([*tissue, brain, ventricle, rim]).astype(np.float32)
+
+
+@cache
+def _near_cortex() -> Floats:
+    return ndimage.gaussian_filter(load().tissue[1:2], (0, *[2.5 / STEP] * 3))
+
+
+def _sample(place: Floats, maps: Floats) -> Floats:
+    """The values (n, *S) of maps (n, Z, Y, X) of the template at `place` (3, *S)."""
+    offset = (TO_MNI - load().origin).reshape(3, *[1] * (place.ndim - 1))
+    index = (place + offset) / np.float32(STEP)
+    return np.stack([ndimage.map_coordinates(one, index, np.float32, order=1) for one in maps])

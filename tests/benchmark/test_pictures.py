@@ -1,0 +1,150 @@
+"""Sheets, read back: the right colours at the right places, whatever the number of axes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from adbench.benchmark.pictures import (
+    CAPTION,
+    EDGE,
+    GAP,
+    HEAD,
+    PAPER,
+    SIGNAL,
+    TITLE,
+    Shown,
+    heat,
+    outline,
+    sheet,
+)
+
+TOP = TITLE + HEAD
+
+
+def shown(shape=(32, 32), **other):
+    x = np.full((2, *shape), 0.25, np.float32)
+    x[1] = 0.75
+    mask = np.zeros(shape, bool)
+    mask[tuple(slice(n // 4, n // 2) for n in shape)] = True
+    given = {
+        "reconstruction": np.full_like(x, 2.0),
+        "map": mask * 3.0,
+        "mask": mask,
+        "roi": np.ones(shape, bool),
+        "twin": np.zeros_like(x),
+        "caption": "stroke",
+    }
+    return Shown("val/0001", x, **(given | other))
+
+
+def read(path):
+    return np.asarray(Image.open(path))
+
+
+def tile(page, row, column, side=160):
+    y, x = TOP + row * (side + CAPTION + GAP), GAP + column * (side + GAP)
+    return page[y : y + side, x : x + side]
+
+
+def test_columns_are_input_reconstruction_map_truth_and_twin(tmp_path):
+    sheet(tmp_path / "a.png", [shown(), shown()], title="AnoDDPM")
+    page = read(tmp_path / "a.png")
+    assert page.shape == (TOP + 2 * (160 + CAPTION + GAP), GAP + 5 * (160 + GAP), 3)
+    for row in (0, 1):
+        assert (tile(page, row, 0) == 64).all()
+        assert (tile(page, row, 1) == 255).all()  # clipped: the window is 0 to 1
+        assert (tile(page, row, 2)[40:80, 40:80] == heat(np.array(1.0))).all()
+        assert (tile(page, row, 2)[:40] == heat(np.array(0.0))).all()
+        edge = (tile(page, row, 3) == EDGE).all(-1)
+        assert edge.sum() == 4 * 39 and edge[40, 40:80].all() and not edge[41:79, 41:79].any()
+        assert (tile(page, row, 4) == 0).all()
+    assert (page[:TITLE].max() > 200) and page[TOP + 160 : TOP + 160 + CAPTION].max() > 100
+
+
+def test_the_channel_shown_can_be_chosen(tmp_path):
+    sheet(tmp_path / "a.png", [shown()], channel=1)
+    assert (tile(read(tmp_path / "a.png"), 0, 0) == 191).all()
+
+
+def test_what_no_sample_has_gets_no_column_and_what_one_lacks_stays_empty(tmp_path):
+    bare = shown(reconstruction=None, map=None, mask=None, roi=None, twin=None)
+    sheet(tmp_path / "a.png", [bare])
+    assert read(tmp_path / "a.png").shape[1] == GAP + 160 + GAP
+    sheet(tmp_path / "b.png", [shown(twin=None), bare])
+    page = read(tmp_path / "b.png")
+    assert page.shape[1] == GAP + 4 * (160 + GAP)
+    assert (tile(page, 1, 1) == PAPER).all() and (tile(page, 1, 2) == PAPER).all()
+    assert (tile(page, 1, 3) == 64).all()
+
+
+def test_all_maps_share_one_window_and_places_outside_the_roi_have_no_say(tmp_path):
+    roi = np.ones((32, 32), bool)
+    roi[0] = False
+    loud = np.full((32, 32), 2.0)
+    loud[0] = 1000
+    sheet(tmp_path / "a.png", [shown(map=np.ones((32, 32))), shown(map=loud, roi=roi)])
+    page = read(tmp_path / "a.png")
+    assert (tile(page, 0, 2) == heat(np.array(0.5))).all()
+    assert (tile(page, 1, 2)[5:] == heat(np.array(1.0))).all()
+    assert (tile(page, 1, 2)[:5] == heat(np.array(0.0))).all()
+
+
+def test_a_map_of_nothing_is_dark(tmp_path):
+    sheet(tmp_path / "a.png", [shown(map=np.zeros((32, 32)))])
+    assert (tile(read(tmp_path / "a.png"), 0, 2) == heat(np.array(0.0))).all()
+
+
+def test_of_a_volume_the_slice_with_most_of_the_mask_is_shown(tmp_path):
+    x = np.zeros((1, 8, 32, 32))
+    x[0, 6] = 1
+    mask = np.zeros((8, 32, 32), bool)
+    mask[2, 4, 4] = mask[6, 4:8, 4:8] = True
+    volume = Shown("v", x, map=mask * 1.0, mask=mask)
+    plain = Shown("w", np.linspace(0, 1, 8)[None, :, None, None] * np.ones((1, 8, 32, 32)))
+    sheet(tmp_path / "a.png", [volume, plain])
+    page = read(tmp_path / "a.png")
+    assert (tile(page, 0, 0) == 255).all()
+    assert (tile(page, 1, 0) == round(255 * 4 / 7)).all()
+
+
+def test_signals_are_curves_with_the_truth_shaded(tmp_path):
+    signal = shown(shape=(64,))
+    sheet(tmp_path / "a.png", [signal, shown(shape=(64,), map=None, mask=None)])
+    page = read(tmp_path / "a.png")
+    assert page.shape[1] == 3 * SIGNAL + 2 * GAP
+    shade = (page[TOP + 1] == (0, 60, 34)).all(-1)
+    assert shade.sum() == 3 * SIGNAL // 4 and shade[GAP + 3 * SIGNAL // 4 + 5]
+    assert (page == (237, 105, 37)).all(-1).any() and (page == (90, 170, 255)).all(-1).any()
+
+
+def test_a_sheet_is_whole_or_not_there(tmp_path, monkeypatch):
+    path = tmp_path / "sub" / "a.png"
+    sheet(path, [shown()])
+    before = path.read_bytes()
+    sheet(path, [shown()])
+    assert path.read_bytes() == before
+
+    def broken(*_, **__):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Image.Image, "save", broken)
+    with pytest.raises(OSError, match="disk full"):
+        sheet(path, [shown(map=None)])
+    assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
+    with pytest.raises(ValueError, match="at least one"):
+        sheet(path, [])
+
+
+def test_the_colour_ramp_brightens_steadily():
+    light = heat(np.linspace(0, 1, 200)) @ (0.2126, 0.7152, 0.0722)
+    assert (np.diff(light) >= 0).all() and light[0] < 5 and light[-1] > 240
+    assert (heat(np.array([-1.0, 2.0])) == heat(np.array([0.0, 1.0]))).all()
+
+
+def test_an_outline_is_one_place_wide():
+    mask = np.zeros((7, 7), bool)
+    mask[1:6, 1:6] = True
+    edge = outline(mask)
+    assert edge.sum() == 16 and not edge[2:5, 2:5].any()

@@ -1,0 +1,27 @@
+"""What the tests of single datasets share."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the test's own; the folder that prepared files go to."""
+    monkeypatch.setenv("ADBENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "data"
+
+
+@pytest.fixture(scope="session")
+def volumes() -> ModuleType:
+    """The writers of small volumes beside this file."""
+    path = Path(__file__).with_name("volumes.py")
+    spec = importlib.util.spec_from_file_location("adbench_test_volumes", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,27 @@
+"""A method of somebody else's: how bright a place is. Knows nothing, learns nothing."""
+
+from collections.abc import Sequence
+
+from adbench.datasets.base import Spec, Split
+from adbench.engine.rng import Rng
+from adbench.engine.run import Run
+from adbench.methods.base import Detection, Method
+from torch import Tensor
+
+
+class Brightness(Method):
+    """power: what brightness is raised to. fail: where to raise an error, for tests."""
+
+    def __init__(self, spec: Spec, *, power: float = 1.0, fail: str = "") -> None:
+        super().__init__(spec)
+        self.power, self.fail = power, fail
+
+    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+        if self.fail == "fit":
+            raise RuntimeError("this plugin always fails")
+
+    def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
+        found = x.mean(1).abs() ** self.power
+        if self.fail == "nan":
+            found = found / 0.0 * 0.0
+        return Detection.from_map(found.expand(len(levels), *found.shape))
