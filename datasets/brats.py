@@ -177,11 +177,11 @@ class BraTS(Dataset):
         problems: list[str] = []
         notes: list[str] = []
         bad, vanished, counts = 0, 0, Counter[str]()
-        copies = _copies(cases, digests, self.modalities)
+        seen: dict[str, str] = {}
         with ThreadPoolExecutor(min(len(self.modalities), os.cpu_count() or 1)) as pool:
             for done, case in enumerate(cases, 1):
-                slab, wrong = self._slab(case, digests, pool)
-                wrong = [*self._misnamed(case), *copies.get(case.name, []), *wrong]
+                slab, wrong = self._slab(case, digests, seen, pool)
+                wrong = [*self._misnamed(case), *wrong]
                 problems += wrong
                 bad += bool(wrong)
                 if slab is not None and not bad:
@@ -223,9 +223,17 @@ class BraTS(Dataset):
         ]
 
     def _slab(
-        self, case: Case, digests: Mapping[Path, str], pool: ThreadPoolExecutor
+        self,
+        case: Case,
+        digests: Mapping[Path, str],
+        seen: dict[str, str],
+        pool: ThreadPoolExecutor,
     ) -> tuple[Slab | None, list[str]]:
-        """The slices of a case that are worth keeping, or everything that is wrong with it."""
+        """The slices of a case that are worth keeping, or everything that is wrong with it.
+
+        digests: of the files when they were first read
+        seen: by digest, what the images of earlier cases are called
+        """
         files = self._wanted(case)
 
         def read(name: str, affine: np.ndarray | None = None) -> Volume | str:
@@ -249,7 +257,7 @@ class BraTS(Dataset):
             outcomes |= zip(others, pool.map(lambda name: read(name, affine), others), strict=True)
         problems = [outcome for outcome in outcomes.values() if isinstance(outcome, str)]
         volumes = {name: v for name, v in outcomes.items() if isinstance(v, Volume)}
-        problems += self._misfits(case, volumes)
+        problems += [*self._misfits(case, volumes), *self._copies(case, volumes, seen)]
         if problems or len(volumes) <= len(self.modalities):
             return None, problems
         return self._cut(case, volumes)
@@ -283,6 +291,16 @@ class BraTS(Dataset):
         if "seg" in volumes and not self.allow_empty_mask and not volumes["seg"].data.any():
             problems.append(f"{case.called('seg')} marks no tumour (allow_empty_mask)")
         return problems
+
+    def _copies(
+        self, case: Case, volumes: Mapping[str, Volume], seen: dict[str, str]
+    ) -> Iterator[str]:
+        """Images that stood in another case, or under another name, byte for byte."""
+        for name, volume in volumes.items():
+            called = case.called(name)
+            first = seen.setdefault(volume.sha256, called) if name != "seg" else called
+            if first != called and volume.data.min() < volume.data.max():
+                yield f"{called} is a copy of {first}"
 
     def _cut(self, case: Case, volumes: Mapping[str, Volume]) -> tuple[Slab | None, list[str]]:
         """Axial slices, scaled, fitted to size, and rid of those that show nothing."""
@@ -484,22 +502,6 @@ def _files(folder: Path) -> tuple[dict[str, Path], list[str]]:
             else:
                 files[modality] = path
     return files, strange
-
-
-def _copies(
-    cases: Sequence[Case], digests: Mapping[Path, str], modalities: Sequence[str]
-) -> dict[str, list[str]]:
-    """By case, images that stand in another case too, byte for byte."""
-    seen: dict[str, str] = {}
-    copies: dict[str, list[str]] = {}
-    for case in cases:
-        for name in modalities:
-            if name in case.files:
-                called = case.called(name)
-                first = seen.setdefault(digests[case.files[name]], called)
-                if first != called:
-                    copies.setdefault(case.name, []).append(f"{called} is a copy of {first}")
-    return copies
 
 
 def _assign(patients: Sequence[str], fractions: Sequence[float], seed: int) -> dict[str, str]:

@@ -59,4 +59,4 @@ def spread(axes: Sequence[Floats]) -> Floats:
 
 def step(distance: Floats, width: float) -> Floats:
     """From 0 (distance far below 0) to 1 (far above), over about 4 widths; 1/2 at 0."""
-    return 1 / (1 + np.exp(-np.clip(distance / np.float32(width), -30, 30)))
+    return 1 / (1 + np.exp(np.clip(distance / np.float32(-width), -30, 30)))

@@ -100,6 +100,7 @@ class Writer:
     def __init__(self, file: h5py.File, spec: Spec) -> None:
         self._file, self._spec = file, spec
         self._rows: dict[str, list[dict[str, object]]] = {}
+        self._stored: dict[str, h5py.Dataset] = {}
         self._keys: set[str] = set()
         self._split_of: dict[str, str] = {}
 
@@ -107,11 +108,10 @@ class Writer:
         sample = _plain(sample)
         self._refuse(part, sample)
         rows = self._rows.setdefault(part, [])
-        group = self._file.require_group(part)
         fields = {"x": sample.x, "mask": sample.mask, "roi": sample.roi, "twin": sample.twin}
         for name, value in fields.items():
             if value is not None:
-                _append(group, name, len(rows), value)
+                self._append(f"{part}/{name}", len(rows), value.numpy())
         content = content_hash(sample)
         rows.append(
             {
@@ -132,7 +132,23 @@ class Writer:
         """Write the tables; whoever opened the file calls this once."""
         _write_text(self._file, "parts", json.dumps(list(self._rows)))
         for part, rows in self._rows.items():
-            _write_text(self._file.require_group(part), "table", json.dumps(rows))
+            _write_text(self._file, f"{part}/table", json.dumps(rows))
+
+    def _append(self, name: str, index: int, value: np.ndarray) -> None:
+        """Put a value at `index` of a dataset that grows; samples that lack it cost no space."""
+        flags = value.dtype == np.bool_
+        if name not in self._stored:
+            self._stored[name] = self._file.create_dataset(
+                name,
+                shape=(0, *value.shape),
+                maxshape=(None, *value.shape),
+                chunks=(1, *value.shape),
+                dtype=np.uint8 if flags else np.float32,
+                compression="lzf" if flags else None,
+                fletcher32=True,
+            )
+        self._stored[name].resize(index + 1, axis=0)
+        self._stored[name][index] = value.view(np.uint8) if flags else value
 
     def _refuse(self, part: str, sample: Sample) -> None:
         key, S = sample.key, tuple(self._spec.shape)
@@ -174,25 +190,6 @@ def _plain(sample: Sample) -> Sample:
         tags={str(name): str(value) for name, value in sample.tags.items()},
         twin=None if sample.twin is None else floats(sample.twin),
     )
-
-
-def _append(group: h5py.Group, name: str, index: int, value: Tensor) -> None:
-    """Put a value at `index` of a dataset that grows; samples that lack it cost no space."""
-    array = value.numpy()
-    flags = array.dtype == np.bool_
-    if name not in group:
-        group.create_dataset(
-            name,
-            shape=(0, *array.shape),
-            maxshape=(None, *array.shape),
-            chunks=(1, *array.shape),
-            dtype=np.uint8 if flags else np.float32,
-            compression="lzf" if flags else None,
-            fletcher32=True,
-        )
-    stored = _dataset(group, name)
-    stored.resize(index + 1, axis=0)
-    stored[index] = array.view(np.uint8) if flags else array
 
 
 class Prepared:

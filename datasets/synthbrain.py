@@ -23,7 +23,7 @@ from .prepared import Writer, joined, prepare_once, read_part
 from .synthbrain_asset import ASSET
 from .synthbrain_lesions import SIZES, Plan
 from .synthbrain_render import MODALITIES
-from .synthbrain_subject import NORMS, Person, View, person
+from .synthbrain_subject import FEWEST, NORMS, Person, View, person
 
 FIELD = 216.0  # mm, of view along y and x
 
@@ -169,7 +169,7 @@ class SynthBrain(Dataset):
             cuts = [(f"{group}/z{h:+03.0f}", np.s_[k]) for k, h in enumerate(self.view.heights)]
         for key, cut in cuts:
             mask = made.mask[cut]
-            if plan is not None and not mask.any():
+            if plan is not None and not self.volumes and mask.sum() * self.view.mm**2 < FEWEST:
                 continue
             yield Sample(
                 x=torch.from_numpy(np.ascontiguousarray(made.x[channels][:, cut])),

@@ -11,6 +11,7 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from .fields import Floats, Waves, spread, step
@@ -54,15 +55,15 @@ class Anatomy:
     """A brain, drawn from `rng`."""
 
     def __init__(self, rng: np.random.Generator) -> None:
-        self.turn, self.pitch, self.roll = np.clip(rng.normal(0, 0.05, 3), -0.12, 0.12)
-        self.scale = np.exp(np.clip(rng.normal(0, 0.035, 3), -0.05, 0.05))
-        self.shift = np.clip(rng.normal(0, 2.0, 3), -3, 3)
-        self.bends = [(Waves(rng, 34.0), Waves(rng, 10.0)) for _ in range(3)]
-        self.folds = [(Waves(rng, 14.0), Waves(rng, 4.5, count=96)) for _ in range(2)]
-        self.atrophy = rng.normal(0, 0.35)  # log odds of fluid
-        self.ventricles = rng.normal(0, 0.22)
+        self.turn, self.pitch, self.roll = _clipped(rng, 0.03, 0.08)  # radians
+        self.scale = np.exp(_clipped(rng, 0.015, 0.05))
+        self.shift = _clipped(rng, 1.0, 3.0)  # mm
+        self.bends = [(Waves(rng, 34.0, count=24), Waves(rng, 10.0, count=32)) for _ in range(3)]
+        self.folds = [(Waves(rng, 14.0, count=32), Waves(rng, 4.5, count=96)) for _ in range(2)]
+        self.atrophy = rng.normal(0, 0.25)  # log odds of fluid
+        self.ventricles = rng.normal(0, 0.14)
         self.lopsided = rng.normal(0, 0.06)
-        self.crisp = np.exp(rng.normal(0.45, 0.1))  # undoes the blur of averaging 152 people
+        self.crisp = np.float32(np.exp(rng.normal(0.45, 0.1)))  # undoes averaging 152 people
 
     def on(self, axes: Sequence[Floats], reshape: Reshape = NONE) -> Tissue:
         """Tissue on the grid that three axes span."""
@@ -73,31 +74,36 @@ class Anatomy:
         return self._tissue(points, lambda field: field.at(points), reshape)
 
     def _tissue(self, points: Floats, look: Callable[[Waves], Floats], reshape: Reshape) -> Tissue:
-        place = self._bend(points, look)
-        midst = _near_ventricles(place)
+        everywhere = self._bend(points, look)
+        brain = _sample(everywhere, _maps()[:1])[0]
+        inside = brain > 0.02  # the rest is fluid: about a third is left to compute
+        midst = _near_ventricles(place := everywhere[:, inside])
         place = self._widen(place, midst, reshape)
-        *plain, brain, ventricle, rim = _sample(place, _maps())
-        amount = np.clip(plain, 1e-4, 1) ** np.float32(self.crisp)
-        slow, fine = (look(field) for field in self.folds[0])
+        ventricle, rim, *plain = _sample(place, _maps()[1:])
+        amount = np.clip(plain, 1e-4, 1) ** self.crisp
+        slow, fine = (look(field)[inside] for field in self.folds[0])
         amount[0] *= np.exp(self.atrophy + (0.5 * slow + 0.4 * fine) * (1 - midst))
-        slow, fine = (look(field) for field in self.folds[1])
+        slow, fine = (look(field)[inside] for field in self.folds[1])
         amount[2] *= np.exp(0.4 * slow + 0.32 * fine)
         z, y, x = place
         sinus = step(2.6 - np.abs(x), 0.5) * step(rim - 0.3, 0.05) * step(0.72 - rim, 0.05)
         sinus = sinus * (z > 0) * (np.abs(y) > 25)
         amount *= (1 - sinus) / amount.sum(0)
         if reshape.thicken:
-            patch = step(_ball(points, reshape.centre, reshape.radius) - 0.4, 0.05)
+            patch = step(_ball(points[:, inside], reshape.centre, reshape.radius) - 0.4, 0.05)
             rind = step(_sample(place, _near_cortex())[0] - 0.32 + 0.2 * reshape.thicken, 0.02)
             grown = patch * rind * amount[2]
             amount[1] += grown
             amount[2] -= grown
         plexus = np.maximum(_ball(place, (0, -24, 21), 7), _ball(place, (0, -24, -21), 7))
+        caps = amount[2] * step(ventricle - 0.12, 0.03) * step(np.abs(y + 3) - 26, 2)
+        choroid = step(plexus - 0.5, 0.08) * amount[0] * step(ventricle - 0.3, 0.05)
+        fluid = np.eye(len(TISSUES), 1, dtype=np.float32)
         return Tissue(
-            amount=np.concatenate([amount, sinus[None]]).astype(np.float32),
+            amount=_fill(inside, np.concatenate([amount, sinus[None]]), fluid),
             brain=step(brain - 0.5, 0.02),
-            caps=(amount[2] * step(ventricle - 0.12, 0.03) * step(np.abs(y + 3) - 26, 2)),
-            choroid=(step(plexus - 0.5, 0.08) * amount[0] * step(ventricle - 0.3, 0.05)),
+            caps=_fill(inside, caps[None])[0],
+            choroid=_fill(inside, choroid[None])[0],
         )
 
     def _bend(self, points: Floats, look: Callable[[Waves], Floats]) -> Floats:
@@ -106,7 +112,7 @@ class Anatomy:
         cos, sin = np.cos(self.turn), np.sin(self.turn)
         turned = (z + self.pitch * y + self.roll * x, cos * y - sin * x, sin * y + cos * x)
         moved = [
-            axis * scale + shift + 2.6 * look(slow) + 1.1 * look(fine)
+            axis * scale + shift + 1.6 * look(slow) + 0.8 * look(fine)
             for axis, scale, shift, (slow, fine) in zip(
                 turned, self.scale, self.shift, self.bends, strict=True
             )
@@ -137,14 +143,29 @@ def _ball(place: Floats, centre: Sequence[float], radius: float) -> Floats:
     return np.exp(-2 * np.asarray(square) / radius**2).astype(np.float32)
 
 
+def _clipped(rng: np.random.Generator, spread: float, limit: float) -> Floats:
+    """Three normal draws, none beyond the limit: no brain leaves the field of view."""
+    return np.clip(rng.normal(0, spread, 3), -limit, limit).astype(np.float32)
+
+
+def _fill(
+    inside: NDArray[np.bool_], values: Floats, outside: Floats | float = 0.0
+) -> Floats:
+    """An array (n, *S) with `values` (n, m) where `inside` (*S), and `outside` (n, 1) elsewhere."""
+    whole = np.empty((len(values), *inside.shape), np.float32)
+    whole[:, ~inside] = outside
+    whole[:, inside] = values
+    return whole
+
+
 @cache
 def _maps() -> Floats:
-    """The template's tissues, its brain, its ventricles' surroundings and its brain's depth."""
+    """The template's brain, its ventricles' surroundings, its brain's rim, and its four tissues."""
     tissue, brain, _ = load()
     inside = ndimage.distance_transform_edt(brain > 0.5) * STEP
     ventricle = ndimage.gaussian_filter(tissue[0] * (inside > 24), 3 / STEP)
     rim = ndimage.gaussian_filter(brain, 2.0)
-    return np.stack([*tissue, brain, ventricle, rim]).astype(np.float32)
+    return np.stack([brain, ventricle, rim, *tissue]).astype(np.float32)
 
 
 @cache

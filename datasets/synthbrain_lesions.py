@@ -16,8 +16,9 @@ from .fields import Floats, Waves, spread, step
 from .synthbrain_anatomy import NONE, Anatomy, Reshape
 
 KINDS = ("tumour", "stroke", "ms", "hemorrhage", "ventricle", "cortex")
+TURNS = (*KINDS[:4], "ventricle", *KINDS[:4], "cortex")
 SIZES = ("small", "medium", "large")
-CONTRASTS = (0.3, 0.6, 1.0)
+CONTRASTS = (0.3, 0.6, 1.0, 1.6)
 
 #                    t1    t2    flair t1ce     as fractions of the brightest healthy tissue
 LOOKS = {
@@ -29,13 +30,13 @@ LOOKS = {
     "hemorrhage": (1.10, 0.15, 0.20, 1.10),
 }
 RADII = {  # mm, smallest and largest of each tercile
-    "tumour": ((9, 14), (14, 20), (20, 28)),
-    "stroke": ((8, 12), (12, 18), (18, 26)),
-    "ms": ((3.5, 5), (4.5, 6.5), (5.5, 8)),
-    "hemorrhage": ((6, 10), (10, 15), (15, 21)),
-    "cortex": ((14, 18), (18, 24), (24, 32)),
+    "tumour": ((9, 15), (15, 22), (22, 30)),
+    "stroke": ((9, 15), (15, 22), (22, 30)),
+    "ms": ((4, 6), (5, 7.5), (6, 10)),
+    "hemorrhage": ((8, 13), (13, 19), (19, 26)),
+    "cortex": ((14, 19), (19, 26), (26, 36)),
 }
-PLAQUES = ((3, 5), (5, 8), (8, 13))
+PLAQUES = ((3, 6), (5, 9), (8, 14))
 WIDEN = ((0.9, 1.2), (1.2, 1.5), (1.5, 1.9))
 
 
@@ -48,10 +49,12 @@ class Plan(NamedTuple):
 
     @classmethod
     def of(cls, index: int) -> Plan:
-        """The plan of the index-th diseased subject: kinds take turns; 54 in a row hold each
-        combination of kind, size and contrast once."""
-        turn, kind = divmod(index, len(KINDS))
-        return cls(KINDS[kind], turn % 3, CONTRASTS[(turn + turn // 3) % 3])
+        """The plan of the index-th diseased subject. Of ten in a row, two have no unusual
+        intensity; each kind goes through all sizes and contrasts in turn."""
+        round_, place = divmod(index, len(TURNS))
+        kind = TURNS[place]
+        turn = round_ * TURNS.count(kind) + TURNS[:place].count(kind)
+        return cls(kind, turn % len(SIZES), CONTRASTS[turn % len(CONTRASTS)])
 
 
 class Blob:
@@ -87,7 +90,7 @@ class Lesion:
         self.blobs: list[Blob] = []
         self.reshape, self.mass = NONE, 0.0
         if plan.kind == "ventricle":
-            widen = rng.uniform(*WIDEN[plan.size]) * plan.contrast**0.5
+            widen = rng.uniform(*WIDEN[plan.size]) * min(plan.contrast, 1) ** 0.5
             self.reshape = Reshape(side=float(rng.choice([-1, 1])), widen=widen)
             return
         count = rng.integers(*PLAQUES[plan.size]) if plan.kind == "ms" else 1
@@ -95,11 +98,11 @@ class Lesion:
         radii = rng.uniform(*RADII[plan.kind][plan.size], len(centres))
         if plan.kind == "cortex":
             z, y, x = (float(v) for v in centres[0])
-            self.reshape = Reshape(centre=(z, y, x), radius=float(radii[0]), thicken=plan.contrast)
+            self.reshape = Reshape(centre=(z, y, x), radius=float(radii[0]), thicken=min(plan.contrast, 1.2))
             return
         self.blobs = [Blob(rng, c, r) for c, r in zip(centres, radii, strict=True)]
         if plan.kind == "tumour":
-            self.mass = rng.uniform(0.2, 0.9) * plan.contrast
+            self.mass = rng.uniform(0.2, 0.9) * min(plan.contrast, 1)
 
     def push(self, axes: Sequence[Floats]) -> Floats:
         """Where tissue came from that a growing mass has pushed to each grid point: (3, K, H, W)."""
@@ -122,8 +125,9 @@ class Lesion:
             for look, shrink in layers.items():
                 share = step(blob.depth(axes, shrink), 0.55) * where
                 amount = np.maximum(amount, share)
-                mix = self.plan.contrast * share
-                image = image * (1 - mix) + np.reshape(LOOKS[look], (4, 1, 1, 1)) * mix
+                mix = np.float32(self.plan.contrast) * share
+                goal = np.reshape(LOOKS[look], (4, 1, 1, 1)).astype(np.float32)
+                image = np.maximum(image + mix * (goal - image), 0.03)
         return image.astype(np.float32), amount
 
 
@@ -131,7 +135,7 @@ def _sites(
     rng: np.random.Generator, kind: str, count: int, anatomy: Anatomy, levels: Sequence[float]
 ) -> Floats:
     """Centres (count, 3) in tissue that the kind befalls, within 4 mm of a level."""
-    side = np.arange(-96, 97, 4, dtype=np.float32)
+    side = np.arange(-95, 96, 5, dtype=np.float32)
     axes = (np.asarray(levels, np.float32), side, side)
     tissue = anatomy.on(axes)
     _fluid, cortex, white, deep, _vessel = tissue.amount
@@ -142,9 +146,10 @@ def _sites(
         "hemorrhage": (deep > 0.4) | (white > 0.8),
         "cortex": cortex > 0.5,
     }[kind] & (tissue.brain > 0.5)
-    places = np.argwhere(fit)
-    if len(places) < count:
-        raise RuntimeError(f"{kind} found {len(places)} places to lie in, and needs {count}")
-    z, y, x = rng.choice(places, count, replace=False).T
+    levels_fit = np.flatnonzero(fit.sum((1, 2)) >= count)
+    if not len(levels_fit):
+        raise RuntimeError(f"no level has {count} places for {kind}")
+    z = rng.choice(levels_fit, count)  # every level alike: where a slice lies shall tell little
+    y, x = np.array([rng.choice(np.argwhere(fit[level])) for level in z]).T
     centres = np.stack([axes[0][z], side[y], side[x]], 1)
     return (centres + rng.uniform(-1, 1, (count, 3)) * (4, 2, 2)).astype(np.float32)

@@ -20,7 +20,7 @@ from .synthbrain_render import HEADROOM, Scan, normalise, scale, shrink
 
 ANATOMY, CONTRAST, LESION, NOISE = range(4)
 NORMS = ("healthy_ref", "p1p99")
-FEWEST = 30.0  # mm² that a lesion must cover in its largest slice, or it is drawn again
+FEWEST = 30.0  # mm² of lesion in a slice: below, the slice is neither normal nor abnormal
 TRIES = 20
 
 

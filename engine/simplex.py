@@ -28,9 +28,8 @@ SIGNS = [(-1, 1, 1), (1, 1, 1), (-1, -1, 1), (1, -1, 1),
 GRADIENTS = np.array([np.multiply(s, 4 + 7 * np.eye(3)[i]) for s in SIGNS for i in range(3)])
 """(24, 3): each long axis of 11 with each choice of signs, in the reference's order."""
 
-DEVIATION = math.sqrt(
-    51 / NORM**2 * 1024 * math.sqrt(2) * math.pi * math.gamma(2.5) * math.gamma(9) / math.gamma(11.5)
-)  # fmt: skip
+BETA = math.gamma(2.5) * math.gamma(9) / math.gamma(11.5)
+DEVIATION = math.sqrt(51 / NORM**2 * 1024 * math.sqrt(2) * math.pi * BETA)
 """Of one octave, 0.3139. Half a vertex stands in a unit of volume, a gradient's components have
 mean square 51, so the variance is 51/103^2 times the integral of (2 - r^2)^8 r^2 2 pi r^2."""
 
@@ -56,10 +55,10 @@ def fields(
     """
     tables = permutations(seeds.cpu().numpy())
     if seeds.device.type == "cpu":
-        from .simplex_cpu import fields as compiled  # here: importing numba takes a while
+        from .simplex_cpu import by_loop  # here: importing numba takes a while
 
-        return compiled(tables, shape, octaves, depth, offset)
-    return by_tensors(tables, shape, octaves, depth, offset)
+        return by_loop(tables, shape, octaves, depth, offset).float()
+    return by_tensors(tables, shape, octaves, depth, offset).float()
 
 
 def permutations(seeds: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -118,10 +117,13 @@ def by_tensors(
     depth: Tensor,
     offset: Tensor,
 ) -> Tensor:
-    """What `fields` makes, on the device of `depth`, without a branch, POINTS points at a time."""
+    """The sum that `fields` rounds, on the device of `depth`; no branch, POINTS points at a time.
+
+    tables: (B, 256), the permutations.
+    """
     device, (D, H, W) = depth.device, shape
     table = torch.from_numpy(tables).flatten().to(device)
-    made = torch.empty(len(tables) * D * H * W, device=device)
+    made = torch.empty(len(tables) * D * H * W, dtype=torch.float64, device=device)
     for part in made.split(POINTS):
         at = torch.arange(len(part), device=device) + part.storage_offset()
         sample = at // (D * H * W)

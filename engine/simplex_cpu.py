@@ -22,16 +22,16 @@ SHARE = 2**15
 """Values of single octaves below which one more thread costs more than it brings."""
 
 
-def fields(
+def by_loop(
     tables: NDArray[np.int64],
     shape: Sequence[int],
     octaves: Octaves,
     depth: Tensor,
     offset: Tensor,
 ) -> Tensor:
-    """What `simplex.fields` makes, (B, D, H, W) float32; tables: (B, 256), the permutations."""
+    """What `simplex.by_tensors` makes, to the last bit."""
     D, H, W = shape
-    made = np.empty((len(tables) * D * H, W), np.float32)
+    made = np.empty((len(tables) * D * H, W))
     given = (
         (D, H), tables, GRADIENTS[tables % 24], VERTICES, COUNT,
         np.array(octaves.wavelengths), np.array(octaves.heights),

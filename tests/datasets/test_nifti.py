@@ -231,16 +231,14 @@ def test_a_given_affine_is_believed(tmp_path, volumes):
 
 def test_errors_use_the_name_they_are_given(path):
     path.write_bytes(b"")
-    with pytest.raises(DataError, match="^case/a.nii.gz is empty"):
-        read_volume(path, name="case/a.nii.gz")
+    with pytest.raises(DataError, match="case/A is empty"):
+        read_volume(path, name="case/A")
     assert "No such file" in refused(path.with_name("none.nii.gz"))
 
 
 def _save_stored(image: nib.Nifti1Image, stored: np.ndarray, path: Path) -> Path:
     """With the header's slope, but voxels as they are: saving through nibabel would divide."""
     header = image.header.copy()
-    raw = header.binaryblock + bytes(4) + stored.tobytes(order="F")
-    assert header.get_data_offset() in (0, 352)
     header["vox_offset"], header["magic"] = 352, b"n+1"
     raw = header.binaryblock + bytes(4) + stored.tobytes(order="F")
     path.write_bytes(gzip.compress(raw))
@@ -261,9 +259,8 @@ def test_labels_are_the_stored_numbers_whatever_the_slope(tmp_path, volumes, slo
 
 
 def test_labels_scaled_by_their_writer_are_unscaled(tmp_path, volumes):
-    seg, want = volumes.tumour(), read_labels(
-        volumes.save(volumes.tumour(), tmp_path / "seg.nii.gz")
-    )  # fmt: skip
+    seg = volumes.tumour()
+    want = read_labels(volumes.save(seg, tmp_path / "seg.nii.gz"))
     path = _labels(volumes, tmp_path / "seg2.nii.gz", seg.astype(np.int16) * 100, 0.01)
     assert np.array_equal(read_labels(path).data, want.data)
 

@@ -6,7 +6,13 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+from nibabel.orientations import (
+    apply_orientation,
+    axcodes2ornt,
+    inv_ornt_aff,
+    io_orientation,
+    ornt_transform,
+)
 
 SHAPE = (24, 24, 16)
 AXIAL = (3, 12)  # slices of such a volume that show enough brain; the tumour lies in 6..9
@@ -54,9 +60,8 @@ def turned(
     array: np.ndarray, codes: str, affine: np.ndarray = LPS
 ) -> tuple[np.ndarray, np.ndarray]:
     """The same voxels at the same places, with axes stored in the order and sense of `codes`."""
-    image = nib.Nifti1Image(array, affine)
     turn = ornt_transform(io_orientation(affine), axcodes2ornt(codes))
-    return np.asarray(image.as_reoriented(turn).dataobj), affine @ inv_ornt_aff(turn, array.shape)
+    return apply_orientation(array, turn), affine @ inv_ornt_aff(turn, array.shape)
 
 
 def case(
