@@ -154,7 +154,9 @@ class SynthBrain(Dataset):
         try:
             made = person(self.seed, number, plan, self.view, self.norm)
         except RuntimeError as error:
-            raise DataError(f"person {number} of seed {self.seed} could not be made: {error}") from None
+            raise DataError(
+                f"person {number} of seed {self.seed} could not be made: {error}"
+            ) from None
         return list(self._cut(made, f"s{number:04d}", plan))
 
     def _cut(self, made: Person, group: str, plan: Plan | None) -> Iterator[Sample]:

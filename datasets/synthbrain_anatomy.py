@@ -148,9 +148,7 @@ def _clipped(rng: np.random.Generator, spread: float, limit: float) -> Floats:
     return np.clip(rng.normal(0, spread, 3), -limit, limit).astype(np.float32)
 
 
-def _fill(
-    inside: NDArray[np.bool_], values: Floats, outside: Floats | float = 0.0
-) -> Floats:
+def _fill(inside: NDArray[np.bool_], values: Floats, outside: Floats | float = 0.0) -> Floats:
     """An array (n, *S) with `values` (n, m) where `inside` (*S), and `outside` (n, 1) elsewhere."""
     whole = np.empty((len(values), *inside.shape), np.float32)
     whole[:, ~inside] = outside

@@ -83,7 +83,9 @@ def components(count: int) -> Scorer:
 
     def score(train: Pile, test: Pile) -> Array:
         most = min(count, len(train.x) - 1)
-        pca = PCA(most, svd_solver="randomized", random_state=0).fit(train.x.reshape(len(train.x), -1))
+        pca = PCA(most, svd_solver="randomized", random_state=0).fit(
+            train.x.reshape(len(train.x), -1)
+        )
         flat = test.x.reshape(len(test.x), -1)
         rest = flat - pca.inverse_transform(pca.transform(flat))
         return np.abs(rest).reshape(test.x.shape).mean(1)
@@ -186,7 +188,7 @@ def compare(train: Pile, test: Pile) -> Iterable[dict[str, float | str]]:
         sick = [test.label[test.group == one].any() for one in people]
         row["person AUROC"] = roc_auc_score(sick, whole)
         row["pixel AP"] = average_precision_score(test.mask[test.roi], maps[test.roi])
-        for kind in KINDS:
+        for kind in (kind for kind in KINDS if kind in test.kind):
             some = ~test.label | (test.kind == kind)
             row[f"{kind} AUROC"] = roc_auc_score(test.label[some], scores[some])
             roi = test.roi & some[:, None, None]

@@ -89,8 +89,9 @@ class Lesion:
         self.plan = plan
         self.blobs: list[Blob] = []
         self.reshape, self.mass = NONE, 0.0
+        strength = 0.5 + 0.5 * min(plan.contrast, 1.0)  # of a change that has no contrast
         if plan.kind == "ventricle":
-            widen = rng.uniform(*WIDEN[plan.size]) * min(plan.contrast, 1) ** 0.5
+            widen = rng.uniform(*WIDEN[plan.size]) * strength
             self.reshape = Reshape(side=float(rng.choice([-1, 1])), widen=widen)
             return
         count = rng.integers(*PLAQUES[plan.size]) if plan.kind == "ms" else 1
@@ -98,7 +99,7 @@ class Lesion:
         radii = rng.uniform(*RADII[plan.kind][plan.size], len(centres))
         if plan.kind == "cortex":
             z, y, x = (float(v) for v in centres[0])
-            self.reshape = Reshape(centre=(z, y, x), radius=float(radii[0]), thicken=min(plan.contrast, 1.2))
+            self.reshape = Reshape(centre=(z, y, x), radius=float(radii[0]), thicken=strength)
             return
         self.blobs = [Blob(rng, c, r) for c, r in zip(centres, radii, strict=True)]
         if plan.kind == "tumour":

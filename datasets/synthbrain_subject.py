@@ -22,6 +22,7 @@ ANATOMY, CONTRAST, LESION, NOISE = range(4)
 NORMS = ("healthy_ref", "p1p99")
 FEWEST = 30.0  # mm² of lesion in a slice: below, the slice is neither normal nor abnormal
 TRIES = 20
+HALF, QUARTER = 0.5, 0.25  # of a pixel that must be lesion, or of another tissue, to count
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class View:
 
 class Person(NamedTuple):
     """x, twin: (4, K, H, W) in [0, 1]; twin is x itself in a healthy person
-    mask: (K, H, W) bool, more than half a lesion; roi: (K, H, W) bool, the brain
+    mask: (K, H, W) bool; roi: (K, H, W) bool, the brain
     """
 
     x: Floats
@@ -79,7 +80,7 @@ def person(seed: int, number: int, plan: Plan | None, view: View, norm: str) -> 
         lesion = Lesion(draws, plan, anatomy, _levels(view))
         sick, amount = _diseased(lesion, anatomy, tissue, scan, fine)
         share = shrink(amount, view.fold)
-        mask = (share > 0.5) & roi
+        mask = (share > (HALF if lesion.blobs else QUARTER)) & roi
         if _largest(mask, view) >= FEWEST:
             break
     x = scan.acquire(sick, roi, axes, noise)

@@ -84,10 +84,13 @@ class Denoiser(Batched):
     ) -> Tensor:
         """Mean |error| ** power of the prediction at a level uniform on 1..max_level, (N,).
 
+        max_level: on the 1000-step scale, all if None.
+
         region: (N, 1, *S) bool; only there is x disturbed. counts: where error counts; the mean is
         over all of S either way.
         """
-        level = 1 + rng.fork("level").integers(max_level or self.schedule.T)
+        highest = self.schedule.level(1000 if max_level is None else max_level)
+        level = 1 + rng.fork("level").integers(highest)
         eps = noise(rng.fork("noise"), x.shape[1:], level)
         x_l = self.process.disturb(x, level, eps)
         if region is not None:

@@ -53,9 +53,10 @@ def restore(
 ) -> Tensor:
     """Disturb x (N, C, *S) to each level and denoise it step by step, (L, N, R, C, *S).
 
-    levels are the schedule's, 0..T; level 0 returns x. reverse_noise: what the steps back add,
-    `noise` if None.
+    levels are steps on the 1000-step scale; level 0 returns x. reverse_noise: what the steps back
+    add, `noise` if None.
     """
+    levels = [denoiser.schedule.level(level) for level in levels]
     index, level = rows(levels, len(x), chain.repeats)
     streams = repeated(rng, chain.repeats).rows(index)
     ladders = [ladder(value, chain.steps) for value in level.tolist()]
@@ -137,6 +138,7 @@ def guess(
     """
     if regions is None:
         regions = torch.ones(1, 1, *x.shape[2:], dtype=torch.bool, device=x.device)
+    levels = [denoiser.schedule.level(level) for level in levels]
     index, level = rows(levels, len(x), repeats)
     level = level.to(x.device)
     field = noise(repeated(rng, repeats).rows(index).fork("start"), x.shape[1:], level)
@@ -171,7 +173,7 @@ def inpaint(
     Two quirks of autoDDPM's code: `shifted` noises up again by the step below the right one;
     `leave_last` spares the last network call and keeps the region as it is at level 1.
     """
-    process, m = denoiser.process, region.float()
+    process, m, level = denoiser.process, region.float(), denoiser.schedule.level(level)
 
     def full(value: int) -> Tensor:
         return torch.full((len(start),), value, device=start.device)

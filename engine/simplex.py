@@ -1,8 +1,9 @@
 """OpenSimplex noise in three dimensions: the field that simplex-noise detectors disturb with.
 
 The same numbers as `opensimplex.OpenSimplex(seed).noise3`, bit for bit in float64: on a CPU by a
-compiled loop (simplex_cpu.py), elsewhere by tensor operations. Both follow one table, which says
-for each branch of the reference which lattice vertices it adds up, and in which order.
+compiled loop (simplex_cpu.py, where the permutations are made too), elsewhere by tensors. Both
+follow one table, which says for each branch of the reference which lattice vertices it adds up,
+and in which order.
 
 Space is cut into skewed cubes, each of them into a tetrahedron at (0, 0, 0), an octahedron and a
 tetrahedron at (1, 1, 1). A point gets a bump from every corner of its piece and from two vertices
@@ -34,7 +35,7 @@ DEVIATION = math.sqrt(51 / NORM**2 * 1024 * math.sqrt(2) * math.pi * BETA)
 mean square 51, so the variance is 51/103^2 times the integral of (2 - r^2)^8 r^2 2 pi r^2."""
 
 POINTS = 2**20
-"""Points that tensor operations take at a time, so that memory stays below some 500 MB."""
+"""Points that tensor operations take at a time, so that memory stays at some 700 MB."""
 
 
 class Octaves(NamedTuple):
@@ -53,26 +54,10 @@ def fields(
     depth: (B, D) float64, its z in pixels. offset: (B, O, 3) float64, added to (x, y, z) / f_o.
     The sum is in float64, octave after octave, so every device makes the same float32.
     """
-    tables = permutations(seeds.cpu().numpy())
-    if seeds.device.type == "cpu":
-        from .simplex_cpu import by_loop  # here: importing numba takes a while
+    from .simplex_cpu import by_loop, permutations  # here: importing numba takes a while
 
-        return by_loop(tables, shape, octaves, depth, offset).float()
-    return by_tensors(tables, shape, octaves, depth, offset).float()
-
-
-def permutations(seeds: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(B, 256): opensimplex's shuffle for each seed, by a congruential generator that wraps."""
-    state, rows = seeds.astype(np.int64), np.arange(len(seeds))
-    source = np.repeat(np.arange(256)[:, None], len(seeds), 1)
-    made = np.empty_like(source)
-    for i in [256] * 3 + list(range(255, -1, -1)):  # three steps to warm up
-        state = state * 6364136223846793005 + 1442695040888963407
-        if i < 256:
-            pick = (state % (i + 1) + 31) % (i + 1)  # of state + 31, were it not to wrap
-            made[i] = source[pick, rows]
-            source[pick, rows] = source[i]
-    return np.ascontiguousarray(made.T)
+    by = by_loop if seeds.device.type == "cpu" else by_tensors
+    return by(permutations(seeds.cpu().numpy()), shape, octaves, depth, offset).float()
 
 
 def _vertices() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -119,7 +104,7 @@ def by_tensors(
 ) -> Tensor:
     """The sum that `fields` rounds, on the device of `depth`; no branch, POINTS points at a time.
 
-    tables: (B, 256), the permutations.
+    tables: (B, 256), the permutations, wherever they are.
     """
     device, (D, H, W) = depth.device, shape
     table = torch.from_numpy(tables).flatten().to(device)

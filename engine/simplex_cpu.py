@@ -29,11 +29,12 @@ def by_loop(
     depth: Tensor,
     offset: Tensor,
 ) -> Tensor:
-    """What `simplex.by_tensors` makes, to the last bit."""
+    """What `simplex.by_tensors` makes, to the last bit; on a CPU."""
     D, H, W = shape
-    made = np.empty((len(tables) * D * H, W))
+    made = np.zeros((len(tables) * D * H, W))
+    steps = np.concatenate([VERTICES, VERTICES.sum(2, keepdims=True) * SQUISH], 2)
     given = (
-        (D, H), tables, GRADIENTS[tables % 24], VERTICES, COUNT,
+        (D, H), tables, GRADIENTS[tables % 24], VERTICES, steps, COUNT,
         np.array(octaves.wavelengths), np.array(octaves.heights),
         np.ascontiguousarray(depth), np.ascontiguousarray(offset),
     )  # fmt: skip
@@ -57,6 +58,21 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         return numba.njit(nogil=True, error_model="numpy", cache=True)(function)
     except RuntimeError:  # it found none that it may write to
         return numba.njit(nogil=True, error_model="numpy")(function)
+
+
+@_compiled
+def permutations(seeds):
+    """(B,) int64 -> (B, 256): the shuffle that opensimplex makes of each seed."""
+    made = np.empty((len(seeds), 256), np.int64)
+    for b in range(len(seeds)):
+        source, state = np.arange(256), seeds[b]
+        for i in range(258, -1, -1):  # three steps to warm up
+            state = state * 6364136223846793005 + 1442695040888963407  # which wraps
+            if i < 256:
+                pick = (state % (i + 1) + 31) % (i + 1)  # of state + 31, were that not to wrap
+                made[b, i] = source[pick]
+                source[pick] = source[i]
+    return made
 
 
 @_compiled
@@ -92,15 +108,16 @@ def _code(x, y, z):
 
 
 @_compiled
-def _rows(made, start, size, table, slope, vertices, count, waves, heights, depth, offset):
-    """Fill rows (R, W), the first of which is row `start` of all samples' planes."""
+def _rows(made, start, size, table, slope, vertices, steps, count, waves, heights, depth, offset):
+    """Add to rows (R, W), the first of which is row `start` of all samples' planes. Octaves go
+    outside, as in the long ones neighbours take the same branches."""
     D, H = size
     for r in range(made.shape[0]):
         row = start + r
         b, d, h = row // (D * H), row // H % D, row % H
-        for w in range(made.shape[1]):
-            total = 0.0
-            for o in range(len(waves)):
+        perm, gradient = table[b], slope[b]
+        for o in range(len(waves)):
+            for w in range(made.shape[1]):
                 x = w / waves[o] + offset[b, o, 0]
                 y = h / waves[o] + offset[b, o, 1]
                 z = depth[b, d] / waves[o] + offset[b, o, 2]
@@ -113,15 +130,14 @@ def _rows(made, start, size, table, slope, vertices, count, waves, heights, dept
                 code = _code(xs - xf, ys - yf, zs - zf)
                 value = 0.0
                 for n in range(count[code]):
+                    back = steps[code, n, 3]
+                    dx = x - steps[code, n, 0] - back
+                    dy = y - steps[code, n, 1] - back
+                    dz = z - steps[code, n, 2] - back
+                    bump = max(2 - dx * dx - dy * dy - dz * dz, 0.0)
+                    bump *= bump
                     i, j, k = vertices[code, n, 0], vertices[code, n, 1], vertices[code, n, 2]
-                    back = (i + j + k) * SQUISH
-                    dx, dy, dz = x - i - back, y - j - back, z - k - back
-                    bump = 2 - dx * dx - dy * dy - dz * dz
-                    if bump > 0:
-                        g = table[b, (table[b, (xi + i) & 255] + yi + j) & 255]
-                        g = (g + zi + k) & 255
-                        along = slope[b, g, 0] * dx + slope[b, g, 1] * dy + slope[b, g, 2] * dz
-                        bump *= bump
-                        value += bump * bump * along
-                total += heights[o] * (value / NORM)
-            made[r, w] = total
+                    g = (perm[(perm[(xi + i) & 255] + yi + j) & 255] + zi + k) & 255
+                    along = gradient[g, 0] * dx + gradient[g, 1] * dy + gradient[g, 2] * dz
+                    value += bump * bump * along
+                made[r, w] += heights[o] * (value / NORM)

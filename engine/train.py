@@ -103,14 +103,14 @@ def minimise(
         if ema:
             share = min(ema, (1 + k) / (10 + k)) if plan.ema_warm else ema
             with torch.no_grad():
-                for key, value in average.items():
-                    value.lerp_(weights[key], 1 - share)
+                for key, mean_weight in average.items():
+                    mean_weight.lerp_(weights[key], 1 - share)
         if now - told > 0.5 or k + 1 == steps:
             told = now
             run.tell("train", {"step": k + 1, "of": steps, "loss": value.item()})
     with torch.no_grad():
-        for key, value in average.items():
-            weights[key].copy_(value)
+        for key, mean_weight in average.items():
+            weights[key].copy_(mean_weight)
     module.eval()
 
 

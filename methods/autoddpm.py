@@ -47,10 +47,10 @@ class AutoDDPM(Method):
 
     levels, published = (101, 151, 201, 251, 301, 401), 201
     ndims = frozenset({2})
-    inference = frozenset(
-        "inpaint_level resamples sampling_steps inpaint_steps eta repeats map_weight dilate "
-        "renoise_shifted leave_last inpaint_noise".split()
-    )
+    inference = frozenset(  # what the first pass uses is not among them: tau depends on it
+        ["inpaint_level", "resamples", "inpaint_steps", "map_weight", "dilate", "inpaint_noise",
+         "renoise_shifted", "leave_last"]
+    )  # fmt: skip
     tau: Tensor  # (): above it the soft map counts as anomalous
 
     def __init__(
@@ -116,7 +116,7 @@ class AutoDDPM(Method):
             coarse.flatten(0, 2),
             inner[index.to(x.device) % len(x)],
             region[:, :, None, None].expand(-1, -1, repeats, -1, -1, -1).flatten(0, 2),
-            self.denoiser.schedule.level(self.inpaint_level),
+            self.inpaint_level,
             repeated(rng.fork("inpaint"), repeats).rows(index),
             chain=self.second,
             noise=self.inpaint_noise,
@@ -135,8 +135,7 @@ class AutoDDPM(Method):
 
     def _first_pass(self, inner: Tensor, levels: Sequence[int], rng: Rng) -> tuple[Tensor, Tensor]:
         """The coarse restorations (L, N, R, C, *) and the soft map (L, N, *) of their mean."""
-        at = [self.denoiser.schedule.level(level) for level in levels]
-        coarse = restore(self.denoiser, inner, at, rng, chain=self.first, noise=self.noise)
+        coarse = restore(self.denoiser, inner, levels, rng, chain=self.first, noise=self.noise)
         coarse = coarse.clamp(0, 1)
         return coarse, self._soft(inner, coarse.mean(2))
 

@@ -92,12 +92,10 @@ class PDDPM(Method):
         minimise(loss, self, train, run, self.plan)
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        at = [self.denoiser.schedule.level(level) for level in levels]
-        inner = self.canvas.enter(x)
         healed = guess(
             self.denoiser,
-            inner,
-            at,
+            self.canvas.enter(x),
+            levels,
             rng,
             noise=self.noise,
             regions=self.tiles,

@@ -199,7 +199,7 @@ def test_a_sweep_of_four_levels_is_four_runs_of_one(tmp_path: Path) -> None:
 def test_a_killed_run_goes_on_to_the_same_board(tmp_path: Path, moment: str, how: int) -> None:
     """Killed in training or in looking; then the same command: the same board, bit for bit."""
     argv = [*diffusion(), "--set", "anoddpm.steps=40", "--set", "anoddpm.sampling_steps=20",
-            "--set", "bumps.size=70", "--keep-every", "0", "--no-baselines"]  # fmt: skip
+            "--set", "bumps.size=70", "--levels", "250", "--keep-every", "0", "--no-baselines"]  # fmt: skip
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert adbench(whole, *argv).exit_code == 0
     command = [sys.executable, "-m", "adbench.benchmark.cli", "run", "--registry", PLUGIN,

@@ -20,8 +20,8 @@ from torch import Tensor
 from adbench.engine import simplex, simplex_cpu
 from adbench.engine.noise import Gaussian, Noise, Simplex, gaussian, named
 from adbench.engine.rng import Rng
-from adbench.engine.simplex import Octaves, by_tensors, fields, permutations
-from adbench.engine.simplex_cpu import by_loop
+from adbench.engine.simplex import Octaves, by_tensors, fields
+from adbench.engine.simplex_cpu import by_loop, permutations
 
 ONE = Octaves((1.0,), (1.0,))
 SIX = Octaves(tuple(64 / 2**o for o in range(6)), tuple(0.8**o for o in range(6)))

@@ -1,0 +1,229 @@
+"""Phantom: made-up heads, and signals, in one, two or three axes; no file, quick enough for tests.
+
+A second generator beside SynthBrain, to see whether an order of methods outlives a change of data.
+The composition of the 2-D heads follows our own measurements of what a small diffusion model can
+learn in a minute: free pose, one to three soft blobs of either sign, about 14 % of the head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import torch
+
+from .base import Dataset, Sample, Spec, Split
+from .fields import Floats, Waves, spread, step
+
+ROLES = ("train", "train-abnormal", "held_out", "val", "val-abnormal", "test", "test-abnormal")
+ANATOMY, ANOMALY, NOISE = range(3)
+
+#           fluid grey white nuclei, one row a channel; rows come round again after four
+CONTRASTS = (
+    (0.15, 0.45, 0.65, 0.52),
+    (0.75, 0.50, 0.35, 0.42),
+    (0.15, 0.55, 0.42, 0.48),
+    (0.2, 0.4, 0.6, 0.7),
+)
+NOISE_LEVEL = 0.02
+
+
+class Phantom(Dataset):
+    """See the module.
+
+    shape: (L,) for signals, (H, W) or (D, H, W) for heads
+    channels: views of the same head, in different contrasts; of the same tones, at other gains
+    train, held_out: normal samples; abnormal: those that train(labelled=True) adds
+    val, test: samples of each kind, normal and abnormal
+    """
+
+    synthetic: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        shape: Sequence[int] = (64, 64),
+        channels: int = 1,
+        train: int = 1024,
+        abnormal: int = 256,
+        held_out: int = 64,
+        val: int = 32,
+        test: int = 64,
+        seed: int = 0,
+    ) -> None:
+        if not 1 <= len(shape) <= 3 or min(shape) < 8:
+            raise ValueError(f"shape is one to three sizes from 8 on, not {tuple(shape)}")
+        if channels < 1 or min(train, abnormal, held_out, val, test) < 0:
+            raise ValueError("channels is at least 1, and counts are at least 0")
+        self.spec = Spec(channels=channels, shape=tuple(shape), labels=True)
+        self.seed = seed
+        self.counts = dict(
+            zip(ROLES, (train, abnormal, held_out, val, val, test, test), strict=True)
+        )
+
+    def train(self, *, labelled: bool = False) -> Split:
+        roles = ("train", "train-abnormal") if labelled else ("train",)
+        return self._drawn(*roles, masks=False)
+
+    def held_out(self) -> Split:
+        return self._drawn("held_out", masks=False)
+
+    def val(self) -> Split:
+        return self._drawn("val", "val-abnormal")
+
+    def test(self) -> Split:
+        return self._drawn("test", "test-abnormal")
+
+    def _drawn(self, *roles: str, masks: bool = True) -> Drawn:
+        names = [(role, i) for role in roles for i in range(self.counts[role])]
+        return Drawn(self.spec, self.seed, names, masks=masks)
+
+
+class Drawn:
+    """Samples that are drawn when first asked for, and then kept."""
+
+    def __init__(
+        self, spec: Spec, seed: int, names: Sequence[tuple[str, int]], *, masks: bool
+    ) -> None:
+        self.spec, self.seed, self.names, self.masks = spec, seed, names, masks
+        self._kept: dict[int, Sample] = {}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int, /) -> Sample:
+        index = range(len(self))[index]
+        if index not in self._kept:
+            self._kept[index] = draw(self.spec, self.seed, *self.names[index], masks=self.masks)
+        return self._kept[index]
+
+
+def draw(spec: Spec, seed: int, role: str, index: int, *, masks: bool = True) -> Sample:
+    """The index-th sample of a role, the same whatever was drawn before.
+
+    masks: false leaves mask and twin away, as for all that methods train on
+    """
+
+    def stream(purpose: int) -> np.random.Generator:
+        return np.random.default_rng([seed, ROLES.index(role), index, purpose])
+
+    axes = tuple(np.linspace(-1, 1, size, dtype=np.float32) for size in spec.shape)
+    make = _signal if len(axes) == 1 else _head
+    twin, roi = make(stream(ANATOMY), axes, spec.channels)
+    label = role.endswith("abnormal")
+    mark = _anomaly(stream(ANOMALY), axes, roi) if label else None
+    noise = NOISE_LEVEL * stream(NOISE).standard_normal(twin.shape, np.float32)
+    x = twin if mark is None else twin + mark.change
+    x, twin = (torch.from_numpy(np.clip(image + noise * roi, 0, 1)) for image in (x, twin))
+    mask = np.zeros(spec.shape, bool) if mark is None else mark.mask
+    return Sample(
+        x=x,
+        key=f"{role}/{index:05d}",
+        group=f"{role}/{index:05d}",
+        label=label,
+        mask=torch.from_numpy(mask) if masks else None,
+        roi=torch.from_numpy(roi),
+        tags={} if mark is None else mark.tags,
+        twin=twin if masks else None,
+    )
+
+
+def _head(rng: np.random.Generator, axes: Sequence[Floats], channels: int) -> tuple[Floats, Floats]:
+    """A head in free pose: (C, *S), and where it is: (*S) bool."""
+    n = len(axes)
+    points = spread(axes)
+    angle = rng.normal(0, 0.15)
+    cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    y, x = points[-2].copy(), points[-1].copy()
+    points[-2], points[-1] = cos * y - sin * x, sin * y + cos * x
+    for i in range(n):
+        points[i] += rng.normal(0, 0.04) + 0.04 * Waves(rng, 0.6, count=16, axes=n).on(axes)
+        points[i] /= rng.uniform(0.92, 1.08)
+    folds = Waves(rng, 0.16, count=48, axes=n).on(axes)
+    half = np.array([0.72, 0.84, 0.68][-n:], np.float32)  # of the head: up, forwards, sideways
+
+    def inside(centre: Sequence[float], radii: Sequence[float]) -> Floats:
+        """Distance below an ellipsoid's surface, about, in halves of the image."""
+        away = [(p - c) / r for p, c, r in zip(points, centre[-n:], radii[-n:], strict=True)]
+        return (1 - np.sqrt(sum(np.square(a) for a in away) + np.float32(1e-6))) * min(radii[-n:])
+
+    depth = inside((0, 0, 0), (0.72, *half[-2:]))
+    roi = depth > 0
+    soft = 1.5 / min(len(axis) for axis in axes)
+    white = step(depth - 0.16 + 0.05 * folds, soft)
+    grey = step(depth - 0.05 + 0.02 * folds, soft) * (1 - white)
+    wide = rng.uniform(0.8, 1.25)
+    chambers, nuclei = (
+        step(np.maximum(*(inside((0.05, back, side), radii) for side in sides)), soft)
+        for back, sides, radii in (
+            (0.02, (-0.10, 0.10), (0.16, 0.24 * wide, 0.055 * wide)),
+            (-0.08, (-0.26, 0.26), (0.15, 0.17, 0.09)),
+        )
+    )
+    nuclei = nuclei * (1 - chambers)
+    grey, white = (tissue * (1 - chambers) * (1 - nuclei) for tissue in (grey, white))
+    share = np.stack([1 - grey - white - nuclei, grey, white, nuclei])
+    vary = np.exp(rng.normal(0, 0.03, (channels, 4)))
+    contrast = np.array([CONTRASTS[c % len(CONTRASTS)] for c in range(channels)]) * vary
+    texture = 1 + 0.03 * Waves(rng, 0.12, count=32, axes=n).on(axes)
+    texture *= np.exp(0.05 * Waves(rng, 0.9, count=12, axes=n).on(axes))
+    image = np.tensordot(contrast.astype(np.float32), share, 1) * texture
+    return image * roi, roi
+
+
+def _signal(
+    rng: np.random.Generator, axes: Sequence[Floats], channels: int
+) -> tuple[Floats, Floats]:
+    """Three steady tones near 3, 5 and 9 turns, slowly swelling: (C, L), judged everywhere."""
+    (time,) = axes
+    turns = np.array([3, 5, 9]) * np.exp(rng.normal(0, 0.03, 3))
+    phase = rng.uniform(0, 2 * np.pi, 3)
+    gain = np.array([0.14, 0.09, 0.05]) * np.exp(rng.normal(0, 0.1, (channels, 3)))
+    tones = np.cos(np.pi * turns[:, None] * time + phase[:, None])
+    swell = 1 + 0.1 * Waves(rng, 0.7, count=16, axes=1).on(axes)
+    image = 0.5 + gain @ tones * swell
+    return image.astype(np.float32), np.ones(len(time), bool)
+
+
+class Mark(NamedTuple):
+    """change: (*S), to be added to every channel; mask: (*S) bool"""
+
+    change: Floats
+    mask: Floats
+    tags: dict[str, str]
+
+
+def _anomaly(rng: np.random.Generator, axes: Sequence[Floats], roi: Floats) -> Mark:
+    """One to three soft blobs, or bursts on a signal, of either sign; about 14 % of the roi."""
+    n, points = len(axes), spread(axes)
+    count = int(rng.integers(1, 4))
+    fraction = rng.uniform(0.08, 0.20)
+    ball = {1: 2.0, 2: np.pi, 3: 4 * np.pi / 3}[n]  # of radius 1; the image is 2 wide
+    radius = (fraction * roi.mean() * 2**n / count / ball) ** (1 / n)
+    sign = float(rng.choice([-1, 1]))
+    strength = float(rng.uniform(0.3, 0.6))
+    places = np.argwhere(roi)
+    cover = np.zeros(roi.shape, np.float32)
+    for place in rng.choice(places, count):
+        centre = np.array([axis[i] for axis, i in zip(axes, place, strict=True)], np.float32)
+        stretch = np.exp(rng.normal(0, 0.15, n)).astype(np.float32)
+        away = [(p - c) * s for p, c, s in zip(points, centre, stretch, strict=True)]
+        far = np.sqrt(sum(np.square(a) for a in away) + np.float32(1e-6))
+        bumps = 1 + 0.15 * Waves(rng, max(0.7 * radius, 0.05), count=16, axes=n).on(axes)
+        cover = np.maximum(cover, step(radius * bumps - far, 0.2 * radius))
+    cover *= roi
+    carrier = 1.0
+    if n == 1:  # a burst faster than any tone
+        carrier = np.cos(np.pi * rng.uniform(16, 24) * axes[0] + rng.uniform(0, 2 * np.pi))
+    mask = cover > 0.5
+    if not mask.any():
+        mask = cover >= cover.max()  # narrower than a pixel: the one that it covers most
+    size = ("small", "medium", "large")[min(int((fraction - 0.08) / 0.04), 2)]
+    tags = {
+        "lesion": "burst" if n == 1 else "bright" if sign > 0 else "dark",
+        "contrast": "low" if strength < 0.45 else "high",
+        "size": size,
+    }
+    change = sign * strength * (0.5 if n == 1 else 1) * cover * carrier
+    return Mark(change.astype(np.float32), mask, tags)
