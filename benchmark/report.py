@@ -228,16 +228,26 @@ def _cost_table(board: Board, console: Console) -> None:
     from rich.text import Text
 
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
-    for head in ("cost of", "profile", "seed"):
-        table.add_column(head)
-    for head in ("training s", "s/image", "peak MB"):
+    table.add_column("budget and\ncost of")
+    heads = (
+        "steps",
+        "M params",
+        "evals\n/image",
+        "GFLOP\n/image",
+        "train s",
+        "s\n/image",
+        "peak MB",
+    )
+    for head in heads:
         table.add_column(head, justify="right")
-    table.add_column("device", overflow="ellipsis", no_wrap=True)
     for row in board.done:
-        cells = [row.name, str(row.record["profile"]), str(row.record["seed"])]
-        cells += [number(_cost(row, name)) for name in COST]
-        table.add_row(*map(Text, [*cells, str(row.record.get("device") or "-")]))
+        steps = [_count(_cost(row, "train_steps")), number(_cost(row, "parameters"), 1e6)]
+        rest = ("evaluations_per_image", "gflops_per_image", *COST)
+        cells = [row.name, *steps, *(number(_cost(row, name)) for name in rest)]
+        table.add_row(*map(Text, cells))
     console.print(table)
+    devices = sorted({str(row.record.get("device") or "-") for row in board.done})
+    console.print(Text(f"Measured on {', '.join(devices)}.", style="dim"))
 
 
 def _identity(board: Board, row: Row) -> dict[str, Any]:

@@ -14,16 +14,16 @@ import numpy as np
 import torch
 
 from .base import Dataset, Sample, Spec, Split
-from .fields import Floats, Waves, spread, step
+from .fields import Flags, Floats, Waves, spread, step
 
 ROLES = ("train", "train-abnormal", "held_out", "val", "val-abnormal", "test", "test-abnormal")
 ANATOMY, ANOMALY, NOISE = range(3)
 
 #           fluid grey white nuclei, one row a channel; rows come round again after four
 CONTRASTS = (
-    (0.15, 0.45, 0.65, 0.52),
-    (0.75, 0.50, 0.35, 0.42),
-    (0.15, 0.55, 0.42, 0.48),
+    (0.10, 0.46, 0.80, 0.62),
+    (0.90, 0.55, 0.30, 0.42),
+    (0.10, 0.70, 0.42, 0.52),
     (0.2, 0.4, 0.6, 0.7),
 )
 NOISE_LEVEL = 0.02
@@ -58,7 +58,7 @@ class Phantom(Dataset):
             raise ValueError("channels is at least 1, and counts are at least 0")
         self.spec = Spec(channels=channels, shape=tuple(shape), labels=True)
         self.seed = seed
-        self.counts = dict(
+        self.counts: dict[str, int] = dict(
             zip(ROLES, (train, abnormal, held_out, val, val, test, test), strict=True)
         )
 
@@ -129,11 +129,11 @@ def draw(spec: Spec, seed: int, role: str, index: int, *, masks: bool = True) ->
     )
 
 
-def _head(rng: np.random.Generator, axes: Sequence[Floats], channels: int) -> tuple[Floats, Floats]:
+def _head(rng: np.random.Generator, axes: Sequence[Floats], channels: int) -> tuple[Floats, Flags]:
     """A head in free pose: (C, *S), and where it is: (*S) bool."""
     n = len(axes)
     points = spread(axes)
-    angle = rng.normal(0, 0.15)
+    angle = rng.normal(0, 0.2)
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     y, x = points[-2].copy(), points[-1].copy()
     points[-2], points[-1] = cos * y - sin * x, sin * y + cos * x
@@ -164,17 +164,17 @@ def _head(rng: np.random.Generator, axes: Sequence[Floats], channels: int) -> tu
     nuclei = nuclei * (1 - chambers)
     grey, white = (tissue * (1 - chambers) * (1 - nuclei) for tissue in (grey, white))
     share = np.stack([1 - grey - white - nuclei, grey, white, nuclei])
-    vary = np.exp(rng.normal(0, 0.03, (channels, 4)))
+    vary = np.exp(rng.normal(0, 0.05, (channels, 4)))
     contrast = np.array([CONTRASTS[c % len(CONTRASTS)] for c in range(channels)]) * vary
-    texture = 1 + 0.03 * Waves(rng, 0.12, count=32, axes=n).on(axes)
-    texture *= np.exp(0.05 * Waves(rng, 0.9, count=12, axes=n).on(axes))
+    texture = 1 + 0.06 * Waves(rng, 0.12, count=32, axes=n).on(axes)
+    texture *= np.exp(0.08 * Waves(rng, 0.9, count=12, axes=n).on(axes))
     image = np.tensordot(contrast.astype(np.float32), share, 1) * texture
     return image * roi, roi
 
 
 def _signal(
     rng: np.random.Generator, axes: Sequence[Floats], channels: int
-) -> tuple[Floats, Floats]:
+) -> tuple[Floats, Flags]:
     """Three steady tones near 3, 5 and 9 turns, slowly swelling: (C, L), judged everywhere."""
     (time,) = axes
     turns = np.array([3, 5, 9]) * np.exp(rng.normal(0, 0.03, 3))
@@ -190,11 +190,11 @@ class Mark(NamedTuple):
     """change: (*S), to be added to every channel; mask: (*S) bool"""
 
     change: Floats
-    mask: Floats
+    mask: Flags
     tags: dict[str, str]
 
 
-def _anomaly(rng: np.random.Generator, axes: Sequence[Floats], roi: Floats) -> Mark:
+def _anomaly(rng: np.random.Generator, axes: Sequence[Floats], roi: Flags) -> Mark:
     """One to three soft blobs, or bursts on a signal, of either sign; about 14 % of the roi."""
     n, points = len(axes), spread(axes)
     count = int(rng.integers(1, 4))

@@ -135,13 +135,13 @@ class SynthBrain(Dataset):
         )
 
     def _make(self, out: Writer, progress: Progress) -> None:
-        """Make everybody, a few at a time on every core, and add them in the order of their number."""
+        """Make everybody, a few at a time on every core, and add them in one order."""
         everybody = [(role, i) for role in ROLES for i in range(self.subjects[role])]
         progress("people", done := 0, len(everybody))
         with ThreadPoolExecutor(cores := _cores()) as pool:
             for start in range(0, len(everybody), 4 * cores):
                 some = everybody[start : start + 4 * cores]
-                for (role, i), samples in zip(some, pool.map(self._samples, some), strict=True):
+                for (role, _), samples in zip(some, pool.map(self._samples, some), strict=True):
                     part = role if role == "train-abnormal" else role.partition("-")[0]
                     for sample in samples:
                         out.add(part, sample)

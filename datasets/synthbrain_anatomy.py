@@ -11,21 +11,22 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
-from .fields import Floats, Waves, spread, step
-from .synthbrain_asset import STEP, load
+from .fields import Flags, Floats, Waves, spread, step
+from .synthbrain_asset import STEP, depth, load
 
 TISSUES = ("fluid", "cortex", "white", "deep", "vessel")
 TO_MNI = np.array([10.0, -17.0, 0.0], np.float32)  # mm from our origin to the template's
 
 
 class Tissue(NamedTuple):
-    """What is where. amount: (5, *S) shares that sum to 1, in the order of TISSUES
+    """What is where.
+
+    amount: (5, *S) shares that sum to 1, in the order of TISSUES
     brain: (*S) 1 within the skull
-    caps: (*S) 0..1, white matter beside the ventricles' horns, where healthy people may have hyperintense
-    caps; choroid: (*S) 0..1, the plexus within the ventricles, which takes up contrast agent
+    caps: (*S) 0..1, white matter beside the ventricles' horns, bright in some healthy people
+    choroid: (*S) 0..1, the plexus within the ventricles, which takes up contrast agent
     """
 
     amount: Floats
@@ -148,7 +149,7 @@ def _clipped(rng: np.random.Generator, spread: float, limit: float) -> Floats:
     return np.clip(rng.normal(0, spread, 3), -limit, limit).astype(np.float32)
 
 
-def _fill(inside: NDArray[np.bool_], values: Floats, outside: Floats | float = 0.0) -> Floats:
+def _fill(inside: Flags, values: Floats, outside: Floats | float = 0.0) -> Floats:
     """An array (n, *S) with `values` (n, m) where `inside` (*S), and `outside` (n, 1) elsewhere."""
     whole = np.empty((len(values), *inside.shape), np.float32)
     whole[:, ~inside] = outside
@@ -160,8 +161,8 @@ def _fill(inside: NDArray[np.bool_], values: Floats, outside: Floats | float = 0
 def _maps() -> Floats:
     """The template's brain, its ventricles' surroundings, its brain's rim, and its four tissues."""
     tissue, brain, _ = load()
-    inside = ndimage.distance_transform_edt(brain > 0.5) * STEP
-    ventricle = ndimage.gaussian_filter(tissue[0] * (inside > 24), 3 / STEP)
+    within = STEP * depth(brain > 0.5)
+    ventricle = ndimage.gaussian_filter(tissue[0] * (within > 24), 3 / STEP)
     rim = ndimage.gaussian_filter(brain, 2.0)
     return np.stack([brain, ventricle, rim, *tissue]).astype(np.float32)
 

@@ -52,9 +52,8 @@ def make_asset(target: Path = ASSET) -> None:
     mirror image: one half is kept.
     """
     grey, white, t1, affine = _source()
-    brain = ndimage.binary_fill_holes(ndimage.binary_opening(t1 > 0)).astype(np.float32)
-    depth = ndimage.distance_transform_edt(brain > 0)
-    deep = grey / (1 + np.exp(-(depth - 26) / 2))
+    brain = np.asarray(ndimage.binary_fill_holes(ndimage.binary_opening(t1 > 0)), np.float32)
+    deep = grey / (1 + np.exp(-(depth(brain > 0) - 26) / 2))
     maps = np.stack([grey - deep, white, deep, brain]).transpose(0, 3, 2, 1)  # RAS -> z, y, x
     smooth = np.stack([ndimage.gaussian_filter(m, 0.8) for m in maps])[:, ::2, ::2, ::2]
     if not np.array_equal(smooth, smooth[..., ::-1]):
@@ -73,6 +72,11 @@ def make_asset(target: Path = ASSET) -> None:
         origin=origin.astype(np.float32),
     )
     target.write_bytes(lzma.compress(held.getvalue(), preset=9 | lzma.PRESET_EXTREME))
+
+
+def depth(inside: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Steps from each voxel to the nearest that is not inside."""
+    return np.asarray(ndimage.distance_transform_edt(inside), np.float64)
 
 
 def _source() -> tuple[NDArray, NDArray, NDArray, NDArray]:

@@ -96,7 +96,8 @@ class Lesion:
             return
         count = rng.integers(*PLAQUES[plan.size]) if plan.kind == "ms" else 1
         centres = _sites(rng, plan.kind, int(count), anatomy, levels)
-        radii = rng.uniform(*RADII[plan.kind][plan.size], len(centres))
+        low, high = RADII[plan.kind][plan.size]
+        radii = rng.uniform(low, high, len(centres))
         if plan.kind == "cortex":
             z, y, x = (float(v) for v in centres[0])
             self.reshape = Reshape(centre=(z, y, x), radius=float(radii[0]), thicken=strength)
@@ -106,7 +107,7 @@ class Lesion:
             self.mass = rng.uniform(0.2, 0.9) * min(plan.contrast, 1)
 
     def push(self, axes: Sequence[Floats]) -> Floats:
-        """Where tissue came from that a growing mass has pushed to each grid point: (3, K, H, W)."""
+        """Where the tissue at each grid point was before a mass pushed it: (3, K, H, W)."""
         points = spread(axes)
         for blob in self.blobs if self.mass else ():
             away = points - blob.centre.reshape(3, 1, 1, 1)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-from .fields import Floats, Waves
+from .fields import Flags, Floats, Waves
 from .synthbrain_anatomy import Tissue
 
 MODALITIES = ("t1", "t2", "flair", "t1ce")
@@ -55,9 +55,7 @@ class Scan:
         image[3] += self.choroid * tissue.choroid * (0.9 - image[3])
         return (image * (1 + 0.02 * self.texture.on(axes))).astype(np.float32)
 
-    def acquire(
-        self, image: Floats, brain: Floats, axes: Sequence[Floats], noise: Sequence[Floats]
-    ) -> Floats:
+    def acquire(self, image: Floats, brain: Flags, axes: Sequence[Floats], noise: Floats) -> Floats:
         """What comes out of the scanner, within the brain: (4, K, h, w), skull-stripped.
 
         image: (4, K, H, W), H and W a whole multiple of h and w (finer than the pixels)
@@ -79,17 +77,17 @@ class Scan:
 
 
 def shrink(image: Floats, fold: int) -> Floats:
-    """Mean over fold × fold pixels of the last two axes."""
+    """Mean over fold by fold pixels of the last two axes."""
     *rest, height, width = image.shape
     return image.reshape(*rest, height // fold, fold, width // fold, fold).mean((-3, -1))
 
 
-def scale(image: Floats, brain: Floats) -> Floats:
+def scale(image: Floats, brain: Flags) -> Floats:
     """The 1st and 99th percentile of each modality within the brain: (4, 2)."""
     return np.stack([np.percentile(one[brain], (1, 99)) for one in image])
 
 
-def normalise(image: Floats, brain: Floats, limits: Floats, *, top: float) -> Floats:
+def normalise(image: Floats, brain: Flags, limits: Floats, *, top: float) -> Floats:
     """To [0, 1]: the lower limit to 0, the upper to `top`; 0 outside the brain."""
     low, high = (limits[:, i].reshape(-1, 1, 1, 1) for i in (0, 1))
     return (np.clip((image - low) / (high - low) * top, 0, 1) * brain).astype(np.float32)

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .fields import Floats, spread
+from .fields import Flags, Floats, spread
 from .synthbrain_anatomy import TISSUES, Anatomy, Tissue
 from .synthbrain_lesions import Lesion, Plan
 from .synthbrain_render import HEADROOM, Scan, normalise, scale, shrink
@@ -52,8 +51,8 @@ class Person(NamedTuple):
 
     x: Floats
     twin: Floats
-    mask: NDArray[np.bool_]
-    roi: NDArray[np.bool_]
+    mask: Flags
+    roi: Flags
 
 
 def person(seed: int, number: int, plan: Plan | None, view: View, norm: str) -> Person:
@@ -79,19 +78,20 @@ def person(seed: int, number: int, plan: Plan | None, view: View, norm: str) -> 
     for _ in range(TRIES):
         lesion = Lesion(draws, plan, anatomy, _levels(view))
         sick, amount = _diseased(lesion, anatomy, tissue, scan, fine)
-        share = shrink(amount, view.fold)
-        mask = (share > (HALF if lesion.blobs else QUARTER)) & roi
-        if _largest(mask, view) >= FEWEST:
-            break
-    x = scan.acquire(sick, roi, axes, noise)
-    made = Person(
-        x=normalise(x, roi, limits if norm == "healthy_ref" else scale(x, roi), top=top),
-        twin=normalise(twin, roi, limits, top=top),
-        mask=mask,
-        roi=roi,
-    )
-    check_diseased(made, view)
-    return made
+        enough = HALF if lesion.blobs else QUARTER
+        mask = (shrink(amount, view.fold) > enough) & roi
+        if _largest(mask, view) < FEWEST:
+            continue
+        x = scan.acquire(sick, roi, axes, noise)
+        made = Person(
+            x=normalise(x, roi, limits if norm == "healthy_ref" else scale(x, roi), top=top),
+            twin=normalise(twin, roi, limits, top=top),
+            mask=mask,
+            roi=roi,
+        )
+        check_diseased(made, view)
+        return made
+    raise RuntimeError(f"no {plan.kind} of {FEWEST:.0f} mm² in any slice, in {TRIES} draws")
 
 
 def _diseased(
@@ -106,14 +106,14 @@ def _diseased(
     tissue = healthy
     if lesion.mass:
         source = lesion.push(axes)
-        moved = (np.abs(source - spread(axes)) > 0).any(0)
+        moved = np.any(source != spread(axes), axis=0)
         pushed = anatomy.at(source[:, moved])
         tissue = Tissue(*(_with(a, moved, b) for a, b in zip(healthy, pushed, strict=True)))
         tissue = tissue._replace(brain=healthy.brain)  # the skull does not give
     return lesion.paint(scan.expose(tissue, axes), axes, tissue.amount[2], tissue.brain)
 
 
-def _with(whole: Floats, where: NDArray[np.bool_], values: Floats) -> Floats:
+def _with(whole: Floats, where: Flags, values: Floats) -> Floats:
     """A copy of `whole` (…, *S) that holds `values` (…, n) in the n places `where` (*S)."""
     copy = whole.copy()
     copy[..., where] = values
@@ -129,7 +129,7 @@ def _levels(view: View) -> list[float]:
     return levels
 
 
-def check_anatomy(tissue: Tissue, roi: NDArray[np.bool_]) -> None:
+def check_anatomy(tissue: Tissue, roi: Flags) -> None:
     """Raise RuntimeError where a brain is no brain: each check has caught a real mistake."""
     total = tissue.amount.sum(0)
     if not all(np.isfinite(part).all() for part in tissue):
@@ -145,13 +145,13 @@ def check_anatomy(tissue: Tissue, roi: NDArray[np.bool_]) -> None:
         raise RuntimeError("the brain touches the border of the image")
 
 
-def _largest(mask: NDArray[np.bool_], view: View) -> float:
+def _largest(mask: Flags, view: View) -> float:
     """Mm² that a mask covers where it covers most."""
     return float(mask.sum((1, 2)).max()) * view.mm**2
 
 
 def check_diseased(made: Person, view: View) -> None:
-    """Raise RuntimeError unless there is a lesion, within the brain, and all values are in range."""
+    """Raise RuntimeError unless there is a lesion, in the brain, and all values are in range."""
     if (most := _largest(made.mask, view)) < FEWEST:
         raise RuntimeError(f"a lesion covers {most:.0f} mm² in its largest slice, not {FEWEST:.0f}")
     if (made.mask & ~made.roi).any():

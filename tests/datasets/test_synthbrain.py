@@ -192,7 +192,7 @@ def test_a_change_of_form_brings_no_new_intensity(kind):
 def difference(made):
     """|x - twin| (4, K, H, W), and where brain lies more than two pixels from any lesion."""
     slices = made.mask.any((1, 2))[:, None, None]  # others may hold too little to be drawn
-    near = np.stack([ndimage.binary_dilation(m, iterations=2) for m in made.mask])
+    near = np.stack([ndimage.binary_dilation(m, iterations=2) for m in made.mask]).astype(bool)
     return np.abs(made.x - made.twin), made.roi & ~near & slices
 
 
@@ -317,7 +317,7 @@ def test_a_field_forgets_over_its_length():
     values = np.array(
         [Waves(np.random.default_rng(i), 10.0, axes=1).on([line]) for i in range(3000)]
     )
-    expected = np.exp([0, -0.5, -2])
+    expected = np.exp(np.array([0, -0.5, -2]))
     np.testing.assert_allclose((values[:, :1] * values).mean(0), expected, atol=0.06)
 
 
@@ -344,3 +344,4 @@ def test_the_ladder_tells_scorers_apart(few):
     assert float(bound["image AUROC, top 2 %"]) > 0.99
     assert float(bound["pixel AP"]) > float(rows["mean of the slice"]["pixel AP"])
     assert table(rows.values()).count("\n") == len(rows) + 1
+    assert "tumour AUROC" in bound and "cortex AUROC" not in bound  # of whom there is none
