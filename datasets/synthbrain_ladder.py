@@ -38,7 +38,7 @@ class Pile(NamedTuple):
     kind: NDArray[np.str_]
 
     @classmethod
-    def of(cls, split: Split) -> Pile:
+    def of(cls, split: Split, by: str = "lesion") -> Pile:
         samples = [split[i] for i in range(len(split))]
         blank = np.zeros(samples[0].x.shape[1:], bool)
         return cls(
@@ -49,7 +49,7 @@ class Pile(NamedTuple):
             label=np.array([s.label for s in samples]),
             group=np.array([s.group for s in samples]),
             place=np.array([_place(s.key) for s in samples]),
-            kind=np.array([s.tags.get("lesion", "none") for s in samples]),
+            kind=np.array([s.tags.get(by, "none") for s in samples]),
         )
 
 
@@ -147,7 +147,7 @@ SCORERS: dict[str, Scorer] = {
     "mean of all slices": far_from_mean,
     "mean of the slice": far_from_place,
     "atlas z of the slice": atlas,
-    "the same, blurred": blurred_atlas,
+    "atlas z, blurred": blurred_atlas,
     "mirror image, blurred": mirrored,
     "nearest image": nearest,
     "PCA 16": components(16),
@@ -166,11 +166,11 @@ REDUCERS: dict[str, Callable[[Array], float]] = {
 }
 
 
-def ladder(dataset: Dataset) -> Iterable[dict[str, float | str]]:
+def ladder(dataset: Dataset, by: str = "lesion") -> Iterable[dict[str, float | str]]:
     """A row of each scorer: image AUROC for each reducer, by person, and by kind of lesion (each
     against all healthy slices); pixel AP within the brain, likewise. A person's score is the mean
     of their slices, as diseased people have fewer of them."""
-    yield from compare(Pile.of(dataset.train()), Pile.of(dataset.test()))
+    yield from compare(Pile.of(dataset.train(), by), Pile.of(dataset.test(), by))
 
 
 def compare(train: Pile, test: Pile) -> Iterable[dict[str, float | str]]:
@@ -210,10 +210,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Cheap scorers on a dataset of this room.")
     parser.add_argument("arguments", type=json.loads, default={}, nargs="?", help="as JSON")
     parser.add_argument("--dataset", default="synthbrain:SynthBrain", help="module:Class")
+    parser.add_argument("--by", default="lesion", help="tag that parts the abnormal samples")
     given = parser.parse_args()
     module, _, name = given.dataset.partition(":")
     dataset = getattr(import_module(f".{module}", __package__), name)(**given.arguments)
-    sys.stdout.write(table(ladder(dataset)) + "\n")
+    sys.stdout.write(table(ladder(dataset, given.by)) + "\n")
 
 
 if __name__ == "__main__":

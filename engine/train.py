@@ -56,6 +56,7 @@ class Training:
     decay: Literal["none", "cosine"] = "none"
 
 
+@torch.enable_grad()
 def minimise(
     loss: Loss, module: nn.Module, data: Examples, run: Run, plan: Training, name: str = "fit"
 ) -> None:

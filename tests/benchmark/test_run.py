@@ -16,10 +16,18 @@ from typer.testing import CliRunner, Result
 from adbench.benchmark.cli import app
 
 PLUGIN = str(Path(__file__).parents[1] / "plugin" / "registry.yaml")
-SMALL = (
-    "size=16 width=8 mults=[1,2] res_blocks=1 heads=1 attention=[8] steps=6 batch=2 "
-    "sampling_steps=2 repeats=2"
-).split()
+SMALL = [
+    "size=16",
+    "width=8",
+    "mults=[1,2]",
+    "res_blocks=1",
+    "heads=1",
+    "attention=[8]",
+    "steps=6",
+    "batch=2",
+    "sampling_steps=2",
+    "repeats=2",
+]
 
 
 def adbench(folder: Path, *more: str, verb: str = "run") -> Result:

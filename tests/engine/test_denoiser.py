@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -76,7 +78,7 @@ def test_levels_above_the_most_are_never_trained() -> None:
 
 
 def test_weights_of_another_schedule_prediction_or_noise_refuse_to_load() -> None:
-    def made(schedule, predicts="noise", about="gaussian") -> Denoiser:
+    def made(schedule, predicts: Any = "noise", about: str = "gaussian") -> Denoiser:
         return Denoiser(torch.nn.Linear(1, 1), schedule, predicts=predicts, about=about)
 
     ours = made(linear())

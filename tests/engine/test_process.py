@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers.schedulers import scheduling_ddim, scheduling_ddpm
 
 from adbench.engine.process import Gaussian
 from adbench.engine.schedule import linear
 
+DDIM: Any = scheduling_ddim.DDIMScheduler
+DDPM: Any = scheduling_ddpm.DDPMScheduler
 X = torch.randn(4, 2, 6, 5, generator=torch.Generator().manual_seed(0))
 EPS = torch.randn(4, 2, 6, 5, generator=torch.Generator().manual_seed(1))
 Z = torch.randn(4, 2, 6, 5, generator=torch.Generator().manual_seed(2))
@@ -20,7 +24,7 @@ def full(level: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("t", [0, 1, 250, 999])
 def test_disturb_is_diffusers_add_noise(t: int) -> None:
-    theirs = DDPMScheduler(1000).add_noise(X, EPS, full(t))
+    theirs = DDPM(1000).add_noise(X, EPS, full(t))
     torch.testing.assert_close(Gaussian(linear()).disturb(X, full(t + 1), EPS), theirs)
 
 
@@ -38,7 +42,7 @@ def test_noise_and_clean_undo_each_other() -> None:
 @pytest.mark.parametrize("kind", ["fixed_small", "fixed_large"])
 @pytest.mark.parametrize("t", [1, 2, 500, 999])
 def test_an_ancestral_step_is_diffusers(kind: str, t: int, monkeypatch) -> None:
-    other = DDPMScheduler(1000, variance_type=kind, clip_sample=False)
+    other = DDPM(1000, variance_type=kind, clip_sample=False)
     monkeypatch.setattr("diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *a, **k: Z)
     theirs = other.step(EPS, t, X).prev_sample
     process = Gaussian(linear())
@@ -50,7 +54,7 @@ def test_an_ancestral_step_is_diffusers(kind: str, t: int, monkeypatch) -> None:
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 def test_a_respaced_ddim_step_is_diffusers(eta: float) -> None:
-    other = DDIMScheduler(1000, clip_sample=False, steps_offset=0)
+    other = DDIM(1000, clip_sample=False, steps_offset=0)
     other.set_timesteps(20)
     theirs = other.step(EPS, 500, X, eta=eta, variance_noise=Z).prev_sample
     process = Gaussian(linear())

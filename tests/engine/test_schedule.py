@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
-from diffusers import DDPMScheduler
+from diffusers.schedulers import scheduling_ddpm
 from hypothesis import given
 from hypothesis import strategies as st
 
 from adbench.engine.schedule import cosine, ladder, linear, scaled_linear, schedule
 
 # index t of the papers' arrays is level t + 1 here
+DDPM: Any = scheduling_ddpm.DDPMScheduler
 LINEAR = {
     0: 0.9999,
     10: 0.99781,
@@ -50,7 +52,7 @@ def test_anoddpm_signal_and_noise() -> None:
     ],
 )
 def test_schedules_are_diffusers(name: str, theirs: str, first: float, last: float) -> None:
-    other = DDPMScheduler(1000, beta_start=first, beta_end=last, beta_schedule=theirs)
+    other = DDPM(1000, beta_start=first, beta_end=last, beta_schedule=theirs)
     torch.testing.assert_close(
         schedule(name).kept[1:].float(), other.alphas_cumprod, rtol=2e-4, atol=1e-9
     )

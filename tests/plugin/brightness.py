@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
+from torch import Tensor
+
 from adbench.datasets.base import Spec, Split
 from adbench.engine.rng import Rng
 from adbench.engine.run import Run
 from adbench.methods.base import Detection, Method
-from torch import Tensor
 
 
 class Brightness(Method):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+
 from adbench.datasets.base import DataError, Dataset, Progress, Sample, Spec, Split, silent
 from adbench.engine.rng import Rng
 
@@ -26,7 +27,9 @@ class Bumps(Dataset):
 
     def prepare(self, progress: Progress = silent) -> None:
         if self.broken:
-            raise DataError("2 of 3 files are unusable. Nothing was cached.", ["a: bad", "b: worse"])
+            raise DataError(
+                "2 of 3 files are unusable. Nothing was cached.", ["a: bad", "b: worse"]
+            )
         progress("make", 1, 1)
 
     def train(self, *, labelled: bool = False) -> Split:
@@ -42,7 +45,8 @@ class Bumps(Dataset):
         return self._part("test", abnormal=True)
 
     def _part(self, name: str, *, abnormal: bool) -> list[Sample]:
-        return [self._sample(f"{name}{i}", abnormal and i % 2 == 1) for i in range(self.counts[name])]
+        count = self.counts[name]
+        return [self._sample(f"{name}{i}", abnormal and i % 2 == 1) for i in range(count)]
 
     def _sample(self, key: str, abnormal: bool) -> Sample:
         u = Rng([key]).uniform((8,))[0].float()
