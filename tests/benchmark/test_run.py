@@ -16,18 +16,8 @@ from typer.testing import CliRunner, Result
 from adbench.benchmark.cli import app
 
 PLUGIN = str(Path(__file__).parents[1] / "plugin" / "registry.yaml")
-SMALL = [
-    "size=16",
-    "width=8",
-    "mults=[1,2]",
-    "res_blocks=1",
-    "heads=1",
-    "attention=[8]",
-    "steps=6",
-    "batch=2",
-    "sampling_steps=2",
-    "repeats=2",
-]
+SMALL = {"size": 16, "width": 8, "mults": [1, 2], "res_blocks": 1, "heads": 1, "attention": [8],
+         "steps": 6, "batch": 2, "sampling_steps": 2, "repeats": 2}  # fmt: skip
 
 
 def adbench(folder: Path, *more: str, verb: str = "run") -> Result:
@@ -51,8 +41,9 @@ def records(folder: Path) -> dict[str, dict]:
     return {record["method"]["name"]: record for record in found}
 
 
-def diffusion(name: str = "anoddpm") -> list[str]:
-    return ["-m", name, *[part for pair in SMALL for part in ("--set", f"{name}.{pair}")]]
+def diffusion(name: str = "anoddpm", **more: object) -> list[str]:
+    sets = [f"{name}.{key}={value}" for key, value in (SMALL | more).items()]
+    return ["-m", name, *[part for text in sets for part in ("--set", text)]]
 
 
 def test_a_method_and_a_dataset_from_outside_reach_the_board(tmp_path: Path) -> None:
@@ -206,8 +197,8 @@ def test_a_sweep_of_four_levels_is_four_runs_of_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_run_goes_on_to_the_same_board(tmp_path: Path, moment: str, how: int) -> None:
     """Killed in training or in looking; then the same command: the same board, bit for bit."""
-    argv = [*diffusion(), "--set", "anoddpm.steps=40", "--set", "anoddpm.sampling_steps=20",
-            "--set", "bumps.size=70", "--levels", "250", "--keep-every", "0", "--no-baselines"]  # fmt: skip
+    argv = [*diffusion(steps=40, sampling_steps=20), "--set", "bumps.size=70", "--levels", "250"]
+    argv += ["--keep-every", "0", "--no-baselines"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert adbench(whole, *argv).exit_code == 0
     command = [sys.executable, "-m", "adbench.benchmark.cli", "run", "--registry", PLUGIN,
