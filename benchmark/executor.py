@@ -41,7 +41,7 @@ def circumstances(device: str, dtype: str) -> Run:
         dtype = "bfloat16" if kind == "cuda" else "float32"
     if dtype not in kinds:
         raise ValueError(f"--dtype is one of auto, {', '.join(kinds)}, not {dtype!r}")
-    return Run(device=device, dtype=kinds[dtype], batch=64 if kind == "cuda" else 16)
+    return Run(device=device, dtype=kinds[dtype], batch=64 if kind == "cuda" else 32)
 
 
 def execute(cells: Sequence[Cell], run: Run, store: Store, out: Path, watch: Watch) -> int:
