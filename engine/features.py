@@ -22,6 +22,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from .batches import in_batches
+from .run import Batched
+
 LAYERS = (2, 4, 10)
 """The blocks of EfficientNet-lite0 that are compared: at 1/4, 1/8 and 1/16 of the side."""
 
@@ -32,7 +35,7 @@ class FeaturesError(ValueError):
     """A feature network that cannot be had: what is missing, and what would bring it."""
 
 
-class Perceptual(nn.Module):
+class Perceptual(Batched):
     """A frozen network's opinion of how far apart two images are.
 
     net: ((N, 3, H, W), the same) in [0, 1] -> (N, H, W). It is held out of torch's sight: in no
@@ -81,7 +84,7 @@ class Perceptual(nn.Module):
         pair = [2 * image - 1 if doubled else image for image in (x, y)]
         with torch.autocast(x.device.type, enabled=False):
             seen = [image.to(like).expand(-1, 3, -1, -1) for image in pair]
-            return net(*seen).to(x.dtype)
+            return in_batches(net, self.batch, *seen).to(x.dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Perceptual:
         super()._apply(fn, recurse)

@@ -75,13 +75,13 @@ class AutoDDPM(Method):
         self.inpaint_noise = self.noise if inpaint_noise is None else named(inpaint_noise)
         net = unet(2, spec.channels, widths, res_blocks=res_blocks, attention=attention,
             head_channels=head_channels)  # fmt: skip
-        about = f"{self.noise} on {self.canvas}"
+        self.perceptual, self.double_normalise = perceptual(features), double_normalise
+        about = f"{self.noise} on {self.canvas}, tau by {self.perceptual.identity}"
         low, high = clip
         self.denoiser = Denoiser(net, schedule(beta, T), clip=(low, high), about=about)
         self.plan = Training(steps, batch, lr, clip=None, ema=ema, ema_warm=ema_warm, decay=decay)
         self.first = Chain(sampling_steps, eta, repeats=repeats)
         self.second = Chain(inpaint_steps, eta)
-        self.perceptual, self.double_normalise = perceptual(features), double_normalise
         self.threshold, self.calibration, self.dilate = threshold, calibration, dilate
         self.inpaint_level, self.resamples = inpaint_level, resamples
         self.renoise_shifted, self.leave_last = renoise_shifted, leave_last

@@ -210,7 +210,7 @@ def test_a_killed_run_goes_on_to_the_same_board(tmp_path: Path, moment: str, how
     code = process.wait()
     assert code == (130 if how == signal.SIGINT else -signal.SIGKILL)
     assert not list((cut / "out").glob("records/*")), "stopped before the end"
-    kept = list((cut / "store/resume").rglob("*.safetensors"))
+    kept = [*(cut / "store/resume").rglob("*.safetensors"), *(cut / "store/maps").rglob("*.h5")]
     assert kept, "what was done is there"
     assert adbench(cut, *argv).exit_code == 0
     assert board(cut) == board(whole)

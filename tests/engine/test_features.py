@@ -268,7 +268,7 @@ def test_lpips_takes_the_users_backbone_and_is_shown_minus_one_to_one(
         assert torch.equal(made.distance(x, y), torch.full((2, 8, 8), 2.0))
         theirs: Any = made._held[0]
         shown = torch.stack(theirs.net.shown)
-        assert shown.shape == (2, 2, 3, 8, 8) and (shown.min(), shown.max()) == (-1, 1)
+        assert shown.shape == (2, made.batch, 3, 8, 8) and (shown.min(), shown.max()) == (-1, 1)
         assert made.distance(x, y, doubled=True).max() == 4
         assert torch.equal(theirs.net.net.slice1[0].weight, torch.ones(2, 3, 1, 1))
         assert theirs.net.asked["net"] == "squeeze" and theirs.net.asked["spatial"] is True
