@@ -47,7 +47,7 @@ def circumstances(device: str, dtype: str) -> Run:
 def execute(cells: Sequence[Cell], run: Run, store: Store, out: Path, watch: Watch) -> int:
     """Run every cell that has no record yet; the exit code (0, 3, 5 or 130)."""
     code = 0
-    with _asked_to_stop() as stop:
+    with _asked_to_stop(watch) as stop:
         run = replace(run, stop=stop)
         for _, group in itertools.groupby(cells, key=lambda c: (c.dataset.name, c.limit)):
             group = list(group)
@@ -58,6 +58,9 @@ def execute(cells: Sequence[Cell], run: Run, store: Store, out: Path, watch: Wat
                 code = NO_DATA
                 continue
             except KeyboardInterrupt:
+                watch.line(
+                    "interrupted: nothing of this dataset was kept; the same command goes on"
+                )
                 return STOPPED
             for cell in group:
                 try:
@@ -119,8 +122,8 @@ def _write(out: Path, cell: Cell, record: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _asked_to_stop() -> Iterator[Any]:
-    """The first Ctrl-C (or SIGTERM) asks; the second does not."""
+def _asked_to_stop(watch: Watch) -> Iterator[Any]:
+    """The first Ctrl-C (or SIGTERM) asks, to be answered between steps; the second does not."""
     asked = False
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -128,6 +131,7 @@ def _asked_to_stop() -> Iterator[Any]:
         if asked:
             raise KeyboardInterrupt
         asked = True
+        watch.line("stopping after this step, with everything kept; once more stops at once")
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
