@@ -98,11 +98,13 @@ def cells(wish: Wish, registry: Registry) -> list[Cell]:
     return made
 
 
-def data_identity(dataset: Dataset, cell: Cell, parts: Sequence[str]) -> dict[str, Any]:
+def data_identity(
+    dataset: Dataset, cell: Cell, parts: Sequence[str], labelled: bool = False
+) -> dict[str, Any]:
     """What the named splits hold: the dataset's arguments and every sample, by content."""
     from ..datasets.base import manifest
 
-    samples = {part: manifest(split_of(dataset, part, cell.limit)) for part in parts}
+    samples = {part: manifest(split_of(dataset, part, cell.limit, labelled)) for part in parts}
     args = {k: v for k, v in cell.dataset_args.items() if k not in dataset.circumstances}
     return {
         "dataset": cell.dataset.name,
@@ -126,8 +128,9 @@ def split_of(dataset: Dataset, part: str, limit: int | None, labelled: bool = Fa
 def train_identity(cell: Cell, dataset: Dataset, cls: Any, code: str, dtype: str) -> dict[str, Any]:
     """Everything a checkpoint depends on."""
     train_args = {k: v for k, v in cell.method_args.items() if k not in cls.inference}
+    labelled = cls.supervision == "image-labels"
     return {
-        "data": data_identity(dataset, cell, ["train", "held_out"]),
+        "data": data_identity(dataset, cell, ["train", "held_out"], labelled),
         "method": cell.method.where,
         "supervision": cls.supervision,
         "args": train_args,
