@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .cli_data import app as data_app
+from .shell import (
+    Data,
+    Files,
+    Json,
+    Profile,
+    Sets,
+    Trace,
+    console,
+    errors,
+    open_store,
+    print_json,
+    read_registry,
+)
+
 if TYPE_CHECKING:
     from .plan import Wish
     from .registry import Registry
-    from .store import Store
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,7 +37,7 @@ app = typer.Typer(
     "Start with: adbench run --profile tiny; adbench report",
 )
 
-USAGE, NO_DATA, STOPPED = 2, 5, 130
+app.add_typer(data_app, name="data")
 
 # Read when torch loads. Threads that spin while they wait make a training ten times slower as soon
 # as another process wants a core (measured: 2500 ms a step against 370); asleep, they cost nothing.
@@ -35,24 +47,14 @@ Out = Annotated[Path, typer.Option(help="Where records, pictures and the board g
 StoreDir = Annotated[
     Path | None, typer.Option("--store", help="Checkpoints and maps. [env ADBENCH_STORE]")
 ]
-Files = Annotated[list[Path] | None, typer.Option("--registry", help="One more registry file.")]
-Json = Annotated[bool, typer.Option("--json", help="For programs.")]
-Trace = Annotated[bool, typer.Option("--traceback", help="Show where an error came from.")]
 Methods = Annotated[str, typer.Option("--methods", "-m", help="Names, with commas. All if empty.")]
 Datasets = Annotated[str, typer.Option("--dataset", "-d", help="Names, with commas.")]
-Data = Annotated[Path | None, typer.Option(help="Where the data lie. [env ADBENCH_DATA]")]
-Profile = Annotated[
-    str | None, typer.Option(help="Sizes and budgets: paper (default on a GPU), tiny (on a CPU).")
-]
 Levels = Annotated[
     str | None, typer.Option(help="Noise levels to sweep, as 100,250 or 50:500:50 (both ends in).")
 ]
 Seeds = Annotated[str, typer.Option(help="Training seeds, with commas.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16")]
-Sets = Annotated[
-    list[str] | None, typer.Option("--set", help="An argument: anoddpm.steps=200 (again for more).")
-]
 Limit = Annotated[int | None, typer.Option(min=1, help="Samples per split; stamped as partial.")]
 Threshold = Annotated[str, typer.Option(help="healthy@5%, val-dice, fixed:0.1, oracle")]
 LevelRule = Annotated[str, typer.Option(help="How the level is chosen: auto, val, published")]
@@ -86,9 +88,8 @@ def run(
     traceback: Trace = False,
 ) -> None:
     """Train, sweep and judge every method on every dataset; what is there already is not redone."""
-    with _errors(traceback):
-        console = _console(err=True)
-        names = _registry(registry)
+    with errors(traceback):
+        names = read_registry(registry)
         from .executor import circumstances, execute
         from .live import Watch
         from .plan import cells
@@ -98,10 +99,10 @@ def run(
             names, methods, dataset, data, profile, levels, seeds, limit, set_, baselines,
             _protocol(threshold, level_rule, reducer, post), where.device,
         )  # fmt: skip
-        watch = Watch(console)
+        watch = Watch(console(err=True))
         watch.line(f"profile {wish.profile} on {where.device}")
         where = replace(where, every=keep_every)
-        code = execute(cells(wish, names), where, _store(store), out, watch)
+        code = execute(cells(wish, names), where, open_store(store), out, watch)
         if code == 0:
             watch.line(f"done: adbench report --out {out}")
         raise typer.Exit(code)
@@ -130,8 +131,8 @@ def plan(
     traceback: Trace = False,
 ) -> None:
     """Say what run would do: what is cached, what is not and why. Prepares data, trains nothing."""
-    with _errors(traceback):
-        names = _registry(registry)
+    with errors(traceback):
+        names = read_registry(registry)
         from .executor import circumstances
         from .foresee import foresee
         from .live import Watch
@@ -142,9 +143,9 @@ def plan(
             names, methods, dataset, data, profile, levels, seeds, limit, set_, baselines,
             _protocol(threshold, level_rule, reducer, post), where.device,
         )  # fmt: skip
-        rows = foresee(cells(wish, names), where, _store(store), Watch(_console(err=True)))
+        rows = foresee(cells(wish, names), where, open_store(store), Watch(console(err=True)))
         if json:
-            _print_json(rows)
+            print_json(rows)
             return
         for row in rows:
             typer.echo(f"{row['cell']}")
@@ -162,14 +163,14 @@ def report(
     traceback: Trace = False,
 ) -> None:
     """Show the board and write leaderboard.md, leaderboard.csv and cost.csv, from records alone."""
-    with _errors(traceback):
+    with errors(traceback):
         from .report import read_records, terminal, write
 
         records = read_records(out / "records")
         if json:
-            _print_json(records)
+            print_json(records)
             return
-        terminal(records, _console())
+        terminal(records, console())
         for path in write(records, out):
             typer.echo(str(path))
 
@@ -184,8 +185,8 @@ def list_(
     traceback: Trace = False,
 ) -> None:
     """Names that can be run."""
-    with _errors(traceback):
-        names = _registry(registry)
+    with errors(traceback):
+        names = read_registry(registry)
         rooms = ("methods", "datasets", "profiles")
         if what and what not in rooms:
             from .registry import RegistryError
@@ -197,7 +198,7 @@ def list_(
             if what in ("", room)
         }
         if json:
-            _print_json(found)
+            print_json(found)
             return
         for room, entries in found.items():
             typer.echo(room)
@@ -213,14 +214,14 @@ def info(
     traceback: Trace = False,
 ) -> None:
     """What a method or a dataset is, where it comes from and what arguments it takes."""
-    with _errors(traceback):
-        names = _registry(registry)
+    with errors(traceback):
+        names = read_registry(registry)
         entry = names.methods.get(name) or names.dataset(name)
         from .foresee import describe
 
         facts = describe(entry)
         if json:
-            _print_json(facts)
+            print_json(facts)
             return
         for key, value in facts.items():
             if isinstance(value, dict):
@@ -234,67 +235,15 @@ def info(
 @app.command()
 def doctor(store: StoreDir = None, json: Json = False, traceback: Trace = False) -> None:
     """What this machine offers and what is missing."""
-    with _errors(traceback):
+    with errors(traceback):
         from .foresee import examine
 
-        facts = examine(_store(store))
+        facts = examine(open_store(store))
         if json:
-            _print_json(facts)
+            print_json(facts)
         else:
             for key, value in facts.items():
                 typer.echo(f"{key:<22} {value}")
-
-
-@contextmanager
-def _errors(traceback: bool) -> Iterator[None]:
-    """A user's error is one line (and the list of what is bad); its kind is the exit code."""
-    try:
-        yield
-    except (typer.Exit, typer.Abort):
-        raise
-    except KeyboardInterrupt:
-        typer.echo("interrupted; the same command goes on", err=True)
-        raise typer.Exit(STOPPED) from None
-    except Exception as error:
-        if traceback:
-            raise
-        typer.echo(f"error: {error or type(error).__name__}", err=True)
-        raise typer.Exit(_exit_code(error)) from None
-
-
-def _exit_code(error: Exception) -> int:
-    """5 for data, 2 for the rest: by name, so that nothing heavy is imported for it."""
-    return NO_DATA if type(error).__name__ == "DataError" else USAGE
-
-
-def _console(err: bool = False) -> Any:
-    from rich.console import Console
-
-    return Console(stderr=err)
-
-
-def _print_json(value: object) -> None:
-    import json
-
-    typer.echo(json.dumps(value, indent=1, default=str))
-
-
-def _registry(files: list[Path] | None) -> Registry:
-    from .registry import Registry
-
-    return Registry.read(*(files or []))
-
-
-def _store(folder: Path | None) -> Store:
-    from .store import Store
-
-    if folder is None and (named := os.environ.get("ADBENCH_STORE")):
-        folder = Path(named)
-    if folder is None:
-        from platformdirs import user_cache_path
-
-        folder = user_cache_path("adbench") / "store"
-    return Store(folder)
 
 
 def _protocol(threshold: str, level: str, reducer: str, post: str) -> Any:
@@ -318,18 +267,18 @@ def _wish(
     protocol: Any,
     device: str,
 ) -> Wish:
-    from .plan import Wish, numbers, settings
+    from .plan import Wish, numbers, settings, usual_profile
 
     names = _split(methods) or [n for n, e in registry.methods.items() if not e.baseline]
     overrides = settings(sets or [])
     for name in _split(datasets):
         entry = registry.dataset(name)
-        if data is not None and "root" in entry.arguments():
+        if data is not None and "root" in entry.parameters():
             overrides.setdefault(name, {})["root"] = str(data)
     return Wish(
         methods=names,
         datasets=_split(datasets),
-        profile=profile or ("paper" if device.startswith("cuda") else "tiny"),
+        profile=profile or usual_profile(device),
         protocol=protocol,
         seeds=numbers(seeds, "--seeds"),
         levels=tuple(numbers(levels, "--levels", 1, 1000)) if levels else None,

@@ -6,7 +6,7 @@ import itertools
 import json
 import signal
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -52,15 +52,13 @@ def execute(cells: Sequence[Cell], run: Run, store: Store, out: Path, watch: Wat
         for _, group in itertools.groupby(cells, key=lambda c: (c.dataset.name, c.limit)):
             group = list(group)
             try:
-                dataset = prepared(group[0], watch)
+                dataset = prepared(group[0], watch, stop)
             except DataError as error:
                 watch.failed(group[0].dataset.name, str(error))
                 code = NO_DATA
                 continue
             except KeyboardInterrupt:
-                watch.line(
-                    "interrupted: nothing of this dataset was kept; the same command goes on"
-                )
+                watch.line("interrupted: what is prepared is kept; the same command goes on")
                 return STOPPED
             for cell in group:
                 try:
@@ -74,10 +72,17 @@ def execute(cells: Sequence[Cell], run: Run, store: Store, out: Path, watch: Wat
     return code
 
 
-def prepared(cell: Cell, watch: Watch) -> Dataset:
+def prepared(cell: Cell, watch: Watch, stop: Callable[[], bool] = bool) -> Dataset:
+    """The cell's dataset, ready. Raises KeyboardInterrupt when asked to stop meanwhile."""
     dataset: Dataset = cell.dataset.load()(**cell.dataset_args)
     with watch.step(f"prepare {cell.dataset.name}") as progress:
-        dataset.prepare(progress)
+
+        def told(what: str, done: int, total: int) -> None:
+            progress(what, done, total)
+            if stop():
+                raise KeyboardInterrupt
+
+        dataset.prepare(told)
     return dataset
 
 

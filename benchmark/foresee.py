@@ -63,7 +63,7 @@ def examine(store: Store) -> dict[str, str]:
     """This machine: versions, devices, disk, and what optional parts are missing."""
     import torch
 
-    from ..datasets.prepared import cache_root
+    from ..datasets.digests import cache_root
 
     facts = {"python": platform.python_version(), "processors": str(torch.get_num_threads())}
     for name in LIBRARIES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,45 +12,61 @@ from torch import Tensor
 
 from .pictures import Shown, sheet
 from .plan import Cell
+from .stitch import Wholes, truths
 
 SIZE = 6
 """Samples in a gallery; their reconstructions are kept with the maps."""
 
 
 def gallery(split: Any) -> list[int]:
-    """Up to SIZE samples to show: abnormal ones of as many strata as there are, one normal."""
+    """The samples of up to SIZE whole images to show: abnormal ones of as many strata as there
+    are, one normal."""
+    samples = truths(split)
+    wholes = Wholes(samples)
     by_stratum: dict[str, int] = {}
-    for i in range(len(split)):
-        sample = split[i]
+    for whole, sample in enumerate(wholes.first(samples)):
         stratum = "normal" if not sample.label else "/".join(
-            sample.tags[k] for k in sorted(sample.tags) if k in ("lesion", "size")
+            sample.tags[k] for k in sorted(sample.tags) if k in ("lesion", "size", "defect")
         )  # fmt: skip
-        by_stratum.setdefault(stratum, i)
+        by_stratum.setdefault(stratum, whole)
     abnormal = [i for stratum, i in sorted(by_stratum.items()) if stratum != "normal"]
     step = max(1, len(abnormal) / (SIZE - 1))
-    chosen = [abnormal[int(k * step)] for k in range(min(SIZE - 1, len(abnormal)))]
-    return sorted({*chosen, *([by_stratum["normal"]] if "normal" in by_stratum else [])})
+    chosen = {abnormal[int(k * step)] for k in range(min(SIZE - 1, len(abnormal)))}
+    chosen |= {by_stratum["normal"]} if "normal" in by_stratum else set()
+    return sorted(i for whole in chosen for i in wholes.members[whole])
 
 
 def draw(cell: Cell, split: Any, maps: Path, level: int, path: Path) -> None:
     """A picture of the gallery at one level: input, reconstruction, map, truth."""
-    rows = []
     with h5py.File(maps, "r") as file:
         at = array(file, "levels").tolist().index(level)
-        for k, i in enumerate(array(file, "gallery").tolist()):
-            sample = split[i]
-            rows.append(
-                Shown(
-                    key=sample.key,
-                    x=sample.x.numpy(),
-                    reconstruction=_at(file, "reconstruction", at, k),
-                    map=_at(file, "map", at, i),
-                    mask=_numpy(sample.mask),
-                    roi=_numpy(sample.roi),
-                    twin=_numpy(sample.twin),
-                    caption=" ".join(f"{v}" for v in sample.tags.values()),
-                )
+        shown = array(file, "gallery").tolist()
+        samples = [split[i] for i in shown]
+        wholes = Wholes(samples)
+
+        def put(whole: int, values: Sequence[np.ndarray | None]) -> np.ndarray | None:
+            """The whole image of what its samples have, if they have it."""
+            mine = [values[k] for k in wholes.members[whole]]
+            there = [value for value in mine if value is not None]
+            return wholes.join(whole, there) if len(there) == len(mine) else None
+
+        x = [sample.x.numpy() for sample in samples]
+        made = [_at(file, "reconstruction", at, k) for k in range(len(shown))]
+        heat = [_at(file, "map", at, i) for i in shown]
+        truth = [[_numpy(t) for t in (s.mask, s.roi, s.twin)] for s in samples]
+        rows = [
+            Shown(
+                key=key,
+                x=wholes.join(whole, [x[k] for k in wholes.members[whole]]),
+                reconstruction=put(whole, made),
+                map=put(whole, heat),
+                mask=put(whole, [t[0] for t in truth]),
+                roi=put(whole, [t[1] for t in truth]),
+                twin=put(whole, [t[2] for t in truth]),
+                caption=" ".join(samples[wholes.members[whole][0]].tags.values()),
             )
+            for whole, key in enumerate(wholes.keys)
+        ]
     title = f"{cell.method.label} on {cell.dataset.name}, profile {cell.profile}"
     sheet(path, rows, title=title + (f", level {level}" if level else ""))
 

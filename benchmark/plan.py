@@ -61,6 +61,11 @@ class Wish:
     baselines: bool = True
 
 
+def usual_profile(device: str) -> str:
+    """The profile where none is asked for: the papers' sizes want a GPU."""
+    return "paper" if device.startswith("cuda") else "tiny"
+
+
 def cells(wish: Wish, registry: Registry) -> list[Cell]:
     """One cell per dataset, method and seed, the cheap baselines first.
 
@@ -69,17 +74,15 @@ def cells(wish: Wish, registry: Registry) -> list[Cell]:
     names = [*wish.methods]
     if wish.baselines:
         names = [n for n, e in registry.methods.items() if e.baseline and n not in names] + names
-    for name in wish.overrides:
-        if name not in names and name not in wish.datasets:
-            raise RegistryError(f"--set names {name!r}, which is not part of this run")
+    overrides = spread(wish.overrides, names, wish.datasets, registry)
     profile = registry.profile(wish.profile)
     entries = [registry.method(name) for name in dict.fromkeys(names)]
     made = []
     for dataset_name in wish.datasets:
         dataset = registry.dataset(dataset_name)
-        data_args = dataset.arguments(wish.profile, wish.overrides.get(dataset_name, {}))
+        data_args = dataset.arguments(wish.profile, overrides.get(dataset_name, {}))
         for method in entries:
-            args = method.arguments(wish.profile, wish.overrides.get(method.name, {}))
+            args = method.arguments(wish.profile, overrides.get(method.name, {}))
             levels = wish.levels or profile.levels(method.name)
             for seed in wish.seeds:
                 made.append(
@@ -95,6 +98,33 @@ def cells(wish: Wish, registry: Registry) -> list[Cell]:
                         wish.limit,
                     )
                 )
+    return made
+
+
+def spread(
+    overrides: Mapping[str, Mapping[str, Any]],
+    methods: Sequence[str],
+    datasets: Sequence[str],
+    registry: Registry,
+) -> dict[str, dict[str, Any]]:
+    """The arguments asked for, by the names of this run. "mvtec" speaks for "mvtec/hazelnut", and
+    no name for everything that takes the argument.
+
+    Raises RegistryError on a name that is not part of the run, or an argument nothing takes.
+    """
+    entries = {name: registry.method(name) for name in methods}
+    entries |= {name: registry.dataset(name) for name in datasets}
+    made: dict[str, dict[str, Any]] = {name: {} for name in entries}
+    for given in sorted(overrides, key=len):  # what is said more precisely wins
+        mine = [name for name in entries if given in (name, name.partition("/")[0])]
+        if given and not mine:
+            raise RegistryError(f"--set names {given!r}, which is not part of this run")
+        for key, value in overrides[given].items():
+            takers = mine or [n for n, entry in entries.items() if key in entry.parameters()]
+            if not takers:
+                raise RegistryError(f"--set {key}=…: nothing in this run takes {key!r}")
+            for name in takers:
+                made[name][key] = value
     return made
 
 
@@ -117,12 +147,17 @@ def data_identity(
 
 
 def split_of(dataset: Dataset, part: str, limit: int | None, labelled: bool = False) -> Any:
-    """A split by name, its first `limit` samples if limited."""
+    """A split by name, `limit` of its samples if limited; of tiled images, as many whole ones."""
     split = dataset.train(labelled=labelled) if part == "train" else getattr(dataset, part)()
     if limit is None or len(split) <= limit:
         return split
-    step = len(split) / limit  # spread, so that both kinds stay in
-    return [split[int(i * step)] for i in range(limit)]
+    if split[0].tile is None:
+        step = len(split) / limit  # spread, so that both kinds stay in
+        return [split[int(i * step)] for i in range(limit)]
+    tiles = [sample.tile for sample in map(split.__getitem__, range(len(split)))]
+    wholes = list(dict.fromkeys(tile.whole for tile in tiles if tile))
+    kept = {wholes[int(i * max(1, len(wholes) / limit))] for i in range(min(limit, len(wholes)))}
+    return [split[i] for i, tile in enumerate(tiles) if tile and tile.whole in kept]
 
 
 def train_identity(cell: Cell, dataset: Dataset, cls: Any, code: str, dtype: str) -> dict[str, Any]:
@@ -182,15 +217,16 @@ def numbers(text: str, option: str, low: int = 0, high: int = 2**31) -> list[int
 
 
 def settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """{"anoddpm": {"steps": 200}} from ["anoddpm.steps=200"]; values are read as YAML."""
+    """{"anoddpm": {"steps": 200}} from ["anoddpm.steps=200"], {"": {"size": 64}} from ["size=64"];
+    values are read as YAML."""
     import yaml
 
     found: dict[str, dict[str, Any]] = {}
     for text in texts:
         target, equals, value = text.partition("=")
         name, dot, key = target.rpartition(".")
-        if not (equals and dot and name and key):
-            raise WishError(f"--set takes NAME.ARGUMENT=VALUE, not {text!r}")
+        if not (equals and key and bool(name) == bool(dot)):
+            raise WishError(f"--set takes NAME.ARGUMENT=VALUE or ARGUMENT=VALUE, not {text!r}")
         try:
             found.setdefault(name, {})[key] = yaml.safe_load(value)
         except yaml.YAMLError:

@@ -24,6 +24,7 @@ from .gallery import array, draw, stored
 from .judge import Seen, judge
 from .plan import PARTS, Cell, data_identity, levels_of, maps_identity, split_of, train_identity
 from .stages import Tell, fit, look, recall
+from .stitch import Stitched, Wholes, truths
 from .store import Artefact, Store, canonical_json
 
 JUDGED_BY = ("judge", "metrics", "protocol", "stats")
@@ -167,20 +168,24 @@ def headline(
 
 
 def seen(split: Any, path: Path) -> Seen:
-    """A split as a method saw it: the truth beside what was stored. Maps stay on disk."""
-    samples = [split[i] for i in range(len(split))]
+    """A split as a method saw it, tiles put together: the truth beside what was stored. Maps stay
+    on disk."""
+    samples = truths(split)
     file = h5py.File(path, "r")
-    masks, rois = [s.mask for s in samples], [s.roi for s in samples]
+    wholes = Wholes(samples)
+    score = array(file, "score") if samples else np.zeros((len(array(file, "levels")), 0))
+    maps = stored(file, "map") if "map" in file else None
+    label = np.array([s.label for s in samples], dtype=bool)
     return Seen(
-        keys=[s.key for s in samples],
-        groups=[s.group for s in samples],
-        label=np.array([s.label for s in samples], dtype=bool),
-        mask=_stacked(masks),
-        roi=_stacked(rois),
+        keys=wholes.keys,
+        groups=wholes.first([s.group for s in samples]),
+        label=wholes.most(label) if samples else label,
+        mask=_whole(wholes, [s.mask for s in samples]),
+        roi=_whole(wholes, [s.roi for s in samples]),
         spacing=samples[0].spacing if samples else None,
-        tags=[dict(s.tags) for s in samples],
-        score=array(file, "score"),
-        map=stored(file, "map") if "map" in file else None,
+        tags=wholes.first([dict(s.tags) for s in samples]),
+        score=wholes.most(score) if wholes.tiled else score,
+        map=Stitched(maps, wholes) if maps is not None and wholes.tiled else maps,
     )
 
 
@@ -202,10 +207,13 @@ def _cost(weights: Artefact, maps: Mapping[str, Artefact]) -> dict[str, float]:
     }
 
 
-def _stacked(tensors: list[Tensor | None]) -> np.ndarray | None:
-    """(N, *S), or None where any is missing."""
-    whole = [t.numpy() for t in tensors if t is not None]
-    return np.stack(whole) if whole and len(whole) == len(tensors) else None
+def _whole(wholes: Wholes, tensors: list[Tensor | None]) -> np.ndarray | None:
+    """(W, *S), or None where any is missing."""
+    parts = [t.numpy() for t in tensors if t is not None]
+    if not parts or len(parts) < len(tensors):
+        return None
+    members = enumerate(wholes.members)
+    return np.stack([wholes.join(whole, [parts[i] for i in mine]) for whole, mine in members])
 
 
 def _identity_args(cell: Cell, dataset: Dataset | None) -> dict[str, Any]:

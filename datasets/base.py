@@ -43,6 +43,18 @@ class Spec:
     masks: bool = True
 
 
+class Tile(NamedTuple):
+    """Where in a larger image a sample was cut from; maps of tiles are joined before judging.
+
+    whole: key of the larger image       at: first index along each axis of S
+    extent: the larger image's own S
+    """
+
+    whole: str
+    at: tuple[int, ...]
+    extent: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Sample:
     """One signal, image or volume, and the truth about it.
@@ -56,6 +68,7 @@ class Sample:
     spacing: mm per step along each axis of S; None where unknown
     tags: strata it belongs to, such as {"lesion": "stroke", "contrast": "0.6"}
     twin: (C, *S), what x would be had it no anomaly; only made-up data knows it
+    tile: where it was cut from, if it is a part of a larger image
     """
 
     x: Tensor
@@ -67,6 +80,7 @@ class Sample:
     spacing: tuple[float, ...] | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     twin: Tensor | None = None
+    tile: Tile | None = None
 
 
 class Split(Protocol):
@@ -93,8 +107,8 @@ def manifest(split: Split) -> list[Entry]:
 
 
 def content_hash(sample: Sample) -> str:
-    """Hex digest of a sample's values: x, label, mask, roi, spacing, tags. Not of its twin, which
-    no method and no metric of detection looks at."""
+    """Hex digest of a sample's values: x, label, mask, roi, spacing, tags, tile. Not of its
+    twin, which no method and no metric of detection looks at."""
     digest = hashlib.blake2b(digest_size=16)
     for part in (sample.x, sample.mask, sample.roi):
         if part is None:
@@ -104,6 +118,8 @@ def content_hash(sample: Sample) -> str:
             digest.update(f"{array.dtype.str}{array.shape}".encode() + array.tobytes())
     rest = (bool(sample.label), sample.spacing, sorted(sample.tags.items()))
     digest.update(repr(rest).encode())
+    if sample.tile is not None:
+        digest.update(repr(tuple(sample.tile)).encode())
     return digest.hexdigest()
 
 
@@ -140,6 +156,20 @@ def silent(what: str, done: int, total: int) -> None:
     """Progress that nobody watches."""
 
 
+@dataclass(frozen=True)
+class Findings:
+    """What looking at all of a dataset brought to light.
+
+    problems: what keeps it from being used, one line each; bad: how many cases they are in
+    notes: what the user should know. samples: how many in each part
+    """
+
+    problems: Sequence[str]
+    notes: Sequence[str]
+    samples: Mapping[str, int]
+    bad: int = 0
+
+
 class Dataset(ABC):
     """Four splits that share no group. Constructing one reads nothing; `prepare` makes it ready.
 
@@ -161,6 +191,23 @@ class Dataset(ABC):
         Raises DataError that lists every bad case; nothing is kept then.
         """
         return None
+
+    def verify(self, progress: Progress = silent) -> Findings:
+        """Look at everything there is to its last byte, and list all that is wrong with it."""
+        self.prepare(progress)
+        parts = {"train": self.train(), "held_out": self.held_out()}
+        parts |= {"val": self.val(), "test": self.test()}
+        problems = []
+        for part, split in parts.items():
+            for i in range(len(split)):
+                try:
+                    if not bool(split[i].x.isfinite().all()):
+                        problems.append(f"sample {split[i].key!r} holds NaN or inf")
+                except DataError as error:
+                    problems.append(error.summary)
+                progress(f"looking at {part}", i + 1, len(split))
+        counts = {part: len(split) for part, split in parts.items()}
+        return Findings(problems, (), counts, len(problems))
 
     @abstractmethod
     def train(self, *, labelled: bool = False) -> Split:

@@ -30,8 +30,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .base import DataError, Dataset, Progress, Sample, Spec, Split, silent
+from .digests import file_digests
 from .nifti import Volume, read_labels, read_volume
-from .prepared import Writer, file_digests, joined, prepare_once, read_part
+from .prepared import joined, prepare_once, read_part
+from .writer import Writer
 
 NATIVE = 240  # voxels along both in-plane axes, in every release
 MODALITIES = ("t1", "t1ce", "t2", "flair")

@@ -19,11 +19,12 @@ import numpy as np
 import torch
 
 from .base import DataError, Dataset, Progress, Sample, Spec, Split, silent
-from .prepared import Writer, joined, prepare_once, read_part
+from .prepared import joined, prepare_once, read_part
 from .synthbrain_asset import ASSET
 from .synthbrain_lesions import SIZES, Plan
 from .synthbrain_render import MODALITIES
 from .synthbrain_subject import FEWEST, NORMS, Person, View, person
+from .writer import Writer
 
 FIELD = 216.0  # mm, of view along y and x
 

@@ -55,7 +55,8 @@ def imports(source: str, room: str) -> Iterator[Import]:
 
 
 def plugins(sources: dict[str, str], base: str) -> set[str]:
-    """The modules that define a class deriving, in however many steps, from `base`."""
+    """The modules that define a class deriving, in however many steps, from `base`; an abstract
+    one between (it leaves methods to those that derive from it) makes no plugin."""
     known, found, before = {base}, set[str](), -1
     while len(known) != before:
         before = len(known)
@@ -66,8 +67,20 @@ def plugins(sources: dict[str, str], base: str) -> set[str]:
                     for part in node.bases
                 }:
                     known.add(node.name)
-                    found.add(name)
+                    if not abstract(node):
+                        found.add(name)
     return found
+
+
+def abstract(node: ast.ClassDef) -> bool:
+    """Whether a class says that it is a part of one: by an abstract method, or by its own words."""
+    marked = [
+        getattr(mark, "id", getattr(mark, "attr", ""))
+        for part in node.body
+        if isinstance(part, ast.FunctionDef)
+        for mark in part.decorator_list
+    ]
+    return "abstractmethod" in marked or any(getattr(b, "id", "") == "ABC" for b in node.bases)
 
 
 def wrong(source: str, room: str, plugin_modules: dict[str, set[str]]) -> list[str]:
@@ -108,6 +121,9 @@ def test_plugins_are_found(plugin_modules: dict[str, set[str]]) -> None:
         assert "base" not in modules
     sources = {"a": "class A(base.Dataset): ...", "b": "class B(A): ...", "c": "class C: ..."}
     assert plugins(sources, "Dataset") == {"a", "b"}
+    between = "class P(Dataset):\n    @abstractmethod\n    def f(self): ..."
+    assert plugins({"p": between, "q": "class Q(P): ..."}, "Dataset") == {"q"}
+    assert plugins({"p": "class P(Dataset, ABC): ...", "q": "class Q(P): ..."}, "Dataset") == {"q"}
 
 
 @pytest.mark.parametrize(

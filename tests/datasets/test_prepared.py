@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
+import itertools
 import json
 import multiprocessing
 import os
 import time
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +22,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adbench.datasets.base import DataError, Sample, Spec, content_hash, manifest
-from adbench.datasets.prepared import (
-    Prepared,
-    Writer,
-    cache_root,
-    file_digests,
-    find_prepared,
-    joined,
-    prepare_once,
-    read_part,
-)
+from adbench.datasets.digests import cache_root, file_digests
+from adbench.datasets.prepared import Prepared, find_prepared, joined, prepare_once, read_part
+from adbench.datasets.writer import Writer
 
 pytestmark = pytest.mark.usefixtures("cache")
 SPEC = Spec(channels=2, shape=(5, 4))
@@ -184,6 +180,91 @@ def test_a_killed_process_leaves_nothing_that_is_taken_for_whole(cache):
         path = write({"test": [sample(2)]})
     assert read_part(path, "test")[0].key == sample(2).key
     assert sorted(p.suffix for p in cache.iterdir() if p.suffix != ".lock") == [".h5"]
+
+
+UNITS = range(6)
+EXAMPLES = itertools.count()
+
+
+def patient(number: int) -> list[Sample]:
+    """The samples of one unit, two splits in turn."""
+    return [
+        replace(sample(10 * number + i, "mask twin"), key=f"p{number}/{i}", group=f"p{number}")
+        for i in range(3)
+    ]
+
+
+def make_units(writer: Writer, *, stop_before: int | None = None, made: list[int]) -> None:
+    for number in UNITS:
+        if writer.has(f"p{number}"):
+            continue
+        for index, one in enumerate(patient(number)):
+            writer.add(("train", "test")[number % 2], one)
+            if stop_before == number and index == 1:
+                raise KeyboardInterrupt
+        writer.keep(f"p{number}")
+        made.append(number)
+
+
+@settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(st.sampled_from(UNITS), max_size=3), st.sampled_from([1, 300, 10**9]))
+def test_an_interrupted_preparation_goes_on_behind_its_last_whole_unit(stops, shard):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("adbench.datasets.writer.SHARD", shard)
+        who = {**WHO, "stops": stops, "shard": shard}
+        made: list[int] = []
+        for stop in stops:
+            with contextlib.suppress(KeyboardInterrupt):
+                prepare_once(
+                    "toy", who, partial(make_units, stop_before=stop, made=made), spec=SPEC
+                )
+        path = prepare_once("toy", who, partial(make_units, made=made), spec=SPEC)
+    assert made == list(UNITS)  # each once, whatever was interrupted
+    for part, numbers in (("train", UNITS[::2]), ("test", UNITS[1::2])):
+        want = [one for number in numbers for one in patient(number)]
+        read = read_part(path, part)
+        assert all(alike(a, b) for a, b in zip(want, read, strict=True))
+        assert [e.content for e in read.manifest()] == [content_hash(s) for s in want]
+    assert sorted(p.suffix for p in path.parent.iterdir() if path.stem in p.name) == [
+        ".h5",
+        ".lock",
+    ]
+
+
+def test_a_killed_preparation_goes_on_and_a_spoilt_shard_is_made_again(cache, monkeypatch):
+    monkeypatch.setattr("adbench.datasets.writer.SHARD", 1)
+
+    def make(writer: Writer) -> None:
+        for number in UNITS[:4]:
+            for one in patient(number):
+                writer.add("test", one)
+            writer.keep(f"p{number}")
+        writer.add("test", patient(4)[0])
+        os._exit(9)
+
+    process = fork.Process(target=prepare_once, args=("toy", WHO, make), kwargs={"spec": SPEC})
+    process.start()
+    process.join()
+    shards = sorted(next(cache.glob("*.parts")).glob("*.h5"))
+    assert len(shards) == 4
+    shards[2].write_bytes(shards[2].read_bytes()[:-300])
+    made: list[int] = []
+    path = prepare_once("toy", WHO, partial(make_units, made=made), spec=SPEC)
+    assert made == [2, 3, 4, 5]
+    assert len(read_part(path, "test")) == 6 + 6 and len(read_part(path, "train")) == 2 * 3
+
+
+def test_a_leak_is_let_through_only_where_it_is_asked_for():
+    def make(writer: Writer) -> None:
+        writer.add("train", sample(1))
+        writer.add("test", replace(sample(2), group=sample(1).group))
+
+    with pytest.raises(DataError, match="stands in two splits"):
+        prepare_once("toy", WHO, make, spec=SPEC)
+    path = prepare_once("toy", WHO, make, spec=SPEC, leaky=True)
+    assert read_part(path, "train")[0].group == read_part(path, "test")[0].group
 
 
 def test_of_several_processes_one_makes_and_the_others_wait(tmp_path):

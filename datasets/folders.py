@@ -1,0 +1,41 @@
+"""Looking through folders without stumbling over what other programs leave there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+JUNK = re.compile(r"\._.*|\.DS_Store|Thumbs\.db|desktop\.ini|\.ipynb_checkpoints|__MACOSX")
+
+
+def entries(folder: Path) -> list[Path]:
+    """What lies in a folder, by name, without what other programs leave there."""
+    return [path for path in sorted(folder.iterdir()) if not JUNK.fullmatch(path.name)]
+
+
+def below(folder: Path, suffixes: Sequence[str], depth: int = 8) -> Iterator[Path]:
+    """Files below a folder whose names end in one of the suffixes (whatever their case)."""
+    for path in entries(folder):
+        if path.is_dir():
+            if depth:
+                yield from below(path, suffixes, depth - 1)
+        elif path.name.lower().endswith(tuple(suffixes)):
+            yield path
+
+
+def clashes(paths: Iterable[Path], root: Path) -> list[str]:
+    """Names that some file systems cannot tell apart or cannot hold, as problems."""
+    seen: dict[str, str] = {}
+    problems = []
+    for path in paths:
+        name = path.relative_to(root).as_posix()
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            problems.append(f"{name!a} is no UTF-8 name: rename it")
+            continue
+        first = seen.setdefault(name.casefold(), name)
+        if first != name:
+            problems.append(f"{name} and {first} differ in upper and lower case only: rename one")
+    return problems

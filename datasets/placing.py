@@ -1,0 +1,82 @@
+"""Cases, and which split each is in: by group, in an order that only seed and names decide."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is read together.
+
+    name: unique in the dataset, the same wherever the data lie; its samples' keys begin with it
+    group: what must not be torn apart (patient, recording)
+    files: by role ("image", "mask", "t1"); what they hold is part of the dataset's identity
+    pool: the published set that it lies in ("train", "test"), or "" where nothing is published
+    label: whether it is abnormal, where that is known before it is read
+    extra: what else reading it needs; plain JSON, and part of the identity
+    """
+
+    name: str
+    group: str
+    files: Mapping[str, Path]
+    pool: str = ""
+    label: bool | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def shares(fractions: Sequence[float], count: int) -> list[float]:
+    """The fractions, if they are `count` of them, sum to 1, and the first is not 0."""
+    fine = len(fractions) == count and min(fractions) >= 0 and abs(sum(fractions) - 1) < 1e-6
+    if not fine or not fractions[0]:
+        raise ValueError(f"fractions are {count} numbers that sum to 1, not {list(fractions)}")
+    return [float(fraction) for fraction in fractions]
+
+
+def deal(groups: Iterable[str], share: Mapping[str, float], seed: int) -> dict[str, str]:
+    """Which split each group is in: in an order that only seed and names decide.
+
+    share: of the groups, by split, summing to 1; the first split takes what rounding leaves.
+    Every split gets a group as long as there are any, in the order of `share`.
+    """
+    order = sorted(set(groups), key=lambda name: sha256(f"{seed}\0{name}".encode()).digest())
+    share = {split: part for split, part in share.items() if part > 0}
+    first, *others = list(share)[: len(order)] or [""]
+    counts = {split: max(1, round(share[split] * len(order))) for split in others}
+    while sum(counts.values()) >= len(order) > 0 and counts:
+        largest = max(counts, key=lambda split: counts[split])
+        counts[largest] -= 1
+    rest = len(order) - sum(counts.values())
+    splits = [first] * rest + [split for split, count in counts.items() for _ in range(count)]
+    return dict(zip(order, splits, strict=True))
+
+
+def placed(
+    cases: Sequence[Case], pools: Mapping[str, Mapping[str, float]], seed: int
+) -> dict[str, str]:
+    """The split of every case: the groups of each pool dealt by that pool's shares.
+
+    Groups with a normal case, or one whose label is not known, are dealt apart from those with
+    abnormal cases only, so that both kinds reach every split.
+    """
+    found: dict[str, str] = {}
+    for pool, share in pools.items():
+        mine = [case for case in cases if case.pool == pool]
+        normal = {case.group for case in mine if not case.label}
+        dealt = deal(normal, share, seed) | deal({c.group for c in mine} - normal, share, seed)
+        found |= {case.name: dealt[case.group] for case in mine}
+    return found
+
+
+def overlap(cases: Iterable[Case], split_of: Mapping[str, str]) -> dict[str, set[str]]:
+    """The groups that stand in several splits, and in which."""
+    splits: dict[str, set[str]] = defaultdict(set)
+    for case in cases:
+        if case.name in split_of:
+            splits[case.group].add(split_of[case.name])
+    return {group: found for group, found in splits.items() if len(found) > 1}
