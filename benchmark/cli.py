@@ -216,7 +216,7 @@ def info(
     """What a method or a dataset is, where it comes from and what arguments it takes."""
     with errors(traceback):
         names = read_registry(registry)
-        entry = names.methods.get(name) or names.dataset(name)
+        entry = names.entry(name)
         from .foresee import describe
 
         facts = describe(entry)
@@ -228,6 +228,8 @@ def info(
                 typer.echo(f"{key}:")
                 for inner, default in value.items():
                     typer.echo(f"  {inner} = {default}")
+            elif "\n" in str(value):
+                typer.echo(f"{key}:\n  " + str(value).strip().replace("\n", "\n  "))
             else:
                 typer.echo(f"{key}: {value}")
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import platform
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -54,8 +56,12 @@ def describe(entry: Entry) -> dict[str, Any]:
             "noise levels": ", ".join(map(str, cls.levels)),
             "published level": cls.published,
         }
+    elif "root" in entry.parameters():
+        facts["prepare"] = f"adbench data prepare {entry.name} --data <root>; then verify, audit"
     facts["from"] = f"{entry.where} ({entry.origin})"
     facts["arguments"] = entry.arguments(None, {})
+    said = [inspect.getdoc(sys.modules[cls.__module__]), cls.__dict__.get("__doc__")]
+    facts["in full"] = "\n\n".join(inspect.cleandoc(text) for text in said if text)
     return facts
 
 

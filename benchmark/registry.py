@@ -30,7 +30,7 @@ PATH = Path(__file__).parents[1] / "registry.yaml"
 ROOMS = {"methods": "method", "datasets": "dataset"}
 PROFILE_KEYS = {"about", "levels", *ROOMS}
 ENTRY_KEYS = {"class", "label", "about", "paper", "args", "replace"}
-EXTRA_KEYS = {"methods": {"baseline"}, "datasets": {"licence", "where", "tree"}}
+EXTRA_KEYS = {"methods": {"baseline"}, "datasets": {"licence", "where", "tree", "counts"}}
 
 FOLDER = "adbench_folder_"
 """Modules of a plugin that is a file live in a package of this name and a hash of their folder."""
@@ -46,7 +46,7 @@ class Entry:
 
     where: module:Class in its room; package.module:Class anywhere; or file.py:Class
     origin: the file or the package that names it
-    extra: what only people read: licence, where to get the data, which files are expected
+    extra: what only people read: licence, where to get the data, which files are expected, counts
     """
 
     name: str
@@ -209,6 +209,13 @@ class Registry:
         entry = _look(self.datasets, base, "dataset")
         return replace(entry, name=name, category=category) if slash else entry
 
+    def entry(self, name: str) -> Entry:
+        """A method or a dataset."""
+        base = name.partition("/")[0]
+        if name not in self.methods and base not in self.datasets:
+            _look({**self.methods, **self.datasets}, name, "method or dataset")
+        return self.methods.get(name) or self.dataset(name)
+
     def profile(self, name: str) -> Profile:
         return _look(self.profiles, name, "profile")
 
@@ -285,7 +292,7 @@ def _entry(name: str, room: str, row: Any, origin: str, folder: Path) -> Entry:
         about=row.get("about", ""),
         paper=str(row.get("paper", "")),
         baseline=row.get("baseline", False),
-        extra={key: row[key] for key in ("licence", "where", "tree") if key in row},
+        extra={key: row[key] for key in ("licence", "where", "tree", "counts") if key in row},
     )
 
 
@@ -327,7 +334,8 @@ def _mapping(raw: Any, at: str, known: Iterable[str] | None = None) -> dict[str,
 def _look(names: Mapping[str, Any], name: str, kind: str) -> Any:
     if name not in names:
         raise RegistryError(
-            f"unknown {kind} {name!r}{_perhaps(name, names)} (adbench list {kind}s)"
+            f"unknown {kind} {name!r}{_perhaps(name, names)} "
+            f"(adbench list{'' if ' ' in kind else f' {kind}s'})"
         )
     return names[name]
 

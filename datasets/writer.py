@@ -145,7 +145,7 @@ class Writer:
                 raise DataError(f"the {name} of {key!r} has shape {tuple(value.shape)}, not {S}")
         if sample.twin is not None and sample.twin.shape != x.shape:
             raise DataError(f"the twin of {key!r} has another shape than its x")
-        if not bool(x.isfinite().all()):
+        if not np.isfinite(x.numpy()).all():  # torch would wake its threads for this
             raise DataError(f"sample {key!r} holds NaN or inf")
         if key in self._keys:
             raise DataError(f"two samples have the key {key!r}")
@@ -162,6 +162,7 @@ class Shard:
         self.path, self.units, self.size = path, list[str](), 0
         self._began, self._whole = time.monotonic(), dict[str, int]()
         self._file = h5py.File(path, "w", libver=LIBVER)
+        self._growing = Growing(self._file)
         self._rows: dict[str, list[dict[str, object]]] = {}
 
     def add(self, part: str, sample: Sample) -> None:
@@ -169,7 +170,7 @@ class Shard:
         values = {name: getattr(sample, name) for name in VALUES}
         held = {name: value.numpy() for name, value in values.items() if value is not None}
         for name, value in held.items():
-            append(self._file, f"{part}/{name}", len(rows), value)
+            self._growing.put(f"{part}/{name}", len(rows), value)
             self.size += value.nbytes
         content = content_hash(sample)
         bare = content if sample.mask is None else content_hash(replace(sample, mask=None))
@@ -222,29 +223,32 @@ def tables(
         write_text(file, f"{part}/table", json.dumps(table))
 
 
-def append(file: h5py.File, name: str, index: int, value: np.ndarray) -> None:
-    """Put a value at `index` of a dataset that grows; samples that lack it cost no space."""
-    flags = value.dtype == np.bool_
-    stored = _grown(file, name, index, value.shape, np.uint8 if flags else np.float32)
-    stored[index] = value.view(np.uint8) if flags else value
+class Growing:
+    """Datasets of a file that grow by a sample at a time; samples that lack one cost no space."""
 
+    def __init__(self, file: h5py.File) -> None:
+        self._file = file
+        self._stored: dict[str, h5py.Dataset] = {}
 
-def _grown(
-    file: h5py.File, name: str, index: int, shape: tuple[int, ...], kind: object
-) -> h5py.Dataset:
-    if name not in file:
-        file.create_dataset(
-            name,
-            shape=(0, *shape),
-            maxshape=(None, *shape),
-            chunks=(1, *shape),
-            dtype=kind,
-            compression="lzf" if kind == np.uint8 else None,
-            fletcher32=True,
-        )
-    stored = dataset(file, name)
-    stored.resize(index + 1, axis=0)
-    return stored
+    def put(self, name: str, index: int, value: np.ndarray) -> None:
+        flags = value.dtype == np.bool_
+        stored = self.grown(name, index, value.shape, np.uint8 if flags else np.float32)
+        stored[index] = value.view(np.uint8) if flags else value
+
+    def grown(self, name: str, index: int, shape: tuple[int, ...], kind: object) -> h5py.Dataset:
+        """The dataset, with room at `index`."""
+        if name not in self._stored:
+            self._stored[name] = self._file.create_dataset(
+                name,
+                shape=(0, *shape),
+                maxshape=(None, *shape),
+                chunks=(1, *shape),
+                dtype=kind,
+                compression="lzf" if kind == np.uint8 else None,
+                fletcher32=True,
+            )
+        self._stored[name].resize(index + 1, axis=0)
+        return self._stored[name]
 
 
 def _join(shards: list[Path], path: Path, identity: str) -> None:
@@ -252,17 +256,19 @@ def _join(shards: list[Path], path: Path, identity: str) -> None:
     rows: dict[str, list[dict[str, object]]] = {}
     units: list[str] = []
     with h5py.File(path, "w", libver=LIBVER) as whole:
+        growing = Growing(whole)
         for shard in shards:
             with reading(shard), opened(shard) as file:
                 units += json.loads(read_text(file, "units"))
                 for part in json.loads(read_text(file, "parts")):
                     table = rows.setdefault(part, [])
+                    held = {name: dataset(file, name) for name, _ in _chunks(file, part)}
                     for name, index in _chunks(file, part):
-                        stored = dataset(file, name)
+                        stored = held[name]
                         at = (index, *[0] * (stored.ndim - 1))
                         mask, raw = stored.id.read_direct_chunk(at)
                         put = len(table) + index
-                        made = _grown(whole, name, put, stored.shape[1:], stored.dtype)
+                        made = growing.grown(name, put, stored.shape[1:], stored.dtype)
                         made.id.write_direct_chunk((put, *at[1:]), raw, mask)
                     table += read_table(file, part)
         tables(whole, identity, rows, units)

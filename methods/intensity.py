@@ -1,0 +1,38 @@
+"""Intensity: how bright a place is, and nothing else. Nothing is learnt.
+
+On FLAIR, many lesions are the brightest thing there is; a detector that loses to this has learnt
+less than a radiologist's first glance. (Meissen et al., "Challenging current semi-supervised
+anomaly segmentation methods for brain MRI", 2021, made the point.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import Tensor
+
+from ..datasets.base import Spec, Split
+from ..engine.rng import Rng
+from ..engine.run import Run
+from .base import Detection, Method
+
+
+class Intensity(Method):
+    """channel: the one to look at; None takes the mean of all. dark: call dark places abnormal."""
+
+    inference: ClassVar[frozenset[str]] = frozenset({"channel", "dark"})
+
+    def __init__(self, spec: Spec, *, channel: int | None = None, dark: bool = False) -> None:
+        super().__init__(spec)
+        if channel is not None and not 0 <= channel < spec.channels:
+            raise ValueError(f"channel is one of 0..{spec.channels - 1}, not {channel}")
+        self.channel, self.dark = channel, dark
+
+    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+        """There is nothing to learn."""
+
+    def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
+        bright = x.mean(1) if self.channel is None else x[:, self.channel]
+        found = (1 - bright if self.dark else bright).clamp(min=0)  # (N, *S)
+        return Detection.from_map(found.expand(len(levels), *found.shape))

@@ -1,0 +1,47 @@
+"""Template z: how many standard deviations a place is from the mean of normal samples, there.
+
+The per-pixel normal model; what a statistician would do before anybody trains a network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..datasets.base import Spec, Split
+from ..engine.rng import Rng
+from ..engine.run import Run
+from .base import Detection, Method
+
+
+class TemplateZ(Method):
+    """floor: added to every standard deviation, in units of x: where normal samples never differ
+    (background), a difference of this size counts as 1."""
+
+    mean: Tensor  # (C, *S)
+    spread: Tensor  # (C, *S)
+
+    def __init__(self, spec: Spec, *, floor: float = 0.05) -> None:
+        super().__init__(spec)
+        self.floor = floor
+        self.register_buffer("mean", torch.zeros(spec.channels, *spec.shape))
+        self.register_buffer("spread", torch.ones(spec.channels, *spec.shape))
+
+    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+        total = torch.zeros(self.mean.shape, dtype=torch.float64)
+        squares = torch.zeros_like(total)
+        for i in range(len(train)):
+            x = train[i].x.double()
+            total += x
+            squares += x.square()
+        mean = total / max(len(train), 1)
+        variance = (squares / max(len(train), 1) - mean.square()).clamp(min=0)
+        self.mean.copy_(mean)
+        self.spread.copy_(variance.sqrt() + self.floor)
+
+    def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
+        z = ((x - self.mean) / self.spread).abs().mean(1)  # (N, *S)
+        normal = self.mean.expand(len(levels), *x.shape)
+        return Detection.from_map(z.expand(len(levels), *z.shape), normal)
