@@ -24,4 +24,4 @@ def in_batches(net: Callable[..., Tensor], size: int, *rows: Tensor) -> Tensor:
         if short:
             parts = [torch.cat([p, p[-1:].expand(short, *p.shape[1:])]) for p in parts]
         out.append(net(*parts)[: size - short])
-    return torch.cat(out)
+    return out[0] if len(out) == 1 else torch.cat(out)

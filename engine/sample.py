@@ -7,18 +7,26 @@ sweep share their draws (common random numbers), and a sweep equals its levels r
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from .bernoulli import Bernoulli
+from .cold import Cold
 from .denoiser import Denoiser
-from .noise import Noise, gaussian
-from .process import Variance
+from .draws import Draws
+from .noise import Noise
+from .pool import Guide, Sampler, flow
+from .process import Gaussian, Variance, disturbed
 from .rng import Rng
 from .schedule import ladder
+from .solvers import Ancestral, Dpm, Ode, Plms
+from .steps import Flips, Thaw
+
+SAMPLERS = ("ddpm", "ddim", "plms", "dpm++")
 
 
 @dataclass(frozen=True)
@@ -26,18 +34,32 @@ class Chain:
     """How a sample is brought back.
 
     steps: at most so many network calls a chain, evenly spaced; None is one for every level.
-    eta: 1 is ancestral DDPM (Ho et al. 2020, algorithm 2), 0 is DDIM. repeats: chains per sample,
-    each with its own noise.
+    eta: the share of DDPM's noise that a step of ddpm or ddim adds: 1 is ancestral DDPM (Ho et al.
+    2020, algorithm 2), 0 is DDIM; None is what the sampler's name says. plms and dpm++ add none.
+    repeats: chains per sample, each with its own noise. stride: levels a step, in place of steps.
+    lagged: of plms, MONAI's slip. naive: of cold diffusion, its algorithm 1. The samplers that
+    have names are for the Gaussian process; the others have one each.
     """
 
     steps: int | None = None
-    eta: float = 1.0
+    eta: float | None = None
     variance: Variance = "small"
     repeats: int = 1
+    sampler: Literal["ddpm", "ddim", "plms", "dpm++"] = "ddpm"
+    stride: int | None = None
+    lagged: bool = False
+    naive: bool = False
 
+    def __post_init__(self) -> None:
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"no sampler {self.sampler!r}; there are {', '.join(SAMPLERS)}")
 
-Guide = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(x, noise estimate, x_0 estimate, level) -> the two estimates, steered."""
+    @property
+    def noisiness(self) -> float:
+        """eta, whoever said it."""
+        if self.eta is None or self.sampler not in ("ddpm", "ddim"):
+            return float(self.sampler == "ddpm")
+        return self.eta
 
 
 def restore(
@@ -47,22 +69,28 @@ def restore(
     rng: Rng,
     *,
     chain: Chain = Chain(),
-    noise: Noise = gaussian,
+    noise: Noise | None = None,
     reverse_noise: Noise | None = None,
     guide: Guide | None = None,
+    given: Sequence[Tensor] = (),
+    region: Tensor | None = None,
 ) -> Tensor:
     """Disturb x (N, C, *S) to each level and denoise it step by step, (L, N, R, C, *S).
 
-    levels are steps on the 1000-step scale; level 0 returns x. reverse_noise: what the steps back
-    add, `noise` if None.
+    levels are steps on the 1000-step scale; level 0 returns x. noise: the process's own if None.
+    reverse_noise: what the steps back add, `noise` if None. given: what the network is told
+    besides, per sample (N, ...). region: (N, 1, *S) bool; only there is anything disturbed and
+    brought back.
     """
     levels = [denoiser.schedule.level(level) for level in levels]
     index, level = rows(levels, len(x), chain.repeats)
     streams = repeated(rng, chain.repeats).rows(index)
-    ladders = [ladder(value, chain.steps) for value in level.tolist()]
-    level = level.to(x.device)
-    start = noise(streams.fork("start"), x.shape[1:], level.clamp(min=1))
-    noised = denoiser.process.disturb(x[index.to(x.device) % len(x)], level, start)
+    ladders = [ladder(value, chain.steps, chain.stride) for value in level.tolist()]
+    sample, level = index % len(x), level.to(x.device)
+    noise = noise or denoiser.process.fresh
+    drawn = noise(streams.fork("start"), x.shape[1:], level.clamp(min=1))
+    within = None if region is None else region[sample.to(x.device)]
+    noised = disturbed(denoiser.process, x[sample.to(x.device)], level, drawn, within)
     back = descend(
         denoiser,
         noised,
@@ -71,6 +99,10 @@ def restore(
         chain=chain,
         noise=reverse_noise or noise,
         guide=guide,
+        samples=sample.tolist(),
+        given=given,
+        region=region,
+        drawn=drawn,
     )
     return _folded(back, len(levels), len(x), chain.repeats)
 
@@ -82,43 +114,64 @@ def descend(
     rng: Rng,
     *,
     chain: Chain = Chain(),
-    noise: Noise = gaussian,
+    noise: Noise | None = None,
     guide: Guide | None = None,
+    samples: Sequence[int] | None = None,
+    given: Sequence[Tensor] = (),
+    region: Tensor | None = None,
+    drawn: Tensor | None = None,
 ) -> Tensor:
-    """Take every row (M, C, *S) down its own ladder of levels to 0; a finished row costs nothing.
+    """Take every row (M, C, *S) down its own ladder of levels; a finished row costs nothing.
 
-    rng: one stream per row; a step draws at the level that it starts from.
+    rng: one stream per row; a step draws at the level that it starts from. samples, given, region:
+    as `flow` has them. drawn: what a cold process disturbed the rows with.
     """
-    x, longest = x.clone(), max(map(len, ladders))
-    padded = torch.tensor([[*steps, *[0] * (longest - len(steps))] for steps in ladders])
-    for here, there in zip(padded.T[:-1], padded.T[1:], strict=True):
-        live = (here > 0).nonzero().flatten()
-        at, to, who = here[live].to(x.device), there[live].to(x.device), live.to(x.device)
-        fresh = noise(rng.rows(live).at(at), x.shape[1:], at) if chain.eta > 0 else None
-        x[who] = step(denoiser, x[who], at, to, fresh, chain=chain, guide=guide)
-    return x
+    process, noise = denoiser.process, noise or denoiser.process.fresh
+    sampler: Sampler
+    if isinstance(process, Bernoulli):
+        sampler = Flips(process, Draws(rng, noise))
+    elif isinstance(process, Cold):
+        sampler = Thaw(process, torch.zeros_like(x) if drawn is None else drawn, chain.naive)
+    elif not isinstance(process, Gaussian):
+        raise ValueError(f"no sampler goes back along a {process.name} process")
+    elif chain.sampler == "plms":
+        sampler = Plms(process, chain.lagged)
+    elif chain.sampler == "dpm++":
+        sampler = Dpm(process)
+    else:
+        sampler = Ancestral(process, Draws(rng, noise), chain.noisiness, chain.variance)
+    return flow(
+        denoiser, sampler, x, ladders, samples=samples, guide=guide, given=given, region=region
+    )
 
 
-def step(
+def invert(
     denoiser: Denoiser,
     x: Tensor,
-    here: Tensor,
-    there: Tensor,
-    noise: Tensor | None,
+    levels: Sequence[int],
     *,
     chain: Chain = Chain(),
     guide: Guide | None = None,
+    given: Sequence[Tensor] = (),
 ) -> Tensor:
-    """One step down, each row from its level `here` to its level `there`.
+    """Encode x (N, C, *S) to each level along DDIM's ODE, nothing drawn, (L, N, C, *S).
 
-    The noise estimate is re-derived from the clipped x_0, as ancestral sampling does.
+    Where a level's ladder is the beginning of a higher one's, as without respacing, the way is
+    gone once. `descend` with sampler "ddim" decodes along the same ladder.
     """
-    clean = denoiser(x, here)
-    eps = denoiser.process.noise(x, clean, here)
-    if guide is not None:
-        eps, clean = guide(x, eps, clean, here)
-    back = denoiser.process.back
-    return back(clean, eps, here, there, noise, eta=chain.eta, variance=chain.variance)
+    if not isinstance(denoiser.process, Gaussian):
+        raise ValueError(f"there is no inversion along a {denoiser.process.name} process")
+    ups = [ladder(denoiser.schedule.level(at), chain.steps, chain.stride)[::-1] for at in levels]
+    out = x.new_empty(len(ups), *x.shape)
+    reached, behind = x, [0]
+    for i in sorted(range(len(ups)), key=lambda i: len(ups[i])):
+        if ups[i][: len(behind)] != behind:
+            reached, behind = x, [0]
+        way = ups[i][len(behind) - 1 :]
+        ode = Ode(denoiser.process)
+        reached = flow(denoiser, ode, reached, [way] * len(x), guide=guide, given=given)
+        out[i], behind = reached, ups[i]
+    return out
 
 
 def guess(
@@ -127,76 +180,28 @@ def guess(
     levels: Sequence[int],
     rng: Rng,
     *,
-    noise: Noise = gaussian,
+    noise: Noise | None = None,
     regions: Tensor | None = None,
     repeats: int = 1,
+    given: Sequence[Tensor] = (),
 ) -> Tensor:
     """Disturb x (N, C, *S) to each level and estimate x_0 in one step, (L, N, R, P, C, *S).
 
     regions: (P, 1, *S) bool; in row p only region p is disturbed. None is one region, all of S.
-    A sample's noise field is the same for all its regions.
+    A sample's noise field is the same for all its regions. given: as in `restore`.
     """
     if regions is None:
         regions = torch.ones(1, 1, *x.shape[2:], dtype=torch.bool, device=x.device)
     levels = [denoiser.schedule.level(level) for level in levels]
     index, level = rows(levels, len(x), repeats)
-    level = level.to(x.device)
+    sample, level = (index % len(x)).to(x.device), level.to(x.device)
+    noise = noise or denoiser.process.fresh
     field = noise(repeated(rng, repeats).rows(index).fork("start"), x.shape[1:], level)
-    clean = x[index.to(x.device) % len(x)]
-    noised = denoiser.process.disturb(clean, level, field)  # (M, C, *S)
-    mixed = torch.where(regions, noised[:, None], clean[:, None])  # (M, P, C, *S)
-    out = denoiser(mixed.flatten(0, 1), level.repeat_interleave(len(regions)))
+    noised = denoiser.process.disturb(x[sample], level, field)  # (M, C, *S)
+    mixed = torch.where(regions, noised[:, None], x[sample][:, None])  # (M, P, C, *S)
+    told = [value[sample].repeat_interleave(len(regions), 0) for value in given]
+    out = denoiser(mixed.flatten(0, 1), level.repeat_interleave(len(regions)), *told)
     return _folded(out.view_as(mixed), len(levels), len(x), repeats)
-
-
-def inpaint(
-    denoiser: Denoiser,
-    start: Tensor,
-    known: Tensor,
-    region: Tensor,
-    level: int,
-    rng: Rng,
-    *,
-    chain: Chain = Chain(),
-    noise: Noise = gaussian,
-    resamples: int = 1,
-    shifted: bool = False,
-    leave_last: bool = False,
-) -> Tensor:
-    """Fill `region` from the level down so that it fits its known surroundings, (N, C, *S).
-
-    Lugmayr et al. 2022 (RePaint), algorithm 1, from a disturbed `start` instead of pure noise:
-    every step joins the denoised region with the known rest, disturbed to the same level, and is
-    repeated `resamples` times, noised up again in between. region: (N, 1, *S) bool or weights.
-    Exactly `known` where the region is 0.
-
-    Two quirks of autoDDPM's code: `shifted` noises up again by the step below the right one;
-    `leave_last` spares the last network call and keeps the region as it is at level 1.
-    """
-    process, m, level = denoiser.process, region.float(), denoiser.schedule.level(level)
-
-    def full(value: int) -> Tensor:
-        return torch.full((len(start),), value, device=start.device)
-
-    def draw(purpose: str, again: int, value: int) -> Tensor:
-        streams = rng.fork(purpose, again).at(value)
-        return noise(streams, start.shape[1:], full(max(value, 1)))
-
-    y = process.disturb(start, full(level), draw("start", 0, level))
-    for here, there in _moves(ladder(level, chain.steps)):
-        if there == 0 and leave_last:
-            return m * y + (1 - m) * known
-        for again in range(resamples if there else 1):
-            rest = process.disturb(known, full(there), draw("known", again, here))
-            fresh = draw("region", again, here)
-            filled = step(denoiser, y, full(here), full(there), fresh, chain=chain)
-            y = m * filled + (1 - m) * rest
-            if there and again + 1 < resamples:
-                off = min(there, 1) if shifted else 0
-                y = process.further(
-                    y, full(there - off), full(here - off), draw("again", again, here)
-                )
-    return y
 
 
 def rows(levels: Sequence[int], samples: int, repeats: int) -> tuple[Tensor, Tensor]:
@@ -213,7 +218,3 @@ def repeated(rng: Rng, repeats: int) -> Rng:
 
 def _folded(out: Tensor, levels: int, samples: int, repeats: int) -> Tensor:
     return out.view(levels, samples, repeats, *out.shape[1:])
-
-
-def _moves(steps: Sequence[int]) -> list[tuple[int, int]]:
-    return list(itertools.pairwise(steps))

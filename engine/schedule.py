@@ -13,16 +13,20 @@ from torch import Tensor, nn
 
 class Schedule(nn.Module):
     """kept: (T + 1,) float64, the share of the signal's power at each level; kept[0] = 1.
+    log_ratio: (T + 1,) float64, half the logarithm of signal to noise; infinite at level 0.
 
     x_l = sqrt(kept[l]) x_0 + sqrt(1 - kept[l]) noise.
     """
 
     kept: Tensor
+    log_ratio: Tensor
 
     def __init__(self, betas: Tensor, name: str) -> None:
         super().__init__()
         kept = torch.cat([torch.ones(1).double(), torch.cumprod(1 - betas.double(), 0)])
         self.register_buffer("kept", kept, persistent=False)
+        ratio = (kept / (1 - kept)).log() / 2
+        self.register_buffer("log_ratio", ratio, persistent=False)
         self.name = name
 
     @property
@@ -57,7 +61,13 @@ def cosine(T: int = 1000, offset: float = 0.008) -> Schedule:
     return Schedule((1 - kept[1:] / kept[:-1]).clamp(max=0.999), f"cosine {T} {offset}")
 
 
-SCHEDULES = {"linear": linear, "scaled_linear": scaled_linear, "cosine": cosine}
+def even(T: int = 1000) -> Schedule:
+    """What is kept falls evenly to nothing at T, as binary latent diffusion has it for bits; a
+    Gaussian process can lose everything so, but not come back from T itself."""
+    return Schedule(1 / torch.arange(T, 0, -1, dtype=torch.float64), f"even {T}")
+
+
+SCHEDULES = {"linear": linear, "scaled_linear": scaled_linear, "cosine": cosine, "even": even}
 
 
 def schedule(name: str, T: int = 1000) -> Schedule:
@@ -66,10 +76,17 @@ def schedule(name: str, T: int = 1000) -> Schedule:
     return SCHEDULES[name](T)
 
 
-def ladder(level: int, steps: int | None = None) -> list[int]:
+def ladder(level: int, steps: int | None = None, stride: int | None = None) -> list[int]:
     """The levels visited from `level` down to 0, both included, evenly spaced: `steps` moves, or
     every level if None. Fewer moves than levels is respacing (Nichol & Dhariwal 2021, section 4).
+
+    stride: the levels `stride` apart from the top, and 0, however many moves that makes: how many
+    papers count, and what lets chains from several levels share one grid.
     """
+    if stride is not None:
+        if steps is not None or stride < 1:
+            raise ValueError(f"a ladder has steps or a stride of at least 1: {steps}, {stride}")
+        return [*range(level, 0, -stride), 0]
     if steps is not None and steps < 1:
         raise ValueError(f"sampling takes at least 1 step, not {steps}")
     moves = level if steps is None else min(steps, level)

@@ -30,11 +30,12 @@ from ..engine.augment import affine
 from ..engine.canvas import Canvas
 from ..engine.denoiser import Denoiser
 from ..engine.features import perceptual
+from ..engine.inpaint import inpaint
 from ..engine.nets import divisor, unet
 from ..engine.noise import named
 from ..engine.rng import Rng
 from ..engine.run import Run
-from ..engine.sample import Chain, inpaint, repeated, restore, rows
+from ..engine.sample import Chain, repeated, restore, rows
 from ..engine.schedule import schedule
 from ..engine.train import Training, minimise
 from .base import Detection, Method

@@ -8,8 +8,8 @@ import pytest
 import torch
 from diffusers.schedulers import scheduling_ddim, scheduling_ddpm
 
-from adbench.engine.process import Gaussian
-from adbench.engine.schedule import linear
+from adbench.engine.process import Gaussian, disturbed
+from adbench.engine.schedule import linear, scaled_linear
 
 DDIM: Any = scheduling_ddim.DDIMScheduler
 DDPM: Any = scheduling_ddpm.DDPMScheduler
@@ -81,3 +81,70 @@ def test_going_further_composes() -> None:
     assert (1 - kept[40]) * kept[90] / kept[40] + 1 - kept[90] / kept[40] == pytest.approx(
         float(1 - kept[90])
     )
+
+
+@pytest.mark.parametrize("t", [1, 250, 999])
+def test_velocity_is_diffusers(t: int) -> None:
+    process, level = Gaussian(linear()), full(t + 1)
+    v = process.velocity(X, EPS, level)
+    torch.testing.assert_close(v, DDPM(1000).get_velocity(X, EPS, full(t)))
+    noised = process.disturb(X, level, EPS)
+    torch.testing.assert_close(process.unwound(noised, v, level), X, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("here", [2, 10, 500, 1000])
+@pytest.mark.parametrize("stride", [1, 7])
+def test_the_posterior_is_bayes_rule_for_normal_laws(here: int, stride: int) -> None:
+    """Precisions add: q(x_there | x_0) times q(x_here | x_there), completed to a square."""
+    there = max(here - stride, 1)
+    process, kept = Gaussian(linear()), linear().kept
+    x, clean = X.double(), EPS.double()
+    ratio = (kept[here] / kept[there]).item()
+    before, step = 1 / (1 - kept[there].item()), 1 / (1 - ratio)
+    precision = before + ratio * step
+    mean = (before * kept[there].sqrt() * clean + step * ratio**0.5 * x) / precision
+    torch.testing.assert_close(process.posterior(x, clean, full(here), full(there)), mean)
+    back = process.back(clean, process.noise(x, clean, full(here)), full(here), full(there), None)
+    torch.testing.assert_close(back, mean)  # what a step down leads to without its noise
+
+
+@pytest.mark.parametrize(
+    ("t", "weight"),
+    [(1, 0.5034), (10, 0.0519), (100, 0.00683), (300, 0.00405), (500, 0.00454), (900, 0.00856),
+     (999, 0.00995)],
+)  # fmt: skip
+def test_the_divergence_of_a_step_has_the_papers_weights(t: int, weight: float) -> None:
+    """methods-2, section 3(c): KL = w (eps - eps')^2, scaled linear."""
+    process, level = Gaussian(scaled_linear()), full(t + 1)
+    x, eps, guess = X.double(), EPS.double(), Z.double()
+    noised = process.disturb(x, level, eps)
+    kl = process.divergence(x, process.clean(noised, guess, level), level, level - 1)
+    torch.testing.assert_close(kl / (eps - guess).square(), torch.full_like(x, weight), rtol=2e-3,
+        atol=0)  # fmt: skip
+    small = (1 - process.schedule.kept[t]) / (1 - process.schedule.kept[t + 1])
+    small = (small * (1 - process.schedule.kept[t + 1] / process.schedule.kept[t])).item()
+    means = [process.posterior(noised, c, level, level - 1) for c in
+        (x, process.clean(noised, guess, level))]  # fmt: skip
+    laws = [torch.distributions.Normal(mean, small**0.5) for mean in means]
+    torch.testing.assert_close(kl, torch.distributions.kl_divergence(*laws))
+
+
+def test_carrying_up_and_down_keeps_x_0_and_noise() -> None:
+    process, eps = Gaussian(linear()), EPS.double()
+    up = process.carried(X.double(), eps, torch.tensor([0, 1, 300, 1000]))
+    torch.testing.assert_close(
+        up, process.disturb(X.double(), torch.tensor([0, 1, 300, 1000]), eps)
+    )
+    down = process.back(X.double(), eps, full(700), full(300), None, eta=0.0)
+    torch.testing.assert_close(down, process.carried(X.double(), eps, full(300)))
+
+
+def test_a_region_is_disturbed_and_the_rest_is_as_it_was() -> None:
+    region = torch.zeros(4, 1, 6, 5, dtype=torch.bool)
+    region[:, :, 1:4, 2:] = True
+    process = Gaussian(linear())
+    out = disturbed(process, X, full(400), EPS, region)
+    inside = region.expand_as(X)
+    assert torch.equal(out[~inside], X[~inside])
+    assert torch.equal(out[inside], process.disturb(X, full(400), EPS)[inside])
+    assert torch.equal(disturbed(process, X, full(9), EPS, None), process.disturb(X, full(9), EPS))

@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from adbench.engine.denoiser import Denoiser
+from adbench.engine.inpaint import inpaint
 from adbench.engine.nets import unet
 from adbench.engine.noise import Simplex, gaussian
+from adbench.engine.process import Gaussian
 from adbench.engine.rng import Rng
-from adbench.engine.sample import Chain, guess, inpaint, restore
+from adbench.engine.sample import Chain, guess, restore
 from adbench.engine.schedule import linear
-from known import Constant, Normal, Oracle
+from known import Constant, Curved, Normal, Oracle
 
 KEYS = [f"p{i}/z{i}" for i in range(6)]
 
@@ -178,6 +180,39 @@ def test_the_reference_leaves_the_noise_of_level_one_in_the_mask() -> None:
     )  # fmt: skip
     assert net.calls == 250
     assert out.std().item() == pytest.approx(0.0092, abs=0.001)
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+def test_inpainting_is_repaints_loop_by_hand(shifted: bool) -> None:
+    """Algorithm 1, written out: fill, join, and noise up again but for the last time."""
+    net, process, kept = Curved(), Gaussian(linear()), linear().kept.float()
+    keys, level, resamples = list("ab"), 6, 3
+    start, known = Rng(keys).normal((1, 4, 4)), Rng(keys).fork("known").normal((1, 4, 4))
+    m = torch.zeros(2, 1, 4, 4)
+    m[..., 1:3, 2:] = 1
+
+    def draw(purpose: str, again: int, at: int) -> Tensor:
+        return Rng(keys).fork(purpose, again).at(at).normal((1, 4, 4))
+
+    def noised(x: Tensor, at: int, eps: Tensor) -> Tensor:
+        return kept[at].sqrt() * x + (1 - kept[at]).sqrt() * eps
+
+    y = noised(start, level, draw("start", 0, level))
+    for here in range(level, 0, -1):
+        for again in range(resamples if here > 1 else 1):
+            eps = net(y, torch.full((2,), here - 1))
+            clean = (y - (1 - kept[here]).sqrt() * eps) / kept[here].sqrt()
+            at, to = torch.full((2,), here), torch.full((2,), here - 1)
+            filled = process.back(clean, eps, at, to, draw("region", again, here))
+            rest = noised(known, here - 1, draw("known", again, here))
+            y = m * filled + (1 - m) * rest
+            if here > 1 and again < resamples - 1:
+                beta = 1 - kept[here - shifted] / kept[here - 1 - shifted]
+                y = (1 - beta).sqrt() * y + beta.sqrt() * draw("again", again, here)
+    denoiser = Denoiser(Curved(), linear()).eval()
+    out = inpaint(denoiser, start, known, m, level, Rng(keys), resamples=resamples, shifted=shifted)
+    torch.testing.assert_close(out, y, rtol=1e-3, atol=1e-4)
+    assert torch.equal(out * (1 - m), known * (1 - m))
 
 
 def test_an_empty_region_changes_nothing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import Any
 
@@ -11,7 +12,7 @@ from diffusers.schedulers import scheduling_ddpm
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adbench.engine.schedule import cosine, ladder, linear, scaled_linear, schedule
+from adbench.engine.schedule import cosine, even, ladder, linear, scaled_linear, schedule
 
 # index t of the papers' arrays is level t + 1 here
 DDPM: Any = scheduling_ddpm.DDPMScheduler
@@ -72,3 +73,32 @@ def test_a_ladder_goes_down_from_the_level_to_zero(level: int, steps: int | None
     assert rungs[0] == level and rungs[-1] == 0
     assert all(a > b for a, b in pairwise(rungs))
     assert len(rungs) - 1 == min(level, steps or level)
+
+
+@given(st.integers(0, 1000), st.integers(1, 400))
+def test_a_stride_is_the_distance_of_the_rungs(level: int, stride: int) -> None:
+    rungs = ladder(level, stride=stride)
+    assert rungs[0] == level and rungs[-1] == 0
+    assert all(a - b == stride for a, b in pairwise(rungs[:-1]))
+    assert len(rungs) == 1 or 0 < rungs[-2] - rungs[-1] <= stride
+
+
+def test_ladders_of_one_grid_end_alike() -> None:
+    """So chains from several levels, as those of DDPM-OOD, share their rungs."""
+    assert ladder(31, stride=10) == [31, 21, 11, 1, 0] == ladder(51, stride=10)[2:]
+    with pytest.raises(ValueError, match="steps or a stride"):
+        ladder(100, 5, 10)
+    with pytest.raises(ValueError, match="stride of at least 1"):
+        ladder(100, stride=0)
+
+
+def test_half_the_logarithm_of_signal_to_noise() -> None:
+    """methods-1, 0.2: at t = 249 the ratio is 1.101; at level 0 it has no end."""
+    ratio = linear().log_ratio
+    assert math.exp(2 * ratio[250].item()) == pytest.approx(1.101, abs=1e-3)
+    assert ratio[0] == math.inf and (ratio.diff() < 0).all()
+
+
+def test_an_even_schedule_loses_everything_evenly() -> None:
+    torch.testing.assert_close(even(8).kept, torch.linspace(1, 0, 9, dtype=torch.float64))
+    assert schedule("even", 4).name == "even 4"
