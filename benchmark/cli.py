@@ -61,6 +61,16 @@ LevelRule = Annotated[str, typer.Option(help="How the level is chosen: auto, val
 Reducer = Annotated[str, typer.Option(help="Map to image score: top2%, mean, max, method")]
 Post = Annotated[str, typer.Option(help="Map post-processing: median5,erode3,components>=8")]
 KeepEvery = Annotated[float, typer.Option(help="Seconds between two keeps of a training.")]
+Workers = Annotated[
+    int | None, typer.Option(min=0, help="Processes that read training samples ahead.")
+]
+Micro = Annotated[
+    int | None, typer.Option(min=1, help="Rows per forward and backward in training; all if empty.")
+]
+Compile = Annotated[bool, typer.Option("--compile", help="torch.compile the networks.")]
+Curves = Annotated[
+    Path | None, typer.Option("--tensorboard", help="Write training curves to this folder.")
+]
 Baselines = Annotated[bool, typer.Option(help="Run the cheap baselines too.")]
 
 
@@ -85,6 +95,10 @@ def run(
     post: Post = "",
     baselines: Baselines = True,
     keep_every: KeepEvery = 20.0,
+    workers: Workers = None,
+    micro: Micro = None,
+    compile_: Compile = False,
+    tensorboard: Curves = None,
     traceback: Trace = False,
 ) -> None:
     """Train, sweep and judge every method on every dataset; what is there already is not redone."""
@@ -100,10 +114,11 @@ def run(
             _protocol(threshold, level_rule, reducer, post), where.device,
         )  # fmt: skip
         watch = Watch(console(err=True))
-        watch.line(f"profile {wish.profile} on {where.device}")
-        where = replace(where, every=keep_every)
-        code = execute(cells(wish, names), where, open_store(store), out, watch)
-        if code == 0:
+        if where.team.rank == 0:
+            watch.line(f"profile {wish.profile} on {where.device}")
+        where = replace(where, every=keep_every, workers=workers, micro=micro, compile=compile_)
+        code = execute(cells(wish, names), where, open_store(store), out, watch, tensorboard)
+        if code == 0 and where.team.rank == 0:
             watch.line(f"done: adbench report --out {out}")
         raise typer.Exit(code)
 

@@ -7,19 +7,23 @@ import json
 import signal
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
+from rich.console import Console
 
 from ..datasets.base import DataError, Dataset
+from ..engine.parallel import joined
 from ..engine.run import Interrupted, Run
+from .follow import follow
 from .live import Watch
 from .plan import Cell
 from .runner import headline, run_cell
+from .scalars import Scalars, ScalarsError
 from .store import Store, atomic_write
 
 FAILED, NO_DATA, STOPPED = 3, 5, 130
@@ -33,6 +37,8 @@ def circumstances(device: str, dtype: str) -> Run:
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    team = joined(device)
+    device = team.device or device
     kind = torch.device(device).type
     if kind == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: torch finds no GPU here (adbench doctor)")
@@ -41,16 +47,29 @@ def circumstances(device: str, dtype: str) -> Run:
         dtype = "bfloat16" if kind == "cuda" else "float32"
     if dtype not in kinds:
         raise ValueError(f"--dtype is one of auto, {', '.join(kinds)}, not {dtype!r}")
-    return Run(device=device, dtype=kinds[dtype], batch=64 if kind == "cuda" else 32)
+    batch = 64 if kind == "cuda" else 32
+    return Run(device=device, dtype=kinds[dtype], batch=batch, team=team)
 
 
-def execute(cells: Sequence[Cell], run: Run, store: Store, out: Path, watch: Watch) -> int:
-    """Run every cell that has no record yet; the exit code (0, 3, 5 or 130)."""
+def execute(
+    cells: Sequence[Cell],
+    run: Run,
+    store: Store,
+    out: Path,
+    watch: Watch,
+    curves: Path | None = None,
+) -> int:
+    """Run every cell that has no record yet; the exit code (0, 3, 5 or 130).
+
+    curves: a folder for TensorBoard. Launched as several processes, the first does all this, and
+    the others train along.
+    """
+    if run.team.rank > 0:
+        return _along(cells, run)
     code = 0
     with _asked_to_stop(watch) as stop:
         run = replace(run, stop=stop)
-        for _, group in itertools.groupby(cells, key=lambda c: (c.dataset.name, c.limit)):
-            group = list(group)
+        for _, group in _by_dataset(cells):
             try:
                 dataset = prepared(group[0], watch, stop)
             except DataError as error:
@@ -62,7 +81,7 @@ def execute(cells: Sequence[Cell], run: Run, store: Store, out: Path, watch: Wat
                 return STOPPED
             for cell in group:
                 try:
-                    record = _record(cell, dataset, run, store, out, watch)
+                    record = _record(cell, dataset, run, store, out, watch, curves)
                 except (Interrupted, KeyboardInterrupt) as stopped:
                     watch.line(f"interrupted: {stopped or cell.name}; the same command goes on")
                     return STOPPED
@@ -97,18 +116,46 @@ def unfit(cell: Cell, dataset: Dataset) -> str:
     return ""
 
 
+def _along(cells: Sequence[Cell], run: Run) -> int:
+    """What the other processes of a team do: they train with the first."""
+    for _, group in _by_dataset(cells):
+        try:
+            dataset = prepared(group[0], Watch(Console(quiet=True)))
+        except DataError:
+            continue  # the first process says so
+        try:
+            follow([cell for cell in group if not unfit(cell, dataset)], dataset, run)
+        except (Interrupted, KeyboardInterrupt):
+            return STOPPED
+    return 0
+
+
+def _by_dataset(cells: Sequence[Cell]) -> Iterator[tuple[object, list[Cell]]]:
+    for key, group in itertools.groupby(cells, key=lambda c: (c.dataset.name, c.limit)):
+        yield key, list(group)
+
+
 def _record(
-    cell: Cell, dataset: Dataset, run: Run, store: Store, out: Path, watch: Watch
+    cell: Cell,
+    dataset: Dataset,
+    run: Run,
+    store: Store,
+    out: Path,
+    watch: Watch,
+    curves: Path | None,
 ) -> dict[str, Any]:
     if reason := unfit(cell, dataset):
         watch.line(f"{cell.name}  skipped: {reason}")
         return headline(cell, dataset, cell.method.load(), "skipped", reason)
     try:
-        with watch.cell(cell.name) as tell:
-            record = run_cell(cell, dataset, store, run, tell, out / "pictures")
+        with watch.cell(cell.name) as tell, ExitStack() as stack:
+            told = tell
+            if curves is not None:
+                told = stack.enter_context(Scalars(curves / cell.name, tell))
+            record = run_cell(cell, dataset, store, run, told, out / "pictures")
         watch.done(cell.name, record)
         return record
-    except Interrupted:
+    except (Interrupted, ScalarsError):
         raise
     except Exception as error:  # a failing method is a row with a reason, not a lost night
         log = out / "logs" / f"{cell.name}.log"

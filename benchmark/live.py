@@ -25,6 +25,10 @@ class Watch:
     def failed(self, name: str, reason: str) -> None:
         self.line(f"{name}  failed: {reason}")
 
+    def short_of_memory(self, name: str, facts: Mapping[str, Any]) -> None:
+        rows = facts.get("micro", facts.get("batch"))
+        self.line(f"{name}  out of memory: going on with {rows} rows at a time")
+
     def done(self, name: str, record: Mapping[str, Any]) -> None:
         values = {key: value["value"] for key, value in record["metrics"].items()}
         shown = [
@@ -59,6 +63,8 @@ class Watch:
             task = progress.add_task(name, total=1, note="")
 
             def tell(event: str, facts: Mapping[str, Any]) -> None:
+                if event == "oom":
+                    self.short_of_memory(name, facts)
                 what = " ".join(str(v) for v in (name, event, facts.get("part")) if v)
                 if "step" in facts:
                     progress.update(
@@ -76,6 +82,8 @@ class Watch:
         last: dict[str, float] = {}
 
         def tell(event: str, facts: Mapping[str, Any]) -> None:
+            if event == "oom":
+                self.short_of_memory(name, facts)
             stage = f"{event} {facts['part']}" if "part" in facts else event
             if "step" in facts:
                 now = time.monotonic()

@@ -20,6 +20,7 @@ from ..datasets.base import Dataset
 from ..engine.run import Run
 from ..methods.base import Method
 from .fingerprint import code_fingerprint, modules_digest
+from .follow import calling
 from .gallery import array, draw, stored
 from .judge import Seen, judge
 from .plan import PARTS, Cell, data_identity, levels_of, maps_identity, split_of, train_identity
@@ -56,12 +57,13 @@ def run_cell(
     ids = keys(cell, dataset, run)
     cls = cell.method.load()
     keep = store.resume("checkpoint", ids.train)
-    weights = store.once(
-        "checkpoint",
-        ids.train,
-        lambda path: fit(path, cell, dataset, run, keep, tell),
-        name="weights.safetensors",
-    )
+    with calling(run.team) as call:
+
+        def train(path: Path) -> dict[str, Any]:
+            call()
+            return fit(path, cell, dataset, run, keep, tell)
+
+        weights = store.once("checkpoint", ids.train, train, name="weights.safetensors")
     keep.clear()
     tell("checkpoint", {"fresh": weights.fresh, "key": weights.key})
     maps = _looked(cell, dataset, store, run, tell, ids, weights)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..datasets.base import Batch, Dataset, Sample, Spec
-from ..engine.cost import Meter, flops, parameters, peak_memory
-from ..engine.denoiser import Denoiser
+from ..engine.cost import Meter, Price, device_name, parameters, peak_memory, priced
+from ..engine.memory import fitting, shown
 from ..engine.rng import Rng
 from ..engine.run import Interrupted, Keep, Run
 from ..engine.train import NotFinite, Training
@@ -58,24 +59,32 @@ def fit(
     labelled = method.supervision == "image-labels"
     train = split_of(dataset, "train", cell.limit, labelled)
     held_out = split_of(dataset, "held_out", cell.limit)
-    run = replace(run, seed=cell.seed, keep=keep, tell=tell)
+    micro: dict[str, Any] = {}
+
+    def noted(event: str, facts: Mapping[str, Any]) -> None:
+        if event == "oom":
+            micro.update(facts)
+        tell(event, facts)
+
+    run = replace(run, seed=cell.seed, keep=keep, tell=noted)
     with Meter(method) as meter:
         method.fit(train, held_out, run)
     _finite({key: value for key, value in method.state_dict().items()}, "after training, weight")
     plan = getattr(method, "plan", None)
     steps = plan.steps if isinstance(plan, Training) else 0
     batch = plan.batch if isinstance(plan, Training) else 0
-    each = _flops(method)
     save_file({k: v.detach().cpu().contiguous() for k, v in method.state_dict().items()}, path)
+    price = _price(method, train[0], run)
     return {
         "train_steps": steps,
         "train_samples": steps * batch or len(train),
-        "train_gflops": 3 * each * steps * batch / 1e9,  # backward costs twice forward
-        "gflops_per_evaluation": each / 1e9,
+        "train_micro_batch": micro.get("micro", run.micro or batch),
+        "train_gflops": 3 * price.each * steps * batch / 1e9,  # backward costs twice forward
+        "gflops_per_evaluation": price.flops / max(price.evaluations, 1) / 1e9,
         "parameters": parameters(method),
         "train_seconds": meter.seconds,
         "peak_memory_mb": peak_memory(run.device),
-        "device": _device_name(run.device),
+        "device": device_name(run.device),
         "threads": torch.get_num_threads(),
         "versions": _versions(),
     }
@@ -94,16 +103,23 @@ def look(
 ) -> dict[str, Any]:
     """Scores and maps of a split at every level, shard by shard, into one HDF5 file."""
     split, levels = split_of(dataset, part, cell.limit), levels_of(cell, type(method))
-    shown = gallery(split) if part == "test" else []
+    drawn = gallery(split) if part == "test" else []
+    run = replace(run, tell=tell)
     shards: list[Mapping[str, Tensor]] = []
+    fits = False
     for start in range(0, len(split), SHARD):
         if run.stop():
             raise Interrupted(f"stopped looking at {part} sample {start}; all of it is kept")
         index = range(start, min(start + SHARD, len(split)))
         shard = keep.load(f"shard-{start}")
         if shard is None:
-            shard = _shard(cell, method, [split[i] for i in index], index, shown, levels, run)
+            seen = [split[i] for i in index]
+            work = partial(_shard, cell, method, seen, index, drawn, levels, run)
+            shard = work() if fits else fitting(work, method, run, f"looking at {part}")
             keep.save(f"shard-{start}", shard)
+        if "batch" in shard:
+            shown(method, int(shard["batch"]))  # one shape for the whole stage, also when resumed
+        fits = True
         shards.append(shard)
         tell("look", {"part": part, "step": index[-1] + 1, "of": len(split)})
     with h5py.File(path, "w") as file:
@@ -111,11 +127,12 @@ def look(
             parts = [shard[what] for shard in shards if what in shard]
             if parts:
                 file[what] = torch.cat(parts, axis).numpy()
-        file["gallery"] = np.array(shown, dtype=np.int64)
+        file["gallery"] = np.array(drawn, dtype=np.int64)
         file["levels"] = np.array(levels, dtype=np.int64)
     samples = max(len(split), 1)
     return {
         "samples": len(split),
+        "batch": shown(method),
         "evaluations": sum(int(s["evaluations"]) for s in shards) / samples,
         "seconds": sum(float(s["seconds"]) for s in shards) / samples,
         "peak_memory_mb": peak_memory(run.device),
@@ -128,7 +145,7 @@ def _shard(
     method: Method,
     samples: Sequence[Sample],
     index: Sequence[int],
-    shown: Sequence[int],
+    drawn: Sequence[int],
     levels: Sequence[int],
     run: Run,
 ) -> dict[str, Tensor]:
@@ -140,10 +157,11 @@ def _shard(
         if found.map is not None:
             shard["map"] = found.map.float().cpu().contiguous()
     _finite(shard, f"of samples {batch.keys[0]} to {batch.keys[-1]}, the")
-    wanted = [i for i, j in enumerate(index) if j in shown]
+    wanted = [i for i, j in enumerate(index) if j in drawn]
     if found.reconstruction is not None and wanted:
         shard["reconstruction"] = found.reconstruction[:, wanted].float().cpu().contiguous()
     shard["evaluations"] = torch.tensor(meter.evaluations)
+    shard["batch"] = torch.tensor(shown(method))
     shard["seconds"] = torch.tensor(meter.seconds, dtype=torch.float64)
     return shard
 
@@ -154,24 +172,14 @@ def _finite(tensors: Mapping[str, Tensor], where: str) -> None:
             raise NotFinite(f"{where} {name} is not finite; nothing was cached")
 
 
-def _flops(method: Method) -> int:
-    """Of one network evaluation; methods with several denoisers: of the first."""
-    for part in method.modules():
-        if isinstance(part, Denoiser):
-            canvas = getattr(method, "canvas", None)
-            shape = canvas.outer if canvas is not None else method.spec.shape
-            return flops(part.net, method.spec.channels, shape)
-    return 0
+@torch.no_grad()
+def _price(method: Method, sample: Sample, run: Run) -> Price:
+    """Of one look at one sample at the published level, with every network that takes part."""
+    run.place(method).eval()
+    x, rng = sample.x[None].to(run.device), Rng([sample.key], run.seed, run.device)
+    with run.autocast():
+        return priced(method, lambda: method.detect(x, [method.published], rng))
 
 
 def _versions() -> dict[str, str]:
     return {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()}
-
-
-def _device_name(device: str) -> str:
-    if torch.device(device).type == "cuda":
-        return torch.cuda.get_device_name()
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text().splitlines() if told.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

@@ -105,7 +105,7 @@ class Files(Dataset):
             found, digests, split_of = self._look(progress)
             return self._walk(found, digests, split_of, None, progress)
         except DataError as error:
-            return Findings(error.problems or (error.summary,), (), {}, 1)
+            return Findings((error.summary, *error.problems), (), {}, 1)
 
     def train(self, *, labelled: bool = False) -> Split:
         normal = self._part("train", masks=False)
@@ -284,7 +284,7 @@ class Files(Dataset):
                 (problems if apart and not self.leaky else notes).append(text + where)
         return problems, notes
 
-    originals: ClassVar[frozenset[str]] = frozenset({"image"})
+    originals: frozenset[str] = frozenset({"image"})
     """Roles whose files no two cases may share."""
 
 

@@ -4,46 +4,39 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from .learner import Learner
+from .loader import Examples, batches
+from .memory import halved
+from .parallel import pooled
 from .rng import Rng
 from .run import Interrupted, Run
 
 Loss = Callable[[Tensor, Tensor, Rng], Tensor]
-"""(x, label, rng) -> (N,); x is (N, C, *S) as the dataset gives it, label (N,) bool."""
+"""(x, label, rng) -> (N,); x is (N, C, *S) as the dataset gives it, label (N,) bool. N is any
+number of a batch's rows, each with its own stream: what a row's loss is depends on no other."""
 
 
 class NotFinite(ArithmeticError):
     """NaN or infinity in training or in what a network says. Nothing was cached."""
 
 
-class Example(Protocol):
-    """What training reads of a sample; the dataset room's Sample has more."""
-
-    @property
-    def x(self) -> Tensor: ...
-    @property
-    def label(self) -> bool: ...
-
-
-class Examples(Protocol):
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> Example: ...
-
-
 @dataclass(frozen=True)
 class Training:
     """Steps of AdamW (Adam, without weight decay) and what goes with them.
 
-    clip: largest norm of the gradient, None for none. ema: decay of the running average of the
-    weights that is used afterwards, None for none; ema_warm: start the average faster, with at
-    most (1 + k) / (10 + k) after step k, for trainings too short for it. decay: of the learning
-    rate, to 0.
+    batch: rows of a step, all processes together. clip: largest norm of the gradient, None for
+    none. ema: decay of the running average of the weights that is used afterwards, None for none;
+    ema_warm: start the average faster, with at most (1 + k) / (10 + k) after step k, for trainings
+    too short for it. decay: of the learning rate, to 0. warmup: steps in which it first rises,
+    in equal parts.
     """
 
     steps: int
@@ -54,121 +47,159 @@ class Training:
     ema: float | None = 0.9999
     ema_warm: bool = False
     decay: Literal["none", "cosine"] = "none"
+    warmup: int = 0
+
+    def rate(self, k: int) -> float:
+        """The learning rate of step k, 0 for the first."""
+        rate = self.lr * (_cosine(k / self.steps) if self.decay == "cosine" else 1)
+        return rate * (k + 1) / self.warmup if k < self.warmup else rate
+
+    def share(self, k: int) -> float:
+        """What of the average stays at step k."""
+        ema = self.ema or 0.0
+        return min(ema, (1 + k) / (10 + k)) if self.ema_warm else ema
+
+
+class Fitted(NamedTuple):
+    """steps: taken in this call. micro: rows at a time in the end, halved when memory ran out"""
+
+    steps: int
+    micro: int
 
 
 @torch.enable_grad()
 def minimise(
     loss: Loss, module: nn.Module, data: Examples, run: Run, plan: Training, name: str = "fit"
-) -> None:
+) -> Fitted:
     """Step down the mean loss and leave the averaged weights in `module`.
 
     Step k draws from (run.seed, k) alone and everything else is kept, so a run that was killed and
-    resumed ends with the same weights. Raises Interrupted when asked to stop, NotFinite with the
-    step and the tensor's name when a loss or a gradient is not finite.
+    resumed ends with the same weights. Tells "train" with step, of, loss, lr, norm (of the
+    gradient, before clipping) and rate (samples per second); "oom" with micro, and at which step.
+    Raises Interrupted when asked to stop, NotFinite with the step and the tensor's name when a
+    loss or a gradient is not finite, OutOfMemory when one row at a time is too many.
+
+    In a team every process makes this call with the same arguments; the first keeps and tells.
     """
-    steps, ema = plan.steps, plan.ema
     if not len(data):
         raise ValueError("there is nothing to train on: the training split is empty")
+    run = run.led()
     run.place(module)
     module.train()
-    weights = {key: p for key, p in module.named_parameters() if p.requires_grad}
-    optimiser = torch.optim.AdamW(weights.values(), plan.lr, weight_decay=plan.weight_decay)
-    average = {key: p.detach().clone() for key, p in weights.items()} if ema else {}
-    streams = Rng([f"{name}/{i}" for i in range(plan.batch)], run.seed, run.device)
-    start = _recall(run.keep.load(name), weights, average, optimiser)
-    kept = told = time.monotonic()
-    for k in range(start, steps):
-        now = time.monotonic()
-        asked = run.stop()
-        if asked or now - kept > run.every:
-            run.keep.save(name, _state(k, weights, average, optimiser))
-            kept = now
-            if asked:
-                raise Interrupted(f"stopped at training step {k} of {steps}; all of it is kept")
-        for group in optimiser.param_groups:
-            group["lr"] = plan.lr * (_cosine(k / steps) if plan.decay == "cosine" else 1)
-        rng = streams.at(k)
-        examples = [data[int(i)] for i in rng.fork("pick").integers(len(data)).tolist()]
-        x = torch.stack([e.x for e in examples]).to(run.device, non_blocking=True)
-        label = torch.tensor([e.label for e in examples], device=run.device)
-        with run.autocast():
-            value = loss(x, label, rng).mean()
-        optimiser.zero_grad()
-        value.backward()
-        norm = nn.utils.clip_grad_norm_(weights.values(), plan.clip or math.inf)
-        if not torch.isfinite(value + norm):
-            raise NotFinite(
-                f"training step {k}: the loss is {value.item()}; {_culprit(x, weights)}"
-            )
-        optimiser.step()
-        if ema:
-            share = min(ema, (1 + k) / (10 + k)) if plan.ema_warm else ema
-            with torch.no_grad():
-                for key, mean_weight in average.items():
-                    mean_weight.lerp_(weights[key], 1 - share)
-        if now - told > 0.5 or k + 1 == steps:
-            told = now
-            run.tell("train", {"step": k + 1, "of": steps, "loss": value.item()})
-    with torch.no_grad():
-        for key, mean_weight in average.items():
-            weights[key].copy_(mean_weight)
+    team, rows = run.team, run.team.rows(plan.batch)
+    learner = Learner(module, lr=plan.lr, weight_decay=plan.weight_decay, averaged=bool(plan.ema))
+    first, micro = _begun(learner, run, name, len(rows))
+    keys = [f"{name}/{i}" for i in rows.tolist()]
+    streams, picks = Rng(keys, run.seed, run.device), Rng(keys, run.seed).fork("pick")
+    picked = (picks.at(k).integers(len(data)).tolist() for k in range(first, plan.steps))
+    kept, progress = time.monotonic(), _Progress(run, plan, first)
+    with closing(batches(data, picked, run)) as reading:
+        for k in range(first, plan.steps):
+            now = time.monotonic()
+            asked = team.any(run.stop())
+            if asked or now - kept > run.every:
+                if team.rank == 0:
+                    run.keep.save(name, learner.state(k, micro))
+                kept = now
+                if asked:
+                    raise Interrupted(
+                        f"stopped at training step {k} of {plan.steps}; all of it is kept"
+                    )
+            x, value, error = None, torch.zeros((), device=run.device), None
+            learner.optimiser.zero_grad()
+            try:
+                x, label = next(reading)
+                parts = _Step(k, x, label, streams.at(k), len(rows) / plan.batch)
+                value, micro = _descended(loss, learner, parts, run, micro)
+            except Exception as caught:  # in a team, the others learn of it below
+                error = caught
+            value = pooled(team, learner.weights, value, error)
+            norm = learner.clip(plan.clip)
+            if not torch.isfinite(value + norm):
+                where = learner.culprit(x) if x is not None else ""
+                raise NotFinite(f"training step {k}: the loss is {value.item()}; {where}")
+            learner.step(plan.rate(k))
+            learner.blend(plan.share(k))
+            if team.size > 1:
+                team.share(learner.buffers().values())
+            progress.tell(k, value, norm)
+    learner.settle()
     module.eval()
+    return Fitted(plan.steps - first, micro)
+
+
+class _Step(NamedTuple):
+    """This process's rows of step k; share: what of the whole batch they are."""
+
+    k: int
+    x: Tensor
+    label: Tensor
+    rng: Rng
+    share: float
+
+
+def _descended(
+    loss: Loss, learner: Learner, step: _Step, run: Run, micro: int
+) -> tuple[Tensor, int]:
+    """The rows' part of the batch's mean loss, whose gradient the weights then hold; and how many
+    rows at a time that took: half as many, and half again, where memory ran out."""
+    while True:
+        try:
+            return _accumulated(loss, step, run, micro), micro
+        except torch.OutOfMemoryError:
+            learner.optimiser.zero_grad()
+        micro = halved(micro, f"training step {step.k}", run)
+        run.tell("oom", {"at": step.k, "micro": micro})
+
+
+def _accumulated(loss: Loss, step: _Step, run: Run, micro: int) -> Tensor:
+    count, total = len(step.x), torch.zeros((), device=run.device)
+    for start in range(0, count, micro):
+        rows = torch.arange(start, min(start + micro, count))
+        part = slice(start, start + len(rows))
+        rng = step.rng if len(rows) == count else step.rng.rows(rows)
+        with run.autocast():
+            each = loss(step.x[part], step.label[part], rng)
+            value = each.mean() * (step.share * len(rows) / count)
+        value.backward()
+        total += value.detach()
+    return total
+
+
+def _begun(learner: Learner, run: Run, name: str, rows: int) -> tuple[int, int]:
+    """The step to begin with, and the rows at a time; goes on from what was kept, if anything."""
+    team, micro = run.team, max(min(run.micro or rows, rows), 1)
+    state = run.keep.load(name)
+    first = torch.tensor(0 if state is None else int(state["step"]))
+    if state is not None:
+        learner.recall(state)
+        fitted = int(state.get("micro", micro))
+        if fitted < micro:  # memory ran out before the interruption, and would again
+            micro = fitted
+            run.tell("oom", {"at": int(first), "micro": micro})
+    team.share([first])
+    if team.size > 1:
+        team.share(learner.tensors(begun=int(first) > 0))
+    return int(first), micro
+
+
+class _Progress:
+    """Tells of the training every now and then, and at its end."""
+
+    def __init__(self, run: Run, plan: Training, first: int) -> None:
+        self._run, self._plan = run, plan
+        self._step, self._time = first, time.monotonic()
+
+    def tell(self, k: int, value: Tensor, norm: Tensor) -> None:
+        now = time.monotonic()
+        if now - self._time < self._run.tell_every and k + 1 < self._plan.steps:
+            return
+        rate = (k + 1 - self._step) * self._plan.batch / max(now - self._time, 1e-9)
+        self._step, self._time = k + 1, now
+        facts = {"loss": value.item(), "lr": self._plan.rate(k), "norm": norm.item(), "rate": rate}
+        self._run.tell("train", {"step": k + 1, "of": self._plan.steps, **facts})
 
 
 def _cosine(done: float) -> float:
     """From 1 to 0 along half a cosine."""
     return 0.5 + 0.5 * math.cos(math.pi * done)
-
-
-def _state(
-    step: int,
-    weights: Mapping[str, Tensor],
-    average: Mapping[str, Tensor],
-    optimiser: torch.optim.Optimizer,
-) -> dict[str, Tensor]:
-    state = {"step": torch.tensor(step)}
-    state |= {f"weight/{key}": value.detach() for key, value in weights.items()}
-    state |= {f"average/{key}": value for key, value in average.items()}
-    for key, value in weights.items():
-        for what, moment in optimiser.state[value].items():
-            state[f"optimiser/{what}/{key}"] = torch.as_tensor(moment)
-    return {key: value.cpu().contiguous() for key, value in state.items()}
-
-
-def _recall(
-    state: Mapping[str, Tensor] | None,
-    weights: Mapping[str, Tensor],
-    average: Mapping[str, Tensor],
-    optimiser: torch.optim.Optimizer,
-) -> int:
-    """Put everything back as it was kept; the step to go on from."""
-    if state is None:
-        return 0
-    with torch.no_grad():
-        for key, value in weights.items():
-            value.copy_(state[f"weight/{key}"])
-        for key, value in average.items():
-            value.copy_(state[f"average/{key}"])
-    for key, value in weights.items():
-        mine = {
-            name.split("/")[1]: moment
-            for name, moment in state.items()
-            if name.startswith("optimiser/") and name.split("/", 2)[2] == key
-        }
-        optimiser.state[value] = {
-            what: moment.clone() if what == "step" else moment.to(value.device).clone()
-            for what, moment in mine.items()
-        }
-    return int(state["step"])
-
-
-def _culprit(x: Tensor, weights: Mapping[str, Tensor]) -> str:
-    if not x.isfinite().all():
-        return "the first tensor that is not finite is the input x"
-    for key, value in weights.items():
-        if not value.isfinite().all():
-            return f"the first tensor that is not finite is the weight {key}"
-    for key, value in weights.items():
-        if value.grad is not None and not value.grad.isfinite().all():
-            return f"the first tensor that is not finite is the gradient of {key}"
-    return "inputs, weights and gradients are finite"

@@ -14,8 +14,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from adbench.benchmark.cli import app
+from adbench.benchmark.registry import Registry
 
 PLUGIN = str(Path(__file__).parents[1] / "plugin" / "registry.yaml")
+BASELINES = [name for name, entry in Registry.read().methods.items() if entry.baseline]
 SMALL = {"size": 16, "width": 8, "mults": [1, 2], "res_blocks": 1, "heads": 1, "attention": [8],
          "steps": 6, "batch": 2, "sampling_steps": 2, "repeats": 2}  # fmt: skip
 
@@ -50,13 +52,13 @@ def test_a_method_and_a_dataset_from_outside_reach_the_board(tmp_path: Path) -> 
     made = adbench(tmp_path, "-m", "brightness")
     assert made.exit_code == 0, made.output
     found = records(tmp_path)
-    assert found.keys() == {"healthy-mean", "brightness"}, "the baseline comes along"
+    assert found.keys() == {*BASELINES, "brightness"}, "the baselines come along"
     record = found["brightness"]
     assert record["status"] == "ok" and record["profile"] == "tiny"
     assert record["metrics"]["image_auroc"]["value"] > 0.9
     text = board(tmp_path)["leaderboard.md"].decode()
     assert "brightness" in text and "SYNTHETIC" in text
-    assert len(list((tmp_path / "out/pictures").glob("*.png"))) == 2
+    assert len(list((tmp_path / "out/pictures").glob("*.png"))) == len(BASELINES) + 1
 
 
 def test_an_installed_package_may_bring_a_method(tmp_path: Path, monkeypatch) -> None:
@@ -103,7 +105,7 @@ def test_a_map_that_is_not_finite_stops_the_cell_and_is_not_stored(tmp_path: Pat
     assert made.exit_code == 3
     assert "not finite" in records(tmp_path)["brightness"]["reason"]
     stored = list((tmp_path / "store/maps").rglob("maps.h5"))
-    assert len(stored) == 3, "the baseline's only"
+    assert len(stored) == 3 * len(BASELINES), "the baselines' only"
 
 
 def test_what_cannot_be_is_skipped_with_the_reason(tmp_path: Path) -> None:
@@ -176,7 +178,8 @@ def test_a_partial_run_is_stamped_and_stands_on_no_full_board(tmp_path: Path) ->
     assert adbench(tmp_path, "-m", "brightness").exit_code == 0
     assert adbench(tmp_path, "-m", "brightness", "--limit", "6").exit_code == 0
     found = [json.loads(p.read_text()) for p in (tmp_path / "out/records").glob("*.json")]
-    assert sorted(r["partial"] or 0 for r in found) == [0, 0, 6, 6]
+    both = len(BASELINES) + 1
+    assert sorted(r["partial"] or 0 for r in found) == [0] * both + [6] * both
     text = board(tmp_path)["leaderboard.md"].decode()
     assert text.count("## ") >= 2 or text.count("\n# ") >= 2
 

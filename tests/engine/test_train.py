@@ -2,56 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import random
+import signal
 from collections.abc import Mapping
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from adbench.benchmark.store import Resume
+from adbench.engine.denoiser import Denoiser
 from adbench.engine.rng import Rng
 from adbench.engine.run import Interrupted, Run
+from adbench.engine.schedule import schedule
 from adbench.engine.train import NotFinite, Training, minimise
-
-
-class Row:
-    label = False
-
-    def __init__(self, x: Tensor) -> None:
-        self.x = x
-
-
-DATA = [Row(Rng([f"d{i}"]).normal((3,))[0]) for i in range(20)]
-
-
-class Memory:
-    """Keeps in a dictionary; copies, as a file would."""
-
-    def __init__(self) -> None:
-        self.states: dict[str, dict[str, Tensor]] = {}
-        self.saves = 0
-
-    def load(self, name: str) -> Mapping[str, Tensor] | None:
-        return self.states.get(name)
-
-    def save(self, name: str, state: Mapping[str, Tensor]) -> None:
-        self.saves += 1
-        self.states[name] = {key: value.clone() for key, value in state.items()}
-
-
-def made() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(3, 8), nn.SiLU(), nn.Linear(8, 3))
-
-
-def trained(plan: Training, run: Run, net: nn.Module | None = None) -> nn.Module:
-    net = net or made()
-
-    def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-        return (net(x + 0.1 * rng.fork("noise").normal((3,))) - x).square().mean(1)
-
-    minimise(loss, net, DATA, run, plan)
-    return net
-
+from trainings import DATA, Memory, Row, close, made, plain, same, trained
 
 PLAN = Training(40, 4, 1e-2, ema=0.9, decay="cosine")
 
@@ -59,11 +28,11 @@ PLAN = Training(40, 4, 1e-2, ema=0.9, decay="cosine")
 def test_it_learns_and_leaves_the_module_ready() -> None:
     told: list[Mapping[str, float]] = []
     run = Run(tell=lambda event, facts: told.append(facts))
-    net = trained(Training(400, 8, 1e-2, ema=None), run)
+    net = trained(Training(200, 8, 2e-2, ema=None), run)
     x = torch.stack([row.x for row in DATA])
     assert not net.training
     assert (net(x) - x).square().mean() < 0.1 * x.square().mean()
-    assert told[-1]["step"] == told[-1]["of"] == 400
+    assert told[-1]["step"] == told[-1]["of"] == 200
 
 
 def test_the_same_run_gives_the_same_weights_and_another_seed_does_not() -> None:
@@ -149,3 +118,147 @@ def test_training_draws_from_the_run_alone() -> None:
     torch.manual_seed(99)
     b = trained(PLAN, Run(), net).state_dict()
     assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+@pytest.mark.parametrize("batch", [1, 5, 16])
+def test_it_is_the_plain_loop_to_the_bit(seed: int, batch: int) -> None:
+    plan = Training(30, batch, 1e-2, weight_decay=0.01, clip=0.3, ema=0.9, decay="cosine")
+    assert same(trained(plan, Run(seed=seed)), plain(plan, seed)[0])
+
+
+def test_the_rate_warms_up_and_decays() -> None:
+    """Equal parts up to the full rate; the cosine goes on beneath. Closed forms."""
+    plain_rate = Training(10, 1, 2.0, warmup=4)
+    assert [plain_rate.rate(k) for k in range(6)] == [0.5, 1.0, 1.5, 2.0, 2.0, 2.0]
+    cosine = Training(10, 1, 2.0, decay="cosine", warmup=4)
+    assert cosine.rate(0) == 0.5
+    assert cosine.rate(5) == pytest.approx(1.0)
+    told: list[Mapping[str, float]] = []
+    trained(Training(3, 4, 1.0, warmup=12), Run(tell=lambda event, facts: told.append(facts)))
+    assert told[-1]["lr"] == pytest.approx(3 / 12)
+
+
+def test_what_it_tells_can_be_drawn() -> None:
+    told: list[Mapping[str, float]] = []
+    plan = Training(30, 4, 1e-2, ema=0.9, decay="cosine")
+    trained(plan, Run(tell=lambda event, facts: told.append(facts)))
+    assert told[-1]["loss"] == plain(plan, 0)[1][-1]
+    assert told[-1]["lr"] == pytest.approx(plan.rate(29))
+    assert told[-1]["norm"] > 0 and told[-1]["rate"] > 0
+
+
+class Small(nn.Module):
+    """An image network in two layers, called as a UNet is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.leave = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 1, 3, padding=1)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.leave(torch.nn.functional.silu(self.enter(x)) + t.view(-1, 1, 1, 1) / 1000)
+
+
+def denoiser(run: Run, steps: int = 40) -> tuple[Denoiser, list[float]]:
+    torch.manual_seed(0)
+    images = [Row(0.2 * Rng([f"i{i}"]).normal((1, 8, 8))[0]) for i in range(6)]
+    made, losses = Denoiser(Small(), schedule("linear", 1000)), list[float]()
+
+    def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
+        each = made.loss(x, rng)
+        losses.append(each.mean().item())
+        return each
+
+    minimise(loss, made, images, run, Training(steps, 8, 1e-2, ema=None))
+    return made, losses
+
+
+def test_bfloat16_learns_and_leaves_float32_weights() -> None:
+    (fine, exact), (rough, losses) = denoiser(Run()), denoiser(Run(dtype=torch.bfloat16))
+    assert all(value.dtype == torch.float32 for value in rough.net.state_dict().values())
+    assert not same(fine.net, rough.net)
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+    assert sum(losses) == pytest.approx(sum(exact), rel=0.02)
+
+
+def test_a_compiled_network_keeps_its_names_and_learns_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiled, original = [], nn.Module.compile
+
+    def compile(self: nn.Module, **options: Any) -> None:
+        compiled.append(type(self))
+        original(self, backend="eager", **options)  # traced as ever; needs no C compiler
+
+    monkeypatch.setattr(nn.Module, "compile", compile)
+    run = Run(compile=True)
+    net, losses = denoiser(run, steps=5)
+    run.place(net)
+    assert compiled == [Small]
+    plain_net, plain_losses = denoiser(Run(), steps=5)
+    assert list(net.state_dict()) == list(plain_net.state_dict())
+    assert losses == pytest.approx(plain_losses, rel=1e-5)
+    close(net.net, plain_net.net)
+
+
+class Codebook(nn.Module):
+    """Learns without a gradient: a running mean in a buffer, and weights in a frozen parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(3))
+        self.frozen = nn.Parameter(torch.zeros(3), requires_grad=False)
+        self.register_buffer("mean", torch.zeros(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = self.get_buffer("mean")
+        with torch.no_grad():
+            mean.lerp_(x.mean(0), 0.1)
+            self.frozen += mean
+        return (self.gain * x - mean).square().mean(1)
+
+
+def test_what_learns_without_a_gradient_is_kept_too() -> None:
+    memory, whole, net = Memory(), Codebook(), Codebook()
+    minimise(lambda x, label, rng: whole(x), whole, DATA, Run(), PLAN)
+    asked = iter([False] * 20 + [True])
+    run = Run(keep=memory, stop=lambda: next(asked))
+    with pytest.raises(Interrupted):
+        minimise(lambda x, label, rng: net(x), net, DATA, run, PLAN)
+    again = Codebook()
+    minimise(lambda x, label, rng: again(x), again, DATA, Run(keep=memory), PLAN)
+    assert same(whole, again)
+
+
+def endure(folder: Path, steps: Any, result: Any) -> None:
+    """A training in a process of its own, that tells every step and keeps nearly every one."""
+
+    def stop() -> bool:
+        steps.send(None)
+        return False
+
+    net = trained(KILLED, Run(keep=Resume(folder), stop=stop, every=0.002))
+    result.send([value.tolist() for value in net.state_dict().values()])
+
+
+KILLED = Training(120, 4, 1e-2, weight_decay=0.01, ema=0.99, decay="cosine")
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_training_killed_anywhere_ends_with_the_same_weights(tmp_path: Path, seed: int) -> None:
+    """SIGKILL, five times, at steps drawn beforehand and so at any moment of step or keep."""
+    draw, fork = random.Random(seed), get_context("fork")
+    for _ in range(5):
+        (seen, steps), (_, result) = fork.Pipe(False), fork.Pipe(False)
+        child = fork.Process(target=endure, args=(tmp_path, steps, result))
+        child.start()
+        for _ in range(draw.randrange(5, 40)):
+            seen.recv()
+        assert child.pid is not None
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+        assert child.exitcode == -signal.SIGKILL
+    assert 0 < int((Resume(tmp_path).load("fit") or {})["step"]) < 120
+    resumed, told = made(), list[Mapping[str, float]]()
+    again = Run(keep=Resume(tmp_path), tell=lambda event, facts: told.append(facts))
+    assert same(trained(KILLED, again, resumed), trained(KILLED, Run()))

@@ -1,0 +1,84 @@
+"""Training curves for TensorBoard, written from what a run tells as it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard.writer import SummaryWriter
+
+Tell = Callable[[str, Mapping[str, Any]], None]
+
+COUNTS = {"step", "of", "at"}
+"""Facts that say when, and are no curve."""
+
+
+class ScalarsError(RuntimeError):
+    """TensorBoard files were asked for and cannot be written."""
+
+
+class Scalars:
+    """A Tell that passes on what it is told, and draws it: every number of an event with a step
+    becomes a point of the curve event/fact, such as train/loss, train/lr, train/norm (of the
+    gradient) and train/rate (samples per second).
+
+    folder: of one cell; made with the first point. A run that goes on from step k takes back what
+    was drawn behind k.
+    """
+
+    def __init__(self, folder: Path, tell: Tell) -> None:
+        if find_spec("tensorboard") is None:
+            raise ScalarsError(
+                f"cannot write curves to {folder}: tensorboard is not installed "
+                f"(pip install tensorboard)"
+            )
+        self._folder, self._tell = folder, tell
+        self._writer: SummaryWriter | None = None
+
+    def __call__(self, event: str, facts: Mapping[str, Any]) -> None:
+        self._tell(event, facts)
+        step = facts.get("step", facts.get("at"))
+        points = {
+            name: value
+            for name, value in facts.items()
+            if name not in COUNTS and isinstance(value, int | float)
+        }
+        if step is None or not points:
+            return
+        part = f"{event}/{facts['part']}" if "part" in facts else event
+        for name, value in points.items():
+            self._open(int(step)).add_scalar(f"{part}/{name}", value, int(step))
+
+    def __enter__(self) -> Scalars:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Write what is not yet written."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _open(self, step: int) -> SummaryWriter:
+        if self._writer is None:
+            from torch.utils.tensorboard.writer import SummaryWriter
+
+            try:
+                self._writer = SummaryWriter(str(self._folder), purge_step=step)
+            except OSError as error:
+                raise ScalarsError(
+                    f"cannot write curves to {self._folder}: {error.strerror or error} "
+                    f"(choose another folder)"
+                ) from error
+        return self._writer

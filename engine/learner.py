@@ -1,0 +1,112 @@
+"""What a training changes as it goes: weights, their running average, moments. Kept, it is all
+that is needed to go on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+
+class Learner:
+    """The weights of a module that are to be trained, AdamW on them, and their average.
+
+    averaged: whether there is an average. What else is in the module's state dict (a codebook
+    that updates itself) is kept too, but neither stepped nor averaged.
+    """
+
+    def __init__(
+        self, module: nn.Module, *, lr: float, weight_decay: float, averaged: bool
+    ) -> None:
+        self.module = module
+        self.weights = {key: p for key, p in module.named_parameters() if p.requires_grad}
+        self.optimiser = torch.optim.AdamW(self.weights.values(), lr, weight_decay=weight_decay)
+        self.average = (
+            {key: p.detach().clone() for key, p in self.weights.items()} if averaged else {}
+        )
+
+    def step(self, lr: float) -> None:
+        """One step of AdamW along the gradients that the weights hold."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+        self.optimiser.step()
+
+    def clip(self, norm: float | None) -> Tensor:
+        """Shorten the gradient to at most `norm`; its length before."""
+        return nn.utils.clip_grad_norm_(self.weights.values(), norm or math.inf)
+
+    def blend(self, share: float) -> None:
+        """average = share * average + (1 - share) * weights."""
+        if self.average:
+            blend = get_ema_multi_avg_fn(share)  # all tensors in few kernels
+            blend(list(self.average.values()), list(self.weights.values()), 0)
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """The average takes the place of the weights."""
+        for key, mean in self.average.items():
+            self.weights[key].copy_(mean)
+
+    def buffers(self) -> dict[str, Tensor]:
+        """What the state dict holds beside parameters."""
+        kept = self.module.state_dict(keep_vars=True)
+        return {key: value for key, value in self.module.named_buffers() if key in kept}
+
+    def state(self, step: int, micro: int) -> dict[str, Tensor]:
+        """Everything, on the CPU, by name. step: how many are done; micro: rows at a time."""
+        state = {"step": torch.tensor(step), "micro": torch.tensor(micro)}
+        state |= {f"weight/{key}": value.detach() for key, value in self.weights.items()}
+        state |= {f"average/{key}": value for key, value in self.average.items()}
+        state |= {f"rest/{key}": value.detach() for key, value in self._rest()}
+        for key, value in self.weights.items():
+            for what, moment in self.optimiser.state[value].items():
+                state[f"optimiser/{what}/{key}"] = torch.as_tensor(moment)
+        return {key: value.cpu().contiguous() for key, value in state.items()}
+
+    @torch.no_grad()
+    def recall(self, state: Mapping[str, Tensor]) -> None:
+        """Put everything back as it was kept."""
+        for key, value in self.weights.items():
+            value.copy_(state[f"weight/{key}"])
+        for key, value in self.average.items():
+            value.copy_(state[f"average/{key}"])
+        for key, value in self._rest():
+            value.copy_(state[f"rest/{key}"])
+        moments = [name.split("/", 2)[1:] for name in state if name.startswith("optimiser/")]
+        for what, key in moments:
+            moment = state[f"optimiser/{what}/{key}"]
+            where = "cpu" if what == "step" else self.weights[key].device
+            self.optimiser.state[self.weights[key]][what] = moment.to(where).clone()
+
+    def tensors(self, *, begun: bool) -> Iterator[Tensor]:
+        """All of it in one order, as a team shares it. begun: moments too, made if need be."""
+        yield from self.weights.values()
+        yield from self.average.values()
+        yield from (value for _, value in self._rest())
+        for weight in self.weights.values() if begun else ():
+            moments = self.optimiser.state[weight]
+            yield moments.setdefault("step", torch.tensor(0.0))
+            for what in ("exp_avg", "exp_avg_sq"):
+                yield moments.setdefault(what, torch.zeros_like(weight))
+
+    def culprit(self, x: Tensor) -> str:
+        """Where the first number stands that is not finite; x is the step's input."""
+        if not x.isfinite().all():
+            return "the first tensor that is not finite is the input x"
+        for key, value in self.weights.items():
+            if not value.isfinite().all():
+                return f"the first tensor that is not finite is the weight {key}"
+        for key, value in self.weights.items():
+            if value.grad is not None and not value.grad.isfinite().all():
+                return f"the first tensor that is not finite is the gradient of {key}"
+        return "inputs, weights and gradients are finite"
+
+    def _rest(self) -> Iterator[tuple[str, Tensor]]:
+        """Frozen parameters and buffers of the state dict."""
+        for key, value in self.module.named_parameters():
+            if not value.requires_grad:
+                yield key, value
+        yield from self.buffers().items()
