@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .cli_data import app as data_app
+from .cli_speed import speed
 from .shell import (
     Data,
     Files,
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 
 app.add_typer(data_app, name="data")
+app.command()(speed)
 
 # Read when torch loads. Threads that spin while they wait make a training ten times slower as soon
 # as another process wants a core (measured: 2500 ms a step against 370); asleep, they cost nothing.
