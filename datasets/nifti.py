@@ -27,12 +27,13 @@ from .base import DataError
 GZIP = b"\x1f\x8b"
 LABELS = frozenset({0, 1, 2, 3, 4})
 MM = {"meter": 1000.0, "micron": 0.001}  # everything else is taken for mm, as nibabel does
+AS_STORED = np.array([[0, 1], [1, 1], [2, 1]])  # as nibabel writes "no axis moves, none flips"
 TOLERANCE = 1e-3  # how far a label may lie from a whole number
 
 
 @dataclass(frozen=True)
 class Volume:
-    """A volume whose axes run to the patient's right, front and top (RAS+).
+    """A volume whose axes run to the patient's right, front and top (RAS+), or as they are stored.
 
     data: (X, Y, Z), float32, or uint8 for labels
     affine: (4, 4), from indices of `data` to mm
@@ -58,16 +59,23 @@ def read_volume(
     nan: Literal["error", "zero"] = "error",
     affine: np.ndarray | None = None,
     name: str | None = None,
+    channel: int | None = None,
+    turn: bool = True,
 ) -> Volume:
     """An image, as float32 with the header's slope and intercept applied.
 
     nan: "zero" sets NaN to zero and counts them; inf is an error always
     affine: is believed instead of the file's own
     name: what errors call the file
+    channel: which one along the fourth axis; else a fourth axis longer than 1 is an error
+    turn: false leaves the axes as they are stored
     """
     name = name or path.name
-    raw, image = _open(path, name)
-    values = np.asarray(image.dataobj).astype(np.float32)
+    raw, image = _open(path, name, channel)
+    values = np.asarray(image.dataobj)
+    if channel is not None and values.ndim == 4:
+        values = values[..., channel]
+    values = values.astype(np.float32)
     infs, nans = int(np.isinf(values).sum()), int(np.isnan(values).sum())
     if infs:
         raise DataError(f"{name} holds {_count(infs, 'infinite voxel')}")
@@ -75,7 +83,7 @@ def read_volume(
         raise DataError(f"{name} holds {_count(nans, 'NaN voxel')} (nan='zero' sets NaN to zero)")
     if nans:
         values = np.nan_to_num(values, copy=False, nan=0.0)
-    return _canonical(raw, image, values, affine, name, nans)
+    return _canonical(raw, image, values, affine, name, nans, turn)
 
 
 def read_labels(
@@ -84,6 +92,7 @@ def read_labels(
     allowed: Collection[int] = LABELS,
     affine: np.ndarray | None = None,
     name: str | None = None,
+    turn: bool = True,
 ) -> Volume:
     """A segmentation, as uint8.
 
@@ -106,7 +115,7 @@ def read_labels(
     labels = [_whole(values).astype(np.uint8) for values in good]
     if not np.array_equal(labels[0] > 0, labels[-1] > 0):
         raise DataError(f"{name} has {slope}: its stored and its scaled values are both labels")
-    return _canonical(raw, image, labels[0], affine, name, 0)
+    return _canonical(raw, image, labels[0], affine, name, 0, turn)
 
 
 def _not_labels(values: np.ndarray, allowed: Collection[int]) -> str | None:
@@ -131,7 +140,7 @@ def _whole(values: np.ndarray) -> np.ndarray:
     return np.rint(values) if values.dtype.kind == "f" else values
 
 
-def _open(path: Path, name: str) -> tuple[bytes, nib.Nifti1Image]:
+def _open(path: Path, name: str, channel: int | None = None) -> tuple[bytes, nib.Nifti1Image]:
     """The file's bytes, and an image over all the voxels that its header promises."""
     try:
         raw = path.read_bytes()
@@ -161,7 +170,10 @@ def _open(path: Path, name: str) -> tuple[bytes, nib.Nifti1Image]:
     if found > expected or not expected:
         sizes = f"its header tells of {_spaced(expected)} bytes of voxels, it has {_spaced(found)}"
         raise DataError(f"{name} does not fit its header ({sizes})")
-    if prod(shape[3:]) != 1 or len(shape) < 2:
+    if channel is not None and len(shape) == 4:
+        if channel >= shape[3]:
+            raise DataError(f"{name} has {shape[3]} channels; channel={channel} counts from 0")
+    elif prod(shape[3:]) != 1 or len(shape) < 2:
         raise DataError(f"{name} has shape {tuple(shape)}; a volume has three axes")
     return raw, image
 
@@ -217,17 +229,18 @@ def _canonical(
     affine: np.ndarray | None,
     name: str,
     nans: int,
+    turn: bool,
 ) -> Volume:
     """Turn the axes so that they run right, front, up; a 2-D image becomes one slice."""
     stored = np.asarray(image.affine if affine is None else affine, dtype=np.float64)
     if not np.isfinite(stored).all() or abs(np.linalg.det(stored[:3, :3])) < 1e-12:
         raise DataError(f"{name} has an affine that places no voxel: {stored.round(3).tolist()}")
     values = values.reshape(*values.shape[:3], *[1] * (3 - values.ndim))
-    turn = io_orientation(stored)
-    placed = stored @ inv_ornt_aff(turn, values.shape)
+    axes = io_orientation(stored) if turn else AS_STORED
+    placed = stored @ inv_ornt_aff(axes, values.shape)
     scale = MM.get(str(image.header.get_xyzt_units()[0]), 1.0)
     return Volume(
-        data=apply_orientation(values, turn),
+        data=apply_orientation(values, axes),
         affine=placed,
         spacing=tuple(round(float(step) * scale, 6) for step in voxel_sizes(placed)),
         axcodes="".join(map(str, aff2axcodes(stored))),

@@ -80,3 +80,13 @@ def overlap(cases: Iterable[Case], split_of: Mapping[str, str]) -> dict[str, set
         if case.name in split_of:
             splits[case.group].add(split_of[case.name])
     return {group: found for group, found in splits.items() if len(found) > 1}
+
+
+def fourfold(groups: Iterable[str], fractions: Sequence[float], seed: int) -> dict[str, str]:
+    """Groups dealt to train, held_out, val and test; with fewer than four, val goes without."""
+    names: tuple[str, ...] = ("train", "held_out", "val", "test")
+    share: dict[str, float] = dict(zip(names, fractions, strict=True))
+    groups = set(groups)
+    if len(groups) < len(share):
+        del share["val"]
+    return deal(groups, share, seed)

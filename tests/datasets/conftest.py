@@ -16,12 +16,29 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "data"
 
 
-@pytest.fixture(scope="session")
-def volumes() -> ModuleType:
-    """The writers of small volumes beside this file."""
-    path = Path(__file__).with_name("volumes.py")
-    spec = importlib.util.spec_from_file_location("adbench_test_volumes", path)
+def beside(name: str) -> ModuleType:
+    """A module that lies beside this file."""
+    path = Path(__file__).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"adbench_test_{name}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def volumes() -> ModuleType:
+    """The writers of small volumes beside this file."""
+    return beside("volumes")
+
+
+@pytest.fixture(scope="session")
+def trees() -> ModuleType:
+    """The writers of trees of volumes and slices beside this file."""
+    return beside("trees_volumes")
+
+
+@pytest.fixture(scope="session")
+def arrays() -> ModuleType:
+    """The writers of trees of signals and small images beside this file."""
+    return beside("trees_arrays")

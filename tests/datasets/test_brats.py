@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adbench.datasets.base import DataError, Sample, content_hash, manifest
-from adbench.datasets.brats import BraTS, _assign
-from adbench.datasets.prepared import prepare_once
+from adbench.datasets.brats import BraTS
+from adbench.datasets.placing import fourfold
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -228,10 +228,10 @@ def test_lesions_that_vanish_are_left_out_and_counted(root):
 
         rewrite(file(root, number, "seg"), one_more)
     assert sum(key.endswith("z011") for key in everything(brats(root))) == 4  # not held_out
-    with pytest.warns(UserWarning, match=r"fewer than 1 pixels .* at size 12: 5 \(min_lesion\)"):
+    with pytest.warns(UserWarning, match=r"fewer than 1 pixels .* at size 12 \(min_lesion\): 5"):
         small = everything(brats(root, size=12))
     assert not any(key.endswith("z011") for key in small)
-    with pytest.warns(UserWarning, match=r"fewer than 2 pixels .* at size 24: 5 \(min_lesion\)"):
+    with pytest.warns(UserWarning, match=r"fewer than 2 pixels .* at size 24 \(min_lesion\): 5"):
         assert not any(k.endswith("z011") for k in everything(brats(root, min_lesion=2)))
 
 
@@ -244,7 +244,10 @@ def test_slices_without_enough_brain_are_left_out(root):
     assert kept.keys() == {key for key, share in shares.items() if share >= 0.5}
     assert 0 < len(kept) < len(shares)
     error = refused(brats(root, min_brain=0.99))
-    assert "no slice is left for train, held_out, val, test" in error.summary
+    assert [
+        f"no sample is left for {p}: widen axial, or min_brain"
+        for p in ("train", "held_out", "test")
+    ] == [*error.problems]
 
 
 # Which subjects go where
@@ -258,10 +261,10 @@ def test_slices_without_enough_brain_are_left_out(root):
 def test_every_split_gets_a_patient_and_none_two(count, weights, seed):
     patients = [f"p{n}" for n in range(count)]
     fractions = [weight / sum(weights) for weight in weights]
-    split_of = _assign(patients, fractions, seed)
+    split_of = fourfold(patients, fractions, seed)
     assert set(split_of) == set(patients)
     assert set(split_of.values()) == {"train", "held_out", "val", "test"}
-    assert _assign(patients[::-1], fractions, seed) == split_of
+    assert fourfold(patients[::-1], fractions, seed) == split_of
 
 
 def test_the_seed_decides_the_splits(root):
@@ -271,15 +274,19 @@ def test_the_seed_decides_the_splits(root):
     patients = [f"BraTS20_Training_{number:03d}" for number in range(1, 6)]
     tested = []
     for seed in (0, 1):
-        split_of = _assign(patients, (0.6, 0.1, 0.1, 0.2), seed)
+        split_of = fourfold(patients, (0.6, 0.1, 0.1, 0.2), seed)
         tested.append({name for name, split in split_of.items() if split == "test"})
         assert groups(brats(root, seed=seed)) == tested[-1]
     assert tested[0] != tested[1]
 
 
-def test_fewer_than_four_patients_cannot_be_split(tmp_path, volumes):
+def test_of_three_patients_val_gets_none_and_two_cannot_be_split(tmp_path, volumes):
     volumes.tree(tmp_path, count=3)
-    assert "found 3 patients" in refused(brats(tmp_path)).summary
+    data = brats(tmp_path)
+    parts = (data.train(), data.held_out(), data.val(), data.test())
+    assert [len({entry.group for entry in manifest(part)}) for part in parts] == [1, 1, 0, 1]
+    shutil.rmtree(tmp_path / "BraTS20_Training_002")
+    assert "found 2 patients" in refused(brats(tmp_path)).summary
 
 
 # When it is made, and when it is found
@@ -305,8 +312,8 @@ def test_a_prepared_file_is_found_by_content_wherever_the_files_lie(root, tmp_pa
 def test_preparing_tells_how_far_it_is_and_is_done_once(root):
     told: list[tuple[str, int, int]] = []
     brats(root).prepare(lambda *facts: told.append(facts))
-    assert [t for t in told if t[0] == "checking and slicing"] == [
-        ("checking and slicing", n, 5) for n in range(1, 6)
+    assert [t for t in told if t[0] == "checking and reading"] == [
+        ("checking and reading", n, 5) for n in range(1, 6)
     ]
     assert told[24] == ("reading files", 25, 25)
     told.clear()
@@ -322,15 +329,14 @@ def test_files_that_are_not_used_do_not_matter(root):
     assert len(refused(brats(root)).problems) == 6
 
 
-def test_a_file_that_changes_meanwhile_is_noticed(root, monkeypatch):
-    data = brats(root)
+def test_a_file_that_changes_meanwhile_is_noticed(root):
+    def later(what: str, done: int, total: int) -> None:
+        if (what, done) == ("reading files", total):
+            rewrite(file(root, 4, "t2"), lambda image: image + (image > 0).astype(np.int16))
 
-    def later(name, identity, make, *, spec):
-        rewrite(file(root, 4, "t2"), lambda image: image + (image > 0).astype(np.int16))
-        return prepare_once(name, identity, make, spec=spec)
-
-    monkeypatch.setattr("adbench.datasets.brats.prepare_once", later)
-    assert "004_t2.nii.gz has changed" in refused(data).problems[0]
+    with pytest.raises(DataError) as caught:
+        brats(root).prepare(later)
+    assert "004_t2.nii.gz has changed" in caught.value.problems[0]
 
 
 # When there is nothing, or too much
@@ -344,7 +350,7 @@ def test_without_data_it_says_what_to_do(tmp_path, monkeypatch, root):
         "  Expected <root>/BraTS20_Training_001/BraTS20_Training_001_{t1,t1ce,t2,flair,seg}.nii.gz"
         "   (adbench info brats)"
     )
-    assert "is no folder" in str(refused(brats(tmp_path / "nowhere")))
+    assert "nowhere is not there" in str(refused(brats(tmp_path / "nowhere")))
     (tmp_path / "empty").mkdir()
     assert "no case lies under" in str(refused(brats(tmp_path / "empty")))
     monkeypatch.setenv("ADBENCH_DATA", str(root))
@@ -499,11 +505,9 @@ def test_different_troubles_are_told_together(root, cache, volumes):
     error = refused(brats(root))
     assert error.summary.startswith("3 of 5 cases")
     assert [problem[:20] for problem in error.problems] == [
-        f"BraTS20_Training_{number:03d}" for number in (1, 1, 3, 3, 4)
+        f"BraTS20_Training_{number:03d}" for number in (4, 1, 1, 3, 3)
     ]
-    assert error.problems[4].endswith(
-        "is a copy of BraTS20_Training_002/BraTS20_Training_002_t2.nii.gz"
-    )
+    assert "is a copy of BraTS20_Training_002: BraTS20_Training_002_t2" in error.problems[0]
     assert list(cache.glob("*.h5")) == []
 
 
@@ -583,8 +587,19 @@ def test_row_15_a_wrong_affine_can_be_ignored(root, tmp_path, lost):
 
 def test_row_25_a_copied_image_is_found(root):
     shutil.copy(file(root, 2, "flair"), file(root, 5, "flair"))
-    (problem,) = refused(brats(root)).problems
-    assert "005_flair.nii.gz is a copy of BraTS20_Training_002/" in problem
+    shutil.copy(file(root, 3, "t1"), file(root, 3, "t2"))
+    problems = refused(brats(root)).problems
+    assert "005_flair.nii.gz is a copy of BraTS20_Training_002: " in problems[0]
+    assert "003_t2.nii.gz is a copy of BraTS20_Training_003: " in problems[1]
+
+
+def test_verify_lists_all_that_is_bad_and_caches_nothing(root, cache):
+    assert not brats(root).verify().problems
+    _flip(file(root, 1, "t1"), None)
+    _cut(file(root, 4, "t2"), None)
+    found = brats(root).verify()
+    assert found.bad == 2 and [problem[17:20] for problem in found.problems] == ["001", "004"]
+    assert not list(cache.glob("*.h5"))
 
 
 def test_row_29_background_is_what_is_zero_not_what_is_low(root):

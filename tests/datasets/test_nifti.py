@@ -202,6 +202,58 @@ def test_singleton_axes_are_squeezed_and_others_refused(tmp_path, volumes):
     assert "(24, 24, 16, 2)" in refused(path)
 
 
+def test_one_channel_of_four_axes_can_be_taken(tmp_path, volumes):
+    array = np.stack([volumes.brain(seed) for seed in range(3)], -1)
+    path = volumes.save(array, tmp_path / "four.nii.gz")
+    for channel in range(3):
+        one = volumes.save(array[..., channel], tmp_path / f"{channel}.nii.gz")
+        want = read_volume(one).data
+        assert np.array_equal(read_volume(path, channel=channel).data, want)
+        assert np.array_equal(read_volume(one, channel=5).data, want)  # it has no fourth axis
+    assert "has 3 channels; channel=3" in refused(path, channel=3)
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "SPR"])
+def test_axes_can_be_left_as_they_are_stored(tmp_path, volumes, codes):
+    turned, where = volumes.turned(volumes.tumour(), codes, np.diag([-1, -1, 2, 1.0]))
+    path = volumes.save(turned, tmp_path / "v.nii.gz", where)
+    volume, labels = read_volume(path, turn=False), read_labels(path, turn=False)
+    assert np.array_equal(volume.data, turned) and np.array_equal(labels.data, turned)
+    assert np.array_equal(volume.affine, where) and volume.axcodes == codes
+    assert volume.spacing == tuple(2.0 if code == "S" else 1.0 for code in codes)
+
+
+REAL = Path(nib.__file__).parent / "tests/data"
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "channel"),
+    [
+        ("anatomical.nii", (33, 41, 25), None),  # big-endian, of nibabel's own tests
+        ("reoriented_anat_moved.nii", None, None),
+        ("standard.nii.gz", None, None),
+        ("example4d.nii.gz", None, 1),
+        ("functional.nii", None, 2),
+    ],
+)
+def test_files_of_other_programs_read_as_nibabel_reads_them(name, shape, channel):
+    volume = read_volume(REAL / name, channel=channel)
+    image = nib.as_closest_canonical(nib.Nifti1Image.from_filename(REAL / name))
+    want = np.asarray(image.dataobj)
+    want = want if channel is None else want[..., channel]
+    assert np.array_equal(volume.data, want.squeeze().astype(np.float32))
+    assert shape is None or volume.data.shape == shape
+    assert np.allclose(volume.affine, image.affine)
+
+
+def test_a_nifti_2_file_of_another_program_is_read():
+    image = nib.Nifti2Image.from_filename(REAL / "example_nifti2.nii.gz")
+    four = np.asarray(nib.as_closest_canonical(image).dataobj)
+    volume = read_volume(REAL / "example_nifti2.nii.gz", channel=0)
+    assert np.array_equal(volume.data, four[..., 0].astype(np.float32))
+    assert "a volume has three axes" in refused(REAL / "example_nifti2.nii.gz")
+
+
 def test_units_other_than_mm_are_converted(tmp_path):
     image = nib.Nifti1Image(np.ones(SMALL, np.int16), np.diag([500, 250, 1000, 1.0]))
     image.header.set_xyzt_units("micron")

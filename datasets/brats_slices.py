@@ -1,0 +1,330 @@
+"""BraTS cut into single slices, as two papers' authors lay them on disk.
+
+Wolleb et al., "Diffusion models for medical anomaly detection", MICCAI 2022,
+https://arxiv.org/abs/2203.04306: a folder a slice, numbered through; the token before the modality
+is the patient, the one behind it the axial index.
+
+    {training,testing}/000001/brats_train_001_{t1,t1ce,t2,flair,seg}_080_w.nii.gz    240 x 240
+    test_labels/000247-label.nii.gz                           in place of testing's missing seg
+
+Wolleb's code pads images to 256 x 256 and leaves labels at 240 x 240; here both are padded.
+BerDiff (Bernoulli diffusion): a file a slice, channels first, the fifth one the label; it names no
+patient. Its code scales all channels by their joint extremes, the label's among them; here the
+values are taken as they are.
+
+    {training,train_healthy}/000034.nii.gz        (4, 256, 256), healthy
+    {validation,val_diseased}/000247.nii.gz       (5, 256, 256)
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from .base import DataError, Spec
+from .files import Files, Reading, Survey
+from .folders import entries
+from .leaks import part
+from .nifti import LABELS, read_labels, read_volume
+from .placing import Case, deal, placed, shares
+from .planes import lost, slab, square
+from .together import read_together
+
+MODALITIES = ("t1", "t1ce", "t2", "flair")
+SLICE = re.compile(
+    r"(?P<patient>.+)_(?P<modality>t1|t1ce|t2|flair|seg)_(?P<at>\d+)(_w)?\.nii(\.gz)?"
+)
+NUMBER = re.compile(r"\d+")
+FILE = re.compile(r"(\d+)\.nii(\.gz)?")
+LABEL = re.compile(r"(\d+)-label\.nii(\.gz)?")
+TRAIN, TEST = ("training", "train_healthy"), ("testing", "validation", "val_diseased")
+
+
+class BraTSSlices(Files):
+    """Slices in 0..1, four modalities (t1, t1ce, t2, flair), axes as they are stored.
+
+    root: the folder that holds training/, or one or two above it; else $ADBENCH_DATA
+    size: rows and columns, averaged over areas from `pad`
+    pad: images, masks and roi are padded with zeros to this square first
+    min_lesion: slices with fewer pixels of tumour (but some) are left out; None takes the papers'
+        rule: 1 for Wolleb's, 21 for BerDiff's
+    group: "patient" deals whole patients; "slice" deals slices in blocks of neighbours, for samples
+        of one patient: then train and val share a patient, and a warning says so
+    fractions: of the training pool in train, held_out and val. BerDiff's has no abnormal slices
+        and so no val: there the last one goes to train
+    cut_val: this part of BerDiff's validation set becomes val, the rest is test
+    split: "corrected" leaves patients that are in testing out of training; "published" keeps them
+    """
+
+    name = "brats-slices"
+    expected = "<root>/training/000001/brats_train_001_{t1,t1ce,t2,flair,seg}_080_w.nii.gz"
+    originals = frozenset({*MODALITIES, "image"})
+
+    def __init__(
+        self,
+        *,
+        root: str | None = None,
+        size: int = 256,
+        pad: int = 256,
+        min_lesion: int | None = None,
+        group: Literal["patient", "slice"] = "patient",
+        fractions: Sequence[float] = (0.8, 0.1, 0.1),
+        cut_val: float = 0.0,
+        split: Literal["corrected", "published"] = "corrected",
+        seed: int = 0,
+    ) -> None:
+        if group not in ("patient", "slice") or split not in ("corrected", "published"):
+            raise ValueError(
+                "group is 'patient' or 'slice', split 'corrected' or 'published', not "
+                f"{group!r} and {split!r}"
+            )
+        if (
+            not 0 < size <= pad
+            or not 0 <= cut_val < 1
+            or (min_lesion is not None and min_lesion < 1)
+        ):
+            raise ValueError(
+                "0 < size <= pad, 0 <= cut_val < 1 and min_lesion >= 1 are asked for, not "
+                f"size={size}, pad={pad}, cut_val={cut_val}, min_lesion={min_lesion}"
+            )
+        self.root, self.size, self.pad, self.min_lesion = root, size, pad, min_lesion
+        self.group, self.fractions, self.cut_val = group, shares(fractions, 3), float(cut_val)
+        self.split, self.seed = split, seed
+        self.spec = Spec(channels=4, shape=(size, size), labels=True)
+
+    def survey(self, root: Path) -> Survey:
+        base, form = _find(root)
+        if base is None:
+            raise self.nothing(f"no folder training/ or train_healthy/ with slices is under {root}")
+        if form == "berdiff":
+            self.spec = Spec(channels=4, shape=(self.size, self.size), labels=False)
+            return _berdiff(base)
+        cases, problems = _wolleb(base)
+        found = part(cases, ("test", "train"), published=self.split == "published")
+        self.leaky = self.split == "published"
+        patients = sorted({case.group for case in found.cases if case.pool == "train"})
+        notes = found.notes
+        if self.group == "patient" and len(patients) < 2:
+            what = f"training/ holds slices of {len(patients)} patient ({', '.join(patients)})"
+            problems.append(
+                f"{what}, and train and held_out need one each: add patients, or say group='slice' "
+                "to share out this one's slices"
+            )
+        if self.group == "slice":
+            shared = "train, held_out and val share patients: what is chosen on them is too good"
+            notes = [*notes, f"group='slice': {shared}"]
+            cases = [replace(c, group=c.name) if c.pool == "train" else c for c in found.cases]
+        return Survey(cases if self.group == "slice" else found.cases, problems, notes)
+
+    def place(self, cases: Sequence[Case]) -> Mapping[str, str]:
+        train, held_out, val = self.fractions
+        share = {"train": train, "held_out": held_out, "val": val}
+        training = [case for case in cases if case.pool == "train"]
+        rest = [case for case in cases if case.pool == "test"]
+        if any("image" in case.files for case in cases):
+            healthy = _blocks(training, {"train": train + val, "held_out": held_out})
+            return healthy | _blocks(rest, {"test": 1 - self.cut_val, "val": self.cut_val})
+        if self.group == "patient":
+            return placed(cases, {"train": share, "test": {"test": 1.0}}, self.seed)
+        sick = {case.name for case in training if _abnormal(case)}
+        del share["held_out"]
+        normal = [case for case in training if case.name not in sick]
+        return (
+            _blocks(normal, {"train": train, "held_out": held_out, "val": val})
+            | _blocks([case for case in training if case.name in sick], share)
+            | {case.name: "test" for case in rest}
+        )
+
+    def read(self, case: Case) -> Reading:
+        x, seg, spacing = _stack(case) if "image" in case.files else _together(case)
+        problems = []
+        if not x.min() >= -1e-3 or not x.max() <= 1 + 1e-3:
+            low, high = float(x.min()), float(x.max())
+            problems.append(f"{case.name} holds values from {low:g} to {high:g}, not 0 to 1")
+        if max(x.shape[1:]) > self.pad:
+            problems.append(f"{case.name} has {x.shape[1:]} pixels; pad is {self.pad}")
+        if case.label is False and seg.any():
+            problems.append(f"{case.name} marks a tumour, and lies among the healthy")
+        if problems:
+            raise DataError(f"{case.name} is unusable", problems)
+        least = self.min_lesion or (21 if "image" in case.files else 1)
+        few = 0 < seg.sum() < least
+        channels = x.reshape(len(x), -1)
+        flat = [
+            name
+            for name, low, high in zip(MODALITIES, channels.min(1), channels.max(1), strict=True)
+            if low == high
+        ]
+        x = x.clip(0, 1)
+        x[[MODALITIES.index(name) for name in flat]] = 0
+        cut = slab(
+            square(torch.from_numpy(x), self.pad)[None],
+            square(torch.from_numpy((x != 0).any(0)), self.pad)[None],
+            square(torch.from_numpy(seg), self.pad)[None],
+            [0],
+            size=self.size,
+            spacing=spacing,
+            tags={"subject_status": "diseased"} if "image" not in case.files else {},
+        )
+        assert cut is not None  # nothing was cropped
+        made = [] if few else list(cut.samples(case.name, case.group))
+        why = (
+            f"{case.name}: {', '.join(flat)} holds one value only: it becomes zeros, and no method "
+        )
+        notes = [why + "trains on this slice"] if flat else []
+        gone = {lost(self.size, least): int(few or cut.vanished)}
+        return Reading([replace(sample, key=case.name) for sample in made], notes, not flat, gone)
+
+
+def _find(root: Path) -> tuple[Path | None, str]:
+    """The folder that holds the pools, and whose form it has."""
+    above = [root.parent] if root.name in TRAIN + TEST else []
+    for base in (root, root / "brats", root / "data/brats", root / "data", *above):
+        for pool in TRAIN:
+            for path in entries(base / pool) if (base / pool).is_dir() else ():
+                if path.is_dir() and any(SLICE.fullmatch(p.name) for p in entries(path)):
+                    return base, "wolleb"
+                if path.is_file() and FILE.fullmatch(path.name):
+                    return base, "berdiff"
+    return None, ""
+
+
+def _wolleb(base: Path) -> tuple[list[Case], list[str]]:
+    """Every slice, by patient and height, and what is missing or too much."""
+    cases, problems = [], []
+    drawn: dict[str, Path] = {}
+    for path in entries(base / "test_labels") if (base / "test_labels").is_dir() else ():
+        match = LABEL.fullmatch(path.name)
+        if match:
+            drawn[match[1]] = path
+    for pool in ("training", "testing"):
+        if not (base / pool).is_dir():
+            problems.append(f"{pool}/ is not there")
+            continue
+        for folder in (path for path in entries(base / pool) if path.is_dir()):
+            name = f"{pool}/{folder.name}"
+            files, tokens, strange = _slice(folder)
+            if pool == "testing" and folder.name in drawn:
+                files["seg"] = drawn.pop(folder.name)
+            missing = [role for role in (*MODALITIES, "seg") if role not in files]
+            if missing or strange or len(tokens) != 1:
+                label = f"test_labels/{folder.name}-label.nii.gz"
+                where = f" ({label})" if "seg" in missing and pool == "testing" else ""
+                several = f"; several slices: {sorted(tokens)}" if len(tokens) > 1 else ""
+                problems.append(
+                    f"{name}: expected one file each for {', '.join((*MODALITIES, 'seg'))}; "
+                    f"missing {', '.join(missing) or 'nothing'}{where}; not recognised or double "
+                    f"{', '.join(strange) or 'nothing'}{several}"
+                )
+                continue
+            ((patient, at),) = tokens
+            files = {role: files[role] for role in (*MODALITIES, "seg")}
+            extra = {"patient": patient, "slice": at}
+            cases.append(Case(name, patient, files, pool.removesuffix("ing"), extra=extra))
+    problems += [f"{path.name} has no slice in testing/" for path in drawn.values()]
+    places = defaultdict(list)
+    for case in cases:
+        places[case.pool, case.group, case.extra["slice"]].append(case.name)
+    problems += [
+        f"slice {at} of {patient} stands in {' and '.join(names)}"
+        for (_, patient, at), names in places.items()
+        if len(names) > 1
+    ]
+    return sorted(cases, key=lambda case: (case.group, case.extra["slice"], case.name)), problems
+
+
+def _slice(folder: Path) -> tuple[dict[str, Path], set[tuple[str, int]], list[str]]:
+    """Files by modality, the (patient, height) they name, and NIfTI names that fit nothing."""
+    files: dict[str, Path] = {}
+    tokens, strange = set(), []
+    for path in entries(folder):
+        match = SLICE.fullmatch(path.name)
+        if match and match["modality"] not in files:
+            files[match["modality"]] = path
+            tokens.add((match["patient"], int(match["at"])))
+        elif path.name.endswith((".nii", ".nii.gz")):
+            strange.append(path.name)
+    return files, tokens, strange
+
+
+def _berdiff(base: Path) -> Survey:
+    """Every file, in the order of their numbers; no patient is known."""
+    cases, problems, seen = [], [], dict[str, str]()
+    for folder in (base / name for name in TRAIN + TEST if (base / name).is_dir()):
+        pool = "train" if folder.name in TRAIN else "test"
+        found = {}
+        for path in entries(folder):
+            match = FILE.fullmatch(path.name)
+            if match and match[1] not in found:
+                found[match[1]] = path
+            elif path.name.endswith((".nii", ".nii.gz")):
+                problems.append(f"{folder.name}/{path.name} has no number of its own for a name")
+        for number, path in sorted(found.items(), key=lambda item: (int(item[0]), item[0])):
+            name = f"{pool}/{number}"
+            if name in seen:
+                problems.append(f"{number} stands in {seen[name]} and {folder.name}: remove one")
+                continue
+            seen[name] = folder.name
+            label = False if pool == "train" else None
+            cases.append(Case(name, name, {"image": path}, pool, label))
+    note = (
+        "no patient is named in this form: neighbouring numbers are likely one patient's, so "
+        "splits are cut in blocks of numbers; at their seams one may stand in two"
+    )
+    return Survey(cases, problems, [note])
+
+
+def _blocks(cases: Sequence[Case], share: Mapping[str, float]) -> dict[str, str]:
+    """Cases in their order, cut into one block for every split."""
+    counts = Counter(deal([case.name for case in cases], share, 0).values())
+    splits = [split for split in share for _ in range(counts[split])]
+    return {case.name: split for case, split in zip(cases, splits, strict=True)}
+
+
+def _abnormal(case: Case) -> bool:
+    """Whether a slice shows tumour; false also for one that `read` will refuse."""
+    try:
+        return bool(read_labels(case.files["seg"], turn=False).data.any())
+    except DataError:
+        return False
+
+
+def _together(case: Case) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
+    """(4, H, W) and its tumour (H, W), from a file each."""
+
+    def called(role: str) -> str:
+        return f"{case.name}/{case.files[role].name}"
+
+    volumes, problems = read_together(case.files, called, turn=False)
+    flat = [f"{called(role)} is no slice" for role, v in volumes.items() if v.data.shape[2] != 1]
+    if problems or flat:
+        raise DataError(f"{case.name} is unusable", [*problems, *flat])
+    x = np.stack([volumes[name].data[..., 0] for name in MODALITIES])
+    down, right, _ = volumes["t1"].spacing
+    return x, volumes["seg"].data[..., 0] > 0, (down, right)
+
+
+def _stack(case: Case) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
+    """(4, H, W) and its tumour (H, W), from one file of four or five channels."""
+    name = f"{case.name} ({case.files['image'].name})"
+    volume = read_volume(case.files["image"], name=name, turn=False)
+    channels, test = len(volume.data), case.pool == "test"
+    _, down, right = volume.spacing
+    if channels != 5 and (test or channels != 4):
+        want = "5 (four modalities and the label)" if test else "4 or 5"
+        raise DataError(f"{name} has shape {volume.data.shape}; it needs {want} channels in front")
+    if channels == 4:
+        return volume.data, np.zeros(volume.data.shape[1:], bool), (down, right)
+    label = volume.data[4]
+    odd = sorted(set(np.unique(label).tolist()) - set(LABELS))
+    if odd:
+        few = ", ".join(f"{value:g}" for value in odd[:5])
+        raise DataError(f"{name} holds {few} in its label channel; labels are {sorted(LABELS)}")
+    return volume.data[:4], label > 0, (down, right)

@@ -1,0 +1,180 @@
+"""The Medical Segmentation Decathlon, as detectors of what is out of distribution use it: volumes
+of one task are normal, those of all others are not.
+
+Graham et al., "Unsupervised 3D out-of-distribution detection with latent diffusion models", MICCAI
+2023, https://arxiv.org/abs/2307.03777, code https://github.com/marksgraham/ddpm-ood.
+
+    Task01_BrainTumour/{imagesTr,labelsTr,imagesTs}/BRATS_001.nii.gz      (x, y, z, modality)
+    Task01_BrainTumour/dataset.json
+
+As there, one modality is taken, the middle 160 x 160 x 128 is cut out, resized to 128 x 128 x 128
+by averages over areas, and every volume is scaled by its own extremes. They divide the task's
+training images at random (80 to 20); here names and the seed decide. Nobody has drawn what is
+abnormal, so there are no masks. Axes run up, back and to the patient's left, whatever the file's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+import torch
+
+from .base import Sample, Spec
+from .boxes import boxed, upright
+from .files import Files, Reading, Survey
+from .folders import entries
+from .nifti import read_volume
+from .placing import Case, deal, fourfold, shares
+
+
+class Decathlon(Files):
+    """Volumes in 0..1.
+
+    root: the folder that holds the tasks' folders, or the normal task's own; else $ADBENCH_DATA
+    task: the normal one; the beginning of its name is enough, such as Task01
+    others: the abnormal ones; None takes all that lie beside it
+    channel: which modality, counted from 0, where images have several
+    size: voxels up, back and left; one number for all three
+    crop: the middle that is cut out before, along the same axes; None keeps everything
+    fractions: of the normal task's training images in train, held_out, val and test
+    abnormal: of the other tasks' images in val and test
+    """
+
+    name = "decathlon"
+    expected = (
+        "<root>/Task01_BrainTumour/{dataset.json,imagesTr/BRATS_001.nii.gz}, other tasks beside"
+    )
+
+    def __init__(
+        self,
+        *,
+        root: str | None = None,
+        task: str = "Task01_BrainTumour",
+        others: Sequence[str] | None = None,
+        channel: int = 0,
+        size: int | Sequence[int] = 128,
+        crop: Sequence[int] | None = (128, 160, 160),
+        fractions: Sequence[float] = (0.7, 0.1, 0.1, 0.1),
+        abnormal: Sequence[float] = (0.2, 0.8),
+        seed: int = 0,
+    ) -> None:
+        extent = (size,) * 3 if isinstance(size, int) else tuple(size)
+        if len(extent) != 3 or min(extent) < 1 or channel < 0:
+            raise ValueError(f"size is one number or three, channel >= 0, not {size}, {channel}")
+        if crop is not None and (len(crop) != 3 or min(crop) < 1):
+            raise ValueError(f"crop is three numbers of voxels or None, not {crop}")
+        self.root, self.task, self.channel, self.seed = root, task, channel, seed
+        self.others = None if others is None else list(others)
+        self.size, self.crop = list(extent), None if crop is None else list(crop)
+        self.fractions = shares(fractions, 4)
+        self.abnormal = shares([*abnormal][::-1], 2)[::-1]
+        self.spec = Spec(channels=1, shape=extent, masks=False)
+
+    def survey(self, root: Path) -> Survey:
+        inside = root.name.startswith(self.task) and (root / "imagesTr").is_dir()
+        base = root.parent if inside else root
+        tasks = [p for p in entries(base) if p.is_dir() and (p / "imagesTr").is_dir()]
+        mine = [path for path in tasks if path.name.startswith(self.task)]
+        if len(mine) != 1:
+            there = ", ".join(path.name for path in tasks) or "no task"
+            raise self.nothing(
+                f"{self.task!r} is {len(mine)} tasks under {base} (there is {there})"
+            )
+        rest = [path for path in tasks if path != mine[0]]
+        problems: list[str] = []
+        if self.others is not None:
+            named = {name: [p for p in rest if p.name.startswith(name)] for name in self.others}
+            problems += [
+                f"{name} lies not beside {mine[0].name}" for name in named if not named[name]
+            ]
+            rest = [path for path in rest if any(path in found for found in named.values())]
+        if not rest and not problems:
+            problems.append(
+                f"no task lies beside {mine[0].name}: others are what is abnormal, such as "
+                "Task09_Spleen"
+            )
+        cases: list[Case] = []
+        for path in (mine[0], *rest):
+            found, wrong = _images(path, abnormal=path != mine[0])
+            cases += found
+            problems += wrong
+        return Survey(cases, problems)
+
+    def place(self, cases: Sequence[Case]) -> Mapping[str, str]:
+        normal = {case.group for case in cases if not case.label}
+        dealt = fourfold(normal, self.fractions, self.seed)
+        val, test = self.abnormal
+        for task in {case.extra["task"] for case in cases if case.label}:
+            mine = {c.group for c in cases if c.label and c.extra["task"] == task}
+            dealt |= deal(mine, {"test": test, "val": val}, self.seed)
+        return {case.name: dealt[case.group] for case in cases}
+
+    def read(self, case: Case) -> Reading:
+        name = f"{case.extra['task']}/{case.files['image'].parent.name}/{case.files['image'].name}"
+        volume = read_volume(case.files["image"], name=name, channel=self.channel)
+        data, spacing = upright(volume)
+        x, spacing = boxed(torch.from_numpy(data), self.size, spacing, crop=self.crop)
+        low, high = float(x.min()), float(x.max())
+        constant = not low < high
+        x = torch.zeros_like(x) if constant else ((x - low) / (high - low)).clip(0, 1)
+        tags = {"task": str(case.extra["task"])}
+        sample = Sample(
+            x[None], case.name, case.group, bool(case.label), spacing=spacing, tags=tags
+        )
+        why = f"{name} is constant: it becomes zeros, and no method trains on it"
+        return Reading([sample], [why] if constant else [], not constant)
+
+
+def _images(folder: Path, *, abnormal: bool) -> tuple[list[Case], list[str]]:
+    """A task's training images; of an abnormal one its test images, where there are any."""
+    told, problems = _told(folder)
+    pool = "imagesTs" if abnormal and _volumes(folder / "imagesTs") else "imagesTr"
+    there = {path.name: path for path in _volumes(folder / pool)}
+    named = told.get(pool)
+    if named is not None:
+        problems += [
+            f"{folder.name}/{pool}/{name} is not there, but dataset.json names it"
+            for name in named
+            if name not in there
+        ]
+        problems += [
+            f"{folder.name}/{pool}/{name} is not named in dataset.json"
+            for name in there
+            if name not in named
+        ]
+    cases = []
+    for name, path in there.items():
+        subject = name.removesuffix(".gz").removesuffix(".nii")
+        whole = f"{folder.name}/{pool}/{subject}"
+        extra = {"task": folder.name}
+        cases.append(Case(whole, whole, {"image": path}, pool, abnormal, extra))
+    if not cases:
+        problems.append(f"{folder.name}/{pool} holds no .nii.gz")
+    return cases, problems
+
+
+def _volumes(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return [path for path in entries(folder) if path.name.endswith((".nii", ".nii.gz"))]
+
+
+def _told(folder: Path) -> tuple[dict[str, set[str]], list[str]]:
+    """The names of images that dataset.json lists, by folder; nothing where it is not there."""
+    path = folder / "dataset.json"
+    if not path.is_file():
+        return {}, []
+    try:
+        told = json.loads(path.read_text(encoding="utf-8-sig"))
+        rows = {
+            "imagesTr": [row["image"] for row in told.get("training", [])],
+            "imagesTs": [
+                row["image"] if isinstance(row, dict) else row for row in told.get("test", [])
+            ],
+        }
+        names = {k: {PurePosixPath(row).name for row in v} for k, v in rows.items() if v}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        return {}, [f"{folder.name}/dataset.json cannot be read ({error})"]
+    return names, []

@@ -1,0 +1,280 @@
+"""IXI to train on, BraTS21 or MSLUB to find lesions in: the trees and csv splits of pDDPM.
+
+Behrendt et al., "Patched diffusion models for unsupervised anomaly detection in brain MRI", MIDL
+2023, https://arxiv.org/abs/2303.03758; cDDPM and mDDPM share the tree. Volumes are skull-stripped,
+registered to SRI24 at 1 mm, cropped to the brain and N4-corrected beforehand.
+
+    Data/Train/ixi/{t1,t2,mask}/IXI002-Guys-0828_{t1,t2,mask}.nii.gz
+    Data/Test/{Brats21,MSLUB}/{t1,t2,mask,seg}/BraTS2021_00538_{t1,t2,mask,seg}.nii.gz
+    Data/splits/{IXI_train_fold0..4,IXI_val_fold0..4,IXI_test,Brats21_{val,test},MSLUB_{val,test}}.csv
+
+The level Data/ may be missing. As there, intensities between the 1st and 99th percentile inside
+the brain mask become 0 to 1, and planes are fitted to 192 x 192 and halved. Differs: planes are
+averaged over areas, not by splines (which overshoot 0..1); no curvature flow is run beforehand;
+lesions that were warped into fractions are true above one half, not above zero, which grows them;
+and the splits.
+
+The published folds leak: 9, 9, 9, 7 and 8 of IXI's test subjects are trained on (fold 0 to 4), and
+0, 0, 2, 3 and 3 of validation's, because IXI's table of subjects has double rows. By default those
+are left out of training, and double rows count once.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from .base import DataError, Spec
+from .files import Files, Reading, Survey
+from .leaks import part
+from .nifti import TOLERANCE, Volume
+from .placing import Case, placed, shares
+from .planes import lost, percentiles, planes, scaled, slab
+from .rows import read_rows
+from .together import nans, read_together
+
+COLUMNS = ("img_name", "img_path", "mask_path")
+TAIL = re.compile(r"(_t1|_t2)?(\.nii(\.gz)?)?$")
+
+
+class IXI(Files, ABC):
+    """Axial planes of T1- or T2-weighted brains in 0..1.
+
+    root: the folder Data, or the one above it; else $ADBENCH_DATA
+    fold: which of the five published divisions of IXI
+    modality: "t2" as in the paper, or "t1"
+    size, pad: planes are fitted to the square `pad`, then averaged over areas to `size`; a brain
+        that does not fit is an error
+    axial: first and last plane, counted from the feet; None takes all with enough brain
+    every: take each n-th; the paper halves the resolution along this axis too
+    min_brain: planes in which less than this part of the pixels is brain are left out
+    min_lesion: planes with a lesion of which fewer pixels remain at `size` are left out
+    fractions: of IXI's training subjects in train and held_out
+    split: "corrected", or "published" with its leaks, and images that are copies, and a warning
+    """
+
+    target: ClassVar[str]
+    expected = "<root>/Data/Train/ixi/t2/IXI002-Guys-0828_t2.nii.gz and <root>/Data/splits/*.csv"
+    originals = frozenset({"image"})
+
+    def __init__(
+        self,
+        *,
+        root: str | None = None,
+        fold: int = 0,
+        modality: Literal["t1", "t2"] = "t2",
+        size: int = 96,
+        pad: int = 192,
+        axial: Sequence[int] | None = None,
+        every: int = 2,
+        min_brain: float = 0.05,
+        min_lesion: int = 1,
+        fractions: Sequence[float] = (0.9, 0.1),
+        split: Literal["corrected", "published"] = "corrected",
+        nan: Literal["error", "zero"] = "error",
+        ignore_affine: bool = False,
+        seed: int = 0,
+    ) -> None:
+        if fold not in range(5) or modality not in ("t1", "t2"):
+            raise ValueError(f"fold is 0 to 4, modality 't1' or 't2', not {fold} and {modality!r}")
+        if split not in ("corrected", "published") or nan not in ("error", "zero"):
+            raise ValueError(
+                "split is 'corrected' or 'published', nan 'error' or 'zero', not "
+                f"{split!r} and {nan!r}"
+            )
+        if axial is not None and (len(axial) != 2 or not 0 <= axial[0] <= axial[1]):
+            raise ValueError(f"no planes from {axial}; axial is (first, last)")
+        if not 0 < size <= pad or every < 1 or min_lesion < 1:
+            raise ValueError(
+                "0 < size <= pad, every >= 1 and min_lesion >= 1 are asked for, not "
+                f"size={size}, pad={pad}, every={every}, min_lesion={min_lesion}"
+            )
+        self.root, self.fold, self.modality, self.size, self.pad = root, fold, modality, size, pad
+        self.axial, self.every = None if axial is None else tuple(axial), every
+        self.min_brain, self.min_lesion = min_brain, min_lesion
+        self.fractions, self.seed = shares(fractions, 2), seed
+        self.split: Literal["corrected", "published"] = split
+        self.nan: Literal["error", "zero"] = nan
+        self.ignore_affine = ignore_affine
+        self.spec = Spec(channels=1, shape=(size, size))
+
+    def survey(self, root: Path) -> Survey:
+        places = (root, root / "Data", root / "data", root.parent)
+        base = next((place for place in places if (place / "splits").is_dir()), None)
+        if base is None:
+            raise self.nothing(f"no folder Data/splits lies under {root}")
+        wanted = {
+            "train": (f"IXI_train_fold{self.fold}",),
+            "val": (f"IXI_val_fold{self.fold}", f"{self.target}_val"),
+            "test": ("IXI_test", f"{self.target}_test"),
+        }
+        cases, problems, double, without = [], [], 0, []
+        available = _available(base, self.modality)
+        for pool, names in wanted.items():
+            seen: set[str] = set()
+            for name in names:
+                rows, wrong = _rows(base, name)
+                problems += wrong
+                for row in rows:
+                    subject = TAIL.sub("", PurePosixPath(row["img_name"]).name)
+                    if subject in seen:
+                        double += 1
+                        continue
+                    seen.add(subject)
+                    case, missing = self._case(base, pool, subject, row, name)
+                    if missing and not name.startswith("IXI"):
+                        problems += missing
+                    elif missing and available is not None and subject not in available:
+                        without.append(subject)
+                    elif missing:
+                        problems += missing
+                    else:
+                        cases.append(case)
+        found = part(cases, ("test", "val", "train"), published=self.split == "published")
+        self.leaky = self.split == "published"
+        notes = list(found.notes)
+        if double:
+            notes.append(
+                f"rows of the csv files that name a subject again, and count once: {double}"
+            )
+        if without:
+            few = ", ".join(sorted(set(without))[:5])
+            notes.append(f"subjects without {self.modality} (avail_t2.csv): {len(without)} ({few})")
+        return Survey(found.cases, problems, notes)
+
+    def place(self, cases: Sequence[Case]) -> Mapping[str, str]:
+        train, held_out = self.fractions
+        pools: dict[str, dict[str, float]] = {"train": {"train": train, "held_out": held_out}}
+        return placed(cases, {**pools, "val": {"val": 1.0}, "test": {"test": 1.0}}, self.seed)
+
+    def read(self, case: Case) -> Reading:
+        def called(role: str) -> str:
+            return f"{case.name} ({case.files[role].parent.name}/{case.files[role].name})"
+
+        volumes, problems = read_together(
+            case.files, called, labels=(), nan=self.nan, ignore_affine=self.ignore_affine
+        )
+        notes = nans(volumes, called)
+        flags = {role: volumes[role].data != 0 for role in ("mask", "seg") if role in volumes}
+        for role in flags:
+            flags[role], told, wrong = _flags(volumes[role], called(role))
+            notes += told
+            problems += wrong
+        if "seg" in flags and not flags["seg"].any() and not problems:
+            problems.append(f"{called('seg')} marks no lesion, and its image is called abnormal")
+        if "mask" in flags and not flags["mask"].any():
+            problems.append(f"{called('mask')} marks no brain")
+        depth = volumes["image"].data.shape[2] if "image" in volumes else 0
+        if self.axial is not None and depth and depth <= self.axial[1]:
+            asked = f"{called('image')} has {depth} axial planes; axial asks for {self.axial[1]}"
+            problems.append(asked)
+        if problems:
+            raise DataError(f"{case.name} is unusable", problems)
+        data, brain = volumes["image"].data, flags["mask"]
+        lesion = flags.get("seg", np.zeros_like(brain))
+        first, last = self.axial or (0, depth - 1)
+        levels = range(first, last + 1, self.every)
+        axial = slice(first, last + 1, self.every)
+        range_ = percentiles(data, brain)
+        stack = data.T[axial]
+        stack = np.zeros_like(stack) if range_ is None else scaled(stack, *range_)
+        mm = volumes["image"].spacing
+        cut = slab(
+            planes(stack)[:, None],
+            planes(brain.T[axial]),
+            planes(lesion.T[axial]),
+            levels,
+            size=self.size,
+            crop=self.pad,
+            spacing=(mm[1], mm[0]),
+            min_brain=self.min_brain,
+            min_lesion=self.min_lesion,
+            tags={
+                "subject_status": "diseased" if case.label else "healthy",
+                "set": str(case.extra["set"]),
+            },
+        )
+        if cut is None:
+            raise DataError(f"{case.name}: pad={self.pad} cuts off a part of the brain")
+        if range_ is None:
+            why = "is constant: it becomes zeros, and no method trains on it"
+            notes.append(f"{called('image')} {why}")
+        gone = {lost(self.size, self.min_lesion): cut.vanished}
+        return Reading(list(cut.samples(case.name, case.group)), notes, range_ is not None, gone)
+
+    def _case(
+        self, base: Path, pool: str, subject: str, row: Mapping[str, str], split: str
+    ) -> tuple[Case, list[str]]:
+        """What a row of a csv file stands for, and which of its files are not there."""
+        label = not split.startswith("IXI")
+        told = {"image": row["img_path"], "mask": row["mask_path"]}
+        told |= {"seg": row.get("seg_path", "")} if label else {}
+        files, missing = {}, []
+        for role, name in told.items():
+            places = _places(base, name, subject, self.modality if role == "image" else role)
+            files[role] = next((path for path in places if path.is_file()), places[0])
+            if not files[role].is_file():
+                where = files[role].relative_to(base).as_posix()
+                missing.append(f"{where} is not there, but splits/{split}.csv names {subject}")
+        group = subject.partition("-")[0] if not label else subject
+        extra = {"set": "ixi" if not label else self.target.lower()}
+        return Case(f"{pool}/{subject}", group, files, pool, label, extra), missing
+
+
+class IXIBraTS(IXI):
+    """IXI against the gliomas of BraTS21 (100 subjects in val, 1151 in test)."""
+
+    name = "ixi-brats"
+    target = "Brats21"
+
+
+class IXIMSLUB(IXI):
+    """IXI against the multiple sclerosis of MSLUB (10 subjects in val, 20 in test)."""
+
+    name = "ixi-mslub"
+    target = "MSLUB"
+
+
+def _rows(base: Path, name: str) -> tuple[list[dict[str, str]], list[str]]:
+    """The rows of a split that are filled, and what is wrong with the others or the file."""
+    try:
+        rows = read_rows(base / f"splits/{name}.csv", COLUMNS, f"splits/{name}.csv")
+    except DataError as error:
+        return [], [error.summary]
+    bare = [number for number, row in enumerate(rows, 2) if not all(row[c] for c in COLUMNS)]
+    problems = [f"splits/{name}.csv, line {n}: expected {', '.join(COLUMNS)}" for n in bare]
+    return [row for row in rows if all(row[column] for column in COLUMNS)], problems
+
+
+def _places(base: Path, told: str, subject: str, kind: str) -> list[Path]:
+    """Where the file may be that a csv tells of (for T1): only its folder and its ending are
+    changed, never what lies above them."""
+    path = PurePosixPath(told.lstrip("/"))
+    folder = base.joinpath(*path.parent.parent.parts, kind)
+    names = (f"{subject}_{kind}.nii.gz", f"{subject}.nii.gz", f"{subject}_{kind}.nii")
+    return [folder / name for name in names]
+
+
+def _available(base: Path, modality: str) -> set[str] | None:
+    """Subjects that have a T2 image, where that is told."""
+    path = base / "splits/avail_t2.csv"
+    if modality != "t2" or not path.is_file():
+        return None
+    words = path.read_text(encoding="utf-8-sig", errors="replace").replace(",", "\n").split()
+    return {TAIL.sub("", word.strip('"')) for word in words}
+
+
+def _flags(volume: Volume, name: str) -> tuple[np.ndarray, list[str], list[str]]:
+    """A mask that may have been warped into fractions: notes and problems."""
+    data = volume.data
+    if data.min() < -TOLERANCE or data.max() > 4 + TOLERANCE:
+        low, high = float(data.min()), float(data.max())
+        return data > 0.5, [], [f"{name} holds values from {low:g} to {high:g}; labels are 0 to 4"]
+    soft = int((np.abs(data - np.rint(data)) > TOLERANCE).sum())
+    told = f"{name} holds {soft} fractions (it was warped): true above one half"
+    return data > 0.5, [told] if soft else [], []

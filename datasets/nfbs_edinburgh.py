@@ -1,0 +1,277 @@
+"""NFBS and Edinburgh as AnoDDPM reads them: healthy heads to train on, tumours to find.
+
+Wyatt et al., "AnoDDPM", CVPR Workshops (NTIRE) 2022, https://github.com/Julian-Wyatt/AnoDDPM.
+
+    DATASETS/Train/A00028185/sub-A00028185_ses-NFB3_T1w.nii.gz        (or A00028185.npy, its cache)
+    DATASETS/Test/<ID>/...                                            as Train, if it is there
+    DATASETS/CancerousDataset/EdinburghDataset/Anomalous-T1/{raw_cleaned,raw}/17904.npy
+    DATASETS/CancerousDataset/EdinburghDataset/Anomalous-T1/mask/17904.npy           (slice, H, W)
+
+The authors clip a volume (with its background) to mean - sd .. mean + 2 sd and divide by 3 sd, but
+do not take the lower bound away first: their values start and end anywhere. Here the window becomes
+0 to 1 (`norm="paper"` keeps theirs, clipped to 0..1), and what was exactly zero stays zero. Their
+loader leaves .npy files of windowed volumes beside the data; these are read, none is written.
+They crop Edinburgh's planes and stretch them; here planes are padded to a square. Axes stay as they
+are stored, for the arrays name none: NFBS is cut along its second axis, Edinburgh along its first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from .base import DataError, Spec
+from .files import Files, Reading, Survey
+from .folders import entries
+from .nifti import read_labels, read_volume
+from .placing import Case, placed, shares
+from .planes import lost, slab
+
+RANGES = {  # of Edinburgh's 22 patients, (first, behind the last)
+    **{"17904": (165, 205), "18428": (177, 213), "18582": (160, 190), "18638": (160, 212)},
+    **{"18675": (140, 200), "18716": (135, 190), "18756": (150, 205), "18863": (130, 190)},
+    **{"18886": (120, 180), "18975": (170, 194), "19015": (158, 195), "19085": (155, 195)},
+    **{"19275": (184, 213), "19277": (158, 209), "19357": (158, 210), "19398": (164, 200)},
+    **{"19423": (142, 200), "19567": (160, 200), "19628": (147, 210), "19691": (155, 200)},
+    **{"19723": (140, 170), "19849": (150, 180)},
+}
+MARGIN = 5  # slices around the tumour of patients that stand in no table
+T1W = re.compile(r"sub-(?P<id>[^_]+)_.*T1w\.nii(\.gz)?")
+MASK = re.compile(r"sub-(?P<id>[^_]+)_.*T1w_brainmask\.nii(\.gz)?")
+
+
+class NFBSEdinburgh(Files):
+    """Planes of T1-weighted volumes in 0..1. Without DATASETS/Test, test's normal planes are those
+    of tumour patients; with it, its people join them (tag subject_status).
+
+    root: the folder DATASETS, or the one above it; else $ADBENCH_DATA
+    size: rows and columns, padded to a square and averaged over areas
+    slices: first and last plane of NFBS; 40 to 100 is the authors' choice
+    ranges: which planes of a patient: "paper" takes the authors' ranges (the tumour's and 5 more on
+        each side for patients that they do not name), "four" the four that they report on, "all"
+        every plane
+    every: take each n-th plane; not of "four"
+    norm: "window" or "paper", see above
+    min_lesion: planes with a lesion of which fewer pixels remain at `size` are left out
+    fractions: of the published training people in train and held_out
+    val_share: this part of the Edinburgh patients becomes val; published is none
+    """
+
+    name = "nfbs-edinburgh"
+    expected = "<root>/DATASETS/Train/A00028185/sub-A00028185_ses-NFB3_T1w.nii.gz"
+
+    def __init__(
+        self,
+        *,
+        root: str | None = None,
+        size: int = 256,
+        slices: Sequence[int] = (40, 100),
+        ranges: Literal["paper", "four", "all"] = "paper",
+        every: int = 1,
+        norm: Literal["window", "paper"] = "window",
+        min_lesion: int = 1,
+        fractions: Sequence[float] = (0.9, 0.1),
+        val_share: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        if len(slices) != 2 or not 0 <= slices[0] <= slices[1] or every < 1 or size < 1:
+            raise ValueError(f"no planes from {slices}, every {every}, of size {size}")
+        if ranges not in ("paper", "four", "all") or norm not in ("window", "paper"):
+            raise ValueError(
+                f"ranges is 'paper', 'four' or 'all', norm 'window' or 'paper', not {ranges!r} "
+                f"and {norm!r}"
+            )
+        if min_lesion < 1 or not 0 <= val_share < 1:
+            raise ValueError(
+                f"min_lesion >= 1 and 0 <= val_share < 1, not {min_lesion}, {val_share}"
+            )
+        self.root, self.size, self.slices, self.every = root, size, tuple(slices), every
+        self.ranges, self.norm, self.min_lesion = ranges, norm, min_lesion
+        self.fractions, self.val_share, self.seed = shares(fractions, 2), float(val_share), seed
+        self.spec = Spec(channels=1, shape=(size, size))
+
+    def survey(self, root: Path) -> Survey:
+        base = next((p for p in (root, root / "DATASETS") if (p / "Train").is_dir()), None)
+        if base is None:
+            raise self.nothing(f"no folder DATASETS/Train lies under {root}")
+        cases, problems = _people(base)
+        sick, wrong = _patients(base)
+        cases, problems = [*cases, *sick], [*problems, *wrong]
+        if not sick and not wrong:
+            problems.append(
+                "no patient is there: expected CancerousDataset/EdinburghDataset/Anomalous-T1/"
+                "raw_cleaned/17904.npy and mask/17904.npy beside Train/"
+            )
+        people = {case.group for case in cases if case.pool == "Test"}
+        note = (
+            f"test holds {len(people)} healthy people of another study than the patients: compare "
+            "within subject_status"
+        )
+        return Survey(cases, problems, [note] if people else [])
+
+    def place(self, cases: Sequence[Case]) -> Mapping[str, str]:
+        train, held_out = self.fractions
+        pools: dict[str, dict[str, float]] = {"Train": {"train": train, "held_out": held_out}}
+        pools |= {
+            "Test": {"test": 1.0},
+            "Edinburgh": {"test": 1 - self.val_share, "val": self.val_share},
+        }
+        return placed(cases, pools, self.seed)
+
+    def read(self, case: Case) -> Reading:
+        sick = case.pool == "Edinburgh"
+        name = f"{case.name}/{case.files['image'].name}"
+        stack, spacing, problems = _volume(case.files["image"], name, along=0 if sick else 1)
+        mask = brain = None
+        if "mask" in case.files:
+            mask, _, wrong = _volume(case.files["mask"], f"mask/{case.files['mask'].name}", along=0)
+            problems += wrong
+        if "brain" in case.files:
+            called = f"{case.name}/{case.files['brain'].name}"
+            try:
+                brain = read_labels(case.files["brain"], allowed={0, 1}, name=called, turn=False)
+            except DataError as error:
+                problems.append(error.summary)
+        inside = stack != 0 if brain is None else np.moveaxis(brain.data, 1, 0) > 0
+        for other, what in ((mask, "mask"), (inside, "brain mask")):
+            if other is not None and other.shape != stack.shape and stack.size:
+                shapes = f"{stack.shape} and {other.shape}"
+                problems.append(f"{name} and its {what} differ in shape: {shapes}")
+        lesion = np.zeros(stack.shape, bool) if mask is None else mask > 0
+        if mask is not None and mask.size and not lesion.any():
+            problems.append(f"{case.name}: mask/{case.files['mask'].name} marks no tumour")
+        levels = [] if problems else self._levels(case, lesion)
+        if levels and levels[-1] >= len(stack):
+            problems.append(f"{name} has {len(stack)} planes; number {levels[-1]} is asked for")
+        if problems:
+            raise DataError(f"{case.name} is unusable", problems)
+        whole = self._windowed(stack)
+        constant = whole is None
+        stack = np.zeros_like(stack) if whole is None else whole
+        cut = slab(
+            torch.from_numpy(np.ascontiguousarray(stack[levels]))[:, None],
+            torch.from_numpy(np.ascontiguousarray(inside[levels])),
+            torch.from_numpy(np.ascontiguousarray(lesion[levels])),
+            levels,
+            size=self.size,
+            spacing=spacing,
+            min_lesion=self.min_lesion,
+            tags={"subject_status": "diseased" if sick else "healthy"},
+        )
+        assert cut is not None  # nothing was cropped
+        why = f"{name} is constant: it becomes zeros, and no method trains on it"
+        gone = {lost(self.size, self.min_lesion): cut.vanished}
+        samples = list(cut.samples(case.name, case.group))
+        return Reading(samples, [why] if constant else [], not constant, gone)
+
+    def _levels(self, case: Case, lesion: np.ndarray) -> list[int]:
+        if case.pool != "Edinburgh":
+            return list(range(self.slices[0], self.slices[1] + 1, self.every))
+        if self.ranges == "all":
+            return list(range(0, len(lesion), self.every))
+        drawn = np.flatnonzero(lesion.any((1, 2)))
+        around = max(int(drawn[0]) - MARGIN, 0), min(int(drawn[-1]) + MARGIN + 1, len(lesion))
+        start, stop = RANGES.get(case.group, around)
+        if self.ranges == "four":
+            return sorted({int(at) for at in np.linspace(start + 5, stop - 5, 4)})
+        return list(range(start, stop, self.every))
+
+    def _windowed(self, stack: np.ndarray) -> np.ndarray | None:
+        """In 0..1; None where it is constant. An array whose values span no more than 1, which is
+        3 sd, has been through the authors' window: its upper end is where they clipped."""
+        low, high = float(stack.min()), float(stack.max())
+        if not low < high:
+            return None
+        if high - low > 1 + 1e-3 or np.array_equal(stack, np.rint(stack)):
+            values = stack.astype(np.float64)
+            low, width = float(values.mean() - values.std()), 3 * float(values.std())
+        else:
+            low, width = high - 1, 1.0
+        start = 0.0 if self.norm == "paper" else low
+        clipped = stack.clip(low, low + width)
+        found = ((clipped - np.float32(start)) / np.float32(width)).clip(0, 1)
+        return np.where(stack != 0, found, np.float32(0))
+
+
+def _people(base: Path) -> tuple[list[Case], list[str]]:
+    """NFBS: a folder each."""
+    cases, problems = [], []
+    for pool in ("Train", "Test"):
+        for folder in entries(base / pool) if (base / pool).is_dir() else ():
+            if not folder.is_dir():
+                continue
+            there = entries(folder)
+            volumes = [path for path in there if T1W.fullmatch(path.name)]
+            arrays = [path for path in there if path.name == f"{folder.name}.npy"]
+            found = arrays or volumes
+            name = f"{pool}/{folder.name}"
+            if len(found) != 1:
+                problems.append(
+                    f"{name}: expected one sub-{folder.name}_ses-NFB3_T1w.nii.gz or "
+                    f"{folder.name}.npy; found {', '.join(p.name for p in there) or 'nothing'}"
+                )
+                continue
+            files = {"image": found[0]}
+            brain = [path for path in there if MASK.fullmatch(path.name)]
+            files |= {"brain": brain[0]} if brain else {}
+            cases.append(Case(name, folder.name, files, pool, False))
+    return cases, problems
+
+
+def _patients(base: Path) -> tuple[list[Case], list[str]]:
+    """Edinburgh: an array and its mask each; raw_cleaned counts before raw."""
+    inside = ("CancerousDataset/EdinburghDataset/Anomalous-T1", "EdinburghDataset/Anomalous-T1")
+    folder = next((base / p for p in (*inside, "Anomalous-T1") if (base / p).is_dir()), None)
+    if folder is None:
+        return [], []
+    found = {}
+    for name in ("mask", "raw", "raw_cleaned"):
+        there = entries(folder / name) if (folder / name).is_dir() else []
+        found[name] = {path.stem: path for path in there if path.suffix == ".npy"}
+    images = found["raw"] | found["raw_cleaned"]
+    lonely = [f"mask/{number}.npy has no raw_cleaned/{number}.npy" for number in found["mask"]
+              if number not in images]  # fmt: skip
+    cases, problems = [], lonely
+    for number, path in sorted(images.items()):
+        if number not in found["mask"]:
+            problems.append(f"Edinburgh/{number} has no mask/{number}.npy")
+            continue
+        files = {"image": path, "mask": found["mask"][number]}
+        cases.append(Case(f"Edinburgh/{number}", number, files, "Edinburgh", True))
+    return cases, problems
+
+
+def _volume(
+    path: Path, name: str, *, along: int
+) -> tuple[np.ndarray, tuple[float, float], list[str]]:
+    """Planes (N, H, W) float32, mm along rows and columns, and what is wrong; then no planes."""
+    try:
+        if path.suffix == ".npy":
+            array, spacing = _array(path, name), (1.0, 1.0, 1.0)
+        else:
+            volume = read_volume(path, name=name, turn=False)
+            array, spacing = volume.data, volume.spacing
+    except DataError as error:
+        return np.zeros((0, 0, 0), np.float32), (1.0, 1.0), [error.summary]
+    kept = [mm for axis, mm in enumerate(spacing) if axis != along]
+    return np.moveaxis(array, along, 0), (kept[0], kept[1]), []
+
+
+def _array(path: Path, name: str) -> np.ndarray:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"{name} cannot be read ({reason})") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf" or array.ndim != 3:
+        what = f"{getattr(array, 'dtype', '')} {getattr(array, 'shape', '')}"
+        raise DataError(f"{name} holds {what}; three axes of numbers are expected")
+    array = array.astype(np.float32)
+    if not np.isfinite(array).all():
+        raise DataError(f"{name} holds {int((~np.isfinite(array)).sum())} voxels of NaN or inf")
+    return array

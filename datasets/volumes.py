@@ -1,0 +1,273 @@
+"""Users' own volumes: NIfTI files, normal and abnormal, with or without masks.
+
+    <root>/{train,val,test}/{normal,<what is abnormal>}/NAME.nii.gz
+    <root>/{normal,<what is abnormal>}/NAME.nii.gz                    without splits: ours are made
+
+Normal may be called healthy, good or negative; any other folder names what is abnormal in it. A
+mask is NAME_mask.nii.gz or NAME_seg.nii.gz beside its image, or NAME.nii.gz in a folder masks/.
+With `modalities`, the files of a subject are NAME_<modality>.nii.gz, one each.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from .base import DataError, Sample, Spec
+from .boxes import boxed, upright
+from .files import Files, Reading, Survey
+from .nifti import Volume
+from .placing import Case, deal, fourfold, shares
+from .planes import lost, percentiles, planes, scaled, slab
+from .together import Nan, nans, read_together
+from .volume_tree import find
+
+
+class Volumes(Files):
+    """Axial planes (C, H, W), or whole volumes (C, D, H, W), in 0..1, as radiologists look.
+
+    root: the folder of the tree above; else $ADBENCH_DATA
+    slices: true cuts planes, false keeps volumes
+    size: rows and columns: planes are padded to a square and averaged over areas. Of volumes one
+        number or three (up, back, left), averaged over areas without keeping the aspect
+    modalities: endings of the files that become channels, in this order
+    axial: first and last plane, counted from the feet; None takes all that show enough
+    every: take each n-th
+    scale: "p1p99" makes 0 to 1 of the 1st to 99th percentile of what is not zero in a volume,
+        "minmax" of its extremes; "none" takes values in 0..1 as they are
+    group: a pattern that finds the patient in NAME, such as "^[^_]+"; None: each NAME is one
+    fractions: of patients in train, held_out, val and test, where the tree has no splits; the
+        abnormal ones go to val and test. With splits, train/ is dealt to train and held_out, and
+        to val where it holds abnormal ones and there is no val/
+    min_foreground: planes with less than this part of non-zero pixels are left out
+    min_lesion: planes with a lesion of which fewer pixels remain at `size` are left out
+    nan, ignore_affine, allow_empty_mask: as in BraTS: let pass what is an error otherwise
+    """
+
+    name = "volumes"
+    expected = "<root>/{train,test}/{normal,abnormal}/NAME.nii.gz, masks as NAME_mask.nii.gz"
+
+    def __init__(
+        self,
+        *,
+        root: str | None = None,
+        slices: bool = True,
+        size: int | Sequence[int] = 128,
+        modalities: Sequence[str] | None = None,
+        axial: Sequence[int] | None = None,
+        every: int = 1,
+        scale: Literal["p1p99", "minmax", "none"] = "p1p99",
+        group: str | None = None,
+        fractions: Sequence[float] = (0.6, 0.1, 0.1, 0.2),
+        min_foreground: float = 0.05,
+        min_lesion: int = 1,
+        nan: Nan = "error",
+        ignore_affine: bool = False,
+        allow_empty_mask: bool = False,
+        seed: int = 0,
+    ) -> None:
+        extent = (size,) * (2 if slices else 3) if isinstance(size, int) else tuple(size)
+        if (
+            len(extent) != (2 if slices else 3)
+            or min(extent) < 1
+            or (slices and len({*extent}) > 1)
+        ):
+            raise ValueError(f"size is one number, or three of volumes, not {size}")
+        if axial is not None and (len(axial) != 2 or not 0 <= axial[0] <= axial[1]):
+            raise ValueError(f"no planes from {axial}; axial is (first, last)")
+        if scale not in ("p1p99", "minmax", "none") or nan not in ("error", "zero"):
+            raise ValueError(f"no scale {scale!r}, or no nan {nan!r}: see adbench info volumes")
+        if every < 1 or min_lesion < 1:
+            raise ValueError(f"every and min_lesion are at least 1, not {every} and {min_lesion}")
+        if modalities is not None and (not modalities or len({*modalities}) < len(modalities)):
+            raise ValueError(f"modalities are some endings, once each, not {modalities}")
+        self.root, self.slices, self.size, self.every = root, slices, list(extent), every
+        self.modalities = None if modalities is None else list(modalities)
+        self.axial, self.scale = None if axial is None else list(axial), scale
+        self.group, self.fractions, self.seed = group, shares(fractions, 4), seed
+        self.min_foreground, self.min_lesion = min_foreground, min_lesion
+        self.nan: Nan = nan
+        self.ignore_affine, self.allow_empty_mask = ignore_affine, allow_empty_mask
+        self._roles = tuple(modalities or ("image",))
+        self.originals = frozenset(self._roles)
+        self.spec = Spec(channels=len(self._roles), shape=extent)
+
+    def survey(self, root: Path) -> Survey:
+        found, problems = find(root, self.modalities)
+        cases = []
+        for one in found:
+            match = re.search(self.group, one.stem) if self.group else None
+            if self.group and match is None:
+                problems.append(
+                    f"{one.name}: no patient is found in its name by group={self.group!r}"
+                )
+                continue
+            group = match[0] if match else one.name
+            extra = {"kind": one.kind} if one.label else {}
+            cases.append(Case(one.name, group, one.files, one.pool, one.label, extra))
+        sick = [case for case in cases if case.label]
+        undrawn = [case.name for case in sick if "mask" not in case.files]
+        drawn = len(undrawn) < len(sick)
+        if drawn:
+            problems += [f"{name} is abnormal and has no mask, but others have" for name in undrawn]
+        notes = []
+        if undrawn and not drawn and self.slices:
+            notes.append("no abnormal volume has a mask: every plane of theirs counts as abnormal")
+        if any(case.pool for case in cases) and not self.group:
+            pools: dict[str, set[str]] = defaultdict(set)
+            for one in found:
+                pools[one.stem].add(one.pool)
+            torn = sorted(stem for stem, where in pools.items() if len(where) > 1)
+            if torn:
+                few = ", ".join(torn[:5])
+                notes.append(f"names that stand in two splits: {len(torn)} ({few}); if that is one "
+                             "patient each, say how to find it in the name (group)")  # fmt: skip
+        labels = any(case.pool == "train" for case in sick)
+        self.spec = Spec(self.spec.channels, self.spec.shape, labels=labels, masks=drawn)
+        return Survey(cases, problems, notes)
+
+    def place(self, cases: Sequence[Case]) -> Mapping[str, str]:
+        train, held_out, val, test = self.fractions
+        published = any(case.pool for case in cases)
+        mine = [case for case in cases if case.pool in ("", "train")]
+        normal = {case.group for case in mine if not case.label}
+        sick = {case.group for case in mine} - normal
+        if not published:
+            dealt = fourfold(normal, self.fractions, self.seed)
+            share = {"test": test, "val": val}
+        else:
+            spare = bool(sick) and all(case.pool != "val" for case in cases)
+            share = {"train": train} | ({"val": val} if spare else {})
+            whole = {"train": train, "held_out": held_out} | share
+            dealt = deal(normal, _of_one(whole), self.seed)
+        dealt |= deal(sick, _of_one(share), self.seed)
+        return {c.name: c.pool if c.pool in ("val", "test") else dealt[c.group] for c in cases}
+
+    def read(self, case: Case) -> Reading:
+        def called(role: str) -> str:
+            return f"{case.name} ({case.files[role].name})"
+
+        order = [role for role in (*self._roles, "mask") if role in case.files]
+        volumes, problems = read_together(
+            {role: case.files[role] for role in order},
+            called,
+            labels=("mask",),
+            allowed=range(256),
+            nan=self.nan,
+            ignore_affine=self.ignore_affine,
+        )
+        mask = volumes.pop("mask", None)
+        if mask is not None and case.label and not mask.data.any() and not self.allow_empty_mask:
+            empty = "is empty, and its image is called abnormal (allow_empty_mask)"
+            problems.append(f"{called('mask')} {empty}")
+        if mask is not None and not case.label and mask.data.any():
+            problems.append(f"{called('mask')} marks something, and its image is called normal")
+        for role, volume in volumes.items():
+            low, high = float(volume.data.min()), float(volume.data.max())
+            if self.scale == "none" and not 0 <= low <= high <= 1:
+                problems.append(f"{called(role)} holds values from {low:g} to {high:g} (scale)")
+            if self.slices and self.axial and volume.data.shape[2] <= self.axial[1]:
+                depth = volume.data.shape[2]
+                problems.append(
+                    f"{called(role)} has {depth} planes; axial asks for {self.axial[1]}"
+                )
+        if problems or len(volumes) < len(self._roles):
+            raise DataError(f"{case.name} is unusable", problems or [f"{case.name} is incomplete"])
+        notes, constant, channels = nans(volumes, called), False, []
+        for role, volume in volumes.items():
+            made = self._scaled(volume.data)
+            if made is None:
+                constant = True
+                why = "is constant: it becomes zeros, and no method trains on it"
+                notes.append(f"{called(role)} {why}")
+            channels.append(np.zeros_like(volume.data) if made is None else made)
+        shown = np.any([volume.data != 0 for volume in volumes.values()], axis=0)
+        lead = next(iter(volumes.values()))
+        drawn = None
+        if mask is not None or not case.label:
+            drawn = np.zeros(shown.shape, bool) if mask is None else mask.data > 0
+        cut = self._planes if self.slices else self._whole
+        samples, gone = cut(case, lead, channels, shown, drawn)
+        return Reading(samples, notes, not constant, gone)
+
+    def _scaled(self, data: np.ndarray) -> np.ndarray | None:
+        """In 0..1, zero where it was zero; None where it is constant."""
+        if self.scale == "none":
+            return data if data.min() < data.max() else None
+        if self.scale == "minmax":
+            low, high = float(data.min()), float(data.max())
+            return scaled(data, low, high) if low < high else None
+        found = percentiles(data)
+        return None if found is None else scaled(data, *found, data != 0)
+
+    def _tags(self, case: Case) -> dict[str, str]:
+        status = {"subject_status": "diseased" if case.label else "healthy"}
+        return status | {name: str(value) for name, value in case.extra.items()}
+
+    def _planes(
+        self,
+        case: Case,
+        lead: Volume,
+        channels: Sequence[np.ndarray],
+        shown: np.ndarray,
+        drawn: np.ndarray | None,
+    ) -> tuple[list[Sample], dict[str, int]]:
+        first, last = self.axial or (0, shown.shape[2] - 1)
+        axial = slice(first, last + 1, self.every)
+        cut = slab(
+            torch.stack([planes(data.T[axial]) for data in channels], 1),
+            planes(shown.T[axial]),
+            None if drawn is None else planes(drawn.T[axial]),
+            range(first, last + 1, self.every),
+            size=self.size[0],
+            spacing=(lead.spacing[1], lead.spacing[0]),
+            min_brain=self.min_foreground,
+            min_lesion=self.min_lesion,
+            tags=self._tags(case),
+        )
+        assert cut is not None  # nothing was cropped
+        gone = {lost(self.size[0], self.min_lesion): cut.vanished}
+        return list(cut.samples(case.name, case.group, label=bool(case.label))), gone
+
+    def _whole(
+        self,
+        case: Case,
+        lead: Volume,
+        channels: Sequence[np.ndarray],
+        shown: np.ndarray,
+        drawn: np.ndarray | None,
+    ) -> tuple[list[Sample], dict[str, int]]:
+        def fitted(data: np.ndarray) -> torch.Tensor:
+            turned = np.ascontiguousarray(data.T[:, ::-1, ::-1])
+            return boxed(torch.from_numpy(turned), self.size, spacing)[0]
+
+        _, spacing = upright(lead)
+        steps = boxed(torch.empty(shown.T.shape), self.size, spacing)[1]
+        mask = None
+        if drawn is not None:
+            part = fitted(drawn)  # a lesion of less than half a voxel is its largest part
+            mask = (part > 0.5) | ((part > 0) & (part >= part.max()) & bool(part.max() <= 0.5))
+        roi = fitted(shown) > 0.5
+        sample = Sample(
+            x=torch.stack([fitted(data) for data in channels]),
+            key=case.name,
+            group=case.group,
+            label=bool(case.label),
+            mask=mask,
+            roi=None if bool(roi.all()) else roi,
+            spacing=steps,
+            tags=self._tags(case),
+        )
+        return [sample], {}
+
+
+def _of_one(share: Mapping[str, float]) -> dict[str, float]:
+    """Shares that sum to 1."""
+    whole = sum(share.values()) or 1.0
+    return {split: part / whole for split, part in share.items()}
