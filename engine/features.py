@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from functools import cached_property
 from hashlib import sha256
@@ -56,6 +56,10 @@ class Perceptual(Batched):
             return f"{known}, seed {self.weights}"
         return f"{known}, sha256 {sha256(self.weights.read_bytes()).hexdigest()[:12]}"
 
+    @property
+    def frozen(self) -> nn.Module:
+        return self._held[0]
+
     @torch.no_grad()
     def distance(self, x: Tensor, y: Tensor, *, doubled: bool = False) -> Tensor:
         """(N, H, W), at least 0, of two (N, C, H, W) in [0, 1].
@@ -63,28 +67,42 @@ class Perceptual(Batched):
         One channel is shown as grey; of any number but 1 and 3, each is, and the mean is taken.
         doubled: map [0, 1] to [-1, 1] as if the network did not; a quirk of AutoDDPM's code.
         """
-        if x.shape != y.shape or x.ndim != 4:
-            raise ValueError(
-                f"{self.name} compares images of one shape (N, C, H, W), two axes each; "
-                f"not {tuple(x.shape)} and {tuple(y.shape)}"
-            )
+        self._alike(x, y)
         ends = torch.stack([*x.aminmax(), *y.aminmax()])
         low, high = ends.min().item(), ends.max().item()
         if not (low >= -0.01 and high <= 1.01):
             raise ValueError(
                 f"{self.name} wants images in [0, 1], these lie in [{low:.4g}, {high:.4g}]"
             )
+
+        def look(*pair: Tensor) -> Tensor:
+            return in_batches(self._held[0], self.batch, *pair)
+
+        return self._look(look, *(2 * image - 1 if doubled else image for image in (x, y)))
+
+    def apart(self, x: Tensor, y: Tensor) -> Tensor:
+        """The mean distance of two (N, C, H, W), (N,): a loss, with its gradient. Meant for [0, 1],
+        which a network's output may leave."""
+        self._alike(x, y)
+        return self._look(self._held[0], x, y).flatten(1).mean(1)
+
+    def _alike(self, x: Tensor, y: Tensor) -> None:
+        if x.shape != y.shape or x.ndim != 4:
+            raise ValueError(
+                f"{self.name} compares images of one shape (N, C, H, W), two axes each; "
+                f"not {tuple(x.shape)} and {tuple(y.shape)}"
+            )
+
+    def _look(self, look: Callable[..., Tensor], x: Tensor, y: Tensor) -> Tensor:
+        """(N, H, W), in x's precision."""
         channels = x.shape[1]
         if channels not in (1, 3):
-            grey = [image.flatten(0, 1)[:, None] for image in (x, y)]
-            each = self.distance(*grey, doubled=doubled)
+            each = self._look(look, x.flatten(0, 1)[:, None], y.flatten(0, 1)[:, None])
             return each.unflatten(0, (len(x), channels)).mean(1)
-        net = self._held[0]
-        like = next(net.parameters())
-        pair = [2 * image - 1 if doubled else image for image in (x, y)]
+        like = next(self._held[0].parameters())
         with torch.autocast(x.device.type, enabled=False):
-            seen = [image.to(like).expand(-1, 3, -1, -1) for image in pair]
-            return in_batches(net, self.batch, *seen).to(x.dtype)
+            seen = [image.to(like).expand(-1, 3, -1, -1) for image in (x, y)]
+            return look(*seen).to(x.dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Perceptual:
         super()._apply(fn, recurse)
@@ -118,12 +136,57 @@ class Blocks(nn.Module):
         factor = min(4, ceil(64 / min(x.shape[2:])))
         if factor > 1:
             x = interpolate(x, scale_factor=factor, mode="bilinear")
+        return [f / (f.square().sum(1, keepdim=True).sqrt() + 1e-10) for f in self.maps(x)]
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """Of (N, 3, H, W) in [0, 1], what each of LAYERS says: (N, C', h, w)."""
         made, x = [], self.stem((x * 255 - 127) / 128)
         for i, block in enumerate(self.blocks):
             x = block(x)
             if i in LAYERS:
-                made.append(x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10))
+                made.append(x)
         return made
+
+
+class Trunk(Batched):
+    """A frozen network's view of an image, all its LAYERS in one grid: what a method may look at
+    in place of the image. Held out of torch's sight like Perceptual's.
+
+    name: a perceptual's that has such layers, effperc or effperc-random
+    """
+
+    channels = 24 + 40 + 112
+
+    def __init__(self, name: str = "effperc") -> None:
+        super().__init__()
+        self.perceptual = perceptual(name)
+        net = self.perceptual.frozen
+        if not isinstance(net, Blocks):
+            raise FeaturesError(
+                f"features {name!r} only compare images; effperc shows what it sees"
+            )
+        self._held = [net]
+
+    @property
+    def identity(self) -> str:
+        return self.perceptual.identity
+
+    @torch.no_grad()
+    def look(self, x: Tensor, grid: Sequence[int]) -> Tensor:
+        """(N, C, H, W) in [0, 1] -> (N, K channels, *grid) float32: of three channels at
+        once (K = 1), of any other number of each as grey (K = C)."""
+
+        def seen(image: Tensor) -> Tensor:
+            maps = self._held[0].maps(image)
+            size = list(grid)
+            return torch.cat([interpolate(f, size=size, mode="bilinear") for f in maps], 1)
+
+        count = x.shape[1]
+        image = x if count == 3 else x.flatten(0, 1)[:, None]
+        with torch.autocast(x.device.type, enabled=False):
+            like = next(self._held[0].parameters())
+            made = in_batches(seen, self.batch, image.to(like).expand(-1, 3, -1, -1))
+        return made.reshape(len(x), -1, *made.shape[2:])
 
 
 class LPIPS(nn.Module):

@@ -1,8 +1,7 @@
 """Networks for signals, images and volumes alike: MONAI's diffusion UNet in 1, 2 and 3 dimensions.
 
 MONAI's, because one class serves all dimensions, loads monai-generative's checkpoints, and has
-exactly the parameters of AnoDDPM's and autoDDPM's networks; no other was meaningfully faster. It
-is imported when the first network is built, since that takes seconds.
+exactly the parameters of the papers' networks; no other was meaningfully faster.
 """
 
 from __future__ import annotations
@@ -10,9 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch import nn
 
 
 def unet(
@@ -25,31 +22,47 @@ def unet(
     attention: Sequence[bool] = (),
     head_channels: int | Sequence[int] = 64,
     updown: bool = False,
+    scale_shift: bool = False,
+    dropout: float = 0.0,
+    groups: int | None = None,
+    image: int = 0,
+    vector: int = 0,
+    context: int = 0,
+    labels: int = 0,
 ) -> nn.Module:
-    """A UNet (x (N, C, *S), timesteps (N,)) -> (N, out, *S); S divides by 2 ** (len(widths) - 1).
+    """A UNet (x (N, C, *S), timesteps (N,), *given) -> (N, out, *S); S divides by `divisor`.
 
     widths: channels at each resolution. attention: at which of them; the middle always attends.
-    head_channels: per head, one number or one per resolution. updown: resample inside residual
-    blocks (BigGAN), as guided-diffusion does; else by strided convolution. Groups of the norms
-    are 32, or the most that divide every width.
+    out_channels: as many as came in, if None; twice as many for a denoiser that learns its
+    variance. head_channels: per head, one number or one per resolution. updown: resample inside
+    residual blocks (BigGAN), as guided-diffusion does; else by strided convolution. scale_shift:
+    time scales and shifts what is normalised; else it is added before. groups: of the norms, 32 or
+    the most that divide every width if None.
+
+    image, vector, context, labels: if not 0, the network is given that besides, in this order:
+    so many more channels beside x; a vector of that size; tokens of that size to attend to, where
+    it attends; one of so many labels. `unet.UNet` tells more.
     """
-    from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
+    from .unet import DiffusionModelUNet, UNet, mend  # here: importing MONAI takes seconds
 
     widths = tuple(widths)
     net = DiffusionModelUNet(
         spatial_dims=ndim,
-        in_channels=channels,
+        in_channels=channels + image,
         out_channels=out_channels or channels,
         channels=widths,
         num_res_blocks=res_blocks,
         attention_levels=tuple(attention) or (False,) * len(widths),
         num_head_channels=head_channels if isinstance(head_channels, int) else list(head_channels),
-        norm_num_groups=math.gcd(32, *widths),
+        norm_num_groups=groups or math.gcd(32, *widths),
         resblock_updown=updown,
+        with_conditioning=bool(context),
+        cross_attention_dim=context or None,
+        num_class_embeds=labels or None,
     )
-    if ndim == 1:
-        _mend_1d(net)
-    return net
+    mend(net, scaled=scale_shift, dropped=dropout, beside=4 * widths[0] if vector else 0)
+    wanted = {"image": image, "vector": vector, "context": context, "label": labels}
+    return UNet(net, takes=tuple(name for name, size in wanted.items() if size), vector=vector)
 
 
 def set_heads(net: nn.Module, heads: int) -> None:
@@ -68,22 +81,3 @@ def set_heads(net: nn.Module, heads: int) -> None:
 def divisor(widths: Sequence[int]) -> int:
     """What every side must divide by."""
     return 2 ** (len(widths) - 1)
-
-
-def _mend_1d(net: nn.Module) -> None:
-    """MONAI 1.6 gives the time embedding two or three trailing axes, never one."""
-    from monai.networks.nets.diffusion_model_unet import DiffusionUNetResnetBlock
-
-    class Block(DiffusionUNetResnetBlock):
-        def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-            h = silu(self.norm1(x))
-            sampler = self.upsample if self.upsample is not None else self.downsample
-            if sampler is not None:
-                x, h = sampler(x), sampler(h)
-            h = self.conv1(h) + self.time_emb_proj(silu(emb))[:, :, None]
-            h = self.conv2(silu(self.norm2(h)))
-            return torch.add(self.skip_connection(x), h)
-
-    for part in net.modules():
-        if type(part) is DiffusionUNetResnetBlock:
-            part.__class__ = Block

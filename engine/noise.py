@@ -1,4 +1,4 @@
-"""What a sample is disturbed with: white noise, or fields of simplex noise.
+"""What a sample is disturbed with: white noise, fields of simplex noise, or coarser ones.
 
 Every sample's noise comes from its own stream, so it is the same in any batch and on any device.
 """
@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .pyramid import Coarse, Pyramid
 from .rng import Rng
 from .simplex import DEVIATION, Octaves, fields
 
@@ -118,19 +119,28 @@ def named(
     normalise: bool = False,
     origin_jitter: bool = False,
     z: Literal["t", "zero", "random"] = "t",
+    grid: int = 16,
+    deviation: float = 0.2,
     shared: bool = False,
 ) -> Noise:
-    """The noise of that name, gaussian or simplex; arguments that are not its own are ignored.
+    """The noise of that name: gaussian, simplex, pyramid or coarse; arguments that are not its own
+    are ignored.
 
     The string of what is returned tells all of it, for a checkpoint to remember.
     """
-    if name == "gaussian":
-        return Gaussian(shared)
-    if name == "simplex":
-        return Simplex(octaves, persistence, float(frequency), normalise, origin_jitter, z, shared)
-    close = get_close_matches(name, ["gaussian", "simplex"], 1)
+    makers: dict[str, Callable[[], Noise]] = {
+        "gaussian": lambda: Gaussian(shared),
+        "simplex": lambda: Simplex(
+            octaves, persistence, float(frequency), normalise, origin_jitter, z, shared
+        ),
+        "pyramid": lambda: Pyramid(octaves, persistence, shared),
+        "coarse": lambda: Coarse(grid, deviation, shared),
+    }
+    if name in makers:
+        return makers[name]()
+    close = get_close_matches(name, makers, 1)
     hint = f"; did you mean {close[0]}?" if close else ""
-    raise ValueError(f"no noise is named {name!r}, there are gaussian and simplex{hint}")
+    raise ValueError(f"no noise is named {name!r}, there are {', '.join(makers)}{hint}")
 
 
 def _streams(rng: Rng, shared: bool) -> Rng:

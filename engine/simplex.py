@@ -14,8 +14,10 @@ beyond, chosen by which corners are closest. A corner is named by three bits: 1 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+import warnings
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -95,6 +97,18 @@ def _vertices() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 VERTICES, COUNT = _vertices()
 
 
+FUSED = frozenset({"cuda"})
+"""Kinds of device on which `_noise` is compiled: some 400 operations become one kernel."""
+
+BACKEND = "inductor"
+
+EXACT: dict[str, str | int | bool | Callable[..., Any]] = {
+    "emulate_precision_casts": True,
+    "eager_numerics.division_rounding": True,
+}
+"""What keeps the compiler from rounding a product and a sum once instead of twice."""
+
+
 def by_tensors(
     tables: NDArray[np.int64],
     shape: Sequence[int],
@@ -117,19 +131,57 @@ def by_tensors(
         total = torch.zeros_like(z)
         for o, (wavelength, height) in enumerate(zip(*octaves, strict=True)):
             point = pixel / torch.full_like(z, wavelength) + offset[sample, o].T
-            total = total + height * _noise(point, table, sample * 256)
+            total = total + height * _quickly(point, table, sample * 256, *_known(device))
         part.copy_(total)
     return made.view(len(tables), D, H, W)
 
 
-def _noise(point: Tensor, table: Tensor, base: Tensor) -> Tensor:
+def _quickly(*given: Tensor) -> Tensor:
+    """`_noise`, as one kernel where that is worth it; as it stands where that cannot be had."""
+    kind = given[0].device.type
+    if kind in FUSED and (kind, BACKEND) not in _refused:
+        try:
+            return _fused(BACKEND)(*given)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # of a compiler, which may fail in any way
+            _refused.add((kind, BACKEND))
+            what = str(error).strip().partition("\n")[0]
+            warnings.warn(
+                f"simplex noise could not be compiled for {kind} and takes longer: {what}",
+                stacklevel=2,
+            )
+    return _noise(*given)
+
+
+_refused: set[tuple[str, str]] = set()
+
+
+@cache
+def _fused(backend: str) -> Callable[..., Tensor]:
+    return torch.compile(
+        _noise,
+        backend=backend,
+        dynamic=True,
+        fullgraph=True,
+        options=dict(EXACT) if backend == "inductor" else None,
+    )
+
+
+@cache
+def _known(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """VERTICES, COUNT and GRADIENTS there."""
+    vertices, count, gradients = (torch.from_numpy(a) for a in (VERTICES, COUNT, GRADIENTS))
+    return vertices.to(device), count.to(device), gradients.to(device)
+
+
+def _noise(
+    point: Tensor, table: Tensor, base: Tensor, vertex: Tensor, count: Tensor, gradient: Tensor
+) -> Tensor:
     """S at points (3, P) float64, (P,). table: flat permutations; base: (P,) where each one's is.
 
     Divisions are by tensors: by a number, a GPU multiplies with its inverse, which rounds twice.
     """
-    vertex, count, gradient = (
-        torch.from_numpy(known).to(table.device) for known in (VERTICES, COUNT, GRADIENTS)
-    )
     x, y, z = point
     skewed = point + (x + y + z) * STRETCH
     cell = skewed.floor()

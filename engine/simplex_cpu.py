@@ -1,5 +1,10 @@
 """The compiled loop behind simplex.py; apart, so that numba is imported when a field is drawn.
 
+A row goes through three passes, COLUMNS of it at a time: where its points lie, which numbers the
+permutation gives their vertices, and the sum of the bumps. The first and the last have no branch
+and look nothing up, so that the compiler makes vector instructions of them. The second is skipped
+where the row before had the same point of the lattice in this column, as long waves mostly do.
+
 It is entered by as many threads as torch has: numba's own pools spin between calls, and survive
 neither a fork nor two callers.
 """
@@ -21,6 +26,10 @@ from .simplex import COUNT, GRADIENTS, NORM, SQUISH, STRETCH, VERTICES, Octaves
 SHARE = 2**15
 """Values of single octaves below which one more thread costs more than it brings."""
 
+COLUMNS = 256
+"""Points of a row that are in the passes' memory at a time, which with that stays in a fast cache.
+"""
+
 
 def by_loop(
     tables: NDArray[np.int64],
@@ -32,9 +41,8 @@ def by_loop(
     """What `simplex.by_tensors` makes, to the last bit; on a CPU."""
     D, H, W = shape
     made = np.zeros((len(tables) * D * H, W))
-    steps = np.concatenate([VERTICES, VERTICES.sum(2, keepdims=True) * SQUISH], 2)
     given = (
-        (D, H), tables, GRADIENTS[tables % 24], VERTICES, steps, COUNT,
+        (D, H), tables, GRADIENT_WORDS[tables % 24], VERTEX_WORDS,
         np.array(octaves.wavelengths), np.array(octaves.heights),
         np.ascontiguousarray(depth), np.ascontiguousarray(offset),
     )  # fmt: skip
@@ -50,6 +58,28 @@ def by_loop(
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(share, edges[:-1], edges[1:]))
     return torch.from_numpy(made).view(len(tables), D, H, W)
+
+
+def _short(numbers: NDArray[Any]) -> NDArray[np.int64]:
+    """The first 16 bits of small whole numbers as float64, whose other bits are all 0."""
+    return numbers.astype(np.float64).view(np.int64) >> 48 & 0xFFFF
+
+
+def _vertex_words() -> NDArray[np.int64]:
+    """(80, 8, 3): by code and vertex, what `_gather` makes two words of four short floats of:
+    a mask for the gradient (0 for no vertex) and i; j and k; and i, j, k in 8 bits each."""
+    i, j, k = VERTICES.transpose(2, 0, 1)
+    there = np.arange(8) < COUNT[:, None]
+    first = np.where(there, np.int64(-1) << 16, 0) | _short(i)
+    second = _short(j) << 48 | _short(k) << 32
+    return np.stack([first, second, i & 255 | (j & 255) << 8 | (k & 255) << 16], 2)
+
+
+VERTEX_WORDS = _vertex_words()
+GRADIENT_WORDS = _short(GRADIENTS) @ (np.int64(1) << np.array([48, 32, 16]))
+"""(24,): a gradient's components, three short floats in a word."""
+
+HIGH = np.int64(-1) << np.int64(48)
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -76,68 +106,125 @@ def permutations(seeds):
 
 
 @_compiled
-def _code(x, y, z):
-    """`simplex._code` for one place."""
-    total = x + y + z
-    if total <= 1:
-        a, first, b, second = x, 1, y, 2
-        if x >= y and z > y:
-            b, second = z, 4
-        elif x < y and z > x:
-            a, first = z, 4
-        if 1 - total > a or 1 - total > b:
-            return second if b > a else first
-        return first | second
-    if total >= 2:
-        a, first, b, second = x, 6, y, 5
-        if x <= y and z < y:
-            b, second = z, 3
-        elif x > y and z < x:
-            a, first = z, 3
-        if 3 - total < a or 3 - total < b:
-            return 8 + (second if b < a else first)
-        return 8 + (first & second)
-    a, first = abs(x + y - 1), 3 if x + y > 1 else 4
-    b, second = abs(x + z - 1), 5 if x + z > 1 else 2
-    c, third = abs(y + z - 1), 6 if y + z > 1 else 1
-    if a <= b and a < c:
-        first = third
-    elif a > b and b < c:
-        second = third
-    return 16 + 8 * first + second
+def _place(dx, dy, dz, key, start, wave, x0, y, z):
+    """Of the columns from `start` on: the place in the cube, into dx, dy and dz; and into key the
+    code and the cube, in 8 bits each. The code is `simplex._code`, here in place and without a
+    branch, lest the loop stay scalar."""
+    for w in range(len(key)):
+        x = (start + w) / wave + x0
+        skew = (x + y + z) * STRETCH
+        xs, ys, zs = x + skew, y + skew, z + skew
+        xf, yf, zf = np.floor(xs), np.floor(ys), np.floor(zs)
+        back = (xf + yf + zf) * SQUISH
+        dx[w], dy[w], dz[w] = x - (xf + back), y - (yf + back), z - (zf + back)
+        i, j, k = np.int64(xf) & 255, np.int64(yf) & 255, np.int64(zf) & 255
+        xs, ys, zs = xs - xf, ys - yf, zs - zf
+        total = xs + ys + zs
+
+        swap_b, swap_a = (xs >= ys) & (zs > ys), (xs < ys) & (zs > xs)
+        a = zs if swap_a else xs
+        b = zs if swap_b else ys
+        first = 4 if swap_a else 1
+        second = 4 if swap_b else 2
+        own = (1 - total > a) | (1 - total > b)
+        nearer = second if b > a else first
+        low = nearer if own else first | second
+
+        swap_b, swap_a = (xs <= ys) & (zs < ys), (xs > ys) & (zs < xs)
+        a = zs if swap_a else xs
+        b = zs if swap_b else ys
+        first = 3 if swap_a else 6
+        second = 3 if swap_b else 5
+        own = (3 - total < a) | (3 - total < b)
+        nearer = second if b < a else first
+        high = 8 + (nearer if own else first & second)
+
+        a, b, c = abs(xs + ys - 1), abs(xs + zs - 1), abs(ys + zs - 1)
+        swap_a, swap_b = (a <= b) & (a < c), (a > b) & (b < c)
+        third = 6 if ys + zs > 1 else 1
+        first = 3 if xs + ys > 1 else 4
+        second = 5 if xs + zs > 1 else 2
+        first = third if swap_a else first
+        second = third if swap_b else second
+        middle = 16 + 8 * first + second
+
+        code = low if total <= 1 else (high if total >= 2 else middle)
+        key[w] = code << 24 | k << 16 | j << 8 | i
 
 
 @_compiled
-def _rows(made, start, size, table, slope, vertices, steps, count, waves, heights, depth, offset):
+def _gather(one, two, held, key, perm, slope, vertices):
+    """Into one and two, (8 * COLUMNS,), what `_bump` reads of each vertex; where the key is held,
+    it is there."""
+    for w in range(len(key)):
+        if key[w] == held[w]:
+            continue
+        held[w] = key[w]
+        code, i, j, k = np.uint64(key[w] >> 24), key[w], key[w] >> 8, key[w] >> 16
+        for n in range(8):
+            v = vertices[code, np.uint64(n), np.uint64(2)]
+            p = perm[np.uint64(i + v & 255)]
+            p = perm[np.uint64(p + j + (v >> 8) & 255)]
+            p = slope[np.uint64(p + k + (v >> 16) & 255)]
+            first = vertices[code, np.uint64(n), np.uint64(0)]
+            one[n * COLUMNS + w] = p & first | first & 0xFFFF
+            two[n * COLUMNS + w] = vertices[code, np.uint64(n), np.uint64(1)]
+
+
+@_compiled
+def _bump(a, b, x, y, z):
+    """What a vertex adds, of its two words and the place in the cube."""
+    gx = np.int64(a & HIGH).view(np.float64)
+    gy = np.int64(a << 16 & HIGH).view(np.float64)
+    gz = np.int64(a << 32 & HIGH).view(np.float64)
+    i = np.int64(a << 48).view(np.float64)
+    j = np.int64(b & HIGH).view(np.float64)
+    k = np.int64(b << 16).view(np.float64)
+    back = (i + j + k) * SQUISH
+    dx, dy, dz = x - i - back, y - j - back, z - k - back
+    bump = 2 - dx * dx - dy * dy - dz * dz
+    bump = bump if bump > 0 else 0.0
+    bump *= bump
+    return bump * bump * (gx * dx + gy * dy + gz * dz)
+
+
+@_compiled
+def _add(row, dx, dy, dz, one, two, height):
+    """To row (up to COLUMNS,) the octave's values. Written out, as an inner loop over the vertices
+    would be the one that becomes vector instructions."""
+    for w in range(len(row)):
+        x, y, z = dx[w], dy[w], dz[w]
+        value = _bump(one[w], two[w], x, y, z)
+        value += _bump(one[w + COLUMNS], two[w + COLUMNS], x, y, z)
+        value += _bump(one[w + 2 * COLUMNS], two[w + 2 * COLUMNS], x, y, z)
+        value += _bump(one[w + 3 * COLUMNS], two[w + 3 * COLUMNS], x, y, z)
+        value += _bump(one[w + 4 * COLUMNS], two[w + 4 * COLUMNS], x, y, z)
+        value += _bump(one[w + 5 * COLUMNS], two[w + 5 * COLUMNS], x, y, z)
+        value += _bump(one[w + 6 * COLUMNS], two[w + 6 * COLUMNS], x, y, z)
+        value += _bump(one[w + 7 * COLUMNS], two[w + 7 * COLUMNS], x, y, z)
+        row[w] += height * (value / NORM)
+
+
+@_compiled
+def _rows(made, start, size, table, slope, vertices, waves, heights, depth, offset):
     """Add to rows (R, W), the first of which is row `start` of all samples' planes. Octaves go
-    outside, as in the long ones neighbours take the same branches."""
+    outside, as from one row to the next the long ones find what they need in place."""
     D, H = size
-    for r in range(made.shape[0]):
-        row = start + r
-        b, d, h = row // (D * H), row // H % D, row % H
-        perm, gradient = table[b], slope[b]
+    dx, dy, dz = np.empty(COLUMNS), np.empty(COLUMNS), np.empty(COLUMNS)
+    one, two = np.empty(8 * COLUMNS, np.int64), np.empty(8 * COLUMNS, np.int64)
+    keys, held = np.empty(COLUMNS, np.int64), np.empty(COLUMNS, np.int64)
+    for first in range(0, made.shape[1], COLUMNS):
         for o in range(len(waves)):
-            for w in range(made.shape[1]):
-                x = w / waves[o] + offset[b, o, 0]
+            sample = -1
+            for r in range(made.shape[0]):
+                at = start + r
+                b, d, h = at // (D * H), at // H % D, at % H
+                if b != sample:
+                    sample, held[:] = b, -1
                 y = h / waves[o] + offset[b, o, 1]
                 z = depth[b, d] / waves[o] + offset[b, o, 2]
-                skew = (x + y + z) * STRETCH
-                xs, ys, zs = x + skew, y + skew, z + skew
-                xf, yf, zf = np.floor(xs), np.floor(ys), np.floor(zs)
-                back = (xf + yf + zf) * SQUISH
-                x, y, z = x - (xf + back), y - (yf + back), z - (zf + back)
-                xi, yi, zi = int(xf), int(yf), int(zf)
-                code = _code(xs - xf, ys - yf, zs - zf)
-                value = 0.0
-                for n in range(count[code]):
-                    back = steps[code, n, 3]
-                    dx = x - steps[code, n, 0] - back
-                    dy = y - steps[code, n, 1] - back
-                    dz = z - steps[code, n, 2] - back
-                    bump = max(2 - dx * dx - dy * dy - dz * dz, 0.0)
-                    bump *= bump
-                    i, j, k = vertices[code, n, 0], vertices[code, n, 1], vertices[code, n, 2]
-                    g = (perm[(perm[(xi + i) & 255] + yi + j) & 255] + zi + k) & 255
-                    along = gradient[g, 0] * dx + gradient[g, 1] * dy + gradient[g, 2] * dz
-                    value += bump * bump * along
-                made[r, w] += heights[o] * (value / NORM)
+                row = made[r, first : first + COLUMNS]
+                key = keys[: len(row)]
+                _place(dx, dy, dz, key, first, waves[o], offset[b, o, 0], y, z)
+                _gather(one, two, held, key, table[b], slope[b], vertices)
+                _add(row, dx, dy, dz, one, two, heights[o])

@@ -14,7 +14,14 @@ from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from adbench.engine.features import BACKBONE, LAYERS, FeaturesError, Perceptual, perceptual
+from adbench.engine.features import (
+    BACKBONE,
+    LAYERS,
+    FeaturesError,
+    Perceptual,
+    Trunk,
+    perceptual,
+)
 from adbench.engine.rng import Rng
 
 WEIGHTS = EfficientnetLite0ModelFile.get_model_file_path()
@@ -292,3 +299,35 @@ def test_lpips_without_its_backbone_says_what_to_set(package: None, tmp_path: Pa
     torch.save({"features.0.weight": torch.ones(9)}, tmp_path / "other.pth")
     with pytest.raises(FeaturesError, match=r"other\.pth does not hold torchvision's SqueezeNet"):
         perceptual("lpips", backbone=tmp_path / "other.pth")
+
+
+def test_as_a_loss_it_is_the_mean_distance_and_has_its_slope(untrained: Perceptual) -> None:
+    x = scene(2, channels=2)
+    y = with_patch(x).requires_grad_()
+    apart = untrained.apart(y, x)
+    torch.testing.assert_close(apart, untrained.distance(x, y.detach()).flatten(1).mean(1))
+    apart.sum().backward()
+    assert y.grad is not None
+    way = torch.randn(y.shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        ends = [untrained.apart(y + step * way, x).sum().double() for step in (2e-4, -2e-4)]
+    slope = ((ends[0] - ends[1]) / 4e-4).item()
+    assert (y.grad * way).sum().item() == pytest.approx(slope, rel=0.05, abs=1e-4)
+    untrained.apart(3 * x - 1, x)  # a network's output may leave [0, 1]
+
+
+def test_a_trunk_shows_the_maps_that_are_compared() -> None:
+    trunk, x = Trunk("effperc-random"), scene(3, 64)
+    trunk.batch = 2
+    seen = trunk.look(x, (8, 8))
+    assert seen.shape == (3, Trunk.channels, 8, 8) and not trunk.state_dict()
+    maps: Any = trunk.perceptual.frozen
+    middle = maps.maps(x.expand(-1, 3, -1, -1))[1]  # has the grid's size
+    torch.testing.assert_close(seen[:, 24:64], middle)
+    assert torch.equal(trunk.look(x[2:], (8, 8))[0], seen[2])
+    assert trunk.look(scene(1, 64, 3), (8, 8)).shape == (1, 176, 8, 8)
+    two = scene(1, 64, 2)
+    both = trunk.look(two, (8, 8))
+    assert both.shape == (1, 352, 8, 8)
+    assert torch.equal(trunk.look(two[:, 1:], (8, 8)), both[:, 176:])
+    assert trunk.identity.startswith("effperc-random")

@@ -19,14 +19,18 @@ from torch import Tensor
 
 from adbench.engine import simplex, simplex_cpu
 from adbench.engine.noise import Gaussian, Noise, Simplex, gaussian, named
+from adbench.engine.pyramid import Coarse, Pyramid
 from adbench.engine.rng import Rng
 from adbench.engine.simplex import Octaves, by_tensors, fields
 from adbench.engine.simplex_cpu import by_loop, permutations
+from adbench.engine.simplex_speed import reference as authors
+from adbench.engine.simplex_speed import simplex_speed
 
 ONE = Octaves((1.0,), (1.0,))
 SIX = Octaves(tuple(64 / 2**o for o in range(6)), tuple(0.8**o for o in range(6)))
 PATHS: list[Callable[..., Tensor]] = [by_tensors, by_loop]
-EVERY = [gaussian, Gaussian(shared=True), Simplex(), Simplex(origin_jitter=True, z="random")]
+EVERY = [gaussian, Gaussian(shared=True), Simplex(), Simplex(origin_jitter=True, z="random"),
+         Pyramid(), Pyramid(3, 1.5), Coarse(), Coarse(4, 1.0)]  # fmt: skip
 
 
 class Seeded(Rng):
@@ -250,7 +254,7 @@ def test_every_channel_and_every_draw_has_a_field_of_its_own() -> None:
     assert not torch.equal(a, b)
 
 
-@pytest.mark.parametrize("name", ["gaussian", "simplex"])
+@pytest.mark.parametrize("name", ["gaussian", "simplex", "pyramid", "coarse"])
 def test_a_shared_field_is_everyones(name: str) -> None:
     made = named(name, shared=True)(Rng(["a", "b", "c"]), (1, 8, 8), torch.full((3,), 9))
     assert torch.equal(made[0], made[1]) and torch.equal(made[0], made[2])
@@ -270,6 +274,7 @@ def test_a_name_tells_the_noise_and_the_noise_tells_all_of_itself() -> None:
     assert named("simplex", octaves=3, frequency=32) == Simplex(3, 0.8, 32.0)
     assert str(named("simplex", frequency=64)) == str(Simplex())
     assert str(Simplex()) != str(Simplex(normalise=True))
+    assert named("pyramid", octaves=3) == Pyramid(3) and named("coarse", grid=8) == Coarse(8)
     assert " at 0x" not in str(gaussian)  # an address would differ from run to run
     with pytest.raises(ValueError, match="did you mean simplex"):
         named("simplx")
@@ -281,6 +286,11 @@ def test_a_field_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
         named("simplex", **wrong)
     with pytest.raises(ValueError, match="one to three axes"):
         Simplex()(Rng(["a"]), (1,), torch.tensor([1]))
+    for name, wrong in (("pyramid", {"octaves": 0}), ("coarse", {"grid": 0})):
+        with pytest.raises(ValueError, match=f"{name} noise wants"):
+            named(name, **wrong)
+        with pytest.raises(ValueError, match="one to three axes"):
+            named(name)(Rng(["a"]), (1,), torch.tensor([1]))
 
 
 def test_a_fields_float32_is_the_rounded_sum() -> None:
@@ -293,3 +303,33 @@ def test_a_fields_float32_is_the_rounded_sum() -> None:
         total += height * np.vectorize(noise)(x / wavelength, y / wavelength, 0.0)
     assert made.dtype == torch.float32
     assert np.array_equal(made[0, 0].numpy(), total.astype(np.float32))
+
+
+@pytest.mark.parametrize("columns", [1, 3, 256, 300, 513])
+def test_rows_longer_than_the_loops_memory_are_opensimplex_too(columns: int) -> None:
+    depth, offset = torch.full((1, 1), 5.0).double(), torch.zeros(1, 6, 3).double()
+    made = by_loop(permutations(np.array([9])), (1, 3, columns), SIX, depth, offset)
+    theirs = authors(Simplex(), 9, max(columns, 3), 5)
+    assert np.array_equal(made[0, 0].numpy(), theirs[:3, :columns])
+
+
+@pytest.mark.parametrize("backend", ["eager", "one that nobody has"])
+def test_compiled_or_not_the_field_is_the_same(
+    backend: str, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    """As it is on a GPU, with a compiler that changes nothing; and without one, with one word."""
+    tables, shape = permutations(np.arange(1, 4)), (1, 9, 7)
+    depth, offset = torch.zeros(3, 1).double(), torch.zeros(3, 6, 3).double()
+    plain = by_tensors(tables, shape, SIX, depth, offset)
+    monkeypatch.setattr(simplex, "FUSED", {"cpu"})
+    monkeypatch.setattr(simplex, "BACKEND", backend)
+    monkeypatch.setattr(simplex, "POINTS", 100)
+    for _ in range(2):
+        assert torch.equal(by_tensors(tables, shape, SIX, depth, offset), plain)
+    told = [str(warned.message) for warned in recwarn if "takes longer" in str(warned.message)]
+    assert len(told) == (0 if backend == "eager" else 1)
+
+
+def test_the_race_is_run_over_the_same_field() -> None:
+    told = simplex_speed(side=32, batch=2, rounds=1)
+    assert told["error"] < 1e-6 and told["ratio"] == told["authors"] / told["ours"] > 0

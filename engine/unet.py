@@ -1,0 +1,124 @@
+"""MONAI's diffusion UNet, mended for one axis and for what papers' networks have besides; apart,
+so that MONAI is imported when the first network is built, since that takes seconds.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from monai.networks.blocks.selfattention import SABlock
+from monai.networks.nets.diffusion_model_unet import (
+    DiffusionModelUNet,
+    DiffusionUNetResnetBlock,
+    get_timestep_embedding,
+)
+from torch import Tensor, nn
+from torch.nn.functional import dropout, scaled_dot_product_attention, silu
+
+
+class UNet(nn.Module):
+    """(x (N, C, *S), timesteps (N,), *given) -> (N, out, *S): MONAI's parts under MONAI's names.
+
+    takes: what is given of every sample besides, in this order, of these:
+        "image": (N, ?, *S), put beside x as more channels
+        "vector": (N, vector), through two layers put beside the embedding of time
+        "context": (N, tokens, dim), attended to across
+        "label": (N,) int64, its embedding added to that of time
+    """
+
+    conv_in: nn.Module
+    time_embed: nn.Module
+    class_embedding: nn.Module
+    down_blocks: nn.ModuleList
+    middle_block: nn.Module
+    up_blocks: nn.ModuleList
+    out: nn.Module
+
+    def __init__(self, net: DiffusionModelUNet, *, takes: tuple[str, ...], vector: int) -> None:
+        super().__init__()
+        self.takes, self.width = takes, net.block_out_channels[0]
+        for name, part in net.named_children():
+            self.add_module(name, part)
+        ends = [part.get_submodule("resnets") for part in self.up_blocks]
+        self.wanted = [len(list(resnets.children())) for resnets in ends]
+        if vector:
+            wide = 4 * self.width
+            self.vector_embed = nn.Sequential(
+                nn.Linear(vector, wide), nn.SiLU(), nn.Linear(wide, wide)
+            )
+
+    def forward(self, x: Tensor, timesteps: Tensor, *given: Tensor) -> Tensor:
+        if len(given) != len(self.takes):
+            wanted = ", ".join(self.takes) or "nothing"
+            raise ValueError(f"this network takes {wanted} besides x and time; {len(given)} given")
+        told = dict(zip(self.takes, given, strict=True))
+        emb = self.time_embed(get_timestep_embedding(timesteps, self.width).to(x.dtype))
+        if "label" in told:
+            emb = emb + self.class_embedding(told["label"]).to(x.dtype)
+        if "vector" in told:
+            emb = torch.cat([emb, self.vector_embed(told["vector"].to(x.dtype))], 1)
+        heard = {"temb": emb, "context": told.get("context")}
+        h = torch.cat([x, told["image"].to(x.dtype)], 1) if "image" in told else x
+        h = self.conv_in(h)
+        kept = [h]
+        for block in self.down_blocks:
+            h, passed = block(hidden_states=h, **heard)
+            kept += passed
+        h = self.middle_block(hidden_states=h, **heard)
+        for block, count in zip(self.up_blocks, self.wanted, strict=True):
+            kept, passed = kept[:-count], kept[-count:]
+            h = block(hidden_states=h, res_hidden_states_list=passed, **heard)
+        return self.out(h)
+
+
+class Block(DiffusionUNetResnetBlock):
+    """MONAI 1.6's gives the time embedding two or three trailing axes, never one. Here it may also
+    scale and shift what is normalised, as in guided-diffusion, and values may be dropped."""
+
+    scaled = False
+    dropped = 0.0
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        h = silu(self.norm1(x))
+        sampler = self.upsample if self.upsample is not None else self.downsample
+        if sampler is not None:
+            x, h = sampler(x), sampler(h)
+        h = self.conv1(h)
+        heard = self.time_emb_proj(silu(emb))
+        heard = heard.view(*heard.shape, *[1] * (x.ndim - 2))
+        if self.scaled:
+            scale, shift = heard.chunk(2, 1)
+            h = self.norm2(h) * (1 + scale) + shift
+        else:
+            h = self.norm2(h + heard)
+        h = self.conv2(dropout(silu(h), self.dropped, self.training))
+        return torch.add(self.skip_connection(x), h)
+
+
+class Attention(SABlock):
+    """On a GPU by torch's fused attention, which does not store what attends to what."""
+
+    fused: ClassVar[frozenset[str]] = frozenset({"cuda"})
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+        if x.device.type not in self.fused or attn_mask is not None:
+            return super().forward(x, attn_mask)
+        q, k, v = (self.input_rearrange(to(x)) for to in (self.to_q, self.to_k, self.to_v))
+        made = scaled_dot_product_attention(q, k, v, scale=self.scale)
+        return self.drop_output(self.out_proj(self.out_rearrange(made)))
+
+
+def mend(net: nn.Module, *, scaled: bool = False, dropped: float = 0.0, beside: int = 0) -> None:
+    """Make the network's blocks ours. scaled: they scale and shift by time; dropped: the share of
+    values that training drops in each; beside: channels that are put beside time's embedding."""
+    for part in net.modules():
+        if type(part) is SABlock and not part.use_combined_linear:
+            part.__class__ = Attention
+        elif type(part) is DiffusionUNetResnetBlock:
+            part.__class__ = Block
+            if isinstance(part, Block):
+                part.scaled, part.dropped = scaled, dropped
+                known, out = part.emb_channels, part.out_channels
+                if scaled or beside:
+                    part.time_emb_proj = nn.Linear(known + beside, out * (2 if scaled else 1))

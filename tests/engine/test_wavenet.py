@@ -1,0 +1,64 @@
+"""The WaveNet: the starter network's size and reach, and that it hears the time unless blind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from adbench.engine.cost import parameters
+from adbench.engine.wavenet import WaveNet
+
+FORK: dict[str, Any] = {"layers": 8, "cycle": 3, "width": 256, "blind": True}
+
+
+@pytest.mark.parametrize(
+    ("more", "count"),
+    [(FORK, 4_269_570), ({"blind": True}, 995_202), ({"blind": True, "width": 128}, 3_964_674)],
+)
+def test_blind_it_is_the_challenges(more: dict[str, Any], count: int) -> None:
+    """methods-2, 4.11."""
+    with torch.device("meta"):
+        assert parameters(WaveNet(2, **more)) == count
+
+
+def awake(**more: Any) -> WaveNet:
+    torch.manual_seed(0)
+    net = WaveNet(2, **more)
+    nn.init.normal_(net.exit.weight)
+    return net
+
+
+@pytest.mark.parametrize(
+    ("layers", "cycle", "reach", "length"), [(8, 3, 35, 101), (30, 10, 6139, 7001)]
+)
+def test_its_reach_by_where_the_gradient_is(
+    layers: int, cycle: int, reach: int, length: int
+) -> None:
+    net = awake(layers=layers, cycle=cycle, width=8).double()
+    x = torch.randn(1, 2, length, dtype=torch.float64, requires_grad=True)
+    net(x, torch.tensor([5]))[0, 0, length // 2].backward()
+    assert x.grad is not None
+    touched = x.grad[0].abs().sum(0).nonzero()[:, 0]
+    assert net.reach == reach
+    assert (touched.min(), touched.max()) == (length // 2 - reach // 2, length // 2 + reach // 2)
+
+
+def test_time_is_heard_unless_blind() -> None:
+    x, t = torch.randn(2, 2, 50), torch.tensor([3, 400])
+    net, blind = awake(layers=4, width=8), awake(layers=4, width=8, blind=True)
+    assert not torch.allclose(net(x, t), net(x, t + 100))
+    assert torch.equal(blind(x, t), blind(x, t + 100))
+    torch.testing.assert_close(net(x, t)[1:], net(x[1:], t[1:]))
+
+
+def test_a_fresh_one_says_nothing_and_any_length_will_do() -> None:
+    net = WaveNet(2, out_channels=3, layers=4, width=8)
+    for length in (1, 7, 3000):
+        assert torch.equal(
+            net(torch.randn(1, 2, length), torch.tensor([3])), torch.zeros(1, 3, length)
+        )
+    with pytest.raises(ValueError, match="at least 1"):
+        WaveNet(2, layers=0)
