@@ -22,8 +22,10 @@ from .base import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
-GRAY = {"1": 1.0, "L": 255.0, "I;16": 65535.0, "I;16L": 65535.0, "I;16B": 65535.0, "I": 65535.0}
+TIFF = (b"II*\0", b"MM\0*")
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as PIL's own conversion
+ORIENTATION, BITS, SAMPLES = 0x0112, 258, 339  # tags of EXIF and TIFF
+SIGNED = 2  # of SAMPLES
 
 
 def read_image(raw: bytes, name: str, *, channels: int | None = None) -> Tensor:
@@ -32,11 +34,14 @@ def read_image(raw: bytes, name: str, *, channels: int | None = None) -> Tensor:
 
     raw: the file's bytes. name: what errors call it
     channels: 1 makes colours gray by their luma, 3 repeats gray; None leaves what there is
-    Raises DataError on what is damaged, transparent, or of no type listed in spec and README.
+    Raises DataError on what is damaged, transparent, animated, or of numbers without a known range.
     """
-    image = _opened(raw, name)
-    deep = _bits(raw, image) == 16
-    pixels = _deep(raw, image, name) if deep else _plain(ImageOps.exif_transpose(image), name)
+    image, upright = _opened(raw, name)
+    if _deep(raw, image):
+        pixels = _colours_of_16_bits(raw, name, upright=upright)
+    else:
+        most = _most(image)
+        pixels = _plain(ImageOps.exif_transpose(image), name, most=most)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if channels == 1 and pixels.shape[-1] == 3:
@@ -47,18 +52,6 @@ def read_image(raw: bytes, name: str, *, channels: int | None = None) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32))
 
 
-def colours(raw: bytes, name: str) -> int:
-    """1 or 3: how many channels `read_image` would find."""
-    return 1 if _opened(raw, name, whole=False).mode in (*GRAY, "F", "LA") else 3
-
-
-def extent(raw: bytes, name: str) -> tuple[int, int]:
-    """(H, W) as it will be read, from the file's header."""
-    image = _opened(raw, name, whole=False)
-    width, height = image.size
-    return (width, height) if image.getexif().get(0x0112, 1) >= 5 else (height, width)
-
-
 def read_mask(raw: bytes, name: str, *, classes: bool = False) -> Tensor:
     """A mask as (H, W) bool, true where the stored number (of a palette: the index) is not 0.
 
@@ -67,9 +60,9 @@ def read_mask(raw: bytes, name: str, *, classes: bool = False) -> Tensor:
     """
     if raw.startswith(JPEG):
         raise DataError(f"{name} is a JPEG; its compression changes a mask: store it as PNG")
-    image = _opened(raw, name)
-    if _bits(raw, image) == 16 and image.mode not in GRAY:
-        pixels = _deep(raw, image, name)
+    image, upright = _opened(raw, name)
+    if _deep(raw, image):
+        pixels = _colours_of_16_bits(raw, name, upright=upright)
     else:
         pixels = np.asarray(ImageOps.exif_transpose(image))  # of a palette: its indices
     if pixels.ndim == 3:
@@ -86,6 +79,8 @@ def read_mask(raw: bytes, name: str, *, classes: bool = False) -> Tensor:
             f"{name} holds {len(found)} distinct values ({some}, …); a mask holds two: was it "
             "resized with interpolation, or stored as JPEG once?"
         )
+    if len(found) > 1 and found[0] != 0:
+        raise DataError(f"{name} holds {found[0]:g} and {found[1]:g} but no 0: what is normal?")
     return torch.from_numpy(np.ascontiguousarray(pixels != 0))
 
 
@@ -98,8 +93,8 @@ def resize(x: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def resize_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
-    """(H, W) bool at `size`: true where more than half of an area is; what is too small for that
-    keeps the one pixel that it covers most, so that no anomaly is lost."""
+    """(H, W) bool at `size`: true where more than half of an area is; a mask that is too small for
+    that everywhere keeps the pixels that it covers most, so that no abnormal image loses it."""
     if tuple(mask.shape) == tuple(size):
         return mask
     cover = F.interpolate(mask[None, None].float(), list(size), mode="area")[0, 0]
@@ -107,27 +102,31 @@ def resize_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
     return small if small.any() or not mask.any() else cover >= cover.max()
 
 
-def _opened(raw: bytes, name: str, *, whole: bool = True) -> Image.Image:
-    """The image as it is stored; decoded to its last pixel if `whole`."""
+def _opened(raw: bytes, name: str) -> tuple[Image.Image, bool]:
+    """The image as it is stored, decoded to its last pixel; and whether it is stored upright."""
     if not raw:
         raise DataError(f"{name} is empty")
     try:
-        image = Image.open(io.BytesIO(raw))
-        if not whole:
-            return image
         if raw.startswith(PNG):
             _check(raw)
-        image.load()
+        image = Image.open(io.BytesIO(raw))
+        upright = image.getexif().get(ORIENTATION, 1) == 1  # of a TIFF, loading forgets it
+        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        if frames == 1:
+            image.load()
     except UnidentifiedImageError:
-        raise DataError(f"{name} is no image: it looks like {_looks_like(raw)}") from None
+        if raw.startswith((JPEG, PNG, *TIFF)):
+            why = "its header, or it is of a rare kind: store it as PNG"
+            raise DataError(f"{name} is truncated or corrupt ({why})") from None
+        raise DataError(f"{name} is no image: it looks like {looks_like(raw)}") from None
     except Image.DecompressionBombError as error:
         raise DataError(f"{name} is too large ({error})") from None
     except Exception as error:  # PIL raises many kinds; all mean that the file is damaged
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise DataError(f"{name} is truncated or corrupt ({reason})") from error
-    if getattr(image, "n_frames", 1) > 1:
-        raise DataError(f"{name} holds {getattr(image, 'n_frames', 1)} images; adbench reads one")
-    return image
+    if frames > 1:
+        raise DataError(f"{name} holds {frames} images; adbench reads one: store them apart")
+    return image, upright
 
 
 def _check(raw: bytes) -> None:
@@ -146,52 +145,71 @@ def _check(raw: bytes) -> None:
     raise ValueError("its end is missing")
 
 
-def _bits(raw: bytes, image: Image.Image) -> int:
-    """16 where an image of several channels has 16 bits in each: PIL would keep 8 of them."""
+def _deep(raw: bytes, image: Image.Image) -> bool:
+    """Whether each of several channels has 16 bits, of which PIL would keep 8."""
     if raw.startswith(PNG):
-        return 16 if raw[24] == 16 and raw[25] in (2, 4, 6) else 8
-    told = getattr(image, "tag_v2", {}).get(258, 8)
-    told = told if isinstance(told, tuple) else (told,)
-    return 16 if len(told) > 1 and max(told) == 16 else 8
+        return raw[24] == 16 and raw[25] in (2, 4, 6)
+    bits = _bits(image)
+    return len(bits) > 1 and max(bits) == 16
 
 
-def _deep(raw: bytes, image: Image.Image, name: str) -> np.ndarray:
+def _bits(image: Image.Image) -> tuple[int, ...]:
+    """How many bits each channel of a TIFF has; nothing of other files."""
+    told = getattr(image, "tag_v2", {}).get(BITS, ())
+    return told if isinstance(told, tuple) else (told,)
+
+
+def _most(image: Image.Image) -> int:
+    """The greatest number that gray pixels of more than 8 bits can hold. (Asked before an image is
+    turned, which forgets it.)"""
+    signed = SIGNED in getattr(image, "tag_v2", {}).get(SAMPLES, ())
+    return (1 << (max(_bits(image), default=16) - signed)) - 1
+
+
+def _colours_of_16_bits(raw: bytes, name: str, *, upright: bool) -> np.ndarray:
     """(H, W, 3 or 1) float32 of an image with 16 bits a channel."""
-    pixels = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3:
-        raise DataError(f"{name} has 16 bits a channel in a form that cannot be read")
-    turned = getattr(image, "getexif", dict)().get(0x0112, 1)
-    if turned != 1:
+    if not upright:
         raise DataError(f"{name} has 16 bits a channel and is turned by EXIF: store it upright")
+    pixels = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.dtype != np.uint16:
+        raise DataError(f"{name} has 16 bits a channel in a form that cannot be read")
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
     if pixels.shape[-1] == 4:
         _opaque(pixels[..., 3], 65535, name)
-        if raw.startswith(PNG) and raw[25] == 4:
+        if raw.startswith(PNG) and raw[25] == 4:  # gray and alpha, which OpenCV makes colours
             pixels = pixels[..., :1]
     order = [0] if pixels.shape[-1] == 1 else [2, 1, 0]  # OpenCV counts blue first
     return pixels[..., order].astype(np.float32) / 65535
 
 
-def _plain(image: Image.Image, name: str) -> np.ndarray:
-    """(H, W) or (H, W, 3) float32 of an image of 8 bits a channel, or gray of any depth."""
-    if image.mode in GRAY:
-        pixels = np.asarray(image).astype(np.float32)
-        if image.mode == "I" and not 0 <= pixels.min() <= pixels.max() <= 65535:
-            raise DataError(f"{name} holds 32-bit numbers beyond 0..65535")
-        return pixels / GRAY[image.mode]
+def _plain(image: Image.Image, name: str, *, most: int) -> np.ndarray:
+    """(H, W) or (H, W, 3) float32 of an image of 8 bits a channel, or gray of any depth; `most` is
+    white where this is more than 8 bits."""
     if image.mode == "F":
-        pixels = np.asarray(image)
+        pixels = np.array(image)
         if not (np.isfinite(pixels).all() and 0 <= pixels.min() <= pixels.max() <= 1):
             raise DataError(f"{name} holds floats outside 0..1, or NaN")
         return pixels
-    if image.mode in ("LA", "La"):
-        pixels = np.asarray(image)
-        _opaque(pixels[..., 1], 255, name)
-        return pixels[..., 0].astype(np.float32) / 255
-    if image.mode in ("P", "PA"):
-        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    if image.mode in ("RGBA", "RGBa", "RGBX"):
-        _opaque(np.asarray(image)[..., 3], 255, name)
-    return np.asarray(image.convert("RGB")).astype(np.float32) / 255
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return _numbers(image, name, most)
+    if image.has_transparency_data:
+        image = image.convert("LA" if image.mode in ("1", "L", "LA", "La") else "RGBA")
+        _opaque(np.asarray(image)[..., -1], 255, name)
+    gray = image.mode in ("1", "L", "LA")
+    return np.asarray(image.convert("L" if gray else "RGB")).astype(np.float32) / 255
+
+
+def _numbers(image: Image.Image, name: str, most: int) -> np.ndarray:
+    """(H, W) float32 of gray numbers of more than 8 bits."""
+    pixels = np.asarray(image)
+    if most > 65535:
+        raise DataError(f"{name} holds numbers of 32 bits: of what range? Store 0..65535")
+    if not 0 <= pixels.min() <= pixels.max() <= most:
+        raise DataError(f"{name} holds numbers below 0 or over {most}: store 0..65535")
+    if image.info.get("transparency") is not None:
+        _opaque(np.where(pixels == image.info["transparency"], 0, most), most, name)
+    return pixels.astype(np.float32) / most
 
 
 def _opaque(alpha: np.ndarray, most: int, name: str) -> None:
@@ -199,7 +217,8 @@ def _opaque(alpha: np.ndarray, most: int, name: str) -> None:
         raise DataError(f"{name} is transparent in {int((alpha != most).sum())} pixels: flatten it")
 
 
-def _looks_like(raw: bytes) -> str:
+def looks_like(raw: bytes) -> str:
+    """What a file is that should have been something else."""
     head = raw[:1024].lstrip().lower()
     if head.startswith(b"version https://git-lfs"):
         return "a git-lfs pointer (git lfs pull fetches the file)"

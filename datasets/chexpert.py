@@ -1,0 +1,192 @@
+"""CheXpert: chest radiographs, healthy or with fluid around the lung (pleural effusion).
+
+Irvin et al., "CheXpert", AAAI 2019, arXiv:1901.07031; as an anomaly set Wolleb et al., MICCAI 2022,
+arXiv:2203.04306. Read are
+
+    CheXpert-v1.0-small/{train,valid}.csv and {train,valid}/patient00001/study1/view1_frontal.jpg
+    {training,testing}/{healthy,diseased}/patient00128_study3.npy     Wolleb's, uint8 (256, 256, 1)
+
+Of the published form, frontal images count as healthy where No Finding is 1 and as abnormal where
+Pleural Effusion is 1; uncertain ones (-1) and blanks are left out. Its valid.csv is the test set,
+unless there is a test.csv. Nobody drew masks. A patient's studies stay together.
+
+Differs from Wolleb's loader: the label is read from the folder's name, 0 for healthy (theirs takes
+the third folder of the path, and sorts diseased before healthy); and 0 and 1 are the ends of the
+stored type's range, not each image's own darkest and brightest pixel.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .base import DataError
+from .corrected import Corrected
+from .dealing import share_out
+from .files import Survey
+from .folders import below, clashes, entries
+from .images import looks_like
+from .placing import Case, shares
+from .rows import read_rows
+
+PATIENT = re.compile(r"patient\d+")
+POOLS = {"training": "train", "train": "train", "testing": "test", "test": "test"}
+LABELS = {"healthy": False, "diseased": True}
+COLUMNS = ("Path", "Frontal/Lateral", "No Finding", "Pleural Effusion")
+
+
+class CheXpert(Corrected):
+    """root: the folder that holds training/ and testing/, or train.csv, or one above it; else
+        $ADBENCH_DATA
+    size: see Pictures; 256 x 256 without keeping the aspect
+    split: "corrected", or "published" to keep patients that stand in the training and test sets
+    fractions: of patients in train, held_out, val and test; what is published needs none
+    seed: which patients go where
+    """
+
+    name = "chexpert"
+    expected = (
+        "<root>/{training,testing}/{healthy,diseased}/patient00128_study3.npy, "
+        "or <root>/CheXpert-v1.0-small/{train,valid}.csv with the folders they name"
+    )
+    _masks = False
+    _labels = True
+
+    def __init__(
+        self,
+        *,
+        root: str | None = None,
+        size: int | Sequence[int] | None = 256,
+        split: Literal["corrected", "published"] = "corrected",
+        fractions: Sequence[float] = (0.6, 0.1, 0.1, 0.2),
+        seed: int = 0,
+    ) -> None:
+        self.root, self.seed = root, seed
+        self.fractions = shares(fractions, 4)
+        self._choose(split)
+        self._fit(size, 1)
+
+    def survey(self, root: Path) -> Survey:
+        cases, problems, notes = _from_tables(root)
+        if not cases and not problems:
+            cases, problems = _from_folders(root)
+        problems += clashes((case.files["image"] for case in cases), root)
+        cases, leaks = self._disjoint(cases)
+        self._measure(cases)
+        return Survey(cases, problems, [*notes, *leaks])
+
+    def place(self, cases: Sequence[Case]) -> Mapping[str, str]:
+        return share_out(cases, self.fractions, self.seed)
+
+    def _pixels(self, case: Case) -> Tensor:
+        path = case.files["image"]
+        if path.suffix == ".npy":
+            return read_array(path.read_bytes(), case.name)
+        return super()._pixels(case)
+
+
+def read_array(raw: bytes, name: str) -> Tensor:
+    """A .npy of (H, W) or (H, W, 1) as (1, H, W) float32: uint8 or uint16 by the range of the type,
+    floats in 0..1 as they are. Objects (pickles) are never loaded."""
+    if not raw.startswith(b"\x93NUMPY"):
+        raise DataError(f"{name} is no .npy file: it looks like {looks_like(raw)}")
+    try:
+        array = np.load(io.BytesIO(raw), allow_pickle=False)
+    except ValueError as error:
+        if "allow_pickle" in str(error):
+            why = "holds Python objects (a pickle), which adbench never loads: save plain numbers"
+            raise DataError(f"{name} {why}") from None
+        raise DataError(f"{name} is truncated or corrupt ({error})") from None
+    if array.ndim == 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim != 2:
+        raise DataError(f"{name} has the shape {array.shape}, not (rows, columns[, 1])")
+    if array.dtype in (np.uint8, np.uint16):
+        array = array.astype(np.float32) / np.iinfo(array.dtype).max
+    elif not np.issubdtype(array.dtype, np.floating):
+        raise DataError(f"{name} holds {array.dtype}; it takes uint8, uint16, or floats in 0..1")
+    if not (np.isfinite(array).all() and 0 <= array.min() <= array.max() <= 1):
+        raise DataError(f"{name} holds floats outside 0..1, or NaN: scale them, or store uint8")
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))[None]
+
+
+def _from_folders(root: Path) -> tuple[list[Case], list[str]]:
+    """Wolleb et al.'s form."""
+    cases: list[Case] = []
+    problems: list[str] = []
+    home = next(_homes(root, lambda folder: any(map(Path.is_dir, _kinds(folder)))), None)
+    for path in below(home, [".npy"], 3) if home else ():
+        pool, label = POOLS.get(path.parent.parent.name), LABELS.get(path.parent.name)
+        name = "/".join(path.parts[-3:])
+        match = PATIENT.match(path.stem)
+        if pool is None or label is None:
+            problems.append(f"{name} lies in no {{training,testing}}/{{healthy,diseased}} folder")
+        elif match is None:
+            problems.append(f"{name} has no patient in its name (patient00128_study3.npy)")
+        else:
+            cases.append(Case(name, match[0], {"image": path}, pool, label))
+    return cases, problems
+
+
+def _kinds(folder: Path) -> Iterator[Path]:
+    return (folder / pool / kind for pool in POOLS for kind in LABELS)
+
+
+def _from_tables(root: Path) -> tuple[list[Case], list[str], list[str]]:
+    """The published form: what train.csv, valid.csv and test.csv say."""
+    home = next(_homes(root, lambda folder: (folder / "train.csv").is_file()), None)
+    if home is None:
+        return [], [], []
+    tables = {"train": home / "train.csv", "val": home / "valid.csv", "test": home / "test.csv"}
+    if not tables["test"].is_file():
+        del tables["test"]
+        tables["test"] = tables.pop("val")
+    cases: list[Case] = []
+    problems: list[str] = []
+    others = 0
+    for pool, table in tables.items():
+        if not table.is_file():
+            problems.append(f"{table.name} is missing beside train.csv: fetch it from the source")
+            continue
+        for number, row in enumerate(read_rows(table, COLUMNS, table.name), start=2):
+            label = _label(row)
+            if label is None or row["Frontal/Lateral"] != "Frontal":
+                others += 1
+                continue
+            parts = PurePosixPath(row["Path"]).parts
+            at = next((i for i, part in enumerate(parts) if PATIENT.fullmatch(part)), None)
+            if at is None or at == 0:
+                problems.append(f"{table.name} line {number}: no patient in {row['Path']!r}")
+                continue
+            name = "/".join(parts[at - 1 :])
+            if (home / name).is_file():
+                cases.append(Case(name, parts[at], {"image": home / name}, pool, label))
+            else:
+                problems.append(f"{table.name} line {number}: {name} is not there")
+    what = "images left out: lateral, uncertain, or neither healthy nor with pleural effusion"
+    return cases, problems, [f"{others} {what}"] if others else []
+
+
+def _label(row: Mapping[str, str]) -> bool | None:
+    """False for healthy, True for pleural effusion, None for neither (or both)."""
+    healthy, ill = (_one(row[column]) for column in ("No Finding", "Pleural Effusion"))
+    return None if healthy == ill else ill
+
+
+def _one(text: str) -> bool:
+    return text.strip() in ("1", "1.0")
+
+
+def _homes(root: Path, fits: Callable[[Path], bool]) -> Iterator[Path]:
+    """The folders that fit: root, or up to two below it."""
+    level = [root]
+    for _ in range(3):
+        yield from (folder for folder in level if fits(folder))
+        level = [p for folder in level[:64] for p in entries(folder) if p.is_dir()]

@@ -1,0 +1,194 @@
+"""Your own images, in folders. The simplest thing that works is
+
+    <root>/train/*.png                       normal images, perhaps in train/good/
+    <root>/test/good/*.png                   normal images
+    <root>/test/<anything else>/*.png        abnormal images, by kind
+
+and nothing needs to be split beforehand:
+
+    <root>/normal/*.png
+    <root>/abnormal/*.png                    or any other names than normal, perhaps by kind
+
+Normal folders are called good, normal, ok, healthy or negative. There may be a val/ like test/;
+train/ may hold abnormal images too, train/<anything else>/, for methods that take labels.
+
+Masks are optional: PNG or TIFF, 0 where normal and one other number where not, of their image's
+size, in ground_truth/ or masks/, under their image's name (or NAME_mask.png): at
+masks/<kind>/NAME.png, or masks/NAME.png where no two images share a name. Once there is one, every
+abnormal image of val and test needs one; without any, images are judged whole.
+
+PNG, JPEG, TIFF and BMP are read, of 8 or 16 bits, gray or coloured (images.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from .dealing import share_out
+from .files import Survey
+from .folders import below, clashes, entries
+from .images import SUFFIXES
+from .pictures import Pictures
+from .placing import Case, shares
+
+NORMAL = ("good", "normal", "ok", "healthy", "negative")
+POOLS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+POOLS |= {"val": "val", "valid": "val", "validation": "val"}
+MASKS = ("ground_truth", "masks", "mask")
+
+
+class Folder(Pictures):
+    """root: the folder that holds train/ and test/, or normal/ and others; else $ADBENCH_DATA
+    group: what a file's name says of whom it shows, as a regular expression: its first capture
+        group, such as "(patient[0-9]+)". Images of one group stay in one split. Without it, every
+        image stands for itself, which flatters every method if some show the same thing
+    size, channels, tile, overlap: see Pictures
+    labels: where nothing is split, deal abnormal images to training too, for methods that take
+        image labels
+    fractions: of groups in train, held_out, val and test; of folders that are there, none is taken
+    seed: which groups go where
+    """
+
+    name = "folder"
+    expected = "<root>/{train,test/good,test/broken}/*.png or <root>/{normal,abnormal}/*.png"
+
+    def __init__(
+        self,
+        *,
+        root: str | None = None,
+        group: str | None = None,
+        size: int | Sequence[int] | None = 256,
+        channels: int | None = None,
+        tile: int | None = None,
+        overlap: int = 0,
+        labels: bool = False,
+        fractions: Sequence[float] = (0.6, 0.1, 0.1, 0.2),
+        seed: int = 0,
+    ) -> None:
+        self.root, self.group, self.labels, self.seed = root, group, labels, seed
+        self.fractions = shares(fractions, 4)
+        self._pattern = _pattern(group)
+        self._fit(size, channels, tile, overlap)
+
+    def survey(self, root: Path) -> Survey:
+        home = _home(root)
+        images, problems = _images(home)
+        paired, unpaired = _pair(images, home)
+        problems += unpaired
+        drawn = bool(paired)
+        cases = []
+        for image, (pool, kind) in images.items():
+            name, masks = _name(image, home), paired.get(image, [])
+            group = self._group(image)
+            if group is None:
+                problems.append(f"{name}: group={self.group!r} does not find whom it shows")
+            if len(masks) > 1:
+                both = " and ".join(_name(path, home) for path in masks)
+                problems.append(f"{name} has {len(masks)} masks: {both}")
+            elif kind and drawn and not masks and pool != "train":
+                problems.append(f"{name} has no mask, and others have one ({image.stem}.png)")
+            files = {"image": image} | ({"mask": masks[0]} if masks else {})
+            tags = {"kind": kind} if kind else {}
+            cases.append(Case(name, group or name, files, pool, bool(kind), tags))
+        problems += clashes((case.files["image"] for case in cases), home)
+        self._masks = drawn
+        self._labels = any(c.label and (c.pool == "train" or self.labels) for c in cases)
+        self._measure(cases)
+        return Survey(cases, problems)
+
+    def place(self, cases: Sequence[Case]) -> Mapping[str, str]:
+        loose = {case.pool for case in cases} == {""}
+        parts = ("val", "test") if loose and not self.labels else ("train", "val", "test")
+        return share_out(cases, self.fractions, self.seed, abnormal=parts)
+
+    def _group(self, image: Path) -> str | None:
+        """Whom an image shows; None if the expression does not find it."""
+        if self._pattern is None:
+            return ""
+        match = self._pattern.search(image.name)
+        return match[1] if match else None
+
+
+def _pattern(group: str | None) -> re.Pattern[str] | None:
+    if group is None:
+        return None
+    try:
+        pattern = re.compile(group)
+    except re.error as error:
+        raise ValueError(f"group={group!r} is no regular expression ({error})") from None
+    if pattern.groups < 1:
+        raise ValueError(f"group={group!r} has no capture group: try '({group})'")
+    return pattern
+
+
+def _home(root: Path) -> Path:
+    """Root, or the only folder in it that is laid out like this where root itself is not."""
+    if _laid_out(root):
+        return root
+    found = [path for path in entries(root) if path.is_dir() and _laid_out(path)]
+    return found[0] if len(found) == 1 else root
+
+
+def _laid_out(folder: Path) -> bool:
+    return any(p.is_dir() and p.name.lower() in {*POOLS, *NORMAL} for p in entries(folder))
+
+
+def _images(home: Path) -> tuple[dict[Path, tuple[str, str]], list[str]]:
+    """Every image with its pool and kind, "" for normal; and those of which this is not clear."""
+    folders = [p for p in entries(home) if p.is_dir() and p.name.lower() not in MASKS]
+    pools = {p: POOLS[p.name.lower()] for p in folders if p.name.lower() in POOLS}
+    found: dict[Path, tuple[str, str]] = {}
+    problems = []
+    for folder in pools or folders:
+        pool, at = pools.get(folder, ""), home if not pools else folder
+        for image in below(folder, SUFFIXES, 5):
+            kind = "" if image.parent == at else image.relative_to(at).parts[0]
+            if not kind and pool != "train":
+                where = f"{folder.name}/ itself: put it in {folder.name}/good/ or another folder"
+                problems.append(f"{_name(image, home)} lies in {where}")
+            else:
+                found[image] = (pool, "" if kind.lower() in NORMAL else kind)
+    sets = [name for name in set(pools.values()) if [*pools.values()].count(name) > 1]
+    problems += [f"{home.name}/ holds two folders that mean {name}: join them" for name in sets]
+    if found and all(kind for _, kind in found.values()):
+        problems.append(
+            f"no folder of {home.name}/ is called {', '.join(NORMAL)}: which is normal?"
+        )
+    return found, problems
+
+
+def _pair(
+    images: Mapping[Path, tuple[str, str]], home: Path
+) -> tuple[dict[Path, list[Path]], list[str]]:
+    """The masks of each image that has any, and masks that belong to none or to several."""
+    places: dict[str, list[Path]] = defaultdict(list)
+    for image, (pool, kind) in images.items():
+        whole = image.relative_to(home).with_suffix("")
+        places[whole.as_posix()].append(image)
+        if pool:
+            places["/".join(whole.parts[1:])].append(image)
+        if kind:
+            places[f"*/{image.stem}"].append(image)
+    paired: dict[Path, list[Path]] = defaultdict(list)
+    problems = []
+    for truth in (p for p in entries(home) if p.is_dir() and p.name.lower() in MASKS):
+        for mask in below(truth, SUFFIXES, 5):
+            place = mask.relative_to(truth)
+            stem = place.stem.removesuffix("_mask")
+            fitting = places.get(place.with_name(stem).as_posix(), [])
+            if place.parent == Path():
+                fitting = places.get(f"*/{stem}", []) or fitting
+            fitting = [i for i in fitting if images[i][0] != "train"] or fitting
+            if len(fitting) == 1:
+                paired[fitting[0]].append(mask)
+            else:
+                many = f"{len(fitting)} images" if fitting else "no image"
+                problems.append(f"{_name(mask, home)} is the mask of {many}: name it as its image")
+    return paired, problems
+
+
+def _name(path: Path, home: Path) -> str:
+    return path.relative_to(home).as_posix()

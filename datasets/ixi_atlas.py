@@ -1,0 +1,202 @@
+"""Healthy brains of IXI and fastMRI to train on, strokes of ATLAS v2 to find: T1 slices as PNG.
+
+The data of AutoDDPM (Bercea et al., ICML Workshops 2023, arXiv:2305.19643), and of PHANES and THOR:
+one mid-axial slice a subject, 8 bits, 128 x 128.
+
+    data/CAPS_IXI/png/sub-IXI002_ses-M00_T1w_space-MNI152NLin2009cSym_res-1x1x1_T1w.png
+    data/fastMRI/brain_mid_png/file_brain_AXT1_202_2020062.png
+    data/ATLAS/png_128_sl_95/Atlas_train_/Atlas_train_0.png and Atlas_train_0_mask.png
+    data/*/splits/{ixi_normal_{train,val,test},atlas_train_png,atlas_train_mask_png}.csv
+
+A list has one column, filename, with paths that begin at ./data. Without lists, all that lies there
+is dealt by subject. ATLAS slices are validation and test, never training.
+
+Differs from the authors' loader: masks are found by name (theirs by the row they stand in), 0 and 1
+are 0 and 255 of the file (theirs looks how bright an image is), masks are not dilated by resizing.
+Their evaluation skips 20 slices by number; here they count, unless `blacklist` is set.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+
+from .corrected import PREFERENCE, Corrected
+from .dealing import share_out
+from .files import Reading, Survey
+from .folders import below, clashes
+from .placing import Case, shares
+from .rows import read_rows
+
+BLACKLIST = (
+    *(100, 105, 112, 121, 186, 189, 210, 214, 345, 382),
+    *(424, 425, 434, 435, 441, 462, 464, 472, 478, 504),
+)
+IXI = re.compile(r"IXI\d{3}")
+ATLAS = re.compile(r"atlas_.*?(\d+)", re.IGNORECASE)
+LIST = re.compile(r"ixi|fastmri|normal|atlas", re.IGNORECASE)
+POOL = re.compile(r"train|val|test")
+TOPS = ("CAPS_IXI", "fastMRI", "ATLAS")
+
+
+class IXIAtlas(Corrected):
+    """root: the folder that holds data/, or data/ itself; else $ADBENCH_DATA
+    size: see Pictures; 128 x 128 is the authors'
+    lesion: ATLAS slices count whose mask, at `size`, has more pixels than the first of these two
+        and at most as many as the second
+    blacklist: leave out the 20 ATLAS slices that the authors leave out
+    split: "corrected", or "published" to keep subjects that stand in two of the lists
+    fractions: of subjects in train, held_out, val and test; what is listed needs none
+    seed: which subjects go where
+    """
+
+    name = "ixi-atlas"
+    expected = (
+        "<root>/data/CAPS_IXI/png/sub-IXI002_ses-M00_T1w_….png and "
+        "<root>/data/ATLAS/png_128_sl_95/Atlas_train_/Atlas_train_0{,_mask}.png"
+    )
+    background = True
+
+    def __init__(
+        self,
+        *,
+        root: str | None = None,
+        size: int | Sequence[int] | None = 128,
+        lesion: Sequence[int] = (1, 10_000),
+        blacklist: bool = False,
+        split: Literal["corrected", "published"] = "corrected",
+        fractions: Sequence[float] = (0.6, 0.1, 0.1, 0.2),
+        seed: int = 0,
+    ) -> None:
+        if len(lesion) != 2 or not 0 <= lesion[0] < lesion[1]:
+            raise ValueError(f"lesion is two numbers of pixels, less and more, not {lesion}")
+        self.root, self.seed, self.lesion = root, seed, list(lesion)
+        self.blacklist, self.fractions = blacklist, shares(fractions, 4)
+        self._choose(split)
+        self._fit(size, 1)
+
+    def survey(self, root: Path) -> Survey:
+        there = [path for path in below(root, [".png"], 5) if _subject(path)]
+        images = {path: list[str]() for path in there if not _is_mask(path)}
+        listed, problems = _listed(root)
+        for atlas in (False, True):  # what no list tells of is dealt
+            mine = {p: pools for p, pools in listed.items() if _is_atlas(p) == atlas}
+            images |= mine or {p: [""] for p in images if _is_atlas(p) == atlas}
+        cases, notes, stray = [], [], 0
+        for image, pools in images.items():
+            name, atlas = _name(image, root), _is_atlas(image)
+            if atlas and self.blacklist and _number(image) in BLACKLIST:
+                continue
+            files = {"image": image}
+            if atlas:
+                mask = image.with_name(f"{image.stem}_mask.png")
+                files["mask"] = mask
+                if not mask.is_file():
+                    problems.append(f"{name} has no mask beside it ({mask.name})")
+                    continue
+            if len(set(pools)) < len(pools):
+                notes.append(f"{name} is listed twice in one list: it counts once")
+            tags = {"source": "ATLAS" if atlas else "IXI" if IXI.search(name) else "fastMRI"}
+            for index, pool in enumerate(sorted(set(pools), key=PREFERENCE.index)):
+                if atlas and pool == "train":
+                    stray += 1
+                else:
+                    called = f"{name} ({pool})" if index else name
+                    cases.append(Case(called, _subject(image), files, pool, atlas, tags))
+        for mask in (path for path in there if _is_mask(path)):
+            if not mask.with_name(mask.name.replace("_mask.png", ".png")).is_file():
+                problems.append(f"{_name(mask, root)} is the mask of no image beside it")
+        problems += clashes({case.files["image"]: None for case in cases}, root)
+        if stray:
+            notes.append(f"{stray} ATLAS slices are listed for training: they are not trained on")
+        cases, leaks = self._disjoint(cases)
+        self._measure(cases)
+        return Survey(cases, problems, [*notes, *leaks])
+
+    def place(self, cases: Sequence[Case]) -> Mapping[str, str]:
+        return share_out(cases, self.fractions, self.seed, abnormal=("val", "test"))
+
+    def read(self, case: Case) -> Reading:
+        reading = super().read(case)
+        mask = reading.samples[0].mask
+        less, most = self.lesion
+        if case.label and mask is not None and not less < int(mask.sum()) <= most:
+            what = (
+                f"ATLAS slices left out whose masks hold no more than {less} pixels or over {most}"
+            )
+            return Reading([], reading.notes, reading.train, {what: 1})
+        return reading
+
+    def _unfit(self, case: Case, name: str, mask: Tensor) -> Iterator[str]:
+        """A slice without lesion is no mistake here: `lesion` leaves it out."""
+        return iter(())
+
+    def _hint(self, part: str) -> str:
+        return super()._hint(part) + (", or `lesion` leaves all out" if part == "test" else "")
+
+
+def _is_atlas(path: Path) -> bool:
+    return ATLAS.match(path.stem) is not None
+
+
+def _is_mask(path: Path) -> bool:
+    return path.stem.endswith("_mask")
+
+
+def _number(path: Path) -> int:
+    """The place of an ATLAS slice in the authors' list."""
+    match = ATLAS.match(path.stem)
+    return int(match[1]) if match else -1
+
+
+def _subject(path: Path) -> str:
+    """Who is shown; "" if the name is none of these sets'."""
+    match = IXI.search(path.stem)
+    if match:
+        return match[0]
+    return path.stem if _is_atlas(path) or path.stem.startswith("file_brain") else ""
+
+
+def _name(path: Path, root: Path) -> str:
+    """From the folder of the set on, so that it is the same from whichever root."""
+    parts = path.parts
+    start = next((i for i, part in enumerate(parts) if part in TOPS), len(root.parts))
+    return "/".join(parts[start:])
+
+
+def _listed(root: Path) -> tuple[dict[Path, list[str]], list[str]]:
+    """The images that lists name, and for which sets; and names behind which nothing lies."""
+    found: dict[Path, list[str]] = {}
+    problems = []
+    for table in below(root, [".csv"], 5):
+        if not LIST.search(table.stem):
+            continue
+        name = table.relative_to(root).as_posix()
+        match = POOL.search(table.stem)
+        for number, row in enumerate(read_rows(table, ["filename"], name), start=2):
+            image = _resolved(row["filename"], table, root)
+            if image is None:
+                problems.append(f"{name} line {number}: {row['filename']} is not there")
+            elif not _subject(image):
+                problems.append(f"{name} line {number}: no subject in {row['filename']}")
+            elif not _is_mask(image):
+                own = _is_atlas(image) and "ixi" not in table.stem.lower()
+                pool = match[0] if match else ""
+                found.setdefault(image, []).append("" if own and pool == "train" else pool)
+    return found, problems
+
+
+def _resolved(place: str, table: Path, root: Path) -> Path | None:
+    """The file a list means: its paths begin where its authors stood, at or above ./data."""
+    parts = Path(place).parts
+    for folder in (table.parent, *table.parents):
+        for rest in (parts, parts[1:]):
+            if rest and folder.joinpath(*rest).is_file():
+                return folder.joinpath(*rest)
+        if folder == root.parent:
+            break
+    return None

@@ -1,0 +1,120 @@
+"""OCT2017: slices through the retina by optical coherence tomography, healthy or diseased.
+
+Kermany et al., "Identifying medical diagnoses and treatable diseases by image-based deep
+learning", Cell 2018, doi:10.1016/j.cell.2018.02.010. Read are
+
+    OCT2017/{train,val,test}/{NORMAL,CNV,DME,DRUSEN}/NORMAL-1038998-1.jpeg       as published
+    OCT/{training,validation}/DRUSEN-228939-1.jpeg, or OCT/{NORMAL,DRUSEN}/...   BerDiff's
+    {train,valid,test}/{good,Ungood}/...                                         BMAD's
+
+A name is {CLASS}-{patient}-{number}: the class is read from it, not from the folder, and patients
+are kept together by it. Nobody drew masks. The published training and test sets share patients, so
+that by default these are left out of the training set (split).
+
+Differs from BerDiff's loader, which stretches every image to its own darkest and brightest pixel:
+0 and 1 are black and white of the JPEG. "validation" is the test set where there is no other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from .corrected import Corrected
+from .dealing import share_out
+from .files import Survey
+from .folders import below, clashes, entries
+from .images import SUFFIXES
+from .placing import Case, shares
+
+NORMAL, DISEASES = "NORMAL", ("CNV", "DME", "DRUSEN")
+NAME = re.compile(rf"({NORMAL}|{'|'.join(DISEASES)})-(\d+)-\d+")
+POOLS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+POOLS |= {"val": "val", "valid": "val", "validation": "val"}
+KINDS = {kind: kind for kind in (NORMAL, *DISEASES)} | {"good": NORMAL, "Ungood": "Ungood"}
+
+
+class OCT2017(Corrected):
+    """root: the folder OCT2017, or one above it; else $ADBENCH_DATA
+    classes: the diseases that count as abnormal; images of others are left out
+    size, channels: see Pictures; 256 x 256 without keeping the aspect is the papers'
+    split: "corrected", or "published" to keep patients that stand in the training and test sets
+    fractions: of patients in train, held_out, val and test; those that are published need none
+    seed: which patients go where
+    """
+
+    name = "oct2017"
+    expected = "<root>/OCT2017/{train,val,test}/{NORMAL,CNV,DME,DRUSEN}/NORMAL-1038998-1.jpeg"
+    _masks = False
+    _labels = True
+
+    def __init__(
+        self,
+        *,
+        root: str | None = None,
+        classes: Sequence[str] = DISEASES,
+        size: int | Sequence[int] | None = 256,
+        channels: int | None = 1,
+        split: Literal["corrected", "published"] = "corrected",
+        fractions: Sequence[float] = (0.6, 0.1, 0.1, 0.2),
+        seed: int = 0,
+    ) -> None:
+        classes = [classes] if isinstance(classes, str) else list(classes)
+        if not classes or not {*classes} <= {*DISEASES}:
+            raise ValueError(f"classes are some of {', '.join(DISEASES)}, not {classes}")
+        self.root, self.classes, self.seed = root, classes, seed
+        self.fractions = shares(fractions, 4)
+        self._choose(split)
+        self._fit(size, channels)
+
+    def survey(self, root: Path) -> Survey:
+        home = next(_homes(root), root)
+        found = [_case(image, image.relative_to(home).parts) for image in below(home, SUFFIXES, 4)]
+        problems = [one for one in found if isinstance(one, str)]
+        wanted = (None, "Ungood", *self.classes)
+        cases = [
+            one for one in found if isinstance(one, Case) and one.extra.get("disease") in wanted
+        ]
+        strange = [case.name for case in cases if case.group == case.name]
+        problems += clashes((case.files["image"] for case in cases), home)
+        if not any(case.pool == "test" for case in cases):
+            cases = [replace(c, pool="test") if c.pool == "val" else c for c in cases]
+        cases, notes = self._disjoint(cases)
+        if strange:
+            who = f"{len(strange)} images, such as {strange[0]}, have no patient in their names"
+            notes.append(f"{who}: each counts as a patient of its own")
+        self._labels = any(case.label for case in cases if case.pool in ("", "train"))
+        self._measure(cases)
+        return Survey(cases, problems, notes)
+
+    def place(self, cases: Sequence[Case]) -> Mapping[str, str]:
+        return share_out(cases, self.fractions, self.seed)
+
+
+def _case(image: Path, place: Sequence[str]) -> Case | str:
+    """An image, by its place below the dataset's folder; or what is wrong with that."""
+    folders = place[:-1]
+    pool = next((POOLS[part] for part in folders if part in POOLS), "")
+    folder = next((KINDS[part] for part in folders if part in KINDS), "")
+    known = (i for i, part in enumerate(folders) if part in POOLS or part in KINDS)
+    name = "/".join(place[next(known, 0) :])
+    match = NAME.fullmatch(image.stem)
+    kind = match[1] if match else folder
+    if not kind:
+        return f"{name}: neither its name nor its folder tells the class"
+    if folder not in ("", kind, "Ungood") or (folder == "Ungood" and kind == NORMAL):
+        return f"{name} is called {kind} and lies in {folder}: which is it?"
+    group = f"patient {match[2]}" if match else name
+    tags = {} if kind == NORMAL else {"disease": kind}
+    return Case(name, group, {"image": image}, pool, kind != NORMAL, tags)
+
+
+def _homes(root: Path) -> Iterator[Path]:
+    """The folder of this dataset at or below root, beside whatever else lies there."""
+    level = [root]
+    for _ in range(3):
+        yield from (p for p in level if p.name.strip().upper() in ("OCT2017", "OCT"))
+        level = [p for folder in level for p in entries(folder) if p.is_dir()]

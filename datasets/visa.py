@@ -1,0 +1,160 @@
+"""VisA: photographs of printed boards, food and candles, with and without defects.
+
+Zou et al., "SPot-the-Difference self-supervised pre-training for anomaly detection and
+segmentation", ECCV 2022, arXiv:2207.14315. As it is published
+
+    <category>/Data/Images/{Normal,Anomaly}/0000.JPG
+    <category>/Data/Masks/Anomaly/0000.png          small numbers, each the kind of a defect
+    split_csv/1cls.csv                              object,split,label,image,mask
+
+or prepared as DDAD and others want it, <category>/{train/good,test/{good,bad}}/0000.{JPG,png} with
+ground_truth/bad/0000.png. The split is that of 1cls.csv: normal training images, both kinds in the
+test set, no labelled validation set.
+
+A mask is true where it is not 0: its numbers are classes, not 255.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from .base import DataError
+from .categories import category_cases, find_categories
+from .files import Survey
+from .folders import below, clashes, entries
+from .images import SUFFIXES
+from .pictures import Pictures
+from .placing import Case, placed, shares
+from .rows import read_rows
+
+TABLE = "split_csv/1cls.csv"
+
+
+class VisA(Pictures):
+    """One category, or all that lie under root if none is named.
+
+    root: the folder that holds the categories and split_csv/, or one above it; else $ADBENCH_DATA
+    category: such as candle (on the command line: visa/candle)
+    size, channels, tile, overlap: see Pictures; 256 x 256 without keeping the aspect is DDAD's
+    fractions: of the published training images in train and held_out
+    seed: which images those are
+    """
+
+    name = "visa"
+    expected = "<root>/candle/Data/Images/{Normal,Anomaly}/0000.JPG and <root>/split_csv/1cls.csv"
+    classes = True
+
+    def __init__(
+        self,
+        *,
+        root: str | None = None,
+        category: str | None = None,
+        size: int | Sequence[int] | None = 256,
+        channels: int | None = 3,
+        tile: int | None = None,
+        overlap: int = 0,
+        fractions: Sequence[float] = (0.9, 0.1),
+        seed: int = 0,
+    ) -> None:
+        self.root, self.category, self.seed = root, category, seed
+        self.fractions = shares(fractions, 2)
+        self._fit(size, channels, tile, overlap)
+
+    def survey(self, root: Path) -> Survey:
+        raw = find_categories(root, self.category, lambda p: (p / "Data/Images").is_dir())
+        found = raw or find_categories(root, self.category, lambda p: (p / "train").is_dir())
+        if not found:
+            there = ", ".join(p.name for p in entries(root) if p.is_dir()) or "no folder"
+            what = f"no category {self.category!r}" if self.category else "no category"
+            raise self.nothing(f"{what} lies under {root} (there is {there})")
+        cases: list[Case] = []
+        problems: list[str] = []
+        notes: list[str] = []
+        if raw:
+            cases, problems, notes = _listed(found[0].parent, {p.name for p in found})
+        else:
+            for folder in found:
+                mine, wrong = category_cases(folder)
+                cases += mine
+                problems += wrong
+        home = found[0].parent
+        problems += clashes((c.files["image"] for c in cases), home)
+        self._measure(cases)
+        return Survey(cases, problems, notes)
+
+    def place(self, cases: Sequence[Case]) -> Mapping[str, str]:
+        training: dict[str, float] = dict(zip(("train", "held_out"), self.fractions, strict=True))
+        return placed(cases, {"train": training, "test": {"test": 1.0}}, self.seed)
+
+
+def _listed(home: Path, categories: set[str]) -> tuple[list[Case], list[str], list[str]]:
+    """What 1cls.csv says of these categories; what is wrong; and what it does not name."""
+    if not (home / TABLE).is_file():
+        raise DataError(
+            f"dataset 'visa': {home / TABLE} is missing; it says which images are trained on. "
+            "Take it from the archive that the images came from."
+        )
+    cases: list[Case] = []
+    problems: list[str] = []
+    used, lines, index = set[Path](), dict[str, int](), _Index(home)
+    for number, row in enumerate(
+        read_rows(home / TABLE, ["object", "split", "label", "image", "mask"], TABLE), start=2
+    ):
+        if row["object"] not in categories:
+            continue
+        line = f"{TABLE} line {number}"
+        pool, label = row["split"], row["label"] != "normal"
+        if pool not in ("train", "test") or row["label"] not in ("normal", "anomaly"):
+            said = f"split {pool!r}, label {row['label']!r}"
+            problems.append(f"{line} says {said}; it takes train or test, normal or anomaly")
+            continue
+        if pool == "train" and label:
+            problems.append(f"{line} trains on {row['image']}, an anomaly: 1cls.csv has none")
+            continue
+        before = lines.setdefault(row["image"], number)
+        if before != number:
+            problems.append(f"{line} names {row['image']} again, after line {before}")
+            continue
+        wanted = {"image": row["image"]} | ({"mask": row["mask"]} if label else {})
+        files: dict[str, Path] = {}
+        for role, place in wanted.items():
+            fitting = index.named(place) if place else []
+            used.update(fitting)
+            if len(fitting) == 1:
+                files[role] = fitting[0]
+            else:
+                what = f"{len(fitting)} files" if fitting else "no file"
+                problems.append(f"{line}: there is {what} for the {role} {place or '(blank)'!r}")
+        if len(files) == len(wanted):
+            name = PurePosixPath(row["image"]).with_suffix("").as_posix()
+            cases.append(Case(name, name, files, pool, label, {"category": row["object"]}))
+    rest = [
+        path.relative_to(home).as_posix()
+        for category in sorted(categories)
+        for path in below(home / category / "Data", SUFFIXES, 3)
+        if path not in used
+    ]
+    masks = [name for name in rest if "/Data/Masks/" in name]
+    problems += [f"{name} is the mask of no image in {TABLE}" for name in masks]
+    others = len(rest) - len(masks)
+    notes = [f"{others} images are not in {TABLE}, and are not used"] if others else []
+    return cases, problems, notes
+
+
+class _Index:
+    """Files by folder and name, whatever their suffix is (.JPG, .jpg, or .png once converted)."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self._folders: dict[Path, dict[str, list[Path]]] = {}
+
+    def named(self, place: str) -> list[Path]:
+        """The files that a path in a table may mean."""
+        folder = (self.home / place).parent
+        if folder not in self._folders:
+            by_stem = self._folders[folder] = {}
+            for path in entries(folder) if folder.is_dir() else ():
+                if path.name.lower().endswith(SUFFIXES):
+                    by_stem.setdefault(path.stem, []).append(path)
+        return self._folders[folder].get(PurePosixPath(place).stem, [])
