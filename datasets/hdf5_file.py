@@ -1,0 +1,281 @@
+"""A user's own arrays in HDF5 files: signals, images or volumes, their labels and what is known.
+
+    x (N, C, *S) or (N, *S)     label (N,), 1 where abnormal
+    mask, roi (N, *S)           group (N,), names or numbers: patient, recording
+    split (N,), of "train", "held_out", "val", "test"
+
+All but x and label may be missing; an argument says what each is called. One file, or all under a
+folder; each holds its own N, all of one shape.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import numpy as np
+import torch
+
+from .arrays import Array, Bundles, Row, Scale, h5_file, same_content, scaled, stored
+from .base import DataError, Sample, Spec
+from .files import Reading, Survey
+from .folders import below, clashes
+from .placing import Case, deal, shares
+from .tables import Table, read_table_of
+
+MOST, BYTES = 512, 16 << 20
+"""Samples, and their bytes, that are read together at most."""
+
+
+class HDF5(Bundles):
+    """See the module.
+
+    root: the file or the folder; else $ADBENCH_DATA
+    x, label, mask, roi, group, split: what the datasets are called
+    axes: how many spatial axes a sample has; None to tell from masks and shape (a first axis of up
+        to 4 holds channels)
+    scale: "range" takes integers by the ends of their type, and floats must lie in 0..1; "minmax"
+        and "p1p99" scale each sample by its own values (within roi)
+    nan: "zero" takes NaN for 0; else it is an error
+    fractions: of the groups in train, held_out, val and test, where no split is given; of the first
+        two where the file says train but not held_out
+    abnormal: of the groups that hold abnormal samples only, in train, val and test
+    allow_empty_mask: for abnormal samples whose anomaly nobody has drawn
+    seed: which groups go where
+    """
+
+    name = "hdf5"
+    expected = "<root>/*.h5 (or one file) with x (N, C, *S), label (N,) and, if known, mask, group"
+
+    def __init__(
+        self,
+        *,
+        root: str | None = None,
+        x: str = "x",
+        label: str = "label",
+        mask: str = "mask",
+        roi: str = "roi",
+        group: str = "group",
+        split: str = "split",
+        axes: Literal[1, 2, 3] | None = None,
+        scale: Scale = "range",
+        nan: Literal["error", "zero"] = "error",
+        fractions: Sequence[float] = (0.6, 0.1, 0.1, 0.2),
+        abnormal: Sequence[float] = (0.0, 0.3, 0.7),
+        allow_empty_mask: bool = False,
+        seed: int = 0,
+    ) -> None:
+        if scale not in ("range", "minmax", "p1p99") or nan not in ("error", "zero"):
+            raise ValueError("scale is 'range', 'minmax' or 'p1p99', and nan 'error' or 'zero'")
+        if axes not in (None, 1, 2, 3):
+            raise ValueError(f"axes is 1, 2 or 3, not {axes!r}")
+        self.root, self.axes, self.nan, self.seed = root, axes, nan, seed
+        self.scale: Scale = scale
+        self.x, self.label, self.mask, self.roi = x, label, mask, roi
+        self.group, self.split, self.allow_empty_mask = group, split, allow_empty_mask
+        self.fractions = shares(fractions, 4)
+        self.abnormal = shares([*abnormal][::-1], 3)[::-1]
+        self._rows: dict[str, list[Row]] = {}
+        self._tables: dict[Path, Table] = {}
+
+    def survey(self, root: Path) -> Survey:
+        paths = [root] if root.is_file() else list(below(root, (".h5", ".hdf5")))
+        base = root.parent if root.is_file() else root
+        problems, tables = clashes(paths, base), dict[Path, Table]()
+        for path in paths:
+            name = path.relative_to(base).as_posix()
+            try:
+                tables[path] = read_table_of(path, name, self.names(), self.axes)
+            except DataError as error:
+                problems += error.problems or (error.summary,)
+        if problems and not tables:
+            raise DataError(f"these files are unusable. {self._mend()}", problems)
+        if not tables:
+            raise self.nothing(f"no .h5 file lies under {root}")
+        self._rows, self._tables = {}, tables
+        problems += unlike(list(tables.values()))
+        first = next(iter(tables.values()))
+        rows, wrong, notes = self._shared(tables)
+        problems += wrong
+        labels = any(r.label and r.split == "train" for held in rows.values() for r in held)
+        self.spec = Spec(first.channels, first.shape, labels=labels, masks=first.masks)
+        most = max(1, min(MOST, BYTES // (4 * first.channels * int(np.prod(first.shape)))))
+        cases: list[Case] = []
+        for path, held in rows.items():
+            cases += self._bundle(held, {"image": path}, tables[path].name, most)
+        return Survey(cases, problems, notes)
+
+    def names(self) -> dict[str, str]:
+        """What each dataset is called in the files."""
+        roles = ("x", "label", "mask", "roi", "group", "split")
+        return {role: getattr(self, role) for role in roles}
+
+    def _shared(
+        self, tables: Mapping[Path, Table]
+    ) -> tuple[dict[Path, list[Row]], list[str], list[str]]:
+        """Every file's rows with the split of each, problems and notes."""
+        every = list(tables.values())
+        split_of, problems = {}, list[str]()
+        if all(t.splits is not None for t in every):
+            problems += torn(every)
+            split_of = self._completed(every)
+        else:
+            split_of = self._dealt(every)
+        rows = {
+            path: [
+                Row(i, key, group, label, split_of.get(group, "") if part is None else part)
+                for i, (key, group, label, part) in enumerate(
+                    zip(t.keys(), t.groups_(), t.labels, self._parts(t, split_of), strict=True)
+                )
+            ]
+            for path, t in tables.items()
+        }
+        alone = sum(t.count for t in every if t.groups is None)
+        note = f"{alone} samples have no {self.group!r}: each counts as a patient of its own"
+        return rows, problems, [note] if alone else []
+
+    def _parts(self, table: Table, split_of: Mapping[str, str]) -> Iterator[str | None]:
+        """What a file itself says of where its samples go, but for training samples held out."""
+        for group, part in zip(table.groups_(), table.splits or [None] * table.count, strict=True):
+            yield split_of.get(group, part) if part == "train" else part
+
+    def _completed(self, tables: Sequence[Table]) -> dict[str, str]:
+        """Training groups that are held out, where the files hold none out."""
+        if any("held_out" in (t.splits or ()) for t in tables):
+            return {}
+        kinds = defaultdict[str, set[bool]](set)
+        for t in tables:
+            for group, label, part in zip(t.groups_(), t.labels, t.splits or (), strict=True):
+                if part == "train":
+                    kinds[group].add(label)
+        normal = {group for group, found in kinds.items() if found == {False}}
+        whole = sum(self.fractions[:2])
+        share = {"train": self.fractions[0] / whole, "held_out": self.fractions[1] / whole}
+        return deal(normal, share, self.seed)
+
+    def _dealt(self, tables: Sequence[Table]) -> dict[str, str]:
+        """The split of every group."""
+        normal, every = set[str](), set[str]()
+        for t in tables:
+            every |= set(t.groups_())
+            normal |= {g for g, label in zip(t.groups_(), t.labels, strict=True) if not label}
+        share: dict[str, float] = dict(
+            zip(("train", "held_out", "val", "test"), self.fractions, strict=True)
+        )
+        share["val"] = share.pop("val")  # of few groups, val is the one to go without
+        other: dict[str, float] = dict(
+            zip(("test", "val", "train"), self.abnormal[::-1], strict=True)
+        )
+        return deal(normal, share, self.seed) | deal(every - normal, other, self.seed)
+
+    def read(self, case: Case) -> Reading:
+        path = case.files["image"]
+        table = self._tables[path]
+        samples, problems, notes = [], list[str](), list[str]()
+        with h5_file(path, table.name) as file:
+            for row in self._rows[case.name]:
+                sample, wrong, constant = self._sample(file, table, row)
+                problems += wrong
+                if constant:
+                    notes.append(f"{row.key} holds one value only: no method trains on it")
+                if sample is not None and not (constant and row.split in ("train", "held_out")):
+                    samples.append(sample)
+        if problems:
+            raise DataError(f"{case.name} is unusable", problems)
+        return Reading(samples, notes)
+
+    def _sample(
+        self, file: h5py.File, table: Table, row: Row
+    ) -> tuple[Sample | None, list[str], bool]:
+        """A sample, all that is wrong with it, and whether it holds one value only."""
+        flags: dict[str, Array | None] = {"mask": None, "roi": None}
+        problems: list[str] = []
+        x, constant = None, False
+        for role in flags:
+            if role in table.has:
+                raw = stored(file, getattr(self, role), table.name)[row.at]
+                flags[role] = np.asarray(raw).reshape(table.shape) != 0
+                if not all_whole(raw):
+                    problems.append(f"the {role} of {row.key} holds fractions, such as 0.9999")
+        try:
+            raw = np.asarray(stored(file, self.x, table.name)[row.at])
+            if self.nan == "zero" and raw.dtype.kind == "f":
+                raw = np.where(np.isnan(raw), 0, raw)
+            raw = raw.reshape(table.channels, *table.shape)
+            x, constant = scaled(raw, self.scale, row.key, flags["roi"])
+        except DataError as error:
+            problems.append(error.summary)
+        mask = flags["mask"]
+        if mask is not None and mask.any() and not row.label:
+            problems.append(f"the mask of {row.key} marks an anomaly, and its label says normal")
+        if mask is not None and not mask.any() and row.label and not self.allow_empty_mask:
+            why = "and its label says abnormal (allow_empty_mask=true takes that)"
+            problems.append(f"the mask of {row.key} is empty, {why}")
+        if x is None or problems:
+            return None, problems, False
+        tensors: dict[str, Any] = {
+            role: None if held is None else torch.from_numpy(held) for role, held in flags.items()
+        }
+        made = Sample(torch.from_numpy(x), row.key, row.group, row.label, **tensors)
+        return made, [], constant
+
+    def _copies(
+        self, cases: Iterable[Case], digests: Mapping[Path, str], split_of: Mapping[str, str]
+    ) -> tuple[list[str], list[str]]:
+        """Copied samples beside copied files."""
+        problems, notes = super()._copies(cases, digests, split_of)
+        again = ([], []) if problems else same_content(self._contents(cases))
+        return problems + again[0], notes + again[1]
+
+    def _contents(self, cases: Iterable[Case]) -> Iterator[tuple[str, str, Array]]:
+        for case in cases:
+            path = case.files["image"]
+            try:
+                with h5_file(path, self._tables[path].name) as file:
+                    values = stored(file, self.x, case.name)
+                    for row in self._rows[case.name]:
+                        yield row.key, row.split, np.asarray(values[row.at])
+            except DataError:
+                continue  # told when it is read
+
+
+def all_whole(raw: Array) -> bool:
+    """Whether flags are whole numbers, but for what float16 or a resampling in place may add."""
+    return raw.dtype.kind != "f" or bool((np.abs(raw - np.rint(raw)) <= 1e-3).all())
+
+
+def unlike(tables: Sequence[Table]) -> list[str]:
+    """How files differ from the first where all must be alike."""
+    first = tables[0]
+    problems = []
+    for other in tables[1:]:
+        if (other.channels, other.shape) != (first.channels, first.shape):
+            mine, theirs = ((t.channels, *t.shape) for t in (other, first))
+            problems.append(f"{other.name} has samples of {mine}, {first.name} of {theirs}")
+        for role in ("mask", "group", "split"):
+            if (role in other.has) != (role in first.has):
+                has, lacks = (other, first) if role in other.has else (first, other)
+                problems.append(f"{has.name} has {role!r}, {lacks.name} has not")
+    return problems
+
+
+def torn(tables: Sequence[Table]) -> list[str]:
+    """Groups that the files put into several splits, as problems."""
+    parts: dict[str, Counter[str]] = defaultdict(Counter)
+    problems = []
+    for t in tables:
+        rows = zip(t.keys(), t.groups_(), t.labels, t.splits or (), strict=True)
+        for key, group, label, part in rows:
+            parts[group][part] += 1
+            if label and part == "held_out":
+                problems.append(
+                    f"{key} is abnormal, and stands in held_out: move it to val or test"
+                )
+    for group, found in parts.items():
+        if len(found) > 1:
+            where = " and ".join(f"{part} ({count})" for part, count in sorted(found.items()))
+            problems.append(f"group {group} stands in {where}: a patient belongs to one split")
+    return problems

@@ -1,0 +1,275 @@
+"""Small images in the idx files of the MNIST family: one set, or some classes, against others.
+
+LeCun et al., "The MNIST database of handwritten digits"; Xiao et al., "Fashion-MNIST",
+https://arxiv.org/abs/1708.07747. Under the root, for every set,
+
+    FashionMNIST/raw/train-images-idx3-ubyte[.gz]     beside it train-labels-idx1-ubyte[.gz]
+    FashionMNIST/raw/t10k-images-idx3-ubyte[.gz]      and t10k-labels-idx1-ubyte[.gz]
+    FashionMNIST/numpy/{train,test}/FashionMNIST_0.npy
+
+as torchvision lays them, without raw/ too; the last is the form of ddpm-ood (Graham et al., CVPR
+Workshops 2023, https://arxiv.org/abs/2211.07740). Its csv files are not read: which images they
+name depends on the order of a file system. No pickle is read either.
+
+Pairs of sets are often told apart by counting ink: look at the row of the intensity baseline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+
+from .arrays import Array, Bundles, Row
+from .base import DataError, Progress, Sample, Spec, silent
+from .files import Reading, Survey
+from .folders import entries
+from .idx_file import Pool, pickled, read_pools
+from .images import resize
+from .placing import Case, deal, shares
+
+FLIPS: dict[str, tuple[int, ...]] = {"vertical": (-2,), "horizontal": (-1,), "both": (-2, -1)}
+MOST = 1000
+
+
+class Source(NamedTuple):
+    """One kind of samples of a pool. flip: which copy of the images, or "" for themselves
+    among: their indices"""
+
+    name: str
+    part: str
+    label: bool
+    flip: str
+    among: Array
+
+
+class Idx(Bundles):
+    """Published train and test sets stay: train, held_out and val come from the one, test from the
+    other. Equal images count as one: those of the training set that are in the test set are left
+    out (split="published" keeps them).
+
+    root: the folder that holds the sets; else $ADBENCH_DATA
+    inside: the set that is normal
+    outside: sets that are not; MNIST where nothing else is asked for
+    normal_classes: classes of `inside` that are normal; its others are not. Then the training set
+        has labelled abnormal images
+    flips: of "vertical", "horizontal", "both": copies of normal images, turned over, are not normal
+    size: pixels, rows and columns, that images are stretched to; None keeps them
+    most: at most so many images of every kind in each published set; which, the seed decides
+    fractions: of the training images in train, held_out and val
+    """
+
+    name = "idx"
+    expected = "<root>/FashionMNIST/raw/{train,t10k}-images-idx3-ubyte.gz, <root>/MNIST/raw/..."
+
+    def __init__(
+        self,
+        *,
+        root: str | None = None,
+        inside: str = "FashionMNIST",
+        outside: Sequence[str] | None = None,
+        normal_classes: Sequence[int] | None = None,
+        flips: Sequence[str] = (),
+        size: int | None = None,
+        most: int | None = None,
+        split: Literal["corrected", "published"] = "corrected",
+        fractions: Sequence[float] = (0.9, 0.05, 0.05),
+        seed: int = 0,
+    ) -> None:
+        flips = [flips] if isinstance(flips, str) else list(flips)
+        wrong = set(flips) - set(FLIPS)
+        if wrong:
+            raise ValueError(f"flips are {', '.join(FLIPS)}, not {sorted(wrong)}")
+        if split not in ("corrected", "published"):
+            raise ValueError(f"split is 'corrected' or 'published', not {split!r}")
+        if any(n is not None and n < 1 for n in (size, most)):
+            raise ValueError("size and most are positive numbers")
+        if outside is None and normal_classes is None and not flips:
+            outside = ["MNIST"]
+        outside = [outside] if isinstance(outside, str) else list(outside or ())
+        if inside in outside:
+            raise ValueError(f"{inside} cannot be inside and outside")
+        self.root, self.inside, self.outside, self.flips = root, inside, outside, flips
+        self.normal_classes = None if normal_classes is None else sorted(normal_classes)
+        self.size, self.most, self.split, self.seed = size, most, split, seed
+        self.fractions = shares(fractions, 3)
+        self._rows: dict[str, list[Row]] = {}
+        self._pools: dict[tuple[str, str], Pool] = {}
+
+    def prepare(self, progress: Progress = silent) -> None:
+        super().prepare(progress)
+        self._pools = {}  # all images, which the prepared file holds too
+
+    def survey(self, root: Path) -> Survey:
+        problems: list[str] = []
+        self._pools, self._rows = {}, {}
+        for name in (self.inside, *self.outside):
+            folder = self._folder(root, name)
+            pools, wrong = read_pools(folder, name)
+            problems += wrong
+            self._pools |= {(name, part): pool for part, pool in pools.items()}
+            if (pickled(folder) or pickled(root)) and not pools:
+                problems.append(
+                    f"{name} is stored as pickle, which can run any code and is not read: save "
+                    f"each image as uint8 (C, H, W) with numpy.save, as {name}/numpy/train/0.npy"
+                )
+            elif not pools and not wrong:
+                raise self.nothing(f"no images of {name} lie in {folder}")
+            elif not problems:
+                gone = {"train", "test"} - set(pools)
+                problems += [f"{name} has no {part} set in {folder}" for part in sorted(gone)]
+        if problems:
+            raise DataError(f"these sets are unusable. {self._mend()}", problems)
+        self._settle()
+        cases, notes = self._cases()
+        return Survey(cases, (), notes)
+
+    def _folder(self, root: Path, name: str) -> Path:
+        """Of a set: under root, beside it, one level below it, or root itself."""
+        below = [path / name for path in entries(root) if path.is_dir()] if root.is_dir() else []
+        beside = root.parent / name
+        places = [root / name, *([beside] if root.name == self.inside else []), *below]
+        flat = [] if self.outside else [root]
+        return next((path for path in places if path.is_dir()), *flat or [root / name])
+
+    def _settle(self) -> None:
+        """What a method is shown; DataError where sets are unlike, or classes not there."""
+        first = self._pools[self.inside, "train"].images.shape[1:]
+        for (name, _), pool in self._pools.items():
+            mine = pool.images.shape[1:]
+            if mine[0] != first[0] or (self.size is None and mine != first):
+                mend = "choose sets of as many channels" if mine[0] != first[0] else "size=32"
+                what = f"{name} has images of {mine}, {self.inside} of {first} (mend: {mend})"
+                raise DataError(f"dataset 'idx': {what}")
+        if self.normal_classes is not None:
+            for part in ("train", "test"):
+                labels = self._pools[self.inside, part].labels
+                if labels is None:
+                    raise DataError(
+                        f"{self.inside} has no labels for its {part} set, and so no classes"
+                    )
+                gone = set(self.normal_classes) - set(labels.tolist())
+                if gone or set(labels.tolist()) == set(self.normal_classes):
+                    there = sorted(set(labels.tolist()))
+                    what = f"normal_classes={self.normal_classes} are none, or all, of {there}"
+                    raise DataError(f"{self.inside} ({part}): {what}")
+        shape = (self.size, self.size) if self.size else tuple(first[1:])
+        labelled = self.normal_classes is not None
+        self.spec = Spec(first[0], shape, labels=labelled, masks=False)
+
+    def _cases(self) -> tuple[list[Case], list[str]]:
+        first_of, dropped, told = self._first_of()
+        cases: list[Case] = []
+        share: dict[str, float] = dict(
+            zip(("train", "held_out", "val"), self.fractions, strict=True)
+        )
+        for source in self._sources():
+            name, part, label, flip, among = source
+            pool = self._pools[name, part]
+            keys = {f"{name}/{part}/{index:05d}": index for index in among.tolist()}
+            key = [k for k in keys if k not in dropped]
+            group = [first_of.get(k, k) for k in key]
+            split_of = dict.fromkeys(group, "test")
+            if part == "train":
+                split_of = deal(group, share, self.seed)
+            wanted = {"val"} if flip or name != self.inside else {"train", "val"}
+            rows = []
+            for k, g in zip(key, group, strict=True):
+                split = split_of[g]
+                if part == "test" or not label or split in wanted:
+                    rows.append(Row(keys[k], f"{k}/{flip}" if flip else k, g, label, split))
+            kind = f"{name}/{part}/{flip or ('abnormal' if label else 'normal')}"
+            for case in self._bundle(rows, pool.files, kind, MOST):
+                mine = self._rows[case.name] if pool.single else ()
+                single = {str(row.at): pool.single[row.at] for row in mine}
+                cases.append(replace(case, files=single or case.files))
+        return cases, told
+
+    def _sources(self) -> list[Source]:
+        found = []
+        for (name, part), pool in self._pools.items():
+            count = len(pool.images)
+            if name != self.inside:
+                found.append(Source(name, part, True, "", self._some(np.arange(count), name, part)))
+                continue
+            normal = np.ones(count, bool)
+            if self.normal_classes is not None and pool.labels is not None:
+                normal = np.isin(pool.labels, self.normal_classes)
+                others = self._some(np.flatnonzero(~normal), "others", part)
+                found.append(Source(name, part, True, "", others))
+            mine = self._some(np.flatnonzero(normal), name, part)
+            found.append(Source(name, part, False, "", mine))
+            found += [Source(name, part, True, flip, mine) for flip in self.flips]
+        return found
+
+    def _some(self, among: Array, name: str, part: str) -> Array:
+        if self.most is None or len(among) <= self.most:
+            return among
+        told = f"{self.seed} {name} {part}".encode()
+        rng = np.random.default_rng(int.from_bytes(blake2b(told, digest_size=8).digest(), "big"))
+        return np.sort(rng.choice(among, self.most, replace=False))
+
+    def _first_of(self) -> tuple[dict[str, str], set[str], list[str]]:
+        """Of images that are equal: the first of each; the training images that stand in a test
+        set too; and what to say of them."""
+        seen: dict[bytes, str] = {}
+        first_of, shared = {}, list[str]()
+        for part in ("test", "train"):
+            for (name, mine), pool in self._pools.items():
+                for index in range(len(pool.images) if mine == part else 0):
+                    image = np.ascontiguousarray(pool.images[index]).tobytes()
+                    key = f"{name}/{part}/{index:05d}"
+                    first = seen.setdefault(blake2b(image, digest_size=16).digest(), key)
+                    if first != key:
+                        first_of[key] = first
+                        if part == "train" and first.split("/")[1] == "test":
+                            shared.append(key)
+        self.leaky = bool(shared) and self.split == "published"
+        if not shared:
+            return first_of, set(), []
+        few = ", ".join(shared[:5]) + (", ..." if len(shared) > 5 else "")
+        if self.leaky:
+            note = (
+                f"LEAKY as published: {len(shared)} training images are test images too ({few}); "
+                "numbers on this split are too good (split='corrected' leaves them out)"
+            )
+            return first_of, set(), [note]
+        note = (
+            f"{len(shared)} training images left out, because they are test images too: {few} "
+            "(split='published' keeps them)"
+        )
+        return first_of, set(shared), [note]
+
+    def read(self, case: Case) -> Reading:
+        name, part, kind = case.name.split("/")[:3]
+        pool = self._pools[name, part]
+        samples, blank = [], 0
+        for row in self._rows[case.name]:
+            image = torch.from_numpy(pool.images[row.at].astype(np.float32) / 255)
+            if kind in FLIPS:
+                turned = image.flip(FLIPS[kind])
+                if bool((turned == image).all()):
+                    continue  # the same either way round: no anomaly
+                image = turned
+            constant = bool((image == image.flatten()[0]).all())
+            blank += constant
+            if constant and row.split in ("train", "held_out"):
+                continue
+            if self.size is not None:
+                image = resize(image, (self.size, self.size))
+            tags = {"set": name}
+            if pool.labels is not None:
+                tags["class"] = str(int(pool.labels[row.at]))
+            if kind in FLIPS:
+                tags["flip"] = kind
+            samples.append(Sample(image, row.key, row.group, row.label, tags=tags))
+        what = "images that hold one value only, which no method trains on"
+        return Reading(samples, counts={what: blank} if blank else {})
+
+    def _leaks(self, cases: Sequence[Case], split_of: Mapping[str, str]) -> list[str]:
+        return []  # groups were kept whole when images were dealt

@@ -1,0 +1,216 @@
+"""RF Challenge: windows of radio recordings; one kind of signal is normal, the others are not.
+
+MIT RF Challenge (ICASSP 2024 grand challenge), read as in github.com/ismaelmreno/ddpm-ood-signals:
+
+    dataset/interferenceset_frame/<signal>_raw_data.h5        to train on
+    dataset/testset1_frame/<signal>_test1_raw_data.h5         to judge on
+        /dataset (frames, L) complex64, /sig_type, which signal
+
+The files that fork makes of them, <signal>_train.h5 and <signal>_val.h5 with windows as (N, 2, L)
+or (N, L, 2), are read where the raw ones are not there.
+
+We depart from it in sharing out frames, not windows (windows of one frame stand on both sides
+there), in judging every window under a name of its own, and in scaling each frame to unit power if
+`norm` says so: the signals differ in power, and a detector of power alone should not win.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from .arrays import Array, same_content
+from .base import DataError, Sample, Spec
+from .files import Files, Reading, Survey
+from .folders import below
+from .frames import FILE, SETS, Frames, read_frame, read_header
+from .placing import Case, placed, shares
+
+FILLED = 0.02
+"""Share of the range below which a frame's peak is too small for what float images resolve."""
+
+
+class RFChallenge(Files):
+    """Samples are (2, window): in-phase and quadrature part, 0.5 + value / (2 scale), cut off at 0
+    and 1. So 0.5 is silence, and a sample depends on its own frame and the arguments only.
+
+    root: the folder that holds dataset/, or dataset/ itself; else $ADBENCH_DATA
+    signal: the kind that is normal. others: the kinds that are not; None for all that are there
+    window: samples of a window; a frame's last samples that fill none are left out
+    windows: at most so many of each frame, spread evenly; None for all
+    norm: "rms" scales every frame to unit mean power, "none" keeps it as it was recorded
+    scale: what 0 and 1 stand for, minus and plus. Of unit power, 4 is 12 dB above the mean, which
+        few values of any modulation reach; how many do is noted. With "none", what the recordings
+        reach
+    fractions: of the training frames in train and held_out
+    judged: of every kind's test frames in val and test
+    seed: which frames those are
+    """
+
+    name = "rf-challenge"
+    expected = (
+        "<root>/dataset/{interferenceset_frame/CommSignal2_raw_data.h5,"
+        "testset1_frame/CommSignal2_test1_raw_data.h5}"
+    )
+
+    def __init__(
+        self,
+        *,
+        root: str | None = None,
+        signal: str = "CommSignal2",
+        others: Sequence[str] | None = None,
+        window: int = 3000,
+        windows: int | None = None,
+        norm: Literal["rms", "none"] = "rms",
+        scale: float = 4.0,
+        fractions: Sequence[float] = (0.9, 0.1),
+        judged: Sequence[float] = (0.3, 0.7),
+        seed: int = 0,
+    ) -> None:
+        if norm not in ("rms", "none"):
+            raise ValueError(f"norm is 'rms' or 'none', not {norm!r}")
+        if window < 1 or not scale > 0 or (windows is not None and windows < 1):
+            raise ValueError("window, windows and scale are positive numbers")
+        if others is not None and signal in others:
+            raise ValueError(f"{signal} cannot be normal and abnormal")
+        self.root, self.signal, self.norm, self.scale, self.seed = root, signal, norm, scale, seed
+        self.others = None if others is None else list(others)
+        self.window, self.windows = window, windows
+        self.fractions, self.judged = shares(fractions, 2), shares(judged[::-1], 2)[::-1]
+        self.spec = Spec(2, (window,), labels=False, masks=False)
+        self._frames: dict[Path, Frames] = {}
+
+    def survey(self, root: Path) -> Survey:
+        found, notes = self._files(root)
+        if self.signal not in found:
+            there = ", ".join(sorted(found)) or "none"
+            raise self.nothing(f"no file of {self.signal} lies under {root} (there is {there})")
+        others = [kind for kind in sorted(found) if kind != self.signal]
+        problems = [f"no file of {kind} is there" for kind in set(self.others or ()) - set(others)]
+        cases: list[Case] = []
+        for kind in [self.signal, *(others if self.others is None else self.others)]:
+            pools = found.get(kind, {})
+            wanted = ("train", "test") if kind == self.signal else ("test",)
+            missing = [pool for pool in wanted if not pools.get(pool)]
+            if missing and kind in found:
+                problems += [f"{kind} has no file in {SETS[pool]}" for pool in missing]
+            for pool in wanted:
+                for path in pools.get(pool, ()):
+                    try:
+                        cases += self._cases(path, kind, pool)
+                    except DataError as error:
+                        problems.append(error.summary)
+        if len({case.extra["signal"] for case in cases}) < 2 and not problems:
+            problems.append(f"only {self.signal} is there: nothing to tell it from")
+        return Survey(cases, problems, notes)
+
+    def _files(self, root: Path) -> tuple[dict[str, dict[str, list[Path]]], list[str]]:
+        """Signal to pool to files, and notes. Raw files go before what was cut from them."""
+        root = root.parent if root.name in SETS.values() else root
+        raw: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
+        cut: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
+        for path in below(root, (".h5", ".hdf5"), 3):
+            match = FILE.fullmatch(path.name)
+            if match and (match["raw"] or match["part"]):
+                pool = "test" if match["test"] else match["part"] or "train"
+                (cut if match["part"] else raw)[match["signal"]][pool].append(path)
+        notes = []
+        for kind, pools in sorted(cut.items()):
+            mine = raw[kind]
+            if mine["train"]:
+                continue
+            mine["train"] += pools["train"]
+            mine["train" if mine["test"] else "test"] += pools["val"]
+            notes.append(
+                f"{kind}: windows that were cut and shared out before, of frames nobody can tell; "
+                "windows of one frame may stand in several splits, and numbers be too good"
+            )
+        return {kind: pools for kind, pools in raw.items() if any(pools.values())}, notes
+
+    def _cases(self, path: Path, kind: str, pool: str) -> list[Case]:
+        """One for every frame of a file."""
+        name = f"{path.parent.name}/{path.name}"
+        frames = read_header(path, name, kind)
+        if frames.length < self.window:
+            what = f"frames of {frames.length} samples, shorter than window={self.window}"
+            raise DataError(f"{name} has {what}")
+        self._frames[path] = frames
+        part = path.stem.removeprefix(f"{kind}_").replace("raw_data", "").strip("_") or "train"
+        cases = []
+        for index in range(frames.number):
+            key, extra = f"{kind}/{part}/{index:05d}", {"signal": kind, "frame": index}
+            cases.append(Case(key, key, {"image": path}, pool, kind != self.signal, extra))
+        return cases
+
+    def place(self, cases: Sequence[Case]) -> Mapping[str, str]:
+        """Kind by kind, so that each reaches val and test in the same shares."""
+        training: dict[str, float] = dict(zip(("train", "held_out"), self.fractions, strict=True))
+        judged: dict[str, float] = dict(zip(("test", "val"), self.judged[::-1], strict=True))
+        kinds: dict[str, list[Case]] = defaultdict(list)
+        for case in cases:
+            kinds[case.extra["signal"]].append(case)
+        split_of: dict[str, str] = {}
+        for mine in kinds.values():
+            split_of |= placed(mine, {"train": training, "test": judged}, self.seed)
+        return split_of
+
+    def read(self, case: Case) -> Reading:
+        frame = self._frame(case)
+        if not np.isfinite(frame).all():
+            bad = int((~np.isfinite(frame)).sum())
+            raise DataError(f"{case.name} holds {bad} values that are NaN or inf")
+        rms = float(np.sqrt(np.square(frame, dtype=np.float64).sum(0).mean()))
+        constant = bool((frame == frame[:, :1]).all())
+        values = (
+            frame / np.float32((rms or 1) if self.norm == "rms" else 1) / np.float32(self.scale)
+        )
+        samples = []
+        for index in self._which(frame.shape[1] // self.window):
+            cut = values[:, index * self.window : (index + 1) * self.window]
+            x = torch.from_numpy(np.clip(0.5 + 0.5 * cut, 0, 1).astype(np.float32))
+            key, tags = f"{case.name}/{index:04d}", {"signal": case.extra["signal"]}
+            samples.append(Sample(x, key, case.group, bool(case.label), tags=tags))
+        peak = float(np.abs(values).max())
+        counts = {
+            f"values beyond scale={self.scale:g} that were cut off": int(
+                (np.abs(values) > 1).sum()
+            ),
+            f"frames that fill less than {FILLED:.0%} of the range (give a smaller scale)": int(
+                peak < FILLED and not constant
+            ),
+        }
+        why = [f"{case.name} holds one value only, and no method trains on it"] if constant else []
+        return Reading(samples, why, not constant, counts)
+
+    def _which(self, count: int) -> Iterable[int]:
+        """The windows of a frame that are taken."""
+        if self.windows is None or self.windows >= count:
+            return range(count)
+        return [int((k + 0.5) * count / self.windows) for k in range(self.windows)]
+
+    def _frame(self, case: Case) -> Array:
+        path = case.files["image"]
+        return read_frame(path, case.name, self._frames[path], case.extra["frame"])
+
+    def _copies(
+        self, cases: Iterable[Case], digests: Mapping[Path, str], split_of: Mapping[str, str]
+    ) -> tuple[list[str], list[str]]:
+        """Copied frames beside copied files."""
+        problems, notes = super()._copies(cases, digests, split_of)
+        if problems:  # a whole file: no need to list all of its frames
+            return problems, notes
+
+        def held():
+            for case in cases:
+                try:
+                    yield case.name, split_of[case.name], self._frame(case)
+                except (DataError, KeyError):
+                    continue  # told when it is read
+
+        again = same_content(held())
+        return problems + again[0], notes + again[1]
