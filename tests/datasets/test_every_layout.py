@@ -1,0 +1,71 @@
+"""Every layout that the registry names, from a tree on disk to rows on the board."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import trees_images as images
+from adbench.benchmark.cli import app
+from adbench.benchmark.registry import Registry
+
+Make = Callable[[Path, Any, Any, Any], object]
+
+LAYOUTS: dict[str, tuple[Make, list[str]]] = {
+    "brats": (lambda r, v, t, a: v.tree(r), ["axial=[3,12]", "min_brain=0.01"]),
+    "brats-slices": (lambda r, v, t, a: t.slices(r), ["pad=24"]),
+    "nfbs-edinburgh": (lambda r, v, t, a: t.heads(r), ["slices=[4,12]", "every=2"]),
+    "ixi-brats": (lambda r, v, t, a: t.ixi(r), ["every=2", "pad=24"]),
+    "ixi-mslub": (lambda r, v, t, a: t.ixi(r), ["every=2", "pad=24"]),
+    "ixi-atlas": (lambda r, v, t, a: images.ixi_atlas(r), []),
+    "oct2017": (lambda r, v, t, a: images.oct2017(r), []),
+    "chexpert": (lambda r, v, t, a: images.chexpert_npy(r), []),
+    "mvtec": (lambda r, v, t, a: images.mvtec(r), ["tile=8", "overlap=2"]),
+    "visa": (lambda r, v, t, a: images.visa(r), []),
+    "folder": (lambda r, v, t, a: images.loose(r), []),
+    "volumes": (lambda r, v, t, a: t.own(r), ["every=4"]),
+    "decathlon": (lambda r, v, t, a: t.tasks(r), []),
+    "rf-challenge": (lambda r, v, t, a: a.radio(r), ["window=32"]),
+    "idx": (lambda r, v, t, a: a.idx_set(r, "FashionMNIST", 0), ["normal_classes=[0,1]"]),
+    "hdf5": (
+        lambda r, v, t, a: a.h5(
+            r / "mine.h5",
+            x=a.drawings(0, 40, size=16)[0],
+            label=a.drawings(0, 40, size=16)[1] > 2,
+        ),
+        [],
+    ),
+}
+MADE_UP = {"synthbrain", "phantom"}
+
+
+def test_every_dataset_of_the_registry_is_here() -> None:
+    assert {*LAYOUTS, *MADE_UP} == set(Registry.read().datasets)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_it_reaches_the_board(name, tmp_path, cache, volumes, trees, arrays) -> None:
+    make, sets = LAYOUTS[name]
+    root = tmp_path / "data"
+    root.mkdir()
+    make(root, volumes, trees, arrays)
+    small = ["steps=2", "width=8", "mults=[1,2]", "attention=[]", "sampling_steps=1", "repeats=1"]
+    size = [] if name in ("rf-challenge", "idx", "hdf5") else ["size=16"]
+    argv = ["run", "-d", name, "--data", str(root), "-m", "healthy-mean,anoddpm", "--no-baselines"]
+    argv += ["--levels", "250", "--profile", "tiny", "--out", str(tmp_path / "out")]
+    argv += ["--store", str(tmp_path / "store")]
+    for text in [f"{name}.{s}" for s in sets + size] + [f"anoddpm.{s}" for s in small]:
+        argv += ["--set", text]
+    told = CliRunner().invoke(app, argv)
+    assert told.exit_code == 0, told.output
+    records = [json.loads(p.read_text()) for p in (tmp_path / "out/records").glob("*.json")]
+    assert {r["method"]["name"] for r in records} == {"healthy-mean", "anoddpm"}
+    assert all(r["status"] == "ok" for r in records)
+    assert all(r["counts"]["test"] for r in records)
+    board = CliRunner().invoke(app, ["report", "--out", str(tmp_path / "out")])
+    assert board.exit_code == 0, board.output
