@@ -6,6 +6,7 @@ Boards never mix data, protocols, or partial runs with whole ones. How a board l
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,7 +62,8 @@ class Board:
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
-    """All records of a folder; one that cannot be read becomes a record of status `broken`."""
+    """All records of a folder, each with the name of its `file`; one that cannot be read becomes a
+    record of status `broken`."""
     paths = sorted(Path(folder).glob("*.json"))
     if not paths:
         raise ReportError(f"no records in {folder}: make some with `adbench run` first")
@@ -108,10 +110,11 @@ def _record(path: Path) -> dict[str, Any]:
         }
         [record[key] for key in needed]
         [record[part][key] for part, keys in parts.items() for key in keys]
-        return record
+        _checked(record)
+        return record | {"file": path.name}
     except KeyError as error:
         reason = f"it says nothing of {error.args[0]!r}"
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         reason = str(error)
     return {
         "schema": SCHEMA,
@@ -123,7 +126,30 @@ def _record(path: Path) -> dict[str, Any]:
         "profile": "-",
         "seed": "-",
         "partial": None,
+        "file": path.name,
     }
+
+
+def _checked(record: Mapping[str, Any]) -> None:
+    """Raises ValueError on a figure that is neither a finite number nor missing."""
+    figures = {
+        f"{part}.{name}": value
+        for part in ("cost", "reference", "at_published", "at_oracle")
+        for name, value in (record.get(part) or {}).items()
+    }
+    for name, figure in (record.get("metrics") or {}).items():
+        figures |= {f"metrics.{name}.{part}": figure.get(part) for part in ("value", "low", "high")}
+    for stratum, found in (record.get("strata") or {}).items():
+        figures |= {f"strata.{stratum}.{name}": value for name, value in found.items()}
+    for level, parts in (record.get("sweep") or {}).items():
+        int(level)
+        for part, found in parts.items():
+            figures |= {f"sweep.{level}.{part}.{name}": value for name, value in found.items()}
+    for name, value in figures.items():
+        if value is None or isinstance(value, dict | list):  # those are for who knows them
+            continue
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"{name} is {value!r}, no number")
 
 
 def _key(record: Record) -> tuple[Any, ...]:
@@ -241,7 +267,8 @@ def _notes(rows: Sequence[Row], metric: str) -> list[str]:
 
 
 def value_of(record: Record, metric: str, part: str = "value") -> float | None:
-    return ((record.get("metrics") or {}).get(metric) or {}).get(part)
+    value = ((record.get("metrics") or {}).get(metric) or {}).get(part)
+    return value if isinstance(value, int | float) else None
 
 
 def number(value: float | None, unit: float = 1) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .cli_data import app as data_app
+from .cli_report import add_to
 from .cli_speed import speed
 from .shell import (
     Data,
@@ -38,8 +39,6 @@ app = typer.Typer(
     "Start with: adbench run --profile tiny; adbench report",
 )
 
-app.add_typer(data_app, name="data")
-app.command()(speed)
 
 # Read when torch loads. Threads that spin while they wait make a training ten times slower as soon
 # as another process wants a core (measured: 2500 ms a step against 370); asleep, they cost nothing.
@@ -179,7 +178,7 @@ def report(
     json: Json = False,
     traceback: Trace = False,
 ) -> None:
-    """Show the board and write leaderboard.md, leaderboard.csv and cost.csv, from records alone."""
+    """Show the board; write it as a page (index.html), Markdown, CSV, JSON, LaTeX, from records."""
     with errors(traceback):
         from .report import read_records, terminal, write
 
@@ -309,6 +308,11 @@ def _wish(
 
 def _split(names: str) -> list[str]:
     return [name.strip() for name in names.split(",") if name.strip()]
+
+
+add_to(app)  # in the order in which --help lists them
+app.command()(speed)
+app.add_typer(data_app, name="data")
 
 
 def main() -> None:

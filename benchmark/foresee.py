@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from .plan import PARTS, Cell
+from .plan import Cell
 from .registry import Entry
 from .store import Store
 
@@ -32,7 +32,7 @@ def foresee(cells: Sequence[Cell], run: Any, store: Store, watch: Any) -> list[d
         if not skip:
             ids = keys(cell, dataset, run)
             stages.append(_stage(store, "checkpoint", ids.train, "train"))
-            stages += [_stage(store, "maps", ids.maps[part], f"look {part}") for part in PARTS]
+            stages += [_stage(store, "maps", ids.maps[part], f"look {part}") for part in ids.maps]
             stages.append(_stage(store, "record", ids.record, "judge"))
         rows.append({"cell": cell.name, "skip": skip, "stages": stages})
     return rows

@@ -1,8 +1,10 @@
-"""What is shown of a method's work: a few test samples, the same for every method."""
+"""What is shown of a method's work: a few test samples, the same for every method; and its own
+worst mistakes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,14 @@ from torch import Tensor
 
 from .pictures import Shown, sheet
 from .plan import Cell
+from .rows import Rows
 from .stitch import Wholes, truths
 
 SIZE = 6
 """Samples in a gallery; their reconstructions are kept with the maps."""
+
+EACH = 3
+"""Of the worst misses, and of the worst false alarms."""
 
 
 def gallery(split: Any) -> list[int]:
@@ -39,36 +45,85 @@ def gallery(split: Any) -> list[int]:
 def draw(cell: Cell, split: Any, maps: Path, level: int, path: Path) -> None:
     """A picture of the gallery at one level: input, reconstruction, map, truth."""
     with h5py.File(maps, "r") as file:
-        at = array(file, "levels").tolist().index(level)
         shown = array(file, "gallery").tolist()
-        samples = [split[i] for i in shown]
-        wholes = Wholes(samples)
+        rows = _shown(file, split, shown, level)
+    sheet(path, rows, title=_title(cell, level))
 
-        def put(whole: int, values: Sequence[np.ndarray | None]) -> np.ndarray | None:
-            """The whole image of what its samples have, if they have it."""
-            mine = [values[k] for k in wholes.members[whole]]
-            there = [value for value in mine if value is not None]
-            return wholes.join(whole, there) if len(there) == len(mine) else None
 
-        x = [sample.x.numpy() for sample in samples]
-        made = [_at(file, "reconstruction", at, k) for k in range(len(shown))]
-        heat = [_at(file, "map", at, i) for i in shown]
-        truth = [[_numpy(t) for t in (s.mask, s.roi, s.twin)] for s in samples]
-        rows = [
-            Shown(
-                key=key,
-                x=wholes.join(whole, [x[k] for k in wholes.members[whole]]),
-                reconstruction=put(whole, made),
-                map=put(whole, heat),
-                mask=put(whole, [t[0] for t in truth]),
-                roi=put(whole, [t[1] for t in truth]),
-                twin=put(whole, [t[2] for t in truth]),
-                caption=" ".join(samples[wholes.members[whole][0]].tags.values()),
-            )
-            for whole, key in enumerate(wholes.keys)
-        ]
+def worst(cell: Cell, split: Any, maps: Path, level: int, rows: Rows, path: Path) -> bool:
+    """A picture of the abnormal samples with the lowest scores and the normal ones with the highest
+    at one level, EACH of either: input, map, truth. False, and no picture, where there are none.
+
+    rows: of this split at this level, as they were judged
+    """
+    wholes = Wholes(truths(split))
+    members = dict(zip(wholes.keys, wholes.members, strict=True))
+    chosen = mistakes(rows)
+    shown = [i for k, _ in chosen for i in members[rows.keys[k]]]
+    if not shown:
+        return False
+    with h5py.File(maps, "r") as file:
+        found = _shown(file, split, shown, level)
+    named = [
+        replace(row, caption=f"{row.caption} {said}".strip())
+        for row, (_, said) in zip(found, chosen, strict=True)
+    ]
+    sheet(path, named, title=f"Worst of {_title(cell, level)}")
+    return True
+
+
+def mistakes(rows: Rows) -> list[tuple[int, str]]:
+    """Samples that were ranked worst, and how, the worst misses first, then the worst alarms."""
+    score, label = rows.score, rows.label
+    if label.all() or not label.any():
+        return []
+    found = []
+    sides = ((label, 1, "missed", "normal"), (~label, -1, "false alarm", "abnormal"))
+    for which, sign, kind, others in sides:
+        order = np.flatnonzero(which)[np.argsort(sign * score[which], kind="stable")][:EACH]
+        for k in order.tolist():
+            share = float((sign * score[label != label[k]] > sign * score[k]).mean())
+            side = "higher" if sign > 0 else "lower"
+            if share > 0:
+                found.append((k, f"{kind}: {share:.0%} of {others} samples score {side}"))
+    return found
+
+
+def _shown(file: h5py.File, split: Any, shown: Sequence[int], level: int) -> list[Shown]:
+    """Samples of a split, whole ones, with what the method made of them."""
+    at = array(file, "levels").tolist().index(level)
+    made = {i: k for k, i in enumerate(array(file, "gallery").tolist())}
+    samples = [split[i] for i in shown]
+    wholes = Wholes(samples)
+
+    def put(whole: int, values: Sequence[np.ndarray | None]) -> np.ndarray | None:
+        """The whole image of what its samples have, if they have it."""
+        mine = [values[k] for k in wholes.members[whole]]
+        there = [value for value in mine if value is not None]
+        return wholes.join(whole, there) if len(there) == len(mine) else None
+
+    x = [sample.x.numpy() for sample in samples]
+    healed = [_at(file, "reconstruction", at, made[i]) if i in made else None for i in shown]
+    heat = [_at(file, "map", at, i) for i in shown]
+    truth = [[_numpy(t) for t in (s.mask, s.roi, s.twin)] for s in samples]
+    return [
+        Shown(
+            key=key,
+            x=wholes.join(whole, [x[k] for k in wholes.members[whole]]),
+            reconstruction=put(whole, healed),
+            map=put(whole, heat),
+            mask=put(whole, [t[0] for t in truth]),
+            roi=put(whole, [t[1] for t in truth]),
+            twin=put(whole, [t[2] for t in truth]),
+            caption=" ".join(samples[wholes.members[whole][0]].tags.values()),
+        )
+        for whole, key in enumerate(wholes.keys)
+    ]
+
+
+def _title(cell: Cell, level: int) -> str:
     title = f"{cell.method.label} on {cell.dataset.name}, profile {cell.profile}"
-    sheet(path, rows, title=title + (f", level {level}" if level else ""))
+    return title + (f", level {level}" if level else "")
 
 
 def array(file: h5py.File, name: str) -> np.ndarray:

@@ -6,12 +6,14 @@ hold, and all maps of a sheet share one window. Letters: C channels, S one to th
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from .metrics import Array
 from .store import atomic_path
@@ -20,6 +22,9 @@ TILE = 160
 """Pixels across a tile, about; small images are enlarged by a whole factor."""
 
 GAP, TITLE, HEAD, CAPTION, SIGNAL = 6, 26, 20, 18, 320
+LAYOUT = "adbench layout"
+"""The text in a PNG that tells, as JSON, where on the sheet each tile stands; album.py reads it."""
+
 INK, FAINT, PAPER, EDGE = (235, 235, 235), (150, 150, 150), (18, 18, 18), (0, 230, 118)
 
 HEAT = np.array(
@@ -54,16 +59,20 @@ def sheet(path: Path, samples: Sequence[Shown], *, title: str = "", channel: int
     """Write a PNG with a row for each sample, and a column for whatever any of them has.
 
     Of volumes the slice with most of the mask is shown, or the middle one; signals are drawn as
-    curves. `channel` is the one shown.
+    curves. `channel` is the one shown. Where tiles stand is written into the PNG, so that a report
+    can put those of several methods side by side.
     """
     if not samples:
         raise ValueError("a sheet wants at least one sample to show")
     samples = [_flat(sample, channel) for sample in samples]
     window = _window(samples)
     draw = _curves if samples[0].x.ndim == 1 else _tiles
-    page = draw(samples, window, title)
+    page, layout = draw(samples, window, title)
+    told = PngImagePlugin.PngInfo()
+    if layout:
+        told.add_text(LAYOUT, json.dumps(layout))
     with atomic_path(path) as part:
-        page.save(part, format="PNG", optimize=True)
+        page.save(part, format="PNG", optimize=True, pnginfo=told)
 
 
 def heat(values: Array) -> Array:
@@ -164,7 +173,9 @@ def _columns(samples: Sequence[Shown], window: float) -> dict[str, Callable[[Sho
     return {name: colour for name, colour in columns.items() if known.get(name, True)}
 
 
-def _tiles(samples: Sequence[Shown], window: float, title: str) -> Image.Image:
+def _tiles(
+    samples: Sequence[Shown], window: float, title: str
+) -> tuple[Image.Image, dict[str, Any]]:
     columns = _columns(samples, window)
     side = max(max(s.x.shape) for s in samples)
     by = max(1, round(TILE / side))
@@ -183,10 +194,26 @@ def _tiles(samples: Sequence[Shown], window: float, title: str) -> Image.Image:
     for r, sample in enumerate(samples):
         y = TITLE + HEAD + r * (high + CAPTION + GAP) + high
         _text(pen, (GAP, y + 2), _said(sample), page.width - 2 * GAP, FAINT, 12)
-    return page
+    layout = {
+        "columns": {name: GAP + c * (wide + GAP) for c, name in enumerate(columns)},
+        "rows": [
+            {
+                "key": sample.key,
+                "caption": sample.caption,
+                "top": TITLE + HEAD + r * (high + CAPTION + GAP),
+                "size": [by * side for side in reversed(sample.x.shape)],
+            }
+            for r, sample in enumerate(samples)
+        ],
+        "enlarged": by,
+        "window": window,
+    }
+    return page, layout
 
 
-def _curves(samples: Sequence[Shown], window: float, title: str) -> Image.Image:
+def _curves(
+    samples: Sequence[Shown], window: float, title: str
+) -> tuple[Image.Image, dict[str, Any]]:
     """Each signal with its reconstruction and, below, its map; the truth is shaded."""
     high, low, wide = TILE // 2, TILE // 4, 3 * SIGNAL
     step = high + low + CAPTION + 3 * GAP
@@ -213,7 +240,7 @@ def _curves(samples: Sequence[Shown], window: float, title: str) -> Image.Image:
             place = (GAP, y + high + GAP, wide, low)
             _line(pen, np.where(_inside(sample), sample.map, 0) / window, place, (237, 105, 37))
         _text(pen, (GAP, y + high + low + 2 * GAP), _said(sample), wide, FAINT, 12)
-    return page
+    return page, {}
 
 
 def _line(

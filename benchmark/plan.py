@@ -147,7 +147,12 @@ def data_identity(
 
 
 def split_of(dataset: Dataset, part: str, limit: int | None, labelled: bool = False) -> Any:
-    """A split by name, `limit` of its samples if limited; of tiled images, as many whole ones."""
+    """A split by name, `limit` of its samples if limited; of tiled images, as many whole ones.
+    `pseudo` is what is held out, with made-up lesions."""
+    if part == "pseudo":
+        from .pseudo import Pseudo
+
+        return Pseudo(split_of(dataset, "held_out", limit))
     split = dataset.train(labelled=labelled) if part == "train" else getattr(dataset, part)()
     if limit is None or len(split) <= limit:
         return split
@@ -173,6 +178,11 @@ def train_identity(cell: Cell, dataset: Dataset, cls: Any, code: str, dtype: str
         "numerics": dtype,
         "code": code,
     }
+
+
+def parts_of(cell: Cell) -> tuple[str, ...]:
+    """What a method looks at in a cell: made-up lesions too, where the protocol chooses by them."""
+    return (*PARTS, "pseudo") if cell.protocol.level == "pseudo" else PARTS
 
 
 def maps_identity(

@@ -17,13 +17,18 @@ from typing import Any
 
 import numpy as np
 
-from .metrics import Array, Figures, region_share
+from .metrics import Figures
+from .regions import Array, regions, sizes
 
 THRESHOLDS = ("healthy@5%", "val-dice", "fixed:0.5", "oracle")
-LEVELS = ("auto", "val", "published", "oracle")
+LEVELS = ("auto", "val", "pseudo", "published", "oracle")
 SELECTS = ("auto", "pixel_ap", "image_auroc")
 REDUCERS = ("top2%", "top1%", "mean", "max", "method")
 STEPS = ("median5", "erode3", "components>=8")
+
+
+BUDGET = 2**30
+"""Places that are sorted at most: 4 GiB of scores."""
 
 
 class ProtocolError(ValueError):
@@ -36,8 +41,9 @@ class Protocol:
 
     threshold: `healthy@5%`, exceeded by 5 % of normal held-out places; `val-dice`, the best pooled
         Dice on labelled validation; `fixed:0.5`; `oracle`, the best on test, no result
-    level: `val`, where validation says; `published`, the paper's; `oracle`, the best on test, no
-        result; `auto`, val where it has abnormal samples, else published
+    level: `val`, where validation says; `pseudo`, where held-out normal samples with made-up
+        lesions say, so that no label is looked at; `published`, the paper's; `oracle`, the best on
+        test, no result; `auto`, val where it has abnormal samples, else published
     select: what chooses the level; `auto` is pixel_ap where there are masks and a map, else
         image_auroc
     reducer: how a map becomes a sample's score: mean of its highest 2 % (`top2%`), `mean`, `max`,
@@ -46,6 +52,8 @@ class Protocol:
         `components>=8` (connected findings of at least 8 places); the last changes only what is
         found at the threshold, the others every figure
     roi: judge within regions of interest only
+    budget: places beyond which pixel metrics are read from bins and are off by 1e-3 at most,
+        instead of sorted and exact
     """
 
     threshold: str = "healthy@5%"
@@ -54,6 +62,7 @@ class Protocol:
     reducer: str = "top2%"
     post: tuple[str, ...] = ()
     roi: bool = True
+    budget: int = BUDGET
 
     def __post_init__(self) -> None:
         threshold = self.threshold
@@ -76,6 +85,8 @@ class Protocol:
         object.__setattr__(self, "threshold", threshold)
         object.__setattr__(self, "reducer", reducer)
         object.__setattr__(self, "post", tuple(self.post))
+        if self.budget < 1:
+            raise ProtocolError(f"budget is of at least one place, not {self.budget}")
         for step in self.post:
             name, size = _step(step)
             if name in ("median", "erode") and size % 2 == 0:
@@ -109,6 +120,8 @@ class Protocol:
             if given["roi"] not in ("yes", "no"):
                 raise _unknown("roi", given["roi"], ("yes", "no"))
             given["roi"] = given["roi"] == "yes"
+        if "budget" in given:
+            given["budget"] = int(_number("budget", text, given["budget"], 0))
         return cls(**given)
 
     @property
@@ -118,7 +131,11 @@ class Protocol:
         return blake2b(text.encode(), digest_size=4).hexdigest()
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"post": list(self.post)}
+        """Canonical. A budget nobody changed is left out: it is newer than the first boards."""
+        told = asdict(self) | {"post": list(self.post)}
+        if self.budget == BUDGET:
+            del told["budget"]
+        return told
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> Protocol:
@@ -132,7 +149,8 @@ class Protocol:
             f"{_LEVEL[self.level]}{_SELECT[self.select] if self.level != 'published' else ''}; "
             f"threshold {self._rule()}; image score {self._score()}; "
             f"{' then '.join(self.post) or 'no post-processing'}; "
-            f"{'within the region of interest' if self.roi else 'all places'}."
+            f"{'within the region of interest' if self.roi else 'all places'}"
+            f"{'' if self.budget == BUDGET else f'; sorted up to {self.budget} places'}."
         )
 
     def _rule(self) -> str:
@@ -178,9 +196,8 @@ class Protocol:
     def clean(self, found: Array) -> Array:
         """Findings (N, *S) bool without connected ones that are too small."""
         for size in self._sizes("components>="):
-            found = found.copy()
-            for one in found:
-                one[one] = region_share(one) <= 1 / size
+            found, region = found.copy(), regions(found)
+            found[found] = sizes(region)[region] >= size
         return found
 
     @property
@@ -214,11 +231,21 @@ class Protocol:
         on_test: Sequence[Figures],
         levels: Sequence[int],
         published: int,
+        on_pseudo: Sequence[Figures] = (),
     ) -> tuple[str, int]:
-        """(what chose: val, published or oracle; which of the levels), from figures per level."""
+        """(what chose: val, pseudo, published or oracle; which of the levels), from figures per
+        level."""
         metric = self.by(on_val)
         if self.level == "oracle":
             return "oracle", best(on_test, metric, levels)
+        if self.level == "pseudo":
+            by = self.by(on_pseudo)
+            if not any(figures[by] is not None for figures in on_pseudo):
+                raise ProtocolError(
+                    "level 'pseudo' needs held-out normal samples to make lesions in, and there "
+                    "are none; use level=published"
+                )
+            return "pseudo", best(on_pseudo, by, levels)
         able = any(figures[metric] is not None for figures in on_val)
         if self.level == "published" or (self.level == "auto" and not able):
             return "published", list(levels).index(published)
@@ -252,6 +279,7 @@ def exceeded_by(percent: float, values: Array) -> float:
 _LEVEL = {
     "auto": "Level chosen on validation (the paper's where it has no abnormal samples)",
     "val": "Level chosen on validation",
+    "pseudo": "Level chosen on made-up lesions in held-out normal samples",
     "published": "The paper's level",
     "oracle": "Level chosen on TEST",
 }

@@ -8,120 +8,18 @@ from __future__ import annotations
 
 import csv as csv_
 import io
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .boards import (
-    Board,
-    Record,
-    ReportError,
-    Row,
-    boards,
-    number,
-    read_records,
-    run_of,
-    value_of,
-)
+from .boards import SCHEMA, Board, Record, ReportError, Row, boards, read_records, run_of, value_of
+from .columns import BUDGET, COST, METRICS, columns, reason
+from .latex import latex
 from .store import atomic_write
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from .terminal import terminal
 
 __all__ = ["ReportError", "boards", "csv", "markdown", "read_records", "terminal", "write"]
-
-RULES = {"val": "val", "published": "paper", "oracle": "TEST"}
-METRICS = (
-    *("image_auroc", "image_ap", "image_f1max", "image_fpr95", "group_auroc"),
-    *("pixel_auroc", "pixel_ap", "pixel_aupro30", "pixel_aupro05", "pixel_dice"),
-    *("pixel_dice_oracle", "pixel_iou", "healthy_fp"),
-)
-BUDGET = ("train_steps", "train_samples", "parameters", "evaluations_per_image", "gflops_per_image")
-COST = ("train_seconds", "seconds_per_image", "peak_memory_mb")
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a board; `brief` is what is left of it where room is scarce, None for nothing."""
-
-    head: str
-    cell: Callable[[Row], str]
-    brief: Callable[[Row], str] | None = None
-    grey: bool = False
-
-
-def columns(board: Board) -> list[Column]:
-    """The columns of a board; figures that none of its methods has are left out."""
-    rule = next((row.record["threshold"]["rule"] for row in board.done), "")
-    able = [
-        Column("image\nAUROC", _bounded("image_auroc"), _plain("image_auroc")),
-        Column("image\nAP", _plain("image_ap")),
-        Column("pixel\nAP", _bounded("pixel_ap"), _plain("pixel_ap")),
-        Column("pixel\nAUROC", _plain("pixel_auroc")),
-        Column("AUPRO\n30", _plain("pixel_aupro30")),
-        Column(f"Dice\n{rule}", _plain("pixel_dice")),
-        Column("⌈Dice⌉\n(oracle)", _oracle, grey=True),
-    ]
-    return [
-        Column("rank", lambda row: "-" if row.rank is None else str(row.rank)),
-        Column("method", lambda row: row.name + (" ▼" if row.below else "")),
-        Column("profile", lambda row: str(row.record["profile"])),
-        Column("seed", lambda row: str(row.record["seed"])),
-        Column("level", _level),
-        *(c for c in able if any(c.cell(row) not in ("-", "(-)") for row in board.done)),
-        Column("train\nsteps", lambda row: _count(_cost(row, "train_steps"))),
-        Column("params\nM", lambda row: number(_cost(row, "parameters"), 1e6)),
-        Column("evals\n/image", lambda row: number(_cost(row, "evaluations_per_image"))),
-        Column("GFLOP\n/image", lambda row: number(_cost(row, "gflops_per_image"))),
-    ]
-
-
-GAP = 2
-"""Between two columns of a table in the terminal."""
-
-SACRIFICE = (
-    *("image\nAUROC", "GFLOP\n/image", "params\nM", "image\nAP", "pixel\nAUROC", "train\nsteps"),
-    *("AUPRO\n30", "evals\n/image", "seed", "⌈Dice⌉\n(oracle)", "pixel\nAP", "profile"),
-)
-"""What a narrow terminal goes without, in order; intervals go before figures do."""
-
-
-def terminal(records: Sequence[Record], console: Console) -> None:
-    """Print every board in the console's width, and beneath it what it cost."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    for board in boards(records):
-        console.print(Text(board.title, style="bold"))
-        if board.done:
-            shown, left_out = _fitting(board, console.width)
-            table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
-            for column in shown:
-                left = column.head in ("method", "profile", "level")
-                table.add_column(
-                    Text(column.head),
-                    justify="left" if left else "right",
-                    style="dim" if column.grey else None,
-                    overflow="fold" if column.head == "method" else "ellipsis",
-                    no_wrap=column.head != "method",
-                    min_width=_widest(column, board),
-                )
-            for row in board.done:
-                style = "italic" if row.record["method"]["baseline"] else None
-                table.add_row(*(Text(column.cell(row)) for column in shown), style=style)
-            console.print(table)
-            if left_out:
-                text = ", ".join(head.replace("\n", " ") for head in left_out)
-                console.print(Text(f"No room for {text}: see leaderboard.md.", style="dim"))
-        for row in board.missing:
-            console.print(Text(f"- {row.name}, {run_of(row)}: {_reason(row)}"))
-        for note in board.notes:
-            console.print(Text(note, style="dim"))
-        if board.done:
-            _cost_table(board, console)
-        console.print()
 
 
 def markdown(records: Sequence[Record]) -> str:
@@ -132,14 +30,14 @@ def markdown(records: Sequence[Record]) -> str:
         shown = columns(board)
         if not board.done:
             lines += [
-                f"- {_escaped(f'{row.name}, {run_of(row)}: {_reason(row)}')}" for row in board.rows
+                f"- {_escaped(f'{row.name}, {run_of(row)}: {reason(row)}')}" for row in board.rows
             ]
         else:
             lines.append(_line([column.head for column in shown]))
             lines.append(_line(["---"] * len(shown)))
             lines += [_line([column.cell(row) for column in shown]) for row in board.done]
             for row in board.missing:
-                cells = [column.cell(row) for column in shown[:4]] + [_reason(row)]
+                cells = [column.cell(row) for column in shown[:4]] + [reason(row)]
                 lines.append(_line(cells + [""] * (len(shown) - len(cells))))
         lines += ["", *(f"{_escaped(note)}  " for note in board.notes), ""]
     return "\n".join(lines)
@@ -184,70 +82,52 @@ def cost_csv(records: Sequence[Record]) -> str:
     return _csv([{k: v for k, v in line.items() if k != "rank"} for line in lines])
 
 
+def as_json(records: Sequence[Record]) -> str:
+    """Every board for programs: its rows in order, their figures as the records have them, and the
+    file of each."""
+    made = [
+        {
+            "title": board.title,
+            "sorted_by": board.metric,
+            "protocol": board.rows[0].record["protocol"],
+            "dataset": next((row.record["dataset"] for row in board.done), None),
+            "notes": board.notes,
+            "rows": [_row(row) for row in board.rows],
+        }
+        for board in boards(records)
+    ]
+    return json.dumps({"schema": SCHEMA, "boards": made}, indent=1, sort_keys=True) + "\n"
+
+
+def _row(row: Row) -> dict[str, Any]:
+    record, cost = row.record, row.record.get("cost") or {}
+    whole = ("status", "reason", "profile", "seed", "partial", "file")
+    parts = ("method", "level", "threshold", "metrics", "at_published", "at_oracle", "keys")
+    return {
+        "rank": row.rank,
+        "name": row.name,
+        "below_baseline": row.below,
+        **{name: record.get(name) for name in (*whole, *parts)},
+        "budget": {name: cost.get(name) for name in BUDGET},
+    }
+
+
 def write(records: Sequence[Record], folder: Path) -> list[Path]:
-    """leaderboard.md, leaderboard.csv and cost.csv, each whole or as it was."""
+    """leaderboard.md, .csv, .json and .tex, cost.csv, and index.html with the pictures and
+    what the rows of samples say: each whole or as it was."""
+    from .page import page
+
     texts = {
         "leaderboard.md": markdown(records),
         "leaderboard.csv": csv(records),
+        "leaderboard.json": as_json(records),
+        "leaderboard.tex": latex(records),
         "cost.csv": cost_csv(records),
+        "index.html": page(records, Path(folder)),
     }
     for name, text in texts.items():
         atomic_write(Path(folder) / name, text)
     return [Path(folder) / name for name in texts]
-
-
-def _fitting(board: Board, width: int) -> tuple[list[Column], list[str]]:
-    """The columns that fit a width, and the heads of those (or of the intervals) that do not."""
-    shown, left_out = columns(board), []
-    for head in SACRIFICE:
-        if sum(_widest(column, board) + GAP for column in shown) < width:
-            break
-        column = next((column for column in shown if column.head == head), None)
-        if column is None:
-            continue
-        at = shown.index(column)
-        if column.brief is not None:
-            shown[at] = Column(head, column.brief)
-            left_out.append(f"{head} intervals")
-        else:
-            del shown[at]
-            left_out.append(head)
-    return shown, left_out
-
-
-def _widest(column: Column, board: Board) -> int:
-    cells = [column.cell(row) for row in board.done] + column.head.split("\n")
-    if column.head == "method":  # may take several lines
-        cells = [word for cell in cells for word in cell.split()]
-    return max(map(len, cells))
-
-
-def _cost_table(board: Board, console: Console) -> None:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("budget and\ncost of")
-    heads = (
-        "steps",
-        "M params",
-        "evals\n/image",
-        "GFLOP\n/image",
-        "train s",
-        "s\n/image",
-        "peak MB",
-    )
-    for head in heads:
-        table.add_column(head, justify="right")
-    for row in board.done:
-        steps = [_count(_cost(row, "train_steps")), number(_cost(row, "parameters"), 1e6)]
-        rest = ("evaluations_per_image", "gflops_per_image", *COST)
-        cells = [row.name, *steps, *(number(_cost(row, name)) for name in rest)]
-        table.add_row(*map(Text, cells))
-    console.print(table)
-    devices = sorted({str(row.record.get("device") or "-") for row in board.done})
-    console.print(Text(f"Measured on {', '.join(devices)}.", style="dim"))
 
 
 def _identity(board: Board, row: Row) -> dict[str, Any]:
@@ -267,42 +147,6 @@ def _identity(board: Board, row: Row) -> dict[str, Any]:
         "profile": record["profile"],
         "seed": record["seed"],
     }
-
-
-def _cost(row: Row, name: str) -> float | None:
-    return (row.record.get("cost") or {}).get(name)
-
-
-def _plain(metric: str) -> Callable[[Row], str]:
-    return lambda row: number(row.value(metric))
-
-
-def _bounded(metric: str) -> Callable[[Row], str]:
-    def cell(row: Row) -> str:
-        low, high = (value_of(row.record, metric, part) for part in ("low", "high"))
-        interval = "" if low is None else f" [{number(low)}, {number(high)}]"
-        return number(row.value(metric)) + interval
-
-    return cell
-
-
-def _oracle(row: Row) -> str:
-    return f"({number(row.value('pixel_dice_oracle'))})"
-
-
-def _level(row: Row) -> str:
-    level = row.record.get("level")
-    if not level or not level["chosen"]:
-        return "-"
-    return f"{level['chosen']} {RULES.get(level['rule'], level['rule'])}"
-
-
-def _count(value: float | None) -> str:
-    return "-" if value is None else f"{value:.0f}"
-
-
-def _reason(row: Row) -> str:
-    return f"{row.record['status']}: {' '.join(str(row.record['reason'] or 'no reason').split())}"
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -6,7 +6,6 @@ Every stage asks the store first; what was killed goes on from what it kept.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +20,28 @@ from ..engine.run import Run
 from ..methods.base import Method
 from .fingerprint import code_fingerprint, modules_digest
 from .follow import calling
-from .gallery import array, draw, stored
+from .gallery import array, draw, stored, worst
 from .judge import Seen, judge
-from .plan import PARTS, Cell, data_identity, levels_of, maps_identity, split_of, train_identity
+from .plan import (
+    PARTS,
+    Cell,
+    data_identity,
+    levels_of,
+    maps_identity,
+    parts_of,
+    split_of,
+    train_identity,
+)
+from .pseudo import beside
+from .rows import read, read_record, write
 from .stages import Tell, fit, look, recall
 from .stitch import Stitched, Wholes, truths
-from .store import Artefact, Store, canonical_json
+from .store import Artefact, Store, atomic_path, canonical_json
 
-JUDGED_BY = ("judge", "metrics", "protocol", "stats")
+JUDGED_BY = (
+    *("judge", "verdict", "ground", "protocol", "metrics", "regions", "lesions"),
+    *("stats", "histogram", "streaming", "rows", "pseudo"),
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +57,7 @@ def keys(cell: Cell, dataset: Dataset, run: Run) -> Keys:
     cls = cell.method.load()
     code = code_fingerprint(cls).digest
     train = train_identity(cell, dataset, cls, code, str(run.dtype).removeprefix("torch."))
-    maps = {part: maps_identity(cell, dataset, cls, train, part) for part in PARTS}
+    maps = {part: maps_identity(cell, dataset, cls, train, part) for part in parts_of(cell)}
     judge_code = modules_digest([Path(__file__).with_name(f"{name}.py") for name in JUDGED_BY])
     record = {"maps": maps, "protocol": cell.protocol.as_dict(), "code": judge_code}
     return Keys(train, maps, record)
@@ -71,17 +84,26 @@ def run_cell(
         "record",
         ids.record,
         lambda path: _judged(path, cell, dataset, cls, maps),
-        name="judged.json",
+        name="judged.h5",
     )
     tell("judged", {"fresh": judged.fresh})
-    result = json.loads(judged.path.read_text())
-    level = result["level"]["chosen"]
-    picture = pictures / f"{cell.name}.png"
-    if not (maps["test"].fresh is False and judged.fresh is False and picture.exists()):
-        draw(cell, split_of(dataset, "test", cell.limit), maps["test"].path, level, picture)
+    result = read_record(judged.path)
+    samples = pictures.parent / "samples" / f"{cell.name}.h5"
+    if judged.fresh or not samples.exists():
+        samples.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(samples) as path:
+            path.write_bytes(judged.path.read_bytes())
+    rows, level = read(judged.path), result["level"]["chosen"]
+    picture, mistakes = (pictures / f"{cell.name}.{ending}" for ending in ("png", "worst.png"))
+    if maps["test"].fresh or judged.fresh or not picture.exists():
+        split, found = split_of(dataset, "test", cell.limit), maps["test"].path
+        draw(cell, split, found, level, picture)
+        if not worst(cell, split, found, level, rows, mistakes):
+            mistakes.unlink(missing_ok=True)
     return {
         **headline(cell, dataset, cls, "ok"),
         **result,
+        "samples": rows.told(),
         "cost": _cost(weights, maps),
         "keys": {
             "checkpoint": weights.key,
@@ -106,7 +128,7 @@ def _looked(
     """Maps of every split, from the store or made now; the method is built only if one is not."""
     method: Method | None = None
     maps: dict[str, Artefact] = {}
-    for part in PARTS:
+    for part in parts_of(cell):
         keep = store.resume("maps", ids.maps[part])
 
         def make(path: Path, part: str = part, keep: Any = keep) -> Mapping[str, Any]:
@@ -124,11 +146,14 @@ def _looked(
 def _judged(
     path: Path, cell: Cell, dataset: Dataset, cls: type[Method], maps: Mapping[str, Artefact]
 ) -> Mapping[str, Any]:
-    held_out, val, test = (
-        seen(split_of(dataset, part, cell.limit), maps[part].path) for part in PARTS
-    )
-    result = judge(held_out, val, test, levels_of(cell, cls), cls.published, cell.protocol)
-    path.write_text(canonical_json(result))
+    splits = {
+        part: seen(split_of(dataset, part, cell.limit), artefact.path)
+        for part, artefact in maps.items()
+    }
+    held_out, val, test = (splits[part] for part in PARTS)
+    pseudo = beside(held_out, splits["pseudo"]) if "pseudo" in splits else None
+    levels = levels_of(cell, cls)
+    write(path, *judge(held_out, val, test, levels, cls.published, cell.protocol, pseudo))
     return {}
 
 
@@ -188,6 +213,7 @@ def seen(split: Any, path: Path) -> Seen:
         tags=wholes.first([dict(s.tags) for s in samples]),
         score=wholes.most(score) if wholes.tiled else score,
         map=Stitched(maps, wholes) if maps is not None and wholes.tiled else maps,
+        **{name: wholes.mean(array(file, name)) for name in ("psnr", "ssim") if name in file},
     )
 
 

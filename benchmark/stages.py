@@ -28,6 +28,7 @@ from ..engine.train import NotFinite, Training
 from ..methods.base import Method
 from .gallery import gallery
 from .plan import Cell, levels_of, split_of
+from .reconstruction import of_normal
 
 SHARD = 32
 """Samples a method is shown at a time, and that a killed look loses at most."""
@@ -123,10 +124,10 @@ def look(
         shards.append(shard)
         tell("look", {"part": part, "step": index[-1] + 1, "of": len(split)})
     with h5py.File(path, "w") as file:
-        for what, axis in (("score", 1), ("map", 1), ("reconstruction", 1)):
+        for what in ("score", "map", "reconstruction", "psnr", "ssim"):
             parts = [shard[what] for shard in shards if what in shard]
             if parts:
-                file[what] = torch.cat(parts, axis).numpy()
+                file[what] = torch.cat(parts, 1).numpy()
         file["gallery"] = np.array(drawn, dtype=np.int64)
         file["levels"] = np.array(levels, dtype=np.int64)
     samples = max(len(split), 1)
@@ -157,6 +158,10 @@ def _shard(
         if found.map is not None:
             shard["map"] = found.map.float().cpu().contiguous()
     _finite(shard, f"of samples {batch.keys[0]} to {batch.keys[-1]}, the")
+    if found.reconstruction is not None:
+        shard["psnr"], shard["ssim"] = of_normal(
+            batch.x.to(run.device), found.reconstruction, batch.label.to(run.device)
+        )
     wanted = [i for i, j in enumerate(index) if j in drawn]
     if found.reconstruction is not None and wanted:
         shard["reconstruction"] = found.reconstruction[:, wanted].float().cpu().contiguous()

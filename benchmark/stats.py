@@ -1,8 +1,11 @@
 """Intervals: a bootstrap over groups (patients), the same resamples for every method.
 
 Slices of one patient are not independent, so whole groups are drawn, with replacement. The draws
-depend on the groups' names alone: methods judged on the same samples are compared draw by draw.
+depend on the groups' names alone: methods judged on the same samples are compared draw by draw,
+from what each has kept of its draws, without a map. Several seeds of a method are an outer level.
 Counts are whole numbers in float64, so a sum has no order and the figures do not depend on threads.
+
+Letters: N samples, G groups, B draws.
 """
 
 from __future__ import annotations
@@ -10,16 +13,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import pairwise
 
 import numpy as np
 
-from .metrics import Array, Places
+from .histogram import binned_draws, binned_figures
+from .metrics import Places
+from .regions import Array
 
 FEWEST = 5
 """Groups below which no interval is given: two patients say nothing about a third."""
 
-BINS = 1024
-BLOCK = 256
+DRAWS = 2000
 
 
 @dataclass(frozen=True)
@@ -36,134 +41,131 @@ class Resamples:
     counts: Array
 
     @classmethod
-    def of(cls, groups: Sequence[str], *, draws: int = 1000, name: str = "bootstrap") -> Resamples:
+    def of(cls, groups: Sequence[str], *, draws: int = DRAWS, name: str = "bootstrap") -> Resamples:
         names, member = np.unique(np.asarray(groups, str), return_inverse=True)
         size = len(names)
         if size < FEWEST:
             return cls(tuple(names.tolist()), member, np.zeros((0, size)))
-        seed = int.from_bytes(blake2b(name.encode(), digest_size=16).digest(), "big")
-        raw = np.random.PCG64(seed).random_raw(draws * size)  # raw bits never change with numpy
-        drawn = (raw >> np.uint64(32)) * np.uint64(size) >> np.uint64(32)
-        flat = np.repeat(np.arange(draws), size) * size + drawn.astype(np.int64)
+        flat = np.repeat(np.arange(draws), size) * size + picks(name, draws * size, size)
         counts = np.bincount(flat, minlength=draws * size).reshape(draws, size)
         return cls(tuple(names.tolist()), member, counts.astype(np.float64))
 
+    def sums(self, values: Array) -> Array:
+        """Of values (N, K), their sum over every draw, (B, K)."""
+        each = np.zeros((len(self.groups), values.shape[1]))
+        np.add.at(each, self.member, values)
+        return self.counts @ each
 
-def interval(draws: Array) -> tuple[float, float] | None:
+
+def picks(name: str, count: int, below: int) -> Array:
+    """(count,) int64 in 0..below-1, each equally likely, from the stream of that name."""
+    seed = int.from_bytes(blake2b(name.encode(), digest_size=16).digest(), "big")
+    raw = np.random.PCG64(seed).random_raw(count)  # raw bits never change with numpy
+    return ((raw >> np.uint64(32)) * np.uint64(below) >> np.uint64(32)).astype(np.int64)
+
+
+def rarer(groups: Sequence[str], label: Array) -> int:
+    """How many groups there are of the kind, with an abnormal or with a normal sample, of which
+    there are fewer: what an interval can be sure of hangs on these."""
+    names = np.asarray(groups, str)
+    label = np.asarray(label, bool)
+    return min(len(np.unique(names[label])), len(np.unique(names[~label])))
+
+
+def interval(draws: Array, rare: int | None = None) -> tuple[float, float] | None:
     """The middle 95 % of draws (B,); None where over 5 % of them are undefined, or there are none.
 
-    A draw is undefined (NaN) that holds no abnormal or no normal sample.
+    A draw is undefined (NaN) that holds no abnormal or no normal sample. rare: from how few groups
+    the figure is (`rarer`); then a little more than the middle 95 %, for a bootstrap of n groups is
+    too narrow by the factor sqrt((n - 1) / n) and by the tails of a normal distribution where
+    Student's would do (Hesterberg, The American Statistician 69, 2015, the expanded percentile
+    interval).
     """
     defined = draws[~np.isnan(draws)]
     if not draws.size or defined.size < 0.95 * draws.size:
         return None
-    low, high = np.percentile(defined, (2.5, 97.5))
+    out = expanded(0.05, rare)
+    low, high = np.percentile(defined, (50 * out, 100 - 50 * out))
     return float(low), float(high)
 
 
+def expanded(p: float, rare: int | None) -> float:
+    """The share of draws to leave out for an interval that is to miss with probability p."""
+    if rare is None or rare < 2:
+        return p
+    from scipy.special import ndtr, stdtrit
+
+    return float(2 * ndtr(stdtrit(rare - 1, p / 2) * np.sqrt(rare / (rare - 1))))
+
+
+def corrected(p: float, rare: int | None) -> float:
+    """The probability to miss of an interval that leaves out the share p: `expanded` undone."""
+    if rare is None or rare < 2:
+        return p
+    from scipy.special import ndtri, stdtr
+
+    return float(2 * stdtr(rare - 1, ndtri(p / 2) * np.sqrt((rare - 1) / rare)))
+
+
 def image_draws(score: Array, label: Array, resamples: Resamples) -> dict[str, Array]:
-    """auroc and ap of scores (N,) on every resample, (B,) each; exact."""
+    """auroc, ap, f1max and fpr95 of scores (N,) on every resample, (B,) each; exact."""
     order = np.argsort(-score, kind="stable")
     score, label, member = score[order], label[order], resamples.member[order]
     start = np.flatnonzero(np.append(True, score[1:] != score[:-1])[: score.size])
-    step = max(1, 2**22 // max(1, score.size))
+    step = max(1, 2**20 // max(1, score.size))
     parts = []
     for i in range(0, len(resamples.counts), step):
         times = resamples.counts[i : i + step, member]
-        hits = np.add.reduceat(times * label, start, axis=1)
-        alarms = np.add.reduceat(times * ~label, start, axis=1)
-        parts.append(_figures(hits, alarms, np.ones(len(start), bool)))
-    return _joined(parts)
-
-
-def pixel_draws(places: Places, resamples: Resamples, found: Array | None) -> dict[str, Array]:
-    """auroc, ap and, of what was found (P,) bool, dice on every resample, (B,) each.
-
-    dice is exact; auroc and ap are read from each group's histogram over bins of equal mass, half
-    of them equal in abnormal places and half in normal ones. A value too frequent for its bin has
-    one of its own, so ties stay ties.
-    """
-    draws, size = resamples.counts.shape
-    if not draws:
-        return {name: np.zeros(0) for name in ("auroc", "ap", "dice")}
-    edges = _edges(places)
-    hits, alarms = np.zeros((draws, len(edges))), np.zeros((draws, len(edges)))
-    sizes = np.zeros((size, 2))  # of each group: what was found and rightly so; found plus true
-    ends = np.cumsum(places.counts).tolist()
-    spans = [slice(first, last) for first, last in zip([0, *ends], ends, strict=False)]
-    samples = np.split(
-        np.argsort(resamples.member, kind="stable"),
-        np.cumsum(np.bincount(resamples.member, minlength=size))[:-1],
-    )
-    for first in range(0, size, BLOCK):
-        block = range(first, min(first + BLOCK, size))
-        counted = np.zeros((2, len(block), len(edges)))
-        for row, group in enumerate(block):
-            own = [spans[i] for i in samples[group]]
-            score = np.concatenate([places.score[span] for span in own])
-            truth = np.concatenate([places.truth[span] for span in own])
-            counted[0, row] = _histogram(score[truth], edges)
-            counted[1, row] = _histogram(score[~truth], edges)
-            if found is not None:
-                hit = np.concatenate([found[span] for span in own])
-                sizes[group] = (hit & truth).sum(), hit.sum() + truth.sum()
-        times = resamples.counts[:, block.start : block.stop]
-        hits += times @ counted[0]
-        alarms += times @ counted[1]
-    tied = np.append(edges[1:] == np.nextafter(edges[:-1], np.inf), True)  # the last is the maximum
-    figures = _figures(hits[:, ::-1], alarms[:, ::-1], tied[::-1])
-    both, either = (resamples.counts @ sizes).T
-    with np.errstate(invalid="ignore", divide="ignore"):
-        figures["dice"] = np.where(hits.sum(1) > 0, 2 * both / either, np.nan)
-    return figures
-
-
-def _edges(places: Places) -> Array:
-    """Lower edges of the bins, ascending; a value with a bin of its own ends right after it.
-
-    The highest abnormal places have one each, for they weigh most in ap. Other edges lie between
-    two scores: a bin that began at an abnormal place would rank it lowest.
-    """
-    edges = []
-    for score, top in (
-        (places.score[places.truth], BINS // 2),
-        (places.score[~places.truth], 0),
-    ):
-        if score.size:
-            score.sort()
-            at = np.linspace(0, score.size - 1, BINS // 2).round().astype(np.int64)
-            value, times = np.unique(score[at], return_counts=True)
-            own = np.concatenate([value[times > 1], score[max(0, score.size - top) :][:top]])
-            between = score[at] / 2 + score[np.maximum(at - 1, 0)] / 2
-            edges += [between, own, np.nextafter(own, np.inf, dtype=score.dtype), score[-1:]]
-    return np.unique(np.concatenate(edges))
-
-
-def _histogram(score: Array, edges: Array) -> Array:
-    below = np.searchsorted(np.sort(score), edges, "left")
-    return np.diff(np.append(below, score.size))
-
-
-def _figures(hits: Array, alarms: Array, tied: Array) -> dict[str, Array]:
-    """auroc and ap, (B,), of positives and negatives (B, K) per bin, the highest scores first.
-
-    Within a bin that is no tie, positives and negatives are taken to alternate: the precision that
-    counts is that at its middle.
-    """
-    true, false = hits.cumsum(1), alarms.cumsum(1)
-    positives, negatives = true[:, -1], false[:, -1]
-    at_true = np.where(tied, true, true - (hits - 1) / 2)
-    at_false = np.where(tied, false, false - alarms / 2)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        precision = np.where(hits > 0, at_true / (at_true + at_false), 0)
-        outranked = (hits * (negatives[:, None] - false + alarms / 2)).sum(1)
-        auroc = outranked / (positives * negatives)
-        ap = (hits * precision).sum(1) / positives
-    defined = (positives > 0) & (negatives > 0)
-    return {"auroc": np.where(defined, auroc, np.nan), "ap": np.where(defined, ap, np.nan)}
-
-
-def _joined(parts: list[dict[str, Array]]) -> dict[str, Array]:
+        hits, alarms = times * label, times * ~label
+        if len(start) < score.size:
+            hits, alarms = (np.add.reduceat(part, start, axis=1) for part in (hits, alarms))
+        found = binned_figures(hits, alarms, None, np.ones(len(start), bool))
+        found["f1max"] = found.pop("dice_oracle")
+        parts.append(found | {"fpr95": _fpr95(hits, alarms)})
     if not parts:
-        return {"auroc": np.zeros(0), "ap": np.zeros(0)}
+        return {name: np.zeros(0) for name in ("auroc", "ap", "f1max", "fpr95")}
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _fpr95(hits: Array, alarms: Array) -> Array:
+    true, false = hits.cumsum(1), alarms.cumsum(1)
+    first = (true >= 0.95 * true[:, -1:] - 1e-9).argmax(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rate = false[np.arange(len(first)), first] / false[:, -1]
+    return np.where(true[:, -1] > 0, rate, np.nan)
+
+
+def pixel_draws(
+    places: Places, resamples: Resamples, found: Array | None, label: Array | None = None
+) -> dict[str, Array]:
+    """auroc, ap, aupro30, aupro05, dice_oracle on every resample, (B,) each, from histograms; and
+    of what was found (P,) bool dice and iou, with labels (N,) healthy_fp too, which are exact."""
+    draws = binned_draws(places, resamples.member, resamples.counts)
+    if found is not None:
+        draws |= share_draws(overlaps(places, found), resamples, label)
+    return draws
+
+
+def overlaps(places: Places, found: Array) -> Array:
+    """(N, 4) int: places of each sample, abnormal ones, found ones, rightly found ones."""
+    ends = np.append(0, np.cumsum(places.counts)).tolist()
+    rows = []
+    for first, last in pairwise(ends):
+        true, hit = places.truth[first:last], found[first:last]
+        rows.append((last - first, *map(np.count_nonzero, (true, hit, true & hit))))
+    return np.array(rows, np.int64).reshape(-1, 4)
+
+
+def share_draws(
+    counts: Array, resamples: Resamples, label: Array | None = None
+) -> dict[str, Array]:
+    """dice and iou, and with labels (N,) healthy_fp, of `overlaps` (N, 4) on every resample."""
+    draws = {}
+    with np.errstate(invalid="ignore", divide="ignore"):
+        _, true, found, both = resamples.sums(counts).T
+        draws["dice"] = np.where(true > 0, 2 * both / (found + true), np.nan)
+        draws["iou"] = np.where(true > 0, both / (found + true - both), np.nan)
+        if label is not None:
+            places, _, false, _ = resamples.sums(counts * ~label[:, None]).T
+            draws["healthy_fp"] = false / places
+    return draws

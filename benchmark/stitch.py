@@ -45,6 +45,10 @@ class Wholes:
         """The highest of a whole's values: (..., N) to (..., W)."""
         return np.stack([values[..., members].max(-1) for members in self.members], -1)
 
+    def mean(self, values: Array) -> Array:
+        """The mean of a whole's values: (..., N) to (..., W)."""
+        return np.stack([values[..., members].mean(-1) for members in self.members], -1)
+
     def join(self, whole: int, values: Sequence[Array]) -> Array:
         """One image (..., *S) from those of the whole's samples, in the order of its members."""
         tiles = [self.tiles[i] for i in self.members[whole]]

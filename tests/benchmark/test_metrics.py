@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -164,3 +165,30 @@ def test_an_increasing_change_of_maps_changes_only_the_threshold(seed, values):
     assert plain.pop("threshold") is None or changed["threshold"] is not None
     changed.pop("threshold")
     assert changed == plain
+
+
+def test_a_whole_stack_is_judged_as_its_samples_one_by_one():
+    maps, masks, _ = scene((12, 11))
+    whole, parts = Places.of(maps, masks), Places.of(list(maps), list(masks))
+    np.testing.assert_array_equal(whole.region, parts.region)
+    assert pixel_metrics(maps, masks) == pixel_metrics(list(maps), list(masks))
+
+
+def test_judging_takes_at_most_twice_the_memory_of_the_maps_beside_them():
+    maps = np.random.default_rng(0).normal(size=(40, 128, 128)).astype(np.float32)
+    masks = np.zeros(maps.shape, bool)
+    masks[:, 40:60, 40:60] = True
+    pixel_metrics(maps[:2], masks[:2])  # what is imported on the way is no part of it
+    tracemalloc.start()
+    pixel_metrics(maps, masks)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak <= 2 * maps.nbytes
+
+
+def test_aupro_is_unmoved_by_heavy_tails():
+    """Where bins of equal width would put nearly all places into one."""
+    maps, masks, _ = scene((20, 20), count=8)
+    plain = pixel_metrics(maps, masks)
+    tailed = pixel_metrics(np.exp(4 * maps.astype(np.float64)), masks)
+    assert {**tailed, "threshold": 0} == {**plain, "threshold": 0}

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import h5py
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from adbench.benchmark.gallery import mistakes, worst
 from adbench.benchmark.pictures import (
     CAPTION,
     EDGE,
     GAP,
     HEAD,
+    LAYOUT,
     PAPER,
     SIGNAL,
     TITLE,
@@ -19,6 +27,8 @@ from adbench.benchmark.pictures import (
     outline,
     sheet,
 )
+from adbench.benchmark.rows import Rows
+from adbench.datasets.base import Sample
 
 TOP = TITLE + HEAD
 
@@ -119,6 +129,24 @@ def test_signals_are_curves_with_the_truth_shaded(tmp_path):
     assert (page == (237, 105, 37)).all(-1).any() and (page == (90, 170, 255)).all(-1).any()
 
 
+def test_a_sheet_tells_where_its_tiles_stand(tmp_path):
+    sheet(tmp_path / "a.png", [shown(), shown((32, 16), caption="")])
+    page = read(tmp_path / "a.png")
+    told = getattr(Image.open(tmp_path / "a.png"), "text", {})
+    layout = json.loads(told[LAYOUT])
+    assert [row["key"] for row in layout["rows"]] == ["val/0001"] * 2
+    assert [row["caption"] for row in layout["rows"]] == ["stroke", ""]
+    assert layout["window"] == pytest.approx(3.0) and layout["enlarged"] == 5
+    for row, wide in zip(layout["rows"], (160, 80), strict=True):
+        assert row["size"] == [wide, 160]
+        left, top = layout["columns"]["input"], row["top"]
+        assert (page[top : top + 160, left : left + wide] == 64).all()
+        left = layout["columns"]["reconstruction"]
+        assert (page[top : top + 160, left : left + wide] == 255).all()
+    sheet(tmp_path / "b.png", [shown(shape=(64,))])
+    assert LAYOUT not in getattr(Image.open(tmp_path / "b.png"), "text", {})
+
+
 def test_a_sheet_is_whole_or_not_there(tmp_path, monkeypatch):
     path = tmp_path / "sub" / "a.png"
     sheet(path, [shown()])
@@ -148,3 +176,48 @@ def test_an_outline_is_one_place_wide():
     mask[1:6, 1:6] = True
     edge = outline(mask)
     assert edge.sum() == 16 and not edge[2:5, 2:5].any()
+
+
+def test_the_worst_mistakes_are_the_abnormal_ranked_lowest_and_the_normal_ranked_highest():
+    score = np.array([0.1, 0.9, 0.5, 0.2, 0.8, 0.3, 0.95, 0.05])
+    label = np.array([1, 1, 1, 1, 0, 0, 0, 0], bool)
+    rows = Rows(list("abcdefgh"), ["g"] * 8, label, score, None, {}, {})
+    said = mistakes(rows)
+    assert [rows.keys[k] for k, _ in said] == ["a", "d", "c", "g", "e", "f"]
+    assert said[0][1] == "missed: 75% of normal samples score higher"
+    assert said[3][1] == "false alarm: 100% of abnormal samples score lower"
+    right = Rows(list("ab"), ["g"] * 2, label[3:5], np.array([2.0, 1.0]), None, {}, {})
+    assert mistakes(right) == []
+    assert mistakes(Rows(["a"], ["g"], label[:1], score[:1], None, {}, {})) == []
+
+
+def test_mistakes_are_drawn_from_the_maps_of_the_chosen_level(tmp_path):
+    keys = ["n0", "n1", "a0", "a1"]
+    samples = [
+        Sample(torch.full((1, 16, 16), 0.1 * i), key, key, i > 1, torch.zeros(16, 16) > 0)
+        for i, key in enumerate(keys)
+    ]
+    maps = np.zeros((2, 4, 16, 16), np.float32)
+    maps[1, 1], maps[1, 2] = 2.0, 1.0
+    with h5py.File(tmp_path / "maps.h5", "w") as file:
+        file["levels"], file["gallery"], file["map"] = np.array([100, 250]), np.array([0]), maps
+        file["reconstruction"] = np.zeros((2, 1, 1, 16, 16), np.float32)
+    label = np.array([0, 0, 1, 1], bool)
+    rows = Rows(keys, keys, label, np.array([0.0, 2.0, 1.0, 3.0]), None, {}, {})
+    names = SimpleNamespace(label="A", name="made-up")
+    cell: Any = SimpleNamespace(method=names, dataset=names, profile="tiny")
+    path = tmp_path / "a.worst.png"
+    assert worst(cell, samples, tmp_path / "maps.h5", 250, rows, path)
+    layout = json.loads(getattr(Image.open(path), "text", {})[LAYOUT])
+    assert [row["key"] for row in layout["rows"]] == ["a0", "n1"]
+    assert "missed: 50% of normal" in layout["rows"][0]["caption"]
+    page, left = read(path), layout["columns"]["map"]
+    tops = [row["top"] for row in layout["rows"]]
+    colours = [page[top + 5, left + 5].tolist() for top in tops]
+    assert colours == [heat(np.array(share)).tolist() for share in (0.5, 1.0)]
+    assert not worst(cell, samples[:2], tmp_path / "maps.h5", 250, pick(rows, 2), path)
+
+
+def pick(rows, size):
+    few = rows.keys[:size], rows.groups[:size], rows.label[:size], rows.score[:size]
+    return Rows(*few, None, {}, {})

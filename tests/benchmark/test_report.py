@@ -6,6 +6,7 @@ import csv as csv_
 import io
 import json
 import random
+import re
 import subprocess
 import sys
 from copy import deepcopy
@@ -14,8 +15,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from adbench.benchmark.latex import latex
 from adbench.benchmark.report import (
     ReportError,
+    as_json,
     boards,
     cost_csv,
     csv,
@@ -24,89 +27,13 @@ from adbench.benchmark.report import (
     terminal,
     write,
 )
-
-METRICS = (
-    *("image_auroc", "image_ap", "image_f1max", "image_fpr95", "group_auroc", "pixel_auroc"),
-    *("pixel_ap", "pixel_aupro30", "pixel_aupro05", "pixel_dice", "pixel_dice_oracle"),
-    *("pixel_iou", "healthy_fp"),
-)
-
-
-def record(label: str, pixel_ap: float | None = 0.5, **changes: Any) -> dict[str, Any]:
-    """A whole record; `changes` name what differs, `part__key` reaching one level down."""
-    known = (*METRICS[:5], "healthy_fp") if pixel_ap is None else METRICS
-    values: dict[str, Any] = {name: 0.4321 for name in known} | {"pixel_ap": pixel_ap}
-    made: dict[str, Any] = {
-        "schema": 1,
-        "status": "ok",
-        "reason": None,
-        "method": {
-            "name": label.lower().replace(" ", "-"),
-            "label": label,
-            "supervision": "normal",
-            "baseline": False,
-            "args": {},
-            "paper": "",
-        },
-        "dataset": {"name": "brats", "args": {}, "fingerprint": "f00d", "synthetic": False},
-        "profile": "tiny",
-        "seed": 0,
-        "partial": None,
-        "protocol": {"threshold": "healthy@5%", "id": "abcd1234", "text": "By the book."},
-        "level": {"chosen": 250, "rule": "val", "published": 250, "oracle": 100},
-        "threshold": {"rule": "healthy@5%", "value": 0.25},
-        "metrics": {
-            name: {"value": values.get(name), "low": None, "high": None} for name in METRICS
-        },
-        "at_published": {},
-        "at_oracle": {},
-        "sweep": {},
-        "strata": {},
-        "reference": {"prevalence": 0.0213, "dice_floor": 0.0417, "image_prevalence": 0.5},
-        "counts": {"test": 200, "test_abnormal": 90, "test_groups": 40, "val": 50, "held_out": 30},
-        "cost": {
-            "train_steps": 700,
-            "train_samples": 11200,
-            "train_gflops": 100.0,
-            "parameters": 690000,
-            "evaluations_per_image": 20.0,
-            "gflops_per_image": 3.8,
-            "train_seconds": 65.123,
-            "seconds_per_image": 0.0987,
-            "peak_memory_mb": 512.5,
-        },
-        "keys": {},
-        "versions": {},
-        "device": "cpu",
-    }
-    if pixel_ap is not None:
-        made["metrics"]["pixel_ap"] |= {"low": pixel_ap - 0.05, "high": pixel_ap + 0.05}
-    for name, value in changes.items():
-        *way, last = name.split("__")
-        (made[way[0]] if way else made)[last] = value
-    return made
-
-
-def missing(label: str, status: str = "failed", reason: str = "it broke", **changes: Any) -> Any:
-    """What the runner writes of a cell that has no result."""
-    whole = record(label, status=status, reason=reason, dataset__fingerprint="", **changes)
-    result = ("level", "threshold", "metrics", "reference", "counts", "cost", "sweep", "strata")
-    return {key: value for key, value in whole.items() if key not in result}
+from records import METRICS, missing, record, some
 
 
 def printed(records: list[Any], width: int = 200, **options: Any) -> str:
     out = io.StringIO()
     terminal(records, Console(width=width, file=out, **options))
     return out.getvalue()
-
-
-def some() -> list[Any]:
-    return [
-        record("pDDPM", 0.41),
-        record("AnoDDPM", 0.52),
-        record("Healthy mean", 0.47, method__baseline=True, level__chosen=0),
-        missing("autoDDPM"),
-    ]
 
 
 def test_rows_stand_in_order_of_pixel_ap_baselines_among_them_and_failures_last():
@@ -262,6 +189,56 @@ def test_a_broken_file_is_a_row_with_a_reason(tmp_path):
         assert "says nothing of 'reason'" in text and "no object" in text
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"metrics__pixel_ap": {"value": "high"}}, "metrics.pixel_ap.value is 'high', no number"),
+        ({"metrics__pixel_ap": {"value": float("nan")}}, "metrics.pixel_ap.value is nan"),
+        ({"cost__train_seconds": "long"}, "cost.train_seconds is 'long'"),
+        ({"sweep": {"often": {}}}, "often"),
+    ],
+)
+def test_a_figure_that_is_no_number_makes_a_record_broken(tmp_path, change, said):
+    (tmp_path / "a.json").write_text(json.dumps(record("A", **change)))
+    (read,) = read_records(tmp_path)
+    assert read["status"] == "broken" and said in read["reason"]
+
+
+def test_a_record_knows_its_file(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps(record("A")))
+    (read,) = read_records(tmp_path)
+    assert read["file"] == "a.json"
+    assert json.loads(as_json([read]))["boards"][0]["rows"][0]["file"] == "a.json"
+
+
+def test_json_has_every_board_in_order_and_no_second_of_time():
+    (made,) = json.loads(as_json(some()))["boards"]
+    assert [row["name"] for row in made["rows"]] == [row.name for row in boards(some())[0].rows]
+    assert made["sorted_by"] == "pixel_ap" and made["protocol"]["id"] == "abcd1234"
+    figure = made["rows"][0]["metrics"]["pixel_ap"]
+    assert figure == pytest.approx({"value": 0.52, "low": 0.47, "high": 0.57})
+    assert made["rows"][3]["reason"] == "it broke" and "seconds" not in as_json(some())
+
+
+def test_latex_has_a_cell_for_every_column_and_marks_the_best():
+    text = latex([*some(), record("100 % of_{A} & B\\\\ [x] ~ ^ # $", 0.2, partial=8)])
+    tables = re.findall(r"begin{tabular}{(l+r+)}(.*?)end{tabular}", text, re.S)
+    assert len(tables) == 2
+    for columns, body in tables:
+        lines = [line for line in body.splitlines() if line.endswith(r" \\")]
+        assert {len(re.findall(r"(?<!\\)&", line)) for line in lines} == {len(columns) - 1}
+    assert r"\textbf{0.520}" in text and r"\textbf{0.410}" not in text
+    assert r"100 \% of\_\{A\} \& B\textbackslash{}" in text and "{[}x]" in text
+    assert "% autoDDPM, tiny, seed 0: failed: it broke" in text
+
+
+def test_latex_of_a_metric_that_is_better_lower_marks_the_lowest(monkeypatch):
+    monkeypatch.setattr("adbench.benchmark.latex.SHOWN", ("image_fpr95",))
+    one, two = record("one"), record("two")
+    one["metrics"]["image_fpr95"]["value"] = 0.1
+    assert r"\textbf{0.100}" in latex([one, two]) and r"\downarrow" in latex([one, two])
+
+
 def test_an_empty_folder_says_what_to_do(tmp_path):
     for folder in (tmp_path, tmp_path / "none"):
         with pytest.raises(ReportError, match="adbench run") as caught:
@@ -271,8 +248,13 @@ def test_an_empty_folder_says_what_to_do(tmp_path):
 
 def test_files_are_written_whole(tmp_path):
     paths = write(some(), tmp_path / "out")
-    assert [path.name for path in paths] == ["leaderboard.md", "leaderboard.csv", "cost.csv"]
+    assert {path.name for path in paths} == {
+        *(f"leaderboard.{kind}" for kind in ("md", "csv", "json", "tex")),
+        "cost.csv",
+        "index.html",
+    }
     assert paths[0].read_text() == markdown(some()) and paths[1].read_text() == csv(some())
+    assert (tmp_path / "out" / "leaderboard.tex").read_text() == latex(some())
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
         path.name for path in paths
     )

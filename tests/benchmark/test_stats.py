@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from adbench.benchmark.metrics import Places, image_metrics, overlap
-from adbench.benchmark.stats import Resamples, image_draws, interval, pixel_draws
+from adbench.benchmark.metrics import Places, image_metrics, overlap, pixel_metrics
+from adbench.benchmark.stats import Resamples, image_draws, interval, pixel_draws, rarer
 
 
 def patients(count, slices):
@@ -35,7 +37,7 @@ def repeated(resamples, draw):
 
 
 def test_a_draw_has_as_many_groups_and_takes_each_equally_often():
-    resamples = Resamples.of(patients(40, 3), draws=2000)
+    resamples = Resamples.of(patients(40, 3))
     assert resamples.counts.shape == (2000, 40)
     assert (resamples.counts.sum(1) == 40).all()
     assert resamples.counts.mean(0) == pytest.approx(np.ones(40), abs=0.12)
@@ -64,6 +66,10 @@ def test_image_draws_are_exact(digits):
         assert draws["auroc"][b] == pytest.approx(auroc, abs=1e-12)
         ap = average_precision_score(label[rows], score[rows])
         assert draws["ap"][b] == pytest.approx(ap, abs=1e-12)
+        fpr, tpr, _ = roc_curve(label[rows], score[rows], drop_intermediate=False)
+        assert draws["fpr95"][b] == pytest.approx(fpr[tpr >= 0.95 - 1e-12].min(), abs=1e-12)
+        best = max(overlap(score[rows] >= t, label[rows])["dice"] or 0.0 for t in score[rows])
+        assert draws["f1max"][b] == pytest.approx(best, abs=1e-12)
 
 
 @pytest.mark.parametrize("tail", [False, True])
@@ -73,15 +79,23 @@ def test_pixel_draws_are_those_of_the_resamples_recomputed_exactly(tail):
     places = Places.of(scores, masks)
     resamples = Resamples.of(groups, draws=20)
     found = places.score > np.quantile(places.score, 0.97)
-    draws = pixel_draws(places, resamples, found)
+    label = np.asarray(masks.any((1, 2)))
+    draws = pixel_draws(places, resamples, found, label)
     found = found.reshape(masks.shape)
     for b in range(20):
         rows = repeated(resamples, b)
         score, mask = scores[rows].ravel(), masks[rows].ravel()
         assert draws["auroc"][b] == pytest.approx(roc_auc_score(mask, score), abs=1e-4)
         assert draws["ap"][b] == pytest.approx(average_precision_score(mask, score), abs=2e-3)
-        dice = overlap(found[rows], masks[rows])["dice"]
-        assert draws["dice"][b] == pytest.approx(dice, abs=1e-12)
+        exact: Any = pixel_metrics(scores[rows], masks[rows])
+        assert draws["aupro30"][b] == pytest.approx(exact["aupro30"], abs=2e-4)
+        assert draws["aupro05"][b] == pytest.approx(exact["aupro05"], abs=1e-3)
+        assert draws["dice_oracle"][b] == pytest.approx(exact["dice"], abs=2e-3)
+        at = overlap(found[rows], masks[rows])
+        assert draws["dice"][b] == pytest.approx(at["dice"], abs=1e-12)
+        assert draws["iou"][b] == pytest.approx(at["iou"], abs=1e-12)
+        false = found[rows][~label[rows]].mean()
+        assert draws["healthy_fp"][b] == pytest.approx(false, abs=1e-12)
 
 
 def test_few_abnormal_places_are_exact():
@@ -128,3 +142,30 @@ def test_the_point_lies_within_its_interval():
     point = image_metrics(score, label)["auroc"]
     assert bounds is not None and point is not None
     assert bounds[0] < point < bounds[1]
+
+
+def test_what_an_interval_hangs_on_is_the_rarer_kind_of_group():
+    groups = patients(10, 2)
+    label = np.zeros(20, bool)
+    label[:6:2] = True  # three patients, each with a normal sample too
+    assert rarer(groups, label) == 3
+    assert rarer(groups, ~label) == 3
+    assert rarer(groups, np.ones(20, bool)) == 0
+    draws = np.random.default_rng(0).normal(size=4000)
+    plain, few = interval(draws), interval(draws, 8)
+    assert plain is not None and few is not None
+    assert few[0] < plain[0] and plain[1] < few[1]
+
+
+def test_neither_the_order_of_samples_nor_an_increasing_change_moves_a_draw():
+    groups = patients(12, 3)
+    scores, masks = maps(groups, side=16)
+    resamples = Resamples.of(groups, draws=20)
+    plain = pixel_draws(Places.of(scores, masks), resamples, None)
+    order = np.random.default_rng(1).permutation(36)
+    other = Resamples.of([groups[i] for i in order], draws=20)
+    moved = pixel_draws(Places.of(scores[order], masks[order]), other, None)
+    grown = pixel_draws(Places.of(scores * 4, masks), resamples, None)
+    for name, values in plain.items():
+        np.testing.assert_array_equal(moved[name], values)
+        np.testing.assert_array_equal(grown[name], values)

@@ -25,19 +25,43 @@ SMALL: dict[str, Any] = {
     "batch": 2,
     "patch": 8,
     "sampling_steps": 3,
+    "skip": 1,
+    "every": 50,
+    "code": 8,
+    "adapt_steps": 2,
+    "adapt_batch": 2,
+    "encoder_layers": (1, 1, 1, 1),
+    "encoder_width": 4,
     "inpaint_steps": 2,
     "resamples": 2,
     "calibration": 4,
     "features": "effperc-random",
+    "classifier_width": 8,
+    "classifier_mults": (1, 2),
+    "classifier_res_blocks": 1,
+    "classifier_attention": (False, True),
+    "classifier_head_channels": 8,
+    "classifier_steps": 3,
+    "layers": 2,
+    "cycle": 2,
+    "coder_widths": (8,),
+    "coder_steps": 3,
+    "coder_batch": 2,
+    "latent_channels": 4,
+    "codes": 8,
+    "bits": 6,
+    "coder_size": 8,
+    "divergence": (400, 600, 2),
 }
 
 SHAPES = {1: (24,), 2: (18, 16), 3: (8, 6, 8)}
 
 
 def arguments(name: str, **more: Any) -> dict[str, Any]:
-    """What of SMALL the method takes."""
-    takes = inspect.signature(Registry.read().method(name).load()).parameters
-    small = {key: value for key, value in SMALL.items() if key in takes}
+    """What of SMALL the method takes, and what its entry says."""
+    entry = Registry.read().method(name)
+    takes = inspect.signature(entry.load()).parameters
+    small = {key: value for key, value in SMALL.items() if key in takes} | dict(entry.args)
     if name == "anoddpm":
         small["attention"] = (8,)
     return small | {key: value for key, value in more.items() if key in takes}
@@ -48,6 +72,15 @@ def method(name: str, spec: Spec, **more: Any) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return Registry.read().method(name).load()(spec, **arguments(name, **more))
+
+
+def built(cls: type, spec: Spec, **more: Any) -> Any:
+    """A method by its class, small, listed or not."""
+    takes = inspect.signature(cls).parameters
+    small = {key: value for key, value in SMALL.items() if key in takes}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return cls(spec, **small | more)
 
 
 def samples(

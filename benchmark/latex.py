@@ -1,0 +1,93 @@
+"""The boards as LaTeX tables (booktabs), to be \\input into a paper."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .boards import Board, Record, boards, number, run_of, value_of
+from .columns import LOWER, TITLES, reason
+
+SHOWN = ("image_auroc", "image_ap", "pixel_ap", "pixel_auroc", "pixel_aupro30", "pixel_dice")
+
+SPECIAL = {
+    **{mark: f"\\{mark}" for mark in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "[": "{[}",  # after \\ it would begin an option
+    "⌈": r"$\lceil$",
+    "⌉": r"$\rceil$",
+    "±": r"$\pm$",
+    "▼": r"$\blacktriangledown$",
+    "·": r"$\cdot$",
+}
+
+
+def latex(records: Sequence[Record]) -> str:
+    """A table for every board that has a result; what has none is told in comments.
+
+    The best figure of a column is bold; the intervals stand beneath their figures. Needs the
+    packages booktabs and, for the encoding, nothing more.
+    """
+    parts = ["% Made by adbench report. \\usepackage{booktabs}"]
+    for board in boards(records):
+        parts.append(_comment(board.title))
+        parts += [_comment(f"{row.name}, {run_of(row)}: {reason(row)}") for row in board.missing]
+        if board.done:
+            parts.append(_table(board))
+    return "\n".join(parts) + "\n"
+
+
+def escaped(text: str) -> str:
+    """On one line, with what TeX would take for its own made plain; other letters beyond ASCII
+    are left to the encoding."""
+    kept = (mark for mark in " ".join(text.split()) if mark.isprintable())
+    return "".join(SPECIAL.get(mark, mark) for mark in kept)
+
+
+def _table(board: Board) -> str:
+    shown = [name for name in SHOWN if any(row.value(name) is not None for row in board.done)]
+    arrows = {name: r"$\downarrow$" if name in LOWER else r"$\uparrow$" for name in shown}
+    heads = ["method", "level", *(f"{escaped(TITLES[name])} {arrows[name]}" for name in shown)]
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{escaped(' '.join([board.title + '.', *board.notes]))}}}",
+        rf"\begin{{tabular}}{{ll{'r' * len(shown)}}}",
+        r"\toprule",
+        " & ".join(heads) + r" \\",
+        r"\midrule",
+    ]
+    best = {name: _best(board, name) for name in shown}
+    for row in board.done:
+        level = (row.record.get("level") or {}).get("chosen") or "--"
+        cells = [escaped(row.name), str(level)]
+        for name in shown:
+            text = number(row.value(name))
+            text = rf"\textbf{{{text}}}" if text == best[name] else text
+            cells.append("--" if text == "-" else text)
+        lines.append(" & ".join(cells) + r" \\")
+        bounds = [_bounds(row.record, name) for name in shown]
+        if any(bounds):
+            small = [rf"{{\scriptsize {bound}}}" if bound else "" for bound in bounds]
+            lines.append(" & ".join(["", "", *small]) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"])
+
+
+def _best(board: Board, metric: str) -> str:
+    """As it is printed, so that what looks alike is marked alike."""
+    values = [value for row in board.done if (value := row.value(metric)) is not None]
+    return number(min(values) if metric in LOWER else max(values))
+
+
+def _bounds(record: Record, metric: str) -> str:
+    low, high = (value_of(record, metric, part) for part in ("low", "high"))
+    return "" if low is None or high is None else f"[{number(low)}, {number(high)}]"
+
+
+def _comment(text: str) -> str:
+    return "% " + " ".join(text.split())

@@ -1,0 +1,144 @@
+"""What is running, what is done and what was left half-way, as far as the files tell.
+
+A lock that is held is work of a living process; a folder under `resume` whose lock nobody holds was
+left by one that was stopped, and the same command goes on from it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .boards import Record, ReportError, number, read_records, value_of
+
+NAMES = {"checkpoint": "training", "maps": "looking", "record": "judging"}
+
+
+@dataclass(frozen=True)
+class Work:
+    """Something unfinished in a store.
+
+    what: training | looking | judging     key: of the artefact it makes
+    running: whether a process holds its lock
+    kept: shards of looking, or states of training, that are kept     size: of them, in bytes
+    age: seconds since something was last kept; None where nothing was
+    """
+
+    what: str
+    key: str
+    running: bool
+    kept: int
+    size: int
+    age: float | None
+
+
+@dataclass(frozen=True)
+class Status:
+    records: list[Record]
+    work: list[Work]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "records": [
+                {
+                    "file": record.get("file"),
+                    "status": record["status"],
+                    "reason": record["reason"],
+                    "image_auroc": value_of(record, "image_auroc"),
+                    "pixel_ap": value_of(record, "pixel_ap"),
+                }
+                for record in self.records
+            ],
+            "work": [asdict(work) for work in self.work],
+        }
+
+    def lines(self) -> list[str]:
+        counts = Counter(str(record["status"]) for record in self.records)
+        said = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+        running = sum(work.running for work in self.work)
+        lines = [f"{said or 'no'} records; {running} running, {len(self.work) - running} left"]
+        lines += [_line(record) for record in self.records]
+        lines += [_doing(work) for work in self.work]
+        return lines
+
+
+def status(out: Path, store: Path) -> Status:
+    """Of a folder of results and a store; neither need be there."""
+    try:
+        records: list[Record] = list(read_records(out / "records"))
+    except ReportError:
+        records = []
+    return Status(records, _work(store))
+
+
+def _work(store: Path) -> list[Work]:
+    """Running first, then what was left, the latest first."""
+    found = []
+    names = {path.stem for path in (store / "locks").glob("*.lock") if _held(path)}
+    names |= {path.name for path in (store / "resume").glob("*") if path.is_dir()}
+    now = time.time()
+    for name in sorted(names):
+        kind, _, key = name.partition("-")
+        times, size, kept = [], 0, 0
+        for path in (store / "resume" / name).glob("*"):
+            try:
+                facts = path.stat()
+            except OSError:  # replaced meanwhile
+                continue
+            times.append(facts.st_mtime)
+            size += facts.st_size
+            kept += path.suffix == ".json"
+        running = _held(store / "locks" / f"{name}.lock")
+        if running or kept:
+            age = max(0.0, now - max(times)) if times else None
+            found.append(Work(NAMES.get(kind, kind), key, running, kept, size, age))
+    return sorted(found, key=lambda work: (not work.running, work.age or 0.0, work.key))
+
+
+def _held(path: Path) -> bool:
+    """Whether some process holds a lock; it is taken for a moment to find out."""
+    from filelock import FileLock
+
+    if not path.exists():
+        return False
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except TimeoutError:
+        return True
+    except OSError:
+        return False
+    lock.release()
+    return False
+
+
+def _line(record: Record) -> str:
+    name = str(record.get("file", "?")).removesuffix(".json")
+    if record["status"] != "ok":
+        reason = " ".join(str(record["reason"]).split())
+        return f"  {record['status']:<8} {name}  {reason}"
+    figures = "  ".join(
+        f"{word} {number(value)}"
+        for word, metric in (("image AUROC", "image_auroc"), ("pixel AP", "pixel_ap"))
+        if (value := value_of(record, metric)) is not None
+    )
+    return f"  {'ok':<8} {name}  {figures}"
+
+
+def _doing(work: Work) -> str:
+    said = f"{work.kept} kept, {work.size / 1e6:.1f} MB" if work.kept else "nothing kept yet"
+    if work.age is not None:
+        said += f", last {_ago(work.age)} ago"
+    state = "running" if work.running else "left"
+    after = "" if work.running else "; the same command goes on"
+    return f"  {state:<8} {work.what} {work.key[:8]}  {said}{after}"
+
+
+def _ago(seconds: float) -> str:
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
