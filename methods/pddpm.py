@@ -14,11 +14,9 @@ need not be square. The time embedding is added, where theirs scales and shifts.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
@@ -26,6 +24,7 @@ from ..engine.canvas import Canvas
 from ..engine.denoiser import Denoiser
 from ..engine.nets import divisor, unet
 from ..engine.noise import named
+from ..engine.patches import boxes, stitched, tiling
 from ..engine.rng import Rng
 from ..engine.run import Run
 from ..engine.sample import guess
@@ -76,7 +75,8 @@ class PDDPM(Method):
         self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warm=ema_warm, decay=decay)
         self.patch, self.boxes, self.inpaint = patch, boxes, inpaint
         self.power: Literal[1, 2] = power
-        self.repeats, self.aggregate = repeats, aggregate
+        self.aggregate: Literal["cut", "mean"] = aggregate
+        self.repeats = repeats
 
     def fit(self, train: Split, held_out: Split, run: Run) -> None:
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
@@ -101,44 +101,11 @@ class PDDPM(Method):
             regions=self.tiles,
             repeats=self.repeats,
         ).mean(2)  # (L, N, P, C, *outer)
-        normal = self.canvas.leave(self._stitched(healed))  # (L, N, C, *S)
+        normal = self.canvas.leave(stitched(healed, self.tiles, self.aggregate))  # (L, N, C, *S)
         return Detection.from_map((normal - x).abs().mean(2), normal)
-
-    def _stitched(self, healed: Tensor) -> Tensor:
-        if self.aggregate == "mean":
-            return (healed * self.tiles).sum(2) / self.tiles.sum(0)
-        whole = healed[:, :, 0]
-        for p, tile in enumerate(self.tiles):
-            whole = torch.where(tile, healed[:, :, p], whole)
-        return whole
 
     def _boxes(self, rng: Rng) -> Tensor:
         """A box per sample to train in, (N, 1, *outer) bool."""
         if self.boxes == "grid":
             return self.cells[rng.integers(len(self.cells))]
-        inside = torch.ones(len(rng), 1, *self.canvas.outer, dtype=torch.bool, device=rng.device)
-        for axis, n in enumerate(self.canvas.outer):
-            if self.boxes == "clipped":  # the authors': rarely reaches the low side
-                low = rng.integers(n)
-            else:  # may hang over either side: every place is covered alike
-                low = rng.integers(n + self.patch - 1) - (self.patch - 1)
-            place = torch.arange(n, device=rng.device)
-            within = (place >= low[:, None]) & (place < low[:, None] + self.patch)  # (N, n)
-            sides = [1] * len(self.canvas.outer)
-            sides[axis] = n
-            inside &= within.view(len(rng), 1, *sides)
-        return inside
-
-
-def tiling(shape: Sequence[int], patch: int, stride: int) -> Tensor:
-    """Boxes of side `patch` every `stride` along every axis, the last flush with the end,
-    (P, 1, *shape) bool. Every place is covered at least once while stride <= patch."""
-    if not 1 <= stride <= patch:
-        raise ValueError(f"a stride lies in 1..{patch} (the patch), not {stride}")
-    corners = [sorted({*range(0, max(n - patch, 0) + 1, stride), max(n - patch, 0)}) for n in shape]
-    tiles = []
-    for corner in itertools.product(*corners):
-        tile = torch.zeros(1, *shape, dtype=torch.bool)
-        tile[(0, *(slice(c, c + patch) for c in corner))] = True
-        tiles.append(tile)
-    return torch.stack(tiles)
+        return boxes(rng, self.canvas.outer, self.patch, clipped=self.boxes == "clipped")

@@ -1,0 +1,71 @@
+"""A UNet without time, attention or residuals: what a denoising autoencoder is made of.
+
+Ronneberger et al. 2015, in the form of Kascenas et al., MIDL 2022: SiLU, groups normalised, weights
+standardised (Qiao et al. 2019), edges mirrored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool1d, avg_pool2d, avg_pool3d, pad
+
+HALVED = {1: avg_pool1d, 2: avg_pool2d, 3: avg_pool3d}
+CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+GROWN = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+
+
+class Plain(nn.Module):
+    """(x (N, C, *S), anything) -> (N, C, *S). widths: channels at each resolution. Sides divide by
+    `nets.divisor(widths)`, at least twice."""
+
+    def __init__(self, ndim: int, channels: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.halved = HALVED[ndim]
+        before = [channels, *widths]
+        self.down = nn.ModuleList(
+            _block(ndim, a, b) for a, b in zip(before[:-1], widths, strict=True)
+        )
+        pairs = list(zip(widths[1:], widths[:-1], strict=True))[::-1]
+        self.grown = nn.ModuleList(GROWN[ndim](a, b, 2, stride=2) for a, b in pairs)
+        self.up = nn.ModuleList(_block(ndim, 2 * b, b) for _, b in pairs)
+        self.last = CONV[ndim](widths[0], channels, 1)
+
+    def forward(self, x: Tensor, *_: Tensor) -> Tensor:
+        kept: list[Tensor] = []
+        for i, block in enumerate(self.down):
+            x = block(self.halved(x, 2) if i else x)
+            kept.append(x)
+        for grown, block, beside in zip(self.grown, self.up, kept[-2::-1], strict=True):
+            x = block(torch.cat([grown(x), beside], 1))
+        return self.last(x)
+
+
+class Standard(nn.Module):
+    """A convolution of three places along every axis, each filter's weights standardised."""
+
+    def __init__(self, ndim: int, channels: int, out: int) -> None:
+        super().__init__()
+        self.conv, self.sides = CONV[ndim](channels, out, 3), [1, 1] * ndim
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.conv.weight
+        axes = tuple(range(1, weight.ndim))
+        centred = weight - weight.mean(axes, keepdim=True)
+        weight = centred / (centred.std(axes, keepdim=True) + 1e-5)
+        return self.conv._conv_forward(pad(x, self.sides, mode="reflect"), weight, self.conv.bias)
+
+
+def _block(ndim: int, channels: int, out: int) -> nn.Sequential:
+    parts: list[nn.Module] = []
+    for known in (channels, out):
+        parts += [Standard(ndim, known, out), nn.SiLU(), nn.GroupNorm(groups(out), out)]
+    return nn.Sequential(*parts)
+
+
+def groups(channels: int) -> int:
+    """The middle one of what divides the channels: 8 of 64, 16 of 128."""
+    divisors = [n for n in range(1, channels + 1) if channels % n == 0]
+    return divisors[len(divisors) // 2]

@@ -1,0 +1,110 @@
+"""ANDi: how far off the network's own step down is, at many levels at once, without any chain.
+
+Frotscher et al., "Unsupervised Anomaly Detection using Aggregated Normative Diffusion", 2023.
+https://arxiv.org/abs/2312.01904 https://github.com/AlexanderFrotscher/ANDi
+
+As in the authors' code: a network trained on pyramid noise, but shown Gaussian noise at inference;
+at every level from 76 to 200 the squared difference of the predicted and of the true mean of the
+step down; the geometric mean over levels; the largest over channels. Differs: noise of every sample
+has unit variance by itself, where theirs divides by a whole batch's deviation, and its grids halve
+every time, theirs shrink by random factors, ever faster; averaged weights are used, with MONAI's
+UNet. The noise level is the highest of those looked at, which costs one evaluation each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..datasets.base import Spec, Split
+from ..engine.canvas import Canvas
+from ..engine.denoiser import Denoiser
+from ..engine.nets import divisor, unet
+from ..engine.noise import named
+from ..engine.process import Gaussian
+from ..engine.rng import Rng
+from ..engine.run import Run
+from ..engine.schedule import schedule
+from ..engine.train import Training, minimise
+from .base import Detection, Method
+
+TINY = 1e-16
+"""Added to a squared difference, so that one that is exactly 0 has a logarithm."""
+
+
+class ANDi(Method):
+    """lowest: the level above which levels are looked at. every: so many levels apart, down from
+    the highest. aggregate: over levels. channels: the largest or the mean over them.
+    inference_noise: what a sample is disturbed with when it is looked at."""
+
+    levels, published = (100, 150, 200, 250, 300), 200
+    inference = frozenset({"lowest", "every", "aggregate", "channels", "inference_noise"})
+
+    def __init__(
+        self, spec: Spec, *,
+        size: int | None = 128, widths: Sequence[int] = (64, 128, 256, 256), res_blocks: int = 2,
+        attention: Sequence[bool] = (False, False, True, True), head_channels: int = 64,
+        T: int = 1000, beta: str = "linear", noise: str = "pyramid", octaves: int = 6,
+        persistence: float = 0.8, inference_noise: str = "gaussian",
+        steps: int = 90_000, batch: int = 128, lr: float = 1e-4, warmup: int = 4_500,
+        clip: float | None = None, ema: float | None = 0.995, ema_warm: bool = False,
+        decay: Literal["none", "cosine"] = "cosine", weight_decay: float = 0.01,
+        lowest: int = 75, every: int = 1,
+        aggregate: Literal["geometric", "mean"] = "geometric",
+        channels: Literal["max", "mean"] = "max",
+    ) -> None:  # fmt: skip
+        super().__init__(spec)
+        if every < 1 or not 0 <= lowest < 1000:
+            raise ValueError(f"every is at least 1 and lowest in 0..999, not {every} and {lowest}")
+        self.canvas = Canvas(spec.shape, size, divisor(widths))
+        self.noise = named(noise, octaves=octaves, persistence=persistence)
+        self.inference_noise = named(inference_noise, octaves=octaves, persistence=persistence)
+        net = unet(len(spec.shape), spec.channels, widths, res_blocks=res_blocks,
+            attention=attention, head_channels=head_channels)  # fmt: skip
+        self.denoiser = Denoiser(net, schedule(beta, T), about=f"{self.noise} on {self.canvas}")
+        self.plan = Training(steps, batch, lr, weight_decay=weight_decay, clip=clip, ema=ema,
+            ema_warm=ema_warm, decay=decay, warmup=warmup)  # fmt: skip
+        self.lowest, self.every = lowest, every
+        self.aggregate, self.channels = aggregate, channels
+
+    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+        def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
+            return self.denoiser.loss(self.canvas.enter(x), rng, noise=self.noise)
+
+        minimise(loss, self.denoiser, train, run, self.plan)
+
+    def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
+        inner = self.canvas.enter(x)
+        asked = [self.looked_at(level) for level in levels]
+        total = [torch.zeros_like(inner) for _ in levels]
+        for at in sorted(set().union(*asked)):
+            off = self._off(inner, at, rng)
+            off = (off + TINY).log() if self.aggregate == "geometric" else off
+            for i in (i for i, those in enumerate(asked) if at in those):
+                total[i] += off
+        found = torch.stack([t / len(a) for t, a in zip(total, asked, strict=True)])
+        found = found.exp() - TINY if self.aggregate == "geometric" else found
+        found = found.amax(2) if self.channels == "max" else found.mean(2)  # (L, N, *outer)
+        unit = replace(self.canvas, low=0.0, high=1.0)
+        found = unit.leave(found[:, :, None])[:, :, 0]
+        return Detection.from_map(found.clamp(min=0))
+
+    def looked_at(self, level: int) -> list[int]:
+        """The process's levels down from one on the 1000-step scale; itself at least."""
+        to = self.denoiser.schedule.level
+        return list(range(to(level), min(to(self.lowest), to(level) - 1), -self.every))
+
+    def _off(self, x: Tensor, at: int, rng: Rng) -> Tensor:
+        """The squared difference of the means of the step down from a level, like x."""
+        process = self.denoiser.process
+        assert isinstance(process, Gaussian)
+        level = torch.full((len(x),), at, device=x.device)
+        noise = self.inference_noise(rng.fork("look").at(at), x.shape[1:], level)
+        x_l = process.disturb(x, level, noise)
+        guess = self.denoiser(x_l, level)
+        true, made = (process.posterior(x_l, clean, level, level - 1) for clean in (x, guess))
+        return (true - made).square()

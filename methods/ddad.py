@@ -1,0 +1,218 @@
+"""DDAD: restore a sample while it is led to itself, and compare pixels and adapted features.
+
+Mousakhan, Brox and Tayyub, "Anomaly Detection with Conditioned Denoising Diffusion Models", 2023.
+https://arxiv.org/abs/2305.15956 https://github.com/arimousa/DDAD
+
+As in the authors' code: the summed squared error with half of 0.05 times the squared weights (Adam
+with weight decay); ten steps back from index 225, each leaning to the sample with weight w;
+features adapted on pairs of different normal samples; feature distance plus v times pixel distance
+at a common scale, blurred; the score is the map's maximum. Differs, and named where an argument
+brings theirs back: the scale is the mean of held-out samples' maxima (`norm="batch"`: of the batch
+at hand); a sample is disturbed to the level that the network is told first (`start_offset`: one
+step higher); nothing is cropped. The features are EfficientNet-lite0's, whose weights a package
+ships, not WideResNet-101's, and its norms keep their statistics. The paper's w and lengths of
+training were chosen for every category on its test set; here one setting serves all.
+
+`conditioning="linear_mix"` and `combine="thresholds"` are those of the re-implementation
+Diffusion-Based-AD: the sample itself is mixed in; each map is divided by its threshold, by default
+what 0.1 % of held-out pixels exceed, and 1 is the threshold of `contributions`' weighted sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..datasets.base import Spec, Split
+from ..engine.adapted import Adapted
+from ..engine.canvas import Canvas
+from ..engine.denoiser import Denoiser
+from ..engine.draws import Draws
+from ..engine.guides import towards
+from ..engine.mix import Mixed
+from ..engine.nets import divisor, unet
+from ..engine.noise import named
+from ..engine.pool import flow
+from ..engine.process import Gaussian
+from ..engine.rng import Rng
+from ..engine.run import Interrupted, Run
+from ..engine.sample import Chain, descend, repeated, rows
+from ..engine.schedule import ladder, schedule
+from ..engine.smooth import blurred
+from ..engine.train import Training, minimise
+from .base import Detection, Method
+
+
+class Maps(NamedTuple):
+    """Of rows on the canvas: pixel and feature distance (M, H, W), and what they are to."""
+
+    pixel: Tensor
+    feature: Tensor
+    normal: Tensor
+
+
+class DDAD(Method):
+    """w, w_adapt: how much a step leans to the sample, at inference and in adaptation. stride:
+    levels a step. v: weight of the pixel distance. kept: weight of staying like the features that
+    came. blur: a deviation in pixels of the canvas. calibration: held-out samples looked at. bank:
+    training samples that adaptation leads to. attention: sides, in pixels, at which the UNet does.
+    """
+
+    levels, published = (76, 126, 176, 226, 276, 326), 226
+    ndims = frozenset({2})
+    inference = frozenset({"v", "blur", "norm", "contributions", "thresholds"})
+    largest: Tensor  # (2,) of pixel and feature distance on held-out samples, the mean of maxima
+    exceeded: Tensor  # (2,) of either, what one pixel of 1000 exceeds
+
+    def __init__(
+        self, spec: Spec, *,
+        size: int | None = 256, width: int = 64, mults: Sequence[float] = (1, 1, 2, 2, 4, 4),
+        res_blocks: int = 2, attention: Sequence[int] = (32, 16, 8), heads: int = 4,
+        T: int = 1000, beta: str = "linear", noise: str = "gaussian", octaves: int = 6,
+        persistence: float = 0.6, frequency: float = 32, steps: int = 15_000, batch: int = 32,
+        lr: float = 3e-4, weight_decay: float = 0.05, clip: float | None = None,
+        ema: float | None = None, ema_warm: bool = False,
+        decay: Literal["none", "cosine"] = "none", features: str = "effperc",
+        adapt_steps: int = 64, adapt_batch: int = 8, adapt_lr: float = 1e-4, kept: float = 0.1,
+        w_adapt: float = 3.0, bank: int = 256, w: float = 2.0, stride: int = 25, eta: float = 1.0,
+        conditioning: Literal["ddad", "linear_mix"] = "ddad", start_offset: bool = False,
+        v: float = 1.0, blur: float = 4.0, norm: Literal["calibrated", "batch"] = "calibrated",
+        combine: Literal["ratio", "thresholds"] = "ratio",
+        contributions: Sequence[float] = (0.7, 0.7), thresholds: Sequence[float] | None = None,
+        calibration: int = 64,
+    ) -> None:  # fmt: skip
+        super().__init__(spec)
+        if stride < 1 or (thresholds is not None and min(thresholds) <= 0):
+            raise ValueError(
+                f"stride is at least 1 and thresholds are above 0, not {stride} and {thresholds}"
+            )
+        widths = [int(width * m) for m in mults]
+        self.canvas = Canvas(spec.shape, size, divisor(widths))
+        self.noise = named(noise, octaves=octaves, persistence=persistence, frequency=frequency)
+        attend = [max(self.canvas.outer) >> i in attention for i in range(len(widths))]
+        net = unet(2, spec.channels, widths, res_blocks=res_blocks, updown=True,
+            attention=attend, head_channels=[n // heads for n in widths])  # fmt: skip
+        self.student, linear_mix = Adapted(features), conditioning == "linear_mix"
+        about = f"{self.noise} on {self.canvas}, {self.student.identity} adapted"
+        self.denoiser = Denoiser(
+            net, schedule(beta, T), clip=self.canvas.range if linear_mix else None, about=about
+        )
+        self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warm=ema_warm, decay=decay)
+        self.adapting = Training(adapt_steps, adapt_batch, adapt_lr, weight_decay=0.01, clip=None,
+            ema=None)  # fmt: skip
+        self.weight_decay, self.kept, self.bank = weight_decay, kept, bank
+        self.w, self.w_adapt, self.stride, self.eta = w, w_adapt, stride, eta
+        self.linear_mix, self.start_offset = linear_mix, start_offset
+        self.v, self.blur, self.norm, self.combine = v, blur, norm, combine
+        self.contributions, self.thresholds = tuple(contributions), thresholds
+        self.calibration = calibration
+        self.register_buffer("largest", torch.ones(2))
+        self.register_buffer("exceeded", torch.ones(2))
+
+    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+        if not len(held_out):
+            raise ValueError("DDAD takes the scale of its maps from held-out samples; none are")
+
+        def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
+            inner = self.canvas.enter(x)
+            error = self.denoiser.loss(inner, rng, noise=self.noise) * inner[0].numel()
+            squares = sum(
+                (p.square().sum() for p in self.denoiser.parameters()), error.new_zeros(())
+            )
+            return error + self.weight_decay / 2 * squares
+
+        minimise(loss, self.denoiser, train, run, self.plan, "diffusion")
+        run.place(self)
+        if self.adapting.steps:
+            self._adapt(train, run)
+        self._calibrate(held_out, run)
+
+    def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
+        inner = self.canvas.enter(x)
+        maps = self._maps(inner, inner, levels, rng, self.w)
+        pixel, feature = (m.view(len(levels), *x.shape[:1], *m.shape[1:]) for m in maps[:2])
+        found = self._combined(pixel, feature)
+        normal = self.canvas.leave(maps.normal.view(len(levels), *inner.shape))
+        found = replace(self.canvas, low=0.0, high=1.0).leave(found[:, :, None])[:, :, 0]
+        return Detection(found.flatten(2).amax(2), found.clamp(min=0), normal.clamp(0, 1))
+
+    def _combined(self, pixel: Tensor, feature: Tensor) -> Tensor:
+        """One map of the two, (L, N, H, W) each, blurred."""
+        if self.combine == "thresholds":
+            scale = self.exceeded if self.thresholds is None else torch.tensor(self.thresholds)
+            parts = [a * m / t for a, m, t in zip(self.contributions, (pixel, feature), scale.to(
+                pixel.device), strict=True)]  # fmt: skip
+            total = parts[0] + parts[1]
+        else:
+            most = self.largest[:, None]  # (2, 1)
+            if self.norm == "batch":
+                most = torch.stack([m.flatten(1).amax(1) for m in (pixel, feature)])  # (2, L)
+            ratio = (most[1] / most[0].clamp(min=1e-12)).view(-1, 1, 1, 1)
+            total = feature + self.v * ratio * pixel
+        return blurred(total.flatten(0, 1), self.blur).view_as(total)
+
+    def _maps(self, x: Tensor, target: Tensor, levels: Sequence[int], rng: Rng, w: float) -> Maps:
+        normal = self._restored(x, target, levels, rng, w)  # (L * N, C, *outer)
+        one = target.repeat(len(levels), 1, 1, 1)
+        off = (normal - one).abs() / 2
+        pixel = off.square().amax(1) if self.combine == "thresholds" else off.mean(1)
+        images = ((y.clamp(-1, 1) + 1) / 2 for y in (one, normal))
+        return Maps(pixel, self.student.distance(*images), normal)
+
+    def _restored(
+        self, x: Tensor, target: Tensor, levels: Sequence[int], rng: Rng, w: float
+    ) -> Tensor:
+        """x (N, C, *outer) from each level, led to target, (L * N, C, *outer)."""
+        process = self.denoiser.process
+        assert isinstance(process, Gaussian)
+        to = process.schedule.level
+        index, level = rows([to(at) for at in levels], len(x), 1)
+        streams = repeated(rng, 1).rows(index)
+        ladders = [ladder(at, stride=self.stride) for at in level.tolist()]
+        index, level = index.to(x.device), level.to(x.device)
+        higher = (level + self.stride * self.start_offset).clamp(max=process.schedule.T)
+        drawn = self.noise(streams.fork("start"), x.shape[1:], level)
+        noised, samples = process.disturb(x[index], higher, drawn), index.tolist()
+        if self.linear_mix:
+            draws = Draws(streams.fork("step"), self.noise)
+            way = Mixed(process, draws, target, w, self.eta)
+            return flow(self.denoiser, way, noised, ladders, samples=samples)
+        return descend(
+            self.denoiser, noised, ladders, streams.fork("step"), chain=Chain(eta=self.eta),
+            noise=self.noise, guide=towards(process, target, w), samples=samples,
+        )  # fmt: skip
+
+    def _adapt(self, train: Split, run: Run) -> None:
+        count = min(len(train), self.bank)
+        chosen = [train[i * len(train) // count].x for i in range(count)]
+        others = self.canvas.enter(torch.stack(chosen).to(run.device))
+
+        def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
+            target = others[rng.fork("target").integers(count).to(others.device)]
+            made = self._restored(self.canvas.enter(x), target, [self.published], rng, self.w_adapt)
+            made, target = ((y.clamp(-1, 1) + 1) / 2 for y in (made, target))
+            return self.student.loss(made, target, self.kept)
+
+        minimise(loss, self.student, train, run, self.adapting, "adapt")
+
+    @torch.no_grad()
+    def _calibrate(self, held_out: Split, run: Run) -> None:
+        count = min(len(held_out), self.calibration)
+        found: list[Tensor] = []
+        for start in range(0, count, 8):
+            if run.stop():
+                raise Interrupted(f"stopped calibrating at held-out sample {start}")
+            index = [i * len(held_out) // count for i in range(start, min(start + 8, count))]
+            samples = [held_out[i] for i in index]
+            x = self.canvas.enter(torch.stack([s.x for s in samples]).to(run.device))
+            rng = Rng([s.key for s in samples], run.seed, run.device).fork("calibrate")
+            maps = self._maps(x, x, [self.published], rng, self.w)
+            found.append(torch.stack(maps[:2]).flatten(2))
+        both = torch.cat(found, 1)  # (2, M, H * W)
+        self.largest.copy_(both.amax(2).mean(1))
+        values = both.flatten(1).sort(1).values
+        self.exceeded.copy_(values[:, int(0.999 * (values.shape[1] - 1))])

@@ -1,0 +1,146 @@
+"""DISYRE: cold diffusion along anomalies that are made up, back to a healthy sample.
+
+Naval Marimont et al., "DISYRE: Diffusion-Inspired SYnthetic REstoration for Unsupervised Anomaly
+Detection", ISBI 2024. https://arxiv.org/abs/2311.15453 https://github.com/snavalm/disyre
+
+As in the authors' code: a soft shape of another sample is blended in, the more the higher the
+level, by the square root of what a linear schedule of 100 levels keeps, in reverse; the network is
+told the level and trained by the squared error to say what was there; five steps of cold diffusion
+back from the highest level, and the mean of |sample - estimate| on the way is the map.
+`way="single"` asks all levels about the sample as it came. Differs: levels are drawn evenly, theirs
+from blends drawn evenly, and a sample without an anomaly may be of any level, theirs is of one
+alone; shapes are made here, theirs come with the code; patches come from a bank of training
+samples; the network is MONAI's UNet; what is black in the sample counts like all else, theirs is 0
+there. This is the first version; the second makes up more kinds of anomalies. The noise level is
+where the way begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..datasets.base import Spec, Split
+from ..engine.canvas import Canvas
+from ..engine.cold import Cold
+from ..engine.denoiser import Denoiser, Estimate
+from ..engine.foreign import Foreign
+from ..engine.nets import divisor, unet
+from ..engine.pool import Move, Rows, flow, straight
+from ..engine.rng import Rng
+from ..engine.run import Run
+from ..engine.schedule import Schedule, ladder, schedule
+from ..engine.train import Training, minimise
+from .base import Detection, Method
+
+
+class DISYRE(Method):
+    """chance: of an anomaly in training. radius: the smallest and the largest, in terms of the
+    side. shift: deviation of what is added to a patch's brightness, 0.1 in the authors' option for
+    it. bank: training samples that patches come from. sampling_steps: at most so many network
+    calls. way: "multi" goes down, "single" asks each level about the sample itself."""
+
+    levels, published = (250, 500, 750, 1000), 1000
+    inference = frozenset({"sampling_steps", "way"})
+
+    def __init__(
+        self, spec: Spec, *,
+        size: int | None = 128, widths: Sequence[int] = (32, 64, 96, 128, 256, 256),
+        res_blocks: int = 2,
+        attention: Sequence[bool] = (False, False, False, False, True, False),
+        head_channels: int = 8, T: int = 100, beta: str = "linear",
+        chance: float = 0.3, radius: Sequence[float] = (0.05, 0.25), shift: float = 0.0,
+        bank: int = 512,
+        steps: int = 100_000, batch: int = 96, lr: float = 1e-4, warmup: int = 500,
+        weight_decay: float = 1e-6, clip: float | None = 1.0, ema: float | None = None,
+        ema_warm: bool = False, decay: Literal["none", "cosine"] = "cosine",
+        sampling_steps: int | None = 5, way: Literal["multi", "single"] = "multi",
+    ) -> None:  # fmt: skip
+        super().__init__(spec)
+        low, high = radius
+        if not 0 < chance <= 1 or not 0 < low <= high or bank < 1:
+            raise ValueError(
+                f"chance lies in 0..1, radii rise from above 0 and a bank has samples: {chance}, "
+                f"{radius}, {bank}"
+            )
+        self.canvas = Canvas(spec.shape, size, divisor(widths), low=0.0)
+        net = unet(len(spec.shape), spec.channels, widths, res_blocks=res_blocks,
+            attention=attention, head_channels=head_channels)  # fmt: skip
+        self.denoiser = Denoiser(net, schedule(beta, T), predicts="clean", process=blended,
+            about=f"foreign patches on {self.canvas}")  # fmt: skip
+        self.plan = Training(steps, batch, lr, weight_decay=weight_decay, clip=clip, ema=ema,
+            ema_warm=ema_warm, decay=decay, warmup=warmup)  # fmt: skip
+        self.chance, self.radius, self.bank = chance, (low, high), bank
+        self.shift = shift
+        self.sampling_steps, self.way = sampling_steps, way
+
+    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+        count = min(len(train), self.bank)
+        if not count:
+            raise ValueError("DISYRE takes patches from training samples; there are none")
+        chosen = [train[i * len(train) // count].x for i in range(count)]
+        bank = self.canvas.enter(torch.stack(chosen).to(run.device))
+        foreign = Foreign(bank, chance=self.chance, size=self.radius, shift=self.shift)
+
+        def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
+            return self.denoiser.loss(self.canvas.enter(x), rng, noise=foreign)
+
+        minimise(loss, self.denoiser, train, run, self.plan)
+
+    def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
+        inner, to = self.canvas.enter(x), self.denoiser.schedule.level
+        rungs = [ladder(to(level), self.sampling_steps) for level in levels for _ in x]
+        way = Restored(self.denoiser.schedule, inner.repeat(len(levels), *[1] * (x.ndim - 1)),
+            stay=self.way == "single")  # fmt: skip
+        back = flow(self.denoiser, way, way.start, rungs)
+        healed, found = (
+            self.canvas.leave(y.view(len(levels), *inner.shape)) for y in (back, way.mean)
+        )
+        return Detection.from_map(found.mean(2).clamp(min=0), healed.clamp(0, 1))
+
+
+class Restored:
+    """Cold diffusion's step where the foreign patch is not known but from the estimate: what is
+    left of it shrinks as its share does. start: (M, C, *S); mean: of |x - estimate| on the way."""
+
+    memory = 0
+
+    def __init__(self, schedule: Schedule, start: Tensor, *, stay: bool) -> None:
+        self.schedule, self.start, self.stay = schedule, start, stay
+        self.mean = torch.zeros_like(start)
+
+    def moves(self, ladder: Sequence[int]) -> list[Move]:
+        """mark: how many there are."""
+        return [move._replace(mark=len(ladder) - 1) for move in straight(ladder)]
+
+    def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, rows: Rows) -> Tensor:
+        shape, job = (-1, *[1] * (x.ndim - 1)), rows.job.to(x.device)
+        count = rows.mark.to(x.device).view(shape)
+        self.mean[job] += (x - estimate.clean).abs() / count
+        last = (rows.there == 0).view(shape)
+        if self.stay:
+            return torch.where(last, estimate.clean, x)
+        left = share(self.schedule, rows.there) / share(self.schedule, rows.here)
+        down = estimate.clean + left.view(shape).to(x.dtype) * (x - estimate.clean)
+        return down.clamp(0, 1)
+
+
+def share(schedule: Schedule, level: Tensor) -> Tensor:
+    """How much of the shape is foreign at a level (N,), float64: 0 at level 0, nearly all at T."""
+    kept = schedule.kept.to(level.device)
+    opposite = (schedule.T + 1 - level).clamp(max=schedule.T)
+    return torch.where(level == 0, 0.0, kept[opposite].sqrt())
+
+
+def blended(schedule: Schedule) -> Cold:
+    """drawn: (N, C + 1, *S), another sample and the shape, as `Foreign` makes it."""
+
+    def blend(x: Tensor, level: Tensor, drawn: Tensor) -> Tensor:
+        other, inside = drawn[:, :-1], drawn[:, -1:]
+        part = share(schedule, level).view(-1, *[1] * (x.ndim - 1)).to(x.dtype) * inside
+        return x + part * (other - x)
+
+    return Cold(schedule, blend, name="foreign patches")

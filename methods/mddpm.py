@@ -1,0 +1,157 @@
+"""mDDPM: pDDPM that has also to undo what was pasted into its input.
+
+Iqbal et al., "Unsupervised Anomaly Detection in Medical Images Using Masked Diffusion Model", MLMI
+2023. https://arxiv.org/abs/2305.19867 https://github.com/hasan1292/mDDPM
+
+As in the authors' code: rectangles of the sample's own low or high frequencies are pasted into the
+input, which is then disturbed in one cell of the grid and is to become the clean sample; nothing is
+pasted at inference, which is pDDPM's. The paper names two ways of masking besides; the released
+code has this one alone. Differs, as pDDPM here does: noise is drawn per sample (`shared_noise` is
+theirs), and S may have any number of axes. What lies outside of the cell does not count
+(`inpaint`); theirs adds it as a constant, which no weight can change. Samples that are empty stay
+as they are; theirs stop the training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..datasets.base import Spec, Split
+from ..engine.canvas import Canvas
+from ..engine.denoiser import Denoiser
+from ..engine.nets import divisor, unet
+from ..engine.noise import named
+from ..engine.patches import boxes, stitched, tiling
+from ..engine.rng import Rng
+from ..engine.run import Run
+from ..engine.sample import guess
+from ..engine.schedule import schedule
+from ..engine.train import Training, minimise
+from .base import Detection, Method
+
+
+class MDDPM(Method):
+    """patch, stride, inpaint, aggregate: as pDDPM has them. cuts: at most so many rectangles are
+    pasted, 0 for none; share: their largest side in terms of the foreground's, the smallest is half
+    of it. band: the half-widths, in steps of the spectrum, that low and high are told apart at."""
+
+    levels, published = (100, 200, 300, 400, 500, 600, 750), 500
+    inference = frozenset({"stride", "aggregate", "repeats"})
+    tiles: Tensor  # (P, 1, *outer) bool; together they cover everything
+    cells: Tensor  # (P, 1, *outer) bool; the grid that training draws boxes from
+
+    def __init__(
+        self, spec: Spec, *,
+        size: int | None = 96, width: int = 128, mults: Sequence[float] = (1, 2, 2),
+        res_blocks: int = 3, head_channels: int = 64, T: int = 1000, beta: str = "cosine",
+        patch: int = 48, stride: int | None = None, inpaint: bool = True, power: Literal[1, 2] = 1,
+        cuts: int = 5, share: float = 0.18, band: Sequence[int] = (2, 10),
+        noise: str = "simplex", octaves: int = 6, persistence: float = 0.8, frequency: float = 64,
+        normalise: bool = False, origin_jitter: bool = False, shared_noise: bool = False,
+        steps: int = 115_200, batch: int = 32, lr: float = 1e-4, clip: float | None = None,
+        ema: float | None = None, ema_warm: bool = False,
+        decay: Literal["none", "cosine"] = "none",
+        repeats: int = 1, aggregate: Literal["cut", "mean"] = "cut",
+    ) -> None:  # fmt: skip
+        super().__init__(spec)
+        low, high = band
+        if cuts < 0 or not 0 < share <= 1 or not 0 <= low <= high:
+            raise ValueError(
+                f"cuts are at least 0, share lies in 0..1 and band rises: {cuts}, {share}, {band}"
+            )
+        widths = [int(width * m) for m in mults]
+        self.canvas = Canvas(spec.shape, size, divisor(widths))
+        self.noise = named(noise, octaves=octaves, persistence=persistence, frequency=frequency,
+            normalise=normalise, origin_jitter=origin_jitter, shared=shared_noise)  # fmt: skip
+        net = unet(len(spec.shape), spec.channels, widths, res_blocks=res_blocks, updown=True,
+            head_channels=head_channels)  # fmt: skip
+        about = f"{self.noise} on {self.canvas}"
+        self.denoiser = Denoiser(
+            net, schedule(beta, T), predicts="clean", clip=self.canvas.range, about=about
+        )
+        tiles = tiling(self.canvas.outer, patch, stride or patch)
+        self.register_buffer("tiles", tiles, persistent=False)
+        self.register_buffer("cells", tiling(self.canvas.outer, patch, patch), persistent=False)
+        self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warm=ema_warm, decay=decay)
+        self.power: Literal[1, 2] = power
+        self.aggregate: Literal["cut", "mean"] = aggregate
+        self.cuts, self.share, self.band = cuts, share, (low, high)
+        self.inpaint, self.repeats = inpaint, repeats
+
+    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+        def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
+            x = self.canvas.enter(x)
+            image = (x + 1) / 2
+            pasted = cut_mixed(
+                image, rng.fork("paste"), cuts=self.cuts, share=self.share, band=self.band
+            )
+            return self.denoiser.loss(
+                x,
+                rng,
+                noise=self.noise,
+                start=2 * pasted - 1,
+                region=self.cells[rng.fork("box").integers(len(self.cells))],
+                counts="region" if self.inpaint else "everywhere",
+                power=self.power,
+            )
+
+        minimise(loss, self, train, run, self.plan)
+
+    def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
+        healed = guess(
+            self.denoiser,
+            self.canvas.enter(x),
+            levels,
+            rng,
+            noise=self.noise,
+            regions=self.tiles,
+            repeats=self.repeats,
+        ).mean(2)  # (L, N, P, C, *outer)
+        normal = self.canvas.leave(stitched(healed, self.tiles, self.aggregate))  # (L, N, C, *S)
+        return Detection.from_map((normal - x).abs().mean(2), normal)
+
+
+def cut_mixed(x: Tensor, rng: Rng, *, cuts: int, share: float, band: tuple[int, int]) -> Tensor:
+    """x (N, C, *S) in [0, 1] with up to `cuts` boxes of its own low or high frequencies in it;
+    outside of the foreground, which is what is above 0, nothing changes."""
+    if cuts == 0:
+        return x
+    foreground = (x > 1e-6).any(1, keepdim=True)  # (N, 1, *S)
+    rows = foreground.flatten(3).any(3)[:, 0] if x.ndim > 3 else foreground[:, 0]  # (N, n)
+    place = torch.arange(rows.shape[1], device=x.device)
+    last = torch.where(rows, place, -1).amax(1)
+    first = torch.where(rows, place, len(place)).amin(1)
+    longest = ((last - first + 1).clamp(min=0) * share).long()  # (N,)
+    half = band[0] + rng.fork("band").integers(band[1] - band[0] + 1)
+    keep_low = rng.fork("coin").integers(2).bool()
+    part = frequencies(x, half, keep_low)
+    count, shape = rng.fork("count").integers(cuts + 1), x.shape[2:]
+    for cut in range(cuts):
+        draw = rng.fork("cut", cut)
+        shortest = longest // 2
+        spread = (longest - shortest + 1)[:, None]
+        side = shortest[:, None] + (draw.uniform((len(shape),)) * spread).long()
+        box = boxes(draw, shape, side) & foreground
+        wanted = (count > cut).view(-1, *[1] * (x.ndim - 1))
+        x = torch.where(box & wanted, part, x)
+    return x
+
+
+def frequencies(x: Tensor, half: Tensor, keep_low: Tensor) -> Tensor:
+    """x (N, C, *S) with the frequencies nearer to 0 than `half` (N,), along every axis, alone; or,
+    where keep_low (N,) is false, without them. Both add up to x."""
+    axes = tuple(range(2, x.ndim))
+    inside = torch.ones(len(x), 1, *x.shape[2:], dtype=torch.bool, device=x.device)
+    for axis in axes:
+        n = x.shape[axis]
+        step = torch.fft.fftfreq(n, 1 / n, device=x.device).round()  # whole steps, 0 first
+        near = (step >= -half[:, None]) & (step < half[:, None])  # (N, n)
+        sides = [len(x)] + [1] * (x.ndim - 1)
+        sides[axis] = n
+        inside = inside & near.view(sides)
+    low = torch.fft.ifftn(torch.fft.fftn(x, dim=axes) * inside, dim=axes).real
+    return torch.where(keep_low.view(-1, *[1] * (x.ndim - 1)), low, x - low)

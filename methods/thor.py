@@ -1,0 +1,175 @@
+"""THOR: on the way back, put the input back wherever it already looks healthy.
+
+Bercea et al., "Diffusion Models with Implicit Guidance for Medical Anomaly Detection", MICCAI 2024.
+https://arxiv.org/abs/2403.08464 https://github.com/ci-ber/THOR_DDPM
+
+As in the authors' code: AutoDDPM's network; every 50 levels a map, the perceptual distance times
+the residual over its maximum; at three levels the estimate and the input are blended by that map,
+closed and widened, and disturbed again with the noise that the chain began with; the map is the
+harmonic mean of all on the way. Differs, and named where an argument brings theirs back: what is
+blended is disturbed to the level that the chain goes on from (`renoise_late`: one above); negative
+values outlive it (`clamp_unit`); the perceptual map is normalised once (`double_normalise`) and
+blurred along the image's axes alone, theirs across the batch too. The network predicts the noise;
+one of their trainers has it predict twice the noise less one. Perceptual distances are of the
+network that a package ships, unless `features` names another. For simplex noise the paper begins at
+251 and has `harmonise=(201, 151, 101, 51)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+from torch import Tensor
+from torch.nn.functional import max_pool2d
+
+from ..datasets.base import Spec, Split
+from ..engine.augment import affine
+from ..engine.canvas import Canvas
+from ..engine.denoiser import Denoiser, Estimate
+from ..engine.draws import Draws
+from ..engine.features import perceptual
+from ..engine.nets import divisor, unet
+from ..engine.noise import named
+from ..engine.pool import Move, Rows, flow, straight
+from ..engine.process import Gaussian
+from ..engine.rng import Rng
+from ..engine.run import Run
+from ..engine.sample import repeated, rows
+from ..engine.schedule import ladder, schedule
+from ..engine.smooth import blurred
+from ..engine.solvers import Ancestral
+from ..engine.train import Training, minimise
+from .base import Detection, Method
+
+
+class THOR(Method):
+    """harmonise: levels at which the input is put back. every: levels between two maps. kernel:
+    side, in pixels of the canvas, of the neighbourhood that closes and widens the map; blur: of the
+    perceptual distance, a deviation in pixels."""
+
+    levels, published = (151, 251, 351, 451), 351
+    ndims = frozenset({2})
+    inference = frozenset(
+        ["harmonise", "every", "kernel", "blur", "sampling_steps", "eta", "features",
+         "double_normalise", "renoise_late", "clamp_unit"]
+    )  # fmt: skip
+
+    def __init__(
+        self, spec: Spec, *,
+        size: int | None = 128, widths: Sequence[int] = (128, 256, 256), res_blocks: int = 1,
+        attention: Sequence[bool] = (False, True, True), head_channels: int = 256,
+        T: int = 1000, beta: str = "linear", noise: str = "gaussian", octaves: int = 6,
+        persistence: float = 0.8, frequency: float = 64, normalise: bool = False,
+        steps: int = 66_000, batch: int = 16, lr: float = 1e-4, clip: float | None = None,
+        ema: float | None = None, ema_warm: bool = False,
+        decay: Literal["none", "cosine"] = "none", augment: bool = True,
+        harmonise: Sequence[int] = (301, 151, 51), every: int = 50, kernel: int = 13,
+        blur: float = 2.0, sampling_steps: int | None = None, eta: float = 1.0,
+        features: str = "effperc", double_normalise: bool = False, renoise_late: bool = False,
+        clamp_unit: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(spec)
+        if kernel < 1 or kernel % 2 == 0 or every < 1:
+            raise ValueError(f"kernel is odd and every at least 1, not {kernel} and {every}")
+        self.canvas = Canvas(spec.shape, size, divisor(widths))
+        self.noise = named(noise, octaves=octaves, persistence=persistence, frequency=frequency,
+            normalise=normalise)  # fmt: skip
+        net = unet(2, spec.channels, widths, res_blocks=res_blocks, attention=attention,
+            head_channels=head_channels)  # fmt: skip
+        self.denoiser = Denoiser(net, schedule(beta, T), clip=self.canvas.range,
+            about=f"{self.noise} on {self.canvas}")  # fmt: skip
+        self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warm=ema_warm, decay=decay)
+        self.perceptual, self.double_normalise = perceptual(features), double_normalise
+        self.harmonise, self.every = tuple(harmonise), every
+        self.kernel, self.blur, self.sampling_steps, self.eta = kernel, blur, sampling_steps, eta
+        self.augment, self.renoise_late, self.clamp_unit = augment, renoise_late, clamp_unit
+
+    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+        def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
+            if self.augment:
+                x = affine(x, rng, degrees=10, translate=(0.1, 0.1), scale=(0.9, 1.1), flip=0.5)
+            return self.denoiser.loss(self.canvas.enter(x), rng, noise=self.noise)
+
+        minimise(loss, self.denoiser, train, run, self.plan)
+
+    def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
+        inner, process = self.canvas.enter(x), self.denoiser.process
+        index, level = rows([process.schedule.level(at) for at in levels], len(x), 1)
+        streams = repeated(rng, 1).rows(index)
+        index, level = index.to(x.device), level.to(x.device)
+        drawn = self.noise(streams.fork("start"), inner.shape[1:], level)
+        noised = process.disturb(inner[index], level, drawn)
+        ladders = [ladder(at, self.sampling_steps) for at in level.tolist()]
+        way = Harmonised(self, Draws(streams.fork("step"), self.noise), inner[index], drawn)
+        healed = flow(self.denoiser, way, noised, ladders)
+        normal = self.canvas.leave(healed.view(len(levels), *inner.shape))
+        found = (way.votes / way.inverse).clamp(max=0.999).view(len(levels), len(x), 1, *way.size)
+        unit = replace(self.canvas, low=0.0, high=1.0)
+        return Detection.from_map(unit.leave(found)[:, :, 0].clamp(min=0), normal)
+
+    def interim(self, inner: Tensor, clean: Tensor) -> Tensor:
+        """How abnormal a place seems beside an estimate of the sample, (N, H, W) in 0..1, its
+        largest value 1."""
+        one, other = ((y + 1).clamp(0, 2) / 2 for y in (inner, clean))
+        apart = self.perceptual.distance(one, other, doubled=self.double_normalise)
+        found = blurred(apart, self.blur).clamp(0, 1) * (one - other).abs().mean(1)
+        return found / found.flatten(1).amax(1)[:, None, None].clamp(min=1e-12)
+
+
+class Harmonised:
+    """Ancestral steps, with the input put back on the way. known, drawn: (M, C, H, W), each
+    chain's input and the noise that it began with."""
+
+    memory = 0
+
+    def __init__(self, method: THOR, draws: Draws, known: Tensor, drawn: Tensor) -> None:
+        process = method.denoiser.process
+        assert isinstance(process, Gaussian)
+        self.method, self.process, self.known, self.drawn = method, process, known, drawn
+        self.ancestral = Ancestral(process, draws, method.eta)
+        self.size = known.shape[2:]
+        self.votes = known.new_zeros(len(known), 1, 1)
+        self.inverse = known.new_zeros(len(known), *self.size)
+
+    def moves(self, ladder: Sequence[int]) -> list[Move]:
+        """mark: 1 where a map is made, 2 where the input is put back as well."""
+        level = self.process.schedule.level
+        back = {level(at) for at in self.method.harmonise}
+        seen = {max(1, level(at)) for at in range(1, 1001, self.method.every)} | back
+        marked = []
+        for move in straight(ladder):
+            passed = range(move.there + 1, move.here + 1)
+            mark = 2 if back.intersection(passed) else int(bool(seen.intersection(passed)))
+            marked.append(move._replace(mark=mark))
+        return marked
+
+    def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, rows: Rows) -> Tensor:
+        y = self.ancestral.advance(x, memory, estimate, rows)
+        for mark in (1, 2):
+            at = (rows.mark == mark).nonzero().flatten()
+            if len(at):
+                job = rows.job[at].to(x.device)
+                found = self.method.interim(self.known[job], estimate.clean[at])
+                self.votes[job] += 1
+                self.inverse[job] += 1 / found.clamp(min=1e-6)
+                if mark == 2:
+                    to = rows.here[at] if self.method.renoise_late else rows.there[at]
+                    y[at] = self._again(estimate.clean[at], found, job, to)
+        return y
+
+    def _again(self, clean: Tensor, found: Tensor, job: Tensor, level: Tensor) -> Tensor:
+        share = ((widened(found, self.method.kernel) + found) / 2)[:, None]
+        blend = share * clean + (1 - share) * self.known[job]
+        blend = blend.clamp(0, 1) if self.method.clamp_unit else blend
+        return self.process.disturb(blend, level, self.drawn[job])
+
+
+def widened(found: Tensor, kernel: int) -> Tensor:
+    """(N, H, W): gaps closed, then widened, by a square of that side."""
+
+    def grown(x: Tensor) -> Tensor:
+        return max_pool2d(x[:, None], kernel, 1, kernel // 2)[:, 0]
+
+    return grown(-grown(-grown(found)))

@@ -1,0 +1,122 @@
+"""cDDPM's own: the code that conditions it, and its three levels (methods-2, section 1.11)."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from adbench.datasets.base import Spec
+from adbench.engine.denoiser import Denoiser
+from adbench.engine.rng import Rng
+from adbench.engine.run import Run
+from adbench.engine.schedule import cosine
+from adbench.methods.cddpm import CDDPM, gamma
+from small import built, samples
+
+SPEC = Spec(1, (16, 16))
+
+
+class Told(torch.nn.Module):
+    """Says that x_0 is the first number of what it was given, everywhere; keeps its timesteps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: set[int] = set()
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, code: torch.Tensor) -> torch.Tensor:
+        self.asked |= set(t.tolist())
+        return code[:, 0].view(-1, 1, 1, 1).expand_as(x) + t.view(-1, 1, 1, 1) / 1000
+
+
+def test_the_defaults_are_the_papers() -> None:
+    with torch.device("meta"):
+        made = CDDPM(Spec(1, (96, 96)))
+    assert made.plan.steps == 14_400 and made.plan.batch == 32 and made.power == 1
+    assert made.denoiser.predicts == "clean" and made.denoiser.schedule.name.startswith("cosine")
+    inner = sum(p.numel() for p in made.denoiser.net.parameters())
+    assert inner == pytest.approx(44_068_481, rel=0.02)  # the reference's UNet
+
+
+@torch.no_grad()
+def test_the_papers_three_levels_are_a_level_and_its_half_and_half_again() -> None:
+    made = built(CDDPM, SPEC).eval()
+    net = Told()
+    made.denoiser = Denoiser(net, cosine(), predicts="clean").eval()
+    x = torch.stack([s.x for s in samples((16, 16), 2, 1)])
+    found = made.detect(x, [500], Rng(["a", "b"]))
+    assert net.asked == {249, 499, 749}
+    code = made.encoder(made.canvas.enter(x))[:, 0]
+    assert found.reconstruction is not None
+    expected = (code + 0.499 + 1) / 2  # the mean over the three, in [0, 1]
+    torch.testing.assert_close(found.reconstruction[0, :, 0, 0, 0], expected)
+
+
+@torch.no_grad()
+def test_one_of_the_ensemble_is_one_step() -> None:
+    made = built(CDDPM, SPEC, ensemble=[1]).eval()
+    made.denoiser = Denoiser(Told(), cosine(), predicts="clean").eval()
+    made.detect(torch.zeros(1, 1, 16, 16), [300, 600], Rng(["a"]))
+    assert made.denoiser.net.asked == {299, 599} and made.denoiser.evaluations == 2
+
+
+@torch.no_grad()
+def test_the_level_is_capped_at_the_schedules_end() -> None:
+    made = built(CDDPM, SPEC, ensemble=[1.0, 2.0]).eval()
+    made.denoiser = Denoiser(Told(), cosine(), predicts="clean").eval()
+    made.detect(torch.zeros(1, 1, 16, 16), [600], Rng(["a"]))
+    assert made.denoiser.net.asked == {599, 999}
+
+
+@torch.no_grad()
+def test_with_no_way_in_the_code_changes_nothing_and_else_it_does() -> None:
+    made = built(CDDPM, SPEC).eval()
+    for p in made.parameters():
+        p.data.normal_(std=0.2, generator=torch.Generator().manual_seed(p.numel()))
+    x = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    level, one, other = torch.tensor([300, 300]), torch.zeros(2, 8), torch.ones(2, 8)
+    ask = made.denoiser.ask
+    assert not torch.allclose(ask(x, level, one), ask(x, level, other))
+    made.denoiser.net.vector_embed[-1].weight.data.zero_()
+    assert torch.equal(ask(x, level, one), ask(x, level, other))
+
+
+def test_the_encoder_learns_with_the_denoiser_and_knows_no_batch_mates() -> None:
+    made = built(CDDPM, SPEC, steps=4)
+    before = {k: v.clone() for k, v in made.encoder.state_dict().items()}
+    made.fit(samples((16, 16), 4, 1), [], Run())
+    after = made.encoder.state_dict()
+    assert any(not torch.equal(v, after[k]) for k, v in before.items())
+    assert not any("running" in key for key in after)
+    x = torch.stack([s.x for s in samples((16, 16), 3, 1)])
+    made.train()
+    torch.testing.assert_close(made.encoder(x)[:1], made.encoder(x[:1]), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_brightness_that_was_learnt_comes_through_the_code() -> None:
+    """Flat samples of any brightness, from nearly pure noise: only the code can tell which."""
+    flat = [
+        type(s)(torch.full((1, 16, 16), 0.1 + 0.8 * i / 7), s.key, s.group, False)
+        for i, s in enumerate(samples((16, 16), 8, 1))
+    ]
+    made = built(CDDPM, SPEC, steps=60, batch=8, lr=6e-3, noise="gaussian", augment=False)
+    with torch.enable_grad():
+        made.fit(flat, [], Run())
+    x = torch.stack([flat[1].x, flat[6].x])
+    found = made.detect(x, [600], Rng(["a", "b"])).reconstruction
+    assert found is not None
+    dark, bright = found[0].mean((1, 2, 3)).tolist()
+    assert bright - dark > 0.3
+
+
+def test_gamma_is_a_power_of_half_of_the_samples() -> None:
+    x = torch.full((4000, 1, 2, 2), 0.5)
+    power = gamma(x, Rng([str(i) for i in range(4000)]))[:, 0, 0, 0].log() / torch.tensor(0.5).log()
+    assert (power == 1).float().mean().item() == pytest.approx(0.5, abs=0.03)
+    moved = power[power != 1].log()
+    assert moved.abs().max() <= 0.3001 and moved.mean().abs() < 0.02
+
+
+def test_an_empty_ensemble_is_refused() -> None:
+    with pytest.raises(ValueError, match="one or more"):
+        built(CDDPM, SPEC, ensemble=[])

@@ -1,0 +1,160 @@
+"""DDPM-OOD's own: starts, z-scores, what is left of a sample (methods-2, section 4)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from adbench.datasets.base import Spec
+from adbench.engine.denoiser import Denoiser
+from adbench.engine.rng import Rng
+from adbench.engine.run import Interrupted, Run
+from adbench.engine.schedule import ladder, scaled_linear
+from adbench.engine.solvers import Plms
+from adbench.methods.ddpm_ood import DDPMOOD, shifted
+from known import Normal, Oracle
+from small import built, samples
+
+SPEC = Spec(1, (16, 16))
+FINE: dict[str, Any] = {"sampling_steps": 100, "skip": 16}
+
+
+def with_net(net: torch.nn.Module, **more: object) -> DDPMOOD:
+    made = built(DDPMOOD, SPEC, **FINE | more).eval()
+    made.denoiser = Denoiser(net, scaled_linear(), predicts="clean").eval()
+    return made
+
+
+def test_the_defaults_are_the_papers() -> None:
+    with torch.device("meta"):
+        made = DDPMOOD(Spec(1, (32, 32)))
+    assert sum(p.numel() for p in made.denoiser.parameters()) == 17_709_953
+    assert made.plan.batch == 512 and made.plan.lr == 2.5e-5 and made.canvas.range == (0, 1)
+    assert made.starts[0] == 11 and made.starts[-1] == 971 and len(made.starts) == 25
+
+
+@pytest.mark.parametrize(
+    ("skip", "starts", "calls"),
+    [(1, 99, 5049), (2, 50, 2550), (3, 33, 1650), (4, 25, 1250), (8, 13, 650), (64, 2, 68)],
+)
+def test_starts_and_network_calls_are_the_references(skip: int, starts: int, calls: int) -> None:
+    made = built(DDPMOOD, SPEC, sampling_steps=100, skip=skip)
+    sampler = Plms(made.denoiser.process, lagged=True)
+    ways = [ladder(start, stride=made.stride) for start in made.starts]
+    assert len(ways) == starts and sum(len(sampler.moves(way)) for way in ways) == calls
+
+
+def told(made: DDPMOOD, errors: list[list[float]]) -> None:
+    """From now on the k-th start leaves these squared errors, one a sample."""
+
+    def looks(x: torch.Tensor, rng: Rng, count: int):  # type of _looks
+        for row in errors[:count]:
+            yield torch.tensor(row).view(-1, 1, 1, 1).expand(-1, 1, *x.shape[2:]), x
+
+    made._looks = looks
+
+
+def test_z_scores_are_the_specs() -> None:
+    """Held out {1, 2, 3} and {2, 4, 6}; a sample's 4 and 10 are 2 and 3 deviations: 2.5."""
+    made = built(DDPMOOD, SPEC, skip=1)
+    told(made, [[1.0, 2, 3], [2.0, 4, 6]])
+    made._calibrate(samples((16, 16), 3, 1), Run())
+    assert made.mean[:, 0].tolist() == [2, 4] and made.deviation[:, 0].tolist() == [1, 2]
+    told(made, [[4.0], [10.0]])
+    found = made.detect(torch.zeros(1, 1, 16, 16), [334, 1000], Rng(["a"]))
+    assert found.score[:, 0].tolist() == [2.0, 2.5]
+    assert found.map is not None and found.map[:, 0, 3, 3].tolist() == [4.0, 4.5]
+
+
+@torch.no_grad()
+def test_with_an_oracle_nothing_is_left_but_the_references_floor_of_noise() -> None:
+    healthy = torch.full((1, 1, 16, 16), 0.5)
+    x, rng = healthy.expand(8, -1, -1, -1), Rng([str(i) for i in range(8)])
+    exact = with_net(Oracle(healthy)).detect(x, [1000], rng).map
+    floor = with_net(Oracle(healthy), final_noise=True, lagged=True).detect(x, [1000], rng).map
+    assert exact is not None and exact.max() < 1e-10
+    assert floor is not None and floor.mean().item() == pytest.approx(0.0015, abs=2e-4)
+
+
+@torch.no_grad()
+def test_a_chain_knows_nothing_of_other_starts() -> None:
+    net, x = Normal(scaled_linear(), 0.5, 0.02), samples((16, 16), 1, 1)[0].x[None]
+    few, many = (with_net(net, skip=skip) for skip in (32, 16))
+    a = [fields for fields, _ in few._looks(x, Rng(["a"]), 2)]
+    b = [fields for fields, _ in many._looks(x, Rng(["a"]), 3)]
+    assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[2])
+
+
+@torch.no_grad()
+def test_samples_from_elsewhere_are_farther_than_held_out_ones() -> None:
+    """Data of mean .5 and variance .01 with its own optimal denoiser; elsewhere is .3 higher."""
+    made = with_net(Normal(scaled_linear(), 0.5, 0.01))
+    draws = 0.5 + 0.1 * Rng([str(i) for i in range(40)]).normal((1, 16, 16))
+    held_out = [
+        type(s)(x, s.key, s.group, False)
+        for s, x in zip(samples((16, 16), 20, 1), draws[:20], strict=True)
+    ]
+    made._calibrate(held_out, Run())
+    rng = Rng([f"t{i}" for i in range(20)])
+    same, other = (made.detect(x, [1000], rng).score for x in (draws[20:], draws[20:] + 0.3))
+    assert other.min() > same.max() and abs(same.mean().item()) < 0.7
+
+
+@torch.no_grad()
+def test_the_score_is_the_maps_mean_but_for_what_is_normal() -> None:
+    made = built(DDPMOOD, SPEC)
+    made.fit(samples((16, 16), 4, 1), samples((16, 16), 4, 1, name="h"), Run())
+    x = torch.stack([s.x for s in samples((16, 16), 2, 1, name="t")])
+    found = made.detect(x, [1000], Rng(["a", "b"]))
+    assert found.map is not None
+    usual = (made.mean / made.deviation).mean()
+    torch.testing.assert_close(found.score[0], found.map[0].mean((1, 2)) - usual)
+
+
+@torch.no_grad()
+def test_stretched_samples_have_no_brightness() -> None:
+    x = torch.stack([s.x for s in samples((16, 16), 2, 1)])
+    made = built(DDPMOOD, SPEC, rescale=True).eval()
+    a, b = (made.detect(y, [1000], Rng(["a", "b"])).score for y in (x, 0.3 * x + 0.2))
+    torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
+
+
+def test_a_schedule_with_more_signal() -> None:
+    plain = scaled_linear()
+    assert shifted(plain, 1) is plain
+    kept = plain.kept[1:]
+    expected = 1 / (1 + (1 - kept) / (4 * kept))
+    torch.testing.assert_close(shifted(plain, 4).kept[1:], expected, rtol=1e-9, atol=0)
+    assert shifted(plain, 4).name != plain.name
+
+
+def test_perceptual_distance_is_a_second_measure() -> None:
+    made = built(DDPMOOD, SPEC, perceptual="effperc-random")
+    made.fit(samples((16, 16), 3, 1), samples((16, 16), 3, 1, name="h"), Run())
+    assert made.mean.shape[1] == 2 and (made.mean > 0).all()
+
+
+def test_what_cannot_be_is_said() -> None:
+    with pytest.raises(ValueError, match="of images, not of 3"):
+        built(DDPMOOD, Spec(1, (8, 8, 8)), perceptual="effperc-random")
+    with pytest.raises(ValueError, match="1 are too few"):
+        built(DDPMOOD, SPEC).fit(samples((16, 16), 3, 1), samples((16, 16), 1, 1), Run())
+    with pytest.raises(ValueError, match=r"2\.\.1000"):
+        built(DDPMOOD, SPEC, sampling_steps=1)
+
+
+def test_it_can_be_stopped_while_it_calibrates() -> None:
+    made = built(DDPMOOD, SPEC)
+    with pytest.raises(Interrupted, match="calibrating at held-out sample 0"):
+        made._calibrate(samples((16, 16), 3, 1), Run(stop=lambda: True))
+
+
+@torch.no_grad()
+def test_estimates_may_be_kept_in_range_on_the_way() -> None:
+    x, rng = samples((16, 16), 1, 1)[0].x[None], Rng(["a"])
+    for bounded in (False, True):
+        made = built(DDPMOOD, SPEC, bounded=bounded)
+        assert (made.denoiser.clip == (0, 1)) is bounded
+        assert made.detect(x, [1000], rng).score.isfinite().all()

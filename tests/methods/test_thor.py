@@ -1,0 +1,174 @@
+"""THOR's own: what is put back and when, and its harmonic mean (methods-2, section 2.11)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import grey_closing, grey_dilation
+from scipy.stats import hmean
+
+from adbench.datasets.base import Spec
+from adbench.engine.denoiser import Denoiser
+from adbench.engine.draws import Draws
+from adbench.engine.noise import gaussian
+from adbench.engine.rng import Rng
+from adbench.engine.sample import Chain, restore
+from adbench.engine.schedule import ladder, linear
+from adbench.methods.thor import THOR, Harmonised, widened
+from known import Curved, Oracle
+from small import built, samples
+
+SPEC = Spec(1, (16, 16))
+
+
+def thor(**more: object) -> THOR:
+    return built(THOR, SPEC, **more).eval()
+
+
+def test_the_defaults_are_the_papers() -> None:
+    with torch.device("meta"):
+        made = THOR(Spec(1, (128, 128)), features="effperc-random")
+    assert sum(p.numel() for p in made.denoiser.parameters()) == 18_500_993
+    assert made.published == 351 and made.harmonise == (301, 151, 51) and made.plan.batch == 16
+
+
+def marks(made: THOR, way: list[int]) -> dict[int, int]:
+    none = torch.zeros(1, 1, 4, 4)
+    moves = Harmonised(made, Draws(Rng(["a"]), gaussian), none, none).moves(way)
+    return {move.here: move.mark for move in moves if move.mark}
+
+
+def test_maps_are_made_every_50_levels_and_the_input_put_back_at_three() -> None:
+    found = marks(thor(), ladder(351))
+    assert found == {351: 1, 301: 2, 251: 1, 201: 1, 151: 2, 101: 1, 51: 2, 1: 1}
+    assert marks(thor(), ladder(101)) == {101: 1, 51: 2, 1: 1}
+
+
+def test_in_a_coarser_chain_it_happens_in_the_step_that_passes_the_level() -> None:
+    assert marks(thor(), [351, 250, 100, 0]) == {351: 2, 250: 2, 100: 2}
+    assert marks(thor(harmonise=(151,)), [351, 250, 100, 0]) == {351: 1, 250: 2, 100: 1}
+
+
+@torch.no_grad()
+def test_where_nothing_is_put_back_it_is_the_plain_chain() -> None:
+    x = torch.stack([s.x for s in samples((16, 16), 2, 1)])
+    made = thor(harmonise=(), sampling_steps=6)
+    made.denoiser = Denoiser(Curved(), linear(), clip=(-1, 1)).eval()
+    found = made.detect(x, [251, 351], Rng(["a", "b"]))
+    healed = restore(
+        made.denoiser, made.canvas.enter(x), [251, 351], Rng(["a", "b"]), chain=Chain(6)
+    )
+    assert found.reconstruction is not None
+    assert torch.equal(found.reconstruction, made.canvas.leave(healed)[:, :, 0])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("quirk", "black"), [(False, 0.0), (True, 0.5)])
+def test_what_looks_healthy_is_the_input_again_negatives_and_all(quirk: bool, black: float) -> None:
+    """At the last level all is put back; the authors' clamp turns -1 to 0, which is grey."""
+    x = torch.zeros(1, 1, 16, 16)
+    x[..., 4:9, 4:9] = 0.8
+    made = thor(harmonise=(1,), clamp_unit=quirk)
+    made.denoiser = Denoiser(Curved(), linear()).eval()
+    made.interim = lambda inner, clean: torch.zeros(len(inner), 16, 16)
+    found = made.detect(x, [351], Rng(["a"])).reconstruction
+    assert found is not None
+    expected = torch.where(x > 0, x, torch.full_like(x, black))
+    torch.testing.assert_close(found[0], expected, rtol=0, atol=1e-6)
+
+
+@torch.no_grad()
+def test_what_is_put_back_is_disturbed_with_the_chains_own_noise() -> None:
+    made = thor(harmonise=(151,), eta=0.0)
+    made.interim = lambda inner, clean: torch.zeros(len(inner), 16, 16)
+    known, drawn = torch.rand(1, 1, 16, 16), torch.randn(1, 1, 16, 16)
+    for late, level in ((False, 150), (True, 151)):
+        made.renoise_late = late
+        way = Harmonised(made, Draws(Rng(["a"]), gaussian), known, drawn)
+        moves = [move for move in way.moves(ladder(351)) if move.mark == 2]
+        assert [move.here for move in moves] == [151]
+        kept = linear().kept[level].float()
+        y = run_one(made, way, known, drawn, moves[0])
+        torch.testing.assert_close(y, kept.sqrt() * known + (1 - kept).sqrt() * drawn)
+
+
+def run_one(made: THOR, way: Harmonised, x, drawn, move) -> torch.Tensor:
+    from adbench.engine.pool import Rows
+
+    one, zero = torch.tensor([0]), torch.tensor([0])
+    here, there = torch.tensor([move.here]), torch.tensor([move.there])
+    rows = Rows(zero, one, torch.tensor([move.mark]), here, here, there, [[move]])
+    return way.advance(x, x[:, :0], made.denoiser.estimate(x, here), rows)
+
+
+@torch.no_grad()
+def test_the_map_is_the_harmonic_mean_of_all_on_the_way() -> None:
+    made, votes = thor(sampling_steps=7), [0.9, 0.2, 0.5, 0.7, 0.3, 0.6, 0.8]
+    left = iter(votes)
+    made.interim = lambda inner, clean: torch.full((len(inner), 16, 16), next(left))
+    found = made.detect(torch.rand(1, 1, 16, 16), [351], Rng(["a"])).map
+    assert found is not None
+    torch.testing.assert_close(found, torch.full_like(found, float(hmean(votes))))
+
+
+@torch.no_grad()
+def test_a_map_on_the_way_has_1_for_its_maximum_and_no_nan_where_nothing_differs() -> None:
+    made = thor()
+    x = made.canvas.enter(torch.stack([s.x for s in samples((16, 16), 2, 1)]))
+    y = x.clone()
+    y[0, :, 4:8, 4:8] *= -1
+    found = made.interim(x, y)
+    assert found[0].max() == pytest.approx(1) and (found[1] == 0).all()
+    assert torch.equal(found[:1], made.interim(x[:1], y[:1]))
+
+
+@torch.no_grad()
+def test_with_an_oracle_the_anomaly_stands_out() -> None:
+    healthy = samples((16, 16), 1, 1)[0].x[None]
+    made = thor(kernel=3, blur=0.5, sampling_steps=None)
+    made.denoiser = Denoiser(Oracle(made.canvas.enter(healthy)), linear(), predicts="clean").eval()
+    x = healthy.clone()
+    x[..., 5:9, 5:9] = 1.0
+    found = made.detect(x, [351], Rng(["a"]))
+    assert found.map is not None and found.reconstruction is not None
+    inside = torch.zeros(16, 16, dtype=torch.bool)
+    inside[5:9, 5:9] = True
+    assert found.map[0, 0][inside].min() > 10 * found.map[0, 0][~inside].max()
+    torch.testing.assert_close(found.reconstruction[0], healthy, rtol=0, atol=1e-5)
+
+
+def test_closing_and_widening_are_scipys() -> None:
+    x = np.random.default_rng(0).random((2, 14, 11))
+    made = widened(torch.from_numpy(x), 5).numpy()
+    for one, theirs in zip(made, x, strict=True):
+        np.testing.assert_allclose(one, grey_dilation(grey_closing(theirs, 5), 5))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"harmonise": ()},
+        {"every": 150},
+        {"kernel": 5},
+        {"blur": 0.5},
+        {"eta": 0.0},
+        {"noise": "simplex"},
+        {"double_normalise": True},
+        {"renoise_late": True},
+        {"clamp_unit": True},
+    ],
+)
+def test_each_argument_changes_what_is_found(change: dict[str, object]) -> None:
+    x, rng = samples((16, 16), 1, 1)[0].x[None], Rng(["a"])
+    plain, other = thor(sampling_steps=8), thor(sampling_steps=8, **change)
+    for made in (plain, other):
+        made.denoiser = Denoiser(Curved(), linear(), clip=(-1, 1)).eval()
+    a, b = plain.detect(x, [351], rng).map, other.detect(x, [351], rng).map
+    assert a is not None and b is not None and not torch.equal(a, b)
+
+
+def test_an_even_kernel_is_refused() -> None:
+    with pytest.raises(ValueError, match="odd"):
+        thor(kernel=4)
