@@ -58,7 +58,9 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Samples per split; stamped as partial.")]
 Threshold = Annotated[str, typer.Option(help="healthy@5%, val-dice, fixed:0.1, oracle")]
-LevelRule = Annotated[str, typer.Option(help="How the level is chosen: auto, val, published")]
+LevelRule = Annotated[
+    str, typer.Option(help="How the level is chosen: auto, val, published, pseudo")
+]
 Reducer = Annotated[str, typer.Option(help="Map to image score: top2%, mean, max, method")]
 Post = Annotated[str, typer.Option(help="Map post-processing: median5,erode3,components>=8")]
 KeepEvery = Annotated[float, typer.Option(help="Seconds between two keeps of a training.")]

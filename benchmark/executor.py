@@ -80,6 +80,8 @@ def execute(
                 watch.line("interrupted: what is prepared is kept; the same command goes on")
                 return STOPPED
             for cell in group:
+                if cell.company and unfit(cell, dataset):
+                    continue
                 try:
                     record = _record(cell, dataset, run, store, out, watch, curves)
                 except (Interrupted, KeyboardInterrupt) as stopped:

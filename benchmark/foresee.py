@@ -28,6 +28,8 @@ def foresee(cells: Sequence[Cell], run: Any, store: Store, watch: Any) -> list[d
             datasets[cell.dataset.name] = prepared(cell, watch)
         dataset = datasets[cell.dataset.name]
         skip = unfit(cell, dataset)
+        if skip and cell.company:
+            continue
         stages: list[Mapping[str, Any]] = []
         if not skip:
             ids = keys(cell, dataset, run)

@@ -24,6 +24,7 @@ class Cell:
 
     levels: to sweep, None for the method's own. limit: of samples per split; stamped as partial.
     skip: why there is nothing to do.
+    company: a baseline that nobody asked for: where it does not fit the data, it stays away
     """
 
     method: Entry
@@ -36,6 +37,7 @@ class Cell:
     levels: tuple[int, ...] | None = None
     limit: int | None = None
     skip: str = ""
+    company: bool = False
 
     @property
     def name(self) -> str:
@@ -96,6 +98,7 @@ def cells(wish: Wish, registry: Registry) -> list[Cell]:
                         wish.protocol,
                         levels,
                         wish.limit,
+                        company=method.name not in wish.methods,
                     )
                 )
     return made

@@ -52,7 +52,8 @@ class Classifier(Batched):
         def gradient(x: Tensor, level: Tensor, label: Tensor) -> Tensor:
             with torch.enable_grad():
                 x = x.detach().requires_grad_()
-                sure = self._net(x, level).float().log_softmax(1).gather(1, label[:, None])
+                shown = x.clone()  # counting FLOPs hooks what a network is shown: no leaf
+                sure = self._net(shown, level).float().log_softmax(1).gather(1, label[:, None])
                 return torch.autograd.grad(sure.sum(), x)[0]
 
         return in_batches(gradient, self.batch, x, level, label)

@@ -17,7 +17,11 @@ from adbench.benchmark.cli import app
 from adbench.benchmark.registry import Registry
 
 PLUGIN = str(Path(__file__).parents[1] / "plugin" / "registry.yaml")
-BASELINES = [name for name, entry in Registry.read().methods.items() if entry.baseline]
+BASELINES = [
+    name
+    for name, entry in Registry.read().methods.items()
+    if entry.baseline and 2 in entry.load().ndims
+]
 SMALL = {"size": 16, "width": 8, "mults": [1, 2], "res_blocks": 1, "heads": 1, "attention": [8],
          "steps": 6, "batch": 2, "sampling_steps": 2, "repeats": 2}  # fmt: skip
 

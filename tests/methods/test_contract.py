@@ -58,7 +58,8 @@ def test_it_answers_for_every_level_and_sample(name: str, axes: int) -> None:
     if seen.reconstruction is not None:
         assert seen.reconstruction.shape == (count, 4, 2, *SHAPES[axes])
     assert made.score(x, Rng(keys)).shape == (4,)
-    assert made.localize(x, Rng(keys)).shape == (4, *SHAPES[axes])
+    if seen.map is not None:
+        assert made.localize(x, Rng(keys)).shape == (4, *SHAPES[axes])
 
 
 @pytest.mark.parametrize(("name", "axes"), CASES)
@@ -71,8 +72,9 @@ def test_a_map_is_the_same_to_the_bit_in_any_company(name, axes, order, count) -
     some = list(order)[:count]
     part = made.detect(x[some], levels(made), Rng([keys[i] for i in some]))
     assert torch.equal(part.score, whole.score[:, some])
-    assert whole.map is not None and part.map is not None
-    assert torch.equal(part.map, whole.map[:, some])
+    assert (whole.map is None) == (part.map is None)
+    if whole.map is not None and part.map is not None:
+        assert torch.equal(part.map, whole.map[:, some])
 
 
 @pytest.mark.parametrize(("name", "axes"), CASES)
@@ -82,8 +84,9 @@ def test_a_sweep_equals_its_levels_one_by_one_to_the_bit(name: str, axes: int) -
     sweep = made.detect(x, made.levels[:4], Rng(keys))
     for i, level in enumerate(made.levels[:4]):
         alone = made.detect(x, [level], Rng(keys))
-        assert sweep.map is not None and alone.map is not None
-        assert torch.equal(sweep.map[i], alone.map[0])
+        assert torch.equal(sweep.score[i], alone.score[0])
+        if sweep.map is not None and alone.map is not None:
+            assert torch.equal(sweep.map[i], alone.map[0])
 
 
 @pytest.mark.parametrize(("name", "axes"), CASES)

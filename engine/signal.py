@@ -1,0 +1,34 @@
+"""What methods for signals share: their unit of amplitude, and maps smoothed along time."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool1d, pad
+
+from .loader import Examples
+
+SILENCE = 0.5
+"""What stands for no signal in data of the scale [0, 1]."""
+
+
+def power(x: Tensor) -> Tensor:
+    """Mean square about silence of each (N, C, L) in [0, 1], (N,) float64."""
+    return (x - SILENCE).double().square().flatten(1).mean(1)
+
+
+def unit(data: Examples, most: int = 512) -> Tensor:
+    """The root mean square about silence of up to `most` samples spread over the data, ()."""
+    count = min(len(data), most)
+    if not count:
+        raise ValueError("amplitudes cannot be measured: the training split is empty")
+    rows = [power(data[i * len(data) // count].x[None]) for i in range(count)]
+    return torch.cat(rows).mean().sqrt().clamp(min=1e-6).float()
+
+
+def smoothed(map: Tensor, length: int) -> Tensor:
+    """(N, L), the moving average over `length` samples; the ends are repeated outwards."""
+    if length <= 1:
+        return map
+    wide = pad(map[:, None], (length // 2, length - 1 - length // 2), mode="replicate")
+    return avg_pool1d(wide, length, 1)[:, 0]

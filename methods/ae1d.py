@@ -1,0 +1,115 @@
+"""AE-1D: what a small convolutional autoencoder of signals cannot restore. No diffusion, no noise.
+
+The autoencoder baseline of https://github.com/ismaelmreno/ddpm-ood-signals (no paper), whose
+network is MONAI's AutoEncoder: three convolutions of stride 2 and back, instance norms, PReLU.
+
+As there: channels (16, 32, 64), plain squared error. Differs: amplitudes are in units of the
+training samples' root mean square; the error is in deviations of held-out samples, and reaches the
+table (theirs is dropped by a filter for noise levels); a map is added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..datasets.base import Spec, Split
+from ..engine.batches import in_batches
+from ..engine.canvas import Canvas
+from ..engine.rng import Rng
+from ..engine.run import Batched, Run
+from ..engine.signal import smoothed, unit
+from ..engine.train import Training, minimise
+from .base import Detection, Method
+
+
+class AE1D(Method):
+    """widths: channels after each halving. smooth: samples that the map is averaged over.
+    calibration: held-out samples looked at."""
+
+    ndims = frozenset({1})
+    inference = frozenset({"smooth"})
+    unit: Tensor  # (): the training samples' root mean square about silence
+    mean: Tensor  # () of the squared error of held-out samples
+    deviation: Tensor  # ()
+
+    def __init__(
+        self, spec: Spec, *,
+        widths: Sequence[int] = (16, 32, 64), steps: int = 10_000, batch: int = 40,
+        lr: float = 2.5e-5, clip: float | None = None, ema: float | None = None,
+        ema_warm: bool = False, decay: Literal["none", "cosine"] = "none",
+        calibration: int = 256, smooth: int = 32,
+    ) -> None:  # fmt: skip
+        super().__init__(spec)
+        self.canvas = Canvas(spec.shape, None, 2 ** len(widths))
+        shortest = self.canvas.outer[0] // 2 ** len(widths)
+        if shortest < 2:
+            raise ValueError(
+                f"{spec.shape[0]} samples are too short to be halved {len(widths)} times"
+            )
+        self.coder = Coder(spec.channels, widths)
+        self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warm=ema_warm, decay=decay)
+        self.calibration, self.smooth = calibration, smooth
+        self.register_buffer("unit", torch.ones(()))
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("deviation", torch.ones(()))
+
+    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+        def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
+            z = self._entered(x)
+            return (self.coder.net(z) - z).square().flatten(1).mean(1)
+
+        count = min(len(held_out), self.calibration)
+        if count < 2:
+            raise ValueError(f"AE-1D takes z-scores from held-out samples; {count} are too few")
+        self.unit.copy_(unit(train))
+        run.place(self)
+        minimise(loss, self.coder, train, run, self.plan)
+        chosen = [held_out[i * len(held_out) // count].x for i in range(count)]
+        with torch.no_grad():
+            far = self._errors(torch.stack(chosen).to(run.device))[0].double().mean(1)
+        self.mean.copy_(far.mean())
+        self.deviation.copy_(far.std().clamp(min=1e-9))
+
+    def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
+        error, normal = self._errors(x)
+        score = (error.mean(1) - self.mean) / self.deviation
+        found = smoothed(error, self.smooth) / self.deviation
+        count = len(levels)
+        return Detection(
+            score.expand(count, -1),
+            found.expand(count, *found.shape),
+            normal.expand(count, *normal.shape),
+        )
+
+    def _entered(self, x: Tensor) -> Tensor:
+        return self.canvas.enter(x) / (2 * self.unit)  # which makes silence 0, and the unit 1
+
+    def _errors(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Squared error (N, L) in units of the training samples' power; the restored (N, C, L)."""
+        normal = self.canvas.leave(self.coder(self._entered(x)) * (2 * self.unit))
+        return ((normal - x) / self.unit).square().mean(1), normal
+
+
+class Coder(Batched):
+    """MONAI's AutoEncoder of kernel 3 and stride 2, written out: (N, C, L) -> alike."""
+
+    def __init__(self, channels: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        parts: list[nn.Module] = []
+        for before, after in pairwise([channels, *widths]):
+            parts += [nn.Conv1d(before, after, 3, 2, 1), nn.InstanceNorm1d(after), nn.PReLU()]
+        for before, after in pairwise([*reversed(widths), channels]):
+            parts += [
+                nn.ConvTranspose1d(before, after, 3, 2, 1, 1),
+                nn.InstanceNorm1d(after),
+                nn.PReLU(),
+            ]
+        self.net = nn.Sequential(*parts[:-2])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return in_batches(self.net, self.batch, x)

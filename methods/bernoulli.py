@@ -1,0 +1,165 @@
+"""Masked Bernoulli diffusion: flip bits of a sample's code, and put right those that seem wrong.
+
+Wolleb et al., "Binary Noise for Binary Tasks: Masked Bernoulli Diffusion for Unsupervised Anomaly
+Detection", MICCAI 2024. https://arxiv.org/abs/2403.11667
+https://github.com/JuliaWolleb/Anomaly_berdiff
+
+As in the authors' code: a binarising autoencoder of 128 bits a place, judged by its absolute error
+alone; a UNet says of each bit whether it was flipped, at any of 1000 levels; from level 200 down a
+bit is replaced once its chance has passed a half, the others stay as they were; the map is the
+squared difference, summed over channels. Differs, and named where an argument brings theirs back:
+zeros are flipped as well as ones (`forward="erasure"`); every sample of a batch is masked, theirs
+masks the first; the last step keeps to the mask and yields bits (`soft_end`); chains start at the
+level that samples were disturbed to (`start_offset`: one below); codes of test samples are the
+likelier bits, not drawn (`drawn_code`); every batch makes one step of the autoencoder, theirs two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..datasets.base import Spec, Split
+from ..engine.autoencoder import Binary
+from ..engine.bernoulli import Bernoulli, uniform
+from ..engine.canvas import Canvas, resize
+from ..engine.denoiser import Denoiser, Estimate
+from ..engine.draws import Draws
+from ..engine.nets import divisor, unet
+from ..engine.pool import Move, Rows, flow, straight
+from ..engine.rng import Rng
+from ..engine.run import Run
+from ..engine.sample import repeated, rows
+from ..engine.schedule import ladder, schedule
+from ..engine.train import Training, minimise
+from .base import Detection, Method
+
+
+class MaskedBernoulli(Method):
+    """bits: of the code at a place; coder_widths, coder_size: channels of the autoencoder at each
+    resolution, and of a bit's vector. chance: of being flipped, above which a bit is replaced.
+    shown, judged: the squared difference, or how many bits were replaced, there or on the whole.
+    """
+
+    levels, published = (50, 100, 150, 200, 250, 300, 400, 500), 200
+    inference = frozenset(
+        ["chance", "posterior", "sampling_steps", "soft_end", "start_offset", "drawn_code", "shown",
+         "judged"]
+    )  # fmt: skip
+
+    def __init__(
+        self, spec: Spec, *,
+        size: int | None = 256, bits: int = 128, coder_size: int = 256,
+        coder_widths: Sequence[int] = (32, 64, 64, 128), coder_steps: int = 120_000,
+        coder_batch: int = 24, coder_lr: float = 1.08e-4, coder_ema: float | None = 0.9995,
+        width: int = 128, mults: Sequence[float] = (1, 2, 2, 2), res_blocks: int = 2,
+        attention: Sequence[bool] = (False, True, False, False), heads: int = 1, T: int = 1000,
+        beta: str = "linear", forward: Literal["symmetric", "erasure"] = "symmetric",
+        posterior: Literal["plugin", "mixture"] = "plugin", steps: int = 120_000, batch: int = 36,
+        lr: float = 1e-4, clip: float | None = None, ema: float | None = 0.999,
+        ema_warm: bool = False, decay: Literal["none", "cosine"] = "none",
+        chance: float = 0.5, sampling_steps: int | None = None, soft_end: bool = False,
+        start_offset: bool = False, drawn_code: bool = False,
+        shown: Literal["residual", "mask"] = "residual", judged: Literal["map", "mask"] = "map",
+    ) -> None:  # fmt: skip
+        super().__init__(spec)
+        widths = [int(width * m) for m in mults]
+        self.canvas = Canvas(spec.shape, size, divisor(coder_widths) * divisor(widths), low=0.0)
+        self.codec = Binary((spec.channels, *self.canvas.outer), bits=bits, size=coder_size,
+            widths=coder_widths)  # fmt: skip
+        net = unet(len(spec.shape), bits, widths, res_blocks=res_blocks, attention=attention,
+            head_channels=[w // heads for w in widths])  # fmt: skip
+        process = partial(Bernoulli, forward=forward, posterior=posterior)
+        about = f"codes of {self.canvas}"
+        self.denoiser = Denoiser(
+            net, schedule(beta, T), predicts="flip", process=process, about=about
+        )
+        self.first = Training(coder_steps, coder_batch, coder_lr, clip=clip, ema=coder_ema,
+            ema_warm=ema_warm, decay=decay)  # fmt: skip
+        self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warm=ema_warm, decay=decay)
+        self.chance, self.sampling_steps, self.soft_end = chance, sampling_steps, soft_end
+        self.start_offset, self.drawn_code = start_offset, drawn_code
+        self.shown, self.judged = shown, judged
+
+    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+        def coded(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
+            return self.codec.loss(self.canvas.enter(x), rng)
+
+        def flipped(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
+            z = self.codec.draw(self.canvas.enter(x), rng.fork("code"))
+            return self.denoiser.loss(z.to(x.dtype), rng)
+
+        minimise(coded, self.codec, train, run, self.first, "codec")
+        minimise(flipped, self.denoiser, train, run, self.plan, "diffusion")
+
+    def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
+        inner = self.canvas.enter(x)
+        z = (
+            self.codec.draw(inner, rng.fork("code"))
+            if self.drawn_code
+            else self.codec.encode(inner)
+        )
+        healed, mask = self.healed(z, levels, rng)
+        back = self.codec.decode(healed.flatten(0, 1)).view(len(levels), *inner.shape)
+        normal = self.canvas.leave(back).clamp(0, 1)  # (L, N, C, *S)
+        found = (normal - x).square().sum(2)
+        share = mask.to(x.dtype).flatten(0, 1)  # (L * N, bits, *S')
+        if self.shown == "mask":
+            wide = resize(share.sum(1, keepdim=True) / mask.shape[2], self.canvas.outer)
+            found = self.canvas.leave(wide).view_as(found)
+        detection = Detection.from_map(found, normal)
+        if self.judged == "map":
+            return detection
+        score = share.flatten(1).sum(1) / share[0].numel()
+        return Detection(score.view(len(levels), -1), found, normal)
+
+    def healed(self, z: Tensor, levels: Sequence[int], rng: Rng) -> tuple[Tensor, Tensor]:
+        """Codes (N, bits, *S') after the way back from each level, and which of their bits were
+        replaced, (L, N, bits, *S') each."""
+        process = self.denoiser.process
+        assert isinstance(process, Bernoulli)
+        reached = [process.schedule.level(at) for at in levels]
+        index, level = rows(reached, len(z), 1)
+        streams, level = repeated(rng, 1).rows(index), level.to(z.device)
+        start = (level + int(self.start_offset)).clamp(max=process.schedule.T)
+        known = z[index.to(z.device)]
+        noised = process.disturb(known, start, uniform(streams.fork("start"), z.shape[1:], start))
+        way = Masked(process, Draws(streams.fork("step"), uniform), known, self.chance,
+            self.soft_end)  # fmt: skip
+        ladders = [ladder(at, self.sampling_steps) for at in reached for _ in range(len(z))]
+        out = flow(self.denoiser, way, noised, ladders)
+        return out.view(len(levels), *z.shape), way.mask.view(len(levels), *z.shape)
+
+
+class Masked:
+    """Ancestral steps of bits, in which only those count as changed that once seemed flipped.
+
+    known: (M, bits, *S), each chain's own code; mask: alike, which bits may differ from it
+    """
+
+    memory = 0
+
+    def __init__(
+        self, process: Bernoulli, draws: Draws, known: Tensor, chance: float, soft_end: bool
+    ) -> None:
+        self.process, self.draws, self.known = process, draws, known
+        self.chance, self.soft_end = chance, soft_end
+        self.mask = torch.zeros_like(known, dtype=torch.bool)
+
+    def moves(self, ladder: Sequence[int]) -> list[Move]:
+        return straight(ladder)
+
+    def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, rows: Rows) -> Tensor:
+        job = rows.job.to(x.device)
+        last = (rows.there == 0).view(-1, *[1] * (x.ndim - 1))
+        fired = estimate.noise > self.chance
+        self.mask[job] |= fired & ~last if self.soft_end else fired
+        mixed = torch.where(self.mask[job], estimate.clean, self.known[job])
+        chance = self.process.back(x, mixed, rows.here, rows.there)
+        drawn = (self.draws(rows, x) < chance).to(x.dtype)
+        end = estimate.clean if self.soft_end else (mixed > 0.5).to(x.dtype)
+        return torch.where(last, end, drawn)

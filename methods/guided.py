@@ -1,0 +1,207 @@
+"""Guided diffusion: encode a sample, and decode it towards what a classifier calls healthy.
+
+Wolleb et al., "Diffusion Models for Medical Anomaly Detection", MICCAI 2022.
+https://arxiv.org/abs/2203.04306 https://github.com/JuliaWolleb/diffusion-anomaly
+
+As in the authors' code: both kinds are trained on, with image labels (0 healthy, 1 diseased); the
+network is told the label, learns its variance and is not clipped after guidance; the classifier is
+noise-aware, half a UNet; data in [0, 1]; the map is the sum of absolute differences over channels.
+Differs, and named where an argument brings theirs back: nothing is drawn before encoding
+(`first_noise`), which goes up from level 0 to the level that decoding starts from (`index_shift`:
+from 2 to 501, then down from 499); x_0 is clipped to [0, 1], theirs to [-1, 1] (`clip`); the
+classifier hears the network's own timesteps when steps are left out. Of the DDPM variant
+(`sampler="ddpm"`), samples are disturbed to the level the chain starts from (`start_level=500` is
+theirs, whatever that level), and the last step, whose variance is 0, is not guided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..datasets.base import Spec, Split
+from ..engine.canvas import Canvas
+from ..engine.classifier import Classifier, encoder
+from ..engine.climb import Climbing, climbing
+from ..engine.denoiser import Denoiser
+from ..engine.draws import Draws
+from ..engine.nets import divisor, unet
+from ..engine.noise import gaussian
+from ..engine.pool import Rows, flow
+from ..engine.process import Gaussian
+from ..engine.rng import Rng
+from ..engine.run import Run
+from ..engine.sample import Chain, descend, invert, repeated, rows
+from ..engine.schedule import ladder, schedule
+from ..engine.solvers import Ancestral, Ode
+from ..engine.train import Training, minimise
+from .base import Detection, Method
+
+
+class Guided(Method):
+    """scale: of the classifier's gradient. class_cond: the network is told the label as well;
+    encode_label: as which, while encoding: "predicted" is the classifier's guess.
+
+    attention, classifier_attention: at which resolutions. classifier_max_level: the highest that it
+    is trained at. rescale: stretch a sample and what it became to [0, 1] each before comparing, as
+    theirs do on CheXpert. judged: the score is the map's mean, or the classifier's logit of
+    disease, which is supervised.
+    """
+
+    supervision = "image-labels"
+    levels, published = (100, 200, 300, 400, 500, 600, 750), 500
+    inference = frozenset(
+        ["sampler", "scale", "sampling_steps", "encode_label", "first_noise", "index_shift",
+         "start_level", "rescale", "judged"]
+    )  # fmt: skip
+
+    def __init__(
+        self, spec: Spec, *,
+        size: int | None = 256, width: int = 128, mults: Sequence[float] = (1, 1, 2, 2, 4, 4),
+        res_blocks: int = 2, attention: Sequence[bool] = (False, False, False, False, True, False),
+        heads: int = 1, T: int = 1000, beta: str = "linear", class_cond: bool = True,
+        clip: Sequence[float] | None = (0.0, 1.0), steps: int = 80_000, batch: int = 10,
+        lr: float = 1e-4, ema: float | None = 0.9999, ema_warm: bool = False,
+        decay: Literal["none", "cosine"] = "none", classifier_width: int = 32,
+        classifier_mults: Sequence[float] = (1, 1, 2, 2, 4, 4), classifier_res_blocks: int = 4,
+        classifier_attention: Sequence[bool] = (False, False, False, True, True, True),
+        classifier_head_channels: int = 64, classifier_steps: int = 150_000,
+        classifier_lr: float = 1e-4, classifier_clip: float | None = None,
+        classifier_max_level: int = 1000,
+        sampler: Literal["ddim", "ddpm"] = "ddim", scale: float = 100.0,
+        sampling_steps: int | None = None,
+        encode_label: Literal["healthy", "predicted"] = "healthy", first_noise: bool = False,
+        index_shift: bool = False, start_level: int | None = None, rescale: bool = False,
+        judged: Literal["map", "classifier"] = "map",
+    ) -> None:  # fmt: skip
+        super().__init__(spec)
+        if index_shift and sampling_steps is not None:
+            raise ValueError("index_shift is of an encoding that leaves no step out")
+        widths = [int(width * m) for m in mults]
+        narrow = [int(classifier_width * m) for m in classifier_mults]
+        whole = max(divisor(widths), divisor(narrow))
+        self.canvas = Canvas(spec.shape, size, whole, low=0.0)
+        net = unet(len(spec.shape), spec.channels, widths, out_channels=2 * spec.channels,
+            res_blocks=res_blocks, attention=attention, head_channels=[w // heads for w in widths],
+            labels=2 if class_cond else 0)  # fmt: skip
+        known = None if clip is None else (clip[0], clip[1])
+        about, times = f"{gaussian} on {self.canvas}", schedule(beta, T)
+        self.denoiser = Denoiser(net, times, clip=known, learned=True, about=about)
+        half = encoder(self.canvas.outer, spec.channels, 2, narrow,
+            res_blocks=classifier_res_blocks, attention=classifier_attention,
+            head_channels=classifier_head_channels)  # fmt: skip
+        self.classifier = Classifier(half, times)
+        self.plan = Training(steps, batch, lr, clip=None, ema=ema, ema_warm=ema_warm, decay=decay)
+        self.second = Training(
+            classifier_steps, batch, classifier_lr, clip=classifier_clip, ema=None, decay=decay
+        )
+        self.class_cond, self.sampler, self.scale = class_cond, sampler, scale
+        self.sampling_steps, self.encode_label = sampling_steps, encode_label
+        self.first_noise, self.index_shift, self.start_level = first_noise, index_shift, start_level
+        self.rescale, self.judged = rescale, judged
+        self.classifier_max_level = classifier_max_level
+
+    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+        def denoised(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
+            return self.denoiser.loss(self.canvas.enter(x), rng, given=self._given(label.long()))
+
+        def told_apart(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
+            inner, most = self.canvas.enter(x), self.classifier_max_level
+            return self.classifier.loss(inner, label, rng, max_level=most)
+
+        minimise(denoised, self.denoiser, train, run, self.plan, "diffusion")
+        minimise(told_apart, self.classifier, train, run, self.second, "classifier")
+
+    def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
+        inner = self.canvas.enter(x)
+        walk = self._ddim if self.sampler == "ddim" else self._ddpm
+        normal = self.canvas.leave(walk(inner, levels, rng).view(len(levels), *inner.shape))
+        made, seen = (normal, x)
+        if self.rescale:
+            made, seen = (stretched(y, x.ndim - 1) for y in (normal, x))
+        found = Detection.from_map((made - seen).abs().sum(2), normal)
+        if self.judged == "map":
+            return found
+        logits = self.classifier(inner, _healthy(inner) + 1)
+        sure = (logits[:, 1] - logits[:, 0]).expand(len(levels), len(x))
+        return Detection(sure, found.map, normal)
+
+    def _ddim(self, inner: Tensor, levels: Sequence[int], rng: Rng) -> Tensor:
+        """Up along DDIM's ODE and down again with guidance, (L * N, C, *outer)."""
+        first, told = inner, self._given(self._encoded_as(inner))
+        reached = [self.denoiser.schedule.level(at) for at in levels]
+        if self.first_noise:
+            at = torch.ones(len(inner), dtype=torch.int64, device=inner.device)
+            drawn = gaussian(rng.fork("first"), inner.shape[1:], at)
+            first = self._process.disturb(inner, at, drawn)
+        if self.index_shift:
+            ode, highest = Ode(self._process), self.denoiser.schedule.T
+            ways = [[min(i, highest) for i in range(2, at + 2)] for at in reached]
+            encoded = torch.cat([
+                flow(self.denoiser, ode, first, [way] * len(inner), given=told) for way in ways
+            ])  # fmt: skip
+            downs = [ladder(at - 1) for at in reached]
+        else:
+            chain = Chain(self.sampling_steps)
+            up = invert(self.denoiser, first, levels, chain=chain, given=told)
+            encoded, downs = up.flatten(0, 1), [ladder(at, self.sampling_steps) for at in reached]
+        return descend(
+            self.denoiser,
+            encoded,
+            [way for way in downs for _ in range(len(inner))],
+            repeated(rng, 1).rows(rows(reached, len(inner), 1)[0]),
+            chain=Chain(sampler="ddim"),
+            guide=climbing(self._process, self._slope, self.scale),
+            samples=list(range(len(inner))) * len(levels),
+            given=self._given(_healthy(inner)),
+        )
+
+    def _ddpm(self, inner: Tensor, levels: Sequence[int], rng: Rng) -> Tensor:
+        """Disturbed, and back by ancestral steps with guidance, (L * N, C, *outer)."""
+        reached = [self.denoiser.schedule.level(at) for at in levels]
+        index, level = rows(reached, len(inner), 1)
+        streams, level = repeated(rng, 1).rows(index), level.to(inner.device)
+        if self.start_level is not None:
+            level = torch.full_like(level, self.denoiser.schedule.level(self.start_level))
+        drawn = gaussian(streams.fork("start"), inner.shape[1:], level)
+        noised = self._process.disturb(inner[index.to(inner.device)], level, drawn)
+        draws = Draws(streams.fork("step"), gaussian)
+        return flow(
+            self.denoiser,
+            Climbing(Ancestral(self._process, draws, variance="learned"), self._slope, self.scale),
+            noised,
+            [ladder(at, self.sampling_steps) for at in reached for _ in range(len(inner))],
+            samples=index.tolist(),
+            given=self._given(_healthy(inner)),
+        )
+
+    def _slope(self, x: Tensor, rows: Rows) -> Tensor:
+        return self.classifier.towards(x, rows.level, _healthy(x))
+
+    def _encoded_as(self, inner: Tensor) -> Tensor:
+        if self.encode_label == "healthy" or not self.class_cond:
+            return _healthy(inner)
+        return self.classifier(inner, _healthy(inner) + 1).argmax(1)
+
+    def _given(self, label: Tensor) -> tuple[Tensor, ...]:
+        return (label,) if self.class_cond else ()
+
+    @property
+    def _process(self) -> Gaussian:
+        assert isinstance(self.denoiser.process, Gaussian)
+        return self.denoiser.process
+
+
+def _healthy(x: Tensor) -> Tensor:
+    """The label of what is normal, for every row."""
+    return torch.zeros(len(x), dtype=torch.int64, device=x.device)
+
+
+def stretched(x: Tensor, axes: int) -> Tensor:
+    """Each over its last `axes` axes to [0, 1]; one value everywhere becomes 0."""
+    over = list(range(-axes, 0))
+    low = x.amin(over, keepdim=True)
+    return (x - low) / (x.amax(over, keepdim=True) - low).clamp(min=1e-12)

@@ -1,0 +1,84 @@
+"""One number of a signal, and how far it is from that of normal ones: the cheapest baselines.
+
+RMS is loudness, kurtosis how much it bursts, spectral flatness how much it is like noise. A
+detector of signals that loses to one of them has found out what a multimeter knows; without
+normalised amplitudes RMS alone separates many radio sources.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..datasets.base import Spec, Split
+from ..engine.rng import Rng
+from ..engine.run import Run
+from ..engine.signal import SILENCE, power
+from .base import Detection, Method
+
+
+class Feature(Method):
+    """The score is the distance from the mean of normal training samples in their deviations.
+    It cannot tell where."""
+
+    ndims = frozenset({1})
+    mean: Tensor  # () of the feature, float64
+    deviation: Tensor  # ()
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(spec)
+        if spec.shape[0] < 8:
+            raise ValueError(f"{spec.shape[0]} samples say nothing of a signal; 8 are the fewest")
+        self.register_buffer("mean", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("deviation", torch.ones((), dtype=torch.float64))
+
+    @abstractmethod
+    def feature(self, x: Tensor) -> Tensor:
+        """Of (N, C, L) in [0, 1], 0.5 being silence: (N,) float64."""
+
+    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+        if len(train) < 2:
+            raise ValueError(f"a deviation is taken from training samples; {len(train)} is too few")
+        rows = torch.cat([self.feature(train[i].x[None]) for i in range(len(train))])
+        self.mean.copy_(rows.mean())
+        self.deviation.copy_(rows.std().clamp(min=1e-9))
+
+    def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
+        each = torch.cat([self.feature(one[None]) for one in x])  # one by one: alike in any batch
+        score = ((each - self.mean) / self.deviation).abs().to(x.dtype)
+        return Detection(score.expand(len(levels), -1))
+
+
+class RMS(Feature):
+    """The root mean square in decibels, over all channels; no phase changes it."""
+
+    def feature(self, x: Tensor) -> Tensor:
+        return 10 * power(x).clamp(min=1e-12).log10()
+
+
+class Kurtosis(Feature):
+    """Of the envelope, the channels' root sum of squares: the mean fourth power over the square of
+    the mean square. Constant envelope 1, complex white noise 2, rare bursts more."""
+
+    def feature(self, x: Tensor) -> Tensor:
+        envelope = (x - SILENCE).double().square().sum(1)
+        return envelope.square().mean(1) / envelope.mean(1).square().clamp(min=1e-24)
+
+
+class SpectralFlatness(Feature):
+    """Geometric over arithmetic mean of the power spectrum, in decibels, of the complex signal
+    where there are two channels; else of each channel, and their mean. A tone is far below 0;
+    white noise is near -2.5."""
+
+    def feature(self, x: Tensor) -> Tensor:
+        wave = (x - SILENCE).double()
+        if wave.shape[1] == 2:
+            wave = torch.complex(wave[:, :1], wave[:, 1:])
+            spectrum = torch.fft.fft(wave, dim=2).abs().square()
+        else:
+            spectrum = torch.fft.rfft(wave, dim=2).abs().square()
+        spectrum = spectrum.clamp(min=1e-18)
+        return (10 * (spectrum.log10().mean(2) - spectrum.mean(2).log10())).mean(1)

@@ -1,0 +1,95 @@
+"""WaveNet-OOD: DDPM-OOD for signals, with a WaveNet that is told the noise level.
+
+After the radio-signal variant of Graham et al., "Denoising diffusion models for out-of-distribution
+detection", CVPR Workshops (VAND) 2023, arXiv 2211.07740:
+https://github.com/ismaelmreno/ddpm-ood-signals (no paper), whose network is the starter WaveNet of
+the RF Challenge (ICASSP 2024).
+
+As there: T = 1000, Adam, noise predicted; PLMS from many starts, mean squared error over both
+channels, z-scores. Differs: the network hears the timestep and sees 6139 samples, theirs ignores it
+and sees 35 (`blind=True, layers=8, cycle=3, width=256`); amplitudes are in units of the training
+samples' root mean square (`amplitude="none"`: as they come; "sample": of each its own, so that
+loudness tells nothing); z-scores are calibrated on held-out samples, theirs on those that are
+judged; schedule as in DDPM-OOD, where theirs has beta itself linear. A map is added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..datasets.base import Spec, Split
+from ..engine.denoiser import Denoiser
+from ..engine.rng import Rng
+from ..engine.run import Run
+from ..engine.schedule import schedule
+from ..engine.signal import SILENCE, power, smoothed, unit
+from ..engine.starts import Starts
+from ..engine.train import Training, minimise
+from ..engine.wavenet import WaveNet
+from .base import Detection, Method
+
+
+class WaveNetOOD(Method):
+    """layers, cycle, width: of the WaveNet. sampling_steps, skip: the grid of levels, and every
+    so many of them a start. smooth: samples that the map is averaged over. calibration: held-out
+    samples looked at."""
+
+    levels, published = (250, 500, 750, 1000), 1000
+    ndims = frozenset({1})
+    inference = frozenset({"smooth"})
+    unit: Tensor  # (): the training samples' root mean square about silence
+
+    def __init__(
+        self, spec: Spec, *,
+        width: int = 64, layers: int = 30, cycle: int = 10, blind: bool = False,
+        beta: str = "scaled_linear", amplitude: Literal["train", "sample", "none"] = "train",
+        steps: int = 12_500, batch: int = 40, lr: float = 2.5e-5, clip: float | None = None,
+        ema: float | None = None, ema_warm: bool = False,
+        decay: Literal["none", "cosine"] = "none", sampling_steps: int = 100, skip: int = 4,
+        lagged: bool = False, final_noise: bool = False, calibration: int = 256, smooth: int = 32,
+    ) -> None:  # fmt: skip
+        super().__init__(spec)
+        net = WaveNet(spec.channels, width=width, layers=layers, cycle=cycle, blind=blind)
+        about = f"amplitude by {amplitude}, {'blind ' * blind}WaveNet {layers} {cycle}"
+        self.denoiser = Denoiser(net, schedule(beta), about=about)
+        self.starts = Starts(sampling_steps, skip, lagged=lagged, final_noise=final_noise)
+        self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warm=ema_warm, decay=decay)
+        self.amplitude, self.calibration, self.smooth = amplitude, calibration, smooth
+        self.register_buffer("unit", torch.ones(()))
+
+    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+        def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
+            return self.denoiser.loss((x - SILENCE) / self._unit(x), rng)
+
+        count = min(len(held_out), self.calibration)
+        if count < 2:
+            raise ValueError(
+                f"WaveNet-OOD takes z-scores from held-out samples; {count} are too few"
+            )
+        if self.amplitude == "train":
+            self.unit.copy_(unit(train))
+        run.place(self)
+        minimise(loss, self.denoiser, train, run, self.plan)
+        chosen = [held_out[i * len(held_out) // count] for i in range(count)]
+        x = torch.stack([s.x for s in chosen])
+        rng = Rng([s.key for s in chosen], run.seed, run.device).fork("calibrate")
+        self.starts.calibrate(self._looks, x.to(run.device), rng)
+
+    def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
+        score, found, normal = self.starts.judge(self._looks, x, levels, rng)
+        return Detection(score, smoothed(found.flatten(0, 1), self.smooth).view_as(found), normal)
+
+    def _looks(self, x: Tensor, rng: Rng, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        size = self._unit(x)
+        z = (x - SILENCE) / size
+        for healed in self.starts.restored(self.denoiser, z, rng, count):
+            yield (healed - z).square().mean(1, keepdim=True), healed * size + SILENCE
+
+    def _unit(self, x: Tensor) -> Tensor:
+        if self.amplitude == "sample":
+            return power(x).sqrt().clamp(min=1e-6).float()[:, None, None]
+        return self.unit.to(x.device)

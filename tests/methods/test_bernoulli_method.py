@@ -1,0 +1,133 @@
+"""Masked Bernoulli diffusion's own: which bits are replaced, and the quirks (methods-3, 1.j)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from adbench.datasets.base import Spec
+from adbench.engine.bernoulli import Bernoulli
+from adbench.engine.denoiser import Denoiser
+from adbench.engine.rng import Rng
+from adbench.engine.run import Run
+from adbench.engine.schedule import linear
+from adbench.methods.bernoulli import MaskedBernoulli
+from known import Bits
+from small import built, samples
+
+SPEC = Spec(1, (16, 16))
+
+
+def with_prior(prior: Tensor, **more: Any) -> Any:
+    """Bits that are 1 with this chance each, and the exact denoiser of them."""
+    made = built(MaskedBernoulli, SPEC, size=None, sampling_steps=None, **more).eval()
+    net = Bits(linear(), prior)
+    made.denoiser = Denoiser(net, linear(), predicts="flip", process=Bernoulli).eval()
+    return made
+
+
+def test_the_defaults_are_the_papers() -> None:
+    """T1.4 and T1.6: parameters; the fresh network says a half of every bit, which costs a bit."""
+    with torch.device("meta"):
+        made = MaskedBernoulli(Spec(4, (256, 256)))
+    assert sum(p.numel() for p in made.denoiser.parameters()) == 36_034_432
+    assert made.codec.latent == (128, 32, 32) and made.canvas.range == (0, 1)
+    assert made.plan.batch == 36 and made.published == 200 and made.chance == 0.5
+    small = built(MaskedBernoulli, SPEC)
+    z = torch.zeros(2, *small.codec.latent)
+    loss = small.denoiser.train().loss(z, Rng(["a", "b"]))
+    assert loss.tolist() == pytest.approx([1.0, 1.0])
+
+
+@torch.no_grad()
+def test_which_bits_are_masked_is_as_the_exact_posterior_has_it() -> None:
+    """T1.7: prior .98, L = 200: 98 % of atypical bits of either kind, and 19 % of normal ones."""
+    prior = torch.full((2, 60, 60), 0.98)
+    prior[1] = 0.02
+    z = torch.stack([torch.ones(60, 60), torch.zeros(60, 60)])[None]
+    ill = z.clone()
+    ill[:, :, :10] = 1 - ill[:, :, :10]
+    made = with_prior(prior)
+    _, mask = made.healed(ill, [200], Rng(["a"]))
+    found = mask[0, 0].float()
+    for kind in (0, 1):
+        assert found[kind, :10].mean().item() == pytest.approx(0.98, abs=0.02)
+        assert found[kind, 10:].mean().item() == pytest.approx(0.19, abs=0.02)
+    assert not made.healed(z, [50], Rng(["a"]))[1].any()
+
+
+@torch.no_grad()
+def test_nothing_passes_a_chance_of_1_and_everything_one_below_0() -> None:
+    """T1.8."""
+    z = (Rng(["z"]).uniform((4, 8, 8)) < 0.5).float()
+    made = with_prior(torch.full((4, 8, 8), 0.9), chance=1.0)
+    out, mask = made.healed(z, [50, 200], Rng(["a"]))
+    assert torch.equal(out, z.expand_as(out)) and not mask.any()
+    made.chance = -1.0
+    assert made.healed(z, [50, 200], Rng(["a"]))[1].all()
+
+
+@torch.no_grad()
+def test_a_mask_only_grows_and_what_it_leaves_is_as_it_was() -> None:
+    z = (Rng(["y", "z"]).uniform((4, 8, 8)) < 0.5).float()
+    made = with_prior(torch.full((4, 8, 8), 0.9))
+    out, mask = made.healed(z, [200], Rng(["a", "b"]))
+    assert mask.any() and set(out.unique().tolist()) <= {0.0, 1.0}
+    assert torch.equal(out[0][~mask[0]], z[~mask[0]])
+    assert mask[0, 0].any() and mask[0, 1].any()  # theirs masks the first of a batch alone
+    made.soft_end = True
+    soft = made.healed(z, [200], Rng(["a", "b"]))[0]
+    assert ((soft > 0) & (soft < 1)).any()
+
+
+class Asked(nn.Module):
+    """Says that nothing was flipped, and remembers the first that it saw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[Tensor, int]] = []
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        self.seen.append((x, int(t[0])))
+        return torch.full_like(x, -9.0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("offset", "level"), [(False, 100), (True, 101)])
+def test_chains_start_where_samples_were_disturbed_to(offset: bool, level: int) -> None:
+    made, net = with_prior(torch.ones(1), start_offset=offset), Asked()
+    made.denoiser = Denoiser(net, linear(), predicts="flip", process=Bernoulli).eval()
+    made.healed(torch.zeros(1, 4, 50, 50), [100], Rng(["a"]))
+    drawn = made.denoiser.process.fresh(Rng(["a"]).fork("repeat", 0).fork("start"), (4, 50, 50),
+        torch.tensor([level]))  # fmt: skip
+    expected = (drawn < (1 - linear().kept[level]) / 2).float()
+    first, t = net.seen[0]
+    assert t == 99 and torch.equal(first[:1], expected)
+
+
+@torch.no_grad()
+def test_the_erasing_process_never_takes_a_one_away_that_should_not_be_there() -> None:
+    """Zeros stay zeros in theirs, so a bit that is wrongly 1 is never seen as flipped from 0."""
+    made = built(MaskedBernoulli, SPEC, forward="erasure")
+    z = torch.zeros(1, 4, 8, 8)
+    level = torch.tensor([500])
+    noise = made.denoiser.process.fresh(Rng(["a"]), (4, 8, 8), level)
+    assert not made.denoiser.process.disturb(z, level, noise).any()
+    assert built(MaskedBernoulli, SPEC).denoiser.process.disturb(z, level, noise).any()
+
+
+def test_masks_can_be_shown_and_judged_and_codes_drawn() -> None:
+    data = samples((16, 16), 4, 1)
+    made = built(MaskedBernoulli, SPEC, size=None, shown="mask", judged="mask", drawn_code=True)
+    made.fit(data, [], Run())
+    x, keys = torch.stack([s.x for s in data]), [s.key for s in data]
+    with torch.no_grad():
+        found = made.detect(x, [200, 500], Rng(keys))
+        part = made.detect(x[[2, 0]], [200, 500], Rng([keys[2], keys[0]]))
+    assert ((found.map >= 0) & (found.map <= 1)).all()
+    torch.testing.assert_close(found.score, found.map.flatten(2).mean(2))
+    assert torch.equal(part.map, found.map[:, [2, 0]])
+    assert torch.equal(part.score, found.score[:, [2, 0]])

@@ -1,0 +1,222 @@
+"""Guided diffusion's own: what is encoded and decoded, and where guidance leads (methods-1, 2)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from adbench.datasets.base import Sample, Spec
+from adbench.engine.classifier import Classifier
+from adbench.engine.denoiser import Denoiser
+from adbench.engine.rng import Rng
+from adbench.engine.run import Run
+from adbench.engine.sample import Chain, restore
+from adbench.engine.schedule import linear
+from adbench.methods.guided import Guided, stretched
+from known import Curved, Field, Normal
+from small import built, samples
+
+SPEC = Spec(1, (16, 16), labels=True)
+KEPT = linear().kept
+
+
+class Says(nn.Module):
+    """As a network that learns its variance: noise, and this spread. knows: says what x_0 was."""
+
+    def __init__(self, net: nn.Module, spread: float = 0.0, knows: str = "noise") -> None:
+        super().__init__()
+        self.net, self.spread, self.knows = net, spread, knows
+        self.seen: list[Tensor] = []
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        self.seen.append(x)
+        said = self.net(x, t)
+        if self.knows == "clean":
+            kept = KEPT[t + 1].view(-1, 1, 1, 1)
+            said = ((x - kept.sqrt() * said.double()) / (1 - kept).sqrt()).to(x.dtype)
+        return torch.cat([said, torch.full_like(said, self.spread)], 1)
+
+
+def with_net(net: nn.Module, **more: Any) -> Any:
+    quiet = {"scale": 0.0, "class_cond": False, "sampling_steps": None, "size": None}
+    made = built(Guided, SPEC, **quiet | more).eval()
+    made.denoiser = Denoiser(net, linear(), learned=True).eval()
+    made.denoiser.batch = 1
+    return made
+
+
+def seen(made: Any, x: Tensor, levels: list[int]) -> Tensor:
+    found = made.detect(x, levels, Rng([str(i) for i in range(len(x))])).reconstruction
+    assert found is not None
+    return found
+
+
+def test_the_defaults_are_the_papers() -> None:
+    with torch.device("meta"):
+        made = Guided(Spec(4, (256, 256)))
+        plain = Guided(Spec(4, (256, 256)), class_cond=False)
+        chest = Guided(Spec(1, (256, 256)))
+    assert sum(p.numel() for p in made.denoiser.parameters()) == 113_681_160
+    assert sum(p.numel() for p in plain.denoiser.parameters()) == 113_680_136
+    assert sum(p.numel() for p in chest.denoiser.parameters()) == 113_670_786
+    assert sum(p.numel() for p in made.classifier.parameters()) == 5_452_962
+    assert sum(p.numel() for p in chest.classifier.parameters()) == 5_452_098
+    assert made.published == 500 and made.scale == 100 and made.canvas.range == (0, 1)
+
+
+@torch.no_grad()
+def test_the_references_schedule_and_ours_ask_at_these_timesteps() -> None:
+    """T2.3: 998 calls at 1..499, then 498..0; without the shift up from 0 and down from 499."""
+    x = samples((16, 16), 1, 1)[0].x[None]
+    for shift, up, down in ((True, range(1, 500), range(498, -1, -1)),
+                            (False, [0, *range(499)], range(499, -1, -1))):  # fmt: skip
+        net = Curved(outs=2)
+        seen(with_net(net, index_shift=shift), x, [500])
+        assert [t[0] for t in net.asked] == [*up, *down]
+    with pytest.raises(ValueError, match="leaves no step out"):
+        built(Guided, SPEC, index_shift=True, sampling_steps=10)
+
+
+@torch.no_grad()
+def test_unguided_with_a_fixed_noise_it_gives_back_what_it_was_given() -> None:
+    """T2.1."""
+    x = torch.stack([s.x for s in samples((16, 16), 2, 1)])
+    fixed = Says(Field(Rng(["e"]).normal((1, 16, 16))[0]))
+    back = seen(with_net(fixed), x, [100, 500])
+    torch.testing.assert_close(back, x.expand_as(back), rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("quirks", "low", "high"),
+    [
+        ({}, 0.0, 0.0026),
+        ({"index_shift": True}, 0.0, 0.005),
+        ({"index_shift": True, "first_noise": True}, 0.0096, 0.0104),
+    ],
+)
+def test_the_way_there_and_back_errs_as_much_as_the_spec_says(quirks, low, high) -> None:
+    """T2.2 and T2.6: data of deviation .05 around .25, with its own optimal denoiser."""
+    made = with_net(Says(Normal(linear(), 0.25, 0.05**2), knows="clean"), **quirks)
+    made.denoiser.batch = 4
+    x = 0.25 + 0.05 * Rng(list("abcd")).normal((1, 16, 16))
+    error = (seen(made, x, [500])[0] - x).square().mean().sqrt().item()
+    assert low <= error <= high
+
+
+class Mixture(nn.Module):
+    """Exact x_0 of places that are healthy, around .2, or not, around .8, deviation .1 each; and
+    the slope of the exact chance of health."""
+
+    means, deviation, prior = (0.2, 0.8), 0.1, 0.4
+
+    def logits(self, x: Tensor, level: Tensor) -> Tensor:
+        kept = KEPT[level].view(-1, 1, 1, 1)
+        wide = kept * self.deviation**2 + 1 - kept
+        each = [-((x - kept.sqrt() * m) ** 2) / (2 * wide) for m in self.means]
+        return torch.stack([each[0] + math.log(self.prior), each[1] + math.log(1 - self.prior)])
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        kept = KEPT[t + 1].view(-1, 1, 1, 1)
+        gain = kept.sqrt() * self.deviation**2 / (kept * self.deviation**2 + 1 - kept)
+        share = self.logits(x.double(), t + 1).softmax(0)
+        clean = [m + gain * (x - kept.sqrt() * m) for m in self.means]
+        return (share[0] * clean[0] + share[1] * clean[1]).to(x.dtype)
+
+    def towards(self, x: Tensor, level: Tensor, label: Tensor) -> Tensor:
+        assert not label.any()
+        with torch.enable_grad():
+            inner = x.double().requires_grad_()
+            sure = self.logits(inner, level).log_softmax(0)[0].sum()
+            return torch.autograd.grad(sure, inner)[0].to(x.dtype)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("scale", "mean"), [(0.0, 0.806), (0.5, 0.436), (1.0, 0.272), (2, 0.18)])
+def test_guidance_leads_ill_places_to_health_and_keeps_who_they_are(scale, mean) -> None:
+    """T2.5."""
+    made = with_net(Says(Mixture(), knows="clean"), scale=scale, sampling_steps=250)
+    made.classifier = Mixture()
+    x = 0.8 + 0.1 * Rng(["a"]).normal((1, 16, 16))
+    back = seen(made, x, [500])[0]
+    assert back.mean().item() == pytest.approx(mean, abs=0.025)
+    assert torch.corrcoef(torch.stack([x.flatten(), back.flatten()]))[0, 1] > 0.95
+
+
+@torch.no_grad()
+def test_the_ddpm_variant_leads_there_too_and_unguided_is_the_engines() -> None:
+    """Guided by the exact slope, DDPM draws from what is healthy: around .2, deviation about .1."""
+    made = with_net(
+        Says(Mixture(), -1.0, knows="clean"), sampler="ddpm", scale=1.0, sampling_steps=125
+    )
+    made.classifier = Mixture()
+    x = 0.8 + 0.1 * Rng(["a"]).normal((1, 16, 16))
+    back = seen(made, x, [500])[0]
+    assert back.mean().item() == pytest.approx(0.2, abs=0.05)
+    made.scale = 0.0
+    plain = restore(made.denoiser, x, [500], Rng(["0"]), chain=Chain(125, variance="learned"))
+    assert torch.equal(seen(made, x, [500]), made.canvas.leave(plain[:, :, 0]))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("quirk", "level"), [(None, 200), (500, 500)])
+def test_the_ddpm_variant_starts_at_the_chains_level_or_at_500(quirk, level) -> None:
+    """T2.9: theirs noises to 500 whatever the level is."""
+    net = Says(Field(torch.zeros(1, 16, 16)))
+    made = with_net(net, sampler="ddpm", start_level=quirk, sampling_steps=1)
+    seen(made, torch.zeros(1, 1, 16, 16), [200])
+    assert net.seen[0].std().item() == pytest.approx((1 - KEPT[level]).sqrt().item(), rel=0.12)
+
+
+def test_it_learns_both_kinds_and_the_label_of_health_is_0() -> None:
+    """T2.10: what has a bright square is ill; the classifier learns so."""
+    rows = samples((16, 16), 4, 1)
+    blob = torch.zeros(1, 16, 16)
+    blob[:, 4:10, 4:10] = 4.0
+    ill = [Sample((0.2 * s.x + blob), f"i{s.key}", f"i{s.key}", True) for s in rows]
+    well = [Sample(0.2 * s.x, s.key, s.group, False) for s in rows]
+    made = built(
+        Guided, SPEC, size=None, steps=2, batch=8, classifier_steps=80, classifier_lr=2e-3,
+        classifier_clip=1.0, classifier_max_level=200,
+    )  # fmt: skip
+    made.fit([*well, *ill], [], Run())
+    x = torch.stack([s.x for s in [*well, *ill]])
+    with torch.no_grad():
+        said = made.classifier(x, torch.ones(8, dtype=torch.int64)).argmax(1)
+    assert said.tolist() == [0] * 4 + [1] * 4
+    assert made._encoded_as(x).tolist() == [0] * 8
+    made.encode_label = "predicted"
+    assert made._encoded_as(x).tolist() == said.tolist()
+    made.judged = "classifier"
+    with torch.no_grad():
+        found = made.detect(x, [100, 500], Rng([str(i) for i in range(8)])).score
+    assert found[:, 4:].min() > found[:, :4].max() and torch.equal(found[0], found[1])
+
+
+def test_the_network_is_told_the_label() -> None:
+    made = built(Guided, SPEC, size=None).eval()
+    label = made.denoiser.net.class_embedding.weight  # type of UNet's own
+    with torch.no_grad():
+        x = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+        for p in made.denoiser.parameters():
+            p.add_(0.05)  # its output is zero at first
+        label[1] += 3
+        a, b = (made.denoiser.ask(x, torch.tensor([9, 9]), torch.tensor([k, k])) for k in (0, 1))
+    assert not torch.equal(a, b)
+    assert isinstance(made.classifier, Classifier)
+
+
+def test_the_map_is_the_sum_over_channels_and_may_be_stretched() -> None:
+    x = torch.tensor([0.0, 2.0, 4.0]).view(1, 1, 3) + torch.tensor([1.0, 10.0]).view(2, 1, 1)
+    torch.testing.assert_close(stretched(x, 2), torch.tensor([0.0, 0.5, 1]).expand(2, 1, 3))
+    assert stretched(torch.ones(1, 2, 3), 2).eq(0).all()
+    made = with_net(Says(Field(torch.zeros(2, 16, 16))))
+    two = torch.rand(1, 2, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found = made.detect(two, [500], Rng(["a"]))
+    assert found.map is not None and found.reconstruction is not None
+    torch.testing.assert_close(found.map[0], (found.reconstruction[0] - two).abs().sum(1))

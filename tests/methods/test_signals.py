@@ -1,0 +1,176 @@
+"""The methods for signals alone: WaveNet-OOD, AE-1D and the three features (methods-2, 4.11)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from adbench.datasets.base import Sample, Spec
+from adbench.engine.denoiser import Denoiser
+from adbench.engine.rng import Rng
+from adbench.engine.run import Run
+from adbench.engine.schedule import scaled_linear
+from adbench.engine.signal import power, smoothed, unit
+from adbench.methods.ae1d import AE1D
+from adbench.methods.signal_baselines import RMS, Kurtosis, SpectralFlatness
+from adbench.methods.wavenet_ood import WaveNetOOD
+from known import Normal, Oracle
+from small import built, samples
+
+SPEC = Spec(2, (64,))
+KEYS = [f"k{i}" for i in range(40)]
+
+
+def rows(x: Tensor, name: str) -> list[Sample]:
+    return [Sample(one, f"{name}{i}", f"{name}{i}", False) for i, one in enumerate(x)]
+
+
+def white(keys: list[str], length: int = 64, size: float = 0.1) -> Tensor:
+    return 0.5 + size * Rng(keys).normal((2, length))
+
+
+def wavenet(net: torch.nn.Module | None = None, **more: Any) -> Any:
+    made = built(WaveNetOOD, SPEC, **{"sampling_steps": 20, "skip": 4, "width": 8} | more).eval()
+    if net is not None:
+        made.denoiser = Denoiser(net, scaled_linear(), predicts="clean").eval()
+    return made
+
+
+def test_the_defaults_reach_as_far_as_a_window() -> None:
+    made = WaveNetOOD(Spec(2, (3000,)))
+    assert made.denoiser.net.reach == 6139 and made.ndims == {1}
+    assert len(made.starts.levels) == 25 and made.starts.levels[0] == 11
+    fork = WaveNetOOD(Spec(2, (3000,)), blind=True, layers=8, cycle=3, width=256)
+    assert fork.denoiser.net.reach == 35
+    assert sum(p.numel() for p in fork.denoiser.parameters()) == 4_269_570
+
+
+def test_a_network_that_is_blind_does_not_hear_the_level() -> None:
+    x = white(["a"], 32)
+    for blind in (True, False):
+        net = wavenet(blind=blind).denoiser.net
+        with torch.no_grad():
+            net.exit.weight += 0.1
+            a, b = (net(x, torch.tensor([t])) for t in (3, 700))
+        assert torch.equal(a, b) == blind
+
+
+def test_amplitudes_are_in_units_of_the_training_samples() -> None:
+    loud = rows(white(KEYS, size=0.2), "l")
+    assert unit(loud).item() == pytest.approx(0.2, rel=0.03)
+    made = wavenet(steps=1)
+    made.fit(loud, rows(white(["h", "i", "j"]), "h"), Run())
+    assert made.unit.item() == pytest.approx(0.2, rel=0.03)
+    assert wavenet(amplitude="none")._unit(white(["a"])).item() == 1
+    each = wavenet(amplitude="sample")._unit(white(["a", "b"]))
+    assert each.flatten().tolist() == pytest.approx(power(white(["a", "b"])).sqrt().tolist())
+
+
+@torch.no_grad()
+def test_what_comes_from_elsewhere_is_farther_than_what_was_held_out() -> None:
+    """White noise with its own optimal denoiser; elsewhere is shifted by three deviations."""
+    made = wavenet(Normal(scaled_linear(), 0.0, 0.25), amplitude="none", calibration=20)
+    x = white(KEYS, size=0.5)
+    made.starts.calibrate(made._looks, x[:20], Rng(KEYS[:20]))
+    rng = Rng(KEYS[20:])
+    same, other = (made.detect(y, [1000], rng).score[0] for y in (x[20:], x[20:] + 1.5))
+    assert other.min() > same.max() and abs(same.mean().item()) < 0.7
+
+
+@torch.no_grad()
+def test_an_oracle_leaves_nothing_and_a_map_says_where() -> None:
+    x = white(["a", "b"])
+    made = wavenet(Oracle(x[:1] - 0.5), smooth=1, amplitude="none")
+    found = made.detect(x, [1000], Rng(["a", "b"]))
+    assert found.map is not None and found.map[0, 0].max() < 1e-10
+    torch.testing.assert_close(found.map[0, 1], (x[1] - x[0]).square().mean(0))
+    torch.testing.assert_close(found.reconstruction[0, 1], x[0])
+
+
+@settings(deadline=None)
+@given(st.integers(1, 40), st.integers(0, 30))
+def test_smoothing_is_a_moving_mean(length: int, at: int) -> None:
+    x = torch.arange(31.0)[None] ** 2
+    wide = [x[0, min(max(at + i, 0), 30)] for i in range(-(length // 2), length - length // 2)]
+    assert smoothed(x, length)[0, at].item() == pytest.approx(
+        sum(wide, torch.zeros(())).item() / length, rel=1e-4
+    )
+
+
+def test_the_autoencoder_is_monais() -> None:
+    from monai.networks.nets.autoencoder import AutoEncoder
+
+    made = built(AE1D, Spec(2, (3000,)), widths=(16, 32, 64))
+    theirs = AutoEncoder(1, 2, 2, (16, 32, 64), (2, 2, 2))
+    ours = made.coder.net.state_dict()
+    assert sum(v.numel() for v in ours.values()) == 15_719
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), ours.values(), strict=True)))
+    x = torch.rand(2, 2, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(made.coder.net(x), theirs(x))
+        assert made.coder(torch.rand(1, 2, 3000)).shape == (1, 2, 3000)
+
+
+def test_the_autoencoder_learns_tones_and_its_error_is_in_held_out_deviations() -> None:
+    data = samples((64,), 12, 2)
+    made = built(AE1D, SPEC, widths=(8, 16), steps=600, batch=8, lr=1e-2)
+    made.fit(data[:8], data[8:], Run())
+    x = torch.stack([s.x for s in data[8:]])
+    with torch.no_grad():
+        found = made.detect(x, [0], Rng(KEYS[:4]))
+        burst = made.detect(white(KEYS[:4], size=0.2), [0], Rng(KEYS[:4])).score[0]
+    assert found.score[0].mean().abs() < 1e-3
+    assert found.score[0].std().item() == pytest.approx(1, abs=1e-3)
+    assert burst.min() > found.score[0].max()
+    with pytest.raises(ValueError, match="too short"):
+        built(AE1D, Spec(2, (8,)), widths=(4, 4, 4))
+    with pytest.raises(ValueError, match="are too few"):
+        made.fit(data[:8], data[:1], Run())
+
+
+def test_features_of_signals_that_are_known() -> None:
+    time = torch.arange(4096.0)
+    angle = 2 * math.pi * 33 * time / 4096
+    tone = 0.5 + 0.2 * torch.stack([angle.cos(), angle.sin()])[None]
+    noise = white(["n"], 4096)
+    spec = Spec(2, (4096,))
+    rms, kurtosis, flatness = (f(spec).feature for f in (RMS, Kurtosis, SpectralFlatness))
+    assert rms(tone).item() == pytest.approx(10 * math.log10(0.02), abs=1e-4)
+    assert kurtosis(tone).item() == pytest.approx(1, abs=1e-4)
+    assert kurtosis(noise).item() == pytest.approx(2, abs=0.15)
+    assert flatness(noise).item() == pytest.approx(-2.507, abs=0.25)  # -10 gamma / ln 10
+    assert flatness(tone).item() < -40
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.floats(0, 6.28))
+def test_no_phase_changes_a_feature(phase: float) -> None:
+    x = white(["p"]).double()
+    turned = torch.complex(x[:, 0] - 0.5, x[:, 1] - 0.5) * complex(math.cos(phase), math.sin(phase))
+    y = 0.5 + torch.stack([turned.real, turned.imag], 1)
+    for kind in (RMS, Kurtosis, SpectralFlatness):
+        feature = kind(SPEC).feature
+        torch.testing.assert_close(feature(x), feature(y), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", [RMS, Kurtosis, SpectralFlatness])
+def test_a_feature_is_a_score_in_deviations_and_no_map(kind: type[RMS]) -> None:
+    made = kind(SPEC)
+    train = rows(white(KEYS), "t")
+    made.fit(train, [], Run())
+    x = torch.stack([s.x for s in train])
+    found = made.detect(x, [0], Rng(KEYS))
+    assert found.map is None and found.score.shape == (1, 40)
+    assert found.score.square().mean().item() == pytest.approx(39 / 40, rel=1e-3)
+    part = made.detect(x[[7, 3]], [0], Rng(["k7", "k3"]))
+    assert torch.equal(part.score[0], found.score[0, [7, 3]])
+    with pytest.raises(ValueError, match="8 are the fewest"):
+        kind(Spec(2, (4,)))
+    with pytest.raises(NotImplementedError, match="cannot tell where"):
+        made.localize(x, Rng(KEYS))

@@ -1,0 +1,126 @@
+"""VAE and constrained AAE: their network, their losses, what they leave (methods-1, section 4)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from adbench.datasets.base import Spec
+from adbench.engine.residual import Residual, divergence, gradient_penalty
+from adbench.engine.rng import Rng
+from adbench.engine.run import Run
+from adbench.methods.caae import CAAE, Critic, length
+from adbench.methods.vae import VAE
+from small import built, samples
+
+SPEC = Spec(1, (16, 16))
+
+
+def size(net: nn.Module) -> int:
+    return sum(p.numel() for p in net.parameters())
+
+
+def test_the_networks_are_the_references() -> None:
+    """T4.1."""
+    with torch.device("meta"):
+        made = CAAE(Spec(4, (256, 256)))
+        x = torch.zeros(1, 4, 256, 256)
+        assert made.coder.net["encoder"](x).shape == (1, 128)
+        assert made.coder.decode(torch.zeros(1, 128)).shape == x.shape
+        vae = VAE(Spec(4, (256, 256)))
+    net = made.coder.net
+    assert size(net["encoder"]) == 9_372_160
+    assert size(net["enter"]) + size(net["decoder"]) == 9_142_596
+    assert size(made.critic) == 106_601
+    assert made.plan.lr == 2e-5 and made.plan.batch == 64
+    assert vae.plan.lr == 1e-4 and vae.plan.batch == 10 and not vae.plan.ema
+
+
+@pytest.mark.parametrize("shape", [(16,), (16, 8), (8, 16, 8)])
+def test_it_goes_there_and_back_in_any_number_of_axes(shape: tuple[int, ...]) -> None:
+    net = Residual(shape, 2, (4, 8, 16), 5, out=7)
+    assert net.encode(torch.zeros(3, 2, *shape)).shape == (3, 7)
+    assert net.decode(torch.zeros(3, 5)).shape == (3, 2, *shape)
+    with pytest.raises(ValueError, match="divide by 4"):
+        Residual((10, *shape), 2, (4, 8, 16), 5)
+
+
+def test_the_divergence_is_what_sampling_says() -> None:
+    """T4.2."""
+    mean, log_variance = torch.tensor([[0.7, -1.2]]), torch.tensor([[0.4, -0.9]])
+    z = mean + (log_variance / 2).exp() * Rng(["z"]).normal((100_000, 2))[0]
+    here = torch.distributions.Normal(mean, (log_variance / 2).exp()).log_prob(z)
+    there = torch.distributions.Normal(0.0, 1.0).log_prob(z)
+    assert divergence(mean, log_variance).item() == pytest.approx(
+        (here - there).sum(1).mean().item(), rel=0.01
+    )
+    assert divergence(torch.zeros(1, 3), torch.zeros(1, 3)).item() == 0
+
+
+def test_no_error_is_a_ten_thousandth_long_and_an_error_its_norm() -> None:
+    """T4.3."""
+    assert length(torch.zeros(1, 1, 4, 4)).item() == pytest.approx(1e-4)
+    assert length(torch.full((1, 1, 4, 4), 0.5)).item() == pytest.approx(2)
+
+
+def test_the_penalty_of_a_linear_critic_is_of_its_slope() -> None:
+    """T4.4."""
+    w = torch.tensor([1.0, 2, 2])
+
+    class Linear(nn.Module):
+        def forward(self, z: torch.Tensor) -> torch.Tensor:
+            return z @ w
+
+    assert gradient_penalty(Linear(), torch.rand(4, 3)).tolist() == pytest.approx([4.0] * 4)
+
+
+def test_encoder_and_critic_do_not_reach_each_other() -> None:
+    made = built(CAAE, SPEC, code=4)
+    z = Rng(list("abc")).normal((4,)).requires_grad_()
+    made.adversarial(z, Rng(list("abc"))).sum().backward()
+    theirs = torch.autograd.grad(made.critic(z).sum(), z)[0]
+    torch.testing.assert_close(z.grad, theirs)
+    critic = Critic([4, 200, 400])
+    critic.load_state_dict(made.critic.state_dict())
+    rng = Rng(list("abc"))
+    prior, mix = rng.fork("prior").normal((4,)), rng.fork("mix").uniform((1,)).float()
+    fixed = z.detach()
+    own = critic(prior) - critic(fixed)
+    own = own + 10 * gradient_penalty(critic, mix * prior + (1 - mix) * fixed)
+    own.sum().backward()
+    for ours, alone in zip(made.critic.parameters(), critic.parameters(), strict=True):
+        if alone.grad is not None:
+            torch.testing.assert_close(ours.grad, alone.grad)
+
+
+@pytest.mark.parametrize("method", [VAE, CAAE])
+def test_it_learns_a_few_samples_and_a_lesion_stands_out(method: type[Any]) -> None:
+    """T4.5 and T4.7."""
+    data = samples((16, 16), 8, 1)
+    made = built(method, SPEC, size=None, widths=(8, 16, 32), code=16, steps=250, batch=8, lr=2e-3)
+    x = torch.stack([s.x for s in data])
+    rng = Rng([s.key for s in data])
+    with torch.no_grad():
+        before = made.eval().detect(x, [0], rng)
+    made.fit(data, [], Run())
+    ill = x.clone()
+    ill[:, :, 4:7, 4:7] += 0.5
+    with torch.no_grad():
+        after, lesion = made.detect(x, [0], rng), made.detect(ill, [0], rng)
+    assert after.map.mean() * 2 < before.map.mean()
+    inside = lesion.map[0, :, 4:7, 4:7].mean()
+    assert inside > 2 * lesion.map[0, :, 10:].mean()
+    assert lesion.score.mean() > 1.05 * after.score.mean()
+
+
+def test_the_elbo_is_the_loss_without_noise() -> None:
+    made = built(VAE, SPEC, size=None, code=4, judged="elbo").eval()
+    x = torch.stack([s.x for s in samples((16, 16), 3, 1)])
+    with torch.no_grad():
+        found = made.detect(x, [0], Rng(list("abc")))
+        mean, log_variance = made.coder.encode(x).chunk(2, 1)
+        error = (made.coder.decode(mean) - x).square().flatten(1).sum(1) / 2
+    torch.testing.assert_close(found.score[0], error + divergence(mean, log_variance))
