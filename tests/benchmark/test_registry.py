@@ -39,13 +39,13 @@ methods:
   mine: {class: "mine.py:Mine", about: of mine, args: {width: 32}}
   narrow: {class: "mine.py:Narrow"}
 datasets:
-  folder: {class: "mine.py:Folder", licence: free, tree: "<root>/*.png"}
+  photos: {class: "mine.py:Folder", licence: free, tree: "<root>/*.png"}
   needy: {class: "mine.py:Needy"}
 profiles:
   quick:
     about: in no time
     methods: {mine: {steps: 2}, "*": {lr: 1.0e-3, nobody: 1}}
-    datasets: {folder: {size: 8}, folder/nut: {size: 16}}
+    datasets: {photos: {size: 8}, photos/nut: {size: 16}}
     levels: {"*": [100, 200], mine: [300]}
 """
 
@@ -78,7 +78,9 @@ def test_what_is_built_in() -> None:
     assert {"anoddpm", "pddpm", "autoddpm", "healthy-mean"} <= set(registry.methods)
     assert {"brats", "synthbrain", "phantom"} <= set(registry.datasets)
     assert {"tiny", "paper"} <= set(registry.profiles)
-    assert [name for name, entry in registry.methods.items() if entry.baseline] == ["healthy-mean"]
+    baselines = {name for name, entry in registry.methods.items() if entry.baseline}
+    assert {"healthy-mean", "template-z", "pca", "intensity"} <= baselines
+    assert "anoddpm" not in baselines
     entry = registry.method("anoddpm")
     assert (entry.where, entry.label, entry.origin) == (
         "anoddpm:AnoDDPM",
@@ -179,19 +181,19 @@ def test_a_missing_argument_is_asked_for(read: Read) -> None:
 
 def test_a_dataset_has_categories(read: Read) -> None:
     registry = read(REGISTRY)
-    nut = registry.dataset("folder/nut")
-    assert nut.name == "folder/nut"
+    nut = registry.dataset("photos/nut")
+    assert nut.name == "photos/nut"
     assert nut.arguments("quick") == {"root": None, "category": "nut", "size": 16}
-    assert registry.dataset("folder/bolt").arguments("quick")["size"] == 8
-    assert registry.dataset("folder").arguments() == {"root": None, "category": "all", "size": 32}
+    assert registry.dataset("photos/bolt").arguments("quick")["size"] == 8
+    assert registry.dataset("photos").arguments() == {"root": None, "category": "all", "size": 32}
     with pytest.raises(RegistryError, match="takes no 'category'"):
         registry.dataset("needy/nut").arguments()
 
 
 def test_what_people_read_is_kept(read: Read) -> None:
-    folder = read(REGISTRY).dataset("folder")
-    assert folder.extra == {"licence": "free", "tree": "<root>/*.png"}
-    assert folder.label == "folder"
+    photos = read(REGISTRY).dataset("photos")
+    assert photos.extra == {"licence": "free", "tree": "<root>/*.png"}
+    assert photos.label == "photos"
 
 
 def test_profiles_grow_but_do_not_change(read: Read) -> None:
