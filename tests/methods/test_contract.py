@@ -22,7 +22,7 @@ from small import SHAPES, arguments, method, samples
 METHODS = Registry.read().methods
 RUN = Run(batch=3)
 CASES = [
-    pytest.param(name, axes, id=f"{name}-{axes}d")
+    pytest.param(name, axes, id=f"{name}-{axes}d", marks=pytest.mark.xdist_group(f"{name}-{axes}"))
     for name, entry in METHODS.items()
     for axes in sorted(entry.load().ndims)
 ]
@@ -63,7 +63,7 @@ def test_it_answers_for_every_level_and_sample(name: str, axes: int) -> None:
 
 
 @pytest.mark.parametrize(("name", "axes"), CASES)
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(order=st.permutations(range(4)), count=st.integers(1, 4))
 @torch.no_grad()
 def test_a_map_is_the_same_to_the_bit_in_any_company(name, axes, order, count) -> None:
