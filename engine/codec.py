@@ -18,7 +18,7 @@ from torch import Tensor
 from .batches import in_batches
 from .denoiser import Mismatch
 from .features import Trunk
-from .loader import Examples
+from .loader import Examples, evenly
 from .rng import Rng
 from .run import Batched, Run
 
@@ -88,10 +88,10 @@ class Codec(Batched):
         run.place(self).eval()
         self.centre.zero_()
         self.scale.fill_(1)
-        count = min(most, len(data))
+        index = evenly(len(data), most)
+        count = len(index)
         if not count:
             raise ValueError("latents cannot be measured: the training split is empty")
-        index = [i * len(data) // count for i in range(count)]
         total = torch.zeros(2, self.latent[0], dtype=torch.float64, device=run.device)
         for i in range(0, count, self.batch):
             x = torch.stack([data[j].x for j in index[i : i + self.batch]]).to(run.device)

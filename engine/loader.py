@@ -35,6 +35,12 @@ class Examples(Protocol):
     def __getitem__(self, index: int, /) -> Example: ...
 
 
+def evenly(size: int, most: int) -> list[int]:
+    """Up to `most` of the indices below `size`, evenly spread, in order."""
+    count = min(size, most)
+    return [i * size // count for i in range(count)]
+
+
 class ReaderLost(RuntimeError):
     """A process that reads samples was killed, as a rule for the memory it took."""
 
@@ -65,11 +71,14 @@ def batches(
                 got = next(reading)
             except StopIteration:
                 return
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error) or not workers:
+            except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
+                # a reader's own errors come as _Failed; these are of a pipe with nobody behind it
+                gone = not isinstance(error, RuntimeError) or "DataLoader worker" in str(error)
+                if not workers or not gone:
                     raise
+                what = str(error).partition("\n")[0]
                 raise ReaderLost(
-                    f"a process that reads samples ended ({str(error).splitlines()[0]}); "
+                    f"a process that reads samples ended ({what}); "
                     f"with fewer workers than {workers} less memory is needed"
                 ) from error
             if isinstance(got, _Failed):

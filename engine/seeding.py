@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .autoencoder import VQ
 from .batches import in_batches
-from .loader import Examples
+from .loader import Examples, evenly
 from .rng import Rng
 from .run import Run
 
@@ -20,15 +20,15 @@ def seed_codes(
     codec: VQ, data: Examples, run: Run, *, enter: Callable[[Tensor], Tensor], most: int = 64
 ) -> None:
     """Set every code to what the encoder, as it is, makes of some place of some of the samples."""
-    count = min(most, len(data))
-    if not count:
+    index = evenly(len(data), most)
+    if not index:
         raise ValueError("a codebook cannot begin: the training split is empty")
     run.place(codec).eval()
-    x = torch.stack([data[i * len(data) // count].x for i in range(count)]).to(run.device)
+    x = torch.stack([data[i].x for i in index]).to(run.device)
     z = in_batches(codec.net["encoder"], codec.batch, enter(x))
     flat = z.movedim(1, -1).flatten(0, -2).float()
     book = codec.codebook
-    index = Rng(["codes"], run.seed).integers(len(flat), (len(book.codes),))[0]
-    book.codes.copy_(flat[index.to(flat.device)])
+    places = Rng(["codes"], run.seed).integers(len(flat), (len(book.codes),))[0]
+    book.codes.copy_(flat[places.to(flat.device)])
     book.sums.copy_(book.codes)
     book.sizes.fill_(1)

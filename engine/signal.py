@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool1d, pad
 
-from .loader import Examples
+from .loader import Examples, evenly
 
 SILENCE = 0.5
 """What stands for no signal in data of the scale [0, 1]."""
@@ -19,10 +19,10 @@ def power(x: Tensor) -> Tensor:
 
 def unit(data: Examples, most: int = 512) -> Tensor:
     """The root mean square about silence of up to `most` samples spread over the data, ()."""
-    count = min(len(data), most)
-    if not count:
+    index = evenly(len(data), most)
+    if not index:
         raise ValueError("amplitudes cannot be measured: the training split is empty")
-    rows = [power(data[i * len(data) // count].x[None]) for i in range(count)]
+    rows = [power(data[i].x[None]) for i in index]
     return torch.cat(rows).mean().sqrt().clamp(min=1e-6).float()
 
 

@@ -7,15 +7,17 @@ start's error in standard deviations, and the mean over starts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence, Sized
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from .denoiser import Denoiser
+from .loader import evenly
 from .noise import Noise, gaussian
 from .rng import Rng
+from .run import Interrupted, Run
 from .sample import Chain, descend, repeated, rows
 from .schedule import ladder
 
@@ -23,8 +25,23 @@ VALUES = 2**26
 """At most about so many values are restored at once; how many changes no result."""
 
 
+class Keyed(Protocol):
+    """What calibrating reads of a sample; the dataset room's Sample has more."""
+
+    @property
+    def x(self) -> Tensor: ...
+    @property
+    def key(self) -> str: ...
+
+
+class Named(Protocol):
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Keyed: ...
+
+
 class Judged(NamedTuple):
-    """score (L, N), map (L, N, *S), and what the highest start made of a sample, (L, N, C, *S)."""
+    """score (L, N), map (L, N, *S), and what a sample was restored to, (L, N, C, *S): by the
+    highest start, or in the mean of all."""
 
     score: Tensor
     map: Tensor
@@ -76,38 +93,55 @@ class Starts(nn.Module):
         ladders = [ladder(at, stride=self.stride)[:-1] + self.end for at in level.tolist()]
         return descend(denoiser, noised, ladders, streams, chain=self.chain).split(len(z))
 
-    def judge(self, look: Look, x: Tensor, levels: Sequence[int], rng: Rng) -> Judged:
+    def judge(
+        self, look: Look, x: Tensor, levels: Sequence[int], rng: Rng, *, averaged: bool = False
+    ) -> Judged:
         """In held-out deviations; a level takes the mean over all starts up to it. The map is not
-        centred, and so at least 0."""
+        centred, and so at least 0. averaged: `normal` is the mean of what the starts made of it.
+        """
         counts = [max(1, sum(start <= level for start in self.levels)) for level in levels]
         score = x.new_zeros(len(levels), len(x))
         found = x.new_zeros(len(levels), len(x), *x.shape[2:])
         normal = x.new_zeros(len(levels), *x.shape)
         for part in self._parts(x, max(counts)):
             z, heat = x.new_zeros(len(part)), x.new_zeros(len(part), *x.shape[2:])
+            total = torch.zeros_like(x[part])
             for k, (fields, healed) in enumerate(look(x[part], rng.rows(part), max(counts))):
                 for m in range(fields.shape[1]):  # one by one: sums then round alike in any batch
                     far = fields[:, m].flatten(1).mean(1)
                     z += (far - self.mean[k, m]) / self.deviation[k, m]
                     heat += fields[:, m] / self.deviation[k, m]
+                total += healed
                 for i in (i for i, count in enumerate(counts) if count == k + 1):
                     score[i, part], found[i, part] = z / (k + 1), heat / (k + 1)
-                    normal[i, part] = healed
+                    normal[i, part] = total / (k + 1) if averaged else healed
         return Judged(score, found, normal)
 
+    def enough(self, held_out: Sized) -> None:
+        """Raises ValueError where there are too few held-out samples to calibrate on."""
+        if len(held_out) < 2:
+            raise ValueError(
+                f"z-scores are taken from held-out samples; {len(held_out)} are too few"
+            )
+
     @torch.no_grad()
-    def calibrate(self, look: Look, x: Tensor, rng: Rng) -> None:
-        """Mean and deviation of every start and measure, from held-out samples (N, C, *S)."""
-        if len(x) < 2:
-            raise ValueError(f"z-scores are taken from held-out samples; {len(x)} are too few")
+    def calibrate(self, look: Look, held_out: Named, run: Run, most: int = 256) -> None:
+        """Mean and deviation of every start and measure, from up to `most` held-out samples."""
+        self.enough(held_out)
+        samples = [held_out[i] for i in evenly(len(held_out), most)]
+        x = torch.stack([s.x for s in samples]).to(run.device)
+        rng = Rng([s.key for s in samples], run.seed, run.device).fork("calibrate")
         far = x.new_zeros(*self.mean.shape, len(x), dtype=torch.float64)
-        for part in self._parts(x, len(self.levels)):
+        for part in self._parts(x, len(self.levels), most=8):
+            if run.stop():
+                raise Interrupted(f"stopped calibrating at held-out sample {part[0]}")
             looks = look(x[part], rng.rows(part), len(self.levels))
             for k, (fields, _) in enumerate(looks):
                 far[k, :, part] = fields.flatten(2).mean(2).T.double()
         self.mean.copy_(far.mean(2))
         self.deviation.copy_(far.std(2).clamp(min=1e-9))
 
-    def _parts(self, x: Tensor, count: int) -> Iterator[Tensor]:
+    def _parts(self, x: Tensor, count: int, *, most: int | None = None) -> Iterator[Tensor]:
         """Which samples to restore together, so that `count` chains of each fit into memory."""
-        yield from torch.arange(len(x)).split(max(1, VALUES // (count * x[0].numel())))
+        at_once = max(1, VALUES // (count * x[0].numel()))
+        yield from torch.arange(len(x)).split(min(at_once, most or at_once))

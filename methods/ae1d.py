@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ..datasets.base import Spec, Split
 from ..engine.batches import in_batches
 from ..engine.canvas import Canvas
+from ..engine.loader import evenly
 from ..engine.rng import Rng
 from ..engine.run import Batched, Run
 from ..engine.signal import smoothed, unit
@@ -63,13 +64,13 @@ class AE1D(Method):
             z = self._entered(x)
             return (self.coder.net(z) - z).square().flatten(1).mean(1)
 
-        count = min(len(held_out), self.calibration)
-        if count < 2:
-            raise ValueError(f"AE-1D takes z-scores from held-out samples; {count} are too few")
+        held = evenly(len(held_out), self.calibration)
+        if len(held) < 2:
+            raise ValueError(f"AE-1D takes z-scores from held-out samples; {len(held)} are too few")
         self.unit.copy_(unit(train))
         run.place(self)
         minimise(loss, self.coder, train, run, self.plan)
-        chosen = [held_out[i * len(held_out) // count].x for i in range(count)]
+        chosen = [held_out[i].x for i in held]
         with torch.no_grad():
             far = self._errors(torch.stack(chosen).to(run.device))[0].double().mean(1)
         self.mean.copy_(far.mean())

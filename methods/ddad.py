@@ -33,6 +33,7 @@ from ..engine.canvas import Canvas
 from ..engine.denoiser import Denoiser
 from ..engine.draws import Draws
 from ..engine.guides import towards
+from ..engine.loader import evenly
 from ..engine.mix import Mixed
 from ..engine.nets import divisor, unet
 from ..engine.noise import named
@@ -187,12 +188,11 @@ class DDAD(Method):
         )  # fmt: skip
 
     def _adapt(self, train: Split, run: Run) -> None:
-        count = min(len(train), self.bank)
-        chosen = [train[i * len(train) // count].x for i in range(count)]
+        chosen = [train[i].x for i in evenly(len(train), self.bank)]
         others = self.canvas.enter(torch.stack(chosen).to(run.device))
 
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-            target = others[rng.fork("target").integers(count).to(others.device)]
+            target = others[rng.fork("target").integers(len(others)).to(others.device)]
             made = self._restored(self.canvas.enter(x), target, [self.published], rng, self.w_adapt)
             made, target = ((y.clamp(-1, 1) + 1) / 2 for y in (made, target))
             return self.student.loss(made, target, self.kept)
@@ -201,13 +201,12 @@ class DDAD(Method):
 
     @torch.no_grad()
     def _calibrate(self, held_out: Split, run: Run) -> None:
-        count = min(len(held_out), self.calibration)
+        chosen = evenly(len(held_out), self.calibration)
         found: list[Tensor] = []
-        for start in range(0, count, 8):
+        for start in range(0, len(chosen), 8):
             if run.stop():
                 raise Interrupted(f"stopped calibrating at held-out sample {start}")
-            index = [i * len(held_out) // count for i in range(start, min(start + 8, count))]
-            samples = [held_out[i] for i in index]
+            samples = [held_out[i] for i in chosen[start : start + 8]]
             x = self.canvas.enter(torch.stack([s.x for s in samples]).to(run.device))
             rng = Rng([s.key for s in samples], run.seed, run.device).fork("calibrate")
             maps = self._maps(x, x, [self.published], rng, self.w)

@@ -28,6 +28,7 @@ from ..engine.canvas import Canvas
 from ..engine.cold import Cold
 from ..engine.denoiser import Denoiser, Estimate
 from ..engine.foreign import Foreign
+from ..engine.loader import evenly
 from ..engine.nets import divisor, unet
 from ..engine.pool import Move, Rows, flow, straight
 from ..engine.rng import Rng
@@ -78,10 +79,9 @@ class DISYRE(Method):
         self.sampling_steps, self.way = sampling_steps, way
 
     def fit(self, train: Split, held_out: Split, run: Run) -> None:
-        count = min(len(train), self.bank)
-        if not count:
+        chosen = [train[i].x for i in evenly(len(train), self.bank)]
+        if not chosen:
             raise ValueError("DISYRE takes patches from training samples; there are none")
-        chosen = [train[i * len(train) // count].x for i in range(count)]
         bank = self.canvas.enter(torch.stack(chosen).to(run.device))
         foreign = Foreign(bank, chance=self.chance, size=self.radius, shift=self.shift)
 

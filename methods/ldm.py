@@ -26,6 +26,7 @@ from ..engine.autoencoder import VQ
 from ..engine.canvas import Canvas, resize
 from ..engine.denoiser import Denoiser
 from ..engine.inpaint import inpaint
+from ..engine.loader import evenly
 from ..engine.nets import divisor, unet
 from ..engine.noise import gaussian
 from ..engine.process import Gaussian
@@ -144,14 +145,13 @@ class LDM(Method):
     @torch.no_grad()
     def _calibrate(self, held_out: Split, run: Run) -> None:
         """tau per place where there are samples enough to tell, else of all places together."""
-        count = min(len(held_out), self.calibration)
-        if not count:
+        chosen = [held_out[i] for i in evenly(len(held_out), self.calibration)]
+        if not chosen:
             return
-        chosen = [held_out[i * len(held_out) // count] for i in range(count)]
         x = torch.stack([s.x for s in chosen]).to(run.device)
         rng = Rng([s.key for s in chosen], run.seed, run.device).fork("calibrate")
         kappa = self.divergence(self.codec.encode(self.canvas.enter(x)), rng).double()
-        if count * (1 - self.quantile) >= 1:
+        if len(chosen) * (1 - self.quantile) >= 1:
             self.tau.copy_(kappa.quantile(self.quantile, dim=0))
         else:
             at = min(int(self.quantile * kappa.numel()), kappa.numel() - 1)

@@ -72,9 +72,7 @@ class LDMOOD(Method):
         self.scaled, self.calibration = scaled, calibration
 
     def fit(self, train: Split, held_out: Split, run: Run) -> None:
-        count = min(len(held_out), self.calibration)
-        if count < 2:
-            raise ValueError(f"LDM-OOD takes z-scores from held-out samples; {count} are too few")
+        self.starts.enough(held_out)
 
         def coded(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
             return self.codec.loss(self.canvas.enter(x), rng)
@@ -88,9 +86,7 @@ class LDMOOD(Method):
             self.codec.measure(train, run, enter=self.canvas.enter)
         minimise(denoised, self.denoiser, train, run, self.plan, "diffusion")
         run.place(self)
-        chosen = [held_out[i * len(held_out) // count] for i in range(count)]
-        rng = Rng([s.key for s in chosen], run.seed, run.device).fork("calibrate")
-        self.starts.calibrate(self._looks, torch.stack([s.x for s in chosen]).to(run.device), rng)
+        self.starts.calibrate(self._looks, held_out, run, self.calibration)
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
         return Detection(*self.starts.judge(self._looks, x, levels, rng))

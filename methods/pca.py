@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
+from ..engine.loader import evenly
 from ..engine.rng import Rng
 from ..engine.run import Run
 from .base import Detection, Method
@@ -35,8 +36,7 @@ class PCA(Method):
         self.register_buffer("basis", torch.zeros(components, size))
 
     def fit(self, train: Split, held_out: Split, run: Run) -> None:
-        count = min(len(train), self.samples)
-        chosen = [train[i * len(train) // count].x.flatten() for i in range(count)]
+        chosen = [train[i].x.flatten() for i in evenly(len(train), self.samples)]
         rows = torch.stack(chosen).double()  # (M, D)
         self.mean.copy_(rows.mean(0))
         rows -= rows.mean(0)

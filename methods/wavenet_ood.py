@@ -65,19 +65,12 @@ class WaveNetOOD(Method):
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
             return self.denoiser.loss((x - SILENCE) / self._unit(x), rng)
 
-        count = min(len(held_out), self.calibration)
-        if count < 2:
-            raise ValueError(
-                f"WaveNet-OOD takes z-scores from held-out samples; {count} are too few"
-            )
+        self.starts.enough(held_out)
         if self.amplitude == "train":
             self.unit.copy_(unit(train))
         run.place(self)
         minimise(loss, self.denoiser, train, run, self.plan)
-        chosen = [held_out[i * len(held_out) // count] for i in range(count)]
-        x = torch.stack([s.x for s in chosen])
-        rng = Rng([s.key for s in chosen], run.seed, run.device).fork("calibrate")
-        self.starts.calibrate(self._looks, x.to(run.device), rng)
+        self.starts.calibrate(self._looks, held_out, run, self.calibration)
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
         score, found, normal = self.starts.judge(self._looks, x, levels, rng)

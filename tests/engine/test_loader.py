@@ -38,8 +38,9 @@ def test_two_readers_give_the_weights_of_none() -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_nothing_is_drawn_from_global_streams(workers: int) -> None:
+    net = made()
     before = torch.get_rng_state(), random.getstate(), str(np.random.get_state())
-    trained(Training(3, 4, 1e-2), Run(workers=workers), made())
+    trained(Training(3, 4, 1e-2), Run(workers=workers), net)
     assert torch.equal(before[0], torch.get_rng_state())
     assert before[1:] == (random.getstate(), str(np.random.get_state()))
 

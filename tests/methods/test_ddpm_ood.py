@@ -32,7 +32,11 @@ def test_the_defaults_are_the_papers() -> None:
         made = DDPMOOD(Spec(1, (32, 32)))
     assert sum(p.numel() for p in made.denoiser.parameters()) == 17_709_953
     assert made.plan.batch == 512 and made.plan.lr == 2.5e-5 and made.canvas.range == (0, 1)
-    assert made.starts[0] == 11 and made.starts[-1] == 971 and len(made.starts) == 25
+    assert (
+        made.starts.levels[0] == 11
+        and made.starts.levels[-1] == 971
+        and len(made.starts.levels) == 25
+    )
 
 
 @pytest.mark.parametrize(
@@ -42,7 +46,7 @@ def test_the_defaults_are_the_papers() -> None:
 def test_starts_and_network_calls_are_the_references(skip: int, starts: int, calls: int) -> None:
     made = built(DDPMOOD, SPEC, sampling_steps=100, skip=skip)
     sampler = Plms(made.denoiser.process, lagged=True)
-    ways = [ladder(start, stride=made.stride) for start in made.starts]
+    ways = [ladder(start, stride=made.starts.stride) for start in made.starts.levels]
     assert len(ways) == starts and sum(len(sampler.moves(way)) for way in ways) == calls
 
 
@@ -60,8 +64,11 @@ def test_z_scores_are_the_specs() -> None:
     """Held out {1, 2, 3} and {2, 4, 6}; a sample's 4 and 10 are 2 and 3 deviations: 2.5."""
     made = built(DDPMOOD, SPEC, skip=1)
     told(made, [[1.0, 2, 3], [2.0, 4, 6]])
-    made._calibrate(samples((16, 16), 3, 1), Run())
-    assert made.mean[:, 0].tolist() == [2, 4] and made.deviation[:, 0].tolist() == [1, 2]
+    made.starts.calibrate(made._looks, samples((16, 16), 3, 1), Run())
+    assert made.starts.mean[:, 0].tolist() == [2, 4] and made.starts.deviation[:, 0].tolist() == [
+        1,
+        2,
+    ]
     told(made, [[4.0], [10.0]])
     found = made.detect(torch.zeros(1, 1, 16, 16), [334, 1000], Rng(["a"]))
     assert found.score[:, 0].tolist() == [2.0, 2.5]
@@ -96,7 +103,7 @@ def test_samples_from_elsewhere_are_farther_than_held_out_ones() -> None:
         type(s)(x, s.key, s.group, False)
         for s, x in zip(samples((16, 16), 20, 1), draws[:20], strict=True)
     ]
-    made._calibrate(held_out, Run())
+    made.starts.calibrate(made._looks, held_out, Run())
     rng = Rng([f"t{i}" for i in range(20)])
     same, other = (made.detect(x, [1000], rng).score for x in (draws[20:], draws[20:] + 0.3))
     assert other.min() > same.max() and abs(same.mean().item()) < 0.7
@@ -109,7 +116,7 @@ def test_the_score_is_the_maps_mean_but_for_what_is_normal() -> None:
     x = torch.stack([s.x for s in samples((16, 16), 2, 1, name="t")])
     found = made.detect(x, [1000], Rng(["a", "b"]))
     assert found.map is not None
-    usual = (made.mean / made.deviation).mean()
+    usual = (made.starts.mean / made.starts.deviation).mean()
     torch.testing.assert_close(found.score[0], found.map[0].mean((1, 2)) - usual)
 
 
@@ -133,7 +140,7 @@ def test_a_schedule_with_more_signal() -> None:
 def test_perceptual_distance_is_a_second_measure() -> None:
     made = built(DDPMOOD, SPEC, perceptual="effperc-random")
     made.fit(samples((16, 16), 3, 1), samples((16, 16), 3, 1, name="h"), Run())
-    assert made.mean.shape[1] == 2 and (made.mean > 0).all()
+    assert made.starts.mean.shape[1] == 2 and (made.starts.mean > 0).all()
 
 
 def test_what_cannot_be_is_said() -> None:
@@ -148,7 +155,7 @@ def test_what_cannot_be_is_said() -> None:
 def test_it_can_be_stopped_while_it_calibrates() -> None:
     made = built(DDPMOOD, SPEC)
     with pytest.raises(Interrupted, match="calibrating at held-out sample 0"):
-        made._calibrate(samples((16, 16), 3, 1), Run(stop=lambda: True))
+        made.starts.calibrate(made._looks, samples((16, 16), 3, 1), Run(stop=lambda: True))
 
 
 @torch.no_grad()

@@ -185,7 +185,8 @@ def test_z_scores_are_the_specs() -> None:
 
         return look
 
-    made.starts.calibrate(told([[1.0, 2, 3], [2.0, 4, 6]]), torch.zeros(3, 1, 16, 16), Rng("abc"))
+    held_out = samples((16, 16), 3, 1)
+    made.starts.calibrate(told([[1.0, 2, 3], [2.0, 4, 6]]), held_out, Run())
     assert made.starts.mean[:, 0].tolist() == [2, 4]
     assert made.starts.deviation[:, 0].tolist() == [1, 2]
     judged = made.starts.judge(

@@ -77,7 +77,8 @@ def test_what_comes_from_elsewhere_is_farther_than_what_was_held_out() -> None:
     """White noise with its own optimal denoiser; elsewhere is shifted by three deviations."""
     made = wavenet(Normal(scaled_linear(), 0.0, 0.25), amplitude="none", calibration=20)
     x = white(KEYS, size=0.5)
-    made.starts.calibrate(made._looks, x[:20], Rng(KEYS[:20]))
+    held_out = [Sample(one, key, key, False) for one, key in zip(x[:20], KEYS[:20], strict=True)]
+    made.starts.calibrate(made._looks, held_out, Run())
     rng = Rng(KEYS[20:])
     same, other = (made.detect(y, [1000], rng).score[0] for y in (x[20:], x[20:] + 1.5))
     assert other.min() > same.max() and abs(same.mean().item()) < 0.7
