@@ -16,7 +16,7 @@ from adbench.engine.process import Gaussian
 from adbench.engine.rng import Rng
 from adbench.engine.sample import Chain, guess, restore
 from adbench.engine.schedule import linear
-from known import Constant, Curved, Normal, Oracle
+from known import Constant, Convolving, Curved, Normal, Oracle
 
 KEYS = [f"p{i}/z{i}" for i in range(6)]
 
@@ -33,6 +33,11 @@ def oracle(image: Tensor) -> tuple[Denoiser, Oracle]:
 
 @pytest.fixture(scope="module")
 def network() -> Denoiser:
+    return Denoiser(Convolving(), linear(), clip=(-1, 1)).eval()
+
+
+@pytest.fixture(scope="module")
+def full_network() -> Denoiser:
     torch.manual_seed(0)
     net = unet(2, 1, (8, 16), res_blocks=1, attention=(False, True), head_channels=8)
     for p in net.parameters():  # nothing at zero, so that every part has a say
@@ -102,6 +107,14 @@ def test_a_sample_is_restored_alike_to_the_bit_in_any_company(network, order, co
     names = Rng([KEYS[i] for i in some])
     part = restore(network, x[some], [100, 300], names, chain=chain, noise=noise)
     assert torch.equal(part, whole[:, some])
+
+
+def test_a_whole_unet_too_restores_alike_in_any_company(full_network) -> None:
+    x, chain = 0.3 * Rng(KEYS).fork("x").normal((1, 8, 8)), Chain(steps=2)
+    full_network.batch = 4
+    whole = restore(full_network, x, [100, 300], Rng(KEYS), chain=chain)
+    part = restore(full_network, x[[4, 1]], [300], Rng([KEYS[4], KEYS[1]]), chain=chain)
+    assert torch.equal(part[0], whole[1, [4, 1]])
 
 
 def test_between_batch_shapes_only_the_last_digits_move(network) -> None:

@@ -1,4 +1,4 @@
-"""Denoisers that are known in closed form, to test samplers against."""
+"""Denoisers known in closed form, to test samplers against, and a small one that is not."""
 
 from __future__ import annotations
 
@@ -83,3 +83,28 @@ class Bits(nn.Module):
         flipped = (1 - kept) / 2
         other = x * (1 - self.prior) + (1 - x) * self.prior  # chance of the bit not shown
         return (flipped * other).log() - ((1 - flipped) * (1 - other)).log()
+
+
+class Convolving(nn.Module):
+    """The layers whose last digits depend on the shape of a batch (convolution, group norm, linear,
+    attention), once each: what a UNet of images has many of. outs: how many channels come out."""
+
+    def __init__(self, outs: int = 1, width: int = 8) -> None:
+        super().__init__()
+        self.enter = nn.Conv2d(1, width, 3, padding=1)
+        self.time = nn.Linear(2, width)
+        self.norm = nn.GroupNorm(2, width)
+        self.attend = nn.MultiheadAttention(width, 2, batch_first=True)
+        self.leave = nn.Conv2d(width, outs, 3, padding=1)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            for p in self.parameters():  # nothing at zero, so that every part has a say
+                nn.init.normal_(p, std=0.1)
+        self.requires_grad_(False)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        time = self.time(torch.stack([(t / 300).sin(), (t / 300).cos()], 1).to(x.dtype))
+        h = nn.functional.silu(self.norm(self.enter(x) + time[..., None, None]))
+        places = h.flatten(2).transpose(1, 2)
+        seen, _ = self.attend(places, places, places, need_weights=False)
+        return self.leave(h + seen.transpose(1, 2).unflatten(2, h.shape[2:]))
