@@ -1,0 +1,59 @@
+"""Writes a plugin: a package with one working method, which passes `adbench check`."""
+
+from __future__ import annotations
+
+import keyword
+import re
+import shutil
+from pathlib import Path
+from uuid import uuid4
+
+FILES = {
+    "{module}.py": "new_method.py.j2",
+    "pyproject.toml": "new_pyproject.toml.j2",
+    "registry.yaml": "new_registry.yaml.j2",
+    "README.md": "new_readme.md.j2",
+    "test_{module}.py": "new_test.py.j2",
+}
+
+
+class NewError(ValueError):
+    """A name or a place that a new plugin cannot have."""
+
+
+def new_method(name: str, folder: Path, known: set[str]) -> list[Path]:
+    """The files of the plugin, written into `folder`, which must not be there yet or be empty.
+
+    known: names that are taken. Raises NewError.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    module = name.replace("-", "_")
+    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) or keyword.iskeyword(module):
+        raise NewError(f"a method's name is made of a-z, 0-9 and -, and starts with a-z: {name!r}")
+    if name in known:
+        raise NewError(f"{name!r} is taken (adbench info {name}); choose another name")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise NewError(f"{folder} is there already; name another with --out")
+    title = name.replace("-", " ").title()
+    facts = {"name": name, "module": module, "title": title, "cls": title.replace(" ", "")}
+    loader = FileSystemLoader(Path(__file__).parent)
+    pages = Environment(
+        loader=loader, undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False
+    )
+    part = folder.with_name(f".{folder.name}.{uuid4().hex[:8]}")
+    try:
+        part.mkdir(parents=True)
+        for target, source in FILES.items():
+            text = pages.get_template(source).render(facts)
+            (part / target.format(module=module)).write_text(text)
+        if folder.exists():
+            folder.rmdir()
+        part.replace(folder)
+    except OSError as error:
+        raise NewError(
+            f"cannot write {folder}: {error.strerror}; name another with --out"
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return [folder / target.format(module=module) for target in FILES]
