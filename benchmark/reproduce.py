@@ -63,6 +63,24 @@ def book(path: Path = BOOK) -> dict[str, Any]:
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
+def printed(method: str, papers: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """The published figures of one method: "ddad:mvtec mvtec/carpet" -> "image AUROC 99.3, … (where
+    they are printed)". A table that could not be read says so, and gives no number."""
+    lines: dict[str, str] = {}
+    for name, paper in (book() if papers is None else papers).items():
+        for title, table in paper["tables"].items():
+            if table.get("cannot") and name == method:
+                lines[f"{name}:{title}"] = table["cannot"]
+            for row in (row for row in table.get("rows", []) if row["method"] == method):
+                told = zip(table["metrics"], row["values"], strict=True)
+                figures = ", ".join(f"{k} {value:g}" for k, value in told if value is not None)
+                args = " ".join(f"{k}={v}" for k, v in row.get("args", {}).items())
+                where = " ".join(filter(None, (f"{name}:{title}", row["dataset"], args)))
+                line = f"{figures} ({table['source']})"
+                lines[where] = f"{lines[where]}; {line}" if where in lines else line
+    return lines
+
+
 def reproduce(
     wanted: str,
     records: Sequence[Record],

@@ -29,6 +29,7 @@ from ..methods.base import Method
 from .gallery import gallery
 from .plan import Cell, levels_of, split_of
 from .reconstruction import of_normal
+from .shelf import Shelf
 
 SHARD = 32
 """Samples a method is shown at a time, and that a killed look loses at most."""
@@ -54,8 +55,15 @@ def recall(cell: Cell, spec: Spec, weights: Path, run: Run) -> Method:
 
 
 def fit(
-    path: Path, cell: Cell, dataset: Dataset, run: Run, keep: Keep, tell: Tell
+    path: Path,
+    cell: Cell,
+    dataset: Dataset,
+    run: Run,
+    keep: Keep,
+    tell: Tell,
+    shelved: Callable[[Run], Shelf] | None = None,
 ) -> dict[str, Any]:
+    """shelved: the shelf of the stages that methods share, for a run."""
     method = build(cell, dataset.spec)
     labelled = method.supervision == "image-labels"
     train = split_of(dataset, "train", cell.limit, labelled)
@@ -68,6 +76,8 @@ def fit(
         tell(event, facts)
 
     run = replace(run, seed=cell.seed, keep=keep, tell=noted)
+    shelf = shelved(run) if shelved is not None else None
+    run = run if shelf is None else replace(run, shelf=shelf)
     with Meter(method) as meter:
         method.fit(train, held_out, run)
     _finite({key: value for key, value in method.state_dict().items()}, "after training, weight")
@@ -83,7 +93,8 @@ def fit(
         "train_gflops": 3 * price.each * steps * batch / 1e9,  # backward costs twice forward
         "gflops_per_evaluation": price.flops / max(price.evaluations, 1) / 1e9,
         "parameters": parameters(method),
-        "train_seconds": meter.seconds,
+        "train_seconds": meter.seconds + (shelf.borrowed if shelf else 0.0),
+        "stages": dict(shelf.used) if shelf else {},
         "peak_memory_mb": peak_memory(run.device),
         "device": device_name(run.device),
         "threads": torch.get_num_threads(),

@@ -25,6 +25,23 @@ class Keep(Protocol):
     def save(self, name: str, state: Mapping[str, Tensor]) -> None: ...
 
 
+class Stage(Protocol):
+    """A part of a training that does not depend on what follows it, so that methods may share it.
+
+    settings: all that it depends on besides the data, the seed and `module` as it is before
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def module(self) -> nn.Module: ...
+    def settings(self) -> Mapping[str, object]: ...
+
+
+Shelf = Callable[[Stage, Callable[[], None]], None]
+"""(stage, learn): have the stage's module as `learn` leaves it, by calling that or otherwise."""
+
+
 class Batched(nn.Module):
     """Holds a network, `net`, that is only ever shown `batch` rows at a time at inference."""
 
@@ -45,6 +62,10 @@ def _nothing(event: str, facts: Mapping[str, float]) -> None:
     pass
 
 
+def _learn(stage: Stage, learn: Callable[[], None]) -> None:
+    learn()
+
+
 @dataclass(frozen=True)
 class Run:
     """They may change the speed of a run, never what is being measured; so dtype and seed, which
@@ -58,6 +79,7 @@ class Run:
     workers: processes that read samples ahead in training, 0 for none, None for what fits the
         device
     team: the processes that train together, each on its rows of every batch
+    shelf: where finished stages of a training lie, from this method or another
     tell: is told (event, facts) as work goes on
     stop: asked between steps; true means: keep what there is and raise Interrupted
     every: seconds between two keeps; tell_every: between two tellings of training
@@ -72,6 +94,7 @@ class Run:
     workers: int | None = None
     team: Team = ALONE
     keep: Keep = field(default_factory=Forget)
+    shelf: Shelf = _learn
     tell: Callable[[str, Mapping[str, float]], None] = _nothing
     stop: Callable[[], bool] = bool
     every: float = 20.0

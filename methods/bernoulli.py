@@ -27,6 +27,7 @@ from ..datasets.base import Spec, Split
 from ..engine.autoencoder import Binary
 from ..engine.bernoulli import Bernoulli, uniform
 from ..engine.canvas import Canvas, resize
+from ..engine.coding import Coding
 from ..engine.denoiser import Denoiser, Estimate
 from ..engine.draws import Draws
 from ..engine.nets import divisor, unet
@@ -86,14 +87,11 @@ class MaskedBernoulli(Method):
         self.shown, self.judged = shown, judged
 
     def fit(self, train: Split, held_out: Split, run: Run) -> None:
-        def coded(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-            return self.codec.loss(self.canvas.enter(x), rng)
-
         def flipped(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
             z = self.codec.draw(self.canvas.enter(x), rng.fork("code"))
             return self.denoiser.loss(z.to(x.dtype), rng)
 
-        minimise(coded, self.codec, train, run, self.first, "codec")
+        Coding(self.codec, self.first, self.canvas, measured=False).take(train, run)
         minimise(flipped, self.denoiser, train, run, self.plan, "diffusion")
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:

@@ -24,6 +24,7 @@ from torch import Tensor
 from ..datasets.base import Spec, Split
 from ..engine.autoencoder import VQ
 from ..engine.canvas import Canvas, resize
+from ..engine.coding import Coding
 from ..engine.denoiser import Denoiser
 from ..engine.inpaint import inpaint
 from ..engine.loader import evenly
@@ -34,7 +35,6 @@ from ..engine.rng import Rng
 from ..engine.run import Run
 from ..engine.sample import Chain, restore
 from ..engine.schedule import schedule
-from ..engine.seeding import seed_codes
 from ..engine.train import Training, minimise
 from .base import Detection, Method
 
@@ -89,15 +89,10 @@ class LDM(Method):
         self.register_buffer("tau", torch.zeros(1, *self.codec.latent[1:]))
 
     def fit(self, train: Split, held_out: Split, run: Run) -> None:
-        def coded(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-            return self.codec.loss(self.canvas.enter(x), rng)
-
         def denoised(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
             return self.denoiser.loss(self.codec.encode(self.canvas.enter(x)), rng)
 
-        seed_codes(self.codec, train, run, enter=self.canvas.enter)
-        minimise(coded, self.codec, train, run, self.first, "codec")
-        self.codec.measure(train, run, enter=self.canvas.enter)
+        Coding(self.codec, self.first, self.canvas).take(train, run)
         minimise(denoised, self.denoiser, train, run, self.plan, "diffusion")
         run.place(self)
         self._calibrate(held_out, run)

@@ -23,12 +23,12 @@ from torch import Tensor
 from ..datasets.base import Spec, Split
 from ..engine.autoencoder import VQ
 from ..engine.canvas import Canvas
+from ..engine.coding import Coding
 from ..engine.denoiser import Denoiser
 from ..engine.nets import divisor, unet
 from ..engine.rng import Rng
 from ..engine.run import Run
 from ..engine.schedule import schedule
-from ..engine.seeding import seed_codes
 from ..engine.starts import Starts
 from ..engine.train import Training, minimise
 from .base import Detection, Method
@@ -74,16 +74,10 @@ class LDMOOD(Method):
     def fit(self, train: Split, held_out: Split, run: Run) -> None:
         self.starts.enough(held_out)
 
-        def coded(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-            return self.codec.loss(self.canvas.enter(x), rng)
-
         def denoised(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
             return self.denoiser.loss(self.codec.encode(self.canvas.enter(x)), rng)
 
-        seed_codes(self.codec, train, run, enter=self.canvas.enter)
-        minimise(coded, self.codec, train, run, self.first, "codec")
-        if self.scaled:
-            self.codec.measure(train, run, enter=self.canvas.enter)
+        Coding(self.codec, self.first, self.canvas, measured=self.scaled).take(train, run)
         minimise(denoised, self.denoiser, train, run, self.plan, "diffusion")
         run.place(self)
         self.starts.calibrate(self._looks, held_out, run, self.calibration)

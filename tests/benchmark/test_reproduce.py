@@ -14,6 +14,7 @@ from adbench.benchmark.reproduce import (
     WITHIN,
     ReproduceError,
     book,
+    printed,
     reproduce,
 )
 from records import missing, record
@@ -155,3 +156,27 @@ def test_printed_means_are_the_means_of_their_rows(table):
 def test_nothing_here_reproduces_anything_without_records():
     for name in book():
         assert {finding.verdict for finding in reproduce(name, [])[1]} == {CANNOT}
+
+
+def test_a_methods_figures_are_told_with_their_source_and_nothing_else() -> None:
+    papers = {
+        "p": {
+            "tables": {
+                "one": {
+                    "source": "a file",
+                    "metrics": {"Dice": {}, "AUC": {}},
+                    "rows": [
+                        {"method": "m", "dataset": "d", "values": [0.5, None]},
+                        {"method": "m", "dataset": "d", "values": [0.25, 0.75]},
+                        {"method": "n", "dataset": "d", "values": [0.1, 0.2]},
+                    ],
+                }
+            }
+        },
+        "m": {"tables": {"two": {"cannot": "nobody could read it"}}},
+    }
+    assert printed("m", papers) == {
+        "p:one d": "Dice 0.5 (a file); Dice 0.25, AUC 0.75 (a file)",
+        "m:two": "nobody could read it",
+    }
+    assert printed("o", papers) == {}

@@ -1,0 +1,49 @@
+"""The first stage of a latent method: its codec is trained, whatever is diffused afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from torch import Tensor
+
+from .autoencoder import VQ
+from .canvas import Canvas
+from .codec import Codec
+from .loader import Examples
+from .rng import Rng
+from .run import Run
+from .seeding import seed_codes
+from .train import Training, minimise
+
+
+@dataclass(frozen=True)
+class Coding:
+    """module: what is trained, by its own loss, as `plan` says, on samples that entered `canvas`.
+
+    A codebook begins at encodings of the data. measured: give the latents unit variance afterwards
+    """
+
+    module: Codec
+    plan: Training
+    canvas: Canvas
+    measured: bool = True
+    name: str = "codec"
+
+    def settings(self) -> Mapping[str, object]:
+        made = {"plan": asdict(self.plan), "canvas": asdict(self.canvas)}
+        return {**made, "measured": self.measured}
+
+    def take(self, data: Examples, run: Run) -> None:
+        """Have the module learnt: here, or by whoever put the same stage on the run's shelf."""
+        run.shelf(self, lambda: self._learn(data, run))
+
+    def _learn(self, data: Examples, run: Run) -> None:
+        def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
+            return self.module.loss(self.canvas.enter(x), rng)
+
+        if isinstance(self.module, VQ):
+            seed_codes(self.module, data, run, enter=self.canvas.enter)
+        minimise(loss, self.module, data, run, self.plan, self.name)
+        if self.measured:
+            self.module.measure(data, run, enter=self.canvas.enter)
