@@ -18,10 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from .base import DataError, Dataset, Findings, Progress, Sample, Split, silent
+from .base import DataError, Findings, Progress, Sample, silent
 from .digests import file_digests, stamp
+from .kept import Kept
 from .placing import Case, overlap
-from .prepared import joined, prepare_once, read_part
+from .prepared import prepare_once
 from .writer import Writer
 
 SPLITS = ("train", "held_out", "val", "test")
@@ -47,7 +48,7 @@ class Reading:
     counts: Mapping[str, int] = field(default_factory=dict)
 
 
-class Files(Dataset):
+class Files(Kept):
     """What a layout adds: `survey`, `read`, and where it must `place`.
 
     Its constructor keeps every argument as an attribute of the same name, and sets `spec` there
@@ -83,7 +84,7 @@ class Files(Dataset):
     def place(self, cases: Sequence[Case]) -> Mapping[str, str]:
         """The split of every case, by its name; cases that are left out are not in it."""
 
-    def prepare(self, progress: Progress = silent) -> None:
+    def kept(self, progress: Progress = silent) -> Path:
         if self._path is None:
             found, digests, split_of = self._look(progress)
 
@@ -98,6 +99,7 @@ class Files(Dataset):
 
             identity = self._identity(found.cases, digests)
             self._path = prepare_once(self.name, identity, make, spec=self.spec, leaky=self.leaky)
+        return self._path
 
     def verify(self, progress: Progress = silent) -> Findings:
         """Look at every file to its last byte, whatever has been prepared; cache nothing."""
@@ -106,24 +108,6 @@ class Files(Dataset):
             return self._walk(found, digests, split_of, None, progress)
         except DataError as error:
             return Findings((error.summary, *error.problems), (), {}, 1)
-
-    def train(self, *, labelled: bool = False) -> Split:
-        normal = self._part("train", masks=False)
-        return joined(normal, self._part("train-abnormal", masks=False)) if labelled else normal
-
-    def held_out(self) -> Split:
-        return self._part("held_out", masks=False)
-
-    def val(self) -> Split:
-        return self._part("val")
-
-    def test(self) -> Split:
-        return self._part("test")
-
-    def _part(self, part: str, *, masks: bool = True) -> Split:
-        self.prepare()
-        assert self._path is not None
-        return read_part(self._path, part, masks=masks)
 
     def find_root(self) -> Path:
         """The folder (or file) that was named, or the one of this dataset's name in it.

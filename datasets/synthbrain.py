@@ -18,8 +18,9 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import torch
 
-from .base import DataError, Dataset, Progress, Sample, Spec, Split, silent
-from .prepared import joined, prepare_once, read_part
+from .base import DataError, Progress, Sample, Spec, silent
+from .kept import Kept
+from .prepared import prepare_once
 from .synthbrain_asset import ASSET
 from .synthbrain_lesions import SIZES, Plan
 from .synthbrain_render import MODALITIES
@@ -52,7 +53,7 @@ PRESETS = {
 }
 
 
-class SynthBrain(Dataset):
+class SynthBrain(Kept):
     """See the module.
 
     preset: how many people, which slices, how many pixels; one of PRESETS
@@ -112,26 +113,7 @@ class SynthBrain(Dataset):
             "code": _code(),
         }
 
-    def prepare(self, progress: Progress = silent) -> None:
-        self._path(progress)
-
-    def train(self, *, labelled: bool = False) -> Split:
-        normal = self._part("train", masks=False)
-        return joined(normal, self._part("train-abnormal", masks=False)) if labelled else normal
-
-    def held_out(self) -> Split:
-        return self._part("held_out", masks=False)
-
-    def val(self) -> Split:
-        return self._part("val")
-
-    def test(self) -> Split:
-        return self._part("test")
-
-    def _part(self, name: str, *, masks: bool = True) -> Split:
-        return read_part(self._path(), name, masks=masks)
-
-    def _path(self, progress: Progress = silent) -> Path:
+    def kept(self, progress: Progress = silent) -> Path:
         return prepare_once(
             "synthbrain", self.identity, lambda out: self._make(out, progress), spec=self.spec
         )
@@ -139,14 +121,17 @@ class SynthBrain(Dataset):
     def _make(self, out: Writer, progress: Progress) -> None:
         """Make everybody, a few at a time on every core, and add them in one order."""
         everybody = [(role, i) for role in ROLES for i in range(self.subjects[role])]
-        progress("people", done := 0, len(everybody))
+        wanted = [who for who in everybody if not out.has(_name(who))]
+        progress("people", done := len(everybody) - len(wanted), len(everybody))
         with ThreadPoolExecutor(cores := _cores()) as pool:
-            for start in range(0, len(everybody), 4 * cores):
-                some = everybody[start : start + 4 * cores]
-                for (role, _), samples in zip(some, pool.map(self._samples, some), strict=True):
+            for start in range(0, len(wanted), 4 * cores):
+                some = wanted[start : start + 4 * cores]
+                for who, samples in zip(some, pool.map(self._samples, some), strict=True):
+                    role = who[0]
                     part = role if role == "train-abnormal" else role.partition("-")[0]
                     for sample in samples:
                         out.add(part, sample)
+                    out.keep(_name(who))
                     progress("people", done := done + 1, len(everybody))
 
     def _samples(self, who: tuple[str, int]) -> list[Sample]:
@@ -186,6 +171,10 @@ class SynthBrain(Dataset):
                 tags=tags,
                 twin=torch.from_numpy(np.ascontiguousarray(made.twin[channels][:, cut])),
             )
+
+
+def _name(who: tuple[str, int]) -> str:
+    return f"{who[0]}/{who[1]}"
 
 
 def _view(heights: tuple[float, ...], size: int) -> View:

@@ -60,6 +60,26 @@ def test_it_is_the_same_on_any_number_of_workers(tiny, tmp_path, monkeypatch):
         assert everything(SynthBrain(preset="tiny")) == made
 
 
+def test_a_preparation_that_was_stopped_makes_only_the_rest(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("ADBENCH_CACHE", str(tmp_path))
+    monkeypatch.setattr(synthbrain, "_cores", lambda: 1)
+    seen = []
+
+    def until(what, done, total):
+        seen.append(done)
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        SynthBrain(preset="tiny").prepare(until)
+    assert seen == [0, 1, 2, 3]
+    seen.clear()
+    dataset = SynthBrain(preset="tiny")
+    dataset.prepare(lambda what, done, total: seen.append(done))
+    assert seen[0] == 3 and seen[-1] == sum(dataset.subjects.values())
+    assert everything(dataset) == everything(tiny)
+
+
 def test_another_seed_makes_other_people(tiny):
     ours, others = everything(tiny), everything(SynthBrain(preset="tiny", seed=1))
     assert [entry.key for entry in ours] == [entry.key for entry in others]
