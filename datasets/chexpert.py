@@ -32,9 +32,9 @@ from .corrected import Corrected
 from .dealing import share_out
 from .files import Survey
 from .folders import below, clashes, entries
-from .images import looks_like
 from .placing import Case, shares
 from .rows import read_rows
+from .sniff import looks_like
 
 PATIENT = re.compile(r"patient\d+")
 POOLS = {"training": "train", "train": "train", "testing": "test", "test": "test"}

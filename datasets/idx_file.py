@@ -14,6 +14,7 @@ import numpy as np
 from .arrays import Array
 from .base import DataError
 from .folders import below, entries
+from .sniff import looks_like
 
 IMAGES = re.compile(r"(?P<set>.*)(?P<part>train|t10k|test)-images[-.]idx3-ubyte(\.gz)?")
 MAGIC = {2051: 3, 2049: 1}
@@ -40,7 +41,7 @@ def read_idx(path: Path) -> Array:
     raw = path.read_bytes()
     if path.name.endswith(".gz") or raw.startswith(GZIP):
         if not raw.startswith(GZIP):
-            raise DataError(f"{path.name} is no gzip file: it looks like {_looks_like(raw)}")
+            raise DataError(f"{path.name} is no gzip file: it looks like {_foreign(raw)}")
         try:
             raw = gzip.decompress(raw)
         except EOFError:
@@ -49,7 +50,7 @@ def read_idx(path: Path) -> Array:
             raise DataError(f"{path.name} is corrupt ({error}): fetch it again") from None
     magic = int.from_bytes(raw[:4], "big")
     if magic not in MAGIC:
-        raise DataError(f"{path.name} is no idx file of bytes: it looks like {_looks_like(raw)}")
+        raise DataError(f"{path.name} is no idx file of bytes: it looks like {_foreign(raw)}")
     start = 4 + 4 * MAGIC[magic]
     shape = tuple(int.from_bytes(raw[at : at + 4], "big") for at in range(4, start, 4))
     if len(raw) != start + prod(shape):
@@ -151,12 +152,6 @@ def _off(found: int, expected: int) -> str:
     return "truncated" if found < expected else "too long"
 
 
-def _looks_like(raw: bytes) -> str:
-    head = raw[:1024].lstrip().lower()
-    if head.startswith(b"version https://git-lfs"):
-        return "a git-lfs pointer (git lfs pull fetches the file)"
-    if head.startswith((b"<!doctype html", b"<html", b"<?xml")) or b"<html" in head:
-        return "an HTML page (a failed download: fetch it again)"
-    if int.from_bytes(raw[:4], "big") in MAGIC:
-        return "an uncompressed idx file (take .gz off its name)"
-    return f"nothing known (it starts with {raw[:8]!r})"
+def _foreign(raw: bytes) -> str:
+    plain = int.from_bytes(raw[:4], "big") in MAGIC
+    return looks_like(raw, "an uncompressed idx file (take .gz off its name)" if plain else "")

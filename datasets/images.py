@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .base import DataError
+from .sniff import looks_like
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
@@ -215,13 +216,3 @@ def _numbers(image: Image.Image, name: str, most: int) -> np.ndarray:
 def _opaque(alpha: np.ndarray, most: int, name: str) -> None:
     if (alpha != most).any():
         raise DataError(f"{name} is transparent in {int((alpha != most).sum())} pixels: flatten it")
-
-
-def looks_like(raw: bytes) -> str:
-    """What a file is that should have been something else."""
-    head = raw[:1024].lstrip().lower()
-    if head.startswith(b"version https://git-lfs"):
-        return "a git-lfs pointer (git lfs pull fetches the file)"
-    if head.startswith((b"<!doctype html", b"<html", b"<?xml")) or b"<html" in head:
-        return "an HTML page (a failed download: fetch it again)"
-    return f"nothing known (it starts with {raw[:8]!r})"

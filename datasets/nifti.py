@@ -23,6 +23,7 @@ from nibabel.arrayproxy import ArrayProxy
 from nibabel.orientations import aff2axcodes, apply_orientation, inv_ornt_aff, io_orientation
 
 from .base import DataError
+from .sniff import looks_like
 
 GZIP = b"\x1f\x8b"
 LABELS = frozenset({0, 1, 2, 3, 4})
@@ -186,7 +187,7 @@ def _unpack(raw: bytes, path: Path, name: str) -> tuple[bytes, bool]:
     if not raw.startswith(GZIP):
         if named_gz or not _is_nifti(raw):
             kind = "gzip" if named_gz else "NIfTI"
-            raise DataError(f"{name} is no {kind} file: it looks like {_looks_like(raw)}")
+            raise DataError(f"{name} is no {kind} file: it looks like {_foreign(raw)}")
         return raw, True
     if not named_gz:
         raise DataError(f"{name} is compressed: rename it to {path.name}.gz")
@@ -205,21 +206,12 @@ def _unpack(raw: bytes, path: Path, name: str) -> tuple[bytes, bool]:
     return b"".join(parts), True
 
 
+def _foreign(raw: bytes) -> str:
+    return looks_like(raw, "an uncompressed NIfTI (rename it to .nii)" if _is_nifti(raw) else "")
+
+
 def _is_nifti(raw: bytes) -> bool:
     return raw[344:347] in (b"n+1", b"ni1") or raw[4:7] in (b"n+2", b"ni2")
-
-
-def _looks_like(raw: bytes) -> str:
-    head = raw[:1024].lstrip().lower()
-    if head.startswith(b"version https://git-lfs"):
-        return "a git-lfs pointer (git lfs pull fetches the file)"
-    if head.startswith((b"<!doctype html", b"<html", b"<?xml")) or b"<html" in head:
-        return "an HTML page (a failed download: fetch it again)"
-    if _is_nifti(raw):
-        return "an uncompressed NIfTI (rename it to .nii)"
-    if head.startswith(b"pk\3\4"):
-        return "a zip archive (unpack it)"
-    return f"nothing known (it starts with {raw[:8]!r})"
 
 
 def _canonical(

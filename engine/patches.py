@@ -12,7 +12,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .denoiser import Denoiser
+from .noise import Noise
 from .rng import Rng
+from .sample import guess
 
 
 def tiling(shape: Sequence[int], patch: int, stride: int) -> Tensor:
@@ -40,6 +43,23 @@ def stitched(healed: Tensor, tiles: Tensor, aggregate: Literal["cut", "mean"]) -
     for part, tile in zip(parts, tiles, strict=True):
         whole = torch.where(tile, part, whole)
     return whole
+
+
+def heal(
+    denoiser: Denoiser,
+    x: Tensor,
+    levels: Sequence[int],
+    rng: Rng,
+    *,
+    noise: Noise,
+    tiles: Tensor,
+    repeats: int = 1,
+    aggregate: Literal["cut", "mean"] = "mean",
+) -> Tensor:
+    """x (N, C, *S) with every tile (P, 1, *S) healed from its untouched surroundings, in one step
+    from each level; the mean of the repeats, (L, N, C, *S)."""
+    parts = guess(denoiser, x, levels, rng, noise=noise, regions=tiles, repeats=repeats)
+    return stitched(parts.mean(2), tiles, aggregate)
 
 
 def boxes(rng: Rng, shape: Sequence[int], side: int | Tensor, *, clipped: bool = False) -> Tensor:

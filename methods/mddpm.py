@@ -25,10 +25,9 @@ from ..engine.canvas import Canvas
 from ..engine.denoiser import Denoiser
 from ..engine.nets import divisor, unet
 from ..engine.noise import named
-from ..engine.patches import boxes, stitched, tiling
+from ..engine.patches import boxes, heal, tiling
 from ..engine.rng import Rng
 from ..engine.run import Run
-from ..engine.sample import guess
 from ..engine.schedule import schedule
 from ..engine.train import Training, minimise
 from .base import Detection, Method
@@ -102,16 +101,9 @@ class MDDPM(Method):
         minimise(loss, self, train, run, self.plan)
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        healed = guess(
-            self.denoiser,
-            self.canvas.enter(x),
-            levels,
-            rng,
-            noise=self.noise,
-            regions=self.tiles,
-            repeats=self.repeats,
-        ).mean(2)  # (L, N, P, C, *outer)
-        normal = self.canvas.leave(stitched(healed, self.tiles, self.aggregate))  # (L, N, C, *S)
+        healed = heal(self.denoiser, self.canvas.enter(x), levels, rng, noise=self.noise,
+            tiles=self.tiles, repeats=self.repeats, aggregate=self.aggregate)  # fmt: skip
+        normal = self.canvas.leave(healed)  # (L, N, C, *S)
         return Detection.from_map((normal - x).abs().mean(2), normal)
 
 
