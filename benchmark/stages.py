@@ -82,15 +82,16 @@ def fit(
         method.fit(train, held_out, run)
     _finite({key: value for key, value in method.state_dict().items()}, "after training, weight")
     plan = getattr(method, "plan", None)
-    steps = plan.steps if isinstance(plan, Training) else 0
+    plans = [value for value in vars(method).values() if isinstance(value, Training)]
+    seen = plan.steps * plan.batch if isinstance(plan, Training) else 0
     batch = plan.batch if isinstance(plan, Training) else 0
     save_file({k: v.detach().cpu().contiguous() for k, v in method.state_dict().items()}, path)
     price = _price(method, train[0], run)
     return {
-        "train_steps": steps,
-        "train_samples": steps * batch or len(train),
+        "train_steps": sum(each.steps for each in plans),
+        "train_samples": sum(each.steps * each.batch for each in plans) or len(train),
         "train_micro_batch": micro.get("micro", run.micro or batch),
-        "train_gflops": 3 * price.each * steps * batch / 1e9,  # backward costs twice forward
+        "train_gflops": 3 * price.each * seen / 1e9,  # the denoiser; backward is twice
         "gflops_per_evaluation": price.flops / max(price.evaluations, 1) / 1e9,
         "parameters": parameters(method),
         "train_seconds": meter.seconds + (shelf.borrowed if shelf else 0.0),

@@ -119,6 +119,19 @@ def test_a_fit_records_how_many_rows_fitted(tmp_path: Path, dataset: Dataset, ce
     assert meta["train_micro_batch"] == 1
 
 
+def test_every_stage_of_a_training_is_counted(
+    tmp_path: Path, dataset: Dataset, cell: Cell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Twice(Looks):
+        def __init__(self, spec: Spec) -> None:
+            super().__init__(spec)
+            self.first = Training(10, 3, 0.1)
+
+    monkeypatch.setattr(Entry, "load", lambda self: Twice)
+    meta = fit(tmp_path / "w", cell, dataset, Run(), Forget(), Told())
+    assert meta["train_steps"] == 4 + 10 and meta["train_samples"] == 4 * 8 + 10 * 3
+
+
 class Scripted(Team):
     """The second of two processes, that hears what the test has the first say."""
 
