@@ -56,7 +56,7 @@ class Phantom(Dataset):
             raise ValueError(f"shape is one to three sizes from 8 on, not {tuple(shape)}")
         if channels < 1 or min(train, abnormal, held_out, val, test) < 0:
             raise ValueError("channels is at least 1, and counts are at least 0")
-        self.spec = Spec(channels=channels, shape=tuple(shape), labels=True)
+        self.spec = Spec(channels=channels, shape=tuple(shape), labels=abnormal > 0)
         self.seed = seed
         self.counts: dict[str, int] = dict(
             zip(ROLES, (train, abnormal, held_out, val, val, test, test), strict=True)

@@ -95,7 +95,8 @@ class SynthBrain(Kept):
         size = plan.size if size is None else size
         self.view = _view(plan.heights, size)
         shape = (len(self.view.heights), size, size) if self.volumes else (size, size)
-        self.spec = Spec(channels=len(self.modalities), shape=shape, labels=True)
+        self.spec = Spec(channels=len(self.modalities), shape=shape,
+            labels=self.subjects["train-abnormal"] > 0)  # fmt: skip
 
     @property
     def identity(self) -> dict[str, object]:

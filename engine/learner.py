@@ -19,11 +19,19 @@ class Learner:
     """
 
     def __init__(
-        self, module: nn.Module, *, lr: float, weight_decay: float, averaged: bool
+        self,
+        module: nn.Module,
+        *,
+        lr: float,
+        weight_decay: float,
+        averaged: bool,
+        momentum: float = 0.9,
     ) -> None:
         self.module = module
         self.weights = {key: p for key, p in module.named_parameters() if p.requires_grad}
-        self.optimiser = torch.optim.AdamW(self.weights.values(), lr, weight_decay=weight_decay)
+        self.optimiser = torch.optim.AdamW(
+            self.weights.values(), lr, (momentum, 0.999), weight_decay=weight_decay
+        )
         self.average = (
             {key: p.detach().clone() for key, p in self.weights.items()} if averaged else {}
         )

@@ -36,7 +36,7 @@ class Training:
     none. ema: decay of the running average of the weights that is used afterwards, None for none;
     ema_warm: start the average faster, with at most (1 + k) / (10 + k) after step k, for trainings
     too short for it. decay: of the learning rate, to 0. warmup: steps in which it first rises,
-    in equal parts.
+    in equal parts. momentum: how much of the mean of past gradients stays at a step.
     """
 
     steps: int
@@ -48,6 +48,7 @@ class Training:
     ema_warm: bool = False
     decay: Literal["none", "cosine"] = "none"
     warmup: int = 0
+    momentum: float = 0.9
 
     def rate(self, k: int) -> float:
         """The learning rate of step k, 0 for the first."""
@@ -87,7 +88,8 @@ def minimise(
     run.place(module)
     module.train()
     team, rows = run.team, run.team.rows(plan.batch)
-    learner = Learner(module, lr=plan.lr, weight_decay=plan.weight_decay, averaged=bool(plan.ema))
+    learner = Learner(module, lr=plan.lr, weight_decay=plan.weight_decay, averaged=bool(plan.ema),
+        momentum=plan.momentum)  # fmt: skip
     first, micro = _begun(learner, run, name, len(rows))
     keys = [f"{name}/{i}" for i in rows.tolist()]
     streams, picks = Rng(keys, run.seed, run.device), Rng(keys, run.seed).fork("pick")

@@ -1,0 +1,186 @@
+"""DeCo-Diff: say how far each place of a sample's code is off what is normal, and take that away.
+
+Beizaee, Lodygensky, Desrosiers and Dolz, "Correcting Deviations from Normality: A Reformulated
+Diffusion Model for Multi-Class Unsupervised Anomaly Detection", CVPR 2025.
+https://arxiv.org/abs/2503.19357 https://github.com/farzad-bz/DeCo-Diff
+
+As in the authors' code: on a share of up to 0.7 of the cells of a grid, the code of a normal sample
+is noised, or replaced by cells from elsewhere; the UNet is to say the deviation, which is none in
+all other cells; ten levels of a cosine schedule. At inference nothing is drawn: from the code as it
+is, every second level is asked and its deviation taken off. The map is the square root of the
+difference of codes times that of the images decoded from them, both clipped and blurred, and its
+maximum the score.
+
+Differs: the autoencoder, theirs is Stable Diffusion's, is trained here and first, and its codes are
+never drawn; cells from elsewhere come from a bank of training samples, theirs from the batch, of
+which each sample here also has its own size of cells; the network is told no class and attends to
+its own places alone, theirs in transformer blocks to a class too; the learning rate falls to 0,
+theirs to a quarter; images are not cropped from larger ones. The noise level is the level that the
+network is told first: theirs is the ninth of ten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..datasets.base import Spec, Split
+from ..engine.augment import affine
+from ..engine.autoencoder import KL
+from ..engine.canvas import Canvas, resize
+from ..engine.denoiser import Denoiser
+from ..engine.deviation import Deviation
+from ..engine.dropout import Dropout
+from ..engine.loader import evenly
+from ..engine.nets import divisor, unet
+from ..engine.patchwork import scattered, shuffled
+from ..engine.pool import flow
+from ..engine.rng import Rng
+from ..engine.run import Run
+from ..engine.schedule import ladder, schedule
+from ..engine.smooth import blurred
+from ..engine.solvers import Ode
+from ..engine.train import Training, minimise
+from .base import Detection, Method
+
+Combine = Literal["geometric", "arithmetic", "pixel", "code"]
+
+
+class DeCoDiff(Method):
+    """coder_widths: channels at each resolution of the autoencoder, halved in between; looks,
+    adversary: weights of a perceptual and an adversarial loss of it.
+
+    cells: sides of a cell, in places of the code, and chances: of each. disturbed, foreign: the
+    highest share of the cells that deviate, and of those that come from elsewhere. bank: training
+    samples they come from. augment: shift training images by up to a 64th of the side. stride:
+    levels of T a call. clips, blurs: of the difference of images in [-1, 1] and of codes, which
+    have unit variance; deviations in pixels and in places. combine: the two maps' mean, or one."""
+
+    levels, published = (100, 300, 500, 700, 900), 900
+    ndims = frozenset({2})
+    inference = frozenset({"stride", "clips", "blurs", "combine"})
+
+    def __init__(
+        self, spec: Spec, *,
+        size: int | None = 256, coder_widths: Sequence[int] = (128, 256, 512, 512),
+        latent_channels: int = 4, kl: float = 1e-6, looks: float = 0.0, adversary: float = 0.0,
+        coder_steps: int = 23_200, coder_batch: int = 16, coder_lr: float = 1e-4,
+        width: int = 256, mults: Sequence[float] = (1, 2, 4), res_blocks: int = 2,
+        attention: Sequence[bool] = (True, True, True), heads: int = 8, dropout: float = 0.4,
+        T: int = 10, beta: str = "cosine", cells: Sequence[int] = (1, 2, 4, 8),
+        chances: Sequence[float] = (0.4, 0.3, 0.2, 0.1), disturbed: float = 0.7,
+        foreign: float = 0.3, bank: int = 512, augment: bool = True,
+        steps: int = 23_200, batch: int = 128, lr: float = 1e-4, weight_decay: float = 1e-4,
+        warmup: int = 290, clip: float | None = None, ema: float | None = None,
+        ema_warm: bool = False, decay: Literal["none", "cosine"] = "cosine",
+        stride: int = 2, clips: Sequence[float] = (0.4, 0.2), blurs: Sequence[float] = (3.0, 1.0),
+        combine: Combine = "geometric",
+    ) -> None:  # fmt: skip
+        super().__init__(spec)
+        if len(cells) != len(chances) or abs(sum(chances) - 1) > 1e-6 or min(*chances, 0) < 0:
+            raise ValueError(f"every cell size has a chance, in all 1: {cells}, {chances}")
+        if not (0 < disturbed <= 1 and 0 <= foreign <= 1) or min(*cells, bank, stride) < 1:
+            raise ValueError(
+                f"shares lie in 0..1, and cells, bank and stride are at least 1: "
+                f"{disturbed}, {foreign}, {cells}, {bank}, {stride}"
+            )
+        if min(clips) <= 0:
+            raise ValueError(f"differences are clipped above 0, not at {clips}")
+        widths = [int(width * m) for m in mults]
+        self.canvas = Canvas(spec.shape, size, divisor(coder_widths) * divisor(widths))
+        self.codec = KL(
+            (spec.channels, *self.canvas.outer), latent_channels=latent_channels,
+            widths=coder_widths, middle=True, kl=kl, looks=looks, range=self.canvas.range,
+            adversary={"weight": adversary} if adversary else None,
+        )  # fmt: skip
+        net = unet(2, latent_channels, widths, res_blocks=res_blocks, attention=attention,
+            head_channels=[n // heads for n in widths])  # fmt: skip
+        self.dropout = Dropout(net, dropout)
+        about = f"deviations of codes of {self.canvas}"
+        self.denoiser = Denoiser(net, schedule(beta, T), process=Deviation, about=about)
+        self.first = Training(coder_steps, coder_batch, coder_lr, ema=None, decay=decay)
+        self.plan = Training(steps, batch, lr, weight_decay=weight_decay, clip=clip, ema=ema,
+            ema_warm=ema_warm, decay=decay, warmup=warmup)  # fmt: skip
+        self.cells, self.chances = tuple(cells), tuple(chances)
+        self.disturbed, self.foreign, self.bank, self.augment = disturbed, foreign, bank, augment
+        self.stride, self.clips, self.blurs = stride, tuple(clips), tuple(blurs)
+        self.combine: Combine = combine
+
+    @property
+    def process(self) -> Deviation:
+        process = self.denoiser.process
+        assert isinstance(process, Deviation)
+        return process
+
+    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+        def coded(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
+            return self.codec.loss(self.canvas.enter(self._shifted(x, rng)), rng)
+
+        minimise(coded, self.codec, train, run, self.first, "codec")
+        self.codec.measure(train, run, enter=self.canvas.enter)
+        chosen = [train[i].x for i in evenly(len(train), self.bank)]
+        bank = self.codec.encode(self.canvas.enter(torch.stack(chosen).to(run.device)))
+
+        def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
+            z = self.codec.encode(self.canvas.enter(self._shifted(x, rng)))
+
+            def deviation(streams: Rng, shape: Sequence[int], level: Tensor) -> Tensor:
+                return self.deviated(z, bank, streams, level)
+
+            with self.dropout.drawing(rng):
+                return self.denoiser.loss(z, rng, noise=deviation)
+
+        minimise(loss, self.denoiser, train, run, self.plan, "diffusion")
+
+    def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
+        z = self.codec.encode(self.canvas.enter(x))
+        image, to = self.codec.decode(z), self.process.schedule.level
+        ladders = [ladder(to(level), stride=self.stride) for level in levels for _ in x]
+        rows, like = z.repeat(len(levels), 1, 1, 1), image.repeat(len(levels), 1, 1, 1)
+        healed = flow(self.denoiser, Ode(self.process), rows, ladders)
+        normal = self.codec.decode(healed)
+        pixel = (normal - like).abs().amax(1)  # (L * N, *outer)
+        code = (healed - rows).abs().mean(1)
+        found = self.combined(pixel, code).view(len(levels), len(x), 1, *self.canvas.outer)
+        found = replace(self.canvas, low=0.0, high=1.0).leave(found)[:, :, 0]
+        normal = self.canvas.leave(normal.view(len(levels), len(x), *normal.shape[1:]))
+        return Detection(found.flatten(2).amax(2), found, normal.clamp(0, 1))
+
+    def combined(self, pixel: Tensor, code: Tensor) -> Tensor:
+        """One map in 0..1, (M, *outer), of the difference of images, (M, *outer), and of codes,
+        (M, *S')."""
+        pixel, code = (
+            blurred(apart.clamp(max=most) / most, blur)
+            for apart, most, blur in zip((pixel, code), self.clips, self.blurs, strict=True)
+        )
+        code = resize(code[:, None], self.canvas.outer)[:, 0]
+        if self.combine == "arithmetic":
+            return (pixel + code) / 2
+        if self.combine == "geometric":
+            return (pixel * code).sqrt()
+        return pixel if self.combine == "pixel" else code
+
+    def deviated(self, z: Tensor, bank: Tensor, rng: Rng, level: Tensor) -> Tensor:
+        """How codes z (N, C, *S') are made to deviate at their levels: by noise, or by cells of the
+        bank's, (K, C, *S'), and in some cells alone. Elsewhere 0."""
+        noise, size = rng.fork("normal").normal(z.shape[1:]), rng.fork("size").uniform()
+        share = self.disturbed * rng.fork("disturbed").uniform()
+        other = self.foreign * rng.fork("foreign").uniform()
+        below, out = 0.0, torch.zeros_like(z)
+        for side, chance in zip(self.cells, self.chances, strict=True):
+            own = rng.fork("side", side)
+            replaced = scattered(own.fork("replaced"), z.shape[2:], side, other)
+            drawn = torch.where(replaced, shuffled(bank, own.fork("shuffled"), side), noise)
+            there = scattered(own.fork("there"), z.shape[2:], side, share)
+            there = there & ((size >= below) & (size < below + chance)).view(-1, 1, 1, 1)
+            out = torch.where(there, self.process.direction(z, drawn, level), out)
+            below += chance
+        return out
+
+    def _shifted(self, x: Tensor, rng: Rng) -> Tensor:
+        part = 1 / 64 if self.augment else 0.0
+        return affine(x, rng.fork("augment"), translate=(part, part)) if part else x

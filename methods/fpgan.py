@@ -1,0 +1,143 @@
+"""Fixed-Point GAN: what changes in a sample when it is translated to healthy.
+
+Rahman Siddiquee et al., "Learning Fixed Points in Generative Adversarial Networks: From
+Image-to-Image Translation to Disease Detection and Localization", ICCV 2019.
+https://arxiv.org/abs/1908.06965 https://github.com/mahfuzmohammad/Fixed-Point-GAN
+
+As in the authors' code for BRATS: both networks, the losses and their weights, images of 256,
+batches of 8, one label (0 healthy, 1 diseased), 300 000 steps (the checkpoint that they test; the
+page that says so trains for 10 000), the networks' norms at test time; a Wasserstein critic that
+learns in every step, and the translator in every fifth; the score is the map's maximum.
+Differs, and named where an argument brings theirs back: data in [-0.95, 0.95], because
+tanh(x + change) cannot be -1 (`edge=1`); each sample is translated to its other label, theirs to
+that of another sample, which is often its own (`target="drawn"`, equally likely here); the rate
+falls to 0, theirs by a thousandth (`decay="stalled"`). The translator's step is taken together
+with the critic's, not after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn.functional import binary_cross_entropy_with_logits as entropy
+
+from ..datasets.base import Spec, Split
+from ..engine.augment import affine
+from ..engine.canvas import Canvas
+from ..engine.rng import Rng
+from ..engine.run import Run
+from ..engine.train import Training, minimise
+from ..engine.translator import Critic, Translator
+from .base import Detection, Method
+
+
+class FixedPointGAN(Method):
+    """widths, res_blocks: of the translator; width, layers: of the critic. critic_steps: of which
+    the last is the translator's too. classify, restore, identity, penalty: what the label, the way
+    there and back, the fixed point and the critic's slope count. edge: what 1 becomes, and -edge
+    what 0 does. decay_steps: the last ones, in which the rate falls.
+    """
+
+    supervision = "image-labels"
+    inference = frozenset({"judged"})
+
+    def __init__(
+        self, spec: Spec, *,
+        size: int | None = 256, widths: Sequence[int] = (64, 128, 256), res_blocks: int = 6,
+        width: int = 64, layers: int = 6, classify: float = 1.0, restore: float = 10.0,
+        identity: float = 0.1, penalty: float = 10.0, critic_steps: int = 5,
+        target: Literal["other", "drawn"] = "other", edge: float = 0.95, steps: int = 300_000,
+        batch: int = 8, lr: float = 1e-4, clip: float | None = None, ema: float | None = None,
+        ema_warm: bool = False, decay: Literal["linear", "stalled", "none"] = "linear",
+        decay_steps: int = 100_000, momentum: float = 0.5, augment: bool = True,
+        judged: Literal["max", "mean"] = "max",
+    ) -> None:  # fmt: skip
+        super().__init__(spec)
+        whole = 2 ** max(len(widths) - 1, layers)
+        self.canvas = Canvas(spec.shape, size, whole, low=-edge, high=edge)
+        outer, channels = self.canvas.outer, spec.channels
+        self.translator = Translator(outer, channels, widths, blocks=res_blocks)
+        self.critic = Critic(outer, channels, width=width, layers=layers)
+        self.plan = Declining(steps, batch, lr, clip=clip, ema=ema, ema_warm=ema_warm,
+            momentum=momentum,
+            falls=0 if decay == "none" else decay_steps, stalled=decay == "stalled")  # fmt: skip
+        self.classify, self.restore, self.identity = classify, restore, identity
+        self.penalty, self.critic_steps, self.target = penalty, critic_steps, target
+        self.augment, self.judged = augment, judged
+
+    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+        def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
+            x = self.canvas.enter(affine(x, rng, flip=0.5) if self.augment else x)
+            own = label.float()
+            aim = self._aim(own, rng)
+            both = int(rng.step[0]) % self.critic_steps == self.critic_steps - 1
+            with torch.set_grad_enabled(both):
+                made = self.translator(x, aim)
+            learnt = self.told_apart(x, made.detach(), own, rng)
+            return learnt + self.translated(x, made, own, aim) if both else learnt
+
+        minimise(loss, self, train, run, self.plan)
+
+    def told_apart(self, x: Tensor, made: Tensor, own: Tensor, rng: Rng) -> Tensor:
+        """What the critic is to make small: real ones look real, made ones do not, (N,)."""
+        mix = rng.fork("mix").uniform((1,) * (x.ndim - 1)).to(x)
+        (real, logit), (false, _) = self.critic(x), self.critic(made)
+        steep = self.critic.penalty(mix * x + (1 - mix) * made)
+        return false - real + self.classify * self._missed(logit, own) + self.penalty * steep
+
+    def translated(self, x: Tensor, made: Tensor, own: Tensor, aim: Tensor) -> Tensor:
+        """What the translator is to make small, for `made` under the label `aim` and for the
+        sample under its own, which is to stay as it is, (N,). Nothing of it reaches the critic."""
+        fixed = self.translator(x, own)
+        there, here = self._asked(x, made, own, aim), self._asked(x, fixed, own, own)
+        return there + here + self.identity * _apart(x, fixed)
+
+    def _asked(self, x: Tensor, made: Tensor, own: Tensor, aim: Tensor) -> Tensor:
+        """It looks real, and of the label it was made for, and can be undone."""
+        frozen = {key: value.detach() for key, value in self.critic.named_parameters()}
+        real, logit = functional_call(self.critic, frozen, (made,))
+        back = _apart(x, self.translator(made, own))
+        return -real + self.classify * self._missed(logit, aim) + self.restore * back
+
+    def _missed(self, logit: Tensor, label: Tensor) -> Tensor:
+        return entropy(logit, label, reduction="none")
+
+    def _aim(self, own: Tensor, rng: Rng) -> Tensor:
+        if self.target == "other":
+            return 1 - own
+        return (rng.fork("target").uniform() < 0.5).to(own)
+
+    def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
+        made = self.translator(self.canvas.enter(x), torch.zeros(len(x), device=x.device))
+        normal = self.canvas.leave(made).expand(len(levels), *x.shape)
+        map = (normal - x).abs().mean(2)
+        flat = map.flatten(2)
+        return Detection(flat.amax(2) if self.judged == "max" else flat.mean(2), map, normal)
+
+
+@dataclass(frozen=True)
+class Declining(Training):
+    """Training whose rate falls to 0 in a straight line over its last `falls` steps, or over all
+    where there are fewer. stalled: it falls every 1000 steps only, by what is meant for one, as
+    the authors' does, after StarGAN's."""
+
+    falls: int = 0
+    stalled: bool = False
+
+    def rate(self, k: int) -> float:
+        start = max(self.steps - self.falls, 0)
+        if k <= start or not self.falls:
+            return self.lr
+        if self.stalled:
+            return self.lr * (1 - (k // 1000 - start // 1000) / self.falls)
+        return self.lr * (1 - (k - start) / (self.steps - start))
+
+
+def _apart(x: Tensor, y: Tensor) -> Tensor:
+    """The mean absolute difference, (N,)."""
+    return (x - y).float().abs().flatten(1).mean(1)

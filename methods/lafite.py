@@ -1,0 +1,137 @@
+"""LafitE: diffuse what a frozen network sees, once it is edited towards what normal places are.
+
+Yin et al., "LafitE: Latent Diffusion Model with Feature Editing for Unsupervised Multi-class
+Anomaly Detection", 2023. https://arxiv.org/abs/2307.08059 There is no public code.
+
+As in the paper: features of several depths in one grid of 32 x 32; a memory of 10 % of the normal
+places, a greedy core-set; at inference every place is replaced by a weighted mean of the memory's
+nearest, all is disturbed to the noise level and brought back by DDIM; the distance to the features
+as they were is the map, stretched and blurred, and the maximum of its local mean the score.
+
+The paper does not say, and here stands a guess: how many neighbours and what weights (5, a softmax
+over distances), the noise level (it was chosen on pseudo-anomalies, which the protocol does with
+`level=pseudo`; `published` is a stand-in), steps of DDIM, where the UNet attends and what it
+predicts, that features are standardised, and the size of the pooling window (UniAD's). Differs: the
+features are EfficientNet-lite0's, whose weights a package ships, not EfficientNet-B4's; the memory
+is chosen from at most `bank` training samples; the learning rate falls along a cosine, theirs once,
+after 800 of 1000 epochs. `edit=False` is the paper's ablation, and level 0 the memory without
+diffusion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from ..datasets.base import Spec, Split
+from ..engine.canvas import Canvas, resize
+from ..engine.codec import Features
+from ..engine.coreset import Bank
+from ..engine.denoiser import Denoiser, Predicts
+from ..engine.loader import evenly
+from ..engine.nets import divisor, unet
+from ..engine.rng import Rng
+from ..engine.run import Run
+from ..engine.sample import Chain, restore
+from ..engine.schedule import schedule
+from ..engine.smooth import blurred
+from ..engine.train import Training, minimise
+from .base import Detection, Method
+
+SMALLEST = 64
+"""Pixels along the shorter side that the frozen network is shown at least: its last layer halves
+them four times."""
+
+
+class LafitE(Method):
+    """grid: places along the longest axis; the UNet wants multiples of its halvings, and the grid
+    is stretched to them. predicts: noise of more features than the UNet is wide does not pass
+    through it; "clean" asks less of a narrow one. share: of the normal places that the memory
+    keeps. neighbours, weights: as `coreset.Bank.edited` has them. edit: whether features are edited
+    at all. blur: a deviation, and pool: the side of the window that the score averages over, in
+    pixels of `size`, which is at least SMALLEST along the shorter side."""
+
+    levels, published = (50, 100, 200, 300, 400, 600), 200
+    ndims = frozenset({2})
+    inference = frozenset({"neighbours", "weights", "edit", "sampling_steps", "blur", "pool"})
+
+    def __init__(
+        self, spec: Spec, *,
+        size: int | None = 224, features: str = "effperc", grid: int = 32, width: int = 256,
+        mults: Sequence[float] = (1, 2, 3, 4), res_blocks: int = 2,
+        attention: Sequence[bool] = (False, True, True, False), heads: int = 4,
+        T: int = 1000, beta: str = "cosine", predicts: Predicts = "noise",
+        steps: int = 57_000, batch: int = 64, lr: float = 1e-4, weight_decay: float = 1e-4,
+        clip: float | None = None, ema: float | None = None, ema_warm: bool = False,
+        decay: Literal["none", "cosine"] = "cosine", share: float = 0.1, bank: int = 512,
+        neighbours: int = 5, weights: Literal["softmax", "inverse"] = "softmax",
+        edit: bool = True, sampling_steps: int | None = 25, blur: float = 4.0, pool: int = 16,
+    ) -> None:  # fmt: skip
+        super().__init__(spec)
+        if not 0 < share <= 1 or min(bank, neighbours, grid, pool) < 1:
+            raise ValueError(
+                f"share lies above 0 and up to 1; bank, neighbours, grid and pool are at least 1: "
+                f"{share}, {bank}, {neighbours}, {grid}, {pool}"
+            )
+        if weights not in ("softmax", "inverse"):
+            raise ValueError(f"weights are softmax or inverse, not {weights!r}")
+        widths = [int(width * m) for m in mults]
+        side = max(size or max(spec.shape), ceil(SMALLEST * max(spec.shape) / min(spec.shape)))
+        self.canvas = Canvas(spec.shape, side, low=0.0)
+        places = Canvas(spec.shape, grid, divisor(widths)).outer
+        shape = (spec.channels, *self.canvas.outer)
+        self.codec = Features(shape, features=features, grid=places)
+        net = unet(2, self.codec.latent[0], widths, res_blocks=res_blocks, attention=attention,
+            head_channels=[n // heads for n in widths])  # fmt: skip
+        self.denoiser = Denoiser(net, schedule(beta, T), predicts=predicts,
+            about=f"features of {self.canvas}")  # fmt: skip
+        self.memory = Bank(self.codec.latent[0])
+        self.plan = Training(steps, batch, lr, weight_decay=weight_decay, clip=clip, ema=ema,
+            ema_warm=ema_warm, decay=decay)  # fmt: skip
+        self.share, self.bank = share, bank
+        self.neighbours, self.edit = neighbours, edit
+        self.weights: Literal["softmax", "inverse"] = weights
+        self.chain = Chain(sampling_steps, sampler="ddim")
+        self.blur, self.pool = blur, pool
+
+    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+        def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
+            return self.denoiser.loss(self.codec.encode(self.canvas.enter(x)), rng)
+
+        self.codec.measure(train, run, enter=self.canvas.enter)
+        run.place(self)
+        self._remember(train, run)
+        minimise(loss, self.denoiser, train, run, self.plan, "diffusion")
+
+    def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
+        seen = self.codec.encode(self.canvas.enter(x))  # (N, K, *grid)
+        start = self.memory.edited(seen, self.neighbours, self.weights) if self.edit else seen
+        normal = restore(self.denoiser, start, levels, rng, chain=self.chain)[:, :, 0]
+        square = torch.zeros_like(normal[:, :, 0])
+        for one, other in zip(normal.unbind(2), seen.unbind(1), strict=True):
+            square += (one - other).square()  # in this order, in any batch
+        apart = square.sqrt().flatten(0, 1)[:, None]  # (L * N, 1, *grid)
+        wide = blurred(resize(apart, self.canvas.outer)[:, 0], self.blur)
+        score = local_maximum(wide, self.pool).view(len(levels), len(x))
+        found = self.canvas.leave(wide[:, None])[:, 0]
+        return Detection(score, found.view(len(levels), len(x), *x.shape[2:]))
+
+    @torch.no_grad()
+    def _remember(self, train: Split, run: Run) -> None:
+        chosen, seen = evenly(len(train), self.bank), []
+        for start in range(0, len(chosen), 64):
+            x = torch.stack([train[i].x for i in chosen[start : start + 64]]).to(run.device)
+            seen.append(self.codec.encode(self.canvas.enter(x)))
+        places = torch.cat(seen).movedim(1, -1).flatten(0, 2)  # (M, K)
+        self.memory.fill(places, self.share, run)
+
+
+def local_maximum(found: Tensor, side: int) -> Tensor:
+    """Of maps (M, H, W), the highest mean in any square of that side, or as large as there is."""
+    window = [min(side, n) for n in found.shape[1:]]
+    return avg_pool2d(found[:, None], window, 1).flatten(1).amax(1)

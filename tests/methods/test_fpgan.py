@@ -1,0 +1,247 @@
+"""Fixed-Point GAN: its networks, its losses, when which of them learns, and what it leaves as it is
+(methods-1, section 3)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from adbench.datasets.base import Sample, Spec
+from adbench.engine.rng import Rng
+from adbench.engine.run import Interrupted, Run
+from adbench.engine.translator import Critic, Translator
+from adbench.methods.fpgan import FixedPointGAN
+from small import built, samples
+from trainings import Memory, same
+
+SPEC = Spec(1, (16, 16), labels=True)
+LABELS = torch.tensor([0.0, 1, 1])
+
+
+class Change(nn.Module):
+    """A translator's network that says what it is asked to, (told (N, C + 1, *S)) -> (N, C, *S)."""
+
+    def __init__(self, of: Any) -> None:
+        super().__init__()
+        self.of = of
+
+    def forward(self, told: Tensor) -> Tensor:
+        return self.of(told[:, :-1])
+
+
+def size(net: nn.Module) -> int:
+    return sum(p.numel() for p in net.parameters())
+
+
+def batch(count: int = 3) -> tuple[Tensor, Rng]:
+    data = samples((16, 16), count, 1)
+    return torch.stack([s.x for s in data]), Rng([s.key for s in data])
+
+
+def labelled(count: int = 8) -> list[Sample]:
+    """Every second has a bright square."""
+    made = []
+    for i, s in enumerate(samples((16, 16), count, 1)):
+        x = s.x.clone()
+        if i % 2:
+            x[:, 4:8, 4:8] += 0.6
+        made.append(replace(s, x=x.clamp(0, 1), label=bool(i % 2)))
+    return made
+
+
+def test_the_networks_are_the_references() -> None:
+    """T3.1."""
+    with torch.device("meta"):
+        made = FixedPointGAN(Spec(3, (256, 256), labels=True))
+        x = torch.zeros(1, 3, 256, 256)
+        trunk = made.critic.trunk(x)
+        assert trunk.shape == (1, 2048, 4, 4)
+        assert made.critic.patches(trunk).shape == (1, 1, 4, 4)
+        assert made.critic.label(trunk).shape == (1, 1, 1, 1)
+        assert made.translator(x, torch.zeros(1)).shape == x.shape
+        assert made.translator.net[:9](torch.zeros(1, 4, 256, 256)).shape == (1, 256, 64, 64)
+    assert size(made.translator) == 8_417_984
+    assert size(made.critic) == 44_753_856
+    assert (made.plan.lr, made.plan.batch, made.penalty, made.restore) == (1e-4, 8, 10, 10)
+
+
+@pytest.mark.parametrize("shape", [(16,), (16, 8), (8, 16, 8)])
+def test_it_translates_in_any_number_of_axes(shape: tuple[int, ...]) -> None:
+    x = torch.zeros(2, 2, *shape)
+    assert Translator(shape, 2, (4, 8), blocks=1)(x, torch.ones(2)).shape == x.shape
+    real, logit = Critic(shape, 2, width=4, layers=2)(x)
+    assert real.shape == logit.shape == (2,)
+
+
+def test_sides_that_cannot_be_halved_are_refused() -> None:
+    with pytest.raises(ValueError, match="divide by 4"):
+        Translator((16, 10), 1, (4, 8, 16))
+    with pytest.raises(ValueError, match="one of them 8 or more"):
+        Translator((4, 4), 1, (4, 8, 16))
+    with pytest.raises(ValueError, match=r"divide by 8, not \(16, 12\)"):
+        Critic((16, 12), 1, layers=3)
+
+
+@torch.no_grad()
+def test_what_is_not_changed_is_squashed_and_what_is_changed_back_is_not() -> None:
+    """T3.2, and the quirk: the ends of the range cannot stay where they are."""
+    x = torch.linspace(0, 1, 256).view(1, 1, 16, 16)
+    found = {}
+    for edge in (0.95, 1.0):
+        made = built(FixedPointGAN, SPEC, edge=edge).eval()
+        inner = (2 * x - 1) * edge
+        made.translator.net = Change(torch.zeros_like)
+        found[edge] = made.detect(x, [0], Rng(["a"]))
+        torch.testing.assert_close(
+            found[edge].map[0], (inner.tanh() - inner).abs()[0] / (2 * edge), atol=1e-6, rtol=1e-5
+        )
+        torch.testing.assert_close(found[edge].score[0], found[edge].map[0].amax((1, 2)))
+    assert found[1.0].map.max() == pytest.approx((1 - math.tanh(1)) / 2)
+    made = built(FixedPointGAN, SPEC, judged="mean").eval()
+    made.translator.net = Change(lambda inner: inner.atanh() - inner)
+    found = made.detect(x, [0], Rng(["a"]))
+    assert found.map.max() < 1e-6 and found.score[0, 0] == pytest.approx(found.map.mean())
+
+
+@torch.no_grad()
+def test_a_map_is_the_mean_over_channels() -> None:
+    made = built(FixedPointGAN, Spec(2, (16, 16), labels=True)).eval()
+    shown = torch.full((1, 2, 16, 16), 0.5)
+    made.translator.net = Change(lambda inner: torch.tensor([[0.2], [0.0]])[..., None] + 0 * inner)
+    expected = math.tanh(0.2) / (2 * 0.95) / 2
+    assert made.detect(shown, [0], Rng(["a"])).map.max() == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_penalty_of_a_linear_critic_is_of_its_slope() -> None:
+    """T3.3, of the patches' sum: every pixel is seen by one weight of the middle patch."""
+    critic = Critic((4, 4), 1, width=1, layers=1)
+    critic.trunk = nn.Sequential(nn.Conv2d(1, 1, 2, 2))
+    weight = torch.tensor([[1.0, 2], [2, 4]])
+    critic.trunk[0].get_parameter("weight").data[:] = weight
+    kernel = torch.zeros(1, 1, 3, 3)
+    kernel[0, 0, 1, 1] = 0.5
+    critic.patches.get_parameter("weight").data = kernel
+    slope = 0.5 * math.sqrt(4 * 25)
+    x = Rng(list("ab")).normal((1, 4, 4))
+    assert critic.penalty(x).tolist() == pytest.approx([(slope - 1) ** 2] * 2)
+
+
+def test_the_losses_are_the_papers() -> None:
+    """Both, written out over the batch, from what the networks say."""
+    made = built(FixedPointGAN, SPEC, classify=0.7, restore=9, identity=0.3, penalty=8).train()
+    x, rng = batch()
+    x, own, aim = x * 2 - 1, LABELS, 1 - LABELS
+    g, d = made.translator, made.critic
+    there, here = g(x, aim), g(x, own)
+    mix = rng.fork("mix").uniform((1, 1, 1)).float()
+    between = (mix * x + (1 - mix) * there).detach().requires_grad_()
+    slope = torch.autograd.grad(d.patches(d.trunk(between)).sum(), between)[0]
+    steep = (slope.square().sum((1, 2, 3)).sqrt() - 1).square().mean()
+
+    def missed(logit: Tensor, label: Tensor) -> Tensor:
+        return softplus(torch.where(label > 0, -logit, logit)).mean()
+
+    def real(y: Tensor) -> Tensor:
+        return d.patches(d.trunk(y)).mean()
+
+    theirs = real(there) - real(x) + 0.7 * missed(d(x)[1], own) + 8 * steep
+    torch.testing.assert_close(made.told_apart(x, there, own, rng).mean(), theirs)
+    theirs = -real(there) + 9 * (x - g(there, own)).abs().mean() + 0.7 * missed(d(there)[1], aim)
+    theirs = theirs - real(here) + 9 * (x - g(here, own)).abs().mean()
+    theirs = theirs + 0.7 * missed(d(here)[1], own) + 0.3 * (x - here).abs().mean()
+    torch.testing.assert_close(made.translated(x, there, own, aim).mean(), theirs)
+
+
+def test_neither_networks_gradient_reaches_the_other() -> None:
+    made = built(FixedPointGAN, SPEC).train()
+    x, rng = batch()
+    there = made.translator(x, 1 - LABELS)
+    made.translated(x, there, LABELS, 1 - LABELS).sum().backward()
+    assert all(p.grad is None for p in made.critic.parameters())
+    assert all(p.grad.abs().sum() > 0 for p in made.translator.net[-1].parameters())
+    made.zero_grad()
+    made.told_apart(x, there.detach(), LABELS, rng).sum().backward()
+    assert all(p.grad is None for p in made.translator.parameters())
+    assert all(p.grad is not None for p in made.critic.parameters())
+
+
+def test_the_translator_learns_in_every_fifth_step_and_the_critic_in_all() -> None:
+    """T3.4."""
+
+    def after(steps: int) -> Any:
+        made = built(FixedPointGAN, SPEC, steps=steps, decay="none")
+        made.fit(labelled(), [], Run())
+        return made
+
+    four, five, nine = after(4), after(5), after(9)
+    assert same(four.translator, built(FixedPointGAN, SPEC).translator)
+    assert same(five.translator, nine.translator) and not same(four.translator, five.translator)
+    assert not same(five.critic, nine.critic)
+    assert not same(four.critic, built(FixedPointGAN, SPEC).critic)
+
+
+def test_a_training_that_was_stopped_goes_on_to_the_same_weights() -> None:
+    def plan() -> Any:
+        return built(FixedPointGAN, SPEC, steps=8, critic_steps=3, ema=0.5)
+
+    whole, half, asked = plan(), plan(), iter([False] * 4 + [True])
+    whole.fit(labelled(), [], Run())
+    memory = Memory()
+    with pytest.raises(Interrupted):
+        half.fit(labelled(), [], Run(keep=memory, stop=lambda: next(asked)))
+    again = plan()
+    again.fit(labelled(), [], Run(keep=memory))
+    assert same(again, whole)
+
+
+def test_the_rate_falls_to_zero_and_the_authors_by_a_thousandth() -> None:
+    """T3.5."""
+    ends = {"linear": 0.0, "stalled": 1e-4 * (1 - 1e-3), "none": 1e-4}
+    for decay, end in ends.items():
+        plan = built(FixedPointGAN, SPEC, steps=200_000, decay=decay).plan
+        assert plan.rate(0) == plan.rate(100_000) == 1e-4
+        assert plan.rate(200_000) == pytest.approx(end, rel=1e-9, abs=1e-15)
+    plan = built(FixedPointGAN, SPEC, steps=200_000).plan
+    assert plan.rate(150_000) == pytest.approx(0.5e-4)
+    short = {kind: built(FixedPointGAN, SPEC, steps=10_000, decay=kind).plan for kind in ends}
+    assert short["linear"].rate(5_000) == pytest.approx(0.5e-4)
+    assert short["stalled"].rate(5_000) == pytest.approx(1e-4 * (1 - 5e-5))
+
+
+def test_a_sample_is_translated_to_its_other_label_or_to_either() -> None:
+    rng, own = Rng([f"r{i}" for i in range(400)]), torch.arange(400).remainder(2).float()
+    other, drawn = (built(FixedPointGAN, SPEC, target=t)._aim(own, rng) for t in ("other", "drawn"))
+    assert torch.equal(other, 1 - own)
+    assert set(drawn.tolist()) == {0.0, 1.0} and (drawn == own).float().mean() == pytest.approx(
+        0.5, abs=0.1
+    )
+    part = built(FixedPointGAN, SPEC, target="drawn")._aim(own[5:9], rng.rows(torch.arange(5, 9)))
+    assert torch.equal(part, drawn[5:9])
+
+
+def test_it_takes_off_what_the_label_is_about_and_little_else() -> None:
+    """T3.6: there and back, and under its own label, a sample is far closer to itself than to the
+    mean of all; the square goes."""
+    data = labelled(16)
+    x, own = torch.stack([s.x for s in data]), torch.tensor([float(s.label) for s in data])
+    made = built(FixedPointGAN, SPEC, steps=100, critic_steps=2, decay_steps=50, lr=4e-3, batch=4,
+        augment=False)  # fmt: skip
+    made.fit(data, [], Run())
+    inner = made.canvas.enter(x)
+    with torch.no_grad():
+        back = made.translator(made.translator(inner, 1 - own), own)
+        alike = made.translator(inner, own)
+        found = made.detect(x, [0], Rng([s.key for s in data]))
+    baseline = (inner - inner.mean(0)).abs().mean()
+    assert (back - inner).abs().mean() < baseline / 3
+    assert (alike - inner).abs().mean() < baseline / 5
+    ill = found.map[0, own > 0]
+    inside = ill[:, 4:8, 4:8].mean()
+    assert inside > 3 * ill[:, 10:].mean() and inside > 3 * found.map[0, own == 0].mean()
+    assert found.score[0, own > 0].mean() > 1.3 * found.score[0, own == 0].mean()
