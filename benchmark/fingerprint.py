@@ -12,7 +12,7 @@ import ast
 import inspect
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,13 @@ def code_fingerprint(cls: type) -> Fingerprint:
                 queue += _reached(home, path, level, dotted, homes)
     modules = dict(sorted(digests.items()))
     return Fingerprint(_hash(repr(modules)), modules)
+
+
+@cache
+def loaded_code(cls: type) -> str:
+    """The digest of a class's code when this was first asked: what is loaded does not change when
+    somebody edits its file in the middle of a sweep, so what it makes does not get a new name."""
+    return code_fingerprint(cls).digest
 
 
 def modules_digest(paths: Iterable[Path]) -> str:

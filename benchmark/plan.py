@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from .fingerprint import loaded_code
 from .protocol import Protocol
 from .registry import Entry, Registry, RegistryError
 from .store import canonical_json
@@ -79,6 +80,8 @@ def cells(wish: Wish, registry: Registry) -> list[Cell]:
     overrides = spread(wish.overrides, names, wish.datasets, registry)
     profile = registry.profile(wish.profile)
     entries = [registry.method(name) for name in dict.fromkeys(names)]
+    for entry in entries:
+        loaded_code(entry.load())  # as it is now, whatever is edited while the cells run
     made = []
     for dataset_name in wish.datasets:
         dataset = registry.dataset(dataset_name)
@@ -135,18 +138,31 @@ def data_identity(
     dataset: Dataset, cell: Cell, parts: Sequence[str], labelled: bool = False
 ) -> dict[str, Any]:
     """What the named splits hold: the dataset's arguments and every sample, by content."""
-    from ..datasets.base import manifest
-
-    samples = {part: manifest(split_of(dataset, part, cell.limit, labelled)) for part in parts}
     args = {k: v for k, v in cell.dataset_args.items() if k not in dataset.circumstances}
     return {
         "dataset": cell.dataset.name,
         "args": args,
         "samples": {
-            part: hashlib.sha256(canonical_json(entries).encode()).hexdigest()[:32]
-            for part, entries in samples.items()
+            part: described(dataset, part, cell.limit, labelled and part == "train")[0]
+            for part in parts
         },
     }
+
+
+def described(
+    dataset: Dataset, part: str, limit: int | None, labelled: bool = False
+) -> tuple[str, int]:
+    """A digest of every sample in a split, and how many there are. A dataset that is ready does
+    not change: what was found is kept beside it, for all methods, seeds and protocols."""
+    from ..datasets.base import manifest
+
+    known: dict[Any, tuple[str, int]] = vars(dataset).setdefault("_described", {})
+    which = part, limit, labelled
+    if which not in known:
+        entries = manifest(split_of(dataset, part, limit, labelled))
+        digest = hashlib.sha256(canonical_json(entries).encode()).hexdigest()[:32]
+        known[which] = digest, len(entries)
+    return known[which]
 
 
 def split_of(dataset: Dataset, part: str, limit: int | None, labelled: bool = False) -> Any:

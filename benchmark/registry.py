@@ -176,11 +176,12 @@ class Profile:
 
 @dataclass(frozen=True)
 class Registry:
-    """All names there are."""
+    """All names there are. suites: methods that go together, by a name; `all` is every one."""
 
     methods: dict[str, Entry]
     datasets: dict[str, Entry]
     profiles: dict[str, Profile]
+    suites: dict[str, list[str]]
 
     @classmethod
     def read(cls, *extra: Path) -> Registry:
@@ -188,13 +189,17 @@ class Registry:
 
         A name may be given once; an extra file may give one anew if it says `replace: true`.
         """
-        made = cls({}, {}, {})
+        made = cls({}, {}, {}, {})
         made._add_file(PATH, "registry.yaml")
         made._add_installed()
         for path in dict.fromkeys(Path(path).resolve() for path in extra):
             made._add_file(path, str(path), late=True)
         for profile in made.profiles.values():
             made._check(profile)
+        for name, members in made.suites.items():
+            for member in members:
+                _look(made.methods, member, f"method of the suite {name!r}:")
+        made.suites["all"] = [n for n, entry in made.methods.items() if not entry.baseline]
         for entries in (made.methods, made.datasets):
             for name, entry in entries.items():
                 entries[name] = replace(entry, profiles=made.profiles)
@@ -219,6 +224,10 @@ class Registry:
     def profile(self, name: str) -> Profile:
         return _look(self.profiles, name, "profile")
 
+    def suite(self, name: str) -> list[str]:
+        """The names of its methods."""
+        return _look(self.suites, name, "suite")
+
     def _add(self, entry: Entry, *, again: bool = False) -> None:
         entries: dict[str, Entry] = getattr(self, entry.room)
         if (old := entries.get(entry.name)) and not again:
@@ -242,11 +251,15 @@ class Registry:
             raise RegistryError(f"{origin}: cannot be read: {error}") from error
         except yaml.YAMLError as error:
             raise RegistryError(f"{origin}: not YAML: {' '.join(str(error).split())}") from error
-        top = _mapping(raw, f"{origin}: the file", {*ROOMS, "profiles"})
+        top = _mapping(raw, f"{origin}: the file", {*ROOMS, "profiles", "suites"})
         for room in ROOMS:
             for name, row in _mapping(top.get(room), f"{origin}: {room}").items():
                 entry = _entry(name, room, row, origin, path.parent)
                 self._add(entry, again=late and row.get("replace", False))
+        for name, members in _mapping(top.get("suites"), f"{origin}: suites").items():
+            if not isinstance(members, list) or not all(isinstance(m, str) for m in members):
+                raise RegistryError(f"{origin}: suite {name!r} is a list of methods")
+            self.suites[name] = members
         for name, row in _mapping(top.get("profiles"), f"{origin}: profiles").items():
             old = self.profiles.get(name, Profile(name))
             self.profiles[name] = _profile(old, row, f"{origin}: profile {name}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from torch import Tensor
 from ..datasets.base import Dataset
 from ..engine.run import Run
 from ..methods.base import Method
-from .fingerprint import code_fingerprint, modules_digest
+from .fingerprint import loaded_code, modules_digest
 from .follow import calling
-from .gallery import array, draw, stored, worst
+from .gallery import array, show, stored
+from .identity import plain
 from .judge import Seen, judge
 from .plan import (
     PARTS,
@@ -34,6 +36,7 @@ from .plan import (
 )
 from .pseudo import beside
 from .rows import read, read_record, write
+from .shelf import Shelf
 from .stages import Tell, fit, look, recall
 from .stitch import Stitched, Wholes, truths
 from .store import Artefact, Store, atomic_path, canonical_json
@@ -48,19 +51,19 @@ JUDGED_BY = (
 class Keys:
     """The identities of a cell's stages, each holding those before it."""
 
-    train: dict[str, Any]
-    maps: dict[str, dict[str, Any]]
-    record: dict[str, Any]
+    train: Mapping[str, Any]
+    maps: Mapping[str, Mapping[str, Any]]
+    record: Mapping[str, Any]
 
 
 def keys(cell: Cell, dataset: Dataset, run: Run) -> Keys:
     cls = cell.method.load()
-    code = code_fingerprint(cls).digest
-    train = train_identity(cell, dataset, cls, code, str(run.dtype).removeprefix("torch."))
-    maps = {part: maps_identity(cell, dataset, cls, train, part) for part in parts_of(cell)}
+    dtype = str(run.dtype).removeprefix("torch.")
+    train = plain(train_identity(cell, dataset, cls, loaded_code(cls), dtype))
+    maps = {part: plain(maps_identity(cell, dataset, cls, train, part)) for part in parts_of(cell)}
     judge_code = modules_digest([Path(__file__).with_name(f"{name}.py") for name in JUDGED_BY])
     record = {"maps": maps, "protocol": cell.protocol.as_dict(), "code": judge_code}
-    return Keys(train, maps, record)
+    return Keys(train, maps, plain(record))
 
 
 def run_cell(
@@ -74,7 +77,7 @@ def run_cell(
 
         def train(path: Path) -> dict[str, Any]:
             call()
-            return fit(path, cell, dataset, run, keep, tell)
+            return fit(path, cell, dataset, run, keep, tell, partial(Shelf, store, ids.train))
 
         weights = store.once("checkpoint", ids.train, train, name="weights.safetensors")
     keep.clear()
@@ -94,12 +97,10 @@ def run_cell(
         with atomic_path(samples) as path:
             path.write_bytes(judged.path.read_bytes())
     rows, level = read(judged.path), result["level"]["chosen"]
-    picture, mistakes = (pictures / f"{cell.name}.{ending}" for ending in ("png", "worst.png"))
+    picture = pictures / f"{cell.name}.png"
     if maps["test"].fresh or judged.fresh or not picture.exists():
-        split, found = split_of(dataset, "test", cell.limit), maps["test"].path
-        draw(cell, split, found, level, picture)
-        if not worst(cell, split, found, level, rows, mistakes):
-            mistakes.unlink(missing_ok=True)
+        split = split_of(dataset, "test", cell.limit)
+        show(cell, split, maps["test"].path, level, rows, picture)
     return {
         **headline(cell, dataset, cls, "ok"),
         **result,
@@ -198,7 +199,7 @@ def seen(split: Any, path: Path) -> Seen:
     """A split as a method saw it, tiles put together: the truth beside what was stored. Maps stay
     on disk."""
     samples = truths(split)
-    file = h5py.File(path, "r")
+    file = h5py.File(path, "r", locking=False)  # artefacts do not change
     wholes = Wholes(samples)
     score = array(file, "score") if samples else np.zeros((len(array(file, "levels")), 0))
     maps = stored(file, "map") if "map" in file else None

@@ -150,6 +150,8 @@ def look(
         "seconds": sum(float(s["seconds"]) for s in shards) / samples,
         "peak_memory_mb": peak_memory(run.device),
         "levels": len(levels),
+        "device": device_name(run.device),
+        "threads": torch.get_num_threads(),
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,12 +54,3 @@ def write_text(group: h5py.Group, name: str, text: str) -> None:
 
 def read_text(group: h5py.Group, name: str) -> str:
     return dataset(group, name)[()].tobytes().decode()
-
-
-def sync(path: Path) -> None:
-    """Ask the disk to keep a file, or the names in a folder."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -15,7 +15,8 @@ import numpy as np
 from torch import Tensor
 
 from .base import DataError, Sample, Spec, content_hash
-from .hdf5 import LIBVER, dataset, opened, read_table, read_text, reading, sync, write_text
+from .disk import sync
+from .hdf5 import LIBVER, dataset, opened, read_table, read_text, reading, write_text
 
 SHARD, SECONDS = 256 << 20, 10.0
 """Bytes and seconds after which a shard is closed: what a killed preparation loses at most."""

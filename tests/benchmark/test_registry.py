@@ -307,9 +307,26 @@ def test_reading_imports_no_plugin(tmp_path: Path) -> None:
 
 @given(st.text(max_size=12))
 def test_any_unknown_name_is_one_line_that_says_so(name: str) -> None:
-    registry = Registry({"anoddpm": Entry("anoddpm", "methods", "a:B", "x", "a:B")}, {}, {})
+    registry = Registry({"anoddpm": Entry("anoddpm", "methods", "a:B", "x", "a:B")}, {}, {}, {})
     if name != "anoddpm":
         with pytest.raises(RegistryError) as caught:
             registry.method(name)
         assert str(caught.value).startswith(f"unknown method {name!r}")
         assert "\n" not in str(caught.value)
+
+
+def test_suites_are_lists_of_methods_and_all_is_every_one_but_baselines(tmp_path: Path) -> None:
+    plain = Registry.read()
+    assert set(plain.suite("all")) == {n for n, e in plain.methods.items() if not e.baseline}
+    assert all(set(members) <= plain.methods.keys() for members in plain.suites.values())
+    path = tmp_path / "r.yaml"
+    path.write_text("suites: {mine: [anoddpm, pca]}")
+    assert Registry.read(path).suite("mine") == ["anoddpm", "pca"]
+    path.write_text("suites: {mine: [anodppm]}")
+    with pytest.raises(RegistryError, match=r"suite 'mine'.*Did you mean 'anoddpm'"):
+        Registry.read(path)
+    path.write_text("suites: {mine: anoddpm}")
+    with pytest.raises(RegistryError, match="is a list of methods"):
+        Registry.read(path)
+    with pytest.raises(RegistryError, match=r"unknown suite 'brans'\. Did you mean 'brains'"):
+        plain.suite("brans")

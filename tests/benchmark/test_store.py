@@ -176,7 +176,7 @@ def test_finding_sets_aside_too_unless_somebody_is_at_work(tmp_path: Path) -> No
     path = store.once("maps", WHO, maker(), name="x").path
     flip(path, 0)
     assert len([*store.each("maps")]) == 1  # which looks at names and sizes only
-    with store._locked("maps", key_of(WHO)):
+    with store.locked("maps", key_of(WHO)):
         assert store.find("maps", WHO) is None
         assert path.exists()
     with pytest.warns(StoreWarning):
