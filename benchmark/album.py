@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,31 +54,60 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Album:
+class Grid:
     """heads: (method or nothing, column) of each column; rows: key, caption and pictures of each
-    sample; sheets: whole sheets, of what has no tiles, and of each method's worst mistakes."""
+    sample"""
 
     heads: list[tuple[str, str]]
     rows: list[tuple[str, str, list[Picture | None]]]
+
+
+@dataclass(frozen=True)
+class Album:
+    """gallery: the same samples of every method; sheets: whole sheets, of what has no tiles, and of
+    each method's worst mistakes; disputed: samples on which methods disagree"""
+
+    gallery: Grid
     sheets: list[Picture]
+    disputed: Grid = field(default_factory=lambda: Grid([], []))
 
     @property
     def empty(self) -> bool:
-        return not self.rows and not self.sheets
+        return not self.gallery.rows and not self.sheets and not self.disputed.rows
 
 
 def album(rows: Sequence[Row], folder: Path, budget: Budget) -> Album:
     """The gallery of a board: of each sample the input and the truth once, then of each method its
     reconstruction and map."""
-    found = [(row, sheet) for row in rows if (sheet := _opened(folder, row)) is not None]
+    found = [(row, sheet) for row in rows if (sheet := opened(folder, row)) is not None]
     tiled = [(row, sheet) for row, sheet in found if sheet.layout]
     samples = {s["key"]: s["caption"] for _, sheet in tiled for s in sheet.layout["rows"]}
+    table = grid(tiled, samples, OWN, budget)
+    whole = [
+        Picture(budget.inline(sheet.png, sheet.name), sheet.name, f"Sheet of {row.name}")
+        for row, sheet in found
+        if not sheet.layout
+    ]
+    for row in rows:
+        if (sheet := opened(folder, row, ".worst")) is not None:
+            about = f"Worst misses and false alarms of {row.name}"
+            whole.append(Picture(budget.inline(sheet.png, sheet.name), sheet.name, about))
+    return Album(table, whole)
+
+
+def grid(
+    tiled: Sequence[tuple[Row, Sheet]],
+    samples: Mapping[str, str],
+    own: Sequence[str],
+    budget: Budget,
+) -> Grid:
+    """samples: captions by key; own: the columns that each method has for itself"""
     columns: list[tuple[str, str, list[Sheet]]] = []
     for name in SHARED:
         have = [sheet for _, sheet in tiled if name in sheet.layout["columns"]]
         columns += [("", name, have)] if have else []
     for row, sheet in tiled:
-        for name in OWN:
+        for name in own:
             if name in sheet.layout["columns"]:
                 window = f", 0 to {sheet.layout['window']:.3g}" if name == "map" else ""
                 columns.append((row.name, name + window, [sheet]))
@@ -86,16 +115,7 @@ def album(rows: Sequence[Row], folder: Path, budget: Budget) -> Album:
     for key, caption in samples.items():
         cells = [_first(sheets, key, head, who, budget) for who, head, sheets in columns]
         table.append((key, caption, cells))
-    whole = [
-        Picture(budget.inline(sheet.png, sheet.name), sheet.name, f"Sheet of {row.name}")
-        for row, sheet in found
-        if not sheet.layout
-    ]
-    for row in rows:
-        if (sheet := _opened(folder, row, ".worst")) is not None:
-            about = f"Worst misses and false alarms of {row.name}"
-            whole.append(Picture(budget.inline(sheet.png, sheet.name), sheet.name, about))
-    return Album([(who, head) for who, head, _ in columns], table, whole)
+    return Grid([(who, head) for who, head, _ in columns], table)
 
 
 @dataclass(frozen=True)
@@ -135,7 +155,8 @@ def _first(
     return None
 
 
-def _opened(folder: Path, row: Row, kind: str = "") -> Sheet | None:
+def opened(folder: Path, row: Row, kind: str = "") -> Sheet | None:
+    """The sheet of a row, whole; None where there is none that can be read."""
     from PIL import Image, UnidentifiedImageError
 
     name = row.record.get("file")

@@ -12,9 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .streaming import TOLERANCE
+
 Record = Mapping[str, Any]
 
 SCHEMA = 1
+BINNED = ("pixel_auroc", "pixel_ap", "pixel_aupro30", "pixel_aupro05", "pixel_dice_oracle")
+"""Metrics of places that are sorted, or counted in bins where they are too many (streaming.py)."""
+
 NAMES = {"pixel_ap": "pixel AP", "image_auroc": "image AUROC"}
 
 
@@ -64,7 +69,7 @@ class Board:
 def read_records(folder: Path) -> list[dict[str, Any]]:
     """All records of a folder, each with the name of its `file`; one that cannot be read becomes a
     record of status `broken`."""
-    paths = sorted(Path(folder).glob("*.json"))
+    paths = sorted(Path(folder).glob("[!.]*.json"))
     if not paths:
         raise ReportError(f"no records in {folder}: make some with `adbench run` first")
     return [_record(path) for path in paths]
@@ -139,6 +144,7 @@ def _checked(record: Mapping[str, Any]) -> None:
     }
     for name, figure in (record.get("metrics") or {}).items():
         figures |= {f"metrics.{name}.{part}": figure.get(part) for part in ("value", "low", "high")}
+    figures["pixel_error"] = record.get("pixel_error")
     for stratum, found in (record.get("strata") or {}).items():
         figures |= {f"strata.{stratum}.{name}": value for name, value in found.items()}
     for level, parts in (record.get("sweep") or {}).items():
@@ -181,7 +187,7 @@ def _board(records: Sequence[Record]) -> Board:
         return (value is None, -(value or 0), *_who(record))
 
     done.sort(key=order)
-    names = _names(records)
+    names = naming(records)
     bar = next((record for record in done if record["method"]["baseline"]), None)  # the best one
     height = None if bar is None else value_of(bar, metric)
     rows = []
@@ -200,8 +206,9 @@ def _who(record: Record) -> tuple[Any, ...]:
     return method["label"], method["name"], str(record["profile"]), str(record["seed"]), args
 
 
-def _names(records: Sequence[Record]) -> dict[int, str]:
-    """Labels; rows that would read alike get the arguments in which they differ."""
+def naming(records: Sequence[Record]) -> dict[int, str]:
+    """What each record's method is called, by the record's id: its label; those that would read
+    alike get the arguments in which they differ."""
     names = {}
     for record in records:
         method = record["method"]
@@ -255,6 +262,12 @@ def _notes(rows: Sequence[Row], metric: str) -> list[str]:
         f"Sorted by {NAMES[metric]}; in brackets 95 % intervals from resampling groups; "
         f"⌈Dice⌉ takes its threshold from test and is no result."
     )
+    if any(error_of(row.record, "pixel_ap") for row in rows):
+        notes.append(
+            "±: read from bins, for there are more places than the protocol sorts (--budget); the "
+            "figure is off by no more than this at the chosen level, and by no more than "
+            f"{TOLERANCE:g} at any other."
+        )
     profiles = {str(row.record["profile"]) for row in rows if row.record["status"] == "ok"}
     if len(profiles) > 1:
         notes.append(f"Profiles {', '.join(sorted(profiles))} spend different budgets.")
@@ -269,6 +282,21 @@ def _notes(rows: Sequence[Row], metric: str) -> list[str]:
 def value_of(record: Record, metric: str, part: str = "value") -> float | None:
     value = ((record.get("metrics") or {}).get(metric) or {}).get(part)
     return value if isinstance(value, int | float) else None
+
+
+def error_of(record: Record, metric: str) -> float:
+    """The most that a figure is off by, for it was read from bins; 0 for what is exact."""
+    found = record.get("pixel_error")
+    return found if metric in BINNED and isinstance(found, int | float) else 0.0
+
+
+def error_text(record: Record, metric: str) -> str:
+    """` ± 0.0004`, rounded up to one digit, beside a figure that is read from bins; or nothing."""
+    error = error_of(record, metric)
+    if error <= 0 or value_of(record, metric) is None:
+        return ""
+    unit = 10.0 ** math.floor(math.log10(error))
+    return f" ± {math.ceil(error / unit - 1e-9) * unit:.1g}"
 
 
 def number(value: float | None, unit: float = 1) -> str:

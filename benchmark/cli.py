@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .cli_cache import app as cache_app
 from .cli_data import app as data_app
+from .cli_plugin import check, new_app
 from .cli_report import add_to
 from .cli_speed import speed
+from .nursery import early
 from .shell import (
     Data,
     Files,
@@ -49,6 +52,9 @@ StoreDir = Annotated[
     Path | None, typer.Option("--store", help="Checkpoints and maps. [env ADBENCH_STORE]")
 ]
 Methods = Annotated[str, typer.Option("--methods", "-m", help="Names, with commas. All if empty.")]
+Suite = Annotated[
+    str | None, typer.Option(help="Methods that go together: all, brains, … (adbench list suites)")
+]
 Datasets = Annotated[str, typer.Option("--dataset", "-d", help="Names, with commas.")]
 Levels = Annotated[
     str | None, typer.Option(help="Noise levels to sweep, as 100,250 or 50:500:50 (both ends in).")
@@ -63,6 +69,10 @@ LevelRule = Annotated[
 ]
 Reducer = Annotated[str, typer.Option(help="Map to image score: top2%, mean, max, method")]
 Post = Annotated[str, typer.Option(help="Map post-processing: median5,erode3,components>=8")]
+Budget = Annotated[
+    int | None,
+    typer.Option(min=1, help="Places that are sorted; of more, pixel metrics come from bins."),
+]
 KeepEvery = Annotated[float, typer.Option(help="Seconds between two keeps of a training.")]
 Workers = Annotated[
     int | None, typer.Option(min=0, help="Processes that read training samples ahead.")
@@ -74,12 +84,38 @@ Compile = Annotated[bool, typer.Option("--compile", help="torch.compile the netw
 Curves = Annotated[
     Path | None, typer.Option("--tensorboard", help="Write training curves to this folder.")
 ]
+Executor = Annotated[
+    str,
+    typer.Option(
+        envvar="ADBENCH_EXECUTOR",
+        help="local: a supervised process per cell; inline: none; ray, slurm: on a cluster.",
+    ),
+]
+Address = Annotated[
+    str | None, typer.Option(help="Ray's: auto or host:port; this machine alone if empty.")
+]
+Slurm = Annotated[
+    list[str] | None,
+    typer.Option("--slurm", help="For sbatch: partition=gpu,time=8:00:00,gpus=1 (again for more)."),
+]
+Detach = Annotated[bool, typer.Option("--detach", help="Hand all cells to Slurm and leave.")]
+Slots = Annotated[
+    int | None,
+    typer.Option(min=1, help="Cells at a time: one per GPU, or one on the CPU, if empty."),
+]
+Timeout = Annotated[
+    float | None, typer.Option(min=0, help="Seconds a cell may take; then it is ended and failed.")
+]
 Baselines = Annotated[bool, typer.Option(help="Run the cheap baselines too.")]
+Measure = Annotated[
+    bool, typer.Option("--measure", help="Try for a moment what nothing is known of.")
+]
 
 
 @app.command()
 def run(
     methods: Methods = "",
+    suite: Suite = None,
     dataset: Datasets = "synthbrain",
     data: Data = None,
     profile: Profile = None,
@@ -96,31 +132,48 @@ def run(
     level_rule: LevelRule = "auto",
     reducer: Reducer = "top2%",
     post: Post = "",
+    budget: Budget = None,
     baselines: Baselines = True,
     keep_every: KeepEvery = 20.0,
     workers: Workers = None,
     micro: Micro = None,
     compile_: Compile = False,
     tensorboard: Curves = None,
+    executor: Executor = "local",
+    slots: Slots = None,
+    timeout: Timeout = None,
+    address: Address = None,
+    slurm: Slurm = None,
+    detach: Detach = False,
     traceback: Trace = False,
 ) -> None:
     """Train, sweep and judge every method on every dataset; what is there already is not redone."""
-    with errors(traceback):
+    with errors(traceback), early(executor) as nursery:
         names = read_registry(registry)
-        from .executor import circumstances, execute
+        from .cluster import Where
+        from .executor import execute
         from .live import Watch
         from .plan import cells
 
-        where = circumstances(device, dtype)
+        place = Where(executor, address, slurm or (), detach)
+        where = place.circumstances(device, dtype)
         wish = _wish(
-            names, methods, dataset, data, profile, levels, seeds, limit, set_, baselines,
-            _protocol(threshold, level_rule, reducer, post), where.device,
+            names, _chosen(names, methods, suite), dataset, data, profile, levels, seeds, limit,
+            set_, baselines, _protocol(threshold, level_rule, reducer, post, budget), where.device,
         )  # fmt: skip
         watch = Watch(console(err=True))
         if where.team.rank == 0:
             watch.line(f"profile {wish.profile} on {where.device}")
         where = replace(where, every=keep_every, workers=workers, micro=micro, compile=compile_)
-        code = execute(cells(wish, names), where, open_store(store), out, watch, tensorboard)
+        planned = cells(wish, names)
+        if detach:
+            more = {"curves": tensorboard, "timeout": timeout}
+            watch.line(place.hand_in(planned, where, open_store(store), out, **more))
+            return
+        code = execute(
+            planned, where, open_store(store), out, watch, tensorboard,
+            place.workplace(where, planned, slots, out, nursery), timeout=timeout,
+        )  # fmt: skip
         if code == 0 and where.team.rank == 0:
             watch.line(f"done: adbench report --out {out}")
         raise typer.Exit(code)
@@ -129,6 +182,7 @@ def run(
 @app.command()
 def plan(
     methods: Methods = "",
+    suite: Suite = None,
     dataset: Datasets = "synthbrain",
     data: Data = None,
     profile: Profile = None,
@@ -144,34 +198,34 @@ def plan(
     level_rule: LevelRule = "auto",
     reducer: Reducer = "top2%",
     post: Post = "",
+    budget: Budget = None,
     baselines: Baselines = True,
+    measure: Measure = False,
     json: Json = False,
     traceback: Trace = False,
 ) -> None:
-    """Say what run would do: what is cached, what is not and why. Prepares data, trains nothing."""
+    """Say what run would do: what is cached, what is not and why; time, disk, memory. Prepares
+    data, trains nothing."""
     with errors(traceback):
         names = read_registry(registry)
         from .executor import circumstances
         from .foresee import foresee
         from .live import Watch
+        from .outlook import lines
         from .plan import cells
 
         where = circumstances(device, dtype)
         wish = _wish(
-            names, methods, dataset, data, profile, levels, seeds, limit, set_, baselines,
-            _protocol(threshold, level_rule, reducer, post), where.device,
+            names, _chosen(names, methods, suite), dataset, data, profile, levels, seeds, limit,
+            set_, baselines, _protocol(threshold, level_rule, reducer, post, budget), where.device,
         )  # fmt: skip
-        rows = foresee(cells(wish, names), where, open_store(store), Watch(console(err=True)))
+        kept, watch = open_store(store), Watch(console(err=True))
+        rows = foresee(cells(wish, names), where, kept, watch, measure=measure)
         if json:
             print_json(rows)
             return
-        for row in rows:
-            typer.echo(f"{row['cell']}")
-            if row["skip"]:
-                typer.echo(f"  skipped: {row['skip']}")
-            for stage in row["stages"]:
-                why = "; ".join(stage["why"])
-                typer.echo(f"  {stage['stage']:<14} {stage['state']}{': ' + why if why else ''}")
+        for line in lines(rows, kept.root, where.device):
+            typer.echo(line)
 
 
 @app.command()
@@ -196,7 +250,7 @@ def report(
 @app.command("list")
 def list_(
     what: Annotated[
-        str, typer.Argument(help="methods, datasets or profiles; all if left out")
+        str, typer.Argument(help="methods, datasets, profiles or suites; all if left out")
     ] = "",
     registry: Files = None,
     json: Json = False,
@@ -205,13 +259,16 @@ def list_(
     """Names that can be run."""
     with errors(traceback):
         names = read_registry(registry)
-        rooms = ("methods", "datasets", "profiles")
+        rooms = ("methods", "datasets", "profiles", "suites")
         if what and what not in rooms:
             from .registry import RegistryError
 
             raise RegistryError(f"list takes one of {', '.join(rooms)}, not {what!r}")
         found = {
-            room: {name: entry.about for name, entry in getattr(names, room).items()}
+            room: {
+                name: ", ".join(entry) if room == "suites" else entry.about
+                for name, entry in getattr(names, room).items()
+            }
             for room in rooms
             if what in ("", room)
         }
@@ -238,6 +295,10 @@ def info(
         from .foresee import describe
 
         facts = describe(entry)
+        if entry.room == "methods":
+            from .reproduce import printed
+
+            facts["published numbers"] = printed(name) or "none that could be checked"
         if json:
             print_json(facts)
             return
@@ -266,16 +327,16 @@ def doctor(store: StoreDir = None, json: Json = False, traceback: Trace = False)
                 typer.echo(f"{key:<22} {value}")
 
 
-def _protocol(threshold: str, level: str, reducer: str, post: str) -> Any:
-    from .protocol import Protocol
+def _protocol(threshold: str, level: str, reducer: str, post: str, budget: int | None) -> Any:
+    from .protocol import BUDGET, Protocol
 
     steps = tuple(step for step in post.split(",") if step)
-    return Protocol(threshold=threshold, level=level, reducer=reducer, post=steps)
+    return Protocol(threshold, level, reducer=reducer, post=steps, budget=budget or BUDGET)
 
 
 def _wish(
     registry: Registry,
-    methods: str,
+    methods: list[str],
     datasets: str,
     data: Path | None,
     profile: str | None,
@@ -289,14 +350,13 @@ def _wish(
 ) -> Wish:
     from .plan import Wish, numbers, settings, usual_profile
 
-    names = _split(methods) or [n for n, e in registry.methods.items() if not e.baseline]
     overrides = settings(sets or [])
     for name in _split(datasets):
         entry = registry.dataset(name)
         if data is not None and "root" in entry.parameters():
             overrides.setdefault(name, {})["root"] = str(data)
     return Wish(
-        methods=names,
+        methods=methods,
         datasets=_split(datasets),
         profile=profile or usual_profile(device),
         protocol=protocol,
@@ -308,13 +368,24 @@ def _wish(
     )
 
 
+def _chosen(registry: Registry, methods: str, suite: str | None) -> list[str]:
+    """The methods asked for by name and those of a suite; all if neither is said."""
+    named = _split(methods)
+    if suite or not named:
+        named += registry.suite(suite or "all")
+    return list(dict.fromkeys(named))
+
+
 def _split(names: str) -> list[str]:
     return [name.strip() for name in names.split(",") if name.strip()]
 
 
 add_to(app)  # in the order in which --help lists them
 app.command()(speed)
+app.command()(check)
+app.add_typer(new_app, name="new")
 app.add_typer(data_app, name="data")
+app.add_typer(cache_app, name="cache")
 
 
 def main() -> None:

@@ -209,7 +209,7 @@ def import_(
 def _records(out: Path) -> dict[str, dict[str, Any]]:
     """Every record of a folder, by its cell."""
     found = {}
-    for path in sorted((out / "records").glob("*.json")):
+    for path in sorted((out / "records").glob("[!.]*.json")):
         try:
             found[path.stem] = dict(json_.loads(path.read_bytes()))
         except (OSError, ValueError) as error:

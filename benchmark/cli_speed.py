@@ -1,4 +1,4 @@
-"""adbench speed: what looking costs on this machine, against a plain loop, and what feeds it."""
+"""adbench speed: what looking and judging cost on this machine, and what feeds them."""
 
 from __future__ import annotations
 
@@ -55,6 +55,10 @@ def speed(
     against: Against = None,
     loading: Annotated[bool, typer.Option("--loading", help="Does reading keep up?")] = False,
     noise: Annotated[bool, typer.Option("--noise", help="Simplex fields, too.")] = False,
+    metrics: Annotated[
+        int | None,
+        typer.Option(min=2, help="Judge so many maps of 256 x 256; no method if none is named."),
+    ] = None,
     json: Annotated[
         Path | None, typer.Option("--json", help="All that was measured, - for the terminal.")
     ] = None,
@@ -90,9 +94,13 @@ def speed(
             baselines=False,
         )
         watch = Watch(console(err=True))
-        facts, failed = _measured(
-            cells(wish, names), run, watch, images, rounds, rivals, loading, noise
-        )
+        facts, failed = list[dict[str, Any]](), 0
+        if chosen or metrics is None:
+            facts, failed = _measured(
+                cells(wish, names), run, watch, images, rounds, rivals, loading, noise
+            )
+        if metrics is not None:
+            facts.append(_judged(metrics, rounds, watch))
         paths = write(facts, out)
         if json is not None and str(json) != "-":
             from .store import atomic_write
@@ -145,6 +153,15 @@ def _measured(
         watch.line("simplex noise")
         facts.append(drawing(run, rounds=rounds, where=where))
     return facts, failed
+
+
+def _judged(maps: int, rounds: int, watch: Any) -> dict[str, Any]:
+    from .executor import circumstances
+    from .metrics_speed import judging
+    from .speed import machine
+
+    watch.line(f"pixel metrics of {maps} maps")
+    return judging(maps, rounds=rounds, where=machine(circumstances("cpu", "float32")))
 
 
 def _rivals(named: list[str]) -> list[str]:

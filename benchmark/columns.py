@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .boards import Board, Row, number, value_of
+from .boards import Board, Row, error_text, number, value_of
 from .metrics import LOWER
 
 __all__ = ["BUDGET", "COST", "LOWER", "METRICS", "RULES", "TITLES", "Column", "columns"]
@@ -83,20 +83,21 @@ def cost(row: Row, name: str) -> float | None:
 
 
 def _plain(metric: str) -> Callable[[Row], str]:
-    return lambda row: number(row.value(metric))
+    return lambda row: number(row.value(metric)) + error_text(row.record, metric)
 
 
 def _bounded(metric: str) -> Callable[[Row], str]:
     def cell(row: Row) -> str:
         low, high = (value_of(row.record, metric, part) for part in ("low", "high"))
         interval = "" if low is None else f" [{number(low)}, {number(high)}]"
-        return number(row.value(metric)) + interval
+        error = error_text(row.record, metric)
+        return number(row.value(metric)) + (f"{error} binned" if error else "") + interval
 
     return cell
 
 
 def _oracle(row: Row) -> str:
-    return f"({number(row.value('pixel_dice_oracle'))})"
+    return f"({_plain('pixel_dice_oracle')(row)})"
 
 
 def _level(row: Row) -> str:

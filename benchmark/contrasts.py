@@ -23,13 +23,15 @@ NO_ROWS = "for fewer than two records here the rows of single samples are kept."
 @dataclass(frozen=True)
 class Contrasts:
     """matrix: row minus column in the metric; why: there is none; verdicts: against the best, of
-    rows of the board by their place; histograms: of those rows that hold scores"""
+    rows of the board by their place; histograms: of those rows that hold scores; known: their rows
+    of samples, by place"""
 
     matrix: Table | None = None
     why: str = NO_ROWS
     metric: str = ""
     verdicts: Mapping[int, str] = field(default_factory=dict)
     histograms: list[Chart] = field(default_factory=list)
+    known: Mapping[int, Rows] = field(default_factory=dict)
 
 
 def contrasts(board: Board, folder: Path | None = None) -> Contrasts:
@@ -41,15 +43,15 @@ def contrasts(board: Board, folder: Path | None = None) -> Contrasts:
     }
     shown = [chart for k, rows in known.items() if (chart := _scores(board, k, rows))]
     if len(known) < 2:
-        return Contrasts(histograms=shown)
+        return Contrasts(histograms=shown, known=known)
     names = able(list(known.values()))
     metric = board.metric if board.metric in names else "image_auroc"
     try:
         matrix = _matrix(board, metric, known)
         verdicts = _verdicts(metric, known)
     except (PairError, RowsError) as error:
-        return Contrasts(why=f"{error}.", histograms=shown)
-    return Contrasts(matrix, "", TITLES.get(metric, metric), verdicts, shown)
+        return Contrasts(why=f"{error}.", histograms=shown, known=known)
+    return Contrasts(matrix, "", TITLES.get(metric, metric), verdicts, shown, known)
 
 
 def _scores(board: Board, k: int, rows: Rows) -> Chart | None:

@@ -1,37 +1,127 @@
-"""Runs cells one after another in this process; what fails is a row, what is stopped is kept."""
+"""Where cells are worked on: what every executor offers, and the one that needs no other process.
+
+An executor only starts jobs and tells what becomes of them. What is retried, set aside, written and
+shown stands once, in sweep.py, so that the same tasks give the same results whichever it is.
+"""
 
 from __future__ import annotations
 
 import itertools
-import json
-import signal
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from rich.console import Console
 
 from ..datasets.base import DataError, Dataset
-from ..engine.parallel import joined
+from ..engine.parallel import Team, joined
 from ..engine.run import Interrupted, Run
 from .follow import follow
+from .job import Job, ready, unfit, work
 from .live import Watch
+from .nursery import Nursery, able
 from .plan import Cell
-from .runner import headline, run_cell
-from .scalars import Scalars, ScalarsError
-from .store import Store, atomic_write
+from .stopping import asked_to_stop
+from .store import Store
 
-FAILED, NO_DATA, STOPPED = 3, 5, 130
+STOPPED = 130
+
+EXECUTORS = ("local", "inline", "ray", "slurm")
 
 
-def circumstances(device: str, dtype: str) -> Run:
+class News(NamedTuple):
+    """Something about a job. what, and its facts:
+
+    begun   its process runs: pid, slot, or whatever else says where
+    told    event, facts: what the engine tells as it goes on
+    alive   memory_mb, perhaps gpu_mb: a sign of life, every second or few
+    output  bytes: what it printed
+    ended   the outcome (job.py)
+    died    its process is gone without an outcome: signal or code (an int), said (one line), and
+            memory, whether it was for want of memory; lost, that its host went away
+    """
+
+    job: str
+    what: str
+    facts: Mapping[str, Any]
+
+
+Hear = Callable[[News], None]
+
+
+class Executor(Protocol):
+    """Works on at most `slots` jobs at a time, each in a process of its own or not.
+
+    Every job that was started is heard of once as `ended` or `died`, also after `ask` and `kill`.
+    Nothing is retried here. No result travels but the outcome: maps and checkpoints go through the
+    store.
+    """
+
+    slots: int
+
+    def start(self, job: Job) -> None:
+        """Begin; called only while fewer than `slots` are being worked on."""
+        ...
+
+    def listen(self, hear: Hear, seconds: float) -> None:
+        """Tell what happened since the last call; wait up to `seconds` for something."""
+        ...
+
+    def ask(self, name: str) -> None:
+        """Have a job finish its step, keep everything and end as `stopped`."""
+        ...
+
+    def kill(self, name: str) -> None:
+        """End a job and all processes it started, now."""
+        ...
+
+    def close(self) -> None:
+        """End what still runs, and give back what is held."""
+        ...
+
+
+class Inline:
+    """One job after another, here: in a team of processes, in tests, under a debugger."""
+
+    slots = 1
+
+    def __init__(self, stop: Callable[[], bool] = bool, team: Team | None = None) -> None:
+        self._stop, self._team = stop, team or Team()
+        self._jobs: list[Job] = []
+        self._kept: dict[str, Dataset] = {}
+
+    def start(self, job: Job) -> None:
+        self._jobs.append(job)
+
+    def listen(self, hear: Hear, seconds: float) -> None:
+        if not self._jobs:
+            time.sleep(seconds)
+            return
+        job = self._jobs.pop()
+        name = job["name"]
+
+        def tell(event: str, facts: Mapping[str, Any]) -> None:
+            hear(News(name, "told", {"event": event, "facts": facts}))
+
+        hear(News(name, "begun", {}))
+        ended = work(job, tell, self._stop, team=self._team, kept=self._kept)
+        hear(News(name, "ended", ended))
+
+    def ask(self, name: str) -> None:
+        """It hears of the stop by itself."""
+
+    def kill(self, name: str) -> None:
+        """There is nobody else to do it."""
+
+    def close(self) -> None:
+        self._jobs.clear()
+
+
+def circumstances(device: str, dtype: str, *, elsewhere: bool = False) -> Run:
     """Where and how precisely to compute. "auto": the GPU in bfloat16 if there is one, else the
-    CPU in float32.
+    CPU in float32. elsewhere: on other hosts, whose devices need not be here.
 
     Raises ValueError on a device that is not there.
     """
@@ -40,7 +130,7 @@ def circumstances(device: str, dtype: str) -> Run:
     team = joined(device)
     device = team.device or device
     kind = torch.device(device).type
-    if kind == "cuda" and not torch.cuda.is_available():
+    if kind == "cuda" and not elsewhere and not torch.cuda.is_available():
         raise ValueError("--device cuda: torch finds no GPU here (adbench doctor)")
     kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     if dtype == "auto":
@@ -58,69 +148,51 @@ def execute(
     out: Path,
     watch: Watch,
     curves: Path | None = None,
+    executor: Executor | None = None,
+    **limits: Any,
 ) -> int:
     """Run every cell that has no record yet; the exit code (0, 3, 5 or 130).
 
-    curves: a folder for TensorBoard. Launched as several processes, the first does all this, and
-    the others train along.
+    curves: a folder for TensorBoard. executor: where; in this process if none is given. limits:
+    timeout, grace and patience, as Sweep takes them. Launched as several processes, the first does
+    all this, and the others train along.
     """
+    from .sweep import Sweep
+
     if run.team.rank > 0:
         return _along(cells, run)
-    code = 0
-    with _asked_to_stop(watch) as stop:
-        run = replace(run, stop=stop)
-        for _, group in _by_dataset(cells):
-            try:
-                dataset = prepared(group[0], watch, stop)
-            except DataError as error:
-                watch.failed(group[0].dataset.name, str(error))
-                code = NO_DATA
-                continue
-            except KeyboardInterrupt:
-                watch.line("interrupted: what is prepared is kept; the same command goes on")
-                return STOPPED
-            for cell in group:
-                if cell.company and unfit(cell, dataset):
-                    continue
-                try:
-                    record = _record(cell, dataset, run, store, out, watch, curves)
-                except (Interrupted, KeyboardInterrupt) as stopped:
-                    watch.line(f"interrupted: {stopped or cell.name}; the same command goes on")
-                    return STOPPED
-                _write(out, cell, record)
-                if record["status"] == "failed":
-                    code = code or FAILED
-    return code
+    with asked_to_stop(watch) as stop:
+        where = executor or Inline(stop, run.team)
+        return Sweep(cells, run, store, out, watch, where, curves, **limits).run(stop)
+
+
+def chosen(
+    name: str, run: Run, cells: Sequence[Cell], slots: int | None, nursery: Nursery | None = None
+) -> Executor | None:
+    """The executor of that name; None for this process, which is also where teams work.
+
+    nursery: one that was started early, for the local one. Raises ValueError on another name.
+    """
+    if name not in EXECUTORS:
+        raise ValueError(f"--executor is one of {', '.join(EXECUTORS)}, not {name!r}")
+    if name == "inline" or run.team.size > 1 or not able():
+        return None
+    from .executor_local import Local, places
+
+    named = [entry.target.rpartition(":")[0] for c in cells for entry in (c.method, c.dataset)]
+    return Local(places(run.device, slots), named, nursery)
 
 
 def prepared(cell: Cell, watch: Watch, stop: Callable[[], bool] = bool) -> Dataset:
-    """The cell's dataset, ready. Raises KeyboardInterrupt when asked to stop meanwhile."""
-    dataset: Dataset = cell.dataset.load()(**cell.dataset_args)
+    """The cell's dataset, ready, with its progress shown. Raises KeyboardInterrupt when asked to
+    stop meanwhile."""
     with watch.step(f"prepare {cell.dataset.name}") as progress:
-
-        def told(what: str, done: int, total: int) -> None:
-            progress(what, done, total)
-            if stop():
-                raise KeyboardInterrupt
-
-        dataset.prepare(told)
-    return dataset
-
-
-def unfit(cell: Cell, dataset: Dataset) -> str:
-    """Why this method cannot look at this dataset; empty if it can."""
-    cls, axes = cell.method.load(), len(dataset.spec.shape)
-    if axes not in cls.ndims:
-        takes = " or ".join(map(str, sorted(cls.ndims)))
-        return f"takes samples of {takes} axes, these have {axes}"
-    if cls.supervision == "image-labels" and not dataset.spec.labels:
-        return "needs labelled abnormal samples to train on, and this dataset has none"
-    return ""
+        return ready(cell, progress, stop)
 
 
 def _along(cells: Sequence[Cell], run: Run) -> int:
     """What the other processes of a team do: they train with the first."""
-    for _, group in _by_dataset(cells):
+    for _, group in by_dataset(cells):
         try:
             dataset = prepared(group[0], Watch(Console(quiet=True)))
         except DataError:
@@ -132,64 +204,7 @@ def _along(cells: Sequence[Cell], run: Run) -> int:
     return 0
 
 
-def _by_dataset(cells: Sequence[Cell]) -> Iterator[tuple[object, list[Cell]]]:
+def by_dataset(cells: Sequence[Cell]) -> Iterator[tuple[object, list[Cell]]]:
+    """Neighbours on one dataset together."""
     for key, group in itertools.groupby(cells, key=lambda c: (c.dataset.name, c.limit)):
         yield key, list(group)
-
-
-def _record(
-    cell: Cell,
-    dataset: Dataset,
-    run: Run,
-    store: Store,
-    out: Path,
-    watch: Watch,
-    curves: Path | None,
-) -> dict[str, Any]:
-    if reason := unfit(cell, dataset):
-        watch.line(f"{cell.name}  skipped: {reason}")
-        return headline(cell, dataset, cell.method.load(), "skipped", reason)
-    try:
-        with watch.cell(cell.name) as tell, ExitStack() as stack:
-            told = tell
-            if curves is not None:
-                told = stack.enter_context(Scalars(curves / cell.name, tell))
-            record = run_cell(cell, dataset, store, run, told, out / "pictures")
-        watch.done(cell.name, record)
-        return record
-    except (Interrupted, ScalarsError):
-        raise
-    except Exception as error:  # a failing method is a row with a reason, not a lost night
-        log = out / "logs" / f"{cell.name}.log"
-        atomic_write(log, traceback.format_exc())
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        watch.failed(cell.name, f"{reason} (log: {log})")
-        return headline(cell, dataset, cell.method.load(), "failed", reason)
-
-
-def _write(out: Path, cell: Cell, record: dict[str, Any]) -> None:
-    """Leave the file alone where it says the same, so that a second run changes nothing."""
-    path = out / "records" / f"{cell.name}.json"
-    text = json.dumps(record, indent=1, sort_keys=True) + "\n"
-    if not path.exists() or path.read_text() != text:
-        atomic_write(path, text)
-
-
-@contextmanager
-def _asked_to_stop(watch: Watch) -> Iterator[Any]:
-    """The first Ctrl-C (or SIGTERM) asks, to be answered between steps; the second does not."""
-    asked = False
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-        watch.line("stopping after this step, with everything kept; once more stops at once")
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,5 +1,5 @@
-"""What is shown of a method's work: a few test samples, the same for every method; and its own
-worst mistakes."""
+"""What is shown of a method's work: a few test samples, the same for every method; its own worst
+mistakes; and small prints of many, to find what methods disagree on."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 from torch import Tensor
 
+from .contact import SIDE, chosen, small
 from .pictures import Shown, sheet
 from .plan import Cell
 from .rows import Rows
@@ -42,34 +43,62 @@ def gallery(split: Any) -> list[int]:
     return sorted(i for whole in chosen for i in wholes.members[whole])
 
 
-def draw(cell: Cell, split: Any, maps: Path, level: int, path: Path) -> None:
-    """A picture of the gallery at one level: input, reconstruction, map, truth."""
-    with h5py.File(maps, "r") as file:
-        shown = array(file, "gallery").tolist()
-        rows = _shown(file, split, shown, level)
-    sheet(path, rows, title=_title(cell, level))
-
-
-def worst(cell: Cell, split: Any, maps: Path, level: int, rows: Rows, path: Path) -> bool:
-    """A picture of the abnormal samples with the lowest scores and the normal ones with the highest
-    at one level, EACH of either: input, map, truth. False, and no picture, where there are none.
+def show(cell: Cell, split: Any, maps: Path, level: int, rows: Rows, path: Path) -> None:
+    """All pictures of a cell at one level, each under its own name beside `path`: the gallery, the
+    worst mistakes (.worst.png) where there are any, the contact sheet (.contact.png) of images.
 
     rows: of this split at this level, as they were judged
     """
-    wholes = Wholes(truths(split))
+    title, wholes = _title(cell, level), Wholes(truths(split))
+    with h5py.File(maps, "r") as file:
+        draw(file, split, level, path, title)
+        others = {".worst.png": worst, ".contact.png": contact}
+        for ending, other in others.items():
+            beside = path.with_name(path.name.removesuffix(".png") + ending)
+            if not other(file, split, level, beside, title, wholes, rows):
+                beside.unlink(missing_ok=True)
+
+
+def draw(file: h5py.File, split: Any, level: int, path: Path, title: str) -> None:
+    """A picture of the gallery: input, reconstruction, map, truth."""
+    shown = array(file, "gallery").tolist()
+    sheet(path, _shown(file, split, shown, level), title=title)
+
+
+def worst(
+    file: h5py.File, split: Any, level: int, path: Path, title: str, wholes: Wholes, rows: Rows
+) -> bool:
+    """A picture of the abnormal samples with the lowest scores and the normal ones with the
+    highest, EACH of either: input, map, truth. False, and no picture, where there are none."""
     members = dict(zip(wholes.keys, wholes.members, strict=True))
-    chosen = mistakes(rows)
-    shown = [i for k, _ in chosen for i in members[rows.keys[k]]]
+    wrong = mistakes(rows)
+    shown = [i for k, _ in wrong for i in members[rows.keys[k]]]
     if not shown:
         return False
-    with h5py.File(maps, "r") as file:
-        found = _shown(file, split, shown, level)
+    found = _shown(file, split, shown, level)
     named = [
         replace(row, caption=f"{row.caption} {said}".strip())
-        for row, (_, said) in zip(found, chosen, strict=True)
+        for row, (_, said) in zip(found, wrong, strict=True)
     ]
-    sheet(path, named, title=f"Worst of {_title(cell, level)}")
+    sheet(path, named, title=f"Worst of {title}")
     return True
+
+
+def contact(
+    file: h5py.File, split: Any, level: int, path: Path, title: str, wholes: Wholes, rows: Rows
+) -> bool:
+    """Small prints of many samples (contact.py): input, map, truth. False of signals, whose curves
+    do not get smaller, and of nothing."""
+    members = dict(zip(wholes.keys, wholes.members, strict=True))
+    prints: list[Shown] = []
+    for k in chosen(rows.keys, rows.label):
+        (whole,) = _shown(file, split, members[rows.keys[k]], level)
+        if whole.x.ndim < 3:
+            return False
+        prints.append(small(whole))
+    if prints:
+        sheet(path, prints, title=f"Contact sheet of {title}", tile=SIDE)
+    return bool(prints)
 
 
 def mistakes(rows: Rows) -> list[tuple[int, str]]:

@@ -85,7 +85,7 @@ def uses(outs: Iterable[Path]) -> dict[tuple[str, str], list[str]]:
     """The cells of results folders that stand on each artefact, by (kind, key)."""
     found: dict[tuple[str, str], list[str]] = {}
     for out in outs:
-        for path in sorted((out / "records").glob("*.json")):
+        for path in sorted((out / "records").glob("[!.]*.json")):
             with suppress(OSError, ValueError, AttributeError):
                 for kind, key in (json.loads(path.read_bytes()).get("keys") or {}).items():
                     found.setdefault((kind.partition("/")[0], str(key)), []).append(path.stem)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .boards import Board, Record, boards, number, run_of, value_of
+from .boards import Board, Record, boards, error_text, number, run_of, value_of
 from .columns import LOWER, TITLES, reason
+from .league import League, leagues
+from .league_words import cells, heads, sentences
 
 SHOWN = ("image_auroc", "image_ap", "pixel_ap", "pixel_auroc", "pixel_aupro30", "pixel_dice")
 
@@ -28,7 +30,8 @@ SPECIAL = {
 
 
 def latex(records: Sequence[Record]) -> str:
-    """A table for every board that has a result; what has none is told in comments.
+    """A table for every board that has a result, and for ranks over data sets; what has no result
+    is told in comments.
 
     The best figure of a column is bold; the intervals stand beneath their figures. Needs the
     packages booktabs and, for the encoding, nothing more.
@@ -39,6 +42,7 @@ def latex(records: Sequence[Record]) -> str:
         parts += [_comment(f"{row.name}, {run_of(row)}: {reason(row)}") for row in board.missing]
         if board.done:
             parts.append(_table(board))
+    parts += [_league(league) for league in leagues(records)]
     return "\n".join(parts) + "\n"
 
 
@@ -78,6 +82,19 @@ def _table(board: Board) -> str:
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"])
 
 
+def _league(league: League) -> str:
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{escaped(' '.join([league.title + '.', *sentences(league)]))}}}",
+        rf"\begin{{tabular}}{{lrl{'r' * len(league.sets)}}}",
+        r"\toprule",
+    ]
+    rows = [" & ".join(map(escaped, row)) + r" \\" for row in (heads(league), *cells(league))]
+    lines += [rows[0], r"\midrule", *rows[1:], r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+    return "\n".join(lines)
+
+
 def _best(board: Board, metric: str) -> str:
     """As it is printed, so that what looks alike is marked alike."""
     values = [value for row in board.done if (value := row.value(metric)) is not None]
@@ -86,7 +103,8 @@ def _best(board: Board, metric: str) -> str:
 
 def _bounds(record: Record, metric: str) -> str:
     low, high = (value_of(record, metric, part) for part in ("low", "high"))
-    return "" if low is None or high is None else f"[{number(low)}, {number(high)}]"
+    bounds = "" if low is None or high is None else f" [{number(low)}, {number(high)}]"
+    return escaped(f"{error_text(record, metric)}{bounds}".strip())
 
 
 def _comment(text: str) -> str:

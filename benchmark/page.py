@@ -7,17 +7,20 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .album import BUDGET, Album, Budget, album
+from .album import BUDGET, Album, Budget, Grid, album
 from .boards import Board, Record, boards, run_of
 from .charts import BOTTOM, HIGH, LEFT, RIGHT, TOP, WIDE, Chart
 from .columns import TITLES, reason
 from .contrasts import Contrasts, contrasts
 from .curves import pareto, sweeps
+from .disagree import disagreements
+from .league import ALONE, leagues
+from .league_views import diagram, league_table
 from .lesion_views import froc_chart, lesion_table
 from .views import (
     Table,
@@ -31,6 +34,7 @@ from .views import (
 )
 
 SIZE = {"wide": WIDE, "high": HIGH, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM}
+NOTHING = Album(Grid([], []), [])
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,16 @@ def page(records: Sequence[Record], folder: Path | None = None, *, budget: int =
     )
     return template.render(
         sections=sections,
+        leagues=[
+            {
+                "title": league.title,
+                "diagram": diagram(league),
+                "table": league_table(league),
+                "notes": league.notes,
+            }
+            for league in leagues(records)
+        ],
+        alone=ALONE,
         records=[
             {
                 "id": anchors[id(record)],
@@ -111,7 +125,7 @@ def _section(
         froc=froc_chart(board) if done else None,
         sweeps=sweeps(board) if done else [],
         pareto=pareto(board) if done else [],
-        album=album(board.done, folder / "pictures", left) if folder else Album([], [], []),
+        album=_album(board, found, folder / "pictures", left) if folder else NOTHING,
         missing=[
             (f"{row.name}, {run_of(row)}", reason(row), str(row.record.get("file", "?")))
             for row in board.missing
@@ -119,6 +133,11 @@ def _section(
         differing=differing(board) if done else [],
         contrasts=found,
     )
+
+
+def _album(board: Board, found: Contrasts, folder: Path, left: Budget) -> Album:
+    shown = album(board.done, folder, left)
+    return replace(shown, disputed=disagreements(board, found.known, folder, left))
 
 
 @cache

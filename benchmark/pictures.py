@@ -55,19 +55,23 @@ class Shown:
     caption: str = ""
 
 
-def sheet(path: Path, samples: Sequence[Shown], *, title: str = "", channel: int = 0) -> None:
+def sheet(
+    path: Path, samples: Sequence[Shown], *, title: str = "", channel: int = 0, tile: int = TILE
+) -> None:
     """Write a PNG with a row for each sample, and a column for whatever any of them has.
 
     Of volumes the slice with most of the mask is shown, or the middle one; signals are drawn as
     curves. `channel` is the one shown. Where tiles stand is written into the PNG, so that a report
-    can put those of several methods side by side.
+    can put those of several methods side by side. tile: about as many pixels across one of them
     """
     if not samples:
         raise ValueError("a sheet wants at least one sample to show")
-    samples = [_flat(sample, channel) for sample in samples]
+    samples = [flat(sample, channel) for sample in samples]
     window = _window(samples)
-    draw = _curves if samples[0].x.ndim == 1 else _tiles
-    page, layout = draw(samples, window, title)
+    if samples[0].x.ndim == 1:
+        page, layout = _curves(samples, window, title)
+    else:
+        page, layout = _tiles(samples, window, title, tile)
     told = PngImagePlugin.PngInfo()
     if layout:
         told.add_text(LAYOUT, json.dumps(layout))
@@ -95,7 +99,7 @@ def outline(mask: Array) -> Array:
     return mask & np.logical_not(ndimage.binary_erosion(mask))
 
 
-def _flat(sample: Shown, channel: int) -> Shown:
+def flat(sample: Shown, channel: int) -> Shown:
     """One channel; of a volume, one slice."""
     at: tuple[int, ...] = ()
     if sample.x.ndim == 4:
@@ -174,13 +178,13 @@ def _columns(samples: Sequence[Shown], window: float) -> dict[str, Callable[[Sho
 
 
 def _tiles(
-    samples: Sequence[Shown], window: float, title: str
+    samples: Sequence[Shown], window: float, title: str, tile: int
 ) -> tuple[Image.Image, dict[str, Any]]:
     columns = _columns(samples, window)
     side = max(max(s.x.shape) for s in samples)
-    by = max(1, round(TILE / side))
+    by = max(1, round(tile / side))
     high, wide = (by * max(s.x.shape[axis] for s in samples) for axis in (0, 1))
-    wide = max(wide, TILE // 2)
+    wide = max(wide, tile // 2)
     page, pen = _page(
         (GAP + len(columns) * (wide + GAP), len(samples) * (high + CAPTION + GAP)), title
     )

@@ -17,16 +17,21 @@ import numpy as np
 
 from .regions import Array
 
+ALPHA = 0.05
+
 
 @dataclass(frozen=True)
 class Ranks:
-    """mean: (M,) mean rank of each method, 1 is the best
+    """place: (D, M) rank of each method on each data set, 1 is the best; equals share their mean
+    mean: (M,) mean rank of each method
     p: of Friedman's test, that all methods are alike; None for fewer than 3 methods or 2 data sets
     critical: mean ranks that lie closer than this are not distinguishable at 5 %; None likewise
     cliques: groups of methods none of which is distinguishable from another, as indices from the
-        best to the worst: the bars of a critical-difference diagram
+        best to the worst: the bars of a critical-difference diagram. Where Friedman's test finds
+        no difference at 5 %, all of them are one
     """
 
+    place: Array
     mean: Array
     p: float | None
     critical: float | None
@@ -48,12 +53,13 @@ def ranks(values: Sequence[Sequence[float | None]], *, lower: bool = False) -> R
     place = rankdata(-worth, axis=1)
     mean, (sets, methods) = place.mean(0), place.shape
     if methods < 3 or sets < 2:
-        return Ranks(mean, None, None, [])
-    critical = critical_difference(methods, sets)
-    return Ranks(mean, _friedman(place), critical, _cliques(mean, critical))
+        return Ranks(place, mean, None, None, [])
+    critical, p = critical_difference(methods, sets), _friedman(place)
+    cliques = _cliques(mean, critical if p < ALPHA else math.inf)
+    return Ranks(place, mean, p, critical, cliques)
 
 
-def critical_difference(methods: int, sets: int, alpha: float = 0.05) -> float:
+def critical_difference(methods: int, sets: int, alpha: float = ALPHA) -> float:
     """Nemenyi's: the studentized range over sqrt(2), times the spread of mean ranks."""
     from scipy.stats import studentized_range
 

@@ -16,6 +16,9 @@ from typing import Any
 from .boards import SCHEMA, Board, Record, ReportError, Row, boards, read_records, run_of, value_of
 from .columns import BUDGET, COST, METRICS, columns, reason
 from .latex import latex
+from .league import ALONE, leagues
+from .league_words import as_json as league_json
+from .league_words import cells, heads, sentences
 from .store import atomic_write
 from .terminal import terminal
 
@@ -23,7 +26,7 @@ __all__ = ["ReportError", "boards", "csv", "markdown", "read_records", "terminal
 
 
 def markdown(records: Sequence[Record]) -> str:
-    """Every board as a Markdown table."""
+    """Every board as a Markdown table, and ranks over data sets."""
     lines = ["# Leaderboard", ""]
     for board in boards(records):
         lines += [f"## {_escaped(board.title)}", ""]
@@ -37,9 +40,17 @@ def markdown(records: Sequence[Record]) -> str:
             lines.append(_line(["---"] * len(shown)))
             lines += [_line([column.cell(row) for column in shown]) for row in board.done]
             for row in board.missing:
-                cells = [column.cell(row) for column in shown[:4]] + [reason(row)]
-                lines.append(_line(cells + [""] * (len(shown) - len(cells))))
+                told = [column.cell(row) for column in shown[:4]] + [reason(row)]
+                lines.append(_line(told + [""] * (len(shown) - len(told))))
         lines += ["", *(f"{_escaped(note)}  " for note in board.notes), ""]
+    lines += ["## Over data sets", ""]
+    found = leagues(records)
+    for league in found:
+        lines += [f"### {_escaped(league.title)}", "", _line(heads(league))]
+        lines += [_line(["---"] * len(heads(league))), *map(_line, cells(league)), ""]
+        lines += [*(f"{_escaped(note)}  " for note in sentences(league)), ""]
+    if not found:
+        lines += [ALONE, ""]
     return "\n".join(lines)
 
 
@@ -84,7 +95,7 @@ def cost_csv(records: Sequence[Record]) -> str:
 
 def as_json(records: Sequence[Record]) -> str:
     """Every board for programs: its rows in order, their figures as the records have them, and the
-    file of each."""
+    file of each; and ranks over data sets."""
     made = [
         {
             "title": board.title,
@@ -96,7 +107,9 @@ def as_json(records: Sequence[Record]) -> str:
         }
         for board in boards(records)
     ]
-    return json.dumps({"schema": SCHEMA, "boards": made}, indent=1, sort_keys=True) + "\n"
+    over = [league_json(league) for league in leagues(records)]
+    told = {"schema": SCHEMA, "boards": made, "over_data_sets": over}
+    return json.dumps(told, indent=1, sort_keys=True) + "\n"
 
 
 def _row(row: Row) -> dict[str, Any]:

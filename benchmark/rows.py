@@ -25,6 +25,9 @@ from .stats import rarer
 
 COUNTS = ("places", "true", "found", "both")
 
+POOLED = ("pixel_auroc", "pixel_ap", "pixel_dice", "pixel_dice_oracle", "pixel_iou")
+"""Metrics in which every abnormal place weighs alike, so a patient as much as it has of them."""
+
 
 class RowsError(ValueError):
     """Rows that cannot be read or compared: one line, why, and what would do."""
@@ -47,10 +50,11 @@ class Rows:
     values: Mapping[str, float | None]
     draws: Mapping[str, Array]
 
-    @property
-    def rare(self) -> int:
-        """How many groups the intervals hang on."""
-        return rarer(self.groups, self.label)
+    def rare(self, metric: str) -> int:
+        """How many groups a metric's interval hangs on."""
+        if self.counts is None or metric not in POOLED:
+            return rarer(self.groups, self.label)
+        return rarer(self.groups, self.label, self.counts[:, COUNTS.index("true")])
 
     def told(self) -> dict[str, list[Any]]:
         """The samples in words of JSON: key, group, label, score and, with maps, the four counts.
@@ -111,7 +115,8 @@ def read(path: Path) -> Rows:
 def compared(a: Sequence[Rows], b: Sequence[Rows], metric: str) -> Difference:
     """a minus b, each the rows of a method's seeds on the same samples."""
     (value, draws), (other, others) = (_pooled(rows, metric, name) for rows, name in _named(a, b))
-    return difference(value, draws, other, others, a[0].rare)
+    rare = min(rows.rare(metric) for rows in (a[0], b[0]))
+    return difference(value, draws, other, others, rare)
 
 
 def board_standings(methods: Mapping[str, Sequence[Rows]], metric: str) -> dict[str, Standing]:
@@ -119,7 +124,7 @@ def board_standings(methods: Mapping[str, Sequence[Rows]], metric: str) -> dict[
     _check(rows for seeds in methods.values() for rows in seeds)
     pooled = [_pooled(seeds, metric, name) for name, seeds in methods.items()]
     values, draws = [value for value, _ in pooled], [drawn for _, drawn in pooled]
-    rare = next((seeds[0].rare for seeds in methods.values()), None)
+    rare = min((seeds[0].rare(metric) for seeds in methods.values()), default=None)
     found = standings(values, draws, lower=metric in LOWER, rare=rare)
     return dict(zip(methods, found, strict=True))
 

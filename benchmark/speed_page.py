@@ -23,7 +23,8 @@ GFLOP: convolutions, matrix products and attention of every network, counted as 
 A network is shown the same number of rows at every call, filled up where there are fewer: with
 few images, levels and repeats that is most of its work. Memory on a CPU is what the process grew
 by, on a GPU all that torch had allocated. Loading keeps up if its slowest pass through the same
-samples does.
+samples does. Judging is on the CPU; its rivals are given a few maps, and their seconds multiplied
+as far as is said beside them.
 """
 
 
@@ -108,11 +109,29 @@ COLUMNS = {
         Column("ratio", lambda f: _spread(f["ratio"], unit="x")),
         Column("largest difference", lambda f: f"{f['largest_difference']:.1g}"),
     ),
+    "metrics": (
+        Column("maps", lambda f: f"{f['maps']} of {f['size']} x {f['size']}"),
+        Column("all pixel metrics, s", lambda f: _spread(f["seconds"])),
+        Column("from bins, s", lambda f: _spread(f["binned_seconds"])),
+        Column("scikit-learn, s", lambda f: _spread(f["sklearn_seconds"]) + _scaled(f)),
+        Column("AUPRO loop, s", lambda f: _spread(f["loop_seconds"]) + _scaled(f)),
+        Column("ratio to both", lambda f: _spread(f["ratio"], unit="x")),
+        Column(
+            "ratio on few", lambda f: f"{_spread(f['ratio_of_few'], unit='x')}, {f['few']} maps"
+        ),
+        Column("largest difference", lambda f: f"{f['largest_difference']:.1g}"),
+        Column("memory, of the maps", lambda f: f"{f['memory_of_maps']:.1f}x"),
+    ),
 }
 ABREAST = 3
 """Measurements side by side on a terminal."""
 
-TITLES = {"method": "Looking", "loading": "Loading", "noise": "Noise"}
+TITLES = {"method": "Looking", "loading": "Loading", "noise": "Noise", "metrics": "Judging"}
+
+
+def _scaled(fact: Fact) -> str:
+    few, maps = fact["few"], fact["maps"]
+    return f", {few} maps times {_digits(maps / few)}" if few < maps else ""
 
 
 def _verdict(ratio: float | None) -> str:
@@ -140,6 +159,7 @@ def name(fact: Fact) -> str:
         parts += [fact["method"]["name"], fact["profile"]]
     if "size" in fact:
         parts += [str(fact["size"])]
+    parts += [f"n{fact['maps']}"] if "maps" in fact else []
     parts += [f"l{'-'.join(map(str, fact['levels']))}"] if "levels" in fact else []
     parts += [f"b{where['batch']}", where["device"], f"t{where['threads']}", where["dtype"]]
     parts += ["compiled"] if where["compile"] else []

@@ -64,12 +64,23 @@ def picks(name: str, count: int, below: int) -> Array:
     return ((raw >> np.uint64(32)) * np.uint64(below) >> np.uint64(32)).astype(np.int64)
 
 
-def rarer(groups: Sequence[str], label: Array) -> int:
+def rarer(groups: Sequence[str], label: Array, weight: Array | None = None) -> int:
     """How many groups there are of the kind, with an abnormal or with a normal sample, of which
-    there are fewer: what an interval can be sure of hangs on these."""
+    there are fewer: what an interval can be sure of hangs on these.
+
+    weight: (N,) abnormal places, for a figure pooled over them. Such a figure hangs on the patients
+    with the large lesions, so abnormal groups count as (sum w)^2 / (sum w^2) of them, w the places
+    of each: the effective number of clusters of unequal size (Kish, Survey Sampling, 1965; for
+    tests Carter, Schnepel and Steigerwald, Review of Economics and Statistics 99, 2017)
+    """
     names = np.asarray(groups, str)
     label = np.asarray(label, bool)
-    return min(len(np.unique(names[label])), len(np.unique(names[~label])))
+    abnormal, normal = len(np.unique(names[label])), len(np.unique(names[~label]))
+    if weight is not None and np.any(weight):
+        each = np.bincount(np.unique(names, return_inverse=True)[1], weight)
+        share = each / each.max()
+        abnormal = min(abnormal, max(2, round(share.sum() ** 2 / (share**2).sum())))
+    return min(abnormal, normal)
 
 
 def interval(draws: Array, rare: int | None = None) -> tuple[float, float] | None:

@@ -1,18 +1,23 @@
 """What is running, what is done and what was left half-way, as far as the files tell.
 
 A lock that is held is work of a living process; a folder under `resume` whose lock nobody holds was
-left by one that was stopped, and the same command goes on from it.
+left by one that was stopped, and the same command goes on from it. A run also says itself what it
+is at, every second; when it died, that is what it said last.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .boards import Record, ReportError, number, read_records, value_of
+from .state import read
+
+SILENT = 60.0
+"""Seconds without a sign of life that are worth telling."""
 
 NAMES = {"checkpoint": "training", "maps": "looking", "record": "judging"}
 
@@ -37,8 +42,11 @@ class Work:
 
 @dataclass(frozen=True)
 class Status:
+    """runs: what they said of themselves (state.py)"""
+
     records: list[Record]
     work: list[Work]
+    runs: list[dict[str, Any]] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -53,6 +61,7 @@ class Status:
                 for record in self.records
             ],
             "work": [asdict(work) for work in self.work],
+            "runs": self.runs,
         }
 
     def lines(self) -> list[str]:
@@ -60,6 +69,8 @@ class Status:
         said = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
         running = sum(work.running for work in self.work)
         lines = [f"{said or 'no'} records; {running} running, {len(self.work) - running} left"]
+        for run in self.runs:
+            lines += _said(run)
         lines += [_line(record) for record in self.records]
         lines += [_doing(work) for work in self.work]
         return lines
@@ -71,7 +82,7 @@ def status(out: Path, store: Path) -> Status:
         records: list[Record] = list(read_records(out / "records"))
     except ReportError:
         records = []
-    return Status(records, _work(store))
+    return Status(records, _work(store), [told for _, told in read(out)])
 
 
 def _work(store: Path) -> list[Work]:
@@ -113,6 +124,37 @@ def _held(path: Path) -> bool:
         return False
     lock.release()
     return False
+
+
+def _said(run: dict[str, Any]) -> list[str]:
+    """Of one run, then of each cell it is at."""
+    counts = ", ".join(
+        f"{count} {what.replace('_', ' ')}" for what, count in run["counts"].items() if count
+    )
+    who = f"{run['host']} process {run['pid']}"
+    if run["running"]:
+        waits = f", {run['said']}" if run["said"] else ""
+        lines = [f"  run      {who}: {counts}{waits}; heard {_ago(run['age'])} ago"]
+    else:
+        lines = [f"  stopped  {who}, {_ago(run['age'])} ago: {counts}; the same command goes on"]
+    return lines + [_cell(cell) for cell in run["doing"]]
+
+
+def _cell(cell: dict[str, Any]) -> str:
+    said = " ".join(filter(None, (cell["phase"], cell["part"])))
+    if cell["of"]:
+        said += f" {cell['step']:.0f}/{cell['of']:.0f}"
+    if cell["seconds_each"] is not None:
+        said += f", {cell['seconds_each']:.2g} s each"
+    if cell["seconds_left"]:
+        said += f", {_ago(cell['seconds_left'])} left"
+    if (amount := cell["gpu_mb"] or cell["memory_mb"]) is not None:
+        said += f", {amount / 1e3:.1f} GB"
+    if cell["attempt"] > 1:
+        said += f", attempt {cell['attempt']}"
+    if cell["silent_seconds"] >= SILENT:
+        said += f", silent for {_ago(cell['silent_seconds'])}"
+    return f"    {cell['cell']}  {said}"
 
 
 def _line(record: Record) -> str:

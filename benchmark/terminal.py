@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from .boards import Board, Record, boards, number, run_of
 from .columns import COST, Column, columns, cost, count, reason
+from .league import League, leagues
+from .league_words import cells, heads, sentences
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,7 +24,8 @@ SACRIFICE = (
 
 
 def terminal(records: Sequence[Record], console: Console) -> None:
-    """Print every board in the console's width, and beneath it what it cost."""
+    """Print every board in the console's width, and beneath it what it cost; then ranks over data
+    sets, where there are any."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -56,6 +59,31 @@ def terminal(records: Sequence[Record], console: Console) -> None:
         if board.done:
             _cost_table(board, console)
         console.print()
+    for league in leagues(records):
+        _league(league, console)
+
+
+def _league(league: League, console: Console) -> None:
+    """Ranks over data sets; where there is no room for all of these, without their figures."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    console.print(Text(league.title, style="bold"))
+    rows = [heads(league), *cells(league)]
+    wide = [max(map(len, column)) + GAP for column in zip(*rows, strict=True)]
+    shown = len(wide) if sum(wide) < console.width else len(wide) - len(league.sets)
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    for k, head in enumerate(rows[0][:shown]):
+        table.add_column(Text(head), justify="left" if k in (0, 2) else "right", overflow="fold")
+    for each, row in zip(league.entrants, rows[1:], strict=True):
+        table.add_row(*map(Text, row[:shown]), style="italic" if each.baseline else None)
+    console.print(table)
+    if shown < len(wide):
+        console.print(Text("No room for the data sets: see leaderboard.md.", style="dim"))
+    for note in sentences(league):
+        console.print(Text(note, style="dim"))
+    console.print()
 
 
 def _fitting(board: Board, width: int) -> tuple[list[Column], list[str]]:

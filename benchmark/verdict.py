@@ -142,7 +142,7 @@ class Verdict:
 
 def bounds(rows: Rows) -> dict[str, tuple[float, float]]:
     """95 % intervals of the metrics that have one."""
-    found = {name: interval(drawn, rows.rare) for name, drawn in rows.draws.items()}
+    found = {name: interval(drawn, rows.rare(name)) for name, drawn in rows.draws.items()}
     return {name: bound for name, bound in found.items() if bound is not None}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from .boards import Board, Record, Row, number, value_of
+from .boards import Board, Record, Row, error_text, number, value_of
 from .charts import STYLES, letter
 from .columns import LOWER, METRICS, RULES, TITLES
 
@@ -219,8 +219,11 @@ def _bounded(board: Board, record: Record, metric: str) -> Cell:
     known = [v for row in board.done if (v := row.value(metric)) is not None]
     top = (min if metric in LOWER else max)(known) if known else None
     oracle = metric == "pixel_dice_oracle"
+    error = error_text(record, metric).strip()
+    beneath = [f"{error} binned"] if error else []
+    beneath += [] if low is None or high is None else [f"[{number(low)}, {number(high)}]"]
     return figure(record, f"metrics.{metric}.value", value)._replace(
-        bounds="" if low is None or high is None else f"[{number(low)}, {number(high)}]",
+        bounds=" ".join(beneath),
         kind="oracle" if oracle else "",
         best=value is not None and value == top and not oracle and len(known) > 1,
     )

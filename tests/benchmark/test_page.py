@@ -192,6 +192,14 @@ def test_every_figure_says_the_record_and_the_place_it_is_from():
             assert float(attrs["data-sort"]) == float(found[1])
 
 
+def test_figures_read_from_bins_have_their_error_beneath_them():
+    made = swept("A", pixel_error=3.2e-4)
+    text = Reader(page([made, swept("B")])).words
+    assert "± 0.0004 binned [0.450, 0.550]" in text and "off by no more than this" in text
+    assert text.count("± 0.0004 binned") == 4 + 5  # on the board, and among all figures
+    assert "±" not in Reader(page([swept("B")])).words
+
+
 def test_boards_are_apart_and_what_failed_is_told_with_its_reason():
     read = Reader(page([record("A"), record("B", partial=8), missing("C", reason="no memory")]))
     heads = re.findall(r"brats(?:, PARTIAL[^\n]*)?", read.words)
@@ -328,15 +336,18 @@ def test_tiles_of_all_methods_stand_side_by_side_and_are_the_pixels_that_were_dr
     x = sheets(tmp_path, ["A", "B"])
     (board,) = boards([swept("A"), swept("B")])
     made = album(board.done, tmp_path / "pictures", Budget())
-    assert made.heads[:2] == [("", "input"), ("", "truth")]
-    assert [head for head in made.heads[2:]] == [
+    assert made.gallery.heads[:2] == [("", "input"), ("", "truth")]
+    assert [head for head in made.gallery.heads[2:]] == [
         ("A", "reconstruction"),
-        ("A", made.heads[3][1]),
+        ("A", made.gallery.heads[3][1]),
         ("B", "reconstruction"),
-        ("B", made.heads[5][1]),
+        ("B", made.gallery.heads[5][1]),
     ]
-    assert made.heads[3][1].startswith("map, 0 to ") and made.heads[3][1] != made.heads[5][1]
-    for (key, caption, cells), sample in zip(made.rows, x, strict=True):
+    assert (
+        made.gallery.heads[3][1].startswith("map, 0 to ")
+        and made.gallery.heads[3][1] != made.gallery.heads[5][1]
+    )
+    for (key, caption, cells), sample in zip(made.gallery.rows, x, strict=True):
         assert key.startswith("test/") and caption == "odd" and None not in cells
         uris = [cell.uri for cell in cells if cell]
         assert np.array_equal(decoded(uris[0] or ""), grey(sample[0]))

@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from adbench.benchmark.gallery import mistakes, worst
+from adbench.benchmark.contact import MOST, SIDE, chosen, small
+from adbench.benchmark.gallery import mistakes, show
 from adbench.benchmark.pictures import (
     CAPTION,
     EDGE,
@@ -207,7 +208,7 @@ def test_mistakes_are_drawn_from_the_maps_of_the_chosen_level(tmp_path):
     names = SimpleNamespace(label="A", name="made-up")
     cell: Any = SimpleNamespace(method=names, dataset=names, profile="tiny")
     path = tmp_path / "a.worst.png"
-    assert worst(cell, samples, tmp_path / "maps.h5", 250, rows, path)
+    show(cell, samples, tmp_path / "maps.h5", 250, rows, tmp_path / "a.png")
     layout = json.loads(getattr(Image.open(path), "text", {})[LAYOUT])
     assert [row["key"] for row in layout["rows"]] == ["a0", "n1"]
     assert "missed: 50% of normal" in layout["rows"][0]["caption"]
@@ -215,7 +216,47 @@ def test_mistakes_are_drawn_from_the_maps_of_the_chosen_level(tmp_path):
     tops = [row["top"] for row in layout["rows"]]
     colours = [page[top + 5, left + 5].tolist() for top in tops]
     assert colours == [heat(np.array(share)).tolist() for share in (0.5, 1.0)]
-    assert not worst(cell, samples[:2], tmp_path / "maps.h5", 250, pick(rows, 2), path)
+    prints = json.loads(getattr(Image.open(tmp_path / "a.contact.png"), "text", {})[LAYOUT])
+    assert [row["key"] for row in prints["rows"]] == keys
+    assert [*prints["columns"]] == ["input", "map", "truth"]
+    shown_ = json.loads(getattr(Image.open(tmp_path / "a.png"), "text", {})[LAYOUT])
+    assert [row["key"] for row in shown_["rows"]] == ["n0"]
+    show(cell, samples[:2], tmp_path / "maps.h5", 250, pick(rows, 2), tmp_path / "a.png")
+    assert not path.exists(), "nothing is wrong any more"
+
+
+def test_a_contact_sheet_holds_the_same_samples_whatever_the_order():
+    keys = [f"s{i}" for i in range(200)]
+    label = np.arange(200) % 2 == 0
+    picked = {keys[i] for i in chosen(keys, label)}
+    assert len(picked) == MOST and sum(int(key[1:]) % 2 == 0 for key in picked) == MOST * 2 // 3
+    order = np.random.default_rng(0).permutation(200)
+    moved = [keys[i] for i in order]
+    assert {moved[i] for i in chosen(moved, label[order])} == picked
+    fewer = chosen(keys[:100], label[:100])
+    assert picked & {*keys[:100]} <= {keys[i] for i in fewer}
+    assert len(chosen(keys, np.ones(200, bool))) == len(chosen(keys, np.zeros(200, bool))) == MOST
+    rare = np.arange(200) < 3
+    assert {0, 1, 2} <= {*chosen(keys, rare)} and len(chosen(keys, rare)) == MOST
+    assert chosen([], np.zeros(0, bool)) == [] and chosen(keys[:2], label[:2]) == [0, 1]
+
+
+def test_a_print_is_small_and_keeps_what_it_shows():
+    x = np.zeros((1, 200, 300), np.float32)
+    x[0, :100] = 0.5
+    mask = np.zeros((200, 300), bool)
+    mask[7, 11] = True
+    made = small(Shown("a", x, x, x[0] * 4, mask, twin=x))
+    assert made.x.shape == (1, 50, 75) and max(made.x.shape) <= SIDE
+    assert made.map is not None and made.map[0, 0] == 2 and made.map[49, 74] == 0
+    assert made.mask is not None and np.argwhere(made.mask).tolist() == [[1, 2]]
+    assert made.reconstruction is None and made.twin is None
+    volume = np.zeros((1, 5, 16, 16), np.float32)
+    inside = np.zeros((5, 16, 16), bool)
+    inside[3, 4, 4], volume[0, 3] = True, 0.75
+    slice_ = small(Shown("v", volume, map=volume[0], mask=inside))
+    assert slice_.x.shape == (1, 16, 16) and (slice_.x == 0.75).all()
+    assert "slice 3" in slice_.caption
 
 
 def pick(rows, size):

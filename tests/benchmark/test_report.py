@@ -139,6 +139,22 @@ def test_numbers_have_three_decimals_and_absence_is_a_dash():
     assert "0.021" in text and "0.042" in text and "By the book." in text and "200 test" in text
 
 
+def test_figures_read_from_bins_say_by_how_much_they_may_be_off():
+    binned = [record("A", 0.52, pixel_error=3.2e-4), record("B", 0.4, pixel_error=0.0)]
+    text = markdown(binned)
+    assert "0.520 ± 0.0004 binned [0.470, 0.570]" in text and "| 0.400 [" in text
+    a, b = (next(line for line in text.splitlines() if f"| {name} |" in line) for name in "AB")
+    assert a.count("± 0.0004") == 4 and "±" not in b  # AP, AUROC, AUPRO and the best Dice
+    assert "(0.432 ± 0.0004)" in a and "± 0.0004 |" in a
+    for shown in (text, printed(binned), printed(binned, 100), latex(binned)):
+        assert "off by no more than this" in " ".join(shown.split())
+    assert "0.520 ± 0.0004 binned" in printed(binned) and "0.520" in printed(binned, 80)
+    assert r"$\pm$ 0.0004 {[}0.470, 0.570]" in latex(binned)
+    assert not any("±" in show(some()) for show in (markdown, printed, latex))
+    tiny = record("A", 0.5, pixel_error=2.1e-7)
+    assert "0.500 ± 3e-07 binned" in markdown([tiny])
+
+
 def test_csv_has_every_row_and_figure():
     rows = list(csv_.DictReader(io.StringIO(csv([*some(), record("A", partial=8)]))))
     assert [row["label"] for row in rows] == [
@@ -196,6 +212,7 @@ def test_a_broken_file_is_a_row_with_a_reason(tmp_path):
         ({"metrics__pixel_ap": {"value": float("nan")}}, "metrics.pixel_ap.value is nan"),
         ({"cost__train_seconds": "long"}, "cost.train_seconds is 'long'"),
         ({"sweep": {"often": {}}}, "often"),
+        ({"pixel_error": "small"}, "pixel_error is 'small'"),
     ],
 )
 def test_a_figure_that_is_no_number_makes_a_record_broken(tmp_path, change, said):

@@ -148,9 +148,9 @@ def test_the_file_says_of_every_number_where_it_is_from(name):
 def test_printed_means_are_the_means_of_their_rows(table):
     """A slip in copying a row would show."""
     facts = book()["ddad"]["tables"][table]
-    for k, printed in enumerate(facts["mean"]):
+    for k, mean in enumerate(facts["mean"]):
         values = [row["values"][k] for row in facts["rows"]]
-        assert sum(values) / len(values) == pytest.approx(printed, abs=0.1)
+        assert sum(values) / len(values) == pytest.approx(mean, abs=0.1)
 
 
 def test_nothing_here_reproduces_anything_without_records():

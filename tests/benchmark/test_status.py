@@ -8,6 +8,8 @@ import time
 
 from filelock import FileLock
 
+from adbench.benchmark.doing import Doing
+from adbench.benchmark.state import State
 from adbench.benchmark.status import status
 from records import missing, record
 
@@ -60,3 +62,48 @@ def test_what_holds_its_lock_runs_and_what_does_not_was_left(tmp_path):
 def test_nothing_at_all_is_told_too(tmp_path):
     found = status(tmp_path / "none", tmp_path / "nowhere")
     assert found.lines() == ["no records; 0 running, 0 left"] and not list(tmp_path.iterdir())
+
+
+def test_a_run_says_what_it_is_at_and_what_it_was_at_when_it_died(tmp_path, monkeypatch):
+    job = Doing("bumps.walker.s0", 2, begun=time.monotonic() - 60)
+    job.tell("look", {"part": "test", "step": 0, "of": 64}, time.monotonic() - 40)
+    job.tell("look", {"part": "test", "step": 32, "of": 64}, time.monotonic() - 8)
+    State(tmp_path).write([job], {"to_do": 3, "ok": 2, "failed": 0}, "waiting for room", now=True)
+    run, cell = status(tmp_path, tmp_path / "store").lines()[1:]
+    assert run.startswith("  run ") and f"process {os.getpid()}: 3 to do, 2 ok, waiting" in run
+    assert cell.endswith("look test 32/64, 1 s each, 32 s left, attempt 2")
+    monkeypatch.setattr("adbench.benchmark.state._lives", lambda pid: False)
+    told = status(tmp_path, tmp_path / "store").lines()[1]
+    assert told.startswith("  stopped ") and "the same command goes on" in told
+    State(tmp_path)  # the next run takes it away
+    assert status(tmp_path, tmp_path / "store").runs == []
+
+
+def test_a_run_elsewhere_lives_as_long_as_it_writes(tmp_path, monkeypatch):
+    state = State(tmp_path)
+    state.write([], {"to_do": 1}, now=True)
+    (path,) = (tmp_path / "running").glob("*.json")
+    told = json.loads(path.read_text()) | {"host": "another", "pid": 1}
+    path.write_text(json.dumps(told))
+    assert status(tmp_path, tmp_path / "store").runs[0]["running"]
+    path.write_text(json.dumps(told | {"written": time.time() - 90}))
+    assert not status(tmp_path, tmp_path / "store").runs[0]["running"]
+    path.write_text("{")
+    assert status(tmp_path, tmp_path / "store").runs == []
+    path.write_text(json.dumps(told))
+    path.rename(path.with_name(".1234abcd.another-1.json"))  # half-way through being written
+    assert status(tmp_path, tmp_path / "store").runs == []
+    State(tmp_path)
+    assert not list((tmp_path / "running").iterdir())
+
+
+def test_a_run_writes_once_a_second_and_clears_up(tmp_path):
+    state = State(tmp_path)
+    for count in range(50):
+        state.write([], {"to_do": count})
+    (run,) = status(tmp_path, tmp_path / "store").runs
+    assert run["counts"] == {"to_do": 0}
+    state.close()
+    assert not (tmp_path / "running").exists()
+    (tmp_path / "running").touch()  # where nothing can be written, the run goes on
+    state.write([], {"to_do": 1}, now=True)

@@ -1,0 +1,99 @@
+"""Where `adbench run` has its cells worked on, by what its options say: here, or on a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from ..engine.run import Run
+from .executor import Executor, chosen, circumstances
+from .nursery import Nursery
+from .plan import Cell
+from .remote import Remote
+from .store import Store
+
+ELSEWHERE = ("ray", "slurm")
+"""Executors whose cells may run on a host with other devices than this one."""
+
+
+@dataclass(frozen=True)
+class Where:
+    """executor: its name. address: of a Ray cluster. slurm: KEY=VALUE each. detach: hand the cells
+    in and leave. Raises ValueError on options that do not go together."""
+
+    executor: str
+    address: str | None = None
+    slurm: Sequence[str] = ()
+    detach: bool = False
+
+    def __post_init__(self) -> None:
+        for option, given, name in (
+            ("--address", self.address, "ray"),
+            ("--slurm", self.slurm, "slurm"),
+            ("--detach", self.detach, "slurm"),
+        ):
+            if given and self.executor != name:
+                raise ValueError(f"{option} wants --executor {name}, not {self.executor}")
+
+    def circumstances(self, device: str, dtype: str) -> Run:
+        """As executor.circumstances; the GPUs of a cluster need not be here. "auto" means one with
+        Slurm where one is asked for, and with Ray where there is one here."""
+        if self.executor == "slurm" and device == "auto":
+            device = "cuda" if self._asks_for_gpus() else "cpu"
+        return circumstances(device, dtype, elsewhere=self.executor in ELSEWHERE)
+
+    def workplace(
+        self, run: Run, cells: Sequence[Cell], slots: int | None, out: Path, nursery: Nursery | None
+    ) -> Executor | None:
+        """The executor. out: the folder of results, in which clusters are told what to do."""
+        if self.executor not in ELSEWHERE:
+            return chosen(self.executor, run, cells, slots, nursery)
+        if run.team.size > 1:
+            raise ValueError(
+                f"--executor {self.executor} starts its own processes, without torchrun"
+            )
+        return (
+            self._slurm(run, slots, out) if self.executor == "slurm" else self._ray(run, slots, out)
+        )
+
+    def hand_in(self, cells: Sequence[Cell], run: Run, store: Store, out: Path, **more: Any) -> str:
+        """Give all cells to Slurm; what to tell the user who leaves. more: as detach.hand_in."""
+        from .detach import hand_in
+
+        return hand_in(cells, run, store, out, self._slurm_cluster(run, None, out), **more)
+
+    def _ray(self, run: Run, slots: int | None, out: Path) -> Remote:
+        from .executor_ray import Ray, connected, resources, shares
+
+        ray = connected(self.address)
+        gpu = run.device.startswith("cuda")
+        try:
+            count, cpus, gpus = shares(resources(ray), slots, gpu=gpu)
+        except ValueError:
+            ray.shutdown()
+            raise
+        cluster = Ray(ray, "cuda" if gpu else run.device, cpus, gpus)
+        folder = out / "ray" / uuid4().hex[:8]  # nobody else's: what is left of it runs no more
+        return Remote(cluster, folder, count, every=0.5, ask_every=1.0)
+
+    def _slurm(self, run: Run, slots: int | None, out: Path) -> Remote:
+        from .executor_slurm import SLOTS
+
+        count = slots or SLOTS
+        return Remote(self._slurm_cluster(run, count, out), out / "slurm", count)
+
+    def _slurm_cluster(self, run: Run, at_once: int | None, out: Path) -> Any:
+        from .executor_slurm import reached
+
+        gpus = int(run.device.startswith("cuda") and not self._asks_for_gpus())
+        return reached(out / "slurm", self.slurm, run.device, gpus, at_once)
+
+    def _asks_for_gpus(self) -> bool:
+        from .executor_slurm import options
+
+        told = options(self.slurm)
+        named = {*told, *told.get("additional_parameters", {})}
+        return any("gpu" in key or key == "gres" for key in named)

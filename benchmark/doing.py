@@ -1,0 +1,91 @@
+"""What is known of a job that is being worked on: for the live view and for `adbench status`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass
+class Doing:
+    """Times are in seconds of one clock that never goes back.
+
+    phase: starting, prepare, train, look, judge     part: of the data, where a phase has any
+    step, of: how far a phase is     begun: when its process ran, None before
+    heard: when it last gave a sign of life     asked: when it was asked to stop, None if not
+    late: whether it was asked because its time is over
+    """
+
+    name: str
+    attempt: int
+    begun: float | None = None
+    heard: float = 0.0
+    asked: float | None = None
+    late: bool = False
+    phase: str = "starting"
+    part: str = ""
+    step: float = 0
+    of: float = 0
+    loss: float | None = None
+    memory_mb: float | None = None
+    gpu_mb: float | None = None
+    _first: tuple[float, float] | None = None  # a step of this phase, and when
+    _last: float = 0.0
+
+    def tell(self, event: str, facts: Mapping[str, Any], now: float) -> None:
+        """What the engine told."""
+        self.heard = now
+        if event == "phase":
+            self._enter(facts["phase"], "")
+        elif "step" in facts and event != "oom":
+            phase = event if event in ("train", "look") else "prepare"
+            part = str(facts.get("part", "" if phase != "prepare" else event))
+            self._enter(phase, part)
+            self.step, self.of = float(facts["step"]), float(facts["of"])
+            self.loss, self._last = facts.get("loss"), now
+            self._first = self._first or (self.step, now)
+
+    def alive(self, facts: Mapping[str, Any], now: float) -> None:
+        self.heard = now
+        self.memory_mb = facts.get("memory_mb", self.memory_mb)
+        self.gpu_mb = facts.get("gpu_mb", self.gpu_mb)
+
+    @property
+    def where(self) -> str:
+        """Such as "train 12/180", for a sentence."""
+        said = " ".join(part for part in (self.phase, self.part) if part)
+        return f"{said} {self.step:.0f}/{self.of:.0f}" if self.of else said
+
+    def each(self) -> float | None:
+        """Seconds that a step, or a sample looked at, takes; None before a second one."""
+        if self._first is None or self.step <= self._first[0] or self._last <= self._first[1]:
+            return None
+        return (self._last - self._first[1]) / (self.step - self._first[0])
+
+    def left(self) -> float | None:
+        """Seconds until this phase ends, at this pace."""
+        each = self.each()
+        return None if each is None else max(0.0, (self.of - self.step) * each)
+
+    def as_dict(self, now: float) -> dict[str, Any]:
+        return {
+            "cell": self.name,
+            "phase": self.phase,
+            "part": self.part or None,
+            "step": self.step,
+            "of": self.of,
+            "loss": self.loss,
+            "seconds_each": self.each(),
+            "seconds_left": self.left(),
+            "seconds": now - self.begun if self.begun is not None else 0.0,
+            "silent_seconds": max(0.0, now - self.heard),
+            "memory_mb": self.memory_mb,
+            "gpu_mb": self.gpu_mb,
+            "attempt": self.attempt,
+        }
+
+    def _enter(self, phase: str, part: str) -> None:
+        if (phase, part) != (self.phase, self.part):
+            self.phase, self.part, self.loss, self._first = phase, part, None, None
+            self.step = self.of = 0

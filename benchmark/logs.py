@@ -1,0 +1,65 @@
+"""What cells print and how they failed, in one file each that cannot fill a disk."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+MOST = 2**20
+"""Bytes of a cell's output that are kept: the last ones."""
+
+TAIL = 4000
+"""Bytes of it that go into a record."""
+
+
+class Logs:
+    """A folder of logs, each begun anew by a run that has something to say. While a cell goes on
+    at most twice MOST bytes lie there, in two files. A full disk costs the log, not the cell."""
+
+    def __init__(self, folder: Path, most: int = MOST) -> None:
+        self._folder, self._most = folder, most
+        self._sizes: dict[str, int] = {}
+
+    def path(self, name: str) -> Path:
+        return self._folder / f"{name.replace('/', '-')}.log"
+
+    def add(self, name: str, data: bytes) -> None:
+        path = self.path(name)
+        with suppress(OSError):
+            if name not in self._sizes:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                self._before(path).unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
+                self._sizes[name] = 0
+            elif self._sizes[name] + len(data) > self._most:
+                path.replace(self._before(path))
+                self._sizes[name] = 0
+            data = data[-self._most :]
+            with path.open("ab") as file:
+                file.write(data)
+            self._sizes[name] += len(data)
+
+    def close(self, name: str) -> None:
+        """Put the last MOST bytes into one file; more may still be added."""
+        path = self.path(name)
+        before = self._before(path)
+        with suppress(OSError):
+            if name in self._sizes and before.exists():
+                data = before.read_bytes() + path.read_bytes()
+                path.write_bytes(b"[earlier output is left out]\n" + data[-self._most :])
+                before.unlink()
+                self._sizes[name] = self._most
+
+    def tail(self, name: str) -> str:
+        """The last that it said in this run."""
+        if name not in self._sizes:
+            return ""
+        try:
+            data = self.path(name).read_bytes()
+        except OSError:
+            return ""
+        text = data[-TAIL:].decode(errors="replace")
+        return text if len(data) <= TAIL else text[text.find("\n") + 1 :]
+
+    def _before(self, path: Path) -> Path:
+        return path.with_suffix(".log.before")

@@ -1,0 +1,143 @@
+"""What is tried again, what is set aside, and how long a full disk is waited for."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .job import Job
+
+ATTEMPTS = 3
+"""Of a job whose process dies of a signal; of one that dies for want of memory, two."""
+
+ALIKE = 2
+"""Cells of one method that fail alike before the rest of it is set aside."""
+
+
+@dataclass
+class Tries:
+    """What became of a job's attempts so far, for its record."""
+
+    attempts: list[dict[str, Any]] = field(default_factory=list)
+    starved: bool = False
+
+    def died(self, facts: Mapping[str, Any], where: str) -> str:
+        """Note a death; the reason to give up, empty where it is worth another attempt."""
+        said = death(facts)
+        told: dict[str, Any] = {"ended": said, "at": where}
+        if facts.get("batch"):
+            told["batch"] = facts["batch"]
+        self.attempts.append(told)
+        if facts.get("memory"):
+            if self.starved:
+                return f"{said}, also with half the batch"
+            self.starved = True
+            return ""
+        if facts.get("signal") is None and not facts.get("lost"):
+            return said  # it chose to end, and would again
+        count = len(self.attempts)
+        return f"{said}, in the last of {count} attempts" if count >= ATTEMPTS else ""
+
+
+def death(facts: Mapping[str, Any]) -> str:
+    """One line on how a process ended that should not have."""
+    if facts.get("said"):
+        return str(facts["said"])
+    if facts.get("memory"):
+        return "killed: this machine has not enough memory"
+    if (number := facts.get("signal")) is not None:
+        try:
+            return f"killed by {signal.Signals(number).name}"
+        except ValueError:
+            return f"killed by signal {number}"
+    return f"its process ended with exit code {facts.get('code')} before it was done"
+
+
+def halved(job: Job) -> Job:
+    """The same job with half as many rows at a time, in looking and in training."""
+    run = dict(job["run"])
+    rows = run["micro"] or job.get("cell", {}).get("method_args", {}).get("batch")
+    whole = rows if isinstance(rows, int) else run["batch"]
+    return job | {"run": run | {"batch": max(1, run["batch"] // 2), "micro": max(1, whole // 2)}}
+
+
+class Breaker:
+    """Sets a method aside when cells of it fail alike: its other cells would, too."""
+
+    def __init__(self) -> None:
+        self._cells: dict[tuple[str, str], set[str]] = defaultdict(set)
+        self._aside: dict[str, str] = {}
+
+    def failed(self, method: str, cell: str, said: str) -> str:
+        """Note a failure; why the method is set aside from now on, if that is new."""
+        cells = self._cells[method, said]
+        cells.add(cell)
+        if len(cells) < ALIKE or method in self._aside:
+            return ""
+        self._aside[method] = f"set aside after {len(cells)} cells of it failed alike: {said}"
+        return self._aside[method]
+
+    def aside(self, method: str) -> str:
+        """Why a method is set aside; empty if it is not."""
+        return self._aside.get(method, "")
+
+
+class Room:
+    """Waits for room on a disk: after a failure for want of it, work goes on one job at a time
+    until one gets through.
+
+    patience: seconds to wait in all before giving up
+    """
+
+    STEP = 15.0
+    """Seconds to the next attempt where the disk does not tell of more room (a quota)."""
+
+    MORE = 64 * 2**20
+    """Bytes that must have become free to try at once."""
+
+    def __init__(
+        self, folder: Path, patience: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._folder, self._patience, self._clock = folder, patience, clock
+        self._since: float | None = None
+        self._tried, self._free = 0.0, 0
+
+    @property
+    def short(self) -> bool:
+        return self._since is not None
+
+    def ran_out(self) -> bool:
+        """Note a failure; whether this is the first of a pause, which a user should hear of."""
+        first = self._since is None
+        now = self._clock()
+        self._since = now if self._since is None else self._since
+        self._tried, self._free = now, self._left()
+        return first
+
+    def again(self) -> bool:
+        """Whether it is time to try."""
+        waited = self._clock() - self._tried
+        return self.over() or waited >= self.STEP or self._left() >= self._free + self.MORE
+
+    def over(self) -> bool:
+        """Whether it has been waited for long enough."""
+        return self._since is not None and self._clock() - self._since >= self._patience
+
+    def found(self) -> None:
+        """Something got through."""
+        self._since = None
+
+    def _left(self) -> int:
+        place = self._folder
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        try:
+            return shutil.disk_usage(place).free
+        except OSError:
+            return 0

@@ -1,0 +1,74 @@
+"""The benchmark of metrics: rivals compute what they should, and its page says what was scaled."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from adbench.benchmark import cli_speed, metrics_speed, speed
+from adbench.benchmark.metrics_speed import judging, learned, looped, stack
+from adbench.benchmark.speed_page import name, page
+
+WHERE = {
+    "device": "A Machine (R)", "kind": "cpu", "threads": 1, "torch": "2", "dtype": "float32",
+    "compile": False, "batch": 32, "peak_gflops": 50.0, "peak_of": {},
+}  # fmt: skip
+
+
+def test_the_stack_is_the_same_every_time_and_has_normal_maps_too():
+    score, mask = stack(7, 32)
+    again, _ = stack(7, 32)
+    assert np.array_equal(score, again) and score.dtype == np.float32
+    assert mask.any((1, 2)).tolist() == [False, True, True] * 2 + [False]
+    assert score[mask].mean() > score[~mask].mean() + 0.4
+
+
+def test_the_loop_is_aupro_by_hand():
+    score = np.array([[[9.0, 1.0, 8.0, 0.0, 3.0, 2.0, 5.0]]])
+    mask = np.array([[[1, 0, 1, 0, 0, 0, 0]]], bool)
+    # two regions of one place each, both above the five normal ones: the whole area
+    assert looped(score, mask) == pytest.approx(1)
+    score[0, 0, 2] = 4.0  # below one of five: nothing of it up to 0.2, and 0.1 of 0.3 after
+    assert looped(score, mask) == pytest.approx(0.5 + 0.5 * (0.3 - 0.2) / 0.3)
+    score[0, 0, 2] = 5.0  # a tie with it: the curve rises in a straight line up to 0.2
+    assert looped(score, mask) == pytest.approx(0.5 + 0.5 * (0.1 + 0.1) / 0.3)
+    assert learned(score, mask)["auroc"] == pytest.approx((5 + 4.5) / 10)
+
+
+@pytest.mark.parametrize("maps", [3, 9])
+def test_all_that_is_told_follows_from_what_was_timed(monkeypatch, maps):
+    monkeypatch.setattr(metrics_speed, "FEW", 3)
+    fact: dict[str, Any] = judging(maps, side=24, rounds=2, where=WHERE)
+    assert fact["largest_difference"] < 1e-9 and fact["few"] == 3 and fact["maps"] == maps
+    rivals = zip(fact["sklearn_seconds"]["all"], fact["loop_seconds"]["all"], strict=True)
+    ratios = [sum(s) / t for s, t in zip(rivals, fact["seconds"]["all"], strict=True)]
+    assert fact["ratio"]["all"] == pytest.approx(ratios) and len(ratios) == 2
+    text = page([fact])
+    assert "### Judging" in text and f"| {maps} of 24 x 24 |" in text
+    assert (", 3 maps times 3 |" in text) == (maps == 9)
+    assert name(fact) != name(fact | {"maps": 4}) and name(fact) == name(fact | {"few": 2})
+
+
+def test_the_shell_judges_and_builds_no_method(tmp_path: Path, monkeypatch):
+    app = typer.Typer()
+    app.command()(cli_speed.speed)
+    seen = []
+
+    def small(maps: int, **more: Any) -> dict[str, Any]:
+        seen.append(maps)
+        return judging(maps, side=16, **more)
+
+    monkeypatch.setattr(speed, "machine", lambda run: WHERE)
+    monkeypatch.setattr(metrics_speed, "judging", small)
+    argv = ["--metrics", "4", "--rounds", "1", "--out", str(tmp_path), "--json", "-"]
+    done = CliRunner().invoke(app, argv)
+    assert done.exit_code == 0, done.output
+    (fact,) = json.loads(done.stdout)
+    assert fact["what"] == "metrics" and seen == [4]
+    assert "Judging" in (tmp_path / "speed.md").read_text()

@@ -1,0 +1,122 @@
+"""A sweep that is killed again and again, at random moments, and must not notice."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+import sweeps
+from adbench.benchmark.store import Store
+
+
+def kills(count: int, folder: Path, seed: int = 0) -> Counter[str]:
+    """Kill drivers, workers and nurseries until there were `count` kills and the run is done.
+
+    Whenever a run comes to its end, everything it left is compared with what an undisturbed one
+    left, the store is verified, and it starts anew from nothing. Returns what was killed, and how
+    often a run ended well. Raises AssertionError on the first difference or process left over.
+    """
+    torch.set_num_threads(1)
+    draw = random.Random(seed)
+    planned = sweeps.wanted(["walker"], [0, 1], bumps={"size": 70}, walker={"pause": 0.01})
+    code, told = sweeps.swept(planned, folder / "whole")
+    assert code == 0, told
+    whole, cut = sweeps.results(folder / "whole"), folder / "cut"
+    done: Counter[str] = Counter()
+    while sum(done[what] for what in ("driver", "worker", "nursery")) < count or cut.exists():
+        driver = forked(planned, cut)
+        end = None
+        while end is None:
+            end = ended(driver, draw.expovariate(1 / 1.5))
+            if end is None and sum(done.values()) - done["runs"] < count:
+                before = below(driver)
+                what = _kill(driver, draw)
+                if what:
+                    done[what] += 1
+                if what == "driver":
+                    end = ended(driver, 10)
+                    assert gone(before, 10), "a process outlived its driver"
+        assert end in (0, 3, -signal.SIGKILL), f"a driver ended with {end}"
+        if end == 0:
+            assert sweeps.results(cut) == whole
+            every = list(Store(cut / "store").folders())
+            assert len(every) == len(list(Store(cut / "store").each(verify=True))) > 0
+            shutil.rmtree(cut)
+            done["runs"] += 1
+    return done
+
+
+def forked(planned: list[sweeps.Cell], folder: Path) -> int:
+    driver = os.fork()
+    if driver == 0:
+        code = 1
+        try:
+            with open(folder.with_suffix(".log"), "a") as log:
+                os.dup2(log.fileno(), 2)
+                code, told = sweeps.swept(planned, folder, sweeps.local(2))
+                log.write(told)
+        finally:
+            os._exit(code)
+    return driver
+
+
+def ended(pid: int, seconds: float) -> int | None:
+    """How it ended, if it does within that time."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.005)
+    return None
+
+
+def _kill(driver: int, draw: random.Random) -> str:
+    nursery = children(driver)
+    workers = [pid for parent in nursery for pid in children(parent)]
+    what = draw.choices(["driver", "worker", "nursery"], [4, 5, 1])[0]
+    among = {"driver": [driver], "worker": workers, "nursery": nursery}[what]
+    if not among:
+        return ""
+    with suppress(ProcessLookupError):
+        os.kill(draw.choice(among), signal.SIGKILL)
+        return what
+    return ""
+
+
+def children(pid: int) -> list[int]:
+    found = []
+    with suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            found += [int(child) for child in (task / "children").read_text().split()]
+    return found
+
+
+def below(pid: int) -> list[int]:
+    found = children(pid)
+    return found + [other for child in found for other in below(child)]
+
+
+def gone(pids: list[int], seconds: float) -> bool:
+    """Whether all of these processes end within that time."""
+    until = time.monotonic() + seconds
+    while any(_lives(pid) for pid in pids):
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

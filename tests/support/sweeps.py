@@ -1,0 +1,96 @@
+"""Runs of small cells under the local executor, whose children are forked from the test itself:
+nothing has to be imported anew."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from adbench.benchmark.executor import execute
+from adbench.benchmark.executor_local import Local, Place
+from adbench.benchmark.live import Watch
+from adbench.benchmark.nurse import serve
+from adbench.benchmark.nursery import Nursery
+from adbench.benchmark.plan import Cell, Wish, cells
+from adbench.benchmark.registry import Registry
+from adbench.benchmark.store import Store
+from adbench.engine.run import Run
+
+PLUGIN = Path(__file__).parents[1] / "plugin"
+
+
+class Warm(Nursery):
+    """Forked instead of started."""
+
+    def __init__(self) -> None:
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        parent, self.pid = os.getpid(), os.fork()
+        if self.pid == 0:
+            os.setpgid(0, 0)
+            self.control.close()
+            try:
+                serve(theirs.detach(), parent)
+            finally:
+                os._exit(0)
+        theirs.close()
+
+    def close(self) -> None:
+        self.control.close()
+        os.waitpid(self.pid, 0)
+
+
+def local(slots: int = 1) -> Local:
+    return Local([Place("cpu", 1)] * slots, nursery=Warm())
+
+
+def wanted(
+    methods: Sequence[str] = ("walker",), seeds: Sequence[int] = (0,), **args: dict[str, Any]
+) -> list[Cell]:
+    """Cells on small smooth fields. args: of a method or of `bumps`, by its name."""
+    registry = Registry.read(PLUGIN / "registry.yaml", PLUGIN / "trouble.yaml")
+    wish = Wish(methods, ["bumps"], "tiny", seeds=seeds, overrides=args, baselines=False)
+    return cells(wish, registry)
+
+
+def swept(
+    planned: Sequence[Cell], folder: Path, executor: Any = None, **limits: Any
+) -> tuple[int, str]:
+    """The exit code, and what a user read."""
+    told = io.StringIO()
+    watch = Watch(Console(file=told, width=200))
+    store, out = Store(folder / "store"), folder / "out"
+    run = Run(batch=32, every=0.0)
+    code = execute(planned, run, store, out, watch, executor=executor, **limits)
+    return code, told.getvalue()
+
+
+def records(folder: Path) -> dict[str, dict[str, Any]]:
+    """By method and seed."""
+    found = [json.loads(path.read_text()) for path in folder.glob("out/records/[!.]*.json")]
+    return {f"{r['method']['name']} {r['seed']}": r for r in found}
+
+
+def results(folder: Path) -> dict[str, Any]:
+    """All that a run leaves and that does not depend on the clock, the memory and on how often it
+    was disturbed: records, figures per sample, maps to the bit."""
+    found: dict[str, Any] = {}
+    for path in sorted(folder.glob("out/records/[!.]*.json")):
+        record = json.loads(path.read_text())
+        cost = record.get("cost", {})
+        for measured in ("train_seconds", "seconds_per_image", "peak_memory_mb"):
+            cost.pop(measured, None)
+        record.pop("attempts", None)
+        found[path.name] = record
+    for path in sorted(
+        [*folder.glob("out/samples/[!.]*"), *folder.glob("store/maps/*/[!.]*/*.h5")]
+    ):
+        found[str(path.relative_to(folder))] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
