@@ -76,7 +76,7 @@ class Where:
             ray.shutdown()
             raise
         cluster = Ray(ray, "cuda" if gpu else run.device, cpus, gpus)
-        folder = out / "ray" / uuid4().hex[:8]  # nobody else's: what is left of it runs no more
+        folder = out / f"ray-{uuid4().hex[:8]}"  # nobody else's: what is left of it runs no more
         return Remote(cluster, folder, count, every=0.5, ask_every=1.0)
 
     def _slurm(self, run: Run, slots: int | None, out: Path) -> Remote:
