@@ -204,16 +204,32 @@ def test_a_sweep_of_four_levels_is_four_runs_of_one(tmp_path: Path) -> None:
         assert records(alone)["anoddpm"]["sweep"][level] == swept[level]
 
 
-@pytest.mark.parametrize("moment", ["checkpoint-*/*.safetensors", "maps-*/shard*.safetensors"])
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_run_goes_on_to_the_same_board(tmp_path: Path, moment: str, how: int) -> None:
+LONG = [*diffusion(steps=40, sampling_steps=20), "--set", "bumps.size=70", "--levels", "250"]
+LONG += ["--keep-every", "0", "--no-baselines"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    assert adbench(folder, *LONG).exit_code == 0
+    return folder
+
+
+@pytest.mark.xdist_group("undisturbed")
+@pytest.mark.parametrize(
+    ("moment", "how"),
+    [
+        ("checkpoint-*/*.safetensors", signal.SIGINT),
+        ("maps-*/shard*.safetensors", signal.SIGKILL),
+    ],
+)
+def test_a_killed_run_goes_on_to_the_same_board(
+    tmp_path: Path, undisturbed: Path, moment: str, how: int
+) -> None:
     """Killed in training or in looking; then the same command: the same board, bit for bit."""
-    argv = [*diffusion(steps=40, sampling_steps=20), "--set", "bumps.size=70", "--levels", "250"]
-    argv += ["--keep-every", "0", "--no-baselines"]
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert adbench(whole, *argv).exit_code == 0
+    cut = tmp_path / "cut"
     command = [sys.executable, "-m", "adbench.benchmark.cli", "run", "--registry", PLUGIN,
-               "-d", "bumps", "--store", f"{cut}/store", "--out", f"{cut}/out", *argv]  # fmt: skip
+               "-d", "bumps", "--store", f"{cut}/store", "--out", f"{cut}/out", *LONG]  # fmt: skip
     process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
     while process.poll() is None and not list((cut / "store/resume").glob(moment)):
         time.sleep(0.01)
@@ -223,6 +239,6 @@ def test_a_killed_run_goes_on_to_the_same_board(tmp_path: Path, moment: str, how
     assert not list((cut / "out").glob("records/*")), "stopped before the end"
     kept = [*(cut / "store/resume").rglob("*.safetensors"), *(cut / "store/maps").rglob("*.h5")]
     assert kept, "what was done is there"
-    assert adbench(cut, *argv).exit_code == 0
-    assert board(cut) == board(whole)
+    assert adbench(cut, *LONG).exit_code == 0
+    assert board(cut) == board(undisturbed)
     assert not (cut / "store/resume").exists() or not list((cut / "store/resume").rglob("*.json"))
