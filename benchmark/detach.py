@@ -55,14 +55,16 @@ def hand_in(
     )
 
 
-def alone(folder: Path, asked: Callable[[], bool] = bool) -> Last | None:
+def alone(
+    folder: Path, asked: Callable[[], bool] = bool, born: Callable[[], Nursery] | None = None
+) -> Last | None:
     """Work on the cell of a folder without a driver, and keep its record; None once that is done.
 
-    asked: whether to stop; then it is `ended` as stopped.
+    asked: whether to stop; then it is `ended` as stopped. born: the nursery to have
     """
     if not (folder / JOB).exists():
         return None
-    nursery = Nursery()  # it imports while this process does
+    nursery = (born or Nursery)()  # it imports while this process does
     from rich.console import Console
 
     from .executor_local import Local, Place

@@ -36,16 +36,19 @@ PATIENCE = 600.0
 Last = tuple[str, dict[str, Any]]
 
 
-def attend(folder: Path, asked: Callable[[], bool] = bool) -> Last | None:
+def attend(
+    folder: Path, asked: Callable[[], bool] = bool, born: Callable[[], Nursery] | None = None
+) -> Last | None:
     """Do the job of a folder, and tell of it until it ended or died; how, is for `tell_last`.
 
-    asked: whether to stop, besides the file that says so. None where nobody waits for it any more.
+    asked: whether to stop, besides the file that says so. born: the nursery to have, if no plain
+    one. None where nobody waits for the job any more.
     """
     if (folder / LAST).exists() or not (folder / JOB).exists():
         return None  # the cluster began it again although it was over
     if asked() or (folder / STOP).exists():
         return "ended", {"end": "stopped", "said": ""}
-    nursery = Nursery()  # it imports while this process does
+    nursery = (born or Nursery)()  # it imports while this process does
     from .executor_local import Local, Place
     from .logs import Logs
 
@@ -79,6 +82,7 @@ def attend(folder: Path, asked: Callable[[], bool] = bool) -> Last | None:
             news.post()
     finally:
         local.close()
+        news.post(now=True)
         logs.close("log")
     return last
 
@@ -113,12 +117,12 @@ class _News:
         self._lines.pop(key, None)
         self._lines[key] = json.dumps([what, facts], default=float)
 
-    def post(self) -> None:
+    def post(self, *, now: bool = False) -> None:
         """A disk that has no room loses the view, not the job."""
-        now = time.monotonic()
-        if not self._lines or now - self._posted < PAUSE:
+        clock = time.monotonic()
+        if not self._lines or (clock - self._posted < PAUSE and not now):
             return
-        self._posted = now
+        self._posted = clock
         try:
             with self._path.open("a") as file:  # a line that was cut off before is ended first
                 file.write("\n" + "\n".join(self._lines.values()) + "\n")

@@ -12,12 +12,14 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from .errand import STOP, attend, tell_last
+from .nursery import Nursery
 
 DEFAULTS: dict[str, Any] = {"time": 240, "cpus_per_task": 4, "job_name": "adbench"}
 """time: minutes, after which a job is requeued and goes on"""
@@ -54,12 +56,9 @@ class Attend:
         self.alone = alone
 
     def __call__(self, folder: str) -> None:
-        import submitit
-
         from .detach import alone
 
-        place = Path(folder)
-        limit = getattr(signal, f"SIG{submitit.JobEnvironment.USR_SIG}")
+        place, limit = Path(folder), limiting()
         theirs = signal.getsignal(limit)
         asked: set[int] = set()
 
@@ -68,7 +67,7 @@ class Attend:
 
         for number in (limit, signal.SIGTERM):
             signal.signal(number, ask)
-        last = (alone if self.alone else attend)(place, lambda: bool(asked))
+        last = (alone if self.alone else attend)(place, lambda: bool(asked), Shielded)
         if last is None:
             return
         stopped = last[0] == "ended" and last[1]["end"] == "stopped"
@@ -84,6 +83,25 @@ class Attend:
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, folder)
+
+
+class Shielded(Nursery):
+    """Slurm sends the signal of a time limit to every process of a job; these leave it to the one
+    that knows what it means."""
+
+    def __init__(self) -> None:
+        before = signal.signal(limiting(), signal.SIG_IGN)  # which a new process inherits
+        try:
+            super().__init__()
+        finally:
+            signal.signal(limiting(), before)
+
+
+def limiting() -> int:
+    """The signal that submitit has Slurm send before a time limit, and when it preempts."""
+    import submitit
+
+    return getattr(signal, f"SIG{submitit.JobEnvironment.USR_SIG}")
 
 
 class Slurm:
@@ -139,9 +157,16 @@ class Slurm:
 
     def close(self) -> None:
         """Slurm goes on without us; what submitit wrote of the jobs that ended well goes."""
-        for ticket in self._done:
-            for path in self._executor.folder.glob(f"{ticket}_*"):
-                path.unlink(missing_ok=True)
+        folder: Path = self._executor.folder
+        names = {f"{ticket}_*" for ticket in self._done}
+        names |= {f"{ticket.partition('_')[0]}_submission.sh" for ticket in self._done}
+        for path in (path for name in names for path in folder.glob(name)):
+            path.unlink(missing_ok=True)
+        for link in folder.glob(".submission_file_*"):
+            if not link.exists():  # what it led to is gone
+                link.unlink(missing_ok=True)
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def reached(

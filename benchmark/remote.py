@@ -167,7 +167,9 @@ class Remote:
 
     def _say_what_waits(self, hear: Hear) -> None:
         for sent in self._new:
-            ticket = self._before[sent.name][0]
+            ticket, _ = self._before.get(sent.name, ("", None))
+            if not ticket:
+                continue
             text = f"{sent.name} waits for job {ticket} of an earlier run, which works on it"
             hear(News(sent.name, "told", {"event": "note", "facts": {"text": text}}))
 

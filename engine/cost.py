@@ -59,23 +59,23 @@ def priced(module: nn.Module, work: Callable[[], object]) -> Price:
 
     Networks are shown one row at a time meanwhile, for padding is no work; and nothing compiled.
     """
-    from torch.utils.flop_counter import FlopCounterMode
+    from .flops import Flops
 
-    counter, denoising = FlopCounterMode(display=False), 0
+    counter, denoising = Flops(), 0
 
     def begun(net: nn.Module, given: object) -> None:
         nonlocal denoising
-        denoising -= counter.get_total_flops()
+        denoising -= counter.total
 
     def ended(net: nn.Module, given: object, made: object) -> None:
         nonlocal denoising
-        denoising += counter.get_total_flops()
+        denoising += counter.total
 
     before = _evaluations(module)
     eager = torch.compiler.set_stance("force_eager")
     with _hooked(module, begun, ended), one_by_one(module), eager, counter:
         work()
-    return Price(counter.get_total_flops(), denoising, _evaluations(module) - before)
+    return Price(counter.total, denoising, _evaluations(module) - before)
 
 
 class Shown(NamedTuple):
@@ -186,13 +186,13 @@ def peak_memory(device: str) -> float:
 def flops(net: nn.Module, channels: int, shape: Sequence[int]) -> int:
     """Floating-point operations of one network evaluation of one sample (C, *S): convolutions,
     matrix products and attention, two per multiply-add. Counted without computing."""
-    from torch.utils.flop_counter import FlopCounterMode
+    from .flops import Flops
 
     twin = copy.deepcopy(net).to("meta").eval()
     x = torch.empty(1, channels, *shape, device="meta")
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with Flops() as counter, torch.no_grad():
         twin(x, torch.zeros(1, dtype=torch.int64, device="meta"))
-    return counter.get_total_flops()
+    return counter.total
 
 
 def parameters(module: nn.Module) -> int:

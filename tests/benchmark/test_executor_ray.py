@@ -25,8 +25,8 @@ from adbench.benchmark.job import described
 from adbench.benchmark.remote import Remote
 from adbench.benchmark.store import Store
 from adbench.engine.run import Run
-from hosts import Hosts, Warm
-from sweeps import records, results, swept, wanted
+from hosts import Hosts
+from sweeps import Warm, records, results, swept, wanted
 
 ERRORS = ("RayTaskError", "OutOfMemoryError", "NodeDiedError", "LocalRayletDiedError")
 ERRORS += ("WorkerCrashedError", "TaskCancelledError")
@@ -100,7 +100,7 @@ def ray(hosts: Hosts, folder: Path, slots: int = 2) -> Remote:
 def test_results_are_those_of_one_process_and_a_lost_worker_costs_an_attempt(
     tmp_path: Path, hosts: Hosts
 ) -> None:
-    planned = wanted(["walker"], [0, 1], walker={"steps": 40, "pause": 0.02})
+    planned = wanted(["walker"], [0, 1], walker={"steps": 20, "pause": 0.02})
     assert swept(planned, tmp_path / "here")[0] == 0
     executor, lost = ray(hosts, tmp_path / "there"), []
 
@@ -114,7 +114,7 @@ def test_results_are_those_of_one_process_and_a_lost_worker_costs_an_attempt(
     code, said = swept(planned, tmp_path / "there", executor)
     assert code == 0, said
     ended = "its Ray worker died, or its host was lost"
-    assert lost and said.count(f"{ended} (train") == 1
+    assert lost and said.count(f"{ended} (") == 1
     attempts = [r.get("attempts") for r in records(tmp_path / "there").values()]
     assert sorted(len(each or []) for each in attempts) == [0, 1]
     assert results(tmp_path / "there") == results(tmp_path / "here")

@@ -17,6 +17,7 @@ from adbench.engine.cost import (
     Memory,
     Meter,
     device_name,
+    flops,
     one_by_one,
     paired,
     peak_memory,
@@ -24,6 +25,7 @@ from adbench.engine.cost import (
     shown_rows,
 )
 from adbench.engine.denoiser import Denoiser
+from adbench.engine.nets import unet
 from adbench.engine.peak import peak, works
 from adbench.engine.rng import Rng
 from adbench.engine.run import Batched
@@ -176,3 +178,14 @@ def test_the_peak_is_the_best_of_all_shapes() -> None:
 
 def test_a_device_has_a_name() -> None:
     assert device_name("cpu").strip()
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_a_unet_costs_what_torchs_own_counter_says(axes: int) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    net = unet(axes, 2, (8, 16), res_blocks=1, attention=(False, True), head_channels=8).eval()
+    x, t = torch.zeros(1, 2, *[8] * axes), torch.zeros(1, dtype=torch.int64)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net(x, t)
+    assert flops(net, 2, [8] * axes) == counter.get_total_flops() > 0

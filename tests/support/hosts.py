@@ -7,10 +7,6 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 
-from sweeps import Warm
-
-__all__ = ["Hosts", "Warm"]
-
 
 class Hosts:
     """Processes that each do one thing, by their id as text."""
@@ -25,8 +21,8 @@ class Hosts:
             code = 1
             try:
                 os.setsid()
-                for number in (signal.SIGINT, signal.SIGTERM):
-                    signal.signal(number, signal.SIG_DFL)
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 what()
                 code = 0
             except SystemExit as stop:
