@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .shell import NO_DATA, Json, Trace, console, errors, open_store, print_json
+from .shell import NO_DATA, Json, StoreDir, Trace, console, errors, open_store, print_json
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -18,9 +18,6 @@ app = typer.Typer(
     "room, take along.",
 )
 
-StoreDir = Annotated[
-    Path | None, typer.Option("--store", help="Checkpoints and maps. [env ADBENCH_STORE]")
-]
 Out = Annotated[Path, typer.Option(help="Where adbench run wrote its records.")]
 Outs = Annotated[
     list[Path] | None, typer.Option("--out", help="Where adbench run wrote (again for more).")

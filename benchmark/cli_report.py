@@ -13,6 +13,7 @@ from .shell import (
     GATE,
     Files,
     Json,
+    StoreDir,
     Trace,
     console,
     errors,
@@ -101,9 +102,7 @@ def reproduce(
 def status(
     watch: Annotated[bool, typer.Option("--watch", help="Again every 5 s, until Ctrl-C.")] = False,
     out: Out = Path("results"),
-    store: Annotated[
-        Path | None, typer.Option("--store", help="Checkpoints and maps. [env ADBENCH_STORE]")
-    ] = None,
+    store: StoreDir = None,
     json: Json = False,
     traceback: Trace = False,
 ) -> None:

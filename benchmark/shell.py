@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 USAGE, GATE, NO_DATA, STOPPED = 2, 4, 5, 130
 
+Out = Annotated[Path, typer.Option(help="Where records, pictures and the board go.")]
+StoreDir = Annotated[
+    Path | None, typer.Option("--store", help="Checkpoints and maps. [env ADBENCH_STORE]")
+]
 Files = Annotated[list[Path] | None, typer.Option("--registry", help="One more registry file.")]
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 Trace = Annotated[bool, typer.Option("--traceback", help="Show where an error came from.")]

@@ -26,5 +26,6 @@ def own_folders() -> Iterator[Path]:
         patch.setenv("ADBENCH_CACHE", str(root / "cache"))
         patch.setenv("ADBENCH_STORE", str(root / "store"))
         patch.delenv("ADBENCH_DATA", raising=False)
+        patch.setenv("ADBENCH_EXECUTOR", "inline")  # a new Python costs seconds; tests say "local"
         yield root
     shutil.rmtree(root, ignore_errors=True)
