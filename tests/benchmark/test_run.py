@@ -192,19 +192,19 @@ def test_a_partial_run_is_stamped_and_stands_on_no_full_board(tmp_path: Path) ->
     assert text.count("## ") >= 2 or text.count("\n# ") >= 2
 
 
-def test_a_sweep_of_four_levels_is_four_runs_of_one(tmp_path: Path) -> None:
+def test_a_sweep_of_two_levels_is_two_runs_of_one(tmp_path: Path) -> None:
     """Bit for bit, in the records' figures."""
-    levels = ["50", "100", "200", "250"]
-    assert adbench(tmp_path, *diffusion(), "--levels", ",".join(levels)).exit_code == 0
+    levels, few = ["50", "250"], [*diffusion(), "--no-baselines"]
+    assert adbench(tmp_path, *few, "--levels", ",".join(levels)).exit_code == 0
     swept = records(tmp_path)["anoddpm"]["sweep"]
     for level in levels:
         alone = tmp_path / level
-        argv = [*diffusion(), "--levels", level, "--store", str(tmp_path / "store")]
+        argv = [*few, "--levels", level, "--store", str(tmp_path / "store")]
         assert adbench(alone, *argv).exit_code == 0
         assert records(alone)["anoddpm"]["sweep"][level] == swept[level]
 
 
-LONG = [*diffusion(steps=40, sampling_steps=20), "--set", "bumps.size=70", "--levels", "250"]
+LONG = [*diffusion(steps=15, sampling_steps=5), "--set", "bumps.size=40", "--levels", "250"]
 LONG += ["--keep-every", "0", "--no-baselines"]
 
 
