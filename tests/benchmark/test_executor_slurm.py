@@ -381,7 +381,7 @@ def listened(executor: Remote, enough: Any) -> list[News]:
     return heard
 
 
-def until(what: Any, seconds: float = 60.0) -> None:
+def until(what: Any, seconds: float = 300.0) -> None:
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end, "nothing happened"

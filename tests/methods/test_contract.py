@@ -35,6 +35,12 @@ def cases() -> Iterator[tuple[str, int, Callable[[Subject], None]]]:
                 yield name, axes, question
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine is no broken contract."""
+    monkeypatch.setattr(check, "PATIENCE", 120.0)
+
+
 @cache
 def subject(name: str, axes: int) -> Subject:
     return Subject(METHODS[name], axes)
