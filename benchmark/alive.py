@@ -58,8 +58,9 @@ def earliest(root: Path) -> float | None:
     return min(began, default=None)
 
 
-def taken(path: Path) -> bool:
-    """Whether some process holds this lock; it is taken for a moment to find out."""
+def taken(path: Path, *, unsure: bool = True) -> bool:
+    """Whether some process holds this lock; it is taken for a moment to find out. unsure: what to
+    say of one that cannot be taken hold of."""
     from filelock import FileLock
 
     if not path.exists():
@@ -67,7 +68,9 @@ def taken(path: Path) -> bool:
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
-    except (TimeoutError, OSError):
+    except TimeoutError:
         return True
+    except OSError:
+        return unsure
     lock.release()
     return False

@@ -232,5 +232,6 @@ def chosen(cells: Iterable[str], records: dict[str, dict[str, Any]]) -> set[tupl
     made = set[tuple[str, str]]()
     for name in keep if named else records:
         for kind, key in (records[name].get("keys") or {}).items():
-            made.add((kind.partition("/")[0], key))
+            if not kind.startswith("stage/"):  # in the checkpoint; it may have been removed since
+                made.add((kind.partition("/")[0], key))
     return made

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from .shell import NO_DATA, Json, StoreDir, Trace, console, errors, open_store, print_json
+from .exits import NO_DATA
+from .shell import Json, StoreDir, Trace, console, errors, open_store, print_json
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,7 +28,7 @@ Outs = Annotated[
 @app.command()
 def ls(
     kind: Annotated[
-        str, typer.Argument(help="checkpoint, maps, record, resume or corrupt; all if left out")
+        str, typer.Argument(help="stage, checkpoint, maps, record, resume or corrupt")
     ] = "",
     out: Outs = None,
     store: StoreDir = None,

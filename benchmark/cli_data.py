@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .exits import GATE, NO_DATA
 from .shell import (
-    GATE,
-    NO_DATA,
     Data,
     Files,
     Json,

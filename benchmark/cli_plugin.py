@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .shell import GATE, Files, Json, Sets, Trace, errors, print_json, read_registry
+from .exits import GATE
+from .shell import Files, Json, Sets, Trace, errors, print_json, read_registry
 
 if TYPE_CHECKING:
     from .registry import Entry

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
+from .exits import GATE
 from .shell import (
-    GATE,
     Files,
     Json,
     StoreDir,

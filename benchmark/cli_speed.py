@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .exits import FAILED
 from .shell import (
     Data,
     Files,
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from ..engine.run import Run
     from .plan import Cell
 
-FAILED = 3
 RIVALS = ("loop", "separate", "fewer")
 
 Against = Annotated[

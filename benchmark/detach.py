@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from .disk import atomic_write
 from .errand import JOB, TICKET, Last
+from .exits import STOPPED
 from .nursery import Nursery
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def alone(
     from .job import cell_of, run_of
     from .live import Watch
     from .store import Store
-    from .sweep import STOPPED, Sweep
+    from .sweep import Sweep
 
     job = json.loads((folder / JOB).read_bytes())
     local = Local([Place(job["run"]["device"], job["threads"])], nursery=nursery)

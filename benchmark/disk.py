@@ -50,13 +50,23 @@ def said(path: Path, *, only_full: bool = False) -> Iterator[None]:
         yield
     except (TimeoutError, StoreError):
         raise
-    except Exception as error:  # of a full disk, safetensors and HDF5 tell in words of their own
-        full = getattr(error, "errno", None) in FULL or "No space left" in str(error)
-        if not full and (only_full or not isinstance(error, OSError)):
+    except Exception as error:
+        short = full(error)
+        if not short and (only_full or not isinstance(error, OSError)):
             raise
-        why = os.strerror(errno.ENOSPC) if full else getattr(error, "strerror", None) or error
-        cure = "free some space, or" if full else "to write elsewhere,"
+        why = os.strerror(errno.ENOSPC) if short else getattr(error, "strerror", None) or error
+        cure = "free some space, or" if short else "to write elsewhere,"
         raise StoreError(f"cannot write {path}: {why} ({cure} set ADBENCH_STORE)") from error
+
+
+def full(error: BaseException) -> bool:
+    """Whether this came of a full disk or quota; safetensors and HDF5 tell of it in words."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if getattr(cause, "errno", None) in FULL or os.strerror(errno.ENOSPC) in str(cause):
+            return True
+        cause = cause.__cause__
+    return False
 
 
 def file_sha256(path: Path) -> str:

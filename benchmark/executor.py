@@ -18,6 +18,7 @@ from rich.console import Console
 from ..datasets.base import DataError, Dataset
 from ..engine.parallel import Team, joined
 from ..engine.run import Interrupted, Run
+from .exits import STOPPED
 from .follow import follow
 from .job import Job, ready, unfit, work
 from .live import Watch
@@ -25,8 +26,6 @@ from .nursery import Nursery, able
 from .plan import Cell
 from .stopping import asked_to_stop
 from .store import Store
-
-STOPPED = 130
 
 EXECUTORS = ("local", "inline", "ray", "slurm")
 
@@ -179,7 +178,8 @@ def chosen(
         return None
     from .executor_local import Local, places
 
-    named = [entry.target.rpartition(":")[0] for c in cells for entry in (c.method, c.dataset)]
+    named = [cell.dataset.target.rpartition(":")[0] for cell in cells]
+    named += [cell.method.target for cell in cells]
     return Local(places(run.device, slots), named, nursery)
 
 

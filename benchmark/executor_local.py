@@ -63,8 +63,8 @@ class _Child:
 
 
 class Local:
-    """An Executor (executor.py). preload: modules to import once, before the processes fork.
-    nursery: one that was started before"""
+    """An Executor (executor.py). preload: what to import once, before the processes fork
+    (Nursery.imports). nursery: one that was started before"""
 
     def __init__(
         self, places: Iterable[Place], preload: Iterable[str] = (), nursery: Nursery | None = None

@@ -7,7 +7,6 @@ package said of a method travels with it.
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import traceback
@@ -22,6 +21,7 @@ import torch
 from ..datasets.base import DataError, Dataset, Progress, silent
 from ..engine.parallel import ALONE, Team
 from ..engine.run import Interrupted, Run
+from .disk import full
 from .plan import PARTS, Cell
 from .protocol import Protocol
 from .registry import Entry
@@ -47,7 +47,6 @@ full      phase, said; no room on a disk: the same job goes on when there is
 refused   said; the run cannot go on at all"""
 
 ROOM = ("device", "compile", "batch", "micro", "workers", "every")
-FULL = (errno.ENOSPC, errno.EDQUOT)
 ENTRY = ("name", "room", "where", "origin", "target", "label", "about", "paper", "baseline")
 
 
@@ -141,16 +140,6 @@ def unfit(cell: Cell, dataset: Dataset) -> str:
     if cls.supervision == "image-labels" and not dataset.spec.labels:
         return "needs labelled abnormal samples to train on, and this dataset has none"
     return ""
-
-
-def full(error: BaseException) -> bool:
-    """Whether this came of a full disk or quota, in whichever words it is told."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if getattr(cause, "errno", None) in FULL or os.strerror(errno.ENOSPC) in str(cause):
-            return True
-        cause = cause.__cause__
-    return False
 
 
 def one_line(error: BaseException) -> str:

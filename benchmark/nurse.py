@@ -73,9 +73,9 @@ def _answer(
     asked: Mapping[str, Any], files: list[int], driver: socket.socket, children: dict[str, int]
 ) -> None:
     if "import" in asked:
-        for module in asked["import"]:
+        for name in asked["import"]:
             with suppress(Exception):  # whoever needs it will hear why
-                importlib.import_module(module)
+                _import(name)
     elif "signal" in asked:
         if asked["name"] in children:
             with suppress(ProcessLookupError):
@@ -101,6 +101,17 @@ def _answer(
                 os.setpgid(pid, pid)
             children[asked["start"]] = pid
             driver.send(json.dumps({"born": asked["start"], "pid": pid}).encode())
+
+
+def _import(name: str) -> None:
+    """See Nursery.imports."""
+    module, _, inner = name.partition(":")
+    found = importlib.import_module(module)
+    if inner:
+        from .fingerprint import loaded_code
+
+        named = getattr(found, inner)
+        loaded_code(named) if isinstance(named, type) else named()
 
 
 def _die_with(parent: int) -> None:

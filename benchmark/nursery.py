@@ -26,6 +26,7 @@ SCRIPT = (
 
 IMPORTED = (
     "adbench.benchmark.job",
+    "adbench.benchmark.runner:judging_code",
     # what a cell imports while it works: once here is seconds less in every cell
     *("filelock", "scipy.ndimage", "PIL.PngImagePlugin", "torch.utils.flop_counter"),
     "torch._dynamo",
@@ -51,8 +52,10 @@ class Nursery:
         theirs.close()
         self.imports(IMPORTED)
 
-    def imports(self, modules: Iterable[str]) -> None:
-        self.send({"import": list(modules)})
+    def imports(self, names: Iterable[str]) -> None:
+        """Modules; or module:Class, whose code's digest is taken once for all children, so that it
+        is of what they have loaded; or module:function, which is called."""
+        self.send({"import": list(names)})
 
     def send(self, message: Mapping[str, Any], files: Iterable[int] = ()) -> None:
         with suppress(OSError):  # whoever listens hears of its end

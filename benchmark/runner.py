@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,12 @@ JUDGED_BY = (
 )
 
 
+@cache
+def judging_code() -> str:
+    """The digest of what judges, when this was first asked (fingerprint.loaded_code)."""
+    return modules_digest([Path(__file__).with_name(f"{name}.py") for name in JUDGED_BY])
+
+
 @dataclass(frozen=True)
 class Keys:
     """The identities of a cell's stages, each holding those before it."""
@@ -61,8 +67,7 @@ def keys(cell: Cell, dataset: Dataset, run: Run) -> Keys:
     dtype = str(run.dtype).removeprefix("torch.")
     train = plain(train_identity(cell, dataset, cls, loaded_code(cls), dtype))
     maps = {part: plain(maps_identity(cell, dataset, cls, train, part)) for part in parts_of(cell)}
-    judge_code = modules_digest([Path(__file__).with_name(f"{name}.py") for name in JUDGED_BY])
-    record = {"maps": maps, "protocol": cell.protocol.as_dict(), "code": judge_code}
+    record = {"maps": maps, "protocol": cell.protocol.as_dict(), "code": judging_code()}
     return Keys(train, maps, plain(record))
 
 
@@ -108,6 +113,7 @@ def run_cell(
         "cost": _cost(weights, maps),
         "keys": {
             "checkpoint": weights.key,
+            **{f"stage/{name}": key for name, key in weights.meta.get("stages", {}).items()},
             **{f"maps/{part}": artefact.key for part, artefact in maps.items()},
             "record": judged.key,
         },

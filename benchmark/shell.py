@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .exits import NO_DATA, STOPPED, USAGE
+
 if TYPE_CHECKING:
     from .registry import Registry
     from .store import Store
-
-USAGE, GATE, NO_DATA, STOPPED = 2, 4, 5, 130
 
 Out = Annotated[Path, typer.Option(help="Where records, pictures and the board go.")]
 StoreDir = Annotated[

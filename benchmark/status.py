@@ -13,20 +13,26 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .alive import taken
 from .boards import Record, ReportError, number, read_records, value_of
 from .state import read
 
 SILENT = 60.0
 """Seconds without a sign of life that are worth telling."""
 
-NAMES = {"checkpoint": "training", "maps": "looking", "record": "judging"}
+NAMES = {
+    "stage": "training a stage",
+    "checkpoint": "training",
+    "maps": "looking",
+    "record": "judging",
+}
 
 
 @dataclass(frozen=True)
 class Work:
     """Something unfinished in a store.
 
-    what: training | looking | judging     key: of the artefact it makes
+    what: training (a stage) | looking | judging     key: of the artefact it makes
     running: whether a process holds its lock
     kept: shards of looking, or states of training, that are kept     size: of them, in bytes
     age: seconds since something was last kept; None where nothing was
@@ -88,7 +94,7 @@ def status(out: Path, store: Path) -> Status:
 def _work(store: Path) -> list[Work]:
     """Running first, then what was left, the latest first."""
     found = []
-    names = {path.stem for path in (store / "locks").glob("*.lock") if _held(path)}
+    names = {path.stem for path in (store / "locks").glob("*.lock") if taken(path, unsure=False)}
     names |= {path.name for path in (store / "resume").glob("*") if path.is_dir()}
     now = time.time()
     for name in sorted(names):
@@ -102,28 +108,11 @@ def _work(store: Path) -> list[Work]:
             times.append(facts.st_mtime)
             size += facts.st_size
             kept += path.suffix == ".json"
-        running = _held(store / "locks" / f"{name}.lock")
+        running = taken(store / "locks" / f"{name}.lock", unsure=False)
         if running or kept:
             age = max(0.0, now - max(times)) if times else None
             found.append(Work(NAMES.get(kind, kind), key, running, kept, size, age))
     return sorted(found, key=lambda work: (not work.running, work.age or 0.0, work.key))
-
-
-def _held(path: Path) -> bool:
-    """Whether some process holds a lock; it is taken for a moment to find out."""
-    from filelock import FileLock
-
-    if not path.exists():
-        return False
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except TimeoutError:
-        return True
-    except OSError:
-        return False
-    lock.release()
-    return False
 
 
 def _said(run: dict[str, Any]) -> list[str]:

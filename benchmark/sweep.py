@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from ..engine.run import Run
+from .disk import full
 from .doing import Doing
-from .executor import STOPPED, Executor, News, by_dataset
-from .job import Job, Outcome, described, full, preparing
+from .executor import Executor, News, by_dataset
+from .exits import FAILED, NO_DATA, STOPPED
+from .job import Job, Outcome, described, preparing
 from .live import Watch
 from .logs import Logs
 from .plan import Cell
@@ -29,7 +31,6 @@ from .scalars import ScalarsError
 from .state import State
 from .store import Store, StoreError, atomic_write
 
-FAILED, NO_DATA = 3, 5
 TICK = 0.2
 """Seconds that are waited for news at most."""
 

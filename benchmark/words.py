@@ -35,6 +35,9 @@ def facts(kind: str, identity: Mapping[str, Any]) -> dict[str, Any]:
     the split and the levels. Empty of an identity that is none of the runner's."""
     told: dict[str, Any] = {}
     try:
+        if kind == "stage":  # of a training; methods share it
+            name, data = identity["stage"], identity["data"]["dataset"]
+            return {"method": f"stage {name}", "dataset": data, "seed": identity["seed"]}
         maps = identity["maps"] if kind == "record" else {"": identity}
         some = next(iter(maps.values()))
         train = some if kind == "checkpoint" else some["train"]

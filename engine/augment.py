@@ -39,3 +39,8 @@ def affine(
     )
     grid = affine_grid(theta.view(-1, 2, 3), list(x.shape), align_corners=False)
     return grid_sample(x, grid, align_corners=False)
+
+
+def shifted(x: Tensor, rng: Rng, part: float) -> Tensor:
+    """Moved by up to +-part of each side; as it is where that is 0."""
+    return affine(x, rng.fork("augment"), translate=(part, part)) if part else x

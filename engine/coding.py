@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 from torch import Tensor
 
+from .augment import shifted
 from .autoencoder import VQ
 from .canvas import Canvas
 from .codec import Codec
@@ -21,18 +22,20 @@ from .train import Training, minimise
 class Coding:
     """module: what is trained, by its own loss, as `plan` says, on samples that entered `canvas`.
 
-    A codebook begins at encodings of the data. measured: give the latents unit variance afterwards
+    A codebook begins at encodings of the data. shift: the share of a side by which samples are
+    moved at most, each step anew. measured: give the latents unit variance afterwards
     """
 
     module: Codec
     plan: Training
     canvas: Canvas
+    shift: float = 0.0
     measured: bool = True
     name: str = "codec"
 
     def settings(self) -> Mapping[str, object]:
         made = {"plan": asdict(self.plan), "canvas": asdict(self.canvas)}
-        return {**made, "measured": self.measured}
+        return {**made, "shift": self.shift, "measured": self.measured}
 
     def take(self, data: Examples, run: Run) -> None:
         """Have the module learnt: here, or by whoever put the same stage on the run's shelf."""
@@ -40,7 +43,7 @@ class Coding:
 
     def _learn(self, data: Examples, run: Run) -> None:
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-            return self.module.loss(self.canvas.enter(x), rng)
+            return self.module.loss(self.canvas.enter(shifted(x, rng, self.shift)), rng)
 
         if isinstance(self.module, VQ):
             seed_codes(self.module, data, run, enter=self.canvas.enter)

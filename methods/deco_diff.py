@@ -29,9 +29,10 @@ import torch
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
-from ..engine.augment import affine
+from ..engine.augment import shifted
 from ..engine.autoencoder import KL
 from ..engine.canvas import Canvas, resize
+from ..engine.coding import Coding
 from ..engine.denoiser import Denoiser
 from ..engine.deviation import Deviation
 from ..engine.dropout import Dropout
@@ -106,7 +107,8 @@ class DeCoDiff(Method):
         self.plan = Training(steps, batch, lr, weight_decay=weight_decay, clip=clip, ema=ema,
             ema_warm=ema_warm, decay=decay, warmup=warmup)  # fmt: skip
         self.cells, self.chances = tuple(cells), tuple(chances)
-        self.disturbed, self.foreign, self.bank, self.augment = disturbed, foreign, bank, augment
+        self.disturbed, self.foreign, self.bank = disturbed, foreign, bank
+        self.shift = 1 / 64 if augment else 0.0
         self.stride, self.clips, self.blurs = stride, tuple(clips), tuple(blurs)
         self.combine: Combine = combine
 
@@ -117,16 +119,12 @@ class DeCoDiff(Method):
         return process
 
     def fit(self, train: Split, held_out: Split, run: Run) -> None:
-        def coded(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-            return self.codec.loss(self.canvas.enter(self._shifted(x, rng)), rng)
-
-        minimise(coded, self.codec, train, run, self.first, "codec")
-        self.codec.measure(train, run, enter=self.canvas.enter)
+        Coding(self.codec, self.first, self.canvas, shift=self.shift).take(train, run)
         chosen = [train[i].x for i in evenly(len(train), self.bank)]
         bank = self.codec.encode(self.canvas.enter(torch.stack(chosen).to(run.device)))
 
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-            z = self.codec.encode(self.canvas.enter(self._shifted(x, rng)))
+            z = self.codec.encode(self.canvas.enter(shifted(x, rng, self.shift)))
 
             def deviation(streams: Rng, shape: Sequence[int], level: Tensor) -> Tensor:
                 return self.deviated(z, bank, streams, level)
@@ -180,7 +178,3 @@ class DeCoDiff(Method):
             out = torch.where(there, self.process.direction(z, drawn, level), out)
             below += chance
         return out
-
-    def _shifted(self, x: Tensor, rng: Rng) -> Tensor:
-        part = 1 / 64 if self.augment else 0.0
-        return affine(x, rng.fork("augment"), translate=(part, part)) if part else x

@@ -143,6 +143,8 @@ def test_what_is_none_of_the_runners_is_listed_all_the_same() -> None:
     for kind in ("checkpoint", "maps", "record", "thing"):
         assert facts(kind, {"some": "thing"}) == {}
     assert sentence({}) == "made by something else than a run"
+    stage = {"stage": "Coding", "data": {"dataset": "brats"}, "seed": 1, "numerics": "float32"}
+    assert sentence(facts("stage", stage)) == "stage Coding on brats, seed 1"
 
 
 def test_verify_lists_all_that_is_damaged_and_mends(tmp_path: Path, store: Store) -> None:

@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
 import pytest
 
 import kills
+from adbench.benchmark import fingerprint, runner
 from adbench.benchmark.executor_local import Local, Place, places
+from adbench.benchmark.fingerprint import loaded_code
 from adbench.benchmark.job import described
+from adbench.benchmark.nurse import _answer
+from adbench.benchmark.runner import judging_code
 from adbench.benchmark.status import status
 from adbench.benchmark.store import Store
 from adbench.engine.run import Run
+from adbench.methods.healthy_mean import HealthyMean
 from sweeps import local, records, results, swept, wanted
 
 
@@ -156,6 +162,23 @@ def test_a_nursery_that_is_started_finds_what_its_driver_finds(tmp_path: Path) -
         executor.close()
     assert heard[0].what == "begun" and heard[-1].facts["end"] == "ok"
     assert "alive" in {news.what for news in heard}
+
+
+def test_code_is_told_by_what_was_loaded_before_forking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is edited during a sweep changes nothing: its children run what was loaded."""
+    loaded_code.cache_clear()
+    judging_code.cache_clear()
+    names = ["adbench.methods.healthy_mean:HealthyMean", "adbench.benchmark.runner:judging_code"]
+    here, there = socket.socketpair()
+    with here, there:
+        _answer({"import": ["no.such.module", *names]}, [], here, {})
+
+    def edited(*_: object) -> None:
+        raise AssertionError("asked again")
+
+    monkeypatch.setattr(fingerprint, "code_fingerprint", edited)
+    monkeypatch.setattr(runner, "modules_digest", edited)
+    assert len(loaded_code(HealthyMean)) == len(judging_code()) > 0
 
 
 ENDS = ("ended", "died")

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from adbench.benchmark.job import cell_of, described, full, preparing, run_of, work
+from adbench.benchmark.disk import full
+from adbench.benchmark.job import cell_of, described, preparing, run_of, work
 from adbench.benchmark.plan import Cell, Wish, cells
 from adbench.benchmark.protocol import Protocol
 from adbench.benchmark.registry import Registry

@@ -1,0 +1,16 @@
+"""Exit codes of the command line (DESIGN section 6)."""
+
+USAGE = 2
+"""A wrong command, configuration or value."""
+
+FAILED = 3
+"""Finished, and some cells failed."""
+
+GATE = 4
+"""A comparison or a check did not pass."""
+
+NO_DATA = 5
+"""Data are missing or corrupt."""
+
+STOPPED = 130
+"""Interrupted, with everything kept."""
