@@ -11,6 +11,8 @@ from .league_words import cells, heads, sentences
 
 SHOWN = ("image_auroc", "image_ap", "pixel_ap", "pixel_auroc", "pixel_aupro30", "pixel_dice")
 
+FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
+
 SPECIAL = {
     **{mark: f"\\{mark}" for mark in "&%$#_{}"},
     "\\": r"\textbackslash{}",
@@ -19,12 +21,15 @@ SPECIAL = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    '"': "''",
     "[": "{[}",  # after \\ it would begin an option
     "⌈": r"$\lceil$",
     "⌉": r"$\rceil$",
     "±": r"$\pm$",
-    "▼": r"$\blacktriangledown$",
+    "▲": r"$\bigtriangleup$",
+    "▼": r"$\bigtriangledown$",
+    "≈": r"$\approx$",
+    "…": r"\ldots{}",
     "·": r"$\cdot$",
 }
 
@@ -34,9 +39,9 @@ def latex(records: Sequence[Record]) -> str:
     is told in comments.
 
     The best figure of a column is bold; the intervals stand beneath their figures. Needs the
-    packages booktabs and, for the encoding, nothing more.
+    packages booktabs and graphicx: what is wider than the text is made smaller.
     """
-    parts = ["% Made by adbench report. \\usepackage{booktabs}"]
+    parts = ["% Made by adbench report. \\usepackage{booktabs,graphicx}"]
     for board in boards(records):
         parts.append(_comment(board.title))
         parts += [_comment(f"{row.name}, {run_of(row)}: {reason(row)}") for row in board.missing]
@@ -61,6 +66,7 @@ def _table(board: Board) -> str:
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{escaped(' '.join([board.title + '.', *board.notes]))}}}",
+        FITTED,
         rf"\begin{{tabular}}{{ll{'r' * len(shown)}}}",
         r"\toprule",
         " & ".join(heads) + r" \\",
@@ -79,7 +85,7 @@ def _table(board: Board) -> str:
         if any(bounds):
             small = [rf"{{\scriptsize {bound}}}" if bound else "" for bound in bounds]
             lines.append(" & ".join(["", "", *small]) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"])
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table}"])
 
 
 def _league(league: League) -> str:
@@ -87,11 +93,12 @@ def _league(league: League) -> str:
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{escaped(' '.join([league.title + '.', *sentences(league)]))}}}",
+        FITTED,
         rf"\begin{{tabular}}{{lrl{'r' * len(league.sets)}}}",
         r"\toprule",
     ]
     rows = [" & ".join(map(escaped, row)) + r" \\" for row in (heads(league), *cells(league))]
-    lines += [rows[0], r"\midrule", *rows[1:], r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+    lines += [rows[0], r"\midrule", *rows[1:], r"\bottomrule", r"\end{tabular}}", r"\end{table}"]
     return "\n".join(lines)
 
 

@@ -249,6 +249,23 @@ def test_latex_has_a_cell_for_every_column_and_marks_the_best():
     assert "% autoDDPM, tiny, seed 0: failed: it broke" in text
 
 
+def test_latex_uses_no_command_beyond_booktabs_and_graphicx():
+    """Names that need another package or encoding (seen to stop pdflatex) are not written."""
+    marks = "".join(map(chr, range(33, 127))) + "⌈⌉±▲▼≈…·"
+    text = latex([*some(), record(marks, 0.2, partial=8), record("<script>alert('x')</script>")])
+    body = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
+    commands = set(re.findall(r"\\([a-zA-Z]+|[^a-zA-Z])", body))
+    kernel = "begin end centering caption textbf scriptsize lceil rceil pm ldots cdot approx"
+    kernel += " uparrow downarrow bigtriangleup bigtriangledown ifdim else fi width linewidth"
+    kernel += " textbackslash textasciitilde textasciicircum textless textgreater textbar"
+    assert commands - set("\\&%$#_{}") <= {
+        *kernel.split(),
+        *("toprule", "midrule", "bottomrule"),
+        "resizebox",
+    }
+    assert max(map(ord, body)) < 256, "what pdflatex knows of UTF-8 without more packages"
+
+
 def test_latex_of_a_metric_that_is_better_lower_marks_the_lowest(monkeypatch):
     monkeypatch.setattr("adbench.benchmark.latex.SHOWN", ("image_fpr95",))
     one, two = record("one"), record("two")
