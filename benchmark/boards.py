@@ -271,11 +271,9 @@ def _notes(rows: Sequence[Row], metric: str) -> list[str]:
     profiles = {str(row.record["profile"]) for row in rows if row.record["status"] == "ok"}
     if len(profiles) > 1:
         notes.append(f"Profiles {', '.join(sorted(profiles))} spend different budgets.")
-    notes += [
-        f"▼ {row.name}, {run_of(row)}: worse than the baseline {row.below} in {NAMES[metric]}."
-        for row in rows
-        if row.below
-    ]
+    for baseline in dict.fromkeys(row.below for row in rows if row.below):
+        below = "; ".join(f"{r.name}, {run_of(r)}" for r in rows if r.below == baseline)
+        notes.append(f"▼ worse than the baseline {baseline} in {NAMES[metric]}: {below}.")
     return notes
 
 
