@@ -14,7 +14,7 @@ env: .venv/.made
 	    "adbench needs Python 3.11 or newer; name one: make PYTHON=python3.12 env")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(UV) pip install --python $(BIN)/python --quiet --compile-bytecode --require-hashes -r requirements.lock
+	$(UV) pip install --python $(BIN)/python --quiet --compile-bytecode --no-deps --require-hashes -r requirements.lock
 	$(UV) pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -32,7 +32,8 @@ lint: env
 
 lock: # after a change of the dependencies in pyproject.toml
 	test -x $(UV) || { $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet uv; }
-	$(UV) pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes \
+	echo opencv-python > $(BIN)/excluded # which adeval wants, and the headless one is as good
+	$(UV) pip compile --quiet --no-config --excludes $(BIN)/excluded --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-annotate --custom-compile-command 'make lock' \
 	    pyproject.toml --extra dev -o requirements.lock
 

@@ -1,4 +1,5 @@
-"""How fast all pixel metrics of a stack of maps are, against scikit-learn and a plain AUPRO loop.
+"""How fast all pixel metrics of a stack of maps are, against scikit-learn and a plain AUPRO loop,
+and against adeval where it is installed.
 
 The rivals take minutes for what takes a second here, so they are given the first few maps alone and
 their seconds are multiplied up: sorting is a little more than linear, so that favours them. What
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -32,7 +34,8 @@ def judging(
 
     Figures are AUROC, AP, AUPRO at 0.30 and 0.05, the best Dice with its threshold, and IoU; of
     scikit-learn AUROC, AP and the best F1. ratio: rivals' seconds, both together and multiplied up,
-    over ours for all maps; ratio_of_few: with nothing multiplied, all on the same few
+    over ours for all maps; ratio_of_few: with nothing multiplied, all on the same few; of_adeval:
+    our seconds over adeval's, for all maps, and adeval_off how far its figures are from ours
     """
     score, mask = stack(maps, side)
     few = min(FEW, maps)
@@ -46,9 +49,13 @@ def judging(
         lambda: learned(*some),
         lambda: looped(*some),
     )
+    stripped = strips(*some)
+    if stripped is not None:
+        works = (*works, lambda: strips(score, mask))
     for work in works[2:]:
         work()  # what is done once only, imports and pages of memory, is not timed
-    whole, bins, part, learn, loop = (np.array(s) for s in paired(works, rounds, "cpu"))
+    times_of = [np.array(seconds) for seconds in paired(works, rounds, "cpu")]
+    whole, bins, part, learn, loop, *adeval = times_of
     ours, theirs = place_metrics(Places.of(*some)), {**learned(*some), "aupro30": looped(*some)}
     times = maps / few
     return {
@@ -64,8 +71,11 @@ def judging(
         "loop_seconds": spread((times * loop).tolist()),
         "ratio": spread((times * (learn + loop) / whole).tolist()),
         "ratio_of_few": spread(((learn + loop) / part).tolist()),
-        "largest_difference": max(abs((ours[n] or 0) - value) for n, value in theirs.items()),
+        "largest_difference": _apart(theirs, ours),
         "memory_of_maps": memory.peak * 1e6 / score.nbytes,
+        "adeval_seconds": spread(adeval[0].tolist()) if adeval else None,
+        "of_adeval": spread((whole / adeval[0]).tolist()) if adeval else None,
+        "adeval_off": _apart(stripped, ours) if stripped else None,
     }
 
 
@@ -89,6 +99,23 @@ def binned(score: Array, mask: Array) -> dict[str, tuple[float, float]]:
     places, stream = Places.of(score, mask), Stream()
     stream.add(places.score, places.truth, places.share)
     return stream.bounds()
+
+
+def strips(score: Array, mask: Array) -> dict[str, float] | None:
+    """auroc, ap and aupro30 by adeval, which counts in 1000 strips of equal height between the
+    lowest and the highest score; None where it is not installed."""
+    # adeval 1.1.0 calls it by the name that NumPy 2.4 dropped
+    with patch.object(np, "trapz", np.trapezoid, create=True):
+        try:
+            from adeval import EvalAccumulator
+        except ImportError:
+            return None
+        low, high = float(score.min()), float(score.max())
+        count = EvalAccumulator(low, high)
+        count.add_anomap_batch(score, mask.astype(np.uint8))
+        found = count.summary()
+    names = {"auroc": "p_auroc", "ap": "p_aupr", "aupro30": "p_aupro"}
+    return {ours: float(found[theirs]) for ours, theirs in names.items()}
 
 
 def learned(score: Array, mask: Array) -> dict[str, float]:
@@ -133,3 +160,7 @@ def looped(score: Array, mask: Array) -> float:
     x = np.append(rate[:inside], LIMIT)
     y = np.append(overlap[:inside], np.interp(LIMIT, rate, overlap))
     return float((np.diff(x) * (y[1:] + y[:-1]) / 2).sum() / LIMIT)
+
+
+def _apart(theirs: Mapping[str, float], ours: Mapping[str, float | None]) -> float:
+    return max(abs((ours[name] or 0) - value) for name, value in theirs.items())

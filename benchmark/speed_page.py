@@ -121,12 +121,20 @@ COLUMNS = {
         ),
         Column("largest difference", lambda f: f"{f['largest_difference']:.1g}"),
         Column("memory, of the maps", lambda f: f"{f['memory_of_maps']:.1f}x"),
+        Column("adeval, s", lambda f: _spread(f["adeval_seconds"]) if _rival(f) else "-"),
+        Column("of adeval's", lambda f: _spread(f["of_adeval"], unit="x") if _rival(f) else "-"),
+        Column("adeval off by", lambda f: f"{f['adeval_off']:.1g}" if _rival(f) else "-"),
     ),
 }
 ABREAST = 3
 """Measurements side by side on a terminal."""
 
 TITLES = {"method": "Looking", "loading": "Loading", "noise": "Noise", "metrics": "Judging"}
+
+
+def _rival(fact: Fact) -> bool:
+    """Whether adeval was there to be measured against."""
+    return fact.get("of_adeval") is not None
 
 
 def _scaled(fact: Fact) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import typer
 from typer.testing import CliRunner
 
 from adbench.benchmark import cli_speed, metrics_speed, speed
-from adbench.benchmark.metrics_speed import judging, learned, looped, stack
+from adbench.benchmark.metrics import Places, place_metrics
+from adbench.benchmark.metrics_speed import judging, learned, looped, stack, strips
 from adbench.benchmark.speed_page import name, page
 
 WHERE = {
@@ -41,6 +43,22 @@ def test_the_loop_is_aupro_by_hand():
     assert learned(score, mask)["auroc"] == pytest.approx((5 + 4.5) / 10)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # adeval's own
+def test_adeval_says_the_same_of_plain_scores_to_the_width_of_its_strips():
+    score, mask = stack(12, 96)
+    theirs, ours = strips(score, mask), place_metrics(Places.of(score, mask))
+    assert theirs is not None
+    assert theirs == pytest.approx({name: ours[name] for name in theirs}, abs=2e-3)
+
+
+def test_without_adeval_the_rest_is_measured(monkeypatch):
+    monkeypatch.setitem(sys.modules, "adeval", None)
+    fact: dict[str, Any] = judging(3, side=24, rounds=1, where=WHERE)
+    assert fact["of_adeval"] is None and fact["ratio"]["all"]
+    assert page([fact]).count("| - |") == 2 and "adeval" in page([fact])
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 @pytest.mark.parametrize("maps", [3, 9])
 def test_all_that_is_told_follows_from_what_was_timed(monkeypatch, maps):
     monkeypatch.setattr(metrics_speed, "FEW", 3)
@@ -49,6 +67,8 @@ def test_all_that_is_told_follows_from_what_was_timed(monkeypatch, maps):
     rivals = zip(fact["sklearn_seconds"]["all"], fact["loop_seconds"]["all"], strict=True)
     ratios = [sum(s) / t for s, t in zip(rivals, fact["seconds"]["all"], strict=True)]
     assert fact["ratio"]["all"] == pytest.approx(ratios) and len(ratios) == 2
+    taken = zip(fact["seconds"]["all"], fact["adeval_seconds"]["all"], strict=True)
+    assert fact["of_adeval"]["all"] == pytest.approx([ours / theirs for ours, theirs in taken])
     text = page([fact])
     assert "### Judging" in text and f"| {maps} of 24 x 24 |" in text
     assert (", 3 maps times 3 |" in text) == (maps == 9)
