@@ -74,7 +74,10 @@ Address = Annotated[
 ]
 Slurm = Annotated[
     list[str] | None,
-    typer.Option("--slurm", help="For sbatch: partition=gpu,time=8:00:00,gpus=1 (again for more)."),
+    typer.Option(
+        "--slurm",
+        help="For sbatch: partition=gpu,gpus=1,ldm.mem=64G (METHOD. for its cells alone).",
+    ),
 ]
 Detach = Annotated[bool, typer.Option("--detach", help="Hand all cells to Slurm and leave.")]
 Slots = Annotated[

@@ -56,14 +56,16 @@ class Where:
                 f"--executor {self.executor} starts its own processes, without torchrun"
             )
         return (
-            self._slurm(run, slots, out) if self.executor == "slurm" else self._ray(run, slots, out)
+            self._slurm(run, cells, slots, out)
+            if self.executor == "slurm"
+            else self._ray(run, slots, out)
         )
 
     def hand_in(self, cells: Sequence[Cell], run: Run, store: Store, out: Path, **more: Any) -> str:
         """Give all cells to Slurm; what to tell the user who leaves. more: as detach.hand_in."""
         from .detach import hand_in
 
-        return hand_in(cells, run, store, out, self._slurm_cluster(run, None, out), **more)
+        return hand_in(cells, run, store, out, self._slurm_cluster(run, cells, None, out), **more)
 
     def _ray(self, run: Run, slots: int | None, out: Path) -> Remote:
         from .executor_ray import Ray, connected, resources, shares
@@ -79,21 +81,30 @@ class Where:
         folder = out / f"ray-{uuid4().hex[:8]}"  # nobody else's: what is left of it runs no more
         return Remote(cluster, folder, count, every=0.5, ask_every=1.0)
 
-    def _slurm(self, run: Run, slots: int | None, out: Path) -> Remote:
+    def _slurm(self, run: Run, cells: Sequence[Cell], slots: int | None, out: Path) -> Remote:
         from .executor_slurm import SLOTS
 
         count = slots or SLOTS
-        return Remote(self._slurm_cluster(run, count, out), out / "slurm", count)
+        return Remote(self._slurm_cluster(run, cells, count, out), out / "slurm", count)
 
-    def _slurm_cluster(self, run: Run, at_once: int | None, out: Path) -> Any:
-        from .executor_slurm import reached
+    def _slurm_cluster(
+        self, run: Run, cells: Sequence[Cell], at_once: int | None, out: Path
+    ) -> Any:
+        from .executor_slurm import reached, shares
 
+        known = {cell.method.name for cell in cells}
+        for method, told in shares(self.slurm).items():
+            if method and method not in known:
+                raise ValueError(
+                    f"--slurm {method}.{told[0]}: no cell of this run is of a method {method!r}; "
+                    f"there are {', '.join(sorted(known))}"
+                )
         gpus = int(run.device.startswith("cuda") and not self._asks_for_gpus())
         return reached(out / "slurm", self.slurm, run.device, gpus, at_once)
 
     def _asks_for_gpus(self) -> bool:
-        from .executor_slurm import options
+        from .executor_slurm import options, shares
 
-        told = options(self.slurm)
+        told = options(shares(self.slurm).get("", []))
         named = {*told, *told.get("additional_parameters", {})}
         return any("gpu" in key or key == "gres" for key in named)

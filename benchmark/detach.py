@@ -90,7 +90,7 @@ def alone(
 def _written(folder: Path, job: Job, cluster: Slurm) -> Path:
     run: dict[str, Any] = job["run"] | {"device": cluster.device}
     place = folder / uuid4().hex[:12]
-    atomic_write(place / JOB, json.dumps(job | {"threads": cluster.threads, "run": run}))
+    atomic_write(place / JOB, json.dumps(job | {"threads": cluster.threads(job), "run": run}))
     return place
 
 

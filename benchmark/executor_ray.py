@@ -12,9 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errand import attend, tell_last
+
+if TYPE_CHECKING:
+    from .job import Job
 
 MISSING = "executor 'ray' needs ray: pip install 'diffusion-adbench[ray]'"
 
@@ -33,7 +36,7 @@ class Ray:
     settle = 10.0
 
     def __init__(self, ray: Any, device: str, cpus: int, gpus: int) -> None:
-        self._ray, self.device, self.threads = ray, device, cpus
+        self._ray, self.device, self._cpus = ray, device, cpus
         # One process per job, which frees the GPU's memory and whatever a plugin left behind.
         begin = ray.remote(max_retries=0, max_calls=1)(task)
         self._begin = begin.options(num_cpus=cpus, num_gpus=gpus)
@@ -43,6 +46,9 @@ class Ray:
         tickets = [str(folder) for folder in folders]
         self._tasks |= {ticket: self._begin.remote(ticket) for ticket in tickets}
         return tickets
+
+    def threads(self, job: Job) -> int:
+        return self._cpus
 
     def over(self, tickets: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
         tasks = {self._tasks[ticket]: ticket for ticket in tickets if ticket in self._tasks}

@@ -1,4 +1,4 @@
-"""Cells as jobs of Slurm, handed in as arrays through submitit.
+"""Cells as jobs of Slurm, handed in as arrays through submitit, one for each kind of resources.
 
 submitit pickles what it submits into a folder of ours, and reads it back on the other host; here
 nothing of that is read, only the folder of each job (errand.py).
@@ -6,20 +6,25 @@ nothing of that is read, only the folder of each job (errand.py).
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import signal
 import subprocess
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .errand import STOP, attend, tell_last
+from .errand import JOB, STOP, attend, tell_last
 from .nursery import Nursery
+
+if TYPE_CHECKING:
+    from .job import Job
 
 DEFAULTS: dict[str, Any] = {"time": 240, "cpus_per_task": 4, "job_name": "adbench"}
 """time: minutes, after which a job is requeued and goes on"""
@@ -105,12 +110,20 @@ def limiting() -> int:
 
 
 class Slurm:
-    """A Cluster (remote.py). executor: of submitit, set up."""
+    """A Cluster (remote.py). executor: of submitit, set up. own: by method, where its cells are
+    given other resources, an executor and the CPUs of a job"""
 
     settle = 20.0
 
-    def __init__(self, executor: Any, device: str, threads: int) -> None:
-        self._executor, self.device, self.threads = executor, device, threads
+    def __init__(
+        self,
+        executor: Any,
+        device: str,
+        threads: int,
+        own: Mapping[str, tuple[Any, int]] | None = None,
+    ) -> None:
+        self._executor, self.device, self._threads = executor, device, threads
+        self._own = own or {}
         self._missed: set[str] = set()
         self._done: set[str] = set()
 
@@ -118,19 +131,19 @@ class Slurm:
         self, folders: Sequence[Path], *, alone: bool = False, after: str | None = None
     ) -> list[str]:
         """alone: without a driver. after: a ticket, whose job ends before these begin"""
-        if after is not None:
-            self._executor.update_parameters(dependency=f"afterany:{after}")
-        found: list[str] = []
-        try:
-            for k in range(0, len(folders), LARGEST):
-                some = [str(folder) for folder in folders[k : k + LARGEST]]
-                found += [j.job_id for j in self._executor.map_array(Attend(alone=alone), some)]
-        except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-            raise ValueError(f"Slurm did not take the jobs: {_refusal(error)}") from error
-        finally:
-            if after is not None:
-                self._executor.update_parameters(dependency=None)
-        return found
+        arrays: dict[str, list[int]] = defaultdict(list)
+        for i, folder in enumerate(folders):
+            method = method_of(json.loads((folder / JOB).read_bytes())) if self._own else ""
+            arrays[method if method in self._own else ""].append(i)
+        found: dict[int, str] = {}
+        for method, some in arrays.items():
+            executor = self._own[method][0] if method else self._executor
+            tickets = _submitted(executor, [folders[i] for i in some], Attend(alone=alone), after)
+            found |= zip(some, tickets, strict=True)
+        return [found[i] for i in range(len(folders))]
+
+    def threads(self, job: Job) -> int:
+        return self._own.get(method_of(job), (None, self._threads))[1]
 
     def over(self, tickets: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
         tickets = list(tickets)
@@ -177,21 +190,63 @@ def reached(
     at_once: jobs of an array that may run at a time, if these do not say. Raises ValueError where
     there is no Slurm, or no submitit.
     """
-    wished = DEFAULTS | ({"gpus_per_node": gpus} if gpus else {}) | options(told)
+    shared = DEFAULTS | ({"gpus_per_node": gpus} if gpus else {})
     if at_once is not None:
-        wished = {"array_parallelism": at_once} | wished
+        shared |= {"array_parallelism": at_once}
+    wishes = shares(told)
+    for_all = wishes.pop("", [])
     if shutil.which("sbatch") is None:
         raise ValueError("--executor slurm: no sbatch here (run this where jobs are submitted)")
     if find_spec("submitit") is None:
         raise ValueError(MISSING)
     import submitit
 
-    executor = submitit.SlurmExecutor(folder.absolute() / "submitit", max_num_timeout=REQUEUES)
+    def executor(wishes: Sequence[str]) -> tuple[Any, int]:
+        wished = shared | options(wishes)
+        made = submitit.SlurmExecutor(folder.absolute() / "submitit", max_num_timeout=REQUEUES)
+        try:
+            made.update_parameters(**wished)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"--slurm: {_refusal(error)}") from error
+        return made, wished["cpus_per_task"]
+
+    own = {method: executor([*for_all, *wish]) for method, wish in wishes.items()}
+    made, threads = executor(for_all)
+    return Slurm(made, "cuda" if device.startswith("cuda") else device, threads, own)
+
+
+def shares(told: Sequence[str]) -> dict[str, list[str]]:
+    """KEY=VALUE each, by the method that METHOD.KEY=VALUE is for; "" for what is for all."""
+    found: dict[str, list[str]] = {}
+    for part in (part for text in told for part in text.split(",") if part):
+        key, equals, value = part.partition("=")
+        method, _, key = key.strip().rpartition(".")
+        found.setdefault(method, []).append(f"{key}{equals}{value}")
+    return found
+
+
+def method_of(job: Job) -> str:
+    """Whose cell it is; empty for a dataset to make ready."""
+    return job.get("cell", {}).get("method", {}).get("name", "")
+
+
+def _submitted(
+    executor: Any, folders: Sequence[Path], attend: Attend, after: str | None
+) -> list[str]:
+    """A ticket for each, in their order."""
+    if after is not None:
+        executor.update_parameters(dependency=f"afterany:{after}")
+    found: list[str] = []
     try:
-        executor.update_parameters(**wished)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"--slurm: {_refusal(error)}") from error
-    return Slurm(executor, "cuda" if device.startswith("cuda") else device, wished["cpus_per_task"])
+        for k in range(0, len(folders), LARGEST):
+            some = [str(folder) for folder in folders[k : k + LARGEST]]
+            found += [job.job_id for job in executor.map_array(attend, some)]
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        raise ValueError(f"Slurm did not take the jobs: {_refusal(error)}") from error
+    finally:
+        if after is not None:
+            executor.update_parameters(dependency=None)
+    return found
 
 
 def options(told: Sequence[str]) -> dict[str, Any]:

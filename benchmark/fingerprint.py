@@ -17,7 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from .registry import FOLDER
+from .plugins import FOLDER
 
 
 @dataclass(frozen=True)

@@ -25,13 +25,13 @@ from .disk import full
 from .plan import PARTS, Cell
 from .protocol import Protocol
 from .registry import Entry
-from .runner import headline, run_cell
+from .runner import headline, help_look, run_cell
 from .scalars import Scalars, ScalarsError
 from .stages import Tell
 from .store import Store, canonical_json
 
 Job = dict[str, Any]
-"""name: of the cell, or "prepare <dataset>"      task: cell | prepare
+"""name: of the cell, "prepare <dataset>", or "<cell> helper 1"      task: cell | prepare | help
 cell, or cells and names: as `_cell` writes them  run: device, dtype, batch and the like
 store, out, curves: absolute folders              path, cwd: sys.path and the working folder"""
 
@@ -40,6 +40,7 @@ Outcome = dict[str, Any]
 
 prepared  heads: per cell what its record says anyway; unfit: why a cell cannot be
 ok        record
+helped    samples: how many a helper looked at
 failed    phase (prepare, train, look, judge), exception (one line), trace
 stopped   said; asked to, with everything kept
 no-data   said; the dataset is missing or bad
@@ -65,6 +66,11 @@ def preparing(cells: Sequence[Cell], run: Run) -> Job:
     return job | {"cells": [_cell(c) for c in cells], "names": [c.name for c in cells]}
 
 
+def helping(job: Job, count: int) -> Job:
+    """One that looks along with the job of a cell (helping.py). count: from 1, a helper's own."""
+    return job | {"task": "help", "name": f"{job['name']} helper {count}", "share": count}
+
+
 def work(
     job: Job,
     tell: Tell,
@@ -85,6 +91,11 @@ def work(
         _settle(job)
         cell, run = cell_of(job["cell"]), run_of(job["run"], stop, team)
         dataset = ready(cell, silent, stop, kept)
+        if job["task"] == "help":
+            phase.enter("look")
+            store = Store(Path(job["store"]))
+            count = help_look(cell, dataset, store, run, phase.tell, job["share"])
+            return {"end": "helped", "samples": count}
         phase.enter("train")
         with ExitStack() as stack:
             told: Tell = phase.tell

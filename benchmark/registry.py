@@ -7,22 +7,18 @@ Nothing is imported before it is asked for, so that listing names needs no torch
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import inspect
 import math
 import re
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
-from importlib.machinery import ModuleSpec
 from importlib.metadata import entry_points
-from importlib.util import module_from_spec
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from .plugins import imported, parameters, perhaps
 
 PATH = Path(__file__).parents[1] / "registry.yaml"
 """Beside the rooms, in a checkout and in a wheel alike."""
@@ -31,9 +27,6 @@ ROOMS = {"methods": "method", "datasets": "dataset"}
 PROFILE_KEYS = {"about", "levels", *ROOMS}
 ENTRY_KEYS = {"class", "label", "about", "paper", "args", "replace"}
 EXTRA_KEYS = {"methods": {"baseline"}, "datasets": {"licence", "where", "tree", "counts"}}
-
-FOLDER = "adbench_folder_"
-"""Modules of a plugin that is a file live in a package of this name and a hash of their folder."""
 
 
 class RegistryError(ValueError):
@@ -71,7 +64,7 @@ class Entry:
         """The class. Raises RegistryError with the cause if it cannot be imported."""
         module, _, name = self.target.rpartition(":")
         try:
-            found = _module(module)
+            found = imported(module)
         except Exception as error:  # a plugin may fail in any way while it is imported
             cause = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
             raise RegistryError(
@@ -82,13 +75,13 @@ class Entry:
             classes = [key for key, value in vars(found).items() if isinstance(value, type)]
             raise RegistryError(
                 f"{self.title} ({self.origin}): {self.where!r} names no class"
-                f"{_perhaps(name, classes)}"
+                f"{perhaps(name, classes)}"
             )
         return cls
 
     def parameters(self) -> dict[str, inspect.Parameter]:
         """What the class can be built with, by name; not the Spec, which the dataset gives."""
-        known = _parameters(self.load())
+        known = parameters(self.load())
         if self.room == "methods":
             known.pop("spec", None)
         return known
@@ -107,7 +100,7 @@ class Entry:
             for key, value in given.items():
                 if key not in known:
                     raise RegistryError(
-                        f"{self.title} takes no {key!r} ({source}){_perhaps(key, known)} "
+                        f"{self.title} takes no {key!r} ({source}){perhaps(key, known)} "
                         f"It takes {', '.join(sorted(known)) or 'nothing'}"
                     )
                 made[key] = self._fit(key, known[key].default, value)
@@ -271,7 +264,7 @@ class Registry:
                 if name != "*" and (base := name.partition("/")[0]) not in entries:
                     raise RegistryError(
                         f"profile {profile.name!r} names the {ROOMS[room]} {name!r}, which is not "
-                        f"there{_perhaps(base, entries)}"
+                        f"there{perhaps(base, entries)}"
                     )
 
 
@@ -338,7 +331,7 @@ def _mapping(raw: Any, at: str, known: Iterable[str] | None = None) -> dict[str,
             raise RegistryError(f"{at}: {key!r} is read as {type(key).__name__}; put it in quotes")
         if known is not None and key not in known:
             raise RegistryError(
-                f"{at}: unknown key {key!r}{_perhaps(key, known)} "
+                f"{at}: unknown key {key!r}{perhaps(key, known)} "
                 f"Known are {', '.join(sorted(known))}"
             )
     return raw
@@ -347,49 +340,7 @@ def _mapping(raw: Any, at: str, known: Iterable[str] | None = None) -> dict[str,
 def _look(names: Mapping[str, Any], name: str, kind: str) -> Any:
     if name not in names:
         raise RegistryError(
-            f"unknown {kind} {name!r}{_perhaps(name, names)} "
+            f"unknown {kind} {name!r}{perhaps(name, names)} "
             f"(adbench list{'' if ' ' in kind else f' {kind}s'})"
         )
     return names[name]
-
-
-def _perhaps(name: str, known: Iterable[str]) -> str:
-    """ " Did you mean …?" where one of the known names is close; else only the full stop."""
-    folded = {key.casefold(): key for key in known if key != "*"}
-    near = difflib.get_close_matches(name.casefold(), folded, n=1)
-    return f". Did you mean {folded[near[0]]!r}?" if near else "."
-
-
-def _parameters(cls: type) -> dict[str, inspect.Parameter]:
-    """What a constructor can be given by name; through **kwargs, what its bases can, too."""
-    made: dict[str, inspect.Parameter] = {}
-    for base in cls.__mro__:
-        if "__init__" not in vars(base) or base is object:
-            continue
-        found = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
-        for p in found:
-            if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD):
-                made.setdefault(p.name, p)
-        if not any(p.kind is p.VAR_KEYWORD for p in found):
-            break
-    return made
-
-
-def _module(name: str) -> Any:
-    """Import a module by its dotted name, or a .py file by its path.
-
-    A file becomes a module of a package that stands for its folder, so it may import files
-    beside it relatively, as the rooms of adbench do, and its name is the same in every process.
-    """
-    if not name.endswith(".py"):
-        return importlib.import_module(name)
-    path = Path(name)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    package = FOLDER + sha256(str(path.parent).encode()).hexdigest()[:12]
-    if package not in sys.modules:
-        spec = ModuleSpec(package, None, is_package=True)
-        spec.submodule_search_locations = [str(path.parent)]
-        sys.modules[package] = module_from_spec(spec)
-    importlib.invalidate_caches()
-    return importlib.import_module(f"{package}.{path.stem}")

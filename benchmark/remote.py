@@ -30,13 +30,16 @@ KEPT = 7 * 86400.0
 class Cluster(Protocol):
     """What begins jobs on hosts. A ticket is its own name of a job.
 
-    device, threads: of every job, as its process sees them
+    device: of every job, as its process sees it
     settle: seconds until a file that one host wrote is surely seen by another
     """
 
     device: str
-    threads: int
     settle: float
+
+    def threads(self, job: Job) -> int:
+        """CPUs that a job is given."""
+        ...
 
     def submit(self, folders: Sequence[Path]) -> list[str]:
         """Have every folder attended to, somewhere, some time; a ticket for each."""
@@ -96,7 +99,7 @@ class Remote:
         self._before = self._left()
 
     def start(self, job: Job) -> None:
-        threads, run = self._cluster.threads, job["run"] | {"device": self._cluster.device}
+        threads, run = self._cluster.threads(job), job["run"] | {"device": self._cluster.device}
         name = re.sub(r"[^\w.=-]+", "-", job["name"])[:80]
         sent = _Sent(job["name"], self._folder / f"{uuid4().hex[:8]}-{name}")
         atomic_write(sent.folder / JOB, json.dumps(job | {"threads": threads, "run": run}))

@@ -7,13 +7,13 @@ from __future__ import annotations
 import statistics
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from .boards import Record, value_of
+from .plugins import perhaps
 
 BOOK = Path(__file__).with_name("published.yaml")
 REPRODUCED, WITHIN, NOT, CANNOT = "reproduced", "within interval", "not", "cannot test"
@@ -105,9 +105,8 @@ def reproduce(
 def _known(name: str, known: list[str], what: str) -> str:
     if name in known:
         return name
-    close = get_close_matches(name, known, n=1)
-    hint = f"did you mean '{close[0]}'? " if close else ""
-    raise ReproduceError(f"no {what} '{name}': {hint}there are {', '.join(known)}")
+    there = f"There are {', '.join(known)}"
+    raise ReproduceError(f"unknown {what} {name!r}{perhaps(name, known)} {there}")
 
 
 def _table(

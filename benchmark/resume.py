@@ -28,11 +28,16 @@ class Resume:
     """A Keep (engine/run.py) in a folder: named states of tensors, each replaced as a whole.
 
     A state is a safetensors file under a new name, and a small file that points to it and is
-    replaced last, so that there is always a whole state, the new or the old.
+    replaced last, so that there is always a whole state, the new or the old. Of two processes that
+    save under one name, one has the last word, and both leave a whole state.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    def __contains__(self, name: str) -> bool:
+        """Whether a state was saved under this name, be it whole or not."""
+        return self._pointer(name).is_file()
 
     def load(self, name: str) -> Mapping[str, Tensor] | None:
         """The state saved last under this name; a damaged one counts as none, with a warning."""
@@ -50,6 +55,7 @@ class Resume:
         from safetensors.torch import save_file
 
         pointer = self._pointer(name)
+        before = _pointed(pointer)
         path = self.folder / f"{pointer.stem}.{uuid4().hex[:8]}.safetensors"
         try:
             with said(path):
@@ -61,9 +67,8 @@ class Resume:
             with suppress(OSError):
                 path.unlink()
             raise
-        for old in self.folder.glob(f"{pointer.stem}.*.safetensors"):
-            if old != path:
-                old.unlink(missing_ok=True)
+        if before is not None:
+            before.unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Forget everything."""
@@ -71,6 +76,15 @@ class Resume:
 
     def _pointer(self, name: str) -> Path:
         return self.folder / f"{quote(name, safe='').replace('.', '%2E')}.json"
+
+
+def _pointed(pointer: Path) -> Path | None:
+    """The file that a pointer names, in its own folder."""
+    try:
+        name = json.loads(pointer.read_bytes())["file"]
+        return pointer.with_name(name)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def trouble(pointer: Path) -> str:

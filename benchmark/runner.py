@@ -22,7 +22,7 @@ from ..methods.base import Method
 from .fingerprint import loaded_code, modules_digest
 from .follow import calling
 from .gallery import array, show, stored
-from .identity import plain
+from .identity import key_of, plain
 from .judge import Seen, judge
 from .plan import (
     PARTS,
@@ -37,7 +37,7 @@ from .plan import (
 from .pseudo import beside
 from .rows import read, read_record, write
 from .shelf import Shelf
-from .stages import Tell, fit, look, recall
+from .stages import Tell, fit, look, look_along, recall
 from .stitch import Stitched, Wholes, truths
 from .store import Artefact, Store, atomic_path, canonical_json
 
@@ -148,6 +148,23 @@ def _looked(
         keep.clear()
         tell("maps", {"part": part, "fresh": maps[part].fresh})
     return maps
+
+
+def help_look(cell: Cell, dataset: Dataset, store: Store, run: Run, tell: Tell, share: int) -> int:
+    """Look along with the process that works on a cell; how many samples were looked at.
+
+    share: from 1, the helper's own: where it begins, so that helpers do not do the same
+    """
+    ids = keys(cell, dataset, run)
+    weights = store.find("checkpoint", ids.train)
+    if weights is None:
+        return 0
+    method, count = recall(cell, dataset.spec, weights.path, run), 0
+    for part in reversed(parts_of(cell)):
+        keep = store.resume("maps", ids.maps[part])
+        made = store.folder("maps", key_of(ids.maps[part]))
+        count += look_along(cell, method, dataset, part, run, keep, tell, made.is_dir, share)
+    return count
 
 
 def _judged(

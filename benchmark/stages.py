@@ -29,10 +29,14 @@ from ..methods.base import Method
 from .gallery import gallery
 from .plan import Cell, levels_of, split_of
 from .reconstruction import of_normal
+from .resume import Resume
 from .shelf import Shelf
 
 SHARD = 32
 """Samples a method is shown at a time, and that a killed look loses at most."""
+
+GOLDEN = 0.618
+"""Multiples of it, without their whole part, keep away from each other."""
 
 LIBRARIES = ("diffusion-adbench", "torch", "monai", "numpy", "scipy", "h5py")
 
@@ -125,13 +129,14 @@ def look(
             raise Interrupted(f"stopped looking at {part} sample {start}; all of it is kept")
         index = range(start, min(start + SHARD, len(split)))
         shard = keep.load(f"shard-{start}")
+        if shard is not None and fits and int(shard["batch"]) != shown(method):
+            shard = None  # a helper had more memory
         if shard is None:
             seen = [split[i] for i in index]
             work = partial(_shard, cell, method, seen, index, drawn, levels, run)
             shard = work() if fits else fitting(work, method, run, f"looking at {part}")
             keep.save(f"shard-{start}", shard)
-        if "batch" in shard:
-            shown(method, int(shard["batch"]))  # one shape for the whole stage, also when resumed
+        shown(method, int(shard["batch"]))  # one shape for the whole stage, also when resumed
         fits = True
         shards.append(shard)
         tell("look", {"part": part, "step": index[-1] + 1, "of": len(split)})
@@ -153,6 +158,42 @@ def look(
         "device": device_name(run.device),
         "threads": torch.get_num_threads(),
     }
+
+
+@torch.no_grad()
+def look_along(
+    cell: Cell,
+    method: Method,
+    dataset: Dataset,
+    part: str,
+    run: Run,
+    keep: Resume,
+    tell: Tell,
+    made: Callable[[], bool],
+    share: int,
+) -> int:
+    """Shards of a split for whoever looks at it from its start, until there is none left or all is
+    `made`; how many samples they have. From the end on, or for a share above 1 from elsewhere."""
+    split, levels = split_of(dataset, part, cell.limit), levels_of(cell, type(method))
+    drawn, count = gallery(split) if part == "test" else [], 0
+    starts = range(0, len(split), SHARD)[::-1]
+    first = int(len(starts) * ((share - 1) * GOLDEN % 1))
+    for start in [*starts[first:], *starts[:first]]:
+        if run.stop() or made():
+            break
+        if f"shard-{start}" in keep:
+            continue
+        index = range(start, min(start + SHARD, len(split)))
+        shard = _shard(cell, method, [split[i] for i in index], index, drawn, levels, run)
+        if made():
+            break
+        keep.save(f"shard-{start}", shard)
+        if made():  # meanwhile, and what was kept was swept away
+            keep.clear()
+            break
+        count += len(index)
+        tell("look", {"part": part, "step": count, "of": len(split)})
+    return count
 
 
 def _shard(

@@ -7,29 +7,29 @@ happens, what was done is in the store, and the same command goes on.
 
 from __future__ import annotations
 
-import json
 import signal
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..engine.run import Run
-from .disk import full
 from .doing import Doing
 from .executor import Executor, News, by_dataset
 from .exits import FAILED, NO_DATA, STOPPED
+from .helping import Helpers
 from .job import Job, Outcome, described, preparing
 from .live import Watch
 from .logs import Logs
 from .plan import Cell
 from .policies import Breaker, Room, Tries, halved
+from .recording import Recording
 from .runner import headline
 from .scalars import ScalarsError
 from .state import State
-from .store import Store, StoreError, atomic_write
+from .store import Store
 
 TICK = 0.2
 """Seconds that are waited for news at most."""
@@ -72,10 +72,9 @@ class Sweep:
         self._doing: dict[str, Doing] = {}
         self._jobs: dict[str, Job] = {}
         self._tries: dict[str, Tries] = {}
-        self._breaker = Breaker()
+        self._breaker, self._helpers = Breaker(), Helpers()
         self._room = Room(store.root, patience)
-        self._unwritten: list[tuple[Cell, dict[str, Any]]] = []
-        self._counts: Counter[str] = Counter(to_do=len(self._of))
+        self._records = Recording(out, len(self._of), self._room, watch)
         self._logs, self._state = Logs(out / "logs"), State(out)
         self._code = 0
         self._stopped = False
@@ -86,15 +85,15 @@ class Sweep:
         self._stop = lambda: self._stopped or stop()
         ended = False
         try:
-            while self._doing or self._unwritten or (self._more() and not self._stop()):
+            while self._doing or self._records.waits or (self._more() and not self._stop()):
                 if self._stop():
                     self._ask_all()
-                    self._unwritten.clear()  # made again from the store by the next run
+                    self._records.forget()
                 else:
                     self._fill()
                 self._executor.listen(self._hear, TICK)
                 self._late()
-                self._rewrite()
+                self._records.again()
                 self._show()
             ended = not self._more()
             return self._code if ended else STOPPED
@@ -118,10 +117,13 @@ class Sweep:
     # what is started
 
     def _fill(self) -> None:
+        if len(self._doing) == self._executor.slots and self._waits():
+            for name in self._helpers:  # a cell of its own comes before help
+                self._ask(self._doing[name])
         while len(self._doing) < self._executor.slots:
             if self._room.short and (self._doing or not self._room.again()):
                 return
-            job = self._next()
+            job = self._next() or self._helpers.next(self._doing, self._jobs)
             if job is None:
                 return
             name = job["name"]
@@ -129,6 +131,10 @@ class Sweep:
             tries = self._tries.setdefault(name, Tries())
             self._doing[name] = Doing(name, len(tries.attempts) + 1, heard=time.monotonic())
             self._executor.start(job)
+
+    def _waits(self) -> bool:
+        """Whether there is something to start, were there a slot."""
+        return any(group.state != "preparing" and group.cells for group in self._groups)
 
     def _next(self) -> Job | None:
         """The first cell whose dataset is ready, or a dataset that is not."""
@@ -175,7 +181,10 @@ class Sweep:
         else:
             del self._doing[news.job]
             self._watch.end(news.job)
+            for helper in self._helpers.of(news.job):
+                self._executor.kill(helper)
             ended = self._died if news.what == "died" else self._ended
+            ended = self._helped if self._helpers.ended(news.job) else ended
             ended(news.job, dict(news.facts), job)
             self._logs.close(news.job)
         self._show()
@@ -193,7 +202,7 @@ class Sweep:
         elif end == "no-data":
             group = self._group(name)
             self._watch.failed(group.cells[0].dataset.name, outcome["said"])
-            self._counts["to_do"] -= len(group.cells)
+            self._records.counts["to_do"] -= len(group.cells)
             group.cells.clear()
             self._code = NO_DATA
         elif end == "ok":
@@ -210,6 +219,11 @@ class Sweep:
             self._interrupted(name, outcome["said"])
         else:  # somebody else sent it a signal
             self._died(name, {"signal": int(signal.SIGINT)}, job)
+
+    def _helped(self, name: str, outcome: Outcome, job: Doing) -> None:
+        """However it ended: the cell goes on alone, and its own job finds what is wrong."""
+        if trace := outcome.get("trace"):
+            self._logs.add(name, trace.encode())
 
     def _died(self, name: str, facts: dict[str, Any], job: Doing) -> None:
         tries = self._tries[name]
@@ -229,12 +243,13 @@ class Sweep:
 
     def _ask_all(self) -> None:
         for job in self._doing.values():
-            if job.asked is None:
-                self._ask(job)
+            self._ask(job)
 
     def _ask(self, job: Doing) -> None:
-        job.asked = time.monotonic()
-        self._executor.ask(job.name)
+        """Once."""
+        if job.asked is None:
+            job.asked = time.monotonic()
+            self._executor.ask(job.name)
 
     def _late(self) -> None:
         """Ask whatever is over its time to stop; end what was asked and does not."""
@@ -273,15 +288,16 @@ class Sweep:
             if not reason:
                 group.cells.append(cell)
             elif cell.company:
-                self._counts["to_do"] -= 1
+                self._records.counts["to_do"] -= 1
             else:
                 self._watch.line(f"{cell.name}  skipped: {reason}")
-                self._keep(cell, group.heads[cell.name] | {"status": "skipped", "reason": reason})
+                head = group.heads[cell.name]
+                self._records.keep(cell, head | {"status": "skipped", "reason": reason})
 
     def _done(self, cell: Cell, record: dict[str, Any]) -> None:
         if attempts := self._tries[cell.name].attempts:
             record["attempts"] = attempts
-        self._keep(cell, record)
+        self._records.keep(cell, record)
         self._watch.done(cell.name, record)
 
     def _over(self, name: str, failure: Mapping[str, Any]) -> None:
@@ -301,7 +317,7 @@ class Sweep:
         head = self._of[cell.name][1].heads.get(cell.name)
         head = head or headline(cell, None, cell.method.load(), "failed")
         told = {**failure, "attempts": tries.attempts, "log": tail}
-        self._keep(cell, head | {"status": "failed", "reason": reason, "failure": told})
+        self._records.keep(cell, head | {"status": "failed", "reason": reason, "failure": told})
         self._code = self._code or FAILED
         self._watch.failed(cell.name, f"{reason} (log: {self._logs.path(job)})" if tail else reason)
         if job == cell.name and failure["phase"] != "none" and self._alone:
@@ -309,46 +325,10 @@ class Sweep:
             if aside:
                 self._watch.line(f"{cell.method.name}  {aside}")
 
-    def _keep(self, cell: Cell, record: dict[str, Any]) -> None:
-        """Write a record, or wait for room to. The file is left alone where it says the same, so
-        that a second run changes nothing; what an earlier run took to get there stays told."""
-        path = self._out / "records" / f"{cell.name}.json"
-        before = _read(path)
-        if "attempts" in before and before.get("keys") == record.get("keys", before):
-            record.setdefault("attempts", before["attempts"])
-        try:
-            if before != json.loads(text := json.dumps(record, indent=1, sort_keys=True) + "\n"):
-                atomic_write(path, text)
-        except StoreError as error:
-            if not full(error) or self._room.over():
-                raise
-            if self._room.ran_out():
-                self._watch.line(f"waiting for room on the disk, then going on: {error}")
-            self._unwritten.append((cell, record))
-            return
-        self._counts[record["status"]] += 1
-        self._counts["to_do"] -= 1
-
-    def _rewrite(self) -> None:
-        if self._unwritten and self._room.again():
-            waiting, self._unwritten = self._unwritten, []
-            for cell, record in waiting:
-                self._keep(cell, record)
-            if not self._unwritten:
-                self._room.found()
-
     def _show(self, *, now: bool = False) -> None:
         doing = list(self._doing.values())
-        counts = dict(self._counts) | {"doing": sum(job.name in self._of for job in doing)}
+        counts = dict(self._records.counts) | {"doing": sum(job.name in self._of for job in doing)}
         counts["to_do"] -= counts["doing"]
         self._watch.show(doing, counts)
         said = "waiting for room on the disk" if self._room.short else ""
         self._state.write(doing, counts, said, now=now)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

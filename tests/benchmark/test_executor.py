@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from adbench.benchmark import sweep
+from adbench.benchmark import recording
 from adbench.benchmark.executor import Hear, News
 from adbench.benchmark.job import Job, Outcome, work
 from adbench.benchmark.policies import Breaker, Room, Tries, halved
@@ -167,7 +167,7 @@ def test_a_record_that_finds_no_room_is_written_later(
     tmp_path: Path, monkeypatch, error: OSError | None
 ) -> None:
     monkeypatch.setattr(Room, "STEP", 0.0)
-    real: Callable[..., None] = sweep.atomic_write
+    real: Callable[..., None] = recording.atomic_write
     left = [3]
 
     def short(path: Path, data: Any) -> None:
@@ -176,7 +176,7 @@ def test_a_record_that_finds_no_room_is_written_later(
             raise StoreError(f"cannot write {path}: no") from error
         real(path, data)
 
-    monkeypatch.setattr(sweep, "atomic_write", short)
+    monkeypatch.setattr(recording, "atomic_write", short)
     if error is None:  # a folder that cannot be written gets no better by waiting
         with pytest.raises(StoreError):
             swept(wanted(["trouble"]), tmp_path, Scripted())

@@ -293,7 +293,7 @@ def test_sbatch_is_told_what_was_asked_for_and_its_refusal_is_one_line(
 ) -> None:
     commands(tmp_path, monkeypatch, sbatch=f'cp "$1" {tmp_path}/script; echo Submitted batch job 7')
     cluster = reached(tmp_path / "q", ["partition=gpu", "time=90,mem=2G"], "cuda:1", 1, 3)
-    assert (cluster.device, cluster.threads) == ("cuda", 4)
+    assert (cluster.device, cluster.threads({})) == ("cuda", 4)
     (tmp_path / "job").mkdir()
     assert cluster.submit([tmp_path / "job"] * 2) == ["7_0", "7_1"]
     script = (tmp_path / "script").read_text()
@@ -302,6 +302,34 @@ def test_sbatch_is_told_what_was_asked_for_and_its_refusal_is_one_line(
     commands(tmp_path, monkeypatch, sbatch="echo 'sbatch: error: no such partition' >&2; exit 1")
     with pytest.raises(ValueError, match=r"^Slurm did not take the jobs: no such partition$"):
         cluster.submit([tmp_path / "job"])
+
+
+def test_a_method_may_be_given_more_than_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = f'n=$(ls {tmp_path}/seen | wc -l); cp "$1" {tmp_path}/seen/$n'
+    commands(tmp_path, monkeypatch, sbatch=f"{keep}; echo Submitted batch job 7$n")
+    (tmp_path / "seen").mkdir()
+    told = ["partition=gpu,mem=2G", "ldm.mem=64G,ldm.cpus=16", "pca.time=5"]
+    cluster = reached(tmp_path / "q", told, "cpu", 0, 3)
+    jobs = [{"cell": {"method": {"name": name}}} for name in ("ldm", "pca", "vae", "ldm")]
+    jobs.append({"cells": [], "names": []})
+    folders = [tmp_path / str(i) for i in range(5)]
+    for folder, job in zip(folders, jobs, strict=True):
+        folder.mkdir()
+        (folder / "job.json").write_text(json.dumps(job))
+    assert [cluster.threads(job) for job in jobs] == [16, 4, 4, 16, 4]
+    assert cluster.submit(folders) == ["70_0", "71", "72_0", "70_1", "72_1"]
+    ldm, pca, others = ((tmp_path / "seen" / n).read_text() for n in "012")
+    for script, given in (
+        (ldm, ("partition=gpu", "mem=64G", "cpus-per-task=16", "time=240", "array=0-1%2")),
+        (pca, ("partition=gpu", "mem=2G", "cpus-per-task=4", "time=5")),
+        (others, ("partition=gpu", "mem=2G", "cpus-per-task=4", "time=240", "array=0-1%2")),
+    ):
+        assert all(f"#SBATCH --{option}\n" in script for option in given)
+    where = Where("slurm", slurm=["gpus=1", "anodpm.mem=8G"])
+    with pytest.raises(ValueError, match=r"no cell of this run is of a method 'anodpm'; .*walker"):
+        where.workplace(Run(), wanted(["walker"]), None, tmp_path, None)
 
 
 def test_how_a_job_ended_is_what_squeue_says(
@@ -339,13 +367,16 @@ def test_options_that_do_not_go_together_are_refused(
 class Queue:
     """A Cluster that begins nothing."""
 
-    device, threads, settle = "cpu", 1, 0.0
+    device, settle = "cpu", 0.0
 
     def __init__(self) -> None:
         self.ran: dict[str, Path] = {}
         self.asked: list[tuple[str, str]] = []
         self.gone: set[str] = set()
         self.closed = False
+
+    def threads(self, job: Any) -> int:
+        return 1
 
     def submit(self, folders: Any) -> list[str]:
         tickets = [f"t{len(self.ran) + i}" for i in range(len(folders))]
