@@ -39,7 +39,7 @@ def imported(name: str) -> Any:
     beside it relatively, as the rooms of adbench do, and its name is the same in every process.
     """
     if not name.endswith(".py"):
-        return importlib.importimported(name)
+        return importlib.import_module(name)
     path = Path(name)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
@@ -49,7 +49,7 @@ def imported(name: str) -> Any:
         spec.submodule_search_locations = [str(path.parent)]
         sys.modules[package] = module_from_spec(spec)
     importlib.invalidate_caches()
-    return importlib.importimported(f"{package}.{path.stem}")
+    return importlib.import_module(f"{package}.{path.stem}")
 
 
 def perhaps(name: str, known: Iterable[str]) -> str:

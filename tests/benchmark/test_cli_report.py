@@ -66,7 +66,7 @@ def test_reproduce_lists_papers_and_says_what_cannot_be_tested(out):
     assert made.exit_code == 0 and made.output.count("cannot test") == 10
     assert "poster" in made.output
     wrong = ran("reproduce", "anodpm", "--out", out)
-    assert wrong.exit_code == 2 and "did you mean 'anoddpm'" in wrong.output
+    assert wrong.exit_code == 2 and "Did you mean 'anoddpm'" in wrong.output
 
 
 def test_reproduce_fails_where_a_number_is_not_reproduced(out, monkeypatch):

@@ -120,10 +120,10 @@ def test_a_table_without_numbers_says_why():
 
 
 def test_a_wrong_name_is_one_line_with_what_there_is():
-    with pytest.raises(ReproduceError, match="did you mean 'known'") as caught:
+    with pytest.raises(ReproduceError, match="Did you mean 'known'") as caught:
         reproduce("knwon", [], PAPERS)
     assert "\n" not in str(caught.value)
-    with pytest.raises(ReproduceError, match="no table 'two': there are one, none"):
+    with pytest.raises(ReproduceError, match=r"unknown table 'two'\. There are one, none"):
         reproduce("known:two", [], PAPERS)
 
 
