@@ -55,7 +55,6 @@ class Resume:
         from safetensors.torch import save_file
 
         pointer = self._pointer(name)
-        before = _pointed(pointer)
         path = self.folder / f"{pointer.stem}.{uuid4().hex[:8]}.safetensors"
         try:
             with said(path):
@@ -67,8 +66,13 @@ class Resume:
             with suppress(OSError):
                 path.unlink()
             raise
-        if before is not None:
-            before.unlink(missing_ok=True)
+        if _pointed(pointer) != path:
+            return  # another process has saved since
+        if not path.is_file():  # another has saved before, and swept it away
+            return self.save(name, state)
+        for old in self.folder.glob(f"{pointer.stem}.*.safetensors"):
+            if old != path:
+                old.unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Forget everything."""

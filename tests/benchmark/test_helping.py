@@ -3,7 +3,6 @@ them."""
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adbench.benchmark import helping, runner, stages
+from adbench.benchmark import helping, resume, runner, stages
 from adbench.benchmark.doing import Doing
 from adbench.benchmark.executor_local import Local, Place
 from adbench.benchmark.helping import Helpers
@@ -183,21 +182,27 @@ def test_help_goes_where_most_is_left() -> None:
     assert helpers.next(doing, jobs) is None, "it was asked to stop"
 
 
-def test_two_that_save_at_once_leave_a_whole_state(tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_two_that_save_at_once_leave_a_whole_state(tmp_path: Path, monkeypatch, when: str) -> None:
+    """One saves just before or just after the other points to what it wrote."""
     one, two = Resume(tmp_path / "state"), Resume(tmp_path / "state")
-    state = {"x": torch.arange(3)}
-    one.save("a", state)
-    real = Resume._pointer
+    one.save("a", {"x": torch.arange(3)})
+    real = resume.atomic_write
     inside: list[int] = []
 
-    def between(self: Resume, name: str) -> Path:
-        if self is one and not inside:
+    def between(path: Path, data: Any) -> None:
+        if when == "after":
+            real(path, data)
+        if not inside:
             inside.append(1)
             two.save("a", {"x": torch.arange(4)})
-        return real(self, name)
+        if when == "before":
+            real(path, data)
 
-    monkeypatch.setattr(Resume, "_pointer", between)
+    monkeypatch.setattr(resume, "atomic_write", between)
     one.save("a", {"x": torch.arange(5)})
-    pointer = real(one, "a")
-    assert not trouble(pointer) and len(json.loads(pointer.read_text())) == 2
+    (pointer,) = tmp_path.glob("state/*.json")
+    found = two.load("a")
+    assert not trouble(pointer) and found is not None
+    assert len(found["x"]) == (5 if when == "before" else 4)
     assert "a" in one and "b" not in two and len(list(tmp_path.glob("state/*.safetensors"))) == 1
