@@ -19,7 +19,7 @@ env: .venv/.made
 	@touch $@
 
 demo: env
-	$(BIN)/adbench run --methods anoddpm,pddpm,autoddpm --dataset synthbrain --profile tiny
+	$(BIN)/adbench run --methods anoddpm,pddpm,autoddpm --dataset synthbrain --profile tiny --slots 2
 	$(BIN)/adbench report
 
 test: env

@@ -32,7 +32,8 @@ def compare(
     b: Annotated[str, typer.Argument(help="Another: positive differences mean that A has more.")],
     dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="Only this one.")] = None,
     metric: Annotated[
-        str | None, typer.Option(help="image_auroc, image_ap, pixel_dice, pixel_iou, healthy_fp")
+        str | None,
+        typer.Option(help="pixel_ap, image_auroc, pixel_dice or what else the board has."),
     ] = None,
     margin: Annotated[float, typer.Option(help="What counts as no difference.")] = 0.0,
     fail_if: Annotated[

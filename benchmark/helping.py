@@ -26,16 +26,18 @@ class Helpers:
         self._begun: Counter[str] = Counter()
 
     def next(self, doing: Mapping[str, Doing], jobs: Mapping[str, Job]) -> Job | None:
-        """For the cell that would look longest with those it has; None if none is worth it."""
+        """For the cell that would look longest with those it has; None if none is worth it. A
+        second helper is worth it where four times as much is left, a third where nine times."""
         busy = Counter(self._helps.values())
         left = {
-            name: (job.left() or 0.0) / (1 + busy[name])
+            name: seconds / (1 + busy[name])
             for name, job in doing.items()
             if name not in self._helps and job.phase == "look" and job.asked is None
+            if (seconds := job.left() or 0.0) >= self._worth * (1 + busy[name]) ** 2
         }
-        name = max(left, key=left.__getitem__, default="")
-        if not name or left[name] < self._worth:
+        if not left:
             return None
+        name = max(left, key=left.__getitem__)
         self._begun[name] += 1
         job = helping(jobs[name], self._begun[name])
         self._helps[job["name"]] = name
