@@ -42,3 +42,11 @@ def trees() -> ModuleType:
 def arrays() -> ModuleType:
     """The writers of trees of signals and small images beside this file."""
     return beside("trees_arrays")
+
+
+@pytest.fixture(scope="session")
+def five_cases(tmp_path_factory: pytest.TempPathFactory, volumes: ModuleType) -> Path:
+    """A folder of five small cases of BraTS, to be copied before it is changed."""
+    root = tmp_path_factory.mktemp("five")
+    volumes.tree(root, count=5)
+    return root
