@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -29,8 +26,7 @@ from adbench.benchmark.store import (
     canonical_json,
     key_of,
 )
-
-WHO = {"train": {"args": {"lr": 1e-4, "width": 64}, "seed": 0}, "data": "abc"}
+from stores import WHO, await_mark, files, flip, run, truncate
 
 
 def maker(text: str = "payload", calls: list[Path] | None = None) -> Callable[[Path], Any]:
@@ -45,12 +41,6 @@ def maker(text: str = "payload", calls: list[Path] | None = None) -> Callable[[P
 
 def never(path: Path) -> Mapping[str, Any]:
     raise AssertionError("made again")
-
-
-def files(root: Path) -> set[str]:
-    """Everything below root but the locks."""
-    found = (path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
-    return {name for name in found if not name.startswith("locks/")}
 
 
 def test_made_once_and_found_ever_after(tmp_path: Path) -> None:
@@ -120,16 +110,6 @@ def test_a_maker_that_writes_nothing_or_tells_nonsense_is_refused(tmp_path: Path
     assert files(tmp_path) == set()
 
 
-def flip(path: Path, at: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[at] ^= 1
-    path.write_bytes(data)
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-3])
-
-
 @pytest.mark.parametrize(
     "damage",
     [
@@ -182,26 +162,6 @@ def test_finding_sets_aside_too_unless_somebody_is_at_work(tmp_path: Path) -> No
     with pytest.warns(StoreWarning):
         assert store.find("maps", WHO) is None
     assert not path.exists()
-
-
-def run(root: Path, script: str) -> subprocess.Popen[str]:
-    """A process that has `store`, WHO and `marks`, a folder to leave marks in."""
-    head = (
-        "import sys, time, os\nfrom pathlib import Path\n"
-        "from adbench.benchmark.store import Store\n"
-        f"WHO = {WHO!r}\nroot = Path(sys.argv[1])\n"
-        "store, marks = Store(root / 'store'), root / 'marks'\n"
-    )
-    (root / "marks").mkdir(exist_ok=True)
-    return subprocess.Popen(
-        [sys.executable, "-c", head + script, str(root)], stdout=subprocess.PIPE, text=True
-    )
-
-
-def await_mark(root: Path, name: str, process: subprocess.Popen[str]) -> None:
-    while not (root / "marks" / name).exists():
-        assert process.poll() is None, "ended before it got there"
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("moment", ["while it is written", "before it gets its name"])
@@ -320,84 +280,6 @@ def test_an_explanation_is_short(tmp_path: Path) -> None:
     store.once("maps", {"n": list(range(100)), "m": list(range(100))}, maker(), name="x")
     told = store.explain("maps", {"n": list(range(100)), "m": list(range(1, 101))})
     assert told[0] == "m.0: 0 -> 1" and told[-1] == "and 88 more" and len(told) == 13
-
-
-def state(value: float) -> dict[str, torch.Tensor]:
-    whole = torch.full((4, 4), value)
-    return {
-        "step": torch.tensor(7),
-        "weight": whole,
-        "tied": whole,
-        "part": whole[1:, 1:],
-        "half": torch.full((2,), value, dtype=torch.bfloat16),
-        "none": torch.zeros(0),
-    }
-
-
-def test_a_half_finished_state_comes_back_as_it_was(tmp_path: Path) -> None:
-    keep = Store(tmp_path).resume("checkpoint", WHO)
-    assert keep.load("train") is None
-    for value in (1.0, 2.0):
-        keep.save("train", state(value))
-    keep.save("other/name.0", {"a": torch.arange(3)})
-    found = Store(tmp_path).resume("checkpoint", WHO).load("train")
-    assert found is not None and found.keys() == state(0).keys()
-    for key, tensor in state(2.0).items():
-        assert found[key].dtype == tensor.dtype and torch.equal(found[key], tensor)
-    other = keep.load("other/name.0")
-    assert other is not None and other["a"].tolist() == [0, 1, 2]
-    assert len(files(tmp_path)) == 4  # the state that was replaced is gone
-    keep.clear()
-    assert keep.load("train") is None and files(tmp_path) == set()
-    keep.clear()
-
-
-@pytest.mark.parametrize("suffix", [".safetensors", ".json"])
-@pytest.mark.parametrize("damage", [truncate, lambda path: flip(path, -20), Path.unlink])
-def test_a_damaged_half_finished_state_is_none(
-    tmp_path: Path, suffix: str, damage: Callable[[Path], None]
-) -> None:
-    keep = Store(tmp_path).resume("checkpoint", WHO)
-    keep.save("train", state(1.0))
-    damage(next(keep.folder.glob(f"*{suffix}")))
-    if suffix == ".json" and damage is Path.unlink:
-        assert keep.load("train") is None
-    else:
-        with pytest.warns(StoreWarning, match="cannot go on"):
-            assert keep.load("train") is None
-    keep.save("train", state(3.0))
-    assert keep.load("train") is not None
-
-
-@pytest.mark.parametrize(
-    "moment", ["safetensors.torch.save_file", "adbench.benchmark.store.Path.replace"]
-)
-def test_a_kill_while_keeping_leaves_the_state_before(tmp_path: Path, moment: str) -> None:
-    """Killed while the new tensors are being written, or before the pointer to them is replaced."""
-    process = run(
-        tmp_path,
-        f"""
-import torch
-from unittest.mock import patch
-keep = store.resume("checkpoint", WHO)
-keep.save("train", {{"a": torch.ones(3)}})
-def hang(first, path):
-    if isinstance(first, dict):
-        Path(path).write_bytes(b"half of a state")
-    (marks / "hangs").touch()
-    time.sleep(600)
-with patch({moment!r}, hang):
-    keep.save("train", {{"a": torch.zeros(3)}})
-""",
-    )
-    await_mark(tmp_path, "hangs", process)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    keep = Store(tmp_path / "store").resume("checkpoint", WHO)
-    found = keep.load("train")
-    assert found is not None and found["a"].tolist() == [1, 1, 1]
-    keep.save("train", {"a": torch.full((3,), 2.0)})
-    assert len(files(keep.folder)) <= 3  # at most the unfinished name beside state and pointer
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
