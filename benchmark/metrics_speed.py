@@ -114,8 +114,8 @@ def strips(score: Array, mask: Array) -> dict[str, float] | None:
         count = EvalAccumulator(low, high)
         count.add_anomap_batch(score, mask.astype(np.uint8))
         found = count.summary()
-    names = {"auroc": "p_auroc", "ap": "p_aupr", "aupro30": "p_aupro"}
-    return {ours: float(found[theirs]) for ours, theirs in names.items()}
+    auroc, ap, aupro = (float(x) for x in (found["p_auroc"], found["p_aupr"], found["p_aupro"]))
+    return {"auroc": auroc, "ap": ap, "aupro30": aupro}
 
 
 def learned(score: Array, mask: Array) -> dict[str, float]:

@@ -312,7 +312,9 @@ def test_a_method_may_be_given_more_than_the_others(
     (tmp_path / "seen").mkdir()
     told = ["partition=gpu,mem=2G", "ldm.mem=64G,ldm.cpus=16", "pca.time=5"]
     cluster = reached(tmp_path / "q", told, "cpu", 0, 3)
-    jobs = [{"cell": {"method": {"name": name}}} for name in ("ldm", "pca", "vae", "ldm")]
+    jobs: list[Any] = [
+        {"cell": {"method": {"name": name}}} for name in ("ldm", "pca", "vae", "ldm")
+    ]
     jobs.append({"cells": [], "names": []})
     folders = [tmp_path / str(i) for i in range(5)]
     for folder, job in zip(folders, jobs, strict=True):
