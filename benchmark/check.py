@@ -1,4 +1,4 @@
-"""The contract, asked of one method: what the benchmark relies on (DESIGN section 3).
+"""The contract, asked of one method: what the benchmark relies on.
 
 On a few made-up samples and with the arguments of profile `check`, so that a method is asked in
 seconds. The same questions are put to every method that adbench brings.

@@ -1,4 +1,4 @@
-"""Exit codes of the command line (DESIGN section 6)."""
+"""Exit codes of the command line."""
 
 USAGE = 2
 """A wrong command, configuration or value."""

@@ -1,7 +1,7 @@
 """The downward half of a diffusion UNet, with one answer for a whole sample: what a noise-aware
 classifier is; apart, so that MONAI is imported when the first one is built.
 
-As guided-diffusion's encoder, whose parameters it has (methods-1, section 2.1).
+As guided-diffusion's encoder, whose parameters it has.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The residual autoencoder whose code is one vector: what VAE and constrained AAE are made of.
 
-Chen and Konukoglu 2018, arXiv 1806.04972, whose parameters it has (methods-1, section 4). Norms are
+Chen and Konukoglu 2018, arXiv 1806.04972, whose parameters it has. Norms are
 over groups: theirs are over the batch, and would tell a sample of its neighbours.
 """
 

@@ -73,7 +73,7 @@ class Run:
 
     dtype: what networks compute in (autocast); weights and sampler state stay float32
     compile: let torch.compile make the networks faster; not worth it on a CPU
-    batch: rows per network call at inference: one fixed, padded shape (DESIGN section 7)
+    batch: rows per network call at inference: one fixed, padded shape
     micro: rows per forward and backward in training, None for a step's whole batch; the gradient
         is the whole batch's either way
     workers: processes that read samples ahead in training, 0 for none, None for what fits the

@@ -1,8 +1,8 @@
 """A network that translates samples from one label to another, and the critic it learns from.
 
-Those of Fixed-Point GAN (Rahman Siddiquee et al., ICCV 2019), whose parameters they have
-(methods-1, section 3); there for images, here for one to three axes. Norms are over each sample
-alone: theirs also keep running statistics, and never use them.
+Those of Fixed-Point GAN (Rahman Siddiquee et al., ICCV 2019), whose parameters they have; there for
+images, here for one to three axes. Norms are over each sample alone: theirs also keep running
+statistics, and never use them.
 """
 
 from __future__ import annotations

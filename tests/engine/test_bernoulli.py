@@ -1,5 +1,5 @@
 """The Bernoulli process against Bayes' rule by enumeration, the reference's golden values, and an
-oracle for bits that are independent of one another (methods-3, section 1.j)."""
+oracle for bits that are independent of one another."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def bits(*values: float) -> Tensor:
 
 @pytest.mark.parametrize(("t", "flipped"), [(0, 5e-5), (199, 0.17048), (999, 0.49998)])
 def test_bits_of_either_kind_are_flipped_alike(t: int, flipped: float) -> None:
-    """T1.1, which fails on the reference's erasure."""
+    """Which fails on the reference's erasure."""
     process, level = Bernoulli(linear()), at(t + 1)
     noise = uniform(Rng(["a"]), (1, 500_000), level)
     for bit in (0.0, 1.0):
@@ -60,7 +60,7 @@ def step(process: Bernoulli, bit: float, here: int, there: int) -> float:
 
 @pytest.mark.parametrize(("here", "there"), [(1, 0), (2, 1), (11, 10), (100, 99), (400, 150)])
 def test_the_posterior_is_bayes_rule(here: int, there: int) -> None:
-    """T1.2: all eight cases, also over several levels at once."""
+    """All eight cases, also over several levels at once."""
     process = Bernoulli(linear())
     for clean, x in itertools.product((0.0, 1.0), repeat=2):
         before = process.chance(bits(clean), at(there)).item()
@@ -111,7 +111,7 @@ def test_the_mixture_is_not_the_plug_in(t: int, gap: float) -> None:
 
 @given(st.integers(0, 998), st.integers(1, 500))
 def test_going_further_composes(here: int, more: int) -> None:
-    """T1.3: from 0 to `here` and on is from 0 to there, as probabilities."""
+    """From 0 to `here` and on is from 0 to there, as probabilities."""
     there = min(here + more, 1000)
     process = Bernoulli(linear())
     one = process.chance(bits(1.0), at(here)).item()
@@ -123,7 +123,6 @@ def test_going_further_composes(here: int, more: int) -> None:
 
 
 def test_the_flips_are_the_xor_and_undo_themselves() -> None:
-    """T1.11."""
     process, level = Bernoulli(linear()), at(300, 4)
     x = (Rng(KEYS).uniform((2, 6)) < 0.5).float()
     x_l = process.disturb(x, level, uniform(Rng(KEYS).fork("n"), (2, 6), level))
@@ -133,7 +132,7 @@ def test_the_flips_are_the_xor_and_undo_themselves() -> None:
 
 
 def test_a_fresh_network_says_a_half_and_costs_a_bit() -> None:
-    """T1.4: logits of zero."""
+    """Logits of zero."""
     denoiser = Denoiser(Constant(0.0), linear(), predicts="flip", process=Bernoulli)
     x = (Rng(KEYS).uniform((2, 6)) < 0.5).float()
     torch.testing.assert_close(denoiser.train().loss(x, Rng(KEYS)), torch.ones(4))
@@ -192,7 +191,7 @@ def masked(clean: Tensor, threshold: float) -> tuple[Tensor, Guide]:
 
 
 def test_an_oracle_masks_atypical_bits_of_either_kind() -> None:
-    """T1.7: prior .98, L = 200, P = .5: recall .98, normal bits masked .19, either polarity; at
+    """Prior .98, L = 200, P = .5: recall .98, normal bits masked .19, either polarity; at
     L = 50 nothing is masked."""
     prior = torch.cat([torch.full((1, 2000), 0.98), torch.full((1, 2000), 0.02)])
     denoiser = Denoiser(Bits(linear(), prior), linear(), predicts="flip", process=Bernoulli).eval()
@@ -212,7 +211,7 @@ def test_an_oracle_masks_atypical_bits_of_either_kind() -> None:
 
 @pytest.mark.parametrize("level", [30, 200])
 def test_a_threshold_of_one_keeps_the_code_and_below_zero_masks_all(level: int) -> None:
-    """T1.8; and each chain has the mask of its own, however many there are."""
+    """Each chain has the mask of its own, however many there are."""
     prior = torch.full((1, 50), 0.98)
     denoiser = Denoiser(Bits(linear(), prior), linear(), predicts="flip", process=Bernoulli).eval()
     x = (Rng(KEYS).uniform((1, 50)) < 0.5).float()
@@ -224,7 +223,6 @@ def test_a_threshold_of_one_keeps_the_code_and_below_zero_masks_all(level: int) 
 
 
 def test_eight_at_once_are_eight_alone() -> None:
-    """T1.9."""
     prior = torch.full((1, 30), 0.9)
     denoiser = Denoiser(Bits(linear(), prior), linear(), predicts="flip", process=Bernoulli).eval()
     x, chain = (Rng(KEYS).uniform((1, 30)) < 0.5).float(), Chain(steps=9, repeats=2)
@@ -235,7 +233,7 @@ def test_eight_at_once_are_eight_alone() -> None:
 
 
 def test_binary_latent_diffusions_schedule() -> None:
-    """T1.10: what is kept is 1 - t / T, the flips t / 2T, a half at the end."""
+    """What is kept is 1 - t / T, the flips t / 2T, a half at the end."""
     schedule = even(64)
     torch.testing.assert_close(schedule.kept, 1 - torch.arange(65).double() / 64)
     assert Bernoulli(schedule).chance(bits(1), at(64)).item() == pytest.approx(0.5)

@@ -196,16 +196,16 @@ def test_neither_side_of_an_adversary_pulls_the_others_weights(kind: Any) -> Non
 
 
 def test_an_adversarys_size_is_the_papers() -> None:
-    """methods-3, 1(b1); group norms have as many weights as batch norms."""
+    """Group norms have as many weights as the paper's batch norms."""
     for channels, count in ((4, 2_766_657), (1, 2_763_585)):
         with torch.device("meta"):
             assert parameters(Adversary(2, channels)) == count
 
 
 def test_the_papers_autoencoders_have_their_parameters() -> None:
-    """methods-2, 3(e); methods-3, 1(b1), less what the authors' code makes and never uses: a head
-    of 9,380 (9,281) and, in blocks that change no width, convolutions of one place (64,128 in the
-    encoder and 79,584 in the decoder, counted by the widths)."""
+    """Counted in the authors' code, less what that makes and never uses: a head of 9,380 (9,281)
+    and, in blocks that change no width, convolutions of one place (64,128 in the encoder and
+    79,584 in the decoder, counted by the widths)."""
     with torch.device("meta"):
         assert parameters(KL((1, 64, 64)).net) == 8_058_792
         for channels, count, head in ((4, 4_256_808, 9_380), (1, 4_254_978, 9_281)):
@@ -283,7 +283,6 @@ def test_a_training_that_was_interrupted_ends_with_the_same_codes() -> None:
 
 
 def test_bits_pass_their_gradient_straight_through() -> None:
-    """methods-3, T1.5."""
     torch.manual_seed(0)
     bits = Bits(2, 6, 5)
     chance = torch.rand(2, 5, 3, 3, requires_grad=True)

@@ -42,7 +42,7 @@ def cold(net: nn.Module, degrade=foreign) -> Denoiser:
 def test_what_is_linear_in_the_level_comes_back_whatever_the_network_says(
     level: int, steps: int
 ) -> None:
-    """methods-3, 4.11: the iterates are D(x_0, s), so the end is x_0, for any restorer."""
+    """The iterates are D(x_0, s), so the end is x_0, for any restorer."""
     out = restore(cold(Curved(), added), X, [level], Rng(KEYS), chain=Chain(steps=steps))
     torch.testing.assert_close(out[0, :, 0], X, rtol=0, atol=1e-5)
 

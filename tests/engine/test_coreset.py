@@ -1,4 +1,4 @@
-"""The memory of normal vectors: it covers the rest and edits towards the nearest (T3.2, 3.3)."""
+"""The memory of normal vectors: it covers the rest and edits towards the nearest."""
 
 from __future__ import annotations
 

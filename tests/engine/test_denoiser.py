@@ -22,7 +22,7 @@ KEYS = list("abcd")
 
 
 def test_the_loss_of_a_known_error_is_that_error() -> None:
-    """pDDPM T4: constant |error| c in a patch of p by p gives c (p / W)**2."""
+    """Constant |error| c in a patch of p by p gives c (p / W)**2."""
     x = Rng(KEYS).normal((1, 8, 8))
     region = torch.zeros(4, 1, 8, 8, dtype=torch.bool)
     region[..., :4, :4] = True

@@ -1,4 +1,4 @@
-"""The process that deviates: DeCo-Diff's arithmetic, from its definition (methods-3, 4.6)."""
+"""The process that deviates: DeCo-Diff's arithmetic, from its definition."""
 
 from __future__ import annotations
 

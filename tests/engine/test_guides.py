@@ -29,7 +29,7 @@ def denoiser_of(net: nn.Module, **more: Any) -> Denoiser:
 
 @pytest.mark.parametrize(("weight", "golden"), [(3.0, 0.2997), (11.0, 0.2989)])
 def test_ddads_condition_on_a_point(weight: float, golden: float) -> None:
-    """methods-3, T2.4: c + w 1e-4 (y - c), each row towards its own y, whatever the noise."""
+    """c + w 1e-4 (y - c), each row towards its own y, whatever the noise."""
     c, y = 0.3, torch.tensor([-0.7, 1.3, 0.3]).view(3, 1, 1, 1).expand(3, 2, 5, 4)
     denoiser = denoiser_of(Oracle(torch.full((2, 5, 4), c)), predicts="clean")
     out = restore(
@@ -53,7 +53,7 @@ def test_without_weight_a_condition_is_none() -> None:
 
 
 def test_a_classifiers_gradient_moves_the_noise_to_the_class() -> None:
-    """methods-1, T2.5: .8 -> .2 by the exact posterior of a mixture of two normal laws."""
+    """.8 -> .2 by the exact posterior of a mixture of two normal laws."""
     mean, deviation, prior, level = (0.2, 0.8), 0.1, 0.4, 500
     schedule = linear()
 
@@ -87,7 +87,7 @@ def test_a_classifiers_gradient_moves_the_noise_to_the_class() -> None:
 
 
 def test_the_identities_of_ddads_condition() -> None:
-    """methods-3, 2(c): x_0 moves by w (1 - kept) of its way to y, for any w, level and eta."""
+    """x_0 moves by w (1 - kept) of its way to y, for any w, level and eta."""
     level, y = torch.tensor([1, 250, 999]), Rng(KEYS).fork("y").normal((2, 5, 4))
     index = torch.arange(3)
     rows = Rows(index, index, index, level, level, level - 1, [])
@@ -125,7 +125,7 @@ def ddad_mean(weight: float, variance: float) -> float:
      (0.05, (0.0629, 0.1786, 0.3730, 0.5257, 0.6448, 0.7368, 0.8071))],
 )  # fmt: skip
 def test_ddads_trade_of_removal_for_fidelity(variance: float, golden: tuple[float, ...]) -> None:
-    """methods-3, T2.5: the mean that y = 1 becomes, by weight."""
+    """The mean that y = 1 becomes, by weight."""
     for weight, mean in zip((0, 1, 3, 5, 7, 9, 11), golden, strict=True):
         assert ddad_mean(weight, variance) == pytest.approx(mean, abs=2e-4)
 
@@ -156,7 +156,7 @@ def test_classifier_free_guidance_goes_on_from_the_null_condition(weight: float)
 
 @pytest.mark.parametrize("healthy", [False, True])
 def test_harmonising_keeps_what_is_normal(healthy: bool) -> None:
-    """THOR's blend in the hook (methods-2, 2.11): nothing anomalous (R = 0) gives the sample back,
+    """THOR's blend in the hook: nothing anomalous (R = 0) gives the sample back,
     all of it (R = 1) is plain sampling."""
     anomalous = torch.full((3, 1, 5, 4), float(not healthy))
 
@@ -179,7 +179,7 @@ def mixture(x: Tensor, level: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("level", [1, 50, 500, 1000])
 def test_guidance_by_the_exact_classifier_is_the_class_by_itself(level: int) -> None:
-    """methods-1, T2.4: eps - sigma times the slope of log p(h | x) is the class's own eps."""
+    """eps - sigma times the slope of log p(h | x) is the class's own eps."""
     at, x = torch.full((3,), level), X.double()
     index = torch.arange(3)
     rows = Rows(index, index, index, at, at, at - 1, [])

@@ -44,8 +44,7 @@ PAPERS: dict[str, tuple[int, tuple[Any, ...], dict[str, Any]]] = {
         {"attention": (True,) * 3, "head_channels": 256}),
     "signals": (5_182_978, (1, 2, (64, 128, 192)), {"attention": (True,) * 3}),
 }  # fmt: skip
-"""methods-1, 1.2 and 2.1; methods-2, 1, 1.11, 2, 4 and 4.11; methods-3, 1 and 2: each counted in
-the authors' code, beside how its network is said to be built."""
+"""Parameters, each counted in the authors' code, beside how its network is said to be built."""
 
 
 @pytest.mark.parametrize("paper", PAPERS)
@@ -105,7 +104,7 @@ def test_conditions_go_together_and_in_one_order() -> None:
 
 
 def test_a_silent_vector_leaves_the_condition_out() -> None:
-    """methods-2, 1.11: with its embedding at zero, the output does not depend on it."""
+    """With its embedding at zero, the output does not depend on it."""
     net = small(2, scale_shift=True, vector=5)
     for p in net.get_submodule("vector_embed").parameters():
         nn.init.zeros_(p)

@@ -1,4 +1,4 @@
-"""Noise against opensimplex, and against what was measured of AnoDDPM's own (methods-1, 1.1)."""
+"""Noise against opensimplex, and against what was measured of AnoDDPM's own."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ def test_a_line_is_an_images_first_row_and_an_image_a_volumes_plane() -> None:
 
 
 def test_a_field_moves_slowly_with_the_level_and_each_sample_is_at_its_own() -> None:
-    """The correlations of one permutation between t and t + 1, 4, 16 (methods-1, 1.1)."""
+    """The correlations of one permutation between t and t + 1, 4, 16."""
     keys, shape = ["same"] * 4, (1, 128, 128)
     fields = [Simplex()(Rng(keys, seed), shape, torch.tensor([401, 402, 405, 417]))[:, 0]
               for seed in range(20)]  # fmt: skip

@@ -114,7 +114,7 @@ def test_the_posterior_is_bayes_rule_for_normal_laws(here: int, stride: int) -> 
      (999, 0.00995)],
 )  # fmt: skip
 def test_the_divergence_of_a_step_has_the_papers_weights(t: int, weight: float) -> None:
-    """methods-2, section 3(c): KL = w (eps - eps')^2, scaled linear."""
+    """KL = w (eps - eps')^2, scaled linear."""
     process, level = Gaussian(scaled_linear()), full(t + 1)
     x, eps, guess = X.double(), EPS.double(), Z.double()
     noised = process.disturb(x, level, eps)

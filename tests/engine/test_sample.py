@@ -47,7 +47,7 @@ def full_network() -> Denoiser:
 
 @pytest.mark.parametrize(("level", "kept"), [(100, 0.439), (250, 0.090), (500, 0.008)])
 def test_restoring_normal_data_keeps_its_law_and_forgets_as_it_should(level, kept) -> None:
-    """methods-1, T1.6: mean and deviation stay, corr(x, restored) is rho squared."""
+    """Mean and deviation stay, corr(x, restored) is rho squared."""
     denoiser, rng = normal_denoiser(), Rng([str(i) for i in range(40)])
     x = 0.1 + 0.3 * rng.fork("data").normal((1, 16, 16))
     out = restore(denoiser, x, [level], rng)[0, :, 0]
@@ -85,7 +85,7 @@ def test_a_perfect_denoiser_gives_no_error(chain: Chain) -> None:
 
 
 def test_one_level_with_no_noise_predicted_is_x_over_the_signal() -> None:
-    """methods-1, T1.5: at level 1 a zero network gives clamp(x_1 / signal)."""
+    """At level 1 a zero network gives clamp(x_1 / signal)."""
     denoiser = Denoiser(Constant(0.0), linear(), clip=(-1, 1)).eval()
     rng, x = Rng(KEYS), 0.5 * Rng(KEYS).fork("x").normal((1, 4, 4))
     out = restore(denoiser, x, [1], rng)[0, :, 0]
@@ -148,7 +148,7 @@ def test_a_guide_sees_both_estimates_and_steers() -> None:
 
 
 def test_a_guess_disturbs_its_region_only() -> None:
-    """pDDPM T2, T3, T5: the context stays to the bit; a net that returns its input shows it."""
+    """The context stays to the bit; a net that returns its input shows it."""
 
     class Echo(torch.nn.Module):
         def forward(self, x: Tensor, t: Tensor) -> Tensor:
@@ -170,7 +170,7 @@ def test_a_guess_disturbs_its_region_only() -> None:
 
 
 def test_inpainting_with_an_oracle_is_exact_and_asks_251_times() -> None:
-    """AutoDDPM T2: error < 1e-6 in the mask, 0 outside; levels 51 and 5 resamples."""
+    """Error < 1e-6 in the mask, 0 outside; levels 51 and 5 resamples."""
     image = Rng(["image"]).normal((1, 6, 6)).expand(3, -1, -1, -1)
     mask = torch.zeros(3, 1, 6, 6)
     mask[..., 2:4, 1:5] = 1

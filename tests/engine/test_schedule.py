@@ -93,7 +93,7 @@ def test_ladders_of_one_grid_end_alike() -> None:
 
 
 def test_half_the_logarithm_of_signal_to_noise() -> None:
-    """methods-1, 0.2: at t = 249 the ratio is 1.101; at level 0 it has no end."""
+    """At t = 249 the ratio is 1.101; at level 0 it has no end."""
     ratio = linear().log_ratio
     assert math.exp(2 * ratio[250].item()) == pytest.approx(1.101, abs=1e-3)
     assert ratio[0] == math.inf and (ratio.diff() < 0).all()

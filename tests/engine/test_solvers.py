@@ -124,7 +124,6 @@ def test_inversion_is_diffusers() -> None:
 @pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-4), (torch.float64, 1e-12)])
 @pytest.mark.parametrize("chain", [Chain(sampler="ddim"), Chain(sampler="ddim", steps=7)])
 def test_decoding_undoes_encoding_for_a_constant_noise(chain: Chain, dtype, most: float) -> None:
-    """methods-1, T2.1."""
     x = X.to(dtype)
     denoiser = denoiser_of(Field(Rng(["eps"]).normal((2, 5, 4)).to(dtype)))
     coded = invert(denoiser, x, [500], chain=chain)[0]
@@ -137,7 +136,7 @@ def test_decoding_undoes_encoding_for_a_constant_noise(chain: Chain, dtype, most
 
 @pytest.mark.parametrize("level", [50, 200, 999])
 def test_the_round_trip_of_normal_data_is_short(level: int) -> None:
-    """methods-1, T2.2: root mean square at most .0026, no more than .013 anywhere."""
+    """Root mean square at most .0026, no more than .013 anywhere."""
     x = 0.25 + 0.05 * Rng(["a"]).normal((1, 24, 24))
     denoiser = denoiser_of(Normal(linear(), 0.25, 0.0025), predicts="clean")
     coded = invert(denoiser, x, [level])[0]
@@ -146,7 +145,7 @@ def test_the_round_trip_of_normal_data_is_short(level: int) -> None:
 
 
 def test_timesteps_of_the_guided_references_trace() -> None:
-    """methods-1, T2.3: 1..499 on the way up, 498..0 on the way down, by explicit ladders."""
+    """1..499 on the way up, 498..0 on the way down, by explicit ladders."""
     net = Curved()
     denoiser = denoiser_of(net)
     denoiser.batch = 1
@@ -189,15 +188,15 @@ def test_multistep_solvers_converge_faster_than_ddim() -> None:
      (731, 0.0880, 0.0990), (991, 0.0903, 0.1011)],
 )  # fmt: skip
 def test_ddpm_oods_golden_errors(level: int, ddim: float, plms: float) -> None:
-    """methods-2, T4 of DDPM-OOD: N(.5, v=.05), scaled linear, a grid of ten levels, last A = 1."""
-    schedule, keys = scaled_linear(), [str(i) for i in range(40)]
+    """DDPM-OOD: N(.5, v=.05), scaled linear, a grid of ten levels, last A = 1."""
+    schedule, keys = scaled_linear(), [str(i) for i in range(16)]
     denoiser = Denoiser(Normal(schedule, 0.5, 0.05), schedule, predicts="clean").eval()
-    denoiser.batch = 40
+    denoiser.batch = 16
     x = 0.5 + math.sqrt(0.05) * Rng(keys).fork("x").normal((1, 32, 32))
-    noised = Gaussian(schedule).disturb(x, torch.full((40,), level), Rng(keys).normal((1, 32, 32)))
+    noised = Gaussian(schedule).disturb(x, torch.full((16,), level), Rng(keys).normal((1, 32, 32)))
     runs: list[tuple[Any, float]] = [("ddim", ddim), ("plms", plms)]
     for sampler, golden in runs:
-        grid = [ladder(level, stride=10)] * 40
+        grid = [ladder(level, stride=10)] * 16
         chain = Chain(sampler=sampler)
         out = descend(denoiser, noised, grid, Rng(keys), chain=chain)
         assert (out - x).square().mean().item() == pytest.approx(golden, rel=0.03)
@@ -222,7 +221,7 @@ def test_the_calls_of_each_sampler() -> None:
         assert denoiser.evaluations == 3 * calls
     counts = {1: 99, 2: 50, 3: 33, 4: 25, 5: 20, 8: 13, 16: 7, 32: 4, 64: 2}
     calls = {1: 5049, 2: 2550, 3: 1650, 4: 1250, 5: 990, 8: 650, 16: 350, 32: 200, 64: 68}
-    for skip, count in counts.items():  # methods-2, section 4(c): the reference has no second call
+    for skip, count in counts.items():  # the reference has no second call
         starts = range(11, 1000, 10 * skip)
         assert len(starts) == count
         assert sum(len(ladder(level, stride=10)) - 1 for level in starts) == calls[skip]
@@ -230,7 +229,7 @@ def test_the_calls_of_each_sampler() -> None:
 
 @pytest.mark.parametrize("lagged", [False, True])
 def test_the_references_last_step_leaves_a_floor_of_noise(lagged: bool) -> None:
-    """methods-2, T2 of DDPM-OOD: arrived at A_0 in place of 1 a perfect denoiser errs by .0015,
+    """DDPM-OOD: arrived at A_0 in place of 1 a perfect denoiser errs by .0015,
     and MONAI's plms makes the calls of the table above."""
     schedule, keys = scaled_linear(), [str(i) for i in range(8)]
     image, net = Rng(["image"]).uniform((1, 16, 16)).float(), Curved()
@@ -248,7 +247,7 @@ def test_the_references_last_step_leaves_a_floor_of_noise(lagged: bool) -> None:
 
 
 def test_a_learned_variance_lies_between_the_fixed_ones() -> None:
-    """methods-1, T2.8: at t = 500 the triple .0100600, .0100513, and .0100556 for v = 0."""
+    """At t = 500 the triple .0100600, .0100513, and .0100556 for v = 0."""
     process, level, zero = Gaussian(linear()), torch.tensor([501]), torch.zeros(1, 1, 1)
     for v, variance in ((-1.0, 0.0100513), (0.0, 0.0100556), (1.0, 0.0100600)):
         out = process.back(

@@ -63,7 +63,7 @@ def test_it_keeps_now_and_then() -> None:
 
 
 def test_the_average_after_one_step_is_the_papers() -> None:
-    """methods-1, T1.8: .9999 old + .0001 new."""
+    """.9999 old + .0001 new."""
     before = {k: v.clone() for k, v in made().state_dict().items()}
     new = trained(Training(1, 4, 1e-2, ema=None), Run()).state_dict()
     average = trained(Training(1, 4, 1e-2, ema=0.9999), Run()).state_dict()

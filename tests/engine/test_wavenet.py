@@ -19,7 +19,6 @@ FORK: dict[str, Any] = {"layers": 8, "cycle": 3, "width": 256, "blind": True}
     [(FORK, 4_269_570), ({"blind": True}, 995_202), ({"blind": True, "width": 128}, 3_964_674)],
 )
 def test_blind_it_is_the_challenges(more: dict[str, Any], count: int) -> None:
-    """methods-2, 4.11."""
     with torch.device("meta"):
         assert parameters(WaveNet(2, **more)) == count
 

@@ -1,4 +1,4 @@
-"""ANDi's own: the true step down and the predicted one, over levels (methods-3, section 4.14)."""
+"""ANDi's own: the true step down and the predicted one, over levels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AutoDDPM's own: mask, stitch, re-sample (methods-2, section 2.j)."""
+"""AutoDDPM's own: mask, stitch, re-sample."""
 
 from __future__ import annotations
 

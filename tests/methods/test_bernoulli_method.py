@@ -1,4 +1,4 @@
-"""Masked Bernoulli diffusion's own: which bits are replaced, and the quirks (methods-3, 1.j)."""
+"""Masked Bernoulli diffusion's own: which bits are replaced, and the quirks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def with_prior(prior: Tensor, **more: Any) -> Any:
 
 
 def test_the_defaults_are_the_papers() -> None:
-    """T1.4 and T1.6: parameters; the fresh network says a half of every bit, which costs a bit."""
+    """Parameters; the fresh network says a half of every bit, which costs a bit."""
     with torch.device("meta"):
         made = MaskedBernoulli(Spec(4, (256, 256)))
     assert sum(p.numel() for p in made.denoiser.parameters()) == 36_034_432
@@ -44,7 +44,7 @@ def test_the_defaults_are_the_papers() -> None:
 
 @torch.no_grad()
 def test_which_bits_are_masked_is_as_the_exact_posterior_has_it() -> None:
-    """T1.7: prior .98, L = 200: 98 % of atypical bits of either kind, and 19 % of normal ones."""
+    """Prior .98, L = 200: 98 % of atypical bits of either kind, and 19 % of normal ones."""
     prior = torch.full((2, 60, 60), 0.98)
     prior[1] = 0.02
     z = torch.stack([torch.ones(60, 60), torch.zeros(60, 60)])[None]
@@ -61,7 +61,6 @@ def test_which_bits_are_masked_is_as_the_exact_posterior_has_it() -> None:
 
 @torch.no_grad()
 def test_nothing_passes_a_chance_of_1_and_everything_one_below_0() -> None:
-    """T1.8."""
     z = (Rng(["z"]).uniform((4, 8, 8)) < 0.5).float()
     made = with_prior(torch.full((4, 8, 8), 0.9), chance=1.0)
     out, mask = made.healed(z, [50, 200], Rng(["a"]))

@@ -1,4 +1,4 @@
-"""cDDPM's own: the code that conditions it, and its three levels (methods-2, section 1.11)."""
+"""cDDPM's own: the code that conditions it, and its three levels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DAE's own: coarse noise in the foreground, none at inference (methods-3, section 4.10)."""
+"""DAE's own: coarse noise in the foreground, none at inference."""
 
 from __future__ import annotations
 

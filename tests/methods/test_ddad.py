@@ -1,4 +1,4 @@
-"""DDAD's own: leaning to the sample, adapted features, one scale for two maps (methods-3, 2)."""
+"""DDAD's own: leaning to the sample, adapted features, one scale for two maps."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_the_defaults_are_the_papers() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize(("w", "golden"), [(3.0, 0.2997), (11.0, 0.2989)])
 def test_with_an_oracle_of_a_point_it_ends_beside_the_point(w: float, golden: float) -> None:
-    """T2.4: c + w 1e-4 (y - c), for every seed; both starts end alike."""
+    """c + w 1e-4 (y - c), for every seed; both starts end alike."""
     target = torch.full((2, 1, 16, 16), -0.7)
     for offset in (False, True):
         made = ddad(Oracle(torch.full((1, 1, 16, 16), 0.3)), start_offset=offset)
@@ -62,7 +62,7 @@ def test_with_an_oracle_of_a_point_it_ends_beside_the_point(w: float, golden: fl
     ],
 )  # fmt: skip
 def test_how_w_trades_an_anomaly_for_fidelity(variance: float, w: float, golden: float) -> None:
-    """T2.5: data of mean 0, a sample that is 1, no noise, the reference's start."""
+    """Data of mean 0, a sample that is 1, no noise, the reference's start."""
     made = ddad(Normal(linear(), 0.0, variance), start_offset=True)
     made.noise = silent
     one = torch.ones(1, 1, 16, 16)
@@ -123,7 +123,7 @@ def test_with_an_oracle_only_the_anomaly_is_found() -> None:
 
 @torch.no_grad()
 def test_a_batchs_own_scale_depends_on_who_is_in_it_and_the_default_does_not() -> None:
-    """T2.8, the authors' issues #20 and #30."""
+    """The authors' issues #20 and #30."""
     x = torch.stack([s.x for s in samples((16, 16), 3, 1)])
     x[2, :, 4:8, 4:8] = 1.0
     for norm, same in (("calibrated", True), ("batch", False)):

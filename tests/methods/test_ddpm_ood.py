@@ -1,4 +1,4 @@
-"""DDPM-OOD's own: starts, z-scores, what is left of a sample (methods-2, section 4)."""
+"""DDPM-OOD's own: starts, z-scores, what is left of a sample."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DeCo-Diff's own: how codes are made to deviate; the map of two differences (methods-3, 4.6)."""
+"""DeCo-Diff's own: how codes are made to deviate; the map of two differences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DISYRE's own: blending in, cold steps back, the mean on the way (methods-3, 4.9 and 4.11)."""
+"""DISYRE's own: blending in, cold steps back, the mean on the way."""
 
 from __future__ import annotations
 

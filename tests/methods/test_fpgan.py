@@ -1,5 +1,4 @@
-"""Fixed-Point GAN: its networks, its losses, when which of them learns, and what it leaves as it is
-(methods-1, section 3)."""
+"""Fixed-Point GAN: its networks, its losses, when which learns, and what it leaves alone."""
 
 from __future__ import annotations
 
@@ -56,7 +55,6 @@ def labelled(count: int = 8) -> list[Sample]:
 
 
 def test_the_networks_are_the_references() -> None:
-    """T3.1."""
     with torch.device("meta"):
         made = FixedPointGAN(Spec(3, (256, 256), labels=True))
         x = torch.zeros(1, 3, 256, 256)
@@ -90,7 +88,7 @@ def test_sides_that_cannot_be_halved_are_refused() -> None:
 
 @torch.no_grad()
 def test_what_is_not_changed_is_squashed_and_what_is_changed_back_is_not() -> None:
-    """T3.2, and the quirk: the ends of the range cannot stay where they are."""
+    """And the quirk: the ends of the range cannot stay where they are."""
     x = torch.linspace(0, 1, 256).view(1, 1, 16, 16)
     found = {}
     for edge in (0.95, 1.0):
@@ -119,7 +117,7 @@ def test_a_map_is_the_mean_over_channels() -> None:
 
 
 def test_the_penalty_of_a_linear_critic_is_of_its_slope() -> None:
-    """T3.3, of the patches' sum: every pixel is seen by one weight of the middle patch."""
+    """Of the patches' sum: every pixel is seen by one weight of the middle patch."""
     critic = Critic((4, 4), 1, width=1, layers=1)
     critic.trunk = nn.Sequential(nn.Conv2d(1, 1, 2, 2))
     weight = torch.tensor([[1.0, 2], [2, 4]])
@@ -172,7 +170,6 @@ def test_neither_networks_gradient_reaches_the_other() -> None:
 
 
 def test_the_translator_learns_in_every_fifth_step_and_the_critic_in_all() -> None:
-    """T3.4."""
 
     def after(steps: int) -> Any:
         made = built(FixedPointGAN, SPEC, steps=steps, decay="none")
@@ -201,7 +198,6 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_weights() -> None:
 
 
 def test_the_rate_falls_to_zero_and_the_authors_by_a_thousandth() -> None:
-    """T3.5."""
     ends = {"linear": 0.0, "stalled": 1e-4 * (1 - 1e-3), "none": 1e-4}
     for decay, end in ends.items():
         plan = built(FixedPointGAN, SPEC, steps=200_000, decay=decay).plan
@@ -226,7 +222,7 @@ def test_a_sample_is_translated_to_its_other_label_or_to_either() -> None:
 
 
 def test_it_takes_off_what_the_label_is_about_and_little_else() -> None:
-    """T3.6: there and back, and under its own label, a sample is far closer to itself than to the
+    """There and back, and under its own label, a sample is far closer to itself than to the
     mean of all; the square goes."""
     data = labelled(16)
     x, own = torch.stack([s.x for s in data]), torch.tensor([float(s.label) for s in data])

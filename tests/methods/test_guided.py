@@ -1,4 +1,4 @@
-"""Guided diffusion's own: what is encoded and decoded, and where guidance leads (methods-1, 2)."""
+"""Guided diffusion's own: what is encoded and decoded, and where guidance leads."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_the_defaults_are_the_papers() -> None:
 
 @torch.no_grad()
 def test_the_references_schedule_and_ours_ask_at_these_timesteps() -> None:
-    """T2.3: 998 calls at 1..499, then 498..0; without the shift up from 0 and down from 499."""
+    """998 calls at 1..499, then 498..0; without the shift up from 0 and down from 499."""
     x = samples((16, 16), 1, 1)[0].x[None]
     for shift, up, down in ((True, range(1, 500), range(498, -1, -1)),
                             (False, [0, *range(499)], range(499, -1, -1))):  # fmt: skip
@@ -83,7 +83,6 @@ def test_the_references_schedule_and_ours_ask_at_these_timesteps() -> None:
 
 @torch.no_grad()
 def test_unguided_with_a_fixed_noise_it_gives_back_what_it_was_given() -> None:
-    """T2.1."""
     x = torch.stack([s.x for s in samples((16, 16), 2, 1)])
     fixed = Says(Field(Rng(["e"]).normal((1, 16, 16))[0]))
     back = seen(with_net(fixed), x, [100, 500])
@@ -100,7 +99,7 @@ def test_unguided_with_a_fixed_noise_it_gives_back_what_it_was_given() -> None:
     ],
 )
 def test_the_way_there_and_back_errs_as_much_as_the_spec_says(quirks, low, high) -> None:
-    """T2.2 and T2.6: data of deviation .05 around .25, with its own optimal denoiser."""
+    """Data of deviation .05 around .25, with its own optimal denoiser."""
     made = with_net(Says(Normal(linear(), 0.25, 0.05**2), knows="clean"), **quirks)
     made.denoiser.batch = 4
     x = 0.25 + 0.05 * Rng(list("abcd")).normal((1, 16, 16))
@@ -138,7 +137,6 @@ class Mixture(nn.Module):
 @torch.no_grad()
 @pytest.mark.parametrize(("scale", "mean"), [(0.0, 0.806), (0.5, 0.436), (1.0, 0.272), (2, 0.18)])
 def test_guidance_leads_ill_places_to_health_and_keeps_who_they_are(scale, mean) -> None:
-    """T2.5."""
     made = with_net(Says(Mixture(), knows="clean"), scale=scale, sampling_steps=250)
     made.classifier = Mixture()
     x = 0.8 + 0.1 * Rng(["a"]).normal((1, 16, 16))
@@ -165,7 +163,7 @@ def test_the_ddpm_variant_leads_there_too_and_unguided_is_the_engines() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize(("quirk", "level"), [(None, 200), (500, 500)])
 def test_the_ddpm_variant_starts_at_the_chains_level_or_at_500(quirk, level) -> None:
-    """T2.9: theirs noises to 500 whatever the level is."""
+    """Theirs noises to 500 whatever the level is."""
     net = Says(Field(torch.zeros(1, 16, 16)))
     made = with_net(net, sampler="ddpm", start_level=quirk, sampling_steps=1)
     seen(made, torch.zeros(1, 1, 16, 16), [200])
@@ -173,7 +171,7 @@ def test_the_ddpm_variant_starts_at_the_chains_level_or_at_500(quirk, level) -> 
 
 
 def test_it_learns_both_kinds_and_the_label_of_health_is_0() -> None:
-    """T2.10: what has a bright square is ill; the classifier learns so."""
+    """What has a bright square is ill; the classifier learns so."""
     rows = samples((16, 16), 4, 1)
     blob = torch.zeros(1, 16, 16)
     blob[:, 4:10, 4:10] = 4.0

@@ -1,4 +1,4 @@
-"""LafitE's own: features, their editing, a distance in feature space (methods-3, 3)."""
+"""LafitE's own: features, their editing, a distance in feature space."""
 
 from __future__ import annotations
 
@@ -76,7 +76,6 @@ def test_the_defaults_are_the_papers() -> None:
 
 
 def test_its_schedule_keeps_less_and_less_down_to_nothing() -> None:
-    """T3.4."""
     kept = lafite().denoiser.schedule.kept
     assert (kept.diff() < 0).all() and kept[-1] < 1e-6
     assert (1 - kept[1:] / kept[:-1]).max().item() == pytest.approx(0.999)
@@ -84,7 +83,7 @@ def test_its_schedule_keeps_less_and_less_down_to_nothing() -> None:
 
 @torch.no_grad()
 def test_what_it_learns_are_standardised_features_and_a_tenth_of_the_places() -> None:
-    """T3.1 and T3.3, at 64 pixels; four training samples."""
+    """At 64 pixels; four training samples."""
     made = lafite(grid=8, steps=1)
     train = samples((64, 64), 4, 1)
     made.fit(train, [], Run())
@@ -101,7 +100,7 @@ def test_what_it_learns_are_standardised_features_and_a_tenth_of_the_places() ->
 @torch.no_grad()
 @pytest.mark.parametrize("level", [50, 200, 600])
 def test_with_an_oracle_an_anomaly_is_farther_off_and_with_editing_more_so(level: int) -> None:
-    """T3.5: places of three kinds, and some of none, which without editing come back nearly as they
+    """Places of three kinds, and some of none, which without editing come back nearly as they
     were where there is little noise."""
     x = normal_places("t")
     x[:, :, 10:20, 10:20] = torch.tensor([0.0, -2.0]).view(1, 2, 1, 1)
@@ -121,7 +120,7 @@ def test_with_an_oracle_an_anomaly_is_farther_off_and_with_editing_more_so(level
 
 @torch.no_grad()
 def test_without_a_step_it_is_the_distance_to_what_the_memory_says() -> None:
-    """T3.6: level 0, and DDIM without a network besides."""
+    """Level 0, and DDIM without a network besides."""
     made, x = lafite(Mixture()), normal_places("t")
     before = made.denoiser.evaluations
     found = made.detect(x, [0], Rng(["t"])).map
@@ -132,7 +131,7 @@ def test_without_a_step_it_is_the_distance_to_what_the_memory_says() -> None:
 
 @torch.no_grad()
 def test_the_score_is_the_highest_local_mean_of_the_map() -> None:
-    """T3.7; windows by hand."""
+    """Windows by hand."""
     made, x = lafite(Mixture(), pool=16, blur=2.0), normal_places("t")
     got = made.detect(x, [100, 300], Rng(["t"]))
     assert got.map is not None

@@ -1,4 +1,4 @@
-"""Latent diffusion: the divergence of codes, what is healed, z-scores (methods-2, 3.j and 4.j)."""
+"""Latent diffusion: the divergence of codes, what is healed, z-scores."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def pictures(count: int = 2) -> tuple[Tensor, Rng]:
 
 
 def test_the_divergence_weighs_errors_as_the_spec_says() -> None:
-    """T1 and T3: of a network that says there is no noise, w_t times the channels. t counts from
+    """Of a network that says there is no noise, w_t times the channels. t counts from
     0, levels from 1."""
     golden = {10: 0.0519, 100: 0.00683, 300: 0.00405, 400: 0.00412, 500: 0.00454, 600: 0.00523,
               900: 0.00856, 999: 0.00995}  # fmt: skip
@@ -55,7 +55,6 @@ def test_the_divergence_weighs_errors_as_the_spec_says() -> None:
 
 @torch.no_grad()
 def test_an_oracle_diverges_nowhere_and_a_corrupt_place_stands_out() -> None:
-    """T2 and T9."""
     z = 0.3 * Rng(["z"]).normal((4, 8, 8))
     assert with_net(Oracle(z)).divergence(z, Rng(["a"])).max() < 1e-9
     z[0, :, 2, 5] += 4
@@ -65,7 +64,6 @@ def test_an_oracle_diverges_nowhere_and_a_corrupt_place_stands_out() -> None:
 
 @torch.no_grad()
 def test_an_empty_mask_keeps_the_code_and_a_full_one_heals_all_of_it() -> None:
-    """T4."""
     x, rng = pictures()
     made = with_net(Normal(scaled_linear(), 0.0, 1.0), healing="masked")
     decoded = made.codec.decode(made.codec.encode(x))
@@ -81,7 +79,6 @@ def test_an_empty_mask_keeps_the_code_and_a_full_one_heals_all_of_it() -> None:
 
 @torch.no_grad()
 def test_places_that_are_not_masked_keep_their_code() -> None:
-    """T5."""
     x, rng = pictures()
     made = with_net(Oracle(torch.zeros(1, 4, 8, 8)), healing="masked")
     made.codec.decode = lambda z: z.repeat_interleave(2, 2).repeat_interleave(2, 3)[:, :1]
@@ -98,7 +95,7 @@ def test_places_that_are_not_masked_keep_their_code() -> None:
 
 @torch.no_grad()
 def test_codes_are_not_clamped() -> None:
-    """T7: a perfect denoiser gives codes of deviation 3 back."""
+    """A perfect denoiser gives codes of deviation 3 back."""
     made = with_net(Oracle(3 * Rng(["w"]).normal((4, 8, 8))))
     x, rng = pictures()
     made.codec.decode = lambda z: z[:, :1].repeat_interleave(2, 2).repeat_interleave(2, 3)
@@ -107,7 +104,7 @@ def test_codes_are_not_clamped() -> None:
 
 @torch.no_grad()
 def test_the_threshold_lets_as_many_held_out_places_pass() -> None:
-    """T6: 97.5 % per place with samples enough, of all places together with few."""
+    """97.5 % per place with samples enough, of all places together with few."""
     for count in (400, 10):
         made = with_net(Oracle(torch.zeros(1)), calibration=400)
         draws = Rng([str(i) for i in range(800)]).normal((8, 8)).square()
@@ -133,7 +130,7 @@ def test_masked_healing_is_the_same_in_any_company(shown: str) -> None:
 
 @pytest.mark.parametrize("factor", [1.0, 2.0])
 def test_a_code_is_decoded_after_it_is_unscaled(factor: float) -> None:
-    """4.j T8: an oracle's answer is the decoded code itself, whatever codes are scaled by."""
+    """An oracle's answer is the decoded code itself, whatever codes are scaled by."""
     made = built(LDMOOD, SPEC, size=None).eval()
     made.codec.scale.fill_(factor)
     x, rng = pictures(1)
@@ -175,7 +172,7 @@ def test_starts_and_calls_are_those_of_ddpm_ood() -> None:
 
 
 def test_z_scores_are_the_specs() -> None:
-    """4.j T5: held out {1, 2, 3} and {2, 4, 6}; a sample's 4 and 10 are 2 and 3 deviations."""
+    """Held out {1, 2, 3} and {2, 4, 6}; a sample's 4 and 10 are 2 and 3 deviations."""
     made = built(LDMOOD, SPEC, sampling_steps=3, skip=1)
 
     def told(errors: list[list[float]]) -> Any:

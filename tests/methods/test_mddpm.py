@@ -1,4 +1,4 @@
-"""mDDPM's own: what is pasted into the input (methods-2, section 1.12); the rest is pDDPM's."""
+"""mDDPM's own: what is pasted into the input; the rest is pDDPM's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""pDDPM's own: patches, their coverage, stitching (methods-2, section 1.j)."""
+"""pDDPM's own: patches, their coverage, stitching."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_evaluations_are_patches_times_repeats() -> None:
 
 
 def test_random_boxes_cover_alike_and_the_clipped_ones_do_not() -> None:
-    """pDDPM T8: ratio of coverage above .9; theirs reaches the low corner almost never."""
+    """Ratio of coverage above .9; theirs reaches the low corner almost never."""
     streams = Rng([str(i) for i in range(40_000)])
     cover = {}
     for boxes in ("random", "clipped"):
@@ -94,7 +94,7 @@ def test_grid_boxes_are_the_cells_each_as_often() -> None:
 
 
 def test_it_overfits_a_few_blobs() -> None:
-    """pDDPM T14: the loss of patches falls under a quarter of predicting the mean."""
+    """The loss of patches falls under a quarter of predicting the mean."""
     data = samples((16, 16), 4, 1)
     made = method("pddpm", SPEC, steps=150, batch=8, lr=3e-3, noise="gaussian")
     made.fit(data, [], Run())

@@ -1,4 +1,4 @@
-"""The methods for signals alone: WaveNet-OOD, AE-1D and the three features (methods-2, 4.11)."""
+"""The methods for signals alone: WaveNet-OOD, AE-1D and the three features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""THOR's own: what is put back and when, and its harmonic mean (methods-2, section 2.11)."""
+"""THOR's own: what is put back and when, and its harmonic mean."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""VAE and constrained AAE: their network, their losses, what they leave (methods-1, section 4)."""
+"""VAE and constrained AAE: their network, their losses, what they leave."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ def size(net: nn.Module) -> int:
 
 
 def test_the_networks_are_the_references() -> None:
-    """T4.1."""
     with torch.device("meta"):
         made = CAAE(Spec(4, (256, 256)))
         x = torch.zeros(1, 4, 256, 256)
@@ -49,7 +48,6 @@ def test_it_goes_there_and_back_in_any_number_of_axes(shape: tuple[int, ...]) ->
 
 
 def test_the_divergence_is_what_sampling_says() -> None:
-    """T4.2."""
     mean, log_variance = torch.tensor([[0.7, -1.2]]), torch.tensor([[0.4, -0.9]])
     z = mean + (log_variance / 2).exp() * Rng(["z"]).normal((100_000, 2))[0]
     here = torch.distributions.Normal(mean, (log_variance / 2).exp()).log_prob(z)
@@ -61,13 +59,11 @@ def test_the_divergence_is_what_sampling_says() -> None:
 
 
 def test_no_error_is_a_ten_thousandth_long_and_an_error_its_norm() -> None:
-    """T4.3."""
     assert length(torch.zeros(1, 1, 4, 4)).item() == pytest.approx(1e-4)
     assert length(torch.full((1, 1, 4, 4), 0.5)).item() == pytest.approx(2)
 
 
 def test_the_penalty_of_a_linear_critic_is_of_its_slope() -> None:
-    """T4.4."""
     w = torch.tensor([1.0, 2, 2])
 
     class Linear(nn.Module):
@@ -98,7 +94,6 @@ def test_encoder_and_critic_do_not_reach_each_other() -> None:
 
 @pytest.mark.parametrize("method", [VAE, CAAE])
 def test_it_learns_a_few_samples_and_a_lesion_stands_out(method: type[Any]) -> None:
-    """T4.5 and T4.7."""
     data = samples((16, 16), 8, 1)
     made = built(method, SPEC, size=None, widths=(8, 16, 32), code=16, steps=250, batch=8, lr=2e-3)
     x = torch.stack([s.x for s in data])
