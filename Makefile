@@ -23,7 +23,7 @@ demo: env
 	$(BIN)/adbench report
 
 test: env
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup # a method is fitted by one worker
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup # a method is fitted by one worker
 
 lint: env
 	$(BIN)/ruff check .

@@ -131,9 +131,12 @@ def drawing(
 
 def by_opensimplex(noise: Simplex, seeds: Sequence[int], size: int, level: int) -> Tensor:
     """The same fields (N, 1, size, size) float64, from the library that the authors' code is a
-    copy of."""
+    copy of; on as many threads as torch has, where numba has so many."""
+    import numba
     from opensimplex import OpenSimplex
 
+    threads = torch.get_num_threads()
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
     made = np.zeros((len(seeds), 1, size, size))
     place = np.arange(size, dtype=np.float64)
     for field, seed in zip(made, seeds, strict=True):
@@ -144,4 +147,5 @@ def by_opensimplex(noise: Simplex, seeds: Sequence[int], size: int, level: int) 
             field += noise.persistence**octave * source.noise3array(
                 place / scale, place / scale, depth
             )
+    torch.set_num_threads(threads)  # numba's pool, when it starts, sets OpenMP's as well
     return torch.from_numpy(made)

@@ -12,6 +12,9 @@ import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["NUMBA_NUM_THREADS"] = (
+    "1"  # its pool, which opensimplex starts, sets OpenMP's threads too
+)
 
 import torch
 

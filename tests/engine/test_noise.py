@@ -23,8 +23,7 @@ from adbench.engine.pyramid import Coarse, Pyramid
 from adbench.engine.rng import Rng
 from adbench.engine.simplex import Octaves, by_tensors, fields
 from adbench.engine.simplex_cpu import by_loop, permutations
-from adbench.engine.simplex_speed import reference as authors
-from adbench.engine.simplex_speed import simplex_speed
+from simplex_authors import reference as authors
 
 ONE = Octaves((1.0,), (1.0,))
 SIX = Octaves(tuple(64 / 2**o for o in range(6)), tuple(0.8**o for o in range(6)))
@@ -328,8 +327,3 @@ def test_compiled_or_not_the_field_is_the_same(
         assert torch.equal(by_tensors(tables, shape, SIX, depth, offset), plain)
     told = [str(warned.message) for warned in recwarn if "takes longer" in str(warned.message)]
     assert len(told) == (0 if backend == "eager" else 1)
-
-
-def test_the_race_is_run_over_the_same_field() -> None:
-    told = simplex_speed(side=32, batch=2, rounds=1)
-    assert told["error"] < 1e-6 and told["ratio"] == told["authors"] / told["ours"] > 0
