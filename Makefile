@@ -22,8 +22,8 @@ demo: env
 	$(BIN)/adbench run --methods anoddpm,pddpm,autoddpm --dataset synthbrain --profile tiny --slots 2
 	$(BIN)/adbench report
 
-test: env
-	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup # a method is fitted by one worker
+test: env # a method is fitted by one worker
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: env
 	$(BIN)/ruff check .

@@ -13,7 +13,7 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["NUMBA_NUM_THREADS"] = (
-    "1"  # its pool, which opensimplex starts, sets OpenMP's threads too
+    "1"  # its pool would set OpenMP's threads, too
 )
 
 import torch
