@@ -136,7 +136,7 @@ def by_opensimplex(noise: Simplex, seeds: Sequence[int], size: int, level: int) 
     from opensimplex import OpenSimplex
 
     threads = torch.get_num_threads()
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    numba.set_num_threads(min(threads, numba.get_num_threads()))
     made = np.zeros((len(seeds), 1, size, size))
     place = np.arange(size, dtype=np.float64)
     for field, seed in zip(made, seeds, strict=True):
