@@ -12,9 +12,7 @@ import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
-os.environ["NUMBA_NUM_THREADS"] = (
-    "1"  # its pool would set OpenMP's threads, too
-)
+os.environ["NUMBA_NUM_THREADS"] = "1"  # its pool would set OpenMP's threads, too
 
 import torch
 
