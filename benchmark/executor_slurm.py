@@ -218,11 +218,15 @@ def reached(
 def shares(told: Sequence[str]) -> dict[str, list[str]]:
     """KEY=VALUE each, by the method that METHOD.KEY=VALUE is for; "" for what is for all."""
     found: dict[str, list[str]] = {}
-    for part in (part for text in told for part in text.split(",") if part):
+    for part in _parts(told):
         key, equals, value = part.partition("=")
         method, _, key = key.strip().rpartition(".")
         found.setdefault(method, []).append(f"{key}{equals}{value}")
     return found
+
+
+def _parts(told: Sequence[str]) -> list[str]:
+    return [part for text in told for part in text.split(",") if part]
 
 
 def method_of(job: Job) -> str:
@@ -256,7 +260,7 @@ def options(told: Sequence[str]) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     more: dict[str, Any] = {}
-    for part in (part for text in told for part in text.split(",") if part):
+    for part in _parts(told):
         key, equals, value = part.partition("=")
         key = key.strip().lstrip("-").replace("-", "_")
         if not equals or not key:

@@ -50,8 +50,5 @@ class Helpers:
         """Whether it is a helper's job that is over."""
         return self._helps.pop(name, None) is not None
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._helps
-
     def __iter__(self) -> Iterator[str]:
         return iter(list(self._helps))

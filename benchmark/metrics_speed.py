@@ -49,11 +49,11 @@ def judging(
         lambda: learned(*some),
         lambda: looped(*some),
     )
+    for work in works[2:]:
+        work()  # what is done once only, imports and pages of memory, is not timed
     stripped = strips(*some)
     if stripped is not None:
         works = (*works, lambda: strips(score, mask))
-    for work in works[2:]:
-        work()  # what is done once only, imports and pages of memory, is not timed
     times_of = [np.array(seconds) for seconds in paired(works, rounds, "cpu")]
     whole, bins, part, learn, loop, *adeval = times_of
     ours, theirs = place_metrics(Places.of(*some)), {**learned(*some), "aupro30": looped(*some)}

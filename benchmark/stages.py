@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..datasets.base import Batch, Dataset, Sample, Spec
+from ..datasets.base import Batch, Dataset, Sample, Spec, Split
 from ..engine.cost import Meter, Price, device_name, parameters, peak_memory, priced
 from ..engine.memory import fitting, shown
 from ..engine.rng import Rng
@@ -132,8 +132,7 @@ def look(
         if shard is not None and fits and int(shard["batch"]) != shown(method):
             shard = None  # a helper had more memory
         if shard is None:
-            seen = [split[i] for i in index]
-            work = partial(_shard, cell, method, seen, index, drawn, levels, run)
+            work = partial(_shard, cell, method, split, index, drawn, levels, run)
             shard = work() if fits else fitting(work, method, run, f"looking at {part}")
             keep.save(f"shard-{start}", shard)
         shown(method, int(shard["batch"]))  # one shape for the whole stage, also when resumed
@@ -184,7 +183,7 @@ def look_along(
         if f"shard-{start}" in keep:
             continue
         index = range(start, min(start + SHARD, len(split)))
-        shard = _shard(cell, method, [split[i] for i in index], index, drawn, levels, run)
+        shard = _shard(cell, method, split, index, drawn, levels, run)
         if made():
             break
         keep.save(f"shard-{start}", shard)
@@ -199,13 +198,13 @@ def look_along(
 def _shard(
     cell: Cell,
     method: Method,
-    samples: Sequence[Sample],
+    split: Split,
     index: Sequence[int],
     drawn: Sequence[int],
     levels: Sequence[int],
     run: Run,
 ) -> dict[str, Tensor]:
-    batch = Batch.of(samples)
+    batch = Batch.of([split[i] for i in index])
     rng = Rng(batch.keys, cell.seed, run.device)
     with Meter(method) as meter, run.autocast():
         found = method.detect(batch.x.to(run.device), levels, rng)
