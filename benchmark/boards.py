@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .repeats import sentences
 from .streaming import TOLERANCE
 
 Record = Mapping[str, Any]
@@ -262,6 +263,7 @@ def _notes(rows: Sequence[Row], metric: str) -> list[str]:
         f"Sorted by {NAMES[metric]}; in brackets 95 % intervals from resampling groups; "
         f"⌈Dice⌉ takes its threshold from test and is no result."
     )
+    notes += sentences([row for row in rows if row.record["status"] == "ok"], metric, NAMES[metric])
     if any(error_of(row.record, "pixel_ap") for row in rows):
         notes.append(
             "±: read from bins, for there are more places than the protocol sorts (--budget); the "

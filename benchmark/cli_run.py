@@ -41,7 +41,9 @@ Seeds = Annotated[str, typer.Option(help="Training seeds, with commas.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Samples per split; stamped as partial.")]
-Threshold = Annotated[str, typer.Option(help="healthy@5%, val-dice, fixed:0.1, oracle")]
+Threshold = Annotated[
+    str, typer.Option(help="healthy@5%, val-dice, val-bisect10, fixed:0.1, oracle")
+]
 LevelRule = Annotated[
     str, typer.Option(help="How the level is chosen: auto, val, published, pseudo")
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from .charts import STYLES, Chart, letter
 from .columns import TITLES
 from .curves import histogram
 from .paired import ALIKE, BETTER, WORSE, Contrast, PairError, able, contrast, rows_of
+from .repeats import repeats
 from .rows import Rows, RowsError, board_standings
 from .views import Cell, Head, Line, Table
 
@@ -23,13 +24,14 @@ NO_ROWS = "for fewer than two records here the rows of single samples are kept."
 @dataclass(frozen=True)
 class Contrasts:
     """matrix: row minus column in the metric; why: there is none; verdicts: against the best, of
-    rows of the board by their place; histograms: of those rows that hold scores; known: their rows
-    of samples, by place"""
+    rows of the board by their place; of_means: the same of methods with several seeds, by theirs;
+    histograms: of those rows that hold scores; known: their rows of samples, by place"""
 
     matrix: Table | None = None
     why: str = NO_ROWS
     metric: str = ""
     verdicts: Mapping[int, str] = field(default_factory=dict)
+    of_means: Mapping[int, str] = field(default_factory=dict)
     histograms: list[Chart] = field(default_factory=list)
     known: Mapping[int, Rows] = field(default_factory=dict)
 
@@ -48,10 +50,21 @@ def contrasts(board: Board, folder: Path | None = None) -> Contrasts:
     metric = board.metric if board.metric in names else "image_auroc"
     try:
         matrix = _matrix(board, metric, known)
-        verdicts = _verdicts(metric, known)
+        verdicts = _verdicts(metric, {k: [rows] for k, rows in known.items()})
+        of_means = _verdicts(metric, _repeated(board, known))
     except (PairError, RowsError) as error:
         return Contrasts(why=f"{error}.", histograms=shown, known=known)
-    return Contrasts(matrix, "", TITLES.get(metric, metric), verdicts, shown, known)
+    return Contrasts(matrix, "", TITLES.get(metric, metric), verdicts, of_means, shown, known)
+
+
+def _repeated(board: Board, known: Mapping[int, Rows]) -> dict[int, list[Rows]]:
+    """Of methods with several seeds, by their place among these, the rows of each; empty where the
+    rows of one are not kept."""
+    place = {id(row): k for k, row in enumerate(board.done)}
+    found = repeats(board.done, board.metric)
+    if any(place[id(row)] not in known for repeat in found for row in repeat.rows):
+        return {}
+    return {k: [known[place[id(row)]] for row in each.rows] for k, each in enumerate(found)}
 
 
 def _scores(board: Board, k: int, rows: Rows) -> Chart | None:
@@ -86,9 +99,12 @@ def _cell(found: Contrast) -> Cell:
     return Cell(text, source, bounds=bounds, kind="text")
 
 
-def _verdicts(metric: str, known: Mapping[int, Rows]) -> dict[int, str]:
-    """Against the best in the metric, corrected over the methods by Holm."""
-    found = board_standings({str(k): [rows] for k, rows in known.items()}, metric)
+def _verdicts(metric: str, known: Mapping[int, Sequence[Rows]]) -> dict[int, str]:
+    """Against the best in the metric, of each the rows of its seeds; corrected over the methods by
+    Holm."""
+    if len(known) < 2:
+        return {}
+    found = board_standings({str(k): rows for k, rows in known.items()}, metric)
     said = {}
     for k in known:
         standing = found[str(k)]

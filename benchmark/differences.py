@@ -8,7 +8,7 @@ Letters: B draws.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,16 +28,17 @@ class Difference(NamedTuple):
 
 
 def difference(
-    value: float | None, draws: Array, other: float | None, others: Array, rare: int | None = None
+    value: float | None, draws: Array, other: float | None, others: Array, rare: float | None = None
 ) -> Difference:
     """Of two figures, each with its draws (B,) on the same resamples.
 
+    rare: from how few groups the difference is known (`stats.rarer`, `stats.known_from`).
     p is never below about 2 / B, the finest that draws can tell.
     """
     if value is None or other is None:
         return Difference(None, None, None, None)
     apart = draws - others
-    bounds = interval(apart, rare)
+    bounds = interval(apart, rare, beyond=True)
     if bounds is None:
         return Difference(value - other, None, None, None)
     apart = apart[~np.isnan(apart)]
@@ -87,12 +88,13 @@ def standings(
     draws: Sequence[Array],
     *,
     lower: bool = False,
-    rare: int | None = None,
+    rare: Callable[[int, int], float | None] = lambda i, j: None,
 ) -> list[Standing]:
     """Of methods with figures and draws (B,) each on the same resamples, in their order.
 
-    lower: whether lower is better. A method without a figure is the worst there is, and `worse`;
-    where no method has one, all are. Among equals the first is the best.
+    lower: whether lower is better. rare: from how few groups the difference of two is known. A
+    method without a figure is the worst there is, and `worse`; where no method has one, all are.
+    Among equals the first is the best.
     """
     sign = -1 if lower else 1
     known = [i for i, value in enumerate(values) if value is not None]
@@ -100,8 +102,8 @@ def standings(
         return [Standing(WORSE, Difference(None, None, None, None), None) for _ in values]
     top = max(known, key=lambda i: (sign * (values[i] or 0.0), -i))
     apart = [
-        difference(value, mine, values[top], draws[top], rare)
-        for value, mine in zip(values, draws, strict=True)
+        difference(value, mine, values[top], draws[top], rare(i, top))
+        for i, (value, mine) in enumerate(zip(values, draws, strict=True))
     ]
     adjusted = iter(holm([apart[i].p for i in range(len(values)) if i != top]))
     made = []

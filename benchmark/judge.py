@@ -14,7 +14,7 @@ import numpy as np
 
 from .ground import Ground, Look, Seen
 from .metrics import Figures, Places, Ranking, image_metrics
-from .protocol import Protocol, ProtocolError, best, exceeded_by
+from .protocol import Protocol, ProtocolError, best, bisected, exceeded_by
 from .rows import Rows
 from .verdict import Verdict, bounds
 
@@ -130,12 +130,15 @@ class Bench:
                     "are none; use val-dice or fixed:<number>"
                 )
             return exceeded_by(protocol.percent, healthy.score)
-        threshold = self.val.look(index).pixel["threshold"]
-        if threshold is None:
+        val = self.val.look(index)
+        threshold = val.pixel["threshold"]
+        if threshold is None or val.places is None:
             raise ProtocolError(
-                "threshold 'val-dice' needs validation samples with masks, and there are none; "
-                "use healthy@5%"
+                f"threshold '{protocol.threshold}' needs validation samples with masks, and there "
+                "are none; use healthy@5%"
             )
+        if protocol.threshold == "val-bisect10":
+            return bisected(val.places.score, val.places.truth)
         return threshold
 
 

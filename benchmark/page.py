@@ -30,6 +30,7 @@ from .views import (
     differing,
     main_table,
     provenance,
+    seeds_table,
     strata_table,
 )
 
@@ -45,6 +46,7 @@ class Section:
     board: Board
     metric: str
     main: Table | None
+    seeds: Table | None
     tables: list[tuple[str, Table]]
     strata: list[Table]
     lesions: Table | None
@@ -114,6 +116,7 @@ def _section(
         board=board,
         metric=TITLES.get(board.metric, board.metric),
         main=main_table(board, anchors, found.verdicts, found.metric) if done else None,
+        seeds=seeds_table(board, anchors, found.of_means, found.metric) if done else None,
         tables=[
             ("Cost", cost_table(board, anchors)),
             ("Every figure", all_figures(board, anchors)),

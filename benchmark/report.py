@@ -13,12 +13,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .boards import SCHEMA, Board, Record, ReportError, Row, boards, read_records, run_of, value_of
+from .boards import (
+    NAMES,
+    SCHEMA,
+    Board,
+    Record,
+    ReportError,
+    Row,
+    boards,
+    read_records,
+    run_of,
+    value_of,
+)
 from .columns import BUDGET, COST, METRICS, columns, reason
 from .latex import latex
 from .league import ALONE, leagues
 from .league_words import as_json as league_json
 from .league_words import cells, heads, sentences
+from .repeats import HEADS, repeats
+from .repeats import as_json as repeats_json
 from .store import atomic_write
 from .terminal import terminal
 
@@ -42,14 +55,17 @@ def markdown(records: Sequence[Record]) -> str:
             for row in board.missing:
                 told = [column.cell(row) for column in shown[:4]] + [reason(row)]
                 lines.append(_line(told + [""] * (len(shown) - len(told))))
+        if found := repeats(board.done, board.metric):
+            lines += ["", f"Over seeds, {NAMES[board.metric]}:", "", _line(HEADS)]
+            lines += [_line(["---"] * len(HEADS)), *(_line(repeat.cells()) for repeat in found)]
         lines += ["", *(f"{_escaped(note)}  " for note in board.notes), ""]
     lines += ["## Over data sets", ""]
-    found = leagues(records)
-    for league in found:
+    over = leagues(records)
+    for league in over:
         lines += [f"### {_escaped(league.title)}", "", _line(heads(league))]
         lines += [_line(["---"] * len(heads(league))), *map(_line, cells(league)), ""]
         lines += [*(f"{_escaped(note)}  " for note in sentences(league)), ""]
-    if not found:
+    if not over:
         lines += [ALONE, ""]
     return "\n".join(lines)
 
@@ -103,6 +119,7 @@ def as_json(records: Sequence[Record]) -> str:
             "protocol": board.rows[0].record["protocol"],
             "dataset": next((row.record["dataset"] for row in board.done), None),
             "notes": board.notes,
+            "over_seeds": repeats_json(repeats(board.done, board.metric)),
             "rows": [_row(row) for row in board.rows],
         }
         for board in boards(records)

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -21,7 +21,7 @@ import numpy as np
 from .differences import Difference, Standing, difference, over_seeds, standings
 from .metrics import LOWER
 from .regions import Array
-from .stats import rarer
+from .stats import known_from, rarer
 
 COUNTS = ("places", "true", "found", "both")
 
@@ -114,34 +114,50 @@ def read(path: Path) -> Rows:
 
 def compared(a: Sequence[Rows], b: Sequence[Rows], metric: str) -> Difference:
     """a minus b, each the rows of a method's seeds on the same samples."""
-    (value, draws), (other, others) = (_pooled(rows, metric, name) for rows, name in _named(a, b))
-    rare = min(rows.rare(metric) for rows in (a[0], b[0]))
-    return difference(value, draws, other, others, rare)
+    _check([*a, *b])
+    one, two = _pooled(a, metric, "a"), _pooled(b, metric, "b")
+    return difference(one.value, one.draws, two.value, two.draws, _known(one, two))
 
 
 def board_standings(methods: Mapping[str, Sequence[Rows]], metric: str) -> dict[str, Standing]:
     """Where each method stands among all; each the rows of its seeds on the same samples."""
     _check(rows for seeds in methods.values() for rows in seeds)
     pooled = [_pooled(seeds, metric, name) for name, seeds in methods.items()]
-    values, draws = [value for value, _ in pooled], [drawn for _, drawn in pooled]
-    rare = min((seeds[0].rare(metric) for seeds in methods.values()), default=None)
-    found = standings(values, draws, lower=metric in LOWER, rare=rare)
+    found = standings(
+        [each.value for each in pooled],
+        [each.draws for each in pooled],
+        lower=metric in LOWER,
+        rare=lambda i, j: _known(pooled[i], pooled[j]),
+    )
     return dict(zip(methods, found, strict=True))
 
 
-def _named(a: Sequence[Rows], b: Sequence[Rows]) -> list[tuple[Sequence[Rows], str]]:
-    _check([*a, *b])
-    return [(a, "a"), (b, "b")]
+class _Pooled(NamedTuple):
+    """value: the mean over seeds, None where one of them has no figure; draws: its draws (B,);
+    rare: the groups that it hangs on; seeds: their figures"""
+
+    value: float | None
+    draws: Array
+    rare: int
+    seeds: list[float]
 
 
-def _pooled(seeds: Sequence[Rows], metric: str, name: str) -> tuple[float | None, Array]:
-    """The mean over seeds, None where one of them has no figure, and its draws."""
+def _pooled(seeds: Sequence[Rows], metric: str, name: str) -> _Pooled:
     values = [rows.values.get(metric) for rows in seeds]
     known = [value for value in values if value is not None]
     drawn = [rows.draws.get(metric, np.zeros(0)) for rows in seeds]
+    rare = seeds[0].rare(metric)
     if len(known) < len(values):
-        return None, np.full(max(map(len, drawn)), np.nan)
-    return float(np.mean(known)), over_seeds(drawn, name)
+        return _Pooled(None, np.full(max(map(len, drawn)), np.nan), rare, known)
+    return _Pooled(float(np.mean(known)), over_seeds(drawn, name), rare, known)
+
+
+def _known(a: _Pooled, b: _Pooled) -> float:
+    """From how many groups the difference of two is known, if one is of few seeds that disagree
+    from fewer."""
+    if len(a.draws) != len(b.draws):
+        return min(a.rare, b.rare)
+    return known_from(a.draws - b.draws, min(a.rare, b.rare), [a.seeds, b.seeds])
 
 
 def _check(all_rows: Any) -> None:

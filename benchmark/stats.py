@@ -83,24 +83,57 @@ def rarer(groups: Sequence[str], label: Array, weight: Array | None = None) -> i
     return min(abnormal, normal)
 
 
-def interval(draws: Array, rare: int | None = None) -> tuple[float, float] | None:
+def known_from(apart: Array, rare: int, seeds: Sequence[Sequence[float]]) -> float:
+    """From how many groups a difference of means over seeds is known: `rare`, and where few seeds
+    disagree by more than groups do, from little more than there are seeds.
+
+    apart: its draws (B,)       seeds: of each side its seeds' figures
+
+    One more than the degrees of freedom of a sum of independent variances, that of groups and of
+    each side's seeds (Satterthwaite, Biometrics Bulletin 2, 1946).
+    """
+    spread = [(float(np.var(s, ddof=1)) / len(s), len(s) - 1) for s in seeds if len(s) > 1]
+    resampled = sum(part * free / (free + 1) for part, free in spread)
+    groups = max(float(np.nanvar(apart)) - resampled, 0.0) if apart.size else 0.0
+    parts = [(groups, max(rare - 1, 1)), *spread]
+    whole = sum(part for part, _ in parts)
+    if whole <= 0:
+        return rare
+    return 1 + whole**2 / sum(part**2 / free for part, free in parts)
+
+
+def interval(
+    draws: Array, rare: float | None = None, *, beyond: bool = False
+) -> tuple[float, float] | None:
     """The middle 95 % of draws (B,); None where over 5 % of them are undefined, or there are none.
 
     A draw is undefined (NaN) that holds no abnormal or no normal sample. rare: from how few groups
     the figure is (`rarer`); then a little more than the middle 95 %, for a bootstrap of n groups is
     too narrow by the factor sqrt((n - 1) / n) and by the tails of a normal distribution where
     Student's would do (Hesterberg, The American Statistician 69, 2015, the expanded percentile
-    interval).
+    interval). beyond: where so few groups ask for more than there are draws to tell, the outermost
+    are moved out in proportion, and not taken as they are.
     """
     defined = draws[~np.isnan(draws)]
     if not draws.size or defined.size < 0.95 * draws.size:
         return None
-    out = expanded(0.05, rare)
+    asked = expanded(0.05, rare)
+    out = max(asked, 2 / defined.size) if beyond else asked
     low, high = np.percentile(defined, (50 * out, 100 - 50 * out))
+    if out > asked:
+        middle, more = np.median(defined), _normal(asked) / _normal(out)
+        low, high = middle - more * (middle - low), middle + more * (high - middle)
     return float(low), float(high)
 
 
-def expanded(p: float, rare: int | None) -> float:
+def _normal(p: float) -> float:
+    """How many standard deviations out the share p of a normal distribution begins, both sides."""
+    from scipy.special import ndtri
+
+    return -float(ndtri(max(p / 2, 1e-300)))
+
+
+def expanded(p: float, rare: float | None) -> float:
     """The share of draws to leave out for an interval that is to miss with probability p."""
     if rare is None or rare < 2:
         return p
@@ -109,7 +142,7 @@ def expanded(p: float, rare: int | None) -> float:
     return float(2 * ndtr(stdtrit(rare - 1, p / 2) * np.sqrt(rare / (rare - 1))))
 
 
-def corrected(p: float, rare: int | None) -> float:
+def corrected(p: float, rare: float | None) -> float:
     """The probability to miss of an interval that leaves out the share p: `expanded` undone."""
     if rare is None or rare < 2:
         return p

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .boards import Board, Record, boards, number, run_of
+from .boards import NAMES, Board, Record, boards, number, run_of
 from .columns import COST, Column, columns, cost, count, reason
 from .league import League, leagues
 from .league_words import cells, heads, sentences
+from .repeats import HEADS, Repeat, repeats
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,6 +53,8 @@ def terminal(records: Sequence[Record], console: Console) -> None:
             if left_out:
                 text = ", ".join(head.replace("\n", " ") for head in left_out)
                 console.print(Text(f"No room for {text}: see leaderboard.md.", style="dim"))
+        if found := repeats(board.done, board.metric):
+            _seeds(f"over seeds, {NAMES[board.metric]}", found, console)
         for row in board.missing:
             console.print(Text(f"- {row.name}, {run_of(row)}: {reason(row)}"))
         for note in board.notes:
@@ -61,6 +64,19 @@ def terminal(records: Sequence[Record], console: Console) -> None:
         console.print()
     for league in leagues(records):
         _league(league, console)
+
+
+def _seeds(title: str, found: Sequence[Repeat], console: Console) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    for k, head in enumerate((title, *HEADS[1:])):
+        table.add_column(Text(head), justify="right" if 0 < k < 4 else "left", overflow="fold")
+    for repeat in found:
+        table.add_row(*map(Text, repeat.cells()))
+    console.print(table)
 
 
 def _league(league: League, console: Console) -> None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from .boards import Board, Record, Row, error_text, number, value_of
 from .charts import STYLES, letter
 from .columns import LOWER, METRICS, RULES, TITLES
+from .repeats import HEADS, repeats
 
 MAIN = (
     *("image_auroc", "image_ap", "pixel_ap", "pixel_auroc", "pixel_aupro30"),
@@ -205,6 +206,27 @@ def differing(board: Board) -> list[str]:
         if len(found) > 1
     ]
     return said
+
+
+def seeds_table(
+    board: Board, anchors: Mapping[int, str], verdicts: Mapping[int, str], by: str
+) -> Table | None:
+    """Of methods with several seeds. verdicts: of their means in `by`, by their place."""
+    found = repeats(board.done, board.metric)
+    heads = [*(Head(word) for word in HEADS[1:4]), Head(HEADS[4], "text")]
+    heads += [Head(f"against the best mean in {by}", "text")] if verdicts else []
+    lines = []
+    for k, repeat in enumerate(found):
+        files = ", ".join(str(row.record.get("file", "?")) for row in repeat.rows)
+        cells = [Cell(text, files, sort=text) for text in repeat.cells()[1:4]]
+        cells.append(Cell(repeat.cells()[4], files, kind="text"))
+        cells += [Cell(verdicts.get(k, "-"), kind="text")] if verdicts else []
+        row = repeat.rows[0]
+        lines.append(_line(row, board.done.index(row), anchors, cells)._replace(name=repeat.name))
+    said = f"Over seeds: {TITLES[board.metric]} of methods that were trained more than once."
+    if verdicts:
+        said += " Differences between their means hold groups and seeds, corrected by Holm."
+    return Table(said, heads, lines) if found else None
 
 
 def _line(row: Row, k: int, anchors: Mapping[int, str], cells: Sequence[Cell]) -> Line:

@@ -10,12 +10,17 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    f1_score,
+    precision_recall_curve,
+    roc_auc_score,
+)
 
 from adbench.benchmark import ground
 from adbench.benchmark.judge import Seen, judge
 from adbench.benchmark.metrics import Places, place_metrics
-from adbench.benchmark.protocol import Protocol, ProtocolError, exceeded_by
+from adbench.benchmark.protocol import Protocol, ProtocolError, bisected, exceeded_by
 
 LEVELS = (100, 250, 500)
 SIDE = 12
@@ -155,10 +160,28 @@ def test_ties_never_let_more_exceed_than_allowed():
 def test_the_other_threshold_rules():
     best = place_metrics(Places.of(VAL.map[2], VAL.mask, VAL.roi))["threshold"]
     assert row(threshold="val-dice")["threshold"] == {"rule": "val-dice", "value": best}
+    places = Places.of(VAL.map[2], VAL.mask, VAL.roi)
+    near = row(threshold="val-bisect10")["threshold"]
+    assert near == {"rule": "val-bisect10", "value": bisected(places.score, places.truth)}
     assert row(threshold="fixed:1.5")["threshold"] == {"rule": "fixed:1.5", "value": 1.5}
     oracle = row(threshold="oracle")
     assert value(oracle, "pixel_dice") == value(oracle, "pixel_dice_oracle")
     assert value(row(), "pixel_dice") < value(row(), "pixel_dice_oracle")
+
+
+def test_bisection_finds_what_the_authors_code_finds():
+    """The first figures are of their code."""
+    score = np.array([0.05, *np.arange(1, 10) / 10])
+    truth = np.array([0, 0, 0, 0, 1, 0, 1, 1, 1, 1], bool)
+    assert bisected(score, truth) == 0.337939453125
+    rng = np.random.default_rng(5)
+    for _ in range(50):
+        truth = rng.random(2000) < rng.uniform(0.02, 0.3)
+        score = np.abs(rng.normal(size=2000) + rng.uniform(1, 3) * truth)
+        precision, recall, _ = precision_recall_curve(truth, score)
+        most = (2 * precision * recall / np.maximum(precision + recall, 1e-9)).max()
+        dice = f1_score(truth, score > bisected(score, truth))
+        assert most - 0.01 < dice <= most + 1e-9
 
 
 def test_without_abnormal_validation_samples_the_papers_level_is_used():
@@ -279,6 +302,12 @@ def test_post_processing_on_arrays_by_hand():
     roi[0, :4, 2:6] = True  # touches the border above, which is no edge
     eroded = Protocol(post=("erode3",)).within(roi)
     assert eroded.sum() == 6 and eroded[0, :3, 3:5].all()
+    hole = np.ones((1, 2, 11, 11), bool)
+    hole[0, 0, 5, 5] = False
+    y, x = np.ogrid[-5:6, -5:6]
+    crossed = Protocol(post=("cross3",)).within(hole)
+    assert (crossed[0, 0] == (np.abs(y) + np.abs(x) > 3)).all() and crossed[0, 1].all()
+    assert (Protocol(post=("cross3",)).within(hole[:, 0]) == crossed[:, 0]).all()
     found = np.zeros((2, 6), bool)
     found[0, :3] = found[1, 0] = found[1, 4:] = True
     kept = Protocol(post=("components>=2",)).clean(found)
