@@ -15,6 +15,7 @@ METRICS = (
     *("image_auroc", "image_ap", "image_f1max", "image_fpr95", "group_auroc"),
     *("pixel_auroc", "pixel_ap", "pixel_aupro30", "pixel_aupro05", "pixel_dice"),
     *("pixel_dice_oracle", "pixel_iou", "healthy_fp", "lesion_sensitivity", "lesion_contrast"),
+    *("sample_pixel_auroc", "sample_pixel_ap", "sample_pixel_dice_otsu"),
     *("healthy_psnr", "healthy_ssim"),
 )
 BUDGET = ("train_steps", "train_samples", "parameters", "evaluations_per_image", "gflops_per_image")
@@ -36,6 +37,9 @@ TITLES = {
     "healthy_fp": "healthy FP",
     "lesion_sensitivity": "lesions found",
     "lesion_contrast": "lesion contrast",
+    "sample_pixel_auroc": "pixel AUROC of a sample",
+    "sample_pixel_ap": "pixel AP of a sample",
+    "sample_pixel_dice_otsu": "Dice of a sample (Otsu)",
     "healthy_psnr": "healthy PSNR",
     "healthy_ssim": "healthy SSIM",
 }

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .each import EACH, per_sample
 from .ground import Look
 from .histogram import WHOLE
 from .lesions import by_size, contrasts, found_lesions, froc, lesion_samples, unit
@@ -41,6 +42,7 @@ class Verdict:
         lesion_contrast: the mean over abnormal samples of `contrasts`
         healthy_psnr, healthy_ssim: of reconstructions of normal samples, their mean, higher is
             better for leaving the normal alone; None from a method that reconstructs nothing
+        sample_pixel_auroc, sample_pixel_ap, sample_pixel_dice_otsu: the mean of `per_sample`
         """
         seen, places = self.look.ground, self.look.places
         fixed: Figures = dict.fromkeys(FIXED)
@@ -52,7 +54,8 @@ class Verdict:
             fixed["lesion_sensitivity"] = _mean(self._hit)
         fixed["lesion_contrast"] = _mean(self._contrast)
         normal = [_mean(values[~seen.label]) for values in self._quality]
-        return self.look.figures() | fixed | dict(zip(QUALITY, normal, strict=True))
+        each = {name: _mean(values) for name, values in self._each.items()}
+        return self.look.figures() | fixed | each | dict(zip(QUALITY, normal, strict=True))
 
     @cached_property
     def _hit(self) -> Array:
@@ -69,6 +72,12 @@ class Verdict:
         if places is None or ground.roi is None or ground.seen.mask is None:
             return np.full(len(ground.label), np.nan)
         return contrasts(places, np.asarray(ground.seen.mask, bool), ground.roi)
+
+    @cached_property
+    def _each(self) -> dict[str, Array]:
+        places = self.look.places
+        nothing = np.full(len(self.look.ground.label), np.nan)
+        return dict.fromkeys(EACH, nothing) if places is None else per_sample(places)
 
     @property
     def _quality(self) -> list[Array]:
@@ -103,7 +112,7 @@ class Verdict:
             for name, values in image_draws(look.score, label, resamples).items()
         }
         draws["group_auroc"] = image_draws(*look.grouped(), patients)["auroc"]
-        means = {"lesion_contrast": self._contrast}
+        means = {"lesion_contrast": self._contrast} | self._each
         means |= dict(
             zip(QUALITY, (np.where(label, np.nan, q) for q in self._quality), strict=True)
         )

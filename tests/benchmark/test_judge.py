@@ -86,6 +86,7 @@ def test_a_record_holds_what_the_report_reads_and_nothing_that_json_cannot_say()
         *("pixel_auroc", "pixel_ap", "pixel_aupro30", "pixel_aupro05", "pixel_dice"),
         *("pixel_dice_oracle", "pixel_iou", "healthy_fp"),
         *("lesion_sensitivity", "lesion_contrast", "healthy_psnr", "healthy_ssim"),
+        *("sample_pixel_auroc", "sample_pixel_ap", "sample_pixel_dice_otsu"),
     }
     assert set(found["at_published"]) == set(found["at_oracle"]) == set(found["metrics"])
     assert found["counts"] == {
