@@ -19,10 +19,13 @@ from .run import Batched
 
 class Adapted(Batched):
     """features: a network's name, as `Trunk` has it. The copy that learns is in the state dict; the
-    one that it came from is not. Its norms keep the statistics that they came with."""
+    one that it came from is not. Its norms keep the statistics that they came with;
+    batch_statistics: in training they normalise by those of the batch, and follow them, so that a
+    sample's loss depends on its batch."""
 
-    def __init__(self, features: str = "effperc") -> None:
+    def __init__(self, features: str = "effperc", *, batch_statistics: bool = False) -> None:
         super().__init__()
+        self.batch_statistics = batch_statistics
         self.trunk = Trunk(features)
         frozen = self.trunk.perceptual.frozen
         assert isinstance(frozen, Blocks)  # what a Trunk has
@@ -34,7 +37,7 @@ class Adapted(Batched):
 
     def train(self, mode: bool = True) -> Adapted:
         super().train(mode)
-        self.net.eval()
+        self.net.train(mode and self.batch_statistics)
         return self
 
     def loss(self, made: Tensor, target: Tensor, kept: float) -> Tensor:

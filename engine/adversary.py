@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -17,8 +18,9 @@ class Adversary(nn.Module):
     says of the reconstruction are one sum, in which neither's gradient reaches the other.
 
     kind: least squares (Mao et al. 2017), as MONAI's tutorials; or hinge, as VQGAN. starts: the
-    step from which on it is heard; it learns from the first. Norms are over groups: a batch's
-    mean, as the published ones have it, would tell a row of its neighbours.
+    step from which on it is heard; it learns from the first. rate: times the learning rate of what
+    it judges: its weights are kept divided by it, which to Adam is the same. Norms are over groups:
+    a batch's mean, as the published ones have it, would tell a row of its neighbours.
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class Adversary(nn.Module):
         width: int = 64,
         layers: int = 3,
         kind: Literal["least squares", "hinge"] = "least squares",
+        rate: float = 1.0,
     ) -> None:
         super().__init__()
         from monai.networks.nets.patchgan_discriminator import PatchDiscriminator
@@ -38,19 +41,35 @@ class Adversary(nn.Module):
         norm = ("group", {"num_groups": math.gcd(32, 2 * width)})
         self.net = PatchDiscriminator(ndim, width, channels, num_layers_d=layers, norm=norm)
         self.weight, self.starts, self.hinge = weight, starts, kind == "hinge"
+        self.rate = rate
+        with torch.no_grad():
+            for value in self.net.parameters():
+                value /= rate
 
     def forward(self, x: Tensor, made: Tensor, step: Tensor) -> Tensor:
         """(N,): what is to be made small by both; step: (N,)."""
-        frozen = {key: value.detach() for key, value in self.net.named_parameters()}
+        learnt = {key: value * self.rate for key, value in self.net.named_parameters()}
+        frozen = {key: value.detach() for key, value in learnt.items()}
         fooled = functional_call(self.net, frozen, (made,))[-1].float()
         fooled = -fooled if self.hinge else (fooled - 1).square()
         heard = self.weight * (step >= self.starts) * fooled.flatten(1).mean(1)
-        real, false = self.net(x)[-1].float(), self.net(made.detach())[-1].float()
+        real, false = (
+            functional_call(self.net, learnt, (y,))[-1].float() for y in (x, made.detach())
+        )
         if self.hinge:
             own = (1 - real).relu() + (1 + false).relu()
         else:
             own = (1 - real).square() + false.square()
         return heard + own.flatten(1).mean(1) / 2
+
+
+def halvings(shape: Sequence[int], most: int = 3) -> int:
+    """Layers of an adversary of samples of these sides: the papers' three, or fewer where those
+    would leave its last filters less than three places."""
+    count = min(most, (min(shape) // 3).bit_length() - 1)
+    if count < 1:
+        raise ValueError(f"an adversary wants sides of at least 6, not {tuple(shape)}")
+    return count
 
 
 class Looks(nn.Module):

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .adversary import Adversary, Looks
+from .adversary import Adversary, Looks, halvings
 from .batches import in_batches
 from .codebook import Bits, Codebook
 from .codec import Codec
@@ -21,9 +21,11 @@ from .rng import Rng
 
 class Autoencoder(Codec):
     """A codec that is judged by what it restores: the mean absolute error, and if they are given,
-    its looks and an adversary.
+    its looks, its spectrum and an adversary.
 
     looks: weight of the perceptual distance, 0 for none; features: the network it is seen by
+    spectrum: weight of the squared error of Fourier amplitudes (Dhariwal et al. 2020, Jukebox,
+        arXiv 2005.00341, section 3.3; over channels and all axes, as MONAI has it)
     adversary: arguments of `adversary.Adversary`, None for none
     """
 
@@ -35,20 +37,27 @@ class Autoencoder(Codec):
         *,
         looks: float = 0.0,
         features: str = "effperc",
+        spectrum: float = 0.0,
         adversary: Mapping[str, Any] | None = None,
         **facts: object,
     ) -> None:
         super().__init__(shape, latent, range, **facts)
-        self.weight = looks
+        self.weight, self.spectrum = looks, spectrum
         self.looks = Looks(range, features=features) if looks else None
         ndim, channels = len(shape) - 1, shape[0]
-        self.adversary = None if adversary is None else Adversary(ndim, channels, **adversary)
+        self.adversary = None
+        if adversary is not None:
+            fitting = {"layers": halvings(shape[1:])} if "layers" not in adversary else {}
+            self.adversary = Adversary(ndim, channels, **fitting, **adversary)
 
     def error(self, x: Tensor, made: Tensor, rng: Rng) -> Tensor:
         """Of a restored (N, C, *S), (N,)."""
         total = (made - x).float().abs().flatten(1).mean(1)
         if self.looks is not None:
             total = total + self.weight * self.looks(x, made)
+        if self.spectrum:
+            apart = _amplitudes(made) - _amplitudes(x)
+            total = total + self.spectrum * apart.square().flatten(1).mean(1)
         if self.adversary is not None:
             total = total + self.adversary(x, made, rng.step)
         return total
@@ -225,6 +234,13 @@ class Binary(Autoencoder):
         bits = self.net["bits"]
         assert isinstance(bits, Bits)
         return bits
+
+
+def _amplitudes(x: Tensor) -> Tensor:
+    """Of the Fourier transform of each row; a little above 0, where a modulus has no gradient."""
+    with torch.autocast(x.device.type, enabled=False):
+        seen = torch.fft.fftn(x.float(), dim=tuple(range(1, x.ndim)), norm="ortho")
+        return (seen.real.square() + seen.imag.square() + 1e-12).sqrt()
 
 
 def _latent(shape: Sequence[int], channels: int, halvings: int) -> tuple[int, ...]:

@@ -20,8 +20,9 @@ MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 class Canvas:
     """shape: S of the samples
     size: what the longest axis becomes, the others in proportion; None leaves S as it is
-    divisor: every side is padded with background (0) to a multiple of it
+    divisor: every side is padded to a multiple of it
     low, high: what 0 and 1 of the data become
+    fill: what is padded with, in the data's range: background, or the silence of a signal
     """
 
     shape: tuple[int, ...]
@@ -29,6 +30,7 @@ class Canvas:
     divisor: int = 1
     low: float = -1.0
     high: float = 1.0
+    fill: float = 0.0
 
     @property
     def inner(self) -> tuple[int, ...]:
@@ -62,7 +64,7 @@ class Canvas:
         sides = []
         for o, n, whole in reversed(list(zip(self._before(), self.inner, self.outer, strict=True))):
             sides += [o, whole - n - o]
-        return pad(x, sides) if any(sides) else x
+        return pad(x, sides, value=self.fill) if any(sides) else x
 
     def _before(self) -> list[int]:
         return [(whole - n) // 2 for n, whole in zip(self.inner, self.outer, strict=True)]

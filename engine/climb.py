@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from .denoiser import Estimate
@@ -37,11 +38,16 @@ def climbing(process: Gaussian, slope: Slope, scale: float) -> Guide:
 @dataclass(frozen=True)
 class Climbing:
     """Algorithm 1: ancestral steps of a network that learned its variance, whose mean moves by
-    scale times that variance times the slope. The step to level 0 has none."""
+    scale times that variance times the slope.
+
+    The step to level 0 has none. last: it is moved as well; the posterior's variance, which is 0
+    there, is then that of a step as long, one higher, as in the authors' code.
+    """
 
     ancestral: Ancestral
     slope: Slope
     scale: float
+    last: bool = False
     memory = 0
 
     def moves(self, ladder: Sequence[int]) -> list[Move]:
@@ -53,5 +59,9 @@ class Climbing:
             return y
         times = self.ancestral.process.schedule
         a, b = kept_at(times, rows.here, x), kept_at(times, rows.there, x)
-        wide = between((1 - b) / (1 - a) * (1 - a / b), 1 - a / b, estimate.spread) * (b < 1)
+        small = (1 - b) / (1 - a) * (1 - a / b)
+        if self.last:
+            above = kept_at(times, (2 * rows.here).clamp(max=times.T), x)
+            small = torch.where(b < 1, small, (1 - a) / (1 - above) * (1 - above / a))
+        wide = between(small, 1 - a / b, estimate.spread) * (self.last | (b < 1))
         return y + self.scale * wide.to(x.dtype) * self.slope(x, rows)

@@ -23,7 +23,8 @@ class Coding:
     """module: what is trained, by its own loss, as `plan` says, on samples that entered `canvas`.
 
     A codebook begins at encodings of the data. shift: the share of a side by which samples are
-    moved at most, each step anew. measured: give the latents unit variance afterwards
+    moved at most, each step anew. measured: give the latents unit variance afterwards, that of
+    `most` samples
     """
 
     module: Codec
@@ -31,11 +32,12 @@ class Coding:
     canvas: Canvas
     shift: float = 0.0
     measured: bool = True
+    most: int = 512
     name: str = "codec"
 
     def settings(self) -> Mapping[str, object]:
         made = {"plan": asdict(self.plan), "canvas": asdict(self.canvas)}
-        return {**made, "shift": self.shift, "measured": self.measured}
+        return {**made, "shift": self.shift, "measured": self.measured and self.most}
 
     def take(self, data: Examples, run: Run) -> None:
         """Have the module learnt: here, or by whoever put the same stage on the run's shelf."""
@@ -49,4 +51,4 @@ class Coding:
             seed_codes(self.module, data, run, enter=self.canvas.enter)
         minimise(loss, self.module, data, run, self.plan, self.name)
         if self.measured:
-            self.module.measure(data, run, enter=self.canvas.enter)
+            self.module.measure(data, run, enter=self.canvas.enter, most=self.most)

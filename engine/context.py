@@ -32,7 +32,7 @@ class Context(Batched):
         self.net = ResNet(
             "bottleneck", list(layers), [width << i for i in range(4)], spatial_dims=ndim,
             n_input_channels=channels, conv1_t_stride=2, num_classes=size,
-            norm=("group", {"num_groups": groups}),
+            norm=("group", {"num_groups": groups}), bias_downsample=False,
         )  # fmt: skip
         for part in list(self.net.modules()):  # MONAI's shortcuts normalise batches all the same
             for name, child in part.named_children():

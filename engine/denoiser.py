@@ -47,6 +47,7 @@ class Denoiser(Batched):
     t = level - 1, as the papers' arrays count, and with what else it is given of every sample.
 
     clip: the range x_0 is known to lie in; estimates are clamped to it at inference
+    rederive: whether the noise is then what the clamped x_0 implies, or stays as the network said
     about: what else the weights were trained for (the noise); travels in the state dict with
         schedule and prediction type, and a mismatch refuses to load
     process: how samples are disturbed, made from the schedule
@@ -61,6 +62,7 @@ class Denoiser(Batched):
         *,
         predicts: Predicts = "noise",
         clip: tuple[float, float] | None = None,
+        rederive: bool = True,
         about: str = "",
         process: Callable[[Schedule], Process] = Gaussian,
         learned: bool = False,
@@ -69,6 +71,7 @@ class Denoiser(Batched):
         self.net, self.process = net, process(schedule)
         self.predicts: Predicts = predicts
         self.clip, self.about, self.learned = clip, about, learned
+        self.rederive = rederive
         self.evaluations = 0
         known = _known(self.process)
         if predicts not in known or (learned and not isinstance(self.process, Gaussian)):
@@ -86,14 +89,15 @@ class Denoiser(Batched):
         return self.estimate(x, level, *given).clean
 
     def estimate(self, x: Tensor, level: Tensor, *given: Tensor) -> Estimate:
-        """What the noise was and what x_0, the noise re-derived from x_0 where that was clipped,
-        as ancestral sampling does."""
+        """What the noise was and what x_0; where that is clipped, the noise is re-derived from it,
+        as ancestral sampling does, unless `rederive` is off, as diffusers' DDIM has it."""
         answer, spread = self.ask(x, level, *given), None
         if self.learned:
             answer, spread = answer.chunk(2, 1)
         noise, clean = self._read(x, answer, level)
         if self.clip is not None:
-            clean, noise = clean.clamp(*self.clip), None
+            clean = clean.clamp(*self.clip)
+            noise = None if self.rederive else noise
         if noise is None:
             noise = self.process.noise(x, clean, level)
         return Estimate(noise, clean, spread)

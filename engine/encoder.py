@@ -1,7 +1,8 @@
 """The downward half of a diffusion UNet, with one answer for a whole sample: what a noise-aware
 classifier is; apart, so that MONAI is imported when the first one is built.
 
-As guided-diffusion's encoder, whose parameters it has.
+As guided-diffusion's encoder, whose parameters it has, and whose beginning: residual blocks and
+attention add nothing at first.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Encoder(nn.Module):
         )
         self.conv_in = Convolution(ndim, channels, widths[0], kernel_size=3, conv_only=True)
         same = {"spatial_dims": ndim, "temb_channels": time, "norm_num_groups": groups,
-                "norm_eps": 1e-6, "with_cross_attn": False, "transformer_num_layers": 1,
+                "norm_eps": 1e-5, "with_cross_attn": False, "transformer_num_layers": 1,
                 "cross_attention_dim": None}  # fmt: skip
         self.down_blocks = nn.ModuleList()
         last, before = len(widths) - 1, widths[0]
@@ -68,10 +69,10 @@ class Encoder(nn.Module):
             in_channels=before, num_head_channels=heads, with_conditioning=False,
             upcast_attention=False, **same,
         )  # fmt: skip
-        self.norm = nn.Sequential(nn.GroupNorm(groups, before), nn.SiLU())
+        self.norm = nn.Sequential(nn.GroupNorm(groups, before, eps=1e-5), nn.SiLU())
         places = math.prod(n >> last for n in shape)
         self.pool = Pool(before, places, out, before // heads)
-        mend(self, scaled=True)
+        mend(self, scaled=True, zeroed=True)
 
     def forward(self, x: Tensor, timesteps: Tensor) -> Tensor:
         emb = self.time_embed(get_timestep_embedding(timesteps, self.widths[0]).to(x.dtype))

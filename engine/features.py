@@ -80,6 +80,18 @@ class Perceptual(Batched):
 
         return self._look(look, *(2 * image - 1 if doubled else image for image in (x, y)))
 
+    def throughout(self, x: Tensor, y: Tensor) -> Tensor:
+        """(N, *S) of images, as `distance`; or of volumes, (N, C, D, H, W): that of all planes
+        across each axis, the mean over axes."""
+        if x.ndim != 5:
+            return self.distance(x, y)
+        total = torch.zeros_like(x[:, 0])
+        for axis in (2, 3, 4):
+            pair = [v.movedim(axis, 1).flatten(0, 1) for v in (x, y)]
+            planes = self.distance(*pair).unflatten(0, (len(x), -1))
+            total = total + planes.movedim(1, axis - 1) / 3
+        return total
+
     def apart(self, x: Tensor, y: Tensor) -> Tensor:
         """The mean distance of two (N, C, H, W), (N,): a loss, with its gradient. Meant for [0, 1],
         which a network's output may leave."""

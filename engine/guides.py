@@ -3,9 +3,8 @@ and with it x_0, which is not clipped again, as in the papers' code."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from .denoiser import Denoiser
@@ -24,24 +23,6 @@ def towards(process: Gaussian, target: Tensor, weight: float) -> Guide:
         sigma = (1 - kept_at(process.schedule, rows.level, x)).sqrt().to(x.dtype)
         apart = process.disturb(rows.of(target), rows.level, noise) - x
         moved = noise - weight * sigma * apart
-        return moved, process.clean(x, moved, rows.level)
-
-    return guide
-
-
-def uphill(process: Gaussian, chance: Callable[[Tensor, Rows], Tensor], scale: float) -> Guide:
-    """Climb the logarithm of a chance, (x (B, C, *S), rows) -> (B,): a classifier's say.
-
-    Dhariwal and Nichol 2021, algorithm 2. The classifier should see one batch shape, as
-    `in_batches` does it, if results are not to depend on it.
-    """
-
-    def guide(x: Tensor, noise: Tensor, clean: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
-        with torch.enable_grad():
-            inner = x.detach().requires_grad_()
-            (slope,) = torch.autograd.grad(chance(inner, rows).sum(), inner)
-        sigma = (1 - kept_at(process.schedule, rows.level, x)).sqrt().to(x.dtype)
-        moved = noise - scale * sigma * slope
         return moved, process.clean(x, moved, rows.level)
 
     return guide

@@ -14,8 +14,10 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 class Learner:
     """The weights of a module that are to be trained, AdamW on them, and their average.
 
-    averaged: whether there is an average. What else is in the module's state dict (a codebook
-    that updates itself) is kept too, but neither stepped nor averaged.
+    averaged: whether there is an average. momentum, beta2: what of past gradients and of their
+    squares stays at a step. sets: of these moments, from which a step uses one. What else is in
+    the module's state dict (a codebook that updates itself) is kept too, but neither stepped nor
+    averaged.
     """
 
     def __init__(
@@ -26,21 +28,31 @@ class Learner:
         weight_decay: float,
         averaged: bool,
         momentum: float = 0.9,
+        beta2: float = 0.999,
+        sets: int = 1,
     ) -> None:
         self.module = module
         self.weights = {key: p for key, p in module.named_parameters() if p.requires_grad}
-        self.optimiser = torch.optim.AdamW(
-            self.weights.values(), lr, (momentum, 0.999), weight_decay=weight_decay
-        )
+        self.optimisers = [
+            torch.optim.AdamW(
+                self.weights.values(), lr, (momentum, beta2), weight_decay=weight_decay
+            )
+            for _ in range(sets)
+        ]
         self.average = (
             {key: p.detach().clone() for key, p in self.weights.items()} if averaged else {}
         )
 
-    def step(self, lr: float) -> None:
-        """One step of AdamW along the gradients that the weights hold."""
-        for group in self.optimiser.param_groups:
+    def clear(self) -> None:
+        """The weights hold no gradient."""
+        self.optimisers[0].zero_grad()
+
+    def step(self, lr: float, which: int = 0) -> None:
+        """One step of AdamW along the gradients that the weights hold, with this set of moments;
+        a weight without a gradient stays, and its moments with it."""
+        for group in self.optimisers[which].param_groups:
             group["lr"] = lr
-        self.optimiser.step()
+        self.optimisers[which].step()
 
     def clip(self, norm: float | None) -> Tensor:
         """Shorten the gradient to at most `norm`; its length before."""
@@ -69,9 +81,10 @@ class Learner:
         state |= {f"weight/{key}": value.detach() for key, value in self.weights.items()}
         state |= {f"average/{key}": value for key, value in self.average.items()}
         state |= {f"rest/{key}": value.detach() for key, value in self._rest()}
-        for key, value in self.weights.items():
-            for what, moment in self.optimiser.state[value].items():
-                state[f"optimiser/{what}/{key}"] = torch.as_tensor(moment)
+        for optimiser, name in zip(self.optimisers, self._names(), strict=True):
+            for key, value in self.weights.items():
+                for what, moment in optimiser.state[value].items():
+                    state[f"{name}/{what}/{key}"] = torch.as_tensor(moment)
         return {key: value.cpu().contiguous() for key, value in state.items()}
 
     @torch.no_grad()
@@ -83,22 +96,24 @@ class Learner:
             value.copy_(state[f"average/{key}"])
         for key, value in self._rest():
             value.copy_(state[f"rest/{key}"])
-        moments = [name.split("/", 2)[1:] for name in state if name.startswith("optimiser/")]
-        for what, key in moments:
-            moment = state[f"optimiser/{what}/{key}"]
-            where = "cpu" if what == "step" else self.weights[key].device
-            self.optimiser.state[self.weights[key]][what] = moment.to(where).clone()
+        known = dict(zip(self._names(), self.optimisers, strict=True))
+        for name, moment in state.items():
+            if name.startswith("optimiser"):
+                which, what, key = name.split("/", 2)
+                where = "cpu" if what == "step" else self.weights[key].device
+                known[which].state[self.weights[key]][what] = moment.to(where).clone()
 
     def tensors(self, *, begun: bool) -> Iterator[Tensor]:
         """All of it in one order, as a team shares it. begun: moments too, made if need be."""
         yield from self.weights.values()
         yield from self.average.values()
         yield from (value for _, value in self._rest())
-        for weight in self.weights.values() if begun else ():
-            moments = self.optimiser.state[weight]
-            yield moments.setdefault("step", torch.tensor(0.0))
-            for what in ("exp_avg", "exp_avg_sq"):
-                yield moments.setdefault(what, torch.zeros_like(weight))
+        for optimiser in self.optimisers if begun else ():
+            for weight in self.weights.values():
+                moments = optimiser.state[weight]
+                yield moments.setdefault("step", torch.tensor(0.0))
+                for what in ("exp_avg", "exp_avg_sq"):
+                    yield moments.setdefault(what, torch.zeros_like(weight))
 
     def culprit(self, x: Tensor) -> str:
         """Where the first number stands that is not finite; x is the step's input."""
@@ -111,6 +126,10 @@ class Learner:
             if value.grad is not None and not value.grad.isfinite().all():
                 return f"the first tensor that is not finite is the gradient of {key}"
         return "inputs, weights and gradients are finite"
+
+    def _names(self) -> list[str]:
+        """What each set of moments is kept under."""
+        return ["optimiser", *(f"optimiser {i}" for i in range(1, len(self.optimisers)))]
 
     def _rest(self) -> Iterator[tuple[str, Tensor]]:
         """Frozen parameters and buffers of the state dict."""

@@ -25,6 +25,8 @@ def unet(
     scale_shift: bool = False,
     dropout: float = 0.0,
     groups: int | None = None,
+    eps: float = 1e-6,
+    zero_attention: bool = False,
     image: int = 0,
     vector: int = 0,
     context: int = 0,
@@ -37,7 +39,8 @@ def unet(
     variance. head_channels: per head, one number or one per resolution. updown: resample inside
     residual blocks (BigGAN), as guided-diffusion does; else by strided convolution. scale_shift:
     time scales and shifts what is normalised; else it is added before. groups: of the norms, 32 or
-    the most that divide every width if None.
+    the most that divide every width if None; eps: theirs, 1e-5 in guided-diffusion and after it.
+    zero_attention: it adds nothing before training, as there.
 
     image, vector, context, labels: if not 0, the network is given that besides, in this order:
     so many more channels beside x; a vector of that size; tokens of that size to attend to, where
@@ -55,12 +58,14 @@ def unet(
         attention_levels=tuple(attention) or (False,) * len(widths),
         num_head_channels=head_channels if isinstance(head_channels, int) else list(head_channels),
         norm_num_groups=groups or math.gcd(32, *widths),
+        norm_eps=eps,
         resblock_updown=updown,
         with_conditioning=bool(context),
         cross_attention_dim=context or None,
         num_class_embeds=labels or None,
     )
-    mend(net, scaled=scale_shift, dropped=dropout, beside=4 * widths[0] if vector else 0)
+    mend(net, scaled=scale_shift, dropped=dropout, beside=4 * widths[0] if vector else 0,
+        zeroed=zero_attention)  # fmt: skip
     wanted = {"image": image, "vector": vector, "context": context, "label": labels}
     return UNet(net, takes=tuple(name for name, size in wanted.items() if size), vector=vector)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .pyramid import Coarse, Pyramid
 from .rng import Rng
-from .simplex import DEVIATION, Octaves, fields
+from .simplex import DEVIATION, DEVIATION2, Octaves, fields, planes
 
 Noise = Callable[[Rng, Sequence[int], Tensor], Tensor]
 """(streams of N samples, shape (C, *S), level (N,) in 1..T) -> (N, C, *S) float32."""
@@ -39,8 +39,8 @@ gaussian = Gaussian()
 
 @dataclass(frozen=True)
 class Simplex:
-    """Octaves of three-dimensional simplex noise; every sample, channel and call has a field of
-    its own. Wyatt et al. 2022 (AnoDDPM), as in the authors' code.
+    """Octaves of simplex noise; every sample, channel and call has a field of its own. Wyatt et
+    al. 2022 (AnoDDPM), as in the authors' code.
 
     octaves: fields added up, each of half the wavelength of the one before
     persistence: the height of each in terms of the one before
@@ -51,6 +51,8 @@ class Simplex:
     z: where a line or an image lies in the third dimension, in pixels: "t", at the timestep
         level - 1, as the authors have it; "zero"; or "random", anywhere. A volume has three axes
     shared: one field for all samples at a step, as published code has it for a batch
+    generator: of which dimension. "2d" has no z and a deviation of about 0.59 instead of 0.5;
+        lines and volumes are of "3d" all the same
     """
 
     octaves: int = 6
@@ -60,12 +62,15 @@ class Simplex:
     origin_jitter: bool = False
     z: Literal["t", "zero", "random"] = "t"
     shared: bool = False
+    generator: Literal["2d", "3d"] = "3d"
 
     def __post_init__(self) -> None:
         if self.octaves < 1 or self.persistence <= 0 or self.frequency <= 0:
             raise ValueError(f"simplex noise wants octaves, persistence, frequency > 0: {self}")
         if self.z not in ("t", "zero", "random"):
             raise ValueError(f"z of simplex noise is t, zero or random, not {self.z!r}")
+        if self.generator not in ("2d", "3d"):
+            raise ValueError(f"a generator of simplex noise is 2d or 3d, not {self.generator!r}")
 
     def __call__(self, rng: Rng, shape: Sequence[int], level: Tensor) -> Tensor:
         channels, *extent = shape
@@ -76,24 +81,31 @@ class Simplex:
         offset = torch.zeros(1, dtype=torch.float64, device=rng.device)
         if self.origin_jitter:
             offset = rng.uniform((channels, self.octaves, 3)) * 256
-        offset = offset.expand(len(rng), channels, self.octaves, 3)
+        offset = offset.expand(len(rng), channels, self.octaves, 3).flatten(0, 1)
+        if self.generator == "2d" and len(extent) == 2:
+            made = planes(seeds.flatten(), extent, self._octaves(DEVIATION2), offset[..., :2])
+            return made.view(len(rng), *shape)
         D, H, W = [1] * (3 - len(extent)) + extent
         made = fields(
             seeds.flatten(),
             (D, H, W),
-            self._octaves(),
+            self._octaves(DEVIATION),
             self._depth(rng, level, extent).repeat_interleave(channels, 0),
-            offset.flatten(0, 1),
+            offset,
         )
         return made.view(len(rng), *shape)
 
     @property
     def deviation(self) -> float:
-        """Of the sum in theory, whatever `normalise`."""
-        return DEVIATION * sum(self.persistence ** (2 * o) for o in range(self.octaves)) ** 0.5
+        """Of the sum in theory, of images, whatever `normalise`."""
+        return self._sum(DEVIATION2 if self.generator == "2d" else DEVIATION)
 
-    def _octaves(self) -> Octaves:
-        unit = self.deviation if self.normalise else 1.0
+    def _sum(self, deviation: float) -> float:
+        """The deviation of all octaves, of one's."""
+        return deviation * sum(self.persistence ** (2 * o) for o in range(self.octaves)) ** 0.5
+
+    def _octaves(self, deviation: float) -> Octaves:
+        unit = self._sum(deviation) if self.normalise else 1.0
         return Octaves(
             tuple(self.frequency / 2**o for o in range(self.octaves)),
             tuple(self.persistence**o / unit for o in range(self.octaves)),
@@ -122,6 +134,7 @@ def named(
     grid: int = 16,
     deviation: float = 0.2,
     shared: bool = False,
+    generator: Literal["2d", "3d"] = "3d",
 ) -> Noise:
     """The noise of that name: gaussian, simplex, pyramid or coarse; arguments that are not its own
     are ignored.
@@ -131,7 +144,7 @@ def named(
     makers: dict[str, Callable[[], Noise]] = {
         "gaussian": lambda: Gaussian(shared),
         "simplex": lambda: Simplex(
-            octaves, persistence, float(frequency), normalise, origin_jitter, z, shared
+            octaves, persistence, float(frequency), normalise, origin_jitter, z, shared, generator
         ),
         "pyramid": lambda: Pyramid(octaves, persistence, shared),
         "coarse": lambda: Coarse(grid, deviation, shared),

@@ -55,27 +55,35 @@ def heal(
     tiles: Tensor,
     repeats: int = 1,
     aggregate: Literal["cut", "mean"] = "mean",
+    clip: tuple[float, float] | None = None,
 ) -> Tensor:
     """x (N, C, *S) with every tile (P, 1, *S) healed from its untouched surroundings, in one step
-    from each level; the mean of the repeats, (L, N, C, *S)."""
+    from each level; the mean of the repeats, each clamped to `clip`, (L, N, C, *S)."""
     parts = guess(denoiser, x, levels, rng, noise=noise, regions=tiles, repeats=repeats)
+    parts = parts if clip is None else parts.clamp(*clip)
     return stitched(parts.mean(2), tiles, aggregate)
 
 
-def boxes(rng: Rng, shape: Sequence[int], side: int | Tensor, *, clipped: bool = False) -> Tensor:
-    """A box per sample, anywhere, (N, 1, *shape) bool.
+Where = Literal["inside", "overhanging", "clipped"]
+"""Of a box: all of it inside; over either edge, so that every place is covered alike; or over the
+high edges alone, so that low corners are hardly ever covered."""
 
-    side: one for all, or of every sample and axis, (N, len(shape)). It may hang over either edge,
-    so that every place is covered alike; clipped: only over the high edges, so that low corners
-    are hardly ever covered.
+
+def boxes(
+    rng: Rng, shape: Sequence[int], side: int | Tensor, *, where: Where = "overhanging"
+) -> Tensor:
+    """A box per sample, its corner uniform, (N, 1, *shape) bool.
+
+    side: one for all, or of every sample and axis, (N, len(shape)); inside, at most `shape`.
     """
     wide = side
     if isinstance(wide, int):
         wide = torch.full((len(rng), len(shape)), wide, device=rng.device)
     inside = torch.ones(len(rng), 1, *shape, dtype=torch.bool, device=rng.device)
     for axis, n in enumerate(shape):
-        over = wide[:, axis] * 0 if clipped else wide[:, axis] - 1
-        low = (rng.uniform() * (n + over)).long() - over
+        before = wide[:, axis] - 1 if where == "overhanging" else wide[:, axis] * 0
+        after = (wide[:, axis] - 1).clamp(max=n - 1) if where == "inside" else 0
+        low = (rng.uniform() * (n + before - after)).long() - before
         place = torch.arange(n, device=rng.device)
         within = (place >= low[:, None]) & (place < (low + wide[:, axis])[:, None])  # (N, n)
         sides = [1] * len(shape)

@@ -53,13 +53,13 @@ class Coarse:
     """White noise on a coarse grid, stretched to the image's size and rolled around its edges by
     any number of places. As denoising autoencoders are trained with: Kascenas et al., MIDL 2022.
 
-    grid: places along every axis; deviation: of a place of the grid. Between two it is less.
-    shared: one draw for all samples at a step
+    grid: places along every axis, the first and the last at the image's edges; deviation: of a
+    place of the grid. Between two it is less. shared_roll: all samples are rolled alike at a step
     """
 
     grid: int = 16
     deviation: float = 0.2
-    shared: bool = False
+    shared_roll: bool = False
 
     def __post_init__(self) -> None:
         if self.grid < 1 or self.deviation <= 0:
@@ -67,21 +67,22 @@ class Coarse:
 
     def __call__(self, rng: Rng, shape: Sequence[int], level: Tensor) -> Tensor:
         channels, *extent = _checked(shape)
-        rng = rng.shared() if self.shared else rng
+        roll = rng.shared() if self.shared_roll else rng
         field = rng.normal((channels, *[min(self.grid, n) for n in extent]))
-        field = stretched(self.deviation * field.double(), extent).float()
+        field = stretched(self.deviation * field.double(), extent, align_corners=True).float()
         for axis, n in enumerate(extent):
-            place = torch.arange(n, device=rng.device) - rng.integers(n)[:, None]  # (N, n)
+            place = torch.arange(n, device=rng.device) - roll.integers(n)[:, None]  # (N, n)
             sides = [len(rng)] + [1] * (len(extent) + 1)
             sides[2 + axis] = n
             field = field.take_along_dim(place.remainder(n).view(sides), 2 + axis)
         return field
 
 
-def stretched(field: Tensor, extent: Sequence[int]) -> Tensor:
-    """(N, C, *grid) -> (N, C, *extent) float64, linear between the centres of the grid's places."""
+def stretched(field: Tensor, extent: Sequence[int], *, align_corners: bool = False) -> Tensor:
+    """(N, C, *grid) -> (N, C, *extent) float64, linear between the centres of the grid's places.
+    align_corners: the first and the last centre are those of the first and the last pixel."""
     mode = MODES[len(extent)]
-    return interpolate(field.double(), size=list(extent), mode=mode, align_corners=False)
+    return interpolate(field.double(), size=list(extent), mode=mode, align_corners=align_corners)
 
 
 def _spread(grid: Sequence[int], extent: Sequence[int], device: torch.device) -> Tensor:

@@ -47,6 +47,12 @@ def linear(T: int = 1000, first: float = 1e-4, last: float = 0.02) -> Schedule:
     return Schedule(betas.clamp(max=0.999), f"linear {T} {first} {last}")
 
 
+def linear_latent(T: int = 1000) -> Schedule:
+    """beta from 0.0015 to 0.0195, as MONAI's two-dimensional latent diffusion tutorial has it and
+    the radio-signal variant of DDPM-OOD."""
+    return linear(T, 0.0015, 0.0195)
+
+
 def scaled_linear(T: int = 1000, first: float = 0.0015, last: float = 0.0195) -> Schedule:
     """Rombach et al. 2022: the square root of beta is linear. diffusers names it so; MONAI's
     name is scaled_linear_beta."""
@@ -67,7 +73,21 @@ def even(T: int = 1000) -> Schedule:
     return Schedule(1 / torch.arange(T, 0, -1, dtype=torch.float64), f"even {T}")
 
 
-SCHEDULES = {"linear": linear, "scaled_linear": scaled_linear, "cosine": cosine, "even": even}
+def shifted(plain: Schedule, times: float) -> Schedule:
+    """The schedule with so many times the signal-to-noise at every level."""
+    if times == 1:
+        return plain
+    kept = times * plain.kept / (times * plain.kept + 1 - plain.kept)
+    return Schedule(1 - kept[1:] / kept[:-1], f"{plain.name} snr {times}")
+
+
+SCHEDULES = {
+    "linear": linear,
+    "linear_latent": linear_latent,
+    "scaled_linear": scaled_linear,
+    "cosine": cosine,
+    "even": even,
+}
 
 
 def schedule(name: str, T: int = 1000) -> Schedule:

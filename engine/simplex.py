@@ -1,9 +1,9 @@
-"""OpenSimplex noise in three dimensions: the field that simplex-noise detectors disturb with.
+"""OpenSimplex noise in three dimensions and in two: what simplex-noise detectors disturb with.
 
-The same numbers as `opensimplex.OpenSimplex(seed).noise3`, bit for bit in float64: on a CPU by a
-compiled loop (simplex_cpu.py, where the permutations are made too), elsewhere by tensors. Both
-follow one table, which says for each branch of the reference which lattice vertices it adds up,
-and in which order.
+The same numbers as `opensimplex.OpenSimplex(seed).noise3` and `noise2`, bit for bit in float64: on
+a CPU by a compiled loop (simplex_cpu.py, where the permutations are made too), elsewhere by
+tensors. In three dimensions both follow one table, which says for each branch of the reference
+which lattice vertices it adds up, and in which order.
 
 Space is cut into skewed cubes, each of them into a tetrahedron at (0, 0, 0), an octahedron and a
 tetrahedron at (1, 1, 1). A point gets a bump from every corner of its piece and from two vertices
@@ -25,16 +25,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 STRETCH, SQUISH, NORM = -1.0 / 6, 1.0 / 3, 103.0
+STRETCH2, SQUISH2, NORM2 = -0.211324865405187, 0.366025403784439, 47.0
+"""(1 / sqrt(3) - 1) / 2 and (sqrt(3) - 1) / 2, to the digits that the reference has."""
 
 SIGNS = [(-1, 1, 1), (1, 1, 1), (-1, -1, 1), (1, -1, 1),
          (-1, 1, -1), (1, 1, -1), (-1, -1, -1), (1, -1, -1)]  # fmt: skip
 GRADIENTS = np.array([np.multiply(s, 4 + 7 * np.eye(3)[i]) for s in SIGNS for i in range(3)])
 """(24, 3): each long axis of 11 with each choice of signs, in the reference's order."""
 
+GRADIENTS2 = np.array([(5, 2), (2, 5), (-5, 2), (-2, 5), (5, -2), (2, -5), (-5, -2), (-2, -5)],
+                      np.float64)  # fmt: skip
+"""(8, 2), in two dimensions."""
+
 BETA = math.gamma(2.5) * math.gamma(9) / math.gamma(11.5)
 DEVIATION = math.sqrt(51 / NORM**2 * 1024 * math.sqrt(2) * math.pi * BETA)
 """Of one octave, 0.3139. Half a vertex stands in a unit of volume, a gradient's components have
 mean square 51, so the variance is 51/103^2 times the integral of (2 - r^2)^8 r^2 2 pi r^2."""
+
+DEVIATION2 = math.sqrt(14.5 / NORM2**2 / math.sqrt(3) * math.pi * 1024 / 90)
+"""Of one octave in two dimensions, 0.3680: likewise, 1 / sqrt(3) vertices in a unit of area."""
 
 POINTS = 2**20
 """Points that tensor operations take at a time, so that memory stays at some 700 MB."""
@@ -60,6 +69,14 @@ def fields(
 
     by = by_loop if seeds.device.type == "cpu" else by_tensors
     return by(permutations(seeds.cpu().numpy()), shape, octaves, depth, offset).float()
+
+
+def planes(seeds: Tensor, shape: Sequence[int], octaves: Octaves, offset: Tensor) -> Tensor:
+    """(B, H, W) float32: as `fields`, of the two-dimensional generator; offset: (B, O, 2)."""
+    from .simplex_cpu import permutations, planes_by_loop
+
+    by = planes_by_loop if seeds.device.type == "cpu" else planes_by_tensors
+    return by(permutations(seeds.cpu().numpy()), shape, octaves, offset).float()
 
 
 def _vertices() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -98,7 +115,7 @@ VERTICES, COUNT = _vertices()
 
 
 FUSED = frozenset({"cuda"})
-"""Kinds of device on which `_noise` is compiled: some 400 operations become one kernel."""
+"""Kinds of device on which noise is compiled: some 400 operations become one kernel."""
 
 BACKEND = "inductor"
 
@@ -131,17 +148,37 @@ def by_tensors(
         total = torch.zeros_like(z)
         for o, (wavelength, height) in enumerate(zip(*octaves, strict=True)):
             point = pixel / torch.full_like(z, wavelength) + offset[sample, o].T
-            total = total + height * _quickly(point, table, sample * 256, *_known(device))
+            total = total + height * _quickly(_noise, point, table, sample * 256, *_known(device))
         part.copy_(total)
     return made.view(len(tables), D, H, W)
 
 
-def _quickly(*given: Tensor) -> Tensor:
-    """`_noise`, as one kernel where that is worth it; as it stands where that cannot be had."""
+def planes_by_tensors(
+    tables: NDArray[np.int64], shape: Sequence[int], octaves: Octaves, offset: Tensor
+) -> Tensor:
+    """The sum that `planes` rounds, on the device of `offset`."""
+    device, (H, W) = offset.device, shape
+    table = torch.from_numpy(tables).flatten().to(device)
+    gradient = torch.from_numpy(GRADIENTS2).to(device)
+    made = torch.empty(len(tables) * H * W, dtype=torch.float64, device=device)
+    for part in made.split(POINTS):
+        at = torch.arange(len(part), device=device) + part.storage_offset()
+        sample = at // (H * W)
+        pixel = torch.stack([(at % W).double(), (at // W % H).double()])
+        total = torch.zeros_like(part)
+        for o, (wavelength, height) in enumerate(zip(*octaves, strict=True)):
+            point = pixel / torch.full_like(part, wavelength) + offset[sample, o].T
+            total = total + height * _quickly(_noise2, point, table, sample * 256, gradient)
+        part.copy_(total)
+    return made.view(len(tables), H, W)
+
+
+def _quickly(noise: Callable[..., Tensor], *given: Tensor) -> Tensor:
+    """`noise`, as one kernel where that is worth it; as it stands where that cannot be had."""
     kind = given[0].device.type
     if kind in FUSED and (kind, BACKEND) not in _refused:
         try:
-            return _fused(BACKEND)(*given)
+            return _fused(noise, BACKEND)(*given)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # of a compiler, which may fail in any way
@@ -151,16 +188,16 @@ def _quickly(*given: Tensor) -> Tensor:
                 f"simplex noise could not be compiled for {kind} and takes longer: {what}",
                 stacklevel=2,
             )
-    return _noise(*given)
+    return noise(*given)
 
 
 _refused: set[tuple[str, str]] = set()
 
 
 @cache
-def _fused(backend: str) -> Callable[..., Tensor]:
+def _fused(noise: Callable[..., Tensor], backend: str) -> Callable[..., Tensor]:
     return torch.compile(
-        _noise,
+        noise,
         backend=backend,
         dynamic=True,
         fullgraph=True,
@@ -232,3 +269,34 @@ def _code(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
     middle = 16 + 8 * first + second
 
     return where(total <= 1, low, where(total >= 2, high, middle))
+
+
+def _noise2(point: Tensor, table: Tensor, base: Tensor, gradient: Tensor) -> Tensor:
+    """S at points (2, P) float64, (P,): as `_noise`, in two dimensions.
+
+    A skewed square is cut into two triangles. A point gets a bump from its triangle's corners, two
+    of which are (1, 0) and (0, 1), and from one vertex beyond the closest edge.
+    """
+    x, y = point
+    skewed = point + (x + y) * STRETCH2
+    cell = skewed.floor()
+    inner = point - (cell + (cell[0] + cell[1]) * SQUISH2)
+    a, b = skewed - cell
+    upper = (a + b > 1).long()
+    own = 1 + upper - (a + b)
+    aside = torch.where(upper == 1, (own < a) | (own < b), (own > a) | (own > b))
+    far, near = 1 + upper, upper - 1
+    beyond = torch.where(
+        aside, torch.where(a > b, torch.stack([far, near]), torch.stack([near, far])), 1 - upper
+    )
+    one, zero = torch.ones_like(upper), torch.zeros_like(upper)
+    cell = cell.long()
+    value = torch.zeros_like(x)
+    for v in (torch.stack([one, zero]), torch.stack([zero, one]), upper.expand(2, -1), beyond):
+        dx, dy = inner - v - v.sum(0).double() * SQUISH2
+        i, j = cell + v
+        gx, gy = gradient[table[base + (table[base + (i & 255)] + j & 255)] >> 1 & 7].T
+        bump = (2 - dx * dx - dy * dy).clamp(min=0)
+        bump = bump * bump
+        value = value + bump * bump * (gx * dx + gy * dy)
+    return value / torch.full_like(value, NORM2)

@@ -21,7 +21,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .simplex import COUNT, GRADIENTS, NORM, SQUISH, STRETCH, VERTICES, Octaves
+from .simplex import (
+    COUNT,
+    GRADIENTS,
+    GRADIENTS2,
+    NORM,
+    NORM2,
+    SQUISH,
+    SQUISH2,
+    STRETCH,
+    STRETCH2,
+    VERTICES,
+    Octaves,
+)
 
 SHARE = 2**15
 """Values of single octaves below which one more thread costs more than it brings."""
@@ -40,24 +52,46 @@ def by_loop(
 ) -> Tensor:
     """What `simplex.by_tensors` makes, to the last bit; on a CPU."""
     D, H, W = shape
-    made = np.zeros((len(tables) * D * H, W))
     given = (
         (D, H), tables, GRADIENT_WORDS[tables % 24], VERTEX_WORDS,
         np.array(octaves.wavelengths), np.array(octaves.heights),
         np.ascontiguousarray(depth), np.ascontiguousarray(offset),
     )  # fmt: skip
+    made = _filled(_rows, (len(tables) * D * H, W), len(octaves.heights), given)
+    return made.view(len(tables), D, H, W)
+
+
+def planes_by_loop(
+    tables: NDArray[np.int64], shape: Sequence[int], octaves: Octaves, offset: Tensor
+) -> Tensor:
+    """What `simplex.planes_by_tensors` makes, to the last bit; on a CPU."""
+    H, W = shape
+    given = (
+        H, tables, GRADIENTS2[tables >> 1 & 7], np.array(octaves.wavelengths),
+        np.array(octaves.heights), np.ascontiguousarray(offset),
+    )  # fmt: skip
+    made = _filled(_plane_rows, (len(tables) * H, W), len(octaves.heights), given)
+    return made.view(len(tables), H, W)
+
+
+def _filled(
+    rows: Callable[..., None], shape: tuple[int, int], waves: int, given: tuple[Any, ...]
+) -> Tensor:
+    """Of that shape, each thread's share of it filled by `rows`, which is told the number of the
+    share's first row and what is given. waves: octaves, which say what there is to do."""
+    made = np.zeros(shape)
 
     def share(start: int, stop: int) -> None:
-        _rows(made[start:stop], start, *given)
+        rows(made[start:stop], start, *given)
 
-    threads = min(torch.get_num_threads(), made.size * len(octaves.heights) // SHARE)
+    threads = min(torch.get_num_threads(), made.size * waves // SHARE)
     if threads < 2:
         share(0, len(made))
     else:
         edges = [len(made) * i // threads for i in range(threads + 1)]
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(share, edges[:-1], edges[1:]))
-    return torch.from_numpy(made).view(len(tables), D, H, W)
+    return torch.from_numpy(made)
 
 
 def _short(numbers: NDArray[Any]) -> NDArray[np.int64]:
@@ -228,3 +262,44 @@ def _rows(made, start, size, table, slope, vertices, waves, heights, depth, offs
                 _place(dx, dy, dz, key, first, waves[o], offset[b, o, 0], y, z)
                 _gather(one, two, held, key, table[b], slope[b], vertices)
                 _add(row, dx, dy, dz, one, two, heights[o])
+
+
+@_compiled
+def _slope(perm, gradient, i, j, v, w, x, y):
+    """What the vertex (v, w) of the square (i, j) adds at the place (x, y) from its corner."""
+    back = (v + w) * SQUISH2
+    dx, dy = x - v - back, y - w - back
+    bump = 2 - dx * dx - dy * dy
+    if bump <= 0:
+        return 0.0
+    p = np.uint64(perm[np.uint64(i + v & 255)] + j + w & 255)
+    bump *= bump
+    return bump * bump * (gradient[p, 0] * dx + gradient[p, 1] * dy)
+
+
+@_compiled
+def _plane_rows(made, start, H, table, slope, waves, heights, offset):
+    """As `_rows`, in two dimensions, a point at a time: four vertices are soon added up."""
+    for r in range(made.shape[0]):
+        b, h = (start + r) // H, (start + r) % H
+        perm, gradient = table[b], slope[b]
+        for o in range(len(waves)):
+            y = h / waves[o] + offset[b, o, 1]
+            for w in range(made.shape[1]):
+                x = w / waves[o] + offset[b, o, 0]
+                skew = (x + y) * STRETCH2
+                xs, ys = x + skew, y + skew
+                xf, yf = np.floor(xs), np.floor(ys)
+                back = (xf + yf) * SQUISH2
+                dx, dy = x - (xf + back), y - (yf + back)
+                xs, ys = xs - xf, ys - yf
+                i, j, u = np.int64(xf), np.int64(yf), np.int64(xs + ys > 1)
+                own = 1 + u - (xs + ys)
+                aside = own < max(xs, ys) if u else own > min(xs, ys)
+                far, near = (1 + u, u - 1) if xs > ys else (u - 1, 1 + u)
+                far, near = (far, near) if aside else (1 - u, 1 - u)
+                value = _slope(perm, gradient, i, j, 1, 0, dx, dy)
+                value += _slope(perm, gradient, i, j, 0, 1, dx, dy)
+                value += _slope(perm, gradient, i, j, u, u, dx, dy)
+                value += _slope(perm, gradient, i, j, far, near, dx, dy)
+                made[r, w] += heights[o] * (value / NORM2)

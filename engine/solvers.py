@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -100,6 +100,49 @@ class Plms:
         memory[:] = torch.stack([*shifted, begun], 1)
         clean = self.process.clean(begun, mixed, rows.here)
         return self.process.carried(clean, mixed, rows.there)
+
+
+CHAIN = 8
+"""What `Leaking` adds to a mark of PLMS for every chain of the sample that came before."""
+
+
+@dataclass(frozen=True)
+class Leaking:
+    """PLMS of several chains of a sample in turn, whose history is cleared for the first alone: a
+    slip of ddpm-ood's code, in which one scheduler serves all starts and none but the first makes
+    its first step twice.
+
+    ladders: of each of K chains; noised: (K, N, C, *S), where they begin; `made` where they ended
+    """
+
+    plms: Plms
+    ladders: Sequence[Sequence[int]]
+    noised: Tensor
+    made: Tensor
+    memory = 4
+
+    def moves(self, ladder: Sequence[int]) -> list[Move]:
+        """Those of all chains, whichever ladder is asked for."""
+        first, *later = self.ladders
+        path = self.plms.moves(first)
+        known = sum(move.mark != 1 for move in path)  # a step made again is not remembered
+        for k, rungs in enumerate(later, 1):
+            for move in straight(rungs):
+                known += 1
+                past = 0 if known == 1 else min(known, 4)
+                path.append(move._replace(mark=CHAIN * k + past))
+        return path
+
+    def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, rows: Rows) -> Tensor:
+        plain = replace(rows, mark=rows.mark % CHAIN)
+        x = self.plms.advance(x, memory, estimate, plain)
+        for i, (job, path) in enumerate(zip(rows.job.tolist(), rows.ahead, strict=True)):
+            chain = path[0].mark // CHAIN
+            if len(path) == 1 or path[1].mark // CHAIN != chain:
+                self.made[chain, job] = x[i]
+                if len(path) > 1:
+                    x[i] = self.noised[chain + 1, job]
+        return x
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,13 @@ from torch import Tensor, nn
 from .denoiser import Denoiser
 from .loader import evenly
 from .noise import Noise, gaussian
+from .pool import flow
+from .process import Gaussian
 from .rng import Rng
 from .run import Interrupted, Run
 from .sample import Chain, descend, repeated, rows
 from .schedule import ladder
+from .solvers import Leaking, Plms
 
 VALUES = 2**26
 """At most about so many values are restored at once; how many changes no result."""
@@ -55,8 +58,9 @@ it is restored to, by each measure, (N, M, *S); and that, (N, C, *S)."""
 
 class Starts(nn.Module):
     """sampling_steps: levels of the grid. skip: every so many of them a chain starts, from the
-    second lowest up. lagged: MONAI's PLMS. final_noise: chains end at level 1, not at a clean
-    sample. A level below the lowest start stands for that start alone."""
+    second lowest up, none below min_level. lagged: MONAI's PLMS. leaking: a chain takes over the
+    history of the start below, and its first step is made once. final_noise: chains end at level 1,
+    not at a clean sample. A level below the lowest start stands for that start alone."""
 
     mean: Tensor  # (K, M) of each start's measures on held-out normal samples
     deviation: Tensor  # (K, M)
@@ -68,7 +72,9 @@ class Starts(nn.Module):
         *,
         measures: int = 1,
         lagged: bool = False,
+        leaking: bool = False,
         final_noise: bool = False,
+        min_level: int = 0,
     ) -> None:
         super().__init__()
         if not 2 <= sampling_steps <= 1000 or skip < 1:
@@ -76,7 +82,11 @@ class Starts(nn.Module):
                 f"sampling_steps lie in 2..1000 and skip is at least 1: {sampling_steps}, {skip}"
             )
         self.stride = 1000 // sampling_steps
-        self.levels = [1 + self.stride * k for k in range(1, sampling_steps, skip)]
+        grid = [1 + self.stride * k for k in range(1, sampling_steps, skip)]
+        self.levels = [level for level in grid if level >= min_level]
+        if not self.levels:
+            raise ValueError(f"no start is at {min_level} or above; the highest is at {grid[-1]}")
+        self.leaking = leaking
         self.chain = Chain(sampler="plms", stride=self.stride, lagged=lagged)
         self.end = [1] if final_noise else [0]
         self.register_buffer("mean", torch.zeros(len(self.levels), measures))
@@ -91,7 +101,14 @@ class Starts(nn.Module):
         drawn = noise(streams.fork("start"), z.shape[1:], level)
         noised = denoiser.process.disturb(z[index.to(z.device)], level, drawn)
         ladders = [ladder(at, stride=self.stride)[:-1] + self.end for at in level.tolist()]
-        return descend(denoiser, noised, ladders, streams, chain=self.chain).split(len(z))
+        if not self.leaking:
+            return descend(denoiser, noised, ladders, streams, chain=self.chain).split(len(z))
+        begun = noised.view(-1, *z.shape)
+        ways, process = ladders[:: len(z)], denoiser.process
+        assert isinstance(process, Gaussian)
+        sampler = Leaking(Plms(process, self.chain.lagged), ways, begun, torch.empty_like(begun))
+        flow(denoiser, sampler, begun[0], [ways[0]] * len(z))
+        return sampler.made.unbind()
 
     def judge(
         self, look: Look, x: Tensor, levels: Sequence[int], rng: Rng, *, averaged: bool = False

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal, NamedTuple
 
 import torch
@@ -36,7 +37,8 @@ class Training:
     none. ema: decay of the running average of the weights that is used afterwards, None for none;
     ema_warm: start the average faster, with at most (1 + k) / (10 + k) after step k, for trainings
     too short for it. decay: of the learning rate, to 0. warmup: steps in which it first rises,
-    in equal parts. momentum: how much of the mean of past gradients stays at a step.
+    in equal parts. momentum, beta2: how much of the mean of past gradients, and of their squares,
+    stays at a step. sets: of these two, for losses that take turns at the same weights.
     """
 
     steps: int
@@ -49,6 +51,8 @@ class Training:
     decay: Literal["none", "cosine"] = "none"
     warmup: int = 0
     momentum: float = 0.9
+    beta2: float = 0.999
+    sets: int = 1
 
     def rate(self, k: int) -> float:
         """The learning rate of step k, 0 for the first."""
@@ -59,6 +63,15 @@ class Training:
         """What of the average stays at step k."""
         ema = self.ema or 0.0
         return min(ema, (1 + k) / (10 + k)) if self.ema_warm else ema
+
+    def which(self, k: int) -> int:
+        """The set of moments of step k."""
+        return 0
+
+    def batch_at(self, k: int) -> int:
+        """The number of the batch of step k, never less than the step's before: steps may share
+        one."""
+        return k
 
 
 class Fitted(NamedTuple):
@@ -89,12 +102,14 @@ def minimise(
     module.train()
     team, rows = run.team, run.team.rows(plan.batch)
     learner = Learner(module, lr=plan.lr, weight_decay=plan.weight_decay, averaged=bool(plan.ema),
-        momentum=plan.momentum)  # fmt: skip
+        momentum=plan.momentum, beta2=plan.beta2, sets=plan.sets)  # fmt: skip
     first, micro = _begun(learner, run, name, len(rows))
     keys = [f"{name}/{i}" for i in rows.tolist()]
     streams, picks = Rng(keys, run.seed, run.device), Rng(keys, run.seed).fork("pick")
-    picked = (picks.at(k).integers(len(data)).tolist() for k in range(first, plan.steps))
+    numbers = groupby(map(plan.batch_at, range(first, plan.steps)))
+    picked = (picks.at(number).integers(len(data)).tolist() for number, _ in numbers)
     kept, progress = time.monotonic(), _Progress(run, plan, first)
+    x = label = None
     with closing(batches(data, picked, run)) as reading:
         for k in range(first, plan.steps):
             now = time.monotonic()
@@ -107,10 +122,13 @@ def minimise(
                     raise Interrupted(
                         f"stopped at training step {k} of {plan.steps}; all of it is kept"
                     )
-            x, value, error = None, torch.zeros((), device=run.device), None
-            learner.optimiser.zero_grad()
+            if plan.batch_at(k) != plan.batch_at(k - 1):
+                x = None
+            value, error = torch.zeros((), device=run.device), None
+            learner.clear()
             try:
-                x, label = next(reading)
+                if x is None or label is None:
+                    x, label = next(reading)
                 parts = _Step(k, x, label, streams.at(k), len(rows) / plan.batch)
                 value, micro = _descended(loss, learner, parts, run, micro)
             except Exception as caught:  # in a team, the others learn of it below
@@ -120,7 +138,7 @@ def minimise(
             if not torch.isfinite(value + norm):
                 where = learner.culprit(x) if x is not None else ""
                 raise NotFinite(f"training step {k}: the loss is {value.item()}; {where}")
-            learner.step(plan.rate(k))
+            learner.step(plan.rate(k), plan.which(k))
             learner.blend(plan.share(k))
             if team.size > 1:
                 team.share(learner.buffers().values())
@@ -149,7 +167,7 @@ def _descended(
         try:
             return _accumulated(loss, step, run, micro), micro
         except torch.OutOfMemoryError:
-            learner.optimiser.zero_grad()
+            learner.clear()
         micro = halved(micro, f"training step {step.k}", run)
         run.tell("oom", {"at": step.k, "micro": micro})
 

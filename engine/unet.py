@@ -24,7 +24,7 @@ class UNet(nn.Module):
         "image": (N, ?, *S), put beside x as more channels
         "vector": (N, vector), through two layers put beside the embedding of time
         "context": (N, tokens, dim), attended to across
-        "label": (N,) int64, its embedding added to that of time
+        "label": (N,) int64, its embedding added to that of time; nothing where it is below 0
     """
 
     conv_in: nn.Module
@@ -55,7 +55,9 @@ class UNet(nn.Module):
         told = dict(zip(self.takes, given, strict=True))
         emb = self.time_embed(get_timestep_embedding(timesteps, self.width).to(x.dtype))
         if "label" in told:
-            emb = emb + self.class_embedding(told["label"]).to(x.dtype)
+            label = told["label"]
+            known = self.class_embedding(label.clamp(min=0)).to(x.dtype)
+            emb = emb + torch.where(label[:, None] < 0, 0.0, known)
         if "vector" in told:
             emb = torch.cat([emb, self.vector_embed(told["vector"].to(x.dtype))], 1)
         heard = {"temb": emb, "context": told.get("context")}
@@ -109,12 +111,22 @@ class Attention(SABlock):
         return self.drop_output(self.out_proj(self.out_rearrange(made)))
 
 
-def mend(net: nn.Module, *, scaled: bool = False, dropped: float = 0.0, beside: int = 0) -> None:
+def mend(
+    net: nn.Module,
+    *,
+    scaled: bool = False,
+    dropped: float = 0.0,
+    beside: int = 0,
+    zeroed: bool = False,
+) -> None:
     """Make the network's blocks ours. scaled: they scale and shift by time; dropped: the share of
-    values that training drops in each; beside: channels that are put beside time's embedding."""
+    values that training drops in each; beside: channels that are put beside time's embedding;
+    zeroed: attention adds nothing at first."""
     for part in net.modules():
         if type(part) is SABlock and not part.use_combined_linear:
             part.__class__ = Attention
+            for value in part.out_proj.parameters() if zeroed else ():
+                nn.init.zeros_(value)
         elif type(part) is DiffusionUNetResnetBlock:
             part.__class__ = Block
             if isinstance(part, Block):

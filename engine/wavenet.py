@@ -1,7 +1,8 @@
 """A WaveNet that denoises signals: gated convolutions over ever longer distances, all added up.
 
 van den Oord et al. 2016; as a denoiser of RF signals in the RF Challenge (ICASSP 2024), whose
-starter network it has the parameters of when `blind`; there, it is not told the noise level.
+starter network it has the parameters of when `blind`; there, it is not told the noise level. How it
+is told is DiffWave's (Kong et al. 2021, arXiv 2009.09761, section 3.1).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ class WaveNet(nn.Module):
 
     layers: of three taps each, at distances 1, 2, 4 .. 2 ** (cycle - 1), and again from 1
     width: channels of every layer
-    blind: the timestep is ignored. Else every layer's input is scaled and shifted by it
+    blind: the timestep is ignored. Else it is added to every layer's input, as in DiffWave
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class WaveNet(nn.Module):
 
 
 class Gated(nn.Module):
-    """h (N, W, L), and (N, 2, W) of time -> the next layer's h, and what is added up."""
+    """h (N, W, L), and (N, W) of time -> the next layer's h, and what is added up."""
 
     def __init__(self, width: int, distance: int) -> None:
         super().__init__()
@@ -69,14 +70,14 @@ class Gated(nn.Module):
         self.both = nn.Conv1d(width, 2 * width, 1)
 
     def forward(self, h: Tensor, heard: Tensor | None) -> tuple[Tensor, Tensor]:
-        told = h if heard is None else h * (1 + heard[:, 0, :, None]) + heard[:, 1, :, None]
+        told = h if heard is None else h + heard[:, :, None]
         gate, value = self.wide(told).chunk(2, 1)
         kept, skipped = self.both(gate.sigmoid() * value.tanh()).chunk(2, 1)
         return (h + kept) / math.sqrt(2), skipped
 
 
 class Time(nn.Module):
-    """Timesteps (N,) -> (N, layers, 2, width): what scales and shifts each layer."""
+    """Timesteps (N,) -> (N, layers, width): what is added to each layer's input."""
 
     def __init__(self, layers: int, width: int, waves: int = 128, inner: int = 512) -> None:
         super().__init__()
@@ -84,11 +85,11 @@ class Time(nn.Module):
         self.embed = nn.Sequential(
             nn.Linear(waves, inner), nn.SiLU(), nn.Linear(inner, inner), nn.SiLU()
         )
-        self.each = nn.Linear(inner, layers * 2 * width)
+        self.each = nn.Linear(inner, layers * width)
 
     def forward(self, timesteps: Tensor, dtype: torch.dtype) -> Tensor:
         half = self.waves // 2
         place = torch.arange(half, device=timesteps.device) / half
         angle = timesteps[:, None].float() * torch.exp(-math.log(10_000) * place)
         waves = torch.cat([angle.sin(), angle.cos()], 1).to(dtype)
-        return self.each(self.embed(waves)).unflatten(1, (self.layers, 2, -1))
+        return self.each(self.embed(waves)).unflatten(1, (self.layers, -1))

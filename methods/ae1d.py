@@ -4,8 +4,9 @@ The autoencoder baseline of https://github.com/ismaelmreno/ddpm-ood-signals (no 
 network is MONAI's AutoEncoder: three convolutions of stride 2 and back, instance norms, PReLU.
 
 As there: channels (16, 32, 64), plain squared error. Differs: amplitudes are in units of the
-training samples' root mean square; the error is in deviations of held-out samples, and reaches the
-table (theirs is dropped by a filter for noise levels); a map is added.
+training samples' root mean square (`amplitude="none"`: as they come; "sample": of each its own);
+the error is in deviations of held-out samples, and reaches the table (theirs is dropped by a filter
+for noise levels); a map is added.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from torch import Tensor, nn
 
 from ..datasets.base import Spec, Split
 from ..engine.batches import in_batches
-from ..engine.canvas import Canvas
 from ..engine.loader import evenly
 from ..engine.rng import Rng
 from ..engine.run import Batched, Run
-from ..engine.signal import smoothed, unit
+from ..engine.signal import SILENCE, smoothed, unit
 from ..engine.train import Training, minimise
+from ..engine.windows import framed, loudness
 from .base import Detection, Method
 
 
@@ -43,10 +44,11 @@ class AE1D(Method):
         widths: Sequence[int] = (16, 32, 64), steps: int = 10_000, batch: int = 40,
         lr: float = 2.5e-5, clip: float | None = None, ema: float | None = None,
         ema_warm: bool = False, decay: Literal["none", "cosine"] = "none",
+        amplitude: Literal["train", "sample", "none"] = "train",
         calibration: int = 256, smooth: int = 32,
     ) -> None:  # fmt: skip
         super().__init__(spec)
-        self.canvas = Canvas(spec.shape, None, 2 ** len(widths))
+        self.canvas = framed(spec.shape, None, 2 ** len(widths))
         shortest = self.canvas.outer[0] // 2 ** len(widths)
         if shortest < 2:
             raise ValueError(
@@ -54,20 +56,21 @@ class AE1D(Method):
             )
         self.coder = Coder(spec.channels, widths)
         self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warm=ema_warm, decay=decay)
-        self.calibration, self.smooth = calibration, smooth
+        self.amplitude, self.calibration, self.smooth = amplitude, calibration, smooth
         self.register_buffer("unit", torch.ones(()))
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("deviation", torch.ones(()))
 
     def fit(self, train: Split, held_out: Split, run: Run) -> None:
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-            z = self._entered(x)
+            z = self._entered(x, self._unit(x))
             return (self.coder.net(z) - z).square().flatten(1).mean(1)
 
         held = evenly(len(held_out), self.calibration)
         if len(held) < 2:
             raise ValueError(f"AE-1D takes z-scores from held-out samples; {len(held)} are too few")
-        self.unit.copy_(unit(train))
+        if self.amplitude == "train":
+            self.unit.copy_(unit(train))
         run.place(self)
         minimise(loss, self.coder, train, run, self.plan)
         chosen = [held_out[i].x for i in held]
@@ -87,13 +90,19 @@ class AE1D(Method):
             normal.expand(count, *normal.shape),
         )
 
-    def _entered(self, x: Tensor) -> Tensor:
-        return self.canvas.enter(x) / (2 * self.unit)  # which makes silence 0, and the unit 1
+    def _entered(self, x: Tensor, size: Tensor) -> Tensor:
+        return (self.canvas.enter(x) - SILENCE) / size
 
     def _errors(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Squared error (N, L) in units of the training samples' power; the restored (N, C, L)."""
-        normal = self.canvas.leave(self.coder(self._entered(x)) * (2 * self.unit))
-        return ((normal - x) / self.unit).square().mean(1), normal
+        """Squared error (N, L) in units of power; the restored (N, C, L)."""
+        size = self._unit(x)
+        normal = self.canvas.leave(self.coder(self._entered(x, size)) * size + SILENCE)
+        return ((normal - x) / size).square().mean(1), normal
+
+    def _unit(self, x: Tensor) -> Tensor:
+        if self.amplitude == "sample":
+            return loudness(x)
+        return self.unit.to(x.device)
 
 
 class Coder(Batched):

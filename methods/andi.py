@@ -8,7 +8,9 @@ at every level from 76 to 200 the squared difference of the predicted and of the
 step down; the geometric mean over levels; the largest over channels. Differs: noise of every sample
 has unit variance by itself, where theirs divides by a whole batch's deviation, and its grids halve
 every time, theirs shrink by random factors, ever faster; averaged weights are used, with MONAI's
-UNet. The noise level is the highest of those looked at, which costs one evaluation each.
+UNet; the learning rate rises from 0 and falls to 0, theirs from and to a fifth of its peak; all
+levels are trained, theirs without the lowest. The noise level is the highest of those looked at,
+which costs one evaluation each.
 """
 
 from __future__ import annotations

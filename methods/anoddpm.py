@@ -4,15 +4,21 @@ Wyatt et al., "AnoDDPM: Anomaly Detection with Denoising Diffusion Probabilistic
 Simplex Noise", CVPR Workshops 2022. https://github.com/Julian-Wyatt/AnoDDPM
 
 As in the authors' code: noise of deviation 0.5 both ways; levels 1..800 are trained; attention at
-32, 16 and 8 pixels. Differs: noise per sample (theirs crashes on a batch, `shared_noise` is one
-field for all); heads as trained (`eval_heads=1` is theirs); levels are not off by one.
+32, 16 and 8 pixels. Differs: noise per sample (theirs crashes on a batch; `shared_noise` is the
+patch of its issues: one field, and in training one level, for all of a batch); heads as trained
+(`eval_heads=1` is theirs); the whole of a sample is trained on, where theirs crops the middle 235
+pixels. Their other experiments: Gaussian noise on the way back (`reverse_noise="gaussian"`) from
+simplex noise of one of several wavelengths (`detect_frequency`), begun one level too high
+(`index_shift`); noise added level by level (`gradual`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
@@ -20,21 +26,29 @@ from ..engine.augment import affine
 from ..engine.canvas import Canvas
 from ..engine.denoiser import Denoiser
 from ..engine.nets import divisor, set_heads, unet
-from ..engine.noise import named
-from ..engine.process import Variance
+from ..engine.noise import Noise, named
+from ..engine.process import Gaussian, Variance
 from ..engine.rng import Rng
 from ..engine.run import Run
-from ..engine.sample import Chain, restore
-from ..engine.schedule import schedule
+from ..engine.sample import Chain, descend, repeated, restore, rows
+from ..engine.schedule import ladder, schedule
 from ..engine.train import Training, minimise
 from .base import Detection, Method
 
 
 class AnoDDPM(Method):
-    """attention: sides, in pixels, at which the UNet attends. repeats: chains that are averaged."""
+    """attention: sides, in pixels, at which the UNet attends. repeats: chains that are averaged.
+
+    noise: by its name, or "random": for every sample and call simplex or Gaussian by the toss of a
+    coin. detect_noise, detect_frequency: what disturbs a sample that is judged, as in training if
+    None. reverse_noise: what the steps back add, as what disturbed it if None.
+    """
 
     levels, published = (50, 100, 150, 200, 250, 300, 400, 500, 600), 250
-    inference = frozenset(["sampling_steps", "eta", "variance", "repeats", "average", "eval_heads"])
+    inference = frozenset(
+        ["sampling_steps", "eta", "variance", "repeats", "average", "eval_heads", "detect_noise",
+         "detect_frequency", "reverse_noise", "gradual", "index_shift"]
+    )  # fmt: skip
 
     def __init__(
         self, spec: Spec, *,
@@ -47,26 +61,39 @@ class AnoDDPM(Method):
         ema_warm: bool = False, decay: Literal["none", "cosine"] = "none", augment: bool = True,
         sampling_steps: int | None = None, eta: float = 1.0, variance: Variance = "large",
         repeats: int = 1, average: Literal["reconstruction", "map"] = "reconstruction",
+        detect_noise: str | None = None, detect_frequency: float | None = None,
+        reverse_noise: str | None = None, gradual: bool = False, index_shift: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(spec)
         widths, ndim = [int(width * m) for m in mults], len(spec.shape)
         self.canvas = Canvas(spec.shape, size, divisor(widths))
-        self.noise = named(noise, octaves=octaves, persistence=persistence, frequency=frequency,
-            normalise=normalise, origin_jitter=origin_jitter, shared=shared_noise)  # fmt: skip
+
+        def of(name: str, frequency: float) -> Noise:
+            if name == "random":
+                return Either(of("simplex", frequency), of("gaussian", frequency), shared_noise)
+            return named(name, octaves=octaves, persistence=persistence, frequency=frequency,
+                normalise=normalise, origin_jitter=origin_jitter, shared=shared_noise)  # fmt: skip
+
+        seen, longest = detect_noise or noise, detect_frequency or frequency
+        self.noise, self.disturbing = of(noise, frequency), of(seen, longest)
+        self.adding = of(reverse_noise or seen, longest)
         attend = [max(self.canvas.outer) >> i in attention for i in range(len(widths))]
         net = unet(ndim, spec.channels, widths, res_blocks=res_blocks, updown=True,
-            attention=attend, head_channels=[w // heads for w in widths])  # fmt: skip
+            attention=attend, head_channels=[w // heads for w in widths], eps=1e-5,
+            zero_attention=True)  # fmt: skip
         self.denoiser = Denoiser(net, schedule(beta, T), clip=self.canvas.range,
             about=f"{self.noise} on {self.canvas}")  # fmt: skip
         self.plan = Training(steps, batch, lr, ema=ema, ema_warm=ema_warm, decay=decay)
         self.chain, self.max_level = Chain(sampling_steps, eta, variance, repeats), max_level
         self.augment, self.average, self.eval_heads = augment, average, eval_heads
+        self.shared, self.gradual, self.index_shift = shared_noise, gradual, index_shift
 
     def fit(self, train: Split, held_out: Split, run: Run) -> None:
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
             x = affine(x, rng, degrees=3, translate=(0.02, 0.09)) if self.augment else x
             inner, most = self.canvas.enter(x), self.max_level
-            return self.denoiser.loss(inner, rng, noise=self.noise, max_level=most)
+            drawn = rng.shared() if self.shared else rng
+            return self.denoiser.loss(inner, drawn, noise=self.noise, max_level=most)
 
         minimise(loss, self.denoiser, train, run, self.plan)
 
@@ -74,7 +101,59 @@ class AnoDDPM(Method):
         if self.eval_heads:
             set_heads(self.denoiser.net, self.eval_heads)
         inner = self.canvas.enter(x)
-        healed = restore(self.denoiser, inner, levels, rng, chain=self.chain, noise=self.noise)
-        normal = self.canvas.leave(healed)  # (L, N, R, C, *S)
+        normal = self.canvas.leave(self._healed(inner, levels, rng))  # (L, N, R, C, *S)
         seen = normal.mean(2, keepdim=True) if self.average == "reconstruction" else normal
         return Detection.from_map((seen - x[:, None]).square().mean((2, 3)), normal.mean(2))
+
+    def _healed(self, inner: Tensor, levels: Sequence[int], rng: Rng) -> Tensor:
+        """(L, N, R, C, *outer)."""
+        if not (self.gradual or self.index_shift):
+            return restore(
+                self.denoiser, inner, levels, rng, chain=self.chain, noise=self.disturbing,
+                reverse_noise=self.adding,
+            )  # fmt: skip
+        times, count = self.denoiser.schedule, self.chain.repeats
+        index, level = rows([times.level(at) for at in levels], len(inner), count)
+        streams, sample = repeated(rng, count), index % len(inner)
+        there = torch.where(level > 0, (level + self.index_shift).clamp(max=times.T), 0)
+        back = descend(
+            self.denoiser,
+            self._disturbed(inner, index, there, streams),
+            [ladder(at, self.chain.steps) for at in level.tolist()],
+            streams.rows(index).fork("step"),
+            chain=self.chain,
+            noise=self.adding,
+            samples=sample.tolist(),
+        )
+        return back.view(len(levels), len(inner), count, *inner.shape[1:])
+
+    def _disturbed(self, inner: Tensor, index: Tensor, there: Tensor, streams: Rng) -> Tensor:
+        """Samples brought to their levels, one row for each of `index` among the streams."""
+        process, shape = self.denoiser.process, inner.shape[1:]
+        assert isinstance(process, Gaussian)
+        sample, at = (index % len(inner)).to(inner.device), there.to(inner.device)
+        if not self.gradual:
+            drawn = self.disturbing(streams.rows(index).fork("start"), shape, at.clamp(min=1))
+            return process.disturb(inner[sample], at, drawn)
+        out = inner[sample]
+        x, rises = inner.repeat(len(streams) // len(inner), *[1] * len(shape)), streams.fork("rise")
+        for level in range(1, int(there.max()) + 1):
+            here = torch.full((len(x),), level, device=x.device)
+            drawn = self.disturbing(rises.at(level), shape, here)
+            x = process.further(x, here - 1, here, drawn)
+            out = torch.where((at == level).view(-1, *[1] * len(shape)), x[index.to(x.device)], out)
+        return out
+
+
+@dataclass(frozen=True)
+class Either:
+    """One noise or the other by the toss of a coin, for every sample; shared: for all together."""
+
+    one: Noise
+    other: Noise
+    shared: bool
+
+    def __call__(self, rng: Rng, shape: Sequence[int], level: Tensor) -> Tensor:
+        coin = (rng.shared() if self.shared else rng).fork("coin").uniform((1,) * len(shape))
+        one, other = (noise(rng.fork("noise"), shape, level) for noise in (self.one, self.other))
+        return torch.where(coin < 0.5, one, other)

@@ -11,7 +11,8 @@ of held-out normal pixels exceed it (`threshold=0.13` is theirs, of their data a
 each image's 95th percentile); the perceptual map is normalised once (`double_normalise`); noising
 up again uses the step's own beta (`renoise_shifted`) and the last step asks the network
 (`leave_last`); inpainting uses the noise it was trained with (`inpaint_noise`); estimates are
-clipped to [0, 1] (`clip=(-1, 1)`); training images are not cut to 8 bits (`quantise`). The
+clipped to [0, 1] (`clip=(-1, 1)`); training images are not cut to 8 bits (`quantise`); noise is
+drawn per sample (`shared_noise` has one field for all, as theirs does of simplex noise). The
 perceptual network is one that a package ships, so 0.13 would not carry over to it; `features`
 names another, such as lpips.
 """
@@ -58,7 +59,8 @@ class AutoDDPM(Method):
         self, spec: Spec, *,
         size: int | None = 128, widths: Sequence[int] = (128, 256, 256), res_blocks: int = 1,
         attention: Sequence[bool] = (False, True, True), head_channels: int = 256,
-        T: int = 1000, beta: str = "linear", noise: str = "gaussian",
+        T: int = 1000, beta: str = "linear", noise: str = "gaussian", octaves: int = 6,
+        persistence: float = 0.8, frequency: float = 64, shared_noise: bool = False,
         steps: int = 133_000, batch: int = 16, lr: float = 1e-4, ema: float | None = None,
         ema_warm: bool = False, decay: Literal["none", "cosine"] = "none", augment: bool = True,
         quantise: bool = False, clip: Sequence[float] = (0.0, 1.0),
@@ -72,8 +74,11 @@ class AutoDDPM(Method):
     ) -> None:  # fmt: skip
         super().__init__(spec)
         self.canvas = Canvas(spec.shape, size, divisor(widths), low=0.0)
-        self.noise = named(noise)
-        self.inpaint_noise = self.noise if inpaint_noise is None else named(inpaint_noise)
+        self.noise, self.inpaint_noise = (
+            named(name, octaves=octaves, persistence=persistence, frequency=frequency,
+                  shared=shared_noise)
+            for name in (noise, inpaint_noise or noise)
+        )  # fmt: skip
         net = unet(2, spec.channels, widths, res_blocks=res_blocks, attention=attention,
             head_channels=head_channels)  # fmt: skip
         self.perceptual, self.double_normalise = perceptual(features), double_normalise

@@ -11,12 +11,14 @@ squared difference, summed over channels. Differs, and named where an argument b
 zeros are flipped as well as ones (`forward="erasure"`); every sample of a batch is masked, theirs
 masks the first; the last step keeps to the mask and yields bits (`soft_end`); chains start at the
 level that samples were disturbed to (`start_offset`: one below); codes of test samples are the
-likelier bits, not drawn (`drawn_code`); every batch makes one step of the autoencoder, theirs two.
+likelier bits, not drawn (`drawn_code`); every batch makes one step of the UNet, not two with levels
+drawn anew (`twice`; `steps` counts both).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -40,6 +42,14 @@ from ..engine.train import Training, minimise
 from .base import Detection, Method
 
 
+@dataclass(frozen=True)
+class Twice(Training):
+    """Every batch makes two steps."""
+
+    def batch_at(self, k: int) -> int:
+        return k // 2
+
+
 class MaskedBernoulli(Method):
     """bits: of the code at a place; coder_widths, coder_size: channels of the autoencoder at each
     resolution, and of a bit's vector. chance: of being flipped, above which a bit is replaced.
@@ -61,8 +71,9 @@ class MaskedBernoulli(Method):
         attention: Sequence[bool] = (False, True, False, False), heads: int = 1, T: int = 1000,
         beta: str = "linear", forward: Literal["symmetric", "erasure"] = "symmetric",
         posterior: Literal["plugin", "mixture"] = "plugin", steps: int = 120_000, batch: int = 36,
-        lr: float = 1e-4, clip: float | None = None, ema: float | None = 0.999,
-        ema_warm: bool = False, decay: Literal["none", "cosine"] = "none",
+        twice: bool = False, lr: float = 1e-4, clip: float | None = None,
+        ema: float | None = 0.999, ema_warm: bool = False,
+        decay: Literal["none", "cosine"] = "none",
         chance: float = 0.5, sampling_steps: int | None = None, soft_end: bool = False,
         start_offset: bool = False, drawn_code: bool = False,
         shown: Literal["residual", "mask"] = "residual", judged: Literal["map", "mask"] = "map",
@@ -73,7 +84,7 @@ class MaskedBernoulli(Method):
         self.codec = Binary((spec.channels, *self.canvas.outer), bits=bits, size=coder_size,
             widths=coder_widths)  # fmt: skip
         net = unet(len(spec.shape), bits, widths, res_blocks=res_blocks, attention=attention,
-            head_channels=[w // heads for w in widths])  # fmt: skip
+            head_channels=[w // heads for w in widths], eps=1e-5, zero_attention=True)  # fmt: skip
         process = partial(Bernoulli, forward=forward, posterior=posterior)
         about = f"codes of {self.canvas}"
         self.denoiser = Denoiser(
@@ -81,7 +92,9 @@ class MaskedBernoulli(Method):
         )
         self.first = Training(coder_steps, coder_batch, coder_lr, clip=clip, ema=coder_ema,
             ema_warm=ema_warm, decay=decay)  # fmt: skip
-        self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warm=ema_warm, decay=decay)
+        self.plan = (Twice if twice else Training)(
+            steps, batch, lr, clip=clip, ema=ema, ema_warm=ema_warm, decay=decay
+        )
         self.chance, self.sampling_steps, self.soft_end = chance, sampling_steps, soft_end
         self.start_offset, self.drawn_code = start_offset, drawn_code
         self.shown, self.judged = shown, judged

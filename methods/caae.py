@@ -5,15 +5,17 @@ Auto-encoders", 2018. https://arxiv.org/abs/1806.04972 https://github.com/aubrey
 
 As in the authors' code: the residual network, a code of 128; the root of the summed squared error,
 not its mean; half the squared distance of a sample's code from that of what it was restored to; a
-Wasserstein critic of codes with a gradient penalty of 10, its signs too. Differs: networks and
-critic learn in the same steps, once each, where theirs makes 20 steps of the critic beside each of
-the others', 200 in the first epochs; norms over groups, not over the batch; data in [0, 1], where
-theirs has z-scores and a background of -3.5.
+Wasserstein critic of codes with a gradient penalty of 10, its signs too; a batch serves one step of
+the autoencoder, 20 of the critic (200 in the first 20 of 300 epochs) against codes drawn once, and
+one of the encoder against the critic, each with an Adam of its own. In one step for all, the
+adversary would drive every code to the same. Differs: norms over groups, not over the batch; data
+in [0, 1], where theirs has z-scores and a background of -3.5.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -32,48 +34,100 @@ from .base import Detection, Method
 
 class CAAE(Method):
     """widths: channels at each resolution. code: numbers in the code. constraint: what the
-    distance of codes counts. penalty: what the critic's slope counts."""
+    distance of codes counts. penalty: what the critic's slope counts. critic: its widths. steps: of
+    autoencoder and encoder; the critic takes `critic_steps` beside each, `warm_critic_steps` beside
+    the first `warm_steps`. momentum, beta2: of every Adam."""
 
     def __init__(
         self, spec: Spec, *,
         size: int | None = 256, widths: Sequence[int] = (16, 32, 64, 128, 256), code: int = 128,
         constraint: float = 0.5, penalty: float = 10.0, critic: Sequence[int] = (200, 400),
-        steps: int = 280_000, batch: int = 64, lr: float = 2e-5, clip: float | None = None,
-        ema: float | None = None, ema_warm: bool = False,
-        decay: Literal["none", "cosine"] = "none",
+        steps: int = 280_000, critic_steps: int = 20, warm_steps: int = 18_667,
+        warm_critic_steps: int = 200, batch: int = 64, lr: float = 2e-5, momentum: float = 0.5,
+        beta2: float = 0.9, clip: float | None = None, ema: float | None = None,
+        ema_warm: bool = False, decay: Literal["none", "cosine"] = "none",
     ) -> None:  # fmt: skip
         super().__init__(spec)
         self.canvas = Canvas(spec.shape, size, divisor(widths), low=0.0)
         self.coder = Residual(self.canvas.outer, spec.channels, widths, code)
         self.critic = Critic([code, *critic])
-        self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warm=ema_warm, decay=decay)
+        self.turns = Turns(critic_steps, warm_critic_steps, min(warm_steps, steps))
+        self.plan = Alternating(self.turns.before(steps), batch, lr, clip=clip, ema=ema,
+            ema_warm=ema_warm, decay=decay, momentum=momentum, beta2=beta2, sets=2,
+            turns=self.turns)  # fmt: skip
         self.code, self.constraint, self.penalty = code, constraint, penalty
 
     def fit(self, train: Split, held_out: Split, run: Run) -> None:
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
             inner = self.canvas.enter(x)
-            z = self.coder.encode(inner)
-            made = self.coder.decode(z)
-            again = self.coder.encode(made)
-            apart = self.constraint * (z - again).float().square().sum(1)
-            return length(made - inner) + apart + self.adversarial(z.float(), rng)
+            number, turn = self.turns.of(int(rng.step[0]))
+            if turn == "autoencoder":
+                return self.restored(inner)
+            if turn == "encoder":
+                return self.passed(self.coder.encode(inner).float())
+            with torch.no_grad():
+                z = self.coder.encode(inner).float()
+            prior = rng.at(number).fork("prior").normal((self.code,))
+            return self.told_apart(z, prior, rng.fork("mix").uniform((1,)).float())
 
         minimise(loss, self, train, run, self.plan)
 
-    def adversarial(self, z: Tensor, rng: Rng) -> Tensor:
-        """What the encoder wants of the critic, and the critic of itself; neither's gradient
-        reaches the other, (N,). Codes that look normal are low."""
+    def restored(self, x: Tensor) -> Tensor:
+        """What the autoencoder is to make small: the error, and how far its own code is, (N,)."""
+        z = self.coder.encode(x)
+        made = self.coder.decode(z)
+        apart = (z - self.coder.encode(made)).float().square().sum(1)
+        return length(made - x) + self.constraint * apart
+
+    def told_apart(self, z: Tensor, prior: Tensor, mix: Tensor) -> Tensor:
+        """What the critic is to make small: normal codes are low, others high, (N,)."""
+        steep = gradient_penalty(self.critic, mix * prior + (1 - mix) * z)
+        return self.critic(prior) - self.critic(z) + self.penalty * steep
+
+    def passed(self, z: Tensor) -> Tensor:
+        """What the encoder is to make small: what the critic says, which does not learn, (N,)."""
         frozen = {key: value.detach() for key, value in self.critic.named_parameters()}
-        wanted = functional_call(self.critic, frozen, (z,))
-        prior, mix = rng.fork("prior").normal((self.code,)), rng.fork("mix").uniform((1,)).float()
-        own = self.critic(prior) - self.critic(z.detach())
-        between = mix * prior + (1 - mix) * z.detach()
-        return wanted + own + self.penalty * gradient_penalty(self.critic, between)
+        return functional_call(self.critic, frozen, (z,))
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
         made = self.coder.decode(self.coder.encode(self.canvas.enter(x)))
         normal = self.canvas.leave(made).expand(len(levels), *x.shape)
         return Detection.from_map((normal - x).abs().sum(2), normal)
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Who takes a step: of every batch once the autoencoder, then the critic several times, then
+    once the encoder. critic, warm_critic: how often; warm: the number of batches of the latter."""
+
+    critic: int
+    warm_critic: int
+    warm: int
+
+    def before(self, batch: int) -> int:
+        """The number of steps before a batch."""
+        return min(batch, self.warm) * (self.warm_critic - self.critic) + batch * (self.critic + 2)
+
+    def of(self, k: int) -> tuple[int, Literal["autoencoder", "critic", "encoder"]]:
+        """The batch of step k, and whose step it is."""
+        start = self.before(self.warm)
+        each = self.critic + 2 if k >= start else self.warm_critic + 2
+        batch, place = divmod(k - start if k >= start else k, each)
+        who = "autoencoder" if place == 0 else "encoder" if place == each - 1 else "critic"
+        return (batch + self.warm if k >= start else batch), who
+
+
+@dataclass(frozen=True)
+class Alternating(Training):
+    """The encoder has moments of its own for its second task."""
+
+    turns: Turns = Turns(1, 1, 0)
+
+    def which(self, k: int) -> int:
+        return int(self.turns.of(k)[1] == "encoder")
+
+    def batch_at(self, k: int) -> int:
+        return self.turns.of(k)[0]
 
 
 class Critic(nn.Module):
@@ -85,6 +139,7 @@ class Critic(nn.Module):
         for before, after in zip(widths, [*widths[1:], 1], strict=True):
             parts += [nn.Linear(before, after), nn.LeakyReLU(SLOPE)]
             nn.init.normal_(parts[-2].get_parameter("weight"), std=0.01)
+            nn.init.zeros_(parts[-2].get_parameter("bias"))
         self.net = nn.Sequential(*parts[:-1])
 
     def forward(self, z: Tensor) -> Tensor:

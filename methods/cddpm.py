@@ -9,9 +9,10 @@ clean sample in 512 numbers, which are put beside the embedding of time and scal
 block; both learn together from the absolute error; at inference x_0 is predicted in one step from
 each of three levels, and the mean of the three is compared. Differs: the encoder is not trained
 beforehand on masked samples; it normalises groups of channels, not batches, so that a sample's code
-is its own; of the authors' augmentations there is the gamma, without their bias fields, blur and
-ghosts; noise is drawn per sample (`shared_noise` is theirs). The paper's three levels, 250, 500 and
-750, are here a level and `ensemble` times it, so that it can be swept; `ensemble=[1]` is one step.
+is its own; noise is drawn per sample (`shared_noise` is theirs). The paper's three levels, 250, 500
+and 750, each with noise of its own, are here a level and `ensemble` times it, so that it can be
+swept; `ensemble=[1]` is one step. Training samples have the authors' faults of a scanner: another
+gamma, a bias field, blur, ghosts (`augment`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
+from ..engine.augment import bias_field, blur, gamma, ghosts
 from ..engine.canvas import Canvas
 from ..engine.context import Context
 from ..engine.denoiser import Denoiser
@@ -39,10 +41,10 @@ from .base import Detection, Method
 class CDDPM(Method):
     """code: numbers that the encoder says of a sample. encoder_layers, encoder_width: its blocks at
     each of four resolutions, and the channels inside the first. ensemble: what the level is
-    multiplied with, at most to 1000."""
+    multiplied with, at most to 1000. generator, clip_clean: as pDDPM has them."""
 
     levels, published = (100, 200, 300, 400, 500, 600), 500
-    inference = frozenset({"ensemble", "repeats"})
+    inference = frozenset({"ensemble", "repeats", "clip_clean"})
 
     def __init__(
         self, spec: Spec, *,
@@ -52,10 +54,11 @@ class CDDPM(Method):
         power: Literal[1, 2] = 1, noise: str = "simplex", octaves: int = 6,
         persistence: float = 0.8, frequency: float = 64, normalise: bool = False,
         origin_jitter: bool = False, shared_noise: bool = False,
+        generator: Literal["2d", "3d"] = "2d",
         steps: int = 14_400, batch: int = 32, lr: float = 1e-4, clip: float | None = None,
         ema: float | None = None, ema_warm: bool = False,
         decay: Literal["none", "cosine"] = "none", augment: bool = True,
-        ensemble: Sequence[float] = (0.5, 1.0, 1.5), repeats: int = 1,
+        ensemble: Sequence[float] = (0.5, 1.0, 1.5), repeats: int = 1, clip_clean: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(spec)
         if not ensemble or min(ensemble) <= 0:
@@ -63,23 +66,24 @@ class CDDPM(Method):
         widths, ndim = [int(width * m) for m in mults], len(spec.shape)
         self.canvas = Canvas(spec.shape, size, divisor(widths))
         self.noise = named(noise, octaves=octaves, persistence=persistence, frequency=frequency,
-            normalise=normalise, origin_jitter=origin_jitter, shared=shared_noise)  # fmt: skip
+            normalise=normalise, origin_jitter=origin_jitter, shared=shared_noise,
+            generator=generator)  # fmt: skip
         net = unet(ndim, spec.channels, widths, res_blocks=res_blocks, updown=True,
-            head_channels=head_channels, scale_shift=True, vector=code)  # fmt: skip
+            scale_shift=True, head_channels=head_channels, eps=1e-5, vector=code,
+            zero_attention=True)  # fmt: skip
         self.encoder = Context(
             ndim, spec.channels, code, layers=encoder_layers, width=encoder_width
         )
         about = f"{self.noise} on {self.canvas}"
-        self.denoiser = Denoiser(
-            net, schedule(beta, T), predicts="clean", clip=self.canvas.range, about=about
-        )
+        self.denoiser = Denoiser(net, schedule(beta, T), predicts="clean", about=about)
         self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warm=ema_warm, decay=decay)
         self.power: Literal[1, 2] = power
         self.augment, self.ensemble, self.repeats = augment, tuple(ensemble), repeats
+        self.clip = self.canvas.range if clip_clean else None
 
     def fit(self, train: Split, held_out: Split, run: Run) -> None:
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-            x = gamma(x, rng.fork("gamma")) if self.augment else x
+            x = faulty(x, rng) if self.augment else x
             inner = self.canvas.enter(x)
             code = self.encoder(inner)
             return self.denoiser.loss(inner, rng, noise=self.noise, given=[code], power=self.power)
@@ -88,23 +92,27 @@ class CDDPM(Method):
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
         inner = self.canvas.enter(x)
-        asked = [min(1000, round(level * m)) for level in levels for m in self.ensemble]
-        made = guess(
-            self.denoiser,
-            inner,
-            asked,
-            rng,
-            noise=self.noise,
-            repeats=self.repeats,
-            given=[self.encoder(inner)],
-        ).mean((2, 3))  # (L * E, N, C, *outer)
-        parts = self.canvas.leave(made).unflatten(0, (len(levels), -1)).unbind(1)
-        normal = sum(parts, torch.zeros_like(parts[0])) / len(parts)
+        code = self.encoder(inner)
+        total = torch.zeros_like(inner).expand(len(levels), *inner.shape)
+        for member, share in enumerate(self.ensemble):
+            made = guess(
+                self.denoiser,
+                inner,
+                [min(1000, round(level * share)) for level in levels],
+                rng.fork("member", member),
+                noise=self.noise,
+                repeats=self.repeats,
+                given=[code],
+            )  # (L, N, R, 1, C, *outer)
+            made = made if self.clip is None else made.clamp(*self.clip)
+            total = total + made.mean((2, 3))
+        normal = self.canvas.leave(total / len(self.ensemble))
         return Detection.from_map((normal - x).abs().mean(2), normal)
 
 
-def gamma(x: Tensor, rng: Rng) -> Tensor:
-    """x (N, C, *S) in [0, 1], half of the samples to a power between exp(-0.3) and exp(0.3)."""
-    chance, power = rng.uniform((2,)).float().T
-    power = torch.where(chance < 0.5, (0.6 * power - 0.3).exp(), 1.0)
-    return x.clamp(min=0) ** power.view(-1, *[1] * (x.ndim - 1))
+def faulty(x: Tensor, rng: Rng) -> Tensor:
+    """x (N, C, *S) in [0, 1] as other scanners might have it."""
+    x = gamma(x, rng.fork("gamma"), 0.5)
+    x = bias_field(x, rng.fork("bias"), 0.25)
+    x = blur(x, rng.fork("blur"), 0.25)
+    return ghosts(x, rng.fork("ghosts"), 0.5)

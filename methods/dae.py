@@ -3,12 +3,12 @@
 Kascenas et al., "Denoising Autoencoders for Unsupervised Anomaly Detection in Brain MRI", MIDL
 2022. https://openreview.net/forum?id=Bm8-t_ggzPD https://github.com/AntanasKascenas/DenoisingAE
 
-As in the authors' code: noise of deviation 0.2 on a grid of 16 x 16, stretched, rolled by any
-distance and added to the foreground, where alone the squared error counts; at inference no noise;
-the absolute error, the mean over channels, in the foreground without its rim. Their median filter
-is the protocol's to apply. Differs: one cosine for the learning rate, where theirs goes up and down
-21 times; AdamW without AMSGrad, where theirs has Adam with weight decay; the roll is each sample's
-own (`shared_noise`: one for all).
+As in the authors' code: noise of deviation 0.2 on a grid of 16 x 16, stretched from edge to edge,
+rolled by any distance and added to the foreground, where alone the squared error counts; at
+inference no noise; the absolute error, the mean over channels, in the foreground without its rim.
+Their median filter is the protocol's to apply. Differs: one cosine for the learning rate, where
+theirs goes up and down 21 times; AdamW without AMSGrad, where theirs has Adam with weight decay;
+every sample's noise is rolled by a distance of its own (`shared_roll`: one for a batch, as theirs).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from ..engine.denoiser import Denoiser
 from ..engine.nets import divisor
 from ..engine.noise import named
 from ..engine.plain import Plain
+from ..engine.pyramid import Coarse
 from ..engine.rng import Rng
 from ..engine.run import Run
 from ..engine.schedule import linear
@@ -35,7 +36,7 @@ from .base import Detection, Method
 
 
 class DAE(Method):
-    """grid: places of the noise along every axis; deviation: of each. foreground: what the mean
+    """grid: places of the noise along every axis; deviation: of each. foreground: what the sum
     over channels is above there. erode: side, in pixels, of the neighbourhood that must be
     foreground for a place to count in the map; 0 lets every place count."""
 
@@ -44,10 +45,10 @@ class DAE(Method):
     def __init__(
         self, spec: Spec, *,
         size: int | None = 128, widths: Sequence[int] = (64, 128, 256, 512), noise: str = "coarse",
-        grid: int = 16, deviation: float = 0.2, shared_noise: bool = False,
+        grid: int = 16, deviation: float = 0.2, shared_roll: bool = False,
         steps: int = 67_200, batch: int = 16, lr: float = 1e-4, weight_decay: float = 1e-5,
         clip: float | None = None, ema: float | None = None, ema_warm: bool = False,
-        decay: Literal["none", "cosine"] = "cosine", foreground: float = 0.0025, erode: int = 5,
+        decay: Literal["none", "cosine"] = "cosine", foreground: float = 0.01, erode: int = 5,
     ) -> None:  # fmt: skip
         super().__init__(spec)
         self.canvas = Canvas(spec.shape, size, divisor(widths), low=0.0)
@@ -58,7 +59,8 @@ class DAE(Method):
             )
         if erode < 0 or (erode and erode % 2 == 0):
             raise ValueError(f"erode is 0 or odd, not {erode}")
-        self.noise = named(noise, grid=grid, deviation=deviation, shared=shared_noise)
+        coarse = Coarse(grid, deviation, shared_roll)
+        self.noise = coarse if noise == "coarse" else named(noise)
         net = Plain(len(spec.shape), spec.channels, widths)
         self.denoiser = Denoiser(net, linear(1), predicts="clean", process=self._noisy,
             about=f"{self.noise} on {self.canvas}")  # fmt: skip
@@ -85,7 +87,7 @@ class DAE(Method):
 
     def _inside(self, x: Tensor) -> Tensor:
         """Where there is anything, (N, 1, *S) bool."""
-        return x.mean(1, keepdim=True) > self.foreground
+        return x.sum(1, keepdim=True) > self.foreground
 
     @staticmethod
     def _noisy(schedule: torch.nn.Module) -> Cold:

@@ -10,18 +10,24 @@ at a common scale, blurred; the score is the map's maximum. Differs, and named w
 brings theirs back: the scale is the mean of held-out samples' maxima (`norm="batch"`: of the batch
 at hand); a sample is disturbed to the level that the network is told first (`start_offset`: one
 step higher); nothing is cropped. The features are EfficientNet-lite0's, whose weights a package
-ships, not WideResNet-101's, and its norms keep their statistics. The paper's w and lengths of
-training were chosen for every category on its test set; here one setting serves all.
+ships, not WideResNet-101's; while they adapt, its norms keep the statistics that they came with
+(`student_batch_statistics`: they take the batch's, so that what a sample's loss is, and with it
+what is learnt, depends on who else is in the batch and on how many fit into memory). The paper's w
+and lengths of training were chosen for every category on its test set; here one setting serves all.
+DDAD-S is `width=32, heads=2, dropout=0.3, batch=16`.
 
 `conditioning="linear_mix"` and `combine="thresholds"` are those of the re-implementation
-Diffusion-Based-AD: the sample itself is mixed in; each map is divided by its threshold, by default
-what 0.1 % of held-out pixels exceed, and 1 is the threshold of `contributions`' weighted sum.
+Diffusion-Based-AD: the sample itself is mixed in, the estimate clipped and its noise not; each map
+is divided by its threshold, by default what 0.1 % of held-out pixels exceed, and 1 is the threshold
+of `contributions`' weighted sum. Its network is `width=128, mults=(1, 1, 2, 3, 4), attention=(16,),
+head_channels=8, updown=False` at 128 pixels and with `mults=(1, 1, 2, 2, 4, 4)` at 256, its
+optimiser `lr=1e-4, momentum=0.95, weight_decay=1e-6, decoupled=True, warmup=500, decay="cosine"`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -32,11 +38,12 @@ from ..engine.adapted import Adapted
 from ..engine.canvas import Canvas
 from ..engine.denoiser import Denoiser
 from ..engine.draws import Draws
+from ..engine.dropout import Dropout
 from ..engine.guides import towards
 from ..engine.loader import evenly
 from ..engine.mix import Mixed
 from ..engine.nets import divisor, unet
-from ..engine.noise import named
+from ..engine.noise import Noise, named
 from ..engine.pool import flow
 from ..engine.process import Gaussian
 from ..engine.rng import Rng
@@ -56,11 +63,25 @@ class Maps(NamedTuple):
     normal: Tensor
 
 
+@dataclass(frozen=True)
+class Stacked:
+    """Noise of one field for all channels: as if they were slices of a volume of one."""
+
+    noise: Noise
+
+    def __call__(self, rng: Rng, shape: Sequence[int], level: Tensor) -> Tensor:
+        return self.noise(rng, (1, *shape), level)[:, 0]
+
+
 class DDAD(Method):
     """w, w_adapt: how much a step leans to the sample, at inference and in adaptation. stride:
     levels a step. v: weight of the pixel distance. kept: weight of staying like the features that
     came. blur: a deviation in pixels of the canvas. calibration: held-out samples looked at. bank:
     training samples that adaptation leads to. attention: sides, in pixels, at which the UNet does.
+    head_channels: of each of its heads, at every width, in place of `heads`. updown: resample
+    inside of its blocks. z: of simplex noise; "channel" is one field for all channels, each so many
+    pixels deep in it. decoupled: weight decay is AdamW's. smooth: the side of the square that
+    features are averaged over before they are compared, 1 for none.
     """
 
     levels, published = (76, 126, 176, 226, 276, 326), 226
@@ -73,13 +94,17 @@ class DDAD(Method):
         self, spec: Spec, *,
         size: int | None = 256, width: int = 64, mults: Sequence[float] = (1, 1, 2, 2, 4, 4),
         res_blocks: int = 2, attention: Sequence[int] = (32, 16, 8), heads: int = 4,
+        head_channels: int | None = None, updown: bool = True, dropout: float = 0.0,
         T: int = 1000, beta: str = "linear", noise: str = "gaussian", octaves: int = 6,
-        persistence: float = 0.6, frequency: float = 32, steps: int = 15_000, batch: int = 32,
-        lr: float = 3e-4, weight_decay: float = 0.05, clip: float | None = None,
+        persistence: float = 0.6, frequency: float = 32,
+        z: Literal["t", "zero", "random", "channel"] = "t", steps: int = 15_000, batch: int = 32,
+        lr: float = 3e-4, momentum: float = 0.9, weight_decay: float = 0.05,
+        decoupled: bool = False, warmup: int = 0, clip: float | None = None,
         ema: float | None = None, ema_warm: bool = False,
         decay: Literal["none", "cosine"] = "none", features: str = "effperc",
         adapt_steps: int = 64, adapt_batch: int = 8, adapt_lr: float = 1e-4, kept: float = 0.1,
-        w_adapt: float = 3.0, bank: int = 256, w: float = 2.0, stride: int = 25, eta: float = 1.0,
+        w_adapt: float = 3.0, bank: int = 256, student_batch_statistics: bool = False,
+        smooth: int = 3, w: float = 2.0, stride: int = 25, eta: float = 1.0,
         conditioning: Literal["ddad", "linear_mix"] = "ddad", start_offset: bool = False,
         v: float = 1.0, blur: float = 4.0, norm: Literal["calibrated", "batch"] = "calibrated",
         combine: Literal["ratio", "thresholds"] = "ratio",
@@ -91,21 +116,31 @@ class DDAD(Method):
             raise ValueError(
                 f"stride is at least 1 and thresholds are above 0, not {stride} and {thresholds}"
             )
+        if smooth < 1 or smooth % 2 == 0:
+            raise ValueError(f"smooth is odd, not {smooth}")
         widths = [int(width * m) for m in mults]
         self.canvas = Canvas(spec.shape, size, divisor(widths))
-        self.noise = named(noise, octaves=octaves, persistence=persistence, frequency=frequency)
+        made = named(noise, octaves=octaves, persistence=persistence, frequency=frequency,
+            z="t" if z == "channel" else z)  # fmt: skip
+        self.noise = Stacked(made) if z == "channel" else made
         attend = [max(self.canvas.outer) >> i in attention for i in range(len(widths))]
-        net = unet(2, spec.channels, widths, res_blocks=res_blocks, updown=True,
-            attention=attend, head_channels=[n // heads for n in widths])  # fmt: skip
-        self.student, linear_mix = Adapted(features), conditioning == "linear_mix"
+        net = unet(2, spec.channels, widths, res_blocks=res_blocks, updown=updown,
+            attention=attend, head_channels=head_channels or [n // heads for n in widths],
+            eps=1e-5, zero_attention=True)  # fmt: skip
+        self.dropout, linear_mix = Dropout(net, dropout), conditioning == "linear_mix"
+        self.student = Adapted(features, batch_statistics=student_batch_statistics)
         about = f"{self.noise} on {self.canvas}, {self.student.identity} adapted"
         self.denoiser = Denoiser(
-            net, schedule(beta, T), clip=self.canvas.range if linear_mix else None, about=about
-        )
-        self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warm=ema_warm, decay=decay)
+            net, schedule(beta, T), clip=self.canvas.range if linear_mix else None,
+            rederive=not linear_mix, about=about,
+        )  # fmt: skip
+        self.plan = Training(steps, batch, lr, weight_decay=weight_decay if decoupled else 0.0,
+            clip=clip, ema=ema, ema_warm=ema_warm, decay=decay, warmup=warmup,
+            momentum=momentum)  # fmt: skip
         self.adapting = Training(adapt_steps, adapt_batch, adapt_lr, weight_decay=0.01, clip=None,
             ema=None)  # fmt: skip
-        self.weight_decay, self.kept, self.bank = weight_decay, kept, bank
+        self.penalty, self.kept, self.bank = 0.0 if decoupled else weight_decay, kept, bank
+        self.smooth = smooth
         self.w, self.w_adapt, self.stride, self.eta = w, w_adapt, stride, eta
         self.linear_mix, self.start_offset = linear_mix, start_offset
         self.v, self.blur, self.norm, self.combine = v, blur, norm, combine
@@ -120,11 +155,12 @@ class DDAD(Method):
 
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
             inner = self.canvas.enter(x)
-            error = self.denoiser.loss(inner, rng, noise=self.noise) * inner[0].numel()
+            with self.dropout.drawing(rng):
+                error = self.denoiser.loss(inner, rng, noise=self.noise) * inner[0].numel()
             squares = sum(
                 (p.square().sum() for p in self.denoiser.parameters()), error.new_zeros(())
             )
-            return error + self.weight_decay / 2 * squares
+            return error + self.penalty / 2 * squares
 
         minimise(loss, self.denoiser, train, run, self.plan, "diffusion")
         run.place(self)
@@ -161,8 +197,8 @@ class DDAD(Method):
         one = target.repeat(len(levels), 1, 1, 1)
         off = (normal - one).abs() / 2
         pixel = off.square().amax(1) if self.combine == "thresholds" else off.mean(1)
-        images = ((y.clamp(-1, 1) + 1) / 2 for y in (one, normal))
-        return Maps(pixel, self.student.distance(*images), normal)
+        images = ((y + 1) / 2 for y in (one, normal))
+        return Maps(pixel, self.student.distance(*images, smooth=self.smooth), normal)
 
     def _restored(
         self, x: Tensor, target: Tensor, levels: Sequence[int], rng: Rng, w: float
@@ -189,13 +225,12 @@ class DDAD(Method):
 
     def _adapt(self, train: Split, run: Run) -> None:
         chosen = [train[i].x for i in evenly(len(train), self.bank)]
-        others = self.canvas.enter(torch.stack(chosen).to(run.device))
+        bank = torch.stack(chosen).to(run.device)
 
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-            target = others[rng.fork("target").integers(len(others)).to(others.device)]
+            target = self.canvas.enter(other(x, bank, rng.fork("target")))
             made = self._restored(self.canvas.enter(x), target, [self.published], rng, self.w_adapt)
-            made, target = ((y.clamp(-1, 1) + 1) / 2 for y in (made, target))
-            return self.student.loss(made, target, self.kept)
+            return self.student.loss((made + 1) / 2, (target + 1) / 2, self.kept)
 
         minimise(loss, self.student, train, run, self.adapting, "adapt")
 
@@ -215,3 +250,11 @@ class DDAD(Method):
         self.largest.copy_(both.amax(2).mean(1))
         values = both.flatten(1).sort(1).values
         self.exceeded.copy_(values[:, int(0.999 * (values.shape[1] - 1))])
+
+
+def other(x: Tensor, bank: Tensor, rng: Rng) -> Tensor:
+    """For each of x (N, ...) one of the bank (K, ...), drawn, or the next one where that is x
+    itself."""
+    place = rng.integers(len(bank)).to(bank.device)
+    same = (bank[place] == x).flatten(1).all(1)
+    return bank[(place + same) % len(bank)]

@@ -8,10 +8,14 @@ with noise of its own; each start's squared error as standard deviations from th
 normal samples; the mean over starts is the score. Differs, and named where an argument brings
 theirs back: the first step is made twice, as PLMS has it (`lagged`); chains end at a clean sample
 (`final_noise`: at level 1, which leaves an error of 0.0015); intensities are the data set's
-(`rescale` stretches each sample to [0, 1]). Every chain starts without a history, where theirs
-takes over that of the start below. A map is added, theirs are scores alone: the mean over starts
-of the squared error in held-out deviations; for looking at there is the mean of what they restore.
-The noise level is the highest start.
+(`rescale` stretches each sample to [0, 1]); every chain starts without a history (`leaking`: with
+that of the start below); images smaller than `size` keep theirs. A map is added, theirs are scores
+alone: the mean over starts of the squared error in held-out deviations; for looking at there is the
+mean of what they restore. The noise level is the highest start.
+
+Signals are not resized and get the network of the radio-signal variant,
+https://github.com/ismaelmreno/ddpm-ood-signals, which attends at its lowest resolution alone
+(theirs: `attention=(True, True, True), beta="linear_latent"`).
 """
 
 from __future__ import annotations
@@ -23,56 +27,68 @@ import torch
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
-from ..engine.canvas import Canvas
+from ..engine import spectra
 from ..engine.denoiser import Denoiser
 from ..engine.features import perceptual as network
 from ..engine.nets import divisor, unet
 from ..engine.noise import named
 from ..engine.rng import Rng
 from ..engine.run import Run
-from ..engine.schedule import Schedule, schedule
+from ..engine.schedule import schedule, shifted
+from ..engine.signal import SILENCE
 from ..engine.starts import Starts
 from ..engine.train import Training, minimise
+from ..engine.windows import framed, sized
 from .base import Detection, Method
+
+UNET = {"widths": (128, 256, 256), "res_blocks": 1, "attention": (False, False, True),
+        "head_channels": 256}  # fmt: skip
 
 
 class DDPMOOD(Method):
-    """sampling_steps: levels of the grid. skip: every so many of them a chain starts, from the
-    second lowest up. bounded: estimates are clamped to [0, 1] on the way, which theirs are not but
-    short trainings need. perceptual: features whose distance is added as a second measure, for
-    images. snr_shift: how many times the schedule's signal-to-noise. calibration: held-out samples
-    looked at. A level below the lowest start stands for that start alone.
+    """widths to head_channels: of the UNet; None for (128, 256, 256), 1, at the lowest and 256, of
+    signals (64, 128, 192), 2, at the lowest and 64. sampling_steps: levels of the grid. skip: every
+    so many of them a chain starts, from the second lowest up. bounded: estimates are clamped to
+    [0, 1] on the way, which theirs are not but short trainings need. perceptual: features whose
+    distance is added as a second measure, of volumes by planes; spectral: the same for signals, of
+    short stretches' log amplitudes. snr_shift: how many times the schedule's signal-to-noise.
+    calibration: held-out samples looked at. A level below the lowest start stands for it alone.
     """
 
     levels, published = (250, 500, 750, 1000), 1000
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 32, widths: Sequence[int] = (128, 256, 256), res_blocks: int = 1,
-        attention: Sequence[bool] = (False, False, True), head_channels: int = 256,
+        size: int | None = 32, widths: Sequence[int] | None = None, res_blocks: int | None = None,
+        attention: Sequence[bool] | None = None, head_channels: int | None = None,
         beta: str = "scaled_linear", snr_shift: float = 1.0, noise: str = "gaussian",
         steps: int = 33_400, batch: int = 512, lr: float = 2.5e-5, clip: float | None = None,
         ema: float | None = None, ema_warm: bool = False,
         decay: Literal["none", "cosine"] = "none", rescale: bool = False,
-        sampling_steps: int = 100, skip: int = 4, lagged: bool = False, final_noise: bool = False,
-        bounded: bool = False, perceptual: str | None = None, calibration: int = 256,
+        sampling_steps: int = 100, skip: int = 4, lagged: bool = False, leaking: bool = False,
+        final_noise: bool = False, bounded: bool = False, perceptual: str | None = None,
+        spectral: bool = False, calibration: int = 256,
     ) -> None:  # fmt: skip
         super().__init__(spec)
-        if perceptual is not None and len(spec.shape) != 2:
-            raise ValueError(f"perceptual distance is of images, not of {len(spec.shape)} axes")
-        self.canvas = Canvas(spec.shape, size, divisor(widths), low=0.0)
+        axes = len(spec.shape)
+        if (perceptual is not None and axes == 1) or (spectral and axes != 1):
+            raise ValueError("perceptual is of images and volumes, spectral of signals")
+        net = sized(spec.shape, UNET, widths=widths, res_blocks=res_blocks, attention=attention,
+            head_channels=head_channels)  # fmt: skip
+        largest = None if size is None else min(size, max(spec.shape))
+        self.canvas = framed(spec.shape, largest, divisor(net["widths"]))
         self.noise, self.network = named(noise), None if perceptual is None else network(perceptual)
-        net = unet(len(spec.shape), spec.channels, widths, res_blocks=res_blocks,
-            attention=attention, head_channels=head_channels)  # fmt: skip
+        self.spectral = spectral
         about = f"{self.noise} on {self.canvas}"
         if self.network is not None:
             about += f", z by {self.network.identity}"
         clamp = self.canvas.range if bounded else None
-        self.denoiser = Denoiser(net, shifted(schedule(beta), snr_shift), clip=clamp, about=about)
+        self.denoiser = Denoiser(unet(axes, spec.channels, **net),
+            shifted(schedule(beta), snr_shift), clip=clamp, about=about)  # fmt: skip
         self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warm=ema_warm, decay=decay)
         self.starts = Starts(
-            sampling_steps, skip, measures=1 + (self.network is not None), lagged=lagged,
-            final_noise=final_noise,
+            sampling_steps, skip, measures=1 + (perceptual is not None) + spectral, lagged=lagged,
+            leaking=leaking, final_noise=final_noise,
         )  # fmt: skip
         self.rescale, self.calibration = rescale, calibration
 
@@ -103,13 +119,7 @@ class DDPMOOD(Method):
             healed = self.canvas.leave(back).clamp(0, 1)
             fields = [(healed - target).square().mean(1)]
             if self.network is not None:
-                fields.append(self.network.distance(target.clamp(0, 1), healed))
+                fields.append(self.network.throughout(target.clamp(0, 1), healed))
+            if self.spectral:
+                fields.append(spectra.distance(healed - SILENCE, target - SILENCE))
             yield torch.stack(fields, 1), healed
-
-
-def shifted(plain: Schedule, times: float) -> Schedule:
-    """The schedule with so many times the signal-to-noise at every level."""
-    if times == 1:
-        return plain
-    kept = times * plain.kept / (times * plain.kept + 1 - plain.kept)
-    return Schedule(1 - kept[1:] / kept[:-1], f"{plain.name} snr {times}")

@@ -15,8 +15,9 @@ Differs: the autoencoder, theirs is Stable Diffusion's, is trained here and firs
 never drawn; cells from elsewhere come from a bank of training samples, theirs from the batch, of
 which each sample here also has its own size of cells; the network is told no class and attends to
 its own places alone, theirs in transformer blocks to a class too; the learning rate falls to 0,
-theirs to a quarter; images are not cropped from larger ones. The noise level is the level that the
-network is told first: theirs is the ninth of ten.
+theirs to a quarter; images are not cropped from larger ones, which fills the edge of one that is
+shifted, and all are shifted, theirs every other one or none (`augment=False`). The noise level is
+the level that the network is told first: theirs is the ninth of ten.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from torch import Tensor
 from ..datasets.base import Spec, Split
 from ..engine.augment import shifted
 from ..engine.autoencoder import KL
-from ..engine.canvas import Canvas, resize
+from ..engine.canvas import Canvas
 from ..engine.coding import Coding
 from ..engine.denoiser import Denoiser
 from ..engine.deviation import Deviation
@@ -43,7 +44,7 @@ from ..engine.pool import flow
 from ..engine.rng import Rng
 from ..engine.run import Run
 from ..engine.schedule import ladder, schedule
-from ..engine.smooth import blurred
+from ..engine.smooth import blurred, enlarged
 from ..engine.solvers import Ode
 from ..engine.train import Training, minimise
 from .base import Detection, Method
@@ -152,10 +153,10 @@ class DeCoDiff(Method):
         """One map in 0..1, (M, *outer), of the difference of images, (M, *outer), and of codes,
         (M, *S')."""
         pixel, code = (
-            blurred(apart.clamp(max=most) / most, blur)
+            blurred(apart.clamp(max=most) / most, blur, mode="symmetric")
             for apart, most, blur in zip((pixel, code), self.clips, self.blurs, strict=True)
         )
-        code = resize(code[:, None], self.canvas.outer)[:, 0]
+        code = enlarged(code, self.canvas.outer)
         if self.combine == "arithmetic":
             return (pixel + code) / 2
         if self.combine == "geometric":

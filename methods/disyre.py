@@ -7,12 +7,13 @@ As in the authors' code: a soft shape of another sample is blended in, the more 
 level, by the square root of what a linear schedule of 100 levels keeps, in reverse; the network is
 told the level and trained by the squared error to say what was there; five steps of cold diffusion
 back from the highest level, and the mean of |sample - estimate| on the way is the map.
-`way="single"` asks all levels about the sample as it came. Differs: levels are drawn evenly, theirs
-from blends drawn evenly, and a sample without an anomaly may be of any level, theirs is of one
-alone; shapes are made here, theirs come with the code; patches come from a bank of training
-samples; the network is MONAI's UNet; what is black in the sample counts like all else, theirs is 0
-there. This is the first version; the second makes up more kinds of anomalies. The noise level is
-where the way begins.
+`way="single"` asks all levels about the sample as it came. Differs: the level that the network is
+told means the same blend in training and at inference, theirs counts levels the other way around
+in training; levels are drawn evenly, theirs from blends drawn evenly, and a sample without an
+anomaly may be of any level, theirs is of one alone; shapes are made here, theirs come with the
+code; patches come from a bank of training samples; the network is MONAI's UNet; what is black in
+the sample counts like all else, theirs is 0 there. This is the first version; the second makes up
+more kinds of anomalies. The noise level is where the way begins.
 """
 
 from __future__ import annotations
@@ -55,9 +56,10 @@ class DISYRE(Method):
         head_channels: int = 8, T: int = 100, beta: str = "linear",
         chance: float = 0.3, radius: Sequence[float] = (0.05, 0.25), shift: float = 0.0,
         bank: int = 512,
-        steps: int = 100_000, batch: int = 96, lr: float = 1e-4, warmup: int = 500,
-        weight_decay: float = 1e-6, clip: float | None = 1.0, ema: float | None = None,
-        ema_warm: bool = False, decay: Literal["none", "cosine"] = "cosine",
+        steps: int = 100_000, batch: int = 96, lr: float = 1e-4, momentum: float = 0.95,
+        warmup: int = 500, weight_decay: float = 1e-6, clip: float | None = 1.0,
+        ema: float | None = None, ema_warm: bool = False,
+        decay: Literal["none", "cosine"] = "cosine",
         sampling_steps: int | None = 5, way: Literal["multi", "single"] = "multi",
     ) -> None:  # fmt: skip
         super().__init__(spec)
@@ -69,11 +71,11 @@ class DISYRE(Method):
             )
         self.canvas = Canvas(spec.shape, size, divisor(widths), low=0.0)
         net = unet(len(spec.shape), spec.channels, widths, res_blocks=res_blocks,
-            attention=attention, head_channels=head_channels)  # fmt: skip
+            attention=attention, head_channels=head_channels, eps=1e-5)  # fmt: skip
         self.denoiser = Denoiser(net, schedule(beta, T), predicts="clean", process=blended,
             about=f"foreign patches on {self.canvas}")  # fmt: skip
         self.plan = Training(steps, batch, lr, weight_decay=weight_decay, clip=clip, ema=ema,
-            ema_warm=ema_warm, decay=decay, warmup=warmup)  # fmt: skip
+            ema_warm=ema_warm, decay=decay, warmup=warmup, momentum=momentum)  # fmt: skip
         self.chance, self.radius, self.bank = chance, (low, high), bank
         self.shift = shift
         self.sampling_steps, self.way = sampling_steps, way

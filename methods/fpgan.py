@@ -10,9 +10,10 @@ page that says so trains for 10 000), the networks' norms at test time; a Wasser
 learns in every step, and the translator in every fifth; the score is the map's maximum.
 Differs, and named where an argument brings theirs back: data in [-0.95, 0.95], because
 tanh(x + change) cannot be -1 (`edge=1`); each sample is translated to its other label, theirs to
-that of another sample, which is often its own (`target="drawn"`, equally likely here); the rate
-falls to 0, theirs by a thousandth (`decay="stalled"`). The translator's step is taken together
-with the critic's, not after it.
+that of another sample, which is often its own (`target="drawn"`: diseased as often as training
+samples are); the rate falls to 0, theirs by a thousandth (`decay="stalled"`). The translator's step
+is taken together with the critic's, not after it. Scores are of the change itself; theirs are read
+from the change as saved in an 8-bit JPEG.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as entropy
 from ..datasets.base import Spec, Split
 from ..engine.augment import affine
 from ..engine.canvas import Canvas
+from ..engine.loader import evenly
 from ..engine.rng import Rng
 from ..engine.run import Run
 from ..engine.train import Training, minimise
@@ -71,10 +73,12 @@ class FixedPointGAN(Method):
         self.augment, self.judged = augment, judged
 
     def fit(self, train: Split, held_out: Split, run: Run) -> None:
+        share = _diseased(train) if self.target == "drawn" else 0.0
+
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
             x = self.canvas.enter(affine(x, rng, flip=0.5) if self.augment else x)
             own = label.float()
-            aim = self._aim(own, rng)
+            aim = self._aim(own, rng, share)
             both = int(rng.step[0]) % self.critic_steps == self.critic_steps - 1
             with torch.set_grad_enabled(both):
                 made = self.translator(x, aim)
@@ -107,10 +111,11 @@ class FixedPointGAN(Method):
     def _missed(self, logit: Tensor, label: Tensor) -> Tensor:
         return entropy(logit, label, reduction="none")
 
-    def _aim(self, own: Tensor, rng: Rng) -> Tensor:
+    def _aim(self, own: Tensor, rng: Rng, share: float) -> Tensor:
+        """The label to translate to, (N,). share: of the diseased, where it is drawn."""
         if self.target == "other":
             return 1 - own
-        return (rng.fork("target").uniform() < 0.5).to(own)
+        return (rng.fork("target").uniform() < share).to(own)
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
         made = self.translator(self.canvas.enter(x), torch.zeros(len(x), device=x.device))
@@ -136,6 +141,12 @@ class Declining(Training):
         if self.stalled:
             return self.lr * (1 - (k // 1000 - start // 1000) / self.falls)
         return self.lr * (1 - (k - start) / (self.steps - start))
+
+
+def _diseased(train: Split, most: int = 1024) -> float:
+    """The share of the diseased, among so many samples at most, evenly spread."""
+    labels = [bool(train[i].label) for i in evenly(len(train), most)]
+    return sum(labels) / max(len(labels), 1)
 
 
 def _apart(x: Tensor, y: Tensor) -> Tensor:

@@ -9,13 +9,16 @@ noise-aware, half a UNet; data in [0, 1]; the map is the sum of absolute differe
 Differs, and named where an argument brings theirs back: nothing is drawn before encoding
 (`first_noise`), which goes up from level 0 to the level that decoding starts from (`index_shift`:
 from 2 to 501, then down from 499); x_0 is clipped to [0, 1], theirs to [-1, 1] (`clip`); the
-classifier hears the network's own timesteps when steps are left out. Of the DDPM variant
-(`sampler="ddpm"`), samples are disturbed to the level the chain starts from (`start_level=500` is
-theirs, whatever that level), and the last step, whose variance is 0, is not guided.
+classifier hears the network's own timesteps when steps are left out, theirs the number of the step
+(`classifier_hears="index"`). Of the DDPM variant (`sampler="ddpm"`), samples are disturbed to the
+level the chain starts from (`start_level=500` is theirs, whatever that level), and the last step,
+whose variance is 0, is not guided (`guide_last`). Their labels of CheXpert are the other way round,
+so that healing led to disease (`target="diseased", encode_label="diseased"`).
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Literal
 
@@ -25,9 +28,10 @@ from torch import Tensor
 from ..datasets.base import Spec, Split
 from ..engine.canvas import Canvas
 from ..engine.classifier import Classifier, encoder
-from ..engine.climb import Climbing, climbing
+from ..engine.climb import Climbing, Slope, climbing
 from ..engine.denoiser import Denoiser
 from ..engine.draws import Draws
+from ..engine.loader import evenly
 from ..engine.nets import divisor, unet
 from ..engine.noise import gaussian
 from ..engine.pool import Rows, flow
@@ -43,19 +47,21 @@ from .base import Detection, Method
 
 class Guided(Method):
     """scale: of the classifier's gradient. class_cond: the network is told the label as well;
-    encode_label: as which, while encoding: "predicted" is the classifier's guess.
+    encode_label: as which, while encoding: "predicted" is the classifier's guess, "null" is none
+    at all, which no training has shown it. target: what decoding leads to.
 
     attention, classifier_attention: at which resolutions. classifier_max_level: the highest that it
     is trained at. rescale: stretch a sample and what it became to [0, 1] each before comparing, as
     theirs do on CheXpert. judged: the score is the map's mean, or the classifier's logit of
-    disease, which is supervised.
+    disease, which is supervised. guide_last: the step to level 0 too, by the variance of the one
+    before. classifier_hears: of DDIM, the level, or the place among the steps taken.
     """
 
     supervision = "image-labels"
     levels, published = (100, 200, 300, 400, 500, 600, 750), 500
     inference = frozenset(
         ["sampler", "scale", "sampling_steps", "encode_label", "first_noise", "index_shift",
-         "start_level", "rescale", "judged"]
+         "start_level", "rescale", "judged", "clip", "target", "classifier_hears", "guide_last"]
     )  # fmt: skip
 
     def __init__(
@@ -73,9 +79,11 @@ class Guided(Method):
         classifier_max_level: int = 1000,
         sampler: Literal["ddim", "ddpm"] = "ddim", scale: float = 100.0,
         sampling_steps: int | None = None,
-        encode_label: Literal["healthy", "predicted"] = "healthy", first_noise: bool = False,
-        index_shift: bool = False, start_level: int | None = None, rescale: bool = False,
-        judged: Literal["map", "classifier"] = "map",
+        encode_label: Literal["healthy", "diseased", "null", "predicted"] = "healthy",
+        target: Literal["healthy", "diseased"] = "healthy",
+        classifier_hears: Literal["level", "index"] = "level", guide_last: bool = False,
+        first_noise: bool = False, index_shift: bool = False, start_level: int | None = None,
+        rescale: bool = False, judged: Literal["map", "classifier"] = "map",
     ) -> None:  # fmt: skip
         super().__init__(spec)
         if index_shift and sampling_steps is not None:
@@ -86,10 +94,10 @@ class Guided(Method):
         self.canvas = Canvas(spec.shape, size, whole, low=0.0)
         net = unet(len(spec.shape), spec.channels, widths, out_channels=2 * spec.channels,
             res_blocks=res_blocks, attention=attention, head_channels=[w // heads for w in widths],
-            labels=2 if class_cond else 0)  # fmt: skip
-        known = None if clip is None else (clip[0], clip[1])
+            labels=2 if class_cond else 0, eps=1e-5, zero_attention=True)  # fmt: skip
+        self.clip = None if clip is None else (clip[0], clip[1])
         about, times = f"{gaussian} on {self.canvas}", schedule(beta, T)
-        self.denoiser = Denoiser(net, times, clip=known, learned=True, about=about)
+        self.denoiser = Denoiser(net, times, clip=self.canvas.range, learned=True, about=about)
         half = encoder(self.canvas.outer, spec.channels, 2, narrow,
             res_blocks=classifier_res_blocks, attention=classifier_attention,
             head_channels=classifier_head_channels)  # fmt: skip
@@ -102,7 +110,8 @@ class Guided(Method):
         self.sampling_steps, self.encode_label = sampling_steps, encode_label
         self.first_noise, self.index_shift, self.start_level = first_noise, index_shift, start_level
         self.rescale, self.judged = rescale, judged
-        self.classifier_max_level = classifier_max_level
+        self.classifier_max_level, self.target = classifier_max_level, target
+        self.classifier_hears, self.guide_last = classifier_hears, guide_last
 
     def fit(self, train: Split, held_out: Split, run: Run) -> None:
         def denoised(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
@@ -114,8 +123,27 @@ class Guided(Method):
 
         minimise(denoised, self.denoiser, train, run, self.plan, "diffusion")
         minimise(told_apart, self.classifier, train, run, self.second, "classifier")
+        if len(held_out) and run.team.rank == 0:
+            self._doubt(held_out, run)
+
+    @torch.no_grad()
+    def _doubt(self, held_out: Split, run: Run, most: int = 64) -> None:
+        """Warn where the classifier takes normal samples for diseased."""
+        chosen = [held_out[i].x for i in evenly(len(held_out), most)]
+        found = 0
+        for part in torch.stack(chosen).to(run.device).split(run.batch):
+            logits = self.classifier(self.canvas.enter(part), _labels(part, 1))
+            found += int((logits.argmax(1) == 0).sum())
+        if 2 * found <= len(chosen):
+            warnings.warn(
+                f"the classifier calls {found} of {len(chosen)} held-out normal samples healthy; "
+                "guidance leads elsewhere: train it longer (classifier_steps), or see whether 0 is "
+                "the label of health",
+                stacklevel=2,
+            )
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
+        self.denoiser.clip = self.clip
         inner = self.canvas.enter(x)
         walk = self._ddim if self.sampler == "ddim" else self._ddpm
         normal = self.canvas.leave(walk(inner, levels, rng).view(len(levels), *inner.shape))
@@ -125,7 +153,7 @@ class Guided(Method):
         found = Detection.from_map((made - seen).abs().sum(2), normal)
         if self.judged == "map":
             return found
-        logits = self.classifier(inner, _healthy(inner) + 1)
+        logits = self.classifier(inner, _labels(inner, 1))
         sure = (logits[:, 1] - logits[:, 0]).expand(len(levels), len(x))
         return Detection(sure, found.map, normal)
 
@@ -154,9 +182,9 @@ class Guided(Method):
             [way for way in downs for _ in range(len(inner))],
             repeated(rng, 1).rows(rows(reached, len(inner), 1)[0]),
             chain=Chain(sampler="ddim"),
-            guide=climbing(self._process, self._slope, self.scale),
+            guide=climbing(self._process, self._slope(downs, len(inner)), self.scale),
             samples=list(range(len(inner))) * len(levels),
-            given=self._given(_healthy(inner)),
+            given=self._given(self._aim(inner)),
         )
 
     def _ddpm(self, inner: Tensor, levels: Sequence[int], rng: Rng) -> Tensor:
@@ -168,23 +196,40 @@ class Guided(Method):
             level = torch.full_like(level, self.denoiser.schedule.level(self.start_level))
         drawn = gaussian(streams.fork("start"), inner.shape[1:], level)
         noised = self._process.disturb(inner[index.to(inner.device)], level, drawn)
-        draws = Draws(streams.fork("step"), gaussian)
+        steps = Ancestral(self._process, Draws(streams.fork("step"), gaussian), variance="learned")
+        downs = [ladder(at, self.sampling_steps) for at in reached]
+        slope = self._slope(downs, len(inner))
         return flow(
             self.denoiser,
-            Climbing(Ancestral(self._process, draws, variance="learned"), self._slope, self.scale),
+            Climbing(steps, slope, self.scale, self.guide_last),
             noised,
-            [ladder(at, self.sampling_steps) for at in reached for _ in range(len(inner))],
+            [way for way in downs for _ in range(len(inner))],
             samples=index.tolist(),
-            given=self._given(_healthy(inner)),
+            given=self._given(self._aim(inner)),
         )
 
-    def _slope(self, x: Tensor, rows: Rows) -> Tensor:
-        return self.classifier.towards(x, rows.level, _healthy(x))
+    def _slope(self, ladders: Sequence[Sequence[int]], samples: int) -> Slope:
+        """What the classifier says along the ladders, each gone by so many samples."""
+        places = [{at: i for i, at in enumerate(reversed(ladder))} for ladder in ladders]
+        by_place = self.classifier_hears == "index" and self.sampler == "ddim"
+
+        def slope(x: Tensor, rows: Rows) -> Tensor:
+            heard = rows.level
+            if by_place:
+                jobs = zip(rows.job.tolist(), heard.tolist(), strict=True)
+                heard = heard.new_tensor([places[job // samples][at] for job, at in jobs])
+            return self.classifier.towards(x, heard, self._aim(x))
+
+        return slope
+
+    def _aim(self, x: Tensor) -> Tensor:
+        """The label that is decoded to, for every row."""
+        return _labels(x, LABELS[self.target])
 
     def _encoded_as(self, inner: Tensor) -> Tensor:
-        if self.encode_label == "healthy" or not self.class_cond:
-            return _healthy(inner)
-        return self.classifier(inner, _healthy(inner) + 1).argmax(1)
+        if self.encode_label != "predicted" or not self.class_cond:
+            return _labels(inner, LABELS.get(self.encode_label, 0))
+        return self.classifier(inner, _labels(inner, 1)).argmax(1)
 
     def _given(self, label: Tensor) -> tuple[Tensor, ...]:
         return (label,) if self.class_cond else ()
@@ -195,9 +240,12 @@ class Guided(Method):
         return self.denoiser.process
 
 
-def _healthy(x: Tensor) -> Tensor:
-    """The label of what is normal, for every row."""
-    return torch.zeros(len(x), dtype=torch.int64, device=x.device)
+LABELS = {"healthy": 0, "diseased": 1, "null": -1}
+
+
+def _labels(x: Tensor, value: int) -> Tensor:
+    """A number for every row, (N,) int64."""
+    return torch.full((len(x),), value, device=x.device)
 
 
 def stretched(x: Tensor, axes: int) -> Tensor:

@@ -1,16 +1,22 @@
-"""LDM: disturb and heal a sample's code, all of it or only where the code itself is improbable.
+"""LDM: disturb and heal a sample's code where the code itself is improbable, or all of it.
 
 Pinaya et al., "Fast Unsupervised Brain Anomaly Detection and Segmentation with Diffusion Models",
 MICCAI 2022. https://arxiv.org/abs/2206.03461 The authors' pipeline was never released; parts of it
 are in https://github.com/Project-MONAI/GenerativeModels.
 
-`healing="plain"` is the baseline of Wolleb et al., arXiv 2403.11667: a VQ-VAE, and 300 of 1000
-levels there and back in its codes. `healing="masked"` is the paper's: the divergence of the reverse
-steps between levels 400 and 600 says which places of the code are improbable, those beyond the
-97.5th percentile of held-out samples are healed, the rest stays (from level 500; these numbers are
-from descriptions of the paper, not from its code). Differs from the pieces in MONAI: latents are
-not clamped, and brought to unit variance by a measured factor that is kept; noise is drawn anew for
-every level of the divergence; the autoencoder has no adversary unless `adversary` weighs one.
+`healing="masked"` is the paper's: the divergence of the reverse steps between levels 400 and 600
+says which places of the code are improbable, those beyond the 97.5th percentile of held-out samples
+are healed from level 500, the rest stays. These numbers are from descriptions of the paper, not
+from its code. `healing="plain"`, a baseline of Wolleb et al., arXiv 2403.11667, brings all of the
+code 300 of 1000 levels there and back.
+
+UNet and rates are those of MONAI's 2-D tutorial, on the VQ-VAE of that baseline (on the tutorial's
+autoencoder: `coder="kl", beta="linear_latent", looks=0.001, adversary=0.01`). Differs from the
+pieces in MONAI, and named where an argument brings theirs back: latents are not clamped to -1..1
+(`clamped`), and brought to unit variance by a factor measured on 512 samples and kept (`measured`:
+theirs the first batch of 64); noise is drawn anew for every level of the divergence (`one_noise`);
+the autoencoder is judged by its error alone unless `looks` and `adversary` have a weight. Signals
+are not resized, and get the network of `windows.UNET`.
 """
 
 from __future__ import annotations
@@ -22,8 +28,8 @@ import torch
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
-from ..engine.autoencoder import VQ
-from ..engine.canvas import Canvas, resize
+from ..engine.autoencoder import KL, VQ
+from ..engine.canvas import resize
 from ..engine.coding import Coding
 from ..engine.denoiser import Denoiser
 from ..engine.inpaint import inpaint
@@ -35,64 +41,93 @@ from ..engine.rng import Rng
 from ..engine.run import Run
 from ..engine.sample import Chain, restore
 from ..engine.schedule import schedule
+from ..engine.smooth import blurred
 from ..engine.train import Training, minimise
+from ..engine.windows import framed, sized
 from .base import Detection, Method
+
+UNET = {"widths": (128, 256, 512), "res_blocks": 2, "attention": (False, True, True),
+        "head_channels": (0, 256, 512)}  # fmt: skip
 
 
 class LDM(Method):
-    """coder_widths: channels after each halving of the VQ-VAE; latent_channels, codes, code_decay:
-    of its codebook. looks, adversary: weights of a perceptual and an adversarial loss of it.
+    """coder_widths: channels after each halving of the VQ-VAE, or at each resolution of the KL
+    autoencoder; None for (128, 256) or (128, 128, 256). latent_channels: None for 8 or 3. codes,
+    code_decay: of a codebook; latent_kind: whether what is diffused was quantised or will be.
+    looks, adversary: weights of a perceptual and an adversarial loss of it. widths to
+    head_channels: of the UNet; None for (128, 256, 512), 2, at the lower two and (0, 256, 512).
 
     divergence: the lowest and the highest level it is taken at, and how many, evenly spaced;
     quantile: of held-out samples', beyond which a place is healed; calibration: how many samples
     shown: the residual of the input or, "decoded", of what the autoencoder alone makes of it;
-    "weighted": the first, where the mask is; "divergence": that alone. judged: what is averaged.
+    "weighted": the first times `weight`, the mask or the divergence, with a blur of so many places
+    in deviation; "divergence": that alone. judged: what is averaged.
     """
 
-    levels, published = (100, 200, 300, 400, 500, 600, 750), 300
-    inference = frozenset(["healing", "sampling_steps", "shown", "judged"])
+    levels, published = (100, 200, 300, 400, 500, 600, 750), 500
+    inference = frozenset(["healing", "sampling_steps", "shown", "weight", "blur", "judged"])
     tau: Tensor  # (1, *S'): above it a place of the code is improbable
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 256, coder_widths: Sequence[int] = (128, 256),
-        latent_channels: int = 8, codes: int = 256, code_decay: float = 0.99,
+        size: int | None = 256, coder: Literal["vq", "kl"] = "vq",
+        coder_widths: Sequence[int] | None = None, latent_channels: int | None = None,
+        codes: int = 256, code_decay: float = 0.99,
+        latent_kind: Literal["quantised", "continuous"] = "quantised",
         looks: float = 0.0, adversary: float = 0.0,
-        coder_steps: int = 23_300, coder_lr: float = 1e-4,
-        widths: Sequence[int] = (128, 256, 512), res_blocks: int = 2,
-        attention: Sequence[bool] = (False, True, True), head_channels: int = 256, T: int = 1000,
+        coder_steps: int = 23_300, coder_lr: float = 1e-4, measured: int = 512,
+        widths: Sequence[int] | None = None, res_blocks: int | None = None,
+        attention: Sequence[bool] | None = None,
+        head_channels: int | Sequence[int] | None = None, T: int = 1000, clamped: bool = False,
         beta: str = "scaled_linear", steps: int = 46_600, batch: int = 24, lr: float = 1e-4,
         clip: float | None = None, ema: float | None = None, ema_warm: bool = False,
         decay: Literal["none", "cosine"] = "none", divergence: Sequence[int] = (400, 600, 11),
-        quantile: float = 0.975, calibration: int = 256,
-        healing: Literal["plain", "masked"] = "plain", sampling_steps: int | None = None,
+        one_noise: bool = False, quantile: float = 0.975, calibration: int = 256,
+        healing: Literal["plain", "masked"] = "masked", sampling_steps: int | None = None,
         shown: Literal["input", "decoded", "weighted", "divergence"] = "input",
+        weight: Literal["mask", "kappa"] = "mask", blur: float = 2.0,
         judged: Literal["map", "divergence"] = "map",
     ) -> None:  # fmt: skip
         super().__init__(spec)
-        self.canvas = Canvas(spec.shape, size, 2 ** len(coder_widths) * divisor(widths), low=0.0)
-        self.codec = VQ(
-            (spec.channels, *self.canvas.outer), latent_channels=latent_channels,
-            widths=coder_widths, codes=codes, decay=code_decay, looks=looks,
-            adversary={"weight": adversary} if adversary else None,
+        low, high, count = divergence
+        if not (2 <= low <= high <= 1000 and count >= 1):
+            raise ValueError(
+                f"divergence is taken at 2 <= low <= high <= 1000, at least once: {divergence}"
+            )
+        net = sized(spec.shape, UNET, widths=widths, res_blocks=res_blocks, attention=attention,
+            head_channels=head_channels)  # fmt: skip
+        wide = coder_widths or ((128, 256) if coder == "vq" else (128, 128, 256))
+        halved = 2 ** len(wide) if coder == "vq" else divisor(wide)
+        self.canvas = framed(spec.shape, size, halved * divisor(net["widths"]))
+        inner = (spec.channels, *self.canvas.outer)
+        rival = {"weight": adversary} if adversary else None
+        if coder == "vq":
+            self.codec = VQ(inner, latent_channels=latent_channels or 8, widths=wide, codes=codes,
+                decay=code_decay, kind=latent_kind, looks=looks, adversary=rival)  # fmt: skip
+        else:
+            self.codec = KL(inner, latent_channels=latent_channels or 3, widths=wide, looks=looks,
+                adversary=rival)  # fmt: skip
+        self.denoiser = Denoiser(
+            unet(len(spec.shape), self.codec.latent[0], **net), schedule(beta, T),
+            clip=(-1.0, 1.0) if clamped else None, about=f"codes of {self.canvas}",
         )  # fmt: skip
-        net = unet(len(spec.shape), latent_channels, widths, res_blocks=res_blocks,
-            attention=attention, head_channels=head_channels)  # fmt: skip
-        self.denoiser = Denoiser(net, schedule(beta, T), about=f"codes of {self.canvas}")
         self.first = Training(coder_steps, batch, coder_lr, clip=clip, ema=None, decay=decay)
         self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warm=ema_warm, decay=decay)
-        low, high, count = divergence
         self.at = [round(low + (high - low) * i / max(count - 1, 1)) for i in range(count)]
-        self.quantile, self.calibration = quantile, calibration
+        self.one_noise, self.quantile, self.calibration = one_noise, quantile, calibration
         self.healing, self.sampling_steps = healing, sampling_steps
-        self.shown, self.judged = shown, judged
+        self.shown, self.weight, self.blur, self.judged = shown, weight, blur, judged
+        self.measured = measured
         self.register_buffer("tau", torch.zeros(1, *self.codec.latent[1:]))
 
     def fit(self, train: Split, held_out: Split, run: Run) -> None:
+        if (self.healing == "masked" or self.shown == "weighted") and not len(held_out):
+            raise ValueError("what is improbable is told by held-out samples; there are none")
+
         def denoised(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
             return self.denoiser.loss(self.codec.encode(self.canvas.enter(x)), rng)
 
-        Coding(self.codec, self.first, self.canvas).take(train, run)
+        Coding(self.codec, self.first, self.canvas, most=self.measured).take(train, run)
         minimise(denoised, self.denoiser, train, run, self.plan, "diffusion")
         run.place(self)
         self._calibrate(held_out, run)
@@ -114,9 +149,10 @@ class LDM(Method):
         seen = self.canvas.leave(self.codec.decode(z)) if self.shown == "decoded" else x
         found = (normal - seen).abs().mean(2)
         if kappa is not None and self.shown in ("weighted", "divergence"):
-            known = kappa if self.shown == "divergence" else (kappa > self.tau).to(x.dtype)
+            alone = self.shown == "divergence"
+            known = kappa if alone or self.weight == "kappa" else (kappa > self.tau).to(x.dtype)
             wide = self.canvas.leave(resize(known[:, None], self.canvas.outer))[:, 0]
-            found = wide.expand_as(found) if self.shown == "divergence" else found * wide
+            found = wide.expand_as(found) if alone else found * smooth(wide, self.blur)
         detection = Detection.from_map(found, normal)
         if kappa is None or self.judged == "map":
             return detection
@@ -130,7 +166,8 @@ class LDM(Method):
         assert isinstance(process, Gaussian)
         for at in self.at:
             here = torch.full((len(z),), process.schedule.level(at), device=z.device)
-            noise = gaussian(rng.fork("divergence").at(here), z.shape[1:], here)
+            stream = rng.fork("divergence").at(torch.ones_like(here) if self.one_noise else here)
+            noise = gaussian(stream, z.shape[1:], here)
             guess = self.denoiser(process.disturb(z, here, noise), here)
             apart = process.divergence(z, guess, here, here - 1)
             for channel in range(z.shape[1]):  # in this order, in any batch
@@ -147,7 +184,24 @@ class LDM(Method):
         rng = Rng([s.key for s in chosen], run.seed, run.device).fork("calibrate")
         kappa = self.divergence(self.codec.encode(self.canvas.enter(x)), rng).double()
         if len(chosen) * (1 - self.quantile) >= 1:
-            self.tau.copy_(kappa.quantile(self.quantile, dim=0))
+            parts = kappa.flatten(1).split(4096, 1)  # torch takes quantiles of so many at once
+            tau = torch.cat([part.quantile(self.quantile, dim=0) for part in parts])
+            self.tau.copy_(tau.view_as(self.tau))
         else:
             at = min(int(self.quantile * kappa.numel()), kappa.numel() - 1)
             self.tau.fill_(kappa.flatten().sort().values[at])
+
+
+class PlainLDM(LDM):
+    """The round trip of `healing="plain"`, whose published level is another."""
+
+    published = 300
+
+
+def smooth(map: Tensor, deviation: float) -> Tensor:
+    """(N, *S) blurred along every axis."""
+    for axis in range(1, map.ndim):
+        rows = map.movedim(axis, -1)
+        made = blurred(rows.reshape(-1, 1, rows.shape[-1]), deviation)
+        map = made.view(rows.shape).movedim(-1, axis)
+    return map

@@ -6,39 +6,54 @@ Graham et al., "Unsupervised 3D Out-of-Distribution Detection with Latent Diffus
 As in the authors' code: quantised codes, PLMS from every `skip`-th of 100 levels, decoded and
 compared with the input in [0, 1] by squared error, z-scores, their mean. Differs: codes have unit
 variance (`scaled=False`: as they come, theirs) and begin at encodings of the data; z-scores are of
-held-out samples that nothing was trained on; PLMS and the end of a chain as in DDPM-OOD (`lagged`,
-`final_noise`); the autoencoder is judged by its error, and by its looks or an adversary if they are
-given a weight, theirs by both. A map is added, the mean over starts of the squared error in
-held-out deviations.
+held-out samples that nothing was trained on; chains as in DDPM-OOD (`lagged`, `leaking`,
+`final_noise`). Codes times `b_scale` are divided by it before they are decoded (`late_division`:
+what is decoded is). The autoencoder's looks are to a network that a package ships,
+EfficientNet-lite0, and not LPIPS of AlexNet (`features="lpips"`: of SqueezeNet); no perceptual
+distance is judged by unless `perceptual` names its network, of volumes all planes across each axis,
+where their code keeps the last axis alone. A map is added, the mean over starts of the squared
+error in held-out deviations.
+
+Signals are not resized, get the network of `windows.UNET`, and their autoencoder is judged by its
+error alone, as in https://github.com/ismaelmreno/ddpm-ood-signals.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
 from ..engine.autoencoder import VQ
-from ..engine.canvas import Canvas
 from ..engine.coding import Coding
 from ..engine.denoiser import Denoiser
+from ..engine.features import perceptual as network
 from ..engine.nets import divisor, unet
 from ..engine.rng import Rng
 from ..engine.run import Run
-from ..engine.schedule import schedule
+from ..engine.schedule import schedule, shifted
 from ..engine.starts import Starts
 from ..engine.train import Training, minimise
+from ..engine.windows import framed, sized
 from .base import Detection, Method
+
+UNET = {"widths": (128, 256, 256), "res_blocks": 1, "attention": (False, False, True),
+        "head_channels": 256}  # fmt: skip
 
 
 class LDMOOD(Method):
     """coder_widths: channels after each halving of the VQ-VAE; latent_channels, codes, code_decay:
-    of its codebook. looks, adversary: weights of a perceptual and an adversarial loss of it.
-    sampling_steps, skip: the grid of levels, and every so many of them a start. calibration:
-    held-out samples looked at."""
+    of its codebook; latent_kind: whether what is diffused was quantised or will be. looks,
+    spectrum, adversary: weights of a perceptual, a spectral and an adversarial loss of it;
+    adversary_start: the step from which on the last is heard; adversary_lr: what it learns at.
+
+    widths to head_channels: of the UNet; None for (128, 256, 256), 1, at the lowest and 256.
+    snr_shift: how many times the schedule's signal-to-noise. sampling_steps, skip: the grid of
+    levels, and every so many of them a start, from min_level up. calibration: held-out samples
+    looked at."""
 
     levels, published = (250, 500, 750, 1000), 1000
 
@@ -46,36 +61,58 @@ class LDMOOD(Method):
         self, spec: Spec, *,
         size: int | None = 128, coder_widths: Sequence[int] = (256, 256, 256, 256),
         latent_channels: int = 128, codes: int = 2048, code_decay: float = 0.9,
-        looks: float = 0.0, adversary: float = 0.0, coder_steps: int = 15_000,
-        coder_batch: int = 8, coder_lr: float = 3e-5, scaled: bool = True,
-        widths: Sequence[int] = (128, 256, 256), res_blocks: int = 1,
-        attention: Sequence[bool] = (False, False, True), head_channels: int = 256,
-        beta: str = "scaled_linear", steps: int = 776_000, batch: int = 6, lr: float = 2.5e-5,
+        latent_kind: Literal["quantised", "continuous"] = "quantised", looks: float = 0.001,
+        features: str = "effperc", spectrum: float = 1.0, adversary: float = 0.01,
+        adversary_start: int = 0, adversary_lr: float = 5e-4, coder_steps: int = 15_000,
+        coder_batch: int = 8, coder_lr: float = 3e-5, scaled: bool = True, b_scale: float = 1.0,
+        late_division: bool = False, widths: Sequence[int] | None = None,
+        res_blocks: int | None = None, attention: Sequence[bool] | None = None,
+        head_channels: int | None = None, beta: str = "scaled_linear", snr_shift: float = 1.0,
+        steps: int = 776_000, batch: int = 6, lr: float = 2.5e-5,
         clip: float | None = None, ema: float | None = None, ema_warm: bool = False,
         decay: Literal["none", "cosine"] = "none", sampling_steps: int = 100, skip: int = 2,
-        lagged: bool = False, final_noise: bool = False, calibration: int = 256,
+        min_level: int = 0, lagged: bool = False, leaking: bool = False, final_noise: bool = False,
+        perceptual: str | None = None, calibration: int = 256,
     ) -> None:  # fmt: skip
         super().__init__(spec)
-        self.canvas = Canvas(spec.shape, size, 2 ** len(coder_widths) * divisor(widths), low=0.0)
+        axes = len(spec.shape)
+        if perceptual is not None and axes == 1:
+            raise ValueError("perceptual is of images and volumes, not of signals")
+        net = sized(spec.shape, UNET, widths=widths, res_blocks=res_blocks, attention=attention,
+            head_channels=head_channels)  # fmt: skip
+        self.canvas = framed(spec.shape, size, 2 ** len(coder_widths) * divisor(net["widths"]))
+        judges: dict[str, Any] = {} if axes == 1 else {"looks": looks, "spectrum": spectrum}
+        if looks and axes > 1:
+            judges["features"] = features
+        if adversary and axes > 1:
+            rate = adversary_lr / coder_lr
+            judges["adversary"] = {"weight": adversary, "starts": adversary_start, "rate": rate}
         self.codec = VQ(
             (spec.channels, *self.canvas.outer), latent_channels=latent_channels,
-            widths=coder_widths, codes=codes, decay=code_decay, looks=looks,
-            adversary={"weight": adversary} if adversary else None,
+            widths=coder_widths, codes=codes, decay=code_decay, kind=latent_kind, **judges,
         )  # fmt: skip
-        net = unet(len(spec.shape), latent_channels, widths, res_blocks=res_blocks,
-            attention=attention, head_channels=head_channels)  # fmt: skip
         about = f"codes of {self.canvas}{'' if scaled else ', as they come'}"
-        self.denoiser = Denoiser(net, schedule(beta), about=about)
-        self.starts = Starts(sampling_steps, skip, lagged=lagged, final_noise=final_noise)
+        if b_scale != 1:
+            about += f", times {b_scale}"
+        self.network = None if perceptual is None else network(perceptual)
+        if self.network is not None:
+            about += f", z by {self.network.identity}"
+        self.denoiser = Denoiser(unet(axes, latent_channels, **net),
+            shifted(schedule(beta), snr_shift), about=about)  # fmt: skip
+        self.starts = Starts(
+            sampling_steps, skip, measures=1 + (perceptual is not None), lagged=lagged,
+            leaking=leaking, final_noise=final_noise, min_level=min_level,
+        )  # fmt: skip
         self.first = Training(coder_steps, coder_batch, coder_lr, clip=clip, ema=None, decay=decay)
         self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warm=ema_warm, decay=decay)
         self.scaled, self.calibration = scaled, calibration
+        self.b_scale, self.late_division = b_scale, late_division
 
     def fit(self, train: Split, held_out: Split, run: Run) -> None:
         self.starts.enough(held_out)
 
         def denoised(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-            return self.denoiser.loss(self.codec.encode(self.canvas.enter(x)), rng)
+            return self.denoiser.loss(self.codec.encode(self.canvas.enter(x)) * self.b_scale, rng)
 
         Coding(self.codec, self.first, self.canvas, measured=self.scaled).take(train, run)
         minimise(denoised, self.denoiser, train, run, self.plan, "diffusion")
@@ -89,7 +126,11 @@ class LDMOOD(Method):
     def _looks(self, x: Tensor, rng: Rng, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         inner = self.canvas.enter(x)
         target = self.canvas.leave(inner)
-        z = self.codec.encode(inner)
+        z = self.codec.encode(inner) * self.b_scale
+        early, late = (1.0, self.b_scale) if self.late_division else (self.b_scale, 1.0)
         for healed in self.starts.restored(self.denoiser, z, rng, count):
-            normal = self.canvas.leave(self.codec.decode(healed)).clamp(0, 1)
-            yield (normal - target).square().mean(1, keepdim=True), normal
+            normal = (self.canvas.leave(self.codec.decode(healed / early)) / late).clamp(0, 1)
+            fields = [(normal - target).square().mean(1)]
+            if self.network is not None:
+                fields.append(self.network.throughout(target.clamp(0, 1), normal))
+            yield torch.stack(fields, 1), normal

@@ -34,12 +34,13 @@ from .base import Detection, Method
 
 
 class MDDPM(Method):
-    """patch, stride, inpaint, aggregate: as pDDPM has them. cuts: at most so many rectangles are
-    pasted, 0 for none; share: their largest side in terms of the foreground's, the smallest is half
-    of it. band: the half-widths, in steps of the spectrum, that low and high are told apart at."""
+    """patch, stride, inpaint, aggregate, generator, clip_clean: as pDDPM has them. cuts: at most so
+    many rectangles are pasted, 0 for none; share: their largest side in terms of the foreground's,
+    the smallest is half of it. band: the half-widths, in steps of the spectrum, that low and high
+    are told apart at."""
 
     levels, published = (100, 200, 300, 400, 500, 600, 750), 500
-    inference = frozenset({"stride", "aggregate", "repeats"})
+    inference = frozenset({"stride", "aggregate", "repeats", "clip_clean"})
     tiles: Tensor  # (P, 1, *outer) bool; together they cover everything
     cells: Tensor  # (P, 1, *outer) bool; the grid that training draws boxes from
 
@@ -51,10 +52,11 @@ class MDDPM(Method):
         cuts: int = 5, share: float = 0.18, band: Sequence[int] = (2, 10),
         noise: str = "simplex", octaves: int = 6, persistence: float = 0.8, frequency: float = 64,
         normalise: bool = False, origin_jitter: bool = False, shared_noise: bool = False,
+        generator: Literal["2d", "3d"] = "2d",
         steps: int = 115_200, batch: int = 32, lr: float = 1e-4, clip: float | None = None,
         ema: float | None = None, ema_warm: bool = False,
         decay: Literal["none", "cosine"] = "none",
-        repeats: int = 1, aggregate: Literal["cut", "mean"] = "cut",
+        repeats: int = 1, aggregate: Literal["cut", "mean"] = "cut", clip_clean: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(spec)
         low, high = band
@@ -65,13 +67,13 @@ class MDDPM(Method):
         widths = [int(width * m) for m in mults]
         self.canvas = Canvas(spec.shape, size, divisor(widths))
         self.noise = named(noise, octaves=octaves, persistence=persistence, frequency=frequency,
-            normalise=normalise, origin_jitter=origin_jitter, shared=shared_noise)  # fmt: skip
+            normalise=normalise, origin_jitter=origin_jitter, shared=shared_noise,
+            generator=generator)  # fmt: skip
         net = unet(len(spec.shape), spec.channels, widths, res_blocks=res_blocks, updown=True,
-            head_channels=head_channels)  # fmt: skip
+            scale_shift=True, head_channels=head_channels, eps=1e-5,
+            zero_attention=True)  # fmt: skip
         about = f"{self.noise} on {self.canvas}"
-        self.denoiser = Denoiser(
-            net, schedule(beta, T), predicts="clean", clip=self.canvas.range, about=about
-        )
+        self.denoiser = Denoiser(net, schedule(beta, T), predicts="clean", about=about)
         tiles = tiling(self.canvas.outer, patch, stride or patch)
         self.register_buffer("tiles", tiles, persistent=False)
         self.register_buffer("cells", tiling(self.canvas.outer, patch, patch), persistent=False)
@@ -80,6 +82,7 @@ class MDDPM(Method):
         self.aggregate: Literal["cut", "mean"] = aggregate
         self.cuts, self.share, self.band = cuts, share, (low, high)
         self.inpaint, self.repeats = inpaint, repeats
+        self.clip = self.canvas.range if clip_clean else None
 
     def fit(self, train: Split, held_out: Split, run: Run) -> None:
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
@@ -102,7 +105,8 @@ class MDDPM(Method):
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
         healed = heal(self.denoiser, self.canvas.enter(x), levels, rng, noise=self.noise,
-            tiles=self.tiles, repeats=self.repeats, aggregate=self.aggregate)  # fmt: skip
+            tiles=self.tiles, repeats=self.repeats, aggregate=self.aggregate,
+            clip=self.clip)  # fmt: skip
         normal = self.canvas.leave(healed)  # (L, N, C, *S)
         return Detection.from_map((normal - x).abs().mean(2), normal)
 

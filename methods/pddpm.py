@@ -4,12 +4,13 @@ Behrendt et al., "Patched Diffusion Models for Unsupervised Anomaly Detection in
 MIDL 2023. https://arxiv.org/abs/2303.03758
 https://github.com/FinnBehrendt/patched-Diffusion-Models-UAD
 
-As in the authors' code: a cosine schedule, x_0 predicted in one step from level 500, absolute
-error inside the box only, attention in the middle of the UNet only (theirs is configured for more
-and gets none). Differs: noise is drawn per sample (`shared_noise` is theirs, one field for all);
-random boxes cover every place alike (`boxes="clipped"` is theirs: the corner is covered once in
-10 000); overlapping patches overlap, and their mean is one; S may have any number of axes and
-need not be square. The time embedding is added, where theirs scales and shifts.
+As in the authors' code: a cosine schedule, two-dimensional simplex noise, x_0 predicted in one step
+from level 500, absolute error inside the box only, attention in the middle of the UNet only (theirs
+is configured for more and gets none). Differs: noise is drawn per sample (`shared_noise` is theirs,
+one field for all); random boxes are of full size (`boxes="clipped"` is theirs: one in four is, and
+the corner is covered once in 10 000); overlapping patches overlap, and their mean is one; S may
+have any number of axes, whose noise is three-dimensional where they are not two, and need not be
+square.
 """
 
 from __future__ import annotations
@@ -34,12 +35,14 @@ from .base import Detection, Method
 
 class PDDPM(Method):
     """patch: side of a patch in pixels of the canvas; stride: between patches at inference, `patch`
-    if None. boxes: where training disturbs: cells of the grid, or anywhere. inpaint: only the
-    inside of the box counts. aggregate: overlapping patches are cut (the last wins) or averaged.
+    if None. boxes: where training disturbs: cells of the grid, or at random, all of the box inside
+    or "overhanging" so that every place is covered alike. inpaint: only the inside of the box
+    counts. aggregate: overlapping patches are cut (the last wins) or averaged. generator: of the
+    simplex noise of images. clip_clean: clamp the estimate of x_0 to the data's range.
     """
 
     levels, published = (100, 200, 300, 400, 500, 600, 750), 500
-    inference = frozenset({"stride", "aggregate", "repeats"})
+    inference = frozenset({"stride", "aggregate", "repeats", "clip_clean"})
     tiles: Tensor  # (P, 1, *outer) bool; together they cover everything
     cells: Tensor  # (P, 1, *outer) bool; the grid that training draws boxes from
 
@@ -48,34 +51,38 @@ class PDDPM(Method):
         size: int | None = 96, width: int = 128, mults: Sequence[float] = (1, 2, 2),
         res_blocks: int = 3, head_channels: int = 64, T: int = 1000, beta: str = "cosine",
         patch: int = 48, stride: int | None = None, inpaint: bool = True,
-        boxes: Literal["grid", "random", "clipped"] = "grid", power: Literal[1, 2] = 1,
+        boxes: Literal["grid", "random", "overhanging", "clipped"] = "grid",
+        power: Literal[1, 2] = 1,
         noise: str = "simplex", octaves: int = 6, persistence: float = 0.8, frequency: float = 64,
         normalise: bool = False, origin_jitter: bool = False, shared_noise: bool = False,
+        generator: Literal["2d", "3d"] = "2d",
         steps: int = 19_200, batch: int = 32, lr: float = 1e-4, clip: float | None = None,
         ema: float | None = None, ema_warm: bool = False,
         decay: Literal["none", "cosine"] = "none",
-        repeats: int = 1, aggregate: Literal["cut", "mean"] = "cut",
+        repeats: int = 1, aggregate: Literal["cut", "mean"] = "cut", clip_clean: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(spec)
         widths = [int(width * m) for m in mults]
         self.canvas = Canvas(spec.shape, size, divisor(widths))
         self.noise = named(noise, octaves=octaves, persistence=persistence, frequency=frequency,
-            normalise=normalise, origin_jitter=origin_jitter, shared=shared_noise)  # fmt: skip
+            normalise=normalise, origin_jitter=origin_jitter, shared=shared_noise,
+            generator=generator)  # fmt: skip
         net = unet(len(spec.shape), spec.channels, widths, res_blocks=res_blocks, updown=True,
-            head_channels=head_channels)  # fmt: skip
+            scale_shift=True, head_channels=head_channels, eps=1e-5,
+            zero_attention=True)  # fmt: skip
         about = f"{self.noise} on {self.canvas}"
-        self.denoiser = Denoiser(
-            net, schedule(beta, T), predicts="clean", clip=self.canvas.range, about=about
-        )
+        self.denoiser = Denoiser(net, schedule(beta, T), predicts="clean", about=about)
         self.register_buffer(
             "tiles", tiling(self.canvas.outer, patch, stride or patch), persistent=False
         )
         self.register_buffer("cells", tiling(self.canvas.outer, patch, patch), persistent=False)
         self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warm=ema_warm, decay=decay)
-        self.patch, self.boxes, self.inpaint = patch, boxes, inpaint
+        self.patch, self.inpaint = patch, inpaint
+        self.boxes: Literal["grid", "random", "overhanging", "clipped"] = boxes
         self.power: Literal[1, 2] = power
         self.aggregate: Literal["cut", "mean"] = aggregate
         self.repeats = repeats
+        self.clip = self.canvas.range if clip_clean else None
 
     def fit(self, train: Split, held_out: Split, run: Run) -> None:
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
@@ -92,7 +99,8 @@ class PDDPM(Method):
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
         healed = heal(self.denoiser, self.canvas.enter(x), levels, rng, noise=self.noise,
-            tiles=self.tiles, repeats=self.repeats, aggregate=self.aggregate)  # fmt: skip
+            tiles=self.tiles, repeats=self.repeats, aggregate=self.aggregate,
+            clip=self.clip)  # fmt: skip
         normal = self.canvas.leave(healed)  # (L, N, C, *S)
         return Detection.from_map((normal - x).abs().mean(2), normal)
 
@@ -100,4 +108,5 @@ class PDDPM(Method):
         """A box per sample to train in, (N, 1, *outer) bool."""
         if self.boxes == "grid":
             return self.cells[rng.integers(len(self.cells))]
-        return boxes(rng, self.canvas.outer, self.patch, clipped=self.boxes == "clipped")
+        where = "inside" if self.boxes == "random" else self.boxes
+        return boxes(rng, self.canvas.outer, self.patch, where=where)

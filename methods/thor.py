@@ -6,13 +6,16 @@ https://arxiv.org/abs/2403.08464 https://github.com/ci-ber/THOR_DDPM
 As in the authors' code: AutoDDPM's network; every 50 levels a map, the perceptual distance times
 the residual over its maximum; at three levels the estimate and the input are blended by that map,
 closed and widened, and disturbed again with the noise that the chain began with; the map is the
-harmonic mean of all on the way. Differs, and named where an argument brings theirs back: what is
-blended is disturbed to the level that the chain goes on from (`renoise_late`: one above); negative
-values outlive it (`clamp_unit`); the perceptual map is normalised once (`double_normalise`) and
-blurred along the image's axes alone, theirs across the batch too. The network predicts the noise;
-one of their trainers has it predict twice the noise less one. Perceptual distances are of the
-network that a package ships, unless `features` names another. For simplex noise the paper begins at
-251 and has `harmonise=(201, 151, 101, 51)`.
+harmonic mean of all on the way. Differs, and named where an argument brings theirs back: the
+network learns from the range that it is shown at inference, [-1, 1] (`train_unit`: from [0, 1]);
+what is blended is disturbed to the level that the chain goes on from (`renoise_late`: one above);
+negative values outlive it (`clamp_unit`); the perceptual map is normalised once
+(`double_normalise`); noise is drawn per sample (`shared_noise` has one field for all, as theirs
+does of simplex noise). Differs for good: perceptual maps are blurred along the image's axes alone,
+theirs across the batch too; the network predicts the noise, one of their trainers has it predict
+twice the noise less one. Perceptual distances are of the network that a package ships, unless
+`features` names another. For simplex noise the paper begins at 251 and has
+`harmonise=(201, 151, 101, 51)`.
 """
 
 from __future__ import annotations
@@ -62,7 +65,8 @@ class THOR(Method):
         attention: Sequence[bool] = (False, True, True), head_channels: int = 256,
         T: int = 1000, beta: str = "linear", noise: str = "gaussian", octaves: int = 6,
         persistence: float = 0.8, frequency: float = 64, normalise: bool = False,
-        steps: int = 66_000, batch: int = 16, lr: float = 1e-4, clip: float | None = None,
+        shared_noise: bool = False, train_unit: bool = False,
+        steps: int = 64_000, batch: int = 16, lr: float = 1e-4, clip: float | None = None,
         ema: float | None = None, ema_warm: bool = False,
         decay: Literal["none", "cosine"] = "none", augment: bool = True,
         harmonise: Sequence[int] = (301, 151, 51), every: int = 50, kernel: int = 13,
@@ -74,8 +78,9 @@ class THOR(Method):
         if kernel < 1 or kernel % 2 == 0 or every < 1:
             raise ValueError(f"kernel is odd and every at least 1, not {kernel} and {every}")
         self.canvas = Canvas(spec.shape, size, divisor(widths))
+        self.trained = replace(self.canvas, low=0.0) if train_unit else self.canvas
         self.noise = named(noise, octaves=octaves, persistence=persistence, frequency=frequency,
-            normalise=normalise)  # fmt: skip
+            normalise=normalise, shared=shared_noise)  # fmt: skip
         net = unet(2, spec.channels, widths, res_blocks=res_blocks, attention=attention,
             head_channels=head_channels)  # fmt: skip
         self.denoiser = Denoiser(net, schedule(beta, T), clip=self.canvas.range,
@@ -90,7 +95,7 @@ class THOR(Method):
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
             if self.augment:
                 x = affine(x, rng, degrees=10, translate=(0.1, 0.1), scale=(0.9, 1.1), flip=0.5)
-            return self.denoiser.loss(self.canvas.enter(x), rng, noise=self.noise)
+            return self.denoiser.loss(self.trained.enter(x), rng, noise=self.noise)
 
         minimise(loss, self.denoiser, train, run, self.plan)
 

@@ -10,7 +10,8 @@ channels, z-scores. Differs: the network hears the timestep and sees 6139 sample
 and sees 35 (`blind=True, layers=8, cycle=3, width=256`); amplitudes are in units of the training
 samples' root mean square (`amplitude="none"`: as they come; "sample": of each its own, so that
 loudness tells nothing); z-scores are calibrated on held-out samples, theirs on those that are
-judged; schedule as in DDPM-OOD, where theirs has beta itself linear. A map is added.
+judged; schedule as in DDPM-OOD, where theirs has beta itself linear (`beta="linear_latent"`); the
+chains as well (`lagged`, `leaking`, `final_noise`). A map is added.
 """
 
 from __future__ import annotations
@@ -22,21 +23,24 @@ import torch
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
+from ..engine import spectra
 from ..engine.denoiser import Denoiser
 from ..engine.rng import Rng
 from ..engine.run import Run
 from ..engine.schedule import schedule
-from ..engine.signal import SILENCE, power, smoothed, unit
+from ..engine.signal import SILENCE, smoothed, unit
 from ..engine.starts import Starts
 from ..engine.train import Training, minimise
 from ..engine.wavenet import WaveNet
+from ..engine.windows import loudness
 from .base import Detection, Method
 
 
 class WaveNetOOD(Method):
     """layers, cycle, width: of the WaveNet. sampling_steps, skip: the grid of levels, and every
-    so many of them a start. smooth: samples that the map is averaged over. calibration: held-out
-    samples looked at."""
+    so many of them a start. spectral: the distance of short stretches' log amplitudes is a second
+    measure. smooth: samples that the map is averaged over. calibration: held-out samples looked at.
+    """
 
     levels, published = (250, 500, 750, 1000), 1000
     ndims = frozenset({1})
@@ -50,15 +54,18 @@ class WaveNetOOD(Method):
         steps: int = 12_500, batch: int = 40, lr: float = 2.5e-5, clip: float | None = None,
         ema: float | None = None, ema_warm: bool = False,
         decay: Literal["none", "cosine"] = "none", sampling_steps: int = 100, skip: int = 4,
-        lagged: bool = False, final_noise: bool = False, calibration: int = 256, smooth: int = 32,
+        lagged: bool = False, leaking: bool = False, final_noise: bool = False,
+        spectral: bool = False, calibration: int = 256, smooth: int = 32,
     ) -> None:  # fmt: skip
         super().__init__(spec)
         net = WaveNet(spec.channels, width=width, layers=layers, cycle=cycle, blind=blind)
         about = f"amplitude by {amplitude}, {'blind ' * blind}WaveNet {layers} {cycle}"
         self.denoiser = Denoiser(net, schedule(beta), about=about)
-        self.starts = Starts(sampling_steps, skip, lagged=lagged, final_noise=final_noise)
+        self.starts = Starts(sampling_steps, skip, measures=1 + spectral, lagged=lagged,
+            leaking=leaking, final_noise=final_noise)  # fmt: skip
         self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warm=ema_warm, decay=decay)
         self.amplitude, self.calibration, self.smooth = amplitude, calibration, smooth
+        self.spectral = spectral
         self.register_buffer("unit", torch.ones(()))
 
     def fit(self, train: Split, held_out: Split, run: Run) -> None:
@@ -80,9 +87,12 @@ class WaveNetOOD(Method):
         size = self._unit(x)
         z = (x - SILENCE) / size
         for healed in self.starts.restored(self.denoiser, z, rng, count):
-            yield (healed - z).square().mean(1, keepdim=True), healed * size + SILENCE
+            fields = [(healed - z).square().mean(1)]
+            if self.spectral:
+                fields.append(spectra.distance(healed, z))
+            yield torch.stack(fields, 1), healed * size + SILENCE
 
     def _unit(self, x: Tensor) -> Tensor:
         if self.amplitude == "sample":
-            return power(x).sqrt().clamp(min=1e-6).float()[:, None, None]
+            return loudness(x)
         return self.unit.to(x.device)

@@ -22,12 +22,13 @@ from adbench.methods.ldm_ood import LDMOOD
 from small import built, samples
 
 TRAIN = {"data": {"samples": "these"}, "seed": 0, "numerics": "float32", "method": "anything"}
-SAME: dict[str, Any] = {"batch": 2, "coder_batch": 2, "coder_lr": 1e-3, "code_decay": 0.9}
+SAME: dict[str, Any] = {"batch": 2, "coder_lr": 1e-3, "code_decay": 0.9, "looks": 0.0,
+    "adversary": 0.0}  # fmt: skip
 
 
 def fitted(cls: type, shelf: Shelf, run: Run, **more: Any) -> Any:
-    takes = {key: value for key, value in SAME.items() if key != "coder_batch" or cls is LDMOOD}
-    made = built(cls, Spec(1, (16, 16)), **takes | more)
+    own = {"coder_batch": 2, "spectrum": 0.0} if cls is LDMOOD else {}
+    made = built(cls, Spec(1, (16, 16)), **SAME | own | more)
     made.fit(samples((16, 16), 6, 1), samples((16, 16), 4, 1, "h"), replace(run, shelf=shelf))
     return made
 

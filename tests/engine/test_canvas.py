@@ -46,6 +46,11 @@ def test_padding_is_background() -> None:
     assert inside.shape[2:] == (4, 4) and inside.sum() == 9 - 7  # seven places of -1
 
 
+def test_padding_may_be_something_else() -> None:
+    inside = Canvas((3,), divisor=4, low=0.0, fill=0.5).enter(torch.ones(1, 1, 3))
+    assert inside.flatten().tolist() == [1, 1, 1, 0.5]
+
+
 def test_an_affine_view_is_the_samples_own_and_the_identity_is_nothing() -> None:
     x = Rng(["a", "b", "c"]).uniform((1, 16, 16)).float()
     torch.testing.assert_close(affine(x, Rng(list("abc"))), x, rtol=0, atol=1e-5)

@@ -76,6 +76,15 @@ def test_the_loss_is_cross_entropy_of_what_was_disturbed() -> None:
     torch.testing.assert_close(net.loss(x, label, rng), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_it_begins_as_guided_diffusions() -> None:
+    """Norms of eps 1e-5, and attention before the pooling that adds nothing."""
+    net = encoder((8, 8), 1, 2, (8, 8), res_blocks=1, attention=(False, True), head_channels=8)
+    norms = [part.eps for part in net.modules() if isinstance(part, nn.GroupNorm)]
+    assert norms and set(norms) == {1e-5}
+    projections = {k: p for k, p in net.named_parameters() if ".out_proj." in k}
+    assert projections and not any(p.any() for p in projections.values())
+
+
 def test_it_learns_to_tell_labels_apart() -> None:
     class Example:
         def __init__(self, i: int) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from monai.losses.spectral_loss import JukeboxLoss
 from torch import Tensor, nn
 
 from adbench.engine.adversary import Adversary, Looks
@@ -193,6 +194,17 @@ def test_neither_side_of_an_adversary_pulls_the_others_weights(kind: Any) -> Non
     (each.mean(1).sum() / 2).backward()
     for p, grad in zip(adversary.parameters(), own, strict=True):
         torch.testing.assert_close(p.grad, grad)
+
+
+def test_a_spectral_error_is_monais_jukebox_loss() -> None:
+    x, made = torch.rand(2, 2, 8, 8), torch.rand(2, 2, 8, 8)
+    codec = VQ((2, 8, 8), latent_channels=2, widths=(4,), res_blocks=1, codes=4, spectrum=3.0)
+    ours = codec.error(x, made, Rng(["a", "b"])).mean()
+    theirs = (made - x).abs().mean() + 3 * JukeboxLoss(2)(made, x)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    made = x.clone().requires_grad_()
+    codec.error(x, made, Rng(["a", "b"])).sum().backward()
+    assert made.grad is not None and made.grad.isfinite().all()
 
 
 def test_an_adversarys_size_is_the_papers() -> None:

@@ -145,6 +145,9 @@ def test_clipped_estimates_belong_together() -> None:
     held = Denoiser(Constant(0.1), linear(), clip=(-1, 1)).eval().estimate(x, level)
     assert torch.equal(held.clean, free.clean.clamp(-1, 1))
     torch.testing.assert_close(Gaussian(linear()).disturb(held.clean, level, held.noise), x)
+    as_said = Denoiser(Constant(0.1), linear(), clip=(-1, 1), rederive=False).eval()
+    assert torch.equal(as_said.estimate(x, level).clean, held.clean)
+    assert (as_said.estimate(x, level).noise == 0.1).all()
 
 
 def test_a_corrupted_start_is_healed_towards_the_sample() -> None:

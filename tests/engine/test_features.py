@@ -331,3 +331,16 @@ def test_a_trunk_shows_the_maps_that_are_compared() -> None:
     assert both.shape == (1, 352, 8, 8)
     assert torch.equal(trunk.look(two[:, 1:], (8, 8)), both[:, 176:])
     assert trunk.identity.startswith("effperc-random")
+
+
+def test_volumes_are_compared_by_all_planes_across_each_axis(untrained: Perceptual) -> None:
+    """Whichever way the volume lies."""
+    x, y = (torch.rand(2, 1, 6, 7, 8, generator=torch.Generator().manual_seed(k)) for k in (0, 1))
+    found = untrained.throughout(x, y)
+    assert found.shape == (2, 6, 7, 8)
+    one = untrained.distance(x[:, :, :, 3], y[:, :, :, 3])
+    two = untrained.distance(x[:, :, 2], y[:, :, 2])
+    three = untrained.distance(x[..., 5], y[..., 5])
+    at = found[:, 2, 3, 5]
+    torch.testing.assert_close(at, (one[:, 2, 5] + two[:, 3, 5] + three[:, 2, 3]) / 3)
+    assert torch.equal(untrained.throughout(x[:, :, 2], y[:, :, 2]), two)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from adbench.engine.climb import Slope, climbing
 from adbench.engine.denoiser import Denoiser
-from adbench.engine.guides import contrast, towards, uphill
+from adbench.engine.guides import contrast, towards
 from adbench.engine.pool import Rows
 from adbench.engine.process import Gaussian
 from adbench.engine.rng import Rng
@@ -21,6 +23,17 @@ from known import Curved, Field, Normal, Oracle
 KEYS = list("abc")
 X = Rng(KEYS).fork("x").normal((2, 5, 4))
 PROCESS = Gaussian(linear())
+
+
+def slope_of(chance: Callable[[Tensor, Rows], Tensor]) -> Slope:
+    """Of a logarithm (x (B, C, *S), rows) -> (B,)."""
+
+    def slope(x: Tensor, rows: Rows) -> Tensor:
+        with torch.enable_grad():
+            inner = x.detach().requires_grad_()
+            return torch.autograd.grad(chance(inner, rows).sum(), inner)[0]
+
+    return slope
 
 
 def denoiser_of(net: nn.Module, **more: Any) -> Denoiser:
@@ -80,7 +93,7 @@ def test_a_classifiers_gradient_moves_the_noise_to_the_class() -> None:
     for scale, golden in ((0.0, 0.806), (0.5, 0.436), (1.0, 0.272), (2.0, 0.180)):
         out = descend(
             denoiser, coded, [ladder(level, stride=2)], Rng(["a"]),
-            chain=Chain(sampler="ddim"), guide=uphill(PROCESS, healthy, scale),
+            chain=Chain(sampler="ddim"), guide=climbing(PROCESS, slope_of(healthy), scale),
         )  # fmt: skip
         assert out.mean().item() == pytest.approx(golden, abs=0.025)
         assert torch.corrcoef(torch.stack([x.flatten(), out.flatten()]))[0, 1] > 0.95
@@ -193,5 +206,7 @@ def test_guidance_by_the_exact_classifier_is_the_class_by_itself(level: int) -> 
     def chance(x: Tensor, rows: Rows) -> Tensor:
         return mixture(x, rows.level).log_softmax(0)[0].flatten(1).sum(1)
 
-    noise, _ = uphill(PROCESS, chance, 1.0)(x, eps, PROCESS.clean(x, eps, at), rows)
+    guide = climbing(PROCESS, slope_of(chance), 1.0)
+    noise, clean = guide(x, eps, PROCESS.clean(x, eps, at), rows)
+    torch.testing.assert_close(PROCESS.clean(x, noise, at), clean)
     torch.testing.assert_close(noise, each[0], rtol=1e-12, atol=1e-12)

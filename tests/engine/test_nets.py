@@ -126,6 +126,12 @@ def test_without_conditions_it_computes_what_monais_does() -> None:
     torch.testing.assert_close(ours(x, t, label), theirs(x, t, class_labels=label))
 
 
+def test_every_norm_has_the_epsilon_that_it_is_given() -> None:
+    for more, eps in (({}, 1e-6), ({"eps": 1e-5}, 1e-5)):
+        norms = [part for part in small(2, **more).modules() if isinstance(part, nn.GroupNorm)]
+        assert len(norms) > 10 and {part.eps for part in norms} == {eps}
+
+
 def test_time_scales_and_shifts_what_was_normalised() -> None:
     """The block written out again, in one axis."""
     net = small(1, scale_shift=True)

@@ -12,30 +12,39 @@ from diffusers.schedulers import scheduling_ddpm
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adbench.engine.schedule import cosine, even, ladder, linear, scaled_linear, schedule
+from adbench.engine.schedule import cosine, even, ladder, linear, scaled_linear, schedule, shifted
 
 # index t of the papers' arrays is level t + 1 here
 DDPM: Any = scheduling_ddpm.DDPMScheduler
-LINEAR = {
-    0: 0.9999,
-    10: 0.99781,
-    50: 0.96995,
-    200: 0.65635,
-    350: 0.28318,
-    500: 0.07780,
-    999: 4.04e-5,
-}
-COSINE = {0: 0.99996, 10: 0.99928, 200: 0.89776, 249: 0.847012, 499: 0.493844, 749: 0.14427}
-SCALED = {0: 0.9985, 50: 0.91669, 300: 0.40716, 600: 0.04697, 999: 1.42e-4}
+TIMES = (0, 10, 50, 200, 300, 400, 500, 600, 749, 999)
+GOLDEN = {  # as printed: five places, three digits of what is smaller
+    "cosine": (".99996", ".99928", ".99172", ".89776", ".78563", ".64599", ".49229", ".33933",
+        ".14427", "2.43e-9"),
+    "linear": (".9999", ".99781", ".96995", ".65635", ".39401", ".19357", ".07780", ".02557",
+        ".00335", "4.04e-5"),
+    "scaled_linear": (".9985", ".98320", ".91669", ".61458", ".40716", ".23445", ".11492", ".04697",
+        ".00844", "1.42e-4"),
+    "linear_latent": (".9985", ".98265", ".90522", ".51434", ".28138", ".12839", ".04885", ".01549",
+        ".00199", "2.57e-5"),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("made", "golden"), [(linear(), LINEAR), (cosine(), COSINE), (scaled_linear(), SCALED)]
-)
-def test_schedules_have_the_papers_values(made, golden) -> None:
+@pytest.mark.parametrize(("name", "golden"), GOLDEN.items())
+def test_schedules_have_the_papers_values(name: str, golden: tuple[str, ...]) -> None:
+    made = schedule(name)
     assert made.kept[0] == 1 and made.T == 1000
-    for t, kept in golden.items():
-        assert made.kept[t + 1].item() == pytest.approx(kept, rel=2e-3, abs=6e-6)
+    for t, kept in zip(TIMES, golden, strict=True):
+        digit = 0.01 * 10 ** int(kept[-2:]) if "e" in kept else 1e-5
+        assert made.kept[t + 1].item() == pytest.approx(float(kept), rel=0, abs=0.501 * digit)
+
+
+def test_starting_levels_have_the_papers_values() -> None:
+    for made, t, kept in (
+        (linear(), 350, 0.28318),
+        (cosine(), 249, 0.847012),
+        (cosine(), 499, 0.493844),
+    ):
+        assert made.kept[t + 1].item() == pytest.approx(kept, abs=5e-6)
 
 
 def test_anoddpm_signal_and_noise() -> None:
@@ -48,6 +57,7 @@ def test_anoddpm_signal_and_noise() -> None:
     ("name", "theirs", "first", "last"),
     [
         ("linear", "linear", 1e-4, 0.02),
+        ("linear_latent", "linear", 0.0015, 0.0195),
         ("scaled_linear", "scaled_linear", 0.0015, 0.0195),
         ("cosine", "squaredcos_cap_v2", 1e-4, 0.02),
     ],
@@ -102,3 +112,12 @@ def test_half_the_logarithm_of_signal_to_noise() -> None:
 def test_an_even_schedule_loses_everything_evenly() -> None:
     torch.testing.assert_close(even(8).kept, torch.linspace(1, 0, 9, dtype=torch.float64))
     assert schedule("even", 4).name == "even 4"
+
+
+def test_a_schedule_with_more_signal() -> None:
+    plain = scaled_linear()
+    assert shifted(plain, 1) is plain
+    kept = plain.kept[1:]
+    expected = 1 / (1 + (1 - kept) / (4 * kept))
+    torch.testing.assert_close(shifted(plain, 4).kept[1:], expected, rtol=1e-9, atol=0)
+    assert shifted(plain, 4).name != plain.name

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 from collections.abc import Mapping
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from adbench.engine.rng import Rng
 from adbench.engine.run import Interrupted, Run
 from adbench.engine.schedule import schedule
 from adbench.engine.train import NotFinite, Training, minimise
-from trainings import DATA, Memory, Row, close, made, plain, same, trained
+from trainings import DATA, Memory, Row, close, error, made, plain, same, trained
 
 PLAN = Training(40, 4, 1e-2, ema=0.9, decay="cosine")
 
@@ -125,6 +126,66 @@ def test_training_draws_from_the_run_alone() -> None:
 def test_it_is_the_plain_loop_to_the_bit(seed: int, batch: int) -> None:
     plan = Training(30, batch, 1e-2, weight_decay=0.01, clip=0.3, ema=0.9, decay="cosine")
     assert same(trained(plan, Run(seed=seed)), plain(plan, seed)[0])
+
+
+@dataclass(frozen=True)
+class Turns(Training):
+    """Three steps of every batch; the third has moments of its own."""
+
+    def which(self, k: int) -> int:
+        return int(k % 3 == 2)
+
+    def batch_at(self, k: int) -> int:
+        return k // 3
+
+
+class Counted(list[Row]):
+    """Knows how often it is read."""
+
+    read = 0
+
+    def __getitem__(self, index: Any) -> Any:
+        self.read += 1
+        return super().__getitem__(index)
+
+
+def turned(run: Run, steps: int = 14) -> tuple[nn.Module, Counted]:
+    net, data = made(), Counted(DATA)
+    plan = Turns(steps, 4, 1e-2, ema=None, clip=None, momentum=0.5, beta2=0.9, sets=2)
+
+    def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
+        return error(net, x, rng) if int(rng.step[0]) % 3 < 2 else net(x).square().mean(1)
+
+    minimise(loss, net, data, run, plan)
+    return net, data
+
+
+def test_losses_may_take_turns_each_with_moments_of_its_own() -> None:
+    """The loop written out, with two of torch's optimisers; a batch is read once."""
+    net, streams = made(), Rng([f"fit/{i}" for i in range(4)])
+    first, second = (
+        torch.optim.AdamW(net.parameters(), 1e-2, (0.5, 0.9), weight_decay=0) for _ in range(2)
+    )
+    for k in range(14):
+        rows = streams.at(k // 3).fork("pick").integers(len(DATA)).tolist()
+        x = torch.stack([DATA[i].x for i in rows])
+        net.zero_grad()
+        if k % 3 < 2:
+            error(net, x, streams.at(k)).mean().backward()
+            first.step()
+        else:
+            net(x).square().mean().backward()
+            second.step()
+    theirs, data = turned(Run())
+    assert same(theirs, net) and data.read == 5 * 4
+
+
+@pytest.mark.parametrize("stop_at", [1, 4, 6, 8])
+def test_losses_in_turns_go_on_to_the_same_weights(stop_at: int) -> None:
+    memory, asked = Memory(), iter([False] * stop_at + [True])
+    with pytest.raises(Interrupted):
+        turned(Run(keep=memory, stop=lambda: next(asked), every=1e9))
+    assert same(turned(Run(keep=memory))[0], turned(Run())[0])
 
 
 def test_the_rate_warms_up_and_decays() -> None:

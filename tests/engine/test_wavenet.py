@@ -16,9 +16,12 @@ FORK: dict[str, Any] = {"layers": 8, "cycle": 3, "width": 256, "blind": True}
 
 @pytest.mark.parametrize(
     ("more", "count"),
-    [(FORK, 4_269_570), ({"blind": True}, 995_202), ({"blind": True, "width": 128}, 3_964_674)],
-)
-def test_blind_it_is_the_challenges(more: dict[str, Any], count: int) -> None:
+    [(FORK, 4_269_570), ({"blind": True}, 995_202), ({"blind": True, "width": 128}, 3_964_674),
+     ({}, 2_308_866)],
+)  # fmt: skip
+def test_blind_it_is_the_challenges_and_else_time_is_added_to_every_layer(
+    more: dict[str, Any], count: int
+) -> None:
     with torch.device("meta"):
         assert parameters(WaveNet(2, **more)) == count
 
@@ -51,6 +54,22 @@ def test_time_is_heard_unless_blind() -> None:
     assert not torch.allclose(net(x, t), net(x, t + 100))
     assert torch.equal(blind(x, t), blind(x, t + 100))
     torch.testing.assert_close(net(x, t)[1:], net(x[1:], t[1:]))
+
+
+def test_time_is_added_before_the_convolution() -> None:
+    """What it says of a level is what a blind one does with that much more in every layer."""
+    torch.manual_seed(0)
+    net, h = awake(layers=3, width=8), torch.randn(2, 8, 20)
+    assert net.time is not None
+    with torch.no_grad():
+        told = net.time(torch.tensor([3, 400]), h.dtype)
+        assert told.shape == (2, 3, 8)
+        for i, block in enumerate(net.blocks):
+            kept, skipped = block(h, told[:, i])
+            other, same = block(h + told[:, i, :, None], None)
+            torch.testing.assert_close(skipped, same)
+            moved = told[:, i, :, None] / 2**0.5  # past the layer, h goes on as it came
+            torch.testing.assert_close(other - kept, moved.expand_as(kept))
 
 
 def test_a_fresh_one_says_nothing_and_any_length_will_do() -> None:

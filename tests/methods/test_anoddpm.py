@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from adbench.datasets.base import Spec
 from adbench.engine.denoiser import Denoiser
+from adbench.engine.noise import Simplex, gaussian
 from adbench.engine.rng import Rng
 from adbench.engine.run import Run
 from adbench.engine.schedule import linear
 from adbench.methods.anoddpm import AnoDDPM
-from known import Oracle
+from known import Constant, Oracle
 from small import method, samples
 
 SPEC = Spec(1, (16, 16))
@@ -52,6 +54,12 @@ def test_with_an_oracle_the_map_is_the_squared_anomaly() -> None:
         {"variance": "small"},
         {"eta": 0.0},
         {"repeats": 3},
+        {"noise": "random"},
+        {"detect_noise": "gaussian"},
+        {"detect_frequency": 8},
+        {"reverse_noise": "gaussian"},
+        {"gradual": True},
+        {"index_shift": True},
     ],
 )
 def test_each_argument_changes_what_is_found(change: dict[str, object]) -> None:
@@ -100,3 +108,86 @@ def test_only_levels_up_to_the_most_are_trained() -> None:
     )
     made.fit(samples((16, 16), 4, 1), [], Run())
     assert asked and max(asked) <= 39 and made.denoiser.net is net
+
+
+def test_the_network_begins_as_guided_diffusions() -> None:
+    """Norms of eps 1e-5, and attention that adds nothing."""
+    net = method("anoddpm", SPEC).denoiser.net
+    norms = [part.eps for part in net.modules() if isinstance(part, nn.GroupNorm)]
+    assert norms and set(norms) == {1e-5}
+    projections = {k: p for k, p in net.named_parameters() if ".out_proj." in k}
+    assert projections and not any(p.any() for p in projections.values())
+
+
+@torch.no_grad()
+def test_the_way_down_may_add_another_noise_than_the_way_up() -> None:
+    """Their detection, written out: simplex noise of wavelength 8 to index 3, Gaussian noise back
+    from index 2."""
+    kept, betas = linear().kept.double(), torch.linspace(1e-4, 0.02, 1000).double()
+    made = method("anoddpm", SPEC, detect_frequency=8, reverse_noise="gaussian", index_shift=True,
+        sampling_steps=None).eval()  # fmt: skip
+    made.denoiser = Denoiser(Constant(0.3), linear(), clip=(-1, 1)).eval()
+    x, rng = samples((16, 16), 1, 1)[0].x[None], Rng(["a"])
+    streams = rng.fork("repeat", 0)
+    drawn = Simplex(frequency=8)(streams.fork("start"), (1, 16, 16), torch.tensor([4]))
+    y = kept[4].sqrt() * (2 * x - 1) + (1 - kept[4]).sqrt() * drawn
+    for i in (2, 1, 0):
+        a, b, beta = kept[i + 1], kept[i], betas[i]
+        clean = ((y - (1 - a).sqrt() * 0.3) / a.sqrt()).clamp(-1, 1)
+        y = b.sqrt() * beta / (1 - a) * clean + (1 - b) * (1 - beta).sqrt() / (1 - a) * y
+        if i:
+            y = y + beta.sqrt() * streams.fork("step").at(i + 1).normal((1, 16, 16))
+    found = made.detect(x, [3], rng).reconstruction
+    assert found is not None
+    torch.testing.assert_close(found[0], ((y + 1) / 2).float(), rtol=0, atol=1e-5)
+
+
+class Still(nn.Module):
+    """Says that there is no noise, and keeps what it is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Tensor] = []
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        self.seen.append(x.clone())
+        return torch.zeros_like(x)
+
+
+@torch.no_grad()
+def test_noise_added_level_by_level_is_of_the_levels_deviation() -> None:
+    """Independent Gaussian steps of sqrt(alpha) x + sqrt(beta) n make the same law as one."""
+    made = method("anoddpm", SPEC, gradual=True, detect_noise="gaussian", sampling_steps=1).eval()
+    net = Still()
+    made.denoiser = Denoiser(net, linear()).eval()
+    made.denoiser.batch = 4
+    x, rng = torch.full((4, 1, 16, 16), 0.5), Rng(list("abcd"))
+    made.detect(x, [200], rng)
+    assert net.seen[0].std().item() == pytest.approx(
+        (1 - linear().kept[200]).sqrt().item(), rel=0.06
+    )
+    both = made.detect(x[:2], [0, 50, 200], rng.rows(torch.arange(2))).reconstruction
+    alone = made.detect(x, [200], rng).reconstruction
+    assert both is not None and torch.equal(both[0], x[:2])
+    assert alone is not None and torch.equal(both[2], alone[0, :2])
+
+
+@torch.no_grad()
+def test_a_coin_decides_between_two_noises_for_every_sample() -> None:
+    noise, level = method("anoddpm", SPEC, noise="random").noise, torch.full((60,), 7)
+    rng = Rng([str(i) for i in range(60)])
+    field = noise(rng, (1, 8, 8), level)
+    white, smooth = (made(rng.fork("noise"), (1, 8, 8), level) for made in (gaussian, noise.one))
+    which = [torch.equal(f, w) for f, w in zip(field, white, strict=True)]
+    assert all(w or torch.equal(f, s) for w, f, s in zip(which, field, smooth, strict=True))
+    assert 15 < sum(which) < 45
+
+
+def test_a_shared_field_is_trained_on_at_a_shared_level() -> None:
+    for shared in (False, True):
+        made, asked = method("anoddpm", SPEC, shared_noise=shared, batch=8), []
+        made.denoiser.net.register_forward_pre_hook(
+            lambda _, given, asked=asked: asked.append(len(set(given[1].tolist())))
+        )
+        made.fit(samples((16, 16), 4, 1), [], Run())
+        assert all(count == 1 for count in asked) is shared

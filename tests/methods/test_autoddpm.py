@@ -7,11 +7,12 @@ import torch
 
 from adbench.datasets.base import Spec
 from adbench.engine.denoiser import Denoiser
+from adbench.engine.noise import Simplex
 from adbench.engine.rng import Rng
 from adbench.engine.run import Run
 from adbench.engine.schedule import linear
 from adbench.methods.autoddpm import AutoDDPM
-from known import Oracle
+from known import Curved, Oracle
 from small import method, samples
 
 SPEC = Spec(1, (16, 16))
@@ -75,6 +76,100 @@ def test_the_soft_map_does_not_know_the_residuals_scale_but_for_its_perceptual_p
     r = Rng(["a"]).uniform((1, 16, 16)).float()[None] * 0.1
     base = torch.zeros(1, 1, 16, 16)
     torch.testing.assert_close(made._soft(base, base + r), made._soft(base, base + 7 * r))
+
+
+@torch.no_grad()
+def test_the_soft_map_lies_between_0_and_its_perceptual_part() -> None:
+    """And reaches it where the residual is above its 95th percentile."""
+    made = method("autoddpm", SPEC)
+    apart = Rng(["s"]).uniform((16, 16)).float()
+    made.perceptual.distance = lambda x, y, **_: apart
+    base, other = torch.zeros(1, 1, 16, 16), Rng(["a"]).uniform((1, 16, 16)).float()
+    soft = made._soft(base, other[None])[0, 0]
+    assert (soft >= 0).all() and (soft <= apart[0]).all()
+    above = other[0, 0] >= other.quantile(0.95)
+    torch.testing.assert_close(soft[above], apart[0][above])
+    assert above.sum() == 13 and (soft[~above] < apart[0][~above]).all()
+
+
+def masked(made: AutoDDPM, soft: torch.Tensor, coarse: torch.Tensor) -> None:
+    """Let the first pass find that map (H, W) and restore to that image."""
+    made.tau.fill_(0.5)
+    made._first_pass = lambda inner, levels, rng: (
+        coarse.expand(len(levels), len(inner), 1, -1, -1, -1),
+        soft.expand(len(levels), len(inner), -1, -1),
+    )
+
+
+@torch.no_grad()
+def test_a_pixel_that_is_found_is_masked_with_its_eight_neighbours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made, seen = method("autoddpm", SPEC).eval(), []
+    soft = torch.zeros(16, 16)
+    soft[5, 0] = soft[9, 7] = 1.0
+    masked(made, soft, torch.zeros(1, 16, 16))
+
+    def watched(denoiser, start, known, region, *given, **more):
+        seen.append(region)
+        return start
+
+    monkeypatch.setattr("adbench.methods.autoddpm.inpaint", watched)
+    made.detect(torch.zeros(1, 1, 16, 16), [201], Rng(["a"]))
+    expected = torch.zeros(16, 16)
+    expected[4:7, :2] = expected[8:11, 6:9] = 1.0
+    assert torch.equal(seen[0], expected[None, None])
+
+
+@torch.no_grad()
+def test_with_all_masked_it_is_the_plain_resampled_chain() -> None:
+    """Written out: down from the coarse image's level 9, each step twice; the noise is one field,
+    and the sample itself is not heard of."""
+    made = method("autoddpm", SPEC, inpaint_steps=None, inpaint_level=9, resamples=2).eval()
+    coarse, n = (Rng([name]).uniform((1, 16, 16)).float()[0] for name in ("coarse", "noise"))
+    masked(made, torch.ones(16, 16), coarse)
+    made.denoiser = Denoiser(Curved(), linear(), clip=(0, 1)).eval()
+    made.inpaint_noise = lambda rng, shape, level: n.expand(len(rng), -1, -1, -1)
+    found = made.detect(torch.rand(1, 1, 16, 16), [201], Rng(["a"])).reconstruction
+    beta = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+    kept = (1 - beta).cumprod(0)
+    y = (kept[8].sqrt() * coarse + (1 - kept[8]).sqrt() * n)[None]
+    for t in range(8, -1, -1):
+        for again in range(2 if t else 1):
+            eps = Curved()(y.float(), torch.tensor([t])).double()
+            before = kept[t - 1] if t else torch.ones(()).double()
+            clean = ((y - (1 - kept[t]).sqrt() * eps) / kept[t].sqrt()).clamp(0, 1)
+            y = (before.sqrt() * beta[t] * clean + (1 - beta[t]).sqrt() * (1 - before) * y) / (
+                1 - kept[t]
+            ) + (beta[t] * (1 - before) / (1 - kept[t])).sqrt() * n
+            if t and not again:
+                y = (1 - beta[t]).sqrt() * y + beta[t].sqrt() * n
+    assert found is not None
+    torch.testing.assert_close(found[0], y.clamp(0, 1).float(), rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("leave_last", "calls"), [(False, 452), (True, 451)])
+def test_network_calls_of_the_papers_two_passes(leave_last: bool, calls: int) -> None:
+    """201 down, then 50 levels five times over; and, but for their quirk, the last one."""
+    more = {"sampling_steps": None, "inpaint_steps": None, "resamples": 5, "repeats": 1}
+    made = with_oracle(torch.zeros(1, 1, 16, 16), leave_last=leave_last, **more)
+    made.detect(torch.rand(2, 1, 16, 16), [201], Rng(["a", "b"]))
+    assert made.denoiser.evaluations == 2 * calls
+
+
+@torch.no_grad()
+def test_a_shared_field_is_everyones_and_a_field_is_of_the_octaves_asked_for() -> None:
+    x, found = samples((16, 16), 1, 1)[0].x.expand(2, 1, 16, 16), {}
+    for shared in (False, True):
+        made = method("autoddpm", SPEC, noise="simplex", shared_noise=shared, threshold=-1)
+        made.denoiser = Denoiser(Curved(), linear(), clip=(0, 1)).eval()
+        made.tau.fill_(-1)
+        one, other = made.detect(x, [201], Rng(["a", "b"])).map[0]
+        found[shared] = torch.equal(one, other)
+    assert found == {False: False, True: True}
+    few = method("autoddpm", SPEC, noise="simplex", octaves=2, persistence=0.5, frequency=8)
+    assert few.noise == few.inpaint_noise == Simplex(2, 0.5, 8.0)
 
 
 @torch.no_grad()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from adbench.engine.bernoulli import Bernoulli
 from adbench.engine.denoiser import Denoiser
 from adbench.engine.rng import Rng
 from adbench.engine.run import Run
+from adbench.engine.sample import restore
 from adbench.engine.schedule import linear
 from adbench.methods.bernoulli import MaskedBernoulli
 from known import Bits
@@ -35,6 +38,7 @@ def test_the_defaults_are_the_papers() -> None:
         made = MaskedBernoulli(Spec(4, (256, 256)))
     assert sum(p.numel() for p in made.denoiser.parameters()) == 36_034_432
     assert made.codec.latent == (128, 32, 32) and made.canvas.range == (0, 1)
+    assert {m.eps for m in made.denoiser.modules() if isinstance(m, nn.GroupNorm)} == {1e-5}
     assert made.plan.batch == 36 and made.published == 200 and made.chance == 0.5
     small = built(MaskedBernoulli, SPEC)
     z = torch.zeros(2, *small.codec.latent)
@@ -66,7 +70,10 @@ def test_nothing_passes_a_chance_of_1_and_everything_one_below_0() -> None:
     out, mask = made.healed(z, [50, 200], Rng(["a"]))
     assert torch.equal(out, z.expand_as(out)) and not mask.any()
     made.chance = -1.0
-    assert made.healed(z, [50, 200], Rng(["a"]))[1].all()
+    out, mask = made.healed(z, [50, 200], Rng(["a"]))
+    assert mask.all()
+    plain = restore(made.denoiser, z, [50, 200], Rng(["a"]))[:, :, 0]
+    assert torch.equal(out, plain) and not torch.equal(out, z.expand_as(out))
 
 
 @torch.no_grad()
@@ -116,6 +123,48 @@ def test_the_erasing_process_never_takes_a_one_away_that_should_not_be_there() -
     noise = made.denoiser.process.fresh(Rng(["a"]), (4, 8, 8), level)
     assert not made.denoiser.process.disturb(z, level, noise).any()
     assert built(MaskedBernoulli, SPEC).denoiser.process.disturb(z, level, noise).any()
+
+
+def test_every_batch_can_make_two_steps() -> None:
+    for twice in (False, True):
+        made, seen = built(MaskedBernoulli, SPEC, size=None, steps=4, batch=3, twice=twice), []
+        encoder = next(iter(made.codec.net.children()))
+        encoder.register_forward_pre_hook(lambda _, given, seen=seen: seen.append(given[0][:3]))
+        made.fit(samples((16, 16), 50, 1), [], Run())
+        same = [torch.equal(a, b) for a, b in pairwise(seen[-4:])]  # before, the codec's own
+        assert same == [twice, False, twice]
+
+
+class ErasedBits(nn.Module):
+    """As `Bits`, for the process that erases: a one is a one, a zero may have been."""
+
+    def __init__(self, prior: Tensor) -> None:
+        super().__init__()
+        self.kept, self.prior = linear().kept, prior
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        kept = self.kept[t + 1].view(-1, *[1] * (x.ndim - 1)).to(x.dtype)
+        erased = (self.prior * (1 - kept)).log() - (1 - self.prior).log()
+        return torch.where(x > 0.5, torch.full_like(x, -30.0), erased)
+
+
+@torch.no_grad()
+def test_what_the_erasing_process_masks_even_with_the_exact_posterior() -> None:
+    """Prior .98, L = 200: all bits that are wrongly 0 and 36 % of those that are rightly 1; of
+    those that are wrongly 1, none."""
+    prior = torch.full((2, 60, 60), 0.98)
+    prior[1] = 0.02
+    ill = torch.stack([torch.ones(60, 60), torch.zeros(60, 60)])[None]
+    ill[:, :, :20] = 1 - ill[:, :, :20]
+    made = built(MaskedBernoulli, SPEC, size=None, sampling_steps=None, forward="erasure").eval()
+    process = partial(Bernoulli, forward="erasure")
+    net = ErasedBits(prior)
+    made.denoiser = Denoiser(net, linear(), predicts="flip", process=process).eval()
+    out, mask = made.healed(ill, [200], Rng(["a"]))
+    wrongly_0, wrongly_1 = (mask[0, 0, kind, :20].float().mean().item() for kind in (0, 1))
+    assert wrongly_0 == 1 and wrongly_1 == 0
+    assert mask[0, 0, 0, 20:].float().mean().item() == pytest.approx(0.36, abs=0.02)
+    assert out[0, 0, 1, :20].all()
 
 
 def test_masks_can_be_shown_and_judged_and_codes_drawn() -> None:

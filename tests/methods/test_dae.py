@@ -80,9 +80,21 @@ def test_noise_is_added_to_the_foreground_alone() -> None:
     torch.testing.assert_close(loss, torch.full((400,), 0.25**2 / 2))
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+def test_foreground_is_where_the_sum_over_channels_is_above_a_hundredth(channels: int) -> None:
+    x = torch.tensor([0.0, 0.009, 0.011, 0.5]).view(1, 1, 1, 4).repeat(1, channels, 4, 1)
+    inside = built(DAE, Spec(channels, (16, 16)))._inside(x / channels)
+    assert inside.shape == (1, 1, 4, 4) and inside[0, 0, 0].tolist() == [False, False, True, True]
+
+
+def test_the_roll_can_be_shared_and_other_noises_named() -> None:
+    assert "shared_roll=True" in str(built(DAE, SPEC, shared_roll=True).noise)
+    assert str(built(DAE, SPEC, noise="gaussian", shared_roll=True).noise).endswith("False)")
+
+
 def test_it_learns_to_take_off_a_blob() -> None:
-    """Noise of 4 x 4 places is taken off smooth samples; so is a bump they never had."""
-    made = built(DAE, SPEC, grid=4, deviation=0.3, steps=150, batch=8, lr=1e-2, erode=0)
+    """Noise of places 4 pixels apart is taken off smooth samples; so is a bump they never had."""
+    made = built(DAE, SPEC, grid=5, deviation=0.3, steps=150, batch=8, lr=1e-2, erode=0)
     data = samples((16, 16), 16, 1)
     made.fit(data, [], Run())
     x = torch.stack([s.x for s in data[:4]])

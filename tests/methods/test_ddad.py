@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+import opensimplex
 import pytest
 import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from torch import nn
 
 from adbench.datasets.base import Spec
 from adbench.engine.denoiser import Denoiser
+from adbench.engine.guides import towards
+from adbench.engine.noise import Simplex
+from adbench.engine.process import Gaussian
 from adbench.engine.rng import Rng
 from adbench.engine.run import Run
-from adbench.engine.sample import Chain, restore
+from adbench.engine.sample import Chain, descend, restore
 from adbench.engine.schedule import ladder, linear
-from adbench.methods.ddad import DDAD
+from adbench.methods.ddad import DDAD, other
 from known import Curved, Normal, Oracle
 from small import built, samples
 
@@ -24,12 +30,20 @@ def silent(rng: Rng, shape: Any, level: torch.Tensor) -> torch.Tensor:
     return torch.zeros(len(rng), *shape)
 
 
+def by_level(rng: Rng, shape: Any, level: torch.Tensor) -> torch.Tensor:
+    draws = [torch.randn(shape, generator=torch.Generator().manual_seed(n)) for n in level.tolist()]
+    return torch.stack(draws)
+
+
 def ddad(net: torch.nn.Module | None = None, **more: Any) -> DDAD:
     made = built(DDAD, SPEC, **more).eval()
     if net is not None:
         clip = made.denoiser.clip
         predicts: Any = "noise" if isinstance(net, Curved) else "clean"
-        made.denoiser = Denoiser(net, linear(), predicts=predicts, clip=clip).eval()
+        rederive = made.denoiser.rederive
+        made.denoiser = Denoiser(
+            net, linear(), predicts=predicts, clip=clip, rederive=rederive
+        ).eval()
     return made
 
 
@@ -37,8 +51,80 @@ def test_the_defaults_are_the_papers() -> None:
     with torch.device("meta"):
         made = DDAD(Spec(3, (256, 256)), features="effperc-random")
     assert sum(p.numel() for p in made.denoiser.parameters()) == 32_952_707
+    assert {m.eps for m in made.denoiser.modules() if isinstance(m, nn.GroupNorm)} == {1e-5}
     assert len(ladder(made.published, stride=made.stride)) - 1 == 10
-    assert made.plan.lr == 3e-4 and made.weight_decay == 0.05 and made.eta == 1 and made.v == 1
+    assert made.plan.lr == 3e-4 and made.penalty == 0.05 and made.eta == 1 and made.v == 1
+    assert made.plan.weight_decay == 0 and made.plan.momentum == 0.9
+
+
+@pytest.mark.parametrize(
+    ("side", "change", "count"),
+    [
+        (256, {"width": 32, "heads": 2, "dropout": 0.3, "batch": 16}, 8_257_731),
+        (128, {"mults": (1, 1, 2, 3, 4)}, 85_602_691),
+        (256, {"mults": (1, 1, 2, 2, 4, 4)}, 113_673_219),
+    ],
+)
+def test_the_small_network_and_the_reimplementations_can_be_had(
+    side: int, change: dict[str, Any], count: int
+) -> None:
+    theirs = {"width": 128, "attention": (16,), "head_channels": 8, "updown": False,
+        "momentum": 0.95, "weight_decay": 1e-6, "decoupled": True}  # fmt: skip
+    change = change if "width" in change else theirs | change
+    with torch.device("meta"):
+        made = DDAD(Spec(3, (side, side)), size=side, features="effperc-random", **change)
+    assert sum(p.numel() for p in made.denoiser.parameters()) == count
+    assert made.dropout.share == change.get("dropout", 0.0)
+    if "decoupled" in change:
+        assert made.plan.momentum == 0.95 and made.plan.weight_decay == 1e-6
+        assert made.penalty == 0
+
+
+def test_the_schedule_is_the_papers() -> None:
+    """What is kept, at their indices, which count from 0."""
+    golden = {0: 0.9999, 99: 0.897018, 199: 0.659039, 200: 0.656347, 225: 0.588678, 249: 0.524085,
+        250: 0.521423, 299: 0.396420, 499: 0.078587, 999: 4.0358e-5}  # fmt: skip
+    for index, kept in golden.items():
+        assert linear().kept[index + 1].item() == pytest.approx(kept, rel=1e-5)
+
+
+def test_the_first_loss_is_the_noises_power() -> None:
+    """The network says 0 at first, and squares are summed: one for each value, 196,608 of which
+    the paper's images have, and so do 64 of these."""
+    spec, told = Spec(3, (32, 32)), []
+    made = built(DDAD, spec, size=32, steps=4, batch=64, lr=0.0, adapt_steps=0, weight_decay=0.0)
+    run = Run(tell=lambda event, facts: told.append(facts["loss"]), tell_every=0.0)
+    made.fit(samples((32, 32), 2, 3), samples((32, 32), 1, 3, name="h"), run)
+    assert 64 * sum(told) / len(told) == pytest.approx(3 * 256 * 256, rel=0.003)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
+def test_what_leaning_adds_to_a_step(eta: float) -> None:
+    """w gain (y - x_0), where x_0 is the estimate without leaning: in closed form for every eta;
+    at 1 what is kept grows by `kept' - kept` over its root, in terms of the signal as the paper's
+    steps have it: .1031 down to .0001, a half in all."""
+    golden = [0.1031, 0.0918, 0.0804, 0.0688, 0.0571, 0.0453, 0.0333, 0.0212, 0.0089, 0.0001]
+    kept, w = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0), 3.7
+    denoiser = Denoiser(Curved(), linear()).eval()
+    process, rng = denoiser.process, Rng(["a", "b"])
+    assert isinstance(process, Gaussian)
+    x, y = (rng.fork(name).normal((1, 16, 16)) for name in "xy")
+    for t, expected in zip(range(225, -1, -25), golden, strict=True):
+        a, b = kept[t], kept[t - 25] if t else torch.tensor(1.0).double()
+        with_w, without = (
+            descend(denoiser, x, [[t + 1, max(t - 24, 0)]] * 2, rng, chain=Chain(eta=eta),
+                guide=towards(process, y, weight))
+            for weight in (w, 0.0)
+        )  # fmt: skip
+        clean = denoiser(x, torch.full((2,), t + 1))
+        sigma = eta**2 * (1 - a / b) * (1 - b) / (1 - a)
+        gain = b.sqrt() * (1 - a) - ((1 - b - sigma).clamp(min=0) * a * (1 - a)).sqrt()
+        if eta == 1:
+            assert gain.item() == pytest.approx(((b - a) / b.sqrt()).item(), rel=1e-6)
+            assert (gain / b.sqrt()).item() == pytest.approx(expected, abs=5.1e-5)
+        added = w * gain.float() * (y - clean)
+        torch.testing.assert_close(with_w - without, added, rtol=1e-4, atol=2e-5)
 
 
 @torch.no_grad()
@@ -82,28 +168,77 @@ def test_without_leaning_it_is_the_engines_chain(eta: float, sampler: Any) -> No
 
 
 @torch.no_grad()
-def test_linear_mixing_is_the_reimplementations_recursion() -> None:
-    """25 steps from index 240; the mean of DDIM, mixed with the sample by t w / 1000."""
-    net, w = Curved(), 0.7
-    made = ddad(net, conditioning="linear_mix", stride=10, eta=0.0)
+@pytest.mark.parametrize("eta", [0.0, 0.1])
+def test_linear_mixing_is_the_reimplementations_recursion(eta: float) -> None:
+    """25 steps from index 240; the mean of diffusers' DDIM, mixed with the sample by t w / 1000,
+    and then DDIM's noise. It clips x_0, of which much here is outside, and not the noise."""
+    net, w, clipped = Curved(), 0.7, []
+    made = ddad(net, conditioning="linear_mix", stride=10, eta=eta)
     y = 2 * torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0)) - 1
-    made.noise = silent
+    made.noise = by_level
     out = made._restored(y, y, [241], Rng(["a"]), w)
-    net.asked.clear()
-    kept = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
-    x = kept[240].sqrt() * y.double()
-    times = list(range(240, -1, -10))
-    assert len(times) == 25
-    for t in times:
-        a = kept[t]
-        b = kept[t - 10] if t else torch.tensor(1.0).double()
-        eps = net(x.float(), torch.tensor([t])).double()
-        clean = ((x - (1 - a).sqrt() * eps) / a.sqrt()).clamp(-1, 1)
-        eps = (x - a.sqrt() * clean) / (1 - a).sqrt()
-        mean = b.sqrt() * clean + (1 - b).sqrt() * eps
+    theirs: Any = DDIMScheduler(1000, beta_schedule="linear", clip_sample=True)
+    theirs.set_timesteps(100)
+    level = torch.tensor([241])
+    x = theirs.add_noise(y, by_level(Rng(["a"]), y.shape[1:], level), level - 1)
+    for t in range(240, -1, -10):
+        eps, fresh = net(x, torch.tensor([t])), by_level(Rng(["a"]), y.shape[1:], level - 240 + t)
+        mean, full = (
+            theirs.step(eps, t, x, eta=eta, variance_noise=noise)
+            for noise in (torch.zeros_like(x), fresh)
+        )
+        kept = theirs.alphas_cumprod[t]
+        clipped.append((((x - (1 - kept).sqrt() * eps) / kept.sqrt()).abs() > 1).float().mean())
         c = t * w / 1000
-        x = (1 - c) * mean + c * y.double()
-    torch.testing.assert_close(out.double(), x, rtol=1e-3, atol=1e-3)
+        x = (1 - c) * mean.prev_sample + c * y + full.prev_sample - mean.prev_sample
+    assert max(clipped) > 0.1
+    torch.testing.assert_close(out, x, rtol=1e-3, atol=1e-3)
+
+
+@torch.no_grad()
+def test_features_are_of_what_was_restored_in_whatever_range() -> None:
+    made = ddad(Oracle(torch.full((1, 1, 16, 16), 1.6)), w=0.0)
+    x = torch.zeros(1, 1, 16, 16)
+    maps = made._maps(x, x, [226], Rng(["a"]), 0.0)
+    torch.testing.assert_close(maps.pixel, torch.full((1, 16, 16), 0.8))
+    expected = made.student.distance((x + 1) / 2, torch.full_like(x, 1.3))
+    torch.testing.assert_close(maps.feature, expected)
+    assert not torch.allclose(expected, made.student.distance((x + 1) / 2, torch.ones_like(x)))
+
+
+def test_a_sample_is_never_adapted_to_itself() -> None:
+    bank = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 1, 4, 4)
+    x = bank[[0, 1, 2] * 100]
+    rng = Rng([str(i) for i in range(300)])
+    made = other(x, bank, rng)
+    assert not (made == x).any() and all((made[:, 0, 0, 0] == n).sum() > 60 for n in range(3))
+    assert torch.equal(other(x[5:6], bank, rng.rows(torch.tensor([5]))), made[5:6])
+
+
+@torch.no_grad()
+def test_z_may_be_the_channel() -> None:
+    """One field, of which the channels are slices: those of opensimplex's generator of its seed."""
+    made = built(DDAD, Spec(3, (16, 16)), noise="simplex", z="channel", octaves=2)
+    level, rng = torch.tensor([7]), Rng(["a"])
+    drawn = made.noise(rng, (3, 16, 16), level)[0]
+    volume = Simplex(2, 0.6, 32.0)(Rng(["a"]), (1, 3, 16, 16), level)[0, 0]
+    assert torch.equal(drawn, volume)
+    theirs = opensimplex.OpenSimplex(int(Rng(["a"]).seeds(1)))
+    for c, i, j in ((0, 3, 5), (1, 0, 9), (2, 15, 2)):
+        octaves = [0.6**k * theirs.noise3(*(2**k * n / 32 for n in (j, i, c))) for k in range(2)]
+        assert drawn[c, i, j].item() == pytest.approx(sum(octaves), abs=1e-5)
+
+
+def test_norms_of_the_student_follow_the_batch_if_asked_to() -> None:
+    data = samples((16, 16), 4, 1), samples((16, 16), 3, 1, name="h")
+    made = ddad(student_batch_statistics=True, adapt_steps=2)
+    before = {key: value.clone() for key, value in made.student.state_dict().items()}
+    made.fit(*data, Run())
+    after = made.student.state_dict()
+    assert all(
+        not torch.equal(value, after[key]) for key, value in before.items() if "running" in key
+    )
+    assert not any(part.training for part in made.student.modules())
 
 
 @torch.no_grad()
@@ -164,8 +299,10 @@ def test_thresholds_combine_by_the_reimplementations_rule(
 def test_static_thresholds_are_what_a_pixel_in_a_thousand_exceeds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    made = ddad(combine="thresholds")
-    values = torch.linspace(0, 1, 16 * 256).view(16, 16, 16)
+    """Of values even in 0..1 that is .999, by the re-implementation's bins of 1/5000."""
+    made = ddad(combine="thresholds", calibration=16)
+    mixed = torch.randperm(16 * 4096, generator=torch.Generator().manual_seed(0))
+    values = torch.linspace(0, 1, 16 * 4096)[mixed].view(16, 64, 64)
     parts = iter(values.split(8))
 
     def maps(x: Any, *_: Any) -> Any:
@@ -173,8 +310,10 @@ def test_static_thresholds_are_what_a_pixel_in_a_thousand_exceeds(
         return part, 2 * part, x
 
     monkeypatch.setattr(made, "_maps", maps)
-    made._calibrate(samples((16, 16), 16, 1), Run())  # of which SMALL looks at 4
-    assert made.exceeded.tolist() == pytest.approx([0.999 * 0.5, 0.999], abs=2e-3)
+    made._calibrate(samples((16, 16), 16, 1), Run())
+    assert made.exceeded[0].item() == pytest.approx(0.999, abs=1 / 5000)
+    assert made.exceeded[1].item() == pytest.approx(2 * 0.999, abs=2 / 5000)
+    assert made.largest[0].item() == pytest.approx(values.flatten(1).amax(1).mean().item())
     assert made.largest[1] == pytest.approx(2 * made.largest[0].item())
 
 
@@ -198,7 +337,8 @@ def test_the_stages_learn_what_is_theirs() -> None:
 @pytest.mark.parametrize(
     "change",
     [{"w": 5.0}, {"eta": 0.0}, {"stride": 50}, {"v": 7.0}, {"blur": 1.0}, {"start_offset": True},
-     {"conditioning": "linear_mix"}, {"combine": "thresholds"}, {"noise": "simplex"}],
+     {"conditioning": "linear_mix"}, {"combine": "thresholds"}, {"noise": "simplex"},
+     {"smooth": 1}],
 )  # fmt: skip
 def test_each_argument_changes_what_is_found(change: dict[str, Any]) -> None:
     x, rng = samples((16, 16), 1, 1)[0].x[None], Rng(["a"])
@@ -214,3 +354,5 @@ def test_what_cannot_be_is_said() -> None:
         ddad().fit(samples((16, 16), 2, 1), [], Run())
     with pytest.raises(ValueError, match="above 0"):
         ddad(thresholds=(0.0, 0.3))
+    with pytest.raises(ValueError, match="smooth is odd"):
+        ddad(smooth=2)

@@ -13,7 +13,7 @@ from adbench.engine.rng import Rng
 from adbench.engine.run import Interrupted, Run
 from adbench.engine.schedule import ladder, scaled_linear
 from adbench.engine.solvers import Plms
-from adbench.methods.ddpm_ood import DDPMOOD, shifted
+from adbench.methods.ddpm_ood import DDPMOOD
 from known import Normal, Oracle
 from small import built, samples
 
@@ -37,6 +37,20 @@ def test_the_defaults_are_the_papers() -> None:
         and made.starts.levels[-1] == 971
         and len(made.starts.levels) == 25
     )
+
+
+def test_windows_stay_whole_and_small_images_small() -> None:
+    """The medium network of the radio-signal variant attends at all resolutions."""
+    with torch.device("meta"):
+        made, theirs, small = (
+            DDPMOOD(Spec(2, (3000,))), DDPMOOD(Spec(2, (3000,)), attention=(True, True, True)),
+            DDPMOOD(Spec(1, (28, 28))),
+        )  # fmt: skip
+    assert made.canvas.inner == made.canvas.outer == (3000,) and made.canvas.fill == 0.5
+    count = [sum(p.numel() for p in one.denoiser.parameters()) for one in (theirs, made)]
+    assert count[0] == 5_182_978 > count[1]
+    assert small.canvas.outer == (28, 28)
+    assert built(DDPMOOD, Spec(1, (40, 20)), size=32).canvas.inner == (32, 16)
 
 
 @pytest.mark.parametrize(
@@ -110,6 +124,21 @@ def test_samples_from_elsewhere_are_farther_than_held_out_ones() -> None:
 
 
 @torch.no_grad()
+def test_more_of_the_same_is_no_farther_than_what_was_held_out() -> None:
+    made = with_net(Normal(scaled_linear(), 0.5, 0.01), sampling_steps=20, skip=8)
+    made.denoiser.batch = 64
+    keys = [str(i) for i in range(440)]
+    draws = 0.5 + 0.1 * Rng(keys).normal((1, 16, 16))
+    held_out = [
+        type(s)(x, s.key, s.group, False)
+        for s, x in zip(samples((16, 16), 40, 1), draws[:40], strict=True)
+    ]
+    made.starts.calibrate(made._looks, held_out, Run())
+    a, b = made.detect(draws[40:], [1000], Rng(keys[40:])).score[0].split(200)
+    assert (a[:, None] > b).float().mean().item() == pytest.approx(0.5, abs=0.05)
+
+
+@torch.no_grad()
 def test_the_score_is_the_maps_mean_but_for_what_is_normal() -> None:
     made = built(DDPMOOD, SPEC)
     made.fit(samples((16, 16), 4, 1), samples((16, 16), 4, 1, name="h"), Run())
@@ -128,24 +157,35 @@ def test_stretched_samples_have_no_brightness() -> None:
     torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
 
 
-def test_a_schedule_with_more_signal() -> None:
-    plain = scaled_linear()
-    assert shifted(plain, 1) is plain
-    kept = plain.kept[1:]
-    expected = 1 / (1 + (1 - kept) / (4 * kept))
-    torch.testing.assert_close(shifted(plain, 4).kept[1:], expected, rtol=1e-9, atol=0)
-    assert shifted(plain, 4).name != plain.name
-
-
-def test_perceptual_distance_is_a_second_measure() -> None:
-    made = built(DDPMOOD, SPEC, perceptual="effperc-random")
-    made.fit(samples((16, 16), 3, 1), samples((16, 16), 3, 1, name="h"), Run())
+@pytest.mark.parametrize(
+    ("shape", "more"),
+    [((16, 16), {"perceptual": "effperc-random"}),
+     ((8, 8, 8), {"perceptual": "effperc-random", "size": None}), ((64,), {"spectral": True})],
+)  # fmt: skip
+def test_another_distance_is_a_second_measure(shape: tuple[int, ...], more: dict[str, Any]) -> None:
+    made = built(DDPMOOD, Spec(1, shape), **more)
+    made.fit(samples(shape, 3, 1), samples(shape, 3, 1, name="h"), Run())
     assert made.starts.mean.shape[1] == 2 and (made.starts.mean > 0).all()
+    x, rng = torch.stack([s.x for s in samples(shape, 3, 1)]), Rng(["a", "b", "c"])
+    with torch.no_grad():
+        whole, part = made.detect(x, [1000], rng), made.detect(x[1:2], [1000], Rng(["b"]))
+    assert torch.equal(whole.score[0, 1:2], part.score[0])
+
+
+@torch.no_grad()
+def test_a_leaking_history_is_asked_for_by_name() -> None:
+    x, rng = samples((16, 16), 1, 1)[0].x[None], Rng(["a"])
+    a, b = (
+        with_net(Normal(scaled_linear(), 0.5, 0.02), leaking=leaking) for leaking in (False, True)
+    )
+    assert not torch.equal(a.detect(x, [1000], rng).score, b.detect(x, [1000], rng).score)
 
 
 def test_what_cannot_be_is_said() -> None:
-    with pytest.raises(ValueError, match="of images, not of 3"):
-        built(DDPMOOD, Spec(1, (8, 8, 8)), perceptual="effperc-random")
+    with pytest.raises(ValueError, match="of images and volumes"):
+        built(DDPMOOD, Spec(2, (64,)), perceptual="effperc-random")
+    with pytest.raises(ValueError, match="spectral of signals"):
+        built(DDPMOOD, SPEC, spectral=True)
     with pytest.raises(ValueError, match="1 are too few"):
         built(DDPMOOD, SPEC).fit(samples((16, 16), 3, 1), samples((16, 16), 1, 1), Run())
     with pytest.raises(ValueError, match=r"2\.\.1000"):

@@ -28,6 +28,8 @@ def test_the_defaults_are_the_papers() -> None:
     with torch.device("meta"):
         made = DISYRE(Spec(1, (128, 128)))
     assert made.plan.steps == 100_000 and made.plan.warmup == 500 and made.plan.clip == 1.0
+    assert made.plan.momentum == 0.95 and made.plan.weight_decay == 1e-6
+    assert {m.eps for m in made.denoiser.modules() if isinstance(m, torch.nn.GroupNorm)} == {1e-5}
     assert made.denoiser.schedule.T == 100 and made.sampling_steps == 5 and made.chance == 0.3
 
 

@@ -15,7 +15,7 @@ from adbench.datasets.base import Sample, Spec
 from adbench.engine.rng import Rng
 from adbench.engine.run import Interrupted, Run
 from adbench.engine.translator import Critic, Translator
-from adbench.methods.fpgan import FixedPointGAN
+from adbench.methods.fpgan import FixedPointGAN, _diseased
 from small import built, samples
 from trainings import Memory, same
 
@@ -210,15 +210,24 @@ def test_the_rate_falls_to_zero_and_the_authors_by_a_thousandth() -> None:
     assert short["stalled"].rate(5_000) == pytest.approx(1e-4 * (1 - 5e-5))
 
 
-def test_a_sample_is_translated_to_its_other_label_or_to_either() -> None:
+def test_a_sample_is_translated_to_its_other_label_or_to_some_samples() -> None:
+    """Drawn, it is diseased as often as the samples that are trained on."""
+    data = labelled(4)
+    share = _diseased([data[1], *data, *data[::2]])
+    assert share == 3 / 7 and _diseased([]) == 0
     rng, own = Rng([f"r{i}" for i in range(400)]), torch.arange(400).remainder(2).float()
-    other, drawn = (built(FixedPointGAN, SPEC, target=t)._aim(own, rng) for t in ("other", "drawn"))
-    assert torch.equal(other, 1 - own)
-    assert set(drawn.tolist()) == {0.0, 1.0} and (drawn == own).float().mean() == pytest.approx(
-        0.5, abs=0.1
+    other, drawn = (
+        built(FixedPointGAN, SPEC, target=t)._aim(own, rng, 0.2) for t in ("other", "drawn")
     )
-    part = built(FixedPointGAN, SPEC, target="drawn")._aim(own[5:9], rng.rows(torch.arange(5, 9)))
+    assert torch.equal(other, 1 - own)
+    assert set(drawn.tolist()) == {0.0, 1.0} and drawn.mean() == pytest.approx(0.2, abs=0.06)
+    assert (drawn == own).float().mean() == pytest.approx(0.5, abs=0.1)
+    part = built(FixedPointGAN, SPEC, target="drawn")._aim(
+        own[5:9], rng.rows(torch.arange(5, 9)), 0.2
+    )
     assert torch.equal(part, drawn[5:9])
+    made = built(FixedPointGAN, SPEC, target="drawn", steps=1)
+    made.fit([s for s in data if s.label], [], Run())
 
 
 def test_it_takes_off_what_the_label_is_about_and_little_else() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import warnings
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -42,7 +44,9 @@ class Says(nn.Module):
 
 
 def with_net(net: nn.Module, **more: Any) -> Any:
-    quiet = {"scale": 0.0, "class_cond": False, "sampling_steps": None, "size": None}
+    quiet = {
+        "scale": 0.0, "class_cond": False, "sampling_steps": None, "size": None, "clip": None,
+    }  # fmt: skip
     made = built(Guided, SPEC, **quiet | more).eval()
     made.denoiser = Denoiser(net, linear(), learned=True).eval()
     made.denoiser.batch = 1
@@ -206,6 +210,111 @@ def test_the_network_is_told_the_label() -> None:
         a, b = (made.denoiser.ask(x, torch.tensor([9, 9]), torch.tensor([k, k])) for k in (0, 1))
     assert not torch.equal(a, b)
     assert isinstance(made.classifier, Classifier)
+
+
+class Spy(nn.Module):
+    """As a classifier with the same slope everywhere; keeps what it is asked about."""
+
+    def __init__(self, slope: float = 0.0) -> None:
+        super().__init__()
+        self.slope = slope
+        self.asked: list[int] = []
+        self.labels: set[int] = set()
+
+    def towards(self, x: Tensor, level: Tensor, label: Tensor) -> Tensor:
+        self.asked += level.tolist()
+        self.labels |= set(label.tolist())
+        return torch.full_like(x, self.slope)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+@pytest.mark.parametrize("hears", ["level", "index"])
+def test_with_steps_left_out_the_classifier_hears_the_networks_time(sampler, hears) -> None:
+    """Or, by name, the number of the step, as the authors' DDIM has it."""
+    net = Curved(outs=2)
+    made = with_net(
+        net, sampler=sampler, scale=1.0, sampling_steps=10, classifier_hears=hears,
+        target="diseased",
+    )  # fmt: skip
+    made.classifier = spy = Spy()
+    seen(made, samples((16, 16), 1, 1)[0].x[None], [500, 200])
+    ways = [(500, 50), (200, 20)]
+    decoded = sorted(t[0] for t in net.asked[-20:])
+    assert decoded == sorted(i * step - 1 for _, step in ways for i in range(1, 11))
+    heard = sorted(level - 1 for level in spy.asked)
+    by_number = hears == "index" and sampler == "ddim"
+    assert heard == (sorted([*range(10)] * 2) if by_number else decoded)
+    assert spy.labels == {1}
+
+
+@torch.no_grad()
+def test_the_last_step_may_be_guided_by_the_variance_before() -> None:
+    """mean + variance * scale * slope at timestep 0, with the posterior's variance of step 1."""
+    x, slope, scale = torch.full((1, 1, 16, 16), 0.5), 0.7, 3.0
+    there = []
+    for last in (False, True):
+        made = with_net(Says(Field(torch.zeros(1, 16, 16)), -0.4), sampler="ddpm", scale=scale,
+            guide_last=last)  # fmt: skip
+        made.classifier = Spy(slope)
+        there.append(seen(made, x, [1])[0])
+    betas = torch.linspace(1e-4, 0.02, 1000).double()
+    small = betas[1] * (1 - KEPT[1]) / (1 - KEPT[2])
+    wide = (0.3 * betas[0].log() + 0.7 * small.log()).exp()
+    moved = (there[1] - there[0]).double()
+    torch.testing.assert_close(moved, (wide * scale * slope).expand_as(moved), rtol=1e-3, atol=1e-6)
+
+
+@torch.no_grad()
+def test_encoded_under_no_label_the_network_hears_none() -> None:
+    made = built(Guided, SPEC, size=None, encode_label="null").eval()
+    for p in made.denoiser.parameters():
+        p.add_(0.05)
+    x = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    null = made._encoded_as(x)
+    made.denoiser.net.class_embedding.weight.zero_()
+    at = torch.tensor([9, 9])
+    zero = made.denoiser.ask(x, at, torch.tensor([0, 1]))
+    made.denoiser.net.class_embedding.weight.normal_()
+    assert torch.equal(made.denoiser.ask(x, at, null), zero)
+    assert not torch.equal(made.denoiser.ask(x, at, torch.tensor([0, 1])), zero)
+
+
+def test_the_network_begins_as_guided_diffusions() -> None:
+    """Norms of eps 1e-5, and attention that adds nothing."""
+    net = built(Guided, SPEC, size=None).denoiser.net
+    norms = [part.eps for part in net.modules() if isinstance(part, nn.GroupNorm)]
+    assert norms and set(norms) == {1e-5}
+    projections = {k: p for k, p in net.named_parameters() if ".out_proj." in k}
+    assert projections and not any(p.any() for p in projections.values())
+
+
+def test_weights_are_the_same_however_clipped() -> None:
+    made, loose = (built(Guided, SPEC, size=None, clip=clip) for clip in ((0.0, 1.0), None))
+    loose.load_state_dict(made.state_dict())
+    x = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for method in (made, loose):
+            for p in method.denoiser.parameters():
+                p.add_(0.05)
+    a, b = (seen(method.eval(), x, [500]) for method in (made, loose))
+    assert not torch.equal(a, b)
+
+
+def test_a_classifier_that_calls_health_disease_is_warned_of() -> None:
+    made = built(Guided, SPEC, size=None, steps=1, classifier_steps=1)
+    held = samples((16, 16), 5, 1, "h")
+    sample = replace(held[0], label=True)
+    with torch.no_grad():
+        made.classifier.net.pool.out.weight.zero_()
+        made.classifier.net.pool.out.bias.copy_(torch.tensor([-2.0, 2.0]))
+    with pytest.warns(UserWarning, match="calls 0 of 5 held-out normal samples healthy"):
+        made.fit([sample, *held], held, Run())
+    with torch.no_grad():
+        made.classifier.net.pool.out.bias.copy_(torch.tensor([2.0, -2.0]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made.fit([sample, *held], held, Run())
 
 
 def test_the_map_is_the_sum_over_channels_and_may_be_stretched() -> None:

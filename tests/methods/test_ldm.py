@@ -12,9 +12,9 @@ from adbench.datasets.base import Spec
 from adbench.engine.denoiser import Denoiser
 from adbench.engine.rng import Rng
 from adbench.engine.run import Run
-from adbench.engine.schedule import scaled_linear
+from adbench.engine.schedule import linear_latent, scaled_linear
 from adbench.engine.seeding import seed_codes
-from adbench.methods.ldm import LDM
+from adbench.methods.ldm import LDM, PlainLDM, smooth
 from adbench.methods.ldm_ood import LDMOOD
 from known import Constant, Normal, Oracle
 from small import built, samples
@@ -51,6 +51,110 @@ def test_the_divergence_weighs_errors_as_the_spec_says() -> None:
         with torch.no_grad():
             found = made.divergence(z, Rng(["a"])).mean().item()
         assert found == pytest.approx(4 * golden[level - 1], rel=0.06)
+
+
+def test_the_defaults_are_the_papers() -> None:
+    def count(part: nn.Module) -> int:
+        return sum(p.numel() for p in part.parameters())
+
+    with torch.device("meta"):
+        ldm, ood = LDM(Spec(1, (256, 256))), LDMOOD(Spec(1, (128, 128, 128)))
+        tutorial = LDM(Spec(1, (64, 64)), size=64, coder="kl", beta="linear_latent")
+        signal = [cls(Spec(2, (3000,))) for cls in (LDM, LDMOOD)]
+    assert (count(ldm.denoiser), ldm.codec.latent) == (64_155_144, (8, 64, 64))
+    assert (ldm.healing, ldm.published, PlainLDM.published) == ("masked", 500, 300)
+    heads = [part for part in ldm.denoiser.modules() if hasattr(part, "dim_head")]
+    assert {(part.num_heads, part.dim_head) for part in heads} == {(1, 256), (1, 512)}
+    assert (count(tutorial.codec), tutorial.codec.latent) == (8_058_792, (3, 16, 16))
+    assert count(tutorial.denoiser) == 64_143_619
+    assert (count(ood.denoiser), ood.codec.latent) == (47_493_888, (128, 8, 8, 8))
+    assert ood.codec.weight == 0.001 and ood.codec.spectrum == 1
+    assert ood.codec.adversary is not None
+    assert ood.codec.adversary.weight == 0.01
+    assert ood.codec.adversary.rate == pytest.approx(5e-4 / 3e-5)
+    for made in signal:
+        assert made.canvas.inner == (3000,) and made.canvas.outer == (3008,)
+        assert made.codec.looks is None and made.codec.adversary is None
+
+
+@torch.no_grad()
+def test_the_divergences_noise_is_drawn_anew_unless_asked() -> None:
+    """Of a network that says there is no noise, one draw makes all levels proportional."""
+    z, rng = 0.3 * Rng(["z"]).normal((1, 8, 8)), Rng(["a"])
+    for one_noise in (True, False):
+        low, high = (
+            with_net(Constant(0.0), knows="noise", divergence=(at, at, 1), one_noise=one_noise)
+            .divergence(z, rng) for at in (301, 501)
+        )  # fmt: skip
+        spread = (low / high).std() / (low / high).mean()
+        assert (spread < 1e-3) == one_noise
+
+
+def test_what_the_scale_is_measured_on() -> None:
+    data = samples((16, 16), 6, 1)
+    made = built(LDM, SPEC, measured=2)
+    made.fit(data, samples((16, 16), 3, 1, name="h"), Run())
+    with torch.no_grad():
+        raw = made.codec.raw(made.canvas.enter(torch.stack([data[i].x for i in (0, 3)])))
+    assert made.codec.scale.item() == pytest.approx(1 / raw.std(correction=0).item(), rel=1e-4)
+
+
+def test_what_cannot_be_is_said() -> None:
+    for divergence in ((1, 600, 3), (0, 600, 3), (600, 400, 3), (400, 600, 0)):
+        with pytest.raises(ValueError, match="2 <= low <= high"):
+            built(LDM, SPEC, divergence=divergence)
+    with pytest.raises(ValueError, match="there are none"):
+        built(LDM, SPEC).fit(samples((16, 16), 4, 1), [], Run())
+    plain = built(PlainLDM, SPEC, healing="plain")
+    plain.fit(samples((16, 16), 4, 1), [], Run())
+    with pytest.raises(ValueError, match="images and volumes"):
+        built(LDMOOD, Spec(1, (64,)), perceptual="effperc-random")
+
+
+@pytest.mark.parametrize(
+    ("shape", "more"),
+    [((16, 16), {"coder": "kl", "coder_widths": [8, 8]}), ((16, 16), {"latent_kind": "continuous"}),
+     ((64,), {"coder": "kl"}), ((8, 8, 8), {"shown": "weighted", "weight": "kappa"})],
+)  # fmt: skip
+def test_another_code_or_another_map(shape: tuple[int, ...], more: dict[str, Any]) -> None:
+    made = built(LDM, Spec(1, shape), **more)
+    made.fit(samples(shape, 4, 1), samples(shape, 3, 1, name="h"), Run())
+    x = torch.stack([s.x for s in samples(shape, 2, 1)])
+    with torch.no_grad():
+        found = made.detect(x, [500], Rng(["a", "b"]))
+    assert found.map.shape == (1, 2, *shape) and found.map.isfinite().all()
+    codes = made.codec.raw(made.canvas.enter(x)).detach()
+    known = getattr(made.codec, "codebook", None)
+    if known is not None:
+        continuous = more.get("latent_kind") == "continuous"
+        assert torch.equal(known.quantised(codes), codes) != continuous
+
+
+@torch.no_grad()
+def test_a_residual_is_weighed_by_a_blurred_mask_or_by_the_divergence() -> None:
+    x, rng = pictures()
+    maps = {}
+    for shown, weight, blur in (("input", "mask", 0.0), ("divergence", "mask", 0.0),
+                                ("weighted", "kappa", 0.0), ("weighted", "mask", 1.5)):  # fmt: skip
+        made = with_net(
+            Oracle(torch.full((1, 4, 8, 8), 0.7)), shown=shown, weight=weight, blur=blur
+        )
+        made.tau.fill_(-1)
+        made.tau[:, :4] = 1e9
+        maps[shown, weight] = made.detect(x, [500], rng).map[0]
+    residual, kappa = maps["input", "mask"], maps["divergence", "mask"]
+    torch.testing.assert_close(maps["weighted", "kappa"], residual * kappa)
+    ratio = (maps["weighted", "mask"] / residual.clamp(min=1e-9))[0, :, 5]
+    assert ratio[15] == pytest.approx(1, abs=1e-3) and (ratio.diff()[3:-1] >= -1e-4).all()
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_a_blur_is_the_products_of_its_axes(axes: int) -> None:
+    from scipy.ndimage import gaussian_filter
+
+    x = torch.rand(1, *[12] * axes, generator=torch.Generator().manual_seed(0))
+    theirs = torch.from_numpy(gaussian_filter(x[0].numpy(), 1.3, mode="mirror"))
+    torch.testing.assert_close(smooth(x, 1.3)[0], theirs, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
@@ -94,12 +198,33 @@ def test_places_that_are_not_masked_keep_their_code() -> None:
 
 
 @torch.no_grad()
-def test_codes_are_not_clamped() -> None:
+def test_codes_are_not_clamped_unless_asked() -> None:
     """A perfect denoiser gives codes of deviation 3 back."""
-    made = with_net(Oracle(3 * Rng(["w"]).normal((4, 8, 8))))
+    made = with_net(Oracle(3 * Rng(["w"]).normal((4, 8, 8))), healing="plain")
     x, rng = pictures()
     made.codec.decode = lambda z: z[:, :1].repeat_interleave(2, 2).repeat_interleave(2, 3)
     assert made.detect(x, [300], rng).reconstruction.std().item() == pytest.approx(3, rel=0.2)
+    clip = built(LDM, SPEC, clamped=True).denoiser.clip
+    assert clip == (-1, 1)
+    made.denoiser.clip = clip
+    assert made.detect(x, [300], rng).reconstruction.abs().max() <= 1
+
+
+@torch.no_grad()
+def test_healing_all_of_a_code_is_the_plain_round_trip() -> None:
+    """Not draw by draw, but in law: deviation, and how much of the code is kept."""
+    law = []
+    for healing in ("masked", "plain"):
+        made = with_net(Normal(scaled_linear(), 0.0, 1.0), healing=healing)
+        made.tau.fill_(-1)
+        made.codec.decode = lambda z: z.reshape(len(z), 1, 16, 16)
+        x = torch.stack([s.x for s in samples((16, 16), 60, 1)])
+        keys = [str(i) for i in range(60)]
+        z = Rng(keys).fork("z").normal((4, 8, 8))
+        made.codec.encode = lambda x, z=z: z
+        back = made.detect(x, [300], Rng(keys)).reconstruction[0].view_as(z)
+        law.append((back.std().item(), (back * z).mean().item()))
+    assert law[0] == pytest.approx(law[1], abs=0.025) and law[0][1] > 0.2
 
 
 @torch.no_grad()
@@ -139,6 +264,37 @@ def test_a_code_is_decoded_after_it_is_unscaled(factor: float) -> None:
         made.denoiser = Denoiser(Oracle(z), scaled_linear(), predicts="clean").eval()
         found = made.detect(x, [1000], rng).reconstruction
         torch.testing.assert_close(found[0], made.codec.decode(z).clamp(0, 1))
+
+
+@torch.no_grad()
+def test_codes_are_divided_before_they_are_decoded_unless_asked() -> None:
+    """By an oracle and a decoder that is not linear."""
+    x, rng = pictures(1)
+    for b_scale, late in ((1.0, False), (2.0, False), (2.0, True)):
+        made = built(LDMOOD, SPEC, size=None, b_scale=b_scale, late_division=late).eval()
+        z = made.codec.encode(x)
+        made.denoiser = Denoiser(Oracle(z * b_scale), scaled_linear(), predicts="clean").eval()
+        found = made.detect(x, [1000], rng).reconstruction[0]
+        expected = made.codec.decode(2 * z) / 2 if late else made.codec.decode(z)
+        torch.testing.assert_close(found, expected.clamp(0, 1))
+
+
+def test_what_ldm_ood_passes_on() -> None:
+    made = built(LDMOOD, SPEC, snr_shift=4.0, leaking=True, min_level=500, sampling_steps=20,
+        beta="linear_latent", adversary_start=7)  # fmt: skip
+    assert made.starts.leaking and min(made.starts.levels) > 500
+    kept = linear_latent().kept[500].item()
+    assert made.denoiser.schedule.kept[500].item() == pytest.approx(1 / (1 + (1 - kept) / 4 / kept))
+    assert made.codec.adversary.starts == 7 and made.codec.looks is not None
+    signal = built(LDMOOD, Spec(2, (64,)))
+    assert signal.codec.adversary is None and signal.codec.looks is None
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (8, 8, 8)])
+def test_ldm_oods_second_measure(shape: tuple[int, ...]) -> None:
+    made = built(LDMOOD, Spec(1, shape), size=None, perceptual="effperc-random", looks=0.0)
+    made.fit(samples(shape, 3, 1), samples(shape, 3, 1, name="h"), Run())
+    assert made.starts.mean.shape[1] == 2 and (made.starts.mean > 0).all()
 
 
 def test_ldm_ood_calibrates_every_start_on_held_out_samples() -> None:

@@ -94,6 +94,16 @@ def test_an_oracle_leaves_nothing_and_a_map_says_where() -> None:
     torch.testing.assert_close(found.reconstruction[0, 1], x[0])
 
 
+@torch.no_grad()
+def test_spectra_are_a_second_measure() -> None:
+    made = wavenet(Normal(scaled_linear(), 0.0, 0.25), amplitude="none", spectral=True)
+    x = white(KEYS[:12], size=0.5)
+    made.starts.calibrate(made._looks, rows(x[:8], "h"), Run())
+    assert made.starts.mean.shape == (5, 2) and (made.starts.mean > 0).all()
+    a, b = made.detect(x[8:], [1000], Rng(KEYS[8:12])), made.detect(x[9:10], [1000], Rng(["k9"]))
+    assert torch.equal(a.score[0, 1:2], b.score[0])
+
+
 @settings(deadline=None)
 @given(st.integers(1, 40), st.integers(0, 30))
 def test_smoothing_is_a_moving_mean(length: int, at: int) -> None:
@@ -133,6 +143,54 @@ def test_the_autoencoder_learns_tones_and_its_error_is_in_held_out_deviations() 
         built(AE1D, Spec(2, (8,)), widths=(4, 4, 4))
     with pytest.raises(ValueError, match="are too few"):
         made.fit(data[:8], data[:1], Run())
+
+
+def qpsk(keys: list[str], length: int = 256, every: int = 8) -> Tensor:
+    """Symbols of `every` samples, of root mean square 1."""
+    bits = Rng(keys).fork("bits").integers(2, (2, length // every)).float()
+    return (2 * bits - 1).repeat_interleave(every, 2)
+
+
+def bursts(keys: list[str], length: int = 256) -> Tensor:
+    """White noise for a quarter of the time, silence in between, of root mean square 1."""
+    rng = Rng(keys)
+    on = rng.fork("on").uniform((1, length // 16)) < 0.25
+    on[..., 0] = True
+    made = rng.fork("noise").normal((2, length)) * on.repeat_interleave(16, 2)
+    return made / made.square().mean((1, 2), keepdim=True).sqrt()
+
+
+def test_bursts_as_loud_as_a_modulated_signal_are_told_from_it() -> None:
+    """What RMS cannot tell apart, a short training can."""
+    normal = 0.5 + 0.125 * qpsk([str(i) for i in range(136)])
+    other = 0.5 + 0.125 * bursts([str(i) for i in range(40)])
+    torch.testing.assert_close(power(other), power(normal[:40]))
+    made = built(AE1D, Spec(2, (256,)), widths=(8, 16), steps=300, batch=16, lr=3e-3)
+    made.fit(rows(normal[:64], "t"), rows(normal[64:96], "h"), Run())
+    with torch.no_grad():
+        a, b = (made.detect(x, [0], Rng(KEYS)).score[0] for x in (normal[96:], other))
+    assert (b[:, None] > a).float().mean().item() > 0.9
+
+
+def test_an_autoencoders_amplitudes_and_its_windows_silent_sides() -> None:
+    x = white(["a", "b"], 101)
+    louder = 0.5 + 2 * (x - 0.5)
+    made = {mode: built(AE1D, Spec(2, (101,)), widths=(4, 8), amplitude=mode).eval()
+            for mode in ("sample", "none", "train")}  # fmt: skip
+    with torch.no_grad():
+        for mode, net in made.items():
+            net.unit.fill_(0.125)
+            inside = net._entered(x, net._unit(x))
+            assert inside.shape == (2, 2, 104)
+            assert (inside[..., :1] == 0).all() and (inside[..., -2:] == 0).all()
+            a, b = (net.detect(y, [0], Rng(["a", "b"])).score for y in (x, louder))
+            assert torch.allclose(a, b, rtol=1e-4) == (mode == "sample")
+    assert made["sample"]._entered(x, made["sample"]._unit(x)).square().mean() < 1
+    data = rows(white(KEYS, size=0.2), "t")
+    for mode, unit_ in (("none", 1.0), ("sample", 1.0), ("train", 0.2)):
+        fresh = built(AE1D, SPEC, widths=(4, 8), amplitude=mode, steps=1)
+        fresh.fit(data, data[:3], Run())
+        assert fresh.unit.item() == pytest.approx(unit_, rel=0.03)
 
 
 def test_features_of_signals_that_are_known() -> None:

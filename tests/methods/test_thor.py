@@ -13,6 +13,7 @@ from adbench.engine.denoiser import Denoiser
 from adbench.engine.draws import Draws
 from adbench.engine.noise import gaussian
 from adbench.engine.rng import Rng
+from adbench.engine.run import Run
 from adbench.engine.sample import Chain, restore
 from adbench.engine.schedule import ladder, linear
 from adbench.methods.thor import THOR, Harmonised, widened
@@ -31,6 +32,7 @@ def test_the_defaults_are_the_papers() -> None:
         made = THOR(Spec(1, (128, 128)), features="effperc-random")
     assert sum(p.numel() for p in made.denoiser.parameters()) == 18_500_993
     assert made.published == 351 and made.harmonise == (301, 151, 51) and made.plan.batch == 16
+    assert made.plan.steps == 64_000  # 1500 epochs of 683 slices
 
 
 def marks(made: THOR, way: list[int]) -> dict[int, int]:
@@ -158,6 +160,7 @@ def test_closing_and_widening_are_scipys() -> None:
         {"double_normalise": True},
         {"renoise_late": True},
         {"clamp_unit": True},
+        {"shared_noise": True},
     ],
 )
 def test_each_argument_changes_what_is_found(change: dict[str, object]) -> None:
@@ -167,6 +170,35 @@ def test_each_argument_changes_what_is_found(change: dict[str, object]) -> None:
         made.denoiser = Denoiser(Curved(), linear(), clip=(-1, 1)).eval()
     a, b = plain.detect(x, [351], rng).map, other.detect(x, [351], rng).map
     assert a is not None and b is not None and not torch.equal(a, b)
+
+
+@torch.no_grad()
+def test_a_shared_field_is_everyones() -> None:
+    x, found = samples((16, 16), 1, 1)[0].x.expand(2, 1, 16, 16), {}
+    for shared in (False, True):
+        made = thor(noise="simplex", shared_noise=shared, sampling_steps=8)
+        made.denoiser = Denoiser(Curved(), linear(), clip=(-1, 1)).eval()
+        seen = made.detect(x, [351], Rng(["a", "b"])).map
+        assert seen is not None
+        found[shared] = torch.equal(seen[0, 0], seen[0, 1])
+    assert found == {False: False, True: True}
+
+
+@pytest.mark.parametrize(("unit", "low"), [(False, -1.0), (True, 0.0)])
+def test_training_is_in_the_range_of_inference_or_in_the_authors(unit: bool, low: float) -> None:
+    made, seen = thor(train_unit=unit, steps=1, batch=4, augment=False, size=None), []
+    loss = made.denoiser.loss
+
+    def watched(x, rng, **more):
+        seen.append(x)
+        return loss(x, rng, **more)
+
+    made.denoiser.loss = watched
+    data = samples((16, 16), 4, 1)
+    made.fit(data, [], Run())
+    for x in (seen[0] - low) / (1 - low):
+        assert min((x - s.x).abs().max().item() for s in data) < 1e-6
+    assert made.canvas.range == (-1, 1) and "train_unit" not in THOR.inference
 
 
 def test_an_even_kernel_is_refused() -> None:

@@ -11,10 +11,11 @@ from torch import nn
 from adbench.datasets.base import Spec
 from adbench.engine.residual import Residual, divergence, gradient_penalty
 from adbench.engine.rng import Rng
-from adbench.engine.run import Run
-from adbench.methods.caae import CAAE, Critic, length
+from adbench.engine.run import Interrupted, Run
+from adbench.methods.caae import CAAE, Turns, length
 from adbench.methods.vae import VAE
 from small import built, samples
+from trainings import Memory, same
 
 SPEC = Spec(1, (16, 16))
 
@@ -74,28 +75,75 @@ def test_the_penalty_of_a_linear_critic_is_of_its_slope() -> None:
 
 
 def test_encoder_and_critic_do_not_reach_each_other() -> None:
+    """Both losses, from what the critic says; and its beginning."""
     made = built(CAAE, SPEC, code=4)
-    z = Rng(list("abc")).normal((4,)).requires_grad_()
-    made.adversarial(z, Rng(list("abc"))).sum().backward()
-    theirs = torch.autograd.grad(made.critic(z).sum(), z)[0]
-    torch.testing.assert_close(z.grad, theirs)
-    critic = Critic([4, 200, 400])
-    critic.load_state_dict(made.critic.state_dict())
-    rng = Rng(list("abc"))
-    prior, mix = rng.fork("prior").normal((4,)), rng.fork("mix").uniform((1,)).float()
-    fixed = z.detach()
-    own = critic(prior) - critic(fixed)
-    own = own + 10 * gradient_penalty(critic, mix * prior + (1 - mix) * fixed)
-    own.sum().backward()
-    for ours, alone in zip(made.critic.parameters(), critic.parameters(), strict=True):
-        if alone.grad is not None:
-            torch.testing.assert_close(ours.grad, alone.grad)
+    biases = [p for key, p in made.critic.named_parameters() if key.endswith("bias")]
+    assert len(biases) == 3 and not any(p.any() for p in biases)
+    z, prior, mix = (Rng(list("abc")).fork(of).normal((4,)) for of in ("z", "prior", "mix"))
+    z.requires_grad_()
+    said = made.passed(z)
+    torch.testing.assert_close(said, made.critic(z))
+    said.sum().backward()
+    assert z.grad is not None and all(p.grad is None for p in made.critic.parameters())
+    between = (mix * prior + (1 - mix) * z).detach().requires_grad_()
+    slope = torch.autograd.grad(made.critic(between).sum(), between)[0]
+    steep = (slope.square().sum(1).sqrt() - 1).square()
+    theirs = made.critic(prior) - made.critic(z) + 10 * steep
+    torch.testing.assert_close(made.told_apart(z, prior, mix), theirs)
+
+
+def test_a_batch_serves_each_of_the_three_in_turn() -> None:
+    """20 steps of the critic between the others', 200 at first; and what a step changes."""
+    turns = Turns(20, 200, 2)
+    steps = [turns.of(k) for k in range(turns.before(4))]
+    for batch, count in enumerate((200, 200, 20, 20)):
+        mine = [who for at, who in steps if at == batch]
+        assert mine == ["autoencoder", *["critic"] * count, "encoder"]
+    plan = CAAE(Spec(1, (32, 32)), widths=(4, 8), size=None).plan
+    assert plan.steps == 280_000 * 22 + 18_667 * 180
+    assert (plan.momentum, plan.beta2, plan.sets) == (0.5, 0.9, 2)
+
+    data, before = samples((16, 16), 4, 1), _caae(0)
+    for steps, changed in ((1, {"encoder", "enter", "decoder"}), (3, {"critic"}), (4, {"encoder"})):
+        made = _caae(steps)
+        object.__setattr__(made.plan, "steps", steps)
+        made.fit(data, [], Run())
+        parts = made.coder.net.items() | {"critic": made.critic}.items()
+        old = dict(before.coder.net.items()) | {"critic": before.critic}
+        assert {name for name, part in parts if not same(part, old[name])} == changed
+        before = made
+
+
+def _caae(steps: int, **more: Any) -> Any:
+    small = {"widths": (8, 16, 32), "code": 8, "critic": (16,), "size": None, "warm_steps": 0}
+    return built(CAAE, SPEC, steps=steps, critic_steps=2, **small | more)
+
+
+def test_a_stopped_training_goes_on_to_the_same_weights() -> None:
+    data = samples((16, 16), 4, 1)
+    whole, half, again = (_caae(3) for _ in range(3))
+    whole.fit(data, [], Run())
+    memory, asked = Memory(), iter([False] * 6 + [True])
+    with pytest.raises(Interrupted):
+        half.fit(data, [], Run(keep=memory, stop=lambda: next(asked)))
+    again.fit(data, [], Run(keep=memory))
+    assert same(again, whole)
+
+
+LEARNS: dict[type[Any], dict[str, Any]] = {
+    VAE: {"steps": 300, "lr": 2e-3, "beta": 0.05},
+    CAAE: {
+        "steps": 200, "lr": 2e-3, "constraint": 0.03, "critic": (32, 32), "critic_steps": 5,
+        "warm_steps": 20, "warm_critic_steps": 40,
+    },
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("method", [VAE, CAAE])
 def test_it_learns_a_few_samples_and_a_lesion_stands_out(method: type[Any]) -> None:
+    """Which the mean image, the answer of a code that says nothing, does not pass."""
     data = samples((16, 16), 8, 1)
-    made = built(method, SPEC, size=None, widths=(8, 16, 32), code=16, steps=250, batch=8, lr=2e-3)
+    made = built(method, SPEC, size=None, widths=(8, 16, 32), code=16, batch=8, **LEARNS[method])
     x = torch.stack([s.x for s in data])
     rng = Rng([s.key for s in data])
     with torch.no_grad():
@@ -105,7 +153,10 @@ def test_it_learns_a_few_samples_and_a_lesion_stands_out(method: type[Any]) -> N
     ill[:, :, 4:7, 4:7] += 0.5
     with torch.no_grad():
         after, lesion = made.detect(x, [0], rng), made.detect(ill, [0], rng)
-    assert after.map.mean() * 2 < before.map.mean()
+        code = made.coder.encode(x)[:, :16]
+    assert after.map.mean() * 2 < (x - x.mean(0)).abs().mean()
+    assert after.map.mean() * 5 < before.map.mean()
+    assert code.std(0).mean() > 0.3
     inside = lesion.map[0, :, 4:7, 4:7].mean()
     assert inside > 2 * lesion.map[0, :, 10:].mean()
     assert lesion.score.mean() > 1.05 * after.score.mean()

@@ -1,0 +1,39 @@
+"""What signals ask of methods for images: windows stay whole, and get a network of their size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from .canvas import Canvas
+from .signal import SILENCE, power
+
+UNET: dict[str, Any] = {
+    "widths": (64, 128, 192),
+    "res_blocks": 2,
+    "attention": (False, False, True),
+    "head_channels": 64,
+}
+"""The medium one of https://github.com/ismaelmreno/ddpm-ood-signals, which attends at every
+resolution: (True, True, True)."""
+
+
+def framed(shape: tuple[int, ...], size: int | None, divisor: int) -> Canvas:
+    """In [0, 1]. Images and volumes become `size`; a signal keeps its length, since the means over
+    areas of one are silence, and is padded with silence."""
+    if len(shape) == 1:
+        return Canvas(shape, None, divisor, low=0.0, fill=SILENCE)
+    return Canvas(shape, size, divisor, low=0.0)
+
+
+def sized(shape: Sequence[int], images: dict[str, Any], **given: Any) -> dict[str, Any]:
+    """A UNet's arguments: those for images or, of signals, UNET; but what is given, not None."""
+    known = UNET if len(shape) == 1 else images
+    return known | {key: value for key, value in given.items() if value is not None}
+
+
+def loudness(x: Tensor) -> Tensor:
+    """Each sample's root mean square about silence, (N, C, L) in [0, 1] -> (N, 1, 1)."""
+    return power(x).sqrt().clamp(min=1e-6).float()[:, None, None]
