@@ -88,7 +88,11 @@ def batches(
     finally:
         stop = getattr(reading, "_shutdown_workers", None)
         if stop is not None:
-            stop()
+            try:
+                stop()
+            except RuntimeError as error:  # of a reader that had ended, when nothing more was asked
+                if "DataLoader worker" not in str(error):
+                    raise
 
 
 class _Failed:

@@ -7,11 +7,13 @@ import os
 import random
 import signal
 from contextlib import closing
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from adbench.datasets.base import DataError
 from adbench.engine.loader import ReaderLost, batches
@@ -97,6 +99,22 @@ def test_a_reader_that_is_killed_is_said() -> None:
     with pytest.raises(ReaderLost, match=r"(?s)^a process that reads samples ended .*1 less"):
         list(batches(Fatal(), iter([[0], [1], [2], [3]]), Run(workers=1)))
     assert multiprocessing.active_children() == []
+
+
+def test_a_reader_that_ends_while_readers_are_stopped_is_no_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """torch tells of it from a signal's handler, wherever the program is."""
+    stop = _MultiProcessingDataLoaderIter._shutdown_workers  # pyright: ignore[reportPrivateUsage]
+
+    def told_meanwhile(self: Any) -> None:
+        stop(self)
+        raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed. ")
+
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter, "_shutdown_workers", told_meanwhile)
+    assert len(list(batches(DATA, iter([[0], [1]]), Run(workers=1)))) == 2
+    with pytest.raises(ReaderLost):
+        list(batches(Fatal(), iter([[0], [1], [2], [3]]), Run(workers=1)))
 
 
 class Who:

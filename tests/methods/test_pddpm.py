@@ -146,7 +146,7 @@ def test_grid_boxes_are_the_cells_each_as_often() -> None:
 def test_it_overfits_a_few_blobs() -> None:
     """What is left in patches falls under a quarter of what predicting the mean leaves."""
     data = samples((16, 16), 4, 1)
-    made = method("pddpm", SPEC, steps=200, batch=8, lr=6e-3, decay="cosine", noise="gaussian")
+    made = method("pddpm", SPEC, steps=300, batch=8, lr=6e-3, decay="cosine", noise="gaussian")
     made.fit(data, [], Run())
     x = made.canvas.enter(torch.stack([s.x for s in data]))
     with torch.no_grad():
