@@ -13,16 +13,18 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
+from .signal import SILENCE
+
 MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 @dataclass(frozen=True)
 class Canvas:
     """shape: S of the samples
-    size: what the longest axis becomes, the others in proportion; None leaves S as it is
-    divisor: every side is padded to a multiple of it
+    size: what the longest axis becomes, the others in proportion; None leaves S as it is, and a
+        signal, of one axis, is as it is anyway: what waves, area by area, is silence
+    divisor: every side is padded to a multiple of it, with background (0) or with silence
     low, high: what 0 and 1 of the data become
-    fill: what is padded with, in the data's range: background, or the silence of a signal
     """
 
     shape: tuple[int, ...]
@@ -30,12 +32,11 @@ class Canvas:
     divisor: int = 1
     low: float = -1.0
     high: float = 1.0
-    fill: float = 0.0
 
     @property
     def inner(self) -> tuple[int, ...]:
         """S after resizing, before padding."""
-        if self.size is None:
+        if self.size is None or len(self.shape) == 1:
             return self.shape
         return tuple(max(1, round(n * self.size / max(self.shape))) for n in self.shape)
 
@@ -64,7 +65,8 @@ class Canvas:
         sides = []
         for o, n, whole in reversed(list(zip(self._before(), self.inner, self.outer, strict=True))):
             sides += [o, whole - n - o]
-        return pad(x, sides, value=self.fill) if any(sides) else x
+        fill = SILENCE if len(self.shape) == 1 else 0.0
+        return pad(x, sides, value=fill) if any(sides) else x
 
     def _before(self) -> list[int]:
         return [(whole - n) // 2 for n, whole in zip(self.inner, self.outer, strict=True)]

@@ -1,4 +1,4 @@
-"""What signals ask of methods for images: windows stay whole, and get a network of their size."""
+"""What signals ask of methods for images: a network for windows, and a unit of loudness."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .canvas import Canvas
-from .signal import SILENCE, power
+from .signal import power
 
 UNET: dict[str, Any] = {
     "widths": (64, 128, 192),
@@ -18,14 +17,6 @@ UNET: dict[str, Any] = {
 }
 """The medium one of https://github.com/ismaelmreno/ddpm-ood-signals, which attends at every
 resolution: (True, True, True)."""
-
-
-def framed(shape: tuple[int, ...], size: int | None, divisor: int) -> Canvas:
-    """In [0, 1]. Images and volumes become `size`; a signal keeps its length, since the means over
-    areas of one are silence, and is padded with silence."""
-    if len(shape) == 1:
-        return Canvas(shape, None, divisor, low=0.0, fill=SILENCE)
-    return Canvas(shape, size, divisor, low=0.0)
 
 
 def sized(shape: Sequence[int], images: dict[str, Any], **given: Any) -> dict[str, Any]:

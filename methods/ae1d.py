@@ -20,12 +20,13 @@ from torch import Tensor, nn
 
 from ..datasets.base import Spec, Split
 from ..engine.batches import in_batches
+from ..engine.canvas import Canvas
 from ..engine.loader import evenly
 from ..engine.rng import Rng
 from ..engine.run import Batched, Run
 from ..engine.signal import SILENCE, smoothed, unit
 from ..engine.train import Training, minimise
-from ..engine.windows import framed, loudness
+from ..engine.windows import loudness
 from .base import Detection, Method
 
 
@@ -48,7 +49,7 @@ class AE1D(Method):
         calibration: int = 256, smooth: int = 32,
     ) -> None:  # fmt: skip
         super().__init__(spec)
-        self.canvas = framed(spec.shape, None, 2 ** len(widths))
+        self.canvas = Canvas(spec.shape, None, 2 ** len(widths), low=0.0)
         shortest = self.canvas.outer[0] // 2 ** len(widths)
         if shortest < 2:
             raise ValueError(

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from ..datasets.base import Spec, Split
 from ..engine import spectra
+from ..engine.canvas import Canvas
 from ..engine.denoiser import Denoiser
 from ..engine.features import perceptual as network
 from ..engine.nets import divisor, unet
@@ -38,7 +39,7 @@ from ..engine.schedule import schedule, shifted
 from ..engine.signal import SILENCE
 from ..engine.starts import Starts
 from ..engine.train import Training, minimise
-from ..engine.windows import framed, sized
+from ..engine.windows import sized
 from .base import Detection, Method
 
 UNET = {"widths": (128, 256, 256), "res_blocks": 1, "attention": (False, False, True),
@@ -76,7 +77,7 @@ class DDPMOOD(Method):
         net = sized(spec.shape, UNET, widths=widths, res_blocks=res_blocks, attention=attention,
             head_channels=head_channels)  # fmt: skip
         largest = None if size is None else min(size, max(spec.shape))
-        self.canvas = framed(spec.shape, largest, divisor(net["widths"]))
+        self.canvas = Canvas(spec.shape, largest, divisor(net["widths"]), low=0.0)
         self.noise, self.network = named(noise), None if perceptual is None else network(perceptual)
         self.spectral = spectral
         about = f"{self.noise} on {self.canvas}"

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from ..datasets.base import Spec, Split
 from ..engine.autoencoder import KL, VQ
-from ..engine.canvas import resize
+from ..engine.canvas import Canvas, resize
 from ..engine.coding import Coding
 from ..engine.denoiser import Denoiser
 from ..engine.inpaint import inpaint
@@ -43,7 +43,7 @@ from ..engine.sample import Chain, restore
 from ..engine.schedule import schedule
 from ..engine.smooth import blurred
 from ..engine.train import Training, minimise
-from ..engine.windows import framed, sized
+from ..engine.windows import sized
 from .base import Detection, Method
 
 UNET = {"widths": (128, 256, 512), "res_blocks": 2, "attention": (False, True, True),
@@ -98,7 +98,7 @@ class LDM(Method):
             head_channels=head_channels)  # fmt: skip
         wide = coder_widths or ((128, 256) if coder == "vq" else (128, 128, 256))
         halved = 2 ** len(wide) if coder == "vq" else divisor(wide)
-        self.canvas = framed(spec.shape, size, halved * divisor(net["widths"]))
+        self.canvas = Canvas(spec.shape, size, halved * divisor(net["widths"]), low=0.0)
         inner = (spec.channels, *self.canvas.outer)
         rival = {"weight": adversary} if adversary else None
         if coder == "vq":

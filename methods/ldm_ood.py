@@ -28,6 +28,7 @@ from torch import Tensor
 
 from ..datasets.base import Spec, Split
 from ..engine.autoencoder import VQ
+from ..engine.canvas import Canvas
 from ..engine.coding import Coding
 from ..engine.denoiser import Denoiser
 from ..engine.features import perceptual as network
@@ -37,7 +38,7 @@ from ..engine.run import Run
 from ..engine.schedule import schedule, shifted
 from ..engine.starts import Starts
 from ..engine.train import Training, minimise
-from ..engine.windows import framed, sized
+from ..engine.windows import sized
 from .base import Detection, Method
 
 UNET = {"widths": (128, 256, 256), "res_blocks": 1, "attention": (False, False, True),
@@ -80,7 +81,8 @@ class LDMOOD(Method):
             raise ValueError("perceptual is of images and volumes, not of signals")
         net = sized(spec.shape, UNET, widths=widths, res_blocks=res_blocks, attention=attention,
             head_channels=head_channels)  # fmt: skip
-        self.canvas = framed(spec.shape, size, 2 ** len(coder_widths) * divisor(net["widths"]))
+        whole = 2 ** len(coder_widths) * divisor(net["widths"])
+        self.canvas = Canvas(spec.shape, size, whole, low=0.0)
         judges: dict[str, Any] = {} if axes == 1 else {"looks": looks, "spectrum": spectrum}
         if looks and axes > 1:
             judges["features"] = features

@@ -15,7 +15,10 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["NUMBA_NUM_THREADS"] = "1"  # its pool would set OpenMP's threads, too
 
 import torch
+from hypothesis import settings
 
+settings.register_profile("adbench", deadline=None)  # no test is about seconds
+settings.load_profile("adbench")
 torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other
 
 

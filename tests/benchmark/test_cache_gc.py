@@ -78,7 +78,7 @@ def test_the_least_recently_used_goes_first_until_there_is_room(tmp_path: Path) 
     assert seeds(store) == [0], "what was used just now outlives what was used yesterday"
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.integers(0, 400), min_size=1, max_size=6), st.integers(0, 7))
 def test_what_goes_is_older_than_what_stays(
     tmp_path_factory: pytest.TempPathFactory, days: list[int], share: int

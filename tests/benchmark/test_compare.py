@@ -115,7 +115,7 @@ def test_rows_in_a_file_beside_the_records_come_first_and_have_every_metric(tmp_
     assert rows_of(made, tmp_path) is None and rows_of(made) is not None
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.floats(-3, 3), st.floats(-3, 3), st.integers(0, 9))
 def test_turned_about_a_difference_changes_its_sign_and_its_verdict(one, two, seed):
     a, b = rows(shift=one, seed=seed), rows(shift=two, seed=seed + 1)
@@ -126,7 +126,7 @@ def test_turned_about_a_difference_changes_its_sign_and_its_verdict(one, two, se
     assert there.verdict == turned.get(back.verdict, back.verdict) and there.p == back.p
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.sampled_from([lambda v: 3 * v + 1, np.exp, np.arctan]), st.integers(0, 5))
 def test_scores_have_an_order_and_no_scale(change, seed):
     plain, other = samples(1.0, seed=seed), rows(shift=0.3, seed=seed + 1)

@@ -75,7 +75,7 @@ def test_whoever_comes_first_the_maps_are_the_same(
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.integers(0, 12)), max_size=4))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_helpers_may_come_and_go(alone: Path, tmp_path_factory, helpers) -> None:
     """Each looks at some shards from its own place on, and stops."""
     folder = tmp_path_factory.mktemp("some")

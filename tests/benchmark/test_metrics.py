@@ -139,7 +139,7 @@ def test_a_score_that_is_not_a_number_is_refused():
         image_metrics(np.array([0.1, np.nan, 0.2]), np.array([0, 0, 1], bool))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     pairs=st.lists(st.tuples(st.integers(-12, 12), st.booleans()), min_size=2, max_size=60),
     seed=st.integers(0, 99),
@@ -156,7 +156,7 @@ def test_neither_an_increasing_change_of_scores_nor_the_order_of_samples_matters
         assert image_metrics(-score, label)["auroc"] == pytest.approx(1 - plain["auroc"])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 9999), values=st.sampled_from([None, 1, 4]))
 def test_an_increasing_change_of_maps_changes_only_the_threshold(seed, values):
     maps, masks, roi = scene((9, 8), seed=seed, count=4, values=values)

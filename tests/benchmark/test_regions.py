@@ -22,7 +22,7 @@ def by_scipy(masks: np.ndarray) -> np.ndarray:
     return np.concatenate(found)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     shape=st.one_of(
         st.tuples(st.integers(1, 30)),

@@ -29,7 +29,7 @@ def filled(found: Places, bits: int = 22) -> Stream:
     return stream
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 9999),
     bits=st.sampled_from([8, 10, 12, 16]),

@@ -294,7 +294,7 @@ IMAGES = nps.arrays(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(IMAGES, SIDES, SIDES)
 def test_resizing_stays_within_what_was_there(array, height, width) -> None:
     x = torch.from_numpy(array)
@@ -310,7 +310,7 @@ def test_resizing_down_by_2_averages_as_pillow_does() -> None:
     assert np.abs(resize(x, (16, 24))[0].numpy() - wanted).max() < 1e-5
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(nps.arrays(np.bool_, st.tuples(SIDES, SIDES)), SIDES, SIDES)
 def test_a_resized_mask_is_empty_only_if_it_was(array, height, width) -> None:
     mask = torch.from_numpy(array)

@@ -77,7 +77,7 @@ def test_anomalies_cover_about_a_seventh_of_the_head(shape):
 
 
 @given(seed=st.integers(0, 1000), index=st.integers(0, 15), shape=st.sampled_from(SHAPES))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_sample_is_the_same_in_any_order(seed, index, shape):
     one, two = (Phantom(shape=shape, seed=seed, test=8).test() for _ in range(2))
     two[15 - index]

@@ -324,7 +324,7 @@ def test_arguments_that_mean_nothing_are_refused(arguments, match):
     axes=st.integers(1, 3),
     start=st.floats(-50, 50),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_field_has_one_value_at_a_point(seed, length, axes, start):
     field = Waves(np.random.default_rng(seed), length, axes=axes)
     grid = [np.linspace(start, start + 9, n, dtype=np.float32) for n in (4, 5, 3)[:axes]]

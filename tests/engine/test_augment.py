@@ -46,7 +46,7 @@ def test_signals_and_volumes_are_left_alone() -> None:
         assert affine(x, Rng(KEYS[:3]), degrees=90, flip=1.0) is x
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.permutations(range(6)), st.integers(1, 6))
 def test_a_view_depends_on_the_sample_alone(order: list[int], count: int) -> None:
     what: dict[str, Any] = {

@@ -29,7 +29,7 @@ def test_without_resizing_the_way_back_undoes_the_way_in(shape, divisor) -> None
 @given(SHAPES, st.integers(2, 20))
 def test_a_constant_stays_one_at_any_size(shape, size) -> None:
     canvas = Canvas(shape, size)
-    assert max(canvas.inner) == size
+    assert max(canvas.inner) == (size if len(shape) > 1 else shape[0])
     back = canvas.leave(canvas.enter(torch.full((1, 1, *shape), 0.3))[None])
     torch.testing.assert_close(back, torch.full((1, 1, 1, *shape), 0.3), rtol=0, atol=5e-6)
 
@@ -46,9 +46,14 @@ def test_padding_is_background() -> None:
     assert inside.shape[2:] == (4, 4) and inside.sum() == 9 - 7  # seven places of -1
 
 
-def test_padding_may_be_something_else() -> None:
-    inside = Canvas((3,), divisor=4, low=0.0, fill=0.5).enter(torch.ones(1, 1, 3))
-    assert inside.flatten().tolist() == [1, 1, 1, 0.5]
+def test_a_signal_is_padded_with_silence_and_never_resized() -> None:
+    canvas = Canvas((1001,), 32, 8, low=0.0)
+    assert canvas.inner == (1001,) and canvas.outer == (1008,)
+    x = torch.rand(2, 2, 1001, generator=torch.Generator().manual_seed(0))
+    inside = canvas.enter(x)
+    assert (inside[..., :3] == 0.5).all() and (inside[..., -4:] == 0.5).all()
+    assert torch.equal(canvas.leave(inside), x)
+    assert (Canvas((1001,), 32, 8).enter(x)[..., :3] == 0).all()
 
 
 def test_an_affine_view_is_the_samples_own_and_the_identity_is_nothing() -> None:

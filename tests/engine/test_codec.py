@@ -230,7 +230,7 @@ def test_the_papers_autoencoders_have_their_parameters() -> None:
     assert square[32] + 3 * square[64] + 4 * square[128] == 79_584
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 5), st.integers(0, 99))
 def test_a_codebook_finds_the_nearest(count: int, seed: int) -> None:
     book = Codebook(7, 3)

@@ -100,7 +100,7 @@ def test_an_edited_place_is_the_mean_that_was_promised() -> None:
     torch.testing.assert_close(got, torch.tensor([(4 / 4 - 2 / 2) / 1.75, 1 / 1.75]))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     order=st.permutations(range(25)),
     neighbours=st.integers(1, 30),

@@ -86,7 +86,7 @@ def detector() -> Iterator[Detector]:
         yield Detector().eval()
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     count=st.integers(1, 5),
     levels=st.lists(st.integers(3, 1000), min_size=1, max_size=3, unique=True),

@@ -35,7 +35,7 @@ def test_where_it_deviates_a_sample_is_a_gaussian_processs() -> None:
     torch.testing.assert_close(d, (NOISE - c * X).float())
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(level=st.integers(1, 10))
 def test_deviation_and_clean_sample_imply_one_another(level: int) -> None:
     process, at = Deviation(cosine(10)), torch.full((3,), level)

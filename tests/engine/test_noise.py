@@ -67,7 +67,7 @@ def test_the_golden_values() -> None:
 
 
 @pytest.mark.parametrize("path", PATHS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 2**62), st.lists(st.tuples(*[st.floats(-1e4, 1e4)] * 3), min_size=1))
 def test_any_point_is_opensimplex_bit_for_bit(
     path: Callable[..., Tensor], seed: int, points: list[tuple[float, float, float]]
@@ -85,7 +85,7 @@ def test_every_piece_of_space_is_opensimplex_bit_for_bit(path: Callable[..., Ten
         assert np.array_equal(at_points(path, 77, points), reference(77, points))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.integers(1, 2**62), min_size=1, max_size=4), st.data())
 def test_both_paths_make_the_same_sum(seeds: list[int], data: st.DataObject) -> None:
     shape = data.draw(st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)))
@@ -194,7 +194,7 @@ def test_the_origin_is_always_zero_unless_octaves_are_moved() -> None:
 
 
 @pytest.mark.parametrize("noise", EVERY)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     st.lists(st.sampled_from("abcdefg"), min_size=1, max_size=5),
     st.sampled_from([(2, 7), (1, 5, 3), (2, 2, 3, 4)]),
@@ -213,7 +213,7 @@ def test_a_samples_noise_does_not_know_its_batch(
         assert torch.equal(made[i], alone[0])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=3), st.integers(1, 1000))
 def test_a_place_has_the_same_value_whatever_the_size(extent: list[int], level: int) -> None:
     """Non-square ones too: a published 2-D generator writes past its buffer for those."""

@@ -6,14 +6,13 @@ from typing import get_args
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from adbench.engine.patches import Where, boxes, stitched, tiling
 from adbench.engine.rng import Rng
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.integers(3, 12), min_size=1, max_size=3),
     st.integers(2, 6).flatmap(lambda p: st.tuples(st.just(p), st.integers(1, p))),

@@ -15,7 +15,7 @@ from adbench.engine.rng import Rng
 SHAPES = st.sampled_from([(12,), (7, 9), (8, 8), (4, 5, 6)])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(shape=SHAPES, side=st.integers(1, 9), share=st.floats(0, 1))
 def test_whole_cells_are_chosen_and_just_so_many(
     shape: tuple[int, ...], side: int, share: float

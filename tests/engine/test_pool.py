@@ -73,7 +73,7 @@ def alone(networks) -> dict[str, list[Tensor]]:
     }
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.permutations(range(7)), st.integers(1, 7), st.integers(1, BATCH))
 @pytest.mark.parametrize("name", CHAINS)
 def test_a_chain_in_any_company_is_the_chain_alone_to_the_bit(
@@ -123,7 +123,7 @@ class Count(nn.Module):
 
 
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=14), st.sampled_from(["ddpm", "plms"]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_rows_are_wasted_only_when_chains_run_out(lengths: list[int], name: Any) -> None:
     net = Count()
     denoiser = Denoiser(net, linear()).eval()

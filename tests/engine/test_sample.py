@@ -95,7 +95,7 @@ def test_one_level_with_no_noise_predicted_is_x_over_the_signal() -> None:
     torch.testing.assert_close(out, (x1 / kept.sqrt()).clamp(-1, 1).float(), rtol=1e-5, atol=1e-6)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.permutations(range(6)), st.integers(1, 6), st.integers(1, 7))
 def test_a_sample_is_restored_alike_to_the_bit_in_any_company(network, order, count, batch) -> None:
     """Order, neighbours and number of images do not matter at one batch shape."""

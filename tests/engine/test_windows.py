@@ -1,4 +1,4 @@
-"""What signals ask for: whole windows, silence around them, spectra in short stretches."""
+"""What signals ask for: a network for windows, loudness, spectra in short stretches."""
 
 from __future__ import annotations
 
@@ -7,18 +7,7 @@ import math
 import torch
 
 from adbench.engine import spectra
-from adbench.engine.windows import UNET, framed, loudness, sized
-
-
-def test_a_window_is_padded_with_silence_and_never_resized() -> None:
-    canvas = framed((1001,), 32, 8)
-    assert canvas.inner == (1001,) and canvas.outer == (1008,)
-    x = torch.rand(2, 2, 1001, generator=torch.Generator().manual_seed(0))
-    inside = canvas.enter(x)
-    assert (inside[..., :3] == 0.5).all() and (inside[..., -4:] == 0.5).all()
-    assert torch.equal(canvas.leave(inside), x)
-    image = framed((100, 50), 32, 8)
-    assert image.outer == (32, 16) and image.fill == 0
+from adbench.engine.windows import UNET, loudness, sized
 
 
 def test_a_network_is_of_signals_or_of_images_but_for_what_is_given() -> None:

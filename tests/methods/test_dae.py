@@ -57,7 +57,7 @@ def test_what_is_not_foreground_does_not_count_nor_does_its_rim() -> None:
     assert torch.equal(found[0, 0] > 0, where)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.sampled_from([3, 5, 7]))
 def test_erosion_is_the_authors_average_above_95_percent(seed: int, side: int) -> None:
     inside = torch.rand(2, 12, 10, generator=torch.Generator().manual_seed(seed)) < 0.95

@@ -46,7 +46,7 @@ def test_windows_stay_whole_and_small_images_small() -> None:
             DDPMOOD(Spec(2, (3000,))), DDPMOOD(Spec(2, (3000,)), attention=(True, True, True)),
             DDPMOOD(Spec(1, (28, 28))),
         )  # fmt: skip
-    assert made.canvas.inner == made.canvas.outer == (3000,) and made.canvas.fill == 0.5
+    assert made.canvas.inner == made.canvas.outer == (3000,)
     count = [sum(p.numel() for p in one.denoiser.parameters()) for one in (theirs, made)]
     assert count[0] == 5_182_978 > count[1]
     assert small.canvas.outer == (28, 28)

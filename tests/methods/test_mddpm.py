@@ -52,7 +52,7 @@ def test_the_low_frequencies_are_numpys_centred_square() -> None:
     np.testing.assert_allclose(made, expected, atol=1e-6)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 10_000), st.sampled_from([(16,), (16, 14), (8, 10, 6)]))
 def test_nothing_outside_of_the_foreground_changes(seed: int, shape: tuple[int, ...]) -> None:
     x = image(*shape, seed=seed)

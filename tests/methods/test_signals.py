@@ -104,7 +104,6 @@ def test_spectra_are_a_second_measure() -> None:
     assert torch.equal(a.score[0, 1:2], b.score[0])
 
 
-@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(0, 30))
 def test_smoothing_is_a_moving_mean(length: int, at: int) -> None:
     x = torch.arange(31.0)[None] ** 2
@@ -207,7 +206,7 @@ def test_features_of_signals_that_are_known() -> None:
     assert flatness(tone).item() < -40
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.floats(0, 6.28))
 def test_no_phase_changes_a_feature(phase: float) -> None:
     x = white(["p"]).double()
