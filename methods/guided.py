@@ -123,24 +123,31 @@ class Guided(Method):
 
         minimise(denoised, self.denoiser, train, run, self.plan, "diffusion")
         minimise(told_apart, self.classifier, train, run, self.second, "classifier")
-        if len(held_out) and run.team.rank == 0:
-            self._doubt(held_out, run)
+        if run.team.rank == 0:
+            self._doubt(train, held_out, run)
 
     @torch.no_grad()
-    def _doubt(self, held_out: Split, run: Run, most: int = 64) -> None:
-        """Warn where the classifier takes normal samples for diseased."""
-        chosen = [held_out[i].x for i in evenly(len(held_out), most)]
-        found = 0
-        for part in torch.stack(chosen).to(run.device).split(run.batch):
-            logits = self.classifier(self.canvas.enter(part), _labels(part, 1))
-            found += int((logits.argmax(1) == 0).sum())
-        if 2 * found <= len(chosen):
-            warnings.warn(
-                f"the classifier calls {found} of {len(chosen)} held-out normal samples healthy; "
-                "guidance leads elsewhere: train it longer (classifier_steps), or see whether 0 is "
-                "the label of health",
-                stacklevel=2,
-            )
+    def _doubt(self, train: Split, held_out: Split, run: Run) -> None:
+        """Warn where the classifier does not call most normal samples, of those held out, healthy,
+        or most diseased ones, of those it has seen, diseased."""
+        healthy = [held_out[i].x for i in evenly(len(held_out), 64)]
+        some = (train[i] for i in evenly(len(train), 1024))
+        diseased = [sample.x for sample in some if sample.label][:64]
+        for samples, label, name in (
+            (healthy, 0, "held-out normal samples healthy"),
+            (diseased, 1, "diseased training samples diseased"),
+        ):
+            found = 0
+            for part in torch.stack(samples).to(run.device).split(run.batch) if samples else ():
+                logits = self.classifier(self.canvas.enter(part), _labels(part, 1))
+                found += int((logits.argmax(1) == label).sum())
+            if samples and 2 * found <= len(samples):
+                warnings.warn(
+                    f"the classifier calls {found} of {len(samples)} {name}; guidance leads "
+                    "nowhere: train it longer (classifier_steps) or on more diseased samples, or "
+                    "see whether 0 is the label of health",
+                    stacklevel=2,
+                )
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
         self.denoiser.clip = self.clip

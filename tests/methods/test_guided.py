@@ -301,7 +301,7 @@ def test_weights_are_the_same_however_clipped() -> None:
     assert not torch.equal(a, b)
 
 
-def test_a_classifier_that_calls_health_disease_is_warned_of() -> None:
+def test_a_classifier_that_tells_nothing_apart_is_warned_of() -> None:
     made = built(Guided, SPEC, size=None, steps=1, classifier_steps=1)
     held = samples((16, 16), 5, 1, "h")
     sample = replace(held[0], label=True)
@@ -312,9 +312,11 @@ def test_a_classifier_that_calls_health_disease_is_warned_of() -> None:
         made.fit([sample, *held], held, Run())
     with torch.no_grad():
         made.classifier.net.pool.out.bias.copy_(torch.tensor([2.0, -2.0]))
+    with pytest.warns(UserWarning, match="calls 0 of 1 diseased training samples diseased"):
+        made.fit([sample, *held], held, Run())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        made.fit([sample, *held], held, Run())
+        made.fit(held, held, Run())
 
 
 def test_the_map_is_the_sum_over_channels_and_may_be_stretched() -> None:
