@@ -147,7 +147,7 @@ def unfit(cell: Cell, dataset: Dataset) -> str:
     cls, axes = cell.method.load(), len(dataset.spec.shape)
     if axes not in cls.ndims:
         takes = " or ".join(map(str, sorted(cls.ndims)))
-        return f"takes samples of {takes} axes, these have {axes}"
+        return f"takes samples of {takes} {'axis' if takes == '1' else 'axes'}, these have {axes}"
     if cls.supervision == "image-labels" and not dataset.spec.labels:
         return "needs labelled abnormal samples to train on, and this dataset has none"
     return ""
