@@ -105,7 +105,8 @@ def _league(league: League, console: Console) -> None:
 def _fitting(board: Board, width: int) -> tuple[list[Column], list[str]]:
     """The columns that fit a width, and the heads of those (or of the intervals) that do not."""
     shown, left_out = columns(board), []
-    for head in SACRIFICE:
+    one_seed = len({row.record["seed"] for row in board.done}) == 1
+    for head in SACRIFICE if one_seed else [head for head in SACRIFICE if head != "seed"]:
         if sum(_widest(column, board) + GAP for column in shown) < width:
             break
         column = next((column for column in shown if column.head == head), None)

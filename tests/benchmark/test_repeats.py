@@ -73,6 +73,9 @@ def test_the_table_is_in_every_form_of_the_report():
     terminal(found, Console(file=out, width=100))
     shown = out.getvalue()
     assert "over seeds, pixel AP" in shown and "0: 1, 1: 2, 2: 1" in shown
+    out = io.StringIO()
+    terminal(found, Console(file=out, width=60))
+    assert "seed" in out.getvalue().split("A ")[0]  # rows that differ in nothing else
     (told,) = json.loads(as_json(found))["boards"]
     assert [each["name"] for each in told["over_seeds"]] == ["A", "B", "C"]
     assert told["over_seeds"][0]["ranks"] == {"0": 1, "1": 2, "2": 1}
