@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .repeats import sentences
+from .repeats import Repeat, repeats, sentences
 from .streaming import TOLERANCE
 
 Record = Mapping[str, Any]
@@ -51,12 +51,14 @@ class Board:
     """Records that may be compared: the same data, the same protocol, all whole or cut alike.
 
     metric: what it is sorted by, best first     notes: sentences to print beneath
+    repeats: its methods with several seeds, best mean first
     """
 
     title: str
     metric: str
     rows: list[Row]
     notes: list[str] = field(default_factory=list)
+    repeats: list[Repeat] = field(default_factory=list)
 
     @property
     def done(self) -> list[Row]:
@@ -198,7 +200,8 @@ def _board(records: Sequence[Record]) -> Board:
         below = bar["method"]["label"] if bar and low and not record["method"]["baseline"] else None
         rows.append(Row(record, None if value is None else rank, names[id(record)], below))
     rows += [Row(record, None, names[id(record)]) for record in sorted(missing, key=_who)]
-    return Board(_title(records), metric, rows, _notes(rows, metric))
+    again = repeats([row for row in rows if row.record["status"] == "ok"], metric)
+    return Board(_title(records), metric, rows, _notes(rows, metric, again), again)
 
 
 def _who(record: Record) -> tuple[Any, ...]:
@@ -242,7 +245,7 @@ def _title(records: Sequence[Record]) -> str:
     return title
 
 
-def _notes(rows: Sequence[Row], metric: str) -> list[str]:
+def _notes(rows: Sequence[Row], metric: str, again: Sequence[Repeat]) -> list[str]:
     record = rows[0].record
     notes = [f"Protocol {record['protocol']['id']}: {record['protocol']['text']}"]
     if record["status"] != "ok":
@@ -263,7 +266,8 @@ def _notes(rows: Sequence[Row], metric: str) -> list[str]:
         f"Sorted by {NAMES[metric]}; in brackets 95 % intervals from resampling groups; "
         f"⌈Dice⌉ takes its threshold from test and is no result."
     )
-    notes += sentences([row for row in rows if row.record["status"] == "ok"], metric, NAMES[metric])
+    if any(row.record["status"] == "ok" and not row.record["method"]["baseline"] for row in rows):
+        notes += sentences(again, NAMES[metric])
     if any(error_of(row.record, "pixel_ap") for row in rows):
         notes.append(
             "±: read from bins, for there are more places than the protocol sorts (--budget); the "

@@ -13,7 +13,6 @@ from .charts import STYLES, Chart, letter
 from .columns import TITLES
 from .curves import histogram
 from .paired import ALIKE, BETTER, WORSE, Contrast, PairError, able, contrast, rows_of
-from .repeats import repeats
 from .rows import Rows, RowsError, board_standings
 from .views import Cell, Head, Line, Table
 
@@ -61,10 +60,9 @@ def _repeated(board: Board, known: Mapping[int, Rows]) -> dict[int, list[Rows]]:
     """Of methods with several seeds, by their place among these, the rows of each; empty where the
     rows of one are not kept."""
     place = {id(row): k for k, row in enumerate(board.done)}
-    found = repeats(board.done, board.metric)
-    if any(place[id(row)] not in known for repeat in found for row in repeat.rows):
+    if any(place[id(row)] not in known for repeat in board.repeats for row in repeat.rows):
         return {}
-    return {k: [known[place[id(row)]] for row in each.rows] for k, each in enumerate(found)}
+    return {k: [known[place[id(row)]] for row in each.rows] for k, each in enumerate(board.repeats)}
 
 
 def _scores(board: Board, k: int, rows: Rows) -> Chart | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .metrics import Places, Ranking
+from .metrics import Places, Ranking, overlap
 from .regions import Array
 
 EACH = ("sample_pixel_auroc", "sample_pixel_ap", "sample_pixel_dice_otsu")
@@ -39,5 +39,4 @@ def _otsu_dice(score: Array, truth: Array) -> float:
         return 0.0
     steps = np.round((score - low) / (high - low) * 255).astype(np.uint8)
     threshold, _ = cv2.threshold(steps, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    hit = steps > threshold
-    return 2 * int((hit & truth).sum()) / (int(hit.sum()) + int(truth.sum()))
+    return overlap(steps > threshold, truth)["dice"] or 0.0

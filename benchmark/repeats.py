@@ -64,14 +64,8 @@ def repeats(done: Sequence[Row], metric: str) -> list[Repeat]:
     return sorted(made, key=lambda repeat: (-repeat.mean, repeat.name))
 
 
-def sentences(done: Sequence[Row], metric: str, title: str) -> list[str]:
-    """What to know of the seeds of a board; nothing where nothing on it was trained.
-
-    title: of the metric
-    """
-    if all(row.record["method"]["baseline"] for row in done):
-        return []
-    found = repeats(done, metric)
+def sentences(found: Sequence[Repeat], title: str) -> list[str]:
+    """What to know of the seeds of a board, sorted by the metric of that title."""
     if not found:
         return [
             "One seed each: the intervals hold what other groups would change, and nothing of what "

@@ -30,7 +30,7 @@ from .latex import latex
 from .league import ALONE, leagues
 from .league_words import as_json as league_json
 from .league_words import cells, heads, sentences
-from .repeats import HEADS, repeats
+from .repeats import HEADS
 from .repeats import as_json as repeats_json
 from .store import atomic_write
 from .terminal import terminal
@@ -55,9 +55,9 @@ def markdown(records: Sequence[Record]) -> str:
             for row in board.missing:
                 told = [column.cell(row) for column in shown[:4]] + [reason(row)]
                 lines.append(_line(told + [""] * (len(shown) - len(told))))
-        if found := repeats(board.done, board.metric):
+        if board.repeats:
             lines += ["", f"Over seeds, {NAMES[board.metric]}:", "", _line(HEADS)]
-            lines += [_line(["---"] * len(HEADS)), *(_line(repeat.cells()) for repeat in found)]
+            lines += [_line(["---"] * len(HEADS)), *(_line(r.cells()) for r in board.repeats)]
         lines += ["", *(f"{_escaped(note)}  " for note in board.notes), ""]
     lines += ["## Over data sets", ""]
     over = leagues(records)
@@ -119,7 +119,7 @@ def as_json(records: Sequence[Record]) -> str:
             "protocol": board.rows[0].record["protocol"],
             "dataset": next((row.record["dataset"] for row in board.done), None),
             "notes": board.notes,
-            "over_seeds": repeats_json(repeats(board.done, board.metric)),
+            "over_seeds": repeats_json(board.repeats),
             "rows": [_row(row) for row in board.rows],
         }
         for board in boards(records)

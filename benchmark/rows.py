@@ -155,7 +155,7 @@ def _pooled(seeds: Sequence[Rows], metric: str, name: str) -> _Pooled:
 def _known(a: _Pooled, b: _Pooled) -> float:
     """From how many groups the difference of two is known, if one is of few seeds that disagree
     from fewer."""
-    if len(a.draws) != len(b.draws):
+    if a.value is None or b.value is None:
         return min(a.rare, b.rare)
     return known_from(a.draws - b.draws, min(a.rare, b.rare), [a.seeds, b.seeds])
 

@@ -9,7 +9,7 @@ from .boards import NAMES, Board, Record, boards, number, run_of
 from .columns import COST, Column, columns, cost, count, reason
 from .league import League, leagues
 from .league_words import cells, heads, sentences
-from .repeats import HEADS, Repeat, repeats
+from .repeats import HEADS, Repeat
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,8 +53,8 @@ def terminal(records: Sequence[Record], console: Console) -> None:
             if left_out:
                 text = ", ".join(head.replace("\n", " ") for head in left_out)
                 console.print(Text(f"No room for {text}: see leaderboard.md.", style="dim"))
-        if found := repeats(board.done, board.metric):
-            _seeds(f"over seeds, {NAMES[board.metric]}", found, console)
+        if board.repeats:
+            _seeds(f"over seeds, {NAMES[board.metric]}", board.repeats, console)
         for row in board.missing:
             console.print(Text(f"- {row.name}, {run_of(row)}: {reason(row)}"))
         for note in board.notes:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from .boards import Board, Record, Row, error_text, number, value_of
 from .charts import STYLES, letter
 from .columns import LOWER, METRICS, RULES, TITLES
-from .repeats import HEADS, repeats
+from .repeats import HEADS
 
 MAIN = (
     *("image_auroc", "image_ap", "pixel_ap", "pixel_auroc", "pixel_aupro30"),
@@ -212,11 +212,10 @@ def seeds_table(
     board: Board, anchors: Mapping[int, str], verdicts: Mapping[int, str], by: str
 ) -> Table | None:
     """Of methods with several seeds. verdicts: of their means in `by`, by their place."""
-    found = repeats(board.done, board.metric)
     heads = [*(Head(word) for word in HEADS[1:4]), Head(HEADS[4], "text")]
     heads += [Head(f"against the best mean in {by}", "text")] if verdicts else []
     lines = []
-    for k, repeat in enumerate(found):
+    for k, repeat in enumerate(board.repeats):
         files = ", ".join(str(row.record.get("file", "?")) for row in repeat.rows)
         cells = [Cell(text, files, sort=text) for text in repeat.cells()[1:4]]
         cells.append(Cell(repeat.cells()[4], files, kind="text"))
@@ -226,7 +225,7 @@ def seeds_table(
     said = f"Over seeds: {TITLES[board.metric]} of methods that were trained more than once."
     if verdicts:
         said += " Differences between their means hold groups and seeds, corrected by Holm."
-    return Table(said, heads, lines) if found else None
+    return Table(said, heads, lines) if lines else None
 
 
 def _line(row: Row, k: int, anchors: Mapping[int, str], cells: Sequence[Cell]) -> Line:

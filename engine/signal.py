@@ -17,6 +17,11 @@ def power(x: Tensor) -> Tensor:
     return (x - SILENCE).double().square().flatten(1).mean(1)
 
 
+def loudness(x: Tensor) -> Tensor:
+    """Each sample's root mean square about silence, (N, C, L) in [0, 1] -> (N, 1, 1)."""
+    return power(x).sqrt().clamp(min=1e-6).float()[:, None, None]
+
+
 def unit(data: Examples, most: int = 512) -> Tensor:
     """The root mean square about silence of up to `most` samples spread over the data, ()."""
     index = evenly(len(data), most)

@@ -8,13 +8,12 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 
 def blurred(
     x: Tensor, deviation: float, *, mode: Literal["mirror", "symmetric"] = "mirror"
 ) -> Tensor:
-    """(N, H, W) with a Gaussian along each axis, up to four deviations, as SciPy has it.
+    """(N, *S) with a Gaussian along each axis, up to four deviations, as SciPy has it.
 
     mode: beyond an edge the image is mirrored there: at the centre of the last pixel (SciPy's
     "mirror"), for as far as the image goes; or "symmetric", at the pixel's end, however far
@@ -22,15 +21,16 @@ def blurred(
     """
     if deviation <= 0:
         return x
-    for axis in (1, 2):
+    for axis in range(1, x.ndim):
         size, reach = x.shape[axis], int(4 * deviation + 0.5)
         if mode == "symmetric":
             place = torch.arange(-reach, size + reach, device=x.device).remainder(2 * size)
-            y = x.index_select(axis, place.minimum(2 * size - 1 - place))
+            place = place.minimum(2 * size - 1 - place)
         else:
             reach = min(reach, size - 1)
-            sides = (0, 0, reach, reach) if axis == 1 else (reach, reach, 0, 0)
-            y = pad(x[:, None], sides, mode="reflect")[:, 0]
+            place = torch.arange(-reach, size + reach, device=x.device).abs()
+            place = place.minimum(2 * (size - 1) - place)
+        y = x.index_select(axis, place)
         weights = [exp(-(i**2) / (2 * deviation**2)) for i in range(-reach, reach + 1)]
         parts = [w * y.narrow(axis, i, size) for i, w in enumerate(weights)]
         x = sum(parts, torch.zeros_like(x)) / sum(weights)  # not conv2d: rows round alike so

@@ -1,13 +1,9 @@
-"""What signals ask of methods for images: a network for windows, and a unit of loudness."""
+"""What signals ask of methods for images: a network for windows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
-
-from torch import Tensor
-
-from .signal import power
 
 UNET: dict[str, Any] = {
     "widths": (64, 128, 192),
@@ -23,8 +19,3 @@ def sized(shape: Sequence[int], images: dict[str, Any], **given: Any) -> dict[st
     """A UNet's arguments: those for images or, of signals, UNET; but what is given, not None."""
     known = UNET if len(shape) == 1 else images
     return known | {key: value for key, value in given.items() if value is not None}
-
-
-def loudness(x: Tensor) -> Tensor:
-    """Each sample's root mean square about silence, (N, C, L) in [0, 1] -> (N, 1, 1)."""
-    return power(x).sqrt().clamp(min=1e-6).float()[:, None, None]

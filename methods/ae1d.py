@@ -24,9 +24,8 @@ from ..engine.canvas import Canvas
 from ..engine.loader import evenly
 from ..engine.rng import Rng
 from ..engine.run import Batched, Run
-from ..engine.signal import SILENCE, smoothed, unit
+from ..engine.signal import SILENCE, loudness, smoothed, unit
 from ..engine.train import Training, minimise
-from ..engine.windows import loudness
 from .base import Detection, Method
 
 

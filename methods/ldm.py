@@ -152,7 +152,7 @@ class LDM(Method):
             alone = self.shown == "divergence"
             known = kappa if alone or self.weight == "kappa" else (kappa > self.tau).to(x.dtype)
             wide = self.canvas.leave(resize(known[:, None], self.canvas.outer))[:, 0]
-            found = wide.expand_as(found) if alone else found * smooth(wide, self.blur)
+            found = wide.expand_as(found) if alone else found * blurred(wide, self.blur)
         detection = Detection.from_map(found, normal)
         if kappa is None or self.judged == "map":
             return detection
@@ -196,12 +196,3 @@ class PlainLDM(LDM):
     """The round trip of `healing="plain"`, whose published level is another."""
 
     published = 300
-
-
-def smooth(map: Tensor, deviation: float) -> Tensor:
-    """(N, *S) blurred along every axis."""
-    for axis in range(1, map.ndim):
-        rows = map.movedim(axis, -1)
-        made = blurred(rows.reshape(-1, 1, rows.shape[-1]), deviation)
-        map = made.view(rows.shape).movedim(-1, axis)
-    return map

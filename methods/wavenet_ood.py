@@ -28,11 +28,10 @@ from ..engine.denoiser import Denoiser
 from ..engine.rng import Rng
 from ..engine.run import Run
 from ..engine.schedule import schedule
-from ..engine.signal import SILENCE, smoothed, unit
+from ..engine.signal import SILENCE, loudness, smoothed, unit
 from ..engine.starts import Starts
 from ..engine.train import Training, minimise
 from ..engine.wavenet import WaveNet
-from ..engine.windows import loudness
 from .base import Detection, Method
 
 

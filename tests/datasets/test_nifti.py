@@ -348,9 +348,7 @@ def test_strange_labels_are_listed_with_their_counts(tmp_path, volumes):
     read_labels(path, allowed={0, 1, 2, 4, 7, 255})
 
 
-@settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     shape=st.tuples(*[st.integers(1, 5)] * 3),
     codes=st.sampled_from(CODES),

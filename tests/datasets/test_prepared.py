@@ -74,9 +74,7 @@ def alike(one: Sample, other: Sample) -> bool:
 FIELDS = ("mask", "roi", "spacing", "tags", "twin")
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.sets(st.sampled_from(FIELDS)), min_size=1, max_size=6),
     st.sampled_from([(7,), (3, 4), (2, 3, 4)]),
@@ -206,9 +204,7 @@ def make_units(writer: Writer, *, stop_before: int | None = None, made: list[int
         made.append(number)
 
 
-@settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.sampled_from(UNITS), max_size=3), st.sampled_from([1, 300, 10**9]))
 def test_an_interrupted_preparation_goes_on_behind_its_last_whole_unit(stops, shard):
     with pytest.MonkeyPatch.context() as patched:

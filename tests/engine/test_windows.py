@@ -7,7 +7,8 @@ import math
 import torch
 
 from adbench.engine import spectra
-from adbench.engine.windows import UNET, loudness, sized
+from adbench.engine.signal import loudness
+from adbench.engine.windows import UNET, sized
 
 
 def test_a_network_is_of_signals_or_of_images_but_for_what_is_given() -> None:

@@ -14,7 +14,8 @@ from adbench.engine.rng import Rng
 from adbench.engine.run import Run
 from adbench.engine.schedule import linear_latent, scaled_linear
 from adbench.engine.seeding import seed_codes
-from adbench.methods.ldm import LDM, PlainLDM, smooth
+from adbench.engine.smooth import blurred
+from adbench.methods.ldm import LDM, PlainLDM
 from adbench.methods.ldm_ood import LDMOOD
 from known import Constant, Normal, Oracle
 from small import built, samples
@@ -154,7 +155,7 @@ def test_a_blur_is_the_products_of_its_axes(axes: int) -> None:
 
     x = torch.rand(1, *[12] * axes, generator=torch.Generator().manual_seed(0))
     theirs = torch.from_numpy(gaussian_filter(x[0].numpy(), 1.3, mode="mirror"))
-    torch.testing.assert_close(smooth(x, 1.3)[0], theirs, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(blurred(x, 1.3)[0], theirs, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
