@@ -21,12 +21,12 @@ import numpy as np
 import torch
 
 from .base import DataError, Spec
-from .files import Files, Reading, Survey
-from .folders import entries
-from .nifti import Volume, read_volume
-from .placing import Case, fourfold
-from .planes import lost, percentiles, planes, scaled, slab
-from .together import Nan, nans, read_together
+from .io.directories import entries
+from .io.nifti import Volume, read_volume
+from .preparation.file_dataset import Files, Reading, Survey
+from .splits.assignment import Case, fourfold
+from .transforms.coregistration import Nan, nans, read_together
+from .transforms.slices import lost, percentiles, planes, scaled, slab
 
 NATIVE = 240  # voxels along both in-plane axes, in every release
 MODALITIES = ("t1", "t1ce", "t2", "flair")

@@ -29,13 +29,13 @@ import numpy as np
 import torch
 
 from .base import DataError, Spec
-from .files import Files, Reading, Survey
-from .folders import entries
-from .leaks import part
-from .nifti import LABELS, read_labels, read_volume
-from .placing import Case, deal, placed, shares
-from .planes import lost, slab, square
-from .together import read_together
+from .io.directories import entries
+from .io.nifti import LABELS, read_labels, read_volume
+from .preparation.file_dataset import Files, Reading, Survey
+from .splits.assignment import Case, deal, placed, shares
+from .splits.shared_subjects import part
+from .transforms.coregistration import read_together
+from .transforms.slices import lost, slab, square
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 SLICE = re.compile(

@@ -28,13 +28,13 @@ import torch
 from torch import Tensor
 
 from .base import DataError
-from .corrected import Corrected
-from .dealing import share_out
-from .files import Survey
-from .folders import below, clashes, entries
-from .placing import Case, shares
-from .rows import read_rows
-from .sniff import looks_like
+from .io.csv import read_rows
+from .io.directories import below, clashes, entries
+from .io.file_type import looks_like
+from .preparation.deduplicated_dataset import Corrected
+from .preparation.file_dataset import Survey
+from .splits.assignment import Case, shares
+from .splits.published import share_out
 
 PATIENT = re.compile(r"patient\d+")
 POOLS = {"training": "train", "train": "train", "testing": "test", "test": "test"}

@@ -22,11 +22,11 @@ from pathlib import Path, PurePosixPath
 import torch
 
 from .base import Sample, Spec
-from .boxes import boxed, upright
-from .files import Files, Reading, Survey
-from .folders import entries
-from .nifti import read_volume
-from .placing import Case, deal, fourfold, shares
+from .io.directories import entries
+from .io.nifti import read_volume
+from .preparation.file_dataset import Files, Reading, Survey
+from .splits.assignment import Case, deal, fourfold, shares
+from .transforms.crops import boxed, upright
 
 
 class Decathlon(Files):

@@ -27,12 +27,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .dealing import share_out
-from .files import Survey
-from .folders import below, clashes, entries
-from .images import SUFFIXES
-from .pictures import Pictures
-from .placing import Case, shares
+from .io.directories import below, clashes, entries
+from .io.images import SUFFIXES
+from .preparation.file_dataset import Survey
+from .preparation.image_dataset import Pictures
+from .splits.assignment import Case, shares
+from .splits.published import share_out
 
 NORMAL = ("good", "normal", "ok", "healthy", "negative")
 POOLS = {"train": "train", "training": "train", "test": "test", "testing": "test"}

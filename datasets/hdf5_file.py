@@ -19,12 +19,21 @@ import h5py
 import numpy as np
 import torch
 
-from .arrays import Array, Bundles, Row, Scale, h5_file, same_content, scaled, stored
 from .base import DataError, Sample, Spec
-from .files import Reading, Survey
-from .folders import below, clashes
-from .placing import Case, deal, shares
-from .tables import Table, read_table_of
+from .io.directories import below, clashes
+from .io.hdf5_tables import Table, read_table_of
+from .preparation.array_dataset import (
+    Array,
+    Bundles,
+    Row,
+    Scale,
+    h5_file,
+    same_content,
+    scaled,
+    stored,
+)
+from .preparation.file_dataset import Reading, Survey
+from .splits.assignment import Case, deal, shares
 
 MOST, BYTES = 512, 16 << 20
 """Samples, and their bytes, that are read together at most."""

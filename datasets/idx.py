@@ -25,13 +25,13 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from .arrays import Array, Bundles, Row
 from .base import DataError, Progress, Sample, Spec, silent
-from .files import Reading, Survey
-from .folders import entries
-from .idx_file import Pool, pickled, read_pools
-from .images import resize
-from .placing import Case, deal, shares
+from .io.directories import entries
+from .io.idx import Pool, pickled, read_pools
+from .io.images import resize
+from .preparation.array_dataset import Array, Bundles, Row
+from .preparation.file_dataset import Reading, Survey
+from .splits.assignment import Case, deal, shares
 
 FLIPS: dict[str, tuple[int, ...]] = {"vertical": (-2,), "horizontal": (-1,), "both": (-2, -1)}
 MOST = 1000

@@ -30,13 +30,13 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from .base import DataError, Spec
-from .files import Files, Reading, Survey
-from .leaks import part
-from .nifti import TOLERANCE, Volume
-from .placing import Case, placed, shares
-from .planes import lost, percentiles, planes, scaled, slab
-from .rows import read_rows
-from .together import nans, read_together
+from .io.csv import read_rows
+from .io.nifti import TOLERANCE, Volume
+from .preparation.file_dataset import Files, Reading, Survey
+from .splits.assignment import Case, placed, shares
+from .splits.shared_subjects import part
+from .transforms.coregistration import nans, read_together
+from .transforms.slices import lost, percentiles, planes, scaled, slab
 
 COLUMNS = ("img_name", "img_path", "mask_path")
 TAIL = re.compile(r"(_t1|_t2)?(\.nii(\.gz)?)?$")

@@ -25,12 +25,12 @@ from typing import Literal
 
 from torch import Tensor
 
-from .corrected import PREFERENCE, Corrected
-from .dealing import share_out
-from .files import Reading, Survey
-from .folders import below, clashes
-from .placing import Case, shares
-from .rows import read_rows
+from .io.csv import read_rows
+from .io.directories import below, clashes
+from .preparation.deduplicated_dataset import PREFERENCE, Corrected
+from .preparation.file_dataset import Reading, Survey
+from .splits.assignment import Case, shares
+from .splits.published import share_out
 
 BLACKLIST = (
     *(100, 105, 112, 121, 186, 189, 210, 214, 345, 382),

@@ -19,11 +19,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .categories import category_cases, find_categories
-from .files import Survey
-from .folders import clashes, entries
-from .pictures import Pictures
-from .placing import Case, placed, shares
+from .io.directories import clashes, entries
+from .layouts.mvtec_categories import category_cases, find_categories
+from .preparation.file_dataset import Survey
+from .preparation.image_dataset import Pictures
+from .splits.assignment import Case, placed, shares
 
 CATEGORIES = (
     *("bottle", "cable", "capsule", "carpet", "grid", "hazelnut", "leather", "metal_nut"),

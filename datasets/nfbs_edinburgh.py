@@ -26,11 +26,11 @@ import numpy as np
 import torch
 
 from .base import DataError, Spec
-from .files import Files, Reading, Survey
-from .folders import entries
-from .nifti import read_labels, read_volume
-from .placing import Case, placed, shares
-from .planes import lost, slab
+from .io.directories import entries
+from .io.nifti import read_labels, read_volume
+from .preparation.file_dataset import Files, Reading, Survey
+from .splits.assignment import Case, placed, shares
+from .transforms.slices import lost, slab
 
 RANGES = {  # of Edinburgh's 22 patients, (first, behind the last)
     **{"17904": (165, 205), "18428": (177, 213), "18582": (160, 190), "18638": (160, 212)},

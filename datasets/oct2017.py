@@ -23,12 +23,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from .corrected import Corrected
-from .dealing import share_out
-from .files import Survey
-from .folders import below, clashes, entries
-from .images import SUFFIXES
-from .placing import Case, shares
+from .io.directories import below, clashes, entries
+from .io.images import SUFFIXES
+from .preparation.deduplicated_dataset import Corrected
+from .preparation.file_dataset import Survey
+from .splits.assignment import Case, shares
+from .splits.published import share_out
 
 NORMAL, DISEASES = "NORMAL", ("CNV", "DME", "DRUSEN")
 NAME = re.compile(rf"({NORMAL}|{'|'.join(DISEASES)})-(\d+)-\d+")

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from .base import Dataset, Sample, Spec, Split
-from .fields import Flags, Floats, Waves, spread, step
+from .transforms.random_fields import Flags, Floats, Waves, spread, step
 
 ROLES = ("train", "train-abnormal", "held_out", "val", "val-abnormal", "test", "test-abnormal")
 ANATOMY, ANOMALY, NOISE = range(3)

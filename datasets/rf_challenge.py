@@ -24,12 +24,12 @@ from typing import Literal
 import numpy as np
 import torch
 
-from .arrays import Array, same_content
 from .base import DataError, Sample, Spec
-from .files import Files, Reading, Survey
-from .folders import below
-from .frames import FILE, SETS, Frames, read_frame, read_header
-from .placing import Case, placed, shares
+from .io.complex_frames import FILE, SETS, Frames, read_frame, read_header
+from .io.directories import below
+from .preparation.array_dataset import Array, same_content
+from .preparation.file_dataset import Files, Reading, Survey
+from .splits.assignment import Case, placed, shares
 
 FILLED = 0.02
 """Share of the range below which a frame's peak is too small for what float images resolve."""

@@ -20,13 +20,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from .base import DataError
-from .categories import category_cases, find_categories
-from .files import Survey
-from .folders import below, clashes, entries
-from .images import SUFFIXES
-from .pictures import Pictures
-from .placing import Case, placed, shares
-from .rows import read_rows
+from .io.csv import read_rows
+from .io.directories import below, clashes, entries
+from .io.images import SUFFIXES
+from .layouts.mvtec_categories import category_cases, find_categories
+from .preparation.file_dataset import Survey
+from .preparation.image_dataset import Pictures
+from .splits.assignment import Case, placed, shares
 
 TABLE = "split_csv/1cls.csv"
 

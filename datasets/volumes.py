@@ -20,13 +20,13 @@ import numpy as np
 import torch
 
 from .base import DataError, Sample, Spec
-from .boxes import boxed, upright
-from .files import Files, Reading, Survey
-from .nifti import Volume
-from .placing import Case, deal, fourfold, shares
-from .planes import lost, percentiles, planes, scaled, slab
-from .together import Nan, nans, read_together
-from .volume_tree import find
+from .io.nifti import Volume
+from .layouts.volume_pairs import find
+from .preparation.file_dataset import Files, Reading, Survey
+from .splits.assignment import Case, deal, fourfold, shares
+from .transforms.coregistration import Nan, nans, read_together
+from .transforms.crops import boxed, upright
+from .transforms.slices import lost, percentiles, planes, scaled, slab
 
 
 class Volumes(Files):

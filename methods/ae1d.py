@@ -19,13 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from ..datasets.base import Spec, Split
-from ..engine.batches import in_batches
-from ..engine.canvas import Canvas
-from ..engine.loader import evenly
-from ..engine.rng import Rng
-from ..engine.run import Batched, Run
-from ..engine.signal import SILENCE, loudness, smoothed, unit
-from ..engine.train import Training, minimise
+from ..engine.runtime.fixed_batches import in_batches
+from ..engine.runtime.rng import Rng
+from ..engine.runtime.run import Batched, Run
+from ..engine.training.data_loading import evenly
+from ..engine.training.loop import Training, minimise
+from ..engine.transforms.amplitude import SILENCE, loudness, smoothed, unit
+from ..engine.transforms.resizing import Canvas
 from .base import Detection, Method
 
 

@@ -22,17 +22,17 @@ import torch
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
-from ..engine.augment import affine
-from ..engine.canvas import Canvas
-from ..engine.denoiser import Denoiser
-from ..engine.nets import divisor, set_heads, unet
-from ..engine.noise import Noise, named
-from ..engine.process import Gaussian, Variance
-from ..engine.rng import Rng
-from ..engine.run import Run
-from ..engine.sample import Chain, descend, repeated, restore, rows
-from ..engine.schedule import ladder, schedule
-from ..engine.train import Training, minimise
+from ..engine.diffusion.denoiser import Denoiser
+from ..engine.diffusion.gaussian import Gaussian, Variance
+from ..engine.diffusion.schedule import ladder, schedule
+from ..engine.networks.diffusion_unet import divisor, set_heads, unet
+from ..engine.noise.noise import Noise, named
+from ..engine.runtime.rng import Rng
+from ..engine.runtime.run import Run
+from ..engine.sampling.reconstruct import Chain, descend, repeated, restore, rows
+from ..engine.training.loop import Training, minimise
+from ..engine.transforms.augmentation import affine
+from ..engine.transforms.resizing import Canvas
 from .base import Detection, Method
 
 

@@ -27,18 +27,18 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from ..datasets.base import Spec, Split
-from ..engine.augment import affine
-from ..engine.canvas import Canvas
-from ..engine.denoiser import Denoiser
-from ..engine.features import perceptual
-from ..engine.inpaint import inpaint
-from ..engine.nets import divisor, unet
-from ..engine.noise import named
-from ..engine.rng import Rng
-from ..engine.run import Run
-from ..engine.sample import Chain, repeated, restore, rows
-from ..engine.schedule import schedule
-from ..engine.train import Training, minimise
+from ..engine.diffusion.denoiser import Denoiser
+from ..engine.diffusion.schedule import schedule
+from ..engine.features.pretrained import perceptual
+from ..engine.networks.diffusion_unet import divisor, unet
+from ..engine.noise.noise import named
+from ..engine.runtime.rng import Rng
+from ..engine.runtime.run import Run
+from ..engine.sampling.reconstruct import Chain, repeated, restore, rows
+from ..engine.sampling.repaint import inpaint
+from ..engine.training.loop import Training, minimise
+from ..engine.transforms.augmentation import affine
+from ..engine.transforms.resizing import Canvas
 from .base import Detection, Method
 
 

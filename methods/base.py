@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ..datasets.base import Spec, Split
-from ..engine.rng import Rng
-from ..engine.run import Run
+from ..engine.runtime.rng import Rng
+from ..engine.runtime.run import Run
 
 
 @dataclass(frozen=True)

@@ -26,19 +26,19 @@ import torch
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
-from ..engine.autoencoder import Binary
-from ..engine.bernoulli import Bernoulli, uniform
-from ..engine.canvas import Canvas, resize
-from ..engine.coding import Coding
-from ..engine.denoiser import Denoiser, Estimate
-from ..engine.draws import Draws
-from ..engine.nets import divisor, unet
-from ..engine.pool import Move, Rows, flow, straight
-from ..engine.rng import Rng
-from ..engine.run import Run
-from ..engine.sample import repeated, rows
-from ..engine.schedule import ladder, schedule
-from ..engine.train import Training, minimise
+from ..engine.codecs.autoencoder import Binary
+from ..engine.codecs.training import Coding
+from ..engine.diffusion.bernoulli import Bernoulli, uniform
+from ..engine.diffusion.denoiser import Denoiser, Estimate
+from ..engine.diffusion.schedule import ladder, schedule
+from ..engine.networks.diffusion_unet import divisor, unet
+from ..engine.runtime.rng import Rng
+from ..engine.runtime.run import Run
+from ..engine.sampling.continuous_batching import Move, Rows, flow, straight
+from ..engine.sampling.reconstruct import repeated, rows
+from ..engine.sampling.step_noise import Draws
+from ..engine.training.loop import Training, minimise
+from ..engine.transforms.resizing import Canvas, resize
 from .base import Detection, Method
 
 

@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..datasets.base import Spec, Split
-from ..engine.canvas import Canvas
-from ..engine.nets import divisor
-from ..engine.residual import SLOPE, Residual, gradient_penalty
-from ..engine.rng import Rng
-from ..engine.run import Run
-from ..engine.train import Training, minimise
+from ..engine.networks.diffusion_unet import divisor
+from ..engine.networks.residual_autoencoder import SLOPE, Residual, gradient_penalty
+from ..engine.runtime.rng import Rng
+from ..engine.runtime.run import Run
+from ..engine.training.loop import Training, minimise
+from ..engine.transforms.resizing import Canvas
 from .base import Detection, Method
 
 

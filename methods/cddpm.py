@@ -24,17 +24,17 @@ import torch
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
-from ..engine.augment import bias_field, blur, gamma, ghosts
-from ..engine.canvas import Canvas
-from ..engine.context import Context
-from ..engine.denoiser import Denoiser
-from ..engine.nets import divisor, unet
-from ..engine.noise import named
-from ..engine.rng import Rng
-from ..engine.run import Run
-from ..engine.sample import guess
-from ..engine.schedule import schedule
-from ..engine.train import Training, minimise
+from ..engine.diffusion.denoiser import Denoiser
+from ..engine.diffusion.schedule import schedule
+from ..engine.networks.context_encoder import Context
+from ..engine.networks.diffusion_unet import divisor, unet
+from ..engine.noise.noise import named
+from ..engine.runtime.rng import Rng
+from ..engine.runtime.run import Run
+from ..engine.sampling.reconstruct import guess
+from ..engine.training.loop import Training, minimise
+from ..engine.transforms.augmentation import bias_field, blur, gamma, ghosts
+from ..engine.transforms.resizing import Canvas
 from .base import Detection, Method
 
 

@@ -21,17 +21,17 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..datasets.base import Spec, Split
-from ..engine.canvas import Canvas
-from ..engine.cold import Cold
-from ..engine.denoiser import Denoiser
-from ..engine.nets import divisor
-from ..engine.noise import named
-from ..engine.plain import Plain
-from ..engine.pyramid import Coarse
-from ..engine.rng import Rng
-from ..engine.run import Run
-from ..engine.schedule import linear
-from ..engine.train import Training, minimise
+from ..engine.diffusion.cold import Cold
+from ..engine.diffusion.denoiser import Denoiser
+from ..engine.diffusion.schedule import linear
+from ..engine.networks.diffusion_unet import divisor
+from ..engine.networks.plain_unet import Plain
+from ..engine.noise.noise import named
+from ..engine.noise.pyramid import Coarse
+from ..engine.runtime.rng import Rng
+from ..engine.runtime.run import Run
+from ..engine.training.loop import Training, minimise
+from ..engine.transforms.resizing import Canvas
 from .base import Detection, Method
 
 

@@ -34,24 +34,24 @@ import torch
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
-from ..engine.adapted import Adapted
-from ..engine.canvas import Canvas
-from ..engine.denoiser import Denoiser
-from ..engine.draws import Draws
-from ..engine.dropout import Dropout
-from ..engine.guides import towards
-from ..engine.loader import evenly
-from ..engine.mix import Mixed
-from ..engine.nets import divisor, unet
-from ..engine.noise import Noise, named
-from ..engine.pool import flow
-from ..engine.process import Gaussian
-from ..engine.rng import Rng
-from ..engine.run import Interrupted, Run
-from ..engine.sample import Chain, descend, repeated, rows
-from ..engine.schedule import ladder, schedule
-from ..engine.smooth import blurred
-from ..engine.train import Training, minimise
+from ..engine.diffusion.denoiser import Denoiser
+from ..engine.diffusion.gaussian import Gaussian
+from ..engine.diffusion.schedule import ladder, schedule
+from ..engine.features.adapted import Adapted
+from ..engine.networks.diffusion_unet import divisor, unet
+from ..engine.networks.per_sample_dropout import Dropout
+from ..engine.noise.noise import Noise, named
+from ..engine.runtime.rng import Rng
+from ..engine.runtime.run import Interrupted, Run
+from ..engine.sampling.continuous_batching import flow
+from ..engine.sampling.guidance import towards
+from ..engine.sampling.reconstruct import Chain, descend, repeated, rows
+from ..engine.sampling.step_noise import Draws
+from ..engine.sampling.target_mixing import Mixed
+from ..engine.training.data_loading import evenly
+from ..engine.training.loop import Training, minimise
+from ..engine.transforms.blur import blurred
+from ..engine.transforms.resizing import Canvas
 from .base import Detection, Method
 
 

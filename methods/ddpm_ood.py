@@ -27,19 +27,19 @@ import torch
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
-from ..engine import spectra
-from ..engine.canvas import Canvas
-from ..engine.denoiser import Denoiser
-from ..engine.features import perceptual as network
-from ..engine.nets import divisor, unet
-from ..engine.noise import named
-from ..engine.rng import Rng
-from ..engine.run import Run
-from ..engine.schedule import schedule, shifted
-from ..engine.signal import SILENCE
-from ..engine.starts import Starts
-from ..engine.train import Training, minimise
-from ..engine.windows import sized
+from ..engine.diffusion.denoiser import Denoiser
+from ..engine.diffusion.schedule import schedule, shifted
+from ..engine.features.pretrained import perceptual as network
+from ..engine.networks.diffusion_unet import divisor, unet
+from ..engine.noise.noise import named
+from ..engine.runtime.rng import Rng
+from ..engine.runtime.run import Run
+from ..engine.sampling.multi_start import Starts
+from ..engine.training.loop import Training, minimise
+from ..engine.transforms import spectral_distance as spectra
+from ..engine.transforms.amplitude import SILENCE
+from ..engine.transforms.resizing import Canvas
+from ..engine.transforms.signal_windows import sized
 from .base import Detection, Method
 
 UNET = {"widths": (128, 256, 256), "res_blocks": 1, "attention": (False, False, True),

@@ -30,23 +30,23 @@ import torch
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
-from ..engine.augment import shifted
-from ..engine.autoencoder import KL
-from ..engine.canvas import Canvas
-from ..engine.coding import Coding
-from ..engine.denoiser import Denoiser
-from ..engine.deviation import Deviation
-from ..engine.dropout import Dropout
-from ..engine.loader import evenly
-from ..engine.nets import divisor, unet
-from ..engine.patchwork import scattered, shuffled
-from ..engine.pool import flow
-from ..engine.rng import Rng
-from ..engine.run import Run
-from ..engine.schedule import ladder, schedule
-from ..engine.smooth import blurred, enlarged
-from ..engine.solvers import Ode
-from ..engine.train import Training, minimise
+from ..engine.codecs.autoencoder import KL
+from ..engine.codecs.training import Coding
+from ..engine.diffusion.denoiser import Denoiser
+from ..engine.diffusion.deviation import Deviation
+from ..engine.diffusion.schedule import ladder, schedule
+from ..engine.networks.diffusion_unet import divisor, unet
+from ..engine.networks.per_sample_dropout import Dropout
+from ..engine.runtime.rng import Rng
+from ..engine.runtime.run import Run
+from ..engine.sampling.continuous_batching import flow
+from ..engine.sampling.solvers import Ode
+from ..engine.training.data_loading import evenly
+from ..engine.training.loop import Training, minimise
+from ..engine.transforms.augmentation import shifted
+from ..engine.transforms.blur import blurred, enlarged
+from ..engine.transforms.grid_mixing import scattered, shuffled
+from ..engine.transforms.resizing import Canvas
 from .base import Detection, Method
 
 Combine = Literal["geometric", "arithmetic", "pixel", "code"]

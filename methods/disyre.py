@@ -25,17 +25,17 @@ import torch
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
-from ..engine.canvas import Canvas
-from ..engine.cold import Cold
-from ..engine.denoiser import Denoiser, Estimate
-from ..engine.foreign import Foreign
-from ..engine.loader import evenly
-from ..engine.nets import divisor, unet
-from ..engine.pool import Move, Rows, flow, straight
-from ..engine.rng import Rng
-from ..engine.run import Run
-from ..engine.schedule import Schedule, ladder, schedule
-from ..engine.train import Training, minimise
+from ..engine.diffusion.cold import Cold
+from ..engine.diffusion.denoiser import Denoiser, Estimate
+from ..engine.diffusion.schedule import Schedule, ladder, schedule
+from ..engine.networks.diffusion_unet import divisor, unet
+from ..engine.runtime.rng import Rng
+from ..engine.runtime.run import Run
+from ..engine.sampling.continuous_batching import Move, Rows, flow, straight
+from ..engine.training.data_loading import evenly
+from ..engine.training.loop import Training, minimise
+from ..engine.transforms.patch_interpolation import Foreign
+from ..engine.transforms.resizing import Canvas
 from .base import Detection, Method
 
 

@@ -28,13 +28,13 @@ from torch.func import functional_call
 from torch.nn.functional import binary_cross_entropy_with_logits as entropy
 
 from ..datasets.base import Spec, Split
-from ..engine.augment import affine
-from ..engine.canvas import Canvas
-from ..engine.loader import evenly
-from ..engine.rng import Rng
-from ..engine.run import Run
-from ..engine.train import Training, minimise
-from ..engine.translator import Critic, Translator
+from ..engine.networks.fixed_point_gan import Critic, Translator
+from ..engine.runtime.rng import Rng
+from ..engine.runtime.run import Run
+from ..engine.training.data_loading import evenly
+from ..engine.training.loop import Training, minimise
+from ..engine.transforms.augmentation import affine
+from ..engine.transforms.resizing import Canvas
 from .base import Detection, Method
 
 

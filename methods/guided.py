@@ -26,22 +26,22 @@ import torch
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
-from ..engine.canvas import Canvas
-from ..engine.classifier import Classifier, encoder
-from ..engine.climb import Climbing, Slope, climbing
-from ..engine.denoiser import Denoiser
-from ..engine.draws import Draws
-from ..engine.loader import evenly
-from ..engine.nets import divisor, unet
-from ..engine.noise import gaussian
-from ..engine.pool import Rows, flow
-from ..engine.process import Gaussian
-from ..engine.rng import Rng
-from ..engine.run import Run
-from ..engine.sample import Chain, descend, invert, repeated, rows
-from ..engine.schedule import ladder, schedule
-from ..engine.solvers import Ancestral, Ode
-from ..engine.train import Training, minimise
+from ..engine.diffusion.denoiser import Denoiser
+from ..engine.diffusion.gaussian import Gaussian
+from ..engine.diffusion.schedule import ladder, schedule
+from ..engine.networks.diffusion_unet import divisor, unet
+from ..engine.networks.noisy_classifier import Classifier, encoder
+from ..engine.noise.noise import gaussian
+from ..engine.runtime.rng import Rng
+from ..engine.runtime.run import Run
+from ..engine.sampling.classifier_guidance import Climbing, Slope, climbing
+from ..engine.sampling.continuous_batching import Rows, flow
+from ..engine.sampling.reconstruct import Chain, descend, invert, repeated, rows
+from ..engine.sampling.solvers import Ancestral, Ode
+from ..engine.sampling.step_noise import Draws
+from ..engine.training.data_loading import evenly
+from ..engine.training.loop import Training, minimise
+from ..engine.transforms.resizing import Canvas
 from .base import Detection, Method
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
-from ..engine.rng import Rng
-from ..engine.run import Run
+from ..engine.runtime.rng import Rng
+from ..engine.runtime.run import Run
 from .base import Detection, Method
 
 

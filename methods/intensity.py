@@ -13,8 +13,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
-from ..engine.rng import Rng
-from ..engine.run import Run
+from ..engine.runtime.rng import Rng
+from ..engine.runtime.run import Run
 from .base import Detection, Method
 
 

@@ -29,18 +29,18 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from ..datasets.base import Spec, Split
-from ..engine.canvas import Canvas, resize
-from ..engine.codec import Features
-from ..engine.coreset import Bank
-from ..engine.denoiser import Denoiser, Predicts
-from ..engine.loader import evenly
-from ..engine.nets import divisor, unet
-from ..engine.rng import Rng
-from ..engine.run import Run
-from ..engine.sample import Chain, restore
-from ..engine.schedule import schedule
-from ..engine.smooth import blurred
-from ..engine.train import Training, minimise
+from ..engine.codecs.codec import Features
+from ..engine.diffusion.denoiser import Denoiser, Predicts
+from ..engine.diffusion.schedule import schedule
+from ..engine.features.memory_bank import Bank
+from ..engine.networks.diffusion_unet import divisor, unet
+from ..engine.runtime.rng import Rng
+from ..engine.runtime.run import Run
+from ..engine.sampling.reconstruct import Chain, restore
+from ..engine.training.data_loading import evenly
+from ..engine.training.loop import Training, minimise
+from ..engine.transforms.blur import blurred
+from ..engine.transforms.resizing import Canvas, resize
 from .base import Detection, Method
 
 SMALLEST = 64

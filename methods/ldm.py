@@ -28,22 +28,22 @@ import torch
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
-from ..engine.autoencoder import KL, VQ
-from ..engine.canvas import Canvas, resize
-from ..engine.coding import Coding
-from ..engine.denoiser import Denoiser
-from ..engine.inpaint import inpaint
-from ..engine.loader import evenly
-from ..engine.nets import divisor, unet
-from ..engine.noise import gaussian
-from ..engine.process import Gaussian
-from ..engine.rng import Rng
-from ..engine.run import Run
-from ..engine.sample import Chain, restore
-from ..engine.schedule import schedule
-from ..engine.smooth import blurred
-from ..engine.train import Training, minimise
-from ..engine.windows import sized
+from ..engine.codecs.autoencoder import KL, VQ
+from ..engine.codecs.training import Coding
+from ..engine.diffusion.denoiser import Denoiser
+from ..engine.diffusion.gaussian import Gaussian
+from ..engine.diffusion.schedule import schedule
+from ..engine.networks.diffusion_unet import divisor, unet
+from ..engine.noise.noise import gaussian
+from ..engine.runtime.rng import Rng
+from ..engine.runtime.run import Run
+from ..engine.sampling.reconstruct import Chain, restore
+from ..engine.sampling.repaint import inpaint
+from ..engine.training.data_loading import evenly
+from ..engine.training.loop import Training, minimise
+from ..engine.transforms.blur import blurred
+from ..engine.transforms.resizing import Canvas, resize
+from ..engine.transforms.signal_windows import sized
 from .base import Detection, Method
 
 UNET = {"widths": (128, 256, 512), "res_blocks": 2, "attention": (False, True, True),

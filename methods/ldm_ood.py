@@ -27,18 +27,18 @@ import torch
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
-from ..engine.autoencoder import VQ
-from ..engine.canvas import Canvas
-from ..engine.coding import Coding
-from ..engine.denoiser import Denoiser
-from ..engine.features import perceptual as network
-from ..engine.nets import divisor, unet
-from ..engine.rng import Rng
-from ..engine.run import Run
-from ..engine.schedule import schedule, shifted
-from ..engine.starts import Starts
-from ..engine.train import Training, minimise
-from ..engine.windows import sized
+from ..engine.codecs.autoencoder import VQ
+from ..engine.codecs.training import Coding
+from ..engine.diffusion.denoiser import Denoiser
+from ..engine.diffusion.schedule import schedule, shifted
+from ..engine.features.pretrained import perceptual as network
+from ..engine.networks.diffusion_unet import divisor, unet
+from ..engine.runtime.rng import Rng
+from ..engine.runtime.run import Run
+from ..engine.sampling.multi_start import Starts
+from ..engine.training.loop import Training, minimise
+from ..engine.transforms.resizing import Canvas
+from ..engine.transforms.signal_windows import sized
 from .base import Detection, Method
 
 UNET = {"widths": (128, 256, 256), "res_blocks": 1, "attention": (False, False, True),

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
-from ..engine.loader import evenly
-from ..engine.rng import Rng
-from ..engine.run import Run
+from ..engine.runtime.rng import Rng
+from ..engine.runtime.run import Run
+from ..engine.training.data_loading import evenly
 from .base import Detection, Method
 
 

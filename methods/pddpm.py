@@ -21,15 +21,15 @@ from typing import Literal
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
-from ..engine.canvas import Canvas
-from ..engine.denoiser import Denoiser
-from ..engine.nets import divisor, unet
-from ..engine.noise import named
-from ..engine.patches import boxes, heal, tiling
-from ..engine.rng import Rng
-from ..engine.run import Run
-from ..engine.schedule import schedule
-from ..engine.train import Training, minimise
+from ..engine.diffusion.denoiser import Denoiser
+from ..engine.diffusion.schedule import schedule
+from ..engine.networks.diffusion_unet import divisor, unet
+from ..engine.noise.noise import named
+from ..engine.runtime.rng import Rng
+from ..engine.runtime.run import Run
+from ..engine.sampling.patches import boxes, heal, tiling
+from ..engine.training.loop import Training, minimise
+from ..engine.transforms.resizing import Canvas
 from .base import Detection, Method
 
 

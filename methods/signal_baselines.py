@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
-from ..engine.rng import Rng
-from ..engine.run import Run
-from ..engine.signal import SILENCE, power
+from ..engine.runtime.rng import Rng
+from ..engine.runtime.run import Run
+from ..engine.transforms.amplitude import SILENCE, power
 from .base import Detection, Method
 
 

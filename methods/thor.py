@@ -28,22 +28,22 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from ..datasets.base import Spec, Split
-from ..engine.augment import affine
-from ..engine.canvas import Canvas
-from ..engine.denoiser import Denoiser, Estimate
-from ..engine.draws import Draws
-from ..engine.features import perceptual
-from ..engine.nets import divisor, unet
-from ..engine.noise import named
-from ..engine.pool import Move, Rows, flow, straight
-from ..engine.process import Gaussian
-from ..engine.rng import Rng
-from ..engine.run import Run
-from ..engine.sample import repeated, rows
-from ..engine.schedule import ladder, schedule
-from ..engine.smooth import blurred
-from ..engine.solvers import Ancestral
-from ..engine.train import Training, minimise
+from ..engine.diffusion.denoiser import Denoiser, Estimate
+from ..engine.diffusion.gaussian import Gaussian
+from ..engine.diffusion.schedule import ladder, schedule
+from ..engine.features.pretrained import perceptual
+from ..engine.networks.diffusion_unet import divisor, unet
+from ..engine.noise.noise import named
+from ..engine.runtime.rng import Rng
+from ..engine.runtime.run import Run
+from ..engine.sampling.continuous_batching import Move, Rows, flow, straight
+from ..engine.sampling.reconstruct import repeated, rows
+from ..engine.sampling.solvers import Ancestral
+from ..engine.sampling.step_noise import Draws
+from ..engine.training.loop import Training, minimise
+from ..engine.transforms.augmentation import affine
+from ..engine.transforms.blur import blurred
+from ..engine.transforms.resizing import Canvas
 from .base import Detection, Method
 
 

@@ -23,15 +23,15 @@ import torch
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
-from ..engine import spectra
-from ..engine.denoiser import Denoiser
-from ..engine.rng import Rng
-from ..engine.run import Run
-from ..engine.schedule import schedule
-from ..engine.signal import SILENCE, loudness, smoothed, unit
-from ..engine.starts import Starts
-from ..engine.train import Training, minimise
-from ..engine.wavenet import WaveNet
+from ..engine.diffusion.denoiser import Denoiser
+from ..engine.diffusion.schedule import schedule
+from ..engine.networks.wavenet import WaveNet
+from ..engine.runtime.rng import Rng
+from ..engine.runtime.run import Run
+from ..engine.sampling.multi_start import Starts
+from ..engine.training.loop import Training, minimise
+from ..engine.transforms import spectral_distance as spectra
+from ..engine.transforms.amplitude import SILENCE, loudness, smoothed, unit
 from .base import Detection, Method
 
 

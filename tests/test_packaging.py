@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import multiprocessing
 import re
 import shutil
@@ -13,33 +14,49 @@ from pathlib import Path
 
 import pytest
 
-from adbench.benchmark.registry import PATH, Registry
+from adbench.benchmark.registry.registry import PATH, Registry
 from adbench.datasets.base import Spec
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("methods", "datasets", "engine", "benchmark")
-NOT_ROOMS = {"tests", "results", "build", "dist"}
+PACKAGES = ("methods", "datasets", "engine", "benchmark")
+NOT_PACKAGES = {"tests", "results", "build", "dist"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 REGISTRY = Registry.read()
 LOCK = (ROOT / "requirements.lock").read_text()
 
 
-def test_every_room_is_packaged() -> None:
-    declared = PROJECT["tool"]["setuptools"]["packages"]
-    rooms = {path.parent.name for path in ROOT.glob("[!.]*/*.py")} - NOT_ROOMS
-    assert set(declared) == {"adbench"} | {f"adbench.{room}" for room in rooms}
+def test_every_package_is_declared() -> None:
+    """A folder of modules that pyproject.toml does not list is left out of the wheel."""
+    tops = {path.parent.name for path in ROOT.glob("[!.]*/*.py")} - NOT_PACKAGES
+    folders = {
+        ".".join(("adbench", *path.parent.relative_to(ROOT).parts))
+        for top in tops
+        for path in (ROOT / top).rglob("*.py")
+    }
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == {"adbench"} | folders
 
 
-def test_rooms_are_flat_and_the_root_holds_no_module() -> None:
-    assert not list(ROOT.glob("*.py"))  # would be installed as adbench.<name>
-    for room in ROOMS:
-        assert not list((ROOT / room).glob("*/**/*.py"))  # would be left out of the wheel
-        assert not (ROOT / room / "__init__.py").exists()  # ./datasets would hide the one on PyPI
+def test_every_folder_of_modules_says_what_it_is_for() -> None:
+    """An __init__.py with a docstring, everywhere but in datasets/ itself, where it would make
+    `import datasets` mean ours wherever the working directory is this folder."""
+    assert not (ROOT / "datasets" / "__init__.py").exists()
+    for package in PROJECT["tool"]["setuptools"]["packages"]:
+        if package != "adbench.datasets":
+            path = ROOT.joinpath(*package.split(".")[1:], "__init__.py")
+            assert ast.get_docstring(ast.parse(path.read_text())), path
 
 
-def test_checkers_see_every_room() -> None:
+def test_an_init_that_the_code_fingerprint_counts_holds_no_code() -> None:
+    """Engine, methods and datasets: a name exported there would change every cache key."""
+    for top in ("engine", "methods", "datasets"):
+        for path in (ROOT / top).rglob("__init__.py"):
+            if path.parent.name != "synthbrain":  # the one dataset that is a package, by its name
+                assert len(ast.parse(path.read_text()).body) == 1, path
+
+
+def test_checkers_see_every_package() -> None:
     links = {path.name: path.resolve() for path in (ROOT / "tests/typings/adbench").iterdir()}
-    assert links == {name: (ROOT / name).resolve() for name in ROOMS}
+    assert links == {name: (ROOT / name).resolve() for name in PACKAGES}
 
 
 def test_the_registry_is_found() -> None:
@@ -58,7 +75,7 @@ def test_a_spawned_process_can_unpickle_what_is_ours() -> None:
         assert pool.apply(repr, (Spec(1, (4,)),)) == repr(Spec(1, (4,)))
 
 
-def test_our_rooms_do_not_shadow_anything() -> None:
+def test_our_packages_do_not_shadow_anything() -> None:
     """From the root, ./datasets is at most an empty namespace: an installed `datasets` wins."""
     script = "import datasets; print(datasets.__file__)"
     told = subprocess.run(
@@ -69,9 +86,9 @@ def test_our_rooms_do_not_shadow_anything() -> None:
 
 def test_the_wheel_holds_all_that_is_needed_and_no_more(tmp_path: Path) -> None:
     copy = tmp_path / "copy"
-    for room in ROOMS:
-        shutil.copytree(ROOT / room, copy / room, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "registry.yaml"):
+    for folder in PACKAGES:
+        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "registry.yaml", "__init__.py", "__main__.py"):
         shutil.copy(ROOT / name, copy)
     (copy / "tests").mkdir()
     (copy / "tests/test_any.py").touch()
@@ -81,14 +98,16 @@ def test_the_wheel_holds_all_that_is_needed_and_no_more(tmp_path: Path) -> None:
     with zipfile.ZipFile(next(copy.glob("*.whl"))) as wheel:
         held = {name for name in wheel.namelist() if not name.split("/")[0].endswith(".dist-info")}
         scripts = next(name for name in wheel.namelist() if name.endswith("entry_points.txt"))
-        assert b"adbench = adbench.benchmark.cli:main" in wheel.read(scripts)
+        assert b"adbench = adbench.benchmark.cli.main:main" in wheel.read(scripts)
     wanted = {
         f"adbench/{path.relative_to(copy).as_posix()}"
-        for room in ROOMS
-        for path in (copy / room).rglob("*")
+        for folder in PACKAGES
+        for path in (copy / folder).rglob("*")
         if path.is_file()
     }
-    assert held == wanted | {"adbench/registry.yaml"}
+    assert held == wanted | {
+        f"adbench/{name}" for name in ("registry.yaml", "__init__.py", "__main__.py")
+    }
 
 
 def locked() -> dict[str, list[str]]:
@@ -133,7 +152,7 @@ def number(version: str) -> list[int]:
 def test_the_checked_in_links_are_all_that_leads_elsewhere() -> None:
     outside = [
         path
-        for name in (*ROOMS, "tests")
+        for name in (*PACKAGES, "tests")
         for path in (ROOT / name).rglob("*")
         if path.is_symlink() and not path.resolve().is_relative_to(ROOT.resolve())
     ]

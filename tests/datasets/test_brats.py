@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from adbench.datasets.base import DataError, manifest
 from adbench.datasets.brats import BraTS
-from adbench.datasets.placing import fourfold
+from adbench.datasets.splits.assignment import fourfold
 from small_brats import brats, everything, file, refused, rewrite, same, stored
 
 pytestmark = pytest.mark.usefixtures("cache")

@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 import trees_images as images
-from adbench.benchmark.cli import app
-from adbench.benchmark.registry import Registry
+from adbench.benchmark.cli.main import app
+from adbench.benchmark.registry.registry import Registry
 
 Make = Callable[[Path, Any, Any, Any], object]
 

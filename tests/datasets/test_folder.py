@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adbench.datasets.base import DataError, Spec
-from adbench.datasets.dealing import share_out
 from adbench.datasets.folder import Folder
-from adbench.datasets.placing import Case
+from adbench.datasets.splits.assignment import Case
+from adbench.datasets.splits.published import share_out
 from trees_images import counts, labels, loose, mvtec, put, samples, shared, square, texture
 
 pytestmark = pytest.mark.usefixtures("cache")

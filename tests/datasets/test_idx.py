@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from adbench.datasets.base import DataError
 from adbench.datasets.idx import Idx
-from adbench.datasets.idx_file import read_idx
+from adbench.datasets.io.idx import read_idx
 
 pytestmark = pytest.mark.usefixtures("cache")
 SPLITS = ("train", "held_out", "val", "test")

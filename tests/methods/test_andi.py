@@ -7,9 +7,9 @@ import torch
 from scipy.stats import gmean
 
 from adbench.datasets.base import Spec
-from adbench.engine.denoiser import Denoiser
-from adbench.engine.rng import Rng
-from adbench.engine.schedule import linear
+from adbench.engine.diffusion.denoiser import Denoiser
+from adbench.engine.diffusion.schedule import linear
+from adbench.engine.runtime.rng import Rng
 from adbench.methods.andi import ANDi
 from known import Oracle
 from small import built, samples

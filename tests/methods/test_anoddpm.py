@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from adbench.datasets.base import Spec
-from adbench.engine.denoiser import Denoiser
-from adbench.engine.noise import Simplex, gaussian
-from adbench.engine.rng import Rng
-from adbench.engine.run import Run
-from adbench.engine.schedule import linear
+from adbench.engine.diffusion.denoiser import Denoiser
+from adbench.engine.diffusion.schedule import linear
+from adbench.engine.noise.noise import Simplex, gaussian
+from adbench.engine.runtime.rng import Rng
+from adbench.engine.runtime.run import Run
 from adbench.methods.anoddpm import AnoDDPM
 from known import Constant, Oracle
 from small import method, samples

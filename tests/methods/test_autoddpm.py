@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from adbench.datasets.base import Spec
-from adbench.engine.denoiser import Denoiser
-from adbench.engine.noise import Simplex
-from adbench.engine.rng import Rng
-from adbench.engine.run import Run
-from adbench.engine.schedule import linear
+from adbench.engine.diffusion.denoiser import Denoiser
+from adbench.engine.diffusion.schedule import linear
+from adbench.engine.noise.noise import Simplex
+from adbench.engine.runtime.rng import Rng
+from adbench.engine.runtime.run import Run
 from adbench.methods.autoddpm import AutoDDPM
 from known import Curved, Oracle
 from small import method, samples

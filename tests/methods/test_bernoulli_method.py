@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from adbench.datasets.base import Spec
-from adbench.engine.bernoulli import Bernoulli
-from adbench.engine.denoiser import Denoiser
-from adbench.engine.rng import Rng
-from adbench.engine.run import Run
-from adbench.engine.sample import restore
-from adbench.engine.schedule import linear
+from adbench.engine.diffusion.bernoulli import Bernoulli
+from adbench.engine.diffusion.denoiser import Denoiser
+from adbench.engine.diffusion.schedule import linear
+from adbench.engine.runtime.rng import Rng
+from adbench.engine.runtime.run import Run
+from adbench.engine.sampling.reconstruct import restore
 from adbench.methods.bernoulli import MaskedBernoulli
 from known import Bits
 from small import built, samples

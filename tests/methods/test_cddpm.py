@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from adbench.datasets.base import Spec
-from adbench.engine.cost import parameters
-from adbench.engine.denoiser import Denoiser
-from adbench.engine.rng import Rng
-from adbench.engine.run import Run
-from adbench.engine.schedule import cosine
+from adbench.engine.diffusion.denoiser import Denoiser
+from adbench.engine.diffusion.schedule import cosine
+from adbench.engine.profiling.cost import parameters
+from adbench.engine.runtime.rng import Rng
+from adbench.engine.runtime.run import Run
 from adbench.methods.cddpm import CDDPM
 from known import Oracle
 from small import built, samples

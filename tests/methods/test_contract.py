@@ -11,9 +11,9 @@ from itertools import product
 
 import pytest
 
-from adbench.benchmark import check
-from adbench.benchmark.check import QUESTIONS, Subject
-from adbench.benchmark.registry import Registry
+from adbench.benchmark.plugins import conformance as check
+from adbench.benchmark.plugins.conformance import QUESTIONS, Subject
+from adbench.benchmark.registry.registry import Registry
 
 METHODS = Registry.read().methods
 ONCE = {

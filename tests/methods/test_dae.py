@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch.nn.functional import avg_pool2d
 
 from adbench.datasets.base import Spec
-from adbench.engine.rng import Rng
-from adbench.engine.run import Run
+from adbench.engine.runtime.rng import Rng
+from adbench.engine.runtime.run import Run
 from adbench.methods.dae import DAE, eroded
 from small import built, samples
 

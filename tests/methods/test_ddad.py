@@ -11,14 +11,14 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import nn
 
 from adbench.datasets.base import Spec
-from adbench.engine.denoiser import Denoiser
-from adbench.engine.guides import towards
-from adbench.engine.noise import Simplex
-from adbench.engine.process import Gaussian
-from adbench.engine.rng import Rng
-from adbench.engine.run import Run
-from adbench.engine.sample import Chain, descend, restore
-from adbench.engine.schedule import ladder, linear
+from adbench.engine.diffusion.denoiser import Denoiser
+from adbench.engine.diffusion.gaussian import Gaussian
+from adbench.engine.diffusion.schedule import ladder, linear
+from adbench.engine.noise.noise import Simplex
+from adbench.engine.runtime.rng import Rng
+from adbench.engine.runtime.run import Run
+from adbench.engine.sampling.guidance import towards
+from adbench.engine.sampling.reconstruct import Chain, descend, restore
 from adbench.methods.ddad import DDAD, other
 from known import Curved, Normal, Oracle
 from small import built, samples

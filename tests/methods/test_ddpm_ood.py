@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from adbench.datasets.base import Spec
-from adbench.engine.denoiser import Denoiser
-from adbench.engine.rng import Rng
-from adbench.engine.run import Interrupted, Run
-from adbench.engine.schedule import ladder, scaled_linear
-from adbench.engine.solvers import Plms
+from adbench.engine.diffusion.denoiser import Denoiser
+from adbench.engine.diffusion.schedule import ladder, scaled_linear
+from adbench.engine.runtime.rng import Rng
+from adbench.engine.runtime.run import Interrupted, Run
+from adbench.engine.sampling.solvers import Plms
 from adbench.methods.ddpm_ood import DDPMOOD
 from known import Normal, Oracle
 from small import built, samples

@@ -10,12 +10,12 @@ from scipy.ndimage import gaussian_filter, zoom
 from torch import Tensor
 
 from adbench.datasets.base import Spec
-from adbench.engine.codec import Identity
-from adbench.engine.denoiser import Denoiser
-from adbench.engine.deviation import Deviation
-from adbench.engine.rng import Rng
-from adbench.engine.run import Run
-from adbench.engine.schedule import cosine, ladder
+from adbench.engine.codecs.codec import Identity
+from adbench.engine.diffusion.denoiser import Denoiser
+from adbench.engine.diffusion.deviation import Deviation
+from adbench.engine.diffusion.schedule import cosine, ladder
+from adbench.engine.runtime.rng import Rng
+from adbench.engine.runtime.run import Run
 from adbench.methods.deco_diff import DeCoDiff
 from known import Field
 from small import built, samples

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from adbench.datasets.base import Spec
-from adbench.engine.denoiser import Denoiser
-from adbench.engine.rng import Rng
-from adbench.engine.run import Run
-from adbench.engine.schedule import linear
+from adbench.engine.diffusion.denoiser import Denoiser
+from adbench.engine.diffusion.schedule import linear
+from adbench.engine.runtime.rng import Rng
+from adbench.engine.runtime.run import Run
 from adbench.methods.disyre import DISYRE, blended, share
 from known import Oracle
 from small import built, samples

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from adbench.datasets.base import Sample, Spec
-from adbench.engine.rng import Rng
-from adbench.engine.run import Interrupted, Run
-from adbench.engine.translator import Critic, Translator
+from adbench.engine.networks.fixed_point_gan import Critic, Translator
+from adbench.engine.runtime.rng import Rng
+from adbench.engine.runtime.run import Interrupted, Run
 from adbench.methods.fpgan import FixedPointGAN, _diseased
 from small import built, samples
 from trainings import Memory, same

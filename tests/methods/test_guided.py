@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from adbench.datasets.base import Sample, Spec
-from adbench.engine.classifier import Classifier
-from adbench.engine.denoiser import Denoiser
-from adbench.engine.rng import Rng
-from adbench.engine.run import Run
-from adbench.engine.sample import Chain, restore
-from adbench.engine.schedule import linear
+from adbench.engine.diffusion.denoiser import Denoiser
+from adbench.engine.diffusion.schedule import linear
+from adbench.engine.networks.noisy_classifier import Classifier
+from adbench.engine.runtime.rng import Rng
+from adbench.engine.runtime.run import Run
+from adbench.engine.sampling.reconstruct import Chain, restore
 from adbench.methods.guided import Guided, stretched
 from known import Curved, Field, Normal
 from small import built, samples

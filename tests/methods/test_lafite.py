@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from adbench.datasets.base import Spec
-from adbench.engine.codec import Identity
-from adbench.engine.denoiser import Denoiser
-from adbench.engine.rng import Rng
-from adbench.engine.run import Run
-from adbench.engine.schedule import cosine
+from adbench.engine.codecs.codec import Identity
+from adbench.engine.diffusion.denoiser import Denoiser
+from adbench.engine.diffusion.schedule import cosine
+from adbench.engine.runtime.rng import Rng
+from adbench.engine.runtime.run import Run
 from adbench.methods.lafite import LafitE, local_maximum
 from known import Normal
 from small import built, samples

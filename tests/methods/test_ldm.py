@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from adbench.datasets.base import Spec
-from adbench.engine.denoiser import Denoiser
-from adbench.engine.rng import Rng
-from adbench.engine.run import Run
-from adbench.engine.schedule import linear_latent, scaled_linear
-from adbench.engine.seeding import seed_codes
-from adbench.engine.smooth import blurred
+from adbench.engine.codecs.codebook_init import seed_codes
+from adbench.engine.diffusion.denoiser import Denoiser
+from adbench.engine.diffusion.schedule import linear_latent, scaled_linear
+from adbench.engine.runtime.rng import Rng
+from adbench.engine.runtime.run import Run
+from adbench.engine.transforms.blur import blurred
 from adbench.methods.ldm import LDM, PlainLDM
 from adbench.methods.ldm_ood import LDMOOD
 from known import Constant, Normal, Oracle

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adbench.datasets.base import Spec
-from adbench.engine.denoiser import Denoiser
-from adbench.engine.rng import Rng
-from adbench.engine.run import Run
-from adbench.engine.schedule import cosine
+from adbench.engine.diffusion.denoiser import Denoiser
+from adbench.engine.diffusion.schedule import cosine
+from adbench.engine.runtime.rng import Rng
+from adbench.engine.runtime.run import Run
 from adbench.methods.mddpm import MDDPM, cut_mixed, frequencies
 from known import Oracle
 from small import built, samples

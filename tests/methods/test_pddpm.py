@@ -11,12 +11,12 @@ from monai.networks.nets.diffusion_model_unet import DiffusionUNetResnetBlock
 from torch import Tensor, nn
 
 from adbench.datasets.base import Spec
-from adbench.engine.cost import parameters
-from adbench.engine.denoiser import Denoiser
-from adbench.engine.noise import Simplex
-from adbench.engine.rng import Rng
-from adbench.engine.run import Run
-from adbench.engine.schedule import cosine
+from adbench.engine.diffusion.denoiser import Denoiser
+from adbench.engine.diffusion.schedule import cosine
+from adbench.engine.noise.noise import Simplex
+from adbench.engine.profiling.cost import parameters
+from adbench.engine.runtime.rng import Rng
+from adbench.engine.runtime.run import Run
 from adbench.methods.cddpm import CDDPM
 from adbench.methods.mddpm import MDDPM
 from adbench.methods.pddpm import PDDPM, tiling

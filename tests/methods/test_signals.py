@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from adbench.datasets.base import Sample, Spec
-from adbench.engine.denoiser import Denoiser
-from adbench.engine.rng import Rng
-from adbench.engine.run import Run
-from adbench.engine.schedule import scaled_linear
-from adbench.engine.signal import power, smoothed, unit
+from adbench.engine.diffusion.denoiser import Denoiser
+from adbench.engine.diffusion.schedule import scaled_linear
+from adbench.engine.runtime.rng import Rng
+from adbench.engine.runtime.run import Run
+from adbench.engine.transforms.amplitude import power, smoothed, unit
 from adbench.methods.ae1d import AE1D
 from adbench.methods.signal_baselines import RMS, Kurtosis, SpectralFlatness
 from adbench.methods.wavenet_ood import WaveNetOOD

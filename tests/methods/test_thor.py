@@ -9,13 +9,13 @@ from scipy.ndimage import grey_closing, grey_dilation
 from scipy.stats import hmean
 
 from adbench.datasets.base import Spec
-from adbench.engine.denoiser import Denoiser
-from adbench.engine.draws import Draws
-from adbench.engine.noise import gaussian
-from adbench.engine.rng import Rng
-from adbench.engine.run import Run
-from adbench.engine.sample import Chain, restore
-from adbench.engine.schedule import ladder, linear
+from adbench.engine.diffusion.denoiser import Denoiser
+from adbench.engine.diffusion.schedule import ladder, linear
+from adbench.engine.noise.noise import gaussian
+from adbench.engine.runtime.rng import Rng
+from adbench.engine.runtime.run import Run
+from adbench.engine.sampling.reconstruct import Chain, restore
+from adbench.engine.sampling.step_noise import Draws
 from adbench.methods.thor import THOR, Harmonised, widened
 from known import Curved, Oracle
 from small import built, samples
@@ -96,7 +96,7 @@ def test_what_is_put_back_is_disturbed_with_the_chains_own_noise() -> None:
 
 
 def run_one(made: THOR, way: Harmonised, x, drawn, move) -> torch.Tensor:
-    from adbench.engine.pool import Rows
+    from adbench.engine.sampling.continuous_batching import Rows
 
     one, zero = torch.tensor([0]), torch.tensor([0])
     here, there = torch.tensor([move.here]), torch.tensor([move.there])

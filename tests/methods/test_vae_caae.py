@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from adbench.datasets.base import Spec
-from adbench.engine.residual import Residual, divergence, gradient_penalty
-from adbench.engine.rng import Rng
-from adbench.engine.run import Interrupted, Run
+from adbench.engine.networks.residual_autoencoder import Residual, divergence, gradient_penalty
+from adbench.engine.runtime.rng import Rng
+from adbench.engine.runtime.run import Interrupted, Run
 from adbench.methods.caae import CAAE, Turns, length
 from adbench.methods.vae import VAE
 from small import built, samples

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from adbench.datasets.base import Spec, Split
-from adbench.engine.rng import Rng
-from adbench.engine.run import Run
+from adbench.engine.runtime.rng import Rng
+from adbench.engine.runtime.run import Run
 from adbench.methods.base import Detection, Method
 
 

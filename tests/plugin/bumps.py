@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from adbench.datasets.base import DataError, Dataset, Progress, Sample, Spec, Split, silent
-from adbench.engine.rng import Rng
+from adbench.engine.runtime.rng import Rng
 
 
 class Bumps(Dataset):

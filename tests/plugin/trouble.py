@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from adbench.datasets.base import Spec, Split
-from adbench.engine.rng import Rng
-from adbench.engine.run import Run
-from adbench.engine.train import Training, minimise
+from adbench.engine.runtime.rng import Rng
+from adbench.engine.runtime.run import Run
+from adbench.engine.training.loop import Training, minimise
 from adbench.methods.base import Detection, Method
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 import sweeps
-from adbench.benchmark.store import Store
+from adbench.benchmark.store.artifact_store import Store
 
 
 def kills(count: int, folder: Path, seed: int = 0) -> Counter[str]:

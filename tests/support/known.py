@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from adbench.engine.schedule import Schedule
+from adbench.engine.diffusion.schedule import Schedule
 
 
 class Normal(nn.Module):

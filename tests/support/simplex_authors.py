@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from opensimplex import OpenSimplex
 
-from adbench.engine.noise import Simplex
+from adbench.engine.noise.noise import Simplex
 
 
 def reference(noise: Simplex, seed: int, side: int, t: float) -> NDArray[np.float64]:

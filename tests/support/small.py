@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from adbench.benchmark import check
-from adbench.benchmark.registry import Registry
+from adbench.benchmark.plugins import conformance as check
+from adbench.benchmark.registry.registry import Registry
 from adbench.datasets.base import Sample, Spec
 
 SMALL = Registry.read().profile(check.PROFILE).args["methods"]["*"]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from adbench.benchmark.store import Store
+from adbench.benchmark.store.artifact_store import Store
 
 LEVELS = (50, 100, 250, 500)
 

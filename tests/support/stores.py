@@ -30,7 +30,7 @@ def run(root: Path, script: str) -> subprocess.Popen[str]:
     """A process that has `store`, WHO and `marks`, a folder to leave marks in."""
     head = (
         "import sys, time, os\nfrom pathlib import Path\n"
-        "from adbench.benchmark.store import Store\n"
+        "from adbench.benchmark.store.artifact_store import Store\n"
         f"WHO = {WHO!r}\nroot = Path(sys.argv[1])\n"
         "store, marks = Store(root / 'store'), root / 'marks'\n"
     )

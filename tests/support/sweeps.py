@@ -14,15 +14,15 @@ from typing import Any
 
 from rich.console import Console
 
-from adbench.benchmark.executor import execute
-from adbench.benchmark.executor_local import Local, Place
-from adbench.benchmark.live import Watch
-from adbench.benchmark.nurse import serve
-from adbench.benchmark.nursery import Nursery
-from adbench.benchmark.plan import Cell, Wish, cells
-from adbench.benchmark.registry import Registry
-from adbench.benchmark.store import Store
-from adbench.engine.run import Run
+from adbench.benchmark.executors.fork_server import Nursery
+from adbench.benchmark.executors.fork_server_main import serve
+from adbench.benchmark.executors.launch import execute
+from adbench.benchmark.executors.local import Local, Place
+from adbench.benchmark.experiments.matrix import Cell, Wish, cells
+from adbench.benchmark.registry.registry import Registry
+from adbench.benchmark.scheduling.console import Watch
+from adbench.benchmark.store.artifact_store import Store
+from adbench.engine.runtime.run import Run
 
 PLUGIN = Path(__file__).parents[1] / "plugin"
 

@@ -9,8 +9,8 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
-from adbench.engine.parallel import joined
-from adbench.engine.run import Run
+from adbench.engine.runtime.distributed import joined
+from adbench.engine.runtime.run import Run
 
 
 def together(work: Callable[[Run], Any], size: int = 2) -> list[Any]:

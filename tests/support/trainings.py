@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from adbench.engine.rng import Rng
-from adbench.engine.run import Run
-from adbench.engine.train import Training, minimise
+from adbench.engine.runtime.rng import Rng
+from adbench.engine.runtime.run import Run
+from adbench.engine.training.loop import Training, minimise
 
 
 class Row:

@@ -1,0 +1,1 @@
+"""adbench: train, sweep and compare diffusion models that find anomalies."""

@@ -1,0 +1,1 @@
+"""From experiments to leaderboards: scheduling, evaluation, storage, reports, command line."""

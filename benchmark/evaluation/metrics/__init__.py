@@ -1,0 +1,1 @@
+"""Metrics on plain arrays. Imports numpy, scipy and numba only; usable by anyone."""

@@ -1,0 +1,346 @@
+"""The protocol: what turns raw maps into scores and decisions, one object for all of a board.
+
+A method gives maps; everything between a map and a figure is here, so that a gain from a median
+filter is never mistaken for a gain from a method. Arrays are numpy; S is one to three axes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+
+from .metrics.connected_components import Array, regions, sizes
+from .metrics.ranking import Figures
+
+THRESHOLDS = ("healthy@5%", "val-dice", "val-bisect10", "fixed:0.5", "oracle")
+LEVELS = ("auto", "val", "pseudo", "published", "oracle")
+SELECTS = ("auto", "pixel_ap", "image_auroc")
+REDUCERS = ("top2%", "top1%", "mean", "max", "method")
+STEPS = ("median5", "erode3", "cross3", "components>=8")
+
+
+BUDGET = 2**30
+"""Places that are sorted at most: 4 GiB of scores."""
+
+
+class ProtocolError(ValueError):
+    """A protocol that cannot be: one line, what was given and what would do."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How maps are judged. Two boards with different ids are never compared.
+
+    threshold: `healthy@5%`, exceeded by 5 % of normal held-out places; `val-dice`, the best pooled
+        Dice on labelled validation; `val-bisect10`, nearly the best (`bisected`); `fixed:0.5`;
+        `oracle`, the best on test, no result
+    level: `val`, where validation says; `pseudo`, where held-out normal samples with made-up
+        lesions say, so that no label is looked at; `published`, the paper's; `oracle`, the best on
+        test, no result; `auto`, val where it has abnormal samples, else published
+    select: what chooses the level; `auto` is pixel_ap where there are masks and a map, else
+        image_auroc
+    reducer: how a map becomes a sample's score: mean of its highest 2 % (`top2%`), `mean`, `max`,
+        or `method`, the method's own
+    post: steps `median5` (of the map, 5 wide), `erode3` (of the region of interest, by 3 wide),
+        `cross3` (of that, 3 times by a cross in the last two axes, as the authors of pDDPM do) and
+        `components>=8` (connected findings of at least 8 places); the last changes only what is
+        found at the threshold, the others every figure
+    roi: judge within regions of interest only
+    budget: places beyond which pixel metrics are read from bins and are off by 1e-3 at most,
+        instead of sorted and exact
+    """
+
+    threshold: str = "healthy@5%"
+    level: str = "auto"
+    select: str = "auto"
+    reducer: str = "top2%"
+    post: tuple[str, ...] = ()
+    roi: bool = True
+    budget: int = BUDGET
+
+    def __post_init__(self) -> None:
+        threshold = self.threshold
+        if found := re.fullmatch(r"healthy@([\d.]+)%", threshold):
+            percent = _number("threshold", threshold, found[1], 0, 100)
+            threshold = f"healthy@{percent:g}%"
+        elif found := re.fullmatch(r"fixed:(.+)", threshold):
+            threshold = f"fixed:{_number('threshold', threshold, found[1])!r}"
+        elif threshold not in ("val-dice", "val-bisect10", "oracle"):
+            raise _unknown("threshold", threshold, THRESHOLDS)
+        reducer = self.reducer
+        if found := re.fullmatch(r"top([\d.]+)%", reducer):
+            reducer = f"top{_number('reducer', reducer, found[1], 0, 100):g}%"
+        elif reducer not in REDUCERS:
+            raise _unknown("reducer", reducer, REDUCERS)
+        if self.level not in LEVELS:
+            raise _unknown("level", self.level, LEVELS)
+        if self.select not in SELECTS:
+            raise _unknown("select", self.select, SELECTS)
+        object.__setattr__(self, "threshold", threshold)
+        object.__setattr__(self, "reducer", reducer)
+        object.__setattr__(self, "post", tuple(self.post))
+        if self.budget < 1:
+            raise ProtocolError(f"budget is of at least one place, not {self.budget}")
+        for step in self.post:
+            name, size = _step(step)
+            if name in ("median", "erode") and size % 2 == 0:
+                raise ProtocolError(f"post step '{step}' wants an odd width, such as {name}5")
+            if name in ("erode", "cross") and not self.roi:
+                raise ProtocolError(f"post step '{step}' erodes a region of interest; set roi=yes")
+
+    @classmethod
+    def parse(cls, text: str) -> Protocol:
+        """From `healthy@5%` or `val-dice,level=published,post=median5+components>=8,roi=no`.
+
+        A bare word is the threshold rule; `+` joins steps.
+        """
+        known = [field.name for field in fields(cls)]
+        given: dict[str, Any] = {}
+        for item in filter(None, (part.strip() for part in text.split(","))):
+            key, equals, value = (part.strip() for part in item.partition("="))
+            if not equals:
+                key, value = "threshold", item
+            if key not in known:
+                raise _unknown("key", key, known)
+            if key in given:
+                raise ProtocolError(f"protocol names {key} twice: '{text}'")
+            given[key] = value
+        if "post" in given:
+            steps = given["post"].split("+")
+            given["post"] = tuple(
+                step.strip() for step in steps if step.strip() not in ("", "none")
+            )
+        if "roi" in given:
+            if given["roi"] not in ("yes", "no"):
+                raise _unknown("roi", given["roi"], ("yes", "no"))
+            given["roi"] = given["roi"] == "yes"
+        if "budget" in given:
+            given["budget"] = int(_number("budget", text, given["budget"], 0))
+        return cls(**given)
+
+    @property
+    def id(self) -> str:
+        """Short hash of the canonical form."""
+        text = json.dumps(self.as_dict(), sort_keys=True, separators=(",", ":"))
+        return blake2b(text.encode(), digest_size=4).hexdigest()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Canonical. A budget nobody changed is left out: it is newer than the first boards."""
+        told = asdict(self) | {"post": list(self.post)}
+        if self.budget == BUDGET:
+            del told["budget"]
+        return told
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> Protocol:
+        """Back from `as_dict`; keys that are not the protocol's own are left alone."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{key: value for key, value in given.items() if key in known})
+
+    def describe(self) -> str:
+        """One sentence for the board."""
+        return (
+            f"{_LEVEL[self.level]}{_SELECT[self.select] if self.level != 'published' else ''}; "
+            f"threshold {self._rule()}; image score {self._score()}; "
+            f"{' then '.join(self.post) or 'no post-processing'}; "
+            f"{'within the region of interest' if self.roi else 'all places'}"
+            f"{'' if self.budget == BUDGET else f'; sorted up to {self.budget} places'}."
+        )
+
+    def _rule(self) -> str:
+        if self.percent is not None:
+            return f"exceeded by {self.percent:g} % of healthy held-out places"
+        if self.fixed is not None:
+            return f"fixed at {self.fixed:g}"
+        return "best by Dice on " + {
+            "val-dice": "validation",
+            "val-bisect10": "validation, in ten bisections",
+        }.get(self.threshold, "TEST")
+
+    def _score(self) -> str:
+        if self.reducer.startswith("top"):
+            return f"the mean of the map's highest {self.reducer[3:-1]} %"
+        return "the method's own" if self.reducer == "method" else f"the map's {self.reducer}"
+
+    @property
+    def percent(self) -> float | None:
+        """Of healthy places that may exceed the threshold, where that is the rule."""
+        return float(self.threshold[8:-1]) if self.threshold.startswith("healthy@") else None
+
+    @property
+    def fixed(self) -> float | None:
+        return float(self.threshold[6:]) if self.threshold.startswith("fixed:") else None
+
+    def smooth(self, maps: Array) -> Array:
+        """Maps (N, *S) after the median filters; edges are mirrored."""
+        from scipy import ndimage
+
+        for size in self._sizes("median"):
+            maps = ndimage.median_filter(maps, size=(1,) + (size,) * (maps.ndim - 1))
+        return maps
+
+    def within(self, roi: Array) -> Array:
+        """Regions of interest (N, *S) bool, eroded; the border of the image is no edge."""
+        from scipy import ndimage
+
+        if not self.roi:
+            return np.ones_like(roi)
+        for size in self._sizes("erode"):
+            shape = np.ones((1,) + (size,) * (roi.ndim - 1), bool)
+            roi = ndimage.binary_erosion(roi, shape, border_value=1)
+        for times in self._sizes("cross"):
+            cross = ndimage.generate_binary_structure(min(2, roi.ndim - 1), 1)
+            cross = cross.reshape((1,) * (roi.ndim - cross.ndim) + cross.shape)
+            roi = ndimage.binary_erosion(roi, cross, times, border_value=1)
+        return roi
+
+    def clean(self, found: Array) -> Array:
+        """Findings (N, *S) bool without connected ones that are too small."""
+        for size in self._sizes("components>="):
+            found, region = found.copy(), regions(found)
+            found[found] = sizes(region)[region] >= size
+        return found
+
+    @property
+    def cleans(self) -> bool:
+        return bool(self._sizes("components>="))
+
+    def reduce(self, values: Array) -> float:
+        """A sample's score from its map's values within the region of interest (P,); never for
+        the reducer `method`, whose score is not read from a map.
+
+        A sample with no place to look at is the most normal of all: minus infinity.
+        """
+        if not values.size:
+            return -math.inf
+        if self.reducer == "max":
+            return float(values.max())
+        if self.reducer == "mean":
+            return float(values.mean(dtype=np.float64))
+        count = max(1, math.ceil(values.size * float(self.reducer[3:-1]) / 100 - 1e-9))
+        top = np.partition(values, values.size - count)[-count:]
+        return float(np.sort(top).mean(dtype=np.float64))
+
+    def by(self, on_val: Sequence[Figures]) -> str:
+        """The metric that chooses the level; pixel_ap only where there are maps and masks."""
+        able = any(figures["pixel_ap"] is not None for figures in on_val)
+        return "pixel_ap" if able and self.select != "image_auroc" else "image_auroc"
+
+    def choose(
+        self,
+        on_val: Sequence[Figures],
+        on_test: Sequence[Figures],
+        levels: Sequence[int],
+        published: int,
+        on_pseudo: Sequence[Figures] = (),
+    ) -> tuple[str, int]:
+        """(what chose: val, pseudo, published or oracle; which of the levels), from figures per
+        level."""
+        metric = self.by(on_val)
+        if self.level == "oracle":
+            return "oracle", best(on_test, metric, levels)
+        if self.level == "pseudo":
+            by = self.by(on_pseudo)
+            if not any(figures[by] is not None for figures in on_pseudo):
+                raise ProtocolError(
+                    "level 'pseudo' needs held-out normal samples to make lesions in, and there "
+                    "are none; use level=published"
+                )
+            return "pseudo", best(on_pseudo, by, levels)
+        able = any(figures[metric] is not None for figures in on_val)
+        if self.level == "published" or (self.level == "auto" and not able):
+            return "published", list(levels).index(published)
+        if not able:
+            raise ProtocolError(
+                "level 'val' needs normal and abnormal validation samples, and there are not both; "
+                "use level=published"
+            )
+        return "val", best(on_val, metric, levels)
+
+    def _sizes(self, name: str) -> list[int]:
+        return [size for kind, size in map(_step, self.post) if kind == name]
+
+
+def best(sweep: Sequence[Figures], metric: str, levels: Sequence[int]) -> int:
+    """Where a metric is highest, the lowest of equal levels; image_auroc where it is undefined."""
+    if all(figures[metric] is None for figures in sweep):
+        metric = "image_auroc"
+    values = [figures[metric] for figures in sweep]
+    worth = [-math.inf if value is None else value for value in values]
+    return max(range(len(levels)), key=lambda i: (worth[i], -levels[i]))
+
+
+def exceeded_by(percent: float, values: Array) -> float:
+    """The lowest of the values (P,) that at most this many percent of them exceed."""
+    allowed = math.floor(values.size * percent / 100 + 1e-9)
+    at = max(0, values.size - 1 - allowed)
+    return float(np.partition(values, at)[at])
+
+
+def bisected(score: Array, truth: Array) -> float:
+    """A threshold with a high Dice, of scores (P,) against truth (P,) bool, found as the code of
+    pDDPM does: ten times the better of the quarter points of a range that begins as 0 to the
+    highest score says which half to go on in, the lower one where they are alike. The best point
+    seen, the last of those. The best of all is `val-dice`; this may miss it by a hundredth."""
+    order = np.argsort(score, kind="stable")
+    ranked, true = score[order], np.cumsum(truth[order])
+    low, high = 0.0, float(ranked[-1])
+    most, best_at = -1.0, high
+    for _ in range(10):
+        asked = low + (high - low) / 4, high - (high - low) / 4
+        below = np.searchsorted(ranked, asked, side="right")
+        hits = true[-1] - np.where(below > 0, true[below - 1], 0)
+        dice = 2 * hits / (score.size - below + true[-1])
+        upper = int(dice[1] > dice[0])
+        if dice[upper] >= most:
+            most, best_at = float(dice[upper]), asked[upper]
+        middle = (low + high) / 2
+        low, high = (middle, high) if upper else (low, middle)
+    return best_at
+
+
+_LEVEL = {
+    "auto": "Level chosen on validation (the paper's where it has no abnormal samples)",
+    "val": "Level chosen on validation",
+    "pseudo": "Level chosen on made-up lesions in held-out normal samples",
+    "published": "The paper's level",
+    "oracle": "Level chosen on TEST",
+}
+_SELECT = {
+    "auto": " by pixel AP, or image AUROC without masks",
+    "pixel_ap": " by pixel AP",
+    "image_auroc": " by image AUROC",
+}
+
+
+def _step(step: str) -> tuple[str, int]:
+    found = re.fullmatch(r"(median|erode|cross|components>=)(\d+)", step)
+    if not found or int(found[2]) < 1:
+        raise _unknown("post step", step, STEPS)
+    return found[1], int(found[2])
+
+
+def _number(
+    what: str, given: str, text: str, low: float = -math.inf, high: float = math.inf
+) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        raise ProtocolError(f"{what} '{given}' holds no number: '{text}'") from None
+    if not low < number < high:
+        raise ProtocolError(f"{what} '{given}': {text} does not lie between {low:g} and {high:g}")
+    return number
+
+
+def _unknown(what: str, given: str, known: tuple[str, ...] | list[str]) -> ProtocolError:
+    close = get_close_matches(given, known, n=1, cutoff=0.4)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return ProtocolError(f"unknown protocol {what} '{given}': {hint}one of {', '.join(known)}")

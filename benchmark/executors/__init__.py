@@ -1,0 +1,1 @@
+"""Where jobs run: here, in local processes, on Ray, on Slurm. Imports scheduling."""

@@ -1,0 +1,229 @@
+"""Where the processes of the local executor are born: a process that has everything imported and
+forks a child per job, so that a job costs no start of Python and leaves nothing behind.
+
+The driver holds the other end of a socket. When that end closes, in whatever way the driver died,
+every child is killed with all that it started; when this process dies, the kernel kills its
+children. Messages are small JSON texts, with three open files where a job begins: the job, the
+pipe that takes its events, the pipe that takes what it prints.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import faulthandler
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from threading import Lock, Thread
+from time import sleep
+from typing import Any, NoReturn
+
+from .fork_server import MESSAGE
+
+BEAT = 1.0
+"""Seconds between two signs of life of a child."""
+
+PDEATHSIG = 1
+"""prctl's number for: the signal to get when the parent dies."""
+
+
+def serve(control: int, parent: int) -> None:
+    """Answer until the driver, the parent, is gone."""
+    _die_with(parent)  # at first: while it imports, it does not listen
+    driver = socket.socket(fileno=control)
+    woken, wake = os.pipe()
+    for end in (woken, wake):
+        os.set_blocking(end, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the driver decides
+    children: dict[str, int] = {}
+    try:
+        while True:
+            ready, _, _ = select.select([driver, woken], [], [])
+            if woken in ready:
+                with suppress(BlockingIOError):
+                    os.read(woken, 4096)
+                for name, status in _buried(children):
+                    driver.send(json.dumps({"dead": name, "status": status}).encode())
+            if driver in ready:
+                data, files, _, _ = socket.recv_fds(driver, MESSAGE, 3)
+                if not data:
+                    return
+                _answer(json.loads(data), files, driver, children)
+    except OSError as error:  # the driver is gone
+        if error.errno not in (errno.EPIPE, errno.ECONNRESET):
+            raise
+    finally:
+        for pid in children.values():
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+
+
+def _answer(
+    asked: Mapping[str, Any], files: list[int], driver: socket.socket, children: dict[str, int]
+) -> None:
+    if "import" in asked:
+        for name in asked["import"]:
+            with suppress(Exception):  # whoever needs it will hear why
+                _import(name)
+    elif "signal" in asked:
+        if asked["name"] in children:
+            with suppress(ProcessLookupError):
+                if asked["group"]:
+                    os.killpg(children[asked["name"]], asked["signal"])
+                else:
+                    os.kill(children[asked["name"]], asked["signal"])
+    elif "start" in asked:
+        ctypes.CDLL(None).prctl(PDEATHSIG, 0)  # from now on there may be children to end first
+        parent = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            told = {"dead": asked["start"], "status": None, "said": f"cannot start: {error}"}
+            driver.send(json.dumps(told).encode())
+            pid = -1
+        if pid == 0:
+            _live(parent, driver, *files)
+        for file in files:
+            os.close(file)
+        if pid > 0:
+            with suppress(OSError):  # the child does it too: whoever comes first
+                os.setpgid(pid, pid)
+            children[asked["start"]] = pid
+            driver.send(json.dumps({"born": asked["start"], "pid": pid}).encode())
+
+
+def _import(name: str) -> None:
+    """See Nursery.imports."""
+    module, _, inner = name.partition(":")
+    found = importlib.import_module(module)
+    if inner:
+        from ..registry.code_fingerprint import loaded_code
+
+        named = getattr(found, inner)
+        loaded_code(named) if isinstance(named, type) else named()
+
+
+def _die_with(parent: int) -> None:
+    ctypes.CDLL(None).prctl(PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before
+        os._exit(1)
+
+
+def _buried(children: dict[str, int]) -> Iterator[tuple[str, int]]:
+    """Children that ended, and how (negative: the signal). What they left behind ends, too."""
+    for name, pid in list(children.items()):
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            continue
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)  # before the number can be anybody else's
+        _, status = os.waitpid(pid, 0)
+        del children[name]
+        yield name, os.waitstatus_to_exitcode(status)
+
+
+def _live(parent: int, driver: socket.socket, job: int, events: int, output: int) -> NoReturn:
+    """The life of a child: one job."""
+    code = 1
+    try:
+        os.setpgid(0, 0)
+        _die_with(parent)
+        driver.close()
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with open(os.devnull) as nothing:
+            os.dup2(nothing.fileno(), 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.close(output)
+        faulthandler.enable(file=2)  # where it was when it crashed, in the log
+        with os.fdopen(job) as file:
+            given = json.load(file)
+        _work(given, events)
+        code = 0
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        with suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _work(job: dict[str, Any], events: int) -> None:
+    from ..scheduling.job import work
+
+    me, asked, lock = os.getpid(), False, Lock()
+
+    def ask(*_: object) -> None:
+        nonlocal asked
+        asked = True
+
+    def stop() -> bool:
+        if os.getpid() != me:  # a plugin forked: only one of them goes on
+            os._exit(0)
+        return asked
+
+    def send(what: str, facts: Mapping[str, Any]) -> None:
+        stop()
+        data = json.dumps([what, facts], default=float).encode() + b"\n"
+        with lock:
+            while data:
+                data = data[os.write(events, data) :]
+
+    def tell(event: str, facts: Mapping[str, Any]) -> None:
+        send("told", {"event": event, "facts": facts})
+
+    def beat() -> None:
+        while True:
+            with suppress(OSError):
+                send("alive", alive())
+            sleep(BEAT)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, ask)
+    Thread(target=beat, daemon=True).start()
+    with _noted(tell):
+        outcome = work(job, tell, stop)
+    send("ended", outcome)
+
+
+def alive() -> dict[str, float]:
+    """What this process holds, in MB: its memory, and the GPU's if it uses one."""
+    told = {}
+    with open("/proc/self/statm") as file:
+        told["memory_mb"] = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        told["gpu_mb"] = torch.cuda.max_memory_reserved() / 1e6
+    return told
+
+
+@contextmanager
+def _noted(tell: Any) -> Iterator[None]:
+    """Warnings that are for users go to the driver; the others, to the log."""
+    with warnings.catch_warnings():
+        plain = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+            if issubclass(category, UserWarning):
+                tell("note", {"text": str(message)})
+            else:
+                plain(message, category, *where)
+
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = show
+        yield

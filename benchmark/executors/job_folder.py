@@ -1,0 +1,131 @@
+"""A job on a host of a cluster: done there as on one machine, and told of in a folder.
+
+The folder is shared with the driver (remote.py), and all that they say to each other is a file:
+
+    job.json    what to do                    stop        there once the driver asks it to stop
+    news.jsonl  [what, facts], one a line     last.json   [what, facts] of `ended` or `died`
+    log         a folder: what was printed    ticket      what the cluster calls the job
+
+The job runs in a process of its own below this one, which the local executor supervises: so a
+crash, a hang or too little memory is told alike on one machine and on many.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..store.atomic_files import StoreError, atomic_write
+from .fork_server import Nursery
+
+if TYPE_CHECKING:
+    from .launch import News
+
+JOB, NEWS, LAST, STOP, LOG, TICKET = "job.json", "news.jsonl", "last.json", "stop", "log", "ticket"
+
+PAUSE = 0.5
+"""Seconds between two looks for `stop`, and between two writings of news."""
+
+PATIENCE = 600.0
+"""Seconds to wait for room on a disk for the last word."""
+
+Last = tuple[str, dict[str, Any]]
+
+
+def attend(
+    folder: Path, asked: Callable[[], bool] = bool, born: Callable[[], Nursery] | None = None
+) -> Last | None:
+    """Do the job of a folder, and tell of it until it ended or died; how, is for `tell_last`.
+
+    asked: whether to stop, besides the file that says so. born: the nursery to have, if no plain
+    one. None where nobody waits for the job any more.
+    """
+    if (folder / LAST).exists() or not (folder / JOB).exists():
+        return None  # the cluster began it again although it was over
+    if asked() or (folder / STOP).exists():
+        return "ended", {"end": "stopped", "said": ""}
+    nursery = (born or Nursery)()  # it imports while this process does
+    from ..scheduling.job_logs import Logs
+    from .local import Local, Place
+
+    job = json.loads((folder / JOB).read_bytes())
+    local = Local([Place(job["run"]["device"], job["threads"])], nursery=nursery)
+    news, logs = _News(folder / NEWS), Logs(folder / LOG)
+    last: Last | None = None
+
+    def hear(each: News) -> None:
+        nonlocal last
+        if each.what == "output":
+            logs.add("log", each.facts["bytes"])
+        elif each.what in ("ended", "died"):
+            last = each.what, dict(each.facts)
+        else:
+            host = {"host": platform.node()} if each.what == "begun" else {}
+            news.add(each.what, {**each.facts, **host})
+
+    try:
+        local.start(job)
+        stopping = False
+        while last is None:
+            try:
+                local.listen(hear, PAUSE)
+                if not stopping and (asked() or (folder / STOP).exists()):
+                    local.ask(job["name"])
+                    stopping = True
+            except KeyboardInterrupt:  # how Ray asks
+                local.ask(job["name"])
+                stopping = True
+            news.post()
+    finally:
+        local.close()
+        news.post(now=True)
+        logs.close("log")
+    return last
+
+
+def tell_last(folder: Path, last: Last) -> None:
+    """The last word on the job; where a disk has no room for it, wait."""
+    since = time.monotonic()
+    while folder.exists():
+        try:
+            return atomic_write(folder / LAST, json.dumps(last, default=float))
+        except StoreError:
+            if time.monotonic() - since > PATIENCE:
+                raise
+            time.sleep(PAUSE)
+
+
+class _News:
+    """Lines that are added to a file, all that has come since the last time at once: of progress,
+    and of signs of life, only the latest."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lines: dict[object, str] = {}
+        self._posted = 0.0
+        self._count = 0
+
+    def add(self, what: str, facts: Mapping[str, Any]) -> None:
+        inner = facts.get("facts", {})
+        self._count += 1
+        passing = what == "alive" or ("step" in inner and facts["event"] != "oom")
+        key = (what, facts.get("event"), inner.get("part")) if passing else self._count
+        self._lines.pop(key, None)
+        self._lines[key] = json.dumps([what, facts], default=float)
+
+    def post(self, *, now: bool = False) -> None:
+        """A disk that has no room loses the view, not the job."""
+        clock = time.monotonic()
+        if not self._lines or (clock - self._posted < PAUSE and not now):
+            return
+        self._posted = clock
+        try:
+            with self._path.open("a") as file:  # a line that was cut off before is ended first
+                file.write("\n" + "\n".join(self._lines.values()) + "\n")
+        except OSError:
+            return
+        self._lines.clear()

@@ -1,0 +1,210 @@
+"""Where cells are worked on: what every executor offers, and the one that needs no other process.
+
+An executor only starts jobs and tells what becomes of them. What is retried, set aside, written and
+shown stands once, in sweep.py, so that the same tasks give the same results whichever it is.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from rich.console import Console
+
+from ...datasets.base import DataError, Dataset
+from ...engine.runtime.distributed import Team, joined
+from ...engine.runtime.run import Interrupted, Run
+from ..experiments.distributed import follow
+from ..experiments.matrix import Cell
+from ..scheduling.console import Watch
+from ..scheduling.exit_codes import STOPPED
+from ..scheduling.job import Job, ready, unfit, work
+from ..scheduling.signals import asked_to_stop
+from ..store.artifact_store import Store
+from .fork_server import Nursery, able
+
+EXECUTORS = ("local", "inline", "ray", "slurm")
+
+
+class News(NamedTuple):
+    """Something about a job. what, and its facts:
+
+    begun   its process runs: pid, slot, or whatever else says where
+    told    event, facts: what the engine tells as it goes on
+    alive   memory_mb, perhaps gpu_mb: a sign of life, every second or few
+    output  bytes: what it printed
+    ended   the outcome (job.py)
+    died    its process is gone without an outcome: signal or code (an int), said (one line), and
+            memory, whether it was for want of memory; lost, that its host went away
+    """
+
+    job: str
+    what: str
+    facts: Mapping[str, Any]
+
+
+Hear = Callable[[News], None]
+
+
+class Executor(Protocol):
+    """Works on at most `slots` jobs at a time, each in a process of its own or not.
+
+    Every job that was started is heard of once as `ended` or `died`, also after `ask` and `kill`.
+    Nothing is retried here. No result travels but the outcome: maps and checkpoints go through the
+    store.
+    """
+
+    slots: int
+
+    def start(self, job: Job) -> None:
+        """Begin; called only while fewer than `slots` are being worked on."""
+        ...
+
+    def listen(self, hear: Hear, seconds: float) -> None:
+        """Tell what happened since the last call; wait up to `seconds` for something."""
+        ...
+
+    def ask(self, name: str) -> None:
+        """Have a job finish its step, keep everything and end as `stopped`."""
+        ...
+
+    def kill(self, name: str) -> None:
+        """End a job and all processes it started, now."""
+        ...
+
+    def close(self) -> None:
+        """End what still runs, and give back what is held."""
+        ...
+
+
+class Inline:
+    """One job after another, here: in a team of processes, in tests, under a debugger."""
+
+    slots = 1
+
+    def __init__(self, stop: Callable[[], bool] = bool, team: Team | None = None) -> None:
+        self._stop, self._team = stop, team or Team()
+        self._jobs: list[Job] = []
+        self._kept: dict[str, Dataset] = {}
+
+    def start(self, job: Job) -> None:
+        self._jobs.append(job)
+
+    def listen(self, hear: Hear, seconds: float) -> None:
+        if not self._jobs:
+            time.sleep(seconds)
+            return
+        job = self._jobs.pop()
+        name = job["name"]
+
+        def tell(event: str, facts: Mapping[str, Any]) -> None:
+            hear(News(name, "told", {"event": event, "facts": facts}))
+
+        hear(News(name, "begun", {}))
+        ended = work(job, tell, self._stop, team=self._team, kept=self._kept)
+        hear(News(name, "ended", ended))
+
+    def ask(self, name: str) -> None:
+        """It hears of the stop by itself."""
+
+    def kill(self, name: str) -> None:
+        """There is nobody else to do it."""
+
+    def close(self) -> None:
+        self._jobs.clear()
+
+
+def circumstances(device: str, dtype: str, *, elsewhere: bool = False) -> Run:
+    """Where and how precisely to compute. "auto": the GPU in bfloat16 if there is one, else the
+    CPU in float32. elsewhere: on other hosts, whose devices need not be here.
+
+    Raises ValueError on a device that is not there.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    team = joined(device)
+    device = team.device or device
+    kind = torch.device(device).type
+    if kind == "cuda" and not elsewhere and not torch.cuda.is_available():
+        raise ValueError("--device cuda: torch finds no GPU here (adbench doctor)")
+    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if dtype == "auto":
+        dtype = "bfloat16" if kind == "cuda" else "float32"
+    if dtype not in kinds:
+        raise ValueError(f"--dtype is one of auto, {', '.join(kinds)}, not {dtype!r}")
+    batch = 64 if kind == "cuda" else 32
+    return Run(device=device, dtype=kinds[dtype], batch=batch, team=team)
+
+
+def execute(
+    cells: Sequence[Cell],
+    run: Run,
+    store: Store,
+    out: Path,
+    watch: Watch,
+    curves: Path | None = None,
+    executor: Executor | None = None,
+    **limits: Any,
+) -> int:
+    """Run every cell that has no record yet; the exit code (0, 3, 5 or 130).
+
+    curves: a folder for TensorBoard. executor: where; in this process if none is given. limits:
+    timeout, grace and patience, as Sweep takes them. Launched as several processes, the first does
+    all this, and the others train along.
+    """
+    from ..scheduling.scheduler import Sweep
+
+    if run.team.rank > 0:
+        return _along(cells, run)
+    with asked_to_stop(watch) as stop:
+        where = executor or Inline(stop, run.team)
+        return Sweep(cells, run, store, out, watch, where, curves, **limits).run(stop)
+
+
+def chosen(
+    name: str, run: Run, cells: Sequence[Cell], slots: int | None, nursery: Nursery | None = None
+) -> Executor | None:
+    """The executor of that name; None for this process, which is also where teams work.
+
+    nursery: one that was started early, for the local one. Raises ValueError on another name.
+    """
+    if name not in EXECUTORS:
+        raise ValueError(f"--executor is one of {', '.join(EXECUTORS)}, not {name!r}")
+    if name == "inline" or run.team.size > 1 or not able():
+        return None
+    from .local import Local, places
+
+    named = [cell.dataset.target.rpartition(":")[0] for cell in cells]
+    named += [cell.method.target for cell in cells]
+    return Local(places(run.device, slots), named, nursery)
+
+
+def prepared(cell: Cell, watch: Watch, stop: Callable[[], bool] = bool) -> Dataset:
+    """The cell's dataset, ready, with its progress shown. Raises KeyboardInterrupt when asked to
+    stop meanwhile."""
+    with watch.step(f"prepare {cell.dataset.name}") as progress:
+        return ready(cell, progress, stop)
+
+
+def _along(cells: Sequence[Cell], run: Run) -> int:
+    """What the other processes of a team do: they train with the first."""
+    for _, group in by_dataset(cells):
+        try:
+            dataset = prepared(group[0], Watch(Console(quiet=True)))
+        except DataError:
+            continue  # the first process says so
+        try:
+            follow([cell for cell in group if not unfit(cell, dataset)], dataset, run)
+        except (Interrupted, KeyboardInterrupt):
+            return STOPPED
+    return 0
+
+
+def by_dataset(cells: Sequence[Cell]) -> Iterator[tuple[object, list[Cell]]]:
+    """Neighbours on one dataset together."""
+    for key, group in itertools.groupby(cells, key=lambda c: (c.dataset.name, c.limit)):
+        yield key, list(group)

@@ -1,0 +1,147 @@
+"""Cells as tasks of a Ray cluster: Ray finds a host, and says when a process or a host is lost.
+
+No artefact and no event goes through Ray: a task is given the name of a folder (errand.py), and
+nothing of it is retried there, so that what is tried again is recorded.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .job_folder import attend, tell_last
+
+if TYPE_CHECKING:
+    from ..scheduling.job import Job
+
+MISSING = "executor 'ray' needs ray: pip install 'diffusion-adbench[ray]'"
+
+
+def task(folder: str) -> None:
+    """What Ray runs on the other host: the job of a folder."""
+    # Ray's workers block it, as would every process below, which are asked to stop by it.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    if (last := attend(Path(folder))) is not None:
+        tell_last(Path(folder), last)
+
+
+class Ray:
+    """A Cluster (remote.py). ray: the module, connected. cpus, gpus: of a host, for each job"""
+
+    settle = 10.0
+
+    def __init__(self, ray: Any, device: str, cpus: int, gpus: int) -> None:
+        self._ray, self.device, self._cpus = ray, device, cpus
+        # One process per job, which frees the GPU's memory and whatever a plugin left behind.
+        begin = ray.remote(max_retries=0, max_calls=1)(task)
+        self._begin = begin.options(num_cpus=cpus, num_gpus=gpus)
+        self._tasks: dict[str, Any] = {}
+
+    def submit(self, folders: Sequence[Path]) -> list[str]:
+        tickets = [str(folder) for folder in folders]
+        self._tasks |= {ticket: self._begin.remote(ticket) for ticket in tickets}
+        return tickets
+
+    def threads(self, job: Job) -> int:
+        return self._cpus
+
+    def over(self, tickets: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
+        tasks = {self._tasks[ticket]: ticket for ticket in tickets if ticket in self._tasks}
+        if not tasks:
+            return {}
+        done, _ = self._ray.wait(list(tasks), num_returns=len(tasks), timeout=0)
+        return {tasks[each]: self._end(self._tasks.pop(tasks[each])) for each in done}
+
+    def ask(self, ticket: str) -> None:
+        """Those that wait for a host are taken back; those that have one see the file `stop`, or
+        are interrupted as by Ctrl-C, which they take for the same."""
+        self._cancel(ticket, force=False)
+
+    def kill(self, ticket: str) -> None:
+        self._cancel(ticket, force=True)
+
+    def forget(self, ticket: str) -> None:
+        """Ray wrote nothing."""
+
+    def close(self) -> None:
+        self._ray.shutdown()
+
+    def _cancel(self, ticket: str, *, force: bool) -> None:
+        if ticket in self._tasks:
+            self._ray.cancel(self._tasks[ticket], force=force)
+
+    def _end(self, done: Any) -> dict[str, Any]:
+        """What is to be said of a task that is over, should it have left no word of its own."""
+        errors = self._ray.exceptions
+        try:
+            self._ray.get(done)
+        except errors.RayTaskError as error:  # of this module: adbench is not there, or a bug
+            cause = getattr(error, "cause", None) or error
+            return {"said": f"its Ray task failed: {_first(cause)}", "code": 1}
+        except errors.OutOfMemoryError:
+            return {"said": "killed by Ray: its host has not enough memory", "memory": True}
+        except (errors.NodeDiedError, errors.LocalRayletDiedError):
+            return {"said": "its host was lost", "lost": True}
+        except errors.WorkerCrashedError:
+            return {"said": "its Ray worker died, or its host was lost", "lost": True}
+        except errors.TaskCancelledError:
+            return {"said": "cancelled", "lost": True}
+        except errors.RayError as error:
+            return {"said": f"Ray lost it: {_first(error)}", "lost": True}
+        return {"said": "its Ray task ended without a word", "lost": True}
+
+
+def connected(address: str | None) -> Any:
+    """The module ray, connected to a cluster: auto, or host:port; a cluster of this machine alone,
+    for as long as this process lives, if none is given.
+
+    Raises ValueError where there is none, or Ray is not installed.
+    """
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    if find_spec("ray") is None:
+        raise ValueError(MISSING)
+    ray: Any = import_module("ray")  # not known where this is checked
+    here = {} if address else {"include_dashboard": False}
+    try:
+        ray.init(address=address or "local", log_to_driver=False, logging_level="error", **here)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        said = f"no Ray cluster at {address}" if address else "Ray does not start here"
+        hint = "ray status says how it is; one with tokens wants RAY_AUTH_MODE=token here, too"
+        raise ValueError(f"{said}: {_first(error)} ({hint})") from error
+    return ray
+
+
+def shares(
+    nodes: Sequence[Mapping[str, float]], slots: int | None, *, gpu: bool
+) -> tuple[int, int, int]:
+    """How many cells at a time, and the CPUs and GPUs of each: one per GPU, or one per host on the
+    CPU; or as many as asked for, which then share the CPUs.
+
+    nodes: of every host that lives, its resources. Raises ValueError where none would do.
+    """
+    kind = "GPU" if gpu else "CPU"
+    able = [node for node in nodes if node.get(kind, 0) >= 1]
+    if not able:
+        raise ValueError(f"no host of the Ray cluster has a {kind}{' (--device cpu)' * gpu}")
+    if gpu:
+        each = min(int(node.get("CPU", 0) // node["GPU"]) for node in able)
+        count = sum(int(node["GPU"]) for node in able)
+        return slots or count, max(1, each), 1
+    wanted = slots or len(able)
+    most = int(max(node["CPU"] for node in able))
+    fitting = (k for k in range(most, 0, -1) if sum(node["CPU"] // k for node in able) >= wanted)
+    return wanted, next(fitting, 1), 0
+
+
+def resources(ray: Any) -> list[dict[str, float]]:
+    """Of every host that lives."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _first(error: BaseException) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,110 @@
+"""Where `adbench run` has its cells worked on, by what its options say: here, or on a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from ...engine.runtime.run import Run
+from ..experiments.matrix import Cell
+from ..store.artifact_store import Store
+from .cluster import Remote
+from .fork_server import Nursery
+from .launch import Executor, chosen, circumstances
+
+ELSEWHERE = ("ray", "slurm")
+"""Executors whose cells may run on a host with other devices than this one."""
+
+
+@dataclass(frozen=True)
+class Where:
+    """executor: its name. address: of a Ray cluster. slurm: KEY=VALUE each. detach: hand the cells
+    in and leave. Raises ValueError on options that do not go together."""
+
+    executor: str
+    address: str | None = None
+    slurm: Sequence[str] = ()
+    detach: bool = False
+
+    def __post_init__(self) -> None:
+        for option, given, name in (
+            ("--address", self.address, "ray"),
+            ("--slurm", self.slurm, "slurm"),
+            ("--detach", self.detach, "slurm"),
+        ):
+            if given and self.executor != name:
+                raise ValueError(f"{option} wants --executor {name}, not {self.executor}")
+
+    def circumstances(self, device: str, dtype: str) -> Run:
+        """As executor.circumstances; the GPUs of a cluster need not be here. "auto" means one with
+        Slurm where one is asked for, and with Ray where there is one here."""
+        if self.executor == "slurm" and device == "auto":
+            device = "cuda" if self._asks_for_gpus() else "cpu"
+        return circumstances(device, dtype, elsewhere=self.executor in ELSEWHERE)
+
+    def workplace(
+        self, run: Run, cells: Sequence[Cell], slots: int | None, out: Path, nursery: Nursery | None
+    ) -> Executor | None:
+        """The executor. out: the folder of results, in which clusters are told what to do."""
+        if self.executor not in ELSEWHERE:
+            return chosen(self.executor, run, cells, slots, nursery)
+        if run.team.size > 1:
+            raise ValueError(
+                f"--executor {self.executor} starts its own processes, without torchrun"
+            )
+        return (
+            self._slurm(run, cells, slots, out)
+            if self.executor == "slurm"
+            else self._ray(run, slots, out)
+        )
+
+    def hand_in(self, cells: Sequence[Cell], run: Run, store: Store, out: Path, **more: Any) -> str:
+        """Give all cells to Slurm; what to tell the user who leaves. more: as detach.hand_in."""
+        from .slurm_detached import hand_in
+
+        return hand_in(cells, run, store, out, self._slurm_cluster(run, cells, None, out), **more)
+
+    def _ray(self, run: Run, slots: int | None, out: Path) -> Remote:
+        from .ray_backend import Ray, connected, resources, shares
+
+        ray = connected(self.address)
+        gpu = run.device.startswith("cuda")
+        try:
+            count, cpus, gpus = shares(resources(ray), slots, gpu=gpu)
+        except ValueError:
+            ray.shutdown()
+            raise
+        cluster = Ray(ray, "cuda" if gpu else run.device, cpus, gpus)
+        folder = out / f"ray-{uuid4().hex[:8]}"  # nobody else's: what is left of it runs no more
+        return Remote(cluster, folder, count, every=0.5, ask_every=1.0)
+
+    def _slurm(self, run: Run, cells: Sequence[Cell], slots: int | None, out: Path) -> Remote:
+        from .slurm_backend import SLOTS
+
+        count = slots or SLOTS
+        return Remote(self._slurm_cluster(run, cells, count, out), out / "slurm", count)
+
+    def _slurm_cluster(
+        self, run: Run, cells: Sequence[Cell], at_once: int | None, out: Path
+    ) -> Any:
+        from .slurm_backend import reached, shares
+
+        known = {cell.method.name for cell in cells}
+        for method, told in shares(self.slurm).items():
+            if method and method not in known:
+                raise ValueError(
+                    f"--slurm {method}.{told[0]}: no cell of this run is of a method {method!r}; "
+                    f"there are {', '.join(sorted(known))}"
+                )
+        gpus = int(run.device.startswith("cuda") and not self._asks_for_gpus())
+        return reached(out / "slurm", self.slurm, run.device, gpus, at_once)
+
+    def _asks_for_gpus(self) -> bool:
+        from .slurm_backend import options, shares
+
+        told = options(shares(self.slurm).get("", []))
+        named = {*told, *told.get("additional_parameters", {})}
+        return any("gpu" in key or key == "gres" for key in named)

@@ -1,0 +1,263 @@
+"""The matrix: which cells there are, what each depends on, and what of it is there already."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..evaluation.protocol import Protocol
+from ..registry.code_fingerprint import loaded_code
+from ..registry.registry import Entry, Registry, RegistryError
+from ..store.artifact_store import canonical_json
+
+if TYPE_CHECKING:
+    from ...datasets.base import Dataset
+
+PARTS = ("held_out", "val", "test")
+"""What a method looks at, in this order."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method on one dataset with one seed: a training, a look at every level, a judgement.
+
+    levels: to sweep, None for the method's own. limit: of samples per split; stamped as partial.
+    skip: why there is nothing to do.
+    company: a baseline that nobody asked for: where it does not fit the data, it stays away
+    """
+
+    method: Entry
+    method_args: Mapping[str, Any]
+    dataset: Entry
+    dataset_args: Mapping[str, Any]
+    seed: int
+    profile: str
+    protocol: Protocol
+    levels: tuple[int, ...] | None = None
+    limit: int | None = None
+    skip: str = ""
+    company: bool = False
+
+    @property
+    def name(self) -> str:
+        """Of its files: readable, the same for a repeated command, another for other settings."""
+        what = [self.method_args, self.dataset_args, self.protocol.as_dict(), self.levels]
+        digest = hashlib.sha256(canonical_json([*what, self.limit]).encode()).hexdigest()[:8]
+        dataset = self.dataset.name.replace("/", "-")
+        return f"{dataset}.{self.method.name}.{self.profile}.s{self.seed}.{digest}"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a user asks for."""
+
+    methods: Sequence[str]
+    datasets: Sequence[str]
+    profile: str
+    protocol: Protocol = field(default_factory=Protocol)
+    seeds: Sequence[int] = (0,)
+    levels: tuple[int, ...] | None = None
+    limit: int | None = None
+    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    baselines: bool = True
+
+
+def usual_profile(device: str) -> str:
+    """The profile where none is asked for: the papers' sizes want a GPU."""
+    return "paper" if device.startswith("cuda") else "tiny"
+
+
+def cells(wish: Wish, registry: Registry) -> list[Cell]:
+    """One cell per dataset, method and seed, the cheap baselines first.
+
+    Raises RegistryError on a name or an argument that is not there.
+    """
+    names = [*wish.methods]
+    if wish.baselines:
+        names = [n for n, e in registry.methods.items() if e.baseline and n not in names] + names
+    overrides = spread(wish.overrides, names, wish.datasets, registry)
+    profile = registry.profile(wish.profile)
+    entries = [registry.method(name) for name in dict.fromkeys(names)]
+    for entry in entries:
+        loaded_code(entry.load())  # as it is now, whatever is edited while the cells run
+    made = []
+    for dataset_name in wish.datasets:
+        dataset = registry.dataset(dataset_name)
+        data_args = dataset.arguments(wish.profile, overrides.get(dataset_name, {}))
+        for method in entries:
+            args = method.arguments(wish.profile, overrides.get(method.name, {}))
+            levels = wish.levels or profile.levels(method.name)
+            for seed in wish.seeds:
+                made.append(
+                    Cell(
+                        method,
+                        args,
+                        dataset,
+                        data_args,
+                        seed,
+                        wish.profile,
+                        wish.protocol,
+                        levels,
+                        wish.limit,
+                        company=method.name not in wish.methods,
+                    )
+                )
+    return made
+
+
+def spread(
+    overrides: Mapping[str, Mapping[str, Any]],
+    methods: Sequence[str],
+    datasets: Sequence[str],
+    registry: Registry,
+) -> dict[str, dict[str, Any]]:
+    """The arguments asked for, by the names of this run. "mvtec" speaks for "mvtec/hazelnut", and
+    no name for everything that takes the argument.
+
+    Raises RegistryError on a name that is not part of the run, or an argument nothing takes.
+    """
+    entries = {name: registry.method(name) for name in methods}
+    entries |= {name: registry.dataset(name) for name in datasets}
+    made: dict[str, dict[str, Any]] = {name: {} for name in entries}
+    for given in sorted(overrides, key=len):  # what is said more precisely wins
+        mine = [name for name in entries if given in (name, name.partition("/")[0])]
+        if given and not mine:
+            raise RegistryError(f"--set names {given!r}, which is not part of this run")
+        for key, value in overrides[given].items():
+            takers = mine or [n for n, entry in entries.items() if key in entry.parameters()]
+            if not takers:
+                raise RegistryError(f"--set {key}=…: nothing in this run takes {key!r}")
+            for name in takers:
+                made[name][key] = value
+    return made
+
+
+def data_identity(
+    dataset: Dataset, cell: Cell, parts: Sequence[str], labelled: bool = False
+) -> dict[str, Any]:
+    """What the named splits hold: the dataset's arguments and every sample, by content."""
+    args = {k: v for k, v in cell.dataset_args.items() if k not in dataset.circumstances}
+    return {
+        "dataset": cell.dataset.name,
+        "args": args,
+        "samples": {
+            part: described(dataset, part, cell.limit, labelled and part == "train")[0]
+            for part in parts
+        },
+    }
+
+
+def described(
+    dataset: Dataset, part: str, limit: int | None, labelled: bool = False
+) -> tuple[str, int]:
+    """A digest of every sample in a split, and how many there are. A dataset that is ready does
+    not change: what was found is kept beside it, for all methods, seeds and protocols."""
+    from ...datasets.base import manifest
+
+    known: dict[Any, tuple[str, int]] = vars(dataset).setdefault("_described", {})
+    which = part, limit, labelled
+    if which not in known:
+        entries = manifest(split_of(dataset, part, limit, labelled))
+        digest = hashlib.sha256(canonical_json(entries).encode()).hexdigest()[:32]
+        known[which] = digest, len(entries)
+    return known[which]
+
+
+def split_of(dataset: Dataset, part: str, limit: int | None, labelled: bool = False) -> Any:
+    """A split by name, `limit` of its samples if limited; of tiled images, as many whole ones.
+    `pseudo` is what is held out, with made-up lesions."""
+    if part == "pseudo":
+        from ..evaluation.synthetic_anomalies import Pseudo
+
+        return Pseudo(split_of(dataset, "held_out", limit))
+    split = dataset.train(labelled=labelled) if part == "train" else getattr(dataset, part)()
+    if limit is None or len(split) <= limit:
+        return split
+    if split[0].tile is None:
+        step = len(split) / limit  # spread, so that both kinds stay in
+        return [split[int(i * step)] for i in range(limit)]
+    tiles = [sample.tile for sample in map(split.__getitem__, range(len(split)))]
+    wholes = list(dict.fromkeys(tile.whole for tile in tiles if tile))
+    kept = {wholes[int(i * max(1, len(wholes) / limit))] for i in range(min(limit, len(wholes)))}
+    return [split[i] for i, tile in enumerate(tiles) if tile and tile.whole in kept]
+
+
+def train_identity(cell: Cell, dataset: Dataset, cls: Any, code: str, dtype: str) -> dict[str, Any]:
+    """Everything a checkpoint depends on."""
+    train_args = {k: v for k, v in cell.method_args.items() if k not in cls.inference}
+    labelled = cls.supervision == "image-labels"
+    return {
+        "data": data_identity(dataset, cell, ["train", "held_out"], labelled),
+        "method": cell.method.where,
+        "supervision": cls.supervision,
+        "args": train_args,
+        "seed": cell.seed,
+        "numerics": dtype,
+        "code": code,
+    }
+
+
+def parts_of(cell: Cell) -> tuple[str, ...]:
+    """What a method looks at in a cell: made-up lesions too, where the protocol chooses by them."""
+    return (*PARTS, "pseudo") if cell.protocol.level == "pseudo" else PARTS
+
+
+def maps_identity(
+    cell: Cell, dataset: Dataset, cls: Any, train: Mapping[str, Any], part: str
+) -> dict[str, Any]:
+    """Everything the maps of one split depend on."""
+    return {
+        "train": train,
+        "data": data_identity(dataset, cell, [part]),
+        "args": {k: v for k, v in cell.method_args.items() if k in cls.inference},
+        "levels": levels_of(cell, cls),
+        "part": part,
+    }
+
+
+def levels_of(cell: Cell, cls: Any) -> list[int]:
+    """The levels to sweep: those asked for, the published one always; or the method's own."""
+    if cell.levels is None or tuple(cls.levels) == (0,):
+        return sorted(cls.levels)
+    return sorted({*cell.levels, cls.published})
+
+
+class WishError(ValueError):
+    """An option says something that cannot be done."""
+
+
+def numbers(text: str, option: str, low: int = 0, high: int = 2**31) -> list[int]:
+    """Integers from "1,2,5" or "50:500:50" (both ends in), each within low..high."""
+    found: list[int] = []
+    try:
+        for part in filter(None, text.split(",")):
+            if ":" in part:
+                first, last, step = (int(n) for n in part.split(":"))
+                found += range(first, last + 1, step)
+            else:
+                found.append(int(part))
+    except ValueError:
+        raise WishError(f"{option} takes numbers such as 1,2 or 50:500:50, not {text!r}") from None
+    if not found or min(found) < low or max(found) > high:
+        raise WishError(f"{option} takes numbers in {low}..{high}, not {text!r}")
+    return list(dict.fromkeys(found))
+
+
+def settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """{"anoddpm": {"steps": 200}} from ["anoddpm.steps=200"], {"": {"size": 64}} from ["size=64"];
+    values are read as YAML."""
+    import yaml
+
+    found: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        target, equals, value = text.partition("=")
+        name, dot, key = target.rpartition(".")
+        if not (equals and key and bool(name) == bool(dot)):
+            raise WishError(f"--set takes NAME.ARGUMENT=VALUE or ARGUMENT=VALUE, not {text!r}")
+        try:
+            found.setdefault(name, {})[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise WishError(f"--set {text!r}: the value is not YAML") from None
+    return found

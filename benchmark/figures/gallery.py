@@ -1,0 +1,175 @@
+"""What is shown of a method's work: a few test samples, the same for every method; its own worst
+mistakes; and small prints of many, to find what methods disagree on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from torch import Tensor
+
+from ..evaluation.sample_results import Rows
+from ..evaluation.tile_stitching import Wholes, truths
+from ..experiments.matrix import Cell
+from .contact_sheet import SIDE, chosen, small
+from .sample_sheet import Shown, sheet
+
+SIZE = 6
+"""Samples in a gallery; their reconstructions are kept with the maps."""
+
+EACH = 3
+"""Of the worst misses, and of the worst false alarms."""
+
+
+def gallery(split: Any) -> list[int]:
+    """The samples of up to SIZE whole images to show: abnormal ones of as many strata as there
+    are, one normal."""
+    samples = truths(split)
+    wholes = Wholes(samples)
+    by_stratum: dict[str, int] = {}
+    for whole, sample in enumerate(wholes.first(samples)):
+        stratum = "normal" if not sample.label else "/".join(
+            sample.tags[k] for k in sorted(sample.tags) if k in ("lesion", "size", "defect")
+        )  # fmt: skip
+        by_stratum.setdefault(stratum, whole)
+    abnormal = [i for stratum, i in sorted(by_stratum.items()) if stratum != "normal"]
+    step = max(1, len(abnormal) / (SIZE - 1))
+    chosen = {abnormal[int(k * step)] for k in range(min(SIZE - 1, len(abnormal)))}
+    chosen |= {by_stratum["normal"]} if "normal" in by_stratum else set()
+    return sorted(i for whole in chosen for i in wholes.members[whole])
+
+
+def show(cell: Cell, split: Any, maps: Path, level: int, rows: Rows, path: Path) -> None:
+    """All pictures of a cell at one level, each under its own name beside `path`: the gallery, the
+    worst mistakes (.worst.png) where there are any, the contact sheet (.contact.png) of images.
+
+    rows: of this split at this level, as they were judged
+    """
+    title, wholes = _title(cell, level), Wholes(truths(split))
+    with h5py.File(maps, "r") as file:
+        draw(file, split, level, path, title)
+        others = {".worst.png": worst, ".contact.png": contact}
+        for ending, other in others.items():
+            beside = path.with_name(path.name.removesuffix(".png") + ending)
+            if not other(file, split, level, beside, title, wholes, rows):
+                beside.unlink(missing_ok=True)
+
+
+def draw(file: h5py.File, split: Any, level: int, path: Path, title: str) -> None:
+    """A picture of the gallery: input, reconstruction, map, truth."""
+    shown = array(file, "gallery").tolist()
+    sheet(path, _shown(file, split, shown, level), title=title)
+
+
+def worst(
+    file: h5py.File, split: Any, level: int, path: Path, title: str, wholes: Wholes, rows: Rows
+) -> bool:
+    """A picture of the abnormal samples with the lowest scores and the normal ones with the
+    highest, EACH of either: input, map, truth. False, and no picture, where there are none."""
+    members = dict(zip(wholes.keys, wholes.members, strict=True))
+    wrong = mistakes(rows)
+    shown = [i for k, _ in wrong for i in members[rows.keys[k]]]
+    if not shown:
+        return False
+    found = _shown(file, split, shown, level)
+    named = [
+        replace(row, caption=f"{row.caption} {said}".strip())
+        for row, (_, said) in zip(found, wrong, strict=True)
+    ]
+    sheet(path, named, title=f"Worst of {title}")
+    return True
+
+
+def contact(
+    file: h5py.File, split: Any, level: int, path: Path, title: str, wholes: Wholes, rows: Rows
+) -> bool:
+    """Small prints of many samples (contact.py): input, map, truth. False of signals, whose curves
+    do not get smaller, and of nothing."""
+    members = dict(zip(wholes.keys, wholes.members, strict=True))
+    prints: list[Shown] = []
+    for k in chosen(rows.keys, rows.label):
+        (whole,) = _shown(file, split, members[rows.keys[k]], level)
+        if whole.x.ndim < 3:
+            return False
+        prints.append(small(whole))
+    if prints:
+        sheet(path, prints, title=f"Contact sheet of {title}", tile=SIDE)
+    return bool(prints)
+
+
+def mistakes(rows: Rows) -> list[tuple[int, str]]:
+    """Samples that were ranked worst, and how, the worst misses first, then the worst alarms."""
+    score, label = rows.score, rows.label
+    if label.all() or not label.any():
+        return []
+    found = []
+    sides = ((label, 1, "missed", "normal"), (~label, -1, "false alarm", "abnormal"))
+    for which, sign, kind, others in sides:
+        order = np.flatnonzero(which)[np.argsort(sign * score[which], kind="stable")][:EACH]
+        for k in order.tolist():
+            share = float((sign * score[label != label[k]] > sign * score[k]).mean())
+            side = "higher" if sign > 0 else "lower"
+            if share > 0:
+                found.append((k, f"{kind}: {share:.0%} of {others} samples score {side}"))
+    return found
+
+
+def _shown(file: h5py.File, split: Any, shown: Sequence[int], level: int) -> list[Shown]:
+    """Samples of a split, whole ones, with what the method made of them."""
+    at = array(file, "levels").tolist().index(level)
+    made = {i: k for k, i in enumerate(array(file, "gallery").tolist())}
+    samples = [split[i] for i in shown]
+    wholes = Wholes(samples)
+
+    def put(whole: int, values: Sequence[np.ndarray | None]) -> np.ndarray | None:
+        """The whole image of what its samples have, if they have it."""
+        mine = [values[k] for k in wholes.members[whole]]
+        there = [value for value in mine if value is not None]
+        return wholes.join(whole, there) if len(there) == len(mine) else None
+
+    x = [sample.x.numpy() for sample in samples]
+    healed = [_at(file, "reconstruction", at, made[i]) if i in made else None for i in shown]
+    heat = [_at(file, "map", at, i) for i in shown]
+    truth = [[_numpy(t) for t in (s.mask, s.roi, s.twin)] for s in samples]
+    return [
+        Shown(
+            key=key,
+            x=wholes.join(whole, [x[k] for k in wholes.members[whole]]),
+            reconstruction=put(whole, healed),
+            map=put(whole, heat),
+            mask=put(whole, [t[0] for t in truth]),
+            roi=put(whole, [t[1] for t in truth]),
+            twin=put(whole, [t[2] for t in truth]),
+            caption=" ".join(samples[wholes.members[whole][0]].tags.values()),
+        )
+        for whole, key in enumerate(wholes.keys)
+    ]
+
+
+def _title(cell: Cell, level: int) -> str:
+    title = f"{cell.method.label} on {cell.dataset.name}, profile {cell.profile}"
+    return title + (f", level {level}" if level else "")
+
+
+def array(file: h5py.File, name: str) -> np.ndarray:
+    """The whole of a dataset in an open file."""
+    return np.asarray(stored(file, name)[()])
+
+
+def stored(file: h5py.File, name: str) -> h5py.Dataset:
+    found = file[name]
+    if not isinstance(found, h5py.Dataset):
+        raise TypeError(f"{file.filename}: {name} is not a dataset")
+    return found
+
+
+def _at(file: h5py.File, name: str, level: int, i: int) -> np.ndarray | None:
+    return np.asarray(stored(file, name)[level, i]) if name in file else None
+
+
+def _numpy(tensor: Tensor | None) -> np.ndarray | None:
+    return None if tensor is None else tensor.numpy()

@@ -1,0 +1,288 @@
+"""One picture of a method's work: input, reconstruction, map and truth of a few samples.
+
+Windows are fixed, so that pictures can be compared: values are shown from 0 to 1 whatever they
+hold, and all maps of a sheet share one window. Letters: C channels, S one to three axes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+
+from ..evaluation.metrics.ranking import Array
+from ..store.artifact_store import atomic_path
+
+TILE = 160
+"""Pixels across a tile, about; small images are enlarged by a whole factor."""
+
+GAP, TITLE, HEAD, CAPTION, SIGNAL = 6, 26, 20, 18, 320
+LAYOUT = "adbench layout"
+"""The text in a PNG that tells, as JSON, where on the sheet each tile stands; album.py reads it."""
+
+INK, FAINT, PAPER, EDGE = (235, 235, 235), (150, 150, 150), (18, 18, 18), (0, 230, 118)
+
+HEAT = np.array(
+    [
+        *((0, 0, 4), (27, 12, 65), (74, 12, 107), (120, 28, 109), (165, 44, 96)),
+        *((207, 68, 70), (237, 105, 37), (251, 155, 6), (247, 209, 61), (252, 255, 164)),
+    ],
+    np.float64,
+)
+"""Black through purple and orange to pale yellow: brightness grows steadily, also in print."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A test sample and what a method made of it.
+
+    x: (C, *S) in [0, 1]                 reconstruction, twin: (C, *S) or None
+    map, mask, roi: (*S) or None         caption: its strata, in words
+    """
+
+    key: str
+    x: Array
+    reconstruction: Array | None = None
+    map: Array | None = None
+    mask: Array | None = None
+    roi: Array | None = None
+    twin: Array | None = None
+    caption: str = ""
+
+
+def sheet(
+    path: Path, samples: Sequence[Shown], *, title: str = "", channel: int = 0, tile: int = TILE
+) -> None:
+    """Write a PNG with a row for each sample, and a column for whatever any of them has.
+
+    Of volumes the slice with most of the mask is shown, or the middle one; signals are drawn as
+    curves. `channel` is the one shown. Where tiles stand is written into the PNG, so that a report
+    can put those of several methods side by side. tile: about as many pixels across one of them
+    """
+    if not samples:
+        raise ValueError("a sheet wants at least one sample to show")
+    samples = [flat(sample, channel) for sample in samples]
+    window = _window(samples)
+    if samples[0].x.ndim == 1:
+        page, layout = _curves(samples, window, title)
+    else:
+        page, layout = _tiles(samples, window, title, tile)
+    told = PngImagePlugin.PngInfo()
+    if layout:
+        told.add_text(LAYOUT, json.dumps(layout))
+    with atomic_path(path) as part:
+        page.save(part, format="PNG", compress_level=4, pnginfo=told)  # 9 takes seconds
+
+
+def heat(values: Array) -> Array:
+    """Colours (..., 3) uint8 of values in [0, 1]; what lies outside is shown at the end."""
+    at = np.clip(values, 0, 1) * (len(HEAT) - 1)
+    steps = np.arange(len(HEAT))
+    return np.stack([np.interp(at, steps, HEAT[:, c]) for c in range(3)], -1).round().astype("u1")
+
+
+def grey(values: Array) -> Array:
+    """(..., 3) uint8 of values in [0, 1]."""
+    level = (np.clip(values, 0, 1) * 255).round().astype("u1")
+    return np.repeat(level[..., None], 3, -1)
+
+
+def outline(mask: Array) -> Array:
+    """The true places of a mask (H, W) with a side on a place that is not, or on the border."""
+    from scipy import ndimage
+
+    return mask & np.logical_not(ndimage.binary_erosion(mask))
+
+
+def flat(sample: Shown, channel: int) -> Shown:
+    """One channel; of a volume, one slice."""
+    at: tuple[int, ...] = ()
+    if sample.x.ndim == 4:
+        depth = sample.x.shape[1]
+        per_slice = np.zeros(depth) if sample.mask is None else sample.mask.sum((1, 2))
+        at = (int(per_slice.argmax()) if per_slice.any() else depth // 2,)
+
+    def cut(array: Array | None, *first: int) -> Array | None:
+        return None if array is None else np.asarray(array)[(*first, *at)]
+
+    return Shown(
+        key=sample.key,
+        x=np.asarray(sample.x)[(channel, *at)],
+        reconstruction=cut(sample.reconstruction, channel),
+        map=cut(sample.map),
+        mask=cut(sample.mask),
+        roi=cut(sample.roi),
+        twin=cut(sample.twin, channel),
+        caption=sample.caption + (f", slice {at[0]}" if at else ""),
+    )
+
+
+def _window(samples: Sequence[Shown]) -> float:
+    """The value shown brightest: 99.5 % of all that is shown of maps lie below it."""
+    values = [s.map[_inside(s)] for s in samples if s.map is not None]
+    top = float(np.quantile(np.concatenate(values), 0.995)) if values else 0.0
+    return top if top > 0 else 1.0
+
+
+def _inside(sample: Shown) -> Array:
+    return np.ones(sample.x.shape, bool) if sample.roi is None else sample.roi.astype(bool)
+
+
+def _columns(samples: Sequence[Shown], window: float) -> dict[str, Callable[[Shown, int], Array]]:
+    """What is shown, each a way to colour a sample (H, W, 3) enlarged by a factor."""
+
+    def enlarged(colours: Array, by: int) -> Array:
+        return colours.repeat(by, 0).repeat(by, 1)
+
+    def nothing(sample: Shown, by: int) -> Array:
+        return enlarged(np.full((*sample.x.shape, 3), PAPER, "u1"), by)
+
+    def map_(sample: Shown, by: int) -> Array:
+        if sample.map is None:
+            return nothing(sample, by)
+        return enlarged(heat(np.where(_inside(sample), sample.map, 0) / window), by)
+
+    def truth(sample: Shown, by: int) -> Array:
+        colours = enlarged(grey(sample.x), by)
+        if sample.mask is not None:
+            big = sample.mask.astype(bool).repeat(by, 0).repeat(by, 1)
+            colours[outline(big)] = EDGE
+        return colours
+
+    def plain(name: str) -> Callable[[Shown, int], Array]:
+        def values(sample: Shown, by: int) -> Array:
+            array = getattr(sample, name)
+            return nothing(sample, by) if array is None else enlarged(grey(array), by)
+
+        return values
+
+    columns = {
+        "input": plain("x"),
+        "reconstruction": plain("reconstruction"),
+        "map": map_,
+        "truth": truth,
+        "without anomaly": plain("twin"),
+    }
+    known = {
+        "reconstruction": any(s.reconstruction is not None for s in samples),
+        "map": any(s.map is not None for s in samples),
+        "truth": any(s.mask is not None for s in samples),
+        "without anomaly": any(s.twin is not None for s in samples),
+    }
+    return {name: colour for name, colour in columns.items() if known.get(name, True)}
+
+
+def _tiles(
+    samples: Sequence[Shown], window: float, title: str, tile: int
+) -> tuple[Image.Image, dict[str, Any]]:
+    columns = _columns(samples, window)
+    side = max(max(s.x.shape) for s in samples)
+    by = max(1, round(tile / side))
+    high, wide = (by * max(s.x.shape[axis] for s in samples) for axis in (0, 1))
+    wide = max(wide, tile // 2)
+    page, pen = _page(
+        (GAP + len(columns) * (wide + GAP), len(samples) * (high + CAPTION + GAP)), title
+    )
+    for c, (name, colour) in enumerate(columns.items()):
+        x = GAP + c * (wide + GAP)
+        text = f"map, 0 to {window:.3g}" if name == "map" else name
+        _text(pen, (x, TITLE), text, wide, INK, 13)
+        for r, sample in enumerate(samples):
+            y = TITLE + HEAD + r * (high + CAPTION + GAP)
+            page.paste(Image.fromarray(colour(sample, by)), (x, y))
+    for r, sample in enumerate(samples):
+        y = TITLE + HEAD + r * (high + CAPTION + GAP) + high
+        _text(pen, (GAP, y + 2), _said(sample), page.width - 2 * GAP, FAINT, 12)
+    layout = {
+        "columns": {name: GAP + c * (wide + GAP) for c, name in enumerate(columns)},
+        "rows": [
+            {
+                "key": sample.key,
+                "caption": sample.caption,
+                "top": TITLE + HEAD + r * (high + CAPTION + GAP),
+                "size": [by * side for side in reversed(sample.x.shape)],
+            }
+            for r, sample in enumerate(samples)
+        ],
+        "enlarged": by,
+        "window": window,
+    }
+    return page, layout
+
+
+def _curves(
+    samples: Sequence[Shown], window: float, title: str
+) -> tuple[Image.Image, dict[str, Any]]:
+    """Each signal with its reconstruction and, below, its map; the truth is shaded."""
+    high, low, wide = TILE // 2, TILE // 4, 3 * SIGNAL
+    step = high + low + CAPTION + 3 * GAP
+    page, pen = _page((wide + 2 * GAP, len(samples) * step), title)
+    legend = (("input", INK), ("reconstruction", (90, 170, 255)), ("without anomaly", FAINT))
+    x = GAP
+    for name, colour in (*legend, (f"map, 0 to {window:.3g}", (237, 105, 37)), ("truth", EDGE)):
+        x += 16 + _text(pen, (x, TITLE), name, wide, colour, 13)
+    for r, sample in enumerate(samples):
+        y = TITLE + HEAD + r * step
+        length = sample.x.size
+        if sample.mask is not None:
+            for i in np.flatnonzero(sample.mask).tolist():
+                left, right = GAP + i * wide // length, GAP + (i + 1) * wide // length
+                pen.rectangle((left, y, max(left, right - 1), y + high + GAP + low), (0, 60, 34))
+        for array, (_, colour) in zip(
+            (sample.twin, sample.reconstruction, sample.x),
+            (legend[2], legend[1], legend[0]),
+            strict=True,
+        ):
+            if array is not None:
+                _line(pen, array, (GAP, y, wide, high), colour)
+        if sample.map is not None:
+            place = (GAP, y + high + GAP, wide, low)
+            _line(pen, np.where(_inside(sample), sample.map, 0) / window, place, (237, 105, 37))
+        _text(pen, (GAP, y + high + low + 2 * GAP), _said(sample), wide, FAINT, 12)
+    return page, {}
+
+
+def _line(
+    pen: ImageDraw.ImageDraw,
+    values: Array,
+    place: tuple[int, int, int, int],
+    colour: tuple[int, int, int],
+) -> None:
+    """A curve of values in [0, 1] in the box (left, top, width, height), 1 at the top."""
+    left, top, wide, high = place
+    x = left + (np.arange(values.size) + 0.5) * wide / values.size
+    y = top + (1 - np.clip(values, 0, 1)) * (high - 1)
+    points = [(float(a), float(b)) for a, b in zip(x, y, strict=True)]
+    pen.line(points, fill=colour, width=1)
+
+
+def _page(size: tuple[int, int], title: str) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+    page = Image.new("RGB", (size[0], TITLE + HEAD + size[1]), PAPER)
+    pen = ImageDraw.Draw(page)
+    _text(pen, (GAP, 5), title, size[0] - 2 * GAP, INK, 15)
+    return page, pen
+
+
+def _text(
+    pen: ImageDraw.ImageDraw,
+    at: tuple[int, int],
+    text: str,
+    wide: int,
+    colour: tuple[int, int, int],
+    size: int,
+) -> int:
+    """Write on one line what fits into a width; how wide it became."""
+    font = ImageFont.load_default(size=size)
+    while text and pen.textlength(text, font=font) > wide:
+        text = text[:-2].rstrip() + "…" if len(text) > 2 else ""
+    pen.text(at, text, fill=colour, font=font)
+    return int(pen.textlength(text, font=font))
+
+
+def _said(sample: Shown) -> str:
+    return f"{sample.key}   {sample.caption}".strip()

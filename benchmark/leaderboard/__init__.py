@@ -1,0 +1,1 @@
+"""Records and the tables made from them. Imports evaluation and registry; no torch, no store."""

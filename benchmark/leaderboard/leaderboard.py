@@ -1,0 +1,311 @@
+"""Boards: which records may be compared, in what order, and what must be said beneath them.
+
+Boards never mix data, protocols, or partial runs with whole ones. How a board looks is report.py's.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..evaluation.metrics.streaming_histogram import TOLERANCE
+from .seed_variation import Repeat, repeats, sentences
+
+Record = Mapping[str, Any]
+
+SCHEMA = 1
+BINNED = ("pixel_auroc", "pixel_ap", "pixel_aupro30", "pixel_aupro05", "pixel_dice_oracle")
+"""Metrics of places that are sorted, or counted in bins where they are too many (streaming.py)."""
+
+NAMES = {"pixel_ap": "pixel AP", "image_auroc": "image AUROC"}
+
+
+class ReportError(ValueError):
+    """There is nothing to report: one line, and the command that mends it."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A record's place on a board.
+
+    rank: from 1; None for what was skipped or failed, or lacks the figure the board is sorted by
+    name: the method's label, with what sets it apart
+    below: the baseline that does better than this row, which is none
+    """
+
+    record: Record
+    rank: int | None
+    name: str
+    below: str | None = None
+
+    def value(self, metric: str) -> float | None:
+        return value_of(self.record, metric)
+
+
+@dataclass(frozen=True)
+class Board:
+    """Records that may be compared: the same data, the same protocol, all whole or cut alike.
+
+    metric: what it is sorted by, best first     notes: sentences to print beneath
+    repeats: its methods with several seeds, best mean first
+    """
+
+    title: str
+    metric: str
+    rows: list[Row]
+    notes: list[str] = field(default_factory=list)
+    repeats: list[Repeat] = field(default_factory=list)
+
+    @property
+    def done(self) -> list[Row]:
+        return [row for row in self.rows if row.record["status"] == "ok"]
+
+    @property
+    def missing(self) -> list[Row]:
+        return [row for row in self.rows if row.record["status"] != "ok"]
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """All records of a folder, each with the name of its `file`; one that cannot be read becomes a
+    record of status `broken`."""
+    paths = sorted(Path(folder).glob("[!.]*.json"))
+    if not paths:
+        raise ReportError(f"no records in {folder}: make some with `adbench run` first")
+    return [_record(path) for path in paths]
+
+
+def boards(records: Sequence[Record]) -> list[Board]:
+    """Real data first, then made-up data, then partial runs, then what could not be read.
+
+    What failed before its data was known stands on every board of a data set so named and judged.
+    """
+    whole = [record for record in records if record["status"] != "broken"]
+    groups: dict[tuple[Any, ...], list[Record]] = {}
+    for record in whole:
+        if record["dataset"]["fingerprint"]:
+            groups.setdefault(_key(record), []).append(record)
+    for record in whole:
+        if not record["dataset"]["fingerprint"]:
+            own = _key(record)
+            same = [key for key in groups if _loose(key) == _loose(own) and key[5]]
+            for key in same or [own]:
+                groups.setdefault(key, []).append(record)
+    made = [_board(groups[key]) for key in sorted(groups)]
+    broken = [record for record in records if record["status"] == "broken"]
+    rows = [Row(record, None, record["method"]["label"]) for record in broken]
+    return made + ([Board("Records that could not be read", "", rows)] if rows else [])
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """A record, or one that says why there is none."""
+    try:
+        record = json.loads(path.read_text())
+        if not isinstance(record, dict):
+            raise ValueError("it holds no object")
+        if record["schema"] != SCHEMA:
+            raise ValueError(f"it has schema {record['schema']}, and this adbench reads {SCHEMA}")
+        needed = ["reason", "profile", "seed", "partial"]
+        if record["status"] == "ok":
+            needed += ["level", "threshold", "metrics", "reference", "counts", "cost"]
+        parts = {
+            "method": ("name", "label", "baseline", "args"),
+            "dataset": ("name", "args", "fingerprint", "synthetic"),
+            "protocol": ("id", "text"),
+        }
+        [record[key] for key in needed]
+        [record[part][key] for part, keys in parts.items() for key in keys]
+        _checked(record)
+        return record | {"file": path.name}
+    except KeyError as error:
+        reason = f"it says nothing of {error.args[0]!r}"
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        reason = str(error)
+    return {
+        "schema": SCHEMA,
+        "status": "broken",
+        "reason": f"{path.name} is no record: {reason}",
+        "method": {"name": path.stem, "label": path.stem, "baseline": False, "args": {}},
+        "dataset": {"name": "", "args": {}, "fingerprint": "", "synthetic": False},
+        "protocol": {"id": "", "text": ""},
+        "profile": "-",
+        "seed": "-",
+        "partial": None,
+        "file": path.name,
+    }
+
+
+def _checked(record: Mapping[str, Any]) -> None:
+    """Raises ValueError on a figure that is neither a finite number nor missing."""
+    figures = {
+        f"{part}.{name}": value
+        for part in ("cost", "reference", "at_published", "at_oracle")
+        for name, value in (record.get(part) or {}).items()
+    }
+    for name, figure in (record.get("metrics") or {}).items():
+        figures |= {f"metrics.{name}.{part}": figure.get(part) for part in ("value", "low", "high")}
+    figures["pixel_error"] = record.get("pixel_error")
+    for stratum, found in (record.get("strata") or {}).items():
+        figures |= {f"strata.{stratum}.{name}": value for name, value in found.items()}
+    for level, parts in (record.get("sweep") or {}).items():
+        int(level)
+        for part, found in parts.items():
+            figures |= {f"sweep.{level}.{part}.{name}": value for name, value in found.items()}
+    for name, value in figures.items():
+        if value is None or isinstance(value, dict | list):  # those are for who knows them
+            continue
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"{name} is {value!r}, no number")
+
+
+def _key(record: Record) -> tuple[Any, ...]:
+    """Sets boards apart, and in order; whole runs before partial, real data before made-up."""
+    data = record["dataset"]
+    return (
+        record["partial"] or 0,
+        bool(data["synthetic"]),
+        data["name"],
+        json.dumps(data["args"], sort_keys=True),
+        record["protocol"]["id"],
+        data["fingerprint"],
+    )
+
+
+def _loose(key: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What is known of a board before its data is read."""
+    return key[0], key[2], key[3], key[4]
+
+
+def _board(records: Sequence[Record]) -> Board:
+    done = [record for record in records if record["status"] == "ok"]
+    missing = [record for record in records if record["status"] != "ok"]
+    has_pixels = any(value_of(record, "pixel_ap") is not None for record in done)
+    metric = "pixel_ap" if has_pixels else "image_auroc"
+
+    def order(record: Record) -> tuple[Any, ...]:
+        value = value_of(record, metric)
+        return (value is None, -(value or 0), *_who(record))
+
+    done.sort(key=order)
+    names = naming(records)
+    bar = next((record for record in done if record["method"]["baseline"]), None)  # the best one
+    height = None if bar is None else value_of(bar, metric)
+    rows = []
+    for rank, record in enumerate(done, 1):
+        value = value_of(record, metric)
+        low = value is not None and height is not None and value < height
+        below = bar["method"]["label"] if bar and low and not record["method"]["baseline"] else None
+        rows.append(Row(record, None if value is None else rank, names[id(record)], below))
+    rows += [Row(record, None, names[id(record)]) for record in sorted(missing, key=_who)]
+    again = repeats([row for row in rows if row.record["status"] == "ok"], metric)
+    return Board(_title(records), metric, rows, _notes(rows, metric, again), again)
+
+
+def _who(record: Record) -> tuple[Any, ...]:
+    method = record["method"]
+    args = json.dumps(method["args"], sort_keys=True)
+    return method["label"], method["name"], str(record["profile"]), str(record["seed"]), args
+
+
+def naming(records: Sequence[Record]) -> dict[int, str]:
+    """What each record's method is called, by the record's id: its label; those that would read
+    alike get the arguments in which they differ."""
+    names = {}
+    for record in records:
+        method = record["method"]
+        alike = [
+            other["method"]["args"] for other in records if _who(other)[:4] == _who(record)[:4]
+        ]
+        differs = [
+            f"{key}={value}"
+            for key, value in sorted(method["args"].items())
+            if any(other.get(key) != value for other in alike)
+        ]
+        marks = ["baseline"] if method["baseline"] else []
+        if method.get("supervision") not in (None, "normal"):
+            marks.append(method["supervision"])
+        name = " ".join([method["label"], *differs])
+        names[id(record)] = name + (f" ({', '.join(marks)})" if marks else "")
+    return names
+
+
+def _title(records: Sequence[Record]) -> str:
+    """Of the record that knows its data, for one that failed early may not."""
+    record = max(records, key=lambda record: bool(record["dataset"]["fingerprint"]))
+    data = record["dataset"]
+    args = ", ".join(f"{key}={value}" for key, value in sorted(data["args"].items()))
+    title = data["name"] + (f" ({args})" if args else "")
+    if data["synthetic"]:
+        title += ", SYNTHETIC data"
+    if record["partial"]:
+        title += f", PARTIAL: at most {record['partial']} samples of each split, no result"
+    return title
+
+
+def _notes(rows: Sequence[Row], metric: str, again: Sequence[Repeat]) -> list[str]:
+    record = rows[0].record
+    notes = [f"Protocol {record['protocol']['id']}: {record['protocol']['text']}"]
+    if record["status"] != "ok":
+        return notes
+    counts, reference = record["counts"], record["reference"]
+    notes.append(
+        f"Data {record['dataset']['fingerprint']}: {counts['test']} test samples, "
+        f"{counts['test_abnormal']} of them abnormal, of {counts['test_groups']} groups; "
+        f"{counts['val']} for validation, {counts['held_out']} normal ones held out."
+    )
+    if reference["prevalence"] is not None:
+        notes.append(
+            f"Abnormal: {number(reference['prevalence'])} of all places, which is also what pixel "
+            f"AP is by chance; calling every place abnormal has Dice "
+            f"{number(reference['dice_floor'])}."
+        )
+    notes.append(
+        f"Sorted by {NAMES[metric]}; in brackets 95 % intervals from resampling groups; "
+        f"⌈Dice⌉ takes its threshold from test and is no result."
+    )
+    if any(row.record["status"] == "ok" and not row.record["method"]["baseline"] for row in rows):
+        notes += sentences(again, NAMES[metric])
+    if any(error_of(row.record, "pixel_ap") for row in rows):
+        notes.append(
+            "±: read from bins, for there are more places than the protocol sorts (--budget); the "
+            "figure is off by no more than this at the chosen level, and by no more than "
+            f"{TOLERANCE:g} at any other."
+        )
+    profiles = {str(row.record["profile"]) for row in rows if row.record["status"] == "ok"}
+    if len(profiles) > 1:
+        notes.append(f"Profiles {', '.join(sorted(profiles))} spend different budgets.")
+    for baseline in dict.fromkeys(row.below for row in rows if row.below):
+        below = "; ".join(f"{r.name}, {run_of(r)}" for r in rows if r.below == baseline)
+        notes.append(f"▼ worse than the baseline {baseline} in {NAMES[metric]}: {below}.")
+    return notes
+
+
+def value_of(record: Record, metric: str, part: str = "value") -> float | None:
+    value = ((record.get("metrics") or {}).get(metric) or {}).get(part)
+    return value if isinstance(value, int | float) else None
+
+
+def error_of(record: Record, metric: str) -> float:
+    """The most that a figure is off by, for it was read from bins; 0 for what is exact."""
+    found = record.get("pixel_error")
+    return found if metric in BINNED and isinstance(found, int | float) else 0.0
+
+
+def error_text(record: Record, metric: str) -> str:
+    """` ± 0.0004`, rounded up to one digit, beside a figure that is read from bins; or nothing."""
+    error = error_of(record, metric)
+    if error <= 0 or value_of(record, metric) is None:
+        return ""
+    unit = 10.0 ** math.floor(math.log10(error))
+    return f" ± {math.ceil(error / unit - 1e-9) * unit:.1g}"
+
+
+def number(value: float | None, unit: float = 1) -> str:
+    return "-" if value is None else f"{value / unit:.3f}"
+
+
+def run_of(row: Row) -> str:
+    return f"{row.record['profile']}, seed {row.record['seed']}"

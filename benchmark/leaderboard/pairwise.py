@@ -1,0 +1,134 @@
+"""Two methods on the same samples: where a record's rows of samples are, and what they say.
+
+They lie in samples/<record>.h5 beside the records (rows.py), with draws of every metric. A record
+that carries its samples itself has only what can be resampled from scores and counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from ..evaluation.metrics.ranking import Array, image_metrics
+from ..evaluation.sample_results import COUNTS, Rows, RowsError, compared, read
+from ..evaluation.statistics.bootstrap import Resamples, image_draws
+from .columns import LOWER
+from .leaderboard import Record
+
+BETTER, WORSE, ALIKE = "better", "worse", "not distinguishable"
+
+
+class PairError(ValueError):
+    """What cannot be compared: one line, why, and what would do."""
+
+
+def rows_of(record: Record, folder: Path | None = None) -> Rows | None:
+    """The rows of a record, None where there are none or they do not fit together.
+
+    folder: of the results, where `samples` lies
+    """
+    name = str(record.get("file", "")).removesuffix(".json")
+    path = None if folder is None or not name else folder / "samples" / f"{Path(name).name}.h5"
+    if path is not None and path.is_file():
+        try:
+            return read(path)
+        except RowsError:
+            return None
+    return _carried(record.get("samples"))
+
+
+def _carried(told: Any) -> Rows | None:
+    """From lists key, group, label, score and, with maps, places, true, found, both."""
+    try:
+        keys, groups = ([str(word) for word in told[name]] for name in ("key", "group"))
+        label, score = np.array(told["label"], bool), np.array(told["score"], np.float64)
+        parts = [told[name] for name in COUNTS] if COUNTS[0] in told else None
+        counts = None if parts is None else np.array(parts, np.float64).T
+    except (KeyError, ValueError, TypeError):
+        return None
+    size = (len(keys),)
+    if not keys or len(groups) != size[0] or label.shape != size or score.shape != size:
+        return None
+    if np.isnan(score).any() or (counts is not None and counts.shape != (*size, len(COUNTS))):
+        return None
+    return _resampled(keys, groups, label, score, counts)
+
+
+def _resampled(
+    keys: list[str], groups: list[str], label: Array, score: Array, counts: Array | None
+) -> Rows:
+    resamples = Resamples.of(groups)
+    image = image_metrics(score, label)
+    values: dict[str, float | None] = {f"image_{n}": image[n] for n in ("auroc", "ap")}
+    ranked = image_draws(score, label, resamples)
+    draws = {name: ranked[name.removeprefix("image_")] for name in values}
+    if counts is not None:
+        whole = _overlaps(counts.sum(0)[None], (counts * ~label[:, None]).sum(0)[None])
+        values |= {n: None if np.isnan(v[0]) else float(v[0]) for n, v in whole.items()}
+        normal = resamples.sums(counts * ~label[:, None])
+        draws |= _overlaps(resamples.sums(counts), normal)
+    drawn = {name: d for name, d in draws.items() if values[name] is not None and d.size}
+    return Rows(keys, groups, label, score, counts, values, drawn)
+
+
+def _overlaps(total: Array, normal: Array) -> dict[str, Array]:
+    """Figures at the threshold from sums (B, 4) of counts, of all samples and of normal ones."""
+    _, true, found, both = total.T
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            "pixel_dice": np.where(true > 0, 2 * both / (found + true), np.nan),
+            "pixel_iou": np.where(true > 0, both / (found + true - both), np.nan),
+            "healthy_fp": normal[:, 2] / normal[:, 0],
+        }
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Figures a and b, value a minus b; low, high, p: None where there are too few groups.
+
+    verdict: of a, better, worse or not distinguishable, in the metric's own direction
+    """
+
+    metric: str
+    a: float
+    b: float
+    value: float
+    low: float | None
+    high: float | None
+    p: float | None
+    samples: int
+    groups: int
+    verdict: str
+
+
+def contrast(a: Sequence[Rows], b: Sequence[Rows], metric: str, *, margin: float = 0.0) -> Contrast:
+    """Of two methods, each the rows of its seeds.
+
+    margin: how far apart still counts as alike, in the metric's own units
+    """
+    for rows in (*a, *b):
+        if rows.values.get(metric) is None:
+            raise PairError(
+                f"no {metric} of single samples is kept; there are {', '.join(able([*a, *b]))}"
+            )
+    one, two = (fmean(r.values[metric] or 0.0 for r in rows) for rows in (a, b))
+    found = compared(a, b, metric)
+    verdict = ALIKE
+    if found.low is not None and found.high is not None:
+        up, down = (-found.high, -found.low) if metric in LOWER else (found.low, found.high)
+        verdict = BETTER if up > margin else WORSE if down < -margin else ALIKE
+    size, groups = len(a[0].keys), len(set(a[0].groups))
+    return Contrast(
+        metric, one, two, one - two, found.low, found.high, found.p, size, groups, verdict
+    )
+
+
+def able(every: Sequence[Rows]) -> list[str]:
+    """The metrics that all have a figure of."""
+    first = every[0].values
+    return [n for n in first if all(rows.values.get(n) is not None for rows in every)]

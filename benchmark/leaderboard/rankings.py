@@ -1,0 +1,203 @@
+"""Methods over data sets: which boards may be ranked together, and what their ranks say.
+
+Ranked together are boards of one protocol and one profile, none of them partial, real data apart
+from made-up. A data set is what is repeated, so it stands once: of boards that have its name, and
+differ in its arguments or in what lay on the disk, only the one that most methods were judged on.
+A method is known by its name and arguments; of its seeds the mean is taken. Where it has no
+figure, for it failed, was skipped or was never run, it is the worst. Baselines are ranked too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import NamedTuple
+
+from ..evaluation.metrics.ranking import LOWER
+from ..evaluation.statistics.rank_tests import ALPHA, Ranks, ranks
+from .leaderboard import NAMES, Board, Record, boards, naming, value_of
+
+RANKED = ("pixel_ap", "image_auroc")
+FEW = 5
+"""Data sets below which ranks say little (Demsar, 2006)."""
+
+ALONE = (
+    "Ranks over data sets want at least two data sets with a result, judged whole by the same "
+    "protocol in the same profile; here there are not."
+)
+
+Key = tuple[str, str]
+
+
+class Stand(NamedTuple):
+    """A method on a data set. value: None where it counts as the worst; files: of its records"""
+
+    value: float | None
+    rank: float
+    files: list[str]
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """name: as on a board; stands: one for each data set; mean: rank over them, 1 is the best"""
+
+    name: str
+    baseline: bool
+    mean: float
+    stands: list[Stand]
+
+
+@dataclass(frozen=True)
+class League:
+    """Methods over data sets in one metric, the best mean rank first.
+
+    p, critical: as in ranks.py     cliques: of indices into the entrants, that cannot be told apart
+    notes: sentences to print beneath
+    """
+
+    title: str
+    metric: str
+    sets: list[str]
+    entrants: list[Entrant]
+    p: float | None
+    critical: float | None
+    cliques: list[list[int]]
+    notes: list[str]
+
+
+def leagues(records: Sequence[Record]) -> list[League]:
+    """One for each metric of each protocol and profile with two data sets or more."""
+    groups: dict[tuple[bool, str, str], list[tuple[Board, list[Record]]]] = {}
+    for board in boards(records):
+        if not board.done or board.done[0].record["partial"]:
+            continue
+        record = board.done[0].record
+        for profile in sorted({str(row.record["profile"]) for row in board.rows}):
+            own = [row.record for row in board.rows if str(row.record["profile"]) == profile]
+            key = bool(record["dataset"]["synthetic"]), record["protocol"]["id"], profile
+            groups.setdefault(key, []).append((board, own))
+    return [
+        league
+        for key, found in sorted(groups.items(), key=lambda item: item[0])
+        for league in _leagues(key, found)
+    ]
+
+
+def _leagues(
+    key: tuple[bool, str, str], found: Sequence[tuple[Board, list[Record]]]
+) -> Iterator[League]:
+    synthetic, protocol, profile = key
+    for metric in RANKED:
+        held = [own for _, own in found if any(value_of(r, metric) is not None for r in own)]
+        sets, left_out = _once(held)
+        if len(sets) < 2:
+            continue
+        made_up = "SYNTHETIC data sets" if synthetic else "data sets"
+        title = f"{NAMES[metric]} over {len(sets)} {made_up}, profile {profile}"
+        yield _league(title, metric, sets, [f"Protocol {protocol}.", *left_out])
+
+
+def _once(found: Sequence[list[Record]]) -> tuple[dict[str, list[Record]], list[str]]:
+    """The records of each data set by its name, and what is said of boards that are left out."""
+    chosen: dict[str, list[Record]] = {}
+    other: dict[str, int] = {}
+    for own in found:
+        name = _set(own)
+        if name in chosen:
+            other[name] = other.get(name, 0) + 1
+        if name not in chosen or _judged(own) > _judged(chosen[name]):
+            chosen[name] = own
+    said = [
+        f"{name} stands once: the board that most methods were judged on; left out: {count} more."
+        for name, count in sorted(other.items())
+    ]
+    return dict(sorted(chosen.items())), said
+
+
+def _set(own: Sequence[Record]) -> str:
+    return str(own[0]["dataset"]["name"])
+
+
+def _judged(own: Sequence[Record]) -> int:
+    return len({_key(record) for record in own if record["status"] == "ok"})
+
+
+def _key(record: Record) -> Key:
+    method = record["method"]
+    return str(method["name"]), json.dumps(method["args"], sort_keys=True)
+
+
+def _league(title: str, metric: str, sets: dict[str, list[Record]], notes: Sequence[str]) -> League:
+    methods: dict[Key, Record] = {}
+    for own in sets.values():
+        for record in own:
+            methods.setdefault(_key(record), {**record, "seed": ""})
+    keys = sorted(methods)
+    called = naming(list(methods.values()))
+    by_set = [{key: [r for r in own if _key(r) == key] for key in keys} for own in sets.values()]
+    table = [[_mean(found[key], metric) for key in keys] for found in by_set]
+    said = ranks(table, lower=metric in LOWER)
+    order = sorted(range(len(keys)), key=lambda i: (said.mean[i], called[id(methods[keys[i]])]))
+    entrants = [
+        Entrant(
+            name=called[id(methods[keys[i]])],
+            baseline=bool(methods[keys[i]]["method"]["baseline"]),
+            mean=float(said.mean[i]),
+            stands=[
+                Stand(table[d][i], float(said.place[d, i]), _files(found[keys[i]]))
+                for d, found in enumerate(by_set)
+            ],
+        )
+        for i in order
+    ]
+    seeds = {len({str(r["seed"]) for r in group}) for f in by_set for group in f.values() if group}
+    told = [*_verdict(said, len(sets)), *_worst(entrants, list(sets)), *_seeds(seeds), *notes]
+    cliques = [sorted(order.index(i) for i in clique) for clique in said.cliques]
+    return League(title, metric, list(sets), entrants, said.p, said.critical, cliques, told)
+
+
+def _mean(seeds: Sequence[Record], metric: str) -> float | None:
+    """Over seeds; None where there is none, or one has no figure: missing is the worst."""
+    values = [value_of(r, metric) if r["status"] == "ok" else None for r in seeds]
+    known = [value for value in values if value is not None]
+    return fmean(known) if known and len(known) == len(values) else None
+
+
+def _files(seeds: Sequence[Record]) -> list[str]:
+    return [str(record.get("file", "?")) for record in seeds]
+
+
+def _verdict(found: Ranks, sets: int) -> list[str]:
+    said = ["Mean rank over data sets, 1 is the best."]
+    if found.p is None or found.critical is None:
+        said.append("Fewer than three methods: ranks alone, for Friedman's test wants three.")
+    elif found.p < ALPHA:
+        said.append(
+            f"Friedman's test finds that methods differ (p = {found.p:.2g}); mean ranks closer "
+            f"than {found.critical:.2f} cannot be told apart at 5 % (Nemenyi)."
+        )
+    else:
+        said.append(
+            f"Friedman's test finds no difference between methods (p = {found.p:.2g}), so none "
+            "can be told from another."
+        )
+    if sets < FEW:
+        said.append(f"WARNING: {sets} data sets are few; below {FEW} ranks say little.")
+    return said
+
+
+def _worst(entrants: Sequence[Entrant], sets: Sequence[str]) -> list[str]:
+    lacking = {
+        each.name: [s for s, stand in zip(sets, each.stands, strict=True) if stand.value is None]
+        for each in entrants
+    }
+    told = [f"{name} on {', '.join(where)}" for name, where in lacking.items() if where]
+    return [f"Without a figure, and so the worst: {'; '.join(told)}."] if told else []
+
+
+def _seeds(counts: set[int]) -> list[str]:
+    if counts == {1}:
+        return []
+    return [f"Means over seeds, {' or '.join(map(str, sorted(counts)))} for a method."]

@@ -1,0 +1,1 @@
+"""What a run will compute and cost. Imports executors, scheduling, experiments, store."""

@@ -1,0 +1,1 @@
+"""Leaderboards as text, LaTeX and files. Imports leaderboard, figures and evaluation; no torch."""

@@ -1,0 +1,1 @@
+"""The page that shows a leaderboard. Imports leaderboard, figures and evaluation; no torch."""

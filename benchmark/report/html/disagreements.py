@@ -1,0 +1,71 @@
+"""Test samples on which the methods of a board disagree most, with what each made of them.
+
+Scores of two methods have no common scale, so what is compared is the rank of a sample among all
+test samples of the board, 1 the most anomalous; the disagreement is from the highest rank that any
+method gives it to the lowest. Baselines are shown and not asked, where there are two methods that
+are none: the largest disagreement would always be with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ...evaluation.metrics.connected_components import Array
+from ...evaluation.sample_results import Rows
+from ...leaderboard.leaderboard import Board
+from .images import Budget, Grid, grid, opened
+from .svg import letter
+
+SHOWN = 6
+
+
+def ranked(score: Array) -> Array:
+    """Rank of each sample of (N,), 1 for the highest score; equals share the mean of theirs."""
+    from scipy.stats import rankdata
+
+    return rankdata(-score)
+
+
+def disputes(board: Board, known: Mapping[int, Rows], keys: set[str]) -> list[tuple[str, str]]:
+    """(key, caption) of the samples among `keys`, the most disputed first, with who says what.
+
+    known: rows of samples of methods of the board, by their place on it
+    """
+    asked = [k for k in known if not board.done[k].record["method"]["baseline"]]
+    asked = asked if len(asked) > 1 else list(known)
+    if len(asked) < 2:
+        return []
+    first = known[asked[0]]
+    alike = [k for k in asked if known[k].keys == first.keys]
+    if len(alike) < 2:
+        return []
+    ranks = {k: ranked(known[k].score) for k in alike}
+    found = []
+    for i, key in enumerate(first.keys):
+        given = [float(ranks[k][i]) for k in alike]
+        if key in keys and max(given) > min(given):
+            said = ", ".join(f"{letter(k)} {rank:g}" for k, rank in zip(alike, given, strict=True))
+            kind = "abnormal" if first.label[i] else "normal"
+            caption = f"{kind}; ranks {said} of {len(first.keys)}"
+            found.append((min(given) - max(given), key, caption))
+    return [(key, caption) for _, key, caption in sorted(found)[:SHOWN]]
+
+
+def disagreements(board: Board, known: Mapping[int, Rows], folder: Path, budget: Budget) -> Grid:
+    """The most disputed samples of those on the sheets of all methods that are asked.
+
+    folder: of the pictures. A method without a contact sheet (contact.py) shows its gallery.
+    """
+    sheets = {
+        k: found
+        for k, row in enumerate(board.done)
+        if (found := opened(folder, row, ".contact") or opened(folder, row)) and found.layout
+    }
+    asked = [
+        {row["key"] for row in sheet.layout["rows"]} for k, sheet in sheets.items() if k in known
+    ]
+    if len(asked) < 2:
+        return Grid([], [])
+    samples = dict(disputes(board, known, set.intersection(*asked)))
+    return grid([(board.done[k], sheet) for k, sheet in sheets.items()], samples, ("map",), budget)

@@ -1,0 +1,200 @@
+"""Pictures of a report: tiles cut from the sheets of several methods, put side by side, inlined.
+
+A sheet tells where its tiles stand (pictures.py); one that does not is shown as it is. Windows are
+the sheets' own: values from 0 to 1, and each method's maps from 0 to what is named above them.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...figures.sample_sheet import LAYOUT
+from ...leaderboard.leaderboard import Row
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+BUDGET = 12_000_000
+"""Bytes of pictures, as they stand in the page, beyond which it goes without."""
+
+SHARED = ("input", "truth", "without anomaly")
+OWN = ("reconstruction", "map")
+
+
+@dataclass
+class Budget:
+    """What is left, in bytes of base64; who had to be left out."""
+
+    left: int = BUDGET
+    out: list[str] = field(default_factory=list)
+
+    def inline(self, png: bytes, name: str) -> str | None:
+        """A data URI, or None where there is no room for it."""
+        text = base64.b64encode(png).decode("ascii")
+        if len(text) > self.left:
+            self.out += [name] if name not in self.out else []
+            return None
+        self.left -= len(text)
+        return f"data:image/png;base64,{text}"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """uri: None where it is left out; name: of the file it is from; about: for who cannot see it"""
+
+    uri: str | None
+    name: str
+    about: str
+
+
+@dataclass(frozen=True)
+class Grid:
+    """heads: (method or nothing, column) of each column; rows: key, caption and pictures of each
+    sample"""
+
+    heads: list[tuple[str, str]]
+    rows: list[tuple[str, str, list[Picture | None]]]
+
+
+@dataclass(frozen=True)
+class Album:
+    """gallery: the same samples of every method; sheets: whole sheets, of what has no tiles, and of
+    each method's worst mistakes; disputed: samples on which methods disagree"""
+
+    gallery: Grid
+    sheets: list[Picture]
+    disputed: Grid = field(default_factory=lambda: Grid([], []))
+
+    @property
+    def empty(self) -> bool:
+        return not self.gallery.rows and not self.sheets and not self.disputed.rows
+
+
+def album(rows: Sequence[Row], folder: Path, budget: Budget) -> Album:
+    """The gallery of a board: of each sample the input and the truth once, then of each method its
+    reconstruction and map."""
+    found = [(row, sheet) for row in rows if (sheet := opened(folder, row)) is not None]
+    tiled = [(row, sheet) for row, sheet in found if sheet.layout]
+    samples = {s["key"]: s["caption"] for _, sheet in tiled for s in sheet.layout["rows"]}
+    table = grid(tiled, samples, OWN, budget)
+    whole = [
+        Picture(budget.inline(sheet.png, sheet.name), sheet.name, f"Sheet of {row.name}")
+        for row, sheet in found
+        if not sheet.layout
+    ]
+    for row in rows:
+        if (sheet := opened(folder, row, ".worst")) is not None:
+            about = f"Worst misses and false alarms of {row.name}"
+            whole.append(Picture(budget.inline(sheet.png, sheet.name), sheet.name, about))
+    return Album(table, whole)
+
+
+def grid(
+    tiled: Sequence[tuple[Row, Sheet]],
+    samples: Mapping[str, str],
+    own: Sequence[str],
+    budget: Budget,
+) -> Grid:
+    """samples: captions by key; own: the columns that each method has for itself"""
+    columns: list[tuple[str, str, list[Sheet]]] = []
+    for name in SHARED:
+        have = [sheet for _, sheet in tiled if name in sheet.layout["columns"]]
+        columns += [("", name, have)] if have else []
+    for row, sheet in tiled:
+        for name in own:
+            if name in sheet.layout["columns"]:
+                window = f", 0 to {sheet.layout['window']:.3g}" if name == "map" else ""
+                columns.append((row.name, name + window, [sheet]))
+    table = []
+    for key, caption in samples.items():
+        cells = [_first(sheets, key, head, who, budget) for who, head, sheets in columns]
+        table.append((key, caption, cells))
+    return Grid([(who, head) for who, head, _ in columns], table)
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A picture file; layout is empty where it tells of no tiles."""
+
+    name: str
+    png: bytes
+    image: Image
+    layout: dict[str, Any]
+
+    def tile(self, key: str, column: str) -> bytes | None:
+        """A PNG of one tile, as small as it can be without loss; None where there is none."""
+        sample = next((s for s in self.layout["rows"] if s["key"] == key), None)
+        if sample is None or column not in self.layout["columns"]:
+            return None
+        left, top = self.layout["columns"][column], sample["top"]
+        wide, high = sample["size"]
+        tile = self.image.crop((left, top, left + wide, top + high))
+        by = self.layout["enlarged"]
+        if column != "truth" and by > 1:  # the truth's outline is finer than a place
+            tile = tile.resize((wide // by, high // by), resample=0)
+        out = io.BytesIO()
+        tile.save(out, format="PNG", optimize=True)
+        return out.getvalue()
+
+
+def _first(
+    sheets: Sequence[Sheet], key: str, head: str, who: str, budget: Budget
+) -> Picture | None:
+    column = head.split(",")[0]
+    for sheet in sheets:
+        png = sheet.tile(key, column)
+        if png is not None:
+            about = f"{column} of {key}" + (f" by {who}" if who else "")
+            return Picture(budget.inline(png, sheet.name), sheet.name, about)
+    return None
+
+
+def opened(folder: Path, row: Row, kind: str = "") -> Sheet | None:
+    """The sheet of a row, whole; None where there is none that can be read."""
+    from PIL import Image, UnidentifiedImageError
+
+    name = row.record.get("file")
+    if not name:
+        return None
+    path = folder / f"{Path(str(name)).stem}{kind}.png"
+    try:
+        png = path.read_bytes()
+        image = Image.open(io.BytesIO(png))
+        image.load()
+        layout = _checked(getattr(image, "text", {}).get(LAYOUT, ""), image.size)
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError):
+        return None
+    return Sheet(path.name, png, image.convert("RGB"), layout)
+
+
+def _checked(text: str, size: tuple[int, int]) -> dict[str, Any]:
+    """The layout, or nothing where it does not tell what it should of a page of this size."""
+    try:
+        layout = json.loads(text)
+        columns = {str(name): int(x) for name, x in layout["columns"].items()}
+        rows = [
+            {
+                "key": str(row["key"]),
+                "caption": str(row["caption"]),
+                "top": int(row["top"]),
+                "size": (int(row["size"][0]), int(row["size"][1])),
+            }
+            for row in layout["rows"]
+        ]
+        by, window = int(layout["enlarged"]), float(layout["window"])
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+        return {}
+    inside = all(
+        x >= 0 and x + row["size"][0] <= size[0] and 0 <= row["top"] <= size[1] - row["size"][1]
+        for row in rows
+        for x in columns.values()
+    )
+    small = all(min(row["size"]) >= by >= 1 for row in rows)
+    known = {"columns": columns, "rows": rows, "enlarged": by, "window": window}
+    return known if inside and small else {}

@@ -1,0 +1,74 @@
+"""What the page says lesion by lesion, where records do: which are found, and at what price."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...leaderboard.leaderboard import Board, Row, number
+from .charts import lettered
+from .svg import STYLES, Chart, Line, Mark, across, letter, polyline, upward
+from .tables import Cell, Head, Table, figure
+from .tables import Line as TableLine
+
+
+def lesion_table(board: Board) -> Table | None:
+    """The share of lesions found, a row for each bin of size, a column for each method."""
+    found = {k: bins for k, row in enumerate(board.done) if (bins := _bins(row))}
+    if not found:
+        return None
+    sizes = dict.fromkeys(size for bins in found.values() for size in bins)
+    lines = []
+    for size in sizes:
+        facts = {k: bins.get(size) or {} for k, bins in found.items()}
+        count = max((bin_.get("n") or 0) for bin_ in facts.values())
+        if not count:
+            continue
+        cells = [Cell(str(count), sort=str(count))]
+        for k, bin_ in facts.items():
+            place = f"lesions.bins {size} sensitivity"
+            cells.append(figure(board.done[k].record, place, bin_.get("sensitivity")))
+        lines.append(TableLine(size, "", 0, "", False, "", cells))
+    heads = [Head("lesions"), *(Head(f"{letter(k)} {board.done[k].name}") for k in found)]
+    said = "Share of lesions found at the threshold (half of each or more), by size."
+    return Table(said, heads, lines, first="size") if lines else None
+
+
+def _bins(row: Row) -> dict[str, Mapping[str, Any]]:
+    """The bins of a record, by what their sizes are called."""
+    told = row.record.get("lesions") or {}
+    found = {}
+    for bin_ in told.get("bins") or []:
+        low, high, unit = bin_.get("low"), bin_.get("high"), told.get("unit", "")
+        size = f"{low:g} {unit} and more" if high is None else f"{low:g} to {high:g} {unit}"
+        found[size] = bin_
+    return found
+
+
+def froc_chart(board: Board) -> Chart | None:
+    """Lesions found over false findings in each normal sample, a line for each method."""
+    curves = {
+        k: sorted((p["false_per_sample"], p["sensitivity"]) for p in points)
+        for k, row in enumerate(board.done)
+        if (points := (row.record.get("lesions") or {}).get("froc"))
+    }
+    if not any(cost > 0 for points in curves.values() for cost, _ in points):
+        return None
+    every = [point for points in curves.values() for point in points]
+    x, y = across([cost for cost, _ in every], log=True), upward([share for _, share in every])
+    lines = []
+    for k, points in curves.items():
+        places = [(x.at(cost), y.at(share)) for cost, share in points]
+        said = [f"{number(share)} found, {cost:.3g} false a sample" for cost, share in points]
+        name = board.done[k].name
+        marks = [Mark(*at, "dot", f"{name}: {word}") for at, word in zip(places, said, strict=True)]
+        lines.append(Line(letter(k), k % STYLES, polyline(places), marks, [], places[-1]))
+    return Chart(
+        "FROC",
+        "Share of lesions found over false findings in each normal sample, a line for each method.",
+        "false findings / normal sample (logarithmic)",
+        "lesions found",
+        x.ticks(),
+        y.ticks(),
+        lettered(lines),
+    )

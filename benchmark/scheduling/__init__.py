@@ -1,0 +1,1 @@
+"""Scheduling: jobs, retries, progress, records. Imports experiments, store, registry."""

@@ -1,0 +1,233 @@
+"""A cell as plain data that any process on any host can work on, and the work itself.
+
+An executor carries a job to a process that sees the same files, and an outcome back; both are
+JSON, so nothing is pickled and nothing need be read again: what a registry file or an installed
+package said of a method travels with it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from contextlib import ExitStack
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...datasets.base import DataError, Dataset, Progress, silent
+from ...engine.runtime.distributed import ALONE, Team
+from ...engine.runtime.run import Interrupted, Run
+from ..evaluation.protocol import Protocol
+from ..experiments.fit_predict import Tell
+from ..experiments.matrix import PARTS, Cell
+from ..experiments.pipeline import headline, help_look, run_cell
+from ..experiments.tensorboard import Scalars, ScalarsError
+from ..registry.registry import Entry
+from ..store.artifact_store import Store, canonical_json
+from ..store.atomic_files import full
+
+Job = dict[str, Any]
+"""name: of the cell, "prepare <dataset>", or "<cell> helper 1"      task: cell | prepare | help
+cell, or cells and names: as `_cell` writes them  run: device, dtype, batch and the like
+store, out, curves: absolute folders              path, cwd: sys.path and the working folder"""
+
+Outcome = dict[str, Any]
+"""What became of a job, by its "end":
+
+prepared  heads: per cell what its record says anyway; unfit: why a cell cannot be
+ok        record
+helped    samples: how many a helper looked at
+failed    phase (prepare, train, look, judge), exception (one line), trace
+stopped   said; asked to, with everything kept
+no-data   said; the dataset is missing or bad
+full      phase, said; no room on a disk: the same job goes on when there is
+refused   said; the run cannot go on at all"""
+
+ROOM = ("device", "compile", "batch", "micro", "workers", "every")
+ENTRY = ("name", "room", "where", "origin", "target", "label", "about", "paper", "baseline")
+
+
+def described(
+    cell: Cell, run: Run, store: Store, out: Path, curves: Path | None = None, threads: int = 0
+) -> Job:
+    """One cell to work on. threads: of torch, 0 for as many as the process has."""
+    job = _around(cell.name, "cell", run, threads)
+    job |= {"cell": _cell(cell), "store": str(store.root.absolute()), "out": str(out.absolute())}
+    return job | {"curves": str(curves.absolute()) if curves is not None else None}
+
+
+def preparing(cells: Sequence[Cell], run: Run) -> Job:
+    """The dataset of these cells to make ready."""
+    job = _around(f"prepare {cells[0].dataset.name}", "prepare", run, 0)
+    return job | {"cells": [_cell(c) for c in cells], "names": [c.name for c in cells]}
+
+
+def helping(job: Job, count: int) -> Job:
+    """One that looks along with the job of a cell (helping.py). count: from 1, a helper's own."""
+    return job | {"task": "help", "name": f"{job['name']} helper {count}", "share": count}
+
+
+def work(
+    job: Job,
+    tell: Tell,
+    stop: Callable[[], bool] = bool,
+    *,
+    team: Team = ALONE,
+    kept: MutableMapping[str, Dataset] | None = None,
+) -> Outcome:
+    """Do it here and now. Tells what the engine tells; whatever goes wrong is an outcome.
+
+    kept: datasets that this process has made ready before
+    """
+    sys.path += [place for place in job["path"] if place not in sys.path]
+    phase = _Phase(job, tell)
+    try:
+        if job["task"] == "prepare":
+            return _prepared([cell_of(told) for told in job["cells"]], phase.tell, stop, kept)
+        _settle(job)
+        cell, run = cell_of(job["cell"]), run_of(job["run"], stop, team)
+        dataset = ready(cell, silent, stop, kept)
+        if job["task"] == "help":
+            phase.enter("look")
+            store = Store(Path(job["store"]))
+            count = help_look(cell, dataset, store, run, phase.tell, job["share"])
+            return {"end": "helped", "samples": count}
+        phase.enter("train")
+        with ExitStack() as stack:
+            told: Tell = phase.tell
+            if job["curves"] is not None:
+                told = stack.enter_context(Scalars(Path(job["curves"]) / cell.name, told))
+            pictures = Path(job["out"]) / "pictures"
+            record = run_cell(cell, dataset, Store(Path(job["store"])), run, told, pictures)
+        return {"end": "ok", "record": record}
+    except (Interrupted, KeyboardInterrupt) as stopped:
+        return {"end": "stopped", "said": str(stopped)}
+    except ScalarsError as error:
+        return {"end": "refused", "said": str(error)}
+    except (Exception, SystemExit) as error:  # a plugin may end in any way; that is a row, too
+        if isinstance(error, DataError) and job["task"] == "prepare":
+            return {"end": "no-data", "said": str(error)}
+        if full(error):
+            return {"end": "full", "phase": phase.now, "said": one_line(error)}
+        said = f"{type(error).__name__}: {error}".splitlines()[0]
+        trace = traceback.format_exc()
+        return {"end": "failed", "phase": phase.now, "exception": said, "trace": trace}
+
+
+def ready(
+    cell: Cell,
+    progress: Progress = silent,
+    stop: Callable[[], bool] = bool,
+    kept: MutableMapping[str, Dataset] | None = None,
+) -> Dataset:
+    """The cell's dataset, prepared. Raises KeyboardInterrupt when asked to stop meanwhile."""
+    key = canonical_json([cell.dataset.target, cell.dataset_args])
+    if kept is not None and key in kept:
+        return kept[key]
+    dataset: Dataset = cell.dataset.load()(**cell.dataset_args)
+
+    def told(what: str, done: int, total: int) -> None:
+        progress(what, done, total)
+        if stop():
+            raise KeyboardInterrupt
+
+    dataset.prepare(told)
+    if kept is not None:
+        kept.clear()  # one at a time: cells come dataset by dataset
+        kept[key] = dataset
+    return dataset
+
+
+def unfit(cell: Cell, dataset: Dataset) -> str:
+    """Why this method cannot look at this dataset; empty if it can."""
+    cls, axes = cell.method.load(), len(dataset.spec.shape)
+    if axes not in cls.ndims:
+        takes = " or ".join(map(str, sorted(cls.ndims)))
+        return f"takes samples of {takes} {'axis' if takes == '1' else 'axes'}, these have {axes}"
+    if cls.supervision == "image-labels" and not dataset.spec.labels:
+        return "needs labelled abnormal samples to train on, and this dataset has none"
+    return ""
+
+
+def one_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+def cell_of(told: Mapping[str, Any]) -> Cell:
+    """Back from JSON. Its registry entries know no profiles any more: arguments are resolved."""
+    plain = {key: value for key, value in told.items() if key not in ("method", "dataset")}
+    plain["protocol"] = Protocol.from_dict(told["protocol"])
+    plain["levels"] = tuple(told["levels"]) if told["levels"] is not None else None
+    return Cell(method=Entry(**told["method"]), dataset=Entry(**told["dataset"]), **plain)
+
+
+def run_of(told: Mapping[str, Any], stop: Callable[[], bool] = bool, team: Team = ALONE) -> Run:
+    dtype = getattr(torch, told["dtype"])
+    return Run(dtype=dtype, stop=stop, team=team, **{key: told[key] for key in ROOM})
+
+
+def _settle(job: Job) -> None:
+    if job["threads"]:
+        torch.set_num_threads(job["threads"])
+    device = torch.device(job["run"]["device"])
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # so that nothing is put on another GPU by default
+
+
+def _around(name: str, task: str, run: Run, threads: int) -> Job:
+    where = {key: getattr(run, key) for key in ROOM}
+    where["dtype"] = str(run.dtype).removeprefix("torch.")
+    path = [place or os.getcwd() for place in sys.path]
+    return {"name": name, "task": task, "run": where, "threads": threads} | {
+        "path": path,
+        "cwd": os.getcwd(),
+    }
+
+
+def _cell(cell: Cell) -> dict[str, Any]:
+    told = {field.name: getattr(cell, field.name) for field in fields(cell)}
+    told["protocol"] = cell.protocol.as_dict()
+    for room in ("method", "dataset"):
+        told[room] = {key: getattr(told[room], key) for key in ENTRY}
+    return told
+
+
+def _prepared(
+    cells: Sequence[Cell],
+    tell: Tell,
+    stop: Callable[[], bool],
+    kept: MutableMapping[str, Dataset] | None,
+) -> Outcome:
+    def progress(what: str, done: int, total: int) -> None:
+        tell(what, {"step": done, "of": total})
+
+    dataset = ready(cells[0], progress, stop, kept)
+    heads = {c.name: headline(c, dataset, c.method.load(), "failed") for c in cells}
+    why = {cell.name: unfit(cell, dataset) for cell in cells}
+    return {"end": "prepared", "heads": heads, "unfit": {k: v for k, v in why.items() if v}}
+
+
+class _Phase:
+    """Where a job is, read from what it tells, and told when it changes."""
+
+    def __init__(self, job: Job, tell: Tell) -> None:
+        self.now, self._tell = "prepare", tell
+        pseudo = job["task"] == "cell" and job["cell"]["protocol"]["level"] == "pseudo"
+        self._looks = len(PARTS) + pseudo
+
+    def enter(self, phase: str) -> None:
+        self.now = phase
+        self._tell("phase", {"phase": phase})
+
+    def tell(self, event: str, facts: Mapping[str, Any]) -> None:
+        self._tell(event, facts)
+        if event == "checkpoint":
+            self.enter("look")
+        elif event == "maps":
+            self._looks -= 1
+            if not self._looks:
+                self.enter("judge")

@@ -1,0 +1,1 @@
+"""Benchmarks of speed, as ratios from one run. Imports experiments, evaluation and the engine."""

@@ -1,0 +1,185 @@
+"""What a method's look is held against: the same job done in another way.
+
+The plain loop is how research code does it: one image and one timestep at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ...engine.diffusion.denoiser import Denoiser
+from ...engine.diffusion.gaussian import Gaussian
+from ...engine.diffusion.schedule import ladder
+from ...engine.noise.noise import Gaussian as White
+from ...engine.runtime.rng import Rng
+from ...engine.runtime.run import Run
+from ...engine.sampling.reconstruct import Chain
+from ...methods.base import Detection, Method
+from ..experiments.fit_predict import build
+from ..experiments.matrix import Cell
+
+FEW = 20
+"""Network calls a chain, to compare with, where a method's own number is all."""
+
+Draw = Callable[[str, int], Tensor]
+"""("start" or "step", level) -> noise (1, C, *S)."""
+
+
+class Unfit(ValueError):
+    """A comparison that a method cannot be part of, and why."""
+
+
+class Rival(NamedTuple):
+    """What is compared, in words; both do the same job, unless the words say otherwise."""
+
+    what: str
+    slow: Callable[[], object]
+    fast: Callable[[], object]
+
+
+class Look:
+    """A method that looks at the same samples at the same levels, again and again."""
+
+    def __init__(
+        self, method: Method, x: Tensor, keys: Sequence[str], levels: Sequence[int], run: Run
+    ) -> None:
+        self.method, self.x, self.keys, self.levels, self.run = method, x, keys, levels, run
+
+    def __call__(self) -> Detection:
+        return self.at(slice(None), self.levels)
+
+    @torch.no_grad()
+    def at(self, which: slice, levels: Sequence[int]) -> Detection:
+        rng = Rng(self.keys[which], 0, self.run.device)
+        with self.run.autocast():
+            return self.method.detect(self.x[which], levels, rng)
+
+
+def _loop(cell: Cell, look: Look, evaluations: int) -> Rival:
+    """As research code does it: float32, one sample and one timestep at a time."""
+    run = replace(look.run, dtype=torch.float32, compile=False, batch=1)
+    method = build(cell, look.method.spec).to(run.device).eval()  # as it is: NCHW
+    plainly = _plainly(method, look, evaluations)
+    if plainly is not None:
+        return Rival("a plain loop, one image and one timestep at a time, float32", plainly, look)
+    run.place(method)
+    alone = Look(method, look.x, look.keys, look.levels, run)
+
+    def one_by_one() -> None:
+        for i in range(len(alone.keys)):
+            for level in alone.levels:
+                alone.at(slice(i, i + 1), [level])
+
+    what = "its own detect, one image and one level at a time, one row a network call, float32"
+    return Rival(what, one_by_one, look)
+
+
+def _separate(cell: Cell, look: Look, evaluations: int) -> Rival:
+    if len(look.levels) < 2:
+        raise Unfit("sweeps one level only")
+
+    def apart() -> None:
+        for level in look.levels:
+            look.at(slice(None), [level])
+
+    return Rival(f"{len(look.levels)} levels, each by itself", apart, look)
+
+
+def _fewer(cell: Cell, look: Look, evaluations: int) -> Rival:
+    if "sampling_steps" not in cell.method_args:
+        raise Unfit("takes no sampling_steps")
+    few = cell.method_args["sampling_steps"]
+
+    def taking(steps: int | None) -> Look:
+        args = {**cell.method_args, "sampling_steps": steps}
+        method = build(replace(cell, method_args=args), look.method.spec)
+        look.run.place(method).eval()
+        return Look(method, look.x, look.keys, look.levels, look.run)
+
+    what = f"a step for every level, not {few or FEW} a chain"
+    return Rival(what, taking(None), look) if few else Rival(what, look, taking(FEW))
+
+
+RIVALS = {"loop": _loop, "separate": _separate, "fewer": _fewer}
+
+
+def _plainly(method: Method, look: Look, evaluations: int) -> Callable[[], None] | None:
+    """The method's restoration as a plain loop; None where it does not consist of ancestral chains
+    along a Gaussian process, as many as have these evaluations, and nothing else."""
+    denoiser, chain = getattr(method, "denoiser", None), getattr(method, "chain", None)
+    if not (
+        isinstance(denoiser, Denoiser)
+        and isinstance(denoiser.process, Gaussian)
+        and isinstance(chain, Chain)
+        and chain.noisiness == 1
+        and chain.variance != "learned"
+    ):
+        return None
+    levels = [denoiser.schedule.level(level) for level in look.levels]
+    paths = [ladder(level, chain.steps, chain.stride) for level in levels]
+    if len(look.keys) * chain.repeats * sum(len(path) - 1 for path in paths) != evaluations:
+        return None
+    canvas, noise = getattr(method, "canvas", None), getattr(method, "noise", None)
+    x = look.x if canvas is None else canvas.enter(look.x)
+    fresh = torch.Generator(x.device).manual_seed(0)
+    kept, small = denoiser.schedule.kept.tolist(), chain.variance == "small"
+
+    def draw(what: str, level: int) -> Tensor:
+        if noise is None or isinstance(noise, White):
+            return torch.randn(1, *x.shape[1:], generator=fresh, device=x.device)
+        streams = Rng([f"{what} {level}"], 0, x.device)
+        return noise(streams, x.shape[1:], torch.tensor([level], device=x.device))
+
+    def plainly() -> None:
+        for image in x.split(1):
+            for path in paths:
+                for _ in range(chain.repeats):
+                    healed = plain(
+                        denoiser.net, image, kept, path, draw,
+                        predicts=denoiser.predicts, clip=denoiser.clip, small=small,
+                    )  # fmt: skip
+                    (healed - image).square()
+
+    return plainly
+
+
+@torch.no_grad()
+def plain(
+    net: nn.Module,
+    x: Tensor,
+    kept: Sequence[float],
+    path: Sequence[int],
+    draw: Draw,
+    *,
+    predicts: str = "noise",
+    clip: tuple[float, float] | None = None,
+    small: bool = True,
+) -> Tensor:
+    """x (1, C, *S) brought to level path[0] and back along the path, one network call a step.
+
+    Ho et al. 2020: equation 4; algorithm 2 with the mean of equation 7; small: the variance of
+    equation 7, else of the forward step. Salimans and Ho 2022, section 4, for v. It is what the
+    engine is measured against, and shares nothing with it. kept: of every level, kept[0] = 1.
+    """
+    a = kept[path[0]]
+    x = a**0.5 * x + (1 - a) ** 0.5 * draw("start", path[0])
+    for here, there in pairwise(path):
+        a, b = kept[here], kept[there]
+        clean = net(x, torch.full((1,), here - 1, device=x.device))
+        if predicts == "noise":
+            clean = (x - (1 - a) ** 0.5 * clean) / a**0.5
+        elif predicts == "v":
+            clean = a**0.5 * x - (1 - a) ** 0.5 * clean
+        if clip is not None:
+            clean = clean.clamp(*clip)
+        x = (b**0.5 * (1 - a / b) * clean + (a / b) ** 0.5 * (1 - b) * x) / (1 - a)
+        if there:
+            wide = (1 - a / b) * ((1 - b) / (1 - a) if small else 1)
+            x = x + wide**0.5 * draw("step", here)
+    return x

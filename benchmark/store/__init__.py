@@ -1,0 +1,1 @@
+"""The artifact store: cache keys, checksums, leases, garbage collection. Imports fsync only."""

@@ -1,0 +1,1 @@
+"""Readers of file formats: NIfTI, images, IDX, HDF5, CSV. Imports datasets.base."""

@@ -1,0 +1,80 @@
+"""Frames of complex samples in HDF5 files, in all the ways they are written; one read at a time."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..base import DataError
+from ..preparation.array_dataset import Array, h5_file, stored
+
+FILE = re.compile(
+    r"(?P<signal>[A-Za-z0-9]+)(?P<test>_test\d+)?(?P<raw>_raw_data)?(_(?P<part>train|val))?"
+    r"\.(h5|hdf5)"
+)
+SETS = {"train": "interferenceset_frame", "test": "testset1_frame"}
+
+
+class Frames(NamedTuple):
+    """`number` frames of `length` samples. form: "complex", "pair" (compound), "first" or "last",
+    the axis of real and imaginary part within a frame"""
+
+    number: int
+    length: int
+    form: str
+
+
+def read_header(path: Path, name: str, signal: str) -> Frames:
+    """How a file holds its frames. Raises DataError where that cannot be told, or where the file
+    says of itself that it holds another signal."""
+    with h5_file(path, name) as file:
+        held = stored(file, "dataset", name)
+        if "sig_type" in file:
+            told = stored(file, "sig_type", name)[()]
+            told = told.decode() if isinstance(told, bytes) else str(told)
+            if told.casefold() != signal.casefold():
+                raise DataError(f"{name} holds {told}, as its sig_type says: rename or replace it")
+        shape, kind = held.shape, held.dtype
+        if 0 in shape:
+            raise DataError(f"{name} is empty: its dataset has shape {shape}")
+        if kind.kind == "c" or kind.fields:
+            if kind.fields and _parts(kind) is None:
+                raise DataError(f"{name} holds records of {list(kind.fields)}, not of r and i")
+            if len(shape) != 2:
+                raise DataError(f"{name} has shape {shape}, not (frames, samples)")
+            return Frames(shape[0], shape[1], "pair" if kind.fields else "complex")
+        if kind.kind not in "iuf":
+            raise DataError(f"{name} holds {kind}, no numbers")
+        if len(shape) != 3 or 2 not in shape[1:]:
+            what = f"real numbers of shape {shape}"
+            mend = "store complex64, or real and imaginary part as an axis of 2"
+            raise DataError(f"{name} holds {what}: where is the imaginary part? ({mend})")
+        if shape[1:] == (2, 2):
+            raise DataError(f"{name} has shape {shape}: either axis may be real and imaginary part")
+        form = "first" if shape[1] == 2 else "last"
+        return Frames(shape[0], shape[2] if form == "first" else shape[1], form)
+
+
+def read_frame(path: Path, name: str, frames: Frames, index: int) -> Array:
+    """One frame as (2, length) float32, real and imaginary part."""
+    with h5_file(path, name) as file:
+        raw = stored(file, "dataset", name)[index]
+    if frames.form == "complex":
+        parts = (raw.real, raw.imag)
+    elif frames.form == "pair":
+        real, imaginary = _parts(raw.dtype) or ("r", "i")
+        parts = (raw[real], raw[imaginary])
+    else:
+        parts = tuple(raw if frames.form == "first" else raw.T)
+    return np.stack([np.asarray(part, np.float32) for part in parts])
+
+
+def _parts(kind: np.dtype) -> tuple[str, str] | None:
+    """What a record calls its real and imaginary part."""
+    for pair in (("r", "i"), ("real", "imag"), ("re", "im"), ("I", "Q")):
+        if set(pair) == set(kind.fields or ()):
+            return pair
+    return None

@@ -1,0 +1,157 @@
+"""The idx files of the MNIST family, and folders of numpy files: found by name, read to the end."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import zlib
+from math import prod
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..base import DataError
+from ..preparation.array_dataset import Array
+from .directories import below, entries
+from .file_type import looks_like
+
+IMAGES = re.compile(r"(?P<set>.*)(?P<part>train|t10k|test)-images[-.]idx3-ubyte(\.gz)?")
+MAGIC = {2051: 3, 2049: 1}
+"""Of files of images and of labels, and how many axes each has; all hold unsigned bytes."""
+
+GZIP = b"\x1f\x8b"
+
+
+class Pool(NamedTuple):
+    """One published set. images: (N, C, H, W) uint8; labels: (N,), None where not told
+    files: what it was read from, by role; single: the file of every image, if it has its own"""
+
+    images: Array
+    labels: Array | None
+    files: dict[str, Path]
+    single: tuple[Path, ...] = ()
+
+
+def read_idx(path: Path) -> Array:
+    """(N, H, W) or (N,) uint8. A gzip file is read to its end, where its checksum stands.
+
+    Raises DataError on what is truncated, corrupt, or no such file.
+    """
+    raw = path.read_bytes()
+    if path.name.endswith(".gz") or raw.startswith(GZIP):
+        if not raw.startswith(GZIP):
+            raise DataError(f"{path.name} is no gzip file: it looks like {_foreign(raw)}")
+        try:
+            raw = gzip.decompress(raw)
+        except EOFError:
+            raise DataError(f"{path.name} is a truncated gzip file: fetch it again") from None
+        except (OSError, zlib.error) as error:
+            raise DataError(f"{path.name} is corrupt ({error}): fetch it again") from None
+    magic = int.from_bytes(raw[:4], "big")
+    if magic not in MAGIC:
+        raise DataError(f"{path.name} is no idx file of bytes: it looks like {_foreign(raw)}")
+    start = 4 + 4 * MAGIC[magic]
+    shape = tuple(int.from_bytes(raw[at : at + 4], "big") for at in range(4, start, 4))
+    if len(raw) != start + prod(shape):
+        size = f"expected {start + prod(shape)} bytes for {shape}, found {len(raw)}"
+        raise DataError(f"{path.name} is {_off(len(raw), start + prod(shape))} ({size})")
+    return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
+
+
+def read_pools(folder: Path, name: str) -> tuple[dict[str, Pool], list[str]]:
+    """The "train" and "test" pools of a set, in either form, and what is wrong with them."""
+    pools, problems = {}, list[str]()
+    found = _images(folder)
+    for part, paths in found.items():
+        if len(paths) > 1:
+            there = ", ".join(path.name for path in paths)
+            problems.append(f"{name} has several {part} sets ({there}): keep one in a folder")
+            continue
+        try:
+            pools[part] = _pool(paths[0])
+        except DataError as error:
+            problems.append(f"{name}: {error.summary}")
+    if not found and (folder / "numpy").is_dir():
+        for part in ("train", "test"):
+            if (folder / "numpy" / part).is_dir():
+                pool, wrong = _arrays(folder / "numpy" / part, name)
+                problems += wrong
+                if pool is not None:
+                    pools[part] = pool
+    return pools, problems
+
+
+def pickled(folder: Path) -> bool:
+    """Whether a folder holds the CIFAR batches that are pickles."""
+    if not folder.is_dir():
+        return False
+    known = re.compile(r"data_batch_\d|test_batch|cifar-10+-(batches-py|python).*|.*\.pkl|meta")
+    return any(known.fullmatch(path.name) for path in entries(folder))
+
+
+def _images(folder: Path) -> dict[str, list[Path]]:
+    """Files of images by pool. Of a file and its gzip the gzip is taken: it has a checksum."""
+    found: dict[str, dict[str, Path]] = {}
+    for inside in (folder / "raw", folder):
+        for path in entries(inside) if inside.is_dir() else ():
+            match = IMAGES.fullmatch(path.name)
+            if match:
+                part = "train" if match["part"] == "train" else "test"
+                plain = path.name.removesuffix(".gz")
+                known = found.setdefault(part, {})
+                if plain not in known or path.name.endswith(".gz"):
+                    known[plain] = path
+        if found:
+            break
+    return {part: list(paths.values()) for part, paths in found.items()}
+
+
+def _pool(path: Path) -> Pool:
+    images = read_idx(path)
+    if images.ndim != 3 or 0 in images.shape:
+        raise DataError(f"{path.name} holds {images.shape}, no images")
+    name = path.name.replace("-images", "-labels").replace("idx3", "idx1")
+    beside = [path.with_name(n) for n in (name, name.removesuffix(".gz"), f"{name}.gz")]
+    labelled = next((other for other in beside if other.exists()), None)
+    files, labels = {"image": path}, None
+    if labelled is not None:
+        labels, files["labels"] = read_idx(labelled), labelled
+        if labels.shape != images.shape[:1]:
+            raise DataError(f"{labelled.name} labels {labels.size} images, not {len(images)}")
+    return Pool(images[:, None], labels, files)
+
+
+def _arrays(folder: Path, name: str) -> tuple[Pool | None, list[str]]:
+    """A folder of .npy files, one image each, in the order of their numbers."""
+    paths = sorted(below(folder, (".npy",), 0), key=lambda p: (len(p.name), p.name))
+    arrays, problems = list[Array](), list[str]()
+    for path in paths:
+        called = f"{name}/numpy/{folder.name}/{path.name}"
+        try:
+            array = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            reason = str(error).partition("\n")[0]
+            problems.append(f"{called} is truncated or no plain array ({reason})")
+            continue
+        if array.dtype != np.uint8 or array.ndim not in (2, 3):
+            what = f"{array.dtype} of shape {array.shape}"
+            problems.append(f"{called} holds {what}, not uint8 of (H, W) or (C, H, W)")
+            continue
+        array = array[None] if array.ndim == 2 else array
+        if arrays and array.shape != arrays[0].shape:
+            problems.append(f"{called} has shape {array.shape}, others {arrays[0].shape}")
+            continue
+        arrays.append(array)
+    if not arrays or problems:
+        return None, problems
+    return Pool(np.stack(arrays), None, {}, tuple(paths)), []
+
+
+def _off(found: int, expected: int) -> str:
+    return "truncated" if found < expected else "too long"
+
+
+def _foreign(raw: bytes) -> str:
+    plain = int.from_bytes(raw[:4], "big") in MAGIC
+    return looks_like(raw, "an uncompressed idx file (take .gz off its name)" if plain else "")

@@ -1,0 +1,250 @@
+"""Reading NIfTI volumes so that no wrong voxel passes silently.
+
+A .nii.gz carries a checksum of what it holds at its very end; readers that stop at the last voxel
+never look at it, and then most flipped bytes go unnoticed. So a file is read whole, unpacked
+whole, and held against its header before a voxel is looked at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Collection
+from dataclasses import dataclass
+from io import BytesIO
+from math import prod
+from pathlib import Path
+from typing import Literal
+
+import nibabel as nib
+import numpy as np
+from nibabel.affines import voxel_sizes
+from nibabel.arrayproxy import ArrayProxy
+from nibabel.orientations import aff2axcodes, apply_orientation, inv_ornt_aff, io_orientation
+
+from ..base import DataError
+from .file_type import looks_like
+
+GZIP = b"\x1f\x8b"
+LABELS = frozenset({0, 1, 2, 3, 4})
+MM = {"meter": 1000.0, "micron": 0.001}  # everything else is taken for mm, as nibabel does
+AS_STORED = np.array([[0, 1], [1, 1], [2, 1]])  # as nibabel writes "no axis moves, none flips"
+TOLERANCE = 1e-3  # how far a label may lie from a whole number
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A volume whose axes run to the patient's right, front and top (RAS+), or as they are stored.
+
+    data: (X, Y, Z), float32, or uint8 for labels
+    affine: (4, 4), from indices of `data` to mm
+    spacing: mm per step along each axis
+    axcodes: how the file itself was oriented, such as "LPS"
+    stored_affine: (4, 4), the file's own
+    sha256: of the file's bytes
+    nans: how many NaN were set to zero
+    """
+
+    data: np.ndarray
+    affine: np.ndarray
+    spacing: tuple[float, ...]
+    axcodes: str
+    stored_affine: np.ndarray
+    sha256: str
+    nans: int = 0
+
+
+def read_volume(
+    path: Path,
+    *,
+    nan: Literal["error", "zero"] = "error",
+    affine: np.ndarray | None = None,
+    name: str | None = None,
+    channel: int | None = None,
+    turn: bool = True,
+) -> Volume:
+    """An image, as float32 with the header's slope and intercept applied.
+
+    nan: "zero" sets NaN to zero and counts them; inf is an error always
+    affine: is believed instead of the file's own
+    name: what errors call the file
+    channel: which one along the fourth axis; else a fourth axis longer than 1 is an error
+    turn: false leaves the axes as they are stored
+    """
+    name = name or path.name
+    raw, image = _open(path, name, channel)
+    values = np.asarray(image.dataobj)
+    if channel is not None and values.ndim == 4:
+        values = values[..., channel]
+    values = values.astype(np.float32)
+    infs, nans = int(np.isinf(values).sum()), int(np.isnan(values).sum())
+    if infs:
+        raise DataError(f"{name} holds {_count(infs, 'infinite voxel')}")
+    if nans and nan == "error":
+        raise DataError(f"{name} holds {_count(nans, 'NaN voxel')} (nan='zero' sets NaN to zero)")
+    if nans:
+        values = np.nan_to_num(values, copy=False, nan=0.0)
+    return _canonical(raw, image, values, affine, name, nans, turn)
+
+
+def read_labels(
+    path: Path,
+    *,
+    allowed: Collection[int] = LABELS,
+    affine: np.ndarray | None = None,
+    name: str | None = None,
+    turn: bool = True,
+) -> Volume:
+    """A segmentation, as uint8.
+
+    Its values are the stored numbers, whatever slope the header claims: programs that scale
+    labels change them. Stored numbers that are no labels are believed scaled, if that makes them
+    labels; where both readings make sense and differ in what is background, neither is believed.
+    """
+    name = name or path.name
+    raw, image = _open(path, name)
+    proxy = image.dataobj
+    assert isinstance(proxy, ArrayProxy)  # what from_bytes makes
+    trivial = (proxy.slope, proxy.inter) == (1, 0)
+    readings = [proxy.get_unscaled()] if trivial else [proxy.get_unscaled(), np.asarray(proxy)]
+    wrong = [_not_labels(values, allowed) for values in readings]
+    good = [values for values, why in zip(readings, wrong, strict=True) if why is None]
+    slope = f"slope {proxy.slope:g} and intercept {proxy.inter:g}"
+    if not good:
+        also = f"; with {slope}: {wrong[1]}" if len(wrong) > 1 else ""
+        raise DataError(f"{name} {wrong[0]}{also}; labels are {sorted(allowed)}")
+    labels = [_whole(values).astype(np.uint8) for values in good]
+    if not np.array_equal(labels[0] > 0, labels[-1] > 0):
+        raise DataError(f"{name} has {slope}: its stored and its scaled values are both labels")
+    return _canonical(raw, image, labels[0], affine, name, 0, turn)
+
+
+def _not_labels(values: np.ndarray, allowed: Collection[int]) -> str | None:
+    """What keeps values from being labels, or None."""
+    if values.dtype.kind == "f":
+        off = int((~(np.abs(values - _whole(values)) <= TOLERANCE)).sum())  # NaN is off, too
+        if off:
+            return f"holds {_count(off, 'voxel')} that are no whole numbers"
+    flat = _whole(values).ravel("K")
+    odd = flat[~np.isin(flat, list(allowed))]
+    found, counts = np.unique(odd, return_counts=True)
+    strange = [
+        f"{value:g} ({_count(int(count), 'voxel')})"
+        for value, count in zip(found, counts, strict=True)
+    ]
+    if len(strange) > 8:
+        strange = [*strange[:8], f"and {len(strange) - 8} more"]
+    return f"holds the labels {', '.join(strange)}" if strange else None
+
+
+def _whole(values: np.ndarray) -> np.ndarray:
+    return np.rint(values) if values.dtype.kind == "f" else values
+
+
+def _open(path: Path, name: str, channel: int | None = None) -> tuple[bytes, nib.Nifti1Image]:
+    """The file's bytes, and an image over all the voxels that its header promises."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{name} cannot be read ({error.strerror})") from error
+    plain, whole = _unpack(raw, path, name)
+    kind = nib.Nifti2Image if plain[:4] in (b"\x1c\2\0\0", b"\0\0\2\x1c") else nib.Nifti1Image
+    try:
+        header = kind.header_class.from_fileobj(BytesIO(plain))
+        shape, dtype = header.get_data_shape(), header.get_data_dtype()
+        start = header.get_data_offset()
+        if not header.is_single:
+            raise DataError(f"{name} is one half of a .hdr/.img pair; adbench reads .nii(.gz)")
+        image = kind.from_bytes(plain)
+    except DataError:
+        raise
+    except Exception as error:  # nibabel raises many kinds; all mean that this is no header
+        if not whole:
+            raise DataError(f"{name} is truncated: its gzip stream ends in the header") from error
+        raise DataError(f"{name} is no NIfTI file ({error})") from error
+    if dtype.kind not in "iuf":
+        raise DataError(f"{name} holds {dtype} voxels; adbench reads integers and floats")
+    expected, found = prod(shape) * dtype.itemsize, len(plain) - start
+    if found < expected or not whole:
+        sizes = f"expected {_spaced(expected)} bytes of voxels, found {_spaced(max(found, 0))}"
+        raise DataError(f"{name} is truncated ({sizes})")
+    if found > expected or not expected:
+        sizes = f"its header tells of {_spaced(expected)} bytes of voxels, it has {_spaced(found)}"
+        raise DataError(f"{name} does not fit its header ({sizes})")
+    if channel is not None and len(shape) == 4:
+        if channel >= shape[3]:
+            raise DataError(f"{name} has {shape[3]} channels; channel={channel} counts from 0")
+    elif prod(shape[3:]) != 1 or len(shape) < 2:
+        raise DataError(f"{name} has shape {tuple(shape)}; a volume has three axes")
+    return raw, image
+
+
+def _unpack(raw: bytes, path: Path, name: str) -> tuple[bytes, bool]:
+    """The bytes of the .nii, and whether the gzip stream came to its end."""
+    named_gz = path.name.endswith(".gz")
+    if not raw:
+        raise DataError(f"{name} is empty")
+    if not raw.startswith(GZIP):
+        if named_gz or not _is_nifti(raw):
+            kind = "gzip" if named_gz else "NIfTI"
+            raise DataError(f"{name} is no {kind} file: it looks like {_foreign(raw)}")
+        return raw, True
+    if not named_gz:
+        raise DataError(f"{name} is compressed: rename it to {path.name}.gz")
+    parts = []
+    while raw.startswith(GZIP):
+        stream = zlib.decompressobj(wbits=31)  # gzip: checks the CRC and the length at the end
+        try:
+            parts.append(stream.decompress(raw))
+        except zlib.error as error:
+            raise DataError(f"{name} is corrupt ({error})") from error
+        if not stream.eof:
+            return b"".join(parts), False
+        raw = stream.unused_data
+    if raw.strip(b"\0"):
+        raise DataError(f"{name} is corrupt ({len(raw)} strange bytes behind its gzip stream)")
+    return b"".join(parts), True
+
+
+def _foreign(raw: bytes) -> str:
+    return looks_like(raw, "an uncompressed NIfTI (rename it to .nii)" if _is_nifti(raw) else "")
+
+
+def _is_nifti(raw: bytes) -> bool:
+    return raw[344:347] in (b"n+1", b"ni1") or raw[4:7] in (b"n+2", b"ni2")
+
+
+def _canonical(
+    raw: bytes,
+    image: nib.Nifti1Image,
+    values: np.ndarray,
+    affine: np.ndarray | None,
+    name: str,
+    nans: int,
+    turn: bool,
+) -> Volume:
+    """Turn the axes so that they run right, front, up; a 2-D image becomes one slice."""
+    stored = np.asarray(image.affine if affine is None else affine, dtype=np.float64)
+    if not np.isfinite(stored).all() or abs(np.linalg.det(stored[:3, :3])) < 1e-12:
+        raise DataError(f"{name} has an affine that places no voxel: {stored.round(3).tolist()}")
+    values = values.reshape(*values.shape[:3], *[1] * (3 - values.ndim))
+    axes = io_orientation(stored) if turn else AS_STORED
+    placed = stored @ inv_ornt_aff(axes, values.shape)
+    scale = MM.get(str(image.header.get_xyzt_units()[0]), 1.0)
+    return Volume(
+        data=apply_orientation(values, axes),
+        affine=placed,
+        spacing=tuple(round(float(step) * scale, 6) for step in voxel_sizes(placed)),
+        axcodes="".join(map(str, aff2axcodes(stored))),
+        stored_affine=stored,
+        sha256=hashlib.sha256(raw).hexdigest(),
+        nans=nans,
+    )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{_spaced(number)} {what}{'' if number == 1 else 's'}"
+
+
+def _spaced(number: int) -> str:
+    return f"{number:,}".replace(",", " ")

@@ -1,0 +1,1 @@
+"""Prepared datasets: read once, written to the cache, read from there. Imports all beside."""

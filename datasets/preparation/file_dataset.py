@@ -1,0 +1,290 @@
+"""A dataset that lies in files: find the cases, check and read each once, keep what came of it.
+
+What every layout shares stands here, so that a layout's own file says where things lie and how a
+case is read, and no more. A case is what is read together: a patient's volumes, an image and its
+mask, a frame of a recording.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import warnings
+from abc import abstractmethod
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from ..base import DataError, Findings, Progress, Sample, silent
+from ..io.file_hashes import file_digests, stamp
+from ..splits.assignment import Case, overlap
+from .prepared_dataset import Kept
+from .prepared_file import prepare_once
+from .writer import Writer
+
+SPLITS = ("train", "held_out", "val", "test")
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What lies under a root. problems: what is wrong with the layout; notes: what to know."""
+
+    cases: Sequence[Case]
+    problems: Sequence[str] = ()
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The samples of a case. train: false where no method should train on them (a constant image).
+    notes: what the user should know. counts: things worth a total, such as slices left out."""
+
+    samples: Sequence[Sample]
+    notes: Sequence[str] = ()
+    train: bool = True
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+class Files(Kept):
+    """What a layout adds: `survey`, `read`, and where it must `place`.
+
+    Its constructor keeps every argument as an attribute of the same name, and sets `spec` there
+    or in `survey`.
+    """
+
+    name: ClassVar[str]
+    """As in the registry: for errors and file names."""
+
+    expected: ClassVar[str]
+    """The files of one case, as an error shows them."""
+
+    recipe: ClassVar[int] = 1
+    """Count up when the same files and arguments give other samples."""
+
+    root: str | None
+    seed: int = 0
+    leaky: bool = False
+    """Whether groups and copied images may stand in two splits: published splits that do that."""
+
+    _path: Path | None = None
+
+    @abstractmethod
+    def survey(self, root: Path) -> Survey:
+        """Every case under root, by name. Looks at names and headers, reads no voxels."""
+
+    @abstractmethod
+    def read(self, case: Case) -> Reading:
+        """The samples of a case. Raises DataError with everything that is wrong with it; runs in
+        several threads at once."""
+
+    @abstractmethod
+    def place(self, cases: Sequence[Case]) -> Mapping[str, str]:
+        """The split of every case, by its name; cases that are left out are not in it."""
+
+    def kept(self, progress: Progress = silent) -> Path:
+        if self._path is None:
+            found, digests, split_of = self._look(progress)
+
+            def make(writer: Writer) -> None:
+                told = self._walk(found, digests, split_of, writer, progress)
+                if told.problems:
+                    what = f"{told.bad} of {len(found.cases)} cases are unusable"
+                    what = what if told.bad else "these data cannot be shared out"
+                    raise DataError(f"{what}. {self._mend()}", told.problems)
+                for note in told.notes:
+                    warnings.warn(note, stacklevel=2)
+
+            identity = self._identity(found.cases, digests)
+            self._path = prepare_once(self.name, identity, make, spec=self.spec, leaky=self.leaky)
+        return self._path
+
+    def verify(self, progress: Progress = silent) -> Findings:
+        """Look at every file to its last byte, whatever has been prepared; cache nothing."""
+        try:
+            found, digests, split_of = self._look(progress)
+            return self._walk(found, digests, split_of, None, progress)
+        except DataError as error:
+            return Findings((error.summary, *error.problems), (), {}, 1)
+
+    def find_root(self) -> Path:
+        """The folder (or file) that was named, or the one of this dataset's name in it.
+
+        Raises DataError that says what is expected.
+        """
+        place = self.root or os.environ.get("ADBENCH_DATA")
+        if not place:
+            why = "ADBENCH_DATA is not set and --data was not given"
+            raise DataError(f"dataset '{self.name}' found no data: {why}.", [self._expected()])
+        root = Path(place).expanduser()
+        if not root.exists():
+            raise self.nothing(f"{root} is not there")
+        inside = root / self.name
+        return inside if inside.is_dir() else root
+
+    def nothing(self, why: str) -> DataError:
+        """The error for a root that holds none of what is expected."""
+        return DataError(f"dataset '{self.name}' found no data: {why}.", [self._expected()])
+
+    def _expected(self) -> str:
+        return f"Expected {self.expected}   (adbench info {self.name})"
+
+    def _look(self, progress: Progress) -> tuple[Survey, dict[Path, str], Mapping[str, str]]:
+        root = self.find_root()
+        try:
+            found = self.survey(root)
+        except OSError as error:
+            raise DataError(f"{error.filename or root} cannot be read ({error.strerror})") from None
+        if not found.cases and not found.problems:
+            raise self.nothing(f"nothing of the kind lies under {root}")
+        paths = list(dict.fromkeys(p for case in found.cases for p in case.files.values()))
+        gone = [f"{path} cannot be read" for path in paths if not os.access(path, os.R_OK)]
+        if gone:
+            problems = [*found.problems, *gone]
+            raise DataError(f"{_files(len(problems))} unusable. {self._mend()}", problems)
+        self._stamps = {path: stamp(path) for path in paths}
+        digests = dict(zip(paths, file_digests(paths, progress), strict=True))
+        split_of = self.place(found.cases)
+        return found, digests, split_of
+
+    def _identity(self, cases: Sequence[Case], digests: Mapping[Path, str]) -> dict[str, object]:
+        arguments = set(inspect.signature(type(self)).parameters) - self.circumstances
+        return {
+            "recipe": self.recipe,
+            "arguments": {name: getattr(self, name) for name in sorted(arguments)},
+            "cases": {
+                case.name: [
+                    case.group,
+                    case.pool,
+                    case.label,
+                    dict(case.extra),
+                    {role: digests[path] for role, path in case.files.items()},
+                ]
+                for case in cases
+            },
+        }
+
+    def _walk(
+        self,
+        found: Survey,
+        digests: Mapping[Path, str],
+        split_of: Mapping[str, str],
+        writer: Writer | None,
+        progress: Progress,
+    ) -> Findings:
+        """Read and check every case, and add it to the writer, if there is one. The first bad case
+        ends the adding but not the checking: the user hears of all of them at once."""
+        copies, copied = self._copies(found.cases, digests, split_of)
+        problems = [*found.problems, *copies, *self._leaks(found.cases, split_of)]
+        notes = [*found.notes, *copied]
+        samples, counts, bad = Counter[str](), Counter[str](), len(problems)
+        wanted = [case for case in found.cases if writer is None or not writer.has(case.name)]
+        done = len(found.cases) - len(wanted)
+        for case, outcome in self._readings(wanted):
+            done += 1
+            progress("checking and reading", done, len(found.cases))
+            if isinstance(outcome, DataError):
+                problems += outcome.problems or (outcome.summary,)
+                bad += 1
+                continue
+            notes += outcome.notes
+            counts.update(outcome.counts)
+            for sample in outcome.samples:
+                part = _part(split_of.get(case.name), sample.label, outcome.train)
+                if part is not None:
+                    samples[part] += 1
+                    if writer is not None and not bad:
+                        writer.add(part, sample)
+            if writer is not None and not bad:
+                writer.keep(case.name)
+        if not bad and len(wanted) == len(found.cases):
+            empty = [part for part in ("train", "held_out", "test") if not samples[part]]
+            problems += [f"no sample is left for {part}{self._hint(part)}" for part in empty]
+        notes += [f"{what}: {count}" for what, count in counts.items() if count]
+        return Findings(problems, _few(notes), dict(samples), bad)
+
+    def _hint(self, part: str) -> str:
+        what = "test" if part == "test" else "normal training"
+        return f": there are too few {what} cases to share out (groups stay whole)"
+
+    def _leaks(self, cases: Sequence[Case], split_of: Mapping[str, str]) -> list[str]:
+        """Groups in two splits, as problems, unless that is how the set was published."""
+        torn = {} if self.leaky else overlap(cases, split_of)
+        return [f"{group} stands in {' and '.join(sorted(found))}" for group, found in torn.items()]
+
+    def _mend(self) -> str:
+        return (
+            "Nothing was cached. Mend, replace or remove them and run again. "
+            f"(adbench info {self.name})"
+        )
+
+    def _readings(self, cases: Sequence[Case]) -> Iterator[tuple[Case, Reading | DataError]]:
+        """Every case with what came of reading it, in order; a few are read ahead."""
+        workers = min(os.cpu_count() or 1, 8)
+        ahead: deque[tuple[Case, Future[Reading | DataError]]] = deque()
+        with ThreadPoolExecutor(workers) as pool:
+            for case in cases:
+                ahead.append((case, pool.submit(self._reading, case)))
+                if len(ahead) > workers:
+                    first, future = ahead.popleft()
+                    yield first, future.result()
+            while ahead:
+                first, future = ahead.popleft()
+                yield first, future.result()
+
+    def _reading(self, case: Case) -> Reading | DataError:
+        try:
+            outcome = self.read(case)
+            changed = [p for p in case.files.values() if stamp(p) != self._stamps[p]]
+        except DataError as error:
+            return error
+        except Exception as error:  # whatever a library makes of a damaged file
+            reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+            return DataError(f"{case.name} cannot be read ({reason})")
+        if changed:
+            return DataError(f"{case.name}: {changed[0].name} has changed since it was first read")
+        return outcome
+
+    def _copies(
+        self, cases: Iterable[Case], digests: Mapping[Path, str], split_of: Mapping[str, str]
+    ) -> tuple[list[str], list[str]]:
+        """Files that stand in two cases, byte for byte: problems across splits, notes within."""
+        owners: dict[str, list[tuple[Case, Path]]] = defaultdict(list)
+        for case in cases:
+            for role, path in case.files.items():
+                if role in self.originals and case.name in split_of:
+                    owners[digests[path]].append((case, path))
+        problems, notes = [], []
+        for held in owners.values():
+            (first, path), *others = held
+            for case, other in others:
+                if other == path:
+                    continue
+                text = f"{case.name}: {other.name} is a copy of {first.name}: {path.name}"
+                apart = split_of[case.name] != split_of[first.name]
+                where = f" ({split_of[first.name]} and {split_of[case.name]})" if apart else ""
+                (problems if apart and not self.leaky else notes).append(text + where)
+        return problems, notes
+
+    originals: frozenset[str] = frozenset({"image"})
+    """Roles whose files no two cases may share."""
+
+
+def _part(split: str | None, label: bool, train: bool) -> str | None:
+    """The part of the prepared file a sample belongs to, or None."""
+    if split is None or split in ("val", "test"):
+        return split
+    if not train or (label and split == "held_out"):
+        return None
+    return "train-abnormal" if label else split
+
+
+def _files(count: int) -> str:
+    return "1 file is" if count == 1 else f"{count} files are"
+
+
+def _few(notes: Sequence[str], most: int = 20) -> list[str]:
+    more = len(notes) - most
+    return [*notes[:most], f"and {more} more such notes"] if more > 0 else list(notes)

@@ -1,0 +1,196 @@
+"""The file a prepared dataset is kept in, and the splits read from it.
+
+One HDF5 file holds every part of one dataset. Each sample is a chunk of its own with a checksum,
+so that a sample is read alone and a flipped byte is found; whatever is small stands in one
+checksummed table per part. The file appears under its name only when it is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import h5py
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from ..base import DataError, Entry, Sample, Spec, Split, Tile, manifest
+from ..io.file_hashes import cache_root
+from ..io.hdf5 import dataset, opened, read_table, read_text, reading
+from .writer import Writer
+
+
+def prepare_once(
+    name: str,
+    identity: Mapping[str, object],
+    make: Callable[[Writer], None],
+    *,
+    spec: Spec,
+    leaky: bool = False,
+) -> Path:
+    """The prepared file of the dataset that `identity` describes; made if it is not there.
+
+    identity: everything the samples depend on, as JSON holds it; no paths and no times
+    make: adds every sample to the Writer; if it raises, nothing stays behind. If it is interrupted
+        or killed, the units it has kept stay, and the next call goes on behind them
+    leaky: a group may stand in two splits
+    Other processes that want the same file wait, and then find it made.
+    """
+    path = _place(name, identity)
+    if _trouble(path, identity) is None:
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        trouble = _trouble(path, identity)
+        if trouble is None:
+            return path
+        if path.exists():
+            aside = path.with_name(f"{path.name}.corrupt")
+            os.replace(path, aside)
+            warnings.warn(f"{trouble} Set aside as {aside.name} and made anew.", stacklevel=2)
+        writer = Writer(path.with_suffix(".parts"), _canonical(identity), spec, leaky=leaky)
+        try:
+            make(writer)
+            writer.finish(path)
+        except Exception:
+            writer.discard()
+            raise
+        except BaseException:  # Ctrl-C: what is whole is gone on with
+            writer.close()
+            raise
+    return path
+
+
+def find_prepared(name: str, identity: Mapping[str, object]) -> Path | None:
+    """The prepared file, if it is there and whole."""
+    path = _place(name, identity)
+    return path if _trouble(path, identity) is None else None
+
+
+class Prepared:
+    """One part of a prepared file. Opens it when first asked, once per process; holds its table
+    in memory, and no voxels."""
+
+    def __init__(self, path: Path, part: str, *, masks: bool = True) -> None:
+        self.path, self.part, self.masks = Path(path), part, masks
+        self._opened: tuple[int, h5py.File] | None = None
+        self._rows: list[dict[str, Any]] | None = None
+
+    def __len__(self) -> int:
+        return len(self._table())
+
+    def __getitem__(self, index: int, /) -> Sample:
+        row = self._table()[index]
+        index = range(len(self))[index]
+        hidden = set() if self.masks else {"mask", "twin"}
+        with reading(self.path):
+            held = {name: self._values(name, index) for name in set(row["has"]) - hidden}
+            return Sample(
+                x=held["x"],
+                key=row["key"],
+                group=row["group"],
+                label=row["label"],
+                mask=held.get("mask"),
+                roi=held.get("roi"),
+                spacing=None if row["spacing"] is None else tuple(row["spacing"]),
+                tags=dict(row["tags"]),
+                tile=None if row["tile"] is None else Tile(*map(_fixed, row["tile"])),
+                twin=held.get("twin"),
+            )
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[index] for index in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"Prepared({self.path.name}, {self.part})"
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_opened": None}  # an open file does not travel
+
+    def manifest(self) -> list[Entry]:
+        """The identity of every sample as it is read, from the table alone."""
+        content = "content" if self.masks else "content without mask"
+        return [Entry(row["key"], row[content], row["group"]) for row in self._table()]
+
+    def _values(self, name: str, index: int) -> Tensor:
+        stored = torch.from_numpy(dataset(self._file(), f"{self.part}/{name}")[index])
+        return stored.bool() if stored.dtype == torch.uint8 else stored
+
+    def _table(self) -> list[dict[str, Any]]:
+        if self._rows is None:
+            with reading(self.path):
+                self._rows = read_table(self._file(), self.part)
+        return self._rows
+
+    def _file(self) -> h5py.File:
+        if self._opened is None or self._opened[0] != os.getpid():
+            self._opened = os.getpid(), opened(self.path)  # a forked child opens its own
+        return self._opened[1]
+
+
+def read_part(path: Path, part: str, *, masks: bool = True) -> Prepared:
+    """A part of a prepared file; an empty split where nothing was added to it.
+
+    masks: false hides masks and twins, for the parts that methods train on
+    """
+    return Prepared(path, part, masks=masks)
+
+
+class Joined:
+    """Splits one after another, as one."""
+
+    def __init__(self, splits: Sequence[Split]) -> None:
+        self.splits = tuple(splits)
+        self._ends = list(accumulate(len(split) for split in self.splits))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getitem__(self, index: int, /) -> Sample:
+        index = range(len(self))[index]
+        which = bisect_right(self._ends, index)
+        return self.splits[which][index - (self._ends[which - 1] if which else 0)]
+
+    def manifest(self) -> list[Entry]:
+        return [entry for split in self.splits for entry in manifest(split)]
+
+
+def joined(*splits: Split) -> Split:
+    """The splits one after another; what identifies them is not read again."""
+    return Joined(splits)
+
+
+def _fixed(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _place(name: str, identity: Mapping[str, object]) -> Path:
+    digest = hashlib.sha256(_canonical(identity).encode()).hexdigest()[:16]
+    return cache_root() / "data" / f"{name}-{digest}.h5"
+
+
+def _canonical(identity: Mapping[str, object]) -> str:
+    return json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _trouble(path: Path, identity: Mapping[str, object]) -> str | None:
+    """Why the file cannot be used, or None. Reads its tables, not its voxels."""
+    if not path.exists():
+        return f"{path.name} is not there."
+    try:
+        with reading(path), opened(path) as file:
+            if read_text(file, "identity") != _canonical(identity):
+                return f"{path.name} holds another dataset than its name says."
+            for part in json.loads(read_text(file, "parts")):
+                read_table(file, part)
+    except DataError as error:
+        return error.summary
+    return None

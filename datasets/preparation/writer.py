@@ -1,0 +1,302 @@
+"""Writing a prepared dataset, in shards that survive a kill and are joined when all are there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+from torch import Tensor
+
+from ..base import DataError, Sample, Spec, content_hash
+from ..io.fsync import sync
+from ..io.hdf5 import LIBVER, dataset, opened, read_table, read_text, reading, write_text
+
+SHARD, SECONDS = 256 << 20, 10.0
+"""Bytes and seconds after which a shard is closed: what a killed preparation loses at most."""
+
+VALUES = ("x", "mask", "roi", "twin")
+
+
+class Writer:
+    """Takes samples one at a time and keeps none of them in memory.
+
+    Samples come in units (a patient, an image file): `keep` says that a unit is whole, and a later
+    call with the same identity finds in `has` which units it need not make again.
+
+    Refuses what no later reader could put right: another shape, NaN, a key used twice, and a
+    group that stands in two splits (`leaky` allows that, for published splits that do it). The
+    split of a part is its name up to a hyphen: "train" and "train-abnormal" may share patients.
+    """
+
+    def __init__(self, folder: Path, identity: str, spec: Spec, *, leaky: bool = False) -> None:
+        self._folder, self._identity, self._spec, self._leaky = folder, identity, spec, leaky
+        self._keys: set[str] = set()
+        self._split_of: dict[str, str] = {}
+        self._units: set[str] = set()
+        self._shards: list[Path] = []
+        self._shard: Shard | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in sorted(folder.iterdir()):
+            if not (path.suffix == ".h5" and self._recall(path)):
+                path.unlink()
+
+    def has(self, unit: str) -> bool:
+        """Whether the unit was made before an interruption."""
+        return unit in self._units
+
+    def add(self, part: str, sample: Sample) -> None:
+        sample = _plain(sample)
+        self._refuse(part, sample)
+        self._note(part, sample.key, sample.group)
+        if self._shard is None:
+            self._shard = Shard(self._folder / f"{len(self._shards):06d}.part")
+        self._shard.add(part, sample)
+
+    def keep(self, unit: str) -> None:
+        """All samples of the unit have been added."""
+        self._units.add(unit)
+        if self._shard is None:
+            return
+        self._shard.keep(unit)
+        if self._shard.size >= SHARD or self._shard.age() >= SECONDS:
+            self._close()
+
+    def finish(self, path: Path) -> None:
+        """Join the shards to one whole file at `path`, on disk when this returns."""
+        if self._shard is not None or not self._shards:
+            self._shard = self._shard or Shard(self._folder / "000000.part")
+            self._close()
+        whole = self._shards[0]
+        if len(self._shards) > 1:
+            whole = self._folder / "whole"
+            _join(self._shards, whole, self._identity)
+        sync(whole)
+        os.replace(whole, path)
+        sync(path.parent)
+        self.discard()
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        if self._shard is not None:
+            self._shard.abandon()
+            self._shard = None
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Stop here; whole units stay."""
+        if self._shard is not None:
+            if self._shard.units:
+                self._shard.forget()
+                self._close()
+            else:
+                self._shard.abandon()
+            self._shard = None
+        if not any(self._folder.iterdir()):
+            self._folder.rmdir()
+
+    def _close(self) -> None:
+        assert self._shard is not None
+        path = self._folder / f"{len(self._shards):06d}.h5"
+        self._shard.finish(self._identity)
+        sync(self._shard.path)
+        os.replace(self._shard.path, path)
+        self._shards.append(path)
+        self._shard = None
+
+    def _recall(self, path: Path) -> bool:
+        """Whether the shard is a whole one of these, next in order."""
+        try:
+            with reading(path), opened(path) as file:
+                if read_text(file, "identity") != self._identity:
+                    return False
+                units = json.loads(read_text(file, "units"))
+                rows = [
+                    (part, row)
+                    for part in json.loads(read_text(file, "parts"))
+                    for row in read_table(file, part)
+                ]
+        except DataError:
+            return False
+        if path.stem != f"{len(self._shards):06d}":
+            return False
+        for part, row in rows:
+            self._note(part, row["key"], row["group"])
+        self._units |= set(units)
+        self._shards.append(path)
+        return True
+
+    def _note(self, part: str, key: str, group: str) -> None:
+        self._keys.add(key)
+        self._split_of.setdefault(group, part.partition("-")[0])
+
+    def _refuse(self, part: str, sample: Sample) -> None:
+        x, key, S = sample.x, sample.key, tuple(self._spec.shape)
+        if tuple(x.shape) != (self._spec.channels, *S):
+            want = (self._spec.channels, *S)
+            raise DataError(f"sample {key!r} has shape {tuple(x.shape)}, not {want}")
+        for name, value in (("mask", sample.mask), ("roi", sample.roi)):
+            if value is not None and tuple(value.shape) != S:
+                raise DataError(f"the {name} of {key!r} has shape {tuple(value.shape)}, not {S}")
+        if sample.twin is not None and sample.twin.shape != x.shape:
+            raise DataError(f"the twin of {key!r} has another shape than its x")
+        if not np.isfinite(x.numpy()).all():  # torch would wake its threads for this
+            raise DataError(f"sample {key!r} holds NaN or inf")
+        if key in self._keys:
+            raise DataError(f"two samples have the key {key!r}")
+        split = part.partition("-")[0]
+        other = self._split_of.get(sample.group, split)
+        if other != split and not self._leaky:
+            raise DataError(f"group {sample.group!r} stands in two splits, {other} and {split}")
+
+
+class Shard:
+    """A file of samples that is being written. units: those that are whole in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.units, self.size = path, list[str](), 0
+        self._began, self._whole = time.monotonic(), dict[str, int]()
+        self._file = h5py.File(path, "w", libver=LIBVER)
+        self._growing = Growing(self._file)
+        self._rows: dict[str, list[dict[str, object]]] = {}
+
+    def add(self, part: str, sample: Sample) -> None:
+        rows = self._rows.setdefault(part, [])
+        values = {name: getattr(sample, name) for name in VALUES}
+        held = {name: value.numpy() for name, value in values.items() if value is not None}
+        for name, value in held.items():
+            self._growing.put(f"{part}/{name}", len(rows), value)
+            self.size += value.nbytes
+        content = content_hash(sample)
+        bare = content if sample.mask is None else content_hash(replace(sample, mask=None))
+        rows.append(
+            {
+                "key": sample.key,
+                "group": sample.group,
+                "label": sample.label,
+                "spacing": sample.spacing,
+                "tags": dict(sample.tags),
+                "tile": sample.tile,
+                "has": list(held),
+                "content": content,
+                "content without mask": bare,
+            }
+        )
+
+    def age(self) -> float:
+        """Seconds since it was begun."""
+        return time.monotonic() - self._began
+
+    def keep(self, unit: str) -> None:
+        self.units.append(unit)
+        self._whole = {part: len(rows) for part, rows in self._rows.items()}
+
+    def forget(self) -> None:
+        """Leave out what belongs to no whole unit; its voxels stay, unread."""
+        self._rows = {part: self._rows[part][:count] for part, count in self._whole.items()}
+
+    def finish(self, identity: str) -> None:
+        tables(self._file, identity, self._rows, self.units)
+        self._file.close()
+
+    def abandon(self) -> None:
+        self._file.close()
+        self.path.unlink(missing_ok=True)
+
+
+def tables(
+    file: h5py.File,
+    identity: str,
+    rows: Mapping[str, list[dict[str, object]]],
+    units: list[str],
+) -> None:
+    """Everything of a file but its voxels."""
+    write_text(file, "identity", identity)
+    write_text(file, "units", json.dumps(units))
+    write_text(file, "parts", json.dumps(list(rows)))
+    for part, table in rows.items():
+        write_text(file, f"{part}/table", json.dumps(table))
+
+
+class Growing:
+    """Datasets of a file that grow by a sample at a time; samples that lack one cost no space."""
+
+    def __init__(self, file: h5py.File) -> None:
+        self._file = file
+        self._stored: dict[str, h5py.Dataset] = {}
+
+    def put(self, name: str, index: int, value: np.ndarray) -> None:
+        flags = value.dtype == np.bool_
+        stored = self.grown(name, index, value.shape, np.uint8 if flags else np.float32)
+        stored[index] = value.view(np.uint8) if flags else value
+
+    def grown(self, name: str, index: int, shape: tuple[int, ...], kind: object) -> h5py.Dataset:
+        """The dataset, with room at `index`."""
+        if name not in self._stored:
+            self._stored[name] = self._file.create_dataset(
+                name,
+                shape=(0, *shape),
+                maxshape=(None, *shape),
+                chunks=(1, *shape),
+                dtype=kind,
+                compression="lzf" if kind == np.uint8 else None,
+                fletcher32=True,
+            )
+        self._stored[name].resize(index + 1, axis=0)
+        return self._stored[name]
+
+
+def _join(shards: list[Path], path: Path, identity: str) -> None:
+    """One file of all shards, in their order; chunks are copied as they are, checksums and all."""
+    rows: dict[str, list[dict[str, object]]] = {}
+    units: list[str] = []
+    with h5py.File(path, "w", libver=LIBVER) as whole:
+        growing = Growing(whole)
+        for shard in shards:
+            with reading(shard), opened(shard) as file:
+                units += json.loads(read_text(file, "units"))
+                for part in json.loads(read_text(file, "parts")):
+                    table = rows.setdefault(part, [])
+                    held = {name: dataset(file, name) for name, _ in _chunks(file, part)}
+                    for name, index in _chunks(file, part):
+                        stored = held[name]
+                        at = (index, *[0] * (stored.ndim - 1))
+                        mask, raw = stored.id.read_direct_chunk(at)
+                        put = len(table) + index
+                        made = growing.grown(name, put, stored.shape[1:], stored.dtype)
+                        made.id.write_direct_chunk((put, *at[1:]), raw, mask)
+                    table += read_table(file, part)
+        tables(whole, identity, rows, units)
+
+
+def _chunks(file: h5py.File, part: str) -> Iterator[tuple[str, int]]:
+    for index, row in enumerate(read_table(file, part)):
+        for name in row["has"]:
+            yield f"{part}/{name}", index
+
+
+def _plain(sample: Sample) -> Sample:
+    """The sample exactly as it will be read back."""
+
+    def flags(value: Tensor | None) -> Tensor | None:
+        return None if value is None else value.detach().cpu().bool().contiguous()
+
+    def floats(value: Tensor) -> Tensor:
+        return value.detach().cpu().float().contiguous()
+
+    return replace(
+        sample,
+        x=floats(sample.x),
+        label=bool(sample.label),
+        mask=flags(sample.mask),
+        roi=flags(sample.roi),
+        spacing=None if sample.spacing is None else tuple(float(mm) for mm in sample.spacing),
+        tags={str(name): str(value) for name, value in sample.tags.items()},
+        twin=None if sample.twin is None else floats(sample.twin),
+    )

@@ -1,0 +1,1 @@
+"""Assignment of cases to train, calibration, validation and test. Imports datasets.base."""

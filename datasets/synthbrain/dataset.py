@@ -1,0 +1,209 @@
+"""SynthBrain: made-up brains with and without lesions, that need no download.
+
+The tissue maps of the ICBM152 template, bent into as many people as are wanted, four MRI
+modalities, graded lesions, and for every diseased slice the same slice without the lesion.
+assets/synthbrain.md says what it can and cannot tell about a method.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import torch
+
+from ..base import DataError, Progress, Sample, Spec, silent
+from ..preparation.prepared_dataset import Kept
+from ..preparation.prepared_file import prepare_once
+from ..preparation.writer import Writer
+from .lesions import SIZES, Plan
+from .rendering import MODALITIES
+from .subject import FEWEST, NORMS, Person, View, person
+from .tissue_maps import ASSET
+
+FIELD = 216.0  # mm, of view along y and x
+
+ROLES = ("train", "train-abnormal", "held_out", "val", "val-abnormal", "test", "test-abnormal")
+"""What people are made for. The i-th person of role r is number 1000 r + i, whatever the counts:
+to ask for more people changes none."""
+
+MODALITY_SETS = {"4ch": MODALITIES, **{name: (name,) for name in MODALITIES}}
+
+
+class Preset(NamedTuple):
+    """people: of each role; heights: of the slices, mm, of a 2-D sample each; none for volumes"""
+
+    people: tuple[int, ...]
+    heights: tuple[float, ...]
+    size: int
+
+
+PRESETS = {
+    "tiny": Preset((8, 4, 2, 2, 2, 4, 4), (6.0,), 32),
+    "demo": Preset((120, 24, 8, 8, 16, 32, 48), (-4.0, 6.0, 16.0, 26.0, 36.0), 32),
+    "default": Preset((200, 60, 20, 20, 40, 100, 200), (-4.0, 6.0, 16.0, 26.0, 36.0), 64),
+    "hires": Preset((400, 120, 40, 40, 80, 200, 400), tuple(range(-18, 45, 4)), 128),
+    "vol": Preset((60, 20, 5, 5, 10, 30, 60), (), 96),
+}
+
+
+class SynthBrain(Kept):
+    """See the module.
+
+    preset: how many people, which slices, how many pixels; one of PRESETS
+    modalities: names out of t1, t2, flair, t1ce, or "4ch" for all, or one name
+    size: pixels along each side, in place of the preset's
+    subjects: how many people of each of ROLES, in place of the preset's; what is not named stays
+    norm: "healthy_ref" puts the 1st and 99th percentile of the brain, had it no lesion, at 0 and
+        0.8; "p1p99" puts those of the image itself at 0 and 1, as the papers do, by which a bright
+        lesion darkens all the rest
+    """
+
+    synthetic: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        preset: str = "default",
+        modalities: str | Sequence[str] = "4ch",
+        size: int | None = None,
+        subjects: Mapping[str, int] | None = None,
+        seed: int = 0,
+        norm: str = "healthy_ref",
+    ) -> None:
+        _among("preset", preset, PRESETS)
+        _among("norm", norm, NORMS)
+        if isinstance(modalities, str):
+            _among("modalities", modalities, MODALITY_SETS)
+            modalities = MODALITY_SETS[modalities]
+        for name in modalities:
+            _among("modalities", name, MODALITIES)
+        for role, count in (subjects or {}).items():
+            _among("subjects", role, ROLES)
+            if not 0 <= count <= 1000:
+                raise ValueError(f"subjects: {role} may be 0 to 1000 people, not {count}")
+        plan = PRESETS[preset]
+        self.modalities, self.seed, self.norm = tuple(modalities), seed, norm
+        self.subjects = dict(zip(ROLES, plan.people, strict=True)) | dict(subjects or {})
+        self.volumes = not plan.heights
+        size = plan.size if size is None else size
+        self.view = _view(plan.heights, size)
+        shape = (len(self.view.heights), size, size) if self.volumes else (size, size)
+        self.spec = Spec(channels=len(self.modalities), shape=shape,
+            labels=self.subjects["train-abnormal"] > 0)  # fmt: skip
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """All that the samples depend on, the code that makes them among it."""
+        return {
+            "subjects": self.subjects,
+            "modalities": list(self.modalities),
+            "heights": list(self.view.heights),
+            "size": self.view.size,
+            "mm": self.view.mm,
+            "volumes": self.volumes,
+            "seed": self.seed,
+            "norm": self.norm,
+            "asset": hashlib.sha256(ASSET.read_bytes()).hexdigest(),
+            "code": _code(),
+        }
+
+    def kept(self, progress: Progress = silent) -> Path:
+        return prepare_once(
+            "synthbrain", self.identity, lambda out: self._make(out, progress), spec=self.spec
+        )
+
+    def _make(self, out: Writer, progress: Progress) -> None:
+        """Make everybody, a few at a time on every core, and add them in one order."""
+        everybody = [(role, i) for role in ROLES for i in range(self.subjects[role])]
+        wanted = [who for who in everybody if not out.has(_name(who))]
+        progress("people", done := len(everybody) - len(wanted), len(everybody))
+        with ThreadPoolExecutor(cores := _cores()) as pool:
+            for start in range(0, len(wanted), 4 * cores):
+                some = wanted[start : start + 4 * cores]
+                for who, samples in zip(some, pool.map(self._samples, some), strict=True):
+                    role = who[0]
+                    part = role if role == "train-abnormal" else role.partition("-")[0]
+                    for sample in samples:
+                        out.add(part, sample)
+                    out.keep(_name(who))
+                    progress("people", done := done + 1, len(everybody))
+
+    def _samples(self, who: tuple[str, int]) -> list[Sample]:
+        role, index = who
+        number = 1000 * ROLES.index(role) + index
+        plan = Plan.of(index) if role.endswith("abnormal") else None
+        try:
+            made = person(self.seed, number, plan, self.view, self.norm)
+        except RuntimeError as error:
+            raise DataError(
+                f"person {number} of seed {self.seed} could not be made: {error}"
+            ) from None
+        return list(self._cut(made, f"s{number:04d}", plan))
+
+    def _cut(self, made: Person, group: str, plan: Plan | None) -> Iterator[Sample]:
+        """A sample of each slice, or one of the volume. A diseased person's slices that show none
+        of the lesion, or too little to draw, are neither normal nor abnormal: left out."""
+        channels = [MODALITIES.index(name) for name in self.modalities]
+        tags = {"lesion": "none", "contrast": "none", "size": "none"}
+        if plan is not None:
+            tags = {"lesion": plan.kind, "contrast": f"{plan.contrast}", "size": SIZES[plan.size]}
+        cuts = [(group, np.s_[:])]
+        if not self.volumes:
+            cuts = [(f"{group}/z{h:+03.0f}", np.s_[k]) for k, h in enumerate(self.view.heights)]
+        for key, cut in cuts:
+            mask = made.mask[cut]
+            if plan is not None and not self.volumes and mask.sum() * self.view.mm**2 < FEWEST:
+                continue
+            yield Sample(
+                x=torch.from_numpy(np.ascontiguousarray(made.x[channels][:, cut])),
+                key=key,
+                group=group,
+                label=plan is not None,
+                mask=torch.from_numpy(mask.copy()),
+                roi=torch.from_numpy(made.roi[cut].copy()),
+                spacing=(self.view.mm,) * mask.ndim,
+                tags=tags,
+                twin=torch.from_numpy(np.ascontiguousarray(made.twin[channels][:, cut])),
+            )
+
+
+def _name(who: tuple[str, int]) -> str:
+    return f"{who[0]}/{who[1]}"
+
+
+def _view(heights: tuple[float, ...], size: int) -> View:
+    if size < 16 or size % 8:
+        raise ValueError(f"size is a multiple of 8 from 16 pixels on, not {size}")
+    mm = FIELD / size
+    if heights:
+        return View(heights, size, mm)
+    middle = -4.0  # of the brain from its lowest to its highest point
+    return View(tuple(middle + (k - (size - 1) / 2) * mm for k in range(size)), size, mm, fold=1)
+
+
+def _code() -> str:
+    """A digest of what the generator does: its code without comments and layout."""
+    here = Path(__file__).parent
+    files = [here.parent / "transforms/random_fields.py", *sorted(here.glob("*.py"))]
+    texts = [path.read_text("utf-8") for path in files]
+    dumps = "\n".join(ast.dump(ast.parse(text)) for text in texts)
+    return hashlib.sha256(dumps.encode()).hexdigest()[:16]
+
+
+def _cores() -> int:
+    """How many this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _among(what: str, given: str, known: Sequence[str] | Mapping[str, object]) -> None:
+    if given not in known:
+        raise ValueError(f"{what}: {given!r} is none of {', '.join(known)}")

@@ -1,0 +1,157 @@
+"""What can be wrong with a made-up brain: where it lies, how it looks, how it pushes.
+
+Kinds: tumour (oedema, enhancing rim, core, mass effect), ms (several plaques in white matter),
+stroke (fluid-like, cortical), hemorrhage (dark on T2, bright on T1), and two that have no unusual
+intensity: ventricle (one of a pair, widened) and cortex (thickened in one place).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ..transforms.random_fields import Floats, Waves, spread, step
+from .anatomy import NONE, Anatomy, Reshape
+
+KINDS = ("tumour", "stroke", "ms", "hemorrhage", "ventricle", "cortex")
+TURNS = (*KINDS[:4], "ventricle", *KINDS[:4], "cortex")
+SIZES = ("small", "medium", "large")
+CONTRASTS = (0.3, 0.6, 1.0, 1.6)
+
+#                    t1    t2    flair t1ce     as fractions of the brightest healthy tissue
+LOOKS = {
+    "edema": (0.50, 0.85, 0.92, 0.50),
+    "rim": (0.62, 0.78, 0.82, 1.15),
+    "core": (0.28, 0.92, 0.45, 0.26),
+    "ms": (0.62, 0.74, 0.90, 0.63),
+    "stroke": (0.22, 0.95, 0.24, 0.22),
+    "hemorrhage": (1.10, 0.15, 0.20, 1.10),
+}
+RADII = {  # mm, smallest and largest of each tercile
+    "tumour": ((9, 15), (15, 22), (22, 30)),
+    "stroke": ((9, 15), (15, 22), (22, 30)),
+    "ms": ((4, 6), (5, 7.5), (6, 10)),
+    "hemorrhage": ((8, 13), (13, 19), (19, 26)),
+    "cortex": ((14, 19), (19, 26), (26, 36)),
+}
+PLAQUES = ((3, 6), (5, 9), (8, 14))
+WIDEN = ((0.9, 1.2), (1.2, 1.5), (1.5, 1.9))
+
+
+class Plan(NamedTuple):
+    """Which lesion a subject is to have: so that every stratum is as large as any other."""
+
+    kind: str
+    size: int
+    contrast: float
+
+    @classmethod
+    def of(cls, index: int) -> Plan:
+        """The plan of the index-th diseased subject. Of ten in a row, two have no unusual
+        intensity; each kind goes through all sizes and contrasts in turn."""
+        round_, place = divmod(index, len(TURNS))
+        kind = TURNS[place]
+        turn = round_ * TURNS.count(kind) + TURNS[:place].count(kind)
+        return cls(kind, turn % len(SIZES), CONTRASTS[turn % len(CONTRASTS)])
+
+
+class Blob:
+    """A bumpy ellipsoid. centre: (z, y, x) mm; radius: mm."""
+
+    def __init__(self, rng: np.random.Generator, centre: Floats, radius: float) -> None:
+        self.centre, self.radius = centre, radius
+        self.coarse, self.fine = (
+            Waves(rng, max(0.75 * radius, 2.5)),
+            Waves(rng, max(0.4 * radius, 2)),
+        )
+        self.stretch = np.exp(rng.normal(0, 0.18, 3)).astype(np.float32)
+
+    def depth(self, axes: Sequence[Floats], shrink: float = 1.0) -> Floats:
+        """Mm below its surface, negative outside; roughly, as its bumps are not measured."""
+        away = [(a - c) * s for a, c, s in zip(axes, self.centre, self.stretch, strict=True)]
+        z, y, x = away
+        far = np.sqrt(z[:, None, None] ** 2 + y[:, None] ** 2 + x**2)
+        bumps = 1 + 0.28 * self.coarse.on(axes) + 0.10 * self.fine.on(axes)
+        return shrink * self.radius * bumps - far
+
+
+class Lesion:
+    """A plan come true in one anatomy.
+
+    levels: heights in mm of which a lesion shall meet at least one
+    """
+
+    def __init__(
+        self, rng: np.random.Generator, plan: Plan, anatomy: Anatomy, levels: Sequence[float]
+    ) -> None:
+        self.plan = plan
+        self.blobs: list[Blob] = []
+        self.reshape, self.mass = NONE, 0.0
+        strength = 0.5 + 0.5 * min(plan.contrast, 1.0)  # of a change that has no contrast
+        if plan.kind == "ventricle":
+            widen = rng.uniform(*WIDEN[plan.size]) * strength
+            self.reshape = Reshape(side=float(rng.choice([-1, 1])), widen=widen)
+            return
+        count = rng.integers(*PLAQUES[plan.size]) if plan.kind == "ms" else 1
+        centres = _sites(rng, plan.kind, int(count), anatomy, levels)
+        low, high = RADII[plan.kind][plan.size]
+        radii = rng.uniform(low, high, len(centres))
+        if plan.kind == "cortex":
+            z, y, x = (float(v) for v in centres[0])
+            self.reshape = Reshape(centre=(z, y, x), radius=float(radii[0]), thicken=strength)
+            return
+        self.blobs = [Blob(rng, c, r) for c, r in zip(centres, radii, strict=True)]
+        if plan.kind == "tumour":
+            self.mass = rng.uniform(0.2, 0.9) * min(plan.contrast, 1)
+
+    def push(self, axes: Sequence[Floats]) -> Floats:
+        """Where the tissue at each grid point was before a mass pushed it: (3, K, H, W)."""
+        points = spread(axes)
+        for blob in self.blobs if self.mass else ():
+            away = points - blob.centre.reshape(3, 1, 1, 1)
+            far = np.sqrt((away**2).sum(0)) + np.float32(1e-3)
+            by = 0.55 * self.mass * blob.radius * np.exp(-((far / (1.6 * blob.radius)) ** 2))
+            points = points - np.where(by > 0.02, np.minimum(by, 0.8 * far), 0) * away / far
+        return points.astype(np.float32)
+
+    def paint(
+        self, image: Floats, axes: Sequence[Floats], white: Floats, brain: Floats
+    ) -> tuple[Floats, Floats]:
+        """The image (4, K, H, W) with the lesion in it, and how much of it is where (K, H, W)."""
+        kind, amount = self.plan.kind, np.zeros_like(white)
+        where = brain * np.minimum(1.2 * white, 1) if kind == "ms" else brain
+        for blob in self.blobs:
+            layers = {"edema": 1.0, "rim": 0.62, "core": 0.40} if kind == "tumour" else {kind: 1.0}
+            for look, shrink in layers.items():
+                share = step(blob.depth(axes, shrink), 0.55) * where
+                amount = np.maximum(amount, share)
+                mix = np.float32(self.plan.contrast) * share
+                goal = np.reshape(LOOKS[look], (4, 1, 1, 1)).astype(np.float32)
+                image = np.maximum(image + mix * (goal - image), 0.03)
+        return image.astype(np.float32), amount
+
+
+def _sites(
+    rng: np.random.Generator, kind: str, count: int, anatomy: Anatomy, levels: Sequence[float]
+) -> Floats:
+    """Centres (count, 3) in tissue that the kind befalls, within 4 mm of a level."""
+    side = np.arange(-95, 96, 5, dtype=np.float32)
+    axes = (np.asarray(levels, np.float32), side, side)
+    tissue = anatomy.on(axes)
+    _fluid, cortex, white, deep, _vessel = tissue.amount
+    fit = {
+        "tumour": white + deep > 0.7,
+        "stroke": cortex > 0.4,
+        "ms": white > 0.75,
+        "hemorrhage": (deep > 0.4) | (white > 0.8),
+        "cortex": cortex > 0.5,
+    }[kind] & (tissue.brain > 0.5)
+    levels_fit = np.flatnonzero(fit.sum((1, 2)) >= count)
+    if not len(levels_fit):
+        raise RuntimeError(f"no level has {count} places for {kind}")
+    z = rng.choice(levels_fit, count)  # every level alike: where a slice lies shall tell little
+    y, x = np.array([rng.choice(np.argwhere(fit[level])) for level in z]).T
+    centres = np.stack([axes[0][z], side[y], side[x]], 1)
+    return (centres + rng.uniform(-1, 1, (count, 3)) * (4, 2, 2)).astype(np.float32)

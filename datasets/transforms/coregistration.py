@@ -1,0 +1,78 @@
+"""Volumes of one patient, read together: what is wrong with each, and with one beside another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from ..base import DataError
+from ..io.nifti import LABELS, Volume, read_labels, read_volume
+
+Nan = Literal["error", "zero"]
+
+
+def read_together(
+    files: Mapping[str, Path],
+    called: Callable[[str], str],
+    *,
+    labels: Collection[str] = ("seg",),
+    allowed: Collection[int] = LABELS,
+    nan: Nan = "error",
+    ignore_affine: bool = False,
+    turn: bool = True,
+) -> tuple[dict[str, Volume], list[str]]:
+    """The volumes that can be read, by role, and every problem, one line each.
+
+    called: how errors call the file of a role
+    labels: the roles that hold labels, each one of `allowed`
+    nan: "zero" takes NaN for background
+    ignore_affine: the first file's affine counts for all
+    turn: false leaves all axes as they are stored
+    """
+    volumes: dict[str, Volume] = {}
+    problems: list[str] = []
+    believed: np.ndarray | None = None
+    for index, (role, path) in enumerate(files.items()):
+        name = called(role)
+        try:
+            if role in labels:
+                volume = read_labels(path, allowed=allowed, affine=believed, name=name, turn=turn)
+            else:
+                volume = read_volume(path, nan=nan, affine=believed, name=name, turn=turn)
+        except DataError as error:
+            problems.append(error.summary)
+            continue
+        volumes[role] = volume
+        if index == 0 and ignore_affine:
+            believed = volume.stored_affine
+    problems += misfits(volumes, called, ignore_affine=ignore_affine)
+    return volumes, problems
+
+
+def misfits(
+    volumes: Mapping[str, Volume], called: Callable[[str], str], *, ignore_affine: bool = False
+) -> Iterator[str]:
+    """Volumes that differ from the first in shape, or in where their voxels lie."""
+    if not volumes:
+        return
+    (first, lead), *others = volumes.items()
+    for role, volume in others:
+        both = f"{called(role)} and {called(first)}"
+        if volume.data.shape != lead.data.shape:
+            yield f"{both} differ in shape: {volume.data.shape} and {lead.data.shape}"
+            continue
+        off = float(np.abs(volume.affine - lead.affine).max())
+        if off > 1e-3 and not ignore_affine:
+            yield f"{both} differ in affine, by up to {off:.3g} (ignore_affine)"
+
+
+def nans(volumes: Mapping[str, Volume], called: Callable[[str], str]) -> list[str]:
+    """Notes on NaN that were taken for background."""
+    return [
+        f"{called(role)}: {volume.nans} NaN voxels were set to zero"
+        for role, volume in volumes.items()
+        if volume.nans
+    ]

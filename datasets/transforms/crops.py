@@ -1,0 +1,38 @@
+"""What layouts of whole volumes share: upright axes, and a box of one size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..io.nifti import Volume
+
+Steps = tuple[float, ...]
+
+
+def upright(volume: Volume) -> tuple[np.ndarray, Steps]:
+    """A RAS+ volume as (D, H, W): from the feet up, front to back, the patient's right to left;
+    and mm along these axes."""
+    return np.ascontiguousarray(volume.data.T[:, ::-1, ::-1]), volume.spacing[::-1]
+
+
+def boxed(
+    x: Tensor, size: Sequence[int], spacing: Steps, *, crop: Sequence[int] | None = None
+) -> tuple[Tensor, Steps]:
+    """(D, H, W) as float32 averages over areas (size), and mm per step then.
+
+    crop: the middle to cut out first, where an axis is longer
+    """
+    if crop is not None:
+        for axis, (extent, most) in enumerate(zip(x.shape, crop, strict=True)):
+            kept = min(extent, most)
+            x = x.narrow(axis, (extent - kept) // 2, kept)
+    steps = tuple(mm * extent / new for mm, extent, new in zip(spacing, x.shape, size, strict=True))
+    x = x.float()
+    if tuple(x.shape) != tuple(size):
+        deep, high, wide = size
+        x = F.adaptive_avg_pool3d(x[None, None], (deep, high, wide))[0, 0]
+    return x, steps

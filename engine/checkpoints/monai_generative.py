@@ -1,0 +1,125 @@
+"""Checkpoints of monai-generative, the archived home of MONAI's diffusion networks: its weights
+under the names that MONAI's own networks have.
+
+Attention has a level of names more here, an output layer and the layer after magnifying are called
+otherwise. Self-attention's output layer (`proj_attn`) was made there, saved and never called, as
+version 0.2.3 shows when it is run: here it becomes the identity, lest the network compute
+something else. Read as tensors only: safetensors, or torch's format without any code in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..codecs.quantization import Codebook
+
+OLD = (
+    (".attn.out_proj.", ".proj_attn."),
+    (".attn.to_", ".to_"),
+    (".out_proj.", ".to_out.0."),
+    (".postconv.", ".conv."),
+)
+"""Parts of a name: here, and what it was."""
+
+UNUSED = ".proj_attn."
+
+CODEBOOK = {
+    "codebook.codes": "quantizer.quantizer.embedding.weight",
+    "codebook.sizes": "quantizer.quantizer.ema_cluster_size",
+    "codebook.sums": "quantizer.quantizer.ema_w",
+}
+
+WRAPPED = ("state_dict", "model_state_dict", "model", "ema_state_dict", "unet_state_dict",
+           "autoencoder_state_dict", "vqvae_state_dict")  # fmt: skip
+"""Under which of its names a file of several things keeps the weights; the first that is there."""
+
+
+class LegacyError(ValueError):
+    """A checkpoint that does not fit a network, or is none."""
+
+
+def load_legacy(net: nn.Module, source: Path | str | Mapping[str, Tensor]) -> None:
+    """Fill `net` with the weights of a file, or of a state dict, old names or new.
+
+    net: of `nets.unet`; the `net` of `autoencoder.KL`; or an `autoencoder.VQ`, all of it
+    """
+    theirs = _read(Path(source)) if isinstance(source, str | Path) else dict(source)
+    theirs = {key.removeprefix("module."): value for key, value in theirs.items()}
+    wanted = {key: value for key, value in net.state_dict().items() if not _ours(net, key)}
+    found = {key: name for key in wanted for name in _names(key) if name in theirs}
+    missing = [key for key in wanted if key not in found]
+    surplus = sorted(set(theirs) - set(found.values()))
+    if missing or surplus:
+        raise LegacyError(
+            f"these weights are of another network: {_few(missing, 'missing')}"
+            f"{'; ' if missing and surplus else ''}{_few(surplus, 'not known')}. "
+            "Build it with the arguments that it was trained with"
+        )
+    wrong = [
+        f"{key} {tuple(theirs[name].shape)} for {tuple(wanted[key].shape)}"
+        for key, name in found.items()
+        if theirs[name].shape != wanted[key].shape
+    ]
+    if wrong:
+        raise LegacyError(f"these weights are of a network of other sizes: {_few(wrong, 'wrong')}")
+    with torch.no_grad():
+        for key, name in found.items():
+            idle = UNUSED in name
+            wanted[key].copy_(_identity(wanted[key]) if idle else theirs[name])
+
+
+def _identity(like: Tensor) -> Tensor:
+    """The weight (C, C) or the bias (C,) of a linear layer that changes nothing."""
+    return torch.eye(len(like)) if like.ndim == 2 else torch.zeros(len(like))
+
+
+def _names(key: str) -> list[str]:
+    """What a weight may be called in a file: its own name last, which is the one that counts."""
+    body = key.removeprefix("net.")
+    names = [CODEBOOK.get(key, body)]
+    for new, old in OLD:
+        names = [body.replace(new, old) if new in body else name for name in names]
+        if new in body:
+            break
+    return [*names, body, key]
+
+
+def _ours(net: nn.Module, key: str) -> bool:
+    """Whether it is no weight of a network: a codec's own, or what a codebook is counting."""
+    part, _, name = key.rpartition(".")
+    where = net.get_submodule(part)
+    counting = isinstance(where, Codebook) and name not in ("codes", "sizes", "sums")
+    return counting or key in ("centre", "scale") or name == "_extra_state"
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise LegacyError(f"there is no file {path}")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a file that is none makes of a reader
+        what = str(error).strip().partition("\n")[0]
+        raise LegacyError(f"{path} cannot be read as weights alone: {what}") from error
+    for name in WRAPPED:
+        if isinstance(state, Mapping) and isinstance(state.get(name), Mapping):
+            state = state[name]
+            break
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        held = sorted(map(str, state)) if isinstance(state, Mapping) else [type(state).__name__]
+        raise LegacyError(f"{path} holds no state dict; {_few(held, 'there')}")
+    return dict(state)
+
+
+def _few(names: list[str], what: str) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{what}: {', '.join(names[:3])}{more}"

@@ -1,0 +1,2 @@
+"""Autoencoders that code samples for latent diffusion, and their training. Imports networks and
+below."""

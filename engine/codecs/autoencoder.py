@@ -1,0 +1,253 @@
+"""Autoencoders whose codes are diffused: KL-regularised, vector-quantised, binary.
+
+The networks are MONAI's, for one to three axes; MONAI is imported when one is built.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..networks.discriminator import Adversary, Looks, halvings
+from ..runtime.fixed_batches import in_batches
+from ..runtime.rng import Rng
+from .codec import Codec
+from .quantization import Bits, Codebook
+
+
+class Autoencoder(Codec):
+    """A codec that is judged by what it restores: the mean absolute error, and if they are given,
+    its looks, its spectrum and an adversary.
+
+    looks: weight of the perceptual distance, 0 for none; features: the network it is seen by
+    spectrum: weight of the squared error of Fourier amplitudes (Dhariwal et al. 2020, Jukebox,
+        arXiv 2005.00341, section 3.3; over channels and all axes, as MONAI has it)
+    adversary: arguments of `adversary.Adversary`, None for none
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        latent: Sequence[int],
+        range: tuple[float, float],
+        *,
+        looks: float = 0.0,
+        features: str = "effperc",
+        spectrum: float = 0.0,
+        adversary: Mapping[str, Any] | None = None,
+        **facts: object,
+    ) -> None:
+        super().__init__(shape, latent, range, **facts)
+        self.weight, self.spectrum = looks, spectrum
+        self.looks = Looks(range, features=features) if looks else None
+        ndim, channels = len(shape) - 1, shape[0]
+        self.adversary = None
+        if adversary is not None:
+            fitting = {"layers": halvings(shape[1:])} if "layers" not in adversary else {}
+            self.adversary = Adversary(ndim, channels, **fitting, **adversary)
+
+    def error(self, x: Tensor, made: Tensor, rng: Rng) -> Tensor:
+        """Of a restored (N, C, *S), (N,)."""
+        total = (made - x).float().abs().flatten(1).mean(1)
+        if self.looks is not None:
+            total = total + self.weight * self.looks(x, made)
+        if self.spectrum:
+            apart = _amplitudes(made) - _amplitudes(x)
+            total = total + self.spectrum * apart.square().flatten(1).mean(1)
+        if self.adversary is not None:
+            total = total + self.adversary(x, made, rng.step)
+        return total
+
+
+class KL(Autoencoder):
+    """The latent diffusion autoencoder (Rombach et al. 2022). z is the mean of what the encoder
+    says, never a draw. In training one is drawn, and the divergence from a standard normal, summed
+    over the latent, counts `kl`.
+
+    widths: channels at each resolution, halved in between; attention: at which of them; middle:
+    whether the encoder's end and the decoder's beginning attend
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        *,
+        latent_channels: int = 3,
+        widths: Sequence[int] = (128, 128, 256),
+        res_blocks: int = 2,
+        attention: Sequence[bool] = (),
+        middle: bool = False,
+        groups: int | None = None,
+        kl: float = 1e-6,
+        range: tuple[float, float] = (0.0, 1.0),
+        **judged: Any,
+    ) -> None:
+        from monai.networks.nets.autoencoderkl import AutoencoderKL
+
+        super().__init__(shape, _latent(shape, latent_channels, len(widths) - 1), range, **judged)
+        self.kl = kl
+        self.net = AutoencoderKL(
+            spatial_dims=len(shape) - 1,
+            in_channels=shape[0],
+            out_channels=shape[0],
+            channels=tuple(widths),
+            num_res_blocks=res_blocks,
+            attention_levels=tuple(attention) or (False,) * len(widths),
+            latent_channels=latent_channels,
+            norm_num_groups=groups or math.gcd(32, *widths),
+            with_encoder_nonlocal_attn=middle,
+            with_decoder_nonlocal_attn=middle,
+        )
+
+    def raw(self, x: Tensor) -> Tensor:
+        return self.net.encode(x)[0]
+
+    def image(self, raw: Tensor) -> Tensor:
+        return self.net.decode(raw)
+
+    def loss(self, x: Tensor, rng: Rng) -> Tensor:
+        mean, deviation = (part.float() for part in self.net.encode(x))
+        drawn = mean + deviation * rng.fork("latent").normal(mean.shape[1:])
+        variance = deviation.square()
+        divergence = (mean.square() + variance - variance.log() - 1).flatten(1).sum(1) / 2
+        return self.error(x, self.net.decode(drawn), rng) + self.kl * divergence
+
+
+class VQ(Autoencoder):
+    """The vector-quantised autoencoder (van den Oord et al. 2017; Tudosiu et al. 2022). Its codes
+    follow running means, see `codebook.Codebook`.
+
+    widths: channels after each halving; kernel 4. res_blocks: after each of them; res_width: their
+    inner channels, as many as outside if None
+    codes, latent_channels: how many, of what size; decay: of their means; commitment: what the
+    distance of an encoding from its code counts
+    kind: whether z is what was quantised, or what will be; decoding quantises either
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        *,
+        latent_channels: int = 64,
+        widths: Sequence[int] = (128, 128, 256),
+        res_blocks: int = 3,
+        res_width: int | Sequence[int] | None = None,
+        codes: int = 256,
+        decay: float = 0.99,
+        commitment: float = 0.25,
+        kind: Literal["quantised", "continuous"] = "quantised",
+        range: tuple[float, float] = (0.0, 1.0),
+        **judged: Any,
+    ) -> None:
+        from monai.networks.nets.vqvae import Decoder, Encoder
+
+        latent = _latent(shape, latent_channels, len(widths))
+        super().__init__(shape, latent, range, kind=kind, **judged)
+        self.quantise, self.commitment = kind == "quantised", commitment
+        inner = [res_width] * len(widths) if isinstance(res_width, int) else res_width or widths
+        same = {"spatial_dims": len(shape) - 1, "channels": tuple(widths), "dropout": 0.0,
+                "act": "RELU", "num_res_layers": res_blocks,
+                "num_res_channels": tuple(inner)}  # fmt: skip
+        down, up = [(2, 4, 1, 1)] * len(widths), [(2, 4, 1, 1, 0)] * len(widths)
+        self.net = nn.ModuleDict({
+            "encoder": Encoder(in_channels=shape[0], out_channels=latent_channels,
+                downsample_parameters=down, **same),
+            "decoder": Decoder(in_channels=latent_channels, out_channels=shape[0],
+                upsample_parameters=up, output_act=None, **same),
+        })  # fmt: skip
+        self.codebook = Codebook(codes, latent_channels, decay=decay)
+
+    def raw(self, x: Tensor) -> Tensor:
+        z = self.net["encoder"](x)
+        return self.codebook.quantised(z) if self.quantise else z
+
+    def image(self, raw: Tensor) -> Tensor:
+        return self.net["decoder"](self.codebook.quantised(raw))
+
+    def loss(self, x: Tensor, rng: Rng) -> Tensor:
+        z, away = self.codebook.follow(self.net["encoder"](x), rng)
+        return self.error(x, self.net["decoder"](z), rng) + self.commitment * away
+
+
+class Binary(Autoencoder):
+    """The binarising autoencoder of Wolleb et al., MICCAI 2024 (after Wang et al. 2023): z is bits,
+    those that are more likely 1 than 0. In training they are drawn, by `draw` at any time.
+
+    bits: per place; size: of the vector that each bit stands for; widths: as in `KL`
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        *,
+        bits: int = 128,
+        size: int = 256,
+        widths: Sequence[int] = (32, 64, 64, 128),
+        res_blocks: int = 2,
+        groups: int | None = None,
+        range: tuple[float, float] = (0.0, 1.0),
+        **judged: Any,
+    ) -> None:
+        from monai.networks.nets.autoencoderkl import Decoder, Encoder
+
+        super().__init__(shape, _latent(shape, bits, len(widths) - 1), range, **judged)
+        ndim, channels = len(shape) - 1, shape[0]
+        groups = groups or math.gcd(32, *widths)
+        same = {"spatial_dims": ndim, "channels": tuple(widths), "norm_num_groups": groups,
+                "num_res_blocks": [res_blocks] * len(widths), "norm_eps": 1e-6,
+                "attention_levels": [False] * len(widths)}  # fmt: skip
+        self.net = nn.ModuleDict({
+            "encoder": Encoder(in_channels=channels, out_channels=size, **same),
+            "bits": Bits(ndim, size, bits),
+            "norm": nn.GroupNorm(math.gcd(32, size), size, eps=1e-6),
+            "decoder": Decoder(in_channels=size, out_channels=channels, **same),
+        })  # fmt: skip
+
+    def chances(self, x: Tensor) -> Tensor:
+        """That each bit of z is 1, (N, bits, *S')."""
+        return self._bits.likely(self.net["encoder"](x))
+
+    def raw(self, x: Tensor) -> Tensor:
+        return (self.chances(x) > 0.5).to(x.dtype)
+
+    @torch.no_grad()
+    def draw(self, x: Tensor, rng: Rng) -> Tensor:
+        """z with its bits drawn, each sample's from its own stream: the reference's test time."""
+        return self._bits.drawn(in_batches(self.chances, self.batch, x), rng)
+
+    def image(self, raw: Tensor) -> Tensor:
+        return self.net["decoder"](self.net["norm"](self._bits.embedded(raw)))
+
+    def loss(self, x: Tensor, rng: Rng) -> Tensor:
+        bits = self._bits.drawn(self.chances(x), rng.fork("bits"))
+        return self.error(x, self.image(bits), rng)
+
+    def measure(self, *_: object, **__: object) -> None:
+        """Nothing: bits stay 0 and 1."""
+
+    @property
+    def _bits(self) -> Bits:
+        bits = self.net["bits"]
+        assert isinstance(bits, Bits)
+        return bits
+
+
+def _amplitudes(x: Tensor) -> Tensor:
+    """Of the Fourier transform of each row; a little above 0, where a modulus has no gradient."""
+    with torch.autocast(x.device.type, enabled=False):
+        seen = torch.fft.fftn(x.float(), dim=tuple(range(1, x.ndim)), norm="ortho")
+        return (seen.real.square() + seen.imag.square() + 1e-12).sqrt()
+
+
+def _latent(shape: Sequence[int], channels: int, halvings: int) -> tuple[int, ...]:
+    factor = 2**halvings
+    if any(n % factor for n in shape[1:]):
+        raise ValueError(
+            f"an autoencoder that halves {halvings} times wants sides that divide by {factor}, "
+            f"not {tuple(shape[1:])}; give its canvas divisor={factor}"
+        )
+    return (channels, *(n // factor for n in shape[1:]))

@@ -1,0 +1,159 @@
+"""What a latent method diffuses in place of x: a code z, and the way there and back.
+
+Learnt first, by the same training loop: `minimise(lambda x, label, rng: codec.loss(x, rng), codec,
+...)`, then `measure` gives the latents unit variance. All of it is in the state dict.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..diffusion.denoiser import Mismatch
+from ..features.pretrained import Trunk
+from ..runtime.fixed_batches import in_batches
+from ..runtime.rng import Rng
+from ..runtime.run import Batched, Run
+from ..training.data_loading import Examples, evenly
+
+
+class Codec(Batched):
+    """shape: (C, *S) of x. latent: (C', *S') of z. range: what x lies in.
+
+    facts: what else the weights depend on; they travel in the state dict with shape and range, and
+    a mismatch refuses to load. batch: rows at a time, in encoding and decoding.
+    """
+
+    each: ClassVar[bool] = False
+    """Whether every latent channel is centred and scaled by itself; else all by one number."""
+
+    centre: Tensor  # (C', 1..) or (1,), 0 until measured; it stays 0 if not `each`
+    scale: Tensor  # likewise, 1 until measured: 1 / deviation of the latents
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        latent: Sequence[int],
+        range: tuple[float, float] = (0.0, 1.0),
+        **facts: object,
+    ) -> None:
+        super().__init__()
+        self.shape, self.latent, self.range = tuple(shape), tuple(latent), range
+        self.facts = facts
+        sides = [self.latent[0], *[1] * (len(self.latent) - 1)] if self.each else [1]
+        self.register_buffer("centre", torch.zeros(sides))
+        self.register_buffer("scale", torch.ones(sides))
+
+    @abstractmethod
+    def raw(self, x: Tensor) -> Tensor:
+        """The code of (N, C, *S), not yet scaled; in full batches only."""
+
+    @abstractmethod
+    def image(self, raw: Tensor) -> Tensor:
+        """The way back, in full batches only."""
+
+    def loss(self, x: Tensor, rng: Rng) -> Tensor:
+        """What makes the codec good, (N,); 0 where there is nothing to learn."""
+        return torch.zeros(len(x), device=x.device)
+
+    @torch.no_grad()
+    def encode(self, x: Tensor) -> Tensor:
+        """(N, C, *S) in `range` -> z (N, C', *S')."""
+        return (in_batches(self.raw, self.batch, x) - self.centre) * self.scale
+
+    @torch.no_grad()
+    def decode(self, z: Tensor) -> Tensor:
+        """z (N, C', *S') -> (N, C, *S), about in `range`."""
+        return in_batches(self.image, self.batch, z / self.scale + self.centre)
+
+    @torch.no_grad()
+    def measure(
+        self,
+        data: Examples,
+        run: Run,
+        *,
+        enter: Callable[[Tensor], Tensor] = lambda x: x,
+        most: int = 512,
+    ) -> None:
+        """Set `scale` (and `centre`) from the latents of `most` samples evenly spread over `data`.
+
+        enter: what brings (N, C, *S) of the data into the codec's shape and range.
+        """
+        run.place(self).eval()
+        self.centre.zero_()
+        self.scale.fill_(1)
+        index = evenly(len(data), most)
+        count = len(index)
+        if not count:
+            raise ValueError("latents cannot be measured: the training split is empty")
+        total = torch.zeros(2, self.latent[0], dtype=torch.float64, device=run.device)
+        for i in range(0, count, self.batch):
+            x = torch.stack([data[j].x for j in index[i : i + self.batch]]).to(run.device)
+            z = self.encode(enter(x)).double().transpose(0, 1).flatten(1)
+            total += torch.stack([z.sum(1), z.square().sum(1)])
+        mean, square = total / (count * math.prod(self.latent[1:]))
+        if self.each:
+            self.centre.copy_(mean.view_as(self.centre))
+            self.scale.copy_((square - mean**2).clamp(min=1e-12).rsqrt().view_as(self.scale))
+        else:
+            self.scale.fill_((square.mean() - mean.mean() ** 2).clamp(min=1e-12).rsqrt())
+
+    def get_extra_state(self) -> Tensor:
+        facts = {"codec": type(self).__name__, "shape": self.shape, "latent": self.latent,
+                 "range": self.range, **self.facts}  # fmt: skip
+        return torch.tensor(list(json.dumps(facts).encode()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        theirs, ours = bytes(state.tolist()), bytes(self.get_extra_state().tolist())
+        if theirs != ours:
+            raise Mismatch(f"this codec was trained as {theirs.decode()}, not as {ours.decode()}")
+
+
+class Identity(Codec):
+    """z is x."""
+
+    def __init__(self, shape: Sequence[int], range: tuple[float, float] = (0.0, 1.0)) -> None:
+        super().__init__(shape, shape, range)
+
+    def raw(self, x: Tensor) -> Tensor:
+        return x
+
+    def image(self, raw: Tensor) -> Tensor:
+        return raw
+
+    def measure(self, data: Examples, run: Run, **_: object) -> None:
+        """Nothing: x stays as it is."""
+
+
+class Features(Codec):
+    """z is what a frozen network sees of an image in [0, 1], every channel standardised; there is
+    no way back.
+
+    grid: places along each axis, an eighth of the image's if None
+    """
+
+    each = True
+
+    def __init__(
+        self, shape: Sequence[int], *, features: str = "effperc", grid: Sequence[int] | None = None
+    ) -> None:
+        channels, *extent = shape
+        if len(extent) != 2:
+            raise ValueError(f"a feature network looks at images of two axes, not of {len(extent)}")
+        grid = [-(-n // 8) for n in extent] if grid is None else list(grid)
+        views = 1 if channels == 3 else channels
+        trunk = Trunk(features)
+        super().__init__(shape, (views * trunk.channels, *grid), features=trunk.identity)
+        self.trunk, self.grid = trunk, grid
+
+    def raw(self, x: Tensor) -> Tensor:
+        return self.trunk.look(x, self.grid)
+
+    def image(self, raw: Tensor) -> Tensor:
+        raise NotImplementedError("features have no way back to an image; compare them as they are")

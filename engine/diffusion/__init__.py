@@ -1,0 +1,1 @@
+"""Schedules, forward processes, denoisers and their losses. Imports noise, training, features."""

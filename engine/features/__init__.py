@@ -1,0 +1,1 @@
+"""Frozen and adapted feature extractors, memory banks. Imports engine.runtime."""

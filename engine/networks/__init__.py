@@ -1,0 +1,1 @@
+"""Neural networks: U-Nets, autoencoders, classifiers. Imports diffusion, transforms and below."""

@@ -1,0 +1,43 @@
+"""A code of a whole sample, to condition a denoiser on: a residual network that ends in a mean.
+
+MONAI's, for one to three axes. Groups of channels are normalised, not batches, so that a code
+depends on its own sample alone, in training too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from ..runtime.fixed_batches import in_batches
+from ..runtime.run import Batched
+
+
+class Context(Batched):
+    """(N, C, *S) -> (N, size). layers: bottleneck blocks at each of four resolutions; (3, 4, 6, 3)
+    is ResNet-50. width: channels inside the first of them, doubled at each resolution."""
+
+    def __init__(
+        self, ndim: int, channels: int, size: int, *,
+        layers: Sequence[int] = (3, 4, 6, 3), width: int = 64,
+    ) -> None:  # fmt: skip
+        from monai.networks.nets.resnet import ResNet  # here: importing MONAI takes seconds
+
+        super().__init__()
+        if len(layers) != 4:
+            raise ValueError(f"a residual network has layers at four resolutions, not {layers}")
+        groups = math.gcd(32, width)
+        self.net = ResNet(
+            "bottleneck", list(layers), [width << i for i in range(4)], spatial_dims=ndim,
+            n_input_channels=channels, conv1_t_stride=2, num_classes=size,
+            norm=("group", {"num_groups": groups}), bias_downsample=False,
+        )  # fmt: skip
+        for part in list(self.net.modules()):  # MONAI's shortcuts normalise batches all the same
+            for name, child in part.named_children():
+                if isinstance(child, nn.modules.batchnorm._BatchNorm):
+                    setattr(part, name, nn.GroupNorm(groups, child.num_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x) if self.training else in_batches(self.net, self.batch, x)

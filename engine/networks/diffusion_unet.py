@@ -1,0 +1,88 @@
+"""Networks for signals, images and volumes alike: MONAI's diffusion UNet in 1, 2 and 3 dimensions.
+
+MONAI's, because one class serves all dimensions, loads monai-generative's checkpoints, and has
+exactly the parameters of the papers' networks; no other was meaningfully faster.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import nn
+
+
+def unet(
+    ndim: int,
+    channels: int,
+    widths: Sequence[int],
+    *,
+    out_channels: int | None = None,
+    res_blocks: int = 2,
+    attention: Sequence[bool] = (),
+    head_channels: int | Sequence[int] = 64,
+    updown: bool = False,
+    scale_shift: bool = False,
+    dropout: float = 0.0,
+    groups: int | None = None,
+    eps: float = 1e-6,
+    zero_attention: bool = False,
+    image: int = 0,
+    vector: int = 0,
+    context: int = 0,
+    labels: int = 0,
+) -> nn.Module:
+    """A UNet (x (N, C, *S), timesteps (N,), *given) -> (N, out, *S); S divides by `divisor`.
+
+    widths: channels at each resolution. attention: at which of them; the middle always attends.
+    out_channels: as many as came in, if None; twice as many for a denoiser that learns its
+    variance. head_channels: per head, one number or one per resolution. updown: resample inside
+    residual blocks (BigGAN), as guided-diffusion does; else by strided convolution. scale_shift:
+    time scales and shifts what is normalised; else it is added before. groups: of the norms, 32 or
+    the most that divide every width if None; eps: theirs, 1e-5 in guided-diffusion and after it.
+    zero_attention: it adds nothing before training, as there.
+
+    image, vector, context, labels: if not 0, the network is given that besides, in this order:
+    so many more channels beside x; a vector of that size; tokens of that size to attend to, where
+    it attends; one of so many labels. `unet.UNet` tells more.
+    """
+    from .monai_unet import DiffusionModelUNet, UNet, mend  # here: importing MONAI takes seconds
+
+    widths = tuple(widths)
+    net = DiffusionModelUNet(
+        spatial_dims=ndim,
+        in_channels=channels + image,
+        out_channels=out_channels or channels,
+        channels=widths,
+        num_res_blocks=res_blocks,
+        attention_levels=tuple(attention) or (False,) * len(widths),
+        num_head_channels=head_channels if isinstance(head_channels, int) else list(head_channels),
+        norm_num_groups=groups or math.gcd(32, *widths),
+        norm_eps=eps,
+        resblock_updown=updown,
+        with_conditioning=bool(context),
+        cross_attention_dim=context or None,
+        num_class_embeds=labels or None,
+    )
+    mend(net, scaled=scale_shift, dropped=dropout, beside=4 * widths[0] if vector else 0,
+        zeroed=zero_attention)  # fmt: skip
+    wanted = {"image": image, "vector": vector, "context": context, "label": labels}
+    return UNet(net, takes=tuple(name for name, size in wanted.items() if size), vector=vector)
+
+
+def set_heads(net: nn.Module, heads: int) -> None:
+    """Split every attention into `heads` heads; the weights stay, what they compute does not."""
+    from einops.layers.torch import Rearrange
+    from monai.networks.blocks.selfattention import SABlock
+
+    for part in net.modules():
+        if isinstance(part, SABlock):
+            width = part.num_heads * part.dim_head
+            part.num_heads, part.dim_head = heads, width // heads
+            part.scale = part.dim_head**-0.5
+            part.input_rearrange = Rearrange("b h (l d) -> b l h d", l=heads)
+
+
+def divisor(widths: Sequence[int]) -> int:
+    """What every side must divide by."""
+    return 2 ** (len(widths) - 1)

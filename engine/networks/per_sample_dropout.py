@@ -1,0 +1,49 @@
+"""Dropout that belongs to a sample, not to its batch: in any company the same values are dropped.
+
+torch's own draws for a whole batch from the global stream, which a resumed training has lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ..runtime.rng import Rng
+
+
+class Dropout:
+    """Drops a share of the values before the second convolution of every residual block of a
+    `nets.unet`, as guided-diffusion does, and magnifies the rest; only within `drawing`."""
+
+    def __init__(self, net: nn.Module, share: float) -> None:
+        from .monai_unet import Block  # here: importing MONAI takes seconds
+
+        if not 0 <= share < 1:
+            raise ValueError(f"the share of values that are dropped lies in 0..1, not {share}")
+        self.share, self._rows = share, list[torch.Generator]()
+        for part in net.modules():
+            if share and isinstance(part, Block):
+                part.conv2.register_forward_pre_hook(self._drop)
+
+    @contextmanager
+    def drawing(self, rng: Rng) -> Iterator[None]:
+        """Drop in what the network is asked within, a row a stream."""
+        seeds = rng.fork("dropout").seeds(1)[:, 0].tolist()
+        self._rows = [torch.Generator(rng.device).manual_seed(seed) for seed in seeds]
+        try:
+            yield
+        finally:
+            self._rows = []
+
+    def _drop(self, part: nn.Module, given: tuple[Tensor, ...]) -> Tensor | None:
+        if not self._rows:
+            return None
+        x = given[0]
+        kept = torch.stack([
+            torch.empty_like(row).bernoulli_(1 - self.share, generator=generator)
+            for row, generator in zip(x.detach(), self._rows, strict=True)
+        ])  # fmt: skip
+        return x * kept / (1 - self.share)

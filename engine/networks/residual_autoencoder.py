@@ -1,0 +1,125 @@
+"""The residual autoencoder whose code is one vector: what VAE and constrained AAE are made of.
+
+Chen and Konukoglu 2018, arXiv 1806.04972, whose parameters it has. Norms are
+over groups: theirs are over the batch, and would tell a sample of its neighbours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import leaky_relu
+
+from ..runtime.fixed_batches import in_batches
+from ..runtime.run import Batched
+
+SLOPE = 0.2
+
+
+class Residual(Batched):
+    """(N, C, *S) to a vector (N, out) and back from (N, code); S divides by the halvings.
+
+    widths: channels at each resolution, halved in between; they double from one to the next in the
+    paper. out: how many numbers the encoder says, `code` if None
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        channels: int,
+        widths: Sequence[int],
+        code: int,
+        *,
+        out: int | None = None,
+    ) -> None:
+        super().__init__()
+        ndim, factor = len(shape), 2 ** (len(widths) - 1)
+        if any(n % factor for n in shape) or widths[0] < 2:
+            raise ValueError(
+                f"sides must divide by {factor} and widths begin at 2 or more: {tuple(shape)}, "
+                f"{tuple(widths)}"
+            )
+        self.smallest = (widths[-1], *(n // factor for n in shape))
+        flat = math.prod(self.smallest)
+        down = [_Down(ndim, a, b) for a, b in pairwise(widths)]
+        halves = [w // 2 for w in reversed(widths)]
+        up = [_Up(ndim, a, b) for a, b in pairwise(halves)]
+        self.net = nn.ModuleDict({
+            "encoder": nn.Sequential(
+                _conv(ndim, channels, widths[0]), _norm(widths[0]), *down,
+                nn.Flatten(), nn.Linear(flat, out or code),
+            ),
+            "enter": nn.Sequential(nn.Linear(code, flat), nn.LeakyReLU(SLOPE)),
+            "decoder": nn.Sequential(
+                _conv(ndim, widths[-1], halves[0]), nn.LeakyReLU(SLOPE), *up,
+                _conv(ndim, halves[-1], channels),
+            ),
+        })  # fmt: skip
+        for part in self.modules():
+            if isinstance(part, nn.modules.conv._ConvNd):
+                nn.init.trunc_normal_(part.weight, std=0.02)
+            elif isinstance(part, nn.GroupNorm):
+                nn.init.normal_(part.weight, 1.0, 0.02)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """(N, C, *S) -> (N, out)."""
+        return self._in_batches("encoder", x)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """(N, code) -> (N, C, *S)."""
+        wide = self._in_batches("enter", z).view(-1, *self.smallest)
+        return self._in_batches("decoder", wide)
+
+    def _in_batches(self, part: str, x: Tensor) -> Tensor:
+        return self.net[part](x) if self.training else in_batches(self.net[part], self.batch, x)
+
+
+class _Down(nn.Module):
+    """Half the resolution: two convolutions, beside one."""
+
+    def __init__(self, ndim: int, width: int, out: int) -> None:
+        super().__init__()
+        self.first, self.middle = _conv(ndim, width, width, 2), _norm(width)
+        self.second, self.last = _conv(ndim, width, out), _norm(out)
+        self.beside, self.norm = _conv(ndim, width, out, 2), _norm(out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = leaky_relu(self.middle(self.first(x)), SLOPE)
+        h = leaky_relu(self.last(self.second(h)), SLOPE)
+        return h + leaky_relu(self.norm(self.beside(x)), SLOPE)
+
+
+class _Up(_Down):
+    """Twice the resolution."""
+
+    def __init__(self, ndim: int, width: int, out: int) -> None:
+        super().__init__(ndim, width, out)
+        kind = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)[ndim - 1]
+        self.first = kind(width, width, 3, 2, 1, 1)
+        self.beside = kind(width, out, 3, 2, 1, 1)
+
+
+def _conv(ndim: int, width: int, out: int, stride: int = 1) -> nn.Module:
+    kind = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[ndim - 1]
+    return kind(width, out, 3, stride, 1)
+
+
+def _norm(width: int) -> nn.Module:
+    return nn.GroupNorm(math.gcd(8, width), width)
+
+
+def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL of a normal law from the standard one, in nats, (N,), of two (N, Z)."""
+    return (mean.square() + log_variance.exp() - log_variance - 1).sum(1) / 2
+
+
+def gradient_penalty(critic: nn.Module, z: Tensor) -> Tensor:
+    """How far the slope of a critic, (N, Z) -> (N,), is from 1, squared, (N,)."""
+    with torch.enable_grad():
+        inner = z.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(critic(inner).sum(), inner, create_graph=True)
+    return (slope.norm(dim=1) - 1).square()

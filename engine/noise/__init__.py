@@ -1,0 +1,1 @@
+"""Noise fields: Gaussian, simplex, pyramid, coarse. Imports engine.runtime."""

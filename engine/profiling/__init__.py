@@ -1,0 +1,1 @@
+"""Network evaluations, FLOPs, memory and peak throughput. Imports diffusion and below."""

@@ -1,0 +1,2 @@
+"""Devices, named random streams, teams of processes, out-of-memory recovery. Imports nothing of
+adbench."""

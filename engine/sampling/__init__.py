@@ -1,0 +1,2 @@
+"""Reverse processes: solvers, guidance, inpainting, continuous batching. Imports diffusion and
+below."""

@@ -1,0 +1,166 @@
+"""Continuous batching: chains of any length and level share one batch that is always full.
+
+A chain is a walk of one sample down its ladder of levels. A slot whose chain has ended takes the
+next one, so that a network sees one batch shape, and a sweep over levels wastes rows only when
+fewer chains are left than slots. Longest chains go first, which makes that end short.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from ..diffusion.denoiser import Denoiser, Estimate
+
+AHEAD = 64
+"""How many moves of a chain are told beforehand."""
+
+
+class Move(NamedTuple):
+    """One network call of a chain, and the step that it makes.
+
+    asked: the level that the network is told; here, there: the levels the step leads from and to
+    mark: what the sampler wants to know of it beyond that
+    """
+
+    asked: int
+    here: int
+    there: int
+    mark: int = 0
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The B chains that are in the batch.
+
+    job: which chain each is, (B,): its place among what is being sampled, for `restore` in the
+        order (L, N, R)
+    sample: which sample it belongs to, (B,)
+    mark: of its move, (B,); these three stay on the CPU
+    level: what the network was told, (B,); here, there: of the move, (B,)
+    ahead: the next moves of each, at most AHEAD, this one first
+    """
+
+    job: Tensor
+    sample: Tensor
+    mark: Tensor
+    level: Tensor
+    here: Tensor
+    there: Tensor
+    ahead: Sequence[Sequence[Move]]
+
+    def of(self, values: Tensor) -> Tensor:
+        """What belongs to these rows' samples, (N, ...) -> (B, ...)."""
+        return values[self.sample.to(values.device)]
+
+    def at(self, index: Tensor) -> Rows:
+        """Some of them; index is on the CPU."""
+        on = index.to(self.level.device)
+        return Rows(
+            self.job[index], self.sample[index], self.mark[index],
+            self.level[on], self.here[on], self.there[on], [self.ahead[i] for i in index.tolist()],
+        )  # fmt: skip
+
+
+Guide = Callable[[Tensor, Tensor, Tensor, Rows], tuple[Tensor, Tensor]]
+"""(x (B, C, *S), noise estimate, x_0 estimate, rows) -> the two estimates, steered.
+
+It sees the rows of one batch, and chains of many levels in it, each again at each of its moves:
+`rows.level` is what they stand at, `rows.of(values)` what belongs to their samples, and what it
+wants to remember of a chain it keeps under `rows.job`. The step down is made from both estimates
+by DDPM and DDIM, from the noise by PLMS and inversion, from x_0 by DPM-Solver++ and cold
+diffusion; a guide that moves one moves the other along.
+"""
+
+
+class Sampler(Protocol):
+    """How a chain goes from one level to the next, for many chains at once.
+
+    memory: how many tensors like x a chain carries along, zeros at first
+    """
+
+    memory: int
+
+    def moves(self, ladder: Sequence[int]) -> list[Move]:
+        """The network calls of a chain along a ladder of levels."""
+        ...
+
+    def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, rows: Rows) -> Tensor:
+        """x (B, C, *S) after the move; memory (B, memory, C, *S) is changed in place."""
+        ...
+
+
+@torch.no_grad()
+def flow(
+    denoiser: Denoiser,
+    sampler: Sampler,
+    x: Tensor,
+    ladders: Sequence[Sequence[int]],
+    *,
+    samples: Sequence[int] | None = None,
+    guide: Guide | None = None,
+    given: Sequence[Tensor] = (),
+    region: Tensor | None = None,
+    slots: int | None = None,
+) -> Tensor:
+    """Take every chain (M, C, *S) along its ladder; in fp32 on a CPU the same to the bit for a
+    chain by itself and in any company, order and number.
+
+    samples: the sample of each chain, 0..M-1 if None. given: what the network is told besides,
+    per sample (N, ...). region: (N, 1, *S) bool, per sample; a chain changes only there. slots: how
+    many chains at a time, at most and by default denoiser.batch; the network's batch is filled up
+    with copies where there are fewer, which costs time (on a CPU, all of theirs) but no evaluation.
+    """
+    plans = {tuple(ladder): sampler.moves(ladder) for ladder in {tuple(at) for at in ladders}}
+    paths = [plans[tuple(ladder)] for ladder in ladders]
+    order = sorted((job for job, path in enumerate(paths) if path), key=lambda j: -len(paths[j]))
+    out, waiting = x.clone(), deque(order)
+    jobs = [waiting.popleft() for _ in range(min(slots or denoiser.batch, len(order)))]
+    done = [0] * len(jobs)
+    state = x[jobs]
+    memory = x.new_zeros(len(jobs), sampler.memory, *x.shape[1:])
+    while jobs:
+        ahead = [paths[j][k : k + AHEAD] for j, k in zip(jobs, done, strict=True)]
+        rows = _rows(jobs, ahead, samples, x)
+        estimate = denoiser.estimate(state, rows.level, *[rows.of(value) for value in given])
+        if guide is not None:
+            noise, clean = guide(state, estimate.noise, estimate.clean, rows)
+            estimate = Estimate(noise, clean, estimate.spread)
+        after = sampler.advance(state, memory, estimate, rows)
+        state = after if region is None else torch.where(rows.of(region), after, state)
+        done = [k + 1 for k in done]
+        ended = [i for i, j in enumerate(jobs) if done[i] == len(paths[j])]
+        if not ended:
+            continue
+        out[[jobs[i] for i in ended]] = state[ended]
+        free = ended[: len(waiting)]
+        for i in free:
+            jobs[i], done[i] = waiting.popleft(), 0
+        if free:
+            state[free], memory[free] = x[[jobs[i] for i in free]], 0.0
+        if len(free) < len(ended):  # the end: the batch runs empty
+            left = sorted(set(range(len(jobs))) - set(ended[len(free) :]))
+            state, memory = state[left], memory[left]
+            jobs, done = [jobs[i] for i in left], [done[i] for i in left]
+    return out
+
+
+def straight(ladder: Sequence[int]) -> list[Move]:
+    """One call a rung."""
+    return [Move(here, here, there) for here, there in pairwise(ladder)]
+
+
+def _rows(
+    jobs: Sequence[int], ahead: Sequence[Sequence[Move]], samples: Sequence[int] | None, x: Tensor
+) -> Rows:
+    asked, here, there, mark = torch.tensor([path[0] for path in ahead]).T
+    job = torch.tensor(jobs)
+    sample = job if samples is None else torch.tensor([samples[j] for j in jobs])
+    level, here, there = torch.stack([asked, here, there]).to(x.device)
+    return Rows(job, sample, mark, level, here, there, ahead)

@@ -1,0 +1,1 @@
+"""The training loop, optimizer state and data loading. Imports engine.runtime."""

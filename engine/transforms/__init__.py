@@ -1,0 +1,1 @@
+"""Operations on samples: resizing, augmentation, blur, patches. Imports noise, training."""

@@ -1,0 +1,84 @@
+"""The frame a network works in: its size and its range, and the way there and back.
+
+Samples come as the dataset lays them out, in [0, 1]. Papers fix a side length (96, 128, 256) and
+a range ([-1, 1] or [0, 1]); networks want sides that halve evenly. One board compares them all, so
+maps are made at the dataset's size and in its range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn.functional import interpolate, pad
+
+from .amplitude import SILENCE
+
+MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """shape: S of the samples
+    size: what the longest axis becomes, the others in proportion; None leaves S as it is, and a
+        signal, of one axis, is as it is anyway: what waves, area by area, is silence
+    divisor: every side is padded to a multiple of it, with background (0) or with silence
+    low, high: what 0 and 1 of the data become
+    """
+
+    shape: tuple[int, ...]
+    size: int | None = None
+    divisor: int = 1
+    low: float = -1.0
+    high: float = 1.0
+
+    @property
+    def inner(self) -> tuple[int, ...]:
+        """S after resizing, before padding."""
+        if self.size is None or len(self.shape) == 1:
+            return self.shape
+        return tuple(max(1, round(n * self.size / max(self.shape))) for n in self.shape)
+
+    @property
+    def outer(self) -> tuple[int, ...]:
+        """S as the network sees it."""
+        return tuple(-(-n // self.divisor) * self.divisor for n in self.inner)
+
+    @property
+    def range(self) -> tuple[float, float]:
+        return self.low, self.high
+
+    def enter(self, x: Tensor) -> Tensor:
+        """(N, C, *S) in [0, 1] -> (N, C, *outer) in [low, high]."""
+        return self._padded(resize(x, self.inner)) * (self.high - self.low) + self.low
+
+    def leave(self, y: Tensor) -> Tensor:
+        """(..., C, *outer) in [low, high] -> (..., C, *S) in [0, 1]; values outside are kept."""
+        lead, ndim = y.shape[: -len(self.shape)], len(self.shape)
+        y = y[(..., *(slice(o, o + n) for o, n in zip(self._before(), self.inner, strict=True)))]
+        y = (y - self.low) / (self.high - self.low)
+        y = resize(y.reshape(-1, 1, *y.shape[-ndim:]), self.shape)
+        return y.view(*lead, *self.shape)
+
+    def _padded(self, x: Tensor) -> Tensor:
+        sides = []
+        for o, n, whole in reversed(list(zip(self._before(), self.inner, self.outer, strict=True))):
+            sides += [o, whole - n - o]
+        fill = SILENCE if len(self.shape) == 1 else 0.0
+        return pad(x, sides, value=fill) if any(sides) else x
+
+    def _before(self) -> list[int]:
+        return [(whole - n) // 2 for n, whole in zip(self.inner, self.outer, strict=True)]
+
+
+def resize(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """(N, C, *S) -> (N, C, *shape): the mean over areas where it shrinks, linear where it grows."""
+    if tuple(x.shape[2:]) == tuple(shape):
+        return x
+    if any(new < old for new, old in zip(shape, x.shape[2:], strict=True)):
+        smaller = [min(new, old) for new, old in zip(shape, x.shape[2:], strict=True)]
+        x = interpolate(x, size=smaller, mode="area")
+    if tuple(x.shape[2:]) != tuple(shape):
+        x = interpolate(x, size=list(shape), mode=MODES[len(shape)], align_corners=False)
+    return x

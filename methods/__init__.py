@@ -1,0 +1,1 @@
+"""Anomaly detectors, one file each. Imports methods.base, datasets.base and the engine."""

@@ -1,0 +1,191 @@
+"""adbench cache ls, why and verify: what is stored, how two differ, and what is not whole."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from adbench.benchmark.cli.cache import app
+from adbench.benchmark.store.artifact_store import Store, key_of
+from adbench.benchmark.store.inventory import age, size
+from adbench.benchmark.store.key_text import differences, facts, sentence
+from stored import LEVELS, fill, maps, train
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Two cells of eight artefacts, one of which has another learning rate."""
+    made = Store(tmp_path / "store")
+    fill(made, tmp_path / "out", train(), "brats.anoddpm.s0")
+    fill(made, tmp_path / "out", train(lr=2e-5, extra=[1, 2]), "brats.anoddpm.low")
+    return made
+
+
+def cache(folder: Path, *argv: str) -> Result:
+    return CliRunner().invoke(app, [*argv, "--store", str(folder / "store")])
+
+
+def listed(folder: Path, *argv: str) -> list[dict[str, Any]]:
+    return json.loads(cache(folder, "ls", "--json", "--out", str(folder / "out"), *argv).stdout)
+
+
+def test_ls_says_what_everything_is_and_who_stands_on_it(tmp_path: Path, store: Store) -> None:
+    cut = store.resume("checkpoint", train(seed=7))
+    cut.save("train", {"a": torch.ones(3)})
+    items = listed(tmp_path)
+    assert [i["kind"] for i in items] == ["checkpoint"] * 2 + ["maps"] * 4 + ["record"] * 2 + [
+        "resume"
+    ]
+    assert sum(i["bytes"] for i in items) == sum(
+        p.stat().st_size for p in store.root.rglob("*") if p.is_file() and "locks" not in p.parts
+    )
+    by_key = {i["key"]: i for i in items}
+    found = by_key[key_of(maps(train()))]
+    assert found["what"] == "AnoDDPM on brats, seed 0, test, levels 50..500 (4)"
+    assert (found["method"], found["dataset"], found["part"]) == ("AnoDDPM", "brats", "test")
+    assert found["records"] == ["brats.anoddpm.s0"] and found["levels"] == [*LEVELS]
+    assert 0 <= found["age"] < 60
+    assert items[-1]["key"] == key_of(train(seed=7)) and "unfinished" in items[-1]["what"]
+    assert [i["kind"] for i in listed(tmp_path, "record")] == ["record", "record"]
+    text = cache(tmp_path, "ls", "--out", str(tmp_path / "out")).stdout.splitlines()
+    assert len(text) == len(items) + 2 and text[-1].startswith("9 in all, ")
+    assert "[1 record]" in text[1]
+    (tmp_path / "out/records/brats.anoddpm.low.json").unlink()
+    assert sum(bool(i["records"]) for i in listed(tmp_path)) == 4
+    assert cache(tmp_path, "ls", "chekpoint").exit_code == 2
+
+
+def test_ls_of_nothing_creates_nothing(tmp_path: Path) -> None:
+    made = cache(tmp_path, "ls")
+    assert made.exit_code == 0 and made.stdout.strip() == "0 in all, 0 B"
+    assert not (tmp_path / "store").exists()
+
+
+def test_why_names_the_leaves_that_differ(tmp_path: Path, store: Store) -> None:
+    a, b = key_of(train()), key_of(train(lr=2e-5, extra=[1, 2]))
+    told = json.loads(cache(tmp_path, "why", a, b, "--json").stdout)
+    assert [(f["field"], f["a"], f["b"]) for f in told["fields"]] == [
+        ("args.lr", 1e-4, 2e-5),
+        ("args.extra", None, [1, 2]),
+    ]
+    said = cache(tmp_path, "why", a, b).stdout
+    assert "argument lr: 0.0001 in A, 2e-05 in B" in said
+    assert "argument extra: absent in A, [1, 2] in B" in said
+    out = ["--out", str(tmp_path / "out")]
+    record = str(tmp_path / "out/records/brats.anoddpm.low.json")
+    cells = json.loads(cache(tmp_path, "why", "brats.anoddpm.s0", record, "--json", *out).stdout)
+    assert cells["fields"] == told["fields"], "of two cells each is told once, not for every split"
+    same = cache(tmp_path, "why", a[:8], f"checkpoint/{a}")
+    assert same.exit_code == 0 and "results of the same" in same.stdout
+    mixed = cache(tmp_path, "why", "brats.anoddpm.s0", b[:12], *out)
+    assert "argument lr" in mixed.stdout, "of a cell and a checkpoint the checkpoints are compared"
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["zz", "zz"], "no artefact's key"),
+        (["CHECKPOINT", "MAPS"], "are of two kinds"),
+        (["brats.anoddpm", "brats.anoddpm.s0"], "is the beginning of 2 cells"),
+        (["nothing.json", "MAPS"], "there is no record nothing.json"),
+    ],
+)
+def test_why_of_what_is_not_there_is_one_line(
+    tmp_path: Path, store: Store, argv: list[str], said: str
+) -> None:
+    keys = {"CHECKPOINT": key_of(train()), "MAPS": key_of(maps(train()))}
+    asked = [keys.get(name, name) for name in argv]
+    made = cache(tmp_path, "why", *asked, "--out", str(tmp_path / "out"))
+    assert made.exit_code == 2
+    assert made.output.startswith("error: ") and said in made.output
+    assert len(made.output.strip().splitlines()) == 1
+
+
+def test_why_goes_by_the_records_where_the_store_has_lost_them(
+    tmp_path: Path, store: Store
+) -> None:
+    argv = ["brats.anoddpm.s0", "brats.anoddpm.low", "--out", str(tmp_path / "out")]
+    told = cache(tmp_path / "elsewhere", "why", *argv)
+    assert "method name" in told.stdout and "by the record files alone" in told.stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "words"),
+    [
+        ({"seed": 1}, "seed", "the training seed"),
+        ({"code": "e" * 32}, "code", "the code of the method, or of what it imports"),
+        ({"numerics": "bfloat16"}, "numerics", "the precision"),
+        ({"method": "thor:THOR"}, "method", "the method's class"),
+    ],
+)
+def test_differences_are_in_words(change: dict[str, Any], field: str, words: str) -> None:
+    one, other = maps(train()), maps(train() | change)
+    (found,) = differences(one, other)
+    assert (found["field"], found["words"]) == (field, words)
+    assert differences(one, one) == [] and differences(other, one)[0]["a"] == found["b"]
+
+
+def test_levels_and_samples_are_told_as_one_each() -> None:
+    one, other = maps(train()), maps(train(), levels=(50, 250))
+    assert [f["field"] for f in differences(one, other)] == ["levels"]
+    other = maps(train())
+    other["data"]["samples"]["test"] = "f4"
+    assert [f["words"] for f in differences(one, other)] == ["the test samples"]
+
+
+def test_what_is_none_of_the_runners_is_listed_all_the_same() -> None:
+    for kind in ("checkpoint", "maps", "record", "thing"):
+        assert facts(kind, {"some": "thing"}) == {}
+    assert sentence({}) == "made by something else than a run"
+    stage = {"stage": "Coding", "data": {"dataset": "brats"}, "seed": 1, "numerics": "float32"}
+    assert sentence(facts("stage", stage)) == "stage Coding on brats, seed 1"
+
+
+def test_verify_lists_all_that_is_damaged_and_mends(tmp_path: Path, store: Store) -> None:
+    keep = store.resume("checkpoint", train(seed=7))
+    keep.save("train", {"a": torch.ones(30)})
+    assert cache(tmp_path, "verify").exit_code == 0
+    a, b, c = (a.path for a in [*store.each()][:3])
+    data = bytearray(a.read_bytes())
+    data[500] ^= 4  # one bit of 1000 bytes, and the length as it was
+    a.write_bytes(data)
+    os.truncate(b, 10)
+    c.with_name(f"{c.name}.json").unlink()
+    state = next(keep.folder.glob("*.safetensors"))
+    os.truncate(state, 50)
+    made = cache(tmp_path, "verify")
+    assert made.exit_code == 5
+    bad = [line for line in made.stdout.splitlines() if line.startswith("bad: ")]
+    assert len(bad) == 4
+    for path in (a, b, c.parent, keep.folder):
+        assert any(str(path) in line for line in bad)
+    assert "4 damaged (--mend sets them aside)" in made.stdout
+    assert a.exists() and state.exists(), "nothing is touched unasked"
+    with store.locked("checkpoint", a.parent.name):
+        busy = cache(tmp_path, "verify", "--mend")
+        assert busy.exit_code == 5 and "left alone" in busy.stdout and a.exists()
+    told = json.loads(cache(tmp_path, "verify", "--mend", "--json").stdout)
+    assert told["sound"] and len(told["problems"]) == told["mended"] == 1
+    assert len([*(store.root / "corrupt").iterdir()]) == 3
+    after = cache(tmp_path, "verify")
+    assert after.exit_code == 0 and "5 artefacts" in after.stdout
+    assert keep.load("train") is None
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (34_118, "34 kB"), (9.96e9, "10 GB")],
+)
+def test_sizes_as_people_say_them(number: float, said: str) -> None:
+    assert size(number) == said
+
+
+def test_ages_as_people_say_them() -> None:
+    told = [age(s) for s in (-5.0, 0.2, 59.0, 90.0, 7200.0, 86400.0 * 40)]
+    assert told == ["0 s", "<1 s", "59 s", "1.5 min", "2.0 h", "40 d"]

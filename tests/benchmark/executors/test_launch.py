@@ -1,0 +1,231 @@
+"""What follows from how cells end: tried again, set aside, waited for; on any executor."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adbench.benchmark.executors.launch import Hear, News
+from adbench.benchmark.scheduling import record_writer as recording
+from adbench.benchmark.scheduling.job import Job, Outcome, work
+from adbench.benchmark.scheduling.retry_policies import Breaker, Room, Tries, halved
+from adbench.benchmark.store.artifact_store import StoreError
+from sweeps import records, results, swept, wanted
+
+KILLED = {"signal": 9}
+STARVED = {"signal": 9, "memory": True}
+FULL: Outcome = {"end": "full", "phase": "look", "said": "No space left on device"}
+
+
+class Scripted:
+    """Ends jobs as it is told, by the name of their method, one fate after another; then works."""
+
+    slots = 1
+
+    def __init__(self, **fates: Sequence[Mapping[str, Any]]) -> None:
+        self.fates = {name: list(given) for name, given in fates.items()}
+        self.jobs, self.started = list[Job](), list[Job]()
+        self.asked: list[str] = []
+
+    def start(self, job: Job) -> None:
+        self.jobs.append(job)
+        self.started.append(job)
+
+    def listen(self, hear: Hear, seconds: float) -> None:
+        for job in self.jobs[:]:
+            self.jobs.remove(job)
+            name = job["cell"]["method"]["name"] if "cell" in job else "prepare"
+            fates = self.fates.get(name, [])
+            hear(News(job["name"], "begun", {}))
+            fate = fates.pop(0) if fates else work(job, lambda event, facts: None)
+            hear(News(job["name"], "ended" if "end" in fate else "died", fate))
+
+    def ask(self, name: str) -> None:
+        self.asked.append(name)
+
+    def kill(self, name: str) -> None: ...
+
+    def close(self) -> None: ...
+
+    def runs(self, name: str) -> list[Mapping[str, Any]]:
+        """The circumstances under which cells of a method were started."""
+        return [
+            j["run"]
+            for j in self.started
+            if j.get("cell", {}).get("method", {}).get("name") == name
+        ]
+
+
+def failed(said: str) -> Outcome:
+    return {"end": "failed", "phase": "train", "exception": said, "trace": f"Trace of {said}"}
+
+
+def test_a_lost_process_is_tried_twice_more(tmp_path: Path) -> None:
+    code, told = swept(wanted(["trouble"]), tmp_path, Scripted(trouble=[KILLED, KILLED]))
+    assert code == 0 and told.count("killed by SIGKILL") == 2
+    attempts = records(tmp_path)["trouble 0"]["attempts"]
+    assert [attempt["ended"] for attempt in attempts] == ["killed by SIGKILL"] * 2
+    executor = Scripted(trouble=[KILLED] * 9)
+    assert swept(wanted(["trouble"]), tmp_path / "b", executor)[0] == 3
+    assert len(executor.runs("trouble")) == 3
+
+
+def test_an_exit_code_and_an_exception_are_not_tried_again(tmp_path: Path) -> None:
+    for fate in ({"code": 1}, failed("ValueError: no")):
+        executor = Scripted(trouble=[fate])
+        assert swept(wanted(["trouble"]), tmp_path, executor)[0] == 3
+        assert len(executor.runs("trouble")) == 1
+    record = records(tmp_path)["trouble 0"]
+    assert record["failure"] == {
+        "phase": "train",
+        "exception": "ValueError: no",
+        "attempts": [],
+        "log": "Trace of ValueError: no",
+    }
+    assert record["dataset"]["synthetic"] and record["method"]["supervision"] == "normal"
+
+
+def test_what_the_kernel_kills_for_memory_gets_half_the_batch_once(tmp_path: Path) -> None:
+    executor = Scripted(trouble=[STARVED])
+    code, told = swept(wanted(["trouble"]), tmp_path, executor)
+    assert code == 0 and "trying again, with half the batch" in told
+    assert [(run["batch"], run["micro"]) for run in executor.runs("trouble")] == [
+        (32, None),
+        (16, 16),
+    ]
+    (attempt,) = records(tmp_path)["trouble 0"]["attempts"]
+    assert attempt["batch"] == 32 and "not enough memory" in attempt["ended"]
+    assert swept(wanted(["trouble"]), tmp_path / "b", Scripted(trouble=[STARVED] * 2))[0] == 3
+
+
+def test_half_of_a_training_batch_is_half_of_what_was_tried() -> None:
+    job = {"run": {"batch": 64, "micro": None}, "cell": {"method_args": {"batch": 16}}}
+    once = halved(job)
+    assert once["run"] == {"batch": 32, "micro": 8} and halved(once)["run"]["micro"] == 4
+    assert halved({"run": {"batch": 1, "micro": 1}})["run"] == {"batch": 1, "micro": 1}
+
+
+def test_a_method_that_fails_alike_twice_is_set_aside(tmp_path: Path) -> None:
+    fates = [failed("ValueError: a"), failed("ValueError: b"), failed("ValueError: a")]
+    executor = Scripted(trouble=fates)
+    planned = wanted(["trouble"], range(5)) + wanted(["walker"])
+    code, told = swept(planned, tmp_path, executor)
+    found = records(tmp_path)
+    assert code == 3 and len(executor.runs("trouble")) == 3
+    assert told.count("set aside after 2 cells") == 3, "said once, and of the two cells left"
+    reason = "set aside after 2 cells of it failed alike: ValueError: a"
+    assert [found[f"trouble {seed}"]["reason"] for seed in (3, 4)] == [reason] * 2
+    assert found["walker 0"]["status"] == "ok"
+
+
+def test_one_cell_that_fails_twice_sets_nothing_aside() -> None:
+    breaker = Breaker()
+    assert not breaker.failed("m", "cell", "no") and not breaker.failed("m", "cell", "no")
+    assert not breaker.failed("other", "cell 2", "no") and not breaker.aside("m")
+    assert breaker.failed("m", "cell 2", "no") and breaker.aside("m") and not breaker.aside("n")
+
+
+def test_a_full_disk_is_waited_for_and_said_once(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(Room, "STEP", 0.0)
+    executor = Scripted(trouble=[FULL] * 3)
+    code, told = swept(wanted(["trouble"]), tmp_path, executor)
+    assert code == 0 and told.count("waiting for room on the disk") == 1
+    assert "attempts" not in records(tmp_path)["trouble 0"]
+
+
+def test_a_disk_that_stays_full_is_a_row(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(Room, "STEP", 0.0)
+    executor = Scripted(trouble=[FULL] * 10**6)
+    code, _ = swept(wanted(["trouble"]), tmp_path, executor, patience=0.05)
+    assert code == 3 and "No space left" in records(tmp_path)["trouble 0"]["reason"]
+
+
+def test_room_is_tried_when_there_is_more_of_it_or_after_a_while(
+    tmp_path: Path, monkeypatch
+) -> None:
+    now, free = [0.0], [10]
+    monkeypatch.setattr(Room, "_left", lambda self: free[0])
+    room = Room(tmp_path, 100.0, lambda: now[0])
+    assert not room.short and room.ran_out() and room.short and not room.again()
+    free[0] += Room.MORE
+    assert room.again() and not room.ran_out() and not room.again()
+    now[0] = Room.STEP
+    assert room.again() and not room.over()
+    now[0] = 100.0
+    assert room.over()
+    room.found()
+    assert not room.short and not room.over() and room.ran_out()
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), None])
+def test_a_record_that_finds_no_room_is_written_later(
+    tmp_path: Path, monkeypatch, error: OSError | None
+) -> None:
+    monkeypatch.setattr(Room, "STEP", 0.0)
+    real: Callable[..., None] = recording.atomic_write
+    left = [3]
+
+    def short(path: Path, data: Any) -> None:
+        if path.suffix == ".json" and path.parent.name == "records" and left[0]:
+            left[0] -= 1
+            raise StoreError(f"cannot write {path}: no") from error
+        real(path, data)
+
+    monkeypatch.setattr(recording, "atomic_write", short)
+    if error is None:  # a folder that cannot be written gets no better by waiting
+        with pytest.raises(StoreError):
+            swept(wanted(["trouble"]), tmp_path, Scripted())
+        return
+    code, told = swept(wanted(["trouble"]), tmp_path, Scripted())
+    assert code == 0 and left == [0] and told.count("waiting for room on the disk") == 1
+    assert records(tmp_path)["trouble 0"]["status"] == "ok"
+
+
+def test_a_dataset_whose_making_ready_crashes_is_tried_again_or_fails_its_cells(
+    tmp_path: Path,
+) -> None:
+    planned = wanted(["trouble", "walker"])
+    assert swept(planned, tmp_path / "a", Scripted(prepare=[KILLED]))[0] == 0
+    assert swept(planned, tmp_path / "b", Scripted(prepare=[failed("ValueError: bug")]))[0] == 3
+    found = records(tmp_path / "b")
+    assert {r["failure"]["phase"] for r in found.values()} == {"train"} and len(found) == 2
+    assert {r["reason"] for r in found.values()} == {"ValueError: bug"}
+
+
+def test_bad_data_is_no_row_and_exit_5(tmp_path: Path) -> None:
+    code, told = swept(wanted(["walker"], bumps={"broken": True}), tmp_path)
+    assert code == 5 and "2 of 3 files are unusable" in told and records(tmp_path) == {}
+
+
+def test_a_signal_from_elsewhere_is_a_death_and_tried_again(tmp_path: Path) -> None:
+    fate = {"end": "stopped", "said": "stopped at training step 3 of 9"}
+    code, _ = swept(wanted(["walker"]), tmp_path, Scripted(walker=[fate]))
+    assert code == 0
+    assert records(tmp_path)["walker 0"]["attempts"][0]["ended"] == "killed by SIGINT"
+
+
+def test_a_second_run_leaves_every_file_alone(tmp_path: Path) -> None:
+    planned = wanted(["trouble", "walker"])
+    swept(planned, tmp_path, Scripted(walker=[KILLED]))
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.*")}
+    whole = results(tmp_path)
+    assert swept(planned, tmp_path, Scripted())[0] == 0
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.*") if p in before} == before
+    assert results(tmp_path) == whole
+    assert not (tmp_path / "out/running").exists()
+
+
+def test_attempts_are_json_and_tell_where(tmp_path: Path) -> None:
+    tries = Tries()
+    assert tries.died({"signal": 11}, "train 12/180") == ""
+    assert tries.died({"said": "the host went away", "lost": True}, "look test 32/70") == ""
+    assert tries.died({"signal": 64}, "judge") == "killed by SIGRTMAX, in the last of 3 attempts"
+    assert json.loads(json.dumps(tries.attempts))[1] == {
+        "ended": "the host went away",
+        "at": "look test 32/70",
+    }

@@ -1,0 +1,200 @@
+"""One process per cell: the same results as in this one, whatever happens to some of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+import kills
+from adbench.benchmark.executors.fork_server_main import _answer
+from adbench.benchmark.executors.local import Local, Place, places
+from adbench.benchmark.experiments import pipeline as runner
+from adbench.benchmark.experiments.pipeline import judging_code
+from adbench.benchmark.registry import code_fingerprint as fingerprint
+from adbench.benchmark.registry.code_fingerprint import loaded_code
+from adbench.benchmark.scheduling.job import described
+from adbench.benchmark.scheduling.status import status
+from adbench.benchmark.store.artifact_store import Store
+from adbench.engine.runtime.run import Run
+from adbench.methods.healthy_mean import HealthyMean
+from sweeps import local, records, results, swept, wanted
+
+
+def trouble(how: str, seeds=(0,), **more: object):
+    return wanted(["trouble", "walker"], seeds, trouble={"how": how, **more}, walker={"steps": 2})
+
+
+def test_results_are_those_of_one_process_bit_for_bit(tmp_path: Path) -> None:
+    planned = wanted(["walker"], [0, 1], bumps={"size": 40})
+    assert swept(planned, tmp_path / "here")[0] == 0
+    assert swept(planned, tmp_path / "there", local(2))[0] == 0
+    assert results(tmp_path / "there") == results(tmp_path / "here")
+    assert not list((tmp_path / "there/out").glob("logs/*")), "nothing was printed"
+
+
+def test_a_crash_is_tried_again_and_told(tmp_path: Path) -> None:
+    code, told = swept(trouble("crash", mark=str(tmp_path / "mark")), tmp_path, local())
+    assert code == 0 and "killed by SIGSEGV (train); trying again" in told
+    attempts = records(tmp_path)["trouble 0"]["attempts"]
+    assert attempts == [{"ended": "killed by SIGSEGV", "at": "train"}]
+    before = next(tmp_path.glob("out/records/*trouble*")).read_text()
+    assert swept(trouble("crash", mark=str(tmp_path / "mark")), tmp_path, local())[0] == 0
+    assert next(tmp_path.glob("out/records/*trouble*")).read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("how", "phase", "reason", "attempts"),
+    [
+        ("crash", "fit", "killed by SIGSEGV, in the last of 3 attempts", 3),
+        ("exit", "detect", "its process ended with exit code 7 before it was done", 1),
+        ("quit", "fit", "SystemExit: 3", 0),
+        ("raise", "detect", "ValueError: no good", 0),
+    ],
+)
+def test_what_fails_is_a_row_and_the_rest_goes_on(
+    tmp_path: Path, how: str, phase: str, reason: str, attempts: int
+) -> None:
+    code, _ = swept(trouble(how, where=phase), tmp_path, local(2))
+    found = records(tmp_path)
+    assert code == 3 and found["walker 0"]["status"] == "ok"
+    record = found["trouble 0"]
+    assert record["status"] == "failed" and record["reason"] == reason
+    failure = record["failure"]
+    assert failure["phase"] == {"fit": "train", "detect": "look"}[phase]
+    assert len(failure["attempts"]) == attempts
+    assert ("Traceback" in failure["log"]) == (attempts == 0)
+
+
+def test_what_hangs_and_does_not_hear_is_ended(tmp_path: Path) -> None:
+    planned = wanted(["trouble"], trouble={"how": "hang", "mark": str(tmp_path / "mark")})
+    code, told = swept(planned, tmp_path, local(), timeout=20.0, grace=0.2)
+    assert code == 3 and "failed: timed out after 20 s" in told
+    assert kills.gone([int((tmp_path / "mark").read_text())], 60)
+    assert swept(planned, tmp_path, local(), timeout=600.0)[0] == 0, "and is tried by the next run"
+
+
+def test_what_prints_without_end_fills_no_disk(tmp_path: Path) -> None:
+    assert swept(trouble("print"), tmp_path, local())[0] == 0  # 30 MB
+    (log,) = tmp_path.glob("out/logs/*")
+    data = log.read_bytes()
+    assert len(data) < 1.1 * 2**20 and data.endswith(b"x\n") and b"\n002999x" in data
+    assert b"earlier output is left out" in data[:100] and b"\n000001x" not in data
+
+
+def test_what_is_left_behind_is_ended_with_its_cell(tmp_path: Path) -> None:
+    assert swept(trouble("fork", mark=str(tmp_path / "mark")), tmp_path, local())[0] == 0
+    assert kills.gone([int((tmp_path / "mark").read_text())], 60)
+
+
+def test_ctrl_c_keeps_everything_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    planned = wanted(["walker"], [0, 1], walker={"steps": 60, "pause": 0.02})
+    assert swept(planned, tmp_path / "whole")[0] == 0
+    cut = tmp_path / "cut"
+    driver = kills.forked(planned, cut)
+    kept_by(cut)
+    os.kill(driver, signal.SIGINT)
+    assert kills.ended(driver, 120) == 130
+    told = (tmp_path / "cut.log").read_text()
+    assert "stopping after this step" in told and told.count("interrupted: stopped at") == 2
+    assert not list(cut.glob("out/records/*"))
+    (run,) = status(cut / "out", cut / "store").runs
+    assert not run["running"] and run["counts"]["to_do"] == 2
+    assert swept(planned, cut, local(2))[0] == 0
+    assert results(cut) == results(tmp_path / "whole")
+    assert status(cut / "out", cut / "store").runs == []
+
+
+def test_ctrl_c_twice_ends_at_once(tmp_path: Path) -> None:
+    driver = kills.forked(trouble("hang", mark=str(tmp_path / "mark")), tmp_path / "cut")
+    until(lambda: (tmp_path / "mark").exists())
+    below = kills.below(driver)
+    os.kill(driver, signal.SIGINT)
+    assert kills.ended(driver, 1.0) is None, "it waits for the step to end"
+    os.kill(driver, signal.SIGINT)
+    assert kills.ended(driver, 60) == 130 and kills.gone(below, 60)
+
+
+def test_nothing_outlives_a_killed_driver_and_status_tells_what_it_did(tmp_path: Path) -> None:
+    planned = wanted(["walker"], [0], walker={"steps": 2000, "pause": 0.02})
+    cut = tmp_path / "cut"
+    driver = kills.forked(planned, cut)
+    kept_by(cut)
+    until(lambda: planned[0].name in str(status(cut / "out", cut / "store").runs))
+    (run,) = status(cut / "out", cut / "store").runs
+    assert run["running"] and run["pid"] == driver
+    below = kills.below(driver)
+    assert len(below) >= 2, "the nursery and a cell"
+    os.kill(driver, signal.SIGKILL)
+    assert kills.ended(driver, 60) == -signal.SIGKILL and kills.gone(below, 60)
+    found = status(cut / "out", cut / "store")
+    lines = "\n".join(found.lines())
+    assert "stopped" in lines and planned[0].name in lines and "the same command goes on" in lines
+    (cell,) = json.loads(json.dumps(found.as_dict()))["runs"][0]["doing"]
+    assert cell["cell"] == planned[0].name and cell["attempt"] == 1
+
+
+def test_a_few_kills_at_random_change_nothing(tmp_path: Path) -> None:
+    done = kills.kills(3, tmp_path)
+    assert done["runs"] >= 1
+
+
+def test_slots_share_what_there_is() -> None:
+    assert places("cpu") == [Place("cpu", 0)]
+    assert [place.device for place in places("cpu", 3)] == ["cpu"] * 3
+    assert all(place.threads >= 1 for place in places("cpu", 3))
+    assert places("cuda:1", 2) == [Place("cuda:1", places("cpu", 2)[0].threads)] * 2
+
+
+def test_a_nursery_that_is_started_finds_what_its_driver_finds(tmp_path: Path) -> None:
+    """The real one, in a new Python; the other tests fork theirs."""
+    (cell,) = wanted(["trouble"])
+    executor = Local([Place("cpu", 1)])
+    heard = []
+    try:
+        executor.start(described(cell, Run(), Store(tmp_path / "store"), tmp_path / "out"))
+        until(lambda: executor.listen(heard.append, 0.1) or (heard[-1:] and heard[-1].what in ENDS))
+    finally:
+        executor.close()
+    assert heard[0].what == "begun" and heard[-1].facts["end"] == "ok"
+    assert "alive" in {news.what for news in heard}
+
+
+def test_code_is_told_by_what_was_loaded_before_forking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is edited during a sweep changes nothing: its children run what was loaded."""
+    loaded_code.cache_clear()
+    judging_code.cache_clear()
+    names = [
+        "adbench.methods.healthy_mean:HealthyMean",
+        "adbench.benchmark.experiments.pipeline:judging_code",
+    ]
+    here, there = socket.socketpair()
+    with here, there:
+        _answer({"import": ["no.such.module", *names]}, [], here, {})
+
+    def edited(*_: object) -> None:
+        raise AssertionError("asked again")
+
+    monkeypatch.setattr(fingerprint, "code_fingerprint", edited)
+    monkeypatch.setattr(runner, "modules_digest", edited)
+    assert len(loaded_code(HealthyMean)) == len(judging_code()) > 0
+
+
+ENDS = ("ended", "died")
+
+
+def kept_by(folder: Path) -> None:
+    """Wait until a training has kept a state."""
+    until(lambda: any((folder / "store/resume").glob("checkpoint-*/*.safetensors")))
+
+
+def until(what, seconds: float = 300.0) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.02)

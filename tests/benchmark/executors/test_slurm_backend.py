@@ -1,0 +1,315 @@
+"""Cells handed to Slurm: the same results, and everything heard of by files.
+
+Slurm's hosts are forks here, and what it says is made up; submitit is real where it matters.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from submitit.core.submission import process_job
+from submitit.core.utils import DelayedSubmission, JobPaths
+from submitit.local.local import LOCAL_REQUEUE_RETURN_CODE
+
+import kills
+from adbench.benchmark.executors import slurm_backend as executor_slurm
+from adbench.benchmark.executors import slurm_detached as detach
+from adbench.benchmark.executors.cluster import Remote
+from adbench.benchmark.executors.job_folder import JOB, LAST, NEWS, STOP, TICKET, attend, tell_last
+from adbench.benchmark.executors.launch import News
+from adbench.benchmark.executors.slurm_backend import Attend, Shielded, Slurm
+from adbench.benchmark.scheduling.job import described
+from adbench.benchmark.scheduling.status import status
+from adbench.benchmark.store.artifact_store import Store
+from adbench.engine.runtime.run import Run
+from hosts import Hosts
+from sweeps import Warm, records, results, swept, wanted
+
+
+class Array:
+    """submitit's surface as Slurm (executor_slurm.py) uses it; its hosts are forks."""
+
+    def __init__(self, hosts: Hosts, folder: Path) -> None:
+        self.hosts, self.sizes, self.told = hosts, [], []
+        self.folder = folder
+
+    def update_parameters(self, **more: Any) -> None:
+        self.told.append(more)
+
+    def map_array(self, function: Any, folders: list[str]) -> list[Any]:
+        self.sizes.append(len(folders))
+        ids = [self.hosts.begin(partial(function, folder)) for folder in folders]
+        self.folder.mkdir(exist_ok=True)
+        for each in ids:
+            (self.folder / f"{each}_submitted.pkl").touch()
+        return [SimpleNamespace(job_id=each) for each in ids]
+
+
+@pytest.fixture
+def array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Array]:
+    before, Shielded.__bases__ = Shielded.__bases__, (Warm,)
+    hosts = Hosts()
+
+    def states() -> dict[str, str]:
+        ended = {id: "COMPLETED" if code == 0 else "NODE_FAIL" for id, code in hosts.look().items()}
+        return ended | dict.fromkeys(hosts.running, "RUNNING")
+
+    def scancel(*words: str) -> None:
+        if words[0] != "--state=PENDING":
+            kill = signal.SIGTERM if words[0] == "--signal=TERM" else signal.SIGKILL
+            hosts.signal(words[-1], kill)
+
+    monkeypatch.setattr(executor_slurm, "_states", states)
+    monkeypatch.setattr(executor_slurm, "_scancel", scancel)
+    yield Array(hosts, tmp_path / "submitit")
+    hosts.close()
+    Shielded.__bases__ = before
+
+
+def slurm(array: Array, folder: Path, slots: int = 2) -> Remote:
+    cluster = Slurm(array, "cpu", 1)
+    cluster.settle = 0.1
+    return Remote(cluster, folder / "out/slurm", slots, every=0.05, ask_every=0.1)
+
+
+def test_results_are_those_of_one_process_bit_for_bit(tmp_path: Path, array: Array) -> None:
+    planned = wanted(["walker"], [0, 1])
+    assert swept(planned, tmp_path / "here")[0] == 0
+    code, told = swept(planned, tmp_path / "there", slurm(array, tmp_path / "there"))
+    assert code == 0, told
+    assert results(tmp_path / "there") == results(tmp_path / "here")
+    assert array.sizes == [1, 2], "the dataset, then an array of cells"
+    assert "train  20/20" in told and "look test  20/20" in told
+    assert not (tmp_path / "there/out/slurm").exists() and not array.folder.exists()
+
+
+def test_a_crash_is_told_as_on_one_machine(tmp_path: Path, array: Array) -> None:
+    told = {"how": "crash", "mark": str(tmp_path / "mark")}
+    code, said = swept(wanted(["trouble"], trouble=told), tmp_path, slurm(array, tmp_path))
+    assert code == 0 and "killed by SIGSEGV (train); trying again" in said
+    attempts = records(tmp_path)["trouble 0"]["attempts"]
+    assert attempts == [{"ended": "killed by SIGSEGV", "at": "train"}]
+    assert "SIGSEGV" not in (log := next(tmp_path.glob("out/logs/*")).read_text())
+    assert "Fatal Python error" in log, "what it printed on its host is here"
+
+
+def test_a_host_that_goes_away_costs_an_attempt(tmp_path: Path, array: Array) -> None:
+    told = {"how": "hang", "mark": str(tmp_path / "mark")}
+    executor = slurm(array, tmp_path)
+    lost = []
+
+    def listen(hear: Any, seconds: float) -> None:
+        if not lost and any("train" in p.read_text() for p in tmp_path.glob(f"out/slurm/*/{NEWS}")):
+            lost.append(list(array.hosts.running)[-1])
+            array.hosts.signal(lost[0], signal.SIGKILL)
+        Remote.listen(executor, hear, seconds)
+
+    executor.listen = listen
+    code, said = swept(wanted(["trouble"], trouble=told), tmp_path, executor)
+    assert code == 0 and len(lost) == 1
+    ended = f"its Slurm job {lost[0]} ended as NODE_FAIL"
+    assert f"{ended} (train); trying again" in said
+    assert records(tmp_path)["trouble 0"]["attempts"] == [{"ended": ended, "at": "train"}]
+    assert kills.gone([int((tmp_path / "mark").read_text())], 5)
+
+
+def test_what_is_asked_to_stop_keeps_everything(tmp_path: Path, array: Array) -> None:
+    (cell,) = wanted(["walker"], walker={"steps": 2000, "pause": 0.01})
+    executor = slurm(array, tmp_path)
+    job = described(cell, Run(every=0.0), Store(tmp_path / "store"), tmp_path / "out", None, 1)
+    executor.start(job)
+    heard = listened(executor, lambda news: news.what == "told" and "step" in news.facts["facts"])
+    assert heard[0].what == "begun" and heard[0].facts["host"]
+    executor.ask(cell.name)
+    last = listened(executor, over)[-1]
+    assert last.what == "ended" and last.facts["end"] == "stopped", last
+    assert list(tmp_path.glob("store/resume/*/*.safetensors"))
+    executor.close()
+
+
+def test_what_waits_in_the_queue_can_be_taken_back_and_killed(tmp_path: Path) -> None:
+    executor, queue = Remote(queue := Queue(), tmp_path / "q", 3, every=0.0, ask_every=0.0), queue
+    for name in "abc":
+        executor.start({"name": name, "run": {}})
+    executor.ask("c")  # not even handed in
+    heard = listened(executor, over)
+    assert heard == [News("c", "ended", {"end": "stopped", "said": ""})] and len(queue.ran) == 2
+    executor.ask("a")
+    executor.kill("b")
+    heard = listened(executor, over)
+    assert {news.job for news in heard} == {"a", "b"} and {n.what for n in heard} == {"died"}
+    assert [what for what, _ in queue.asked] == ["ask", "kill"]
+    executor.close()
+    assert queue.closed and not (tmp_path / "q").exists()
+
+
+def test_news_that_are_cut_off_are_read_once_they_are_whole(tmp_path: Path) -> None:
+    executor = Remote(queue := Queue(), tmp_path / "q", 1, every=0.0, ask_every=0.0)
+    executor.start({"name": "a", "run": {}})
+    heard: list[News] = []
+    executor.listen(heard.append, 0)
+    (folder,) = queue.ran.values()
+    news = folder / NEWS
+    for text, count in (
+        ('["alive", {"mem', 0),
+        ('ory_mb": 1}]\n["alive", {"mem', 1),  # then its host is lost, and another goes on
+        ('\n["begun", {}]\nwhat a plugin wrote\n', 2),
+    ):
+        with news.open("a") as file:
+            file.write(text)
+        executor.listen(heard.append, 0)
+        assert len(heard) == count
+    tell_last(folder, ("ended", {"end": "ok", "record": {}}))
+    executor.listen(heard.append, 0)
+    assert [each.what for each in heard] == ["alive", "begun", "ended"]
+    assert queue.asked == [("forget", "t0")]
+
+
+def test_a_job_of_an_earlier_run_is_not_begun_twice(tmp_path: Path) -> None:
+    queue, folder = Queue(), tmp_path / "q"
+    (folder / "before").mkdir(parents=True)
+    (folder / "before" / JOB).write_text('{"name": "a"}')
+    (folder / "before" / TICKET).write_text("7")
+    executor = Remote(queue, folder, 2, every=0.0, ask_every=0.0)
+    for name in "ab":
+        executor.start({"name": name, "run": {}})
+    heard: list[News] = []
+    executor.listen(heard.append, 0)
+    assert len(queue.ran) == 1, "b alone"
+    assert heard[0].facts["facts"]["text"].startswith("a waits for job 7 of an earlier run")
+    queue.gone.add("7")
+    for _ in range(2):
+        executor.listen(list().append, 0)
+    assert len(queue.ran) == 2
+
+
+def test_a_job_that_is_over_or_asked_to_stop_is_not_begun(tmp_path: Path) -> None:
+    assert attend(tmp_path) is None, "nobody knows of it any more"
+    (tmp_path / JOB).write_text("{}")
+    assert attend(tmp_path, lambda: True) == ("ended", {"end": "stopped", "said": ""})
+    (tmp_path / STOP).touch()
+    assert attend(tmp_path) == ("ended", {"end": "stopped", "said": ""})
+    tell_last(tmp_path, ("ended", {"end": "ok"}))
+    assert attend(tmp_path) is None
+    assert json.loads((tmp_path / LAST).read_text()) == ["ended", {"end": "ok"}]
+
+
+def test_at_its_time_limit_a_job_is_requeued_and_goes_on(
+    tmp_path: Path, array: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With all that submitit runs on a host, of its executor for one machine."""
+    (cell,) = wanted(["walker"], walker={"steps": 30, "pause": 0.02})
+    assert swept([cell], tmp_path / "whole")[0] == 0
+    run = Run(batch=32, every=0.0)
+    job = described(cell, run, Store(tmp_path / "store"), tmp_path / "out", None, 1)
+    folder, pickles = tmp_path / "job", tmp_path / "submitit"
+    folder.mkdir()
+    pickles.mkdir()
+    (folder / JOB).write_text(json.dumps(job))
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
+    monkeypatch.setenv("SUBMITIT_LOCAL_JOB_ID", "7")
+    handed = DelayedSubmission(Attend(), str(folder))
+    handed.set_timeout(60, 3)
+    handed.dump(JobPaths(pickles, "7", 0).submitted_pickle)
+
+    def begin() -> str:
+        return array.hosts.begin(partial(process_job, pickles))
+
+    host = begin()
+    until(lambda: list(tmp_path.glob("store/resume/*/*.safetensors")))
+    for pid in [*kills.below(int(host)), int(host)]:  # Slurm sends it to every process of a job
+        os.kill(pid, signal.SIGUSR2)
+    until(lambda: array.hosts.look())
+    assert array.hosts.ended == {host: LOCAL_REQUEUE_RETURN_CODE}
+    assert not (folder / LAST).exists() and list(tmp_path.glob("store/resume/*/*.safetensors"))
+    begin()
+    until(lambda: (folder / LAST).exists())
+    what, outcome = json.loads((folder / LAST).read_text())
+    (path,) = (tmp_path / "whole").glob("out/records/*.json")
+    for record in (outcome["record"], whole := json.loads(path.read_text())):
+        for measured in ("train_seconds", "seconds_per_image", "peak_memory_mb"):
+            record["cost"].pop(measured)
+    assert what == "ended" and outcome["record"] == whole
+
+
+def test_detached_cells_keep_their_own_records(tmp_path: Path, array: Array) -> None:
+    told = {"how": "raise"}
+    planned = wanted(["walker", "trouble"], trouble=told, walker={"steps": 3})
+    assert swept(planned, tmp_path / "here")[0] == 3
+    store, out = Store(tmp_path / "there/store"), tmp_path / "there/out"
+    said = detach.hand_in(planned, Run(batch=32, every=0.0), store, out, Slurm(array, "cpu", 1))
+    assert array.sizes == [1, 2] and "Slurm has 2 cells" in said and f"status --out {out}" in said
+    first = next(iter([*array.hosts.running, *array.hosts.ended]))
+    assert {"dependency": f"afterany:{first}"} in array.told
+    assert array.told[-1] == {"dependency": None}
+    until(lambda: array.hosts.look() and not array.hosts.running)
+    assert set(array.hosts.ended.values()) == {0}
+    left, right = results(tmp_path / "here"), results(tmp_path / "there")
+    for record in (*left.values(), *right.values()):
+        if isinstance(record, dict) and record["status"] == "failed":
+            assert "ValueError: no good" in record["failure"].pop("log")
+    assert left == right and status(out, store.root).runs == []
+
+
+class Queue:
+    """A Cluster that begins nothing."""
+
+    device, settle = "cpu", 0.0
+
+    def __init__(self) -> None:
+        self.ran: dict[str, Path] = {}
+        self.asked: list[tuple[str, str]] = []
+        self.gone: set[str] = set()
+        self.closed = False
+
+    def threads(self, job: Any) -> int:
+        return 1
+
+    def submit(self, folders: Any) -> list[str]:
+        tickets = [f"t{len(self.ran) + i}" for i in range(len(folders))]
+        self.ran |= dict(zip(tickets, folders, strict=True))
+        return tickets
+
+    def over(self, tickets: Any) -> dict[str, Any]:
+        return {ticket: {"said": "gone", "lost": True} for ticket in tickets if ticket in self.gone}
+
+    def ask(self, ticket: str) -> None:
+        self.asked.append(("ask", ticket))
+        self.gone.add(ticket)
+
+    def forget(self, ticket: str) -> None:
+        self.asked.append(("forget", ticket))
+
+    def kill(self, ticket: str) -> None:
+        self.asked.append(("kill", ticket))
+        self.gone.add(ticket)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def over(news: News) -> bool:
+    return news.what in ("ended", "died")
+
+
+def listened(executor: Remote, enough: Any) -> list[News]:
+    """What is heard until something is enough."""
+    heard: list[News] = []
+    until(lambda: executor.listen(heard.append, 0.05) or any(map(enough, heard)))
+    return heard
+
+
+def until(what: Any, seconds: float = 300.0) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.02)

@@ -1,0 +1,133 @@
+"""What sbatch is told and what squeue says; both are made up, submitit is real."""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adbench.benchmark.executors.selection import Where
+from adbench.benchmark.executors.slurm_backend import Slurm, minutes, options, reached
+from adbench.engine.runtime.run import Run
+from sweeps import wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("90", 90),
+        ("90:30", 91),
+        ("1:30:00", 90),
+        ("1-12", 2160),
+        ("1-12:30", 2190),
+        ("2-0:0:1", 2881),
+    ],
+)
+def test_times_are_read_as_sbatch_does(text: str, expected: int) -> None:
+    assert minutes(text) == expected
+
+
+def test_options_are_what_submitit_or_sbatch_knows() -> None:
+    assert options(["partition=gpu,time=1:00:00,mem=32G,gpus=1", "cpus-per-task=8"]) == {
+        "time": 60,
+        "gpus_per_node": 1,
+        "cpus_per_task": 8,
+        "additional_parameters": {"partition": "gpu", "mem": "32G"},
+    }
+    with pytest.raises(ValueError, match=r"--slurm takes KEY=VALUE.* not 'gpu'"):
+        options(["gpu"])
+    with pytest.raises(ValueError, match=r"minutes.*not 'soon'"):
+        options(["time=soon"])
+
+
+def test_sbatch_is_told_what_was_asked_for_and_its_refusal_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands(tmp_path, monkeypatch, sbatch=f'cp "$1" {tmp_path}/script; echo Submitted batch job 7')
+    cluster = reached(tmp_path / "q", ["partition=gpu", "time=90,mem=2G"], "cuda:1", 1, 3)
+    assert (cluster.device, cluster.threads({})) == ("cuda", 4)
+    (tmp_path / "job").mkdir()
+    assert cluster.submit([tmp_path / "job"] * 2) == ["7_0", "7_1"]
+    script = (tmp_path / "script").read_text()
+    for option in ("partition=gpu", "time=90", "mem=2G", "gpus-per-node=1", "array=0-1%2"):
+        assert f"#SBATCH --{option}\n" in script
+    commands(tmp_path, monkeypatch, sbatch="echo 'sbatch: error: no such partition' >&2; exit 1")
+    with pytest.raises(ValueError, match=r"^Slurm did not take the jobs: no such partition$"):
+        cluster.submit([tmp_path / "job"])
+
+
+def test_a_method_may_be_given_more_than_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = f'n=$(ls {tmp_path}/seen | wc -l); cp "$1" {tmp_path}/seen/$n'
+    commands(tmp_path, monkeypatch, sbatch=f"{keep}; echo Submitted batch job 7$n")
+    (tmp_path / "seen").mkdir()
+    told = ["partition=gpu,mem=2G", "ldm.mem=64G,ldm.cpus=16", "pca.time=5"]
+    cluster = reached(tmp_path / "q", told, "cpu", 0, 3)
+    jobs: list[Any] = [
+        {"cell": {"method": {"name": name}}} for name in ("ldm", "pca", "vae", "ldm")
+    ]
+    jobs.append({"cells": [], "names": []})
+    folders = [tmp_path / str(i) for i in range(5)]
+    for folder, job in zip(folders, jobs, strict=True):
+        folder.mkdir()
+        (folder / "job.json").write_text(json.dumps(job))
+    assert [cluster.threads(job) for job in jobs] == [16, 4, 4, 16, 4]
+    assert cluster.submit(folders) == ["70_0", "71", "72_0", "70_1", "72_1"]
+    ldm, pca, others = ((tmp_path / "seen" / n).read_text() for n in "012")
+    for script, given in (
+        (ldm, ("partition=gpu", "mem=64G", "cpus-per-task=16", "time=240", "array=0-1%2")),
+        (pca, ("partition=gpu", "mem=2G", "cpus-per-task=4", "time=5")),
+        (others, ("partition=gpu", "mem=2G", "cpus-per-task=4", "time=240", "array=0-1%2")),
+    ):
+        assert all(f"#SBATCH --{option}\n" in script for option in given)
+    where = Where("slurm", slurm=["gpus=1", "anodpm.mem=8G"])
+    with pytest.raises(ValueError, match=r"no cell of this run is of a method 'anodpm'; .*walker"):
+        where.workplace(Run(), wanted(["walker"]), None, tmp_path, None)
+
+
+def test_how_a_job_ended_is_what_squeue_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "7_0|RUNNING\\n7_1|NODE_FAIL\\n7_2|OUT_OF_MEMORY\\n7_3|REQUEUED\\n7_4|TIMEOUT\\n"
+    commands(tmp_path, monkeypatch, squeue=f"printf '{said}'")
+    cluster = Slurm(None, "cpu", 1)
+    tickets = [f"7_{i}" for i in range(6)]
+    found = cluster.over(tickets)
+    assert set(found) == {"7_1", "7_2", "7_4"}
+    assert found["7_1"] == {"said": "its Slurm job 7_1 ended as NODE_FAIL", "lost": True}
+    assert found["7_2"]["memory"]
+    assert "not known" in cluster.over(tickets)["7_5"]["said"], "missed twice"
+    commands(tmp_path, monkeypatch, squeue="exit 1")
+    for _ in range(3):
+        assert cluster.over(tickets) == {}, "a controller that is away means nothing"
+
+
+def test_options_that_do_not_go_together_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for more in (partial(Where, slurm=["a=b"]), partial(Where, detach=True)):
+        with pytest.raises(ValueError, match="wants --executor slurm, not local"):
+            more("local")
+    with pytest.raises(ValueError, match="--address wants --executor ray"):
+        Where("slurm", "auto")
+    assert Where("slurm", slurm=["gpus=1"]).circumstances("auto", "auto").device == "cuda"
+    assert Where("slurm", slurm=["mem=1G"]).circumstances("auto", "auto").device == "cpu"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ValueError, match="no sbatch here"):
+        reached(tmp_path, [], "cpu", 0, 1)
+
+
+def commands(folder: Path, monkeypatch: pytest.MonkeyPatch, **scripts: str) -> None:
+    """Put commands of Slurm into the path."""
+    place = folder / "bin"
+    place.mkdir(exist_ok=True)
+    for name, script in {"srun": "exit 0", "sbatch": "exit 1", **scripts}.items():
+        (place / name).write_text(f"#!/bin/sh\n{script}\n")
+        (place / name).chmod(0o755)
+    if str(place) not in os.environ["PATH"]:
+        monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")

@@ -1,0 +1,92 @@
+"""A finished run under another protocol: nothing is trained or looked at again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from adbench.benchmark.cli.main import app
+from adbench.benchmark.evaluation.sample_results import board_standings, read
+from adbench.benchmark.experiments import pipeline as runner
+
+PLUGIN = str(Path(__file__).parents[2] / "plugin" / "registry.yaml")
+
+
+def adbench(folder: Path, *more: str) -> None:
+    argv = ["run", "--registry", PLUGIN, "-d", "bumps", "--store", str(folder / "store")]
+    argv += ["--out", str(folder / "out"), "-m", "brightness", "--no-baselines", *more]
+    made = CliRunner().invoke(app, argv)
+    assert made.exit_code == 0, made.output
+
+
+def records(folder: Path) -> dict[str, Any]:
+    """By level rule and threshold."""
+    found = [json.loads(path.read_text()) for path in (folder / "out/records").glob("*.json")]
+    return {f"{r['protocol']['level']} {r['protocol']['threshold']}": r for r in found}
+
+
+@pytest.fixture
+def looked(monkeypatch) -> list[str]:
+    """What is trained or looked at from here on."""
+    seen: list[str] = []
+    look, fit = runner.look, runner.fit
+
+    def looking(path, cell, method, dataset, part, *rest):
+        seen.append(part)
+        return look(path, cell, method, dataset, part, *rest)
+
+    def fitting(*given):
+        seen.append("fit")
+        return fit(*given)
+
+    monkeypatch.setattr(runner, "look", looking)
+    monkeypatch.setattr(runner, "fit", fitting)
+    return seen
+
+
+def test_another_protocol_needs_no_network(tmp_path, looked):
+    adbench(tmp_path)
+    assert looked == ["fit", "held_out", "val", "test"]
+    looked.clear()
+    adbench(tmp_path, "--threshold", "val-dice")
+    adbench(tmp_path, "--threshold", "oracle", "--reducer", "max", "--post", "median3")
+    assert looked == []
+    found = records(tmp_path)
+    assert len(found) == 3
+    assert len({json.dumps(r["keys"]["maps/test"]) for r in found.values()}) == 1
+    assert len({r["threshold"]["value"] for r in found.values()}) == 3
+    adbench(tmp_path, "--level-rule", "pseudo")
+    assert looked == ["pseudo"], "only made-up lesions are new"
+    pseudo = records(tmp_path)["pseudo healthy@5%"]
+    assert pseudo["level"]["rule"] == "pseudo" and "maps/pseudo" in pseudo["keys"]
+    plain = found["auto healthy@5%"]
+    assert pseudo["dataset"]["fingerprint"] == plain["dataset"]["fingerprint"]
+    assert pseudo["protocol"]["id"] != plain["protocol"]["id"]
+
+
+def test_samples_and_draws_lie_beside_the_record_and_are_made_again_from_the_store(
+    tmp_path, looked
+):
+    adbench(tmp_path)
+    (path,) = (tmp_path / "out/samples").glob("*.h5")
+    (record,) = records(tmp_path).values()
+    rows = read(path)
+    assert record["samples"] == rows.told()
+    assert len(rows.keys) == record["counts"]["test"]
+    assert rows.values == {name: found["value"] for name, found in record["metrics"].items()}
+    for name, found in record["metrics"].items():
+        if found["low"] is not None:
+            draws = rows.draws[name]
+            assert len(draws) == 2000
+            assert np.nanmin(draws) <= found["low"] <= found["high"] <= np.nanmax(draws), name
+    assert board_standings({"a": [rows], "b": [rows]}, "pixel_ap")["b"].difference.p == 1
+    whole = path.read_bytes()
+    path.unlink()
+    looked.clear()
+    adbench(tmp_path)
+    assert looked == [] and path.read_bytes() == whole

@@ -1,0 +1,261 @@
+"""Two methods on the same samples, against a bootstrap written out by hand."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import norm
+from scipy.stats import t as student
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from adbench.benchmark.evaluation.sample_results import Rows, RowsError, write
+from adbench.benchmark.evaluation.statistics.bootstrap import Resamples
+from adbench.benchmark.leaderboard.comparison import compare, gate
+from adbench.benchmark.leaderboard.pairwise import PairError, contrast, rows_of
+from records import record
+
+COUNTS = ("places", "true", "found", "both")
+METRICS = ("image_auroc", "image_ap", "pixel_dice", "pixel_iou", "healthy_fp")
+
+
+def samples(shift=1.0, seed=0, size=40, counted=True):
+    """Of `size` samples in groups of 4, half of them abnormal and scored higher by `shift`."""
+    rng = np.random.default_rng(seed)
+    label = np.arange(size) % 2
+    both = rng.integers(0, 20, size) * label
+    made = {
+        "key": [f"s{i:03d}" for i in range(size)],
+        "group": [f"g{i // 4}" for i in range(size)],
+        "label": label.tolist(),
+        "score": (rng.normal(size=size) + shift * label).round(1).tolist(),
+    }
+    if counted:
+        made |= {
+            "places": [100] * size,
+            "true": (both + rng.integers(0, 9, size) * label).tolist(),
+            "found": (both + rng.integers(0, 9, size)).tolist(),
+            "both": both.tolist(),
+        }
+    return made
+
+
+def rows(**options) -> Rows:
+    return kept_in(samples(**options))
+
+
+def kept_in(told) -> Rows:
+    found = rows_of({"samples": told})
+    assert found is not None
+    return found
+
+
+def by_hand(told, metric, picked):
+    """A metric of samples, those that are picked counting as often as they are."""
+    score, label = np.array(told["score"])[picked], np.array(told["label"])[picked]
+    if metric == "image_auroc":
+        return roc_auc_score(label, score)
+    if metric == "image_ap":
+        return average_precision_score(label, score)
+    places, true, found, both = (np.array(told[name])[picked] for name in COUNTS)
+    if metric == "healthy_fp":
+        return found[label == 0].sum() / places[label == 0].sum()
+    if metric == "pixel_dice":
+        return 2 * both.sum() / (found.sum() + true.sum())
+    return both.sum() / (found.sum() + true.sum() - both.sum())
+
+
+def effective(told) -> int:
+    """Groups, weighted by their abnormal places."""
+    true = np.array(told["true"]).reshape(10, 4).sum(1)
+    return round(true.sum() ** 2 / (true**2).sum())
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_interval_is_that_of_a_bootstrap_written_out(metric):
+    a, b = samples(2.0, seed=1), samples(0.5, seed=2)
+    got = contrast([kept_in(a)], [kept_in(b)], metric)
+    resamples = Resamples.of(a["group"])
+    drawn = []
+    for times in resamples.counts[:100].astype(int):
+        picked = np.repeat(np.arange(40), times[resamples.member])
+        drawn.append(by_hand(a, metric, picked) - by_hand(b, metric, picked))
+    mine = kept_in(a).draws[metric][:100] - kept_in(b).draws[metric][:100]
+    assert np.abs(mine - drawn).max() < 1e-12
+    every = np.arange(40)
+    assert got.a == pytest.approx(by_hand(a, metric, every), abs=1e-12)
+    assert got.value == pytest.approx(got.a - by_hand(b, metric, every), abs=1e-12)
+    # all ten groups hold both kinds: Student's tails of nine degrees, widened by sqrt(10 / 9); of
+    # Dice and IoU fewer, for groups with more abnormal places count for more
+    rare = min(effective(told) for told in (a, b)) if metric in ("pixel_dice", "pixel_iou") else 10
+    assert (rare < 10) == (metric in ("pixel_dice", "pixel_iou"))
+    tail = norm.cdf(student.ppf(0.025, rare - 1) * np.sqrt(rare / (rare - 1)))
+    all_drawn = kept_in(a).draws[metric] - kept_in(b).draws[metric]
+    assert (got.low, got.high) == pytest.approx(np.quantile(all_drawn, (tail, 1 - tail)))
+    assert (got.samples, got.groups) == (40, 10)
+
+
+def test_rows_in_a_file_beside_the_records_come_first_and_have_every_metric(tmp_path):
+    plain = kept_in(samples(1.0))
+    values = {**plain.values, "pixel_ap": 0.25}
+    draws = {**plain.draws, "pixel_ap": np.linspace(0.2, 0.3, 2000)}
+    whole = Rows(plain.keys, plain.groups, plain.label, plain.score, plain.counts, values, draws)
+    (tmp_path / "samples").mkdir()
+    metrics = {name: {"value": value} for name, value in values.items()}
+    write(tmp_path / "samples" / "a.h5", {"metrics": metrics}, whole)
+    made = {"file": "a.json", "samples": samples(9.0)}
+    found = rows_of(made, tmp_path)
+    assert found is not None and found.values == values
+    same = contrast([found], [found], "pixel_ap")
+    assert (same.value, same.low, same.high) == (0, 0, 0) and same.verdict == "not distinguishable"
+    (tmp_path / "samples" / "a.h5").write_bytes(b"torn")
+    assert rows_of(made, tmp_path) is None and rows_of(made) is not None
+
+
+@settings(max_examples=20)
+@given(st.floats(-3, 3), st.floats(-3, 3), st.integers(0, 9))
+def test_turned_about_a_difference_changes_its_sign_and_its_verdict(one, two, seed):
+    a, b = rows(shift=one, seed=seed), rows(shift=two, seed=seed + 1)
+    there, back = contrast([a], [b], "image_auroc"), contrast([b], [a], "image_auroc")
+    assert there.value == -back.value and there.low is not None and there.high is not None
+    assert (back.low, back.high) == pytest.approx((-there.high, -there.low), abs=1e-12)
+    turned = {"better": "worse", "worse": "better"}
+    assert there.verdict == turned.get(back.verdict, back.verdict) and there.p == back.p
+
+
+@settings(max_examples=10)
+@given(st.sampled_from([lambda v: 3 * v + 1, np.exp, np.arctan]), st.integers(0, 5))
+def test_scores_have_an_order_and_no_scale(change, seed):
+    plain, other = samples(1.0, seed=seed), rows(shift=0.3, seed=seed + 1)
+    bent = plain | {"score": change(np.array(plain["score"])).tolist()}
+    found = [contrast([kept_in(each)], [other], "image_ap") for each in (plain, bent)]
+    assert found[0] == found[1]
+
+
+def test_a_lower_rate_of_false_alarms_is_better():
+    calm = samples(seed=1)
+    loud = calm | {"found": [f + 30 for f in calm["found"]]}
+    parts = [kept_in(calm)], [kept_in(loud)]
+    found = contrast(*parts, "healthy_fp")
+    assert found.value < 0 and found.verdict == "better"
+    assert contrast(*parts, "pixel_dice").verdict == "better"
+
+
+def test_a_margin_forgives_what_lies_within_it():
+    parts = [rows(shift=0.0, seed=1)], [rows(shift=4.0, seed=2)]
+    plain = contrast(*parts, "image_auroc")
+    assert plain.verdict == "worse" and plain.high is not None
+    wide = contrast(*parts, "image_auroc", margin=-plain.high - 0.01)
+    assert wide.verdict == "worse"
+    wider = contrast(*parts, "image_auroc", margin=-plain.high + 0.01)
+    assert wider.verdict == "not distinguishable" and wider.low == plain.low
+
+
+def test_seeds_are_averaged_and_widen_the_interval_where_they_differ():
+    steady = [rows(shift=1.0, seed=1)] * 3
+    moody = [rows(shift=s, seed=1) for s in (0.0, 1.0, 2.0)]
+    other = [rows(shift=1.0, seed=9)]
+    parts = steady[:1], steady, moody
+    one, narrow, wide = (contrast(part, other, "image_auroc") for part in parts)
+    assert (narrow.value, narrow.low, narrow.high) == pytest.approx((one.value, one.low, one.high))
+    assert wide.a == pytest.approx(np.mean([r.values["image_auroc"] or 0 for r in moody]))
+    assert width(wide) > width(narrow)
+
+
+def width(found):
+    return found.high - found.low
+
+
+def test_few_groups_have_no_interval_and_no_verdict():
+    few = samples(3.0, seed=1)
+    few["group"] = ["a", "b"] * 20
+    found = contrast([kept_in(few)], [kept_in(few)], "image_auroc")
+    assert (found.low, found.p, found.verdict) == (None, None, "not distinguishable")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        None,
+        [],
+        "rows",
+        {"key": ["a"]},
+        {**samples(), "score": [1.0]},
+        {**samples(), "score": ["high"] * 40},
+        {**samples(), "score": [float("nan")] * 40},
+        {**samples(), "found": [1]},
+    ],
+)
+def test_rows_that_do_not_fit_together_are_none(broken):
+    assert rows_of({"samples": broken}) is None
+
+
+def results(folder, name, *records):
+    """A folder as `adbench run` leaves it."""
+    (folder / name / "records").mkdir(parents=True)
+    for k, made in enumerate(records):
+        (folder / name / "records" / f"r{k}.json").write_text(json.dumps(made))
+    return folder / name
+
+
+def kept(label, shift, seed=0, **changes):
+    return record(label, **changes) | {"samples": samples(shift, seed=seed)}
+
+
+def test_two_methods_of_a_folder_are_set_against_each_other(tmp_path):
+    out = results(
+        tmp_path, "out", kept("A", 3.0), kept("B", 0.0, 1), kept("A", 0.0, dataset__name="x")
+    )
+    (found,) = compare("a", "b", out)
+    assert found.difference.metric == "image_auroc" and found.difference.verdict == "better"
+    assert found.files == (("r0",), ("r1",)) and "A is better" in found.sentence()
+    assert compare("b", "a", out, metric="pixel_dice")[0].difference.metric == "pixel_dice"
+    assert compare("r0", "r1", out)[0].difference == found.difference
+    assert gate([found], "worse") is False and gate(compare("b", "a", out), "worse") is True
+    assert gate([found], None) is False and gate([found], "not-better") is False
+
+
+def test_two_folders_are_set_against_each_other_method_by_method(tmp_path):
+    old = results(tmp_path, "old", kept("A", 3.0), kept("B", 1.0, 1))
+    new = results(tmp_path, "new", kept("A", 0.0, 2), kept("B", 1.0, 1), kept("C", 1.0))
+    found = compare(str(new), str(old), tmp_path)
+    assert [(c.a.split()[0], c.difference.verdict) for c in found] == [
+        ("a", "worse"),
+        ("b", "not distinguishable"),
+    ]
+    assert gate(found, "worse") and gate(found[1:], "not-better") and not gate(found[1:], "worse")
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "options", "said"),
+    [
+        ("a", "nobody", {}, "no result of 'nobody'"),
+        ("a", "c", {}, "no board in common"),
+        ("a", "b", {"dataset": "mars"}, "on mars"),
+        ("a", "b", {"metric": "pixel_ap"}, "no pixel_ap of single samples is kept"),
+        ("a", "b", {"margin": -1.0}, "at least 0"),
+        ("a", "bare", {}, "of r3 no rows of single samples are kept"),
+        ("a", "two", {}, "2 settings"),
+        ("a", "other", {}, "not judged on the same samples"),
+        ("a", ".", {}, "no result of '.'"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line(tmp_path, a, b, options, said):
+    out = results(
+        tmp_path,
+        "out",
+        *(kept("A", 1.0), kept("B", 1.0), kept("C", 1.0, dataset__name="x"), record("bare")),
+        *(kept("two", 1.0), kept("two", 1.0, method__args={"width": 3})),
+        record("other") | {"samples": samples(size=44)},
+    )
+    with pytest.raises((PairError, RowsError), match=said.replace(".", r"\.")) as caught:
+        compare(a, b, out, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_word_that_is_no_gate_is_told():
+    with pytest.raises(PairError, match="worse or not-better"):
+        gate([], "better")

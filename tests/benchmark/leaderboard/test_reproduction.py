@@ -1,0 +1,182 @@
+"""Published numbers: the file itself, and verdicts on records that agree, differ or do not fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from adbench.benchmark.leaderboard.columns import METRICS
+from adbench.benchmark.leaderboard.reproduction import (
+    CANNOT,
+    NOT,
+    REPRODUCED,
+    WITHIN,
+    ReproduceError,
+    book,
+    printed,
+    reproduce,
+)
+from records import missing, record
+
+PAPERS: dict[str, Any] = {
+    "known": {
+        "label": "Known",
+        "link": "https://example.org",
+        "tables": {
+            "one": {
+                "source": "a file",
+                "protocol": "as it is",
+                "unit": 100,
+                "rounding": 0.1,
+                "metrics": {"I": "image_auroc", "PRO": {"why": "another integral"}},
+                "needs": {"level.rule": "val", "profile": "tiny"},
+                "mean": [43.2, 10.0],
+                "rows": [
+                    {"method": "a", "dataset": "brats", "values": [43.2, 10.0]},
+                    {"method": "a", "dataset": "mvtec/tile", "values": [43.2, None]},
+                ],
+            },
+            "none": {"source": "unread", "protocol": "?", "cannot": "nobody has read it"},
+        },
+    }
+}
+
+
+def on(value: float | None = 0.4321, low=None, high=None, **changes: Any) -> dict[str, Any]:
+    made: dict[str, Any] = record("A", **changes) | {"file": "a.json"}
+    made["metrics"]["image_auroc"] = {"value": value, "low": low, "high": high}
+    return made
+
+
+def first(*records, papers=PAPERS, **options):
+    return reproduce("known:one", records, papers, **options)[1][0]
+
+
+@pytest.mark.parametrize(
+    ("made", "verdict", "said"),
+    [
+        (on(0.4324), REPRODUCED, "0.0005 allowed"),
+        (on(0.4326), NOT, "no interval"),
+        (on(0.40, 0.38, 0.44), WITHIN, "95 %"),
+        (on(0.40, 0.38, 0.42), NOT, "outside the 95 % interval"),
+        (on(partial=8), CANNOT, "a partial run, of 8 samples"),
+        (on(dataset__synthetic=True), CANNOT, "made-up data"),
+        (on(profile="paper"), CANNOT, "profile is 'paper', and the published number's 'tiny'"),
+        (on(level__rule="oracle"), CANNOT, "level.rule is 'oracle'"),
+        (on(None), CANNOT, "no image_auroc"),
+        (missing("A", reason="no memory"), CANNOT, "failed: no memory"),
+        (on(dataset__name="ixi"), CANNOT, "a was not run on brats: adbench run -m a -d brats"),
+        (on(method__name="b"), CANNOT, "a was not run on brats"),
+    ],
+)
+def test_a_record_is_compared_only_if_it_fits(made, verdict, said):
+    found = first(made)
+    assert found.verdict == verdict and said in found.reason
+    assert (found.value is not None) == (verdict != CANNOT)
+    assert found.published == pytest.approx(0.432)
+    assert "\n" not in found.sentence() and found.sentence().startswith(verdict)
+
+
+def test_other_arguments_are_another_experiment():
+    rows = [{"method": "a", "args": {"noise": "simplex"}, "dataset": "brats", "values": [43.2, 1]}]
+    table = PAPERS["known"]["tables"]["one"] | {"rows": rows, "mean": []}
+    papers = {"known": PAPERS["known"] | {"tables": {"one": table}}}
+    assert "argument noise is None" in first(on(), papers=papers).reason
+    assert first(on(method__args={"noise": "simplex", "T": 9}), papers=papers).verdict == REPRODUCED
+
+
+def test_another_metric_cannot_be_tested_whatever_is_there():
+    findings = reproduce("known:one", [on()], PAPERS)[1]
+    assert [f.verdict for f in findings if f.metric == "PRO"] == [CANNOT] * 2
+    assert "another protocol: another integral" in findings[1].reason
+
+
+def test_seeds_are_averaged_and_their_spread_is_allowed():
+    found = first(on(0.43), on(0.44, seed=1))
+    assert found.value == pytest.approx(0.435) and found.allowed == pytest.approx(0.005 * 2**0.5)
+    assert found.verdict == REPRODUCED and len(found.records) == 2
+    apart = first(on(0.43), on(0.44, seed=1, dataset__fingerprint="beef"))
+    assert apart.verdict == CANNOT and "different data" in apart.reason
+
+
+def test_a_mean_wants_every_row():
+    tile = on(0.4323, dataset__name="mvtec", dataset__args={"category": "tile"})
+    all_of = [f for f in reproduce("known:one", [on(), tile], PAPERS)[1] if f.dataset == "mean"]
+    assert all_of[0].verdict == REPRODUCED and all_of[0].value == pytest.approx(0.4322)
+    one_of = [f for f in reproduce("known:one", [on()], PAPERS)[1] if f.dataset == "mean"]
+    assert one_of[0].verdict == CANNOT and "1 of 2 cannot be tested" in one_of[0].reason
+
+
+def test_without_the_method_there_is_nothing_to_run():
+    assert "no method a yet" in first(on(), methods=["b"]).reason
+    assert first(on(), methods=["a"]).verdict == REPRODUCED
+
+
+def test_a_table_without_numbers_says_why():
+    (found,) = reproduce("known:none", [on()], PAPERS)[1]
+    assert found.verdict == CANNOT and found.published is None
+    assert found.sentence() == "cannot test: nobody has read it"
+
+
+def test_a_wrong_name_is_one_line_with_what_there_is():
+    with pytest.raises(ReproduceError, match="Did you mean 'known'") as caught:
+        reproduce("knwon", [], PAPERS)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ReproduceError, match=r"unknown table 'two'\. There are one, none"):
+        reproduce("known:two", [], PAPERS)
+
+
+@pytest.mark.parametrize("name", list(book()))
+def test_the_file_says_of_every_number_where_it_is_from(name):
+    paper = book()[name]
+    assert paper["link"].startswith("https://") and paper["label"]
+    for table in paper["tables"].values():
+        assert len(table["source"]) > 10 and table["protocol"]
+        if "cannot" in table:
+            assert not table.get("rows")
+            continue
+        for metric in table["metrics"].values():
+            assert set(metric) == {"why"} if isinstance(metric, dict) else metric in METRICS
+        for row in table["rows"]:
+            assert len(row["values"]) == len(table["metrics"])
+            shares = [value / table["unit"] for value in row["values"] if value is not None]
+            assert all(0 <= share <= 1 for share in shares)
+
+
+@pytest.mark.parametrize("table", ["mvtec", "visa"])
+def test_printed_means_are_the_means_of_their_rows(table):
+    """A slip in copying a row would show."""
+    facts = book()["ddad"]["tables"][table]
+    for k, mean in enumerate(facts["mean"]):
+        values = [row["values"][k] for row in facts["rows"]]
+        assert sum(values) / len(values) == pytest.approx(mean, abs=0.1)
+
+
+def test_nothing_here_reproduces_anything_without_records():
+    for name in book():
+        assert {finding.verdict for finding in reproduce(name, [])[1]} == {CANNOT}
+
+
+def test_a_methods_figures_are_told_with_their_source_and_nothing_else() -> None:
+    papers = {
+        "p": {
+            "tables": {
+                "one": {
+                    "source": "a file",
+                    "metrics": {"Dice": {}, "AUC": {}},
+                    "rows": [
+                        {"method": "m", "dataset": "d", "values": [0.5, None]},
+                        {"method": "m", "dataset": "d", "values": [0.25, 0.75]},
+                        {"method": "n", "dataset": "d", "values": [0.1, 0.2]},
+                    ],
+                }
+            }
+        },
+        "m": {"tables": {"two": {"cannot": "nobody could read it"}}},
+    }
+    assert printed("m", papers) == {
+        "p:one d": "Dice 0.5 (a file); Dice 0.25, AUC 0.75 (a file)",
+        "m:two": "nobody could read it",
+    }
+    assert printed("o", papers) == {}

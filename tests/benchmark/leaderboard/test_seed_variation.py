@@ -1,0 +1,162 @@
+"""What several seeds say: their means, their order, and how sure differences between them are."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from adbench.benchmark.evaluation.sample_results import Rows, compared
+from adbench.benchmark.evaluation.statistics.bootstrap import DRAWS, known_from, picks
+from adbench.benchmark.leaderboard.leaderboard import boards
+from adbench.benchmark.leaderboard.pairwise import WORSE, contrast
+from adbench.benchmark.leaderboard.seed_variation import repeats
+from adbench.benchmark.report.export import as_json, markdown, terminal
+from adbench.benchmark.report.html.page import page
+from adbench.benchmark.report.html.pairwise import contrasts
+from records import missing, record
+
+GROUPS = 40
+
+
+def three() -> list[dict[str, Any]]:
+    """A before B in seeds 0 and 2; C is last, and has two seeds."""
+    figures = {"A": (0.5, 0.3, 0.6), "B": (0.4, 0.35, 0.5), "C": (0.1, 0.2)}
+    return [
+        record(name, value, seed=seed)
+        for name, values in figures.items()
+        for seed, value in enumerate(values)
+    ]
+
+
+def test_means_over_seeds_stand_best_first_with_their_rank_in_each():
+    (board,) = boards([*three(), record("D"), missing("E")])
+    a, b, c = repeats(board.done, board.metric)
+    assert [a.name, b.name, c.name] == ["A", "B", "C"]
+    assert a.mean == pytest.approx(1.4 / 3) and c.mean == pytest.approx(0.15)
+    assert (a.ranks, b.ranks, c.ranks) == ({0: 1, 1: 2, 2: 1}, {0: 2, 1: 1, 2: 2}, {0: 3, 1: 3})
+    assert a.cells() == ["A", "0.467", "0.300", "0.600", "0: 1, 1: 2, 2: 1"]
+    said = " ".join(board.notes)
+    assert "hangs on the seed for A over B (seeds 0, 2, not 1)." in said
+    assert "C over" not in said and "over C" not in said
+    assert not repeats([row for row in board.done if row.record["seed"] == 0], board.metric)
+
+
+def test_settings_and_profiles_are_not_mixed():
+    other = [record("A", 0.3, seed=1, profile="paper"), record("A", 0.2, method__args={"width": 8})]
+    (board,) = boards([record("A"), *other])
+    assert not repeats(board.done, board.metric)
+    (board,) = boards([record("A"), *other, record("A", 0.1, seed=2, profile="paper")])
+    assert [each.name for each in repeats(board.done, board.metric)] == ["A, paper"]
+
+
+def test_a_board_says_what_its_intervals_leave_out():
+    def said(*records: Any) -> str:
+        (board,) = boards(records)
+        return " ".join(board.notes)
+
+    assert "nothing of what another training would" in said(record("A"), record("B"))
+    always = [record(name, 0.4 - 0.1 * k, seed=s) for k, name in enumerate("AB") for s in (0, 1)]
+    assert "same in every seed" in said(*always)
+    assert "seed" not in said(record("A", method__baseline=True))
+
+
+def test_the_table_is_in_every_form_of_the_report():
+    found = three()
+    assert "| A | 0.467 | 0.300 | 0.600 | 0: 1, 1: 2, 2: 1 |" in markdown(found)
+    out = io.StringIO()
+    terminal(found, Console(file=out, width=100))
+    shown = out.getvalue()
+    assert "over seeds, pixel AP" in shown and "0: 1, 1: 2, 2: 1" in shown
+    out = io.StringIO()
+    terminal(found, Console(file=out, width=60))
+    assert "seed" in out.getvalue().split("A ")[0]  # rows that differ in nothing else
+    (told,) = json.loads(as_json(found))["boards"]
+    assert [each["name"] for each in told["over_seeds"]] == ["A", "B", "C"]
+    assert told["over_seeds"][0]["ranks"] == {"0": 1, "1": 2, "2": 1}
+    assert "Over seeds: pixel AP of methods" in page(found)
+    assert "over seeds" not in markdown([record("A")]).lower()
+
+
+def study(rng: np.random.Generator, seeds: int, spread: float) -> tuple[list[Rows], list[Rows]]:
+    """Two methods that are alike on average: what patients are shares most, and every training
+    adds an own constant of standard deviation `spread`."""
+    keys = [f"{i}" for i in range(GROUPS)]
+    label = np.arange(GROUPS) % 2 == 0
+    chosen = picks("bootstrap", DRAWS * GROUPS, GROUPS).reshape(DRAWS, GROUPS)
+    shared = rng.normal(size=GROUPS)
+
+    def training(own: np.ndarray) -> Rows:
+        each = own + 0.3 * rng.normal(size=GROUPS) + spread * rng.normal()
+        draws = {"figure": each[chosen].mean(1)}
+        return Rows(keys, keys, label, each, None, {"figure": float(each.mean())}, draws)
+
+    owns = [shared + 0.5 * rng.normal(size=GROUPS) for _ in range(2)]
+    one, two = ([training(own) for _ in range(seeds)] for own in owns)
+    return one, two
+
+
+@pytest.mark.parametrize(("seeds", "spread"), [(2, 0.3), (3, 0.3), (3, 0.05), (3, 0.0)])
+def test_methods_that_differ_by_seed_alone_are_rarely_called_different(seeds: int, spread: float):
+    """300 studies. Where seeds make nearly all of the spread, draws of two or three seeds alone
+    would call 20 and 10 % of them different, and a single seed every second."""
+    rng = np.random.default_rng(11)
+    found = [compared(*study(rng, seeds, spread), "figure") for _ in range(300)]
+    called = [each.p is not None and each.p < 0.05 for each in found]
+    assert np.mean(called) <= 0.09
+    outside = [not (each.low or 0) <= 0 <= (each.high or 0) for each in found]
+    assert abs(np.mean(outside) - np.mean(called)) <= 0.02
+
+
+def test_what_three_seeds_agree_on_is_still_told():
+    rng = np.random.default_rng(2)
+    one, two = study(rng, 3, 0.05)
+    better = [
+        replace(
+            rows,
+            values={"figure": (rows.values["figure"] or 0.0) + 2},
+            draws={"figure": rows.draws["figure"] + 2},
+        )
+        for rows in two
+    ]
+    assert contrast(one, better, "figure").verdict == WORSE
+
+
+def test_degrees_of_freedom_are_of_the_part_that_counts():
+    rng = np.random.default_rng(4)
+    apart = rng.normal(size=4000)
+    assert known_from(apart, 20, [[0.5], [0.4]]) == pytest.approx(20)
+    assert known_from(apart, 20, [[0.5, 0.5, 0.5], [0.4]]) == pytest.approx(20)
+    alone = np.full(4000, 0.1)
+    assert known_from(alone, 20, [[0.5, 0.7, 0.3], [0.4]]) == pytest.approx(3)
+    assert known_from(alone, 20, [[0.5, 0.7], [0.3, 0.5]]) == pytest.approx(3)  # two of one each
+    # groups and seeds of variance 1 each: (1 + 1)^2 / (1 / 19 + 1 / 1) degrees
+    both = rng.normal(size=40_000) * np.sqrt(1.5)
+    wanted = 1 + 4 / (1 / 19 + 1)
+    assert known_from(both, 20, [[0, 2], [0.0]]) == pytest.approx(wanted, rel=0.05)
+
+
+def test_the_page_judges_means_where_rows_are_kept(monkeypatch: pytest.MonkeyPatch):
+    sides = dict(zip("AB", study(np.random.default_rng(8), 3, 0.05), strict=True))
+    figures, apart = {"A": 0.6, "B": 0.2}, {"A": 0.0, "B": 2.0}
+    kept = {
+        (name, seed): replace(
+            rows,
+            values={"pixel_ap": figures[name]},
+            draws={"pixel_ap": rows.draws["figure"] - apart[name]},
+        )
+        for name, side in sides.items()
+        for seed, rows in enumerate(side)
+    }
+    monkeypatch.setattr(
+        "adbench.benchmark.report.html.pairwise.rows_of",
+        lambda record, folder: kept[record["method"]["label"], record["seed"]],
+    )
+    (board,) = boards([record(name, figures[name], seed=seed) for name, seed in kept])
+    found = contrasts(board).of_means
+    assert found[0] == "best" and found[1].startswith("worse, p = ")

@@ -1,0 +1,313 @@
+"""What plan says of time, disk and memory: told by earlier work of the same kind, or unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from adbench.benchmark.experiments.matrix import Cell, Wish, cells, described
+from adbench.benchmark.planning import preview as foreseeing
+from adbench.benchmark.planning import probe as gauge
+from adbench.benchmark.planning import text as outlook
+from adbench.benchmark.planning.history import Guess, Past
+from adbench.benchmark.planning.preview import foresee
+from adbench.benchmark.registry.code_fingerprint import loaded_code
+from adbench.benchmark.registry.registry import Registry
+from adbench.benchmark.scheduling.console import Watch
+from adbench.benchmark.store.artifact import glance
+from adbench.benchmark.store.artifact_store import Store, key_of
+from adbench.benchmark.store.index import Stock
+from adbench.datasets.base import Sample
+from adbench.engine.profiling.cost import device_name
+from adbench.engine.runtime.run import Run
+from stored import maps, train
+
+HERE = {"device": "a machine", "threads": 2}
+FITTED = {"train_seconds": 50.0, "train_samples": 400, "peak_memory_mb": 900.0, **HERE}
+LOOKED = {"seconds": 0.5, "samples": 20, "levels": 4, "peak_memory_mb": 700.0}
+
+
+def put(
+    store: Store, kind: str, identity: Mapping[str, Any], meta: Mapping[str, Any], size: int = 80
+) -> None:
+    def make(path: Path) -> Mapping[str, Any]:
+        path.write_bytes(b"." * size)
+        return meta
+
+    store.once(kind, identity, make, name="x")
+
+
+def past(store: Store) -> Past:
+    return Past(Stock(store), "a machine", 2)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A training of 1000 steps in 50 s, and a look at 20 samples at 4 levels, 0.5 s each."""
+    made = Store(tmp_path / "store")
+    put(made, "checkpoint", train(), FITTED)
+    put(made, "maps", maps(train()), LOOKED)
+    return made
+
+
+def test_a_training_takes_as_long_as_its_steps_say(store: Store) -> None:
+    for seed, steps, seconds in ((1, 1000, 50), (1, 4000, 200), (0, 10, 0.5)):
+        guess = past(store).training(train(seed=seed, steps=steps), 77)
+        assert guess.seconds == pytest.approx(seconds)
+        assert (guess.bytes, guess.memory) == (80, 900.0)
+        assert guess.source == "1 earlier training"
+    put(store, "checkpoint", train(seed=5), FITTED | {"train_seconds": 54.0})
+    put(store, "checkpoint", train(seed=6, steps=2000), FITTED | {"train_seconds": 140.0})
+    guess = past(store).training(train(seed=7), 77)
+    assert guess.seconds == 54 and guess.source == "3 earlier trainings", "the middle one"
+
+
+def test_what_has_no_steps_takes_as_long_as_there_are_samples(tmp_path: Path) -> None:
+    store, plain = Store(tmp_path), train("Mean")
+    del plain["args"]["steps"]
+    put(store, "checkpoint", plain, FITTED)
+    assert past(store).training(plain | {"seed": 3}, 800).seconds == pytest.approx(100)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        train("THOR"),
+        train(lr=1.0),
+        train() | {"numerics": "bfloat16"},
+        train() | {"data": train()["data"] | {"args": {"size": 128}}},
+    ],
+)
+def test_what_nothing_like_was_run_of_is_unknown(store: Store, other: dict[str, Any]) -> None:
+    assert past(store).training(other, 10) == Guess()
+    assert past(store).looking(maps(other), 10) == Guess()
+
+
+def test_another_machine_tells_nothing_of_this_one(store: Store) -> None:
+    for elsewhere in (Past(Stock(store), "another", 2), Past(Stock(store), "a machine", 1)):
+        assert elsewhere.training(train(seed=1), 10) == Guess()
+        assert elsewhere.looking(maps(train(seed=1)), 10) == Guess()
+
+
+def test_more_steps_of_several_networks_are_not_scaled(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    put(store, "checkpoint", train(coder_steps=5), FITTED)
+    assert past(store).training(train(coder_steps=5, seed=1), 10).seconds == 50
+    assert past(store).training(train(coder_steps=5, steps=9), 10).seconds is None
+
+
+def test_a_look_takes_as_long_as_there_are_samples(store: Store) -> None:
+    guess = past(store).looking(maps(train(seed=4), "val"), 60)
+    assert guess == Guess(30.0, 80 * 3, 700.0, "1 earlier look")
+    deeper = past(store).looking(maps(train(), levels=(10, 999)), 60)
+    assert deeper.seconds is None, "other levels take another time, and which is not known"
+    assert deeper.bytes == 80 * 3 // 2
+
+
+def test_a_judgement_takes_as_long_as_one_of_the_same_samples(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    judged = {"maps": {"test": maps(train())}, "protocol": {"threshold": "a"}, "code": "x"}
+    put(store, "record", judged, {})
+    made = next(store.each("record"))
+    other = {**judged, "maps": {"test": maps(train("THOR"))}}
+    assert past(store).judging(other).seconds == made.took
+    assert past(store).judging({**judged, "protocol": {"threshold": "b"}}).seconds is None
+
+
+def test_strangers_in_the_store_are_no_hindrance(store: Store) -> None:
+    for kind in ("checkpoint", "maps", "record"):
+        put(store, kind, {"some": "thing"}, {})
+        put(store, kind, train("Old") if kind == "checkpoint" else maps(train("Old")), HERE)
+    assert past(store).training(train(seed=1), 10).seconds == 50
+    assert past(store).training(train("Old"), 10) == Guess()
+    assert past(store).judging({"maps": {}, "protocol": {}}).seconds is None
+
+
+PLUGIN = Path(__file__).parents[2] / "plugin" / "registry.yaml"
+
+
+def planned(*seeds: int, **wish: Any) -> list[Cell]:
+    names = Registry.read(PLUGIN)
+    asked = Wish(["brightness"], ["bumps"], "tiny", seeds=seeds or (0,), baselines=False)
+    return cells(replace(asked, **wish), names)
+
+
+def rows(store: Store, todo: list[Cell], **how: Any) -> list[dict[str, Any]]:
+    return foresee(todo, Run(), store, Watch(Console(quiet=True)), **how)
+
+
+def test_maps_are_counted_before_there_are_any(tmp_path: Path) -> None:
+    (row,) = rows(Store(tmp_path), planned())
+    sizes = {stage["stage"]: stage["bytes"] for stage in row["stages"]}
+    pixels, levels = 16 * 16, 1
+    assert sizes["look val"] == 20 * levels * (4 * pixels + 8)
+    assert sizes["look held_out"] == 10 * levels * (4 * pixels + 8)
+    assert sizes["train"] == 0, "it learns nothing"
+    assert {stage["seconds"] for stage in row["stages"]} == {None}
+    assert {stage["source"] for stage in row["stages"]} == {"unknown"}
+
+
+def test_a_measurement_is_made_once_for_all_seeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+
+    def training(*given: Any) -> Guess:
+        tried.append("training")
+        return Guess(60.0, memory=5.0, source="measured now")
+
+    def looking(*given: Any) -> Guess:
+        tried.append("looking")
+        return Guess(2.0, memory=7.0, source="measured now")
+
+    monkeypatch.setattr(gauge, "training", training)
+    monkeypatch.setattr(gauge, "looking", looking)
+    assert rows(Store(tmp_path), planned(0, 1)) and not tried, "not unasked"
+    found = rows(Store(tmp_path), planned(0, 1), measure=True)
+    assert sorted(tried) == ["looking", "training"]
+    for row in found:
+        seconds = {stage["stage"]: stage["seconds"] for stage in row["stages"]}
+        assert seconds == {
+            "train": 60.0, "look held_out": 20.0, "look val": 40.0, "look test": 40.0, "judge": None
+        }  # fmt: skip
+
+
+def test_what_is_measured_is_of_this_method(tmp_path: Path) -> None:
+    (row,) = rows(Store(tmp_path), planned(), measure=True)
+    stages = {stage["stage"]: stage for stage in row["stages"]}
+    assert stages["train"]["seconds"] is None
+    assert stages["train"]["source"] == "not measured: it does not train in steps"
+    assert stages["look val"]["source"] == "measured now"
+    assert stages["look val"]["seconds"] == 2 * stages["look held_out"]["seconds"] > 0
+
+
+class Counting(list[Sample]):
+    """A split that counts how often it is read from end to end."""
+
+    read = 0
+
+    def manifest(self) -> list[Any]:
+        Counting.read += 1
+        return []
+
+
+def test_a_split_is_described_once_for_all_methods_and_seeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    todo = planned(*range(30))
+    cls = todo[0].dataset.load()
+    monkeypatch.setattr(cls, "_part", lambda self, name, abnormal: Counting())
+    monkeypatch.setattr(Counting, "read", 0)
+    assert len(rows(Store(tmp_path), todo)) == 30
+    assert Counting.read == 4
+    dataset = cls()
+    for labelled in (False, True):
+        described(dataset, "train", None, labelled)
+    described(dataset, "train", 5)
+    assert Counting.read == 7, "but what differs is"
+
+
+def test_a_cell_that_is_cached_costs_no_more_than_five_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand of them are planned in seconds, whatever else the store holds."""
+    store, todo = Store(tmp_path), planned(*range(8))
+    for row in rows(store, todo):
+        for stage in row["stages"]:
+            assert stage["state"] == "to do"
+    from adbench.benchmark.experiments.pipeline import keys
+
+    dataset = todo[0].dataset.load()()
+    for cell in todo:
+        ids = keys(cell, dataset, Run())
+        put(store, "checkpoint", ids.train, {})
+        put(store, "record", ids.record, {})
+        for identity in ids.maps.values():
+            put(store, "maps", identity, {})
+    for number in range(20):
+        put(store, "maps", {"another": number}, {})
+    looked: list[Path] = []
+
+    def counted(folder: Path, identity: Mapping[str, Any]) -> bool:
+        looked.append(folder)
+        return glance(folder, identity)
+
+    monkeypatch.setattr("adbench.benchmark.store.index.glance", counted)
+    for reads in ("peek", "each", "find"):
+        monkeypatch.setattr(Store, reads, None)
+    for cls in {cell.method.load() for cell in todo}:
+        assert loaded_code(cls)
+    monkeypatch.setattr("adbench.benchmark.registry.code_fingerprint.code_fingerprint", None)
+    found = rows(store, todo)
+    assert {stage["state"] for row in found for stage in row["stages"]} == {"cached"}
+    assert len(looked) == len(set(looked)) == 5 * len(todo)
+
+
+def test_a_glance_sees_what_is_missing_or_cut(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    put(store, "maps", {"a": [1, 2]}, {})
+    folder = store.folder("maps", key_of({"a": (1, 2)}))
+    assert glance(folder, {"a": [1, 2]}) and not glance(folder, {"a": [1, 3]})
+    (folder / "x").write_bytes(b"short")
+    assert not glance(folder, {"a": [1, 2]})
+    (folder / "x.json").write_text("[]")
+    assert not glance(folder, {"a": [1, 2]}) and not glance(tmp_path / "none", {})
+
+
+def stage(kind: str, key: str, state: str = "to do", **more: Any) -> dict[str, Any]:
+    names = {"checkpoint": "train", "maps": "look test", "record": "judge"}
+    known: dict[str, Any] = {"seconds": None, "bytes": None, "memory_mb": None, "source": "unknown"}
+    return (
+        {"stage": names[kind], "kind": kind, "key": key, "state": state, "why": []} | known | more
+    )
+
+
+def test_what_two_cells_share_counts_once() -> None:
+    shared = stage("checkpoint", "a", seconds=7200.0, bytes=3 * 10**9, memory_mb=4000.0)
+    found = [
+        {"cell": name, "skip": "", "stages": [shared, stage("record", name, seconds=1.0)]}
+        for name in ("one", "two")
+    ]
+    said = outlook.summary(found, 10**10, 8000.0)
+    assert said[0] == "2 cells: 0 stages cached, 3 to do"
+    assert said[1] == "time    2.0 h, one after another"
+    assert said[2] == "disk    about 3.0 GB; 10 GB free"
+    assert said[3].startswith("memory  4.0 GB at its peak") and "8.0 GB" in said[3]
+    tight = outlook.summary(found, 10**9, 3000.0)
+    assert "NOT ENOUGH" in tight[2] and "MORE THAN THERE IS" in tight[3]
+
+
+def test_what_is_unknown_is_said_to_be() -> None:
+    row = {"cell": "one", "skip": "", "stages": [stage("checkpoint", "a"), stage("record", "b")]}
+    said = outlook.summary([row], None, None)
+    assert said[1].startswith("time    unknown (--measure") and said[2] == "disk    unknown"
+    assert said[3] == "memory  unknown"
+    row["stages"][0]["seconds"] = 5.0
+    assert outlook.summary([row], None, None)[1] == (
+        "time    5 s, and 1 of unknown length, one after another"
+    )
+
+
+def test_a_cause_is_told_where_it_first_matters(tmp_path: Path) -> None:
+    a, b = "a" * 32, "b" * 32
+    why = ["train.args.lr: 0.0001 -> 2e-05", f'train.code: "{a}" -> "{b}"']
+    first = stage("checkpoint", "a", why=[line.removeprefix("train.") for line in why])
+    row = {"cell": "one", "skip": "", "stages": [first, stage("maps", "b", why=why)]}
+    done = {"cell": "two", "skip": "", "stages": [stage("maps", "c", "cached")]}
+    lines = outlook.lines([row, done], tmp_path / "none", "cpu")
+    assert "argument lr: 0.0001 -> 2e-05; the code of the method" in lines[1]
+    assert lines[1].endswith("changed") and lines[2].endswith("follows from that")
+    assert lines[3] == "two  cached"
+
+
+def test_the_device_is_the_one_that_runs() -> None:
+    looks = foreseeing.Foresight(Stock(Store(Path("none"))), Run(), False)
+    assert looks.past.device == device_name("cpu")
+    assert looks.past.threads == torch.get_num_threads()
+    assert outlook.memory("cpu") is not None and outlook.free(Path("none/at/all")) is not None

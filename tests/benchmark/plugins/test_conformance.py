@@ -1,0 +1,233 @@
+"""A method that keeps the contract passes; every way to break it is found, by its own question."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from typer.testing import CliRunner
+
+from adbench.benchmark.cli.main import app
+from adbench.benchmark.plugins import conformance as check
+from adbench.benchmark.plugins.conformance import PROFILE, QUESTIONS, Answer
+from adbench.benchmark.registry.registry import Entry, Registry
+from adbench.datasets.base import Spec, Split
+from adbench.engine.runtime.rng import Rng
+from adbench.engine.runtime.run import Interrupted, Keep, Run
+from adbench.methods.base import Detection, Method
+
+PLUGIN = Path(__file__).parents[2] / "plugin" / "registry.yaml"
+
+
+class Good(Method):
+    """The mean of the training samples, found a sample at a time; noise as a diffusion method has.
+    With labels it learns from the normal ones only."""
+
+    levels, published = (100, 300), 300
+    ndims = frozenset({2})
+    mean: Tensor
+
+    def __init__(self, spec: Spec, *, steps: int = 3) -> None:
+        super().__init__(spec)
+        self.steps = steps
+        self.register_buffer("mean", torch.zeros(spec.channels, *spec.shape))
+
+    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+        kept = run.keep.load("mean") or {}
+        start = int(kept.get("step", torch.tensor(0)))
+        self.mean.copy_(kept.get("mean", self.mean))
+        for step in range(start, self.steps):
+            if run.stop():
+                run.keep.save("mean", {"mean": self.mean, "step": torch.tensor(step)})
+                raise Interrupted("stopped")
+            self.mean.mul_(0.9).add_(0.1 * self.pick(train, step))
+
+    def pick(self, train: Split, step: int) -> Tensor:
+        return train[step % len(train)].x
+
+    def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
+        noise = rng.fork("look").normal(tuple(x.shape[1:]))
+        maps = [((x - self.mean) + level / 1000 * noise).square().mean(1) for level in levels]
+        return Detection.from_map(torch.stack(maps))
+
+
+class Cohort(Good):
+    def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
+        seen = super().detect(x, levels, rng)
+        return Detection.from_map(seen.map / seen.map.amax() if seen.map is not None else x[:, 0])
+
+
+class Leaning(Good):
+    """A level leans on the one before it."""
+
+    def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
+        maps = super().detect(x, levels, rng).map
+        assert maps is not None
+        return Detection.from_map(maps.cumsum(0))
+
+
+class Forgetful(Good):
+    """Part of what it learns is not in the state dict."""
+
+    scale = 1.0
+
+    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+        super().fit(train, held_out, run)
+        self.scale = 2.0
+
+    def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
+        maps = super().detect(x, levels, rng).map
+        assert maps is not None
+        return Detection.from_map(self.scale * maps)
+
+
+class Global(Good):
+    def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
+        torch.rand(1)
+        return super().detect(x, levels, rng)
+
+
+class Shuffling(Good):
+    def pick(self, train: Split, step: int) -> Tensor:
+        return train[int(torch.randint(len(train), ()))].x
+
+
+class Peeking(Good):
+    """It looks at labels and does not say so."""
+
+    def pick(self, train: Split, step: int) -> Tensor:
+        return train[step].x * (not train[step].label)
+
+
+class Masked(Good):
+    supervision = "image-labels"
+
+    def pick(self, train: Split, step: int) -> Tensor:
+        mask = train[step].mask
+        return train[step].x if mask is None else train[step].x * ~mask
+
+
+class Beginning(Good):
+    """It remembers that it was stopped, and not what it knew by then."""
+
+    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+        super().fit(train, held_out, replace(run, keep=Steps(run.keep)))
+
+
+class Steps:
+    def __init__(self, keep: Keep) -> None:
+        self.keep = keep
+
+    def load(self, name: str) -> dict[str, Tensor] | None:
+        kept = self.keep.load(name)
+        return None if kept is None else {"step": kept["step"]}
+
+    def save(self, name: str, state: Any) -> None:
+        self.keep.save(name, state)
+
+
+class Deaf(Good):
+    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+        end = time.monotonic() + 30 * (self.steps > 100)
+        while time.monotonic() < end:
+            pass
+
+
+class Thin(Good):
+    def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
+        seen = super().detect(x, levels, rng)
+        return replace(seen, map=None if seen.map is None else seen.map[..., 1:])
+
+
+class Endless(Good):
+    def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
+        seen = super().detect(x, levels, rng)
+        return replace(seen, score=seen.score / 0)
+
+
+class Signed(Good):
+    def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
+        seen = super().detect(x, levels, rng)
+        return replace(seen, map=None if seen.map is None else seen.map - 1)
+
+
+class Elsewhere(Good):
+    published = 250
+
+
+class Open(Good):
+    def __init__(self, spec: Spec, *, steps: int = 3) -> None:
+        super().__init__(replace(spec, shape=(18, 16)), steps=steps)
+
+
+def answers(cls: type[Method]) -> list[Answer]:
+    target = f"{__name__}:{cls.__name__}"
+    profiles = Registry.read().profiles
+    entry = Entry("toy", "methods", target, "a test", target, profiles=profiles)
+    object.__setattr__(entry, "load", lambda: cls)
+    return list(check.check(entry))
+
+
+def broken(cls: type[Method]) -> dict[str, str]:
+    return {a.question.replace(" ", "_"): a.broken for a in answers(cls) if a.broken}
+
+
+def test_a_method_that_keeps_it_passes() -> None:
+    found = answers(Good)
+    assert len(found) == len(QUESTIONS) and {a.axes for a in found} == {2}
+    assert not broken(Good)
+
+
+@pytest.mark.parametrize(
+    ("cls", "question", "said"),
+    [
+        (Cohort, check.company_does_not_matter_to_the_bit, "differs by"),
+        (Leaning, check.a_sweep_equals_its_levels_one_by_one_to_the_bit, "differs by"),
+        (Forgetful, check.the_state_dict_is_all_that_was_learnt, "differs by"),
+        (Global, check.the_state_dict_is_all_that_was_learnt, "global stream"),
+        (Shuffling, check.fitting_hangs_on_the_run_alone, "global stream"),
+        (Peeking, check.fitting_hangs_on_the_run_alone, "mean differs"),
+        (Masked, check.fitting_hangs_on_the_run_alone, "mean differs"),
+        (Beginning, check.a_training_goes_on_to_the_same_weights, "mean differs"),
+        (Thin, check.it_answers_for_every_level_and_sample, r"(2, 3, 18, 15), not (2, 3, 18, 16)"),
+        (Endless, check.it_answers_for_every_level_and_sample, "not finite"),
+        (Signed, check.it_answers_for_every_level_and_sample, "at least 0"),
+        (Elsewhere, check.it_says_what_the_benchmark_asks, "published, 250"),
+        (Open, check.it_refuses_samples_of_other_axes, "built for"),
+    ],
+)
+def test_it_is_found(cls: type[Method], question: Callable[..., None], said: str) -> None:
+    assert said in broken(cls)[question.__name__]
+
+
+def test_a_training_that_does_not_ask_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "PATIENCE", 0.5)
+    assert "does not ask run.stop" in broken(Deaf)["a_training_ends_soon_when_asked_to"]
+
+
+def test_what_it_raises_is_an_answer() -> None:
+    done = CliRunner().invoke(
+        app, ["check", "brightness", "--registry", str(PLUGIN), "--set", "fail=fit", "--axes", "2"]
+    )
+    assert done.exit_code == 4
+    assert "broken  brightness, 2-d" in done.output and "this plugin always fails" in done.output
+
+
+def test_a_plugin_from_outside_is_asked_by_name() -> None:
+    done = CliRunner().invoke(app, ["check", "brightness", "--registry", str(PLUGIN)])
+    assert done.exit_code == 0, done.output
+    count = 3 * len(QUESTIONS)
+    assert f"{count} of {count} answers keep the contract" in done.output
+
+
+def test_no_sample_is_made_larger_and_the_profile_is_for_everything() -> None:
+    names = Registry.read().methods
+    for axes, side in ((1, 16), (3, 8)):
+        assert check.Subject(names["dae"], axes).args["size"] == side
+    assert names["dae"].arguments(PROFILE)["steps"] == 3

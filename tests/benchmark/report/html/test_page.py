@@ -1,0 +1,404 @@
+"""The page, read back by a parser: whole, inert, traceable, and its marks where figures say."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from adbench.benchmark.figures.sample_sheet import Shown, grey, sheet
+from adbench.benchmark.leaderboard.leaderboard import boards
+from adbench.benchmark.report.html.charts import histogram, pareto, sweeps, undominated
+from adbench.benchmark.report.html.images import Budget, album
+from adbench.benchmark.report.html.lesion_tables import froc_chart, lesion_table
+from adbench.benchmark.report.html.page import page
+from adbench.benchmark.report.html.svg import apart, letter, steps, upward
+from records import missing, record, some
+
+VOID = {"meta", "link", "img", "br", "input"}
+HOSTILE = """"><script>alert(1)</script><img src=x onerror=alert(2)> ' {{7*7}} </title></style>"""
+
+
+class Reader(HTMLParser):
+    """Tags with their attributes in order, words, and the text of script and style; checks that
+    what is opened is closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.raw: dict[str, list[str]] = {"script": [], "style": []}
+        self.words, self.open = "", []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self.open.append(tag)
+            if tag in self.raw:
+                self.raw[tag].append("")
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] in self.raw:
+            self.raw[self.open[-1]][-1] += data
+        else:
+            self.words += data
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+def swept(label: str, **changes):
+    made = record(label, 0.5, **changes)
+    values = {100: 0.3, 250: 0.5, 400: 0.2, 500: 0.4}
+    made["sweep"] = {
+        str(level): {
+            "test": {"pixel_ap": value, "image_auroc": 0.5 + value / 2},
+            "val": {"pixel_ap": value - 0.1, "image_auroc": 0.5 + value / 4},
+        }
+        for level, value in values.items()
+    }
+    made["level"] = {"chosen": 250, "rule": "val", "published": 400, "oracle": 500}
+    made["strata"] = {"size=small": {"n": 7, "image_auroc": 0.61, "pixel_ap": 0.22}}
+    made["file"] = f"{label}.json"
+    return made
+
+
+def scored(label: str, shift: float, **changes):
+    rng = np.random.default_rng(3)
+    truth = np.arange(60) % 2
+    score = rng.normal(size=60) + truth * shift
+    made = swept(label, **changes)
+    made["samples"] = {
+        "key": [f"s{i}" for i in range(60)],
+        "group": [f"g{i // 3}" for i in range(60)],
+        "label": truth.tolist(),
+        "score": score.tolist(),
+    }
+    return made
+
+
+def sheets(out: Path, names: list[str]) -> list[np.ndarray]:
+    """A picture of two samples for each name; the inputs, which all share."""
+    folder = out / "pictures"
+    rng = np.random.default_rng(0)
+    x = [rng.random((1, 20, 30), dtype=np.float32) for _ in range(2)]
+    for k, name in enumerate(names):
+        samples = [
+            Shown(f"test/{i}", each, each * 0.5, each[0] * (k + 1), each[0] > 0.9, caption="odd")
+            for i, each in enumerate(x)
+        ]
+        sheet(folder / f"{name}.png", samples, title=name)
+    return x
+
+
+def decoded(uri: str) -> np.ndarray:
+    assert uri.startswith("data:image/png;base64,")
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
+
+
+def test_the_page_is_whole_in_itself_and_every_link_has_a_target(tmp_path):
+    sheets(tmp_path, ["A", "B"])
+    records = [scored("A", 2.0), scored("B", 0.1), missing("C"), record("D", partial=8)]
+    read = Reader(page(records, tmp_path))
+    ids = [attrs["id"] for _, attrs in read.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    for tag, attrs in read.tags:
+        assert "style" not in attrs and not any(name.startswith("on") for name in attrs)
+        for name in ("src", "href"):
+            if name in attrs:
+                assert re.match(r"data:|#", attrs[name]), (tag, attrs)
+        if attrs.get("href", "").startswith("#"):
+            assert attrs["href"][1:] in ids
+        if "aria-labelledby" in attrs:
+            assert attrs["aria-labelledby"] in ids
+    assert "url(" not in "".join(read.raw["style"]) and "@import" not in "".join(read.raw["style"])
+    assert not re.search(r"fetch|XMLHttp|https?:", read.raw["script"][1])
+
+
+def test_the_policy_lets_only_our_own_style_and_script_through():
+    read = Reader(page(some()))
+    (policy,) = [a["content"] for a in read.all("meta") if a.get("http-equiv")]
+    for text in (read.raw["style"][0], read.raw["script"][-1]):
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy and "unsafe" not in policy
+
+
+@pytest.mark.parametrize("name", [HOSTILE, "W" * 5000, "\u2028\x00​\u202e", "a\nb"])
+def test_hostile_words_stay_words(name, tmp_path):
+    def tainted(made):
+        made["method"] |= {"label": name, "name": name, "args": {name: name}}
+        made["dataset"] |= {"name": name, "args": {name: [name]}}
+        made["protocol"] |= {"text": name}
+        made["strata"] = {name: {"n": 3, "pixel_ap": 0.1, "image_auroc": 0.2}}
+        made |= {"profile": name, "device": name, "versions": {name: name}, "keys": {name: name}}
+        made["file"] = name + ".json"
+        return made
+
+    plain = Reader(page([scored("A", 1.0), scored("B", 0.5), missing("C")]))
+    records = [
+        tainted(scored("A", 1.0)),
+        tainted(scored("B", 0.5)),
+        tainted(missing("C", reason=name)),
+    ]
+    text = page(records)
+    read = Reader(text)
+    assert [tag for tag, _ in read.tags if tag in ("script", "style", "img", "title")] == [
+        tag for tag, _ in plain.tags if tag in ("script", "style", "img", "title")
+    ]
+    assert {n for _, a in read.tags for n in a} == {n for _, a in plain.tags for n in a}
+    assert "49" not in read.all("title")[0] and name.strip("\x00")[:20].split("\n")[0] in read.words
+    assert json.loads(read.raw["script"][0])[0]["method"]["label"] == name
+
+
+def test_the_records_can_be_read_back_without_the_rows_of_samples():
+    records = [scored("A", 1.0), missing("B")]
+    told = json.loads(Reader(page(records)).raw["script"][0])
+    del records[0]["samples"]
+    assert told == json.loads(json.dumps(records))
+
+
+def test_every_figure_says_the_record_and_the_place_it_is_from():
+    read = Reader(page([swept("A"), swept("B")]))
+    sources = [a["title"] for a in read.all("td") if "title" in a]
+    told = {tuple(s.split(": ", 1)) for s in sources}
+    for file in ("records/A.json", "records/B.json"):
+        assert (file, "metrics.image_auroc.value = 0.4321") in told
+        assert (file, "metrics.pixel_ap.value = 0.5") in told
+        assert (file, "cost.seconds_per_image = 0.0987") in told
+        assert (file, "strata.size=small.pixel_ap = 0.22") in told
+    for attrs in read.all("td"):
+        found = re.search(r"= ([-\d.e]+)$", attrs.get("title", ""))
+        if found and attrs.get("data-sort"):
+            assert float(attrs["data-sort"]) == float(found[1])
+
+
+def test_figures_read_from_bins_have_their_error_beneath_them():
+    made = swept("A", pixel_error=3.2e-4)
+    text = Reader(page([made, swept("B")])).words
+    assert "± 0.0004 binned [0.450, 0.550]" in text and "off by no more than this" in text
+    assert text.count("± 0.0004 binned") == 4 + 5  # on the board, and among all figures
+    assert "±" not in Reader(page([swept("B")])).words
+
+
+def test_boards_are_apart_and_what_failed_is_told_with_its_reason():
+    read = Reader(page([record("A"), record("B", partial=8), missing("C", reason="no memory")]))
+    heads = re.findall(r"brats(?:, PARTIAL[^\n]*)?", read.words)
+    assert "brats, PARTIAL: at most 8 samples of each split, no result" in heads
+    assert "no memory" in read.words and "Without a result" in read.words
+    tables = read.all("table")
+    assert sum(attrs.get("class") == "sortable" for attrs in tables) == 2 * 3
+
+
+def test_tables_sort_by_buttons_in_heads_that_tell_their_order():
+    text = page([swept("A"), swept("B")])
+    for head in re.findall(r"<th scope=\"col\"[^>]*data-kind[^>]*>.*?</th>", text):
+        assert 'aria-sort="none"' in head and '<button type="button">' in head
+    read = Reader(text)
+    assert len(re.findall(r"<caption>[^<]+</caption>", text)) == len(read.all("table"))
+    for attrs in read.all("td"):
+        assert attrs.get("data-sort", "0") == "" or np.isfinite(float(attrs.get("data-sort", "0")))
+
+
+def test_curves_have_a_corner_for_each_level_and_marks_at_theirs():
+    (board,) = boards([swept("A"), record("B", 0.4, method__baseline=True)])
+    board.rows[1].record["sweep"]["0"] = {"test": {"pixel_ap": 0.4}, "val": {"pixel_ap": 0.4}}
+    charts = sweeps(board)
+    assert [c.title for c in charts] == [
+        *("pixel AP on test", "pixel AP on validation"),
+        *("image AUROC on test", "image AUROC on validation"),
+    ]
+    line, flat = charts[0].lines
+    corners = [tuple(map(float, p.split(","))) for p in line.points.split()]
+    assert [x for x, _ in corners] == sorted(x for x, _ in corners) and len(corners) == 4
+    heights = [y for _, y in corners]
+    assert heights[1] < heights[3] < heights[0] < heights[2]  # down is more
+    ratio = (corners[1][0] - corners[0][0]) / (corners[3][0] - corners[0][0])
+    assert ratio == pytest.approx(150 / 400, abs=1e-3)
+    marks = {mark.shape: (mark.x, mark.y) for mark in line.marks}
+    assert marks == {"chosen": corners[1], "published": corners[2], "oracle": corners[3]}
+    (bar,) = line.bars
+    assert bar.y < corners[1][1] < bar.y + bar.high  # the interval holds the figure
+    assert flat.marks == [] and len({p.split(",")[1] for p in flat.points.split()}) == 1
+
+
+def test_the_front_is_what_nothing_cheaper_equals():
+    records = [record(n, v) for n, v in (("dear", 0.6), ("cheap", 0.3), ("poor", 0.2))]
+    for made, cost in zip(records, (50.0, 2.0, 10.0), strict=True):
+        made["cost"]["evaluations_per_image"] = cost
+    chart = pareto(boards(records)[0])[0]
+    shapes = {line.marks[0].title.split(":")[0]: line.marks[0].shape for line in chart.lines}
+    assert shapes == {"dear": "front", "cheap": "front", "poor": "dot"}
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
+def test_undominated_is_a_staircase_that_covers_all(points):
+    front = [points[i] for i in undominated(points)]
+    assert front and all(any(c <= a and v >= b for c, v in front) for a, b in points)
+    ordered = sorted(set(front))
+    assert all(x[0] < y[0] and x[1] < y[1] for x, y in pairwise(ordered))
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))
+def test_ticks_are_round_few_and_inside(low, width):
+    found = steps(low, low + width)
+    assert 1 <= len(found) <= 12 and found == sorted(found)
+    assert all(low - width / 50 <= v <= low + width * 1.02 for v in found)
+
+
+@given(st.lists(st.floats(12, 256), max_size=12))
+def test_letters_keep_their_order_and_their_distance(heights):
+    moved = apart(heights)
+    pairs = sorted(zip(heights, moved, strict=True))
+    gaps = [b[1] - a[1] for a, b in pairwise(pairs)]
+    assert all(gap >= 12 - 1e-9 for gap in gaps)
+    assert [letter(i) for i in (0, 25, 26, 701, 702)] == ["A", "Z", "AA", "ZZ", "AAA"]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=5))
+def test_all_of_a_metric_lies_within_its_chart(values):
+    axis = upward(values)
+    assert all(axis.end - 0.1 <= axis.at(v) <= axis.start + 0.1 for v in values)
+
+
+def test_lesions_are_told_by_size_and_price_where_records_tell_of_them():
+    made = swept("A")
+    bins = [(0.0, 10.0, 4, 0.25), (10.0, 100.0, 0, None), (10000.0, None, 2, 1.0)]
+    made["lesions"] = {
+        "n": 6,
+        "unit": "mm²",
+        "bins": [dict(zip(("low", "high", "n", "sensitivity"), b, strict=True)) for b in bins],
+        "froc": [
+            {"threshold": 1.0, "false_per_sample": f, "sensitivity": s}
+            for f, s in ((0.0, 0.1), (0.5, 0.4), (8.0, 0.9))
+        ],
+    }
+    boards_ = boards([made, record("B", 0.1)])
+    table, chart = lesion_table(boards_[0]), froc_chart(boards_[0])
+    assert table is not None and chart is not None
+    assert [(line.name, line.cells[0].text, line.cells[1].text) for line in table.lines] == [
+        ("0 to 10 mm²", "4", "0.250"),
+        ("10000 mm² and more", "2", "1.000"),
+    ]
+    corners = [tuple(map(float, p.split(","))) for p in chart.lines[0].points.split()]
+    assert corners == sorted(corners) and [y for _, y in corners] == sorted(
+        (y for _, y in corners), reverse=True
+    )
+    assert "FROC" in Reader(page([made])).words
+    assert lesion_table(boards([record("B")])[0]) is None
+
+
+def test_a_histogram_counts_every_sample_once():
+    score, label = [0.0, 0.1, 0.1, 1.0, 0.9, 0.5], [False, False, False, True, True, True]
+    chart = histogram("A", score, label)
+    assert chart is not None
+    counts = {"normal": 0, "abnormal": 0}
+    for bar in chart.lines[0].bars:
+        counts[bar.kind] += int(bar.title.split()[0])
+    assert counts == {"normal": 3, "abnormal": 3}
+    tallest = max(bar.high for bar in chart.lines[0].bars)
+    shares = {b.title.split()[0]: b.high for b in chart.lines[0].bars if b.kind == "normal"}
+    assert shares["2"] == tallest and shares["1"] == pytest.approx(tallest / 2, abs=0.1)
+    assert histogram("A", [1.0, 1.0], [True, False]) is None
+
+
+def test_differences_are_told_where_there_are_rows_of_samples():
+    strong, weak = scored("strong", 3.0), scored("weak", 0.0)
+    strong["metrics"]["image_auroc"]["value"] = 0.97
+    read = Reader(page([strong, weak]))
+    assert "▲ +" in read.words and "▼ -" in read.words and "Left out" not in read.words
+    assert re.search(r"worse, p = 0\.0\d\d", read.words) and "best" in read.words
+    weak["samples"]["key"][0] = "another"
+    assert "not judged on the same samples" in Reader(page([strong, weak])).words
+    assert "Left out: for fewer than two records" in Reader(page([swept("A"), swept("B")])).words
+
+
+def test_tiles_of_all_methods_stand_side_by_side_and_are_the_pixels_that_were_drawn(tmp_path):
+    x = sheets(tmp_path, ["A", "B"])
+    (board,) = boards([swept("A"), swept("B")])
+    made = album(board.done, tmp_path / "pictures", Budget())
+    assert made.gallery.heads[:2] == [("", "input"), ("", "truth")]
+    assert [head for head in made.gallery.heads[2:]] == [
+        ("A", "reconstruction"),
+        ("A", made.gallery.heads[3][1]),
+        ("B", "reconstruction"),
+        ("B", made.gallery.heads[5][1]),
+    ]
+    assert (
+        made.gallery.heads[3][1].startswith("map, 0 to ")
+        and made.gallery.heads[3][1] != made.gallery.heads[5][1]
+    )
+    for (key, caption, cells), sample in zip(made.gallery.rows, x, strict=True):
+        assert key.startswith("test/") and caption == "odd" and None not in cells
+        uris = [cell.uri for cell in cells if cell]
+        assert np.array_equal(decoded(uris[0] or ""), grey(sample[0]))
+        for at in (2, 4):
+            assert np.array_equal(decoded(uris[at] or ""), grey(sample[0] * 0.5))
+        assert np.array_equal(decoded(uris[3] or ""), decoded(uris[5] or ""))  # windows scale
+
+
+def test_without_room_pictures_are_left_out_and_named(tmp_path):
+    sheets(tmp_path, ["A"])
+    text = page([swept("A")], tmp_path, budget=1000)
+    read = Reader(text)
+    assert sum(len(a["src"]) for a in read.all("img")) < 1000
+    assert "left out" in read.words and "pictures/A.png" in read.words
+    assert "are left out" not in Reader(page([swept("A")], tmp_path)).words
+
+
+def test_a_sheet_that_tells_of_no_tiles_is_shown_whole_and_a_broken_one_is_not(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (9, 7), (10, 20, 30)).save(tmp_path / "pictures" / "A.png")
+    (tmp_path / "pictures" / "B.png").write_bytes(b"\x89PNG\r\n\x1a\n but not really")
+    read = Reader(page([swept("A"), swept("B"), swept("../../A")], tmp_path))
+    images = read.all("img")
+    assert {decoded(a["src"]).shape for a in images} == {(7, 9, 3)}
+    assert "Sheet of A" in read.words and "Sheet of B" not in read.words
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def test_words_and_lines_stand_out_by_light_and_by_dark():
+    """The contrast that WCAG 2.1 wants: 4.5 of words, 3 of lines and of the outline of focus."""
+    style = Reader(page(some())).raw["style"][0]
+    themes = [
+        dict(re.findall(r"(--[\w-]+): (#[0-9a-f]{6});", block))
+        for block in re.findall(r":root {(.*?)}", style, re.S)[:2]
+    ]
+    assert len(themes) == 2 and all(len(theme) == len(themes[0]) for theme in themes)
+    for theme in themes:
+        wanted = {name: 4.5 for name in ("--ink", "--faint", "--link", "--warn")}
+        wanted |= {f"--c{i}": 4.5 for i in range(8)} | {"--focus": 3.0}
+        for name, least in wanted.items():
+            one, two = sorted((luminance(theme[name]), luminance(theme["--paper"])))
+            assert (two + 0.05) / (one + 0.05) >= least, (name, theme[name])
+
+
+def test_the_page_does_not_depend_on_the_order_of_records_within_a_board():
+    one, two = swept("A"), swept("B", method__name="b")
+    first, second = (Reader(page(records)) for records in ([one, two], [two, one]))
+    sources = [[a["title"] for a in r.all("td") if "title" in a] for r in (first, second)]
+    assert sources[0] == sources[1]

@@ -1,0 +1,126 @@
+"""A cell that travels as text is the same cell, and whatever becomes of it is an outcome."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from adbench.benchmark.evaluation.protocol import Protocol
+from adbench.benchmark.experiments.matrix import Cell, Wish, cells
+from adbench.benchmark.experiments.pipeline import keys
+from adbench.benchmark.registry.registry import Registry
+from adbench.benchmark.scheduling.job import cell_of, described, preparing, run_of, work
+from adbench.benchmark.store.artifact_store import Store, StoreError
+from adbench.benchmark.store.atomic_files import full
+from adbench.engine.runtime.run import Run
+from sweeps import wanted
+
+
+def job(cell: Cell, folder: Path, **run: Any) -> dict[str, Any]:
+    made = described(cell, Run(**run), Store(folder / "store"), folder / "out")
+    return json.loads(json.dumps(made))
+
+
+def test_every_built_in_method_travels() -> None:
+    registry = Registry.read()
+    protocol = Protocol("fixed:0.3", "pseudo", post=("median5", "components>=8"), budget=99)
+    wish = Wish([*registry.methods], ["synthbrain"], "tiny", protocol, (3,), (100, 250), 7)
+    for cell in cells(wish, registry):
+        there = cell_of(
+            json.loads(json.dumps(described(cell, Run(), Store(Path()), Path())))["cell"]
+        )
+        assert there.name == cell.name and there.protocol == protocol
+        assert (there.seed, there.limit, there.levels) == (3, 7, (100, 250))
+        assert there.method.load() is cell.method.load()
+
+
+def test_a_plugin_that_is_a_file_travels_with_the_same_identity(tmp_path: Path) -> None:
+    (cell,) = wanted(["walker"], walker={"steps": 3})
+    there = cell_of(job(cell, tmp_path)["cell"])
+    dataset = cell.dataset.load()(**cell.dataset_args)
+    assert keys(there, dataset, Run()) == keys(cell, dataset, Run())
+
+
+def test_circumstances_travel() -> None:
+    run = Run(dtype=torch.bfloat16, batch=5, micro=3, workers=0, every=7.5, compile=True)
+    (cell,) = wanted(["walker"])
+    there = run_of(json.loads(json.dumps(preparing([cell], run)))["run"])
+    assert there == Run(**{**vars(run), "stop": there.stop, "keep": there.keep})
+
+
+def test_work_makes_a_record_and_tells_its_phases(tmp_path: Path) -> None:
+    (cell,) = wanted(["walker"])
+    told: list[str] = []
+
+    def tell(event: str, facts: Any) -> None:
+        if event == "phase":
+            told.append(facts["phase"])
+
+    outcome = work(job(cell, tmp_path), tell)
+    assert outcome["end"] == "ok" and outcome["record"]["status"] == "ok"
+    assert told == ["train", "look", "judge"]
+    json.dumps(outcome)
+
+
+@pytest.mark.parametrize(
+    ("how", "where", "phase", "said"),
+    [
+        ("raise", "fit", "train", "ValueError: no good"),
+        ("raise", "detect", "look", "ValueError: no good"),
+        ("quit", "fit", "train", "SystemExit: 3"),
+    ],
+)
+def test_a_failure_is_an_outcome(
+    tmp_path: Path, how: str, where: str, phase: str, said: str
+) -> None:
+    (cell,) = wanted(["trouble"], trouble={"how": how, "where": where})
+    outcome = work(job(cell, tmp_path), lambda *_: None)
+    assert (outcome["end"], outcome["phase"], outcome["exception"]) == ("failed", phase, said)
+    assert outcome["trace"].startswith("Traceback") and "_misbehave" in outcome["trace"]
+
+
+def test_a_judgement_that_cannot_be_says_so(tmp_path: Path, monkeypatch) -> None:
+    (cell,) = wanted(["trouble"])
+    monkeypatch.setattr("adbench.benchmark.experiments.pipeline.judge", None)
+    outcome = work(job(cell, tmp_path), lambda *_: None)
+    assert (outcome["end"], outcome["phase"]) == ("failed", "judge")
+
+
+def test_asked_to_stop_it_keeps_what_there_is(tmp_path: Path) -> None:
+    (cell,) = wanted(["walker"])
+    outcome = work(job(cell, tmp_path), lambda *_: None, lambda: True)
+    assert outcome["end"] == "stopped"
+    (cell,) = wanted(["walker"])
+    asked = work(json.loads(json.dumps(preparing([cell], Run()))), lambda *_: None, lambda: True)
+    assert asked["end"] == "stopped", "while a dataset is made ready, too"
+
+
+def test_a_dataset_tells_which_cells_cannot_be() -> None:
+    planned = wanted(["walker", "trouble"], bumps={"shape": [24]})
+    outcome = work(preparing(planned, Run()), lambda *_: None)
+    assert outcome["end"] == "prepared" and outcome["heads"].keys() == {c.name for c in planned}
+    assert outcome["unfit"] == {planned[0].name: "takes samples of 2 axes, these have 1"}
+    broken = wanted(["walker"], bumps={"broken": True})
+    outcome = work(preparing(broken, Run()), lambda *_: None)
+    assert outcome["end"] == "no-data" and "b: worse" in outcome["said"]
+
+
+def test_a_full_disk_is_known_in_whatever_words_it_is_told(tmp_path: Path, monkeypatch) -> None:
+    no = OSError(errno.ENOSPC, "x")
+    wrapped = StoreError("cannot write a: no")
+    wrapped.__cause__ = RuntimeError("safetensors: No space left on device (os error 28)")
+    assert full(no) and full(wrapped) and full(OSError(errno.EDQUOT, "quota"))
+    assert not full(StoreError("cannot write a: read-only")) and not full(OSError(errno.EACCES, ""))
+
+    def refused(*given: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (cell,) = wanted(["walker"])
+    monkeypatch.setattr("adbench.benchmark.experiments.pipeline.fit", refused)
+    outcome = work(job(cell, tmp_path), lambda *_: None)
+    assert outcome["end"] == "full" and outcome["phase"] == "train"

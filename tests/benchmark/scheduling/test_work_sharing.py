@@ -1,0 +1,210 @@
+"""Looking shared by image: the same to the bit, whoever looks at what, and whatever becomes of
+them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adbench.benchmark.executors.local import Local, Place
+from adbench.benchmark.experiments import fit_predict as stages
+from adbench.benchmark.experiments import pipeline as runner
+from adbench.benchmark.experiments.matrix import Cell
+from adbench.benchmark.experiments.pipeline import help_look, keys
+from adbench.benchmark.scheduling import work_sharing as helping
+from adbench.benchmark.scheduling.job import Job, ready
+from adbench.benchmark.scheduling.job_progress import Doing
+from adbench.benchmark.scheduling.work_sharing import Helpers
+from adbench.benchmark.store import partial_state as resume
+from adbench.benchmark.store.artifact_store import Store
+from adbench.benchmark.store.partial_state import Resume, trouble
+from adbench.datasets.base import Dataset
+from adbench.engine.runtime.run import Run
+from sweeps import Warm, records, results, swept, wanted
+
+RUN = Run(batch=32, every=0.0)
+SAMPLES = 20 + 40 + 40
+
+
+def quiet(event: str, facts: Any) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cell that was worked on by one process, in shards of three."""
+    folder = tmp_path_factory.mktemp("alone")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stages, "SHARD", 3)
+        assert swept(cells(), folder)[0] == 0
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "SHARD", 3)
+
+
+def cells(**args: Any) -> list[Cell]:
+    return wanted(["walker"], bumps={"size": 40}, walker={"steps": 4, **args})
+
+
+def trained(alone: Path, folder: Path) -> tuple[Cell, Dataset, Store]:
+    """A copy of that cell which nobody has looked for yet."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(alone, folder)
+    for kind in ("maps", "record"):
+        shutil.rmtree(folder / "store" / kind)
+    shutil.rmtree(folder / "out")
+    (cell,) = cells()
+    return cell, ready(cell), Store(folder / "store")
+
+
+def test_whoever_comes_first_the_maps_are_the_same(
+    alone: Path, tmp_path: Path, monkeypatch
+) -> None:
+    cell, dataset, store = trained(alone, tmp_path / "all")
+    assert help_look(cell, dataset, store, RUN, quiet, 1) == SAMPLES
+    assert help_look(cell, dataset, store, RUN, quiet, 2) == 0, "there was none left"
+    monkeypatch.setattr(stages, "_shard", None)  # nothing is looked at once more
+    assert swept(cells(), tmp_path / "all")[0] == 0
+    assert results(tmp_path / "all") == results(alone)
+    assert not list(store.root.glob("resume/*"))
+
+
+@given(st.lists(st.tuples(st.integers(1, 5), st.integers(0, 12)), max_size=4))
+@settings(max_examples=8)
+def test_helpers_may_come_and_go(alone: Path, tmp_path_factory, helpers) -> None:
+    """Each looks at some shards from its own place on, and stops."""
+    folder = tmp_path_factory.mktemp("some")
+    cell, dataset, store = trained(alone, folder / "cell")
+    for share, most in helpers:
+        told: list[int] = []
+        stop = Run(batch=32, stop=lambda told=told, most=most: len(told) >= most)
+        help_look(cell, dataset, store, stop, lambda event, facts, to=told: to.append(1), share)
+    assert swept(cells(), folder / "cell")[0] == 0
+    assert results(folder / "cell") == results(alone)
+
+
+def test_a_helper_ends_when_there_are_maps_and_leaves_nothing(alone, tmp_path) -> None:
+    cell, dataset, store = trained(alone, tmp_path / "late")
+    ids = keys(cell, dataset, RUN)
+    shutil.copytree(alone / "store/maps", store.root / "maps")
+    assert help_look(cell, dataset, store, RUN, quiet, 1) == 0
+    assert not list(store.root.glob("resume/*"))
+    (place,) = store.root.glob(f"maps/*/{runner.key_of(ids.maps['test'])}")
+    aside = place.rename(tmp_path / "aside")
+
+    def told(event: str, facts: Any) -> None:
+        if not place.exists():
+            shutil.copytree(aside, place)  # the cell is done, as this one says what it did
+
+    assert 0 < help_look(cell, dataset, store, RUN, told, 1) < 40
+    shutil.rmtree(store.root / "checkpoint")
+    assert help_look(cell, dataset, store, RUN, quiet, 1) == 0
+
+
+def test_what_a_helper_with_more_memory_saw_is_looked_at_again(alone, tmp_path) -> None:
+    """All of a split goes through the networks in one shape."""
+    cell, dataset, store = trained(alone, tmp_path / "more")
+    keep = store.resume("maps", keys(cell, dataset, RUN).maps["held_out"])
+    shape = (2, 3, 16, 16)
+    wrong = {"score": torch.zeros(2, 3).double(), "map": torch.zeros(shape)}
+    facts = {"evaluations": torch.tensor(0), "seconds": torch.tensor(0.0).double()}
+    keep.save("shard-6", wrong | facts | {"batch": torch.tensor(64)})
+    assert swept(cells(), tmp_path / "more")[0] == 0
+    assert results(tmp_path / "more") == results(alone)
+
+
+class Eager(Local):
+    """Two slots. kill: end every helper as it begins"""
+
+    def __init__(self, *, kill: bool = False) -> None:
+        super().__init__([Place("cpu", 1)] * 2, nursery=Warm())
+        self.begun: list[Job] = []
+        self._kill = kill
+
+    def start(self, job: Job) -> None:
+        super().start(job)
+        self.begun.append(job)
+        if self._kill and job["task"] == "help":
+            self.kill(job["name"])
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_a_slot_that_is_free_helps(tmp_path, alone, monkeypatch, kill: bool) -> None:
+    monkeypatch.setattr(helping.Helpers.__init__, "__defaults__", (0.05,))
+    where = Eager(kill=kill)
+    code, told = swept(cells(pause=0.05), tmp_path, where)
+    helps = [job for job in where.begun if job["task"] == "help"]
+    assert code == 0 and helps
+    assert kill or "helper 1  look" in told
+    (record,) = records(tmp_path).values()
+    assert record["status"] == "ok" and "attempts" not in record
+    (other,) = records(alone).values()
+    assert record["metrics"] == other["metrics"]
+
+
+def test_a_helper_that_fails_is_a_word_in_a_log(tmp_path, monkeypatch) -> None:
+    def broken(*args: Any) -> int:
+        raise RuntimeError("no good at helping")
+
+    monkeypatch.setattr(helping.Helpers.__init__, "__defaults__", (0.05,))
+    monkeypatch.setattr("adbench.benchmark.scheduling.job.help_look", broken)
+    assert swept(cells(pause=0.05), tmp_path, Eager())[0] == 0
+    logs = [path.read_text() for path in tmp_path.glob("out/logs/*helper*")]
+    assert logs and "no good at helping" in logs[0]
+
+
+def looking(name: str, step: int, seconds: float) -> Doing:
+    doing = Doing(name, 1)
+    doing.tell("look", {"part": "test", "step": 0, "of": 100}, 0.0)
+    doing.tell("look", {"part": "test", "step": step, "of": 100}, seconds)
+    return doing
+
+
+def test_help_goes_where_most_is_left() -> None:
+    helpers = Helpers(worth=10)
+    doing = {"a": looking("a", 50, 40), "b": looking("b", 50, 70)}
+    jobs: dict[str, Job] = {name: {"name": name, "task": "cell"} for name in "ab"}
+    begun = [helpers.next(doing, jobs) for _ in range(14)]
+    names = [job["name"] for job in begun if job]
+    assert names == ["b helper 1", "a helper 1", "b helper 2", "a helper 2"]
+    assert all(job is None or job["share"] == int(job["name"][-1]) for job in begun)
+    assert sorted(helpers) == sorted(names) and sorted(helpers.of("a") + helpers.of("b")) == sorted(
+        names
+    )
+    assert helpers.ended("b helper 1") and not helpers.ended("b") and "b helper 1" not in helpers
+    doing["b"].asked = 1.0
+    assert helpers.next(doing, jobs) is None, "it was asked to stop"
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_two_that_save_at_once_leave_a_whole_state(tmp_path: Path, monkeypatch, when: str) -> None:
+    """One saves just before or just after the other points to what it wrote."""
+    one, two = Resume(tmp_path / "state"), Resume(tmp_path / "state")
+    one.save("a", {"x": torch.arange(3)})
+    real = resume.atomic_write
+    inside: list[int] = []
+
+    def between(path: Path, data: Any) -> None:
+        if when == "after":
+            real(path, data)
+        if not inside:
+            inside.append(1)
+            two.save("a", {"x": torch.arange(4)})
+        if when == "before":
+            real(path, data)
+
+    monkeypatch.setattr(resume, "atomic_write", between)
+    one.save("a", {"x": torch.arange(5)})
+    (pointer,) = tmp_path.glob("state/*.json")
+    found = two.load("a")
+    assert not trouble(pointer) and found is not None
+    assert len(found["x"]) == (5 if when == "before" else 4)
+    assert "a" in one and "b" not in two and len(list(tmp_path.glob("state/*.safetensors"))) == 1

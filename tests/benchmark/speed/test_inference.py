@@ -1,0 +1,351 @@
+"""What is timed is the same job, what is counted is what was done, and the page says it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+from adbench.benchmark.cli import speed as cli_speed
+from adbench.benchmark.evaluation.protocol import Protocol
+from adbench.benchmark.experiments import fit_predict as stages
+from adbench.benchmark.experiments.matrix import Cell
+from adbench.benchmark.registry.registry import Entry
+from adbench.benchmark.speed import inference as speed
+from adbench.benchmark.speed.data_loading import drawing, feeding
+from adbench.benchmark.speed.inference import measure, spread
+from adbench.benchmark.speed.reference_implementations import RIVALS, Look, plain
+from adbench.benchmark.speed.report import name, page, write
+from adbench.datasets.base import Spec, Split
+from adbench.datasets.phantom import Phantom
+from adbench.engine.diffusion.denoiser import Denoiser, Predicts
+from adbench.engine.diffusion.gaussian import Variance
+from adbench.engine.diffusion.schedule import ladder, linear
+from adbench.engine.noise.noise import gaussian
+from adbench.engine.runtime.rng import Rng
+from adbench.engine.runtime.run import Forget, Run
+from adbench.engine.sampling.reconstruct import Chain, repeated, restore
+from adbench.engine.training.loop import Training, minimise
+from adbench.methods.base import Detection, Method
+from known import Curved
+
+SIDE = 16
+RUN = Run(batch=4)
+WHERE = {"device": "A Machine (R)", "kind": "cpu", "threads": 1, "torch": "2", "dtype": "float32",
+         "compile": False, "batch": 4, "peak_gflops": 100.0}  # fmt: skip
+
+
+class Small(nn.Module):
+    """One convolution; it remembers how it was asked."""
+
+    flops = 2 * SIDE**2 * 9
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 1, 3, padding=1)
+        self.asked: list[list[int]] = []
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        self.asked.append(t.tolist())
+        return self.conv(x)
+
+
+class Chains(Method):
+    """Restores and compares, as the simplest of diffusion's detectors do."""
+
+    levels, published = (100, 300), 300
+
+    def __init__(
+        self, spec: Spec, *, sampling_steps: int | None = 5, repeats: int = 2, eta: float = 1.0
+    ) -> None:
+        super().__init__(spec)
+        self.denoiser = Denoiser(Small(), linear(), clip=(-1, 1))
+        self.chain, self.plan = Chain(sampling_steps, eta, repeats=repeats), Training(50, 4, 1e-3)
+
+    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+        def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
+            return self.denoiser.loss(x, rng)
+
+        minimise(loss, self.denoiser, train, run, self.plan)
+
+    def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
+        healed = restore(self.denoiser, x, levels, rng, chain=self.chain)
+        return Detection.from_map((healed.mean(2) - x).square().mean(2))
+
+
+class Still(Method):
+    """Has no network and learns nothing."""
+
+    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+        pass
+
+    def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
+        return Detection.from_map(x.abs().mean(1).expand(len(levels), *x[:, 0].shape))
+
+
+@dataclass(frozen=True)
+class Here(Entry):
+    def load(self) -> Any:
+        return {"chains": Chains, "still": Still}[self.name]
+
+
+def cell(method: str, levels: tuple[int, ...] | None = None, **args: Any) -> Cell:
+    entries = [Here(method, "methods", "", "", ""), Entry("phantom", "datasets", "", "", "")]
+    given = {"sampling_steps": 5, **args} if method == "chains" else args
+    return Cell(entries[0], given, entries[1], {}, 0, "tiny", Protocol(), levels)
+
+
+@pytest.fixture(scope="module")
+def data() -> Phantom:
+    return Phantom(shape=(SIDE, SIDE), train=12, abnormal=2, held_out=2, val=2, test=4)
+
+
+@pytest.mark.parametrize("predicts", ["noise", "clean", "v"])
+@pytest.mark.parametrize("variance", ["small", "large"])
+@pytest.mark.parametrize("steps", [None, 7])
+@pytest.mark.parametrize("clip", [(-1.0, 1.0), None])
+def test_the_plain_loop_ends_where_the_engine_does(
+    predicts: Predicts, variance: Variance, steps: int | None, clip: tuple[float, float] | None
+) -> None:
+    levels, repeats, net, schedule = [1, 400] if steps else [1, 15], 2, Curved(), linear()
+    denoiser = Denoiser(net, schedule, predicts=predicts, clip=clip).eval()
+    chain, rng = Chain(steps, variance=variance, repeats=repeats), Rng(["a", "b"], 3)
+    x = rng.fork("x").normal((1, 6, 5)) / 2
+    engine = restore(denoiser, x, levels, rng, chain=chain)  # (L, N, R, C, *S)
+    calls = len(net.asked)
+    streams = repeated(rng, repeats)
+    for where in torch.cartesian_prod(*[torch.arange(n) for n in engine.shape[:3]]):
+        level, sample, repeat = where.tolist()
+        own = streams.rows(torch.tensor([repeat * len(x) + sample]))
+
+        def draw(what: str, at: int, own: Rng = own) -> Tensor:
+            stream = own.fork(what).at(at if what == "step" else 0)
+            return gaussian(stream, x.shape[1:], torch.tensor([at]))
+
+        path = ladder(levels[level], steps)
+        healed = plain(
+            net, x[sample : sample + 1], schedule.kept.tolist(), path, draw,
+            predicts=predicts, clip=clip, small=variance == "small",
+        )  # fmt: skip
+        torch.testing.assert_close(healed[0], engine[level, sample, repeat], rtol=1e-4, atol=2e-5)
+    assert sum(map(len, net.asked[calls:])) == repeats * len(x) * sum(
+        len(ladder(level, steps)) - 1 for level in levels
+    )
+
+
+def test_what_is_counted_is_what_was_done(data: Phantom) -> None:
+    fact = measure(cell("chains"), data, RUN, images=3, rounds=3, where=WHERE)
+    evaluations = 2 * 2 * 5  # levels, repeats, steps
+    assert fact["evaluations_per_image"] == evaluations
+    assert fact["gflops_per_image"] == pytest.approx(evaluations * Small.flops / 1e9)
+    assert fact["gflops_of_denoisers"] == fact["gflops_per_image"]
+    assert fact["levels"] == [100, 300] and fact["images"] == 3 and fact["parameters"] == 10
+    assert len(fact["ms_per_image"]["all"]) == 3
+    assert fact["rows_filled"] == 1, "twelve chains fill four slots to the end"
+    assert 0 < fact["time_in_networks"] < 1
+    share, taken = fact["share_of_peak"], fact["ms_per_image"]
+    assert share["max"] == pytest.approx(fact["gflops_per_image"] / taken["min"] * 1e3 / 100)
+    assert json.loads(json.dumps(fact)) == fact
+
+
+def test_a_record_counts_the_same(data: Phantom, tmp_path: Path) -> None:
+    run = Run(batch=4, tell=lambda event, facts: None)
+    meta = stages.fit(tmp_path / "w", cell("chains"), data, run, Forget(), lambda *told: None)
+    assert meta["gflops_per_evaluation"] == pytest.approx(Small.flops / 1e9)
+    assert meta["train_gflops"] == pytest.approx(3 * Small.flops * 50 * 4 / 1e9)
+    meta = stages.fit(tmp_path / "w", cell("still"), data, run, Forget(), lambda *told: None)
+    assert meta["gflops_per_evaluation"] == meta["train_gflops"] == 0
+
+
+def test_the_levels_asked_for_are_swept_and_no_others(data: Phantom) -> None:
+    fact = measure(cell("chains", (50,)), data, RUN, images=1, rounds=1, where=WHERE)
+    assert fact["levels"] == [50]
+    fact = measure(cell("still", (50,)), data, RUN, images=1, rounds=1, where=WHERE)
+    assert fact["levels"] == [0]
+
+
+def test_rivals_do_the_same_job(data: Phantom, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    before = Small.forward
+
+    def forward(self: Small, x: Tensor, t: Tensor) -> Tensor:
+        asked.append(len(x))
+        return before(self, x, t)
+
+    monkeypatch.setattr(Small, "forward", forward)
+    planned = cell("chains", sampling_steps=3)
+    batch = torch.stack([data.test()[i].x for i in range(3)])
+    method = stages.build(planned, data.spec).eval()
+    look = Look(method, batch, ["a", "b", "c"], [100, 300], RUN)
+    rows = 3 * 2 * 2 * 3
+    loop = RIVALS["loop"](planned, look, rows)
+    loop.slow()
+    assert "timestep" in loop.what and asked == [1] * rows
+    assert loop.fast is look
+    asked.clear()
+    other = RIVALS["loop"](planned, look, rows + 1)  # it does more than its chains
+    other.slow()
+    assert "its own detect" in other.what and asked == [1] * rows
+    apart = RIVALS["separate"](planned, look, rows)
+    together, one = look(), look.at(slice(None), [300])
+    assert torch.equal(together.score[1], one.score[0]) and apart.fast is look
+    asked.clear()
+    fewer = RIVALS["fewer"](planned, look, rows)
+    fewer.slow()
+    assert sum(asked) >= 3 * 2 * (100 + 300) and fewer.fast is look
+    all_of_it = cell("chains", sampling_steps=None)
+    assert RIVALS["fewer"](all_of_it, look, rows).slow is look
+
+
+def test_a_chain_that_is_not_ancestral_has_no_plain_loop(data: Phantom) -> None:
+    fact = measure(
+        cell("chains", eta=0.0), data, RUN, images=1, rounds=1, against=["loop"], where=WHERE
+    )
+    assert "its own detect" in fact["against"]["loop"]["what"]
+
+
+def test_what_cannot_be_compared_says_why(data: Phantom) -> None:
+    rivals = ["loop", "separate", "fewer"]
+    fact = measure(cell("still"), data, RUN, images=2, rounds=2, against=rivals, where=WHERE)
+    assert fact["against"]["separate"] == {"unfit": "sweeps one level only"}
+    assert fact["against"]["fewer"] == {"unfit": "takes no sampling_steps"}
+    assert fact["against"]["loop"]["ratio"]["median"] > 0
+    assert fact["evaluations_per_image"] == fact["gflops_per_image"] == 0
+    assert "*takes no sampling_steps*" in page([fact])
+
+
+def test_loading_is_held_against_training(data: Phantom) -> None:
+    fact = feeding(cell("chains"), data, RUN, samples=10, rounds=2, where=WHERE)
+    assert fact["samples"] == 8 and fact["batch"] == 4
+    assert fact["trained_per_second"] > 0
+    loaded = fact["loaded_per_second"]["min"]
+    assert fact["keeps_up"] == pytest.approx(loaded / fact["trained_per_second"])
+    still = feeding(cell("still"), data, RUN, samples=4, rounds=1, where=WHERE)
+    assert still["trained_per_second"] is None and still["keeps_up"] is None
+    assert "does not train in steps" in page([fact, still])
+
+
+def test_noise_is_held_against_the_same_fields() -> None:
+    fact = drawing(RUN, size=24, images=2, rounds=1, where=WHERE)
+    assert fact["largest_difference"] < 1e-6
+    assert fact["ms_per_field"]["median"] > 0 and fact["ratio"]["median"] > 0
+
+
+def test_a_spread_is_of_its_values() -> None:
+    assert spread([3.0, 1.0, 2.0]) == {"median": 2, "min": 1, "max": 3, "all": [3, 1, 2]}
+
+
+def made(label: str, **more: Any) -> dict[str, Any]:
+    return {
+        "schema": 1, "what": "method", "method": {"name": label.lower(), "label": label},
+        "dataset": {"name": "phantom", "channels": 1, "shape": [32, 32]}, "profile": "tiny",
+        "levels": [100], "images": 4, "machine": WHERE, "evaluations_per_image": 12.0,
+        "gflops_per_image": 0.12345, "ms_per_image": spread([9.0, 10.0, 12.0]),
+        "images_per_second": spread([83.0, 100.0, 111.0]),
+        "share_of_peak": spread([0.1, 0.123, 0.137]), "rows_filled": 0.5,
+        "time_in_networks": 0.9, "peak_memory_mb": 1234.5,
+        "against": {"loop": {"what": "", "ratio": spread([2.0, 2.25, 3.0])}},
+    } | more  # fmt: skip
+
+
+def test_the_page_says_what_the_files_say(tmp_path: Path) -> None:
+    paths = write([made("One"), made("Two", levels=[100, 250])], tmp_path)
+    text = (tmp_path / "speed.md").read_text()
+    assert paths[-1] == tmp_path / "speed.md" and len(paths) == 3
+    assert "## A Machine (R), 1 thread, float32, torch 2" in text
+    (row,) = [line for line in text.splitlines() if line.startswith("| One ")]
+    for said in ("10 [9, 12]", "0.123", "12.3 % [10, 13.7]", "1,234", "2.25x [2, 3]", "50 %"):
+        assert said in row
+    assert "| 100, 250 |" in text
+    write([], tmp_path)
+    assert (tmp_path / "speed.md").read_text() == text, "it is made of the files alone"
+    paths[0].unlink()
+    write([made("Two", levels=[100, 250], gflops_per_image=7.0)], tmp_path)
+    text = (tmp_path / "speed.md").read_text()
+    assert "| One " not in text and text.count("| Two ") == 1 and "| 7 |" in text
+
+
+def test_another_circumstance_is_another_file() -> None:
+    facts = [
+        made("One"),
+        made("One", levels=[5]),
+        made("One", profile="paper"),
+        made("One", what="loading"),
+        made("One", machine=WHERE | {"compile": True}),
+        made("One", machine=WHERE | {"dtype": "bfloat16"}),
+        made("One", machine=WHERE | {"threads": 2}),
+        made("One", machine=WHERE | {"device": "Another"}),
+        made("One", machine=WHERE | {"batch": 8}),
+    ]
+    names = {name(fact) for fact in facts}
+    assert len(names) == len(facts)
+    assert all(set(text) <= set("abcdefghijklmnopqrstuvwxyz0123456789-._") for text in names)
+
+
+@pytest.fixture
+def app() -> typer.Typer:
+    made = typer.Typer()
+    made.command()(cli_speed.speed)
+    return made
+
+
+SMALL = ["--set", "shape=[16,16]", "--set", "test=2", "--images", "2", "--rounds", "1"]
+
+
+def test_a_shell_gets_files_and_a_page(
+    app: typer.Typer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speed, "machine", lambda run: WHERE)
+    out, everything = tmp_path / "out", tmp_path / "all.json"
+    argv = ["-m", "healthy-mean", "--out", str(out), "--json", str(everything), *SMALL]
+    done = CliRunner().invoke(app, argv)
+    assert done.exit_code == 0, done.output
+    (fact,) = json.loads(everything.read_text())
+    (path,) = (out / "speed").glob("*.json")
+    assert json.loads(path.read_text()) == fact and fact["method"]["name"] == "healthy-mean"
+    assert "Healthy mean" in (out / "speed.md").read_text() and "Healthy mean" in done.output
+
+
+def test_a_failing_method_is_a_line_and_an_exit_code(
+    app: typer.Typer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*given: object, **more: object) -> None:
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(speed, "machine", lambda run: WHERE)
+    monkeypatch.setattr(speed, "measure", fails)
+    done = CliRunner().invoke(app, ["-m", "healthy-mean", "--out", str(tmp_path), *SMALL])
+    assert done.exit_code == 3
+    assert "healthy-mean  failed: RuntimeError: no such kernel" in done.output
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--against", "lopo"], "--against takes loop, separate, fewer, not 'lopo'"),
+        (["-m", "anodppm"], "Did you mean 'anoddpm'?"),
+        (["--levels", "0"], "--levels takes numbers in 1..1000, not '0'"),
+    ],
+)
+def test_a_slip_is_one_line(app: typer.Typer, argv: list[str], said: str) -> None:
+    done = CliRunner().invoke(app, argv)
+    assert done.exit_code == 2 and said in done.output
+
+
+def test_help_needs_nothing_heavy() -> None:
+    code = (
+        "import sys, adbench.benchmark.cli.speed\n"
+        "print({'torch', 'numpy', 'monai', 'rich.table'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -1,0 +1,138 @@
+"""Weights of monai-generative, renamed as that package named them, fill ours; others do not."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from adbench.engine.checkpoints.monai_generative import LegacyError, load_legacy
+from adbench.engine.codecs.autoencoder import KL, VQ
+from adbench.engine.networks.diffusion_unet import unet
+
+State = dict[str, Tensor]
+
+
+def net(**more: Any) -> nn.Module:
+    return unet(2, 1, (8, 16), res_blocks=1, attention=(False, True), head_channels=8, **more)
+
+
+def kl() -> KL:
+    return KL((1, 8, 8), widths=(8, 16), res_blocks=1, attention=(False, True), middle=True)
+
+
+def vq() -> VQ:
+    return VQ((1, 8, 8), latent_channels=4, widths=(8, 16), res_blocks=1, codes=16)
+
+
+def state(module: nn.Module) -> State:
+    """With every number at random, but for self-attention's output layers: these were there and
+    never called, which is what the identity comes to."""
+    drawn, made = torch.Generator().manual_seed(0), {}
+    for key, value in module.state_dict().items():
+        if "_extra" not in key:
+            made[key] = torch.randn(value.shape, generator=drawn)
+            if ".attn.out_proj." in key:
+                made[key] = torch.eye(len(value)) if value.ndim == 2 else torch.zeros(len(value))
+    return made
+
+
+def old(state: State) -> State:
+    """Under the names of generative 0.2.3: attention had no module of its own and `proj_attn`,
+    cross-attention `to_out.0`, a magnifying layer `conv`."""
+    made = {}
+    for key, value in state.items():
+        key = re.sub(r"\.attn\.(to_[qkv])\.", r".\1.", key)
+        key = key.replace(".attn.out_proj.", ".proj_attn.").replace(".postconv.", ".conv.")
+        made[re.sub(r"(attn[12])\.out_proj\.", r"\1.to_out.0.", key)] = value
+    for key in made:
+        if ".proj_attn." in key:
+            made[key] = torch.randn(made[key].shape, generator=torch.Generator().manual_seed(1))
+    return made
+
+
+@pytest.mark.parametrize("more", [{}, {"updown": True}, {"context": 6}, {"labels": 3}])
+def test_a_unets_old_weights_are_ours(more: dict[str, Any], tmp_path: Path) -> None:
+    theirs, ours, known = net(**more), net(**more), state(net(**more))
+    theirs.load_state_dict(known)
+    renamed = old(known)
+    assert set(renamed) != set(known)
+    save_file(renamed, tmp_path / "unet.safetensors")
+    load_legacy(ours, tmp_path / "unet.safetensors")
+    x, t = torch.randn(2, 1, 8, 8), torch.tensor([3, 500])
+    given = [torch.randn(2, 3, 6)] if "context" in more else []
+    given += [torch.tensor([0, 2])] if "labels" in more else []
+    assert torch.equal(ours(x, t, *given), theirs(x, t, *given))
+
+
+def test_an_old_kl_autoencoder_is_ours(tmp_path: Path) -> None:
+    theirs, ours = kl(), kl()
+    known = state(theirs.net)
+    theirs.net.load_state_dict(known)
+    torch.save({"epoch": 3, "state_dict": old(known)}, tmp_path / "kl.pt")
+    load_legacy(ours.net, tmp_path / "kl.pt")
+    x = torch.rand(2, 1, 8, 8)
+    assert torch.equal(ours.encode(x), theirs.encode(x))
+    assert torch.equal(ours.decode(ours.encode(x)), theirs.decode(theirs.encode(x)))
+
+
+def test_an_old_vq_autoencoder_computes_what_monais_does(tmp_path: Path) -> None:
+    """MONAI's own has the old names, but for a layer between; here in processes' wrapper."""
+    from monai.networks.nets.vqvae import VQVAE
+
+    theirs = VQVAE(2, 1, 1, (8, 16), 1, (8, 16), (2, 4, 1, 1), (2, 4, 1, 1, 0), 16, 4).eval()
+    known = {f"module.{key}": value for key, value in theirs.state_dict().items()}
+    assert "module.quantizer.quantizer.embedding.weight" in known
+    torch.save(known, tmp_path / "vq.pt")
+    ours = vq().eval()
+    load_legacy(ours, tmp_path / "vq.pt")
+    x = torch.rand(3, 1, 8, 8)
+    torch.testing.assert_close(ours.encode(x), theirs.encode_stage_2_inputs(x))
+    z = theirs.encode_stage_2_inputs(x)
+    torch.testing.assert_close(ours.decode(z), theirs.decode_stage_2_outputs(z))
+    loaded = theirs.quantizer.quantizer
+    assert torch.equal(ours.codebook.sums, loaded.ema_w)
+
+
+def test_new_names_load_too() -> None:
+    ours, known = net(), state(net())
+    known = {key: value + 1 if "out_proj" in key else value for key, value in known.items()}
+    load_legacy(ours, known)
+    assert all(torch.equal(value, known[key]) for key, value in ours.state_dict().items())
+
+
+def test_another_networks_weights_are_refused_and_change_nothing() -> None:
+    ours = net()
+    before = {key: value.clone() for key, value in ours.state_dict().items()}
+    known = old(state(ours))
+    missing = {key: value for key, value in known.items() if "conv_in" not in key}
+    wrong = known | {"out.2.conv.bias": torch.zeros(7)}
+    for theirs, said in (
+        (missing, "missing: conv_in.conv.weight, conv_in.conv.bias"),
+        (known | {"extra.weight": torch.zeros(1)}, "not known: extra.weight"),
+        (wrong, r"wrong: out.2.conv.bias \(7,\) for \(1,\)"),
+    ):
+        with pytest.raises(LegacyError, match=said) as told:
+            load_legacy(ours, theirs)
+        assert "\n" not in str(told.value) and len(str(told.value)) < 300
+    assert all(torch.equal(value, before[key]) for key, value in ours.state_dict().items())
+
+
+def test_a_file_that_is_none_is_said_to_be_none(tmp_path: Path) -> None:
+    for name, content in (("a.pt", b"text"), ("b.safetensors", b"text")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(LegacyError, match="cannot be read as weights alone"):
+            load_legacy(net(), tmp_path / name)
+    torch.save({"epoch": 3, "loss": 0.5}, tmp_path / "c.pt")
+    with pytest.raises(LegacyError, match="holds no state dict; there: epoch, loss"):
+        load_legacy(net(), tmp_path / "c.pt")
+    torch.save(net(), tmp_path / "d.pt")  # a pickled network: code, which is never run
+    with pytest.raises(LegacyError, match="weights alone"):
+        load_legacy(net(), tmp_path / "d.pt")
+    with pytest.raises(LegacyError, match="no file"):
+        load_legacy(net(), tmp_path / "none.pt")

@@ -1,0 +1,133 @@
+"""Memory: a batch in pieces is the same batch, what does not fit is halved, data stays on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from torch import Tensor, nn
+
+from adbench.datasets.base import Sample, Spec
+from adbench.datasets.preparation.prepared_file import prepare_once, read_part
+from adbench.datasets.preparation.writer import Writer
+from adbench.engine.runtime.out_of_memory import OutOfMemory, fitting
+from adbench.engine.runtime.rng import Rng
+from adbench.engine.runtime.run import Batched, Interrupted, Run
+from adbench.engine.training.loop import Fitted, Training, minimise
+from trainings import DATA, Memory, close, error, made, plain, same, trained
+
+PLAN = Training(30, 7, 1e-2, ema=0.9, decay="cosine")
+
+
+@pytest.mark.parametrize("micro", [1, 2, 3, 4, 7])
+def test_the_gradient_of_a_batch_may_be_found_in_pieces(micro: int) -> None:
+    close(trained(PLAN, Run(micro=micro)), plain(PLAN, 0)[0])
+
+
+class Tight:
+    """A device with room for so many rows: the loss of more of them runs out of memory, in the
+    backward pass as happens in practice."""
+
+    def __init__(self, net: nn.Module, room: int) -> None:
+        self.net, self.room, self.seen = net, room, list[int]()
+
+    def __call__(self, x: Tensor, label: Tensor, rng: Rng) -> Tensor:
+        self.seen.append(len(x))
+        value = error(self.net, x, rng)
+        if len(x) > self.room:
+            value.register_hook(self.refuse)
+        return value
+
+    def refuse(self, grad: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB")
+
+
+def test_out_of_memory_halves_the_rows_and_changes_nothing_else() -> None:
+    told: list[tuple[str, Mapping[str, float]]] = []
+    net = made()
+    loss = Tight(net, room=2)
+    done = minimise(loss, net, DATA, Run(tell=lambda *what: told.append(what)), PLAN)
+    assert done == Fitted(steps=30, micro=1)
+    assert [facts for event, facts in told if event == "oom"] == [
+        {"at": 0, "micro": 3},
+        {"at": 0, "micro": 1},
+    ]
+    assert loss.seen[:3] == [7, 3, 1]
+    close(net, plain(PLAN, 0)[0])
+
+
+def test_a_resumed_run_remembers_how_many_rows_fit() -> None:
+    memory, plan = Memory(), Training(30, 8, 1e-2, ema=0.9)
+    whole = made()
+    minimise(Tight(whole, 4), whole, DATA, Run(), plan)
+    asked = iter([False] * 11 + [True])
+    net = made()
+    with pytest.raises(Interrupted):
+        minimise(Tight(net, 4), net, DATA, Run(keep=memory, stop=lambda: next(asked)), plan)
+    again = made()
+    loss = Tight(again, 4)
+    told: list[object] = []
+    run = Run(keep=memory, tell=lambda *what: told.append(what))
+    assert minimise(loss, again, DATA, run, plan) == Fitted(19, 4)
+    assert ("oom", {"at": 11, "micro": 4}) in told
+    assert max(loss.seen) == 4
+    assert same(whole, again)
+
+
+def test_memory_for_not_even_one_row_is_said() -> None:
+    net = made()
+    with pytest.raises(OutOfMemory, match=r"training step 0: out of memory on cpu with one row"):
+        minimise(Tight(net, 0), net, DATA, Run(), PLAN)
+
+
+def test_a_stage_finds_the_batch_that_fits() -> None:
+    class Net(Batched):
+        def forward(self, x: Tensor) -> Tensor:
+            if self.batch > 3:
+                raise torch.OutOfMemoryError
+            return x + self.batch
+
+    told: list[object] = []
+    run = Run(batch=13, tell=lambda *what: told.append(what))
+    net = run.place(nn.Sequential(Net()))
+    assert fitting(lambda: net(torch.zeros(1)), net, run, "looking").item() == 3
+    assert told == [("oom", {"batch": 6}), ("oom", {"batch": 3})]
+
+    def never() -> None:
+        raise torch.OutOfMemoryError
+
+    with pytest.raises(OutOfMemory, match="looking at test: out of memory"):
+        fitting(never, net, run, "looking at test")
+
+
+SIDE, COUNT = 64, 2000
+
+
+def write_many(writer: Writer) -> None:
+    for i in range(COUNT):
+        x = torch.full((1, SIDE, SIDE), i / COUNT)
+        writer.add("train", Sample(x, f"s{i}", f"g{i}", False))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_on_a_prepared_set_holds_little_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    """32 MB of samples, each read more than once on average; kept or cached they would show."""
+    monkeypatch.setenv("ADBENCH_CACHE", str(tmp_path))
+    spec = Spec(channels=1, shape=(SIDE, SIDE))
+    data = read_part(prepare_once("many", {"count": COUNT}, write_many, spec=spec), "train")
+    net, process, seen = nn.Linear(1, 1), psutil.Process(), set[float]()
+    used: list[int] = []
+
+    def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
+        seen.update(x[:, 0, 0, 0].tolist())
+        used.append(process.memory_info().rss)
+        return net(x.mean((1, 2, 3))[:, None]).square()[:, 0]
+
+    minimise(loss, net, data, Run(workers=workers), Training(50, 64, 1e-3))
+    assert len(seen) > 0.75 * COUNT  # 1 - exp(-3200 / 2000) = 0.80
+    assert max(used) - used[2] < COUNT * SIDE**2 * 4 / 4

@@ -1,0 +1,161 @@
+"""Reading ahead: the same batches from any number of readers, whose troubles are said plainly."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
+
+from adbench.datasets.base import DataError
+from adbench.engine.runtime.run import Interrupted, Run
+from adbench.engine.training.data_loading import ReaderLost, batches
+from adbench.engine.training.loop import NotFinite, Training, minimise
+from trainings import DATA, Row, made, plain, same, trained
+
+PLAN = Training(30, 5, 1e-2, ema=0.9, decay="cosine")
+PICKS = [[i % 20, (7 * i) % 20] for i in range(12)]
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_batches_come_in_order_from_any_number_of_readers(workers: int) -> None:
+    read = list(batches(DATA, iter(PICKS), Run(workers=workers)))
+    assert len(read) == len(PICKS)
+    for (x, label), pick in zip(read, PICKS, strict=True):
+        assert torch.equal(x, torch.stack([DATA[i].x for i in pick]))
+        assert label.dtype == torch.bool and label.tolist() == [False, False]
+
+
+def test_two_readers_give_the_weights_of_none() -> None:
+    assert same(trained(PLAN, Run(workers=2)), plain(PLAN, 0)[0])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_nothing_is_drawn_from_global_streams(workers: int) -> None:
+    net = made()
+    before = torch.get_rng_state(), random.getstate(), str(np.random.get_state())
+    trained(Training(3, 4, 1e-2), Run(workers=workers), net)
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1:] == (random.getstate(), str(np.random.get_state()))
+
+
+class Bad:
+    """The third sample cannot be read."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int, /) -> Row:
+        if index == 2:
+            raise self.error
+        return Row(torch.ones(3))
+
+
+class Awkward(Exception):
+    def __init__(self, what: str, where: int) -> None:
+        super().__init__(f"{what} at {where}")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_sample_that_cannot_be_read_is_its_own_error(workers: int) -> None:
+    text = "case_7.nii.gz is truncated. Nothing was cached."
+    with pytest.raises(DataError) as caught:
+        list(batches(Bad(DataError(text)), iter([[0], [1], [2], [3]]), Run(workers=workers)))
+    assert str(caught.value) == text
+    notes = getattr(caught.value, "__notes__", [])
+    assert not workers or "__getitem__" in notes[0]  # for the log
+
+
+def test_an_error_that_cannot_be_rebuilt_keeps_its_name_and_text() -> None:
+    with pytest.raises(RuntimeError, match=r"(?m)^Awkward: tears at 3$"):
+        list(batches(Bad(Awkward("tears", 3)), iter([[2]]), Run(workers=1)))
+
+
+class Fatal(Bad):
+    """A reader that comes to the third sample is killed, as for its memory."""
+
+    def __init__(self) -> None:
+        super().__init__(ValueError())
+        self.parent = os.getpid()
+
+    def __getitem__(self, index: int, /) -> Row:
+        if index == 2 and os.getpid() != self.parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Row(torch.ones(3))
+
+
+def test_a_reader_that_is_killed_is_said() -> None:
+    with pytest.raises(ReaderLost, match=r"(?s)^a process that reads samples ended .*1 less"):
+        list(batches(Fatal(), iter([[0], [1], [2], [3]]), Run(workers=1)))
+    assert multiprocessing.active_children() == []
+
+
+def test_a_reader_that_ends_while_readers_are_stopped_is_no_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """torch tells of it from a signal's handler, wherever the program is."""
+    stop = _MultiProcessingDataLoaderIter._shutdown_workers  # pyright: ignore[reportPrivateUsage]
+
+    told: list[bool] = []
+
+    def told_meanwhile(self: Any) -> None:
+        stop(self)
+        if not told:
+            told.append(True)
+            raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed. ")
+
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter, "_shutdown_workers", told_meanwhile)
+    with closing(batches(DATA, iter([[0], [1]]), Run(workers=1))) as reading:
+        assert next(reading)[0].shape[0] == 1
+    assert told
+
+
+class Who:
+    """Samples that say in which process they were read, after an attempt to interrupt it."""
+
+    def __len__(self) -> int:
+        return 1000
+
+    def __getitem__(self, index: int, /) -> Row:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return Row(torch.tensor([float(os.getpid())]))
+
+
+def test_readers_leave_signals_to_their_parent_and_end_with_the_iterator() -> None:
+    with closing(batches(Who(), ([i] for i in range(1000)), Run(workers=2))) as reading:
+        seen = {int(next(reading)[0].item()) for _ in range(6)}
+        assert len(seen) == 2 and os.getpid() not in seen
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("how", ["stopped", "failed"])
+def test_no_reader_outlives_a_training(how: str) -> None:
+    net = made()
+
+    def loss(x: Tensor, label: Tensor, rng: object) -> Tensor:
+        return net(x).mean(1) * (float("nan") if how == "failed" else 1)
+
+    asked = iter([False, False, how == "stopped"])
+    run = Run(workers=2, stop=lambda: next(asked))
+    with pytest.raises((Interrupted, NotFinite)):
+        minimise(loss, net, DATA, run, PLAN)
+    assert multiprocessing.active_children() == []
+
+
+def test_how_many_readers_there_are_is_the_devices_matter_unless_told() -> None:
+    assert Run().readers == 0
+    assert Run(workers=3).readers == 3
+    assert Run(device="cuda", workers=0).readers == 0
+    assert 0 <= Run(device="cuda").readers <= 4
