@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := $(BIN)/uv
 
-.PHONY: env demo test lint lock clean
+.PHONY: env demo test lint lock picture clean
 
 env: .venv/.made
 
@@ -29,6 +29,9 @@ lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
+
+picture: env # docs/packages.svg, of docs/architecture.md
+	$(BIN)/python docs/draw_packages.py
 
 lock: # after a change of the dependencies in pyproject.toml
 	test -x $(UV) || { $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet uv; }

@@ -19,7 +19,8 @@ from adbench.datasets.base import Spec
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("methods", "datasets", "engine", "benchmark")
-NOT_PACKAGES = {"tests", "results", "build", "dist"}
+AT_THE_ROOT = ("registry.yaml", "__init__.py", "__main__.py")
+NOT_PACKAGES = {"docs", "tests", "results", "build", "dist"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 REGISTRY = Registry.read()
 LOCK = (ROOT / "requirements.lock").read_text()
@@ -56,7 +57,7 @@ def test_an_init_that_the_code_fingerprint_counts_holds_no_code() -> None:
 
 def test_checkers_see_every_package() -> None:
     links = {path.name: path.resolve() for path in (ROOT / "tests/typings/adbench").iterdir()}
-    assert links == {name: (ROOT / name).resolve() for name in PACKAGES}
+    assert links == {name: (ROOT / name).resolve() for name in (*PACKAGES, "__init__.py")}
 
 
 def test_the_registry_is_found() -> None:
@@ -88,7 +89,14 @@ def test_the_wheel_holds_all_that_is_needed_and_no_more(tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     for folder in PACKAGES:
         shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "registry.yaml", "__init__.py", "__main__.py"):
+    for name in (
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "registry.yaml",
+        "__init__.py",
+        "__main__.py",
+    ):
         shutil.copy(ROOT / name, copy)
     (copy / "tests").mkdir()
     (copy / "tests/test_any.py").touch()
