@@ -46,12 +46,12 @@ class Spec:
 class Tile(NamedTuple):
     """Where in a larger image a sample was cut from; maps of tiles are joined before judging.
 
-    whole: key of the larger image       at: first index along each axis of S
+    image_key: key of the larger image       start: first index along each axis of S
     extent: the larger image's own S
     """
 
-    whole: str
-    at: tuple[int, ...]
+    image_key: str
+    start: tuple[int, ...]
     extent: tuple[int, ...]
 
 
@@ -67,7 +67,7 @@ class Sample:
     roi: (*S) bool, true where there is anything to judge (the brain); None for everywhere
     spacing: mm per step along each axis of S; None where unknown
     tags: strata it belongs to, such as {"lesion": "stroke", "contrast": "0.6"}
-    twin: (C, *S), what x would be had it no anomaly; only made-up data knows it
+    counterpart: (C, *S), what x would be had it no anomaly; only made-up data knows it
     tile: where it was cut from, if it is a part of a larger image
     """
 
@@ -79,7 +79,7 @@ class Sample:
     roi: Tensor | None = None
     spacing: tuple[float, ...] | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
-    twin: Tensor | None = None
+    counterpart: Tensor | None = None
     tile: Tile | None = None
 
 
@@ -90,20 +90,23 @@ class Split(Protocol):
     def __getitem__(self, index: int, /) -> Sample: ...
 
 
-class Entry(NamedTuple):
+class ManifestEntry(NamedTuple):
     """What identifies a sample: its name, a hash of all that it holds, and its group."""
 
     key: str
-    content: str
+    content_hash: str
     group: str
 
 
-def manifest(split: Split) -> list[Entry]:
+def manifest(split: Split) -> list[ManifestEntry]:
     """The identity of every sample, in order. A split that knows it (`.manifest()`) is not read."""
     known = getattr(split, "manifest", None)
     if known is not None:
         return list(known())
-    return [Entry(s.key, content_hash(s), s.group) for s in (split[i] for i in range(len(split)))]
+    return [
+        ManifestEntry(s.key, content_hash(s), s.group)
+        for s in (split[i] for i in range(len(split)))
+    ]
 
 
 def content_hash(sample: Sample) -> str:
@@ -135,7 +138,7 @@ class Batch:
     roi: Tensor
 
     @classmethod
-    def of(cls, samples: Sequence[Sample]) -> Batch:
+    def from_samples(cls, samples: Sequence[Sample]) -> Batch:
         masks = [s.mask for s in samples if s.mask is not None]
         return cls(
             x=torch.stack([s.x for s in samples]),
@@ -152,50 +155,51 @@ class Batch:
         )
 
 
-def silent(what: str, done: int, total: int) -> None:
+def no_progress(task: str, done: int, total: int) -> None:
     """Progress that nobody watches."""
 
 
 @dataclass(frozen=True)
-class Findings:
+class VerificationReport:
     """What looking at all of a dataset brought to light.
 
-    problems: what keeps it from being used, one line each; bad: how many cases they are in
+    problems: what keeps it from being used, one line each; bad_cases: how many cases they are in
     notes: what the user should know. samples: how many in each part
     """
 
     problems: Sequence[str]
     notes: Sequence[str]
     samples: Mapping[str, int]
-    bad: int = 0
+    bad_cases: int = 0
 
 
 class Dataset(ABC):
     """Four splits that share no group. Constructing one reads nothing; `prepare` makes it ready.
 
-    Its keyword arguments say what it holds; those named in `circumstances` (where the files lie)
+    Its keyword arguments say what it holds; those named in `cache_key_ignores` (where the files
+    lie)
     do not, and stay out of its identity.
     """
 
     spec: Spec
 
-    circumstances: ClassVar[frozenset[str]] = frozenset({"root"})
+    cache_key_ignores: ClassVar[frozenset[str]] = frozenset({"root"})
     """Constructor arguments that do not change a sample."""
 
     synthetic: ClassVar[bool] = False
     """Made up: printed on the board, never ranked together with real data."""
 
-    def prepare(self, progress: Progress = silent) -> None:
+    def prepare(self, progress: Progress = no_progress) -> None:
         """Read and preprocess once, and keep the result; does nothing when that has been done.
 
         Raises DataError that lists every bad case; nothing is kept then.
         """
         return None
 
-    def verify(self, progress: Progress = silent) -> Findings:
+    def verify(self, progress: Progress = no_progress) -> VerificationReport:
         """Look at everything there is to its last byte, and list all that is wrong with it."""
         self.prepare(progress)
-        parts = {"train": self.train(), "held_out": self.held_out()}
+        parts = {"train": self.train(), "held_out": self.calibration()}
         parts |= {"val": self.val(), "test": self.test()}
         problems = []
         for part, split in parts.items():
@@ -207,14 +211,14 @@ class Dataset(ABC):
                     problems.append(error.summary)
                 progress(f"looking at {part}", i + 1, len(split))
         counts = {part: len(split) for part, split in parts.items()}
-        return Findings(problems, (), counts, len(problems))
+        return VerificationReport(problems, (), counts, len(problems))
 
     @abstractmethod
     def train(self, *, labelled: bool = False) -> Split:
         """Normal samples; with `labelled`, abnormal ones too and labels. Never a mask."""
 
     @abstractmethod
-    def held_out(self) -> Split:
+    def calibration(self) -> Split:
         """Normal samples that are not trained on, to calibrate on."""
 
     @abstractmethod
@@ -224,3 +228,8 @@ class Dataset(ABC):
     @abstractmethod
     def test(self) -> Split:
         """Both kinds, looked at once."""
+
+    def get_split(self, name: str) -> Split:
+        """The split of that name, as keys and files have it: train (normal samples), held_out (the
+        calibration samples), val or test."""
+        return self.calibration() if name == "held_out" else getattr(self, name)()

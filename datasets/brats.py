@@ -21,21 +21,27 @@ import numpy as np
 import torch
 
 from .base import DataError, Spec
-from .io.directories import entries
+from .io.directories import list_directory
 from .io.nifti import Volume, read_volume
-from .preparation.file_dataset import Files, Reading, Survey
-from .splits.assignment import Case, fourfold
-from .transforms.coregistration import Nan, nans, read_together
-from .transforms.slices import lost, percentiles, planes, scaled, slab
+from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
+from .splits.assignment import Case, four_way_split
+from .transforms.coregistration import NanPolicy, nan_notes, read_coregistered
+from .transforms.slices import (
+    intensity_percentiles,
+    scale_intensity_range,
+    select_slices,
+    to_display_planes,
+    vanished_lesions_text,
+)
 
-NATIVE = 240  # voxels along both in-plane axes, in every release
+NATIVE_SIZE = 240  # voxels along both in-plane axes, in every release
 MODALITIES = ("t1", "t1ce", "t2", "flair")
-RELEASES = {
+RELEASE_NAMES = {
     "2020": re.compile(r"BraTS20_Training_\d{3}"),
     "2021": re.compile(r"BraTS2021_\d{5}"),
     "2023": re.compile(r"(?P<patient>BraTS-[A-Za-z]+-\d{5})-\d{3}"),  # patient, then visit
 }
-ENDINGS = {f"_{name}": name for name in (*MODALITIES, "seg")} | {
+MODALITY_ENDINGS = {f"_{name}": name for name in (*MODALITIES, "seg")} | {
     "-t1n": "t1",
     "-t1c": "t1ce",
     "-t2w": "t2",
@@ -44,7 +50,7 @@ ENDINGS = {f"_{name}": name for name in (*MODALITIES, "seg")} | {
 }
 
 
-class BraTS(Files):
+class BraTS(FileDataset):
     """Axial slices, rows from front to back, columns from the patient's right to left (as BraTS
     stores them and radiologists look), each modality scaled so that the 1st to 99th percentile of
     its volume's non-zero voxels become 0 to 1; background stays 0.
@@ -67,7 +73,7 @@ class BraTS(Files):
 
     name = "brats"
     expected = "<root>/BraTS20_Training_001/BraTS20_Training_001_{t1,t1ce,t2,flair,seg}.nii.gz"
-    originals = frozenset(MODALITIES)
+    unique_roles = frozenset(MODALITIES)
 
     def __init__(
         self,
@@ -82,7 +88,7 @@ class BraTS(Files):
         fractions: Sequence[float] = (0.6, 0.1, 0.1, 0.2),
         min_brain: float = 0.05,
         min_lesion: int = 1,
-        nan: Nan = "error",
+        nan: NanPolicy = "error",
         ignore_affine: bool = False,
         allow_empty_mask: bool = False,
     ) -> None:
@@ -102,16 +108,16 @@ class BraTS(Files):
         self.root, self.modalities, self.axial = root, tuple(modalities), tuple(axial)
         self.every, self.size, self.crop, self.seed = every, size, crop, seed
         self.fractions, self.min_brain, self.min_lesion = tuple(fractions), min_brain, min_lesion
-        self.nan: Nan = nan
+        self.nan: NanPolicy = nan
         self.ignore_affine, self.allow_empty_mask = ignore_affine, allow_empty_mask
-        side = size or NATIVE
+        side = size or NATIVE_SIZE
         self.spec = Spec(channels=len(self.modalities), shape=(side, side), labels=True)
 
-    def survey(self, root: Path) -> Survey:
+    def build_index(self, root: Path) -> DatasetIndex:
         where: dict[str, Path] = {}
         cases, releases = [], set()
-        for folder in _folders(root, 3):
-            release, match = _release(folder.name)
+        for folder in _case_folders(root, 3):
+            release, match = _match_release(folder.name)
             if match is None:
                 continue
             releases.add(release)
@@ -121,39 +127,39 @@ class BraTS(Files):
                 raise DataError(f"dataset 'brats' found a case twice: {both}. Remove one of them.")
             where[match[0]] = folder
             patient = match.groupdict().get("patient", match[0])
-            files, strange = _files(folder)
+            files, strange = _modality_files(folder)
             wanted = {name: files[name] for name in (*self.modalities, "seg") if name in files}
             extra = {"strange": strange} if strange else {}
             cases.append(Case(match[0], patient, wanted, extra=extra))
         if not cases:
-            raise self.nothing(f"no case lies under {root}")
+            raise self.no_data_error(f"no case lies under {root}")
         if len(releases) > 1:
             which = " and ".join(sorted(releases))
             raise DataError(f"{root} holds the releases {which}, which share patients: name one.")
-        return Survey(sorted(cases, key=lambda case: case.name))
+        return DatasetIndex(sorted(cases, key=lambda case: case.name))
 
-    def place(self, cases: Sequence[Case]) -> Mapping[str, str]:
+    def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         patients = {case.group for case in cases}
         if len(patients) < 3:
             raise DataError(
                 f"dataset 'brats' found {len(patients)} patients; train, held_out and test need "
                 "one each, 3 in all, and val a fourth. (adbench info brats)"
             )
-        split_of = fourfold(patients, self.fractions, self.seed)
+        split_of = four_way_split(patients, self.fractions, self.seed)
         return {case.name: split_of[case.group] for case in cases}
 
-    def read(self, case: Case) -> Reading:
+    def read(self, case: Case) -> CaseSamples:
         """The slices of a case that are worth keeping."""
 
         def called(role: str) -> str:
             return f"{case.name}/{case.files[role].name}"
 
-        volumes, problems = read_together(
+        volumes, problems = read_coregistered(
             case.files, called, nan=self.nan, ignore_affine=self.ignore_affine
         )
-        problems = [*self._misnamed(case), *problems]
+        problems = [*self._file_name_problems(case), *problems]
         if volumes:
-            problems += self._unfit(volumes, called(next(iter(volumes))))
+            problems += self._extent_problems(volumes, called(next(iter(volumes))))
         if "seg" in volumes and not self.allow_empty_mask and not volumes["seg"].data.any():
             problems.append(f"{called('seg')} marks no tumour (allow_empty_mask)")
         if problems:
@@ -161,24 +167,24 @@ class BraTS(Files):
         levels = range(self.axial[0], self.axial[1] + 1, self.every)
         axial = slice(levels.start, levels.stop, levels.step)
         tumour = volumes["seg"].data.T[axial] > 0  # (N, Y, X)
-        notes, constant, images = nans(volumes, called), False, []
+        notes, constant, images = nan_notes(volumes, called), False, []
         brain = np.zeros_like(tumour)
         for name in self.modalities:
             data = volumes[name].data
-            stack, range_ = data.T[axial], percentiles(data)
+            stack, range_ = data.T[axial], intensity_percentiles(data)
             if range_ is None:
                 constant = True
                 why = "is constant: it becomes zeros, and no method trains on this case"
                 notes.append(f"{called(name)} {why}")
-                images.append(planes(np.zeros_like(stack)))
+                images.append(to_display_planes(np.zeros_like(stack)))
             else:
                 brain = brain | (stack != 0)
-                images.append(planes(scaled(stack, *range_, stack != 0)))
+                images.append(to_display_planes(scale_intensity_range(stack, *range_, stack != 0)))
         mm, size = volumes[self.modalities[0]].spacing, self.spec.shape[0]
-        cut = slab(
+        cut = select_slices(
             torch.stack(images, 1),
-            planes(brain),
-            planes(tumour),
+            to_display_planes(brain),
+            to_display_planes(tumour),
             levels,
             size=size,
             crop=self.crop,
@@ -190,9 +196,14 @@ class BraTS(Files):
         if cut is None:
             raise DataError(f"{case.name}: crop={self.crop} cuts off a part of the brain")
         samples = list(cut.samples(case.name, case.group))
-        return Reading(samples, notes, not constant, {lost(size, self.min_lesion): cut.vanished})
+        return CaseSamples(
+            samples,
+            notes,
+            not constant,
+            {vanished_lesions_text(size, self.min_lesion): cut.vanished_lesions},
+        )
 
-    def _misnamed(self, case: Case) -> list[str]:
+    def _file_name_problems(self, case: Case) -> list[str]:
         wanted, strange = [*self.modalities, "seg"], case.extra.get("strange", [])
         missing = [name for name in wanted if name not in case.files]
         if not missing and not strange:
@@ -204,17 +215,18 @@ class BraTS(Files):
             f"{', '.join(strange) or 'nothing'}; found {', '.join(found) or 'nothing'}"
         ]
 
-    def _unfit(self, volumes: Mapping[str, Volume], first: str) -> Iterator[str]:
+    def _extent_problems(self, volumes: Mapping[str, Volume], first_name: str) -> Iterator[str]:
         """What keeps the first volume, and with it the case, from being cut as asked for."""
         height, width, depth = next(iter(volumes.values())).data.shape
         if depth <= self.axial[1]:
-            yield f"{first} has {depth} axial slices; axial asks for number {self.axial[1]}"
-        if self.size is None and (height, width) != (NATIVE, NATIVE):
+            yield f"{first_name} has {depth} axial slices; axial asks for number {self.axial[1]}"
+        if self.size is None and (height, width) != (NATIVE_SIZE, NATIVE_SIZE):
             yield (
-                f"{first} has slices of {height} x {width}, not {NATIVE} x {NATIVE} (give a size)"
+                f"{first_name} has slices of {height} x {width}, not {NATIVE_SIZE} x "
+                f"{NATIVE_SIZE} (give a size)"
             )
 
-    def _copies(
+    def _find_copies(
         self, cases: Iterable[Case], digests: Mapping[Path, str], split_of: Mapping[str, str]
     ) -> tuple[list[str], list[str]]:
         """No two images of BraTS are alike, in one split or one case either, but constant ones.
@@ -222,16 +234,16 @@ class BraTS(Files):
         cases = list(cases)
         images = [path for case in cases for role, path in case.files.items() if role != "seg"]
         often = Counter(digests[path] for path in images)
-        blank = {path for path in images if often[digests[path]] > 1 and _blank(path)}
+        blank = {path for path in images if often[digests[path]] > 1 and _is_constant(path)}
         apart = {path: str(path) if path in blank else digests[path] for path in digests}
-        problems, notes = super()._copies(cases, apart, split_of)
+        problems, notes = super()._find_copies(cases, apart, split_of)
         return [*problems, *notes], []
 
-    def _hint(self, part: str) -> str:
+    def _empty_split_hint(self, part: str) -> str:
         return ": widen axial, or min_brain"
 
 
-def _blank(path: Path) -> bool:
+def _is_constant(path: Path) -> bool:
     try:
         data = read_volume(path, nan="zero").data
     except DataError:
@@ -239,31 +251,31 @@ def _blank(path: Path) -> bool:
     return bool(data.min() == data.max())
 
 
-def _folders(root: Path, depth: int) -> Iterator[Path]:
+def _case_folders(root: Path, depth: int) -> Iterator[Path]:
     """Folders below root, not looking into those that are cases."""
-    for folder in entries(root):
+    for folder in list_directory(root):
         if folder.is_dir():
             yield folder
-            if depth > 1 and _release(folder.name)[1] is None:
-                yield from _folders(folder, depth - 1)
+            if depth > 1 and _match_release(folder.name)[1] is None:
+                yield from _case_folders(folder, depth - 1)
 
 
-def _release(name: str) -> tuple[str, re.Match[str] | None]:
-    for release, pattern in RELEASES.items():
+def _match_release(name: str) -> tuple[str, re.Match[str] | None]:
+    for release, pattern in RELEASE_NAMES.items():
         match = pattern.fullmatch(name)
         if match:
             return release, match
     return "", None
 
 
-def _files(folder: Path) -> tuple[dict[str, Path], list[str]]:
+def _modality_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
     """By modality, and "seg"; and the NIfTI names that fit nothing."""
     files: dict[str, Path] = {}
     strange = []
-    for path in entries(folder):
+    for path in list_directory(folder):
         if path.is_file() and path.name.endswith((".nii", ".nii.gz")):
             stem = path.name.removesuffix(".gz").removesuffix(".nii")
-            modality = ENDINGS.get(stem.removeprefix(folder.name))
+            modality = MODALITY_ENDINGS.get(stem.removeprefix(folder.name))
             if modality is None or modality in files:
                 strange.append(path.name)
             else:

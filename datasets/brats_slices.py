@@ -29,25 +29,28 @@ import numpy as np
 import torch
 
 from .base import DataError, Spec
-from .io.directories import entries
-from .io.nifti import LABELS, read_labels, read_volume
-from .preparation.file_dataset import Files, Reading, Survey
-from .splits.assignment import Case, deal, placed, shares
-from .splits.shared_subjects import part
-from .transforms.coregistration import read_together
-from .transforms.slices import lost, slab, square
+from .io.directories import list_directory
+from .io.nifti import BRATS_LABELS, read_labels, read_volume
+from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
+from .splits.assignment import Case, assign_groups, assign_pools, check_fractions
+from .splits.shared_subjects import remove_shared_subjects
+from .transforms.coregistration import read_coregistered
+from .transforms.slices import pad_or_crop_square, select_slices, vanished_lesions_text
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
-SLICE = re.compile(
+SLICE_NAME = re.compile(
     r"(?P<patient>.+)_(?P<modality>t1|t1ce|t2|flair|seg)_(?P<at>\d+)(_w)?\.nii(\.gz)?"
 )
-NUMBER = re.compile(r"\d+")
-FILE = re.compile(r"(\d+)\.nii(\.gz)?")
-LABEL = re.compile(r"(\d+)-label\.nii(\.gz)?")
-TRAIN, TEST = ("training", "train_healthy"), ("testing", "validation", "val_diseased")
+FOLDER_NUMBER = re.compile(r"\d+")
+FILE_NAME = re.compile(r"(\d+)\.nii(\.gz)?")
+LABEL_NAME = re.compile(r"(\d+)-label\.nii(\.gz)?")
+TRAIN_FOLDERS, TEST_FOLDERS = (
+    ("training", "train_healthy"),
+    ("testing", "validation", "val_diseased"),
+)
 
 
-class BraTSSlices(Files):
+class BraTSSlices(FileDataset):
     """Slices in 0..1, four modalities (t1, t1ce, t2, flair), axes as they are stored.
 
     root: the folder that holds training/, or one or two above it; else $ADBENCH_DATA
@@ -65,7 +68,7 @@ class BraTSSlices(Files):
 
     name = "brats-slices"
     expected = "<root>/training/000001/brats_train_001_{t1,t1ce,t2,flair,seg}_080_w.nii.gz"
-    originals = frozenset({*MODALITIES, "image"})
+    unique_roles = frozenset({*MODALITIES, "image"})
 
     def __init__(
         self,
@@ -95,19 +98,27 @@ class BraTSSlices(Files):
                 f"size={size}, pad={pad}, cut_val={cut_val}, min_lesion={min_lesion}"
             )
         self.root, self.size, self.pad, self.min_lesion = root, size, pad, min_lesion
-        self.group, self.fractions, self.cut_val = group, shares(fractions, 3), float(cut_val)
+        self.group, self.fractions, self.cut_val = (
+            group,
+            check_fractions(fractions, 3),
+            float(cut_val),
+        )
         self.split, self.seed = split, seed
         self.spec = Spec(channels=4, shape=(size, size), labels=True)
 
-    def survey(self, root: Path) -> Survey:
-        base, form = _find(root)
+    def build_index(self, root: Path) -> DatasetIndex:
+        base, form = _find_layout(root)
         if base is None:
-            raise self.nothing(f"no folder training/ or train_healthy/ with slices is under {root}")
+            raise self.no_data_error(
+                f"no folder training/ or train_healthy/ with slices is under {root}"
+            )
         if form == "berdiff":
             self.spec = Spec(channels=4, shape=(self.size, self.size), labels=False)
-            return _berdiff(base)
-        cases, problems = _wolleb(base)
-        found = part(cases, ("test", "train"), published=self.split == "published")
+            return _index_berdiff(base)
+        cases, problems = _wolleb_cases(base)
+        found = remove_shared_subjects(
+            cases, ("test", "train"), published=self.split == "published"
+        )
         self.leaky = self.split == "published"
         patients = sorted({case.group for case in found.cases if case.pool == "train"})
         notes = found.notes
@@ -121,29 +132,31 @@ class BraTSSlices(Files):
             shared = "train, held_out and val share patients: what is chosen on them is too good"
             notes = [*notes, f"group='slice': {shared}"]
             cases = [replace(c, group=c.name) if c.pool == "train" else c for c in found.cases]
-        return Survey(cases if self.group == "slice" else found.cases, problems, notes)
+        return DatasetIndex(cases if self.group == "slice" else found.cases, problems, notes)
 
-    def place(self, cases: Sequence[Case]) -> Mapping[str, str]:
+    def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         train, held_out, val = self.fractions
         share = {"train": train, "held_out": held_out, "val": val}
         training = [case for case in cases if case.pool == "train"]
         rest = [case for case in cases if case.pool == "test"]
         if any("image" in case.files for case in cases):
-            healthy = _blocks(training, {"train": train + val, "held_out": held_out})
-            return healthy | _blocks(rest, {"test": 1 - self.cut_val, "val": self.cut_val})
+            healthy = _assign_blocks(training, {"train": train + val, "held_out": held_out})
+            return healthy | _assign_blocks(rest, {"test": 1 - self.cut_val, "val": self.cut_val})
         if self.group == "patient":
-            return placed(cases, {"train": share, "test": {"test": 1.0}}, self.seed)
-        sick = {case.name for case in training if _abnormal(case)}
+            return assign_pools(cases, {"train": share, "test": {"test": 1.0}}, self.seed)
+        sick = {case.name for case in training if _shows_tumour(case)}
         del share["held_out"]
         normal = [case for case in training if case.name not in sick]
         return (
-            _blocks(normal, {"train": train, "held_out": held_out, "val": val})
-            | _blocks([case for case in training if case.name in sick], share)
+            _assign_blocks(normal, {"train": train, "held_out": held_out, "val": val})
+            | _assign_blocks([case for case in training if case.name in sick], share)
             | {case.name: "test" for case in rest}
         )
 
-    def read(self, case: Case) -> Reading:
-        x, seg, spacing = _stack(case) if "image" in case.files else _together(case)
+    def read(self, case: Case) -> CaseSamples:
+        x, seg, spacing = (
+            _read_channel_file(case) if "image" in case.files else _read_modality_files(case)
+        )
         problems = []
         if not x.min() >= -1e-3 or not x.max() <= 1 + 1e-3:
             low, high = float(x.min()), float(x.max())
@@ -164,10 +177,10 @@ class BraTSSlices(Files):
         ]
         x = x.clip(0, 1)
         x[[MODALITIES.index(name) for name in flat]] = 0
-        cut = slab(
-            square(torch.from_numpy(x), self.pad)[None],
-            square(torch.from_numpy((x != 0).any(0)), self.pad)[None],
-            square(torch.from_numpy(seg), self.pad)[None],
+        cut = select_slices(
+            pad_or_crop_square(torch.from_numpy(x), self.pad)[None],
+            pad_or_crop_square(torch.from_numpy((x != 0).any(0)), self.pad)[None],
+            pad_or_crop_square(torch.from_numpy(seg), self.pad)[None],
             [0],
             size=self.size,
             spacing=spacing,
@@ -179,38 +192,42 @@ class BraTSSlices(Files):
             f"{case.name}: {', '.join(flat)} holds one value only: it becomes zeros, and no method "
         )
         notes = [why + "trains on this slice"] if flat else []
-        gone = {lost(self.size, least): int(few or cut.vanished)}
-        return Reading([replace(sample, key=case.name) for sample in made], notes, not flat, gone)
+        gone = {vanished_lesions_text(self.size, least): int(few or cut.vanished_lesions)}
+        return CaseSamples(
+            [replace(sample, key=case.name) for sample in made], notes, not flat, gone
+        )
 
 
-def _find(root: Path) -> tuple[Path | None, str]:
+def _find_layout(root: Path) -> tuple[Path | None, str]:
     """The folder that holds the pools, and whose form it has."""
-    above = [root.parent] if root.name in TRAIN + TEST else []
+    above = [root.parent] if root.name in TRAIN_FOLDERS + TEST_FOLDERS else []
     for base in (root, root / "brats", root / "data/brats", root / "data", *above):
-        for pool in TRAIN:
-            for path in entries(base / pool) if (base / pool).is_dir() else ():
-                if path.is_dir() and any(SLICE.fullmatch(p.name) for p in entries(path)):
+        for pool in TRAIN_FOLDERS:
+            for path in list_directory(base / pool) if (base / pool).is_dir() else ():
+                if path.is_dir() and any(
+                    SLICE_NAME.fullmatch(p.name) for p in list_directory(path)
+                ):
                     return base, "wolleb"
-                if path.is_file() and FILE.fullmatch(path.name):
+                if path.is_file() and FILE_NAME.fullmatch(path.name):
                     return base, "berdiff"
     return None, ""
 
 
-def _wolleb(base: Path) -> tuple[list[Case], list[str]]:
+def _wolleb_cases(base: Path) -> tuple[list[Case], list[str]]:
     """Every slice, by patient and height, and what is missing or too much."""
     cases, problems = [], []
     drawn: dict[str, Path] = {}
-    for path in entries(base / "test_labels") if (base / "test_labels").is_dir() else ():
-        match = LABEL.fullmatch(path.name)
+    for path in list_directory(base / "test_labels") if (base / "test_labels").is_dir() else ():
+        match = LABEL_NAME.fullmatch(path.name)
         if match:
             drawn[match[1]] = path
     for pool in ("training", "testing"):
         if not (base / pool).is_dir():
             problems.append(f"{pool}/ is not there")
             continue
-        for folder in (path for path in entries(base / pool) if path.is_dir()):
+        for folder in (path for path in list_directory(base / pool) if path.is_dir()):
             name = f"{pool}/{folder.name}"
-            files, tokens, strange = _slice(folder)
+            files, tokens, strange = _slice_files(folder)
             if pool == "testing" and folder.name in drawn:
                 files["seg"] = drawn.pop(folder.name)
             missing = [role for role in (*MODALITIES, "seg") if role not in files]
@@ -240,12 +257,12 @@ def _wolleb(base: Path) -> tuple[list[Case], list[str]]:
     return sorted(cases, key=lambda case: (case.group, case.extra["slice"], case.name)), problems
 
 
-def _slice(folder: Path) -> tuple[dict[str, Path], set[tuple[str, int]], list[str]]:
+def _slice_files(folder: Path) -> tuple[dict[str, Path], set[tuple[str, int]], list[str]]:
     """Files by modality, the (patient, height) they name, and NIfTI names that fit nothing."""
     files: dict[str, Path] = {}
     tokens, strange = set(), []
-    for path in entries(folder):
-        match = SLICE.fullmatch(path.name)
+    for path in list_directory(folder):
+        match = SLICE_NAME.fullmatch(path.name)
         if match and match["modality"] not in files:
             files[match["modality"]] = path
             tokens.add((match["patient"], int(match["at"])))
@@ -254,14 +271,14 @@ def _slice(folder: Path) -> tuple[dict[str, Path], set[tuple[str, int]], list[st
     return files, tokens, strange
 
 
-def _berdiff(base: Path) -> Survey:
+def _index_berdiff(base: Path) -> DatasetIndex:
     """Every file, in the order of their numbers; no patient is known."""
     cases, problems, seen = [], [], dict[str, str]()
-    for folder in (base / name for name in TRAIN + TEST if (base / name).is_dir()):
-        pool = "train" if folder.name in TRAIN else "test"
+    for folder in (base / name for name in TRAIN_FOLDERS + TEST_FOLDERS if (base / name).is_dir()):
+        pool = "train" if folder.name in TRAIN_FOLDERS else "test"
         found = {}
-        for path in entries(folder):
-            match = FILE.fullmatch(path.name)
+        for path in list_directory(folder):
+            match = FILE_NAME.fullmatch(path.name)
             if match and match[1] not in found:
                 found[match[1]] = path
             elif path.name.endswith((".nii", ".nii.gz")):
@@ -278,31 +295,31 @@ def _berdiff(base: Path) -> Survey:
         "no patient is named in this form: neighbouring numbers are likely one patient's, so "
         "splits are cut in blocks of numbers; at their seams one may stand in two"
     )
-    return Survey(cases, problems, [note])
+    return DatasetIndex(cases, problems, [note])
 
 
-def _blocks(cases: Sequence[Case], share: Mapping[str, float]) -> dict[str, str]:
+def _assign_blocks(cases: Sequence[Case], fractions: Mapping[str, float]) -> dict[str, str]:
     """Cases in their order, cut into one block for every split."""
-    counts = Counter(deal([case.name for case in cases], share, 0).values())
-    splits = [split for split in share for _ in range(counts[split])]
+    counts = Counter(assign_groups([case.name for case in cases], fractions, 0).values())
+    splits = [split for split in fractions for _ in range(counts[split])]
     return {case.name: split for case, split in zip(cases, splits, strict=True)}
 
 
-def _abnormal(case: Case) -> bool:
+def _shows_tumour(case: Case) -> bool:
     """Whether a slice shows tumour; false also for one that `read` will refuse."""
     try:
-        return bool(read_labels(case.files["seg"], turn=False).data.any())
+        return bool(read_labels(case.files["seg"], reorient=False).data.any())
     except DataError:
         return False
 
 
-def _together(case: Case) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
+def _read_modality_files(case: Case) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
     """(4, H, W) and its tumour (H, W), from a file each."""
 
     def called(role: str) -> str:
         return f"{case.name}/{case.files[role].name}"
 
-    volumes, problems = read_together(case.files, called, turn=False)
+    volumes, problems = read_coregistered(case.files, called, reorient=False)
     flat = [f"{called(role)} is no slice" for role, v in volumes.items() if v.data.shape[2] != 1]
     if problems or flat:
         raise DataError(f"{case.name} is unusable", [*problems, *flat])
@@ -311,10 +328,10 @@ def _together(case: Case) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
     return x, volumes["seg"].data[..., 0] > 0, (down, right)
 
 
-def _stack(case: Case) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
+def _read_channel_file(case: Case) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
     """(4, H, W) and its tumour (H, W), from one file of four or five channels."""
     name = f"{case.name} ({case.files['image'].name})"
-    volume = read_volume(case.files["image"], name=name, turn=False)
+    volume = read_volume(case.files["image"], name=name, reorient=False)
     channels, test = len(volume.data), case.pool == "test"
     _, down, right = volume.spacing
     if channels != 5 and (test or channels != 4):
@@ -323,8 +340,10 @@ def _stack(case: Case) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
     if channels == 4:
         return volume.data, np.zeros(volume.data.shape[1:], bool), (down, right)
     label = volume.data[4]
-    odd = sorted(set(np.unique(label).tolist()) - set(LABELS))
+    odd = sorted(set(np.unique(label).tolist()) - set(BRATS_LABELS))
     if odd:
         few = ", ".join(f"{value:g}" for value in odd[:5])
-        raise DataError(f"{name} holds {few} in its label channel; labels are {sorted(LABELS)}")
+        raise DataError(
+            f"{name} holds {few} in its label channel; labels are {sorted(BRATS_LABELS)}"
+        )
     return volume.data[:4], label > 0, (down, right)

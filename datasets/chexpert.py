@@ -29,20 +29,20 @@ from torch import Tensor
 
 from .base import DataError
 from .io.csv import read_rows
-from .io.directories import below, clashes, entries
-from .io.file_type import looks_like
-from .preparation.deduplicated_dataset import Corrected
-from .preparation.file_dataset import Survey
-from .splits.assignment import Case, shares
-from .splits.published import share_out
+from .io.directories import find_files, list_directory, name_conflicts
+from .io.file_type import describe_file_type
+from .preparation.deduplicated_dataset import DeduplicatedDataset
+from .preparation.file_dataset import DatasetIndex
+from .splits.assignment import Case, check_fractions
+from .splits.published import assign_unpublished
 
-PATIENT = re.compile(r"patient\d+")
+PATIENT_NAME = re.compile(r"patient\d+")
 POOLS = {"training": "train", "train": "train", "testing": "test", "test": "test"}
 LABELS = {"healthy": False, "diseased": True}
 COLUMNS = ("Path", "Frontal/Lateral", "No Finding", "Pleural Effusion")
 
 
-class CheXpert(Corrected):
+class CheXpert(DeduplicatedDataset):
     """root: the folder that holds training/ and testing/, or train.csv, or one above it; else
         $ADBENCH_DATA
     size: see Pictures; 256 x 256 without keeping the aspect
@@ -56,8 +56,8 @@ class CheXpert(Corrected):
         "<root>/{training,testing}/{healthy,diseased}/patient00128_study3.npy, "
         "or <root>/CheXpert-v1.0-small/{train,valid}.csv with the folders they name"
     )
-    _masks = False
-    _labels = True
+    _has_masks = False
+    _has_labels = True
 
     def __init__(
         self,
@@ -69,36 +69,36 @@ class CheXpert(Corrected):
         seed: int = 0,
     ) -> None:
         self.root, self.seed = root, seed
-        self.fractions = shares(fractions, 4)
-        self._choose(split)
-        self._fit(size, 1)
+        self.fractions = check_fractions(fractions, 4)
+        self._set_split_policy(split)
+        self._set_image_options(size, 1)
 
-    def survey(self, root: Path) -> Survey:
-        cases, problems, notes = _from_tables(root)
+    def build_index(self, root: Path) -> DatasetIndex:
+        cases, problems, notes = _index_tables(root)
         if not cases and not problems:
-            cases, problems = _from_folders(root)
-        problems += clashes((case.files["image"] for case in cases), root)
-        cases, leaks = self._disjoint(cases)
-        self._measure(cases)
-        return Survey(cases, problems, [*notes, *leaks])
+            cases, problems = _index_folders(root)
+        problems += name_conflicts((case.files["image"] for case in cases), root)
+        cases, leaks = self._remove_shared_subjects(cases)
+        self._infer_spec(cases)
+        return DatasetIndex(cases, problems, [*notes, *leaks])
 
-    def place(self, cases: Sequence[Case]) -> Mapping[str, str]:
-        return share_out(cases, self.fractions, self.seed)
+    def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
+        return assign_unpublished(cases, self.fractions, self.seed)
 
-    def _pixels(self, case: Case) -> Tensor:
+    def _read_pixels(self, case: Case) -> Tensor:
         path = case.files["image"]
         if path.suffix == ".npy":
-            return read_array(path.read_bytes(), case.name)
-        return super()._pixels(case)
+            return read_npy(path.read_bytes(), case.name)
+        return super()._read_pixels(case)
 
 
-def read_array(raw: bytes, name: str) -> Tensor:
+def read_npy(file_bytes: bytes, name: str) -> Tensor:
     """A .npy of (H, W) or (H, W, 1) as (1, H, W) float32: uint8 or uint16 by the range of the type,
     floats in 0..1 as they are. Objects (pickles) are never loaded."""
-    if not raw.startswith(b"\x93NUMPY"):
-        raise DataError(f"{name} is no .npy file: it looks like {looks_like(raw)}")
+    if not file_bytes.startswith(b"\x93NUMPY"):
+        raise DataError(f"{name} is no .npy file: it looks like {describe_file_type(file_bytes)}")
     try:
-        array = np.load(io.BytesIO(raw), allow_pickle=False)
+        array = np.load(io.BytesIO(file_bytes), allow_pickle=False)
     except ValueError as error:
         if "allow_pickle" in str(error):
             why = "holds Python objects (a pickle), which adbench never loads: save plain numbers"
@@ -117,15 +117,17 @@ def read_array(raw: bytes, name: str) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))[None]
 
 
-def _from_folders(root: Path) -> tuple[list[Case], list[str]]:
+def _index_folders(root: Path) -> tuple[list[Case], list[str]]:
     """Wolleb et al.'s form."""
     cases: list[Case] = []
     problems: list[str] = []
-    home = next(_homes(root, lambda folder: any(map(Path.is_dir, _kinds(folder)))), None)
-    for path in below(home, [".npy"], 3) if home else ():
+    home = next(
+        _matching_folders(root, lambda folder: any(map(Path.is_dir, _class_folders(folder)))), None
+    )
+    for path in find_files(home, [".npy"], 3) if home else ():
         pool, label = POOLS.get(path.parent.parent.name), LABELS.get(path.parent.name)
         name = "/".join(path.parts[-3:])
-        match = PATIENT.match(path.stem)
+        match = PATIENT_NAME.match(path.stem)
         if pool is None or label is None:
             problems.append(f"{name} lies in no {{training,testing}}/{{healthy,diseased}} folder")
         elif match is None:
@@ -135,13 +137,13 @@ def _from_folders(root: Path) -> tuple[list[Case], list[str]]:
     return cases, problems
 
 
-def _kinds(folder: Path) -> Iterator[Path]:
+def _class_folders(folder: Path) -> Iterator[Path]:
     return (folder / pool / kind for pool in POOLS for kind in LABELS)
 
 
-def _from_tables(root: Path) -> tuple[list[Case], list[str], list[str]]:
+def _index_tables(root: Path) -> tuple[list[Case], list[str], list[str]]:
     """The published form: what train.csv, valid.csv and test.csv say."""
-    home = next(_homes(root, lambda folder: (folder / "train.csv").is_file()), None)
+    home = next(_matching_folders(root, lambda folder: (folder / "train.csv").is_file()), None)
     if home is None:
         return [], [], []
     tables = {"train": home / "train.csv", "val": home / "valid.csv", "test": home / "test.csv"}
@@ -161,7 +163,7 @@ def _from_tables(root: Path) -> tuple[list[Case], list[str], list[str]]:
                 others += 1
                 continue
             parts = PurePosixPath(row["Path"]).parts
-            at = next((i for i, part in enumerate(parts) if PATIENT.fullmatch(part)), None)
+            at = next((i for i, part in enumerate(parts) if PATIENT_NAME.fullmatch(part)), None)
             if at is None or at == 0:
                 problems.append(f"{table.name} line {number}: no patient in {row['Path']!r}")
                 continue
@@ -176,17 +178,17 @@ def _from_tables(root: Path) -> tuple[list[Case], list[str], list[str]]:
 
 def _label(row: Mapping[str, str]) -> bool | None:
     """False for healthy, True for pleural effusion, None for neither (or both)."""
-    healthy, ill = (_one(row[column]) for column in ("No Finding", "Pleural Effusion"))
+    healthy, ill = (_is_one(row[column]) for column in ("No Finding", "Pleural Effusion"))
     return None if healthy == ill else ill
 
 
-def _one(text: str) -> bool:
+def _is_one(text: str) -> bool:
     return text.strip() in ("1", "1.0")
 
 
-def _homes(root: Path, fits: Callable[[Path], bool]) -> Iterator[Path]:
+def _matching_folders(root: Path, matches: Callable[[Path], bool]) -> Iterator[Path]:
     """The folders that fit: root, or up to two below it."""
     level = [root]
     for _ in range(3):
-        yield from (folder for folder in level if fits(folder))
-        level = [p for folder in level[:64] for p in entries(folder) if p.is_dir()]
+        yield from (folder for folder in level if matches(folder))
+        level = [p for folder in level[:64] for p in list_directory(folder) if p.is_dir()]

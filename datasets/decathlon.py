@@ -22,14 +22,14 @@ from pathlib import Path, PurePosixPath
 import torch
 
 from .base import Sample, Spec
-from .io.directories import entries
+from .io.directories import list_directory
 from .io.nifti import read_volume
-from .preparation.file_dataset import Files, Reading, Survey
-from .splits.assignment import Case, deal, fourfold, shares
-from .transforms.crops import boxed, upright
+from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
+from .splits.assignment import Case, assign_groups, check_fractions, four_way_split
+from .transforms.crops import crop_and_resize, to_display_axes
 
 
-class Decathlon(Files):
+class Decathlon(FileDataset):
     """Volumes in 0..1.
 
     root: the folder that holds the tasks' folders, or the normal task's own; else $ADBENCH_DATA
@@ -68,18 +68,18 @@ class Decathlon(Files):
         self.root, self.task, self.channel, self.seed = root, task, channel, seed
         self.others = None if others is None else list(others)
         self.size, self.crop = list(extent), None if crop is None else list(crop)
-        self.fractions = shares(fractions, 4)
-        self.abnormal = shares([*abnormal][::-1], 2)[::-1]
+        self.fractions = check_fractions(fractions, 4)
+        self.abnormal = check_fractions([*abnormal][::-1], 2)[::-1]
         self.spec = Spec(channels=1, shape=extent, masks=False)
 
-    def survey(self, root: Path) -> Survey:
+    def build_index(self, root: Path) -> DatasetIndex:
         inside = root.name.startswith(self.task) and (root / "imagesTr").is_dir()
         base = root.parent if inside else root
-        tasks = [p for p in entries(base) if p.is_dir() and (p / "imagesTr").is_dir()]
+        tasks = [p for p in list_directory(base) if p.is_dir() and (p / "imagesTr").is_dir()]
         mine = [path for path in tasks if path.name.startswith(self.task)]
         if len(mine) != 1:
             there = ", ".join(path.name for path in tasks) or "no task"
-            raise self.nothing(
+            raise self.no_data_error(
                 f"{self.task!r} is {len(mine)} tasks under {base} (there is {there})"
             )
         rest = [path for path in tasks if path != mine[0]]
@@ -97,25 +97,25 @@ class Decathlon(Files):
             )
         cases: list[Case] = []
         for path in (mine[0], *rest):
-            found, wrong = _images(path, abnormal=path != mine[0])
+            found, wrong = _task_cases(path, abnormal=path != mine[0])
             cases += found
             problems += wrong
-        return Survey(cases, problems)
+        return DatasetIndex(cases, problems)
 
-    def place(self, cases: Sequence[Case]) -> Mapping[str, str]:
+    def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         normal = {case.group for case in cases if not case.label}
-        dealt = fourfold(normal, self.fractions, self.seed)
+        dealt = four_way_split(normal, self.fractions, self.seed)
         val, test = self.abnormal
         for task in {case.extra["task"] for case in cases if case.label}:
             mine = {c.group for c in cases if c.label and c.extra["task"] == task}
-            dealt |= deal(mine, {"test": test, "val": val}, self.seed)
+            dealt |= assign_groups(mine, {"test": test, "val": val}, self.seed)
         return {case.name: dealt[case.group] for case in cases}
 
-    def read(self, case: Case) -> Reading:
+    def read(self, case: Case) -> CaseSamples:
         name = f"{case.extra['task']}/{case.files['image'].parent.name}/{case.files['image'].name}"
         volume = read_volume(case.files["image"], name=name, channel=self.channel)
-        data, spacing = upright(volume)
-        x, spacing = boxed(torch.from_numpy(data), self.size, spacing, crop=self.crop)
+        data, spacing = to_display_axes(volume)
+        x, spacing = crop_and_resize(torch.from_numpy(data), self.size, spacing, crop=self.crop)
         low, high = float(x.min()), float(x.max())
         constant = not low < high
         x = torch.zeros_like(x) if constant else ((x - low) / (high - low)).clip(0, 1)
@@ -124,14 +124,14 @@ class Decathlon(Files):
             x[None], case.name, case.group, bool(case.label), spacing=spacing, tags=tags
         )
         why = f"{name} is constant: it becomes zeros, and no method trains on it"
-        return Reading([sample], [why] if constant else [], not constant)
+        return CaseSamples([sample], [why] if constant else [], not constant)
 
 
-def _images(folder: Path, *, abnormal: bool) -> tuple[list[Case], list[str]]:
+def _task_cases(folder: Path, *, abnormal: bool) -> tuple[list[Case], list[str]]:
     """A task's training images; of an abnormal one its test images, where there are any."""
-    told, problems = _told(folder)
-    pool = "imagesTs" if abnormal and _volumes(folder / "imagesTs") else "imagesTr"
-    there = {path.name: path for path in _volumes(folder / pool)}
+    told, problems = _listed_names(folder)
+    pool = "imagesTs" if abnormal and _nifti_files(folder / "imagesTs") else "imagesTr"
+    there = {path.name: path for path in _nifti_files(folder / pool)}
     named = told.get(pool)
     if named is not None:
         problems += [
@@ -155,13 +155,13 @@ def _images(folder: Path, *, abnormal: bool) -> tuple[list[Case], list[str]]:
     return cases, problems
 
 
-def _volumes(folder: Path) -> list[Path]:
+def _nifti_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return [path for path in entries(folder) if path.name.endswith((".nii", ".nii.gz"))]
+    return [path for path in list_directory(folder) if path.name.endswith((".nii", ".nii.gz"))]
 
 
-def _told(folder: Path) -> tuple[dict[str, set[str]], list[str]]:
+def _listed_names(folder: Path) -> tuple[dict[str, set[str]], list[str]]:
     """The names of images that dataset.json lists, by folder; nothing where it is not there."""
     path = folder / "dataset.json"
     if not path.is_file():

@@ -27,20 +27,20 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .io.directories import below, clashes, entries
+from .io.directories import find_files, list_directory, name_conflicts
 from .io.images import SUFFIXES
-from .preparation.file_dataset import Survey
-from .preparation.image_dataset import Pictures
-from .splits.assignment import Case, shares
-from .splits.published import share_out
+from .preparation.file_dataset import DatasetIndex
+from .preparation.image_dataset import ImageDataset
+from .splits.assignment import Case, check_fractions
+from .splits.published import assign_unpublished
 
-NORMAL = ("good", "normal", "ok", "healthy", "negative")
+NORMAL_FOLDERS = ("good", "normal", "ok", "healthy", "negative")
 POOLS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 POOLS |= {"val": "val", "valid": "val", "validation": "val"}
-MASKS = ("ground_truth", "masks", "mask")
+MASK_FOLDERS = ("ground_truth", "masks", "mask")
 
 
-class Folder(Pictures):
+class Folder(ImageDataset):
     """root: the folder that holds train/ and test/, or normal/ and others; else $ADBENCH_DATA
     group: what a file's name says of whom it shows, as a regular expression: its first capture
         group, such as "(patient[0-9]+)". Images of one group stay in one split. Without it, every
@@ -69,42 +69,42 @@ class Folder(Pictures):
         seed: int = 0,
     ) -> None:
         self.root, self.group, self.labels, self.seed = root, group, labels, seed
-        self.fractions = shares(fractions, 4)
-        self._pattern = _pattern(group)
-        self._fit(size, channels, tile, overlap)
+        self.fractions = check_fractions(fractions, 4)
+        self._pattern = _compile_group_pattern(group)
+        self._set_image_options(size, channels, tile, overlap)
 
-    def survey(self, root: Path) -> Survey:
-        home = _home(root)
-        images, problems = _images(home)
-        paired, unpaired = _pair(images, home)
+    def build_index(self, root: Path) -> DatasetIndex:
+        home = _find_base(root)
+        images, problems = _find_images(home)
+        paired, unpaired = _pair_masks(images, home)
         problems += unpaired
         drawn = bool(paired)
         cases = []
         for image, (pool, kind) in images.items():
-            name, masks = _name(image, home), paired.get(image, [])
-            group = self._group(image)
+            name, masks = _relative_name(image, home), paired.get(image, [])
+            group = self._group_of(image)
             if group is None:
                 problems.append(f"{name}: group={self.group!r} does not find whom it shows")
             if len(masks) > 1:
-                both = " and ".join(_name(path, home) for path in masks)
+                both = " and ".join(_relative_name(path, home) for path in masks)
                 problems.append(f"{name} has {len(masks)} masks: {both}")
             elif kind and drawn and not masks and pool != "train":
                 problems.append(f"{name} has no mask, and others have one ({image.stem}.png)")
             files = {"image": image} | ({"mask": masks[0]} if masks else {})
             tags = {"kind": kind} if kind else {}
             cases.append(Case(name, group or name, files, pool, bool(kind), tags))
-        problems += clashes((case.files["image"] for case in cases), home)
-        self._masks = drawn
-        self._labels = any(c.label and (c.pool == "train" or self.labels) for c in cases)
-        self._measure(cases)
-        return Survey(cases, problems)
+        problems += name_conflicts((case.files["image"] for case in cases), home)
+        self._has_masks = drawn
+        self._has_labels = any(c.label and (c.pool == "train" or self.labels) for c in cases)
+        self._infer_spec(cases)
+        return DatasetIndex(cases, problems)
 
-    def place(self, cases: Sequence[Case]) -> Mapping[str, str]:
+    def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         loose = {case.pool for case in cases} == {""}
         parts = ("val", "test") if loose and not self.labels else ("train", "val", "test")
-        return share_out(cases, self.fractions, self.seed, abnormal=parts)
+        return assign_unpublished(cases, self.fractions, self.seed, abnormal_splits=parts)
 
-    def _group(self, image: Path) -> str | None:
+    def _group_of(self, image: Path) -> str | None:
         """Whom an image shows; None if the expression does not find it."""
         if self._pattern is None:
             return ""
@@ -112,7 +112,7 @@ class Folder(Pictures):
         return match[1] if match else None
 
 
-def _pattern(group: str | None) -> re.Pattern[str] | None:
+def _compile_group_pattern(group: str | None) -> re.Pattern[str] | None:
     if group is None:
         return None
     try:
@@ -124,49 +124,51 @@ def _pattern(group: str | None) -> re.Pattern[str] | None:
     return pattern
 
 
-def _home(root: Path) -> Path:
+def _find_base(root: Path) -> Path:
     """Root, or the only folder in it that is laid out like this where root itself is not."""
-    if _laid_out(root):
+    if _has_known_folders(root):
         return root
-    found = [path for path in entries(root) if path.is_dir() and _laid_out(path)]
+    found = [path for path in list_directory(root) if path.is_dir() and _has_known_folders(path)]
     return found[0] if len(found) == 1 else root
 
 
-def _laid_out(folder: Path) -> bool:
-    return any(p.is_dir() and p.name.lower() in {*POOLS, *NORMAL} for p in entries(folder))
+def _has_known_folders(folder: Path) -> bool:
+    return any(
+        p.is_dir() and p.name.lower() in {*POOLS, *NORMAL_FOLDERS} for p in list_directory(folder)
+    )
 
 
-def _images(home: Path) -> tuple[dict[Path, tuple[str, str]], list[str]]:
+def _find_images(base: Path) -> tuple[dict[Path, tuple[str, str]], list[str]]:
     """Every image with its pool and kind, "" for normal; and those of which this is not clear."""
-    folders = [p for p in entries(home) if p.is_dir() and p.name.lower() not in MASKS]
+    folders = [p for p in list_directory(base) if p.is_dir() and p.name.lower() not in MASK_FOLDERS]
     pools = {p: POOLS[p.name.lower()] for p in folders if p.name.lower() in POOLS}
     found: dict[Path, tuple[str, str]] = {}
     problems = []
     for folder in pools or folders:
-        pool, at = pools.get(folder, ""), home if not pools else folder
-        for image in below(folder, SUFFIXES, 5):
+        pool, at = pools.get(folder, ""), base if not pools else folder
+        for image in find_files(folder, SUFFIXES, 5):
             kind = "" if image.parent == at else image.relative_to(at).parts[0]
             if not kind and pool != "train":
                 where = f"{folder.name}/ itself: put it in {folder.name}/good/ or another folder"
-                problems.append(f"{_name(image, home)} lies in {where}")
+                problems.append(f"{_relative_name(image, base)} lies in {where}")
             else:
-                found[image] = (pool, "" if kind.lower() in NORMAL else kind)
+                found[image] = (pool, "" if kind.lower() in NORMAL_FOLDERS else kind)
     sets = [name for name in set(pools.values()) if [*pools.values()].count(name) > 1]
-    problems += [f"{home.name}/ holds two folders that mean {name}: join them" for name in sets]
+    problems += [f"{base.name}/ holds two folders that mean {name}: join them" for name in sets]
     if found and all(kind for _, kind in found.values()):
         problems.append(
-            f"no folder of {home.name}/ is called {', '.join(NORMAL)}: which is normal?"
+            f"no folder of {base.name}/ is called {', '.join(NORMAL_FOLDERS)}: which is normal?"
         )
     return found, problems
 
 
-def _pair(
-    images: Mapping[Path, tuple[str, str]], home: Path
+def _pair_masks(
+    images: Mapping[Path, tuple[str, str]], base: Path
 ) -> tuple[dict[Path, list[Path]], list[str]]:
     """The masks of each image that has any, and masks that belong to none or to several."""
     places: dict[str, list[Path]] = defaultdict(list)
     for image, (pool, kind) in images.items():
-        whole = image.relative_to(home).with_suffix("")
+        whole = image.relative_to(base).with_suffix("")
         places[whole.as_posix()].append(image)
         if pool:
             places["/".join(whole.parts[1:])].append(image)
@@ -174,8 +176,8 @@ def _pair(
             places[f"*/{image.stem}"].append(image)
     paired: dict[Path, list[Path]] = defaultdict(list)
     problems = []
-    for truth in (p for p in entries(home) if p.is_dir() and p.name.lower() in MASKS):
-        for mask in below(truth, SUFFIXES, 5):
+    for truth in (p for p in list_directory(base) if p.is_dir() and p.name.lower() in MASK_FOLDERS):
+        for mask in find_files(truth, SUFFIXES, 5):
             place = mask.relative_to(truth)
             stem = place.stem.removesuffix("_mask")
             fitting = places.get(place.with_name(stem).as_posix(), [])
@@ -186,9 +188,11 @@ def _pair(
                 paired[fitting[0]].append(mask)
             else:
                 many = f"{len(fitting)} images" if fitting else "no image"
-                problems.append(f"{_name(mask, home)} is the mask of {many}: name it as its image")
+                problems.append(
+                    f"{_relative_name(mask, base)} is the mask of {many}: name it as its image"
+                )
     return paired, problems
 
 
-def _name(path: Path, home: Path) -> str:
-    return path.relative_to(home).as_posix()
+def _relative_name(path: Path, base: Path) -> str:
+    return path.relative_to(base).as_posix()

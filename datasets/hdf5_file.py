@@ -20,26 +20,26 @@ import numpy as np
 import torch
 
 from .base import DataError, Sample, Spec
-from .io.directories import below, clashes
-from .io.hdf5_tables import Table, read_table_of
+from .io.directories import find_files, name_conflicts
+from .io.hdf5_tables import SampleTable, read_sample_table
 from .preparation.array_dataset import (
     Array,
-    Bundles,
-    Row,
+    ArrayDataset,
+    ArraySample,
     Scale,
-    h5_file,
-    same_content,
-    scaled,
-    stored,
+    find_duplicate_samples,
+    open_hdf5,
+    require_dataset,
+    scale_to_unit_range,
 )
-from .preparation.file_dataset import Reading, Survey
-from .splits.assignment import Case, deal, shares
+from .preparation.file_dataset import CaseSamples, DatasetIndex
+from .splits.assignment import Case, assign_groups, check_fractions
 
-MOST, BYTES = 512, 16 << 20
+MAX_SAMPLES, MAX_BYTES = 512, 16 << 20
 """Samples, and their bytes, that are read together at most."""
 
 
-class HDF5(Bundles):
+class HDF5(ArrayDataset):
     """See the module.
 
     root: the file or the folder; else $ADBENCH_DATA
@@ -85,59 +85,67 @@ class HDF5(Bundles):
         self.scale: Scale = scale
         self.x, self.label, self.mask, self.roi = x, label, mask, roi
         self.group, self.split, self.allow_empty_mask = group, split, allow_empty_mask
-        self.fractions = shares(fractions, 4)
-        self.abnormal = shares([*abnormal][::-1], 3)[::-1]
-        self._rows: dict[str, list[Row]] = {}
-        self._tables: dict[Path, Table] = {}
+        self.fractions = check_fractions(fractions, 4)
+        self.abnormal = check_fractions([*abnormal][::-1], 3)[::-1]
+        self._rows: dict[str, list[ArraySample]] = {}
+        self._tables: dict[Path, SampleTable] = {}
 
-    def survey(self, root: Path) -> Survey:
-        paths = [root] if root.is_file() else list(below(root, (".h5", ".hdf5")))
+    def build_index(self, root: Path) -> DatasetIndex:
+        paths = [root] if root.is_file() else list(find_files(root, (".h5", ".hdf5")))
         base = root.parent if root.is_file() else root
-        problems, tables = clashes(paths, base), dict[Path, Table]()
+        problems, tables = name_conflicts(paths, base), dict[Path, SampleTable]()
         for path in paths:
             name = path.relative_to(base).as_posix()
             try:
-                tables[path] = read_table_of(path, name, self.names(), self.axes)
+                tables[path] = read_sample_table(path, name, self.dataset_names(), self.axes)
             except DataError as error:
                 problems += error.problems or (error.summary,)
         if problems and not tables:
-            raise DataError(f"these files are unusable. {self._mend()}", problems)
+            raise DataError(f"these files are unusable. {self._repair_advice()}", problems)
         if not tables:
-            raise self.nothing(f"no .h5 file lies under {root}")
+            raise self.no_data_error(f"no .h5 file lies under {root}")
         self._rows, self._tables = {}, tables
-        problems += unlike(list(tables.values()))
+        problems += table_mismatches(list(tables.values()))
         first = next(iter(tables.values()))
-        rows, wrong, notes = self._shared(tables)
+        rows, wrong, notes = self._assign_rows(tables)
         problems += wrong
         labels = any(r.label and r.split == "train" for held in rows.values() for r in held)
-        self.spec = Spec(first.channels, first.shape, labels=labels, masks=first.masks)
-        most = max(1, min(MOST, BYTES // (4 * first.channels * int(np.prod(first.shape)))))
+        self.spec = Spec(first.channels, first.shape, labels=labels, masks=first.has_masks)
+        most = max(
+            1, min(MAX_SAMPLES, MAX_BYTES // (4 * first.channels * int(np.prod(first.shape))))
+        )
         cases: list[Case] = []
         for path, held in rows.items():
-            cases += self._bundle(held, {"image": path}, tables[path].name, most)
-        return Survey(cases, problems, notes)
+            cases += self._make_cases(held, {"image": path}, tables[path].name, most)
+        return DatasetIndex(cases, problems, notes)
 
-    def names(self) -> dict[str, str]:
+    def dataset_names(self) -> dict[str, str]:
         """What each dataset is called in the files."""
         roles = ("x", "label", "mask", "roi", "group", "split")
         return {role: getattr(self, role) for role in roles}
 
-    def _shared(
-        self, tables: Mapping[Path, Table]
-    ) -> tuple[dict[Path, list[Row]], list[str], list[str]]:
+    def _assign_rows(
+        self, tables: Mapping[Path, SampleTable]
+    ) -> tuple[dict[Path, list[ArraySample]], list[str], list[str]]:
         """Every file's rows with the split of each, problems and notes."""
         every = list(tables.values())
         split_of, problems = {}, list[str]()
         if all(t.splits is not None for t in every):
-            problems += torn(every)
-            split_of = self._completed(every)
+            problems += split_problems(every)
+            split_of = self._assign_calibration(every)
         else:
-            split_of = self._dealt(every)
+            split_of = self._assign_groups(every)
         rows = {
             path: [
-                Row(i, key, group, label, split_of.get(group, "") if part is None else part)
+                ArraySample(i, key, group, label, split_of.get(group, "") if part is None else part)
                 for i, (key, group, label, part) in enumerate(
-                    zip(t.keys(), t.groups_(), t.labels, self._parts(t, split_of), strict=True)
+                    zip(
+                        t.keys(),
+                        t.group_names(),
+                        t.labels,
+                        self._file_splits(t, split_of),
+                        strict=True,
+                    )
                 )
             ]
             for path, t in tables.items()
@@ -146,31 +154,33 @@ class HDF5(Bundles):
         note = f"{alone} samples have no {self.group!r}: each counts as a patient of its own"
         return rows, problems, [note] if alone else []
 
-    def _parts(self, table: Table, split_of: Mapping[str, str]) -> Iterator[str | None]:
+    def _file_splits(self, table: SampleTable, split_of: Mapping[str, str]) -> Iterator[str | None]:
         """What a file itself says of where its samples go, but for training samples held out."""
-        for group, part in zip(table.groups_(), table.splits or [None] * table.count, strict=True):
+        for group, part in zip(
+            table.group_names(), table.splits or [None] * table.count, strict=True
+        ):
             yield split_of.get(group, part) if part == "train" else part
 
-    def _completed(self, tables: Sequence[Table]) -> dict[str, str]:
+    def _assign_calibration(self, tables: Sequence[SampleTable]) -> dict[str, str]:
         """Training groups that are held out, where the files hold none out."""
         if any("held_out" in (t.splits or ()) for t in tables):
             return {}
         kinds = defaultdict[str, set[bool]](set)
         for t in tables:
-            for group, label, part in zip(t.groups_(), t.labels, t.splits or (), strict=True):
+            for group, label, part in zip(t.group_names(), t.labels, t.splits or (), strict=True):
                 if part == "train":
                     kinds[group].add(label)
         normal = {group for group, found in kinds.items() if found == {False}}
         whole = sum(self.fractions[:2])
         share = {"train": self.fractions[0] / whole, "held_out": self.fractions[1] / whole}
-        return deal(normal, share, self.seed)
+        return assign_groups(normal, share, self.seed)
 
-    def _dealt(self, tables: Sequence[Table]) -> dict[str, str]:
+    def _assign_groups(self, tables: Sequence[SampleTable]) -> dict[str, str]:
         """The split of every group."""
         normal, every = set[str](), set[str]()
         for t in tables:
-            every |= set(t.groups_())
-            normal |= {g for g, label in zip(t.groups_(), t.labels, strict=True) if not label}
+            every |= set(t.group_names())
+            normal |= {g for g, label in zip(t.group_names(), t.labels, strict=True) if not label}
         share: dict[str, float] = dict(
             zip(("train", "held_out", "val", "test"), self.fractions, strict=True)
         )
@@ -178,15 +188,17 @@ class HDF5(Bundles):
         other: dict[str, float] = dict(
             zip(("test", "val", "train"), self.abnormal[::-1], strict=True)
         )
-        return deal(normal, share, self.seed) | deal(every - normal, other, self.seed)
+        return assign_groups(normal, share, self.seed) | assign_groups(
+            every - normal, other, self.seed
+        )
 
-    def read(self, case: Case) -> Reading:
+    def read(self, case: Case) -> CaseSamples:
         path = case.files["image"]
         table = self._tables[path]
         samples, problems, notes = [], list[str](), list[str]()
-        with h5_file(path, table.name) as file:
+        with open_hdf5(path, table.name) as file:
             for row in self._rows[case.name]:
-                sample, wrong, constant = self._sample(file, table, row)
+                sample, wrong, constant = self._read_sample(file, table, row)
                 problems += wrong
                 if constant:
                     notes.append(f"{row.key} holds one value only: no method trains on it")
@@ -194,27 +206,27 @@ class HDF5(Bundles):
                     samples.append(sample)
         if problems:
             raise DataError(f"{case.name} is unusable", problems)
-        return Reading(samples, notes)
+        return CaseSamples(samples, notes)
 
-    def _sample(
-        self, file: h5py.File, table: Table, row: Row
+    def _read_sample(
+        self, file: h5py.File, table: SampleTable, row: ArraySample
     ) -> tuple[Sample | None, list[str], bool]:
         """A sample, all that is wrong with it, and whether it holds one value only."""
         flags: dict[str, Array | None] = {"mask": None, "roi": None}
         problems: list[str] = []
         x, constant = None, False
         for role in flags:
-            if role in table.has:
-                raw = stored(file, getattr(self, role), table.name)[row.at]
+            if role in table.roles:
+                raw = require_dataset(file, getattr(self, role), table.name)[row.position]
                 flags[role] = np.asarray(raw).reshape(table.shape) != 0
-                if not all_whole(raw):
+                if not are_whole_numbers(raw):
                     problems.append(f"the {role} of {row.key} holds fractions, such as 0.9999")
         try:
-            raw = np.asarray(stored(file, self.x, table.name)[row.at])
+            raw = np.asarray(require_dataset(file, self.x, table.name)[row.position])
             if self.nan == "zero" and raw.dtype.kind == "f":
                 raw = np.where(np.isnan(raw), 0, raw)
             raw = raw.reshape(table.channels, *table.shape)
-            x, constant = scaled(raw, self.scale, row.key, flags["roi"])
+            x, constant = scale_to_unit_range(raw, self.scale, row.key, flags["roi"])
         except DataError as error:
             problems.append(error.summary)
         mask = flags["mask"]
@@ -231,32 +243,32 @@ class HDF5(Bundles):
         made = Sample(torch.from_numpy(x), row.key, row.group, row.label, **tensors)
         return made, [], constant
 
-    def _copies(
+    def _find_copies(
         self, cases: Iterable[Case], digests: Mapping[Path, str], split_of: Mapping[str, str]
     ) -> tuple[list[str], list[str]]:
         """Copied samples beside copied files."""
-        problems, notes = super()._copies(cases, digests, split_of)
-        again = ([], []) if problems else same_content(self._contents(cases))
+        problems, notes = super()._find_copies(cases, digests, split_of)
+        again = ([], []) if problems else find_duplicate_samples(self._stored_samples(cases))
         return problems + again[0], notes + again[1]
 
-    def _contents(self, cases: Iterable[Case]) -> Iterator[tuple[str, str, Array]]:
+    def _stored_samples(self, cases: Iterable[Case]) -> Iterator[tuple[str, str, Array]]:
         for case in cases:
             path = case.files["image"]
             try:
-                with h5_file(path, self._tables[path].name) as file:
-                    values = stored(file, self.x, case.name)
+                with open_hdf5(path, self._tables[path].name) as file:
+                    values = require_dataset(file, self.x, case.name)
                     for row in self._rows[case.name]:
-                        yield row.key, row.split, np.asarray(values[row.at])
+                        yield row.key, row.split, np.asarray(values[row.position])
             except DataError:
                 continue  # told when it is read
 
 
-def all_whole(raw: Array) -> bool:
+def are_whole_numbers(raw: Array) -> bool:
     """Whether flags are whole numbers, but for what float16 or a resampling in place may add."""
     return raw.dtype.kind != "f" or bool((np.abs(raw - np.rint(raw)) <= 1e-3).all())
 
 
-def unlike(tables: Sequence[Table]) -> list[str]:
+def table_mismatches(tables: Sequence[SampleTable]) -> list[str]:
     """How files differ from the first where all must be alike."""
     first = tables[0]
     problems = []
@@ -265,18 +277,18 @@ def unlike(tables: Sequence[Table]) -> list[str]:
             mine, theirs = ((t.channels, *t.shape) for t in (other, first))
             problems.append(f"{other.name} has samples of {mine}, {first.name} of {theirs}")
         for role in ("mask", "group", "split"):
-            if (role in other.has) != (role in first.has):
-                has, lacks = (other, first) if role in other.has else (first, other)
+            if (role in other.roles) != (role in first.roles):
+                has, lacks = (other, first) if role in other.roles else (first, other)
                 problems.append(f"{has.name} has {role!r}, {lacks.name} has not")
     return problems
 
 
-def torn(tables: Sequence[Table]) -> list[str]:
+def split_problems(tables: Sequence[SampleTable]) -> list[str]:
     """Groups that the files put into several splits, as problems."""
     parts: dict[str, Counter[str]] = defaultdict(Counter)
     problems = []
     for t in tables:
-        rows = zip(t.keys(), t.groups_(), t.labels, t.splits or (), strict=True)
+        rows = zip(t.keys(), t.group_names(), t.labels, t.splits or (), strict=True)
         for key, group, label, part in rows:
             parts[group][part] += 1
             if label and part == "held_out":

@@ -25,30 +25,30 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from .base import DataError, Progress, Sample, Spec, silent
-from .io.directories import entries
-from .io.idx import Pool, pickled, read_pools
+from .base import DataError, Progress, Sample, Spec, no_progress
+from .io.directories import list_directory
+from .io.idx import PublishedSet, holds_pickles, read_published_sets
 from .io.images import resize
-from .preparation.array_dataset import Array, Bundles, Row
-from .preparation.file_dataset import Reading, Survey
-from .splits.assignment import Case, deal, shares
+from .preparation.array_dataset import Array, ArrayDataset, ArraySample
+from .preparation.file_dataset import CaseSamples, DatasetIndex
+from .splits.assignment import Case, assign_groups, check_fractions
 
 FLIPS: dict[str, tuple[int, ...]] = {"vertical": (-2,), "horizontal": (-1,), "both": (-2, -1)}
-MOST = 1000
+SAMPLES_PER_CASE = 1000
 
 
-class Source(NamedTuple):
+class SampleSource(NamedTuple):
     """One kind of samples of a pool. flip: which copy of the images, or "" for themselves
-    among: their indices"""
+    indices: their indices"""
 
     name: str
-    part: str
+    published_set: str
     label: bool
     flip: str
-    among: Array
+    indices: Array
 
 
-class Idx(Bundles):
+class Idx(ArrayDataset):
     """Published train and test sets stay: train, held_out and val come from the one, test from the
     other. Equal images count as one: those of the training set that are in the test set are left
     out (split="published" keeps them).
@@ -97,50 +97,52 @@ class Idx(Bundles):
         self.root, self.inside, self.outside, self.flips = root, inside, outside, flips
         self.normal_classes = None if normal_classes is None else sorted(normal_classes)
         self.size, self.most, self.split, self.seed = size, most, split, seed
-        self.fractions = shares(fractions, 3)
-        self._rows: dict[str, list[Row]] = {}
-        self._pools: dict[tuple[str, str], Pool] = {}
+        self.fractions = check_fractions(fractions, 3)
+        self._rows: dict[str, list[ArraySample]] = {}
+        self._sets: dict[tuple[str, str], PublishedSet] = {}
 
-    def prepare(self, progress: Progress = silent) -> None:
+    def prepare(self, progress: Progress = no_progress) -> None:
         super().prepare(progress)
-        self._pools = {}  # all images, which the prepared file holds too
+        self._sets = {}  # all images, which the prepared file holds too
 
-    def survey(self, root: Path) -> Survey:
+    def build_index(self, root: Path) -> DatasetIndex:
         problems: list[str] = []
-        self._pools, self._rows = {}, {}
+        self._sets, self._rows = {}, {}
         for name in (self.inside, *self.outside):
-            folder = self._folder(root, name)
-            pools, wrong = read_pools(folder, name)
+            folder = self._set_folder(root, name)
+            pools, wrong = read_published_sets(folder, name)
             problems += wrong
-            self._pools |= {(name, part): pool for part, pool in pools.items()}
-            if (pickled(folder) or pickled(root)) and not pools:
+            self._sets |= {(name, part): pool for part, pool in pools.items()}
+            if (holds_pickles(folder) or holds_pickles(root)) and not pools:
                 problems.append(
                     f"{name} is stored as pickle, which can run any code and is not read: save "
                     f"each image as uint8 (C, H, W) with numpy.save, as {name}/numpy/train/0.npy"
                 )
             elif not pools and not wrong:
-                raise self.nothing(f"no images of {name} lie in {folder}")
+                raise self.no_data_error(f"no images of {name} lie in {folder}")
             elif not problems:
                 gone = {"train", "test"} - set(pools)
                 problems += [f"{name} has no {part} set in {folder}" for part in sorted(gone)]
         if problems:
-            raise DataError(f"these sets are unusable. {self._mend()}", problems)
-        self._settle()
-        cases, notes = self._cases()
-        return Survey(cases, (), notes)
+            raise DataError(f"these sets are unusable. {self._repair_advice()}", problems)
+        self._set_spec()
+        cases, notes = self._build_cases()
+        return DatasetIndex(cases, (), notes)
 
-    def _folder(self, root: Path, name: str) -> Path:
+    def _set_folder(self, root: Path, name: str) -> Path:
         """Of a set: under root, beside it, one level below it, or root itself."""
-        below = [path / name for path in entries(root) if path.is_dir()] if root.is_dir() else []
+        below = (
+            [path / name for path in list_directory(root) if path.is_dir()] if root.is_dir() else []
+        )
         beside = root.parent / name
         places = [root / name, *([beside] if root.name == self.inside else []), *below]
         flat = [] if self.outside else [root]
         return next((path for path in places if path.is_dir()), *flat or [root / name])
 
-    def _settle(self) -> None:
+    def _set_spec(self) -> None:
         """What a method is shown; DataError where sets are unlike, or classes not there."""
-        first = self._pools[self.inside, "train"].images.shape[1:]
-        for (name, _), pool in self._pools.items():
+        first = self._sets[self.inside, "train"].images.shape[1:]
+        for (name, _), pool in self._sets.items():
             mine = pool.images.shape[1:]
             if mine[0] != first[0] or (self.size is None and mine != first):
                 mend = "choose sets of as many channels" if mine[0] != first[0] else "size=32"
@@ -148,7 +150,7 @@ class Idx(Bundles):
                 raise DataError(f"dataset 'idx': {what}")
         if self.normal_classes is not None:
             for part in ("train", "test"):
-                labels = self._pools[self.inside, part].labels
+                labels = self._sets[self.inside, part].labels
                 if labels is None:
                     raise DataError(
                         f"{self.inside} has no labels for its {part} set, and so no classes"
@@ -162,65 +164,69 @@ class Idx(Bundles):
         labelled = self.normal_classes is not None
         self.spec = Spec(first[0], shape, labels=labelled, masks=False)
 
-    def _cases(self) -> tuple[list[Case], list[str]]:
-        first_of, dropped, told = self._first_of()
+    def _build_cases(self) -> tuple[list[Case], list[str]]:
+        first_of, dropped, told = self._find_duplicates()
         cases: list[Case] = []
         share: dict[str, float] = dict(
             zip(("train", "held_out", "val"), self.fractions, strict=True)
         )
-        for source in self._sources():
+        for source in self._sample_sources():
             name, part, label, flip, among = source
-            pool = self._pools[name, part]
+            pool = self._sets[name, part]
             keys = {f"{name}/{part}/{index:05d}": index for index in among.tolist()}
             key = [k for k in keys if k not in dropped]
             group = [first_of.get(k, k) for k in key]
             split_of = dict.fromkeys(group, "test")
             if part == "train":
-                split_of = deal(group, share, self.seed)
+                split_of = assign_groups(group, share, self.seed)
             wanted = {"val"} if flip or name != self.inside else {"train", "val"}
             rows = []
             for k, g in zip(key, group, strict=True):
                 split = split_of[g]
                 if part == "test" or not label or split in wanted:
-                    rows.append(Row(keys[k], f"{k}/{flip}" if flip else k, g, label, split))
+                    rows.append(ArraySample(keys[k], f"{k}/{flip}" if flip else k, g, label, split))
             kind = f"{name}/{part}/{flip or ('abnormal' if label else 'normal')}"
-            for case in self._bundle(rows, pool.files, kind, MOST):
-                mine = self._rows[case.name] if pool.single else ()
-                single = {str(row.at): pool.single[row.at] for row in mine}
+            for case in self._make_cases(rows, pool.files, kind, SAMPLES_PER_CASE):
+                mine = self._rows[case.name] if pool.image_files else ()
+                single = {str(row.position): pool.image_files[row.position] for row in mine}
                 cases.append(replace(case, files=single or case.files))
         return cases, told
 
-    def _sources(self) -> list[Source]:
+    def _sample_sources(self) -> list[SampleSource]:
         found = []
-        for (name, part), pool in self._pools.items():
+        for (name, part), pool in self._sets.items():
             count = len(pool.images)
             if name != self.inside:
-                found.append(Source(name, part, True, "", self._some(np.arange(count), name, part)))
+                found.append(
+                    SampleSource(
+                        name, part, True, "", self._subsample(np.arange(count), name, part)
+                    )
+                )
                 continue
             normal = np.ones(count, bool)
             if self.normal_classes is not None and pool.labels is not None:
                 normal = np.isin(pool.labels, self.normal_classes)
-                others = self._some(np.flatnonzero(~normal), "others", part)
-                found.append(Source(name, part, True, "", others))
-            mine = self._some(np.flatnonzero(normal), name, part)
-            found.append(Source(name, part, False, "", mine))
-            found += [Source(name, part, True, flip, mine) for flip in self.flips]
+                others = self._subsample(np.flatnonzero(~normal), "others", part)
+                found.append(SampleSource(name, part, True, "", others))
+            mine = self._subsample(np.flatnonzero(normal), name, part)
+            found.append(SampleSource(name, part, False, "", mine))
+            found += [SampleSource(name, part, True, flip, mine) for flip in self.flips]
         return found
 
-    def _some(self, among: Array, name: str, part: str) -> Array:
-        if self.most is None or len(among) <= self.most:
-            return among
-        told = f"{self.seed} {name} {part}".encode()
+    def _subsample(self, indices: Array, name: str, published_set: str) -> Array:
+        if self.most is None or len(indices) <= self.most:
+            return indices
+        told = f"{self.seed} {name} {published_set}".encode()
         rng = np.random.default_rng(int.from_bytes(blake2b(told, digest_size=8).digest(), "big"))
-        return np.sort(rng.choice(among, self.most, replace=False))
+        return np.sort(rng.choice(indices, self.most, replace=False))
 
-    def _first_of(self) -> tuple[dict[str, str], set[str], list[str]]:
+    def _find_duplicates(self) -> tuple[dict[str, str], set[str], list[str]]:
         """Of images that are equal: the first of each; the training images that stand in a test
         set too; and what to say of them."""
         seen: dict[bytes, str] = {}
         first_of, shared = {}, list[str]()
         for part in ("test", "train"):
-            for (name, mine), pool in self._pools.items():
+            for (name, mine), pool in self._sets.items():
                 for index in range(len(pool.images) if mine == part else 0):
                     image = np.ascontiguousarray(pool.images[index]).tobytes()
                     key = f"{name}/{part}/{index:05d}"
@@ -245,12 +251,12 @@ class Idx(Bundles):
         )
         return first_of, set(shared), [note]
 
-    def read(self, case: Case) -> Reading:
+    def read(self, case: Case) -> CaseSamples:
         name, part, kind = case.name.split("/")[:3]
-        pool = self._pools[name, part]
+        pool = self._sets[name, part]
         samples, blank = [], 0
         for row in self._rows[case.name]:
-            image = torch.from_numpy(pool.images[row.at].astype(np.float32) / 255)
+            image = torch.from_numpy(pool.images[row.position].astype(np.float32) / 255)
             if kind in FLIPS:
                 turned = image.flip(FLIPS[kind])
                 if bool((turned == image).all()):
@@ -264,12 +270,14 @@ class Idx(Bundles):
                 image = resize(image, (self.size, self.size))
             tags = {"set": name}
             if pool.labels is not None:
-                tags["class"] = str(int(pool.labels[row.at]))
+                tags["class"] = str(int(pool.labels[row.position]))
             if kind in FLIPS:
                 tags["flip"] = kind
             samples.append(Sample(image, row.key, row.group, row.label, tags=tags))
         what = "images that hold one value only, which no method trains on"
-        return Reading(samples, counts={what: blank} if blank else {})
+        return CaseSamples(samples, counts={what: blank} if blank else {})
 
-    def _leaks(self, cases: Sequence[Case], split_of: Mapping[str, str]) -> list[str]:
+    def _shared_group_problems(
+        self, cases: Sequence[Case], split_of: Mapping[str, str]
+    ) -> list[str]:
         return []  # groups were kept whole when images were dealt

@@ -31,18 +31,24 @@ import numpy as np
 
 from .base import DataError, Spec
 from .io.csv import read_rows
-from .io.nifti import TOLERANCE, Volume
-from .preparation.file_dataset import Files, Reading, Survey
-from .splits.assignment import Case, placed, shares
-from .splits.shared_subjects import part
-from .transforms.coregistration import nans, read_together
-from .transforms.slices import lost, percentiles, planes, scaled, slab
+from .io.nifti import LABEL_TOLERANCE, Volume
+from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
+from .splits.assignment import Case, assign_pools, check_fractions
+from .splits.shared_subjects import remove_shared_subjects
+from .transforms.coregistration import nan_notes, read_coregistered
+from .transforms.slices import (
+    intensity_percentiles,
+    scale_intensity_range,
+    select_slices,
+    to_display_planes,
+    vanished_lesions_text,
+)
 
-COLUMNS = ("img_name", "img_path", "mask_path")
-TAIL = re.compile(r"(_t1|_t2)?(\.nii(\.gz)?)?$")
+CSV_COLUMNS = ("img_name", "img_path", "mask_path")
+NAME_ENDING = re.compile(r"(_t1|_t2)?(\.nii(\.gz)?)?$")
 
 
-class IXI(Files, ABC):
+class IXI(FileDataset, ABC):
     """Axial planes of T1- or T2-weighted brains in 0..1.
 
     root: the folder Data, or the one above it; else $ADBENCH_DATA
@@ -60,7 +66,7 @@ class IXI(Files, ABC):
 
     target: ClassVar[str]
     expected = "<root>/Data/Train/ixi/t2/IXI002-Guys-0828_t2.nii.gz and <root>/Data/splits/*.csv"
-    originals = frozenset({"image"})
+    unique_roles = frozenset({"image"})
 
     def __init__(
         self,
@@ -97,36 +103,36 @@ class IXI(Files, ABC):
         self.root, self.fold, self.modality, self.size, self.pad = root, fold, modality, size, pad
         self.axial, self.every = None if axial is None else tuple(axial), every
         self.min_brain, self.min_lesion = min_brain, min_lesion
-        self.fractions, self.seed = shares(fractions, 2), seed
+        self.fractions, self.seed = check_fractions(fractions, 2), seed
         self.split: Literal["corrected", "published"] = split
         self.nan: Literal["error", "zero"] = nan
         self.ignore_affine = ignore_affine
         self.spec = Spec(channels=1, shape=(size, size))
 
-    def survey(self, root: Path) -> Survey:
+    def build_index(self, root: Path) -> DatasetIndex:
         places = (root, root / "Data", root / "data", root.parent)
         base = next((place for place in places if (place / "splits").is_dir()), None)
         if base is None:
-            raise self.nothing(f"no folder Data/splits lies under {root}")
+            raise self.no_data_error(f"no folder Data/splits lies under {root}")
         wanted = {
             "train": (f"IXI_train_fold{self.fold}",),
             "val": (f"IXI_val_fold{self.fold}", f"{self.target}_val"),
             "test": ("IXI_test", f"{self.target}_test"),
         }
         cases, problems, double, without = [], [], 0, []
-        available = _available(base, self.modality)
+        available = _subjects_with_modality(base, self.modality)
         for pool, names in wanted.items():
             seen: set[str] = set()
             for name in names:
-                rows, wrong = _rows(base, name)
+                rows, wrong = _read_split_rows(base, name)
                 problems += wrong
                 for row in rows:
-                    subject = TAIL.sub("", PurePosixPath(row["img_name"]).name)
+                    subject = NAME_ENDING.sub("", PurePosixPath(row["img_name"]).name)
                     if subject in seen:
                         double += 1
                         continue
                     seen.add(subject)
-                    case, missing = self._case(base, pool, subject, row, name)
+                    case, missing = self._row_case(base, pool, subject, row, name)
                     if missing and not name.startswith("IXI"):
                         problems += missing
                     elif missing and available is not None and subject not in available:
@@ -135,7 +141,9 @@ class IXI(Files, ABC):
                         problems += missing
                     else:
                         cases.append(case)
-        found = part(cases, ("test", "val", "train"), published=self.split == "published")
+        found = remove_shared_subjects(
+            cases, ("test", "val", "train"), published=self.split == "published"
+        )
         self.leaky = self.split == "published"
         notes = list(found.notes)
         if double:
@@ -145,24 +153,24 @@ class IXI(Files, ABC):
         if without:
             few = ", ".join(sorted(set(without))[:5])
             notes.append(f"subjects without {self.modality} (avail_t2.csv): {len(without)} ({few})")
-        return Survey(found.cases, problems, notes)
+        return DatasetIndex(found.cases, problems, notes)
 
-    def place(self, cases: Sequence[Case]) -> Mapping[str, str]:
+    def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         train, held_out = self.fractions
         pools: dict[str, dict[str, float]] = {"train": {"train": train, "held_out": held_out}}
-        return placed(cases, {**pools, "val": {"val": 1.0}, "test": {"test": 1.0}}, self.seed)
+        return assign_pools(cases, {**pools, "val": {"val": 1.0}, "test": {"test": 1.0}}, self.seed)
 
-    def read(self, case: Case) -> Reading:
+    def read(self, case: Case) -> CaseSamples:
         def called(role: str) -> str:
             return f"{case.name} ({case.files[role].parent.name}/{case.files[role].name})"
 
-        volumes, problems = read_together(
+        volumes, problems = read_coregistered(
             case.files, called, labels=(), nan=self.nan, ignore_affine=self.ignore_affine
         )
-        notes = nans(volumes, called)
+        notes = nan_notes(volumes, called)
         flags = {role: volumes[role].data != 0 for role in ("mask", "seg") if role in volumes}
         for role in flags:
-            flags[role], told, wrong = _flags(volumes[role], called(role))
+            flags[role], told, wrong = _read_flags(volumes[role], called(role))
             notes += told
             problems += wrong
         if "seg" in flags and not flags["seg"].any() and not problems:
@@ -180,14 +188,14 @@ class IXI(Files, ABC):
         first, last = self.axial or (0, depth - 1)
         levels = range(first, last + 1, self.every)
         axial = slice(first, last + 1, self.every)
-        range_ = percentiles(data, brain)
+        range_ = intensity_percentiles(data, brain)
         stack = data.T[axial]
-        stack = np.zeros_like(stack) if range_ is None else scaled(stack, *range_)
+        stack = np.zeros_like(stack) if range_ is None else scale_intensity_range(stack, *range_)
         mm = volumes["image"].spacing
-        cut = slab(
-            planes(stack)[:, None],
-            planes(brain.T[axial]),
-            planes(lesion.T[axial]),
+        cut = select_slices(
+            to_display_planes(stack)[:, None],
+            to_display_planes(brain.T[axial]),
+            to_display_planes(lesion.T[axial]),
             levels,
             size=self.size,
             crop=self.pad,
@@ -204,10 +212,12 @@ class IXI(Files, ABC):
         if range_ is None:
             why = "is constant: it becomes zeros, and no method trains on it"
             notes.append(f"{called('image')} {why}")
-        gone = {lost(self.size, self.min_lesion): cut.vanished}
-        return Reading(list(cut.samples(case.name, case.group)), notes, range_ is not None, gone)
+        gone = {vanished_lesions_text(self.size, self.min_lesion): cut.vanished_lesions}
+        return CaseSamples(
+            list(cut.samples(case.name, case.group)), notes, range_ is not None, gone
+        )
 
-    def _case(
+    def _row_case(
         self, base: Path, pool: str, subject: str, row: Mapping[str, str], split: str
     ) -> tuple[Case, list[str]]:
         """What a row of a csv file stands for, and which of its files are not there."""
@@ -216,7 +226,9 @@ class IXI(Files, ABC):
         told |= {"seg": row.get("seg_path", "")} if label else {}
         files, missing = {}, []
         for role, name in told.items():
-            places = _places(base, name, subject, self.modality if role == "image" else role)
+            places = _candidate_paths(
+                base, name, subject, self.modality if role == "image" else role
+            )
             files[role] = next((path for path in places if path.is_file()), places[0])
             if not files[role].is_file():
                 where = files[role].relative_to(base).as_posix()
@@ -240,41 +252,41 @@ class IXIMSLUB(IXI):
     target = "MSLUB"
 
 
-def _rows(base: Path, name: str) -> tuple[list[dict[str, str]], list[str]]:
+def _read_split_rows(base: Path, name: str) -> tuple[list[dict[str, str]], list[str]]:
     """The rows of a split that are filled, and what is wrong with the others or the file."""
     try:
-        rows = read_rows(base / f"splits/{name}.csv", COLUMNS, f"splits/{name}.csv")
+        rows = read_rows(base / f"splits/{name}.csv", CSV_COLUMNS, f"splits/{name}.csv")
     except DataError as error:
         return [], [error.summary]
-    bare = [number for number, row in enumerate(rows, 2) if not all(row[c] for c in COLUMNS)]
-    problems = [f"splits/{name}.csv, line {n}: expected {', '.join(COLUMNS)}" for n in bare]
-    return [row for row in rows if all(row[column] for column in COLUMNS)], problems
+    bare = [number for number, row in enumerate(rows, 2) if not all(row[c] for c in CSV_COLUMNS)]
+    problems = [f"splits/{name}.csv, line {n}: expected {', '.join(CSV_COLUMNS)}" for n in bare]
+    return [row for row in rows if all(row[column] for column in CSV_COLUMNS)], problems
 
 
-def _places(base: Path, told: str, subject: str, kind: str) -> list[Path]:
+def _candidate_paths(base: Path, csv_path: str, subject: str, kind: str) -> list[Path]:
     """Where the file may be that a csv tells of (for T1): only its folder and its ending are
     changed, never what lies above them."""
-    path = PurePosixPath(told.lstrip("/"))
+    path = PurePosixPath(csv_path.lstrip("/"))
     folder = base.joinpath(*path.parent.parent.parts, kind)
     names = (f"{subject}_{kind}.nii.gz", f"{subject}.nii.gz", f"{subject}_{kind}.nii")
     return [folder / name for name in names]
 
 
-def _available(base: Path, modality: str) -> set[str] | None:
+def _subjects_with_modality(base: Path, modality: str) -> set[str] | None:
     """Subjects that have a T2 image, where that is told."""
     path = base / "splits/avail_t2.csv"
     if modality != "t2" or not path.is_file():
         return None
     words = path.read_text(encoding="utf-8-sig", errors="replace").replace(",", "\n").split()
-    return {TAIL.sub("", word.strip('"')) for word in words}
+    return {NAME_ENDING.sub("", word.strip('"')) for word in words}
 
 
-def _flags(volume: Volume, name: str) -> tuple[np.ndarray, list[str], list[str]]:
+def _read_flags(volume: Volume, name: str) -> tuple[np.ndarray, list[str], list[str]]:
     """A mask that may have been warped into fractions: notes and problems."""
     data = volume.data
-    if data.min() < -TOLERANCE or data.max() > 4 + TOLERANCE:
+    if data.min() < -LABEL_TOLERANCE or data.max() > 4 + LABEL_TOLERANCE:
         low, high = float(data.min()), float(data.max())
         return data > 0.5, [], [f"{name} holds values from {low:g} to {high:g}; labels are 0 to 4"]
-    soft = int((np.abs(data - np.rint(data)) > TOLERANCE).sum())
+    soft = int((np.abs(data - np.rint(data)) > LABEL_TOLERANCE).sum())
     told = f"{name} holds {soft} fractions (it was warped): true above one half"
     return data > 0.5, [told] if soft else [], []

@@ -26,24 +26,24 @@ from typing import Literal
 from torch import Tensor
 
 from .io.csv import read_rows
-from .io.directories import below, clashes
-from .preparation.deduplicated_dataset import PREFERENCE, Corrected
-from .preparation.file_dataset import Reading, Survey
-from .splits.assignment import Case, shares
-from .splits.published import share_out
+from .io.directories import find_files, name_conflicts
+from .preparation.deduplicated_dataset import SPLIT_PREFERENCE, DeduplicatedDataset
+from .preparation.file_dataset import CaseSamples, DatasetIndex
+from .splits.assignment import Case, check_fractions
+from .splits.published import assign_unpublished
 
 BLACKLIST = (
     *(100, 105, 112, 121, 186, 189, 210, 214, 345, 382),
     *(424, 425, 434, 435, 441, 462, 464, 472, 478, 504),
 )
-IXI = re.compile(r"IXI\d{3}")
-ATLAS = re.compile(r"atlas_.*?(\d+)", re.IGNORECASE)
-LIST = re.compile(r"ixi|fastmri|normal|atlas", re.IGNORECASE)
-POOL = re.compile(r"train|val|test")
-TOPS = ("CAPS_IXI", "fastMRI", "ATLAS")
+IXI_SUBJECT = re.compile(r"IXI\d{3}")
+ATLAS_NAME = re.compile(r"atlas_.*?(\d+)", re.IGNORECASE)
+LIST_NAME = re.compile(r"ixi|fastmri|normal|atlas", re.IGNORECASE)
+POOL_NAME = re.compile(r"train|val|test")
+SET_FOLDERS = ("CAPS_IXI", "fastMRI", "ATLAS")
 
 
-class IXIAtlas(Corrected):
+class IXIAtlas(DeduplicatedDataset):
     """root: the folder that holds data/, or data/ itself; else $ADBENCH_DATA
     size: see Pictures; 128 x 128 is the authors'
     lesion: ATLAS slices count whose mask, at `size`, has more pixels than the first of these two
@@ -59,7 +59,7 @@ class IXIAtlas(Corrected):
         "<root>/data/CAPS_IXI/png/sub-IXI002_ses-M00_T1w_….png and "
         "<root>/data/ATLAS/png_128_sl_95/Atlas_train_/Atlas_train_0{,_mask}.png"
     )
-    background = True
+    zero_is_background = True
 
     def __init__(
         self,
@@ -75,21 +75,21 @@ class IXIAtlas(Corrected):
         if len(lesion) != 2 or not 0 <= lesion[0] < lesion[1]:
             raise ValueError(f"lesion is two numbers of pixels, less and more, not {lesion}")
         self.root, self.seed, self.lesion = root, seed, list(lesion)
-        self.blacklist, self.fractions = blacklist, shares(fractions, 4)
-        self._choose(split)
-        self._fit(size, 1)
+        self.blacklist, self.fractions = blacklist, check_fractions(fractions, 4)
+        self._set_split_policy(split)
+        self._set_image_options(size, 1)
 
-    def survey(self, root: Path) -> Survey:
-        there = [path for path in below(root, [".png"], 5) if _subject(path)]
+    def build_index(self, root: Path) -> DatasetIndex:
+        there = [path for path in find_files(root, [".png"], 5) if _subject(path)]
         images = {path: list[str]() for path in there if not _is_mask(path)}
-        listed, problems = _listed(root)
+        listed, problems = _read_lists(root)
         for atlas in (False, True):  # what no list tells of is dealt
             mine = {p: pools for p, pools in listed.items() if _is_atlas(p) == atlas}
             images |= mine or {p: [""] for p in images if _is_atlas(p) == atlas}
         cases, notes, stray = [], [], 0
         for image, pools in images.items():
             name, atlas = _name(image, root), _is_atlas(image)
-            if atlas and self.blacklist and _number(image) in BLACKLIST:
+            if atlas and self.blacklist and _atlas_number(image) in BLACKLIST:
                 continue
             files = {"image": image}
             if atlas:
@@ -100,8 +100,10 @@ class IXIAtlas(Corrected):
                     continue
             if len(set(pools)) < len(pools):
                 notes.append(f"{name} is listed twice in one list: it counts once")
-            tags = {"source": "ATLAS" if atlas else "IXI" if IXI.search(name) else "fastMRI"}
-            for index, pool in enumerate(sorted(set(pools), key=PREFERENCE.index)):
+            tags = {
+                "source": "ATLAS" if atlas else "IXI" if IXI_SUBJECT.search(name) else "fastMRI"
+            }
+            for index, pool in enumerate(sorted(set(pools), key=SPLIT_PREFERENCE.index)):
                 if atlas and pool == "train":
                     stray += 1
                 else:
@@ -110,17 +112,17 @@ class IXIAtlas(Corrected):
         for mask in (path for path in there if _is_mask(path)):
             if not mask.with_name(mask.name.replace("_mask.png", ".png")).is_file():
                 problems.append(f"{_name(mask, root)} is the mask of no image beside it")
-        problems += clashes({case.files["image"]: None for case in cases}, root)
+        problems += name_conflicts({case.files["image"]: None for case in cases}, root)
         if stray:
             notes.append(f"{stray} ATLAS slices are listed for training: they are not trained on")
-        cases, leaks = self._disjoint(cases)
-        self._measure(cases)
-        return Survey(cases, problems, [*notes, *leaks])
+        cases, leaks = self._remove_shared_subjects(cases)
+        self._infer_spec(cases)
+        return DatasetIndex(cases, problems, [*notes, *leaks])
 
-    def place(self, cases: Sequence[Case]) -> Mapping[str, str]:
-        return share_out(cases, self.fractions, self.seed, abnormal=("val", "test"))
+    def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
+        return assign_unpublished(cases, self.fractions, self.seed, abnormal_splits=("val", "test"))
 
-    def read(self, case: Case) -> Reading:
+    def read(self, case: Case) -> CaseSamples:
         reading = super().read(case)
         mask = reading.samples[0].mask
         less, most = self.lesion
@@ -128,34 +130,36 @@ class IXIAtlas(Corrected):
             what = (
                 f"ATLAS slices left out whose masks hold no more than {less} pixels or over {most}"
             )
-            return Reading([], reading.notes, reading.train, {what: 1})
+            return CaseSamples([], reading.notes, reading.trainable, {what: 1})
         return reading
 
-    def _unfit(self, case: Case, name: str, mask: Tensor) -> Iterator[str]:
+    def _mask_problems(self, case: Case, name: str, mask: Tensor) -> Iterator[str]:
         """A slice without lesion is no mistake here: `lesion` leaves it out."""
         return iter(())
 
-    def _hint(self, part: str) -> str:
-        return super()._hint(part) + (", or `lesion` leaves all out" if part == "test" else "")
+    def _empty_split_hint(self, part: str) -> str:
+        return super()._empty_split_hint(part) + (
+            ", or `lesion` leaves all out" if part == "test" else ""
+        )
 
 
 def _is_atlas(path: Path) -> bool:
-    return ATLAS.match(path.stem) is not None
+    return ATLAS_NAME.match(path.stem) is not None
 
 
 def _is_mask(path: Path) -> bool:
     return path.stem.endswith("_mask")
 
 
-def _number(path: Path) -> int:
+def _atlas_number(path: Path) -> int:
     """The place of an ATLAS slice in the authors' list."""
-    match = ATLAS.match(path.stem)
+    match = ATLAS_NAME.match(path.stem)
     return int(match[1]) if match else -1
 
 
 def _subject(path: Path) -> str:
     """Who is shown; "" if the name is none of these sets'."""
-    match = IXI.search(path.stem)
+    match = IXI_SUBJECT.search(path.stem)
     if match:
         return match[0]
     return path.stem if _is_atlas(path) or path.stem.startswith("file_brain") else ""
@@ -164,21 +168,21 @@ def _subject(path: Path) -> str:
 def _name(path: Path, root: Path) -> str:
     """From the folder of the set on, so that it is the same from whichever root."""
     parts = path.parts
-    start = next((i for i, part in enumerate(parts) if part in TOPS), len(root.parts))
+    start = next((i for i, part in enumerate(parts) if part in SET_FOLDERS), len(root.parts))
     return "/".join(parts[start:])
 
 
-def _listed(root: Path) -> tuple[dict[Path, list[str]], list[str]]:
+def _read_lists(root: Path) -> tuple[dict[Path, list[str]], list[str]]:
     """The images that lists name, and for which sets; and names behind which nothing lies."""
     found: dict[Path, list[str]] = {}
     problems = []
-    for table in below(root, [".csv"], 5):
-        if not LIST.search(table.stem):
+    for table in find_files(root, [".csv"], 5):
+        if not LIST_NAME.search(table.stem):
             continue
         name = table.relative_to(root).as_posix()
-        match = POOL.search(table.stem)
+        match = POOL_NAME.search(table.stem)
         for number, row in enumerate(read_rows(table, ["filename"], name), start=2):
-            image = _resolved(row["filename"], table, root)
+            image = _resolve_listed_path(row["filename"], table, root)
             if image is None:
                 problems.append(f"{name} line {number}: {row['filename']} is not there")
             elif not _subject(image):
@@ -190,9 +194,9 @@ def _listed(root: Path) -> tuple[dict[Path, list[str]], list[str]]:
     return found, problems
 
 
-def _resolved(place: str, table: Path, root: Path) -> Path | None:
+def _resolve_listed_path(listed_path: str, table: Path, root: Path) -> Path | None:
     """The file a list means: its paths begin where its authors stood, at or above ./data."""
-    parts = Path(place).parts
+    parts = Path(listed_path).parts
     for folder in (table.parent, *table.parents):
         for rest in (parts, parts[1:]):
             if rest and folder.joinpath(*rest).is_file():

@@ -19,11 +19,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .io.directories import clashes, entries
+from .io.directories import list_directory, name_conflicts
 from .layouts.mvtec_categories import category_cases, find_categories
-from .preparation.file_dataset import Survey
-from .preparation.image_dataset import Pictures
-from .splits.assignment import Case, placed, shares
+from .preparation.file_dataset import DatasetIndex
+from .preparation.image_dataset import ImageDataset
+from .splits.assignment import Case, assign_pools, check_fractions
 
 CATEGORIES = (
     *("bottle", "cable", "capsule", "carpet", "grid", "hazelnut", "leather", "metal_nut"),
@@ -31,7 +31,7 @@ CATEGORIES = (
 )
 
 
-class MVTec(Pictures):
+class MVTec(ImageDataset):
     """One category, or all that lie under root if none is named.
 
     root: the folder that holds the categories, one above it, or one category's own; else
@@ -60,26 +60,26 @@ class MVTec(Pictures):
         seed: int = 0,
     ) -> None:
         self.root, self.category, self.seed = root, category, seed
-        self.fractions = shares(fractions, 2)
-        self._fit(size, channels, tile, overlap)
+        self.fractions = check_fractions(fractions, 2)
+        self._set_image_options(size, channels, tile, overlap)
 
-    def survey(self, root: Path) -> Survey:
+    def build_index(self, root: Path) -> DatasetIndex:
         found = find_categories(root, self.category, lambda p: (p / "train").is_dir())
         if not found:
-            there = ", ".join(p.name for p in entries(root) if p.is_dir()) or "no folder"
+            there = ", ".join(p.name for p in list_directory(root) if p.is_dir()) or "no folder"
             what = f"no category {self.category!r}" if self.category else "no category"
-            raise self.nothing(f"{what} lies under {root} (there is {there})")
+            raise self.no_data_error(f"{what} lies under {root} (there is {there})")
         cases: list[Case] = []
         problems: list[str] = []
         for folder in found:
             mine, wrong = category_cases(folder)
             cases += mine
             problems += wrong
-        problems += clashes((c.files["image"] for c in cases), found[0].parent)
+        problems += name_conflicts((c.files["image"] for c in cases), found[0].parent)
         self._shown = self.channels or (3 if len(found) > 1 else None)
-        self._measure(cases)
-        return Survey(cases, problems)
+        self._infer_spec(cases)
+        return DatasetIndex(cases, problems)
 
-    def place(self, cases: Sequence[Case]) -> Mapping[str, str]:
+    def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         training: dict[str, float] = dict(zip(("train", "held_out"), self.fractions, strict=True))
-        return placed(cases, {"train": training, "test": {"test": 1.0}}, self.seed)
+        return assign_pools(cases, {"train": training, "test": {"test": 1.0}}, self.seed)

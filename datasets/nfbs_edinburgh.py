@@ -26,13 +26,13 @@ import numpy as np
 import torch
 
 from .base import DataError, Spec
-from .io.directories import entries
+from .io.directories import list_directory
 from .io.nifti import read_labels, read_volume
-from .preparation.file_dataset import Files, Reading, Survey
-from .splits.assignment import Case, placed, shares
-from .transforms.slices import lost, slab
+from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
+from .splits.assignment import Case, assign_pools, check_fractions
+from .transforms.slices import select_slices, vanished_lesions_text
 
-RANGES = {  # of Edinburgh's 22 patients, (first, behind the last)
+PATIENT_RANGES = {  # of Edinburgh's 22 patients, (first, behind the last)
     **{"17904": (165, 205), "18428": (177, 213), "18582": (160, 190), "18638": (160, 212)},
     **{"18675": (140, 200), "18716": (135, 190), "18756": (150, 205), "18863": (130, 190)},
     **{"18886": (120, 180), "18975": (170, 194), "19015": (158, 195), "19085": (155, 195)},
@@ -40,12 +40,12 @@ RANGES = {  # of Edinburgh's 22 patients, (first, behind the last)
     **{"19423": (142, 200), "19567": (160, 200), "19628": (147, 210), "19691": (155, 200)},
     **{"19723": (140, 170), "19849": (150, 180)},
 }
-MARGIN = 5  # slices around the tumour of patients that stand in no table
-T1W = re.compile(r"sub-(?P<id>[^_]+)_.*T1w\.nii(\.gz)?")
-MASK = re.compile(r"sub-(?P<id>[^_]+)_.*T1w_brainmask\.nii(\.gz)?")
+RANGE_MARGIN = 5  # slices around the tumour of patients that stand in no table
+T1W_NAME = re.compile(r"sub-(?P<id>[^_]+)_.*T1w\.nii(\.gz)?")
+BRAIN_MASK_NAME = re.compile(r"sub-(?P<id>[^_]+)_.*T1w_brainmask\.nii(\.gz)?")
 
 
-class NFBSEdinburgh(Files):
+class NFBSEdinburgh(FileDataset):
     """Planes of T1-weighted volumes in 0..1. Without DATASETS/Test, test's normal planes are those
     of tumour patients; with it, its people join them (tag subject_status).
 
@@ -92,15 +92,19 @@ class NFBSEdinburgh(Files):
             )
         self.root, self.size, self.slices, self.every = root, size, tuple(slices), every
         self.ranges, self.norm, self.min_lesion = ranges, norm, min_lesion
-        self.fractions, self.val_share, self.seed = shares(fractions, 2), float(val_share), seed
+        self.fractions, self.val_share, self.seed = (
+            check_fractions(fractions, 2),
+            float(val_share),
+            seed,
+        )
         self.spec = Spec(channels=1, shape=(size, size))
 
-    def survey(self, root: Path) -> Survey:
+    def build_index(self, root: Path) -> DatasetIndex:
         base = next((p for p in (root, root / "DATASETS") if (p / "Train").is_dir()), None)
         if base is None:
-            raise self.nothing(f"no folder DATASETS/Train lies under {root}")
-        cases, problems = _people(base)
-        sick, wrong = _patients(base)
+            raise self.no_data_error(f"no folder DATASETS/Train lies under {root}")
+        cases, problems = _nfbs_cases(base)
+        sick, wrong = _edinburgh_cases(base)
         cases, problems = [*cases, *sick], [*problems, *wrong]
         if not sick and not wrong:
             problems.append(
@@ -112,29 +116,33 @@ class NFBSEdinburgh(Files):
             f"test holds {len(people)} healthy people of another study than the patients: compare "
             "within subject_status"
         )
-        return Survey(cases, problems, [note] if people else [])
+        return DatasetIndex(cases, problems, [note] if people else [])
 
-    def place(self, cases: Sequence[Case]) -> Mapping[str, str]:
+    def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         train, held_out = self.fractions
         pools: dict[str, dict[str, float]] = {"Train": {"train": train, "held_out": held_out}}
         pools |= {
             "Test": {"test": 1.0},
             "Edinburgh": {"test": 1 - self.val_share, "val": self.val_share},
         }
-        return placed(cases, pools, self.seed)
+        return assign_pools(cases, pools, self.seed)
 
-    def read(self, case: Case) -> Reading:
+    def read(self, case: Case) -> CaseSamples:
         sick = case.pool == "Edinburgh"
         name = f"{case.name}/{case.files['image'].name}"
-        stack, spacing, problems = _volume(case.files["image"], name, along=0 if sick else 1)
+        stack, spacing, problems = _read_planes(case.files["image"], name, axis=0 if sick else 1)
         mask = brain = None
         if "mask" in case.files:
-            mask, _, wrong = _volume(case.files["mask"], f"mask/{case.files['mask'].name}", along=0)
+            mask, _, wrong = _read_planes(
+                case.files["mask"], f"mask/{case.files['mask'].name}", axis=0
+            )
             problems += wrong
         if "brain" in case.files:
             called = f"{case.name}/{case.files['brain'].name}"
             try:
-                brain = read_labels(case.files["brain"], allowed={0, 1}, name=called, turn=False)
+                brain = read_labels(
+                    case.files["brain"], allowed={0, 1}, name=called, reorient=False
+                )
             except DataError as error:
                 problems.append(error.summary)
         inside = stack != 0 if brain is None else np.moveaxis(brain.data, 1, 0) > 0
@@ -145,15 +153,15 @@ class NFBSEdinburgh(Files):
         lesion = np.zeros(stack.shape, bool) if mask is None else mask > 0
         if mask is not None and mask.size and not lesion.any():
             problems.append(f"{case.name}: mask/{case.files['mask'].name} marks no tumour")
-        levels = [] if problems else self._levels(case, lesion)
+        levels = [] if problems else self._plane_indices(case, lesion)
         if levels and levels[-1] >= len(stack):
             problems.append(f"{name} has {len(stack)} planes; number {levels[-1]} is asked for")
         if problems:
             raise DataError(f"{case.name} is unusable", problems)
-        whole = self._windowed(stack)
+        whole = self._apply_window(stack)
         constant = whole is None
         stack = np.zeros_like(stack) if whole is None else whole
-        cut = slab(
+        cut = select_slices(
             torch.from_numpy(np.ascontiguousarray(stack[levels]))[:, None],
             torch.from_numpy(np.ascontiguousarray(inside[levels])),
             torch.from_numpy(np.ascontiguousarray(lesion[levels])),
@@ -165,23 +173,26 @@ class NFBSEdinburgh(Files):
         )
         assert cut is not None  # nothing was cropped
         why = f"{name} is constant: it becomes zeros, and no method trains on it"
-        gone = {lost(self.size, self.min_lesion): cut.vanished}
+        gone = {vanished_lesions_text(self.size, self.min_lesion): cut.vanished_lesions}
         samples = list(cut.samples(case.name, case.group))
-        return Reading(samples, [why] if constant else [], not constant, gone)
+        return CaseSamples(samples, [why] if constant else [], not constant, gone)
 
-    def _levels(self, case: Case, lesion: np.ndarray) -> list[int]:
+    def _plane_indices(self, case: Case, lesion: np.ndarray) -> list[int]:
         if case.pool != "Edinburgh":
             return list(range(self.slices[0], self.slices[1] + 1, self.every))
         if self.ranges == "all":
             return list(range(0, len(lesion), self.every))
         drawn = np.flatnonzero(lesion.any((1, 2)))
-        around = max(int(drawn[0]) - MARGIN, 0), min(int(drawn[-1]) + MARGIN + 1, len(lesion))
-        start, stop = RANGES.get(case.group, around)
+        around = (
+            max(int(drawn[0]) - RANGE_MARGIN, 0),
+            min(int(drawn[-1]) + RANGE_MARGIN + 1, len(lesion)),
+        )
+        start, stop = PATIENT_RANGES.get(case.group, around)
         if self.ranges == "four":
             return sorted({int(at) for at in np.linspace(start + 5, stop - 5, 4)})
         return list(range(start, stop, self.every))
 
-    def _windowed(self, stack: np.ndarray) -> np.ndarray | None:
+    def _apply_window(self, stack: np.ndarray) -> np.ndarray | None:
         """In 0..1; None where it is constant. An array whose values span no more than 1, which is
         3 sd, has been through the authors' window: its upper end is where they clipped."""
         low, high = float(stack.min()), float(stack.max())
@@ -198,15 +209,15 @@ class NFBSEdinburgh(Files):
         return np.where(stack != 0, found, np.float32(0))
 
 
-def _people(base: Path) -> tuple[list[Case], list[str]]:
+def _nfbs_cases(base: Path) -> tuple[list[Case], list[str]]:
     """NFBS: a folder each."""
     cases, problems = [], []
     for pool in ("Train", "Test"):
-        for folder in entries(base / pool) if (base / pool).is_dir() else ():
+        for folder in list_directory(base / pool) if (base / pool).is_dir() else ():
             if not folder.is_dir():
                 continue
-            there = entries(folder)
-            volumes = [path for path in there if T1W.fullmatch(path.name)]
+            there = list_directory(folder)
+            volumes = [path for path in there if T1W_NAME.fullmatch(path.name)]
             arrays = [path for path in there if path.name == f"{folder.name}.npy"]
             found = arrays or volumes
             name = f"{pool}/{folder.name}"
@@ -217,13 +228,13 @@ def _people(base: Path) -> tuple[list[Case], list[str]]:
                 )
                 continue
             files = {"image": found[0]}
-            brain = [path for path in there if MASK.fullmatch(path.name)]
+            brain = [path for path in there if BRAIN_MASK_NAME.fullmatch(path.name)]
             files |= {"brain": brain[0]} if brain else {}
             cases.append(Case(name, folder.name, files, pool, False))
     return cases, problems
 
 
-def _patients(base: Path) -> tuple[list[Case], list[str]]:
+def _edinburgh_cases(base: Path) -> tuple[list[Case], list[str]]:
     """Edinburgh: an array and its mask each; raw_cleaned counts before raw."""
     inside = ("CancerousDataset/EdinburghDataset/Anomalous-T1", "EdinburghDataset/Anomalous-T1")
     folder = next((base / p for p in (*inside, "Anomalous-T1") if (base / p).is_dir()), None)
@@ -231,7 +242,7 @@ def _patients(base: Path) -> tuple[list[Case], list[str]]:
         return [], []
     found = {}
     for name in ("mask", "raw", "raw_cleaned"):
-        there = entries(folder / name) if (folder / name).is_dir() else []
+        there = list_directory(folder / name) if (folder / name).is_dir() else []
         found[name] = {path.stem: path for path in there if path.suffix == ".npy"}
     images = found["raw"] | found["raw_cleaned"]
     lonely = [f"mask/{number}.npy has no raw_cleaned/{number}.npy" for number in found["mask"]
@@ -246,23 +257,23 @@ def _patients(base: Path) -> tuple[list[Case], list[str]]:
     return cases, problems
 
 
-def _volume(
-    path: Path, name: str, *, along: int
+def _read_planes(
+    path: Path, name: str, *, axis: int
 ) -> tuple[np.ndarray, tuple[float, float], list[str]]:
     """Planes (N, H, W) float32, mm along rows and columns, and what is wrong; then no planes."""
     try:
         if path.suffix == ".npy":
-            array, spacing = _array(path, name), (1.0, 1.0, 1.0)
+            array, spacing = _read_npy_volume(path, name), (1.0, 1.0, 1.0)
         else:
-            volume = read_volume(path, name=name, turn=False)
+            volume = read_volume(path, name=name, reorient=False)
             array, spacing = volume.data, volume.spacing
     except DataError as error:
         return np.zeros((0, 0, 0), np.float32), (1.0, 1.0), [error.summary]
-    kept = [mm for axis, mm in enumerate(spacing) if axis != along]
-    return np.moveaxis(array, along, 0), (kept[0], kept[1]), []
+    kept = [mm for axis, mm in enumerate(spacing) if axis != axis]
+    return np.moveaxis(array, axis, 0), (kept[0], kept[1]), []
 
 
-def _array(path: Path, name: str) -> np.ndarray:
+def _read_npy_volume(path: Path, name: str) -> np.ndarray:
     try:
         array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

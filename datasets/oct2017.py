@@ -23,21 +23,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from .io.directories import below, clashes, entries
+from .io.directories import find_files, list_directory, name_conflicts
 from .io.images import SUFFIXES
-from .preparation.deduplicated_dataset import Corrected
-from .preparation.file_dataset import Survey
-from .splits.assignment import Case, shares
-from .splits.published import share_out
+from .preparation.deduplicated_dataset import DeduplicatedDataset
+from .preparation.file_dataset import DatasetIndex
+from .splits.assignment import Case, check_fractions
+from .splits.published import assign_unpublished
 
 NORMAL, DISEASES = "NORMAL", ("CNV", "DME", "DRUSEN")
-NAME = re.compile(rf"({NORMAL}|{'|'.join(DISEASES)})-(\d+)-\d+")
+IMAGE_NAME = re.compile(rf"({NORMAL}|{'|'.join(DISEASES)})-(\d+)-\d+")
 POOLS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 POOLS |= {"val": "val", "valid": "val", "validation": "val"}
-KINDS = {kind: kind for kind in (NORMAL, *DISEASES)} | {"good": NORMAL, "Ungood": "Ungood"}
+CLASS_OF_FOLDER = {kind: kind for kind in (NORMAL, *DISEASES)} | {
+    "good": NORMAL,
+    "Ungood": "Ungood",
+}
 
 
-class OCT2017(Corrected):
+class OCT2017(DeduplicatedDataset):
     """root: the folder OCT2017, or one above it; else $ADBENCH_DATA
     classes: the diseases that count as abnormal; images of others are left out
     size, channels: see Pictures; 256 x 256 without keeping the aspect is the papers'
@@ -48,8 +51,8 @@ class OCT2017(Corrected):
 
     name = "oct2017"
     expected = "<root>/OCT2017/{train,val,test}/{NORMAL,CNV,DME,DRUSEN}/NORMAL-1038998-1.jpeg"
-    _masks = False
-    _labels = True
+    _has_masks = False
+    _has_labels = True
 
     def __init__(
         self,
@@ -66,42 +69,45 @@ class OCT2017(Corrected):
         if not classes or not {*classes} <= {*DISEASES}:
             raise ValueError(f"classes are some of {', '.join(DISEASES)}, not {classes}")
         self.root, self.classes, self.seed = root, classes, seed
-        self.fractions = shares(fractions, 4)
-        self._choose(split)
-        self._fit(size, channels)
+        self.fractions = check_fractions(fractions, 4)
+        self._set_split_policy(split)
+        self._set_image_options(size, channels)
 
-    def survey(self, root: Path) -> Survey:
-        home = next(_homes(root), root)
-        found = [_case(image, image.relative_to(home).parts) for image in below(home, SUFFIXES, 4)]
+    def build_index(self, root: Path) -> DatasetIndex:
+        home = next(_dataset_folders(root), root)
+        found = [
+            _image_case(image, image.relative_to(home).parts)
+            for image in find_files(home, SUFFIXES, 4)
+        ]
         problems = [one for one in found if isinstance(one, str)]
         wanted = (None, "Ungood", *self.classes)
         cases = [
             one for one in found if isinstance(one, Case) and one.extra.get("disease") in wanted
         ]
         strange = [case.name for case in cases if case.group == case.name]
-        problems += clashes((case.files["image"] for case in cases), home)
+        problems += name_conflicts((case.files["image"] for case in cases), home)
         if not any(case.pool == "test" for case in cases):
             cases = [replace(c, pool="test") if c.pool == "val" else c for c in cases]
-        cases, notes = self._disjoint(cases)
+        cases, notes = self._remove_shared_subjects(cases)
         if strange:
             who = f"{len(strange)} images, such as {strange[0]}, have no patient in their names"
             notes.append(f"{who}: each counts as a patient of its own")
-        self._labels = any(case.label for case in cases if case.pool in ("", "train"))
-        self._measure(cases)
-        return Survey(cases, problems, notes)
+        self._has_labels = any(case.label for case in cases if case.pool in ("", "train"))
+        self._infer_spec(cases)
+        return DatasetIndex(cases, problems, notes)
 
-    def place(self, cases: Sequence[Case]) -> Mapping[str, str]:
-        return share_out(cases, self.fractions, self.seed)
+    def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
+        return assign_unpublished(cases, self.fractions, self.seed)
 
 
-def _case(image: Path, place: Sequence[str]) -> Case | str:
+def _image_case(image: Path, parts: Sequence[str]) -> Case | str:
     """An image, by its place below the dataset's folder; or what is wrong with that."""
-    folders = place[:-1]
+    folders = parts[:-1]
     pool = next((POOLS[part] for part in folders if part in POOLS), "")
-    folder = next((KINDS[part] for part in folders if part in KINDS), "")
-    known = (i for i, part in enumerate(folders) if part in POOLS or part in KINDS)
-    name = "/".join(place[next(known, 0) :])
-    match = NAME.fullmatch(image.stem)
+    folder = next((CLASS_OF_FOLDER[part] for part in folders if part in CLASS_OF_FOLDER), "")
+    known = (i for i, part in enumerate(folders) if part in POOLS or part in CLASS_OF_FOLDER)
+    name = "/".join(parts[next(known, 0) :])
+    match = IMAGE_NAME.fullmatch(image.stem)
     kind = match[1] if match else folder
     if not kind:
         return f"{name}: neither its name nor its folder tells the class"
@@ -112,9 +118,9 @@ def _case(image: Path, place: Sequence[str]) -> Case | str:
     return Case(name, group, {"image": image}, pool, kind != NORMAL, tags)
 
 
-def _homes(root: Path) -> Iterator[Path]:
+def _dataset_folders(root: Path) -> Iterator[Path]:
     """The folder of this dataset at or below root, beside whatever else lies there."""
     level = [root]
     for _ in range(3):
         yield from (p for p in level if p.name.strip().upper() in ("OCT2017", "OCT"))
-        level = [p for folder in level for p in entries(folder) if p.is_dir()]
+        level = [p for folder in level for p in list_directory(folder) if p.is_dir()]

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from .base import Dataset, Sample, Spec, Split
-from .transforms.random_fields import Flags, Floats, Waves, spread, step
+from .transforms.random_fields import Flags, Floats, RandomField, grid_points, smooth_step
 
 ROLES = ("train", "train-abnormal", "held_out", "val", "val-abnormal", "test", "test-abnormal")
 ANATOMY, ANOMALY, NOISE = range(3)
@@ -34,7 +34,7 @@ class Phantom(Dataset):
 
     shape: (L,) for signals, (H, W) or (D, H, W) for heads
     channels: views of the same head, in different contrasts; of the same tones, at other gains
-    train, held_out: normal samples; abnormal: those that train(labelled=True) adds
+    train, calibration: normal samples; abnormal: those that train(labelled=True) adds
     val, test: samples of each kind, normal and abnormal
     """
 
@@ -64,42 +64,44 @@ class Phantom(Dataset):
 
     def train(self, *, labelled: bool = False) -> Split:
         roles = ("train", "train-abnormal") if labelled else ("train",)
-        return self._drawn(*roles, masks=False)
+        return self._draw_roles(*roles, masks=False)
 
-    def held_out(self) -> Split:
-        return self._drawn("held_out", masks=False)
+    def calibration(self) -> Split:
+        return self._draw_roles("held_out", masks=False)
 
     def val(self) -> Split:
-        return self._drawn("val", "val-abnormal")
+        return self._draw_roles("val", "val-abnormal")
 
     def test(self) -> Split:
-        return self._drawn("test", "test-abnormal")
+        return self._draw_roles("test", "test-abnormal")
 
-    def _drawn(self, *roles: str, masks: bool = True) -> Drawn:
+    def _draw_roles(self, *roles: str, masks: bool = True) -> DrawnSplit:
         names = [(role, i) for role in roles for i in range(self.counts[role])]
-        return Drawn(self.spec, self.seed, names, masks=masks)
+        return DrawnSplit(self.spec, self.seed, names, masks=masks)
 
 
-class Drawn:
+class DrawnSplit:
     """Samples that are drawn when first asked for, and then kept."""
 
     def __init__(
         self, spec: Spec, seed: int, names: Sequence[tuple[str, int]], *, masks: bool
     ) -> None:
         self.spec, self.seed, self.names, self.masks = spec, seed, names, masks
-        self._kept: dict[int, Sample] = {}
+        self._cache: dict[int, Sample] = {}
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int, /) -> Sample:
         index = range(len(self))[index]
-        if index not in self._kept:
-            self._kept[index] = draw(self.spec, self.seed, *self.names[index], masks=self.masks)
-        return self._kept[index]
+        if index not in self._cache:
+            self._cache[index] = draw_sample(
+                self.spec, self.seed, *self.names[index], masks=self.masks
+            )
+        return self._cache[index]
 
 
-def draw(spec: Spec, seed: int, role: str, index: int, *, masks: bool = True) -> Sample:
+def draw_sample(spec: Spec, seed: int, role: str, index: int, *, masks: bool = True) -> Sample:
     """The index-th sample of a role, the same whatever was drawn before.
 
     masks: false leaves mask and twin away, as for all that methods train on
@@ -109,10 +111,10 @@ def draw(spec: Spec, seed: int, role: str, index: int, *, masks: bool = True) ->
         return np.random.default_rng([seed, ROLES.index(role), index, purpose])
 
     axes = tuple(np.linspace(-1, 1, size, dtype=np.float32) for size in spec.shape)
-    make = _signal if len(axes) == 1 else _head
+    make = _draw_signal if len(axes) == 1 else _draw_head
     twin, roi = make(stream(ANATOMY), axes, spec.channels)
     label = role.endswith("abnormal")
-    mark = _anomaly(stream(ANOMALY), axes, roi) if label else None
+    mark = _draw_anomaly(stream(ANOMALY), axes, roi) if label else None
     noise = NOISE_LEVEL * stream(NOISE).standard_normal(twin.shape, np.float32)
     x = twin if mark is None else twin + mark.change
     x, twin = (torch.from_numpy(np.clip(image + noise * roi, 0, 1)) for image in (x, twin))
@@ -125,22 +127,26 @@ def draw(spec: Spec, seed: int, role: str, index: int, *, masks: bool = True) ->
         mask=torch.from_numpy(mask) if masks else None,
         roi=torch.from_numpy(roi),
         tags={} if mark is None else mark.tags,
-        twin=twin if masks else None,
+        counterpart=twin if masks else None,
     )
 
 
-def _head(rng: np.random.Generator, axes: Sequence[Floats], channels: int) -> tuple[Floats, Flags]:
+def _draw_head(
+    rng: np.random.Generator, axes: Sequence[Floats], channels: int
+) -> tuple[Floats, Flags]:
     """A head in free pose: (C, *S), and where it is: (*S) bool."""
     n = len(axes)
-    points = spread(axes)
+    points = grid_points(axes)
     angle = rng.normal(0, 0.2)
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     y, x = points[-2].copy(), points[-1].copy()
     points[-2], points[-1] = cos * y - sin * x, sin * y + cos * x
     for i in range(n):
-        points[i] += rng.normal(0, 0.04) + 0.04 * Waves(rng, 0.6, count=16, axes=n).on(axes)
+        points[i] += rng.normal(0, 0.04) + 0.04 * RandomField(rng, 0.6, count=16, axes=n).on_grid(
+            axes
+        )
         points[i] /= rng.uniform(0.92, 1.08)
-    folds = Waves(rng, 0.16, count=48, axes=n).on(axes)
+    folds = RandomField(rng, 0.16, count=48, axes=n).on_grid(axes)
     half = np.array([0.72, 0.84, 0.68][-n:], np.float32)  # of the head: up, forwards, sideways
 
     def inside(centre: Sequence[float], radii: Sequence[float]) -> Floats:
@@ -151,11 +157,11 @@ def _head(rng: np.random.Generator, axes: Sequence[Floats], channels: int) -> tu
     depth = inside((0, 0, 0), (0.72, *half[-2:]))
     roi = depth > 0
     soft = 1.5 / min(len(axis) for axis in axes)
-    white = step(depth - 0.16 + 0.05 * folds, soft)
-    grey = step(depth - 0.05 + 0.02 * folds, soft) * (1 - white)
+    white = smooth_step(depth - 0.16 + 0.05 * folds, soft)
+    grey = smooth_step(depth - 0.05 + 0.02 * folds, soft) * (1 - white)
     wide = rng.uniform(0.8, 1.25)
     chambers, nuclei = (
-        step(np.maximum(*(inside((0.05, back, side), radii) for side in sides)), soft)
+        smooth_step(np.maximum(*(inside((0.05, back, side), radii) for side in sides)), soft)
         for back, sides, radii in (
             (0.02, (-0.10, 0.10), (0.16, 0.24 * wide, 0.055 * wide)),
             (-0.08, (-0.26, 0.26), (0.15, 0.17, 0.09)),
@@ -166,13 +172,13 @@ def _head(rng: np.random.Generator, axes: Sequence[Floats], channels: int) -> tu
     share = np.stack([1 - grey - white - nuclei, grey, white, nuclei])
     vary = np.exp(rng.normal(0, 0.05, (channels, 4)))
     contrast = np.array([CONTRASTS[c % len(CONTRASTS)] for c in range(channels)]) * vary
-    texture = 1 + 0.06 * Waves(rng, 0.12, count=32, axes=n).on(axes)
-    texture *= np.exp(0.08 * Waves(rng, 0.9, count=12, axes=n).on(axes))
+    texture = 1 + 0.06 * RandomField(rng, 0.12, count=32, axes=n).on_grid(axes)
+    texture *= np.exp(0.08 * RandomField(rng, 0.9, count=12, axes=n).on_grid(axes))
     image = np.tensordot(contrast.astype(np.float32), share, 1) * texture
     return image * roi, roi
 
 
-def _signal(
+def _draw_signal(
     rng: np.random.Generator, axes: Sequence[Floats], channels: int
 ) -> tuple[Floats, Flags]:
     """Three steady tones near 3, 5 and 9 turns, slowly swelling: (C, L), judged everywhere."""
@@ -181,12 +187,12 @@ def _signal(
     phase = rng.uniform(0, 2 * np.pi, 3)
     gain = np.array([0.14, 0.09, 0.05]) * np.exp(rng.normal(0, 0.1, (channels, 3)))
     tones = np.cos(np.pi * turns[:, None] * time + phase[:, None])
-    swell = 1 + 0.1 * Waves(rng, 0.7, count=16, axes=1).on(axes)
+    swell = 1 + 0.1 * RandomField(rng, 0.7, count=16, axes=1).on_grid(axes)
     image = 0.5 + gain @ tones * swell
     return image.astype(np.float32), np.ones(len(time), bool)
 
 
-class Mark(NamedTuple):
+class Anomaly(NamedTuple):
     """change: (*S), to be added to every channel; mask: (*S) bool"""
 
     change: Floats
@@ -194,9 +200,9 @@ class Mark(NamedTuple):
     tags: dict[str, str]
 
 
-def _anomaly(rng: np.random.Generator, axes: Sequence[Floats], roi: Flags) -> Mark:
+def _draw_anomaly(rng: np.random.Generator, axes: Sequence[Floats], roi: Flags) -> Anomaly:
     """One to three soft blobs, or bursts on a signal, of either sign; about 14 % of the roi."""
-    n, points = len(axes), spread(axes)
+    n, points = len(axes), grid_points(axes)
     count = int(rng.integers(1, 4))
     fraction = rng.uniform(0.08, 0.20)
     ball = {1: 2.0, 2: np.pi, 3: 4 * np.pi / 3}[n]  # of radius 1; the image is 2 wide
@@ -210,8 +216,8 @@ def _anomaly(rng: np.random.Generator, axes: Sequence[Floats], roi: Flags) -> Ma
         stretch = np.exp(rng.normal(0, 0.15, n)).astype(np.float32)
         away = [(p - c) * s for p, c, s in zip(points, centre, stretch, strict=True)]
         far = np.sqrt(sum(np.square(a) for a in away) + np.float32(1e-6))
-        bumps = 1 + 0.15 * Waves(rng, max(0.7 * radius, 0.05), count=16, axes=n).on(axes)
-        cover = np.maximum(cover, step(radius * bumps - far, 0.2 * radius))
+        bumps = 1 + 0.15 * RandomField(rng, max(0.7 * radius, 0.05), count=16, axes=n).on_grid(axes)
+        cover = np.maximum(cover, smooth_step(radius * bumps - far, 0.2 * radius))
     cover *= roi
     carrier = 1.0
     if n == 1:  # a burst faster than any tone
@@ -226,4 +232,4 @@ def _anomaly(rng: np.random.Generator, axes: Sequence[Floats], roi: Flags) -> Ma
         "size": size,
     }
     change = sign * strength * (0.5 if n == 1 else 1) * cover * carrier
-    return Mark(change.astype(np.float32), mask, tags)
+    return Anomaly(change.astype(np.float32), mask, tags)

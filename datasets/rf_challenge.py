@@ -25,17 +25,17 @@ import numpy as np
 import torch
 
 from .base import DataError, Sample, Spec
-from .io.complex_frames import FILE, SETS, Frames, read_frame, read_header
-from .io.directories import below
-from .preparation.array_dataset import Array, same_content
-from .preparation.file_dataset import Files, Reading, Survey
-from .splits.assignment import Case, placed, shares
+from .io.complex_frames import FILE_NAME, POOL_FOLDERS, FrameLayout, read_frame, read_frame_layout
+from .io.directories import find_files
+from .preparation.array_dataset import Array, find_duplicate_samples
+from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
+from .splits.assignment import Case, assign_pools, check_fractions
 
-FILLED = 0.02
+MIN_PEAK = 0.02
 """Share of the range below which a frame's peak is too small for what float images resolve."""
 
 
-class RFChallenge(Files):
+class RFChallenge(FileDataset):
     """Samples are (2, window): in-phase and quadrature part, 0.5 + value / (2 scale), cut off at 0
     and 1. So 0.5 is silence, and a sample depends on its own frame and the arguments only.
 
@@ -81,15 +81,20 @@ class RFChallenge(Files):
         self.root, self.signal, self.norm, self.scale, self.seed = root, signal, norm, scale, seed
         self.others = None if others is None else list(others)
         self.window, self.windows = window, windows
-        self.fractions, self.judged = shares(fractions, 2), shares(judged[::-1], 2)[::-1]
+        self.fractions, self.judged = (
+            check_fractions(fractions, 2),
+            check_fractions(judged[::-1], 2)[::-1],
+        )
         self.spec = Spec(2, (window,), labels=False, masks=False)
-        self._frames: dict[Path, Frames] = {}
+        self._layouts: dict[Path, FrameLayout] = {}
 
-    def survey(self, root: Path) -> Survey:
-        found, notes = self._files(root)
+    def build_index(self, root: Path) -> DatasetIndex:
+        found, notes = self._signal_files(root)
         if self.signal not in found:
             there = ", ".join(sorted(found)) or "none"
-            raise self.nothing(f"no file of {self.signal} lies under {root} (there is {there})")
+            raise self.no_data_error(
+                f"no file of {self.signal} lies under {root} (there is {there})"
+            )
         others = [kind for kind in sorted(found) if kind != self.signal]
         problems = [f"no file of {kind} is there" for kind in set(self.others or ()) - set(others)]
         cases: list[Case] = []
@@ -98,24 +103,24 @@ class RFChallenge(Files):
             wanted = ("train", "test") if kind == self.signal else ("test",)
             missing = [pool for pool in wanted if not pools.get(pool)]
             if missing and kind in found:
-                problems += [f"{kind} has no file in {SETS[pool]}" for pool in missing]
+                problems += [f"{kind} has no file in {POOL_FOLDERS[pool]}" for pool in missing]
             for pool in wanted:
                 for path in pools.get(pool, ()):
                     try:
-                        cases += self._cases(path, kind, pool)
+                        cases += self._frame_cases(path, kind, pool)
                     except DataError as error:
                         problems.append(error.summary)
         if len({case.extra["signal"] for case in cases}) < 2 and not problems:
             problems.append(f"only {self.signal} is there: nothing to tell it from")
-        return Survey(cases, problems, notes)
+        return DatasetIndex(cases, problems, notes)
 
-    def _files(self, root: Path) -> tuple[dict[str, dict[str, list[Path]]], list[str]]:
+    def _signal_files(self, root: Path) -> tuple[dict[str, dict[str, list[Path]]], list[str]]:
         """Signal to pool to files, and notes. Raw files go before what was cut from them."""
-        root = root.parent if root.name in SETS.values() else root
+        root = root.parent if root.name in POOL_FOLDERS.values() else root
         raw: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
         cut: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
-        for path in below(root, (".h5", ".hdf5"), 3):
-            match = FILE.fullmatch(path.name)
+        for path in find_files(root, (".h5", ".hdf5"), 3):
+            match = FILE_NAME.fullmatch(path.name)
             if match and (match["raw"] or match["part"]):
                 pool = "test" if match["test"] else match["part"] or "train"
                 (cut if match["part"] else raw)[match["signal"]][pool].append(path)
@@ -132,22 +137,22 @@ class RFChallenge(Files):
             )
         return {kind: pools for kind, pools in raw.items() if any(pools.values())}, notes
 
-    def _cases(self, path: Path, kind: str, pool: str) -> list[Case]:
+    def _frame_cases(self, path: Path, kind: str, pool: str) -> list[Case]:
         """One for every frame of a file."""
         name = f"{path.parent.name}/{path.name}"
-        frames = read_header(path, name, kind)
+        frames = read_frame_layout(path, name, kind)
         if frames.length < self.window:
             what = f"frames of {frames.length} samples, shorter than window={self.window}"
             raise DataError(f"{name} has {what}")
-        self._frames[path] = frames
+        self._layouts[path] = frames
         part = path.stem.removeprefix(f"{kind}_").replace("raw_data", "").strip("_") or "train"
         cases = []
-        for index in range(frames.number):
+        for index in range(frames.n_frames):
             key, extra = f"{kind}/{part}/{index:05d}", {"signal": kind, "frame": index}
             cases.append(Case(key, key, {"image": path}, pool, kind != self.signal, extra))
         return cases
 
-    def place(self, cases: Sequence[Case]) -> Mapping[str, str]:
+    def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         """Kind by kind, so that each reaches val and test in the same shares."""
         training: dict[str, float] = dict(zip(("train", "held_out"), self.fractions, strict=True))
         judged: dict[str, float] = dict(zip(("test", "val"), self.judged[::-1], strict=True))
@@ -156,11 +161,11 @@ class RFChallenge(Files):
             kinds[case.extra["signal"]].append(case)
         split_of: dict[str, str] = {}
         for mine in kinds.values():
-            split_of |= placed(mine, {"train": training, "test": judged}, self.seed)
+            split_of |= assign_pools(mine, {"train": training, "test": judged}, self.seed)
         return split_of
 
-    def read(self, case: Case) -> Reading:
-        frame = self._frame(case)
+    def read(self, case: Case) -> CaseSamples:
+        frame = self._read_frame(case)
         if not np.isfinite(frame).all():
             bad = int((~np.isfinite(frame)).sum())
             raise DataError(f"{case.name} holds {bad} values that are NaN or inf")
@@ -170,7 +175,7 @@ class RFChallenge(Files):
             frame / np.float32((rms or 1) if self.norm == "rms" else 1) / np.float32(self.scale)
         )
         samples = []
-        for index in self._which(frame.shape[1] // self.window):
+        for index in self._window_indices(frame.shape[1] // self.window):
             cut = values[:, index * self.window : (index + 1) * self.window]
             x = torch.from_numpy(np.clip(0.5 + 0.5 * cut, 0, 1).astype(np.float32))
             key, tags = f"{case.name}/{index:04d}", {"signal": case.extra["signal"]}
@@ -180,37 +185,37 @@ class RFChallenge(Files):
             f"values beyond scale={self.scale:g} that were cut off": int(
                 (np.abs(values) > 1).sum()
             ),
-            f"frames that fill less than {FILLED:.0%} of the range (give a smaller scale)": int(
-                peak < FILLED and not constant
+            f"frames that fill less than {MIN_PEAK:.0%} of the range (give a smaller scale)": int(
+                peak < MIN_PEAK and not constant
             ),
         }
         why = [f"{case.name} holds one value only, and no method trains on it"] if constant else []
-        return Reading(samples, why, not constant, counts)
+        return CaseSamples(samples, why, not constant, counts)
 
-    def _which(self, count: int) -> Iterable[int]:
+    def _window_indices(self, count: int) -> Iterable[int]:
         """The windows of a frame that are taken."""
         if self.windows is None or self.windows >= count:
             return range(count)
         return [int((k + 0.5) * count / self.windows) for k in range(self.windows)]
 
-    def _frame(self, case: Case) -> Array:
+    def _read_frame(self, case: Case) -> Array:
         path = case.files["image"]
-        return read_frame(path, case.name, self._frames[path], case.extra["frame"])
+        return read_frame(path, case.name, self._layouts[path], case.extra["frame"])
 
-    def _copies(
+    def _find_copies(
         self, cases: Iterable[Case], digests: Mapping[Path, str], split_of: Mapping[str, str]
     ) -> tuple[list[str], list[str]]:
         """Copied frames beside copied files."""
-        problems, notes = super()._copies(cases, digests, split_of)
+        problems, notes = super()._find_copies(cases, digests, split_of)
         if problems:  # a whole file: no need to list all of its frames
             return problems, notes
 
         def held():
             for case in cases:
                 try:
-                    yield case.name, split_of[case.name], self._frame(case)
+                    yield case.name, split_of[case.name], self._read_frame(case)
                 except (DataError, KeyError):
                     continue  # told when it is read
 
-        again = same_content(held())
+        again = find_duplicate_samples(held())
         return problems + again[0], notes + again[1]

@@ -21,17 +21,17 @@ from pathlib import Path, PurePosixPath
 
 from .base import DataError
 from .io.csv import read_rows
-from .io.directories import below, clashes, entries
+from .io.directories import find_files, list_directory, name_conflicts
 from .io.images import SUFFIXES
 from .layouts.mvtec_categories import category_cases, find_categories
-from .preparation.file_dataset import Survey
-from .preparation.image_dataset import Pictures
-from .splits.assignment import Case, placed, shares
+from .preparation.file_dataset import DatasetIndex
+from .preparation.image_dataset import ImageDataset
+from .splits.assignment import Case, assign_pools, check_fractions
 
-TABLE = "split_csv/1cls.csv"
+SPLIT_TABLE = "split_csv/1cls.csv"
 
 
-class VisA(Pictures):
+class VisA(ImageDataset):
     """One category, or all that lie under root if none is named.
 
     root: the folder that holds the categories and split_csv/, or one above it; else $ADBENCH_DATA
@@ -43,7 +43,7 @@ class VisA(Pictures):
 
     name = "visa"
     expected = "<root>/candle/Data/Images/{Normal,Anomaly}/0000.JPG and <root>/split_csv/1cls.csv"
-    classes = True
+    multiclass_masks = True
 
     def __init__(
         self,
@@ -58,52 +58,54 @@ class VisA(Pictures):
         seed: int = 0,
     ) -> None:
         self.root, self.category, self.seed = root, category, seed
-        self.fractions = shares(fractions, 2)
-        self._fit(size, channels, tile, overlap)
+        self.fractions = check_fractions(fractions, 2)
+        self._set_image_options(size, channels, tile, overlap)
 
-    def survey(self, root: Path) -> Survey:
+    def build_index(self, root: Path) -> DatasetIndex:
         raw = find_categories(root, self.category, lambda p: (p / "Data/Images").is_dir())
         found = raw or find_categories(root, self.category, lambda p: (p / "train").is_dir())
         if not found:
-            there = ", ".join(p.name for p in entries(root) if p.is_dir()) or "no folder"
+            there = ", ".join(p.name for p in list_directory(root) if p.is_dir()) or "no folder"
             what = f"no category {self.category!r}" if self.category else "no category"
-            raise self.nothing(f"{what} lies under {root} (there is {there})")
+            raise self.no_data_error(f"{what} lies under {root} (there is {there})")
         cases: list[Case] = []
         problems: list[str] = []
         notes: list[str] = []
         if raw:
-            cases, problems, notes = _listed(found[0].parent, {p.name for p in found})
+            cases, problems, notes = _table_cases(found[0].parent, {p.name for p in found})
         else:
             for folder in found:
                 mine, wrong = category_cases(folder)
                 cases += mine
                 problems += wrong
         home = found[0].parent
-        problems += clashes((c.files["image"] for c in cases), home)
-        self._measure(cases)
-        return Survey(cases, problems, notes)
+        problems += name_conflicts((c.files["image"] for c in cases), home)
+        self._infer_spec(cases)
+        return DatasetIndex(cases, problems, notes)
 
-    def place(self, cases: Sequence[Case]) -> Mapping[str, str]:
+    def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         training: dict[str, float] = dict(zip(("train", "held_out"), self.fractions, strict=True))
-        return placed(cases, {"train": training, "test": {"test": 1.0}}, self.seed)
+        return assign_pools(cases, {"train": training, "test": {"test": 1.0}}, self.seed)
 
 
-def _listed(home: Path, categories: set[str]) -> tuple[list[Case], list[str], list[str]]:
+def _table_cases(base: Path, categories: set[str]) -> tuple[list[Case], list[str], list[str]]:
     """What 1cls.csv says of these categories; what is wrong; and what it does not name."""
-    if not (home / TABLE).is_file():
+    if not (base / SPLIT_TABLE).is_file():
         raise DataError(
-            f"dataset 'visa': {home / TABLE} is missing; it says which images are trained on. "
+            f"dataset 'visa': {base / SPLIT_TABLE} is missing; it says which images are "
+            "trained on. "
             "Take it from the archive that the images came from."
         )
     cases: list[Case] = []
     problems: list[str] = []
-    used, lines, index = set[Path](), dict[str, int](), _Index(home)
+    used, lines, index = set[Path](), dict[str, int](), _FileIndex(base)
     for number, row in enumerate(
-        read_rows(home / TABLE, ["object", "split", "label", "image", "mask"], TABLE), start=2
+        read_rows(base / SPLIT_TABLE, ["object", "split", "label", "image", "mask"], SPLIT_TABLE),
+        start=2,
     ):
         if row["object"] not in categories:
             continue
-        line = f"{TABLE} line {number}"
+        line = f"{SPLIT_TABLE} line {number}"
         pool, label = row["split"], row["label"] != "normal"
         if pool not in ("train", "test") or row["label"] not in ("normal", "anomaly"):
             said = f"split {pool!r}, label {row['label']!r}"
@@ -119,7 +121,7 @@ def _listed(home: Path, categories: set[str]) -> tuple[list[Case], list[str], li
         wanted = {"image": row["image"]} | ({"mask": row["mask"]} if label else {})
         files: dict[str, Path] = {}
         for role, place in wanted.items():
-            fitting = index.named(place) if place else []
+            fitting = index.find(place) if place else []
             used.update(fitting)
             if len(fitting) == 1:
                 files[role] = fitting[0]
@@ -130,31 +132,31 @@ def _listed(home: Path, categories: set[str]) -> tuple[list[Case], list[str], li
             name = PurePosixPath(row["image"]).with_suffix("").as_posix()
             cases.append(Case(name, name, files, pool, label, {"category": row["object"]}))
     rest = [
-        path.relative_to(home).as_posix()
+        path.relative_to(base).as_posix()
         for category in sorted(categories)
-        for path in below(home / category / "Data", SUFFIXES, 3)
+        for path in find_files(base / category / "Data", SUFFIXES, 3)
         if path not in used
     ]
     masks = [name for name in rest if "/Data/Masks/" in name]
-    problems += [f"{name} is the mask of no image in {TABLE}" for name in masks]
+    problems += [f"{name} is the mask of no image in {SPLIT_TABLE}" for name in masks]
     others = len(rest) - len(masks)
-    notes = [f"{others} images are not in {TABLE}, and are not used"] if others else []
+    notes = [f"{others} images are not in {SPLIT_TABLE}, and are not used"] if others else []
     return cases, problems, notes
 
 
-class _Index:
+class _FileIndex:
     """Files by folder and name, whatever their suffix is (.JPG, .jpg, or .png once converted)."""
 
     def __init__(self, home: Path) -> None:
-        self.home = home
+        self.base = home
         self._folders: dict[Path, dict[str, list[Path]]] = {}
 
-    def named(self, place: str) -> list[Path]:
+    def find(self, table_path: str) -> list[Path]:
         """The files that a path in a table may mean."""
-        folder = (self.home / place).parent
+        folder = (self.base / table_path).parent
         if folder not in self._folders:
             by_stem = self._folders[folder] = {}
-            for path in entries(folder) if folder.is_dir() else ():
+            for path in list_directory(folder) if folder.is_dir() else ():
                 if path.name.lower().endswith(SUFFIXES):
                     by_stem.setdefault(path.stem, []).append(path)
-        return self._folders[folder].get(PurePosixPath(place).stem, [])
+        return self._folders[folder].get(PurePosixPath(table_path).stem, [])

@@ -21,15 +21,21 @@ import torch
 
 from .base import DataError, Sample, Spec
 from .io.nifti import Volume
-from .layouts.volume_pairs import find
-from .preparation.file_dataset import Files, Reading, Survey
-from .splits.assignment import Case, deal, fourfold, shares
-from .transforms.coregistration import Nan, nans, read_together
-from .transforms.crops import boxed, upright
-from .transforms.slices import lost, percentiles, planes, scaled, slab
+from .layouts.volume_pairs import find_subjects
+from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
+from .splits.assignment import Case, assign_groups, check_fractions, four_way_split
+from .transforms.coregistration import NanPolicy, nan_notes, read_coregistered
+from .transforms.crops import crop_and_resize, to_display_axes
+from .transforms.slices import (
+    intensity_percentiles,
+    scale_intensity_range,
+    select_slices,
+    to_display_planes,
+    vanished_lesions_text,
+)
 
 
-class Volumes(Files):
+class Volumes(FileDataset):
     """Axial planes (C, H, W), or whole volumes (C, D, H, W), in 0..1, as radiologists look.
 
     root: the folder of the tree above; else $ADBENCH_DATA
@@ -67,7 +73,7 @@ class Volumes(Files):
         fractions: Sequence[float] = (0.6, 0.1, 0.1, 0.2),
         min_foreground: float = 0.05,
         min_lesion: int = 1,
-        nan: Nan = "error",
+        nan: NanPolicy = "error",
         ignore_affine: bool = False,
         allow_empty_mask: bool = False,
         seed: int = 0,
@@ -90,16 +96,16 @@ class Volumes(Files):
         self.root, self.slices, self.size, self.every = root, slices, list(extent), every
         self.modalities = None if modalities is None else list(modalities)
         self.axial, self.scale = None if axial is None else list(axial), scale
-        self.group, self.fractions, self.seed = group, shares(fractions, 4), seed
+        self.group, self.fractions, self.seed = group, check_fractions(fractions, 4), seed
         self.min_foreground, self.min_lesion = min_foreground, min_lesion
-        self.nan: Nan = nan
+        self.nan: NanPolicy = nan
         self.ignore_affine, self.allow_empty_mask = ignore_affine, allow_empty_mask
         self._roles = tuple(modalities or ("image",))
-        self.originals = frozenset(self._roles)
+        self.unique_roles = frozenset(self._roles)
         self.spec = Spec(channels=len(self._roles), shape=extent)
 
-    def survey(self, root: Path) -> Survey:
-        found, problems = find(root, self.modalities)
+    def build_index(self, root: Path) -> DatasetIndex:
+        found, problems = find_subjects(root, self.modalities)
         cases = []
         for one in found:
             match = re.search(self.group, one.stem) if self.group else None
@@ -130,31 +136,31 @@ class Volumes(Files):
                              "patient each, say how to find it in the name (group)")  # fmt: skip
         labels = any(case.pool == "train" for case in sick)
         self.spec = Spec(self.spec.channels, self.spec.shape, labels=labels, masks=drawn)
-        return Survey(cases, problems, notes)
+        return DatasetIndex(cases, problems, notes)
 
-    def place(self, cases: Sequence[Case]) -> Mapping[str, str]:
+    def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         train, held_out, val, test = self.fractions
         published = any(case.pool for case in cases)
         mine = [case for case in cases if case.pool in ("", "train")]
         normal = {case.group for case in mine if not case.label}
         sick = {case.group for case in mine} - normal
         if not published:
-            dealt = fourfold(normal, self.fractions, self.seed)
+            dealt = four_way_split(normal, self.fractions, self.seed)
             share = {"test": test, "val": val}
         else:
             spare = bool(sick) and all(case.pool != "val" for case in cases)
             share = {"train": train} | ({"val": val} if spare else {})
             whole = {"train": train, "held_out": held_out} | share
-            dealt = deal(normal, _of_one(whole), self.seed)
-        dealt |= deal(sick, _of_one(share), self.seed)
+            dealt = assign_groups(normal, _normalise_fractions(whole), self.seed)
+        dealt |= assign_groups(sick, _normalise_fractions(share), self.seed)
         return {c.name: c.pool if c.pool in ("val", "test") else dealt[c.group] for c in cases}
 
-    def read(self, case: Case) -> Reading:
+    def read(self, case: Case) -> CaseSamples:
         def called(role: str) -> str:
             return f"{case.name} ({case.files[role].name})"
 
         order = [role for role in (*self._roles, "mask") if role in case.files]
-        volumes, problems = read_together(
+        volumes, problems = read_coregistered(
             {role: case.files[role] for role in order},
             called,
             labels=("mask",),
@@ -179,9 +185,9 @@ class Volumes(Files):
                 )
         if problems or len(volumes) < len(self._roles):
             raise DataError(f"{case.name} is unusable", problems or [f"{case.name} is incomplete"])
-        notes, constant, channels = nans(volumes, called), False, []
+        notes, constant, channels = nan_notes(volumes, called), False, []
         for role, volume in volumes.items():
-            made = self._scaled(volume.data)
+            made = self._scale(volume.data)
             if made is None:
                 constant = True
                 why = "is constant: it becomes zeros, and no method trains on it"
@@ -192,25 +198,25 @@ class Volumes(Files):
         drawn = None
         if mask is not None or not case.label:
             drawn = np.zeros(shown.shape, bool) if mask is None else mask.data > 0
-        cut = self._planes if self.slices else self._whole
+        cut = self._plane_samples if self.slices else self._volume_sample
         samples, gone = cut(case, lead, channels, shown, drawn)
-        return Reading(samples, notes, not constant, gone)
+        return CaseSamples(samples, notes, not constant, gone)
 
-    def _scaled(self, data: np.ndarray) -> np.ndarray | None:
+    def _scale(self, data: np.ndarray) -> np.ndarray | None:
         """In 0..1, zero where it was zero; None where it is constant."""
         if self.scale == "none":
             return data if data.min() < data.max() else None
         if self.scale == "minmax":
             low, high = float(data.min()), float(data.max())
-            return scaled(data, low, high) if low < high else None
-        found = percentiles(data)
-        return None if found is None else scaled(data, *found, data != 0)
+            return scale_intensity_range(data, low, high) if low < high else None
+        found = intensity_percentiles(data)
+        return None if found is None else scale_intensity_range(data, *found, data != 0)
 
     def _tags(self, case: Case) -> dict[str, str]:
         status = {"subject_status": "diseased" if case.label else "healthy"}
         return status | {name: str(value) for name, value in case.extra.items()}
 
-    def _planes(
+    def _plane_samples(
         self,
         case: Case,
         lead: Volume,
@@ -220,10 +226,10 @@ class Volumes(Files):
     ) -> tuple[list[Sample], dict[str, int]]:
         first, last = self.axial or (0, shown.shape[2] - 1)
         axial = slice(first, last + 1, self.every)
-        cut = slab(
-            torch.stack([planes(data.T[axial]) for data in channels], 1),
-            planes(shown.T[axial]),
-            None if drawn is None else planes(drawn.T[axial]),
+        cut = select_slices(
+            torch.stack([to_display_planes(data.T[axial]) for data in channels], 1),
+            to_display_planes(shown.T[axial]),
+            None if drawn is None else to_display_planes(drawn.T[axial]),
             range(first, last + 1, self.every),
             size=self.size[0],
             spacing=(lead.spacing[1], lead.spacing[0]),
@@ -232,10 +238,10 @@ class Volumes(Files):
             tags=self._tags(case),
         )
         assert cut is not None  # nothing was cropped
-        gone = {lost(self.size[0], self.min_lesion): cut.vanished}
+        gone = {vanished_lesions_text(self.size[0], self.min_lesion): cut.vanished_lesions}
         return list(cut.samples(case.name, case.group, label=bool(case.label))), gone
 
-    def _whole(
+    def _volume_sample(
         self,
         case: Case,
         lead: Volume,
@@ -245,10 +251,10 @@ class Volumes(Files):
     ) -> tuple[list[Sample], dict[str, int]]:
         def fitted(data: np.ndarray) -> torch.Tensor:
             turned = np.ascontiguousarray(data.T[:, ::-1, ::-1])
-            return boxed(torch.from_numpy(turned), self.size, spacing)[0]
+            return crop_and_resize(torch.from_numpy(turned), self.size, spacing)[0]
 
-        _, spacing = upright(lead)
-        steps = boxed(torch.empty(shown.T.shape), self.size, spacing)[1]
+        _, spacing = to_display_axes(lead)
+        steps = crop_and_resize(torch.empty(shown.T.shape), self.size, spacing)[1]
         mask = None
         if drawn is not None:
             part = fitted(drawn)  # a lesion of less than half a voxel is its largest part
@@ -267,7 +273,7 @@ class Volumes(Files):
         return [sample], {}
 
 
-def _of_one(share: Mapping[str, float]) -> dict[str, float]:
+def _normalise_fractions(fractions: Mapping[str, float]) -> dict[str, float]:
     """Shares that sum to 1."""
-    whole = sum(share.values()) or 1.0
-    return {split: part / whole for split, part in share.items()}
+    whole = sum(fractions.values()) or 1.0
+    return {split: part / whole for split, part in fractions.items()}

@@ -19,13 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from ..datasets.base import Spec, Split
-from ..engine.runtime.fixed_batches import in_batches
+from ..engine.runtime.fixed_batches import apply_in_batches
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import Batched, Run
-from ..engine.training.data_loading import evenly
-from ..engine.training.loop import Training, minimise
-from ..engine.transforms.amplitude import SILENCE, loudness, smoothed, unit
-from ..engine.transforms.resizing import Canvas
+from ..engine.runtime.run import BatchedModule, TrainingContext
+from ..engine.training.data_loading import evenly_spaced_indices
+from ..engine.training.loop import Training, train_module
+from ..engine.transforms.amplitude import SILENCE, moving_average, rms, rms_unit
+from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
 
 
@@ -48,41 +48,45 @@ class AE1D(Method):
         calibration: int = 256, smooth: int = 32,
     ) -> None:  # fmt: skip
         super().__init__(spec)
-        self.canvas = Canvas(spec.shape, None, 2 ** len(widths), low=0.0)
-        shortest = self.canvas.outer[0] // 2 ** len(widths)
+        self.canvas = ResizePad(spec.shape, None, 2 ** len(widths), low=0.0)
+        shortest = self.canvas.padded_shape[0] // 2 ** len(widths)
         if shortest < 2:
             raise ValueError(
                 f"{spec.shape[0]} samples are too short to be halved {len(widths)} times"
             )
-        self.coder = Coder(spec.channels, widths)
-        self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warm=ema_warm, decay=decay)
+        self.coder = SignalAutoencoder(spec.channels, widths)
+        self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warmup=ema_warm, decay=decay)
         self.amplitude, self.calibration, self.smooth = amplitude, calibration, smooth
         self.register_buffer("unit", torch.ones(()))
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("deviation", torch.ones(()))
 
-    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+    def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-            z = self._entered(x, self._unit(x))
+            z = self._normalise(x, self._amplitude_unit(x))
             return (self.coder.net(z) - z).square().flatten(1).mean(1)
 
-        held = evenly(len(held_out), self.calibration)
+        held = evenly_spaced_indices(len(calibration), self.calibration)
         if len(held) < 2:
             raise ValueError(f"AE-1D takes z-scores from held-out samples; {len(held)} are too few")
         if self.amplitude == "train":
-            self.unit.copy_(unit(train))
-        run.place(self)
-        minimise(loss, self.coder, train, run, self.plan)
-        chosen = [held_out[i].x for i in held]
+            self.unit.copy_(rms_unit(train))
+        context.place(self)
+        train_module(loss, self.coder, train, context, self.plan)
+        chosen = [calibration[i].x for i in held]
         with torch.no_grad():
-            far = self._errors(torch.stack(chosen).to(run.device))[0].double().mean(1)
+            far = (
+                self._reconstruction_error(torch.stack(chosen).to(context.device))[0]
+                .double()
+                .mean(1)
+            )
         self.mean.copy_(far.mean())
         self.deviation.copy_(far.std().clamp(min=1e-9))
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        error, normal = self._errors(x)
+        error, normal = self._reconstruction_error(x)
         score = (error.mean(1) - self.mean) / self.deviation
-        found = smoothed(error, self.smooth) / self.deviation
+        found = moving_average(error, self.smooth) / self.deviation
         count = len(levels)
         return Detection(
             score.expand(count, -1),
@@ -90,22 +94,22 @@ class AE1D(Method):
             normal.expand(count, *normal.shape),
         )
 
-    def _entered(self, x: Tensor, size: Tensor) -> Tensor:
-        return (self.canvas.enter(x) - SILENCE) / size
+    def _normalise(self, x: Tensor, amplitude: Tensor) -> Tensor:
+        return (self.canvas.forward(x) - SILENCE) / amplitude
 
-    def _errors(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _reconstruction_error(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Squared error (N, L) in units of power; the restored (N, C, L)."""
-        size = self._unit(x)
-        normal = self.canvas.leave(self.coder(self._entered(x, size)) * size + SILENCE)
+        size = self._amplitude_unit(x)
+        normal = self.canvas.inverse(self.coder(self._normalise(x, size)) * size + SILENCE)
         return ((normal - x) / size).square().mean(1), normal
 
-    def _unit(self, x: Tensor) -> Tensor:
+    def _amplitude_unit(self, x: Tensor) -> Tensor:
         if self.amplitude == "sample":
-            return loudness(x)
+            return rms(x)
         return self.unit.to(x.device)
 
 
-class Coder(Batched):
+class SignalAutoencoder(BatchedModule):
     """MONAI's AutoEncoder of kernel 3 and stride 2, written out: (N, C, L) -> alike."""
 
     def __init__(self, channels: int, widths: Sequence[int]) -> None:
@@ -122,4 +126,4 @@ class Coder(Batched):
         self.net = nn.Sequential(*parts[:-2])
 
     def forward(self, x: Tensor) -> Tensor:
-        return in_batches(self.net, self.batch, x)
+        return apply_in_batches(self.net, self.batch, x)

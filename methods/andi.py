@@ -25,16 +25,16 @@ from torch import Tensor
 from ..datasets.base import Spec, Split
 from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.gaussian import Gaussian
-from ..engine.diffusion.schedule import schedule
-from ..engine.networks.diffusion_unet import divisor, unet
-from ..engine.noise.noise import named
+from ..engine.diffusion.schedule import build_schedule
+from ..engine.networks.diffusion_unet import build_unet, side_divisor
+from ..engine.noise.noise import build_noise
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import Run
-from ..engine.training.loop import Training, minimise
-from ..engine.transforms.resizing import Canvas
+from ..engine.runtime.run import TrainingContext
+from ..engine.training.loop import Training, train_module
+from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
 
-TINY = 1e-16
+EPSILON = 1e-16
 """Added to a squared difference, so that one that is exactly 0 has a logarithm."""
 
 
@@ -62,51 +62,55 @@ class ANDi(Method):
         super().__init__(spec)
         if every < 1 or not 0 <= lowest < 1000:
             raise ValueError(f"every is at least 1 and lowest in 0..999, not {every} and {lowest}")
-        self.canvas = Canvas(spec.shape, size, divisor(widths))
-        self.noise = named(noise, octaves=octaves, persistence=persistence)
-        self.inference_noise = named(inference_noise, octaves=octaves, persistence=persistence)
-        net = unet(len(spec.shape), spec.channels, widths, res_blocks=res_blocks,
+        self.canvas = ResizePad(spec.shape, size, side_divisor(widths))
+        self.noise = build_noise(noise, octaves=octaves, persistence=persistence)
+        self.inference_noise = build_noise(
+            inference_noise, octaves=octaves, persistence=persistence
+        )
+        net = build_unet(len(spec.shape), spec.channels, widths, res_blocks=res_blocks,
             attention=attention, head_channels=head_channels)  # fmt: skip
-        self.denoiser = Denoiser(net, schedule(beta, T), about=f"{self.noise} on {self.canvas}")
+        self.denoiser = Denoiser(
+            net, build_schedule(beta, T), trained_on=f"{self.noise} on {self.canvas}"
+        )
         self.plan = Training(steps, batch, lr, weight_decay=weight_decay, clip=clip, ema=ema,
-            ema_warm=ema_warm, decay=decay, warmup=warmup)  # fmt: skip
+            ema_warmup=ema_warm, decay=decay, warmup=warmup)  # fmt: skip
         self.lowest, self.every = lowest, every
         self.aggregate, self.channels = aggregate, channels
 
-    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+    def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-            return self.denoiser.loss(self.canvas.enter(x), rng, noise=self.noise)
+            return self.denoiser.loss(self.canvas.forward(x), rng, noise=self.noise)
 
-        minimise(loss, self.denoiser, train, run, self.plan)
+        train_module(loss, self.denoiser, train, context, self.plan)
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        inner = self.canvas.enter(x)
-        asked = [self.looked_at(level) for level in levels]
+        inner = self.canvas.forward(x)
+        asked = [self.evaluated_levels(level) for level in levels]
         total = [torch.zeros_like(inner) for _ in levels]
         for at in sorted(set().union(*asked)):
-            off = self._off(inner, at, rng)
-            off = (off + TINY).log() if self.aggregate == "geometric" else off
+            off = self._squared_mean_difference(inner, at, rng)
+            off = (off + EPSILON).log() if self.aggregate == "geometric" else off
             for i in (i for i, those in enumerate(asked) if at in those):
                 total[i] += off
         found = torch.stack([t / len(a) for t, a in zip(total, asked, strict=True)])
-        found = found.exp() - TINY if self.aggregate == "geometric" else found
+        found = found.exp() - EPSILON if self.aggregate == "geometric" else found
         found = found.amax(2) if self.channels == "max" else found.mean(2)  # (L, N, *outer)
         unit = replace(self.canvas, low=0.0, high=1.0)
-        found = unit.leave(found[:, :, None])[:, :, 0]
+        found = unit.inverse(found[:, :, None])[:, :, 0]
         return Detection.from_map(found.clamp(min=0))
 
-    def looked_at(self, level: int) -> list[int]:
+    def evaluated_levels(self, level: int) -> list[int]:
         """The process's levels down from one on the 1000-step scale; itself at least."""
-        to = self.denoiser.schedule.level
+        to = self.denoiser.schedule.to_level
         return list(range(to(level), min(to(self.lowest), to(level) - 1), -self.every))
 
-    def _off(self, x: Tensor, at: int, rng: Rng) -> Tensor:
+    def _squared_mean_difference(self, x: Tensor, step: int, rng: Rng) -> Tensor:
         """The squared difference of the means of the step down from a level, like x."""
         process = self.denoiser.process
         assert isinstance(process, Gaussian)
-        level = torch.full((len(x),), at, device=x.device)
-        noise = self.inference_noise(rng.fork("look").at(at), x.shape[1:], level)
-        x_l = process.disturb(x, level, noise)
+        level = torch.full((len(x),), step, device=x.device)
+        noise = self.inference_noise(rng.fork("look").at(step), x.shape[1:], level)
+        x_l = process.add_noise(x, level, noise)
         guess = self.denoiser(x_l, level)
-        true, made = (process.posterior(x_l, clean, level, level - 1) for clean in (x, guess))
+        true, made = (process.posterior_mean(x_l, clean, level, level - 1) for clean in (x, guess))
         return (true - made).square()

@@ -24,15 +24,21 @@ from torch import Tensor
 from ..datasets.base import Spec, Split
 from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.gaussian import Gaussian, Variance
-from ..engine.diffusion.schedule import ladder, schedule
-from ..engine.networks.diffusion_unet import divisor, set_heads, unet
-from ..engine.noise.noise import Noise, named
+from ..engine.diffusion.schedule import build_schedule, sampling_levels
+from ..engine.networks.diffusion_unet import build_unet, set_heads, side_divisor
+from ..engine.noise.noise import Noise, build_noise
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import Run
-from ..engine.sampling.reconstruct import Chain, descend, repeated, restore, rows
-from ..engine.training.loop import Training, minimise
-from ..engine.transforms.augmentation import affine
-from ..engine.transforms.resizing import Canvas
+from ..engine.runtime.run import TrainingContext
+from ..engine.sampling.reconstruct import (
+    SamplingConfig,
+    enumerate_chains,
+    reconstruct,
+    repeat_streams,
+    reverse_process,
+)
+from ..engine.training.loop import Training, train_module
+from ..engine.transforms.augmentation import random_affine
+from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
 
 
@@ -66,87 +72,92 @@ class AnoDDPM(Method):
     ) -> None:  # fmt: skip
         super().__init__(spec)
         widths, ndim = [int(width * m) for m in mults], len(spec.shape)
-        self.canvas = Canvas(spec.shape, size, divisor(widths))
+        self.canvas = ResizePad(spec.shape, size, side_divisor(widths))
 
         def of(name: str, frequency: float) -> Noise:
             if name == "random":
-                return Either(of("simplex", frequency), of("gaussian", frequency), shared_noise)
-            return named(name, octaves=octaves, persistence=persistence, frequency=frequency,
+                return RandomChoiceNoise(
+                    of("simplex", frequency), of("gaussian", frequency), shared_noise
+                )
+            return build_noise(name, octaves=octaves, persistence=persistence, frequency=frequency,
                 normalise=normalise, origin_jitter=origin_jitter, shared=shared_noise)  # fmt: skip
 
         seen, longest = detect_noise or noise, detect_frequency or frequency
         self.noise, self.disturbing = of(noise, frequency), of(seen, longest)
         self.adding = of(reverse_noise or seen, longest)
-        attend = [max(self.canvas.outer) >> i in attention for i in range(len(widths))]
-        net = unet(ndim, spec.channels, widths, res_blocks=res_blocks, updown=True,
+        attend = [max(self.canvas.padded_shape) >> i in attention for i in range(len(widths))]
+        net = build_unet(ndim, spec.channels, widths, res_blocks=res_blocks, updown=True,
             attention=attend, head_channels=[w // heads for w in widths], eps=1e-5,
             zero_attention=True)  # fmt: skip
-        self.denoiser = Denoiser(net, schedule(beta, T), clip=self.canvas.range,
-            about=f"{self.noise} on {self.canvas}")  # fmt: skip
-        self.plan = Training(steps, batch, lr, ema=ema, ema_warm=ema_warm, decay=decay)
-        self.chain, self.max_level = Chain(sampling_steps, eta, variance, repeats), max_level
+        self.denoiser = Denoiser(net, build_schedule(beta, T), clip=self.canvas.range,
+            trained_on=f"{self.noise} on {self.canvas}")  # fmt: skip
+        self.plan = Training(steps, batch, lr, ema=ema, ema_warmup=ema_warm, decay=decay)
+        self.chain, self.max_level = (
+            SamplingConfig(sampling_steps, eta, variance, repeats),
+            max_level,
+        )
         self.augment, self.average, self.eval_heads = augment, average, eval_heads
         self.shared, self.gradual, self.index_shift = shared_noise, gradual, index_shift
 
-    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+    def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-            x = affine(x, rng, degrees=3, translate=(0.02, 0.09)) if self.augment else x
-            inner, most = self.canvas.enter(x), self.max_level
+            x = random_affine(x, rng, degrees=3, translate=(0.02, 0.09)) if self.augment else x
+            inner, most = self.canvas.forward(x), self.max_level
             drawn = rng.shared() if self.shared else rng
             return self.denoiser.loss(inner, drawn, noise=self.noise, max_level=most)
 
-        minimise(loss, self.denoiser, train, run, self.plan)
+        train_module(loss, self.denoiser, train, context, self.plan)
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
         if self.eval_heads:
             set_heads(self.denoiser.net, self.eval_heads)
-        inner = self.canvas.enter(x)
-        normal = self.canvas.leave(self._healed(inner, levels, rng))  # (L, N, R, C, *S)
+        inner = self.canvas.forward(x)
+        normal = self.canvas.inverse(self._reconstruct(inner, levels, rng))  # (L, N, R, C, *S)
         seen = normal.mean(2, keepdim=True) if self.average == "reconstruction" else normal
         return Detection.from_map((seen - x[:, None]).square().mean((2, 3)), normal.mean(2))
 
-    def _healed(self, inner: Tensor, levels: Sequence[int], rng: Rng) -> Tensor:
+    def _reconstruct(self, inner: Tensor, levels: Sequence[int], rng: Rng) -> Tensor:
         """(L, N, R, C, *outer)."""
         if not (self.gradual or self.index_shift):
-            return restore(
-                self.denoiser, inner, levels, rng, chain=self.chain, noise=self.disturbing,
+            return reconstruct(
+                self.denoiser, inner, levels, rng, sampling=self.chain, noise=self.disturbing,
                 reverse_noise=self.adding,
             )  # fmt: skip
         times, count = self.denoiser.schedule, self.chain.repeats
-        index, level = rows([times.level(at) for at in levels], len(inner), count)
-        streams, sample = repeated(rng, count), index % len(inner)
+        index, level = enumerate_chains([times.to_level(at) for at in levels], len(inner), count)
+        streams, sample = repeat_streams(rng, count), index % len(inner)
         there = torch.where(level > 0, (level + self.index_shift).clamp(max=times.T), 0)
-        back = descend(
+        back = reverse_process(
             self.denoiser,
-            self._disturbed(inner, index, there, streams),
-            [ladder(at, self.chain.steps) for at in level.tolist()],
+            self._add_noise(inner, index, there, streams),
+            [sampling_levels(at, self.chain.steps) for at in level.tolist()],
             streams.rows(index).fork("step"),
-            chain=self.chain,
+            sampling=self.chain,
             noise=self.adding,
             samples=sample.tolist(),
         )
         return back.view(len(levels), len(inner), count, *inner.shape[1:])
 
-    def _disturbed(self, inner: Tensor, index: Tensor, there: Tensor, streams: Rng) -> Tensor:
+    def _add_noise(self, inner: Tensor, index: Tensor, row_levels: Tensor, streams: Rng) -> Tensor:
         """Samples brought to their levels, one row for each of `index` among the streams."""
         process, shape = self.denoiser.process, inner.shape[1:]
         assert isinstance(process, Gaussian)
-        sample, at = (index % len(inner)).to(inner.device), there.to(inner.device)
+        sample, at = (index % len(inner)).to(inner.device), row_levels.to(inner.device)
         if not self.gradual:
             drawn = self.disturbing(streams.rows(index).fork("start"), shape, at.clamp(min=1))
-            return process.disturb(inner[sample], at, drawn)
+            return process.add_noise(inner[sample], at, drawn)
         out = inner[sample]
         x, rises = inner.repeat(len(streams) // len(inner), *[1] * len(shape)), streams.fork("rise")
-        for level in range(1, int(there.max()) + 1):
+        for level in range(1, int(row_levels.max()) + 1):
             here = torch.full((len(x),), level, device=x.device)
             drawn = self.disturbing(rises.at(level), shape, here)
-            x = process.further(x, here - 1, here, drawn)
+            x = process.add_noise_step(x, here - 1, here, drawn)
             out = torch.where((at == level).view(-1, *[1] * len(shape)), x[index.to(x.device)], out)
         return out
 
 
 @dataclass(frozen=True)
-class Either:
+class RandomChoiceNoise:
     """One noise or the other by the toss of a coin, for every sample; shared: for all together."""
 
     one: Noise

@@ -28,17 +28,22 @@ from torch.nn.functional import max_pool2d
 
 from ..datasets.base import Spec, Split
 from ..engine.diffusion.denoiser import Denoiser
-from ..engine.diffusion.schedule import schedule
-from ..engine.features.pretrained import perceptual
-from ..engine.networks.diffusion_unet import divisor, unet
-from ..engine.noise.noise import named
+from ..engine.diffusion.schedule import build_schedule
+from ..engine.features.pretrained import build_perceptual
+from ..engine.networks.diffusion_unet import build_unet, side_divisor
+from ..engine.noise.noise import build_noise
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import Run
-from ..engine.sampling.reconstruct import Chain, repeated, restore, rows
+from ..engine.runtime.run import TrainingContext
+from ..engine.sampling.reconstruct import (
+    SamplingConfig,
+    enumerate_chains,
+    reconstruct,
+    repeat_streams,
+)
 from ..engine.sampling.repaint import inpaint
-from ..engine.training.loop import Training, minimise
-from ..engine.transforms.augmentation import affine
-from ..engine.transforms.resizing import Canvas
+from ..engine.training.loop import Training, train_module
+from ..engine.transforms.augmentation import random_affine
+from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
 
 
@@ -73,97 +78,107 @@ class AutoDDPM(Method):
         map_weight: Literal["first", "second", "none"] = "first",
     ) -> None:  # fmt: skip
         super().__init__(spec)
-        self.canvas = Canvas(spec.shape, size, divisor(widths), low=0.0)
+        self.canvas = ResizePad(spec.shape, size, side_divisor(widths), low=0.0)
         self.noise, self.inpaint_noise = (
-            named(name, octaves=octaves, persistence=persistence, frequency=frequency,
+            build_noise(name, octaves=octaves, persistence=persistence, frequency=frequency,
                   shared=shared_noise)
             for name in (noise, inpaint_noise or noise)
         )  # fmt: skip
-        net = unet(2, spec.channels, widths, res_blocks=res_blocks, attention=attention,
+        net = build_unet(2, spec.channels, widths, res_blocks=res_blocks, attention=attention,
             head_channels=head_channels)  # fmt: skip
-        self.perceptual, self.double_normalise = perceptual(features), double_normalise
-        about = f"{self.noise} on {self.canvas}, tau by {self.perceptual.identity}"
+        self.perceptual, self.double_normalise = build_perceptual(features), double_normalise
+        about = f"{self.noise} on {self.canvas}, tau by {self.perceptual.weights_id}"
         low, high = clip
-        self.denoiser = Denoiser(net, schedule(beta, T), clip=(low, high), about=about)
-        self.plan = Training(steps, batch, lr, clip=None, ema=ema, ema_warm=ema_warm, decay=decay)
-        self.first = Chain(sampling_steps, eta, repeats=repeats)
-        self.second = Chain(inpaint_steps, eta)
+        self.denoiser = Denoiser(net, build_schedule(beta, T), clip=(low, high), trained_on=about)
+        self.plan = Training(steps, batch, lr, clip=None, ema=ema, ema_warmup=ema_warm, decay=decay)
+        self.first = SamplingConfig(sampling_steps, eta, repeats=repeats)
+        self.second = SamplingConfig(inpaint_steps, eta)
         self.threshold, self.calibration, self.dilate = threshold, calibration, dilate
         self.inpaint_level, self.resamples = inpaint_level, resamples
         self.renoise_shifted, self.leave_last = renoise_shifted, leave_last
         self.augment, self.quantise, self.map_weight = augment, quantise, map_weight
         self.register_buffer("tau", torch.tensor(0.0))
 
-    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+    def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
             if self.augment:
-                x = affine(x, rng, degrees=10, translate=(0.1, 0.1), scale=(0.9, 1.1), flip=0.5)
+                x = random_affine(
+                    x, rng, degrees=10, translate=(0.1, 0.1), scale=(0.9, 1.1), flip=0.5
+                )
             x = (x * 255).round() / 255 if self.quantise else x
-            return self.denoiser.loss(self.canvas.enter(x), rng, noise=self.noise)
+            return self.denoiser.loss(self.canvas.forward(x), rng, noise=self.noise)
 
-        minimise(loss, self.denoiser, train, run, self.plan)
-        run.place(self)
+        train_module(loss, self.denoiser, train, context, self.plan)
+        context.place(self)
         self.tau.fill_(
-            self._calibrated(held_out, run) if self.threshold is None else self.threshold
+            self._calibrated_threshold(calibration, context)
+            if self.threshold is None
+            else self.threshold
         )
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        inner = self.canvas.enter(x)
-        coarse, soft = self._first_pass(inner, levels, rng)  # (L, N, R, C, *), (L, N, *)
+        inner = self.canvas.forward(x)
+        coarse, soft = self._coarse_reconstruction(inner, levels, rng)  # (L, N, R, C, *), (L, N, *)
         if float(self.tau) < 0:
             cut = soft.flatten(2).quantile(0.95, dim=2)[..., None, None]
         else:
             cut = self.tau
         region = max_pool2d((soft > cut).float(), 2 * self.dilate + 1, 1, self.dilate)
         repeats = coarse.shape[2]
-        index, _ = rows(levels, len(x), repeats)
+        index, _ = enumerate_chains(levels, len(x), repeats)
         filled = inpaint(
             self.denoiser,
             coarse.flatten(0, 2),
             inner[index.to(x.device) % len(x)],
             region[:, :, None, None].expand(-1, -1, repeats, -1, -1, -1).flatten(0, 2),
             self.inpaint_level,
-            repeated(rng.fork("inpaint"), repeats).rows(index),
-            chain=self.second,
+            repeat_streams(rng.fork("inpaint"), repeats).rows(index),
+            sampling=self.second,
             noise=self.inpaint_noise,
             resamples=self.resamples,
-            shifted=self.renoise_shifted,
-            leave_last=self.leave_last,
+            shifted_renoise=self.renoise_shifted,
+            skip_last_step=self.leave_last,
         )
         fine = filled.clamp(0, 1).view_as(coarse).mean(2)  # (L, N, C, *)
         if self.map_weight == "second":
-            soft = self._soft(inner, fine)
-        normal = self.canvas.leave(fine)
+            soft = self._soft_map(inner, fine)
+        normal = self.canvas.inverse(fine)
         residual = (normal - x).abs().mean(2)  # (L, N, H, W)
         if self.map_weight != "none":
-            residual = residual * self.canvas.leave(soft[:, :, None])[:, :, 0].clamp(min=0)
+            residual = residual * self.canvas.inverse(soft[:, :, None])[:, :, 0].clamp(min=0)
         return Detection.from_map(residual, normal)
 
-    def _first_pass(self, inner: Tensor, levels: Sequence[int], rng: Rng) -> tuple[Tensor, Tensor]:
+    def _coarse_reconstruction(
+        self, inner: Tensor, levels: Sequence[int], rng: Rng
+    ) -> tuple[Tensor, Tensor]:
         """The coarse restorations (L, N, R, C, *) and the soft map (L, N, *) of their mean."""
-        coarse = restore(self.denoiser, inner, levels, rng, chain=self.first, noise=self.noise)
+        coarse = reconstruct(
+            self.denoiser, inner, levels, rng, sampling=self.first, noise=self.noise
+        )
         coarse = coarse.clamp(0, 1)
-        return coarse, self._soft(inner, coarse.mean(2))
+        return coarse, self._soft_map(inner, coarse.mean(2))
 
-    def _soft(self, inner: Tensor, normal: Tensor) -> Tensor:
+    def _soft_map(self, inner: Tensor, normal: Tensor) -> Tensor:
         """Perceptual distance times the residual over its 95th percentile, at most 1; (L, N, *)."""
         residual = (normal - inner).abs().mean(2)
         high = residual.flatten(2).quantile(0.95, dim=2)[..., None, None]
         share = (residual / high.clamp(min=1e-12)).clamp(max=1)
         many, one = normal.flatten(0, 1), inner.repeat(len(normal), 1, 1, 1)
-        apart = self.perceptual.distance(one, many, doubled=self.double_normalise)
+        apart = self.perceptual.distance(one, many, rescale_twice=self.double_normalise)
         return apart.view_as(share) * share
 
     @torch.no_grad()
-    def _calibrated(self, held_out: Split, run: Run) -> float:
+    def _calibrated_threshold(self, calibration: Split, context: TrainingContext) -> float:
         """What 5 % of the held-out normal pixels (of the roi) exceed in the soft map."""
         values = []
-        for i in range(0, min(len(held_out), self.calibration), 8):
-            samples = [held_out[j] for j in range(i, min(i + 8, len(held_out), self.calibration))]
-            x = torch.stack([s.x for s in samples]).to(run.device)
-            rng = Rng([s.key for s in samples], run.seed, run.device).fork("calibrate")
-            soft = self._first_pass(self.canvas.enter(x), [self.published], rng)[1]
-            soft = self.canvas.leave(soft[:, :, None])[0, :, 0].cpu()
+        for i in range(0, min(len(calibration), self.calibration), 8):
+            samples = [
+                calibration[j] for j in range(i, min(i + 8, len(calibration), self.calibration))
+            ]
+            x = torch.stack([s.x for s in samples]).to(context.device)
+            rng = Rng([s.key for s in samples], context.seed, context.device).fork("calibrate")
+            soft = self._coarse_reconstruction(self.canvas.forward(x), [self.published], rng)[1]
+            soft = self.canvas.inverse(soft[:, :, None])[0, :, 0].cpu()
             for s, m in zip(samples, soft, strict=True):
                 values.append(m.flatten() if s.roi is None else m[s.roi])
         if not values:

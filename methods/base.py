@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..datasets.base import Spec, Split
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import Run
+from ..engine.runtime.run import TrainingContext
 
 
 @dataclass(frozen=True)
@@ -64,16 +64,16 @@ class Method(nn.Module, ABC):
         super().__init__()
         if len(spec.shape) not in self.ndims:
             raise ValueError(
-                f"{type(self).__name__} takes samples of {_either(self.ndims)} axes, "
+                f"{type(self).__name__} takes samples of {_alternatives(self.ndims)} axes, "
                 f"not of {len(spec.shape)}"
             )
         self.spec = spec
 
     @abstractmethod
-    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+    def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
         """Learn from `train`: normal samples, or labelled ones if so supervised.
 
-        held_out: normal samples that are not trained on, to calibrate on.
+        calibration: normal samples that are not trained on, to calibrate on.
         """
 
     @abstractmethod
@@ -97,5 +97,5 @@ class Method(nn.Module, ABC):
         return found[0]
 
 
-def _either(numbers: frozenset[int]) -> str:
+def _alternatives(numbers: frozenset[int]) -> str:
     return " or ".join(map(str, sorted(numbers)))

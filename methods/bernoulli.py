@@ -27,26 +27,26 @@ from torch import Tensor
 
 from ..datasets.base import Spec, Split
 from ..engine.codecs.autoencoder import Binary
-from ..engine.codecs.training import Coding
-from ..engine.diffusion.bernoulli import Bernoulli, uniform
+from ..engine.codecs.training import CodecTraining
+from ..engine.diffusion.bernoulli import Bernoulli, uniform_noise
 from ..engine.diffusion.denoiser import Denoiser, Estimate
-from ..engine.diffusion.schedule import ladder, schedule
-from ..engine.networks.diffusion_unet import divisor, unet
+from ..engine.diffusion.schedule import build_schedule, sampling_levels
+from ..engine.networks.diffusion_unet import build_unet, side_divisor
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import Run
-from ..engine.sampling.continuous_batching import Move, Rows, flow, straight
-from ..engine.sampling.reconstruct import repeated, rows
-from ..engine.sampling.step_noise import Draws
-from ..engine.training.loop import Training, minimise
-from ..engine.transforms.resizing import Canvas, resize
+from ..engine.runtime.run import TrainingContext
+from ..engine.sampling.continuous_batching import ChainBatch, Step, one_step_per_level, run_chains
+from ..engine.sampling.reconstruct import enumerate_chains, repeat_streams
+from ..engine.sampling.step_noise import StepNoise
+from ..engine.training.loop import Training, train_module
+from ..engine.transforms.resizing import ResizePad, resize
 from .base import Detection, Method
 
 
 @dataclass(frozen=True)
-class Twice(Training):
+class RepeatedBatchTraining(Training):
     """Every batch makes two steps."""
 
-    def batch_at(self, k: int) -> int:
+    def batch_number(self, k: int) -> int:
         return k // 2
 
 
@@ -80,73 +80,86 @@ class MaskedBernoulli(Method):
     ) -> None:  # fmt: skip
         super().__init__(spec)
         widths = [int(width * m) for m in mults]
-        self.canvas = Canvas(spec.shape, size, divisor(coder_widths) * divisor(widths), low=0.0)
-        self.codec = Binary((spec.channels, *self.canvas.outer), bits=bits, size=coder_size,
+        self.canvas = ResizePad(
+            spec.shape, size, side_divisor(coder_widths) * side_divisor(widths), low=0.0
+        )
+        self.codec = Binary((spec.channels, *self.canvas.padded_shape), bits=bits, size=coder_size,
             widths=coder_widths)  # fmt: skip
-        net = unet(len(spec.shape), bits, widths, res_blocks=res_blocks, attention=attention,
+        net = build_unet(len(spec.shape), bits, widths, res_blocks=res_blocks, attention=attention,
             head_channels=[w // heads for w in widths], eps=1e-5, zero_attention=True)  # fmt: skip
         process = partial(Bernoulli, forward=forward, posterior=posterior)
         about = f"codes of {self.canvas}"
         self.denoiser = Denoiser(
-            net, schedule(beta, T), predicts="flip", process=process, about=about
+            net, build_schedule(beta, T), prediction_type="flip", process=process, trained_on=about
         )
         self.first = Training(coder_steps, coder_batch, coder_lr, clip=clip, ema=coder_ema,
-            ema_warm=ema_warm, decay=decay)  # fmt: skip
-        self.plan = (Twice if twice else Training)(
-            steps, batch, lr, clip=clip, ema=ema, ema_warm=ema_warm, decay=decay
+            ema_warmup=ema_warm, decay=decay)  # fmt: skip
+        self.plan = (RepeatedBatchTraining if twice else Training)(
+            steps, batch, lr, clip=clip, ema=ema, ema_warmup=ema_warm, decay=decay
         )
         self.chance, self.sampling_steps, self.soft_end = chance, sampling_steps, soft_end
         self.start_offset, self.drawn_code = start_offset, drawn_code
         self.shown, self.judged = shown, judged
 
-    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+    def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
         def flipped(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-            z = self.codec.draw(self.canvas.enter(x), rng.fork("code"))
+            z = self.codec.sample_bits(self.canvas.forward(x), rng.fork("code"))
             return self.denoiser.loss(z.to(x.dtype), rng)
 
-        Coding(self.codec, self.first, self.canvas, measured=False).take(train, run)
-        minimise(flipped, self.denoiser, train, run, self.plan, "diffusion")
+        CodecTraining(self.codec, self.first, self.canvas, fit_scale=False).train(train, context)
+        train_module(flipped, self.denoiser, train, context, self.plan, "diffusion")
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        inner = self.canvas.enter(x)
+        inner = self.canvas.forward(x)
         z = (
-            self.codec.draw(inner, rng.fork("code"))
+            self.codec.sample_bits(inner, rng.fork("code"))
             if self.drawn_code
             else self.codec.encode(inner)
         )
-        healed, mask = self.healed(z, levels, rng)
+        healed, mask = self.reconstruct_codes(z, levels, rng)
         back = self.codec.decode(healed.flatten(0, 1)).view(len(levels), *inner.shape)
-        normal = self.canvas.leave(back).clamp(0, 1)  # (L, N, C, *S)
+        normal = self.canvas.inverse(back).clamp(0, 1)  # (L, N, C, *S)
         found = (normal - x).square().sum(2)
         share = mask.to(x.dtype).flatten(0, 1)  # (L * N, bits, *S')
         if self.shown == "mask":
-            wide = resize(share.sum(1, keepdim=True) / mask.shape[2], self.canvas.outer)
-            found = self.canvas.leave(wide).view_as(found)
+            wide = resize(share.sum(1, keepdim=True) / mask.shape[2], self.canvas.padded_shape)
+            found = self.canvas.inverse(wide).view_as(found)
         detection = Detection.from_map(found, normal)
         if self.judged == "map":
             return detection
         score = share.flatten(1).sum(1) / share[0].numel()
         return Detection(score.view(len(levels), -1), found, normal)
 
-    def healed(self, z: Tensor, levels: Sequence[int], rng: Rng) -> tuple[Tensor, Tensor]:
+    def reconstruct_codes(
+        self, z: Tensor, levels: Sequence[int], rng: Rng
+    ) -> tuple[Tensor, Tensor]:
         """Codes (N, bits, *S') after the way back from each level, and which of their bits were
         replaced, (L, N, bits, *S') each."""
         process = self.denoiser.process
         assert isinstance(process, Bernoulli)
-        reached = [process.schedule.level(at) for at in levels]
-        index, level = rows(reached, len(z), 1)
-        streams, level = repeated(rng, 1).rows(index), level.to(z.device)
+        reached = [process.schedule.to_level(at) for at in levels]
+        index, level = enumerate_chains(reached, len(z), 1)
+        streams, level = repeat_streams(rng, 1).rows(index), level.to(z.device)
         start = (level + int(self.start_offset)).clamp(max=process.schedule.T)
         known = z[index.to(z.device)]
-        noised = process.disturb(known, start, uniform(streams.fork("start"), z.shape[1:], start))
-        way = Masked(process, Draws(streams.fork("step"), uniform), known, self.chance,
-            self.soft_end)  # fmt: skip
-        ladders = [ladder(at, self.sampling_steps) for at in reached for _ in range(len(z))]
-        out = flow(self.denoiser, way, noised, ladders)
+        noised = process.add_noise(
+            known, start, uniform_noise(streams.fork("start"), z.shape[1:], start)
+        )
+        way = MaskedBernoulliStep(
+            process,
+            StepNoise(streams.fork("step"), uniform_noise),
+            known,
+            self.chance,
+            self.soft_end,
+        )
+        ladders = [
+            sampling_levels(at, self.sampling_steps) for at in reached for _ in range(len(z))
+        ]
+        out = run_chains(self.denoiser, way, noised, ladders)
         return out.view(len(levels), *z.shape), way.mask.view(len(levels), *z.shape)
 
 
-class Masked:
+class MaskedBernoulliStep:
     """Ancestral steps of bits, in which only those count as changed that once seemed flipped.
 
     known: (M, bits, *S), each chain's own code; mask: alike, which bits may differ from it
@@ -155,22 +168,22 @@ class Masked:
     memory = 0
 
     def __init__(
-        self, process: Bernoulli, draws: Draws, known: Tensor, chance: float, soft_end: bool
+        self, process: Bernoulli, draws: StepNoise, known: Tensor, chance: float, soft_end: bool
     ) -> None:
         self.process, self.draws, self.known = process, draws, known
         self.chance, self.soft_end = chance, soft_end
         self.mask = torch.zeros_like(known, dtype=torch.bool)
 
-    def moves(self, ladder: Sequence[int]) -> list[Move]:
-        return straight(ladder)
+    def plan_steps(self, levels: Sequence[int]) -> list[Step]:
+        return one_step_per_level(levels)
 
-    def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, rows: Rows) -> Tensor:
-        job = rows.job.to(x.device)
-        last = (rows.there == 0).view(-1, *[1] * (x.ndim - 1))
+    def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, batch: ChainBatch) -> Tensor:
+        job = batch.chain.to(x.device)
+        last = (batch.end_level == 0).view(-1, *[1] * (x.ndim - 1))
         fired = estimate.noise > self.chance
         self.mask[job] |= fired & ~last if self.soft_end else fired
         mixed = torch.where(self.mask[job], estimate.clean, self.known[job])
-        chance = self.process.back(x, mixed, rows.here, rows.there)
-        drawn = (self.draws(rows, x) < chance).to(x.dtype)
+        chance = self.process.reverse_probability(x, mixed, batch.start_level, batch.end_level)
+        drawn = (self.draws(batch, x) < chance).to(x.dtype)
         end = estimate.clean if self.soft_end else (mixed > 0.5).to(x.dtype)
         return torch.where(last, end, drawn)

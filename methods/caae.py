@@ -23,12 +23,16 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..datasets.base import Spec, Split
-from ..engine.networks.diffusion_unet import divisor
-from ..engine.networks.residual_autoencoder import SLOPE, Residual, gradient_penalty
+from ..engine.networks.diffusion_unet import side_divisor
+from ..engine.networks.residual_autoencoder import (
+    LEAKY_SLOPE,
+    ResidualAutoencoder,
+    gradient_penalty,
+)
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import Run
-from ..engine.training.loop import Training, minimise
-from ..engine.transforms.resizing import Canvas
+from ..engine.runtime.run import TrainingContext
+from ..engine.training.loop import Training, train_module
+from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
 
 
@@ -48,55 +52,65 @@ class CAAE(Method):
         ema_warm: bool = False, decay: Literal["none", "cosine"] = "none",
     ) -> None:  # fmt: skip
         super().__init__(spec)
-        self.canvas = Canvas(spec.shape, size, divisor(widths), low=0.0)
-        self.coder = Residual(self.canvas.outer, spec.channels, widths, code)
-        self.critic = Critic([code, *critic])
-        self.turns = Turns(critic_steps, warm_critic_steps, min(warm_steps, steps))
-        self.plan = Alternating(self.turns.before(steps), batch, lr, clip=clip, ema=ema,
-            ema_warm=ema_warm, decay=decay, momentum=momentum, beta2=beta2, sets=2,
-            turns=self.turns)  # fmt: skip
+        self.canvas = ResizePad(spec.shape, size, side_divisor(widths), low=0.0)
+        self.coder = ResidualAutoencoder(self.canvas.padded_shape, spec.channels, widths, code)
+        self.critic = CodeCritic([code, *critic])
+        self.turns = TurnSchedule(critic_steps, warm_critic_steps, min(warm_steps, steps))
+        self.plan = AlternatingTraining(
+            self.turns.steps_before(steps),
+            batch,
+            lr,
+            clip=clip,
+            ema=ema,
+            ema_warmup=ema_warm,
+            decay=decay,
+            momentum=momentum,
+            beta2=beta2,
+            moment_sets=2,
+            turns=self.turns,
+        )
         self.code, self.constraint, self.penalty = code, constraint, penalty
 
-    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+    def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-            inner = self.canvas.enter(x)
-            number, turn = self.turns.of(int(rng.step[0]))
+            inner = self.canvas.forward(x)
+            number, turn = self.turns.at_step(int(rng.step[0]))
             if turn == "autoencoder":
-                return self.restored(inner)
+                return self.autoencoder_loss(inner)
             if turn == "encoder":
-                return self.passed(self.coder.encode(inner).float())
+                return self.encoder_loss(self.coder.encode(inner).float())
             with torch.no_grad():
                 z = self.coder.encode(inner).float()
             prior = rng.at(number).fork("prior").normal((self.code,))
-            return self.told_apart(z, prior, rng.fork("mix").uniform((1,)).float())
+            return self.critic_loss(z, prior, rng.fork("mix").uniform((1,)).float())
 
-        minimise(loss, self, train, run, self.plan)
+        train_module(loss, self, train, context, self.plan)
 
-    def restored(self, x: Tensor) -> Tensor:
+    def autoencoder_loss(self, x: Tensor) -> Tensor:
         """What the autoencoder is to make small: the error, and how far its own code is, (N,)."""
         z = self.coder.encode(x)
         made = self.coder.decode(z)
         apart = (z - self.coder.encode(made)).float().square().sum(1)
-        return length(made - x) + self.constraint * apart
+        return l2_norm(made - x) + self.constraint * apart
 
-    def told_apart(self, z: Tensor, prior: Tensor, mix: Tensor) -> Tensor:
+    def critic_loss(self, z: Tensor, prior: Tensor, mix: Tensor) -> Tensor:
         """What the critic is to make small: normal codes are low, others high, (N,)."""
         steep = gradient_penalty(self.critic, mix * prior + (1 - mix) * z)
         return self.critic(prior) - self.critic(z) + self.penalty * steep
 
-    def passed(self, z: Tensor) -> Tensor:
+    def encoder_loss(self, z: Tensor) -> Tensor:
         """What the encoder is to make small: what the critic says, which does not learn, (N,)."""
         frozen = {key: value.detach() for key, value in self.critic.named_parameters()}
         return functional_call(self.critic, frozen, (z,))
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        made = self.coder.decode(self.coder.encode(self.canvas.enter(x)))
-        normal = self.canvas.leave(made).expand(len(levels), *x.shape)
+        made = self.coder.decode(self.coder.encode(self.canvas.forward(x)))
+        normal = self.canvas.inverse(made).expand(len(levels), *x.shape)
         return Detection.from_map((normal - x).abs().sum(2), normal)
 
 
 @dataclass(frozen=True)
-class Turns:
+class TurnSchedule:
     """Who takes a step: of every batch once the autoencoder, then the critic several times, then
     once the encoder. critic, warm_critic: how often; warm: the number of batches of the latter."""
 
@@ -104,13 +118,13 @@ class Turns:
     warm_critic: int
     warm: int
 
-    def before(self, batch: int) -> int:
+    def steps_before(self, batch: int) -> int:
         """The number of steps before a batch."""
         return min(batch, self.warm) * (self.warm_critic - self.critic) + batch * (self.critic + 2)
 
-    def of(self, k: int) -> tuple[int, Literal["autoencoder", "critic", "encoder"]]:
+    def at_step(self, k: int) -> tuple[int, Literal["autoencoder", "critic", "encoder"]]:
         """The batch of step k, and whose step it is."""
-        start = self.before(self.warm)
+        start = self.steps_before(self.warm)
         each = self.critic + 2 if k >= start else self.warm_critic + 2
         batch, place = divmod(k - start if k >= start else k, each)
         who = "autoencoder" if place == 0 else "encoder" if place == each - 1 else "critic"
@@ -118,26 +132,26 @@ class Turns:
 
 
 @dataclass(frozen=True)
-class Alternating(Training):
+class AlternatingTraining(Training):
     """The encoder has moments of its own for its second task."""
 
-    turns: Turns = Turns(1, 1, 0)
+    turns: TurnSchedule = TurnSchedule(1, 1, 0)
 
-    def which(self, k: int) -> int:
-        return int(self.turns.of(k)[1] == "encoder")
+    def moment_set(self, k: int) -> int:
+        return int(self.turns.at_step(k)[1] == "encoder")
 
-    def batch_at(self, k: int) -> int:
-        return self.turns.of(k)[0]
+    def batch_number(self, k: int) -> int:
+        return self.turns.at_step(k)[0]
 
 
-class Critic(nn.Module):
+class CodeCritic(nn.Module):
     """Codes (N, Z) -> (N,)."""
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
         parts: list[nn.Module] = []
         for before, after in zip(widths, [*widths[1:], 1], strict=True):
-            parts += [nn.Linear(before, after), nn.LeakyReLU(SLOPE)]
+            parts += [nn.Linear(before, after), nn.LeakyReLU(LEAKY_SLOPE)]
             nn.init.normal_(parts[-2].get_parameter("weight"), std=0.01)
             nn.init.zeros_(parts[-2].get_parameter("bias"))
         self.net = nn.Sequential(*parts[:-1])
@@ -146,6 +160,6 @@ class Critic(nn.Module):
         return self.net(z)[:, 0]
 
 
-def length(error: Tensor) -> Tensor:
+def l2_norm(error: Tensor) -> Tensor:
     """The root of the summed squares, (N,): 1e-4 of no error, as theirs."""
     return torch.sqrt(error.float().square().flatten(1).sum(1) + 1e-8)

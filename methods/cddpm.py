@@ -25,16 +25,21 @@ from torch import Tensor
 
 from ..datasets.base import Spec, Split
 from ..engine.diffusion.denoiser import Denoiser
-from ..engine.diffusion.schedule import schedule
-from ..engine.networks.context_encoder import Context
-from ..engine.networks.diffusion_unet import divisor, unet
-from ..engine.noise.noise import named
+from ..engine.diffusion.schedule import build_schedule
+from ..engine.networks.context_encoder import ContextEncoder
+from ..engine.networks.diffusion_unet import build_unet, side_divisor
+from ..engine.noise.noise import build_noise
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import Run
-from ..engine.sampling.reconstruct import guess
-from ..engine.training.loop import Training, minimise
-from ..engine.transforms.augmentation import bias_field, blur, gamma, ghosts
-from ..engine.transforms.resizing import Canvas
+from ..engine.runtime.run import TrainingContext
+from ..engine.sampling.reconstruct import predict_x0
+from ..engine.training.loop import Training, train_module
+from ..engine.transforms.augmentation import (
+    random_bias_field,
+    random_blur,
+    random_gamma,
+    random_ghosting,
+)
+from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
 
 
@@ -64,55 +69,66 @@ class CDDPM(Method):
         if not ensemble or min(ensemble) <= 0:
             raise ValueError(f"ensemble is one or more numbers above 0, not {list(ensemble)}")
         widths, ndim = [int(width * m) for m in mults], len(spec.shape)
-        self.canvas = Canvas(spec.shape, size, divisor(widths))
-        self.noise = named(noise, octaves=octaves, persistence=persistence, frequency=frequency,
-            normalise=normalise, origin_jitter=origin_jitter, shared=shared_noise,
-            generator=generator)  # fmt: skip
-        net = unet(ndim, spec.channels, widths, res_blocks=res_blocks, updown=True,
+        self.canvas = ResizePad(spec.shape, size, side_divisor(widths))
+        self.noise = build_noise(
+            noise,
+            octaves=octaves,
+            persistence=persistence,
+            frequency=frequency,
+            normalise=normalise,
+            origin_jitter=origin_jitter,
+            shared=shared_noise,
+            generator=generator,
+        )
+        net = build_unet(ndim, spec.channels, widths, res_blocks=res_blocks, updown=True,
             scale_shift=True, head_channels=head_channels, eps=1e-5, vector=code,
             zero_attention=True)  # fmt: skip
-        self.encoder = Context(
+        self.encoder = ContextEncoder(
             ndim, spec.channels, code, layers=encoder_layers, width=encoder_width
         )
         about = f"{self.noise} on {self.canvas}"
-        self.denoiser = Denoiser(net, schedule(beta, T), predicts="clean", about=about)
-        self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warm=ema_warm, decay=decay)
+        self.denoiser = Denoiser(
+            net, build_schedule(beta, T), prediction_type="clean", trained_on=about
+        )
+        self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warmup=ema_warm, decay=decay)
         self.power: Literal[1, 2] = power
         self.augment, self.ensemble, self.repeats = augment, tuple(ensemble), repeats
         self.clip = self.canvas.range if clip_clean else None
 
-    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+    def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-            x = faulty(x, rng) if self.augment else x
-            inner = self.canvas.enter(x)
+            x = simulate_scanner_artifacts(x, rng) if self.augment else x
+            inner = self.canvas.forward(x)
             code = self.encoder(inner)
-            return self.denoiser.loss(inner, rng, noise=self.noise, given=[code], power=self.power)
+            return self.denoiser.loss(
+                inner, rng, noise=self.noise, conditioning=[code], power=self.power
+            )
 
-        minimise(loss, self, train, run, self.plan)
+        train_module(loss, self, train, context, self.plan)
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        inner = self.canvas.enter(x)
+        inner = self.canvas.forward(x)
         code = self.encoder(inner)
         total = torch.zeros_like(inner).expand(len(levels), *inner.shape)
         for member, share in enumerate(self.ensemble):
-            made = guess(
+            made = predict_x0(
                 self.denoiser,
                 inner,
                 [min(1000, round(level * share)) for level in levels],
                 rng.fork("member", member),
                 noise=self.noise,
                 repeats=self.repeats,
-                given=[code],
+                conditioning=[code],
             )  # (L, N, R, 1, C, *outer)
             made = made if self.clip is None else made.clamp(*self.clip)
             total = total + made.mean((2, 3))
-        normal = self.canvas.leave(total / len(self.ensemble))
+        normal = self.canvas.inverse(total / len(self.ensemble))
         return Detection.from_map((normal - x).abs().mean(2), normal)
 
 
-def faulty(x: Tensor, rng: Rng) -> Tensor:
+def simulate_scanner_artifacts(x: Tensor, rng: Rng) -> Tensor:
     """x (N, C, *S) in [0, 1] as other scanners might have it."""
-    x = gamma(x, rng.fork("gamma"), 0.5)
-    x = bias_field(x, rng.fork("bias"), 0.25)
-    x = blur(x, rng.fork("blur"), 0.25)
-    return ghosts(x, rng.fork("ghosts"), 0.5)
+    x = random_gamma(x, rng.fork("gamma"), 0.5)
+    x = random_bias_field(x, rng.fork("bias"), 0.25)
+    x = random_blur(x, rng.fork("blur"), 0.25)
+    return random_ghosting(x, rng.fork("ghosts"), 0.5)

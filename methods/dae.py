@@ -21,17 +21,17 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..datasets.base import Spec, Split
-from ..engine.diffusion.cold import Cold
+from ..engine.diffusion.cold import ColdDiffusion
 from ..engine.diffusion.denoiser import Denoiser
-from ..engine.diffusion.schedule import linear
-from ..engine.networks.diffusion_unet import divisor
-from ..engine.networks.plain_unet import Plain
-from ..engine.noise.noise import named
+from ..engine.diffusion.schedule import linear_schedule
+from ..engine.networks.diffusion_unet import side_divisor
+from ..engine.networks.plain_unet import PlainUNet
+from ..engine.noise.noise import build_noise
 from ..engine.noise.pyramid import Coarse
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import Run
-from ..engine.training.loop import Training, minimise
-from ..engine.transforms.resizing import Canvas
+from ..engine.runtime.run import TrainingContext
+from ..engine.training.loop import Training, train_module
+from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
 
 
@@ -51,53 +51,60 @@ class DAE(Method):
         decay: Literal["none", "cosine"] = "cosine", foreground: float = 0.01, erode: int = 5,
     ) -> None:  # fmt: skip
         super().__init__(spec)
-        self.canvas = Canvas(spec.shape, size, divisor(widths), low=0.0)
-        if min(self.canvas.outer) < 2 * divisor(widths):
+        self.canvas = ResizePad(spec.shape, size, side_divisor(widths), low=0.0)
+        if min(self.canvas.padded_shape) < 2 * side_divisor(widths):
             raise ValueError(
-                f"DAE halves every side {len(widths) - 1} times and wants {2 * divisor(widths)} "
-                f"pixels at least, not {min(self.canvas.outer)}; fewer widths or a larger size do"
+                f"DAE halves every side {len(widths) - 1} times and wants "
+                f"{2 * side_divisor(widths)} "
+                f"pixels at least, not {min(self.canvas.padded_shape)}; fewer widths or a "
+                "larger size do"
             )
         if erode < 0 or (erode and erode % 2 == 0):
             raise ValueError(f"erode is 0 or odd, not {erode}")
         coarse = Coarse(grid, deviation, shared_roll)
-        self.noise = coarse if noise == "coarse" else named(noise)
-        net = Plain(len(spec.shape), spec.channels, widths)
-        self.denoiser = Denoiser(net, linear(1), predicts="clean", process=self._noisy,
-            about=f"{self.noise} on {self.canvas}")  # fmt: skip
+        self.noise = coarse if noise == "coarse" else build_noise(noise)
+        net = PlainUNet(len(spec.shape), spec.channels, widths)
+        self.denoiser = Denoiser(
+            net,
+            linear_schedule(1),
+            prediction_type="clean",
+            process=self._noise_process,
+            trained_on=f"{self.noise} on {self.canvas}",
+        )
         self.plan = Training(steps, batch, lr, weight_decay=weight_decay, clip=clip, ema=ema,
-            ema_warm=ema_warm, decay=decay)  # fmt: skip
+            ema_warmup=ema_warm, decay=decay)  # fmt: skip
         self.foreground, self.erode = foreground, erode
 
-    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+    def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-            x = self.canvas.enter(x)
-            return self.denoiser.loss(x, rng, noise=self.noise, region=self._inside(x))
+            x = self.canvas.forward(x)
+            return self.denoiser.loss(x, rng, noise=self.noise, region=self._foreground_mask(x))
 
-        minimise(loss, self.denoiser, train, run, self.plan)
+        train_module(loss, self.denoiser, train, context, self.plan)
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        inner = self.canvas.enter(x)
+        inner = self.canvas.forward(x)
         healed = self.denoiser(inner, torch.ones(len(x), dtype=torch.long, device=x.device))
-        normal = self.canvas.leave(healed)
-        found = (normal - x).abs().mean(1) * eroded(self._inside(x)[:, 0], self.erode)
+        normal = self.canvas.inverse(healed)
+        found = (normal - x).abs().mean(1) * erode_mask(self._foreground_mask(x)[:, 0], self.erode)
         count = len(levels)
         return Detection.from_map(
             found.expand(count, *found.shape), normal.expand(count, *normal.shape)
         )
 
-    def _inside(self, x: Tensor) -> Tensor:
+    def _foreground_mask(self, x: Tensor) -> Tensor:
         """Where there is anything, (N, 1, *S) bool."""
         return x.sum(1, keepdim=True) > self.foreground
 
     @staticmethod
-    def _noisy(schedule: torch.nn.Module) -> Cold:
+    def _noise_process(schedule: torch.nn.Module) -> ColdDiffusion:
         def add(x: Tensor, level: Tensor, noise: Tensor) -> Tensor:
             return x + noise * (level > 0).view(-1, *[1] * (x.ndim - 1))
 
-        return Cold(linear(1), add, name="noise added")
+        return ColdDiffusion(linear_schedule(1), add, name="noise added")
 
 
-def eroded(inside: Tensor, side: int) -> Tensor:
+def erode_mask(inside: Tensor, side: int) -> Tensor:
     """(N, *S) bool: where more than 95 % of the neighbourhood of that side are inside too. Beyond
     the image nothing is."""
     if side == 0:

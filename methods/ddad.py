@@ -36,35 +36,40 @@ from torch import Tensor
 from ..datasets.base import Spec, Split
 from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.gaussian import Gaussian
-from ..engine.diffusion.schedule import ladder, schedule
-from ..engine.features.adapted import Adapted
-from ..engine.networks.diffusion_unet import divisor, unet
-from ..engine.networks.per_sample_dropout import Dropout
-from ..engine.noise.noise import Noise, named
+from ..engine.diffusion.schedule import build_schedule, sampling_levels
+from ..engine.features.adapted import AdaptedFeatures
+from ..engine.networks.diffusion_unet import build_unet, side_divisor
+from ..engine.networks.per_sample_dropout import PerSampleDropout
+from ..engine.noise.noise import Noise, build_noise
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import Interrupted, Run
-from ..engine.sampling.continuous_batching import flow
-from ..engine.sampling.guidance import towards
-from ..engine.sampling.reconstruct import Chain, descend, repeated, rows
-from ..engine.sampling.step_noise import Draws
-from ..engine.sampling.target_mixing import Mixed
-from ..engine.training.data_loading import evenly
-from ..engine.training.loop import Training, minimise
-from ..engine.transforms.blur import blurred
-from ..engine.transforms.resizing import Canvas
+from ..engine.runtime.run import Interrupted, TrainingContext
+from ..engine.sampling.continuous_batching import run_chains
+from ..engine.sampling.guidance import image_conditioned_guidance
+from ..engine.sampling.reconstruct import (
+    SamplingConfig,
+    enumerate_chains,
+    repeat_streams,
+    reverse_process,
+)
+from ..engine.sampling.step_noise import StepNoise
+from ..engine.sampling.target_mixing import TargetMixing
+from ..engine.training.data_loading import evenly_spaced_indices
+from ..engine.training.loop import Training, train_module
+from ..engine.transforms.blur import gaussian_blur
+from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
 
 
-class Maps(NamedTuple):
+class DistanceMaps(NamedTuple):
     """Of rows on the canvas: pixel and feature distance (M, H, W), and what they are to."""
 
     pixel: Tensor
     feature: Tensor
-    normal: Tensor
+    reconstruction: Tensor
 
 
 @dataclass(frozen=True)
-class Stacked:
+class ChannelSharedNoise:
     """Noise of one field for all channels: as if they were slices of a volume of one."""
 
     noise: Noise
@@ -119,23 +124,23 @@ class DDAD(Method):
         if smooth < 1 or smooth % 2 == 0:
             raise ValueError(f"smooth is odd, not {smooth}")
         widths = [int(width * m) for m in mults]
-        self.canvas = Canvas(spec.shape, size, divisor(widths))
-        made = named(noise, octaves=octaves, persistence=persistence, frequency=frequency,
+        self.canvas = ResizePad(spec.shape, size, side_divisor(widths))
+        made = build_noise(noise, octaves=octaves, persistence=persistence, frequency=frequency,
             z="t" if z == "channel" else z)  # fmt: skip
-        self.noise = Stacked(made) if z == "channel" else made
-        attend = [max(self.canvas.outer) >> i in attention for i in range(len(widths))]
-        net = unet(2, spec.channels, widths, res_blocks=res_blocks, updown=updown,
+        self.noise = ChannelSharedNoise(made) if z == "channel" else made
+        attend = [max(self.canvas.padded_shape) >> i in attention for i in range(len(widths))]
+        net = build_unet(2, spec.channels, widths, res_blocks=res_blocks, updown=updown,
             attention=attend, head_channels=head_channels or [n // heads for n in widths],
             eps=1e-5, zero_attention=True)  # fmt: skip
-        self.dropout, linear_mix = Dropout(net, dropout), conditioning == "linear_mix"
-        self.student = Adapted(features, batch_statistics=student_batch_statistics)
-        about = f"{self.noise} on {self.canvas}, {self.student.identity} adapted"
+        self.dropout, linear_mix = PerSampleDropout(net, dropout), conditioning == "linear_mix"
+        self.student = AdaptedFeatures(features, batch_statistics=student_batch_statistics)
+        about = f"{self.noise} on {self.canvas}, {self.student.weights_id} adapted"
         self.denoiser = Denoiser(
-            net, schedule(beta, T), clip=self.canvas.range if linear_mix else None,
-            rederive=not linear_mix, about=about,
+            net, build_schedule(beta, T), clip=self.canvas.range if linear_mix else None,
+            rederive_noise=not linear_mix, trained_on=about,
         )  # fmt: skip
         self.plan = Training(steps, batch, lr, weight_decay=weight_decay if decoupled else 0.0,
-            clip=clip, ema=ema, ema_warm=ema_warm, decay=decay, warmup=warmup,
+            clip=clip, ema=ema, ema_warmup=ema_warm, decay=decay, warmup=warmup,
             momentum=momentum)  # fmt: skip
         self.adapting = Training(adapt_steps, adapt_batch, adapt_lr, weight_decay=0.01, clip=None,
             ema=None)  # fmt: skip
@@ -149,35 +154,35 @@ class DDAD(Method):
         self.register_buffer("largest", torch.ones(2))
         self.register_buffer("exceeded", torch.ones(2))
 
-    def fit(self, train: Split, held_out: Split, run: Run) -> None:
-        if not len(held_out):
+    def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
+        if not len(calibration):
             raise ValueError("DDAD takes the scale of its maps from held-out samples; none are")
 
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-            inner = self.canvas.enter(x)
-            with self.dropout.drawing(rng):
+            inner = self.canvas.forward(x)
+            with self.dropout.with_streams(rng):
                 error = self.denoiser.loss(inner, rng, noise=self.noise) * inner[0].numel()
             squares = sum(
                 (p.square().sum() for p in self.denoiser.parameters()), error.new_zeros(())
             )
             return error + self.penalty / 2 * squares
 
-        minimise(loss, self.denoiser, train, run, self.plan, "diffusion")
-        run.place(self)
+        train_module(loss, self.denoiser, train, context, self.plan, "diffusion")
+        context.place(self)
         if self.adapting.steps:
-            self._adapt(train, run)
-        self._calibrate(held_out, run)
+            self._adapt(train, context)
+        self._calibrate(calibration, context)
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        inner = self.canvas.enter(x)
-        maps = self._maps(inner, inner, levels, rng, self.w)
+        inner = self.canvas.forward(x)
+        maps = self._distance_maps(inner, inner, levels, rng, self.w)
         pixel, feature = (m.view(len(levels), *x.shape[:1], *m.shape[1:]) for m in maps[:2])
-        found = self._combined(pixel, feature)
-        normal = self.canvas.leave(maps.normal.view(len(levels), *inner.shape))
-        found = replace(self.canvas, low=0.0, high=1.0).leave(found[:, :, None])[:, :, 0]
+        found = self._combine_maps(pixel, feature)
+        normal = self.canvas.inverse(maps.reconstruction.view(len(levels), *inner.shape))
+        found = replace(self.canvas, low=0.0, high=1.0).inverse(found[:, :, None])[:, :, 0]
         return Detection(found.flatten(2).amax(2), found.clamp(min=0), normal.clamp(0, 1))
 
-    def _combined(self, pixel: Tensor, feature: Tensor) -> Tensor:
+    def _combine_maps(self, pixel: Tensor, feature: Tensor) -> Tensor:
         """One map of the two, (L, N, H, W) each, blurred."""
         if self.combine == "thresholds":
             scale = self.exceeded if self.thresholds is None else torch.tensor(self.thresholds)
@@ -190,61 +195,71 @@ class DDAD(Method):
                 most = torch.stack([m.flatten(1).amax(1) for m in (pixel, feature)])  # (2, L)
             ratio = (most[1] / most[0].clamp(min=1e-12)).view(-1, 1, 1, 1)
             total = feature + self.v * ratio * pixel
-        return blurred(total.flatten(0, 1), self.blur).view_as(total)
+        return gaussian_blur(total.flatten(0, 1), self.blur).view_as(total)
 
-    def _maps(self, x: Tensor, target: Tensor, levels: Sequence[int], rng: Rng, w: float) -> Maps:
-        normal = self._restored(x, target, levels, rng, w)  # (L * N, C, *outer)
+    def _distance_maps(
+        self, x: Tensor, target: Tensor, levels: Sequence[int], rng: Rng, w: float
+    ) -> DistanceMaps:
+        normal = self._reconstruct(x, target, levels, rng, w)  # (L * N, C, *outer)
         one = target.repeat(len(levels), 1, 1, 1)
         off = (normal - one).abs() / 2
         pixel = off.square().amax(1) if self.combine == "thresholds" else off.mean(1)
         images = ((y + 1) / 2 for y in (one, normal))
-        return Maps(pixel, self.student.distance(*images, smooth=self.smooth), normal)
+        return DistanceMaps(pixel, self.student.distance(*images, smooth=self.smooth), normal)
 
-    def _restored(
+    def _reconstruct(
         self, x: Tensor, target: Tensor, levels: Sequence[int], rng: Rng, w: float
     ) -> Tensor:
         """x (N, C, *outer) from each level, led to target, (L * N, C, *outer)."""
         process = self.denoiser.process
         assert isinstance(process, Gaussian)
-        to = process.schedule.level
-        index, level = rows([to(at) for at in levels], len(x), 1)
-        streams = repeated(rng, 1).rows(index)
-        ladders = [ladder(at, stride=self.stride) for at in level.tolist()]
+        to = process.schedule.to_level
+        index, level = enumerate_chains([to(at) for at in levels], len(x), 1)
+        streams = repeat_streams(rng, 1).rows(index)
+        ladders = [sampling_levels(at, stride=self.stride) for at in level.tolist()]
         index, level = index.to(x.device), level.to(x.device)
         higher = (level + self.stride * self.start_offset).clamp(max=process.schedule.T)
         drawn = self.noise(streams.fork("start"), x.shape[1:], level)
-        noised, samples = process.disturb(x[index], higher, drawn), index.tolist()
+        noised, samples = process.add_noise(x[index], higher, drawn), index.tolist()
         if self.linear_mix:
-            draws = Draws(streams.fork("step"), self.noise)
-            way = Mixed(process, draws, target, w, self.eta)
-            return flow(self.denoiser, way, noised, ladders, samples=samples)
-        return descend(
-            self.denoiser, noised, ladders, streams.fork("step"), chain=Chain(eta=self.eta),
-            noise=self.noise, guide=towards(process, target, w), samples=samples,
-        )  # fmt: skip
+            draws = StepNoise(streams.fork("step"), self.noise)
+            way = TargetMixing(process, draws, target, w, self.eta)
+            return run_chains(self.denoiser, way, noised, ladders, samples=samples)
+        return reverse_process(
+            self.denoiser,
+            noised,
+            ladders,
+            streams.fork("step"),
+            sampling=SamplingConfig(eta=self.eta),
+            noise=self.noise,
+            guide=image_conditioned_guidance(process, target, w),
+            samples=samples,
+        )
 
-    def _adapt(self, train: Split, run: Run) -> None:
-        chosen = [train[i].x for i in evenly(len(train), self.bank)]
-        bank = torch.stack(chosen).to(run.device)
+    def _adapt(self, train: Split, context: TrainingContext) -> None:
+        chosen = [train[i].x for i in evenly_spaced_indices(len(train), self.bank)]
+        bank = torch.stack(chosen).to(context.device)
 
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-            target = self.canvas.enter(other(x, bank, rng.fork("target")))
-            made = self._restored(self.canvas.enter(x), target, [self.published], rng, self.w_adapt)
+            target = self.canvas.forward(draw_other_samples(x, bank, rng.fork("target")))
+            made = self._reconstruct(
+                self.canvas.forward(x), target, [self.published], rng, self.w_adapt
+            )
             return self.student.loss((made + 1) / 2, (target + 1) / 2, self.kept)
 
-        minimise(loss, self.student, train, run, self.adapting, "adapt")
+        train_module(loss, self.student, train, context, self.adapting, "adapt")
 
     @torch.no_grad()
-    def _calibrate(self, held_out: Split, run: Run) -> None:
-        chosen = evenly(len(held_out), self.calibration)
+    def _calibrate(self, calibration: Split, context: TrainingContext) -> None:
+        chosen = evenly_spaced_indices(len(calibration), self.calibration)
         found: list[Tensor] = []
         for start in range(0, len(chosen), 8):
-            if run.stop():
+            if context.stop():
                 raise Interrupted(f"stopped calibrating at held-out sample {start}")
-            samples = [held_out[i] for i in chosen[start : start + 8]]
-            x = self.canvas.enter(torch.stack([s.x for s in samples]).to(run.device))
-            rng = Rng([s.key for s in samples], run.seed, run.device).fork("calibrate")
-            maps = self._maps(x, x, [self.published], rng, self.w)
+            samples = [calibration[i] for i in chosen[start : start + 8]]
+            x = self.canvas.forward(torch.stack([s.x for s in samples]).to(context.device))
+            rng = Rng([s.key for s in samples], context.seed, context.device).fork("calibrate")
+            maps = self._distance_maps(x, x, [self.published], rng, self.w)
             found.append(torch.stack(maps[:2]).flatten(2))
         both = torch.cat(found, 1)  # (2, M, H * W)
         self.largest.copy_(both.amax(2).mean(1))
@@ -252,7 +267,7 @@ class DDAD(Method):
         self.exceeded.copy_(values[:, int(0.999 * (values.shape[1] - 1))])
 
 
-def other(x: Tensor, bank: Tensor, rng: Rng) -> Tensor:
+def draw_other_samples(x: Tensor, bank: Tensor, rng: Rng) -> Tensor:
     """For each of x (N, ...) one of the bank (K, ...), drawn, or the next one where that is x
     itself."""
     place = rng.integers(len(bank)).to(bank.device)

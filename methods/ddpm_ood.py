@@ -28,21 +28,21 @@ from torch import Tensor
 
 from ..datasets.base import Spec, Split
 from ..engine.diffusion.denoiser import Denoiser
-from ..engine.diffusion.schedule import schedule, shifted
-from ..engine.features.pretrained import perceptual as network
-from ..engine.networks.diffusion_unet import divisor, unet
-from ..engine.noise.noise import named
+from ..engine.diffusion.schedule import build_schedule, shift_snr
+from ..engine.features.pretrained import build_perceptual as network
+from ..engine.networks.diffusion_unet import build_unet, side_divisor
+from ..engine.noise.noise import build_noise
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import Run
-from ..engine.sampling.multi_start import Starts
-from ..engine.training.loop import Training, minimise
+from ..engine.runtime.run import TrainingContext
+from ..engine.sampling.multi_start import MultiStart
+from ..engine.training.loop import Training, train_module
 from ..engine.transforms import spectral_distance as spectra
 from ..engine.transforms.amplitude import SILENCE
-from ..engine.transforms.resizing import Canvas
-from ..engine.transforms.signal_windows import sized
+from ..engine.transforms.resizing import ResizePad
+from ..engine.transforms.signal_windows import unet_arguments
 from .base import Detection, Method
 
-UNET = {"widths": (128, 256, 256), "res_blocks": 1, "attention": (False, False, True),
+UNET_DEFAULTS = {"widths": (128, 256, 256), "res_blocks": 1, "attention": (False, False, True),
         "head_channels": 256}  # fmt: skip
 
 
@@ -74,53 +74,64 @@ class DDPMOOD(Method):
         axes = len(spec.shape)
         if (perceptual is not None and axes == 1) or (spectral and axes != 1):
             raise ValueError("perceptual is of images and volumes, spectral of signals")
-        net = sized(spec.shape, UNET, widths=widths, res_blocks=res_blocks, attention=attention,
-            head_channels=head_channels)  # fmt: skip
+        net = unet_arguments(
+            spec.shape,
+            UNET_DEFAULTS,
+            widths=widths,
+            res_blocks=res_blocks,
+            attention=attention,
+            head_channels=head_channels,
+        )
         largest = None if size is None else min(size, max(spec.shape))
-        self.canvas = Canvas(spec.shape, largest, divisor(net["widths"]), low=0.0)
-        self.noise, self.network = named(noise), None if perceptual is None else network(perceptual)
+        self.canvas = ResizePad(spec.shape, largest, side_divisor(net["widths"]), low=0.0)
+        self.noise, self.network = (
+            build_noise(noise),
+            None if perceptual is None else network(perceptual),
+        )
         self.spectral = spectral
         about = f"{self.noise} on {self.canvas}"
         if self.network is not None:
-            about += f", z by {self.network.identity}"
+            about += f", z by {self.network.weights_id}"
         clamp = self.canvas.range if bounded else None
-        self.denoiser = Denoiser(unet(axes, spec.channels, **net),
-            shifted(schedule(beta), snr_shift), clip=clamp, about=about)  # fmt: skip
-        self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warm=ema_warm, decay=decay)
-        self.starts = Starts(
+        self.denoiser = Denoiser(build_unet(axes, spec.channels, **net),
+            shift_snr(build_schedule(beta), snr_shift), clip=clamp, trained_on=about)  # fmt: skip
+        self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warmup=ema_warm, decay=decay)
+        self.starts = MultiStart(
             sampling_steps, skip, measures=1 + (perceptual is not None) + spectral, lagged=lagged,
-            leaking=leaking, final_noise=final_noise,
+            shared_history=leaking, final_noise=final_noise,
         )  # fmt: skip
         self.rescale, self.calibration = rescale, calibration
 
-    def fit(self, train: Split, held_out: Split, run: Run) -> None:
-        self.starts.enough(held_out)
+    def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
+        self.starts.check_calibration_size(calibration)
 
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-            return self.denoiser.loss(self._entered(x), rng, noise=self.noise)
+            return self.denoiser.loss(self._normalise(x), rng, noise=self.noise)
 
-        minimise(loss, self.denoiser, train, run, self.plan)
-        run.place(self)
-        self.starts.calibrate(self._looks, held_out, run, self.calibration)
+        train_module(loss, self.denoiser, train, context, self.plan)
+        context.place(self)
+        self.starts.calibrate(self._measure_starts, calibration, context, self.calibration)
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        return Detection(*self.starts.judge(self._looks, x, levels, rng, averaged=True))
+        return Detection(
+            *self.starts.detect(self._measure_starts, x, levels, rng, average_reconstructions=True)
+        )
 
-    def _entered(self, x: Tensor) -> Tensor:
+    def _normalise(self, x: Tensor) -> Tensor:
         if self.rescale:
             shape = (-1, *[1] * (x.ndim - 1))
             low, high = x.flatten(1).aminmax(dim=1)
             x = (x - low.view(shape)) / (high - low).clamp(min=1e-6).view(shape)
-        return self.canvas.enter(x)
+        return self.canvas.forward(x)
 
-    def _looks(self, x: Tensor, rng: Rng, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-        inner = self._entered(x)
-        target = self.canvas.leave(inner)
-        for back in self.starts.restored(self.denoiser, inner, rng, count, self.noise):
-            healed = self.canvas.leave(back).clamp(0, 1)
+    def _measure_starts(self, x: Tensor, rng: Rng, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        inner = self._normalise(x)
+        target = self.canvas.inverse(inner)
+        for back in self.starts.reconstruct(self.denoiser, inner, rng, count, self.noise):
+            healed = self.canvas.inverse(back).clamp(0, 1)
             fields = [(healed - target).square().mean(1)]
             if self.network is not None:
-                fields.append(self.network.throughout(target.clamp(0, 1), healed))
+                fields.append(self.network.distance_any_axes(target.clamp(0, 1), healed))
             if self.spectral:
-                fields.append(spectra.distance(healed - SILENCE, target - SILENCE))
+                fields.append(spectra.spectral_distance(healed - SILENCE, target - SILENCE))
             yield torch.stack(fields, 1), healed

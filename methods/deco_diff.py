@@ -31,22 +31,22 @@ from torch import Tensor
 
 from ..datasets.base import Spec, Split
 from ..engine.codecs.autoencoder import KL
-from ..engine.codecs.training import Coding
+from ..engine.codecs.training import CodecTraining
 from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.deviation import Deviation
-from ..engine.diffusion.schedule import ladder, schedule
-from ..engine.networks.diffusion_unet import divisor, unet
-from ..engine.networks.per_sample_dropout import Dropout
+from ..engine.diffusion.schedule import build_schedule, sampling_levels
+from ..engine.networks.diffusion_unet import build_unet, side_divisor
+from ..engine.networks.per_sample_dropout import PerSampleDropout
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import Run
-from ..engine.sampling.continuous_batching import flow
-from ..engine.sampling.solvers import Ode
-from ..engine.training.data_loading import evenly
-from ..engine.training.loop import Training, minimise
-from ..engine.transforms.augmentation import shifted
-from ..engine.transforms.blur import blurred, enlarged
-from ..engine.transforms.grid_mixing import scattered, shuffled
-from ..engine.transforms.resizing import Canvas
+from ..engine.runtime.run import TrainingContext
+from ..engine.sampling.continuous_batching import run_chains
+from ..engine.sampling.solvers import DdimOde
+from ..engine.training.data_loading import evenly_spaced_indices
+from ..engine.training.loop import Training, train_module
+from ..engine.transforms.augmentation import random_shift
+from ..engine.transforms.blur import enlarge, gaussian_blur
+from ..engine.transforms.grid_mixing import mix_cells, random_cells
+from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
 
 Combine = Literal["geometric", "arithmetic", "pixel", "code"]
@@ -93,20 +93,20 @@ class DeCoDiff(Method):
         if min(clips) <= 0:
             raise ValueError(f"differences are clipped above 0, not at {clips}")
         widths = [int(width * m) for m in mults]
-        self.canvas = Canvas(spec.shape, size, divisor(coder_widths) * divisor(widths))
+        self.canvas = ResizePad(spec.shape, size, side_divisor(coder_widths) * side_divisor(widths))
         self.codec = KL(
-            (spec.channels, *self.canvas.outer), latent_channels=latent_channels,
+            (spec.channels, *self.canvas.padded_shape), latent_channels=latent_channels,
             widths=coder_widths, middle=True, kl=kl, looks=looks, range=self.canvas.range,
             adversary={"weight": adversary} if adversary else None,
         )  # fmt: skip
-        net = unet(2, latent_channels, widths, res_blocks=res_blocks, attention=attention,
+        net = build_unet(2, latent_channels, widths, res_blocks=res_blocks, attention=attention,
             head_channels=[n // heads for n in widths])  # fmt: skip
-        self.dropout = Dropout(net, dropout)
+        self.dropout = PerSampleDropout(net, dropout)
         about = f"deviations of codes of {self.canvas}"
-        self.denoiser = Denoiser(net, schedule(beta, T), process=Deviation, about=about)
+        self.denoiser = Denoiser(net, build_schedule(beta, T), process=Deviation, trained_on=about)
         self.first = Training(coder_steps, coder_batch, coder_lr, ema=None, decay=decay)
         self.plan = Training(steps, batch, lr, weight_decay=weight_decay, clip=clip, ema=ema,
-            ema_warm=ema_warm, decay=decay, warmup=warmup)  # fmt: skip
+            ema_warmup=ema_warm, decay=decay, warmup=warmup)  # fmt: skip
         self.cells, self.chances = tuple(cells), tuple(chances)
         self.disturbed, self.foreign, self.bank = disturbed, foreign, bank
         self.shift = 1 / 64 if augment else 0.0
@@ -119,51 +119,53 @@ class DeCoDiff(Method):
         assert isinstance(process, Deviation)
         return process
 
-    def fit(self, train: Split, held_out: Split, run: Run) -> None:
-        Coding(self.codec, self.first, self.canvas, shift=self.shift).take(train, run)
-        chosen = [train[i].x for i in evenly(len(train), self.bank)]
-        bank = self.codec.encode(self.canvas.enter(torch.stack(chosen).to(run.device)))
+    def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
+        CodecTraining(self.codec, self.first, self.canvas, shift=self.shift).train(train, context)
+        chosen = [train[i].x for i in evenly_spaced_indices(len(train), self.bank)]
+        bank = self.codec.encode(self.canvas.forward(torch.stack(chosen).to(context.device)))
 
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-            z = self.codec.encode(self.canvas.enter(shifted(x, rng, self.shift)))
+            z = self.codec.encode(self.canvas.forward(random_shift(x, rng, self.shift)))
 
             def deviation(streams: Rng, shape: Sequence[int], level: Tensor) -> Tensor:
-                return self.deviated(z, bank, streams, level)
+                return self.sample_deviation(z, bank, streams, level)
 
-            with self.dropout.drawing(rng):
+            with self.dropout.with_streams(rng):
                 return self.denoiser.loss(z, rng, noise=deviation)
 
-        minimise(loss, self.denoiser, train, run, self.plan, "diffusion")
+        train_module(loss, self.denoiser, train, context, self.plan, "diffusion")
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        z = self.codec.encode(self.canvas.enter(x))
-        image, to = self.codec.decode(z), self.process.schedule.level
-        ladders = [ladder(to(level), stride=self.stride) for level in levels for _ in x]
+        z = self.codec.encode(self.canvas.forward(x))
+        image, to = self.codec.decode(z), self.process.schedule.to_level
+        ladders = [sampling_levels(to(level), stride=self.stride) for level in levels for _ in x]
         rows, like = z.repeat(len(levels), 1, 1, 1), image.repeat(len(levels), 1, 1, 1)
-        healed = flow(self.denoiser, Ode(self.process), rows, ladders)
+        healed = run_chains(self.denoiser, DdimOde(self.process), rows, ladders)
         normal = self.codec.decode(healed)
         pixel = (normal - like).abs().amax(1)  # (L * N, *outer)
         code = (healed - rows).abs().mean(1)
-        found = self.combined(pixel, code).view(len(levels), len(x), 1, *self.canvas.outer)
-        found = replace(self.canvas, low=0.0, high=1.0).leave(found)[:, :, 0]
-        normal = self.canvas.leave(normal.view(len(levels), len(x), *normal.shape[1:]))
+        found = self.combine_maps(pixel, code).view(
+            len(levels), len(x), 1, *self.canvas.padded_shape
+        )
+        found = replace(self.canvas, low=0.0, high=1.0).inverse(found)[:, :, 0]
+        normal = self.canvas.inverse(normal.view(len(levels), len(x), *normal.shape[1:]))
         return Detection(found.flatten(2).amax(2), found, normal.clamp(0, 1))
 
-    def combined(self, pixel: Tensor, code: Tensor) -> Tensor:
+    def combine_maps(self, pixel: Tensor, code: Tensor) -> Tensor:
         """One map in 0..1, (M, *outer), of the difference of images, (M, *outer), and of codes,
         (M, *S')."""
         pixel, code = (
-            blurred(apart.clamp(max=most) / most, blur, mode="symmetric")
+            gaussian_blur(apart.clamp(max=most) / most, blur, mode="symmetric")
             for apart, most, blur in zip((pixel, code), self.clips, self.blurs, strict=True)
         )
-        code = enlarged(code, self.canvas.outer)
+        code = enlarge(code, self.canvas.padded_shape)
         if self.combine == "arithmetic":
             return (pixel + code) / 2
         if self.combine == "geometric":
             return (pixel * code).sqrt()
         return pixel if self.combine == "pixel" else code
 
-    def deviated(self, z: Tensor, bank: Tensor, rng: Rng, level: Tensor) -> Tensor:
+    def sample_deviation(self, z: Tensor, bank: Tensor, rng: Rng, level: Tensor) -> Tensor:
         """How codes z (N, C, *S') are made to deviate at their levels: by noise, or by cells of the
         bank's, (K, C, *S'), and in some cells alone. Elsewhere 0."""
         noise, size = rng.fork("normal").normal(z.shape[1:]), rng.fork("size").uniform()
@@ -172,10 +174,10 @@ class DeCoDiff(Method):
         below, out = 0.0, torch.zeros_like(z)
         for side, chance in zip(self.cells, self.chances, strict=True):
             own = rng.fork("side", side)
-            replaced = scattered(own.fork("replaced"), z.shape[2:], side, other)
-            drawn = torch.where(replaced, shuffled(bank, own.fork("shuffled"), side), noise)
-            there = scattered(own.fork("there"), z.shape[2:], side, share)
+            replaced = random_cells(own.fork("replaced"), z.shape[2:], side, other)
+            drawn = torch.where(replaced, mix_cells(bank, own.fork("shuffled"), side), noise)
+            there = random_cells(own.fork("there"), z.shape[2:], side, share)
             there = there & ((size >= below) & (size < below + chance)).view(-1, 1, 1, 1)
-            out = torch.where(there, self.process.direction(z, drawn, level), out)
+            out = torch.where(there, self.process.deviation_from_noise(z, drawn, level), out)
             below += chance
         return out

@@ -25,17 +25,17 @@ import torch
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
-from ..engine.diffusion.cold import Cold
+from ..engine.diffusion.cold import ColdDiffusion
 from ..engine.diffusion.denoiser import Denoiser, Estimate
-from ..engine.diffusion.schedule import Schedule, ladder, schedule
-from ..engine.networks.diffusion_unet import divisor, unet
+from ..engine.diffusion.schedule import Schedule, build_schedule, sampling_levels
+from ..engine.networks.diffusion_unet import build_unet, side_divisor
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import Run
-from ..engine.sampling.continuous_batching import Move, Rows, flow, straight
-from ..engine.training.data_loading import evenly
-from ..engine.training.loop import Training, minimise
-from ..engine.transforms.patch_interpolation import Foreign
-from ..engine.transforms.resizing import Canvas
+from ..engine.runtime.run import TrainingContext
+from ..engine.sampling.continuous_batching import ChainBatch, Step, one_step_per_level, run_chains
+from ..engine.training.data_loading import evenly_spaced_indices
+from ..engine.training.loop import Training, train_module
+from ..engine.transforms.patch_interpolation import PatchInterpolation
+from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
 
 
@@ -69,42 +69,52 @@ class DISYRE(Method):
                 f"chance lies in 0..1, radii rise from above 0 and a bank has samples: {chance}, "
                 f"{radius}, {bank}"
             )
-        self.canvas = Canvas(spec.shape, size, divisor(widths), low=0.0)
-        net = unet(len(spec.shape), spec.channels, widths, res_blocks=res_blocks,
+        self.canvas = ResizePad(spec.shape, size, side_divisor(widths), low=0.0)
+        net = build_unet(len(spec.shape), spec.channels, widths, res_blocks=res_blocks,
             attention=attention, head_channels=head_channels, eps=1e-5)  # fmt: skip
-        self.denoiser = Denoiser(net, schedule(beta, T), predicts="clean", process=blended,
-            about=f"foreign patches on {self.canvas}")  # fmt: skip
+        self.denoiser = Denoiser(
+            net,
+            build_schedule(beta, T),
+            prediction_type="clean",
+            process=patch_blending_process,
+            trained_on=f"foreign patches on {self.canvas}",
+        )
         self.plan = Training(steps, batch, lr, weight_decay=weight_decay, clip=clip, ema=ema,
-            ema_warm=ema_warm, decay=decay, warmup=warmup, momentum=momentum)  # fmt: skip
+            ema_warmup=ema_warm, decay=decay, warmup=warmup, momentum=momentum)  # fmt: skip
         self.chance, self.radius, self.bank = chance, (low, high), bank
         self.shift = shift
         self.sampling_steps, self.way = sampling_steps, way
 
-    def fit(self, train: Split, held_out: Split, run: Run) -> None:
-        chosen = [train[i].x for i in evenly(len(train), self.bank)]
+    def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
+        chosen = [train[i].x for i in evenly_spaced_indices(len(train), self.bank)]
         if not chosen:
             raise ValueError("DISYRE takes patches from training samples; there are none")
-        bank = self.canvas.enter(torch.stack(chosen).to(run.device))
-        foreign = Foreign(bank, chance=self.chance, size=self.radius, shift=self.shift)
+        bank = self.canvas.forward(torch.stack(chosen).to(context.device))
+        foreign = PatchInterpolation(
+            bank, probability=self.chance, size=self.radius, shift=self.shift
+        )
 
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-            return self.denoiser.loss(self.canvas.enter(x), rng, noise=foreign)
+            return self.denoiser.loss(self.canvas.forward(x), rng, noise=foreign)
 
-        minimise(loss, self.denoiser, train, run, self.plan)
+        train_module(loss, self.denoiser, train, context, self.plan)
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        inner, to = self.canvas.enter(x), self.denoiser.schedule.level
-        rungs = [ladder(to(level), self.sampling_steps) for level in levels for _ in x]
-        way = Restored(self.denoiser.schedule, inner.repeat(len(levels), *[1] * (x.ndim - 1)),
-            stay=self.way == "single")  # fmt: skip
-        back = flow(self.denoiser, way, way.start, rungs)
+        inner, to = self.canvas.forward(x), self.denoiser.schedule.to_level
+        rungs = [sampling_levels(to(level), self.sampling_steps) for level in levels for _ in x]
+        way = PatchRemovalStep(
+            self.denoiser.schedule,
+            inner.repeat(len(levels), *[1] * (x.ndim - 1)),
+            stay=self.way == "single",
+        )
+        back = run_chains(self.denoiser, way, way.start, rungs)
         healed, found = (
-            self.canvas.leave(y.view(len(levels), *inner.shape)) for y in (back, way.mean)
+            self.canvas.inverse(y.view(len(levels), *inner.shape)) for y in (back, way.mean)
         )
         return Detection.from_map(found.mean(2).clamp(min=0), healed.clamp(0, 1))
 
 
-class Restored:
+class PatchRemovalStep:
     """Cold diffusion's step where the foreign patch is not known but from the estimate: what is
     left of it shrinks as its share does. start: (M, C, *S); mean: of |x - estimate| on the way."""
 
@@ -114,35 +124,37 @@ class Restored:
         self.schedule, self.start, self.stay = schedule, start, stay
         self.mean = torch.zeros_like(start)
 
-    def moves(self, ladder: Sequence[int]) -> list[Move]:
+    def plan_steps(self, levels: Sequence[int]) -> list[Step]:
         """mark: how many there are."""
-        return [move._replace(mark=len(ladder) - 1) for move in straight(ladder)]
+        return [move._replace(tag=len(levels) - 1) for move in one_step_per_level(levels)]
 
-    def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, rows: Rows) -> Tensor:
-        shape, job = (-1, *[1] * (x.ndim - 1)), rows.job.to(x.device)
-        count = rows.mark.to(x.device).view(shape)
+    def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, batch: ChainBatch) -> Tensor:
+        shape, job = (-1, *[1] * (x.ndim - 1)), batch.chain.to(x.device)
+        count = batch.tag.to(x.device).view(shape)
         self.mean[job] += (x - estimate.clean).abs() / count
-        last = (rows.there == 0).view(shape)
+        last = (batch.end_level == 0).view(shape)
         if self.stay:
             return torch.where(last, estimate.clean, x)
-        left = share(self.schedule, rows.there) / share(self.schedule, rows.here)
+        left = blend_weight(self.schedule, batch.end_level) / blend_weight(
+            self.schedule, batch.start_level
+        )
         down = estimate.clean + left.view(shape).to(x.dtype) * (x - estimate.clean)
         return down.clamp(0, 1)
 
 
-def share(schedule: Schedule, level: Tensor) -> Tensor:
+def blend_weight(schedule: Schedule, level: Tensor) -> Tensor:
     """How much of the shape is foreign at a level (N,), float64: 0 at level 0, nearly all at T."""
-    kept = schedule.kept.to(level.device)
+    kept = schedule.alpha_bar.to(level.device)
     opposite = (schedule.T + 1 - level).clamp(max=schedule.T)
     return torch.where(level == 0, 0.0, kept[opposite].sqrt())
 
 
-def blended(schedule: Schedule) -> Cold:
+def patch_blending_process(schedule: Schedule) -> ColdDiffusion:
     """drawn: (N, C + 1, *S), another sample and the shape, as `Foreign` makes it."""
 
     def blend(x: Tensor, level: Tensor, drawn: Tensor) -> Tensor:
         other, inside = drawn[:, :-1], drawn[:, -1:]
-        part = share(schedule, level).view(-1, *[1] * (x.ndim - 1)).to(x.dtype) * inside
+        part = blend_weight(schedule, level).view(-1, *[1] * (x.ndim - 1)).to(x.dtype) * inside
         return x + part * (other - x)
 
-    return Cold(schedule, blend, name="foreign patches")
+    return ColdDiffusion(schedule, blend, name="foreign patches")

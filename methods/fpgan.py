@@ -28,13 +28,13 @@ from torch.func import functional_call
 from torch.nn.functional import binary_cross_entropy_with_logits as entropy
 
 from ..datasets.base import Spec, Split
-from ..engine.networks.fixed_point_gan import Critic, Translator
+from ..engine.networks.fixed_point_gan import FixedPointDiscriminator, FixedPointGenerator
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import Run
-from ..engine.training.data_loading import evenly
-from ..engine.training.loop import Training, minimise
-from ..engine.transforms.augmentation import affine
-from ..engine.transforms.resizing import Canvas
+from ..engine.runtime.run import TrainingContext
+from ..engine.training.data_loading import evenly_spaced_indices
+from ..engine.training.loop import Training, train_module
+from ..engine.transforms.augmentation import random_affine
+from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
 
 
@@ -61,94 +61,111 @@ class FixedPointGAN(Method):
     ) -> None:  # fmt: skip
         super().__init__(spec)
         whole = 2 ** max(len(widths) - 1, layers)
-        self.canvas = Canvas(spec.shape, size, whole, low=-edge, high=edge)
-        outer, channels = self.canvas.outer, spec.channels
-        self.translator = Translator(outer, channels, widths, blocks=res_blocks)
-        self.critic = Critic(outer, channels, width=width, layers=layers)
-        self.plan = Declining(steps, batch, lr, clip=clip, ema=ema, ema_warm=ema_warm,
+        self.canvas = ResizePad(spec.shape, size, whole, low=-edge, high=edge)
+        outer, channels = self.canvas.padded_shape, spec.channels
+        self.translator = FixedPointGenerator(outer, channels, widths, blocks=res_blocks)
+        self.critic = FixedPointDiscriminator(outer, channels, width=width, layers=layers)
+        self.plan = LinearDecayTraining(
+            steps,
+            batch,
+            lr,
+            clip=clip,
+            ema=ema,
+            ema_warmup=ema_warm,
             momentum=momentum,
-            falls=0 if decay == "none" else decay_steps, stalled=decay == "stalled")  # fmt: skip
+            decay_steps=0 if decay == "none" else decay_steps,
+            stalled=decay == "stalled",
+        )
         self.classify, self.restore, self.identity = classify, restore, identity
         self.penalty, self.critic_steps, self.target = penalty, critic_steps, target
         self.augment, self.judged = augment, judged
 
-    def fit(self, train: Split, held_out: Split, run: Run) -> None:
-        share = _diseased(train) if self.target == "drawn" else 0.0
+    def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
+        share = _diseased_share(train) if self.target == "drawn" else 0.0
 
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-            x = self.canvas.enter(affine(x, rng, flip=0.5) if self.augment else x)
+            x = self.canvas.forward(random_affine(x, rng, flip=0.5) if self.augment else x)
             own = label.float()
-            aim = self._aim(own, rng, share)
+            aim = self._target_labels(own, rng, share)
             both = int(rng.step[0]) % self.critic_steps == self.critic_steps - 1
             with torch.set_grad_enabled(both):
                 made = self.translator(x, aim)
-            learnt = self.told_apart(x, made.detach(), own, rng)
-            return learnt + self.translated(x, made, own, aim) if both else learnt
+            learnt = self.critic_loss(x, made.detach(), own, rng)
+            return learnt + self.generator_loss(x, made, own, aim) if both else learnt
 
-        minimise(loss, self, train, run, self.plan)
+        train_module(loss, self, train, context, self.plan)
 
-    def told_apart(self, x: Tensor, made: Tensor, own: Tensor, rng: Rng) -> Tensor:
+    def critic_loss(self, x: Tensor, made: Tensor, own: Tensor, rng: Rng) -> Tensor:
         """What the critic is to make small: real ones look real, made ones do not, (N,)."""
         mix = rng.fork("mix").uniform((1,) * (x.ndim - 1)).to(x)
         (real, logit), (false, _) = self.critic(x), self.critic(made)
-        steep = self.critic.penalty(mix * x + (1 - mix) * made)
-        return false - real + self.classify * self._missed(logit, own) + self.penalty * steep
+        steep = self.critic.slope_penalty(mix * x + (1 - mix) * made)
+        return (
+            false
+            - real
+            + self.classify * self._classification_loss(logit, own)
+            + self.penalty * steep
+        )
 
-    def translated(self, x: Tensor, made: Tensor, own: Tensor, aim: Tensor) -> Tensor:
+    def generator_loss(self, x: Tensor, made: Tensor, own: Tensor, aim: Tensor) -> Tensor:
         """What the translator is to make small, for `made` under the label `aim` and for the
         sample under its own, which is to stay as it is, (N,). Nothing of it reaches the critic."""
         fixed = self.translator(x, own)
-        there, here = self._asked(x, made, own, aim), self._asked(x, fixed, own, own)
-        return there + here + self.identity * _apart(x, fixed)
+        there, here = (
+            self._translation_loss(x, made, own, aim),
+            self._translation_loss(x, fixed, own, own),
+        )
+        return there + here + self.identity * _mean_absolute_difference(x, fixed)
 
-    def _asked(self, x: Tensor, made: Tensor, own: Tensor, aim: Tensor) -> Tensor:
+    def _translation_loss(self, x: Tensor, made: Tensor, own: Tensor, aim: Tensor) -> Tensor:
         """It looks real, and of the label it was made for, and can be undone."""
         frozen = {key: value.detach() for key, value in self.critic.named_parameters()}
         real, logit = functional_call(self.critic, frozen, (made,))
-        back = _apart(x, self.translator(made, own))
-        return -real + self.classify * self._missed(logit, aim) + self.restore * back
+        back = _mean_absolute_difference(x, self.translator(made, own))
+        return -real + self.classify * self._classification_loss(logit, aim) + self.restore * back
 
-    def _missed(self, logit: Tensor, label: Tensor) -> Tensor:
+    def _classification_loss(self, logit: Tensor, label: Tensor) -> Tensor:
         return entropy(logit, label, reduction="none")
 
-    def _aim(self, own: Tensor, rng: Rng, share: float) -> Tensor:
+    def _target_labels(self, own: Tensor, rng: Rng, share: float) -> Tensor:
         """The label to translate to, (N,). share: of the diseased, where it is drawn."""
         if self.target == "other":
             return 1 - own
         return (rng.fork("target").uniform() < share).to(own)
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        made = self.translator(self.canvas.enter(x), torch.zeros(len(x), device=x.device))
-        normal = self.canvas.leave(made).expand(len(levels), *x.shape)
+        made = self.translator(self.canvas.forward(x), torch.zeros(len(x), device=x.device))
+        normal = self.canvas.inverse(made).expand(len(levels), *x.shape)
         map = (normal - x).abs().mean(2)
         flat = map.flatten(2)
         return Detection(flat.amax(2) if self.judged == "max" else flat.mean(2), map, normal)
 
 
 @dataclass(frozen=True)
-class Declining(Training):
-    """Training whose rate falls to 0 in a straight line over its last `falls` steps, or over all
+class LinearDecayTraining(Training):
+    """Training whose rate falls to 0 in a straight line over its last `decay_steps` steps, or over
+    all
     where there are fewer. stalled: it falls every 1000 steps only, by what is meant for one, as
     the authors' does, after StarGAN's."""
 
-    falls: int = 0
+    decay_steps: int = 0
     stalled: bool = False
 
-    def rate(self, k: int) -> float:
-        start = max(self.steps - self.falls, 0)
-        if k <= start or not self.falls:
+    def learning_rate(self, k: int) -> float:
+        start = max(self.steps - self.decay_steps, 0)
+        if k <= start or not self.decay_steps:
             return self.lr
         if self.stalled:
-            return self.lr * (1 - (k // 1000 - start // 1000) / self.falls)
+            return self.lr * (1 - (k // 1000 - start // 1000) / self.decay_steps)
         return self.lr * (1 - (k - start) / (self.steps - start))
 
 
-def _diseased(train: Split, most: int = 1024) -> float:
+def _diseased_share(train: Split, most: int = 1024) -> float:
     """The share of the diseased, among so many samples at most, evenly spread."""
-    labels = [bool(train[i].label) for i in evenly(len(train), most)]
+    labels = [bool(train[i].label) for i in evenly_spaced_indices(len(train), most)]
     return sum(labels) / max(len(labels), 1)
 
 
-def _apart(x: Tensor, y: Tensor) -> Tensor:
+def _mean_absolute_difference(x: Tensor, y: Tensor) -> Tensor:
     """The mean absolute difference, (N,)."""
     return (x - y).float().abs().flatten(1).mean(1)

@@ -28,20 +28,30 @@ from torch import Tensor
 from ..datasets.base import Spec, Split
 from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.gaussian import Gaussian
-from ..engine.diffusion.schedule import ladder, schedule
-from ..engine.networks.diffusion_unet import divisor, unet
-from ..engine.networks.noisy_classifier import Classifier, encoder
+from ..engine.diffusion.schedule import build_schedule, sampling_levels
+from ..engine.networks.diffusion_unet import build_unet, side_divisor
+from ..engine.networks.noisy_classifier import NoisyClassifier, build_encoder
 from ..engine.noise.noise import gaussian
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import Run
-from ..engine.sampling.classifier_guidance import Climbing, Slope, climbing
-from ..engine.sampling.continuous_batching import Rows, flow
-from ..engine.sampling.reconstruct import Chain, descend, invert, repeated, rows
-from ..engine.sampling.solvers import Ancestral, Ode
-from ..engine.sampling.step_noise import Draws
-from ..engine.training.data_loading import evenly
-from ..engine.training.loop import Training, minimise
-from ..engine.transforms.resizing import Canvas
+from ..engine.runtime.run import TrainingContext
+from ..engine.sampling.classifier_guidance import (
+    ClassifierGuidedSampler,
+    LogProbGradient,
+    classifier_guidance,
+)
+from ..engine.sampling.continuous_batching import ChainBatch, run_chains
+from ..engine.sampling.reconstruct import (
+    SamplingConfig,
+    ddim_invert,
+    enumerate_chains,
+    repeat_streams,
+    reverse_process,
+)
+from ..engine.sampling.solvers import Ancestral, DdimOde
+from ..engine.sampling.step_noise import StepNoise
+from ..engine.training.data_loading import evenly_spaced_indices
+from ..engine.training.loop import Training, train_module
+from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
 
 
@@ -90,19 +100,21 @@ class Guided(Method):
             raise ValueError("index_shift is of an encoding that leaves no step out")
         widths = [int(width * m) for m in mults]
         narrow = [int(classifier_width * m) for m in classifier_mults]
-        whole = max(divisor(widths), divisor(narrow))
-        self.canvas = Canvas(spec.shape, size, whole, low=0.0)
-        net = unet(len(spec.shape), spec.channels, widths, out_channels=2 * spec.channels,
+        whole = max(side_divisor(widths), side_divisor(narrow))
+        self.canvas = ResizePad(spec.shape, size, whole, low=0.0)
+        net = build_unet(len(spec.shape), spec.channels, widths, out_channels=2 * spec.channels,
             res_blocks=res_blocks, attention=attention, head_channels=[w // heads for w in widths],
             labels=2 if class_cond else 0, eps=1e-5, zero_attention=True)  # fmt: skip
         self.clip = None if clip is None else (clip[0], clip[1])
-        about, times = f"{gaussian} on {self.canvas}", schedule(beta, T)
-        self.denoiser = Denoiser(net, times, clip=self.canvas.range, learned=True, about=about)
-        half = encoder(self.canvas.outer, spec.channels, 2, narrow,
+        about, times = f"{gaussian} on {self.canvas}", build_schedule(beta, T)
+        self.denoiser = Denoiser(
+            net, times, clip=self.canvas.range, learns_variance=True, trained_on=about
+        )
+        half = build_encoder(self.canvas.padded_shape, spec.channels, 2, narrow,
             res_blocks=classifier_res_blocks, attention=classifier_attention,
             head_channels=classifier_head_channels)  # fmt: skip
-        self.classifier = Classifier(half, times)
-        self.plan = Training(steps, batch, lr, clip=None, ema=ema, ema_warm=ema_warm, decay=decay)
+        self.classifier = NoisyClassifier(half, times)
+        self.plan = Training(steps, batch, lr, clip=None, ema=ema, ema_warmup=ema_warm, decay=decay)
         self.second = Training(
             classifier_steps, batch, classifier_lr, clip=classifier_clip, ema=None, decay=decay
         )
@@ -113,33 +125,39 @@ class Guided(Method):
         self.classifier_max_level, self.target = classifier_max_level, target
         self.classifier_hears, self.guide_last = classifier_hears, guide_last
 
-    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+    def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
         def denoised(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-            return self.denoiser.loss(self.canvas.enter(x), rng, given=self._given(label.long()))
+            return self.denoiser.loss(
+                self.canvas.forward(x), rng, conditioning=self._condition(label.long())
+            )
 
         def told_apart(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-            inner, most = self.canvas.enter(x), self.classifier_max_level
+            inner, most = self.canvas.forward(x), self.classifier_max_level
             return self.classifier.loss(inner, label, rng, max_level=most)
 
-        minimise(denoised, self.denoiser, train, run, self.plan, "diffusion")
-        minimise(told_apart, self.classifier, train, run, self.second, "classifier")
-        if run.team.rank == 0:
-            self._doubt(train, held_out, run)
+        train_module(denoised, self.denoiser, train, context, self.plan, "diffusion")
+        train_module(told_apart, self.classifier, train, context, self.second, "classifier")
+        if context.team.rank == 0:
+            self._warn_of_weak_classifier(train, calibration, context)
 
     @torch.no_grad()
-    def _doubt(self, train: Split, held_out: Split, run: Run) -> None:
+    def _warn_of_weak_classifier(
+        self, train: Split, calibration: Split, context: TrainingContext
+    ) -> None:
         """Warn where the classifier does not call most normal samples, of those held out, healthy,
         or most diseased ones, of those it has seen, diseased."""
-        healthy = [held_out[i].x for i in evenly(len(held_out), 64)]
-        some = (train[i] for i in evenly(len(train), 1024))
+        healthy = [calibration[i].x for i in evenly_spaced_indices(len(calibration), 64)]
+        some = (train[i] for i in evenly_spaced_indices(len(train), 1024))
         diseased = [sample.x for sample in some if sample.label][:64]
         for samples, label, name in (
             (healthy, 0, "held-out normal samples healthy"),
             (diseased, 1, "diseased training samples diseased"),
         ):
             found = 0
-            for part in torch.stack(samples).to(run.device).split(run.batch) if samples else ():
-                logits = self.classifier(self.canvas.enter(part), _labels(part, 1))
+            for part in (
+                torch.stack(samples).to(context.device).split(context.batch) if samples else ()
+            ):
+                logits = self.classifier(self.canvas.forward(part), _constant_labels(part, 1))
                 found += int((logits.argmax(1) == label).sum())
             if samples and 2 * found <= len(samples):
                 warnings.warn(
@@ -151,94 +169,104 @@ class Guided(Method):
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
         self.denoiser.clip = self.clip
-        inner = self.canvas.enter(x)
-        walk = self._ddim if self.sampler == "ddim" else self._ddpm
-        normal = self.canvas.leave(walk(inner, levels, rng).view(len(levels), *inner.shape))
+        inner = self.canvas.forward(x)
+        walk = self._reconstruct_ddim if self.sampler == "ddim" else self._reconstruct_ddpm
+        normal = self.canvas.inverse(walk(inner, levels, rng).view(len(levels), *inner.shape))
         made, seen = (normal, x)
         if self.rescale:
-            made, seen = (stretched(y, x.ndim - 1) for y in (normal, x))
+            made, seen = (rescale_to_unit(y, x.ndim - 1) for y in (normal, x))
         found = Detection.from_map((made - seen).abs().sum(2), normal)
         if self.judged == "map":
             return found
-        logits = self.classifier(inner, _labels(inner, 1))
+        logits = self.classifier(inner, _constant_labels(inner, 1))
         sure = (logits[:, 1] - logits[:, 0]).expand(len(levels), len(x))
         return Detection(sure, found.map, normal)
 
-    def _ddim(self, inner: Tensor, levels: Sequence[int], rng: Rng) -> Tensor:
+    def _reconstruct_ddim(self, inner: Tensor, levels: Sequence[int], rng: Rng) -> Tensor:
         """Up along DDIM's ODE and down again with guidance, (L * N, C, *outer)."""
-        first, told = inner, self._given(self._encoded_as(inner))
-        reached = [self.denoiser.schedule.level(at) for at in levels]
+        first, told = inner, self._condition(self._encoding_label(inner))
+        reached = [self.denoiser.schedule.to_level(at) for at in levels]
         if self.first_noise:
             at = torch.ones(len(inner), dtype=torch.int64, device=inner.device)
             drawn = gaussian(rng.fork("first"), inner.shape[1:], at)
-            first = self._process.disturb(inner, at, drawn)
+            first = self._process.add_noise(inner, at, drawn)
         if self.index_shift:
-            ode, highest = Ode(self._process), self.denoiser.schedule.T
+            ode, highest = DdimOde(self._process), self.denoiser.schedule.T
             ways = [[min(i, highest) for i in range(2, at + 2)] for at in reached]
-            encoded = torch.cat([
-                flow(self.denoiser, ode, first, [way] * len(inner), given=told) for way in ways
-            ])  # fmt: skip
-            downs = [ladder(at - 1) for at in reached]
+            encoded = torch.cat(
+                [
+                    run_chains(self.denoiser, ode, first, [way] * len(inner), conditioning=told)
+                    for way in ways
+                ]
+            )
+            downs = [sampling_levels(at - 1) for at in reached]
         else:
-            chain = Chain(self.sampling_steps)
-            up = invert(self.denoiser, first, levels, chain=chain, given=told)
-            encoded, downs = up.flatten(0, 1), [ladder(at, self.sampling_steps) for at in reached]
-        return descend(
+            chain = SamplingConfig(self.sampling_steps)
+            up = ddim_invert(self.denoiser, first, levels, sampling=chain, conditioning=told)
+            encoded, downs = (
+                up.flatten(0, 1),
+                [sampling_levels(at, self.sampling_steps) for at in reached],
+            )
+        return reverse_process(
             self.denoiser,
             encoded,
             [way for way in downs for _ in range(len(inner))],
-            repeated(rng, 1).rows(rows(reached, len(inner), 1)[0]),
-            chain=Chain(sampler="ddim"),
-            guide=climbing(self._process, self._slope(downs, len(inner)), self.scale),
+            repeat_streams(rng, 1).rows(enumerate_chains(reached, len(inner), 1)[0]),
+            sampling=SamplingConfig(sampler="ddim"),
+            guide=classifier_guidance(
+                self._process, self._log_prob_gradient(downs, len(inner)), self.scale
+            ),
             samples=list(range(len(inner))) * len(levels),
-            given=self._given(self._aim(inner)),
+            conditioning=self._condition(self._target_label(inner)),
         )
 
-    def _ddpm(self, inner: Tensor, levels: Sequence[int], rng: Rng) -> Tensor:
+    def _reconstruct_ddpm(self, inner: Tensor, levels: Sequence[int], rng: Rng) -> Tensor:
         """Disturbed, and back by ancestral steps with guidance, (L * N, C, *outer)."""
-        reached = [self.denoiser.schedule.level(at) for at in levels]
-        index, level = rows(reached, len(inner), 1)
-        streams, level = repeated(rng, 1).rows(index), level.to(inner.device)
+        reached = [self.denoiser.schedule.to_level(at) for at in levels]
+        index, level = enumerate_chains(reached, len(inner), 1)
+        streams, level = repeat_streams(rng, 1).rows(index), level.to(inner.device)
         if self.start_level is not None:
-            level = torch.full_like(level, self.denoiser.schedule.level(self.start_level))
+            level = torch.full_like(level, self.denoiser.schedule.to_level(self.start_level))
         drawn = gaussian(streams.fork("start"), inner.shape[1:], level)
-        noised = self._process.disturb(inner[index.to(inner.device)], level, drawn)
-        steps = Ancestral(self._process, Draws(streams.fork("step"), gaussian), variance="learned")
-        downs = [ladder(at, self.sampling_steps) for at in reached]
-        slope = self._slope(downs, len(inner))
-        return flow(
+        noised = self._process.add_noise(inner[index.to(inner.device)], level, drawn)
+        steps = Ancestral(
+            self._process, StepNoise(streams.fork("step"), gaussian), variance="learned"
+        )
+        downs = [sampling_levels(at, self.sampling_steps) for at in reached]
+        slope = self._log_prob_gradient(downs, len(inner))
+        return run_chains(
             self.denoiser,
-            Climbing(steps, slope, self.scale, self.guide_last),
+            ClassifierGuidedSampler(steps, slope, self.scale, self.guide_last),
             noised,
             [way for way in downs for _ in range(len(inner))],
             samples=index.tolist(),
-            given=self._given(self._aim(inner)),
+            conditioning=self._condition(self._target_label(inner)),
         )
 
-    def _slope(self, ladders: Sequence[Sequence[int]], samples: int) -> Slope:
+    def _log_prob_gradient(self, ladders: Sequence[Sequence[int]], samples: int) -> LogProbGradient:
         """What the classifier says along the ladders, each gone by so many samples."""
         places = [{at: i for i, at in enumerate(reversed(ladder))} for ladder in ladders]
         by_place = self.classifier_hears == "index" and self.sampler == "ddim"
 
-        def slope(x: Tensor, rows: Rows) -> Tensor:
-            heard = rows.level
+        def slope(x: Tensor, rows: ChainBatch) -> Tensor:
+            heard = rows.network_level
             if by_place:
-                jobs = zip(rows.job.tolist(), heard.tolist(), strict=True)
+                jobs = zip(rows.chain.tolist(), heard.tolist(), strict=True)
                 heard = heard.new_tensor([places[job // samples][at] for job, at in jobs])
-            return self.classifier.towards(x, heard, self._aim(x))
+            return self.classifier.log_prob_gradient(x, heard, self._target_label(x))
 
         return slope
 
-    def _aim(self, x: Tensor) -> Tensor:
+    def _target_label(self, x: Tensor) -> Tensor:
         """The label that is decoded to, for every row."""
-        return _labels(x, LABELS[self.target])
+        return _constant_labels(x, LABELS[self.target])
 
-    def _encoded_as(self, inner: Tensor) -> Tensor:
+    def _encoding_label(self, inner: Tensor) -> Tensor:
         if self.encode_label != "predicted" or not self.class_cond:
-            return _labels(inner, LABELS.get(self.encode_label, 0))
-        return self.classifier(inner, _labels(inner, 1)).argmax(1)
+            return _constant_labels(inner, LABELS.get(self.encode_label, 0))
+        return self.classifier(inner, _constant_labels(inner, 1)).argmax(1)
 
-    def _given(self, label: Tensor) -> tuple[Tensor, ...]:
+    def _condition(self, label: Tensor) -> tuple[Tensor, ...]:
         return (label,) if self.class_cond else ()
 
     @property
@@ -250,12 +278,12 @@ class Guided(Method):
 LABELS = {"healthy": 0, "diseased": 1, "null": -1}
 
 
-def _labels(x: Tensor, value: int) -> Tensor:
+def _constant_labels(x: Tensor, value: int) -> Tensor:
     """A number for every row, (N,) int64."""
     return torch.full((len(x),), value, device=x.device)
 
 
-def stretched(x: Tensor, axes: int) -> Tensor:
+def rescale_to_unit(x: Tensor, axes: int) -> Tensor:
     """Each over its last `axes` axes to [0, 1]; one value everywhere becomes 0."""
     over = list(range(-axes, 0))
     low = x.amin(over, keepdim=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..datasets.base import Spec, Split
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import Run
+from ..engine.runtime.run import TrainingContext
 from .base import Detection, Method
 
 
@@ -24,7 +24,7 @@ class HealthyMean(Method):
         super().__init__(spec)
         self.register_buffer("mean", torch.zeros(spec.channels, *spec.shape))
 
-    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+    def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
         total = torch.zeros_like(self.mean, dtype=torch.float64, device="cpu")
         for i in range(len(train)):
             total += train[i].x

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..datasets.base import Spec, Split
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import Run
+from ..engine.runtime.run import TrainingContext
 from .base import Detection, Method
 
 
@@ -29,7 +29,7 @@ class Intensity(Method):
             raise ValueError(f"channel is one of 0..{spec.channels - 1}, not {channel}")
         self.channel, self.dark = channel, dark
 
-    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+    def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
         """There is nothing to learn."""
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:

@@ -30,20 +30,20 @@ from torch.nn.functional import avg_pool2d
 
 from ..datasets.base import Spec, Split
 from ..engine.codecs.codec import Features
-from ..engine.diffusion.denoiser import Denoiser, Predicts
-from ..engine.diffusion.schedule import schedule
-from ..engine.features.memory_bank import Bank
-from ..engine.networks.diffusion_unet import divisor, unet
+from ..engine.diffusion.denoiser import Denoiser, PredictionType
+from ..engine.diffusion.schedule import build_schedule
+from ..engine.features.memory_bank import MemoryBank
+from ..engine.networks.diffusion_unet import build_unet, side_divisor
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import Run
-from ..engine.sampling.reconstruct import Chain, restore
-from ..engine.training.data_loading import evenly
-from ..engine.training.loop import Training, minimise
-from ..engine.transforms.blur import blurred
-from ..engine.transforms.resizing import Canvas, resize
+from ..engine.runtime.run import TrainingContext
+from ..engine.sampling.reconstruct import SamplingConfig, reconstruct
+from ..engine.training.data_loading import evenly_spaced_indices
+from ..engine.training.loop import Training, train_module
+from ..engine.transforms.blur import gaussian_blur
+from ..engine.transforms.resizing import ResizePad, resize
 from .base import Detection, Method
 
-SMALLEST = 64
+MIN_INPUT_SIDE = 64
 """Pixels along the shorter side that the frozen network is shown at least: its last layer halves
 them four times."""
 
@@ -65,7 +65,7 @@ class LafitE(Method):
         size: int | None = 224, features: str = "effperc", grid: int = 32, width: int = 256,
         mults: Sequence[float] = (1, 2, 3, 4), res_blocks: int = 2,
         attention: Sequence[bool] = (False, True, True, False), heads: int = 4,
-        T: int = 1000, beta: str = "cosine", predicts: Predicts = "noise",
+        T: int = 1000, beta: str = "cosine", predicts: PredictionType = "noise",
         steps: int = 57_000, batch: int = 64, lr: float = 1e-4, weight_decay: float = 1e-4,
         clip: float | None = None, ema: float | None = None, ema_warm: bool = False,
         decay: Literal["none", "cosine"] = "cosine", share: float = 0.1, bank: int = 512,
@@ -81,57 +81,69 @@ class LafitE(Method):
         if weights not in ("softmax", "inverse"):
             raise ValueError(f"weights are softmax or inverse, not {weights!r}")
         widths = [int(width * m) for m in mults]
-        side = max(size or max(spec.shape), ceil(SMALLEST * max(spec.shape) / min(spec.shape)))
-        self.canvas = Canvas(spec.shape, side, low=0.0)
-        places = Canvas(spec.shape, grid, divisor(widths)).outer
-        shape = (spec.channels, *self.canvas.outer)
+        side = max(
+            size or max(spec.shape), ceil(MIN_INPUT_SIDE * max(spec.shape) / min(spec.shape))
+        )
+        self.canvas = ResizePad(spec.shape, side, low=0.0)
+        places = ResizePad(spec.shape, grid, side_divisor(widths)).padded_shape
+        shape = (spec.channels, *self.canvas.padded_shape)
         self.codec = Features(shape, features=features, grid=places)
-        net = unet(2, self.codec.latent[0], widths, res_blocks=res_blocks, attention=attention,
-            head_channels=[n // heads for n in widths])  # fmt: skip
-        self.denoiser = Denoiser(net, schedule(beta, T), predicts=predicts,
-            about=f"features of {self.canvas}")  # fmt: skip
-        self.memory = Bank(self.codec.latent[0])
+        net = build_unet(
+            2,
+            self.codec.latent[0],
+            widths,
+            res_blocks=res_blocks,
+            attention=attention,
+            head_channels=[n // heads for n in widths],
+        )
+        self.denoiser = Denoiser(net, build_schedule(beta, T), prediction_type=predicts,
+            trained_on=f"features of {self.canvas}")  # fmt: skip
+        self.memory = MemoryBank(self.codec.latent[0])
         self.plan = Training(steps, batch, lr, weight_decay=weight_decay, clip=clip, ema=ema,
-            ema_warm=ema_warm, decay=decay)  # fmt: skip
+            ema_warmup=ema_warm, decay=decay)  # fmt: skip
         self.share, self.bank = share, bank
         self.neighbours, self.edit = neighbours, edit
         self.weights: Literal["softmax", "inverse"] = weights
-        self.chain = Chain(sampling_steps, sampler="ddim")
+        self.chain = SamplingConfig(sampling_steps, sampler="ddim")
         self.blur, self.pool = blur, pool
 
-    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+    def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-            return self.denoiser.loss(self.codec.encode(self.canvas.enter(x)), rng)
+            return self.denoiser.loss(self.codec.encode(self.canvas.forward(x)), rng)
 
-        self.codec.measure(train, run, enter=self.canvas.enter)
-        run.place(self)
-        self._remember(train, run)
-        minimise(loss, self.denoiser, train, run, self.plan, "diffusion")
+        self.codec.fit_scale(train, context, preprocess=self.canvas.forward)
+        context.place(self)
+        self._fill_memory(train, context)
+        train_module(loss, self.denoiser, train, context, self.plan, "diffusion")
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        seen = self.codec.encode(self.canvas.enter(x))  # (N, K, *grid)
-        start = self.memory.edited(seen, self.neighbours, self.weights) if self.edit else seen
-        normal = restore(self.denoiser, start, levels, rng, chain=self.chain)[:, :, 0]
+        seen = self.codec.encode(self.canvas.forward(x))  # (N, K, *grid)
+        start = (
+            self.memory.replace_by_neighbours(seen, self.neighbours, self.weights)
+            if self.edit
+            else seen
+        )
+        normal = reconstruct(self.denoiser, start, levels, rng, sampling=self.chain)[:, :, 0]
         square = torch.zeros_like(normal[:, :, 0])
         for one, other in zip(normal.unbind(2), seen.unbind(1), strict=True):
             square += (one - other).square()  # in this order, in any batch
         apart = square.sqrt().flatten(0, 1)[:, None]  # (L * N, 1, *grid)
-        wide = blurred(resize(apart, self.canvas.outer)[:, 0], self.blur)
-        score = local_maximum(wide, self.pool).view(len(levels), len(x))
-        found = self.canvas.leave(wide[:, None])[:, 0]
+        wide = gaussian_blur(resize(apart, self.canvas.padded_shape)[:, 0], self.blur)
+        score = maximum_local_mean(wide, self.pool).view(len(levels), len(x))
+        found = self.canvas.inverse(wide[:, None])[:, 0]
         return Detection(score, found.view(len(levels), len(x), *x.shape[2:]))
 
     @torch.no_grad()
-    def _remember(self, train: Split, run: Run) -> None:
-        chosen, seen = evenly(len(train), self.bank), []
+    def _fill_memory(self, train: Split, context: TrainingContext) -> None:
+        chosen, seen = evenly_spaced_indices(len(train), self.bank), []
         for start in range(0, len(chosen), 64):
-            x = torch.stack([train[i].x for i in chosen[start : start + 64]]).to(run.device)
-            seen.append(self.codec.encode(self.canvas.enter(x)))
+            x = torch.stack([train[i].x for i in chosen[start : start + 64]]).to(context.device)
+            seen.append(self.codec.encode(self.canvas.forward(x)))
         places = torch.cat(seen).movedim(1, -1).flatten(0, 2)  # (M, K)
-        self.memory.fill(places, self.share, run)
+        self.memory.fill(places, self.share, context)
 
 
-def local_maximum(found: Tensor, side: int) -> Tensor:
+def maximum_local_mean(maps: Tensor, side: int) -> Tensor:
     """Of maps (M, H, W), the highest mean in any square of that side, or as large as there is."""
-    window = [min(side, n) for n in found.shape[1:]]
-    return avg_pool2d(found[:, None], window, 1).flatten(1).amax(1)
+    window = [min(side, n) for n in maps.shape[1:]]
+    return avg_pool2d(maps[:, None], window, 1).flatten(1).amax(1)

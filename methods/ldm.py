@@ -29,24 +29,24 @@ from torch import Tensor
 
 from ..datasets.base import Spec, Split
 from ..engine.codecs.autoencoder import KL, VQ
-from ..engine.codecs.training import Coding
+from ..engine.codecs.training import CodecTraining
 from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.gaussian import Gaussian
-from ..engine.diffusion.schedule import schedule
-from ..engine.networks.diffusion_unet import divisor, unet
+from ..engine.diffusion.schedule import build_schedule
+from ..engine.networks.diffusion_unet import build_unet, side_divisor
 from ..engine.noise.noise import gaussian
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import Run
-from ..engine.sampling.reconstruct import Chain, restore
+from ..engine.runtime.run import TrainingContext
+from ..engine.sampling.reconstruct import SamplingConfig, reconstruct
 from ..engine.sampling.repaint import inpaint
-from ..engine.training.data_loading import evenly
-from ..engine.training.loop import Training, minimise
-from ..engine.transforms.blur import blurred
-from ..engine.transforms.resizing import Canvas, resize
-from ..engine.transforms.signal_windows import sized
+from ..engine.training.data_loading import evenly_spaced_indices
+from ..engine.training.loop import Training, train_module
+from ..engine.transforms.blur import gaussian_blur
+from ..engine.transforms.resizing import ResizePad, resize
+from ..engine.transforms.signal_windows import unet_arguments
 from .base import Detection, Method
 
-UNET = {"widths": (128, 256, 512), "res_blocks": 2, "attention": (False, True, True),
+UNET_DEFAULTS = {"widths": (128, 256, 512), "res_blocks": 2, "attention": (False, True, True),
         "head_channels": (0, 256, 512)}  # fmt: skip
 
 
@@ -94,12 +94,18 @@ class LDM(Method):
             raise ValueError(
                 f"divergence is taken at 2 <= low <= high <= 1000, at least once: {divergence}"
             )
-        net = sized(spec.shape, UNET, widths=widths, res_blocks=res_blocks, attention=attention,
-            head_channels=head_channels)  # fmt: skip
+        net = unet_arguments(
+            spec.shape,
+            UNET_DEFAULTS,
+            widths=widths,
+            res_blocks=res_blocks,
+            attention=attention,
+            head_channels=head_channels,
+        )
         wide = coder_widths or ((128, 256) if coder == "vq" else (128, 128, 256))
-        halved = 2 ** len(wide) if coder == "vq" else divisor(wide)
-        self.canvas = Canvas(spec.shape, size, halved * divisor(net["widths"]), low=0.0)
-        inner = (spec.channels, *self.canvas.outer)
+        halved = 2 ** len(wide) if coder == "vq" else side_divisor(wide)
+        self.canvas = ResizePad(spec.shape, size, halved * side_divisor(net["widths"]), low=0.0)
+        inner = (spec.channels, *self.canvas.padded_shape)
         rival = {"weight": adversary} if adversary else None
         if coder == "vq":
             self.codec = VQ(inner, latent_channels=latent_channels or 8, widths=wide, codes=codes,
@@ -108,11 +114,11 @@ class LDM(Method):
             self.codec = KL(inner, latent_channels=latent_channels or 3, widths=wide, looks=looks,
                 adversary=rival)  # fmt: skip
         self.denoiser = Denoiser(
-            unet(len(spec.shape), self.codec.latent[0], **net), schedule(beta, T),
-            clip=(-1.0, 1.0) if clamped else None, about=f"codes of {self.canvas}",
+            build_unet(len(spec.shape), self.codec.latent[0], **net), build_schedule(beta, T),
+            clip=(-1.0, 1.0) if clamped else None, trained_on=f"codes of {self.canvas}",
         )  # fmt: skip
         self.first = Training(coder_steps, batch, coder_lr, clip=clip, ema=None, decay=decay)
-        self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warm=ema_warm, decay=decay)
+        self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warmup=ema_warm, decay=decay)
         self.at = [round(low + (high - low) * i / max(count - 1, 1)) for i in range(count)]
         self.one_noise, self.quantile, self.calibration = one_noise, quantile, calibration
         self.healing, self.sampling_steps = healing, sampling_steps
@@ -120,39 +126,41 @@ class LDM(Method):
         self.measured = measured
         self.register_buffer("tau", torch.zeros(1, *self.codec.latent[1:]))
 
-    def fit(self, train: Split, held_out: Split, run: Run) -> None:
-        if (self.healing == "masked" or self.shown == "weighted") and not len(held_out):
+    def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
+        if (self.healing == "masked" or self.shown == "weighted") and not len(calibration):
             raise ValueError("what is improbable is told by held-out samples; there are none")
 
         def denoised(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-            return self.denoiser.loss(self.codec.encode(self.canvas.enter(x)), rng)
+            return self.denoiser.loss(self.codec.encode(self.canvas.forward(x)), rng)
 
-        Coding(self.codec, self.first, self.canvas, most=self.measured).take(train, run)
-        minimise(denoised, self.denoiser, train, run, self.plan, "diffusion")
-        run.place(self)
-        self._calibrate(held_out, run)
+        CodecTraining(self.codec, self.first, self.canvas, max_samples=self.measured).train(
+            train, context
+        )
+        train_module(denoised, self.denoiser, train, context, self.plan, "diffusion")
+        context.place(self)
+        self._calibrate(calibration, context)
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        inner = self.canvas.enter(x)
+        inner = self.canvas.forward(x)
         z = self.codec.encode(inner)
         wanted = {self.healing, self.shown, self.judged}
         kappa = self.divergence(z, rng) if wanted - {"plain", "input", "decoded", "map"} else None
-        chain = Chain(self.sampling_steps)
+        chain = SamplingConfig(self.sampling_steps)
         if self.healing == "plain" or kappa is None:
-            healed = restore(self.denoiser, z, levels, rng, chain=chain)[:, :, 0]
+            healed = reconstruct(self.denoiser, z, levels, rng, sampling=chain)[:, :, 0]
         else:
             region = (kappa > self.tau)[:, None]
-            each = [inpaint(self.denoiser, z, z, region, at, rng, chain=chain) for at in levels]
+            each = [inpaint(self.denoiser, z, z, region, at, rng, sampling=chain) for at in levels]
             healed = torch.stack(each)
         back = self.codec.decode(healed.flatten(0, 1)).view(len(levels), *inner.shape)
-        normal = self.canvas.leave(back)  # (L, N, C, *S)
-        seen = self.canvas.leave(self.codec.decode(z)) if self.shown == "decoded" else x
+        normal = self.canvas.inverse(back)  # (L, N, C, *S)
+        seen = self.canvas.inverse(self.codec.decode(z)) if self.shown == "decoded" else x
         found = (normal - seen).abs().mean(2)
         if kappa is not None and self.shown in ("weighted", "divergence"):
             alone = self.shown == "divergence"
             known = kappa if alone or self.weight == "kappa" else (kappa > self.tau).to(x.dtype)
-            wide = self.canvas.leave(resize(known[:, None], self.canvas.outer))[:, 0]
-            found = wide.expand_as(found) if alone else found * blurred(wide, self.blur)
+            wide = self.canvas.inverse(resize(known[:, None], self.canvas.padded_shape))[:, 0]
+            found = wide.expand_as(found) if alone else found * gaussian_blur(wide, self.blur)
         detection = Detection.from_map(found, normal)
         if kappa is None or self.judged == "map":
             return detection
@@ -165,24 +173,24 @@ class LDM(Method):
         process, total = self.denoiser.process, torch.zeros_like(z[:, 0])
         assert isinstance(process, Gaussian)
         for at in self.at:
-            here = torch.full((len(z),), process.schedule.level(at), device=z.device)
+            here = torch.full((len(z),), process.schedule.to_level(at), device=z.device)
             stream = rng.fork("divergence").at(torch.ones_like(here) if self.one_noise else here)
             noise = gaussian(stream, z.shape[1:], here)
-            guess = self.denoiser(process.disturb(z, here, noise), here)
-            apart = process.divergence(z, guess, here, here - 1)
+            guess = self.denoiser(process.add_noise(z, here, noise), here)
+            apart = process.posterior_kl(z, guess, here, here - 1)
             for channel in range(z.shape[1]):  # in this order, in any batch
                 total = total + apart[:, channel] / len(self.at)
         return total
 
     @torch.no_grad()
-    def _calibrate(self, held_out: Split, run: Run) -> None:
+    def _calibrate(self, calibration: Split, context: TrainingContext) -> None:
         """tau per place where there are samples enough to tell, else of all places together."""
-        chosen = [held_out[i] for i in evenly(len(held_out), self.calibration)]
+        chosen = [calibration[i] for i in evenly_spaced_indices(len(calibration), self.calibration)]
         if not chosen:
             return
-        x = torch.stack([s.x for s in chosen]).to(run.device)
-        rng = Rng([s.key for s in chosen], run.seed, run.device).fork("calibrate")
-        kappa = self.divergence(self.codec.encode(self.canvas.enter(x)), rng).double()
+        x = torch.stack([s.x for s in chosen]).to(context.device)
+        rng = Rng([s.key for s in chosen], context.seed, context.device).fork("calibrate")
+        kappa = self.divergence(self.codec.encode(self.canvas.forward(x)), rng).double()
         if len(chosen) * (1 - self.quantile) >= 1:
             parts = kappa.flatten(1).split(4096, 1)  # torch takes quantiles of so many at once
             tau = torch.cat([part.quantile(self.quantile, dim=0) for part in parts])

@@ -28,20 +28,20 @@ from torch import Tensor
 
 from ..datasets.base import Spec, Split
 from ..engine.codecs.autoencoder import VQ
-from ..engine.codecs.training import Coding
+from ..engine.codecs.training import CodecTraining
 from ..engine.diffusion.denoiser import Denoiser
-from ..engine.diffusion.schedule import schedule, shifted
-from ..engine.features.pretrained import perceptual as network
-from ..engine.networks.diffusion_unet import divisor, unet
+from ..engine.diffusion.schedule import build_schedule, shift_snr
+from ..engine.features.pretrained import build_perceptual as network
+from ..engine.networks.diffusion_unet import build_unet, side_divisor
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import Run
-from ..engine.sampling.multi_start import Starts
-from ..engine.training.loop import Training, minimise
-from ..engine.transforms.resizing import Canvas
-from ..engine.transforms.signal_windows import sized
+from ..engine.runtime.run import TrainingContext
+from ..engine.sampling.multi_start import MultiStart
+from ..engine.training.loop import Training, train_module
+from ..engine.transforms.resizing import ResizePad
+from ..engine.transforms.signal_windows import unet_arguments
 from .base import Detection, Method
 
-UNET = {"widths": (128, 256, 256), "res_blocks": 1, "attention": (False, False, True),
+UNET_DEFAULTS = {"widths": (128, 256, 256), "res_blocks": 1, "attention": (False, False, True),
         "head_channels": 256}  # fmt: skip
 
 
@@ -79,10 +79,16 @@ class LDMOOD(Method):
         axes = len(spec.shape)
         if perceptual is not None and axes == 1:
             raise ValueError("perceptual is of images and volumes, not of signals")
-        net = sized(spec.shape, UNET, widths=widths, res_blocks=res_blocks, attention=attention,
-            head_channels=head_channels)  # fmt: skip
-        whole = 2 ** len(coder_widths) * divisor(net["widths"])
-        self.canvas = Canvas(spec.shape, size, whole, low=0.0)
+        net = unet_arguments(
+            spec.shape,
+            UNET_DEFAULTS,
+            widths=widths,
+            res_blocks=res_blocks,
+            attention=attention,
+            head_channels=head_channels,
+        )
+        whole = 2 ** len(coder_widths) * side_divisor(net["widths"])
+        self.canvas = ResizePad(spec.shape, size, whole, low=0.0)
         judges: dict[str, Any] = {} if axes == 1 else {"looks": looks, "spectrum": spectrum}
         if looks and axes > 1:
             judges["features"] = features
@@ -90,7 +96,7 @@ class LDMOOD(Method):
             rate = adversary_lr / coder_lr
             judges["adversary"] = {"weight": adversary, "starts": adversary_start, "rate": rate}
         self.codec = VQ(
-            (spec.channels, *self.canvas.outer), latent_channels=latent_channels,
+            (spec.channels, *self.canvas.padded_shape), latent_channels=latent_channels,
             widths=coder_widths, codes=codes, decay=code_decay, kind=latent_kind, **judges,
         )  # fmt: skip
         about = f"codes of {self.canvas}{'' if scaled else ', as they come'}"
@@ -98,41 +104,43 @@ class LDMOOD(Method):
             about += f", times {b_scale}"
         self.network = None if perceptual is None else network(perceptual)
         if self.network is not None:
-            about += f", z by {self.network.identity}"
-        self.denoiser = Denoiser(unet(axes, latent_channels, **net),
-            shifted(schedule(beta), snr_shift), about=about)  # fmt: skip
-        self.starts = Starts(
+            about += f", z by {self.network.weights_id}"
+        self.denoiser = Denoiser(build_unet(axes, latent_channels, **net),
+            shift_snr(build_schedule(beta), snr_shift), trained_on=about)  # fmt: skip
+        self.starts = MultiStart(
             sampling_steps, skip, measures=1 + (perceptual is not None), lagged=lagged,
-            leaking=leaking, final_noise=final_noise, min_level=min_level,
+            shared_history=leaking, final_noise=final_noise, min_level=min_level,
         )  # fmt: skip
         self.first = Training(coder_steps, coder_batch, coder_lr, clip=clip, ema=None, decay=decay)
-        self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warm=ema_warm, decay=decay)
+        self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warmup=ema_warm, decay=decay)
         self.scaled, self.calibration = scaled, calibration
         self.b_scale, self.late_division = b_scale, late_division
 
-    def fit(self, train: Split, held_out: Split, run: Run) -> None:
-        self.starts.enough(held_out)
+    def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
+        self.starts.check_calibration_size(calibration)
 
         def denoised(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-            return self.denoiser.loss(self.codec.encode(self.canvas.enter(x)) * self.b_scale, rng)
+            return self.denoiser.loss(self.codec.encode(self.canvas.forward(x)) * self.b_scale, rng)
 
-        Coding(self.codec, self.first, self.canvas, measured=self.scaled).take(train, run)
-        minimise(denoised, self.denoiser, train, run, self.plan, "diffusion")
-        run.place(self)
-        self.starts.calibrate(self._looks, held_out, run, self.calibration)
+        CodecTraining(self.codec, self.first, self.canvas, fit_scale=self.scaled).train(
+            train, context
+        )
+        train_module(denoised, self.denoiser, train, context, self.plan, "diffusion")
+        context.place(self)
+        self.starts.calibrate(self._measure_starts, calibration, context, self.calibration)
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        return Detection(*self.starts.judge(self._looks, x, levels, rng))
+        return Detection(*self.starts.detect(self._measure_starts, x, levels, rng))
 
     @torch.no_grad()
-    def _looks(self, x: Tensor, rng: Rng, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-        inner = self.canvas.enter(x)
-        target = self.canvas.leave(inner)
+    def _measure_starts(self, x: Tensor, rng: Rng, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        inner = self.canvas.forward(x)
+        target = self.canvas.inverse(inner)
         z = self.codec.encode(inner) * self.b_scale
         early, late = (1.0, self.b_scale) if self.late_division else (self.b_scale, 1.0)
-        for healed in self.starts.restored(self.denoiser, z, rng, count):
-            normal = (self.canvas.leave(self.codec.decode(healed / early)) / late).clamp(0, 1)
+        for healed in self.starts.reconstruct(self.denoiser, z, rng, count):
+            normal = (self.canvas.inverse(self.codec.decode(healed / early)) / late).clamp(0, 1)
             fields = [(normal - target).square().mean(1)]
             if self.network is not None:
-                fields.append(self.network.throughout(target.clamp(0, 1), normal))
+                fields.append(self.network.distance_any_axes(target.clamp(0, 1), normal))
             yield torch.stack(fields, 1), normal

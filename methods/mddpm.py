@@ -22,14 +22,14 @@ from torch import Tensor
 
 from ..datasets.base import Spec, Split
 from ..engine.diffusion.denoiser import Denoiser
-from ..engine.diffusion.schedule import schedule
-from ..engine.networks.diffusion_unet import divisor, unet
-from ..engine.noise.noise import named
+from ..engine.diffusion.schedule import build_schedule
+from ..engine.networks.diffusion_unet import build_unet, side_divisor
+from ..engine.noise.noise import build_noise
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import Run
-from ..engine.sampling.patches import boxes, heal, tiling
-from ..engine.training.loop import Training, minimise
-from ..engine.transforms.resizing import Canvas
+from ..engine.runtime.run import TrainingContext
+from ..engine.sampling.patches import random_boxes, reconstruct_patches, tile_masks
+from ..engine.training.loop import Training, train_module
+from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
 
 
@@ -65,53 +65,74 @@ class MDDPM(Method):
                 f"cuts are at least 0, share lies in 0..1 and band rises: {cuts}, {share}, {band}"
             )
         widths = [int(width * m) for m in mults]
-        self.canvas = Canvas(spec.shape, size, divisor(widths))
-        self.noise = named(noise, octaves=octaves, persistence=persistence, frequency=frequency,
-            normalise=normalise, origin_jitter=origin_jitter, shared=shared_noise,
-            generator=generator)  # fmt: skip
-        net = unet(len(spec.shape), spec.channels, widths, res_blocks=res_blocks, updown=True,
+        self.canvas = ResizePad(spec.shape, size, side_divisor(widths))
+        self.noise = build_noise(
+            noise,
+            octaves=octaves,
+            persistence=persistence,
+            frequency=frequency,
+            normalise=normalise,
+            origin_jitter=origin_jitter,
+            shared=shared_noise,
+            generator=generator,
+        )
+        net = build_unet(len(spec.shape), spec.channels, widths, res_blocks=res_blocks, updown=True,
             scale_shift=True, head_channels=head_channels, eps=1e-5,
             zero_attention=True)  # fmt: skip
         about = f"{self.noise} on {self.canvas}"
-        self.denoiser = Denoiser(net, schedule(beta, T), predicts="clean", about=about)
-        tiles = tiling(self.canvas.outer, patch, stride or patch)
+        self.denoiser = Denoiser(
+            net, build_schedule(beta, T), prediction_type="clean", trained_on=about
+        )
+        tiles = tile_masks(self.canvas.padded_shape, patch, stride or patch)
         self.register_buffer("tiles", tiles, persistent=False)
-        self.register_buffer("cells", tiling(self.canvas.outer, patch, patch), persistent=False)
-        self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warm=ema_warm, decay=decay)
+        self.register_buffer(
+            "cells", tile_masks(self.canvas.padded_shape, patch, patch), persistent=False
+        )
+        self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warmup=ema_warm, decay=decay)
         self.power: Literal[1, 2] = power
         self.aggregate: Literal["cut", "mean"] = aggregate
         self.cuts, self.share, self.band = cuts, share, (low, high)
         self.inpaint, self.repeats = inpaint, repeats
         self.clip = self.canvas.range if clip_clean else None
 
-    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+    def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-            x = self.canvas.enter(x)
+            x = self.canvas.forward(x)
             image = (x + 1) / 2
-            pasted = cut_mixed(
+            pasted = frequency_cutmix(
                 image, rng.fork("paste"), cuts=self.cuts, share=self.share, band=self.band
             )
             return self.denoiser.loss(
                 x,
                 rng,
                 noise=self.noise,
-                start=2 * pasted - 1,
+                corrupted=2 * pasted - 1,
                 region=self.cells[rng.fork("box").integers(len(self.cells))],
-                counts="region" if self.inpaint else "everywhere",
+                error_region="region" if self.inpaint else "everywhere",
                 power=self.power,
             )
 
-        minimise(loss, self, train, run, self.plan)
+        train_module(loss, self, train, context, self.plan)
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        healed = heal(self.denoiser, self.canvas.enter(x), levels, rng, noise=self.noise,
-            tiles=self.tiles, repeats=self.repeats, aggregate=self.aggregate,
-            clip=self.clip)  # fmt: skip
-        normal = self.canvas.leave(healed)  # (L, N, C, *S)
+        healed = reconstruct_patches(
+            self.denoiser,
+            self.canvas.forward(x),
+            levels,
+            rng,
+            noise=self.noise,
+            tiles=self.tiles,
+            repeats=self.repeats,
+            aggregate=self.aggregate,
+            clip=self.clip,
+        )
+        normal = self.canvas.inverse(healed)  # (L, N, C, *S)
         return Detection.from_map((normal - x).abs().mean(2), normal)
 
 
-def cut_mixed(x: Tensor, rng: Rng, *, cuts: int, share: float, band: tuple[int, int]) -> Tensor:
+def frequency_cutmix(
+    x: Tensor, rng: Rng, *, cuts: int, share: float, band: tuple[int, int]
+) -> Tensor:
     """x (N, C, *S) in [0, 1] with up to `cuts` boxes of its own low or high frequencies in it;
     outside of the foreground, which is what is above 0, nothing changes."""
     if cuts == 0:
@@ -124,20 +145,20 @@ def cut_mixed(x: Tensor, rng: Rng, *, cuts: int, share: float, band: tuple[int, 
     longest = ((last - first + 1).clamp(min=0) * share).long()  # (N,)
     half = band[0] + rng.fork("band").integers(band[1] - band[0] + 1)
     keep_low = rng.fork("coin").integers(2).bool()
-    part = frequencies(x, half, keep_low)
+    part = split_frequencies(x, half, keep_low)
     count, shape = rng.fork("count").integers(cuts + 1), x.shape[2:]
     for cut in range(cuts):
         draw = rng.fork("cut", cut)
         shortest = longest // 2
         spread = (longest - shortest + 1)[:, None]
         side = shortest[:, None] + (draw.uniform((len(shape),)) * spread).long()
-        box = boxes(draw, shape, side) & foreground
+        box = random_boxes(draw, shape, side) & foreground
         wanted = (count > cut).view(-1, *[1] * (x.ndim - 1))
         x = torch.where(box & wanted, part, x)
     return x
 
 
-def frequencies(x: Tensor, half: Tensor, keep_low: Tensor) -> Tensor:
+def split_frequencies(x: Tensor, half: Tensor, keep_low: Tensor) -> Tensor:
     """x (N, C, *S) with the frequencies nearer to 0 than `half` (N,), along every axis, alone; or,
     where keep_low (N,) is false, without them. Both add up to x."""
     axes = tuple(range(2, x.ndim))

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ..datasets.base import Spec, Split
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import Run
-from ..engine.training.data_loading import evenly
+from ..engine.runtime.run import TrainingContext
+from ..engine.training.data_loading import evenly_spaced_indices
 from .base import Detection, Method
 
 
@@ -35,8 +35,8 @@ class PCA(Method):
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("basis", torch.zeros(components, size))
 
-    def fit(self, train: Split, held_out: Split, run: Run) -> None:
-        chosen = [train[i].x.flatten() for i in evenly(len(train), self.samples)]
+    def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
+        chosen = [train[i].x.flatten() for i in evenly_spaced_indices(len(train), self.samples)]
         rows = torch.stack(chosen).double()  # (M, D)
         self.mean.copy_(rows.mean(0))
         rows -= rows.mean(0)
@@ -48,12 +48,12 @@ class PCA(Method):
         self.basis[: len(kept)] = basis.float()
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        normal = torch.stack([self._projected(one.flatten()) for one in x]).view_as(x)
+        normal = torch.stack([self._project(one.flatten()) for one in x]).view_as(x)
         found = (x - normal).abs().mean(1)  # (N, *S)
         return Detection.from_map(
             found.expand(len(levels), *found.shape), normal.expand(len(levels), *x.shape)
         )
 
-    def _projected(self, one: Tensor) -> Tensor:
+    def _project(self, one: Tensor) -> Tensor:
         """(D,), one sample at a time: a product's last digits depend on how many rows it has."""
         return self.mean + self.basis.T @ (self.basis @ (one - self.mean))

@@ -22,14 +22,14 @@ from torch import Tensor
 
 from ..datasets.base import Spec, Split
 from ..engine.diffusion.denoiser import Denoiser
-from ..engine.diffusion.schedule import schedule
-from ..engine.networks.diffusion_unet import divisor, unet
-from ..engine.noise.noise import named
+from ..engine.diffusion.schedule import build_schedule
+from ..engine.networks.diffusion_unet import build_unet, side_divisor
+from ..engine.noise.noise import build_noise
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import Run
-from ..engine.sampling.patches import boxes, heal, tiling
-from ..engine.training.loop import Training, minimise
-from ..engine.transforms.resizing import Canvas
+from ..engine.runtime.run import TrainingContext
+from ..engine.sampling.patches import random_boxes, reconstruct_patches, tile_masks
+from ..engine.training.loop import Training, train_module
+from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
 
 
@@ -63,20 +63,31 @@ class PDDPM(Method):
     ) -> None:  # fmt: skip
         super().__init__(spec)
         widths = [int(width * m) for m in mults]
-        self.canvas = Canvas(spec.shape, size, divisor(widths))
-        self.noise = named(noise, octaves=octaves, persistence=persistence, frequency=frequency,
-            normalise=normalise, origin_jitter=origin_jitter, shared=shared_noise,
-            generator=generator)  # fmt: skip
-        net = unet(len(spec.shape), spec.channels, widths, res_blocks=res_blocks, updown=True,
+        self.canvas = ResizePad(spec.shape, size, side_divisor(widths))
+        self.noise = build_noise(
+            noise,
+            octaves=octaves,
+            persistence=persistence,
+            frequency=frequency,
+            normalise=normalise,
+            origin_jitter=origin_jitter,
+            shared=shared_noise,
+            generator=generator,
+        )
+        net = build_unet(len(spec.shape), spec.channels, widths, res_blocks=res_blocks, updown=True,
             scale_shift=True, head_channels=head_channels, eps=1e-5,
             zero_attention=True)  # fmt: skip
         about = f"{self.noise} on {self.canvas}"
-        self.denoiser = Denoiser(net, schedule(beta, T), predicts="clean", about=about)
-        self.register_buffer(
-            "tiles", tiling(self.canvas.outer, patch, stride or patch), persistent=False
+        self.denoiser = Denoiser(
+            net, build_schedule(beta, T), prediction_type="clean", trained_on=about
         )
-        self.register_buffer("cells", tiling(self.canvas.outer, patch, patch), persistent=False)
-        self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warm=ema_warm, decay=decay)
+        self.register_buffer(
+            "tiles", tile_masks(self.canvas.padded_shape, patch, stride or patch), persistent=False
+        )
+        self.register_buffer(
+            "cells", tile_masks(self.canvas.padded_shape, patch, patch), persistent=False
+        )
+        self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warmup=ema_warm, decay=decay)
         self.patch, self.inpaint = patch, inpaint
         self.boxes: Literal["grid", "random", "overhanging", "clipped"] = boxes
         self.power: Literal[1, 2] = power
@@ -84,29 +95,37 @@ class PDDPM(Method):
         self.repeats = repeats
         self.clip = self.canvas.range if clip_clean else None
 
-    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+    def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
             return self.denoiser.loss(
-                self.canvas.enter(x),
+                self.canvas.forward(x),
                 rng,
                 noise=self.noise,
-                region=self._boxes(rng.fork("box")),
-                counts="region" if self.inpaint else "everywhere",
+                region=self._training_boxes(rng.fork("box")),
+                error_region="region" if self.inpaint else "everywhere",
                 power=self.power,
             )
 
-        minimise(loss, self, train, run, self.plan)
+        train_module(loss, self, train, context, self.plan)
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        healed = heal(self.denoiser, self.canvas.enter(x), levels, rng, noise=self.noise,
-            tiles=self.tiles, repeats=self.repeats, aggregate=self.aggregate,
-            clip=self.clip)  # fmt: skip
-        normal = self.canvas.leave(healed)  # (L, N, C, *S)
+        healed = reconstruct_patches(
+            self.denoiser,
+            self.canvas.forward(x),
+            levels,
+            rng,
+            noise=self.noise,
+            tiles=self.tiles,
+            repeats=self.repeats,
+            aggregate=self.aggregate,
+            clip=self.clip,
+        )
+        normal = self.canvas.inverse(healed)  # (L, N, C, *S)
         return Detection.from_map((normal - x).abs().mean(2), normal)
 
-    def _boxes(self, rng: Rng) -> Tensor:
+    def _training_boxes(self, rng: Rng) -> Tensor:
         """A box per sample to train in, (N, 1, *outer) bool."""
         if self.boxes == "grid":
             return self.cells[rng.integers(len(self.cells))]
         where = "inside" if self.boxes == "random" else self.boxes
-        return boxes(rng, self.canvas.outer, self.patch, where=where)
+        return random_boxes(rng, self.canvas.padded_shape, self.patch, placement=where)

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from ..datasets.base import Spec, Split
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import Run
+from ..engine.runtime.run import TrainingContext
 from ..engine.transforms.amplitude import SILENCE, power
 from .base import Detection, Method
 
 
-class Feature(Method):
+class SignalFeature(Method):
     """The score is the distance from the mean of normal training samples in their deviations.
     It cannot tell where."""
 
@@ -39,7 +39,7 @@ class Feature(Method):
     def feature(self, x: Tensor) -> Tensor:
         """Of (N, C, L) in [0, 1], 0.5 being silence: (N,) float64."""
 
-    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+    def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
         if len(train) < 2:
             raise ValueError(f"a deviation is taken from training samples; {len(train)} is too few")
         rows = torch.cat([self.feature(train[i].x[None]) for i in range(len(train))])
@@ -52,14 +52,14 @@ class Feature(Method):
         return Detection(score.expand(len(levels), -1))
 
 
-class RMS(Feature):
+class RMS(SignalFeature):
     """The root mean square in decibels, over all channels; no phase changes it."""
 
     def feature(self, x: Tensor) -> Tensor:
         return 10 * power(x).clamp(min=1e-12).log10()
 
 
-class Kurtosis(Feature):
+class Kurtosis(SignalFeature):
     """Of the envelope, the channels' root sum of squares: the mean fourth power over the square of
     the mean square. Constant envelope 1, complex white noise 2, rare bursts more."""
 
@@ -68,7 +68,7 @@ class Kurtosis(Feature):
         return envelope.square().mean(1) / envelope.mean(1).square().clamp(min=1e-24)
 
 
-class SpectralFlatness(Feature):
+class SpectralFlatness(SignalFeature):
     """Geometric over arithmetic mean of the power spectrum, in decibels, of the complex signal
     where there are two channels; else of each channel, and their mean. A tone is far below 0;
     white noise is near -2.5."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..datasets.base import Spec, Split
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import Run
+from ..engine.runtime.run import TrainingContext
 from .base import Detection, Method
 
 
@@ -29,7 +29,7 @@ class TemplateZ(Method):
         self.register_buffer("mean", torch.zeros(spec.channels, *spec.shape))
         self.register_buffer("spread", torch.ones(spec.channels, *spec.shape))
 
-    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+    def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
         total = torch.zeros(self.mean.shape, dtype=torch.float64)
         squares = torch.zeros_like(total)
         for i in range(len(train)):

@@ -30,20 +30,20 @@ from torch.nn.functional import max_pool2d
 from ..datasets.base import Spec, Split
 from ..engine.diffusion.denoiser import Denoiser, Estimate
 from ..engine.diffusion.gaussian import Gaussian
-from ..engine.diffusion.schedule import ladder, schedule
-from ..engine.features.pretrained import perceptual
-from ..engine.networks.diffusion_unet import divisor, unet
-from ..engine.noise.noise import named
+from ..engine.diffusion.schedule import build_schedule, sampling_levels
+from ..engine.features.pretrained import build_perceptual
+from ..engine.networks.diffusion_unet import build_unet, side_divisor
+from ..engine.noise.noise import build_noise
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import Run
-from ..engine.sampling.continuous_batching import Move, Rows, flow, straight
-from ..engine.sampling.reconstruct import repeated, rows
+from ..engine.runtime.run import TrainingContext
+from ..engine.sampling.continuous_batching import ChainBatch, Step, one_step_per_level, run_chains
+from ..engine.sampling.reconstruct import enumerate_chains, repeat_streams
 from ..engine.sampling.solvers import Ancestral
-from ..engine.sampling.step_noise import Draws
-from ..engine.training.loop import Training, minimise
-from ..engine.transforms.augmentation import affine
-from ..engine.transforms.blur import blurred
-from ..engine.transforms.resizing import Canvas
+from ..engine.sampling.step_noise import StepNoise
+from ..engine.training.loop import Training, train_module
+from ..engine.transforms.augmentation import random_affine
+from ..engine.transforms.blur import gaussian_blur
+from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
 
 
@@ -77,59 +77,67 @@ class THOR(Method):
         super().__init__(spec)
         if kernel < 1 or kernel % 2 == 0 or every < 1:
             raise ValueError(f"kernel is odd and every at least 1, not {kernel} and {every}")
-        self.canvas = Canvas(spec.shape, size, divisor(widths))
+        self.canvas = ResizePad(spec.shape, size, side_divisor(widths))
         self.trained = replace(self.canvas, low=0.0) if train_unit else self.canvas
-        self.noise = named(noise, octaves=octaves, persistence=persistence, frequency=frequency,
-            normalise=normalise, shared=shared_noise)  # fmt: skip
-        net = unet(2, spec.channels, widths, res_blocks=res_blocks, attention=attention,
+        self.noise = build_noise(
+            noise,
+            octaves=octaves,
+            persistence=persistence,
+            frequency=frequency,
+            normalise=normalise,
+            shared=shared_noise,
+        )
+        net = build_unet(2, spec.channels, widths, res_blocks=res_blocks, attention=attention,
             head_channels=head_channels)  # fmt: skip
-        self.denoiser = Denoiser(net, schedule(beta, T), clip=self.canvas.range,
-            about=f"{self.noise} on {self.canvas}")  # fmt: skip
-        self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warm=ema_warm, decay=decay)
-        self.perceptual, self.double_normalise = perceptual(features), double_normalise
+        self.denoiser = Denoiser(net, build_schedule(beta, T), clip=self.canvas.range,
+            trained_on=f"{self.noise} on {self.canvas}")  # fmt: skip
+        self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warmup=ema_warm, decay=decay)
+        self.perceptual, self.double_normalise = build_perceptual(features), double_normalise
         self.harmonise, self.every = tuple(harmonise), every
         self.kernel, self.blur, self.sampling_steps, self.eta = kernel, blur, sampling_steps, eta
         self.augment, self.renoise_late, self.clamp_unit = augment, renoise_late, clamp_unit
 
-    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+    def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
             if self.augment:
-                x = affine(x, rng, degrees=10, translate=(0.1, 0.1), scale=(0.9, 1.1), flip=0.5)
-            return self.denoiser.loss(self.trained.enter(x), rng, noise=self.noise)
+                x = random_affine(
+                    x, rng, degrees=10, translate=(0.1, 0.1), scale=(0.9, 1.1), flip=0.5
+                )
+            return self.denoiser.loss(self.trained.forward(x), rng, noise=self.noise)
 
-        minimise(loss, self.denoiser, train, run, self.plan)
+        train_module(loss, self.denoiser, train, context, self.plan)
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        inner, process = self.canvas.enter(x), self.denoiser.process
-        index, level = rows([process.schedule.level(at) for at in levels], len(x), 1)
-        streams = repeated(rng, 1).rows(index)
+        inner, process = self.canvas.forward(x), self.denoiser.process
+        index, level = enumerate_chains([process.schedule.to_level(at) for at in levels], len(x), 1)
+        streams = repeat_streams(rng, 1).rows(index)
         index, level = index.to(x.device), level.to(x.device)
         drawn = self.noise(streams.fork("start"), inner.shape[1:], level)
-        noised = process.disturb(inner[index], level, drawn)
-        ladders = [ladder(at, self.sampling_steps) for at in level.tolist()]
-        way = Harmonised(self, Draws(streams.fork("step"), self.noise), inner[index], drawn)
-        healed = flow(self.denoiser, way, noised, ladders)
-        normal = self.canvas.leave(healed.view(len(levels), *inner.shape))
+        noised = process.add_noise(inner[index], level, drawn)
+        ladders = [sampling_levels(at, self.sampling_steps) for at in level.tolist()]
+        way = HarmonisedStep(self, StepNoise(streams.fork("step"), self.noise), inner[index], drawn)
+        healed = run_chains(self.denoiser, way, noised, ladders)
+        normal = self.canvas.inverse(healed.view(len(levels), *inner.shape))
         found = (way.votes / way.inverse).clamp(max=0.999).view(len(levels), len(x), 1, *way.size)
         unit = replace(self.canvas, low=0.0, high=1.0)
-        return Detection.from_map(unit.leave(found)[:, :, 0].clamp(min=0), normal)
+        return Detection.from_map(unit.inverse(found)[:, :, 0].clamp(min=0), normal)
 
-    def interim(self, inner: Tensor, clean: Tensor) -> Tensor:
+    def intermediate_map(self, inner: Tensor, clean: Tensor) -> Tensor:
         """How abnormal a place seems beside an estimate of the sample, (N, H, W) in 0..1, its
         largest value 1."""
         one, other = ((y + 1).clamp(0, 2) / 2 for y in (inner, clean))
-        apart = self.perceptual.distance(one, other, doubled=self.double_normalise)
-        found = blurred(apart, self.blur).clamp(0, 1) * (one - other).abs().mean(1)
+        apart = self.perceptual.distance(one, other, rescale_twice=self.double_normalise)
+        found = gaussian_blur(apart, self.blur).clamp(0, 1) * (one - other).abs().mean(1)
         return found / found.flatten(1).amax(1)[:, None, None].clamp(min=1e-12)
 
 
-class Harmonised:
+class HarmonisedStep:
     """Ancestral steps, with the input put back on the way. known, drawn: (M, C, H, W), each
     chain's input and the noise that it began with."""
 
     memory = 0
 
-    def __init__(self, method: THOR, draws: Draws, known: Tensor, drawn: Tensor) -> None:
+    def __init__(self, method: THOR, draws: StepNoise, known: Tensor, drawn: Tensor) -> None:
         process = method.denoiser.process
         assert isinstance(process, Gaussian)
         self.method, self.process, self.known, self.drawn = method, process, known, drawn
@@ -138,40 +146,42 @@ class Harmonised:
         self.votes = known.new_zeros(len(known), 1, 1)
         self.inverse = known.new_zeros(len(known), *self.size)
 
-    def moves(self, ladder: Sequence[int]) -> list[Move]:
+    def plan_steps(self, levels: Sequence[int]) -> list[Step]:
         """mark: 1 where a map is made, 2 where the input is put back as well."""
-        level = self.process.schedule.level
+        level = self.process.schedule.to_level
         back = {level(at) for at in self.method.harmonise}
         seen = {max(1, level(at)) for at in range(1, 1001, self.method.every)} | back
         marked = []
-        for move in straight(ladder):
-            passed = range(move.there + 1, move.here + 1)
+        for move in one_step_per_level(levels):
+            passed = range(move.end_level + 1, move.start_level + 1)
             mark = 2 if back.intersection(passed) else int(bool(seen.intersection(passed)))
-            marked.append(move._replace(mark=mark))
+            marked.append(move._replace(tag=mark))
         return marked
 
-    def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, rows: Rows) -> Tensor:
-        y = self.ancestral.advance(x, memory, estimate, rows)
+    def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, batch: ChainBatch) -> Tensor:
+        y = self.ancestral.advance(x, memory, estimate, batch)
         for mark in (1, 2):
-            at = (rows.mark == mark).nonzero().flatten()
+            at = (batch.tag == mark).nonzero().flatten()
             if len(at):
-                job = rows.job[at].to(x.device)
-                found = self.method.interim(self.known[job], estimate.clean[at])
+                job = batch.chain[at].to(x.device)
+                found = self.method.intermediate_map(self.known[job], estimate.clean[at])
                 self.votes[job] += 1
                 self.inverse[job] += 1 / found.clamp(min=1e-6)
                 if mark == 2:
-                    to = rows.here[at] if self.method.renoise_late else rows.there[at]
-                    y[at] = self._again(estimate.clean[at], found, job, to)
+                    to = batch.start_level[at] if self.method.renoise_late else batch.end_level[at]
+                    y[at] = self._blend_and_add_noise(estimate.clean[at], found, job, to)
         return y
 
-    def _again(self, clean: Tensor, found: Tensor, job: Tensor, level: Tensor) -> Tensor:
-        share = ((widened(found, self.method.kernel) + found) / 2)[:, None]
+    def _blend_and_add_noise(
+        self, clean: Tensor, found: Tensor, job: Tensor, level: Tensor
+    ) -> Tensor:
+        share = ((close_and_dilate(found, self.method.kernel) + found) / 2)[:, None]
         blend = share * clean + (1 - share) * self.known[job]
         blend = blend.clamp(0, 1) if self.method.clamp_unit else blend
-        return self.process.disturb(blend, level, self.drawn[job])
+        return self.process.add_noise(blend, level, self.drawn[job])
 
 
-def widened(found: Tensor, kernel: int) -> Tensor:
+def close_and_dilate(found: Tensor, kernel: int) -> Tensor:
     """(N, H, W): gaps closed, then widened, by a square of that side."""
 
     def grown(x: Tensor) -> Tensor:

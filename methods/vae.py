@@ -18,12 +18,12 @@ from typing import Literal
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
-from ..engine.networks.diffusion_unet import divisor
-from ..engine.networks.residual_autoencoder import Residual, divergence
+from ..engine.networks.diffusion_unet import side_divisor
+from ..engine.networks.residual_autoencoder import ResidualAutoencoder, kl_divergence
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import Run
-from ..engine.training.loop import Training, minimise
-from ..engine.transforms.resizing import Canvas
+from ..engine.runtime.run import TrainingContext
+from ..engine.training.loop import Training, train_module
+from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
 
 
@@ -42,38 +42,40 @@ class VAE(Method):
         decay: Literal["none", "cosine"] = "none", judged: Literal["map", "elbo"] = "map",
     ) -> None:  # fmt: skip
         super().__init__(spec)
-        self.canvas = Canvas(spec.shape, size, divisor(widths), low=0.0)
-        self.coder = Residual(self.canvas.outer, spec.channels, widths, code, out=2 * code)
-        self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warm=ema_warm, decay=decay)
+        self.canvas = ResizePad(spec.shape, size, side_divisor(widths), low=0.0)
+        self.coder = ResidualAutoencoder(
+            self.canvas.padded_shape, spec.channels, widths, code, out=2 * code
+        )
+        self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warmup=ema_warm, decay=decay)
         self.beta, self.judged = beta, judged
 
-    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+    def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-            inner = self.canvas.enter(x)
-            mean, log_variance = self._law(inner)
+            inner = self.canvas.forward(x)
+            mean, log_variance = self._posterior(inner)
             drawn = rng.fork("code").normal(mean.shape[1:])
             made = self.coder.decode(mean + (log_variance / 2).exp() * drawn)
-            return self._elbo(inner, made, mean, log_variance)
+            return self._negative_elbo(inner, made, mean, log_variance)
 
-        minimise(loss, self.coder, train, run, self.plan)
+        train_module(loss, self.coder, train, context, self.plan)
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        inner = self.canvas.enter(x)
-        mean, log_variance = self._law(inner)
+        inner = self.canvas.forward(x)
+        mean, log_variance = self._posterior(inner)
         made = self.coder.decode(mean)
-        normal = self.canvas.leave(made).expand(len(levels), *x.shape)
+        normal = self.canvas.inverse(made).expand(len(levels), *x.shape)
         found = Detection.from_map((normal - x).abs().sum(2), normal)
         if self.judged == "map":
             return found
         laws = zip(inner.split(1), made.split(1), mean.split(1), log_variance.split(1), strict=True)
-        score = inner.new_tensor([self._elbo(*law).item() for law in laws])
+        score = inner.new_tensor([self._negative_elbo(*law).item() for law in laws])
         return Detection(score.expand(len(levels), -1), found.map, normal)
 
-    def _law(self, inner: Tensor) -> tuple[Tensor, Tensor]:
+    def _posterior(self, inner: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and logarithm of the variance of the code, (N, code) each."""
         mean, log_variance = self.coder.encode(inner).float().chunk(2, 1)
         return mean, log_variance
 
-    def _elbo(self, x: Tensor, made: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+    def _negative_elbo(self, x: Tensor, made: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
         error = (made - x).float().square().flatten(1).sum(1) / 2
-        return error + self.beta * divergence(mean, log_variance)
+        return error + self.beta * kl_divergence(mean, log_variance)

@@ -24,14 +24,14 @@ from torch import Tensor
 
 from ..datasets.base import Spec, Split
 from ..engine.diffusion.denoiser import Denoiser
-from ..engine.diffusion.schedule import schedule
+from ..engine.diffusion.schedule import build_schedule
 from ..engine.networks.wavenet import WaveNet
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import Run
-from ..engine.sampling.multi_start import Starts
-from ..engine.training.loop import Training, minimise
+from ..engine.runtime.run import TrainingContext
+from ..engine.sampling.multi_start import MultiStart
+from ..engine.training.loop import Training, train_module
 from ..engine.transforms import spectral_distance as spectra
-from ..engine.transforms.amplitude import SILENCE, loudness, smoothed, unit
+from ..engine.transforms.amplitude import SILENCE, moving_average, rms, rms_unit
 from .base import Detection, Method
 
 
@@ -59,39 +59,41 @@ class WaveNetOOD(Method):
         super().__init__(spec)
         net = WaveNet(spec.channels, width=width, layers=layers, cycle=cycle, blind=blind)
         about = f"amplitude by {amplitude}, {'blind ' * blind}WaveNet {layers} {cycle}"
-        self.denoiser = Denoiser(net, schedule(beta), about=about)
-        self.starts = Starts(sampling_steps, skip, measures=1 + spectral, lagged=lagged,
-            leaking=leaking, final_noise=final_noise)  # fmt: skip
-        self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warm=ema_warm, decay=decay)
+        self.denoiser = Denoiser(net, build_schedule(beta), trained_on=about)
+        self.starts = MultiStart(sampling_steps, skip, measures=1 + spectral, lagged=lagged,
+            shared_history=leaking, final_noise=final_noise)  # fmt: skip
+        self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warmup=ema_warm, decay=decay)
         self.amplitude, self.calibration, self.smooth = amplitude, calibration, smooth
         self.spectral = spectral
         self.register_buffer("unit", torch.ones(()))
 
-    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+    def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-            return self.denoiser.loss((x - SILENCE) / self._unit(x), rng)
+            return self.denoiser.loss((x - SILENCE) / self._amplitude_unit(x), rng)
 
-        self.starts.enough(held_out)
+        self.starts.check_calibration_size(calibration)
         if self.amplitude == "train":
-            self.unit.copy_(unit(train))
-        run.place(self)
-        minimise(loss, self.denoiser, train, run, self.plan)
-        self.starts.calibrate(self._looks, held_out, run, self.calibration)
+            self.unit.copy_(rms_unit(train))
+        context.place(self)
+        train_module(loss, self.denoiser, train, context, self.plan)
+        self.starts.calibrate(self._measure_starts, calibration, context, self.calibration)
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        score, found, normal = self.starts.judge(self._looks, x, levels, rng)
-        return Detection(score, smoothed(found.flatten(0, 1), self.smooth).view_as(found), normal)
+        score, found, normal = self.starts.detect(self._measure_starts, x, levels, rng)
+        return Detection(
+            score, moving_average(found.flatten(0, 1), self.smooth).view_as(found), normal
+        )
 
-    def _looks(self, x: Tensor, rng: Rng, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-        size = self._unit(x)
+    def _measure_starts(self, x: Tensor, rng: Rng, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        size = self._amplitude_unit(x)
         z = (x - SILENCE) / size
-        for healed in self.starts.restored(self.denoiser, z, rng, count):
+        for healed in self.starts.reconstruct(self.denoiser, z, rng, count):
             fields = [(healed - z).square().mean(1)]
             if self.spectral:
-                fields.append(spectra.distance(healed, z))
+                fields.append(spectra.spectral_distance(healed, z))
             yield torch.stack(fields, 1), healed * size + SILENCE
 
-    def _unit(self, x: Tensor) -> Tensor:
+    def _amplitude_unit(self, x: Tensor) -> Tensor:
         if self.amplitude == "sample":
-            return loudness(x)
+            return rms(x)
         return self.unit.to(x.device)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from adbench.benchmark.registry.registry import PATH, Registry
+from adbench.benchmark.registry.registry import REGISTRY_PATH, Registry
 from adbench.datasets.base import Spec
 
 ROOT = Path(__file__).parents[1]
@@ -61,7 +61,7 @@ def test_checkers_see_every_package() -> None:
 
 
 def test_the_registry_is_found() -> None:
-    assert PATH.is_file()
+    assert REGISTRY_PATH.is_file()
 
 
 @pytest.mark.parametrize("name", [*REGISTRY.methods, *REGISTRY.datasets])

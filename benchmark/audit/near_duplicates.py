@@ -15,12 +15,12 @@ from typing import NamedTuple
 import numpy as np
 
 from ...datasets.base import Progress, Sample
-from .sample_summary import FINE, Array, Look, picture, unit
+from .sample_summary import FINE_SIZE, Array, SampleSummary, normalize, thumbnail
 
-BLOCK, CHECKED, FEWEST = 256, 500, 4
+BLOCK, MAX_CHECKED, MIN_AVERAGED = 256, 500, 4
 """Rows of a block of distances; pairs looked at again at most; samples an average is made of."""
 
-COARSE_MOST, FINE_MOST, UNKNOWN = 0.3, 0.25, 0.05
+MAX_COARSE_DISTANCE, MAX_FINE_DISTANCE, DEFAULT_DISTANCE = 0.3, 0.25, 0.05
 """The greatest distance of a copy, whatever is usual; and where nothing is known to be usual."""
 
 
@@ -33,27 +33,31 @@ class Pair(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Nearest:
-    """within: the nearest in its own split of another group, for every sample that has one
-    across: the nearest in each earlier split, for every sample
-    usual: the distance that 1 in 100 have within; None where no split holds two groups
+class NearestNeighbours:
+    """within_splits: the nearest in its own split of another group, for every sample that has one
+    across_splits: the nearest in each earlier split, for every sample
+    typical_distance: the distance that 1 in 100 have within; None where no split holds two groups
     """
 
-    within: list[Pair]
-    across: list[Pair]
-    usual: float | None
+    within_splits: list[Pair]
+    across_splits: list[Pair]
+    typical_distance: float | None
 
 
-def normed(looks: Sequence[Look]) -> Array:
+def normalize_thumbnails(looks: Sequence[SampleSummary]) -> Array:
     """(N, D) pictures without their average, each of length 1; of constant samples all 0."""
-    table = np.stack([held.picture for held in looks])
+    table = np.stack([held.thumbnail for held in looks])
     full = np.abs(table).sum(1) > 0
-    if full.sum() >= FEWEST:
+    if full.sum() >= MIN_AVERAGED:
         table = table - table[full].mean(0, dtype=np.float64).astype(np.float32)
-    return np.stack([unit(row) if kept else 0 * row for row, kept in zip(table, full, strict=True)])
+    return np.stack(
+        [normalize(row) if kept else 0 * row for row, kept in zip(table, full, strict=True)]
+    )
 
 
-def nearest(table: Array, looks: Sequence[Look], split: Array, progress: Progress) -> Nearest:
+def nearest_neighbours(
+    table: Array, looks: Sequence[SampleSummary], split: Array, progress: Progress
+) -> NearestNeighbours:
     """Nearest neighbours in blocks of rows; split (N,) int tells which each is in, in order."""
     _, group = np.unique([held.group for held in looks], return_inverse=True)
     empty = np.abs(table).sum(1) == 0
@@ -71,55 +75,61 @@ def nearest(table: Array, looks: Sequence[Look], split: Array, progress: Progres
             theirs = far[:, columns]
             if mine.any():
                 same = group[rows][:, None] == group[columns]
-                within += _best(rows, columns, np.where(same, 2, theirs), mine)
+                within += _closest_pairs(rows, columns, np.where(same, 2, theirs), mine)
             if other.any():
-                across += _best(rows, columns, theirs, other)
+                across += _closest_pairs(rows, columns, theirs, other)
         progress("comparing splits", int(rows[-1]) + 1, len(table))
-    apart = [pair.distance for pair in within if not _equal(looks, pair)]
+    apart = [pair.distance for pair in within if not _are_identical(looks, pair)]
     usual = float(np.quantile(apart, 0.01, method="lower")) if apart else None
-    return Nearest(within, across, usual)
+    return NearestNeighbours(within, across, usual)
 
 
-def almost_equal(
-    found: Nearest, looks: Sequence[Look], read: Callable[[int], Sample]
+def find_near_duplicates(
+    found: NearestNeighbours, looks: Sequence[SampleSummary], read: Callable[[int], Sample]
 ) -> tuple[list[Pair], int]:
     """Pairs across splits that are almost the same (not to the bit), nearest first; and how many
     more were near enough on coarse pictures but not looked at again.
 
     read: the sample at a place of the table
     """
-    most = UNKNOWN if found.usual is None else min(COARSE_MOST, 0.5 * found.usual)
-    near = [p for p in found.across if p.distance < most and not _equal(looks, p)]
+    most = (
+        DEFAULT_DISTANCE
+        if found.typical_distance is None
+        else min(MAX_COARSE_DISTANCE, 0.5 * found.typical_distance)
+    )
+    near = [p for p in found.across_splits if p.distance < most and not _are_identical(looks, p)]
     near.sort(key=lambda pair: pair.distance)
     if not near:
         return [], 0
-    ranked = sorted((p for p in found.within if not _equal(looks, p)), key=lambda p: p.distance)
+    ranked = sorted(
+        (p for p in found.within_splits if not _are_identical(looks, p)), key=lambda p: p.distance
+    )
     first = len(ranked) // 100
     usual = ranked[first : first + 32]
-    some = {n for pair in (*near[:CHECKED], *usual) for n in pair[:2]}
+    some = {n for pair in (*near[:MAX_CHECKED], *usual) for n in pair[:2]}
     average = _average(read, some)
-    fine = {n: unit(picture(read(n), FINE) - average) for n in some}
+    fine = {n: normalize(thumbnail(read(n), FINE_SIZE) - average) for n in some}
 
     def apart(pair: Pair) -> float:
         return float(1 - fine[pair.first] @ fine[pair.second])
 
-    limit = UNKNOWN
+    limit = DEFAULT_DISTANCE
     if usual:
-        limit = min(FINE_MOST, 0.25 * float(np.quantile([apart(p) for p in usual], 0.1)))
-    checked = [pair._replace(distance=apart(pair)) for pair in near[:CHECKED]]
+        limit = min(MAX_FINE_DISTANCE, 0.25 * float(np.quantile([apart(p) for p in usual], 0.1)))
+    checked = [pair._replace(distance=apart(pair)) for pair in near[:MAX_CHECKED]]
     return [pair for pair in checked if pair.distance < limit], len(near) - len(checked)
 
 
 def _average(read: Callable[[int], Sample], some: set[int]) -> Array | float:
     """The average fine picture of at most 64 of the samples."""
     chosen = sorted(some)[:: max(1, len(some) // 64)]
-    if len(chosen) < FEWEST:
+    if len(chosen) < MIN_AVERAGED:
         return 0.0
-    total = sum(picture(read(n), FINE).astype(np.float64) for n in chosen)
+    total = sum(thumbnail(read(n), FINE_SIZE).astype(np.float64) for n in chosen)
     return np.asarray(total / len(chosen), np.float32)
 
 
-def _best(rows: Array, columns: Array, far: Array, wanted: Array) -> list[Pair]:
+def _closest_pairs(rows: Array, columns: Array, far: Array, wanted: Array) -> list[Pair]:
     place = far.argmin(1)
     return [
         Pair(int(rows[i]), int(columns[place[i]]), float(far[i, place[i]]))
@@ -128,6 +138,6 @@ def _best(rows: Array, columns: Array, far: Array, wanted: Array) -> list[Pair]:
     ]
 
 
-def _equal(looks: Sequence[Look], pair: Pair) -> bool:
+def _are_identical(looks: Sequence[SampleSummary], pair: Pair) -> bool:
     digest = looks[pair.first].digest
     return digest is not None and digest == looks[pair.second].digest

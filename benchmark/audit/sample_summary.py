@@ -18,56 +18,56 @@ from ...datasets.base import Sample
 
 Array = NDArray[Any]
 
-COARSE = {1: 256, 2: 16, 3: 8}
-FINE = {1: 4096, 2: 64, 3: 24}
+COARSE_SIZE = {1: 256, 2: 16, 3: 8}
+FINE_SIZE = {1: 4096, 2: 64, 3: 24}
 """Places along each axis that a picture keeps at most, by the number of axes."""
 
 
 @dataclass(frozen=True)
-class Look:
+class SampleSummary:
     """digest: of x, to the last bit; None of a sample that holds one value only
-    marked: whether its mask marks anything. picture: (D,) float32 of unit length, mean 0
+    has_marked_mask: whether its mask marks anything. thumbnail: (D,) float32 of unit length, mean 0
     cues: what could tell normal from abnormal without looking at any structure
     """
 
     key: str
     group: str
     label: bool
-    marked: bool
+    has_marked_mask: bool
     digest: bytes | None
-    picture: Array
+    thumbnail: Array
     cues: Mapping[str, float]
 
 
-def look(sample: Sample) -> Look:
+def summarize(sample: Sample) -> SampleSummary:
     x = sample.x.detach().cpu().float().contiguous()
     raw = x.numpy()
     constant = bool((raw == raw.flat[0]).all())
-    return Look(
+    return SampleSummary(
         key=sample.key,
         group=sample.group,
         label=bool(sample.label),
-        marked=sample.mask is not None and bool(sample.mask.any()),
+        has_marked_mask=sample.mask is not None and bool(sample.mask.any()),
         digest=None if constant else blake2b(raw.tobytes(), digest_size=16).digest(),
-        picture=picture(sample, COARSE),
-        cues=cues(raw, None if sample.roi is None else sample.roi.numpy()),
+        thumbnail=thumbnail(sample, COARSE_SIZE),
+        cues=compute_cues(raw, None if sample.roi is None else sample.roi.numpy()),
     )
 
 
-def picture(sample: Sample, places: Mapping[int, int]) -> Array:
+def thumbnail(sample: Sample, max_sizes: Mapping[int, int]) -> Array:
     """x averaged over areas, then made (D,) with mean 0 and length 1; all 0 if it is constant.
 
     So neither gain nor offset matters, and the noise of single pixels little.
     """
     x = sample.x.detach().cpu().float()
-    most = places[x.ndim - 1]
+    most = max_sizes[x.ndim - 1]
     size = [min(most, extent) for extent in x.shape[1:]]
     if list(x.shape[1:]) != size:
         x = F.interpolate(x[None], size, mode="area")[0]
-    return unit(x.numpy().ravel())
+    return normalize(x.numpy().ravel())
 
 
-def unit(values: Array) -> Array:
+def normalize(values: Array) -> Array:
     """(D,) with its mean taken away and of length 1; 0 if nothing is left."""
     values = values.astype(np.float64)
     values = values - values.mean()
@@ -76,7 +76,7 @@ def unit(values: Array) -> Array:
     return (values / length if length > small else np.zeros_like(values)).astype(np.float32)
 
 
-def cues(x: Array, roi: Array | None) -> dict[str, float]:
+def compute_cues(x: Array, roi: Array | None) -> dict[str, float]:
     """Of x (C, *S): mean intensity, foreground area and noise level; of a signal, power too.
 
     mean intensity: over the foreground

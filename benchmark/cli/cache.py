@@ -11,7 +11,15 @@ from typing import Annotated, Any
 import typer
 
 from ..scheduling.exit_codes import NO_DATA
-from .options import Json, StoreDir, Trace, console, errors, open_store, print_json
+from .options import (
+    Json,
+    StoreFolder,
+    Traceback,
+    error_messages,
+    open_store,
+    print_json,
+    rich_console,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -19,8 +27,8 @@ app = typer.Typer(
     "room, take along.",
 )
 
-Out = Annotated[Path, typer.Option(help="Where adbench run wrote its records.")]
-Outs = Annotated[
+RecordsFolder = Annotated[Path, typer.Option(help="Where adbench run wrote its records.")]
+RecordsFolders = Annotated[
     list[Path] | None, typer.Option("--out", help="Where adbench run wrote (again for more).")
 ]
 
@@ -30,23 +38,23 @@ def ls(
     kind: Annotated[
         str, typer.Argument(help="stage, checkpoint, maps, record, resume or corrupt")
     ] = "",
-    out: Outs = None,
-    store: StoreDir = None,
+    out: RecordsFolders = None,
+    store: StoreFolder = None,
     json: Json = False,
-    traceback: Trace = False,
+    traceback: Traceback = False,
 ) -> None:
     """Everything in the store: its kind, key, size, when it was made and used last, what it is."""
-    with errors(traceback):
-        from ..store.inventory import inventory, table, uses
+    with error_messages(traceback):
+        from ..store.inventory import format_table, list_items, records_by_artifact
 
-        items = inventory(open_store(store), uses(out or [Path("results")]))
+        items = list_items(open_store(store), records_by_artifact(out or [Path("results")]))
         if kind and kind not in (kinds := {item.kind for item in items}):
             raise ValueError(f"nothing of kind {kind!r}; there is {', '.join(sorted(kinds)) or 0}")
         items = [item for item in items if kind in ("", item.kind)]
         if json:
             print_json([item.as_dict(time.time()) for item in items])
             return
-        for line in table(items):
+        for line in format_table(items):
             typer.echo(line)
 
 
@@ -54,14 +62,14 @@ def ls(
 def why(
     a: Annotated[str, typer.Argument(help="A key or its beginning, a record file, or a cell.")],
     b: Annotated[str, typer.Argument(help="Another.")],
-    out: Out = Path("results"),
-    store: StoreDir = None,
+    out: RecordsFolder = Path("results"),
+    store: StoreFolder = None,
     json: Json = False,
-    traceback: Trace = False,
+    traceback: Traceback = False,
 ) -> None:
     """Why A and B are two results: what differs in what they were made from."""
-    with errors(traceback):
-        from ..store.key_diff import why as look
+    with error_messages(traceback):
+        from ..store.key_diff import diff_keys as look
 
         found = look(a, b, open_store(store), out)
         if json:
@@ -74,30 +82,30 @@ def why(
 @app.command()
 def verify(
     mend: Annotated[bool, typer.Option("--mend", help="Set aside what is damaged.")] = False,
-    store: StoreDir = None,
+    store: StoreFolder = None,
     json: Json = False,
-    traceback: Trace = False,
+    traceback: Traceback = False,
 ) -> None:
     """Read all that is stored to its last byte. Exit code 5 if something is damaged and stays."""
-    with errors(traceback):
+    with error_messages(traceback):
         from ..scheduling.console import Watch
-        from ..store.integrity import verify as look
+        from ..store.integrity import verify_store as look
 
-        with Watch(console(err=True)).step("cache") as progress:
-            found = look(open_store(store), mend=mend, progress=progress)
+        with Watch(rich_console(err=True)).step("cache") as progress:
+            found = look(open_store(store), repair=mend, progress=progress)
         if json:
-            print_json({**asdict(found), "sound": found.sound})
+            print_json({**asdict(found), "sound": found.intact})
         else:
             for problem in found.problems:
                 typer.echo(f"bad: {problem}")
             for note in found.notes:
                 typer.echo(f"note: {note}")
             bad = f"{len(found.problems)} damaged" if found.problems else "all whole"
-            aside = f", {found.mended} set aside; a run makes them anew" if found.mended else ""
-            hint = "" if found.sound or mend else " (--mend sets them aside)"
-            looked = f"{found.artefacts} artefacts, {found.states} states of unfinished work"
+            aside = f", {found.repaired} set aside; a run makes them anew" if found.repaired else ""
+            hint = "" if found.intact or mend else " (--mend sets them aside)"
+            looked = f"{found.artifacts} artefacts, {found.states} states of unfinished work"
             typer.echo(f"{looked}: {bad}{aside}{hint}")
-        if not found.sound:
+        if not found.intact:
             raise typer.Exit(NO_DATA)
 
 
@@ -111,39 +119,39 @@ def gc(
         bool, typer.Option("--unused", help="Go if no record in --out stands on it.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
-    out: Outs = None,
-    store: StoreDir = None,
+    out: RecordsFolders = None,
+    store: StoreFolder = None,
     json: Json = False,
-    traceback: Trace = False,
+    traceback: Traceback = False,
 ) -> None:
     """Make room. Never removes what is being made, or what a running process may need."""
-    with errors(traceback):
-        from ..store.garbage_collection import Wanted, parse_age, parse_size
-        from ..store.garbage_collection import gc as sweep
-        from ..store.inventory import uses
+    with error_messages(traceback):
+        from ..store.garbage_collection import RemovalCriteria, parse_age, parse_size
+        from ..store.garbage_collection import collect_garbage as sweep
+        from ..store.inventory import records_by_artifact
 
         if sum(map(bool, (max_size, older, unused))) != 1:
             raise ValueError("gc takes one of --max-size 20GB, --older 30d and --unused")
         outs = out or [Path("results")]
-        used = frozenset(uses(outs)) if unused else None
+        used = frozenset(records_by_artifact(outs)) if unused else None
         if used is not None and not used:
             where = ", ".join(map(str, outs))
             raise ValueError(f"--unused: no record in {where} stands on anything (--out DIR)")
         most, age = parse_size(max_size) if max_size else None, parse_age(older) if older else None
-        found = sweep(open_store(store), Wanted(most, age, used), dry=dry_run)
+        found = sweep(open_store(store), RemovalCriteria(most, age, used), dry_run=dry_run)
         if json:
             now = time.time()
             print_json(
                 {
                     "dry_run": dry_run,
-                    "removed": [{**g.item.as_dict(now), "why": g.why} for g in found.gone],
-                    "kept": [{**g.item.as_dict(now), "why": g.why} for g in found.spared],
-                    "bytes_left": found.left,
-                    "locks": found.locks,
+                    "removed": [{**g.item.as_dict(now), "why": g.reason} for g in found.removed],
+                    "kept": [{**g.item.as_dict(now), "why": g.reason} for g in found.retained],
+                    "bytes_left": found.bytes_left,
+                    "locks": found.locks_removed,
                 }
             )
             return
-        for line in found.lines(dry=dry_run):
+        for line in found.lines(dry_run=dry_run):
             typer.echo(line)
 
 
@@ -156,55 +164,55 @@ def export(
     out: Annotated[
         Path | None, typer.Option(help="Only what this folder's records stand on.")
     ] = None,
-    store: StoreDir = None,
+    store: StoreFolder = None,
     json: Json = False,
-    traceback: Trace = False,
+    traceback: Traceback = False,
 ) -> None:
     """Write artefacts to one file, to take elsewhere; all of the store if none is named."""
-    with errors(traceback):
-        from ..store.archive import chosen
-        from ..store.archive import export as write
-        from ..store.inventory import size
+    with error_messages(traceback):
+        from ..store.archive import export_archive as write
+        from ..store.archive import select_artifacts
+        from ..store.inventory import format_size
 
         opened = open_store(store)
         if cells or out:
             folder = out or Path("results")
-            found = chosen(cells or [], _records(folder))
+            found = select_artifacts(cells or [], _records_by_experiment(folder))
         else:
             found = {(path.parents[1].name, path.name) for path in opened.folders()}
         names = write(opened, found, file)
         if json:
             print_json({"file": str(file), "artefacts": names})
         else:
-            typer.echo(f"{file}: {len(names)} artefacts, {size(file.stat().st_size)}")
+            typer.echo(f"{file}: {len(names)} artefacts, {format_size(file.stat().st_size)}")
 
 
 @app.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(help="A .tar of adbench cache export.")],
-    store: StoreDir = None,
+    store: StoreFolder = None,
     json: Json = False,
-    traceback: Trace = False,
+    traceback: Traceback = False,
 ) -> None:
     """Take in what an exported file holds; what does not verify is not taken, and exit code 5."""
-    with errors(traceback):
-        from ..store.archive import take
+    with error_messages(traceback):
+        from ..store.archive import import_archive
 
-        found = take(open_store(store), file)
+        found = import_archive(open_store(store), file)
         if json:
             print_json(found._asdict())
         else:
             for problem in found.problems:
                 typer.echo(f"bad: {problem}")
             typer.echo(
-                f"{len(found.new)} artefacts taken, {len(found.known)} were there, "
+                f"{len(found.imported)} artefacts taken, {len(found.present)} were there, "
                 f"{len(found.problems)} problems"
             )
         if found.problems:
             raise typer.Exit(NO_DATA)
 
 
-def _records(out: Path) -> dict[str, dict[str, Any]]:
+def _records_by_experiment(out: Path) -> dict[str, dict[str, Any]]:
     """Every record of a folder, by its cell."""
     found = {}
     for path in sorted((out / "records").glob("[!.]*.json")):

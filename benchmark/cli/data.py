@@ -9,16 +9,16 @@ import typer
 
 from ..scheduling.exit_codes import GATE, NO_DATA
 from .options import (
-    Data,
-    Files,
+    DataFolder,
     Json,
     Profile,
-    Sets,
-    Trace,
-    console,
-    errors,
+    RegistryFiles,
+    Settings,
+    Traceback,
+    error_messages,
     print_json,
     read_registry,
+    rich_console,
 )
 
 if TYPE_CHECKING:
@@ -31,28 +31,28 @@ app = typer.Typer(
     help="Prepare datasets, and find what is wrong with their files and splits.",
 )
 
-Name = Annotated[str, typer.Argument(help="A dataset, such as brats or mvtec/hazelnut.")]
+DatasetName = Annotated[str, typer.Argument(help="A dataset, such as brats or mvtec/hazelnut.")]
 
 
 @app.command()
 def prepare(
-    name: Name,
-    data: Data = None,
+    name: DatasetName,
+    data: DataFolder = None,
     profile: Profile = None,
-    registry: Files = None,
-    set_: Sets = None,
+    registry: RegistryFiles = None,
+    set_: Settings = None,
     json: Json = False,
-    traceback: Trace = False,
+    traceback: Traceback = False,
 ) -> None:
     """Read, check and preprocess a dataset once. An interrupted call goes on where it stopped."""
-    with errors(traceback):
+    with error_messages(traceback):
         from ..scheduling.console import Watch
 
-        dataset = _dataset(name, data, profile, registry, set_)
-        with Watch(console(err=True)).step(f"prepare {name}") as progress:
+        dataset = _build_dataset(name, data, profile, registry, set_)
+        with Watch(rich_console(err=True)).step(f"prepare {name}") as progress:
             dataset.prepare(progress)
         parts = {
-            part: len(getattr(dataset, part)()) for part in ("train", "held_out", "val", "test")
+            part: len(dataset.get_split(part)) for part in ("train", "held_out", "val", "test")
         }
         if json:
             print_json({"dataset": name, "samples": parts})
@@ -64,20 +64,20 @@ def prepare(
 
 @app.command()
 def verify(
-    name: Name,
-    data: Data = None,
+    name: DatasetName,
+    data: DataFolder = None,
     profile: Profile = None,
-    registry: Files = None,
-    set_: Sets = None,
+    registry: RegistryFiles = None,
+    set_: Settings = None,
     json: Json = False,
-    traceback: Trace = False,
+    traceback: Traceback = False,
 ) -> None:
     """Read every file to its last byte and list all that is wrong. Exit code 5 if anything is."""
-    with errors(traceback):
+    with error_messages(traceback):
         from ..scheduling.console import Watch
 
-        dataset = _dataset(name, data, profile, registry, set_)
-        with Watch(console(err=True)).step(f"verify {name}") as progress:
+        dataset = _build_dataset(name, data, profile, registry, set_)
+        with Watch(rich_console(err=True)).step(f"verify {name}") as progress:
             found = dataset.verify(progress)
         if json:
             print_json({"dataset": name, **asdict(found)})
@@ -95,24 +95,24 @@ def verify(
 
 @app.command()
 def audit(
-    name: Name,
-    data: Data = None,
+    name: DatasetName,
+    data: DataFolder = None,
     profile: Profile = None,
-    registry: Files = None,
-    set_: Sets = None,
+    registry: RegistryFiles = None,
+    set_: Settings = None,
     json: Json = False,
-    traceback: Trace = False,
+    traceback: Traceback = False,
 ) -> None:
     """Look for leaks between splits, and for cheap cues that alone tell normal from abnormal.
 
     Exit code 4 if a leak is found.
     """
-    with errors(traceback):
+    with error_messages(traceback):
         from ..audit.audit import audit as look
         from ..scheduling.console import Watch
 
-        dataset = _dataset(name, data, profile, registry, set_)
-        with Watch(console(err=True)).step(f"audit {name}") as progress:
+        dataset = _build_dataset(name, data, profile, registry, set_)
+        with Watch(rich_console(err=True)).step(f"audit {name}") as progress:
             dataset.prepare(progress)
             found = look(dataset, progress=progress)
         if json:
@@ -126,7 +126,7 @@ def audit(
             raise typer.Exit(GATE)
 
 
-def _dataset(
+def _build_dataset(
     name: str,
     data: Path | None,
     profile: str | None,
@@ -135,12 +135,12 @@ def _dataset(
 ) -> Dataset:
     """The dataset as `run` would build it with the same options."""
     from ..executors.launch import circumstances
-    from ..experiments.matrix import settings, spread, usual_profile
+    from ..experiments.matrix import default_profile, parse_overrides, resolve_overrides
 
     names = read_registry(registry)
     entry = names.dataset(name)
-    given = spread(settings(sets or []), [], [name], names)[name]
+    given = resolve_overrides(parse_overrides(sets or []), [], [name], names)[name]
     if data is not None and "root" in entry.parameters():
         given["root"] = str(data)
-    chosen = profile or usual_profile(circumstances("auto", "auto").device)
+    chosen = profile or default_profile(circumstances("auto", "auto").device)
     return entry.load()(**entry.arguments(chosen, given))

@@ -12,19 +12,19 @@ import typer
 from .cache import app as cache_app
 from .data import app as data_app
 from .options import (
-    Files,
     Json,
-    Out,
-    StoreDir,
-    Trace,
-    console,
-    errors,
+    RegistryFiles,
+    ResultsFolder,
+    StoreFolder,
+    Traceback,
+    error_messages,
     open_store,
     print_json,
     read_registry,
+    rich_console,
 )
 from .plugins import check, new_app
-from .report import add_to
+from .report import add_report_commands
 from .run import plan, run
 from .speed import speed
 
@@ -47,19 +47,19 @@ app.command()(plan)
 
 @app.command()
 def report(
-    out: Out = Path("results"),
+    out: ResultsFolder = Path("results"),
     json: Json = False,
-    traceback: Trace = False,
+    traceback: Traceback = False,
 ) -> None:
     """Show the board; write it as a page (index.html), Markdown, CSV, JSON, LaTeX, from records."""
-    with errors(traceback):
+    with error_messages(traceback):
         from ..report.export import read_records, terminal, write
 
         records = read_records(out / "records")
         if json:
             print_json(records)
             return
-        terminal(records, console())
+        terminal(records, rich_console())
         for path in write(records, out):
             typer.echo(str(path))
 
@@ -69,12 +69,12 @@ def list_(
     what: Annotated[
         str, typer.Argument(help="methods, datasets, profiles or suites; all if left out")
     ] = "",
-    registry: Files = None,
+    registry: RegistryFiles = None,
     json: Json = False,
-    traceback: Trace = False,
+    traceback: Traceback = False,
 ) -> None:
     """Names that can be run."""
-    with errors(traceback):
+    with error_messages(traceback):
         names = read_registry(registry)
         rooms = ("methods", "datasets", "profiles", "suites")
         if what and what not in rooms:
@@ -101,18 +101,18 @@ def list_(
 @app.command()
 def info(
     name: Annotated[str, typer.Argument(help="a method or a dataset")],
-    registry: Files = None,
+    registry: RegistryFiles = None,
     json: Json = False,
-    traceback: Trace = False,
+    traceback: Traceback = False,
 ) -> None:
     """What a method or a dataset is, where it comes from and what arguments it takes."""
-    with errors(traceback):
+    with error_messages(traceback):
         names = read_registry(registry)
         entry = names.entry(name)
-        from ..planning.preview import describe
+        from ..planning.preview import describe_entry
 
-        facts = describe(entry)
-        if entry.room == "methods":
+        facts = describe_entry(entry)
+        if entry.package == "methods":
             from ..leaderboard.reproduction import printed
 
             facts["published numbers"] = printed(name) or "none that could be checked"
@@ -131,12 +131,12 @@ def info(
 
 
 @app.command()
-def doctor(store: StoreDir = None, json: Json = False, traceback: Trace = False) -> None:
+def doctor(store: StoreFolder = None, json: Json = False, traceback: Traceback = False) -> None:
     """What this machine offers and what is missing."""
-    with errors(traceback):
-        from ..planning.preview import examine
+    with error_messages(traceback):
+        from ..planning.preview import describe_environment
 
-        facts = examine(open_store(store))
+        facts = describe_environment(open_store(store))
         if json:
             print_json(facts)
         else:
@@ -144,7 +144,7 @@ def doctor(store: StoreDir = None, json: Json = False, traceback: Trace = False)
                 typer.echo(f"{key:<22} {value}")
 
 
-add_to(app)  # in the order in which --help lists them
+add_report_commands(app)  # in the order in which --help lists them
 app.command()(speed)
 app.command()(check)
 app.add_typer(new_app, name="new")

@@ -17,25 +17,27 @@ if TYPE_CHECKING:
     from ..registry.registry import Registry
     from ..store.artifact_store import Store
 
-Out = Annotated[Path, typer.Option(help="Where records, pictures and the board go.")]
-StoreDir = Annotated[
+ResultsFolder = Annotated[Path, typer.Option(help="Where records, pictures and the board go.")]
+StoreFolder = Annotated[
     Path | None, typer.Option("--store", help="Checkpoints and maps. [env ADBENCH_STORE]")
 ]
-Files = Annotated[list[Path] | None, typer.Option("--registry", help="One more registry file.")]
+RegistryFiles = Annotated[
+    list[Path] | None, typer.Option("--registry", help="One more registry file.")
+]
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
-Trace = Annotated[bool, typer.Option("--traceback", help="Show where an error came from.")]
-Data = Annotated[Path | None, typer.Option(help="Where the data lie. [env ADBENCH_DATA]")]
+Traceback = Annotated[bool, typer.Option("--traceback", help="Show where an error came from.")]
+DataFolder = Annotated[Path | None, typer.Option(help="Where the data lie. [env ADBENCH_DATA]")]
 Profile = Annotated[
     str | None, typer.Option(help="Sizes and budgets: paper (default on a GPU), tiny (on a CPU).")
 ]
-Sets = Annotated[
+Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="An argument: anoddpm.steps=200, size=64 (again for more)."),
 ]
 
 
 @contextmanager
-def errors(traceback: bool) -> Iterator[None]:
+def error_messages(traceback: bool) -> Iterator[None]:
     """A user's error is one line (and the list of what is bad); its kind is the exit code. A
     warning is a line of its own."""
     said: set[str] = set()
@@ -69,7 +71,7 @@ def exit_code(error: Exception) -> int:
     return NO_DATA if type(error).__name__ == "DataError" else USAGE
 
 
-def console(err: bool = False) -> Any:
+def rich_console(err: bool = False) -> Any:
     from rich.console import Console
 
     return Console(stderr=err)
@@ -81,10 +83,10 @@ def print_json(value: object) -> None:
     typer.echo(json.dumps(value, indent=1, default=str))
 
 
-def read_registry(files: list[Path] | None) -> Registry:
+def read_registry(paths: list[Path] | None) -> Registry:
     from ..registry.registry import Registry
 
-    return Registry.read(*(files or []))
+    return Registry.read(*(paths or []))
 
 
 def open_store(folder: Path | None) -> Store:

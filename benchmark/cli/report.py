@@ -11,19 +11,19 @@ import typer
 
 from ..scheduling.exit_codes import GATE
 from .options import (
-    Files,
     Json,
-    StoreDir,
-    Trace,
-    console,
-    errors,
+    RegistryFiles,
+    StoreFolder,
+    Traceback,
+    error_messages,
     open_store,
     print_json,
     read_registry,
+    rich_console,
 )
 
-Out = Annotated[Path, typer.Option(help="Where adbench run wrote.")]
-EVERY = 5.0
+RecordsFolder = Annotated[Path, typer.Option(help="Where adbench run wrote.")]
+WATCH_INTERVAL = 5.0
 """Seconds between two looks of --watch."""
 
 
@@ -39,12 +39,12 @@ def compare(
     fail_if: Annotated[
         str | None, typer.Option(help="worse or not-better: exit code 4 if A is.")
     ] = None,
-    out: Out = Path("results"),
+    out: RecordsFolder = Path("results"),
     json: Json = False,
-    traceback: Trace = False,
+    traceback: Traceback = False,
 ) -> None:
     """Is A better than B on the same samples? The difference with its paired 95 % interval."""
-    with errors(traceback):
+    with error_messages(traceback):
         from ..leaderboard.comparison import compare as set_against
         from ..leaderboard.comparison import gate
 
@@ -65,13 +65,13 @@ def reproduce(
     paper: Annotated[
         str, typer.Argument(help="PAPER or PAPER:TABLE; all are listed if empty.")
     ] = "",
-    out: Out = Path("results"),
-    registry: Files = None,
+    out: RecordsFolder = Path("results"),
+    registry: RegistryFiles = None,
     json: Json = False,
-    traceback: Trace = False,
+    traceback: Traceback = False,
 ) -> None:
     """Published numbers beside the records here. Exit code 4 if one is not reproduced."""
-    with errors(traceback):
+    with error_messages(traceback):
         from ..leaderboard.leaderboard import ReportError, read_records
         from ..leaderboard.reproduction import NOT, book
         from ..leaderboard.reproduction import reproduce as look
@@ -102,13 +102,13 @@ def reproduce(
 
 def status(
     watch: Annotated[bool, typer.Option("--watch", help="Again every 5 s, until Ctrl-C.")] = False,
-    out: Out = Path("results"),
-    store: StoreDir = None,
+    out: RecordsFolder = Path("results"),
+    store: StoreFolder = None,
     json: Json = False,
-    traceback: Trace = False,
+    traceback: Traceback = False,
 ) -> None:
     """What is done, what is running, and what was left half-way."""
-    with errors(traceback):
+    with error_messages(traceback):
         from ..scheduling.status import status as look
 
         root = open_store(store).root
@@ -119,16 +119,16 @@ def status(
                 print_json(found.as_dict())
             elif (lines := found.lines()) != before:
                 if before and os.isatty(1):
-                    console().clear()
+                    rich_console().clear()
                 for line in lines:
                     typer.echo(line)
                 before = lines
             if not watch:
                 return
-            time.sleep(EVERY)
+            time.sleep(WATCH_INTERVAL)
 
 
-def add_to(app: typer.Typer) -> None:
+def add_report_commands(app: typer.Typer) -> None:
     """The three verbs, beside `report`."""
     for verb in (compare, reproduce, status):
         app.command()(verb)

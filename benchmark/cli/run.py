@@ -10,23 +10,23 @@ import typer
 
 from ..executors.fork_server import early
 from .options import (
-    Data,
-    Files,
+    DataFolder,
     Json,
-    Out,
     Profile,
-    Sets,
-    StoreDir,
-    Trace,
-    console,
-    errors,
+    RegistryFiles,
+    ResultsFolder,
+    Settings,
+    StoreFolder,
+    Traceback,
+    error_messages,
     open_store,
     print_json,
     read_registry,
+    rich_console,
 )
 
 if TYPE_CHECKING:
-    from ..experiments.matrix import Wish
+    from ..experiments.matrix import RunConfig
     from ..registry.registry import Registry
 
 Methods = Annotated[str, typer.Option("--methods", "-m", help="Names, with commas. All if empty.")]
@@ -57,11 +57,11 @@ KeepEvery = Annotated[float, typer.Option(help="Seconds between two keeps of a t
 Workers = Annotated[
     int | None, typer.Option(min=0, help="Processes that read training samples ahead.")
 ]
-Micro = Annotated[
+MicroBatch = Annotated[
     int | None, typer.Option(min=1, help="Rows per forward and backward in training; all if empty.")
 ]
 Compile = Annotated[bool, typer.Option("--compile", help="torch.compile the networks.")]
-Curves = Annotated[
+TensorBoardFolder = Annotated[
     Path | None, typer.Option("--tensorboard", help="Write training curves to this folder.")
 ]
 Executor = Annotated[
@@ -99,16 +99,16 @@ def run(
     methods: Methods = "",
     suite: Suite = None,
     dataset: Datasets = "synthbrain",
-    data: Data = None,
+    data: DataFolder = None,
     profile: Profile = None,
     levels: Levels = None,
     seeds: Seeds = "0",
     device: Device = "auto",
     dtype: Dtype = "auto",
-    out: Out = Path("results"),
-    store: StoreDir = None,
-    registry: Files = None,
-    set_: Sets = None,
+    out: ResultsFolder = Path("results"),
+    store: StoreFolder = None,
+    registry: RegistryFiles = None,
+    set_: Settings = None,
     limit: Limit = None,
     threshold: Threshold = "healthy@5%",
     level_rule: LevelRule = "auto",
@@ -118,44 +118,62 @@ def run(
     baselines: Baselines = True,
     keep_every: KeepEvery = 20.0,
     workers: Workers = None,
-    micro: Micro = None,
+    micro: MicroBatch = None,
     compile_: Compile = False,
-    tensorboard: Curves = None,
+    tensorboard: TensorBoardFolder = None,
     executor: Executor = "local",
     slots: Slots = None,
     timeout: Timeout = None,
     address: Address = None,
     slurm: Slurm = None,
     detach: Detach = False,
-    traceback: Trace = False,
+    traceback: Traceback = False,
 ) -> None:
     """Train, sweep and judge every method on every dataset; what is there already is not redone."""
-    with errors(traceback), early(executor) as nursery:
+    with error_messages(traceback), early(executor) as nursery:
         names = read_registry(registry)
         from ..executors.launch import execute
         from ..executors.selection import Where
-        from ..experiments.matrix import cells
+        from ..experiments.matrix import expand_matrix
         from ..scheduling.console import Watch
 
         place = Where(executor, address, slurm or (), detach)
         where = place.circumstances(device, dtype)
-        wish = _wish(
-            names, _chosen(names, methods, suite), dataset, data, profile, levels, seeds, limit,
-            set_, baselines, _protocol(threshold, level_rule, reducer, post, budget), where.device,
-        )  # fmt: skip
-        watch = Watch(console(err=True))
+        wish = _run_config(
+            names,
+            _select_methods(names, methods, suite),
+            dataset,
+            data,
+            profile,
+            levels,
+            seeds,
+            limit,
+            set_,
+            baselines,
+            _protocol(threshold, level_rule, reducer, post, budget),
+            where.device,
+        )
+        watch = Watch(rich_console(err=True))
         if where.team.rank == 0:
             watch.line(f"profile {wish.profile} on {where.device}")
-        where = replace(where, every=keep_every, workers=workers, micro=micro, compile=compile_)
-        planned = cells(wish, names)
+        where = replace(
+            where, checkpoint_interval=keep_every, workers=workers, micro=micro, compile=compile_
+        )
+        planned = expand_matrix(wish, names)
         if detach:
             more = {"curves": tensorboard, "timeout": timeout}
             watch.line(place.hand_in(planned, where, open_store(store), out, **more))
             return
         code = execute(
-            planned, where, open_store(store), out, watch, tensorboard,
-            place.workplace(where, planned, slots, out, nursery), timeout=timeout,
-        )  # fmt: skip
+            planned,
+            where,
+            open_store(store),
+            out,
+            watch,
+            tensorboard,
+            place.workplace(where, planned, slots, out, nursery),
+            timeout=timeout,
+        )
         if code == 0 and where.team.rank == 0:
             watch.line(f"done: adbench report --out {out}")
         raise typer.Exit(code)
@@ -165,15 +183,15 @@ def plan(
     methods: Methods = "",
     suite: Suite = None,
     dataset: Datasets = "synthbrain",
-    data: Data = None,
+    data: DataFolder = None,
     profile: Profile = None,
     levels: Levels = None,
     seeds: Seeds = "0",
     device: Device = "auto",
     dtype: Dtype = "auto",
-    store: StoreDir = None,
-    registry: Files = None,
-    set_: Sets = None,
+    store: StoreFolder = None,
+    registry: RegistryFiles = None,
+    set_: Settings = None,
     limit: Limit = None,
     threshold: Threshold = "healthy@5%",
     level_rule: LevelRule = "auto",
@@ -183,40 +201,50 @@ def plan(
     baselines: Baselines = True,
     measure: Measure = False,
     json: Json = False,
-    traceback: Trace = False,
+    traceback: Traceback = False,
 ) -> None:
     """Say what run would do: what is cached, what is not and why; time, disk, memory. Prepares
     data, trains nothing."""
-    with errors(traceback):
+    with error_messages(traceback):
         names = read_registry(registry)
         from ..executors.launch import circumstances
-        from ..experiments.matrix import cells
-        from ..planning.preview import foresee
-        from ..planning.text import lines
+        from ..experiments.matrix import expand_matrix
+        from ..planning.preview import preview_run
+        from ..planning.text import format_preview
         from ..scheduling.console import Watch
 
         where = circumstances(device, dtype)
-        wish = _wish(
-            names, _chosen(names, methods, suite), dataset, data, profile, levels, seeds, limit,
-            set_, baselines, _protocol(threshold, level_rule, reducer, post, budget), where.device,
-        )  # fmt: skip
-        kept, watch = open_store(store), Watch(console(err=True))
-        rows = foresee(cells(wish, names), where, kept, watch, measure=measure)
+        wish = _run_config(
+            names,
+            _select_methods(names, methods, suite),
+            dataset,
+            data,
+            profile,
+            levels,
+            seeds,
+            limit,
+            set_,
+            baselines,
+            _protocol(threshold, level_rule, reducer, post, budget),
+            where.device,
+        )
+        kept, watch = open_store(store), Watch(rich_console(err=True))
+        rows = preview_run(expand_matrix(wish, names), where, kept, watch, measure=measure)
         if json:
             print_json(rows)
             return
-        for line in lines(rows, kept.root, where.device):
+        for line in format_preview(rows, kept.root, where.device):
             typer.echo(line)
 
 
 def _protocol(threshold: str, level: str, reducer: str, post: str, budget: int | None) -> Any:
-    from ..evaluation.protocol import BUDGET, Protocol
+    from ..evaluation.protocol import DEFAULT_BUDGET, Protocol
 
     steps = tuple(step for step in post.split(",") if step)
-    return Protocol(threshold, level, reducer=reducer, post=steps, budget=budget or BUDGET)
+    return Protocol(threshold, level, reducer=reducer, post=steps, budget=budget or DEFAULT_BUDGET)
 
 
-def _wish(
+def _run_config(
     registry: Registry,
     methods: list[str],
     datasets: str,
@@ -229,34 +257,34 @@ def _wish(
     baselines: bool,
     protocol: Any,
     device: str,
-) -> Wish:
-    from ..experiments.matrix import Wish, numbers, settings, usual_profile
+) -> RunConfig:
+    from ..experiments.matrix import RunConfig, default_profile, parse_integers, parse_overrides
 
-    overrides = settings(sets or [])
-    for name in _split(datasets):
+    overrides = parse_overrides(sets or [])
+    for name in _split_names(datasets):
         entry = registry.dataset(name)
         if data is not None and "root" in entry.parameters():
             overrides.setdefault(name, {})["root"] = str(data)
-    return Wish(
+    return RunConfig(
         methods=methods,
-        datasets=_split(datasets),
-        profile=profile or usual_profile(device),
+        datasets=_split_names(datasets),
+        profile=profile or default_profile(device),
         protocol=protocol,
-        seeds=numbers(seeds, "--seeds"),
-        levels=tuple(numbers(levels, "--levels", 1, 1000)) if levels else None,
+        seeds=parse_integers(seeds, "--seeds"),
+        levels=tuple(parse_integers(levels, "--levels", 1, 1000)) if levels else None,
         limit=limit,
         overrides=overrides,
         baselines=baselines,
     )
 
 
-def _chosen(registry: Registry, methods: str, suite: str | None) -> list[str]:
+def _select_methods(registry: Registry, methods: str, suite: str | None) -> list[str]:
     """The methods asked for by name and those of a suite; all if neither is said."""
-    named = _split(methods)
+    named = _split_names(methods)
     if suite or not named:
         named += registry.suite(suite or "all")
     return list(dict.fromkeys(named))
 
 
-def _split(names: str) -> list[str]:
+def _split_names(names: str) -> list[str]:
     return [name.strip() for name in names.split(",") if name.strip()]

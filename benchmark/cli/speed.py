@@ -9,22 +9,22 @@ import typer
 
 from ..scheduling.exit_codes import FAILED
 from .options import (
-    Data,
-    Files,
+    DataFolder,
     Profile,
-    Sets,
-    Trace,
-    console,
-    errors,
+    RegistryFiles,
+    Settings,
+    Traceback,
+    error_messages,
     print_json,
     read_registry,
+    rich_console,
 )
 
 if TYPE_CHECKING:
-    from ...engine.runtime.run import Run
-    from ..experiments.matrix import Cell
+    from ...engine.runtime.run import TrainingContext
+    from ..experiments.matrix import Experiment
 
-RIVALS = ("loop", "separate", "fewer")
+REFERENCES = ("loop", "separate", "fewer")
 
 Against = Annotated[
     list[str] | None,
@@ -37,10 +37,10 @@ def speed(
         str, typer.Option("--methods", "-m", help="Names, with commas. All if empty.")
     ] = "",
     dataset: Annotated[str, typer.Option("--dataset", "-d", help="One name.")] = "phantom",
-    data: Data = None,
+    data: DataFolder = None,
     profile: Profile = None,
-    registry: Files = None,
-    set_: Sets = None,
+    registry: RegistryFiles = None,
+    set_: Settings = None,
     levels: Annotated[
         str | None, typer.Option(help="Swept in one pass, as 100,250 or 50:500:50.")
     ] = None,
@@ -63,116 +63,132 @@ def speed(
         Path | None, typer.Option("--json", help="All that was measured, - for the terminal.")
     ] = None,
     out: Annotated[Path, typer.Option(help="speed/*.json and speed.md go here.")] = Path("results"),
-    traceback: Trace = False,
+    traceback: Traceback = False,
 ) -> None:
     """Measure evaluations, FLOPs, time, share of this machine's peak and memory per image.
 
     Nothing is trained: speed does not depend on what a network has learnt.
     """
-    with errors(traceback):
-        rivals = _rivals(against or [])
+    with error_messages(traceback):
+        rivals = _parse_references(against or [])
         names = read_registry(registry)
         from dataclasses import replace
 
         from ..executors.launch import circumstances
-        from ..experiments.matrix import Wish, cells, numbers, settings, usual_profile
+        from ..experiments.matrix import (
+            RunConfig,
+            default_profile,
+            expand_matrix,
+            parse_integers,
+            parse_overrides,
+        )
         from ..scheduling.console import Watch
-        from ..speed.report import terminal, write
+        from ..speed.report import print_tables, write_report
 
         run = circumstances(device, dtype)
         run = replace(run, compile=compile_, batch=batch or run.batch)
-        overrides = settings(set_ or [])
+        overrides = parse_overrides(set_ or [])
         if data is not None and "root" in names.dataset(dataset).parameters():
             overrides.setdefault(dataset, {})["root"] = str(data)
         chosen = [part.strip() for part in methods.split(",") if part.strip()]
-        wish = Wish(
+        wish = RunConfig(
             methods=chosen or list(names.methods),
             datasets=[dataset],
-            profile=profile or usual_profile(run.device),
-            levels=tuple(numbers(levels, "--levels", 1, 1000)) if levels else None,
+            profile=profile or default_profile(run.device),
+            levels=tuple(parse_integers(levels, "--levels", 1, 1000)) if levels else None,
             overrides=overrides,
             baselines=False,
         )
-        watch = Watch(console(err=True))
+        watch = Watch(rich_console(err=True))
         facts, failed = list[dict[str, Any]](), 0
         if chosen or metrics is None:
-            facts, failed = _measured(
-                cells(wish, names), run, watch, images, rounds, rivals, loading, noise
+            facts, failed = _measure_methods(
+                expand_matrix(wish, names), run, watch, images, rounds, rivals, loading, noise
             )
         if metrics is not None:
-            facts.append(_judged(metrics, rounds, watch))
-        paths = write(facts, out)
+            facts.append(_measure_metrics(metrics, rounds, watch))
+        paths = write_report(facts, out)
         if json is not None and str(json) != "-":
             from ..store.artifact_store import atomic_write
 
-            atomic_write(json, _text(facts))
+            atomic_write(json, _to_json(facts))
         if str(json) == "-":
             print_json(facts)
         else:
-            terminal(facts, console())
+            print_tables(facts, rich_console())
             typer.echo(str(paths[-1]))
         if failed:
             raise typer.Exit(FAILED)
 
 
-def _measured(
-    planned: list[Cell],
-    run: Run,
-    watch: Any,
+def _measure_methods(
+    experiments: list[Experiment],
+    context: TrainingContext,
+    reporter: Any,
     images: int,
     rounds: int,
-    rivals: list[str],
+    references: list[str],
     loading: bool,
     noise: bool,
 ) -> tuple[list[dict[str, Any]], int]:
     """What could be measured, and how many methods failed."""
     from ..executors.launch import prepared, unfit
-    from ..speed.data_loading import drawing, feeding
-    from ..speed.inference import machine, measure
+    from ..speed.data_loading import measure_loading, measure_noise
+    from ..speed.inference import describe_machine, measure_inference
 
-    data, facts, failed = prepared(planned[0], watch), [], 0
-    watch.line("peak of matrix products and convolutions")
-    where = machine(run)
-    for cell in planned:
+    data, facts, failed = prepared(experiments[0], reporter), [], 0
+    reporter.line("peak of matrix products and convolutions")
+    where = describe_machine(context)
+    for cell in experiments:
         name = cell.method.name
         if reason := unfit(cell, data):
-            watch.line(f"{name}  skipped: {reason}")
+            reporter.line(f"{name}  skipped: {reason}")
             continue
         try:
-            watch.line(f"{name}  looking")
+            reporter.line(f"{name}  looking")
             facts.append(
-                measure(cell, data, run, images=images, rounds=rounds, against=rivals, where=where)
+                measure_inference(
+                    cell,
+                    data,
+                    context,
+                    images=images,
+                    rounds=rounds,
+                    references=references,
+                    machine=where,
+                )
             )
             if loading:
-                watch.line(f"{name}  loading")
-                facts.append(feeding(cell, data, run, where=where))
+                reporter.line(f"{name}  loading")
+                facts.append(measure_loading(cell, data, context, machine=where))
         except Exception as error:  # the others are measured all the same
             failed += 1
-            watch.failed(name, f"{type(error).__name__}: {error}".splitlines()[0])
+            reporter.failed(name, f"{type(error).__name__}: {error}".splitlines()[0])
     if noise:
-        watch.line("simplex noise")
-        facts.append(drawing(run, rounds=rounds, where=where))
+        reporter.line("simplex noise")
+        facts.append(measure_noise(context, rounds=rounds, machine=where))
     return facts, failed
 
 
-def _judged(maps: int, rounds: int, watch: Any) -> dict[str, Any]:
+def _measure_metrics(maps: int, rounds: int, reporter: Any) -> dict[str, Any]:
     from ..executors.launch import circumstances
-    from ..speed.inference import machine
-    from ..speed.metrics import judging
+    from ..speed.inference import describe_machine
+    from ..speed.metrics import measure_metrics
 
-    watch.line(f"pixel metrics of {maps} maps")
-    return judging(maps, rounds=rounds, where=machine(circumstances("cpu", "float32")))
+    reporter.line(f"pixel metrics of {maps} maps")
+    return measure_metrics(
+        maps, rounds=rounds, machine=describe_machine(circumstances("cpu", "float32"))
+    )
 
 
-def _rivals(named: list[str]) -> list[str]:
+def _parse_references(named: list[str]) -> list[str]:
     rivals = [part for text in named for part in text.split(",") if part]
     for rival in rivals:
-        if rival not in RIVALS:
-            raise ValueError(f"--against takes {', '.join(RIVALS)}, not {rival!r}")
+        if rival not in REFERENCES:
+            raise ValueError(f"--against takes {', '.join(REFERENCES)}, not {rival!r}")
     return list(dict.fromkeys(rivals))
 
 
-def _text(facts: list[dict[str, Any]]) -> str:
+def _to_json(facts: list[dict[str, Any]]) -> str:
     import json
 
     return json.dumps(facts, indent=1) + "\n"

@@ -12,47 +12,58 @@ from typing import Any
 
 import numpy as np
 
-from .metrics.ranking import Figures, Places, Ranking, image_metrics
-from .operating_point import Verdict, bounds
-from .predictions import Ground, Look, Seen
-from .protocol import Protocol, ProtocolError, best, bisected, exceeded_by
-from .sample_results import Rows
+from .metrics.ranking import MetricValues, PixelScores, Ranking, image_metrics
+from .operating_point import OperatingPoint, confidence_intervals
+from .predictions import GroundTruth, LevelPredictions, Predictions
+from .protocol import (
+    Protocol,
+    ProtocolError,
+    best_level,
+    bisect_dice_threshold,
+    threshold_exceeded_by,
+)
+from .sample_results import SampleResults
 
-MOST = 24
+MAX_TAG_VALUES = 24
 """Values of a tag beyond which it names samples, not strata."""
 
-SWEEP = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "pixel_dice_oracle")
+SWEEP_METRICS = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "pixel_dice_oracle")
 
 
-def judge(
-    held_out: Seen,
-    val: Seen,
-    test: Seen,
+def evaluate(
+    calibration: Predictions,
+    val: Predictions,
+    test: Predictions,
     levels: Sequence[int],
     published: int,
     protocol: Protocol,
-    pseudo: Seen | None = None,
-) -> tuple[dict[str, Any], Rows]:
+    synthetic: Predictions | None = None,
+) -> tuple[dict[str, Any], SampleResults]:
     """The judge's part of a record, JSON throughout, and the rows to compare it by.
 
     A figure that is undefined is None. levels: the L levels of scores and maps, in their order
-    published: the paper's own of them      pseudo: normal samples with and without made-up lesions,
+    published: the paper's own of them      synthetic: normal samples with and without made-up
+    lesions,
     where the protocol chooses by them
     """
     levels = list(levels)
     if published not in levels:
         raise ValueError(f"the published level {published} is none of the levels seen, {levels}")
-    bench = Bench(Ground(held_out, protocol), Ground(val, protocol), Ground(test, protocol))
-    on_val = _figures(bench.val, levels)
-    on_test = _figures(bench.test, levels)
-    on_pseudo = [] if pseudo is None else _figures(Ground(pseudo, protocol), levels)
-    rule, chosen = protocol.choose(on_val, on_test, levels, published, on_pseudo)
-    oracle = best(on_test, protocol.by(on_val), levels)
+    bench = EvaluationSplits(
+        GroundTruth(calibration, protocol), GroundTruth(val, protocol), GroundTruth(test, protocol)
+    )
+    on_val = _metrics_per_level(bench.val, levels)
+    on_test = _metrics_per_level(bench.test, levels)
+    on_pseudo = (
+        [] if synthetic is None else _metrics_per_level(GroundTruth(synthetic, protocol), levels)
+    )
+    rule, chosen = protocol.choose_level(on_val, on_test, levels, published, on_pseudo)
+    oracle = best_level(on_test, protocol.selection_metric(on_val), levels)
     paper = levels.index(published)
-    verdicts = {i: bench.verdict(i) for i in sorted({chosen, paper, oracle})}
+    verdicts = {i: bench.operating_point(i) for i in sorted({chosen, paper, oracle})}
     verdict = verdicts[chosen]
-    rows = verdict.rows()
-    bound = bounds(rows)
+    rows = verdict.sample_results()
+    bound = confidence_intervals(rows)
     record = {
         "level": {
             "chosen": int(levels[chosen]),
@@ -66,85 +77,87 @@ def judge(
             for name, value in rows.values.items()
             for low, high in [bound.get(name, (None, None))]
         },
-        "at_published": verdicts[paper].figures(),
-        "at_oracle": verdicts[oracle].figures(),
+        "at_published": verdicts[paper].metrics(),
+        "at_oracle": verdicts[oracle].metrics(),
         "sweep": {
             str(level): {
-                "val": _brief(on_val[i]),
-                "test": {name: on_test[i][name] for name in SWEEP},
+                "val": _level_selection_metrics(on_val[i]),
+                "test": {name: on_test[i][name] for name in SWEEP_METRICS},
             }
-            | ({"pseudo": _brief(on_pseudo[i])} if on_pseudo else {})
+            | ({"pseudo": _level_selection_metrics(on_pseudo[i])} if on_pseudo else {})
             for i, level in enumerate(levels)
         },
-        "strata": strata(verdict.look, test.tags),
-        "lesions": verdict.lesions(),
-        "pixel_error": verdict.look.pixel["error"],
-        "reference": reference(bench.test),
+        "strata": stratified_metrics(verdict.level_predictions, test.tags),
+        "lesions": verdict.lesion_metrics(),
+        "pixel_error": verdict.level_predictions.pixel_metrics["error"],
+        "reference": reference_values(bench.test),
         "counts": {
             "test": len(test.label),
             "test_abnormal": int(np.sum(test.label)),
             "test_groups": len(set(test.groups)),
             "val": len(val.label),
-            "held_out": len(held_out.label),
+            "held_out": len(calibration.label),
         },
     }
     return record, rows
 
 
-def _figures(ground: Ground, levels: Sequence[int]) -> list[Figures]:
-    return [ground.look(i).figures() for i in range(len(levels))]
+def _metrics_per_level(ground_truth: GroundTruth, levels: Sequence[int]) -> list[MetricValues]:
+    return [ground_truth.at_level(i).metrics() for i in range(len(levels))]
 
 
-def _brief(figures: Figures) -> Figures:
-    return {name: figures[name] for name in ("image_auroc", "pixel_ap")}
+def _level_selection_metrics(metrics: MetricValues) -> MetricValues:
+    return {name: metrics[name] for name in ("image_auroc", "pixel_ap")}
 
 
 @dataclass(frozen=True)
-class Bench:
+class EvaluationSplits:
     """The three splits that a verdict needs."""
 
-    held_out: Ground
-    val: Ground
-    test: Ground
+    calibration: GroundTruth
+    val: GroundTruth
+    test: GroundTruth
 
-    def verdict(self, index: int) -> Verdict:
-        look = self.test.look(index)
-        if look.places is None:
-            return Verdict(look, index, None, None)
+    def operating_point(self, index: int) -> OperatingPoint:
+        look = self.test.at_level(index)
+        if look.pixels is None:
+            return OperatingPoint(look, index, None, None)
         threshold = self.threshold(index, look)
-        found = None if threshold is None else self.test.found(look.places, threshold)
-        return Verdict(look, index, threshold, found)
+        found = None if threshold is None else self.test.binarize(look.pixels, threshold)
+        return OperatingPoint(look, index, threshold, found)
 
-    def threshold(self, index: int, test: Look) -> float | None:
+    def threshold(self, index: int, test_predictions: LevelPredictions) -> float | None:
         """By the protocol's rule, at one level; None only for an oracle without test masks."""
         protocol = self.test.protocol
-        if protocol.fixed is not None:
-            return protocol.fixed
+        if protocol.fixed_threshold is not None:
+            return protocol.fixed_threshold
         if protocol.threshold == "oracle":
-            return test.pixel["threshold"]
-        if protocol.percent is not None:
-            healthy = self.held_out.look(index).places
+            return test_predictions.pixel_metrics["threshold"]
+        if protocol.healthy_percent is not None:
+            healthy = self.calibration.at_level(index).pixels
             if healthy is None or not healthy.score.size:
                 raise ProtocolError(
                     f"threshold '{protocol.threshold}' needs held-out normal samples, and there "
                     "are none; use val-dice or fixed:<number>"
                 )
-            return exceeded_by(protocol.percent, healthy.score)
-        val = self.val.look(index)
-        threshold = val.pixel["threshold"]
-        if threshold is None or val.places is None:
+            return threshold_exceeded_by(protocol.healthy_percent, healthy.score)
+        val = self.val.at_level(index)
+        threshold = val.pixel_metrics["threshold"]
+        if threshold is None or val.pixels is None:
             raise ProtocolError(
                 f"threshold '{protocol.threshold}' needs validation samples with masks, and there "
                 "are none; use healthy@5%"
             )
         if protocol.threshold == "val-bisect10":
-            return bisected(val.places.score, val.places.truth)
+            return bisect_dice_threshold(val.pixels.score, val.pixels.truth)
         return threshold
 
 
-def strata(look: Look, tags: Sequence[Mapping[str, str]]) -> dict[str, dict[str, Any]]:
+def stratified_metrics(
+    level_predictions: LevelPredictions, tags: Sequence[Mapping[str, str]]
+) -> dict[str, dict[str, Any]]:
     """n, image_auroc and pixel_ap of abnormal samples that share a tag, against all normal ones."""
-    label = look.ground.label
+    label = level_predictions.ground_truth.label
     abnormal: dict[tuple[str, str], list[int]] = {}
     for i in np.flatnonzero(label).tolist():
         for name, value in tags[i].items():
@@ -152,32 +165,32 @@ def strata(look: Look, tags: Sequence[Mapping[str, str]]) -> dict[str, dict[str,
     names = [name for name, _ in abnormal]
     table = {}
     for (name, value), rows in sorted(abnormal.items()):
-        if names.count(name) > MOST:
+        if names.count(name) > MAX_TAG_VALUES:
             continue
         keep = ~label
         keep[rows] = True
         table[f"{name}={value}"] = {
             "n": len(rows),
-            "image_auroc": image_metrics(look.score[keep], label[keep])["auroc"],
-            "pixel_ap": _pixel_ap(look.places, keep),
+            "image_auroc": image_metrics(level_predictions.score[keep], label[keep])["auroc"],
+            "pixel_ap": _pixel_ap(level_predictions.pixels, keep),
         }
     return table
 
 
-def _pixel_ap(places: Places | None, keep: Any) -> float | None:
-    if places is None:
+def _pixel_ap(pixels: PixelScores | None, selected: Any) -> float | None:
+    if pixels is None:
         return None
-    rows = np.repeat(keep, places.counts)
-    ranking = Ranking.of(places.score[rows], places.truth[rows])
+    rows = np.repeat(selected, pixels.counts)
+    ranking = Ranking.from_scores(pixels.score[rows], pixels.truth[rows])
     return None if ranking is None else ranking.ap()
 
 
-def reference(test: Ground) -> dict[str, float | None]:
+def reference_values(test: GroundTruth) -> dict[str, float | None]:
     """What a figure is read against: the shares of abnormal places and samples, and the Dice of
     calling every place abnormal."""
     place = None
-    if test.seen.mask is not None and test.places is not None and test.places.truth.size:
-        place = float(test.places.truth.mean())
+    if test.predictions.mask is not None and test.pixels is not None and test.pixels.truth.size:
+        place = float(test.pixels.truth.mean())
     return {
         "prevalence": place,
         "dice_floor": None if place is None else 2 * place / (1 + place),

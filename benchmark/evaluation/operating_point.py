@@ -12,28 +12,47 @@ from typing import Any
 
 import numpy as np
 
-from .metrics.lesions import by_size, contrasts, found_lesions, froc, lesion_samples, unit
-from .metrics.per_sample import EACH, per_sample
-from .metrics.ranking import Array, Figures, overlap
-from .predictions import Look
-from .sample_results import Rows
-from .statistics.bootstrap import Resamples, image_draws, interval, overlaps, pixel_draws
-from .statistics.histogram_bootstrap import WHOLE
+from .metrics.lesions import (
+    detected_lesions,
+    froc,
+    lesion_contrast,
+    lesion_sample_indices,
+    sensitivity_by_size,
+    size_unit,
+)
+from .metrics.per_sample import PER_SAMPLE_METRICS, per_sample_metrics
+from .metrics.ranking import Array, MetricValues, overlap_metrics
+from .predictions import LevelPredictions
+from .sample_results import SampleResults
+from .statistics.bootstrap import (
+    Resamples,
+    bootstrap_image_metrics,
+    bootstrap_pixel_metrics,
+    overlap_counts,
+    percentile_interval,
+)
+from .statistics.histogram_bootstrap import FIXED_POINT_UNIT
 
-FIXED = ("pixel_dice", "pixel_iou", "healthy_fp", "lesion_sensitivity", "lesion_contrast")
-QUALITY = ("healthy_psnr", "healthy_ssim")
+OPERATING_POINT_METRICS = (
+    "pixel_dice",
+    "pixel_iou",
+    "healthy_fp",
+    "lesion_sensitivity",
+    "lesion_contrast",
+)
+RECONSTRUCTION_METRICS = ("healthy_psnr", "healthy_ssim")
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Test at one level and threshold. level: which of the levels; found: (P,) bool"""
+class OperatingPoint:
+    """Test at one level and threshold. level_index: which of the levels; positive: (P,) bool"""
 
-    look: Look
-    level: int
+    level_predictions: LevelPredictions
+    level_index: int
     threshold: float | None
-    found: Array | None
+    positive: Array | None
 
-    def figures(self) -> Figures:
+    def metrics(self) -> MetricValues:
         """Every metric of a record; None where it is undefined, which a board counts as the worst.
 
         pixel_dice, pixel_iou: at the threshold, pooled over all places; higher is better
@@ -44,128 +63,162 @@ class Verdict:
             better for leaving the normal alone; None from a method that reconstructs nothing
         sample_pixel_auroc, sample_pixel_ap, sample_pixel_dice_otsu: the mean of `per_sample`
         """
-        seen, places = self.look.ground, self.look.places
-        fixed: Figures = dict.fromkeys(FIXED)
-        if places is not None and self.found is not None:
-            at = overlap(self.found, places.truth)
-            alarms = self.found[np.repeat(~seen.label, places.counts)]
+        seen, places = self.level_predictions.ground_truth, self.level_predictions.pixels
+        fixed: MetricValues = dict.fromkeys(OPERATING_POINT_METRICS)
+        if places is not None and self.positive is not None:
+            at = overlap_metrics(self.positive, places.truth)
+            alarms = self.positive[np.repeat(~seen.label, places.counts)]
             fixed["pixel_dice"], fixed["pixel_iou"] = at["dice"], at["iou"]
             fixed["healthy_fp"] = float(alarms.mean()) if alarms.size else None
-            fixed["lesion_sensitivity"] = _mean(self._hit)
-        fixed["lesion_contrast"] = _mean(self._contrast)
-        normal = [_mean(values[~seen.label]) for values in self._quality]
-        each = {name: _mean(values) for name, values in self._each.items()}
-        return self.look.figures() | fixed | each | dict(zip(QUALITY, normal, strict=True))
+            fixed["lesion_sensitivity"] = _exact_mean(self._detected_lesions)
+        fixed["lesion_contrast"] = _exact_mean(self._lesion_contrast)
+        normal = [_exact_mean(values[~seen.label]) for values in self._reconstruction_quality]
+        each = {name: _exact_mean(values) for name, values in self._per_sample.items()}
+        return (
+            self.level_predictions.metrics()
+            | fixed
+            | each
+            | dict(zip(RECONSTRUCTION_METRICS, normal, strict=True))
+        )
 
     @cached_property
-    def _hit(self) -> Array:
+    def _detected_lesions(self) -> Array:
         """Which lesions are found, (R,) bool."""
-        places = self.look.places
-        if places is None or self.found is None:
+        places = self.level_predictions.pixels
+        if places is None or self.positive is None:
             return np.zeros(0, bool)
-        return found_lesions(places, self.found)
+        return detected_lesions(places, self.positive)
 
     @cached_property
-    def _contrast(self) -> Array:
+    def _lesion_contrast(self) -> Array:
         """Of each sample, (N,), NaN where there is none."""
-        ground, places = self.look.ground, self.look.places
-        if places is None or ground.roi is None or ground.seen.mask is None:
+        ground, places = self.level_predictions.ground_truth, self.level_predictions.pixels
+        if places is None or ground.roi is None or ground.predictions.mask is None:
             return np.full(len(ground.label), np.nan)
-        return contrasts(places, np.asarray(ground.seen.mask, bool), ground.roi)
+        return lesion_contrast(places, np.asarray(ground.predictions.mask, bool), ground.roi)
 
     @cached_property
-    def _each(self) -> dict[str, Array]:
-        places = self.look.places
-        nothing = np.full(len(self.look.ground.label), np.nan)
-        return dict.fromkeys(EACH, nothing) if places is None else per_sample(places)
+    def _per_sample(self) -> dict[str, Array]:
+        places = self.level_predictions.pixels
+        nothing = np.full(len(self.level_predictions.ground_truth.label), np.nan)
+        return (
+            dict.fromkeys(PER_SAMPLE_METRICS, nothing)
+            if places is None
+            else per_sample_metrics(places)
+        )
 
     @property
-    def _quality(self) -> list[Array]:
+    def _reconstruction_quality(self) -> list[Array]:
         """psnr and ssim of each sample, (N,) each, NaN where there is none."""
-        seen = self.look.ground.seen
+        seen = self.level_predictions.ground_truth.predictions
         nothing = np.full(len(seen.label), np.nan)
-        return [nothing if a is None else np.asarray(a[self.level]) for a in (seen.psnr, seen.ssim)]
+        return [
+            nothing if a is None else np.asarray(a[self.level_index])
+            for a in (seen.psnr, seen.ssim)
+        ]
 
-    def lesions(self) -> dict[str, Any] | None:
+    def lesion_metrics(self) -> dict[str, Any] | None:
         """Lesion by lesion: n, unit of sizes, bins of size, points of a FROC curve, and the mean
         size of what is found in a normal sample; None without masks or a threshold."""
-        ground, places = self.look.ground, self.look.places
-        if places is None or self.found is None or ground.roi is None or not places.region.size:
+        ground, places = self.level_predictions.ground_truth, self.level_predictions.pixels
+        if (
+            places is None
+            or self.positive is None
+            or ground.roi is None
+            or not places.component.size
+        ):
             return None
-        name, place = unit(ground.roi.ndim - 1, ground.seen.spacing)
-        false = overlaps(places, self.found)[~ground.label, 2]
+        name, place = size_unit(ground.roi.ndim - 1, ground.predictions.spacing)
+        false = overlap_counts(places, self.positive)[~ground.label, 2]
         return {
-            "n": len(self._hit),
+            "n": len(self._detected_lesions),
             "unit": name,
-            "bins": by_size(places, self._hit, place),
+            "bins": sensitivity_by_size(places, self._detected_lesions, place),
             "froc": froc(places, ground.label, ground.roi),
             "false_size": float(false.mean()) * place if false.size else None,
         }
 
-    def draws(self) -> dict[str, Array]:
+    def bootstrap(self) -> dict[str, Array]:
         """Every metric on every resample, (B,) each; of too few groups (0,)."""
-        look, label = self.look, self.look.ground.label
-        resamples = Resamples.of(look.ground.seen.groups)
-        patients = replace(resamples, member=np.arange(len(resamples.groups)))
+        look, label = self.level_predictions, self.level_predictions.ground_truth.label
+        resamples = Resamples.from_groups(look.ground_truth.predictions.groups)
+        patients = replace(resamples, group_index=np.arange(len(resamples.groups)))
         draws = {
             f"image_{name}": values
-            for name, values in image_draws(look.score, label, resamples).items()
+            for name, values in bootstrap_image_metrics(look.score, label, resamples).items()
         }
-        draws["group_auroc"] = image_draws(*look.grouped(), patients)["auroc"]
-        means = {"lesion_contrast": self._contrast} | self._each
+        draws["group_auroc"] = bootstrap_image_metrics(*look.group_scores(), patients)["auroc"]
+        means = {"lesion_contrast": self._lesion_contrast} | self._per_sample
         means |= dict(
-            zip(QUALITY, (np.where(label, np.nan, q) for q in self._quality), strict=True)
+            zip(
+                RECONSTRUCTION_METRICS,
+                (np.where(label, np.nan, q) for q in self._reconstruction_quality),
+                strict=True,
+            )
         )
-        if look.places is not None:
-            pixel = pixel_draws(look.places, resamples, self.found, label)
+        if look.pixels is not None:
+            pixel = bootstrap_pixel_metrics(look.pixels, resamples, self.positive, label)
             rate = pixel.pop("healthy_fp", None)
             draws |= {f"pixel_{name}": values for name, values in pixel.items()}
             draws |= {} if rate is None else {"healthy_fp": rate}
-            if self._hit.size:
-                share = _summed(lesion_samples(look.places), self._hit, len(label))
+            if self._detected_lesions.size:
+                share = _lesion_counts(
+                    lesion_sample_indices(look.pixels), self._detected_lesions, len(label)
+                )
                 draws["lesion_sensitivity"] = _ratio(*resamples.sums(share).T)
         for name, values in means.items():
             known = ~np.isnan(values)
-            whole = np.round(np.where(known, values, 0.0) / WHOLE) * WHOLE
+            whole = np.round(np.where(known, values, 0.0) / FIXED_POINT_UNIT) * FIXED_POINT_UNIT
             both = np.stack([whole, known], 1)
             draws[name] = _ratio(*resamples.sums(both).T)
         return draws
 
-    def rows(self) -> Rows:
+    def sample_results(self) -> SampleResults:
         """What is kept for comparing, sample by sample and draw by draw."""
-        seen, places = self.look.ground.seen, self.look.places
+        seen, places = (
+            self.level_predictions.ground_truth.predictions,
+            self.level_predictions.pixels,
+        )
         counts = None
-        if places is not None and self.found is not None:
-            counts = overlaps(places, self.found)
-        figures = self.figures()
-        return Rows(
+        if places is not None and self.positive is not None:
+            counts = overlap_counts(places, self.positive)
+        figures = self.metrics()
+        return SampleResults(
             keys=seen.keys,
             groups=seen.groups,
-            label=self.look.ground.label,
-            score=self.look.score,
+            label=self.level_predictions.ground_truth.label,
+            score=self.level_predictions.score,
             counts=counts,
             values=figures,
-            draws={n: d for n, d in self.draws().items() if figures.get(n) is not None and d.size},
+            replicates={
+                n: d for n, d in self.bootstrap().items() if figures.get(n) is not None and d.size
+            },
         )
 
 
-def bounds(rows: Rows) -> dict[str, tuple[float, float]]:
+def confidence_intervals(results: SampleResults) -> dict[str, tuple[float, float]]:
     """95 % intervals of the metrics that have one."""
-    found = {name: interval(drawn, rows.rare(name)) for name, drawn in rows.draws.items()}
+    found = {
+        name: percentile_interval(drawn, results.effective_clusters(name))
+        for name, drawn in results.replicates.items()
+    }
     return {name: bound for name, bound in found.items() if bound is not None}
 
 
-def _mean(values: Array) -> float | None:
+def _exact_mean(values: Array) -> float | None:
     known = values[~np.isnan(values)] if values.dtype.kind == "f" else values
     return math.fsum(known.tolist()) / known.size if known.size else None  # in any order the same
 
 
-def _ratio(top: Array, bottom: Array) -> Array:
+def _ratio(numerator: Array, denominator: Array) -> Array:
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(bottom > 0, top / bottom, np.nan)
+        return np.where(denominator > 0, numerator / denominator, np.nan)
 
 
-def _summed(sample: Array, hit: Array, samples: int) -> Array:
+def _lesion_counts(sample: Array, detected: Array, samples: int) -> Array:
     """(N, 2) of each sample: lesions found, and lesions."""
-    both = [np.bincount(sample, hit, minlength=samples), np.bincount(sample, minlength=samples)]
+    both = [
+        np.bincount(sample, detected, minlength=samples),
+        np.bincount(sample, minlength=samples),
+    ]
     return np.stack(both, 1)

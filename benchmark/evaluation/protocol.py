@@ -17,17 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from .metrics.connected_components import Array, regions, sizes
-from .metrics.ranking import Figures
+from .metrics.connected_components import Array, component_sizes, label_components
+from .metrics.ranking import MetricValues
 
-THRESHOLDS = ("healthy@5%", "val-dice", "val-bisect10", "fixed:0.5", "oracle")
-LEVELS = ("auto", "val", "pseudo", "published", "oracle")
-SELECTS = ("auto", "pixel_ap", "image_auroc")
+THRESHOLD_RULES = ("healthy@5%", "val-dice", "val-bisect10", "fixed:0.5", "oracle")
+LEVEL_RULES = ("auto", "val", "pseudo", "published", "oracle")
+SELECTION_METRICS = ("auto", "pixel_ap", "image_auroc")
 REDUCERS = ("top2%", "top1%", "mean", "max", "method")
-STEPS = ("median5", "erode3", "cross3", "components>=8")
+POST_STEPS = ("median5", "erode3", "cross3", "components>=8")
 
 
-BUDGET = 2**30
+DEFAULT_BUDGET = 2**30
 """Places that are sorted at most: 4 GiB of scores."""
 
 
@@ -40,7 +40,8 @@ class Protocol:
     """How maps are judged. Two boards with different ids are never compared.
 
     threshold: `healthy@5%`, exceeded by 5 % of normal held-out places; `val-dice`, the best pooled
-        Dice on labelled validation; `val-bisect10`, nearly the best (`bisected`); `fixed:0.5`;
+        Dice on labelled validation; `val-bisect10`, nearly the best (`bisected`);
+        `fixed_threshold:0.5`;
         `oracle`, the best on test, no result
     level: `val`, where validation says; `pseudo`, where held-out normal samples with made-up
         lesions say, so that no label is looked at; `published`, the paper's; `oracle`, the best on
@@ -64,33 +65,33 @@ class Protocol:
     reducer: str = "top2%"
     post: tuple[str, ...] = ()
     roi: bool = True
-    budget: int = BUDGET
+    budget: int = DEFAULT_BUDGET
 
     def __post_init__(self) -> None:
         threshold = self.threshold
         if found := re.fullmatch(r"healthy@([\d.]+)%", threshold):
-            percent = _number("threshold", threshold, found[1], 0, 100)
+            percent = _parse_number("threshold", threshold, found[1], 0, 100)
             threshold = f"healthy@{percent:g}%"
         elif found := re.fullmatch(r"fixed:(.+)", threshold):
-            threshold = f"fixed:{_number('threshold', threshold, found[1])!r}"
+            threshold = f"fixed:{_parse_number('threshold', threshold, found[1])!r}"
         elif threshold not in ("val-dice", "val-bisect10", "oracle"):
-            raise _unknown("threshold", threshold, THRESHOLDS)
+            raise _unknown_value("threshold", threshold, THRESHOLD_RULES)
         reducer = self.reducer
         if found := re.fullmatch(r"top([\d.]+)%", reducer):
-            reducer = f"top{_number('reducer', reducer, found[1], 0, 100):g}%"
+            reducer = f"top{_parse_number('reducer', reducer, found[1], 0, 100):g}%"
         elif reducer not in REDUCERS:
-            raise _unknown("reducer", reducer, REDUCERS)
-        if self.level not in LEVELS:
-            raise _unknown("level", self.level, LEVELS)
-        if self.select not in SELECTS:
-            raise _unknown("select", self.select, SELECTS)
+            raise _unknown_value("reducer", reducer, REDUCERS)
+        if self.level not in LEVEL_RULES:
+            raise _unknown_value("level", self.level, LEVEL_RULES)
+        if self.select not in SELECTION_METRICS:
+            raise _unknown_value("select", self.select, SELECTION_METRICS)
         object.__setattr__(self, "threshold", threshold)
         object.__setattr__(self, "reducer", reducer)
         object.__setattr__(self, "post", tuple(self.post))
         if self.budget < 1:
             raise ProtocolError(f"budget is of at least one place, not {self.budget}")
         for step in self.post:
-            name, size = _step(step)
+            name, size = _parse_step(step)
             if name in ("median", "erode") and size % 2 == 0:
                 raise ProtocolError(f"post step '{step}' wants an odd width, such as {name}5")
             if name in ("erode", "cross") and not self.roi:
@@ -109,7 +110,7 @@ class Protocol:
             if not equals:
                 key, value = "threshold", item
             if key not in known:
-                raise _unknown("key", key, known)
+                raise _unknown_value("key", key, known)
             if key in given:
                 raise ProtocolError(f"protocol names {key} twice: '{text}'")
             given[key] = value
@@ -120,10 +121,10 @@ class Protocol:
             )
         if "roi" in given:
             if given["roi"] not in ("yes", "no"):
-                raise _unknown("roi", given["roi"], ("yes", "no"))
+                raise _unknown_value("roi", given["roi"], ("yes", "no"))
             given["roi"] = given["roi"] == "yes"
         if "budget" in given:
-            given["budget"] = int(_number("budget", text, given["budget"], 0))
+            given["budget"] = int(_parse_number("budget", text, given["budget"], 0))
         return cls(**given)
 
     @property
@@ -135,51 +136,54 @@ class Protocol:
     def as_dict(self) -> dict[str, Any]:
         """Canonical. A budget nobody changed is left out: it is newer than the first boards."""
         told = asdict(self) | {"post": list(self.post)}
-        if self.budget == BUDGET:
+        if self.budget == DEFAULT_BUDGET:
             del told["budget"]
         return told
 
     @classmethod
-    def from_dict(cls, given: Mapping[str, Any]) -> Protocol:
+    def from_dict(cls, values: Mapping[str, Any]) -> Protocol:
         """Back from `as_dict`; keys that are not the protocol's own are left alone."""
         known = {field.name for field in fields(cls)}
-        return cls(**{key: value for key, value in given.items() if key in known})
+        return cls(**{key: value for key, value in values.items() if key in known})
 
     def describe(self) -> str:
         """One sentence for the board."""
         return (
-            f"{_LEVEL[self.level]}{_SELECT[self.select] if self.level != 'published' else ''}; "
-            f"threshold {self._rule()}; image score {self._score()}; "
+            ""
+            ""
+            f"{_LEVEL_TEXT[self.level]}"
+            f"{_SELECTION_TEXT[self.select] if self.level != 'published' else ''}; "
+            f"threshold {self._describe_threshold()}; image score {self._describe_reducer()}; "
             f"{' then '.join(self.post) or 'no post-processing'}; "
             f"{'within the region of interest' if self.roi else 'all places'}"
-            f"{'' if self.budget == BUDGET else f'; sorted up to {self.budget} places'}."
+            f"{'' if self.budget == DEFAULT_BUDGET else f'; sorted up to {self.budget} places'}."
         )
 
-    def _rule(self) -> str:
-        if self.percent is not None:
-            return f"exceeded by {self.percent:g} % of healthy held-out places"
-        if self.fixed is not None:
-            return f"fixed at {self.fixed:g}"
+    def _describe_threshold(self) -> str:
+        if self.healthy_percent is not None:
+            return f"exceeded by {self.healthy_percent:g} % of healthy held-out places"
+        if self.fixed_threshold is not None:
+            return f"fixed at {self.fixed_threshold:g}"
         return "best by Dice on " + {
             "val-dice": "validation",
             "val-bisect10": "validation, in ten bisections",
         }.get(self.threshold, "TEST")
 
-    def _score(self) -> str:
+    def _describe_reducer(self) -> str:
         if self.reducer.startswith("top"):
             return f"the mean of the map's highest {self.reducer[3:-1]} %"
         return "the method's own" if self.reducer == "method" else f"the map's {self.reducer}"
 
     @property
-    def percent(self) -> float | None:
+    def healthy_percent(self) -> float | None:
         """Of healthy places that may exceed the threshold, where that is the rule."""
         return float(self.threshold[8:-1]) if self.threshold.startswith("healthy@") else None
 
     @property
-    def fixed(self) -> float | None:
+    def fixed_threshold(self) -> float | None:
         return float(self.threshold[6:]) if self.threshold.startswith("fixed:") else None
 
-    def smooth(self, maps: Array) -> Array:
+    def filter_maps(self, maps: Array) -> Array:
         """Maps (N, *S) after the median filters; edges are mirrored."""
         from scipy import ndimage
 
@@ -187,7 +191,7 @@ class Protocol:
             maps = ndimage.median_filter(maps, size=(1,) + (size,) * (maps.ndim - 1))
         return maps
 
-    def within(self, roi: Array) -> Array:
+    def erode_roi(self, roi: Array) -> Array:
         """Regions of interest (N, *S) bool, eroded; the border of the image is no edge."""
         from scipy import ndimage
 
@@ -202,18 +206,18 @@ class Protocol:
             roi = ndimage.binary_erosion(roi, cross, times, border_value=1)
         return roi
 
-    def clean(self, found: Array) -> Array:
+    def remove_small_components(self, masks: Array) -> Array:
         """Findings (N, *S) bool without connected ones that are too small."""
         for size in self._sizes("components>="):
-            found, region = found.copy(), regions(found)
-            found[found] = sizes(region)[region] >= size
-        return found
+            masks, region = masks.copy(), label_components(masks)
+            masks[masks] = component_sizes(region)[region] >= size
+        return masks
 
     @property
-    def cleans(self) -> bool:
+    def removes_small_components(self) -> bool:
         return bool(self._sizes("components>="))
 
-    def reduce(self, values: Array) -> float:
+    def sample_score(self, values: Array) -> float:
         """A sample's score from its map's values within the region of interest (P,); never for
         the reducer `method`, whose score is not read from a map.
 
@@ -229,32 +233,32 @@ class Protocol:
         top = np.partition(values, values.size - count)[-count:]
         return float(np.sort(top).mean(dtype=np.float64))
 
-    def by(self, on_val: Sequence[Figures]) -> str:
+    def selection_metric(self, on_val: Sequence[MetricValues]) -> str:
         """The metric that chooses the level; pixel_ap only where there are maps and masks."""
         able = any(figures["pixel_ap"] is not None for figures in on_val)
         return "pixel_ap" if able and self.select != "image_auroc" else "image_auroc"
 
-    def choose(
+    def choose_level(
         self,
-        on_val: Sequence[Figures],
-        on_test: Sequence[Figures],
+        on_val: Sequence[MetricValues],
+        on_test: Sequence[MetricValues],
         levels: Sequence[int],
         published: int,
-        on_pseudo: Sequence[Figures] = (),
+        on_synthetic: Sequence[MetricValues] = (),
     ) -> tuple[str, int]:
         """(what chose: val, pseudo, published or oracle; which of the levels), from figures per
         level."""
-        metric = self.by(on_val)
+        metric = self.selection_metric(on_val)
         if self.level == "oracle":
-            return "oracle", best(on_test, metric, levels)
+            return "oracle", best_level(on_test, metric, levels)
         if self.level == "pseudo":
-            by = self.by(on_pseudo)
-            if not any(figures[by] is not None for figures in on_pseudo):
+            by = self.selection_metric(on_synthetic)
+            if not any(figures[by] is not None for figures in on_synthetic):
                 raise ProtocolError(
                     "level 'pseudo' needs held-out normal samples to make lesions in, and there "
                     "are none; use level=published"
                 )
-            return "pseudo", best(on_pseudo, by, levels)
+            return "pseudo", best_level(on_synthetic, by, levels)
         able = any(figures[metric] is not None for figures in on_val)
         if self.level == "published" or (self.level == "auto" and not able):
             return "published", list(levels).index(published)
@@ -263,13 +267,13 @@ class Protocol:
                 "level 'val' needs normal and abnormal validation samples, and there are not both; "
                 "use level=published"
             )
-        return "val", best(on_val, metric, levels)
+        return "val", best_level(on_val, metric, levels)
 
     def _sizes(self, name: str) -> list[int]:
-        return [size for kind, size in map(_step, self.post) if kind == name]
+        return [size for kind, size in map(_parse_step, self.post) if kind == name]
 
 
-def best(sweep: Sequence[Figures], metric: str, levels: Sequence[int]) -> int:
+def best_level(sweep: Sequence[MetricValues], metric: str, levels: Sequence[int]) -> int:
     """Where a metric is highest, the lowest of equal levels; image_auroc where it is undefined."""
     if all(figures[metric] is None for figures in sweep):
         metric = "image_auroc"
@@ -278,14 +282,14 @@ def best(sweep: Sequence[Figures], metric: str, levels: Sequence[int]) -> int:
     return max(range(len(levels)), key=lambda i: (worth[i], -levels[i]))
 
 
-def exceeded_by(percent: float, values: Array) -> float:
+def threshold_exceeded_by(percent: float, values: Array) -> float:
     """The lowest of the values (P,) that at most this many percent of them exceed."""
     allowed = math.floor(values.size * percent / 100 + 1e-9)
     at = max(0, values.size - 1 - allowed)
     return float(np.partition(values, at)[at])
 
 
-def bisected(score: Array, truth: Array) -> float:
+def bisect_dice_threshold(score: Array, truth: Array) -> float:
     """A threshold with a high Dice, of scores (P,) against truth (P,) bool, found as the code of
     pDDPM does: ten times the better of the quarter points of a range that begins as 0 to the
     highest score says which half to go on in, the lower one where they are alike. The best point
@@ -307,40 +311,42 @@ def bisected(score: Array, truth: Array) -> float:
     return best_at
 
 
-_LEVEL = {
+_LEVEL_TEXT = {
     "auto": "Level chosen on validation (the paper's where it has no abnormal samples)",
     "val": "Level chosen on validation",
     "pseudo": "Level chosen on made-up lesions in held-out normal samples",
     "published": "The paper's level",
     "oracle": "Level chosen on TEST",
 }
-_SELECT = {
+_SELECTION_TEXT = {
     "auto": " by pixel AP, or image AUROC without masks",
     "pixel_ap": " by pixel AP",
     "image_auroc": " by image AUROC",
 }
 
 
-def _step(step: str) -> tuple[str, int]:
+def _parse_step(step: str) -> tuple[str, int]:
     found = re.fullmatch(r"(median|erode|cross|components>=)(\d+)", step)
     if not found or int(found[2]) < 1:
-        raise _unknown("post step", step, STEPS)
+        raise _unknown_value("post step", step, POST_STEPS)
     return found[1], int(found[2])
 
 
-def _number(
-    what: str, given: str, text: str, low: float = -math.inf, high: float = math.inf
+def _parse_number(
+    field_name: str, rule: str, text: str, low: float = -math.inf, high: float = math.inf
 ) -> float:
     try:
         number = float(text)
     except ValueError:
-        raise ProtocolError(f"{what} '{given}' holds no number: '{text}'") from None
+        raise ProtocolError(f"{field_name} '{rule}' holds no number: '{text}'") from None
     if not low < number < high:
-        raise ProtocolError(f"{what} '{given}': {text} does not lie between {low:g} and {high:g}")
+        raise ProtocolError(
+            f"{field_name} '{rule}': {text} does not lie between {low:g} and {high:g}"
+        )
     return number
 
 
-def _unknown(what: str, given: str, known: tuple[str, ...] | list[str]) -> ProtocolError:
-    close = get_close_matches(given, known, n=1, cutoff=0.4)
+def _unknown_value(kind: str, value: str, choices: tuple[str, ...] | list[str]) -> ProtocolError:
+    close = get_close_matches(value, choices, n=1, cutoff=0.4)
     hint = f"did you mean '{close[0]}'? " if close else ""
-    return ProtocolError(f"unknown protocol {what} '{given}': {hint}one of {', '.join(known)}")
+    return ProtocolError(f"unknown protocol {kind} '{value}': {hint}one of {', '.join(choices)}")

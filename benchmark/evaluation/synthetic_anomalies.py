@@ -18,19 +18,19 @@ import torch
 
 from ...datasets.base import Sample
 from .metrics.connected_components import Array
-from .predictions import Seen
+from .predictions import Predictions
 
-RADIUS = (0.06, 0.2)
+RADIUS_RANGE = (0.06, 0.2)
 """Of a lesion along each axis, as shares of the sample's extent."""
-BLEND = (0.3, 0.9)
+BLEND_RANGE = (0.3, 0.9)
 """How much of a foreign patch there is in the middle of a lesion."""
-CHANGE = (0.15, 0.5)
+INTENSITY_CHANGE_RANGE = (0.15, 0.5)
 """How much brighter or darker a blob is in its middle, on the scale [0, 1]."""
-DARK = 0.05
+BACKGROUND_INTENSITY = 0.05
 """What no channel exceeds is taken for background, where there is no region of interest."""
 
 
-class Pseudo:
+class SyntheticAnomalies:
     """A split of normal samples, each with one lesion. It depends on keys and contents alone."""
 
     def __init__(self, normal: Any) -> None:
@@ -43,80 +43,86 @@ class Pseudo:
         if not 0 <= index < len(self):
             raise IndexError(index)
         sample = self.normal[index]
-        draw = _Draw(sample.key)
-        weight = lesion(sample, draw)
-        if draw.number() < 0.5 and len(self) > 1:
-            step = 1 + int(draw.number() * (len(self) - 1))
+        draw = _RandomStream(sample.key)
+        weight = lesion_weights(sample, draw)
+        if draw.uniform() < 0.5 and len(self) > 1:
+            step = 1 + int(draw.uniform() * (len(self) - 1))
             other = self.normal[(index + step) % len(self)].x
-            share = draw.between(*BLEND)
+            share = draw.uniform_between(*BLEND_RANGE)
         else:
-            sign = -1.0 if draw.number() < 0.5 else 1.0
-            other = (sample.x + sign * draw.between(*CHANGE)).clamp(0, 1)
+            sign = -1.0 if draw.uniform() < 0.5 else 1.0
+            other = (sample.x + sign * draw.uniform_between(*INTENSITY_CHANGE_RANGE)).clamp(0, 1)
             share = 1.0
         blend = torch.from_numpy(weight).float() * share
         x = sample.x * (1 - blend) + other * blend
         mask = torch.from_numpy(weight > 0) & ((x - sample.x).abs() > 1e-3).any(0)
         return replace(
-            sample, x=x, key=f"{sample.key}#pseudo", label=True, mask=mask, tags={}, twin=None
+            sample,
+            x=x,
+            key=f"{sample.key}#pseudo",
+            label=True,
+            mask=mask,
+            tags={},
+            counterpart=None,
         )
 
 
-def lesion(sample: Sample, draw: _Draw) -> Array:
+def lesion_weights(sample: Sample, stream: _RandomStream) -> Array:
     """An ellipsoid within the region of interest, (*S): 1 in its middle, 0 at its edge."""
     shape = sample.x.shape[1:]
-    inside = sample.roi if sample.roi is not None else sample.x.amax(0) > DARK
+    inside = sample.roi if sample.roi is not None else sample.x.amax(0) > BACKGROUND_INTENSITY
     places = np.flatnonzero(inside.numpy())
-    at = int(draw.number() * (places.size or math.prod(shape)))
+    at = int(stream.uniform() * (places.size or math.prod(shape)))
     centre = np.unravel_index(places[at] if places.size else at, shape)
     distance = np.zeros(shape)
     for axis, (length, middle) in enumerate(zip(shape, centre, strict=True)):
-        radius = max(1.5, length * draw.between(*RADIUS))
+        radius = max(1.5, length * stream.uniform_between(*RADIUS_RANGE))
         steps = (np.arange(length) - middle) / radius
         distance += (steps**2).reshape([-1 if k == axis else 1 for k in range(len(shape))])
     weight = np.clip(2 * (1 - distance), 0, 1)
     return np.where(inside.numpy(), weight, 0) if places.size else weight
 
 
-class _Draw:
+class _RandomStream:
     """Numbers in [0, 1) from the stream named by a sample's key."""
 
     def __init__(self, key: str) -> None:
         seed = blake2b(f"pseudo/{key}".encode(), digest_size=16).digest()
         self._raw = np.random.PCG64(int.from_bytes(seed, "big"))
 
-    def number(self) -> float:
+    def uniform(self) -> float:
         return int(self._raw.random_raw()) / 2**64
 
-    def between(self, low: float, high: float) -> float:
-        return low + (high - low) * self.number()
+    def uniform_between(self, low: float, high: float) -> float:
+        return low + (high - low) * self.uniform()
 
 
-def beside(normal: Seen, pseudo: Seen) -> Seen:
+def concatenate_predictions(normal: Predictions, synthetic: Predictions) -> Predictions:
     """Normal samples as they are and with lesions, as one split to choose on."""
     size = len(normal.keys)
-    mapped = normal.map is not None and pseudo.map is not None
+    mapped = normal.map is not None and synthetic.map is not None
     mask = None
-    if pseudo.mask is not None:
-        mask = np.concatenate([np.zeros((size, *pseudo.mask.shape[1:]), bool), pseudo.mask])
-    return Seen(
-        keys=[*normal.keys, *pseudo.keys],
-        groups=[*normal.groups, *pseudo.groups],
-        label=np.concatenate([normal.label, pseudo.label]),
+    if synthetic.mask is not None:
+        mask = np.concatenate([np.zeros((size, *synthetic.mask.shape[1:]), bool), synthetic.mask])
+    return Predictions(
+        keys=[*normal.keys, *synthetic.keys],
+        groups=[*normal.groups, *synthetic.groups],
+        label=np.concatenate([normal.label, synthetic.label]),
         mask=mask,
-        roi=_stacked([normal.roi, pseudo.roi], 0),
+        roi=_concatenate_arrays([normal.roi, synthetic.roi], 0),
         spacing=normal.spacing,
-        tags=[*normal.tags, *pseudo.tags],
-        score=_stacked([normal.score, pseudo.score], 1),
-        map=_Both(normal.map, pseudo.map, size) if mapped else None,
+        tags=[*normal.tags, *synthetic.tags],
+        score=_concatenate_arrays([normal.score, synthetic.score], 1),
+        map=_ConcatenatedMaps(normal.map, synthetic.map, size) if mapped else None,
     )
 
 
-def _stacked(parts: Sequence[Array | None], axis: int) -> Array | None:
+def _concatenate_arrays(parts: Sequence[Array | None], axis: int) -> Array | None:
     known = [part for part in parts if part is not None]
     return np.concatenate(known, axis) if len(known) == len(parts) else None
 
 
-class _Both:
+class _ConcatenatedMaps:
     """Maps of two splits, one after the other; read where they are asked for."""
 
     def __init__(self, first: Any, second: Any, size: int) -> None:

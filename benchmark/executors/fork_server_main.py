@@ -108,10 +108,10 @@ def _import(name: str) -> None:
     module, _, inner = name.partition(":")
     found = importlib.import_module(module)
     if inner:
-        from ..registry.code_fingerprint import loaded_code
+        from ..registry.code_fingerprint import loaded_code_digest
 
         named = getattr(found, inner)
-        loaded_code(named) if isinstance(named, type) else named()
+        loaded_code_digest(named) if isinstance(named, type) else named()
 
 
 def _die_with(parent: int) -> None:

@@ -16,10 +16,10 @@ import torch
 from rich.console import Console
 
 from ...datasets.base import DataError, Dataset
-from ...engine.runtime.distributed import Team, joined
-from ...engine.runtime.run import Interrupted, Run
-from ..experiments.distributed import follow
-from ..experiments.matrix import Cell
+from ...engine.runtime.distributed import Team, join_team
+from ...engine.runtime.run import Interrupted, TrainingContext
+from ..experiments.distributed import run_follower
+from ..experiments.matrix import Experiment
 from ..scheduling.console import Watch
 from ..scheduling.exit_codes import STOPPED
 from ..scheduling.job import Job, ready, unfit, work
@@ -118,7 +118,7 @@ class Inline:
         self._jobs.clear()
 
 
-def circumstances(device: str, dtype: str, *, elsewhere: bool = False) -> Run:
+def circumstances(device: str, dtype: str, *, elsewhere: bool = False) -> TrainingContext:
     """Where and how precisely to compute. "auto": the GPU in bfloat16 if there is one, else the
     CPU in float32. elsewhere: on other hosts, whose devices need not be here.
 
@@ -126,7 +126,7 @@ def circumstances(device: str, dtype: str, *, elsewhere: bool = False) -> Run:
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    team = joined(device)
+    team = join_team(device)
     device = team.device or device
     kind = torch.device(device).type
     if kind == "cuda" and not elsewhere and not torch.cuda.is_available():
@@ -137,12 +137,12 @@ def circumstances(device: str, dtype: str, *, elsewhere: bool = False) -> Run:
     if dtype not in kinds:
         raise ValueError(f"--dtype is one of auto, {', '.join(kinds)}, not {dtype!r}")
     batch = 64 if kind == "cuda" else 32
-    return Run(device=device, dtype=kinds[dtype], batch=batch, team=team)
+    return TrainingContext(device=device, dtype=kinds[dtype], batch=batch, team=team)
 
 
 def execute(
-    cells: Sequence[Cell],
-    run: Run,
+    cells: Sequence[Experiment],
+    run: TrainingContext,
     store: Store,
     out: Path,
     watch: Watch,
@@ -166,7 +166,11 @@ def execute(
 
 
 def chosen(
-    name: str, run: Run, cells: Sequence[Cell], slots: int | None, nursery: Nursery | None = None
+    name: str,
+    run: TrainingContext,
+    cells: Sequence[Experiment],
+    slots: int | None,
+    nursery: Nursery | None = None,
 ) -> Executor | None:
     """The executor of that name; None for this process, which is also where teams work.
 
@@ -178,19 +182,19 @@ def chosen(
         return None
     from .local import Local, places
 
-    named = [cell.dataset.target.rpartition(":")[0] for cell in cells]
-    named += [cell.method.target for cell in cells]
+    named = [cell.dataset.import_path.rpartition(":")[0] for cell in cells]
+    named += [cell.method.import_path for cell in cells]
     return Local(places(run.device, slots), named, nursery)
 
 
-def prepared(cell: Cell, watch: Watch, stop: Callable[[], bool] = bool) -> Dataset:
+def prepared(cell: Experiment, watch: Watch, stop: Callable[[], bool] = bool) -> Dataset:
     """The cell's dataset, ready, with its progress shown. Raises KeyboardInterrupt when asked to
     stop meanwhile."""
     with watch.step(f"prepare {cell.dataset.name}") as progress:
         return ready(cell, progress, stop)
 
 
-def _along(cells: Sequence[Cell], run: Run) -> int:
+def _along(cells: Sequence[Experiment], run: TrainingContext) -> int:
     """What the other processes of a team do: they train with the first."""
     for _, group in by_dataset(cells):
         try:
@@ -198,13 +202,13 @@ def _along(cells: Sequence[Cell], run: Run) -> int:
         except DataError:
             continue  # the first process says so
         try:
-            follow([cell for cell in group if not unfit(cell, dataset)], dataset, run)
+            run_follower([cell for cell in group if not unfit(cell, dataset)], dataset, run)
         except (Interrupted, KeyboardInterrupt):
             return STOPPED
     return 0
 
 
-def by_dataset(cells: Sequence[Cell]) -> Iterator[tuple[object, list[Cell]]]:
+def by_dataset(cells: Sequence[Experiment]) -> Iterator[tuple[object, list[Experiment]]]:
     """Neighbours on one dataset together."""
     for key, group in itertools.groupby(cells, key=lambda c: (c.dataset.name, c.limit)):
         yield key, list(group)

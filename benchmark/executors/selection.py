@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from ...engine.runtime.run import Run
-from ..experiments.matrix import Cell
+from ...engine.runtime.run import TrainingContext
+from ..experiments.matrix import Experiment
 from ..store.artifact_store import Store
 from .cluster import Remote
 from .fork_server import Nursery
@@ -38,7 +38,7 @@ class Where:
             if given and self.executor != name:
                 raise ValueError(f"{option} wants --executor {name}, not {self.executor}")
 
-    def circumstances(self, device: str, dtype: str) -> Run:
+    def circumstances(self, device: str, dtype: str) -> TrainingContext:
         """As executor.circumstances; the GPUs of a cluster need not be here. "auto" means one with
         Slurm where one is asked for, and with Ray where there is one here."""
         if self.executor == "slurm" and device == "auto":
@@ -46,7 +46,12 @@ class Where:
         return circumstances(device, dtype, elsewhere=self.executor in ELSEWHERE)
 
     def workplace(
-        self, run: Run, cells: Sequence[Cell], slots: int | None, out: Path, nursery: Nursery | None
+        self,
+        run: TrainingContext,
+        cells: Sequence[Experiment],
+        slots: int | None,
+        out: Path,
+        nursery: Nursery | None,
     ) -> Executor | None:
         """The executor. out: the folder of results, in which clusters are told what to do."""
         if self.executor not in ELSEWHERE:
@@ -61,13 +66,20 @@ class Where:
             else self._ray(run, slots, out)
         )
 
-    def hand_in(self, cells: Sequence[Cell], run: Run, store: Store, out: Path, **more: Any) -> str:
+    def hand_in(
+        self,
+        cells: Sequence[Experiment],
+        run: TrainingContext,
+        store: Store,
+        out: Path,
+        **more: Any,
+    ) -> str:
         """Give all cells to Slurm; what to tell the user who leaves. more: as detach.hand_in."""
         from .slurm_detached import hand_in
 
         return hand_in(cells, run, store, out, self._slurm_cluster(run, cells, None, out), **more)
 
-    def _ray(self, run: Run, slots: int | None, out: Path) -> Remote:
+    def _ray(self, run: TrainingContext, slots: int | None, out: Path) -> Remote:
         from .ray_backend import Ray, connected, resources, shares
 
         ray = connected(self.address)
@@ -81,14 +93,16 @@ class Where:
         folder = out / f"ray-{uuid4().hex[:8]}"  # nobody else's: what is left of it runs no more
         return Remote(cluster, folder, count, every=0.5, ask_every=1.0)
 
-    def _slurm(self, run: Run, cells: Sequence[Cell], slots: int | None, out: Path) -> Remote:
+    def _slurm(
+        self, run: TrainingContext, cells: Sequence[Experiment], slots: int | None, out: Path
+    ) -> Remote:
         from .slurm_backend import SLOTS
 
         count = slots or SLOTS
         return Remote(self._slurm_cluster(run, cells, count, out), out / "slurm", count)
 
     def _slurm_cluster(
-        self, run: Run, cells: Sequence[Cell], at_once: int | None, out: Path
+        self, run: TrainingContext, cells: Sequence[Experiment], at_once: int | None, out: Path
     ) -> Any:
         from .slurm_backend import reached, shares
 

@@ -19,16 +19,16 @@ from .fork_server import Nursery
 from .job_folder import JOB, TICKET, Last
 
 if TYPE_CHECKING:
-    from ...engine.runtime.run import Run
-    from ..experiments.matrix import Cell
+    from ...engine.runtime.run import TrainingContext
+    from ..experiments.matrix import Experiment
     from ..scheduling.job import Job
     from ..store.artifact_store import Store
     from .slurm_backend import Slurm
 
 
 def hand_in(
-    cells: Sequence[Cell],
-    run: Run,
+    cells: Sequence[Experiment],
+    run: TrainingContext,
     store: Store,
     out: Path,
     cluster: Slurm,

@@ -10,13 +10,13 @@ from tempfile import TemporaryDirectory
 
 from ...datasets.base import Dataset
 from ...engine.runtime.distributed import Team
-from ...engine.runtime.run import Forget, Interrupted, Run
+from ...engine.runtime.run import Interrupted, NullStateStore, TrainingContext
 from .fit_predict import fit
-from .matrix import Cell
+from .matrix import Experiment
 
 
 @contextmanager
-def calling(team: Team) -> Iterator[Callable[[], None]]:
+def announce_training(team: Team) -> Iterator[Callable[[], None]]:
     """Around the place where the first process may train: it calls the others just before, and
     if it does not, they hear at the end that there was nothing to do."""
     called = False
@@ -24,26 +24,35 @@ def calling(team: Team) -> Iterator[Callable[[], None]]:
     def call() -> None:
         nonlocal called
         called = True
-        team.lead(True)
+        team.broadcast_flag(True)
 
     try:
         yield call
     finally:
         if not called:
-            team.lead(False)
+            team.broadcast_flag(False)
 
 
-def follow(cells: Sequence[Cell], dataset: Dataset, run: Run) -> None:
+def run_follower(
+    experiments: Sequence[Experiment], dataset: Dataset, context: TrainingContext
+) -> None:
     """Train along with the first process, which goes through the same cells in the same order.
 
     Raises Interrupted with it. What fails here has failed there too, and is reported there.
     """
-    for cell in cells:
-        if not run.team.lead(False):
+    for cell in experiments:
+        if not context.team.broadcast_flag(False):
             continue
         with TemporaryDirectory(prefix="adbench-") as folder:
             try:
-                fit(Path(folder) / "weights", cell, dataset, run, Forget(), lambda *_: None)
+                fit(
+                    Path(folder) / "weights",
+                    cell,
+                    dataset,
+                    context,
+                    NullStateStore(),
+                    lambda *_: None,
+                )
             except Interrupted:
                 raise
             except Exception:

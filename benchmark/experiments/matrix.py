@@ -8,24 +8,25 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..evaluation.protocol import Protocol
-from ..registry.code_fingerprint import loaded_code
+from ..registry.code_fingerprint import loaded_code_digest
 from ..registry.registry import Entry, Registry, RegistryError
 from ..store.artifact_store import canonical_json
 
 if TYPE_CHECKING:
     from ...datasets.base import Dataset
 
-PARTS = ("held_out", "val", "test")
+PREDICTED_SPLITS = ("held_out", "val", "test")
 """What a method looks at, in this order."""
 
 
 @dataclass(frozen=True)
-class Cell:
+class Experiment:
     """One method on one dataset with one seed: a training, a look at every level, a judgement.
 
     levels: to sweep, None for the method's own. limit: of samples per split; stamped as partial.
-    skip: why there is nothing to do.
-    company: a baseline that nobody asked for: where it does not fit the data, it stays away
+    skip_reason: why there is nothing to do.
+    implicit_baseline: a baseline that nobody asked for: where it does not fit the data, it stays
+    away
     """
 
     method: Entry
@@ -37,8 +38,8 @@ class Cell:
     protocol: Protocol
     levels: tuple[int, ...] | None = None
     limit: int | None = None
-    skip: str = ""
-    company: bool = False
+    skip_reason: str = ""
+    implicit_baseline: bool = False
 
     @property
     def name(self) -> str:
@@ -50,7 +51,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Wish:
+class RunConfig:
     """What a user asks for."""
 
     methods: Sequence[str]
@@ -64,50 +65,50 @@ class Wish:
     baselines: bool = True
 
 
-def usual_profile(device: str) -> str:
+def default_profile(device: str) -> str:
     """The profile where none is asked for: the papers' sizes want a GPU."""
     return "paper" if device.startswith("cuda") else "tiny"
 
 
-def cells(wish: Wish, registry: Registry) -> list[Cell]:
+def expand_matrix(config: RunConfig, registry: Registry) -> list[Experiment]:
     """One cell per dataset, method and seed, the cheap baselines first.
 
     Raises RegistryError on a name or an argument that is not there.
     """
-    names = [*wish.methods]
-    if wish.baselines:
+    names = [*config.methods]
+    if config.baselines:
         names = [n for n, e in registry.methods.items() if e.baseline and n not in names] + names
-    overrides = spread(wish.overrides, names, wish.datasets, registry)
-    profile = registry.profile(wish.profile)
+    overrides = resolve_overrides(config.overrides, names, config.datasets, registry)
+    profile = registry.profile(config.profile)
     entries = [registry.method(name) for name in dict.fromkeys(names)]
     for entry in entries:
-        loaded_code(entry.load())  # as it is now, whatever is edited while the cells run
+        loaded_code_digest(entry.load())  # as it is now, whatever is edited while the cells run
     made = []
-    for dataset_name in wish.datasets:
+    for dataset_name in config.datasets:
         dataset = registry.dataset(dataset_name)
-        data_args = dataset.arguments(wish.profile, overrides.get(dataset_name, {}))
+        data_args = dataset.arguments(config.profile, overrides.get(dataset_name, {}))
         for method in entries:
-            args = method.arguments(wish.profile, overrides.get(method.name, {}))
-            levels = wish.levels or profile.levels(method.name)
-            for seed in wish.seeds:
+            args = method.arguments(config.profile, overrides.get(method.name, {}))
+            levels = config.levels or profile.levels(method.name)
+            for seed in config.seeds:
                 made.append(
-                    Cell(
+                    Experiment(
                         method,
                         args,
                         dataset,
                         data_args,
                         seed,
-                        wish.profile,
-                        wish.protocol,
+                        config.profile,
+                        config.protocol,
                         levels,
-                        wish.limit,
-                        company=method.name not in wish.methods,
+                        config.limit,
+                        implicit_baseline=method.name not in config.methods,
                     )
                 )
     return made
 
 
-def spread(
+def resolve_overrides(
     overrides: Mapping[str, Mapping[str, Any]],
     methods: Sequence[str],
     datasets: Sequence[str],
@@ -134,101 +135,114 @@ def spread(
     return made
 
 
-def data_identity(
-    dataset: Dataset, cell: Cell, parts: Sequence[str], labelled: bool = False
+def data_key_inputs(
+    dataset: Dataset, experiment: Experiment, split_names: Sequence[str], labelled: bool = False
 ) -> dict[str, Any]:
     """What the named splits hold: the dataset's arguments and every sample, by content."""
-    args = {k: v for k, v in cell.dataset_args.items() if k not in dataset.circumstances}
+    args = {k: v for k, v in experiment.dataset_args.items() if k not in dataset.cache_key_ignores}
     return {
-        "dataset": cell.dataset.name,
+        "dataset": experiment.dataset.name,
         "args": args,
         "samples": {
-            part: described(dataset, part, cell.limit, labelled and part == "train")[0]
-            for part in parts
+            part: split_digest(dataset, part, experiment.limit, labelled and part == "train")[0]
+            for part in split_names
         },
     }
 
 
-def described(
-    dataset: Dataset, part: str, limit: int | None, labelled: bool = False
+def split_digest(
+    dataset: Dataset, split_name: str, limit: int | None, labelled: bool = False
 ) -> tuple[str, int]:
     """A digest of every sample in a split, and how many there are. A dataset that is ready does
     not change: what was found is kept beside it, for all methods, seeds and protocols."""
     from ...datasets.base import manifest
 
     known: dict[Any, tuple[str, int]] = vars(dataset).setdefault("_described", {})
-    which = part, limit, labelled
+    which = split_name, limit, labelled
     if which not in known:
-        entries = manifest(split_of(dataset, part, limit, labelled))
+        entries = manifest(load_split(dataset, split_name, limit, labelled))
         digest = hashlib.sha256(canonical_json(entries).encode()).hexdigest()[:32]
         known[which] = digest, len(entries)
     return known[which]
 
 
-def split_of(dataset: Dataset, part: str, limit: int | None, labelled: bool = False) -> Any:
+def load_split(dataset: Dataset, split_name: str, limit: int | None, labelled: bool = False) -> Any:
     """A split by name, `limit` of its samples if limited; of tiled images, as many whole ones.
     `pseudo` is what is held out, with made-up lesions."""
-    if part == "pseudo":
-        from ..evaluation.synthetic_anomalies import Pseudo
+    if split_name == "pseudo":
+        from ..evaluation.synthetic_anomalies import SyntheticAnomalies
 
-        return Pseudo(split_of(dataset, "held_out", limit))
-    split = dataset.train(labelled=labelled) if part == "train" else getattr(dataset, part)()
+        return SyntheticAnomalies(load_split(dataset, "held_out", limit))
+    split = (
+        dataset.train(labelled=labelled) if split_name == "train" else dataset.get_split(split_name)
+    )
     if limit is None or len(split) <= limit:
         return split
     if split[0].tile is None:
         step = len(split) / limit  # spread, so that both kinds stay in
         return [split[int(i * step)] for i in range(limit)]
     tiles = [sample.tile for sample in map(split.__getitem__, range(len(split)))]
-    wholes = list(dict.fromkeys(tile.whole for tile in tiles if tile))
+    wholes = list(dict.fromkeys(tile.image_key for tile in tiles if tile))
     kept = {wholes[int(i * max(1, len(wholes) / limit))] for i in range(min(limit, len(wholes)))}
-    return [split[i] for i, tile in enumerate(tiles) if tile and tile.whole in kept]
+    return [split[i] for i, tile in enumerate(tiles) if tile and tile.image_key in kept]
 
 
-def train_identity(cell: Cell, dataset: Dataset, cls: Any, code: str, dtype: str) -> dict[str, Any]:
+def checkpoint_key_inputs(
+    experiment: Experiment, dataset: Dataset, method_class: Any, code: str, dtype: str
+) -> dict[str, Any]:
     """Everything a checkpoint depends on."""
-    train_args = {k: v for k, v in cell.method_args.items() if k not in cls.inference}
-    labelled = cls.supervision == "image-labels"
+    train_args = {
+        k: v for k, v in experiment.method_args.items() if k not in method_class.inference
+    }
+    labelled = method_class.supervision == "image-labels"
     return {
-        "data": data_identity(dataset, cell, ["train", "held_out"], labelled),
-        "method": cell.method.where,
-        "supervision": cls.supervision,
+        "data": data_key_inputs(dataset, experiment, ["train", "held_out"], labelled),
+        "method": experiment.method.class_path,
+        "supervision": method_class.supervision,
         "args": train_args,
-        "seed": cell.seed,
+        "seed": experiment.seed,
         "numerics": dtype,
         "code": code,
     }
 
 
-def parts_of(cell: Cell) -> tuple[str, ...]:
-    """What a method looks at in a cell: made-up lesions too, where the protocol chooses by them."""
-    return (*PARTS, "pseudo") if cell.protocol.level == "pseudo" else PARTS
+def predicted_splits(experiment: Experiment) -> tuple[str, ...]:
+    """What a method looks at in a experiment: made-up lesions too, where the protocol chooses by
+    them."""
+    return (
+        (*PREDICTED_SPLITS, "pseudo") if experiment.protocol.level == "pseudo" else PREDICTED_SPLITS
+    )
 
 
-def maps_identity(
-    cell: Cell, dataset: Dataset, cls: Any, train: Mapping[str, Any], part: str
+def maps_key_inputs(
+    experiment: Experiment,
+    dataset: Dataset,
+    method_class: Any,
+    checkpoint: Mapping[str, Any],
+    split_name: str,
 ) -> dict[str, Any]:
     """Everything the maps of one split depend on."""
     return {
-        "train": train,
-        "data": data_identity(dataset, cell, [part]),
-        "args": {k: v for k, v in cell.method_args.items() if k in cls.inference},
-        "levels": levels_of(cell, cls),
-        "part": part,
+        "train": checkpoint,
+        "data": data_key_inputs(dataset, experiment, [split_name]),
+        "args": {k: v for k, v in experiment.method_args.items() if k in method_class.inference},
+        "levels": sweep_levels(experiment, method_class),
+        "part": split_name,
     }
 
 
-def levels_of(cell: Cell, cls: Any) -> list[int]:
+def sweep_levels(experiment: Experiment, method_class: Any) -> list[int]:
     """The levels to sweep: those asked for, the published one always; or the method's own."""
-    if cell.levels is None or tuple(cls.levels) == (0,):
-        return sorted(cls.levels)
-    return sorted({*cell.levels, cls.published})
+    if experiment.levels is None or tuple(method_class.levels) == (0,):
+        return sorted(method_class.levels)
+    return sorted({*experiment.levels, method_class.published})
 
 
-class WishError(ValueError):
+class OptionError(ValueError):
     """An option says something that cannot be done."""
 
 
-def numbers(text: str, option: str, low: int = 0, high: int = 2**31) -> list[int]:
+def parse_integers(text: str, option: str, low: int = 0, high: int = 2**31) -> list[int]:
     """Integers from "1,2,5" or "50:500:50" (both ends in), each within low..high."""
     found: list[int] = []
     try:
@@ -239,13 +253,15 @@ def numbers(text: str, option: str, low: int = 0, high: int = 2**31) -> list[int
             else:
                 found.append(int(part))
     except ValueError:
-        raise WishError(f"{option} takes numbers such as 1,2 or 50:500:50, not {text!r}") from None
+        raise OptionError(
+            f"{option} takes numbers such as 1,2 or 50:500:50, not {text!r}"
+        ) from None
     if not found or min(found) < low or max(found) > high:
-        raise WishError(f"{option} takes numbers in {low}..{high}, not {text!r}")
+        raise OptionError(f"{option} takes numbers in {low}..{high}, not {text!r}")
     return list(dict.fromkeys(found))
 
 
-def settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+def parse_overrides(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
     """{"anoddpm": {"steps": 200}} from ["anoddpm.steps=200"], {"": {"size": 64}} from ["size=64"];
     values are read as YAML."""
     import yaml
@@ -255,9 +271,9 @@ def settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
         target, equals, value = text.partition("=")
         name, dot, key = target.rpartition(".")
         if not (equals and key and bool(name) == bool(dot)):
-            raise WishError(f"--set takes NAME.ARGUMENT=VALUE or ARGUMENT=VALUE, not {text!r}")
+            raise OptionError(f"--set takes NAME.ARGUMENT=VALUE or ARGUMENT=VALUE, not {text!r}")
         try:
             found.setdefault(name, {})[key] = yaml.safe_load(value)
         except yaml.YAMLError:
-            raise WishError(f"--set {text!r}: the value is not YAML") from None
+            raise OptionError(f"--set {text!r}: the value is not YAML") from None
     return found

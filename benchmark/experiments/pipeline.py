@@ -17,228 +17,270 @@ import numpy as np
 from torch import Tensor
 
 from ...datasets.base import Dataset
-from ...engine.runtime.run import Run
+from ...engine.runtime.run import TrainingContext
 from ...methods.base import Method
-from ..evaluation.evaluate import Seen, judge
-from ..evaluation.sample_results import read, read_record, write
-from ..evaluation.synthetic_anomalies import beside
-from ..evaluation.tile_stitching import Stitched, Wholes, truths
+from ..evaluation.evaluate import Predictions, evaluate
+from ..evaluation.sample_results import read_evaluation, read_sample_results, write_sample_results
+from ..evaluation.synthetic_anomalies import concatenate_predictions
+from ..evaluation.tile_stitching import StitchedMaps, TiledImages, samples_without_images
 from ..figures.gallery import array, show, stored
-from ..registry.code_fingerprint import loaded_code, modules_digest
-from ..store.artifact_store import Artefact, Store, atomic_path, canonical_json
-from ..store.cache_key import key_of, plain
-from .distributed import calling
-from .fit_predict import Tell, fit, look, look_along, recall
+from ..registry.code_fingerprint import loaded_code_digest, modules_digest
+from ..store.artifact_store import Artifact, Store, atomic_path, canonical_json
+from ..store.cache_key import cache_key, to_json_dict
+from .distributed import announce_training
+from .fit_predict import LogEvent, fit, load_method, predict, predict_remaining_shards
 from .matrix import (
-    PARTS,
-    Cell,
-    data_identity,
-    levels_of,
-    maps_identity,
-    parts_of,
-    split_of,
-    train_identity,
+    PREDICTED_SPLITS,
+    Experiment,
+    checkpoint_key_inputs,
+    data_key_inputs,
+    load_split,
+    maps_key_inputs,
+    predicted_splits,
+    sweep_levels,
 )
-from .shared_stages import Shelf
+from .shared_stages import SharedStageCache
 
 
 @cache
-def judging_code() -> str:
+def evaluation_code() -> str:
     """The digest of what judges, when this was first asked (fingerprint.loaded_code)."""
     return modules_digest(sorted((Path(__file__).parents[1] / "evaluation").rglob("*.py")))
 
 
 @dataclass(frozen=True)
-class Keys:
+class KeyInputs:
     """The identities of a cell's stages, each holding those before it."""
 
-    train: Mapping[str, Any]
+    checkpoint: Mapping[str, Any]
     maps: Mapping[str, Mapping[str, Any]]
     record: Mapping[str, Any]
 
 
-def keys(cell: Cell, dataset: Dataset, run: Run) -> Keys:
-    cls = cell.method.load()
-    dtype = str(run.dtype).removeprefix("torch.")
-    train = plain(train_identity(cell, dataset, cls, loaded_code(cls), dtype))
-    maps = {part: plain(maps_identity(cell, dataset, cls, train, part)) for part in parts_of(cell)}
-    record = {"maps": maps, "protocol": cell.protocol.as_dict(), "code": judging_code()}
-    return Keys(train, maps, plain(record))
+def experiment_key_inputs(
+    experiment: Experiment, dataset: Dataset, context: TrainingContext
+) -> KeyInputs:
+    cls = experiment.method.load()
+    dtype = str(context.dtype).removeprefix("torch.")
+    train = to_json_dict(
+        checkpoint_key_inputs(experiment, dataset, cls, loaded_code_digest(cls), dtype)
+    )
+    maps = {
+        part: to_json_dict(maps_key_inputs(experiment, dataset, cls, train, part))
+        for part in predicted_splits(experiment)
+    }
+    record = {"maps": maps, "protocol": experiment.protocol.as_dict(), "code": evaluation_code()}
+    return KeyInputs(train, maps, to_json_dict(record))
 
 
-def run_cell(
-    cell: Cell, dataset: Dataset, store: Store, run: Run, tell: Tell, pictures: Path
+def run_experiment(
+    experiment: Experiment,
+    dataset: Dataset,
+    store: Store,
+    context: TrainingContext,
+    log: LogEvent,
+    image_folder: Path,
 ) -> dict[str, Any]:
     """The cell's record. Raises whatever a stage raises; what is whole by then stays stored."""
-    ids = keys(cell, dataset, run)
-    cls = cell.method.load()
-    keep = store.resume("checkpoint", ids.train)
-    with calling(run.team) as call:
+    ids = experiment_key_inputs(experiment, dataset, context)
+    cls = experiment.method.load()
+    keep = store.partial_state("checkpoint", ids.checkpoint)
+    with announce_training(context.team) as call:
 
         def train(path: Path) -> dict[str, Any]:
             call()
-            return fit(path, cell, dataset, run, keep, tell, partial(Shelf, store, ids.train))
+            return fit(
+                path,
+                experiment,
+                dataset,
+                context,
+                keep,
+                log,
+                partial(SharedStageCache, store, ids.checkpoint),
+            )
 
-        weights = store.once("checkpoint", ids.train, train, name="weights.safetensors")
+        weights = store.get_or_create(
+            "checkpoint", ids.checkpoint, train, name="weights.safetensors"
+        )
     keep.clear()
-    tell("checkpoint", {"fresh": weights.fresh, "key": weights.key})
-    maps = _looked(cell, dataset, store, run, tell, ids, weights)
-    judged = store.once(
+    log("checkpoint", {"fresh": weights.created, "key": weights.key})
+    maps = _predict_splits(experiment, dataset, store, context, log, ids, weights)
+    judged = store.get_or_create(
         "record",
         ids.record,
-        lambda path: _judged(path, cell, dataset, cls, maps),
+        lambda path: _evaluate_maps(path, experiment, dataset, cls, maps),
         name="judged.h5",
     )
-    tell("judged", {"fresh": judged.fresh})
-    result = read_record(judged.path)
-    samples = pictures.parent / "samples" / f"{cell.name}.h5"
-    if judged.fresh or not samples.exists():
+    log("judged", {"fresh": judged.created})
+    result = read_evaluation(judged.path)
+    samples = image_folder.parent / "samples" / f"{experiment.name}.h5"
+    if judged.created or not samples.exists():
         samples.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(samples) as path:
             path.write_bytes(judged.path.read_bytes())
-    rows, level = read(judged.path), result["level"]["chosen"]
-    picture = pictures / f"{cell.name}.png"
-    if maps["test"].fresh or judged.fresh or not picture.exists():
-        split = split_of(dataset, "test", cell.limit)
-        show(cell, split, maps["test"].path, level, rows, picture)
+    rows, level = read_sample_results(judged.path), result["level"]["chosen"]
+    picture = image_folder / f"{experiment.name}.png"
+    if maps["test"].created or judged.created or not picture.exists():
+        split = load_split(dataset, "test", experiment.limit)
+        show(experiment, split, maps["test"].path, level, rows, picture)
     return {
-        **headline(cell, dataset, cls, "ok"),
+        **record_header(experiment, dataset, cls, "ok"),
         **result,
-        "samples": rows.told(),
-        "cost": _cost(weights, maps),
+        "samples": rows.to_json(),
+        "cost": _cost_summary(weights, maps),
         "keys": {
             "checkpoint": weights.key,
-            **{f"stage/{name}": key for name, key in weights.meta.get("stages", {}).items()},
+            **{f"stage/{name}": key for name, key in weights.metadata.get("stages", {}).items()},
             **{f"maps/{part}": artefact.key for part, artefact in maps.items()},
             "record": judged.key,
         },
-        "versions": weights.meta["versions"],
-        "device": weights.meta["device"],
-        "threads": weights.meta["threads"],
+        "versions": weights.metadata["versions"],
+        "device": weights.metadata["device"],
+        "threads": weights.metadata["threads"],
     }
 
 
-def _looked(
-    cell: Cell,
+def _predict_splits(
+    experiment: Experiment,
     dataset: Dataset,
     store: Store,
-    run: Run,
-    tell: Tell,
-    ids: Keys,
-    weights: Artefact,
-) -> dict[str, Artefact]:
+    context: TrainingContext,
+    log: LogEvent,
+    key_inputs: KeyInputs,
+    checkpoint: Artifact,
+) -> dict[str, Artifact]:
     """Maps of every split, from the store or made now; the method is built only if one is not."""
     method: Method | None = None
-    maps: dict[str, Artefact] = {}
-    for part in parts_of(cell):
-        keep = store.resume("maps", ids.maps[part])
+    maps: dict[str, Artifact] = {}
+    for part in predicted_splits(experiment):
+        keep = store.partial_state("maps", key_inputs.maps[part])
 
         def make(path: Path, part: str = part, keep: Any = keep) -> Mapping[str, Any]:
             nonlocal method
             if method is None:
-                method = recall(cell, dataset.spec, weights.path, run)
-            return look(path, cell, method, dataset, part, run, keep, tell)
+                method = load_method(experiment, dataset.spec, checkpoint.path, context)
+            return predict(path, experiment, method, dataset, part, context, keep, log)
 
-        maps[part] = store.once("maps", ids.maps[part], make, name="maps.h5")
+        maps[part] = store.get_or_create("maps", key_inputs.maps[part], make, name="maps.h5")
         keep.clear()
-        tell("maps", {"part": part, "fresh": maps[part].fresh})
+        log("maps", {"part": part, "fresh": maps[part].created})
     return maps
 
 
-def help_look(cell: Cell, dataset: Dataset, store: Store, run: Run, tell: Tell, share: int) -> int:
+def predict_shared(
+    experiment: Experiment,
+    dataset: Dataset,
+    store: Store,
+    context: TrainingContext,
+    log: LogEvent,
+    helper_number: int,
+) -> int:
     """Look along with the process that works on a cell; how many samples were looked at.
 
-    share: from 1, the helper's own: where it begins, so that helpers do not do the same
+    helper_number: from 1, the helper's own: where it begins, so that helpers do not do the same
     """
-    ids = keys(cell, dataset, run)
-    weights = store.find("checkpoint", ids.train)
+    ids = experiment_key_inputs(experiment, dataset, context)
+    weights = store.find("checkpoint", ids.checkpoint)
     if weights is None:
         return 0
-    method, count = recall(cell, dataset.spec, weights.path, run), 0
-    for part in reversed(parts_of(cell)):
-        keep = store.resume("maps", ids.maps[part])
-        made = store.folder("maps", key_of(ids.maps[part]))
-        count += look_along(cell, method, dataset, part, run, keep, tell, made.is_dir, share)
+    method, count = load_method(experiment, dataset.spec, weights.path, context), 0
+    for part in reversed(predicted_splits(experiment)):
+        keep = store.partial_state("maps", ids.maps[part])
+        made = store.folder("maps", cache_key(ids.maps[part]))
+        count += predict_remaining_shards(
+            experiment, method, dataset, part, context, keep, log, made.is_dir, helper_number
+        )
     return count
 
 
-def _judged(
-    path: Path, cell: Cell, dataset: Dataset, cls: type[Method], maps: Mapping[str, Artefact]
+def _evaluate_maps(
+    path: Path,
+    experiment: Experiment,
+    dataset: Dataset,
+    method_class: type[Method],
+    maps: Mapping[str, Artifact],
 ) -> Mapping[str, Any]:
     splits = {
-        part: seen(split_of(dataset, part, cell.limit), artefact.path)
+        part: load_predictions(load_split(dataset, part, experiment.limit), artefact.path)
         for part, artefact in maps.items()
     }
-    held_out, val, test = (splits[part] for part in PARTS)
-    pseudo = beside(held_out, splits["pseudo"]) if "pseudo" in splits else None
-    levels = levels_of(cell, cls)
-    write(path, *judge(held_out, val, test, levels, cls.published, cell.protocol, pseudo))
+    held_out, val, test = (splits[part] for part in PREDICTED_SPLITS)
+    pseudo = concatenate_predictions(held_out, splits["pseudo"]) if "pseudo" in splits else None
+    levels = sweep_levels(experiment, method_class)
+    write_sample_results(
+        path,
+        *evaluate(held_out, val, test, levels, method_class.published, experiment.protocol, pseudo),
+    )
     return {}
 
 
-def headline(
-    cell: Cell, dataset: Dataset | None, cls: type[Method] | None, status: str, reason: str = ""
+def record_header(
+    experiment: Experiment,
+    dataset: Dataset | None,
+    method_class: type[Method] | None,
+    status: str,
+    reason: str = "",
 ) -> dict[str, Any]:
     """What every record says, whatever became of the cell."""
     fingerprint = ""
     if dataset is not None and status == "ok":
-        text = canonical_json(data_identity(dataset, cell, PARTS))
+        text = canonical_json(data_key_inputs(dataset, experiment, PREDICTED_SPLITS))
         fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
     return {
         "schema": 1,
         "status": status,
         "reason": reason or None,
         "method": {
-            "name": cell.method.name,
-            "label": cell.method.label,
-            "supervision": cls.supervision if cls else None,
-            "baseline": cell.method.baseline,
-            "args": dict(cell.method_args),
-            "paper": cell.method.paper,
+            "name": experiment.method.name,
+            "label": experiment.method.label,
+            "supervision": method_class.supervision if method_class else None,
+            "baseline": experiment.method.baseline,
+            "args": dict(experiment.method_args),
+            "paper": experiment.method.paper,
         },
         "dataset": {
-            "name": cell.dataset.name,
-            "args": _identity_args(cell, dataset),
+            "name": experiment.dataset.name,
+            "args": _key_arguments(experiment, dataset),
             "fingerprint": fingerprint,
             "synthetic": bool(dataset is not None and dataset.synthetic),
         },
-        "profile": cell.profile,
-        "seed": cell.seed,
-        "partial": cell.limit,
+        "profile": experiment.profile,
+        "seed": experiment.seed,
+        "partial": experiment.limit,
         "protocol": {
-            **cell.protocol.as_dict(),
-            "id": cell.protocol.id,
-            "text": cell.protocol.describe(),
+            **experiment.protocol.as_dict(),
+            "id": experiment.protocol.id,
+            "text": experiment.protocol.describe(),
         },
     }
 
 
-def seen(split: Any, path: Path) -> Seen:
+def load_predictions(split: Any, path: Path) -> Predictions:
     """A split as a method saw it, tiles put together: the truth beside what was stored. Maps stay
     on disk."""
-    samples = truths(split)
+    samples = samples_without_images(split)
     file = h5py.File(path, "r", locking=False)  # artefacts do not change
-    wholes = Wholes(samples)
+    wholes = TiledImages(samples)
     score = array(file, "score") if samples else np.zeros((len(array(file, "levels")), 0))
     maps = stored(file, "map") if "map" in file else None
     label = np.array([s.label for s in samples], dtype=bool)
-    return Seen(
+    return Predictions(
         keys=wholes.keys,
-        groups=wholes.first([s.group for s in samples]),
-        label=wholes.most(label) if samples else label,
-        mask=_whole(wholes, [s.mask for s in samples]),
-        roi=_whole(wholes, [s.roi for s in samples]),
+        groups=wholes.take_first([s.group for s in samples]),
+        label=wholes.max(label) if samples else label,
+        mask=_stitch_tensors(wholes, [s.mask for s in samples]),
+        roi=_stitch_tensors(wholes, [s.roi for s in samples]),
         spacing=samples[0].spacing if samples else None,
-        tags=wholes.first([dict(s.tags) for s in samples]),
-        score=wholes.most(score) if wholes.tiled else score,
-        map=Stitched(maps, wholes) if maps is not None and wholes.tiled else maps,
+        tags=wholes.take_first([dict(s.tags) for s in samples]),
+        score=wholes.max(score) if wholes.tiled else score,
+        map=StitchedMaps(maps, wholes) if maps is not None and wholes.tiled else maps,
         **{name: wholes.mean(array(file, name)) for name in ("psnr", "ssim") if name in file},
     )
 
 
-def _cost(weights: Artefact, maps: Mapping[str, Artefact]) -> dict[str, float]:
+def _cost_summary(checkpoint: Artifact, maps: Mapping[str, Artifact]) -> dict[str, float]:
     """Evaluations and FLOPs per test image are of one level; seconds too, measured."""
-    trained, looked = weights.meta, maps["test"].meta
+    trained, looked = checkpoint.metadata, maps["test"].metadata
     evaluations = looked["evaluations"] / looked["levels"]
     peaks = [trained["peak_memory_mb"], looked["peak_memory_mb"]]
     return {
@@ -254,15 +296,15 @@ def _cost(weights: Artefact, maps: Mapping[str, Artefact]) -> dict[str, float]:
     }
 
 
-def _whole(wholes: Wholes, tensors: list[Tensor | None]) -> np.ndarray | None:
+def _stitch_tensors(images: TiledImages, tensors: list[Tensor | None]) -> np.ndarray | None:
     """(W, *S), or None where any is missing."""
     parts = [t.numpy() for t in tensors if t is not None]
     if not parts or len(parts) < len(tensors):
         return None
-    members = enumerate(wholes.members)
-    return np.stack([wholes.join(whole, [parts[i] for i in mine]) for whole, mine in members])
+    members = enumerate(images.members)
+    return np.stack([images.stitch(whole, [parts[i] for i in mine]) for whole, mine in members])
 
 
-def _identity_args(cell: Cell, dataset: Dataset | None) -> dict[str, Any]:
-    hidden = dataset.circumstances if dataset is not None else {"root"}
-    return {k: v for k, v in cell.dataset_args.items() if k not in hidden}
+def _key_arguments(experiment: Experiment, dataset: Dataset | None) -> dict[str, Any]:
+    hidden = dataset.cache_key_ignores if dataset is not None else {"root"}
+    return {k: v for k, v in experiment.dataset_args.items() if k not in hidden}

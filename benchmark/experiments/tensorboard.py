@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter
 
-Tell = Callable[[str, Mapping[str, Any]], None]
+LogEvent = Callable[[str, Mapping[str, Any]], None]
 
-COUNTS = {"step", "of", "at"}
+POSITION_FIELDS = {"step", "of", "at"}
 """Facts that say when, and are no curve."""
 
 
-class ScalarsError(RuntimeError):
+class TensorBoardError(RuntimeError):
     """TensorBoard files were asked for and cannot be written."""
 
 
-class Scalars:
+class TensorBoardLogger:
     """A Tell that passes on what it is told, and draws it: every number of an event with a step
     becomes a point of the curve event/fact, such as train/loss, train/lr, train/norm (of the
     gradient) and train/rate (samples per second).
@@ -30,30 +30,30 @@ class Scalars:
     was drawn behind k.
     """
 
-    def __init__(self, folder: Path, tell: Tell) -> None:
+    def __init__(self, folder: Path, log: LogEvent) -> None:
         if find_spec("tensorboard") is None:
-            raise ScalarsError(
+            raise TensorBoardError(
                 f"cannot write curves to {folder}: tensorboard is not installed "
                 f"(pip install tensorboard)"
             )
-        self._folder, self._tell = folder, tell
+        self._folder, self._log = folder, log
         self._writer: SummaryWriter | None = None
 
     def __call__(self, event: str, facts: Mapping[str, Any]) -> None:
-        self._tell(event, facts)
+        self._log(event, facts)
         step = facts.get("step", facts.get("at"))
         points = {
             name: value
             for name, value in facts.items()
-            if name not in COUNTS and isinstance(value, int | float)
+            if name not in POSITION_FIELDS and isinstance(value, int | float)
         }
         if step is None or not points:
             return
         part = f"{event}/{facts['part']}" if "part" in facts else event
         for name, value in points.items():
-            self._open(int(step)).add_scalar(f"{part}/{name}", value, int(step))
+            self._open_writer(int(step)).add_scalar(f"{part}/{name}", value, int(step))
 
-    def __enter__(self) -> Scalars:
+    def __enter__(self) -> TensorBoardLogger:
         return self
 
     def __exit__(
@@ -70,14 +70,14 @@ class Scalars:
             self._writer.close()
             self._writer = None
 
-    def _open(self, step: int) -> SummaryWriter:
+    def _open_writer(self, step: int) -> SummaryWriter:
         if self._writer is None:
             from torch.utils.tensorboard.writer import SummaryWriter
 
             try:
                 self._writer = SummaryWriter(str(self._folder), purge_step=step)
             except OSError as error:
-                raise ScalarsError(
+                raise TensorBoardError(
                     f"cannot write curves to {self._folder}: {error.strerror or error} "
                     f"(choose another folder)"
                 ) from error

@@ -48,7 +48,7 @@ def small(sample: Shown) -> Shown:
     assert x is not None
     return replace(
         sample, x=x[None], map=mean(sample.map), mask=some(sample.mask), roi=roi,
-        reconstruction=None, twin=None,
+        reconstruction=None, counterpart=None,
     )  # fmt: skip
 
 

@@ -12,9 +12,9 @@ import h5py
 import numpy as np
 from torch import Tensor
 
-from ..evaluation.sample_results import Rows
-from ..evaluation.tile_stitching import Wholes, truths
-from ..experiments.matrix import Cell
+from ..evaluation.sample_results import SampleResults
+from ..evaluation.tile_stitching import TiledImages, samples_without_images
+from ..experiments.matrix import Experiment
 from .contact_sheet import SIDE, chosen, small
 from .sample_sheet import Shown, sheet
 
@@ -28,10 +28,10 @@ EACH = 3
 def gallery(split: Any) -> list[int]:
     """The samples of up to SIZE whole images to show: abnormal ones of as many strata as there
     are, one normal."""
-    samples = truths(split)
-    wholes = Wholes(samples)
+    samples = samples_without_images(split)
+    wholes = TiledImages(samples)
     by_stratum: dict[str, int] = {}
-    for whole, sample in enumerate(wholes.first(samples)):
+    for whole, sample in enumerate(wholes.take_first(samples)):
         stratum = "normal" if not sample.label else "/".join(
             sample.tags[k] for k in sorted(sample.tags) if k in ("lesion", "size", "defect")
         )  # fmt: skip
@@ -43,13 +43,15 @@ def gallery(split: Any) -> list[int]:
     return sorted(i for whole in chosen for i in wholes.members[whole])
 
 
-def show(cell: Cell, split: Any, maps: Path, level: int, rows: Rows, path: Path) -> None:
+def show(
+    cell: Experiment, split: Any, maps: Path, level: int, rows: SampleResults, path: Path
+) -> None:
     """All pictures of a cell at one level, each under its own name beside `path`: the gallery, the
     worst mistakes (.worst.png) where there are any, the contact sheet (.contact.png) of images.
 
     rows: of this split at this level, as they were judged
     """
-    title, wholes = _title(cell, level), Wholes(truths(split))
+    title, wholes = _title(cell, level), TiledImages(samples_without_images(split))
     with h5py.File(maps, "r") as file:
         draw(file, split, level, path, title)
         others = {".worst.png": worst, ".contact.png": contact}
@@ -66,7 +68,13 @@ def draw(file: h5py.File, split: Any, level: int, path: Path, title: str) -> Non
 
 
 def worst(
-    file: h5py.File, split: Any, level: int, path: Path, title: str, wholes: Wholes, rows: Rows
+    file: h5py.File,
+    split: Any,
+    level: int,
+    path: Path,
+    title: str,
+    wholes: TiledImages,
+    rows: SampleResults,
 ) -> bool:
     """A picture of the abnormal samples with the lowest scores and the normal ones with the
     highest, EACH of either: input, map, truth. False, and no picture, where there are none."""
@@ -85,7 +93,13 @@ def worst(
 
 
 def contact(
-    file: h5py.File, split: Any, level: int, path: Path, title: str, wholes: Wholes, rows: Rows
+    file: h5py.File,
+    split: Any,
+    level: int,
+    path: Path,
+    title: str,
+    wholes: TiledImages,
+    rows: SampleResults,
 ) -> bool:
     """Small prints of many samples (contact.py): input, map, truth. False of signals, whose curves
     do not get smaller, and of nothing."""
@@ -101,7 +115,7 @@ def contact(
     return bool(prints)
 
 
-def mistakes(rows: Rows) -> list[tuple[int, str]]:
+def mistakes(rows: SampleResults) -> list[tuple[int, str]]:
     """Samples that were ranked worst, and how, the worst misses first, then the worst alarms."""
     score, label = rows.score, rows.label
     if label.all() or not label.any():
@@ -123,34 +137,34 @@ def _shown(file: h5py.File, split: Any, shown: Sequence[int], level: int) -> lis
     at = array(file, "levels").tolist().index(level)
     made = {i: k for k, i in enumerate(array(file, "gallery").tolist())}
     samples = [split[i] for i in shown]
-    wholes = Wholes(samples)
+    wholes = TiledImages(samples)
 
     def put(whole: int, values: Sequence[np.ndarray | None]) -> np.ndarray | None:
         """The whole image of what its samples have, if they have it."""
         mine = [values[k] for k in wholes.members[whole]]
         there = [value for value in mine if value is not None]
-        return wholes.join(whole, there) if len(there) == len(mine) else None
+        return wholes.stitch(whole, there) if len(there) == len(mine) else None
 
     x = [sample.x.numpy() for sample in samples]
     healed = [_at(file, "reconstruction", at, made[i]) if i in made else None for i in shown]
     heat = [_at(file, "map", at, i) for i in shown]
-    truth = [[_numpy(t) for t in (s.mask, s.roi, s.twin)] for s in samples]
+    truth = [[_numpy(t) for t in (s.mask, s.roi, s.counterpart)] for s in samples]
     return [
         Shown(
             key=key,
-            x=wholes.join(whole, [x[k] for k in wholes.members[whole]]),
+            x=wholes.stitch(whole, [x[k] for k in wholes.members[whole]]),
             reconstruction=put(whole, healed),
             map=put(whole, heat),
             mask=put(whole, [t[0] for t in truth]),
             roi=put(whole, [t[1] for t in truth]),
-            twin=put(whole, [t[2] for t in truth]),
+            counterpart=put(whole, [t[2] for t in truth]),
             caption=" ".join(samples[wholes.members[whole][0]].tags.values()),
         )
         for whole, key in enumerate(wholes.keys)
     ]
 
 
-def _title(cell: Cell, level: int) -> str:
+def _title(cell: Experiment, level: int) -> str:
     title = f"{cell.method.label} on {cell.dataset.name}, profile {cell.profile}"
     return title + (f", level {level}" if level else "")
 

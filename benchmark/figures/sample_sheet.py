@@ -41,7 +41,7 @@ HEAT = np.array(
 class Shown:
     """A test sample and what a method made of it.
 
-    x: (C, *S) in [0, 1]                 reconstruction, twin: (C, *S) or None
+    x: (C, *S) in [0, 1]                 reconstruction, counterpart: (C, *S) or None
     map, mask, roi: (*S) or None         caption: its strata, in words
     """
 
@@ -51,7 +51,7 @@ class Shown:
     map: Array | None = None
     mask: Array | None = None
     roi: Array | None = None
-    twin: Array | None = None
+    counterpart: Array | None = None
     caption: str = ""
 
 
@@ -117,7 +117,7 @@ def flat(sample: Shown, channel: int) -> Shown:
         map=cut(sample.map),
         mask=cut(sample.mask),
         roi=cut(sample.roi),
-        twin=cut(sample.twin, channel),
+        counterpart=cut(sample.counterpart, channel),
         caption=sample.caption + (f", slice {at[0]}" if at else ""),
     )
 
@@ -166,13 +166,13 @@ def _columns(samples: Sequence[Shown], window: float) -> dict[str, Callable[[Sho
         "reconstruction": plain("reconstruction"),
         "map": map_,
         "truth": truth,
-        "without anomaly": plain("twin"),
+        "without anomaly": plain("counterpart"),
     }
     known = {
         "reconstruction": any(s.reconstruction is not None for s in samples),
         "map": any(s.map is not None for s in samples),
         "truth": any(s.mask is not None for s in samples),
-        "without anomaly": any(s.twin is not None for s in samples),
+        "without anomaly": any(s.counterpart is not None for s in samples),
     }
     return {name: colour for name, colour in columns.items() if known.get(name, True)}
 
@@ -234,7 +234,7 @@ def _curves(
                 left, right = GAP + i * wide // length, GAP + (i + 1) * wide // length
                 pen.rectangle((left, y, max(left, right - 1), y + high + GAP + low), (0, 60, 34))
         for array, (_, colour) in zip(
-            (sample.twin, sample.reconstruction, sample.x),
+            (sample.counterpart, sample.reconstruction, sample.x),
             (legend[2], legend[1], legend[0]),
             strict=True,
         ):

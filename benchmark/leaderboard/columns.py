@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..evaluation.metrics.ranking import LOWER
+from ..evaluation.metrics.ranking import LOWER_IS_BETTER
 from .leaderboard import Board, Row, error_text, number, value_of
 
-__all__ = ["BUDGET", "COST", "LOWER", "METRICS", "RULES", "TITLES", "Column", "columns"]
+__all__ = ["BUDGET", "COST", "LOWER_IS_BETTER", "METRICS", "RULES", "TITLES", "Column", "columns"]
 
 RULES = {"val": "val", "pseudo": "pseudo", "published": "paper", "oracle": "TEST"}
 METRICS = (

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.sample_results import Rows
+from ..evaluation.sample_results import SampleResults
 from .columns import TITLES
 from .leaderboard import Board, Record, Row, boards, read_records
 from .pairwise import WORSE, Contrast, PairError, able, contrast, rows_of
@@ -81,7 +81,7 @@ class Side:
     rows: list[Row]
     folder: Path
 
-    def samples(self) -> list[Rows]:
+    def samples(self) -> list[SampleResults]:
         found = []
         for row in self.rows:
             rows = rows_of(row.record, self.folder)

@@ -15,9 +15,15 @@ from typing import Any
 import numpy as np
 
 from ..evaluation.metrics.ranking import Array, image_metrics
-from ..evaluation.sample_results import COUNTS, Rows, RowsError, compared, read
-from ..evaluation.statistics.bootstrap import Resamples, image_draws
-from .columns import LOWER
+from ..evaluation.sample_results import (
+    COUNT_NAMES,
+    SampleResults,
+    SampleResultsError,
+    compare,
+    read_sample_results,
+)
+from ..evaluation.statistics.bootstrap import Resamples, bootstrap_image_metrics
+from .columns import LOWER_IS_BETTER
 from .leaderboard import Record
 
 BETTER, WORSE, ALIKE = "better", "worse", "not distinguishable"
@@ -27,7 +33,7 @@ class PairError(ValueError):
     """What cannot be compared: one line, why, and what would do."""
 
 
-def rows_of(record: Record, folder: Path | None = None) -> Rows | None:
+def rows_of(record: Record, folder: Path | None = None) -> SampleResults | None:
     """The rows of a record, None where there are none or they do not fit together.
 
     folder: of the results, where `samples` lies
@@ -36,36 +42,36 @@ def rows_of(record: Record, folder: Path | None = None) -> Rows | None:
     path = None if folder is None or not name else folder / "samples" / f"{Path(name).name}.h5"
     if path is not None and path.is_file():
         try:
-            return read(path)
-        except RowsError:
+            return read_sample_results(path)
+        except SampleResultsError:
             return None
     return _carried(record.get("samples"))
 
 
-def _carried(told: Any) -> Rows | None:
+def _carried(told: Any) -> SampleResults | None:
     """From lists key, group, label, score and, with maps, places, true, found, both."""
     try:
         keys, groups = ([str(word) for word in told[name]] for name in ("key", "group"))
         label, score = np.array(told["label"], bool), np.array(told["score"], np.float64)
-        parts = [told[name] for name in COUNTS] if COUNTS[0] in told else None
+        parts = [told[name] for name in COUNT_NAMES] if COUNT_NAMES[0] in told else None
         counts = None if parts is None else np.array(parts, np.float64).T
     except (KeyError, ValueError, TypeError):
         return None
     size = (len(keys),)
     if not keys or len(groups) != size[0] or label.shape != size or score.shape != size:
         return None
-    if np.isnan(score).any() or (counts is not None and counts.shape != (*size, len(COUNTS))):
+    if np.isnan(score).any() or (counts is not None and counts.shape != (*size, len(COUNT_NAMES))):
         return None
     return _resampled(keys, groups, label, score, counts)
 
 
 def _resampled(
     keys: list[str], groups: list[str], label: Array, score: Array, counts: Array | None
-) -> Rows:
-    resamples = Resamples.of(groups)
+) -> SampleResults:
+    resamples = Resamples.from_groups(groups)
     image = image_metrics(score, label)
     values: dict[str, float | None] = {f"image_{n}": image[n] for n in ("auroc", "ap")}
-    ranked = image_draws(score, label, resamples)
+    ranked = bootstrap_image_metrics(score, label, resamples)
     draws = {name: ranked[name.removeprefix("image_")] for name in values}
     if counts is not None:
         whole = _overlaps(counts.sum(0)[None], (counts * ~label[:, None]).sum(0)[None])
@@ -73,7 +79,7 @@ def _resampled(
         normal = resamples.sums(counts * ~label[:, None])
         draws |= _overlaps(resamples.sums(counts), normal)
     drawn = {name: d for name, d in draws.items() if values[name] is not None and d.size}
-    return Rows(keys, groups, label, score, counts, values, drawn)
+    return SampleResults(keys, groups, label, score, counts, values, drawn)
 
 
 def _overlaps(total: Array, normal: Array) -> dict[str, Array]:
@@ -106,7 +112,9 @@ class Contrast:
     verdict: str
 
 
-def contrast(a: Sequence[Rows], b: Sequence[Rows], metric: str, *, margin: float = 0.0) -> Contrast:
+def contrast(
+    a: Sequence[SampleResults], b: Sequence[SampleResults], metric: str, *, margin: float = 0.0
+) -> Contrast:
     """Of two methods, each the rows of its seeds.
 
     margin: how far apart still counts as alike, in the metric's own units
@@ -117,10 +125,12 @@ def contrast(a: Sequence[Rows], b: Sequence[Rows], metric: str, *, margin: float
                 f"no {metric} of single samples is kept; there are {', '.join(able([*a, *b]))}"
             )
     one, two = (fmean(r.values[metric] or 0.0 for r in rows) for rows in (a, b))
-    found = compared(a, b, metric)
+    found = compare(a, b, metric)
     verdict = ALIKE
     if found.low is not None and found.high is not None:
-        up, down = (-found.high, -found.low) if metric in LOWER else (found.low, found.high)
+        up, down = (
+            (-found.high, -found.low) if metric in LOWER_IS_BETTER else (found.low, found.high)
+        )
         verdict = BETTER if up > margin else WORSE if down < -margin else ALIKE
     size, groups = len(a[0].keys), len(set(a[0].groups))
     return Contrast(
@@ -128,7 +138,7 @@ def contrast(a: Sequence[Rows], b: Sequence[Rows], metric: str, *, margin: float
     )
 
 
-def able(every: Sequence[Rows]) -> list[str]:
+def able(every: Sequence[SampleResults]) -> list[str]:
     """The metrics that all have a figure of."""
     first = every[0].values
     return [n for n in first if all(rows.values.get(n) is not None for rows in every)]

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import NamedTuple
 
-from ..evaluation.metrics.ranking import LOWER
-from ..evaluation.statistics.rank_tests import ALPHA, Ranks, ranks
+from ..evaluation.metrics.ranking import LOWER_IS_BETTER
+from ..evaluation.statistics.rank_tests import ALPHA, RankTest, rank_test
 from .leaderboard import NAMES, Board, Record, boards, naming, value_of
 
 RANKED = ("pixel_ap", "image_auroc")
@@ -138,15 +138,17 @@ def _league(title: str, metric: str, sets: dict[str, list[Record]], notes: Seque
     called = naming(list(methods.values()))
     by_set = [{key: [r for r in own if _key(r) == key] for key in keys} for own in sets.values()]
     table = [[_mean(found[key], metric) for key in keys] for found in by_set]
-    said = ranks(table, lower=metric in LOWER)
-    order = sorted(range(len(keys)), key=lambda i: (said.mean[i], called[id(methods[keys[i]])]))
+    said = rank_test(table, lower_is_better=metric in LOWER_IS_BETTER)
+    order = sorted(
+        range(len(keys)), key=lambda i: (said.mean_ranks[i], called[id(methods[keys[i]])])
+    )
     entrants = [
         Entrant(
             name=called[id(methods[keys[i]])],
             baseline=bool(methods[keys[i]]["method"]["baseline"]),
-            mean=float(said.mean[i]),
+            mean=float(said.mean_ranks[i]),
             stands=[
-                Stand(table[d][i], float(said.place[d, i]), _files(found[keys[i]]))
+                Stand(table[d][i], float(said.ranks[d, i]), _files(found[keys[i]]))
                 for d, found in enumerate(by_set)
             ],
         )
@@ -155,7 +157,9 @@ def _league(title: str, metric: str, sets: dict[str, list[Record]], notes: Seque
     seeds = {len({str(r["seed"]) for r in group}) for f in by_set for group in f.values() if group}
     told = [*_verdict(said, len(sets)), *_worst(entrants, list(sets)), *_seeds(seeds), *notes]
     cliques = [sorted(order.index(i) for i in clique) for clique in said.cliques]
-    return League(title, metric, list(sets), entrants, said.p, said.critical, cliques, told)
+    return League(
+        title, metric, list(sets), entrants, said.p_value, said.critical_difference, cliques, told
+    )
 
 
 def _mean(seeds: Sequence[Record], metric: str) -> float | None:
@@ -169,18 +173,20 @@ def _files(seeds: Sequence[Record]) -> list[str]:
     return [str(record.get("file", "?")) for record in seeds]
 
 
-def _verdict(found: Ranks, sets: int) -> list[str]:
+def _verdict(found: RankTest, sets: int) -> list[str]:
     said = ["Mean rank over data sets, 1 is the best."]
-    if found.p is None or found.critical is None:
+    if found.p_value is None or found.critical_difference is None:
         said.append("Fewer than three methods: ranks alone, for Friedman's test wants three.")
-    elif found.p < ALPHA:
+    elif found.p_value < ALPHA:
         said.append(
-            f"Friedman's test finds that methods differ (p = {found.p:.2g}); mean ranks closer "
-            f"than {found.critical:.2f} cannot be told apart at 5 % (Nemenyi)."
+            f"Friedman's test finds that methods differ (p = {found.p_value:.2g}); mean "
+            "ranks closer "
+            f"than {found.critical_difference:.2f} cannot be told apart at 5 % (Nemenyi)."
         )
     else:
         said.append(
-            f"Friedman's test finds no difference between methods (p = {found.p:.2g}), so none "
+            "Friedman's test finds no difference between methods (p = "
+            f"{found.p_value:.2g}), so none "
             "can be told from another."
         )
     if sets < FEW:

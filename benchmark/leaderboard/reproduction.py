@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from ..registry.imports import perhaps
+from ..registry.imports import did_you_mean
 from .leaderboard import Record, value_of
 
 BOOK = Path(__file__).with_name("published.yaml")
@@ -106,7 +106,7 @@ def _known(name: str, known: list[str], what: str) -> str:
     if name in known:
         return name
     there = f"There are {', '.join(known)}"
-    raise ReproduceError(f"unknown {what} {name!r}{perhaps(name, known)} {there}")
+    raise ReproduceError(f"unknown {what} {name!r}{did_you_mean(name, known)} {there}")
 
 
 def _table(

@@ -13,139 +13,139 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
-from ..store.artifact import Artefact
-from ..store.cache_key import key_of, text_of
-from ..store.index import Stock
+from ..store.artifact import Artifact
+from ..store.cache_key import cache_key, encode_json
+from ..store.index import StoreIndex
 
-LENGTH = "steps"
+STEPS_ARGUMENT = "steps"
 """The argument that says how long a training is, where there is one."""
 
 
-NEEDED = {
+REQUIRED_METADATA = {
     "checkpoint": {"train_seconds", "train_samples", "peak_memory_mb"},
     "maps": {"seconds", "samples", "levels", "peak_memory_mb"},
 }
 
 
-class Guess(NamedTuple):
-    """Of one stage; None is not known. bytes: of the artefact. memory: MB, at its peak.
+class CostEstimate(NamedTuple):
+    """Of one stage; None is not known. bytes: of the artefact. memory_mb: MB, at its peak.
 
     source: what it is known from
     """
 
     seconds: float | None = None
     bytes: int | None = None
-    memory: float | None = None
+    memory_mb: float | None = None
     source: str = ""
 
 
-class Past:
+class CostHistory:
     """What the artefacts of a store tell of work to come on this device."""
 
-    def __init__(self, stock: Stock, device: str, threads: int) -> None:
-        self.stock, self.device, self.threads = stock, device, threads
-        self._families: dict[str, dict[str, list[Artefact]]] = {}
-        self._judgements: dict[str, list[Artefact]] | None = None
+    def __init__(self, index: StoreIndex, device: str, threads: int) -> None:
+        self.index, self.device, self.threads = index, device, threads
+        self._families: dict[str, dict[str, list[Artifact]]] = {}
+        self._evaluations: dict[str, list[Artifact]] | None = None
 
-    def training(self, identity: Mapping[str, Any], samples: int) -> Guess:
+    def estimate_training(self, key_inputs: Mapping[str, Any], samples: int) -> CostEstimate:
         """samples: in the training split"""
-        alike = self._like("checkpoint", _family(identity))
-        wanted = identity["args"].get(LENGTH)
+        alike = self._similar("checkpoint", _training_family(key_inputs))
+        wanted = key_inputs["args"].get(STEPS_ARGUMENT)
         rates, peaks = [], []
         for artefact in alike:
-            meta, had = artefact.meta, artefact.identity["args"].get(LENGTH)
+            meta, had = artefact.metadata, artefact.key_inputs["args"].get(STEPS_ARGUMENT)
             peaks.append(float(meta["peak_memory_mb"]))
-            if wanted and had and (wanted == had or not _networks(identity["args"])):
+            if wanted and had and (wanted == had or not _trains_several(key_inputs["args"])):
                 rates.append(float(meta["train_seconds"]) * wanted / had)
             elif not wanted and meta["train_samples"]:
                 rates.append(float(meta["train_seconds"]) * samples / meta["train_samples"])
-        return _guess(rates, [a.size for a in alike], peaks, "training")
+        return _estimate(rates, [a.size for a in alike], peaks, "training")
 
-    def looking(self, identity: Mapping[str, Any], samples: int) -> Guess:
+    def estimate_prediction(self, key_inputs: Mapping[str, Any], samples: int) -> CostEstimate:
         """samples: in the split"""
-        family = _family(identity["train"]) + text_of(identity["args"])
-        alike = self._like("maps", family)
-        levels = len(identity["levels"])
-        same = [a for a in alike if a.identity["levels"] == identity["levels"]]
-        rates = [float(a.meta["seconds"]) * samples for a in same]
-        sizes = [a.size * samples * levels / _shown(a) for a in alike if _shown(a)]
-        peaks = [float(a.meta["peak_memory_mb"]) for a in same]
-        return _guess(rates, sizes, peaks, "look")
+        family = _training_family(key_inputs["train"]) + encode_json(key_inputs["args"])
+        alike = self._similar("maps", family)
+        levels = len(key_inputs["levels"])
+        same = [a for a in alike if a.key_inputs["levels"] == key_inputs["levels"]]
+        rates = [float(a.metadata["seconds"]) * samples for a in same]
+        sizes = [a.size * samples * levels / _map_count(a) for a in alike if _map_count(a)]
+        peaks = [float(a.metadata["peak_memory_mb"]) for a in same]
+        return _estimate(rates, sizes, peaks, "look")
 
-    def judging(self, identity: Mapping[str, Any]) -> Guess:
+    def estimate_evaluation(self, key_inputs: Mapping[str, Any]) -> CostEstimate:
         """Of the same samples by the same protocol, whatever the method, at as many levels."""
-        if self._judgements is None:
-            self._judgements = defaultdict(list)
-            for artefact in self.stock.every("record").values():
-                if artefact.took is not None:
-                    self._judgements[_judged(artefact.identity)].append(artefact)
-        alike = self._judgements.get(_judged(identity), [])
-        took, sizes = [a.took for a in alike if a.took is not None], [a.size for a in alike]
-        return _guess(took, sizes, [], "judgement")
+        if self._evaluations is None:
+            self._evaluations = defaultdict(list)
+            for artefact in self.index.artifacts("record").values():
+                if artefact.seconds is not None:
+                    self._evaluations[_evaluation_family(artefact.key_inputs)].append(artefact)
+        alike = self._evaluations.get(_evaluation_family(key_inputs), [])
+        took, sizes = [a.seconds for a in alike if a.seconds is not None], [a.size for a in alike]
+        return _estimate(took, sizes, [], "judgement")
 
-    def _like(self, kind: str, family: str) -> list[Artefact]:
+    def _similar(self, kind: str, family: str) -> list[Artifact]:
         if kind not in self._families:
-            found: dict[str, list[Artefact]] = defaultdict(list)
-            for artefact in self.stock.every(kind).values():
-                for name in self._named(artefact):
+            found: dict[str, list[Artifact]] = defaultdict(list)
+            for artefact in self.index.artifacts(kind).values():
+                for name in self._family_names(artefact):
                     found[name].append(artefact)
             self._families[kind] = found
         return self._families[kind].get(family, [])
 
-    def _named(self, artefact: Artefact) -> Iterator[str]:
+    def _family_names(self, artefact: Artifact) -> Iterator[str]:
         """The family of an artefact, if it was made on a device like this one."""
         try:
             if artefact.kind == "checkpoint":
-                name, meta = _family(artefact.identity), artefact.meta
+                name, meta = _training_family(artefact.key_inputs), artefact.metadata
             else:
-                train = artefact.identity["train"]
-                name = _family(train) + text_of(artefact.identity["args"])
-                meta = artefact.meta
+                train = artefact.key_inputs["train"]
+                name = _training_family(train) + encode_json(artefact.key_inputs["args"])
+                meta = artefact.metadata
                 if "device" not in meta:  # then as its checkpoint
-                    made = self.stock.every("checkpoint").get(key_of(train))
-                    meta = made.meta if made else {}
+                    made = self.index.artifacts("checkpoint").get(cache_key(train))
+                    meta = made.metadata if made else {}
         except (KeyError, TypeError, AttributeError):
             return  # made by something else than a run
         here = meta.get("device") == self.device and meta.get("threads") == self.threads
-        if here and NEEDED[artefact.kind] <= artefact.meta.keys():
+        if here and REQUIRED_METADATA[artefact.kind] <= artefact.metadata.keys():
             yield name
 
 
-def _family(train: Mapping[str, Any]) -> str:
+def _training_family(train: Mapping[str, Any]) -> str:
     """Everything that a training's speed depends on, but for its length."""
-    args = {key: value for key, value in train["args"].items() if key != LENGTH}
+    args = {key: value for key, value in train["args"].items() if key != STEPS_ARGUMENT}
     data = train["data"]["dataset"], train["data"]["args"]
-    return text_of([train["method"], train["supervision"], train["numerics"], args, data])
+    return encode_json([train["method"], train["supervision"], train["numerics"], args, data])
 
 
-def _networks(args: Mapping[str, Any]) -> bool:
+def _trains_several(args: Mapping[str, Any]) -> bool:
     """Whether more than one thing may be trained for some number of steps."""
     return any(key.endswith("_steps") for key in args)
 
 
-def _shown(artefact: Artefact) -> int:
+def _map_count(artefact: Artifact) -> int:
     """How many samples times levels are in an artefact of maps."""
-    return int(artefact.meta["samples"]) * int(artefact.meta["levels"])
+    return int(artefact.metadata["samples"]) * int(artefact.metadata["levels"])
 
 
-def _judged(identity: Mapping[str, Any]) -> str:
+def _evaluation_family(key_inputs: Mapping[str, Any]) -> str:
     """What the time of a judgement depends on."""
     try:
-        maps = identity["maps"]
+        maps = key_inputs["maps"]
         samples = {part: (m["data"]["samples"], len(m["levels"])) for part, m in maps.items()}
     except (KeyError, TypeError, AttributeError):
         return ""  # made by something else than a run
-    return text_of([samples, identity.get("protocol")])
+    return encode_json([samples, key_inputs.get("protocol")])
 
 
-def _guess(
+def _estimate(
     seconds: Sequence[float], sizes: Sequence[float], memory: Sequence[float], what: str
-) -> Guess:
+) -> CostEstimate:
     plural = {"look": "looks"}.get(what, f"{what}s")
     count = len(seconds)
-    return Guess(
+    return CostEstimate(
         seconds=median(seconds) if seconds else None,
         bytes=round(median(sizes)) if sizes else None,
-        memory=max(memory, default=None),
+        memory_mb=max(memory, default=None),
         source=f"{count} earlier {what if count == 1 else plural}" if count else "",
     )

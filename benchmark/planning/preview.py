@@ -12,113 +12,129 @@ from importlib.metadata import PackageNotFoundError, version
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from ..experiments.matrix import Cell
+from ..experiments.matrix import Experiment
 from ..registry.registry import Entry
-from ..store.artifact_store import Store, canonical_json, key_of
-from ..store.index import Stock
-from .history import Guess, Past
+from ..store.artifact_store import Store, cache_key, canonical_json
+from ..store.index import StoreIndex
+from .history import CostEstimate, CostHistory
 
 if TYPE_CHECKING:
     from ...datasets.base import Dataset
-    from ...engine.runtime.run import Run
-    from ..experiments.pipeline import Keys
+    from ...engine.runtime.run import TrainingContext
+    from ..experiments.pipeline import KeyInputs
 
 LIBRARIES = ("torch", "monai", "diffusers", "opensimplex", "numba", "h5py", "nibabel", "lpips")
 
 
-def foresee(
-    cells: Sequence[Cell], run: Run, store: Store, watch: Any, *, measure: bool = False
+def preview_run(
+    experiments: Sequence[Experiment],
+    context: TrainingContext,
+    store: Store,
+    reporter: Any,
+    *,
+    measure: bool = False,
 ) -> list[dict[str, Any]]:
     """One row per cell: its stages, each cached or to be made, why, and what it will cost.
 
     measure: what nothing stored tells the speed of is tried for a moment
     """
     from ..executors.launch import prepared
-    from ..experiments.pipeline import keys
+    from ..experiments.pipeline import experiment_key_inputs
     from ..scheduling.job import unfit
 
-    look = Foresight(Stock(store), run, measure)
+    look = StagePreview(StoreIndex(store), context, measure)
     rows, datasets = [], {}
-    for cell in cells:
+    for cell in experiments:
         which = cell.dataset.name, canonical_json(cell.dataset_args)
         if which not in datasets:
-            datasets[which] = prepared(cell, watch)
+            datasets[which] = prepared(cell, reporter)
         dataset = datasets[which]
         skip = unfit(cell, dataset)
-        if skip and cell.company:
+        if skip and cell.implicit_baseline:
             continue
-        stages = [] if skip else look.stages(cell, dataset, keys(cell, dataset, run))
+        stages = (
+            []
+            if skip
+            else look.stages(cell, dataset, experiment_key_inputs(cell, dataset, context))
+        )
         rows.append({"cell": cell.name, "skip": skip, "stages": stages})
     return rows
 
 
-class Foresight:
+class StagePreview:
     """Looks at stages one after another; what is asked twice is worked out once."""
 
-    def __init__(self, stock: Stock, run: Run, measure: bool) -> None:
+    def __init__(self, index: StoreIndex, context: TrainingContext, measure: bool) -> None:
         import torch
 
         from ...engine.profiling.cost import device_name
 
-        self.stock, self.run, self.measure = stock, run, measure
-        self.past = Past(stock, device_name(run.device), torch.get_num_threads())
-        self._measured: dict[str, Guess] = {}
+        self.index, self.context, self.measure = index, context, measure
+        self.history = CostHistory(index, device_name(context.device), torch.get_num_threads())
+        self._measurements: dict[str, CostEstimate] = {}
 
-    def stages(self, cell: Cell, dataset: Dataset, ids: Keys) -> list[dict[str, Any]]:
-        from ..experiments.matrix import described, levels_of
+    def stages(
+        self, experiment: Experiment, dataset: Dataset, ids: KeyInputs
+    ) -> list[dict[str, Any]]:
+        from ..experiments.matrix import split_digest, sweep_levels
 
-        def train() -> Guess:
-            labelled = cell.method.load().supervision == "image-labels"
-            samples = described(dataset, "train", cell.limit, labelled)[1]
-            guess = self.past.training(ids.train, samples)
-            return self._more(guess, cell, dataset, ids.train, None, 0)
+        def train() -> CostEstimate:
+            labelled = experiment.method.load().supervision == "image-labels"
+            samples = split_digest(dataset, "train", experiment.limit, labelled)[1]
+            guess = self.history.estimate_training(ids.checkpoint, samples)
+            return self._complete_estimate(guess, experiment, dataset, ids.checkpoint, None, 0)
 
-        def look(part: str) -> Guess:
-            samples = described(dataset, part, cell.limit)[1]
-            guess = self.past.looking(ids.maps[part], samples)
-            levels = levels_of(cell, cell.method.load())
-            return self._more(guess, cell, dataset, ids.maps[part], levels, samples)
+        def look(part: str) -> CostEstimate:
+            samples = split_digest(dataset, part, experiment.limit)[1]
+            guess = self.history.estimate_prediction(ids.maps[part], samples)
+            levels = sweep_levels(experiment, experiment.method.load())
+            return self._complete_estimate(
+                guess, experiment, dataset, ids.maps[part], levels, samples
+            )
 
-        made = [self._stage("checkpoint", ids.train, "train", train)]
+        made = [self._stage("checkpoint", ids.checkpoint, "train", train)]
         for part, identity in ids.maps.items():
             made.append(self._stage("maps", identity, f"look {part}", partial(look, part)))
-        judge = partial(self.past.judging, ids.record)
+        judge = partial(self.history.estimate_evaluation, ids.record)
         return [*made, self._stage("record", ids.record, "judge", judge)]
 
     def _stage(
-        self, kind: str, identity: Mapping[str, Any], name: str, guess: Callable[[], Guess]
+        self, kind: str, identity: Mapping[str, Any], name: str, guess: Callable[[], CostEstimate]
     ) -> dict[str, Any]:
-        key = key_of(identity)
-        if self.stock.has(kind, key, identity):
+        key = cache_key(identity)
+        if self.index.contains(kind, key, identity):
             return {"stage": name, "state": "cached", "why": [], "kind": kind, "key": key}
         found = guess()
         return {
             "stage": name,
             "state": "to do",
-            "why": self.stock.why(kind, identity),
+            "why": self.index.explain_miss(kind, identity),
             "kind": kind,
             "key": key,
             "seconds": found.seconds,
             "bytes": found.bytes,
-            "memory_mb": found.memory,
+            "memory_mb": found.memory_mb,
             "source": found.source or "unknown",
         }
 
-    def _more(
+    def _complete_estimate(
         self,
-        guess: Guess,
-        cell: Cell,
+        guess: CostEstimate,
+        cell: Experiment,
         dataset: Dataset,
         identity: Mapping[str, Any],
         levels: Sequence[int] | None,
         samples: int,
-    ) -> Guess:
+    ) -> CostEstimate:
         """What is stored tells of it, and where that is nothing: size by counting, and speed by
         measuring if that is asked for. levels: None of a training"""
         from . import probe as gauge
 
         if guess.bytes is None and levels is None:
-            size = self._once(["size", identity], lambda: Guess(bytes=gauge.weight(cell, dataset)))
+            size = self._measure_once(
+                ["size", identity],
+                lambda: CostEstimate(bytes=gauge.checkpoint_bytes(cell, dataset)),
+            )
             guess = guess._replace(bytes=size.bytes)
         elif guess.bytes is None and levels is not None:
             pixels = 4 * prod(dataset.spec.shape) + 8  # and a score, which has more digits
@@ -126,33 +142,37 @@ class Foresight:
         if guess.seconds is not None or not self.measure:
             return guess
         if levels is None:
-            tried = self._once(identity, lambda: gauge.training(cell, dataset, self.run))
+            tried = self._measure_once(
+                identity, lambda: gauge.measure_training(cell, dataset, self.context)
+            )
             return tried._replace(bytes=guess.bytes)
         sort = ["look", identity["train"], identity["args"], levels]
-        tried = self._once(sort, lambda: gauge.looking(cell, dataset, self.run, levels))
+        tried = self._measure_once(
+            sort, lambda: gauge.measure_prediction(cell, dataset, self.context, levels)
+        )
         seconds = None if tried.seconds is None else tried.seconds * samples
         return tried._replace(seconds=seconds, bytes=guess.bytes)
 
-    def _once(self, what: Any, work: Callable[[], Guess]) -> Guess:
+    def _measure_once(self, what: Any, work: Callable[[], CostEstimate]) -> CostEstimate:
         """Seeds are alike here."""
-        text = canonical_json(_seedless(what))
-        if text not in self._measured:
-            self._measured[text] = work()
-        return self._measured[text]
+        text = canonical_json(_without_seed(what))
+        if text not in self._measurements:
+            self._measurements[text] = work()
+        return self._measurements[text]
 
 
-def _seedless(value: Any) -> Any:
+def _without_seed(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {k: v for k, v in value.items() if k != "seed"}
-    return [_seedless(v) for v in value] if isinstance(value, list) else value
+    return [_without_seed(v) for v in value] if isinstance(value, list) else value
 
 
-def describe(entry: Entry) -> dict[str, Any]:
+def describe_entry(entry: Entry) -> dict[str, Any]:
     """A method's or a dataset's facts, and its arguments with their defaults."""
     cls = entry.load()
     facts: dict[str, Any] = {"name": entry.name, "about": entry.about}
     facts |= {key: value for key, value in (("paper", entry.paper), *entry.extra.items()) if value}
-    if entry.room == "methods":
+    if entry.package == "methods":
         facts |= {
             "learns from": f"{cls.supervision} samples",
             "axes": ", ".join(map(str, sorted(cls.ndims))),
@@ -161,14 +181,14 @@ def describe(entry: Entry) -> dict[str, Any]:
         }
     elif "root" in entry.parameters():
         facts["prepare"] = f"adbench data prepare {entry.name} --data <root>; then verify, audit"
-    facts["from"] = f"{entry.where} ({entry.origin})"
+    facts["from"] = f"{entry.class_path} ({entry.origin})"
     facts["arguments"] = entry.arguments(None, {})
     said = [inspect.getdoc(sys.modules[cls.__module__]), cls.__dict__.get("__doc__")]
     facts["in full"] = "\n\n".join(inspect.cleandoc(text) for text in said if text)
     return facts
 
 
-def examine(store: Store) -> dict[str, str]:
+def describe_environment(store: Store) -> dict[str, str]:
     """This machine: versions, devices, disk, and what optional parts are missing."""
     import torch
 

@@ -9,57 +9,66 @@ from collections.abc import Sequence
 from math import ceil
 
 from ...datasets.base import Batch, Dataset
-from ...engine.profiling.cost import Memory, Meter, peak_memory
-from ...engine.runtime.run import Run
-from ..experiments.fit_predict import build
-from ..experiments.matrix import Cell, split_of
-from ..speed.data_loading import feeding
-from ..speed.reference_implementations import Look
-from .history import LENGTH, Guess
+from ...engine.profiling.cost import CostMeter, PeakMemory, peak_memory
+from ...engine.runtime.run import TrainingContext
+from ..experiments.fit_predict import build_method
+from ..experiments.matrix import Experiment, load_split
+from ..speed.data_loading import measure_loading
+from ..speed.reference_implementations import RepeatedPrediction
+from .history import STEPS_ARGUMENT, CostEstimate
 
-LOOKING = {"sampling_steps", "inpaint_steps", "critic_steps", "decay_steps"}
+PREDICTION_STEP_ARGUMENTS = {"sampling_steps", "inpaint_steps", "critic_steps", "decay_steps"}
 """Arguments named after steps that train no network of their own."""
 
-NOW = "measured now"
+MEASURED_NOW = "measured now"
 
 
-def weight(cell: Cell, dataset: Dataset) -> int:
+def checkpoint_bytes(experiment: Experiment, dataset: Dataset) -> int:
     """Bytes of a checkpoint."""
     return sum(
-        v.numel() * v.element_size() for v in build(cell, dataset.spec).state_dict().values()
+        v.numel() * v.element_size()
+        for v in build_method(experiment, dataset.spec).state_dict().values()
     )
 
 
-def training(cell: Cell, dataset: Dataset, run: Run) -> Guess:
+def measure_training(
+    experiment: Experiment, dataset: Dataset, context: TrainingContext
+) -> CostEstimate:
     """Seconds of the whole training from its first steps; unknown of what trains otherwise."""
-    args = cell.method_args
-    other = [key for key in args if key.endswith("_steps") and key not in LOOKING]
-    if other or not args.get(LENGTH):
+    args = experiment.method_args
+    other = [key for key in args if key.endswith("_steps") and key not in PREDICTION_STEP_ARGUMENTS]
+    if other or not args.get(STEPS_ARGUMENT):
         why = f"trains {', '.join(other)} too" if other else "does not train in steps"
-        return Guess(source=f"not measured: it {why}")
-    with Memory(run.device):
+        return CostEstimate(source=f"not measured: it {why}")
+    with PeakMemory(context.device):
         batch = int(args.get("batch", 16))
-        found = feeding(cell, dataset, run, samples=4 * batch, rounds=1, where={})
-        peak = peak_memory(run.device)
+        found = measure_loading(
+            experiment, dataset, context, samples=4 * batch, rounds=1, machine={}
+        )
+        peak = peak_memory(context.device)
     if not found["trained_per_second"]:
-        return Guess(memory=peak, source="not measured: its training tells nothing of its speed")
-    seconds = args[LENGTH] * found["batch"] / found["trained_per_second"]
-    return Guess(seconds, memory=peak, source=NOW)
+        return CostEstimate(
+            memory_mb=peak, source="not measured: its training tells nothing of its speed"
+        )
+    seconds = args[STEPS_ARGUMENT] * found["batch"] / found["trained_per_second"]
+    return CostEstimate(seconds, memory_mb=peak, source=MEASURED_NOW)
 
 
-def looking(cell: Cell, dataset: Dataset, run: Run, levels: Sequence[int]) -> Guess:
+def measure_prediction(
+    experiment: Experiment, dataset: Dataset, context: TrainingContext, levels: Sequence[int]
+) -> CostEstimate:
     """Seconds that a look at one sample takes, from one at as many as fill a batch."""
-    test = split_of(dataset, "test", cell.limit)
-    count = min(max(ceil(run.batch / len(levels)), 1), len(test))
+    test = load_split(dataset, "test", experiment.limit)
+    count = min(max(ceil(context.batch / len(levels)), 1), len(test))
     if not count:
-        return Guess(0.0, source=NOW)
-    batch = Batch.of([test[i] for i in range(count)])
-    method = build(cell, dataset.spec)
-    look = Look(method, batch.x.to(run.device), batch.keys, levels, run)
-    run.place(method).eval()
-    look.at(slice(1), levels[:1])  # what is done once, such as compiling, does not count
-    with Memory(run.device):
-        with Meter(method) as meter:
+        return CostEstimate(0.0, source=MEASURED_NOW)
+    batch = Batch.from_samples([test[i] for i in range(count)])
+    method = build_method(experiment, dataset.spec)
+    look = RepeatedPrediction(method, batch.x.to(context.device), batch.keys, levels, context)
+    context.place(method).eval()
+    look.predict(slice(1), levels[:1])  # what is done once, such as compiling, does not count
+    with PeakMemory(context.device):
+        with CostMeter(method) as meter:
             look()
-        peak = peak_memory(run.device)
-    return Guess(meter.seconds / count, memory=peak, source=NOW)
+        peak = peak_memory(context.device)
+    return CostEstimate(meter.seconds / count, memory_mb=peak, source=MEASURED_NOW)

@@ -9,22 +9,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..store.inventory import age, size
-from ..store.key_text import in_words, plain
+from ..store.inventory import format_age, format_size
+from ..store.key_text import describe_field, short_field
 
-Row = Mapping[str, Any]
+PreviewRow = Mapping[str, Any]
 
 DIGEST = re.compile('"[0-9a-f]{16,64}"')
 
 
-def lines(rows: Sequence[Row], store: Path, device: str) -> list[str]:
+def format_preview(rows: Sequence[PreviewRow], store: Path, device: str) -> list[str]:
     """Of all rows of `foresee`; what is wholly cached is one line."""
-    told = [line for row in rows for line in _cell(row)]
-    return told + summary(rows, free(store), memory(device))
+    told = [line for row in rows for line in _experiment_lines(row)]
+    return told + format_totals(rows, free_bytes(store), total_memory_mb(device))
 
 
-def summary(rows: Sequence[Row], room: int | None, most: float | None) -> list[str]:
-    """room: free bytes where the store lies. most: MB of memory that the device has"""
+def format_totals(
+    rows: Sequence[PreviewRow], free_space: int | None, device_memory_mb: float | None
+) -> list[str]:
+    """free_space: free bytes where the store lies. device_memory_mb: MB of memory that the device
+    has"""
     every = {(s["kind"], s["key"]): s for row in rows for s in row["stages"]}
     todo = [stage for stage in every.values() if stage["state"] != "cached"]
     count = f"{len(rows)} cell{'s' * (len(rows) != 1)}"
@@ -33,15 +36,20 @@ def summary(rows: Sequence[Row], room: int | None, most: float | None) -> list[s
         return [head]
     seconds = [s["seconds"] for s in todo if s["seconds"] is not None]
     blind = len(todo) - len(seconds)
-    time = age(sum(seconds)) if seconds else "unknown"
+    time = format_age(sum(seconds)) if seconds else "unknown"
     if blind and seconds:
         time += f", and {blind} of unknown length"
     if any(s["seconds"] is None and s["kind"] != "record" for s in todo):
         time += " (--measure tries those that nothing like was run of)"
-    return [head, f"time    {time}, one after another", _disk(todo, room), _memory(todo, most)]
+    return [
+        head,
+        f"time    {time}, one after another",
+        _disk_line(todo, free_space),
+        _memory_line(todo, device_memory_mb),
+    ]
 
 
-def free(folder: Path) -> int | None:
+def free_bytes(folder: Path) -> int | None:
     """Bytes free where a folder lies, or will lie."""
     there = folder.absolute()
     while not there.exists():
@@ -52,7 +60,7 @@ def free(folder: Path) -> int | None:
         return None
 
 
-def memory(device: str) -> float | None:
+def total_memory_mb(device: str) -> float | None:
     """MB that a device has in all."""
     import torch
 
@@ -64,7 +72,7 @@ def memory(device: str) -> float | None:
         return None
 
 
-def _cell(row: Row) -> list[str]:
+def _experiment_lines(row: PreviewRow) -> list[str]:
     if row["skip"]:
         return [row["cell"], f"  skipped: {row['skip']}"]
     if all(stage["state"] == "cached" for stage in row["stages"]):
@@ -74,44 +82,46 @@ def _cell(row: Row) -> list[str]:
         if stage["state"] == "cached":
             made.append(f"  {stage['stage']:<14} cached")
             continue
-        why = [line for line in map(_in_words, stage["why"]) if line and line not in said]
+        why = [
+            line for line in map(_describe_difference, stage["why"]) if line and line not in said
+        ]
         said |= set(why)
-        known = f"{age(stage['seconds'])}" if stage["seconds"] is not None else "unknown"
+        known = f"{format_age(stage['seconds'])}" if stage["seconds"] is not None else "unknown"
         made.append(
             f"  {stage['stage']:<14} to do  {known:>8}  {'; '.join(why) or 'follows from that'}"
         )
     return made
 
 
-def _in_words(line: str) -> str:
+def _describe_difference(line: str) -> str:
     """A line of Store.explain, for people; empty of one that only counts further ones."""
     field, colon, values = line.partition(": ")
     if not colon:
         return "" if line.startswith("and ") else line
     stored, _, asked = values.partition(" -> ")
-    words = in_words(plain(field))
+    words = describe_field(short_field(field))
     if DIGEST.fullmatch(stored) and DIGEST.fullmatch(asked):
         return f"{words} changed"
     return f"{words}: {stored} -> {asked}"
 
 
-def _disk(todo: Sequence[Row], room: int | None) -> str:
+def _disk_line(todo: Sequence[PreviewRow], room: int | None) -> str:
     known = [s["bytes"] for s in todo if s["bytes"] is not None]
     blind = sum(s["bytes"] is None and s["kind"] != "record" for s in todo)
-    told = f"disk    about {size(sum(known))}" if known else "disk    unknown"
+    told = f"disk    about {format_size(sum(known))}" if known else "disk    unknown"
     told += f", and {blind} of unknown size" if blind and known else ""
     if room is None:
         return told
     short = " - NOT ENOUGH (adbench cache gc)" if sum(known) > room else ""
-    return f"{told}; {size(room)} free{short}"
+    return f"{told}; {format_size(room)} free{short}"
 
 
-def _memory(todo: Sequence[Row], most: float | None) -> str:
+def _memory_line(todo: Sequence[PreviewRow], most: float | None) -> str:
     known = [s["memory_mb"] for s in todo if s["memory_mb"] is not None]
     if not known:
         told = "memory  unknown"
     else:
-        told = f"memory  {size(max(known) * 1e6)} at its peak, as far as is known"
+        told = f"memory  {format_size(max(known) * 1e6)} at its peak, as far as is known"
     if most is None:
         return told
     short = (
@@ -119,4 +129,4 @@ def _memory(todo: Sequence[Row], most: float | None) -> str:
         if max(known, default=0) > most
         else ""
     )
-    return f"{told}; the device has {size(most * 1e6)}{short}"
+    return f"{told}; the device has {format_size(most * 1e6)}{short}"

@@ -22,30 +22,30 @@ from torch import Tensor
 
 from ...datasets.base import Sample, Spec
 from ...engine.runtime.rng import Rng
-from ...engine.runtime.run import Interrupted, Run
+from ...engine.runtime.run import Interrupted, TrainingContext
 from ...methods.base import Detection, Method
 from ..registry.registry import Entry
 
 SHAPES = {1: (24,), 2: (18, 16), 3: (8, 6, 8)}
 PROFILE = "check"
-PATIENCE = 10.0
+STOP_SECONDS = 10.0
 """Seconds that a training may take to end once it is asked to."""
 
 
-class Broken(AssertionError):
+class ContractViolation(AssertionError):
     """The contract is not kept: what was seen, and what was to be seen."""
 
 
 @dataclass(frozen=True)
-class Answer:
-    """broken: what was seen instead; empty where the contract is kept."""
+class CheckResult:
+    """violation: what was seen instead; empty where the contract is kept."""
 
-    question: str
+    check: str
     axes: int
-    broken: str = ""
+    violation: str = ""
 
 
-class Subject:
+class MethodUnderTest:
     """One method on samples of so many axes: fitted once, and looked at once, for all questions."""
 
     def __init__(self, entry: Entry, axes: int, overrides: Mapping[str, Any] | None = None) -> None:
@@ -54,10 +54,10 @@ class Subject:
         if isinstance(size := self.args.get("size"), int):
             self.args["size"] = min(size, max(self.shape))  # samples are not made larger
         self.labelled = self.cls.supervision == "image-labels"
-        self.run = Run(batch=3)
-        self.train = samples(self.shape, 6, "train", abnormal=self.labelled)
-        self.held_out = samples(self.shape, 3, "held_out")
-        looked = samples(self.shape, 3, "test")
+        self.run = TrainingContext(batch=3)
+        self.train = smooth_samples(self.shape, 6, "train", abnormal=self.labelled)
+        self.held_out = smooth_samples(self.shape, 3, "held_out")
+        looked = smooth_samples(self.shape, 3, "test")
         self.x, self.keys = torch.stack([s.x for s in looked]), [s.key for s in looked]
 
     def build(self, seed: int = 0, **more: Any) -> Method:
@@ -80,148 +80,167 @@ class Subject:
         return list(self.cls.levels)[:2]
 
     @cached_property
-    def seen(self) -> Detection:
-        return self.look(self.fitted)
+    def detection(self) -> Detection:
+        return self.predict(self.fitted)
 
     @torch.no_grad()
-    def look(
+    def predict(
         self,
         method: Method,
         levels: Sequence[int] | None = None,
-        some: Sequence[int] = (0, 1, 2),
+        indices: Sequence[int] = (0, 1, 2),
     ) -> Detection:
-        rng = Rng([self.keys[i] for i in some], self.run.seed)
-        return method.detect(self.x[list(some)], levels or self.levels, rng)
+        rng = Rng([self.keys[i] for i in indices], self.run.seed)
+        return method.detect(self.x[list(indices)], levels or self.levels, rng)
 
 
-def it_says_what_the_benchmark_asks(of: Subject) -> None:
-    cls = of.cls
-    need(cls.ndims <= {1, 2, 3} and cls.ndims, f"ndims are of 1, 2, 3, not {set(cls.ndims)}")
-    need(list(cls.levels) == sorted(set(cls.levels)), f"levels rise, without twins: {cls.levels}")
-    need(all(0 <= n <= 1000 for n in cls.levels), f"levels lie in 0..1000: {cls.levels}")
-    need(cls.published in cls.levels, f"published, {cls.published}, is one of the levels")
-    odd = cls.inference - of.args.keys()
-    need(not odd, f"inference names arguments of the constructor, not {sorted(odd)}")
-    need(cls.supervision in ("normal", "image-labels"), f"supervision is not {cls.supervision!r}")
+def class_attributes_are_valid(subject: MethodUnderTest) -> None:
+    cls = subject.cls
+    require(cls.ndims <= {1, 2, 3} and cls.ndims, f"ndims are of 1, 2, 3, not {set(cls.ndims)}")
+    require(
+        list(cls.levels) == sorted(set(cls.levels)), f"levels rise, without twins: {cls.levels}"
+    )
+    require(all(0 <= n <= 1000 for n in cls.levels), f"levels lie in 0..1000: {cls.levels}")
+    require(cls.published in cls.levels, f"published, {cls.published}, is one of the levels")
+    odd = cls.inference - subject.args.keys()
+    require(not odd, f"inference names arguments of the constructor, not {sorted(odd)}")
+    require(
+        cls.supervision in ("normal", "image-labels"), f"supervision is not {cls.supervision!r}"
+    )
     takes = list(inspect.signature(cls.detect).parameters)
-    need(takes == ["self", "x", "levels", "rng"], f"detect takes x, levels, rng, not {takes[1:]}")
+    require(
+        takes == ["self", "x", "levels", "rng"], f"detect takes x, levels, rng, not {takes[1:]}"
+    )
 
 
-def it_refuses_samples_of_other_axes(of: Subject) -> None:
-    for axes in {1, 2, 3} - of.cls.ndims:
+def other_numbers_of_axes_are_refused(subject: MethodUnderTest) -> None:
+    for axes in {1, 2, 3} - subject.cls.ndims:
         try:
-            of.cls(Spec(2, SHAPES[axes]), **of.args)
+            subject.cls(Spec(2, SHAPES[axes]), **subject.args)
         except ValueError:
             continue
-        raise Broken(f"ndims are {set(of.cls.ndims)}, yet it can be built for {axes} axes")
+        raise ContractViolation(
+            f"ndims are {set(subject.cls.ndims)}, yet it can be built for {axes} axes"
+        )
 
 
-def it_answers_for_every_level_and_sample(of: Subject) -> None:
-    seen, count, shape = of.seen, len(of.levels), of.shape
-    shaped("score", seen.score, (count, 3))
+def a_result_for_every_level_and_sample(subject: MethodUnderTest) -> None:
+    seen, count, shape = subject.detection, len(subject.levels), subject.shape
+    require_shape("score", seen.score, (count, 3))
     if seen.map is not None:
-        shaped("map", seen.map, (count, 3, *shape))
-        need(bool((seen.map >= 0).all()), f"map is at least 0, not {seen.map.min():g}")
+        require_shape("map", seen.map, (count, 3, *shape))
+        require(bool((seen.map >= 0).all()), f"map is at least 0, not {seen.map.min():g}")
     if seen.reconstruction is not None:
-        shaped("reconstruction", seen.reconstruction, (count, 3, 2, *shape))
-    one, rng = of.x[:1], Rng(of.keys[:1])
-    shaped("score()", of.fitted.score(one, rng), (1,))
+        require_shape("reconstruction", seen.reconstruction, (count, 3, 2, *shape))
+    one, rng = subject.x[:1], Rng(subject.keys[:1])
+    require_shape("score()", subject.fitted.score(one, rng), (1,))
     if seen.map is not None:
-        shaped("localize()", of.fitted.localize(one, rng), (1, *shape))
+        require_shape("localize()", subject.fitted.localize(one, rng), (1, *shape))
 
 
-def company_does_not_matter_to_the_bit(of: Subject) -> None:
+def batch_composition_does_not_change_results(subject: MethodUnderTest) -> None:
     for some in ([2, 0], [1]):
-        same_detection(of.look(of.fitted, some=some), of.seen, slice(None), some)
+        require_same_detection(
+            subject.predict(subject.fitted, indices=some), subject.detection, slice(None), some
+        )
 
 
-def a_sweep_equals_its_levels_one_by_one_to_the_bit(of: Subject) -> None:
-    for i, level in enumerate(of.levels):
-        same_detection(of.look(of.fitted, [level]), of.seen, slice(i, i + 1), [0, 1, 2])
+def levels_do_not_influence_each_other(subject: MethodUnderTest) -> None:
+    for i, level in enumerate(subject.levels):
+        require_same_detection(
+            subject.predict(subject.fitted, [level]), subject.detection, slice(i, i + 1), [0, 1, 2]
+        )
 
 
-def the_state_dict_is_all_that_was_learnt(of: Subject) -> None:
+def the_state_dict_holds_all_that_was_learnt(subject: MethodUnderTest) -> None:
     """Also: what is detected does not hang on the global random state."""
-    twin = of.build(seed=1)
+    twin = subject.build(seed=1)
     for p in twin.parameters():
         p.data.fill_(0.5)
-    twin.load_state_dict({key: value.clone() for key, value in of.fitted.state_dict().items()})
-    of.run.place(twin)
+    twin.load_state_dict({key: value.clone() for key, value in subject.fitted.state_dict().items()})
+    subject.run.place(twin)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         before = torch.get_rng_state()
-        looked = of.look(twin.eval())
-        need(torch.equal(before, torch.get_rng_state()), "detect draws from the global stream")
-    same_detection(looked, of.seen, slice(None), [0, 1, 2])
+        looked = subject.predict(twin.eval())
+        require(torch.equal(before, torch.get_rng_state()), "detect draws from the global stream")
+    require_same_detection(looked, subject.detection, slice(None), [0, 1, 2])
 
 
-def fitting_hangs_on_the_run_alone(of: Subject) -> None:
+def training_depends_on_data_and_seed_alone(subject: MethodUnderTest) -> None:
     """Not on the global random state; not on masks, and on labels only if it says so."""
     other = []
-    for i, sample in enumerate(of.train):
-        label = sample.label if of.labelled else i % 2 == 0
-        other.append(replace(sample, label=label, mask=torch.rand(of.shape) < 0.5))
+    for i, sample in enumerate(subject.train):
+        label = sample.label if subject.labelled else i % 2 == 0
+        other.append(replace(sample, label=label, mask=torch.rand(subject.shape) < 0.5))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(99)
         before = torch.get_rng_state()
-        twin = of.fit(of.build(), other)
-        need(torch.equal(before, torch.get_rng_state()), "fit draws from the global stream")
-    same_weights(twin, of.fitted)
+        twin = subject.fit(subject.build(), other)
+        require(torch.equal(before, torch.get_rng_state()), "fit draws from the global stream")
+    require_same_weights(twin, subject.fitted)
 
 
-def a_training_goes_on_to_the_same_weights(of: Subject) -> None:
+def resumed_training_gives_the_same_weights(subject: MethodUnderTest) -> None:
     """Stopped at its second question whether to stop, it keeps what it has and raises Interrupted;
     the next one goes on from there."""
-    keep, asked = Memory(), iter([False, True])
+    keep, asked = InMemoryStateStore(), iter([False, True])
     try:
-        of.fit(of.build(), keep=keep, stop=lambda: next(asked, True), every=0.0)
+        subject.fit(
+            subject.build(),
+            state_store=keep,
+            stop=lambda: next(asked, True),
+            checkpoint_interval=0.0,
+        )
     except Interrupted:
-        same_weights(of.fit(of.build(), keep=keep, every=0.0), of.fitted)
+        require_same_weights(
+            subject.fit(subject.build(), state_store=keep, checkpoint_interval=0.0), subject.fitted
+        )
 
 
-def a_training_ends_soon_when_asked_to(of: Subject) -> None:
+def training_stops_soon_on_request(subject: MethodUnderTest) -> None:
     """Arguments named steps or …_steps are raised, so that there is something to be stopped."""
     told = ("sampling_steps", "inpaint_steps")
-    long = {k: 10**6 for k in of.args if f"_{k}".endswith("_steps") and k not in told}
-    method, start = of.build(**long), time.monotonic()
-    with limited(PATIENCE), contextlib.suppress(Interrupted):
-        of.fit(method, stop=lambda: time.monotonic() > start + 0.2)
+    long = {k: 10**6 for k in subject.args if f"_{k}".endswith("_steps") and k not in told}
+    method, start = subject.build(**long), time.monotonic()
+    with time_limit(STOP_SECONDS), contextlib.suppress(Interrupted):
+        subject.fit(method, stop=lambda: time.monotonic() > start + 0.2)
 
 
-QUESTIONS: tuple[Callable[[Subject], None], ...] = (
-    it_says_what_the_benchmark_asks,
-    it_refuses_samples_of_other_axes,
-    it_answers_for_every_level_and_sample,
-    company_does_not_matter_to_the_bit,
-    a_sweep_equals_its_levels_one_by_one_to_the_bit,
-    the_state_dict_is_all_that_was_learnt,
-    fitting_hangs_on_the_run_alone,
-    a_training_goes_on_to_the_same_weights,
-    a_training_ends_soon_when_asked_to,
+CHECKS: tuple[Callable[[MethodUnderTest], None], ...] = (
+    class_attributes_are_valid,
+    other_numbers_of_axes_are_refused,
+    a_result_for_every_level_and_sample,
+    batch_composition_does_not_change_results,
+    levels_do_not_influence_each_other,
+    the_state_dict_holds_all_that_was_learnt,
+    training_depends_on_data_and_seed_alone,
+    resumed_training_gives_the_same_weights,
+    training_stops_soon_on_request,
 )
 
 
-def check(
+def check_method(
     entry: Entry, overrides: Mapping[str, Any] | None = None, axes: Sequence[int] = (1, 2, 3)
-) -> Iterator[Answer]:
+) -> Iterator[CheckResult]:
     """An answer to every question, of every number of axes asked for that the method can take.
     What a method raises is an answer, too."""
     for count in sorted(set(axes) & set(entry.load().ndims)):
-        subject = Subject(entry, count, overrides)
-        for question in QUESTIONS:
+        subject = MethodUnderTest(entry, count, overrides)
+        for question in CHECKS:
             title = question.__name__.replace("_", " ")
             try:
                 question(subject)
-            except Broken as broken:
-                yield Answer(title, count, str(broken))
+            except ContractViolation as broken:
+                yield CheckResult(title, count, str(broken))
             except Exception as error:  # a plugin may fail in any way
                 first = next(iter(str(error).splitlines()), "")
-                yield Answer(title, count, f"{type(error).__name__}: {first}")
+                yield CheckResult(title, count, f"{type(error).__name__}: {first}")
             else:
-                yield Answer(title, count)
+                yield CheckResult(title, count)
 
 
-def samples(
+def smooth_samples(
     shape: Sequence[int], count: int, name: str, channels: int = 2, *, abnormal: bool = False
 ) -> list[Sample]:
     """Smooth samples in [0, 1], each of its own group; every other one with a bright place and
@@ -239,7 +258,7 @@ def samples(
     return made
 
 
-class Memory:
+class InMemoryStateStore:
     """A Keep that keeps copies in memory."""
 
     def __init__(self) -> None:
@@ -252,34 +271,36 @@ class Memory:
         self.states[name] = {key: value.detach().clone() for key, value in state.items()}
 
 
-def need(kept: object, otherwise: str) -> None:
-    if not kept:
-        raise Broken(otherwise)
+def require(condition: object, message: str) -> None:
+    if not condition:
+        raise ContractViolation(message)
 
 
-def shaped(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
-    need(tuple(value.shape) == shape, f"{name} has shape {tuple(value.shape)}, not {shape}")
-    need(bool(value.isfinite().all()), f"{name} is not finite everywhere")
+def require_shape(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
+    require(tuple(value.shape) == shape, f"{name} has shape {tuple(value.shape)}, not {shape}")
+    require(bool(value.isfinite().all()), f"{name} is not finite everywhere")
 
 
-def same_detection(part: Detection, whole: Detection, level: slice, some: Sequence[int]) -> None:
+def require_same_detection(
+    part: Detection, whole: Detection, level: slice, some: Sequence[int]
+) -> None:
     for name in ("score", "map"):
         mine, all_of_it = getattr(part, name), getattr(whole, name)
-        need((mine is None) == (all_of_it is None), f"{name} is there at one time only")
+        require((mine is None) == (all_of_it is None), f"{name} is there at one time only")
         if mine is not None:
             far = (mine - all_of_it[level][:, list(some)]).abs().max().item()
-            need(far == 0, f"{name} differs by {far:.2g}")
+            require(far == 0, f"{name} differs by {far:.2g}")
 
 
-def same_weights(a: Method, b: Method) -> None:
+def require_same_weights(a: Method, b: Method) -> None:
     mine, theirs = a.state_dict(), b.state_dict()
-    need(mine.keys() == theirs.keys(), "the two state dicts have different names")
+    require(mine.keys() == theirs.keys(), "the two state dicts have different names")
     for key, value in mine.items():
-        need(torch.equal(value, theirs[key]), f"{key} differs")
+        require(torch.equal(value, theirs[key]), f"{key} differs")
 
 
 @contextlib.contextmanager
-def limited(seconds: float) -> Iterator[None]:
+def time_limit(seconds: float) -> Iterator[None]:
     """Raises Broken in a block that takes longer. Only a main thread can be interrupted so; in
     others there is no limit."""
     if threading.current_thread() is not threading.main_thread():
@@ -287,7 +308,7 @@ def limited(seconds: float) -> Iterator[None]:
         return
 
     def over(number: int, frame: FrameType | None) -> None:
-        raise Broken(f"fit does not ask run.stop: it went on for {seconds:g} s")
+        raise ContractViolation(f"fit does not ask run.stop: it went on for {seconds:g} s")
 
     before = signal.signal(signal.SIGALRM, over)
     signal.setitimer(signal.ITIMER_REAL, seconds)

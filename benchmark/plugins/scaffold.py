@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from uuid import uuid4
 
-FILES = {
+TEMPLATES = {
     "{module}.py": "new_method.py.j2",
     "pyproject.toml": "new_pyproject.toml.j2",
     "registry.yaml": "new_registry.yaml.j2",
@@ -17,24 +17,26 @@ FILES = {
 }
 
 
-class NewError(ValueError):
+class ScaffoldError(ValueError):
     """A name or a place that a new plugin cannot have."""
 
 
-def new_method(name: str, folder: Path, known: set[str]) -> list[Path]:
+def create_plugin(name: str, folder: Path, taken_names: set[str]) -> list[Path]:
     """The files of the plugin, written into `folder`, which must not be there yet or be empty.
 
-    known: names that are taken. Raises NewError.
+    taken_names: names that are taken. Raises NewError.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     module = name.replace("-", "_")
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) or keyword.iskeyword(module):
-        raise NewError(f"a method's name is made of a-z, 0-9 and -, and starts with a-z: {name!r}")
-    if name in known:
-        raise NewError(f"{name!r} is taken (adbench info {name}); choose another name")
+        raise ScaffoldError(
+            f"a method's name is made of a-z, 0-9 and -, and starts with a-z: {name!r}"
+        )
+    if name in taken_names:
+        raise ScaffoldError(f"{name!r} is taken (adbench info {name}); choose another name")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise NewError(f"{folder} is there already; name another with --out")
+        raise ScaffoldError(f"{folder} is there already; name another with --out")
     title = name.replace("-", " ").title()
     facts = {"name": name, "module": module, "title": title, "cls": title.replace(" ", "")}
     loader = FileSystemLoader(Path(__file__).parent)
@@ -44,16 +46,16 @@ def new_method(name: str, folder: Path, known: set[str]) -> list[Path]:
     part = folder.with_name(f".{folder.name}.{uuid4().hex[:8]}")
     try:
         part.mkdir(parents=True)
-        for target, source in FILES.items():
+        for target, source in TEMPLATES.items():
             text = pages.get_template(source).render(facts)
             (part / target.format(module=module)).write_text(text)
         if folder.exists():
             folder.rmdir()
         part.replace(folder)
     except OSError as error:
-        raise NewError(
+        raise ScaffoldError(
             f"cannot write {folder}: {error.strerror}; name another with --out"
         ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return [folder / target.format(module=module) for target in FILES]
+    return [folder / target.format(module=module) for target in TEMPLATES]

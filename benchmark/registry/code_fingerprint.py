@@ -17,7 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from .imports import FOLDER
+from .imports import FOLDER_PACKAGE_PREFIX
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Fingerprint:
 
 
 @dataclass(frozen=True)
-class Home:
+class CodeFolder:
     """A folder whose files count. They are imported as `package`.…, or bare if that is empty.
 
     It may be a single file, of a module that stands alone.
@@ -38,11 +38,11 @@ class Home:
     package: str
     folder: Path
 
-    def name(self, path: Path) -> str:
+    def module_name(self, path: Path) -> str:
         inner = "/".join(path.relative_to(self.folder).parts).removesuffix(".py")
         return ".".join(part for part in (self.package, *inner.split("/")) if part)
 
-    def files(self, parts: tuple[str, ...]) -> Iterator[Path]:
+    def module_files(self, parts: tuple[str, ...]) -> Iterator[Path]:
         """What importing folder/part/part/… would run: the packages on the way, and the module."""
         for depth in range(len(parts) + 1):
             stem = self.folder.joinpath(*parts[:depth])
@@ -52,27 +52,27 @@ class Home:
             yield from (path for path in found if path.is_file())
 
 
-ADBENCH = Home("adbench", Path(__file__).absolute().parents[2])
+ADBENCH_FOLDER = CodeFolder("adbench", Path(__file__).absolute().parents[2])
 
 
 def code_fingerprint(cls: type) -> Fingerprint:
     """The fingerprint of a method's or dataset's class."""
-    starts = [_start(base) for base in cls.__mro__ if _counts(base, cls)]
-    homes = list(dict.fromkeys([ADBENCH, *(home for home, _ in starts)]))
+    starts = [_locate_class(base) for base in cls.__mro__ if _is_fingerprinted(base, cls)]
+    homes = list(dict.fromkeys([ADBENCH_FOLDER, *(home for home, _ in starts)]))
     queue, digests = [*starts], {}
     while queue:
         home, path = queue.pop()
-        name = home.name(path)
+        name = home.module_name(path)
         if name not in digests:
-            digests[name], imports = _scan(path)
+            digests[name], imports = _parse_file(path)
             for level, dotted in imports:
-                queue += _reached(home, path, level, dotted, homes)
+                queue += _resolve_import(home, path, level, dotted, homes)
     modules = dict(sorted(digests.items()))
     return Fingerprint(_hash(repr(modules)), modules)
 
 
 @cache
-def loaded_code(cls: type) -> str:
+def loaded_code_digest(cls: type) -> str:
     """The digest of a class's code when this was first asked: what is loaded does not change when
     somebody edits its file in the middle of a sweep, so what it makes does not get a new name."""
     return code_fingerprint(cls).digest
@@ -80,62 +80,62 @@ def loaded_code(cls: type) -> str:
 
 def modules_digest(paths: Iterable[Path]) -> str:
     """One digest of these files alone, whatever they import; blind to what a fingerprint is."""
-    return _hash(repr(sorted((path.name, _scan(path)[0]) for path in paths)))
+    return _hash(repr(sorted((path.name, _parse_file(path)[0]) for path in paths)))
 
 
-def _counts(base: type, cls: type) -> bool:
+def _is_fingerprinted(base: type, cls: type) -> bool:
     """The class itself, and those of its bases that derive from adbench's: not torch's."""
     return base is cls or any(b.__module__.startswith("adbench.") for b in base.__mro__)
 
 
-def _start(cls: type) -> tuple[Home, Path]:
+def _locate_class(cls: type) -> tuple[CodeFolder, Path]:
     """Where a class stands: its file, and the folder whose other files it may lean on."""
     path = Path(inspect.getfile(cls)).absolute()
     package, *rest = cls.__module__.split(".")
     inside = [*rest, "__init__"] if path.stem == "__init__" else rest
     fits = list(path.with_suffix("").parts[-len(inside) :]) == inside
-    if inside and fits and not package.startswith(FOLDER):
-        return Home(package, path.parents[len(inside) - 1]), path
+    if inside and fits and not package.startswith(FOLDER_PACKAGE_PREFIX):
+        return CodeFolder(package, path.parents[len(inside) - 1]), path
     if path.parent.name in ("site-packages", "dist-packages"):
-        return Home(package, path), path  # its neighbours are strangers
-    return Home("", path.parent), path
+        return CodeFolder(package, path), path  # its neighbours are strangers
+    return CodeFolder("", path.parent), path
 
 
-def _reached(
-    home: Home, path: Path, level: int, dotted: tuple[str, ...], homes: list[Home]
-) -> Iterator[tuple[Home, Path]]:
+def _resolve_import(
+    home: CodeFolder, path: Path, level: int, dotted: tuple[str, ...], homes: list[CodeFolder]
+) -> Iterator[tuple[CodeFolder, Path]]:
     """The files that one import leads to."""
     if level:
         package = path.relative_to(home.folder).parts[:-1]
         if level - 1 <= len(package):
             parts = (*package[: len(package) - level + 1], *dotted)
-            yield from ((home, file) for file in home.files(parts))
+            yield from ((home, file) for file in home.module_files(parts))
         return
     for other in homes:
         if not other.package:
-            yield from ((other, file) for file in other.files(dotted))
+            yield from ((other, file) for file in other.module_files(dotted))
         elif dotted[0] == other.package:
-            yield from ((other, file) for file in other.files(dotted[1:]))
+            yield from ((other, file) for file in other.module_files(dotted[1:]))
 
 
 Imports = tuple[tuple[int, tuple[str, ...]], ...]
 """(level, dotted name) of each import; level 0 is absolute, 1 is `from .`."""
 
 
-def _scan(path: Path) -> tuple[str, Imports]:
+def _parse_file(path: Path) -> tuple[str, Imports]:
     stat = path.stat()
-    return _scan_as_of(path, stat.st_mtime_ns, stat.st_size)
+    return _parse_file_version(path, stat.st_mtime_ns, stat.st_size)
 
 
 @lru_cache(maxsize=4096)
-def _scan_as_of(path: Path, mtime: int, size: int) -> tuple[str, Imports]:
+def _parse_file_version(path: Path, mtime: int, size: int) -> tuple[str, Imports]:
     """A file's digest and its imports; kept as long as its time and size stay."""
     source = path.read_bytes()
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
         return _hash(repr(source)), ()
-    return _hash(repr(_plain(tree))), tuple(_imports(tree))
+    return _hash(repr(_normalise_tree(tree))), tuple(_imports(tree))
 
 
 def _imports(tree: ast.AST) -> Iterator[tuple[int, tuple[str, ...]]]:
@@ -147,24 +147,24 @@ def _imports(tree: ast.AST) -> Iterator[tuple[int, tuple[str, ...]]]:
             yield from ((node.level, (*base, alias.name)) for alias in node.names)
 
 
-def _plain(node: Any) -> Any:
+def _normalise_tree(node: Any) -> Any:
     """A syntax tree as nested tuples, without positions, docstrings or empty fields.
 
     `ast.dump` would do, but what it prints changes with Python's version.
     """
     if isinstance(node, list):
-        return tuple(_plain(item) for item in node if not _is_text(item))
+        return tuple(_normalise_tree(item) for item in node if not _is_docstring(item))
     if not isinstance(node, ast.AST):
         return repr(node)
     fields = [
-        (name, _plain(value))
+        (name, _normalise_tree(value))
         for name, value in ast.iter_fields(node)
         if value is not None and name != "kind"
     ]
     return (type(node).__name__, *(field for field in fields if field[1] != ()))
 
 
-def _is_text(node: Any) -> bool:
+def _is_docstring(node: Any) -> bool:
     """A string that stands alone: a docstring, of whatever."""
     if not isinstance(node, ast.Expr) or not isinstance(node.value, ast.Constant):
         return False

@@ -13,11 +13,11 @@ from importlib.util import module_from_spec
 from pathlib import Path
 from typing import Any
 
-FOLDER = "adbench_folder_"
+FOLDER_PACKAGE_PREFIX = "adbench_folder_"
 """Modules of a plugin that is a file live in a package of this name and a hash of their folder."""
 
 
-def parameters(cls: type) -> dict[str, inspect.Parameter]:
+def constructor_parameters(cls: type) -> dict[str, inspect.Parameter]:
     """What a constructor can be given by name; through **kwargs, what its bases can, too."""
     made: dict[str, inspect.Parameter] = {}
     for base in cls.__mro__:
@@ -32,7 +32,7 @@ def parameters(cls: type) -> dict[str, inspect.Parameter]:
     return made
 
 
-def imported(name: str) -> Any:
+def import_code(name: str) -> Any:
     """Import a module by its dotted name, or a .py file by its path.
 
     A file becomes a module of a package that stands for its folder, so it may import files
@@ -43,7 +43,7 @@ def imported(name: str) -> Any:
     path = Path(name)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    package = FOLDER + sha256(str(path.parent).encode()).hexdigest()[:12]
+    package = FOLDER_PACKAGE_PREFIX + sha256(str(path.parent).encode()).hexdigest()[:12]
     if package not in sys.modules:
         spec = ModuleSpec(package, None, is_package=True)
         spec.submodule_search_locations = [str(path.parent)]
@@ -52,8 +52,8 @@ def imported(name: str) -> Any:
     return importlib.import_module(f"{package}.{path.stem}")
 
 
-def perhaps(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, names: Iterable[str]) -> str:
     """ " Did you mean …?" where one of the known names is close; else only the full stop."""
-    folded = {key.casefold(): key for key in known if key != "*"}
+    folded = {key.casefold(): key for key in names if key != "*"}
     near = difflib.get_close_matches(name.casefold(), folded, n=1)
     return f". Did you mean {folded[near[0]]!r}?" if near else "."

@@ -18,13 +18,13 @@ from typing import Any
 
 import yaml
 
-from .imports import imported, parameters, perhaps
+from .imports import constructor_parameters, did_you_mean, import_code
 
-PATH = Path(__file__).parents[2] / "registry.yaml"
+REGISTRY_PATH = Path(__file__).parents[2] / "registry.yaml"
 """Beside the rooms, in a checkout and in a wheel alike."""
 
-ROOMS = {"methods": "method", "datasets": "dataset"}
-PROFILE_KEYS = {"about", "levels", *ROOMS}
+PACKAGES = {"methods": "method", "datasets": "dataset"}
+PROFILE_KEYS = {"about", "levels", *PACKAGES}
 ENTRY_KEYS = {"class", "label", "about", "paper", "args", "replace"}
 EXTRA_KEYS = {"methods": {"baseline"}, "datasets": {"licence", "where", "tree", "counts"}}
 
@@ -37,16 +37,16 @@ class RegistryError(ValueError):
 class Entry:
     """One name. `load` gives its class; `arguments` what the class is to be built with.
 
-    where: module:Class in its room; package.module:Class anywhere; or file.py:Class
+    class_path: module:Class in its room; package.module:Class anywhere; or file.py:Class
     origin: the file or the package that names it
     extra: what only people read: licence, where to get the data, which files are expected, counts
     """
 
     name: str
-    room: str
-    where: str
+    package: str
+    class_path: str
     origin: str
-    target: str  # as `where`, but absolute: what to import
+    import_path: str  # as `where`, but absolute: what to import
     args: Mapping[str, Any] = field(default_factory=dict)
     label: str = ""
     about: str = ""
@@ -58,31 +58,31 @@ class Entry:
 
     @property
     def title(self) -> str:
-        return f"{ROOMS[self.room]} {self.name!r}"
+        return f"{PACKAGES[self.package]} {self.name!r}"
 
     def load(self) -> Any:
         """The class. Raises RegistryError with the cause if it cannot be imported."""
-        module, _, name = self.target.rpartition(":")
+        module, _, name = self.import_path.rpartition(":")
         try:
-            found = imported(module)
+            found = import_code(module)
         except Exception as error:  # a plugin may fail in any way while it is imported
             cause = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
             raise RegistryError(
-                f"{self.title} ({self.origin}): cannot import {self.where!r}: {cause}"
+                f"{self.title} ({self.origin}): cannot import {self.class_path!r}: {cause}"
             ) from error
         cls = getattr(found, name, None)
         if not isinstance(cls, type):
             classes = [key for key, value in vars(found).items() if isinstance(value, type)]
             raise RegistryError(
-                f"{self.title} ({self.origin}): {self.where!r} names no class"
-                f"{perhaps(name, classes)}"
+                f"{self.title} ({self.origin}): {self.class_path!r} names no class"
+                f"{did_you_mean(name, classes)}"
             )
         return cls
 
     def parameters(self) -> dict[str, inspect.Parameter]:
         """What the class can be built with, by name; not the Spec, which the dataset gives."""
-        known = parameters(self.load())
-        if self.room == "methods":
+        known = constructor_parameters(self.load())
+        if self.package == "methods":
             known.pop("spec", None)
         return known
 
@@ -96,25 +96,25 @@ class Entry:
         """
         known = self.parameters()
         made = {k: p.default for k, p in known.items() if p.default is not p.empty}
-        for source, given in self._given(profile, overrides or {}):
+        for source, given in self._argument_sources(profile, overrides or {}):
             for key, value in given.items():
                 if key not in known:
                     raise RegistryError(
-                        f"{self.title} takes no {key!r} ({source}){perhaps(key, known)} "
+                        f"{self.title} takes no {key!r} ({source}){did_you_mean(key, known)} "
                         f"It takes {', '.join(sorted(known)) or 'nothing'}"
                     )
-                made[key] = self._fit(key, known[key].default, value)
+                made[key] = self._coerce_number(key, known[key].default, value)
         if missing := [key for key in known if key not in made]:
             raise RegistryError(f"{self.title} needs a value for {', '.join(missing)}")
-        return {key: self._plain(key, value) for key, value in made.items()}
+        return {key: self._to_json(key, value) for key, value in made.items()}
 
-    def _given(
+    def _argument_sources(
         self, profile: str | None, overrides: Mapping[str, Any]
     ) -> Iterable[tuple[str, Mapping[str, Any]]]:
         yield self.origin, self.args
         if profile is not None:
-            chosen = _look(self.profiles, profile, "profile")
-            rows, known = chosen.args.get(self.room, {}), self.parameters()
+            chosen = _lookup(self.profiles, profile, "profile")
+            rows, known = chosen.args.get(self.package, {}), self.parameters()
             yield "", {key: value for key, value in rows.get("*", {}).items() if key in known}
             for name in dict.fromkeys([self.name.partition("/")[0], self.name]):
                 yield f"profile {profile}", rows.get(name, {})
@@ -122,7 +122,7 @@ class Entry:
             yield f"the part of {self.name!r} after the slash", {"category": self.category}
         yield "asked for", overrides
 
-    def _fit(self, key: str, default: Any, value: Any) -> Any:
+    def _coerce_number(self, key: str, default: Any, value: Any) -> Any:
         """A number where the default is one, so that 1, 1.0 and YAML's text "1e-4" are alike."""
         if not isinstance(default, float) or type(value) not in (int, str):
             return value
@@ -133,13 +133,13 @@ class Entry:
                 f"{self.title}: {key} is a number such as {default}, not {value!r}"
             ) from None
 
-    def _plain(self, key: str, value: Any) -> Any:
+    def _to_json(self, key: str, value: Any) -> Any:
         if isinstance(value, Mapping):
-            return {str(name): self._plain(key, item) for name, item in value.items()}
+            return {str(name): self._to_json(key, item) for name, item in value.items()}
         if isinstance(value, (list, tuple)):
-            return [self._plain(key, item) for item in value]
+            return [self._to_json(key, item) for item in value]
         if isinstance(value, (set, frozenset)):
-            return sorted(self._plain(key, item) for item in value)
+            return sorted(self._to_json(key, item) for item in value)
         if isinstance(value, Path):
             return str(value)
         if isinstance(value, float) and not math.isfinite(value):
@@ -154,17 +154,17 @@ class Profile:
     """A named size of things: arguments for methods and datasets, by name or for all ("*").
 
     args: {"methods": {name: {argument: value}}, "datasets": the same}
-    sweep: noise levels by method or for all ("*"), for which a method's own are too many
+    levels_by_method: noise levels by method or for all ("*"), for which a method's own are too many
     """
 
     name: str
     about: str = ""
     args: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
-    sweep: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    levels_by_method: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def levels(self, method: str) -> tuple[int, ...] | None:
         """The noise levels this method sweeps in this profile; None for its own."""
-        return self.sweep.get(method, self.sweep.get("*"))
+        return self.levels_by_method.get(method, self.levels_by_method.get("*"))
 
 
 @dataclass(frozen=True)
@@ -183,15 +183,15 @@ class Registry:
         A name may be given once; an extra file may give one anew if it says `replace: true`.
         """
         made = cls({}, {}, {}, {})
-        made._add_file(PATH, "registry.yaml")
+        made._add_file(REGISTRY_PATH, "registry.yaml")
         made._add_installed()
         for path in dict.fromkeys(Path(path).resolve() for path in extra):
             made._add_file(path, str(path), late=True)
         for profile in made.profiles.values():
-            made._check(profile)
+            made._check_profile(profile)
         for name, members in made.suites.items():
             for member in members:
-                _look(made.methods, member, f"method of the suite {name!r}:")
+                _lookup(made.methods, member, f"method of the suite {name!r}:")
         made.suites["all"] = [n for n, entry in made.methods.items() if not entry.baseline]
         for entries in (made.methods, made.datasets):
             for name, entry in entries.items():
@@ -199,30 +199,30 @@ class Registry:
         return made
 
     def method(self, name: str) -> Entry:
-        return _look(self.methods, name, "method")
+        return _lookup(self.methods, name, "method")
 
     def dataset(self, name: str) -> Entry:
         """A dataset, or one category of it: "mvtec/hazelnut" is mvtec with category=hazelnut."""
         base, slash, category = name.partition("/")
-        entry = _look(self.datasets, base, "dataset")
+        entry = _lookup(self.datasets, base, "dataset")
         return replace(entry, name=name, category=category) if slash else entry
 
     def entry(self, name: str) -> Entry:
         """A method or a dataset."""
         base = name.partition("/")[0]
         if name not in self.methods and base not in self.datasets:
-            _look({**self.methods, **self.datasets}, name, "method or dataset")
+            _lookup({**self.methods, **self.datasets}, name, "method or dataset")
         return self.methods.get(name) or self.dataset(name)
 
     def profile(self, name: str) -> Profile:
-        return _look(self.profiles, name, "profile")
+        return _lookup(self.profiles, name, "profile")
 
     def suite(self, name: str) -> list[str]:
         """The names of its methods."""
-        return _look(self.suites, name, "suite")
+        return _lookup(self.suites, name, "suite")
 
     def _add(self, entry: Entry, *, again: bool = False) -> None:
-        entries: dict[str, Entry] = getattr(self, entry.room)
+        entries: dict[str, Entry] = getattr(self, entry.package)
         if (old := entries.get(entry.name)) and not again:
             raise RegistryError(
                 f"{entry.title} is there twice: in {old.origin} and in {entry.origin}. "
@@ -231,7 +231,7 @@ class Registry:
         entries[entry.name] = entry
 
     def _add_installed(self) -> None:
-        for room in ROOMS:
+        for room in PACKAGES:
             for point in entry_points(group=f"adbench.{room}"):
                 origin = f"the package {point.dist.name if point.dist else point.module!r}"
                 where = f"{point.module}:{point.attr}"
@@ -244,35 +244,39 @@ class Registry:
             raise RegistryError(f"{origin}: cannot be read: {error}") from error
         except yaml.YAMLError as error:
             raise RegistryError(f"{origin}: not YAML: {' '.join(str(error).split())}") from error
-        top = _mapping(raw, f"{origin}: the file", {*ROOMS, "profiles", "suites"})
-        for room in ROOMS:
-            for name, row in _mapping(top.get(room), f"{origin}: {room}").items():
-                entry = _entry(name, room, row, origin, path.parent)
+        top = _check_mapping(raw, f"{origin}: the file", {*PACKAGES, "profiles", "suites"})
+        for room in PACKAGES:
+            for name, row in _check_mapping(top.get(room), f"{origin}: {room}").items():
+                entry = _parse_entry(name, room, row, origin, path.parent)
                 self._add(entry, again=late and row.get("replace", False))
-        for name, members in _mapping(top.get("suites"), f"{origin}: suites").items():
+        for name, members in _check_mapping(top.get("suites"), f"{origin}: suites").items():
             if not isinstance(members, list) or not all(isinstance(m, str) for m in members):
                 raise RegistryError(f"{origin}: suite {name!r} is a list of methods")
             self.suites[name] = members
-        for name, row in _mapping(top.get("profiles"), f"{origin}: profiles").items():
+        for name, row in _check_mapping(top.get("profiles"), f"{origin}: profiles").items():
             old = self.profiles.get(name, Profile(name))
-            self.profiles[name] = _profile(old, row, f"{origin}: profile {name}")
+            self.profiles[name] = _parse_profile(old, row, f"{origin}: profile {name}")
 
-    def _check(self, profile: Profile) -> None:
+    def _check_profile(self, profile: Profile) -> None:
         for room, entries in (("methods", self.methods), ("datasets", self.datasets)):
-            names = [*profile.args.get(room, {}), *(profile.sweep if room == "methods" else ())]
+            names = [
+                *profile.args.get(room, {}),
+                *(profile.levels_by_method if room == "methods" else ()),
+            ]
             for name in names:
                 if name != "*" and (base := name.partition("/")[0]) not in entries:
                     raise RegistryError(
-                        f"profile {profile.name!r} names the {ROOMS[room]} {name!r}, which is not "
-                        f"there{perhaps(base, entries)}"
+                        f"profile {profile.name!r} names the {PACKAGES[room]} {name!r}, "
+                        "which is not "
+                        f"there{did_you_mean(base, entries)}"
                     )
 
 
-def _entry(name: str, room: str, row: Any, origin: str, folder: Path) -> Entry:
-    at = f"{origin}: {ROOMS[room]} {name!r}"
+def _parse_entry(name: str, room: str, row: Any, origin: str, folder: Path) -> Entry:
+    at = f"{origin}: {PACKAGES[room]} {name!r}"
     if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name):
         raise RegistryError(f"{at}: a name is made of letters, digits and . _ + -")
-    row = _mapping(row, at, ENTRY_KEYS | EXTRA_KEYS[room])
+    row = _check_mapping(row, at, ENTRY_KEYS | EXTRA_KEYS[room])
     where = row.get("class")
     if not isinstance(where, str) or not re.fullmatch(r"(\w+(\.\w+)*|.+\.py):\w+", where):
         raise RegistryError(
@@ -293,7 +297,7 @@ def _entry(name: str, room: str, row: Any, origin: str, folder: Path) -> Entry:
         where,
         origin,
         target,
-        args=_mapping(row.get("args"), f"{at}: args"),
+        args=_check_mapping(row.get("args"), f"{at}: args"),
         label=row.get("label", name),
         about=row.get("about", ""),
         paper=str(row.get("paper", "")),
@@ -302,16 +306,16 @@ def _entry(name: str, room: str, row: Any, origin: str, folder: Path) -> Entry:
     )
 
 
-def _profile(old: Profile, row: Any, at: str) -> Profile:
+def _parse_profile(old: Profile, row: Any, at: str) -> Profile:
     """`old` with what another file adds to it: arguments for names it said nothing of."""
-    row = _mapping(row, at, PROFILE_KEYS)
+    row = _check_mapping(row, at, PROFILE_KEYS)
     args: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for room in ROOMS:
-        had, new = old.args.get(room, {}), _mapping(row.get(room), f"{at}: {room}")
+    for room in PACKAGES:
+        had, new = old.args.get(room, {}), _check_mapping(row.get(room), f"{at}: {room}")
         if both := had.keys() & new.keys():
             raise RegistryError(f"{at}: {room} {min(both)!r} has arguments in this profile already")
-        args[room] = {**had, **{k: _mapping(v, f"{at}: {room} {k}") for k, v in new.items()}}
-    sweep = dict(old.sweep)
+        args[room] = {**had, **{k: _check_mapping(v, f"{at}: {room} {k}") for k, v in new.items()}}
+    sweep = dict(old.levels_by_method)
     levels = row.get("levels") or {}
     for name, given in ({"*": levels} if isinstance(levels, list) else levels).items():
         if not isinstance(given, list) or not all(type(v) is int and 0 <= v <= 1000 for v in given):
@@ -320,7 +324,7 @@ def _profile(old: Profile, row: Any, at: str) -> Profile:
     return Profile(old.name, row.get("about", old.about), args, sweep)
 
 
-def _mapping(raw: Any, at: str, known: Iterable[str] | None = None) -> dict[str, Any]:
+def _check_mapping(raw: Any, at: str, known: Iterable[str] | None = None) -> dict[str, Any]:
     """`raw` if it maps text to something (nothing maps nothing), and only known keys."""
     if raw is None:
         return {}
@@ -331,16 +335,16 @@ def _mapping(raw: Any, at: str, known: Iterable[str] | None = None) -> dict[str,
             raise RegistryError(f"{at}: {key!r} is read as {type(key).__name__}; put it in quotes")
         if known is not None and key not in known:
             raise RegistryError(
-                f"{at}: unknown key {key!r}{perhaps(key, known)} "
+                f"{at}: unknown key {key!r}{did_you_mean(key, known)} "
                 f"Known are {', '.join(sorted(known))}"
             )
     return raw
 
 
-def _look(names: Mapping[str, Any], name: str, kind: str) -> Any:
+def _lookup(names: Mapping[str, Any], name: str, kind: str) -> Any:
     if name not in names:
         raise RegistryError(
-            f"unknown {kind} {name!r}{perhaps(name, names)} "
+            f"unknown {kind} {name!r}{did_you_mean(name, names)} "
             f"(adbench list{'' if ' ' in kind else f' {kind}s'})"
         )
     return names[name]

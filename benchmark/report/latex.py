@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..leaderboard.columns import LOWER, TITLES, reason
+from ..leaderboard.columns import LOWER_IS_BETTER, TITLES, reason
 from ..leaderboard.leaderboard import Board, Record, boards, error_text, number, run_of, value_of
 from ..leaderboard.rankings import League, leagues
 from ..leaderboard.rankings_text import cells, heads, sentences
@@ -60,7 +60,7 @@ def escaped(text: str) -> str:
 
 def _table(board: Board) -> str:
     shown = [name for name in SHOWN if any(row.value(name) is not None for row in board.done)]
-    arrows = {name: r"$\downarrow$" if name in LOWER else r"$\uparrow$" for name in shown}
+    arrows = {name: r"$\downarrow$" if name in LOWER_IS_BETTER else r"$\uparrow$" for name in shown}
     heads = ["method", "level", *(f"{escaped(TITLES[name])} {arrows[name]}" for name in shown)]
     lines = [
         r"\begin{table}",
@@ -105,7 +105,7 @@ def _league(league: League) -> str:
 def _best(board: Board, metric: str) -> str:
     """As it is printed, so that what looks alike is marked alike."""
     values = [value for row in board.done if (value := row.value(metric)) is not None]
-    return number(min(values) if metric in LOWER else max(values))
+    return number(min(values) if metric in LOWER_IS_BETTER else max(values))
 
 
 def _bounds(record: Record, metric: str) -> str:

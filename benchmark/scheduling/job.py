@@ -18,17 +18,17 @@ from typing import Any
 
 import torch
 
-from ...datasets.base import DataError, Dataset, Progress, silent
-from ...engine.runtime.distributed import ALONE, Team
-from ...engine.runtime.run import Interrupted, Run
+from ...datasets.base import DataError, Dataset, Progress, no_progress
+from ...engine.runtime.distributed import SINGLE_PROCESS, Team
+from ...engine.runtime.run import Interrupted, TrainingContext
 from ..evaluation.protocol import Protocol
-from ..experiments.fit_predict import Tell
-from ..experiments.matrix import PARTS, Cell
-from ..experiments.pipeline import headline, help_look, run_cell
-from ..experiments.tensorboard import Scalars, ScalarsError
+from ..experiments.fit_predict import LogEvent
+from ..experiments.matrix import PREDICTED_SPLITS, Experiment
+from ..experiments.pipeline import predict_shared, record_header, run_experiment
+from ..experiments.tensorboard import TensorBoardError, TensorBoardLogger
 from ..registry.registry import Entry
 from ..store.artifact_store import Store, canonical_json
-from ..store.atomic_files import full
+from ..store.atomic_files import is_disk_full
 
 Job = dict[str, Any]
 """name: of the cell, "prepare <dataset>", or "<cell> helper 1"      task: cell | prepare | help
@@ -47,12 +47,19 @@ no-data   said; the dataset is missing or bad
 full      phase, said; no room on a disk: the same job goes on when there is
 refused   said; the run cannot go on at all"""
 
-ROOM = ("device", "compile", "batch", "micro", "workers", "every")
-ENTRY = ("name", "room", "where", "origin", "target", "label", "about", "paper", "baseline")
+ROOM = ("device", "compile", "batch", "micro", "workers", "checkpoint_interval")
+ENTRY = (
+    "name", "package", "class_path", "origin", "import_path", "label", "about", "paper", "baseline",
+)  # fmt: skip
 
 
 def described(
-    cell: Cell, run: Run, store: Store, out: Path, curves: Path | None = None, threads: int = 0
+    cell: Experiment,
+    run: TrainingContext,
+    store: Store,
+    out: Path,
+    curves: Path | None = None,
+    threads: int = 0,
 ) -> Job:
     """One cell to work on. threads: of torch, 0 for as many as the process has."""
     job = _around(cell.name, "cell", run, threads)
@@ -60,7 +67,7 @@ def described(
     return job | {"curves": str(curves.absolute()) if curves is not None else None}
 
 
-def preparing(cells: Sequence[Cell], run: Run) -> Job:
+def preparing(cells: Sequence[Experiment], run: TrainingContext) -> Job:
     """The dataset of these cells to make ready."""
     job = _around(f"prepare {cells[0].dataset.name}", "prepare", run, 0)
     return job | {"cells": [_cell(c) for c in cells], "names": [c.name for c in cells]}
@@ -73,10 +80,10 @@ def helping(job: Job, count: int) -> Job:
 
 def work(
     job: Job,
-    tell: Tell,
+    tell: LogEvent,
     stop: Callable[[], bool] = bool,
     *,
-    team: Team = ALONE,
+    team: Team = SINGLE_PROCESS,
     kept: MutableMapping[str, Dataset] | None = None,
 ) -> Outcome:
     """Do it here and now. Tells what the engine tells; whatever goes wrong is an outcome.
@@ -90,28 +97,28 @@ def work(
             return _prepared([cell_of(told) for told in job["cells"]], phase.tell, stop, kept)
         _settle(job)
         cell, run = cell_of(job["cell"]), run_of(job["run"], stop, team)
-        dataset = ready(cell, silent, stop, kept)
+        dataset = ready(cell, no_progress, stop, kept)
         if job["task"] == "help":
             phase.enter("look")
             store = Store(Path(job["store"]))
-            count = help_look(cell, dataset, store, run, phase.tell, job["share"])
+            count = predict_shared(cell, dataset, store, run, phase.tell, job["share"])
             return {"end": "helped", "samples": count}
         phase.enter("train")
         with ExitStack() as stack:
-            told: Tell = phase.tell
+            told: LogEvent = phase.tell
             if job["curves"] is not None:
-                told = stack.enter_context(Scalars(Path(job["curves"]) / cell.name, told))
+                told = stack.enter_context(TensorBoardLogger(Path(job["curves"]) / cell.name, told))
             pictures = Path(job["out"]) / "pictures"
-            record = run_cell(cell, dataset, Store(Path(job["store"])), run, told, pictures)
+            record = run_experiment(cell, dataset, Store(Path(job["store"])), run, told, pictures)
         return {"end": "ok", "record": record}
     except (Interrupted, KeyboardInterrupt) as stopped:
         return {"end": "stopped", "said": str(stopped)}
-    except ScalarsError as error:
+    except TensorBoardError as error:
         return {"end": "refused", "said": str(error)}
     except (Exception, SystemExit) as error:  # a plugin may end in any way; that is a row, too
         if isinstance(error, DataError) and job["task"] == "prepare":
             return {"end": "no-data", "said": str(error)}
-        if full(error):
+        if is_disk_full(error):
             return {"end": "full", "phase": phase.now, "said": one_line(error)}
         said = f"{type(error).__name__}: {error}".splitlines()[0]
         trace = traceback.format_exc()
@@ -119,13 +126,13 @@ def work(
 
 
 def ready(
-    cell: Cell,
-    progress: Progress = silent,
+    cell: Experiment,
+    progress: Progress = no_progress,
     stop: Callable[[], bool] = bool,
     kept: MutableMapping[str, Dataset] | None = None,
 ) -> Dataset:
     """The cell's dataset, prepared. Raises KeyboardInterrupt when asked to stop meanwhile."""
-    key = canonical_json([cell.dataset.target, cell.dataset_args])
+    key = canonical_json([cell.dataset.import_path, cell.dataset_args])
     if kept is not None and key in kept:
         return kept[key]
     dataset: Dataset = cell.dataset.load()(**cell.dataset_args)
@@ -142,7 +149,7 @@ def ready(
     return dataset
 
 
-def unfit(cell: Cell, dataset: Dataset) -> str:
+def unfit(cell: Experiment, dataset: Dataset) -> str:
     """Why this method cannot look at this dataset; empty if it can."""
     cls, axes = cell.method.load(), len(dataset.spec.shape)
     if axes not in cls.ndims:
@@ -157,17 +164,19 @@ def one_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
-def cell_of(told: Mapping[str, Any]) -> Cell:
+def cell_of(told: Mapping[str, Any]) -> Experiment:
     """Back from JSON. Its registry entries know no profiles any more: arguments are resolved."""
     plain = {key: value for key, value in told.items() if key not in ("method", "dataset")}
     plain["protocol"] = Protocol.from_dict(told["protocol"])
     plain["levels"] = tuple(told["levels"]) if told["levels"] is not None else None
-    return Cell(method=Entry(**told["method"]), dataset=Entry(**told["dataset"]), **plain)
+    return Experiment(method=Entry(**told["method"]), dataset=Entry(**told["dataset"]), **plain)
 
 
-def run_of(told: Mapping[str, Any], stop: Callable[[], bool] = bool, team: Team = ALONE) -> Run:
+def run_of(
+    told: Mapping[str, Any], stop: Callable[[], bool] = bool, team: Team = SINGLE_PROCESS
+) -> TrainingContext:
     dtype = getattr(torch, told["dtype"])
-    return Run(dtype=dtype, stop=stop, team=team, **{key: told[key] for key in ROOM})
+    return TrainingContext(dtype=dtype, stop=stop, team=team, **{key: told[key] for key in ROOM})
 
 
 def _settle(job: Job) -> None:
@@ -178,7 +187,7 @@ def _settle(job: Job) -> None:
         torch.cuda.set_device(device)  # so that nothing is put on another GPU by default
 
 
-def _around(name: str, task: str, run: Run, threads: int) -> Job:
+def _around(name: str, task: str, run: TrainingContext, threads: int) -> Job:
     where = {key: getattr(run, key) for key in ROOM}
     where["dtype"] = str(run.dtype).removeprefix("torch.")
     path = [place or os.getcwd() for place in sys.path]
@@ -188,7 +197,7 @@ def _around(name: str, task: str, run: Run, threads: int) -> Job:
     }
 
 
-def _cell(cell: Cell) -> dict[str, Any]:
+def _cell(cell: Experiment) -> dict[str, Any]:
     told = {field.name: getattr(cell, field.name) for field in fields(cell)}
     told["protocol"] = cell.protocol.as_dict()
     for room in ("method", "dataset"):
@@ -197,8 +206,8 @@ def _cell(cell: Cell) -> dict[str, Any]:
 
 
 def _prepared(
-    cells: Sequence[Cell],
-    tell: Tell,
+    cells: Sequence[Experiment],
+    tell: LogEvent,
     stop: Callable[[], bool],
     kept: MutableMapping[str, Dataset] | None,
 ) -> Outcome:
@@ -206,7 +215,7 @@ def _prepared(
         tell(what, {"step": done, "of": total})
 
     dataset = ready(cells[0], progress, stop, kept)
-    heads = {c.name: headline(c, dataset, c.method.load(), "failed") for c in cells}
+    heads = {c.name: record_header(c, dataset, c.method.load(), "failed") for c in cells}
     why = {cell.name: unfit(cell, dataset) for cell in cells}
     return {"end": "prepared", "heads": heads, "unfit": {k: v for k, v in why.items() if v}}
 
@@ -214,10 +223,10 @@ def _prepared(
 class _Phase:
     """Where a job is, read from what it tells, and told when it changes."""
 
-    def __init__(self, job: Job, tell: Tell) -> None:
+    def __init__(self, job: Job, tell: LogEvent) -> None:
         self.now, self._tell = "prepare", tell
         pseudo = job["task"] == "cell" and job["cell"]["protocol"]["level"] == "pseudo"
-        self._looks = len(PARTS) + pseudo
+        self._looks = len(PREDICTED_SPLITS) + pseudo
 
     def enter(self, phase: str) -> None:
         self.now = phase

@@ -7,9 +7,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ..experiments.matrix import Cell
+from ..experiments.matrix import Experiment
 from ..store.artifact_store import StoreError
-from ..store.atomic_files import atomic_write, full
+from ..store.atomic_files import atomic_write, is_disk_full
 from .console import Watch
 from .retry_policies import Room
 
@@ -19,7 +19,7 @@ class Recording:
 
     def __init__(self, out: Path, cells: int, room: Room, watch: Watch) -> None:
         self._out, self._room, self._watch = out / "records", room, watch
-        self._waiting: list[tuple[Cell, dict[str, Any]]] = []
+        self._waiting: list[tuple[Experiment, dict[str, Any]]] = []
         self.counts: Counter[str] = Counter(to_do=cells)
 
     @property
@@ -27,7 +27,7 @@ class Recording:
         """Whether some could not be written yet."""
         return bool(self._waiting)
 
-    def keep(self, cell: Cell, record: dict[str, Any]) -> None:
+    def keep(self, cell: Experiment, record: dict[str, Any]) -> None:
         """Write a record, or wait for room to. The file is left alone where it says the same, so
         that a second run changes nothing; what an earlier run took to get there stays told."""
         path = self._out / f"{cell.name}.json"
@@ -38,7 +38,7 @@ class Recording:
             if before != json.loads(text := json.dumps(record, indent=1, sort_keys=True) + "\n"):
                 atomic_write(path, text)
         except StoreError as error:
-            if not full(error) or self._room.over():
+            if not is_disk_full(error) or self._room.over():
                 raise
             if self._room.ran_out():
                 self._watch.line(f"waiting for room on the disk, then going on: {error}")

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...engine.runtime.run import Run
+from ...engine.runtime.run import TrainingContext
 from ..executors.launch import Executor, News, by_dataset
-from ..experiments.matrix import Cell
-from ..experiments.pipeline import headline
-from ..experiments.tensorboard import ScalarsError
+from ..experiments.matrix import Experiment
+from ..experiments.pipeline import record_header
+from ..experiments.tensorboard import TensorBoardError
 from ..store.artifact_store import Store
 from .console import Watch
 from .exit_codes import FAILED, NO_DATA, STOPPED
@@ -40,7 +40,7 @@ class _Group:
     """Cells on one dataset, which is made ready once before them. heads: what their records say
     anyway; cells: yet to be done."""
 
-    cells: deque[Cell]
+    cells: deque[Experiment]
     state: str = "new"  # new, preparing, ready
     heads: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -51,8 +51,8 @@ class Sweep:
 
     def __init__(
         self,
-        cells: Sequence[Cell],
-        run: Run,
+        cells: Sequence[Experiment],
+        run: TrainingContext,
         store: Store,
         out: Path,
         watch: Watch,
@@ -208,7 +208,7 @@ class Sweep:
         elif end == "ok":
             self._done(self._of[name][0], outcome["record"])
         elif end == "refused":
-            raise ScalarsError(outcome["said"])
+            raise TensorBoardError(outcome["said"])
         elif end != "stopped":
             said = outcome.get("exception") or outcome["said"]
             self._logs.add(name, outcome.get("trace", said).encode())
@@ -287,14 +287,14 @@ class Sweep:
             reason = outcome["unfit"].get(cell.name)
             if not reason:
                 group.cells.append(cell)
-            elif cell.company:
+            elif cell.implicit_baseline:
                 self._records.counts["to_do"] -= 1
             else:
                 self._watch.line(f"{cell.name}  skipped: {reason}")
                 head = group.heads[cell.name]
                 self._records.keep(cell, head | {"status": "skipped", "reason": reason})
 
-    def _done(self, cell: Cell, record: dict[str, Any]) -> None:
+    def _done(self, cell: Experiment, record: dict[str, Any]) -> None:
         if attempts := self._tries[cell.name].attempts:
             record["attempts"] = attempts
         self._records.keep(cell, record)
@@ -310,12 +310,12 @@ class Sweep:
             self._fail(cell, failure, name)
         group.cells.clear()
 
-    def _fail(self, cell: Cell, failure: Mapping[str, Any], job: str = "") -> None:
+    def _fail(self, cell: Experiment, failure: Mapping[str, Any], job: str = "") -> None:
         job = job or cell.name
         reason, tail = failure["exception"], self._logs.tail(job)
         tries = self._tries.get(job, Tries())
         head = self._of[cell.name][1].heads.get(cell.name)
-        head = head or headline(cell, None, cell.method.load(), "failed")
+        head = head or record_header(cell, None, cell.method.load(), "failed")
         told = {**failure, "attempts": tries.attempts, "log": tail}
         self._records.keep(cell, head | {"status": "failed", "reason": reason, "failure": told})
         self._code = self._code or FAILED

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..leaderboard.leaderboard import Record, ReportError, number, read_records, value_of
-from ..store.leases import taken
+from ..store.leases import is_locked
 from .run_state import read
 
 SILENT = 60.0
@@ -94,7 +94,9 @@ def status(out: Path, store: Path) -> Status:
 def _work(store: Path) -> list[Work]:
     """Running first, then what was left, the latest first."""
     found = []
-    names = {path.stem for path in (store / "locks").glob("*.lock") if taken(path, unsure=False)}
+    names = {
+        path.stem for path in (store / "locks").glob("*.lock") if is_locked(path, if_unknown=False)
+    }
     names |= {path.name for path in (store / "resume").glob("*") if path.is_dir()}
     now = time.time()
     for name in sorted(names):
@@ -108,7 +110,7 @@ def _work(store: Path) -> list[Work]:
             times.append(facts.st_mtime)
             size += facts.st_size
             kept += path.suffix == ".json"
-        running = taken(store / "locks" / f"{name}.lock", unsure=False)
+        running = is_locked(store / "locks" / f"{name}.lock", if_unknown=False)
         if running or kept:
             age = max(0.0, now - max(times)) if times else None
             found.append(Work(NAMES.get(kind, kind), key, running, kept, size, age))

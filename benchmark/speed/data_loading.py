@@ -15,60 +15,62 @@ from torch import Tensor
 
 from ...datasets.base import Dataset, Sample
 from ...engine.noise.noise import Simplex
-from ...engine.profiling.cost import Memory, paired, peak_memory, settle
+from ...engine.profiling.cost import PeakMemory, peak_memory, synchronize, time_interleaved
 from ...engine.runtime.rng import Rng
-from ...engine.runtime.run import Interrupted, Run
-from ...engine.training.data_loading import batches
+from ...engine.runtime.run import Interrupted, TrainingContext
+from ...engine.training.data_loading import iterate_batches
 from ...engine.training.loop import Training
-from ..experiments.fit_predict import build
-from ..experiments.matrix import Cell, split_of
+from ..experiments.fit_predict import build_method
+from ..experiments.matrix import Experiment, load_split
 from .inference import spread
 
-STEPS = 9
+TRAINING_STEPS = 9
 """Of training, to see how fast it goes; the first three do not count."""
 
 
-def feeding(
-    cell: Cell,
+def measure_loading(
+    experiment: Experiment,
     dataset: Dataset,
-    run: Run,
+    context: TrainingContext,
     *,
     samples: int = 256,
     rounds: int = 3,
-    where: Mapping[str, Any],
+    machine: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Samples per second that the training loader delivers, and that the method's training takes
     in when all of them lie in memory. keeps_up: the slowest pass by the latter."""
-    method = build(cell, dataset.spec)
-    train = split_of(dataset, "train", None, method.supervision == "image-labels")
+    method = build_method(experiment, dataset.spec)
+    train = load_split(dataset, "train", None, method.supervision == "image-labels")
     plan = getattr(method, "plan", None)
     batch = plan.batch if isinstance(plan, Training) else 16
     index = torch.randperm(len(train), generator=torch.Generator().manual_seed(0)).tolist()
     index = [index[i % len(index)] for i in range(max(samples // batch, 1) * batch)]
     rates = []
-    with Memory("cpu") as memory:
+    with PeakMemory("cpu") as memory:
         for _ in range(rounds):
             start = time.perf_counter()
             picks = [index[i : i + batch] for i in range(0, len(index), batch)]
-            with closing(batches(train, picks, run)) as reading:
+            with closing(iterate_batches(train, picks, context)) as reading:
                 for _batch in reading:
                     pass
-            settle(run.device)
+            synchronize(context.device)
             rates.append(len(index) / (time.perf_counter() - start))
-    taken = _training(cell, dataset, [train[i] for i in dict.fromkeys(index[: 4 * batch])], run)
+    taken = _training_rate(
+        experiment, dataset, [train[i] for i in dict.fromkeys(index[: 4 * batch])], context
+    )
     return {
         "schema": 1,
         "what": "loading",
-        "method": {"name": cell.method.name, "label": cell.method.label},
+        "method": {"name": experiment.method.name, "label": experiment.method.label},
         "dataset": {
-            "name": cell.dataset.name,
+            "name": experiment.dataset.name,
             "channels": dataset.spec.channels,
             "shape": [*dataset.spec.shape],
             "samples": len(train),
         },
-        "profile": cell.profile,
-        "machine": where,
-        "workers": run.readers,
+        "profile": experiment.profile,
+        "machine": machine,
+        "workers": context.num_workers,
         "batch": batch,
         "samples": len(index),
         "loaded_per_second": spread(rates),
@@ -80,7 +82,9 @@ def feeding(
     }
 
 
-def _training(cell: Cell, dataset: Dataset, samples: Sequence[Sample], run: Run) -> float | None:
+def _training_rate(
+    cell: Experiment, dataset: Dataset, samples: Sequence[Sample], run: TrainingContext
+) -> float | None:
     """Samples per second of the method's own training; None if it does not train in steps."""
     rates: list[float] = []
 
@@ -88,22 +92,29 @@ def _training(cell: Cell, dataset: Dataset, samples: Sequence[Sample], run: Run)
         if event == "train":
             rates.append(facts["rate"])
 
-    method = build(cell, dataset.spec)
-    brief = replace(run, tell=tell, tell_every=0.0, workers=0, stop=lambda: len(rates) >= STEPS)
+    method = build_method(cell, dataset.spec)
+    brief = replace(
+        run, on_event=tell, event_interval=0.0, workers=0, stop=lambda: len(rates) >= TRAINING_STEPS
+    )
     with suppress(Interrupted):
         method.fit(samples, samples[:1], brief)
-    return median(rates[STEPS // 3 :]) if len(rates) > STEPS // 3 else None
+    return median(rates[TRAINING_STEPS // 3 :]) if len(rates) > TRAINING_STEPS // 3 else None
 
 
-def drawing(
-    run: Run, *, size: int = 256, images: int = 8, rounds: int = 5, where: Mapping[str, Any]
+def measure_noise(
+    context: TrainingContext,
+    *,
+    size: int = 256,
+    images: int = 8,
+    rounds: int = 5,
+    machine: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Milliseconds for a field of simplex noise as AnoDDPM has it, six octaves on size x size:
     the engine's, `images` at a time, against opensimplex's array function, one octave of one field
     at a time on the CPU, compiled by numba."""
     noise, level = Simplex(), 250
-    rng = Rng([str(i) for i in range(images)], 0, run.device)
-    levels = torch.full((images,), level, device=run.device)
+    rng = Rng([str(i) for i in range(images)], 0, context.device)
+    levels = torch.full((images,), level, device=context.device)
 
     def ours() -> Tensor:
         return noise(rng.at(0), (1, size, size), levels)
@@ -111,14 +122,14 @@ def drawing(
     seeds = rng.at(0).seeds(1).flatten().tolist()
 
     def theirs() -> Tensor:
-        return by_opensimplex(noise, seeds, size, level)
+        return opensimplex_fields(noise, seeds, size, level)
 
     apart = (ours().cpu().double() - theirs()).abs().max().item()
-    mine, other = paired([ours, theirs], rounds, run.device)
+    mine, other = time_interleaved([ours, theirs], rounds, context.device)
     return {
         "schema": 1,
         "what": "noise",
-        "machine": where,
+        "machine": machine,
         "size": size,
         "octaves": noise.octaves,
         "images": images,
@@ -129,7 +140,7 @@ def drawing(
     }
 
 
-def by_opensimplex(noise: Simplex, seeds: Sequence[int], size: int, level: int) -> Tensor:
+def opensimplex_fields(noise: Simplex, seeds: Sequence[int], size: int, level: int) -> Tensor:
     """The same fields (N, 1, size, size) float64, from the library that the authors' code is a
     copy of; on as many threads as torch has, where numba has so many."""
     import numba

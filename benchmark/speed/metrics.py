@@ -14,49 +14,52 @@ from unittest.mock import patch
 
 import numpy as np
 
-from ...engine.profiling.cost import Memory, paired
+from ...engine.profiling.cost import PeakMemory, time_interleaved
 from ..evaluation.metrics.connected_components import Array
-from ..evaluation.metrics.ranking import Places, place_metrics
-from ..evaluation.metrics.streaming_histogram import Stream
+from ..evaluation.metrics.ranking import PixelScores, pixel_score_metrics
+from ..evaluation.metrics.streaming_histogram import StreamingHistogram
 from .inference import spread
 
-FEW = 20
+REFERENCE_MAPS = 20
 """Maps that rivals are given."""
-LIMIT = 0.30
-SCENE = 3
+FPR_LIMIT = 0.30
+REGION_CYCLE = 3
 """Every so many maps one is normal, the others have a region or two."""
 
 
-def judging(
-    maps: int, *, side: int = 256, rounds: int = 3, where: Mapping[str, Any]
+def measure_metrics(
+    maps: int, *, side: int = 256, rounds: int = 3, machine: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """maps: how many, of side x side places     where: from `speed.machine`, of the CPU
+    """maps: how many, of side x side places     machine: from `speed.machine`, of the CPU
 
     Figures are AUROC, AP, AUPRO at 0.30 and 0.05, the best Dice with its threshold, and IoU; of
     scikit-learn AUROC, AP and the best F1. ratio: rivals' seconds, both together and multiplied up,
     over ours for all maps; ratio_of_few: with nothing multiplied, all on the same few; of_adeval:
     our seconds over adeval's, for all maps, and adeval_off how far its figures are from ours
     """
-    score, mask = stack(maps, side)
-    few = min(FEW, maps)
+    score, mask = synthetic_maps(maps, side)
+    few = min(REFERENCE_MAPS, maps)
     some = score[:few], mask[:few]
-    with Memory("cpu") as memory:
-        place_metrics(Places.of(score, mask))
+    with PeakMemory("cpu") as memory:
+        pixel_score_metrics(PixelScores.from_maps(score, mask))
     works = (
-        lambda: place_metrics(Places.of(score, mask)),
-        lambda: binned(score, mask),
-        lambda: place_metrics(Places.of(*some)),
-        lambda: learned(*some),
-        lambda: looped(*some),
+        lambda: pixel_score_metrics(PixelScores.from_maps(score, mask)),
+        lambda: binned_metrics(score, mask),
+        lambda: pixel_score_metrics(PixelScores.from_maps(*some)),
+        lambda: sklearn_metrics(*some),
+        lambda: aupro_by_loop(*some),
     )
     for work in works[2:]:
         work()  # what is done once only, imports and pages of memory, is not timed
-    stripped = strips(*some)
+    stripped = adeval_metrics(*some)
     if stripped is not None:
-        works = (*works, lambda: strips(score, mask))
-    times_of = [np.array(seconds) for seconds in paired(works, rounds, "cpu")]
+        works = (*works, lambda: adeval_metrics(score, mask))
+    times_of = [np.array(seconds) for seconds in time_interleaved(works, rounds, "cpu")]
     whole, bins, part, learn, loop, *adeval = times_of
-    ours, theirs = place_metrics(Places.of(*some)), {**learned(*some), "aupro30": looped(*some)}
+    ours, theirs = (
+        pixel_score_metrics(PixelScores.from_maps(*some)),
+        {**sklearn_metrics(*some), "aupro30": aupro_by_loop(*some)},
+    )
     times = maps / few
     return {
         "schema": 1,
@@ -64,29 +67,29 @@ def judging(
         "size": side,
         "maps": maps,
         "few": few,
-        "machine": where,
+        "machine": machine,
         "seconds": spread(whole.tolist()),
         "binned_seconds": spread(bins.tolist()),
         "sklearn_seconds": spread((times * learn).tolist()),
         "loop_seconds": spread((times * loop).tolist()),
         "ratio": spread((times * (learn + loop) / whole).tolist()),
         "ratio_of_few": spread(((learn + loop) / part).tolist()),
-        "largest_difference": _apart(theirs, ours),
+        "largest_difference": _largest_difference(theirs, ours),
         "memory_of_maps": memory.peak * 1e6 / score.nbytes,
         "adeval_seconds": spread(adeval[0].tolist()) if adeval else None,
         "of_adeval": spread((whole / adeval[0]).tolist()) if adeval else None,
-        "adeval_off": _apart(stripped, ours) if stripped else None,
+        "adeval_off": _largest_difference(stripped, ours) if stripped else None,
     }
 
 
-def stack(maps: int, side: int) -> tuple[Array, Array]:
+def synthetic_maps(maps: int, side: int) -> tuple[Array, Array]:
     """Scores float32 and masks bool, (maps, side, side) each, the same every time: noise that is
     higher, by how much depends on the map, in a region or two."""
     rng = np.random.Generator(np.random.PCG64(0))
     score = rng.standard_normal((maps, side, side), np.float32)
     mask = np.zeros(score.shape, bool)
     for k in range(maps):
-        for _ in range(k % SCENE):
+        for _ in range(k % REGION_CYCLE):
             y, x = rng.integers(0, side - side // 4, 2)
             high, wide = rng.integers(2, max(3, side // 4), 2)
             mask[k, y : y + high, x : x + wide] = True
@@ -94,14 +97,14 @@ def stack(maps: int, side: int) -> tuple[Array, Array]:
     return score, mask
 
 
-def binned(score: Array, mask: Array) -> dict[str, tuple[float, float]]:
+def binned_metrics(score: Array, mask: Array) -> dict[str, tuple[float, float]]:
     """The same figures from bins, as where there are too many places to sort."""
-    places, stream = Places.of(score, mask), Stream()
-    stream.add(places.score, places.truth, places.share)
+    places, stream = PixelScores.from_maps(score, mask), StreamingHistogram()
+    stream.add(places.score, places.truth, places.component_share)
     return stream.bounds()
 
 
-def strips(score: Array, mask: Array) -> dict[str, float] | None:
+def adeval_metrics(score: Array, mask: Array) -> dict[str, float] | None:
     """auroc, ap and aupro30 by adeval, which counts in 1000 strips of equal height between the
     lowest and the highest score; None where it is not installed."""
     # adeval 1.1.0 calls it by the name that NumPy 2.4 dropped
@@ -118,7 +121,7 @@ def strips(score: Array, mask: Array) -> dict[str, float] | None:
     return {"auroc": auroc, "ap": ap, "aupro30": aupro}
 
 
-def learned(score: Array, mask: Array) -> dict[str, float]:
+def sklearn_metrics(score: Array, mask: Array) -> dict[str, float]:
     """auroc, ap and dice by scikit-learn."""
     try:
         from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
@@ -137,7 +140,7 @@ def learned(score: Array, mask: Array) -> dict[str, float]:
     }
 
 
-def looped(score: Array, mask: Array) -> float:
+def aupro_by_loop(score: Array, mask: Array) -> float:
     """AUPRO up to LIMIT as it is defined: map by map and region by region every place is given its
     share of its region; then all places are sorted, and the curve is summed."""
     from scipy import ndimage
@@ -156,11 +159,11 @@ def looped(score: Array, mask: Array) -> float:
     normal = ~mask.ravel()[order]
     rate = np.append(0, (normal.cumsum() / normal.sum())[last])
     overlap = np.append(0, (share.ravel()[order].cumsum() / regions)[last])
-    inside = int(np.searchsorted(rate, LIMIT, "right"))
-    x = np.append(rate[:inside], LIMIT)
-    y = np.append(overlap[:inside], np.interp(LIMIT, rate, overlap))
-    return float((np.diff(x) * (y[1:] + y[:-1]) / 2).sum() / LIMIT)
+    inside = int(np.searchsorted(rate, FPR_LIMIT, "right"))
+    x = np.append(rate[:inside], FPR_LIMIT)
+    y = np.append(overlap[:inside], np.interp(FPR_LIMIT, rate, overlap))
+    return float((np.diff(x) * (y[1:] + y[:-1]) / 2).sum() / FPR_LIMIT)
 
 
-def _apart(theirs: Mapping[str, float], ours: Mapping[str, float | None]) -> float:
+def _largest_difference(theirs: Mapping[str, float], ours: Mapping[str, float | None]) -> float:
     return max(abs((ours[name] or 0) - value) for name, value in theirs.items())

@@ -18,12 +18,12 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from ...datasets.io.fsync import sync
-from .artifact import Artefact, Damaged, read
+from ...datasets.io.fsync import fsync_path
+from .artifact import Artifact, DamagedArtifact, read_artifact
 from .artifact_store import Store
-from .atomic_files import StoreError, atomic_path, file_sha256, said
+from .atomic_files import StoreError, atomic_path, describe_write_errors, file_sha256
 from .cache_key import canonical_json
-from .inventory import WORK
+from .inventory import NON_ARTIFACT_KINDS
 
 MANIFEST, MOST, BLOCK = "manifest.json", 256 << 20, 1 << 20
 """The manifest's name, its largest size, and how much is copied at a time."""
@@ -31,35 +31,35 @@ MANIFEST, MOST, BLOCK = "manifest.json", 256 << 20, 1 << 20
 NAME = re.compile(r"(?P<kind>[a-z][a-z-]{0,30})/(?P<key>[0-9a-f]{32})/(?P<file>\w[\w.-]{0,99})")
 
 
-class Taken(NamedTuple):
-    """What an import did. new, known: artefacts taken, and those that were there already
+class ImportReport(NamedTuple):
+    """What an import did. new, present: artefacts taken, and those that were there already
     problems: what was not taken and why, one line each"""
 
-    new: list[str]
-    known: list[str]
+    imported: list[str]
+    present: list[str]
     problems: list[str]
 
 
-def export(store: Store, artefacts: Iterable[tuple[str, str]], path: Path) -> list[str]:
+def export_archive(store: Store, artifacts: Iterable[tuple[str, str]], path: Path) -> list[str]:
     """Write the artefacts, by (kind, key), to a file; their names. Each is verified first.
 
     Raises StoreError that names every one that is missing or damaged; nothing is written then.
     """
-    found, problems = list[Artefact](), list[str]()
-    for kind, key in sorted(set(artefacts)):
+    found, problems = list[Artifact](), list[str]()
+    for kind, key in sorted(set(artifacts)):
         try:
-            found.append(read(kind, store.folder(kind, key), verify=True))
-        except Damaged as damage:
+            found.append(read_artifact(kind, store.folder(kind, key), verify=True))
+        except DamagedArtifact as damage:
             problems.append(str(damage))
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise StoreError(f"nothing is exported (adbench cache verify):\n{lines}")
     if not found:
         raise StoreError("there is nothing to export (adbench cache ls)")
-    files = [(f"{a.kind}/{a.key}/{p.name}", p) for a in found for p in _files(a)]
+    files = [(f"{a.kind}/{a.key}/{p.name}", p) for a in found for p in _artifact_files(a)]
     table = {name: {"bytes": p.stat().st_size, "sha256": file_sha256(p)} for name, p in files}
     manifest = canonical_json({"schema": 1, "files": table}).encode()
-    with atomic_path(path) as part, said(path), tarfile.open(part, "w") as tar:
+    with atomic_path(path) as part, describe_write_errors(path), tarfile.open(part, "w") as tar:
         tar.addfile(_member(MANIFEST, len(manifest)), io.BytesIO(manifest))
         for name, place in files:
             with place.open("rb") as file:
@@ -67,15 +67,15 @@ def export(store: Store, artefacts: Iterable[tuple[str, str]], path: Path) -> li
     return [f"{a.kind}/{a.key}" for a in found]
 
 
-def take(store: Store, path: Path) -> Taken:
+def import_archive(store: Store, path: Path) -> ImportReport:
     """Take in what a file of `export` holds: each artefact whole, or not at all.
 
     Raises StoreError if the file is none, or the store cannot be written.
     """
-    taken = Taken([], [], [])
+    taken = ImportReport([], [], [])
     try:
         with path.open("rb") as raw, tarfile.open(fileobj=raw, mode="r:") as tar:
-            _take(store, tar, taken)
+            _import_members(store, tar, taken)
     except FileNotFoundError:
         raise StoreError(f"there is no file {path}") from None
     except (tarfile.TarError, EOFError) as error:
@@ -95,7 +95,7 @@ class Listed(NamedTuple):
     sha256: str
 
 
-def _take(store: Store, tar: tarfile.TarFile, taken: Taken) -> None:
+def _import_members(store: Store, tar: tarfile.TarFile, taken: ImportReport) -> None:
     wanted = _manifest(tar)
     whole = {(f.kind, f.key): 0 for f in wanted.values()}
     for file in wanted.values():
@@ -113,7 +113,7 @@ def _take(store: Store, tar: tarfile.TarFile, taken: Taken) -> None:
             group, members = (listed.kind, listed.key), []
         members.append((member, listed))
         if len(members) == whole[group]:
-            _artefact(store, tar, members, taken)
+            _import_artifact(store, tar, members, taken)
     settled = {name for names in taken[:2] for name in names}
     for kind, key in whole:
         name = f"{kind}/{key}"
@@ -133,7 +133,7 @@ def _manifest(tar: tarfile.TarFile) -> dict[str, Listed]:
     wanted = {}
     for name, facts in told["files"].items():
         found = NAME.fullmatch(name)
-        if not found or found["kind"] in WORK | {"locks"}:
+        if not found or found["kind"] in NON_ARTIFACT_KINDS | {"locks"}:
             raise ValueError(f"its manifest names {name!r}, which belongs to no artefact")
         wanted[name] = Listed(
             found["kind"], found["key"], found["file"], int(facts["bytes"]), str(facts["sha256"])
@@ -154,37 +154,40 @@ def _unfit(member: tarfile.TarInfo, listed: Listed | None, seen: set[str]) -> st
     return ""
 
 
-def _artefact(
-    store: Store, tar: tarfile.TarFile, members: list[tuple[tarfile.TarInfo, Listed]], taken: Taken
+def _import_artifact(
+    store: Store,
+    tar: tarfile.TarFile,
+    members: list[tuple[tarfile.TarInfo, Listed]],
+    taken: ImportReport,
 ) -> None:
     kind, key = members[0][1].kind, members[0][1].key
     name, folder = f"{kind}/{key}", store.folder(kind, key)
     with ExitStack() as stack:
         try:
-            stack.enter_context(store.locked(kind, key, patience=0))
+            stack.enter_context(store.lock(kind, key, timeout=0))
         except TimeoutError:
             taken.problems.append(f"{name} is being made here at this moment; import it again")
             return
-        with suppress(Damaged):
-            read(kind, folder, verify=True)
-            taken.known.append(name)
+        with suppress(DamagedArtifact):
+            read_artifact(kind, folder, verify=True)
+            taken.present.append(name)
             return
         if folder.exists():
-            store.set_aside(folder, f"{kind}-{key}", f"{folder} is damaged")
+            store.move_to_corrupt(folder, f"{kind}-{key}", f"{folder} is damaged")
         try:
-            with store.part(kind, key) as part:
+            with store.staging_folder(kind, key) as part:
                 whole = part / key
                 whole.mkdir()
                 for member, listed in members:
                     _copy(tar, member, listed, whole / listed.file)
-                read(kind, whole, verify=True)
+                read_artifact(kind, whole, verify=True)
                 for path in [*whole.iterdir()]:
                     path.replace(part / path.name)
                 whole.rmdir()
-        except (Damaged, _Bad) as error:
+        except (DamagedArtifact, _Bad) as error:
             taken.problems.append(f"{name}: {str(error).replace(str(store.root), '').strip()}")
             return
-    taken.new.append(name)
+    taken.imported.append(name)
 
 
 class _Bad(Exception):
@@ -194,11 +197,11 @@ class _Bad(Exception):
 def _copy(tar: tarfile.TarFile, member: tarfile.TarInfo, listed: Listed, path: Path) -> None:
     source = tar.extractfile(member)
     digest = hashlib.sha256()
-    with said(path), path.open("wb") as file:
+    with describe_write_errors(path), path.open("wb") as file:
         for block in _blocks(source):
             digest.update(block)
             file.write(block)
-    sync(path)
+    fsync_path(path)
     if digest.hexdigest() != listed.sha256:
         raise _Bad(f"{listed.file} does not fit its checksum")
 
@@ -208,7 +211,7 @@ def _blocks(source: IO[bytes] | None) -> Iterator[bytes]:
         yield block
 
 
-def _files(artefact: Artefact) -> tuple[Path, Path]:
+def _artifact_files(artefact: Artifact) -> tuple[Path, Path]:
     return artefact.path, artefact.path.with_name(f"{artefact.path.name}.json")
 
 
@@ -219,10 +222,12 @@ def _member(name: str, length: int) -> tarfile.TarInfo:
     return made
 
 
-def chosen(cells: Iterable[str], records: dict[str, dict[str, Any]]) -> set[tuple[str, str]]:
+def select_artifacts(
+    experiments: Iterable[str], records: dict[str, dict[str, Any]]
+) -> set[tuple[str, str]]:
     """The artefacts that cells stand on, by their names or what they begin with; all if none is
     named. Raises StoreError on a name of no cell, and where a record's artefacts are gone."""
-    named = list(cells)
+    named = list(experiments)
     keep = set[str]()
     for cell in named:
         found = {name for name in records if name.startswith(cell)}

@@ -21,79 +21,94 @@ from uuid import uuid4
 
 from .artifact_store import Store
 from .atomic_files import StoreError
-from .inventory import WORK, Item, age, idle, inventory, size
-from .leases import earliest, folder, taken
+from .inventory import (
+    NON_ARTIFACT_KINDS,
+    InventoryItem,
+    format_age,
+    format_size,
+    is_idle,
+    list_items,
+)
+from .leases import earliest_lease, is_locked, lease_folder
 
 DAY = 86400.0
-OF_ITSELF = {"resume": 30 * DAY, "corrupt": 7 * DAY, "half-made": DAY}
+MAX_IDLE_SECONDS = {"resume": 30 * DAY, "corrupt": 7 * DAY, "half-made": DAY}
 """Seconds after which what is no artefact goes, whatever is asked for."""
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RemovalCriteria:
     """What shall go: one of the three.
 
-    most: bytes that may stay     older: not used for so many seconds
-    used: the (kind, key) that records stand on; what is not among them goes
+    max_bytes: bytes that may stay     max_idle_seconds: not used for so many seconds
+    used_artifacts: the (kind, key) that records stand on; what is not among them goes
     """
 
-    most: int | None = None
-    older: float | None = None
-    used: frozenset[tuple[str, str]] | None = None
+    max_bytes: int | None = None
+    max_idle_seconds: float | None = None
+    used_artifacts: frozenset[tuple[str, str]] | None = None
 
 
 @dataclass(frozen=True)
-class Gone:
-    item: Item
-    why: str
+class Removal:
+    item: InventoryItem
+    reason: str
 
 
 @dataclass(frozen=True)
-class Swept:
-    """gone: removed, or what would be. spared: should have gone, and why it stays
-    left: bytes that stay. locks: lock files removed"""
+class GarbageReport:
+    """removed: removed, or what would be. retained: should have gone, and why it stays
+    bytes_left: bytes that stay. locks_removed: lock files removed"""
 
-    gone: list[Gone]
-    spared: list[Gone]
-    left: int
-    locks: int = 0
+    removed: list[Removal]
+    retained: list[Removal]
+    bytes_left: int
+    locks_removed: int = 0
 
-    def lines(self, *, dry: bool = False) -> list[str]:
-        verb = "would remove" if dry else "removed"
-        lines = [f"{verb} {_named(g)}: {g.why}" for g in self.gone]
-        lines += [f"kept {_named(g)}: {g.why}" for g in self.spared]
-        freed = sum(g.item.bytes for g in self.gone)
-        return [*lines, f"{verb} {len(self.gone)}, {size(freed)}; {size(self.left)} stay"]
+    def lines(self, *, dry_run: bool = False) -> list[str]:
+        verb = "would remove" if dry_run else "removed"
+        lines = [f"{verb} {_describe(g)}: {g.reason}" for g in self.removed]
+        lines += [f"kept {_describe(g)}: {g.reason}" for g in self.retained]
+        freed = sum(g.item.bytes for g in self.removed)
+        return [
+            *lines,
+            f"{verb} {len(self.removed)}, {format_size(freed)}; "
+            f"{format_size(self.bytes_left)} stay",
+        ]
 
 
-def gc(store: Store, wanted: Wanted, *, dry: bool = False, now: float | None = None) -> Swept:
-    """Remove what `wanted` asks for. Raises StoreError if the store cannot be written."""
+def collect_garbage(
+    store: Store, criteria: RemovalCriteria, *, dry_run: bool = False, now: float | None = None
+) -> GarbageReport:
+    """Remove what `criteria` asks for. Raises StoreError if the store cannot be written."""
     now = time.time() if now is None else now
-    items = [replace(item, used=min(item.used, now)) for item in inventory(store)]  # clocks jump
+    items = [replace(item, used=min(item.used, now)) for item in list_items(store)]  # clocks jump
     items.sort(key=lambda item: (item.used, item.kind, item.key))
-    total, since = sum(item.bytes for item in items), earliest(store.root)
-    gone, spared = list[Gone](), list[Gone]()
+    total, since = sum(item.bytes for item in items), earliest_lease(store.root)
+    gone, spared = list[Removal](), list[Removal]()
 
-    def drop(item: Item, why: str) -> None:
+    def drop(item: InventoryItem, why: str) -> None:
         nonlocal total
-        if keep := _needed(store, item, since):
-            spared.append(Gone(item, keep))
-        elif dry or _remove(store, item):
-            gone.append(Gone(item, why))
+        if keep := _retention_reason(store, item, since):
+            spared.append(Removal(item, keep))
+        elif dry_run or _remove(store, item):
+            gone.append(Removal(item, why))
             total -= item.bytes
         else:
-            spared.append(Gone(item, "was used while this looked"))
+            spared.append(Removal(item, "was used while this looked"))
 
-    asked = [(item, _over(store, item, wanted, now)) for item in items]
+    asked = [(item, _removal_reason(store, item, criteria, now)) for item in items]
     for item, why in asked:
         if why:
             drop(item, why)
-    if wanted.most is not None:
+    if criteria.max_bytes is not None:
         rest = [item for item, why in asked if not why and item.kind not in ("resume", "half-made")]
         for item in sorted(rest, key=lambda item: item.kind != "corrupt"):  # the rest by use
-            if total > wanted.most:
-                drop(item, f"room is short, and it was last used {age(now - item.used)} ago")
-    return Swept(gone, spared, total, 0 if dry or since is not None else _locks(store))
+            if total > criteria.max_bytes:
+                drop(item, f"room is short, and it was last used {format_age(now - item.used)} ago")
+    return GarbageReport(
+        gone, spared, total, 0 if dry_run or since is not None else _remove_locks(store)
+    )
 
 
 def parse_size(text: str) -> int:
@@ -114,36 +129,40 @@ def parse_age(text: str) -> float:
     return float(found[1]) * units[found[2].lower()]
 
 
-def _over(store: Store, item: Item, wanted: Wanted, now: float) -> str:
+def _removal_reason(store: Store, item: InventoryItem, wanted: RemovalCriteria, now: float) -> str:
     """Why it shall go, however much room there is; empty if it need not."""
     idle_for = now - item.used
-    if item.kind == "resume" and store.peek(item.goal, item.key):
+    if item.kind == "resume" and store.read_metadata(item.goal, item.key):
         return f"the {item.goal} is finished"
-    if item.kind in WORK:
-        limit = max(OF_ITSELF[item.kind], wanted.older or 0)
-        return f"untouched for {age(idle_for)}" if idle_for > limit else ""
-    if wanted.older is not None and idle_for > wanted.older:
-        return f"not used for {age(idle_for)}"
-    if wanted.used is not None and (item.kind, item.key) not in wanted.used:
+    if item.kind in NON_ARTIFACT_KINDS:
+        limit = max(MAX_IDLE_SECONDS[item.kind], wanted.max_idle_seconds or 0)
+        return f"untouched for {format_age(idle_for)}" if idle_for > limit else ""
+    if wanted.max_idle_seconds is not None and idle_for > wanted.max_idle_seconds:
+        return f"not used for {format_age(idle_for)}"
+    if wanted.used_artifacts is not None and (item.kind, item.key) not in wanted.used_artifacts:
         return "no record uses it"
     return ""
 
 
-def _needed(store: Store, item: Item, since: float | None) -> str:
+def _retention_reason(store: Store, item: InventoryItem, since: float | None) -> str:
     """Why it must stay; empty if it need not."""
-    if not idle(store, item):
-        return "a process is making it" if item.kind in WORK else "a process holds its lock"
-    if item.kind not in WORK and since is not None and item.used >= since - 2:
+    if not is_idle(store, item):
+        return (
+            "a process is making it"
+            if item.kind in NON_ARTIFACT_KINDS
+            else "a process holds its lock"
+        )
+    if item.kind not in NON_ARTIFACT_KINDS and since is not None and item.used >= since - 2:
         return "a process that still runs may need it"
     return ""
 
 
-def _remove(store: Store, item: Item) -> bool:
+def _remove(store: Store, item: InventoryItem) -> bool:
     """Take it away at once, then delete it; false if somebody used it meanwhile."""
     aside = item.path.with_name(f".{item.key}.{uuid4().hex[:8]}")
     try:
-        with store.locked(item.goal or item.kind, item.key, patience=0):
-            if item.kind in WORK:
+        with store.lock(item.goal or item.kind, item.key, timeout=0):
+            if item.kind in NON_ARTIFACT_KINDS:
                 shutil.rmtree(item.path)
                 return True
             item.path.replace(aside)
@@ -160,14 +179,14 @@ def _remove(store: Store, item: Item) -> bool:
     return True
 
 
-def _locks(store: Store) -> int:
+def _remove_locks(store: Store) -> int:
     """Remove lock files that nobody holds; how many. One that is waited for is made again: who
     gets a lock whose file is gone tries once more (filelock looks)."""
     from filelock import FileLock
 
     count = 0
-    for path in [*(store.root / "locks").glob("*.lock"), *folder(store.root).glob("*.lock")]:
-        if taken(path):
+    for path in [*(store.root / "locks").glob("*.lock"), *lease_folder(store.root).glob("*.lock")]:
+        if is_locked(path):
             continue
         lock = FileLock(path)
         with suppress(OSError, TimeoutError):
@@ -180,6 +199,6 @@ def _locks(store: Store) -> int:
     return count
 
 
-def _named(gone: Gone) -> str:
+def _describe(gone: Removal) -> str:
     item = gone.item
-    return f"{item.kind} {item.key[:12]} ({item.words}, {size(item.bytes)})"
+    return f"{item.kind} {item.key[:12]} ({item.description}, {format_size(item.bytes)})"

@@ -8,72 +8,76 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .artifact import Damaged, read
+from .artifact import DamagedArtifact, read_artifact
 from .artifact_store import Store, StoreWarning
 from .atomic_files import StoreError
-from .partial_state import trouble
+from .partial_state import find_damage
 
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass
-class Soundness:
+class IntegrityReport:
     """artefacts, states: how many were looked at. problems: one line for each that is not whole
-    mended: how many of these were set aside. notes: what else there is to know"""
+    repaired: how many of these were set aside. notes: what else there is to know"""
 
-    artefacts: int = 0
+    artifacts: int = 0
     states: int = 0
     problems: list[str] = field(default_factory=list)
-    mended: int = 0
+    repaired: int = 0
     notes: list[str] = field(default_factory=list)
 
     @property
-    def sound(self) -> bool:
+    def intact(self) -> bool:
         """Whether a run can rely on the store now."""
-        return len(self.problems) == self.mended
+        return len(self.problems) == self.repaired
 
 
-def verify(store: Store, *, mend: bool = False, progress: Progress | None = None) -> Soundness:
+def verify_store(
+    store: Store, *, repair: bool = False, progress: Progress | None = None
+) -> IntegrityReport:
     """Read every artefact and every kept state to its last byte; check checksum, seal and key.
 
-    mend: set aside what is damaged, as a run would when it meets it
+    repair: set aside what is damaged, as a run would when it meets it
     """
-    found = Soundness()
+    found = IntegrityReport()
     folders = store.folders()
     for done, folder in enumerate(folders, 1):
         kind, key = folder.parents[1].name, folder.name
-        found.artefacts += 1
+        found.artifacts += 1
         try:
-            read(kind, folder, verify=True)
-        except Damaged as damage:
+            read_artifact(kind, folder, verify=True)
+        except DamagedArtifact as damage:
             if folder.exists():  # else gc took it
                 found.problems.append(str(damage))
-                if mend:
-                    _aside(store, folder, kind, key, str(damage), found)
+                if repair:
+                    _move_to_corrupt(store, folder, kind, key, str(damage), found)
         if progress:
             progress("verify", done, len(folders))
     for pointer in sorted((store.root / "resume").glob("*/*.json")):
         found.states += 1
-        if (reason := trouble(pointer)) and pointer.exists():
+        if (reason := find_damage(pointer)) and pointer.exists():
             found.problems.append(f"{pointer} cannot be gone on from: {reason}")
-            if mend:
+            if repair:
                 with suppress(OSError):
                     pointer.unlink()
-                    found.mended += 1
+                    found.repaired += 1
     aside = len([*(store.root / "corrupt").glob("*")])
     if aside:
         found.notes.append(f"{aside} damaged things were set aside in {store.root / 'corrupt'}")
     return found
 
 
-def _aside(store: Store, folder: Path, kind: str, key: str, reason: str, found: Soundness) -> None:
+def _move_to_corrupt(
+    store: Store, folder: Path, kind: str, key: str, reason: str, found: IntegrityReport
+) -> None:
     try:
-        with store.locked(kind, key, patience=0), warnings.catch_warnings():
+        with store.lock(kind, key, timeout=0), warnings.catch_warnings():
             warnings.simplefilter("ignore", StoreWarning)
-            store.set_aside(folder, f"{kind}-{key}", reason)
+            store.move_to_corrupt(folder, f"{kind}-{key}", reason)
     except TimeoutError:
         found.notes.append(f"{kind} {key} is being made anew by a process; it was left alone")
     except StoreError as error:
         found.notes.append(str(error))
     else:
-        found.mended += 1
+        found.repaired += 1

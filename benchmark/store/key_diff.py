@@ -11,29 +11,39 @@ from typing import Any
 
 from .artifact_store import Store
 from .atomic_files import StoreError
-from .cache_key import MOST
-from .key_text import differences
+from .cache_key import MAX_DIFFERENCES
+from .key_text import diff_inputs
 
-TOLD = ("method", "dataset", "profile", "seed", "partial", "protocol", "versions", "device")
+RECORD_FIELDS = (
+    "method",
+    "dataset",
+    "profile",
+    "seed",
+    "partial",
+    "protocol",
+    "versions",
+    "device",
+)
 """What a record itself says of how it came about."""
 
-NOT_TOLD = {"method": ("label", "paper", "baseline"), "protocol": ("text", "id")}
+IGNORED_SUBFIELDS = {"method": ("label", "paper", "baseline"), "protocol": ("text", "id")}
 
 
 @dataclass(frozen=True)
-class Side:
+class ComparedResult:
     """One of the two.
 
-    record: the record's file, if it is named by one. artefacts: identities by "record", "maps/val"…
+    record: the record's file, if it is named by one. key_inputs: identities by "record",
+    "maps/val"…
     """
 
     name: str
     record: Mapping[str, Any] | None
-    artefacts: Mapping[str, Mapping[str, Any]]
+    key_inputs: Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Why:
+class KeyDiff:
     """fields: of `words.differences`. note: what limits the answer; empty if nothing does"""
 
     a: str
@@ -47,36 +57,36 @@ class Why:
         else:
             head = [f"A {self.a}", f"B {self.b}"]
         body = [
-            f"  {f['words']}: {_value(f['a'])} in A, {_value(f['b'])} in B"
-            for f in self.fields[:MOST]
+            f"  {f['words']}: {_format_value(f['a'])} in A, {_format_value(f['b'])} in B"
+            for f in self.fields[:MAX_DIFFERENCES]
         ]
-        more = len(self.fields) - MOST
+        more = len(self.fields) - MAX_DIFFERENCES
         tail = [f"  and {more} more (--json)"] if more > 0 else []
         return head + body + tail + ([f"note: {self.note}"] if self.note else [])
 
 
-def why(a: str, b: str, store: Store, out: Path) -> Why:
+def diff_keys(a: str, b: str, store: Store, out: Path) -> KeyDiff:
     """How A and B differ: keys in the store or their beginnings, record files, or cells of `out`.
 
     Raises StoreError if one is not found, or they are of two kinds.
     """
-    one, two = (side(name, store, out) for name in (a, b))
-    both = [kind for kind in one.artefacts if kind in two.artefacts]
+    one, two = (find_result(name, store, out) for name in (a, b))
+    both = [kind for kind in one.key_inputs if kind in two.key_inputs]
     if both:
         kind = "record" if "record" in both else both[0]
-        return Why(one.name, two.name, differences(one.artefacts[kind], two.artefacts[kind]))
+        return KeyDiff(one.name, two.name, diff_inputs(one.key_inputs[kind], two.key_inputs[kind]))
     if one.record and two.record:
-        fields = differences(_told(one.record), _told(two.record))
+        fields = diff_inputs(_record_facts(one.record), _record_facts(two.record))
         note = "told by the record files alone: the store does not hold what they were made from"
-        return Why(one.name, two.name, fields, note)
-    kinds = " and ".join(", ".join(s.artefacts) or "nothing that is stored" for s in (one, two))
+        return KeyDiff(one.name, two.name, fields, note)
+    kinds = " and ".join(", ".join(s.key_inputs) or "nothing that is stored" for s in (one, two))
     raise StoreError(f"{a} and {b} are of two kinds: {kinds} (adbench cache ls)")
 
 
-def side(name: str, store: Store, out: Path) -> Side:
-    path = _record_file(name, out)
+def find_result(name: str, store: Store, out: Path) -> ComparedResult:
+    path = _find_record(name, out)
     if path is None:
-        return _by_key(name, store)
+        return _find_by_key(name, store)
     try:
         record = json.loads(path.read_bytes())
         keys = dict(record.get("keys") or {})
@@ -84,12 +94,12 @@ def side(name: str, store: Store, out: Path) -> Side:
         raise StoreError(f"{path} is no record: {error}") from error
     found = {}
     for kind, key in keys.items():
-        if artefact := store.peek(kind.partition("/")[0], str(key)):
-            found[kind] = artefact.identity
-    return Side(path.stem, record, found)
+        if artefact := store.read_metadata(kind.partition("/")[0], str(key)):
+            found[kind] = artefact.key_inputs
+    return ComparedResult(path.stem, record, found)
 
 
-def _record_file(name: str, out: Path) -> Path | None:
+def _find_record(name: str, out: Path) -> Path | None:
     """The record that a file's or a cell's name, or its beginning, stands for."""
     if name.endswith(".json"):
         if not Path(name).is_file():
@@ -98,11 +108,11 @@ def _record_file(name: str, out: Path) -> Path | None:
     found = [p for p in sorted((out / "records").glob("*.json")) if p.name.startswith(name)]
     exact = [path for path in found if path.stem == name]
     if len(found) > 1 and not exact:
-        raise StoreError(f"{name!r} is the beginning of {len(found)} cells: {_some(found)}")
+        raise StoreError(f"{name!r} is the beginning of {len(found)} cells: {_first_names(found)}")
     return (exact or found or [None])[0]
 
 
-def _by_key(name: str, store: Store) -> Side:
+def _find_by_key(name: str, store: Store) -> ComparedResult:
     kind, slash, key = name.rpartition("/")
     found = [
         path
@@ -115,31 +125,33 @@ def _by_key(name: str, store: Store) -> Side:
             "(adbench cache ls; --store and --out say where to look)"
         )
     if len(found) > 1:
-        raise StoreError(f"{name!r} is the beginning of {len(found)} keys: {_some(found)}")
+        raise StoreError(f"{name!r} is the beginning of {len(found)} keys: {_first_names(found)}")
     kind, key = found[0].parents[1].name, found[0].name
-    artefact = store.peek(kind, key)
+    artefact = store.read_metadata(kind, key)
     if artefact is None:
         raise StoreError(f"{kind} {key} is damaged (adbench cache verify)")
-    part = artefact.identity.get("part") if kind == "maps" else None
-    return Side(f"{kind} {key[:8]}", None, {f"{kind}/{part}" if part else kind: artefact.identity})
+    part = artefact.key_inputs.get("part") if kind == "maps" else None
+    return ComparedResult(
+        f"{kind} {key[:8]}", None, {f"{kind}/{part}" if part else kind: artefact.key_inputs}
+    )
 
 
-def _told(record: Mapping[str, Any]) -> dict[str, Any]:
+def _record_facts(record: Mapping[str, Any]) -> dict[str, Any]:
     made = {}
-    for field in TOLD:
+    for field in RECORD_FIELDS:
         value = record.get(field)
         if isinstance(value, dict):
-            value = {k: v for k, v in value.items() if k not in NOT_TOLD.get(field, ())}
+            value = {k: v for k, v in value.items() if k not in IGNORED_SUBFIELDS.get(field, ())}
         made[field] = value
     return made
 
 
-def _some(paths: list[Path]) -> str:
+def _first_names(paths: list[Path]) -> str:
     shown = ", ".join(path.stem[:40] for path in paths[:3])
     return shown + (", …" if len(paths) > 3 else "")
 
 
-def _value(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, str) and re.fullmatch("[0-9a-f]{16,64}", value):
         return value[:8]  # a digest
     return "absent" if value is None else json.dumps(value)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 from uuid import uuid4
 
-from ...datasets.io.fsync import sync
-from .atomic_files import atomic_write, file_sha256, said
+from ...datasets.io.fsync import fsync_path
+from .atomic_files import atomic_write, describe_write_errors, file_sha256
 from .cache_key import canonical_json
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class StoreWarning(UserWarning):
     """Something stored was damaged; it was set aside, and is made anew when it is needed."""
 
 
-class Resume:
+class PartialState:
     """A Keep (engine/run.py) in a folder: named states of tensors, each replaced as a whole.
 
     A state is a safetensors file under a new name, and a small file that points to it and is
@@ -46,7 +46,7 @@ class Resume:
         pointer = self._pointer(name)
         if not pointer.is_file():
             return None
-        if reason := trouble(pointer):
+        if reason := find_damage(pointer):
             warnings.warn(f"cannot go on from {pointer}: {reason}", StoreWarning, stacklevel=2)
             return None
         return load_file(self.folder / json.loads(pointer.read_bytes())["file"])
@@ -57,16 +57,16 @@ class Resume:
         pointer = self._pointer(name)
         path = self.folder / f"{pointer.stem}.{uuid4().hex[:8]}.safetensors"
         try:
-            with said(path):
+            with describe_write_errors(path):
                 self.folder.mkdir(parents=True, exist_ok=True)
-                save_file(_apart(state), path)
-                sync(path)
+                save_file(_separate_tensors(state), path)
+                fsync_path(path)
             atomic_write(pointer, canonical_json({"file": path.name, "sha256": file_sha256(path)}))
         except BaseException:
             with suppress(OSError):
                 path.unlink()
             raise
-        if _pointed(pointer) != path:
+        if _target_file(pointer) != path:
             return  # another process has saved since
         if not path.is_file():  # another has saved before, and swept it away
             return self.save(name, state)
@@ -82,7 +82,7 @@ class Resume:
         return self.folder / f"{quote(name, safe='').replace('.', '%2E')}.json"
 
 
-def _pointed(pointer: Path) -> Path | None:
+def _target_file(pointer: Path) -> Path | None:
     """The file that a pointer names, in its own folder."""
     try:
         name = json.loads(pointer.read_bytes())["file"]
@@ -91,7 +91,7 @@ def _pointed(pointer: Path) -> Path | None:
         return None
 
 
-def trouble(pointer: Path) -> str:
+def find_damage(pointer: Path) -> str:
     """What is wrong with the state that a pointer names; empty if it is whole."""
     try:
         told = json.loads(pointer.read_bytes())
@@ -103,7 +103,7 @@ def trouble(pointer: Path) -> str:
     return "" if fits else "its checksum does not fit"
 
 
-def _apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _separate_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors as safetensors takes them: on the CPU, contiguous, no two sharing memory."""
     made: dict[str, Tensor] = {}
     taken: set[int] = set()

@@ -9,31 +9,32 @@ from typing import NamedTuple
 import numpy as np
 
 from ..base import DataError
-from ..preparation.array_dataset import Array, h5_file, stored
+from ..preparation.array_dataset import Array, open_hdf5, require_dataset
 
-FILE = re.compile(
+FILE_NAME = re.compile(
     r"(?P<signal>[A-Za-z0-9]+)(?P<test>_test\d+)?(?P<raw>_raw_data)?(_(?P<part>train|val))?"
     r"\.(h5|hdf5)"
 )
-SETS = {"train": "interferenceset_frame", "test": "testset1_frame"}
+POOL_FOLDERS = {"train": "interferenceset_frame", "test": "testset1_frame"}
 
 
-class Frames(NamedTuple):
-    """`number` frames of `length` samples. form: "complex", "pair" (compound), "first" or "last",
+class FrameLayout(NamedTuple):
+    """`n_frames` frames of `length` samples. layout: "complex", "pair" (compound), "first" or
+    "last",
     the axis of real and imaginary part within a frame"""
 
-    number: int
+    n_frames: int
     length: int
-    form: str
+    layout: str
 
 
-def read_header(path: Path, name: str, signal: str) -> Frames:
+def read_frame_layout(path: Path, name: str, signal: str) -> FrameLayout:
     """How a file holds its frames. Raises DataError where that cannot be told, or where the file
     says of itself that it holds another signal."""
-    with h5_file(path, name) as file:
-        held = stored(file, "dataset", name)
+    with open_hdf5(path, name) as file:
+        held = require_dataset(file, "dataset", name)
         if "sig_type" in file:
-            told = stored(file, "sig_type", name)[()]
+            told = require_dataset(file, "sig_type", name)[()]
             told = told.decode() if isinstance(told, bytes) else str(told)
             if told.casefold() != signal.casefold():
                 raise DataError(f"{name} holds {told}, as its sig_type says: rename or replace it")
@@ -41,11 +42,11 @@ def read_header(path: Path, name: str, signal: str) -> Frames:
         if 0 in shape:
             raise DataError(f"{name} is empty: its dataset has shape {shape}")
         if kind.kind == "c" or kind.fields:
-            if kind.fields and _parts(kind) is None:
+            if kind.fields and _complex_fields(kind) is None:
                 raise DataError(f"{name} holds records of {list(kind.fields)}, not of r and i")
             if len(shape) != 2:
                 raise DataError(f"{name} has shape {shape}, not (frames, samples)")
-            return Frames(shape[0], shape[1], "pair" if kind.fields else "complex")
+            return FrameLayout(shape[0], shape[1], "pair" if kind.fields else "complex")
         if kind.kind not in "iuf":
             raise DataError(f"{name} holds {kind}, no numbers")
         if len(shape) != 3 or 2 not in shape[1:]:
@@ -55,26 +56,26 @@ def read_header(path: Path, name: str, signal: str) -> Frames:
         if shape[1:] == (2, 2):
             raise DataError(f"{name} has shape {shape}: either axis may be real and imaginary part")
         form = "first" if shape[1] == 2 else "last"
-        return Frames(shape[0], shape[2] if form == "first" else shape[1], form)
+        return FrameLayout(shape[0], shape[2] if form == "first" else shape[1], form)
 
 
-def read_frame(path: Path, name: str, frames: Frames, index: int) -> Array:
+def read_frame(path: Path, name: str, layout: FrameLayout, index: int) -> Array:
     """One frame as (2, length) float32, real and imaginary part."""
-    with h5_file(path, name) as file:
-        raw = stored(file, "dataset", name)[index]
-    if frames.form == "complex":
+    with open_hdf5(path, name) as file:
+        raw = require_dataset(file, "dataset", name)[index]
+    if layout.layout == "complex":
         parts = (raw.real, raw.imag)
-    elif frames.form == "pair":
-        real, imaginary = _parts(raw.dtype) or ("r", "i")
+    elif layout.layout == "pair":
+        real, imaginary = _complex_fields(raw.dtype) or ("r", "i")
         parts = (raw[real], raw[imaginary])
     else:
-        parts = tuple(raw if frames.form == "first" else raw.T)
+        parts = tuple(raw if layout.layout == "first" else raw.T)
     return np.stack([np.asarray(part, np.float32) for part in parts])
 
 
-def _parts(kind: np.dtype) -> tuple[str, str] | None:
+def _complex_fields(dtype: np.dtype) -> tuple[str, str] | None:
     """What a record calls its real and imaginary part."""
     for pair in (("r", "i"), ("real", "imag"), ("re", "im"), ("I", "Q")):
-        if set(pair) == set(kind.fields or ()):
+        if set(pair) == set(dtype.fields or ()):
             return pair
     return None

@@ -6,25 +6,25 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-JUNK = re.compile(r"\._.*|\.DS_Store|Thumbs\.db|desktop\.ini|\.ipynb_checkpoints|__MACOSX")
+IGNORED_NAMES = re.compile(r"\._.*|\.DS_Store|Thumbs\.db|desktop\.ini|\.ipynb_checkpoints|__MACOSX")
 
 
-def entries(folder: Path) -> list[Path]:
+def list_directory(folder: Path) -> list[Path]:
     """What lies in a folder, by name, without what other programs leave there."""
-    return [path for path in sorted(folder.iterdir()) if not JUNK.fullmatch(path.name)]
+    return [path for path in sorted(folder.iterdir()) if not IGNORED_NAMES.fullmatch(path.name)]
 
 
-def below(folder: Path, suffixes: Sequence[str], depth: int = 8) -> Iterator[Path]:
+def find_files(folder: Path, suffixes: Sequence[str], depth: int = 8) -> Iterator[Path]:
     """Files below a folder whose names end in one of the suffixes (whatever their case)."""
-    for path in entries(folder):
+    for path in list_directory(folder):
         if path.is_dir():
             if depth:
-                yield from below(path, suffixes, depth - 1)
+                yield from find_files(path, suffixes, depth - 1)
         elif path.name.lower().endswith(tuple(suffixes)):
             yield path
 
 
-def clashes(paths: Iterable[Path], root: Path) -> list[str]:
+def name_conflicts(paths: Iterable[Path], root: Path) -> list[str]:
     """Names that some file systems cannot tell apart or cannot hold, as problems."""
     seen: dict[str, str] = {}
     problems = []

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from ..base import DataError, Progress, silent
+from ..base import DataError, Progress, no_progress
 
 
 def cache_root() -> Path:
@@ -19,7 +19,7 @@ def cache_root() -> Path:
     return Path(given).expanduser() if given else user_cache_path("adbench")
 
 
-def stamp(path: Path) -> str:
+def modification_stamp(path: Path) -> str:
     """Changes whenever a file is written to. Raises DataError if the file cannot be read."""
     try:
         facts = path.stat()
@@ -28,7 +28,7 @@ def stamp(path: Path) -> str:
     return f"{facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}"
 
 
-def file_digests(paths: Sequence[Path], progress: Progress = silent) -> list[str]:
+def hash_files(paths: Sequence[Path], progress: Progress = no_progress) -> list[str]:
     """The sha256 of every file's bytes. Remembered while a file keeps its place, size and times,
     so that only new files are read, also after an interruption; forgetting costs a read."""
     memo = cache_root() / "data" / "digests.json"
@@ -40,7 +40,7 @@ def file_digests(paths: Sequence[Path], progress: Progress = silent) -> list[str
     fresh = {}
     try:
         for path in paths:
-            place, mark = str(path.absolute()), stamp(path)
+            place, mark = str(path.absolute()), modification_stamp(path)
             old = known.get(place)
             if not (isinstance(old, list) and len(old) == 2 and old[0] == mark):
                 try:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 
-def sync(path: Path) -> None:
+def fsync_path(path: Path) -> None:
     """Have a file's bytes, or a folder's names, on disk before going on."""
     handle = os.open(path, os.O_RDONLY)
     try:

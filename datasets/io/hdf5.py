@@ -13,15 +13,16 @@ import numpy as np
 
 from ..base import DataError
 
-LIBVER = ("v110", "v110")  # the oldest format in which HDF5's own structures carry checksums too
+# the oldest format in which HDF5's own structures carry checksums too
+LIBRARY_VERSION = ("v110", "v110")
 
 
-def opened(path: Path) -> h5py.File:
+def open_read_only(path: Path) -> h5py.File:
     return h5py.File(path, "r", locking=False)  # never written to again: nothing to lock
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def hdf5_errors(path: Path) -> Iterator[None]:
     """Whatever HDF5 makes of a damaged file becomes one error that says how to mend it."""
     try:
         yield
@@ -32,7 +33,7 @@ def reading(path: Path) -> Iterator[None]:
         ) from error
 
 
-def dataset(group: h5py.Group, name: str) -> h5py.Dataset:
+def get_dataset(group: h5py.Group, name: str) -> h5py.Dataset:
     stored = group[name]  # not .get, which takes a damaged entry for an absent one
     if not isinstance(stored, h5py.Dataset):
         raise KeyError(f"its {name} holds no values")
@@ -53,4 +54,4 @@ def write_text(group: h5py.Group, name: str, text: str) -> None:
 
 
 def read_text(group: h5py.Group, name: str) -> str:
-    return dataset(group, name)[()].tobytes().decode()
+    return get_dataset(group, name)[()].tobytes().decode()

@@ -11,20 +11,20 @@ import h5py
 import numpy as np
 
 from ..base import DataError
-from ..preparation.array_dataset import h5_file, stored
+from ..preparation.array_dataset import open_hdf5, require_dataset
 
 SPLITS = {"train": "train", "held_out": "held_out", "val": "val", "test": "test"}
-ALIASES = {"heldout": "held_out", "held-out": "held_out", "valid": "val", "validation": "val"}
+SPLIT_ALIASES = {"heldout": "held_out", "held-out": "held_out", "valid": "val", "validation": "val"}
 
 
 @dataclass(frozen=True)
-class Table:
-    """One file. name: what errors call it. has: the roles that it holds"""
+class SampleTable:
+    """One file. name: what errors call it. roles: the roles that it holds"""
 
     name: str
     channels: int
     shape: tuple[int, ...]
-    has: frozenset[str]
+    roles: frozenset[str]
     labels: list[bool]
     groups: list[str] | None
     splits: list[str] | None
@@ -34,39 +34,43 @@ class Table:
         return len(self.labels)
 
     @property
-    def masks(self) -> bool:
-        return "mask" in self.has
+    def has_masks(self) -> bool:
+        return "mask" in self.roles
 
     def keys(self) -> list[str]:
         stem = self.name.rpartition(".")[0]
         return [f"{stem}/{index:06d}" for index in range(self.count)]
 
-    def groups_(self) -> list[str]:
+    def group_names(self) -> list[str]:
         """Of every sample; itself where the file has none."""
         return self.keys() if self.groups is None else self.groups
 
 
-def read_table_of(path: Path, name: str, names: Mapping[str, str], axes: int | None) -> Table:
+def read_sample_table(
+    path: Path, name: str, dataset_names: Mapping[str, str], axes: int | None
+) -> SampleTable:
     """Raises DataError with all that is wrong.
 
-    names: what the datasets are called, by role. axes: spatial axes of a sample, if known
+    dataset_names: what the datasets are called, by role. axes: spatial axes of a sample, if known
     """
-    with h5_file(path, name) as file:
-        x = stored(file, names["x"], name)
+    with open_hdf5(path, name) as file:
+        x = require_dataset(file, dataset_names["x"], name)
         if x.ndim < 2 or 0 in x.shape:
-            raise DataError(f"{name} has {names['x']} of shape {x.shape}, not (N, C, *S)")
+            raise DataError(f"{name} has {dataset_names['x']} of shape {x.shape}, not (N, C, *S)")
         if x.dtype.kind == "c" or x.dtype.fields:
             mend = "store real and imaginary part as two channels (N, 2, *S)"
             raise DataError(f"{name} holds complex numbers: {mend}")
         if x.dtype.kind not in "buif":
-            raise DataError(f"{name} holds {x.dtype} in {names['x']}, no numbers")
-        has = frozenset(role for role, called in names.items() if called in file)
+            raise DataError(f"{name} holds {x.dtype} in {dataset_names['x']}, no numbers")
+        has = frozenset(role for role, called in dataset_names.items() if called in file)
         flags = {
-            role: stored(file, names[role], name).shape for role in ("mask", "roi") if role in has
+            role: require_dataset(file, dataset_names[role], name).shape
+            for role in ("mask", "roi")
+            if role in has
         }
-        channels, shape = extents(x.shape, flags, name, axes)
+        channels, shape = infer_channels_and_shape(x.shape, flags, name, axes)
         problems = [
-            f"{name} has {role} of shape {held}, its {names['x']} has {x.shape}"
+            f"{name} has {role} of shape {held}, its {dataset_names['x']} has {x.shape}"
             for role, held in flags.items()
             if held not in ((x.shape[0], *shape), (x.shape[0], 1, *shape))
         ]
@@ -74,31 +78,38 @@ def read_table_of(path: Path, name: str, names: Mapping[str, str], axes: int | N
         for role in ("label", "group", "split"):
             if role in has or role == "label":
                 try:
-                    columns[role] = column(stored(file, names[role], name), x.shape[0])
+                    columns[role] = read_column(
+                        require_dataset(file, dataset_names[role], name), x.shape[0]
+                    )
                 except DataError as error:
-                    problems.append(f"{name}: {names[role]} {error.summary}")
+                    problems.append(f"{name}: {dataset_names[role]} {error.summary}")
     found = {
         "label": Counter(v for v in columns.get("label", ()) if v not in ("0", "1")),
-        "split": Counter(v for v in columns.get("split", ()) if not part(v)),
+        "split": Counter(v for v in columns.get("split", ()) if not split_name(v)),
     }
     allowed = {"label": "0 and 1", "split": ", ".join(SPLITS)}
     for role, wrong in found.items():
         if wrong:
             some = ", ".join(f"{value!r} ({count})" for value, count in wrong.most_common(5))
-            problems.append(f"{name}: {names[role]} holds {some}; it may hold {allowed[role]}")
+            problems.append(
+                f"{name}: {dataset_names[role]} holds {some}; it may hold {allowed[role]}"
+            )
     if problems:
         raise DataError(f"{name} is unusable", problems)
-    splits = [part(value) for value in columns["split"]] if "split" in columns else None
+    splits = [split_name(value) for value in columns["split"]] if "split" in columns else None
     labels = [value == "1" for value in columns["label"]]
-    return Table(name, channels, shape, has, labels, columns.get("group"), splits)
+    return SampleTable(name, channels, shape, has, labels, columns.get("group"), splits)
 
 
-def extents(
-    x: tuple[int, ...], flags: Mapping[str, tuple[int, ...]], name: str, axes: int | None
+def infer_channels_and_shape(
+    x_shape: tuple[int, ...],
+    mask_shapes: Mapping[str, tuple[int, ...]],
+    name: str,
+    axes: int | None,
 ) -> tuple[int, tuple[int, ...]]:
     """Channels and S of a sample, from the shape of x and of masks; DataError if in doubt."""
-    inner = x[1:]
-    for shape in flags.values():
+    inner = x_shape[1:]
+    for shape in mask_shapes.values():
         if axes is None and len(inner) > 1 and shape[1:] == inner[1:]:
             axes = len(inner) - 1
         elif axes is None and shape[1:] == inner:  # (N, 1, *S) rather has one channel
@@ -106,25 +117,25 @@ def extents(
     if axes is None and len(inner) in (1, 4):
         axes = min(len(inner), 3)
     if axes is None:
-        if x[-1] <= 4:
+        if x_shape[-1] <= 4:
             which = f"axes={len(inner) - 1} or axes={len(inner)}"
             why = f"is its last axis channels or space? Store (N, C, *S), or say {which}"
             raise DataError(f"{name} has samples of shape {inner}: {why}")
-        axes = len(inner) - (x[1] <= 4)
+        axes = len(inner) - (x_shape[1] <= 4)
     if len(inner) == axes:
         return 1, inner
     if len(inner) == axes + 1:
-        return x[1], inner[1:]
+        return x_shape[1], inner[1:]
     raise DataError(
         f"{name} has samples of shape {inner}: not {axes} axes, nor channels and {axes}"
     )
 
 
-def column(held: h5py.Dataset, count: int) -> list[str]:
+def read_column(dataset: h5py.Dataset, count: int) -> list[str]:
     """A value for each sample, as text; whole numbers without a point."""
-    if held.shape not in ((count,), (count, 1)):
-        raise DataError(f"has shape {held.shape}, not ({count},): one for each sample")
-    values = held[()].reshape(count)
+    if dataset.shape not in ((count,), (count, 1)):
+        raise DataError(f"has shape {dataset.shape}, not ({count},): one for each sample")
+    values = dataset[()].reshape(count)
     if values.dtype.kind == "f":
         if not np.isfinite(values).all() or (values != np.rint(values)).any():
             raise DataError("holds fractions or NaN")
@@ -137,7 +148,7 @@ def column(held: h5py.Dataset, count: int) -> list[str]:
     ]
 
 
-def part(value: str) -> str:
+def split_name(value: str) -> str:
     """The split that a file means, or "" for none."""
     plain = value.strip().lower()
-    return SPLITS.get(plain, ALIASES.get(plain, ""))
+    return SPLITS.get(plain, SPLIT_ALIASES.get(plain, ""))

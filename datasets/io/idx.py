@@ -13,24 +13,25 @@ import numpy as np
 
 from ..base import DataError
 from ..preparation.array_dataset import Array
-from .directories import below, entries
-from .file_type import looks_like
+from .directories import find_files, list_directory
+from .file_type import describe_file_type
 
-IMAGES = re.compile(r"(?P<set>.*)(?P<part>train|t10k|test)-images[-.]idx3-ubyte(\.gz)?")
-MAGIC = {2051: 3, 2049: 1}
+IMAGES_NAME = re.compile(r"(?P<set>.*)(?P<part>train|t10k|test)-images[-.]idx3-ubyte(\.gz)?")
+AXES_OF_MAGIC = {2051: 3, 2049: 1}
 """Of files of images and of labels, and how many axes each has; all hold unsigned bytes."""
 
 GZIP = b"\x1f\x8b"
 
 
-class Pool(NamedTuple):
+class PublishedSet(NamedTuple):
     """One published set. images: (N, C, H, W) uint8; labels: (N,), None where not told
-    files: what it was read from, by role; single: the file of every image, if it has its own"""
+    files: what it was read from, by role; image_files: the file of every image, if it has its
+    own"""
 
     images: Array
     labels: Array | None
     files: dict[str, Path]
-    single: tuple[Path, ...] = ()
+    image_files: tuple[Path, ...] = ()
 
 
 def read_idx(path: Path) -> Array:
@@ -41,7 +42,7 @@ def read_idx(path: Path) -> Array:
     raw = path.read_bytes()
     if path.name.endswith(".gz") or raw.startswith(GZIP):
         if not raw.startswith(GZIP):
-            raise DataError(f"{path.name} is no gzip file: it looks like {_foreign(raw)}")
+            raise DataError(f"{path.name} is no gzip file: it looks like {_describe_content(raw)}")
         try:
             raw = gzip.decompress(raw)
         except EOFError:
@@ -49,53 +50,55 @@ def read_idx(path: Path) -> Array:
         except (OSError, zlib.error) as error:
             raise DataError(f"{path.name} is corrupt ({error}): fetch it again") from None
     magic = int.from_bytes(raw[:4], "big")
-    if magic not in MAGIC:
-        raise DataError(f"{path.name} is no idx file of bytes: it looks like {_foreign(raw)}")
-    start = 4 + 4 * MAGIC[magic]
+    if magic not in AXES_OF_MAGIC:
+        raise DataError(
+            f"{path.name} is no idx file of bytes: it looks like {_describe_content(raw)}"
+        )
+    start = 4 + 4 * AXES_OF_MAGIC[magic]
     shape = tuple(int.from_bytes(raw[at : at + 4], "big") for at in range(4, start, 4))
     if len(raw) != start + prod(shape):
         size = f"expected {start + prod(shape)} bytes for {shape}, found {len(raw)}"
-        raise DataError(f"{path.name} is {_off(len(raw), start + prod(shape))} ({size})")
+        raise DataError(f"{path.name} is {_size_problem(len(raw), start + prod(shape))} ({size})")
     return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
 
 
-def read_pools(folder: Path, name: str) -> tuple[dict[str, Pool], list[str]]:
+def read_published_sets(folder: Path, name: str) -> tuple[dict[str, PublishedSet], list[str]]:
     """The "train" and "test" pools of a set, in either form, and what is wrong with them."""
     pools, problems = {}, list[str]()
-    found = _images(folder)
+    found = _image_files(folder)
     for part, paths in found.items():
         if len(paths) > 1:
             there = ", ".join(path.name for path in paths)
             problems.append(f"{name} has several {part} sets ({there}): keep one in a folder")
             continue
         try:
-            pools[part] = _pool(paths[0])
+            pools[part] = _read_set(paths[0])
         except DataError as error:
             problems.append(f"{name}: {error.summary}")
     if not found and (folder / "numpy").is_dir():
         for part in ("train", "test"):
             if (folder / "numpy" / part).is_dir():
-                pool, wrong = _arrays(folder / "numpy" / part, name)
+                pool, wrong = _read_npy_set(folder / "numpy" / part, name)
                 problems += wrong
                 if pool is not None:
                     pools[part] = pool
     return pools, problems
 
 
-def pickled(folder: Path) -> bool:
+def holds_pickles(folder: Path) -> bool:
     """Whether a folder holds the CIFAR batches that are pickles."""
     if not folder.is_dir():
         return False
     known = re.compile(r"data_batch_\d|test_batch|cifar-10+-(batches-py|python).*|.*\.pkl|meta")
-    return any(known.fullmatch(path.name) for path in entries(folder))
+    return any(known.fullmatch(path.name) for path in list_directory(folder))
 
 
-def _images(folder: Path) -> dict[str, list[Path]]:
+def _image_files(folder: Path) -> dict[str, list[Path]]:
     """Files of images by pool. Of a file and its gzip the gzip is taken: it has a checksum."""
     found: dict[str, dict[str, Path]] = {}
     for inside in (folder / "raw", folder):
-        for path in entries(inside) if inside.is_dir() else ():
-            match = IMAGES.fullmatch(path.name)
+        for path in list_directory(inside) if inside.is_dir() else ():
+            match = IMAGES_NAME.fullmatch(path.name)
             if match:
                 part = "train" if match["part"] == "train" else "test"
                 plain = path.name.removesuffix(".gz")
@@ -107,7 +110,7 @@ def _images(folder: Path) -> dict[str, list[Path]]:
     return {part: list(paths.values()) for part, paths in found.items()}
 
 
-def _pool(path: Path) -> Pool:
+def _read_set(path: Path) -> PublishedSet:
     images = read_idx(path)
     if images.ndim != 3 or 0 in images.shape:
         raise DataError(f"{path.name} holds {images.shape}, no images")
@@ -119,12 +122,12 @@ def _pool(path: Path) -> Pool:
         labels, files["labels"] = read_idx(labelled), labelled
         if labels.shape != images.shape[:1]:
             raise DataError(f"{labelled.name} labels {labels.size} images, not {len(images)}")
-    return Pool(images[:, None], labels, files)
+    return PublishedSet(images[:, None], labels, files)
 
 
-def _arrays(folder: Path, name: str) -> tuple[Pool | None, list[str]]:
+def _read_npy_set(folder: Path, name: str) -> tuple[PublishedSet | None, list[str]]:
     """A folder of .npy files, one image each, in the order of their numbers."""
-    paths = sorted(below(folder, (".npy",), 0), key=lambda p: (len(p.name), p.name))
+    paths = sorted(find_files(folder, (".npy",), 0), key=lambda p: (len(p.name), p.name))
     arrays, problems = list[Array](), list[str]()
     for path in paths:
         called = f"{name}/numpy/{folder.name}/{path.name}"
@@ -145,13 +148,15 @@ def _arrays(folder: Path, name: str) -> tuple[Pool | None, list[str]]:
         arrays.append(array)
     if not arrays or problems:
         return None, problems
-    return Pool(np.stack(arrays), None, {}, tuple(paths)), []
+    return PublishedSet(np.stack(arrays), None, {}, tuple(paths)), []
 
 
-def _off(found: int, expected: int) -> str:
-    return "truncated" if found < expected else "too long"
+def _size_problem(size: int, expected: int) -> str:
+    return "truncated" if size < expected else "too long"
 
 
-def _foreign(raw: bytes) -> str:
-    plain = int.from_bytes(raw[:4], "big") in MAGIC
-    return looks_like(raw, "an uncompressed idx file (take .gz off its name)" if plain else "")
+def _describe_content(file_bytes: bytes) -> str:
+    plain = int.from_bytes(file_bytes[:4], "big") in AXES_OF_MAGIC
+    return describe_file_type(
+        file_bytes, "an uncompressed idx file (take .gz off its name)" if plain else ""
+    )

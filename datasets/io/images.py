@@ -19,30 +19,30 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..base import DataError
-from .file_type import looks_like
+from .file_type import describe_file_type
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 TIFF = (b"II*\0", b"MM\0*")
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as PIL's own conversion
-ORIENTATION, BITS, SAMPLES = 0x0112, 258, 339  # tags of EXIF and TIFF
+ORIENTATION, BITS_PER_SAMPLE, SAMPLE_FORMAT = 0x0112, 258, 339  # tags of EXIF and TIFF
 SIGNED = 2  # of SAMPLES
 
 
-def read_image(raw: bytes, name: str, *, channels: int | None = None) -> Tensor:
+def read_image(file_bytes: bytes, name: str, *, channels: int | None = None) -> Tensor:
     """An image as (C, H, W) float32 in 0..1, C 1 or 3: 0 and 1 are the ends of the stored type's
     range (255, 65535), whatever the pixels hold. Turned as its EXIF orientation says.
 
-    raw: the file's bytes. name: what errors call it
+    file_bytes: the file's bytes. name: what errors call it
     channels: 1 makes colours gray by their luma, 3 repeats gray; None leaves what there is
     Raises DataError on what is damaged, transparent, animated, or of numbers without a known range.
     """
-    image, upright = _opened(raw, name)
-    if _deep(raw, image):
-        pixels = _colours_of_16_bits(raw, name, upright=upright)
+    image, upright = _decode(file_bytes, name)
+    if _has_16_bit_channels(file_bytes, image):
+        pixels = _read_16_bit_channels(file_bytes, name, upright=upright)
     else:
-        most = _most(image)
-        pixels = _plain(ImageOps.exif_transpose(image), name, most=most)
+        most = _white_value(image)
+        pixels = _read_8_bit_or_gray(ImageOps.exif_transpose(image), name, white=most)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if channels == 1 and pixels.shape[-1] == 3:
@@ -53,28 +53,28 @@ def read_image(raw: bytes, name: str, *, channels: int | None = None) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32))
 
 
-def read_mask(raw: bytes, name: str, *, classes: bool = False) -> Tensor:
+def read_mask(file_bytes: bytes, name: str, *, multiclass: bool = False) -> Tensor:
     """A mask as (H, W) bool, true where the stored number (of a palette: the index) is not 0.
 
-    classes: allow more than two numbers, each the kind of an anomaly
+    multiclass: allow more than two numbers, each the kind of an anomaly
     Raises DataError on JPEG, and on more than two numbers: a mask that was resized or compressed.
     """
-    if raw.startswith(JPEG):
+    if file_bytes.startswith(JPEG):
         raise DataError(f"{name} is a JPEG; its compression changes a mask: store it as PNG")
-    image, upright = _opened(raw, name)
-    if _deep(raw, image):
-        pixels = _colours_of_16_bits(raw, name, upright=upright)
+    image, upright = _decode(file_bytes, name)
+    if _has_16_bit_channels(file_bytes, image):
+        pixels = _read_16_bit_channels(file_bytes, name, upright=upright)
     else:
         pixels = np.asarray(ImageOps.exif_transpose(image))  # of a palette: its indices
     if pixels.ndim == 3:
         if image.mode in ("RGBA", "LA"):
-            _opaque(pixels[..., -1], 255, name)
+            _check_opaque(pixels[..., -1], 255, name)
             pixels = pixels[..., :-1]
         if (pixels != pixels[..., :1]).any():
             raise DataError(f"{name} is coloured; a mask is gray, or a palette of two")
         pixels = pixels[..., 0]
     found = np.unique(pixels)
-    if len(found) > 2 and not classes:
+    if len(found) > 2 and not multiclass:
         some = ", ".join(f"{value:g}" for value in found[:4])
         raise DataError(
             f"{name} holds {len(found)} distinct values ({some}, …); a mask holds two: was it "
@@ -103,23 +103,25 @@ def resize_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
     return small if small.any() or not mask.any() else cover >= cover.max()
 
 
-def _opened(raw: bytes, name: str) -> tuple[Image.Image, bool]:
+def _decode(file_bytes: bytes, name: str) -> tuple[Image.Image, bool]:
     """The image as it is stored, decoded to its last pixel; and whether it is stored upright."""
-    if not raw:
+    if not file_bytes:
         raise DataError(f"{name} is empty")
     try:
-        if raw.startswith(PNG):
-            _check(raw)
-        image = Image.open(io.BytesIO(raw))
+        if file_bytes.startswith(PNG):
+            _check_png_checksums(file_bytes)
+        image = Image.open(io.BytesIO(file_bytes))
         upright = image.getexif().get(ORIENTATION, 1) == 1  # of a TIFF, loading forgets it
         frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
         if frames == 1:
             image.load()
     except UnidentifiedImageError:
-        if raw.startswith((JPEG, PNG, *TIFF)):
+        if file_bytes.startswith((JPEG, PNG, *TIFF)):
             why = "its header, or it is of a rare kind: store it as PNG"
             raise DataError(f"{name} is truncated or corrupt ({why})") from None
-        raise DataError(f"{name} is no image: it looks like {looks_like(raw)}") from None
+        raise DataError(
+            f"{name} is no image: it looks like {describe_file_type(file_bytes)}"
+        ) from None
     except Image.DecompressionBombError as error:
         raise DataError(f"{name} is too large ({error})") from None
     except Exception as error:  # PIL raises many kinds; all mean that the file is damaged
@@ -130,15 +132,15 @@ def _opened(raw: bytes, name: str) -> tuple[Image.Image, bool]:
     return image, upright
 
 
-def _check(raw: bytes) -> None:
+def _check_png_checksums(file_bytes: bytes) -> None:
     """The checksum of every chunk of a PNG: PIL does not look at those of the pixels."""
     at = len(PNG)
-    while at < len(raw):
-        size = int.from_bytes(raw[at : at + 4], "big")
-        kind, end = raw[at + 4 : at + 8], at + 8 + size
-        if end + 4 > len(raw):
+    while at < len(file_bytes):
+        size = int.from_bytes(file_bytes[at : at + 4], "big")
+        kind, end = file_bytes[at + 4 : at + 8], at + 8 + size
+        if end + 4 > len(file_bytes):
             raise ValueError("it ends in the middle of its data")
-        if zlib.crc32(raw[at + 4 : end]) != int.from_bytes(raw[end : end + 4], "big"):
+        if zlib.crc32(file_bytes[at + 4 : end]) != int.from_bytes(file_bytes[end : end + 4], "big"):
             raise ValueError(f"checksum of its {kind.decode('latin1')} data")
         at = end + 4
         if kind == b"IEND":
@@ -146,46 +148,47 @@ def _check(raw: bytes) -> None:
     raise ValueError("its end is missing")
 
 
-def _deep(raw: bytes, image: Image.Image) -> bool:
+def _has_16_bit_channels(file_bytes: bytes, image: Image.Image) -> bool:
     """Whether each of several channels has 16 bits, of which PIL would keep 8."""
-    if raw.startswith(PNG):
-        return raw[24] == 16 and raw[25] in (2, 4, 6)
-    bits = _bits(image)
+    if file_bytes.startswith(PNG):
+        return file_bytes[24] == 16 and file_bytes[25] in (2, 4, 6)
+    bits = _bits_per_channel(image)
     return len(bits) > 1 and max(bits) == 16
 
 
-def _bits(image: Image.Image) -> tuple[int, ...]:
+def _bits_per_channel(image: Image.Image) -> tuple[int, ...]:
     """How many bits each channel of a TIFF has; nothing of other files."""
-    told = getattr(image, "tag_v2", {}).get(BITS, ())
+    told = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, ())
     return told if isinstance(told, tuple) else (told,)
 
 
-def _most(image: Image.Image) -> int:
+def _white_value(image: Image.Image) -> int:
     """The greatest number that gray pixels of more than 8 bits can hold. (Asked before an image is
     turned, which forgets it.)"""
-    signed = SIGNED in getattr(image, "tag_v2", {}).get(SAMPLES, ())
-    return (1 << (max(_bits(image), default=16) - signed)) - 1
+    signed = SIGNED in getattr(image, "tag_v2", {}).get(SAMPLE_FORMAT, ())
+    return (1 << (max(_bits_per_channel(image), default=16) - signed)) - 1
 
 
-def _colours_of_16_bits(raw: bytes, name: str, *, upright: bool) -> np.ndarray:
+def _read_16_bit_channels(file_bytes: bytes, name: str, *, upright: bool) -> np.ndarray:
     """(H, W, 3 or 1) float32 of an image with 16 bits a channel."""
     if not upright:
         raise DataError(f"{name} has 16 bits a channel and is turned by EXIF: store it upright")
-    pixels = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_UNCHANGED)
+    pixels = cv2.imdecode(np.frombuffer(file_bytes, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint16:
         raise DataError(f"{name} has 16 bits a channel in a form that cannot be read")
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if pixels.shape[-1] == 4:
-        _opaque(pixels[..., 3], 65535, name)
-        if raw.startswith(PNG) and raw[25] == 4:  # gray and alpha, which OpenCV makes colours
+        _check_opaque(pixels[..., 3], 65535, name)
+        # gray and alpha, which OpenCV makes colours
+        if file_bytes.startswith(PNG) and file_bytes[25] == 4:
             pixels = pixels[..., :1]
     order = [0] if pixels.shape[-1] == 1 else [2, 1, 0]  # OpenCV counts blue first
     return pixels[..., order].astype(np.float32) / 65535
 
 
-def _plain(image: Image.Image, name: str, *, most: int) -> np.ndarray:
-    """(H, W) or (H, W, 3) float32 of an image of 8 bits a channel, or gray of any depth; `most` is
+def _read_8_bit_or_gray(image: Image.Image, name: str, *, white: int) -> np.ndarray:
+    """(H, W) or (H, W, 3) float32 of an image of 8 bits a channel, or gray of any depth; `white` is
     white where this is more than 8 bits."""
     if image.mode == "F":
         pixels = np.array(image)
@@ -193,26 +196,28 @@ def _plain(image: Image.Image, name: str, *, most: int) -> np.ndarray:
             raise DataError(f"{name} holds floats outside 0..1, or NaN")
         return pixels
     if image.mode == "I" or image.mode.startswith("I;16"):
-        return _numbers(image, name, most)
+        return _read_deep_gray(image, name, white)
     if image.has_transparency_data:
         image = image.convert("LA" if image.mode in ("1", "L", "LA", "La") else "RGBA")
-        _opaque(np.asarray(image)[..., -1], 255, name)
+        _check_opaque(np.asarray(image)[..., -1], 255, name)
     gray = image.mode in ("1", "L", "LA")
     return np.asarray(image.convert("L" if gray else "RGB")).astype(np.float32) / 255
 
 
-def _numbers(image: Image.Image, name: str, most: int) -> np.ndarray:
+def _read_deep_gray(image: Image.Image, name: str, white: int) -> np.ndarray:
     """(H, W) float32 of gray numbers of more than 8 bits."""
     pixels = np.asarray(image)
-    if most > 65535:
+    if white > 65535:
         raise DataError(f"{name} holds numbers of 32 bits: of what range? Store 0..65535")
-    if not 0 <= pixels.min() <= pixels.max() <= most:
-        raise DataError(f"{name} holds numbers below 0 or over {most}: store 0..65535")
+    if not 0 <= pixels.min() <= pixels.max() <= white:
+        raise DataError(f"{name} holds numbers below 0 or over {white}: store 0..65535")
     if image.info.get("transparency") is not None:
-        _opaque(np.where(pixels == image.info["transparency"], 0, most), most, name)
-    return pixels.astype(np.float32) / most
+        _check_opaque(np.where(pixels == image.info["transparency"], 0, white), white, name)
+    return pixels.astype(np.float32) / white
 
 
-def _opaque(alpha: np.ndarray, most: int, name: str) -> None:
-    if (alpha != most).any():
-        raise DataError(f"{name} is transparent in {int((alpha != most).sum())} pixels: flatten it")
+def _check_opaque(alpha: np.ndarray, opaque: int, name: str) -> None:
+    if (alpha != opaque).any():
+        raise DataError(
+            f"{name} is transparent in {int((alpha != opaque).sum())} pixels: flatten it"
+        )

@@ -23,13 +23,14 @@ from nibabel.arrayproxy import ArrayProxy
 from nibabel.orientations import aff2axcodes, apply_orientation, inv_ornt_aff, io_orientation
 
 from ..base import DataError
-from .file_type import looks_like
+from .file_type import describe_file_type
 
 GZIP = b"\x1f\x8b"
-LABELS = frozenset({0, 1, 2, 3, 4})
-MM = {"meter": 1000.0, "micron": 0.001}  # everything else is taken for mm, as nibabel does
-AS_STORED = np.array([[0, 1], [1, 1], [2, 1]])  # as nibabel writes "no axis moves, none flips"
-TOLERANCE = 1e-3  # how far a label may lie from a whole number
+BRATS_LABELS = frozenset({0, 1, 2, 3, 4})
+MM_PER_UNIT = {"meter": 1000.0, "micron": 0.001}  # everything else is taken for mm, as nibabel does
+# as nibabel writes "no axis moves, none flips"
+STORED_ORIENTATION = np.array([[0, 1], [1, 1], [2, 1]])
+LABEL_TOLERANCE = 1e-3  # how far a label may lie from a whole number
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def read_volume(
     affine: np.ndarray | None = None,
     name: str | None = None,
     channel: int | None = None,
-    turn: bool = True,
+    reorient: bool = True,
 ) -> Volume:
     """An image, as float32 with the header's slope and intercept applied.
 
@@ -69,31 +70,33 @@ def read_volume(
     affine: is believed instead of the file's own
     name: what errors call the file
     channel: which one along the fourth axis; else a fourth axis longer than 1 is an error
-    turn: false leaves the axes as they are stored
+    reorient: false leaves the axes as they are stored
     """
     name = name or path.name
-    raw, image = _open(path, name, channel)
+    raw, image = _open_checked(path, name, channel)
     values = np.asarray(image.dataobj)
     if channel is not None and values.ndim == 4:
         values = values[..., channel]
     values = values.astype(np.float32)
     infs, nans = int(np.isinf(values).sum()), int(np.isnan(values).sum())
     if infs:
-        raise DataError(f"{name} holds {_count(infs, 'infinite voxel')}")
+        raise DataError(f"{name} holds {_count_text(infs, 'infinite voxel')}")
     if nans and nan == "error":
-        raise DataError(f"{name} holds {_count(nans, 'NaN voxel')} (nan='zero' sets NaN to zero)")
+        raise DataError(
+            f"{name} holds {_count_text(nans, 'NaN voxel')} (nan='zero' sets NaN to zero)"
+        )
     if nans:
         values = np.nan_to_num(values, copy=False, nan=0.0)
-    return _canonical(raw, image, values, affine, name, nans, turn)
+    return _to_canonical_axes(raw, image, values, affine, name, nans, reorient)
 
 
 def read_labels(
     path: Path,
     *,
-    allowed: Collection[int] = LABELS,
+    allowed: Collection[int] = BRATS_LABELS,
     affine: np.ndarray | None = None,
     name: str | None = None,
-    turn: bool = True,
+    reorient: bool = True,
 ) -> Volume:
     """A segmentation, as uint8.
 
@@ -102,34 +105,35 @@ def read_labels(
     labels; where both readings make sense and differ in what is background, neither is believed.
     """
     name = name or path.name
-    raw, image = _open(path, name)
+    raw, image = _open_checked(path, name)
     proxy = image.dataobj
     assert isinstance(proxy, ArrayProxy)  # what from_bytes makes
     trivial = (proxy.slope, proxy.inter) == (1, 0)
     readings = [proxy.get_unscaled()] if trivial else [proxy.get_unscaled(), np.asarray(proxy)]
-    wrong = [_not_labels(values, allowed) for values in readings]
+    wrong = [_label_problem(values, allowed) for values in readings]
     good = [values for values, why in zip(readings, wrong, strict=True) if why is None]
     slope = f"slope {proxy.slope:g} and intercept {proxy.inter:g}"
     if not good:
         also = f"; with {slope}: {wrong[1]}" if len(wrong) > 1 else ""
         raise DataError(f"{name} {wrong[0]}{also}; labels are {sorted(allowed)}")
-    labels = [_whole(values).astype(np.uint8) for values in good]
+    labels = [_rounded(values).astype(np.uint8) for values in good]
     if not np.array_equal(labels[0] > 0, labels[-1] > 0):
         raise DataError(f"{name} has {slope}: its stored and its scaled values are both labels")
-    return _canonical(raw, image, labels[0], affine, name, 0, turn)
+    return _to_canonical_axes(raw, image, labels[0], affine, name, 0, reorient)
 
 
-def _not_labels(values: np.ndarray, allowed: Collection[int]) -> str | None:
+def _label_problem(values: np.ndarray, allowed: Collection[int]) -> str | None:
     """What keeps values from being labels, or None."""
     if values.dtype.kind == "f":
-        off = int((~(np.abs(values - _whole(values)) <= TOLERANCE)).sum())  # NaN is off, too
+        # NaN is off, too
+        off = int((~(np.abs(values - _rounded(values)) <= LABEL_TOLERANCE)).sum())
         if off:
-            return f"holds {_count(off, 'voxel')} that are no whole numbers"
-    flat = _whole(values).ravel("K")
+            return f"holds {_count_text(off, 'voxel')} that are no whole numbers"
+    flat = _rounded(values).ravel("K")
     odd = flat[~np.isin(flat, list(allowed))]
     found, counts = np.unique(odd, return_counts=True)
     strange = [
-        f"{value:g} ({_count(int(count), 'voxel')})"
+        f"{value:g} ({_count_text(int(count), 'voxel')})"
         for value, count in zip(found, counts, strict=True)
     ]
     if len(strange) > 8:
@@ -137,11 +141,13 @@ def _not_labels(values: np.ndarray, allowed: Collection[int]) -> str | None:
     return f"holds the labels {', '.join(strange)}" if strange else None
 
 
-def _whole(values: np.ndarray) -> np.ndarray:
+def _rounded(values: np.ndarray) -> np.ndarray:
     return np.rint(values) if values.dtype.kind == "f" else values
 
 
-def _open(path: Path, name: str, channel: int | None = None) -> tuple[bytes, nib.Nifti1Image]:
+def _open_checked(
+    path: Path, name: str, channel: int | None = None
+) -> tuple[bytes, nib.Nifti1Image]:
     """The file's bytes, and an image over all the voxels that its header promises."""
     try:
         raw = path.read_bytes()
@@ -166,10 +172,12 @@ def _open(path: Path, name: str, channel: int | None = None) -> tuple[bytes, nib
         raise DataError(f"{name} holds {dtype} voxels; adbench reads integers and floats")
     expected, found = prod(shape) * dtype.itemsize, len(plain) - start
     if found < expected or not whole:
-        sizes = f"expected {_spaced(expected)} bytes of voxels, found {_spaced(max(found, 0))}"
+        have = _spaced_number(max(found, 0))
+        sizes = f"expected {_spaced_number(expected)} bytes of voxels, found {have}"
         raise DataError(f"{name} is truncated ({sizes})")
     if found > expected or not expected:
-        sizes = f"its header tells of {_spaced(expected)} bytes of voxels, it has {_spaced(found)}"
+        have = _spaced_number(found)
+        sizes = f"its header tells of {_spaced_number(expected)} bytes of voxels, it has {have}"
         raise DataError(f"{name} does not fit its header ({sizes})")
     if channel is not None and len(shape) == 4:
         if channel >= shape[3]:
@@ -179,72 +187,78 @@ def _open(path: Path, name: str, channel: int | None = None) -> tuple[bytes, nib
     return raw, image
 
 
-def _unpack(raw: bytes, path: Path, name: str) -> tuple[bytes, bool]:
+def _unpack(file_bytes: bytes, path: Path, name: str) -> tuple[bytes, bool]:
     """The bytes of the .nii, and whether the gzip stream came to its end."""
     named_gz = path.name.endswith(".gz")
-    if not raw:
+    if not file_bytes:
         raise DataError(f"{name} is empty")
-    if not raw.startswith(GZIP):
-        if named_gz or not _is_nifti(raw):
+    if not file_bytes.startswith(GZIP):
+        if named_gz or not _is_nifti(file_bytes):
             kind = "gzip" if named_gz else "NIfTI"
-            raise DataError(f"{name} is no {kind} file: it looks like {_foreign(raw)}")
-        return raw, True
+            raise DataError(
+                f"{name} is no {kind} file: it looks like {_describe_content(file_bytes)}"
+            )
+        return file_bytes, True
     if not named_gz:
         raise DataError(f"{name} is compressed: rename it to {path.name}.gz")
     parts = []
-    while raw.startswith(GZIP):
+    while file_bytes.startswith(GZIP):
         stream = zlib.decompressobj(wbits=31)  # gzip: checks the CRC and the length at the end
         try:
-            parts.append(stream.decompress(raw))
+            parts.append(stream.decompress(file_bytes))
         except zlib.error as error:
             raise DataError(f"{name} is corrupt ({error})") from error
         if not stream.eof:
             return b"".join(parts), False
-        raw = stream.unused_data
-    if raw.strip(b"\0"):
-        raise DataError(f"{name} is corrupt ({len(raw)} strange bytes behind its gzip stream)")
+        file_bytes = stream.unused_data
+    if file_bytes.strip(b"\0"):
+        raise DataError(
+            f"{name} is corrupt ({len(file_bytes)} strange bytes behind its gzip stream)"
+        )
     return b"".join(parts), True
 
 
-def _foreign(raw: bytes) -> str:
-    return looks_like(raw, "an uncompressed NIfTI (rename it to .nii)" if _is_nifti(raw) else "")
+def _describe_content(file_bytes: bytes) -> str:
+    return describe_file_type(
+        file_bytes, "an uncompressed NIfTI (rename it to .nii)" if _is_nifti(file_bytes) else ""
+    )
 
 
-def _is_nifti(raw: bytes) -> bool:
-    return raw[344:347] in (b"n+1", b"ni1") or raw[4:7] in (b"n+2", b"ni2")
+def _is_nifti(file_bytes: bytes) -> bool:
+    return file_bytes[344:347] in (b"n+1", b"ni1") or file_bytes[4:7] in (b"n+2", b"ni2")
 
 
-def _canonical(
-    raw: bytes,
+def _to_canonical_axes(
+    file_bytes: bytes,
     image: nib.Nifti1Image,
     values: np.ndarray,
     affine: np.ndarray | None,
     name: str,
     nans: int,
-    turn: bool,
+    reorient: bool,
 ) -> Volume:
     """Turn the axes so that they run right, front, up; a 2-D image becomes one slice."""
     stored = np.asarray(image.affine if affine is None else affine, dtype=np.float64)
     if not np.isfinite(stored).all() or abs(np.linalg.det(stored[:3, :3])) < 1e-12:
         raise DataError(f"{name} has an affine that places no voxel: {stored.round(3).tolist()}")
     values = values.reshape(*values.shape[:3], *[1] * (3 - values.ndim))
-    axes = io_orientation(stored) if turn else AS_STORED
+    axes = io_orientation(stored) if reorient else STORED_ORIENTATION
     placed = stored @ inv_ornt_aff(axes, values.shape)
-    scale = MM.get(str(image.header.get_xyzt_units()[0]), 1.0)
+    scale = MM_PER_UNIT.get(str(image.header.get_xyzt_units()[0]), 1.0)
     return Volume(
         data=apply_orientation(values, axes),
         affine=placed,
         spacing=tuple(round(float(step) * scale, 6) for step in voxel_sizes(placed)),
         axcodes="".join(map(str, aff2axcodes(stored))),
         stored_affine=stored,
-        sha256=hashlib.sha256(raw).hexdigest(),
+        sha256=hashlib.sha256(file_bytes).hexdigest(),
         nans=nans,
     )
 
 
-def _count(number: int, what: str) -> str:
-    return f"{_spaced(number)} {what}{'' if number == 1 else 's'}"
+def _count_text(number: int, noun: str) -> str:
+    return f"{_spaced_number(number)} {noun}{'' if number == 1 else 's'}"
 
 
-def _spaced(number: int) -> str:
+def _spaced_number(number: int) -> str:
     return f"{number:,}".replace(",", " ")

@@ -11,31 +11,31 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..io.directories import below, entries
+from ..io.directories import find_files, list_directory
 from ..io.images import SUFFIXES
 from ..splits.assignment import Case
 
 
 def find_categories(
-    root: Path, category: str | None, fits: Callable[[Path], bool], depth: int = 2
+    root: Path, category: str | None, matches: Callable[[Path], bool], depth: int = 2
 ) -> list[Path]:
     """The folders that fit, of that name if one is given: root itself, or those nearest below."""
     level = [Path(os.path.abspath(root))]  # "." has no name
     for _ in range(depth + 1):
-        found = [p for p in level if category in (None, p.name) and fits(p)]
+        found = [p for p in level if category in (None, p.name) and matches(p)]
         if found:
             return found
-        level = [p for folder in level for p in entries(folder) if p.is_dir()]
+        level = [p for folder in level for p in list_directory(folder) if p.is_dir()]
     return []
 
 
 def category_cases(folder: Path) -> tuple[list[Case], list[str]]:
     """The images of a category with their masks, and all that does not pair."""
     cases, problems, used = [], [], set[Path]()
-    masks = masks_by_place(folder / "ground_truth")
+    masks = masks_by_location(folder / "ground_truth")
     for pool in ("train", "test"):
         home = folder / pool
-        for image in below(home, SUFFIXES, 3) if home.is_dir() else ():
+        for image in find_files(home, SUFFIXES, 3) if home.is_dir() else ():
             name = image.relative_to(folder.parent).as_posix()
             place = image.relative_to(home).parent
             if not place.parts:
@@ -51,7 +51,7 @@ def category_cases(folder: Path) -> tuple[list[Case], list[str]]:
                 fitting = masks.get((place.as_posix(), image.stem), [])
                 used.update(fitting)
                 if len(fitting) != 1:
-                    problems.append(f"{name} {unpaired(fitting, folder, image, place)}")
+                    problems.append(f"{name} {pairing_problem(fitting, folder, image, place)}")
                     continue
                 files["mask"] = fitting[0]
             tags = {"category": folder.name} | ({"defect": kind} if label else {})
@@ -64,18 +64,18 @@ def category_cases(folder: Path) -> tuple[list[Case], list[str]]:
     return cases, problems
 
 
-def masks_by_place(truth: Path) -> dict[tuple[str, str], list[Path]]:
+def masks_by_location(mask_folder: Path) -> dict[tuple[str, str], list[Path]]:
     """Masks by the folder they lie in and the name of their image, without "_mask"."""
     found: dict[tuple[str, str], list[Path]] = defaultdict(list)
-    for path in below(truth, SUFFIXES, 3) if truth.is_dir() else ():
-        place = path.relative_to(truth).parent.as_posix()
+    for path in find_files(mask_folder, SUFFIXES, 3) if mask_folder.is_dir() else ():
+        place = path.relative_to(mask_folder).parent.as_posix()
         found[place, path.stem.removesuffix("_mask")].append(path)
     return found
 
 
-def unpaired(masks: Sequence[Path], folder: Path, image: Path, place: Path) -> str:
+def pairing_problem(masks: Sequence[Path], folder: Path, image: Path, location: Path) -> str:
     """What is said of an image that has no mask, or several."""
-    where = f"{folder.name}/ground_truth/{place.as_posix()}"
+    where = f"{folder.name}/ground_truth/{location.as_posix()}"
     if masks:
         return f"has {len(masks)} masks in {where}: {', '.join(path.name for path in masks)}"
     return f"has no mask in {where} (expected {image.stem}_mask.png)"

@@ -7,17 +7,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..io.directories import below, clashes, entries
+from ..io.directories import find_files, list_directory, name_conflicts
 
 POOLS = ("train", "val", "test")
-NORMAL = frozenset({"normal", "healthy", "good", "negative"})
-MASKS = frozenset({"mask", "masks", "seg", "segs", "label", "labels"})
-ENDINGS = ("_mask", "_seg", "-mask", "-seg")
+NORMAL_FOLDERS = frozenset({"normal", "healthy", "good", "negative"})
+MASK_FOLDERS = frozenset({"mask", "masks", "seg", "segs", "label", "labels"})
+MASK_ENDINGS = ("_mask", "_seg", "-mask", "-seg")
 SUFFIXES = (".nii.gz", ".nii")
 
 
 @dataclass
-class Found:
+class SubjectFiles:
     """One subject. name: pool, kind and NAME; files: by modality, or "image"; and "mask"."""
 
     name: str
@@ -28,26 +28,28 @@ class Found:
 
     @property
     def label(self) -> bool:
-        return self.kind.lower() not in NORMAL
+        return self.kind.lower() not in NORMAL_FOLDERS
 
 
-def find(root: Path, modalities: Sequence[str] | None) -> tuple[list[Found], list[str]]:
+def find_subjects(
+    root: Path, modalities: Sequence[str] | None
+) -> tuple[list[SubjectFiles], list[str]]:
     """Every subject below root by name, and what does not pair."""
-    folders = {path.name: path for path in entries(root) if path.is_dir()}
+    folders = {path.name: path for path in list_directory(root) if path.is_dir()}
     pools = {pool: folders[pool] for pool in POOLS if pool in folders} or {"": root}
-    found: list[Found] = []
+    found: list[SubjectFiles] = []
     problems: list[str] = []
     paths = []
     for pool, folder in pools.items():
-        images: dict[tuple[str, str], Found] = {}
+        images: dict[tuple[str, str], SubjectFiles] = {}
         masks: dict[tuple[str, str], Path] = {}
-        for path in below(folder, SUFFIXES):
+        for path in find_files(folder, SUFFIXES):
             paths.append(path)
             name = path.relative_to(root).as_posix()
             parts = path.relative_to(folder).parts[:-1]
-            kind = next((part for part in parts if part.lower() not in MASKS), "")
-            stem, role = _role(path, modalities)
-            if role == "mask" or any(part.lower() in MASKS for part in parts):
+            kind = next((part for part in parts if part.lower() not in MASK_FOLDERS), "")
+            stem, role = _parse_role(path, modalities)
+            if role == "mask" or any(part.lower() in MASK_FOLDERS for part in parts):
                 if masks.setdefault((kind, stem), path) != path:
                     other = masks[kind, stem].relative_to(root).as_posix()
                     problems.append(f"{name} and {other} are masks of the same image: remove one")
@@ -63,11 +65,12 @@ def find(root: Path, modalities: Sequence[str] | None) -> tuple[list[Found], lis
             stem = f"{inner}/{stem}" if inner else stem
             kind = kind or "normal"
             one = images.setdefault(
-                (kind, stem), Found("/".join(filter(None, (pool, kind, stem))), pool, kind, stem)
+                (kind, stem),
+                SubjectFiles("/".join(filter(None, (pool, kind, stem))), pool, kind, stem),
             )
             if one.files.setdefault(role, path) != path:
                 problems.append(f"{name} and {one.files[role].name} are the same image twice")
-        problems += _pair(images, masks, root)
+        problems += _pair_masks(images, masks, root)
         found += images.values()
     wanted = modalities or ("image",)
     for one in found:
@@ -75,17 +78,17 @@ def find(root: Path, modalities: Sequence[str] | None) -> tuple[list[Found], lis
         if missing:
             there = ", ".join(path.name for path in one.files.values())
             problems.append(f"{one.name}: missing {', '.join(missing)}; found {there}")
-    return sorted(found, key=lambda one: one.name), [*problems, *clashes(paths, root)]
+    return sorted(found, key=lambda one: one.name), [*problems, *name_conflicts(paths, root)]
 
 
-def _role(path: Path, modalities: Sequence[str] | None) -> tuple[str, str]:
+def _parse_role(path: Path, modalities: Sequence[str] | None) -> tuple[str, str]:
     """NAME, and whether it is the mask, the image or which modality; "" for none of those."""
     stem = path.name
     for suffix in SUFFIXES:
         if stem.lower().endswith(suffix):
             stem = stem[: -len(suffix)]
             break
-    for ending in ENDINGS:
+    for ending in MASK_ENDINGS:
         if stem.lower().endswith(ending):
             return stem[: -len(ending)], "mask"
     if modalities is None:
@@ -96,11 +99,11 @@ def _role(path: Path, modalities: Sequence[str] | None) -> tuple[str, str]:
     return stem, ""
 
 
-def _pair(
-    images: dict[tuple[str, str], Found], masks: dict[tuple[str, str], Path], root: Path
+def _pair_masks(
+    images: dict[tuple[str, str], SubjectFiles], masks: dict[tuple[str, str], Path], root: Path
 ) -> Iterator[str]:
     """Give every image its mask; tell of masks that no image or several images could own."""
-    owners: dict[tuple[str, str], list[Found]] = defaultdict(list)
+    owners: dict[tuple[str, str], list[SubjectFiles]] = defaultdict(list)
     for (kind, stem), one in images.items():
         short = stem.rpartition("/")[2]
         for place in ((kind, short), ("", short)):

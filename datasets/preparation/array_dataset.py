@@ -17,52 +17,52 @@ from numpy.typing import NDArray
 
 from ..base import DataError
 from ..splits.assignment import Case
-from .file_dataset import Files
+from .file_dataset import FileDataset
 
 Array = NDArray[Any]
 Scale = Literal["range", "minmax", "p1p99"]
 
 
-class Row(NamedTuple):
-    """A sample of a file that holds many. at: where in the file"""
+class ArraySample(NamedTuple):
+    """A sample of a file that holds many. position: where in the file"""
 
-    at: int
+    position: int
     key: str
     group: str
     label: bool
     split: str
 
 
-class Bundles(Files, ABC):
+class ArrayDataset(FileDataset, ABC):
     """A layout whose files hold too many samples to make a case of each: its survey shares them
     out itself, and bundles those of one file and split."""
 
-    _rows: dict[str, list[Row]]
+    _case_samples: dict[str, list[ArraySample]]
 
-    def _bundle(
-        self, rows: Iterable[Row], files: Mapping[str, Path], name: str, most: int
+    def _make_cases(
+        self, samples: Iterable[ArraySample], files: Mapping[str, Path], name: str, max_samples: int
     ) -> Iterator[Case]:
         """Cases of at most so many samples each. What they hold goes into the identity."""
-        for split, mine in groupby(sorted(rows, key=lambda r: (r.split, r.at)), _split):
+        for split, mine in groupby(sorted(samples, key=lambda r: (r.split, r.position)), _split_of):
             held = list(mine)
-            for first in range(0, len(held), most):
-                part = held[first : first + most]
+            for first in range(0, len(held), max_samples):
+                part = held[first : first + max_samples]
                 called = f"{name}/{split}/{first:06d}"
-                self._rows[called] = part
+                self._case_samples[called] = part
                 told = blake2b(repr(part).encode(), digest_size=16).hexdigest()
                 extra = {"split": split, "rows": told}
                 yield Case(called, called, files, "", None, extra)
 
-    def place(self, cases: Sequence[Case]) -> Mapping[str, str]:
+    def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         return {case.name: case.extra["split"] for case in cases}
 
 
-def _split(row: Row) -> str:
+def _split_of(row: ArraySample) -> str:
     return row.split
 
 
 @contextmanager
-def h5_file(path: Path, name: str) -> Iterator[h5py.File]:
+def open_hdf5(path: Path, name: str) -> Iterator[h5py.File]:
     """A user's file, open to be read. Whatever HDF5 makes of a damaged one is one DataError.
 
     name: what errors call it
@@ -77,7 +77,7 @@ def h5_file(path: Path, name: str) -> Iterator[h5py.File]:
         raise DataError(f"{name} is truncated, corrupt or no HDF5 file ({reason})") from error
 
 
-def stored(file: h5py.File, dataset: str, name: str) -> h5py.Dataset:
+def require_dataset(file: h5py.File, dataset: str, name: str) -> h5py.Dataset:
     """A dataset of a file, or a DataError that says which there are."""
     if dataset in file:
         found = file[dataset]
@@ -87,53 +87,59 @@ def stored(file: h5py.File, dataset: str, name: str) -> h5py.Dataset:
     raise DataError(f"{name} holds no dataset {dataset!r} (there is {there})")
 
 
-def scaled(raw: Array, how: Scale, name: str, inside: Array | None = None) -> tuple[Array, bool]:
+def scale_to_unit_range(
+    values: Array, scale: Scale, name: str, inside: Array | None = None
+) -> tuple[Array, bool]:
     """Values as float32 in 0..1, and whether they are all one (then they become 0).
 
-    how: "range", integers by the ends of their type, and floats must lie in 0..1 already;
+    scale: "range", integers by the ends of their type, and floats must lie in 0..1 already;
         "minmax" or "p1p99", each sample by its own least and greatest value, or percentiles
     inside: (*S) bool, of which voxels; None for all
     Raises DataError on what has no known range.
     """
-    if np.issubdtype(raw.dtype, np.complexfloating):
+    if np.issubdtype(values.dtype, np.complexfloating):
         raise DataError(f"{name} is complex: store real and imaginary part as two channels")
-    if raw.dtype.kind not in "buif":
-        raise DataError(f"{name} holds {raw.dtype}, no numbers")
-    if raw.dtype.kind == "f" and not np.isfinite(raw).all():
-        bad = int(np.isnan(raw).sum())
-        what = f"{bad} NaN" if bad else f"{int(np.isinf(raw).sum())} inf"
+    if values.dtype.kind not in "buif":
+        raise DataError(f"{name} holds {values.dtype}, no numbers")
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        bad = int(np.isnan(values).sum())
+        what = f"{bad} NaN" if bad else f"{int(np.isinf(values).sum())} inf"
         raise DataError(f"{name} holds {what} (nan='zero' takes NaN for 0)")
-    least, greatest = float(raw.min()), float(raw.max())
+    least, greatest = float(values.min()), float(values.max())
     if least == greatest:
-        return np.zeros(raw.shape, np.float32), True
-    if how != "range":
-        values = raw.astype(np.float64)
+        return np.zeros(values.shape, np.float32), True
+    if scale != "range":
+        values = values.astype(np.float64)
         held = values if inside is None or not inside.any() else values[:, inside]
-        low, high = np.percentile(held, (1, 99)) if how == "p1p99" else (held.min(), held.max())
+        low, high = np.percentile(held, (1, 99)) if scale == "p1p99" else (held.min(), held.max())
         if low == high:
-            return np.zeros(raw.shape, np.float32), True
+            return np.zeros(values.shape, np.float32), True
         return np.clip((values - low) / (high - low), 0, 1).astype(np.float32), False
     most = 1.0
-    if raw.dtype.kind in "ui":
-        if raw.dtype.itemsize > 2:
-            raise DataError(f"{name} holds {raw.dtype}: of what range? (scale='minmax', or uint16)")
-        most = float(np.iinfo(raw.dtype).max)
+    if values.dtype.kind in "ui":
+        if values.dtype.itemsize > 2:
+            raise DataError(
+                f"{name} holds {values.dtype}: of what range? (scale='minmax', or uint16)"
+            )
+        most = float(np.iinfo(values.dtype).max)
     if least < 0 or greatest > most:
         raise DataError(
             f"{name} lies in {least:g}..{greatest:g}, outside 0..{most:g} (scale='minmax' or "
             "'p1p99' scales each sample by itself)"
         )
-    return (raw.astype(np.float32) / np.float32(most)), False
+    return (values.astype(np.float32) / np.float32(most)), False
 
 
-def same_content(held: Iterable[tuple[str, str, Array]]) -> tuple[list[str], list[str]]:
+def find_duplicate_samples(
+    samples: Iterable[tuple[str, str, Array]],
+) -> tuple[list[str], list[str]]:
     """Samples that are equal to the last bit: problems across splits, notes within one.
 
-    held: (name, split, values), one after another; only their hashes are kept
+    samples: (name, split, values), one after another; only their hashes are kept
     """
     seen: dict[bytes, tuple[str, str]] = {}
     problems, notes = [], []
-    for name, split, values in held:
+    for name, split, values in samples:
         if (values == values.flat[0]).all():
             continue
         raw = np.ascontiguousarray(values).tobytes()

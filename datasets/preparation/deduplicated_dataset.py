@@ -15,49 +15,55 @@ from pathlib import Path
 
 from ..base import Progress
 from ..splits.assignment import Case
-from ..splits.shared_subjects import part
-from .file_dataset import Survey
-from .image_dataset import Pictures
+from ..splits.shared_subjects import remove_shared_subjects
+from .file_dataset import DatasetIndex
+from .image_dataset import ImageDataset
 
-PREFERENCE = ("test", "val", "held_out", "train", "")
+SPLIT_PREFERENCE = ("test", "val", "held_out", "train", "")
 """Of two sets that share an image, the first keeps it."""
 
 
-class Corrected(Pictures, ABC):
-    """A layout calls `_choose` in its constructor, and hands its cases, each with its pool, through
-    `_disjoint` in its survey."""
+class DeduplicatedDataset(ImageDataset, ABC):
+    """A layout calls `_set_split_policy` in its constructor, and hands its cases, each with its
+    pool, through
+    `_remove_shared_subjects` in its survey."""
 
     split: str
-    _copies_out: Sequence[str] = ()
+    _dropped_copies: Sequence[str] = ()
 
-    def _choose(self, split: str) -> None:
+    def _set_split_policy(self, split: str) -> None:
         if split not in ("corrected", "published"):
             raise ValueError(f"split is 'corrected' or 'published', not {split!r}")
         self.split, self.leaky = split, split == "published"
 
-    def _disjoint(self, cases: Sequence[Case]) -> tuple[list[Case], list[str]]:
+    def _remove_shared_subjects(self, cases: Sequence[Case]) -> tuple[list[Case], list[str]]:
         """The cases that stay, and what to tell of those that share a patient with others."""
-        kept, notes = part(cases, ("test", "val", "train"), published=self.leaky)
+        kept, notes = remove_shared_subjects(cases, ("test", "val", "train"), published=self.leaky)
         return kept, notes
 
-    def _look(self, progress: Progress) -> tuple[Survey, dict[Path, str], Mapping[str, str]]:
-        found, digests, split_of = super()._look(progress)
+    def _index_and_assign(
+        self, progress: Progress
+    ) -> tuple[DatasetIndex, dict[Path, str], Mapping[str, str]]:
+        found, digests, split_of = super()._index_and_assign(progress)
         if self.leaky:
             return found, digests, split_of
-        self._copies_out = copies = _copied(found.cases, digests, split_of)
+        self._dropped_copies = copies = _copies_to_drop(found.cases, digests, split_of)
         if copies:
-            note = f"{_many(copies)} copies of images in another split: left out of theirs"
+            note = (
+                f"{_image_count_text(copies)} copies of images in another split: left out of theirs"
+            )
             found = replace(found, notes=[*found.notes, note])
         gone = set(copies)
         return found, digests, {k: v for k, v in split_of.items() if k not in gone}
 
-    def _hint(self, part: str) -> str:
-        if not self._copies_out:
-            return super()._hint(part)
-        return f"{super()._hint(part)}; {_many(self._copies_out)} copies of images in another split"
+    def _empty_split_hint(self, part: str) -> str:
+        if not self._dropped_copies:
+            return super()._empty_split_hint(part)
+        copies = _image_count_text(self._dropped_copies)
+        return f"{super()._empty_split_hint(part)}; {copies} copies of images in another split"
 
 
-def _copied(
+def _copies_to_drop(
     cases: Iterable[Case], digests: Mapping[Path, str], split_of: Mapping[str, str]
 ) -> list[str]:
     """The names of cases whose image stands in a split that is preferred, under another name."""
@@ -65,10 +71,10 @@ def _copied(
     placed = [case for case in cases if case.name in split_of]
     for case in placed:
         splits[digests[case.files["image"]]].add(split_of[case.name])
-    best = {image: min(found, key=PREFERENCE.index) for image, found in splits.items()}
+    best = {image: min(found, key=SPLIT_PREFERENCE.index) for image, found in splits.items()}
     return [c.name for c in placed if best[digests[c.files["image"]]] != split_of[c.name]]
 
 
-def _many(names: Sequence[str], most: int = 3) -> str:
-    more = ", …" if len(names) > most else ""
-    return f"{len(names)} images ({', '.join(sorted(names)[:most])}{more}) are"
+def _image_count_text(names: Sequence[str], max_names: int = 3) -> str:
+    more = ", …" if len(names) > max_names else ""
+    return f"{len(names)} images ({', '.join(sorted(names)[:max_names])}{more}) are"

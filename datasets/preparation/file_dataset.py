@@ -18,18 +18,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from ..base import DataError, Findings, Progress, Sample, silent
-from ..io.file_hashes import file_digests, stamp
-from ..splits.assignment import Case, overlap
-from .prepared_dataset import Kept
+from ..base import DataError, Progress, Sample, VerificationReport, no_progress
+from ..io.file_hashes import hash_files, modification_stamp
+from ..splits.assignment import Case, groups_in_several_splits
+from .prepared_dataset import PreparedDataset
 from .prepared_file import prepare_once
-from .writer import Writer
+from .writer import SampleWriter
 
 SPLITS = ("train", "held_out", "val", "test")
 
 
 @dataclass(frozen=True)
-class Survey:
+class DatasetIndex:
     """What lies under a root. problems: what is wrong with the layout; notes: what to know."""
 
     cases: Sequence[Case]
@@ -38,21 +38,22 @@ class Survey:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """The samples of a case. train: false where no method should train on them (a constant image).
+class CaseSamples:
+    """The samples of a case. trainable: false where no method should train on them (a constant
+    image).
     notes: what the user should know. counts: things worth a total, such as slices left out."""
 
     samples: Sequence[Sample]
     notes: Sequence[str] = ()
-    train: bool = True
+    trainable: bool = True
     counts: Mapping[str, int] = field(default_factory=dict)
 
 
-class Files(Kept):
-    """What a layout adds: `survey`, `read`, and where it must `place`.
+class FileDataset(PreparedDataset):
+    """What a layout adds: `build_index`, `read`, and where it must `assign_splits`.
 
     Its constructor keeps every argument as an attribute of the same name, and sets `spec` there
-    or in `survey`.
+    or in `build_index`.
     """
 
     name: ClassVar[str]
@@ -61,7 +62,7 @@ class Files(Kept):
     expected: ClassVar[str]
     """The files of one case, as an error shows them."""
 
-    recipe: ClassVar[int] = 1
+    preparation_version: ClassVar[int] = 1
     """Count up when the same files and arguments give other samples."""
 
     root: str | None
@@ -69,45 +70,47 @@ class Files(Kept):
     leaky: bool = False
     """Whether groups and copied images may stand in two splits: published splits that do that."""
 
-    _path: Path | None = None
+    _prepared_path: Path | None = None
 
     @abstractmethod
-    def survey(self, root: Path) -> Survey:
+    def build_index(self, root: Path) -> DatasetIndex:
         """Every case under root, by name. Looks at names and headers, reads no voxels."""
 
     @abstractmethod
-    def read(self, case: Case) -> Reading:
+    def read(self, case: Case) -> CaseSamples:
         """The samples of a case. Raises DataError with everything that is wrong with it; runs in
         several threads at once."""
 
     @abstractmethod
-    def place(self, cases: Sequence[Case]) -> Mapping[str, str]:
+    def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         """The split of every case, by its name; cases that are left out are not in it."""
 
-    def kept(self, progress: Progress = silent) -> Path:
-        if self._path is None:
-            found, digests, split_of = self._look(progress)
+    def prepared_file(self, progress: Progress = no_progress) -> Path:
+        if self._prepared_path is None:
+            found, digests, split_of = self._index_and_assign(progress)
 
-            def make(writer: Writer) -> None:
-                told = self._walk(found, digests, split_of, writer, progress)
+            def make(writer: SampleWriter) -> None:
+                told = self._read_cases(found, digests, split_of, writer, progress)
                 if told.problems:
-                    what = f"{told.bad} of {len(found.cases)} cases are unusable"
-                    what = what if told.bad else "these data cannot be shared out"
-                    raise DataError(f"{what}. {self._mend()}", told.problems)
+                    what = f"{told.bad_cases} of {len(found.cases)} cases are unusable"
+                    what = what if told.bad_cases else "these data cannot be shared out"
+                    raise DataError(f"{what}. {self._repair_advice()}", told.problems)
                 for note in told.notes:
                     warnings.warn(note, stacklevel=2)
 
-            identity = self._identity(found.cases, digests)
-            self._path = prepare_once(self.name, identity, make, spec=self.spec, leaky=self.leaky)
-        return self._path
+            identity = self._cache_key_inputs(found.cases, digests)
+            self._prepared_path = prepare_once(
+                self.name, identity, make, spec=self.spec, leaky=self.leaky
+            )
+        return self._prepared_path
 
-    def verify(self, progress: Progress = silent) -> Findings:
+    def verify(self, progress: Progress = no_progress) -> VerificationReport:
         """Look at every file to its last byte, whatever has been prepared; cache nothing."""
         try:
-            found, digests, split_of = self._look(progress)
-            return self._walk(found, digests, split_of, None, progress)
+            found, digests, split_of = self._index_and_assign(progress)
+            return self._read_cases(found, digests, split_of, None, progress)
         except DataError as error:
-            return Findings((error.summary, *error.problems), (), {}, 1)
+            return VerificationReport((error.summary, *error.problems), (), {}, 1)
 
     def find_root(self) -> Path:
         """The folder (or file) that was named, or the one of this dataset's name in it.
@@ -117,42 +120,48 @@ class Files(Kept):
         place = self.root or os.environ.get("ADBENCH_DATA")
         if not place:
             why = "ADBENCH_DATA is not set and --data was not given"
-            raise DataError(f"dataset '{self.name}' found no data: {why}.", [self._expected()])
+            raise DataError(f"dataset '{self.name}' found no data: {why}.", [self._expected_text()])
         root = Path(place).expanduser()
         if not root.exists():
-            raise self.nothing(f"{root} is not there")
+            raise self.no_data_error(f"{root} is not there")
         inside = root / self.name
         return inside if inside.is_dir() else root
 
-    def nothing(self, why: str) -> DataError:
+    def no_data_error(self, why: str) -> DataError:
         """The error for a root that holds none of what is expected."""
-        return DataError(f"dataset '{self.name}' found no data: {why}.", [self._expected()])
+        return DataError(f"dataset '{self.name}' found no data: {why}.", [self._expected_text()])
 
-    def _expected(self) -> str:
+    def _expected_text(self) -> str:
         return f"Expected {self.expected}   (adbench info {self.name})"
 
-    def _look(self, progress: Progress) -> tuple[Survey, dict[Path, str], Mapping[str, str]]:
+    def _index_and_assign(
+        self, progress: Progress
+    ) -> tuple[DatasetIndex, dict[Path, str], Mapping[str, str]]:
         root = self.find_root()
         try:
-            found = self.survey(root)
+            found = self.build_index(root)
         except OSError as error:
             raise DataError(f"{error.filename or root} cannot be read ({error.strerror})") from None
         if not found.cases and not found.problems:
-            raise self.nothing(f"nothing of the kind lies under {root}")
+            raise self.no_data_error(f"nothing of the kind lies under {root}")
         paths = list(dict.fromkeys(p for case in found.cases for p in case.files.values()))
         gone = [f"{path} cannot be read" for path in paths if not os.access(path, os.R_OK)]
         if gone:
             problems = [*found.problems, *gone]
-            raise DataError(f"{_files(len(problems))} unusable. {self._mend()}", problems)
-        self._stamps = {path: stamp(path) for path in paths}
-        digests = dict(zip(paths, file_digests(paths, progress), strict=True))
-        split_of = self.place(found.cases)
+            raise DataError(
+                f"{_file_count_text(len(problems))} unusable. {self._repair_advice()}", problems
+            )
+        self._stamps = {path: modification_stamp(path) for path in paths}
+        digests = dict(zip(paths, hash_files(paths, progress), strict=True))
+        split_of = self.assign_splits(found.cases)
         return found, digests, split_of
 
-    def _identity(self, cases: Sequence[Case], digests: Mapping[Path, str]) -> dict[str, object]:
-        arguments = set(inspect.signature(type(self)).parameters) - self.circumstances
+    def _cache_key_inputs(
+        self, cases: Sequence[Case], digests: Mapping[Path, str]
+    ) -> dict[str, object]:
+        arguments = set(inspect.signature(type(self)).parameters) - self.cache_key_ignores
         return {
-            "recipe": self.recipe,
+            "recipe": self.preparation_version,
             "arguments": {name: getattr(self, name) for name in sorted(arguments)},
             "cases": {
                 case.name: [
@@ -166,25 +175,25 @@ class Files(Kept):
             },
         }
 
-    def _walk(
+    def _read_cases(
         self,
-        found: Survey,
+        index: DatasetIndex,
         digests: Mapping[Path, str],
         split_of: Mapping[str, str],
-        writer: Writer | None,
+        writer: SampleWriter | None,
         progress: Progress,
-    ) -> Findings:
+    ) -> VerificationReport:
         """Read and check every case, and add it to the writer, if there is one. The first bad case
         ends the adding but not the checking: the user hears of all of them at once."""
-        copies, copied = self._copies(found.cases, digests, split_of)
-        problems = [*found.problems, *copies, *self._leaks(found.cases, split_of)]
-        notes = [*found.notes, *copied]
+        copies, copied = self._find_copies(index.cases, digests, split_of)
+        problems = [*index.problems, *copies, *self._shared_group_problems(index.cases, split_of)]
+        notes = [*index.notes, *copied]
         samples, counts, bad = Counter[str](), Counter[str](), len(problems)
-        wanted = [case for case in found.cases if writer is None or not writer.has(case.name)]
-        done = len(found.cases) - len(wanted)
-        for case, outcome in self._readings(wanted):
+        wanted = [case for case in index.cases if writer is None or not writer.has_unit(case.name)]
+        done = len(index.cases) - len(wanted)
+        for case, outcome in self._read_ahead(wanted):
             done += 1
-            progress("checking and reading", done, len(found.cases))
+            progress("checking and reading", done, len(index.cases))
             if isinstance(outcome, DataError):
                 problems += outcome.problems or (outcome.summary,)
                 bad += 1
@@ -192,41 +201,45 @@ class Files(Kept):
             notes += outcome.notes
             counts.update(outcome.counts)
             for sample in outcome.samples:
-                part = _part(split_of.get(case.name), sample.label, outcome.train)
+                part = _part_of(split_of.get(case.name), sample.label, outcome.trainable)
                 if part is not None:
                     samples[part] += 1
                     if writer is not None and not bad:
                         writer.add(part, sample)
             if writer is not None and not bad:
-                writer.keep(case.name)
-        if not bad and len(wanted) == len(found.cases):
+                writer.finish_unit(case.name)
+        if not bad and len(wanted) == len(index.cases):
             empty = [part for part in ("train", "held_out", "test") if not samples[part]]
-            problems += [f"no sample is left for {part}{self._hint(part)}" for part in empty]
+            problems += [
+                f"no sample is left for {part}{self._empty_split_hint(part)}" for part in empty
+            ]
         notes += [f"{what}: {count}" for what, count in counts.items() if count]
-        return Findings(problems, _few(notes), dict(samples), bad)
+        return VerificationReport(problems, _truncate_notes(notes), dict(samples), bad)
 
-    def _hint(self, part: str) -> str:
+    def _empty_split_hint(self, part: str) -> str:
         what = "test" if part == "test" else "normal training"
         return f": there are too few {what} cases to share out (groups stay whole)"
 
-    def _leaks(self, cases: Sequence[Case], split_of: Mapping[str, str]) -> list[str]:
+    def _shared_group_problems(
+        self, cases: Sequence[Case], split_of: Mapping[str, str]
+    ) -> list[str]:
         """Groups in two splits, as problems, unless that is how the set was published."""
-        torn = {} if self.leaky else overlap(cases, split_of)
+        torn = {} if self.leaky else groups_in_several_splits(cases, split_of)
         return [f"{group} stands in {' and '.join(sorted(found))}" for group, found in torn.items()]
 
-    def _mend(self) -> str:
+    def _repair_advice(self) -> str:
         return (
             "Nothing was cached. Mend, replace or remove them and run again. "
             f"(adbench info {self.name})"
         )
 
-    def _readings(self, cases: Sequence[Case]) -> Iterator[tuple[Case, Reading | DataError]]:
+    def _read_ahead(self, cases: Sequence[Case]) -> Iterator[tuple[Case, CaseSamples | DataError]]:
         """Every case with what came of reading it, in order; a few are read ahead."""
         workers = min(os.cpu_count() or 1, 8)
-        ahead: deque[tuple[Case, Future[Reading | DataError]]] = deque()
+        ahead: deque[tuple[Case, Future[CaseSamples | DataError]]] = deque()
         with ThreadPoolExecutor(workers) as pool:
             for case in cases:
-                ahead.append((case, pool.submit(self._reading, case)))
+                ahead.append((case, pool.submit(self._read_checked, case)))
                 if len(ahead) > workers:
                     first, future = ahead.popleft()
                     yield first, future.result()
@@ -234,10 +247,10 @@ class Files(Kept):
                 first, future = ahead.popleft()
                 yield first, future.result()
 
-    def _reading(self, case: Case) -> Reading | DataError:
+    def _read_checked(self, case: Case) -> CaseSamples | DataError:
         try:
             outcome = self.read(case)
-            changed = [p for p in case.files.values() if stamp(p) != self._stamps[p]]
+            changed = [p for p in case.files.values() if modification_stamp(p) != self._stamps[p]]
         except DataError as error:
             return error
         except Exception as error:  # whatever a library makes of a damaged file
@@ -247,14 +260,14 @@ class Files(Kept):
             return DataError(f"{case.name}: {changed[0].name} has changed since it was first read")
         return outcome
 
-    def _copies(
+    def _find_copies(
         self, cases: Iterable[Case], digests: Mapping[Path, str], split_of: Mapping[str, str]
     ) -> tuple[list[str], list[str]]:
         """Files that stand in two cases, byte for byte: problems across splits, notes within."""
         owners: dict[str, list[tuple[Case, Path]]] = defaultdict(list)
         for case in cases:
             for role, path in case.files.items():
-                if role in self.originals and case.name in split_of:
+                if role in self.unique_roles and case.name in split_of:
                     owners[digests[path]].append((case, path))
         problems, notes = [], []
         for held in owners.values():
@@ -268,11 +281,11 @@ class Files(Kept):
                 (problems if apart and not self.leaky else notes).append(text + where)
         return problems, notes
 
-    originals: frozenset[str] = frozenset({"image"})
+    unique_roles: frozenset[str] = frozenset({"image"})
     """Roles whose files no two cases may share."""
 
 
-def _part(split: str | None, label: bool, train: bool) -> str | None:
+def _part_of(split: str | None, label: bool, train: bool) -> str | None:
     """The part of the prepared file a sample belongs to, or None."""
     if split is None or split in ("val", "test"):
         return split
@@ -281,10 +294,10 @@ def _part(split: str | None, label: bool, train: bool) -> str | None:
     return "train-abnormal" if label else split
 
 
-def _files(count: int) -> str:
+def _file_count_text(count: int) -> str:
     return "1 file is" if count == 1 else f"{count} files are"
 
 
-def _few(notes: Sequence[str], most: int = 20) -> list[str]:
-    more = len(notes) - most
-    return [*notes[:most], f"and {more} more such notes"] if more > 0 else list(notes)
+def _truncate_notes(notes: Sequence[str], max_notes: int = 20) -> list[str]:
+    more = len(notes) - max_notes
+    return [*notes[:max_notes], f"and {more} more such notes"] if more > 0 else list(notes)

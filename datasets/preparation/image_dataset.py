@@ -15,12 +15,13 @@ from torch import Tensor
 from ..base import DataError, Sample, Spec
 from ..io.images import read_image, read_mask, resize, resize_mask
 from ..splits.assignment import Case
-from ..transforms.tiles import cut, places
-from .file_dataset import Files, Reading
+from ..transforms.tiles import cut_tiles, tile_starts
+from .file_dataset import CaseSamples, FileDataset
 
 
-class Pictures(Files, ABC):
-    """A layout of images sets these arguments of its constructor by `_fit`, and calls `_measure`
+class ImageDataset(FileDataset, ABC):
+    """A layout of images sets these arguments of its constructor by `_set_image_options`, and
+    calls `_infer_spec`
     at the end of its survey. Roles: "image", and "mask" where there is one.
 
     size: rows and columns (one number for both) that every image is stretched to, as the papers
@@ -36,16 +37,16 @@ class Pictures(Files, ABC):
     tile: int | None
     overlap: int
 
-    classes = False
+    multiclass_masks = False
     """Whether masks may hold several numbers, each the kind of an anomaly."""
 
-    background = False
+    zero_is_background = False
     """Whether what is exactly 0 is outside of what there is to judge (skull-stripped brains)."""
 
-    _labels = False
-    _masks = True
+    _has_labels = False
+    _has_masks = True
 
-    def _fit(
+    def _set_image_options(
         self,
         size: int | Sequence[int] | None,
         channels: int | None,
@@ -56,46 +57,46 @@ class Pictures(Files, ABC):
             raise ValueError(f"channels is 1, 3 or None, not {channels!r}")
         self.size = list(size) if isinstance(size, Sequence) else size
         self.channels, self.tile, self.overlap = channels, tile, overlap
-        self._given, self._shown = _pair(size), channels
+        self._given, self._shown = _height_and_width(size), channels
         if self._given is not None and channels is not None:
-            self._settle(self._given, channels)
+            self._set_spec(self._given, channels)
 
-    def _settle(self, whole: tuple[int, int], channels: int) -> None:
+    def _set_spec(self, size: tuple[int, int], channels: int) -> None:
         """Now that both are known: what a method is shown."""
-        self._whole, self._channels = whole, channels
-        shape = whole if self.tile is None else (self.tile, self.tile)
-        for full, part in zip(whole, shape, strict=True):
-            places(full, part, self.overlap if self.tile else 0)
-        self.spec = Spec(channels, shape, labels=self._labels, masks=self._masks)
+        self._whole, self._channels = size, channels
+        shape = size if self.tile is None else (self.tile, self.tile)
+        for full, part in zip(size, shape, strict=True):
+            tile_starts(full, part, self.overlap if self.tile else 0)
+        self.spec = Spec(channels, shape, labels=self._has_labels, masks=self._has_masks)
 
-    def _measure(self, cases: Sequence[Case]) -> None:
+    def _infer_spec(self, cases: Sequence[Case]) -> None:
         """Set `spec`. What was not given of size and channels is that of the first normal image
         that can be read, training images before others. (One that cannot is told with the rest.)"""
         found: tuple[int, ...] | None = None
         if self._given is None or self._shown is None:
             for case in sorted(cases, key=lambda c: (c.pool != "train", bool(c.label))):
                 with suppress(DataError, OSError):
-                    found = tuple(self._pixels(case).shape)
+                    found = tuple(self._read_pixels(case).shape)
                     break
         channels, *extent = found or (1, self.tile or 1, self.tile or 1)
         try:
-            self._settle(self._given or (extent[0], extent[1]), self._shown or channels)
+            self._set_spec(self._given or (extent[0], extent[1]), self._shown or channels)
         except ValueError as error:
             raise DataError(f"dataset '{self.name}': {error}") from None
 
-    def _pixels(self, case: Case) -> Tensor:
+    def _read_pixels(self, case: Case) -> Tensor:
         """The image of a case as (C, H, W) float32 in 0..1, before it is fitted to a size."""
         return read_image(case.files["image"].read_bytes(), case.name, channels=self._shown)
 
-    def read(self, case: Case) -> Reading:
-        x, mask, problems = self._image_and_mask(case)
+    def read(self, case: Case) -> CaseSamples:
+        x, mask, problems = self._read_image_and_mask(case)
         if x is None or problems:
             raise DataError(f"{case.name} is unusable", problems)
         label, size = bool(case.label), self._whole
-        if mask is None and self._masks and not label:
+        if mask is None and self._has_masks and not label:
             mask = torch.zeros(x.shape[1:], dtype=torch.bool)
         constant = bool((x == x.flatten()[0]).all())
-        roi = None if constant or not self.background else _inside(x, mask)
+        roi = None if constant or not self.zero_is_background else _foreground(x, mask)
         sample = Sample(
             x=resize(torch.zeros_like(x) if constant else x, size),
             key=case.name,
@@ -108,39 +109,43 @@ class Pictures(Files, ABC):
         why = f"{case.name} holds one value only: it becomes zeros, and no method trains on it"
         samples = [sample]
         if self.tile is not None:
-            samples = list(cut(sample, (self.tile, self.tile), self.overlap))
-        return Reading(samples, [why] if constant else [], train=not constant)
+            samples = list(cut_tiles(sample, (self.tile, self.tile), self.overlap))
+        return CaseSamples(samples, [why] if constant else [], trainable=not constant)
 
-    def _image_and_mask(self, case: Case) -> tuple[Tensor | None, Tensor | None, list[str]]:
+    def _read_image_and_mask(self, case: Case) -> tuple[Tensor | None, Tensor | None, list[str]]:
         """What a case's files hold, and everything that is wrong with them."""
         x, mask, problems = None, None, list[str]()
         try:
-            x = self._pixels(case)
-            problems += self._unlike(case, x)
+            x = self._read_pixels(case)
+            problems += self._image_problems(case, x)
         except DataError as error:
             problems.append(error.summary)
         if "mask" in case.files:
-            name = _called(case, "mask")
+            name = _describe_file(case, "mask")
             try:
-                mask = read_mask(case.files["mask"].read_bytes(), name, classes=self.classes)
-                problems += self._unfit(case, name, mask)
+                mask = read_mask(
+                    case.files["mask"].read_bytes(), name, multiclass=self.multiclass_masks
+                )
+                problems += self._mask_problems(case, name, mask)
                 if x is not None and mask.shape != x.shape[1:]:
-                    shapes = f"{_by(mask.shape)} pixels, its image {_by(x.shape[1:])}"
+                    shapes = (
+                        f"{_extent_text(mask.shape)} pixels, its image {_extent_text(x.shape[1:])}"
+                    )
                     problems.append(f"{name} has {shapes}")
             except DataError as error:
                 problems.append(error.summary)
         return x, mask, problems
 
-    def _unlike(self, case: Case, x: Tensor) -> Iterator[str]:
+    def _image_problems(self, case: Case, x: Tensor) -> Iterator[str]:
         """How an image differs from the others."""
         if x.shape[0] != self._channels:
-            other = f"has {_many(x.shape[0])}, others {self._channels}"
+            other = f"has {_channels_text(x.shape[0])}, others {self._channels}"
             yield f"{case.name} {other} (channels=1 or channels=3 makes all alike)"
         if self.size is None and tuple(x.shape[1:]) != self._whole:
-            other = f"has {_by(x.shape[1:])} pixels, others {_by(self._whole)}"
+            other = f"has {_extent_text(x.shape[1:])} pixels, others {_extent_text(self._whole)}"
             yield f"{case.name} {other} (size=256 stretches all to one size)"
 
-    def _unfit(self, case: Case, name: str, mask: Tensor) -> Iterator[str]:
+    def _mask_problems(self, case: Case, name: str, mask: Tensor) -> Iterator[str]:
         """How a mask contradicts what its image is called."""
         if case.label and not mask.any():
             yield f"{name} is empty, and its image is called abnormal: draw it, or move the image"
@@ -148,27 +153,27 @@ class Pictures(Files, ABC):
             yield f"{name} marks an anomaly, and its image is called normal"
 
 
-def _inside(x: Tensor, mask: Tensor | None) -> Tensor:
+def _foreground(x: Tensor, mask: Tensor | None) -> Tensor:
     """(H, W), true where an image (C, H, W) is not 0, in what this encloses, and in its mask."""
     filled = torch.from_numpy(binary_fill_holes((x != 0).any(0).numpy()))
     return filled if mask is None else filled | mask
 
 
-def _by(extent: Sequence[int]) -> str:
+def _extent_text(extent: Sequence[int]) -> str:
     return " x ".join(map(str, extent))
 
 
-def _many(channels: int) -> str:
+def _channels_text(channels: int) -> str:
     return f"{channels} channel" if channels == 1 else f"{channels} channels"
 
 
-def _called(case: Case, role: str) -> str:
+def _describe_file(case: Case, role: str) -> str:
     """How errors call a file of a case: the case, and the file where it is named otherwise."""
     path: Path = case.files[role]
     return case.name if role == "image" else f"{case.name} ({path.parent.name}/{path.name})"
 
 
-def _pair(size: int | Sequence[int] | None) -> tuple[int, int] | None:
+def _height_and_width(size: int | Sequence[int] | None) -> tuple[int, int] | None:
     if size is None:
         return None
     height, width = (size, size) if isinstance(size, int) else size

@@ -5,30 +5,34 @@ from __future__ import annotations
 from abc import abstractmethod
 from pathlib import Path
 
-from ..base import Dataset, Progress, Split, silent
-from .prepared_file import joined, read_part
+from ..base import Dataset, Progress, Split, no_progress
+from .prepared_file import concatenate, read_part
 
 
-class Kept(Dataset):
+class PreparedDataset(Dataset):
     @abstractmethod
-    def kept(self, progress: Progress = silent) -> Path:
+    def prepared_file(self, progress: Progress = no_progress) -> Path:
         """The prepared file; it is made if it is not there."""
 
-    def prepare(self, progress: Progress = silent) -> None:
-        self.kept(progress)
+    def prepare(self, progress: Progress = no_progress) -> None:
+        self.prepared_file(progress)
 
     def train(self, *, labelled: bool = False) -> Split:
-        normal = self._part("train", masks=False)
-        return joined(normal, self._part("train-abnormal", masks=False)) if labelled else normal
+        normal = self._read_split("train", masks=False)
+        return (
+            concatenate(normal, self._read_split("train-abnormal", masks=False))
+            if labelled
+            else normal
+        )
 
-    def held_out(self) -> Split:
-        return self._part("held_out", masks=False)
+    def calibration(self) -> Split:
+        return self._read_split("held_out", masks=False)
 
     def val(self) -> Split:
-        return self._part("val")
+        return self._read_split("val")
 
     def test(self) -> Split:
-        return self._part("test")
+        return self._read_split("test")
 
-    def _part(self, name: str, *, masks: bool = True) -> Split:
-        return read_part(self.kept(), name, masks=masks)
+    def _read_split(self, part: str, *, masks: bool = True) -> Split:
+        return read_part(self.prepared_file(), part, masks=masks)

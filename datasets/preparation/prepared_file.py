@@ -22,43 +22,45 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from ..base import DataError, Entry, Sample, Spec, Split, Tile, manifest
+from ..base import DataError, ManifestEntry, Sample, Spec, Split, Tile, manifest
 from ..io.file_hashes import cache_root
-from ..io.hdf5 import dataset, opened, read_table, read_text, reading
-from .writer import Writer
+from ..io.hdf5 import get_dataset, hdf5_errors, open_read_only, read_table, read_text
+from .writer import SampleWriter
 
 
 def prepare_once(
     name: str,
-    identity: Mapping[str, object],
-    make: Callable[[Writer], None],
+    key_inputs: Mapping[str, object],
+    write: Callable[[SampleWriter], None],
     *,
     spec: Spec,
     leaky: bool = False,
 ) -> Path:
-    """The prepared file of the dataset that `identity` describes; made if it is not there.
+    """The prepared file of the dataset that `key_inputs` describes; made if it is not there.
 
-    identity: everything the samples depend on, as JSON holds it; no paths and no times
-    make: adds every sample to the Writer; if it raises, nothing stays behind. If it is interrupted
+    key_inputs: everything the samples depend on, as JSON holds it; no paths and no times
+    write: adds every sample to the Writer; if it raises, nothing stays behind. If it is interrupted
         or killed, the units it has kept stay, and the next call goes on behind them
     leaky: a group may stand in two splits
     Other processes that want the same file wait, and then find it made.
     """
-    path = _place(name, identity)
-    if _trouble(path, identity) is None:
+    path = _prepared_path(name, key_inputs)
+    if _defect(path, key_inputs) is None:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
-        trouble = _trouble(path, identity)
+        trouble = _defect(path, key_inputs)
         if trouble is None:
             return path
         if path.exists():
             aside = path.with_name(f"{path.name}.corrupt")
             os.replace(path, aside)
             warnings.warn(f"{trouble} Set aside as {aside.name} and made anew.", stacklevel=2)
-        writer = Writer(path.with_suffix(".parts"), _canonical(identity), spec, leaky=leaky)
+        writer = SampleWriter(
+            path.with_suffix(".parts"), _canonical_json(key_inputs), spec, leaky=leaky
+        )
         try:
-            make(writer)
+            write(writer)
             writer.finish(path)
         except Exception:
             writer.discard()
@@ -69,13 +71,13 @@ def prepare_once(
     return path
 
 
-def find_prepared(name: str, identity: Mapping[str, object]) -> Path | None:
+def find_prepared(name: str, key_inputs: Mapping[str, object]) -> Path | None:
     """The prepared file, if it is there and whole."""
-    path = _place(name, identity)
-    return path if _trouble(path, identity) is None else None
+    path = _prepared_path(name, key_inputs)
+    return path if _defect(path, key_inputs) is None else None
 
 
-class Prepared:
+class PreparedSplit:
     """One part of a prepared file. Opens it when first asked, once per process; holds its table
     in memory, and no voxels."""
 
@@ -85,14 +87,14 @@ class Prepared:
         self._rows: list[dict[str, Any]] | None = None
 
     def __len__(self) -> int:
-        return len(self._table())
+        return len(self._read_table())
 
     def __getitem__(self, index: int, /) -> Sample:
-        row = self._table()[index]
+        row = self._read_table()[index]
         index = range(len(self))[index]
         hidden = set() if self.masks else {"mask", "twin"}
-        with reading(self.path):
-            held = {name: self._values(name, index) for name in set(row["has"]) - hidden}
+        with hdf5_errors(self.path):
+            held = {name: self._read_values(name, index) for name in set(row["has"]) - hidden}
             return Sample(
                 x=held["x"],
                 key=row["key"],
@@ -102,8 +104,8 @@ class Prepared:
                 roi=held.get("roi"),
                 spacing=None if row["spacing"] is None else tuple(row["spacing"]),
                 tags=dict(row["tags"]),
-                tile=None if row["tile"] is None else Tile(*map(_fixed, row["tile"])),
-                twin=held.get("twin"),
+                tile=None if row["tile"] is None else Tile(*map(_as_tuple, row["tile"])),
+                counterpart=held.get("twin"),
             )
 
     def __iter__(self) -> Iterator[Sample]:
@@ -115,36 +117,36 @@ class Prepared:
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_opened": None}  # an open file does not travel
 
-    def manifest(self) -> list[Entry]:
+    def manifest(self) -> list[ManifestEntry]:
         """The identity of every sample as it is read, from the table alone."""
         content = "content" if self.masks else "content without mask"
-        return [Entry(row["key"], row[content], row["group"]) for row in self._table()]
+        return [ManifestEntry(row["key"], row[content], row["group"]) for row in self._read_table()]
 
-    def _values(self, name: str, index: int) -> Tensor:
-        stored = torch.from_numpy(dataset(self._file(), f"{self.part}/{name}")[index])
+    def _read_values(self, name: str, index: int) -> Tensor:
+        stored = torch.from_numpy(get_dataset(self._open_file(), f"{self.part}/{name}")[index])
         return stored.bool() if stored.dtype == torch.uint8 else stored
 
-    def _table(self) -> list[dict[str, Any]]:
+    def _read_table(self) -> list[dict[str, Any]]:
         if self._rows is None:
-            with reading(self.path):
-                self._rows = read_table(self._file(), self.part)
+            with hdf5_errors(self.path):
+                self._rows = read_table(self._open_file(), self.part)
         return self._rows
 
-    def _file(self) -> h5py.File:
+    def _open_file(self) -> h5py.File:
         if self._opened is None or self._opened[0] != os.getpid():
-            self._opened = os.getpid(), opened(self.path)  # a forked child opens its own
+            self._opened = os.getpid(), open_read_only(self.path)  # a forked child opens its own
         return self._opened[1]
 
 
-def read_part(path: Path, part: str, *, masks: bool = True) -> Prepared:
+def read_part(path: Path, part: str, *, masks: bool = True) -> PreparedSplit:
     """A part of a prepared file; an empty split where nothing was added to it.
 
     masks: false hides masks and twins, for the parts that methods train on
     """
-    return Prepared(path, part, masks=masks)
+    return PreparedSplit(path, part, masks=masks)
 
 
-class Joined:
+class ConcatenatedSplit:
     """Splits one after another, as one."""
 
     def __init__(self, splits: Sequence[Split]) -> None:
@@ -159,35 +161,35 @@ class Joined:
         which = bisect_right(self._ends, index)
         return self.splits[which][index - (self._ends[which - 1] if which else 0)]
 
-    def manifest(self) -> list[Entry]:
+    def manifest(self) -> list[ManifestEntry]:
         return [entry for split in self.splits for entry in manifest(split)]
 
 
-def joined(*splits: Split) -> Split:
+def concatenate(*splits: Split) -> Split:
     """The splits one after another; what identifies them is not read again."""
-    return Joined(splits)
+    return ConcatenatedSplit(splits)
 
 
-def _fixed(value: Any) -> Any:
+def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _place(name: str, identity: Mapping[str, object]) -> Path:
-    digest = hashlib.sha256(_canonical(identity).encode()).hexdigest()[:16]
+def _prepared_path(name: str, key_inputs: Mapping[str, object]) -> Path:
+    digest = hashlib.sha256(_canonical_json(key_inputs).encode()).hexdigest()[:16]
     return cache_root() / "data" / f"{name}-{digest}.h5"
 
 
-def _canonical(identity: Mapping[str, object]) -> str:
-    return json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
+def _canonical_json(key_inputs: Mapping[str, object]) -> str:
+    return json.dumps(key_inputs, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def _trouble(path: Path, identity: Mapping[str, object]) -> str | None:
+def _defect(path: Path, key_inputs: Mapping[str, object]) -> str | None:
     """Why the file cannot be used, or None. Reads its tables, not its voxels."""
     if not path.exists():
         return f"{path.name} is not there."
     try:
-        with reading(path), opened(path) as file:
-            if read_text(file, "identity") != _canonical(identity):
+        with hdf5_errors(path), open_read_only(path) as file:
+            if read_text(file, "identity") != _canonical_json(key_inputs):
                 return f"{path.name} holds another dataset than its name says."
             for part in json.loads(read_text(file, "parts")):
                 read_table(file, part)

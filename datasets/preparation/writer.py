@@ -15,20 +15,30 @@ import numpy as np
 from torch import Tensor
 
 from ..base import DataError, Sample, Spec, content_hash
-from ..io.fsync import sync
-from ..io.hdf5 import LIBVER, dataset, opened, read_table, read_text, reading, write_text
+from ..io.fsync import fsync_path
+from ..io.hdf5 import (
+    LIBRARY_VERSION,
+    get_dataset,
+    hdf5_errors,
+    open_read_only,
+    read_table,
+    read_text,
+    write_text,
+)
 
-SHARD, SECONDS = 256 << 20, 10.0
+SHARD_BYTES, SHARD_SECONDS = 256 << 20, 10.0
 """Bytes and seconds after which a shard is closed: what a killed preparation loses at most."""
 
-VALUES = ("x", "mask", "roi", "twin")
+TENSOR_FIELDS = {"x": "x", "mask": "mask", "roi": "roi", "twin": "counterpart"}
+"""By their names in the file, the fields of a sample that are tensors."""
 
 
-class Writer:
+class SampleWriter:
     """Takes samples one at a time and keeps none of them in memory.
 
-    Samples come in units (a patient, an image file): `keep` says that a unit is whole, and a later
-    call with the same identity finds in `has` which units it need not make again.
+    Samples come in units (a patient, an image file): `finish_unit` says that a unit is whole, and
+    a later
+    call with the same identity finds in `has_unit` which units it need not make again.
 
     Refuses what no later reader could put right: another shape, NaN, a key used twice, and a
     group that stands in two splits (`leaky` allows that, for published splits that do it). The
@@ -44,48 +54,48 @@ class Writer:
         self._shard: Shard | None = None
         folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(folder.iterdir()):
-            if not (path.suffix == ".h5" and self._recall(path)):
+            if not (path.suffix == ".h5" and self._resume_shard(path)):
                 path.unlink()
 
-    def has(self, unit: str) -> bool:
+    def has_unit(self, unit: str) -> bool:
         """Whether the unit was made before an interruption."""
         return unit in self._units
 
     def add(self, part: str, sample: Sample) -> None:
-        sample = _plain(sample)
-        self._refuse(part, sample)
-        self._note(part, sample.key, sample.group)
+        sample = _canonical_sample(sample)
+        self._check(part, sample)
+        self._register(part, sample.key, sample.group)
         if self._shard is None:
             self._shard = Shard(self._folder / f"{len(self._shards):06d}.part")
         self._shard.add(part, sample)
 
-    def keep(self, unit: str) -> None:
+    def finish_unit(self, unit: str) -> None:
         """All samples of the unit have been added."""
         self._units.add(unit)
         if self._shard is None:
             return
-        self._shard.keep(unit)
-        if self._shard.size >= SHARD or self._shard.age() >= SECONDS:
-            self._close()
+        self._shard.finish_unit(unit)
+        if self._shard.size >= SHARD_BYTES or self._shard.age() >= SHARD_SECONDS:
+            self._close_shard()
 
     def finish(self, path: Path) -> None:
         """Join the shards to one whole file at `path`, on disk when this returns."""
         if self._shard is not None or not self._shards:
             self._shard = self._shard or Shard(self._folder / "000000.part")
-            self._close()
+            self._close_shard()
         whole = self._shards[0]
         if len(self._shards) > 1:
             whole = self._folder / "whole"
-            _join(self._shards, whole, self._identity)
-        sync(whole)
+            _join_shards(self._shards, whole, self._identity)
+        fsync_path(whole)
         os.replace(whole, path)
-        sync(path.parent)
+        fsync_path(path.parent)
         self.discard()
 
     def discard(self) -> None:
         """Leave nothing behind."""
         if self._shard is not None:
-            self._shard.abandon()
+            self._shard.delete()
             self._shard = None
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -93,27 +103,27 @@ class Writer:
         """Stop here; whole units stay."""
         if self._shard is not None:
             if self._shard.units:
-                self._shard.forget()
-                self._close()
+                self._shard.drop_unfinished()
+                self._close_shard()
             else:
-                self._shard.abandon()
+                self._shard.delete()
             self._shard = None
         if not any(self._folder.iterdir()):
             self._folder.rmdir()
 
-    def _close(self) -> None:
+    def _close_shard(self) -> None:
         assert self._shard is not None
         path = self._folder / f"{len(self._shards):06d}.h5"
         self._shard.finish(self._identity)
-        sync(self._shard.path)
+        fsync_path(self._shard.path)
         os.replace(self._shard.path, path)
         self._shards.append(path)
         self._shard = None
 
-    def _recall(self, path: Path) -> bool:
+    def _resume_shard(self, path: Path) -> bool:
         """Whether the shard is a whole one of these, next in order."""
         try:
-            with reading(path), opened(path) as file:
+            with hdf5_errors(path), open_read_only(path) as file:
                 if read_text(file, "identity") != self._identity:
                     return False
                 units = json.loads(read_text(file, "units"))
@@ -127,16 +137,16 @@ class Writer:
         if path.stem != f"{len(self._shards):06d}":
             return False
         for part, row in rows:
-            self._note(part, row["key"], row["group"])
+            self._register(part, row["key"], row["group"])
         self._units |= set(units)
         self._shards.append(path)
         return True
 
-    def _note(self, part: str, key: str, group: str) -> None:
+    def _register(self, part: str, key: str, group: str) -> None:
         self._keys.add(key)
         self._split_of.setdefault(group, part.partition("-")[0])
 
-    def _refuse(self, part: str, sample: Sample) -> None:
+    def _check(self, part: str, sample: Sample) -> None:
         x, key, S = sample.x, sample.key, tuple(self._spec.shape)
         if tuple(x.shape) != (self._spec.channels, *S):
             want = (self._spec.channels, *S)
@@ -144,7 +154,7 @@ class Writer:
         for name, value in (("mask", sample.mask), ("roi", sample.roi)):
             if value is not None and tuple(value.shape) != S:
                 raise DataError(f"the {name} of {key!r} has shape {tuple(value.shape)}, not {S}")
-        if sample.twin is not None and sample.twin.shape != x.shape:
+        if sample.counterpart is not None and sample.counterpart.shape != x.shape:
             raise DataError(f"the twin of {key!r} has another shape than its x")
         if not np.isfinite(x.numpy()).all():  # torch would wake its threads for this
             raise DataError(f"sample {key!r} holds NaN or inf")
@@ -162,16 +172,16 @@ class Shard:
     def __init__(self, path: Path) -> None:
         self.path, self.units, self.size = path, list[str](), 0
         self._began, self._whole = time.monotonic(), dict[str, int]()
-        self._file = h5py.File(path, "w", libver=LIBVER)
-        self._growing = Growing(self._file)
+        self._file = h5py.File(path, "w", libver=LIBRARY_VERSION)
+        self._growing = GrowingDatasets(self._file)
         self._rows: dict[str, list[dict[str, object]]] = {}
 
     def add(self, part: str, sample: Sample) -> None:
         rows = self._rows.setdefault(part, [])
-        values = {name: getattr(sample, name) for name in VALUES}
+        values = {name: getattr(sample, field) for name, field in TENSOR_FIELDS.items()}
         held = {name: value.numpy() for name, value in values.items() if value is not None}
         for name, value in held.items():
-            self._growing.put(f"{part}/{name}", len(rows), value)
+            self._growing.append(f"{part}/{name}", len(rows), value)
             self.size += value.nbytes
         content = content_hash(sample)
         bare = content if sample.mask is None else content_hash(replace(sample, mask=None))
@@ -193,24 +203,24 @@ class Shard:
         """Seconds since it was begun."""
         return time.monotonic() - self._began
 
-    def keep(self, unit: str) -> None:
+    def finish_unit(self, unit: str) -> None:
         self.units.append(unit)
         self._whole = {part: len(rows) for part, rows in self._rows.items()}
 
-    def forget(self) -> None:
+    def drop_unfinished(self) -> None:
         """Leave out what belongs to no whole unit; its voxels stay, unread."""
         self._rows = {part: self._rows[part][:count] for part, count in self._whole.items()}
 
     def finish(self, identity: str) -> None:
-        tables(self._file, identity, self._rows, self.units)
+        write_tables(self._file, identity, self._rows, self.units)
         self._file.close()
 
-    def abandon(self) -> None:
+    def delete(self) -> None:
         self._file.close()
         self.path.unlink(missing_ok=True)
 
 
-def tables(
+def write_tables(
     file: h5py.File,
     identity: str,
     rows: Mapping[str, list[dict[str, object]]],
@@ -224,19 +234,21 @@ def tables(
         write_text(file, f"{part}/table", json.dumps(table))
 
 
-class Growing:
+class GrowingDatasets:
     """Datasets of a file that grow by a sample at a time; samples that lack one cost no space."""
 
     def __init__(self, file: h5py.File) -> None:
         self._file = file
         self._stored: dict[str, h5py.Dataset] = {}
 
-    def put(self, name: str, index: int, value: np.ndarray) -> None:
+    def append(self, name: str, index: int, value: np.ndarray) -> None:
         flags = value.dtype == np.bool_
-        stored = self.grown(name, index, value.shape, np.uint8 if flags else np.float32)
+        stored = self.extended(name, index, value.shape, np.uint8 if flags else np.float32)
         stored[index] = value.view(np.uint8) if flags else value
 
-    def grown(self, name: str, index: int, shape: tuple[int, ...], kind: object) -> h5py.Dataset:
+    def extended(
+        self, name: str, index: int, shape: tuple[int, ...], dtype: object
+    ) -> h5py.Dataset:
         """The dataset, with room at `index`."""
         if name not in self._stored:
             self._stored[name] = self._file.create_dataset(
@@ -244,44 +256,44 @@ class Growing:
                 shape=(0, *shape),
                 maxshape=(None, *shape),
                 chunks=(1, *shape),
-                dtype=kind,
-                compression="lzf" if kind == np.uint8 else None,
+                dtype=dtype,
+                compression="lzf" if dtype == np.uint8 else None,
                 fletcher32=True,
             )
         self._stored[name].resize(index + 1, axis=0)
         return self._stored[name]
 
 
-def _join(shards: list[Path], path: Path, identity: str) -> None:
+def _join_shards(shards: list[Path], path: Path, identity: str) -> None:
     """One file of all shards, in their order; chunks are copied as they are, checksums and all."""
     rows: dict[str, list[dict[str, object]]] = {}
     units: list[str] = []
-    with h5py.File(path, "w", libver=LIBVER) as whole:
-        growing = Growing(whole)
+    with h5py.File(path, "w", libver=LIBRARY_VERSION) as whole:
+        growing = GrowingDatasets(whole)
         for shard in shards:
-            with reading(shard), opened(shard) as file:
+            with hdf5_errors(shard), open_read_only(shard) as file:
                 units += json.loads(read_text(file, "units"))
                 for part in json.loads(read_text(file, "parts")):
                     table = rows.setdefault(part, [])
-                    held = {name: dataset(file, name) for name, _ in _chunks(file, part)}
-                    for name, index in _chunks(file, part):
+                    held = {name: get_dataset(file, name) for name, _ in _stored_chunks(file, part)}
+                    for name, index in _stored_chunks(file, part):
                         stored = held[name]
                         at = (index, *[0] * (stored.ndim - 1))
                         mask, raw = stored.id.read_direct_chunk(at)
                         put = len(table) + index
-                        made = growing.grown(name, put, stored.shape[1:], stored.dtype)
+                        made = growing.extended(name, put, stored.shape[1:], stored.dtype)
                         made.id.write_direct_chunk((put, *at[1:]), raw, mask)
                     table += read_table(file, part)
-        tables(whole, identity, rows, units)
+        write_tables(whole, identity, rows, units)
 
 
-def _chunks(file: h5py.File, part: str) -> Iterator[tuple[str, int]]:
+def _stored_chunks(file: h5py.File, part: str) -> Iterator[tuple[str, int]]:
     for index, row in enumerate(read_table(file, part)):
         for name in row["has"]:
             yield f"{part}/{name}", index
 
 
-def _plain(sample: Sample) -> Sample:
+def _canonical_sample(sample: Sample) -> Sample:
     """The sample exactly as it will be read back."""
 
     def flags(value: Tensor | None) -> Tensor | None:
@@ -298,5 +310,5 @@ def _plain(sample: Sample) -> Sample:
         roi=flags(sample.roi),
         spacing=None if sample.spacing is None else tuple(float(mm) for mm in sample.spacing),
         tags={str(name): str(value) for name, value in sample.tags.items()},
-        twin=None if sample.twin is None else floats(sample.twin),
+        counterpart=None if sample.counterpart is None else floats(sample.counterpart),
     )

@@ -30,7 +30,7 @@ class Case:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-def shares(fractions: Sequence[float], count: int) -> list[float]:
+def check_fractions(fractions: Sequence[float], count: int) -> list[float]:
     """The fractions, if they are `count` of them, sum to 1, and the first is not 0."""
     fine = len(fractions) == count and min(fractions) >= 0 and abs(sum(fractions) - 1) < 1e-6
     if not fine or not fractions[0]:
@@ -38,16 +38,18 @@ def shares(fractions: Sequence[float], count: int) -> list[float]:
     return [float(fraction) for fraction in fractions]
 
 
-def deal(groups: Iterable[str], share: Mapping[str, float], seed: int) -> dict[str, str]:
+def assign_groups(
+    groups: Iterable[str], fractions: Mapping[str, float], seed: int
+) -> dict[str, str]:
     """Which split each group is in: in an order that only seed and names decide.
 
-    share: of the groups, by split, summing to 1; the first split takes what rounding leaves.
-    Every split gets a group as long as there are any, in the order of `share`.
+    fractions: of the groups, by split, summing to 1; the first split takes what rounding leaves.
+    Every split gets a group as long as there are any, in the order of `fractions`.
     """
     order = sorted(set(groups), key=lambda name: sha256(f"{seed}\0{name}".encode()).digest())
-    share = {split: part for split, part in share.items() if part > 0}
-    first, *others = list(share)[: len(order)] or [""]
-    counts = {split: max(1, round(share[split] * len(order))) for split in others}
+    fractions = {split: part for split, part in fractions.items() if part > 0}
+    first, *others = list(fractions)[: len(order)] or [""]
+    counts = {split: max(1, round(fractions[split] * len(order))) for split in others}
     while sum(counts.values()) >= len(order) > 0 and counts:
         largest = max(counts, key=lambda split: counts[split])
         counts[largest] -= 1
@@ -56,8 +58,8 @@ def deal(groups: Iterable[str], share: Mapping[str, float], seed: int) -> dict[s
     return dict(zip(order, splits, strict=True))
 
 
-def placed(
-    cases: Sequence[Case], pools: Mapping[str, Mapping[str, float]], seed: int
+def assign_pools(
+    cases: Sequence[Case], pool_fractions: Mapping[str, Mapping[str, float]], seed: int
 ) -> dict[str, str]:
     """The split of every case: the groups of each pool dealt by that pool's shares.
 
@@ -65,15 +67,19 @@ def placed(
     abnormal cases only, so that both kinds reach every split.
     """
     found: dict[str, str] = {}
-    for pool, share in pools.items():
+    for pool, share in pool_fractions.items():
         mine = [case for case in cases if case.pool == pool]
         normal = {case.group for case in mine if not case.label}
-        dealt = deal(normal, share, seed) | deal({c.group for c in mine} - normal, share, seed)
+        dealt = assign_groups(normal, share, seed) | assign_groups(
+            {c.group for c in mine} - normal, share, seed
+        )
         found |= {case.name: dealt[case.group] for case in mine}
     return found
 
 
-def overlap(cases: Iterable[Case], split_of: Mapping[str, str]) -> dict[str, set[str]]:
+def groups_in_several_splits(
+    cases: Iterable[Case], split_of: Mapping[str, str]
+) -> dict[str, set[str]]:
     """The groups that stand in several splits, and in which."""
     splits: dict[str, set[str]] = defaultdict(set)
     for case in cases:
@@ -82,11 +88,11 @@ def overlap(cases: Iterable[Case], split_of: Mapping[str, str]) -> dict[str, set
     return {group: found for group, found in splits.items() if len(found) > 1}
 
 
-def fourfold(groups: Iterable[str], fractions: Sequence[float], seed: int) -> dict[str, str]:
+def four_way_split(groups: Iterable[str], fractions: Sequence[float], seed: int) -> dict[str, str]:
     """Groups dealt to train, held_out, val and test; with fewer than four, val goes without."""
     names: tuple[str, ...] = ("train", "held_out", "val", "test")
     share: dict[str, float] = dict(zip(names, fractions, strict=True))
     groups = set(groups)
     if len(groups) < len(share):
         del share["val"]
-    return deal(groups, share, seed)
+    return assign_groups(groups, share, seed)

@@ -8,14 +8,16 @@ from typing import NamedTuple
 from .assignment import Case
 
 
-class Parted(NamedTuple):
+class DisjointCases(NamedTuple):
     """cases: those that stay; notes: on who was left out, or stands in two pools."""
 
     cases: list[Case]
     notes: list[str]
 
 
-def part(cases: Sequence[Case], order: Sequence[str], *, published: bool) -> Parted:
+def remove_shared_subjects(
+    cases: Sequence[Case], order: Sequence[str], *, published: bool
+) -> DisjointCases:
     """A group stays in the first pool of `order` that it stands in, and is left out of others;
     with `published` it stays everywhere, and a note warns of it."""
     owner: dict[str, str] = {}
@@ -41,4 +43,4 @@ def part(cases: Sequence[Case], order: Sequence[str], *, published: bool) -> Par
                 "(split='published' keeps them)"
             )
     kept = [case for case in cases if published or owner.get(case.group, case.pool) == case.pool]
-    return Parted(kept, notes)
+    return DisjointCases(kept, notes)

@@ -18,16 +18,16 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import torch
 
-from ..base import DataError, Progress, Sample, Spec, silent
-from ..preparation.prepared_dataset import Kept
+from ..base import DataError, Progress, Sample, Spec, no_progress
+from ..preparation.prepared_dataset import PreparedDataset
 from ..preparation.prepared_file import prepare_once
-from ..preparation.writer import Writer
-from .lesions import SIZES, Plan
+from ..preparation.writer import SampleWriter
+from .lesions import SIZES, LesionPlan
 from .rendering import MODALITIES
-from .subject import FEWEST, NORMS, Person, View, person
+from .subject import MIN_LESION_AREA, NORMS, Subject, ViewGrid, make_subject
 from .tissue_maps import ASSET
 
-FIELD = 216.0  # mm, of view along y and x
+FIELD_OF_VIEW = 216.0  # mm, of view along y and x
 
 ROLES = ("train", "train-abnormal", "held_out", "val", "val-abnormal", "test", "test-abnormal")
 """What people are made for. The i-th person of role r is number 1000 r + i, whatever the counts:
@@ -37,9 +37,9 @@ MODALITY_SETS = {"4ch": MODALITIES, **{name: (name,) for name in MODALITIES}}
 
 
 class Preset(NamedTuple):
-    """people: of each role; heights: of the slices, mm, of a 2-D sample each; none for volumes"""
+    """subjects: of each role; heights: of the slices, mm, of a 2-D sample each; none for volumes"""
 
-    people: tuple[int, ...]
+    subjects: tuple[int, ...]
     heights: tuple[float, ...]
     size: int
 
@@ -53,7 +53,7 @@ PRESETS = {
 }
 
 
-class SynthBrain(Kept):
+class SynthBrain(PreparedDataset):
     """See the module.
 
     preset: how many people, which slices, how many pixels; one of PRESETS
@@ -77,29 +77,29 @@ class SynthBrain(Kept):
         seed: int = 0,
         norm: str = "healthy_ref",
     ) -> None:
-        _among("preset", preset, PRESETS)
-        _among("norm", norm, NORMS)
+        _check_choice("preset", preset, PRESETS)
+        _check_choice("norm", norm, NORMS)
         if isinstance(modalities, str):
-            _among("modalities", modalities, MODALITY_SETS)
+            _check_choice("modalities", modalities, MODALITY_SETS)
             modalities = MODALITY_SETS[modalities]
         for name in modalities:
-            _among("modalities", name, MODALITIES)
+            _check_choice("modalities", name, MODALITIES)
         for role, count in (subjects or {}).items():
-            _among("subjects", role, ROLES)
+            _check_choice("subjects", role, ROLES)
             if not 0 <= count <= 1000:
                 raise ValueError(f"subjects: {role} may be 0 to 1000 people, not {count}")
         plan = PRESETS[preset]
         self.modalities, self.seed, self.norm = tuple(modalities), seed, norm
-        self.subjects = dict(zip(ROLES, plan.people, strict=True)) | dict(subjects or {})
+        self.subjects = dict(zip(ROLES, plan.subjects, strict=True)) | dict(subjects or {})
         self.volumes = not plan.heights
         size = plan.size if size is None else size
-        self.view = _view(plan.heights, size)
+        self.view = _make_view(plan.heights, size)
         shape = (len(self.view.heights), size, size) if self.volumes else (size, size)
         self.spec = Spec(channels=len(self.modalities), shape=shape,
             labels=self.subjects["train-abnormal"] > 0)  # fmt: skip
 
     @property
-    def identity(self) -> dict[str, object]:
+    def cache_key_inputs(self) -> dict[str, object]:
         """All that the samples depend on, the code that makes them among it."""
         return {
             "subjects": self.subjects,
@@ -111,43 +111,48 @@ class SynthBrain(Kept):
             "seed": self.seed,
             "norm": self.norm,
             "asset": hashlib.sha256(ASSET.read_bytes()).hexdigest(),
-            "code": _code(),
+            "code": _code_digest(),
         }
 
-    def kept(self, progress: Progress = silent) -> Path:
+    def prepared_file(self, progress: Progress = no_progress) -> Path:
         return prepare_once(
-            "synthbrain", self.identity, lambda out: self._make(out, progress), spec=self.spec
+            "synthbrain",
+            self.cache_key_inputs,
+            lambda out: self._write_subjects(out, progress),
+            spec=self.spec,
         )
 
-    def _make(self, out: Writer, progress: Progress) -> None:
+    def _write_subjects(self, writer: SampleWriter, progress: Progress) -> None:
         """Make everybody, a few at a time on every core, and add them in one order."""
         everybody = [(role, i) for role in ROLES for i in range(self.subjects[role])]
-        wanted = [who for who in everybody if not out.has(_name(who))]
+        wanted = [who for who in everybody if not writer.has_unit(_unit_name(who))]
         progress("people", done := len(everybody) - len(wanted), len(everybody))
-        with ThreadPoolExecutor(cores := _cores()) as pool:
+        with ThreadPoolExecutor(cores := _usable_cores()) as pool:
             for start in range(0, len(wanted), 4 * cores):
                 some = wanted[start : start + 4 * cores]
-                for who, samples in zip(some, pool.map(self._samples, some), strict=True):
+                for who, samples in zip(some, pool.map(self._make_samples, some), strict=True):
                     role = who[0]
                     part = role if role == "train-abnormal" else role.partition("-")[0]
                     for sample in samples:
-                        out.add(part, sample)
-                    out.keep(_name(who))
+                        writer.add(part, sample)
+                    writer.finish_unit(_unit_name(who))
                     progress("people", done := done + 1, len(everybody))
 
-    def _samples(self, who: tuple[str, int]) -> list[Sample]:
-        role, index = who
+    def _make_samples(self, subject_id: tuple[str, int]) -> list[Sample]:
+        role, index = subject_id
         number = 1000 * ROLES.index(role) + index
-        plan = Plan.of(index) if role.endswith("abnormal") else None
+        plan = LesionPlan.for_index(index) if role.endswith("abnormal") else None
         try:
-            made = person(self.seed, number, plan, self.view, self.norm)
+            made = make_subject(self.seed, number, plan, self.view, self.norm)
         except RuntimeError as error:
             raise DataError(
                 f"person {number} of seed {self.seed} could not be made: {error}"
             ) from None
-        return list(self._cut(made, f"s{number:04d}", plan))
+        return list(self._slice_samples(made, f"s{number:04d}", plan))
 
-    def _cut(self, made: Person, group: str, plan: Plan | None) -> Iterator[Sample]:
+    def _slice_samples(
+        self, subject: Subject, group: str, plan: LesionPlan | None
+    ) -> Iterator[Sample]:
         """A sample of each slice, or one of the volume. A diseased person's slices that show none
         of the lesion, or too little to draw, are neither normal nor abnormal: left out."""
         channels = [MODALITIES.index(name) for name in self.modalities]
@@ -158,37 +163,45 @@ class SynthBrain(Kept):
         if not self.volumes:
             cuts = [(f"{group}/z{h:+03.0f}", np.s_[k]) for k, h in enumerate(self.view.heights)]
         for key, cut in cuts:
-            mask = made.mask[cut]
-            if plan is not None and not self.volumes and mask.sum() * self.view.mm**2 < FEWEST:
+            mask = subject.mask[cut]
+            if (
+                plan is not None
+                and not self.volumes
+                and mask.sum() * self.view.mm**2 < MIN_LESION_AREA
+            ):
                 continue
             yield Sample(
-                x=torch.from_numpy(np.ascontiguousarray(made.x[channels][:, cut])),
+                x=torch.from_numpy(np.ascontiguousarray(subject.x[channels][:, cut])),
                 key=key,
                 group=group,
                 label=plan is not None,
                 mask=torch.from_numpy(mask.copy()),
-                roi=torch.from_numpy(made.roi[cut].copy()),
+                roi=torch.from_numpy(subject.roi[cut].copy()),
                 spacing=(self.view.mm,) * mask.ndim,
                 tags=tags,
-                twin=torch.from_numpy(np.ascontiguousarray(made.twin[channels][:, cut])),
+                counterpart=torch.from_numpy(
+                    np.ascontiguousarray(subject.counterpart[channels][:, cut])
+                ),
             )
 
 
-def _name(who: tuple[str, int]) -> str:
-    return f"{who[0]}/{who[1]}"
+def _unit_name(subject_id: tuple[str, int]) -> str:
+    return f"{subject_id[0]}/{subject_id[1]}"
 
 
-def _view(heights: tuple[float, ...], size: int) -> View:
+def _make_view(heights: tuple[float, ...], size: int) -> ViewGrid:
     if size < 16 or size % 8:
         raise ValueError(f"size is a multiple of 8 from 16 pixels on, not {size}")
-    mm = FIELD / size
+    mm = FIELD_OF_VIEW / size
     if heights:
-        return View(heights, size, mm)
+        return ViewGrid(heights, size, mm)
     middle = -4.0  # of the brain from its lowest to its highest point
-    return View(tuple(middle + (k - (size - 1) / 2) * mm for k in range(size)), size, mm, fold=1)
+    return ViewGrid(
+        tuple(middle + (k - (size - 1) / 2) * mm for k in range(size)), size, mm, supersampling=1
+    )
 
 
-def _code() -> str:
+def _code_digest() -> str:
     """A digest of what the generator does: its code without comments and layout."""
     here = Path(__file__).parent
     files = [here.parent / "transforms/random_fields.py", *sorted(here.glob("*.py"))]
@@ -197,13 +210,13 @@ def _code() -> str:
     return hashlib.sha256(dumps.encode()).hexdigest()[:16]
 
 
-def _cores() -> int:
+def _usable_cores() -> int:
     """How many this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def _among(what: str, given: str, known: Sequence[str] | Mapping[str, object]) -> None:
-    if given not in known:
-        raise ValueError(f"{what}: {given!r} is none of {', '.join(known)}")
+def _check_choice(argument: str, value: str, choices: Sequence[str] | Mapping[str, object]) -> None:
+    if value not in choices:
+        raise ValueError(f"{argument}: {value!r} is none of {', '.join(choices)}")

@@ -25,68 +25,73 @@ from ..base import Dataset, Split
 Array = NDArray[np.float32]
 
 
-class Pile(NamedTuple):
+class SplitArrays(NamedTuple):
     """A split in memory: x (N, C, H, W), roi and mask (N, H, W), label, place and kind (N,)."""
 
     x: Array
     roi: NDArray[np.bool_]
     mask: NDArray[np.bool_]
-    twin: Array
+    counterpart: Array
     label: NDArray[np.bool_]
     group: NDArray[np.str_]
-    place: NDArray[np.str_]
+    slice_name: NDArray[np.str_]
     kind: NDArray[np.str_]
 
     @classmethod
-    def of(cls, split: Split, by: str = "lesion") -> Pile:
+    def from_split(cls, split: Split, tag: str = "lesion") -> SplitArrays:
         samples = [split[i] for i in range(len(split))]
         blank = np.zeros(samples[0].x.shape[1:], bool)
         return cls(
             x=np.stack([s.x.numpy() for s in samples]),
             roi=np.stack([~blank if s.roi is None else s.roi.numpy() for s in samples]),
             mask=np.stack([blank if s.mask is None else s.mask.numpy() for s in samples]),
-            twin=np.stack([(s.x if s.twin is None else s.twin).numpy() for s in samples]),
+            counterpart=np.stack(
+                [(s.x if s.counterpart is None else s.counterpart).numpy() for s in samples]
+            ),
             label=np.array([s.label for s in samples]),
             group=np.array([s.group for s in samples]),
-            place=np.array([_place(s.key) for s in samples]),
-            kind=np.array([s.tags.get(by, "none") for s in samples]),
+            slice_name=np.array([_slice_name(s.key) for s in samples]),
+            kind=np.array([s.tags.get(tag, "none") for s in samples]),
         )
 
 
-def _place(key: str) -> str:
+def _slice_name(key: str) -> str:
     """Which slice of a person a sample is: "z+06" of "s0042/z+06"; alike for all where not told."""
     last = key.rpartition("/")[2]
     return last if last.startswith("z") else "z0"
 
 
-Scorer = Callable[[Pile, Pile], Array]
+Scorer = Callable[[SplitArrays, SplitArrays], Array]
 """(train, test) -> a map of each test sample, (N, H, W)."""
 
 
-def far_from_mean(train: Pile, test: Pile) -> Array:
+def distance_to_mean(train: SplitArrays, test: SplitArrays) -> Array:
     return np.abs(test.x - train.x.mean(0)).mean(1)
 
 
-def far_from_place(train: Pile, test: Pile) -> Array:
-    return np.abs(test.x - _per_place(train, test, lambda x: x.mean(0))).mean(1)
+def distance_to_slice_mean(train: SplitArrays, test: SplitArrays) -> Array:
+    return np.abs(test.x - _per_slice(train, test, lambda x: x.mean(0))).mean(1)
 
 
-def atlas(train: Pile, test: Pile) -> Array:
+def atlas_z_score(train: SplitArrays, test: SplitArrays) -> Array:
     """Standard deviations from the mean of the same slice of other people."""
-    mean = _per_place(train, test, lambda x: x.mean(0))
-    spread = _per_place(train, test, lambda x: x.std(0))
+    mean = _per_slice(train, test, lambda x: x.mean(0))
+    spread = _per_slice(train, test, lambda x: x.std(0))
     return (np.abs(test.x - mean) / (spread + 0.05)).mean(1)
 
 
-def _per_place(train: Pile, test: Pile, of: Callable[[Array], Array]) -> Array:
-    known = {place: of(train.x[train.place == place]) for place in np.unique(train.place)}
-    return np.stack([known[place] for place in test.place])
+def _per_slice(train: SplitArrays, test: SplitArrays, statistic: Callable[[Array], Array]) -> Array:
+    known = {
+        place: statistic(train.x[train.slice_name == place])
+        for place in np.unique(train.slice_name)
+    }
+    return np.stack([known[place] for place in test.slice_name])
 
 
-def components(count: int) -> Scorer:
+def pca_residual(count: int) -> Scorer:
     """What the first principal components of the training images leave over."""
 
-    def score(train: Pile, test: Pile) -> Array:
+    def score(train: SplitArrays, test: SplitArrays) -> Array:
         most = min(count, len(train.x) - 1)
         pca = PCA(most, svd_solver="randomized", random_state=0)
         pca.fit(train.x.reshape(len(train.x), -1))
@@ -97,27 +102,27 @@ def components(count: int) -> Scorer:
     return score
 
 
-def nearest(train: Pile, test: Pile) -> Array:
+def nearest_image_distance(train: SplitArrays, test: SplitArrays) -> Array:
     """Distance to the training image that is most alike."""
     known, asked = (pile.x.reshape(len(pile.x), -1) for pile in (train, test))
     square = (known**2).sum(1) - 2 * asked @ known.T
     return np.abs(test.x - train.x[square.argmin(1)]).mean(1)
 
 
-def mirrored(train: Pile, test: Pile) -> Array:
+def mirror_asymmetry(train: SplitArrays, test: SplitArrays) -> Array:
     """What left and right do not share, blurred for want of a registered midline."""
-    return _blurred(np.abs(test.x - test.x[..., ::-1]).mean(1))
+    return _blur(np.abs(test.x - test.x[..., ::-1]).mean(1))
 
 
-def blurred_atlas(train: Pile, test: Pile) -> Array:
-    return _blurred(atlas(train, test))
+def blurred_atlas_z_score(train: SplitArrays, test: SplitArrays) -> Array:
+    return _blur(atlas_z_score(train, test))
 
 
-def _blurred(maps: Array) -> Array:
+def _blur(maps: Array) -> Array:
     return np.asarray(ndimage.gaussian_filter(maps, (0, 1, 1)), np.float32)
 
 
-def unlikely(train: Pile, test: Pile) -> Array:
+def intensity_surprise(train: SplitArrays, test: SplitArrays) -> Array:
     """Surprise at the intensities of a pixel, wherever it lies: a mixture of five Gaussians."""
     seen = train.x.transpose(0, 2, 3, 1)[train.roi]
     few = seen[np.random.default_rng(0).choice(len(seen), min(len(seen), 40_000), replace=False)]
@@ -126,37 +131,37 @@ def unlikely(train: Pile, test: Pile) -> Array:
     return -np.asarray(mixture.score_samples(flat), np.float32).reshape(test.roi.shape)
 
 
-def bright(train: Pile, test: Pile) -> Array:
+def flair_intensity(train: SplitArrays, test: SplitArrays) -> Array:
     """The last modality but one (FLAIR of four) as it is. Clipped at 1, so that scores tie."""
     return test.x[:, max(test.x.shape[1] - 2, 0)]
 
 
-def low(train: Pile, test: Pile) -> Array:
+def slice_height(train: SplitArrays, test: SplitArrays) -> Array:
     """Where a slice lies, and nothing of what it shows."""
-    height = np.array([float(place[1:]) for place in test.place], np.float32)
+    height = np.array([float(place[1:]) for place in test.slice_name], np.float32)
     return np.broadcast_to(-height[:, None, None], test.roi.shape)
 
 
-def knowing_twin(train: Pile, test: Pile) -> Array:
+def counterpart_bound(train: SplitArrays, test: SplitArrays) -> Array:
     """No result: what could be had by knowing the brain without its lesion, but not its noise."""
-    clean = ndimage.gaussian_filter(test.twin, (0, 0, 0.7, 0.7))
-    return _blurred(np.abs(ndimage.gaussian_filter(test.x, (0, 0, 0.7, 0.7)) - clean).mean(1))
+    clean = ndimage.gaussian_filter(test.counterpart, (0, 0, 0.7, 0.7))
+    return _blur(np.abs(ndimage.gaussian_filter(test.x, (0, 0, 0.7, 0.7)) - clean).mean(1))
 
 
 SCORERS: dict[str, Scorer] = {
-    "mean of all slices": far_from_mean,
-    "mean of the slice": far_from_place,
-    "atlas z of the slice": atlas,
-    "atlas z, blurred": blurred_atlas,
-    "mirror image, blurred": mirrored,
-    "nearest image": nearest,
-    "PCA 16": components(16),
-    "PCA 64": components(64),
-    "PCA 200": components(200),
-    "mixture of 5": unlikely,
-    "intensity (FLAIR)": bright,
-    "height of the slice": low,
-    "its own twin (bound)": knowing_twin,
+    "mean of all slices": distance_to_mean,
+    "mean of the slice": distance_to_slice_mean,
+    "atlas z of the slice": atlas_z_score,
+    "atlas z, blurred": blurred_atlas_z_score,
+    "mirror image, blurred": mirror_asymmetry,
+    "nearest image": nearest_image_distance,
+    "PCA 16": pca_residual(16),
+    "PCA 64": pca_residual(64),
+    "PCA 200": pca_residual(200),
+    "mixture of 5": intensity_surprise,
+    "intensity (FLAIR)": flair_intensity,
+    "height of the slice": slice_height,
+    "its own twin (bound)": counterpart_bound,
 }
 
 REDUCERS: dict[str, Callable[[Array], float]] = {
@@ -166,14 +171,16 @@ REDUCERS: dict[str, Callable[[Array], float]] = {
 }
 
 
-def ladder(dataset: Dataset, by: str = "lesion") -> Iterable[dict[str, float | str]]:
+def evaluate_scorers(dataset: Dataset, tag: str = "lesion") -> Iterable[dict[str, float | str]]:
     """A row of each scorer: image AUROC for each reducer, by person, and by kind of lesion (each
     against all healthy slices); pixel AP within the brain, likewise. A person's score is the mean
     of their slices, as diseased people have fewer of them."""
-    yield from compare(Pile.of(dataset.train(), by), Pile.of(dataset.test(), by))
+    yield from compare_scorers(
+        SplitArrays.from_split(dataset.train(), tag), SplitArrays.from_split(dataset.test(), tag)
+    )
 
 
-def compare(train: Pile, test: Pile) -> Iterable[dict[str, float | str]]:
+def compare_scorers(train: SplitArrays, test: SplitArrays) -> Iterable[dict[str, float | str]]:
     for name, scorer in SCORERS.items():
         maps = scorer(train, test)
         inside = [m[r] for m, r in zip(maps, test.roi, strict=True)]
@@ -195,7 +202,7 @@ def compare(train: Pile, test: Pile) -> Iterable[dict[str, float | str]]:
         yield row
 
 
-def table(rows: Iterable[dict[str, float | str]]) -> str:
+def markdown_table(rows: Iterable[dict[str, float | str]]) -> str:
     """Markdown."""
     lines: list[str] = []
     for row in rows:
@@ -214,7 +221,7 @@ def main() -> None:
     given = parser.parse_args()
     module, _, name = given.dataset.partition(":")
     dataset = getattr(import_module(f".{module}", __package__), name)(**given.arguments)
-    sys.stdout.write(table(ladder(dataset, given.by)) + "\n")
+    sys.stdout.write(markdown_table(evaluate_scorers(dataset, given.selection_metric)) + "\n")
 
 
 if __name__ == "__main__":

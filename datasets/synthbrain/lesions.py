@@ -12,16 +12,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..transforms.random_fields import Floats, Waves, spread, step
-from .anatomy import NONE, Anatomy, Reshape
+from ..transforms.random_fields import Floats, RandomField, grid_points, smooth_step
+from .anatomy import NO_CHANGE, Anatomy, ShapeChange
 
 KINDS = ("tumour", "stroke", "ms", "hemorrhage", "ventricle", "cortex")
-TURNS = (*KINDS[:4], "ventricle", *KINDS[:4], "cortex")
+KIND_CYCLE = (*KINDS[:4], "ventricle", *KINDS[:4], "cortex")
 SIZES = ("small", "medium", "large")
 CONTRASTS = (0.3, 0.6, 1.0, 1.6)
 
 #                    t1    t2    flair t1ce     as fractions of the brightest healthy tissue
-LOOKS = {
+INTENSITIES = {
     "edema": (0.50, 0.85, 0.92, 0.50),
     "rim": (0.62, 0.78, 0.82, 1.15),
     "core": (0.28, 0.92, 0.45, 0.26),
@@ -29,18 +29,18 @@ LOOKS = {
     "stroke": (0.22, 0.95, 0.24, 0.22),
     "hemorrhage": (1.10, 0.15, 0.20, 1.10),
 }
-RADII = {  # mm, smallest and largest of each tercile
+RADIUS_RANGES = {  # mm, smallest and largest of each tercile
     "tumour": ((9, 15), (15, 22), (22, 30)),
     "stroke": ((9, 15), (15, 22), (22, 30)),
     "ms": ((4, 6), (5, 7.5), (6, 10)),
     "hemorrhage": ((8, 13), (13, 19), (19, 26)),
     "cortex": ((14, 19), (19, 26), (26, 36)),
 }
-PLAQUES = ((3, 6), (5, 9), (8, 14))
-WIDEN = ((0.9, 1.2), (1.2, 1.5), (1.5, 1.9))
+PLAQUE_COUNTS = ((3, 6), (5, 9), (8, 14))
+WIDENING_RANGES = ((0.9, 1.2), (1.2, 1.5), (1.5, 1.9))
 
 
-class Plan(NamedTuple):
+class LesionPlan(NamedTuple):
     """Which lesion a subject is to have: so that every stratum is as large as any other."""
 
     kind: str
@@ -48,12 +48,12 @@ class Plan(NamedTuple):
     contrast: float
 
     @classmethod
-    def of(cls, index: int) -> Plan:
+    def for_index(cls, index: int) -> LesionPlan:
         """The plan of the index-th diseased subject. Of ten in a row, two have no unusual
         intensity; each kind goes through all sizes and contrasts in turn."""
-        round_, place = divmod(index, len(TURNS))
-        kind = TURNS[place]
-        turn = round_ * TURNS.count(kind) + TURNS[:place].count(kind)
+        round_, place = divmod(index, len(KIND_CYCLE))
+        kind = KIND_CYCLE[place]
+        turn = round_ * KIND_CYCLE.count(kind) + KIND_CYCLE[:place].count(kind)
         return cls(kind, turn % len(SIZES), CONTRASTS[turn % len(CONTRASTS)])
 
 
@@ -63,18 +63,18 @@ class Blob:
     def __init__(self, rng: np.random.Generator, centre: Floats, radius: float) -> None:
         self.centre, self.radius = centre, radius
         self.coarse, self.fine = (
-            Waves(rng, max(0.75 * radius, 2.5)),
-            Waves(rng, max(0.4 * radius, 2)),
+            RandomField(rng, max(0.75 * radius, 2.5)),
+            RandomField(rng, max(0.4 * radius, 2)),
         )
         self.stretch = np.exp(rng.normal(0, 0.18, 3)).astype(np.float32)
 
-    def depth(self, axes: Sequence[Floats], shrink: float = 1.0) -> Floats:
+    def depth(self, axes: Sequence[Floats], scale: float = 1.0) -> Floats:
         """Mm below its surface, negative outside; roughly, as its bumps are not measured."""
         away = [(a - c) * s for a, c, s in zip(axes, self.centre, self.stretch, strict=True)]
         z, y, x = away
         far = np.sqrt(z[:, None, None] ** 2 + y[:, None] ** 2 + x**2)
-        bumps = 1 + 0.28 * self.coarse.on(axes) + 0.10 * self.fine.on(axes)
-        return shrink * self.radius * bumps - far
+        bumps = 1 + 0.28 * self.coarse.on_grid(axes) + 0.10 * self.fine.on_grid(axes)
+        return scale * self.radius * bumps - far
 
 
 class Lesion:
@@ -84,35 +84,37 @@ class Lesion:
     """
 
     def __init__(
-        self, rng: np.random.Generator, plan: Plan, anatomy: Anatomy, levels: Sequence[float]
+        self, rng: np.random.Generator, plan: LesionPlan, anatomy: Anatomy, heights: Sequence[float]
     ) -> None:
         self.plan = plan
         self.blobs: list[Blob] = []
-        self.reshape, self.mass = NONE, 0.0
+        self.shape_change, self.mass_effect = NO_CHANGE, 0.0
         strength = 0.5 + 0.5 * min(plan.contrast, 1.0)  # of a change that has no contrast
         if plan.kind == "ventricle":
-            widen = rng.uniform(*WIDEN[plan.size]) * strength
-            self.reshape = Reshape(side=float(rng.choice([-1, 1])), widen=widen)
+            widen = rng.uniform(*WIDENING_RANGES[plan.size]) * strength
+            self.shape_change = ShapeChange(side=float(rng.choice([-1, 1])), widen=widen)
             return
-        count = rng.integers(*PLAQUES[plan.size]) if plan.kind == "ms" else 1
-        centres = _sites(rng, plan.kind, int(count), anatomy, levels)
-        low, high = RADII[plan.kind][plan.size]
+        count = rng.integers(*PLAQUE_COUNTS[plan.size]) if plan.kind == "ms" else 1
+        centres = _lesion_centres(rng, plan.kind, int(count), anatomy, heights)
+        low, high = RADIUS_RANGES[plan.kind][plan.size]
         radii = rng.uniform(low, high, len(centres))
         if plan.kind == "cortex":
             z, y, x = (float(v) for v in centres[0])
-            self.reshape = Reshape(centre=(z, y, x), radius=float(radii[0]), thicken=strength)
+            self.shape_change = ShapeChange(
+                centre=(z, y, x), radius=float(radii[0]), thicken=strength
+            )
             return
         self.blobs = [Blob(rng, c, r) for c, r in zip(centres, radii, strict=True)]
         if plan.kind == "tumour":
-            self.mass = rng.uniform(0.2, 0.9) * min(plan.contrast, 1)
+            self.mass_effect = rng.uniform(0.2, 0.9) * min(plan.contrast, 1)
 
-    def push(self, axes: Sequence[Floats]) -> Floats:
+    def displaced_points(self, axes: Sequence[Floats]) -> Floats:
         """Where the tissue at each grid point was before a mass pushed it: (3, K, H, W)."""
-        points = spread(axes)
-        for blob in self.blobs if self.mass else ():
+        points = grid_points(axes)
+        for blob in self.blobs if self.mass_effect else ():
             away = points - blob.centre.reshape(3, 1, 1, 1)
             far = np.sqrt((away**2).sum(0)) + np.float32(1e-3)
-            by = 0.55 * self.mass * blob.radius * np.exp(-((far / (1.6 * blob.radius)) ** 2))
+            by = 0.55 * self.mass_effect * blob.radius * np.exp(-((far / (1.6 * blob.radius)) ** 2))
             points = points - np.where(by > 0.02, np.minimum(by, 0.8 * far), 0) * away / far
         return points.astype(np.float32)
 
@@ -125,22 +127,22 @@ class Lesion:
         for blob in self.blobs:
             layers = {"edema": 1.0, "rim": 0.62, "core": 0.40} if kind == "tumour" else {kind: 1.0}
             for look, shrink in layers.items():
-                share = step(blob.depth(axes, shrink), 0.55) * where
+                share = smooth_step(blob.depth(axes, shrink), 0.55) * where
                 amount = np.maximum(amount, share)
                 mix = np.float32(self.plan.contrast) * share
-                goal = np.reshape(LOOKS[look], (4, 1, 1, 1)).astype(np.float32)
+                goal = np.reshape(INTENSITIES[look], (4, 1, 1, 1)).astype(np.float32)
                 image = np.maximum(image + mix * (goal - image), 0.03)
         return image.astype(np.float32), amount
 
 
-def _sites(
-    rng: np.random.Generator, kind: str, count: int, anatomy: Anatomy, levels: Sequence[float]
+def _lesion_centres(
+    rng: np.random.Generator, kind: str, count: int, anatomy: Anatomy, heights: Sequence[float]
 ) -> Floats:
     """Centres (count, 3) in tissue that the kind befalls, within 4 mm of a level."""
     side = np.arange(-95, 96, 5, dtype=np.float32)
-    axes = (np.asarray(levels, np.float32), side, side)
-    tissue = anatomy.on(axes)
-    _fluid, cortex, white, deep, _vessel = tissue.amount
+    axes = (np.asarray(heights, np.float32), side, side)
+    tissue = anatomy.on_grid(axes)
+    _fluid, cortex, white, deep, _vessel = tissue.fractions
     fit = {
         "tumour": white + deep > 0.7,
         "stroke": cortex > 0.4,

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-from ..transforms.random_fields import Flags, Floats, Waves
-from .anatomy import Tissue
+from ..transforms.random_fields import Flags, Floats, RandomField
+from .anatomy import TissueMap
 
 MODALITIES = ("t1", "t2", "flair", "t1ce")
 CONTRASTS = np.array(  # fluid, cortex, white, deep, vessel
@@ -19,14 +19,14 @@ CONTRASTS = np.array(  # fluid, cortex, white, deep, vessel
         (0.12, 0.60, 0.89, 0.70, 1.05),
     ]
 )
-CAPS = np.array([0.70, 0.70, 0.85, 0.70], np.float32).reshape(4, 1, 1, 1)
-NOISE = 0.014
-HEADROOM = (
+CAP_INTENSITIES = np.array([0.70, 0.70, 0.85, 0.70], np.float32).reshape(4, 1, 1, 1)
+NOISE_LEVEL = 0.014
+REFERENCE_LEVEL = (
     0.8  # where the healthy P99 comes to lie: what is brighter keeps its order up to 1.25 P99
 )
 
 
-class Scan:
+class Scanner:
     """One examination: the contrast of every modality, its faults, and how much noise.
 
     What could be taken for a lesion and is none: caps beside the ventricles (in 45 % of people),
@@ -37,23 +37,23 @@ class Scan:
     def __init__(self, rng: np.random.Generator) -> None:
         vary = np.exp(rng.normal(0, (0.08, 0.03, 0.03, 0.03, 0.08), (4, 5)))
         self.contrast = (CONTRASTS * vary).astype(np.float32)
-        self.texture = Waves(rng, 6.0)
+        self.texture = RandomField(rng, 6.0)
         self.caps = np.float32(rng.uniform(0.25, 0.7) * (rng.random() < 0.45))
         self.choroid = np.float32(rng.uniform(0.4, 1.0) * (rng.random() < 0.6))
         self.bias = np.where(rng.random(4) < 0.85, 0.05, 0.13).astype(np.float32)
-        self.fields = [Waves(rng, 70.0, count=24) for _ in MODALITIES]
+        self.fields = [RandomField(rng, 70.0, count=24) for _ in MODALITIES]
         self.blur = rng.uniform(0.5, 1.0, 4)  # mm
         self.ghost = (rng.uniform(0.02, 0.05, 4) * (rng.random(4) < 0.15)).astype(np.float32)
         self.offset = rng.uniform(0.12, 0.35, 4)  # of the field of view, from image to ghost
-        self.noise = (NOISE * np.exp(rng.normal(0, 0.25, 4))).astype(np.float32)
+        self.noise = (NOISE_LEVEL * np.exp(rng.normal(0, 0.25, 4))).astype(np.float32)
 
-    def expose(self, tissue: Tissue, axes: Sequence[Floats]) -> Floats:
+    def ideal_image(self, tissue: TissueMap, axes: Sequence[Floats]) -> Floats:
         """Ideal intensities of all modalities, (4, K, H, W), about 0 to 1."""
-        image = np.einsum("mt,tkhw->mkhw", self.contrast, tissue.amount)
+        image = np.einsum("mt,tkhw->mkhw", self.contrast, tissue.fractions)
         caps = self.caps * tissue.caps
-        image = image * (1 - caps) + CAPS * caps
+        image = image * (1 - caps) + CAP_INTENSITIES * caps
         image[3] += self.choroid * tissue.choroid * (0.9 - image[3])
-        return (image * (1 + 0.02 * self.texture.on(axes))).astype(np.float32)
+        return (image * (1 + 0.02 * self.texture.on_grid(axes))).astype(np.float32)
 
     def acquire(self, image: Floats, brain: Flags, axes: Sequence[Floats], noise: Floats) -> Floats:
         """What comes out of the scanner, within the brain: (4, K, h, w), skull-stripped.
@@ -67,7 +67,7 @@ class Scan:
         seen = np.empty((4, *brain.shape), np.float32)
         for i, ideal in enumerate(image):
             soft = ndimage.gaussian_filter(ideal, (0, self.blur[i] / mm, self.blur[i] / mm))
-            clean = shrink(soft, fold) * np.exp(self.bias[i] * self.fields[i].on(axes))
+            clean = downsample(soft, fold) * np.exp(self.bias[i] * self.fields[i].on_grid(axes))
             if self.ghost[i]:
                 by = round(self.offset[i] * clean.shape[-2])
                 clean = clean + self.ghost[i] * (np.roll(clean, by, -2) + np.roll(clean, -by, -2))
@@ -76,13 +76,13 @@ class Scan:
         return seen
 
 
-def shrink(image: Floats, fold: int) -> Floats:
+def downsample(image: Floats, factor: int) -> Floats:
     """Mean over fold by fold pixels of the last two axes."""
     *rest, height, width = image.shape
-    return image.reshape(*rest, height // fold, fold, width // fold, fold).mean((-3, -1))
+    return image.reshape(*rest, height // factor, factor, width // factor, factor).mean((-3, -1))
 
 
-def scale(image: Floats, brain: Flags) -> Floats:
+def intensity_limits(image: Floats, brain: Flags) -> Floats:
     """The 1st and 99th percentile of each modality within the brain: (4, 2)."""
     return np.stack([np.percentile(one[brain], (1, 99)) for one in image])
 

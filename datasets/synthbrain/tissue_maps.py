@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 ASSET = Path(__file__).parent / "assets" / "icbm152_tissue_2mm.npz.xz"
-STEP = 2.0  # mm per voxel
-TOP = 63  # the integer that stands for certainty: 6 bits a voxel
+VOXEL_MM = 2.0  # mm per voxel
+MAX_LEVEL = 63  # the integer that stands for certainty: 6 bits a voxel
 
 
 class Template(NamedTuple):
@@ -35,10 +35,10 @@ class Template(NamedTuple):
 
 
 @cache
-def load() -> Template:
+def load_template() -> Template:
     with lzma.open(ASSET) as file:
         arrays = np.load(io.BytesIO(file.read()), allow_pickle=False)
-        kept = arrays["maps"].astype(np.float32) / TOP  # the half x >= 0
+        kept = arrays["maps"].astype(np.float32) / MAX_LEVEL  # the half x >= 0
         origin = arrays["origin"]
     grey, white, deep, brain = (np.concatenate([m[..., :0:-1], m], -1) for m in kept)
     fluid = np.clip(brain - grey - white - deep, 0, 1)
@@ -51,9 +51,9 @@ def make_asset(target: Path = ASSET) -> None:
     Deep is what lies more than about 26 mm below the surface of the brain. The template is its own
     mirror image: one half is kept.
     """
-    grey, white, t1, affine = _source()
+    grey, white, t1, affine = _load_source_maps()
     brain = np.asarray(ndimage.binary_fill_holes(ndimage.binary_opening(t1 > 0)), np.float32)
-    deep = grey / (1 + np.exp(-(depth(brain > 0) - 26) / 2))
+    deep = grey / (1 + np.exp(-(distance_to_outside(brain > 0) - 26) / 2))
     maps = np.stack([grey - deep, white, deep, brain]).transpose(0, 3, 2, 1)  # RAS -> z, y, x
     smooth = np.stack([ndimage.gaussian_filter(m, 0.8) for m in maps])[:, ::2, ::2, ::2]
     if not np.array_equal(smooth, smooth[..., ::-1]):
@@ -64,22 +64,22 @@ def make_asset(target: Path = ASSET) -> None:
     low = [max(z[0] - 1, 0), max(y[0] - 1, 0)]
     box = np.s_[:, low[0] : z[-1] + 2, low[1] : y[-1] + 2, : x[-1] + 2]
     corner = np.array([*low, -(x[-1] + 1)])
-    origin = np.array([affine[2, 3], affine[1, 3], 0]) + STEP * corner
+    origin = np.array([affine[2, 3], affine[1, 3], 0]) + VOXEL_MM * corner
     held = io.BytesIO()
     np.savez(
         held,
-        maps=np.rint(smooth[box] * TOP).astype(np.uint8),
+        maps=np.rint(smooth[box] * MAX_LEVEL).astype(np.uint8),
         origin=origin.astype(np.float32),
     )
     target.write_bytes(lzma.compress(held.getvalue(), preset=9 | lzma.PRESET_EXTREME))
 
 
-def depth(inside: NDArray[np.bool_]) -> NDArray[np.float64]:
+def distance_to_outside(inside: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Steps from each voxel to the nearest that is not inside."""
     return np.asarray(ndimage.distance_transform_edt(inside), np.float64)
 
 
-def _source() -> tuple[NDArray, NDArray, NDArray, NDArray]:
+def _load_source_maps() -> tuple[NDArray, NDArray, NDArray, NDArray]:
     """Grey matter, white matter (0 to 1), T1 and the affine, 1 mm, axes x, y, z."""
     import nibabel  # only here: the asset is made once
 

@@ -9,58 +9,60 @@ from typing import Literal
 import numpy as np
 
 from ..base import DataError
-from ..io.nifti import LABELS, Volume, read_labels, read_volume
+from ..io.nifti import BRATS_LABELS, Volume, read_labels, read_volume
 
-Nan = Literal["error", "zero"]
+NanPolicy = Literal["error", "zero"]
 
 
-def read_together(
+def read_coregistered(
     files: Mapping[str, Path],
-    called: Callable[[str], str],
+    name_of: Callable[[str], str],
     *,
     labels: Collection[str] = ("seg",),
-    allowed: Collection[int] = LABELS,
-    nan: Nan = "error",
+    allowed: Collection[int] = BRATS_LABELS,
+    nan: NanPolicy = "error",
     ignore_affine: bool = False,
-    turn: bool = True,
+    reorient: bool = True,
 ) -> tuple[dict[str, Volume], list[str]]:
     """The volumes that can be read, by role, and every problem, one line each.
 
-    called: how errors call the file of a role
+    name_of: how errors call the file of a role
     labels: the roles that hold labels, each one of `allowed`
     nan: "zero" takes NaN for background
     ignore_affine: the first file's affine counts for all
-    turn: false leaves all axes as they are stored
+    reorient: false leaves all axes as they are stored
     """
     volumes: dict[str, Volume] = {}
     problems: list[str] = []
     believed: np.ndarray | None = None
     for index, (role, path) in enumerate(files.items()):
-        name = called(role)
+        name = name_of(role)
         try:
             if role in labels:
-                volume = read_labels(path, allowed=allowed, affine=believed, name=name, turn=turn)
+                volume = read_labels(
+                    path, allowed=allowed, affine=believed, name=name, reorient=reorient
+                )
             else:
-                volume = read_volume(path, nan=nan, affine=believed, name=name, turn=turn)
+                volume = read_volume(path, nan=nan, affine=believed, name=name, reorient=reorient)
         except DataError as error:
             problems.append(error.summary)
             continue
         volumes[role] = volume
         if index == 0 and ignore_affine:
             believed = volume.stored_affine
-    problems += misfits(volumes, called, ignore_affine=ignore_affine)
+    problems += find_mismatches(volumes, name_of, ignore_affine=ignore_affine)
     return volumes, problems
 
 
-def misfits(
-    volumes: Mapping[str, Volume], called: Callable[[str], str], *, ignore_affine: bool = False
+def find_mismatches(
+    volumes: Mapping[str, Volume], name_of: Callable[[str], str], *, ignore_affine: bool = False
 ) -> Iterator[str]:
     """Volumes that differ from the first in shape, or in where their voxels lie."""
     if not volumes:
         return
     (first, lead), *others = volumes.items()
     for role, volume in others:
-        both = f"{called(role)} and {called(first)}"
+        both = f"{name_of(role)} and {name_of(first)}"
         if volume.data.shape != lead.data.shape:
             yield f"{both} differ in shape: {volume.data.shape} and {lead.data.shape}"
             continue
@@ -69,10 +71,10 @@ def misfits(
             yield f"{both} differ in affine, by up to {off:.3g} (ignore_affine)"
 
 
-def nans(volumes: Mapping[str, Volume], called: Callable[[str], str]) -> list[str]:
+def nan_notes(volumes: Mapping[str, Volume], name_of: Callable[[str], str]) -> list[str]:
     """Notes on NaN that were taken for background."""
     return [
-        f"{called(role)}: {volume.nans} NaN voxels were set to zero"
+        f"{name_of(role)}: {volume.nans} NaN voxels were set to zero"
         for role, volume in volumes.items()
         if volume.nans
     ]

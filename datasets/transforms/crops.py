@@ -10,18 +10,18 @@ from torch.nn import functional as F
 
 from ..io.nifti import Volume
 
-Steps = tuple[float, ...]
+Spacing = tuple[float, ...]
 
 
-def upright(volume: Volume) -> tuple[np.ndarray, Steps]:
+def to_display_axes(volume: Volume) -> tuple[np.ndarray, Spacing]:
     """A RAS+ volume as (D, H, W): from the feet up, front to back, the patient's right to left;
     and mm along these axes."""
     return np.ascontiguousarray(volume.data.T[:, ::-1, ::-1]), volume.spacing[::-1]
 
 
-def boxed(
-    x: Tensor, size: Sequence[int], spacing: Steps, *, crop: Sequence[int] | None = None
-) -> tuple[Tensor, Steps]:
+def crop_and_resize(
+    x: Tensor, size: Sequence[int], spacing: Spacing, *, crop: Sequence[int] | None = None
+) -> tuple[Tensor, Spacing]:
     """(D, H, W) as float32 averages over areas (size), and mm per step then.
 
     crop: the middle to cut out first, where an axis is longer

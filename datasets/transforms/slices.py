@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from ..base import Sample
 
 
-def scaled(
+def scale_intensity_range(
     values: np.ndarray, low: float, high: float, inside: np.ndarray | None = None
 ) -> np.ndarray:
     """Low to high becomes 0 to 1, what lies beyond is clipped; zero outside of `inside`."""
@@ -26,23 +26,23 @@ def scaled(
     return found if inside is None else np.where(inside, found, np.float32(0))
 
 
-def percentiles(
-    data: np.ndarray, inside: np.ndarray | None = None, at: tuple[float, float] = (1, 99)
+def intensity_percentiles(
+    data: np.ndarray, inside: np.ndarray | None = None, percentiles: tuple[float, float] = (1, 99)
 ) -> tuple[float, float] | None:
     """Two percentiles of a volume inside a mask, or where it is not exactly zero (intensities may
     be negative); None where these are one number."""
     data = data.T  # NIfTI keeps X innermost; the other way round this takes five times as long
     values = data[data != 0] if inside is None else data[inside.T]
-    low, high = np.percentile(values, at) if values.size else (0.0, 0.0)
+    low, high = np.percentile(values, percentiles) if values.size else (0.0, 0.0)
     return (float(low), float(high)) if low < high else None
 
 
-def planes(stack: np.ndarray) -> Tensor:
+def to_display_planes(stack: np.ndarray) -> Tensor:
     """A stack to the right and front as planes to the back and left."""
     return torch.from_numpy(np.ascontiguousarray(stack[:, ::-1, ::-1]))
 
 
-def square(planes: Tensor, side: int) -> Tensor:
+def pad_or_crop_square(planes: Tensor, side: int) -> Tensor:
     """The middle of (..., H, W), cut or padded with zeros to (..., side, side)."""
     pads: list[int] = []
     for extent in (planes.shape[-1], planes.shape[-2]):
@@ -51,9 +51,9 @@ def square(planes: Tensor, side: int) -> Tensor:
     return F.pad(planes, pads)
 
 
-def fit(planes: Tensor, side: int, size: int) -> Tensor:
+def resize_square(planes: Tensor, side: int, size: int) -> Tensor:
     """The middle square (side) of (N, [C,] H, W), as float32 averages over areas (size)."""
-    middle = square(planes.float(), side)
+    middle = pad_or_crop_square(planes.float(), side)
     if side == size:
         return middle
     if middle.ndim == 3:
@@ -62,24 +62,24 @@ def fit(planes: Tensor, side: int, size: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Slab:
+class SliceStack:
     """N planes of one case. x: (N, C, H, W); mask, roi: (N, H, W); mask None where undrawn.
 
-    levels: the slice each comes from
-    vanished: how many slices were left out because too little of their lesion remained
+    indices: the slice each comes from
+    vanished_lesions: how many slices were left out because too little of their lesion remained
     """
 
     x: Tensor
     mask: Tensor | None
     roi: Tensor
-    levels: Sequence[int]
+    indices: Sequence[int]
     spacing: tuple[float, float] | None
-    vanished: int = 0
+    vanished_lesions: int = 0
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def samples(self, name: str, group: str, *, label: bool = False) -> Iterator[Sample]:
         """label: of planes whose masks nobody has drawn"""
-        for index, level in enumerate(self.levels):
+        for index, level in enumerate(self.indices):
             mask = None if self.mask is None else self.mask[index]
             yield Sample(
                 x=self.x[index],
@@ -93,11 +93,11 @@ class Slab:
             )
 
 
-def slab(
+def select_slices(
     x: Tensor,
     brain: Tensor,
     lesion: Tensor | None,
-    levels: Sequence[int],
+    indices: Sequence[int],
     *,
     size: int,
     spacing: tuple[float, float] | None,
@@ -105,7 +105,7 @@ def slab(
     min_brain: float = 0.0,
     min_lesion: int = 1,
     tags: Mapping[str, str] | None = None,
-) -> Slab | None:
+) -> SliceStack | None:
     """The planes worth keeping; None where the crop cuts off a part of the brain.
 
     x: (N, C, H, W) in 0..1; brain, lesion: (N, H, W) bool; spacing: mm along rows and columns
@@ -115,28 +115,28 @@ def slab(
     min_lesion: planes with a lesion of which fewer pixels remain are left out and counted
     """
     side = crop or max(size, *brain.shape[1:])
-    if square(brain, side).sum() < brain.sum():
+    if pad_or_crop_square(brain, side).sum() < brain.sum():
         return None
-    roi = fit(brain, side, size) > 0.5
+    roi = resize_square(brain, side, size) > 0.5
     keep = brain.float().mean((1, 2)) >= min_brain
     mask, vanished = None, 0
     if lesion is not None:
-        mask = fit(lesion, side, size) > 0.5
+        mask = resize_square(lesion, side, size) > 0.5
         gone = lesion.any(2).any(1) & (mask.sum((1, 2)) < min_lesion)
         keep, vanished = keep & ~gone, int(gone.sum())
         mask = mask[keep]
-    return Slab(
-        x=fit(x, side, size)[keep],
+    return SliceStack(
+        x=resize_square(x, side, size)[keep],
         mask=mask,
         roi=roi[keep],
-        levels=[level for level, kept in zip(levels, keep.tolist(), strict=True) if kept],
+        indices=[level for level, kept in zip(indices, keep.tolist(), strict=True) if kept],
         spacing=None if spacing is None else (spacing[0] * side / size, spacing[1] * side / size),
-        vanished=vanished,
+        vanished_lesions=vanished,
         tags=tags or {},
     )
 
 
-def lost(size: int, min_lesion: int) -> str:
+def vanished_lesions_text(size: int, min_lesion: int) -> str:
     """What a total of vanished slices is called."""
     return (
         f"slices left out because fewer than {min_lesion} pixels of their lesion remain at size "

@@ -10,7 +10,7 @@ from dataclasses import replace
 from ..base import Sample, Tile
 
 
-def places(extent: int, tile: int, overlap: int) -> list[int]:
+def tile_starts(extent: int, tile: int, overlap: int) -> list[int]:
     """First indices of tiles that cover 0..extent; the last is moved back so as to fit.
 
     Raises ValueError where a tile does not fit into the extent, or overlaps itself wholly.
@@ -24,11 +24,11 @@ def places(extent: int, tile: int, overlap: int) -> list[int]:
     return starts if starts[-1] + tile == extent else [*starts, extent - tile]
 
 
-def cut(sample: Sample, size: Sequence[int], overlap: int = 0) -> Iterator[Sample]:
+def cut_tiles(sample: Sample, size: Sequence[int], overlap: int = 0) -> Iterator[Sample]:
     """The tiles of a sample, row by row. A tile keeps the label of the whole; its mask, where
     there is one, says whether the anomaly lies in it."""
     extent = tuple(sample.x.shape[1:])
-    axes = [places(whole, part, overlap) for whole, part in zip(extent, size, strict=True)]
+    axes = [tile_starts(whole, part, overlap) for whole, part in zip(extent, size, strict=True)]
     for at in itertools.product(*axes):
         here = tuple(slice(a, a + part) for a, part in zip(at, size, strict=True))
         yield replace(
@@ -37,6 +37,8 @@ def cut(sample: Sample, size: Sequence[int], overlap: int = 0) -> Iterator[Sampl
             key=f"{sample.key}/tile-{'-'.join(map(str, at))}",
             mask=None if sample.mask is None else sample.mask[here],
             roi=None if sample.roi is None else sample.roi[here],
-            twin=None if sample.twin is None else sample.twin[(slice(None), *here)],
+            counterpart=None
+            if sample.counterpart is None
+            else sample.counterpart[(slice(None), *here)],
             tile=Tile(sample.key, at, extent),
         )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..codecs.quantization import Codebook
 
-OLD = (
+RENAMED_PARTS = (
     (".attn.out_proj.", ".proj_attn."),
     (".attn.to_", ".to_"),
     (".out_proj.", ".to_out.0."),
@@ -25,38 +25,38 @@ OLD = (
 )
 """Parts of a name: here, and what it was."""
 
-UNUSED = ".proj_attn."
+UNUSED_PART = ".proj_attn."
 
-CODEBOOK = {
+CODEBOOK_NAMES = {
     "codebook.codes": "quantizer.quantizer.embedding.weight",
     "codebook.sizes": "quantizer.quantizer.ema_cluster_size",
     "codebook.sums": "quantizer.quantizer.ema_w",
 }
 
-WRAPPED = ("state_dict", "model_state_dict", "model", "ema_state_dict", "unet_state_dict",
+WRAPPER_KEYS = ("state_dict", "model_state_dict", "model", "ema_state_dict", "unet_state_dict",
            "autoencoder_state_dict", "vqvae_state_dict")  # fmt: skip
 """Under which of its names a file of several things keeps the weights; the first that is there."""
 
 
-class LegacyError(ValueError):
+class CheckpointError(ValueError):
     """A checkpoint that does not fit a network, or is none."""
 
 
-def load_legacy(net: nn.Module, source: Path | str | Mapping[str, Tensor]) -> None:
+def load_monai_generative(net: nn.Module, source: Path | str | Mapping[str, Tensor]) -> None:
     """Fill `net` with the weights of a file, or of a state dict, old names or new.
 
     net: of `nets.unet`; the `net` of `autoencoder.KL`; or an `autoencoder.VQ`, all of it
     """
     theirs = _read(Path(source)) if isinstance(source, str | Path) else dict(source)
     theirs = {key.removeprefix("module."): value for key, value in theirs.items()}
-    wanted = {key: value for key, value in net.state_dict().items() if not _ours(net, key)}
-    found = {key: name for key in wanted for name in _names(key) if name in theirs}
+    wanted = {key: value for key, value in net.state_dict().items() if not _is_own_state(net, key)}
+    found = {key: name for key in wanted for name in _candidate_names(key) if name in theirs}
     missing = [key for key in wanted if key not in found]
     surplus = sorted(set(theirs) - set(found.values()))
     if missing or surplus:
-        raise LegacyError(
-            f"these weights are of another network: {_few(missing, 'missing')}"
-            f"{'; ' if missing and surplus else ''}{_few(surplus, 'not known')}. "
+        raise CheckpointError(
+            f"these weights are of another network: {_abbreviate(missing, 'missing')}"
+            f"{'; ' if missing and surplus else ''}{_abbreviate(surplus, 'not known')}. "
             "Build it with the arguments that it was trained with"
         )
     wrong = [
@@ -65,10 +65,12 @@ def load_legacy(net: nn.Module, source: Path | str | Mapping[str, Tensor]) -> No
         if theirs[name].shape != wanted[key].shape
     ]
     if wrong:
-        raise LegacyError(f"these weights are of a network of other sizes: {_few(wrong, 'wrong')}")
+        raise CheckpointError(
+            f"these weights are of a network of other sizes: {_abbreviate(wrong, 'wrong')}"
+        )
     with torch.no_grad():
         for key, name in found.items():
-            idle = UNUSED in name
+            idle = UNUSED_PART in name
             wanted[key].copy_(_identity(wanted[key]) if idle else theirs[name])
 
 
@@ -77,18 +79,18 @@ def _identity(like: Tensor) -> Tensor:
     return torch.eye(len(like)) if like.ndim == 2 else torch.zeros(len(like))
 
 
-def _names(key: str) -> list[str]:
+def _candidate_names(key: str) -> list[str]:
     """What a weight may be called in a file: its own name last, which is the one that counts."""
     body = key.removeprefix("net.")
-    names = [CODEBOOK.get(key, body)]
-    for new, old in OLD:
+    names = [CODEBOOK_NAMES.get(key, body)]
+    for new, old in RENAMED_PARTS:
         names = [body.replace(new, old) if new in body else name for name in names]
         if new in body:
             break
     return [*names, body, key]
 
 
-def _ours(net: nn.Module, key: str) -> bool:
+def _is_own_state(net: nn.Module, key: str) -> bool:
     """Whether it is no weight of a network: a codec's own, or what a codebook is counting."""
     part, _, name = key.rpartition(".")
     where = net.get_submodule(part)
@@ -98,7 +100,7 @@ def _ours(net: nn.Module, key: str) -> bool:
 
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise LegacyError(f"there is no file {path}")
+        raise CheckpointError(f"there is no file {path}")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -107,19 +109,19 @@ def _read(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a file that is none makes of a reader
         what = str(error).strip().partition("\n")[0]
-        raise LegacyError(f"{path} cannot be read as weights alone: {what}") from error
-    for name in WRAPPED:
+        raise CheckpointError(f"{path} cannot be read as weights alone: {what}") from error
+    for name in WRAPPER_KEYS:
         if isinstance(state, Mapping) and isinstance(state.get(name), Mapping):
             state = state[name]
             break
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         held = sorted(map(str, state)) if isinstance(state, Mapping) else [type(state).__name__]
-        raise LegacyError(f"{path} holds no state dict; {_few(held, 'there')}")
+        raise CheckpointError(f"{path} holds no state dict; {_abbreviate(held, 'there')}")
     return dict(state)
 
 
-def _few(names: list[str], what: str) -> str:
+def _abbreviate(names: list[str], description: str) -> str:
     if not names:
         return ""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{what}: {', '.join(names[:3])}{more}"
+    return f"{description}: {', '.join(names[:3])}{more}"

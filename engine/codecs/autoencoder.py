@@ -12,11 +12,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..networks.discriminator import Adversary, Looks, halvings
-from ..runtime.fixed_batches import in_batches
+from ..networks.discriminator import PatchDiscriminatorLoss, PerceptualLoss, discriminator_layers
+from ..runtime.fixed_batches import apply_in_batches
 from ..runtime.rng import Rng
 from .codec import Codec
-from .quantization import Bits, Codebook
+from .quantization import BinaryQuantizer, Codebook
 
 
 class Autoencoder(Codec):
@@ -39,27 +39,29 @@ class Autoencoder(Codec):
         features: str = "effperc",
         spectrum: float = 0.0,
         adversary: Mapping[str, Any] | None = None,
-        **facts: object,
+        **training_info: object,
     ) -> None:
-        super().__init__(shape, latent, range, **facts)
+        super().__init__(shape, latent, range, **training_info)
         self.weight, self.spectrum = looks, spectrum
-        self.looks = Looks(range, features=features) if looks else None
+        self.looks = PerceptualLoss(range, features=features) if looks else None
         ndim, channels = len(shape) - 1, shape[0]
         self.adversary = None
         if adversary is not None:
-            fitting = {"layers": halvings(shape[1:])} if "layers" not in adversary else {}
-            self.adversary = Adversary(ndim, channels, **fitting, **adversary)
+            fitting = (
+                {"layers": discriminator_layers(shape[1:])} if "layers" not in adversary else {}
+            )
+            self.adversary = PatchDiscriminatorLoss(ndim, channels, **fitting, **adversary)
 
-    def error(self, x: Tensor, made: Tensor, rng: Rng) -> Tensor:
+    def reconstruction_error(self, x: Tensor, reconstruction: Tensor, rng: Rng) -> Tensor:
         """Of a restored (N, C, *S), (N,)."""
-        total = (made - x).float().abs().flatten(1).mean(1)
+        total = (reconstruction - x).float().abs().flatten(1).mean(1)
         if self.looks is not None:
-            total = total + self.weight * self.looks(x, made)
+            total = total + self.weight * self.looks(x, reconstruction)
         if self.spectrum:
-            apart = _amplitudes(made) - _amplitudes(x)
+            apart = _fourier_amplitudes(reconstruction) - _fourier_amplitudes(x)
             total = total + self.spectrum * apart.square().flatten(1).mean(1)
         if self.adversary is not None:
-            total = total + self.adversary(x, made, rng.step)
+            total = total + self.adversary(x, reconstruction, rng.step)
         return total
 
 
@@ -84,11 +86,13 @@ class KL(Autoencoder):
         groups: int | None = None,
         kl: float = 1e-6,
         range: tuple[float, float] = (0.0, 1.0),
-        **judged: Any,
+        **loss_options: Any,
     ) -> None:
         from monai.networks.nets.autoencoderkl import AutoencoderKL
 
-        super().__init__(shape, _latent(shape, latent_channels, len(widths) - 1), range, **judged)
+        super().__init__(
+            shape, _latent_shape(shape, latent_channels, len(widths) - 1), range, **loss_options
+        )
         self.kl = kl
         self.net = AutoencoderKL(
             spatial_dims=len(shape) - 1,
@@ -103,18 +107,18 @@ class KL(Autoencoder):
             with_decoder_nonlocal_attn=middle,
         )
 
-    def raw(self, x: Tensor) -> Tensor:
+    def encode_unscaled(self, x: Tensor) -> Tensor:
         return self.net.encode(x)[0]
 
-    def image(self, raw: Tensor) -> Tensor:
-        return self.net.decode(raw)
+    def decode_unscaled(self, code: Tensor) -> Tensor:
+        return self.net.decode(code)
 
     def loss(self, x: Tensor, rng: Rng) -> Tensor:
         mean, deviation = (part.float() for part in self.net.encode(x))
         drawn = mean + deviation * rng.fork("latent").normal(mean.shape[1:])
         variance = deviation.square()
         divergence = (mean.square() + variance - variance.log() - 1).flatten(1).sum(1) / 2
-        return self.error(x, self.net.decode(drawn), rng) + self.kl * divergence
+        return self.reconstruction_error(x, self.net.decode(drawn), rng) + self.kl * divergence
 
 
 class VQ(Autoencoder):
@@ -141,13 +145,13 @@ class VQ(Autoencoder):
         commitment: float = 0.25,
         kind: Literal["quantised", "continuous"] = "quantised",
         range: tuple[float, float] = (0.0, 1.0),
-        **judged: Any,
+        **loss_options: Any,
     ) -> None:
         from monai.networks.nets.vqvae import Decoder, Encoder
 
-        latent = _latent(shape, latent_channels, len(widths))
-        super().__init__(shape, latent, range, kind=kind, **judged)
-        self.quantise, self.commitment = kind == "quantised", commitment
+        latent = _latent_shape(shape, latent_channels, len(widths))
+        super().__init__(shape, latent, range, kind=kind, **loss_options)
+        self.quantizes_output, self.commitment = kind == "quantised", commitment
         inner = [res_width] * len(widths) if isinstance(res_width, int) else res_width or widths
         same = {"spatial_dims": len(shape) - 1, "channels": tuple(widths), "dropout": 0.0,
                 "act": "RELU", "num_res_layers": res_blocks,
@@ -161,21 +165,21 @@ class VQ(Autoencoder):
         })  # fmt: skip
         self.codebook = Codebook(codes, latent_channels, decay=decay)
 
-    def raw(self, x: Tensor) -> Tensor:
+    def encode_unscaled(self, x: Tensor) -> Tensor:
         z = self.net["encoder"](x)
-        return self.codebook.quantised(z) if self.quantise else z
+        return self.codebook.quantize(z) if self.quantizes_output else z
 
-    def image(self, raw: Tensor) -> Tensor:
-        return self.net["decoder"](self.codebook.quantised(raw))
+    def decode_unscaled(self, code: Tensor) -> Tensor:
+        return self.net["decoder"](self.codebook.quantize(code))
 
     def loss(self, x: Tensor, rng: Rng) -> Tensor:
-        z, away = self.codebook.follow(self.net["encoder"](x), rng)
-        return self.error(x, self.net["decoder"](z), rng) + self.commitment * away
+        z, away = self.codebook.quantize_and_count(self.net["encoder"](x), rng)
+        return self.reconstruction_error(x, self.net["decoder"](z), rng) + self.commitment * away
 
 
 class Binary(Autoencoder):
     """The binarising autoencoder of Wolleb et al., MICCAI 2024 (after Wang et al. 2023): z is bits,
-    those that are more likely 1 than 0. In training they are drawn, by `draw` at any time.
+    those that are more likely 1 than 0. In training they are drawn, by `sample_bits` at any time.
 
     bits: per place; size: of the vector that each bit stands for; widths: as in `KL`
     """
@@ -190,11 +194,11 @@ class Binary(Autoencoder):
         res_blocks: int = 2,
         groups: int | None = None,
         range: tuple[float, float] = (0.0, 1.0),
-        **judged: Any,
+        **loss_options: Any,
     ) -> None:
         from monai.networks.nets.autoencoderkl import Decoder, Encoder
 
-        super().__init__(shape, _latent(shape, bits, len(widths) - 1), range, **judged)
+        super().__init__(shape, _latent_shape(shape, bits, len(widths) - 1), range, **loss_options)
         ndim, channels = len(shape) - 1, shape[0]
         groups = groups or math.gcd(32, *widths)
         same = {"spatial_dims": ndim, "channels": tuple(widths), "norm_num_groups": groups,
@@ -202,48 +206,48 @@ class Binary(Autoencoder):
                 "attention_levels": [False] * len(widths)}  # fmt: skip
         self.net = nn.ModuleDict({
             "encoder": Encoder(in_channels=channels, out_channels=size, **same),
-            "bits": Bits(ndim, size, bits),
+            "bits": BinaryQuantizer(ndim, size, bits),
             "norm": nn.GroupNorm(math.gcd(32, size), size, eps=1e-6),
             "decoder": Decoder(in_channels=size, out_channels=channels, **same),
         })  # fmt: skip
 
-    def chances(self, x: Tensor) -> Tensor:
+    def bit_probabilities(self, x: Tensor) -> Tensor:
         """That each bit of z is 1, (N, bits, *S')."""
-        return self._bits.likely(self.net["encoder"](x))
+        return self._bits.probabilities(self.net["encoder"](x))
 
-    def raw(self, x: Tensor) -> Tensor:
-        return (self.chances(x) > 0.5).to(x.dtype)
+    def encode_unscaled(self, x: Tensor) -> Tensor:
+        return (self.bit_probabilities(x) > 0.5).to(x.dtype)
 
     @torch.no_grad()
-    def draw(self, x: Tensor, rng: Rng) -> Tensor:
+    def sample_bits(self, x: Tensor, rng: Rng) -> Tensor:
         """z with its bits drawn, each sample's from its own stream: the reference's test time."""
-        return self._bits.drawn(in_batches(self.chances, self.batch, x), rng)
+        return self._bits.sample(apply_in_batches(self.bit_probabilities, self.batch, x), rng)
 
-    def image(self, raw: Tensor) -> Tensor:
-        return self.net["decoder"](self.net["norm"](self._bits.embedded(raw)))
+    def decode_unscaled(self, code: Tensor) -> Tensor:
+        return self.net["decoder"](self.net["norm"](self._bits.embed(code)))
 
     def loss(self, x: Tensor, rng: Rng) -> Tensor:
-        bits = self._bits.drawn(self.chances(x), rng.fork("bits"))
-        return self.error(x, self.image(bits), rng)
+        bits = self._bits.sample(self.bit_probabilities(x), rng.fork("bits"))
+        return self.reconstruction_error(x, self.decode_unscaled(bits), rng)
 
-    def measure(self, *_: object, **__: object) -> None:
+    def fit_scale(self, *_: object, **__: object) -> None:
         """Nothing: bits stay 0 and 1."""
 
     @property
-    def _bits(self) -> Bits:
+    def _bits(self) -> BinaryQuantizer:
         bits = self.net["bits"]
-        assert isinstance(bits, Bits)
+        assert isinstance(bits, BinaryQuantizer)
         return bits
 
 
-def _amplitudes(x: Tensor) -> Tensor:
+def _fourier_amplitudes(x: Tensor) -> Tensor:
     """Of the Fourier transform of each row; a little above 0, where a modulus has no gradient."""
     with torch.autocast(x.device.type, enabled=False):
         seen = torch.fft.fftn(x.float(), dim=tuple(range(1, x.ndim)), norm="ortho")
         return (seen.real.square() + seen.imag.square() + 1e-12).sqrt()
 
 
-def _latent(shape: Sequence[int], channels: int, halvings: int) -> tuple[int, ...]:
+def _latent_shape(shape: Sequence[int], channels: int, halvings: int) -> tuple[int, ...]:
     factor = 2**halvings
     if any(n % factor for n in shape[1:]):
         raise ValueError(

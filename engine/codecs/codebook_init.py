@@ -8,27 +8,32 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..runtime.fixed_batches import in_batches
+from ..runtime.fixed_batches import apply_in_batches
 from ..runtime.rng import Rng
-from ..runtime.run import Run
-from ..training.data_loading import Examples, evenly
+from ..runtime.run import TrainingContext
+from ..training.data_loading import Examples, evenly_spaced_indices
 from .autoencoder import VQ
 
 
 @torch.no_grad()
-def seed_codes(
-    codec: VQ, data: Examples, run: Run, *, enter: Callable[[Tensor], Tensor], most: int = 64
+def initialize_codebook(
+    codec: VQ,
+    data: Examples,
+    context: TrainingContext,
+    *,
+    preprocess: Callable[[Tensor], Tensor],
+    max_samples: int = 64,
 ) -> None:
     """Set every code to what the encoder, as it is, makes of some place of some of the samples."""
-    index = evenly(len(data), most)
+    index = evenly_spaced_indices(len(data), max_samples)
     if not index:
         raise ValueError("a codebook cannot begin: the training split is empty")
-    run.place(codec).eval()
-    x = torch.stack([data[i].x for i in index]).to(run.device)
-    z = in_batches(codec.net["encoder"], codec.batch, enter(x))
+    context.place(codec).eval()
+    x = torch.stack([data[i].x for i in index]).to(context.device)
+    z = apply_in_batches(codec.net["encoder"], codec.batch, preprocess(x))
     flat = z.movedim(1, -1).flatten(0, -2).float()
     book = codec.codebook
-    places = Rng(["codes"], run.seed).integers(len(flat), (len(book.codes),))[0]
+    places = Rng(["codes"], context.seed).integers(len(flat), (len(book.codes),))[0]
     book.codes.copy_(flat[places.to(flat.device)])
     book.sums.copy_(book.codes)
     book.sizes.fill_(1)

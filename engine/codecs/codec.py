@@ -16,21 +16,22 @@ import torch
 from torch import Tensor
 
 from ..diffusion.denoiser import Mismatch
-from ..features.pretrained import Trunk
-from ..runtime.fixed_batches import in_batches
+from ..features.pretrained import FeatureExtractor
+from ..runtime.fixed_batches import apply_in_batches
 from ..runtime.rng import Rng
-from ..runtime.run import Batched, Run
-from ..training.data_loading import Examples, evenly
+from ..runtime.run import BatchedModule, TrainingContext
+from ..training.data_loading import Examples, evenly_spaced_indices
 
 
-class Codec(Batched):
+class Codec(BatchedModule):
     """shape: (C, *S) of x. latent: (C', *S') of z. range: what x lies in.
 
-    facts: what else the weights depend on; they travel in the state dict with shape and range, and
+    training_info: what else the weights depend on; they travel in the state dict with shape and
+    range, and
     a mismatch refuses to load. batch: rows at a time, in encoding and decoding.
     """
 
-    each: ClassVar[bool] = False
+    per_channel: ClassVar[bool] = False
     """Whether every latent channel is centred and scaled by itself; else all by one number."""
 
     centre: Tensor  # (C', 1..) or (1,), 0 until measured; it stays 0 if not `each`
@@ -41,21 +42,21 @@ class Codec(Batched):
         shape: Sequence[int],
         latent: Sequence[int],
         range: tuple[float, float] = (0.0, 1.0),
-        **facts: object,
+        **training_info: object,
     ) -> None:
         super().__init__()
         self.shape, self.latent, self.range = tuple(shape), tuple(latent), range
-        self.facts = facts
-        sides = [self.latent[0], *[1] * (len(self.latent) - 1)] if self.each else [1]
+        self.training_info = training_info
+        sides = [self.latent[0], *[1] * (len(self.latent) - 1)] if self.per_channel else [1]
         self.register_buffer("centre", torch.zeros(sides))
         self.register_buffer("scale", torch.ones(sides))
 
     @abstractmethod
-    def raw(self, x: Tensor) -> Tensor:
+    def encode_unscaled(self, x: Tensor) -> Tensor:
         """The code of (N, C, *S), not yet scaled; in full batches only."""
 
     @abstractmethod
-    def image(self, raw: Tensor) -> Tensor:
+    def decode_unscaled(self, code: Tensor) -> Tensor:
         """The way back, in full batches only."""
 
     def loss(self, x: Tensor, rng: Rng) -> Tensor:
@@ -65,40 +66,41 @@ class Codec(Batched):
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
         """(N, C, *S) in `range` -> z (N, C', *S')."""
-        return (in_batches(self.raw, self.batch, x) - self.centre) * self.scale
+        return (apply_in_batches(self.encode_unscaled, self.batch, x) - self.centre) * self.scale
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
         """z (N, C', *S') -> (N, C, *S), about in `range`."""
-        return in_batches(self.image, self.batch, z / self.scale + self.centre)
+        return apply_in_batches(self.decode_unscaled, self.batch, z / self.scale + self.centre)
 
     @torch.no_grad()
-    def measure(
+    def fit_scale(
         self,
         data: Examples,
-        run: Run,
+        context: TrainingContext,
         *,
-        enter: Callable[[Tensor], Tensor] = lambda x: x,
-        most: int = 512,
+        preprocess: Callable[[Tensor], Tensor] = lambda x: x,
+        max_samples: int = 512,
     ) -> None:
-        """Set `scale` (and `centre`) from the latents of `most` samples evenly spread over `data`.
+        """Set `scale` (and `centre`) from the latents of `max_samples` samples evenly spread over
+        `data`.
 
-        enter: what brings (N, C, *S) of the data into the codec's shape and range.
+        preprocess: what brings (N, C, *S) of the data into the codec's shape and range.
         """
-        run.place(self).eval()
+        context.place(self).eval()
         self.centre.zero_()
         self.scale.fill_(1)
-        index = evenly(len(data), most)
+        index = evenly_spaced_indices(len(data), max_samples)
         count = len(index)
         if not count:
             raise ValueError("latents cannot be measured: the training split is empty")
-        total = torch.zeros(2, self.latent[0], dtype=torch.float64, device=run.device)
+        total = torch.zeros(2, self.latent[0], dtype=torch.float64, device=context.device)
         for i in range(0, count, self.batch):
-            x = torch.stack([data[j].x for j in index[i : i + self.batch]]).to(run.device)
-            z = self.encode(enter(x)).double().transpose(0, 1).flatten(1)
+            x = torch.stack([data[j].x for j in index[i : i + self.batch]]).to(context.device)
+            z = self.encode(preprocess(x)).double().transpose(0, 1).flatten(1)
             total += torch.stack([z.sum(1), z.square().sum(1)])
         mean, square = total / (count * math.prod(self.latent[1:]))
-        if self.each:
+        if self.per_channel:
             self.centre.copy_(mean.view_as(self.centre))
             self.scale.copy_((square - mean**2).clamp(min=1e-12).rsqrt().view_as(self.scale))
         else:
@@ -106,7 +108,7 @@ class Codec(Batched):
 
     def get_extra_state(self) -> Tensor:
         facts = {"codec": type(self).__name__, "shape": self.shape, "latent": self.latent,
-                 "range": self.range, **self.facts}  # fmt: skip
+                 "range": self.range, **self.training_info}  # fmt: skip
         return torch.tensor(list(json.dumps(facts).encode()), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
@@ -121,13 +123,13 @@ class Identity(Codec):
     def __init__(self, shape: Sequence[int], range: tuple[float, float] = (0.0, 1.0)) -> None:
         super().__init__(shape, shape, range)
 
-    def raw(self, x: Tensor) -> Tensor:
+    def encode_unscaled(self, x: Tensor) -> Tensor:
         return x
 
-    def image(self, raw: Tensor) -> Tensor:
-        return raw
+    def decode_unscaled(self, code: Tensor) -> Tensor:
+        return code
 
-    def measure(self, data: Examples, run: Run, **_: object) -> None:
+    def fit_scale(self, data: Examples, context: TrainingContext, **_: object) -> None:
         """Nothing: x stays as it is."""
 
 
@@ -138,7 +140,7 @@ class Features(Codec):
     grid: places along each axis, an eighth of the image's if None
     """
 
-    each = True
+    per_channel = True
 
     def __init__(
         self, shape: Sequence[int], *, features: str = "effperc", grid: Sequence[int] | None = None
@@ -148,12 +150,12 @@ class Features(Codec):
             raise ValueError(f"a feature network looks at images of two axes, not of {len(extent)}")
         grid = [-(-n // 8) for n in extent] if grid is None else list(grid)
         views = 1 if channels == 3 else channels
-        trunk = Trunk(features)
-        super().__init__(shape, (views * trunk.channels, *grid), features=trunk.identity)
+        trunk = FeatureExtractor(features)
+        super().__init__(shape, (views * trunk.channels, *grid), features=trunk.weights_id)
         self.trunk, self.grid = trunk, grid
 
-    def raw(self, x: Tensor) -> Tensor:
-        return self.trunk.look(x, self.grid)
+    def encode_unscaled(self, x: Tensor) -> Tensor:
+        return self.trunk.extract(x, self.grid)
 
-    def image(self, raw: Tensor) -> Tensor:
+    def decode_unscaled(self, code: Tensor) -> Tensor:
         raise NotImplementedError("features have no way back to an image; compare them as they are")

@@ -44,32 +44,32 @@ class Codebook(nn.Module):
             apart = self.codes.square().sum(1) - 2 * flat @ self.codes.T
         return apart.argmin(1).view(z.shape[0], *z.shape[2:])
 
-    def embedded(self, index: Tensor) -> Tensor:
+    def embed(self, index: Tensor) -> Tensor:
         """(N, *S) -> (N, D, *S)."""
         return self.codes[index].movedim(-1, 1)
 
-    def quantised(self, z: Tensor) -> Tensor:
-        return self.embedded(self.nearest(z)).to(z.dtype)
+    def quantize(self, z: Tensor) -> Tensor:
+        return self.embed(self.nearest(z)).to(z.dtype)
 
-    def follow(self, z: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
+    def quantize_and_count(self, z: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
         """z quantised, its gradient passed straight through; and how far z was from it, (N,) mean
         squares, which is to be made small. The step is rng's."""
         with torch.no_grad():
-            self._begin(int(rng.step.max()), rng.keys[0])
+            self._begin_step(int(rng.step.max()), rng.keys[0])
             index = self.nearest(z)
             flat = z.movedim(1, -1).flatten(0, -2).float()
             self.found += torch.bincount(index.flatten(), minlength=len(self.codes))
             self.total.index_add_(0, index.flatten(), flat)
-        code = self.embedded(index).to(z.dtype)
+        code = self.embed(index).to(z.dtype)
         away = (z - code).float().square().flatten(1).mean(1)
         return z + (code - z).detach(), away
 
-    def _begin(self, step: int, first: str) -> None:
+    def _begin_step(self, step: int, first: str) -> None:
         """Take over what the step before found. A step that is seen from its first row again, as
         memory ran out, is counted anew."""
         if step != int(self.counted):
             if self.counted >= 0:
-                self._learn()
+                self._update_codes()
             self.counted.fill_(step)
             self._first = first
         elif first != self._first:
@@ -77,7 +77,7 @@ class Codebook(nn.Module):
         self.found.zero_()
         self.total.zero_()
 
-    def _learn(self) -> None:
+    def _update_codes(self) -> None:
         self.sizes.lerp_(self.found, 1 - self.decay)
         self.sums.lerp_(self.total, 1 - self.decay)
         n, count = self.sizes.sum(), len(self.sizes)
@@ -85,7 +85,7 @@ class Codebook(nn.Module):
         self.codes.copy_(self.sums / smooth[:, None])
 
 
-class Bits(nn.Module):
+class BinaryQuantizer(nn.Module):
     """h (N, D, *S) -> bits (N, bits, *S), each with a vector of size D of its own, which are added
     up where it is 1. Wang et al. 2023 (binary latent diffusion)."""
 
@@ -95,15 +95,15 @@ class Bits(nn.Module):
         self.chance = kind(size, bits, 1)
         self.vectors = nn.Parameter(torch.randn(bits, size))
 
-    def likely(self, h: Tensor) -> Tensor:
+    def probabilities(self, h: Tensor) -> Tensor:
         """The chance that each bit is 1, (N, bits, *S) float32."""
         return self.chance(h).float().sigmoid()
 
-    def drawn(self, chance: Tensor, rng: Rng) -> Tensor:
+    def sample(self, probability: Tensor, rng: Rng) -> Tensor:
         """Bits, 1 with their chance, through which the gradient passes to it."""
-        bits = (rng.uniform(chance.shape[1:]) < chance.detach()).to(chance.dtype)
-        return bits + (chance - chance.detach())  # which is 0 exactly
+        bits = (rng.uniform(probability.shape[1:]) < probability.detach()).to(probability.dtype)
+        return bits + (probability - probability.detach())  # which is 0 exactly
 
-    def embedded(self, bits: Tensor) -> Tensor:
+    def embed(self, bits: Tensor) -> Tensor:
         """(N, bits, *S), soft ones too -> (N, D, *S)."""
         return torch.einsum("nb...,bd->nd...", bits, self.vectors.to(bits.dtype))

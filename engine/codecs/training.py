@@ -8,47 +8,49 @@ from dataclasses import asdict, dataclass
 from torch import Tensor
 
 from ..runtime.rng import Rng
-from ..runtime.run import Run
+from ..runtime.run import TrainingContext
 from ..training.data_loading import Examples
-from ..training.loop import Training, minimise
-from ..transforms.augmentation import shifted
-from ..transforms.resizing import Canvas
+from ..training.loop import Training, train_module
+from ..transforms.augmentation import random_shift
+from ..transforms.resizing import ResizePad
 from .autoencoder import VQ
-from .codebook_init import seed_codes
+from .codebook_init import initialize_codebook
 from .codec import Codec
 
 
 @dataclass(frozen=True)
-class Coding:
+class CodecTraining:
     """module: what is trained, by its own loss, as `plan` says, on samples that entered `canvas`.
 
     A codebook begins at encodings of the data. shift: the share of a side by which samples are
-    moved at most, each step anew. measured: give the latents unit variance afterwards, that of
-    `most` samples
+    moved at most, each step anew. fit_scale: give the latents unit variance afterwards, that of
+    `max_samples` samples
     """
 
     module: Codec
     plan: Training
-    canvas: Canvas
+    canvas: ResizePad
     shift: float = 0.0
-    measured: bool = True
-    most: int = 512
+    fit_scale: bool = True
+    max_samples: int = 512
     name: str = "codec"
 
     def settings(self) -> Mapping[str, object]:
         made = {"plan": asdict(self.plan), "canvas": asdict(self.canvas)}
-        return {**made, "shift": self.shift, "measured": self.measured and self.most}
+        return {**made, "shift": self.shift, "measured": self.fit_scale and self.max_samples}
 
-    def take(self, data: Examples, run: Run) -> None:
+    def train(self, data: Examples, context: TrainingContext) -> None:
         """Have the module learnt: here, or by whoever put the same stage on the run's shelf."""
-        run.shelf(self, lambda: self._learn(data, run))
+        context.shared_stages(self, lambda: self._train(data, context))
 
-    def _learn(self, data: Examples, run: Run) -> None:
+    def _train(self, data: Examples, context: TrainingContext) -> None:
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-            return self.module.loss(self.canvas.enter(shifted(x, rng, self.shift)), rng)
+            return self.module.loss(self.canvas.forward(random_shift(x, rng, self.shift)), rng)
 
         if isinstance(self.module, VQ):
-            seed_codes(self.module, data, run, enter=self.canvas.enter)
-        minimise(loss, self.module, data, run, self.plan, self.name)
-        if self.measured:
-            self.module.measure(data, run, enter=self.canvas.enter, most=self.most)
+            initialize_codebook(self.module, data, context, preprocess=self.canvas.forward)
+        train_module(loss, self.module, data, context, self.plan, self.name)
+        if self.fit_scale:
+            self.module.fit_scale(
+                data, context, preprocess=self.canvas.forward, max_samples=self.max_samples
+            )

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from ..runtime.rng import Rng
-from .gaussian import kept_at
+from .gaussian import alpha_bar_at
 from .schedule import Schedule
 
 
-def uniform(rng: Rng, shape: Sequence[int], level: Tensor) -> Tensor:
+def uniform_noise(rng: Rng, shape: Sequence[int], level: Tensor) -> Tensor:
     """What a bit is decided by, (N, *shape) float64 in (0, 1): it is 1 where this is below its
     probability."""
     return rng.uniform(shape)
@@ -41,44 +41,54 @@ class Bernoulli(nn.Module):
         posterior: Literal["plugin", "mixture"] = "plugin",
     ) -> None:
         super().__init__()
-        self.schedule, self.fresh = schedule, uniform
+        self.schedule, self.default_noise = schedule, uniform_noise
         self.erasure, self.mixture = forward == "erasure", posterior == "mixture"
         self.name = f"bernoulli {forward}"
 
-    def disturb(self, x: Tensor, level: Tensor, noise: Tensor) -> Tensor:
+    def add_noise(self, x: Tensor, level: Tensor, noise: Tensor) -> Tensor:
         """x_0 brought to a level; noise is `uniform`."""
-        return (noise < self.chance(x, level)).to(x.dtype)
+        return (noise < self.probability(x, level)).to(x.dtype)
 
-    def chance(self, x: Tensor, level: Tensor) -> Tensor:
+    def probability(self, x: Tensor, level: Tensor) -> Tensor:
         """q(x_level = 1 | x_0), (N, C, *S)."""
-        kept = kept_at(self.schedule, level, x)
+        kept = alpha_bar_at(self.schedule, level, x)
         return kept.to(x.dtype) * x + (0 if self.erasure else ((1 - kept) / 2).to(x.dtype))
 
-    def further(self, x: Tensor, here: Tensor, there: Tensor, noise: Tensor) -> Tensor:
-        """A sample at level `here` brought on to the higher level `there`."""
-        ratio = kept_at(self.schedule, there, x) / kept_at(self.schedule, here, x)
+    def add_noise_step(
+        self, x: Tensor, start_level: Tensor, end_level: Tensor, noise: Tensor
+    ) -> Tensor:
+        """A sample at level `start_level` brought on to the higher level `end_level`."""
+        ratio = alpha_bar_at(self.schedule, end_level, x) / alpha_bar_at(
+            self.schedule, start_level, x
+        )
         chance = ratio.to(x.dtype) * x + (0 if self.erasure else ((1 - ratio) / 2).to(x.dtype))
         return (noise < chance).to(x.dtype)
 
-    def clean(self, x: Tensor, noise: Tensor, level: Tensor) -> Tensor:
+    def x0_from_noise(self, x: Tensor, noise: Tensor, level: Tensor) -> Tensor:
         """P(x_0 = 1) where `noise` is the probability that x differs from x_0."""
         return (x - noise).abs()
 
-    def noise(self, x: Tensor, clean: Tensor, level: Tensor) -> Tensor:
+    def noise_from_x0(self, x: Tensor, clean: Tensor, level: Tensor) -> Tensor:
         """The probability that x differs from x_0; for bits, whether."""
         return (x - clean).abs()
 
-    def back(self, x: Tensor, clean: Tensor, here: Tensor, there: Tensor) -> Tensor:
+    def reverse_probability(
+        self, x: Tensor, clean: Tensor, start_level: Tensor, end_level: Tensor
+    ) -> Tensor:
         """P(x_there = 1 | x_here, x_0), where clean may be soft: P(x_0 = 1)."""
         if not self.mixture:
-            return self._back(x, clean, here, there)
+            return self._posterior_probability(x, clean, start_level, end_level)
         one, zero = torch.ones_like(clean), torch.zeros_like(clean)
-        given_one, given_zero = (self._back(x, bit, here, there) for bit in (one, zero))
+        given_one, given_zero = (
+            self._posterior_probability(x, bit, start_level, end_level) for bit in (one, zero)
+        )
         return clean * given_one + (1 - clean) * given_zero
 
-    def _back(self, x: Tensor, clean: Tensor, here: Tensor, there: Tensor) -> Tensor:
-        b = kept_at(self.schedule, there, x)
-        step = kept_at(self.schedule, here, x) / b
+    def _posterior_probability(
+        self, x: Tensor, clean: Tensor, start_level: Tensor, end_level: Tensor
+    ) -> Tensor:
+        b = alpha_bar_at(self.schedule, end_level, x)
+        step = alpha_bar_at(self.schedule, start_level, x) / b
         step, lost = step.to(x.dtype), ((1 - step) / 2).to(x.dtype)
         kept, gone = b.to(x.dtype), ((1 - b) / 2).to(x.dtype)
         one = (step * x + lost) * (kept * clean + gone)

@@ -22,18 +22,19 @@ between the two."""
 class Process(Protocol):
     """A way to lose x_0 by and by, and what a denoiser must know of it.
 
-    name: for checkpoints. fresh: what is drawn to disturb a sample, if nobody says otherwise.
-    clean and noise: each from x and the other.
+    name: for checkpoints. default_noise: what is drawn to disturb a sample, if nobody says
+    otherwise.
+    clean and noise_from_x0: each from x and the other.
     """
 
     name: str
-    fresh: Noise
+    default_noise: Noise
 
     @property
     def schedule(self) -> Schedule: ...
-    def disturb(self, x: Tensor, level: Tensor, noise: Tensor) -> Tensor: ...
-    def clean(self, x: Tensor, noise: Tensor, level: Tensor) -> Tensor: ...
-    def noise(self, x: Tensor, clean: Tensor, level: Tensor) -> Tensor: ...
+    def add_noise(self, x: Tensor, level: Tensor, noise: Tensor) -> Tensor: ...
+    def x0_from_noise(self, x: Tensor, noise: Tensor, level: Tensor) -> Tensor: ...
+    def noise_from_x0(self, x: Tensor, clean: Tensor, level: Tensor) -> Tensor: ...
 
 
 class Gaussian(nn.Module):
@@ -44,108 +45,126 @@ class Gaussian(nn.Module):
     def __init__(self, schedule: Schedule) -> None:
         super().__init__()
         self.schedule = schedule
-        self.fresh: Noise = gaussian
+        self.default_noise: Noise = gaussian
 
-    def disturb(self, x: Tensor, level: Tensor, noise: Tensor) -> Tensor:
+    def add_noise(self, x: Tensor, level: Tensor, noise: Tensor) -> Tensor:
         """x_0 brought to a level in one go."""
-        kept = kept_at(self.schedule, level, x)
+        kept = alpha_bar_at(self.schedule, level, x)
         return kept.sqrt().to(x.dtype) * x + (1 - kept).sqrt().to(x.dtype) * noise
 
-    def further(self, x: Tensor, here: Tensor, there: Tensor, noise: Tensor) -> Tensor:
-        """A sample at level `here` brought on to the higher level `there`."""
-        ratio = kept_at(self.schedule, there, x) / kept_at(self.schedule, here, x)
+    def add_noise_step(
+        self, x: Tensor, start_level: Tensor, end_level: Tensor, noise: Tensor
+    ) -> Tensor:
+        """A sample at level `start_level` brought on to the higher level `end_level`."""
+        ratio = alpha_bar_at(self.schedule, end_level, x) / alpha_bar_at(
+            self.schedule, start_level, x
+        )
         return ratio.sqrt().to(x.dtype) * x + (1 - ratio).sqrt().to(x.dtype) * noise
 
-    def clean(self, x: Tensor, noise: Tensor, level: Tensor) -> Tensor:
+    def x0_from_noise(self, x: Tensor, noise: Tensor, level: Tensor) -> Tensor:
         """The x_0 that x at this level and its noise imply."""
-        kept = kept_at(self.schedule, level, x)
+        kept = alpha_bar_at(self.schedule, level, x)
         return (x - (1 - kept).sqrt().to(x.dtype) * noise) / kept.sqrt().to(x.dtype)
 
-    def noise(self, x: Tensor, clean: Tensor, level: Tensor) -> Tensor:
+    def noise_from_x0(self, x: Tensor, clean: Tensor, level: Tensor) -> Tensor:
         """The noise that x at this level (above 0) and its x_0 imply."""
-        kept = kept_at(self.schedule, level, x)
+        kept = alpha_bar_at(self.schedule, level, x)
         return (x - kept.sqrt().to(x.dtype) * clean) / (1 - kept).sqrt().to(x.dtype)
 
     def velocity(self, x: Tensor, noise: Tensor, level: Tensor) -> Tensor:
         """v of x_0 and its noise: signal times noise minus sigma times x_0."""
-        kept = kept_at(self.schedule, level, x)
+        kept = alpha_bar_at(self.schedule, level, x)
         return kept.sqrt().to(x.dtype) * noise - (1 - kept).sqrt().to(x.dtype) * x
 
-    def unwound(self, x: Tensor, v: Tensor, level: Tensor) -> Tensor:
+    def x0_from_velocity(self, x: Tensor, v: Tensor, level: Tensor) -> Tensor:
         """The x_0 that x at this level and its v imply."""
-        kept = kept_at(self.schedule, level, x)
+        kept = alpha_bar_at(self.schedule, level, x)
         return kept.sqrt().to(x.dtype) * x - (1 - kept).sqrt().to(x.dtype) * v
 
-    def back(
+    def reverse_step(
         self,
         clean: Tensor,
         eps: Tensor,
-        here: Tensor,
-        there: Tensor,
+        start_level: Tensor,
+        end_level: Tensor,
         noise: Tensor | None,
         *,
         eta: float = 1.0,
         variance: Variance = "small",
-        spread: Tensor | None = None,
+        learned_variance: Tensor | None = None,
     ) -> Tensor:
-        """One step down from `here` to `there`, given the estimates of x_0 and of the noise.
+        """One step down from `start_level` to `end_level`, given the estimates of x_0 and of the
+        noise.
 
         eta: 0 is DDIM, 1 is DDPM's ancestral step; `noise` may be None where eta is 0. Nothing is
         added on arrival at level 0. With variance "large" or "learned" the mean is DDPM's and the
-        noise wider; spread: the network's own say for "learned", about -1..1.
+        noise wider; learned_variance: the network's own say for "learned", about -1..1.
         """
-        a, b = kept_at(self.schedule, here, clean), kept_at(self.schedule, there, clean)
+        a, b = (
+            alpha_bar_at(self.schedule, start_level, clean),
+            alpha_bar_at(self.schedule, end_level, clean),
+        )
         small, large = (1 - b) / (1 - a) * (1 - a / b), 1 - a / b
         rest = (1 - b - eta**2 * small).clamp(min=0).sqrt().to(clean.dtype)
         x = b.sqrt().to(clean.dtype) * clean + rest * eps
         if noise is None:
             return x
         if variance == "learned":
-            wide = eta**2 * between(small, large, spread)
+            wide = eta**2 * interpolate_variance(small, large, learned_variance)
         else:
             wide = eta**2 * (small if variance == "small" else large)
         return x + (wide * (b < 1)).sqrt().to(clean.dtype) * noise
 
-    def carried(self, clean: Tensor, eps: Tensor, there: Tensor) -> Tensor:
+    def combine(self, clean: Tensor, eps: Tensor, level: Tensor) -> Tensor:
         """x at any level, up or down, along the same x_0 and the same noise: DDIM's ODE."""
-        kept = kept_at(self.schedule, there, clean)
+        kept = alpha_bar_at(self.schedule, level, clean)
         return kept.sqrt().to(clean.dtype) * clean + (1 - kept).sqrt().to(clean.dtype) * eps
 
-    def posterior(self, x: Tensor, clean: Tensor, here: Tensor, there: Tensor) -> Tensor:
+    def posterior_mean(
+        self, x: Tensor, clean: Tensor, start_level: Tensor, end_level: Tensor
+    ) -> Tensor:
         """The mean of q(x_there | x_here, x_0), which `back` adds its noise to."""
-        a, b = kept_at(self.schedule, here, x), kept_at(self.schedule, there, x)
+        a, b = (
+            alpha_bar_at(self.schedule, start_level, x),
+            alpha_bar_at(self.schedule, end_level, x),
+        )
         of_clean = b.sqrt() * (1 - a / b) / (1 - a)
         of_x = (a / b).sqrt() * (1 - b) / (1 - a)
         return of_clean.to(x.dtype) * clean + of_x.to(x.dtype) * x
 
-    def divergence(self, clean: Tensor, guess: Tensor, here: Tensor, there: Tensor) -> Tensor:
+    def posterior_kl(
+        self, clean: Tensor, estimate: Tensor, start_level: Tensor, end_level: Tensor
+    ) -> Tensor:
         """KL of the true step down from the one that a guess of x_0 makes, per value, in nats.
 
         With the posterior's variance it is half the gain in signal-to-noise times the squared
-        error; `there` is at least 1.
+        error; `end_level` is at least 1.
         """
-        a, b = kept_at(self.schedule, here, clean), kept_at(self.schedule, there, clean)
+        a, b = (
+            alpha_bar_at(self.schedule, start_level, clean),
+            alpha_bar_at(self.schedule, end_level, clean),
+        )
         gain = (b / (1 - b) - a / (1 - a)) / 2
-        return gain.to(clean.dtype) * (clean - guess).square()
+        return gain.to(clean.dtype) * (clean - estimate).square()
 
 
-def between(small: Tensor, large: Tensor, spread: Tensor | None) -> Tensor:
+def interpolate_variance(small: Tensor, large: Tensor, learned_variance: Tensor | None) -> Tensor:
     """The variance a network chose, float64: logarithms mixed by (spread + 1) / 2."""
-    if spread is None:
+    if learned_variance is None:
         raise ValueError("a learned variance needs a denoiser made with learned=True")
-    share = (spread.double() + 1) / 2
+    share = (learned_variance.double() + 1) / 2
     return (share * large.log() + (1 - share) * small.clamp(min=1e-20).log()).exp()
 
 
-def disturbed(
+def add_noise_in_region(
     process: Process, x: Tensor, level: Tensor, noise: Tensor, region: Tensor | None
 ) -> Tensor:
     """The partial process: x_0 brought to a level where `region` ((N | 1), 1, *S) bool is true,
     and as it is elsewhere. Everywhere if None."""
-    there = process.disturb(x, level, noise)
+    there = process.add_noise(x, level, noise)
     return there if region is None else torch.where(region, there, x)
 
 
-def kept_at(schedule: Schedule, level: Tensor, like: Tensor) -> Tensor:
+def alpha_bar_at(schedule: Schedule, level: Tensor, like: Tensor) -> Tensor:
     """kept of each sample's level (N,), float64, shaped to multiply (N, C, *S)."""
-    return schedule.kept[level].view(-1, *[1] * (like.ndim - 1))
+    return schedule.alpha_bar[level].view(-1, *[1] * (like.ndim - 1))

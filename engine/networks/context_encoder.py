@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ..runtime.fixed_batches import in_batches
-from ..runtime.run import Batched
+from ..runtime.fixed_batches import apply_in_batches
+from ..runtime.run import BatchedModule
 
 
-class Context(Batched):
+class ContextEncoder(BatchedModule):
     """(N, C, *S) -> (N, size). layers: bottleneck blocks at each of four resolutions; (3, 4, 6, 3)
     is ResNet-50. width: channels inside the first of them, doubled at each resolution."""
 
@@ -40,4 +40,4 @@ class Context(Batched):
                     setattr(part, name, nn.GroupNorm(groups, child.num_features))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net(x) if self.training else in_batches(self.net, self.batch, x)
+        return self.net(x) if self.training else apply_in_batches(self.net, self.batch, x)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from torch import nn
 
 
-def unet(
+def build_unet(
     ndim: int,
     channels: int,
     widths: Sequence[int],
@@ -46,7 +46,11 @@ def unet(
     so many more channels beside x; a vector of that size; tokens of that size to attend to, where
     it attends; one of so many labels. `unet.UNet` tells more.
     """
-    from .monai_unet import DiffusionModelUNet, UNet, mend  # here: importing MONAI takes seconds
+    from .monai_unet import (  # here: importing MONAI takes seconds
+        DiffusionModelUNet,
+        DiffusionUNet,
+        patch_monai_blocks,
+    )
 
     widths = tuple(widths)
     net = DiffusionModelUNet(
@@ -64,10 +68,17 @@ def unet(
         cross_attention_dim=context or None,
         num_class_embeds=labels or None,
     )
-    mend(net, scaled=scale_shift, dropped=dropout, beside=4 * widths[0] if vector else 0,
-        zeroed=zero_attention)  # fmt: skip
+    patch_monai_blocks(
+        net,
+        scale_shift=scale_shift,
+        dropout_rate=dropout,
+        extra_embedding=4 * widths[0] if vector else 0,
+        zero_attention=zero_attention,
+    )
     wanted = {"image": image, "vector": vector, "context": context, "label": labels}
-    return UNet(net, takes=tuple(name for name, size in wanted.items() if size), vector=vector)
+    return DiffusionUNet(
+        net, condition_names=tuple(name for name, size in wanted.items() if size), vector=vector
+    )
 
 
 def set_heads(net: nn.Module, heads: int) -> None:
@@ -83,6 +94,6 @@ def set_heads(net: nn.Module, heads: int) -> None:
             part.input_rearrange = Rearrange("b h (l d) -> b l h d", l=heads)
 
 
-def divisor(widths: Sequence[int]) -> int:
+def side_divisor(widths: Sequence[int]) -> int:
     """What every side must divide by."""
     return 2 ** (len(widths) - 1)

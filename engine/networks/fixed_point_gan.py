@@ -14,14 +14,14 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from ..runtime.fixed_batches import in_batches
-from ..runtime.run import Batched
+from ..runtime.fixed_batches import apply_in_batches
+from ..runtime.run import BatchedModule
 from .residual_autoencoder import gradient_penalty
 
-SLOPE = 0.01
+LEAKY_SLOPE = 0.01
 
 
-class Translator(Batched):
+class FixedPointGenerator(BatchedModule):
     """(x (N, C, *S) within [-1, 1], label (N,) 0 or 1) -> what x would be under that label: the
     hyperbolic tangent of x and a change, (N, C, *S).
 
@@ -45,22 +45,22 @@ class Translator(Batched):
                 "give it fewer widths"
             )
         first, last = widths[0], widths[-1]
-        parts = [_normed(ndim, _conv(ndim, channels + 1, first, 7), first), nn.ReLU()]
+        parts = [_with_norm(ndim, _conv(ndim, channels + 1, first, 7), first), nn.ReLU()]
         for a, b in pairwise(widths):
-            parts += [_normed(ndim, _conv(ndim, a, b, 4, 2), b), nn.ReLU()]
-        parts += [_Block(ndim, last) for _ in range(blocks)]
+            parts += [_with_norm(ndim, _conv(ndim, a, b, 4, 2), b), nn.ReLU()]
+        parts += [_ResidualBlock(ndim, last) for _ in range(blocks)]
         for a, b in pairwise(reversed(widths)):
-            parts += [_normed(ndim, _lift(ndim, a, b), b), nn.ReLU()]
+            parts += [_with_norm(ndim, _conv_transpose(ndim, a, b), b), nn.ReLU()]
         self.net = nn.Sequential(*parts, _conv(ndim, first, channels, 7))
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         plane = label.to(x).view(-1, *[1] * (x.ndim - 1)).expand(-1, 1, *x.shape[2:])
         told = torch.cat([x, plane], 1)
-        change = self.net(told) if self.training else in_batches(self.net, self.batch, told)
+        change = self.net(told) if self.training else apply_in_batches(self.net, self.batch, told)
         return torch.tanh(x + change)
 
 
-class Critic(nn.Module):
+class FixedPointDiscriminator(nn.Module):
     """x (N, C, *S) -> how real it looks, the mean over patches, and the logit of label 1, (N,)
     each.
 
@@ -79,7 +79,7 @@ class Critic(nn.Module):
             )
         parts: list[nn.Module] = []
         for a, b in pairwise([channels, *(width << i for i in range(layers))]):
-            parts += [_conv(ndim, a, b, 4, 2, bias=True), nn.LeakyReLU(SLOPE)]
+            parts += [_conv(ndim, a, b, 4, 2, bias=True), nn.LeakyReLU(LEAKY_SLOPE)]
         deep, left = width << (layers - 1), tuple(n // factor for n in shape)
         self.trunk = nn.Sequential(*parts)
         self.patches = _conv(ndim, deep, 1, 3)
@@ -89,7 +89,7 @@ class Critic(nn.Module):
         h = self.trunk(x)
         return self.patches(h).float().flatten(1).mean(1), self.label(h).float().flatten()
 
-    def penalty(self, x: Tensor) -> Tensor:
+    def slope_penalty(self, x: Tensor) -> Tensor:
         """How far the slope of the patches' sum is from 1, squared, (N,). Of the sum, as the
         authors', though what is made large is the mean."""
         flat = nn.Sequential(nn.Unflatten(1, x.shape[1:]), self.trunk, self.patches)
@@ -97,16 +97,16 @@ class Critic(nn.Module):
 
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-LIFT = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+CONV_TRANSPOSE = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 NORM = {1: nn.InstanceNorm1d, 2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 
 
-class _Block(nn.Module):
+class _ResidualBlock(nn.Module):
     """What is added to x: two convolutions."""
 
     def __init__(self, ndim: int, width: int) -> None:
         super().__init__()
-        first, second = (_normed(ndim, _conv(ndim, width, width, 3), width) for _ in range(2))
+        first, second = (_with_norm(ndim, _conv(ndim, width, width, 3), width) for _ in range(2))
         self.net = nn.Sequential(first, nn.ReLU(), second)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -119,9 +119,9 @@ def _conv(
     return CONV[ndim](width, out, kernel, stride, (kernel - 1) // 2, bias=bias)
 
 
-def _lift(ndim: int, width: int, out: int) -> nn.Module:
-    return LIFT[ndim](width, out, 4, 2, 1, bias=False)
+def _conv_transpose(ndim: int, width: int, out: int) -> nn.Module:
+    return CONV_TRANSPOSE[ndim](width, out, 4, 2, 1, bias=False)
 
 
-def _normed(ndim: int, layer: nn.Module, width: int) -> nn.Module:
+def _with_norm(ndim: int, layer: nn.Module, width: int) -> nn.Module:
     return nn.Sequential(layer, NORM[ndim](width, affine=True))

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, scaled_dot_product_attention, silu
 
 
-class UNet(nn.Module):
+class DiffusionUNet(nn.Module):
     """(x (N, C, *S), timesteps (N,), *given) -> (N, out, *S): MONAI's parts under MONAI's names.
 
-    takes: what is given of every sample besides, in this order, of these:
+    condition_names: what is given of every sample besides, in this order, of these:
         "image": (N, ?, *S), put beside x as more channels
         "vector": (N, vector), through two layers put beside the embedding of time
         "context": (N, tokens, dim), attended to across
@@ -35,24 +35,28 @@ class UNet(nn.Module):
     up_blocks: nn.ModuleList
     out: nn.Module
 
-    def __init__(self, net: DiffusionModelUNet, *, takes: tuple[str, ...], vector: int) -> None:
+    def __init__(
+        self, net: DiffusionModelUNet, *, condition_names: tuple[str, ...], vector: int
+    ) -> None:
         super().__init__()
-        self.takes, self.width = takes, net.block_out_channels[0]
+        self.condition_names, self.width = condition_names, net.block_out_channels[0]
         for name, part in net.named_children():
             self.add_module(name, part)
         ends = [part.get_submodule("resnets") for part in self.up_blocks]
-        self.wanted = [len(list(resnets.children())) for resnets in ends]
+        self.skip_counts = [len(list(resnets.children())) for resnets in ends]
         if vector:
             wide = 4 * self.width
             self.vector_embed = nn.Sequential(
                 nn.Linear(vector, wide), nn.SiLU(), nn.Linear(wide, wide)
             )
 
-    def forward(self, x: Tensor, timesteps: Tensor, *given: Tensor) -> Tensor:
-        if len(given) != len(self.takes):
-            wanted = ", ".join(self.takes) or "nothing"
-            raise ValueError(f"this network takes {wanted} besides x and time; {len(given)} given")
-        told = dict(zip(self.takes, given, strict=True))
+    def forward(self, x: Tensor, timesteps: Tensor, *conditioning: Tensor) -> Tensor:
+        if len(conditioning) != len(self.condition_names):
+            wanted = ", ".join(self.condition_names) or "nothing"
+            raise ValueError(
+                f"this network takes {wanted} besides x and time; {len(conditioning)} given"
+            )
+        told = dict(zip(self.condition_names, conditioning, strict=True))
         emb = self.time_embed(get_timestep_embedding(timesteps, self.width).to(x.dtype))
         if "label" in told:
             label = told["label"]
@@ -68,18 +72,18 @@ class UNet(nn.Module):
             h, passed = block(hidden_states=h, **heard)
             kept += passed
         h = self.middle_block(hidden_states=h, **heard)
-        for block, count in zip(self.up_blocks, self.wanted, strict=True):
+        for block, count in zip(self.up_blocks, self.skip_counts, strict=True):
             kept, passed = kept[:-count], kept[-count:]
             h = block(hidden_states=h, res_hidden_states_list=passed, **heard)
         return self.out(h)
 
 
-class Block(DiffusionUNetResnetBlock):
+class ResidualBlock(DiffusionUNetResnetBlock):
     """MONAI 1.6's gives the time embedding two or three trailing axes, never one. Here it may also
     scale and shift what is normalised, as in guided-diffusion, and values may be dropped."""
 
-    scaled = False
-    dropped = 0.0
+    scale_shift = False
+    dropout_rate = 0.0
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         h = silu(self.norm1(x))
@@ -89,48 +93,52 @@ class Block(DiffusionUNetResnetBlock):
         h = self.conv1(h)
         heard = self.time_emb_proj(silu(emb))
         heard = heard.view(*heard.shape, *[1] * (x.ndim - 2))
-        if self.scaled:
+        if self.scale_shift:
             scale, shift = heard.chunk(2, 1)
             h = self.norm2(h) * (1 + scale) + shift
         else:
             h = self.norm2(h + heard)
-        h = self.conv2(dropout(silu(h), self.dropped, self.training))
+        h = self.conv2(dropout(silu(h), self.dropout_rate, self.training))
         return torch.add(self.skip_connection(x), h)
 
 
-class Attention(SABlock):
+class FusedAttention(SABlock):
     """On a GPU by torch's fused attention, which does not store what attends to what."""
 
-    fused: ClassVar[frozenset[str]] = frozenset({"cuda"})
+    fused_devices: ClassVar[frozenset[str]] = frozenset({"cuda"})
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
-        if x.device.type not in self.fused or attn_mask is not None:
+        if x.device.type not in self.fused_devices or attn_mask is not None:
             return super().forward(x, attn_mask)
         q, k, v = (self.input_rearrange(to(x)) for to in (self.to_q, self.to_k, self.to_v))
         made = scaled_dot_product_attention(q, k, v, scale=self.scale)
         return self.drop_output(self.out_proj(self.out_rearrange(made)))
 
 
-def mend(
+def patch_monai_blocks(
     net: nn.Module,
     *,
-    scaled: bool = False,
-    dropped: float = 0.0,
-    beside: int = 0,
-    zeroed: bool = False,
+    scale_shift: bool = False,
+    dropout_rate: float = 0.0,
+    extra_embedding: int = 0,
+    zero_attention: bool = False,
 ) -> None:
-    """Make the network's blocks ours. scaled: they scale and shift by time; dropped: the share of
-    values that training drops in each; beside: channels that are put beside time's embedding;
-    zeroed: attention adds nothing at first."""
+    """Make the network's blocks ours. scale_shift: they scale and shift by time; dropout_rate: the
+    share of
+    values that training drops in each; extra_embedding: channels that are put beside time's
+    embedding;
+    zero_attention: attention adds nothing at first."""
     for part in net.modules():
         if type(part) is SABlock and not part.use_combined_linear:
-            part.__class__ = Attention
-            for value in part.out_proj.parameters() if zeroed else ():
+            part.__class__ = FusedAttention
+            for value in part.out_proj.parameters() if zero_attention else ():
                 nn.init.zeros_(value)
         elif type(part) is DiffusionUNetResnetBlock:
-            part.__class__ = Block
-            if isinstance(part, Block):
-                part.scaled, part.dropped = scaled, dropped
+            part.__class__ = ResidualBlock
+            if isinstance(part, ResidualBlock):
+                part.scale_shift, part.dropout_rate = scale_shift, dropout_rate
                 known, out = part.emb_channels, part.out_channels
-                if scaled or beside:
-                    part.time_emb_proj = nn.Linear(known + beside, out * (2 if scaled else 1))
+                if scale_shift or extra_embedding:
+                    part.time_emb_proj = nn.Linear(
+                        known + extra_embedding, out * (2 if scale_shift else 1)
+                    )

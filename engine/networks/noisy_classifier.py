@@ -13,12 +13,12 @@ from torch.nn.functional import cross_entropy
 
 from ..diffusion.gaussian import Gaussian, Process
 from ..diffusion.schedule import Schedule
-from ..runtime.fixed_batches import in_batches
+from ..runtime.fixed_batches import apply_in_batches
 from ..runtime.rng import Rng
-from ..runtime.run import Batched
+from ..runtime.run import BatchedModule
 
 
-class Classifier(Batched):
+class NoisyClassifier(BatchedModule):
     """net: (x (N, C, *S), timesteps (N,)) -> logits (N, labels), as `encoder` makes; it is called
     with t = level - 1, like the denoiser whose samples it looks at, and level 0 as level 1.
 
@@ -32,20 +32,20 @@ class Classifier(Batched):
 
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
         """Logits (N, labels) of x at its levels (N,)."""
-        return self._net(x, level) if self.training else self._logits(x, level)
+        return self._call_network(x, level) if self.training else self._logits(x, level)
 
     def loss(self, x: Tensor, label: Tensor, rng: Rng, *, max_level: int | None = None) -> Tensor:
         """Cross-entropy in nats at a level uniform on 1..max_level, (N,); label (N,) int or bool.
 
         max_level: on the 1000-step scale, all if None.
         """
-        highest = self.process.schedule.level(1000 if max_level is None else max_level)
+        highest = self.process.schedule.to_level(1000 if max_level is None else max_level)
         level = 1 + rng.fork("level").integers(highest)
-        noise = self.process.fresh(rng.fork("noise"), x.shape[1:], level)
-        x_l = self.process.disturb(x, level, noise)
-        return cross_entropy(self._net(x_l, level).float(), label.long(), reduction="none")
+        noise = self.process.default_noise(rng.fork("noise"), x.shape[1:], level)
+        x_l = self.process.add_noise(x, level, noise)
+        return cross_entropy(self._call_network(x_l, level).float(), label.long(), reduction="none")
 
-    def towards(self, x: Tensor, level: Tensor, label: Tensor) -> Tensor:
+    def log_prob_gradient(self, x: Tensor, level: Tensor, label: Tensor) -> Tensor:
         """The gradient of log p(label | x at level) by x, (N, C, *S): what guidance adds to the
         score, and minus sigma times it to the noise. label: (N,) int64."""
 
@@ -53,19 +53,24 @@ class Classifier(Batched):
             with torch.enable_grad():
                 x = x.detach().requires_grad_()
                 shown = x.clone()  # counting FLOPs hooks what a network is shown: no leaf
-                sure = self._net(shown, level).float().log_softmax(1).gather(1, label[:, None])
+                sure = (
+                    self._call_network(shown, level)
+                    .float()
+                    .log_softmax(1)
+                    .gather(1, label[:, None])
+                )
                 return torch.autograd.grad(sure.sum(), x)[0]
 
-        return in_batches(gradient, self.batch, x, level, label)
+        return apply_in_batches(gradient, self.batch, x, level, label)
 
     def _logits(self, x: Tensor, level: Tensor) -> Tensor:
-        return in_batches(self._net, self.batch, x, level)
+        return apply_in_batches(self._call_network, self.batch, x, level)
 
-    def _net(self, x: Tensor, level: Tensor) -> Tensor:
+    def _call_network(self, x: Tensor, level: Tensor) -> Tensor:
         return self.net(x, (level - 1).clamp(min=0))
 
 
-def encoder(
+def build_encoder(
     shape: Sequence[int],
     channels: int,
     labels: int,
@@ -77,9 +82,9 @@ def encoder(
 ) -> nn.Module:
     """The network of Wolleb et al.: half a UNet with attention pooling, (x (N, C, *S), timesteps)
     -> (N, labels). S must divide by `nets.divisor(widths)`; one to three axes."""
-    from .unet_encoder import Encoder  # here: importing MONAI takes seconds
+    from .unet_encoder import UNetEncoder  # here: importing MONAI takes seconds
 
-    return Encoder(
+    return UNetEncoder(
         shape, channels, labels, widths,
         res_blocks=res_blocks, attention=attention, head_channels=head_channels,
     )  # fmt: skip

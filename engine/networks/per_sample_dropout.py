@@ -14,36 +14,36 @@ from torch import Tensor, nn
 from ..runtime.rng import Rng
 
 
-class Dropout:
+class PerSampleDropout:
     """Drops a share of the values before the second convolution of every residual block of a
-    `nets.unet`, as guided-diffusion does, and magnifies the rest; only within `drawing`."""
+    `nets.unet`, as guided-diffusion does, and magnifies the rest; only within `with_streams`."""
 
-    def __init__(self, net: nn.Module, share: float) -> None:
-        from .monai_unet import Block  # here: importing MONAI takes seconds
+    def __init__(self, net: nn.Module, rate: float) -> None:
+        from .monai_unet import ResidualBlock  # here: importing MONAI takes seconds
 
-        if not 0 <= share < 1:
-            raise ValueError(f"the share of values that are dropped lies in 0..1, not {share}")
-        self.share, self._rows = share, list[torch.Generator]()
+        if not 0 <= rate < 1:
+            raise ValueError(f"the share of values that are dropped lies in 0..1, not {rate}")
+        self.rate, self._generators = rate, list[torch.Generator]()
         for part in net.modules():
-            if share and isinstance(part, Block):
-                part.conv2.register_forward_pre_hook(self._drop)
+            if rate and isinstance(part, ResidualBlock):
+                part.conv2.register_forward_pre_hook(self._drop_values)
 
     @contextmanager
-    def drawing(self, rng: Rng) -> Iterator[None]:
+    def with_streams(self, rng: Rng) -> Iterator[None]:
         """Drop in what the network is asked within, a row a stream."""
         seeds = rng.fork("dropout").seeds(1)[:, 0].tolist()
-        self._rows = [torch.Generator(rng.device).manual_seed(seed) for seed in seeds]
+        self._generators = [torch.Generator(rng.device).manual_seed(seed) for seed in seeds]
         try:
             yield
         finally:
-            self._rows = []
+            self._generators = []
 
-    def _drop(self, part: nn.Module, given: tuple[Tensor, ...]) -> Tensor | None:
-        if not self._rows:
+    def _drop_values(self, part: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor | None:
+        if not self._generators:
             return None
-        x = given[0]
+        x = inputs[0]
         kept = torch.stack([
-            torch.empty_like(row).bernoulli_(1 - self.share, generator=generator)
-            for row, generator in zip(x.detach(), self._rows, strict=True)
+            torch.empty_like(row).bernoulli_(1 - self.rate, generator=generator)
+            for row, generator in zip(x.detach(), self._generators, strict=True)
         ])  # fmt: skip
-        return x * kept / (1 - self.share)
+        return x * kept / (1 - self.rate)

@@ -12,38 +12,38 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool1d, avg_pool2d, avg_pool3d, pad
 
-HALVED = {1: avg_pool1d, 2: avg_pool2d, 3: avg_pool3d}
+AVG_POOL = {1: avg_pool1d, 2: avg_pool2d, 3: avg_pool3d}
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-GROWN = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+CONV_TRANSPOSE = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 
 
-class Plain(nn.Module):
+class PlainUNet(nn.Module):
     """(x (N, C, *S), anything) -> (N, C, *S). widths: channels at each resolution. Sides divide by
     `nets.divisor(widths)`, at least twice."""
 
     def __init__(self, ndim: int, channels: int, widths: Sequence[int]) -> None:
         super().__init__()
-        self.halved = HALVED[ndim]
+        self.pool = AVG_POOL[ndim]
         before = [channels, *widths]
         self.down = nn.ModuleList(
             _block(ndim, a, b) for a, b in zip(before[:-1], widths, strict=True)
         )
         pairs = list(zip(widths[1:], widths[:-1], strict=True))[::-1]
-        self.grown = nn.ModuleList(GROWN[ndim](a, b, 2, stride=2) for a, b in pairs)
+        self.grown = nn.ModuleList(CONV_TRANSPOSE[ndim](a, b, 2, stride=2) for a, b in pairs)
         self.up = nn.ModuleList(_block(ndim, 2 * b, b) for _, b in pairs)
         self.last = CONV[ndim](widths[0], channels, 1)
 
     def forward(self, x: Tensor, *_: Tensor) -> Tensor:
         kept: list[Tensor] = []
         for i, block in enumerate(self.down):
-            x = block(self.halved(x, 2) if i else x)
+            x = block(self.pool(x, 2) if i else x)
             kept.append(x)
         for grown, block, beside in zip(self.grown, self.up, kept[-2::-1], strict=True):
             x = block(torch.cat([grown(x), beside], 1))
         return self.last(x)
 
 
-class Standard(nn.Module):
+class WeightStandardizedConv(nn.Module):
     """A convolution of three places along every axis, each filter's weights standardised."""
 
     def __init__(self, ndim: int, channels: int, out: int) -> None:
@@ -61,11 +61,15 @@ class Standard(nn.Module):
 def _block(ndim: int, channels: int, out: int) -> nn.Sequential:
     parts: list[nn.Module] = []
     for known in (channels, out):
-        parts += [Standard(ndim, known, out), nn.SiLU(), nn.GroupNorm(groups(out), out)]
+        parts += [
+            WeightStandardizedConv(ndim, known, out),
+            nn.SiLU(),
+            nn.GroupNorm(group_count(out), out),
+        ]
     return nn.Sequential(*parts)
 
 
-def groups(channels: int) -> int:
+def group_count(channels: int) -> int:
     """The middle one of what divides the channels: 8 of 64, 16 of 128."""
     divisors = [n for n in range(1, channels + 1) if channels % n == 0]
     return divisors[len(divisors) // 2]

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
-from ..runtime.fixed_batches import in_batches
-from ..runtime.run import Batched
+from ..runtime.fixed_batches import apply_in_batches
+from ..runtime.run import BatchedModule
 
-SLOPE = 0.2
+LEAKY_SLOPE = 0.2
 
 
-class Residual(Batched):
+class ResidualAutoencoder(BatchedModule):
     """(N, C, *S) to a vector (N, out) and back from (N, code); S divides by the halvings.
 
     widths: channels at each resolution, halved in between; they double from one to the next in the
@@ -45,17 +45,17 @@ class Residual(Batched):
             )
         self.smallest = (widths[-1], *(n // factor for n in shape))
         flat = math.prod(self.smallest)
-        down = [_Down(ndim, a, b) for a, b in pairwise(widths)]
+        down = [_DownBlock(ndim, a, b) for a, b in pairwise(widths)]
         halves = [w // 2 for w in reversed(widths)]
-        up = [_Up(ndim, a, b) for a, b in pairwise(halves)]
+        up = [_UpBlock(ndim, a, b) for a, b in pairwise(halves)]
         self.net = nn.ModuleDict({
             "encoder": nn.Sequential(
                 _conv(ndim, channels, widths[0]), _norm(widths[0]), *down,
                 nn.Flatten(), nn.Linear(flat, out or code),
             ),
-            "enter": nn.Sequential(nn.Linear(code, flat), nn.LeakyReLU(SLOPE)),
+            "enter": nn.Sequential(nn.Linear(code, flat), nn.LeakyReLU(LEAKY_SLOPE)),
             "decoder": nn.Sequential(
-                _conv(ndim, widths[-1], halves[0]), nn.LeakyReLU(SLOPE), *up,
+                _conv(ndim, widths[-1], halves[0]), nn.LeakyReLU(LEAKY_SLOPE), *up,
                 _conv(ndim, halves[-1], channels),
             ),
         })  # fmt: skip
@@ -67,18 +67,20 @@ class Residual(Batched):
 
     def encode(self, x: Tensor) -> Tensor:
         """(N, C, *S) -> (N, out)."""
-        return self._in_batches("encoder", x)
+        return self._apply_part("encoder", x)
 
     def decode(self, z: Tensor) -> Tensor:
         """(N, code) -> (N, C, *S)."""
-        wide = self._in_batches("enter", z).view(-1, *self.smallest)
-        return self._in_batches("decoder", wide)
+        wide = self._apply_part("enter", z).view(-1, *self.smallest)
+        return self._apply_part("decoder", wide)
 
-    def _in_batches(self, part: str, x: Tensor) -> Tensor:
-        return self.net[part](x) if self.training else in_batches(self.net[part], self.batch, x)
+    def _apply_part(self, part: str, x: Tensor) -> Tensor:
+        return (
+            self.net[part](x) if self.training else apply_in_batches(self.net[part], self.batch, x)
+        )
 
 
-class _Down(nn.Module):
+class _DownBlock(nn.Module):
     """Half the resolution: two convolutions, beside one."""
 
     def __init__(self, ndim: int, width: int, out: int) -> None:
@@ -88,12 +90,12 @@ class _Down(nn.Module):
         self.beside, self.norm = _conv(ndim, width, out, 2), _norm(out)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = leaky_relu(self.middle(self.first(x)), SLOPE)
-        h = leaky_relu(self.last(self.second(h)), SLOPE)
-        return h + leaky_relu(self.norm(self.beside(x)), SLOPE)
+        h = leaky_relu(self.middle(self.first(x)), LEAKY_SLOPE)
+        h = leaky_relu(self.last(self.second(h)), LEAKY_SLOPE)
+        return h + leaky_relu(self.norm(self.beside(x)), LEAKY_SLOPE)
 
 
-class _Up(_Down):
+class _UpBlock(_DownBlock):
     """Twice the resolution."""
 
     def __init__(self, ndim: int, width: int, out: int) -> None:
@@ -112,7 +114,7 @@ def _norm(width: int) -> nn.Module:
     return nn.GroupNorm(math.gcd(8, width), width)
 
 
-def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
     """KL of a normal law from the standard one, in nats, (N,), of two (N, Z)."""
     return (mean.square() + log_variance.exp() - log_variance - 1).sum(1) / 2
 

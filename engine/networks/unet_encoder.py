@@ -20,10 +20,10 @@ from monai.networks.nets.diffusion_model_unet import (
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from .monai_unet import mend
+from .monai_unet import patch_monai_blocks
 
 
-class Encoder(nn.Module):
+class UNetEncoder(nn.Module):
     """(x (N, C, *S), timesteps (N,)) -> (N, out). S is fixed: the pooling knows every place.
 
     attention: at which resolutions; the last always attends once more. head_channels: per head,
@@ -71,8 +71,8 @@ class Encoder(nn.Module):
         )  # fmt: skip
         self.norm = nn.Sequential(nn.GroupNorm(groups, before, eps=1e-5), nn.SiLU())
         places = math.prod(n >> last for n in shape)
-        self.pool = Pool(before, places, out, before // heads)
-        mend(self, scaled=True, zeroed=True)
+        self.pool = AttentionPool(before, places, out, before // heads)
+        patch_monai_blocks(self, scale_shift=True, zero_attention=True)
 
     def forward(self, x: Tensor, timesteps: Tensor) -> Tensor:
         emb = self.time_embed(get_timestep_embedding(timesteps, self.widths[0]).to(x.dtype))
@@ -83,7 +83,7 @@ class Encoder(nn.Module):
         return self.pool(self.norm(h))
 
 
-class Pool(nn.Module):
+class AttentionPool(nn.Module):
     """(N, C, *S) -> (N, out): the mean over all places attends to itself and to every place, each
     with a learned position, as in CLIP."""
 

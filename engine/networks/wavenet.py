@@ -38,17 +38,17 @@ class WaveNet(nn.Module):
                 f"and {width}"
             )
         self.entry = nn.Conv1d(channels, width, 1)
-        self.blocks = nn.ModuleList(Gated(width, 2 ** (i % cycle)) for i in range(layers))
+        self.blocks = nn.ModuleList(GatedBlock(width, 2 ** (i % cycle)) for i in range(layers))
         self.skip = nn.Conv1d(width, width, 1)
         self.exit = nn.Conv1d(width, out_channels or channels, 1)
         for zeroed in self.exit.parameters():
             nn.init.zeros_(zeroed)
-        self.time = None if blind else Time(layers, width)
+        self.time = None if blind else TimeEmbedding(layers, width)
 
     @property
-    def reach(self) -> int:
+    def receptive_field(self) -> int:
         """How many samples of the input a sample of the output depends on."""
-        return 1 + 2 * sum(block.distance for block in self.blocks if isinstance(block, Gated))
+        return 1 + 2 * sum(block.dilation for block in self.blocks if isinstance(block, GatedBlock))
 
     def forward(self, x: Tensor, timesteps: Tensor) -> Tensor:
         h = self.entry(x).relu()
@@ -60,23 +60,23 @@ class WaveNet(nn.Module):
         return self.exit(self.skip(total / math.sqrt(len(self.blocks))).relu())
 
 
-class Gated(nn.Module):
+class GatedBlock(nn.Module):
     """h (N, W, L), and (N, W) of time -> the next layer's h, and what is added up."""
 
-    def __init__(self, width: int, distance: int) -> None:
+    def __init__(self, width: int, dilation: int) -> None:
         super().__init__()
-        self.distance = distance
-        self.wide = nn.Conv1d(width, 2 * width, 3, padding=distance, dilation=distance)
+        self.dilation = dilation
+        self.wide = nn.Conv1d(width, 2 * width, 3, padding=dilation, dilation=dilation)
         self.both = nn.Conv1d(width, 2 * width, 1)
 
-    def forward(self, h: Tensor, heard: Tensor | None) -> tuple[Tensor, Tensor]:
-        told = h if heard is None else h + heard[:, :, None]
+    def forward(self, h: Tensor, embedding: Tensor | None) -> tuple[Tensor, Tensor]:
+        told = h if embedding is None else h + embedding[:, :, None]
         gate, value = self.wide(told).chunk(2, 1)
         kept, skipped = self.both(gate.sigmoid() * value.tanh()).chunk(2, 1)
         return (h + kept) / math.sqrt(2), skipped
 
 
-class Time(nn.Module):
+class TimeEmbedding(nn.Module):
     """Timesteps (N,) -> (N, layers, width): what is added to each layer's input."""
 
     def __init__(self, layers: int, width: int, waves: int = 128, inner: int = 512) -> None:

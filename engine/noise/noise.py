@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..runtime.rng import Rng
 from .pyramid import Coarse, Pyramid
-from .simplex import DEVIATION, DEVIATION2, Octaves, fields, planes
+from .simplex import DEVIATION, DEVIATION2, Octaves, simplex_fields, simplex_planes
 
 Noise = Callable[[Rng, Sequence[int], Tensor], Tensor]
 """(streams of N samples, shape (C, *S), level (N,) in 1..T) -> (N, C, *S) float32."""
@@ -31,7 +31,7 @@ class Gaussian:
     shared: bool = False
 
     def __call__(self, rng: Rng, shape: Sequence[int], level: Tensor) -> Tensor:
-        return _streams(rng, self.shared).normal(shape)
+        return _select_streams(rng, self.shared).normal(shape)
 
 
 gaussian = Gaussian()
@@ -76,21 +76,23 @@ class Simplex:
         channels, *extent = shape
         if not 1 <= len(extent) <= 3:
             raise ValueError(f"simplex noise has one to three axes besides channels, not {extent}")
-        rng = _streams(rng, self.shared)
+        rng = _select_streams(rng, self.shared)
         seeds = rng.seeds(channels)
         offset = torch.zeros(1, dtype=torch.float64, device=rng.device)
         if self.origin_jitter:
             offset = rng.uniform((channels, self.octaves, 3)) * 256
         offset = offset.expand(len(rng), channels, self.octaves, 3).flatten(0, 1)
         if self.generator == "2d" and len(extent) == 2:
-            made = planes(seeds.flatten(), extent, self._octaves(DEVIATION2), offset[..., :2])
+            made = simplex_planes(
+                seeds.flatten(), extent, self._scaled_octaves(DEVIATION2), offset[..., :2]
+            )
             return made.view(len(rng), *shape)
         D, H, W = [1] * (3 - len(extent)) + extent
-        made = fields(
+        made = simplex_fields(
             seeds.flatten(),
             (D, H, W),
-            self._octaves(DEVIATION),
-            self._depth(rng, level, extent).repeat_interleave(channels, 0),
+            self._scaled_octaves(DEVIATION),
+            self._z_coordinates(rng, level, extent).repeat_interleave(channels, 0),
             offset,
         )
         return made.view(len(rng), *shape)
@@ -98,20 +100,20 @@ class Simplex:
     @property
     def deviation(self) -> float:
         """Of the sum in theory, of images, whatever `normalise`."""
-        return self._sum(DEVIATION2 if self.generator == "2d" else DEVIATION)
+        return self._total_deviation(DEVIATION2 if self.generator == "2d" else DEVIATION)
 
-    def _sum(self, deviation: float) -> float:
+    def _total_deviation(self, deviation: float) -> float:
         """The deviation of all octaves, of one's."""
         return deviation * sum(self.persistence ** (2 * o) for o in range(self.octaves)) ** 0.5
 
-    def _octaves(self, deviation: float) -> Octaves:
-        unit = self._sum(deviation) if self.normalise else 1.0
+    def _scaled_octaves(self, deviation: float) -> Octaves:
+        unit = self._total_deviation(deviation) if self.normalise else 1.0
         return Octaves(
             tuple(self.frequency / 2**o for o in range(self.octaves)),
             tuple(self.persistence**o / unit for o in range(self.octaves)),
         )
 
-    def _depth(self, rng: Rng, level: Tensor, extent: Sequence[int]) -> Tensor:
+    def _z_coordinates(self, rng: Rng, level: Tensor, extent: Sequence[int]) -> Tensor:
         """z of each sample's planes in pixels, (N, D) float64."""
         level = level.to(rng.device)
         if len(extent) == 3:
@@ -122,7 +124,7 @@ class Simplex:
         return at.double()[:, None]
 
 
-def named(
+def build_noise(
     name: str,
     *,
     octaves: int = 6,
@@ -156,5 +158,5 @@ def named(
     raise ValueError(f"no noise is named {name!r}, there are {', '.join(makers)}{hint}")
 
 
-def _streams(rng: Rng, shared: bool) -> Rng:
+def _select_streams(rng: Rng, shared: bool) -> Rng:
     return rng.shared() if shared else rng

@@ -36,15 +36,15 @@ class Pyramid:
             raise ValueError(f"pyramid noise wants octaves, persistence > 0: {self}")
 
     def __call__(self, rng: Rng, shape: Sequence[int], level: Tensor) -> Tensor:
-        channels, *extent = _checked(shape)
+        channels, *extent = _check_shape(shape)
         rng = rng.shared() if self.shared else rng
         total = torch.zeros(len(rng), *shape, dtype=torch.float64, device=rng.device)
         variance = torch.zeros(extent, dtype=torch.float64, device=rng.device)
         for octave in range(self.octaves):
             grid = [max(1, n >> octave) for n in extent]
             height = self.persistence**octave
-            total += height * stretched(rng.normal((channels, *grid)), extent)
-            variance += height**2 * _spread(grid, extent, rng.device)
+            total += height * interpolate_grid(rng.normal((channels, *grid)), extent)
+            variance += height**2 * _interpolated_variance(grid, extent, rng.device)
         return (total / variance.sqrt()).float()
 
 
@@ -66,10 +66,12 @@ class Coarse:
             raise ValueError(f"coarse noise wants grid, deviation > 0: {self}")
 
     def __call__(self, rng: Rng, shape: Sequence[int], level: Tensor) -> Tensor:
-        channels, *extent = _checked(shape)
+        channels, *extent = _check_shape(shape)
         roll = rng.shared() if self.shared_roll else rng
         field = rng.normal((channels, *[min(self.grid, n) for n in extent]))
-        field = stretched(self.deviation * field.double(), extent, align_corners=True).float()
+        field = interpolate_grid(
+            self.deviation * field.double(), extent, align_corners=True
+        ).float()
         for axis, n in enumerate(extent):
             place = torch.arange(n, device=rng.device) - roll.integers(n)[:, None]  # (N, n)
             sides = [len(rng)] + [1] * (len(extent) + 1)
@@ -78,24 +80,28 @@ class Coarse:
         return field
 
 
-def stretched(field: Tensor, extent: Sequence[int], *, align_corners: bool = False) -> Tensor:
+def interpolate_grid(
+    field: Tensor, extent: Sequence[int], *, align_corners: bool = False
+) -> Tensor:
     """(N, C, *grid) -> (N, C, *extent) float64, linear between the centres of the grid's places.
     align_corners: the first and the last centre are those of the first and the last pixel."""
     mode = MODES[len(extent)]
     return interpolate(field.double(), size=list(extent), mode=mode, align_corners=align_corners)
 
 
-def _spread(grid: Sequence[int], extent: Sequence[int], device: torch.device) -> Tensor:
+def _interpolated_variance(
+    grid: Sequence[int], extent: Sequence[int], device: torch.device
+) -> Tensor:
     """The variance of stretched white noise at every place, (*extent,) float64: along an axis, the
     sum of the squared weights of a place; over axes, the product."""
     variance = torch.ones((), dtype=torch.float64, device=device)
     for few, n in zip(grid, extent, strict=True):
-        weights = stretched(torch.eye(few, device=device)[:, None], [n])[:, 0]  # (few, n)
+        weights = interpolate_grid(torch.eye(few, device=device)[:, None], [n])[:, 0]  # (few, n)
         variance = variance[..., None] * weights.square().sum(0)
     return variance
 
 
-def _checked(shape: Sequence[int]) -> Sequence[int]:
+def _check_shape(shape: Sequence[int]) -> Sequence[int]:
     if not 2 <= len(shape) <= 4:
         raise ValueError(f"this noise has one to three axes besides channels, not {shape[1:]}")
     return shape

@@ -45,7 +45,7 @@ mean square 51, so the variance is 51/103^2 times the integral of (2 - r^2)^8 r^
 DEVIATION2 = math.sqrt(14.5 / NORM2**2 / math.sqrt(3) * math.pi * 1024 / 90)
 """Of one octave in two dimensions, 0.3680: likewise, 1 / sqrt(3) vertices in a unit of area."""
 
-POINTS = 2**20
+CHUNK_POINTS = 2**20
 """Points that tensor operations take at a time, so that memory stays at some 700 MB."""
 
 
@@ -53,10 +53,10 @@ class Octaves(NamedTuple):
     """Which fields are added up: their wavelengths in pixels, and the height of each."""
 
     wavelengths: tuple[float, ...]
-    heights: tuple[float, ...]
+    amplitudes: tuple[float, ...]
 
 
-def fields(
+def simplex_fields(
     seeds: Tensor, shape: Sequence[int], octaves: Octaves, depth: Tensor, offset: Tensor
 ) -> Tensor:
     """(B, D, H, W) float32: the sum over octaves o of height_o S(x / f_o, y / f_o, z / f_o).
@@ -65,21 +65,24 @@ def fields(
     depth: (B, D) float64, its z in pixels. offset: (B, O, 3) float64, added to (x, y, z) / f_o.
     The sum is in float64, octave after octave, so every device makes the same float32.
     """
-    from .simplex_numba import by_loop, permutations  # here: importing numba takes a while
+    from .simplex_numba import (  # here: importing numba takes a while
+        permutations,
+        simplex_fields_numba,
+    )
 
-    by = by_loop if seeds.device.type == "cpu" else by_tensors
+    by = simplex_fields_numba if seeds.device.type == "cpu" else simplex_fields_torch
     return by(permutations(seeds.cpu().numpy()), shape, octaves, depth, offset).float()
 
 
-def planes(seeds: Tensor, shape: Sequence[int], octaves: Octaves, offset: Tensor) -> Tensor:
+def simplex_planes(seeds: Tensor, shape: Sequence[int], octaves: Octaves, offset: Tensor) -> Tensor:
     """(B, H, W) float32: as `fields`, of the two-dimensional generator; offset: (B, O, 2)."""
-    from .simplex_numba import permutations, planes_by_loop
+    from .simplex_numba import permutations, simplex_planes_numba
 
-    by = planes_by_loop if seeds.device.type == "cpu" else planes_by_tensors
+    by = simplex_planes_numba if seeds.device.type == "cpu" else simplex_planes_torch
     return by(permutations(seeds.cpu().numpy()), shape, octaves, offset).float()
 
 
-def _vertices() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _build_vertex_table() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(80, 8, 3): by a point's code, the vertices it adds, counted from its cube's first corner;
     and (80,): how many they are. Code c and 8 + c: the tetrahedra at 0 and at 7; c is the closest
     corner that is not the tetrahedron's own, or what the two closest have in common with it.
@@ -111,23 +114,23 @@ def _vertices() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return table, count
 
 
-VERTICES, COUNT = _vertices()
+VERTICES, VERTEX_COUNTS = _build_vertex_table()
 
 
-FUSED = frozenset({"cuda"})
+COMPILED_DEVICES = frozenset({"cuda"})
 """Kinds of device on which noise is compiled: some 400 operations become one kernel."""
 
 BACKEND = "inductor"
 
-EXACT: dict[str, str | int | bool | Callable[..., Any]] = {
+EXACT_ROUNDING_OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {
     "emulate_precision_casts": True,
     "eager_numerics.division_rounding": True,
 }
 """What keeps the compiler from rounding a product and a sum once instead of twice."""
 
 
-def by_tensors(
-    tables: NDArray[np.int64],
+def simplex_fields_torch(
+    permutations: NDArray[np.int64],
     shape: Sequence[int],
     octaves: Octaves,
     depth: Tensor,
@@ -135,12 +138,12 @@ def by_tensors(
 ) -> Tensor:
     """The sum that `fields` rounds, on the device of `depth`; no branch, POINTS points at a time.
 
-    tables: (B, 256), the permutations, wherever they are.
+    permutations: (B, 256), the permutations, wherever they are.
     """
     device, (D, H, W) = depth.device, shape
-    table = torch.from_numpy(tables).flatten().to(device)
-    made = torch.empty(len(tables) * D * H * W, dtype=torch.float64, device=device)
-    for part in made.split(POINTS):
+    table = torch.from_numpy(permutations).flatten().to(device)
+    made = torch.empty(len(permutations) * D * H * W, dtype=torch.float64, device=device)
+    for part in made.split(CHUNK_POINTS):
         at = torch.arange(len(part), device=device) + part.storage_offset()
         sample = at // (D * H * W)
         z = depth.flatten()[at // (H * W)]
@@ -148,74 +151,82 @@ def by_tensors(
         total = torch.zeros_like(z)
         for o, (wavelength, height) in enumerate(zip(*octaves, strict=True)):
             point = pixel / torch.full_like(z, wavelength) + offset[sample, o].T
-            total = total + height * _quickly(_noise, point, table, sample * 256, *_known(device))
+            total = total + height * _call_compiled(
+                _noise3, point, table, sample * 256, *_device_tables(device)
+            )
         part.copy_(total)
-    return made.view(len(tables), D, H, W)
+    return made.view(len(permutations), D, H, W)
 
 
-def planes_by_tensors(
-    tables: NDArray[np.int64], shape: Sequence[int], octaves: Octaves, offset: Tensor
+def simplex_planes_torch(
+    permutations: NDArray[np.int64], shape: Sequence[int], octaves: Octaves, offset: Tensor
 ) -> Tensor:
     """The sum that `planes` rounds, on the device of `offset`."""
     device, (H, W) = offset.device, shape
-    table = torch.from_numpy(tables).flatten().to(device)
+    table = torch.from_numpy(permutations).flatten().to(device)
     gradient = torch.from_numpy(GRADIENTS2).to(device)
-    made = torch.empty(len(tables) * H * W, dtype=torch.float64, device=device)
-    for part in made.split(POINTS):
+    made = torch.empty(len(permutations) * H * W, dtype=torch.float64, device=device)
+    for part in made.split(CHUNK_POINTS):
         at = torch.arange(len(part), device=device) + part.storage_offset()
         sample = at // (H * W)
         pixel = torch.stack([(at % W).double(), (at // W % H).double()])
         total = torch.zeros_like(part)
         for o, (wavelength, height) in enumerate(zip(*octaves, strict=True)):
             point = pixel / torch.full_like(part, wavelength) + offset[sample, o].T
-            total = total + height * _quickly(_noise2, point, table, sample * 256, gradient)
+            total = total + height * _call_compiled(_noise2, point, table, sample * 256, gradient)
         part.copy_(total)
-    return made.view(len(tables), H, W)
+    return made.view(len(permutations), H, W)
 
 
-def _quickly(noise: Callable[..., Tensor], *given: Tensor) -> Tensor:
+def _call_compiled(noise: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
     """`noise`, as one kernel where that is worth it; as it stands where that cannot be had."""
-    kind = given[0].device.type
-    if kind in FUSED and (kind, BACKEND) not in _refused:
+    kind = arguments[0].device.type
+    if kind in COMPILED_DEVICES and (kind, BACKEND) not in _failed_backends:
         try:
-            return _fused(noise, BACKEND)(*given)
+            return _compile(noise, BACKEND)(*arguments)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # of a compiler, which may fail in any way
-            _refused.add((kind, BACKEND))
+            _failed_backends.add((kind, BACKEND))
             what = str(error).strip().partition("\n")[0]
             warnings.warn(
                 f"simplex noise could not be compiled for {kind} and takes longer: {what}",
                 stacklevel=2,
             )
-    return noise(*given)
+    return noise(*arguments)
 
 
-_refused: set[tuple[str, str]] = set()
+_failed_backends: set[tuple[str, str]] = set()
 
 
 @cache
-def _fused(noise: Callable[..., Tensor], backend: str) -> Callable[..., Tensor]:
+def _compile(noise: Callable[..., Tensor], backend: str) -> Callable[..., Tensor]:
     return torch.compile(
         noise,
         backend=backend,
         dynamic=True,
         fullgraph=True,
-        options=dict(EXACT) if backend == "inductor" else None,
+        options=dict(EXACT_ROUNDING_OPTIONS) if backend == "inductor" else None,
     )
 
 
 @cache
-def _known(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def _device_tables(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """VERTICES, COUNT and GRADIENTS there."""
-    vertices, count, gradients = (torch.from_numpy(a) for a in (VERTICES, COUNT, GRADIENTS))
+    vertices, count, gradients = (torch.from_numpy(a) for a in (VERTICES, VERTEX_COUNTS, GRADIENTS))
     return vertices.to(device), count.to(device), gradients.to(device)
 
 
-def _noise(
-    point: Tensor, table: Tensor, base: Tensor, vertex: Tensor, count: Tensor, gradient: Tensor
+def _noise3(
+    point: Tensor,
+    permutations: Tensor,
+    base: Tensor,
+    vertex: Tensor,
+    count: Tensor,
+    gradient: Tensor,
 ) -> Tensor:
-    """S at points (3, P) float64, (P,). table: flat permutations; base: (P,) where each one's is.
+    """S at points (3, P) float64, (P,). permutations: flat permutations; base: (P,) where each
+    one's is.
 
     Divisions are by tensors: by a number, a GPU multiplies with its inverse, which rounds twice.
     """
@@ -223,7 +234,7 @@ def _noise(
     skewed = point + (x + y + z) * STRETCH
     cell = skewed.floor()
     inner = point - (cell + (cell[0] + cell[1] + cell[2]) * SQUISH)
-    code = _code(*(skewed - cell))
+    code = _point_code(*(skewed - cell))
     cell = cell.long()
     value = torch.zeros_like(x)
     for n in range(vertex.shape[1]):
@@ -231,7 +242,9 @@ def _noise(
         squish = v.sum(0).double() * SQUISH
         dx, dy, dz = inner - v - squish
         i, j, k = cell + v
-        h = table[base + (table[base + (table[base + (i & 255)] + j & 255)] + k & 255)]
+        h = permutations[
+            base + (permutations[base + (permutations[base + (i & 255)] + j & 255)] + k & 255)
+        ]
         gx, gy, gz = gradient[h % 24].T
         bump = (2 - dx * dx - dy * dy - dz * dz).clamp(min=0)
         bump = bump * bump
@@ -240,7 +253,7 @@ def _noise(
     return value / torch.full_like(value, NORM)
 
 
-def _code(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+def _point_code(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
     """Of a place (P,) in its skewed cube, each in [0, 1): what `_vertices` calls a point's code.
 
     In a tetrahedron three corners compete, one for each axis: two start, and the third may push
@@ -271,7 +284,7 @@ def _code(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
     return where(total <= 1, low, where(total >= 2, high, middle))
 
 
-def _noise2(point: Tensor, table: Tensor, base: Tensor, gradient: Tensor) -> Tensor:
+def _noise2(point: Tensor, permutations: Tensor, base: Tensor, gradient: Tensor) -> Tensor:
     """S at points (2, P) float64, (P,): as `_noise`, in two dimensions.
 
     A skewed square is cut into two triangles. A point gets a bump from its triangle's corners, two
@@ -295,7 +308,9 @@ def _noise2(point: Tensor, table: Tensor, base: Tensor, gradient: Tensor) -> Ten
     for v in (torch.stack([one, zero]), torch.stack([zero, one]), upper.expand(2, -1), beyond):
         dx, dy = inner - v - v.sum(0).double() * SQUISH2
         i, j = cell + v
-        gx, gy = gradient[table[base + (table[base + (i & 255)] + j & 255)] >> 1 & 7].T
+        gx, gy = gradient[
+            permutations[base + (permutations[base + (i & 255)] + j & 255)] >> 1 & 7
+        ].T
         bump = (2 - dx * dx - dy * dy).clamp(min=0)
         bump = bump * bump
         value = value + bump * bump * (gx * dx + gy * dy)

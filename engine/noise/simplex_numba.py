@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .simplex import (
-    COUNT,
     GRADIENTS,
     GRADIENTS2,
     NORM,
@@ -31,11 +30,12 @@ from .simplex import (
     SQUISH2,
     STRETCH,
     STRETCH2,
+    VERTEX_COUNTS,
     VERTICES,
     Octaves,
 )
 
-SHARE = 2**15
+VALUES_PER_THREAD = 2**15
 """Values of single octaves below which one more thread costs more than it brings."""
 
 COLUMNS = 256
@@ -43,8 +43,8 @@ COLUMNS = 256
 """
 
 
-def by_loop(
-    tables: NDArray[np.int64],
+def simplex_fields_numba(
+    permutation_tables: NDArray[np.int64],
     shape: Sequence[int],
     octaves: Octaves,
     depth: Tensor,
@@ -53,38 +53,50 @@ def by_loop(
     """What `simplex.by_tensors` makes, to the last bit; on a CPU."""
     D, H, W = shape
     given = (
-        (D, H), tables, GRADIENT_WORDS[tables % 24], VERTEX_WORDS,
-        np.array(octaves.wavelengths), np.array(octaves.heights),
+        (D, H), permutation_tables, GRADIENT_WORDS[permutation_tables % 24], VERTEX_WORDS,
+        np.array(octaves.wavelengths), np.array(octaves.amplitudes),
         np.ascontiguousarray(depth), np.ascontiguousarray(offset),
     )  # fmt: skip
-    made = _filled(_rows, (len(tables) * D * H, W), len(octaves.heights), given)
-    return made.view(len(tables), D, H, W)
+    made = _run_in_threads(
+        _fill_field_rows, (len(permutation_tables) * D * H, W), len(octaves.amplitudes), given
+    )
+    return made.view(len(permutation_tables), D, H, W)
 
 
-def planes_by_loop(
-    tables: NDArray[np.int64], shape: Sequence[int], octaves: Octaves, offset: Tensor
+def simplex_planes_numba(
+    permutation_tables: NDArray[np.int64], shape: Sequence[int], octaves: Octaves, offset: Tensor
 ) -> Tensor:
     """What `simplex.planes_by_tensors` makes, to the last bit; on a CPU."""
     H, W = shape
     given = (
-        H, tables, GRADIENTS2[tables >> 1 & 7], np.array(octaves.wavelengths),
-        np.array(octaves.heights), np.ascontiguousarray(offset),
-    )  # fmt: skip
-    made = _filled(_plane_rows, (len(tables) * H, W), len(octaves.heights), given)
-    return made.view(len(tables), H, W)
+        H,
+        permutation_tables,
+        GRADIENTS2[permutation_tables >> 1 & 7],
+        np.array(octaves.wavelengths),
+        np.array(octaves.amplitudes),
+        np.ascontiguousarray(offset),
+    )
+    made = _run_in_threads(
+        _fill_plane_rows, (len(permutation_tables) * H, W), len(octaves.amplitudes), given
+    )
+    return made.view(len(permutation_tables), H, W)
 
 
-def _filled(
-    rows: Callable[..., None], shape: tuple[int, int], waves: int, given: tuple[Any, ...]
+def _run_in_threads(
+    fill_rows: Callable[..., None],
+    shape: tuple[int, int],
+    octave_count: int,
+    arguments: tuple[Any, ...],
 ) -> Tensor:
-    """Of that shape, each thread's share of it filled by `rows`, which is told the number of the
-    share's first row and what is given. waves: octaves, which say what there is to do."""
+    """Of that shape, each thread's share of it filled by `fill_rows`, which is told the number of
+    the
+    share's first row and what is given. octave_count: octaves, which say what there is to do."""
     made = np.zeros(shape)
 
     def share(start: int, stop: int) -> None:
-        rows(made[start:stop], start, *given)
+        fill_rows(made[start:stop], start, *arguments)
 
-    threads = min(torch.get_num_threads(), made.size * waves // SHARE)
+    threads = min(torch.get_num_threads(), made.size * octave_count // VALUES_PER_THREAD)
     if threads < 2:
         share(0, len(made))
     else:
@@ -94,29 +106,29 @@ def _filled(
     return torch.from_numpy(made)
 
 
-def _short(numbers: NDArray[Any]) -> NDArray[np.int64]:
+def _high_words(numbers: NDArray[Any]) -> NDArray[np.int64]:
     """The first 16 bits of small whole numbers as float64, whose other bits are all 0."""
     return numbers.astype(np.float64).view(np.int64) >> 48 & 0xFFFF
 
 
-def _vertex_words() -> NDArray[np.int64]:
+def _build_vertex_words() -> NDArray[np.int64]:
     """(80, 8, 3): by code and vertex, what `_gather` makes two words of four short floats of:
     a mask for the gradient (0 for no vertex) and i; j and k; and i, j, k in 8 bits each."""
     i, j, k = VERTICES.transpose(2, 0, 1)
-    there = np.arange(8) < COUNT[:, None]
-    first = np.where(there, np.int64(-1) << 16, 0) | _short(i)
-    second = _short(j) << 48 | _short(k) << 32
+    there = np.arange(8) < VERTEX_COUNTS[:, None]
+    first = np.where(there, np.int64(-1) << 16, 0) | _high_words(i)
+    second = _high_words(j) << 48 | _high_words(k) << 32
     return np.stack([first, second, i & 255 | (j & 255) << 8 | (k & 255) << 16], 2)
 
 
-VERTEX_WORDS = _vertex_words()
-GRADIENT_WORDS = _short(GRADIENTS) @ (np.int64(1) << np.array([48, 32, 16]))
+VERTEX_WORDS = _build_vertex_words()
+GRADIENT_WORDS = _high_words(GRADIENTS) @ (np.int64(1) << np.array([48, 32, 16]))
 """(24,): a gradient's components, three short floats in a word."""
 
 HIGH = np.int64(-1) << np.int64(48)
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+def _jit(function: Callable[..., Any]) -> Callable[..., Any]:
     """With IEEE arithmetic, nothing fused or reordered; kept on disk if numba finds a folder."""
     try:
         return numba.njit(nogil=True, error_model="numpy", cache=True)(function)
@@ -124,7 +136,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         return numba.njit(nogil=True, error_model="numpy")(function)
 
 
-@_compiled
+@_jit
 def permutations(seeds):
     """(B,) int64 -> (B, 256): the shuffle that opensimplex makes of each seed."""
     made = np.empty((len(seeds), 256), np.int64)
@@ -139,8 +151,8 @@ def permutations(seeds):
     return made
 
 
-@_compiled
-def _place(dx, dy, dz, key, start, wave, x0, y, z):
+@_jit
+def _locate_points(dx, dy, dz, key, start, wave, x0, y, z):
     """Of the columns from `start` on: the place in the cube, into dx, dy and dz; and into key the
     code and the cube, in 8 bits each. The code is `simplex._code`, here in place and without a
     branch, lest the loop stay scalar."""
@@ -186,8 +198,8 @@ def _place(dx, dy, dz, key, start, wave, x0, y, z):
         key[w] = code << 24 | k << 16 | j << 8 | i
 
 
-@_compiled
-def _gather(one, two, held, key, perm, slope, vertices):
+@_jit
+def _gather_vertices(one, two, held, key, perm, slope, vertices):
     """Into one and two, (8 * COLUMNS,), what `_bump` reads of each vertex; where the key is held,
     it is there."""
     for w in range(len(key)):
@@ -205,8 +217,8 @@ def _gather(one, two, held, key, perm, slope, vertices):
             two[n * COLUMNS + w] = vertices[code, np.uint64(n), np.uint64(1)]
 
 
-@_compiled
-def _bump(a, b, x, y, z):
+@_jit
+def _vertex_contribution(a, b, x, y, z):
     """What a vertex adds, of its two words and the place in the cube."""
     gx = np.int64(a & HIGH).view(np.float64)
     gy = np.int64(a << 16 & HIGH).view(np.float64)
@@ -222,25 +234,25 @@ def _bump(a, b, x, y, z):
     return bump * bump * (gx * dx + gy * dy + gz * dz)
 
 
-@_compiled
-def _add(row, dx, dy, dz, one, two, height):
+@_jit
+def _add_octave(row, dx, dy, dz, one, two, height):
     """To row (up to COLUMNS,) the octave's values. Written out, as an inner loop over the vertices
     would be the one that becomes vector instructions."""
     for w in range(len(row)):
         x, y, z = dx[w], dy[w], dz[w]
-        value = _bump(one[w], two[w], x, y, z)
-        value += _bump(one[w + COLUMNS], two[w + COLUMNS], x, y, z)
-        value += _bump(one[w + 2 * COLUMNS], two[w + 2 * COLUMNS], x, y, z)
-        value += _bump(one[w + 3 * COLUMNS], two[w + 3 * COLUMNS], x, y, z)
-        value += _bump(one[w + 4 * COLUMNS], two[w + 4 * COLUMNS], x, y, z)
-        value += _bump(one[w + 5 * COLUMNS], two[w + 5 * COLUMNS], x, y, z)
-        value += _bump(one[w + 6 * COLUMNS], two[w + 6 * COLUMNS], x, y, z)
-        value += _bump(one[w + 7 * COLUMNS], two[w + 7 * COLUMNS], x, y, z)
+        value = _vertex_contribution(one[w], two[w], x, y, z)
+        value += _vertex_contribution(one[w + COLUMNS], two[w + COLUMNS], x, y, z)
+        value += _vertex_contribution(one[w + 2 * COLUMNS], two[w + 2 * COLUMNS], x, y, z)
+        value += _vertex_contribution(one[w + 3 * COLUMNS], two[w + 3 * COLUMNS], x, y, z)
+        value += _vertex_contribution(one[w + 4 * COLUMNS], two[w + 4 * COLUMNS], x, y, z)
+        value += _vertex_contribution(one[w + 5 * COLUMNS], two[w + 5 * COLUMNS], x, y, z)
+        value += _vertex_contribution(one[w + 6 * COLUMNS], two[w + 6 * COLUMNS], x, y, z)
+        value += _vertex_contribution(one[w + 7 * COLUMNS], two[w + 7 * COLUMNS], x, y, z)
         row[w] += height * (value / NORM)
 
 
-@_compiled
-def _rows(made, start, size, table, slope, vertices, waves, heights, depth, offset):
+@_jit
+def _fill_field_rows(made, start, size, table, slope, vertices, waves, heights, depth, offset):
     """Add to rows (R, W), the first of which is row `start` of all samples' planes. Octaves go
     outside, as from one row to the next the long ones find what they need in place."""
     D, H = size
@@ -259,13 +271,13 @@ def _rows(made, start, size, table, slope, vertices, waves, heights, depth, offs
                 z = depth[b, d] / waves[o] + offset[b, o, 2]
                 row = made[r, first : first + COLUMNS]
                 key = keys[: len(row)]
-                _place(dx, dy, dz, key, first, waves[o], offset[b, o, 0], y, z)
-                _gather(one, two, held, key, table[b], slope[b], vertices)
-                _add(row, dx, dy, dz, one, two, heights[o])
+                _locate_points(dx, dy, dz, key, first, waves[o], offset[b, o, 0], y, z)
+                _gather_vertices(one, two, held, key, table[b], slope[b], vertices)
+                _add_octave(row, dx, dy, dz, one, two, heights[o])
 
 
-@_compiled
-def _slope(perm, gradient, i, j, v, w, x, y):
+@_jit
+def _plane_vertex_contribution(perm, gradient, i, j, v, w, x, y):
     """What the vertex (v, w) of the square (i, j) adds at the place (x, y) from its corner."""
     back = (v + w) * SQUISH2
     dx, dy = x - v - back, y - w - back
@@ -277,8 +289,8 @@ def _slope(perm, gradient, i, j, v, w, x, y):
     return bump * bump * (gradient[p, 0] * dx + gradient[p, 1] * dy)
 
 
-@_compiled
-def _plane_rows(made, start, H, table, slope, waves, heights, offset):
+@_jit
+def _fill_plane_rows(made, start, H, table, slope, waves, heights, offset):
     """As `_rows`, in two dimensions, a point at a time: four vertices are soon added up."""
     for r in range(made.shape[0]):
         b, h = (start + r) // H, (start + r) % H
@@ -298,8 +310,8 @@ def _plane_rows(made, start, H, table, slope, waves, heights, offset):
                 aside = own < max(xs, ys) if u else own > min(xs, ys)
                 far, near = (1 + u, u - 1) if xs > ys else (u - 1, 1 + u)
                 far, near = (far, near) if aside else (1 - u, 1 - u)
-                value = _slope(perm, gradient, i, j, 1, 0, dx, dy)
-                value += _slope(perm, gradient, i, j, 0, 1, dx, dy)
-                value += _slope(perm, gradient, i, j, u, u, dx, dy)
-                value += _slope(perm, gradient, i, j, far, near, dx, dy)
+                value = _plane_vertex_contribution(perm, gradient, i, j, 1, 0, dx, dy)
+                value += _plane_vertex_contribution(perm, gradient, i, j, 0, 1, dx, dy)
+                value += _plane_vertex_contribution(perm, gradient, i, j, u, u, dx, dy)
+                value += _plane_vertex_contribution(perm, gradient, i, j, far, near, dx, dy)
                 made[r, w] += heights[o] * (value / NORM2)

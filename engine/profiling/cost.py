@@ -17,51 +17,51 @@ import torch
 from torch import Tensor, nn
 
 from ..diffusion.denoiser import Denoiser
-from ..runtime.run import Batched
+from ..runtime.run import BatchedModule
 
 
 @dataclass
-class Meter:
+class CostMeter:
     """Counts between entering and leaving; evaluations are rows of network calls, not padding."""
 
     module: nn.Module
     seconds: float = 0.0
     evaluations: int = 0
 
-    def __enter__(self) -> Meter:
-        settle(_device(self.module))
-        self._before, self._start = _evaluations(self.module), time.perf_counter()
+    def __enter__(self) -> CostMeter:
+        synchronize(_module_device(self.module))
+        self._before, self._start = _count_evaluations(self.module), time.perf_counter()
         return self
 
     def __exit__(self, *_: object) -> None:
-        settle(_device(self.module))
+        synchronize(_module_device(self.module))
         self.seconds += time.perf_counter() - self._start
-        self.evaluations += _evaluations(self.module) - self._before
+        self.evaluations += _count_evaluations(self.module) - self._before
 
 
-class Price(NamedTuple):
-    """flops: of everything; denoising: of the denoisers' networks alone, which made so many
+class FlopCount(NamedTuple):
+    """flops: of everything; denoiser_flops: of the denoisers' networks alone, which made so many
     evaluations."""
 
     flops: int
-    denoising: int
+    denoiser_flops: int
     evaluations: int
 
     @property
-    def each(self) -> float:
+    def flops_per_evaluation(self) -> float:
         """FLOPs of the denoisers' networks in one evaluation."""
-        return self.denoising / max(self.evaluations, 1)
+        return self.denoiser_flops / max(self.evaluations, 1)
 
 
-def priced(module: nn.Module, work: Callable[[], object]) -> Price:
+def count_flops(module: nn.Module, work: Callable[[], object]) -> FlopCount:
     """The floating-point operations of `work`, which uses `module`, by counting while it is done:
     convolutions, matrix products and attention, of whatever network, two per multiply-add.
 
     Networks are shown one row at a time meanwhile, for padding is no work; and nothing compiled.
     """
-    from .flop_counter import Flops
+    from .flop_counter import FlopCounter
 
-    counter, denoising = Flops(), 0
+    counter, denoising = FlopCounter(), 0
 
     def begun(net: nn.Module, given: object) -> None:
         nonlocal denoising
@@ -71,60 +71,61 @@ def priced(module: nn.Module, work: Callable[[], object]) -> Price:
         nonlocal denoising
         denoising += counter.total
 
-    before = _evaluations(module)
+    before = _count_evaluations(module)
     eager = torch.compiler.set_stance("force_eager")
-    with _hooked(module, begun, ended), one_by_one(module), eager, counter:
+    with _network_hooks(module, begun, ended), single_row_batches(module), eager, counter:
         work()
-    return Price(counter.total, denoising, _evaluations(module) - before)
+    return FlopCount(counter.total, denoising, _count_evaluations(module) - before)
 
 
-class Shown(NamedTuple):
+class BatchUtilization(NamedTuple):
     """What a pass did with its time. rows: that the denoisers' networks were shown, padding and
-    all; filled: the share of them that was no padding; within: the share of the seconds that the
+    all; filled_share: the share of them that was no padding; network_share: the share of the
+    seconds that the
     networks took. The shares are 0 where there is no denoiser."""
 
     rows: int
-    filled: float
-    within: float
+    filled_share: float
+    network_share: float
 
 
-def shown_rows(module: nn.Module, work: Callable[[], object]) -> Shown:
+def measure_utilization(module: nn.Module, work: Callable[[], object]) -> BatchUtilization:
     """Of `work`, done without anything compiled, and waiting for the device at every call."""
-    device, rows, within = _device(module), 0, 0.0
+    device, rows, within = _module_device(module), 0, 0.0
 
     def begun(net: nn.Module, given: tuple[Tensor, ...]) -> None:
         nonlocal rows, within
-        settle(device)
+        synchronize(device)
         rows, within = rows + len(given[0]), within - time.perf_counter()
 
     def ended(net: nn.Module, given: object, made: object) -> None:
         nonlocal within
-        settle(device)
+        synchronize(device)
         within += time.perf_counter()
 
     eager = torch.compiler.set_stance("force_eager")
-    with _hooked(module, begun, ended), eager, Meter(module) as meter:
+    with _network_hooks(module, begun, ended), eager, CostMeter(module) as meter:
         work()
-    return Shown(rows, meter.evaluations / max(rows, 1), within / meter.seconds)
+    return BatchUtilization(rows, meter.evaluations / max(rows, 1), within / meter.seconds)
 
 
 @contextmanager
-def _hooked(
-    module: nn.Module, begun: Callable[..., None], ended: Callable[..., None]
+def _network_hooks(
+    module: nn.Module, before_call: Callable[..., None], after_call: Callable[..., None]
 ) -> Iterator[None]:
     """Calls of the denoisers' networks are told of, before and after."""
     with ExitStack() as stack:
         for part in module.modules():
             if isinstance(part, Denoiser):
-                stack.callback(part.net.register_forward_pre_hook(begun).remove)
-                stack.callback(part.net.register_forward_hook(ended).remove)
+                stack.callback(part.net.register_forward_pre_hook(before_call).remove)
+                stack.callback(part.net.register_forward_hook(after_call).remove)
         yield
 
 
 @contextmanager
-def one_by_one(module: nn.Module) -> Iterator[None]:
+def single_row_batches(module: nn.Module) -> Iterator[None]:
     """Networks of `module` are shown one row at a time in here."""
-    sizes = [(part, part.batch) for part in module.modules() if isinstance(part, Batched)]
+    sizes = [(part, part.batch) for part in module.modules() if isinstance(part, BatchedModule)]
     try:
         for part, _ in sizes:
             part.batch = 1
@@ -134,22 +135,24 @@ def one_by_one(module: nn.Module) -> Iterator[None]:
             part.batch = size
 
 
-def paired(works: Sequence[Callable[[], object]], rounds: int, device: str) -> list[list[float]]:
+def time_interleaved(
+    workloads: Sequence[Callable[[], object]], rounds: int, device: str
+) -> list[list[float]]:
     """Seconds of every work in every round, (works, rounds). Rounds are interleaved, each begins
     with another work, so that a busy neighbour slows all of them alike; compare within rounds."""
-    seconds = [[0.0] * rounds for _ in works]
+    seconds = [[0.0] * rounds for _ in workloads]
     for r in range(rounds):
-        for i in range(len(works)):
-            which = (i + r) % len(works)
-            settle(device)
+        for i in range(len(workloads)):
+            which = (i + r) % len(workloads)
+            synchronize(device)
             start = time.perf_counter()
-            works[which]()
-            settle(device)
+            workloads[which]()
+            synchronize(device)
             seconds[which][r] = time.perf_counter() - start
     return seconds
 
 
-class Memory:
+class PeakMemory:
     """The most memory that was in use between entering and leaving, MB.
 
     On a GPU all that torch had allocated. On a CPU how far what the process had resident grew:
@@ -162,7 +165,7 @@ class Memory:
     def __init__(self, device: str = "cpu") -> None:
         self.device, self._before = device, 0.0
 
-    def __enter__(self) -> Memory:
+    def __enter__(self) -> PeakMemory:
         if torch.device(self.device).type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         else:
@@ -183,23 +186,23 @@ def peak_memory(device: str) -> float:
     return peak / (1e6 if sys.platform == "darwin" else 1e3)
 
 
-def flops(net: nn.Module, channels: int, shape: Sequence[int]) -> int:
+def evaluation_flops(net: nn.Module, channels: int, shape: Sequence[int]) -> int:
     """Floating-point operations of one network evaluation of one sample (C, *S): convolutions,
     matrix products and attention, two per multiply-add. Counted without computing."""
-    from .flop_counter import Flops
+    from .flop_counter import FlopCounter
 
     twin = copy.deepcopy(net).to("meta").eval()
     x = torch.empty(1, channels, *shape, device="meta")
-    with Flops() as counter, torch.no_grad():
+    with FlopCounter() as counter, torch.no_grad():
         twin(x, torch.zeros(1, dtype=torch.int64, device="meta"))
     return counter.total
 
 
-def parameters(module: nn.Module) -> int:
+def count_parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def settle(device: str | torch.device) -> None:
+def synchronize(device: str | torch.device) -> None:
     """Wait until the device has done all it was asked to."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
@@ -215,9 +218,9 @@ def device_name(device: str) -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _evaluations(module: nn.Module) -> int:
+def _count_evaluations(module: nn.Module) -> int:
     return sum(part.evaluations for part in module.modules() if isinstance(part, Denoiser))
 
 
-def _device(module: nn.Module) -> torch.device:
+def _module_device(module: nn.Module) -> torch.device:
     return next((p.device for p in module.parameters()), torch.device("cpu"))

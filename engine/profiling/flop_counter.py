@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 
-class Flops(TorchDispatchMode):
+class FlopCounter(TorchDispatchMode):
     """Within it, `total` grows by what every convolution, matrix product and attention costs, by
     torch's own formulas. torch's FlopCounterMode keeps account for every module as well, and takes
     several times as long. Not for inference mode, which hides what an operation is made of."""

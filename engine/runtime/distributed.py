@@ -30,7 +30,7 @@ class Team:
     size = 1
     device = ""
 
-    def rows(self, count: int) -> Tensor:
+    def local_rows(self, count: int) -> Tensor:
         """The rows of a batch of `count` that are this process's: every size-th."""
         if count < self.size:
             raise TeamError(
@@ -39,23 +39,23 @@ class Team:
             )
         return torch.arange(self.rank, count, self.size)
 
-    def total(self, tensor: Tensor) -> Tensor:
+    def all_reduce_sum(self, tensor: Tensor) -> Tensor:
         """The sum over all processes, the same to the bit in each."""
         return tensor
 
-    def share(self, tensors: Iterable[Tensor]) -> None:
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite the tensors with those of rank 0."""
 
     def any(self, flag: bool) -> bool:
         """Whether it is so in any process."""
         return flag
 
-    def lead(self, flag: bool) -> bool:
+    def broadcast_flag(self, flag: bool) -> bool:
         """What rank 0 says."""
         return flag
 
 
-class Launched(Team):
+class DistributedTeam(Team):
     """The processes that were launched together. Every call is made by all, in one order."""
 
     def __init__(self, *, cpu: bool) -> None:
@@ -67,14 +67,14 @@ class Launched(Team):
         self.rank, self.size = state.process_index, state.num_processes
         self.device = str(state.device)
 
-    def total(self, tensor: Tensor) -> Tensor:
+    def all_reduce_sum(self, tensor: Tensor) -> Tensor:
         from accelerate.utils import reduce
 
         summed = reduce(tensor, "sum")
         assert isinstance(summed, Tensor)
         return summed
 
-    def share(self, tensors: Iterable[Tensor]) -> None:
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
         from accelerate.utils import broadcast
 
         with torch.no_grad():
@@ -83,26 +83,26 @@ class Launched(Team):
                 tensor.copy_(broadcast(there))
 
     def any(self, flag: bool) -> bool:
-        return bool(self.total(torch.tensor(float(flag), device=self.device)) > 0)
+        return bool(self.all_reduce_sum(torch.tensor(float(flag), device=self.device)) > 0)
 
-    def lead(self, flag: bool) -> bool:
+    def broadcast_flag(self, flag: bool) -> bool:
         said = torch.tensor(float(flag), device=self.device)
-        self.share([said])
+        self.broadcast([said])
         return bool(said > 0)
 
 
-ALONE = Team()
+SINGLE_PROCESS = Team()
 
 
-def joined(device: str = "cpu") -> Team:
+def join_team(device: str = "cpu") -> Team:
     """The team that this process was launched into, as the launcher's environment variables say;
     a team of one if there was no launcher."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
-        return ALONE
-    return Launched(cpu=torch.device(device).type == "cpu")
+        return SINGLE_PROCESS
+    return DistributedTeam(cpu=torch.device(device).type == "cpu")
 
 
-def pooled(
+def all_reduce_gradients(
     team: Team, weights: Mapping[str, Tensor], value: Tensor, error: Exception | None
 ) -> Tensor:
     """Add up over the team the gradients, in place, and the value, which is returned.
@@ -118,7 +118,7 @@ def pooled(
     for weight in weights.values():
         grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
         flat += [value.new_tensor([float(weight.grad is not None)]), grad.float().flatten()]
-    mean, failed, *sums = team.total(torch.cat(flat)).split([len(part) for part in flat])
+    mean, failed, *sums = team.all_reduce_sum(torch.cat(flat)).split([len(part) for part in flat])
     if error is not None:
         raise error
     if failed > 0:

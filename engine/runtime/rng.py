@@ -32,7 +32,7 @@ class Rng:
         self, keys: Sequence[str], seed: int = 0, device: torch.device | str = "cpu"
     ) -> None:
         self.keys, self.seed, self.device = tuple(keys), seed, torch.device(device)
-        words = [_words(f"{seed}\0{key}") for key in self.keys]
+        words = [_hash_words(f"{seed}\0{key}") for key in self.keys]
         self._words = torch.tensor(words, dtype=torch.int64, device=self.device).view(-1, 2)
         self._step = torch.zeros(len(self.keys), dtype=torch.int64, device=self.device)
         self._draws = 0
@@ -53,13 +53,13 @@ class Rng:
 
     def at(self, step: int | Tensor) -> Rng:
         """Fresh streams at a step, one number or one per sample (N,), 0 <= step < 2**32."""
-        return self._like(self.keys, self._words, torch.zeros_like(self._step) + step)
+        return self._with_streams(self.keys, self._words, torch.zeros_like(self._step) + step)
 
     def rows(self, index: Tensor) -> Rng:
         """The streams of the samples at `index` (M,), in that order, repeats allowed."""
         keys = [self.keys[i] for i in index.tolist()]
         index = index.to(self.device)
-        return self._like(keys, self._words[index], self._step[index])
+        return self._with_streams(keys, self._words[index], self._step[index])
 
     def shared(self) -> Rng:
         """The same stream for every sample, whoever they are: for published quirks."""
@@ -69,7 +69,7 @@ class Rng:
     @staticmethod
     def cat(rngs: Sequence[Rng]) -> Rng:
         """Streams of several Rngs in one, in their order."""
-        return rngs[0]._like(
+        return rngs[0]._with_streams(
             [key for rng in rngs for key in rng.keys],
             torch.cat([rng._words for rng in rngs]),
             torch.cat([rng._step for rng in rngs]),
@@ -109,14 +109,14 @@ class Rng:
         high, low = self.bits(2 * count).chunk(2, 1)
         return ((high >> 2) << 32 | low) + 1
 
-    def _like(self, keys: Sequence[str], words: Tensor, step: Tensor) -> Rng:
+    def _with_streams(self, keys: Sequence[str], words: Tensor, step: Tensor) -> Rng:
         twin = object.__new__(Rng)
         twin.keys, twin.seed, twin.device = tuple(keys), self.seed, self.device
         twin._words, twin._step, twin._draws = words, step, 0
         return twin
 
 
-def _words(name: str) -> tuple[int, int]:
+def _hash_words(name: str) -> tuple[int, int]:
     digest = blake2b(name.encode(), digest_size=8).digest()
     return int.from_bytes(digest[:4], "big"), int.from_bytes(digest[4:], "big")
 

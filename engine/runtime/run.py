@@ -11,14 +11,14 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from .distributed import ALONE, Team
+from .distributed import SINGLE_PROCESS, Team
 
 
 class Interrupted(Exception):
     """Asked to stop; everything needed to go on has been kept."""
 
 
-class Keep(Protocol):
+class StateStore(Protocol):
     """Where half-finished work survives a kill. Engine code knows no files; the benchmark does."""
 
     def load(self, name: str) -> Mapping[str, Tensor] | None: ...
@@ -38,17 +38,17 @@ class Stage(Protocol):
     def settings(self) -> Mapping[str, object]: ...
 
 
-Shelf = Callable[[Stage, Callable[[], None]], None]
+SharedStageCache = Callable[[Stage, Callable[[], None]], None]
 """(stage, learn): have the stage's module as `learn` leaves it, by calling that or otherwise."""
 
 
-class Batched(nn.Module):
+class BatchedModule(nn.Module):
     """Holds a network, `net`, that is only ever shown `batch` rows at a time at inference."""
 
     batch: int = 8
 
 
-class Forget:
+class NullStateStore:
     """Keeps nothing."""
 
     def load(self, name: str) -> Mapping[str, Tensor] | None:
@@ -58,16 +58,16 @@ class Forget:
         pass
 
 
-def _nothing(event: str, facts: Mapping[str, float]) -> None:
+def _ignore_event(event: str, facts: Mapping[str, float]) -> None:
     pass
 
 
-def _learn(stage: Stage, learn: Callable[[], None]) -> None:
-    learn()
+def _train_stage(stage: Stage, train: Callable[[], None]) -> None:
+    train()
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingContext:
     """They may change the speed of a run, never what is being measured; so dtype and seed, which
     do, are in the identity of a result, and the rest is not.
 
@@ -79,10 +79,10 @@ class Run:
     workers: processes that read samples ahead in training, 0 for none, None for what fits the
         device
     team: the processes that train together, each on its rows of every batch
-    shelf: where finished stages of a training lie, from this method or another
-    tell: is told (event, facts) as work goes on
+    shared_stages: where finished stages of a training lie, from this method or another
+    on_event: is told (event, facts) as work goes on
     stop: asked between steps; true means: keep what there is and raise Interrupted
-    every: seconds between two keeps; tell_every: between two tellings of training
+    checkpoint_interval: seconds between two keeps; event_interval: between two tellings of training
     """
 
     device: str = "cpu"
@@ -92,13 +92,13 @@ class Run:
     batch: int = 8
     micro: int | None = None
     workers: int | None = None
-    team: Team = ALONE
-    keep: Keep = field(default_factory=Forget)
-    shelf: Shelf = _learn
-    tell: Callable[[str, Mapping[str, float]], None] = _nothing
+    team: Team = SINGLE_PROCESS
+    state_store: StateStore = field(default_factory=NullStateStore)
+    shared_stages: SharedStageCache = _train_stage
+    on_event: Callable[[str, Mapping[str, float]], None] = _ignore_event
     stop: Callable[[], bool] = bool
-    every: float = 20.0
-    tell_every: float = 0.5
+    checkpoint_interval: float = 20.0
+    event_interval: float = 0.5
 
     @property
     def kind(self) -> str:
@@ -106,7 +106,7 @@ class Run:
         return torch.device(self.device).type
 
     @property
-    def readers(self) -> int:
+    def num_workers(self) -> int:
         """How many processes read samples: none beside a CPU, which has enough to do."""
         if self.workers is not None:
             return self.workers
@@ -116,9 +116,13 @@ class Run:
     def autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(self.kind, self.dtype, enabled=self.dtype != torch.float32)
 
-    def led(self) -> Run:
+    def for_rank(self) -> TrainingContext:
         """As it is for the first process of a team; for the others without keeping and telling."""
-        return replace(self, keep=Forget(), tell=_nothing) if self.team.rank else self
+        return (
+            replace(self, state_store=NullStateStore(), on_event=_ignore_event)
+            if self.team.rank
+            else self
+        )
 
     def free(self) -> None:
         """Give back to the device what torch holds and nobody uses."""
@@ -132,7 +136,7 @@ class Run:
         for part in module.modules():
             if isinstance(part, nn.Conv2d):
                 part.to(memory_format=torch.channels_last)  # 1.1-1.3x on a CPU, more on a GPU
-            if isinstance(part, Batched):
+            if isinstance(part, BatchedModule):
                 part.batch = self.batch
                 net = getattr(part, "net", None)
                 if self.compile and isinstance(net, nn.Module) and not net._compiled_call_impl:

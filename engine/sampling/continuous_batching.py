@@ -18,57 +18,63 @@ from torch import Tensor
 
 from ..diffusion.denoiser import Denoiser, Estimate
 
-AHEAD = 64
+LOOKAHEAD = 64
 """How many moves of a chain are told beforehand."""
 
 
-class Move(NamedTuple):
+class Step(NamedTuple):
     """One network call of a chain, and the step that it makes.
 
-    asked: the level that the network is told; here, there: the levels the step leads from and to
-    mark: what the sampler wants to know of it beyond that
+    network_level: the level that the network is told; here, end_level: the levels the step leads
+    from and to
+    tag: what the sampler wants to know of it beyond that
     """
 
-    asked: int
-    here: int
-    there: int
-    mark: int = 0
+    network_level: int
+    start_level: int
+    end_level: int
+    tag: int = 0
 
 
 @dataclass(frozen=True)
-class Rows:
+class ChainBatch:
     """The B chains that are in the batch.
 
-    job: which chain each is, (B,): its place among what is being sampled, for `restore` in the
+    chain: which chain each is, (B,): its place among what is being sampled, for `restore` in the
         order (L, N, R)
     sample: which sample it belongs to, (B,)
-    mark: of its move, (B,); these three stay on the CPU
-    level: what the network was told, (B,); here, there: of the move, (B,)
-    ahead: the next moves of each, at most AHEAD, this one first
+    tag: of its move, (B,); these three stay on the CPU
+    network_level: what the network was told, (B,); here, end_level: of the move, (B,)
+    upcoming: the next moves of each, at most AHEAD, this one first
     """
 
-    job: Tensor
+    chain: Tensor
     sample: Tensor
-    mark: Tensor
-    level: Tensor
-    here: Tensor
-    there: Tensor
-    ahead: Sequence[Sequence[Move]]
+    tag: Tensor
+    network_level: Tensor
+    start_level: Tensor
+    end_level: Tensor
+    upcoming: Sequence[Sequence[Step]]
 
-    def of(self, values: Tensor) -> Tensor:
+    def per_chain(self, values: Tensor) -> Tensor:
         """What belongs to these rows' samples, (N, ...) -> (B, ...)."""
         return values[self.sample.to(values.device)]
 
-    def at(self, index: Tensor) -> Rows:
+    def subset(self, index: Tensor) -> ChainBatch:
         """Some of them; index is on the CPU."""
-        on = index.to(self.level.device)
-        return Rows(
-            self.job[index], self.sample[index], self.mark[index],
-            self.level[on], self.here[on], self.there[on], [self.ahead[i] for i in index.tolist()],
-        )  # fmt: skip
+        on = index.to(self.network_level.device)
+        return ChainBatch(
+            self.chain[index],
+            self.sample[index],
+            self.tag[index],
+            self.network_level[on],
+            self.start_level[on],
+            self.end_level[on],
+            [self.upcoming[i] for i in index.tolist()],
+        )
 
 
-Guide = Callable[[Tensor, Tensor, Tensor, Rows], tuple[Tensor, Tensor]]
+Guide = Callable[[Tensor, Tensor, Tensor, ChainBatch], tuple[Tensor, Tensor]]
 """(x (B, C, *S), noise estimate, x_0 estimate, rows) -> the two estimates, steered.
 
 It sees the rows of one batch, and chains of many levels in it, each again at each of its moves:
@@ -87,38 +93,39 @@ class Sampler(Protocol):
 
     memory: int
 
-    def moves(self, ladder: Sequence[int]) -> list[Move]:
+    def plan_steps(self, levels: Sequence[int]) -> list[Step]:
         """The network calls of a chain along a ladder of levels."""
         ...
 
-    def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, rows: Rows) -> Tensor:
+    def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, batch: ChainBatch) -> Tensor:
         """x (B, C, *S) after the move; memory (B, memory, C, *S) is changed in place."""
         ...
 
 
 @torch.no_grad()
-def flow(
+def run_chains(
     denoiser: Denoiser,
     sampler: Sampler,
     x: Tensor,
-    ladders: Sequence[Sequence[int]],
+    levels: Sequence[Sequence[int]],
     *,
     samples: Sequence[int] | None = None,
     guide: Guide | None = None,
-    given: Sequence[Tensor] = (),
+    conditioning: Sequence[Tensor] = (),
     region: Tensor | None = None,
     slots: int | None = None,
 ) -> Tensor:
     """Take every chain (M, C, *S) along its ladder; in fp32 on a CPU the same to the bit for a
     chain by itself and in any company, order and number.
 
-    samples: the sample of each chain, 0..M-1 if None. given: what the network is told besides,
+    samples: the sample of each chain, 0..M-1 if None. conditioning: what the network is told
+    besides,
     per sample (N, ...). region: (N, 1, *S) bool, per sample; a chain changes only there. slots: how
     many chains at a time, at most and by default denoiser.batch; the network's batch is filled up
     with copies where there are fewer, which costs time (on a CPU, all of theirs) but no evaluation.
     """
-    plans = {tuple(ladder): sampler.moves(ladder) for ladder in {tuple(at) for at in ladders}}
-    paths = [plans[tuple(ladder)] for ladder in ladders]
+    plans = {tuple(ladder): sampler.plan_steps(ladder) for ladder in {tuple(at) for at in levels}}
+    paths = [plans[tuple(ladder)] for ladder in levels]
     order = sorted((job for job, path in enumerate(paths) if path), key=lambda j: -len(paths[j]))
     out, waiting = x.clone(), deque(order)
     jobs = [waiting.popleft() for _ in range(min(slots or denoiser.batch, len(order)))]
@@ -126,14 +133,16 @@ def flow(
     state = x[jobs]
     memory = x.new_zeros(len(jobs), sampler.memory, *x.shape[1:])
     while jobs:
-        ahead = [paths[j][k : k + AHEAD] for j, k in zip(jobs, done, strict=True)]
-        rows = _rows(jobs, ahead, samples, x)
-        estimate = denoiser.estimate(state, rows.level, *[rows.of(value) for value in given])
+        ahead = [paths[j][k : k + LOOKAHEAD] for j, k in zip(jobs, done, strict=True)]
+        rows = _chain_batch(jobs, ahead, samples, x)
+        estimate = denoiser.estimate(
+            state, rows.network_level, *[rows.per_chain(value) for value in conditioning]
+        )
         if guide is not None:
             noise, clean = guide(state, estimate.noise, estimate.clean, rows)
-            estimate = Estimate(noise, clean, estimate.spread)
+            estimate = Estimate(noise, clean, estimate.learned_variance)
         after = sampler.advance(state, memory, estimate, rows)
-        state = after if region is None else torch.where(rows.of(region), after, state)
+        state = after if region is None else torch.where(rows.per_chain(region), after, state)
         done = [k + 1 for k in done]
         ended = [i for i, j in enumerate(jobs) if done[i] == len(paths[j])]
         if not ended:
@@ -151,16 +160,19 @@ def flow(
     return out
 
 
-def straight(ladder: Sequence[int]) -> list[Move]:
+def one_step_per_level(levels: Sequence[int]) -> list[Step]:
     """One call a rung."""
-    return [Move(here, here, there) for here, there in pairwise(ladder)]
+    return [Step(here, here, there) for here, there in pairwise(levels)]
 
 
-def _rows(
-    jobs: Sequence[int], ahead: Sequence[Sequence[Move]], samples: Sequence[int] | None, x: Tensor
-) -> Rows:
-    asked, here, there, mark = torch.tensor([path[0] for path in ahead]).T
-    job = torch.tensor(jobs)
-    sample = job if samples is None else torch.tensor([samples[j] for j in jobs])
+def _chain_batch(
+    chains: Sequence[int],
+    upcoming: Sequence[Sequence[Step]],
+    samples: Sequence[int] | None,
+    x: Tensor,
+) -> ChainBatch:
+    asked, here, there, mark = torch.tensor([path[0] for path in upcoming]).T
+    job = torch.tensor(chains)
+    sample = job if samples is None else torch.tensor([samples[j] for j in chains])
     level, here, there = torch.stack([asked, here, there]).to(x.device)
-    return Rows(job, sample, mark, level, here, there, ahead)
+    return ChainBatch(job, sample, mark, level, here, there, upcoming)

@@ -9,46 +9,48 @@ import torch
 from torch import Tensor
 
 from ..diffusion.bernoulli import Bernoulli
-from ..diffusion.cold import Cold
+from ..diffusion.cold import ColdDiffusion
 from ..diffusion.denoiser import Estimate
-from .continuous_batching import Move, Rows, straight
-from .step_noise import Draws
+from .continuous_batching import ChainBatch, Step, one_step_per_level
+from .step_noise import StepNoise
 
 
 @dataclass(frozen=True)
-class Flips:
+class BernoulliStep:
     """The ancestral step of bits. Arrived at level 0, a bit is what is more likely."""
 
     process: Bernoulli
-    draws: Draws
+    step_noise: StepNoise
     memory = 0
 
-    def moves(self, ladder: Sequence[int]) -> list[Move]:
-        return straight(ladder)
+    def plan_steps(self, levels: Sequence[int]) -> list[Step]:
+        return one_step_per_level(levels)
 
-    def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, rows: Rows) -> Tensor:
-        chance = self.process.back(x, estimate.clean, rows.here, rows.there)
-        drawn = self.draws(rows, x) < chance
-        last = (rows.there == 0).view(-1, *[1] * (x.ndim - 1))
+    def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, batch: ChainBatch) -> Tensor:
+        chance = self.process.reverse_probability(
+            x, estimate.clean, batch.start_level, batch.end_level
+        )
+        drawn = self.step_noise(batch, x) < chance
+        last = (batch.end_level == 0).view(-1, *[1] * (x.ndim - 1))
         return torch.where(last, estimate.clean > 0.5, drawn).to(x.dtype)
 
 
 @dataclass(frozen=True)
-class Thaw:
+class ColdDiffusionStep:
     """Cold diffusion's step, by the difference of two degradations, or naive by one.
 
-    drawn: what each chain was disturbed with, (M, ...)
+    initial_noise: what each chain was disturbed with, (M, ...)
     """
 
-    process: Cold
-    drawn: Tensor
+    process: ColdDiffusion
+    initial_noise: Tensor
     naive: bool = False
     memory = 0
 
-    def moves(self, ladder: Sequence[int]) -> list[Move]:
-        return straight(ladder)
+    def plan_steps(self, levels: Sequence[int]) -> list[Step]:
+        return one_step_per_level(levels)
 
-    def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, rows: Rows) -> Tensor:
-        drawn = self.drawn[rows.job.to(self.drawn.device)]
-        back = self.process.back
-        return back(x, estimate.clean, rows.here, rows.there, drawn, naive=self.naive)
+    def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, batch: ChainBatch) -> Tensor:
+        drawn = self.initial_noise[batch.chain.to(self.initial_noise.device)]
+        back = self.process.reverse_step
+        return back(x, estimate.clean, batch.start_level, batch.end_level, drawn, naive=self.naive)

@@ -15,20 +15,20 @@ from torch import Tensor, nn
 
 from ..diffusion.denoiser import Denoiser
 from ..diffusion.gaussian import Gaussian
-from ..diffusion.schedule import ladder
+from ..diffusion.schedule import sampling_levels
 from ..noise.noise import Noise, gaussian
 from ..runtime.rng import Rng
-from ..runtime.run import Interrupted, Run
-from ..training.data_loading import evenly
-from .continuous_batching import flow
-from .reconstruct import Chain, descend, repeated, rows
-from .solvers import Leaking, Plms
+from ..runtime.run import Interrupted, TrainingContext
+from ..training.data_loading import evenly_spaced_indices
+from .continuous_batching import run_chains
+from .reconstruct import SamplingConfig, enumerate_chains, repeat_streams, reverse_process
+from .solvers import Plms, SharedHistoryPlms
 
-VALUES = 2**26
+MAX_VALUES = 2**26
 """At most about so many values are restored at once; how many changes no result."""
 
 
-class Keyed(Protocol):
+class KeyedSample(Protocol):
     """What calibrating reads of a sample; the dataset room's Sample has more."""
 
     @property
@@ -37,28 +37,29 @@ class Keyed(Protocol):
     def key(self) -> str: ...
 
 
-class Named(Protocol):
+class KeyedSamples(Protocol):
     def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> Keyed: ...
+    def __getitem__(self, index: int, /) -> KeyedSample: ...
 
 
-class Judged(NamedTuple):
+class MultiStartDetection(NamedTuple):
     """score (L, N), map (L, N, *S), and what a sample was restored to, (L, N, C, *S): by the
     highest start, or in the mean of all."""
 
     score: Tensor
     map: Tensor
-    normal: Tensor
+    reconstruction: Tensor
 
 
-Look = Callable[[Tensor, Rng, int], Iterator[tuple[Tensor, Tensor]]]
+ReconstructionErrors = Callable[[Tensor, Rng, int], Iterator[tuple[Tensor, Tensor]]]
 """(x (N, C, *S), rng, K) -> of each of the lowest K starts in turn: how far a sample is from what
 it is restored to, by each measure, (N, M, *S); and that, (N, C, *S)."""
 
 
-class Starts(nn.Module):
+class MultiStart(nn.Module):
     """sampling_steps: levels of the grid. skip: every so many of them a chain starts, from the
-    second lowest up, none below min_level. lagged: MONAI's PLMS. leaking: a chain takes over the
+    second lowest up, none below min_level. lagged: MONAI's PLMS. shared_history: a chain takes
+    over the
     history of the start below, and its first step is made once. final_noise: chains end at level 1,
     not at a clean sample. A level below the lowest start stands for that start alone."""
 
@@ -72,7 +73,7 @@ class Starts(nn.Module):
         *,
         measures: int = 1,
         lagged: bool = False,
-        leaking: bool = False,
+        shared_history: bool = False,
         final_noise: bool = False,
         min_level: int = 0,
     ) -> None:
@@ -86,44 +87,61 @@ class Starts(nn.Module):
         self.levels = [level for level in grid if level >= min_level]
         if not self.levels:
             raise ValueError(f"no start is at {min_level} or above; the highest is at {grid[-1]}")
-        self.leaking = leaking
-        self.chain = Chain(sampler="plms", stride=self.stride, lagged=lagged)
-        self.end = [1] if final_noise else [0]
+        self.shared_history = shared_history
+        self.sampling = SamplingConfig(sampler="plms", stride=self.stride, lagged=lagged)
+        self.final_levels = [1] if final_noise else [0]
         self.register_buffer("mean", torch.zeros(len(self.levels), measures))
         self.register_buffer("deviation", torch.ones(len(self.levels), measures))
 
-    def restored(
-        self, denoiser: Denoiser, z: Tensor, rng: Rng, count: int, noise: Noise = gaussian
+    def reconstruct(
+        self, denoiser: Denoiser, z: Tensor, rng: Rng, start_count: int, noise: Noise = gaussian
     ) -> Sequence[Tensor]:
-        """z (N, C, *S) brought back from each of the lowest `count` starts, (N, C, *S) each."""
-        index, level = rows(self.levels[:count], len(z), 1)
-        streams, level = repeated(rng, 1).rows(index), level.to(z.device)
+        """z (N, C, *S) brought back from each of the lowest `start_count` starts, (N, C, *S)
+        each."""
+        index, level = enumerate_chains(self.levels[:start_count], len(z), 1)
+        streams, level = repeat_streams(rng, 1).rows(index), level.to(z.device)
         drawn = noise(streams.fork("start"), z.shape[1:], level)
-        noised = denoiser.process.disturb(z[index.to(z.device)], level, drawn)
-        ladders = [ladder(at, stride=self.stride)[:-1] + self.end for at in level.tolist()]
-        if not self.leaking:
-            return descend(denoiser, noised, ladders, streams, chain=self.chain).split(len(z))
+        noised = denoiser.process.add_noise(z[index.to(z.device)], level, drawn)
+        ladders = [
+            sampling_levels(at, stride=self.stride)[:-1] + self.final_levels
+            for at in level.tolist()
+        ]
+        if not self.shared_history:
+            return reverse_process(
+                denoiser, noised, ladders, streams, sampling=self.sampling
+            ).split(len(z))
         begun = noised.view(-1, *z.shape)
         ways, process = ladders[:: len(z)], denoiser.process
         assert isinstance(process, Gaussian)
-        sampler = Leaking(Plms(process, self.chain.lagged), ways, begun, torch.empty_like(begun))
-        flow(denoiser, sampler, begun[0], [ways[0]] * len(z))
-        return sampler.made.unbind()
+        sampler = SharedHistoryPlms(
+            Plms(process, self.sampling.lagged), ways, begun, torch.empty_like(begun)
+        )
+        run_chains(denoiser, sampler, begun[0], [ways[0]] * len(z))
+        return sampler.reconstructions.unbind()
 
-    def judge(
-        self, look: Look, x: Tensor, levels: Sequence[int], rng: Rng, *, averaged: bool = False
-    ) -> Judged:
+    def detect(
+        self,
+        errors_per_start: ReconstructionErrors,
+        x: Tensor,
+        levels: Sequence[int],
+        rng: Rng,
+        *,
+        average_reconstructions: bool = False,
+    ) -> MultiStartDetection:
         """In held-out deviations; a level takes the mean over all starts up to it. The map is not
-        centred, and so at least 0. averaged: `normal` is the mean of what the starts made of it.
+        centred, and so at least 0. average_reconstructions: `normal` is the mean of what the
+        starts made of it.
         """
         counts = [max(1, sum(start <= level for start in self.levels)) for level in levels]
         score = x.new_zeros(len(levels), len(x))
         found = x.new_zeros(len(levels), len(x), *x.shape[2:])
         normal = x.new_zeros(len(levels), *x.shape)
-        for part in self._parts(x, max(counts)):
+        for part in self._sample_chunks(x, max(counts)):
             z, heat = x.new_zeros(len(part)), x.new_zeros(len(part), *x.shape[2:])
             total = torch.zeros_like(x[part])
-            for k, (fields, healed) in enumerate(look(x[part], rng.rows(part), max(counts))):
+            for k, (fields, healed) in enumerate(
+                errors_per_start(x[part], rng.rows(part), max(counts))
+            ):
                 for m in range(fields.shape[1]):  # one by one: sums then round alike in any batch
                     far = fields[:, m].flatten(1).mean(1)
                     z += (far - self.mean[k, m]) / self.deviation[k, m]
@@ -131,34 +149,43 @@ class Starts(nn.Module):
                 total += healed
                 for i in (i for i, count in enumerate(counts) if count == k + 1):
                     score[i, part], found[i, part] = z / (k + 1), heat / (k + 1)
-                    normal[i, part] = total / (k + 1) if averaged else healed
-        return Judged(score, found, normal)
+                    normal[i, part] = total / (k + 1) if average_reconstructions else healed
+        return MultiStartDetection(score, found, normal)
 
-    def enough(self, held_out: Sized) -> None:
+    def check_calibration_size(self, calibration: Sized) -> None:
         """Raises ValueError where there are too few held-out samples to calibrate on."""
-        if len(held_out) < 2:
+        if len(calibration) < 2:
             raise ValueError(
-                f"z-scores are taken from held-out samples; {len(held_out)} are too few"
+                f"z-scores are taken from held-out samples; {len(calibration)} are too few"
             )
 
     @torch.no_grad()
-    def calibrate(self, look: Look, held_out: Named, run: Run, most: int = 256) -> None:
-        """Mean and deviation of every start and measure, from up to `most` held-out samples."""
-        self.enough(held_out)
-        samples = [held_out[i] for i in evenly(len(held_out), most)]
-        x = torch.stack([s.x for s in samples]).to(run.device)
-        rng = Rng([s.key for s in samples], run.seed, run.device).fork("calibrate")
+    def calibrate(
+        self,
+        errors_per_start: ReconstructionErrors,
+        calibration: KeyedSamples,
+        context: TrainingContext,
+        max_samples: int = 256,
+    ) -> None:
+        """Mean and deviation of every start and measure, from up to `max_samples` held-out
+        samples."""
+        self.check_calibration_size(calibration)
+        samples = [calibration[i] for i in evenly_spaced_indices(len(calibration), max_samples)]
+        x = torch.stack([s.x for s in samples]).to(context.device)
+        rng = Rng([s.key for s in samples], context.seed, context.device).fork("calibrate")
         far = x.new_zeros(*self.mean.shape, len(x), dtype=torch.float64)
-        for part in self._parts(x, len(self.levels), most=8):
-            if run.stop():
+        for part in self._sample_chunks(x, len(self.levels), maximum=8):
+            if context.stop():
                 raise Interrupted(f"stopped calibrating at held-out sample {part[0]}")
-            looks = look(x[part], rng.rows(part), len(self.levels))
+            looks = errors_per_start(x[part], rng.rows(part), len(self.levels))
             for k, (fields, _) in enumerate(looks):
                 far[k, :, part] = fields.flatten(2).mean(2).T.double()
         self.mean.copy_(far.mean(2))
         self.deviation.copy_(far.std(2).clamp(min=1e-9))
 
-    def _parts(self, x: Tensor, count: int, *, most: int | None = None) -> Iterator[Tensor]:
+    def _sample_chunks(
+        self, x: Tensor, count: int, *, maximum: int | None = None
+    ) -> Iterator[Tensor]:
         """Which samples to restore together, so that `count` chains of each fit into memory."""
-        at_once = max(1, VALUES // (count * x[0].numel()))
-        yield from torch.arange(len(x)).split(min(at_once, most or at_once))
+        at_once = max(1, MAX_VALUES // (count * x[0].numel()))
+        yield from torch.arange(len(x)).split(min(at_once, maximum or at_once))

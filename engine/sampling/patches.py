@@ -15,10 +15,10 @@ from torch import Tensor
 from ..diffusion.denoiser import Denoiser
 from ..noise.noise import Noise
 from ..runtime.rng import Rng
-from .reconstruct import guess
+from .reconstruct import predict_x0
 
 
-def tiling(shape: Sequence[int], patch: int, stride: int) -> Tensor:
+def tile_masks(shape: Sequence[int], patch: int, stride: int) -> Tensor:
     """Boxes of side `patch` every `stride` along every axis, the last flush with the end,
     (P, 1, *shape) bool. Every place is covered at least once while stride <= patch."""
     if not 1 <= stride <= patch:
@@ -32,20 +32,22 @@ def tiling(shape: Sequence[int], patch: int, stride: int) -> Tensor:
     return torch.stack(tiles)
 
 
-def stitched(healed: Tensor, tiles: Tensor, aggregate: Literal["cut", "mean"]) -> Tensor:
+def stitch_tiles(
+    reconstructions: Tensor, tiles: Tensor, aggregate: Literal["cut", "mean"]
+) -> Tensor:
     """One sample of what each tile (P, 1, *S) says of it: (..., P, C, *S) -> (..., C, *S). Where
     tiles overlap the last one counts, or their mean."""
     axis = -tiles.ndim
     if aggregate == "mean":
-        return (healed * tiles).sum(axis) / tiles.sum(0)
-    parts = healed.unbind(axis)
+        return (reconstructions * tiles).sum(axis) / tiles.sum(0)
+    parts = reconstructions.unbind(axis)
     whole = parts[0]
     for part, tile in zip(parts, tiles, strict=True):
         whole = torch.where(tile, part, whole)
     return whole
 
 
-def heal(
+def reconstruct_patches(
     denoiser: Denoiser,
     x: Tensor,
     levels: Sequence[int],
@@ -59,18 +61,18 @@ def heal(
 ) -> Tensor:
     """x (N, C, *S) with every tile (P, 1, *S) healed from its untouched surroundings, in one step
     from each level; the mean of the repeats, each clamped to `clip`, (L, N, C, *S)."""
-    parts = guess(denoiser, x, levels, rng, noise=noise, regions=tiles, repeats=repeats)
+    parts = predict_x0(denoiser, x, levels, rng, noise=noise, regions=tiles, repeats=repeats)
     parts = parts if clip is None else parts.clamp(*clip)
-    return stitched(parts.mean(2), tiles, aggregate)
+    return stitch_tiles(parts.mean(2), tiles, aggregate)
 
 
-Where = Literal["inside", "overhanging", "clipped"]
+BoxPlacement = Literal["inside", "overhanging", "clipped"]
 """Of a box: all of it inside; over either edge, so that every place is covered alike; or over the
 high edges alone, so that low corners are hardly ever covered."""
 
 
-def boxes(
-    rng: Rng, shape: Sequence[int], side: int | Tensor, *, where: Where = "overhanging"
+def random_boxes(
+    rng: Rng, shape: Sequence[int], side: int | Tensor, *, placement: BoxPlacement = "overhanging"
 ) -> Tensor:
     """A box per sample, its corner uniform, (N, 1, *shape) bool.
 
@@ -81,8 +83,8 @@ def boxes(
         wide = torch.full((len(rng), len(shape)), wide, device=rng.device)
     inside = torch.ones(len(rng), 1, *shape, dtype=torch.bool, device=rng.device)
     for axis, n in enumerate(shape):
-        before = wide[:, axis] - 1 if where == "overhanging" else wide[:, axis] * 0
-        after = (wide[:, axis] - 1).clamp(max=n - 1) if where == "inside" else 0
+        before = wide[:, axis] - 1 if placement == "overhanging" else wide[:, axis] * 0
+        after = (wide[:, axis] - 1).clamp(max=n - 1) if placement == "inside" else 0
         low = (rng.uniform() * (n + before - after)).long() - before
         place = torch.arange(n, device=rng.device)
         within = (place >= low[:, None]) & (place < (low + wide[:, axis])[:, None])  # (N, n)

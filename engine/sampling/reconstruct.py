@@ -15,22 +15,22 @@ import torch
 from torch import Tensor
 
 from ..diffusion.bernoulli import Bernoulli
-from ..diffusion.cold import Cold
+from ..diffusion.cold import ColdDiffusion
 from ..diffusion.denoiser import Denoiser
-from ..diffusion.gaussian import Gaussian, Variance, disturbed
-from ..diffusion.schedule import ladder
+from ..diffusion.gaussian import Gaussian, Variance, add_noise_in_region
+from ..diffusion.schedule import sampling_levels
 from ..noise.noise import Noise
 from ..runtime.rng import Rng
-from .continuous_batching import Guide, Sampler, flow
-from .discrete_solvers import Flips, Thaw
-from .solvers import Ancestral, Dpm, Ode, Plms
-from .step_noise import Draws
+from .continuous_batching import Guide, Sampler, run_chains
+from .discrete_solvers import BernoulliStep, ColdDiffusionStep
+from .solvers import Ancestral, DdimOde, DpmSolver, Plms
+from .step_noise import StepNoise
 
 SAMPLERS = ("ddpm", "ddim", "plms", "dpm++")
 
 
 @dataclass(frozen=True)
-class Chain:
+class SamplingConfig:
     """How a sample is brought back.
 
     steps: at most so many network calls a chain, evenly spaced; None is one for every level.
@@ -55,104 +55,115 @@ class Chain:
             raise ValueError(f"no sampler {self.sampler!r}; there are {', '.join(SAMPLERS)}")
 
     @property
-    def noisiness(self) -> float:
+    def effective_eta(self) -> float:
         """eta, whoever said it."""
         if self.eta is None or self.sampler not in ("ddpm", "ddim"):
             return float(self.sampler == "ddpm")
         return self.eta
 
 
-def restore(
+def reconstruct(
     denoiser: Denoiser,
     x: Tensor,
     levels: Sequence[int],
     rng: Rng,
     *,
-    chain: Chain = Chain(),
+    sampling: SamplingConfig = SamplingConfig(),
     noise: Noise | None = None,
     reverse_noise: Noise | None = None,
     guide: Guide | None = None,
-    given: Sequence[Tensor] = (),
+    conditioning: Sequence[Tensor] = (),
     region: Tensor | None = None,
 ) -> Tensor:
     """Disturb x (N, C, *S) to each level and denoise it step by step, (L, N, R, C, *S).
 
     levels are steps on the 1000-step scale; level 0 returns x. noise: the process's own if None.
-    reverse_noise: what the steps back add, `noise` if None. given: what the network is told
+    reverse_noise: what the steps back add, `noise` if None. conditioning: what the network is told
     besides, per sample (N, ...). region: (N, 1, *S) bool; only there is anything disturbed and
     brought back.
     """
-    levels = [denoiser.schedule.level(level) for level in levels]
-    index, level = rows(levels, len(x), chain.repeats)
-    streams = repeated(rng, chain.repeats).rows(index)
-    ladders = [ladder(value, chain.steps, chain.stride) for value in level.tolist()]
+    levels = [denoiser.schedule.to_level(level) for level in levels]
+    index, level = enumerate_chains(levels, len(x), sampling.repeats)
+    streams = repeat_streams(rng, sampling.repeats).rows(index)
+    ladders = [sampling_levels(value, sampling.steps, sampling.stride) for value in level.tolist()]
     sample, level = index % len(x), level.to(x.device)
-    noise = noise or denoiser.process.fresh
+    noise = noise or denoiser.process.default_noise
     drawn = noise(streams.fork("start"), x.shape[1:], level.clamp(min=1))
     within = None if region is None else region[sample.to(x.device)]
-    noised = disturbed(denoiser.process, x[sample.to(x.device)], level, drawn, within)
-    back = descend(
+    noised = add_noise_in_region(denoiser.process, x[sample.to(x.device)], level, drawn, within)
+    back = reverse_process(
         denoiser,
         noised,
         ladders,
         streams.fork("step"),
-        chain=chain,
+        sampling=sampling,
         noise=reverse_noise or noise,
         guide=guide,
         samples=sample.tolist(),
-        given=given,
+        conditioning=conditioning,
         region=region,
-        drawn=drawn,
+        initial_noise=drawn,
     )
-    return _folded(back, len(levels), len(x), chain.repeats)
+    return _unflatten_chains(back, len(levels), len(x), sampling.repeats)
 
 
-def descend(
+def reverse_process(
     denoiser: Denoiser,
     x: Tensor,
-    ladders: Sequence[Sequence[int]],
+    levels: Sequence[Sequence[int]],
     rng: Rng,
     *,
-    chain: Chain = Chain(),
+    sampling: SamplingConfig = SamplingConfig(),
     noise: Noise | None = None,
     guide: Guide | None = None,
     samples: Sequence[int] | None = None,
-    given: Sequence[Tensor] = (),
+    conditioning: Sequence[Tensor] = (),
     region: Tensor | None = None,
-    drawn: Tensor | None = None,
+    initial_noise: Tensor | None = None,
 ) -> Tensor:
     """Take every row (M, C, *S) down its own ladder of levels; a finished row costs nothing.
 
     rng: one stream per row; a step draws at the level that it starts from. samples, given, region:
-    as `flow` has them. drawn: what a cold process disturbed the rows with.
+    as `flow` has them. initial_noise: what a cold process disturbed the rows with.
     """
-    process, noise = denoiser.process, noise or denoiser.process.fresh
+    process, noise = denoiser.process, noise or denoiser.process.default_noise
     sampler: Sampler
     if isinstance(process, Bernoulli):
-        sampler = Flips(process, Draws(rng, noise))
-    elif isinstance(process, Cold):
-        sampler = Thaw(process, torch.zeros_like(x) if drawn is None else drawn, chain.naive)
+        sampler = BernoulliStep(process, StepNoise(rng, noise))
+    elif isinstance(process, ColdDiffusion):
+        sampler = ColdDiffusionStep(
+            process, torch.zeros_like(x) if initial_noise is None else initial_noise, sampling.naive
+        )
     elif not isinstance(process, Gaussian):
         raise ValueError(f"no sampler goes back along a {process.name} process")
-    elif chain.sampler == "plms":
-        sampler = Plms(process, chain.lagged)
-    elif chain.sampler == "dpm++":
-        sampler = Dpm(process)
+    elif sampling.sampler == "plms":
+        sampler = Plms(process, sampling.lagged)
+    elif sampling.sampler == "dpm++":
+        sampler = DpmSolver(process)
     else:
-        sampler = Ancestral(process, Draws(rng, noise), chain.noisiness, chain.variance)
-    return flow(
-        denoiser, sampler, x, ladders, samples=samples, guide=guide, given=given, region=region
+        sampler = Ancestral(
+            process, StepNoise(rng, noise), sampling.effective_eta, sampling.variance
+        )
+    return run_chains(
+        denoiser,
+        sampler,
+        x,
+        levels,
+        samples=samples,
+        guide=guide,
+        conditioning=conditioning,
+        region=region,
     )
 
 
-def invert(
+def ddim_invert(
     denoiser: Denoiser,
     x: Tensor,
     levels: Sequence[int],
     *,
-    chain: Chain = Chain(),
+    sampling: SamplingConfig = SamplingConfig(),
     guide: Guide | None = None,
-    given: Sequence[Tensor] = (),
+    conditioning: Sequence[Tensor] = (),
 ) -> Tensor:
     """Encode x (N, C, *S) to each level along DDIM's ODE, nothing drawn, (L, N, C, *S).
 
@@ -161,20 +172,25 @@ def invert(
     """
     if not isinstance(denoiser.process, Gaussian):
         raise ValueError(f"there is no inversion along a {denoiser.process.name} process")
-    ups = [ladder(denoiser.schedule.level(at), chain.steps, chain.stride)[::-1] for at in levels]
+    ups = [
+        sampling_levels(denoiser.schedule.to_level(at), sampling.steps, sampling.stride)[::-1]
+        for at in levels
+    ]
     out = x.new_empty(len(ups), *x.shape)
     reached, behind = x, [0]
     for i in sorted(range(len(ups)), key=lambda i: len(ups[i])):
         if ups[i][: len(behind)] != behind:
             reached, behind = x, [0]
         way = ups[i][len(behind) - 1 :]
-        ode = Ode(denoiser.process)
-        reached = flow(denoiser, ode, reached, [way] * len(x), guide=guide, given=given)
+        ode = DdimOde(denoiser.process)
+        reached = run_chains(
+            denoiser, ode, reached, [way] * len(x), guide=guide, conditioning=conditioning
+        )
         out[i], behind = reached, ups[i]
     return out
 
 
-def guess(
+def predict_x0(
     denoiser: Denoiser,
     x: Tensor,
     levels: Sequence[int],
@@ -183,38 +199,38 @@ def guess(
     noise: Noise | None = None,
     regions: Tensor | None = None,
     repeats: int = 1,
-    given: Sequence[Tensor] = (),
+    conditioning: Sequence[Tensor] = (),
 ) -> Tensor:
     """Disturb x (N, C, *S) to each level and estimate x_0 in one step, (L, N, R, P, C, *S).
 
     regions: (P, 1, *S) bool; in row p only region p is disturbed. None is one region, all of S.
-    A sample's noise field is the same for all its regions. given: as in `restore`.
+    A sample's noise field is the same for all its regions. conditioning: as in `restore`.
     """
     if regions is None:
         regions = torch.ones(1, 1, *x.shape[2:], dtype=torch.bool, device=x.device)
-    levels = [denoiser.schedule.level(level) for level in levels]
-    index, level = rows(levels, len(x), repeats)
+    levels = [denoiser.schedule.to_level(level) for level in levels]
+    index, level = enumerate_chains(levels, len(x), repeats)
     sample, level = (index % len(x)).to(x.device), level.to(x.device)
-    noise = noise or denoiser.process.fresh
-    field = noise(repeated(rng, repeats).rows(index).fork("start"), x.shape[1:], level)
-    noised = denoiser.process.disturb(x[sample], level, field)  # (M, C, *S)
+    noise = noise or denoiser.process.default_noise
+    field = noise(repeat_streams(rng, repeats).rows(index).fork("start"), x.shape[1:], level)
+    noised = denoiser.process.add_noise(x[sample], level, field)  # (M, C, *S)
     mixed = torch.where(regions, noised[:, None], x[sample][:, None])  # (M, P, C, *S)
-    told = [value[sample].repeat_interleave(len(regions), 0) for value in given]
+    told = [value[sample].repeat_interleave(len(regions), 0) for value in conditioning]
     out = denoiser(mixed.flatten(0, 1), level.repeat_interleave(len(regions)), *told)
-    return _folded(out.view_as(mixed), len(levels), len(x), repeats)
+    return _unflatten_chains(out.view_as(mixed), len(levels), len(x), repeats)
 
 
-def rows(levels: Sequence[int], samples: int, repeats: int) -> tuple[Tensor, Tensor]:
+def enumerate_chains(levels: Sequence[int], samples: int, repeats: int) -> tuple[Tensor, Tensor]:
     """Of the jobs in the order (L, N, R): which stream of `repeated` each uses, and its level."""
     per_level = torch.arange(samples * repeats).view(repeats, samples).T.flatten()
     level = torch.tensor(list(levels)).repeat_interleave(samples * repeats)
     return per_level.repeat(len(levels)), level
 
 
-def repeated(rng: Rng, repeats: int) -> Rng:
+def repeat_streams(rng: Rng, repeats: int) -> Rng:
     """Streams of the N samples for repeat 0, then for repeat 1, and so on: (R * N)."""
     return Rng.cat([rng.fork("repeat", r) for r in range(repeats)])
 
 
-def _folded(out: Tensor, levels: int, samples: int, repeats: int) -> Tensor:
-    return out.view(levels, samples, repeats, *out.shape[1:])
+def _unflatten_chains(flat: Tensor, levels: int, samples: int, repeats: int) -> Tensor:
+    return flat.view(levels, samples, repeats, *flat.shape[1:])

@@ -13,54 +13,56 @@ from torch import Tensor
 
 from ..diffusion.denoiser import Denoiser, Estimate
 from ..diffusion.gaussian import Gaussian
-from ..diffusion.schedule import ladder
+from ..diffusion.schedule import sampling_levels
 from ..noise.noise import Noise, gaussian
 from ..runtime.rng import Rng
-from .continuous_batching import Guide, Move, Rows, flow, straight
-from .reconstruct import Chain
+from .continuous_batching import ChainBatch, Guide, Step, one_step_per_level, run_chains
+from .reconstruct import SamplingConfig
 
-ANCESTRAL = Chain()
+DEFAULT_SAMPLING = SamplingConfig()
 
 
 def inpaint(
     denoiser: Denoiser,
-    start: Tensor,
-    known: Tensor,
+    initial: Tensor,
+    surroundings: Tensor,
     region: Tensor,
     level: int,
     rng: Rng,
     *,
-    chain: Chain = ANCESTRAL,
+    sampling: SamplingConfig = DEFAULT_SAMPLING,
     noise: Noise = gaussian,
     resamples: int = 1,
-    shifted: bool = False,
-    leave_last: bool = False,
+    shifted_renoise: bool = False,
+    skip_last_step: bool = False,
     guide: Guide | None = None,
 ) -> Tensor:
     """Fill `region` from the level down so that it fits its known surroundings, (N, C, *S).
 
-    RePaint from a disturbed `start` instead of pure noise: every step joins the denoised region
+    RePaint from a disturbed `initial` instead of pure noise: every step joins the denoised region
     with the known rest, disturbed to the same level, and is repeated `resamples` times, noised up
-    again in between. region: (N, 1, *S) bool or weights. Exactly `known` where the region is 0.
+    again in between. region: (N, 1, *S) bool or weights. Exactly `surroundings` where the region
+    is 0.
 
-    Two quirks of autoDDPM's code: `shifted` noises up again by the step below the right one;
-    `leave_last` spares the last network call and keeps the region as it is at level 1.
+    Two quirks of autoDDPM's code: `shifted_renoise` noises up again by the step below the right
+    one;
+    `skip_last_step` spares the last network call and keeps the region as it is at level 1.
     """
-    process, level = denoiser.process, denoiser.schedule.level(level)
-    if not isinstance(process, Gaussian) or chain.sampler not in ("ddpm", "ddim"):
+    process, level = denoiser.process, denoiser.schedule.to_level(level)
+    if not isinstance(process, Gaussian) or sampling.sampler not in ("ddpm", "ddim"):
         raise ValueError(
             f"inpainting takes the steps of ddpm or ddim in a gaussian process,"
-            f" not of {chain.sampler} in a {process.name} one"
+            f" not of {sampling.sampler} in a {process.name} one"
         )
     m = region.float()
-    whole = ladder(level, chain.steps, chain.stride)
-    steps = whole[:-1] if leave_last and level else whole
-    full = torch.full((len(start),), level, device=start.device)
-    fresh = noise(rng.fork("start", 0).at(level), start.shape[1:], full.clamp(min=1))
-    y = process.disturb(start, full, fresh)
-    sampler = RePaint(process, chain, rng, noise, known, m, resamples, shifted)
-    y = flow(denoiser, sampler, y, [steps] * len(start), guide=guide)
-    return m * y + (1 - m) * known if len(steps) < len(whole) else y
+    whole = sampling_levels(level, sampling.steps, sampling.stride)
+    steps = whole[:-1] if skip_last_step and level else whole
+    full = torch.full((len(initial),), level, device=initial.device)
+    fresh = noise(rng.fork("start", 0).at(level), initial.shape[1:], full.clamp(min=1))
+    y = process.add_noise(initial, full, fresh)
+    sampler = RePaint(process, sampling, rng, noise, surroundings, m, resamples, shifted_renoise)
+    y = run_chains(denoiser, sampler, y, [steps] * len(initial), guide=guide)
+    return m * y + (1 - m) * surroundings if len(steps) < len(whole) else y
 
 
 class RePaint:
@@ -69,45 +71,52 @@ class RePaint:
     memory = 0
 
     def __init__(
-        self, process: Gaussian, chain: Chain, rng: Rng, noise: Noise,
-        known: Tensor, m: Tensor, resamples: int, shifted: bool,
+        self, process: Gaussian, sampling: SamplingConfig, rng: Rng, noise: Noise,
+        surroundings: Tensor, mask: Tensor, resamples: int, shifted_renoise: bool,
     ) -> None:  # fmt: skip
-        self.process, self.chain, self.noise = process, chain, noise
-        self.known, self.m, self.resamples, self.shifted = known, m, resamples, shifted
+        self.process, self.sampling, self.noise = process, sampling, noise
+        self.surroundings, self.mask, self.resamples, self.shifted_renoise = (
+            surroundings,
+            mask,
+            resamples,
+            shifted_renoise,
+        )
         self.streams = {
             purpose: Rng.cat([rng.fork(purpose, again) for again in range(resamples)])
             for purpose in ("known", "region", "again")
         }
 
-    def moves(self, ladder: Sequence[int]) -> list[Move]:
+    def plan_steps(self, levels: Sequence[int]) -> list[Step]:
         """mark: which repeat of the step it is; that down to level 0 is its only and last."""
         return [
-            move._replace(mark=again)
-            for move in straight(ladder)
-            for again in range(0 if move.there else self.resamples - 1, self.resamples)
+            move._replace(tag=again)
+            for move in one_step_per_level(levels)
+            for again in range(0 if move.end_level else self.resamples - 1, self.resamples)
         ]
 
-    def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, rows: Rows) -> Tensor:
-        process, here, there = self.process, rows.here, rows.there
-        job = rows.job.to(x.device)
-        eta = self.chain.noisiness
-        y = process.back(
+    def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, batch: ChainBatch) -> Tensor:
+        process, here, there = self.process, batch.start_level, batch.end_level
+        job = batch.chain.to(x.device)
+        eta = self.sampling.effective_eta
+        y = process.reverse_step(
             estimate.clean, estimate.noise, here, there,
-            self._draw("region", rows, here, x) if eta > 0 else None,
-            eta=eta, variance=self.chain.variance, spread=estimate.spread,
+            self._draw_noise("region", batch, here, x) if eta > 0 else None,
+            eta=eta, variance=self.sampling.variance, learned_variance=estimate.learned_variance,
         )  # fmt: skip
-        rest = process.disturb(self.known[job], there, self._draw("known", rows, here, x))
-        y = self.m[job] * y + (1 - self.m[job]) * rest
-        again = rows.mark + 1 < self.resamples
+        rest = process.add_noise(
+            self.surroundings[job], there, self._draw_noise("known", batch, here, x)
+        )
+        y = self.mask[job] * y + (1 - self.mask[job]) * rest
+        again = batch.tag + 1 < self.resamples
         if not again.any():
             return y
         up = again.nonzero().flatten()
         here, there = here[up.to(x.device)], there[up.to(x.device)]
-        off = int(self.shifted)
-        fresh = self._draw("again", rows.at(up), here, x)
-        y[up] = process.further(y[up], there - off, here - off, fresh)
+        off = int(self.shifted_renoise)
+        fresh = self._draw_noise("again", batch.subset(up), here, x)
+        y[up] = process.add_noise_step(y[up], there - off, here - off, fresh)
         return y
 
-    def _draw(self, purpose: str, rows: Rows, level: Tensor, x: Tensor) -> Tensor:
-        index = rows.mark * len(self.known) + rows.job
+    def _draw_noise(self, purpose: str, batch: ChainBatch, level: Tensor, x: Tensor) -> Tensor:
+        index = batch.tag * len(self.surroundings) + batch.chain
         return self.noise(self.streams[purpose].rows(index).at(level), x.shape[1:], level)

@@ -11,28 +11,33 @@ from torch import Tensor
 
 from ..noise.noise import Noise
 from ..runtime.rng import Rng
-from .continuous_batching import Rows
+from .continuous_batching import ChainBatch
 
-BLOCK = 2**16
+BLOCK_VALUES = 2**16
 """How many values are drawn at once, about: more leave a processor's cache."""
 
 
-class Draws:
+class StepNoise:
     """rng: one stream per chain; a step draws at the level that it starts from."""
 
     def __init__(self, rng: Rng, noise: Noise) -> None:
         self.rng, self.noise = rng, noise
-        self.kept: dict[tuple[int, int], Tensor] = {}
+        self.drawn_ahead: dict[tuple[int, int], Tensor] = {}
 
-    def __call__(self, rows: Rows, x: Tensor) -> Tensor:
+    def __call__(self, batch: ChainBatch, x: Tensor) -> Tensor:
         """For the moves that these rows are at, like x (B, C, *S)."""
-        now = [(job, path[0].here) for job, path in zip(rows.job.tolist(), rows.ahead, strict=True)]
-        missing = [i for i, key in enumerate(now) if key not in self.kept]
+        now = [
+            (job, path[0].start_level)
+            for job, path in zip(batch.chain.tolist(), batch.upcoming, strict=True)
+        ]
+        missing = [i for i, key in enumerate(now) if key not in self.drawn_ahead]
         if missing:
-            moves = max(1, BLOCK // (len(missing) * x[0].numel()))
-            keys = [(now[i][0], move.here) for i in missing for move in rows.ahead[i][:moves]]
+            moves = max(1, BLOCK_VALUES // (len(missing) * x[0].numel()))
+            keys = [
+                (now[i][0], move.start_level) for i in missing for move in batch.upcoming[i][:moves]
+            ]
             job, level = torch.tensor(keys).T
             level = level.to(x.device)
             drawn = self.noise(self.rng.rows(job).at(level), x.shape[1:], level)
-            self.kept.update(zip(keys, drawn.unbind(), strict=True))
-        return torch.stack([self.kept.pop(key) for key in now])
+            self.drawn_ahead.update(zip(keys, drawn.unbind(), strict=True))
+        return torch.stack([self.drawn_ahead.pop(key) for key in now])

@@ -12,32 +12,34 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..diffusion.gaussian import Gaussian
-from .continuous_batching import Move, Rows, straight
+from .continuous_batching import ChainBatch, Step, one_step_per_level
 from .solvers import Estimate
-from .step_noise import Draws
+from .step_noise import StepNoise
 
 
 @dataclass(frozen=True)
-class Mixed:
+class TargetMixing:
     """DDIM's step with `eta`, its mean mixed with the target (N, C, *S) by weight times the share
     of the schedule that is still ahead, and then its noise."""
 
     process: Gaussian
-    draws: Draws
+    step_noise: StepNoise
     target: Tensor
     weight: float
     eta: float = 0.0
     memory = 0
 
-    def moves(self, ladder: Sequence[int]) -> list[Move]:
-        return straight(ladder)
+    def plan_steps(self, levels: Sequence[int]) -> list[Step]:
+        return one_step_per_level(levels)
 
-    def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, rows: Rows) -> Tensor:
-        step = (estimate.clean, estimate.noise, rows.here, rows.there)
-        mean = self.process.back(*step, None, eta=self.eta)
-        part = self.weight * (rows.here - 1) / self.process.schedule.T
+    def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, batch: ChainBatch) -> Tensor:
+        step = (estimate.clean, estimate.noise, batch.start_level, batch.end_level)
+        mean = self.process.reverse_step(*step, None, eta=self.eta)
+        part = self.weight * (batch.start_level - 1) / self.process.schedule.T
         part = part.view(-1, *[1] * (x.ndim - 1)).to(x.dtype)
-        mixed = (1 - part) * mean + part * rows.of(self.target)
+        mixed = (1 - part) * mean + part * batch.per_chain(self.target)
         if self.eta == 0:
             return mixed
-        return mixed + self.process.back(*step, self.draws(rows, x), eta=self.eta) - mean
+        return (
+            mixed + self.process.reverse_step(*step, self.step_noise(batch, x), eta=self.eta) - mean
+        )

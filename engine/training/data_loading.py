@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from ..runtime.run import Run
+from ..runtime.run import TrainingContext
 
 
 class Example(Protocol):
@@ -35,33 +35,33 @@ class Examples(Protocol):
     def __getitem__(self, index: int, /) -> Example: ...
 
 
-def evenly(size: int, most: int) -> list[int]:
-    """Up to `most` of the indices below `size`, evenly spread, in order."""
-    count = min(size, most)
+def evenly_spaced_indices(size: int, maximum: int) -> list[int]:
+    """Up to `maximum` of the indices below `size`, evenly spread, in order."""
+    count = min(size, maximum)
     return [i * size // count for i in range(count)]
 
 
-class ReaderLost(RuntimeError):
+class DataWorkerLost(RuntimeError):
     """A process that reads samples was killed, as a rule for the memory it took."""
 
 
-def batches(
-    data: Examples, picks: Iterable[list[int]], run: Run
+def iterate_batches(
+    data: Examples, index_batches: Iterable[list[int]], context: TrainingContext
 ) -> Generator[tuple[Tensor, Tensor]]:
     """x (N, C, *S) and label (N,) bool of every list of indices, in order, on the run's device.
 
     run.workers processes read ahead, and end with the iterator: close it. They leave Ctrl-C and
     SIGTERM to their parent, whose end they notice. Their errors are raised here, as they were.
     """
-    workers = run.readers
+    workers = context.num_workers
     loader = DataLoader(
-        _Reads(data),
-        batch_sampler=picks,
-        collate_fn=_as_it_is,
+        _BatchDataset(data),
+        batch_sampler=index_batches,
+        collate_fn=_identity_collate,
         num_workers=workers,
         prefetch_factor=2 if workers else None,
-        pin_memory=run.kind == "cuda",
-        worker_init_fn=_leave_signals_to_parent,
+        pin_memory=context.kind == "cuda",
+        worker_init_fn=_ignore_signals,
         generator=torch.Generator(),  # it draws a seed, and would take it from the global one
     )
     reading = iter(loader)
@@ -77,14 +77,17 @@ def batches(
                 if not workers or not gone:
                     raise
                 what = str(error).partition("\n")[0]
-                raise ReaderLost(
+                raise DataWorkerLost(
                     f"a process that reads samples ended ({what}); "
                     f"with fewer workers than {workers} less memory is needed"
                 ) from error
-            if isinstance(got, _Failed):
-                raise got.error()
+            if isinstance(got, _WorkerError):
+                raise got.rebuild()
             x, label = got
-            yield x.to(run.device, non_blocking=True), label.to(run.device, non_blocking=True)
+            yield (
+                x.to(context.device, non_blocking=True),
+                label.to(context.device, non_blocking=True),
+            )
     finally:
         stop = getattr(reading, "_shutdown_workers", None)
         if stop is not None:
@@ -95,14 +98,14 @@ def batches(
                     raise
 
 
-class _Failed:
+class _WorkerError:
     """An error on its way from a reader: its class and text travel, and what it was doing."""
 
     def __init__(self, error: Exception) -> None:
         self.kind, self.text = type(error), str(error)
         self.trace = traceback.format_exc()
 
-    def error(self) -> Exception:
+    def rebuild(self) -> Exception:
         try:
             made = self.kind(self.text)
         except TypeError:  # its class wants more than a text
@@ -111,7 +114,7 @@ class _Failed:
         return made
 
 
-class _Reads(Dataset[Example]):
+class _BatchDataset(Dataset[Example]):
     """Reads a whole batch at a time."""
 
     def __init__(self, data: Examples) -> None:
@@ -120,20 +123,20 @@ class _Reads(Dataset[Example]):
     def __getitem__(self, index: int) -> Example:
         return self.data[index]
 
-    def __getitems__(self, index: Sequence[int]) -> tuple[Tensor, Tensor] | _Failed:
+    def __getitems__(self, index: Sequence[int]) -> tuple[Tensor, Tensor] | _WorkerError:
         try:
             examples = [self.data[i] for i in index]
             return torch.stack([e.x for e in examples]), torch.tensor([e.label for e in examples])
         except Exception as error:
             if get_worker_info() is None:
                 raise
-            return _Failed(error)
+            return _WorkerError(error)
 
 
-def _as_it_is(batch: object) -> object:
+def _identity_collate(batch: object) -> object:
     return batch
 
 
-def _leave_signals_to_parent(worker: int) -> None:
+def _ignore_signals(worker: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

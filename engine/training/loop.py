@@ -13,14 +13,14 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..runtime.distributed import pooled
-from ..runtime.out_of_memory import halved
+from ..runtime.distributed import all_reduce_gradients
+from ..runtime.out_of_memory import halve_batch
 from ..runtime.rng import Rng
-from ..runtime.run import Interrupted, Run
-from .data_loading import Examples, batches
-from .optimizer_state import Learner
+from ..runtime.run import Interrupted, TrainingContext
+from .data_loading import Examples, iterate_batches
+from .optimizer_state import OptimizerState
 
-Loss = Callable[[Tensor, Tensor, Rng], Tensor]
+LossFunction = Callable[[Tensor, Tensor, Rng], Tensor]
 """(x, label, rng) -> (N,); x is (N, C, *S) as the dataset gives it, label (N,) bool. N is any
 number of a batch's rows, each with its own stream: what a row's loss is depends on no other."""
 
@@ -35,10 +35,11 @@ class Training:
 
     batch: rows of a step, all processes together. clip: largest norm of the gradient, None for
     none. ema: decay of the running average of the weights that is used afterwards, None for none;
-    ema_warm: start the average faster, with at most (1 + k) / (10 + k) after step k, for trainings
+    ema_warmup: start the average faster, with at most (1 + k) / (10 + k) after step k, for
+    trainings
     too short for it. decay: of the learning rate, to 0. warmup: steps in which it first rises,
     in equal parts. momentum, beta2: how much of the mean of past gradients, and of their squares,
-    stays at a step. sets: of these two, for losses that take turns at the same weights.
+    stays at a step. moment_sets: of these two, for losses that take turns at the same weights.
     """
 
     steps: int
@@ -47,34 +48,34 @@ class Training:
     weight_decay: float = 0.0
     clip: float | None = 1.0
     ema: float | None = 0.9999
-    ema_warm: bool = False
+    ema_warmup: bool = False
     decay: Literal["none", "cosine"] = "none"
     warmup: int = 0
     momentum: float = 0.9
     beta2: float = 0.999
-    sets: int = 1
+    moment_sets: int = 1
 
-    def rate(self, k: int) -> float:
+    def learning_rate(self, k: int) -> float:
         """The learning rate of step k, 0 for the first."""
-        rate = self.lr * (_cosine(k / self.steps) if self.decay == "cosine" else 1)
+        rate = self.lr * (_cosine_decay(k / self.steps) if self.decay == "cosine" else 1)
         return rate * (k + 1) / self.warmup if k < self.warmup else rate
 
-    def share(self, k: int) -> float:
+    def ema_decay(self, k: int) -> float:
         """What of the average stays at step k."""
         ema = self.ema or 0.0
-        return min(ema, (1 + k) / (10 + k)) if self.ema_warm else ema
+        return min(ema, (1 + k) / (10 + k)) if self.ema_warmup else ema
 
-    def which(self, k: int) -> int:
+    def moment_set(self, k: int) -> int:
         """The set of moments of step k."""
         return 0
 
-    def batch_at(self, k: int) -> int:
+    def batch_number(self, k: int) -> int:
         """The number of the batch of step k, never less than the step's before: steps may share
         one."""
         return k
 
 
-class Fitted(NamedTuple):
+class TrainingOutcome(NamedTuple):
     """steps: taken in this call. micro: rows at a time in the end, halved when memory ran out"""
 
     steps: int
@@ -82,9 +83,14 @@ class Fitted(NamedTuple):
 
 
 @torch.enable_grad()
-def minimise(
-    loss: Loss, module: nn.Module, data: Examples, run: Run, plan: Training, name: str = "fit"
-) -> Fitted:
+def train_module(
+    loss: LossFunction,
+    module: nn.Module,
+    data: Examples,
+    context: TrainingContext,
+    plan: Training,
+    name: str = "fit",
+) -> TrainingOutcome:
     """Step down the mean loss and leave the averaged weights in `module`.
 
     Step k draws from (run.seed, k) alone and everything else is kept, so a run that was killed and
@@ -97,58 +103,65 @@ def minimise(
     """
     if not len(data):
         raise ValueError("there is nothing to train on: the training split is empty")
-    run = run.led()
-    run.place(module)
+    context = context.for_rank()
+    context.place(module)
     module.train()
-    team, rows = run.team, run.team.rows(plan.batch)
-    learner = Learner(module, lr=plan.lr, weight_decay=plan.weight_decay, averaged=bool(plan.ema),
-        momentum=plan.momentum, beta2=plan.beta2, sets=plan.sets)  # fmt: skip
-    first, micro = _begun(learner, run, name, len(rows))
+    team, rows = context.team, context.team.local_rows(plan.batch)
+    learner = OptimizerState(
+        module,
+        lr=plan.lr,
+        weight_decay=plan.weight_decay,
+        use_ema=bool(plan.ema),
+        momentum=plan.momentum,
+        beta2=plan.beta2,
+        moment_sets=plan.moment_sets,
+    )
+    first, micro = _resume_or_start(learner, context, name, len(rows))
     keys = [f"{name}/{i}" for i in rows.tolist()]
-    streams, picks = Rng(keys, run.seed, run.device), Rng(keys, run.seed).fork("pick")
-    numbers = groupby(map(plan.batch_at, range(first, plan.steps)))
+    streams, picks = Rng(keys, context.seed, context.device), Rng(keys, context.seed).fork("pick")
+    numbers = groupby(map(plan.batch_number, range(first, plan.steps)))
     picked = (picks.at(number).integers(len(data)).tolist() for number, _ in numbers)
-    kept, progress = time.monotonic(), _Progress(run, plan, first)
+    kept, progress = time.monotonic(), _ProgressReporter(context, plan, first)
     x = label = None
-    with closing(batches(data, picked, run)) as reading:
+    with closing(iterate_batches(data, picked, context)) as reading:
         for k in range(first, plan.steps):
             now = time.monotonic()
-            asked = team.any(run.stop())
-            if asked or now - kept > run.every:
+            asked = team.any(context.stop())
+            if asked or now - kept > context.checkpoint_interval:
                 if team.rank == 0:
-                    run.keep.save(name, learner.state(k, micro))
+                    context.state_store.save(name, learner.state_dict(k, micro))
                 kept = now
                 if asked:
                     raise Interrupted(
                         f"stopped at training step {k} of {plan.steps}; all of it is kept"
                     )
-            if plan.batch_at(k) != plan.batch_at(k - 1):
+            if plan.batch_number(k) != plan.batch_number(k - 1):
                 x = None
-            value, error = torch.zeros((), device=run.device), None
-            learner.clear()
+            value, error = torch.zeros((), device=context.device), None
+            learner.zero_grad()
             try:
                 if x is None or label is None:
                     x, label = next(reading)
-                parts = _Step(k, x, label, streams.at(k), len(rows) / plan.batch)
-                value, micro = _descended(loss, learner, parts, run, micro)
+                parts = _StepRows(k, x, label, streams.at(k), len(rows) / plan.batch)
+                value, micro = _backward_with_retry(loss, learner, parts, context, micro)
             except Exception as caught:  # in a team, the others learn of it below
                 error = caught
-            value = pooled(team, learner.weights, value, error)
-            norm = learner.clip(plan.clip)
+            value = all_reduce_gradients(team, learner.weights, value, error)
+            norm = learner.clip_gradients(plan.clip)
             if not torch.isfinite(value + norm):
-                where = learner.culprit(x) if x is not None else ""
+                where = learner.describe_nonfinite(x) if x is not None else ""
                 raise NotFinite(f"training step {k}: the loss is {value.item()}; {where}")
-            learner.step(plan.rate(k), plan.which(k))
-            learner.blend(plan.share(k))
+            learner.step(plan.learning_rate(k), plan.moment_set(k))
+            learner.update_ema(plan.ema_decay(k))
             if team.size > 1:
-                team.share(learner.buffers().values())
-            progress.tell(k, value, norm)
-    learner.settle()
+                team.broadcast(learner.buffers().values())
+            progress.report(k, value, norm)
+    learner.apply_ema()
     module.eval()
-    return Fitted(plan.steps - first, micro)
+    return TrainingOutcome(plan.steps - first, micro)
 
 
-class _Step(NamedTuple):
+class _StepRows(NamedTuple):
     """This process's rows of step k; share: what of the whole batch they are."""
 
     k: int
@@ -158,27 +171,33 @@ class _Step(NamedTuple):
     share: float
 
 
-def _descended(
-    loss: Loss, learner: Learner, step: _Step, run: Run, micro: int
+def _backward_with_retry(
+    loss: LossFunction,
+    optimizer_state: OptimizerState,
+    step: _StepRows,
+    context: TrainingContext,
+    micro: int,
 ) -> tuple[Tensor, int]:
     """The rows' part of the batch's mean loss, whose gradient the weights then hold; and how many
     rows at a time that took: half as many, and half again, where memory ran out."""
     while True:
         try:
-            return _accumulated(loss, step, run, micro), micro
+            return _accumulate_gradients(loss, step, context, micro), micro
         except torch.OutOfMemoryError:
-            learner.clear()
-        micro = halved(micro, f"training step {step.k}", run)
-        run.tell("oom", {"at": step.k, "micro": micro})
+            optimizer_state.zero_grad()
+        micro = halve_batch(micro, f"training step {step.k}", context)
+        context.on_event("oom", {"at": step.k, "micro": micro})
 
 
-def _accumulated(loss: Loss, step: _Step, run: Run, micro: int) -> Tensor:
-    count, total = len(step.x), torch.zeros((), device=run.device)
+def _accumulate_gradients(
+    loss: LossFunction, step: _StepRows, context: TrainingContext, micro: int
+) -> Tensor:
+    count, total = len(step.x), torch.zeros((), device=context.device)
     for start in range(0, count, micro):
         rows = torch.arange(start, min(start + micro, count))
         part = slice(start, start + len(rows))
         rng = step.rng if len(rows) == count else step.rng.rows(rows)
-        with run.autocast():
+        with context.autocast():
             each = loss(step.x[part], step.label[part], rng)
             value = each.mean() * (step.share * len(rows) / count)
         value.backward()
@@ -186,40 +205,47 @@ def _accumulated(loss: Loss, step: _Step, run: Run, micro: int) -> Tensor:
     return total
 
 
-def _begun(learner: Learner, run: Run, name: str, rows: int) -> tuple[int, int]:
+def _resume_or_start(
+    optimizer_state: OptimizerState, context: TrainingContext, name: str, row_count: int
+) -> tuple[int, int]:
     """The step to begin with, and the rows at a time; goes on from what was kept, if anything."""
-    team, micro = run.team, max(min(run.micro or rows, rows), 1)
-    state = run.keep.load(name)
+    team, micro = context.team, max(min(context.micro or row_count, row_count), 1)
+    state = context.state_store.load(name)
     first = torch.tensor(0 if state is None else int(state["step"]))
     if state is not None:
-        learner.recall(state)
+        optimizer_state.load_state_dict(state)
         fitted = int(state.get("micro", micro))
         if fitted < micro:  # memory ran out before the interruption, and would again
             micro = fitted
-            run.tell("oom", {"at": int(first), "micro": micro})
-    team.share([first])
+            context.on_event("oom", {"at": int(first), "micro": micro})
+    team.broadcast([first])
     if team.size > 1:
-        team.share(learner.tensors(begun=int(first) > 0))
+        team.broadcast(optimizer_state.all_tensors(with_moments=int(first) > 0))
     return int(first), micro
 
 
-class _Progress:
+class _ProgressReporter:
     """Tells of the training every now and then, and at its end."""
 
-    def __init__(self, run: Run, plan: Training, first: int) -> None:
-        self._run, self._plan = run, plan
+    def __init__(self, context: TrainingContext, plan: Training, first: int) -> None:
+        self._run, self._plan = context, plan
         self._step, self._time = first, time.monotonic()
 
-    def tell(self, k: int, value: Tensor, norm: Tensor) -> None:
+    def report(self, k: int, value: Tensor, norm: Tensor) -> None:
         now = time.monotonic()
-        if now - self._time < self._run.tell_every and k + 1 < self._plan.steps:
+        if now - self._time < self._run.event_interval and k + 1 < self._plan.steps:
             return
         rate = (k + 1 - self._step) * self._plan.batch / max(now - self._time, 1e-9)
         self._step, self._time = k + 1, now
-        facts = {"loss": value.item(), "lr": self._plan.rate(k), "norm": norm.item(), "rate": rate}
-        self._run.tell("train", {"step": k + 1, "of": self._plan.steps, **facts})
+        facts = {
+            "loss": value.item(),
+            "lr": self._plan.learning_rate(k),
+            "norm": norm.item(),
+            "rate": rate,
+        }
+        self._run.on_event("train", {"step": k + 1, "of": self._plan.steps, **facts})
 
 
-def _cosine(done: float) -> float:
+def _cosine_decay(fraction: float) -> float:
     """From 1 to 0 along half a cosine."""
-    return 0.5 + 0.5 * math.cos(math.pi * done)
+    return 0.5 + 0.5 * math.cos(math.pi * fraction)

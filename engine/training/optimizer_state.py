@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
-class Learner:
+class OptimizerState:
     """The weights of a module that are to be trained, AdamW on them, and their average.
 
     averaged: whether there is an average. momentum, beta2: what of past gradients and of their
@@ -26,46 +26,46 @@ class Learner:
         *,
         lr: float,
         weight_decay: float,
-        averaged: bool,
+        use_ema: bool,
         momentum: float = 0.9,
         beta2: float = 0.999,
-        sets: int = 1,
+        moment_sets: int = 1,
     ) -> None:
         self.module = module
         self.weights = {key: p for key, p in module.named_parameters() if p.requires_grad}
-        self.optimisers = [
+        self.optimizers = [
             torch.optim.AdamW(
                 self.weights.values(), lr, (momentum, beta2), weight_decay=weight_decay
             )
-            for _ in range(sets)
+            for _ in range(moment_sets)
         ]
         self.average = (
-            {key: p.detach().clone() for key, p in self.weights.items()} if averaged else {}
+            {key: p.detach().clone() for key, p in self.weights.items()} if use_ema else {}
         )
 
-    def clear(self) -> None:
+    def zero_grad(self) -> None:
         """The weights hold no gradient."""
-        self.optimisers[0].zero_grad()
+        self.optimizers[0].zero_grad()
 
-    def step(self, lr: float, which: int = 0) -> None:
+    def step(self, learning_rate: float, moment_set: int = 0) -> None:
         """One step of AdamW along the gradients that the weights hold, with this set of moments;
         a weight without a gradient stays, and its moments with it."""
-        for group in self.optimisers[which].param_groups:
-            group["lr"] = lr
-        self.optimisers[which].step()
+        for group in self.optimizers[moment_set].param_groups:
+            group["lr"] = learning_rate
+        self.optimizers[moment_set].step()
 
-    def clip(self, norm: float | None) -> Tensor:
+    def clip_gradients(self, norm: float | None) -> Tensor:
         """Shorten the gradient to at most `norm`; its length before."""
         return nn.utils.clip_grad_norm_(self.weights.values(), norm or math.inf)
 
-    def blend(self, share: float) -> None:
+    def update_ema(self, decay: float) -> None:
         """average = share * average + (1 - share) * weights."""
         if self.average:
-            blend = get_ema_multi_avg_fn(share)  # all tensors in few kernels
+            blend = get_ema_multi_avg_fn(decay)  # all tensors in few kernels
             blend(list(self.average.values()), list(self.weights.values()), 0)
 
     @torch.no_grad()
-    def settle(self) -> None:
+    def apply_ema(self) -> None:
         """The average takes the place of the weights."""
         for key, mean in self.average.items():
             self.weights[key].copy_(mean)
@@ -75,47 +75,48 @@ class Learner:
         kept = self.module.state_dict(keep_vars=True)
         return {key: value for key, value in self.module.named_buffers() if key in kept}
 
-    def state(self, step: int, micro: int) -> dict[str, Tensor]:
+    def state_dict(self, step: int, micro: int) -> dict[str, Tensor]:
         """Everything, on the CPU, by name. step: how many are done; micro: rows at a time."""
         state = {"step": torch.tensor(step), "micro": torch.tensor(micro)}
         state |= {f"weight/{key}": value.detach() for key, value in self.weights.items()}
         state |= {f"average/{key}": value for key, value in self.average.items()}
-        state |= {f"rest/{key}": value.detach() for key, value in self._rest()}
-        for optimiser, name in zip(self.optimisers, self._names(), strict=True):
+        state |= {f"rest/{key}": value.detach() for key, value in self._untrained_tensors()}
+        for optimiser, name in zip(self.optimizers, self._optimizer_names(), strict=True):
             for key, value in self.weights.items():
                 for what, moment in optimiser.state[value].items():
                     state[f"{name}/{what}/{key}"] = torch.as_tensor(moment)
         return {key: value.cpu().contiguous() for key, value in state.items()}
 
     @torch.no_grad()
-    def recall(self, state: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Put everything back as it was kept."""
         for key, value in self.weights.items():
             value.copy_(state[f"weight/{key}"])
         for key, value in self.average.items():
             value.copy_(state[f"average/{key}"])
-        for key, value in self._rest():
+        for key, value in self._untrained_tensors():
             value.copy_(state[f"rest/{key}"])
-        known = dict(zip(self._names(), self.optimisers, strict=True))
+        known = dict(zip(self._optimizer_names(), self.optimizers, strict=True))
         for name, moment in state.items():
             if name.startswith("optimiser"):
                 which, what, key = name.split("/", 2)
                 where = "cpu" if what == "step" else self.weights[key].device
                 known[which].state[self.weights[key]][what] = moment.to(where).clone()
 
-    def tensors(self, *, begun: bool) -> Iterator[Tensor]:
-        """All of it in one order, as a team shares it. begun: moments too, made if need be."""
+    def all_tensors(self, *, with_moments: bool) -> Iterator[Tensor]:
+        """All of it in one order, as a team shares it. with_moments: moments too, made if need
+        be."""
         yield from self.weights.values()
         yield from self.average.values()
-        yield from (value for _, value in self._rest())
-        for optimiser in self.optimisers if begun else ():
+        yield from (value for _, value in self._untrained_tensors())
+        for optimiser in self.optimizers if with_moments else ():
             for weight in self.weights.values():
                 moments = optimiser.state[weight]
                 yield moments.setdefault("step", torch.tensor(0.0))
                 for what in ("exp_avg", "exp_avg_sq"):
                     yield moments.setdefault(what, torch.zeros_like(weight))
 
-    def culprit(self, x: Tensor) -> str:
+    def describe_nonfinite(self, x: Tensor) -> str:
         """Where the first number stands that is not finite; x is the step's input."""
         if not x.isfinite().all():
             return "the first tensor that is not finite is the input x"
@@ -127,11 +128,11 @@ class Learner:
                 return f"the first tensor that is not finite is the gradient of {key}"
         return "inputs, weights and gradients are finite"
 
-    def _names(self) -> list[str]:
+    def _optimizer_names(self) -> list[str]:
         """What each set of moments is kept under."""
-        return ["optimiser", *(f"optimiser {i}" for i in range(1, len(self.optimisers)))]
+        return ["optimiser", *(f"optimiser {i}" for i in range(1, len(self.optimizers)))]
 
-    def _rest(self) -> Iterator[tuple[str, Tensor]]:
+    def _untrained_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Frozen parameters and buffers of the state dict."""
         for key, value in self.module.named_parameters():
             if not value.requires_grad:

@@ -16,7 +16,7 @@ from torch.nn.functional import affine_grid, grid_sample
 from ..runtime.rng import Rng
 
 
-def affine(
+def random_affine(
     x: Tensor,
     rng: Rng,
     *,
@@ -46,43 +46,43 @@ def affine(
     return grid_sample(x, grid, align_corners=False)
 
 
-def shifted(x: Tensor, rng: Rng, part: float) -> Tensor:
+def random_shift(x: Tensor, rng: Rng, share: float) -> Tensor:
     """Moved by up to +-part of each side; as it is where that is 0."""
-    return affine(x, rng.fork("augment"), translate=(part, part)) if part else x
+    return random_affine(x, rng.fork("augment"), translate=(share, share)) if share else x
 
 
-def gamma(x: Tensor, rng: Rng, chance: float = 0.5) -> Tensor:
+def random_gamma(x: Tensor, rng: Rng, probability: float = 0.5) -> Tensor:
     """x in [0, 1] to a power between exp(-0.3) and exp(0.3)."""
     drawn, power = rng.uniform((2,)).float().T
-    power = torch.where(drawn < chance, (0.6 * power - 0.3).exp(), 1.0)
-    return x.clamp(min=0) ** _per_sample(power, x)
+    power = torch.where(drawn < probability, (0.6 * power - 0.3).exp(), 1.0)
+    return x.clamp(min=0) ** _broadcast_samples(power, x)
 
 
-def bias_field(
-    x: Tensor, rng: Rng, chance: float = 0.25, *, order: int = 3, most: float = 0.5
+def random_bias_field(
+    x: Tensor, rng: Rng, probability: float = 0.25, *, order: int = 3, maximum: float = 0.5
 ) -> Tensor:
     """Brighter here than there: times the exponential of a polynomial of that order, the axes going
     from -1 to 1, its coefficients up to +-most."""
     terms = [e for e in product(range(order + 1), repeat=x.ndim - 2) if sum(e) <= order]
     u = rng.uniform((1 + len(terms),)).float()
     total = torch.zeros_like(x[:, :1])
-    for term, coefficient in zip(terms, (2 * u[:, 1:] - 1).T * most, strict=True):
-        part = _per_sample(coefficient, x)
+    for term, coefficient in zip(terms, (2 * u[:, 1:] - 1).T * maximum, strict=True):
+        part = _broadcast_samples(coefficient, x)
         for axis, exponent in enumerate(term, start=2):
             place = torch.linspace(-1, 1, x.shape[axis], device=x.device)
-            part = part * _along(place**exponent, axis, x)
+            part = part * _broadcast_axis(place**exponent, axis, x)
         total = total + part
-    return torch.where(_per_sample(u[:, 0] < chance, x), x * total.exp(), x)
+    return torch.where(_broadcast_samples(u[:, 0] < probability, x), x * total.exp(), x)
 
 
-def blur(x: Tensor, rng: Rng, chance: float = 0.25, *, most: float = 2.0) -> Tensor:
-    """With a Gaussian along each axis, of a deviation up to `most` pixels; beyond an edge is the
+def random_blur(x: Tensor, rng: Rng, probability: float = 0.25, *, maximum: float = 2.0) -> Tensor:
+    """With a Gaussian along each axis, of a deviation up to `maximum` pixels; beyond an edge is the
     edge."""
-    u, reach = rng.uniform((x.ndim - 1,)).float(), math.ceil(4 * most)
+    u, reach = rng.uniform((x.ndim - 1,)).float(), math.ceil(4 * maximum)
     offset = torch.arange(-reach, reach + 1, device=x.device)
     seen = x
     for axis in range(2, x.ndim):
-        deviation = (most * u[:, axis - 1, None]).clamp(min=1e-3)
+        deviation = (maximum * u[:, axis - 1, None]).clamp(min=1e-3)
         weight = (-0.5 * (offset / deviation) ** 2).exp()
         weight = weight / weight.sum(1, keepdim=True)  # (N, 2 reach + 1)
         place = torch.arange(x.shape[axis], device=x.device)
@@ -91,16 +91,16 @@ def blur(x: Tensor, rng: Rng, chance: float = 0.25, *, most: float = 2.0) -> Ten
             for off in offset.tolist()
         )
         parts = zip(weight.T, moved, strict=True)
-        seen = sum((_per_sample(w, x) * y for w, y in parts), torch.zeros_like(x))
-    return torch.where(_per_sample(u[:, 0] < chance, x), seen, x)
+        seen = sum((_broadcast_samples(w, x) * y for w, y in parts), torch.zeros_like(x))
+    return torch.where(_broadcast_samples(u[:, 0] < probability, x), seen, x)
 
 
-def ghosts(
-    x: Tensor, rng: Rng, chance: float = 0.5, *, counts: tuple[int, int] = (4, 10),
-    strength: tuple[float, float] = (0.5, 1.0), kept: float = 0.02,
+def random_ghosting(
+    x: Tensor, rng: Rng, probability: float = 0.5, *, counts: tuple[int, int] = (4, 10),
+    strength: tuple[float, float] = (0.5, 1.0), protected: float = 0.02,
 ) -> Tensor:  # fmt: skip
     """Copies of itself along one axis, so many of them: every so many frequencies of that axis lose
-    that share; but for the share `kept` of all around 0."""
+    that share; but for the share `protected` of all around 0."""
     u = rng.uniform((4,)).float()
     count = counts[0] + (u[:, 1] * (counts[1] - counts[0] + 1)).long()
     lost = strength[0] + (strength[1] - strength[0]) * u[:, 2]
@@ -109,20 +109,20 @@ def ghosts(
     for axis in range(2, x.ndim):
         n = x.shape[axis]
         step = torch.fft.fftfreq(n, 1 / n, device=x.device).round().long().abs()
-        weak = (step % count[:, None] == 0) & (step > kept * n / 2)  # (N, n)
+        weak = (step % count[:, None] == 0) & (step > protected * n / 2)  # (N, n)
         gain = 1 - lost[:, None] * weak
         gain = gain.view(len(x), *[n if a == axis else 1 for a in range(1, x.ndim)])
         made = torch.fft.ifft(torch.fft.fft(x, dim=axis) * gain, dim=axis).real
-        mine = (u[:, 0] < chance) & (which == axis)
-        seen = torch.where(_per_sample(mine, x), made, seen)
+        mine = (u[:, 0] < probability) & (which == axis)
+        seen = torch.where(_broadcast_samples(mine, x), made, seen)
     return seen
 
 
-def _per_sample(value: Tensor, x: Tensor) -> Tensor:
+def _broadcast_samples(value: Tensor, x: Tensor) -> Tensor:
     """(N,) as it broadcasts with x (N, C, *S)."""
     return value.view(-1, *[1] * (x.ndim - 1))
 
 
-def _along(value: Tensor, axis: int, x: Tensor) -> Tensor:
+def _broadcast_axis(value: Tensor, axis: int, x: Tensor) -> Tensor:
     """(n,) as it broadcasts with that axis of x."""
     return value.view([-1 if a == axis else 1 for a in range(x.ndim)])

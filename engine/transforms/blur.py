@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-def blurred(
+def gaussian_blur(
     x: Tensor, deviation: float, *, mode: Literal["mirror", "symmetric"] = "mirror"
 ) -> Tensor:
     """(N, *S) with a Gaussian along each axis, up to four deviations, as SciPy has it.
@@ -37,7 +37,7 @@ def blurred(
     return x
 
 
-def enlarged(x: Tensor, shape: Sequence[int]) -> Tensor:
+def enlarge(x: Tensor, shape: Sequence[int]) -> Tensor:
     """(N, h, w) -> (N, *shape), linear between the centres of pixels, and mirrored at the centres
     of the outermost, as scikit-image's `resize` does where it grows."""
     for axis, wide in zip((1, 2), shape, strict=True):

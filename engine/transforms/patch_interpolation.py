@@ -10,15 +10,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..noise.pyramid import stretched
+from ..noise.pyramid import interpolate_grid
 from ..runtime.rng import Rng
 
 
-class Foreign:
+class PatchInterpolation:
     """A noise that is another sample, and a shape: (N, C + 1, *S), the last channel the shape,
     0 outside to 1 inside.
 
-    bank: samples (K, C, *S) to take patches from; chance: of an anomaly, else the shape is empty
+    bank: samples (K, C, *S) to take patches from; probability: of an anomaly, else the shape is
+    empty
     size: smallest and largest radius along an axis, in terms of the side
     shift: deviation of what is added to a patch's brightness, which stays in 0..1
     """
@@ -27,11 +28,11 @@ class Foreign:
         self,
         bank: Tensor,
         *,
-        chance: float = 1.0,
+        probability: float = 1.0,
         size: Sequence[float] = (0.05, 0.25),
         shift: float = 0.0,
     ) -> None:
-        self.bank, self.chance, self.size = bank, chance, (size[0], size[1])
+        self.bank, self.probability, self.size = bank, probability, (size[0], size[1])
         self.shift = shift
 
     def __call__(self, rng: Rng, shape: Sequence[int], level: Tensor) -> Tensor:
@@ -46,12 +47,14 @@ class Foreign:
         if self.shift:
             by = self.shift * rng.fork("shift").normal((1,))
             other = (other + by.view(-1, *[1] * (len(extent) + 1))).clamp(0, 1)
-        blob = blobs(rng.fork("blob"), extent, self.size)
-        wanted = (rng.fork("chance").uniform() < self.chance).view(-1, *[1] * (len(extent) + 1))
+        blob = random_blobs(rng.fork("blob"), extent, self.size)
+        wanted = (rng.fork("chance").uniform() < self.probability).view(
+            -1, *[1] * (len(extent) + 1)
+        )
         return torch.cat([other, blob * wanted], 1)
 
 
-def blobs(rng: Rng, extent: Sequence[int], size: tuple[float, float]) -> Tensor:
+def random_blobs(rng: Rng, extent: Sequence[int], size: tuple[float, float]) -> Tensor:
     """An ellipsoid of uneven surface and soft edge per sample, (N, 1, *extent) in 0..1; its centre
     lies anywhere but near the edge."""
     shape = (-1, *[1] * len(extent))
@@ -64,6 +67,6 @@ def blobs(rng: Rng, extent: Sequence[int], size: tuple[float, float]) -> Tensor:
         radius = size[0] + (size[1] - size[0]) * radius
         away = (place.view(1, *sides) - (0.1 + 0.8 * centre).view(shape)) / radius.view(shape)
         distance = distance + away.square()
-    uneven = stretched(rng.fork("surface").normal((1, *[min(8, n) for n in extent])), extent)
+    uneven = interpolate_grid(rng.fork("surface").normal((1, *[min(8, n) for n in extent])), extent)
     depth = 1 - distance.sqrt() + 0.25 * uneven[:, 0]
     return (6 * depth).sigmoid()[:, None].float()

@@ -19,7 +19,7 @@ MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 @dataclass(frozen=True)
-class Canvas:
+class ResizePad:
     """shape: S of the samples
     size: what the longest axis becomes, the others in proportion; None leaves S as it is, and a
         signal, of one axis, is as it is anyway: what waves, area by area, is silence
@@ -34,42 +34,54 @@ class Canvas:
     high: float = 1.0
 
     @property
-    def inner(self) -> tuple[int, ...]:
+    def resized_shape(self) -> tuple[int, ...]:
         """S after resizing, before padding."""
         if self.size is None or len(self.shape) == 1:
             return self.shape
         return tuple(max(1, round(n * self.size / max(self.shape))) for n in self.shape)
 
     @property
-    def outer(self) -> tuple[int, ...]:
+    def padded_shape(self) -> tuple[int, ...]:
         """S as the network sees it."""
-        return tuple(-(-n // self.divisor) * self.divisor for n in self.inner)
+        return tuple(-(-n // self.divisor) * self.divisor for n in self.resized_shape)
 
     @property
     def range(self) -> tuple[float, float]:
         return self.low, self.high
 
-    def enter(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """(N, C, *S) in [0, 1] -> (N, C, *outer) in [low, high]."""
-        return self._padded(resize(x, self.inner)) * (self.high - self.low) + self.low
+        return self._pad(resize(x, self.resized_shape)) * (self.high - self.low) + self.low
 
-    def leave(self, y: Tensor) -> Tensor:
+    def inverse(self, y: Tensor) -> Tensor:
         """(..., C, *outer) in [low, high] -> (..., C, *S) in [0, 1]; values outside are kept."""
         lead, ndim = y.shape[: -len(self.shape)], len(self.shape)
-        y = y[(..., *(slice(o, o + n) for o, n in zip(self._before(), self.inner, strict=True)))]
+        y = y[
+            (
+                ...,
+                *(
+                    slice(o, o + n)
+                    for o, n in zip(self._padding_before(), self.resized_shape, strict=True)
+                ),
+            )
+        ]
         y = (y - self.low) / (self.high - self.low)
         y = resize(y.reshape(-1, 1, *y.shape[-ndim:]), self.shape)
         return y.view(*lead, *self.shape)
 
-    def _padded(self, x: Tensor) -> Tensor:
+    def _pad(self, x: Tensor) -> Tensor:
         sides = []
-        for o, n, whole in reversed(list(zip(self._before(), self.inner, self.outer, strict=True))):
+        for o, n, whole in reversed(
+            list(zip(self._padding_before(), self.resized_shape, self.padded_shape, strict=True))
+        ):
             sides += [o, whole - n - o]
         fill = SILENCE if len(self.shape) == 1 else 0.0
         return pad(x, sides, value=fill) if any(sides) else x
 
-    def _before(self) -> list[int]:
-        return [(whole - n) // 2 for n, whole in zip(self.inner, self.outer, strict=True)]
+    def _padding_before(self) -> list[int]:
+        return [
+            (whole - n) // 2 for n, whole in zip(self.resized_shape, self.padded_shape, strict=True)
+        ]
 
 
 def resize(x: Tensor, shape: Sequence[int]) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-UNET: dict[str, Any] = {
+SIGNAL_UNET: dict[str, Any] = {
     "widths": (64, 128, 192),
     "res_blocks": 2,
     "attention": (False, False, True),
@@ -15,7 +15,9 @@ UNET: dict[str, Any] = {
 resolution: (True, True, True)."""
 
 
-def sized(shape: Sequence[int], images: dict[str, Any], **given: Any) -> dict[str, Any]:
+def unet_arguments(
+    shape: Sequence[int], images: dict[str, Any], **overrides: Any
+) -> dict[str, Any]:
     """A UNet's arguments: those for images or, of signals, UNET; but what is given, not None."""
-    known = UNET if len(shape) == 1 else images
-    return known | {key: value for key, value in given.items() if value is not None}
+    known = SIGNAL_UNET if len(shape) == 1 else images
+    return known | {key: value for key, value in overrides.items() if value is not None}

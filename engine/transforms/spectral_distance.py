@@ -6,30 +6,32 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-SIZES = (64, 256)
+WINDOW_SIZES = (64, 256)
 """Samples in a stretch; a quarter of it is the way to the next."""
 
-FLOOR = 1e-4
+AMPLITUDE_FLOOR = 1e-4
 """Added to amplitudes, about -80 dB of 1: below it nothing is told apart."""
 
 
-def distance(x: Tensor, y: Tensor, sizes: tuple[int, ...] = SIZES) -> Tensor:
+def spectral_distance(x: Tensor, y: Tensor, sizes: tuple[int, ...] = WINDOW_SIZES) -> Tensor:
     """(N, L) of two (N, C, L) about 0: the mean absolute difference of log amplitudes, over
     frequencies and `sizes`. Two channels are one complex signal; of any other number, the mean."""
     # one by one: transforms then round alike in any batch
-    return torch.stack([_apart(a, b, sizes) for a, b in zip(x, y, strict=True)])
+    return torch.stack([_sample_distance(a, b, sizes) for a, b in zip(x, y, strict=True)])
 
 
-def _apart(x: Tensor, y: Tensor, sizes: tuple[int, ...]) -> Tensor:
+def _sample_distance(x: Tensor, y: Tensor, sizes: tuple[int, ...]) -> Tensor:
     total = torch.zeros_like(x[0])
     for size in sizes:
-        far = (_log(x, size) - _log(y, size)).abs().mean((0, 1))  # (stretches,)
+        far = (
+            (_log_spectrogram(x, size) - _log_spectrogram(y, size)).abs().mean((0, 1))
+        )  # (stretches,)
         wide = interpolate(far[None, None], size=x.shape[-1], mode="linear", align_corners=True)
         total = total + wide[0, 0].to(total.dtype) / len(sizes)
     return total
 
 
-def _log(x: Tensor, size: int) -> Tensor:
+def _log_spectrogram(x: Tensor, size: int) -> Tensor:
     """(C, L) -> (channels, frequencies, stretches)."""
     wave = x.float()
     if len(wave) == 2:
@@ -37,4 +39,4 @@ def _log(x: Tensor, size: int) -> Tensor:
     window = torch.hann_window(size, device=x.device)
     seen = torch.stft(wave, size, size // 4, window=window, pad_mode="constant",
         onesided=not wave.is_complex(), return_complex=True)  # fmt: skip
-    return (seen.abs() / window.sum() + FLOOR).log()
+    return (seen.abs() / window.sum() + AMPLITUDE_FLOOR).log()

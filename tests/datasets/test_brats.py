@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from adbench.datasets.base import DataError, manifest
 from adbench.datasets.brats import BraTS
-from adbench.datasets.splits.assignment import fourfold
+from adbench.datasets.splits.assignment import four_way_split
 from small_brats import brats, everything, file, refused, rewrite, same, stored
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -29,7 +29,7 @@ def root(tmp_path, five_cases) -> Path:
 def test_the_four_splits_hold_what_the_contract_says(root, volumes):
     data = brats(root)
     train, more = data.train(), data.train(labelled=True)
-    splits = {"train": more, "held_out": data.held_out(), "val": data.val(), "test": data.test()}
+    splits = {"train": more, "held_out": data.calibration(), "val": data.val(), "test": data.test()}
     groups = {name: {entry.group for entry in manifest(s)} for name, s in splits.items()}
     assert {name: len(g) for name, g in groups.items()} == {
         "train": 2, "held_out": 1, "val": 1, "test": 1
@@ -45,7 +45,7 @@ def test_the_four_splits_hold_what_the_contract_says(root, volumes):
             }
     assert not any(sample.label for sample in train) and len(train) == 2 * (~lesion[3:13]).sum()
     assert [e for e in manifest(more)][: len(train)] == manifest(train)
-    for split in (more, data.held_out()):
+    for split in (more, data.calibration()):
         assert all(split[n].mask is None for n in range(len(split)))
     for sample in everything(data).values():
         assert sample.x.shape == (4, 24, 24) and sample.x.dtype == torch.float32
@@ -212,10 +212,10 @@ def test_slices_without_enough_brain_are_left_out(root):
 def test_every_split_gets_a_patient_and_none_two(count, weights, seed):
     patients = [f"p{n}" for n in range(count)]
     fractions = [weight / sum(weights) for weight in weights]
-    split_of = fourfold(patients, fractions, seed)
+    split_of = four_way_split(patients, fractions, seed)
     assert set(split_of) == set(patients)
     assert set(split_of.values()) == {"train", "held_out", "val", "test"}
-    assert fourfold(patients[::-1], fractions, seed) == split_of
+    assert four_way_split(patients[::-1], fractions, seed) == split_of
 
 
 def test_the_seed_decides_the_splits(root):
@@ -225,7 +225,7 @@ def test_the_seed_decides_the_splits(root):
     patients = [f"BraTS20_Training_{number:03d}" for number in range(1, 6)]
     tested = []
     for seed in (0, 1):
-        split_of = fourfold(patients, (0.6, 0.1, 0.1, 0.2), seed)
+        split_of = four_way_split(patients, (0.6, 0.1, 0.1, 0.2), seed)
         tested.append({name for name, split in split_of.items() if split == "test"})
         assert groups(brats(root, seed=seed)) == tested[-1]
     assert tested[0] != tested[1]
@@ -234,7 +234,7 @@ def test_the_seed_decides_the_splits(root):
 def test_of_three_patients_val_gets_none_and_two_cannot_be_split(tmp_path, volumes):
     volumes.tree(tmp_path, count=3)
     data = brats(tmp_path)
-    parts = (data.train(), data.held_out(), data.val(), data.test())
+    parts = (data.train(), data.calibration(), data.val(), data.test())
     assert [len({entry.group for entry in manifest(part)}) for part in parts] == [1, 1, 0, 1]
     shutil.rmtree(tmp_path / "BraTS20_Training_002")
     assert "found 2 patients" in refused(brats(tmp_path)).summary

@@ -91,7 +91,7 @@ def test_one_patient_cannot_be_shared_out_but_its_slices_can(tmp_path, trees):
     with pytest.warns(UserWarning, match="share patients"):
         data = slices(tmp_path, group="slice", fractions=(0.5, 0.1, 0.4))
         data.prepare()
-    parts = (data.train(), data.held_out(), data.val())
+    parts = (data.train(), data.calibration(), data.val())
     normal = [s.key for part in parts for s in part if not s.label]
     assert normal == [f"training/{n:06d}" for n in range(1, 5)]  # in blocks of neighbours
     assert [len(part) for part in parts[:2]] == [1, 1]
@@ -158,7 +158,7 @@ def test_all_bad_slices_are_told_and_nothing_is_cached(root, trees, cache, row):
     for number in (2, 5):
         spoil(next((root / f"training/{number:06d}").glob("*_flair_*")))
     found = slices(root).verify()
-    assert found.bad == 2 and all(says in problem for problem in found.problems)
+    assert found.bad_cases == 2 and all(says in problem for problem in found.problems)
     assert trees.refused(slices(root)).summary.startswith("2 of 18 cases are unusable.")
     assert not list(cache.glob("*.h5"))
 
@@ -207,8 +207,8 @@ def test_stacks_are_split_in_blocks_and_small_lesions_left_out(stacks, trees):
         data.prepare()
     trees.sound(data)
     assert not data.spec.labels
-    keys = [s.key for part in (data.train(), data.held_out()) for s in part]
-    assert keys == [f"train/{number:06d}" for number in range(10)] and len(data.held_out()) == 1
+    keys = [s.key for part in (data.train(), data.calibration()) for s in part]
+    assert keys == [f"train/{number:06d}" for number in range(10)] and len(data.calibration()) == 1
     counts = [int(s.mask.sum()) for s in data.test() if s.mask is not None]
     assert counts == [0, 30, 40, 50] and len(data.val()) == 0
     every = slices(stacks, min_lesion=1)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from adbench.datasets.base import DataError, Spec
-from adbench.datasets.chexpert import CheXpert, read_array
+from adbench.datasets.chexpert import CheXpert, read_npy
 from trees_images import chexpert_npy, chexpert_raw, counts, labels, put, samples, shared, texture
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -101,7 +101,7 @@ def test_a_published_test_set_makes_valid_the_validation_set(raw) -> None:
 def test_the_place_does_not_matter(raw, root, tmp_path) -> None:
     for tree in (raw, root):
         shutil.copytree(tree, tmp_path / "other" / tree.name)
-        assert made(tmp_path / "other" / tree.name)._path == made(tree)._path
+        assert made(tmp_path / "other" / tree.name)._prepared_path == made(tree)._prepared_path
         shutil.rmtree(tmp_path / "other")
 
 
@@ -121,7 +121,7 @@ def saved(tmp_path: Path, array: np.ndarray, **how) -> bytes:
 @pytest.mark.parametrize("kind", ARRAYS)
 def test_arrays_are_scaled_by_their_type(tmp_path, kind) -> None:
     array, value = ARRAYS[kind]
-    assert torch.allclose(read_array(saved(tmp_path, array), "x"), torch.full((1, 3, 4), value))
+    assert torch.allclose(read_npy(saved(tmp_path, array), "x"), torch.full((1, 3, 4), value))
 
 
 REFUSED = {
@@ -138,7 +138,7 @@ def test_arrays_without_a_known_range_are_refused(tmp_path, kind) -> None:
     array, why = REFUSED[kind]
     raw = saved(tmp_path, array, allow_pickle=kind == "objects")
     with pytest.raises(DataError, match=why):
-        read_array(raw, "x.npy")
+        read_npy(raw, "x.npy")
 
 
 def test_what_is_wrong_is_said(root) -> None:

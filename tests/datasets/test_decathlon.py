@@ -34,7 +34,7 @@ def test_one_task_is_normal_and_the_test_images_of_others_are_not(root, trees):
     data = tasks(root)
     trees.sound(data)
     assert data.spec.shape == (9, 12, 10) and not data.spec.masks and trees.apart(data)
-    counts = [len(part) for part in (data.train(), data.held_out(), data.val(), data.test())]
+    counts = [len(part) for part in (data.train(), data.calibration(), data.val(), data.test())]
     assert counts == [3, 1, 2, 2]
     for part in (data.val(), data.test()):
         assert {(s.tags["task"], s.label) for s in part} == {
@@ -131,7 +131,7 @@ def test_all_bad_volumes_are_told_and_nothing_is_cached(root, trees, cache, row)
     spoil(path)
     spoil(root / "Task09_Spleen/imagesTs/SPLEEN_007.nii.gz")
     found = tasks(root).verify()
-    assert found.bad == 2 and all(says in problem for problem in found.problems)
+    assert found.bad_cases == 2 and all(says in problem for problem in found.problems)
     assert trees.refused(tasks(root)).summary.startswith("2 of 8 cases are unusable.")
     assert not list(cache.glob("*.h5"))
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from adbench.datasets.base import DataError, Spec
 from adbench.datasets.folder import Folder
 from adbench.datasets.splits.assignment import Case
-from adbench.datasets.splits.published import share_out
+from adbench.datasets.splits.published import assign_unpublished
 from trees_images import counts, labels, loose, mvtec, put, samples, shared, square, texture
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -60,7 +60,7 @@ def test_nothing_needs_to_be_split(tmp_path) -> None:
     assert not data.spec.labels and len(data.train(labelled=True)) == found["train"]
     taught = made(tmp_path, labels=True)
     assert taught.spec.labels and len(taught.train(labelled=True)) > len(taught.train())
-    assert made(tmp_path, seed=1)._path != data._path
+    assert made(tmp_path, seed=1)._prepared_path != data._prepared_path
 
 
 def test_its_own_layout_of_mvtec_is_read(tmp_path) -> None:
@@ -153,11 +153,11 @@ def test_images_of_any_size_and_colour_are_fitted(root) -> None:
 
 
 def test_the_place_does_not_matter(root, tmp_path, monkeypatch) -> None:
-    first = made(root)._path
+    first = made(root)._prepared_path
     shutil.copytree(root, tmp_path / "elsewhere")
-    assert made(tmp_path / "elsewhere")._path == first
+    assert made(tmp_path / "elsewhere")._prepared_path == first
     monkeypatch.chdir(root)
-    assert made(Path("."))._path == first
+    assert made(Path("."))._prepared_path == first
     monkeypatch.delenv("ADBENCH_DATA", raising=False)
     with pytest.raises(DataError, match="ADBENCH_DATA is not set and --data was not given"):
         Folder().prepare()
@@ -231,8 +231,8 @@ def test_published_sets_stay_and_groups_stay_whole(sets, seed) -> None:
         Case(f"{n}", f"{pool} {group}", {}, pool, label)
         for n, (pool, label, group) in enumerate(sets)
     ]
-    split_of = share_out(cases, (0.6, 0.1, 0.1, 0.2), seed)
-    assert split_of == share_out(cases[::-1], (0.6, 0.1, 0.1, 0.2), seed)
+    split_of = assign_unpublished(cases, (0.6, 0.1, 0.1, 0.2), seed)
+    assert split_of == assign_unpublished(cases[::-1], (0.6, 0.1, 0.1, 0.2), seed)
     assert split_of.keys() == {case.name for case in cases}
     homes: dict[str, set[str]] = {}
     for case in cases:

@@ -40,7 +40,7 @@ def flags(*S: int) -> np.ndarray:
 def counts(data: HDF5) -> dict[str, tuple[int, int]]:
     found = {}
     for part in SPLITS:
-        labels = [sample.label for sample in getattr(data, part)()]
+        labels = [sample.label for sample in data.get_split(part)]
         found[part] = (labels.count(False), labels.count(True))
     return found
 
@@ -102,7 +102,7 @@ def test_patients_are_shared_out_whole(tmp_path, arrays) -> None:
     assert sum(a for a, _ in found.values()) == 16 and sum(b for _, b in found.values()) == 8
     assert all(found[part][0] for part in SPLITS)
     assert not found["train"][1] and found["val"][1] == 2 and found["test"][1] == 6
-    groups = [{s.group for s in getattr(data, part)()} for part in SPLITS]
+    groups = [{s.group for s in data.get_split(part)} for part in SPLITS]
     assert sum(map(len, groups)) == len(set.union(*groups)) == 12
     other = HDF5(root=str(tmp_path / "d"), seed=1)
     assert {s.key for s in data.test()} != {s.key for s in other.test()}
@@ -151,7 +151,7 @@ def test_names_and_folders_are_free(tmp_path, arrays) -> None:
     (tmp_path / "d/._one.h5").write_bytes(b"\0")
     data = HDF5(root=str(tmp_path / "d"), **called)
     assert sum(map(sum, counts(data).values())) == N
-    keys = {s.key for part in SPLITS for s in getattr(data, part)()}
+    keys = {s.key for part in SPLITS for s in data.get_split(part)}
     assert "one/000009" in keys and "in/two/000013" in keys
     assert "holds no dataset 'x' (there is my group, my label, my x)" in refused(tmp_path / "d")
 
@@ -188,7 +188,7 @@ def test_every_bad_sample_is_listed_and_nothing_is_kept(tmp_path, arrays, cache)
     x[5, 0, 0] = 0
     arrays.h5(path, **held(8, 9, x=x))
     data = HDF5(root=str(path), nan="zero", scale="minmax")
-    samples = {s.key: s.x for part in SPLITS for s in getattr(data, part)()}
+    samples = {s.key: s.x for part in SPLITS for s in data.get_split(part)}
     assert len(samples) == N and samples["a/000003"][0, 2, 2] == 0
 
 
@@ -254,11 +254,11 @@ def test_the_cache_follows_the_content_not_the_place(tmp_path, arrays, monkeypat
     for place in ("there", "there/a.h5", str(tmp_path / "there")):
         again = HDF5(root=place)
         again.prepare()
-        assert again._path == first._path
+        assert again._prepared_path == first._prepared_path
     arrays.h5(tmp_path / "there/a.h5", **held(8, 9, label=np.arange(N) >= 14))
     changed = HDF5(root="there")
     changed.prepare()
-    assert changed._path != first._path
+    assert changed._prepared_path != first._prepared_path
 
 
 def test_good_data_make_no_warning(tmp_path, arrays) -> None:

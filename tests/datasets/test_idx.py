@@ -36,7 +36,7 @@ def counts(data: Idx) -> dict[str, tuple[int, int]]:
     """Normal and abnormal samples of each split."""
     found = {}
     for part in SPLITS:
-        labels = [sample.label for sample in getattr(data, part)()]
+        labels = [sample.label for sample in data.get_split(part)]
         found[part] = (labels.count(False), labels.count(True))
     return found
 
@@ -66,7 +66,7 @@ def test_one_set_against_another(root, arrays) -> None:
         assert np.array_equal(sample.x[0].numpy(), pixels[index].astype(np.float32) / 255)
         assert sample.tags == {"set": "FashionMNIST", "class": str(labels[index])}
     assert all(s.label == (s.tags["set"] == "MNIST") for s in data.test())
-    keys = [s.key for part in SPLITS for s in getattr(data, part)()]
+    keys = [s.key for part in SPLITS for s in data.get_split(part)]
     assert len(keys) == len(set(keys))
 
 
@@ -79,7 +79,7 @@ def test_some_classes_against_the_others(root) -> None:
     both = [sample for sample in data.train(labelled=True)]
     assert normal == {"0", "3"} and any(s.label for s in both)
     assert all(s.label == (s.tags["class"] not in "03") for s in both)
-    assert not any(s.label for s in data.held_out())
+    assert not any(s.label for s in data.calibration())
     assert {s.tags["set"] for s in data.test()} == {"FashionMNIST"}
     for wrong in ([7], [0, 1, 2, 3, 4]):
         assert "are none, or all, of [0, 1, 2, 3, 4]" in refused(small(root, normal_classes=wrong))
@@ -93,7 +93,7 @@ def test_flipped_copies_of_the_normal_images(root) -> None:
     for flip, axis in (("vertical", 1), ("horizontal", 2)):
         other = found[f"FashionMNIST/test/00003/{flip}"]
         assert (other.x == one.x.flip(axis)).all() and other.group == one.group and other.label
-    groups = [{s.group for s in getattr(data, part)()} for part in SPLITS]
+    groups = [{s.group for s in data.get_split(part)} for part in SPLITS]
     assert sum(map(len, groups)) == len(set.union(*groups))
 
 
@@ -114,7 +114,7 @@ def test_images_of_the_test_set_are_not_trained_on(root, arrays) -> None:
     data = small(root)
     with pytest.warns(UserWarning, match="1 training images left out.*FashionMNIST/train/00007"):
         data.prepare()
-    found = {s.key: (part, s.group) for part in SPLITS for s in getattr(data, part)()}
+    found = {s.key: (part, s.group) for part in SPLITS for s in data.get_split(part)}
     assert "FashionMNIST/train/00007" not in found
     assert found["FashionMNIST/train/00008"] == found["FashionMNIST/train/00009"]
     published = small(root, split="published")
@@ -149,7 +149,7 @@ def test_every_form_of_a_set_holds_the_same(tmp_path, arrays, layout) -> None:
         else:
             arrays.idx_set(root, name, seed, packed=layout == "packed", raw=layout != "flat")
     data = small(root)
-    found = {s.key: s.x for part in SPLITS for s in getattr(data, part)()}
+    found = {s.key: s.x for part in SPLITS for s in data.get_split(part)}
     pixels = arrays.drawings(3, 20)[0]
     for index in range(20):
         x = found[f"FashionMNIST/test/{index:05d}"][0].numpy()
@@ -240,7 +240,7 @@ def test_roots_above_and_below_and_elsewhere_hold_the_same(root, tmp_path, monke
     for place in ("deep/er", "deep", "deep/er/FashionMNIST", str(tmp_path / "deep/er")):
         again = small(Path(place))
         again.prepare()
-        assert again._path == first._path
+        assert again._prepared_path == first._prepared_path
     text = refused(small(root, outside=["KMNIST"]))
     assert "no images of KMNIST lie in" in text and "adbench info idx" in text
 

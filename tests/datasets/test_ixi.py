@@ -143,7 +143,7 @@ def test_all_bad_volumes_are_told_and_nothing_is_cached(root, trees, cache, row)
     spoil(root / "Data/Train/ixi/t2/IXI002-Guys-0702_t2.nii.gz")
     spoil(root / "Data/Test/Brats21/t2/BraTS2021_00000_t2.nii.gz")
     found = brats(root).verify()
-    assert found.bad == 2 and all(says in problem for problem in found.problems)
+    assert found.bad_cases == 2 and all(says in problem for problem in found.problems)
     assert trees.refused(brats(root)).summary.startswith("2 of 11 cases are unusable.")
     assert not list(cache.glob("*.h5"))
 

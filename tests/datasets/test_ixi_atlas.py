@@ -153,12 +153,12 @@ def test_with_a_training_list_alone_the_rest_is_dealt_from_it(root) -> None:
 
 @pytest.mark.parametrize("where", ["", "data"])
 def test_the_place_does_not_matter(root, tmp_path, monkeypatch, where) -> None:
-    first = made(root)._path
-    assert made(root / where)._path == first
+    first = made(root)._prepared_path
+    assert made(root / where)._prepared_path == first
     shutil.copytree(root, tmp_path / "elsewhere")
-    assert made(tmp_path / "elsewhere" / where)._path == first
+    assert made(tmp_path / "elsewhere" / where)._prepared_path == first
     monkeypatch.chdir(root / where)
-    assert made(Path("."))._path == first
+    assert made(Path("."))._prepared_path == first
 
 
 def test_what_is_wrong_is_said(root) -> None:

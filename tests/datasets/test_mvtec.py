@@ -74,17 +74,17 @@ def test_root_may_be_the_category_or_above(root, where) -> None:
 
 
 def test_the_place_does_not_matter_and_the_content_does(root, tmp_path, monkeypatch) -> None:
-    first = made(root)._path
+    first = made(root)._prepared_path
     shutil.copytree(root, tmp_path / "other place")
-    assert made(tmp_path / "other place")._path == first
+    assert made(tmp_path / "other place")._prepared_path == first
     monkeypatch.chdir(root)
-    assert made(Path("."))._path == first
-    assert made(root / "hazelnut")._path == first
+    assert made(Path("."))._prepared_path == first
+    assert made(root / "hazelnut")._prepared_path == first
     monkeypatch.chdir(root / "hazelnut")
     alone = {sample.key for sample in everything(made(Path("."), category=None))}
     assert alone == {sample.key for sample in everything(made(root))}
     put(root / "hazelnut/train/good/000.png", texture(99, colour=True))
-    assert made(root)._path != first
+    assert made(root)._prepared_path != first
 
 
 def test_other_forms_of_the_layout_are_read(tmp_path) -> None:
@@ -112,8 +112,8 @@ def test_large_images_are_cut_into_tiles(root) -> None:
     whole = {s.key: s for s in samples(made(root), "test")}
     for part in samples(data, "test"):
         assert part.tile is not None and part.tile.extent == (24, 24)
-        top, left = part.tile.at
-        one = whole[part.tile.whole]
+        top, left = part.tile.start
+        one = whole[part.tile.image_key]
         assert torch.equal(part.x, one.x[:, top : top + 8, left : left + 8])
         assert part.label == one.label and part.group == one.group
 
@@ -262,12 +262,12 @@ def test_where_no_image_can_be_read_each_is_told(root) -> None:
 
 
 def test_what_other_programs_leave_is_overlooked(root) -> None:
-    before = made(root)._path
+    before = made(root)._prepared_path
     for name in ("train/good/._000.png", "test/good/Thumbs.db", "test/.ipynb_checkpoints/000.png"):
         path = root / "hazelnut" / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"\0")
-    assert made(root)._path == before
+    assert made(root)._prepared_path == before
 
 
 def test_an_image_of_one_value_is_not_trained_on(root) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from adbench.datasets.base import manifest
-from adbench.datasets.nfbs_edinburgh import RANGES, NFBSEdinburgh
+from adbench.datasets.nfbs_edinburgh import PATIENT_RANGES, NFBSEdinburgh
 
 pytestmark = pytest.mark.usefixtures("cache")
 EDINBURGH = "DATASETS/CancerousDataset/EdinburghDataset/Anomalous-T1"
@@ -34,7 +34,7 @@ def test_people_are_trained_on_and_patients_tested(root, trees):
     data = heads(root)
     trees.sound(data)
     assert trees.apart(data) and not data.spec.labels
-    assert (len(data.train()), len(data.held_out()), len(data.val())) == (21, 7, 0)
+    assert (len(data.train()), len(data.calibration()), len(data.val())) == (21, 7, 0)
     labels = {s.key: s.label for s in data.test()}
     want = {f"Edinburgh/1000{n}/z{z:03d}": 9 <= z < 13 for n in range(2) for z in range(4, 18)}
     assert labels == want  # five slices around a tumour in 9..12
@@ -50,10 +50,12 @@ def test_people_are_trained_on_and_patients_tested(root, trees):
 
 
 def test_the_authors_ranges_are_those_of_22_patients():
-    assert len(RANGES) == 22 and all(start < stop for start, stop in RANGES.values())
-    slices = [np.linspace(a + 5, b - 5, 4).astype(int) for a, b in RANGES.values()]
+    assert len(PATIENT_RANGES) == 22 and all(
+        start < stop for start, stop in PATIENT_RANGES.values()
+    )
+    slices = [np.linspace(a + 5, b - 5, 4).astype(int) for a, b in PATIENT_RANGES.values()]
     assert sum(len(set(each)) for each in slices) == 88
-    assert RANGES["19723"] == (140, 170) and RANGES["18886"] == (120, 180)
+    assert PATIENT_RANGES["19723"] == (140, 170) and PATIENT_RANGES["18886"] == (120, 180)
 
 
 @pytest.mark.parametrize("norm", ["window", "paper"])
@@ -65,7 +67,7 @@ def test_a_plane_is_windowed_over_the_whole_volume(root, norm):
     whole = (clipped - low) / (3 * sd) if norm == "window" else np.clip(clipped / (3 * sd), 0, 1)
     plane = np.where(volume != 0, whole, 0)[:, 8, :]
     data = heads(root, norm=norm)
-    samples = {s.key: s for part in (data.train(), data.held_out()) for s in part}
+    samples = {s.key: s for part in (data.train(), data.calibration()) for s in part}
     sample = samples["Train/A00000000/z008"]
     assert np.allclose(sample.x[0], np.pad(plane, ((0, 0), (3, 3))), atol=1e-5)
     assert sample.roi is not None
@@ -123,7 +125,7 @@ def test_all_bad_volumes_are_told_and_nothing_is_cached(root, trees, cache, row)
         name = f"A0000000{number}"
         spoil(root / f"DATASETS/Train/{name}/sub-{name}_ses-NFB3_T1w.nii.gz")
     found = heads(root).verify()
-    assert found.bad == 2 and all(says in problem for problem in found.problems)
+    assert found.bad_cases == 2 and all(says in problem for problem in found.problems)
     assert trees.refused(heads(root)).summary.startswith("2 of 6 cases are unusable.")
     assert not list(cache.glob("*.h5"))
 

@@ -127,12 +127,12 @@ def test_the_relaid_form_is_read_and_nameless_patients_are_told(tmp_path) -> Non
 
 @pytest.mark.parametrize("where", [".", ".."])
 def test_the_place_does_not_matter(root, tmp_path, monkeypatch, where) -> None:
-    first = made(root)._path
-    assert made(root / where)._path == first
+    first = made(root)._prepared_path
+    assert made(root / where)._prepared_path == first
     monkeypatch.chdir(root)
-    assert made(Path(where))._path == first
+    assert made(Path(where))._prepared_path == first
     shutil.copytree(root, tmp_path / "elsewhere/OCT2017")
-    assert made(tmp_path / "elsewhere")._path == first
+    assert made(tmp_path / "elsewhere")._prepared_path == first
 
 
 def wrong_folder(root):

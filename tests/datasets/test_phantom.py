@@ -51,12 +51,12 @@ def test_nobody_stands_in_two_splits(few):
 
 def test_training_sees_neither_mask_nor_twin(few):
     for sample in samples(few.train(labelled=True)) + samples(few.held_out()):
-        assert sample.mask is None and sample.twin is None
+        assert sample.mask is None and sample.counterpart is None
 
 
 def test_the_twin_differs_at_the_anomaly_only(few):
     for sample in samples(few.test()):
-        change = (sample.x - sample.twin).abs()
+        change = (sample.x - sample.counterpart).abs()
         if not sample.label:
             assert not change.any()
             continue
@@ -69,7 +69,7 @@ def test_the_twin_differs_at_the_anomaly_only(few):
 def test_anomalies_cover_about_a_seventh_of_the_head(shape):
     test = Phantom(shape=shape, test=60).test()
     sick = [s for s in samples(test) if s.label]
-    batch = Batch.of(sick)
+    batch = Batch.from_samples(sick)
     assert batch.mask is not None
     share = (batch.mask.flatten(1).sum(1) / batch.roi.flatten(1).sum(1)).mean()
     assert 0.09 < share < 0.18
@@ -91,7 +91,7 @@ def test_more_samples_change_none_of_the_first():
 
 def test_another_seed_is_another_phantom():
     one, two = (manifest(Phantom(shape=(16, 16), seed=seed, **FEW).test()) for seed in (0, 1))
-    assert not {entry.content for entry in one} & {entry.content for entry in two}
+    assert not {entry.content_hash for entry in one} & {entry.content_hash for entry in two}
 
 
 def test_heads_do_not_touch_the_border():

@@ -31,7 +31,7 @@ def radio(root: Path, **more) -> RFChallenge:
 
 
 def parts(data: RFChallenge) -> dict[str, list]:
-    return {part: list(getattr(data, part)()) for part in SPLITS}
+    return {part: [*data.get_split(part)] for part in SPLITS}
 
 
 def refused(data: RFChallenge) -> str:
@@ -87,7 +87,7 @@ def test_every_way_to_write_a_complex_number_is_read_alike(tmp_path, arrays, for
     plain = radio(arrays.radio(tmp_path / "plain"))
     other = radio(arrays.radio(tmp_path / "other", form=form))
     for part in SPLITS:
-        mine, theirs = getattr(plain, part)(), getattr(other, part)()
+        mine, theirs = plain.get_split(part), other.get_split(part)
         assert [content_hash(s) for s in mine] == [content_hash(s) for s in theirs]
 
 
@@ -208,14 +208,14 @@ def test_the_cache_follows_the_content_and_the_arguments(root, tmp_path, monkeyp
     for place in (moved / "deep", moved / "deep/dataset", moved / "deep/dataset/testset1_frame"):
         again = radio(place)
         again.prepare()
-        assert again._path == first._path
+        assert again._prepared_path == first._prepared_path
     monkeypatch.chdir(moved)
     relative = radio(Path("deep"))
     relative.prepare()
-    assert relative._path == first._path
+    assert relative._prepared_path == first._prepared_path
     for other in (radio(root, seed=1), radio(root, norm="none")):
         other.prepare()
-        assert other._path != first._path
+        assert other._prepared_path != first._prepared_path
 
 
 def test_good_data_make_no_warning_and_junk_is_passed_over(root) -> None:

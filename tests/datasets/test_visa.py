@@ -54,12 +54,13 @@ def test_categories_alone_and_together(root) -> None:
 
 
 def test_the_place_does_not_matter(root, tmp_path) -> None:
-    first = made(root)._path
+    first = made(root)._prepared_path
     shutil.copytree(root, tmp_path / "other")
-    assert made(tmp_path / "other")._path == first
-    assert made(tmp_path / "other/..", category="candle")._path != first  # another argument
+    assert made(tmp_path / "other")._prepared_path == first
+    # another argument
+    assert made(tmp_path / "other/..", category="candle")._prepared_path != first
     shutil.rmtree(root)
-    assert made(tmp_path)._path == first  # one above
+    assert made(tmp_path)._prepared_path == first  # one above
 
 
 def test_other_suffixes_and_turned_photographs_are_read(root) -> None:

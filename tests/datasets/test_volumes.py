@@ -160,7 +160,7 @@ def test_all_bad_volumes_are_told_and_nothing_is_cached(root, trees, cache, row)
     spoil(root / "train/normal/train1.nii.gz")
     spoil(root / "test/lesion/test1.nii.gz")
     found = own(root).verify()
-    assert found.bad == 2 and all(says in problem for problem in found.problems)
+    assert found.bad_cases == 2 and all(says in problem for problem in found.problems)
     assert trees.refused(own(root)).summary.startswith("2 of 8 cases are unusable.")
     assert not list(cache.glob("*.h5"))
 

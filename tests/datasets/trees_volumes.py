@@ -198,13 +198,13 @@ def lesion() -> np.ndarray:
 
 
 def everything(data: Dataset) -> dict[str, Sample]:
-    parts = [data.train(labelled=True), data.held_out(), data.val(), data.test()]
+    parts = [data.train(labelled=True), data.calibration(), data.val(), data.test()]
     return {part[n].key: part[n] for part in parts for n in range(len(part))}
 
 
 def groups(data: Dataset) -> dict[str, set[str]]:
     """The groups in every split."""
-    parts = {"train": data.train(labelled=True), "held_out": data.held_out()}
+    parts = {"train": data.train(labelled=True), "held_out": data.calibration()}
     parts |= {"val": data.val(), "test": data.test()}
     return {name: {part[n].group for n in range(len(part))} for name, part in parts.items()}
 

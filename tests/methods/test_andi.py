@@ -8,33 +8,38 @@ from scipy.stats import gmean
 
 from adbench.datasets.base import Spec
 from adbench.engine.diffusion.denoiser import Denoiser
-from adbench.engine.diffusion.schedule import linear
+from adbench.engine.diffusion.schedule import linear_schedule
 from adbench.engine.runtime.rng import Rng
 from adbench.methods.andi import ANDi
-from known import Oracle
-from small import built, samples
+from known import ConstantX0
+from small import build_small, samples
 
 SPEC = Spec(2, (16, 16))
 
 
 def with_oracle(image: torch.Tensor, **more: object) -> ANDi:
-    made = built(ANDi, SPEC, **more).eval()
-    made.denoiser = Denoiser(Oracle(made.canvas.enter(image)), linear(), predicts="clean").eval()
+    made = build_small(ANDi, SPEC, **more).eval()
+    made.denoiser = Denoiser(
+        ConstantX0(made.canvas.forward(image)), linear_schedule(), prediction_type="clean"
+    ).eval()
     return made
 
 
 def test_the_defaults_are_the_papers() -> None:
     with torch.device("meta"):
         made = ANDi(Spec(4, (128, 128)))
-    assert made.looked_at(200) == list(range(200, 75, -1)) and len(made.looked_at(200)) == 125
+    assert (
+        made.evaluated_levels(200) == list(range(200, 75, -1))
+        and len(made.evaluated_levels(200)) == 125
+    )
     assert made.plan.batch == 128 and made.plan.ema == 0.995 and made.plan.warmup == 4500
     assert str(made.noise).startswith("Pyramid") and str(made.inference_noise).startswith("Gauss")
 
 
 def test_levels_below_the_lowest_stand_for_themselves() -> None:
-    made = built(ANDi, SPEC, lowest=75, every=10)
-    assert made.looked_at(100) == [100, 90, 80] and made.looked_at(60) == [60]
-    assert made.looked_at(1) == [1]
+    made = build_small(ANDi, SPEC, lowest=75, every=10)
+    assert made.evaluated_levels(100) == [100, 90, 80] and made.evaluated_levels(60) == [60]
+    assert made.evaluated_levels(1) == [1]
 
 
 @torch.no_grad()
@@ -49,11 +54,11 @@ def test_with_an_oracle_the_map_is_the_closed_form(aggregate: str, channels: str
     made = with_oracle(healthy, every=25, aggregate=aggregate, channels=channels)
     found = made.detect(x, [150, 200], Rng(["a"])).map
     assert found is not None
-    kept = linear().kept
+    kept = linear_schedule().alpha_bar
     for level, answer in zip((150, 200), found, strict=True):
         factors = [
             (kept[at - 1].sqrt() * (1 - kept[at] / kept[at - 1]) / (1 - kept[at])).item() ** 2
-            for at in made.looked_at(level)
+            for at in made.evaluated_levels(level)
         ]
         factor = float(gmean(factors)) if aggregate == "geometric" else sum(factors) / len(factors)
         off = factor * (2 * (x - healthy)).square()  # the canvas is twice as wide
@@ -71,7 +76,10 @@ def test_it_costs_one_evaluation_a_level_and_shares_those_of_a_sweep() -> None:
 @torch.no_grad()
 def test_one_level_that_sees_nothing_keeps_a_place_from_standing_out() -> None:
     """What a geometric mean is for: a vote near nothing outweighs all others."""
-    made, plain = built(ANDi, SPEC, every=25), built(ANDi, SPEC, every=25, aggregate="mean")
+    made, plain = (
+        build_small(ANDi, SPEC, every=25),
+        build_small(ANDi, SPEC, every=25, aggregate="mean"),
+    )
     for one in (made, plain):
         one._off = lambda x, at, rng: torch.full_like(x, 1e-4 if at == 200 else 1.0)
     x = torch.zeros(1, 2, 16, 16)
@@ -87,7 +95,7 @@ def test_one_level_that_sees_nothing_keeps_a_place_from_standing_out() -> None:
 )
 def test_each_argument_changes_what_is_found(change: dict[str, object]) -> None:
     x, rng = samples((16, 16), 1)[0].x[None], Rng(["a"])
-    plain, other = built(ANDi, SPEC).eval(), built(ANDi, SPEC, **change).eval()
+    plain, other = build_small(ANDi, SPEC).eval(), build_small(ANDi, SPEC, **change).eval()
     for one in (plain, other):
         for p in one.parameters():
             p.data.normal_(std=0.2, generator=torch.Generator().manual_seed(p.numel()))
@@ -97,4 +105,4 @@ def test_each_argument_changes_what_is_found(change: dict[str, object]) -> None:
 
 def test_what_cannot_be_is_said() -> None:
     with pytest.raises(ValueError, match="every is at least 1"):
-        built(ANDi, SPEC, every=0)
+        build_small(ANDi, SPEC, every=0)

@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from adbench.datasets.base import Spec
 from adbench.engine.diffusion.denoiser import Denoiser
-from adbench.engine.diffusion.schedule import linear
+from adbench.engine.diffusion.schedule import linear_schedule
 from adbench.engine.noise.noise import Simplex, gaussian
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import Run
+from adbench.engine.runtime.run import TrainingContext
 from adbench.methods.anoddpm import AnoDDPM
-from known import Constant, Oracle
-from small import method, samples
+from known import ConstantNoise, ConstantX0
+from small import samples, small_method
 
 SPEC = Spec(1, (16, 16))
 
@@ -31,9 +31,11 @@ def test_the_defaults_are_the_papers() -> None:
 @torch.no_grad()
 def test_with_an_oracle_the_map_is_the_squared_anomaly() -> None:
     """A denoiser that knows the healthy image leaves exactly what was added to it."""
-    made = method("anoddpm", SPEC, repeats=2).eval()
+    made = small_method("anoddpm", SPEC, repeats=2).eval()
     healthy = torch.full((1, 1, 16, 16), 0.25)
-    made.denoiser = Denoiser(Oracle(made.canvas.enter(healthy)), linear(), predicts="clean").eval()
+    made.denoiser = Denoiser(
+        ConstantX0(made.canvas.forward(healthy)), linear_schedule(), prediction_type="clean"
+    ).eval()
     x = healthy.clone()
     x[..., 4:7, 5:9] += 0.5
     found = made.detect(x, [100, 250], Rng(["a"]))
@@ -64,7 +66,10 @@ def test_with_an_oracle_the_map_is_the_squared_anomaly() -> None:
 )
 def test_each_argument_changes_what_is_found(change: dict[str, object]) -> None:
     x, rng = samples((16, 16), 1, 1)[0].x[None], Rng(["a"])
-    plain, other = method("anoddpm", SPEC).eval(), method("anoddpm", SPEC, **change).eval()
+    plain, other = (
+        small_method("anoddpm", SPEC).eval(),
+        small_method("anoddpm", SPEC, **change).eval(),
+    )
     a, b = plain.detect(x, [250], rng).map, other.detect(x, [250], rng).map
     assert a is not None and b is not None and not torch.allclose(a, b)
 
@@ -72,7 +77,7 @@ def test_each_argument_changes_what_is_found(change: dict[str, object]) -> None:
 @torch.no_grad()
 def test_a_shared_field_is_shared_and_the_default_is_not() -> None:
     for shared in (False, True):
-        noise = method("anoddpm", SPEC, shared_noise=shared).noise
+        noise = small_method("anoddpm", SPEC, shared_noise=shared).noise
         field = noise(Rng(["a", "b"]), (1, 8, 8), torch.tensor([5, 5]))
         assert torch.equal(field[0], field[1]) is shared
 
@@ -82,8 +87,8 @@ def test_averaging_maps_is_not_averaging_reconstructions() -> None:
     """The mean of squares is the square of the mean plus the variance: never less."""
     x, rng = samples((16, 16), 2, 1), Rng(["a", "b"])
     x = torch.stack([s.x for s in x])
-    one = method("anoddpm", SPEC, repeats=4).eval().detect(x, [400], rng).map
-    other = method("anoddpm", SPEC, repeats=4, average="map").eval().detect(x, [400], rng).map
+    one = small_method("anoddpm", SPEC, repeats=4).eval().detect(x, [400], rng).map
+    other = small_method("anoddpm", SPEC, repeats=4, average="map").eval().detect(x, [400], rng).map
     assert one is not None and other is not None
     assert (other >= one - 1e-6).all() and (other > one + 1e-6).any()
 
@@ -91,28 +96,28 @@ def test_averaging_maps_is_not_averaging_reconstructions() -> None:
 @torch.no_grad()
 def test_the_evaluated_heads_are_a_quirk_by_name() -> None:
     x, rng = samples((16, 16), 1, 1)[0].x[None], Rng(["a"])
-    made = method("anoddpm", SPEC, heads=2).eval()
+    made = small_method("anoddpm", SPEC, heads=2).eval()
     for p in made.parameters():
         p.data.normal_(std=0.2, generator=torch.Generator().manual_seed(p.numel()))
-    theirs = method("anoddpm", SPEC, heads=2, eval_heads=1).eval()
+    theirs = small_method("anoddpm", SPEC, heads=2, eval_heads=1).eval()
     theirs.load_state_dict(made.state_dict())
     a, b = made.detect(x, [250], rng).map, theirs.detect(x, [250], rng).map
     assert a is not None and b is not None and not torch.equal(a, b)
 
 
 def test_only_levels_up_to_the_most_are_trained() -> None:
-    made, asked = method("anoddpm", SPEC, max_level=40), []
+    made, asked = small_method("anoddpm", SPEC, max_level=40), []
     net = made.denoiser.net
     made.denoiser.net.register_forward_pre_hook(
         lambda _, given: asked.append(given[1].max().item())
     )
-    made.fit(samples((16, 16), 4, 1), [], Run())
+    made.fit(samples((16, 16), 4, 1), [], TrainingContext())
     assert asked and max(asked) <= 39 and made.denoiser.net is net
 
 
 def test_the_network_begins_as_guided_diffusions() -> None:
     """Norms of eps 1e-5, and attention that adds nothing."""
-    net = method("anoddpm", SPEC).denoiser.net
+    net = small_method("anoddpm", SPEC).denoiser.net
     norms = [part.eps for part in net.modules() if isinstance(part, nn.GroupNorm)]
     assert norms and set(norms) == {1e-5}
     projections = {k: p for k, p in net.named_parameters() if ".out_proj." in k}
@@ -123,10 +128,16 @@ def test_the_network_begins_as_guided_diffusions() -> None:
 def test_the_way_down_may_add_another_noise_than_the_way_up() -> None:
     """Their detection, written out: simplex noise of wavelength 8 to index 3, Gaussian noise back
     from index 2."""
-    kept, betas = linear().kept.double(), torch.linspace(1e-4, 0.02, 1000).double()
-    made = method("anoddpm", SPEC, detect_frequency=8, reverse_noise="gaussian", index_shift=True,
-        sampling_steps=None).eval()  # fmt: skip
-    made.denoiser = Denoiser(Constant(0.3), linear(), clip=(-1, 1)).eval()
+    kept, betas = linear_schedule().alpha_bar.double(), torch.linspace(1e-4, 0.02, 1000).double()
+    made = small_method(
+        "anoddpm",
+        SPEC,
+        detect_frequency=8,
+        reverse_noise="gaussian",
+        index_shift=True,
+        sampling_steps=None,
+    ).eval()
+    made.denoiser = Denoiser(ConstantNoise(0.3), linear_schedule(), clip=(-1, 1)).eval()
     x, rng = samples((16, 16), 1, 1)[0].x[None], Rng(["a"])
     streams = rng.fork("repeat", 0)
     drawn = Simplex(frequency=8)(streams.fork("start"), (1, 16, 16), torch.tensor([4]))
@@ -157,14 +168,16 @@ class Still(nn.Module):
 @torch.no_grad()
 def test_noise_added_level_by_level_is_of_the_levels_deviation() -> None:
     """Independent Gaussian steps of sqrt(alpha) x + sqrt(beta) n make the same law as one."""
-    made = method("anoddpm", SPEC, gradual=True, detect_noise="gaussian", sampling_steps=1).eval()
+    made = small_method(
+        "anoddpm", SPEC, gradual=True, detect_noise="gaussian", sampling_steps=1
+    ).eval()
     net = Still()
-    made.denoiser = Denoiser(net, linear()).eval()
+    made.denoiser = Denoiser(net, linear_schedule()).eval()
     made.denoiser.batch = 4
     x, rng = torch.full((4, 1, 16, 16), 0.5), Rng(list("abcd"))
     made.detect(x, [200], rng)
     assert net.seen[0].std().item() == pytest.approx(
-        (1 - linear().kept[200]).sqrt().item(), rel=0.06
+        (1 - linear_schedule().alpha_bar[200]).sqrt().item(), rel=0.06
     )
     both = made.detect(x[:2], [0, 50, 200], rng.rows(torch.arange(2))).reconstruction
     alone = made.detect(x, [200], rng).reconstruction
@@ -174,7 +187,7 @@ def test_noise_added_level_by_level_is_of_the_levels_deviation() -> None:
 
 @torch.no_grad()
 def test_a_coin_decides_between_two_noises_for_every_sample() -> None:
-    noise, level = method("anoddpm", SPEC, noise="random").noise, torch.full((60,), 7)
+    noise, level = small_method("anoddpm", SPEC, noise="random").noise, torch.full((60,), 7)
     rng = Rng([str(i) for i in range(60)])
     field = noise(rng, (1, 8, 8), level)
     white, smooth = (made(rng.fork("noise"), (1, 8, 8), level) for made in (gaussian, noise.one))
@@ -185,9 +198,9 @@ def test_a_coin_decides_between_two_noises_for_every_sample() -> None:
 
 def test_a_shared_field_is_trained_on_at_a_shared_level() -> None:
     for shared in (False, True):
-        made, asked = method("anoddpm", SPEC, shared_noise=shared, batch=8), []
+        made, asked = small_method("anoddpm", SPEC, shared_noise=shared, batch=8), []
         made.denoiser.net.register_forward_pre_hook(
             lambda _, given, asked=asked: asked.append(len(set(given[1].tolist())))
         )
-        made.fit(samples((16, 16), 4, 1), [], Run())
+        made.fit(samples((16, 16), 4, 1), [], TrainingContext())
         assert all(count == 1 for count in asked) is shared

@@ -7,20 +7,22 @@ import torch
 
 from adbench.datasets.base import Spec
 from adbench.engine.diffusion.denoiser import Denoiser
-from adbench.engine.diffusion.schedule import linear
+from adbench.engine.diffusion.schedule import linear_schedule
 from adbench.engine.noise.noise import Simplex
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import Run
+from adbench.engine.runtime.run import TrainingContext
 from adbench.methods.autoddpm import AutoDDPM
-from known import Curved, Oracle
-from small import method, samples
+from known import ConstantX0, SmoothNetwork
+from small import samples, small_method
 
 SPEC = Spec(1, (16, 16))
 
 
 def with_oracle(image: torch.Tensor, **more: object) -> AutoDDPM:
-    made = method("autoddpm", SPEC, **more).eval()
-    made.denoiser = Denoiser(Oracle(made.canvas.enter(image)), linear(), predicts="clean").eval()
+    made = small_method("autoddpm", SPEC, **more).eval()
+    made.denoiser = Denoiser(
+        ConstantX0(made.canvas.forward(image)), linear_schedule(), prediction_type="clean"
+    ).eval()
     return made
 
 
@@ -71,21 +73,21 @@ def test_a_constant_image_that_is_restored_gives_no_nan() -> None:
 @torch.no_grad()
 def test_the_soft_map_does_not_know_the_residuals_scale_but_for_its_perceptual_part() -> None:
     """r -> 7 r leaves clip(r / p95) unchanged: with the perceptual part held, so is the map."""
-    made = method("autoddpm", SPEC)
+    made = small_method("autoddpm", SPEC)
     made.perceptual.distance = lambda x, y, **_: torch.ones(len(x), *x.shape[2:])
     r = Rng(["a"]).uniform((1, 16, 16)).float()[None] * 0.1
     base = torch.zeros(1, 1, 16, 16)
-    torch.testing.assert_close(made._soft(base, base + r), made._soft(base, base + 7 * r))
+    torch.testing.assert_close(made._soft_map(base, base + r), made._soft_map(base, base + 7 * r))
 
 
 @torch.no_grad()
 def test_the_soft_map_lies_between_0_and_its_perceptual_part() -> None:
     """And reaches it where the residual is above its 95th percentile."""
-    made = method("autoddpm", SPEC)
+    made = small_method("autoddpm", SPEC)
     apart = Rng(["s"]).uniform((16, 16)).float()
     made.perceptual.distance = lambda x, y, **_: apart
     base, other = torch.zeros(1, 1, 16, 16), Rng(["a"]).uniform((1, 16, 16)).float()
-    soft = made._soft(base, other[None])[0, 0]
+    soft = made._soft_map(base, other[None])[0, 0]
     assert (soft >= 0).all() and (soft <= apart[0]).all()
     above = other[0, 0] >= other.quantile(0.95)
     torch.testing.assert_close(soft[above], apart[0][above])
@@ -95,7 +97,7 @@ def test_the_soft_map_lies_between_0_and_its_perceptual_part() -> None:
 def masked(made: AutoDDPM, soft: torch.Tensor, coarse: torch.Tensor) -> None:
     """Let the first pass find that map (H, W) and restore to that image."""
     made.tau.fill_(0.5)
-    made._first_pass = lambda inner, levels, rng: (
+    made._coarse_reconstruction = lambda inner, levels, rng: (
         coarse.expand(len(levels), len(inner), 1, -1, -1, -1),
         soft.expand(len(levels), len(inner), -1, -1),
     )
@@ -105,7 +107,7 @@ def masked(made: AutoDDPM, soft: torch.Tensor, coarse: torch.Tensor) -> None:
 def test_a_pixel_that_is_found_is_masked_with_its_eight_neighbours(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    made, seen = method("autoddpm", SPEC).eval(), []
+    made, seen = small_method("autoddpm", SPEC).eval(), []
     soft = torch.zeros(16, 16)
     soft[5, 0] = soft[9, 7] = 1.0
     masked(made, soft, torch.zeros(1, 16, 16))
@@ -125,10 +127,10 @@ def test_a_pixel_that_is_found_is_masked_with_its_eight_neighbours(
 def test_with_all_masked_it_is_the_plain_resampled_chain() -> None:
     """Written out: down from the coarse image's level 9, each step twice; the noise is one field,
     and the sample itself is not heard of."""
-    made = method("autoddpm", SPEC, inpaint_steps=None, inpaint_level=9, resamples=2).eval()
+    made = small_method("autoddpm", SPEC, inpaint_steps=None, inpaint_level=9, resamples=2).eval()
     coarse, n = (Rng([name]).uniform((1, 16, 16)).float()[0] for name in ("coarse", "noise"))
     masked(made, torch.ones(16, 16), coarse)
-    made.denoiser = Denoiser(Curved(), linear(), clip=(0, 1)).eval()
+    made.denoiser = Denoiser(SmoothNetwork(), linear_schedule(), clip=(0, 1)).eval()
     made.inpaint_noise = lambda rng, shape, level: n.expand(len(rng), -1, -1, -1)
     found = made.detect(torch.rand(1, 1, 16, 16), [201], Rng(["a"])).reconstruction
     beta = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
@@ -136,7 +138,7 @@ def test_with_all_masked_it_is_the_plain_resampled_chain() -> None:
     y = (kept[8].sqrt() * coarse + (1 - kept[8]).sqrt() * n)[None]
     for t in range(8, -1, -1):
         for again in range(2 if t else 1):
-            eps = Curved()(y.float(), torch.tensor([t])).double()
+            eps = SmoothNetwork()(y.float(), torch.tensor([t])).double()
             before = kept[t - 1] if t else torch.ones(()).double()
             clean = ((y - (1 - kept[t]).sqrt() * eps) / kept[t].sqrt()).clamp(0, 1)
             y = (before.sqrt() * beta[t] * clean + (1 - beta[t]).sqrt() * (1 - before) * y) / (
@@ -162,21 +164,21 @@ def test_network_calls_of_the_papers_two_passes(leave_last: bool, calls: int) ->
 def test_a_shared_field_is_everyones_and_a_field_is_of_the_octaves_asked_for() -> None:
     x, found = samples((16, 16), 1, 1)[0].x.expand(2, 1, 16, 16), {}
     for shared in (False, True):
-        made = method("autoddpm", SPEC, noise="simplex", shared_noise=shared, threshold=-1)
-        made.denoiser = Denoiser(Curved(), linear(), clip=(0, 1)).eval()
+        made = small_method("autoddpm", SPEC, noise="simplex", shared_noise=shared, threshold=-1)
+        made.denoiser = Denoiser(SmoothNetwork(), linear_schedule(), clip=(0, 1)).eval()
         made.tau.fill_(-1)
         one, other = made.detect(x, [201], Rng(["a", "b"])).map[0]
         found[shared] = torch.equal(one, other)
     assert found == {False: False, True: True}
-    few = method("autoddpm", SPEC, noise="simplex", octaves=2, persistence=0.5, frequency=8)
+    few = small_method("autoddpm", SPEC, noise="simplex", octaves=2, persistence=0.5, frequency=8)
     assert few.noise == few.inpaint_noise == Simplex(2, 0.5, 8.0)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("threshold", [0.13, -1])
 def test_a_fixed_threshold_and_each_images_own_run(threshold: float) -> None:
-    made = method("autoddpm", SPEC, threshold=threshold)
-    made.fit(samples((16, 16), 4, 1), [], Run())
+    made = small_method("autoddpm", SPEC, threshold=threshold)
+    made.fit(samples((16, 16), 4, 1), [], TrainingContext())
     assert made.tau.item() == pytest.approx(threshold)
     x = torch.stack([s.x for s in samples((16, 16), 2, 1)])
     found = made.detect(x, [201], Rng(["a", "b"]))
@@ -184,13 +186,13 @@ def test_a_fixed_threshold_and_each_images_own_run(threshold: float) -> None:
 
 
 def test_the_threshold_is_what_5_percent_of_held_out_normal_pixels_exceed() -> None:
-    made = method("autoddpm", SPEC)
+    made = small_method("autoddpm", SPEC)
     held_out = samples((16, 16), 4, 1, name="h")
-    made.fit(samples((16, 16), 4, 1), held_out, Run())
+    made.fit(samples((16, 16), 4, 1), held_out, TrainingContext())
     x = torch.stack([s.x for s in held_out])
     with torch.no_grad():
         rng = Rng([s.key for s in held_out]).fork("calibrate")
-        soft = made._first_pass(made.canvas.enter(x), [made.published], rng)[1]
+        soft = made._coarse_reconstruction(made.canvas.forward(x), [made.published], rng)[1]
     assert (soft > made.tau).float().mean().item() == pytest.approx(0.05, abs=0.003)
 
 
@@ -211,12 +213,12 @@ def test_the_threshold_is_what_5_percent_of_held_out_normal_pixels_exceed() -> N
 def test_each_quirk_by_argument_changes_what_is_found(change: dict[str, object]) -> None:
     x, rng = samples((16, 16), 1, 1)[0].x[None], Rng(["a"])
     torch.manual_seed(0)
-    plain = method("autoddpm", SPEC, inpaint_steps=None, inpaint_level=9).eval()
+    plain = small_method("autoddpm", SPEC, inpaint_steps=None, inpaint_level=9).eval()
     for p in plain.parameters():
         p.data.normal_(std=0.1, generator=torch.Generator().manual_seed(p.numel()))
-    soft = plain._first_pass(plain.canvas.enter(x), [251], rng)[1]
+    soft = plain._coarse_reconstruction(plain.canvas.forward(x), [251], rng)[1]
     plain.tau.fill_(soft.quantile(0.9))
-    other = method("autoddpm", SPEC, inpaint_steps=None, inpaint_level=9, **change).eval()
+    other = small_method("autoddpm", SPEC, inpaint_steps=None, inpaint_level=9, **change).eval()
     other.load_state_dict(plain.state_dict())
     a, b = plain.detect(x, [251], rng).map, other.detect(x, [251], rng).map
     assert a is not None and b is not None and not torch.equal(a, b)

@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA as Theirs
 
 from adbench.datasets.base import Sample, Spec
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import Run
+from adbench.engine.runtime.run import TrainingContext
 from adbench.methods.base import Method
 from adbench.methods.intensity import Intensity
 from adbench.methods.pca import PCA
@@ -44,12 +44,12 @@ def test_intensity_is_the_brightness_of_a_channel_or_of_all() -> None:
 def test_template_z_counts_standard_deviations() -> None:
     train = normals(50)
     method = TemplateZ(SPEC, floor=0.0)
-    method.fit(train, [], Run())
+    method.fit(train, [], TrainingContext())
     rows = torch.stack([s.x for s in train])
     z = (rows[:4] - rows.mean(0)).abs() / rows.std(0, correction=0)
     np.testing.assert_allclose(look(method, rows[:4])[0], z.mean(1).numpy(), rtol=1e-4)
     flat = TemplateZ(SPEC, floor=0.1)
-    flat.fit([train[0]] * 3, [], Run())
+    flat.fit([train[0]] * 3, [], TrainingContext())
     assert look(flat, train[0].x[None] + 0.1)[0].mean() == pytest.approx(1, abs=1e-3)
 
 
@@ -57,7 +57,7 @@ def test_template_z_counts_standard_deviations() -> None:
 def test_pca_projects_as_scikit_learn_does(components: int) -> None:
     train, test = normals(20), torch.stack([s.x for s in normals(6, seed=1)])
     method = PCA(SPEC, components=components)
-    method.fit(train, [], Run())
+    method.fit(train, [], TrainingContext())
     theirs = Theirs(min(components, 19)).fit(np.stack([s.x.flatten().numpy() for s in train]))
     flat = test.flatten(1).numpy()
     want = theirs.inverse_transform(theirs.transform(flat)).reshape(test.shape)
@@ -69,8 +69,8 @@ def test_pca_projects_as_scikit_learn_does(components: int) -> None:
 def test_pca_of_what_it_was_fitted_on_leaves_nothing() -> None:
     train = normals(8)
     method = PCA(SPEC, components=8, samples=8)
-    method.fit(train, [], Run())
+    method.fit(train, [], TrainingContext())
     assert look(method, torch.stack([s.x for s in train]))[0].max() < 1e-5
     constant = PCA(SPEC)
-    constant.fit([train[0]] * 4, [], Run())
+    constant.fit([train[0]] * 4, [], TrainingContext())
     assert look(constant, train[0].x[None])[0].max() < 1e-6

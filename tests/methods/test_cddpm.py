@@ -7,13 +7,13 @@ import torch
 
 from adbench.datasets.base import Spec
 from adbench.engine.diffusion.denoiser import Denoiser
-from adbench.engine.diffusion.schedule import cosine
-from adbench.engine.profiling.cost import parameters
+from adbench.engine.diffusion.schedule import cosine_schedule
+from adbench.engine.profiling.cost import count_parameters
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import Run
+from adbench.engine.runtime.run import TrainingContext
 from adbench.methods.cddpm import CDDPM
-from known import Oracle
-from small import built, samples
+from known import ConstantX0
+from small import build_small, samples
 
 SPEC = Spec(1, (16, 16))
 
@@ -36,19 +36,23 @@ def test_the_defaults_are_the_papers() -> None:
     with torch.device("meta"):
         made = CDDPM(Spec(1, (96, 96)))
     assert made.plan.steps == 14_400 and made.plan.batch == 32 and made.power == 1
-    assert made.denoiser.predicts == "clean" and made.denoiser.schedule.name.startswith("cosine")
-    assert parameters(made.encoder) == 24_550_848  # a ResNet-50 of 1 channel in, 512 numbers out
+    assert made.denoiser.prediction_type == "clean" and made.denoiser.schedule.name.startswith(
+        "cosine"
+    )
+    assert (
+        count_parameters(made.encoder) == 24_550_848
+    )  # a ResNet-50 of 1 channel in, 512 numbers out
 
 
 @torch.no_grad()
 def test_the_papers_three_levels_are_a_level_and_its_half_and_half_again() -> None:
-    made = built(CDDPM, SPEC).eval()
+    made = build_small(CDDPM, SPEC).eval()
     net = Told()
-    made.denoiser = Denoiser(net, cosine(), predicts="clean").eval()
+    made.denoiser = Denoiser(net, cosine_schedule(), prediction_type="clean").eval()
     x = torch.stack([s.x for s in samples((16, 16), 2, 1)])
     found = made.detect(x, [500], Rng(["a", "b"]))
     assert net.asked == {249, 499, 749}
-    code = made.encoder(made.canvas.enter(x))[:, 0]
+    code = made.encoder(made.canvas.forward(x))[:, 0]
     assert found.reconstruction is not None
     expected = (code + 0.499 + 1) / 2  # the mean over the three, in [0, 1]
     torch.testing.assert_close(found.reconstruction[0, :, 0, 0, 0], expected)
@@ -58,9 +62,9 @@ def test_the_papers_three_levels_are_a_level_and_its_half_and_half_again() -> No
 @pytest.mark.parametrize("noise", ["gaussian", "simplex"])
 def test_every_one_of_the_ensemble_has_noise_of_its_own(noise: str) -> None:
     """Of a grey sample, which is 0 in [-1, 1], the network sees the noise alone."""
-    made = built(CDDPM, Spec(1, (48, 48)), noise=noise, size=None, frequency=16).eval()
+    made = build_small(CDDPM, Spec(1, (48, 48)), noise=noise, size=None, frequency=16).eval()
     net = Told()
-    made.denoiser = Denoiser(net, cosine(), predicts="clean").eval()
+    made.denoiser = Denoiser(net, cosine_schedule(), prediction_type="clean").eval()
     made.detect(torch.full((1, 1, 48, 48), 0.5), [500], Rng(["a"]))
     apart = torch.corrcoef(torch.cat(net.seen).flatten(1)) - torch.eye(3)
     assert len(net.seen) == 3 and apart.abs().max() < 0.6
@@ -69,8 +73,8 @@ def test_every_one_of_the_ensemble_has_noise_of_its_own(noise: str) -> None:
 @torch.no_grad()
 def test_an_ensemble_of_oracles_is_the_oracle() -> None:
     healthy = samples((16, 16), 1, 1)[0].x[None]
-    made = built(CDDPM, SPEC, ensemble=[0.5, 1.0, 1.5, 0.2]).eval()
-    oracle = Oracle(made.canvas.enter(healthy))
+    made = build_small(CDDPM, SPEC, ensemble=[0.5, 1.0, 1.5, 0.2]).eval()
+    oracle = ConstantX0(made.canvas.forward(healthy))
     made.denoiser.net = torch.nn.Module()
     made.denoiser.net.forward = lambda x, t, code: oracle(x, t)
     found = made.detect(torch.rand(1, 1, 16, 16), [300, 500], Rng(["a"])).reconstruction
@@ -82,7 +86,7 @@ def test_an_ensemble_of_oracles_is_the_oracle() -> None:
 def test_the_estimate_is_clamped_if_that_is_asked_for() -> None:
     x, found = torch.full((1, 1, 16, 16), 0.5), {}
     for clip_clean in (False, True):
-        made = built(CDDPM, SPEC, clip_clean=clip_clean).eval()
+        made = build_small(CDDPM, SPEC, clip_clean=clip_clean).eval()
         made.denoiser.net = torch.nn.Module()
         made.denoiser.net.forward = lambda x, t, code: x * 0 + t.view(-1, 1, 1, 1) / 500
         found[clip_clean] = made.detect(x, [500], Rng(["a"])).reconstruction
@@ -94,23 +98,23 @@ def test_the_estimate_is_clamped_if_that_is_asked_for() -> None:
 
 @torch.no_grad()
 def test_one_of_the_ensemble_is_one_step() -> None:
-    made = built(CDDPM, SPEC, ensemble=[1]).eval()
-    made.denoiser = Denoiser(Told(), cosine(), predicts="clean").eval()
+    made = build_small(CDDPM, SPEC, ensemble=[1]).eval()
+    made.denoiser = Denoiser(Told(), cosine_schedule(), prediction_type="clean").eval()
     made.detect(torch.zeros(1, 1, 16, 16), [300, 600], Rng(["a"]))
     assert made.denoiser.net.asked == {299, 599} and made.denoiser.evaluations == 2
 
 
 @torch.no_grad()
 def test_the_level_is_capped_at_the_schedules_end() -> None:
-    made = built(CDDPM, SPEC, ensemble=[1.0, 2.0]).eval()
-    made.denoiser = Denoiser(Told(), cosine(), predicts="clean").eval()
+    made = build_small(CDDPM, SPEC, ensemble=[1.0, 2.0]).eval()
+    made.denoiser = Denoiser(Told(), cosine_schedule(), prediction_type="clean").eval()
     made.detect(torch.zeros(1, 1, 16, 16), [600], Rng(["a"]))
     assert made.denoiser.net.asked == {599, 999}
 
 
 @torch.no_grad()
 def test_with_no_way_in_the_code_changes_nothing_and_else_it_does() -> None:
-    made = built(CDDPM, SPEC).eval()
+    made = build_small(CDDPM, SPEC).eval()
     for p in made.parameters():
         p.data.normal_(std=0.2, generator=torch.Generator().manual_seed(p.numel()))
     x = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -122,9 +126,9 @@ def test_with_no_way_in_the_code_changes_nothing_and_else_it_does() -> None:
 
 
 def test_the_encoder_learns_with_the_denoiser_and_knows_no_batch_mates() -> None:
-    made = built(CDDPM, SPEC, steps=4)
+    made = build_small(CDDPM, SPEC, steps=4)
     before = {k: v.clone() for k, v in made.encoder.state_dict().items()}
-    made.fit(samples((16, 16), 4, 1), [], Run())
+    made.fit(samples((16, 16), 4, 1), [], TrainingContext())
     after = made.encoder.state_dict()
     assert any(not torch.equal(v, after[k]) for k, v in before.items())
     assert not any("running" in key for key in after)
@@ -140,9 +144,9 @@ def test_brightness_that_was_learnt_comes_through_the_code() -> None:
         type(s)(torch.full((1, 16, 16), 0.1 + 0.8 * i / 7), s.key, s.group, False)
         for i, s in enumerate(samples((16, 16), 8, 1))
     ]
-    made = built(CDDPM, SPEC, steps=60, batch=8, lr=6e-3, noise="gaussian", augment=False)
+    made = build_small(CDDPM, SPEC, steps=60, batch=8, lr=6e-3, noise="gaussian", augment=False)
     with torch.enable_grad():
-        made.fit(flat, [], Run())
+        made.fit(flat, [], TrainingContext())
     x = torch.stack([flat[1].x, flat[6].x])
     found = made.detect(x, [600], Rng(["a", "b"])).reconstruction
     assert found is not None
@@ -152,4 +156,4 @@ def test_brightness_that_was_learnt_comes_through_the_code() -> None:
 
 def test_an_empty_ensemble_is_refused() -> None:
     with pytest.raises(ValueError, match="one or more"):
-        built(CDDPM, SPEC, ensemble=[])
+        build_small(CDDPM, SPEC, ensemble=[])

@@ -12,25 +12,25 @@ from itertools import product
 import pytest
 
 from adbench.benchmark.plugins import conformance as check
-from adbench.benchmark.plugins.conformance import QUESTIONS, Subject
+from adbench.benchmark.plugins.conformance import CHECKS, MethodUnderTest
 from adbench.benchmark.registry.registry import Registry
 
 METHODS = Registry.read().methods
 ONCE = {
-    check.company_does_not_matter_to_the_bit,
-    check.a_sweep_equals_its_levels_one_by_one_to_the_bit,
-    check.fitting_hangs_on_the_run_alone,
-    check.a_training_goes_on_to_the_same_weights,
-    check.a_training_ends_soon_when_asked_to,
+    check.batch_composition_does_not_change_results,
+    check.levels_do_not_influence_each_other,
+    check.training_depends_on_data_and_seed_alone,
+    check.resumed_training_gives_the_same_weights,
+    check.training_stops_soon_on_request,
 }
 """Asked of images here, or of what a method takes instead: signals and volumes go through the same
 code. `adbench check` asks everything of all."""
 
 
-def cases() -> Iterator[tuple[str, int, Callable[[Subject], None]]]:
+def cases() -> Iterator[tuple[str, int, Callable[[MethodUnderTest], None]]]:
     for name, entry in METHODS.items():
         ndims = sorted(entry.load().ndims)
-        for axes, question in product(ndims, QUESTIONS):
+        for axes, question in product(ndims, CHECKS):
             if question not in ONCE or axes == (2 if 2 in ndims else ndims[0]):
                 yield name, axes, question
 
@@ -38,12 +38,12 @@ def cases() -> Iterator[tuple[str, int, Callable[[Subject], None]]]:
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine is no broken contract."""
-    monkeypatch.setattr(check, "PATIENCE", 120.0)
+    monkeypatch.setattr(check, "STOP_SECONDS", 120.0)
 
 
 @cache
-def subject(name: str, axes: int) -> Subject:
-    return Subject(METHODS[name], axes)
+def subject(name: str, axes: int) -> MethodUnderTest:
+    return MethodUnderTest(METHODS[name], axes)
 
 
 @pytest.mark.parametrize(
@@ -57,5 +57,7 @@ def subject(name: str, axes: int) -> Subject:
         for name, axes, question in cases()
     ],
 )  # fmt: skip
-def test_it_keeps_the_contract(name: str, axes: int, question: Callable[[Subject], None]) -> None:
+def test_it_keeps_the_contract(
+    name: str, axes: int, question: Callable[[MethodUnderTest], None]
+) -> None:
     question(subject(name, axes))

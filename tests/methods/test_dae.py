@@ -10,9 +10,9 @@ from torch.nn.functional import avg_pool2d
 
 from adbench.datasets.base import Spec
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import Run
-from adbench.methods.dae import DAE, eroded
-from small import built, samples
+from adbench.engine.runtime.run import TrainingContext
+from adbench.methods.dae import DAE, erode_mask
+from small import build_small, samples
 
 SPEC = Spec(1, (16, 16))
 
@@ -35,7 +35,7 @@ def test_the_defaults_are_the_papers() -> None:
 
 @torch.no_grad()
 def test_nothing_is_drawn_at_inference_and_the_map_is_the_absolute_error() -> None:
-    made = built(DAE, Spec(2, (16, 16)), erode=0).eval()
+    made = build_small(DAE, Spec(2, (16, 16)), erode=0).eval()
     made.denoiser.net = Blank()
     x = torch.rand(2, 2, 16, 16, generator=torch.Generator().manual_seed(0)) + 0.01
     found = made.detect(x, [0], Rng(["a", "b"]))
@@ -46,7 +46,7 @@ def test_nothing_is_drawn_at_inference_and_the_map_is_the_absolute_error() -> No
 
 @torch.no_grad()
 def test_what_is_not_foreground_does_not_count_nor_does_its_rim() -> None:
-    made = built(DAE, SPEC).eval()
+    made = build_small(DAE, SPEC).eval()
     made.denoiser.net = Blank()
     x = torch.zeros(1, 1, 16, 16)
     x[..., 3:13, 3:13] = 0.5
@@ -62,18 +62,18 @@ def test_what_is_not_foreground_does_not_count_nor_does_its_rim() -> None:
 def test_erosion_is_the_authors_average_above_95_percent(seed: int, side: int) -> None:
     inside = torch.rand(2, 12, 10, generator=torch.Generator().manual_seed(seed)) < 0.95
     mean = avg_pool2d(inside[:, None].double(), side, 1, side // 2)[:, 0]
-    assert torch.equal(eroded(inside, side), mean > 0.95)
+    assert torch.equal(erode_mask(inside, side), mean > 0.95)
 
 
 def test_noise_is_added_to_the_foreground_alone() -> None:
     """Of the authors' deviation on average, the same at every place of the grid."""
-    made = built(DAE, SPEC, grid=4, deviation=0.2)
+    made = build_small(DAE, SPEC, grid=4, deviation=0.2)
     made.denoiser.net = Blank()
     made.train()
     x = torch.full((400, 1, 16, 16), 0.5)
     x[..., :8] = 0
     rng = Rng([str(i) for i in range(400)])
-    loss = made.denoiser.loss(x, rng, noise=made.noise, region=made._inside(x))
+    loss = made.denoiser.loss(x, rng, noise=made.noise, region=made._foreground_mask(x))
     shown = made.denoiser.net.shown
     assert torch.equal(shown[..., :8], x[..., :8])
     assert 0.1 < (shown - x)[..., 8:].std().item() < 0.2
@@ -83,20 +83,20 @@ def test_noise_is_added_to_the_foreground_alone() -> None:
 @pytest.mark.parametrize("channels", [1, 4])
 def test_foreground_is_where_the_sum_over_channels_is_above_a_hundredth(channels: int) -> None:
     x = torch.tensor([0.0, 0.009, 0.011, 0.5]).view(1, 1, 1, 4).repeat(1, channels, 4, 1)
-    inside = built(DAE, Spec(channels, (16, 16)))._inside(x / channels)
+    inside = build_small(DAE, Spec(channels, (16, 16)))._foreground_mask(x / channels)
     assert inside.shape == (1, 1, 4, 4) and inside[0, 0, 0].tolist() == [False, False, True, True]
 
 
 def test_the_roll_can_be_shared_and_other_noises_named() -> None:
-    assert "shared_roll=True" in str(built(DAE, SPEC, shared_roll=True).noise)
-    assert str(built(DAE, SPEC, noise="gaussian", shared_roll=True).noise).endswith("False)")
+    assert "shared_roll=True" in str(build_small(DAE, SPEC, shared_roll=True).noise)
+    assert str(build_small(DAE, SPEC, noise="gaussian", shared_roll=True).noise).endswith("False)")
 
 
 def test_it_learns_to_take_off_a_blob() -> None:
     """Noise of places 4 pixels apart is taken off smooth samples; so is a bump they never had."""
-    made = built(DAE, SPEC, grid=5, deviation=0.3, steps=150, batch=8, lr=1e-2, erode=0)
+    made = build_small(DAE, SPEC, grid=5, deviation=0.3, steps=150, batch=8, lr=1e-2, erode=0)
     data = samples((16, 16), 16, 1)
-    made.fit(data, [], Run())
+    made.fit(data, [], TrainingContext())
     x = torch.stack([s.x for s in data[:4]])
     bad = x.clone()
     bad[..., 4:8, 4:8] += 0.4
@@ -114,4 +114,4 @@ def test_what_cannot_be_is_said() -> None:
     with pytest.raises(ValueError, match="wants 16 pixels at least, not 8"):
         DAE(Spec(1, (8, 32)), size=None, widths=(8, 8, 8, 8))
     with pytest.raises(ValueError, match="0 or odd"):
-        built(DAE, SPEC, erode=4)
+        build_small(DAE, SPEC, erode=4)

@@ -13,15 +13,15 @@ from torch import nn
 from adbench.datasets.base import Spec
 from adbench.engine.diffusion.denoiser import Denoiser
 from adbench.engine.diffusion.gaussian import Gaussian
-from adbench.engine.diffusion.schedule import ladder, linear
+from adbench.engine.diffusion.schedule import linear_schedule, sampling_levels
 from adbench.engine.noise.noise import Simplex
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import Run
-from adbench.engine.sampling.guidance import towards
-from adbench.engine.sampling.reconstruct import Chain, descend, restore
-from adbench.methods.ddad import DDAD, other
-from known import Curved, Normal, Oracle
-from small import built, samples
+from adbench.engine.runtime.run import TrainingContext
+from adbench.engine.sampling.guidance import image_conditioned_guidance
+from adbench.engine.sampling.reconstruct import SamplingConfig, reconstruct, reverse_process
+from adbench.methods.ddad import DDAD, draw_other_samples
+from known import ConstantX0, NormalPosteriorMean, SmoothNetwork
+from small import build_small, samples
 
 SPEC = Spec(1, (16, 16))
 
@@ -36,13 +36,13 @@ def by_level(rng: Rng, shape: Any, level: torch.Tensor) -> torch.Tensor:
 
 
 def ddad(net: torch.nn.Module | None = None, **more: Any) -> DDAD:
-    made = built(DDAD, SPEC, **more).eval()
+    made = build_small(DDAD, SPEC, **more).eval()
     if net is not None:
         clip = made.denoiser.clip
-        predicts: Any = "noise" if isinstance(net, Curved) else "clean"
-        rederive = made.denoiser.rederive
+        predicts: Any = "noise" if isinstance(net, SmoothNetwork) else "clean"
+        rederive = made.denoiser.rederive_noise
         made.denoiser = Denoiser(
-            net, linear(), predicts=predicts, clip=clip, rederive=rederive
+            net, linear_schedule(), prediction_type=predicts, clip=clip, rederive_noise=rederive
         ).eval()
     return made
 
@@ -52,7 +52,7 @@ def test_the_defaults_are_the_papers() -> None:
         made = DDAD(Spec(3, (256, 256)), features="effperc-random")
     assert sum(p.numel() for p in made.denoiser.parameters()) == 32_952_707
     assert {m.eps for m in made.denoiser.modules() if isinstance(m, nn.GroupNorm)} == {1e-5}
-    assert len(ladder(made.published, stride=made.stride)) - 1 == 10
+    assert len(sampling_levels(made.published, stride=made.stride)) - 1 == 10
     assert made.plan.lr == 3e-4 and made.penalty == 0.05 and made.eta == 1 and made.v == 1
     assert made.plan.weight_decay == 0 and made.plan.momentum == 0.9
 
@@ -74,7 +74,7 @@ def test_the_small_network_and_the_reimplementations_can_be_had(
     with torch.device("meta"):
         made = DDAD(Spec(3, (side, side)), size=side, features="effperc-random", **change)
     assert sum(p.numel() for p in made.denoiser.parameters()) == count
-    assert made.dropout.share == change.get("dropout", 0.0)
+    assert made.dropout.rate == change.get("dropout", 0.0)
     if "decoupled" in change:
         assert made.plan.momentum == 0.95 and made.plan.weight_decay == 1e-6
         assert made.penalty == 0
@@ -85,15 +85,19 @@ def test_the_schedule_is_the_papers() -> None:
     golden = {0: 0.9999, 99: 0.897018, 199: 0.659039, 200: 0.656347, 225: 0.588678, 249: 0.524085,
         250: 0.521423, 299: 0.396420, 499: 0.078587, 999: 4.0358e-5}  # fmt: skip
     for index, kept in golden.items():
-        assert linear().kept[index + 1].item() == pytest.approx(kept, rel=1e-5)
+        assert linear_schedule().alpha_bar[index + 1].item() == pytest.approx(kept, rel=1e-5)
 
 
 def test_the_first_loss_is_the_noises_power() -> None:
     """The network says 0 at first, and squares are summed: one for each value, 196,608 of which
     the paper's images have, and so do 64 of these."""
     spec, told = Spec(3, (32, 32)), []
-    made = built(DDAD, spec, size=32, steps=4, batch=64, lr=0.0, adapt_steps=0, weight_decay=0.0)
-    run = Run(tell=lambda event, facts: told.append(facts["loss"]), tell_every=0.0)
+    made = build_small(
+        DDAD, spec, size=32, steps=4, batch=64, lr=0.0, adapt_steps=0, weight_decay=0.0
+    )
+    run = TrainingContext(
+        on_event=lambda event, facts: told.append(facts["loss"]), event_interval=0.0
+    )
     made.fit(samples((32, 32), 2, 3), samples((32, 32), 1, 3, name="h"), run)
     assert 64 * sum(told) / len(told) == pytest.approx(3 * 256 * 256, rel=0.003)
 
@@ -106,17 +110,23 @@ def test_what_leaning_adds_to_a_step(eta: float) -> None:
     steps have it: .1031 down to .0001, a half in all."""
     golden = [0.1031, 0.0918, 0.0804, 0.0688, 0.0571, 0.0453, 0.0333, 0.0212, 0.0089, 0.0001]
     kept, w = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0), 3.7
-    denoiser = Denoiser(Curved(), linear()).eval()
+    denoiser = Denoiser(SmoothNetwork(), linear_schedule()).eval()
     process, rng = denoiser.process, Rng(["a", "b"])
     assert isinstance(process, Gaussian)
     x, y = (rng.fork(name).normal((1, 16, 16)) for name in "xy")
     for t, expected in zip(range(225, -1, -25), golden, strict=True):
         a, b = kept[t], kept[t - 25] if t else torch.tensor(1.0).double()
         with_w, without = (
-            descend(denoiser, x, [[t + 1, max(t - 24, 0)]] * 2, rng, chain=Chain(eta=eta),
-                guide=towards(process, y, weight))
+            reverse_process(
+                denoiser,
+                x,
+                [[t + 1, max(t - 24, 0)]] * 2,
+                rng,
+                sampling=SamplingConfig(eta=eta),
+                guide=image_conditioned_guidance(process, y, weight),
+            )
             for weight in (w, 0.0)
-        )  # fmt: skip
+        )
         clean = denoiser(x, torch.full((2,), t + 1))
         sigma = eta**2 * (1 - a / b) * (1 - b) / (1 - a)
         gain = b.sqrt() * (1 - a) - ((1 - b - sigma).clamp(min=0) * a * (1 - a)).sqrt()
@@ -133,8 +143,8 @@ def test_with_an_oracle_of_a_point_it_ends_beside_the_point(w: float, golden: fl
     """c + w 1e-4 (y - c), for every seed; both starts end alike."""
     target = torch.full((2, 1, 16, 16), -0.7)
     for offset in (False, True):
-        made = ddad(Oracle(torch.full((1, 1, 16, 16), 0.3)), start_offset=offset)
-        out = made._restored(target, target, [226], Rng(["a", "b"]), w)
+        made = ddad(ConstantX0(torch.full((1, 1, 16, 16), 0.3)), start_offset=offset)
+        out = made._reconstruct(target, target, [226], Rng(["a", "b"]), w)
         torch.testing.assert_close(out, torch.full_like(out, golden), rtol=0, atol=6e-5)
 
 
@@ -149,10 +159,10 @@ def test_with_an_oracle_of_a_point_it_ends_beside_the_point(w: float, golden: fl
 )  # fmt: skip
 def test_how_w_trades_an_anomaly_for_fidelity(variance: float, w: float, golden: float) -> None:
     """Data of mean 0, a sample that is 1, no noise, the reference's start."""
-    made = ddad(Normal(linear(), 0.0, variance), start_offset=True)
+    made = ddad(NormalPosteriorMean(linear_schedule(), 0.0, variance), start_offset=True)
     made.noise = silent
     one = torch.ones(1, 1, 16, 16)
-    out = made._restored(one, one, [226], Rng(["a"]), w)
+    out = made._reconstruct(one, one, [226], Rng(["a"]), w)
     assert out.mean().item() == pytest.approx(golden, abs=1e-4)
 
 
@@ -160,10 +170,12 @@ def test_how_w_trades_an_anomaly_for_fidelity(variance: float, w: float, golden:
 @pytest.mark.parametrize(("eta", "sampler"), [(0.0, "ddim"), (1.0, "ddpm")])
 def test_without_leaning_it_is_the_engines_chain(eta: float, sampler: Any) -> None:
     x = 2 * torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0)) - 1
-    made = ddad(Curved(), eta=eta)
-    ours = made._restored(x, x, [126, 226], Rng(["a", "b"]), 0.0)
-    chain = Chain(stride=25, sampler=sampler, eta=eta)
-    theirs = restore(made.denoiser, x, [126, 226], Rng(["a", "b"]), chain=chain).flatten(0, 2)
+    made = ddad(SmoothNetwork(), eta=eta)
+    ours = made._reconstruct(x, x, [126, 226], Rng(["a", "b"]), 0.0)
+    chain = SamplingConfig(stride=25, sampler=sampler, eta=eta)
+    theirs = reconstruct(made.denoiser, x, [126, 226], Rng(["a", "b"]), sampling=chain).flatten(
+        0, 2
+    )
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
@@ -172,11 +184,11 @@ def test_without_leaning_it_is_the_engines_chain(eta: float, sampler: Any) -> No
 def test_linear_mixing_is_the_reimplementations_recursion(eta: float) -> None:
     """25 steps from index 240; the mean of diffusers' DDIM, mixed with the sample by t w / 1000,
     and then DDIM's noise. It clips x_0, of which much here is outside, and not the noise."""
-    net, w, clipped = Curved(), 0.7, []
+    net, w, clipped = SmoothNetwork(), 0.7, []
     made = ddad(net, conditioning="linear_mix", stride=10, eta=eta)
     y = 2 * torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0)) - 1
     made.noise = by_level
-    out = made._restored(y, y, [241], Rng(["a"]), w)
+    out = made._reconstruct(y, y, [241], Rng(["a"]), w)
     theirs: Any = DDIMScheduler(1000, beta_schedule="linear", clip_sample=True)
     theirs.set_timesteps(100)
     level = torch.tensor([241])
@@ -197,9 +209,9 @@ def test_linear_mixing_is_the_reimplementations_recursion(eta: float) -> None:
 
 @torch.no_grad()
 def test_features_are_of_what_was_restored_in_whatever_range() -> None:
-    made = ddad(Oracle(torch.full((1, 1, 16, 16), 1.6)), w=0.0)
+    made = ddad(ConstantX0(torch.full((1, 1, 16, 16), 1.6)), w=0.0)
     x = torch.zeros(1, 1, 16, 16)
-    maps = made._maps(x, x, [226], Rng(["a"]), 0.0)
+    maps = made._distance_maps(x, x, [226], Rng(["a"]), 0.0)
     torch.testing.assert_close(maps.pixel, torch.full((1, 16, 16), 0.8))
     expected = made.student.distance((x + 1) / 2, torch.full_like(x, 1.3))
     torch.testing.assert_close(maps.feature, expected)
@@ -210,15 +222,15 @@ def test_a_sample_is_never_adapted_to_itself() -> None:
     bank = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 1, 4, 4)
     x = bank[[0, 1, 2] * 100]
     rng = Rng([str(i) for i in range(300)])
-    made = other(x, bank, rng)
+    made = draw_other_samples(x, bank, rng)
     assert not (made == x).any() and all((made[:, 0, 0, 0] == n).sum() > 60 for n in range(3))
-    assert torch.equal(other(x[5:6], bank, rng.rows(torch.tensor([5]))), made[5:6])
+    assert torch.equal(draw_other_samples(x[5:6], bank, rng.rows(torch.tensor([5]))), made[5:6])
 
 
 @torch.no_grad()
 def test_z_may_be_the_channel() -> None:
     """One field, of which the channels are slices: those of opensimplex's generator of its seed."""
-    made = built(DDAD, Spec(3, (16, 16)), noise="simplex", z="channel", octaves=2)
+    made = build_small(DDAD, Spec(3, (16, 16)), noise="simplex", z="channel", octaves=2)
     level, rng = torch.tensor([7]), Rng(["a"])
     drawn = made.noise(rng, (3, 16, 16), level)[0]
     volume = Simplex(2, 0.6, 32.0)(Rng(["a"]), (1, 3, 16, 16), level)[0, 0]
@@ -233,7 +245,7 @@ def test_norms_of_the_student_follow_the_batch_if_asked_to() -> None:
     data = samples((16, 16), 4, 1), samples((16, 16), 3, 1, name="h")
     made = ddad(student_batch_statistics=True, adapt_steps=2)
     before = {key: value.clone() for key, value in made.student.state_dict().items()}
-    made.fit(*data, Run())
+    made.fit(*data, TrainingContext())
     after = made.student.state_dict()
     assert all(
         not torch.equal(value, after[key]) for key, value in before.items() if "running" in key
@@ -244,7 +256,7 @@ def test_norms_of_the_student_follow_the_batch_if_asked_to() -> None:
 @torch.no_grad()
 def test_with_an_oracle_only_the_anomaly_is_found() -> None:
     healthy = samples((16, 16), 1, 1)[0].x[None]
-    made = ddad(Oracle(2 * healthy - 1), blur=0.0, w=0.0)
+    made = ddad(ConstantX0(2 * healthy - 1), blur=0.0, w=0.0)
     x = healthy.clone()
     x[..., 5:9, 5:9] = 1.0
     found = made.detect(x, [226], Rng(["a"]))
@@ -262,7 +274,7 @@ def test_a_batchs_own_scale_depends_on_who_is_in_it_and_the_default_does_not() -
     x = torch.stack([s.x for s in samples((16, 16), 3, 1)])
     x[2, :, 4:8, 4:8] = 1.0
     for norm, same in (("calibrated", True), ("batch", False)):
-        made = ddad(Curved(), norm=norm)
+        made = ddad(SmoothNetwork(), norm=norm)
         whole = made.detect(x, [226], Rng(["a", "b", "c"])).map
         alone = made.detect(x[:1], [226], Rng(["a"])).map
         assert whole is not None and alone is not None
@@ -274,10 +286,10 @@ def test_the_two_maps_are_brought_to_one_scale() -> None:
     made = ddad(blur=0.0, v=2.0)
     made.largest.copy_(torch.tensor([0.5, 2.0]))
     pixel, feature = torch.rand(1, 2, 4, 4), torch.rand(1, 2, 4, 4)
-    torch.testing.assert_close(made._combined(pixel, feature), feature + 2 * (2 / 0.5) * pixel)
+    torch.testing.assert_close(made._combine_maps(pixel, feature), feature + 2 * (2 / 0.5) * pixel)
     theirs = ddad(blur=0.0, norm="batch")
     expected = feature + feature.max() / pixel.max() * pixel
-    torch.testing.assert_close(theirs._combined(pixel, feature), expected)
+    torch.testing.assert_close(theirs._combine_maps(pixel, feature), expected)
 
 
 @torch.no_grad()
@@ -291,7 +303,7 @@ def test_thresholds_combine_by_the_reimplementations_rule(
     """Each over its threshold, times .7; abnormal where the sum reaches 1."""
     made = ddad(blur=0.0, combine="thresholds", thresholds=(0.029, 0.33))
     maps = (torch.full((1, 1, 4, 4), n) for n in (0.029 * pixel, 0.33 * feature))
-    found = made._combined(*maps)
+    found = made._combine_maps(*maps)
     assert (found >= 1).all().item() is abnormal
     torch.testing.assert_close(found, torch.full_like(found, 0.7 * (pixel + feature)))
 
@@ -310,7 +322,7 @@ def test_static_thresholds_are_what_a_pixel_in_a_thousand_exceeds(
         return part, 2 * part, x
 
     monkeypatch.setattr(made, "_maps", maps)
-    made._calibrate(samples((16, 16), 16, 1), Run())
+    made._calibrate(samples((16, 16), 16, 1), TrainingContext())
     assert made.exceeded[0].item() == pytest.approx(0.999, abs=1 / 5000)
     assert made.exceeded[1].item() == pytest.approx(2 * 0.999, abs=2 / 5000)
     assert made.largest[0].item() == pytest.approx(values.flatten(1).amax(1).mean().item())
@@ -320,7 +332,7 @@ def test_static_thresholds_are_what_a_pixel_in_a_thousand_exceeds(
 def test_the_stages_learn_what_is_theirs() -> None:
     made = ddad(adapt_steps=3)
     before = {key: value.clone() for key, value in made.state_dict().items()}
-    made.fit(samples((16, 16), 4, 1), samples((16, 16), 3, 1, name="h"), Run())
+    made.fit(samples((16, 16), 4, 1), samples((16, 16), 3, 1, name="h"), TrainingContext())
     after = made.state_dict()
     moved = {key for key, value in before.items() if not torch.equal(value, after[key])}
     assert any(key.startswith("denoiser.net") for key in moved)
@@ -328,7 +340,7 @@ def test_the_stages_learn_what_is_theirs() -> None:
     assert {"largest", "exceeded"} <= moved
     assert not any("running" in key for key in moved)
     as_it_came = ddad(adapt_steps=0)
-    as_it_came.fit(samples((16, 16), 4, 1), samples((16, 16), 3, 1, name="h"), Run())
+    as_it_came.fit(samples((16, 16), 4, 1), samples((16, 16), 3, 1, name="h"), TrainingContext())
     for key, value in before.items():
         assert not key.startswith("student") or torch.equal(value, as_it_came.state_dict()[key])
 
@@ -343,15 +355,15 @@ def test_the_stages_learn_what_is_theirs() -> None:
 def test_each_argument_changes_what_is_found(change: dict[str, Any]) -> None:
     x, rng = samples((16, 16), 1, 1)[0].x[None], Rng(["a"])
     a, b = (
-        ddad(Curved()).detect(x, [226], rng).map,
-        ddad(Curved(), **change).detect(x, [226], rng).map,
+        ddad(SmoothNetwork()).detect(x, [226], rng).map,
+        ddad(SmoothNetwork(), **change).detect(x, [226], rng).map,
     )
     assert a is not None and b is not None and not torch.equal(a, b)
 
 
 def test_what_cannot_be_is_said() -> None:
     with pytest.raises(ValueError, match="none are"):
-        ddad().fit(samples((16, 16), 2, 1), [], Run())
+        ddad().fit(samples((16, 16), 2, 1), [], TrainingContext())
     with pytest.raises(ValueError, match="above 0"):
         ddad(thresholds=(0.0, 0.3))
     with pytest.raises(ValueError, match="smooth is odd"):

@@ -13,12 +13,12 @@ from adbench.datasets.base import Spec
 from adbench.engine.codecs.codec import Identity
 from adbench.engine.diffusion.denoiser import Denoiser
 from adbench.engine.diffusion.deviation import Deviation
-from adbench.engine.diffusion.schedule import cosine, ladder
+from adbench.engine.diffusion.schedule import cosine_schedule, sampling_levels
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import Run
+from adbench.engine.runtime.run import TrainingContext
 from adbench.methods.deco_diff import DeCoDiff
-from known import Field
-from small import built, samples
+from known import NoiseField
+from small import build_small, samples
 
 SPEC = Spec(1, (16, 16))
 
@@ -28,32 +28,32 @@ class Pull(torch.nn.Module):
 
     def __init__(self, image: Tensor) -> None:
         super().__init__()
-        self.schedule, self.image, self.asked = cosine(10), image, []
+        self.schedule, self.image, self.asked = cosine_schedule(10), image, []
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         self.asked.append(t[0].item())
-        sigma = (1 - self.schedule.kept[t + 1]).sqrt().view(-1, 1, 1, 1)
+        sigma = (1 - self.schedule.alpha_bar[t + 1]).sqrt().view(-1, 1, 1, 1)
         return (x - self.image) / sigma.to(x.dtype)
 
 
 def deco(net: torch.nn.Module | None = None, **more: Any) -> DeCoDiff:
-    made = built(DeCoDiff, SPEC, **more).eval()
+    made = build_small(DeCoDiff, SPEC, **more).eval()
     if net is not None:  # codes are the images themselves, in -1..1
         made.codec = Identity((1, 16, 16), (-1.0, 1.0))
-        made.denoiser = Denoiser(net, cosine(10), process=Deviation).eval()
+        made.denoiser = Denoiser(net, cosine_schedule(10), process=Deviation).eval()
     return made
 
 
 def test_the_defaults_are_the_papers() -> None:
     with torch.device("meta"):
         made = DeCoDiff(Spec(3, (256, 256)))
-    assert made.canvas.outer == (256, 256) and made.codec.latent == (4, 32, 32)
+    assert made.canvas.padded_shape == (256, 256) and made.codec.latent == (4, 32, 32)
     assert made.plan.steps == 23_200 and made.plan.warmup == 290  # 800 and 10 epochs of 29 batches
     assert made.plan.batch == 128 and made.plan.lr == made.plan.weight_decay == 1e-4
-    assert ladder(made.process.schedule.level(made.published), stride=made.stride) == [
+    assert sampling_levels(made.process.schedule.to_level(made.published), stride=made.stride) == [
         9, 7, 5, 3, 1, 0,
     ]  # fmt: skip
-    assert made.process.schedule.name == "cosine 10 0.008" and made.dropout.share == 0.4
+    assert made.process.schedule.name == "cosine 10 0.008" and made.dropout.rate == 0.4
 
 
 def test_codes_deviate_in_whole_cells_by_noise_or_by_other_codes() -> None:
@@ -64,14 +64,14 @@ def test_codes_deviate_in_whole_cells_by_noise_or_by_other_codes() -> None:
     z = Rng(keys).normal((4, 16, 16))
     bank = torch.arange(1.0, 4).view(3, 1, 1, 1).expand(3, 4, 16, 16)
     level = torch.full((200,), 10)
-    d = made.deviated(z, bank, Rng(keys), level)
+    d = made.sample_deviation(z, bank, Rng(keys), level)
     there = (d != 0).all(1, keepdim=True)
     assert torch.equal(there, (d != 0).any(1, keepdim=True))
     cell = there[:, :, ::4, ::4]
     assert torch.equal(cell.repeat_interleave(4, 2).repeat_interleave(4, 3), there)
     share = cell.double().mean((1, 2, 3))
     assert share.max() <= 0.75 and abs(share.mean() - 0.35 - 0.5 / 16) < 0.04
-    kept = cosine(10).kept[10]
+    kept = cosine_schedule(10).alpha_bar[10]
     drawn = d + ((1 - kept.sqrt()) / (1 - kept).sqrt()).float() * z
     values = drawn[there.expand_as(drawn)]
     of_bank = (values[:, None] - torch.tensor([1.0, 2.0, 3.0])).abs().amin(1) < 1e-4
@@ -84,8 +84,8 @@ def test_a_sample_deviates_alike_in_any_company_and_cells_have_their_chances() -
     keys = [f"s{i}" for i in range(400)]
     z, bank = torch.zeros(400, 4, 16, 16), torch.ones(1, 4, 16, 16)
     level = torch.full((400,), 3)
-    d = made.deviated(z, bank, Rng(keys), level)
-    alone = made.deviated(z[5:6], bank, Rng(keys[5:6]), level[:1])
+    d = made.sample_deviation(z, bank, Rng(keys), level)
+    alone = made.sample_deviation(z[5:6], bank, Rng(keys[5:6]), level[:1])
     assert torch.equal(alone[0], d[5])
     full = (d != 0).flatten(1).all(1).double().mean().item()
     assert full == pytest.approx(0.75, abs=0.07)  # the one cell of 16 always deviates
@@ -96,12 +96,12 @@ def test_a_sample_deviates_alike_in_any_company_and_cells_have_their_chances() -
 def test_the_network_learns_nothing_where_nothing_deviates() -> None:
     """The loss is the mean squared error of the deviation, 0 for what stays as it is: of a network
     that says nothing, the power of the deviation itself."""
-    made = deco(Field(torch.zeros(1, 16, 16)), cells=(2,), chances=(1.0,), foreign=0.0)
+    made = deco(NoiseField(torch.zeros(1, 16, 16)), cells=(2,), chances=(1.0,), foreign=0.0)
     z, bank = torch.zeros(300, 1, 16, 16), torch.zeros(1, 1, 16, 16)
     keys = [f"s{i}" for i in range(300)]
 
     def deviation(streams: Rng, shape: object, level: Tensor) -> Tensor:
-        return made.deviated(z, bank, streams, level)
+        return made.sample_deviation(z, bank, streams, level)
 
     loss = made.denoiser.loss(z, Rng(keys), noise=deviation)
     assert loss.mean().item() == pytest.approx(0.35 + 0.5 / 64, abs=0.04)
@@ -128,7 +128,7 @@ def test_with_a_perfect_network_only_the_anomaly_is_found() -> None:
 
 @torch.no_grad()
 def test_a_sample_that_does_not_deviate_is_left_at_every_level() -> None:
-    made = deco(Field(torch.zeros(1, 16, 16)))
+    made = deco(NoiseField(torch.zeros(1, 16, 16)))
     x = torch.stack([s.x for s in samples((16, 16), 3, 1)])
     found = made.detect(x, made.levels, Rng(["a", "b", "c"]))
     assert found.map is not None and found.reconstruction is not None
@@ -141,9 +141,9 @@ def test_the_map_is_that_of_the_authors_code() -> None:
     """By SciPy: clipped, brought to 0..1, blurred, and the two multiplied, averaged or alone."""
     pixel = 0.6 * torch.rand(2, 32, 32, generator=torch.Generator().manual_seed(0))
     code = 0.3 * torch.rand(2, 4, 4, generator=torch.Generator().manual_seed(1))
-    made, maps = built(DeCoDiff, Spec(1, (32, 32)), size=32), {}
+    made, maps = build_small(DeCoDiff, Spec(1, (32, 32)), size=32), {}
     for made.combine in ("geometric", "arithmetic", "pixel", "code"):
-        maps[made.combine] = made.combined(pixel, code)
+        maps[made.combine] = made.combine_maps(pixel, code)
     for i in range(2):
         images = gaussian_filter(pixel[i].clip(0, 0.4).numpy() * 2.5, 3)
         torch.testing.assert_close(maps["pixel"][i], torch.from_numpy(images), rtol=1e-4, atol=1e-5)
@@ -160,7 +160,9 @@ def test_training_goes_down_and_only_says_what_deviates() -> None:
     made = deco(steps=40, coder_steps=2, lr=3e-3, warmup=2, batch=8, dropout=0.0, cells=(1, 2),
         chances=(0.5, 0.5))  # fmt: skip
     told: list[float] = []
-    run = Run(tell=lambda event, facts: told.append(facts["loss"]), tell_every=0.0)
+    run = TrainingContext(
+        on_event=lambda event, facts: told.append(facts["loss"]), event_interval=0.0
+    )
     made.fit(samples((16, 16), 1, 1), [], run)
     diffusion = told[2:]
     assert len(diffusion) == 40 and sum(diffusion[-8:]) < 0.9 * sum(diffusion[:8])

@@ -7,20 +7,22 @@ import torch
 
 from adbench.datasets.base import Spec
 from adbench.engine.diffusion.denoiser import Denoiser
-from adbench.engine.diffusion.schedule import linear
+from adbench.engine.diffusion.schedule import linear_schedule
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import Run
-from adbench.methods.disyre import DISYRE, blended, share
-from known import Oracle
-from small import built, samples
+from adbench.engine.runtime.run import TrainingContext
+from adbench.methods.disyre import DISYRE, blend_weight, patch_blending_process
+from known import ConstantX0
+from small import build_small, samples
 
 SPEC = Spec(1, (16, 16))
 
 
 def with_oracle(image: torch.Tensor, **more: object) -> DISYRE:
-    made = built(DISYRE, SPEC, **more).eval()
-    net = Oracle(made.canvas.enter(image))
-    made.denoiser = Denoiser(net, linear(100), predicts="clean", process=blended).eval()
+    made = build_small(DISYRE, SPEC, **more).eval()
+    net = ConstantX0(made.canvas.forward(image))
+    made.denoiser = Denoiser(
+        net, linear_schedule(100), prediction_type="clean", process=patch_blending_process
+    ).eval()
     return made
 
 
@@ -35,20 +37,20 @@ def test_the_defaults_are_the_papers() -> None:
 
 def test_shares_are_the_schedules_in_reverse() -> None:
     """Golden: betas from 0.001 to 0.2 in 100 steps; the highest level is sqrt(0.999) foreign."""
-    schedule = linear(100)
-    got = share(schedule, torch.tensor([0, 1, 50, 100]))
+    schedule = linear_schedule(100)
+    got = blend_weight(schedule, torch.tensor([0, 1, 50, 100]))
     betas = torch.linspace(1e-3, 0.2, 100, dtype=torch.float64)
     kept = torch.cumprod(1 - betas, 0).sqrt()
     torch.testing.assert_close(got, torch.stack([kept[0] * 0, kept[99], kept[50], kept[0]]))
-    assert (share(schedule, torch.arange(101)).diff() > 0).all()
+    assert (blend_weight(schedule, torch.arange(101)).diff() > 0).all()
 
 
 def test_blending_leaves_level_0_and_what_lies_outside_the_shape() -> None:
     x, drawn = torch.rand(2, 1, 8, 8), torch.rand(2, 2, 8, 8)
     drawn[:, 1, :4] = 0
-    process = blended(linear(100))
-    assert torch.equal(process.disturb(x, torch.tensor([0, 0]), drawn), x)
-    high = process.disturb(x, torch.tensor([100, 40]), drawn)
+    process = patch_blending_process(linear_schedule(100))
+    assert torch.equal(process.add_noise(x, torch.tensor([0, 0]), drawn), x)
+    high = process.add_noise(x, torch.tensor([100, 40]), drawn)
     assert torch.equal(high[:, :, :4], x[:, :, :4]) and (high != x)[:, :, 4:].all()
 
 
@@ -61,13 +63,13 @@ def test_with_an_oracle_the_way_back_is_the_way_there() -> None:
     drawn = torch.rand(1, 2, 16, 16, generator=torch.Generator().manual_seed(0))
     drawn[:, 1, :4] = 0
     process = made.denoiser.process
-    x = process.disturb(healthy, torch.tensor([100]), drawn)
+    x = process.add_noise(healthy, torch.tensor([100]), drawn)
     shown = []
     made.denoiser.net.register_forward_pre_hook(lambda _, given: shown.append(given[0][0].clone()))
     found = made.detect(x, [1000], Rng(["a"]))
     assert found.map is not None and found.reconstruction is not None
     on_the_way = [
-        process.disturb(healthy, torch.tensor([at]), drawn)[0] for at in range(100, 0, -20)
+        process.add_noise(healthy, torch.tensor([at]), drawn)[0] for at in range(100, 0, -20)
     ]
     for ours, expected in zip(shown, on_the_way, strict=True):
         torch.testing.assert_close(ours, expected, rtol=0, atol=1e-6)
@@ -93,9 +95,9 @@ def test_asked_singly_every_level_sees_the_sample_as_it_came() -> None:
 
 
 def test_it_learns_to_undo_a_patch() -> None:
-    made = built(DISYRE, SPEC, steps=60, batch=8, lr=6e-3, warmup=0, chance=0.7, bank=16)
+    made = build_small(DISYRE, SPEC, steps=60, batch=8, lr=6e-3, warmup=0, chance=0.7, bank=16)
     data = samples((16, 16), 16, 1)
-    made.fit(data, [], Run())
+    made.fit(data, [], TrainingContext())
     x = torch.stack([s.x for s in data[:4]])
     bad = x.clone()
     bad[..., 5:9, 5:9] = 1 - bad[..., 5:9, 5:9].round()
@@ -109,6 +111,6 @@ def test_it_learns_to_undo_a_patch() -> None:
 
 def test_what_cannot_be_is_said() -> None:
     with pytest.raises(ValueError, match="radii rise"):
-        built(DISYRE, SPEC, radius=(0.3, 0.1))
+        build_small(DISYRE, SPEC, radius=(0.3, 0.1))
     with pytest.raises(ValueError, match="there are none"):
-        built(DISYRE, SPEC).fit([], [], Run())
+        build_small(DISYRE, SPEC).fit([], [], TrainingContext())

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from adbench.datasets.base import Sample, Spec
-from adbench.engine.networks.fixed_point_gan import Critic, Translator
+from adbench.engine.networks.fixed_point_gan import FixedPointDiscriminator, FixedPointGenerator
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import Interrupted, Run
-from adbench.methods.fpgan import FixedPointGAN, _diseased
-from small import built, samples
-from trainings import Memory, same
+from adbench.engine.runtime.run import Interrupted, TrainingContext
+from adbench.methods.fpgan import FixedPointGAN, _diseased_share
+from small import build_small, samples
+from trainings import MemoryStateStore, equal_states
 
 SPEC = Spec(1, (16, 16), labels=True)
 LABELS = torch.tensor([0.0, 1, 1])
@@ -72,18 +72,18 @@ def test_the_networks_are_the_references() -> None:
 @pytest.mark.parametrize("shape", [(16,), (16, 8), (8, 16, 8)])
 def test_it_translates_in_any_number_of_axes(shape: tuple[int, ...]) -> None:
     x = torch.zeros(2, 2, *shape)
-    assert Translator(shape, 2, (4, 8), blocks=1)(x, torch.ones(2)).shape == x.shape
-    real, logit = Critic(shape, 2, width=4, layers=2)(x)
+    assert FixedPointGenerator(shape, 2, (4, 8), blocks=1)(x, torch.ones(2)).shape == x.shape
+    real, logit = FixedPointDiscriminator(shape, 2, width=4, layers=2)(x)
     assert real.shape == logit.shape == (2,)
 
 
 def test_sides_that_cannot_be_halved_are_refused() -> None:
     with pytest.raises(ValueError, match="divide by 4"):
-        Translator((16, 10), 1, (4, 8, 16))
+        FixedPointGenerator((16, 10), 1, (4, 8, 16))
     with pytest.raises(ValueError, match="one of them 8 or more"):
-        Translator((4, 4), 1, (4, 8, 16))
+        FixedPointGenerator((4, 4), 1, (4, 8, 16))
     with pytest.raises(ValueError, match=r"divide by 8, not \(16, 12\)"):
-        Critic((16, 12), 1, layers=3)
+        FixedPointDiscriminator((16, 12), 1, layers=3)
 
 
 @torch.no_grad()
@@ -92,7 +92,7 @@ def test_what_is_not_changed_is_squashed_and_what_is_changed_back_is_not() -> No
     x = torch.linspace(0, 1, 256).view(1, 1, 16, 16)
     found = {}
     for edge in (0.95, 1.0):
-        made = built(FixedPointGAN, SPEC, edge=edge).eval()
+        made = build_small(FixedPointGAN, SPEC, edge=edge).eval()
         inner = (2 * x - 1) * edge
         made.translator.net = Change(torch.zeros_like)
         found[edge] = made.detect(x, [0], Rng(["a"]))
@@ -101,7 +101,7 @@ def test_what_is_not_changed_is_squashed_and_what_is_changed_back_is_not() -> No
         )
         torch.testing.assert_close(found[edge].score[0], found[edge].map[0].amax((1, 2)))
     assert found[1.0].map.max() == pytest.approx((1 - math.tanh(1)) / 2)
-    made = built(FixedPointGAN, SPEC, judged="mean").eval()
+    made = build_small(FixedPointGAN, SPEC, judged="mean").eval()
     made.translator.net = Change(lambda inner: inner.atanh() - inner)
     found = made.detect(x, [0], Rng(["a"]))
     assert found.map.max() < 1e-6 and found.score[0, 0] == pytest.approx(found.map.mean())
@@ -109,7 +109,7 @@ def test_what_is_not_changed_is_squashed_and_what_is_changed_back_is_not() -> No
 
 @torch.no_grad()
 def test_a_map_is_the_mean_over_channels() -> None:
-    made = built(FixedPointGAN, Spec(2, (16, 16), labels=True)).eval()
+    made = build_small(FixedPointGAN, Spec(2, (16, 16), labels=True)).eval()
     shown = torch.full((1, 2, 16, 16), 0.5)
     made.translator.net = Change(lambda inner: torch.tensor([[0.2], [0.0]])[..., None] + 0 * inner)
     expected = math.tanh(0.2) / (2 * 0.95) / 2
@@ -118,7 +118,7 @@ def test_a_map_is_the_mean_over_channels() -> None:
 
 def test_the_penalty_of_a_linear_critic_is_of_its_slope() -> None:
     """Of the patches' sum: every pixel is seen by one weight of the middle patch."""
-    critic = Critic((4, 4), 1, width=1, layers=1)
+    critic = FixedPointDiscriminator((4, 4), 1, width=1, layers=1)
     critic.trunk = nn.Sequential(nn.Conv2d(1, 1, 2, 2))
     weight = torch.tensor([[1.0, 2], [2, 4]])
     critic.trunk[0].get_parameter("weight").data[:] = weight
@@ -127,12 +127,14 @@ def test_the_penalty_of_a_linear_critic_is_of_its_slope() -> None:
     critic.patches.get_parameter("weight").data = kernel
     slope = 0.5 * math.sqrt(4 * 25)
     x = Rng(list("ab")).normal((1, 4, 4))
-    assert critic.penalty(x).tolist() == pytest.approx([(slope - 1) ** 2] * 2)
+    assert critic.slope_penalty(x).tolist() == pytest.approx([(slope - 1) ** 2] * 2)
 
 
 def test_the_losses_are_the_papers() -> None:
     """Both, written out over the batch, from what the networks say."""
-    made = built(FixedPointGAN, SPEC, classify=0.7, restore=9, identity=0.3, penalty=8).train()
+    made = build_small(
+        FixedPointGAN, SPEC, classify=0.7, restore=9, identity=0.3, penalty=8
+    ).train()
     x, rng = batch()
     x, own, aim = x * 2 - 1, LABELS, 1 - LABELS
     g, d = made.translator, made.critic
@@ -153,14 +155,14 @@ def test_the_losses_are_the_papers() -> None:
     theirs = -real(there) + 9 * (x - g(there, own)).abs().mean() + 0.7 * missed(d(there)[1], aim)
     theirs = theirs - real(here) + 9 * (x - g(here, own)).abs().mean()
     theirs = theirs + 0.7 * missed(d(here)[1], own) + 0.3 * (x - here).abs().mean()
-    torch.testing.assert_close(made.translated(x, there, own, aim).mean(), theirs)
+    torch.testing.assert_close(made.generator_loss(x, there, own, aim).mean(), theirs)
 
 
 def test_neither_networks_gradient_reaches_the_other() -> None:
-    made = built(FixedPointGAN, SPEC).train()
+    made = build_small(FixedPointGAN, SPEC).train()
     x, rng = batch()
     there = made.translator(x, 1 - LABELS)
-    made.translated(x, there, LABELS, 1 - LABELS).sum().backward()
+    made.generator_loss(x, there, LABELS, 1 - LABELS).sum().backward()
     assert all(p.grad is None for p in made.critic.parameters())
     assert all(p.grad.abs().sum() > 0 for p in made.translator.net[-1].parameters())
     made.zero_grad()
@@ -172,40 +174,42 @@ def test_neither_networks_gradient_reaches_the_other() -> None:
 def test_the_translator_learns_in_every_fifth_step_and_the_critic_in_all() -> None:
 
     def after(steps: int) -> Any:
-        made = built(FixedPointGAN, SPEC, steps=steps, decay="none")
-        made.fit(labelled(), [], Run())
+        made = build_small(FixedPointGAN, SPEC, steps=steps, decay="none")
+        made.fit(labelled(), [], TrainingContext())
         return made
 
     four, five, nine = after(4), after(5), after(9)
-    assert same(four.translator, built(FixedPointGAN, SPEC).translator)
-    assert same(five.translator, nine.translator) and not same(four.translator, five.translator)
-    assert not same(five.critic, nine.critic)
-    assert not same(four.critic, built(FixedPointGAN, SPEC).critic)
+    assert equal_states(four.translator, build_small(FixedPointGAN, SPEC).translator)
+    assert equal_states(five.translator, nine.translator) and not equal_states(
+        four.translator, five.translator
+    )
+    assert not equal_states(five.critic, nine.critic)
+    assert not equal_states(four.critic, build_small(FixedPointGAN, SPEC).critic)
 
 
 def test_a_training_that_was_stopped_goes_on_to_the_same_weights() -> None:
     def plan() -> Any:
-        return built(FixedPointGAN, SPEC, steps=8, critic_steps=3, ema=0.5)
+        return build_small(FixedPointGAN, SPEC, steps=8, critic_steps=3, ema=0.5)
 
     whole, half, asked = plan(), plan(), iter([False] * 4 + [True])
-    whole.fit(labelled(), [], Run())
-    memory = Memory()
+    whole.fit(labelled(), [], TrainingContext())
+    memory = MemoryStateStore()
     with pytest.raises(Interrupted):
-        half.fit(labelled(), [], Run(keep=memory, stop=lambda: next(asked)))
+        half.fit(labelled(), [], TrainingContext(state_store=memory, stop=lambda: next(asked)))
     again = plan()
-    again.fit(labelled(), [], Run(keep=memory))
-    assert same(again, whole)
+    again.fit(labelled(), [], TrainingContext(state_store=memory))
+    assert equal_states(again, whole)
 
 
 def test_the_rate_falls_to_zero_and_the_authors_by_a_thousandth() -> None:
     ends = {"linear": 0.0, "stalled": 1e-4 * (1 - 1e-3), "none": 1e-4}
     for decay, end in ends.items():
-        plan = built(FixedPointGAN, SPEC, steps=200_000, decay=decay).plan
+        plan = build_small(FixedPointGAN, SPEC, steps=200_000, decay=decay).plan
         assert plan.rate(0) == plan.rate(100_000) == 1e-4
         assert plan.rate(200_000) == pytest.approx(end, rel=1e-9, abs=1e-15)
-    plan = built(FixedPointGAN, SPEC, steps=200_000).plan
+    plan = build_small(FixedPointGAN, SPEC, steps=200_000).plan
     assert plan.rate(150_000) == pytest.approx(0.5e-4)
-    short = {kind: built(FixedPointGAN, SPEC, steps=10_000, decay=kind).plan for kind in ends}
+    short = {kind: build_small(FixedPointGAN, SPEC, steps=10_000, decay=kind).plan for kind in ends}
     assert short["linear"].rate(5_000) == pytest.approx(0.5e-4)
     assert short["stalled"].rate(5_000) == pytest.approx(1e-4 * (1 - 5e-5))
 
@@ -213,21 +217,22 @@ def test_the_rate_falls_to_zero_and_the_authors_by_a_thousandth() -> None:
 def test_a_sample_is_translated_to_its_other_label_or_to_some_samples() -> None:
     """Drawn, it is diseased as often as the samples that are trained on."""
     data = labelled(4)
-    share = _diseased([data[1], *data, *data[::2]])
-    assert share == 3 / 7 and _diseased([]) == 0
+    share = _diseased_share([data[1], *data, *data[::2]])
+    assert share == 3 / 7 and _diseased_share([]) == 0
     rng, own = Rng([f"r{i}" for i in range(400)]), torch.arange(400).remainder(2).float()
     other, drawn = (
-        built(FixedPointGAN, SPEC, target=t)._aim(own, rng, 0.2) for t in ("other", "drawn")
+        build_small(FixedPointGAN, SPEC, target=t)._target_label(own, rng, 0.2)
+        for t in ("other", "drawn")
     )
     assert torch.equal(other, 1 - own)
     assert set(drawn.tolist()) == {0.0, 1.0} and drawn.mean() == pytest.approx(0.2, abs=0.06)
     assert (drawn == own).float().mean() == pytest.approx(0.5, abs=0.1)
-    part = built(FixedPointGAN, SPEC, target="drawn")._aim(
+    part = build_small(FixedPointGAN, SPEC, target="drawn")._target_label(
         own[5:9], rng.rows(torch.arange(5, 9)), 0.2
     )
     assert torch.equal(part, drawn[5:9])
-    made = built(FixedPointGAN, SPEC, target="drawn", steps=1)
-    made.fit([s for s in data if s.label], [], Run())
+    made = build_small(FixedPointGAN, SPEC, target="drawn", steps=1)
+    made.fit([s for s in data if s.label], [], TrainingContext())
 
 
 def test_it_takes_off_what_the_label_is_about_and_little_else() -> None:
@@ -235,10 +240,18 @@ def test_it_takes_off_what_the_label_is_about_and_little_else() -> None:
     mean of all; the square goes."""
     data = labelled(16)
     x, own = torch.stack([s.x for s in data]), torch.tensor([float(s.label) for s in data])
-    made = built(FixedPointGAN, SPEC, steps=100, critic_steps=2, decay_steps=50, lr=4e-3, batch=4,
-        augment=False)  # fmt: skip
-    made.fit(data, [], Run())
-    inner = made.canvas.enter(x)
+    made = build_small(
+        FixedPointGAN,
+        SPEC,
+        steps=100,
+        critic_steps=2,
+        decay_steps=50,
+        lr=4e-3,
+        batch=4,
+        augment=False,
+    )
+    made.fit(data, [], TrainingContext())
+    inner = made.canvas.forward(x)
     with torch.no_grad():
         back = made.translator(made.translator(inner, 1 - own), own)
         alike = made.translator(inner, own)

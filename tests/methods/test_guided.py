@@ -13,17 +13,17 @@ from torch import Tensor, nn
 
 from adbench.datasets.base import Sample, Spec
 from adbench.engine.diffusion.denoiser import Denoiser
-from adbench.engine.diffusion.schedule import linear
-from adbench.engine.networks.noisy_classifier import Classifier
+from adbench.engine.diffusion.schedule import linear_schedule
+from adbench.engine.networks.noisy_classifier import NoisyClassifier
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import Run
-from adbench.engine.sampling.reconstruct import Chain, restore
-from adbench.methods.guided import Guided, stretched
-from known import Curved, Field, Normal
-from small import built, samples
+from adbench.engine.runtime.run import TrainingContext
+from adbench.engine.sampling.reconstruct import SamplingConfig, reconstruct
+from adbench.methods.guided import Guided, rescale_to_unit
+from known import NoiseField, NormalPosteriorMean, SmoothNetwork
+from small import build_small, samples
 
 SPEC = Spec(1, (16, 16), labels=True)
-KEPT = linear().kept
+KEPT = linear_schedule().alpha_bar
 
 
 class Says(nn.Module):
@@ -47,8 +47,8 @@ def with_net(net: nn.Module, **more: Any) -> Any:
     quiet = {
         "scale": 0.0, "class_cond": False, "sampling_steps": None, "size": None, "clip": None,
     }  # fmt: skip
-    made = built(Guided, SPEC, **quiet | more).eval()
-    made.denoiser = Denoiser(net, linear(), learned=True).eval()
+    made = build_small(Guided, SPEC, **quiet | more).eval()
+    made.denoiser = Denoiser(net, linear_schedule(), learns_variance=True).eval()
     made.denoiser.batch = 1
     return made
 
@@ -78,17 +78,17 @@ def test_the_references_schedule_and_ours_ask_at_these_timesteps() -> None:
     x = samples((16, 16), 1, 1)[0].x[None]
     for shift, up, down in ((True, range(1, 500), range(498, -1, -1)),
                             (False, [0, *range(499)], range(499, -1, -1))):  # fmt: skip
-        net = Curved(outs=2)
+        net = SmoothNetwork(outs=2)
         seen(with_net(net, index_shift=shift), x, [500])
-        assert [t[0] for t in net.asked] == [*up, *down]
+        assert [t[0] for t in net.timesteps] == [*up, *down]
     with pytest.raises(ValueError, match="leaves no step out"):
-        built(Guided, SPEC, index_shift=True, sampling_steps=10)
+        build_small(Guided, SPEC, index_shift=True, sampling_steps=10)
 
 
 @torch.no_grad()
 def test_unguided_with_a_fixed_noise_it_gives_back_what_it_was_given() -> None:
     x = torch.stack([s.x for s in samples((16, 16), 2, 1)])
-    fixed = Says(Field(Rng(["e"]).normal((1, 16, 16))[0]))
+    fixed = Says(NoiseField(Rng(["e"]).normal((1, 16, 16))[0]))
     back = seen(with_net(fixed), x, [100, 500])
     torch.testing.assert_close(back, x.expand_as(back), rtol=0, atol=1e-4)
 
@@ -104,7 +104,9 @@ def test_unguided_with_a_fixed_noise_it_gives_back_what_it_was_given() -> None:
 )
 def test_the_way_there_and_back_errs_as_much_as_the_spec_says(quirks, low, high) -> None:
     """Data of deviation .05 around .25, with its own optimal denoiser."""
-    made = with_net(Says(Normal(linear(), 0.25, 0.05**2), knows="clean"), **quirks)
+    made = with_net(
+        Says(NormalPosteriorMean(linear_schedule(), 0.25, 0.05**2), knows="clean"), **quirks
+    )
     made.denoiser.batch = 4
     x = 0.25 + 0.05 * Rng(list("abcd")).normal((1, 16, 16))
     error = (seen(made, x, [500])[0] - x).square().mean().sqrt().item()
@@ -130,7 +132,7 @@ class Mixture(nn.Module):
         clean = [m + gain * (x - kept.sqrt() * m) for m in self.means]
         return (share[0] * clean[0] + share[1] * clean[1]).to(x.dtype)
 
-    def towards(self, x: Tensor, level: Tensor, label: Tensor) -> Tensor:
+    def log_prob_gradient(self, x: Tensor, level: Tensor, label: Tensor) -> Tensor:
         assert not label.any()
         with torch.enable_grad():
             inner = x.double().requires_grad_()
@@ -160,15 +162,17 @@ def test_the_ddpm_variant_leads_there_too_and_unguided_is_the_engines() -> None:
     back = seen(made, x, [500])[0]
     assert back.mean().item() == pytest.approx(0.2, abs=0.05)
     made.scale = 0.0
-    plain = restore(made.denoiser, x, [500], Rng(["0"]), chain=Chain(125, variance="learned"))
-    assert torch.equal(seen(made, x, [500]), made.canvas.leave(plain[:, :, 0]))
+    plain = reconstruct(
+        made.denoiser, x, [500], Rng(["0"]), sampling=SamplingConfig(125, variance="learned")
+    )
+    assert torch.equal(seen(made, x, [500]), made.canvas.inverse(plain[:, :, 0]))
 
 
 @torch.no_grad()
 @pytest.mark.parametrize(("quirk", "level"), [(None, 200), (500, 500)])
 def test_the_ddpm_variant_starts_at_the_chains_level_or_at_500(quirk, level) -> None:
     """Theirs noises to 500 whatever the level is."""
-    net = Says(Field(torch.zeros(1, 16, 16)))
+    net = Says(NoiseField(torch.zeros(1, 16, 16)))
     made = with_net(net, sampler="ddpm", start_level=quirk, sampling_steps=1)
     seen(made, torch.zeros(1, 1, 16, 16), [200])
     assert net.seen[0].std().item() == pytest.approx((1 - KEPT[level]).sqrt().item(), rel=0.12)
@@ -181,18 +185,18 @@ def test_it_learns_both_kinds_and_the_label_of_health_is_0() -> None:
     blob[:, 4:10, 4:10] = 4.0
     ill = [Sample((0.2 * s.x + blob), f"i{s.key}", f"i{s.key}", True) for s in rows]
     well = [Sample(0.2 * s.x, s.key, s.group, False) for s in rows]
-    made = built(
+    made = build_small(
         Guided, SPEC, size=None, steps=2, batch=8, classifier_steps=80, classifier_lr=2e-3,
         classifier_clip=1.0, classifier_max_level=200,
     )  # fmt: skip
-    made.fit([*well, *ill], [], Run())
+    made.fit([*well, *ill], [], TrainingContext())
     x = torch.stack([s.x for s in [*well, *ill]])
     with torch.no_grad():
         said = made.classifier(x, torch.ones(8, dtype=torch.int64)).argmax(1)
     assert said.tolist() == [0] * 4 + [1] * 4
-    assert made._encoded_as(x).tolist() == [0] * 8
+    assert made._encoding_label(x).tolist() == [0] * 8
     made.encode_label = "predicted"
-    assert made._encoded_as(x).tolist() == said.tolist()
+    assert made._encoding_label(x).tolist() == said.tolist()
     made.judged = "classifier"
     with torch.no_grad():
         found = made.detect(x, [100, 500], Rng([str(i) for i in range(8)])).score
@@ -200,7 +204,7 @@ def test_it_learns_both_kinds_and_the_label_of_health_is_0() -> None:
 
 
 def test_the_network_is_told_the_label() -> None:
-    made = built(Guided, SPEC, size=None).eval()
+    made = build_small(Guided, SPEC, size=None).eval()
     label = made.denoiser.net.class_embedding.weight  # type of UNet's own
     with torch.no_grad():
         x = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -209,7 +213,7 @@ def test_the_network_is_told_the_label() -> None:
         label[1] += 3
         a, b = (made.denoiser.ask(x, torch.tensor([9, 9]), torch.tensor([k, k])) for k in (0, 1))
     assert not torch.equal(a, b)
-    assert isinstance(made.classifier, Classifier)
+    assert isinstance(made.classifier, NoisyClassifier)
 
 
 class Spy(nn.Module):
@@ -221,7 +225,7 @@ class Spy(nn.Module):
         self.asked: list[int] = []
         self.labels: set[int] = set()
 
-    def towards(self, x: Tensor, level: Tensor, label: Tensor) -> Tensor:
+    def log_prob_gradient(self, x: Tensor, level: Tensor, label: Tensor) -> Tensor:
         self.asked += level.tolist()
         self.labels |= set(label.tolist())
         return torch.full_like(x, self.slope)
@@ -232,7 +236,7 @@ class Spy(nn.Module):
 @pytest.mark.parametrize("hears", ["level", "index"])
 def test_with_steps_left_out_the_classifier_hears_the_networks_time(sampler, hears) -> None:
     """Or, by name, the number of the step, as the authors' DDIM has it."""
-    net = Curved(outs=2)
+    net = SmoothNetwork(outs=2)
     made = with_net(
         net, sampler=sampler, scale=1.0, sampling_steps=10, classifier_hears=hears,
         target="diseased",
@@ -240,7 +244,7 @@ def test_with_steps_left_out_the_classifier_hears_the_networks_time(sampler, hea
     made.classifier = spy = Spy()
     seen(made, samples((16, 16), 1, 1)[0].x[None], [500, 200])
     ways = [(500, 50), (200, 20)]
-    decoded = sorted(t[0] for t in net.asked[-20:])
+    decoded = sorted(t[0] for t in net.timesteps[-20:])
     assert decoded == sorted(i * step - 1 for _, step in ways for i in range(1, 11))
     heard = sorted(level - 1 for level in spy.asked)
     by_number = hears == "index" and sampler == "ddim"
@@ -254,7 +258,7 @@ def test_the_last_step_may_be_guided_by_the_variance_before() -> None:
     x, slope, scale = torch.full((1, 1, 16, 16), 0.5), 0.7, 3.0
     there = []
     for last in (False, True):
-        made = with_net(Says(Field(torch.zeros(1, 16, 16)), -0.4), sampler="ddpm", scale=scale,
+        made = with_net(Says(NoiseField(torch.zeros(1, 16, 16)), -0.4), sampler="ddpm", scale=scale,
             guide_last=last)  # fmt: skip
         made.classifier = Spy(slope)
         there.append(seen(made, x, [1])[0])
@@ -267,11 +271,11 @@ def test_the_last_step_may_be_guided_by_the_variance_before() -> None:
 
 @torch.no_grad()
 def test_encoded_under_no_label_the_network_hears_none() -> None:
-    made = built(Guided, SPEC, size=None, encode_label="null").eval()
+    made = build_small(Guided, SPEC, size=None, encode_label="null").eval()
     for p in made.denoiser.parameters():
         p.add_(0.05)
     x = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
-    null = made._encoded_as(x)
+    null = made._encoding_label(x)
     made.denoiser.net.class_embedding.weight.zero_()
     at = torch.tensor([9, 9])
     zero = made.denoiser.ask(x, at, torch.tensor([0, 1]))
@@ -282,7 +286,7 @@ def test_encoded_under_no_label_the_network_hears_none() -> None:
 
 def test_the_network_begins_as_guided_diffusions() -> None:
     """Norms of eps 1e-5, and attention that adds nothing."""
-    net = built(Guided, SPEC, size=None).denoiser.net
+    net = build_small(Guided, SPEC, size=None).denoiser.net
     norms = [part.eps for part in net.modules() if isinstance(part, nn.GroupNorm)]
     assert norms and set(norms) == {1e-5}
     projections = {k: p for k, p in net.named_parameters() if ".out_proj." in k}
@@ -290,7 +294,7 @@ def test_the_network_begins_as_guided_diffusions() -> None:
 
 
 def test_weights_are_the_same_however_clipped() -> None:
-    made, loose = (built(Guided, SPEC, size=None, clip=clip) for clip in ((0.0, 1.0), None))
+    made, loose = (build_small(Guided, SPEC, size=None, clip=clip) for clip in ((0.0, 1.0), None))
     loose.load_state_dict(made.state_dict())
     x = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -302,28 +306,28 @@ def test_weights_are_the_same_however_clipped() -> None:
 
 
 def test_a_classifier_that_tells_nothing_apart_is_warned_of() -> None:
-    made = built(Guided, SPEC, size=None, steps=1, classifier_steps=1)
+    made = build_small(Guided, SPEC, size=None, steps=1, classifier_steps=1)
     held = samples((16, 16), 5, 1, "h")
     sample = replace(held[0], label=True)
     with torch.no_grad():
         made.classifier.net.pool.out.weight.zero_()
         made.classifier.net.pool.out.bias.copy_(torch.tensor([-2.0, 2.0]))
     with pytest.warns(UserWarning, match="calls 0 of 5 held-out normal samples healthy"):
-        made.fit([sample, *held], held, Run())
+        made.fit([sample, *held], held, TrainingContext())
     with torch.no_grad():
         made.classifier.net.pool.out.bias.copy_(torch.tensor([2.0, -2.0]))
     with pytest.warns(UserWarning, match="calls 0 of 1 diseased training samples diseased"):
-        made.fit([sample, *held], held, Run())
+        made.fit([sample, *held], held, TrainingContext())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        made.fit(held, held, Run())
+        made.fit(held, held, TrainingContext())
 
 
 def test_the_map_is_the_sum_over_channels_and_may_be_stretched() -> None:
     x = torch.tensor([0.0, 2.0, 4.0]).view(1, 1, 3) + torch.tensor([1.0, 10.0]).view(2, 1, 1)
-    torch.testing.assert_close(stretched(x, 2), torch.tensor([0.0, 0.5, 1]).expand(2, 1, 3))
-    assert stretched(torch.ones(1, 2, 3), 2).eq(0).all()
-    made = with_net(Says(Field(torch.zeros(2, 16, 16))))
+    torch.testing.assert_close(rescale_to_unit(x, 2), torch.tensor([0.0, 0.5, 1]).expand(2, 1, 3))
+    assert rescale_to_unit(torch.ones(1, 2, 3), 2).eq(0).all()
+    made = with_net(Says(NoiseField(torch.zeros(2, 16, 16))))
     two = torch.rand(1, 2, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         found = made.detect(two, [500], Rng(["a"]))

@@ -11,12 +11,12 @@ from torch import Tensor
 from adbench.datasets.base import Spec
 from adbench.engine.codecs.codec import Identity
 from adbench.engine.diffusion.denoiser import Denoiser
-from adbench.engine.diffusion.schedule import cosine
+from adbench.engine.diffusion.schedule import cosine_schedule
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import Run
-from adbench.methods.lafite import LafitE, local_maximum
-from known import Normal
-from small import built, samples
+from adbench.engine.runtime.run import TrainingContext
+from adbench.methods.lafite import LafitE, maximum_local_mean
+from known import NormalPosteriorMean
+from small import build_small, samples
 
 SPEC = Spec(1, (64, 64))
 KINDS = ((2.0, 0.0), (-2.0, 0.0), (0.0, 2.0))  # of normal places, two features each
@@ -27,10 +27,10 @@ class Mixture(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.schedule = cosine()
+        self.schedule = cosine_schedule()
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        kept = self.schedule.kept[t + 1].view(-1, 1, 1, 1)
+        kept = self.schedule.alpha_bar[t + 1].view(-1, 1, 1, 1)
         parts, chance = [], []
         for kind in KINDS:
             mean = torch.tensor(kind).double().view(1, 2, 1, 1)
@@ -52,31 +52,31 @@ def normal_places(name: str, side: int = 64) -> Tensor:
 def lafite(net: torch.nn.Module | None = None, **more: Any) -> LafitE:
     """With a network that is known, samples are features themselves, two to a place."""
     if net is None:
-        return built(LafitE, SPEC, **more).eval()
+        return build_small(LafitE, SPEC, **more).eval()
     more = {"blur": 0.0, "pool": 1, "sampling_steps": 10} | more
-    made = built(LafitE, Spec(2, (64, 64)), grid=64, **more).eval()
+    made = build_small(LafitE, Spec(2, (64, 64)), grid=64, **more).eval()
     made.codec = Identity((2, 64, 64))
-    made.denoiser = Denoiser(net, cosine(), predicts="clean").eval()
+    made.denoiser = Denoiser(net, cosine_schedule(), prediction_type="clean").eval()
     places = torch.cat([normal_places(f"m{i}", 16) for i in range(4)])
     made.memory = type(made.memory)(2)
-    made.memory.fill(places.movedim(1, -1).flatten(0, 2), 0.1, Run())
+    made.memory.fill(places.movedim(1, -1).flatten(0, 2), 0.1, TrainingContext())
     return made
 
 
 def test_the_defaults_are_the_papers() -> None:
     with torch.device("meta"):
         made = LafitE(Spec(3, (256, 256)), features="effperc-random")
-    assert made.canvas.outer == (224, 224) and made.codec.latent == (176, 32, 32)
+    assert made.canvas.padded_shape == (224, 224) and made.codec.latent == (176, 32, 32)
     assert made.plan.steps == 57_000 and made.plan.batch == 64  # 1000 epochs of 3629 images
     assert made.plan.lr == made.plan.weight_decay == 1e-4
     assert (
         made.share == 0.1 and made.blur == 4 and made.denoiser.schedule.name == "cosine 1000 0.008"
     )
-    assert made.denoiser.predicts == "noise" and made.chain.noisiness == 0
+    assert made.denoiser.prediction_type == "noise" and made.chain.effective_eta == 0
 
 
 def test_its_schedule_keeps_less_and_less_down_to_nothing() -> None:
-    kept = lafite().denoiser.schedule.kept
+    kept = lafite().denoiser.schedule.alpha_bar
     assert (kept.diff() < 0).all() and kept[-1] < 1e-6
     assert (1 - kept[1:] / kept[:-1]).max().item() == pytest.approx(0.999)
 
@@ -86,8 +86,8 @@ def test_what_it_learns_are_standardised_features_and_a_tenth_of_the_places() ->
     """At 64 pixels; four training samples."""
     made = lafite(grid=8, steps=1)
     train = samples((64, 64), 4, 1)
-    made.fit(train, [], Run())
-    z = made.codec.encode(made.canvas.enter(torch.stack([s.x for s in train])))
+    made.fit(train, [], TrainingContext())
+    z = made.codec.encode(made.canvas.forward(torch.stack([s.x for s in train])))
     assert z.shape == (4, 176, 8, 8)
     scattered = z.std((0, 2, 3), correction=0) > 0.1
     assert scattered.any()
@@ -124,7 +124,7 @@ def test_without_a_step_it_is_the_distance_to_what_the_memory_says() -> None:
     made, x = lafite(Mixture()), normal_places("t")
     before = made.denoiser.evaluations
     found = made.detect(x, [0], Rng(["t"])).map
-    edited = made.memory.edited(x, made.neighbours)
+    edited = made.memory.replace_by_neighbours(x, made.neighbours)
     assert made.denoiser.evaluations == before and found is not None
     torch.testing.assert_close(found[0, 0], (edited - x)[0].square().sum(0).sqrt())
 
@@ -140,7 +140,10 @@ def test_the_score_is_the_highest_local_mean_of_the_map() -> None:
         assert score.item() == pytest.approx(means.max().item(), rel=1e-5)
     peak = torch.zeros(1, 8, 8)
     peak[0, 3, 4] = 6.0
-    assert local_maximum(peak, 2).tolist() == [1.5] and local_maximum(peak, 99).item() == 6 / 64
+    assert (
+        maximum_local_mean(peak, 2).tolist() == [1.5]
+        and maximum_local_mean(peak, 99).item() == 6 / 64
+    )
 
 
 @torch.no_grad()
@@ -148,10 +151,12 @@ def test_ddim_draws_at_the_start_alone() -> None:
     """On normal data of one kind, DDIM in closed form: variance v is shrunk or kept by the ODE; the
     noise that is added at the start comes back out, scaled by the deviation."""
     variance, level = 0.25, 400
-    made = lafite(Normal(cosine(), 0.0, variance), edit=False, sampling_steps=400)
+    made = lafite(
+        NormalPosteriorMean(cosine_schedule(), 0.0, variance), edit=False, sampling_steps=400
+    )
     x = 0.5 * Rng(["x"]).normal((2, 64, 64))[0][None]
     found = made.detect(x, [level], Rng(["t"])).map
-    kept = cosine().kept[level].item()
+    kept = cosine_schedule().alpha_bar[level].item()
     deviation = (kept * variance + 1 - kept) ** 0.5
     gain = 0.5 / deviation  # of x_l, along the exact flow of a normal law
     off = (kept**0.5 * gain - 1) ** 2 * variance + (1 - kept) * gain**2
@@ -166,4 +171,4 @@ def test_it_says_what_it_cannot_do() -> None:
         lafite(weights="mean")
     tiny = LafitE(Spec(1, (20, 10)), size=16, features="effperc-random", width=8, mults=(1, 2),
         attention=(False, True), heads=1)  # fmt: skip
-    assert tiny.canvas.outer == (128, 64)
+    assert tiny.canvas.padded_shape == (128, 64)

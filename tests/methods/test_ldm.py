@@ -9,24 +9,24 @@ import torch
 from torch import Tensor, nn
 
 from adbench.datasets.base import Spec
-from adbench.engine.codecs.codebook_init import seed_codes
+from adbench.engine.codecs.codebook_init import initialize_codebook
 from adbench.engine.diffusion.denoiser import Denoiser
-from adbench.engine.diffusion.schedule import linear_latent, scaled_linear
+from adbench.engine.diffusion.schedule import latent_linear_schedule, scaled_linear_schedule
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import Run
-from adbench.engine.transforms.blur import blurred
+from adbench.engine.runtime.run import TrainingContext
+from adbench.engine.transforms.blur import gaussian_blur
 from adbench.methods.ldm import LDM, PlainLDM
 from adbench.methods.ldm_ood import LDMOOD
-from known import Constant, Normal, Oracle
-from small import built, samples
+from known import ConstantNoise, ConstantX0, NormalPosteriorMean
+from small import build_small, samples
 
 SPEC = Spec(1, (16, 16))
-KEPT = scaled_linear().kept
+KEPT = scaled_linear_schedule().alpha_bar
 
 
 def with_net(net: nn.Module, method: type[Any] = LDM, knows: Any = "clean", **more: Any) -> Any:
-    made = built(method, SPEC, size=None, **more).eval()
-    made.denoiser = Denoiser(net, scaled_linear(), predicts=knows).eval()
+    made = build_small(method, SPEC, size=None, **more).eval()
+    made.denoiser = Denoiser(net, scaled_linear_schedule(), prediction_type=knows).eval()
     return made
 
 
@@ -48,7 +48,7 @@ def test_the_divergence_weighs_errors_as_the_spec_says() -> None:
         )
     z = Rng(["z"]).normal((4, 40, 40))
     for level in (301, 501):
-        made = with_net(Constant(0.0), knows="noise", divergence=(level, level, 1))
+        made = with_net(ConstantNoise(0.0), knows="noise", divergence=(level, level, 1))
         with torch.no_grad():
             found = made.divergence(z, Rng(["a"])).mean().item()
         assert found == pytest.approx(4 * golden[level - 1], rel=0.06)
@@ -74,7 +74,7 @@ def test_the_defaults_are_the_papers() -> None:
     assert ood.codec.adversary.weight == 0.01
     assert ood.codec.adversary.rate == pytest.approx(5e-4 / 3e-5)
     for made in signal:
-        assert made.canvas.inner == (3000,) and made.canvas.outer == (3008,)
+        assert made.canvas.resized_shape == (3000,) and made.canvas.padded_shape == (3008,)
         assert made.codec.looks is None and made.codec.adversary is None
 
 
@@ -84,7 +84,7 @@ def test_the_divergences_noise_is_drawn_anew_unless_asked() -> None:
     z, rng = 0.3 * Rng(["z"]).normal((1, 8, 8)), Rng(["a"])
     for one_noise in (True, False):
         low, high = (
-            with_net(Constant(0.0), knows="noise", divergence=(at, at, 1), one_noise=one_noise)
+            with_net(ConstantNoise(0.0), knows="noise", divergence=(at, at, 1), one_noise=one_noise)
             .divergence(z, rng) for at in (301, 501)
         )  # fmt: skip
         spread = (low / high).std() / (low / high).mean()
@@ -93,23 +93,23 @@ def test_the_divergences_noise_is_drawn_anew_unless_asked() -> None:
 
 def test_what_the_scale_is_measured_on() -> None:
     data = samples((16, 16), 6, 1)
-    made = built(LDM, SPEC, measured=2)
-    made.fit(data, samples((16, 16), 3, 1, name="h"), Run())
+    made = build_small(LDM, SPEC, measured=2)
+    made.fit(data, samples((16, 16), 3, 1, name="h"), TrainingContext())
     with torch.no_grad():
-        raw = made.codec.raw(made.canvas.enter(torch.stack([data[i].x for i in (0, 3)])))
+        raw = made.codec.raw(made.canvas.forward(torch.stack([data[i].x for i in (0, 3)])))
     assert made.codec.scale.item() == pytest.approx(1 / raw.std(correction=0).item(), rel=1e-4)
 
 
 def test_what_cannot_be_is_said() -> None:
     for divergence in ((1, 600, 3), (0, 600, 3), (600, 400, 3), (400, 600, 0)):
         with pytest.raises(ValueError, match="2 <= low <= high"):
-            built(LDM, SPEC, divergence=divergence)
+            build_small(LDM, SPEC, divergence=divergence)
     with pytest.raises(ValueError, match="there are none"):
-        built(LDM, SPEC).fit(samples((16, 16), 4, 1), [], Run())
-    plain = built(PlainLDM, SPEC, healing="plain")
-    plain.fit(samples((16, 16), 4, 1), [], Run())
+        build_small(LDM, SPEC).fit(samples((16, 16), 4, 1), [], TrainingContext())
+    plain = build_small(PlainLDM, SPEC, healing="plain")
+    plain.fit(samples((16, 16), 4, 1), [], TrainingContext())
     with pytest.raises(ValueError, match="images and volumes"):
-        built(LDMOOD, Spec(1, (64,)), perceptual="effperc-random")
+        build_small(LDMOOD, Spec(1, (64,)), perceptual="effperc-random")
 
 
 @pytest.mark.parametrize(
@@ -118,17 +118,17 @@ def test_what_cannot_be_is_said() -> None:
      ((64,), {"coder": "kl"}), ((8, 8, 8), {"shown": "weighted", "weight": "kappa"})],
 )  # fmt: skip
 def test_another_code_or_another_map(shape: tuple[int, ...], more: dict[str, Any]) -> None:
-    made = built(LDM, Spec(1, shape), **more)
-    made.fit(samples(shape, 4, 1), samples(shape, 3, 1, name="h"), Run())
+    made = build_small(LDM, Spec(1, shape), **more)
+    made.fit(samples(shape, 4, 1), samples(shape, 3, 1, name="h"), TrainingContext())
     x = torch.stack([s.x for s in samples(shape, 2, 1)])
     with torch.no_grad():
         found = made.detect(x, [500], Rng(["a", "b"]))
     assert found.map.shape == (1, 2, *shape) and found.map.isfinite().all()
-    codes = made.codec.raw(made.canvas.enter(x)).detach()
+    codes = made.codec.raw(made.canvas.forward(x)).detach()
     known = getattr(made.codec, "codebook", None)
     if known is not None:
         continuous = more.get("latent_kind") == "continuous"
-        assert torch.equal(known.quantised(codes), codes) != continuous
+        assert torch.equal(known.quantize(codes), codes) != continuous
 
 
 @torch.no_grad()
@@ -138,7 +138,7 @@ def test_a_residual_is_weighed_by_a_blurred_mask_or_by_the_divergence() -> None:
     for shown, weight, blur in (("input", "mask", 0.0), ("divergence", "mask", 0.0),
                                 ("weighted", "kappa", 0.0), ("weighted", "mask", 1.5)):  # fmt: skip
         made = with_net(
-            Oracle(torch.full((1, 4, 8, 8), 0.7)), shown=shown, weight=weight, blur=blur
+            ConstantX0(torch.full((1, 4, 8, 8), 0.7)), shown=shown, weight=weight, blur=blur
         )
         made.tau.fill_(-1)
         made.tau[:, :4] = 1e9
@@ -155,29 +155,33 @@ def test_a_blur_is_the_products_of_its_axes(axes: int) -> None:
 
     x = torch.rand(1, *[12] * axes, generator=torch.Generator().manual_seed(0))
     theirs = torch.from_numpy(gaussian_filter(x[0].numpy(), 1.3, mode="mirror"))
-    torch.testing.assert_close(blurred(x, 1.3)[0], theirs, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(gaussian_blur(x, 1.3)[0], theirs, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
 def test_an_oracle_diverges_nowhere_and_a_corrupt_place_stands_out() -> None:
     z = 0.3 * Rng(["z"]).normal((4, 8, 8))
-    assert with_net(Oracle(z)).divergence(z, Rng(["a"])).max() < 1e-9
+    assert with_net(ConstantX0(z)).divergence(z, Rng(["a"])).max() < 1e-9
     z[0, :, 2, 5] += 4
-    found = with_net(Normal(scaled_linear(), 0.0, 0.09)).divergence(z, Rng(["a"]))[0]
+    found = with_net(NormalPosteriorMean(scaled_linear_schedule(), 0.0, 0.09)).divergence(
+        z, Rng(["a"])
+    )[0]
     assert found.argmax().item() == 2 * 8 + 5
 
 
 @torch.no_grad()
 def test_an_empty_mask_keeps_the_code_and_a_full_one_heals_all_of_it() -> None:
     x, rng = pictures()
-    made = with_net(Normal(scaled_linear(), 0.0, 1.0), healing="masked")
+    made = with_net(NormalPosteriorMean(scaled_linear_schedule(), 0.0, 1.0), healing="masked")
     decoded = made.codec.decode(made.codec.encode(x))
     made.tau.fill_(1e9)
     found = made.detect(x, [300, 500], rng).reconstruction
     assert torch.equal(found, decoded.expand_as(found))
     made.tau.fill_(-1)
     codes = torch.full((1, 4, 8, 8), 0.7)
-    made.denoiser = Denoiser(Oracle(codes), scaled_linear(), predicts="clean").eval()
+    made.denoiser = Denoiser(
+        ConstantX0(codes), scaled_linear_schedule(), prediction_type="clean"
+    ).eval()
     found = made.detect(x, [300], rng).reconstruction
     torch.testing.assert_close(found[0], made.codec.decode(codes).expand(2, -1, -1, -1))
 
@@ -185,13 +189,13 @@ def test_an_empty_mask_keeps_the_code_and_a_full_one_heals_all_of_it() -> None:
 @torch.no_grad()
 def test_places_that_are_not_masked_keep_their_code() -> None:
     x, rng = pictures()
-    made = with_net(Oracle(torch.zeros(1, 4, 8, 8)), healing="masked")
+    made = with_net(ConstantX0(torch.zeros(1, 4, 8, 8)), healing="masked")
     made.codec.decode = lambda z: z.repeat_interleave(2, 2).repeat_interleave(2, 3)[:, :1]
     z = made.codec.encode(x)
     made.tau.fill_(1e9)
     made.tau[:, 3:5] = -1
     healed = made.detect(x, [300], rng).reconstruction[0]
-    same = made.canvas.leave(made.codec.decode(z))
+    same = made.canvas.inverse(made.codec.decode(z))
     rows = torch.ones(16, dtype=torch.bool)
     rows[6:10] = False
     assert torch.equal(healed[:, :, rows], same[:, :, rows])
@@ -201,11 +205,11 @@ def test_places_that_are_not_masked_keep_their_code() -> None:
 @torch.no_grad()
 def test_codes_are_not_clamped_unless_asked() -> None:
     """A perfect denoiser gives codes of deviation 3 back."""
-    made = with_net(Oracle(3 * Rng(["w"]).normal((4, 8, 8))), healing="plain")
+    made = with_net(ConstantX0(3 * Rng(["w"]).normal((4, 8, 8))), healing="plain")
     x, rng = pictures()
     made.codec.decode = lambda z: z[:, :1].repeat_interleave(2, 2).repeat_interleave(2, 3)
     assert made.detect(x, [300], rng).reconstruction.std().item() == pytest.approx(3, rel=0.2)
-    clip = built(LDM, SPEC, clamped=True).denoiser.clip
+    clip = build_small(LDM, SPEC, clamped=True).denoiser.clip
     assert clip == (-1, 1)
     made.denoiser.clip = clip
     assert made.detect(x, [300], rng).reconstruction.abs().max() <= 1
@@ -216,7 +220,7 @@ def test_healing_all_of_a_code_is_the_plain_round_trip() -> None:
     """Not draw by draw, but in law: deviation, and how much of the code is kept."""
     law = []
     for healing in ("masked", "plain"):
-        made = with_net(Normal(scaled_linear(), 0.0, 1.0), healing=healing)
+        made = with_net(NormalPosteriorMean(scaled_linear_schedule(), 0.0, 1.0), healing=healing)
         made.tau.fill_(-1)
         made.codec.decode = lambda z: z.reshape(len(z), 1, 16, 16)
         x = torch.stack([s.x for s in samples((16, 16), 60, 1)])
@@ -232,10 +236,10 @@ def test_healing_all_of_a_code_is_the_plain_round_trip() -> None:
 def test_the_threshold_lets_as_many_held_out_places_pass() -> None:
     """97.5 % per place with samples enough, of all places together with few."""
     for count in (400, 10):
-        made = with_net(Oracle(torch.zeros(1)), calibration=400)
+        made = with_net(ConstantX0(torch.zeros(1)), calibration=400)
         draws = Rng([str(i) for i in range(800)]).normal((8, 8)).square()
         made.divergence = lambda z, rng, draws=draws: draws[: len(z)]
-        made._calibrate(samples((16, 16), count, 1), Run())
+        made._calibrate(samples((16, 16), count, 1), TrainingContext())
         over = (draws[400:] > made.tau).float().mean().item()
         assert over == pytest.approx(0.025, abs=0.004 if count == 400 else 0.015)
         assert (made.tau.std() > 1e-3) == (count == 400)
@@ -243,8 +247,8 @@ def test_the_threshold_lets_as_many_held_out_places_pass() -> None:
 
 @pytest.mark.parametrize("shown", ["decoded", "weighted", "divergence"])
 def test_masked_healing_is_the_same_in_any_company(shown: str) -> None:
-    made = built(LDM, SPEC, healing="masked", shown=shown, judged="divergence")
-    made.fit(samples((16, 16), 4, 1), samples((16, 16), 3, 1, name="h"), Run())
+    made = build_small(LDM, SPEC, healing="masked", shown=shown, judged="divergence")
+    made.fit(samples((16, 16), 4, 1), samples((16, 16), 3, 1, name="h"), TrainingContext())
     x, rng = pictures(4)
     with torch.no_grad():
         whole = made.detect(x, [300, 500], rng)
@@ -257,12 +261,14 @@ def test_masked_healing_is_the_same_in_any_company(shown: str) -> None:
 @pytest.mark.parametrize("factor", [1.0, 2.0])
 def test_a_code_is_decoded_after_it_is_unscaled(factor: float) -> None:
     """An oracle's answer is the decoded code itself, whatever codes are scaled by."""
-    made = built(LDMOOD, SPEC, size=None).eval()
+    made = build_small(LDMOOD, SPEC, size=None).eval()
     made.codec.scale.fill_(factor)
     x, rng = pictures(1)
     with torch.no_grad():
         z = made.codec.encode(x)
-        made.denoiser = Denoiser(Oracle(z), scaled_linear(), predicts="clean").eval()
+        made.denoiser = Denoiser(
+            ConstantX0(z), scaled_linear_schedule(), prediction_type="clean"
+        ).eval()
         found = made.detect(x, [1000], rng).reconstruction
         torch.testing.assert_close(found[0], made.codec.decode(z).clamp(0, 1))
 
@@ -272,44 +278,46 @@ def test_codes_are_divided_before_they_are_decoded_unless_asked() -> None:
     """By an oracle and a decoder that is not linear."""
     x, rng = pictures(1)
     for b_scale, late in ((1.0, False), (2.0, False), (2.0, True)):
-        made = built(LDMOOD, SPEC, size=None, b_scale=b_scale, late_division=late).eval()
+        made = build_small(LDMOOD, SPEC, size=None, b_scale=b_scale, late_division=late).eval()
         z = made.codec.encode(x)
-        made.denoiser = Denoiser(Oracle(z * b_scale), scaled_linear(), predicts="clean").eval()
+        made.denoiser = Denoiser(
+            ConstantX0(z * b_scale), scaled_linear_schedule(), prediction_type="clean"
+        ).eval()
         found = made.detect(x, [1000], rng).reconstruction[0]
         expected = made.codec.decode(2 * z) / 2 if late else made.codec.decode(z)
         torch.testing.assert_close(found, expected.clamp(0, 1))
 
 
 def test_what_ldm_ood_passes_on() -> None:
-    made = built(LDMOOD, SPEC, snr_shift=4.0, leaking=True, min_level=500, sampling_steps=20,
+    made = build_small(LDMOOD, SPEC, snr_shift=4.0, leaking=True, min_level=500, sampling_steps=20,
         beta="linear_latent", adversary_start=7)  # fmt: skip
-    assert made.starts.leaking and min(made.starts.levels) > 500
-    kept = linear_latent().kept[500].item()
+    assert made.starts.shared_history and min(made.starts.levels) > 500
+    kept = latent_linear_schedule().alpha_bar[500].item()
     assert made.denoiser.schedule.kept[500].item() == pytest.approx(1 / (1 + (1 - kept) / 4 / kept))
     assert made.codec.adversary.starts == 7 and made.codec.looks is not None
-    signal = built(LDMOOD, Spec(2, (64,)))
+    signal = build_small(LDMOOD, Spec(2, (64,)))
     assert signal.codec.adversary is None and signal.codec.looks is None
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (8, 8, 8)])
 def test_ldm_oods_second_measure(shape: tuple[int, ...]) -> None:
-    made = built(LDMOOD, Spec(1, shape), size=None, perceptual="effperc-random", looks=0.0)
-    made.fit(samples(shape, 3, 1), samples(shape, 3, 1, name="h"), Run())
+    made = build_small(LDMOOD, Spec(1, shape), size=None, perceptual="effperc-random", looks=0.0)
+    made.fit(samples(shape, 3, 1), samples(shape, 3, 1, name="h"), TrainingContext())
     assert made.starts.mean.shape[1] == 2 and (made.starts.mean > 0).all()
 
 
 def test_ldm_ood_calibrates_every_start_on_held_out_samples() -> None:
-    made = built(LDMOOD, SPEC, sampling_steps=10, skip=3)
-    made.fit(samples((16, 16), 4, 1), samples((16, 16), 4, 1, name="h"), Run())
+    made = build_small(LDMOOD, SPEC, sampling_steps=10, skip=3)
+    made.fit(samples((16, 16), 4, 1), samples((16, 16), 4, 1, name="h"), TrainingContext())
     assert made.starts.mean.shape == (3, 1) and (made.starts.mean > 0).all()
     assert made.codec.scale.item() != 1
     with pytest.raises(ValueError, match="are too few"):
-        made.fit(samples((16, 16), 4, 1), samples((16, 16), 1, 1), Run())
+        made.fit(samples((16, 16), 4, 1), samples((16, 16), 1, 1), TrainingContext())
 
 
 def test_a_codebook_begins_at_encodings_of_the_data() -> None:
-    made, data = built(LDM, SPEC, size=None), samples((16, 16), 4, 1)
-    seed_codes(made.codec, data, Run(), enter=lambda x: x)
+    made, data = build_small(LDM, SPEC, size=None), samples((16, 16), 4, 1)
+    initialize_codebook(made.codec, data, TrainingContext(), preprocess=lambda x: x)
     with torch.no_grad():
         z = (
             made.codec.net["encoder"](torch.stack([s.x for s in data]))
@@ -322,15 +330,15 @@ def test_a_codebook_begins_at_encodings_of_the_data() -> None:
 
 
 def test_starts_and_calls_are_those_of_ddpm_ood() -> None:
-    made = built(LDMOOD, SPEC, sampling_steps=100, skip=2)
+    made = build_small(LDMOOD, SPEC, sampling_steps=100, skip=2)
     assert len(made.starts.levels) == 50 and made.starts.levels[:2] == [11, 31]
     with pytest.raises(ValueError, match=r"2\.\.1000"):
-        built(LDMOOD, SPEC, sampling_steps=1)
+        build_small(LDMOOD, SPEC, sampling_steps=1)
 
 
 def test_z_scores_are_the_specs() -> None:
     """Held out {1, 2, 3} and {2, 4, 6}; a sample's 4 and 10 are 2 and 3 deviations."""
-    made = built(LDMOOD, SPEC, sampling_steps=3, skip=1)
+    made = build_small(LDMOOD, SPEC, sampling_steps=3, skip=1)
 
     def told(errors: list[list[float]]) -> Any:
         def look(x: Tensor, rng: Rng, count: int) -> Any:
@@ -340,10 +348,10 @@ def test_z_scores_are_the_specs() -> None:
         return look
 
     held_out = samples((16, 16), 3, 1)
-    made.starts.calibrate(told([[1.0, 2, 3], [2.0, 4, 6]]), held_out, Run())
+    made.starts.calibrate(told([[1.0, 2, 3], [2.0, 4, 6]]), held_out, TrainingContext())
     assert made.starts.mean[:, 0].tolist() == [2, 4]
     assert made.starts.deviation[:, 0].tolist() == [1, 2]
-    judged = made.starts.judge(
+    judged = made.starts.detect(
         told([[4.0], [10.0]]), torch.zeros(1, 1, 16, 16), [334, 1000], Rng(["a"])
     )
     assert judged.score[:, 0].tolist() == [2.0, 2.5]

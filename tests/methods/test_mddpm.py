@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from adbench.datasets.base import Spec
 from adbench.engine.diffusion.denoiser import Denoiser
-from adbench.engine.diffusion.schedule import cosine
+from adbench.engine.diffusion.schedule import cosine_schedule
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import Run
-from adbench.methods.mddpm import MDDPM, cut_mixed, frequencies
-from known import Oracle
-from small import built, samples
+from adbench.engine.runtime.run import TrainingContext
+from adbench.methods.mddpm import MDDPM, frequency_cutmix, split_frequencies
+from known import ConstantX0
+from small import build_small, samples
 
 SPEC = Spec(1, (16, 16))
 LOW, HIGH = torch.tensor([True]), torch.tensor([False])
@@ -29,17 +29,17 @@ def test_the_defaults_are_the_papers() -> None:
     with torch.device("meta"):
         made = MDDPM(Spec(1, (96, 96)))
     assert len(made.tiles) == 4 and made.plan.steps == 6 * 19_200 and made.plan.batch == 32
-    assert made.denoiser.predicts == "clean" and made.published == 500 and made.cuts == 5
+    assert made.denoiser.prediction_type == "clean" and made.published == 500 and made.cuts == 5
 
 
 @pytest.mark.parametrize("shape", [(12,), (12, 10), (6, 8, 10)])
 def test_low_and_high_frequencies_are_the_image(shape: tuple[int, ...]) -> None:
     x, half = image(*shape), torch.tensor([2])
-    low, high = frequencies(x, half, LOW), frequencies(x, half, HIGH)
+    low, high = split_frequencies(x, half, LOW), split_frequencies(x, half, HIGH)
     torch.testing.assert_close(low + high, x)
     torch.testing.assert_close(low.flatten(2).mean(2), x.flatten(2).mean(2))  # the mean is low
     whole = torch.tensor([max(shape) // 2])
-    torch.testing.assert_close(frequencies(x, whole, LOW), x)
+    torch.testing.assert_close(split_frequencies(x, whole, LOW), x)
 
 
 def test_the_low_frequencies_are_numpys_centred_square() -> None:
@@ -48,7 +48,7 @@ def test_the_low_frequencies_are_numpys_centred_square() -> None:
     kept = np.zeros_like(spectrum)
     kept[..., 8 - v : 8 + v, 6 - v : 6 + v] = spectrum[..., 8 - v : 8 + v, 6 - v : 6 + v]
     expected = np.fft.ifft2(np.fft.ifftshift(kept, axes=(2, 3))).real
-    made = frequencies(x, torch.tensor([v]), LOW).numpy()
+    made = split_frequencies(x, torch.tensor([v]), LOW).numpy()
     np.testing.assert_allclose(made, expected, atol=1e-6)
 
 
@@ -57,15 +57,15 @@ def test_the_low_frequencies_are_numpys_centred_square() -> None:
 def test_nothing_outside_of_the_foreground_changes(seed: int, shape: tuple[int, ...]) -> None:
     x = image(*shape, seed=seed)
     x[(..., slice(0, shape[-1] // 2))] = 0
-    made = cut_mixed(x, Rng([str(seed)]), cuts=5, share=0.5, band=(2, 4))
+    made = frequency_cutmix(x, Rng([str(seed)]), cuts=5, share=0.5, band=(2, 4))
     assert torch.equal(made[(..., slice(0, shape[-1] // 2))], x[(..., slice(0, shape[-1] // 2))])
 
 
 def test_without_cuts_or_foreground_the_input_is_as_it_was() -> None:
     x = image(16, 16)
-    assert cut_mixed(x, Rng(["a"]), cuts=0, share=0.5, band=(2, 4)) is x
+    assert frequency_cutmix(x, Rng(["a"]), cuts=0, share=0.5, band=(2, 4)) is x
     empty = torch.zeros_like(x)
-    assert torch.equal(cut_mixed(empty, Rng(["a"]), cuts=5, share=0.5, band=(2, 4)), empty)
+    assert torch.equal(frequency_cutmix(empty, Rng(["a"]), cuts=5, share=0.5, band=(2, 4)), empty)
 
 
 def test_from_none_to_five_rectangles_are_pasted_of_the_right_size() -> None:
@@ -73,18 +73,18 @@ def test_from_none_to_five_rectangles_are_pasted_of_the_right_size() -> None:
     a sixth of them is untouched."""
     keys = [str(i) for i in range(600)]
     x = image(20, 20).expand(600, -1, -1, -1)
-    made = cut_mixed(x, Rng(keys), cuts=5, share=0.5, band=(2, 4))
+    made = frequency_cutmix(x, Rng(keys), cuts=5, share=0.5, band=(2, 4))
     changed = (made != x).any(1)
     untouched = (~changed.flatten(1).any(1)).float().mean().item()
     assert untouched == pytest.approx(1 / 6, abs=0.05)
-    one = cut_mixed(x, Rng(keys), cuts=1, share=0.5, band=(2, 4))
+    one = frequency_cutmix(x, Rng(keys), cuts=1, share=0.5, band=(2, 4))
     tall = (one != x).any(1).any(2).sum(1)
     assert tall.max() <= 10 and (tall == 10).any()
 
 
 def test_training_undoes_what_was_pasted() -> None:
     """The input is corrupted, what is sought is clean, and the clean rest of the cell is told."""
-    made, seen = built(MDDPM, SPEC, cuts=5, share=0.9, steps=2, batch=8), []
+    made, seen = build_small(MDDPM, SPEC, cuts=5, share=0.9, steps=2, batch=8), []
     loss = made.denoiser.loss
 
     def watched(x, rng, **more):
@@ -92,11 +92,11 @@ def test_training_undoes_what_was_pasted() -> None:
         return loss(x, rng, **more)
 
     made.denoiser.loss = watched
-    made.fit(samples((16, 16), 4, 1), [], Run())
+    made.fit(samples((16, 16), 4, 1), [], TrainingContext())
     x, start, region = seen[0]
     assert (x != start).any() and region.flatten(1).sum(1).tolist() == [64] * 8
-    again = built(MDDPM, SPEC, cuts=0, steps=2, batch=8)
-    again.fit(samples((16, 16), 4, 1), [], Run())
+    again = build_small(MDDPM, SPEC, cuts=0, steps=2, batch=8)
+    again.fit(samples((16, 16), 4, 1), [], TrainingContext())
     pairs = zip(made.parameters(), again.parameters(), strict=True)
     assert any(not torch.equal(a, b) for a, b in pairs)
 
@@ -104,9 +104,11 @@ def test_training_undoes_what_was_pasted() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("more", [{}, {"stride": 4}, {"stride": 3, "aggregate": "mean"}])
 def test_with_an_oracle_the_stitched_image_is_the_healthy_one(more) -> None:
-    made = built(MDDPM, SPEC, **more).eval()
+    made = build_small(MDDPM, SPEC, **more).eval()
     healthy = samples((16, 16), 1, 1)[0].x[None]
-    made.denoiser = Denoiser(Oracle(made.canvas.enter(healthy)), cosine(), predicts="clean").eval()
+    made.denoiser = Denoiser(
+        ConstantX0(made.canvas.forward(healthy)), cosine_schedule(), prediction_type="clean"
+    ).eval()
     found = made.detect(healthy, [200, 500], Rng(["a"]))
     assert found.map is not None and found.map.abs().max() < 1e-6
     assert made.denoiser.evaluations == 2 * len(made.tiles)
@@ -114,4 +116,4 @@ def test_with_an_oracle_the_stitched_image_is_the_healthy_one(more) -> None:
 
 def test_what_cannot_be_is_said() -> None:
     with pytest.raises(ValueError, match="band rises"):
-        built(MDDPM, SPEC, band=(5, 2))
+        build_small(MDDPM, SPEC, band=(5, 2))

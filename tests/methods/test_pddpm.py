@@ -12,16 +12,16 @@ from torch import Tensor, nn
 
 from adbench.datasets.base import Spec
 from adbench.engine.diffusion.denoiser import Denoiser
-from adbench.engine.diffusion.schedule import cosine
+from adbench.engine.diffusion.schedule import cosine_schedule
 from adbench.engine.noise.noise import Simplex
-from adbench.engine.profiling.cost import parameters
+from adbench.engine.profiling.cost import count_parameters
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import Run
+from adbench.engine.runtime.run import TrainingContext
 from adbench.methods.cddpm import CDDPM
 from adbench.methods.mddpm import MDDPM
-from adbench.methods.pddpm import PDDPM, tiling
-from known import Oracle
-from small import method, samples
+from adbench.methods.pddpm import PDDPM, tile_masks
+from known import ConstantX0
+from small import samples, small_method
 
 SPEC = Spec(1, (16, 16))
 
@@ -41,7 +41,7 @@ def test_the_network_is_the_authors(cls: type[PDDPM | MDDPM | CDDPM], count: int
     with torch.device("meta"):
         made = cls(Spec(1, (96, 96)))
     net = made.denoiser.net
-    assert parameters(net) == count
+    assert count_parameters(net) == count
     assert sum(isinstance(part, DiffusionUNetResnetBlock) for part in net.modules()) == 27
     heads = [(p.num_heads, p.dim_head) for p in net.modules() if isinstance(p, SABlock)]
     assert heads == [(4, 64)]
@@ -54,11 +54,13 @@ def test_the_defaults_are_the_papers() -> None:
         made = PDDPM(Spec(1, (96, 96)))
     assert len(made.tiles) == 4 and made.plan.steps == 19_200 and made.plan.batch == 32
     assert made.plan.ema is None and made.plan.clip is None and made.published == 500
-    assert made.denoiser.predicts == "clean" and made.denoiser.schedule.name.startswith("cosine")
+    assert made.denoiser.prediction_type == "clean" and made.denoiser.schedule.name.startswith(
+        "cosine"
+    )
 
 
 def test_a_grid_of_96_by_48_covers_every_place_once() -> None:
-    tiles = tiling((96, 96), 48, 48)
+    tiles = tile_masks((96, 96), 48, 48)
     assert len(tiles) == 4 and (tiles.sum(0) == 1).all()
 
 
@@ -68,21 +70,23 @@ def test_a_grid_of_96_by_48_covers_every_place_once() -> None:
 )
 def test_tiles_cover_everything_whatever_divides(shape, sides) -> None:
     patch, stride = sides
-    tiles = tiling(shape, patch, stride)
+    tiles = tile_masks(shape, patch, stride)
     assert (tiles.sum(0) >= 1).all() and tiles.shape[2:] == tuple(shape)
 
 
 def test_a_stride_beyond_the_patch_is_refused() -> None:
     with pytest.raises(ValueError, match=r"1\.\.8 \(the patch\), not 9"):
-        tiling((16, 16), 8, 9)
+        tile_masks((16, 16), 8, 9)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("more", [{}, {"stride": 4}, {"stride": 4, "aggregate": "mean"}])
 def test_with_an_oracle_the_stitched_image_is_the_healthy_one(more) -> None:
-    made = method("pddpm", SPEC, **more).eval()
+    made = small_method("pddpm", SPEC, **more).eval()
     healthy = samples((16, 16), 1, 1)[0].x[None]
-    made.denoiser = Denoiser(Oracle(made.canvas.enter(healthy)), cosine(), predicts="clean").eval()
+    made.denoiser = Denoiser(
+        ConstantX0(made.canvas.forward(healthy)), cosine_schedule(), prediction_type="clean"
+    ).eval()
     found = made.detect(healthy, [200, 500], Rng(["a"]))
     assert found.map is not None and found.map.abs().max() < 1e-6
 
@@ -91,8 +95,10 @@ def test_with_an_oracle_the_stitched_image_is_the_healthy_one(more) -> None:
 @pytest.mark.parametrize("stride", [8, 5, 3])
 def test_the_mean_of_a_constant_is_the_constant(stride: int) -> None:
     """The authors' average divides inside the loop and gives .1875 to 1 instead of 1."""
-    made = method("pddpm", SPEC, stride=stride, aggregate="mean").eval()
-    made.denoiser = Denoiser(Oracle(torch.ones(1, 1, 16, 16)), cosine(), predicts="clean").eval()
+    made = small_method("pddpm", SPEC, stride=stride, aggregate="mean").eval()
+    made.denoiser = Denoiser(
+        ConstantX0(torch.ones(1, 1, 16, 16)), cosine_schedule(), prediction_type="clean"
+    ).eval()
     found = made.detect(torch.zeros(1, 1, 16, 16), [500], Rng(["a"]))
     assert found.reconstruction is not None
     torch.testing.assert_close(found.reconstruction, torch.ones(1, 1, 1, 16, 16))
@@ -105,11 +111,11 @@ def test_what_a_network_that_says_what_it_sees_adds_is_the_noise_of_every_place(
     x, rng, level = samples((16, 16), 1, 1)[0].x[None], Rng(["a"]), torch.tensor([500])
     healed = {}
     for clip_clean in (False, True):
-        made = method("pddpm", SPEC, clip_clean=clip_clean).eval()
+        made = small_method("pddpm", SPEC, clip_clean=clip_clean).eval()
         made.denoiser.net = Echo()
         healed[clip_clean] = made.detect(x, [500], rng).reconstruction[0]
     n = made.noise(rng.fork("repeat", 0).fork("start"), (1, 16, 16), level)
-    kept = cosine().kept[500].float()
+    kept = cosine_schedule().alpha_bar[500].float()
     added = (kept.sqrt() - 1) * (2 * x - 1) / 2 + (1 - kept).sqrt() * n / 2
     torch.testing.assert_close(healed[False] - x, added, rtol=0, atol=1e-6)
     torch.testing.assert_close(healed[True], (x + added).clamp(0, 1), rtol=0, atol=1e-6)
@@ -118,7 +124,7 @@ def test_what_a_network_that_says_what_it_sees_adds_is_the_noise_of_every_place(
 
 @torch.no_grad()
 def test_evaluations_are_patches_times_repeats() -> None:
-    made = method("pddpm", SPEC, repeats=3).eval()
+    made = small_method("pddpm", SPEC, repeats=3).eval()
     made.detect(torch.zeros(2, 1, 16, 16), [200, 500], Rng(["a", "b"]))
     assert made.denoiser.evaluations == 2 * 2 * 4 * 3
 
@@ -128,7 +134,9 @@ def test_random_boxes_are_whole_overhanging_ones_cover_alike_and_clipped_ones_do
     streams = Rng([str(i) for i in range(40_000)])
     cover, whole = {}, {}
     for boxes in ("random", "overhanging", "clipped"):
-        drawn = method("pddpm", SPEC, boxes=boxes)._boxes(streams.fork(boxes)).float()
+        drawn = (
+            small_method("pddpm", SPEC, boxes=boxes)._training_boxes(streams.fork(boxes)).float()
+        )
         cover[boxes], whole[boxes] = drawn.mean((0, 1)), (drawn.flatten(1).sum(1) == 64).all()
     assert [boxes for boxes in whole if whole[boxes]] == ["random"]
     assert cover["random"][0, 0].item() == pytest.approx(1 / 81, rel=0.15)
@@ -137,8 +145,8 @@ def test_random_boxes_are_whole_overhanging_ones_cover_alike_and_clipped_ones_do
 
 
 def test_grid_boxes_are_the_cells_each_as_often() -> None:
-    made = method("pddpm", SPEC)
-    boxes = made._boxes(Rng([str(i) for i in range(4000)]))
+    made = small_method("pddpm", SPEC)
+    boxes = made._training_boxes(Rng([str(i) for i in range(4000)]))
     assert (boxes.flatten(1).sum(1) == 64).all()
     assert (boxes.float().mean((0, 1)) - 0.25).abs().max() < 0.03
 
@@ -146,9 +154,11 @@ def test_grid_boxes_are_the_cells_each_as_often() -> None:
 def test_it_overfits_a_few_blobs() -> None:
     """What is left in patches falls under a quarter of what predicting the mean leaves."""
     data = samples((16, 16), 4, 1)
-    made = method("pddpm", SPEC, steps=300, batch=8, lr=6e-3, decay="cosine", noise="gaussian")
-    made.fit(data, [], Run())
-    x = made.canvas.enter(torch.stack([s.x for s in data]))
+    made = small_method(
+        "pddpm", SPEC, steps=300, batch=8, lr=6e-3, decay="cosine", noise="gaussian"
+    )
+    made.fit(data, [], TrainingContext())
+    x = made.canvas.forward(torch.stack([s.x for s in data]))
     with torch.no_grad():
         found = made.detect(torch.stack([s.x for s in data]), [300], Rng(["a", "b", "c", "d"]))
     assert found.map is not None

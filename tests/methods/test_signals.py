@@ -13,15 +13,15 @@ from torch import Tensor
 
 from adbench.datasets.base import Sample, Spec
 from adbench.engine.diffusion.denoiser import Denoiser
-from adbench.engine.diffusion.schedule import scaled_linear
+from adbench.engine.diffusion.schedule import scaled_linear_schedule
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import Run
-from adbench.engine.transforms.amplitude import power, smoothed, unit
+from adbench.engine.runtime.run import TrainingContext
+from adbench.engine.transforms.amplitude import moving_average, power, rms_unit
 from adbench.methods.ae1d import AE1D
 from adbench.methods.signal_baselines import RMS, Kurtosis, SpectralFlatness
 from adbench.methods.wavenet_ood import WaveNetOOD
-from known import Normal, Oracle
-from small import built, samples
+from known import ConstantX0, NormalPosteriorMean
+from small import build_small, samples
 
 SPEC = Spec(2, (64,))
 KEYS = [f"k{i}" for i in range(40)]
@@ -36,18 +36,20 @@ def white(keys: list[str], length: int = 64, size: float = 0.1) -> Tensor:
 
 
 def wavenet(net: torch.nn.Module | None = None, **more: Any) -> Any:
-    made = built(WaveNetOOD, SPEC, **{"sampling_steps": 20, "skip": 4, "width": 8} | more).eval()
+    made = build_small(
+        WaveNetOOD, SPEC, **{"sampling_steps": 20, "skip": 4, "width": 8} | more
+    ).eval()
     if net is not None:
-        made.denoiser = Denoiser(net, scaled_linear(), predicts="clean").eval()
+        made.denoiser = Denoiser(net, scaled_linear_schedule(), prediction_type="clean").eval()
     return made
 
 
 def test_the_defaults_reach_as_far_as_a_window() -> None:
     made = WaveNetOOD(Spec(2, (3000,)))
-    assert made.denoiser.net.reach == 6139 and made.ndims == {1}
+    assert made.denoiser.net.receptive_field == 6139 and made.ndims == {1}
     assert len(made.starts.levels) == 25 and made.starts.levels[0] == 11
     fork = WaveNetOOD(Spec(2, (3000,)), blind=True, layers=8, cycle=3, width=256)
-    assert fork.denoiser.net.reach == 35
+    assert fork.denoiser.net.receptive_field == 35
     assert sum(p.numel() for p in fork.denoiser.parameters()) == 4_269_570
 
 
@@ -63,22 +65,24 @@ def test_a_network_that_is_blind_does_not_hear_the_level() -> None:
 
 def test_amplitudes_are_in_units_of_the_training_samples() -> None:
     loud = rows(white(KEYS, size=0.2), "l")
-    assert unit(loud).item() == pytest.approx(0.2, rel=0.03)
+    assert rms_unit(loud).item() == pytest.approx(0.2, rel=0.03)
     made = wavenet(steps=1)
-    made.fit(loud, rows(white(["h", "i", "j"]), "h"), Run())
+    made.fit(loud, rows(white(["h", "i", "j"]), "h"), TrainingContext())
     assert made.unit.item() == pytest.approx(0.2, rel=0.03)
-    assert wavenet(amplitude="none")._unit(white(["a"])).item() == 1
-    each = wavenet(amplitude="sample")._unit(white(["a", "b"]))
+    assert wavenet(amplitude="none")._amplitude_unit(white(["a"])).item() == 1
+    each = wavenet(amplitude="sample")._amplitude_unit(white(["a", "b"]))
     assert each.flatten().tolist() == pytest.approx(power(white(["a", "b"])).sqrt().tolist())
 
 
 @torch.no_grad()
 def test_what_comes_from_elsewhere_is_farther_than_what_was_held_out() -> None:
     """White noise with its own optimal denoiser; elsewhere is shifted by three deviations."""
-    made = wavenet(Normal(scaled_linear(), 0.0, 0.25), amplitude="none", calibration=20)
+    made = wavenet(
+        NormalPosteriorMean(scaled_linear_schedule(), 0.0, 0.25), amplitude="none", calibration=20
+    )
     x = white(KEYS, size=0.5)
     held_out = [Sample(one, key, key, False) for one, key in zip(x[:20], KEYS[:20], strict=True)]
-    made.starts.calibrate(made._looks, held_out, Run())
+    made.starts.calibrate(made._looks, held_out, TrainingContext())
     rng = Rng(KEYS[20:])
     same, other = (made.detect(y, [1000], rng).score[0] for y in (x[20:], x[20:] + 1.5))
     assert other.min() > same.max() and abs(same.mean().item()) < 0.7
@@ -87,7 +91,7 @@ def test_what_comes_from_elsewhere_is_farther_than_what_was_held_out() -> None:
 @torch.no_grad()
 def test_an_oracle_leaves_nothing_and_a_map_says_where() -> None:
     x = white(["a", "b"])
-    made = wavenet(Oracle(x[:1] - 0.5), smooth=1, amplitude="none")
+    made = wavenet(ConstantX0(x[:1] - 0.5), smooth=1, amplitude="none")
     found = made.detect(x, [1000], Rng(["a", "b"]))
     assert found.map is not None and found.map[0, 0].max() < 1e-10
     torch.testing.assert_close(found.map[0, 1], (x[1] - x[0]).square().mean(0))
@@ -96,9 +100,11 @@ def test_an_oracle_leaves_nothing_and_a_map_says_where() -> None:
 
 @torch.no_grad()
 def test_spectra_are_a_second_measure() -> None:
-    made = wavenet(Normal(scaled_linear(), 0.0, 0.25), amplitude="none", spectral=True)
+    made = wavenet(
+        NormalPosteriorMean(scaled_linear_schedule(), 0.0, 0.25), amplitude="none", spectral=True
+    )
     x = white(KEYS[:12], size=0.5)
-    made.starts.calibrate(made._looks, rows(x[:8], "h"), Run())
+    made.starts.calibrate(made._looks, rows(x[:8], "h"), TrainingContext())
     assert made.starts.mean.shape == (5, 2) and (made.starts.mean > 0).all()
     a, b = made.detect(x[8:], [1000], Rng(KEYS[8:12])), made.detect(x[9:10], [1000], Rng(["k9"]))
     assert torch.equal(a.score[0, 1:2], b.score[0])
@@ -108,7 +114,7 @@ def test_spectra_are_a_second_measure() -> None:
 def test_smoothing_is_a_moving_mean(length: int, at: int) -> None:
     x = torch.arange(31.0)[None] ** 2
     wide = [x[0, min(max(at + i, 0), 30)] for i in range(-(length // 2), length - length // 2)]
-    assert smoothed(x, length)[0, at].item() == pytest.approx(
+    assert moving_average(x, length)[0, at].item() == pytest.approx(
         sum(wide, torch.zeros(())).item() / length, rel=1e-4
     )
 
@@ -116,7 +122,7 @@ def test_smoothing_is_a_moving_mean(length: int, at: int) -> None:
 def test_the_autoencoder_is_monais() -> None:
     from monai.networks.nets.autoencoder import AutoEncoder
 
-    made = built(AE1D, Spec(2, (3000,)), widths=(16, 32, 64))
+    made = build_small(AE1D, Spec(2, (3000,)), widths=(16, 32, 64))
     theirs = AutoEncoder(1, 2, 2, (16, 32, 64), (2, 2, 2))
     ours = made.coder.net.state_dict()
     assert sum(v.numel() for v in ours.values()) == 15_719
@@ -129,8 +135,8 @@ def test_the_autoencoder_is_monais() -> None:
 
 def test_the_autoencoder_learns_tones_and_its_error_is_in_held_out_deviations() -> None:
     data = samples((64,), 12, 2)
-    made = built(AE1D, SPEC, widths=(8, 16), steps=600, batch=8, lr=1e-2)
-    made.fit(data[:8], data[8:], Run())
+    made = build_small(AE1D, SPEC, widths=(8, 16), steps=600, batch=8, lr=1e-2)
+    made.fit(data[:8], data[8:], TrainingContext())
     x = torch.stack([s.x for s in data[8:]])
     with torch.no_grad():
         found = made.detect(x, [0], Rng(KEYS[:4]))
@@ -139,9 +145,9 @@ def test_the_autoencoder_learns_tones_and_its_error_is_in_held_out_deviations() 
     assert found.score[0].std().item() == pytest.approx(1, abs=1e-3)
     assert burst.min() > found.score[0].max()
     with pytest.raises(ValueError, match="too short"):
-        built(AE1D, Spec(2, (8,)), widths=(4, 4, 4))
+        build_small(AE1D, Spec(2, (8,)), widths=(4, 4, 4))
     with pytest.raises(ValueError, match="are too few"):
-        made.fit(data[:8], data[:1], Run())
+        made.fit(data[:8], data[:1], TrainingContext())
 
 
 def qpsk(keys: list[str], length: int = 256, every: int = 8) -> Tensor:
@@ -164,8 +170,8 @@ def test_bursts_as_loud_as_a_modulated_signal_are_told_from_it() -> None:
     normal = 0.5 + 0.125 * qpsk([str(i) for i in range(136)])
     other = 0.5 + 0.125 * bursts([str(i) for i in range(40)])
     torch.testing.assert_close(power(other), power(normal[:40]))
-    made = built(AE1D, Spec(2, (256,)), widths=(8, 16), steps=300, batch=16, lr=3e-3)
-    made.fit(rows(normal[:64], "t"), rows(normal[64:96], "h"), Run())
+    made = build_small(AE1D, Spec(2, (256,)), widths=(8, 16), steps=300, batch=16, lr=3e-3)
+    made.fit(rows(normal[:64], "t"), rows(normal[64:96], "h"), TrainingContext())
     with torch.no_grad():
         a, b = (made.detect(x, [0], Rng(KEYS)).score[0] for x in (normal[96:], other))
     assert (b[:, None] > a).float().mean().item() > 0.9
@@ -174,21 +180,21 @@ def test_bursts_as_loud_as_a_modulated_signal_are_told_from_it() -> None:
 def test_an_autoencoders_amplitudes_and_its_windows_silent_sides() -> None:
     x = white(["a", "b"], 101)
     louder = 0.5 + 2 * (x - 0.5)
-    made = {mode: built(AE1D, Spec(2, (101,)), widths=(4, 8), amplitude=mode).eval()
+    made = {mode: build_small(AE1D, Spec(2, (101,)), widths=(4, 8), amplitude=mode).eval()
             for mode in ("sample", "none", "train")}  # fmt: skip
     with torch.no_grad():
         for mode, net in made.items():
             net.unit.fill_(0.125)
-            inside = net._entered(x, net._unit(x))
+            inside = net._normalise(x, net._amplitude_unit(x))
             assert inside.shape == (2, 2, 104)
             assert (inside[..., :1] == 0).all() and (inside[..., -2:] == 0).all()
             a, b = (net.detect(y, [0], Rng(["a", "b"])).score for y in (x, louder))
             assert torch.allclose(a, b, rtol=1e-4) == (mode == "sample")
-    assert made["sample"]._entered(x, made["sample"]._unit(x)).square().mean() < 1
+    assert made["sample"]._normalise(x, made["sample"]._amplitude_unit(x)).square().mean() < 1
     data = rows(white(KEYS, size=0.2), "t")
     for mode, unit_ in (("none", 1.0), ("sample", 1.0), ("train", 0.2)):
-        fresh = built(AE1D, SPEC, widths=(4, 8), amplitude=mode, steps=1)
-        fresh.fit(data, data[:3], Run())
+        fresh = build_small(AE1D, SPEC, widths=(4, 8), amplitude=mode, steps=1)
+        fresh.fit(data, data[:3], TrainingContext())
         assert fresh.unit.item() == pytest.approx(unit_, rel=0.03)
 
 
@@ -221,7 +227,7 @@ def test_no_phase_changes_a_feature(phase: float) -> None:
 def test_a_feature_is_a_score_in_deviations_and_no_map(kind: type[RMS]) -> None:
     made = kind(SPEC)
     train = rows(white(KEYS), "t")
-    made.fit(train, [], Run())
+    made.fit(train, [], TrainingContext())
     x = torch.stack([s.x for s in train])
     found = made.detect(x, [0], Rng(KEYS))
     assert found.map is None and found.score.shape == (1, 40)

@@ -10,21 +10,21 @@ from scipy.stats import hmean
 
 from adbench.datasets.base import Spec
 from adbench.engine.diffusion.denoiser import Denoiser
-from adbench.engine.diffusion.schedule import ladder, linear
+from adbench.engine.diffusion.schedule import linear_schedule, sampling_levels
 from adbench.engine.noise.noise import gaussian
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import Run
-from adbench.engine.sampling.reconstruct import Chain, restore
-from adbench.engine.sampling.step_noise import Draws
-from adbench.methods.thor import THOR, Harmonised, widened
-from known import Curved, Oracle
-from small import built, samples
+from adbench.engine.runtime.run import TrainingContext
+from adbench.engine.sampling.reconstruct import SamplingConfig, reconstruct
+from adbench.engine.sampling.step_noise import StepNoise
+from adbench.methods.thor import THOR, HarmonisedStep, close_and_dilate
+from known import ConstantX0, SmoothNetwork
+from small import build_small, samples
 
 SPEC = Spec(1, (16, 16))
 
 
 def thor(**more: object) -> THOR:
-    return built(THOR, SPEC, **more).eval()
+    return build_small(THOR, SPEC, **more).eval()
 
 
 def test_the_defaults_are_the_papers() -> None:
@@ -37,14 +37,14 @@ def test_the_defaults_are_the_papers() -> None:
 
 def marks(made: THOR, way: list[int]) -> dict[int, int]:
     none = torch.zeros(1, 1, 4, 4)
-    moves = Harmonised(made, Draws(Rng(["a"]), gaussian), none, none).moves(way)
-    return {move.here: move.mark for move in moves if move.mark}
+    moves = HarmonisedStep(made, StepNoise(Rng(["a"]), gaussian), none, none).plan_steps(way)
+    return {move.start_level: move.tag for move in moves if move.tag}
 
 
 def test_maps_are_made_every_50_levels_and_the_input_put_back_at_three() -> None:
-    found = marks(thor(), ladder(351))
+    found = marks(thor(), sampling_levels(351))
     assert found == {351: 1, 301: 2, 251: 1, 201: 1, 151: 2, 101: 1, 51: 2, 1: 1}
-    assert marks(thor(), ladder(101)) == {101: 1, 51: 2, 1: 1}
+    assert marks(thor(), sampling_levels(101)) == {101: 1, 51: 2, 1: 1}
 
 
 def test_in_a_coarser_chain_it_happens_in_the_step_that_passes_the_level() -> None:
@@ -56,13 +56,17 @@ def test_in_a_coarser_chain_it_happens_in_the_step_that_passes_the_level() -> No
 def test_where_nothing_is_put_back_it_is_the_plain_chain() -> None:
     x = torch.stack([s.x for s in samples((16, 16), 2, 1)])
     made = thor(harmonise=(), sampling_steps=6)
-    made.denoiser = Denoiser(Curved(), linear(), clip=(-1, 1)).eval()
+    made.denoiser = Denoiser(SmoothNetwork(), linear_schedule(), clip=(-1, 1)).eval()
     found = made.detect(x, [251, 351], Rng(["a", "b"]))
-    healed = restore(
-        made.denoiser, made.canvas.enter(x), [251, 351], Rng(["a", "b"]), chain=Chain(6)
+    healed = reconstruct(
+        made.denoiser,
+        made.canvas.forward(x),
+        [251, 351],
+        Rng(["a", "b"]),
+        sampling=SamplingConfig(6),
     )
     assert found.reconstruction is not None
-    assert torch.equal(found.reconstruction, made.canvas.leave(healed)[:, :, 0])
+    assert torch.equal(found.reconstruction, made.canvas.inverse(healed)[:, :, 0])
 
 
 @torch.no_grad()
@@ -72,8 +76,8 @@ def test_what_looks_healthy_is_the_input_again_negatives_and_all(quirk: bool, bl
     x = torch.zeros(1, 1, 16, 16)
     x[..., 4:9, 4:9] = 0.8
     made = thor(harmonise=(1,), clamp_unit=quirk)
-    made.denoiser = Denoiser(Curved(), linear()).eval()
-    made.interim = lambda inner, clean: torch.zeros(len(inner), 16, 16)
+    made.denoiser = Denoiser(SmoothNetwork(), linear_schedule()).eval()
+    made.intermediate_map = lambda inner, clean: torch.zeros(len(inner), 16, 16)
     found = made.detect(x, [351], Rng(["a"])).reconstruction
     assert found is not None
     expected = torch.where(x > 0, x, torch.full_like(x, black))
@@ -83,24 +87,24 @@ def test_what_looks_healthy_is_the_input_again_negatives_and_all(quirk: bool, bl
 @torch.no_grad()
 def test_what_is_put_back_is_disturbed_with_the_chains_own_noise() -> None:
     made = thor(harmonise=(151,), eta=0.0)
-    made.interim = lambda inner, clean: torch.zeros(len(inner), 16, 16)
+    made.intermediate_map = lambda inner, clean: torch.zeros(len(inner), 16, 16)
     known, drawn = torch.rand(1, 1, 16, 16), torch.randn(1, 1, 16, 16)
     for late, level in ((False, 150), (True, 151)):
         made.renoise_late = late
-        way = Harmonised(made, Draws(Rng(["a"]), gaussian), known, drawn)
-        moves = [move for move in way.moves(ladder(351)) if move.mark == 2]
-        assert [move.here for move in moves] == [151]
-        kept = linear().kept[level].float()
+        way = HarmonisedStep(made, StepNoise(Rng(["a"]), gaussian), known, drawn)
+        moves = [move for move in way.plan_steps(sampling_levels(351)) if move.tag == 2]
+        assert [move.start_level for move in moves] == [151]
+        kept = linear_schedule().alpha_bar[level].float()
         y = run_one(made, way, known, drawn, moves[0])
         torch.testing.assert_close(y, kept.sqrt() * known + (1 - kept).sqrt() * drawn)
 
 
-def run_one(made: THOR, way: Harmonised, x, drawn, move) -> torch.Tensor:
-    from adbench.engine.sampling.continuous_batching import Rows
+def run_one(made: THOR, way: HarmonisedStep, x, drawn, move) -> torch.Tensor:
+    from adbench.engine.sampling.continuous_batching import ChainBatch
 
     one, zero = torch.tensor([0]), torch.tensor([0])
-    here, there = torch.tensor([move.here]), torch.tensor([move.there])
-    rows = Rows(zero, one, torch.tensor([move.mark]), here, here, there, [[move]])
+    here, there = torch.tensor([move.start_level]), torch.tensor([move.end_level])
+    rows = ChainBatch(zero, one, torch.tensor([move.mark]), here, here, there, [[move]])
     return way.advance(x, x[:, :0], made.denoiser.estimate(x, here), rows)
 
 
@@ -108,7 +112,7 @@ def run_one(made: THOR, way: Harmonised, x, drawn, move) -> torch.Tensor:
 def test_the_map_is_the_harmonic_mean_of_all_on_the_way() -> None:
     made, votes = thor(sampling_steps=7), [0.9, 0.2, 0.5, 0.7, 0.3, 0.6, 0.8]
     left = iter(votes)
-    made.interim = lambda inner, clean: torch.full((len(inner), 16, 16), next(left))
+    made.intermediate_map = lambda inner, clean: torch.full((len(inner), 16, 16), next(left))
     found = made.detect(torch.rand(1, 1, 16, 16), [351], Rng(["a"])).map
     assert found is not None
     torch.testing.assert_close(found, torch.full_like(found, float(hmean(votes))))
@@ -117,19 +121,21 @@ def test_the_map_is_the_harmonic_mean_of_all_on_the_way() -> None:
 @torch.no_grad()
 def test_a_map_on_the_way_has_1_for_its_maximum_and_no_nan_where_nothing_differs() -> None:
     made = thor()
-    x = made.canvas.enter(torch.stack([s.x for s in samples((16, 16), 2, 1)]))
+    x = made.canvas.forward(torch.stack([s.x for s in samples((16, 16), 2, 1)]))
     y = x.clone()
     y[0, :, 4:8, 4:8] *= -1
-    found = made.interim(x, y)
+    found = made.intermediate_map(x, y)
     assert found[0].max() == pytest.approx(1) and (found[1] == 0).all()
-    assert torch.equal(found[:1], made.interim(x[:1], y[:1]))
+    assert torch.equal(found[:1], made.intermediate_map(x[:1], y[:1]))
 
 
 @torch.no_grad()
 def test_with_an_oracle_the_anomaly_stands_out() -> None:
     healthy = samples((16, 16), 1, 1)[0].x[None]
     made = thor(kernel=3, blur=0.5, sampling_steps=None)
-    made.denoiser = Denoiser(Oracle(made.canvas.enter(healthy)), linear(), predicts="clean").eval()
+    made.denoiser = Denoiser(
+        ConstantX0(made.canvas.forward(healthy)), linear_schedule(), prediction_type="clean"
+    ).eval()
     x = healthy.clone()
     x[..., 5:9, 5:9] = 1.0
     found = made.detect(x, [351], Rng(["a"]))
@@ -142,7 +148,7 @@ def test_with_an_oracle_the_anomaly_stands_out() -> None:
 
 def test_closing_and_widening_are_scipys() -> None:
     x = np.random.default_rng(0).random((2, 14, 11))
-    made = widened(torch.from_numpy(x), 5).numpy()
+    made = close_and_dilate(torch.from_numpy(x), 5).numpy()
     for one, theirs in zip(made, x, strict=True):
         np.testing.assert_allclose(one, grey_dilation(grey_closing(theirs, 5), 5))
 
@@ -167,7 +173,7 @@ def test_each_argument_changes_what_is_found(change: dict[str, object]) -> None:
     x, rng = samples((16, 16), 1, 1)[0].x[None], Rng(["a"])
     plain, other = thor(sampling_steps=8), thor(sampling_steps=8, **change)
     for made in (plain, other):
-        made.denoiser = Denoiser(Curved(), linear(), clip=(-1, 1)).eval()
+        made.denoiser = Denoiser(SmoothNetwork(), linear_schedule(), clip=(-1, 1)).eval()
     a, b = plain.detect(x, [351], rng).map, other.detect(x, [351], rng).map
     assert a is not None and b is not None and not torch.equal(a, b)
 
@@ -177,7 +183,7 @@ def test_a_shared_field_is_everyones() -> None:
     x, found = samples((16, 16), 1, 1)[0].x.expand(2, 1, 16, 16), {}
     for shared in (False, True):
         made = thor(noise="simplex", shared_noise=shared, sampling_steps=8)
-        made.denoiser = Denoiser(Curved(), linear(), clip=(-1, 1)).eval()
+        made.denoiser = Denoiser(SmoothNetwork(), linear_schedule(), clip=(-1, 1)).eval()
         seen = made.detect(x, [351], Rng(["a", "b"])).map
         assert seen is not None
         found[shared] = torch.equal(seen[0, 0], seen[0, 1])
@@ -195,7 +201,7 @@ def test_training_is_in_the_range_of_inference_or_in_the_authors(unit: bool, low
 
     made.denoiser.loss = watched
     data = samples((16, 16), 4, 1)
-    made.fit(data, [], Run())
+    made.fit(data, [], TrainingContext())
     for x in (seen[0] - low) / (1 - low):
         assert min((x - s.x).abs().max().item() for s in data) < 1e-6
     assert made.canvas.range == (-1, 1) and "train_unit" not in THOR.inference

@@ -9,13 +9,17 @@ import torch
 from torch import nn
 
 from adbench.datasets.base import Spec
-from adbench.engine.networks.residual_autoencoder import Residual, divergence, gradient_penalty
+from adbench.engine.networks.residual_autoencoder import (
+    ResidualAutoencoder,
+    gradient_penalty,
+    kl_divergence,
+)
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import Interrupted, Run
-from adbench.methods.caae import CAAE, Turns, length
+from adbench.engine.runtime.run import Interrupted, TrainingContext
+from adbench.methods.caae import CAAE, TurnSchedule, l2_norm
 from adbench.methods.vae import VAE
-from small import built, samples
-from trainings import Memory, same
+from small import build_small, samples
+from trainings import MemoryStateStore, equal_states
 
 SPEC = Spec(1, (16, 16))
 
@@ -41,11 +45,11 @@ def test_the_networks_are_the_references() -> None:
 
 @pytest.mark.parametrize("shape", [(16,), (16, 8), (8, 16, 8)])
 def test_it_goes_there_and_back_in_any_number_of_axes(shape: tuple[int, ...]) -> None:
-    net = Residual(shape, 2, (4, 8, 16), 5, out=7)
+    net = ResidualAutoencoder(shape, 2, (4, 8, 16), 5, out=7)
     assert net.encode(torch.zeros(3, 2, *shape)).shape == (3, 7)
     assert net.decode(torch.zeros(3, 5)).shape == (3, 2, *shape)
     with pytest.raises(ValueError, match="divide by 4"):
-        Residual((10, *shape), 2, (4, 8, 16), 5)
+        ResidualAutoencoder((10, *shape), 2, (4, 8, 16), 5)
 
 
 def test_the_divergence_is_what_sampling_says() -> None:
@@ -53,15 +57,15 @@ def test_the_divergence_is_what_sampling_says() -> None:
     z = mean + (log_variance / 2).exp() * Rng(["z"]).normal((100_000, 2))[0]
     here = torch.distributions.Normal(mean, (log_variance / 2).exp()).log_prob(z)
     there = torch.distributions.Normal(0.0, 1.0).log_prob(z)
-    assert divergence(mean, log_variance).item() == pytest.approx(
+    assert kl_divergence(mean, log_variance).item() == pytest.approx(
         (here - there).sum(1).mean().item(), rel=0.01
     )
-    assert divergence(torch.zeros(1, 3), torch.zeros(1, 3)).item() == 0
+    assert kl_divergence(torch.zeros(1, 3), torch.zeros(1, 3)).item() == 0
 
 
 def test_no_error_is_a_ten_thousandth_long_and_an_error_its_norm() -> None:
-    assert length(torch.zeros(1, 1, 4, 4)).item() == pytest.approx(1e-4)
-    assert length(torch.full((1, 1, 4, 4), 0.5)).item() == pytest.approx(2)
+    assert l2_norm(torch.zeros(1, 1, 4, 4)).item() == pytest.approx(1e-4)
+    assert l2_norm(torch.full((1, 1, 4, 4), 0.5)).item() == pytest.approx(2)
 
 
 def test_the_penalty_of_a_linear_critic_is_of_its_slope() -> None:
@@ -76,12 +80,12 @@ def test_the_penalty_of_a_linear_critic_is_of_its_slope() -> None:
 
 def test_encoder_and_critic_do_not_reach_each_other() -> None:
     """Both losses, from what the critic says; and its beginning."""
-    made = built(CAAE, SPEC, code=4)
+    made = build_small(CAAE, SPEC, code=4)
     biases = [p for key, p in made.critic.named_parameters() if key.endswith("bias")]
     assert len(biases) == 3 and not any(p.any() for p in biases)
     z, prior, mix = (Rng(list("abc")).fork(of).normal((4,)) for of in ("z", "prior", "mix"))
     z.requires_grad_()
-    said = made.passed(z)
+    said = made.encoder_loss(z)
     torch.testing.assert_close(said, made.critic(z))
     said.sum().backward()
     assert z.grad is not None and all(p.grad is None for p in made.critic.parameters())
@@ -94,40 +98,40 @@ def test_encoder_and_critic_do_not_reach_each_other() -> None:
 
 def test_a_batch_serves_each_of_the_three_in_turn() -> None:
     """20 steps of the critic between the others', 200 at first; and what a step changes."""
-    turns = Turns(20, 200, 2)
-    steps = [turns.of(k) for k in range(turns.before(4))]
+    turns = TurnSchedule(20, 200, 2)
+    steps = [turns.at_step(k) for k in range(turns.steps_before(4))]
     for batch, count in enumerate((200, 200, 20, 20)):
         mine = [who for at, who in steps if at == batch]
         assert mine == ["autoencoder", *["critic"] * count, "encoder"]
     plan = CAAE(Spec(1, (32, 32)), widths=(4, 8), size=None).plan
     assert plan.steps == 280_000 * 22 + 18_667 * 180
-    assert (plan.momentum, plan.beta2, plan.sets) == (0.5, 0.9, 2)
+    assert (plan.momentum, plan.beta2, plan.moment_sets) == (0.5, 0.9, 2)
 
     data, before = samples((16, 16), 4, 1), _caae(0)
     for steps, changed in ((1, {"encoder", "enter", "decoder"}), (3, {"critic"}), (4, {"encoder"})):
         made = _caae(steps)
         object.__setattr__(made.plan, "steps", steps)
-        made.fit(data, [], Run())
+        made.fit(data, [], TrainingContext())
         parts = made.coder.net.items() | {"critic": made.critic}.items()
         old = dict(before.coder.net.items()) | {"critic": before.critic}
-        assert {name for name, part in parts if not same(part, old[name])} == changed
+        assert {name for name, part in parts if not equal_states(part, old[name])} == changed
         before = made
 
 
 def _caae(steps: int, **more: Any) -> Any:
     small = {"widths": (8, 16, 32), "code": 8, "critic": (16,), "size": None, "warm_steps": 0}
-    return built(CAAE, SPEC, steps=steps, critic_steps=2, **small | more)
+    return build_small(CAAE, SPEC, steps=steps, critic_steps=2, **small | more)
 
 
 def test_a_stopped_training_goes_on_to_the_same_weights() -> None:
     data = samples((16, 16), 4, 1)
     whole, half, again = (_caae(3) for _ in range(3))
-    whole.fit(data, [], Run())
-    memory, asked = Memory(), iter([False] * 6 + [True])
+    whole.fit(data, [], TrainingContext())
+    memory, asked = MemoryStateStore(), iter([False] * 6 + [True])
     with pytest.raises(Interrupted):
-        half.fit(data, [], Run(keep=memory, stop=lambda: next(asked)))
-    again.fit(data, [], Run(keep=memory))
-    assert same(again, whole)
+        half.fit(data, [], TrainingContext(state_store=memory, stop=lambda: next(asked)))
+    again.fit(data, [], TrainingContext(state_store=memory))
+    assert equal_states(again, whole)
 
 
 LEARNS: dict[type[Any], dict[str, Any]] = {
@@ -143,12 +147,14 @@ LEARNS: dict[type[Any], dict[str, Any]] = {
 def test_it_learns_a_few_samples_and_a_lesion_stands_out(method: type[Any]) -> None:
     """Which the mean image, the answer of a code that says nothing, does not pass."""
     data = samples((16, 16), 8, 1)
-    made = built(method, SPEC, size=None, widths=(8, 16, 32), code=16, batch=8, **LEARNS[method])
+    made = build_small(
+        method, SPEC, size=None, widths=(8, 16, 32), code=16, batch=8, **LEARNS[method]
+    )
     x = torch.stack([s.x for s in data])
     rng = Rng([s.key for s in data])
     with torch.no_grad():
         before = made.eval().detect(x, [0], rng)
-    made.fit(data, [], Run())
+    made.fit(data, [], TrainingContext())
     ill = x.clone()
     ill[:, :, 4:7, 4:7] += 0.5
     with torch.no_grad():
@@ -163,10 +169,10 @@ def test_it_learns_a_few_samples_and_a_lesion_stands_out(method: type[Any]) -> N
 
 
 def test_the_elbo_is_the_loss_without_noise() -> None:
-    made = built(VAE, SPEC, size=None, code=4, judged="elbo").eval()
+    made = build_small(VAE, SPEC, size=None, code=4, judged="elbo").eval()
     x = torch.stack([s.x for s in samples((16, 16), 3, 1)])
     with torch.no_grad():
         found = made.detect(x, [0], Rng(list("abc")))
         mean, log_variance = made.coder.encode(x).chunk(2, 1)
         error = (made.coder.decode(mean) - x).square().flatten(1).sum(1) / 2
-    torch.testing.assert_close(found.score[0], error + divergence(mean, log_variance))
+    torch.testing.assert_close(found.score[0], error + kl_divergence(mean, log_variance))

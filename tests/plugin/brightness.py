@@ -6,7 +6,7 @@ from torch import Tensor
 
 from adbench.datasets.base import Spec, Split
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import Run
+from adbench.engine.runtime.run import TrainingContext
 from adbench.methods.base import Detection, Method
 
 
@@ -17,7 +17,7 @@ class Brightness(Method):
         super().__init__(spec)
         self.power, self.fail = power, fail
 
-    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+    def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
         if self.fail == "fit":
             raise RuntimeError("this plugin always fails")
 

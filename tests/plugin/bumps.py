@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from adbench.datasets.base import DataError, Dataset, Progress, Sample, Spec, Split, silent
+from adbench.datasets.base import DataError, Dataset, Progress, Sample, Spec, Split, no_progress
 from adbench.engine.runtime.rng import Rng
 
 
@@ -25,7 +25,7 @@ class Bumps(Dataset):
         self.counts = {"train": train, "held_out": size // 2, "val": size, "test": size}
         self.height, self.broken = height, broken
 
-    def prepare(self, progress: Progress = silent) -> None:
+    def prepare(self, progress: Progress = no_progress) -> None:
         if self.broken:
             raise DataError(
                 "2 of 3 files are unusable. Nothing was cached.", ["a: bad", "b: worse"]
@@ -35,7 +35,7 @@ class Bumps(Dataset):
     def train(self, *, labelled: bool = False) -> Split:
         return self._part("train", abnormal=False)
 
-    def held_out(self) -> Split:
+    def calibration(self) -> Split:
         return self._part("held_out", abnormal=False)
 
     def val(self) -> Split:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from adbench.datasets.base import Spec, Split
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import Run
-from adbench.engine.training.loop import Training, minimise
+from adbench.engine.runtime.run import TrainingContext
+from adbench.engine.training.loop import Training, train_module
 from adbench.methods.base import Detection, Method
 
 
@@ -28,9 +28,9 @@ class Walker(Method):
         self.net = nn.Conv2d(spec.channels, spec.channels, 3, padding=1)
         self.steps, self.pause = steps, pause
 
-    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+    def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
         plan = Training(self.steps, 4, 1e-2, ema=0.9)
-        minimise(self._error, self.net, train, run, plan)
+        train_module(self._error, self.net, train, context, plan)
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
         time.sleep(self.pause)
@@ -51,7 +51,7 @@ class Trouble(Method):
         super().__init__(spec)
         self.how, self.where, self.mark = how, where, mark
 
-    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+    def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
         if self.where == "fit":
             self._misbehave()
 

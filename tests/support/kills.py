@@ -48,13 +48,13 @@ def kills(count: int, folder: Path, seed: int = 0) -> Counter[str]:
         if end == 0:
             assert sweeps.results(cut) == whole
             every = list(Store(cut / "store").folders())
-            assert len(every) == len(list(Store(cut / "store").each(verify=True))) > 0
+            assert len(every) == len(list(Store(cut / "store").artifacts(verify=True))) > 0
             shutil.rmtree(cut)
             done["runs"] += 1
     return done
 
 
-def forked(planned: list[sweeps.Cell], folder: Path) -> int:
+def forked(planned: list[sweeps.Experiment], folder: Path) -> int:
     driver = os.fork()
     if driver == 0:
         code = 1

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from adbench.engine.diffusion.schedule import Schedule
 
 
-class Normal(nn.Module):
+class NormalPosteriorMean(nn.Module):
     """The exact x_0 of data that is normal with this mean and variance, at every place alike."""
 
     def __init__(self, schedule: Schedule, mean: float, variance: float) -> None:
@@ -16,12 +16,12 @@ class Normal(nn.Module):
         self.schedule, self.mean, self.variance = schedule, mean, variance
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        kept = self.schedule.kept[t + 1].view(-1, *[1] * (x.ndim - 1)).to(x.dtype)
+        kept = self.schedule.alpha_bar[t + 1].view(-1, *[1] * (x.ndim - 1)).to(x.dtype)
         gain = kept.sqrt() * self.variance / (kept * self.variance + 1 - kept)
         return self.mean + gain * (x - kept.sqrt() * self.mean)
 
 
-class Oracle(nn.Module):
+class ConstantX0(nn.Module):
     """Says that x_0 is `image`, whatever it is shown."""
 
     def __init__(self, image: Tensor) -> None:
@@ -33,7 +33,7 @@ class Oracle(nn.Module):
         return self.image.expand_as(x).clone()
 
 
-class Constant(nn.Module):
+class ConstantNoise(nn.Module):
     """Says that the noise is `eps`."""
 
     def __init__(self, eps: float) -> None:
@@ -44,7 +44,7 @@ class Constant(nn.Module):
         return torch.full_like(x, self.eps)
 
 
-class Field(nn.Module):
+class NoiseField(nn.Module):
     """Says that the noise is this field (C, *S), whatever it is shown."""
 
     def __init__(self, eps: Tensor) -> None:
@@ -55,22 +55,22 @@ class Field(nn.Module):
         return self.eps.expand_as(x).clone()
 
 
-class Curved(nn.Module):
+class SmoothNetwork(nn.Module):
     """A smooth function of x and of the timestep, to compare samplers by; nothing is known of it.
     outs: how many times C channels come out. It keeps the timesteps that it was asked at."""
 
     def __init__(self, outs: int = 1) -> None:
         super().__init__()
         self.outs = outs
-        self.asked: list[list[int]] = []
+        self.timesteps: list[list[int]] = []
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        self.asked.append(t.tolist())
+        self.timesteps.append(t.tolist())
         phase = t.view(-1, *[1] * (x.ndim - 1)) / 300
         return torch.cat([torch.sin((2 + k) * x + phase + k) for k in range(self.outs)], 1)
 
 
-class Bits(nn.Module):
+class BernoulliPosterior(nn.Module):
     """The logit of x_l differing from x_0, for bits that are 1 with chance `prior` (C, *S) each
     by itself: Bayes' rule for the symmetric process."""
 
@@ -79,13 +79,13 @@ class Bits(nn.Module):
         self.schedule, self.prior = schedule, prior
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        kept = self.schedule.kept[t + 1].view(-1, *[1] * (x.ndim - 1)).to(x.dtype)
+        kept = self.schedule.alpha_bar[t + 1].view(-1, *[1] * (x.ndim - 1)).to(x.dtype)
         flipped = (1 - kept) / 2
         other = x * (1 - self.prior) + (1 - x) * self.prior  # chance of the bit not shown
         return (flipped * other).log() - ((1 - flipped) * (1 - other)).log()
 
 
-class Convolving(nn.Module):
+class ConvolutionalNetwork(nn.Module):
     """The layers whose last digits depend on the shape of a batch (convolution, group norm, linear,
     attention), once each: what a UNet of images has many of. outs: how many channels come out."""
 

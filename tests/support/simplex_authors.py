@@ -9,7 +9,7 @@ from opensimplex import OpenSimplex
 from adbench.engine.noise.noise import Simplex
 
 
-def reference(noise: Simplex, seed: int, side: int, t: float) -> NDArray[np.float64]:
+def reference_simplex(noise: Simplex, seed: int, side: int, t: float) -> NDArray[np.float64]:
     """(side, side): the octaves of `noise` added up, each by opensimplex."""
     generator, total = OpenSimplex(seed), np.zeros((side, side))
     for octave in range(noise.octaves):

@@ -15,7 +15,7 @@ from adbench.datasets.base import Sample, Spec
 SMALL = Registry.read().profile(check.PROFILE).args["methods"]["*"]
 
 
-def method(name: str, spec: Spec, **more: Any) -> Any:
+def small_method(name: str, spec: Spec, **more: Any) -> Any:
     """The method, small; Any, so that a test may touch what is its own."""
     entry = Registry.read().method(name)
     known = {key: value for key, value in more.items() if key in entry.parameters()}
@@ -24,7 +24,7 @@ def method(name: str, spec: Spec, **more: Any) -> Any:
         return entry.load()(spec, **entry.arguments(check.PROFILE) | known)
 
 
-def built(cls: type, spec: Spec, **more: Any) -> Any:
+def build_small(cls: type, spec: Spec, **more: Any) -> Any:
     """A method by its class, small, listed or not."""
     takes = inspect.signature(cls).parameters
     small = {key: value for key, value in SMALL.items() if key in takes}
@@ -37,4 +37,4 @@ def samples(
     shape: Sequence[int], count: int = 5, channels: int = 2, name: str = "s"
 ) -> list[Sample]:
     """Smooth normal samples in [0, 1], each of its own group."""
-    return check.samples(shape, count, name, channels)
+    return check.smooth_samples(shape, count, name, channels)

@@ -18,7 +18,7 @@ def brats(root: Path, **how) -> BraTS:
 
 
 def everything(data: BraTS) -> dict[str, Sample]:
-    parts = [data.train(labelled=True), data.held_out(), data.val(), data.test()]
+    parts = [data.train(labelled=True), data.calibration(), data.val(), data.test()]
     return {part[n].key: part[n] for part in parts for n in range(len(part))}
 
 

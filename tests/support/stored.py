@@ -12,7 +12,7 @@ from adbench.benchmark.store.artifact_store import Store
 LEVELS = (50, 100, 250, 500)
 
 
-def train(method: str = "AnoDDPM", seed: int = 0, **more: Any) -> dict[str, Any]:
+def training_inputs(method: str = "AnoDDPM", seed: int = 0, **more: Any) -> dict[str, Any]:
     """The identity of a training; `more` are arguments of the method."""
     data = {"dataset": "brats", "args": {"size": 64}, "samples": {"train": "a1", "held_out": "b2"}}
     return {
@@ -26,27 +26,29 @@ def train(method: str = "AnoDDPM", seed: int = 0, **more: Any) -> dict[str, Any]
     }
 
 
-def maps(
-    trained: Mapping[str, Any], part: str = "test", levels: tuple[int, ...] = LEVELS
+def maps_inputs(
+    training: Mapping[str, Any], split: str = "test", levels: tuple[int, ...] = LEVELS
 ) -> dict[str, Any]:
-    data = {"dataset": "brats", "args": {"size": 64}, "samples": {part: "c3"}}
-    return {"train": trained, "data": data, "args": {}, "levels": [*levels], "part": part}
+    data = {"dataset": "brats", "args": {"size": 64}, "samples": {split: "c3"}}
+    return {"train": training, "data": data, "args": {}, "levels": [*levels], "part": split}
 
 
-def fill(store: Store, out: Path, trained: Mapping[str, Any], cell: str, size: int = 1000) -> None:
+def fill_store(
+    store: Store, out: Path, training: Mapping[str, Any], experiment: str, size: int = 1000
+) -> None:
     """A cell's checkpoint, maps and judgement in the store, and its record in `out`."""
-    looks = {part: maps(trained, part) for part in ("val", "test")}
+    looks = {part: maps_inputs(training, part) for part in ("val", "test")}
     judged = {"maps": looks, "protocol": {"threshold": "healthy@5%"}, "code": "d" * 32}
-    stages = [("checkpoint", "checkpoint", trained), ("record", "record", judged)]
+    stages = [("checkpoint", "checkpoint", training), ("record", "record", judged)]
     stages += [("maps", f"maps/{part}", identity) for part, identity in looks.items()]
     keys = {}
     for kind, name, identity in stages:
 
         def make(path: Path, name: str = name) -> Mapping[str, Any]:
-            path.write_bytes((cell + name).encode().ljust(size, b"."))
+            path.write_bytes((experiment + name).encode().ljust(size, b"."))
             return {}
 
-        keys[name] = store.once(kind, identity, make, name=f"{kind}.bin").key
-    told = {"status": "ok", "keys": keys, "seed": trained["seed"], "method": {"name": cell}}
+        keys[name] = store.get_or_create(kind, identity, make, name=f"{kind}.bin").key
+    told = {"status": "ok", "keys": keys, "seed": training["seed"], "method": {"name": experiment}}
     (out / "records").mkdir(parents=True, exist_ok=True)
-    (out / "records" / f"{cell}.json").write_text(json.dumps(told))
+    (out / "records" / f"{experiment}.json").write_text(json.dumps(told))

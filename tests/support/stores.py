@@ -7,16 +7,16 @@ import sys
 import time
 from pathlib import Path
 
-WHO = {"train": {"args": {"lr": 1e-4, "width": 64}, "seed": 0}, "data": "abc"}
+KEY_INPUTS = {"train": {"args": {"lr": 1e-4, "width": 64}, "seed": 0}, "data": "abc"}
 
 
-def files(root: Path) -> set[str]:
+def stored_files(root: Path) -> set[str]:
     """Everything below root but the locks."""
     found = (path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
     return {name for name in found if not name.startswith("locks/")}
 
 
-def flip(path: Path, at: int) -> None:
+def flip_bit(path: Path, at: int) -> None:
     data = bytearray(path.read_bytes())
     data[at] ^= 1
     path.write_bytes(data)
@@ -26,12 +26,12 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-3])
 
 
-def run(root: Path, script: str) -> subprocess.Popen[str]:
+def start_process(root: Path, script: str) -> subprocess.Popen[str]:
     """A process that has `store`, WHO and `marks`, a folder to leave marks in."""
     head = (
         "import sys, time, os\nfrom pathlib import Path\n"
         "from adbench.benchmark.store.artifact_store import Store\n"
-        f"WHO = {WHO!r}\nroot = Path(sys.argv[1])\n"
+        f"WHO = {KEY_INPUTS!r}\nroot = Path(sys.argv[1])\n"
         "store, marks = Store(root / 'store'), root / 'marks'\n"
     )
     (root / "marks").mkdir(exist_ok=True)
@@ -40,7 +40,7 @@ def run(root: Path, script: str) -> subprocess.Popen[str]:
     )
 
 
-def await_mark(root: Path, name: str, process: subprocess.Popen[str]) -> None:
+def wait_for_mark(root: Path, name: str, process: subprocess.Popen[str]) -> None:
     while not (root / "marks" / name).exists():
         assert process.poll() is None, "ended before it got there"
         time.sleep(0.01)

@@ -18,11 +18,11 @@ from adbench.benchmark.executors.fork_server import Nursery
 from adbench.benchmark.executors.fork_server_main import serve
 from adbench.benchmark.executors.launch import execute
 from adbench.benchmark.executors.local import Local, Place
-from adbench.benchmark.experiments.matrix import Cell, Wish, cells
+from adbench.benchmark.experiments.matrix import Experiment, RunConfig, expand_matrix
 from adbench.benchmark.registry.registry import Registry
 from adbench.benchmark.scheduling.console import Watch
 from adbench.benchmark.store.artifact_store import Store
-from adbench.engine.runtime.run import Run
+from adbench.engine.runtime.run import TrainingContext
 
 PLUGIN = Path(__file__).parents[1] / "plugin"
 
@@ -53,21 +53,21 @@ def local(slots: int = 1) -> Local:
 
 def wanted(
     methods: Sequence[str] = ("walker",), seeds: Sequence[int] = (0,), **args: dict[str, Any]
-) -> list[Cell]:
+) -> list[Experiment]:
     """Cells on small smooth fields. args: of a method or of `bumps`, by its name."""
     registry = Registry.read(PLUGIN / "registry.yaml", PLUGIN / "trouble.yaml")
-    wish = Wish(methods, ["bumps"], "tiny", seeds=seeds, overrides=args, baselines=False)
-    return cells(wish, registry)
+    wish = RunConfig(methods, ["bumps"], "tiny", seeds=seeds, overrides=args, baselines=False)
+    return expand_matrix(wish, registry)
 
 
 def swept(
-    planned: Sequence[Cell], folder: Path, executor: Any = None, **limits: Any
+    planned: Sequence[Experiment], folder: Path, executor: Any = None, **limits: Any
 ) -> tuple[int, str]:
     """The exit code, and what a user read."""
     told = io.StringIO()
     watch = Watch(Console(file=told, width=200))
     store, out = Store(folder / "store"), folder / "out"
-    run = Run(batch=32, every=0.0)
+    run = TrainingContext(batch=32, checkpoint_interval=0.0)
     code = execute(planned, run, store, out, watch, executor=executor, **limits)
     return code, told.getvalue()
 

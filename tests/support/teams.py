@@ -9,12 +9,12 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
-from adbench.engine.runtime.distributed import joined
-from adbench.engine.runtime.run import Run
+from adbench.engine.runtime.distributed import join_team
+from adbench.engine.runtime.run import TrainingContext
 
 
-def together(work: Callable[[Run], Any], size: int = 2) -> list[Any]:
-    """What `work` returns in each process of a team of `size`, launched as torchrun would."""
+def run_team(function: Callable[[TrainingContext], Any], size: int = 2) -> list[Any]:
+    """What `function` returns in each process of a team of `size`, launched as torchrun would."""
     fork = get_context("fork")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -23,7 +23,7 @@ def together(work: Callable[[Run], Any], size: int = 2) -> list[Any]:
     for rank, (_, out) in enumerate(pairs):
         where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         env = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
-        children.append(fork.Process(target=member, args=({**where, **env}, work, out)))
+        children.append(fork.Process(target=run_member, args=({**where, **env}, function, out)))
         children[-1].start()
     answers = [read.recv() if read.poll(60) else TimeoutError() for read, _ in pairs]
     for child in children:
@@ -32,9 +32,11 @@ def together(work: Callable[[Run], Any], size: int = 2) -> list[Any]:
     return answers
 
 
-def member(env: Mapping[str, object], work: Callable[[Run], Any], out: Connection) -> None:
+def run_member(
+    env: Mapping[str, object], function: Callable[[TrainingContext], Any], out: Connection
+) -> None:
     os.environ.update({key: str(value) for key, value in env.items()})
     try:
-        out.send(work(Run(team=joined("cpu"))))
+        out.send(function(TrainingContext(team=join_team("cpu"))))
     except Exception as caught:
         out.send(caught)

@@ -215,11 +215,11 @@ def loose(root: Path, *, normal: int = 12, abnormal: int = 6) -> Path:
 
 
 def counts(data: Dataset) -> dict[str, int]:
-    return {part: len(getattr(data, part)()) for part in PARTS}
+    return {part: len(data.get_split(part)) for part in PARTS}
 
 
 def samples(data: Dataset, part: str) -> list[Sample]:
-    split = getattr(data, part)()
+    split = data.get_split(part)
     return [split[i] for i in range(len(split))]
 
 

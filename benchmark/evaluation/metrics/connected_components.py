@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 
-def regions(masks: Array) -> Array:
+def label_components(masks: Array) -> Array:
     """The region of every true place of masks (N, *S) bool, (Q,) int in 0..R-1, in order."""
     masks = np.ascontiguousarray(masks, bool)
     at = np.flatnonzero(masks)
@@ -32,16 +32,16 @@ def regions(masks: Array) -> Array:
         return run  # a signal's runs are its regions
     starts = np.flatnonzero(new)
     first, last = at[starts], at[np.append(starts[1:] - 1, at.size - 1)]
-    pairs = _touching(first, last, line[starts], masks.shape)
-    return _joined(len(starts), *pairs)[run]
+    pairs = _touching_runs(first, last, line[starts], masks.shape)
+    return _merge_runs(len(starts), *pairs)[run]
 
 
-def sizes(region: Array) -> Array:
+def component_sizes(component: Array) -> Array:
     """How many places each region has, (R,), from the regions of places (Q,)."""
-    return np.bincount(region)
+    return np.bincount(component)
 
 
-def _touching(
+def _touching_runs(
     first: Array, last: Array, line: Array, shape: tuple[int, ...]
 ) -> tuple[Array, Array]:
     """Pairs of runs that touch, from where each begins and ends and the line that it lies on."""
@@ -67,7 +67,7 @@ def _touching(
     return np.concatenate(ones), np.concatenate(others)
 
 
-def _joined(runs: int, one: Array, other: Array) -> Array:
+def _merge_runs(runs: int, one: Array, other: Array) -> Array:
     """The region of each run, (runs,), numbered by first appearance."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components

@@ -11,21 +11,21 @@ from __future__ import annotations
 import numpy as np
 
 from .connected_components import Array
-from .ranking import Places, Ranking, overlap
+from .ranking import PixelScores, Ranking, overlap_metrics
 
-EACH = ("sample_pixel_auroc", "sample_pixel_ap", "sample_pixel_dice_otsu")
+PER_SAMPLE_METRICS = ("sample_pixel_auroc", "sample_pixel_ap", "sample_pixel_dice_otsu")
 
 
-def per_sample(places: Places) -> dict[str, Array]:
+def per_sample_metrics(pixels: PixelScores) -> dict[str, Array]:
     """Each of EACH, (N,); NaN for samples whose places are all normal, or all abnormal."""
-    found = {name: np.full(len(places.counts), np.nan) for name in EACH}
-    ends = np.cumsum(places.counts)
-    for i, (end, count) in enumerate(zip(ends.tolist(), places.counts.tolist(), strict=True)):
-        score, truth = places.score[end - count : end], places.truth[end - count : end]
-        ranking = Ranking.of(score, truth)
+    found = {name: np.full(len(pixels.counts), np.nan) for name in PER_SAMPLE_METRICS}
+    ends = np.cumsum(pixels.counts)
+    for i, (end, count) in enumerate(zip(ends.tolist(), pixels.counts.tolist(), strict=True)):
+        score, truth = pixels.score[end - count : end], pixels.truth[end - count : end]
+        ranking = Ranking.from_scores(score, truth)
         if ranking is not None:
             figures = ranking.auroc(), ranking.ap(), _otsu_dice(score, truth)
-            for name, figure in zip(EACH, figures, strict=True):
+            for name, figure in zip(PER_SAMPLE_METRICS, figures, strict=True):
                 found[name][i] = figure
     return found
 
@@ -39,4 +39,4 @@ def _otsu_dice(score: Array, truth: Array) -> float:
         return 0.0
     steps = np.round((score - low) / (high - low) * 255).astype(np.uint8)
     threshold, _ = cv2.threshold(steps, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    return overlap(steps > threshold, truth)["dice"] or 0.0
+    return overlap_metrics(steps > threshold, truth)["dice"] or 0.0

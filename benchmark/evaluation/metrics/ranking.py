@@ -19,15 +19,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .connected_components import Array, regions, sizes
+from .connected_components import Array, component_sizes, label_components
 
-Figures = dict[str, float | None]
+MetricValues = dict[str, float | None]
 
-LOWER = frozenset({"image_fpr95", "healthy_fp"})
+LOWER_IS_BETTER = frozenset({"image_fpr95", "healthy_fp"})
 """Metrics of a record that are better when lower; all others are better when higher."""
 
 
-def image_metrics(score: Array, label: Array) -> Figures:
+def image_metrics(score: Array, label: Array) -> MetricValues:
     """auroc, ap, f1max, fpr95 of scores (N,) against labels (N,) bool, pooled over samples.
 
     auroc: the chance that an abnormal sample outranks a normal one, ties counting half
@@ -35,20 +35,20 @@ def image_metrics(score: Array, label: Array) -> Figures:
     f1max: the highest F1 over all thresholds; an upper bound, for it looks at these labels
     fpr95: the share of normal samples above the highest threshold that finds 95 % of the abnormal
     """
-    ranking = Ranking.of(np.asarray(score), np.asarray(label, bool))
+    ranking = Ranking.from_scores(np.asarray(score), np.asarray(label, bool))
     if ranking is None:
         return dict.fromkeys(("auroc", "ap", "f1max", "fpr95"))
     return {
         "auroc": ranking.auroc(),
         "ap": ranking.ap(),
         "f1max": ranking.best_dice()[0],
-        "fpr95": ranking.fpr(0.95),
+        "fpr95": ranking.fpr_at_recall(0.95),
     }
 
 
 def pixel_metrics(
     maps: Sequence[Array] | Array, masks: Sequence[Array] | Array, roi: Any = None
-) -> Figures:
+) -> MetricValues:
     """auroc, ap, aupro30, aupro05, dice, iou, threshold of maps (*S) against masks (*S) bool.
 
     Pooled over all places of all samples within `roi` (*S) bool; None is everywhere.
@@ -60,21 +60,21 @@ def pixel_metrics(
     dice, iou, threshold: the best Dice over all thresholds, its IoU, and that threshold; what lies
         above it is found. An upper bound, for it looks at these masks
     """
-    figures = place_metrics(Places.of(maps, masks, roi))
+    figures = pixel_score_metrics(PixelScores.from_maps(maps, masks, roi))
     return {name: value for name, value in figures.items() if name != "error"}
 
 
-def place_metrics(places: Places, budget: int | None = None) -> Figures:
+def pixel_score_metrics(pixels: PixelScores, budget: int | None = None) -> MetricValues:
     """`pixel_metrics` of places that are already in one row, and `error`, the most that a figure is
     off by: 0, for places are sorted; of more than `budget` of them bins are counted (streaming.py),
     which takes no memory to speak of."""
-    if budget is not None and places.truth.size > budget:
-        from .streaming_histogram import Stream
+    if budget is not None and pixels.truth.size > budget:
+        from .streaming_histogram import StreamingHistogram
 
-        stream = Stream()
-        stream.add(places.score, places.truth, places.share)
-        return stream.figures()
-    ranking = Ranking.of(places.score, places.truth, places.share)
+        stream = StreamingHistogram()
+        stream.add(pixels.score, pixels.truth, pixels.component_share)
+        return stream.metrics()
+    ranking = Ranking.from_scores(pixels.score, pixels.truth, pixels.component_share)
     if ranking is None:
         names = ("auroc", "ap", "aupro30", "aupro05", "dice", "iou", "threshold")
         return dict.fromkeys(names) | {"error": 0.0}
@@ -91,60 +91,60 @@ def place_metrics(places: Places, budget: int | None = None) -> Figures:
     }
 
 
-def dice_at(threshold: float, places: Places) -> float | None:
+def dice_at_threshold(threshold: float, pixels: PixelScores) -> float | None:
     """Dice of what lies above a threshold, pooled over all places; None without a true place."""
-    return overlap(places.score > threshold, places.truth)["dice"]
+    return overlap_metrics(pixels.score > threshold, pixels.truth)["dice"]
 
 
-def overlap(found: Array, truth: Array) -> Figures:
+def overlap_metrics(positive: Array, truth: Array) -> MetricValues:
     """dice and iou of two sets of places (P,) bool, higher is better; None without a true place."""
-    both, either = int((found & truth).sum()), int(found.sum()) + int(truth.sum())
+    both, either = int((positive & truth).sum()), int(positive.sum()) + int(truth.sum())
     if not truth.any():
         return {"dice": None, "iou": None}
     return {"dice": 2 * both / either, "iou": both / (either - both)}
 
 
 @dataclass(frozen=True)
-class Places:
+class PixelScores:
     """The places of N samples that are judged, sample after sample in one row.
 
     score: (P,)                 truth: (P,) bool, abnormal
     counts: (N,) int, places of each sample
-    region: (Q,) int of the abnormal places in order, the connected region they belong to
+    component: (Q,) int of the abnormal places in order, the connected region they belong to
     """
 
     score: Array
     truth: Array
     counts: Array
-    region: Array
+    component: Array
 
     @property
-    def share(self) -> Array:
+    def component_share(self) -> Array:
         """(Q,) of the abnormal places in order, one over the size of their region."""
-        return 1 / sizes(self.region)[self.region]
+        return 1 / component_sizes(self.component)[self.component]
 
     @classmethod
-    def of(
+    def from_maps(
         cls, maps: Sequence[Array] | Array, masks: Sequence[Array] | Array, roi: Any = None
-    ) -> Places:
+    ) -> PixelScores:
         """Maps, masks and regions of interest of (*S) each; samples may differ in size."""
         if isinstance(maps, np.ndarray) and isinstance(masks, np.ndarray) and roi is None:
             counts = np.full(len(maps), math.prod(maps.shape[1:]))
             truth = np.ascontiguousarray(masks, bool)
-            return cls(maps.reshape(-1), truth.reshape(-1), counts, regions(truth))
+            return cls(maps.reshape(-1), truth.reshape(-1), counts, label_components(truth))
         inside = [True if roi is None else np.asarray(roi[i], bool) for i in range(len(maps))]
         masks = [np.asarray(mask, bool) & where for mask, where in zip(masks, inside, strict=True)]
         if not masks:
             return cls(np.zeros(0), np.zeros(0, bool), np.zeros(0, int), np.zeros(0, int))
         scores = [np.asarray(m)[where].ravel() for m, where in zip(maps, inside, strict=True)]
         truths = [mask[where].ravel() for mask, where in zip(masks, inside, strict=True)]
-        each = [regions(mask[None]) for mask in masks]
+        each = [label_components(mask[None]) for mask in masks]
         past = np.cumsum([0, *(part.max() + 1 if part.size else 0 for part in each)])
         return cls(
             score=np.concatenate(scores),
             truth=np.concatenate(truths),
             counts=np.array([part.size for part in scores]),
-            region=np.concatenate([k + part for k, part in zip(past[:-1], each, strict=True)]),
+            component=np.concatenate([k + part for k, part in zip(past[:-1], each, strict=True)]),
         )
 
 
@@ -153,22 +153,24 @@ class Ranking(NamedTuple):
 
     All figures below are sums over positives only; negatives enter as counts.
 
-    edge: (E,) distinct scores of positives, ascending
-    times: (E,) positives at that score        hits: (E,) positives there or above
-    above: (E,) negatives above that score     alarms: (E,) negatives there or above
-    share: (E,) regions' shares at that score, summed
+    thresholds: (E,) distinct scores of positives, ascending
+    positive_counts: (E,) positives at that score        true_positives: (E,) positives there or
+    above
+    false_positives_above: (E,) negatives above that score     false_positives: (E,) negatives
+    there or above
+    component_shares: (E,) regions' shares at that score, summed
     """
 
-    edge: Array
-    times: Array
-    hits: Array
-    above: Array
-    alarms: Array
-    share: Array
+    thresholds: Array
+    positive_counts: Array
+    true_positives: Array
+    false_positives_above: Array
+    false_positives: Array
+    component_shares: Array
     negatives: int
 
     @classmethod
-    def of(cls, score: Array, truth: Array, share: Array | None = None) -> Ranking | None:
+    def from_scores(cls, score: Array, truth: Array, share: Array | None = None) -> Ranking | None:
         """Of scores (P,) and truths (P,) bool, or None where either kind is missing."""
         positive, negative = score[truth], score[~truth]
         if not positive.size or not negative.size:
@@ -186,37 +188,41 @@ class Ranking(NamedTuple):
         upto[tied] = np.maximum(upto[tied], np.searchsorted(negative, edge[tied], "right"))
         share = np.ones(positive.size) if share is None else share[order]
         return cls(
-            edge=edge,
-            times=np.diff(np.append(start, positive.size)),
-            hits=positive.size - start,
-            above=negative.size - upto,
-            alarms=negative.size - below,
-            share=np.add.reduceat(share, start),
+            thresholds=edge,
+            positive_counts=np.diff(np.append(start, positive.size)),
+            true_positives=positive.size - start,
+            false_positives_above=negative.size - upto,
+            false_positives=negative.size - below,
+            component_shares=np.add.reduceat(share, start),
             negatives=negative.size,
         )
 
     @property
     def positives(self) -> int:
-        return int(self.hits[0])
+        return int(self.true_positives[0])
 
     def auroc(self) -> float:
-        outranked = self.times * (2 * self.negatives - self.above - self.alarms)
+        outranked = self.positive_counts * (
+            2 * self.negatives - self.false_positives_above - self.false_positives
+        )
         return int(outranked.sum()) / (2 * self.positives * self.negatives)
 
     def ap(self) -> float:
-        precision = self.hits / (self.hits + self.alarms)
-        return float((self.times * precision).sum() / self.positives)
+        precision = self.true_positives / (self.true_positives + self.false_positives)
+        return float((self.positive_counts * precision).sum() / self.positives)
 
     def best_dice(self) -> tuple[float, float]:
         """The highest Dice (F1), and the threshold that what counts as found lies above."""
-        dice = 2 * self.hits / (self.hits + self.alarms + self.positives)
+        dice = (
+            2 * self.true_positives / (self.true_positives + self.false_positives + self.positives)
+        )
         best = int(dice.argmax())
-        return float(dice[best]), float(np.nextafter(self.edge[best], -np.inf))
+        return float(dice[best]), float(np.nextafter(self.thresholds[best], -np.inf))
 
-    def fpr(self, recall: float) -> float:
+    def fpr_at_recall(self, recall: float) -> float:
         """The share of negatives at or above the highest score that keeps this recall."""
-        enough = np.flatnonzero(self.hits >= recall * self.positives - 1e-9)
-        return float(self.alarms[enough[-1]] / self.negatives)
+        enough = np.flatnonzero(self.true_positives >= recall * self.positives - 1e-9)
+        return float(self.false_positives[enough[-1]] / self.negatives)
 
     def aupro(self, limit: float) -> float:
         """Per-region overlap over false-positive rate, 0..limit, divided by limit.
@@ -224,11 +230,15 @@ class Ranking(NamedTuple):
         A positive place adds its share at all rates past its own; where it ties with negatives the
         curve rises in a straight line, which `limit` may cut.
         """
-        gained = gain(self.above / self.negatives, self.alarms / self.negatives, limit)
-        return float((self.share * gained).sum() / self.share.sum() / limit)
+        gained = area_gain(
+            self.false_positives_above / self.negatives,
+            self.false_positives / self.negatives,
+            limit,
+        )
+        return float((self.component_shares * gained).sum() / self.component_shares.sum() / limit)
 
 
-def gain(low: Array, high: Array, limit: float) -> Array:
+def area_gain(low: Array, high: Array, limit: float) -> Array:
     """What a place adds to the area under a curve over false-positive rate, 0..limit, that rises in
     a straight line from rate `low` to `high`."""
     width = np.where(high > low, high - low, 1)

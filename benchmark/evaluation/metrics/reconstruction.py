@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-WINDOW = 7
+SSIM_WINDOW = 7
 """Places along each axis that SSIM compares at a time."""
 
-MOST = 100.0
+MAX_PSNR = 100.0
 """dB that a reconstruction counts as at most; an exact one would have infinitely many."""
 
 
@@ -28,13 +28,13 @@ def psnr_ssim(x: Tensor, reconstruction: Tensor) -> tuple[Tensor, Tensor]:
     """
     x, y = x.double(), reconstruction.double()
     error = (x - y).square().flatten(1).mean(1)
-    psnr = (-10 * torch.log10(error)).clamp(max=MOST)
-    size = [min(WINDOW, length) for length in x.shape[2:]]
+    psnr = (-10 * torch.log10(error)).clamp(max=MAX_PSNR)
+    size = [min(SSIM_WINDOW, length) for length in x.shape[2:]]
     if min(size) < 2:
         return psnr, torch.full_like(psnr, float("nan"))
     count = torch.tensor(size).prod().item()
     unbiased = count / (count - 1)
-    means = [_mean(part, size) for part in (x, y, x * x, y * y, x * y)]
+    means = [_window_mean(part, size) for part in (x, y, x * x, y * y, x * y)]
     mx, my, xx, yy, xy = means
     vx, vy = unbiased * (xx - mx * mx), unbiased * (yy - my * my)
     covariance = unbiased * (xy - mx * my)
@@ -44,7 +44,7 @@ def psnr_ssim(x: Tensor, reconstruction: Tensor) -> tuple[Tensor, Tensor]:
     return psnr, alike.flatten(1).mean(1)
 
 
-def of_normal(x: Tensor, reconstruction: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+def normal_psnr_ssim(x: Tensor, reconstruction: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
     """psnr and ssim, (L, N) each, of reconstructions (L, N, C, *S) at L levels; NaN for abnormal
     samples, by their label (N,) bool."""
     found = torch.full((2, *reconstruction.shape[:2]), float("nan"), dtype=torch.float64)
@@ -55,7 +55,7 @@ def of_normal(x: Tensor, reconstruction: Tensor, label: Tensor) -> tuple[Tensor,
     return found[0], found[1]
 
 
-def _mean(values: Tensor, size: list[int]) -> Tensor:
+def _window_mean(values: Tensor, size: list[int]) -> Tensor:
     """Over every window of that size that lies wholly within (N, C, *S)."""
     pool = {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d}
     return pool[len(size)](values, size, stride=1)

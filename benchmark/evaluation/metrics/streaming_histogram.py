@@ -17,38 +17,38 @@ import numpy as np
 
 from .connected_components import Array
 
-BITS = 22
+BIN_BITS = 22
 """Of a score's 32 that name its bin: a sign, 8 of exponent, 13 of mantissa."""
 TOLERANCE = 1e-3
-CHUNK = 2**24
+CHUNK_SIZE = 2**24
 """Places taken at a time."""
 
 
-class CoarseError(ValueError):
+class CoarseBinsError(ValueError):
     """Bins too coarse for these scores: one line, by how much, and what would do."""
 
 
-class Stream:
+class StreamingHistogram:
     """Counts of positives and negatives per bin. Adding is in any order, with the same result."""
 
-    def __init__(self, bits: int = BITS) -> None:
+    def __init__(self, bits: int = BIN_BITS) -> None:
         self.bits = bits
-        self.true, self.false = np.zeros((2, 2**bits), np.int64)
+        self.positives, self.negatives = np.zeros((2, 2**bits), np.int64)
         self.share = np.zeros(2**bits)
 
     def add(self, score: Array, truth: Array, share: Array) -> None:
         """Scores (P,), truths (P,) bool, and the shares of the abnormal places in order, (Q,)."""
         past = 0
-        for i in range(0, score.size, CHUNK):
-            bins, true = self.bins(score[i : i + CHUNK]), truth[i : i + CHUNK]
-            positive, size = bins[true], len(self.true)
-            self.true += np.bincount(positive, minlength=size)
-            self.false += np.bincount(bins[~true], minlength=size)
+        for i in range(0, score.size, CHUNK_SIZE):
+            bins, true = self.bin_indices(score[i : i + CHUNK_SIZE]), truth[i : i + CHUNK_SIZE]
+            positive, size = bins[true], len(self.positives)
+            self.positives += np.bincount(positive, minlength=size)
+            self.negatives += np.bincount(bins[~true], minlength=size)
             weight = share[past : past + positive.size]
             self.share += np.bincount(positive, weight, minlength=size)
             past += positive.size
 
-    def bins(self, score: Array) -> Array:
+    def bin_indices(self, score: Array) -> Array:
         """The bin of each score, ascending with it."""
         if np.isnan(score).any():
             raise ValueError("scores hold NaN, which has no rank")
@@ -56,25 +56,25 @@ class Stream:
         ordered = pattern ^ ((pattern >> 31) & np.int32(0x7FFFFFFF))
         return (ordered >> (32 - self.bits)) + (1 << (self.bits - 1))
 
-    def edge(self, index: int) -> float:
+    def bin_edge(self, index: int) -> float:
         """The lowest score of a bin."""
         ordered = np.int32((index - (1 << (self.bits - 1))) << (32 - self.bits))
         pattern = np.array(ordered ^ ((ordered >> 31) & np.int32(0x7FFFFFFF)), np.int32)
         return float(pattern.view(np.float32))
 
-    def figures(self, tolerance: float = TOLERANCE) -> dict[str, float | None]:
+    def metrics(self, tolerance: float = TOLERANCE) -> dict[str, float | None]:
         """auroc, ap, aupro30, aupro05, dice, iou, threshold as of places (metrics.py), and `error`,
         the most that any of them but the threshold is off by.
 
         Raises CoarseError where that is more than the tolerance.
         """
         names = ("auroc", "ap", "aupro30", "aupro05", "dice", "iou", "threshold")
-        if not self.true.any() or not self.false.any():
+        if not self.positives.any() or not self.negatives.any():
             return dict.fromkeys(names) | {"error": 0.0}
         found = self.bounds()
         error = max((high - low) / 2 for low, high in found.values())
         if error > tolerance:
-            raise CoarseError(
+            raise CoarseBinsError(
                 f"binned pixel metrics may be off by {error:.1e}, more than {tolerance:g}; raise "
                 "the protocol's budget so that places are sorted"
             )
@@ -86,35 +86,43 @@ class Stream:
 
     def bounds(self) -> dict[str, tuple[float, float]]:
         """The lowest and the highest that each figure can be, given the counts."""
-        held = np.flatnonzero(self.true + self.false)[::-1]
-        p, n, w = (part[held].astype(np.float64) for part in (self.true, self.false, self.share))
+        held = np.flatnonzero(self.positives + self.negatives)[::-1]
+        p, n, w = (
+            part[held].astype(np.float64) for part in (self.positives, self.negatives, self.share)
+        )
         true, false = p.cumsum(), n.cumsum()
         before, clear = true - p, false - n
         positives, negatives = true[-1], false[-1]
         with np.errstate(invalid="ignore", divide="ignore"):
-            worst = _precisions(p, before, false)  # all negatives of a bin above its positives
+            worst = _worst_precision_sums(
+                p, before, false
+            )  # all negatives of a bin above its positives
             best = np.where(p > 0, p * true / (true + clear), 0)  # below them, and ties
         reached = (2 * true / (true + false + positives)).max()
         hoped = (2 * true / (true + clear + positives))[p > 0].max()
         found = {
-            "auroc": _of(p * (negatives - false), p * (negatives - clear), positives * negatives),
-            "ap": _of(worst, best, positives),
+            "auroc": _bounds_of(
+                p * (negatives - false), p * (negatives - clear), positives * negatives
+            ),
+            "ap": _bounds_of(worst, best, positives),
             "dice": (float(reached), float(hoped)),
             "iou": (float(reached / (2 - reached)), float(hoped / (2 - hoped))),
         }
         for name, limit in (("aupro30", 0.30), ("aupro05", 0.05)):
             low, high = (np.clip(limit - at / negatives, 0, None) for at in (false, clear))
-            found[name] = _of(w * low, w * high, w.sum() * limit)
+            found[name] = _bounds_of(w * low, w * high, w.sum() * limit)
         return found
 
     def _threshold(self) -> float:
-        held = np.flatnonzero(self.true + self.false)[::-1]
-        true, false = self.true[held].cumsum(), self.false[held].cumsum()
+        held = np.flatnonzero(self.positives + self.negatives)[::-1]
+        true, false = self.positives[held].cumsum(), self.negatives[held].cumsum()
         best = int((2 * true / (true + false + true[-1])).argmax())
-        return float(np.nextafter(np.float32(self.edge(int(held[best]))), np.float32(-math.inf)))
+        return float(
+            np.nextafter(np.float32(self.bin_edge(int(held[best]))), np.float32(-math.inf))
+        )
 
 
-def _precisions(p: Array, before: Array, alarms: Array) -> Array:
+def _worst_precision_sums(p: Array, before: Array, alarms: Array) -> Array:
     """The sum over a bin's positives of precision, where they come one by one after all of its
     negatives: of (before + j) / (before + j + alarms) for j in 1..p, in closed form."""
     from scipy.special import digamma
@@ -123,5 +131,5 @@ def _precisions(p: Array, before: Array, alarms: Array) -> Array:
     return np.where(p > 0, p - missed, 0)
 
 
-def _of(low: Array, high: Array, whole: Any) -> tuple[float, float]:
+def _bounds_of(low: Array, high: Array, whole: Any) -> tuple[float, float]:
     return float(low.sum() / whole), float(high.sum() / whole)

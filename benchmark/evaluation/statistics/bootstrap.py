@@ -18,13 +18,13 @@ from itertools import pairwise
 import numpy as np
 
 from ..metrics.connected_components import Array
-from ..metrics.ranking import Places
-from .histogram_bootstrap import binned_draws, binned_figures
+from ..metrics.ranking import PixelScores
+from .histogram_bootstrap import binned_metrics, bootstrap_ranking_metrics
 
-FEWEST = 5
+MIN_GROUPS = 5
 """Groups below which no interval is given: two patients say nothing about a third."""
 
-DRAWS = 2000
+REPLICATES = 2000
 
 
 @dataclass(frozen=True)
@@ -32,39 +32,43 @@ class Resamples:
     """B draws of G groups out of G.
 
     groups: the G distinct names, sorted, so that the order of samples does not matter
-    member: (N,) int, each sample's group
+    group_index: (N,) int, each sample's group
     counts: (B, G) float64, how often a draw holds a group; B is 0 where groups are too few
     """
 
     groups: tuple[str, ...]
-    member: Array
+    group_index: Array
     counts: Array
 
     @classmethod
-    def of(cls, groups: Sequence[str], *, draws: int = DRAWS, name: str = "bootstrap") -> Resamples:
+    def from_groups(
+        cls, groups: Sequence[str], *, replicates: int = REPLICATES, stream_name: str = "bootstrap"
+    ) -> Resamples:
         names, member = np.unique(np.asarray(groups, str), return_inverse=True)
         size = len(names)
-        if size < FEWEST:
+        if size < MIN_GROUPS:
             return cls(tuple(names.tolist()), member, np.zeros((0, size)))
-        flat = np.repeat(np.arange(draws), size) * size + picks(name, draws * size, size)
-        counts = np.bincount(flat, minlength=draws * size).reshape(draws, size)
+        flat = np.repeat(np.arange(replicates), size) * size + random_integers(
+            stream_name, replicates * size, size
+        )
+        counts = np.bincount(flat, minlength=replicates * size).reshape(replicates, size)
         return cls(tuple(names.tolist()), member, counts.astype(np.float64))
 
     def sums(self, values: Array) -> Array:
         """Of values (N, K), their sum over every draw, (B, K)."""
         each = np.zeros((len(self.groups), values.shape[1]))
-        np.add.at(each, self.member, values)
+        np.add.at(each, self.group_index, values)
         return self.counts @ each
 
 
-def picks(name: str, count: int, below: int) -> Array:
+def random_integers(stream_name: str, count: int, below: int) -> Array:
     """(count,) int64 in 0..below-1, each equally likely, from the stream of that name."""
-    seed = int.from_bytes(blake2b(name.encode(), digest_size=16).digest(), "big")
+    seed = int.from_bytes(blake2b(stream_name.encode(), digest_size=16).digest(), "big")
     raw = np.random.PCG64(seed).random_raw(count)  # raw bits never change with numpy
     return ((raw >> np.uint64(32)) * np.uint64(below) >> np.uint64(32)).astype(np.int64)
 
 
-def rarer(groups: Sequence[str], label: Array, weight: Array | None = None) -> int:
+def effective_clusters(groups: Sequence[str], label: Array, weight: Array | None = None) -> int:
     """How many groups there are of the kind, with an abnormal or with a normal sample, of which
     there are fewer: what an interval can be sure of hangs on these.
 
@@ -83,78 +87,83 @@ def rarer(groups: Sequence[str], label: Array, weight: Array | None = None) -> i
     return min(abnormal, normal)
 
 
-def known_from(apart: Array, rare: int, seeds: Sequence[Sequence[float]]) -> float:
-    """From how many groups a difference of means over seeds is known: `rare`, and where few seeds
+def difference_clusters(
+    replicates: Array, clusters: int, seeds: Sequence[Sequence[float]]
+) -> float:
+    """From how many groups a difference of means over seeds is known: `clusters`, and where few
+    seeds
     disagree by more than groups do, from little more than there are seeds.
 
-    apart: its draws (B,)       seeds: of each side its seeds' figures
+    replicates: its draws (B,)       seeds: of each side its seeds' figures
 
     One more than the degrees of freedom of a sum of independent variances, that of groups and of
     each side's seeds (Satterthwaite, Biometrics Bulletin 2, 1946).
     """
     spread = [(float(np.var(s, ddof=1)) / len(s), len(s) - 1) for s in seeds if len(s) > 1]
     resampled = sum(part * free / (free + 1) for part, free in spread)
-    groups = max(float(np.nanvar(apart)) - resampled, 0.0) if apart.size else 0.0
-    parts = [(groups, max(rare - 1, 1)), *spread]
+    groups = max(float(np.nanvar(replicates)) - resampled, 0.0) if replicates.size else 0.0
+    parts = [(groups, max(clusters - 1, 1)), *spread]
     whole = sum(part for part, _ in parts)
     if whole <= 0:
-        return rare
+        return clusters
     return 1 + whole**2 / sum(part**2 / free for part, free in parts)
 
 
-def interval(
-    draws: Array, rare: float | None = None, *, beyond: bool = False
+def percentile_interval(
+    replicates: Array, clusters: float | None = None, *, extrapolate: bool = False
 ) -> tuple[float, float] | None:
     """The middle 95 % of draws (B,); None where over 5 % of them are undefined, or there are none.
 
-    A draw is undefined (NaN) that holds no abnormal or no normal sample. rare: from how few groups
+    A draw is undefined (NaN) that holds no abnormal or no normal sample. clusters: from how few
+    groups
     the figure is (`rarer`); then a little more than the middle 95 %, for a bootstrap of n groups is
     too narrow by the factor sqrt((n - 1) / n) and by the tails of a normal distribution where
     Student's would do (Hesterberg, The American Statistician 69, 2015, the expanded percentile
-    interval). beyond: where so few groups ask for more than there are draws to tell, the outermost
+    interval). extrapolate: where so few groups ask for more than there are draws to tell, the
+    outermost
     are moved out in proportion, and not taken as they are.
     """
-    defined = draws[~np.isnan(draws)]
-    if not draws.size or defined.size < 0.95 * draws.size:
+    defined = replicates[~np.isnan(replicates)]
+    if not replicates.size or defined.size < 0.95 * replicates.size:
         return None
-    asked = expanded(0.05, rare)
-    out = max(asked, 2 / defined.size) if beyond else asked
+    asked = expanded_level(0.05, clusters)
+    out = max(asked, 2 / defined.size) if extrapolate else asked
     low, high = np.percentile(defined, (50 * out, 100 - 50 * out))
     if out > asked:
-        middle, more = np.median(defined), _normal(asked) / _normal(out)
+        middle, more = np.median(defined), _normal_quantile(asked) / _normal_quantile(out)
         low, high = middle - more * (middle - low), middle + more * (high - middle)
     return float(low), float(high)
 
 
-def _normal(p: float) -> float:
+def _normal_quantile(p: float) -> float:
     """How many standard deviations out the share p of a normal distribution begins, both sides."""
     from scipy.special import ndtri
 
     return -float(ndtri(max(p / 2, 1e-300)))
 
 
-def expanded(p: float, rare: float | None) -> float:
+def expanded_level(p: float, clusters: float | None) -> float:
     """The share of draws to leave out for an interval that is to miss with probability p."""
-    if rare is None or rare < 2:
+    if clusters is None or clusters < 2:
         return p
     from scipy.special import ndtr, stdtrit
 
-    return float(2 * ndtr(stdtrit(rare - 1, p / 2) * np.sqrt(rare / (rare - 1))))
+    return float(2 * ndtr(stdtrit(clusters - 1, p / 2) * np.sqrt(clusters / (clusters - 1))))
 
 
-def corrected(p: float, rare: float | None) -> float:
+def corrected_p_value(p: float, clusters: float | None) -> float:
     """The probability to miss of an interval that leaves out the share p: `expanded` undone."""
-    if rare is None or rare < 2:
+    if clusters is None or clusters < 2:
         return p
     from scipy.special import ndtri, stdtr
 
-    return float(2 * stdtr(rare - 1, ndtri(p / 2) * np.sqrt((rare - 1) / rare)))
+    return float(2 * stdtr(clusters - 1, ndtri(p / 2) * np.sqrt((clusters - 1) / clusters)))
 
 
-def image_draws(score: Array, label: Array, resamples: Resamples) -> dict[str, Array]:
+def bootstrap_image_metrics(score: Array, label: Array, resamples: Resamples) -> dict[str, Array]:
     """auroc, ap, f1max and fpr95 of scores (N,) on every resample, (B,) each; exact."""
     order = np.argsort(-score, kind="stable")
-    score, label, member = score[order], label[order], resamples.member[order]
+    score, label, member = score[order], label[order], resamples.group_index[order]
     start = np.flatnonzero(np.append(True, score[1:] != score[:-1])[: score.size])
     step = max(1, 2**20 // max(1, score.size))
     parts = []
@@ -163,7 +172,7 @@ def image_draws(score: Array, label: Array, resamples: Resamples) -> dict[str, A
         hits, alarms = times * label, times * ~label
         if len(start) < score.size:
             hits, alarms = (np.add.reduceat(part, start, axis=1) for part in (hits, alarms))
-        found = binned_figures(hits, alarms, None, np.ones(len(start), bool))
+        found = binned_metrics(hits, alarms, None, np.ones(len(start), bool))
         found["f1max"] = found.pop("dice_oracle")
         parts.append(found | {"fpr95": _fpr95(hits, alarms)})
     if not parts:
@@ -179,28 +188,28 @@ def _fpr95(hits: Array, alarms: Array) -> Array:
     return np.where(true[:, -1] > 0, rate, np.nan)
 
 
-def pixel_draws(
-    places: Places, resamples: Resamples, found: Array | None, label: Array | None = None
+def bootstrap_pixel_metrics(
+    pixels: PixelScores, resamples: Resamples, positive: Array | None, label: Array | None = None
 ) -> dict[str, Array]:
     """auroc, ap, aupro30, aupro05, dice_oracle on every resample, (B,) each, from histograms; and
     of what was found (P,) bool dice and iou, with labels (N,) healthy_fp too, which are exact."""
-    draws = binned_draws(places, resamples.member, resamples.counts)
-    if found is not None:
-        draws |= share_draws(overlaps(places, found), resamples, label)
+    draws = bootstrap_ranking_metrics(pixels, resamples.group_index, resamples.counts)
+    if positive is not None:
+        draws |= bootstrap_overlap_metrics(overlap_counts(pixels, positive), resamples, label)
     return draws
 
 
-def overlaps(places: Places, found: Array) -> Array:
+def overlap_counts(pixels: PixelScores, positive: Array) -> Array:
     """(N, 4) int: places of each sample, abnormal ones, found ones, rightly found ones."""
-    ends = np.append(0, np.cumsum(places.counts)).tolist()
+    ends = np.append(0, np.cumsum(pixels.counts)).tolist()
     rows = []
     for first, last in pairwise(ends):
-        true, hit = places.truth[first:last], found[first:last]
+        true, hit = pixels.truth[first:last], positive[first:last]
         rows.append((last - first, *map(np.count_nonzero, (true, hit, true & hit))))
     return np.array(rows, np.int64).reshape(-1, 4)
 
 
-def share_draws(
+def bootstrap_overlap_metrics(
     counts: Array, resamples: Resamples, label: Array | None = None
 ) -> dict[str, Array]:
     """dice and iou, and with labels (N,) healthy_fp, of `overlaps` (N, 4) on every resample."""

@@ -15,44 +15,47 @@ from itertools import pairwise
 import numpy as np
 
 from ..metrics.connected_components import Array
-from ..metrics.ranking import Places, gain
+from ..metrics.ranking import PixelScores, area_gain
 
-BINS = 1024
-GROUPS = 256
+BIN_COUNT = 1024
+GROUP_BLOCK = 256
 """Groups whose histograms are held at a time."""
-DRAWS = 128
+REPLICATE_BLOCK = 128
 """Resamples whose figures are computed at a time."""
 
-WHOLE = 2.0**-30
+FIXED_POINT_UNIT = 2.0**-30
 """Shares of regions are counted in multiples of this, so that a sum has no order."""
 
 
-def binned_draws(places: Places, member: Array, times: Array) -> dict[str, Array]:
+def bootstrap_ranking_metrics(
+    pixels: PixelScores, group_index: Array, draw_counts: Array
+) -> dict[str, Array]:
     """auroc, ap, aupro30, aupro05 and dice_oracle on every resample, (B,) each; NaN if undefined.
 
-    member: (N,) int, the group of each sample     times: (B, G) float64, how often it is drawn
+    group_index: (N,) int, the group of each sample     draw_counts: (B, G) float64, how often it
+    is drawn
 
     Within a bin that is no tie, positives and negatives are taken to alternate. Against exact
     recomputation that moves ap by about 1e-3 of its own and the others by less.
     """
-    if not len(times):
+    if not len(draw_counts):
         return {name: np.zeros(0) for name in ("auroc", "ap", "aupro30", "aupro05", "dice_oracle")}
-    edges = _edges(places)
-    total = np.zeros((3, len(times), len(edges)))
-    for first, counted in _counted(places, member, times.shape[1], edges):
-        drawn = times[:, first : first + counted.shape[1]]
+    edges = _bin_edges(pixels)
+    total = np.zeros((3, len(draw_counts), len(edges)))
+    for first, counted in _group_histograms(pixels, group_index, draw_counts.shape[1], edges):
+        drawn = draw_counts[:, first : first + counted.shape[1]]
         for row, part in zip(total, counted, strict=True):
             row += drawn @ part
     tied = np.append(edges[1:] == np.nextafter(edges[:-1], np.inf), True)  # the last is the maximum
     parts = [
-        binned_figures(hits, alarms, share, tied[::-1])
-        for i in range(0, len(times), DRAWS)
-        for hits, alarms, share in [total[:, i : i + DRAWS]]
+        binned_metrics(hits, alarms, share, tied[::-1])
+        for i in range(0, len(draw_counts), REPLICATE_BLOCK)
+        for hits, alarms, share in [total[:, i : i + REPLICATE_BLOCK]]
     ]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def binned_figures(
+def binned_metrics(
     hits: Array, alarms: Array, share: Array | None, tied: Array
 ) -> dict[str, Array]:
     """auroc, ap, dice_oracle and, with shares of regions, aupro30 and aupro05, (B,) each, of
@@ -74,28 +77,28 @@ def binned_figures(
             high = false / negatives
             low = (false - alarms) / negatives
             for name, limit in (("aupro30", 0.30), ("aupro05", 0.05)):
-                figures[name] = (share * gain(low, high, limit)).sum(1) / share.sum(1) / limit
+                figures[name] = (share * area_gain(low, high, limit)).sum(1) / share.sum(1) / limit
     defined = (positives > 0)[:, 0] & (negatives > 0)[:, 0]
     return {name: np.where(defined, values, np.nan) for name, values in figures.items()}
 
 
-def _counted(
-    places: Places, member: Array, groups: int, edges: Array
+def _group_histograms(
+    pixels: PixelScores, group_index: Array, groups: int, edges: Array
 ) -> Iterator[tuple[int, Array]]:
     """(first group, (3, block, K)) of positives, negatives and shares per bin, the highest bin
     first, block by block."""
-    ends = np.append(0, np.cumsum(places.counts)).tolist()
-    true = [np.count_nonzero(places.truth[i:j]) for i, j in pairwise(ends)]
+    ends = np.append(0, np.cumsum(pixels.counts)).tolist()
+    true = [np.count_nonzero(pixels.truth[i:j]) for i, j in pairwise(ends)]
     before = np.append(0, np.cumsum(true)).tolist()
-    order = np.argsort(member, kind="stable")
-    samples = np.split(order, np.cumsum(np.bincount(member, minlength=groups))[:-1])
-    share = places.share
-    for first in range(0, groups, GROUPS):
-        counted = np.zeros((3, min(GROUPS, groups - first), len(edges)))
-        for row, own in enumerate(samples[first : first + GROUPS]):
+    order = np.argsort(group_index, kind="stable")
+    samples = np.split(order, np.cumsum(np.bincount(group_index, minlength=groups))[:-1])
+    share = pixels.component_share
+    for first in range(0, groups, GROUP_BLOCK):
+        counted = np.zeros((3, min(GROUP_BLOCK, groups - first), len(edges)))
+        for row, own in enumerate(samples[first : first + GROUP_BLOCK]):
             for i in own.tolist():
-                score = places.score[ends[i] : ends[i + 1]]
-                truth = places.truth[ends[i] : ends[i + 1]]
+                score = pixels.score[ends[i] : ends[i + 1]]
+                truth = pixels.truth[ends[i] : ends[i + 1]]
                 counted[1, row] += _histogram(score[~truth], edges)
                 if before[i] == before[i + 1]:
                     continue
@@ -103,11 +106,11 @@ def _counted(
                 counted[0, row] += np.bincount(bins, minlength=len(edges))
                 weight = share[before[i] : before[i + 1]]
                 counted[2, row] += np.bincount(bins, weight, minlength=len(edges))
-        counted[2] = np.round(counted[2] / WHOLE) * WHOLE
+        counted[2] = np.round(counted[2] / FIXED_POINT_UNIT) * FIXED_POINT_UNIT
         yield first, np.ascontiguousarray(counted[:, :, ::-1])
 
 
-def _edges(places: Places) -> Array:
+def _bin_edges(pixels: PixelScores) -> Array:
     """Lower edges of the bins, ascending; a value with a bin of its own ends right after it.
 
     The highest abnormal places have one each, for they weigh most in ap. Other edges lie between
@@ -115,12 +118,12 @@ def _edges(places: Places) -> Array:
     """
     edges = []
     for score, top in (
-        (places.score[places.truth], BINS // 2),
-        (places.score[~places.truth], 0),
+        (pixels.score[pixels.truth], BIN_COUNT // 2),
+        (pixels.score[~pixels.truth], 0),
     ):
         if score.size:
             score.sort()
-            at = np.linspace(0, score.size - 1, BINS // 2).round().astype(np.int64)
+            at = np.linspace(0, score.size - 1, BIN_COUNT // 2).round().astype(np.int64)
             value, times = np.unique(score[at], return_counts=True)
             own = np.concatenate([value[times > 1], score[max(0, score.size - top) :][:top]])
             between = score[at] / 2 + score[np.maximum(at - 1, 0)] / 2

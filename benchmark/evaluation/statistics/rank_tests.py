@@ -21,25 +21,29 @@ ALPHA = 0.05
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """place: (D, M) rank of each method on each data set, 1 is the best; equals share their mean
-    mean: (M,) mean rank of each method
-    p: of Friedman's test, that all methods are alike; None for fewer than 3 methods or 2 data sets
-    critical: mean ranks that lie closer than this are not distinguishable at 5 %; None likewise
+class RankTest:
+    """ranks: (D, M) rank of each method on each data set, 1 is the best; equals share their mean
+    mean_ranks: (M,) mean rank of each method
+    p_value: of Friedman's test, that all methods are alike; None for fewer than 3 methods or 2
+    data sets
+    critical_difference: mean ranks that lie closer than this are not distinguishable at 5 %; None
+    likewise
     cliques: groups of methods none of which is distinguishable from another, as indices from the
         best to the worst: the bars of a critical-difference diagram. Where Friedman's test finds
         no difference at 5 %, all of them are one
     """
 
-    place: Array
-    mean: Array
-    p: float | None
-    critical: float | None
+    ranks: Array
+    mean_ranks: Array
+    p_value: float | None
+    critical_difference: float | None
     cliques: list[list[int]]
 
 
-def ranks(values: Sequence[Sequence[float | None]], *, lower: bool = False) -> Ranks:
-    """Of figures (D, M), one row for each data set. lower: whether lower is better.
+def rank_test(
+    values: Sequence[Sequence[float | None]], *, lower_is_better: bool = False
+) -> RankTest:
+    """Of figures (D, M), one row for each data set. lower_is_better: whether lower is better.
 
     A missing figure shares the last rank of its data set, for a method that failed is the worst;
     equal figures share the mean of their ranks.
@@ -49,33 +53,33 @@ def ranks(values: Sequence[Sequence[float | None]], *, lower: bool = False) -> R
         raise ValueError("ranks want at least one data set and one method, a row for each data set")
     from scipy.stats import rankdata
 
-    worth = np.where(np.isnan(table), -np.inf, -table if lower else table)
+    worth = np.where(np.isnan(table), -np.inf, -table if lower_is_better else table)
     place = rankdata(-worth, axis=1)
     mean, (sets, methods) = place.mean(0), place.shape
     if methods < 3 or sets < 2:
-        return Ranks(place, mean, None, None, [])
-    critical, p = critical_difference(methods, sets), _friedman(place)
+        return RankTest(place, mean, None, None, [])
+    critical, p = critical_difference(methods, sets), _friedman_p_value(place)
     cliques = _cliques(mean, critical if p < ALPHA else math.inf)
-    return Ranks(place, mean, p, critical, cliques)
+    return RankTest(place, mean, p, critical, cliques)
 
 
-def critical_difference(methods: int, sets: int, alpha: float = ALPHA) -> float:
+def critical_difference(methods: int, datasets: int, alpha: float = ALPHA) -> float:
     """Nemenyi's: the studentized range over sqrt(2), times the spread of mean ranks."""
     from scipy.stats import studentized_range
 
     q = float(studentized_range.ppf(1 - alpha, methods, np.inf)) / math.sqrt(2)
-    return q * math.sqrt(methods * (methods + 1) / (6 * sets))
+    return q * math.sqrt(methods * (methods + 1) / (6 * datasets))
 
 
-def _friedman(place: Array) -> float:
+def _friedman_p_value(ranks: Array) -> float:
     """p of Friedman's chi-square, corrected for ties, of ranks (D, M)."""
     from scipy.stats import chi2
 
-    sets, methods = place.shape
-    spread = float(((place - (methods + 1) / 2) ** 2).sum()) / (methods - 1)
+    sets, methods = ranks.shape
+    spread = float(((ranks - (methods + 1) / 2) ** 2).sum()) / (methods - 1)
     if spread == 0:
         return 1.0
-    mean = place.mean(0) - (methods + 1) / 2
+    mean = ranks.mean(0) - (methods + 1) / 2
     return float(chi2.sf(sets**2 * float((mean**2).sum()) / spread, methods - 1))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ...evaluation.metrics.connected_components import Array
-from ...evaluation.sample_results import Rows
+from ...evaluation.sample_results import SampleResults
 from ...leaderboard.leaderboard import Board
 from .images import Budget, Grid, grid, opened
 from .svg import letter
@@ -27,7 +27,9 @@ def ranked(score: Array) -> Array:
     return rankdata(-score)
 
 
-def disputes(board: Board, known: Mapping[int, Rows], keys: set[str]) -> list[tuple[str, str]]:
+def disputes(
+    board: Board, known: Mapping[int, SampleResults], keys: set[str]
+) -> list[tuple[str, str]]:
     """(key, caption) of the samples among `keys`, the most disputed first, with who says what.
 
     known: rows of samples of methods of the board, by their place on it
@@ -52,7 +54,9 @@ def disputes(board: Board, known: Mapping[int, Rows], keys: set[str]) -> list[tu
     return [(key, caption) for _, key, caption in sorted(found)[:SHOWN]]
 
 
-def disagreements(board: Board, known: Mapping[int, Rows], folder: Path, budget: Budget) -> Grid:
+def disagreements(
+    board: Board, known: Mapping[int, SampleResults], folder: Path, budget: Budget
+) -> Grid:
     """The most disputed samples of those on the sheets of all methods that are asked.
 
     folder: of the pictures. A method without a contact sheet (contact.py) shows its gallery.

@@ -8,7 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ...evaluation.sample_results import Rows, RowsError, board_standings
+from ...evaluation.sample_results import (
+    SampleResults,
+    SampleResultsError,
+    significance_against_best,
+)
 from ...leaderboard.columns import TITLES
 from ...leaderboard.leaderboard import Board, number
 from ...leaderboard.pairwise import (
@@ -41,7 +45,7 @@ class Contrasts:
     verdicts: Mapping[int, str] = field(default_factory=dict)
     of_means: Mapping[int, str] = field(default_factory=dict)
     histograms: list[Chart] = field(default_factory=list)
-    known: Mapping[int, Rows] = field(default_factory=dict)
+    known: Mapping[int, SampleResults] = field(default_factory=dict)
 
 
 def contrasts(board: Board, folder: Path | None = None) -> Contrasts:
@@ -60,12 +64,12 @@ def contrasts(board: Board, folder: Path | None = None) -> Contrasts:
         matrix = _matrix(board, metric, known)
         verdicts = _verdicts(metric, {k: [rows] for k, rows in known.items()})
         of_means = _verdicts(metric, _repeated(board, known))
-    except (PairError, RowsError) as error:
+    except (PairError, SampleResultsError) as error:
         return Contrasts(why=f"{error}.", histograms=shown, known=known)
     return Contrasts(matrix, "", TITLES.get(metric, metric), verdicts, of_means, shown, known)
 
 
-def _repeated(board: Board, known: Mapping[int, Rows]) -> dict[int, list[Rows]]:
+def _repeated(board: Board, known: Mapping[int, SampleResults]) -> dict[int, list[SampleResults]]:
     """Of methods with several seeds, by their place among these, the rows of each; empty where the
     rows of one are not kept."""
     place = {id(row): k for k, row in enumerate(board.done)}
@@ -74,13 +78,13 @@ def _repeated(board: Board, known: Mapping[int, Rows]) -> dict[int, list[Rows]]:
     return {k: [known[place[id(row)]] for row in each.rows] for k, each in enumerate(board.repeats)}
 
 
-def _scores(board: Board, k: int, rows: Rows) -> Chart | None:
+def _scores(board: Board, k: int, rows: SampleResults) -> Chart | None:
     seen = np.isfinite(rows.score)
     name = f"{letter(k)} {board.done[k].name}"
     return histogram(name, rows.score[seen].tolist(), rows.label[seen].tolist())
 
 
-def _matrix(board: Board, metric: str, known: Mapping[int, Rows]) -> Table:
+def _matrix(board: Board, metric: str, known: Mapping[int, SampleResults]) -> Table:
     lines = []
     for k, rows in known.items():
         cells = [
@@ -106,12 +110,12 @@ def _cell(found: Contrast) -> Cell:
     return Cell(text, source, bounds=bounds, kind="text")
 
 
-def _verdicts(metric: str, known: Mapping[int, Sequence[Rows]]) -> dict[int, str]:
+def _verdicts(metric: str, known: Mapping[int, Sequence[SampleResults]]) -> dict[int, str]:
     """Against the best in the metric, of each the rows of its seeds; corrected over the methods by
     Holm."""
     if len(known) < 2:
         return {}
-    found = board_standings({str(k): rows for k, rows in known.items()}, metric)
+    found = significance_against_best({str(k): rows for k, rows in known.items()}, metric)
     said = {}
     for k in known:
         standing = found[str(k)]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ...leaderboard.columns import LOWER, METRICS, RULES, TITLES
+from ...leaderboard.columns import LOWER_IS_BETTER, METRICS, RULES, TITLES
 from ...leaderboard.leaderboard import Board, Record, Row, error_text, number, value_of
 from ...leaderboard.seed_variation import HEADS
 from .svg import STYLES, letter
@@ -79,7 +79,7 @@ def main_table(
         Head("rank"),
         *([Head(f"against the best in {by}", "text")] if verdicts else []),
         *(Head(word, "text") for word in ("profile", "seed", "level")),
-        *(Head(TITLES[name], lower=name in LOWER) for name in shown),
+        *(Head(TITLES[name], lower=name in LOWER_IS_BETTER) for name in shown),
         *(Head(PRICES[name], lower=True) for name in ("evaluations_per_image", "train_steps")),
     ]
     lines = []
@@ -106,7 +106,7 @@ def all_figures(board: Board, anchors: Mapping[int, str]) -> Table:
     ]
     shown = [name for name in known if any(row.value(name) is not None for row in board.done)]
     heads = [Head("at", "text")]
-    heads += [Head(str(TITLES.get(name, name)), lower=name in LOWER) for name in shown]
+    heads += [Head(str(TITLES.get(name, name)), lower=name in LOWER_IS_BETTER) for name in shown]
     lines = []
     for k, row in enumerate(board.done):
         record = row.record
@@ -238,7 +238,7 @@ def _bounded(board: Board, record: Record, metric: str) -> Cell:
     value = value_of(record, metric)
     low, high = (value_of(record, metric, part) for part in ("low", "high"))
     known = [v for row in board.done if (v := row.value(metric)) is not None]
-    top = (min if metric in LOWER else max)(known) if known else None
+    top = (min if metric in LOWER_IS_BETTER else max)(known) if known else None
     oracle = metric == "pixel_dice_oracle"
     error = error_text(record, metric).strip()
     beneath = [f"{error} binned"] if error else []

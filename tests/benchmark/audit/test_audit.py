@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from adbench.benchmark.audit.audit import Audit, audit
-from adbench.benchmark.audit.sample_summary import cues, look
+from adbench.benchmark.audit.sample_summary import compute_cues, summarize
 from adbench.datasets.base import Dataset, Sample, Spec, Split
 from adbench.datasets.hdf5_file import HDF5
 from adbench.datasets.phantom import Phantom
@@ -45,7 +45,7 @@ class Given(Dataset):
     def train(self, *, labelled: bool = False) -> Split:
         return self.parts["train"] + (self.abnormal if labelled else [])
 
-    def held_out(self) -> Split:
+    def calibration(self) -> Split:
         return self.parts["held_out"]
 
     def val(self) -> Split:
@@ -61,7 +61,7 @@ def listed(split: Split) -> list[Sample]:
 
 def heads(shape: Sequence[int] = (48, 48), seed: int = 0) -> Lists:
     made = Phantom(shape=shape, train=24, abnormal=4, held_out=8, val=6, test=8, seed=seed)
-    splits = (made.train(), made.held_out(), made.val(), made.test())
+    splits = (made.train(), made.calibration(), made.val(), made.test())
     return dict(zip(("train", "held_out", "val", "test"), map(listed, splits), strict=True))
 
 
@@ -86,7 +86,7 @@ def kinds(found: Audit, severity: str = "leak") -> set[str]:
 
 
 def copy(sample: Sample, x: torch.Tensor, **more) -> Sample:
-    return replace(sample, x=x, key="planted-copy", group="planted", twin=None, **more)
+    return replace(sample, x=x, key="planted-copy", group="planted", counterpart=None, **more)
 
 
 def jpeg(x: torch.Tensor) -> torch.Tensor:
@@ -265,7 +265,7 @@ def test_numbers_in_names_alone_make_no_neighbours() -> None:
 )
 def test_a_cheap_cue_is_called_a_confound(name, change: Callable) -> None:
     made = Phantom(shape=(48, 48), train=8, held_out=4, val=0, test=24)
-    parts = {"train": listed(made.train()), "held_out": listed(made.held_out()), "val": []}
+    parts = {"train": listed(made.train()), "held_out": listed(made.calibration()), "val": []}
     rng = np.random.default_rng(0)
     normal = [s for s in made.test() if not s.label]
     parts["test"] = normal[:12] + [
@@ -284,9 +284,9 @@ def test_a_cheap_cue_is_called_a_confound(name, change: Callable) -> None:
 
 def test_power_is_a_cue_of_signals_only() -> None:
     signal = heads((256,))["test"][0]
-    assert set(look(signal).cues) - set(look(heads()["test"][0]).cues) == {"power"}
+    assert set(summarize(signal).cues) - set(summarize(heads()["test"][0]).cues) == {"power"}
     x = np.tile(np.array([0.5, 1.0], np.float32), 50)[None]
-    assert cues(x, None)["power"] == pytest.approx(0.125)
+    assert compute_cues(x, None)["power"] == pytest.approx(0.125)
 
 
 @pytest.mark.parametrize("shape", [(20000,), (150, 150), (28, 28, 28)], ids=str)
@@ -295,19 +295,19 @@ def test_the_noise_level_is_the_standard_deviation_of_white_noise(shape, sigma) 
     axes = [np.linspace(0, 1, n) for n in shape]
     smooth = sum(np.ix_(*axes)) / len(shape)  # slopes and offsets are no noise
     noise = sigma * np.random.default_rng(0).normal(size=shape)
-    found = cues((smooth + noise)[None].astype(np.float32), None)["noise level"]
+    found = compute_cues((smooth + noise)[None].astype(np.float32), None)["noise level"]
     assert found == pytest.approx(sigma, rel=0.05)
 
 
 def test_the_foreground_is_the_roi_or_what_is_not_zero() -> None:
     x = np.zeros((1, 10, 10), np.float32)
     x[:, 2:6, 2:7] = 0.5
-    assert cues(x, None)["foreground area"] == pytest.approx(0.2)
-    assert cues(x, None)["mean intensity"] == pytest.approx(0.5)
+    assert compute_cues(x, None)["foreground area"] == pytest.approx(0.2)
+    assert compute_cues(x, None)["mean intensity"] == pytest.approx(0.5)
     roi = np.zeros((10, 10), bool)
     roi[2:6, 2:9] = True
-    assert cues(x, roi)["foreground area"] == pytest.approx(0.28)
-    assert cues(x, roi)["mean intensity"] == pytest.approx(0.5 * 20 / 28)
+    assert compute_cues(x, roi)["foreground area"] == pytest.approx(0.28)
+    assert compute_cues(x, roi)["mean intensity"] == pytest.approx(0.5 * 20 / 28)
 
 
 def test_what_is_empty_or_one_sided_is_noted() -> None:

@@ -12,18 +12,18 @@ import torch
 from typer.testing import CliRunner, Result
 
 from adbench.benchmark.cli.cache import app
-from adbench.benchmark.store.artifact_store import Store, key_of
-from adbench.benchmark.store.inventory import age, size
-from adbench.benchmark.store.key_text import differences, facts, sentence
-from stored import LEVELS, fill, maps, train
+from adbench.benchmark.store.artifact_store import Store, cache_key
+from adbench.benchmark.store.inventory import format_age, format_size
+from adbench.benchmark.store.key_text import diff_inputs, format_summary, summarize_inputs
+from stored import LEVELS, fill_store, maps_inputs, training_inputs
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     """Two cells of eight artefacts, one of which has another learning rate."""
     made = Store(tmp_path / "store")
-    fill(made, tmp_path / "out", train(), "brats.anoddpm.s0")
-    fill(made, tmp_path / "out", train(lr=2e-5, extra=[1, 2]), "brats.anoddpm.low")
+    fill_store(made, tmp_path / "out", training_inputs(), "brats.anoddpm.s0")
+    fill_store(made, tmp_path / "out", training_inputs(lr=2e-5, extra=[1, 2]), "brats.anoddpm.low")
     return made
 
 
@@ -36,7 +36,7 @@ def listed(folder: Path, *argv: str) -> list[dict[str, Any]]:
 
 
 def test_ls_says_what_everything_is_and_who_stands_on_it(tmp_path: Path, store: Store) -> None:
-    cut = store.resume("checkpoint", train(seed=7))
+    cut = store.partial_state("checkpoint", training_inputs(seed=7))
     cut.save("train", {"a": torch.ones(3)})
     items = listed(tmp_path)
     assert [i["kind"] for i in items] == ["checkpoint"] * 2 + ["maps"] * 4 + ["record"] * 2 + [
@@ -46,12 +46,14 @@ def test_ls_says_what_everything_is_and_who_stands_on_it(tmp_path: Path, store: 
         p.stat().st_size for p in store.root.rglob("*") if p.is_file() and "locks" not in p.parts
     )
     by_key = {i["key"]: i for i in items}
-    found = by_key[key_of(maps(train()))]
+    found = by_key[cache_key(maps_inputs(training_inputs()))]
     assert found["what"] == "AnoDDPM on brats, seed 0, test, levels 50..500 (4)"
     assert (found["method"], found["dataset"], found["part"]) == ("AnoDDPM", "brats", "test")
     assert found["records"] == ["brats.anoddpm.s0"] and found["levels"] == [*LEVELS]
     assert 0 <= found["age"] < 60
-    assert items[-1]["key"] == key_of(train(seed=7)) and "unfinished" in items[-1]["what"]
+    assert (
+        items[-1]["key"] == cache_key(training_inputs(seed=7)) and "unfinished" in items[-1]["what"]
+    )
     assert [i["kind"] for i in listed(tmp_path, "record")] == ["record", "record"]
     text = cache(tmp_path, "ls", "--out", str(tmp_path / "out")).stdout.splitlines()
     assert len(text) == len(items) + 2 and text[-1].startswith("9 in all, ")
@@ -68,7 +70,7 @@ def test_ls_of_nothing_creates_nothing(tmp_path: Path) -> None:
 
 
 def test_why_names_the_leaves_that_differ(tmp_path: Path, store: Store) -> None:
-    a, b = key_of(train()), key_of(train(lr=2e-5, extra=[1, 2]))
+    a, b = cache_key(training_inputs()), cache_key(training_inputs(lr=2e-5, extra=[1, 2]))
     told = json.loads(cache(tmp_path, "why", a, b, "--json").stdout)
     assert [(f["field"], f["a"], f["b"]) for f in told["fields"]] == [
         ("args.lr", 1e-4, 2e-5),
@@ -99,7 +101,10 @@ def test_why_names_the_leaves_that_differ(tmp_path: Path, store: Store) -> None:
 def test_why_of_what_is_not_there_is_one_line(
     tmp_path: Path, store: Store, argv: list[str], said: str
 ) -> None:
-    keys = {"CHECKPOINT": key_of(train()), "MAPS": key_of(maps(train()))}
+    keys = {
+        "CHECKPOINT": cache_key(training_inputs()),
+        "MAPS": cache_key(maps_inputs(training_inputs())),
+    }
     asked = [keys.get(name, name) for name in argv]
     made = cache(tmp_path, "why", *asked, "--out", str(tmp_path / "out"))
     assert made.exit_code == 2
@@ -125,33 +130,33 @@ def test_why_goes_by_the_records_where_the_store_has_lost_them(
     ],
 )
 def test_differences_are_in_words(change: dict[str, Any], field: str, words: str) -> None:
-    one, other = maps(train()), maps(train() | change)
-    (found,) = differences(one, other)
+    one, other = maps_inputs(training_inputs()), maps_inputs(training_inputs() | change)
+    (found,) = diff_inputs(one, other)
     assert (found["field"], found["words"]) == (field, words)
-    assert differences(one, one) == [] and differences(other, one)[0]["a"] == found["b"]
+    assert diff_inputs(one, one) == [] and diff_inputs(other, one)[0]["a"] == found["b"]
 
 
 def test_levels_and_samples_are_told_as_one_each() -> None:
-    one, other = maps(train()), maps(train(), levels=(50, 250))
-    assert [f["field"] for f in differences(one, other)] == ["levels"]
-    other = maps(train())
+    one, other = maps_inputs(training_inputs()), maps_inputs(training_inputs(), levels=(50, 250))
+    assert [f["field"] for f in diff_inputs(one, other)] == ["levels"]
+    other = maps_inputs(training_inputs())
     other["data"]["samples"]["test"] = "f4"
-    assert [f["words"] for f in differences(one, other)] == ["the test samples"]
+    assert [f["words"] for f in diff_inputs(one, other)] == ["the test samples"]
 
 
 def test_what_is_none_of_the_runners_is_listed_all_the_same() -> None:
     for kind in ("checkpoint", "maps", "record", "thing"):
-        assert facts(kind, {"some": "thing"}) == {}
-    assert sentence({}) == "made by something else than a run"
+        assert summarize_inputs(kind, {"some": "thing"}) == {}
+    assert format_summary({}) == "made by something else than a run"
     stage = {"stage": "Coding", "data": {"dataset": "brats"}, "seed": 1, "numerics": "float32"}
-    assert sentence(facts("stage", stage)) == "stage Coding on brats, seed 1"
+    assert format_summary(summarize_inputs("stage", stage)) == "stage Coding on brats, seed 1"
 
 
 def test_verify_lists_all_that_is_damaged_and_mends(tmp_path: Path, store: Store) -> None:
-    keep = store.resume("checkpoint", train(seed=7))
+    keep = store.partial_state("checkpoint", training_inputs(seed=7))
     keep.save("train", {"a": torch.ones(30)})
     assert cache(tmp_path, "verify").exit_code == 0
-    a, b, c = (a.path for a in [*store.each()][:3])
+    a, b, c = (a.path for a in [*store.artifacts()][:3])
     data = bytearray(a.read_bytes())
     data[500] ^= 4  # one bit of 1000 bytes, and the length as it was
     a.write_bytes(data)
@@ -167,7 +172,7 @@ def test_verify_lists_all_that_is_damaged_and_mends(tmp_path: Path, store: Store
         assert any(str(path) in line for line in bad)
     assert "4 damaged (--mend sets them aside)" in made.stdout
     assert a.exists() and state.exists(), "nothing is touched unasked"
-    with store.locked("checkpoint", a.parent.name):
+    with store.lock("checkpoint", a.parent.name):
         busy = cache(tmp_path, "verify", "--mend")
         assert busy.exit_code == 5 and "left alone" in busy.stdout and a.exists()
     told = json.loads(cache(tmp_path, "verify", "--mend", "--json").stdout)
@@ -183,9 +188,9 @@ def test_verify_lists_all_that_is_damaged_and_mends(tmp_path: Path, store: Store
     [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (34_118, "34 kB"), (9.96e9, "10 GB")],
 )
 def test_sizes_as_people_say_them(number: float, said: str) -> None:
-    assert size(number) == said
+    assert format_size(number) == said
 
 
 def test_ages_as_people_say_them() -> None:
-    told = [age(s) for s in (-5.0, 0.2, 59.0, 90.0, 7200.0, 86400.0 * 40)]
+    told = [format_age(s) for s in (-5.0, 0.2, 59.0, 90.0, 7200.0, 86400.0 * 40)]
     assert told == ["0 s", "<1 s", "59 s", "1.5 min", "2.0 h", "40 d"]

@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from adbench.benchmark.cli.report import add_to
+from adbench.benchmark.cli.report import add_report_commands
 from records import record
 
 
@@ -32,7 +32,7 @@ def out(tmp_path):
 
 def ran(*words):
     app = typer.Typer(pretty_exceptions_enable=False)
-    add_to(app)
+    add_report_commands(app)
     return CliRunner().invoke(app, [str(word) for word in words])
 
 

@@ -18,9 +18,14 @@ from sklearn.metrics import (
 )
 
 from adbench.benchmark.evaluation import predictions as ground
-from adbench.benchmark.evaluation.evaluate import Seen, judge
-from adbench.benchmark.evaluation.metrics.ranking import Places, place_metrics
-from adbench.benchmark.evaluation.protocol import Protocol, ProtocolError, bisected, exceeded_by
+from adbench.benchmark.evaluation.evaluate import Predictions, evaluate
+from adbench.benchmark.evaluation.metrics.ranking import PixelScores, pixel_score_metrics
+from adbench.benchmark.evaluation.protocol import (
+    Protocol,
+    ProtocolError,
+    bisect_dice_threshold,
+    threshold_exceeded_by,
+)
 
 LEVELS = (100, 250, 500)
 SIDE = 12
@@ -39,7 +44,7 @@ def seen(
     roi[:, 0] = False
     maps = rng.normal(size=(3, count, *shape)) + strength * np.stack([0.5 * mask, mask, 1.5 * mask])
     lesions = ["stroke" if i % 4 == 1 else "tumour" for i in range(count)]
-    known = Seen(
+    known = Predictions(
         keys=[f"{name}/{i}" for i in range(count)],
         groups=[f"{name}/{i // 2}" for i in range(count)],
         label=label,
@@ -62,12 +67,12 @@ HELD_OUT, VAL, TEST = seen("held_out"), seen("val"), seen("test")
 def row(held_out=HELD_OUT, val=VAL, test=TEST, levels: Any = LEVELS, published=250, **protocol):
     if held_out is HELD_OUT and val is VAL and test is TEST and levels is LEVELS:
         return usual(published, Protocol(**protocol))
-    return judge(held_out, val, test, levels, published, Protocol(**protocol))[0]
+    return evaluate(held_out, val, test, levels, published, Protocol(**protocol))[0]
 
 
 @cache
 def usual(published: int, protocol: Protocol) -> dict[str, Any]:
-    return judge(HELD_OUT, VAL, TEST, LEVELS, published, protocol)[0]
+    return evaluate(HELD_OUT, VAL, TEST, LEVELS, published, protocol)[0]
 
 
 def value(found: dict[str, Any], name: str) -> Any:
@@ -153,17 +158,20 @@ def test_five_percent_of_healthy_held_out_places_exceed_the_threshold():
 
 
 def test_ties_never_let_more_exceed_than_allowed():
-    assert exceeded_by(5, np.arange(100.0)) == 94
-    assert exceeded_by(5, np.r_[np.zeros(90), np.ones(10)]) == 1
-    assert exceeded_by(1, np.zeros(3)) == 0
+    assert threshold_exceeded_by(5, np.arange(100.0)) == 94
+    assert threshold_exceeded_by(5, np.r_[np.zeros(90), np.ones(10)]) == 1
+    assert threshold_exceeded_by(1, np.zeros(3)) == 0
 
 
 def test_the_other_threshold_rules():
-    best = place_metrics(Places.of(VAL.map[2], VAL.mask, VAL.roi))["threshold"]
+    best = pixel_score_metrics(PixelScores.from_maps(VAL.map[2], VAL.mask, VAL.roi))["threshold"]
     assert row(threshold="val-dice")["threshold"] == {"rule": "val-dice", "value": best}
-    places = Places.of(VAL.map[2], VAL.mask, VAL.roi)
+    places = PixelScores.from_maps(VAL.map[2], VAL.mask, VAL.roi)
     near = row(threshold="val-bisect10")["threshold"]
-    assert near == {"rule": "val-bisect10", "value": bisected(places.score, places.truth)}
+    assert near == {
+        "rule": "val-bisect10",
+        "value": bisect_dice_threshold(places.score, places.truth),
+    }
     assert row(threshold="fixed:1.5")["threshold"] == {"rule": "fixed:1.5", "value": 1.5}
     oracle = row(threshold="oracle")
     assert value(oracle, "pixel_dice") == value(oracle, "pixel_dice_oracle")
@@ -174,14 +182,14 @@ def test_bisection_finds_what_the_authors_code_finds():
     """The first figures are of their code."""
     score = np.array([0.05, *np.arange(1, 10) / 10])
     truth = np.array([0, 0, 0, 0, 1, 0, 1, 1, 1, 1], bool)
-    assert bisected(score, truth) == 0.337939453125
+    assert bisect_dice_threshold(score, truth) == 0.337939453125
     rng = np.random.default_rng(5)
     for _ in range(50):
         truth = rng.random(2000) < rng.uniform(0.02, 0.3)
         score = np.abs(rng.normal(size=2000) + rng.uniform(1, 3) * truth)
         precision, recall, _ = precision_recall_curve(truth, score)
         most = (2 * precision * recall / np.maximum(precision + recall, 1e-9)).max()
-        dice = f1_score(truth, score > bisected(score, truth))
+        dice = f1_score(truth, score > bisect_dice_threshold(score, truth))
         assert most - 0.01 < dice <= most + 1e-9
 
 
@@ -243,7 +251,7 @@ def test_what_lies_outside_the_region_of_interest_does_not_count():
 
 def test_neither_the_order_of_samples_nor_how_they_are_read_matters(tmp_path, monkeypatch):
     plain = row()
-    monkeypatch.setattr(ground, "BLOCK", 5 * SIDE * SIDE)
+    monkeypatch.setattr(ground, "BLOCK_SIZE", 5 * SIDE * SIDE)
     with h5py.File(tmp_path / "maps.h5", "w") as file:
         file["map"] = TEST.map
         assert row(test=replace(TEST, map=file["map"])) == plain
@@ -298,20 +306,20 @@ def test_components_change_what_is_found_and_no_rank():
 def test_post_processing_on_arrays_by_hand():
     spike = np.zeros((2, 5, 5), np.float32)
     spike[0, 2, 2] = 1
-    assert not Protocol(post=("median3",)).smooth(spike).any()
+    assert not Protocol(post=("median3",)).filter_maps(spike).any()
     roi = np.zeros((1, 7, 7), bool)
     roi[0, :4, 2:6] = True  # touches the border above, which is no edge
-    eroded = Protocol(post=("erode3",)).within(roi)
+    eroded = Protocol(post=("erode3",)).erode_roi(roi)
     assert eroded.sum() == 6 and eroded[0, :3, 3:5].all()
     hole = np.ones((1, 2, 11, 11), bool)
     hole[0, 0, 5, 5] = False
     y, x = np.ogrid[-5:6, -5:6]
-    crossed = Protocol(post=("cross3",)).within(hole)
+    crossed = Protocol(post=("cross3",)).erode_roi(hole)
     assert (crossed[0, 0] == (np.abs(y) + np.abs(x) > 3)).all() and crossed[0, 1].all()
-    assert (Protocol(post=("cross3",)).within(hole[:, 0]) == crossed[:, 0]).all()
+    assert (Protocol(post=("cross3",)).erode_roi(hole[:, 0]) == crossed[:, 0]).all()
     found = np.zeros((2, 6), bool)
     found[0, :3] = found[1, 0] = found[1, 4:] = True
-    kept = Protocol(post=("components>=2",)).clean(found)
+    kept = Protocol(post=("components>=2",)).remove_small_components(found)
     assert kept.astype(int).tolist() == [[1, 1, 1, 0, 0, 0], [0, 0, 0, 0, 1, 1]]
     assert found.sum() == 6
 
@@ -321,8 +329,8 @@ def test_post_processing_on_arrays_by_hand():
 )
 def test_reducers(reducer, expected):
     values = np.random.default_rng(0).permutation(100).astype(np.float32)
-    assert Protocol(reducer=reducer).reduce(values) == expected
-    assert Protocol(reducer=reducer).reduce(values[:0]) == -np.inf
+    assert Protocol(reducer=reducer).sample_score(values) == expected
+    assert Protocol(reducer=reducer).sample_score(values[:0]) == -np.inf
 
 
 def test_the_methods_own_score_where_the_protocol_asks_for_it():

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from adbench.benchmark.evaluation.evaluate import judge
-from adbench.benchmark.evaluation.predictions import Seen
+from adbench.benchmark.evaluation.evaluate import evaluate
+from adbench.benchmark.evaluation.predictions import Predictions
 from adbench.benchmark.evaluation.protocol import Protocol, ProtocolError
-from adbench.benchmark.evaluation.synthetic_anomalies import Pseudo, beside
+from adbench.benchmark.evaluation.synthetic_anomalies import (
+    SyntheticAnomalies,
+    concatenate_predictions,
+)
 from adbench.datasets.base import Sample, content_hash
 
 
@@ -31,7 +34,7 @@ def normal(count: int = 12, shape: tuple[int, ...] = (24, 24), roi: bool = True)
 @pytest.mark.parametrize("roi", [True, False])
 def test_a_lesion_lies_in_the_foreground_and_is_all_that_changes(shape, roi):
     samples = normal(shape=shape, roi=roi)
-    made = Pseudo(samples)
+    made = SyntheticAnomalies(samples)
     assert len(made) == len(samples)
     for before, after in zip(samples, (made[i] for i in range(len(made))), strict=True):
         assert after.mask is not None and after.label and after.group == before.group
@@ -46,11 +49,11 @@ def test_a_lesion_lies_in_the_foreground_and_is_all_that_changes(shape, roi):
 
 def test_it_depends_on_key_and_content_alone():
     samples = normal()
-    one, two = Pseudo(samples), Pseudo(samples)
+    one, two = SyntheticAnomalies(samples), SyntheticAnomalies(samples)
     torch.manual_seed(5)
     np.random.default_rng(5)
     assert [content_hash(one[i]) for i in range(12)] == [content_hash(two[i]) for i in range(12)]
-    renamed = Pseudo([replace(sample, key=f"x{sample.key}") for sample in samples])
+    renamed = SyntheticAnomalies([replace(sample, key=f"x{sample.key}") for sample in samples])
     assert content_hash(renamed[0]) != content_hash(one[0])
     with pytest.raises(IndexError):
         one[12]
@@ -60,7 +63,7 @@ def splits():
     """Level 1 sees made-up lesions, level 2 sees the true ones."""
     rng = np.random.default_rng(0)
 
-    def seen(name: str, label: np.ndarray, at: int) -> Seen:
+    def seen(name: str, label: np.ndarray, at: int) -> Predictions:
         count = len(label)
         mask = np.zeros((count, 10, 10), bool)
         mask[label, 3:6, 3:6] = True
@@ -68,7 +71,9 @@ def splits():
         maps[at] += 3 * mask
         keys = [f"{name}{i}" for i in range(count)]
         roi = np.ones(mask.shape, bool)
-        return Seen(keys, keys, label, mask, roi, None, [{}] * count, None, maps.astype(np.float32))
+        return Predictions(
+            keys, keys, label, mask, roi, None, [{}] * count, None, maps.astype(np.float32)
+        )
 
     yes, no = np.ones(10, bool), np.zeros(10, bool)
     held_out, pseudo = seen("h", no, 0), seen("p", yes, 0)
@@ -79,23 +84,23 @@ def splits():
 def test_the_level_is_chosen_by_them_where_the_protocol_says_so():
     held_out, pseudo, val, test = splits()
     protocol = Protocol.parse("level=pseudo")
-    both = beside(held_out, pseudo)
-    found, _ = judge(held_out, val, test, [100, 200], 200, protocol, both)
+    both = concatenate_predictions(held_out, pseudo)
+    found, _ = evaluate(held_out, val, test, [100, 200], 200, protocol, both)
     assert found["level"] == {"chosen": 100, "rule": "pseudo", "published": 200, "oracle": 200}
     assert found["sweep"]["100"]["pseudo"]["pixel_ap"] > found["sweep"]["200"]["pseudo"]["pixel_ap"]
-    plain, _ = judge(held_out, val, test, [100, 200], 200, Protocol())
+    plain, _ = evaluate(held_out, val, test, [100, 200], 200, Protocol())
     assert plain["level"]["rule"] == "val" and "pseudo" not in plain["sweep"]["100"]
     swapped = replace(test, label=~test.label)
-    blind, _ = judge(held_out, val, swapped, [100, 200], 200, protocol, both)
+    blind, _ = evaluate(held_out, val, swapped, [100, 200], 200, protocol, both)
     assert blind["level"]["chosen"] == 100, "no label has a say"
     with pytest.raises(ProtocolError, match="level=published"):
-        judge(held_out, val, test, [100, 200], 200, protocol)
+        evaluate(held_out, val, test, [100, 200], 200, protocol)
     assert "made-up" in protocol.describe()
 
 
 def test_beside_reads_maps_as_if_they_were_one():
     held_out, pseudo, _, _ = splits()
-    both = beside(held_out, pseudo)
+    both = concatenate_predictions(held_out, pseudo)
     whole = np.concatenate([held_out.map, pseudo.map], 1)
     assert both.map.shape == whole.shape
     for rows in (slice(0, 4), slice(8, 13), slice(10, 20), slice(0, 20), slice(19, 40)):
@@ -104,6 +109,6 @@ def test_beside_reads_maps_as_if_they_were_one():
     scored = [
         replace(part, map=None, mask=None, score=np.zeros((2, 10))) for part in (held_out, pseudo)
     ]
-    plain = beside(*scored)
+    plain = concatenate_predictions(*scored)
     assert plain.map is None and plain.mask is None and plain.score is not None
     assert plain.score.shape == (2, 20)

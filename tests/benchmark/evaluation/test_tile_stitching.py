@@ -8,10 +8,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adbench.benchmark.evaluation.tile_stitching import Stitched, Wholes, joined, truths
-from adbench.benchmark.experiments.matrix import split_of
+from adbench.benchmark.evaluation.tile_stitching import (
+    StitchedMaps,
+    TiledImages,
+    samples_without_images,
+    stitch_tiles,
+)
+from adbench.benchmark.experiments.matrix import load_split
 from adbench.datasets.base import Dataset, Sample, Spec, Tile
-from adbench.datasets.transforms.tiles import cut, places
+from adbench.datasets.transforms.tiles import cut_tiles, tile_starts
 
 
 def image(key: str, height: int, width: int, seed: int = 0) -> Sample:
@@ -32,14 +37,14 @@ def cuts(draw) -> tuple[Sample, tuple[int, int], int]:
 @given(cuts())
 def test_what_is_cut_and_joined_is_what_it_was(example) -> None:
     whole, size, overlap = example
-    tiles = list(cut(whole, size, overlap))
+    tiles = list(cut_tiles(whole, size, overlap))
     assert all(tile.x.shape[1:] == size for tile in tiles)
-    wholes = Wholes(tiles)
+    wholes = TiledImages(tiles)
     assert wholes.keys == ["a"] and wholes.tiled
-    again = wholes.join(0, [tile.x.numpy() for tile in tiles])
+    again = wholes.stitch(0, [tile.x.numpy() for tile in tiles])
     np.testing.assert_allclose(again, whole.x.numpy(), atol=1e-7)
     for name in ("mask", "roi"):
-        found = wholes.join(0, [getattr(tile, name).numpy() for tile in tiles])
+        found = wholes.stitch(0, [getattr(tile, name).numpy() for tile in tiles])
         assert found.dtype == bool and (found == getattr(whole, name).numpy()).all()
 
 
@@ -47,29 +52,29 @@ def test_what_is_cut_and_joined_is_what_it_was(example) -> None:
 def test_tiles_cover_everything_once_at_least(extent: int, tile: int, overlap: int) -> None:
     if not overlap < tile <= extent:
         with pytest.raises(ValueError, match="do not fit"):
-            places(extent, tile, overlap)
+            tile_starts(extent, tile, overlap)
         return
-    starts = places(extent, tile, overlap)
+    starts = tile_starts(extent, tile, overlap)
     assert starts == sorted(set(starts)) and starts[0] == 0
     assert set(range(extent)) == {a + i for a in starts for i in range(tile)}
 
 
 def test_where_tiles_overlap_their_mean_counts() -> None:
     tiles = [Tile("a", (0,), (5,)), Tile("a", (2,), (5,))]
-    made = joined([np.array([1, 1, 1], np.float32), np.array([3, 3, 3], np.float32)], tiles)
+    made = stitch_tiles([np.array([1, 1, 1], np.float32), np.array([3, 3, 3], np.float32)], tiles)
     assert made.tolist() == [1, 1, 2, 3, 3]
     with pytest.raises(ValueError, match="do not cover"):
-        joined([np.ones(2, np.float32)], [Tile("a", (0,), (5,))])
+        stitch_tiles([np.ones(2, np.float32)], [Tile("a", (0,), (5,))])
 
 
 def test_maps_on_disk_are_joined_where_they_are_asked_for() -> None:
     images = [image(key, 8, 12, seed) for seed, key in enumerate("abc")]
-    tiles = [tile for whole in images for tile in cut(whole, (4, 4), 1)]
+    tiles = [tile for whole in images for tile in cut_tiles(whole, (4, 4), 1)]
     order = np.random.default_rng(0).permutation(len(tiles))  # in any order
     tiles = [tiles[i] for i in order]
-    wholes = Wholes(tiles)
+    wholes = TiledImages(tiles)
     maps = np.stack([np.stack([t.x[c].numpy() for t in tiles]) for c in (0, 1)])  # (L, N, *tile)
-    stitched = Stitched(maps, wholes)
+    stitched = StitchedMaps(maps, wholes)
     assert stitched.shape == (2, 3, 8, 12)
     by_key = {whole.key: whole for whole in images}
     for level in (0, 1):
@@ -78,20 +83,23 @@ def test_maps_on_disk_are_joined_where_they_are_asked_for() -> None:
             np.testing.assert_allclose(stitched[level, i : i + 1][0], want, atol=1e-7)
     score = np.arange(len(tiles), dtype=float)[None]
     best = {key: max(i for i, t in enumerate(tiles) if t.group == key) for key in wholes.keys}
-    assert wholes.most(score).tolist() == [[best[key] for key in wholes.keys]]
-    assert wholes.first([t.group for t in tiles]) == wholes.keys
+    assert wholes.max(score).tolist() == [[best[key] for key in wholes.keys]]
+    assert wholes.take_first([t.group for t in tiles]) == wholes.keys
 
 
 def test_samples_that_are_no_tiles_stay_as_they_are() -> None:
     samples = [image(key, 4, 4, i) for i, key in enumerate("ab")]
-    wholes = Wholes(samples)
+    wholes = TiledImages(samples)
     assert not wholes.tiled and wholes.keys == ["a", "b"]
-    assert wholes.join(1, [samples[1].x.numpy()]) is not None
-    assert [s.key for s in truths(samples)] == ["a", "b"] and not truths(samples)[0].x.numel()
+    assert wholes.stitch(1, [samples[1].x.numpy()]) is not None
+    assert [s.key for s in samples_without_images(samples)] == [
+        "a",
+        "b",
+    ] and not samples_without_images(samples)[0].x.numel()
 
 
 def test_a_limit_takes_whole_images() -> None:
-    tiles = [t for n in range(6) for t in cut(image(f"i{n}", 8, 8, n), (4, 4))]
+    tiles = [t for n in range(6) for t in cut_tiles(image(f"i{n}", 8, 8, n), (4, 4))]
 
     class Tiled(Dataset):
         spec = Spec(2, (4, 4))
@@ -99,7 +107,7 @@ def test_a_limit_takes_whole_images() -> None:
         def train(self, *, labelled: bool = False):
             return tiles
 
-        held_out = val = test = lambda self: tiles
+        calibration = val = test = lambda self: tiles
 
-    kept = split_of(Tiled(), "test", 3)
+    kept = load_split(Tiled(), "test", 3)
     assert len(kept) == 3 * 4 and len({t.group for t in kept}) == 3

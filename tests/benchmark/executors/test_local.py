@@ -15,13 +15,13 @@ import kills
 from adbench.benchmark.executors.fork_server_main import _answer
 from adbench.benchmark.executors.local import Local, Place, places
 from adbench.benchmark.experiments import pipeline as runner
-from adbench.benchmark.experiments.pipeline import judging_code
+from adbench.benchmark.experiments.pipeline import evaluation_code
 from adbench.benchmark.registry import code_fingerprint as fingerprint
-from adbench.benchmark.registry.code_fingerprint import loaded_code
+from adbench.benchmark.registry.code_fingerprint import loaded_code_digest
 from adbench.benchmark.scheduling.job import described
 from adbench.benchmark.scheduling.status import status
 from adbench.benchmark.store.artifact_store import Store
-from adbench.engine.runtime.run import Run
+from adbench.engine.runtime.run import TrainingContext
 from adbench.methods.healthy_mean import HealthyMean
 from sweeps import local, records, results, swept, wanted
 
@@ -157,7 +157,9 @@ def test_a_nursery_that_is_started_finds_what_its_driver_finds(tmp_path: Path) -
     executor = Local([Place("cpu", 1)])
     heard = []
     try:
-        executor.start(described(cell, Run(), Store(tmp_path / "store"), tmp_path / "out"))
+        executor.start(
+            described(cell, TrainingContext(), Store(tmp_path / "store"), tmp_path / "out")
+        )
         until(lambda: executor.listen(heard.append, 0.1) or (heard[-1:] and heard[-1].what in ENDS))
     finally:
         executor.close()
@@ -167,11 +169,11 @@ def test_a_nursery_that_is_started_finds_what_its_driver_finds(tmp_path: Path) -
 
 def test_code_is_told_by_what_was_loaded_before_forking(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that is edited during a sweep changes nothing: its children run what was loaded."""
-    loaded_code.cache_clear()
-    judging_code.cache_clear()
+    loaded_code_digest.cache_clear()
+    evaluation_code.cache_clear()
     names = [
         "adbench.methods.healthy_mean:HealthyMean",
-        "adbench.benchmark.experiments.pipeline:judging_code",
+        "adbench.benchmark.experiments.pipeline:evaluation_code",
     ]
     here, there = socket.socketpair()
     with here, there:
@@ -182,7 +184,7 @@ def test_code_is_told_by_what_was_loaded_before_forking(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(fingerprint, "code_fingerprint", edited)
     monkeypatch.setattr(runner, "modules_digest", edited)
-    assert len(loaded_code(HealthyMean)) == len(judging_code()) > 0
+    assert len(loaded_code_digest(HealthyMean)) == len(evaluation_code()) > 0
 
 
 ENDS = ("ended", "died")

@@ -25,7 +25,7 @@ from adbench.benchmark.executors.ray_backend import MISSING, Ray, connected, sha
 from adbench.benchmark.executors.selection import Where
 from adbench.benchmark.scheduling.job import described
 from adbench.benchmark.store.artifact_store import Store
-from adbench.engine.runtime.run import Run
+from adbench.engine.runtime.run import TrainingContext
 from hosts import Hosts
 from sweeps import Warm, records, results, swept, wanted
 
@@ -126,7 +126,14 @@ def test_what_is_asked_to_stop_keeps_everything(tmp_path: Path, hosts: Hosts) ->
     (cell,) = wanted(["walker"], walker={"steps": 2000, "pause": 0.01})
     executor = ray(hosts, tmp_path)
     executor.start(
-        described(cell, Run(every=0.0), Store(tmp_path / "store"), tmp_path / "out", None, 1)
+        described(
+            cell,
+            TrainingContext(checkpoint_interval=0.0),
+            Store(tmp_path / "store"),
+            tmp_path / "out",
+            None,
+            1,
+        )
     )
     heard: list[News] = []
     asked, end = False, time.monotonic() + 300
@@ -209,9 +216,9 @@ def test_a_cluster_without_what_is_needed_is_refused(
     module = Cluster(hosts, [{"CPU": 4}])
     monkeypatch.setattr(executor_ray, "connected", lambda address: module)
     with pytest.raises(ValueError, match=r"no host of the Ray cluster has a GPU \(--device cpu\)"):
-        Where("ray").workplace(Run(device="cuda"), [], None, tmp_path, None)
+        Where("ray").workplace(TrainingContext(device="cuda"), [], None, tmp_path, None)
     assert module.asked == ["shutdown"]
-    executor = Where("ray").workplace(Run(), [], None, tmp_path, None)
+    executor = Where("ray").workplace(TrainingContext(), [], None, tmp_path, None)
     assert executor is not None and executor.slots == 1
     assert module.asked[-1] == {"num_cpus": 4, "num_gpus": 0}
 

@@ -30,7 +30,7 @@ from adbench.benchmark.executors.slurm_backend import Attend, Shielded, Slurm
 from adbench.benchmark.scheduling.job import described
 from adbench.benchmark.scheduling.status import status
 from adbench.benchmark.store.artifact_store import Store
-from adbench.engine.runtime.run import Run
+from adbench.engine.runtime.run import TrainingContext
 from hosts import Hosts
 from sweeps import Warm, records, results, swept, wanted
 
@@ -125,7 +125,14 @@ def test_a_host_that_goes_away_costs_an_attempt(tmp_path: Path, array: Array) ->
 def test_what_is_asked_to_stop_keeps_everything(tmp_path: Path, array: Array) -> None:
     (cell,) = wanted(["walker"], walker={"steps": 2000, "pause": 0.01})
     executor = slurm(array, tmp_path)
-    job = described(cell, Run(every=0.0), Store(tmp_path / "store"), tmp_path / "out", None, 1)
+    job = described(
+        cell,
+        TrainingContext(checkpoint_interval=0.0),
+        Store(tmp_path / "store"),
+        tmp_path / "out",
+        None,
+        1,
+    )
     executor.start(job)
     heard = listened(executor, lambda news: news.what == "told" and "step" in news.facts["facts"])
     assert heard[0].what == "begun" and heard[0].facts["host"]
@@ -209,7 +216,7 @@ def test_at_its_time_limit_a_job_is_requeued_and_goes_on(
     """With all that submitit runs on a host, of its executor for one machine."""
     (cell,) = wanted(["walker"], walker={"steps": 30, "pause": 0.02})
     assert swept([cell], tmp_path / "whole")[0] == 0
-    run = Run(batch=32, every=0.0)
+    run = TrainingContext(batch=32, checkpoint_interval=0.0)
     job = described(cell, run, Store(tmp_path / "store"), tmp_path / "out", None, 1)
     folder, pickles = tmp_path / "job", tmp_path / "submitit"
     folder.mkdir()
@@ -246,7 +253,13 @@ def test_detached_cells_keep_their_own_records(tmp_path: Path, array: Array) -> 
     planned = wanted(["walker", "trouble"], trouble=told, walker={"steps": 3})
     assert swept(planned, tmp_path / "here")[0] == 3
     store, out = Store(tmp_path / "there/store"), tmp_path / "there/out"
-    said = detach.hand_in(planned, Run(batch=32, every=0.0), store, out, Slurm(array, "cpu", 1))
+    said = detach.hand_in(
+        planned,
+        TrainingContext(batch=32, checkpoint_interval=0.0),
+        store,
+        out,
+        Slurm(array, "cpu", 1),
+    )
     assert array.sizes == [1, 2] and "Slurm has 2 cells" in said and f"status --out {out}" in said
     first = next(iter([*array.hosts.running, *array.hosts.ended]))
     assert {"dependency": f"afterany:{first}"} in array.told

@@ -12,7 +12,7 @@ import pytest
 
 from adbench.benchmark.executors.selection import Where
 from adbench.benchmark.executors.slurm_backend import Slurm, minutes, options, reached
-from adbench.engine.runtime.run import Run
+from adbench.engine.runtime.run import TrainingContext
 from sweeps import wanted
 
 
@@ -87,7 +87,7 @@ def test_a_method_may_be_given_more_than_the_others(
         assert all(f"#SBATCH --{option}\n" in script for option in given)
     where = Where("slurm", slurm=["gpus=1", "anodpm.mem=8G"])
     with pytest.raises(ValueError, match=r"no cell of this run is of a method 'anodpm'; .*walker"):
-        where.workplace(Run(), wanted(["walker"]), None, tmp_path, None)
+        where.workplace(TrainingContext(), wanted(["walker"]), None, tmp_path, None)
 
 
 def test_how_a_job_ended_is_what_squeue_says(

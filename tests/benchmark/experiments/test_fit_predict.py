@@ -13,29 +13,29 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from adbench.benchmark.evaluation.protocol import Protocol
-from adbench.benchmark.experiments.distributed import calling, follow
-from adbench.benchmark.experiments.fit_predict import fit, look
-from adbench.benchmark.experiments.matrix import Cell
+from adbench.benchmark.experiments.distributed import announce_training, run_follower
+from adbench.benchmark.experiments.fit_predict import fit, predict
+from adbench.benchmark.experiments.matrix import Experiment
 from adbench.benchmark.registry.registry import Entry, Registry
-from adbench.benchmark.store.artifact_store import Artefact, Store
+from adbench.benchmark.store.artifact_store import Artifact, Store
 from adbench.datasets.base import Dataset, Spec, Split
 from adbench.engine.runtime.distributed import Team
-from adbench.engine.runtime.fixed_batches import in_batches
+from adbench.engine.runtime.fixed_batches import apply_in_batches
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import Batched, Forget, Interrupted, Run
-from adbench.engine.training.loop import Training, minimise
+from adbench.engine.runtime.run import BatchedModule, Interrupted, NullStateStore, TrainingContext
+from adbench.engine.training.loop import Training, train_module
 from adbench.methods.base import Detection, Method
-from teams import together
-from trainings import Memory
+from teams import run_team
+from trainings import MemoryStateStore
 
 PLUGIN = Path(__file__).parents[2] / "plugin" / "registry.yaml"
 
 
-class Hungry(Batched):
+class Hungry(BatchedModule):
     """Has room for three rows at a time; what it says shows the shape that it was shown."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return in_batches(self._net, self.batch, x)
+        return apply_in_batches(self._net, self.batch, x)
 
     def _net(self, x: Tensor) -> Tensor:
         if len(x) > 3:
@@ -48,13 +48,13 @@ class Looks(Method):
         super().__init__(spec)
         self.net, self.gain, self.plan = Hungry(), nn.Parameter(torch.ones(1)), Training(4, 8, 0.1)
 
-    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+    def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
             if len(x) > 3:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return (self.gain * x).square().flatten(1).mean(1)
 
-        minimise(loss, self, train, run, self.plan)
+        train_module(loss, self, train, context, self.plan)
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
         return Detection.from_map(self.net(x)[None, :, 0])
@@ -66,10 +66,12 @@ def dataset() -> Dataset:
 
 
 @pytest.fixture
-def cell(monkeypatch: pytest.MonkeyPatch) -> Cell:
+def cell(monkeypatch: pytest.MonkeyPatch) -> Experiment:
     registry = Registry.read(PLUGIN)
     monkeypatch.setattr(Entry, "load", lambda self: Looks)
-    return Cell(registry.method("brightness"), {}, registry.dataset("bumps"), {}, 0, "", Protocol())
+    return Experiment(
+        registry.method("brightness"), {}, registry.dataset("bumps"), {}, 0, "", Protocol()
+    )
 
 
 class Told(list[tuple[str, dict[str, Any]]]):
@@ -81,12 +83,12 @@ class Told(list[tuple[str, dict[str, Any]]]):
 
 
 def test_a_look_finds_the_batch_that_fits_and_records_it(
-    tmp_path: Path, dataset: Dataset, cell: Cell
+    tmp_path: Path, dataset: Dataset, cell: Experiment
 ) -> None:
-    run, told = Run(batch=8), Told()
+    run, told = TrainingContext(batch=8), Told()
     method = run.place(Looks(dataset.spec))
     assert isinstance(method, Looks)
-    meta = look(tmp_path / "a.h5", cell, method, dataset, "test", run, Forget(), told)
+    meta = predict(tmp_path / "a.h5", cell, method, dataset, "test", run, NullStateStore(), told)
     assert told.of("oom") == [{"batch": 4}, {"batch": 2}]
     assert meta["batch"] == 2 and len(dataset.test()) == 70
     with h5py.File(tmp_path / "a.h5") as file:
@@ -95,32 +97,34 @@ def test_a_look_finds_the_batch_that_fits_and_records_it(
 
 
 def test_a_resumed_look_keeps_the_batch_it_began_with(
-    tmp_path: Path, dataset: Dataset, cell: Cell
+    tmp_path: Path, dataset: Dataset, cell: Experiment
 ) -> None:
     """Three would fit, but two it was."""
-    memory, asked = Memory(), iter([False, True])
-    run = Run(batch=8, stop=lambda: next(asked))
+    memory, asked = MemoryStateStore(), iter([False, True])
+    run = TrainingContext(batch=8, stop=lambda: next(asked))
     method = run.place(Looks(dataset.spec))
     assert isinstance(method, Looks)
     with pytest.raises(Interrupted):
-        look(tmp_path / "a.h5", cell, method, dataset, "test", run, memory, Told())
-    run, told = Run(batch=3), Told()
+        predict(tmp_path / "a.h5", cell, method, dataset, "test", run, memory, Told())
+    run, told = TrainingContext(batch=3), Told()
     run.place(method)
-    meta = look(tmp_path / "a.h5", cell, method, dataset, "test", run, memory, told)
+    meta = predict(tmp_path / "a.h5", cell, method, dataset, "test", run, memory, told)
     assert told.of("oom") == [] and meta["batch"] == 2
 
 
-def test_a_fit_records_how_many_rows_fitted(tmp_path: Path, dataset: Dataset, cell: Cell) -> None:
+def test_a_fit_records_how_many_rows_fitted(
+    tmp_path: Path, dataset: Dataset, cell: Experiment
+) -> None:
     told = Told()
-    meta = fit(tmp_path / "w", cell, dataset, Run(), Forget(), told)
+    meta = fit(tmp_path / "w", cell, dataset, TrainingContext(), NullStateStore(), told)
     assert meta["train_micro_batch"] == 2
     assert told.of("oom") == [{"at": 0, "micro": 4}, {"at": 0, "micro": 2}]
-    meta = fit(tmp_path / "w", cell, dataset, Run(micro=1), Forget(), Told())
+    meta = fit(tmp_path / "w", cell, dataset, TrainingContext(micro=1), NullStateStore(), Told())
     assert meta["train_micro_batch"] == 1
 
 
 def test_every_stage_of_a_training_is_counted(
-    tmp_path: Path, dataset: Dataset, cell: Cell, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, dataset: Dataset, cell: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Twice(Looks):
         def __init__(self, spec: Spec) -> None:
@@ -128,7 +132,7 @@ def test_every_stage_of_a_training_is_counted(
             self.first = Training(10, 3, 0.1)
 
     monkeypatch.setattr(Entry, "load", lambda self: Twice)
-    meta = fit(tmp_path / "w", cell, dataset, Run(), Forget(), Told())
+    meta = fit(tmp_path / "w", cell, dataset, TrainingContext(), NullStateStore(), Told())
     assert meta["train_steps"] == 4 + 10 and meta["train_samples"] == 4 * 8 + 10 * 3
 
 
@@ -140,69 +144,69 @@ class Scripted(Team):
     def __init__(self, *says: bool) -> None:
         self.says, self.said = list(says), list[bool]()
 
-    def lead(self, flag: bool) -> bool:
+    def broadcast_flag(self, flag: bool) -> bool:
         self.said.append(flag)
         return self.says.pop(0) if self.says else flag
 
 
 def test_the_others_train_along_when_they_are_called(
-    dataset: Dataset, cell: Cell, monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset, cell: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[str] = []
 
-    def along(self: Looks, train: Split, held_out: Split, run: Run) -> None:
-        trained.append(type(run.keep).__name__)
+    def along(self: Looks, train: Split, held_out: Split, run: TrainingContext) -> None:
+        trained.append(type(run.state_store).__name__)
         if len(trained) == 2:
             raise RuntimeError("fails here as it does there")
 
     monkeypatch.setattr(Looks, "fit", along)
     team = Scripted(True, False, True, True)
-    follow([cell] * 4, dataset, Run(team=team))
+    run_follower([cell] * 4, dataset, TrainingContext(team=team))
     assert trained == ["Forget"] * 3 and team.says == []
     monkeypatch.setattr(Looks, "fit", stopped)
     with pytest.raises(Interrupted):
-        follow([cell], dataset, Run(team=Scripted(True)))
+        run_follower([cell], dataset, TrainingContext(team=Scripted(True)))
 
 
-def stopped(self: Looks, train: Split, held_out: Split, run: Run) -> None:
+def stopped(self: Looks, train: Split, held_out: Split, run: TrainingContext) -> None:
     raise Interrupted
 
 
 def test_the_first_calls_them_before_it_trains_or_says_that_it_does_not() -> None:
     team = Scripted()
-    with calling(team) as call:
+    with announce_training(team) as call:
         call()
     assert team.said == [True]
-    with calling(team):
+    with announce_training(team):
         pass
-    with pytest.raises(ZeroDivisionError), calling(team):
+    with pytest.raises(ZeroDivisionError), announce_training(team):
         raise ZeroDivisionError
     assert team.said == [True, False, False]
 
 
 def test_a_team_makes_one_checkpoint_that_is_the_one_of_a_single_process(
-    tmp_path: Path, dataset: Dataset, cell: Cell
+    tmp_path: Path, dataset: Dataset, cell: Experiment
 ) -> None:
-    def work(run: Run) -> int:
+    def work(run: TrainingContext) -> int:
         """Two cells, of which the second is found in the store."""
 
-        def once() -> Artefact:
-            with calling(run.team) as call:
+        def once() -> Artifact:
+            with announce_training(run.team) as call:
 
                 def make(path: Path) -> Mapping[str, Any]:
                     call()
-                    return fit(path, cell, dataset, run, Forget(), Told())
+                    return fit(path, cell, dataset, run, NullStateStore(), Told())
 
-                return Store(tmp_path).once("checkpoint", {"of": "it"}, make, name="w")
+                return Store(tmp_path).get_or_create("checkpoint", {"of": "it"}, make, name="w")
 
         if run.team.rank:
-            follow([cell, cell], dataset, run)
+            run_follower([cell, cell], dataset, run)
             return 0
         once()
-        return once().meta["train_steps"]
+        return once().metadata["train_steps"]
 
-    assert together(work) == [4, 0]
-    fit(tmp_path / "alone", cell, dataset, Run(), Forget(), Told())
+    assert run_team(work) == [4, 0]
+    fit(tmp_path / "alone", cell, dataset, TrainingContext(), NullStateStore(), Told())
     (path,) = tmp_path.glob("checkpoint/*/*/w")
     for key, value in load_file(tmp_path / "alone").items():
         torch.testing.assert_close(load_file(path)[key], value, rtol=1e-6, atol=1e-6)

@@ -11,7 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from adbench.benchmark.cli.main import app
-from adbench.benchmark.evaluation.sample_results import board_standings, read
+from adbench.benchmark.evaluation.sample_results import (
+    read_sample_results,
+    significance_against_best,
+)
 from adbench.benchmark.experiments import pipeline as runner
 
 PLUGIN = str(Path(__file__).parents[2] / "plugin" / "registry.yaml")
@@ -34,7 +37,7 @@ def records(folder: Path) -> dict[str, Any]:
 def looked(monkeypatch) -> list[str]:
     """What is trained or looked at from here on."""
     seen: list[str] = []
-    look, fit = runner.look, runner.fit
+    look, fit = runner.predict, runner.fit
 
     def looking(path, cell, method, dataset, part, *rest):
         seen.append(part)
@@ -75,16 +78,16 @@ def test_samples_and_draws_lie_beside_the_record_and_are_made_again_from_the_sto
     adbench(tmp_path)
     (path,) = (tmp_path / "out/samples").glob("*.h5")
     (record,) = records(tmp_path).values()
-    rows = read(path)
-    assert record["samples"] == rows.told()
+    rows = read_sample_results(path)
+    assert record["samples"] == rows.to_json()
     assert len(rows.keys) == record["counts"]["test"]
     assert rows.values == {name: found["value"] for name, found in record["metrics"].items()}
     for name, found in record["metrics"].items():
         if found["low"] is not None:
-            draws = rows.draws[name]
+            draws = rows.replicates[name]
             assert len(draws) == 2000
             assert np.nanmin(draws) <= found["low"] <= found["high"] <= np.nanmax(draws), name
-    assert board_standings({"a": [rows], "b": [rows]}, "pixel_ap")["b"].difference.p == 1
+    assert significance_against_best({"a": [rows], "b": [rows]}, "pixel_ap")["b"].difference.p == 1
     whole = path.read_bytes()
     path.unlink()
     looked.clear()

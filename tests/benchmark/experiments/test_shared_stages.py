@@ -9,27 +9,29 @@ from typing import Any
 import pytest
 import torch
 
-from adbench.benchmark.experiments.shared_stages import Shelf, beginning
+from adbench.benchmark.experiments.shared_stages import SharedStageCache, module_digest
 from adbench.benchmark.store.artifact_store import Store
 from adbench.datasets.base import Spec
 from adbench.engine.codecs.autoencoder import VQ
-from adbench.engine.codecs.training import Coding
-from adbench.engine.runtime.run import Run
+from adbench.engine.codecs.training import CodecTraining
+from adbench.engine.runtime.run import TrainingContext
 from adbench.engine.training.loop import Training
-from adbench.engine.transforms.resizing import Canvas
+from adbench.engine.transforms.resizing import ResizePad
 from adbench.methods.ldm import LDM
 from adbench.methods.ldm_ood import LDMOOD
-from small import built, samples
+from small import build_small, samples
 
 TRAIN = {"data": {"samples": "these"}, "seed": 0, "numerics": "float32", "method": "anything"}
 SAME: dict[str, Any] = {"batch": 2, "coder_lr": 1e-3, "code_decay": 0.9, "looks": 0.0,
     "adversary": 0.0}  # fmt: skip
 
 
-def fitted(cls: type, shelf: Shelf, run: Run, **more: Any) -> Any:
+def fitted(cls: type, shelf: SharedStageCache, run: TrainingContext, **more: Any) -> Any:
     own = {"coder_batch": 2, "spectrum": 0.0} if cls is LDMOOD else {}
-    made = built(cls, Spec(1, (16, 16)), **SAME | own | more)
-    made.fit(samples((16, 16), 6, 1), samples((16, 16), 4, 1, "h"), replace(run, shelf=shelf))
+    made = build_small(cls, Spec(1, (16, 16)), **SAME | own | more)
+    made.fit(
+        samples((16, 16), 6, 1), samples((16, 16), 4, 1, "h"), replace(run, shared_stages=shelf)
+    )
     return made
 
 
@@ -39,19 +41,19 @@ def codec(**more: Any) -> VQ:
         return VQ((1, 8, 8), latent_channels=2, widths=(4,), res_blocks=1, codes=4, **more)
 
 
-def stage(module: VQ | None = None, **more: Any) -> Coding:
+def stage(module: VQ | None = None, **more: Any) -> CodecTraining:
     plan = Training(more.pop("steps", 2), 2, 1e-3, ema=None)
-    return Coding(module or codec(), plan, Canvas((8, 8), low=0.0), **more)
+    return CodecTraining(module or codec(), plan, ResizePad((8, 8), low=0.0), **more)
 
 
 def test_two_methods_share_an_autoencoder_and_its_weights_are_those_of_one_alone(
     tmp_path: Path,
 ) -> None:
-    store, run = Store(tmp_path), Run()
-    first, second = Shelf(store, TRAIN, run), Shelf(store, TRAIN, run)
-    alone = fitted(LDMOOD, Shelf(Store(tmp_path / "other"), TRAIN, run), run)
+    store, run = Store(tmp_path), TrainingContext()
+    first, second = SharedStageCache(store, TRAIN, run), SharedStageCache(store, TRAIN, run)
+    alone = fitted(LDMOOD, SharedStageCache(Store(tmp_path / "other"), TRAIN, run), run)
     ldm, ood = fitted(LDM, first, run), fitted(LDMOOD, second, run)
-    assert first.used == second.used and first.borrowed == 0 < second.borrowed
+    assert first.keys == second.keys and first.reused_seconds == 0 < second.reused_seconds
     for key, value in ldm.codec.state_dict().items():
         assert torch.equal(value, ood.codec.state_dict()[key])
     for key, value in alone.state_dict().items():
@@ -67,35 +69,38 @@ def test_two_methods_share_an_autoencoder_and_its_weights_are_those_of_one_alone
         lambda: (stage(), TRAIN | {"seed": 1}),
         lambda: (stage(), TRAIN | {"data": {"samples": "others"}}),
         lambda: (stage(), TRAIN | {"numerics": "bfloat16"}),
-        lambda: (replace(stage(), canvas=Canvas((8, 8), low=-1.0)), TRAIN),
+        lambda: (replace(stage(), canvas=ResizePad((8, 8), low=-1.0)), TRAIN),
     ],
 )
 def test_what_a_stage_depends_on_makes_another(other: Any, tmp_path: Path) -> None:
     made, train = other()
-    one = Shelf(Store(tmp_path), TRAIN, Run()).identity(stage())
-    assert Shelf(Store(tmp_path), train, Run()).identity(made) != one
+    one = SharedStageCache(Store(tmp_path), TRAIN, TrainingContext()).key_inputs(stage())
+    assert SharedStageCache(Store(tmp_path), train, TrainingContext()).key_inputs(made) != one
 
 
 def test_what_it_does_not_depend_on_makes_no_other(tmp_path: Path) -> None:
-    one = Shelf(Store(tmp_path), TRAIN, Run()).identity(stage())
+    one = SharedStageCache(Store(tmp_path), TRAIN, TrainingContext()).key_inputs(stage())
     module = codec()
     module.batch = 3
     train = TRAIN | {"method": "another"}
-    assert Shelf(Store(tmp_path), train, Run()).identity(stage(module.eval())) == one
+    assert (
+        SharedStageCache(Store(tmp_path), train, TrainingContext()).key_inputs(stage(module.eval()))
+        == one
+    )
 
 
 def test_other_first_weights_are_another_beginning() -> None:
     module = codec()
-    before = beginning(module)
+    before = module_digest(module)
     next(module.parameters()).data.view(-1)[0] += 1e-6
-    assert beginning(module) != before
+    assert module_digest(module) != before
 
 
 def test_a_stage_that_fails_leaves_nothing(tmp_path: Path) -> None:
     def learn() -> None:
         raise RuntimeError("no")
 
-    shelf = Shelf(Store(tmp_path), TRAIN, Run())
+    shelf = SharedStageCache(Store(tmp_path), TRAIN, TrainingContext())
     with pytest.raises(RuntimeError, match="no"):
         shelf(stage(), learn)
-    assert not shelf.used and Store(tmp_path).find("stage", shelf.identity(stage())) is None
+    assert not shelf.keys and Store(tmp_path).find("stage", shelf.key_inputs(stage())) is None

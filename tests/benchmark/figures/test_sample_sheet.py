@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from adbench.benchmark.evaluation.sample_results import Rows
+from adbench.benchmark.evaluation.sample_results import SampleResults
 from adbench.benchmark.figures.contact_sheet import MOST, SIDE, chosen, small
 from adbench.benchmark.figures.gallery import mistakes, show
 from adbench.benchmark.figures.sample_sheet import (
@@ -44,7 +44,7 @@ def shown(shape=(32, 32), **other):
         "map": mask * 3.0,
         "mask": mask,
         "roi": np.ones(shape, bool),
-        "twin": np.zeros_like(x),
+        "counterpart": np.zeros_like(x),
         "caption": "stroke",
     }
     return Shown("val/0001", x, **(given | other))
@@ -80,10 +80,10 @@ def test_the_channel_shown_can_be_chosen(tmp_path):
 
 
 def test_what_no_sample_has_gets_no_column_and_what_one_lacks_stays_empty(tmp_path):
-    bare = shown(reconstruction=None, map=None, mask=None, roi=None, twin=None)
+    bare = shown(reconstruction=None, map=None, mask=None, roi=None, counterpart=None)
     sheet(tmp_path / "a.png", [bare])
     assert read(tmp_path / "a.png").shape[1] == GAP + 160 + GAP
-    sheet(tmp_path / "b.png", [shown(twin=None), bare])
+    sheet(tmp_path / "b.png", [shown(counterpart=None), bare])
     page = read(tmp_path / "b.png")
     assert page.shape[1] == GAP + 4 * (160 + GAP)
     assert (tile(page, 1, 1) == PAPER).all() and (tile(page, 1, 2) == PAPER).all()
@@ -182,14 +182,14 @@ def test_an_outline_is_one_place_wide():
 def test_the_worst_mistakes_are_the_abnormal_ranked_lowest_and_the_normal_ranked_highest():
     score = np.array([0.1, 0.9, 0.5, 0.2, 0.8, 0.3, 0.95, 0.05])
     label = np.array([1, 1, 1, 1, 0, 0, 0, 0], bool)
-    rows = Rows(list("abcdefgh"), ["g"] * 8, label, score, None, {}, {})
+    rows = SampleResults(list("abcdefgh"), ["g"] * 8, label, score, None, {}, {})
     said = mistakes(rows)
     assert [rows.keys[k] for k, _ in said] == ["a", "d", "c", "g", "e", "f"]
     assert said[0][1] == "missed: 75% of normal samples score higher"
     assert said[3][1] == "false alarm: 100% of abnormal samples score lower"
-    right = Rows(list("ab"), ["g"] * 2, label[3:5], np.array([2.0, 1.0]), None, {}, {})
+    right = SampleResults(list("ab"), ["g"] * 2, label[3:5], np.array([2.0, 1.0]), None, {}, {})
     assert mistakes(right) == []
-    assert mistakes(Rows(["a"], ["g"], label[:1], score[:1], None, {}, {})) == []
+    assert mistakes(SampleResults(["a"], ["g"], label[:1], score[:1], None, {}, {})) == []
 
 
 def test_mistakes_are_drawn_from_the_maps_of_the_chosen_level(tmp_path):
@@ -204,7 +204,7 @@ def test_mistakes_are_drawn_from_the_maps_of_the_chosen_level(tmp_path):
         file["levels"], file["gallery"], file["map"] = np.array([100, 250]), np.array([0]), maps
         file["reconstruction"] = np.zeros((2, 1, 1, 16, 16), np.float32)
     label = np.array([0, 0, 1, 1], bool)
-    rows = Rows(keys, keys, label, np.array([0.0, 2.0, 1.0, 3.0]), None, {}, {})
+    rows = SampleResults(keys, keys, label, np.array([0.0, 2.0, 1.0, 3.0]), None, {}, {})
     names = SimpleNamespace(label="A", name="made-up")
     cell: Any = SimpleNamespace(method=names, dataset=names, profile="tiny")
     path = tmp_path / "a.worst.png"
@@ -246,11 +246,11 @@ def test_a_print_is_small_and_keeps_what_it_shows():
     x[0, :100] = 0.5
     mask = np.zeros((200, 300), bool)
     mask[7, 11] = True
-    made = small(Shown("a", x, x, x[0] * 4, mask, twin=x))
+    made = small(Shown("a", x, x, x[0] * 4, mask, counterpart=x))
     assert made.x.shape == (1, 50, 75) and max(made.x.shape) <= SIDE
     assert made.map is not None and made.map[0, 0] == 2 and made.map[49, 74] == 0
     assert made.mask is not None and np.argwhere(made.mask).tolist() == [[1, 2]]
-    assert made.reconstruction is None and made.twin is None
+    assert made.reconstruction is None and made.counterpart is None
     volume = np.zeros((1, 5, 16, 16), np.float32)
     inside = np.zeros((5, 16, 16), bool)
     inside[3, 4, 4], volume[0, 3] = True, 0.75
@@ -261,4 +261,4 @@ def test_a_print_is_small_and_keeps_what_it_shows():
 
 def pick(rows, size):
     few = rows.keys[:size], rows.groups[:size], rows.label[:size], rows.score[:size]
-    return Rows(*few, None, {}, {})
+    return SampleResults(*few, None, {}, {})

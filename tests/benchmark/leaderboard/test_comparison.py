@@ -12,7 +12,11 @@ from scipy.stats import norm
 from scipy.stats import t as student
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from adbench.benchmark.evaluation.sample_results import Rows, RowsError, write
+from adbench.benchmark.evaluation.sample_results import (
+    SampleResults,
+    SampleResultsError,
+    write_sample_results,
+)
 from adbench.benchmark.evaluation.statistics.bootstrap import Resamples
 from adbench.benchmark.leaderboard.comparison import compare, gate
 from adbench.benchmark.leaderboard.pairwise import PairError, contrast, rows_of
@@ -43,11 +47,11 @@ def samples(shift=1.0, seed=0, size=40, counted=True):
     return made
 
 
-def rows(**options) -> Rows:
+def rows(**options) -> SampleResults:
     return kept_in(samples(**options))
 
 
-def kept_in(told) -> Rows:
+def kept_in(told) -> SampleResults:
     found = rows_of({"samples": told})
     assert found is not None
     return found
@@ -78,12 +82,12 @@ def effective(told) -> int:
 def test_the_interval_is_that_of_a_bootstrap_written_out(metric):
     a, b = samples(2.0, seed=1), samples(0.5, seed=2)
     got = contrast([kept_in(a)], [kept_in(b)], metric)
-    resamples = Resamples.of(a["group"])
+    resamples = Resamples.from_groups(a["group"])
     drawn = []
     for times in resamples.counts[:100].astype(int):
-        picked = np.repeat(np.arange(40), times[resamples.member])
+        picked = np.repeat(np.arange(40), times[resamples.group_index])
         drawn.append(by_hand(a, metric, picked) - by_hand(b, metric, picked))
-    mine = kept_in(a).draws[metric][:100] - kept_in(b).draws[metric][:100]
+    mine = kept_in(a).replicates[metric][:100] - kept_in(b).replicates[metric][:100]
     assert np.abs(mine - drawn).max() < 1e-12
     every = np.arange(40)
     assert got.a == pytest.approx(by_hand(a, metric, every), abs=1e-12)
@@ -93,7 +97,7 @@ def test_the_interval_is_that_of_a_bootstrap_written_out(metric):
     rare = min(effective(told) for told in (a, b)) if metric in ("pixel_dice", "pixel_iou") else 10
     assert (rare < 10) == (metric in ("pixel_dice", "pixel_iou"))
     tail = norm.cdf(student.ppf(0.025, rare - 1) * np.sqrt(rare / (rare - 1)))
-    all_drawn = kept_in(a).draws[metric] - kept_in(b).draws[metric]
+    all_drawn = kept_in(a).replicates[metric] - kept_in(b).replicates[metric]
     assert (got.low, got.high) == pytest.approx(np.quantile(all_drawn, (tail, 1 - tail)))
     assert (got.samples, got.groups) == (40, 10)
 
@@ -101,11 +105,13 @@ def test_the_interval_is_that_of_a_bootstrap_written_out(metric):
 def test_rows_in_a_file_beside_the_records_come_first_and_have_every_metric(tmp_path):
     plain = kept_in(samples(1.0))
     values = {**plain.values, "pixel_ap": 0.25}
-    draws = {**plain.draws, "pixel_ap": np.linspace(0.2, 0.3, 2000)}
-    whole = Rows(plain.keys, plain.groups, plain.label, plain.score, plain.counts, values, draws)
+    draws = {**plain.replicates, "pixel_ap": np.linspace(0.2, 0.3, 2000)}
+    whole = SampleResults(
+        plain.keys, plain.groups, plain.label, plain.score, plain.counts, values, draws
+    )
     (tmp_path / "samples").mkdir()
     metrics = {name: {"value": value} for name, value in values.items()}
-    write(tmp_path / "samples" / "a.h5", {"metrics": metrics}, whole)
+    write_sample_results(tmp_path / "samples" / "a.h5", {"metrics": metrics}, whole)
     made = {"file": "a.json", "samples": samples(9.0)}
     found = rows_of(made, tmp_path)
     assert found is not None and found.values == values
@@ -251,7 +257,7 @@ def test_what_cannot_be_compared_is_one_line(tmp_path, a, b, options, said):
         *(kept("two", 1.0), kept("two", 1.0, method__args={"width": 3})),
         record("other") | {"samples": samples(size=44)},
     )
-    with pytest.raises((PairError, RowsError), match=said.replace(".", r"\.")) as caught:
+    with pytest.raises((PairError, SampleResultsError), match=said.replace(".", r"\.")) as caught:
         compare(a, b, out, **options)
     assert "\n" not in str(caught.value)
 

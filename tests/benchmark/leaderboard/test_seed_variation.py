@@ -11,8 +11,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from adbench.benchmark.evaluation.sample_results import Rows, compared
-from adbench.benchmark.evaluation.statistics.bootstrap import DRAWS, known_from, picks
+from adbench.benchmark.evaluation.sample_results import SampleResults, compare
+from adbench.benchmark.evaluation.statistics.bootstrap import (
+    REPLICATES,
+    difference_clusters,
+    random_integers,
+)
 from adbench.benchmark.leaderboard.leaderboard import boards
 from adbench.benchmark.leaderboard.pairwise import WORSE, contrast
 from adbench.benchmark.leaderboard.seed_variation import repeats
@@ -83,18 +87,20 @@ def test_the_table_is_in_every_form_of_the_report():
     assert "over seeds" not in markdown([record("A")]).lower()
 
 
-def study(rng: np.random.Generator, seeds: int, spread: float) -> tuple[list[Rows], list[Rows]]:
+def study(
+    rng: np.random.Generator, seeds: int, spread: float
+) -> tuple[list[SampleResults], list[SampleResults]]:
     """Two methods that are alike on average: what patients are shares most, and every training
     adds an own constant of standard deviation `spread`."""
     keys = [f"{i}" for i in range(GROUPS)]
     label = np.arange(GROUPS) % 2 == 0
-    chosen = picks("bootstrap", DRAWS * GROUPS, GROUPS).reshape(DRAWS, GROUPS)
+    chosen = random_integers("bootstrap", REPLICATES * GROUPS, GROUPS).reshape(REPLICATES, GROUPS)
     shared = rng.normal(size=GROUPS)
 
-    def training(own: np.ndarray) -> Rows:
+    def training(own: np.ndarray) -> SampleResults:
         each = own + 0.3 * rng.normal(size=GROUPS) + spread * rng.normal()
         draws = {"figure": each[chosen].mean(1)}
-        return Rows(keys, keys, label, each, None, {"figure": float(each.mean())}, draws)
+        return SampleResults(keys, keys, label, each, None, {"figure": float(each.mean())}, draws)
 
     owns = [shared + 0.5 * rng.normal(size=GROUPS) for _ in range(2)]
     one, two = ([training(own) for _ in range(seeds)] for own in owns)
@@ -106,7 +112,7 @@ def test_methods_that_differ_by_seed_alone_are_rarely_called_different(seeds: in
     """300 studies. Where seeds make nearly all of the spread, draws of two or three seeds alone
     would call 20 and 10 % of them different, and a single seed every second."""
     rng = np.random.default_rng(11)
-    found = [compared(*study(rng, seeds, spread), "figure") for _ in range(300)]
+    found = [compare(*study(rng, seeds, spread), "figure") for _ in range(300)]
     called = [each.p is not None and each.p < 0.05 for each in found]
     assert np.mean(called) <= 0.09
     outside = [not (each.low or 0) <= 0 <= (each.high or 0) for each in found]
@@ -120,7 +126,7 @@ def test_what_three_seeds_agree_on_is_still_told():
         replace(
             rows,
             values={"figure": (rows.values["figure"] or 0.0) + 2},
-            draws={"figure": rows.draws["figure"] + 2},
+            draws={"figure": rows.replicates["figure"] + 2},
         )
         for rows in two
     ]
@@ -130,15 +136,17 @@ def test_what_three_seeds_agree_on_is_still_told():
 def test_degrees_of_freedom_are_of_the_part_that_counts():
     rng = np.random.default_rng(4)
     apart = rng.normal(size=4000)
-    assert known_from(apart, 20, [[0.5], [0.4]]) == pytest.approx(20)
-    assert known_from(apart, 20, [[0.5, 0.5, 0.5], [0.4]]) == pytest.approx(20)
+    assert difference_clusters(apart, 20, [[0.5], [0.4]]) == pytest.approx(20)
+    assert difference_clusters(apart, 20, [[0.5, 0.5, 0.5], [0.4]]) == pytest.approx(20)
     alone = np.full(4000, 0.1)
-    assert known_from(alone, 20, [[0.5, 0.7, 0.3], [0.4]]) == pytest.approx(3)
-    assert known_from(alone, 20, [[0.5, 0.7], [0.3, 0.5]]) == pytest.approx(3)  # two of one each
+    assert difference_clusters(alone, 20, [[0.5, 0.7, 0.3], [0.4]]) == pytest.approx(3)
+    assert difference_clusters(alone, 20, [[0.5, 0.7], [0.3, 0.5]]) == pytest.approx(
+        3
+    )  # two of one each
     # groups and seeds of variance 1 each: (1 + 1)^2 / (1 / 19 + 1 / 1) degrees
     both = rng.normal(size=40_000) * np.sqrt(1.5)
     wanted = 1 + 4 / (1 / 19 + 1)
-    assert known_from(both, 20, [[0, 2], [0.0]]) == pytest.approx(wanted, rel=0.05)
+    assert difference_clusters(both, 20, [[0, 2], [0.0]]) == pytest.approx(wanted, rel=0.05)
 
 
 def test_the_page_judges_means_where_rows_are_kept(monkeypatch: pytest.MonkeyPatch):
@@ -148,7 +156,7 @@ def test_the_page_judges_means_where_rows_are_kept(monkeypatch: pytest.MonkeyPat
         (name, seed): replace(
             rows,
             values={"pixel_ap": figures[name]},
-            draws={"pixel_ap": rows.draws["figure"] - apart[name]},
+            draws={"pixel_ap": rows.replicates["figure"] - apart[name]},
         )
         for name, side in sides.items()
         for seed, rows in enumerate(side)

@@ -11,22 +11,22 @@ import pytest
 import torch
 from rich.console import Console
 
-from adbench.benchmark.experiments.matrix import Cell, Wish, cells, described
+from adbench.benchmark.experiments.matrix import Experiment, RunConfig, expand_matrix, split_digest
 from adbench.benchmark.planning import preview as foreseeing
 from adbench.benchmark.planning import probe as gauge
 from adbench.benchmark.planning import text as outlook
-from adbench.benchmark.planning.history import Guess, Past
-from adbench.benchmark.planning.preview import foresee
-from adbench.benchmark.registry.code_fingerprint import loaded_code
+from adbench.benchmark.planning.history import CostEstimate, CostHistory
+from adbench.benchmark.planning.preview import preview_run
+from adbench.benchmark.registry.code_fingerprint import loaded_code_digest
 from adbench.benchmark.registry.registry import Registry
 from adbench.benchmark.scheduling.console import Watch
-from adbench.benchmark.store.artifact import glance
-from adbench.benchmark.store.artifact_store import Store, key_of
-from adbench.benchmark.store.index import Stock
+from adbench.benchmark.store.artifact import quick_check
+from adbench.benchmark.store.artifact_store import Store, cache_key
+from adbench.benchmark.store.index import StoreIndex
 from adbench.datasets.base import Sample
 from adbench.engine.profiling.cost import device_name
-from adbench.engine.runtime.run import Run
-from stored import maps, train
+from adbench.engine.runtime.run import TrainingContext
+from stored import maps_inputs, training_inputs
 
 HERE = {"device": "a machine", "threads": 2}
 FITTED = {"train_seconds": 50.0, "train_samples": 400, "peak_memory_mb": 900.0, **HERE}
@@ -40,106 +40,125 @@ def put(
         path.write_bytes(b"." * size)
         return meta
 
-    store.once(kind, identity, make, name="x")
+    store.get_or_create(kind, identity, make, name="x")
 
 
-def past(store: Store) -> Past:
-    return Past(Stock(store), "a machine", 2)
+def past(store: Store) -> CostHistory:
+    return CostHistory(StoreIndex(store), "a machine", 2)
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     """A training of 1000 steps in 50 s, and a look at 20 samples at 4 levels, 0.5 s each."""
     made = Store(tmp_path / "store")
-    put(made, "checkpoint", train(), FITTED)
-    put(made, "maps", maps(train()), LOOKED)
+    put(made, "checkpoint", training_inputs(), FITTED)
+    put(made, "maps", maps_inputs(training_inputs()), LOOKED)
     return made
 
 
 def test_a_training_takes_as_long_as_its_steps_say(store: Store) -> None:
     for seed, steps, seconds in ((1, 1000, 50), (1, 4000, 200), (0, 10, 0.5)):
-        guess = past(store).training(train(seed=seed, steps=steps), 77)
+        guess = past(store).estimate_training(training_inputs(seed=seed, steps=steps), 77)
         assert guess.seconds == pytest.approx(seconds)
-        assert (guess.bytes, guess.memory) == (80, 900.0)
+        assert (guess.bytes, guess.memory_mb) == (80, 900.0)
         assert guess.source == "1 earlier training"
-    put(store, "checkpoint", train(seed=5), FITTED | {"train_seconds": 54.0})
-    put(store, "checkpoint", train(seed=6, steps=2000), FITTED | {"train_seconds": 140.0})
-    guess = past(store).training(train(seed=7), 77)
+    put(store, "checkpoint", training_inputs(seed=5), FITTED | {"train_seconds": 54.0})
+    put(store, "checkpoint", training_inputs(seed=6, steps=2000), FITTED | {"train_seconds": 140.0})
+    guess = past(store).estimate_training(training_inputs(seed=7), 77)
     assert guess.seconds == 54 and guess.source == "3 earlier trainings", "the middle one"
 
 
 def test_what_has_no_steps_takes_as_long_as_there_are_samples(tmp_path: Path) -> None:
-    store, plain = Store(tmp_path), train("Mean")
+    store, plain = Store(tmp_path), training_inputs("Mean")
     del plain["args"]["steps"]
     put(store, "checkpoint", plain, FITTED)
-    assert past(store).training(plain | {"seed": 3}, 800).seconds == pytest.approx(100)
+    assert past(store).estimate_training(plain | {"seed": 3}, 800).seconds == pytest.approx(100)
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        train("THOR"),
-        train(lr=1.0),
-        train() | {"numerics": "bfloat16"},
-        train() | {"data": train()["data"] | {"args": {"size": 128}}},
+        training_inputs("THOR"),
+        training_inputs(lr=1.0),
+        training_inputs() | {"numerics": "bfloat16"},
+        training_inputs() | {"data": training_inputs()["data"] | {"args": {"size": 128}}},
     ],
 )
 def test_what_nothing_like_was_run_of_is_unknown(store: Store, other: dict[str, Any]) -> None:
-    assert past(store).training(other, 10) == Guess()
-    assert past(store).looking(maps(other), 10) == Guess()
+    assert past(store).estimate_training(other, 10) == CostEstimate()
+    assert past(store).estimate_prediction(maps_inputs(other), 10) == CostEstimate()
 
 
 def test_another_machine_tells_nothing_of_this_one(store: Store) -> None:
-    for elsewhere in (Past(Stock(store), "another", 2), Past(Stock(store), "a machine", 1)):
-        assert elsewhere.training(train(seed=1), 10) == Guess()
-        assert elsewhere.looking(maps(train(seed=1)), 10) == Guess()
+    for elsewhere in (
+        CostHistory(StoreIndex(store), "another", 2),
+        CostHistory(StoreIndex(store), "a machine", 1),
+    ):
+        assert elsewhere.estimate_training(training_inputs(seed=1), 10) == CostEstimate()
+        assert (
+            elsewhere.estimate_prediction(maps_inputs(training_inputs(seed=1)), 10)
+            == CostEstimate()
+        )
 
 
 def test_more_steps_of_several_networks_are_not_scaled(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    put(store, "checkpoint", train(coder_steps=5), FITTED)
-    assert past(store).training(train(coder_steps=5, seed=1), 10).seconds == 50
-    assert past(store).training(train(coder_steps=5, steps=9), 10).seconds is None
+    put(store, "checkpoint", training_inputs(coder_steps=5), FITTED)
+    assert past(store).estimate_training(training_inputs(coder_steps=5, seed=1), 10).seconds == 50
+    assert (
+        past(store).estimate_training(training_inputs(coder_steps=5, steps=9), 10).seconds is None
+    )
 
 
 def test_a_look_takes_as_long_as_there_are_samples(store: Store) -> None:
-    guess = past(store).looking(maps(train(seed=4), "val"), 60)
-    assert guess == Guess(30.0, 80 * 3, 700.0, "1 earlier look")
-    deeper = past(store).looking(maps(train(), levels=(10, 999)), 60)
+    guess = past(store).estimate_prediction(maps_inputs(training_inputs(seed=4), "val"), 60)
+    assert guess == CostEstimate(30.0, 80 * 3, 700.0, "1 earlier look")
+    deeper = past(store).estimate_prediction(maps_inputs(training_inputs(), levels=(10, 999)), 60)
     assert deeper.seconds is None, "other levels take another time, and which is not known"
     assert deeper.bytes == 80 * 3 // 2
 
 
 def test_a_judgement_takes_as_long_as_one_of_the_same_samples(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    judged = {"maps": {"test": maps(train())}, "protocol": {"threshold": "a"}, "code": "x"}
+    judged = {
+        "maps": {"test": maps_inputs(training_inputs())},
+        "protocol": {"threshold": "a"},
+        "code": "x",
+    }
     put(store, "record", judged, {})
-    made = next(store.each("record"))
-    other = {**judged, "maps": {"test": maps(train("THOR"))}}
-    assert past(store).judging(other).seconds == made.took
-    assert past(store).judging({**judged, "protocol": {"threshold": "b"}}).seconds is None
+    made = next(store.artifacts("record"))
+    other = {**judged, "maps": {"test": maps_inputs(training_inputs("THOR"))}}
+    assert past(store).estimate_evaluation(other).seconds == made.seconds
+    assert (
+        past(store).estimate_evaluation({**judged, "protocol": {"threshold": "b"}}).seconds is None
+    )
 
 
 def test_strangers_in_the_store_are_no_hindrance(store: Store) -> None:
     for kind in ("checkpoint", "maps", "record"):
         put(store, kind, {"some": "thing"}, {})
-        put(store, kind, train("Old") if kind == "checkpoint" else maps(train("Old")), HERE)
-    assert past(store).training(train(seed=1), 10).seconds == 50
-    assert past(store).training(train("Old"), 10) == Guess()
-    assert past(store).judging({"maps": {}, "protocol": {}}).seconds is None
+        put(
+            store,
+            kind,
+            training_inputs("Old") if kind == "checkpoint" else maps_inputs(training_inputs("Old")),
+            HERE,
+        )
+    assert past(store).estimate_training(training_inputs(seed=1), 10).seconds == 50
+    assert past(store).estimate_training(training_inputs("Old"), 10) == CostEstimate()
+    assert past(store).estimate_evaluation({"maps": {}, "protocol": {}}).seconds is None
 
 
 PLUGIN = Path(__file__).parents[2] / "plugin" / "registry.yaml"
 
 
-def planned(*seeds: int, **wish: Any) -> list[Cell]:
+def planned(*seeds: int, **wish: Any) -> list[Experiment]:
     names = Registry.read(PLUGIN)
-    asked = Wish(["brightness"], ["bumps"], "tiny", seeds=seeds or (0,), baselines=False)
-    return cells(replace(asked, **wish), names)
+    asked = RunConfig(["brightness"], ["bumps"], "tiny", seeds=seeds or (0,), baselines=False)
+    return expand_matrix(replace(asked, **wish), names)
 
 
-def rows(store: Store, todo: list[Cell], **how: Any) -> list[dict[str, Any]]:
-    return foresee(todo, Run(), store, Watch(Console(quiet=True)), **how)
+def rows(store: Store, todo: list[Experiment], **how: Any) -> list[dict[str, Any]]:
+    return preview_run(todo, TrainingContext(), store, Watch(Console(quiet=True)), **how)
 
 
 def test_maps_are_counted_before_there_are_any(tmp_path: Path) -> None:
@@ -158,16 +177,16 @@ def test_a_measurement_is_made_once_for_all_seeds(
 ) -> None:
     tried: list[str] = []
 
-    def training(*given: Any) -> Guess:
+    def training(*given: Any) -> CostEstimate:
         tried.append("training")
-        return Guess(60.0, memory=5.0, source="measured now")
+        return CostEstimate(60.0, memory_mb=5.0, source="measured now")
 
-    def looking(*given: Any) -> Guess:
+    def looking(*given: Any) -> CostEstimate:
         tried.append("looking")
-        return Guess(2.0, memory=7.0, source="measured now")
+        return CostEstimate(2.0, memory_mb=7.0, source="measured now")
 
-    monkeypatch.setattr(gauge, "training", training)
-    monkeypatch.setattr(gauge, "looking", looking)
+    monkeypatch.setattr(gauge, "measure_training", training)
+    monkeypatch.setattr(gauge, "measure_prediction", looking)
     assert rows(Store(tmp_path), planned(0, 1)) and not tried, "not unasked"
     found = rows(Store(tmp_path), planned(0, 1), measure=True)
     assert sorted(tried) == ["looking", "training"]
@@ -208,8 +227,8 @@ def test_a_split_is_described_once_for_all_methods_and_seeds(
     assert Counting.read == 4
     dataset = cls()
     for labelled in (False, True):
-        described(dataset, "train", None, labelled)
-    described(dataset, "train", 5)
+        split_digest(dataset, "train", None, labelled)
+    split_digest(dataset, "train", 5)
     assert Counting.read == 7, "but what differs is"
 
 
@@ -221,12 +240,12 @@ def test_a_cell_that_is_cached_costs_no_more_than_five_files(
     for row in rows(store, todo):
         for stage in row["stages"]:
             assert stage["state"] == "to do"
-    from adbench.benchmark.experiments.pipeline import keys
+    from adbench.benchmark.experiments.pipeline import experiment_key_inputs
 
     dataset = todo[0].dataset.load()()
     for cell in todo:
-        ids = keys(cell, dataset, Run())
-        put(store, "checkpoint", ids.train, {})
+        ids = experiment_key_inputs(cell, dataset, TrainingContext())
+        put(store, "checkpoint", ids.checkpoint, {})
         put(store, "record", ids.record, {})
         for identity in ids.maps.values():
             put(store, "maps", identity, {})
@@ -236,13 +255,13 @@ def test_a_cell_that_is_cached_costs_no_more_than_five_files(
 
     def counted(folder: Path, identity: Mapping[str, Any]) -> bool:
         looked.append(folder)
-        return glance(folder, identity)
+        return quick_check(folder, identity)
 
     monkeypatch.setattr("adbench.benchmark.store.index.glance", counted)
     for reads in ("peek", "each", "find"):
         monkeypatch.setattr(Store, reads, None)
     for cls in {cell.method.load() for cell in todo}:
-        assert loaded_code(cls)
+        assert loaded_code_digest(cls)
     monkeypatch.setattr("adbench.benchmark.registry.code_fingerprint.code_fingerprint", None)
     found = rows(store, todo)
     assert {stage["state"] for row in found for stage in row["stages"]} == {"cached"}
@@ -252,12 +271,12 @@ def test_a_cell_that_is_cached_costs_no_more_than_five_files(
 def test_a_glance_sees_what_is_missing_or_cut(tmp_path: Path) -> None:
     store = Store(tmp_path)
     put(store, "maps", {"a": [1, 2]}, {})
-    folder = store.folder("maps", key_of({"a": (1, 2)}))
-    assert glance(folder, {"a": [1, 2]}) and not glance(folder, {"a": [1, 3]})
+    folder = store.folder("maps", cache_key({"a": (1, 2)}))
+    assert quick_check(folder, {"a": [1, 2]}) and not quick_check(folder, {"a": [1, 3]})
     (folder / "x").write_bytes(b"short")
-    assert not glance(folder, {"a": [1, 2]})
+    assert not quick_check(folder, {"a": [1, 2]})
     (folder / "x.json").write_text("[]")
-    assert not glance(folder, {"a": [1, 2]}) and not glance(tmp_path / "none", {})
+    assert not quick_check(folder, {"a": [1, 2]}) and not quick_check(tmp_path / "none", {})
 
 
 def stage(kind: str, key: str, state: str = "to do", **more: Any) -> dict[str, Any]:
@@ -274,22 +293,22 @@ def test_what_two_cells_share_counts_once() -> None:
         {"cell": name, "skip": "", "stages": [shared, stage("record", name, seconds=1.0)]}
         for name in ("one", "two")
     ]
-    said = outlook.summary(found, 10**10, 8000.0)
+    said = outlook.format_totals(found, 10**10, 8000.0)
     assert said[0] == "2 cells: 0 stages cached, 3 to do"
     assert said[1] == "time    2.0 h, one after another"
     assert said[2] == "disk    about 3.0 GB; 10 GB free"
     assert said[3].startswith("memory  4.0 GB at its peak") and "8.0 GB" in said[3]
-    tight = outlook.summary(found, 10**9, 3000.0)
+    tight = outlook.format_totals(found, 10**9, 3000.0)
     assert "NOT ENOUGH" in tight[2] and "MORE THAN THERE IS" in tight[3]
 
 
 def test_what_is_unknown_is_said_to_be() -> None:
     row = {"cell": "one", "skip": "", "stages": [stage("checkpoint", "a"), stage("record", "b")]}
-    said = outlook.summary([row], None, None)
+    said = outlook.format_totals([row], None, None)
     assert said[1].startswith("time    unknown (--measure") and said[2] == "disk    unknown"
     assert said[3] == "memory  unknown"
     row["stages"][0]["seconds"] = 5.0
-    assert outlook.summary([row], None, None)[1] == (
+    assert outlook.format_totals([row], None, None)[1] == (
         "time    5 s, and 1 of unknown length, one after another"
     )
 
@@ -300,14 +319,17 @@ def test_a_cause_is_told_where_it_first_matters(tmp_path: Path) -> None:
     first = stage("checkpoint", "a", why=[line.removeprefix("train.") for line in why])
     row = {"cell": "one", "skip": "", "stages": [first, stage("maps", "b", why=why)]}
     done = {"cell": "two", "skip": "", "stages": [stage("maps", "c", "cached")]}
-    lines = outlook.lines([row, done], tmp_path / "none", "cpu")
+    lines = outlook.format_preview([row, done], tmp_path / "none", "cpu")
     assert "argument lr: 0.0001 -> 2e-05; the code of the method" in lines[1]
     assert lines[1].endswith("changed") and lines[2].endswith("follows from that")
     assert lines[3] == "two  cached"
 
 
 def test_the_device_is_the_one_that_runs() -> None:
-    looks = foreseeing.Foresight(Stock(Store(Path("none"))), Run(), False)
-    assert looks.past.device == device_name("cpu")
-    assert looks.past.threads == torch.get_num_threads()
-    assert outlook.memory("cpu") is not None and outlook.free(Path("none/at/all")) is not None
+    looks = foreseeing.StagePreview(StoreIndex(Store(Path("none"))), TrainingContext(), False)
+    assert looks.history.device == device_name("cpu")
+    assert looks.history.threads == torch.get_num_threads()
+    assert (
+        outlook.total_memory_mb("cpu") is not None
+        and outlook.free_bytes(Path("none/at/all")) is not None
+    )

@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 
 from adbench.benchmark.cli.main import app
 from adbench.benchmark.plugins import conformance as check
-from adbench.benchmark.plugins.conformance import PROFILE, QUESTIONS, Answer
+from adbench.benchmark.plugins.conformance import CHECKS, PROFILE, CheckResult
 from adbench.benchmark.registry.registry import Entry, Registry
 from adbench.datasets.base import Spec, Split
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import Interrupted, Keep, Run
+from adbench.engine.runtime.run import Interrupted, StateStore, TrainingContext
 from adbench.methods.base import Detection, Method
 
 PLUGIN = Path(__file__).parents[2] / "plugin" / "registry.yaml"
@@ -38,13 +38,13 @@ class Good(Method):
         self.steps = steps
         self.register_buffer("mean", torch.zeros(spec.channels, *spec.shape))
 
-    def fit(self, train: Split, held_out: Split, run: Run) -> None:
-        kept = run.keep.load("mean") or {}
+    def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
+        kept = context.state_store.load("mean") or {}
         start = int(kept.get("step", torch.tensor(0)))
         self.mean.copy_(kept.get("mean", self.mean))
         for step in range(start, self.steps):
-            if run.stop():
-                run.keep.save("mean", {"mean": self.mean, "step": torch.tensor(step)})
+            if context.stop():
+                context.state_store.save("mean", {"mean": self.mean, "step": torch.tensor(step)})
                 raise Interrupted("stopped")
             self.mean.mul_(0.9).add_(0.1 * self.pick(train, step))
 
@@ -77,8 +77,8 @@ class Forgetful(Good):
 
     scale = 1.0
 
-    def fit(self, train: Split, held_out: Split, run: Run) -> None:
-        super().fit(train, held_out, run)
+    def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
+        super().fit(train, calibration, context)
         self.scale = 2.0
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
@@ -116,12 +116,12 @@ class Masked(Good):
 class Beginning(Good):
     """It remembers that it was stopped, and not what it knew by then."""
 
-    def fit(self, train: Split, held_out: Split, run: Run) -> None:
-        super().fit(train, held_out, replace(run, keep=Steps(run.keep)))
+    def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
+        super().fit(train, calibration, replace(context, state_store=Steps(context.state_store)))
 
 
 class Steps:
-    def __init__(self, keep: Keep) -> None:
+    def __init__(self, keep: StateStore) -> None:
         self.keep = keep
 
     def load(self, name: str) -> dict[str, Tensor] | None:
@@ -133,7 +133,7 @@ class Steps:
 
 
 class Deaf(Good):
-    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+    def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
         end = time.monotonic() + 30 * (self.steps > 100)
         while time.monotonic() < end:
             pass
@@ -166,40 +166,40 @@ class Open(Good):
         super().__init__(replace(spec, shape=(18, 16)), steps=steps)
 
 
-def answers(cls: type[Method]) -> list[Answer]:
+def answers(cls: type[Method]) -> list[CheckResult]:
     target = f"{__name__}:{cls.__name__}"
     profiles = Registry.read().profiles
     entry = Entry("toy", "methods", target, "a test", target, profiles=profiles)
     object.__setattr__(entry, "load", lambda: cls)
-    return list(check.check(entry))
+    return list(check.check_method(entry))
 
 
 def broken(cls: type[Method]) -> dict[str, str]:
-    return {a.question.replace(" ", "_"): a.broken for a in answers(cls) if a.broken}
+    return {a.check.replace(" ", "_"): a.violation for a in answers(cls) if a.violation}
 
 
 def test_a_method_that_keeps_it_passes() -> None:
     found = answers(Good)
-    assert len(found) == len(QUESTIONS) and {a.axes for a in found} == {2}
+    assert len(found) == len(CHECKS) and {a.axes for a in found} == {2}
     assert not broken(Good)
 
 
 @pytest.mark.parametrize(
     ("cls", "question", "said"),
     [
-        (Cohort, check.company_does_not_matter_to_the_bit, "differs by"),
-        (Leaning, check.a_sweep_equals_its_levels_one_by_one_to_the_bit, "differs by"),
-        (Forgetful, check.the_state_dict_is_all_that_was_learnt, "differs by"),
-        (Global, check.the_state_dict_is_all_that_was_learnt, "global stream"),
-        (Shuffling, check.fitting_hangs_on_the_run_alone, "global stream"),
-        (Peeking, check.fitting_hangs_on_the_run_alone, "mean differs"),
-        (Masked, check.fitting_hangs_on_the_run_alone, "mean differs"),
-        (Beginning, check.a_training_goes_on_to_the_same_weights, "mean differs"),
-        (Thin, check.it_answers_for_every_level_and_sample, r"(2, 3, 18, 15), not (2, 3, 18, 16)"),
-        (Endless, check.it_answers_for_every_level_and_sample, "not finite"),
-        (Signed, check.it_answers_for_every_level_and_sample, "at least 0"),
-        (Elsewhere, check.it_says_what_the_benchmark_asks, "published, 250"),
-        (Open, check.it_refuses_samples_of_other_axes, "built for"),
+        (Cohort, check.batch_composition_does_not_change_results, "differs by"),
+        (Leaning, check.levels_do_not_influence_each_other, "differs by"),
+        (Forgetful, check.the_state_dict_holds_all_that_was_learnt, "differs by"),
+        (Global, check.the_state_dict_holds_all_that_was_learnt, "global stream"),
+        (Shuffling, check.training_depends_on_data_and_seed_alone, "global stream"),
+        (Peeking, check.training_depends_on_data_and_seed_alone, "mean differs"),
+        (Masked, check.training_depends_on_data_and_seed_alone, "mean differs"),
+        (Beginning, check.resumed_training_gives_the_same_weights, "mean differs"),
+        (Thin, check.a_result_for_every_level_and_sample, r"(2, 3, 18, 15), not (2, 3, 18, 16)"),
+        (Endless, check.a_result_for_every_level_and_sample, "not finite"),
+        (Signed, check.a_result_for_every_level_and_sample, "at least 0"),
+        (Elsewhere, check.class_attributes_are_valid, "published, 250"),
+        (Open, check.other_numbers_of_axes_are_refused, "built for"),
     ],
 )
 def test_it_is_found(cls: type[Method], question: Callable[..., None], said: str) -> None:
@@ -207,7 +207,7 @@ def test_it_is_found(cls: type[Method], question: Callable[..., None], said: str
 
 
 def test_a_training_that_does_not_ask_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "PATIENCE", 0.5)
+    monkeypatch.setattr(check, "STOP_SECONDS", 0.5)
     assert "does not ask run.stop" in broken(Deaf)["a_training_ends_soon_when_asked_to"]
 
 
@@ -222,12 +222,12 @@ def test_what_it_raises_is_an_answer() -> None:
 def test_a_plugin_from_outside_is_asked_by_name() -> None:
     done = CliRunner().invoke(app, ["check", "brightness", "--registry", str(PLUGIN)])
     assert done.exit_code == 0, done.output
-    count = 3 * len(QUESTIONS)
+    count = 3 * len(CHECKS)
     assert f"{count} of {count} answers keep the contract" in done.output
 
 
 def test_no_sample_is_made_larger_and_the_profile_is_for_everything() -> None:
     names = Registry.read().methods
     for axes, side in ((1, 16), (3, 8)):
-        assert check.Subject(names["dae"], axes).args["size"] == side
+        assert check.MethodUnderTest(names["dae"], axes).args["size"] == side
     assert names["dae"].arguments(PROFILE)["steps"] == 3

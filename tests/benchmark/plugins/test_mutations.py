@@ -31,7 +31,7 @@ class Toy(Method):
     def __init__(self, spec, *, width=4, power=1.0, steps=3):
         super().__init__(spec)
 
-    def fit(self, train, held_out, run):
+    def fit(self, train, calibration, context):
         pass
 
     def detect(self, x, levels, rng):
@@ -73,7 +73,7 @@ class Data(Dataset):
     def train(self, *, labelled=False):
         return self._part("train")
 
-    def held_out(self):
+    def calibration(self):
         return self._part("held_out")
 
     def val(self):

@@ -82,7 +82,7 @@ def test_what_is_built_in() -> None:
     assert {"healthy-mean", "template-z", "pca", "intensity"} <= baselines
     assert "anoddpm" not in baselines
     entry = registry.method("anoddpm")
-    assert (entry.where, entry.label, entry.origin) == (
+    assert (entry.class_path, entry.label, entry.origin) == (
         "anoddpm:AnoDDPM",
         "AnoDDPM",
         "registry.yaml",
@@ -116,7 +116,7 @@ def test_a_plugin_file_is_found_beside_its_registry_and_may_import_its_neighbour
     registry = read(REGISTRY, 'datasets: {near: {class: "near.py:Near"}}')
     near = registry.dataset("near")
     assert near.arguments() == {"width": 7}
-    assert near.where == "near.py:Near"  # in identities: no path of this machine
+    assert near.class_path == "near.py:Near"  # in identities: no path of this machine
     assert near.load() is near.load()
     assert sys.modules[near.load().__module__].__file__ == str(tmp_path / "near.py")
 
@@ -213,7 +213,7 @@ def test_a_name_stands_for_one_thing(read: Read, tmp_path: Path) -> None:
     assert "method 'anoddpm' is there twice" in told
     assert "registry.yaml" in told and str(tmp_path / "registry-0.yaml") in told
     meant = read('methods: {anoddpm: {class: "mine.py:Mine", replace: true}}')
-    assert meant.method("anoddpm").where == "mine.py:Mine"
+    assert meant.method("anoddpm").class_path == "mine.py:Mine"
 
 
 def test_installed_packages_bring_names(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,7 +223,7 @@ def test_installed_packages_bring_names(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(registry_module, "entry_points", points)
     registry = Registry.read()
-    assert registry.method("theirs").where == "collections:Counter"
+    assert registry.method("theirs").class_path == "collections:Counter"
     assert registry.dataset("counted").load().__name__ == "Counter"
     assert "the package" in registry.method("theirs").origin
 

@@ -11,28 +11,30 @@ import pytest
 import torch
 
 from adbench.benchmark.evaluation.protocol import Protocol
-from adbench.benchmark.experiments.matrix import Cell, Wish, cells
-from adbench.benchmark.experiments.pipeline import keys
+from adbench.benchmark.experiments.matrix import Experiment, RunConfig, expand_matrix
+from adbench.benchmark.experiments.pipeline import experiment_key_inputs
 from adbench.benchmark.registry.registry import Registry
 from adbench.benchmark.scheduling.job import cell_of, described, preparing, run_of, work
 from adbench.benchmark.store.artifact_store import Store, StoreError
-from adbench.benchmark.store.atomic_files import full
-from adbench.engine.runtime.run import Run
+from adbench.benchmark.store.atomic_files import is_disk_full
+from adbench.engine.runtime.run import TrainingContext
 from sweeps import wanted
 
 
-def job(cell: Cell, folder: Path, **run: Any) -> dict[str, Any]:
-    made = described(cell, Run(**run), Store(folder / "store"), folder / "out")
+def job(cell: Experiment, folder: Path, **run: Any) -> dict[str, Any]:
+    made = described(cell, TrainingContext(**run), Store(folder / "store"), folder / "out")
     return json.loads(json.dumps(made))
 
 
 def test_every_built_in_method_travels() -> None:
     registry = Registry.read()
     protocol = Protocol("fixed:0.3", "pseudo", post=("median5", "components>=8"), budget=99)
-    wish = Wish([*registry.methods], ["synthbrain"], "tiny", protocol, (3,), (100, 250), 7)
-    for cell in cells(wish, registry):
+    wish = RunConfig([*registry.methods], ["synthbrain"], "tiny", protocol, (3,), (100, 250), 7)
+    for cell in expand_matrix(wish, registry):
         there = cell_of(
-            json.loads(json.dumps(described(cell, Run(), Store(Path()), Path())))["cell"]
+            json.loads(json.dumps(described(cell, TrainingContext(), Store(Path()), Path())))[
+                "cell"
+            ]
         )
         assert there.name == cell.name and there.protocol == protocol
         assert (there.seed, there.limit, there.levels) == (3, 7, (100, 250))
@@ -43,14 +45,18 @@ def test_a_plugin_that_is_a_file_travels_with_the_same_identity(tmp_path: Path) 
     (cell,) = wanted(["walker"], walker={"steps": 3})
     there = cell_of(job(cell, tmp_path)["cell"])
     dataset = cell.dataset.load()(**cell.dataset_args)
-    assert keys(there, dataset, Run()) == keys(cell, dataset, Run())
+    assert experiment_key_inputs(there, dataset, TrainingContext()) == experiment_key_inputs(
+        cell, dataset, TrainingContext()
+    )
 
 
 def test_circumstances_travel() -> None:
-    run = Run(dtype=torch.bfloat16, batch=5, micro=3, workers=0, every=7.5, compile=True)
+    run = TrainingContext(
+        dtype=torch.bfloat16, batch=5, micro=3, workers=0, checkpoint_interval=7.5, compile=True
+    )
     (cell,) = wanted(["walker"])
     there = run_of(json.loads(json.dumps(preparing([cell], run)))["run"])
-    assert there == Run(**{**vars(run), "stop": there.stop, "keep": there.keep})
+    assert there == TrainingContext(**{**vars(run), "stop": there.stop, "keep": there.state_store})
 
 
 def test_work_makes_a_record_and_tells_its_phases(tmp_path: Path) -> None:
@@ -96,17 +102,19 @@ def test_asked_to_stop_it_keeps_what_there_is(tmp_path: Path) -> None:
     outcome = work(job(cell, tmp_path), lambda *_: None, lambda: True)
     assert outcome["end"] == "stopped"
     (cell,) = wanted(["walker"])
-    asked = work(json.loads(json.dumps(preparing([cell], Run()))), lambda *_: None, lambda: True)
+    asked = work(
+        json.loads(json.dumps(preparing([cell], TrainingContext()))), lambda *_: None, lambda: True
+    )
     assert asked["end"] == "stopped", "while a dataset is made ready, too"
 
 
 def test_a_dataset_tells_which_cells_cannot_be() -> None:
     planned = wanted(["walker", "trouble"], bumps={"shape": [24]})
-    outcome = work(preparing(planned, Run()), lambda *_: None)
+    outcome = work(preparing(planned, TrainingContext()), lambda *_: None)
     assert outcome["end"] == "prepared" and outcome["heads"].keys() == {c.name for c in planned}
     assert outcome["unfit"] == {planned[0].name: "takes samples of 2 axes, these have 1"}
     broken = wanted(["walker"], bumps={"broken": True})
-    outcome = work(preparing(broken, Run()), lambda *_: None)
+    outcome = work(preparing(broken, TrainingContext()), lambda *_: None)
     assert outcome["end"] == "no-data" and "b: worse" in outcome["said"]
 
 
@@ -114,8 +122,12 @@ def test_a_full_disk_is_known_in_whatever_words_it_is_told(tmp_path: Path, monke
     no = OSError(errno.ENOSPC, "x")
     wrapped = StoreError("cannot write a: no")
     wrapped.__cause__ = RuntimeError("safetensors: No space left on device (os error 28)")
-    assert full(no) and full(wrapped) and full(OSError(errno.EDQUOT, "quota"))
-    assert not full(StoreError("cannot write a: read-only")) and not full(OSError(errno.EACCES, ""))
+    assert (
+        is_disk_full(no) and is_disk_full(wrapped) and is_disk_full(OSError(errno.EDQUOT, "quota"))
+    )
+    assert not is_disk_full(StoreError("cannot write a: read-only")) and not is_disk_full(
+        OSError(errno.EACCES, "")
+    )
 
     def refused(*given: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

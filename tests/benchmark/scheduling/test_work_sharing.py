@@ -15,20 +15,20 @@ from hypothesis import strategies as st
 from adbench.benchmark.executors.local import Local, Place
 from adbench.benchmark.experiments import fit_predict as stages
 from adbench.benchmark.experiments import pipeline as runner
-from adbench.benchmark.experiments.matrix import Cell
-from adbench.benchmark.experiments.pipeline import help_look, keys
+from adbench.benchmark.experiments.matrix import Experiment
+from adbench.benchmark.experiments.pipeline import experiment_key_inputs, predict_shared
 from adbench.benchmark.scheduling import work_sharing as helping
 from adbench.benchmark.scheduling.job import Job, ready
 from adbench.benchmark.scheduling.job_progress import Doing
 from adbench.benchmark.scheduling.work_sharing import Helpers
 from adbench.benchmark.store import partial_state as resume
 from adbench.benchmark.store.artifact_store import Store
-from adbench.benchmark.store.partial_state import Resume, trouble
+from adbench.benchmark.store.partial_state import PartialState, find_damage
 from adbench.datasets.base import Dataset
-from adbench.engine.runtime.run import Run
+from adbench.engine.runtime.run import TrainingContext
 from sweeps import Warm, records, results, swept, wanted
 
-RUN = Run(batch=32, every=0.0)
+RUN = TrainingContext(batch=32, checkpoint_interval=0.0)
 SAMPLES = 20 + 40 + 40
 
 
@@ -40,21 +40,21 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cell that was worked on by one process, in shards of three."""
     folder = tmp_path_factory.mktemp("alone")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages, "SHARD", 3)
+        patch.setattr(stages, "SHARD_SIZE", 3)
         assert swept(cells(), folder)[0] == 0
     return folder
 
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages, "SHARD", 3)
+    monkeypatch.setattr(stages, "SHARD_SIZE", 3)
 
 
-def cells(**args: Any) -> list[Cell]:
+def cells(**args: Any) -> list[Experiment]:
     return wanted(["walker"], bumps={"size": 40}, walker={"steps": 4, **args})
 
 
-def trained(alone: Path, folder: Path) -> tuple[Cell, Dataset, Store]:
+def trained(alone: Path, folder: Path) -> tuple[Experiment, Dataset, Store]:
     """A copy of that cell which nobody has looked for yet."""
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(alone, folder)
@@ -69,9 +69,9 @@ def test_whoever_comes_first_the_maps_are_the_same(
     alone: Path, tmp_path: Path, monkeypatch
 ) -> None:
     cell, dataset, store = trained(alone, tmp_path / "all")
-    assert help_look(cell, dataset, store, RUN, quiet, 1) == SAMPLES
-    assert help_look(cell, dataset, store, RUN, quiet, 2) == 0, "there was none left"
-    monkeypatch.setattr(stages, "_shard", None)  # nothing is looked at once more
+    assert predict_shared(cell, dataset, store, RUN, quiet, 1) == SAMPLES
+    assert predict_shared(cell, dataset, store, RUN, quiet, 2) == 0, "there was none left"
+    monkeypatch.setattr(stages, "_predict_shard", None)  # nothing is looked at once more
     assert swept(cells(), tmp_path / "all")[0] == 0
     assert results(tmp_path / "all") == results(alone)
     assert not list(store.root.glob("resume/*"))
@@ -85,34 +85,36 @@ def test_helpers_may_come_and_go(alone: Path, tmp_path_factory, helpers) -> None
     cell, dataset, store = trained(alone, folder / "cell")
     for share, most in helpers:
         told: list[int] = []
-        stop = Run(batch=32, stop=lambda told=told, most=most: len(told) >= most)
-        help_look(cell, dataset, store, stop, lambda event, facts, to=told: to.append(1), share)
+        stop = TrainingContext(batch=32, stop=lambda told=told, most=most: len(told) >= most)
+        predict_shared(
+            cell, dataset, store, stop, lambda event, facts, to=told: to.append(1), share
+        )
     assert swept(cells(), folder / "cell")[0] == 0
     assert results(folder / "cell") == results(alone)
 
 
 def test_a_helper_ends_when_there_are_maps_and_leaves_nothing(alone, tmp_path) -> None:
     cell, dataset, store = trained(alone, tmp_path / "late")
-    ids = keys(cell, dataset, RUN)
+    ids = experiment_key_inputs(cell, dataset, RUN)
     shutil.copytree(alone / "store/maps", store.root / "maps")
-    assert help_look(cell, dataset, store, RUN, quiet, 1) == 0
+    assert predict_shared(cell, dataset, store, RUN, quiet, 1) == 0
     assert not list(store.root.glob("resume/*"))
-    (place,) = store.root.glob(f"maps/*/{runner.key_of(ids.maps['test'])}")
+    (place,) = store.root.glob(f"maps/*/{runner.cache_key(ids.maps['test'])}")
     aside = place.rename(tmp_path / "aside")
 
     def told(event: str, facts: Any) -> None:
         if not place.exists():
             shutil.copytree(aside, place)  # the cell is done, as this one says what it did
 
-    assert 0 < help_look(cell, dataset, store, RUN, told, 1) < 40
+    assert 0 < predict_shared(cell, dataset, store, RUN, told, 1) < 40
     shutil.rmtree(store.root / "checkpoint")
-    assert help_look(cell, dataset, store, RUN, quiet, 1) == 0
+    assert predict_shared(cell, dataset, store, RUN, quiet, 1) == 0
 
 
 def test_what_a_helper_with_more_memory_saw_is_looked_at_again(alone, tmp_path) -> None:
     """All of a split goes through the networks in one shape."""
     cell, dataset, store = trained(alone, tmp_path / "more")
-    keep = store.resume("maps", keys(cell, dataset, RUN).maps["held_out"])
+    keep = store.partial_state("maps", experiment_key_inputs(cell, dataset, RUN).maps["held_out"])
     shape = (2, 3, 16, 16)
     wrong = {"score": torch.zeros(2, 3).double(), "map": torch.zeros(shape)}
     facts = {"evaluations": torch.tensor(0), "seconds": torch.tensor(0.0).double()}
@@ -187,7 +189,7 @@ def test_help_goes_where_most_is_left() -> None:
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_two_that_save_at_once_leave_a_whole_state(tmp_path: Path, monkeypatch, when: str) -> None:
     """One saves just before or just after the other points to what it wrote."""
-    one, two = Resume(tmp_path / "state"), Resume(tmp_path / "state")
+    one, two = PartialState(tmp_path / "state"), PartialState(tmp_path / "state")
     one.save("a", {"x": torch.arange(3)})
     real = resume.atomic_write
     inside: list[int] = []
@@ -205,6 +207,6 @@ def test_two_that_save_at_once_leave_a_whole_state(tmp_path: Path, monkeypatch, 
     one.save("a", {"x": torch.arange(5)})
     (pointer,) = tmp_path.glob("state/*.json")
     found = two.load("a")
-    assert not trouble(pointer) and found is not None
+    assert not find_damage(pointer) and found is not None
     assert len(found["x"]) == (5 if when == "before" else 4)
     assert "a" in one and "b" not in two and len(list(tmp_path.glob("state/*.safetensors"))) == 1

@@ -19,28 +19,32 @@ from typer.testing import CliRunner
 from adbench.benchmark.cli import speed as cli_speed
 from adbench.benchmark.evaluation.protocol import Protocol
 from adbench.benchmark.experiments import fit_predict as stages
-from adbench.benchmark.experiments.matrix import Cell
+from adbench.benchmark.experiments.matrix import Experiment
 from adbench.benchmark.registry.registry import Entry
 from adbench.benchmark.speed import inference as speed
-from adbench.benchmark.speed.data_loading import drawing, feeding
-from adbench.benchmark.speed.inference import measure, spread
-from adbench.benchmark.speed.reference_implementations import RIVALS, Look, plain
-from adbench.benchmark.speed.report import name, page, write
+from adbench.benchmark.speed.data_loading import measure_loading, measure_noise
+from adbench.benchmark.speed.inference import measure_inference, spread
+from adbench.benchmark.speed.reference_implementations import (
+    REFERENCES,
+    RepeatedPrediction,
+    plain_reverse_process,
+)
+from adbench.benchmark.speed.report import file_name, format_page, write_report
 from adbench.datasets.base import Spec, Split
 from adbench.datasets.phantom import Phantom
-from adbench.engine.diffusion.denoiser import Denoiser, Predicts
+from adbench.engine.diffusion.denoiser import Denoiser, PredictionType
 from adbench.engine.diffusion.gaussian import Variance
-from adbench.engine.diffusion.schedule import ladder, linear
+from adbench.engine.diffusion.schedule import linear_schedule, sampling_levels
 from adbench.engine.noise.noise import gaussian
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import Forget, Run
-from adbench.engine.sampling.reconstruct import Chain, repeated, restore
-from adbench.engine.training.loop import Training, minimise
+from adbench.engine.runtime.run import NullStateStore, TrainingContext
+from adbench.engine.sampling.reconstruct import SamplingConfig, reconstruct, repeat_streams
+from adbench.engine.training.loop import Training, train_module
 from adbench.methods.base import Detection, Method
-from known import Curved
+from known import SmoothNetwork
 
 SIDE = 16
-RUN = Run(batch=4)
+RUN = TrainingContext(batch=4)
 WHERE = {"device": "A Machine (R)", "kind": "cpu", "threads": 1, "torch": "2", "dtype": "float32",
          "compile": False, "batch": 4, "peak_gflops": 100.0}  # fmt: skip
 
@@ -69,24 +73,27 @@ class Chains(Method):
         self, spec: Spec, *, sampling_steps: int | None = 5, repeats: int = 2, eta: float = 1.0
     ) -> None:
         super().__init__(spec)
-        self.denoiser = Denoiser(Small(), linear(), clip=(-1, 1))
-        self.chain, self.plan = Chain(sampling_steps, eta, repeats=repeats), Training(50, 4, 1e-3)
+        self.denoiser = Denoiser(Small(), linear_schedule(), clip=(-1, 1))
+        self.chain, self.plan = (
+            SamplingConfig(sampling_steps, eta, repeats=repeats),
+            Training(50, 4, 1e-3),
+        )
 
-    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+    def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
             return self.denoiser.loss(x, rng)
 
-        minimise(loss, self.denoiser, train, run, self.plan)
+        train_module(loss, self.denoiser, train, context, self.plan)
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        healed = restore(self.denoiser, x, levels, rng, chain=self.chain)
+        healed = reconstruct(self.denoiser, x, levels, rng, sampling=self.chain)
         return Detection.from_map((healed.mean(2) - x).square().mean(2))
 
 
 class Still(Method):
     """Has no network and learns nothing."""
 
-    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+    def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
         pass
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
@@ -99,10 +106,10 @@ class Here(Entry):
         return {"chains": Chains, "still": Still}[self.name]
 
 
-def cell(method: str, levels: tuple[int, ...] | None = None, **args: Any) -> Cell:
+def cell(method: str, levels: tuple[int, ...] | None = None, **args: Any) -> Experiment:
     entries = [Here(method, "methods", "", "", ""), Entry("phantom", "datasets", "", "", "")]
     given = {"sampling_steps": 5, **args} if method == "chains" else args
-    return Cell(entries[0], given, entries[1], {}, 0, "tiny", Protocol(), levels)
+    return Experiment(entries[0], given, entries[1], {}, 0, "tiny", Protocol(), levels)
 
 
 @pytest.fixture(scope="module")
@@ -115,15 +122,23 @@ def data() -> Phantom:
 @pytest.mark.parametrize("steps", [None, 7])
 @pytest.mark.parametrize("clip", [(-1.0, 1.0), None])
 def test_the_plain_loop_ends_where_the_engine_does(
-    predicts: Predicts, variance: Variance, steps: int | None, clip: tuple[float, float] | None
+    predicts: PredictionType,
+    variance: Variance,
+    steps: int | None,
+    clip: tuple[float, float] | None,
 ) -> None:
-    levels, repeats, net, schedule = [1, 400] if steps else [1, 15], 2, Curved(), linear()
-    denoiser = Denoiser(net, schedule, predicts=predicts, clip=clip).eval()
-    chain, rng = Chain(steps, variance=variance, repeats=repeats), Rng(["a", "b"], 3)
+    levels, repeats, net, schedule = (
+        [1, 400] if steps else [1, 15],
+        2,
+        SmoothNetwork(),
+        linear_schedule(),
+    )
+    denoiser = Denoiser(net, schedule, prediction_type=predicts, clip=clip).eval()
+    chain, rng = SamplingConfig(steps, variance=variance, repeats=repeats), Rng(["a", "b"], 3)
     x = rng.fork("x").normal((1, 6, 5)) / 2
-    engine = restore(denoiser, x, levels, rng, chain=chain)  # (L, N, R, C, *S)
-    calls = len(net.asked)
-    streams = repeated(rng, repeats)
+    engine = reconstruct(denoiser, x, levels, rng, sampling=chain)  # (L, N, R, C, *S)
+    calls = len(net.timesteps)
+    streams = repeat_streams(rng, repeats)
     for where in torch.cartesian_prod(*[torch.arange(n) for n in engine.shape[:3]]):
         level, sample, repeat = where.tolist()
         own = streams.rows(torch.tensor([repeat * len(x) + sample]))
@@ -132,19 +147,19 @@ def test_the_plain_loop_ends_where_the_engine_does(
             stream = own.fork(what).at(at if what == "step" else 0)
             return gaussian(stream, x.shape[1:], torch.tensor([at]))
 
-        path = ladder(levels[level], steps)
-        healed = plain(
-            net, x[sample : sample + 1], schedule.kept.tolist(), path, draw,
-            predicts=predicts, clip=clip, small=variance == "small",
+        path = sampling_levels(levels[level], steps)
+        healed = plain_reverse_process(
+            net, x[sample : sample + 1], schedule.alpha_bar.tolist(), path, draw,
+            predicts=predicts, clip=clip, small_variance=variance == "small",
         )  # fmt: skip
         torch.testing.assert_close(healed[0], engine[level, sample, repeat], rtol=1e-4, atol=2e-5)
-    assert sum(map(len, net.asked[calls:])) == repeats * len(x) * sum(
-        len(ladder(level, steps)) - 1 for level in levels
+    assert sum(map(len, net.timesteps[calls:])) == repeats * len(x) * sum(
+        len(sampling_levels(level, steps)) - 1 for level in levels
     )
 
 
 def test_what_is_counted_is_what_was_done(data: Phantom) -> None:
-    fact = measure(cell("chains"), data, RUN, images=3, rounds=3, where=WHERE)
+    fact = measure_inference(cell("chains"), data, RUN, images=3, rounds=3, machine=WHERE)
     evaluations = 2 * 2 * 5  # levels, repeats, steps
     assert fact["evaluations_per_image"] == evaluations
     assert fact["gflops_per_image"] == pytest.approx(evaluations * Small.flops / 1e9)
@@ -159,18 +174,22 @@ def test_what_is_counted_is_what_was_done(data: Phantom) -> None:
 
 
 def test_a_record_counts_the_same(data: Phantom, tmp_path: Path) -> None:
-    run = Run(batch=4, tell=lambda event, facts: None)
-    meta = stages.fit(tmp_path / "w", cell("chains"), data, run, Forget(), lambda *told: None)
+    run = TrainingContext(batch=4, on_event=lambda event, facts: None)
+    meta = stages.fit(
+        tmp_path / "w", cell("chains"), data, run, NullStateStore(), lambda *told: None
+    )
     assert meta["gflops_per_evaluation"] == pytest.approx(Small.flops / 1e9)
     assert meta["train_gflops"] == pytest.approx(3 * Small.flops * 50 * 4 / 1e9)
-    meta = stages.fit(tmp_path / "w", cell("still"), data, run, Forget(), lambda *told: None)
+    meta = stages.fit(
+        tmp_path / "w", cell("still"), data, run, NullStateStore(), lambda *told: None
+    )
     assert meta["gflops_per_evaluation"] == meta["train_gflops"] == 0
 
 
 def test_the_levels_asked_for_are_swept_and_no_others(data: Phantom) -> None:
-    fact = measure(cell("chains", (50,)), data, RUN, images=1, rounds=1, where=WHERE)
+    fact = measure_inference(cell("chains", (50,)), data, RUN, images=1, rounds=1, machine=WHERE)
     assert fact["levels"] == [50]
-    fact = measure(cell("still", (50,)), data, RUN, images=1, rounds=1, where=WHERE)
+    fact = measure_inference(cell("still", (50,)), data, RUN, images=1, rounds=1, machine=WHERE)
     assert fact["levels"] == [0]
 
 
@@ -185,58 +204,60 @@ def test_rivals_do_the_same_job(data: Phantom, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(Small, "forward", forward)
     planned = cell("chains", sampling_steps=3)
     batch = torch.stack([data.test()[i].x for i in range(3)])
-    method = stages.build(planned, data.spec).eval()
-    look = Look(method, batch, ["a", "b", "c"], [100, 300], RUN)
+    method = stages.build_method(planned, data.spec).eval()
+    look = RepeatedPrediction(method, batch, ["a", "b", "c"], [100, 300], RUN)
     rows = 3 * 2 * 2 * 3
-    loop = RIVALS["loop"](planned, look, rows)
+    loop = REFERENCES["loop"](planned, look, rows)
     loop.slow()
-    assert "timestep" in loop.what and asked == [1] * rows
+    assert "timestep" in loop.description and asked == [1] * rows
     assert loop.fast is look
     asked.clear()
-    other = RIVALS["loop"](planned, look, rows + 1)  # it does more than its chains
+    other = REFERENCES["loop"](planned, look, rows + 1)  # it does more than its chains
     other.slow()
-    assert "its own detect" in other.what and asked == [1] * rows
-    apart = RIVALS["separate"](planned, look, rows)
-    together, one = look(), look.at(slice(None), [300])
+    assert "its own detect" in other.description and asked == [1] * rows
+    apart = REFERENCES["separate"](planned, look, rows)
+    together, one = look(), look.predict(slice(None), [300])
     assert torch.equal(together.score[1], one.score[0]) and apart.fast is look
     asked.clear()
-    fewer = RIVALS["fewer"](planned, look, rows)
+    fewer = REFERENCES["fewer"](planned, look, rows)
     fewer.slow()
     assert sum(asked) >= 3 * 2 * (100 + 300) and fewer.fast is look
     all_of_it = cell("chains", sampling_steps=None)
-    assert RIVALS["fewer"](all_of_it, look, rows).slow is look
+    assert REFERENCES["fewer"](all_of_it, look, rows).slow is look
 
 
 def test_a_chain_that_is_not_ancestral_has_no_plain_loop(data: Phantom) -> None:
-    fact = measure(
-        cell("chains", eta=0.0), data, RUN, images=1, rounds=1, against=["loop"], where=WHERE
+    fact = measure_inference(
+        cell("chains", eta=0.0), data, RUN, images=1, rounds=1, references=["loop"], machine=WHERE
     )
     assert "its own detect" in fact["against"]["loop"]["what"]
 
 
 def test_what_cannot_be_compared_says_why(data: Phantom) -> None:
     rivals = ["loop", "separate", "fewer"]
-    fact = measure(cell("still"), data, RUN, images=2, rounds=2, against=rivals, where=WHERE)
+    fact = measure_inference(
+        cell("still"), data, RUN, images=2, rounds=2, references=rivals, machine=WHERE
+    )
     assert fact["against"]["separate"] == {"unfit": "sweeps one level only"}
     assert fact["against"]["fewer"] == {"unfit": "takes no sampling_steps"}
     assert fact["against"]["loop"]["ratio"]["median"] > 0
     assert fact["evaluations_per_image"] == fact["gflops_per_image"] == 0
-    assert "*takes no sampling_steps*" in page([fact])
+    assert "*takes no sampling_steps*" in format_page([fact])
 
 
 def test_loading_is_held_against_training(data: Phantom) -> None:
-    fact = feeding(cell("chains"), data, RUN, samples=10, rounds=2, where=WHERE)
+    fact = measure_loading(cell("chains"), data, RUN, samples=10, rounds=2, machine=WHERE)
     assert fact["samples"] == 8 and fact["batch"] == 4
     assert fact["trained_per_second"] > 0
     loaded = fact["loaded_per_second"]["min"]
     assert fact["keeps_up"] == pytest.approx(loaded / fact["trained_per_second"])
-    still = feeding(cell("still"), data, RUN, samples=4, rounds=1, where=WHERE)
+    still = measure_loading(cell("still"), data, RUN, samples=4, rounds=1, machine=WHERE)
     assert still["trained_per_second"] is None and still["keeps_up"] is None
-    assert "does not train in steps" in page([fact, still])
+    assert "does not train in steps" in format_page([fact, still])
 
 
 def test_noise_is_held_against_the_same_fields() -> None:
-    fact = drawing(RUN, size=24, images=2, rounds=1, where=WHERE)
+    fact = measure_noise(RUN, size=24, images=2, rounds=1, machine=WHERE)
     assert fact["largest_difference"] < 1e-6
     assert fact["ms_per_field"]["median"] > 0 and fact["ratio"]["median"] > 0
 
@@ -259,7 +280,7 @@ def made(label: str, **more: Any) -> dict[str, Any]:
 
 
 def test_the_page_says_what_the_files_say(tmp_path: Path) -> None:
-    paths = write([made("One"), made("Two", levels=[100, 250])], tmp_path)
+    paths = write_report([made("One"), made("Two", levels=[100, 250])], tmp_path)
     text = (tmp_path / "speed.md").read_text()
     assert paths[-1] == tmp_path / "speed.md" and len(paths) == 3
     assert "## A Machine (R), 1 thread, float32, torch 2" in text
@@ -267,10 +288,10 @@ def test_the_page_says_what_the_files_say(tmp_path: Path) -> None:
     for said in ("10 [9, 12]", "0.123", "12.3 % [10, 13.7]", "1,234", "2.25x [2, 3]", "50 %"):
         assert said in row
     assert "| 100, 250 |" in text
-    write([], tmp_path)
+    write_report([], tmp_path)
     assert (tmp_path / "speed.md").read_text() == text, "it is made of the files alone"
     paths[0].unlink()
-    write([made("Two", levels=[100, 250], gflops_per_image=7.0)], tmp_path)
+    write_report([made("Two", levels=[100, 250], gflops_per_image=7.0)], tmp_path)
     text = (tmp_path / "speed.md").read_text()
     assert "| One " not in text and text.count("| Two ") == 1 and "| 7 |" in text
 
@@ -287,7 +308,7 @@ def test_another_circumstance_is_another_file() -> None:
         made("One", machine=WHERE | {"device": "Another"}),
         made("One", machine=WHERE | {"batch": 8}),
     ]
-    names = {name(fact) for fact in facts}
+    names = {file_name(fact) for fact in facts}
     assert len(names) == len(facts)
     assert all(set(text) <= set("abcdefghijklmnopqrstuvwxyz0123456789-._") for text in names)
 
@@ -305,7 +326,7 @@ SMALL = ["--set", "shape=[16,16]", "--set", "test=2", "--images", "2", "--rounds
 def test_a_shell_gets_files_and_a_page(
     app: typer.Typer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(speed, "machine", lambda run: WHERE)
+    monkeypatch.setattr(speed, "describe_machine", lambda run: WHERE)
     out, everything = tmp_path / "out", tmp_path / "all.json"
     argv = ["-m", "healthy-mean", "--out", str(out), "--json", str(everything), *SMALL]
     done = CliRunner().invoke(app, argv)
@@ -322,8 +343,8 @@ def test_a_failing_method_is_a_line_and_an_exit_code(
     def fails(*given: object, **more: object) -> None:
         raise RuntimeError("no such kernel")
 
-    monkeypatch.setattr(speed, "machine", lambda run: WHERE)
-    monkeypatch.setattr(speed, "measure", fails)
+    monkeypatch.setattr(speed, "describe_machine", lambda run: WHERE)
+    monkeypatch.setattr(speed, "measure_inference", fails)
     done = CliRunner().invoke(app, ["-m", "healthy-mean", "--out", str(tmp_path), *SMALL])
     assert done.exit_code == 3
     assert "healthy-mean  failed: RuntimeError: no such kernel" in done.output

@@ -13,11 +13,17 @@ import typer
 from typer.testing import CliRunner
 
 from adbench.benchmark.cli import speed as cli_speed
-from adbench.benchmark.evaluation.metrics.ranking import Places, place_metrics
+from adbench.benchmark.evaluation.metrics.ranking import PixelScores, pixel_score_metrics
 from adbench.benchmark.speed import inference as speed
 from adbench.benchmark.speed import metrics as metrics_speed
-from adbench.benchmark.speed.metrics import judging, learned, looped, stack, strips
-from adbench.benchmark.speed.report import name, page
+from adbench.benchmark.speed.metrics import (
+    adeval_metrics,
+    aupro_by_loop,
+    measure_metrics,
+    sklearn_metrics,
+    synthetic_maps,
+)
+from adbench.benchmark.speed.report import file_name, format_page
 
 WHERE = {
     "device": "A Machine (R)", "kind": "cpu", "threads": 1, "torch": "2", "dtype": "float32",
@@ -26,8 +32,8 @@ WHERE = {
 
 
 def test_the_stack_is_the_same_every_time_and_has_normal_maps_too():
-    score, mask = stack(7, 32)
-    again, _ = stack(7, 32)
+    score, mask = synthetic_maps(7, 32)
+    again, _ = synthetic_maps(7, 32)
     assert np.array_equal(score, again) and score.dtype == np.float32
     assert mask.any((1, 2)).tolist() == [False, True, True] * 2 + [False]
     assert score[mask].mean() > score[~mask].mean() + 0.4
@@ -37,44 +43,49 @@ def test_the_loop_is_aupro_by_hand():
     score = np.array([[[9.0, 1.0, 8.0, 0.0, 3.0, 2.0, 5.0]]])
     mask = np.array([[[1, 0, 1, 0, 0, 0, 0]]], bool)
     # two regions of one place each, both above the five normal ones: the whole area
-    assert looped(score, mask) == pytest.approx(1)
+    assert aupro_by_loop(score, mask) == pytest.approx(1)
     score[0, 0, 2] = 4.0  # below one of five: nothing of it up to 0.2, and 0.1 of 0.3 after
-    assert looped(score, mask) == pytest.approx(0.5 + 0.5 * (0.3 - 0.2) / 0.3)
+    assert aupro_by_loop(score, mask) == pytest.approx(0.5 + 0.5 * (0.3 - 0.2) / 0.3)
     score[0, 0, 2] = 5.0  # a tie with it: the curve rises in a straight line up to 0.2
-    assert looped(score, mask) == pytest.approx(0.5 + 0.5 * (0.1 + 0.1) / 0.3)
-    assert learned(score, mask)["auroc"] == pytest.approx((5 + 4.5) / 10)
+    assert aupro_by_loop(score, mask) == pytest.approx(0.5 + 0.5 * (0.1 + 0.1) / 0.3)
+    assert sklearn_metrics(score, mask)["auroc"] == pytest.approx((5 + 4.5) / 10)
 
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # adeval's own
 def test_adeval_says_the_same_of_plain_scores_to_the_width_of_its_strips():
-    score, mask = stack(12, 96)
-    theirs, ours = strips(score, mask), place_metrics(Places.of(score, mask))
+    score, mask = synthetic_maps(12, 96)
+    theirs, ours = (
+        adeval_metrics(score, mask),
+        pixel_score_metrics(PixelScores.from_maps(score, mask)),
+    )
     assert theirs is not None
     assert theirs == pytest.approx({name: ours[name] for name in theirs}, abs=2e-3)
 
 
 def test_without_adeval_the_rest_is_measured(monkeypatch):
     monkeypatch.setitem(sys.modules, "adeval", None)
-    fact: dict[str, Any] = judging(3, side=24, rounds=1, where=WHERE)
+    fact: dict[str, Any] = measure_metrics(3, side=24, rounds=1, machine=WHERE)
     assert fact["of_adeval"] is None and fact["ratio"]["all"]
-    assert page([fact]).count("| - |") == 2 and "adeval" in page([fact])
+    assert format_page([fact]).count("| - |") == 2 and "adeval" in format_page([fact])
 
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 @pytest.mark.parametrize("maps", [3, 9])
 def test_all_that_is_told_follows_from_what_was_timed(monkeypatch, maps):
-    monkeypatch.setattr(metrics_speed, "FEW", 3)
-    fact: dict[str, Any] = judging(maps, side=24, rounds=2, where=WHERE)
+    monkeypatch.setattr(metrics_speed, "REFERENCE_MAPS", 3)
+    fact: dict[str, Any] = measure_metrics(maps, side=24, rounds=2, machine=WHERE)
     assert fact["largest_difference"] < 1e-9 and fact["few"] == 3 and fact["maps"] == maps
     rivals = zip(fact["sklearn_seconds"]["all"], fact["loop_seconds"]["all"], strict=True)
     ratios = [sum(s) / t for s, t in zip(rivals, fact["seconds"]["all"], strict=True)]
     assert fact["ratio"]["all"] == pytest.approx(ratios) and len(ratios) == 2
     taken = zip(fact["seconds"]["all"], fact["adeval_seconds"]["all"], strict=True)
     assert fact["of_adeval"]["all"] == pytest.approx([ours / theirs for ours, theirs in taken])
-    text = page([fact])
+    text = format_page([fact])
     assert "### Judging" in text and f"| {maps} of 24 x 24 |" in text
     assert (", 3 maps times 3 |" in text) == (maps == 9)
-    assert name(fact) != name(fact | {"maps": 4}) and name(fact) == name(fact | {"few": 2})
+    assert file_name(fact) != file_name(fact | {"maps": 4}) and file_name(fact) == file_name(
+        fact | {"few": 2}
+    )
 
 
 def test_the_shell_judges_and_builds_no_method(tmp_path: Path, monkeypatch):
@@ -84,10 +95,10 @@ def test_the_shell_judges_and_builds_no_method(tmp_path: Path, monkeypatch):
 
     def small(maps: int, **more: Any) -> dict[str, Any]:
         seen.append(maps)
-        return judging(maps, side=16, **more)
+        return measure_metrics(maps, side=16, **more)
 
-    monkeypatch.setattr(speed, "machine", lambda run: WHERE)
-    monkeypatch.setattr(metrics_speed, "judging", small)
+    monkeypatch.setattr(speed, "describe_machine", lambda run: WHERE)
+    monkeypatch.setattr(metrics_speed, "measure_metrics", small)
     argv = ["--metrics", "4", "--rounds", "1", "--out", str(tmp_path), "--json", "-"]
     done = CliRunner().invoke(app, argv)
     assert done.exit_code == 0, done.output

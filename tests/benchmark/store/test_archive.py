@@ -16,9 +16,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from adbench.benchmark.cli.cache import app
-from adbench.benchmark.store.archive import export, take
-from adbench.benchmark.store.artifact_store import Store, StoreError, key_of
-from stored import fill, maps, train
+from adbench.benchmark.store.archive import export_archive, import_archive
+from adbench.benchmark.store.artifact_store import Store, StoreError, cache_key
+from stored import fill_store, maps_inputs, training_inputs
 
 Members = list[tuple[tarfile.TarInfo, bytes]]
 
@@ -30,8 +30,8 @@ def never(path: Path) -> Mapping[str, Any]:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     made = Store(tmp_path / "store")
-    fill(made, tmp_path / "out", train(), "brats.anoddpm.s0")
-    fill(made, tmp_path / "out", train(seed=1), "brats.anoddpm.s1")
+    fill_store(made, tmp_path / "out", training_inputs(), "brats.anoddpm.s0")
+    fill_store(made, tmp_path / "out", training_inputs(seed=1), "brats.anoddpm.s1")
     return made
 
 
@@ -83,13 +83,17 @@ def test_what_was_exported_is_a_hit_elsewhere(tmp_path: Path, store: Store, pack
     assert made.exit_code == 0 and made.stdout == "8 artefacts taken, 0 were there, 0 problems\n"
     assert tree(other) == tree(store)
     for seed in (0, 1):
-        assert not other.once("checkpoint", train(seed=seed), never, name="x").fresh
-        assert not other.once("maps", maps(train(seed=seed)), never, name="x").fresh
+        assert not other.get_or_create(
+            "checkpoint", training_inputs(seed=seed), never, name="x"
+        ).created
+        assert not other.get_or_create(
+            "maps", maps_inputs(training_inputs(seed=seed)), never, name="x"
+        ).created
     again = cache(other, "import", str(packed), "--json")
     told = json.loads(again.stdout)
     assert not told["new"] and len(told["known"]) == 8 and not told["problems"]
-    export(other, [("checkpoint", key_of(train()))], tmp_path / "a.tar")
-    export(store, [("checkpoint", key_of(train()))], tmp_path / "b.tar")
+    export_archive(other, [("checkpoint", cache_key(training_inputs()))], tmp_path / "a.tar")
+    export_archive(store, [("checkpoint", cache_key(training_inputs()))], tmp_path / "b.tar")
     assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
 
 
@@ -97,11 +101,11 @@ def test_only_what_named_cells_stand_on(tmp_path: Path, store: Store) -> None:
     path, out = tmp_path / "one.tar", str(tmp_path / "out")
     assert cache(store, "export", str(path), "brats.anoddpm.s1", "--out", out).exit_code == 0
     other = Store(tmp_path / "other")
-    assert len(take(other, path).new) == 4
-    assert {a.key for a in other.each("checkpoint")} == {key_of(train(seed=1))}
+    assert len(import_archive(other, path).imported) == 4
+    assert {a.key for a in other.artifacts("checkpoint")} == {cache_key(training_inputs(seed=1))}
     (tmp_path / "out/records/brats.anoddpm.s0.json").unlink()
     assert cache(store, "export", str(path), "--out", out).exit_code == 0
-    assert len(take(Store(tmp_path / "third"), path).new) == 4
+    assert len(import_archive(Store(tmp_path / "third"), path).imported) == 4
     wrong = cache(store, "export", str(path), "brats.anodppm", "--out", out)
     assert wrong.exit_code == 2 and "no record begins with 'brats.anodppm'" in wrong.output
 
@@ -109,17 +113,17 @@ def test_only_what_named_cells_stand_on(tmp_path: Path, store: Store) -> None:
 def test_nothing_is_exported_while_something_is_missing_or_damaged(
     tmp_path: Path, store: Store
 ) -> None:
-    damaged, gone = [*store.each()][:2]
+    damaged, gone = [*store.artifacts()][:2]
     damaged.path.write_bytes(b"x" * damaged.size)
     for path in gone.path.parent.iterdir():
         path.unlink()
     path = tmp_path / "all.tar"
     with pytest.raises(StoreError, match="nothing is exported") as caught:
-        export(store, [(a.kind, a.key) for a in (damaged, gone)], path)
+        export_archive(store, [(a.kind, a.key) for a in (damaged, gone)], path)
     assert str(damaged.path) in str(caught.value) and gone.key in str(caught.value)
     assert not path.exists() and not [*tmp_path.glob(".*")]
     with pytest.raises(StoreError, match="nothing to export"):
-        export(store, [], path)
+        export_archive(store, [], path)
 
 
 def flipped(held: Members) -> Members:
@@ -152,7 +156,7 @@ def test_what_does_not_verify_is_not_taken_and_the_rest_is(
     other = Store(tmp_path / "deep" / "other")
     made = cache(other, "import", str(packed))
     assert made.exit_code == 5 and said in made.stdout, made.output
-    assert len([*other.each(verify=True)]) == len(other.folders()) == whole
+    assert len([*other.artifacts(verify=True)]) == len(other.folders()) == whole
     assert tree(other).items() <= tree(store).items(), "and nothing else is there"
     assert not (tmp_path / "deep/x").exists()
 
@@ -165,9 +169,9 @@ def test_links_and_devices_are_refused(
     held[1][0].type, held[1][0].size, held[1][0].linkname = kind, 0, "/etc/hostname"
     packing(packed, [held[0], (held[1][0], b""), *held[2:]])
     other = Store(tmp_path / "other")
-    found = take(other, packed)
+    found = import_archive(other, packed)
     assert any("is a link or a device" in problem for problem in found.problems)
-    assert len(found.new) == 7 and not any(p.is_symlink() for p in other.root.rglob("*"))
+    assert len(found.imported) == 7 and not any(p.is_symlink() for p in other.root.rglob("*"))
 
 
 @pytest.mark.parametrize(
@@ -184,7 +188,7 @@ def test_a_manifest_that_names_what_is_no_artefact_is_refused(
     packing(packed, [*members(packed), member(name, b"x")], listed=True)
     other = Store(tmp_path / "deep" / "other")
     with pytest.raises(StoreError, match="belongs to no artefact"):
-        take(other, packed)
+        import_archive(other, packed)
     assert not other.root.exists()
 
 
@@ -197,8 +201,8 @@ def test_right_checksums_of_wrong_content_are_not_enough(tmp_path: Path, packed:
     held[place] = member(held[place][0].name, json.dumps(told).encode())
     packing(packed, held, listed=True)
     other = Store(tmp_path / "other")
-    found = take(other, packed)
-    assert len(found.new) == 7 and "is damaged" in found.problems[0]
+    found = import_archive(other, packed)
+    assert len(found.imported) == 7 and "is damaged" in found.problems[0]
     assert len(other.folders()) == 7
 
 
@@ -207,9 +211,9 @@ def test_a_file_that_breaks_off_gives_what_it_has(tmp_path: Path, packed: Path) 
     for share in (0.3, 0.6, 0.95):
         packed.write_bytes(data[: int(len(data) * share)])
         other = Store(tmp_path / f"other{share}")
-        found = take(other, packed)
-        assert found.problems and len(found.new) == len([*other.each(verify=True)]) < 9
-        assert len(other.folders()) == len(found.new)
+        found = import_archive(other, packed)
+        assert found.problems and len(found.imported) == len([*other.artifacts(verify=True)]) < 9
+        assert len(other.folders()) == len(found.imported)
 
 
 @pytest.mark.parametrize("data", [b"", b"no tar at all" * 100], ids=["empty", "text"])
@@ -227,14 +231,14 @@ def test_what_is_no_bundle_is_told_in_one_line(tmp_path: Path, data: bytes) -> N
 
 def test_what_is_damaged_here_is_replaced_by_what_comes(tmp_path: Path, packed: Path) -> None:
     other = Store(tmp_path / "other")
-    take(other, packed)
-    first = next(iter(other.each()))
+    import_archive(other, packed)
+    first = next(iter(other.artifacts()))
     first.path.write_bytes(b"x" * first.size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = take(other, packed)
-    assert found.new == [f"{first.kind}/{first.key}"] and len(found.known) == 7
-    assert len([*other.each(verify=True)]) == 8
+        found = import_archive(other, packed)
+    assert found.imported == [f"{first.kind}/{first.key}"] and len(found.present) == 7
+    assert len([*other.artifacts(verify=True)]) == 8
 
 
 class Full(io.BytesIO):
@@ -255,19 +259,19 @@ def test_a_disk_that_is_full_is_told_and_leaves_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", full)
         with pytest.raises(StoreError, match="No space left on device"):
-            take(other, packed)
+            import_archive(other, packed)
     assert tree(other) == {} and other.folders() == []
     with monkeypatch.context() as patch:
         patch.setattr("adbench.benchmark.store.archive.tarfile.open", Full().write)
         with pytest.raises(StoreError, match="No space left on device"):
-            export(store, [("checkpoint", key_of(train()))], packed)
+            export_archive(store, [("checkpoint", cache_key(training_inputs()))], packed)
     assert len(members(packed)) == 17, "what was there before is there still"
     assert not [*packed.parent.glob(".*")]
-    assert len(take(other, packed).new) == 8
+    assert len(import_archive(other, packed).imported) == 8
 
 
 def test_what_is_being_made_here_is_left_to_its_maker(tmp_path: Path, packed: Path) -> None:
     other = Store(tmp_path / "other")
-    with other.locked("checkpoint", key_of(train())):
-        found = take(other, packed)
-    assert len(found.new) == 7 and "is being made here" in found.problems[0]
+    with other.lock("checkpoint", cache_key(training_inputs())):
+        found = import_archive(other, packed)
+    assert len(found.imported) == 7 and "is being made here" in found.problems[0]

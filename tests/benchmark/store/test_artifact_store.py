@@ -17,16 +17,16 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError
 
 from adbench.benchmark.store.artifact_store import (
-    NOTHING_LIKE,
+    NO_SIMILAR_ARTIFACT,
     Store,
     StoreError,
     StoreWarning,
     atomic_path,
     atomic_write,
+    cache_key,
     canonical_json,
-    key_of,
 )
-from stores import WHO, await_mark, files, flip, run, truncate
+from stores import KEY_INPUTS, flip_bit, start_process, stored_files, truncate, wait_for_mark
 
 
 def maker(text: str = "payload", calls: list[Path] | None = None) -> Callable[[Path], Any]:
@@ -45,41 +45,47 @@ def never(path: Path) -> Mapping[str, Any]:
 
 def test_made_once_and_found_ever_after(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
-    assert store.find("checkpoint", WHO) is None
+    assert store.find("checkpoint", KEY_INPUTS) is None
     assert not store.root.exists()
-    made = store.once("checkpoint", WHO, maker(), name="weights.bin")
-    key = key_of(WHO)
+    made = store.get_or_create("checkpoint", KEY_INPUTS, maker(), name="weights.bin")
+    key = cache_key(KEY_INPUTS)
     assert made.path == store.root / "checkpoint" / key[:2] / key / "weights.bin"
-    assert (made.kind, made.key, made.fresh, made.meta) == (
+    assert (made.kind, made.key, made.created, made.metadata) == (
         "checkpoint",
         key,
         True,
         {"seconds": 1.5},
     )
-    found = Store(tmp_path / "store").once("checkpoint", WHO, never, name="weights.bin")
-    assert not found.fresh and found.path.read_text() == "payload"
-    assert found.identity == WHO
+    found = Store(tmp_path / "store").get_or_create(
+        "checkpoint", KEY_INPUTS, never, name="weights.bin"
+    )
+    assert not found.created and found.path.read_text() == "payload"
+    assert found.key_inputs == KEY_INPUTS
     beside = json.loads(found.path.with_name("weights.bin.json").read_text())
-    assert beside["identity"] == WHO and beside["bytes"] == 7 and beside["meta"] == made.meta
-    assert len(files(store.root)) == 2
-    assert [artefact.key for artefact in store.each()] == [key]
-    assert [*store.each("maps")] == []
+    assert (
+        beside["identity"] == KEY_INPUTS
+        and beside["bytes"] == 7
+        and beside["meta"] == made.metadata
+    )
+    assert len(stored_files(store.root)) == 2
+    assert [artefact.key for artefact in store.artifacts()] == [key]
+    assert [*store.artifacts("maps")] == []
 
 
 def test_another_identity_or_kind_is_another_artefact(tmp_path: Path) -> None:
     store, calls = Store(tmp_path), []
-    store.once("checkpoint", WHO, maker("a", calls), name="x")
-    store.once("checkpoint", {**WHO, "data": "abd"}, maker("b", calls), name="x")
-    store.once("maps", WHO, maker("c", calls), name="x")
+    store.get_or_create("checkpoint", KEY_INPUTS, maker("a", calls), name="x")
+    store.get_or_create("checkpoint", {**KEY_INPUTS, "data": "abd"}, maker("b", calls), name="x")
+    store.get_or_create("maps", KEY_INPUTS, maker("c", calls), name="x")
     assert len(calls) == 3
-    assert store.once("maps", WHO, never, name="x").path.read_text() == "c"
+    assert store.get_or_create("maps", KEY_INPUTS, never, name="x").path.read_text() == "c"
 
 
 @pytest.mark.parametrize("name", ["x", "judged.json", "x.json.json"])
 def test_a_payload_may_be_json_itself(tmp_path: Path, name: str) -> None:
     store = Store(tmp_path)
-    store.once("record", WHO, maker("{}"), name=name)
-    found = store.once("record", WHO, never, name=name)
+    store.get_or_create("record", KEY_INPUTS, maker("{}"), name=name)
+    found = store.get_or_create("record", KEY_INPUTS, never, name=name)
     assert found.path.name == name and found.path.read_text() == "{}"
 
 
@@ -91,82 +97,82 @@ def test_when_making_fails_nothing_stays(tmp_path: Path) -> None:
         raise KeyError("the maker's own")
 
     with pytest.raises(KeyError, match="the maker's own"):
-        store.once("maps", WHO, fails, name="x")
-    assert files(tmp_path) == set()
-    assert store.once("maps", WHO, maker(), name="x").fresh
+        store.get_or_create("maps", KEY_INPUTS, fails, name="x")
+    assert stored_files(tmp_path) == set()
+    assert store.get_or_create("maps", KEY_INPUTS, maker(), name="x").created
 
 
 def test_a_maker_that_writes_nothing_or_tells_nonsense_is_refused(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with pytest.raises(ValueError, match="wrote no x"):
-        store.once("maps", WHO, lambda path: {}, name="x")
+        store.get_or_create("maps", KEY_INPUTS, lambda path: {}, name="x")
 
     def tells_nan(path: Path) -> Mapping[str, Any]:
         path.touch()
         return {"loss": float("nan")}
 
     with pytest.raises(ValueError, match="Out of range"):
-        store.once("maps", WHO, tells_nan, name="x")
-    assert files(tmp_path) == set()
+        store.get_or_create("maps", KEY_INPUTS, tells_nan, name="x")
+    assert stored_files(tmp_path) == set()
 
 
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda payload, beside: flip(payload, 2),
+        lambda payload, beside: flip_bit(payload, 2),
         lambda payload, beside: truncate(payload),
         lambda payload, beside: payload.unlink(),
         lambda payload, beside: beside.unlink(),
         lambda payload, beside: truncate(beside),
         lambda payload, beside: beside.write_text("null"),
-        lambda payload, beside: flip(beside, beside.read_bytes().index(b"seconds") + 1),
-        lambda payload, beside: flip(beside, beside.read_bytes().index(b"lr")),
+        lambda payload, beside: flip_bit(beside, beside.read_bytes().index(b"seconds") + 1),
+        lambda payload, beside: flip_bit(beside, beside.read_bytes().index(b"lr")),
     ],
 )
 def test_what_is_damaged_is_set_aside_and_made_anew(
     tmp_path: Path, damage: Callable[[Path, Path], None]
 ) -> None:
     store = Store(tmp_path)
-    path = store.once("maps", WHO, maker(), name="x").path
+    path = store.get_or_create("maps", KEY_INPUTS, maker(), name="x").path
     damage(path, path.with_name("x.json"))
     with pytest.warns(StoreWarning, match="set aside"):
-        made = store.once("maps", WHO, maker("anew"), name="x")
-    assert made.fresh and made.path.read_text() == "anew"
+        made = store.get_or_create("maps", KEY_INPUTS, maker("anew"), name="x")
+    assert made.created and made.path.read_text() == "anew"
     assert len(list((tmp_path / "corrupt").iterdir())) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert store.find("maps", WHO) is not None
+        assert store.find("maps", KEY_INPUTS) is not None
 
 
 def test_every_flipped_bit_of_the_sidecar_is_found_or_means_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    artefact = store.once("maps", WHO, maker(), name="x")
+    artefact = store.get_or_create("maps", KEY_INPUTS, maker(), name="x")
     beside = artefact.path.with_name("x.json")
     whole = beside.read_bytes()
     for at in range(len(whole)):
-        flip(beside, at)
-        seen = [*store.each("maps", verify=True)]
-        assert [(a.identity, a.meta) for a in seen] in ([], [(WHO, {"seconds": 1.5})])
+        flip_bit(beside, at)
+        seen = [*store.artifacts("maps", verify=True)]
+        assert [(a.key_inputs, a.metadata) for a in seen] in ([], [(KEY_INPUTS, {"seconds": 1.5})])
         beside.write_bytes(whole)
-    assert len([*store.each("maps", verify=True)]) == 1
+    assert len([*store.artifacts("maps", verify=True)]) == 1
 
 
 def test_finding_sets_aside_too_unless_somebody_is_at_work(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    path = store.once("maps", WHO, maker(), name="x").path
-    flip(path, 0)
-    assert len([*store.each("maps")]) == 1  # which looks at names and sizes only
-    with store.locked("maps", key_of(WHO)):
-        assert store.find("maps", WHO) is None
+    path = store.get_or_create("maps", KEY_INPUTS, maker(), name="x").path
+    flip_bit(path, 0)
+    assert len([*store.artifacts("maps")]) == 1  # which looks at names and sizes only
+    with store.lock("maps", cache_key(KEY_INPUTS)):
+        assert store.find("maps", KEY_INPUTS) is None
         assert path.exists()
     with pytest.warns(StoreWarning):
-        assert store.find("maps", WHO) is None
+        assert store.find("maps", KEY_INPUTS) is None
     assert not path.exists()
 
 
 @pytest.mark.parametrize("moment", ["while it is written", "before it gets its name"])
 def test_a_kill_while_making_leaves_nothing_whole_and_no_lock(tmp_path: Path, moment: str) -> None:
-    process = run(
+    process = start_process(
         tmp_path,
         f"""
 from unittest.mock import patch
@@ -182,16 +188,18 @@ with patch("adbench.benchmark.store.artifact_store.Path.replace", hang):
     store.once("maps", WHO, make, name="x")
 """,
     )
-    await_mark(tmp_path, "hangs", process)
+    wait_for_mark(tmp_path, "hangs", process)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     store = Store(tmp_path / "store")
-    assert files(store.root) and [*store.each()] == []  # something is left, under no name of ours
+    assert (
+        stored_files(store.root) and [*store.artifacts()] == []
+    )  # something is left, under no name of ours
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert store.find("maps", WHO) is None
-        assert store.once("maps", WHO, maker(), name="x").fresh
-    assert len(files(store.root)) == 2  # and what was left is swept away
+        assert store.find("maps", KEY_INPUTS) is None
+        assert store.get_or_create("maps", KEY_INPUTS, maker(), name="x").created
+    assert len(stored_files(store.root)) == 2  # and what was left is swept away
 
 
 def test_two_at_once_make_it_once_and_the_other_is_told_to_wait(tmp_path: Path) -> None:
@@ -207,9 +215,9 @@ def make(path):
 got = store.once("maps", WHO, make, name="x", waiting=lambda text: (marks / "waits").touch())
 print(got.fresh, got.path.read_text())
 """
-    first = run(tmp_path, script)
-    await_mark(tmp_path, "first", first)
-    second = run(tmp_path, script)
+    first = start_process(tmp_path, script)
+    wait_for_mark(tmp_path, "first", first)
+    second = start_process(tmp_path, script)
     told = [process.communicate()[0].split() for process in (first, second)]
     assert told == [["True", "payload"], ["False", "payload"]]
     assert (tmp_path / "marks/made").read_text() == "x"
@@ -219,16 +227,16 @@ def test_a_root_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> No
     (tmp_path / "file").touch()
     store = Store(tmp_path / "file")
     for act in (
-        lambda: store.once("maps", WHO, maker(), name="x"),
-        lambda: store.resume("maps", WHO).save("a", {"t": torch.zeros(1)}),
+        lambda: store.get_or_create("maps", KEY_INPUTS, maker(), name="x"),
+        lambda: store.partial_state("maps", KEY_INPUTS).save("a", {"t": torch.zeros(1)}),
         lambda: atomic_write(tmp_path / "file" / "x", "text"),
     ):
         with pytest.raises(StoreError, match=r"cannot write .*ADBENCH_STORE") as caught:
             act()
         assert "\n" not in str(caught.value)
-    assert store.find("maps", WHO) is None
-    assert store.resume("maps", WHO).load("a") is None
-    assert store.explain("maps", WHO) == [NOTHING_LIKE]
+    assert store.find("maps", KEY_INPUTS) is None
+    assert store.partial_state("maps", KEY_INPUTS).load("a") is None
+    assert store.explain_miss("maps", KEY_INPUTS) == [NO_SIMILAR_ARTIFACT]
 
 
 @pytest.mark.parametrize(
@@ -244,7 +252,7 @@ def test_a_full_disk_while_making_is_told_in_one_line(tmp_path: Path, error: Exc
         raise error
 
     with pytest.raises(StoreError, match=r"No space left on device \(free some space") as caught:
-        Store(tmp_path).once("maps", WHO, fails, name="x")
+        Store(tmp_path).get_or_create("maps", KEY_INPUTS, fails, name="x")
     assert "\n" not in str(caught.value)
 
 
@@ -254,31 +262,33 @@ def test_other_errors_are_the_makers_own(tmp_path: Path, error: Exception) -> No
         raise error
 
     with pytest.raises(type(error)) as caught:
-        Store(tmp_path).once("maps", WHO, fails, name="x")
+        Store(tmp_path).get_or_create("maps", KEY_INPUTS, fails, name="x")
     assert caught.value is error
 
 
 def test_a_miss_is_explained_by_the_nearest_there_is(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    assert store.explain("maps", WHO) == [NOTHING_LIKE]
-    store.once("maps", WHO, maker(), name="x")
-    store.once("maps", {"other": 1, "thing": [1, 2]}, maker(), name="x")
-    assert store.explain("maps", WHO) == []
+    assert store.explain_miss("maps", KEY_INPUTS) == [NO_SIMILAR_ARTIFACT]
+    store.get_or_create("maps", KEY_INPUTS, maker(), name="x")
+    store.get_or_create("maps", {"other": 1, "thing": [1, 2]}, maker(), name="x")
+    assert store.explain_miss("maps", KEY_INPUTS) == []
     asked = {"train": {"args": {"lr": 2e-5, "width": 64}, "seed": 0}, "data": "abc"}
-    assert store.explain("maps", asked) == ["train.args.lr: 0.0001 -> 2e-05"]
+    assert store.explain_miss("maps", asked) == ["train.args.lr: 0.0001 -> 2e-05"]
     asked = {"train": {"args": {"lr": 1e-4}, "seed": 0, "levels": [5]}, "data": "abc"}
-    assert store.explain("maps", asked) == [
+    assert store.explain_miss("maps", asked) == [
         "train.args.width: 64 -> absent",
         "train.levels.0: absent -> 5",
     ]
-    assert store.explain("maps", {"wholly": "different", "from": "all"}) == [NOTHING_LIKE]
-    assert store.explain("checkpoint", WHO) == [NOTHING_LIKE]
+    assert store.explain_miss("maps", {"wholly": "different", "from": "all"}) == [
+        NO_SIMILAR_ARTIFACT
+    ]
+    assert store.explain_miss("checkpoint", KEY_INPUTS) == [NO_SIMILAR_ARTIFACT]
 
 
 def test_an_explanation_is_short(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    store.once("maps", {"n": list(range(100)), "m": list(range(100))}, maker(), name="x")
-    told = store.explain("maps", {"n": list(range(100)), "m": list(range(1, 101))})
+    store.get_or_create("maps", {"n": list(range(100)), "m": list(range(100))}, maker(), name="x")
+    told = store.explain_miss("maps", {"n": list(range(100)), "m": list(range(1, 101))})
     assert told[0] == "m.0: 0 -> 1" and told[-1] == "and 88 more" and len(told) == 13
 
 
@@ -295,7 +305,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
         assert path.read_text() == "old"
     assert path.read_text() == "new"
     atomic_write(path, b"\x00")
-    assert path.read_bytes() == b"\x00" and files(tmp_path) == {"deep/file.npy"}
+    assert path.read_bytes() == b"\x00" and stored_files(tmp_path) == {"deep/file.npy"}
 
 
 JSON = st.recursive(

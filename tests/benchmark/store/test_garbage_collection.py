@@ -22,10 +22,15 @@ from typer.testing import CliRunner, Result
 from adbench.benchmark.cli.cache import app
 from adbench.benchmark.store import garbage_collection as evict
 from adbench.benchmark.store import leases as alive
-from adbench.benchmark.store.artifact_store import Store, key_of
-from adbench.benchmark.store.atomic_files import bytes_below
-from adbench.benchmark.store.garbage_collection import Wanted, gc, parse_age, parse_size
-from stored import fill, maps, train
+from adbench.benchmark.store.artifact_store import Store, cache_key
+from adbench.benchmark.store.atomic_files import folder_size
+from adbench.benchmark.store.garbage_collection import (
+    RemovalCriteria,
+    collect_garbage,
+    parse_age,
+    parse_size,
+)
+from stored import fill_store, maps_inputs, training_inputs
 
 DAY = 86400.0
 
@@ -54,28 +59,28 @@ def some(root: Path, days: dict[int, float]) -> Store:
     """A store of checkpoints, by seed, and the days since each was used."""
     store = Store(root)
     for seed, old in days.items():
-        store.once("checkpoint", {"seed": seed}, payload, name="x")
-        aged(store, "checkpoint", key_of({"seed": seed}), old)
+        store.get_or_create("checkpoint", {"seed": seed}, payload, name="x")
+        aged(store, "checkpoint", cache_key({"seed": seed}), old)
     return store
 
 
 def seeds(store: Store) -> list[int]:
-    return sorted(artefact.identity["seed"] for artefact in store.each(verify=True))
+    return sorted(artefact.key_inputs["seed"] for artefact in store.artifacts(verify=True))
 
 
 def held(store: Store) -> int:
-    return bytes_below(store.root)
+    return folder_size(store.root)
 
 
 def test_the_least_recently_used_goes_first_until_there_is_room(tmp_path: Path) -> None:
     store = some(tmp_path, {0: 5, 1: 50, 2: 1, 3: 20})
     each = held(store) // 4
-    found = gc(store, Wanted(most=2 * each + 50))
-    assert [g.item.key for g in found.gone] == [key_of({"seed": s}) for s in (1, 3)]
-    assert seeds(store) == [0, 2] and found.left == held(store) <= 2 * each + 50
-    assert gc(store, Wanted(most=2 * each + 50)).gone == []
-    store.once("checkpoint", {"seed": 0}, never, name="x")  # a hit
-    gc(store, Wanted(most=each + 50))
+    found = collect_garbage(store, RemovalCriteria(max_bytes=2 * each + 50))
+    assert [g.item.key for g in found.removed] == [cache_key({"seed": s}) for s in (1, 3)]
+    assert seeds(store) == [0, 2] and found.bytes_left == held(store) <= 2 * each + 50
+    assert collect_garbage(store, RemovalCriteria(max_bytes=2 * each + 50)).removed == []
+    store.get_or_create("checkpoint", {"seed": 0}, never, name="x")  # a hit
+    collect_garbage(store, RemovalCriteria(max_bytes=each + 50))
     assert seeds(store) == [0], "what was used just now outlives what was used yesterday"
 
 
@@ -86,27 +91,29 @@ def test_what_goes_is_older_than_what_stays(
 ) -> None:
     store = some(tmp_path_factory.mktemp("store"), dict(enumerate(map(float, days))))
     most = held(store) * share // 7
-    dry = gc(store, Wanted(most=most), dry=True)
+    dry = collect_garbage(store, RemovalCriteria(max_bytes=most), dry_run=True)
     assert len(seeds(store)) == len(days), "a dry run removes nothing"
-    found = gc(store, Wanted(most=most))
-    assert [g.item.key for g in found.gone] == [g.item.key for g in dry.gone]
+    found = collect_garbage(store, RemovalCriteria(max_bytes=most))
+    assert [g.item.key for g in found.removed] == [g.item.key for g in dry.removed]
     kept = [days[seed] for seed in seeds(store)]
     gone = [day for seed, day in enumerate(days) if seed not in seeds(store)]
     assert max(kept, default=0) <= min(gone, default=400)
-    assert held(store) == found.left <= most
-    assert all(gc(store, Wanted(most=most)).gone == [] for _ in range(2))
+    assert held(store) == found.bytes_left <= most
+    assert all(
+        collect_garbage(store, RemovalCriteria(max_bytes=most)).removed == [] for _ in range(2)
+    )
 
 
 def test_what_was_not_used_for_long_goes(tmp_path: Path) -> None:
     store = some(tmp_path, {0: 5, 1: 50, 2: 31})
-    gc(store, Wanted(older=parse_age("30d")))
+    collect_garbage(store, RemovalCriteria(max_idle_seconds=parse_age("30d")))
     assert seeds(store) == [0]
 
 
 def test_what_no_record_stands_on_goes(tmp_path: Path) -> None:
     store, out = Store(tmp_path / "store"), tmp_path / "out"
-    fill(store, out, train(), "brats.anoddpm.s0")
-    fill(store, out, train(seed=1), "brats.anoddpm.s1")
+    fill_store(store, out, training_inputs(), "brats.anoddpm.s0")
+    fill_store(store, out, training_inputs(seed=1), "brats.anoddpm.s1")
     kept = {p for p in store.folders() if "s0" in (next(p.glob("*.bin"))).read_text()}
     (out / "records/brats.anoddpm.s1.json").unlink()
     argv = ["gc", "--unused", "--store", str(store.root), "--json"]
@@ -121,12 +128,12 @@ def test_what_no_record_stands_on_goes(tmp_path: Path) -> None:
 
 def test_what_is_locked_stays(tmp_path: Path) -> None:
     store = some(tmp_path, {0: 50, 1: 50})
-    with store.locked("checkpoint", key_of({"seed": 0})):
-        found = gc(store, Wanted(most=0))
+    with store.lock("checkpoint", cache_key({"seed": 0})):
+        found = collect_garbage(store, RemovalCriteria(max_bytes=0))
         assert seeds(store) == [0]
-        assert [g.why for g in found.spared] == ["a process holds its lock"]
-        assert store.lock_file("checkpoint", key_of({"seed": 0})).exists()
-    gc(store, Wanted(most=0))
+        assert [g.reason for g in found.retained] == ["a process holds its lock"]
+        assert store.lock_file("checkpoint", cache_key({"seed": 0})).exists()
+    collect_garbage(store, RemovalCriteria(max_bytes=0))
     assert seeds(store) == [] and not [*tmp_path.glob("locks/*.lock")]
 
 
@@ -157,30 +164,32 @@ def a_run(root: Path) -> Iterator[subprocess.Popen[str]]:
 def test_what_a_living_run_has_used_stays_until_it_dies(tmp_path: Path) -> None:
     store = some(tmp_path, {0: 50, 1: 50})
     with a_run(tmp_path):
-        found = gc(store, Wanted(most=0))
+        found = collect_garbage(store, RemovalCriteria(max_bytes=0))
         assert seeds(store) == [0]
-        assert [g.why for g in found.spared] == ["a process that still runs may need it"]
-        assert found.locks == 0, "over NFS, who waits for one may not see that it is gone"
-    gc(store, Wanted(most=0))  # it was killed, and said nothing
+        assert [g.reason for g in found.retained] == ["a process that still runs may need it"]
+        assert found.locks_removed == 0, "over NFS, who waits for one may not see that it is gone"
+    collect_garbage(store, RemovalCriteria(max_bytes=0))  # it was killed, and said nothing
     assert seeds(store) == []
-    assert len([*alive.folder(tmp_path).glob("*")]) == 1, "this process's own"
+    assert len([*alive.lease_folder(tmp_path).glob("*")]) == 1, "this process's own"
 
 
 def test_a_run_whose_clock_is_ahead_may_have_used_anything(tmp_path: Path) -> None:
     store = some(tmp_path, {0: 50, 1: 50})
     with a_run(tmp_path):
-        for path in alive.folder(tmp_path).glob("*"):
+        for path in alive.lease_folder(tmp_path).glob("*"):
             dated(path, time.time() + 9 * DAY)
-        gc(store, Wanted(most=0))
+        collect_garbage(store, RemovalCriteria(max_bytes=0))
         assert seeds(store) == [0, 1]
 
 
 def test_times_in_the_future_count_as_now(tmp_path: Path) -> None:
     store = some(tmp_path, {0: -400, 1: 3})
-    assert gc(store, Wanted(older=DAY * 2), dry=True).gone[0].item.key == key_of({"seed": 1})
-    gc(store, Wanted(older=DAY * 2))
+    assert collect_garbage(store, RemovalCriteria(max_idle_seconds=DAY * 2), dry_run=True).removed[
+        0
+    ].item.key == cache_key({"seed": 1})
+    collect_garbage(store, RemovalCriteria(max_idle_seconds=DAY * 2))
     assert seeds(store) == [0]
-    gc(store, Wanted(most=0))
+    collect_garbage(store, RemovalCriteria(max_bytes=0))
     assert seeds(store) == [], "and it is no way to live for ever"
 
 
@@ -191,33 +200,35 @@ def test_what_is_used_while_gc_looks_stays(tmp_path: Path, monkeypatch: pytest.M
         store.find("checkpoint", {"seed": 0})
         return ""
 
-    monkeypatch.setattr(evict, "_needed", used_meanwhile)
-    found = gc(store, Wanted(most=0))
-    assert seeds(store) == [0] and [g.why for g in found.spared] == ["was used while this looked"]
+    monkeypatch.setattr(evict, "_retention_reason", used_meanwhile)
+    found = collect_garbage(store, RemovalCriteria(max_bytes=0))
+    assert seeds(store) == [0] and [g.reason for g in found.retained] == [
+        "was used while this looked"
+    ]
 
 
 def test_half_finished_work_has_a_rule_of_its_own(tmp_path: Path) -> None:
     store = some(tmp_path, {0: 1})
     for seed, days in ((0, 0), (1, 3), (2, 40), (3, 40)):
-        keep = store.resume("checkpoint", {"seed": seed})
+        keep = store.partial_state("checkpoint", {"seed": seed})
         keep.save("train", {"a": torch.ones(3)})
         for path in (keep.folder, *keep.folder.iterdir()):
             dated(path, time.time() - days * DAY)
-    with store.locked("checkpoint", key_of({"seed": 3})):
-        found = gc(store, Wanted(older=2 * DAY))
-    gone = {g.item.key: g.why for g in found.gone}
-    assert gone[key_of({"seed": 0})] == "the checkpoint is finished"
-    assert gone[key_of({"seed": 2})] == "untouched for 40 d"
-    assert len(gone) == 2 and [g.why for g in found.spared] == ["a process is making it"]
-    gc(store, Wanted(most=0))
-    assert store.resume("checkpoint", {"seed": 1}).load("train") is not None
+    with store.lock("checkpoint", cache_key({"seed": 3})):
+        found = collect_garbage(store, RemovalCriteria(max_idle_seconds=2 * DAY))
+    gone = {g.item.key: g.reason for g in found.removed}
+    assert gone[cache_key({"seed": 0})] == "the checkpoint is finished"
+    assert gone[cache_key({"seed": 2})] == "untouched for 40 d"
+    assert len(gone) == 2 and [g.reason for g in found.retained] == ["a process is making it"]
+    collect_garbage(store, RemovalCriteria(max_bytes=0))
+    assert store.partial_state("checkpoint", {"seed": 1}).load("train") is not None
 
 
 def test_what_was_set_aside_goes_first_and_what_a_kill_left_goes_after_a_day(
     tmp_path: Path,
 ) -> None:
     store = some(tmp_path, {0: 50, 1: 50})
-    path = store.folder("checkpoint", key_of({"seed": 1})) / "x"
+    path = store.folder("checkpoint", cache_key({"seed": 1})) / "x"
     path.write_bytes(b"," * 1000)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -228,10 +239,10 @@ def test_what_was_set_aside_goes_first_and_what_a_kill_left_goes_after_a_day(
         (part / "x").write_bytes(b"half")
         for path in (part / "x", part):
             dated(path, time.time() - days * DAY)
-    found = gc(store, Wanted(most=held(store) - len(b"half")))
-    assert [g.item.kind for g in found.gone] == ["half-made"]
-    found = gc(store, Wanted(most=held(store) - 10))
-    assert [g.item.kind for g in found.gone] == ["corrupt"] and seeds(store) == [0]
+    found = collect_garbage(store, RemovalCriteria(max_bytes=held(store) - len(b"half")))
+    assert [g.item.kind for g in found.removed] == ["half-made"]
+    found = collect_garbage(store, RemovalCriteria(max_bytes=held(store) - 10))
+    assert [g.item.kind for g in found.removed] == ["corrupt"] and seeds(store) == [0]
     assert new.exists() and not old.exists()
 
 
@@ -268,7 +279,9 @@ def test_ages_are_read(text: str, seconds: float) -> None:
 
 def test_maps_of_a_checkpoint_that_went_are_hits_still(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
-    fill(store, tmp_path / "out", train(), "brats.anoddpm.s0")
-    aged(store, "checkpoint", key_of(train()), 50)
-    gc(store, Wanted(older=30 * DAY))
-    assert store.find("checkpoint", train()) is None and store.find("maps", maps(train()))
+    fill_store(store, tmp_path / "out", training_inputs(), "brats.anoddpm.s0")
+    aged(store, "checkpoint", cache_key(training_inputs()), 50)
+    collect_garbage(store, RemovalCriteria(max_idle_seconds=30 * DAY))
+    assert store.find("checkpoint", training_inputs()) is None and store.find(
+        "maps", maps_inputs(training_inputs())
+    )

@@ -14,7 +14,7 @@ from adbench.benchmark.store.artifact_store import (
     Store,
     StoreWarning,
 )
-from stores import WHO, await_mark, files, flip, run, truncate
+from stores import KEY_INPUTS, flip_bit, start_process, stored_files, truncate, wait_for_mark
 
 
 def state(value: float) -> dict[str, torch.Tensor]:
@@ -30,29 +30,29 @@ def state(value: float) -> dict[str, torch.Tensor]:
 
 
 def test_a_half_finished_state_comes_back_as_it_was(tmp_path: Path) -> None:
-    keep = Store(tmp_path).resume("checkpoint", WHO)
+    keep = Store(tmp_path).partial_state("checkpoint", KEY_INPUTS)
     assert keep.load("train") is None
     for value in (1.0, 2.0):
         keep.save("train", state(value))
     keep.save("other/name.0", {"a": torch.arange(3)})
-    found = Store(tmp_path).resume("checkpoint", WHO).load("train")
+    found = Store(tmp_path).partial_state("checkpoint", KEY_INPUTS).load("train")
     assert found is not None and found.keys() == state(0).keys()
     for key, tensor in state(2.0).items():
         assert found[key].dtype == tensor.dtype and torch.equal(found[key], tensor)
     other = keep.load("other/name.0")
     assert other is not None and other["a"].tolist() == [0, 1, 2]
-    assert len(files(tmp_path)) == 4  # the state that was replaced is gone
+    assert len(stored_files(tmp_path)) == 4  # the state that was replaced is gone
     keep.clear()
-    assert keep.load("train") is None and files(tmp_path) == set()
+    assert keep.load("train") is None and stored_files(tmp_path) == set()
     keep.clear()
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".json"])
-@pytest.mark.parametrize("damage", [truncate, lambda path: flip(path, -20), Path.unlink])
+@pytest.mark.parametrize("damage", [truncate, lambda path: flip_bit(path, -20), Path.unlink])
 def test_a_damaged_half_finished_state_is_none(
     tmp_path: Path, suffix: str, damage: Callable[[Path], None]
 ) -> None:
-    keep = Store(tmp_path).resume("checkpoint", WHO)
+    keep = Store(tmp_path).partial_state("checkpoint", KEY_INPUTS)
     keep.save("train", state(1.0))
     damage(next(keep.folder.glob(f"*{suffix}")))
     if suffix == ".json" and damage is Path.unlink:
@@ -69,7 +69,7 @@ def test_a_damaged_half_finished_state_is_none(
 )
 def test_a_kill_while_keeping_leaves_the_state_before(tmp_path: Path, moment: str) -> None:
     """Killed while the new tensors are being written, or before the pointer to them is replaced."""
-    process = run(
+    process = start_process(
         tmp_path,
         f"""
 import torch
@@ -85,11 +85,13 @@ with patch({moment!r}, hang):
     keep.save("train", {{"a": torch.zeros(3)}})
 """,
     )
-    await_mark(tmp_path, "hangs", process)
+    wait_for_mark(tmp_path, "hangs", process)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    keep = Store(tmp_path / "store").resume("checkpoint", WHO)
+    keep = Store(tmp_path / "store").partial_state("checkpoint", KEY_INPUTS)
     found = keep.load("train")
     assert found is not None and found["a"].tolist() == [1, 1, 1]
     keep.save("train", {"a": torch.full((3,), 2.0)})
-    assert len(files(keep.folder)) <= 3  # at most the unfinished name beside state and pointer
+    assert (
+        len(stored_files(keep.folder)) <= 3
+    )  # at most the unfinished name beside state and pointer

@@ -18,8 +18,8 @@ from adbench.benchmark.store import artifact as artefact
 from adbench.benchmark.store import artifact_store as store_module
 from adbench.benchmark.store import atomic_files as disk
 from adbench.benchmark.store import partial_state as resume
-from adbench.benchmark.store.artifact import read
-from adbench.benchmark.store.artifact_store import Store, StoreError, StoreWarning, key_of
+from adbench.benchmark.store.artifact import read_artifact
+from adbench.benchmark.store.artifact_store import Store, StoreError, StoreWarning, cache_key
 
 WHO = {"train": {"args": {"lr": 1e-4}, "seed": 0}, "data": "abc"}
 
@@ -61,7 +61,7 @@ def test_a_disk_that_is_full_at_any_write_leaves_nothing_half(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: str
 ) -> None:
     store = Store(tmp_path / "store")
-    store.once("maps", {**WHO, "seed": 1}, make, name="x")
+    store.get_or_create("maps", {**WHO, "seed": 1}, make, name="x")
     before = whole(store.root)
 
     def bytes_only(path: Path) -> Mapping[str, Any]:
@@ -71,10 +71,12 @@ def test_a_disk_that_is_full_at_any_write_leaves_nothing_half(
     with monkeypatch.context() as patch:
         patch.setattr(WRITES[write][0], WRITES[write][1], full)
         with pytest.raises(StoreError, match=r"No space left on device \(free") as caught:
-            store.once("maps", WHO, bytes_only, name="x")
+            store.get_or_create("maps", WHO, bytes_only, name="x")
     assert "\n" not in str(caught.value)
     assert whole(store.root) == before
-    assert store.once("maps", WHO, make, name="x").fresh, "and with room the same call succeeds"
+    assert store.get_or_create("maps", WHO, make, name="x").created, (
+        "and with room the same call succeeds"
+    )
 
 
 @pytest.mark.parametrize(
@@ -85,7 +87,7 @@ def test_a_disk_that_is_full_at_any_write_leaves_nothing_half(
 def test_a_disk_that_is_full_while_keeping_leaves_the_state_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: tuple[Any, str]
 ) -> None:
-    keep = Store(tmp_path).resume("checkpoint", WHO)
+    keep = Store(tmp_path).partial_state("checkpoint", WHO)
     keep.save("train", {"a": torch.ones(3)})
     before = whole(tmp_path)
     with monkeypatch.context() as patch:
@@ -104,28 +106,28 @@ def denied(*_: object, **__: object) -> None:
 def test_a_read_only_store_still_gives_what_it_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Store(tmp_path / "store").once("maps", WHO, make, name="x")
+    Store(tmp_path / "store").get_or_create("maps", WHO, make, name="x")
     for owner, name in ((os, "utime"), (Path, "mkdir"), (Path, "write_text"), (os, "open")):
         monkeypatch.setattr(owner, name, denied)
     store = Store(tmp_path / "store")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = store.once("maps", WHO, never, name="x")
-        assert found.path.read_text() == "payload" and not found.fresh
+        found = store.get_or_create("maps", WHO, never, name="x")
+        assert found.path.read_text() == "payload" and not found.created
     with pytest.raises(StoreError, match=r"cannot write .*Read-only file system .*ADBENCH_STORE"):
-        store.once("maps", {**WHO, "seed": 1}, make, name="x")
+        store.get_or_create("maps", {**WHO, "seed": 1}, make, name="x")
 
 
 def test_a_read_only_store_with_something_damaged_says_so_once_it_is_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store(tmp_path / "store")
-    store.once("maps", WHO, make, name="x").path.write_text("pazload")
+    store.get_or_create("maps", WHO, make, name="x").path.write_text("pazload")
     for owner, name in ((os, "utime"), (Path, "mkdir"), (Path, "replace")):
         monkeypatch.setattr(owner, name, denied)
     assert store.find("maps", WHO) is None
     with pytest.raises(StoreError, match="Read-only file system"):
-        store.once("maps", WHO, make, name="x")
+        store.get_or_create("maps", WHO, make, name="x")
 
 
 def test_two_without_common_locks_make_it_twice_and_both_go_on(tmp_path: Path) -> None:
@@ -133,16 +135,16 @@ def test_two_without_common_locks_make_it_twice_and_both_go_on(tmp_path: Path) -
     store = Store(tmp_path)
 
     def slow(path: Path) -> Mapping[str, Any]:
-        folder = store.folder("maps", key_of(WHO))
-        other = folder.with_name("other") / key_of(WHO)
+        folder = store.folder("maps", cache_key(WHO))
+        other = folder.with_name("other") / cache_key(WHO)
         other.mkdir(parents=True)
         (other / "x").write_text("the faster one's")
-        artefact.seal(other / "x", WHO, {}, 0.1)
+        artefact.write_metadata(other / "x", WHO, {}, 0.1)
         other.replace(folder)
         other.parent.rmdir()
         return make(path)
 
-    made = store.once("maps", WHO, slow, name="x")
+    made = store.get_or_create("maps", WHO, slow, name="x")
     assert made.path.read_text() == "the faster one's"
     assert whole(tmp_path) == sorted(
         made.path.with_name(name).relative_to(tmp_path).as_posix() for name in ("x", "x.json")
@@ -151,23 +153,23 @@ def test_two_without_common_locks_make_it_twice_and_both_go_on(tmp_path: Path) -
 
 def test_what_was_deleted_is_made_anew(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    path = store.once("maps", WHO, make, name="x").path
+    path = store.get_or_create("maps", WHO, make, name="x").path
     for file in path.parent.iterdir():
         file.unlink()
     path.parent.rmdir()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert store.once("maps", WHO, make, name="x").fresh
+        assert store.get_or_create("maps", WHO, make, name="x").created
 
 
 def test_a_hit_notes_when_it_was_used_and_changes_no_file(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    made = store.once("maps", WHO, make, name="x")
+    made = store.get_or_create("maps", WHO, make, name="x")
     folder = made.path.parent
     files = {p: p.stat().st_mtime_ns for p in folder.iterdir()}
     dated(folder, 1e9)
-    assert read("maps", folder, verify=True) and store.peek("maps", made.key)
-    assert [*store.each(verify=True)] and store.explain("maps", WHO) == []
+    assert read_artifact("maps", folder, verify=True) and store.read_metadata("maps", made.key)
+    assert [*store.artifacts(verify=True)] and store.explain_miss("maps", WHO) == []
     assert folder.stat().st_mtime == 1e9, "looking at it is no use of it"
     assert store.find("maps", WHO)
     assert abs(folder.stat().st_mtime - time.time()) < 60
@@ -177,13 +179,17 @@ def test_a_hit_notes_when_it_was_used_and_changes_no_file(tmp_path: Path) -> Non
 @pytest.mark.parametrize("jump", [-1e8, 1e8], ids=["into the past", "into the future"])
 def test_a_clock_that_jumps_changes_no_hit(tmp_path: Path, jump: float) -> None:
     store = Store(tmp_path)
-    made = store.once("maps", WHO, make, name="x")
-    keep = store.resume("maps", WHO)
+    made = store.get_or_create("maps", WHO, make, name="x")
+    keep = store.partial_state("maps", WHO)
     keep.save("train", {"a": torch.ones(3)})
     for path in tmp_path.rglob("*"):
         dated(path, time.time() + jump)
-    again = store.once("maps", WHO, never, name="x")
-    assert (again.key, again.identity, again.meta) == (made.key, made.identity, made.meta)
+    again = store.get_or_create("maps", WHO, never, name="x")
+    assert (again.key, again.key_inputs, again.metadata) == (
+        made.key,
+        made.key_inputs,
+        made.metadata,
+    )
     assert keep.load("train") is not None
 
 
@@ -195,7 +201,7 @@ def test_an_artefact_is_readable_for_whoever_may_read_the_folder(tmp_path: Path)
         path.chmod(0o600)
         return {}
 
-    made = Store(tmp_path).once("checkpoint", WHO, private, name="x")
+    made = Store(tmp_path).get_or_create("checkpoint", WHO, private, name="x")
     (tmp_path / "plain").touch()
     plain = stat.S_IMODE((tmp_path / "plain").stat().st_mode)
     assert stat.S_IMODE(made.path.stat().st_mode) == plain
@@ -203,10 +209,10 @@ def test_an_artefact_is_readable_for_whoever_may_read_the_folder(tmp_path: Path)
 
 def test_how_long_it_took_is_sealed_with_it(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    made = store.once("maps", WHO, make, name="x")
-    assert made.took is not None and 0 <= made.took < 60 and made.size == 7
+    made = store.get_or_create("maps", WHO, make, name="x")
+    assert made.seconds is not None and 0 <= made.seconds < 60 and made.size == 7
     found = store.find("maps", WHO)
-    assert found is not None and found.took == made.took
+    assert found is not None and found.seconds == made.seconds
     beside = made.path.with_name("x.json")
     beside.write_text(beside.read_text().replace('"took": ', '"took": 1'))
     with pytest.warns(StoreWarning, match="damaged"):
@@ -233,8 +239,8 @@ def test_what_a_network_would_choke_on_never_reaches_it(tmp_path: Path, damage: 
         save_file({"w": torch.arange(64.0)}, path)
         return {}
 
-    path = store.once("checkpoint", WHO, weights, name="w").path
+    path = store.get_or_create("checkpoint", WHO, weights, name="w").path
     DAMAGES[damage](path)
     with pytest.warns(StoreWarning):
-        anew = store.once("checkpoint", WHO, weights, name="w")
-    assert anew.fresh and torch.equal(load_file(anew.path)["w"], torch.arange(64.0))
+        anew = store.get_or_create("checkpoint", WHO, weights, name="w")
+    assert anew.created and torch.equal(load_file(anew.path)["w"], torch.arange(64.0))

@@ -264,7 +264,7 @@ def test_a_mask_of_classes_is_taken_where_it_is_expected() -> None:
     classes = square(value=1) + square(value=2, at=12)
     with pytest.raises(DataError, match="m holds 3 distinct values"):
         read_mask(saved(classes), "m")
-    assert (read_mask(saved(classes), "m", classes=True).numpy() == (classes > 0)).all()
+    assert (read_mask(saved(classes), "m", multiclass=True).numpy() == (classes > 0)).all()
 
 
 BAD_MASKS = {

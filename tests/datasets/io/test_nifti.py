@@ -217,7 +217,7 @@ def test_one_channel_of_four_axes_can_be_taken(tmp_path, volumes):
 def test_axes_can_be_left_as_they_are_stored(tmp_path, volumes, codes):
     turned, where = volumes.turned(volumes.tumour(), codes, np.diag([-1, -1, 2, 1.0]))
     path = volumes.save(turned, tmp_path / "v.nii.gz", where)
-    volume, labels = read_volume(path, turn=False), read_labels(path, turn=False)
+    volume, labels = read_volume(path, reorient=False), read_labels(path, reorient=False)
     assert np.array_equal(volume.data, turned) and np.array_equal(labels.data, turned)
     assert np.array_equal(volume.affine, where) and volume.axcodes == codes
     assert volume.spacing == tuple(2.0 if code == "S" else 1.0 for code in codes)

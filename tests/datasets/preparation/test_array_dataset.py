@@ -10,7 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adbench.datasets.base import DataError
-from adbench.datasets.preparation.array_dataset import h5_file, same_content, scaled, stored
+from adbench.datasets.preparation.array_dataset import (
+    find_duplicate_samples,
+    open_hdf5,
+    require_dataset,
+    scale_to_unit_range,
+)
 
 
 @pytest.mark.parametrize(
@@ -18,13 +23,13 @@ from adbench.datasets.preparation.array_dataset import h5_file, same_content, sc
 )
 def test_integers_are_read_by_the_ends_of_their_type(kind, most) -> None:
     raw = np.array([[0, 1, most // 2, most]]).astype(kind)
-    x, constant = scaled(raw, "range", "it")
+    x, constant = scale_to_unit_range(raw, "range", "it")
     assert x.dtype == np.float32 and not constant
     assert np.allclose(x, raw.astype(float) / most, atol=1e-7)
 
 
 def test_a_dark_image_stays_dark() -> None:
-    x, _ = scaled(np.array([[0, 1]], np.uint8), "range", "it")
+    x, _ = scale_to_unit_range(np.array([[0, 1]], np.uint8), "range", "it")
     assert x.max() == np.float32(1 / 255)
 
 
@@ -44,13 +49,13 @@ def test_a_dark_image_stays_dark() -> None:
 )
 def test_numbers_without_a_known_range_are_refused(raw, told) -> None:
     with pytest.raises(DataError, match=r"^it ") as caught:
-        scaled(raw, "range", "it")
+        scale_to_unit_range(raw, "range", "it")
     assert told in str(caught.value)
 
 
 def test_one_value_becomes_zeros() -> None:
     for how in ("range", "minmax", "p1p99"):
-        x, constant = scaled(np.full((1, 4), 7, np.uint8), how, "it")
+        x, constant = scale_to_unit_range(np.full((1, 4), 7, np.uint8), how, "it")
         assert constant and not x.any()
 
 
@@ -58,31 +63,31 @@ def test_one_value_becomes_zeros() -> None:
 def test_scaling_by_a_samples_own_values_forgets_gain_and_offset(seed, gain, offset) -> None:
     raw = np.random.default_rng(seed).normal(size=(2, 50))
     for how in ("minmax", "p1p99"):
-        one, _ = scaled(raw, how, "it")
-        other, _ = scaled(gain * raw + offset, how, "it")
+        one, _ = scale_to_unit_range(raw, how, "it")
+        other, _ = scale_to_unit_range(gain * raw + offset, how, "it")
         assert np.allclose(one, other, atol=1e-4)
         assert one.min() == 0 and one.max() == 1
 
 
 def test_percentiles_are_those_of_the_region_only() -> None:
     raw = np.concatenate([np.zeros(900), np.linspace(100, 200, 101)])[None]
-    x, _ = scaled(raw, "p1p99", "it", raw[0] > 0)
+    x, _ = scale_to_unit_range(raw, "p1p99", "it", raw[0] > 0)
     assert np.allclose(x[0, 900:][[1, 50, 99]], [0, 0.5, 1], atol=1e-6) and not x[0, :900].any()
 
 
 def test_what_hdf5_cannot_read_is_one_error(tmp_path: Path, arrays) -> None:
     path = arrays.h5(tmp_path / "a.h5", x=np.zeros(100))
-    with h5_file(path, "a.h5") as file, pytest.raises(DataError, match=r"'y' \(there is x\)"):
-        stored(file, "y", "a.h5")
+    with open_hdf5(path, "a.h5") as file, pytest.raises(DataError, match=r"'y' \(there is x\)"):
+        require_dataset(file, "y", "a.h5")
     path.write_bytes(path.read_bytes()[:-300])
     told = "a.h5 is truncated, corrupt or no HDF5 file"
-    with pytest.raises(DataError, match=told), h5_file(path, "a.h5"):
+    with pytest.raises(DataError, match=told), open_hdf5(path, "a.h5"):
         pass
 
 
 def test_copies_are_problems_across_splits_and_notes_within() -> None:
     one, two, blank = np.arange(3.0), np.arange(4.0), np.zeros(3)
     held = [("a", "train", one), ("b", "test", one), ("c", "train", one), ("d", "test", two)]
-    problems, notes = same_content([*held, ("e", "train", blank), ("f", "test", blank)])
+    problems, notes = find_duplicate_samples([*held, ("e", "train", blank), ("f", "test", blank)])
     assert problems == ["b (test) is a copy of a (train): remove one"]
     assert notes == ["c is a copy of a, both in train"]

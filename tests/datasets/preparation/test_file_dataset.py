@@ -14,13 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adbench.datasets.base import DataError, Sample, Spec
-from adbench.datasets.io.directories import below, clashes
+from adbench.datasets.io.directories import find_files, name_conflicts
 from adbench.datasets.preparation import file_dataset as files
-from adbench.datasets.preparation.file_dataset import Files, Reading, Survey
-from adbench.datasets.splits.assignment import Case, deal, overlap, placed, shares
+from adbench.datasets.preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
+from adbench.datasets.splits.assignment import (
+    Case,
+    assign_groups,
+    assign_pools,
+    check_fractions,
+    groups_in_several_splits,
+)
 
 
-class Arrays(Files):
+class Arrays(FileDataset):
     """<root>/{train,test}/<group>-<label>-<number>.npy"""
 
     name = "arrays"
@@ -30,25 +36,25 @@ class Arrays(Files):
         self.root, self.seed, self.leaky = root, seed, leaky
         self.spec = Spec(1, (4,), masks=False)
 
-    def survey(self, root: Path) -> Survey:
+    def build_index(self, root: Path) -> DatasetIndex:
         cases = []
-        for path in below(root, [".npy"]):
+        for path in find_files(root, [".npy"]):
             group, label, _ = path.stem.split("-")
             name = path.relative_to(root).as_posix()
             cases.append(Case(name, group, {"image": path}, path.parent.name, label == "1"))
-        return Survey(cases)
+        return DatasetIndex(cases)
 
-    def read(self, case: Case) -> Reading:
+    def read(self, case: Case) -> CaseSamples:
         x = np.load(case.files["image"], allow_pickle=False)
         if np.isnan(x).any():
             raise DataError(f"{case.name} holds NaN")
         sample = Sample(torch.from_numpy(x)[None], case.name, case.group, bool(case.label))
         constant = bool((x == x[0]).all())
-        return Reading([sample], [f"{case.name} is constant"] if constant else [], not constant)
+        return CaseSamples([sample], [f"{case.name} is constant"] if constant else [], not constant)
 
-    def place(self, cases):
+    def assign_splits(self, cases):
         pools = {"train": {"train": 0.5, "held_out": 0.5}, "test": {"test": 1.0}}
-        return placed(cases, pools, self.seed)
+        return assign_pools(cases, pools, self.seed)
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +88,7 @@ def prepared(root: Path, **more) -> Arrays:
 
 def test_splits_hold_what_their_pools_say(root) -> None:
     data = prepared(root)
-    counts = {part: len(getattr(data, part)()) for part in ("train", "held_out", "val", "test")}
+    counts = {part: len(data.get_split(part)) for part in ("train", "held_out", "val", "test")}
     assert counts == {"train": 2, "held_out": 2, "val": 0, "test": 2}
     assert len(data.train(labelled=True)) == 3
     assert sorted(s.label for s in data.test()) == [False, True]
@@ -91,13 +97,13 @@ def test_splits_hold_what_their_pools_say(root) -> None:
 
 
 def test_the_prepared_file_follows_the_content_not_the_place(root, tmp_path, cache) -> None:
-    first = prepared(root)._path
+    first = prepared(root)._prepared_path
     other = tmp_path / "elsewhere"
     shutil.copytree(root, other)
-    assert prepared(other)._path == first
+    assert prepared(other)._prepared_path == first
     write(next((other / "test").iterdir()), 99)
-    assert prepared(other)._path != first
-    assert prepared(root, seed=1)._path != first
+    assert prepared(other)._prepared_path != first
+    assert prepared(root, seed=1)._prepared_path != first
     assert not any(p.suffix in (".npy", ".lock") for p in root.rglob("*.lock"))
 
 
@@ -112,7 +118,7 @@ def test_all_that_is_bad_is_told_at_once_and_nothing_is_kept(root, cache) -> Non
     assert "train/a-0-0.npy" in text and "train/c-0-2.npy" in text and "test/y-1-6.npy" in text
     assert not list(cache.glob("*.h5")) and not list(cache.glob("*.parts"))
     found = Arrays(root=str(root)).verify()
-    assert len(found.problems) == 3 and found.bad == 3 and found.samples["test"] == 1
+    assert len(found.problems) == 3 and found.bad_cases == 3 and found.samples["test"] == 1
 
 
 def test_groups_and_copies_across_splits_are_refused_or_told(root) -> None:
@@ -141,11 +147,11 @@ def test_a_constant_case_is_not_trained_on(root) -> None:
     data = Arrays(root=str(root))
     with pytest.warns(UserWarning, match="is constant"):
         data.prepare()
-    assert len(data.train()) + len(data.held_out()) == 3
+    assert len(data.train()) + len(data.calibration()) == 3
 
 
 def test_an_interrupted_preparation_reads_the_rest_only(root, monkeypatch) -> None:
-    monkeypatch.setattr("adbench.datasets.preparation.writer.SHARD", 1)
+    monkeypatch.setattr("adbench.datasets.preparation.writer.SHARD_BYTES", 1)
     read: list[str] = []
     whole = Arrays.read
 
@@ -167,7 +173,7 @@ def test_an_interrupted_preparation_reads_the_rest_only(root, monkeypatch) -> No
     data = prepared(root)
     assert len(read) == 7 - 3 and not set(read) <= before  # what was kept is not read again
     assert [s.key for s in data.test()] == [s.key for s in prepared(root).test()]
-    assert len(data.train()) + len(data.held_out()) == 4 and len(data.test()) == 2
+    assert len(data.train()) + len(data.calibration()) == 4 and len(data.test()) == 2
 
 
 def test_a_file_that_changes_while_it_is_read_is_noticed(root, monkeypatch) -> None:
@@ -227,9 +233,9 @@ SHARES = st.sampled_from(
 
 @given(NAMES, SHARES, st.integers(0, 3))
 def test_every_split_gets_a_group_while_there_are_any(names, share, seed) -> None:
-    dealt = deal(names, share, seed)
+    dealt = assign_groups(names, share, seed)
     assert dealt.keys() == set(names)
-    assert dealt == deal(reversed(names), share, seed)
+    assert dealt == assign_groups(reversed(names), share, seed)
     found = set(dealt.values())
     assert found == set(list(share)[: len(names)])
     if len(names) >= 20:
@@ -239,19 +245,19 @@ def test_every_split_gets_a_group_while_there_are_any(names, share, seed) -> Non
 
 def test_both_kinds_reach_every_split() -> None:
     cases = [Case(f"{k}{i}", f"{k}{i}", {}, "", k == "d") for k in "hd" for i in range(8)]
-    split_of = placed(cases, {"": {"train": 0.5, "val": 0.25, "test": 0.25}}, 0)
+    split_of = assign_pools(cases, {"": {"train": 0.5, "val": 0.25, "test": 0.25}}, 0)
     for split in ("train", "val", "test"):
         assert {case.label for case in cases if split_of[case.name] == split} == {True, False}
-    assert overlap(cases, split_of) == {}
+    assert groups_in_several_splits(cases, split_of) == {}
     torn = [Case("n1", "g", {}, "a"), Case("n2", "g", {}, "b")]
-    assert overlap(torn, {"n1": "train", "n2": "test"}) == {"g": {"train", "test"}}
+    assert groups_in_several_splits(torn, {"n1": "train", "n2": "test"}) == {"g": {"train", "test"}}
 
 
 def test_shares_are_checked() -> None:
-    assert shares([0.9, 0.1], 2) == [0.9, 0.1]
+    assert check_fractions([0.9, 0.1], 2) == [0.9, 0.1]
     for wrong in ([0.9, 0.2], [1.0], [0.0, 1.0], [1.5, -0.5]):
         with pytest.raises(ValueError, match="fractions are 2 numbers"):
-            shares(wrong, 2)
+            check_fractions(wrong, 2)
 
 
 def test_junk_is_overlooked_and_names_that_clash_are_told(tmp_path) -> None:
@@ -259,10 +265,10 @@ def test_junk_is_overlooked_and_names_that_clash_are_told(tmp_path) -> None:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    assert [p.name for p in below(tmp_path, [".npy"])] == ["a.npy"]
+    assert [p.name for p in find_files(tmp_path, [".npy"])] == ["a.npy"]
     paths = [tmp_path / "B.png", tmp_path / "b.PNG"]
-    assert clashes(paths, tmp_path) == [
+    assert name_conflicts(paths, tmp_path) == [
         "b.PNG and B.png differ in upper and lower case only: rename one"
     ]
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png"))
-    assert "is no UTF-8 name" in clashes([odd], tmp_path)[0]
+    assert "is no UTF-8 name" in name_conflicts([odd], tmp_path)[0]

@@ -22,15 +22,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adbench.datasets.base import DataError, Sample, Spec, content_hash, manifest
-from adbench.datasets.io.file_hashes import cache_root, file_digests
+from adbench.datasets.io.file_hashes import cache_root, hash_files
 from adbench.datasets.preparation.prepared_file import (
-    Prepared,
+    PreparedSplit,
+    concatenate,
     find_prepared,
-    joined,
     prepare_once,
     read_part,
 )
-from adbench.datasets.preparation.writer import Writer
+from adbench.datasets.preparation.writer import SampleWriter
 
 pytestmark = pytest.mark.usefixtures("cache")
 SPEC = Spec(channels=2, shape=(5, 4))
@@ -50,12 +50,12 @@ def sample(number: int, has: str = "mask roi", spec: Spec = SPEC) -> Sample:
         roi=torch.rand(spec.shape, generator=draw) > 0.5 if "roi" in has else None,
         spacing=(0.1 * number, 1.0) if "spacing" in has else None,
         tags={"lesion": "størke", "contrast": "0.6"} if "tags" in has else {},
-        twin=torch.randn(shape, generator=draw) if "twin" in has else None,
+        counterpart=torch.randn(shape, generator=draw) if "twin" in has else None,
     )
 
 
 def write(parts: dict[str, list[Sample]], spec: Spec = SPEC, **who: object) -> Path:
-    def make(writer: Writer) -> None:
+    def make(writer: SampleWriter) -> None:
         for part, samples in parts.items():
             for each in samples:
                 writer.add(part, each)
@@ -63,7 +63,7 @@ def write(parts: dict[str, list[Sample]], spec: Spec = SPEC, **who: object) -> P
     return prepare_once("toy", {**WHO, **who}, make, spec=spec)
 
 
-def never(writer: Writer) -> None:
+def never(writer: SampleWriter) -> None:
     raise AssertionError("made a second time")
 
 
@@ -73,11 +73,12 @@ def alike(one: Sample, other: Sample) -> bool:
 
     small = ("key", "group", "label", "spacing", "tags")
     return all(getattr(one, name) == getattr(other, name) for name in small) and all(
-        same(getattr(one, name), getattr(other, name)) for name in ("x", "mask", "roi", "twin")
+        same(getattr(one, name), getattr(other, name))
+        for name in ("x", "mask", "roi", "counterpart")
     )
 
 
-FIELDS = ("mask", "roi", "spacing", "tags", "twin")
+FIELDS = ("mask", "roi", "spacing", "tags", "counterpart")
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -93,7 +94,7 @@ def test_samples_come_back_bit_for_bit(has, shape):
     read = read_part(path, "test")
     assert len(read) == len(samples)
     assert all(alike(a, b) for a, b in zip(samples, read, strict=True))
-    assert [e.content for e in read.manifest()] == [content_hash(s) for s in samples]
+    assert [e.content_hash for e in read.manifest()] == [content_hash(s) for s in samples]
 
 
 def test_what_is_no_plain_tensor_is_stored_as_it_will_be_read():
@@ -103,15 +104,15 @@ def test_what_is_no_plain_tensor_is_stored_as_it_will_be_read():
     x = given.x.double().requires_grad_()
     read = read_part(write({"val": [replace(given, x=x, **odd)]}), "val")
     assert alike(read[0], replace(given, spacing=(0.5, 2.0)))
-    assert read.manifest()[0].content == content_hash(read[0])
+    assert read.manifest()[0].content_hash == content_hash(read[0])
 
 
 def test_training_parts_show_no_mask_and_say_so_in_their_manifest():
     path = write({"train": [sample(1, "mask twin roi"), sample(2, "")]})
     shown, hidden = read_part(path, "train"), read_part(path, "train", masks=False)
-    assert hidden[0].mask is None and hidden[0].twin is None and hidden[0].roi is not None
+    assert hidden[0].mask is None and hidden[0].counterpart is None and hidden[0].roi is not None
     assert shown[0].mask is not None
-    assert [e.content for e in manifest(hidden)] == [content_hash(s) for s in hidden]
+    assert [e.content_hash for e in manifest(hidden)] == [content_hash(s) for s in hidden]
     assert manifest(hidden)[0] != manifest(shown)[0] and manifest(hidden)[1] == manifest(shown)[1]
 
 
@@ -131,14 +132,14 @@ def test_a_part_is_a_sequence():
 def test_joined_splits_are_one():
     samples = [sample(n) for n in range(5)]
     path = write({"train": samples[:2], "train-abnormal": samples[2:4]})
-    both = joined(
+    both = concatenate(
         read_part(path, "train"), [], read_part(path, "none"), read_part(path, "train-abnormal"),
         samples[4:],
     )  # fmt: skip
     assert len(both) == 5
     assert all(alike(both[n], samples[n]) for n in range(5)) and alike(both[-1], samples[4])
     assert manifest(both) == manifest(samples)
-    assert len(joined()) == 0
+    assert len(concatenate()) == 0
     with pytest.raises(IndexError):
         both[5]
 
@@ -158,7 +159,7 @@ def test_a_file_is_made_once_and_found_by_what_it_depends_on(cache):
 
 @pytest.mark.parametrize("error", [DataError("bad"), OSError(28, "no space"), KeyboardInterrupt()])
 def test_if_making_fails_nothing_stays_behind(cache, error):
-    def make(writer: Writer) -> None:
+    def make(writer: SampleWriter) -> None:
         writer.add("test", sample(1))
         raise error
 
@@ -170,7 +171,7 @@ def test_if_making_fails_nothing_stays_behind(cache, error):
 
 
 def test_a_killed_process_leaves_nothing_that_is_taken_for_whole(cache):
-    def make(writer: Writer) -> None:
+    def make(writer: SampleWriter) -> None:
         writer.add("test", sample(1))
         os._exit(9)
 
@@ -198,15 +199,15 @@ def patient(number: int) -> list[Sample]:
     ]
 
 
-def make_units(writer: Writer, *, stop_before: int | None = None, made: list[int]) -> None:
+def make_units(writer: SampleWriter, *, stop_before: int | None = None, made: list[int]) -> None:
     for number in UNITS:
-        if writer.has(f"p{number}"):
+        if writer.has_unit(f"p{number}"):
             continue
         for index, one in enumerate(patient(number)):
             writer.add(("train", "test")[number % 2], one)
             if stop_before == number and index == 1:
                 raise KeyboardInterrupt
-        writer.keep(f"p{number}")
+        writer.finish_unit(f"p{number}")
         made.append(number)
 
 
@@ -214,7 +215,7 @@ def make_units(writer: Writer, *, stop_before: int | None = None, made: list[int
 @given(st.lists(st.sampled_from(UNITS), max_size=3), st.sampled_from([1, 300, 10**9]))
 def test_an_interrupted_preparation_goes_on_behind_its_last_whole_unit(stops, shard):
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("adbench.datasets.preparation.writer.SHARD", shard)
+        patched.setattr("adbench.datasets.preparation.writer.SHARD_BYTES", shard)
         who = {**WHO, "stops": stops, "shard": shard}
         made: list[int] = []
         for stop in stops:
@@ -228,7 +229,7 @@ def test_an_interrupted_preparation_goes_on_behind_its_last_whole_unit(stops, sh
         want = [one for number in numbers for one in patient(number)]
         read = read_part(path, part)
         assert all(alike(a, b) for a, b in zip(want, read, strict=True))
-        assert [e.content for e in read.manifest()] == [content_hash(s) for s in want]
+        assert [e.content_hash for e in read.manifest()] == [content_hash(s) for s in want]
     assert sorted(p.suffix for p in path.parent.iterdir() if path.stem in p.name) == [
         ".h5",
         ".lock",
@@ -236,13 +237,13 @@ def test_an_interrupted_preparation_goes_on_behind_its_last_whole_unit(stops, sh
 
 
 def test_a_killed_preparation_goes_on_and_a_spoilt_shard_is_made_again(cache, monkeypatch):
-    monkeypatch.setattr("adbench.datasets.preparation.writer.SHARD", 1)
+    monkeypatch.setattr("adbench.datasets.preparation.writer.SHARD_BYTES", 1)
 
-    def make(writer: Writer) -> None:
+    def make(writer: SampleWriter) -> None:
         for number in UNITS[:4]:
             for one in patient(number):
                 writer.add("test", one)
-            writer.keep(f"p{number}")
+            writer.finish_unit(f"p{number}")
         writer.add("test", patient(4)[0])
         os._exit(9)
 
@@ -259,7 +260,7 @@ def test_a_killed_preparation_goes_on_and_a_spoilt_shard_is_made_again(cache, mo
 
 
 def test_a_leak_is_let_through_only_where_it_is_asked_for():
-    def make(writer: Writer) -> None:
+    def make(writer: SampleWriter) -> None:
         writer.add("train", sample(1))
         writer.add("test", replace(sample(2), group=sample(1).group))
 
@@ -272,7 +273,7 @@ def test_a_leak_is_let_through_only_where_it_is_asked_for():
 def test_of_several_processes_one_makes_and_the_others_wait(tmp_path):
     log = tmp_path / "log"
 
-    def make(writer: Writer) -> None:
+    def make(writer: SampleWriter) -> None:
         with log.open("a") as file:
             file.write(f"{os.getpid()}\n")
         for number in range(20):
@@ -314,7 +315,7 @@ def test_an_open_part_can_be_sent_to_a_loader():
     part = read_part(write({"test": [sample(1)]}), "test", masks=False)
     part[0]
     twin = copy.deepcopy(part)  # by the same protocol as a spawned worker's arguments
-    assert isinstance(twin, Prepared) and alike(twin[0], part[0]) and twin[0].mask is None
+    assert isinstance(twin, PreparedSplit) and alike(twin[0], part[0]) and twin[0].mask is None
 
 
 def test_no_flipped_bit_is_read_as_data(cache):
@@ -387,7 +388,7 @@ def test_a_file_that_is_gone_is_a_data_error():
         (replace(sample(2), x=torch.zeros(2, 4, 5)), r"shape \(2, 4, 5\), not \(2, 5, 4\)"),
         (replace(sample(2), mask=torch.zeros(4, 5)), r"mask of 'patient-2/z' has shape"),
         (replace(sample(2), roi=torch.zeros(1, 5, 4)), r"roi of 'patient-2/z' has shape"),
-        (replace(sample(2), twin=torch.zeros(1, 5, 4)), "twin"),
+        (replace(sample(2), counterpart=torch.zeros(1, 5, 4)), "twin"),
         (replace(sample(2), x=torch.full((2, 5, 4), torch.nan)), "NaN"),
         (replace(sample(2), key="patient-1/z"), "two samples have the key 'patient-1/z'"),
         (replace(sample(2), group="patient-1"), "'patient-1' stands in two splits, train and test"),
@@ -409,24 +410,24 @@ def test_digests_are_remembered_until_a_file_changes(tmp_path, monkeypatch):
         path.write_text(path.name)
     told = []
     want = [hashlib.sha256(path.name.encode()).hexdigest() for path in paths]
-    assert file_digests(paths, lambda *facts: told.append(facts)) == want
+    assert hash_files(paths, lambda *facts: told.append(facts)) == want
     assert told == [("reading files", 1, 2), ("reading files", 2, 2)]
 
     read, digest = [], hashlib.file_digest
     monkeypatch.setattr(
         hashlib, "file_digest", lambda file, how: read.append(file.name) or digest(file, how)
     )
-    assert file_digests(paths) == want and read == []
+    assert hash_files(paths) == want and read == []
     times = paths[1].stat()
     paths[1].write_text("c")  # as long, and pretends to be as old
     os.utime(paths[1], ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert file_digests(paths)[1] == hashlib.sha256(b"c").hexdigest()
+    assert hash_files(paths)[1] == hashlib.sha256(b"c").hexdigest()
     assert read == [str(paths[1])]
     for nonsense in ("[1]", "{", '{"a": 3}', "7"):
         (cache_root() / "data" / "digests.json").write_text(nonsense)
-        assert file_digests(paths)[0] == want[0]
+        assert hash_files(paths)[0] == want[0]
     with pytest.raises(DataError, match="none cannot be read"):
-        file_digests([tmp_path / "none"])
+        hash_files([tmp_path / "none"])
 
 
 def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):

@@ -18,19 +18,19 @@ from adbench.datasets.synthbrain import dataset as synthbrain
 from adbench.datasets.synthbrain import tissue_maps as synthbrain_asset
 from adbench.datasets.synthbrain.anatomy import Anatomy
 from adbench.datasets.synthbrain.dataset import PRESETS, ROLES, SynthBrain
-from adbench.datasets.synthbrain.difficulty import Pile, compare, table
-from adbench.datasets.synthbrain.lesions import CONTRASTS, KINDS, SIZES, Plan
+from adbench.datasets.synthbrain.difficulty import SplitArrays, compare_scorers, markdown_table
+from adbench.datasets.synthbrain.lesions import CONTRASTS, KINDS, SIZES, LesionPlan
 from adbench.datasets.synthbrain.subject import (
     ANATOMY,
     NORMS,
-    View,
+    ViewGrid,
     check_anatomy,
     check_diseased,
-    person,
+    make_subject,
 )
-from adbench.datasets.transforms.random_fields import Waves, spread
+from adbench.datasets.transforms.random_fields import RandomField, grid_points
 
-VIEW = View((-4.0, 6.0, 16.0), 32, 216 / 32)
+VIEW = ViewGrid((-4.0, 6.0, 16.0), 32, 216 / 32)
 FEW = {"train": 3, "train-abnormal": 1, "held_out": 1, "val": 1, "val-abnormal": 1}
 FEW |= {"test": 2, "test-abnormal": 6}
 
@@ -57,13 +57,13 @@ def test_it_is_the_same_on_any_number_of_workers(tiny, tmp_path, monkeypatch):
     made = everything(tiny)
     for workers in (1, 3):
         monkeypatch.setenv("ADBENCH_CACHE", str(tmp_path / str(workers)))
-        monkeypatch.setattr(synthbrain, "_cores", lambda count=workers: count)
+        monkeypatch.setattr(synthbrain, "_usable_cores", lambda count=workers: count)
         assert everything(SynthBrain(preset="tiny")) == made
 
 
 def test_a_preparation_that_was_stopped_makes_only_the_rest(tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("ADBENCH_CACHE", str(tmp_path))
-    monkeypatch.setattr(synthbrain, "_cores", lambda: 1)
+    monkeypatch.setattr(synthbrain, "_usable_cores", lambda: 1)
     seen = []
 
     def until(what, done, total):
@@ -84,7 +84,7 @@ def test_a_preparation_that_was_stopped_makes_only_the_rest(tiny, tmp_path, monk
 def test_another_seed_makes_other_people(tiny):
     ours, others = everything(tiny), everything(SynthBrain(preset="tiny", seed=1))
     assert [entry.key for entry in ours] == [entry.key for entry in others]
-    assert not {entry.content for entry in ours} & {entry.content for entry in others}
+    assert not {entry.content_hash for entry in ours} & {entry.content_hash for entry in others}
 
 
 def test_more_people_change_none_of_the_first(few):
@@ -135,13 +135,13 @@ def test_nobody_stands_in_two_splits(few):
 def test_training_sees_neither_mask_nor_twin(few):
     for split in (few.train(labelled=True), few.held_out()):
         for i in range(len(split)):
-            assert split[i].mask is None and split[i].twin is None
+            assert split[i].mask is None and split[i].counterpart is None
 
 
 def test_every_sample_is_in_order(few):
     test = few.test()
     for sample in (test[i] for i in range(len(test))):
-        assert sample.mask is not None and sample.roi is not None and sample.twin is not None
+        assert sample.mask is not None and sample.roi is not None and sample.counterpart is not None
         assert sample.x.dtype == torch.float32 and sample.x.min() >= 0 and sample.x.max() <= 1
         assert sample.label == bool(sample.mask.any()) == (sample.tags["lesion"] != "none")
         assert not (sample.mask & ~sample.roi).any()
@@ -151,7 +151,7 @@ def test_every_sample_is_in_order(few):
         assert not sample.x[:, ~sample.roi].any()
         assert sample.spacing == (6.75, 6.75)
         if not sample.label:
-            assert torch.equal(sample.x, sample.twin)
+            assert torch.equal(sample.x, sample.counterpart)
     kinds = {test[i].tags["lesion"] for i in range(len(test))}
     assert kinds == {"none", "tumour", "stroke", "ms", "hemorrhage", "ventricle"}
 
@@ -177,15 +177,15 @@ def test_volumes_are_one_sample_a_person():
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_the_twin_is_the_person_had_they_stayed_healthy(norm):
-    plan = Plan("tumour", 1, 1.0)
-    sick, healthy = (person(3, 6000, p, VIEW, norm) for p in (plan, None))
-    np.testing.assert_array_equal(sick.twin, healthy.x)
+    plan = LesionPlan("tumour", 1, 1.0)
+    sick, healthy = (make_subject(3, 6000, p, VIEW, norm) for p in (plan, None))
+    np.testing.assert_array_equal(sick.counterpart, healthy.x)
     np.testing.assert_array_equal(sick.roi, healthy.roi)
 
 
 @pytest.mark.parametrize("kind", ["stroke", "ms", "hemorrhage"])
 def test_a_lesion_changes_what_it_covers_and_nothing_else(kind):
-    made = person(0, 6000, Plan(kind, 1, 1.0), VIEW, "healthy_ref")
+    made = make_subject(0, 6000, LesionPlan(kind, 1, 1.0), VIEW, "healthy_ref")
     change, far = difference(made)
     assert change[:, made.mask].mean(1).max() > 0.3
     assert np.quantile(change[:, far], 0.95) < 1e-4  # the rest: too little lesion to be drawn
@@ -196,7 +196,7 @@ def test_a_tumour_pushes_but_does_not_darken_the_rest():
     """By the percentiles of the image itself, a bright lesion shifts all healthy tissue."""
     shifted = {}
     for norm in NORMS:
-        change, far = difference(person(0, 6001, Plan("tumour", 1, 1.0), VIEW, norm))
+        change, far = difference(make_subject(0, 6001, LesionPlan("tumour", 1, 1.0), VIEW, norm))
         shifted[norm] = np.median(change[2][far])
     assert shifted["healthy_ref"] < 0.002
     assert shifted["p1p99"] > 0.03
@@ -204,8 +204,8 @@ def test_a_tumour_pushes_but_does_not_darken_the_rest():
 
 @pytest.mark.parametrize("kind", ["ventricle", "cortex"])
 def test_a_change_of_form_brings_no_new_intensity(kind):
-    made = person(0, 6002, Plan(kind, 2, 1.0), VIEW, "healthy_ref")
-    for now, before in zip(made.x, made.twin, strict=True):
+    made = make_subject(0, 6002, LesionPlan(kind, 2, 1.0), VIEW, "healthy_ref")
+    for now, before in zip(made.x, made.counterpart, strict=True):
         assert now[made.roi].max() <= before[made.roi].max() + 0.15
         assert np.abs(now - before)[made.mask].mean() > 0.03
 
@@ -214,20 +214,20 @@ def difference(made):
     """|x - twin| (4, K, H, W), and where brain lies more than two pixels from any lesion."""
     slices = made.mask.any((1, 2))[:, None, None]  # others may hold too little to be drawn
     near = np.stack([ndimage.binary_dilation(m, iterations=2) for m in made.mask]).astype(bool)
-    return np.abs(made.x - made.twin), made.roi & ~near & slices
+    return np.abs(made.x - made.counterpart), made.roi & ~near & slices
 
 
 def test_percentiles_lie_where_the_norm_says():
-    x = person(0, 5, None, VIEW, "healthy_ref")
+    x = make_subject(0, 5, None, VIEW, "healthy_ref")
     for one in x.x:
         assert np.percentile(one[x.roi], 99) == pytest.approx(0.8, abs=0.01)
         assert np.percentile(one[x.roi], 1) == pytest.approx(0, abs=0.01)
-    x = person(0, 5, None, VIEW, "p1p99")
+    x = make_subject(0, 5, None, VIEW, "p1p99")
     assert all(np.percentile(one[x.roi], 99) > 0.99 for one in x.x)
 
 
 def test_plans_take_turns():
-    plans = [Plan.of(i) for i in range(120)]
+    plans = [LesionPlan.for_index(i) for i in range(120)]
     for kind in KINDS:
         mine = [p for p in plans if p.kind == kind]
         assert len(mine) == (12 if kind in ("ventricle", "cortex") else 24)
@@ -239,7 +239,7 @@ def test_plans_take_turns():
 
 @pytest.fixture(scope="module")
 def brain():
-    tissue = Anatomy(np.random.default_rng([0, 0, ANATOMY])).on(VIEW.axes(2))
+    tissue = Anatomy(np.random.default_rng([0, 0, ANATOMY])).on_grid(VIEW.axes(2))
     roi = tissue.brain[:, ::2, ::2] > 0.5
     check_anatomy(tissue, roi)
     return tissue, roi
@@ -248,7 +248,7 @@ def brain():
 def test_tissue_that_does_not_sum_to_one_is_refused(brain):
     tissue, roi = brain
     with pytest.raises(RuntimeError, match="sums to"):
-        check_anatomy(tissue._replace(amount=tissue.amount * 1.01), roi)
+        check_anatomy(tissue._replace(fractions=tissue.fractions * 1.01), roi)
 
 
 def test_tissue_that_is_not_finite_is_refused(brain):
@@ -261,11 +261,11 @@ def test_tissue_that_is_not_finite_is_refused(brain):
 
 def test_a_tissue_that_is_nowhere_is_refused(brain):
     tissue, roi = brain
-    amount = tissue.amount.copy()
+    amount = tissue.fractions.copy()
     amount[0] += amount[2]
     amount[2] = 0
     with pytest.raises(RuntimeError, match="white"):
-        check_anatomy(tissue._replace(amount=amount), roi)
+        check_anatomy(tissue._replace(fractions=amount), roi)
 
 
 def test_a_brain_at_the_border_or_out_of_view_is_refused(brain):
@@ -279,7 +279,7 @@ def test_a_brain_at_the_border_or_out_of_view_is_refused(brain):
 
 
 def test_lesions_that_are_not_there_or_outside_are_refused():
-    made = person(0, 6000, Plan("stroke", 1, 1.0), VIEW, "healthy_ref")
+    made = make_subject(0, 6000, LesionPlan("stroke", 1, 1.0), VIEW, "healthy_ref")
     with pytest.raises(RuntimeError, match="0 mm²"):
         check_diseased(made._replace(mask=np.zeros_like(made.mask)), VIEW)
     with pytest.raises(RuntimeError, match="outside"):
@@ -327,23 +327,23 @@ def test_arguments_that_mean_nothing_are_refused(arguments, match):
 )
 @settings(max_examples=25)
 def test_a_field_has_one_value_at_a_point(seed, length, axes, start):
-    field = Waves(np.random.default_rng(seed), length, axes=axes)
+    field = RandomField(np.random.default_rng(seed), length, axes=axes)
     grid = [np.linspace(start, start + 9, n, dtype=np.float32) for n in (4, 5, 3)[:axes]]
-    np.testing.assert_allclose(field.on(grid), field.at(spread(grid)), atol=2e-4)
+    np.testing.assert_allclose(field.on_grid(grid), field.at_points(grid_points(grid)), atol=2e-4)
 
 
 def test_a_field_forgets_over_its_length():
     """Correlation exp(-d²/2 length²): 1, 0.607 and 0.135 at 0, 1 and 2 lengths."""
     line = np.array([0, 10, 20], np.float32)
     values = np.array(
-        [Waves(np.random.default_rng(i), 10.0, axes=1).on([line]) for i in range(3000)]
+        [RandomField(np.random.default_rng(i), 10.0, axes=1).on_grid([line]) for i in range(3000)]
     )
     expected = np.exp(np.array([0, -0.5, -2]))
     np.testing.assert_allclose((values[:, :1] * values).mean(0), expected, atol=0.06)
 
 
 def test_the_asset_is_small_symmetric_and_comes_with_its_notice():
-    template = synthbrain_asset.load()
+    template = synthbrain_asset.load_template()
     assert synthbrain_asset.ASSET.stat().st_size < 250_000
     np.testing.assert_array_equal(template.brain, template.brain[..., ::-1])
     assert (template.tissue.max((1, 2, 3)) > 0.9).all()
@@ -360,9 +360,14 @@ print({"nilearn", "nibabel"} & set(sys.modules))"""
 
 
 def test_the_ladder_tells_scorers_apart(few):
-    rows = {row["scorer"]: row for row in compare(Pile.of(few.train()), Pile.of(few.test()))}
+    rows = {
+        row["scorer"]: row
+        for row in compare_scorers(
+            SplitArrays.from_split(few.train()), SplitArrays.from_split(few.test())
+        )
+    }
     bound = rows["its own twin (bound)"]
     assert float(bound["image AUROC, top 2 %"]) > 0.99
     assert float(bound["pixel AP"]) > float(rows["mean of the slice"]["pixel AP"])
-    assert table(rows.values()).count("\n") == len(rows) + 1
+    assert markdown_table(rows.values()).count("\n") == len(rows) + 1
     assert "tumour AUROC" in bound and "cortex AUROC" not in bound  # of whom there is none

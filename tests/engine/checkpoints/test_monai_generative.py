@@ -11,15 +11,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from adbench.engine.checkpoints.monai_generative import LegacyError, load_legacy
+from adbench.engine.checkpoints.monai_generative import CheckpointError, load_monai_generative
 from adbench.engine.codecs.autoencoder import KL, VQ
-from adbench.engine.networks.diffusion_unet import unet
+from adbench.engine.networks.diffusion_unet import build_unet
 
 State = dict[str, Tensor]
 
 
 def net(**more: Any) -> nn.Module:
-    return unet(2, 1, (8, 16), res_blocks=1, attention=(False, True), head_channels=8, **more)
+    return build_unet(2, 1, (8, 16), res_blocks=1, attention=(False, True), head_channels=8, **more)
 
 
 def kl() -> KL:
@@ -63,7 +63,7 @@ def test_a_unets_old_weights_are_ours(more: dict[str, Any], tmp_path: Path) -> N
     renamed = old(known)
     assert set(renamed) != set(known)
     save_file(renamed, tmp_path / "unet.safetensors")
-    load_legacy(ours, tmp_path / "unet.safetensors")
+    load_monai_generative(ours, tmp_path / "unet.safetensors")
     x, t = torch.randn(2, 1, 8, 8), torch.tensor([3, 500])
     given = [torch.randn(2, 3, 6)] if "context" in more else []
     given += [torch.tensor([0, 2])] if "labels" in more else []
@@ -75,7 +75,7 @@ def test_an_old_kl_autoencoder_is_ours(tmp_path: Path) -> None:
     known = state(theirs.net)
     theirs.net.load_state_dict(known)
     torch.save({"epoch": 3, "state_dict": old(known)}, tmp_path / "kl.pt")
-    load_legacy(ours.net, tmp_path / "kl.pt")
+    load_monai_generative(ours.net, tmp_path / "kl.pt")
     x = torch.rand(2, 1, 8, 8)
     assert torch.equal(ours.encode(x), theirs.encode(x))
     assert torch.equal(ours.decode(ours.encode(x)), theirs.decode(theirs.encode(x)))
@@ -90,7 +90,7 @@ def test_an_old_vq_autoencoder_computes_what_monais_does(tmp_path: Path) -> None
     assert "module.quantizer.quantizer.embedding.weight" in known
     torch.save(known, tmp_path / "vq.pt")
     ours = vq().eval()
-    load_legacy(ours, tmp_path / "vq.pt")
+    load_monai_generative(ours, tmp_path / "vq.pt")
     x = torch.rand(3, 1, 8, 8)
     torch.testing.assert_close(ours.encode(x), theirs.encode_stage_2_inputs(x))
     z = theirs.encode_stage_2_inputs(x)
@@ -102,7 +102,7 @@ def test_an_old_vq_autoencoder_computes_what_monais_does(tmp_path: Path) -> None
 def test_new_names_load_too() -> None:
     ours, known = net(), state(net())
     known = {key: value + 1 if "out_proj" in key else value for key, value in known.items()}
-    load_legacy(ours, known)
+    load_monai_generative(ours, known)
     assert all(torch.equal(value, known[key]) for key, value in ours.state_dict().items())
 
 
@@ -117,8 +117,8 @@ def test_another_networks_weights_are_refused_and_change_nothing() -> None:
         (known | {"extra.weight": torch.zeros(1)}, "not known: extra.weight"),
         (wrong, r"wrong: out.2.conv.bias \(7,\) for \(1,\)"),
     ):
-        with pytest.raises(LegacyError, match=said) as told:
-            load_legacy(ours, theirs)
+        with pytest.raises(CheckpointError, match=said) as told:
+            load_monai_generative(ours, theirs)
         assert "\n" not in str(told.value) and len(str(told.value)) < 300
     assert all(torch.equal(value, before[key]) for key, value in ours.state_dict().items())
 
@@ -126,13 +126,13 @@ def test_another_networks_weights_are_refused_and_change_nothing() -> None:
 def test_a_file_that_is_none_is_said_to_be_none(tmp_path: Path) -> None:
     for name, content in (("a.pt", b"text"), ("b.safetensors", b"text")):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(LegacyError, match="cannot be read as weights alone"):
-            load_legacy(net(), tmp_path / name)
+        with pytest.raises(CheckpointError, match="cannot be read as weights alone"):
+            load_monai_generative(net(), tmp_path / name)
     torch.save({"epoch": 3, "loss": 0.5}, tmp_path / "c.pt")
-    with pytest.raises(LegacyError, match="holds no state dict; there: epoch, loss"):
-        load_legacy(net(), tmp_path / "c.pt")
+    with pytest.raises(CheckpointError, match="holds no state dict; there: epoch, loss"):
+        load_monai_generative(net(), tmp_path / "c.pt")
     torch.save(net(), tmp_path / "d.pt")  # a pickled network: code, which is never run
-    with pytest.raises(LegacyError, match="weights alone"):
-        load_legacy(net(), tmp_path / "d.pt")
-    with pytest.raises(LegacyError, match="no file"):
-        load_legacy(net(), tmp_path / "none.pt")
+    with pytest.raises(CheckpointError, match="weights alone"):
+        load_monai_generative(net(), tmp_path / "d.pt")
+    with pytest.raises(CheckpointError, match="no file"):
+        load_monai_generative(net(), tmp_path / "none.pt")

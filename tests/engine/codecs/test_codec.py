@@ -14,15 +14,15 @@ from torch import Tensor, nn
 
 from adbench.engine.codecs.autoencoder import KL, VQ, Binary
 from adbench.engine.codecs.codec import Codec, Features, Identity
-from adbench.engine.codecs.quantization import Bits, Codebook
+from adbench.engine.codecs.quantization import BinaryQuantizer, Codebook
 from adbench.engine.diffusion.denoiser import Mismatch
 from adbench.engine.features.pretrained import FeaturesError
-from adbench.engine.networks.discriminator import Adversary, Looks
-from adbench.engine.profiling.cost import parameters
+from adbench.engine.networks.discriminator import PatchDiscriminatorLoss, PerceptualLoss
+from adbench.engine.profiling.cost import count_parameters
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import Interrupted, Run
-from adbench.engine.training.loop import Training, minimise
-from trainings import Memory
+from adbench.engine.runtime.run import Interrupted, TrainingContext
+from adbench.engine.training.loop import Training, train_module
+from trainings import MemoryStateStore
 
 SHAPES = [(2, 16), (1, 8, 12), (1, 8, 4, 8)]
 FEW: dict[str, Any] = {"widths": (8, 16), "res_blocks": 1}
@@ -83,15 +83,15 @@ def test_latents_have_unit_deviation_once_measured_and_decode_alike(
     codec, data = maker().eval(), rows(20)
     x = torch.stack([row.x for row in data])
     before, image = codec.encode(x), codec.decode(codec.encode(x))
-    codec.measure(data, Run(batch=3))
+    codec.fit_scale(data, TrainingContext(batch=3))
     after = codec.encode(x)
     assert after.std(correction=0).item() == pytest.approx(1, rel=1e-4)
     torch.testing.assert_close(after, before / before.std(correction=0), rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(codec.decode(after), image, rtol=1e-3, atol=1e-4)
-    codec.measure(data, Run())
+    codec.fit_scale(data, TrainingContext())
     torch.testing.assert_close(codec.encode(x), after, rtol=1e-4, atol=1e-5)  # not twice
     with pytest.raises(ValueError, match="split is empty"):
-        codec.measure([], Run())
+        codec.fit_scale([], TrainingContext())
 
 
 @pytest.mark.parametrize("maker", MAKERS)
@@ -99,8 +99,8 @@ def test_all_of_it_is_in_the_state_and_another_range_is_refused(
     maker: Callable[..., Codec],
 ) -> None:
     codec, x = maker((1, 8, 8)).eval(), torch.rand(2, 1, 8, 8)
-    codec.measure(rows(6), Run())
-    twin = Run().place(maker((1, 8, 8)).eval())
+    codec.fit_scale(rows(6), TrainingContext())
+    twin = TrainingContext().place(maker((1, 8, 8)).eval())
     assert isinstance(twin, Codec)
     for p in twin.parameters():
         nn.init.normal_(p)
@@ -144,14 +144,18 @@ def test_it_learns_to_restore(maker: Callable[..., Codec]) -> None:
         return (codec.decode(codec.encode(x)) - x).abs().mean().item()
 
     before = off()
-    minimise(
-        lambda x, _, rng: codec.loss(x, rng), codec, data, Run(), Training(25, 8, 1e-2, ema=None)
+    train_module(
+        lambda x, _, rng: codec.loss(x, rng),
+        codec,
+        data,
+        TrainingContext(),
+        Training(25, 8, 1e-2, ema=None),
     )
     assert off() < before / 2
 
 
 def test_looks_alone_can_be_learnt_from_and_an_adversary_learns_against() -> None:
-    looks = Looks((0.0, 1.0), features="effperc-random")
+    looks = PerceptualLoss((0.0, 1.0), features="effperc-random")
     x = torch.rand(2, 1, 16, 16)
     made = x.flip(2).clone().requires_grad_()
     looks(x, made).sum().backward()
@@ -168,7 +172,7 @@ def test_looks_alone_can_be_learnt_from_and_an_adversary_learns_against() -> Non
 def test_neither_side_of_an_adversary_pulls_the_others_weights(kind: Any) -> None:
     """Against the two losses written out, each with its own gradient."""
     torch.manual_seed(0)
-    adversary = Adversary(2, 1, weight=0.3, starts=5, width=8, layers=1, kind=kind)
+    adversary = PatchDiscriminatorLoss(2, 1, weight=0.3, starts=5, width=8, layers=1, kind=kind)
     for p in adversary.parameters():
         nn.init.normal_(p, std=0.3)
     x, made = torch.rand(2, 1, 8, 8), torch.rand(2, 1, 8, 8, requires_grad=True)
@@ -199,11 +203,11 @@ def test_neither_side_of_an_adversary_pulls_the_others_weights(kind: Any) -> Non
 def test_a_spectral_error_is_monais_jukebox_loss() -> None:
     x, made = torch.rand(2, 2, 8, 8), torch.rand(2, 2, 8, 8)
     codec = VQ((2, 8, 8), latent_channels=2, widths=(4,), res_blocks=1, codes=4, spectrum=3.0)
-    ours = codec.error(x, made, Rng(["a", "b"])).mean()
+    ours = codec.reconstruction_error(x, made, Rng(["a", "b"])).mean()
     theirs = (made - x).abs().mean() + 3 * JukeboxLoss(2)(made, x)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
     made = x.clone().requires_grad_()
-    codec.error(x, made, Rng(["a", "b"])).sum().backward()
+    codec.reconstruction_error(x, made, Rng(["a", "b"])).sum().backward()
     assert made.grad is not None and made.grad.isfinite().all()
 
 
@@ -211,7 +215,7 @@ def test_an_adversarys_size_is_the_papers() -> None:
     """Group norms have as many weights as the paper's batch norms."""
     for channels, count in ((4, 2_766_657), (1, 2_763_585)):
         with torch.device("meta"):
-            assert parameters(Adversary(2, channels)) == count
+            assert count_parameters(PatchDiscriminatorLoss(2, channels)) == count
 
 
 def test_the_papers_autoencoders_have_their_parameters() -> None:
@@ -219,12 +223,12 @@ def test_the_papers_autoencoders_have_their_parameters() -> None:
     and, in blocks that change no width, convolutions of one place (64,128 in the encoder and
     79,584 in the decoder, counted by the widths)."""
     with torch.device("meta"):
-        assert parameters(KL((1, 64, 64)).net) == 8_058_792
+        assert count_parameters(KL((1, 64, 64)).net) == 8_058_792
         for channels, count, head in ((4, 4_256_808, 9_380), (1, 4_254_978, 9_281)):
             codec = Binary((channels, 256, 256))
-            assert parameters(codec.net) == count - head - 64_128 - 79_584
+            assert count_parameters(codec.net) == count - head - 64_128 - 79_584
             assert codec.latent == (128, 32, 32)
-        assert parameters(codec.net["bits"]) == 65_664
+        assert count_parameters(codec.net["bits"]) == 65_664
     square = {w: w * w + w for w in (32, 64, 128)}  # a convolution of one place, w channels
     assert 2 * square[32] + 3 * square[64] + 3 * square[128] == 64_128
     assert square[32] + 3 * square[64] + 4 * square[128] == 79_584
@@ -237,7 +241,7 @@ def test_a_codebook_finds_the_nearest(count: int, seed: int) -> None:
     z = Rng(["z"], seed).normal((count, 3, 4, 5))[0]
     apart = torch.cdist(z.movedim(1, -1).reshape(-1, 3).double(), book.codes.double())
     assert torch.equal(book.nearest(z).flatten(), apart.argmin(1))
-    assert torch.equal(book.quantised(z).movedim(1, -1).reshape(-1, 3), book.codes[apart.argmin(1)])
+    assert torch.equal(book.quantize(z).movedim(1, -1).reshape(-1, 3), book.codes[apart.argmin(1)])
 
 
 def steps(book: Codebook, micro: int, count: int = 4, *, again: bool = False) -> Tensor:
@@ -247,11 +251,11 @@ def steps(book: Codebook, micro: int, count: int = 4, *, again: bool = False) ->
         rng = streams.at(k)
         z = rng.fork("z").normal((4, 6)) + 1
         if again and k == 2:
-            book.follow(z[:3], rng.rows(torch.arange(3)))
+            book.quantize_and_count(z[:3], rng.rows(torch.arange(3)))
         for i in range(0, 8, micro):
             index = torch.arange(i, min(i + micro, 8))
-            book.follow(z[index], rng.rows(index))
-    book.follow(torch.zeros(8, 4, 6), streams.at(count))
+            book.quantize_and_count(z[index], rng.rows(index))
+    book.quantize_and_count(torch.zeros(8, 4, 6), streams.at(count))
     return book.codes.clone()
 
 
@@ -282,48 +286,48 @@ def test_a_codebook_follows_as_monais_does_however_many_rows_at_a_time() -> None
 def test_a_training_that_was_interrupted_ends_with_the_same_codes() -> None:
     plan, data = Training(6, 4, 1e-2, ema=0.5), rows(10)
 
-    def trained(run: Run, codec: VQ) -> dict[str, Tensor]:
-        minimise(lambda x, _, rng: codec.loss(x, rng), codec, data, run, plan)
+    def trained(run: TrainingContext, codec: VQ) -> dict[str, Tensor]:
+        train_module(lambda x, _, rng: codec.loss(x, rng), codec, data, run, plan)
         return codec.state_dict()
 
-    undisturbed = trained(Run(), vq())
-    asked, memory = iter([False] * 3 + [True]), Memory()
+    undisturbed = trained(TrainingContext(), vq())
+    asked, memory = iter([False] * 3 + [True]), MemoryStateStore()
     with pytest.raises(Interrupted):
-        trained(Run(keep=memory, stop=lambda: next(asked)), vq())
-    resumed = trained(Run(keep=memory), vq())
+        trained(TrainingContext(state_store=memory, stop=lambda: next(asked)), vq())
+    resumed = trained(TrainingContext(state_store=memory), vq())
     assert all(torch.equal(resumed[key], value) for key, value in undisturbed.items())
 
 
 def test_bits_pass_their_gradient_straight_through() -> None:
     torch.manual_seed(0)
-    bits = Bits(2, 6, 5)
+    bits = BinaryQuantizer(2, 6, 5)
     chance = torch.rand(2, 5, 3, 3, requires_grad=True)
-    drawn = bits.drawn(chance, Rng(["a", "b"]))
+    drawn = bits.sample(chance, Rng(["a", "b"]))
     assert set(drawn.detach().unique().tolist()) <= {0.0, 1.0}
-    made = bits.embedded(drawn)
+    made = bits.embed(drawn)
     expected = torch.stack([drawn[:, n, None] * bits.vectors[n, :, None, None] for n in range(5)])
     torch.testing.assert_close(made, expected.sum(0))
     made.sum().backward()
     assert chance.grad is not None
     torch.testing.assert_close(chance.grad, bits.vectors.sum(1)[:, None, None].expand(2, 5, 3, 3))
-    many = bits.drawn(torch.full((4, 5, 50, 50), 0.3), Rng(list("abcd")))
+    many = bits.sample(torch.full((4, 5, 50, 50), 0.3), Rng(list("abcd")))
     assert many.mean().item() == pytest.approx(0.3, abs=0.01)
 
 
 def test_binary_codes_are_bits_certain_or_drawn_by_each_samples_stream() -> None:
     codec, x, rng = binary().eval(), torch.rand(3, 1, 8, 8), Rng(["a", "b", "c"])
-    z, drawn = codec.encode(x), codec.draw(x, rng)
+    z, drawn = codec.encode(x), codec.sample_bits(x, rng)
     for bits in (z, drawn):
         assert set(bits.unique().tolist()) <= {0.0, 1.0}
-    assert torch.equal(codec.draw(x[2:], Rng(["c"]))[0], drawn[2])
-    assert torch.equal(z, (codec.chances(x) > 0.5).float())
+    assert torch.equal(codec.sample_bits(x[2:], Rng(["c"]))[0], drawn[2])
+    assert torch.equal(z, (codec.bit_probabilities(x) > 0.5).float())
 
 
 def test_what_is_quantised_can_be_what_is_diffused_or_not() -> None:
     quantised, continuous = vq().eval(), vq(kind="continuous").eval()
     x = torch.rand(2, 1, 8, 8)
     a, b = quantised.encode(x), continuous.encode(x)
-    assert torch.equal(continuous.codebook.quantised(b), a) and not torch.equal(a, b)
+    assert torch.equal(continuous.codebook.quantize(b), a) and not torch.equal(a, b)
     assert torch.equal(quantised.decode(a), continuous.decode(b))
     with pytest.raises(Mismatch):
         continuous.load_state_dict(quantised.state_dict())
@@ -340,7 +344,7 @@ def test_features_are_what_the_network_sees_channel_by_channel_alike() -> None:
     data: list[Any] = rows(6, (1, 64, 48))
     for i, row in enumerate(data):
         row.x = row.x + 0.1 * Rng([str(i)]).uniform((1, 64, 48))[0].float()
-    codec.measure(data, Run(batch=4))
+    codec.fit_scale(data, TrainingContext(batch=4))
     z = codec.encode(torch.stack([row.x for row in data]))
     across = z.transpose(0, 1).flatten(1)
     torch.testing.assert_close(across.mean(1), torch.zeros(176), atol=1e-3, rtol=0)

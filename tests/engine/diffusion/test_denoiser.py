@@ -12,11 +12,11 @@ from torch.distributions import Normal, kl_divergence
 
 from adbench.engine.diffusion.denoiser import Denoiser, Mismatch
 from adbench.engine.diffusion.gaussian import Gaussian
-from adbench.engine.diffusion.schedule import cosine, linear
-from adbench.engine.diffusion.variational_bound import bound
-from adbench.engine.runtime.fixed_batches import in_batches
+from adbench.engine.diffusion.schedule import cosine_schedule, linear_schedule
+from adbench.engine.diffusion.variational_bound import variational_bound
+from adbench.engine.runtime.fixed_batches import apply_in_batches
 from adbench.engine.runtime.rng import Rng
-from known import Constant, Oracle
+from known import ConstantNoise, ConstantX0
 
 KEYS = list("abcd")
 
@@ -26,12 +26,12 @@ def test_the_loss_of_a_known_error_is_that_error() -> None:
     x = Rng(KEYS).normal((1, 8, 8))
     region = torch.zeros(4, 1, 8, 8, dtype=torch.bool)
     region[..., :4, :4] = True
-    off = Denoiser(Oracle(x + 0.3), cosine(), predicts="clean").train()
+    off = Denoiser(ConstantX0(x + 0.3), cosine_schedule(), prediction_type="clean").train()
     whole = off.loss(x, Rng(KEYS), power=1)
     torch.testing.assert_close(whole, torch.full((4,), 0.3))
     patch = off.loss(x, Rng(KEYS), power=1, region=region)
     torch.testing.assert_close(patch, torch.full((4,), 0.3 / 4))
-    spread = off.loss(x, Rng(KEYS), power=2, region=region, counts="everywhere")
+    spread = off.loss(x, Rng(KEYS), power=2, region=region, error_region="everywhere")
     torch.testing.assert_close(spread, torch.full((4,), 0.09))
 
 
@@ -51,7 +51,7 @@ def test_only_the_region_is_disturbed_and_only_it_has_a_gradient() -> None:
     x = Rng(KEYS).normal((1, 8, 8))
     region = torch.zeros(4, 1, 8, 8, dtype=torch.bool)
     region[..., 2:5, 2:5] = True
-    Denoiser(net, cosine(), predicts="clean").train().loss(
+    Denoiser(net, cosine_schedule(), prediction_type="clean").train().loss(
         x, Rng(KEYS), region=region
     ).sum().backward()
     assert torch.equal(seen[0][~region], x[~region])
@@ -62,7 +62,7 @@ def test_only_the_region_is_disturbed_and_only_it_has_a_gradient() -> None:
 
 
 def test_the_loss_of_predicting_no_noise_is_the_noises_power() -> None:
-    denoiser = Denoiser(Constant(0.0), linear()).train()
+    denoiser = Denoiser(ConstantNoise(0.0), linear_schedule()).train()
     x = torch.zeros(64, 1, 16, 16)
     loss = denoiser.loss(x, Rng([str(i) for i in range(64)]))
     assert loss.mean().item() == pytest.approx(1, abs=0.03)
@@ -76,18 +76,22 @@ def test_levels_above_the_most_are_never_trained() -> None:
             steps.append(t)
             return x
 
-    denoiser = Denoiser(Note(), linear()).train()
+    denoiser = Denoiser(Note(), linear_schedule()).train()
     denoiser.loss(torch.zeros(500, 1, 2), Rng([str(i) for i in range(500)]), max_level=40)
     assert steps[0].min() == 0 and steps[0].max() == 39
 
 
 def test_weights_of_another_schedule_prediction_or_noise_refuse_to_load() -> None:
     def made(schedule, predicts: Any = "noise", about: str = "gaussian") -> Denoiser:
-        return Denoiser(torch.nn.Linear(1, 1), schedule, predicts=predicts, about=about)
+        return Denoiser(torch.nn.Linear(1, 1), schedule, prediction_type=predicts, trained_on=about)
 
-    ours = made(linear())
-    made(linear()).load_state_dict(ours.state_dict())
-    for other in (made(cosine()), made(linear(), "clean"), made(linear(), about="simplex")):
+    ours = made(linear_schedule())
+    made(linear_schedule()).load_state_dict(ours.state_dict())
+    for other in (
+        made(cosine_schedule()),
+        made(linear_schedule(), "clean"),
+        made(linear_schedule(), about="simplex"),
+    ):
         with pytest.raises(Mismatch, match="were trained as"):
             other.load_state_dict(ours.state_dict())
 
@@ -101,12 +105,12 @@ def test_a_network_sees_one_batch_shape_only(rows: int) -> None:
         return x * t[:, None]
 
     x, t = torch.randn(rows, 3), torch.arange(rows)
-    assert torch.equal(in_batches(net, 4, x, t), x * t[:, None])
+    assert torch.equal(apply_in_batches(net, 4, x, t), x * t[:, None])
     assert set(shapes) == {(4, 3)}
 
 
 def test_evaluations_count_rows_without_padding() -> None:
-    denoiser = Denoiser(Constant(0.0), linear()).eval()
+    denoiser = Denoiser(ConstantNoise(0.0), linear_schedule()).eval()
     denoiser.batch = 4
     denoiser(torch.zeros(5, 1, 2, 2), torch.ones(5, dtype=torch.int64))
     assert denoiser.evaluations == 5
@@ -114,12 +118,12 @@ def test_evaluations_count_rows_without_padding() -> None:
 
 @pytest.mark.parametrize("predicts", ["noise", "clean", "v"])
 def test_whatever_is_predicted_the_estimates_are_the_same(predicts: Any) -> None:
-    process, level = Gaussian(linear()), torch.tensor([1, 40, 500, 999])
+    process, level = Gaussian(linear_schedule()), torch.tensor([1, 40, 500, 999])
     x, eps = Rng(KEYS).normal((1, 8, 8)).double(), Rng(KEYS).fork("e").normal((1, 8, 8)).double()
     says = {"noise": eps, "clean": x, "v": process.velocity(x, eps, level)}[predicts]
-    denoiser = Denoiser(Oracle(says), linear(), predicts=predicts).eval()
+    denoiser = Denoiser(ConstantX0(says), linear_schedule(), prediction_type=predicts).eval()
     denoiser.batch = 4
-    x_l = process.disturb(x, level, eps)
+    x_l = process.add_noise(x, level, eps)
     noise, clean, spread = denoiser.estimate(x_l, level)
     torch.testing.assert_close(noise, eps, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(clean, x, rtol=1e-6, atol=1e-6)
@@ -129,23 +133,27 @@ def test_whatever_is_predicted_the_estimates_are_the_same(predicts: Any) -> None
 @pytest.mark.parametrize("predicts", ["noise", "clean", "v"])
 def test_the_loss_is_towards_what_is_predicted(predicts: Any) -> None:
     """A network that sees what was drawn, and is off by .3, pays .09."""
-    process, x = Gaussian(linear()), Rng(KEYS).normal((1, 8, 8))
+    process, x = Gaussian(linear_schedule()), Rng(KEYS).normal((1, 8, 8))
     eps = Rng(KEYS).fork("noise").normal((1, 8, 8))
     level = 1 + Rng(KEYS).fork("level").integers(1000)
     says = {"noise": eps, "clean": x, "v": process.velocity(x, eps, level)}[predicts]
-    denoiser = Denoiser(Oracle(says + 0.3), linear(), predicts=predicts).train()
+    denoiser = Denoiser(ConstantX0(says + 0.3), linear_schedule(), prediction_type=predicts).train()
     torch.testing.assert_close(denoiser.loss(x, Rng(KEYS)), torch.full((4,), 0.09))
 
 
 def test_clipped_estimates_belong_together() -> None:
     """The noise is re-derived from the clipped x_0; unclipped it is what the network said."""
     x, level = 2 * Rng(KEYS).normal((1, 8, 8)), torch.full((4,), 300)
-    free = Denoiser(Constant(0.1), linear()).eval().estimate(x, level)
+    free = Denoiser(ConstantNoise(0.1), linear_schedule()).eval().estimate(x, level)
     assert (free.noise == 0.1).all() and free.clean.abs().max() > 1
-    held = Denoiser(Constant(0.1), linear(), clip=(-1, 1)).eval().estimate(x, level)
+    held = Denoiser(ConstantNoise(0.1), linear_schedule(), clip=(-1, 1)).eval().estimate(x, level)
     assert torch.equal(held.clean, free.clean.clamp(-1, 1))
-    torch.testing.assert_close(Gaussian(linear()).disturb(held.clean, level, held.noise), x)
-    as_said = Denoiser(Constant(0.1), linear(), clip=(-1, 1), rederive=False).eval()
+    torch.testing.assert_close(
+        Gaussian(linear_schedule()).add_noise(held.clean, level, held.noise), x
+    )
+    as_said = Denoiser(
+        ConstantNoise(0.1), linear_schedule(), clip=(-1, 1), rederive_noise=False
+    ).eval()
     assert torch.equal(as_said.estimate(x, level).clean, held.clean)
     assert (as_said.estimate(x, level).noise == 0.1).all()
 
@@ -159,9 +167,9 @@ def test_a_corrupted_start_is_healed_towards_the_sample() -> None:
             return 0 * x
 
     loss = (
-        Denoiser(Look(), linear(), predicts="clean")
+        Denoiser(Look(), linear_schedule(), prediction_type="clean")
         .train()
-        .loss(x, Rng(KEYS), start=x + 5, max_level=1)
+        .loss(x, Rng(KEYS), corrupted=x + 5, max_level=1)
     )
     assert (seen[0].mean() - x.mean()).item() == pytest.approx(5, abs=0.01)
     torch.testing.assert_close(loss, x.square().flatten(1).mean(1))
@@ -181,8 +189,8 @@ class Two(torch.nn.Module):
 
 def test_a_learned_variance_learns_from_the_bound_and_the_noise_does_not() -> None:
     net, x = Two(0.3), Rng(KEYS).normal((1, 8, 8)).clamp(-1, 1)
-    denoiser = Denoiser(net, linear(), learned=True).train()
-    plain = Denoiser(Constant(0.0), linear()).train().loss(x, Rng(KEYS))
+    denoiser = Denoiser(net, linear_schedule(), learns_variance=True).train()
+    plain = Denoiser(ConstantNoise(0.0), linear_schedule()).train().loss(x, Rng(KEYS))
     both = denoiser.loss(x, Rng(KEYS))
     assert (both > plain).all()
     both.sum().backward()
@@ -194,38 +202,38 @@ def test_a_learned_variance_learns_from_the_bound_and_the_noise_does_not() -> No
 
 @pytest.mark.parametrize("spread", [-1.0, 0.0, 1.0])
 def test_the_bound_is_the_divergence_of_two_normal_laws(spread: float) -> None:
-    process, kept = Gaussian(linear()), linear().kept
+    process, kept = Gaussian(linear_schedule()), linear_schedule().alpha_bar
     level = torch.tensor([2, 3, 400, 1000])
     x, guess, x_l = (Rng(KEYS).fork(i).normal((1, 8, 8)).double() for i in range(3))
-    found = bound(process, x, guess, torch.full_like(x, spread), x_l, level)
+    found = variational_bound(process, x, guess, torch.full_like(x, spread), x_l, level)
     for i, at in enumerate(level.tolist()):
         small = (1 - kept[at - 1]) / (1 - kept[at]) * (1 - kept[at] / kept[at - 1])
         large = 1 - kept[at] / kept[at - 1]
         wide = small ** ((1 - spread) / 2) * large ** ((1 + spread) / 2)
         one, here = slice(i, i + 1), level[i : i + 1]
-        true = process.posterior(x_l[one], x[one], here, here - 1)
-        made = process.posterior(x_l[one], guess[one], here, here - 1)
+        true = process.posterior_mean(x_l[one], x[one], here, here - 1)
+        made = process.posterior_mean(x_l[one], guess[one], here, here - 1)
         laws = Normal(true, small.sqrt()), Normal(made, wide.sqrt())
         expected = kl_divergence(*laws) / math.log(2)
         torch.testing.assert_close(found[one], expected, rtol=1e-6, atol=1e-9)
     if spread == -1.0:
-        none = bound(process, x, x, torch.full_like(x, spread), x_l, level)
+        none = variational_bound(process, x, x, torch.full_like(x, spread), x_l, level)
         assert none.abs().max() < 1e-9
 
 
 def test_the_last_step_is_the_likelihood_of_8_bit_values() -> None:
     """Of all 256 values of a pixel the chances add to 1."""
-    process, level = Gaussian(linear()), torch.ones(256, dtype=torch.int64)
+    process, level = Gaussian(linear_schedule()), torch.ones(256, dtype=torch.int64)
     values = torch.linspace(-1, 1, 256, dtype=torch.float64).view(256, 1, 1)
     guess = torch.full_like(values, 0.1)
-    bits = bound(process, values, guess, torch.zeros_like(values), guess, level)
+    bits = variational_bound(process, values, guess, torch.zeros_like(values), guess, level)
     assert torch.exp2(-bits).sum().item() == pytest.approx(1, abs=1e-6)
     assert bits.argmin() == (values - 0.1).abs().argmin()
 
 
 def test_what_is_learned_is_remembered() -> None:
     def made(learned: bool) -> Denoiser:
-        return Denoiser(torch.nn.Linear(1, 1), linear(), learned=learned)
+        return Denoiser(torch.nn.Linear(1, 1), linear_schedule(), learns_variance=learned)
 
     made(True).load_state_dict(made(True).state_dict())
     with pytest.raises(Mismatch, match='"learned": true'):

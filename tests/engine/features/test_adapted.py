@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity, interpolate
 
-from adbench.engine.features.adapted import Adapted
-from adbench.engine.features.pretrained import Blocks
+from adbench.engine.features.adapted import AdaptedFeatures
+from adbench.engine.features.pretrained import EfficientNetBlocks
 
 ONE = torch.rand(3, 1, 32, 32, generator=torch.Generator().manual_seed(0))
 OTHER = torch.rand(3, 1, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
-def made() -> Adapted:
-    return Adapted("effperc-random").eval()
+def made() -> AdaptedFeatures:
+    return AdaptedFeatures("effperc-random").eval()
 
 
 @torch.no_grad()
@@ -29,12 +29,12 @@ def test_like_is_at_no_distance_and_unlike_at_some() -> None:
 def test_the_distance_is_the_cosines_of_averaged_features_without_the_first_layer() -> None:
     student = made()
     net = student.net
-    assert isinstance(net, Blocks)
+    assert isinstance(net, EfficientNetBlocks)
     big = [
         interpolate(x.expand(-1, 3, -1, -1), scale_factor=2, mode="bilinear") for x in (ONE, OTHER)
     ]
     expected = torch.zeros(3, 1, 32, 32)
-    for f, g in list(zip(*map(net.maps, big), strict=True))[1:]:
+    for f, g in list(zip(*map(net.feature_maps, big), strict=True))[1:]:
         # unfold with zeros around, then the mean over all nine: as the authors average patches
         f, g = (
             torch.nn.functional.unfold(y, 3, padding=1).view(3, y.shape[1], 9, *y.shape[2:]).mean(2)

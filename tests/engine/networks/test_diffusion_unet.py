@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from adbench.engine.networks.diffusion_unet import divisor, set_heads, unet
-from adbench.engine.profiling.cost import flops, parameters
+from adbench.engine.networks.diffusion_unet import build_unet, set_heads, side_divisor
+from adbench.engine.profiling.cost import count_parameters, evaluation_flops
 
 WOLLEB = (128, 128, 256, 256, 512, 512)
 AT_16 = (False, False, False, False, True, False)
@@ -51,13 +51,13 @@ PAPERS: dict[str, tuple[int, tuple[Any, ...], dict[str, Any]]] = {
 def test_a_papers_unet_has_the_papers_parameters(paper: str) -> None:
     count, shape, more = PAPERS[paper]
     with torch.device("meta"):
-        assert parameters(unet(*shape, **more)) == count
+        assert count_parameters(build_unet(*shape, **more)) == count
 
 
 def small(ndim: int, **more: Any) -> nn.Module:
     """With no weight at zero, so that all of it is heard."""
     torch.manual_seed(0)
-    net = unet(ndim, 2, (8, 16, 16), res_blocks=1, attention=(False, False, True),
+    net = build_unet(ndim, 2, (8, 16, 16), res_blocks=1, attention=(False, False, True),
                head_channels=8, **more)  # fmt: skip
     for p in net.parameters():
         nn.init.normal_(p, std=0.1)
@@ -70,7 +70,7 @@ def test_a_unet_takes_any_number_of_axes(shape: tuple[int, ...], more: dict[str,
     net = small(len(shape), **more)
     x, t = torch.randn(3, 2, *shape), torch.tensor([0, 5, 900])
     out = net(x, t)
-    assert out.shape == x.shape and divisor((8, 16, 16)) == 4
+    assert out.shape == x.shape and side_divisor((8, 16, 16)) == 4
     assert not torch.allclose(out, net(x, t + 50)), "time is heard"
     torch.testing.assert_close(net(x[1:2], t[1:2]), out[1:2], rtol=1e-3, atol=1e-3)
 
@@ -161,7 +161,7 @@ def test_it_is_one_graph_to_a_compiler() -> None:
 
 def test_fused_attention_is_the_same_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU; with two heads."""
-    from adbench.engine.networks.monai_unet import Attention
+    from adbench.engine.networks.monai_unet import FusedAttention
 
     net, x, t = small(2), torch.randn(2, 2, 8, 8), torch.tensor([3, 9])
     plain = net(x, t)
@@ -172,17 +172,17 @@ def test_fused_attention_is_the_same_attention(monkeypatch: pytest.MonkeyPatch) 
         return nn.functional.scaled_dot_product_attention(q, k, v, scale=scale)
 
     monkeypatch.setattr("adbench.engine.networks.monai_unet.scaled_dot_product_attention", fused)
-    monkeypatch.setattr(Attention, "fused", {"cpu"})
+    monkeypatch.setattr(FusedAttention, "fused_devices", {"cpu"})
     torch.testing.assert_close(net(x, t), plain)
     assert len(calls) == 4 and calls[0].shape == (2, 2, 4, 8)
 
 
 def test_fewer_heads_are_another_network_with_the_same_weights() -> None:
     torch.manual_seed(0)
-    net = unet(2, 1, (16, 16), res_blocks=1, attention=(False, True), head_channels=8)
+    net = build_unet(2, 1, (16, 16), res_blocks=1, attention=(False, True), head_channels=8)
     for p in net.parameters():
         torch.nn.init.normal_(p, std=0.2)
-    one = unet(2, 1, (16, 16), res_blocks=1, attention=(False, True), head_channels=16)
+    one = build_unet(2, 1, (16, 16), res_blocks=1, attention=(False, True), head_channels=16)
     one.load_state_dict(net.state_dict())
     x, t = torch.randn(2, 1, 8, 8), torch.tensor([3, 9])
     two_heads = net(x, t)
@@ -200,4 +200,4 @@ def test_flops_of_a_convolution_are_counted() -> None:
         def forward(self, x: Tensor, t: Tensor) -> Tensor:
             return self.conv(x)
 
-    assert flops(Net(), 3, (7, 6)) == 2 * 5 * 3 * 9 * 42
+    assert evaluation_flops(Net(), 3, (7, 6)) == 2 * 5 * 3 * 9 * 42

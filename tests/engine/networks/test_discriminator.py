@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from adbench.engine.networks.discriminator import Adversary, halvings
+from adbench.engine.networks.discriminator import PatchDiscriminatorLoss, discriminator_layers
 
 
 def test_an_adversary_may_learn_faster() -> None:
@@ -14,7 +14,7 @@ def test_an_adversary_may_learn_faster() -> None:
     said = []
     for rate in (1.0, 4.0):
         torch.manual_seed(0)
-        one = Adversary(2, 1, width=8, layers=1, rate=rate)
+        one = PatchDiscriminatorLoss(2, 1, width=8, layers=1, rate=rate)
         steps = torch.optim.Adam(one.parameters(), 4e-3 / rate, eps=1e-20)
         for _ in range(3):
             steps.zero_grad()
@@ -26,9 +26,9 @@ def test_an_adversary_may_learn_faster() -> None:
 
 
 def test_an_adversary_of_small_samples_has_fewer_layers() -> None:
-    assert [halvings((64, n)) for n in (6, 11, 12, 23, 24, 300)] == [1, 1, 2, 2, 3, 3]
+    assert [discriminator_layers((64, n)) for n in (6, 11, 12, 23, 24, 300)] == [1, 1, 2, 2, 3, 3]
     for side in (6, 12, 24):
-        one = Adversary(2, 1, width=8, layers=halvings((side, side)))
+        one = PatchDiscriminatorLoss(2, 1, width=8, layers=discriminator_layers((side, side)))
         assert one(torch.rand(1, 1, side, side), torch.rand(1, 1, side, side), torch.zeros(1)) > 0
     with pytest.raises(ValueError, match="sides of at least 6"):
-        halvings((64, 5))
+        discriminator_layers((64, 5))

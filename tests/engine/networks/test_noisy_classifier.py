@@ -10,26 +10,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from adbench.engine.diffusion.schedule import schedule
-from adbench.engine.networks.noisy_classifier import Classifier, encoder
-from adbench.engine.profiling.cost import parameters
+from adbench.engine.diffusion.schedule import build_schedule
+from adbench.engine.networks.noisy_classifier import NoisyClassifier, build_encoder
+from adbench.engine.profiling.cost import count_parameters
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import Run
-from adbench.engine.training.loop import Training, minimise
+from adbench.engine.runtime.run import TrainingContext
+from adbench.engine.training.loop import Training, train_module
 
 
 @pytest.mark.parametrize(("channels", "count"), [(4, 5_452_962), (1, 5_452_098)])
 def test_wollebs_classifier_has_the_papers_parameters(channels: int, count: int) -> None:
     with torch.device("meta"):
-        assert parameters(encoder((256, 256), channels, 2)) == count
+        assert count_parameters(build_encoder((256, 256), channels, 2)) == count
 
 
-def small(shape: tuple[int, ...]) -> Classifier:
+def small(shape: tuple[int, ...]) -> NoisyClassifier:
     torch.manual_seed(0)
-    net = encoder(shape, 1, 3, (8, 16), res_blocks=1, attention=(False, True), head_channels=8)
+    net = build_encoder(
+        shape, 1, 3, (8, 16), res_blocks=1, attention=(False, True), head_channels=8
+    )
     for p in net.parameters():
         nn.init.normal_(p, std=0.2)
-    made = Classifier(net, schedule("linear", 1000)).eval()
+    made = NoisyClassifier(net, build_schedule("linear", 1000)).eval()
     made.batch = 4
     return made
 
@@ -39,13 +41,13 @@ def test_any_number_of_axes_and_each_sample_by_itself(shape: tuple[int, ...]) ->
     net = small(shape)
     x, level = torch.randn(5, 1, *shape), torch.tensor([1, 5, 90, 300, 1000])
     label = torch.tensor([0, 1, 2, 1, 0])
-    logits, pull = net(x, level), net.towards(x, level, label)
+    logits, pull = net(x, level), net.log_prob_gradient(x, level, label)
     assert logits.shape == (5, 3) and pull.shape == x.shape
     assert not torch.allclose(net(x, level.flip(0)), logits), "time is heard"
     for i in range(5):
         row = slice(i, i + 1)
         assert torch.equal(net(x[row], level[row])[0], logits[i])
-        assert torch.equal(net.towards(x[row], level[row], label[row])[0], pull[i])
+        assert torch.equal(net.log_prob_gradient(x[row], level[row], label[row])[0], pull[i])
 
 
 def test_the_pull_is_the_slope_of_the_log_probability() -> None:
@@ -58,7 +60,7 @@ def test_the_pull_is_the_slope_of_the_log_probability() -> None:
         return net.net(x, level - 1).log_softmax(1)[torch.arange(2), label]
 
     with torch.no_grad():
-        pull = net.towards(x, level, label)
+        pull = net.log_prob_gradient(x, level, label)
         slope = (sure(x + 1e-4 * way) - sure(x - 1e-4 * way)) / 2e-4
     torch.testing.assert_close((pull * way).flatten(1).sum(1), slope, rtol=1e-3, atol=1e-5)
     assert all(p.grad is None for p in net.parameters())
@@ -78,7 +80,9 @@ def test_the_loss_is_cross_entropy_of_what_was_disturbed() -> None:
 
 def test_it_begins_as_guided_diffusions() -> None:
     """Norms of eps 1e-5, and attention before the pooling that adds nothing."""
-    net = encoder((8, 8), 1, 2, (8, 8), res_blocks=1, attention=(False, True), head_channels=8)
+    net = build_encoder(
+        (8, 8), 1, 2, (8, 8), res_blocks=1, attention=(False, True), head_channels=8
+    )
     norms = [part.eps for part in net.modules() if isinstance(part, nn.GroupNorm)]
     assert norms and set(norms) == {1e-5}
     projections = {k: p for k, p in net.named_parameters() if ".out_proj." in k}
@@ -93,11 +97,13 @@ def test_it_learns_to_tell_labels_apart() -> None:
 
     torch.manual_seed(0)
     data: list[Any] = [Example(i) for i in range(16)]
-    net = encoder((8, 8), 1, 2, (8, 8), res_blocks=1, attention=(False, False), head_channels=8)
-    made = Classifier(net, schedule("linear", 1000))
-    minimise(
+    net = build_encoder(
+        (8, 8), 1, 2, (8, 8), res_blocks=1, attention=(False, False), head_channels=8
+    )
+    made = NoisyClassifier(net, build_schedule("linear", 1000))
+    train_module(
         lambda x, label, rng: made.loss(x, label, rng, max_level=200),
-        made, data, Run(), Training(60, 8, 3e-3, ema=None),
+        made, data, TrainingContext(), Training(60, 8, 3e-3, ema=None),
     )  # fmt: skip
     x = torch.stack([example.x for example in data])
     right = made(x, torch.ones(16, dtype=torch.int64)).argmax(1) == torch.arange(16) % 2

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from adbench.engine.networks.diffusion_unet import unet
-from adbench.engine.networks.per_sample_dropout import Dropout
+from adbench.engine.networks.diffusion_unet import build_unet
+from adbench.engine.networks.per_sample_dropout import PerSampleDropout
 from adbench.engine.runtime.rng import Rng
 
 
 def net() -> torch.nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        made = unet(2, 2, (8, 16), res_blocks=1, head_channels=8)
+        made = build_unet(2, 2, (8, 16), res_blocks=1, head_channels=8)
         for p in made.parameters():  # some begin at nothing
             torch.nn.init.normal_(p, std=0.1)
     return made
@@ -27,18 +27,18 @@ KEYS = ["a", "b", "c", "d"]
 def test_each_row_drops_its_own_in_any_company_and_nothing_outside() -> None:
     made = net()
     before = made(X, T)
-    dropout = Dropout(made, 0.5)
-    with dropout.drawing(Rng(KEYS)):
+    dropout = PerSampleDropout(made, 0.5)
+    with dropout.with_streams(Rng(KEYS)):
         whole = made(X, T)
-    with dropout.drawing(Rng(KEYS[2:])):
+    with dropout.with_streams(Rng(KEYS[2:])):
         part = made(X[2:], T[2:])
     torch.testing.assert_close(part, whole[2:], rtol=1e-4, atol=1e-5)
     assert (whole - before).abs().amax((1, 2, 3)).min() > 1e-3
-    with dropout.drawing(Rng(KEYS).at(1)):  # another step, another draw
+    with dropout.with_streams(Rng(KEYS).at(1)):  # another step, another draw
         assert not torch.allclose(made(X, T), whole, atol=1e-3)
     assert torch.equal(made(X, T), before)
     state = torch.get_rng_state()
-    with dropout.drawing(Rng(KEYS)):
+    with dropout.with_streams(Rng(KEYS)):
         assert torch.equal(made(X, T), whole)
     assert torch.equal(state, torch.get_rng_state())
 
@@ -46,10 +46,10 @@ def test_each_row_drops_its_own_in_any_company_and_nothing_outside() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("share", [0.1, 0.4])
 def test_a_share_is_dropped_and_the_mean_stays(share: float) -> None:
-    dropout = Dropout(net(), share)
+    dropout = PerSampleDropout(net(), share)
     ones = torch.ones(2, 8, 64, 64)
-    with dropout.drawing(Rng(["a", "b"])):
-        got = dropout._drop(torch.nn.Identity(), (ones,))
+    with dropout.with_streams(Rng(["a", "b"])):
+        got = dropout._drop_values(torch.nn.Identity(), (ones,))
     assert got is not None
     for row in got:
         assert (row == 0).double().mean().item() == pytest.approx(share, abs=0.015)
@@ -59,4 +59,4 @@ def test_a_share_is_dropped_and_the_mean_stays(share: float) -> None:
 
 def test_all_or_more_cannot_be_dropped() -> None:
     with pytest.raises(ValueError, match="not 1"):
-        Dropout(net(), 1.0)
+        PerSampleDropout(net(), 1.0)

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch.nn.functional import conv2d, pad
 
-from adbench.engine.networks.plain_unet import Plain, Standard, groups
+from adbench.engine.networks.plain_unet import PlainUNet, WeightStandardizedConv, group_count
 
 
 @pytest.mark.parametrize("shape", [(16,), (16, 12), (8, 12, 8)])
 def test_it_gives_back_what_it_takes_in_every_dimension(shape: tuple[int, ...]) -> None:
-    net = Plain(len(shape), 3, (8, 16, 16))
+    net = PlainUNet(len(shape), 3, (8, 16, 16))
     x = torch.rand(2, 3, *shape)
     assert net(x, torch.zeros(2)).shape == x.shape
 
@@ -20,7 +20,7 @@ def test_its_parameters_are_those_of_the_papers_network() -> None:
     """Depth 4 from 64 channels on: two convolutions of three places a block, a doubling between
     two resolutions, one place at the end; a norm has two numbers a channel."""
     with torch.device("meta"):
-        net = Plain(2, 4, (64, 128, 256, 512))
+        net = PlainUNet(2, 4, (64, 128, 256, 512))
 
     def block(a: int, b: int) -> int:
         return 9 * a * b + b + 9 * b * b + b + 4 * b
@@ -31,11 +31,11 @@ def test_its_parameters_are_those_of_the_papers_network() -> None:
 
 
 def test_groups_are_the_middle_divisor() -> None:
-    assert [groups(c) for c in (1, 6, 16, 64, 128, 256, 512)] == [1, 3, 4, 8, 16, 16, 32]
+    assert [group_count(c) for c in (1, 6, 16, 64, 128, 256, 512)] == [1, 3, 4, 8, 16, 16, 32]
 
 
 def test_filters_are_standardised_and_edges_mirrored() -> None:
-    conv = Standard(2, 3, 5)
+    conv = WeightStandardizedConv(2, 3, 5)
     x = torch.rand(2, 3, 6, 7)
     weight = conv.conv.weight
     flat = weight.flatten(1)

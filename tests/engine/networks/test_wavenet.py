@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from adbench.engine.networks.wavenet import WaveNet
-from adbench.engine.profiling.cost import parameters
+from adbench.engine.profiling.cost import count_parameters
 
 FORK: dict[str, Any] = {"layers": 8, "cycle": 3, "width": 256, "blind": True}
 
@@ -23,7 +23,7 @@ def test_blind_it_is_the_challenges_and_else_time_is_added_to_every_layer(
     more: dict[str, Any], count: int
 ) -> None:
     with torch.device("meta"):
-        assert parameters(WaveNet(2, **more)) == count
+        assert count_parameters(WaveNet(2, **more)) == count
 
 
 def awake(**more: Any) -> WaveNet:
@@ -44,7 +44,7 @@ def test_its_reach_by_where_the_gradient_is(
     net(x, torch.tensor([5]))[0, 0, length // 2].backward()
     assert x.grad is not None
     touched = x.grad[0].abs().sum(0).nonzero()[:, 0]
-    assert net.reach == reach
+    assert net.receptive_field == reach
     assert (touched.min(), touched.max()) == (length // 2 - reach // 2, length // 2 + reach // 2)
 
 

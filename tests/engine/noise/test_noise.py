@@ -19,16 +19,16 @@ from torch import Tensor
 
 from adbench.engine.noise import simplex
 from adbench.engine.noise import simplex_numba as simplex_cpu
-from adbench.engine.noise.noise import Gaussian, Noise, Simplex, gaussian, named
+from adbench.engine.noise.noise import Gaussian, Noise, Simplex, build_noise, gaussian
 from adbench.engine.noise.pyramid import Coarse, Pyramid
-from adbench.engine.noise.simplex import Octaves, by_tensors, fields
-from adbench.engine.noise.simplex_numba import by_loop, permutations
+from adbench.engine.noise.simplex import Octaves, simplex_fields, simplex_fields_torch
+from adbench.engine.noise.simplex_numba import permutations, simplex_fields_numba
 from adbench.engine.runtime.rng import Rng
-from simplex_authors import reference as authors
+from simplex_authors import reference_simplex as authors
 
 ONE = Octaves((1.0,), (1.0,))
 SIX = Octaves(tuple(64 / 2**o for o in range(6)), tuple(0.8**o for o in range(6)))
-PATHS: list[Callable[..., Tensor]] = [by_tensors, by_loop]
+PATHS: list[Callable[..., Tensor]] = [simplex_fields_torch, simplex_fields_numba]
 EVERY = [gaussian, Gaussian(shared=True), Simplex(), Simplex(origin_jitter=True, z="random"),
          Pyramid(), Pyramid(3, 1.5), Coarse(), Coarse(4, 1.0)]  # fmt: skip
 
@@ -103,8 +103,8 @@ def test_neither_threads_nor_portions_change_a_bit(monkeypatch: pytest.MonkeyPat
     depth = torch.arange(6, dtype=torch.float64).view(3, 2)
     offset = torch.zeros(3, 6, 3, dtype=torch.float64)
     whole = [path(tables, shape, SIX, depth, offset) for path in PATHS]
-    monkeypatch.setattr(simplex, "POINTS", 100)
-    monkeypatch.setattr(simplex_cpu, "SHARE", 10)
+    monkeypatch.setattr(simplex, "CHUNK_POINTS", 100)
+    monkeypatch.setattr(simplex_cpu, "VALUES_PER_THREAD", 10)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     for path, before in zip(PATHS, whole, strict=True):
         assert torch.equal(path(tables, shape, SIX, depth, offset), before)
@@ -112,7 +112,7 @@ def test_neither_threads_nor_portions_change_a_bit(monkeypatch: pytest.MonkeyPat
 
 def test_the_loop_is_compiled_where_nothing_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caching.CompileResultCacheImpl, "_locator_classes", [])
-    assert simplex_cpu._compiled(lambda x: x + 1)(2) == 3
+    assert simplex_cpu._jit(lambda x: x + 1)(2) == 3
 
 
 def test_numba_is_imported_when_a_field_is_drawn_and_not_before() -> None:
@@ -256,9 +256,9 @@ def test_every_channel_and_every_draw_has_a_field_of_its_own() -> None:
 
 @pytest.mark.parametrize("name", ["gaussian", "simplex", "pyramid"])
 def test_a_shared_field_is_everyones(name: str) -> None:
-    made = named(name, shared=True)(Rng(["a", "b", "c"]), (1, 8, 8), torch.full((3,), 9))
+    made = build_noise(name, shared=True)(Rng(["a", "b", "c"]), (1, 8, 8), torch.full((3,), 9))
     assert torch.equal(made[0], made[1]) and torch.equal(made[0], made[2])
-    own = named(name)(Rng(["a", "b"]), (1, 8, 8), torch.full((2,), 9))
+    own = build_noise(name)(Rng(["a", "b"]), (1, 8, 8), torch.full((2,), 9))
     assert not torch.equal(own[0], own[1])
 
 
@@ -270,32 +270,34 @@ def test_no_global_generator_is_touched(noise: Noise) -> None:
 
 
 def test_a_name_tells_the_noise_and_the_noise_tells_all_of_itself() -> None:
-    assert named("gaussian", octaves=3) == gaussian
-    assert named("simplex", octaves=3, frequency=32) == Simplex(3, 0.8, 32.0)
-    assert str(named("simplex", frequency=64)) == str(Simplex())
+    assert build_noise("gaussian", octaves=3) == gaussian
+    assert build_noise("simplex", octaves=3, frequency=32) == Simplex(3, 0.8, 32.0)
+    assert str(build_noise("simplex", frequency=64)) == str(Simplex())
     assert str(Simplex()) != str(Simplex(normalise=True))
-    assert named("pyramid", octaves=3) == Pyramid(3) and named("coarse", grid=8) == Coarse(8)
+    assert build_noise("pyramid", octaves=3) == Pyramid(3) and build_noise(
+        "coarse", grid=8
+    ) == Coarse(8)
     assert " at 0x" not in str(gaussian)  # an address would differ from run to run
     with pytest.raises(ValueError, match="did you mean simplex"):
-        named("simplx")
+        build_noise("simplx")
 
 
 @pytest.mark.parametrize("wrong", [{"octaves": 0}, {"frequency": 0}, {"z": "depth"}])
 def test_a_field_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="simplex noise"):
-        named("simplex", **wrong)
+        build_noise("simplex", **wrong)
     with pytest.raises(ValueError, match="one to three axes"):
         Simplex()(Rng(["a"]), (1,), torch.tensor([1]))
     for name, wrong in (("pyramid", {"octaves": 0}), ("coarse", {"grid": 0})):
         with pytest.raises(ValueError, match=f"{name} noise wants"):
-            named(name, **wrong)
+            build_noise(name, **wrong)
         with pytest.raises(ValueError, match="one to three axes"):
-            named(name)(Rng(["a"]), (1,), torch.tensor([1]))
+            build_noise(name)(Rng(["a"]), (1,), torch.tensor([1]))
 
 
 def test_a_fields_float32_is_the_rounded_sum() -> None:
     depth, offset = torch.zeros(1, 1).double(), torch.zeros(1, 6, 3).double()
-    made = fields(torch.tensor([9]), (1, 5, 7), SIX, depth, offset)
+    made = simplex_fields(torch.tensor([9]), (1, 5, 7), SIX, depth, offset)
     y, x = np.mgrid[:5, :7]
     noise = opensimplex.OpenSimplex(9).noise3
     total = np.zeros((5, 7))
@@ -308,7 +310,7 @@ def test_a_fields_float32_is_the_rounded_sum() -> None:
 @pytest.mark.parametrize("columns", [1, 3, 256, 300, 513])
 def test_rows_longer_than_the_loops_memory_are_opensimplex_too(columns: int) -> None:
     depth, offset = torch.full((1, 1), 5.0).double(), torch.zeros(1, 6, 3).double()
-    made = by_loop(permutations(np.array([9])), (1, 3, columns), SIX, depth, offset)
+    made = simplex_fields_numba(permutations(np.array([9])), (1, 3, columns), SIX, depth, offset)
     theirs = authors(Simplex(), 9, max(columns, 3), 5)
     assert np.array_equal(made[0, 0].numpy(), theirs[:3, :columns])
 
@@ -320,11 +322,11 @@ def test_compiled_or_not_the_field_is_the_same(
     """As it is on a GPU, with a compiler that changes nothing; and without one, with one word."""
     tables, shape = permutations(np.arange(1, 4)), (1, 9, 7)
     depth, offset = torch.zeros(3, 1).double(), torch.zeros(3, 6, 3).double()
-    plain = by_tensors(tables, shape, SIX, depth, offset)
-    monkeypatch.setattr(simplex, "FUSED", {"cpu"})
+    plain = simplex_fields_torch(tables, shape, SIX, depth, offset)
+    monkeypatch.setattr(simplex, "COMPILED_DEVICES", {"cpu"})
     monkeypatch.setattr(simplex, "BACKEND", backend)
-    monkeypatch.setattr(simplex, "POINTS", 100)
+    monkeypatch.setattr(simplex, "CHUNK_POINTS", 100)
     for _ in range(2):
-        assert torch.equal(by_tensors(tables, shape, SIX, depth, offset), plain)
+        assert torch.equal(simplex_fields_torch(tables, shape, SIX, depth, offset), plain)
     told = [str(warned.message) for warned in recwarn if "takes longer" in str(warned.message)]
     assert len(told) == (0 if backend == "eager" else 1)

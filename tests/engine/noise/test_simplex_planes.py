@@ -16,14 +16,14 @@ from torch import Tensor
 
 from adbench.engine.noise import simplex
 from adbench.engine.noise import simplex_numba as simplex_cpu
-from adbench.engine.noise.noise import Simplex, named
-from adbench.engine.noise.simplex import Octaves, planes, planes_by_tensors
-from adbench.engine.noise.simplex_numba import permutations, planes_by_loop
+from adbench.engine.noise.noise import Simplex, build_noise
+from adbench.engine.noise.simplex import Octaves, simplex_planes, simplex_planes_torch
+from adbench.engine.noise.simplex_numba import permutations, simplex_planes_numba
 from adbench.engine.runtime.rng import Rng
 
 ONE = Octaves((1.0,), (1.0,))
 SIX = Octaves(tuple(64 / 2**o for o in range(6)), tuple(0.8**o for o in range(6)))
-PATHS: list[Callable[..., Tensor]] = [planes_by_tensors, planes_by_loop]
+PATHS: list[Callable[..., Tensor]] = [simplex_planes_torch, simplex_planes_numba]
 FLAT = Simplex(generator="2d")
 
 
@@ -117,25 +117,25 @@ def test_neither_threads_nor_portions_nor_a_compiler_change_a_bit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tables, offset = permutations(np.arange(1, 4)), torch.zeros(3, 6, 2, dtype=torch.float64)
-    whole = planes_by_loop(tables, (31, 17), SIX, offset)
-    monkeypatch.setattr(simplex, "POINTS", 100)
-    monkeypatch.setattr(simplex_cpu, "SHARE", 10)
+    whole = simplex_planes_numba(tables, (31, 17), SIX, offset)
+    monkeypatch.setattr(simplex, "CHUNK_POINTS", 100)
+    monkeypatch.setattr(simplex_cpu, "VALUES_PER_THREAD", 10)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     for path in PATHS:
         assert torch.equal(path(tables, (31, 17), SIX, offset), whole)
-    monkeypatch.setattr(simplex, "FUSED", {"cpu"})
+    monkeypatch.setattr(simplex, "COMPILED_DEVICES", {"cpu"})
     monkeypatch.setattr(simplex, "BACKEND", "eager")
-    assert torch.equal(planes_by_tensors(tables, (31, 17), SIX, offset), whole)
+    assert torch.equal(simplex_planes_torch(tables, (31, 17), SIX, offset), whole)
 
 
 def test_planes_are_the_rounded_sum() -> None:
-    made = planes(torch.tensor([9]), (5, 7), SIX, torch.zeros(1, 6, 2).double())
+    made = simplex_planes(torch.tensor([9]), (5, 7), SIX, torch.zeros(1, 6, 2).double())
     assert made.dtype == torch.float32
     assert np.array_equal(made[0].numpy(), summed(FLAT, 9, 5, 7).astype(np.float32))
 
 
 def test_a_generator_that_is_none_is_refused() -> None:
-    assert named("simplex", generator="2d") == FLAT != Simplex()
+    assert build_noise("simplex", generator="2d") == FLAT != Simplex()
     wrong: Any = "4d"
     with pytest.raises(ValueError, match="2d or 3d, not '4d'"):
-        named("simplex", generator=wrong)
+        build_noise("simplex", generator=wrong)

@@ -13,24 +13,24 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from adbench.engine.diffusion.denoiser import Denoiser
-from adbench.engine.diffusion.schedule import linear
-from adbench.engine.networks.diffusion_unet import unet
+from adbench.engine.diffusion.schedule import linear_schedule
+from adbench.engine.networks.diffusion_unet import build_unet
 from adbench.engine.profiling.cost import (
-    Memory,
-    Meter,
+    CostMeter,
+    PeakMemory,
+    count_flops,
     device_name,
-    flops,
-    one_by_one,
-    paired,
+    evaluation_flops,
+    measure_utilization,
     peak_memory,
-    priced,
-    shown_rows,
+    single_row_batches,
+    time_interleaved,
 )
-from adbench.engine.profiling.peak_throughput import peak, works
-from adbench.engine.runtime.fixed_batches import in_batches
+from adbench.engine.profiling.peak_throughput import measure_peak, workloads
+from adbench.engine.runtime.fixed_batches import apply_in_batches
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import Batched
-from adbench.engine.sampling.reconstruct import Chain, restore
+from adbench.engine.runtime.run import BatchedModule
+from adbench.engine.sampling.reconstruct import SamplingConfig, reconstruct
 
 SIDE = 8
 
@@ -50,7 +50,7 @@ class Conv(nn.Module):
         return self.conv(x)
 
 
-class Features(Batched):
+class Features(BatchedModule):
     """A frozen network that is no denoiser and in no list of modules: a product of matrices."""
 
     flops = 2 * 2 * SIDE**2 * 5
@@ -60,7 +60,7 @@ class Features(Batched):
         self._held = [nn.Linear(2 * SIDE**2, 5)]
 
     def look(self, x: Tensor) -> Tensor:
-        return in_batches(self._held[0], self.batch, x.flatten(1))
+        return apply_in_batches(self._held[0], self.batch, x.flatten(1))
 
 
 class Detector(nn.Module):
@@ -68,15 +68,18 @@ class Detector(nn.Module):
 
     def __init__(self, steps: int = 3) -> None:
         super().__init__()
-        self.net, self.chain = Conv(), Chain(steps)
-        self.denoiser, self.features = Denoiser(self.net, linear(), clip=(-1, 1)), Features()
+        self.net, self.chain = Conv(), SamplingConfig(steps)
+        self.denoiser, self.features = (
+            Denoiser(self.net, linear_schedule(), clip=(-1, 1)),
+            Features(),
+        )
 
     @torch.no_grad()
     def detect(self, count: int, levels: list[int]) -> Tensor:
         rng = Rng([str(i) for i in range(count)])
         x = rng.fork("x").normal((2, SIDE, SIDE))
         self.features.look(x)
-        return restore(self.denoiser, x, levels, rng, chain=self.chain)
+        return reconstruct(self.denoiser, x, levels, rng, sampling=self.chain)
 
 
 @pytest.fixture
@@ -96,18 +99,18 @@ def test_flops_are_those_of_every_network_and_of_no_padding(
     count: int, levels: list[int], steps: int
 ) -> None:
     detector = Detector(steps).eval()
-    price = priced(detector, lambda: detector.detect(count, levels))
+    price = count_flops(detector, lambda: detector.detect(count, levels))
     assert price.evaluations == count * len(levels) * steps
-    assert price.denoising == price.evaluations * Conv.flops
-    assert price.each == Conv.flops
-    assert price.flops == price.denoising + count * Features.flops
+    assert price.denoiser_flops == price.evaluations * Conv.flops
+    assert price.flops_per_evaluation == Conv.flops
+    assert price.flops == price.denoiser_flops + count * Features.flops
 
 
 def test_counting_leaves_no_trace(detector: Detector) -> None:
     before, state = detector.detect(3, [500]), copy.deepcopy(detector.state_dict())
     detector.denoiser.batch, detector.features.batch = 7, 5
-    priced(detector, lambda: detector.detect(2, [200]))
-    shown_rows(detector, lambda: detector.detect(2, [200]))
+    count_flops(detector, lambda: detector.detect(2, [200]))
+    measure_utilization(detector, lambda: detector.detect(2, [200]))
     assert (detector.denoiser.batch, detector.features.batch) == (7, 5)
     assert not detector.net._forward_hooks and not detector.net._forward_pre_hooks
     detector.denoiser.batch = 8
@@ -116,7 +119,7 @@ def test_counting_leaves_no_trace(detector: Detector) -> None:
 
 
 def test_one_by_one_ends_with_an_error_too(detector: Detector) -> None:
-    with pytest.raises(ZeroDivisionError), one_by_one(detector):
+    with pytest.raises(ZeroDivisionError), single_row_batches(detector):
         detector.detect(2, [100])
         assert set(detector.net.seen) == {1}
         _ = 1 / 0
@@ -124,14 +127,14 @@ def test_one_by_one_ends_with_an_error_too(detector: Detector) -> None:
 
 
 def test_padding_shows(detector: Detector) -> None:
-    seen = shown_rows(detector, lambda: detector.detect(2, [500]))
-    assert seen.rows == 3 * 8 and seen.filled == 2 / 8
-    assert 0 < seen.within < 1
-    assert shown_rows(nn.Linear(1, 1), lambda: None)[:2] == (0, 0.0)
+    seen = measure_utilization(detector, lambda: detector.detect(2, [500]))
+    assert seen.rows == 3 * 8 and seen.filled_share == 2 / 8
+    assert 0 < seen.network_share < 1
+    assert measure_utilization(nn.Linear(1, 1), lambda: None)[:2] == (0, 0.0)
 
 
 def test_a_meter_counts_rows_but_no_padding(detector: Detector) -> None:
-    with Meter(detector) as meter:
+    with CostMeter(detector) as meter:
         detector.detect(5, [100, 900])
     assert meter.evaluations == 5 * 2 * 3 and meter.seconds > 0
 
@@ -139,7 +142,7 @@ def test_a_meter_counts_rows_but_no_padding(detector: Detector) -> None:
 def test_what_is_paired_takes_turns() -> None:
     order: list[str] = []
     works = [lambda: order.append("a"), lambda: order.append("b"), lambda: time.sleep(0.02)]
-    seconds = paired(works, 4, "cpu")
+    seconds = time_interleaved(works, 4, "cpu")
     assert order == ["a", "b", "b", "a", "a", "b", "a", "b"]
     assert [len(row) for row in seconds] == [4, 4, 4]
     assert min(seconds[2]) >= 0.02
@@ -147,7 +150,7 @@ def test_what_is_paired_takes_turns() -> None:
 
 def test_memory_sees_what_was_given_back_and_not_what_was_there() -> None:
     def used(megabytes: int) -> float:
-        with Memory() as memory:
+        with PeakMemory() as memory:
             torch.ones(megabytes * 250_000)
         return memory.peak
 
@@ -161,19 +164,19 @@ def test_memory_sees_what_was_given_back_and_not_what_was_there() -> None:
 def test_the_peak_is_of_work_that_is_counted_as_networks_are(dtype: torch.dtype) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
-    made = works("cpu", dtype)
+    made = workloads("cpu", dtype)
     assert len(made) > 2
     for work in made.values():
         with FlopCounterMode(display=False) as counter:
-            result = work.make()
+            result = work.run()
         assert counter.get_total_flops() == work.flops
         assert result.dtype == dtype and result.isfinite().all()
 
 
 def test_the_peak_is_the_best_of_all_shapes() -> None:
-    best = peak("cpu", torch.float32, 0.0)
+    best = measure_peak("cpu", torch.float32, 0.0)
     assert best.flops == max(best.rates.values()) and min(best.rates.values()) > 0
-    assert best.rates.keys() == works("cpu", torch.float32).keys()
+    assert best.rates.keys() == workloads("cpu", torch.float32).keys()
 
 
 def test_a_device_has_a_name() -> None:
@@ -184,8 +187,10 @@ def test_a_device_has_a_name() -> None:
 def test_a_unet_costs_what_torchs_own_counter_says(axes: int) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
-    net = unet(axes, 2, (8, 16), res_blocks=1, attention=(False, True), head_channels=8).eval()
+    net = build_unet(
+        axes, 2, (8, 16), res_blocks=1, attention=(False, True), head_channels=8
+    ).eval()
     x, t = torch.zeros(1, 2, *[8] * axes), torch.zeros(1, dtype=torch.int64)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net(x, t)
-    assert flops(net, 2, [8] * axes) == counter.get_total_flops() > 0
+    assert evaluation_flops(net, 2, [8] * axes) == counter.get_total_flops() > 0

@@ -12,12 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from adbench.engine.runtime.distributed import ALONE, Team, TeamError, joined
+from adbench.engine.runtime.distributed import SINGLE_PROCESS, Team, TeamError, join_team
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import Interrupted, Run
-from adbench.engine.training.loop import NotFinite, Training, minimise
-from teams import together
-from trainings import DATA, Memory, error, made, plain, trained
+from adbench.engine.runtime.run import Interrupted, TrainingContext
+from adbench.engine.training.loop import NotFinite, Training, train_module
+from teams import run_team
+from trainings import (
+    DATA,
+    MemoryStateStore,
+    build_net,
+    denoising_error,
+    reference_training,
+    train_net,
+)
 
 PLAN = Training(30, 7, 1e-2, weight_decay=0.01, ema=0.9, decay="cosine")
 
@@ -26,18 +33,18 @@ def weights(net: nn.Module) -> dict[str, list[Any]]:
     return {key: value.tolist() for key, value in net.state_dict().items()}
 
 
-def curve(run: Run) -> tuple[dict[str, list[Any]], list[float]]:
+def curve(run: TrainingContext) -> tuple[dict[str, list[Any]], list[float]]:
     """The weights, and the loss of every step that was told."""
     losses = list[float]()
-    run = replace(run, tell=lambda event, facts: losses.append(facts["loss"]), tell_every=0)
-    return weights(trained(PLAN, run)), losses
+    run = replace(run, on_event=lambda event, facts: losses.append(facts["loss"]), event_interval=0)
+    return weights(train_net(PLAN, run)), losses
 
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_a_team_gives_the_losses_and_weights_of_one_process(size: int) -> None:
     """Seven rows a step, so that the shares are uneven."""
-    net, losses = plain(PLAN, 0)
-    (first, told), *others = together(curve, size)
+    net, losses = reference_training(PLAN, 0)
+    (first, told), *others = run_team(curve, size)
     assert len(told) == PLAN.steps
     assert told == pytest.approx(losses, rel=1e-6, abs=1e-6)
     for key, value in net.state_dict().items():
@@ -48,40 +55,40 @@ def test_a_team_gives_the_losses_and_weights_of_one_process(size: int) -> None:
 def test_a_team_stops_together_and_goes_on_to_the_same_weights() -> None:
     """Asked to stop is the second process only; the first keeps."""
 
-    def work(run: Run) -> list[Any]:
+    def work(run: TrainingContext) -> list[Any]:
         asked = iter([False] * 7 + [bool(run.team.rank)] + [False] * 90)
-        memory = Memory()
+        memory = MemoryStateStore()
         with pytest.raises(Interrupted) as stopped:
-            trained(PLAN, replace(run, keep=memory, stop=lambda: next(asked)))
-        resumed = trained(PLAN, replace(run, keep=memory))
+            train_net(PLAN, replace(run, state_store=memory, stop=lambda: next(asked)))
+        resumed = train_net(PLAN, replace(run, state_store=memory))
         return [str(stopped.value), list(memory.states), weights(resumed), curve(run)[0]]
 
-    first, second = together(work)
+    first, second = run_team(work)
     assert first[0] == second[0] == "stopped at training step 7 of 30; all of it is kept"
     assert (first[1], second[1]) == (["fit"], [])
     assert first[2] == second[2] == first[3]
 
 
 def test_what_fails_in_one_process_ends_all() -> None:
-    def failing(run: Run, wrong: Callable[[Tensor], Tensor]) -> str:
-        net, steps = made(), list[int]()
+    def failing(run: TrainingContext, wrong: Callable[[Tensor], Tensor]) -> str:
+        net, steps = build_net(), list[int]()
 
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
             steps.append(1)
-            value = error(net, x, rng)
+            value = denoising_error(net, x, rng)
             return wrong(value) if run.team.rank and len(steps) == 4 else value
 
         with pytest.raises((ZeroDivisionError, TeamError, NotFinite)) as caught:
-            minimise(loss, net, DATA, run, PLAN)
+            train_module(loss, net, DATA, run, PLAN)
         return f"{type(caught.value).__name__}: {caught.value}"
 
     def divide(value: Tensor) -> Tensor:
         raise ZeroDivisionError("by zero")
 
-    def work(run: Run) -> tuple[str, str]:
+    def work(run: TrainingContext) -> tuple[str, str]:
         return failing(run, divide), failing(run, lambda value: value * float("nan"))
 
-    (told, bad), (own, worse) = together(work)
+    (told, bad), (own, worse) = run_team(work)
     assert own == "ZeroDivisionError: by zero"
     assert told.startswith("TeamError: another process of this training failed")
     assert bad.startswith("NotFinite: training step 3") and worse == bad
@@ -96,7 +103,7 @@ def test_a_weight_that_no_process_uses_is_left_alone() -> None:
             self.unused, self.some = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
             self.register_buffer("count", torch.zeros(1))
 
-    def work(run: Run) -> dict[str, list[Any]]:
+    def work(run: TrainingContext) -> dict[str, list[Any]]:
         net = Two()
 
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
@@ -109,10 +116,10 @@ def test_a_weight_that_no_process_uses_is_left_alone() -> None:
             return value if value.requires_grad else value + torch.zeros(1, requires_grad=True)
 
         plan = Training(5, 4, 1e-2, weight_decay=0.5, ema=None)
-        minimise(always, net, DATA, run, plan)
+        train_module(always, net, DATA, run, plan)
         return weights(net)
 
-    first, second = together(work)
+    first, second = run_team(work)
     assert first == second
     assert first["unused"] == [1.0] and first["some"] != [1.0]
     assert first["count"] == [5.0]  # buffers are the first process's
@@ -124,32 +131,40 @@ def test_the_rows_of_a_team_are_the_batch(size: int, more: int) -> None:
     for rank in range(size):
         team = Team()
         team.rank, team.size = rank, size
-        mine = team.rows(count).tolist()
+        mine = team.local_rows(count).tolist()
         assert mine == sorted(mine) and abs(len(mine) - count / size) < 1
         rows += mine
     assert sorted(rows) == list(range(count))
 
 
 def test_a_batch_too_small_to_share_is_refused() -> None:
-    def work(run: Run) -> str:
+    def work(run: TrainingContext) -> str:
         with pytest.raises(TeamError) as caught:
-            trained(replace(PLAN, batch=1), run)
+            train_net(replace(PLAN, batch=1), run)
         return str(caught.value)
 
-    for told in together(work):
+    for told in run_team(work):
         assert told.startswith("a batch of 1 cannot be shared by 2 processes")
 
 
 def test_what_the_first_process_says_is_heard_by_all() -> None:
-    def work(run: Run) -> list[bool]:
+    def work(run: TrainingContext) -> list[bool]:
         mine = run.team.rank == 1
-        return [run.team.lead(not mine), run.team.lead(mine), run.team.any(mine)]
+        return [
+            run.team.broadcast_flag(not mine),
+            run.team.broadcast_flag(mine),
+            run.team.any(mine),
+        ]
 
-    assert together(work) == [[True, False, True]] * 2
+    assert run_team(work) == [[True, False, True]] * 2
 
 
 def test_without_a_launcher_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    assert joined("cpu") is ALONE
-    assert ALONE.any(True) and not ALONE.any(False) and ALONE.lead(True)
-    assert ALONE.rows(3).tolist() == [0, 1, 2]
+    assert join_team("cpu") is SINGLE_PROCESS
+    assert (
+        SINGLE_PROCESS.any(True)
+        and not SINGLE_PROCESS.any(False)
+        and SINGLE_PROCESS.broadcast_flag(True)
+    )
+    assert SINGLE_PROCESS.local_rows(3).tolist() == [0, 1, 2]

@@ -12,19 +12,30 @@ from torch import Tensor, nn
 
 from adbench.datasets.base import Sample, Spec
 from adbench.datasets.preparation.prepared_file import prepare_once, read_part
-from adbench.datasets.preparation.writer import Writer
-from adbench.engine.runtime.out_of_memory import OutOfMemory, fitting
+from adbench.datasets.preparation.writer import SampleWriter
+from adbench.engine.runtime.out_of_memory import OutOfMemory, retry_out_of_memory
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import Batched, Interrupted, Run
-from adbench.engine.training.loop import Fitted, Training, minimise
-from trainings import DATA, Memory, close, error, made, plain, same, trained
+from adbench.engine.runtime.run import BatchedModule, Interrupted, TrainingContext
+from adbench.engine.training.loop import Training, TrainingOutcome, train_module
+from trainings import (
+    DATA,
+    MemoryStateStore,
+    assert_close_states,
+    build_net,
+    denoising_error,
+    equal_states,
+    reference_training,
+    train_net,
+)
 
 PLAN = Training(30, 7, 1e-2, ema=0.9, decay="cosine")
 
 
 @pytest.mark.parametrize("micro", [1, 2, 3, 4, 7])
 def test_the_gradient_of_a_batch_may_be_found_in_pieces(micro: int) -> None:
-    close(trained(PLAN, Run(micro=micro)), plain(PLAN, 0)[0])
+    assert_close_states(
+        train_net(PLAN, TrainingContext(micro=micro)), reference_training(PLAN, 0)[0]
+    )
 
 
 class Tight:
@@ -36,7 +47,7 @@ class Tight:
 
     def __call__(self, x: Tensor, label: Tensor, rng: Rng) -> Tensor:
         self.seen.append(len(x))
-        value = error(self.net, x, rng)
+        value = denoising_error(self.net, x, rng)
         if len(x) > self.room:
             value.register_hook(self.refuse)
         return value
@@ -47,66 +58,74 @@ class Tight:
 
 def test_out_of_memory_halves_the_rows_and_changes_nothing_else() -> None:
     told: list[tuple[str, Mapping[str, float]]] = []
-    net = made()
+    net = build_net()
     loss = Tight(net, room=2)
-    done = minimise(loss, net, DATA, Run(tell=lambda *what: told.append(what)), PLAN)
-    assert done == Fitted(steps=30, micro=1)
+    done = train_module(
+        loss, net, DATA, TrainingContext(on_event=lambda *what: told.append(what)), PLAN
+    )
+    assert done == TrainingOutcome(steps=30, micro=1)
     assert [facts for event, facts in told if event == "oom"] == [
         {"at": 0, "micro": 3},
         {"at": 0, "micro": 1},
     ]
     assert loss.seen[:3] == [7, 3, 1]
-    close(net, plain(PLAN, 0)[0])
+    assert_close_states(net, reference_training(PLAN, 0)[0])
 
 
 def test_a_resumed_run_remembers_how_many_rows_fit() -> None:
-    memory, plan = Memory(), Training(30, 8, 1e-2, ema=0.9)
-    whole = made()
-    minimise(Tight(whole, 4), whole, DATA, Run(), plan)
+    memory, plan = MemoryStateStore(), Training(30, 8, 1e-2, ema=0.9)
+    whole = build_net()
+    train_module(Tight(whole, 4), whole, DATA, TrainingContext(), plan)
     asked = iter([False] * 11 + [True])
-    net = made()
+    net = build_net()
     with pytest.raises(Interrupted):
-        minimise(Tight(net, 4), net, DATA, Run(keep=memory, stop=lambda: next(asked)), plan)
-    again = made()
+        train_module(
+            Tight(net, 4),
+            net,
+            DATA,
+            TrainingContext(state_store=memory, stop=lambda: next(asked)),
+            plan,
+        )
+    again = build_net()
     loss = Tight(again, 4)
     told: list[object] = []
-    run = Run(keep=memory, tell=lambda *what: told.append(what))
-    assert minimise(loss, again, DATA, run, plan) == Fitted(19, 4)
+    run = TrainingContext(state_store=memory, on_event=lambda *what: told.append(what))
+    assert train_module(loss, again, DATA, run, plan) == TrainingOutcome(19, 4)
     assert ("oom", {"at": 11, "micro": 4}) in told
     assert max(loss.seen) == 4
-    assert same(whole, again)
+    assert equal_states(whole, again)
 
 
 def test_memory_for_not_even_one_row_is_said() -> None:
-    net = made()
+    net = build_net()
     with pytest.raises(OutOfMemory, match=r"training step 0: out of memory on cpu with one row"):
-        minimise(Tight(net, 0), net, DATA, Run(), PLAN)
+        train_module(Tight(net, 0), net, DATA, TrainingContext(), PLAN)
 
 
 def test_a_stage_finds_the_batch_that_fits() -> None:
-    class Net(Batched):
+    class Net(BatchedModule):
         def forward(self, x: Tensor) -> Tensor:
             if self.batch > 3:
                 raise torch.OutOfMemoryError
             return x + self.batch
 
     told: list[object] = []
-    run = Run(batch=13, tell=lambda *what: told.append(what))
+    run = TrainingContext(batch=13, on_event=lambda *what: told.append(what))
     net = run.place(nn.Sequential(Net()))
-    assert fitting(lambda: net(torch.zeros(1)), net, run, "looking").item() == 3
+    assert retry_out_of_memory(lambda: net(torch.zeros(1)), net, run, "looking").item() == 3
     assert told == [("oom", {"batch": 6}), ("oom", {"batch": 3})]
 
     def never() -> None:
         raise torch.OutOfMemoryError
 
     with pytest.raises(OutOfMemory, match="looking at test: out of memory"):
-        fitting(never, net, run, "looking at test")
+        retry_out_of_memory(never, net, run, "looking at test")
 
 
 SIDE, COUNT = 64, 2000
 
 
-def write_many(writer: Writer) -> None:
+def write_many(writer: SampleWriter) -> None:
     for i in range(COUNT):
         x = torch.full((1, SIDE, SIDE), i / COUNT)
         writer.add("train", Sample(x, f"s{i}", f"g{i}", False))
@@ -128,6 +147,6 @@ def test_training_on_a_prepared_set_holds_little_of_it(
         used.append(process.memory_info().rss)
         return net(x.mean((1, 2, 3))[:, None]).square()[:, 0]
 
-    minimise(loss, net, data, Run(workers=workers), Training(50, 64, 1e-3))
+    train_module(loss, net, data, TrainingContext(workers=workers), Training(50, 64, 1e-3))
     assert len(seen) > 0.75 * COUNT  # 1 - exp(-3200 / 2000) = 0.80
     assert max(used) - used[2] < COUNT * SIDE**2 * 4 / 4

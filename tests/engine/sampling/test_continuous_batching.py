@@ -13,56 +13,61 @@ from torch import Tensor, nn
 from adbench.engine.diffusion.bernoulli import Bernoulli
 from adbench.engine.diffusion.denoiser import Denoiser
 from adbench.engine.diffusion.gaussian import Gaussian
-from adbench.engine.diffusion.schedule import ladder, linear
+from adbench.engine.diffusion.schedule import linear_schedule, sampling_levels
 from adbench.engine.noise.noise import gaussian
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.sampling.continuous_batching import Rows, flow, straight
-from adbench.engine.sampling.reconstruct import Chain, descend, invert, restore
+from adbench.engine.sampling.continuous_batching import ChainBatch, one_step_per_level, run_chains
+from adbench.engine.sampling.reconstruct import (
+    SamplingConfig,
+    ddim_invert,
+    reconstruct,
+    reverse_process,
+)
 from adbench.engine.sampling.repaint import inpaint
-from adbench.engine.sampling.solvers import Ancestral, Dpm, Ode, Plms
-from adbench.engine.sampling.step_noise import Draws
-from known import Convolving, Curved, Oracle
+from adbench.engine.sampling.solvers import Ancestral, DdimOde, DpmSolver, Plms
+from adbench.engine.sampling.step_noise import StepNoise
+from known import ConstantX0, ConvolutionalNetwork, SmoothNetwork
 
 BATCH = 4
 KEYS = [f"p{i}" for i in range(7)]
 LEVELS = (400, 7, 0, 150, 150, 31, 1)
 CHAINS = {
-    "ddpm": Chain(steps=4),
-    "learned": Chain(stride=60, variance="learned"),
-    "ddim": Chain(steps=3, sampler="ddim"),
-    "plms": Chain(steps=6, sampler="plms"),
-    "dpm++": Chain(steps=5, sampler="dpm++"),
+    "ddpm": SamplingConfig(steps=4),
+    "learned": SamplingConfig(stride=60, variance="learned"),
+    "ddim": SamplingConfig(steps=3, sampler="ddim"),
+    "plms": SamplingConfig(steps=6, sampler="plms"),
+    "dpm++": SamplingConfig(steps=5, sampler="dpm++"),
 }
 
 
 @pytest.fixture(scope="module")
 def networks() -> dict[bool, nn.Module]:
     """Of real layers, since only they care about company: with C channels out, and with 2 C."""
-    return {learned: Convolving(1 + learned) for learned in (False, True)}
+    return {learned: ConvolutionalNetwork(1 + learned) for learned in (False, True)}
 
 
 def denoiser_of(nets: dict[bool, nn.Module], name: str) -> Denoiser:
     learned = name == "learned"
-    made = Denoiser(nets[learned], linear(), clip=(-1, 1), learned=learned).eval()
+    made = Denoiser(nets[learned], linear_schedule(), clip=(-1, 1), learns_variance=learned).eval()
     made.batch = BATCH
     return made
 
 
-def pull(x: Tensor, eps: Tensor, clean: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+def pull(x: Tensor, eps: Tensor, clean: Tensor, rows: ChainBatch) -> tuple[Tensor, Tensor]:
     """A guide with a target of each sample's own."""
-    target = rows.of(torch.arange(7.0) / 10).view(-1, 1, 1, 1)
+    target = rows.per_chain(torch.arange(7.0) / 10).view(-1, 1, 1, 1)
     clean = clean + 0.2 * (target - clean)
-    return Gaussian(linear()).noise(x, clean, rows.level), clean
+    return Gaussian(linear_schedule()).noise_from_x0(x, clean, rows.network_level), clean
 
 
 def chains(denoiser: Denoiser, name: str, jobs: list[int], slots: int) -> Tensor:
     """These of seven chains, (M, 1, 8, 8), each from its own level."""
-    chain, process, rng = CHAINS[name], Gaussian(linear()), Rng([KEYS[j] for j in jobs])
-    ancestral = Ancestral(process, Draws(rng, gaussian), chain.noisiness, chain.variance)
-    sampler = {"plms": Plms(process), "dpm++": Dpm(process)}.get(name, ancestral)
+    chain, process, rng = CHAINS[name], Gaussian(linear_schedule()), Rng([KEYS[j] for j in jobs])
+    ancestral = Ancestral(process, StepNoise(rng, gaussian), chain.effective_eta, chain.variance)
+    sampler = {"plms": Plms(process), "dpm++": DpmSolver(process)}.get(name, ancestral)
     x = Rng(KEYS).normal((1, 8, 8))[jobs]
-    ladders = [ladder(LEVELS[j], chain.steps, chain.stride) for j in jobs]
-    return flow(denoiser, sampler, x, ladders, samples=jobs, guide=pull, slots=slots)
+    ladders = [sampling_levels(LEVELS[j], chain.steps, chain.stride) for j in jobs]
+    return run_chains(denoiser, sampler, x, ladders, samples=jobs, guide=pull, slots=slots)
 
 
 @pytest.fixture(scope="module")
@@ -88,19 +93,21 @@ def test_a_chain_in_any_company_is_the_chain_alone_to_the_bit(
 def test_what_is_public_runs_the_same(networks, name: str) -> None:
     """A sweep equals its levels one by one and its samples one by one."""
     denoiser, chain, x = denoiser_of(networks, name), CHAINS[name], Rng(KEYS).normal((1, 8, 8))
-    whole = restore(denoiser, x[:3], [40, 300], Rng(KEYS[:3]), chain=chain, guide=pull)
-    one = restore(denoiser, x[:3], [300], Rng(KEYS[:3]), chain=chain, guide=pull)
+    whole = reconstruct(denoiser, x[:3], [40, 300], Rng(KEYS[:3]), sampling=chain, guide=pull)
+    one = reconstruct(denoiser, x[:3], [300], Rng(KEYS[:3]), sampling=chain, guide=pull)
     assert torch.equal(whole[1], one[0])
-    first = restore(denoiser, x[:1], [300], Rng(KEYS[:1]), chain=chain, guide=pull)
+    first = reconstruct(denoiser, x[:1], [300], Rng(KEYS[:1]), sampling=chain, guide=pull)
     assert torch.equal(first, one[:, :1])
 
 
 def test_inversion_and_inpainting_do_not_depend_on_company(networks) -> None:
     denoiser, x = denoiser_of(networks, "ddim"), 0.3 * Rng(KEYS).normal((1, 8, 8))
-    levels, chain = [60, 7, 30], Chain(stride=6)
-    whole = invert(denoiser, x, levels, chain=chain)
+    levels, chain = [60, 7, 30], SamplingConfig(stride=6)
+    whole = ddim_invert(denoiser, x, levels, sampling=chain)
     for i, level in enumerate(levels):
-        assert torch.equal(invert(denoiser, x[2:3], [level], chain=chain)[0, 0], whole[i, 2])
+        assert torch.equal(
+            ddim_invert(denoiser, x[2:3], [level], sampling=chain)[0, 0], whole[i, 2]
+        )
     mask = torch.zeros(7, 1, 8, 8)
     mask[..., 2:6, 2:6] = 1
     filled = inpaint(denoiser, x, x, mask, 9, Rng(KEYS), resamples=3)
@@ -126,11 +133,14 @@ class Count(nn.Module):
 @settings(max_examples=25)
 def test_rows_are_wasted_only_when_chains_run_out(lengths: list[int], name: Any) -> None:
     net = Count()
-    denoiser = Denoiser(net, linear()).eval()
+    denoiser = Denoiser(net, linear_schedule()).eval()
     denoiser.batch = BATCH
     x = Rng([str(i) for i in range(len(lengths))]).normal((1, 2, 2))
-    ladders, rng = [ladder(level) for level in lengths], Rng([str(i) for i in range(len(lengths))])
-    descend(denoiser, x, ladders, rng, chain=Chain(sampler=name))
+    ladders, rng = (
+        [sampling_levels(level) for level in lengths],
+        Rng([str(i) for i in range(len(lengths))]),
+    )
+    reverse_process(denoiser, x, ladders, rng, sampling=SamplingConfig(sampler=name))
     calls = [n + (name == "plms" and n > 1) for n in lengths]
     assert denoiser.evaluations == sum(net.full) == sum(calls)
     assert len(net.full) >= -(-sum(calls) // BATCH)
@@ -142,11 +152,11 @@ def test_rows_are_wasted_only_when_chains_run_out(lengths: list[int], name: Any)
 def test_the_longest_chain_goes_first() -> None:
     """So that nothing is left to wait for: one of twelve steps beside eight of one."""
     net = Count()
-    denoiser = Denoiser(net, linear()).eval()
+    denoiser = Denoiser(net, linear_schedule()).eval()
     denoiser.batch = BATCH
     keys = [str(i) for i in range(9)]
     x = Rng(keys).normal((1, 2, 2))
-    descend(denoiser, x, [[1, 0]] * 8 + [ladder(12)], Rng(keys))
+    reverse_process(denoiser, x, [[1, 0]] * 8 + [sampling_levels(12)], Rng(keys))
     assert net.full == [4, 4, 3, *[1] * 9]
 
 
@@ -154,37 +164,43 @@ def test_the_longest_chain_goes_first() -> None:
 def test_a_chain_that_broke_leaves_nothing_to_the_next_in_its_slot(sampler: Any) -> None:
     x = Rng(KEYS).normal((1, 2, 2))
     x[:3] = torch.nan
-    denoiser = Denoiser(Curved(), linear()).eval()
-    ladders = [ladder(9)] * 3 + [ladder(7)] * 4
+    denoiser = Denoiser(SmoothNetwork(), linear_schedule()).eval()
+    ladders = [sampling_levels(9)] * 3 + [sampling_levels(7)] * 4
     for slots in (1, 3):
-        out = flow(
+        out = run_chains(
             denoiser,
-            Plms(Gaussian(linear())) if sampler == "plms" else Dpm(Gaussian(linear())),
-            x, ladders, slots=slots,
-        )  # fmt: skip
+            Plms(Gaussian(linear_schedule()))
+            if sampler == "plms"
+            else DpmSolver(Gaussian(linear_schedule())),
+            x,
+            ladders,
+            slots=slots,
+        )
         assert out[:3].isnan().all() and out[3:].isfinite().all()
 
 
 def test_fewer_slots_than_rows_pad_the_batch() -> None:
-    net = Curved()
-    denoiser = Denoiser(net, linear()).eval()
+    net = SmoothNetwork()
+    denoiser = Denoiser(net, linear_schedule()).eval()
     denoiser.batch = BATCH
     x = Rng(KEYS).normal((1, 2, 2))
-    flow(denoiser, Ode(Gaussian(linear())), x, [[2, 1, 0]] * 7, slots=2)
-    assert all(len(asked) == BATCH for asked in net.asked) and denoiser.evaluations == 14
+    run_chains(denoiser, DdimOde(Gaussian(linear_schedule())), x, [[2, 1, 0]] * 7, slots=2)
+    assert all(len(asked) == BATCH for asked in net.timesteps) and denoiser.evaluations == 14
 
 
 def test_a_guide_is_told_whose_rows_it_sees_and_sees_each_move_once() -> None:
-    denoiser, seen = Denoiser(Curved(), linear()).eval(), []
+    denoiser, seen = Denoiser(SmoothNetwork(), linear_schedule()).eval(), []
     denoiser.batch = 3
 
-    def guide(x: Tensor, eps: Tensor, clean: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
-        assert torch.equal(rows.of(torch.arange(2)), rows.sample)
-        seen.extend(zip(rows.job.tolist(), rows.sample.tolist(), rows.level.tolist(), strict=True))
+    def guide(x: Tensor, eps: Tensor, clean: Tensor, rows: ChainBatch) -> tuple[Tensor, Tensor]:
+        assert torch.equal(rows.per_chain(torch.arange(2)), rows.sample)
+        seen.extend(
+            zip(rows.chain.tolist(), rows.sample.tolist(), rows.network_level.tolist(), strict=True)
+        )
         return eps, clean
 
     x = Rng(KEYS[:2]).normal((1, 2, 2))
-    restore(denoiser, x, [3, 2], Rng(KEYS[:2]), chain=Chain(repeats=2), guide=guide)
+    reconstruct(denoiser, x, [3, 2], Rng(KEYS[:2]), sampling=SamplingConfig(repeats=2), guide=guide)
     jobs = [(job, (job // 2) % 2, 3 if job < 4 else 2) for job in range(8)]  # in (L, N, R)
     expected = [(j, s, level) for j, s, top in jobs for level in range(1, top + 1)]
     assert sorted(seen) == sorted(expected)
@@ -195,32 +211,40 @@ def test_what_a_network_is_given_reaches_the_rows_of_its_samples() -> None:
         def forward(self, x: Tensor, t: Tensor, value: Tensor) -> Tensor:
             return value.view(-1, 1, 1, 1).expand_as(x)
 
-    denoiser = Denoiser(Told(), linear(), predicts="clean").eval()
+    denoiser = Denoiser(Told(), linear_schedule(), prediction_type="clean").eval()
     x, value = Rng(KEYS).normal((1, 2, 2)), torch.arange(7.0)
-    out = restore(denoiser, x, [50, 3], Rng(KEYS), given=(value,), chain=Chain(repeats=2))
+    out = reconstruct(
+        denoiser, x, [50, 3], Rng(KEYS), conditioning=(value,), sampling=SamplingConfig(repeats=2)
+    )
     torch.testing.assert_close(out, value.view(1, 7, 1, 1, 1, 1).expand_as(out))
 
 
 def test_outside_its_region_a_sample_stays() -> None:
-    denoiser = Denoiser(Oracle(torch.ones(1, 4, 4)), linear(), predicts="clean").eval()
+    denoiser = Denoiser(
+        ConstantX0(torch.ones(1, 4, 4)), linear_schedule(), prediction_type="clean"
+    ).eval()
     x, region = Rng(KEYS).normal((1, 4, 4)), torch.zeros(7, 1, 4, 4, dtype=torch.bool)
     region[:, :, :2] = True
-    out = restore(denoiser, x, [100], Rng(KEYS), region=region, chain=Chain(steps=5))[0, :, 0]
+    out = reconstruct(
+        denoiser, x, [100], Rng(KEYS), region=region, sampling=SamplingConfig(steps=5)
+    )[0, :, 0]
     assert torch.equal(out[~region], x[~region])
     torch.testing.assert_close(out[region], torch.ones_like(out[region]))
 
 
 def test_nothing_is_learnt_while_sampling() -> None:
     x = Rng(KEYS).normal((1, 2, 2)).requires_grad_()
-    denoiser = Denoiser(Curved(), linear()).eval()
-    assert not restore(denoiser, x, [2], Rng(KEYS)).requires_grad
+    denoiser = Denoiser(SmoothNetwork(), linear_schedule()).eval()
+    assert not reconstruct(denoiser, x, [2], Rng(KEYS)).requires_grad
 
 
 def test_moves_and_refusals() -> None:
-    assert [tuple(m) for m in straight([5, 2, 0])] == [(5, 5, 2, 0), (2, 2, 0, 0)]
+    assert [tuple(m) for m in one_step_per_level([5, 2, 0])] == [(5, 5, 2, 0), (2, 2, 0, 0)]
     other: Any = "heun"
     with pytest.raises(ValueError, match="no sampler 'heun'"):
-        Chain(sampler=other)
-    bits = Denoiser(Curved(), linear(), predicts="flip", process=Bernoulli).eval()
+        SamplingConfig(sampler=other)
+    bits = Denoiser(
+        SmoothNetwork(), linear_schedule(), prediction_type="flip", process=Bernoulli
+    ).eval()
     with pytest.raises(ValueError, match="no inversion along a bernoulli symmetric"):
-        invert(bits, torch.zeros(1, 1, 2), [5])
+        ddim_invert(bits, torch.zeros(1, 1, 2), [5])

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from adbench.engine.diffusion.denoiser import Denoiser
 from adbench.engine.diffusion.gaussian import Gaussian
-from adbench.engine.diffusion.schedule import scaled_linear
+from adbench.engine.diffusion.schedule import scaled_linear_schedule
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.sampling.multi_start import Starts
-from adbench.engine.sampling.reconstruct import repeated, rows
-from known import Convolving, Curved
+from adbench.engine.sampling.multi_start import MultiStart
+from adbench.engine.sampling.reconstruct import enumerate_chains, repeat_streams
+from known import ConvolutionalNetwork, SmoothNetwork
 
 KEYS = [str(i) for i in range(4)]
 X = 0.5 + math.sqrt(0.05) * Rng(KEYS).fork("x").normal((1, 8, 8))
@@ -26,7 +26,7 @@ class Optimal(nn.Module):
     """The noise, for data of mean .5 and variance .05."""
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        kept = scaled_linear().kept[t + 1].view(-1, 1, 1, 1).to(x.dtype)
+        kept = scaled_linear_schedule().alpha_bar[t + 1].view(-1, 1, 1, 1).to(x.dtype)
         return (1 - kept).sqrt() * (x - 0.5 * kept.sqrt()) / (0.05 * kept + 1 - kept)
 
 
@@ -37,11 +37,13 @@ def monais() -> Any:
     return made
 
 
-def theirs(net: nn.Module, starts: Starts, *, shared: bool) -> list[Tensor]:
+def theirs(net: nn.Module, starts: MultiStart, *, shared: bool) -> list[Tensor]:
     """As ddpm-ood has it: with one scheduler for all starts, or a new one for each."""
-    index, level = rows(starts.levels, len(X), 1)
-    streams = repeated(Rng(KEYS), 1).rows(index).fork("start")
-    noised = Gaussian(scaled_linear()).disturb(X[index], level, streams.normal(X.shape[1:]))
+    index, level = enumerate_chains(starts.levels, len(X), 1)
+    streams = repeat_streams(Rng(KEYS), 1).rows(index).fork("start")
+    noised = Gaussian(scaled_linear_schedule()).add_noise(
+        X[index], level, streams.normal(X.shape[1:])
+    )
     found, scheduler = [], monais()
     for at, y in zip(starts.levels, noised.split(len(X)), strict=True):
         scheduler = scheduler if shared else monais()
@@ -52,13 +54,13 @@ def theirs(net: nn.Module, starts: Starts, *, shared: bool) -> list[Tensor]:
     return found
 
 
-@pytest.mark.parametrize("net", [Optimal(), Curved()])
+@pytest.mark.parametrize("net", [Optimal(), SmoothNetwork()])
 @pytest.mark.parametrize("leaking", [False, True])
 @torch.no_grad()
 def test_chains_are_those_of_monais_scheduler(net: nn.Module, leaking: bool) -> None:
-    starts = Starts(100, 16, lagged=True, leaking=leaking, final_noise=True)
-    denoiser = Denoiser(net, scaled_linear()).eval()
-    ours = starts.restored(denoiser, X, Rng(KEYS), len(starts.levels))
+    starts = MultiStart(100, 16, lagged=True, shared_history=leaking, final_noise=True)
+    denoiser = Denoiser(net, scaled_linear_schedule()).eval()
+    ours = starts.reconstruct(denoiser, X, Rng(KEYS), len(starts.levels))
     assert len(starts.levels) == 7 == len(ours)
     for a, b in zip(ours, theirs(net, starts, shared=leaking), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
@@ -66,9 +68,9 @@ def test_chains_are_those_of_monais_scheduler(net: nn.Module, leaking: bool) -> 
 
 @torch.no_grad()
 def test_a_leaking_history_changes_all_starts_but_the_first() -> None:
-    denoiser = Denoiser(Optimal(), scaled_linear()).eval()
+    denoiser = Denoiser(Optimal(), scaled_linear_schedule()).eval()
     fresh, leaky = (
-        Starts(100, 16, leaking=leaking).restored(denoiser, X, Rng(KEYS), 7)
+        MultiStart(100, 16, shared_history=leaking).reconstruct(denoiser, X, Rng(KEYS), 7)
         for leaking in (False, True)
     )
     assert torch.equal(fresh[0], leaky[0])
@@ -80,18 +82,21 @@ def test_a_leaking_history_changes_all_starts_but_the_first() -> None:
 @torch.no_grad()
 def test_leaking_chains_are_the_same_in_any_company() -> None:
     keys = [str(i) for i in range(11)]
-    x, denoiser = Rng(keys).fork("x").normal((1, 8, 8)), Denoiser(Convolving(), scaled_linear())
-    starts = Starts(20, 4, leaking=True)
-    whole = starts.restored(denoiser.eval(), x, Rng(keys), 5)
+    x, denoiser = (
+        Rng(keys).fork("x").normal((1, 8, 8)),
+        Denoiser(ConvolutionalNetwork(), scaled_linear_schedule()),
+    )
+    starts = MultiStart(20, 4, shared_history=True)
+    whole = starts.reconstruct(denoiser.eval(), x, Rng(keys), 5)
     some = torch.tensor([9, 2, 5])
     for count in (5, 2):  # nor do the starts above matter
-        part = starts.restored(denoiser, x[some], Rng(keys).rows(some), count)
+        part = starts.reconstruct(denoiser, x[some], Rng(keys).rows(some), count)
         assert len(part) == count
         assert all(torch.equal(a, b[some]) for a, b in zip(part, whole, strict=False))
     assert denoiser.evaluations == 3 * (2 + 1 + 6) + (11 + 3) * (2 + 1 + 6 + 10 + 14 + 18)
 
 
 def test_starts_below_a_level_may_be_left_out() -> None:
-    assert Starts(20, 4, min_level=300).levels == [451, 651, 851]
+    assert MultiStart(20, 4, min_level=300).levels == [451, 651, 851]
     with pytest.raises(ValueError, match="no start is at 900 or above; the highest is at 851"):
-        Starts(20, 4, min_level=900)
+        MultiStart(20, 4, min_level=900)

@@ -10,39 +10,47 @@ from torch import Tensor
 
 from adbench.engine.diffusion.denoiser import Denoiser
 from adbench.engine.diffusion.gaussian import Gaussian
-from adbench.engine.diffusion.schedule import linear
-from adbench.engine.networks.diffusion_unet import unet
+from adbench.engine.diffusion.schedule import linear_schedule
+from adbench.engine.networks.diffusion_unet import build_unet
 from adbench.engine.noise.noise import Simplex, gaussian
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.sampling.reconstruct import Chain, guess, restore
+from adbench.engine.sampling.reconstruct import SamplingConfig, predict_x0, reconstruct
 from adbench.engine.sampling.repaint import inpaint
-from known import Constant, Convolving, Curved, Normal, Oracle
+from known import (
+    ConstantNoise,
+    ConstantX0,
+    ConvolutionalNetwork,
+    NormalPosteriorMean,
+    SmoothNetwork,
+)
 
 KEYS = [f"p{i}/z{i}" for i in range(6)]
 
 
 def normal_denoiser(mean: float = 0.1, variance: float = 0.09) -> Denoiser:
-    schedule = linear()
-    return Denoiser(Normal(schedule, mean, variance), schedule, predicts="clean").eval()
+    schedule = linear_schedule()
+    return Denoiser(
+        NormalPosteriorMean(schedule, mean, variance), schedule, prediction_type="clean"
+    ).eval()
 
 
-def oracle(image: Tensor) -> tuple[Denoiser, Oracle]:
-    net = Oracle(image)
-    return Denoiser(net, linear(), predicts="clean").eval(), net
+def oracle(image: Tensor) -> tuple[Denoiser, ConstantX0]:
+    net = ConstantX0(image)
+    return Denoiser(net, linear_schedule(), prediction_type="clean").eval(), net
 
 
 @pytest.fixture(scope="module")
 def network() -> Denoiser:
-    return Denoiser(Convolving(), linear(), clip=(-1, 1)).eval()
+    return Denoiser(ConvolutionalNetwork(), linear_schedule(), clip=(-1, 1)).eval()
 
 
 @pytest.fixture(scope="module")
 def full_network() -> Denoiser:
     torch.manual_seed(0)
-    net = unet(2, 1, (8, 16), res_blocks=1, attention=(False, True), head_channels=8)
+    net = build_unet(2, 1, (8, 16), res_blocks=1, attention=(False, True), head_channels=8)
     for p in net.parameters():  # nothing at zero, so that every part has a say
         torch.nn.init.normal_(p, std=0.05)
-    return Denoiser(net, linear(), clip=(-1, 1)).eval()
+    return Denoiser(net, linear_schedule(), clip=(-1, 1)).eval()
 
 
 @pytest.mark.parametrize(("level", "kept"), [(100, 0.439), (250, 0.090), (500, 0.008)])
@@ -50,7 +58,7 @@ def test_restoring_normal_data_keeps_its_law_and_forgets_as_it_should(level, kep
     """Mean and deviation stay, corr(x, restored) is rho squared."""
     denoiser, rng = normal_denoiser(), Rng([str(i) for i in range(40)])
     x = 0.1 + 0.3 * rng.fork("data").normal((1, 16, 16))
-    out = restore(denoiser, x, [level], rng)[0, :, 0]
+    out = reconstruct(denoiser, x, [level], rng)[0, :, 0]
     assert out.mean().item() == pytest.approx(0.1, abs=0.01)
     assert out.std().item() == pytest.approx(0.3, abs=0.01)
     both = torch.corrcoef(torch.stack([x.flatten(), out.flatten()]))
@@ -61,7 +69,7 @@ def test_restoring_normal_data_keeps_its_law_and_forgets_as_it_should(level, kep
 def test_fewer_steps_keep_the_law_too(steps: int) -> None:
     denoiser, rng = normal_denoiser(), Rng([str(i) for i in range(20)])
     x = 0.1 + 0.3 * rng.fork("data").normal((1, 16, 16))
-    out = restore(denoiser, x, [300], rng, chain=Chain(steps=steps))[0, :, 0]
+    out = reconstruct(denoiser, x, [300], rng, sampling=SamplingConfig(steps=steps))[0, :, 0]
     assert denoiser.evaluations == 20 * steps
     assert out.mean().item() == pytest.approx(0.1, abs=0.02)
     assert 0.2 < out.std().item() < 0.32  # coarse ancestral steps lose a little variance
@@ -69,27 +77,33 @@ def test_fewer_steps_keep_the_law_too(steps: int) -> None:
 
 def test_level_zero_returns_the_sample() -> None:
     x = Rng(KEYS).normal((1, 8, 8))
-    out = restore(normal_denoiser(), x, [0, 1], Rng(KEYS))
+    out = reconstruct(normal_denoiser(), x, [0, 1], Rng(KEYS))
     assert torch.equal(out[0, :, 0], x) and not torch.equal(out[1, :, 0], x)
 
 
 @pytest.mark.parametrize(
-    "chain", [Chain(), Chain(steps=7), Chain(eta=0.0), Chain(variance="large")]
+    "chain",
+    [
+        SamplingConfig(),
+        SamplingConfig(steps=7),
+        SamplingConfig(eta=0.0),
+        SamplingConfig(variance="large"),
+    ],
 )
-def test_a_perfect_denoiser_gives_no_error(chain: Chain) -> None:
+def test_a_perfect_denoiser_gives_no_error(chain: SamplingConfig) -> None:
     x = Rng(KEYS).normal((2, 4, 4))
     image = Rng(["image"]).normal((2, 4, 4))
     denoiser, _ = oracle(image)
-    out = restore(denoiser, x, [50, 200], Rng(KEYS), chain=chain)
+    out = reconstruct(denoiser, x, [50, 200], Rng(KEYS), sampling=chain)
     torch.testing.assert_close(out, image.expand_as(out), rtol=0, atol=1e-5)
 
 
 def test_one_level_with_no_noise_predicted_is_x_over_the_signal() -> None:
     """At level 1 a zero network gives clamp(x_1 / signal)."""
-    denoiser = Denoiser(Constant(0.0), linear(), clip=(-1, 1)).eval()
+    denoiser = Denoiser(ConstantNoise(0.0), linear_schedule(), clip=(-1, 1)).eval()
     rng, x = Rng(KEYS), 0.5 * Rng(KEYS).fork("x").normal((1, 4, 4))
-    out = restore(denoiser, x, [1], rng)[0, :, 0]
-    kept = linear().kept[1]
+    out = reconstruct(denoiser, x, [1], rng)[0, :, 0]
+    kept = linear_schedule().alpha_bar[1]
     start = rng.fork("repeat", 0).fork("start").normal((1, 4, 4))
     x1 = kept.sqrt() * x + (1 - kept).sqrt() * start
     torch.testing.assert_close(out, (x1 / kept.sqrt()).clamp(-1, 1).float(), rtol=1e-5, atol=1e-6)
@@ -100,20 +114,20 @@ def test_one_level_with_no_noise_predicted_is_x_over_the_signal() -> None:
 def test_a_sample_is_restored_alike_to_the_bit_in_any_company(network, order, count, batch) -> None:
     """Order, neighbours and number of images do not matter at one batch shape."""
     x = 0.3 * Rng(KEYS).fork("x").normal((1, 8, 8))
-    chain, noise = Chain(steps=3, repeats=2), Simplex(octaves=2)
+    chain, noise = SamplingConfig(steps=3, repeats=2), Simplex(octaves=2)
     network.batch = batch
-    whole = restore(network, x, [100, 300], Rng(KEYS), chain=chain, noise=noise)
+    whole = reconstruct(network, x, [100, 300], Rng(KEYS), sampling=chain, noise=noise)
     some = list(order)[:count]
     names = Rng([KEYS[i] for i in some])
-    part = restore(network, x[some], [100, 300], names, chain=chain, noise=noise)
+    part = reconstruct(network, x[some], [100, 300], names, sampling=chain, noise=noise)
     assert torch.equal(part, whole[:, some])
 
 
 def test_a_whole_unet_too_restores_alike_in_any_company(full_network) -> None:
-    x, chain = 0.3 * Rng(KEYS).fork("x").normal((1, 8, 8)), Chain(steps=2)
+    x, chain = 0.3 * Rng(KEYS).fork("x").normal((1, 8, 8)), SamplingConfig(steps=2)
     full_network.batch = 4
-    whole = restore(full_network, x, [100, 300], Rng(KEYS), chain=chain)
-    part = restore(full_network, x[[4, 1]], [300], Rng([KEYS[4], KEYS[1]]), chain=chain)
+    whole = reconstruct(full_network, x, [100, 300], Rng(KEYS), sampling=chain)
+    part = reconstruct(full_network, x[[4, 1]], [300], Rng([KEYS[4], KEYS[1]]), sampling=chain)
     assert torch.equal(part[0], whole[1, [4, 1]])
 
 
@@ -122,7 +136,7 @@ def test_between_batch_shapes_only_the_last_digits_move(network) -> None:
     outs = []
     for batch in (1, 4, 16):
         network.batch = batch
-        outs.append(restore(network, x, [200], Rng(KEYS), chain=Chain(steps=4)))
+        outs.append(reconstruct(network, x, [200], Rng(KEYS), sampling=SamplingConfig(steps=4)))
     torch.testing.assert_close(outs[0], outs[1], rtol=0, atol=1e-5)
     torch.testing.assert_close(outs[0], outs[2], rtol=0, atol=1e-5)
 
@@ -130,10 +144,10 @@ def test_between_batch_shapes_only_the_last_digits_move(network) -> None:
 def test_a_sweep_equals_its_levels_one_by_one_to_the_bit(network) -> None:
     x = 0.3 * Rng(KEYS).fork("x").normal((1, 8, 8))
     network.batch = 5
-    levels, chain = [60, 150, 300, 700], Chain(steps=5, repeats=2)
-    sweep = restore(network, x, levels, Rng(KEYS), chain=chain)
+    levels, chain = [60, 150, 300, 700], SamplingConfig(steps=5, repeats=2)
+    sweep = reconstruct(network, x, levels, Rng(KEYS), sampling=chain)
     for i, level in enumerate(levels):
-        alone = restore(network, x, [level], Rng(KEYS), chain=chain)
+        alone = reconstruct(network, x, [level], Rng(KEYS), sampling=chain)
         assert torch.equal(alone[0], sweep[i])
 
 
@@ -143,7 +157,7 @@ def test_a_guide_sees_both_estimates_and_steers() -> None:
     def guide(x_t, eps, clean, level):
         return eps, torch.full_like(clean, 0.7)
 
-    out = restore(normal_denoiser(), x, [100], Rng(KEYS), guide=guide)
+    out = reconstruct(normal_denoiser(), x, [100], Rng(KEYS), guide=guide)
     torch.testing.assert_close(out, target.expand_as(out), rtol=0, atol=1e-5)
 
 
@@ -154,17 +168,17 @@ def test_a_guess_disturbs_its_region_only() -> None:
         def forward(self, x: Tensor, t: Tensor) -> Tensor:
             return x
 
-    denoiser = Denoiser(Echo(), linear(), predicts="clean").eval()
+    denoiser = Denoiser(Echo(), linear_schedule(), prediction_type="clean").eval()
     x = Rng(KEYS).normal((1, 6, 6))
     regions = torch.zeros(2, 1, 6, 6, dtype=torch.bool)
     regions[0, :, :3], regions[1, :, 3:] = True, True
-    out = guess(denoiser, x, [500], Rng(KEYS), regions=regions)[0, :, 0]  # (N, P, C, H, W)
+    out = predict_x0(denoiser, x, [500], Rng(KEYS), regions=regions)[0, :, 0]  # (N, P, C, H, W)
     for p in range(2):
         inside = regions[p].expand(6, 1, 6, 6)
         assert torch.equal(out[:, p][~inside], x[~inside])
         assert not torch.equal(out[:, p][inside], x[inside])
     field = Rng(KEYS).fork("repeat", 0).fork("start").normal((1, 6, 6))
-    kept = linear().kept[500].float()
+    kept = linear_schedule().alpha_bar[500].float()
     expected = kept.sqrt() * x + (1 - kept).sqrt() * field
     torch.testing.assert_close(torch.where(regions[0], out[:, 0], out[:, 1]), expected)
 
@@ -189,7 +203,7 @@ def test_the_reference_leaves_the_noise_of_level_one_in_the_mask() -> None:
     denoiser.batch = 1
     out = inpaint(
         denoiser, image + 1, image, torch.ones(1, 1, 64, 64), 51, Rng(["a"]),
-        resamples=5, shifted=True, leave_last=True,
+        resamples=5, shifted_renoise=True, skip_last_step=True,
     )  # fmt: skip
     assert net.calls == 250
     assert out.std().item() == pytest.approx(0.0092, abs=0.001)
@@ -198,7 +212,11 @@ def test_the_reference_leaves_the_noise_of_level_one_in_the_mask() -> None:
 @pytest.mark.parametrize("shifted", [False, True])
 def test_inpainting_is_repaints_loop_by_hand(shifted: bool) -> None:
     """Algorithm 1, written out: fill, join, and noise up again but for the last time."""
-    net, process, kept = Curved(), Gaussian(linear()), linear().kept.float()
+    net, process, kept = (
+        SmoothNetwork(),
+        Gaussian(linear_schedule()),
+        linear_schedule().alpha_bar.float(),
+    )
     keys, level, resamples = list("ab"), 6, 3
     start, known = Rng(keys).normal((1, 4, 4)), Rng(keys).fork("known").normal((1, 4, 4))
     m = torch.zeros(2, 1, 4, 4)
@@ -216,14 +234,16 @@ def test_inpainting_is_repaints_loop_by_hand(shifted: bool) -> None:
             eps = net(y, torch.full((2,), here - 1))
             clean = (y - (1 - kept[here]).sqrt() * eps) / kept[here].sqrt()
             at, to = torch.full((2,), here), torch.full((2,), here - 1)
-            filled = process.back(clean, eps, at, to, draw("region", again, here))
+            filled = process.reverse_step(clean, eps, at, to, draw("region", again, here))
             rest = noised(known, here - 1, draw("known", again, here))
             y = m * filled + (1 - m) * rest
             if here > 1 and again < resamples - 1:
                 beta = 1 - kept[here - shifted] / kept[here - 1 - shifted]
                 y = (1 - beta).sqrt() * y + beta.sqrt() * draw("again", again, here)
-    denoiser = Denoiser(Curved(), linear()).eval()
-    out = inpaint(denoiser, start, known, m, level, Rng(keys), resamples=resamples, shifted=shifted)
+    denoiser = Denoiser(SmoothNetwork(), linear_schedule()).eval()
+    out = inpaint(
+        denoiser, start, known, m, level, Rng(keys), resamples=resamples, shifted_renoise=shifted
+    )
     torch.testing.assert_close(out, y, rtol=1e-3, atol=1e-4)
     assert torch.equal(out * (1 - m), known * (1 - m))
 

@@ -19,12 +19,22 @@ from torch import Tensor
 
 from adbench.engine.diffusion.denoiser import Denoiser
 from adbench.engine.diffusion.gaussian import Gaussian
-from adbench.engine.diffusion.schedule import cosine, ladder, linear, scaled_linear
+from adbench.engine.diffusion.schedule import (
+    cosine_schedule,
+    linear_schedule,
+    sampling_levels,
+    scaled_linear_schedule,
+)
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.sampling.continuous_batching import flow
-from adbench.engine.sampling.reconstruct import Chain, descend, invert, restore
-from adbench.engine.sampling.solvers import Ode
-from known import Curved, Field, Normal, Oracle
+from adbench.engine.sampling.continuous_batching import run_chains
+from adbench.engine.sampling.reconstruct import (
+    SamplingConfig,
+    ddim_invert,
+    reconstruct,
+    reverse_process,
+)
+from adbench.engine.sampling.solvers import DdimOde
+from known import ConstantX0, NoiseField, NormalPosteriorMean, SmoothNetwork
 
 DDPM: Any = scheduling_ddpm.DDPMScheduler
 DDIM: Any = scheduling_ddim.DDIMScheduler
@@ -34,19 +44,21 @@ DPM: Any = scheduling_dpmsolver_multistep.DPMSolverMultistepScheduler
 KEYS = list("abc")
 X = Rng(KEYS).fork("x").normal((2, 5, 4))
 TOP, STRIDE = 951, 50  # timesteps 950, 900, ..., 0
-GRID = ladder(TOP, stride=STRIDE)
+GRID = sampling_levels(TOP, stride=STRIDE)
 
 
 def denoiser_of(net: torch.nn.Module, **more: Any) -> Denoiser:
-    return Denoiser(net, linear(), **more).eval()
+    return Denoiser(net, linear_schedule(), **more).eval()
 
 
-def ours(denoiser: Denoiser, chain: Chain, x: Tensor = X, grid: Sequence[int] = GRID) -> Tensor:
-    return descend(denoiser, x, [grid] * len(x), Rng(KEYS), chain=chain)
+def ours(
+    denoiser: Denoiser, chain: SamplingConfig, x: Tensor = X, grid: Sequence[int] = GRID
+) -> Tensor:
+    return reverse_process(denoiser, x, [grid] * len(x), Rng(KEYS), sampling=chain)
 
 
 def theirs(scheduler: Any, timesteps: Sequence[int], outs: int = 1, **more: Any) -> Tensor:
-    net, x = Curved(outs), X
+    net, x = SmoothNetwork(outs), X
     for t in timesteps:
         x = scheduler.step(net(x, torch.full((3,), int(t))), int(t), x, **more).prev_sample
     return x
@@ -56,7 +68,7 @@ def times(levels: Sequence[int]) -> list[int]:
     return [level - 1 for level in levels if level]
 
 
-@pytest.mark.parametrize("grid", [GRID, ladder(9)])
+@pytest.mark.parametrize("grid", [GRID, sampling_levels(9)])
 @pytest.mark.parametrize("kind", ["fixed_small", "fixed_large", "learned_range"])
 def test_ddpm_is_diffusers(kind: str, grid: list[int], monkeypatch) -> None:
     """With the same noise at every step: what our streams draw at the step's own level."""
@@ -70,9 +82,9 @@ def test_ddpm_is_diffusers(kind: str, grid: list[int], monkeypatch) -> None:
     scheduler.set_timesteps(timesteps=times(grid))
     other = theirs(scheduler, times(grid), 1 + learned)
     variance: Any = {"fixed_small": "small", "fixed_large": "large"}.get(kind, "learned")
-    denoiser = denoiser_of(Curved(1 + learned), learned=learned)
+    denoiser = denoiser_of(SmoothNetwork(1 + learned), learned=learned)
     torch.testing.assert_close(
-        ours(denoiser, Chain(variance=variance), grid=grid), other, rtol=1e-3, atol=1e-3
+        ours(denoiser, SamplingConfig(variance=variance), grid=grid), other, rtol=1e-3, atol=1e-3
     )
 
 
@@ -81,7 +93,7 @@ def test_ddim_is_diffusers() -> None:
     scheduler.set_timesteps(20)
     assert scheduler.timesteps.tolist() == times(GRID)
     other = theirs(scheduler, times(GRID))
-    out = ours(denoiser_of(Curved()), Chain(sampler="ddim"))
+    out = ours(denoiser_of(SmoothNetwork()), SamplingConfig(sampler="ddim"))
     torch.testing.assert_close(out, other, rtol=1e-3, atol=1e-3)
 
 
@@ -89,18 +101,18 @@ def test_plms_is_diffusers_pndm_without_runge_kutta() -> None:
     scheduler = PNDM(1000, skip_prk_steps=True, set_alpha_to_one=True, steps_offset=0)
     scheduler.set_timesteps(20)
     assert sorted(set(scheduler.timesteps.tolist()), reverse=True) == times(GRID)
-    net = Curved()
-    out = ours(denoiser_of(net), Chain(sampler="plms"))
-    assert [asked[0] for asked in net.asked] == scheduler.timesteps.tolist()
+    net = SmoothNetwork()
+    out = ours(denoiser_of(net), SamplingConfig(sampler="plms"))
+    assert [asked[0] for asked in net.timesteps] == scheduler.timesteps.tolist()
     torch.testing.assert_close(out, theirs(scheduler, scheduler.timesteps), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 20])
 def test_dpm_solver_is_diffusers(steps: int) -> None:
-    grid = ladder(TOP, steps)
+    grid = sampling_levels(TOP, steps)
     scheduler = DPM(1000, solver_order=2, final_sigmas_type="zero", lower_order_final=True)
     scheduler.set_timesteps(timesteps=times(grid))
-    out = ours(denoiser_of(Curved()), Chain(sampler="dpm++"), grid=grid)
+    out = ours(denoiser_of(SmoothNetwork()), SamplingConfig(sampler="dpm++"), grid=grid)
     torch.testing.assert_close(out, theirs(scheduler, times(grid)), rtol=1e-3, atol=1e-3)
 
 
@@ -108,7 +120,7 @@ def test_inversion_is_diffusers() -> None:
     """diffusers asks at the level a step leads to, ours at the one it leaves: so the network here
     does not look at the timestep."""
 
-    class Still(Curved):
+    class Still(SmoothNetwork):
         def forward(self, x: Tensor, t: Tensor) -> Tensor:
             return super().forward(x, 0 * t)
 
@@ -117,19 +129,23 @@ def test_inversion_is_diffusers() -> None:
     for t in scheduler.timesteps.tolist():
         x = scheduler.step(net(x, torch.full((3,), t)), t, x).prev_sample
     up = [[0, *(t + 1 for t in scheduler.timesteps.tolist())]] * 3
-    out = flow(denoiser_of(Still()), Ode(Gaussian(linear())), X, up)
+    out = run_chains(denoiser_of(Still()), DdimOde(Gaussian(linear_schedule())), X, up)
     torch.testing.assert_close(out, x, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-4), (torch.float64, 1e-12)])
-@pytest.mark.parametrize("chain", [Chain(sampler="ddim"), Chain(sampler="ddim", steps=7)])
-def test_decoding_undoes_encoding_for_a_constant_noise(chain: Chain, dtype, most: float) -> None:
+@pytest.mark.parametrize(
+    "chain", [SamplingConfig(sampler="ddim"), SamplingConfig(sampler="ddim", steps=7)]
+)
+def test_decoding_undoes_encoding_for_a_constant_noise(
+    chain: SamplingConfig, dtype, most: float
+) -> None:
     x = X.to(dtype)
-    denoiser = denoiser_of(Field(Rng(["eps"]).normal((2, 5, 4)).to(dtype)))
-    coded = invert(denoiser, x, [500], chain=chain)[0]
+    denoiser = denoiser_of(NoiseField(Rng(["eps"]).normal((2, 5, 4)).to(dtype)))
+    coded = ddim_invert(denoiser, x, [500], sampling=chain)[0]
     assert (coded - x).abs().max() > 0.5
-    rungs = ladder(500, chain.steps)
-    back = descend(denoiser, coded, [rungs] * 3, Rng(KEYS), chain=chain)
+    rungs = sampling_levels(500, chain.steps)
+    back = reverse_process(denoiser, coded, [rungs] * 3, Rng(KEYS), sampling=chain)
     assert (back - x).abs().max() < most
     assert denoiser.evaluations == 2 * 3 * (len(rungs) - 1)
 
@@ -138,42 +154,50 @@ def test_decoding_undoes_encoding_for_a_constant_noise(chain: Chain, dtype, most
 def test_the_round_trip_of_normal_data_is_short(level: int) -> None:
     """Root mean square at most .0026, no more than .013 anywhere."""
     x = 0.25 + 0.05 * Rng(["a"]).normal((1, 24, 24))
-    denoiser = denoiser_of(Normal(linear(), 0.25, 0.0025), predicts="clean")
-    coded = invert(denoiser, x, [level])[0]
-    back = descend(denoiser, coded, [ladder(level)], Rng(["a"]), chain=Chain(sampler="ddim"))
+    denoiser = denoiser_of(NormalPosteriorMean(linear_schedule(), 0.25, 0.0025), predicts="clean")
+    coded = ddim_invert(denoiser, x, [level])[0]
+    back = reverse_process(
+        denoiser,
+        coded,
+        [sampling_levels(level)],
+        Rng(["a"]),
+        sampling=SamplingConfig(sampler="ddim"),
+    )
     assert (back - x).square().mean().sqrt() < 0.0026 and (back - x).abs().max() < 0.013
 
 
 def test_timesteps_of_the_guided_references_trace() -> None:
     """1..499 on the way up, 498..0 on the way down, by explicit ladders."""
-    net = Curved()
+    net = SmoothNetwork()
     denoiser = denoiser_of(net)
     denoiser.batch = 1
-    up = flow(denoiser, Ode(Gaussian(linear())), X[:1], [list(range(2, 502))])
-    descend(denoiser, up, [ladder(499)], Rng(["a"]), chain=Chain(sampler="ddim"))
-    assert [a[0] for a in net.asked] == [*range(1, 500), *range(498, -1, -1)]
+    up = run_chains(denoiser, DdimOde(Gaussian(linear_schedule())), X[:1], [list(range(2, 502))])
+    reverse_process(
+        denoiser, up, [sampling_levels(499)], Rng(["a"]), sampling=SamplingConfig(sampler="ddim")
+    )
+    assert [a[0] for a in net.timesteps] == [*range(1, 500), *range(498, -1, -1)]
 
 
 def test_inversion_to_many_levels_goes_the_way_once() -> None:
-    denoiser = denoiser_of(Curved())
-    many = invert(denoiser, X, [5, 20, 12])
+    denoiser = denoiser_of(SmoothNetwork())
+    many = ddim_invert(denoiser, X, [5, 20, 12])
     assert denoiser.evaluations == 3 * 20
     for coded, level in zip(many, (5, 20, 12), strict=True):
-        assert torch.equal(coded, invert(denoiser, X, [level])[0])
+        assert torch.equal(coded, ddim_invert(denoiser, X, [level])[0])
 
 
 def test_multistep_solvers_converge_faster_than_ddim() -> None:
     """Of normal data the ODE only shrinks the deviation. DDIM is of first order, the others, whose
     steps are not even in what they integrate over, of second."""
     variance, low, high = 0.25, 200, 840
-    denoiser = denoiser_of(Normal(linear(), 0.0, variance), predicts="clean")
-    x, kept, error = X.double(), linear().kept, {}
+    denoiser = denoiser_of(NormalPosteriorMean(linear_schedule(), 0.0, variance), predicts="clean")
+    x, kept, error = X.double(), linear_schedule().alpha_bar, {}
     spread = [math.sqrt(kept[at] * variance + 1 - kept[at]) for at in (low, high)]
     samplers: list[Any] = ["ddim", "plms", "dpm++"]
     for sampler in samplers:
         for steps in (32, 128):
             grid = [high - (high - low) * i // steps for i in range(steps + 1)]
-            got = ours(denoiser, Chain(sampler=sampler), x, grid)
+            got = ours(denoiser, SamplingConfig(sampler=sampler), x, grid)
             error[sampler, steps] = (got - x * spread[0] / spread[1]).abs().max().item()
     order = {s: math.log(error[s, 32] / error[s, 128], 4) for s in samplers}
     assert order["ddim"] == pytest.approx(1, abs=0.1)
@@ -189,73 +213,84 @@ def test_multistep_solvers_converge_faster_than_ddim() -> None:
 )  # fmt: skip
 def test_ddpm_oods_golden_errors(level: int, ddim: float, plms: float) -> None:
     """DDPM-OOD: N(.5, v=.05), scaled linear, a grid of ten levels, last A = 1."""
-    schedule, keys = scaled_linear(), [str(i) for i in range(16)]
-    denoiser = Denoiser(Normal(schedule, 0.5, 0.05), schedule, predicts="clean").eval()
+    schedule, keys = scaled_linear_schedule(), [str(i) for i in range(16)]
+    denoiser = Denoiser(
+        NormalPosteriorMean(schedule, 0.5, 0.05), schedule, prediction_type="clean"
+    ).eval()
     denoiser.batch = 16
     x = 0.5 + math.sqrt(0.05) * Rng(keys).fork("x").normal((1, 32, 32))
-    noised = Gaussian(schedule).disturb(x, torch.full((16,), level), Rng(keys).normal((1, 32, 32)))
+    noised = Gaussian(schedule).add_noise(
+        x, torch.full((16,), level), Rng(keys).normal((1, 32, 32))
+    )
     runs: list[tuple[Any, float]] = [("ddim", ddim), ("plms", plms)]
     for sampler, golden in runs:
-        grid = [ladder(level, stride=10)] * 16
-        chain = Chain(sampler=sampler)
-        out = descend(denoiser, noised, grid, Rng(keys), chain=chain)
+        grid = [sampling_levels(level, stride=10)] * 16
+        chain = SamplingConfig(sampler=sampler)
+        out = reverse_process(denoiser, noised, grid, Rng(keys), sampling=chain)
         assert (out - x).square().mean().item() == pytest.approx(golden, rel=0.03)
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "plms", "dpm++"])
-@pytest.mark.parametrize("made", [linear(), cosine()], ids=["linear", "cosine"])
+@pytest.mark.parametrize("made", [linear_schedule(), cosine_schedule()], ids=["linear", "cosine"])
 def test_a_perfect_denoiser_gives_no_error(sampler: Any, made) -> None:
     image = Rng(["image"]).normal((2, 5, 4))
-    denoiser = Denoiser(Oracle(image), made, predicts="clean").eval()
-    for chain in (Chain(steps=1), Chain(steps=9), Chain(stride=40), Chain()):
-        one = Chain(chain.steps, sampler=sampler, stride=chain.stride)
-        out = restore(denoiser, X, [1, 2, 60], Rng(KEYS), chain=one)
+    denoiser = Denoiser(ConstantX0(image), made, prediction_type="clean").eval()
+    for chain in (
+        SamplingConfig(steps=1),
+        SamplingConfig(steps=9),
+        SamplingConfig(stride=40),
+        SamplingConfig(),
+    ):
+        one = SamplingConfig(chain.steps, sampler=sampler, stride=chain.stride)
+        out = reconstruct(denoiser, X, [1, 2, 60], Rng(KEYS), sampling=one)
         torch.testing.assert_close(out, image.expand_as(out), rtol=0, atol=1e-4)
 
 
 def test_the_calls_of_each_sampler() -> None:
     costs: list[tuple[Any, int]] = [("ddim", 6), ("dpm++", 6), ("plms", 7)]
     for sampler, calls in costs:
-        denoiser = denoiser_of(Curved())
-        restore(denoiser, X, [300], Rng(KEYS), chain=Chain(steps=6, sampler=sampler))
+        denoiser = denoiser_of(SmoothNetwork())
+        reconstruct(
+            denoiser, X, [300], Rng(KEYS), sampling=SamplingConfig(steps=6, sampler=sampler)
+        )
         assert denoiser.evaluations == 3 * calls
     counts = {1: 99, 2: 50, 3: 33, 4: 25, 5: 20, 8: 13, 16: 7, 32: 4, 64: 2}
     calls = {1: 5049, 2: 2550, 3: 1650, 4: 1250, 5: 990, 8: 650, 16: 350, 32: 200, 64: 68}
     for skip, count in counts.items():  # the reference has no second call
         starts = range(11, 1000, 10 * skip)
         assert len(starts) == count
-        assert sum(len(ladder(level, stride=10)) - 1 for level in starts) == calls[skip]
+        assert sum(len(sampling_levels(level, stride=10)) - 1 for level in starts) == calls[skip]
 
 
 @pytest.mark.parametrize("lagged", [False, True])
 def test_the_references_last_step_leaves_a_floor_of_noise(lagged: bool) -> None:
     """DDPM-OOD: arrived at A_0 in place of 1 a perfect denoiser errs by .0015,
     and MONAI's plms makes the calls of the table above."""
-    schedule, keys = scaled_linear(), [str(i) for i in range(8)]
-    image, net = Rng(["image"]).uniform((1, 16, 16)).float(), Curved()
-    denoiser = Denoiser(Oracle(image), schedule, predicts="clean").eval()
-    start, chain = torch.full((8,), 301), Chain(sampler="plms", lagged=lagged)
+    schedule, keys = scaled_linear_schedule(), [str(i) for i in range(8)]
+    image, net = Rng(["image"]).uniform((1, 16, 16)).float(), SmoothNetwork()
+    denoiser = Denoiser(ConstantX0(image), schedule, prediction_type="clean").eval()
+    start, chain = torch.full((8,), 301), SamplingConfig(sampler="plms", lagged=lagged)
     x = image.expand(8, -1, -1, -1)
-    noised = Gaussian(schedule).disturb(x, start, Rng(keys).normal((1, 16, 16)))
-    grid = [*ladder(301, stride=10)[:-1], 1]
-    out = descend(denoiser, noised, [grid] * 8, Rng(keys), chain=chain)
+    noised = Gaussian(schedule).add_noise(x, start, Rng(keys).normal((1, 16, 16)))
+    grid = [*sampling_levels(301, stride=10)[:-1], 1]
+    out = reverse_process(denoiser, noised, [grid] * 8, Rng(keys), sampling=chain)
     assert (out - x).square().mean().item() == pytest.approx(0.0015, abs=0.0002)
     assert denoiser.evaluations == 8 * (31 + (not lagged))
-    descend(Denoiser(net, schedule).eval(), noised[:1], [grid], Rng(["a"]), chain=chain)
-    asked = [a[0] for a in net.asked]
+    reverse_process(Denoiser(net, schedule).eval(), noised[:1], [grid], Rng(["a"]), sampling=chain)
+    asked = [a[0] for a in net.timesteps]
     assert asked == ([*range(300, -1, -10)] if lagged else [300, 290, *range(290, -1, -10)])
 
 
 def test_a_learned_variance_lies_between_the_fixed_ones() -> None:
     """At t = 500 the triple .0100600, .0100513, and .0100556 for v = 0."""
-    process, level, zero = Gaussian(linear()), torch.tensor([501]), torch.zeros(1, 1, 1)
+    process, level, zero = Gaussian(linear_schedule()), torch.tensor([501]), torch.zeros(1, 1, 1)
     for v, variance in ((-1.0, 0.0100513), (0.0, 0.0100556), (1.0, 0.0100600)):
-        out = process.back(
-            zero, zero, level, level - 1, zero + 1, variance="learned", spread=zero + v
+        out = process.reverse_step(
+            zero, zero, level, level - 1, zero + 1, variance="learned", learned_variance=zero + v
         )
         assert out.item() ** 2 == pytest.approx(variance, rel=2e-5)
 
 
 def test_a_learned_variance_wants_a_network_that_has_learned_one() -> None:
     with pytest.raises(ValueError, match="learned=True"):
-        ours(denoiser_of(Curved()), Chain(variance="learned"))
+        ours(denoiser_of(SmoothNetwork()), SamplingConfig(variance="learned"))

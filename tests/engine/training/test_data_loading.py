@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from adbench.datasets.base import DataError
-from adbench.engine.runtime.run import Interrupted, Run
-from adbench.engine.training.data_loading import ReaderLost, batches
-from adbench.engine.training.loop import NotFinite, Training, minimise
-from trainings import DATA, Row, made, plain, same, trained
+from adbench.engine.runtime.run import Interrupted, TrainingContext
+from adbench.engine.training.data_loading import DataWorkerLost, iterate_batches
+from adbench.engine.training.loop import NotFinite, Training, train_module
+from trainings import DATA, TrainingSample, build_net, equal_states, reference_training, train_net
 
 PLAN = Training(30, 5, 1e-2, ema=0.9, decay="cosine")
 PICKS = [[i % 20, (7 * i) % 20] for i in range(12)]
@@ -27,7 +27,7 @@ PICKS = [[i % 20, (7 * i) % 20] for i in range(12)]
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_batches_come_in_order_from_any_number_of_readers(workers: int) -> None:
-    read = list(batches(DATA, iter(PICKS), Run(workers=workers)))
+    read = list(iterate_batches(DATA, iter(PICKS), TrainingContext(workers=workers)))
     assert len(read) == len(PICKS)
     for (x, label), pick in zip(read, PICKS, strict=True):
         assert torch.equal(x, torch.stack([DATA[i].x for i in pick]))
@@ -35,14 +35,14 @@ def test_batches_come_in_order_from_any_number_of_readers(workers: int) -> None:
 
 
 def test_two_readers_give_the_weights_of_none() -> None:
-    assert same(trained(PLAN, Run(workers=2)), plain(PLAN, 0)[0])
+    assert equal_states(train_net(PLAN, TrainingContext(workers=2)), reference_training(PLAN, 0)[0])
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_nothing_is_drawn_from_global_streams(workers: int) -> None:
-    net = made()
+    net = build_net()
     before = torch.get_rng_state(), random.getstate(), str(np.random.get_state())
-    trained(Training(3, 4, 1e-2), Run(workers=workers), net)
+    train_net(Training(3, 4, 1e-2), TrainingContext(workers=workers), net)
     assert torch.equal(before[0], torch.get_rng_state())
     assert before[1:] == (random.getstate(), str(np.random.get_state()))
 
@@ -56,10 +56,10 @@ class Bad:
     def __len__(self) -> int:
         return 4
 
-    def __getitem__(self, index: int, /) -> Row:
+    def __getitem__(self, index: int, /) -> TrainingSample:
         if index == 2:
             raise self.error
-        return Row(torch.ones(3))
+        return TrainingSample(torch.ones(3))
 
 
 class Awkward(Exception):
@@ -71,7 +71,11 @@ class Awkward(Exception):
 def test_a_sample_that_cannot_be_read_is_its_own_error(workers: int) -> None:
     text = "case_7.nii.gz is truncated. Nothing was cached."
     with pytest.raises(DataError) as caught:
-        list(batches(Bad(DataError(text)), iter([[0], [1], [2], [3]]), Run(workers=workers)))
+        list(
+            iterate_batches(
+                Bad(DataError(text)), iter([[0], [1], [2], [3]]), TrainingContext(workers=workers)
+            )
+        )
     assert str(caught.value) == text
     notes = getattr(caught.value, "__notes__", [])
     assert not workers or "__getitem__" in notes[0]  # for the log
@@ -79,7 +83,7 @@ def test_a_sample_that_cannot_be_read_is_its_own_error(workers: int) -> None:
 
 def test_an_error_that_cannot_be_rebuilt_keeps_its_name_and_text() -> None:
     with pytest.raises(RuntimeError, match=r"(?m)^Awkward: tears at 3$"):
-        list(batches(Bad(Awkward("tears", 3)), iter([[2]]), Run(workers=1)))
+        list(iterate_batches(Bad(Awkward("tears", 3)), iter([[2]]), TrainingContext(workers=1)))
 
 
 class Fatal(Bad):
@@ -89,15 +93,15 @@ class Fatal(Bad):
         super().__init__(ValueError())
         self.parent = os.getpid()
 
-    def __getitem__(self, index: int, /) -> Row:
+    def __getitem__(self, index: int, /) -> TrainingSample:
         if index == 2 and os.getpid() != self.parent:
             os.kill(os.getpid(), signal.SIGKILL)
-        return Row(torch.ones(3))
+        return TrainingSample(torch.ones(3))
 
 
 def test_a_reader_that_is_killed_is_said() -> None:
-    with pytest.raises(ReaderLost, match=r"(?s)^a process that reads samples ended .*1 less"):
-        list(batches(Fatal(), iter([[0], [1], [2], [3]]), Run(workers=1)))
+    with pytest.raises(DataWorkerLost, match=r"(?s)^a process that reads samples ended .*1 less"):
+        list(iterate_batches(Fatal(), iter([[0], [1], [2], [3]]), TrainingContext(workers=1)))
     assert multiprocessing.active_children() == []
 
 
@@ -116,7 +120,7 @@ def test_a_reader_that_ends_while_readers_are_stopped_is_no_error(
             raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed. ")
 
     monkeypatch.setattr(_MultiProcessingDataLoaderIter, "_shutdown_workers", told_meanwhile)
-    with closing(batches(DATA, iter([[0], [1]]), Run(workers=1))) as reading:
+    with closing(iterate_batches(DATA, iter([[0], [1]]), TrainingContext(workers=1))) as reading:
         assert next(reading)[0].shape[0] == 1
     assert told
 
@@ -127,14 +131,16 @@ class Who:
     def __len__(self) -> int:
         return 1000
 
-    def __getitem__(self, index: int, /) -> Row:
+    def __getitem__(self, index: int, /) -> TrainingSample:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)
-        return Row(torch.tensor([float(os.getpid())]))
+        return TrainingSample(torch.tensor([float(os.getpid())]))
 
 
 def test_readers_leave_signals_to_their_parent_and_end_with_the_iterator() -> None:
-    with closing(batches(Who(), ([i] for i in range(1000)), Run(workers=2))) as reading:
+    with closing(
+        iterate_batches(Who(), ([i] for i in range(1000)), TrainingContext(workers=2))
+    ) as reading:
         seen = {int(next(reading)[0].item()) for _ in range(6)}
         assert len(seen) == 2 and os.getpid() not in seen
     assert multiprocessing.active_children() == []
@@ -142,20 +148,20 @@ def test_readers_leave_signals_to_their_parent_and_end_with_the_iterator() -> No
 
 @pytest.mark.parametrize("how", ["stopped", "failed"])
 def test_no_reader_outlives_a_training(how: str) -> None:
-    net = made()
+    net = build_net()
 
     def loss(x: Tensor, label: Tensor, rng: object) -> Tensor:
         return net(x).mean(1) * (float("nan") if how == "failed" else 1)
 
     asked = iter([False, False, how == "stopped"])
-    run = Run(workers=2, stop=lambda: next(asked))
+    run = TrainingContext(workers=2, stop=lambda: next(asked))
     with pytest.raises((Interrupted, NotFinite)):
-        minimise(loss, net, DATA, run, PLAN)
+        train_module(loss, net, DATA, run, PLAN)
     assert multiprocessing.active_children() == []
 
 
 def test_how_many_readers_there_are_is_the_devices_matter_unless_told() -> None:
-    assert Run().readers == 0
-    assert Run(workers=3).readers == 3
-    assert Run(device="cuda", workers=0).readers == 0
-    assert 0 <= Run(device="cuda").readers <= 4
+    assert TrainingContext().num_workers == 0
+    assert TrainingContext(workers=3).num_workers == 3
+    assert TrainingContext(device="cuda", workers=0).num_workers == 0
+    assert 0 <= TrainingContext(device="cuda").num_workers <= 4

@@ -15,21 +15,31 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from adbench.benchmark.store.artifact_store import Resume
+from adbench.benchmark.store.artifact_store import PartialState
 from adbench.engine.diffusion.denoiser import Denoiser
-from adbench.engine.diffusion.schedule import schedule
+from adbench.engine.diffusion.schedule import build_schedule
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import Interrupted, Run
-from adbench.engine.training.loop import NotFinite, Training, minimise
-from trainings import DATA, Memory, Row, close, error, made, plain, same, trained
+from adbench.engine.runtime.run import Interrupted, TrainingContext
+from adbench.engine.training.loop import NotFinite, Training, train_module
+from trainings import (
+    DATA,
+    MemoryStateStore,
+    TrainingSample,
+    assert_close_states,
+    build_net,
+    denoising_error,
+    equal_states,
+    reference_training,
+    train_net,
+)
 
 PLAN = Training(40, 4, 1e-2, ema=0.9, decay="cosine")
 
 
 def test_it_learns_and_leaves_the_module_ready() -> None:
     told: list[Mapping[str, float]] = []
-    run = Run(tell=lambda event, facts: told.append(facts))
-    net = trained(Training(200, 8, 2e-2, ema=None), run)
+    run = TrainingContext(on_event=lambda event, facts: told.append(facts))
+    net = train_net(Training(200, 8, 2e-2, ema=None), run)
     x = torch.stack([row.x for row in DATA])
     assert not net.training
     assert (net(x) - x).square().mean() < 0.1 * x.square().mean()
@@ -37,7 +47,7 @@ def test_it_learns_and_leaves_the_module_ready() -> None:
 
 
 def test_the_same_run_gives_the_same_weights_and_another_seed_does_not() -> None:
-    a, b, c = (trained(PLAN, Run(seed=s)).state_dict() for s in (0, 0, 1))
+    a, b, c = (train_net(PLAN, TrainingContext(seed=s)).state_dict() for s in (0, 0, 1))
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert not all(torch.equal(a[k], c[k]) for k in a)
 
@@ -46,44 +56,53 @@ def test_the_same_run_gives_the_same_weights_and_another_seed_does_not() -> None
 @pytest.mark.parametrize("ema", [None, 0.9])
 def test_a_stopped_run_goes_on_to_the_same_weights(stop_at: list[int], ema: float | None) -> None:
     plan = Training(40, 4, 1e-2, ema=ema, decay="cosine", weight_decay=0.01)
-    undisturbed = trained(plan, Run()).state_dict()
-    memory = Memory()
+    undisturbed = train_net(plan, TrainingContext()).state_dict()
+    memory = MemoryStateStore()
     for at in stop_at:
         done = int(memory.states["fit"]["step"]) if memory.states else 0
         asked = iter([False] * (at - done) + [True])
         with pytest.raises(Interrupted, match=f"step {at} of 40"):
-            trained(plan, Run(keep=memory, stop=lambda asked=asked: next(asked), every=1e9))
-    resumed = trained(plan, Run(keep=memory)).state_dict()
+            train_net(
+                plan,
+                TrainingContext(
+                    state_store=memory,
+                    stop=lambda asked=asked: next(asked),
+                    checkpoint_interval=1e9,
+                ),
+            )
+    resumed = train_net(plan, TrainingContext(state_store=memory)).state_dict()
     assert all(torch.equal(undisturbed[k], resumed[k]) for k in undisturbed)
 
 
 def test_it_keeps_now_and_then() -> None:
-    memory = Memory()
-    trained(PLAN, Run(keep=memory, every=0.0))
+    memory = MemoryStateStore()
+    train_net(PLAN, TrainingContext(state_store=memory, checkpoint_interval=0.0))
     assert memory.saves == 40
 
 
 def test_the_average_after_one_step_is_the_papers() -> None:
     """.9999 old + .0001 new."""
-    before = {k: v.clone() for k, v in made().state_dict().items()}
-    new = trained(Training(1, 4, 1e-2, ema=None), Run()).state_dict()
-    average = trained(Training(1, 4, 1e-2, ema=0.9999), Run()).state_dict()
+    before = {k: v.clone() for k, v in build_net().state_dict().items()}
+    new = train_net(Training(1, 4, 1e-2, ema=None), TrainingContext()).state_dict()
+    average = train_net(Training(1, 4, 1e-2, ema=0.9999), TrainingContext()).state_dict()
     for k in before:
         torch.testing.assert_close(
             average[k], 0.9999 * before[k] + 0.0001 * new[k], rtol=0, atol=1e-7
         )
-    warm = trained(Training(1, 4, 1e-2, ema=0.9999, ema_warm=True), Run()).state_dict()
+    warm = train_net(
+        Training(1, 4, 1e-2, ema=0.9999, ema_warmup=True), TrainingContext()
+    ).state_dict()
     for k in before:
         torch.testing.assert_close(warm[k], 0.1 * before[k] + 0.9 * new[k], rtol=0, atol=1e-7)
 
 
 def test_the_gradient_is_clipped() -> None:
-    net = made()
-    minimise(
+    net = build_net()
+    train_module(
         lambda x, label, rng: 1e6 * net(x).square().mean(1),
         net,
         DATA,
-        Run(),
+        TrainingContext(),
         Training(1, 4, 1e-2, clip=0.5),
     )
     norm = torch.stack([p.grad.norm() for p in net.parameters() if p.grad is not None]).norm()
@@ -91,33 +110,33 @@ def test_the_gradient_is_clipped() -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_name() -> None:
-    net, steps = made(), []
+    net, steps = build_net(), []
 
     def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
         steps.append(1)
         return net(x).square().mean(1) * (float("nan") if len(steps) == 4 else 1.0)
 
     with pytest.raises(NotFinite, match=r"step 3.*gradient of 0\.weight"):
-        minimise(loss, net, DATA, Run(), PLAN)
+        train_module(loss, net, DATA, TrainingContext(), PLAN)
 
 
 def test_a_sample_that_is_not_finite_is_named() -> None:
     with pytest.raises(NotFinite, match=r"step 0.*input x"):
-        net = made()
-        bad = [Row(torch.full((3,), float("inf")))]
-        minimise(lambda x, label, rng: net(x).mean(1), net, bad, Run(), PLAN)
+        net = build_net()
+        bad = [TrainingSample(torch.full((3,), float("inf")))]
+        train_module(lambda x, label, rng: net(x).mean(1), net, bad, TrainingContext(), PLAN)
 
 
 def test_nothing_to_train_on_is_said() -> None:
     with pytest.raises(ValueError, match="training split is empty"):
-        minimise(lambda x, label, rng: x.mean(1), made(), [], Run(), PLAN)
+        train_module(lambda x, label, rng: x.mean(1), build_net(), [], TrainingContext(), PLAN)
 
 
 def test_training_draws_from_the_run_alone() -> None:
-    a = trained(PLAN, Run()).state_dict()
-    net = made()
+    a = train_net(PLAN, TrainingContext()).state_dict()
+    net = build_net()
     torch.manual_seed(99)
-    b = trained(PLAN, Run(), net).state_dict()
+    b = train_net(PLAN, TrainingContext(), net).state_dict()
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
@@ -125,21 +144,23 @@ def test_training_draws_from_the_run_alone() -> None:
 @pytest.mark.parametrize("batch", [1, 5, 16])
 def test_it_is_the_plain_loop_to_the_bit(seed: int, batch: int) -> None:
     plan = Training(30, batch, 1e-2, weight_decay=0.01, clip=0.3, ema=0.9, decay="cosine")
-    assert same(trained(plan, Run(seed=seed)), plain(plan, seed)[0])
+    assert equal_states(
+        train_net(plan, TrainingContext(seed=seed)), reference_training(plan, seed)[0]
+    )
 
 
 @dataclass(frozen=True)
 class Turns(Training):
     """Three steps of every batch; the third has moments of its own."""
 
-    def which(self, k: int) -> int:
+    def moment_set(self, k: int) -> int:
         return int(k % 3 == 2)
 
-    def batch_at(self, k: int) -> int:
+    def batch_number(self, k: int) -> int:
         return k // 3
 
 
-class Counted(list[Row]):
+class Counted(list[TrainingSample]):
     """Knows how often it is read."""
 
     read = 0
@@ -149,20 +170,20 @@ class Counted(list[Row]):
         return super().__getitem__(index)
 
 
-def turned(run: Run, steps: int = 14) -> tuple[nn.Module, Counted]:
-    net, data = made(), Counted(DATA)
-    plan = Turns(steps, 4, 1e-2, ema=None, clip=None, momentum=0.5, beta2=0.9, sets=2)
+def turned(run: TrainingContext, steps: int = 14) -> tuple[nn.Module, Counted]:
+    net, data = build_net(), Counted(DATA)
+    plan = Turns(steps, 4, 1e-2, ema=None, clip=None, momentum=0.5, beta2=0.9, moment_sets=2)
 
     def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-        return error(net, x, rng) if int(rng.step[0]) % 3 < 2 else net(x).square().mean(1)
+        return denoising_error(net, x, rng) if int(rng.step[0]) % 3 < 2 else net(x).square().mean(1)
 
-    minimise(loss, net, data, run, plan)
+    train_module(loss, net, data, run, plan)
     return net, data
 
 
 def test_losses_may_take_turns_each_with_moments_of_its_own() -> None:
     """The loop written out, with two of torch's optimisers; a batch is read once."""
-    net, streams = made(), Rng([f"fit/{i}" for i in range(4)])
+    net, streams = build_net(), Rng([f"fit/{i}" for i in range(4)])
     first, second = (
         torch.optim.AdamW(net.parameters(), 1e-2, (0.5, 0.9), weight_decay=0) for _ in range(2)
     )
@@ -171,41 +192,48 @@ def test_losses_may_take_turns_each_with_moments_of_its_own() -> None:
         x = torch.stack([DATA[i].x for i in rows])
         net.zero_grad()
         if k % 3 < 2:
-            error(net, x, streams.at(k)).mean().backward()
+            denoising_error(net, x, streams.at(k)).mean().backward()
             first.step()
         else:
             net(x).square().mean().backward()
             second.step()
-    theirs, data = turned(Run())
-    assert same(theirs, net) and data.read == 5 * 4
+    theirs, data = turned(TrainingContext())
+    assert equal_states(theirs, net) and data.read == 5 * 4
 
 
 @pytest.mark.parametrize("stop_at", [1, 4, 6, 8])
 def test_losses_in_turns_go_on_to_the_same_weights(stop_at: int) -> None:
-    memory, asked = Memory(), iter([False] * stop_at + [True])
+    memory, asked = MemoryStateStore(), iter([False] * stop_at + [True])
     with pytest.raises(Interrupted):
-        turned(Run(keep=memory, stop=lambda: next(asked), every=1e9))
-    assert same(turned(Run(keep=memory))[0], turned(Run())[0])
+        turned(
+            TrainingContext(state_store=memory, stop=lambda: next(asked), checkpoint_interval=1e9)
+        )
+    assert equal_states(
+        turned(TrainingContext(state_store=memory))[0], turned(TrainingContext())[0]
+    )
 
 
 def test_the_rate_warms_up_and_decays() -> None:
     """Equal parts up to the full rate; the cosine goes on beneath. Closed forms."""
     plain_rate = Training(10, 1, 2.0, warmup=4)
-    assert [plain_rate.rate(k) for k in range(6)] == [0.5, 1.0, 1.5, 2.0, 2.0, 2.0]
+    assert [plain_rate.learning_rate(k) for k in range(6)] == [0.5, 1.0, 1.5, 2.0, 2.0, 2.0]
     cosine = Training(10, 1, 2.0, decay="cosine", warmup=4)
-    assert cosine.rate(0) == 0.5
-    assert cosine.rate(5) == pytest.approx(1.0)
+    assert cosine.learning_rate(0) == 0.5
+    assert cosine.learning_rate(5) == pytest.approx(1.0)
     told: list[Mapping[str, float]] = []
-    trained(Training(3, 4, 1.0, warmup=12), Run(tell=lambda event, facts: told.append(facts)))
+    train_net(
+        Training(3, 4, 1.0, warmup=12),
+        TrainingContext(on_event=lambda event, facts: told.append(facts)),
+    )
     assert told[-1]["lr"] == pytest.approx(3 / 12)
 
 
 def test_what_it_tells_can_be_drawn() -> None:
     told: list[Mapping[str, float]] = []
     plan = Training(30, 4, 1e-2, ema=0.9, decay="cosine")
-    trained(plan, Run(tell=lambda event, facts: told.append(facts)))
-    assert told[-1]["loss"] == plain(plan, 0)[1][-1]
-    assert told[-1]["lr"] == pytest.approx(plan.rate(29))
+    train_net(plan, TrainingContext(on_event=lambda event, facts: told.append(facts)))
+    assert told[-1]["loss"] == reference_training(plan, 0)[1][-1]
+    assert told[-1]["lr"] == pytest.approx(plan.learning_rate(29))
     assert told[-1]["norm"] > 0 and told[-1]["rate"] > 0
 
 
@@ -220,24 +248,27 @@ class Small(nn.Module):
         return self.leave(torch.nn.functional.silu(self.enter(x)) + t.view(-1, 1, 1, 1) / 1000)
 
 
-def denoiser(run: Run, steps: int = 40) -> tuple[Denoiser, list[float]]:
+def denoiser(run: TrainingContext, steps: int = 40) -> tuple[Denoiser, list[float]]:
     torch.manual_seed(0)
-    images = [Row(0.2 * Rng([f"i{i}"]).normal((1, 8, 8))[0]) for i in range(6)]
-    made, losses = Denoiser(Small(), schedule("linear", 1000)), list[float]()
+    images = [TrainingSample(0.2 * Rng([f"i{i}"]).normal((1, 8, 8))[0]) for i in range(6)]
+    made, losses = Denoiser(Small(), build_schedule("linear", 1000)), list[float]()
 
     def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
         each = made.loss(x, rng)
         losses.append(each.mean().item())
         return each
 
-    minimise(loss, made, images, run, Training(steps, 8, 1e-2, ema=None))
+    train_module(loss, made, images, run, Training(steps, 8, 1e-2, ema=None))
     return made, losses
 
 
 def test_bfloat16_learns_and_leaves_float32_weights() -> None:
-    (fine, exact), (rough, losses) = denoiser(Run()), denoiser(Run(dtype=torch.bfloat16))
+    (fine, exact), (rough, losses) = (
+        denoiser(TrainingContext()),
+        denoiser(TrainingContext(dtype=torch.bfloat16)),
+    )
     assert all(value.dtype == torch.float32 for value in rough.net.state_dict().values())
-    assert not same(fine.net, rough.net)
+    assert not equal_states(fine.net, rough.net)
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
     assert sum(losses) == pytest.approx(sum(exact), rel=0.02)
 
@@ -252,14 +283,14 @@ def test_a_compiled_network_keeps_its_names_and_learns_the_same(
         original(self, backend="eager", **options)  # traced as ever; needs no C compiler
 
     monkeypatch.setattr(nn.Module, "compile", compile)
-    run = Run(compile=True)
+    run = TrainingContext(compile=True)
     net, losses = denoiser(run, steps=5)
     run.place(net)
     assert compiled == [Small]
-    plain_net, plain_losses = denoiser(Run(), steps=5)
+    plain_net, plain_losses = denoiser(TrainingContext(), steps=5)
     assert list(net.state_dict()) == list(plain_net.state_dict())
     assert losses == pytest.approx(plain_losses, rel=1e-5)
-    close(net.net, plain_net.net)
+    assert_close_states(net.net, plain_net.net)
 
 
 class Codebook(nn.Module):
@@ -280,15 +311,17 @@ class Codebook(nn.Module):
 
 
 def test_what_learns_without_a_gradient_is_kept_too() -> None:
-    memory, whole, net = Memory(), Codebook(), Codebook()
-    minimise(lambda x, label, rng: whole(x), whole, DATA, Run(), PLAN)
+    memory, whole, net = MemoryStateStore(), Codebook(), Codebook()
+    train_module(lambda x, label, rng: whole(x), whole, DATA, TrainingContext(), PLAN)
     asked = iter([False] * 20 + [True])
-    run = Run(keep=memory, stop=lambda: next(asked))
+    run = TrainingContext(state_store=memory, stop=lambda: next(asked))
     with pytest.raises(Interrupted):
-        minimise(lambda x, label, rng: net(x), net, DATA, run, PLAN)
+        train_module(lambda x, label, rng: net(x), net, DATA, run, PLAN)
     again = Codebook()
-    minimise(lambda x, label, rng: again(x), again, DATA, Run(keep=memory), PLAN)
-    assert same(whole, again)
+    train_module(
+        lambda x, label, rng: again(x), again, DATA, TrainingContext(state_store=memory), PLAN
+    )
+    assert equal_states(whole, again)
 
 
 def endure(folder: Path, steps: Any, result: Any) -> None:
@@ -298,7 +331,10 @@ def endure(folder: Path, steps: Any, result: Any) -> None:
         steps.send(None)
         return False
 
-    net = trained(KILLED, Run(keep=Resume(folder), stop=stop, every=0.002))
+    net = train_net(
+        KILLED,
+        TrainingContext(state_store=PartialState(folder), stop=stop, checkpoint_interval=0.002),
+    )
     result.send([value.tolist() for value in net.state_dict().values()])
 
 
@@ -319,7 +355,9 @@ def test_a_training_killed_anywhere_ends_with_the_same_weights(tmp_path: Path, s
         os.kill(child.pid, signal.SIGKILL)
         child.join()
         assert child.exitcode == -signal.SIGKILL
-    assert 0 < int((Resume(tmp_path).load("fit") or {})["step"]) < 120
-    resumed, told = made(), list[Mapping[str, float]]()
-    again = Run(keep=Resume(tmp_path), tell=lambda event, facts: told.append(facts))
-    assert same(trained(KILLED, again, resumed), trained(KILLED, Run()))
+    assert 0 < int((PartialState(tmp_path).load("fit") or {})["step"]) < 120
+    resumed, told = build_net(), list[Mapping[str, float]]()
+    again = TrainingContext(
+        state_store=PartialState(tmp_path), on_event=lambda event, facts: told.append(facts)
+    )
+    assert equal_states(train_net(KILLED, again, resumed), train_net(KILLED, TrainingContext()))

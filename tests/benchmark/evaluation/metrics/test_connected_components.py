@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from adbench.benchmark.evaluation.metrics.connected_components import regions
+from adbench.benchmark.evaluation.metrics.connected_components import label_components
 
 
 def by_scipy(masks: np.ndarray) -> np.ndarray:
@@ -35,19 +35,19 @@ def by_scipy(masks: np.ndarray) -> np.ndarray:
 )
 def test_regions_are_those_of_scipy(shape, samples, share, seed):
     masks = np.random.default_rng(seed).random((samples, *shape)) < share
-    np.testing.assert_array_equal(regions(masks), by_scipy(masks))
+    np.testing.assert_array_equal(label_components(masks), by_scipy(masks))
 
 
 def test_a_spiral_is_one_region_and_an_empty_stack_has_none():
     spiral = np.zeros((1, 7, 7), bool)
     spiral[0, 0] = spiral[0, :, 6] = spiral[0, 6] = spiral[0, 2:, 0] = spiral[0, 2, :5] = True
     spiral[0, 2:5, 4] = True
-    assert set(regions(spiral)) == {0}
-    assert regions(np.zeros((3, 4, 4), bool)).size == 0
+    assert set(label_components(spiral)) == {0}
+    assert label_components(np.zeros((3, 4, 4), bool)).size == 0
 
 
 @pytest.mark.parametrize("shape", [(5, 5), (4, 4, 4)])
 def test_neither_samples_nor_opposite_borders_touch(shape):
     masks = np.zeros((2, *shape), bool)
     masks[0, -1] = masks[1, 0] = masks[1, -1] = True
-    assert len(set(regions(masks))) == 3
+    assert len(set(label_components(masks))) == 3

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from adbench.benchmark.evaluation.metrics.lesions import (
-    by_size,
-    contrasts,
-    found_lesions,
+    detected_lesions,
+    detection_thresholds,
     froc,
-    lesion_samples,
-    reach,
-    unit,
+    lesion_contrast,
+    lesion_sample_indices,
+    sensitivity_by_size,
+    size_unit,
 )
-from adbench.benchmark.evaluation.metrics.ranking import Places
+from adbench.benchmark.evaluation.metrics.ranking import PixelScores
 
 
 def scene():
@@ -32,9 +32,9 @@ def scene():
 
 def test_a_lesion_is_found_where_half_of_its_places_are():
     score, mask = scene()
-    places = Places.of(score, mask)
-    assert reach(places).tolist() == [3, 1, 9]
-    assert lesion_samples(places).tolist() == [0, 2, 2]
+    places = PixelScores.from_maps(score, mask)
+    assert detection_thresholds(places).tolist() == [3, 1, 9]
+    assert lesion_sample_indices(places).tolist() == [0, 2, 2]
     for threshold, expected in [
         (0.5, [True, True, True]),
         (2.5, [True, False, True]),
@@ -42,25 +42,25 @@ def test_a_lesion_is_found_where_half_of_its_places_are():
         (9, [False, False, False]),
     ]:
         found = places.score > threshold
-        assert found_lesions(places, found).tolist() == expected
-        assert (reach(places) > threshold).tolist() == expected
+        assert detected_lesions(places, found).tolist() == expected
+        assert (detection_thresholds(places) > threshold).tolist() == expected
 
 
 def test_reach_and_found_agree_on_random_maps():
     rng = np.random.default_rng(2)
     mask = rng.random((5, 14, 14)) < 0.2
-    places = Places.of(rng.integers(0, 9, mask.shape).astype(np.float32), mask)
+    places = PixelScores.from_maps(rng.integers(0, 9, mask.shape).astype(np.float32), mask)
     for threshold in range(9):
-        found = found_lesions(places, places.score > threshold)
-        assert (found == (reach(places) > threshold)).all()
+        found = detected_lesions(places, places.score > threshold)
+        assert (found == (detection_thresholds(places) > threshold)).all()
 
 
 def test_sizes_are_in_millimetres_where_the_spacing_is_known():
-    assert unit(2, None) == ("pixels", 1) and unit(3, None)[0] == "voxels"
-    assert unit(3, (2.0, 1.0, 1.5)) == ("mm³", 3.0)
-    places = Places.of(*scene())
+    assert size_unit(2, None) == ("pixels", 1) and size_unit(3, None)[0] == "voxels"
+    assert size_unit(3, (2.0, 1.0, 1.5)) == ("mm³", 3.0)
+    places = PixelScores.from_maps(*scene())
     hit = np.array([True, True, False])
-    plain = by_size(places, hit, 1)
+    plain = sensitivity_by_size(places, hit, 1)
     assert [(row["low"], row["n"], row["found"]) for row in plain[:3]] == [
         (0, 2, 1),
         (10, 1, 1),
@@ -68,7 +68,7 @@ def test_sizes_are_in_millimetres_where_the_spacing_is_known():
     ]
     assert plain[0]["sensitivity"] == 0.5 and plain[2]["sensitivity"] is None
     assert plain[-1]["high"] is None and sum(row["n"] for row in plain) == 3
-    large = by_size(places, hit, 9)  # 36, 108 and 9 mm²
+    large = sensitivity_by_size(places, hit, 9)  # 36, 108 and 9 mm²
     assert [row["n"] for row in large[:3]] == [1, 1, 1]
 
 
@@ -81,11 +81,11 @@ def test_froc_counts_false_findings_in_normal_samples_only():
         score[sample, 3, 3:6] = 2  # one finding of 3 places in each, 1.2 % of all
     score[0, 8, 8] = 99  # in an abnormal sample: no matter
     roi = np.ones(mask.shape, bool)
-    points = froc(Places.of(score, mask), label, roi)
+    points = froc(PixelScores.from_maps(score, mask), label, roi)
     assert points[-1] == {"threshold": 0.0, "false_per_sample": 1.0, "sensitivity": 1.0}
     assert points[0] == {"threshold": 2.0, "false_per_sample": 0.0, "sensitivity": 2 / 3}
-    assert froc(Places.of(score, mask), np.ones(32, bool), roi) == []
-    assert froc(Places.of(score, np.zeros_like(mask)), label, roi) == []
+    assert froc(PixelScores.from_maps(score, mask), np.ones(32, bool), roi) == []
+    assert froc(PixelScores.from_maps(score, np.zeros_like(mask)), label, roi) == []
 
 
 def test_contrast_is_of_the_lesion_against_its_ring():
@@ -96,8 +96,8 @@ def test_contrast_is_of_the_lesion_against_its_ring():
     score[0, 15:] = 50  # beyond the ring
     roi = np.ones(mask.shape, bool)
     roi[0, :, 12:] = False
-    found = contrasts(Places.of(score, mask, roi), mask, roi)
+    found = lesion_contrast(PixelScores.from_maps(score, mask, roi), mask, roi)
     assert found[0] == pytest.approx((3 - 1) / (3 + 1))
     assert found[1] == 0 and np.isnan(found[2])
-    nothing = Places.of(np.zeros_like(score), mask)
-    assert contrasts(nothing, mask, np.ones_like(roi))[0] == 0
+    nothing = PixelScores.from_maps(np.zeros_like(score), mask)
+    assert lesion_contrast(nothing, mask, np.ones_like(roi))[0] == 0

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from adbench.benchmark.evaluation.metrics.per_sample import per_sample
-from adbench.benchmark.evaluation.metrics.ranking import Places
+from adbench.benchmark.evaluation.metrics.per_sample import per_sample_metrics
+from adbench.benchmark.evaluation.metrics.ranking import PixelScores
 
 SIDE = 24
 
@@ -35,7 +35,7 @@ def between(score: np.ndarray) -> np.ndarray:
 
 def test_figures_of_a_sample_are_its_own():
     score, mask = maps()
-    found = per_sample(Places.of(score, mask))
+    found = per_sample_metrics(PixelScores.from_maps(score, mask))
     for i in range(2):
         flat, true = score[i].ravel(), mask[i].ravel()
         assert found["sample_pixel_auroc"][i] == pytest.approx(roc_auc_score(true, flat))
@@ -50,7 +50,9 @@ def test_places_outside_the_region_of_interest_have_no_say():
     roi = np.zeros_like(mask)
     roi[:, 2:20, 1:22] = True
     other = np.where(roi, score, 99.0)
-    one, two = (per_sample(Places.of(list(s), list(mask), roi)) for s in (score, other))
+    one, two = (
+        per_sample_metrics(PixelScores.from_maps(list(s), list(mask), roi)) for s in (score, other)
+    )
     for name, values in one.items():
         np.testing.assert_array_equal(values, two[name])
 
@@ -58,12 +60,12 @@ def test_places_outside_the_region_of_interest_have_no_say():
 def test_a_scale_of_its_own_changes_the_pooled_figure_and_not_the_samples():
     score, mask = maps()
     own = score * np.array([1, 100, 1, 1, 1])[:, None, None] + 7
-    one, two = (per_sample(Places.of(s[:2], mask[:2])) for s in (score, own))
+    one, two = (per_sample_metrics(PixelScores.from_maps(s[:2], mask[:2])) for s in (score, own))
     for name, values in one.items():
         np.testing.assert_allclose(values, two[name])
 
 
 def test_a_flat_map_finds_nothing():
     _, mask = maps()
-    found = per_sample(Places.of(np.zeros(mask.shape), mask))
+    found = per_sample_metrics(PixelScores.from_maps(np.zeros(mask.shape), mask))
     assert found["sample_pixel_auroc"][0] == 0.5 and found["sample_pixel_dice_otsu"][0] == 0

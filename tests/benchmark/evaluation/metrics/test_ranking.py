@@ -13,10 +13,10 @@ from scipy import ndimage
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from adbench.benchmark.evaluation.metrics.ranking import (
-    Places,
-    dice_at,
+    PixelScores,
+    dice_at_threshold,
     image_metrics,
-    overlap,
+    overlap_metrics,
     pixel_metrics,
 )
 
@@ -67,10 +67,10 @@ def test_pixel_metrics_are_those_of_their_definitions(shape, values):
     assert got["ap"] == pytest.approx(ap, abs=1e-12)
     assert got["aupro30"] == pytest.approx(by_threshold(maps, masks, 0.30), abs=1e-12)
     assert got["aupro05"] == pytest.approx(by_threshold(maps, masks, 0.05), abs=1e-12)
-    every: list[Any] = [overlap(maps >= t, masks) for t in np.unique(maps)]
+    every: list[Any] = [overlap_metrics(maps >= t, masks) for t in np.unique(maps)]
     assert got["dice"] == pytest.approx(max(each["dice"] for each in every), abs=1e-12)
     assert got["iou"] == pytest.approx(max(each["iou"] for each in every), abs=1e-12)
-    assert dice_at(got["threshold"], Places.of(maps, masks)) == got["dice"]
+    assert dice_at_threshold(got["threshold"], PixelScores.from_maps(maps, masks)) == got["dice"]
 
 
 @pytest.mark.parametrize("values", [None, 3])
@@ -82,7 +82,7 @@ def test_image_metrics_are_those_of_scikit_learn(values):
     got: Any = image_metrics(score, label)
     assert got["auroc"] == pytest.approx(roc_auc_score(label, score), abs=1e-12)
     assert got["ap"] == pytest.approx(average_precision_score(label, score), abs=1e-12)
-    every: list[Any] = [overlap(score >= t, label) for t in score]
+    every: list[Any] = [overlap_metrics(score >= t, label) for t in score]
     assert got["f1max"] == pytest.approx(max(each["dice"] for each in every), abs=1e-12)
     fpr, tpr, _ = roc_curve(label, score, drop_intermediate=False)
     assert got["fpr95"] == pytest.approx(fpr[tpr >= 0.95 - 1e-12].min(), abs=1e-12)
@@ -109,10 +109,10 @@ def test_what_lies_outside_the_region_of_interest_does_not_count(shape):
 def test_regions_touch_at_corners_and_never_across_samples():
     mask = np.zeros((2, 3, 3), bool)
     mask[0, 0, 0] = mask[0, 1, 1] = mask[1, 1, 1] = True
-    np.testing.assert_array_equal(Places.of(mask, mask).share, [0.5, 0.5, 1])
+    np.testing.assert_array_equal(PixelScores.from_maps(mask, mask).component_share, [0.5, 0.5, 1])
     space = np.zeros((1, 2, 2, 2), bool)
     space[0, 0, 0, 0] = space[0, 1, 1, 1] = True
-    np.testing.assert_array_equal(Places.of(space, space).share, [0.5, 0.5])
+    np.testing.assert_array_equal(PixelScores.from_maps(space, space).component_share, [0.5, 0.5])
 
 
 def test_every_region_counts_alike_however_large():
@@ -137,7 +137,7 @@ def test_with_one_kind_only_there_is_nothing_to_rank(label):
     assert set(image_metrics(np.arange(len(label)), label).values()) == {None}
     maps = np.zeros((len(label), 3))
     assert set(pixel_metrics(maps, np.tile(label[:, None], 3)).values()) == {None}
-    assert overlap(np.ones(3, bool), np.zeros(3, bool)) == {"dice": None, "iou": None}
+    assert overlap_metrics(np.ones(3, bool), np.zeros(3, bool)) == {"dice": None, "iou": None}
 
 
 def test_a_score_that_is_not_a_number_is_refused():
@@ -175,8 +175,11 @@ def test_an_increasing_change_of_maps_changes_only_the_threshold(seed, values):
 
 def test_a_whole_stack_is_judged_as_its_samples_one_by_one():
     maps, masks, _ = scene((12, 11))
-    whole, parts = Places.of(maps, masks), Places.of(list(maps), list(masks))
-    np.testing.assert_array_equal(whole.region, parts.region)
+    whole, parts = (
+        PixelScores.from_maps(maps, masks),
+        PixelScores.from_maps(list(maps), list(masks)),
+    )
+    np.testing.assert_array_equal(whole.component, parts.component)
     assert pixel_metrics(maps, masks) == pixel_metrics(list(maps), list(masks))
 
 

@@ -11,15 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from adbench.benchmark.evaluation.metrics.reconstruction import of_normal, psnr_ssim
+from adbench.benchmark.evaluation.metrics.reconstruction import normal_psnr_ssim, psnr_ssim
 from adbench.benchmark.evaluation.protocol import Protocol
-from adbench.benchmark.experiments.fit_predict import look
-from adbench.benchmark.experiments.matrix import Cell
-from adbench.benchmark.experiments.pipeline import seen
+from adbench.benchmark.experiments.fit_predict import predict
+from adbench.benchmark.experiments.matrix import Experiment
+from adbench.benchmark.experiments.pipeline import load_predictions
 from adbench.benchmark.registry.registry import Registry
 from adbench.datasets.base import Split
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import Forget, Run
+from adbench.engine.runtime.run import NullStateStore, TrainingContext
 from adbench.methods.base import Detection, Method
 
 PLUGIN = Path(__file__).parents[3] / "plugin" / "registry.yaml"
@@ -67,13 +67,13 @@ def test_what_is_left_as_it_is_has_the_most_of_both():
 def test_only_normal_samples_are_looked_at():
     x = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     made = torch.stack([x, x * 0.5])
-    psnr, ssim = of_normal(x, made, torch.tensor([False, True, False]))
+    psnr, ssim = normal_psnr_ssim(x, made, torch.tensor([False, True, False]))
     assert psnr.shape == ssim.shape == (2, 3)
     assert psnr[:, 1].isnan().all() and ssim[:, 1].isnan().all()
     assert psnr[0, 0] == 100 and float(psnr[1, 2]) == pytest.approx(
         float(psnr_ssim(x[2:], x[2:] / 2)[0])
     )
-    assert of_normal(x, made, torch.ones(3, dtype=torch.bool))[0].isnan().all()
+    assert normal_psnr_ssim(x, made, torch.ones(3, dtype=torch.bool))[0].isnan().all()
 
 
 class Halves(Method):
@@ -81,7 +81,7 @@ class Halves(Method):
 
     levels, published = (10, 20), 10
 
-    def fit(self, train: Split, held_out: Split, run: Run) -> None:
+    def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
         pass
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
@@ -91,11 +91,22 @@ class Halves(Method):
 
 def test_every_normal_sample_of_a_look_is_measured(tmp_path):
     registry = Registry.read(PLUGIN)
-    cell = Cell(registry.method("brightness"), {}, registry.dataset("bumps"), {}, 0, "", Protocol())
+    cell = Experiment(
+        registry.method("brightness"), {}, registry.dataset("bumps"), {}, 0, "", Protocol()
+    )
     dataset = registry.dataset("bumps").load()(size=70)
     method = Halves(dataset.spec)
-    look(tmp_path / "a.h5", cell, method, dataset, "test", Run(), Forget(), lambda *told: None)
-    found = seen(dataset.test(), tmp_path / "a.h5")
+    predict(
+        tmp_path / "a.h5",
+        cell,
+        method,
+        dataset,
+        "test",
+        TrainingContext(),
+        NullStateStore(),
+        lambda *told: None,
+    )
+    found = load_predictions(dataset.test(), tmp_path / "a.h5")
     label = np.array([sample.label for sample in dataset.test()])
     assert found.psnr is not None and found.ssim is not None
     assert found.psnr.shape == found.ssim.shape == (2, 70)

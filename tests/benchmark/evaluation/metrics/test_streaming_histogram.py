@@ -8,11 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adbench.benchmark.evaluation.metrics import streaming_histogram as streaming
-from adbench.benchmark.evaluation.metrics.ranking import Places, place_metrics
-from adbench.benchmark.evaluation.metrics.streaming_histogram import CoarseError, Stream
+from adbench.benchmark.evaluation.metrics.ranking import PixelScores, pixel_score_metrics
+from adbench.benchmark.evaluation.metrics.streaming_histogram import (
+    CoarseBinsError,
+    StreamingHistogram,
+)
 
 
-def places(seed: int, transform=None, side: int = 40, count: int = 6) -> Places:
+def places(seed: int, transform=None, side: int = 40, count: int = 6) -> PixelScores:
     rng = np.random.default_rng(seed)
     masks = np.zeros((count, side, side), bool)
     for mask in masks[1:]:
@@ -20,12 +23,12 @@ def places(seed: int, transform=None, side: int = 40, count: int = 6) -> Places:
         mask[y : y + rng.integers(2, 12), x : x + rng.integers(2, 12)] = True
     scores = rng.normal(size=masks.shape) + 1.5 * masks
     scores = scores if transform is None else transform(scores)
-    return Places.of(scores.astype(np.float32), masks)
+    return PixelScores.from_maps(scores.astype(np.float32), masks)
 
 
-def filled(found: Places, bits: int = 22) -> Stream:
-    stream = Stream(bits)
-    stream.add(found.score, found.truth, found.share)
+def filled(found: PixelScores, bits: int = 22) -> StreamingHistogram:
+    stream = StreamingHistogram(bits)
+    stream.add(found.score, found.truth, found.component_share)
     return stream
 
 
@@ -37,7 +40,7 @@ def filled(found: Places, bits: int = 22) -> Stream:
 )
 def test_exact_figures_lie_within_the_bounds(seed, bits, transform):
     found = places(seed, transform)
-    exact, bounds = place_metrics(found), filled(found, bits).bounds()
+    exact, bounds = pixel_score_metrics(found), filled(found, bits).bounds()
     assert set(bounds) == {"auroc", "ap", "aupro30", "aupro05", "dice", "iou"}
     for name, (low, high) in bounds.items():
         value = exact[name]
@@ -46,7 +49,7 @@ def test_exact_figures_lie_within_the_bounds(seed, bits, transform):
 
 def test_figures_are_close_and_say_how_close():
     found = places(0, side=128, count=20)
-    exact, binned = place_metrics(found), filled(found).figures()
+    exact, binned = pixel_score_metrics(found), filled(found).metrics()
     error = binned["error"]
     assert error is not None and 0 < error < 1e-3
     for name in ("auroc", "ap", "aupro30", "aupro05", "dice", "iou"):
@@ -56,35 +59,36 @@ def test_figures_are_close_and_say_how_close():
 
 def test_scores_squashed_against_one_are_refused():
     found = places(0, lambda x: 1 - np.exp(-8 * np.abs(x)))
-    with pytest.raises(CoarseError, match="raise the protocol's budget"):
-        filled(found, 16).figures()
-    assert filled(found, 16).figures(tolerance=1)["auroc"] is not None
+    with pytest.raises(CoarseBinsError, match="raise the protocol's budget"):
+        filled(found, 16).metrics()
+    assert filled(found, 16).metrics(tolerance=1)["auroc"] is not None
 
 
 def test_chunks_and_order_do_not_matter(monkeypatch):
     found = places(3)
-    plain = filled(found, 12).figures(1)
-    monkeypatch.setattr(streaming, "CHUNK", 97)
-    other = filled(found, 12).figures(1)
+    plain = filled(found, 12).metrics(1)
+    monkeypatch.setattr(streaming, "CHUNK_SIZE", 97)
+    other = filled(found, 12).metrics(1)
     assert other["auroc"] == plain["auroc"] and other["ap"] == plain["ap"]
     assert other["aupro30"] == pytest.approx(plain["aupro30"], abs=1e-12)
 
 
 def test_bins_are_in_the_order_of_the_numbers():
     values = np.array([-np.inf, -3e38, -1, -1e-40, -0.0, 0.0, 1e-40, 0.5, 1, 3e38, np.inf])
-    stream = Stream(32 - 9)
-    bins = stream.bins(values.astype(np.float32))
+    stream = StreamingHistogram(32 - 9)
+    bins = stream.bin_indices(values.astype(np.float32))
     assert (np.diff(bins) >= 0).all() and bins[4] == bins[5]
     assert all(
-        stream.edge(int(k)) <= np.float32(v) for k, v in zip(bins[1:-1], values[1:-1], strict=True)
+        stream.bin_edge(int(k)) <= np.float32(v)
+        for k, v in zip(bins[1:-1], values[1:-1], strict=True)
     )
     with pytest.raises(ValueError, match="NaN"):
-        stream.bins(np.array([np.nan], np.float32))
+        stream.bin_indices(np.array([np.nan], np.float32))
 
 
 def test_beyond_the_budget_bins_are_counted_and_with_one_kind_there_is_nothing():
     found = places(5, side=128, count=20)
-    assert place_metrics(found, found.truth.size)["error"] == 0
-    assert place_metrics(found, found.truth.size - 1)["error"] != 0
-    nothing = Places.of(np.zeros((2, 4)), np.zeros((2, 4), bool))
-    assert place_metrics(nothing, 1) == place_metrics(nothing)
+    assert pixel_score_metrics(found, found.truth.size)["error"] == 0
+    assert pixel_score_metrics(found, found.truth.size - 1)["error"] != 0
+    nothing = PixelScores.from_maps(np.zeros((2, 4)), np.zeros((2, 4), bool))
+    assert pixel_score_metrics(nothing, 1) == pixel_score_metrics(nothing)

@@ -9,18 +9,18 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from adbench.benchmark.evaluation.metrics.ranking import (
-    Places,
+    PixelScores,
     image_metrics,
-    overlap,
+    overlap_metrics,
     pixel_metrics,
 )
 from adbench.benchmark.evaluation.statistics.bootstrap import (
     Resamples,
-    image_draws,
-    interval,
-    pixel_draws,
-    rarer,
-    share_draws,
+    bootstrap_image_metrics,
+    bootstrap_overlap_metrics,
+    bootstrap_pixel_metrics,
+    effective_clusters,
+    percentile_interval,
 )
 
 
@@ -49,7 +49,7 @@ def repeated(resamples, draw):
 
 
 def test_a_draw_has_as_many_groups_and_takes_each_equally_often():
-    resamples = Resamples.of(patients(40, 3))
+    resamples = Resamples.from_groups(patients(40, 3))
     assert resamples.counts.shape == (2000, 40)
     assert (resamples.counts.sum(1) == 40).all()
     assert resamples.counts.mean(0) == pytest.approx(np.ones(40), abs=0.12)
@@ -58,10 +58,10 @@ def test_a_draw_has_as_many_groups_and_takes_each_equally_often():
 
 def test_draws_depend_on_the_names_of_the_groups_and_on_nothing_else():
     groups = patients(12, 2)
-    one, two = Resamples.of(groups), Resamples.of(groups[::-1] * 2)
+    one, two = Resamples.from_groups(groups), Resamples.from_groups(groups[::-1] * 2)
     np.testing.assert_array_equal(one.counts, two.counts)
     assert one.counts[0].tolist() == [2, 1, 0, 1, 2, 2, 2, 0, 1, 0, 0, 1]
-    assert (Resamples.of(groups, name="other").counts != one.counts).any()
+    assert (Resamples.from_groups(groups, stream_name="other").counts != one.counts).any()
 
 
 @pytest.mark.parametrize("digits", [6, 0])
@@ -70,8 +70,8 @@ def test_image_draws_are_exact(digits):
     groups = patients(30, 4)
     label = rng.random(120) < 0.4
     score = np.round(rng.normal(size=120) + label, digits)
-    resamples = Resamples.of(groups, draws=50)
-    draws = image_draws(score, label, resamples)
+    resamples = Resamples.from_groups(groups, replicates=50)
+    draws = bootstrap_image_metrics(score, label, resamples)
     for b in range(50):
         rows = repeated(resamples, b)
         auroc = roc_auc_score(label[rows], score[rows])
@@ -80,7 +80,9 @@ def test_image_draws_are_exact(digits):
         assert draws["ap"][b] == pytest.approx(ap, abs=1e-12)
         fpr, tpr, _ = roc_curve(label[rows], score[rows], drop_intermediate=False)
         assert draws["fpr95"][b] == pytest.approx(fpr[tpr >= 0.95 - 1e-12].min(), abs=1e-12)
-        best = max(overlap(score[rows] >= t, label[rows])["dice"] or 0.0 for t in score[rows])
+        best = max(
+            overlap_metrics(score[rows] >= t, label[rows])["dice"] or 0.0 for t in score[rows]
+        )
         assert draws["f1max"][b] == pytest.approx(best, abs=1e-12)
 
 
@@ -88,11 +90,11 @@ def test_image_draws_are_exact(digits):
 def test_pixel_draws_are_those_of_the_resamples_recomputed_exactly(tail):
     groups = patients(40, 3)
     scores, masks = maps(groups, tail=tail)
-    places = Places.of(scores, masks)
-    resamples = Resamples.of(groups, draws=20)
+    places = PixelScores.from_maps(scores, masks)
+    resamples = Resamples.from_groups(groups, replicates=20)
     found = places.score > np.quantile(places.score, 0.97)
     label = np.asarray(masks.any((1, 2)))
-    draws = pixel_draws(places, resamples, found, label)
+    draws = bootstrap_pixel_metrics(places, resamples, found, label)
     found = found.reshape(masks.shape)
     for b in range(20):
         rows = repeated(resamples, b)
@@ -103,7 +105,7 @@ def test_pixel_draws_are_those_of_the_resamples_recomputed_exactly(tail):
         assert draws["aupro30"][b] == pytest.approx(exact["aupro30"], abs=2e-4)
         assert draws["aupro05"][b] == pytest.approx(exact["aupro05"], abs=1e-3)
         assert draws["dice_oracle"][b] == pytest.approx(exact["dice"], abs=2e-3)
-        at = overlap(found[rows], masks[rows])
+        at = overlap_metrics(found[rows], masks[rows])
         assert draws["dice"][b] == pytest.approx(at["dice"], abs=1e-12)
         assert draws["iou"][b] == pytest.approx(at["iou"], abs=1e-12)
         false = found[rows][~label[rows]].mean()
@@ -113,8 +115,8 @@ def test_pixel_draws_are_those_of_the_resamples_recomputed_exactly(tail):
 def test_few_abnormal_places_are_exact():
     groups = patients(10, 1)
     scores, masks = maps(groups, side=10)
-    resamples = Resamples.of(groups, draws=20)
-    draws = pixel_draws(Places.of(scores, masks), resamples, None)
+    resamples = Resamples.from_groups(groups, replicates=20)
+    draws = bootstrap_pixel_metrics(PixelScores.from_maps(scores, masks), resamples, None)
     for b in range(20):
         rows = repeated(resamples, b)
         ap = average_precision_score(masks[rows].ravel(), scores[rows].ravel())
@@ -128,29 +130,38 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says():
     for _ in range(150):
         label = np.repeat(rng.random(40) < 0.5, 6)
         score = np.repeat(rng.normal(size=40), 6) + 0.3 * rng.normal(size=240) + label
-        draws = image_draws(score, label, Resamples.of(patients(40, 6), draws=200))
-        bounds = interval(draws["auroc"])
+        draws = bootstrap_image_metrics(
+            score, label, Resamples.from_groups(patients(40, 6), replicates=200)
+        )
+        bounds = percentile_interval(draws["auroc"])
         truth = 0.7510  # Phi(1 / sqrt(2 * (1 + 0.3**2)))
         inside += bounds is not None and bounds[0] <= truth <= bounds[1]
     assert 0.88 <= inside / 150 <= 0.99
 
 
 def test_no_interval_without_enough_groups_or_from_draws_that_are_undefined():
-    few = Resamples.of(patients(4, 9))
-    assert interval(image_draws(np.arange(36.0), np.arange(36) > 20, few)["auroc"]) is None
-    places = Places.of(*maps(patients(4, 9)))
-    assert interval(pixel_draws(places, few, places.truth)["ap"]) is None
+    few = Resamples.from_groups(patients(4, 9))
+    assert (
+        percentile_interval(
+            bootstrap_image_metrics(np.arange(36.0), np.arange(36) > 20, few)["auroc"]
+        )
+        is None
+    )
+    places = PixelScores.from_maps(*maps(patients(4, 9)))
+    assert percentile_interval(bootstrap_pixel_metrics(places, few, places.truth)["ap"]) is None
     label = np.arange(20) == 0  # one abnormal patient: a third of all draws miss it
-    draws = image_draws(np.arange(20.0), label, Resamples.of(patients(20, 1)))
+    draws = bootstrap_image_metrics(np.arange(20.0), label, Resamples.from_groups(patients(20, 1)))
     assert np.isnan(draws["auroc"]).mean() == pytest.approx(0.36, abs=0.05)
-    assert interval(draws["auroc"]) is None
+    assert percentile_interval(draws["auroc"]) is None
 
 
 def test_the_point_lies_within_its_interval():
     groups = patients(30, 2)
     label = np.arange(60) % 4 < 2
     score = np.random.default_rng(5).normal(size=60) + label
-    bounds = interval(image_draws(score, label, Resamples.of(groups))["auroc"])
+    bounds = percentile_interval(
+        bootstrap_image_metrics(score, label, Resamples.from_groups(groups))["auroc"]
+    )
     point = image_metrics(score, label)["auroc"]
     assert bounds is not None and point is not None
     assert bounds[0] < point < bounds[1]
@@ -160,27 +171,29 @@ def test_what_an_interval_hangs_on_is_the_rarer_kind_of_group():
     groups = patients(10, 2)
     label = np.zeros(20, bool)
     label[:6:2] = True  # three patients, each with a normal sample too
-    assert rarer(groups, label) == 3
-    assert rarer(groups, ~label) == 3
-    assert rarer(groups, np.ones(20, bool)) == 0
+    assert effective_clusters(groups, label) == 3
+    assert effective_clusters(groups, ~label) == 3
+    assert effective_clusters(groups, np.ones(20, bool)) == 0
     draws = np.random.default_rng(0).normal(size=4000)
-    plain, few = interval(draws), interval(draws, 8)
+    plain, few = percentile_interval(draws), percentile_interval(draws, 8)
     assert plain is not None and few is not None
     assert few[0] < plain[0] and plain[1] < few[1]
 
 
 def test_a_pooled_figure_hangs_on_as_few_groups_as_hold_most_abnormal_places():
     groups, label = patients(20, 2), np.arange(40) % 2 == 0
-    alike = rarer(groups, label, np.where(label, 7, 0))
-    assert alike == rarer(groups, label) == 20
+    alike = effective_clusters(groups, label, np.where(label, 7, 0))
+    assert alike == effective_clusters(groups, label) == 20
     one = np.where(label, 1, 0) + 10**6 * (np.arange(40) == 0)
-    assert rarer(groups, label, one) == 2  # not 1, of which no interval can be given
+    assert effective_clusters(groups, label, one) == 2  # not 1, of which no interval can be given
     halves = np.where(label, np.where(np.arange(40) < 20, 3, 1), 0)
-    assert rarer(groups, label, halves) == (10 * 3 + 10) ** 2 // (10 * 9 + 10)
-    assert rarer(groups, label, halves * 1000) == rarer(groups, label, halves)
-    assert rarer(groups, label, np.zeros(40)) == 20
+    assert effective_clusters(groups, label, halves) == (10 * 3 + 10) ** 2 // (10 * 9 + 10)
+    assert effective_clusters(groups, label, halves * 1000) == effective_clusters(
+        groups, label, halves
+    )
+    assert effective_clusters(groups, label, np.zeros(40)) == 20
     normal = np.arange(40) >= 34  # three normal groups only
-    assert rarer(groups, ~normal, np.where(normal, 0, 1)) == 3
+    assert effective_clusters(groups, ~normal, np.where(normal, 0, 1)) == 3
 
 
 @pytest.mark.parametrize(("sigma", "truth"), [(0.0, 0.6054), (1.0, 0.6281), (1.3, 0.6391)])
@@ -198,8 +211,10 @@ def test_intervals_of_pooled_dice_hold_the_truth_however_unequal_lesions_are(sig
         counts = np.zeros((60, 4))
         counts[:, 0], counts[::2, 1], counts[::2, 3] = 1e3, size, both
         counts[::2, 2] = both + rng.poisson(5, 30)
-        draws = share_draws(counts, Resamples.of(groups, draws=400, name=f"{study}"))["dice"]
-        bounds = interval(draws, rarer(groups, label, counts[:, 1]))
+        draws = bootstrap_overlap_metrics(
+            counts, Resamples.from_groups(groups, replicates=400, stream_name=f"{study}")
+        )["dice"]
+        bounds = percentile_interval(draws, effective_clusters(groups, label, counts[:, 1]))
         inside += bounds is not None and bounds[0] <= truth <= bounds[1]
     assert 0.92 <= inside / 250 <= 0.98
 
@@ -207,12 +222,12 @@ def test_intervals_of_pooled_dice_hold_the_truth_however_unequal_lesions_are(sig
 def test_neither_the_order_of_samples_nor_an_increasing_change_moves_a_draw():
     groups = patients(12, 3)
     scores, masks = maps(groups, side=16)
-    resamples = Resamples.of(groups, draws=20)
-    plain = pixel_draws(Places.of(scores, masks), resamples, None)
+    resamples = Resamples.from_groups(groups, replicates=20)
+    plain = bootstrap_pixel_metrics(PixelScores.from_maps(scores, masks), resamples, None)
     order = np.random.default_rng(1).permutation(36)
-    other = Resamples.of([groups[i] for i in order], draws=20)
-    moved = pixel_draws(Places.of(scores[order], masks[order]), other, None)
-    grown = pixel_draws(Places.of(scores * 4, masks), resamples, None)
+    other = Resamples.from_groups([groups[i] for i in order], replicates=20)
+    moved = bootstrap_pixel_metrics(PixelScores.from_maps(scores[order], masks[order]), other, None)
+    grown = bootstrap_pixel_metrics(PixelScores.from_maps(scores * 4, masks), resamples, None)
     for name, values in plain.items():
         np.testing.assert_array_equal(moved[name], values)
         np.testing.assert_array_equal(grown[name], values)

@@ -9,20 +9,20 @@ import pytest
 
 from adbench.benchmark.evaluation.statistics.bootstrap import (
     Resamples,
-    corrected,
-    expanded,
-    image_draws,
-    interval,
-    rarer,
+    bootstrap_image_metrics,
+    corrected_p_value,
+    effective_clusters,
+    expanded_level,
+    percentile_interval,
 )
 from adbench.benchmark.evaluation.statistics.paired_tests import (
-    ALIKE,
     BEST,
+    INDISTINGUISHABLE,
     WORSE,
-    difference,
-    holm,
-    over_seeds,
-    standings,
+    compare_with_best,
+    holm_correction,
+    paired_difference,
+    resample_seeds,
 )
 
 PATIENTS, SLICES = 60, 5
@@ -49,12 +49,15 @@ def test_equal_methods_are_rarely_called_different_and_intervals_hold_the_truth(
     truth = (1 + erf(0.8 / 2)) / 2  # Phi(0.8 / sqrt(2))
     for _ in range(160):
         scores, label, groups = study(rng, [0.8, 0.8])
-        resamples, rare = Resamples.of(groups, draws=250), rarer(groups, label)
-        one, two = (image_draws(score, label, resamples)["auroc"] for score in scores)
-        found = difference(0.0, one, 0.0, two, rare)
+        resamples, rare = (
+            Resamples.from_groups(groups, replicates=250),
+            effective_clusters(groups, label),
+        )
+        one, two = (bootstrap_image_metrics(score, label, resamples)["auroc"] for score in scores)
+        found = paired_difference(0.0, one, 0.0, two, rare)
         assert found.low is not None and found.high is not None and found.p is not None
         called += found.p < 0.05
-        bounds = interval(one, rare)
+        bounds = percentile_interval(one, rare)
         inside += bounds is not None and bounds[0] <= truth <= bounds[1]
     assert called / 160 <= 0.08
     assert 0.92 <= inside / 160 <= 0.99
@@ -62,12 +65,12 @@ def test_equal_methods_are_rarely_called_different_and_intervals_hold_the_truth(
 
 def test_a_real_difference_is_seen():
     scores, label, groups = study(np.random.default_rng(1), [2.0, 0.5])
-    resamples, rare = Resamples.of(groups), rarer(groups, label)
-    draws = [image_draws(score, label, resamples)["auroc"] for score in scores]
-    found = difference(0.92, draws[0], 0.64, draws[1], rare)
+    resamples, rare = Resamples.from_groups(groups), effective_clusters(groups, label)
+    draws = [bootstrap_image_metrics(score, label, resamples)["auroc"] for score in scores]
+    found = paired_difference(0.92, draws[0], 0.64, draws[1], rare)
     assert found.p is not None and found.p < 0.01
     assert found.low is not None and 0 < found.low < 0.28
-    back = difference(0.64, draws[1], 0.92, draws[0], rare)
+    back = paired_difference(0.64, draws[1], 0.92, draws[0], rare)
     assert back.value == -0.28 or back.value == pytest.approx(-0.28)
     assert (back.low, back.high) == pytest.approx((-(found.high or 0), -found.low))
 
@@ -76,53 +79,59 @@ def test_the_p_value_and_the_interval_agree():
     rng = np.random.default_rng(4)
     nothing = np.zeros(4000)
     for shift in np.linspace(-4, 4, 41):
-        found = difference(shift, rng.normal(size=4000) + shift, 0.0, nothing, 30)
+        found = paired_difference(shift, rng.normal(size=4000) + shift, 0.0, nothing, 30)
         assert found.low is not None and found.high is not None and found.p is not None
         if abs(found.p - 0.05) > 0.01:
             assert (found.p < 0.05) == (found.low > 0 or found.high < 0)
 
 
 def test_expansion_is_that_of_students_t_and_is_undone():
-    assert expanded(0.05, None) == 0.05
-    assert expanded(0.05, 30) < 0.05 < 0.05001
-    assert expanded(0.05, 10**6) == pytest.approx(0.05, abs=1e-5)
+    assert expanded_level(0.05, None) == 0.05
+    assert expanded_level(0.05, 30) < 0.05 < 0.05001
+    assert expanded_level(0.05, 10**6) == pytest.approx(0.05, abs=1e-5)
     for rare in (3, 30, 400):
-        assert corrected(expanded(0.05, rare), rare) == pytest.approx(0.05)
+        assert corrected_p_value(expanded_level(0.05, rare), rare) == pytest.approx(0.05)
     # 30 patients: 2.0452 * sqrt(30 / 29) = 2.0802 standard errors; Phi(-2.0802) = 0.018755
-    assert expanded(0.05, 30) / 2 == pytest.approx(0.018755, abs=1e-5)
+    assert expanded_level(0.05, 30) / 2 == pytest.approx(0.018755, abs=1e-5)
 
 
 def test_holm_by_hand():
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.5, None, 0.6]) == [1, None, 1]
-    assert holm([]) == []
+    assert holm_correction([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm_correction([0.5, None, 0.6]) == [1, None, 1]
+    assert holm_correction([]) == []
 
 
 def test_standings_are_against_the_best_and_missing_is_worst():
     rng = np.random.default_rng(0)
     noise = rng.normal(size=2000) * 0.01
     draws = [0.8 + noise, 0.795 + noise + rng.normal(size=2000) * 0.01, 0.6 + noise, np.zeros(0)]
-    found = standings([0.8, 0.795, 0.6, None], draws)
-    assert [each.verdict for each in found] == [BEST, ALIKE, WORSE, WORSE]
+    found = compare_with_best([0.8, 0.795, 0.6, None], draws)
+    assert [each.verdict for each in found] == [BEST, INDISTINGUISHABLE, WORSE, WORSE]
     assert found[0].p is None and found[2].p == pytest.approx(2 * 2 / 2001, rel=0.01)
-    lower = standings([0.8, 0.795, 0.6, None], draws, lower=True)
+    lower = compare_with_best([0.8, 0.795, 0.6, None], draws, lower_is_better=True)
     assert [each.verdict for each in lower] == [WORSE, WORSE, BEST, WORSE]
-    assert [each.verdict for each in standings([None, None], [draws[3]] * 2)] == [WORSE, WORSE]
+    assert [each.verdict for each in compare_with_best([None, None], [draws[3]] * 2)] == [
+        WORSE,
+        WORSE,
+    ]
 
 
 def test_without_intervals_nobody_is_called_worse():
     few = [np.zeros(0), np.zeros(0)]
-    assert [each.verdict for each in standings([0.9, 0.1], few)] == [BEST, ALIKE]
-    assert difference(0.5, few[0], None, few[1]).value is None
+    assert [each.verdict for each in compare_with_best([0.9, 0.1], few)] == [
+        BEST,
+        INDISTINGUISHABLE,
+    ]
+    assert paired_difference(0.5, few[0], None, few[1]).value is None
 
 
 def test_seeds_widen_what_they_disagree_on():
     rng = np.random.default_rng(3)
     base = rng.normal(size=2000)
-    assert over_seeds([base], "a") is base
-    alike = over_seeds([base, base, base], "a")
+    assert resample_seeds([base], "a") is base
+    alike = resample_seeds([base, base, base], "a")
     np.testing.assert_allclose(alike, base)
-    apart = over_seeds([base - 3, base, base + 3], "a")
+    apart = resample_seeds([base - 3, base, base + 3], "a")
     # the mean of three of {-3, 0, 3}, drawn with replacement, has variance 6 / 3
     assert apart.var() == pytest.approx(base.var() + 2, rel=0.1)
-    assert (over_seeds([base, base + 1], "a") != over_seeds([base, base + 1], "b")).any()
+    assert (resample_seeds([base, base + 1], "a") != resample_seeds([base, base + 1], "b")).any()
