@@ -1,4 +1,4 @@
-"""adbench cache: what is stored, why something was made again, whether it is whole; making room."""
+"""adbench cache: list, compare and verify what is stored, free space, export and import."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from .options import (
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Look into the store of checkpoints, maps and judgements: list, compare, verify, make "
-    "room, take along.",
+    help="Look into the store of checkpoints, maps and evaluations: list, compare, verify, free "
+    "space, export and import.",
 )
 
 RecordsFolder = Annotated[Path, typer.Option(help="Where adbench run wrote its records.")]
@@ -69,19 +69,19 @@ def why(
 ) -> None:
     """Why A and B are two results: what differs in what they were made from."""
     with error_messages(traceback):
-        from ..store.key_diff import diff_keys as look
+        from ..store.key_diff import diff_keys
 
-        found = look(a, b, open_store(store), out)
+        diff = diff_keys(a, b, open_store(store), out)
         if json:
-            print_json(asdict(found))
+            print_json(asdict(diff))
             return
-        for line in found.lines():
+        for line in diff.lines():
             typer.echo(line)
 
 
 @app.command()
 def verify(
-    mend: Annotated[bool, typer.Option("--mend", help="Set aside what is damaged.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Move away what is damaged.")] = False,
     store: StoreFolder = None,
     json: Json = False,
     traceback: Traceback = False,
@@ -89,23 +89,23 @@ def verify(
     """Read all that is stored to its last byte. Exit code 5 if something is damaged and stays."""
     with error_messages(traceback):
         from ..scheduling.console import Watch
-        from ..store.integrity import verify_store as look
+        from ..store.integrity import verify_store
 
         with Watch(rich_console(err=True)).step("cache") as progress:
-            found = look(open_store(store), repair=mend, progress=progress)
+            report = verify_store(open_store(store), repair=repair, progress=progress)
         if json:
-            print_json({**asdict(found), "sound": found.intact})
+            print_json({**asdict(report), "intact": report.intact})
         else:
-            for problem in found.problems:
+            for problem in report.problems:
                 typer.echo(f"bad: {problem}")
-            for note in found.notes:
+            for note in report.notes:
                 typer.echo(f"note: {note}")
-            bad = f"{len(found.problems)} damaged" if found.problems else "all whole"
-            aside = f", {found.repaired} set aside; a run makes them anew" if found.repaired else ""
-            hint = "" if found.intact or mend else " (--mend sets them aside)"
-            looked = f"{found.artifacts} artefacts, {found.states} states of unfinished work"
-            typer.echo(f"{looked}: {bad}{aside}{hint}")
-        if not found.intact:
+            damaged = f"{len(report.problems)} damaged" if report.problems else "all intact"
+            moved = f", {report.repaired} moved away; a run creates them again"
+            hint = "" if report.intact or repair else " (--repair moves them away)"
+            checked = f"{report.artifacts} artifacts, {report.states} states of unfinished work"
+            typer.echo(f"{checked}: {damaged}{moved if report.repaired else ''}{hint}")
+        if not report.intact:
             raise typer.Exit(NO_DATA)
 
 
@@ -126,8 +126,12 @@ def gc(
 ) -> None:
     """Make room. Never removes what is being made, or what a running process may need."""
     with error_messages(traceback):
-        from ..store.garbage_collection import RemovalCriteria, parse_age, parse_size
-        from ..store.garbage_collection import collect_garbage as sweep
+        from ..store.garbage_collection import (
+            RemovalCriteria,
+            collect_garbage,
+            parse_age,
+            parse_size,
+        )
         from ..store.inventory import records_by_artifact
 
         if sum(map(bool, (max_size, older, unused))) != 1:
@@ -138,20 +142,22 @@ def gc(
             where = ", ".join(map(str, outs))
             raise ValueError(f"--unused: no record in {where} stands on anything (--out DIR)")
         most, age = parse_size(max_size) if max_size else None, parse_age(older) if older else None
-        found = sweep(open_store(store), RemovalCriteria(most, age, used), dry_run=dry_run)
+        report = collect_garbage(
+            open_store(store), RemovalCriteria(most, age, used), dry_run=dry_run
+        )
         if json:
             now = time.time()
             print_json(
                 {
                     "dry_run": dry_run,
-                    "removed": [{**g.item.as_dict(now), "why": g.reason} for g in found.removed],
-                    "kept": [{**g.item.as_dict(now), "why": g.reason} for g in found.retained],
-                    "bytes_left": found.bytes_left,
-                    "locks": found.locks_removed,
+                    "removed": [{**r.item.as_dict(now), "why": r.reason} for r in report.removed],
+                    "retained": [{**r.item.as_dict(now), "why": r.reason} for r in report.retained],
+                    "bytes_left": report.bytes_left,
+                    "locks": report.locks_removed,
                 }
             )
             return
-        for line in found.lines(dry_run=dry_run):
+        for line in report.lines(dry_run=dry_run):
             typer.echo(line)
 
 
@@ -168,23 +174,22 @@ def export(
     json: Json = False,
     traceback: Traceback = False,
 ) -> None:
-    """Write artefacts to one file, to take elsewhere; all of the store if none is named."""
+    """Write artifacts to one file, for another store; all of them if none is named."""
     with error_messages(traceback):
-        from ..store.archive import export_archive as write
-        from ..store.archive import select_artifacts
+        from ..store.archive import export_archive, select_artifacts
         from ..store.inventory import format_size
 
         opened = open_store(store)
         if cells or out:
             folder = out or Path("results")
-            found = select_artifacts(cells or [], _records_by_experiment(folder))
+            artifacts = select_artifacts(cells or [], _records_by_experiment(folder))
         else:
-            found = {(path.parents[1].name, path.name) for path in opened.folders()}
-        names = write(opened, found, file)
+            artifacts = {(path.parents[1].name, path.name) for path in opened.folders()}
+        names = export_archive(opened, artifacts, file)
         if json:
-            print_json({"file": str(file), "artefacts": names})
+            print_json({"file": str(file), "artifacts": names})
         else:
-            typer.echo(f"{file}: {len(names)} artefacts, {format_size(file.stat().st_size)}")
+            typer.echo(f"{file}: {len(names)} artifacts, {format_size(file.stat().st_size)}")
 
 
 @app.command("import")
@@ -194,21 +199,21 @@ def import_(
     json: Json = False,
     traceback: Traceback = False,
 ) -> None:
-    """Take in what an exported file holds; what does not verify is not taken, and exit code 5."""
+    """Import the artifacts of an exported file. Exit code 5 if one does not verify."""
     with error_messages(traceback):
         from ..store.archive import import_archive
 
-        found = import_archive(open_store(store), file)
+        report = import_archive(open_store(store), file)
         if json:
-            print_json(found._asdict())
+            print_json(report._asdict())
         else:
-            for problem in found.problems:
+            for problem in report.problems:
                 typer.echo(f"bad: {problem}")
             typer.echo(
-                f"{len(found.imported)} artefacts taken, {len(found.present)} were there, "
-                f"{len(found.problems)} problems"
+                f"{len(report.imported)} artifacts imported, "
+                f"{len(report.present)} were there already, {len(report.problems)} problems"
             )
-        if found.problems:
+        if report.problems:
             raise typer.Exit(NO_DATA)
 
 

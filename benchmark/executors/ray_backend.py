@@ -1,6 +1,6 @@
 """Cells as tasks of a Ray cluster: Ray finds a host, and says when a process or a host is lost.
 
-No artefact and no event goes through Ray: a task is given the name of a folder (errand.py), and
+No artifact and no event goes through Ray: a task is given the name of a folder (errand.py), and
 nothing of it is retried there, so that what is tried again is recorded.
 """
 

@@ -1,4 +1,4 @@
-"""One artefact: a file, and beside it a JSON file that says what it is and seals it."""
+"""One artifact: a payload file, and beside it a JSON file that identifies and verifies it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from .cache_key import canonical_json, encode_json, hash_text, to_jsonable
 
 @dataclass(frozen=True)
 class Artifact:
-    """A whole, verified file.
+    """A complete, verified artifact.
 
-    metadata: how it came about, as its maker told. created: made just now, by this call
-    size: of the file, bytes
-    seconds: seconds that its maker worked on it, in the attempt that made it whole; None if not
-    known
+    path: of the payload
+    key_inputs: everything it was made from; the key is their hash
+    metadata: what the function that created it returned, such as costs and versions
+    created: whether this call created it
+    size: of the payload, bytes
+    seconds: how long its creation took, in the attempt that completed it; None if not recorded
     """
 
     kind: str
@@ -36,70 +38,94 @@ class Artifact:
 
 
 class DamagedArtifact(Exception):
-    """What stands in an artefact's folder is not the artefact; the text says why."""
+    """The files in an artifact's folder are missing or altered; the text says how."""
+
+
+def metadata_path(payload: Path) -> Path:
+    """The path of the metadata file that belongs to a payload.
+
+    >>> from pathlib import Path
+    >>> from adbench.benchmark.store.artifact import metadata_path
+    >>> metadata_path(Path("maps.h5")).name
+    'maps.h5.json'
+    """
+    return payload.with_name(f"{payload.name}.json")
 
 
 def write_metadata(
     path: Path, key_inputs: Mapping[str, Any], metadata: Mapping[str, Any], seconds: float
 ) -> None:
-    """Write what belongs beside the file at `path`, which is whole."""
-    told = {
+    """Write the metadata file of a complete payload: key inputs, checksums, size and `metadata`.
+
+    path: of the payload
+    Raises ValueError or TypeError on values that JSON cannot hold, such as NaN.
+    """
+    fields = {
         "identity": key_inputs,
         "sha256": file_sha256(path),
         "bytes": path.stat().st_size,
         "took": seconds,
         "meta": metadata,
     }
-    sealed = {**told, "seal": _sha256(canonical_json(told))}
-    beside = path.with_name(f"{path.name}.json")
-    beside.write_text(json.dumps(to_jsonable(sealed), indent=1, allow_nan=False))
-    path.chmod(beside.stat().st_mode)  # safetensors lets nobody else read what it writes
-    fsync_path(beside)
+    content = {**fields, "seal": _sha256(canonical_json(fields))}
+    target = metadata_path(path)
+    target.write_text(json.dumps(to_jsonable(content), indent=1, allow_nan=False))
+    path.chmod(target.stat().st_mode)  # safetensors writes files that only their owner can read
+    fsync_path(target)
 
 
-def read_artifact(kind: str, folder: Path, *, verify: bool) -> Artifact:
-    """The artefact in a folder. Raises Damaged if it is not the one that was put there.
+def read_artifact(kind: str, folder: Path, *, verify: bool, key: str = "") -> Artifact:
+    """The artifact in a folder.
 
-    verify: read the file too, to its last byte, not only what stands beside it
+    verify: check the SHA-256 of the payload too, not only its size and the metadata
+    key: what the key inputs must hash to; the name of the folder if not given
+    Raises DamagedArtifact if anything differs from what was written.
     """
+    key = key or folder.name
     try:
-        names = set(os.listdir(folder))
-        besides = [n for n in names if n.endswith(".json") and n.removesuffix(".json") in names]
-        if len(besides) != 1:
-            raise DamagedArtifact(f"{folder} holds no file with another that describes it")
-        beside = folder / besides[0]
-        told = json.loads(beside.read_bytes())
-        sealed = told.pop("seal")
-        if _sha256(encode_json(told)) != sealed:
-            raise DamagedArtifact(f"{beside} is damaged")
-        if hash_text(encode_json(told["identity"])) != folder.name:
-            raise DamagedArtifact(f"{folder} holds something else than its name says")
-        path = beside.with_suffix("")
+        sidecar = folder / _metadata_name(folder)
+        fields = json.loads(sidecar.read_bytes())
+        seal = fields.pop("seal")
+        if _sha256(encode_json(fields)) != seal:
+            raise DamagedArtifact(f"{sidecar} is damaged")
+        if hash_text(encode_json(fields["identity"])) != key:
+            raise DamagedArtifact(f"{folder} holds another artifact than its name says")
+        path = sidecar.with_suffix("")
         size = path.stat().st_size
-        if size != told["bytes"]:
-            raise DamagedArtifact(f"{path} has {size} bytes instead of {told['bytes']}")
-        if verify and file_sha256(path) != told["sha256"]:
+        if size != fields["bytes"]:
+            raise DamagedArtifact(f"{path} has {size} bytes instead of {fields['bytes']}")
+        if verify and file_sha256(path) != fields["sha256"]:
             raise DamagedArtifact(f"{path} is damaged")
+        key_inputs, metadata, seconds = fields["identity"], fields["meta"], fields.get("took")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedArtifact(
             f"{folder} cannot be read: {type(error).__name__}: {error}"
         ) from error
-    identity, meta, took = told["identity"], told["meta"], told.get("took")
-    return Artifact(kind, folder.name, path, identity, meta, size=size, seconds=took)
+    return Artifact(kind, key, path, key_inputs, metadata, size=size, seconds=seconds)
 
 
 def quick_check(folder: Path, key_inputs: Mapping[str, Any]) -> bool:
-    """Whether an artefact of this identity stands there, and its file is as long as it should be:
-    a fraction of a millisecond, and no proof."""
+    """Whether a folder holds an artifact with these key inputs and a payload of the right size.
+
+    It takes a fraction of a millisecond and verifies no checksum.
+    """
     try:
-        names = os.listdir(folder)
-        beside = next(n for n in names if n.endswith(".json") and n.removesuffix(".json") in names)
-        with open(f"{folder}/{beside}", "rb") as file:
-            told = json.loads(file.read())
-        size = os.stat(f"{folder}/{beside.removesuffix('.json')}").st_size
-        return told["identity"] == key_inputs and told["bytes"] == size
-    except (OSError, ValueError, KeyError, TypeError, StopIteration):
+        name = _metadata_name(folder)
+        with open(f"{folder}/{name}", "rb") as file:
+            fields = json.loads(file.read())
+        size = os.stat(f"{folder}/{name.removesuffix('.json')}").st_size
+        return fields["identity"] == key_inputs and fields["bytes"] == size
+    except (OSError, ValueError, KeyError, TypeError, DamagedArtifact):
         return False
+
+
+def _metadata_name(folder: Path) -> str:
+    """The file that ends in .json beside one of the same name without it; a payload may be JSON."""
+    names = set(os.listdir(folder))
+    sidecars = [n for n in names if n.endswith(".json") and n.removesuffix(".json") in names]
+    if len(sidecars) != 1:
+        raise DamagedArtifact(f"{folder} does not hold one file and its metadata")
+    return sidecars[0]
 
 
 def _sha256(text: str) -> str:

@@ -1,12 +1,13 @@
-"""Results on disk, found by what they are results of.
+"""The store of artifacts on disk, each found by the hash of everything it was made from.
 
-An artefact is one file. It lies in <root>/<kind>/<2 of key>/<key>/ beside a JSON file that holds
-its identity, its checksum and how it came about; key is a hash of the identity. The folder gets
-its name when both are whole and on disk, so a run may be killed at any time. What does not verify
-is set aside and made anew. The time of the folder says when it was last used.
+An artifact is one payload file. It lies in <root>/<kind>/<2 of key>/<key>/ beside a JSON metadata
+file with its key inputs, its checksum and how it was made. The folder gets its name when both files
+are complete and on disk, so a run may be killed at any time. An artifact that does not verify is
+moved to corrupt/ and created again. The modification time of the folder says when it was last used.
 
-Locks are flock's: of this machine, and over NFS of all that mount it, where the server keeps locks
-(not with `nolock` or `local_lock=flock`). Without them work may be done twice; nothing is lost.
+Locks are those of flock: of this machine, and over NFS of all hosts that mount it, if the server
+keeps locks (not with `nolock` or `local_lock=flock`). Without them work may be done twice; nothing
+is lost.
 """
 
 from __future__ import annotations
@@ -37,25 +38,22 @@ from .leases import hold_lease
 from .partial_state import PartialState, StoreWarning
 
 __all__ = [
-    "MAX_DIFFERENCES",
-    "NO_SIMILAR_ARTIFACT",
-    "Artifact",
-    "PartialState",
-    "Store",
-    "StoreError",
-    "StoreWarning",
-    "atomic_path",
-    "atomic_write",
-    "cache_key",
-    "canonical_json",
+    "MAX_DIFFERENCES", "NO_SIMILAR_ARTIFACT", "Artifact", "PartialState", "Store", "StoreError",
+    "StoreWarning", "atomic_path", "atomic_write", "cache_key", "canonical_json",
 ]  # fmt: skip
 
 CreateFile = Callable[[Path], Mapping[str, Any]]
-"""Writes an artefact's file to the path it is given, and returns what is worth telling of it."""
+"""Writes an artifact's payload to the given path, and returns the metadata to store with it."""
 
 
 class Store:
-    """A folder of artefacts. Nothing is created before something is written."""
+    """A folder of artifacts. Nothing is created on disk before the first artifact is written.
+
+    >>> from pathlib import Path
+    >>> from adbench.benchmark.store.artifact_store import Store
+    >>> Store(Path("/no/such/store")).find("maps", {"seed": 0}) is None
+    True
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
@@ -69,39 +67,42 @@ class Store:
         name: str,
         on_wait: Callable[[str], None] | None = None,
     ) -> Artifact:
-        """What was made under this identity before, or what `create` makes now.
+        """The artifact that was made from these key inputs; it is created if there is none.
 
-        make is given a path whose file name is `name`. If it raises, nothing stays. While another
-        process makes the same, this one waits; `on_wait` is told so once.
+        create: writes the payload to a path whose file name is `name`; if it raises, nothing stays
+        on_wait: called once with a message if another process is creating the same artifact
+        Raises StoreError if the store cannot be written, ValueError if `create` wrote no file.
         """
         hold_lease(self.root)
-        if found := self.find(kind, key_inputs):
-            return found
+        if artifact := self.find(kind, key_inputs):
+            return artifact
         with self.lock(kind, cache_key(key_inputs), on_wait):
-            if found := self.find(kind, key_inputs, has_lock=True):
-                return found
+            if artifact := self.find(kind, key_inputs, has_lock=True):
+                return artifact
             return self._create(kind, key_inputs, create, name)
 
     def find(
         self, kind: str, key_inputs: Mapping[str, Any], *, has_lock: bool = False
     ) -> Artifact | None:
-        """The artefact if it is there and whole. A damaged one is set aside, with a warning.
+        """The verified artifact, marked as used now, or None.
 
-        has_lock: the caller holds its lock
+        A damaged one is moved to corrupt/ with a warning, and counts as none.
+
+        has_lock: whether the caller holds the artifact's lock
         """
         key = cache_key(key_inputs)
         folder = self.folder(kind, key)
-        if has_lock:  # over NFS, what another host has just made is seen once the folder is listed
+        if has_lock:  # over NFS, what another host just created is seen once the folder is listed
             with suppress(OSError):
                 os.listdir(folder.parent)
         if not folder.is_dir():
             return None
         try:
-            found = read_artifact(kind, folder, verify=True)
+            artifact = read_artifact(kind, folder, verify=True)
         except DamagedArtifact as damage:
             reason = str(damage)
         else:
-            return found if _mark_used(folder) else None
+            return artifact if _mark_used(folder) else None
         if has_lock:
             self.move_to_corrupt(folder, f"{kind}-{key}", reason)
         else:
@@ -110,41 +111,50 @@ class Store:
         return None
 
     def read_metadata(self, kind: str, key: str) -> Artifact | None:
-        """The artefact as far as what stands beside it tells: its file is not read, only measured,
-        and nothing is set aside. This is no use of it."""
+        """The artifact of a key by its metadata and the size of its payload, which is not read.
+
+        It is not marked as used; a damaged one is None and stays where it is.
+        """
         with suppress(DamagedArtifact):
             return read_artifact(kind, self.folder(kind, key), verify=False)
         return None
 
     def folders(self, kind: str | None = None) -> list[Path]:
-        """Of every artefact of a kind or of all, in the order of their keys, damaged ones too."""
-        found = sorted(self.root.glob(f"{kind or '*'}/??/*"))
-        return [path for path in found if not path.name.startswith(".")]
+        """The folders of all artifacts, damaged ones too, in the order of their keys.
+
+        kind: of this kind only
+        """
+        paths = sorted(self.root.glob(f"{kind or '*'}/??/*"))
+        return [path for path in paths if not path.name.startswith(".")]
 
     def artifacts(self, kind: str | None = None, *, verify: bool = False) -> Iterator[Artifact]:
-        """Every artefact, of a kind or of all, in the order of their keys; damaged ones left out.
+        """All artifacts but damaged ones, in the order of their keys.
 
-        verify: read the payloads too, not only what stands beside them
+        kind: of this kind only
+        verify: check the SHA-256 of the payloads too
         """
         for folder in self.folders(kind):
             with suppress(DamagedArtifact):
                 yield read_artifact(folder.parents[1].name, folder, verify=verify)
 
     def explain_miss(self, kind: str, key_inputs: Mapping[str, Any]) -> list[str]:
-        """Why `find` finds nothing: how the nearest identity of this kind differs from this one.
+        """Why `find` returns None: how the most similar stored key inputs differ from these.
 
-        Lines such as "train.args.lr: 0.0001 -> 2e-05", stored to asked for. Empty when it is there.
+        Lines such as "train.args.lr: 0.0001 -> 2e-05", stored and requested. No line on a hit.
         """
-        return explain_miss(key_inputs, (flatten(dict(a.key_inputs)) for a in self.artifacts(kind)))
+        stored = (flatten(dict(artifact.key_inputs)) for artifact in self.artifacts(kind))
+        return explain_miss(key_inputs, stored)
 
     def partial_state(self, kind: str, key_inputs: Mapping[str, Any]) -> PartialState:
-        """Where the half-finished work on an artefact is kept."""
+        """The checkpointed state of unfinished work on an artifact."""
         return PartialState(self.root / "resume" / f"{kind}-{cache_key(key_inputs)}")
 
     def folder(self, kind: str, key: str) -> Path:
+        """The folder of an artifact, whether it exists or not."""
         return self.root / kind / key[:2] / key
 
     def lock_file(self, kind: str, key: str) -> Path:
+        """The file that is locked while an artifact is created or removed."""
         return self.root / "locks" / f"{kind}-{key}.lock"
 
     @contextmanager
@@ -156,8 +166,12 @@ class Store:
         *,
         timeout: float = -1,
     ) -> Iterator[None]:
-        """Hold an artefact's lock; a process that dies lets go of it. TimeoutError after
-        `timeout` seconds, never if negative."""
+        """Hold the lock of an artifact; the system releases it when the process ends.
+
+        on_wait: called once with a message if another process holds the lock
+        timeout: seconds to wait for it, without limit if negative
+        Raises TimeoutError when they are over, StoreError if the lock file cannot be written.
+        """
         from filelock import FileLock
 
         path = self.lock_file(kind, key)
@@ -168,7 +182,7 @@ class Store:
                 lock.acquire(timeout=0)
             except TimeoutError:
                 if on_wait is not None:
-                    on_wait(f"another process is making {kind} {key[:8]}; waiting for it")
+                    on_wait(f"another process is creating {kind} {key[:8]}; waiting for it")
                 lock.acquire(timeout=timeout, poll_interval=0.2)
         try:
             yield
@@ -176,67 +190,75 @@ class Store:
             lock.release()
 
     def move_to_corrupt(self, folder: Path, name: str, reason: str) -> Path:
-        """Move what is damaged to corrupt/, with a warning; the caller holds its lock."""
-        aside = self.root / "corrupt" / f"{name}.{uuid4().hex[:8]}"
-        with describe_write_errors(aside):
-            aside.parent.mkdir(parents=True, exist_ok=True)
-            folder.replace(aside)
-        _mark_used(aside)
-        warnings.warn(f"{reason}; set aside as {aside}", StoreWarning, stacklevel=4)
-        return aside
+        """Move a damaged artifact to corrupt/ with a warning, and return its new folder.
+
+        name: of the new folder, without a suffix that makes it unique
+        reason: what is wrong with it, for the warning
+        The caller holds the artifact's lock. Raises StoreError if it cannot be moved.
+        """
+        target = self.root / "corrupt" / f"{name}.{uuid4().hex[:8]}"
+        with describe_write_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            folder.replace(target)
+        _mark_used(target)
+        warnings.warn(f"{reason}; moved to {target}", StoreWarning, stacklevel=4)
+        return target
 
     @contextmanager
     def staging_folder(self, kind: str, key: str) -> Iterator[Path]:
-        """A folder to make an artefact in, which holds its lock; at the end it gets its name, and
-        if the block raises, nothing stays. What a killed process left of it is swept away."""
+        """A folder to create an artifact in, which becomes the artifact's folder at the end.
+
+        If the block raises, nothing stays. What killed processes left is removed first. The caller
+        holds the artifact's lock. Raises StoreError if the store cannot be written.
+        """
         folder = self.folder(kind, key)
-        for left in folder.parent.glob(f".{key}.*"):
-            shutil.rmtree(left, ignore_errors=True)
-        part = folder.with_name(f".{key}.{uuid4().hex[:8]}")
+        for leftover in folder.parent.glob(f".{key}.*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        staging = folder.with_name(f".{key}.{uuid4().hex[:8]}")
         try:
             with describe_write_errors(folder):
-                part.mkdir(parents=True)
-            yield part
+                staging.mkdir(parents=True)
+            yield staging
             with describe_write_errors(folder):
-                fsync_path(part)
+                fsync_path(staging)
                 try:
-                    part.replace(folder)
+                    staging.replace(folder)
                 except OSError:
-                    if not folder.is_dir():  # else another host without our locks was faster
+                    if not folder.is_dir():  # else a host without common locks was faster
                         raise
                 fsync_path(folder.parent)
         finally:
-            shutil.rmtree(part, ignore_errors=True)
+            shutil.rmtree(staging, ignore_errors=True)
 
     def _create(
         self, kind: str, key_inputs: Mapping[str, Any], create: CreateFile, name: str
     ) -> Artifact:
         key = cache_key(key_inputs)
         folder = self.folder(kind, key)
-        with self.staging_folder(kind, key) as part:
+        with self.staging_folder(kind, key) as staging:
             start = time.perf_counter()
             with describe_write_errors(folder, only_full_disk=True):
-                meta = create(part / name)
-            took = time.perf_counter() - start
-            if not (part / name).is_file():
-                raise ValueError(f"the maker of {kind} {key[:8]} wrote no {name}")
+                metadata = create(staging / name)
+            seconds = time.perf_counter() - start
+            if not (staging / name).is_file():
+                raise ValueError(f"the function that creates {kind} {key[:8]} wrote no {name}")
             with describe_write_errors(folder):
-                fsync_path(part / name)
-                write_metadata(part / name, key_inputs, meta, took)
+                fsync_path(staging / name)
+                write_metadata(staging / name, key_inputs, metadata, seconds)
         try:
             return replace(read_artifact(kind, folder, verify=False), created=True)
         except DamagedArtifact as damage:
             raise StoreError(
-                f"{damage}, just after it was written; the disk is not sound"
+                f"{damage}, immediately after it was written; the disk may be defective"
             ) from None
 
 
 def _mark_used(folder: Path) -> bool:
-    """Note that it was used just now; false if it is gone."""
+    """Set the time of last use to now; false if the folder no longer exists."""
     try:
         os.utime(folder)
     except FileNotFoundError:
         return False
     except OSError:
-        pass  # of a store that others may only read, nobody removes what is old
+        pass  # in a read-only store nothing is ever removed for being old
     return True

@@ -1,10 +1,11 @@
-"""Files that appear under their name only when they are whole, and what a full disk looks like."""
+"""Files that appear under their name only when complete, and errors of full or read-only disks."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,19 +17,31 @@ DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT}
 
 
 class StoreError(RuntimeError):
-    """The store cannot be written or read: one line, what and why and how to mend it."""
+    """A store cannot be written or read; one line that says what, why and how to mend it.
+
+    >>> from adbench.benchmark.store.atomic_files import StoreError
+    >>> str(StoreError("there is nothing to export"))
+    'there is nothing to export'
+    """
 
 
 def atomic_write(path: Path, data: bytes | str) -> None:
-    """Write a small file so that it is there whole or not at all."""
+    """Write a small file that appears complete or not at all.
+
+    Raises StoreError if it cannot be written.
+    """
     with atomic_path(path) as part, describe_write_errors(path):
         part.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A place beside `path` to write to. What is there at the end takes the name `path`; if the
-    block raises, nothing stays and what had the name keeps it."""
+    """A temporary path beside `path` to write to, which takes the name `path` at the end.
+
+    If the block raises, nothing stays and an earlier file of that name remains.
+
+    Raises StoreError if the folder or the name cannot be written.
+    """
     part = path.with_name(f".{uuid4().hex[:8]}.{path.name}")
     try:
         with describe_write_errors(path):
@@ -45,39 +58,66 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def describe_write_errors(path: Path, *, only_full_disk: bool = False) -> Iterator[None]:
-    """Tell of an OSError (or of a full disk only) as a user needs it."""
+    """Raise an OSError of the block as a StoreError that names the path, the cause and the remedy.
+
+    only_full_disk: other errors than those of a full disk pass unchanged
+    """
     try:
         yield
     except (TimeoutError, StoreError):
         raise
     except Exception as error:
-        short = is_disk_full(error)
-        if not short and (only_full_disk or not isinstance(error, OSError)):
+        is_full = is_disk_full(error)
+        if not is_full and (only_full_disk or not isinstance(error, OSError)):
             raise
-        why = os.strerror(errno.ENOSPC) if short else getattr(error, "strerror", None) or error
-        cure = "free some space, or" if short else "to write elsewhere,"
-        raise StoreError(f"cannot write {path}: {why} ({cure} set ADBENCH_STORE)") from error
+        cause = os.strerror(errno.ENOSPC) if is_full else getattr(error, "strerror", None) or error
+        remedy = "free some space, or" if is_full else "to write elsewhere,"
+        raise StoreError(f"cannot write {path}: {cause} ({remedy} set ADBENCH_STORE)") from error
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether this came of a full disk or quota; safetensors and HDF5 tell of it in words."""
+    """Whether an exception was caused by a full disk or quota.
+
+    safetensors and HDF5 report it in their text only.
+
+    >>> from adbench.benchmark.store.atomic_files import is_disk_full
+    >>> is_disk_full(OSError(28, "No space left on device")), is_disk_full(OSError(2, "no file"))
+    (True, False)
+    """
     cause: BaseException | None = error
     while cause is not None:
-        if getattr(cause, "errno", None) in DISK_FULL_ERRNOS or os.strerror(errno.ENOSPC) in str(
-            cause
-        ):
+        number = getattr(cause, "errno", None)
+        if number in DISK_FULL_ERRNOS or os.strerror(errno.ENOSPC) in str(cause):
             return True
         cause = cause.__cause__
     return False
 
 
+def free_bytes(path: Path) -> int | None:
+    """Bytes free on the disk where a path lies or will lie; None if the system does not say.
+
+    >>> from pathlib import Path
+    >>> from adbench.benchmark.store.atomic_files import free_bytes
+    >>> free_bytes(Path("/no/such/folder")) >= 0
+    True
+    """
+    existing = path.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    try:
+        return shutil.disk_usage(existing).free
+    except OSError:
+        return None
+
+
 def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def folder_size(path: Path) -> int:
-    """Of every file in a folder, however deep; what vanishes meanwhile does not count."""
+    """Bytes of all files in a folder, however deep; files that vanish meanwhile do not count."""
     total = 0
     for folder, _, names in os.walk(path):
         for name in names:

@@ -1,4 +1,4 @@
-"""What a store holds, read once, for questions about many artefacts; payloads are not read."""
+"""An index of a store, read once, for questions about many artifacts; payloads are not read."""
 
 from __future__ import annotations
 
@@ -18,12 +18,16 @@ from .cache_key import (
 )
 from .key_text import summarize_inputs
 
-MAX_CLOSE_DIFFERENCES = MAX_DIFFERENCES
-"""Differing fields up to which no nearer one is looked for."""
-
 
 class StoreIndex:
-    """A store as it was when first asked. Only a miss reads more than it asks for."""
+    """The content of a store when it was first asked for. Only a miss reads other artifacts.
+
+    >>> from pathlib import Path
+    >>> from adbench.benchmark.store.artifact_store import Store
+    >>> from adbench.benchmark.store.index import StoreIndex
+    >>> StoreIndex(Store(Path("/no/such/store"))).explain_miss("maps", {"seed": 0})
+    ['no similar artifact is stored']
+    """
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -32,40 +36,39 @@ class StoreIndex:
         self._explanations: dict[tuple[str, str], list[str]] = {}
 
     def contains(self, kind: str, key: str, key_inputs: Mapping[str, Any]) -> bool:
-        """Whether it is there, at a glance: what is damaged within is found when it is used."""
+        """Whether the artifact is there, by a quick check: damage is found when it is used."""
         return quick_check(self.store.folder(kind, key), key_inputs)
 
     def artifacts(self, kind: str) -> Mapping[str, Artifact]:
-        """All of a kind, by key."""
+        """All artifacts of a kind, by key."""
         if kind not in self._artifacts:
-            self._artifacts[kind] = {
-                artefact.key: artefact for artefact in self.store.artifacts(kind)
-            }
+            self._artifacts[kind] = {a.key: a for a in self.store.artifacts(kind)}
         return self._artifacts[kind]
 
     def explain_miss(self, kind: str, key_inputs: Mapping[str, Any]) -> list[str]:
-        """Why there is no such artefact, as Store.explain says it, by those of the same method;
-        of these, by those of the same dataset, seed and split, where one is close."""
-        which = kind, cache_key(key_inputs)
-        if which not in self._explanations:
+        """Why there is no such artifact, as Store.explain_miss says it, among those of one method.
+
+        If one of the same dataset, seed and split differs in few fields, no other is considered.
+        """
+        query = kind, cache_key(key_inputs)
+        if query not in self._explanations:
             if kind not in self._flat_inputs:
-                held = defaultdict[str, list[FlatJson]](list)
-                for artefact in self.artifacts(kind).values():
-                    found = flatten(dict(artefact.key_inputs))
-                    for name in _index_names(kind, artefact.key_inputs):
-                        held[name].append(found)
-                self._flat_inputs[kind] = held
-            told: list[str] = []
+                groups = self._flat_inputs[kind] = defaultdict(list)
+                for artifact in self.artifacts(kind).values():
+                    flat = flatten(dict(artifact.key_inputs))
+                    for name in _index_names(kind, artifact.key_inputs):
+                        groups[name].append(flat)
+            lines: list[str] = []
             for name in _index_names(kind, key_inputs):
-                told = explain_miss(key_inputs, self._flat_inputs[kind].get(name, []))
-                if told != [NO_SIMILAR_ARTIFACT] and len(told) <= MAX_CLOSE_DIFFERENCES:
+                lines = explain_miss(key_inputs, self._flat_inputs[kind].get(name, []))
+                if lines != [NO_SIMILAR_ARTIFACT] and len(lines) <= MAX_DIFFERENCES:
                     break
-            self._explanations[which] = told
-        return self._explanations[which]
+            self._explanations[query] = lines
+        return self._explanations[query]
 
 
 def _index_names(kind: str, key_inputs: Mapping[str, Any]) -> tuple[str, str]:
-    """What an artefact is listed under: the narrow first, then its method."""
-    told = summarize_inputs(kind, key_inputs)
-    narrow = [told.get(field) for field in ("method", "dataset", "seed", "part")]
-    return str(narrow), str(told.get("method", ""))
+    """The groups of an artifact: the narrow one first, then its method."""
+    summary = summarize_inputs(kind, key_inputs)
+    narrow = [summary.get(field) for field in ("method", "dataset", "seed", "part")]
+    return str(narrow), str(summary.get("method", ""))

@@ -1,4 +1,4 @@
-"""Whether all that lies in a store is whole, and what is to be done about what is not."""
+"""Verification of everything in a store, and removal of what is damaged."""
 
 from __future__ import annotations
 
@@ -18,8 +18,17 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass
 class IntegrityReport:
-    """artefacts, states: how many were looked at. problems: one line for each that is not whole
-    repaired: how many of these were set aside. notes: what else there is to know"""
+    """The result of verifying a store.
+
+    artifacts, states: how many were checked
+    problems: one line for each that is damaged
+    repaired: how many of these were moved away, so that a run creates them again
+    notes: remarks that are no problems
+
+    >>> from adbench.benchmark.store.integrity import IntegrityReport
+    >>> IntegrityReport(artifacts=2, problems=["weights.bin is damaged"]).intact
+    False
+    """
 
     artifacts: int = 0
     states: int = 0
@@ -36,48 +45,55 @@ class IntegrityReport:
 def verify_store(
     store: Store, *, repair: bool = False, progress: Progress | None = None
 ) -> IntegrityReport:
-    """Read every artefact and every kept state to its last byte; check checksum, seal and key.
+    """Verify the checksums and keys of all artifacts and partial states, to the last byte.
 
-    repair: set aside what is damaged, as a run would when it meets it
+    repair: move damaged artifacts to corrupt/ and delete damaged states, as a run would
+    progress: called with ("verify", number done, number of all)
+
+    >>> from pathlib import Path
+    >>> from adbench.benchmark.store.artifact_store import Store
+    >>> from adbench.benchmark.store.integrity import verify_store
+    >>> verify_store(Store(Path("/no/such/store"))).intact
+    True
     """
-    found = IntegrityReport()
+    report = IntegrityReport()
     folders = store.folders()
-    for done, folder in enumerate(folders, 1):
+    for number, folder in enumerate(folders, 1):
         kind, key = folder.parents[1].name, folder.name
-        found.artifacts += 1
+        report.artifacts += 1
         try:
             read_artifact(kind, folder, verify=True)
         except DamagedArtifact as damage:
-            if folder.exists():  # else gc took it
-                found.problems.append(str(damage))
+            if folder.exists():  # else garbage collection removed it
+                report.problems.append(str(damage))
                 if repair:
-                    _move_to_corrupt(store, folder, kind, key, str(damage), found)
+                    _move_to_corrupt(store, folder, kind, key, str(damage), report)
         if progress:
-            progress("verify", done, len(folders))
+            progress("verify", number, len(folders))
     for pointer in sorted((store.root / "resume").glob("*/*.json")):
-        found.states += 1
+        report.states += 1
         if (reason := find_damage(pointer)) and pointer.exists():
-            found.problems.append(f"{pointer} cannot be gone on from: {reason}")
+            report.problems.append(f"cannot continue from {pointer}: {reason}")
             if repair:
                 with suppress(OSError):
                     pointer.unlink()
-                    found.repaired += 1
-    aside = len([*(store.root / "corrupt").glob("*")])
-    if aside:
-        found.notes.append(f"{aside} damaged things were set aside in {store.root / 'corrupt'}")
-    return found
+                    report.repaired += 1
+    corrupt = store.root / "corrupt"
+    if count := len([*corrupt.glob("*")]):
+        report.notes.append(f"{count} damaged artifacts were moved to {corrupt}")
+    return report
 
 
 def _move_to_corrupt(
-    store: Store, folder: Path, kind: str, key: str, reason: str, found: IntegrityReport
+    store: Store, folder: Path, kind: str, key: str, reason: str, report: IntegrityReport
 ) -> None:
     try:
         with store.lock(kind, key, timeout=0), warnings.catch_warnings():
             warnings.simplefilter("ignore", StoreWarning)
             store.move_to_corrupt(folder, f"{kind}-{key}", reason)
     except TimeoutError:
-        found.notes.append(f"{kind} {key} is being made anew by a process; it was left alone")
+        report.notes.append(f"{kind} {key} is being created by a process and was not moved")
     except StoreError as error:
-        found.notes.append(str(error))
+        report.notes.append(str(error))
     else:
-        found.repaired += 1
+        report.repaired += 1

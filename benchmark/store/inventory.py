@@ -1,4 +1,4 @@
-"""All that lies in a store: artefacts, half-finished work, what was set aside; size, age, use."""
+"""List what a store holds: artifacts, unfinished work, damaged files; their size, age and use."""
 
 from __future__ import annotations
 
@@ -10,124 +10,168 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .artifact import metadata_path
 from .artifact_store import Store
 from .atomic_files import folder_size
 from .key_text import format_summary, summarize_inputs
 from .leases import is_locked
 
 NON_ARTIFACT_KINDS = {"resume", "corrupt", "half-made"}
-"""Kinds of what is no artefact."""
+"""Kinds of items that are no artifacts."""
 
 
 @dataclass(frozen=True)
 class InventoryItem:
-    """Something in a store.
+    """An artifact or something else in a store.
 
-    kind: of an artefact; or resume (kept of half-finished work), corrupt (set aside), half-made
-    key: of the artefact; of what is none, of the one it is, was or becomes
-    goal: the kind of that artefact
-    bytes: of all its files      made, used: seconds since 1970, by the store's clock
-    records: the records of results that were made from it
+    kind: of an artifact; or resume (the state of unfinished work), corrupt (a damaged artifact),
+        half-made (an artifact that is being created)
+    key: of the artifact; of other items, of the artifact that they were or become
+    bytes: of all its files
+    created, last_used: seconds since 1970, by the clock of the file system
+    artifact_kind: the kind of that artifact, for other items
+    summary: from `summarize_inputs`, for artifacts
+    records: the names of the experiments that were made from it
+
+    >>> from pathlib import Path
+    >>> from adbench.benchmark.store.inventory import InventoryItem
+    >>> InventoryItem("resume", "ab12", Path("x"), 10, 0.0, 0.0, "checkpoint").description
+    'unfinished checkpoint, to continue from'
     """
 
     kind: str
     key: str
     path: Path
     bytes: int
-    made: float
-    used: float
-    goal: str = ""
-    told: Mapping[str, Any] = field(default_factory=dict)
+    created: float
+    last_used: float
+    artifact_kind: str = ""
+    summary: Mapping[str, Any] = field(default_factory=dict)
     records: tuple[str, ...] = ()
     damaged: bool = False
 
     @property
     def description(self) -> str:
+        """What it is, in a few words."""
         if self.damaged:
             return "damaged (adbench cache verify)"
         if self.kind in NON_ARTIFACT_KINDS:
+            kind = self.artifact_kind
             return {
-                "resume": f"unfinished {self.goal}, to go on from",
-                "corrupt": f"damaged {self.goal}, set aside",
-                "half-made": f"{self.goal}, being made, or left by a process that was killed",
+                "resume": f"unfinished {kind}, to continue from",
+                "corrupt": f"damaged {kind}, moved away",
+                "half-made": f"{kind}, being created, or left by a process that was killed",
             }[self.kind]
-        return format_summary(self.told)
+        return format_summary(self.summary)
 
     def as_dict(self, now: float) -> dict[str, Any]:
-        told = {k: v for k, v in asdict(self).items() if k not in ("path", "made", "used", "told")}
-        ages = {"age": max(0.0, now - self.made), "unused": max(0.0, now - self.used)}
-        return told | ages | {"path": str(self.path), "what": self.description} | dict(self.told)
+        """All that is known of it, for JSON; ages in seconds before `now`."""
+        fields = asdict(self)
+        summary, created, last_used = map(fields.pop, ("summary", "created", "last_used"))
+        fields |= {"age": max(0.0, now - created), "unused": max(0.0, now - last_used)}
+        fields |= {"path": str(self.path), "what": self.description}
+        return fields | summary
 
 
 def list_items(
-    store: Store, used_by: Mapping[tuple[str, str], list[str]] | None = None
+    store: Store, records: Mapping[tuple[str, str], list[str]] | None = None
 ) -> list[InventoryItem]:
-    """Everything but locks; artefacts by kind and key, then the rest. What vanishes meanwhile is
-    left out.
+    """Everything in a store but locks: artifacts by kind and key, then the rest.
 
-    used_by: from `uses`
+    What vanishes meanwhile is left out.
+
+    records: from `records_by_artifact`
+
+    >>> from pathlib import Path
+    >>> from adbench.benchmark.store.artifact_store import Store
+    >>> from adbench.benchmark.store.inventory import list_items
+    >>> list_items(Store(Path("/no/such/store")))
+    []
     """
-    found: list[InventoryItem] = []
+    items: list[InventoryItem] = []
     for folder in store.folders():
         with suppress(OSError):
-            found.append(_artifact_item(store, folder, used_by or {}))
+            items.append(_artifact_item(store, folder, records or {}))
     for path in sorted(store.root.glob("*/??/.*")):
         key = path.name[1:].partition(".")[0]
-        found += _other_items("half-made", path, path.parents[1].name, key)
+        items += _other_items("half-made", path, path.parents[1].name, key)
     for kind in ("resume", "corrupt"):
         for path in sorted((store.root / kind).glob("*")):
-            goal, _, key = path.name.partition("-")
-            found += _other_items(kind, path, goal, key.partition(".")[0])
-    return found
+            artifact_kind, _, key = path.name.partition("-")
+            items += _other_items(kind, path, artifact_kind, key.partition(".")[0])
+    return items
 
 
 def records_by_artifact(outs: Iterable[Path]) -> dict[tuple[str, str], list[str]]:
-    """The cells of results folders that stand on each artefact, by (kind, key)."""
-    found: dict[tuple[str, str], list[str]] = {}
+    """The names of the experiments that were made from each artifact, by its (kind, key).
+
+    outs: folders where runs wrote their results; unreadable records are left out
+
+    >>> from pathlib import Path
+    >>> from adbench.benchmark.store.inventory import records_by_artifact
+    >>> records_by_artifact([Path("/no/such/results")])
+    {}
+    """
+    names: dict[tuple[str, str], list[str]] = {}
     for out in outs:
         for path in sorted((out / "records").glob("[!.]*.json")):
             with suppress(OSError, ValueError, AttributeError):
                 for kind, key in (json.loads(path.read_bytes()).get("keys") or {}).items():
-                    found.setdefault((kind.partition("/")[0], str(key)), []).append(path.stem)
-    return found
+                    names.setdefault((kind.partition("/")[0], str(key)), []).append(path.stem)
+    return names
 
 
 def is_idle(store: Store, item: InventoryItem) -> bool:
-    """Whether no process makes it, or what comes of it, at this moment."""
-    return not is_locked(store.lock_file(item.goal or item.kind, item.key))
+    """Whether no process is creating the item, or the artifact that it becomes."""
+    return not is_locked(store.lock_file(item.artifact_kind or item.kind, item.key))
 
 
 def format_table(items: Iterable[InventoryItem], now: float | None = None) -> list[str]:
-    """A line for each, and a line for all."""
+    """A heading, a line for each item, and a line with their number and size.
+
+    now: seconds since 1970, to tell ages from
+
+    >>> from adbench.benchmark.store.inventory import format_table
+    >>> format_table([])
+    ['0 in all, 0 B']
+    """
     now = time.time() if now is None else now
-    lines, total, count = [], 0, 0
+    items = list(items)
+    lines = (
+        [f"{'kind':<11} {'key':<12} {'size':>9}  {'age':>7}  {'unused':>7}  what"] if items else []
+    )
     for item in items:
-        held = f"  [{len(item.records)} record{'s' * (len(item.records) != 1)}]"
+        count = len(item.records)
+        records = f"  [{count} record{'s' * (count != 1)}]" if count else ""
         lines.append(
             f"{item.kind:<11} {item.key[:12]:<12} {format_size(item.bytes):>9}  "
-            f"{format_age(now - item.made):>7}  {format_age(now - item.used):>7}  "
-            f"{item.description}"
-            f"{held if item.records else ''}"
+            f"{format_age(now - item.created):>7}  {format_age(now - item.last_used):>7}  "
+            f"{item.description}{records}"
         )
-        total, count = total + item.bytes, count + 1
-    head = [f"{'kind':<11} {'key':<12} {'size':>9}  {'made':>7}  {'used':>7}  what"] * bool(lines)
-    return [*head, *lines, f"{count} in all, {format_size(total)}"]
+    return [*lines, f"{len(items)} in all, {format_size(sum(item.bytes for item in items))}"]
 
 
 def format_size(number: float) -> str:
-    """Bytes as people say them: "512 B", "4.2 MB", "16 GB"."""
+    """A number of bytes with its unit.
+
+    >>> from adbench.benchmark.store.inventory import format_size
+    >>> format_size(512), format_size(4.2e6), format_size(16e9)
+    ('512 B', '4.2 MB', '16 GB')
+    """
     units = ["B", "kB", "MB", "GB", "TB"]
     while number >= 999.5 and len(units) > 1:
         number, units = number / 1000, units[1:]
-    return (
-        f"{number:.0f} {units[0]}"
-        if units[0] == "B" or number >= 9.95
-        else f"{number:.1f} {units[0]}"
-    )
+    digits = 0 if units[0] == "B" or number >= 9.95 else 1
+    return f"{number:.{digits}f} {units[0]}"
 
 
 def format_age(seconds: float) -> str:
-    """ "5 s", "3 min", "2.5 h", "12 d"; what lies in the future has just been made."""
+    """A time span with its unit; negative ones, of clocks that differ, count as 0.
+
+    >>> from adbench.benchmark.store.inventory import format_age
+    >>> format_age(5), format_age(180), format_age(9000), format_age(12 * 86400)
+    ('5 s', '3.0 min', '2.5 h', '12 d')
+    """
     seconds = max(seconds, 0.0)
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:
@@ -137,32 +181,33 @@ def format_age(seconds: float) -> str:
 
 
 def _artifact_item(
-    store: Store, folder: Path, used_by: Mapping[tuple[str, str], list[str]]
+    store: Store, folder: Path, records: Mapping[tuple[str, str], list[str]]
 ) -> InventoryItem:
     kind, key = folder.parents[1].name, folder.name
     used = folder.stat().st_mtime
-    artefact = store.read_metadata(kind, key)
-    if artefact is None:
+    artifact = store.read_metadata(kind, key)
+    if artifact is None:
         return InventoryItem(kind, key, folder, folder_size(folder), used, used, damaged=True)
-    beside = artefact.path.with_name(f"{artefact.path.name}.json").stat()
+    sidecar = metadata_path(artifact.path).stat()
     return InventoryItem(
         kind,
         key,
         folder,
-        artefact.size + beside.st_size,
-        beside.st_mtime,
+        artifact.size + sidecar.st_size,
+        sidecar.st_mtime,
         used,
-        told=summarize_inputs(kind, artefact.key_inputs),
-        records=tuple(used_by.get((kind, key), ())),
+        summary=summarize_inputs(kind, artifact.key_inputs),
+        records=tuple(records.get((kind, key), ())),
     )
 
 
-def _other_items(kind: str, path: Path, goal: str, key: str) -> list[InventoryItem]:
-    """Used is when something in it, or it itself, was written last."""
+def _other_items(kind: str, path: Path, artifact_kind: str, key: str) -> list[InventoryItem]:
+    """The item at a path, last used when a file in it was last written; none if it vanished."""
     times = []
     for part in (path, *path.glob("*")):
         with suppress(OSError):
             times.append(part.stat().st_mtime)
     if not times:
         return []
-    return [InventoryItem(kind, key, path, folder_size(path), min(times), max(times), goal)]
+    size = folder_size(path)
+    return [InventoryItem(kind, key, path, size, min(times), max(times), artifact_kind)]

@@ -1,4 +1,4 @@
-"""Why two results are two: which fields of their identities differ."""
+"""Compare two results: which of the inputs that their cache keys hash are different."""
 
 from __future__ import annotations
 
@@ -15,26 +15,19 @@ from .cache_key import MAX_DIFFERENCES
 from .key_text import diff_inputs
 
 RECORD_FIELDS = (
-    "method",
-    "dataset",
-    "profile",
-    "seed",
-    "partial",
-    "protocol",
-    "versions",
-    "device",
-)
-"""What a record itself says of how it came about."""
+    "method", "dataset", "profile", "seed", "partial", "protocol", "versions", "device"
+)  # fmt: skip
+"""Fields of a record that say how the result was made."""
 
 IGNORED_SUBFIELDS = {"method": ("label", "paper", "baseline"), "protocol": ("text", "id")}
 
 
 @dataclass(frozen=True)
 class ComparedResult:
-    """One of the two.
+    """One of the two results.
 
-    record: the record's file, if it is named by one. key_inputs: identities by "record",
-    "maps/val"…
+    record: the content of the record, if the result was named by one
+    key_inputs: of its artifacts in the store, by "record", "checkpoint", "maps/val" and the like
     """
 
     name: str
@@ -44,7 +37,12 @@ class ComparedResult:
 
 @dataclass(frozen=True)
 class KeyDiff:
-    """fields: of `words.differences`. note: what limits the answer; empty if nothing does"""
+    """The differences of two results.
+
+    a, b: their names
+    fields: from `diff_inputs`
+    note: a limit of the comparison; empty if there is none
+    """
 
     a: str
     b: str
@@ -52,38 +50,49 @@ class KeyDiff:
     note: str = ""
 
     def lines(self) -> list[str]:
+        """A line for each difference, as far as they are few.
+
+        >>> from adbench.benchmark.store.key_diff import KeyDiff
+        >>> KeyDiff("x", "y", []).lines()
+        ['x and y were made from the same inputs']
+        """
         if not self.fields:
-            head = [f"{self.a} and {self.b} are results of the same"]
+            lines = [f"{self.a} and {self.b} were made from the same inputs"]
         else:
-            head = [f"A {self.a}", f"B {self.b}"]
-        body = [
-            f"  {f['words']}: {_format_value(f['a'])} in A, {_format_value(f['b'])} in B"
-            for f in self.fields[:MAX_DIFFERENCES]
-        ]
-        more = len(self.fields) - MAX_DIFFERENCES
-        tail = [f"  and {more} more (--json)"] if more > 0 else []
-        return head + body + tail + ([f"note: {self.note}"] if self.note else [])
+            lines = [f"A {self.a}", f"B {self.b}"]
+        for field in self.fields[:MAX_DIFFERENCES]:
+            values = f"{_format_value(field['a'])} in A, {_format_value(field['b'])} in B"
+            lines.append(f"  {field['words']}: {values}")
+        if (more := len(self.fields) - MAX_DIFFERENCES) > 0:
+            lines.append(f"  and {more} more (--json)")
+        return [*lines, f"note: {self.note}"] if self.note else lines
 
 
 def diff_keys(a: str, b: str, store: Store, out: Path) -> KeyDiff:
-    """How A and B differ: keys in the store or their beginnings, record files, or cells of `out`.
+    """How the inputs of two results differ.
 
-    Raises StoreError if one is not found, or they are of two kinds.
+    a, b: keys in the store, record files, or names of experiments in `out`; also their beginnings
+    Raises StoreError if one does not exist, or they are of two kinds.
     """
-    one, two = (find_result(name, store, out) for name in (a, b))
-    both = [kind for kind in one.key_inputs if kind in two.key_inputs]
-    if both:
-        kind = "record" if "record" in both else both[0]
-        return KeyDiff(one.name, two.name, diff_inputs(one.key_inputs[kind], two.key_inputs[kind]))
-    if one.record and two.record:
-        fields = diff_inputs(_record_facts(one.record), _record_facts(two.record))
-        note = "told by the record files alone: the store does not hold what they were made from"
-        return KeyDiff(one.name, two.name, fields, note)
-    kinds = " and ".join(", ".join(s.key_inputs) or "nothing that is stored" for s in (one, two))
-    raise StoreError(f"{a} and {b} are of two kinds: {kinds} (adbench cache ls)")
+    first, second = (find_result(name, store, out) for name in (a, b))
+    common = [kind for kind in first.key_inputs if kind in second.key_inputs]
+    if common:
+        kind = "record" if "record" in common else common[0]
+        fields = diff_inputs(first.key_inputs[kind], second.key_inputs[kind])
+        return KeyDiff(first.name, second.name, fields)
+    if first.record and second.record:
+        fields = diff_inputs(_record_facts(first.record), _record_facts(second.record))
+        note = "compared by the records alone: the store does not hold their artifacts"
+        return KeyDiff(first.name, second.name, fields, note)
+    kinds = [", ".join(result.key_inputs) or "nothing in the store" for result in (first, second)]
+    raise StoreError(f"{a} and {b} are of two kinds: {' and '.join(kinds)} (adbench cache ls)")
 
 
 def find_result(name: str, store: Store, out: Path) -> ComparedResult:
+    """The result with this name: a record file, an experiment in `out`, or a key in the store.
+
+    Raises StoreError if there is none, or the name is the beginning of several.
+    """
     path = _find_record(name, out)
     if path is None:
         return _find_by_key(name, store)
@@ -92,63 +101,64 @@ def find_result(name: str, store: Store, out: Path) -> ComparedResult:
         keys = dict(record.get("keys") or {})
     except (OSError, ValueError, AttributeError) as error:
         raise StoreError(f"{path} is no record: {error}") from error
-    found = {}
+    key_inputs = {}
     for kind, key in keys.items():
-        if artefact := store.read_metadata(kind.partition("/")[0], str(key)):
-            found[kind] = artefact.key_inputs
-    return ComparedResult(path.stem, record, found)
+        if artifact := store.read_metadata(kind.partition("/")[0], str(key)):
+            key_inputs[kind] = artifact.key_inputs
+    return ComparedResult(path.stem, record, key_inputs)
 
 
 def _find_record(name: str, out: Path) -> Path | None:
-    """The record that a file's or a cell's name, or its beginning, stands for."""
+    """The record of a file's or an experiment's name, or its beginning; None if there is none."""
     if name.endswith(".json"):
         if not Path(name).is_file():
             raise StoreError(f"there is no record {name}")
         return Path(name)
-    found = [p for p in sorted((out / "records").glob("*.json")) if p.name.startswith(name)]
-    exact = [path for path in found if path.stem == name]
-    if len(found) > 1 and not exact:
-        raise StoreError(f"{name!r} is the beginning of {len(found)} cells: {_first_names(found)}")
-    return (exact or found or [None])[0]
+    paths = [p for p in sorted((out / "records").glob("*.json")) if p.name.startswith(name)]
+    exact = [path for path in paths if path.stem == name]
+    if len(paths) > 1 and not exact:
+        raise StoreError(
+            f"{name!r} is the beginning of {len(paths)} experiments: {_first_names(paths)}"
+        )
+    return (exact or paths or [None])[0]
 
 
 def _find_by_key(name: str, store: Store) -> ComparedResult:
     kind, slash, key = name.rpartition("/")
-    found = [
-        path
-        for path in store.folders(kind if slash else None)
-        if len(key) >= 2 and path.name.startswith(key)
-    ]
-    if not found:
+    folders = store.folders(kind if slash else None) if len(key) >= 2 else []
+    folders = [folder for folder in folders if folder.name.startswith(key)]
+    if not folders:
         raise StoreError(
-            f"no artefact's key and no record in results begins with {name!r} "
+            f"no artifact's key and no record in results begins with {name!r} "
             "(adbench cache ls; --store and --out say where to look)"
         )
-    if len(found) > 1:
-        raise StoreError(f"{name!r} is the beginning of {len(found)} keys: {_first_names(found)}")
-    kind, key = found[0].parents[1].name, found[0].name
-    artefact = store.read_metadata(kind, key)
-    if artefact is None:
+    if len(folders) > 1:
+        raise StoreError(
+            f"{name!r} is the beginning of {len(folders)} keys: {_first_names(folders)}"
+        )
+    kind, key = folders[0].parents[1].name, folders[0].name
+    artifact = store.read_metadata(kind, key)
+    if artifact is None:
         raise StoreError(f"{kind} {key} is damaged (adbench cache verify)")
-    part = artefact.key_inputs.get("part") if kind == "maps" else None
-    return ComparedResult(
-        f"{kind} {key[:8]}", None, {f"{kind}/{part}" if part else kind: artefact.key_inputs}
-    )
+    part = artifact.key_inputs.get("part") if kind == "maps" else None
+    name = f"{kind}/{part}" if part else kind
+    return ComparedResult(f"{kind} {key[:8]}", None, {name: artifact.key_inputs})
 
 
 def _record_facts(record: Mapping[str, Any]) -> dict[str, Any]:
-    made = {}
+    """The fields of a record that say how the result was made."""
+    facts = {}
     for field in RECORD_FIELDS:
-        value = record.get(field)
+        value, ignored = record.get(field), IGNORED_SUBFIELDS.get(field, ())
         if isinstance(value, dict):
-            value = {k: v for k, v in value.items() if k not in IGNORED_SUBFIELDS.get(field, ())}
-        made[field] = value
-    return made
+            value = {name: item for name, item in value.items() if name not in ignored}
+        facts[field] = value
+    return facts
 
 
 def _first_names(paths: list[Path]) -> str:
-    shown = ", ".join(path.stem[:40] for path in paths[:3])
-    return shown + (", …" if len(paths) > 3 else "")
+    names = ", ".join(path.stem[:40] for path in paths[:3])
+    return names + (", …" if len(paths) > 3 else "")
 
 
 def _format_value(value: Any) -> str:

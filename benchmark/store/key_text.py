@@ -1,4 +1,4 @@
-"""Identities in words: what an artefact is, and how two of them differ."""
+"""Key inputs in words: a summary of what an artifact is, and how the inputs of two differ."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ from typing import Any
 
 from .cache_key import flatten
 
-SPLIT_NAMES = {"train": "training", "held_out": "held-out", "val": "validation", "test": "test"}
+SPLIT_NAMES = {
+    "train": "training",
+    "held_out": "calibration",
+    "val": "validation",
+    "test": "test",
+    "pseudo": "synthetic-anomaly",
+}
 
 FIELD_NAMES = {
     "method": "the method's class",
-    "supervision": "what the method learns from",
+    "supervision": "the supervision",
     "seed": "the training seed",
     "numerics": "the precision",
     "code": "the code of the method, or of what it imports",
@@ -31,45 +37,64 @@ PREFIX_NAMES = {
 
 
 def summarize_inputs(kind: str, key_inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """What an identity says that people ask for: method, dataset, seed, and of maps and records
-    the split and the levels. Empty of an identity that is none of the runner's."""
-    told: dict[str, Any] = {}
+    """The method, dataset and seed of an artifact; of maps and records also split and levels.
+
+    Empty for an artifact that no run created.
+
+    >>> from adbench.benchmark.store.key_text import summarize_inputs
+    >>> summarize_inputs("stage", {"stage": "vqvae", "data": {"dataset": "brats"}, "seed": 0})
+    {'method': 'stage vqvae', 'dataset': 'brats', 'seed': 0}
+    """
     try:
-        if kind == "stage":  # of a training; methods share it
+        if kind == "stage":  # a training that methods share
             name, data = key_inputs["stage"], key_inputs["data"]["dataset"]
             return {"method": f"stage {name}", "dataset": data, "seed": key_inputs["seed"]}
         maps = key_inputs["maps"] if kind == "record" else {"": key_inputs}
-        some = next(iter(maps.values()))
-        train = some if kind == "checkpoint" else some["train"]
-        told["method"] = train["method"].rpartition(":")[2]
-        told["dataset"], told["seed"] = train["data"]["dataset"], train["seed"]
+        inputs = next(iter(maps.values()))
+        training = inputs if kind == "checkpoint" else inputs["train"]
+        summary = {
+            "method": training["method"].rpartition(":")[2],
+            "dataset": training["data"]["dataset"],
+            "seed": training["seed"],
+        }
         if kind == "maps":
-            told["part"] = key_inputs["part"]
+            summary["part"] = key_inputs["part"]
         if kind != "checkpoint":
-            told["levels"] = list(some["levels"])
+            summary["levels"] = list(inputs["levels"])
         if kind == "record":
-            told["protocol"] = key_inputs["protocol"]["threshold"]
+            summary["protocol"] = key_inputs["protocol"]["threshold"]
     except (KeyError, TypeError, AttributeError, StopIteration):
         return {}
-    return told
+    return summary
 
 
-def format_summary(told: Mapping[str, Any]) -> str:
-    """The facts in a line: "TemplateZ on brats, seed 0, test, levels 50..500 (10)"."""
-    if not told:
-        return "made by something else than a run"
-    words = [f"{told['method']} on {told['dataset']}", f"seed {told['seed']}"]
-    if "part" in told:
-        words.append(SPLIT_NAMES.get(told["part"]) or told["part"])
-    if any(told.get("levels", ())):
-        words.append(format_levels(told["levels"]))
-    if "protocol" in told:
-        words.append(told["protocol"])
+def format_summary(summary: Mapping[str, Any]) -> str:
+    """A summary in one line.
+
+    >>> from adbench.benchmark.store.key_text import format_summary
+    >>> facts = {"method": "PDDPM", "dataset": "brats", "seed": 0, "part": "val", "levels": [50]}
+    >>> format_summary(facts)
+    'PDDPM on brats, seed 0, validation, level 50'
+    """
+    if not summary:
+        return "not created by a run"
+    words = [f"{summary['method']} on {summary['dataset']}", f"seed {summary['seed']}"]
+    if "part" in summary:
+        words.append(SPLIT_NAMES.get(summary["part"]) or summary["part"])
+    if any(summary.get("levels", ())):
+        words.append(format_levels(summary["levels"]))
+    if "protocol" in summary:
+        words.append(summary["protocol"])
     return ", ".join(words)
 
 
 def format_levels(levels: Sequence[int]) -> str:
-    """ "level 250", "levels 50, 100" or "levels 50..500 (10)"."""
+    """Noise levels in few words.
+
+    >>> from adbench.benchmark.store.key_text import format_levels
+    >>> format_levels([50, 100]), format_levels([50, 100, 250, 500])
+    ('levels 50, 100', 'levels 50..500 (4)')
+    """
     if len(levels) == 1:
         return f"level {levels[0]}"
     if len(levels) <= 3:
@@ -78,26 +103,34 @@ def format_levels(levels: Sequence[int]) -> str:
 
 
 def diff_inputs(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Where two identities differ: field, in words, and the value in each (None: not there).
+    """The fields in which two key inputs differ.
 
-    What both splits' maps of a record say alike is told once.
+    Each has `field`, its name in `words`, and its value in `a` and in `b` (None if absent). A
+    difference that the maps of several splits share is listed once.
+
+    >>> from adbench.benchmark.store.key_text import diff_inputs
+    >>> diff_inputs({"args": {"lr": 0.1}}, {"args": {"lr": 0.2}})
+    [{'field': 'args.lr', 'words': 'argument lr', 'a': 0.1, 'b': 0.2}]
     """
     first, second = _flatten_inputs(a), _flatten_inputs(b)
-    found: dict[tuple[str, str, str], dict[str, Any]] = {}
+    differences: dict[tuple[str, str, str], dict[str, Any]] = {}
     for path in {**first, **second}:
         left, right = first.get(path), second.get(path)
-        if left == right:
-            continue
-        field = short_field(path)
-        told: dict[str, Any] = {"field": field, "words": describe_field(field)}
-        told["a"] = None if left is None else json.loads(left)
-        told["b"] = None if right is None else json.loads(right)
-        found.setdefault((field, str(left), str(right)), told)
-    return list(found.values())
+        if left != right:
+            field = short_field(path)
+            values = {"a": json.loads(left or "null"), "b": json.loads(right or "null")}
+            difference = {"field": field, "words": describe_field(field), **values}
+            differences.setdefault((field, str(left), str(right)), difference)
+    return list(differences.values())
 
 
 def short_field(path: str) -> str:
-    """A field without the way through the stages to it: "maps.val.train.args.lr" is "args.lr"."""
+    """A field of a training or a dataset without the names of the stages around it.
+
+    >>> from adbench.benchmark.store.key_text import short_field
+    >>> short_field("maps.val.train.args.lr")
+    'args.lr'
+    """
     parts = path.split(".")
     if parts[0] == "maps" and len(parts) > 2:
         parts = parts[2:]
@@ -107,6 +140,12 @@ def short_field(path: str) -> str:
 
 
 def describe_field(field: str) -> str:
+    """The name of a field in words.
+
+    >>> from adbench.benchmark.store.key_text import describe_field
+    >>> describe_field("data.args.size"), describe_field("data.samples.held_out")
+    ('dataset argument size', 'the calibration samples')
+    """
     if field in FIELD_NAMES:
         return FIELD_NAMES[field]
     if field.startswith("data.samples."):
@@ -119,20 +158,19 @@ def describe_field(field: str) -> str:
 
 
 def _flatten_inputs(key_inputs: Mapping[str, Any]) -> dict[str, str]:
-    """Leaves by path, a list of plain values as one of them; the code that judges by its own
-    name."""
-    found: dict[str, str] = {}
+    """Leaves by path, a list of plain values as one; the evaluation code under its own name."""
+    flat: dict[str, str] = {}
 
-    def walk(value: Any, path: str) -> None:
+    def add(value: Any, path: str) -> None:
         if isinstance(value, dict) and value:
             for key, item in value.items():
-                walk(item, f"{path}.{key}" if path else str(key))
+                add(item, f"{path}.{key}" if path else str(key))
         elif isinstance(value, list) and not any(isinstance(v, (dict, list)) for v in value):
-            found[path] = json.dumps(value)
+            flat[path] = json.dumps(value)
         elif value != {}:
-            found.update(flatten(value, path))
+            flat.update(flatten(value, path))
 
-    walk(dict(key_inputs), "")
-    if "maps" in key_inputs and "code" in found:
-        found["the code that judges"] = found.pop("code")
-    return found
+    add(dict(key_inputs), "")
+    if "maps" in key_inputs and "code" in flat:
+        flat["the evaluation code"] = flat.pop("code")
+    return flat

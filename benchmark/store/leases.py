@@ -1,8 +1,9 @@
-"""Which processes work on a store, and since when: what they have used since then must stay.
+"""Leases: which processes work on a store and since when, so that what they use is not removed.
 
-A run trains, looks for hours, and then opens what it found or made in the beginning, holding the
-lock of what it makes now and no other. So every process that makes or recalls something in a store
-holds a lock of its own, whose file tells when it began; it lets go when it ends, however it ends.
+A run trains, predicts for hours, and then opens artifacts that it found or created at the beginning
+while it holds the lock of its current artifact only. So every process that creates or finds an
+artifact holds a lock of its own, whose file tells when the process began; the system releases it
+when the process ends, in whatever way.
 """
 
 from __future__ import annotations
@@ -19,49 +20,64 @@ _leases: dict[tuple[int, str], object] = {}
 
 
 def lease_folder(root: Path) -> Path:
+    """Where the leases on a store lie.
+
+    >>> from pathlib import Path
+    >>> from adbench.benchmark.store.leases import lease_folder
+    >>> lease_folder(Path("store")).as_posix()
+    'store/locks/alive'
+    """
     return root / "locks" / "alive"
 
 
 def hold_lease(root: Path) -> None:
-    """Say that this process works on the store, until it ends. A store that cannot be written is
-    one that nothing is removed from: there it says nothing."""
-    me = os.getpid(), str(root)
-    if me in _leases:
+    """Hold a lease on a store until this process ends.
+
+    Nothing is ever removed from a store that cannot be written; there it does nothing.
+    """
+    owner = os.getpid(), str(root)
+    if owner in _leases:
         return
     from filelock import FileLock
 
     host = re.sub(r"[^\w-]", "_", platform.node())[:64]
     with suppress(OSError):
         lease_folder(root).mkdir(parents=True, exist_ok=True)
-        for name in (f"{host}-{me[0]}", uuid4().hex):  # two containers may share host and number
+        for name in (f"{host}-{owner[0]}", uuid4().hex):  # two containers may share host and number
             path = lease_folder(root) / f"{name}.lock"
             lock = FileLock(path)
             with suppress(TimeoutError):
                 lock.acquire(timeout=0)
                 os.utime(path)
-                _leases[me] = lock
+                _leases[owner] = lock
                 return
 
 
 def earliest_lease(root: Path) -> float | None:
-    """When the oldest process that works on the store began, but for this one; None if none does.
+    """When the oldest other process that works on the store began, in seconds since 1970.
 
-    0 where its clock and ours disagree: then it may have used anything.
+    None if there is no other process. 0 if its clock is ahead of ours: it may have used anything.
     """
-    began = []
-    mine = getattr(_leases.get((os.getpid(), str(root))), "lock_file", None)
+    starts = []
+    own_file = getattr(_leases.get((os.getpid(), str(root))), "lock_file", None)
     for path in lease_folder(root).glob("*.lock"):
-        if str(path) != mine and is_locked(path):
+        if str(path) != own_file and is_locked(path):
             with suppress(OSError):
-                since = path.stat().st_mtime
-                began.append(since if since <= time.time() + 1 else 0.0)
-    return min(began, default=None)
+                start = path.stat().st_mtime
+                starts.append(start if start <= time.time() + 1 else 0.0)
+    return min(starts, default=None)
 
 
 def is_locked(path: Path, *, if_unknown: bool = True) -> bool:
-    """Whether some process holds this lock; it is taken for a moment to find out. if_unknown: what
-    to
-    say of one that cannot be taken hold of."""
+    """Whether a process holds the lock of this file; the test itself takes it for a moment.
+
+    if_unknown: the answer for a lock file that cannot be opened
+
+    >>> from pathlib import Path
+    >>> from adbench.benchmark.store.leases import is_locked
+    >>> is_locked(Path("/no/such/file.lock"))
+    False
+    """
     from filelock import FileLock
 
     if not path.exists():

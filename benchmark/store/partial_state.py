@@ -1,4 +1,4 @@
-"""Half-finished work that survives a kill: named states of tensors in a folder."""
+"""The state of unfinished work, which survives a kill: named dicts of tensors in a folder."""
 
 from __future__ import annotations
 
@@ -21,37 +21,43 @@ if TYPE_CHECKING:
 
 
 class StoreWarning(UserWarning):
-    """Something stored was damaged; it was set aside, and is made anew when it is needed."""
+    """Stored data was damaged; it was moved away and is created again when it is needed."""
 
 
 class PartialState:
-    """A Keep (engine/run.py) in a folder: named states of tensors, each replaced as a whole.
+    """A StateStore (engine.runtime) in a folder: named dicts of tensors, each replaced atomically.
 
-    A state is a safetensors file under a new name, and a small file that points to it and is
-    replaced last, so that there is always a whole state, the new or the old. Of two processes that
-    save under one name, one has the last word, and both leave a whole state.
+    A state is a safetensors file under a new name, and a small JSON file that points to it and is
+    replaced last, so that there is always a complete state, the new or the old one. If two
+    processes save under one name, the last one wins, and both leave a complete state.
+
+    >>> from pathlib import Path
+    >>> from adbench.benchmark.store.partial_state import PartialState
+    >>> "train" in PartialState(Path("/no/such/folder"))
+    False
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def __contains__(self, name: str) -> bool:
-        """Whether a state was saved under this name, be it whole or not."""
+        """Whether a state was saved under this name, damaged or not."""
         return self._pointer(name).is_file()
 
     def load(self, name: str) -> Mapping[str, Tensor] | None:
-        """The state saved last under this name; a damaged one counts as none, with a warning."""
+        """The state that was saved last under this name; None, with a warning, if it is damaged."""
         from safetensors.torch import load_file
 
         pointer = self._pointer(name)
         if not pointer.is_file():
             return None
         if reason := find_damage(pointer):
-            warnings.warn(f"cannot go on from {pointer}: {reason}", StoreWarning, stacklevel=2)
+            warnings.warn(f"cannot continue from {pointer}: {reason}", StoreWarning, stacklevel=2)
             return None
         return load_file(self.folder / json.loads(pointer.read_bytes())["file"])
 
     def save(self, name: str, state: Mapping[str, Tensor]) -> None:
+        """Replace the state of this name. Raises StoreError if it cannot be written."""
         from safetensors.torch import save_file
 
         pointer = self._pointer(name)
@@ -67,15 +73,15 @@ class PartialState:
                 path.unlink()
             raise
         if _target_file(pointer) != path:
-            return  # another process has saved since
-        if not path.is_file():  # another has saved before, and swept it away
+            return  # another process saved later
+        if not path.is_file():  # another process saved earlier, and removed it as outdated
             return self.save(name, state)
         for old in self.folder.glob(f"{pointer.stem}.*.safetensors"):
             if old != path:
                 old.unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Delete all states."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _pointer(self, name: str) -> Path:
@@ -92,24 +98,30 @@ def _target_file(pointer: Path) -> Path | None:
 
 
 def find_damage(pointer: Path) -> str:
-    """What is wrong with the state that a pointer names; empty if it is whole."""
+    """What is wrong with the state that a pointer file names; empty if it is complete.
+
+    >>> from pathlib import Path
+    >>> from adbench.benchmark.store.partial_state import find_damage
+    >>> find_damage(Path("/no/such/train.json")).partition(":")[0]
+    'FileNotFoundError'
+    """
     try:
-        told = json.loads(pointer.read_bytes())
-        if told["file"] != Path(told["file"]).name:
+        fields = json.loads(pointer.read_bytes())
+        if fields["file"] != Path(fields["file"]).name:
             return "it points out of its folder"
-        fits = file_sha256(pointer.with_name(told["file"])) == told["sha256"]
+        matches = file_sha256(pointer.with_name(fields["file"])) == fields["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"{type(error).__name__}: {error}"
-    return "" if fits else "its checksum does not fit"
+    return "" if matches else "its checksum does not match"
 
 
 def _separate_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors as safetensors takes them: on the CPU, contiguous, no two sharing memory."""
-    made: dict[str, Tensor] = {}
-    taken: set[int] = set()
+    separate: dict[str, Tensor] = {}
+    addresses: set[int] = set()
     for key, value in state.items():
         tensor = value.detach().cpu().contiguous()
-        place = tensor.untyped_storage().data_ptr()
-        made[key] = tensor.clone() if place in taken else tensor
-        taken.add(place)
-    return made
+        address = tensor.untyped_storage().data_ptr()
+        separate[key] = tensor.clone() if address in addresses else tensor
+        addresses.add(address)
+    return separate

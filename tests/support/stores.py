@@ -1,4 +1,4 @@
-"""What tests of the store share: an identity, damage, and processes to be killed."""
+"""Shared by tests of the store: key inputs, damage to files, and processes that are killed."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ KEY_INPUTS = {"train": {"args": {"lr": 1e-4, "width": 64}, "seed": 0}, "data": "
 
 
 def stored_files(root: Path) -> set[str]:
-    """Everything below root but the locks."""
-    found = (path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
-    return {name for name in found if not name.startswith("locks/")}
+    """All files below root but locks."""
+    paths = (path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+    return {path for path in paths if not path.startswith("locks/")}
 
 
-def flip_bit(path: Path, at: int) -> None:
+def flip_bit(path: Path, position: int) -> None:
     data = bytearray(path.read_bytes())
-    data[at] ^= 1
+    data[position] ^= 1
     path.write_bytes(data)
 
 
@@ -27,11 +27,11 @@ def truncate(path: Path) -> None:
 
 
 def start_process(root: Path, script: str) -> subprocess.Popen[str]:
-    """A process that has `store`, WHO and `marks`, a folder to leave marks in."""
+    """A process that has `store`, KEY_INPUTS and `marks`, a folder to leave marks in."""
     head = (
         "import sys, time, os\nfrom pathlib import Path\n"
         "from adbench.benchmark.store.artifact_store import Store\n"
-        f"WHO = {KEY_INPUTS!r}\nroot = Path(sys.argv[1])\n"
+        f"KEY_INPUTS = {KEY_INPUTS!r}\nroot = Path(sys.argv[1])\n"
         "store, marks = Store(root / 'store'), root / 'marks'\n"
     )
     (root / "marks").mkdir(exist_ok=True)

@@ -1,12 +1,16 @@
-"""adbench cache export and import: what is taken along arrives whole, or does not arrive."""
+"""adbench cache export and import: an artifact arrives complete and verified, or not at all."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
 import tarfile
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,19 +28,19 @@ Members = list[tuple[tarfile.TarInfo, bytes]]
 
 
 def never(path: Path) -> Mapping[str, Any]:
-    raise AssertionError("made again")
+    raise AssertionError("created again")
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    made = Store(tmp_path / "store")
-    fill_store(made, tmp_path / "out", training_inputs(), "brats.anoddpm.s0")
-    fill_store(made, tmp_path / "out", training_inputs(seed=1), "brats.anoddpm.s1")
-    return made
+    store = Store(tmp_path / "store")
+    fill_store(store, tmp_path / "out", training_inputs(), "brats.anoddpm.s0")
+    fill_store(store, tmp_path / "out", training_inputs(seed=1), "brats.anoddpm.s1")
+    return store
 
 
 @pytest.fixture
-def packed(tmp_path: Path, store: Store) -> Path:
+def archive(tmp_path: Path, store: Store) -> Path:
     """All of the store in a file."""
     path = tmp_path / "all.tar"
     assert cache(store, "export", str(path)).exit_code == 0
@@ -52,22 +56,14 @@ def tree(store: Store) -> dict[str, bytes]:
     return {p.relative_to(store.root).as_posix(): p.read_bytes() for p in files}
 
 
-def members(path: Path) -> Members:
+def read_members(path: Path) -> Members:
     with tarfile.open(path) as tar:
         return [(m, f.read() if (f := tar.extractfile(m)) else b"") for m in tar]
 
 
-def packing(path: Path, changed: Members, *, listed: bool = False) -> None:
-    """Write members to a file; listed: with a manifest that fits them."""
-    if listed:
-        table = {
-            m.name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-            for m, data in changed[1:]
-        }
-        text = json.dumps({"schema": 1, "files": table}).encode()
-        changed = [(member("manifest.json", text)), *changed[1:]]
+def write_members(path: Path, members: Members) -> None:
     with tarfile.open(path, "w") as tar:
-        for info, data in changed:
+        for info, data in members:
             tar.addfile(info, io.BytesIO(data))
 
 
@@ -77,32 +73,30 @@ def member(name: str, data: bytes, kind: bytes = tarfile.REGTYPE) -> tuple[tarfi
     return info, data
 
 
-def test_what_was_exported_is_a_hit_elsewhere(tmp_path: Path, store: Store, packed: Path) -> None:
+def test_what_was_exported_is_a_hit_elsewhere(tmp_path: Path, store: Store, archive: Path) -> None:
     other = Store(tmp_path / "other")
-    made = cache(other, "import", str(packed))
-    assert made.exit_code == 0 and made.stdout == "8 artefacts taken, 0 were there, 0 problems\n"
+    result = cache(other, "import", str(archive))
+    expected = "8 artifacts imported, 0 were there already, 0 problems\n"
+    assert result.exit_code == 0 and result.stdout == expected
     assert tree(other) == tree(store)
     for seed in (0, 1):
-        assert not other.get_or_create(
-            "checkpoint", training_inputs(seed=seed), never, name="x"
-        ).created
-        assert not other.get_or_create(
-            "maps", maps_inputs(training_inputs(seed=seed)), never, name="x"
-        ).created
-    again = cache(other, "import", str(packed), "--json")
-    told = json.loads(again.stdout)
-    assert not told["new"] and len(told["known"]) == 8 and not told["problems"]
+        training = training_inputs(seed=seed)
+        assert not other.get_or_create("checkpoint", training, never, name="x").created
+        assert not other.get_or_create("maps", maps_inputs(training), never, name="x").created
+    report = json.loads(cache(other, "import", str(archive), "--json").stdout)
+    assert not report["imported"] and len(report["present"]) == 8 and not report["problems"]
     export_archive(other, [("checkpoint", cache_key(training_inputs()))], tmp_path / "a.tar")
     export_archive(store, [("checkpoint", cache_key(training_inputs()))], tmp_path / "b.tar")
     assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
 
 
-def test_only_what_named_cells_stand_on(tmp_path: Path, store: Store) -> None:
+def test_only_the_artifacts_of_named_experiments(tmp_path: Path, store: Store) -> None:
     path, out = tmp_path / "one.tar", str(tmp_path / "out")
     assert cache(store, "export", str(path), "brats.anoddpm.s1", "--out", out).exit_code == 0
     other = Store(tmp_path / "other")
     assert len(import_archive(other, path).imported) == 4
-    assert {a.key for a in other.artifacts("checkpoint")} == {cache_key(training_inputs(seed=1))}
+    keys = {artifact.key for artifact in other.artifacts("checkpoint")}
+    assert keys == {cache_key(training_inputs(seed=1))}
     (tmp_path / "out/records/brats.anoddpm.s0.json").unlink()
     assert cache(store, "export", str(path), "--out", out).exit_code == 0
     assert len(import_archive(Store(tmp_path / "third"), path).imported) == 4
@@ -113,165 +107,263 @@ def test_only_what_named_cells_stand_on(tmp_path: Path, store: Store) -> None:
 def test_nothing_is_exported_while_something_is_missing_or_damaged(
     tmp_path: Path, store: Store
 ) -> None:
-    damaged, gone = [*store.artifacts()][:2]
+    damaged, missing = [*store.artifacts()][:2]
     damaged.path.write_bytes(b"x" * damaged.size)
-    for path in gone.path.parent.iterdir():
+    for path in missing.path.parent.iterdir():
         path.unlink()
     path = tmp_path / "all.tar"
     with pytest.raises(StoreError, match="nothing is exported") as caught:
-        export_archive(store, [(a.kind, a.key) for a in (damaged, gone)], path)
-    assert str(damaged.path) in str(caught.value) and gone.key in str(caught.value)
+        export_archive(store, [(a.kind, a.key) for a in (damaged, missing)], path)
+    assert str(damaged.path) in str(caught.value) and missing.key in str(caught.value)
     assert not path.exists() and not [*tmp_path.glob(".*")]
     with pytest.raises(StoreError, match="nothing to export"):
         export_archive(store, [], path)
 
 
-def flipped(held: Members) -> Members:
-    info, data = held[3]
-    return [*held[:3], (info, data[:100] + bytes([data[100] ^ 1]) + data[101:]), *held[4:]]
+def flipped(members: Members) -> Members:
+    info, data = members[2]
+    return [*members[:2], (info, data[:100] + bytes([data[100] ^ 1]) + data[101:]), *members[3:]]
 
 
-def shortened(held: Members) -> Members:
-    return [*held[:3], member(held[3][0].name, held[3][1][:-1]), *held[4:]]
+def shortened(members: Members) -> Members:
+    return [*members[:2], member(members[2][0].name, members[2][1][:-1]), *members[3:]]
+
+
+def folder_of(members: Members) -> str:
+    return members[0][0].name.rpartition("/")[0]
+
+
+def joined_by(name: str) -> Callable[[Members], Members]:
+    """A third file beside the two of the first artifact."""
+    return lambda members: [
+        *members[:2], member(f"{folder_of(members)}/{name}", b"x"), *members[2:]
+    ]  # fmt: skip
 
 
 BAD: dict[str, tuple[Callable[[Members], Members], int, str]] = {
-    "a flipped bit": (flipped, 7, "does not fit its checksum"),
-    "a shortened file": (shortened, 7, "the manifest says"),
-    "a missing file": (lambda held: [*held[:3], *held[4:]], 7, "is not all there"),
-    "one file twice": (lambda held: [*held, held[1]], 8, "is there twice"),
-    "a stranger": (lambda held: [*held, member("x", b"x")], 8, "'x' is not in the manifest"),
-    "a second manifest": (lambda held: [*held, held[0]], 8, "is not in the manifest"),
-    "a way out": (lambda held: [*held, member("../x", b"x")], 8, "is not in the manifest"),
-    "an absolute path": (lambda held: [*held, member("/x", b"x")], 8, "is not in the manifest"),
+    "a flipped bit": (flipped, 7, "is damaged"),
+    "a shortened file": (shortened, 7, "has 999 bytes instead of 1000"),
+    "a missing payload": (lambda m: [*m[:2], *m[3:]], 7, "needs one file and its metadata"),
+    "missing metadata": (lambda m: [*m[:3], *m[4:]], 7, "needs one file and its metadata"),
+    "one artifact twice": (lambda m: [*m, *m[:2]], 8, "is in the file twice"),
+    "one file twice": (lambda m: [*m, m[1]], 8, "needs one file and its metadata"),
+    "one file twice at once": (lambda m: [m[0], *m], 7, "needs one file and its metadata"),
+    "a third file": (joined_by("other"), 7, "needs one file and its metadata"),
+    "a hidden file": (joined_by(".hidden"), 7, "needs one file and its metadata"),
+    "a stranger": (lambda m: [*m, member("x", b"x")], 8, "'x': belongs to no artifact"),
+    "a manifest": (lambda m: [member("manifest.json", b"{}"), *m], 8, "belongs to no artifact"),
+    "a way out": (lambda m: [*m, member("../x", b"x")], 8, "belongs to no artifact"),
+    "an absolute path": (lambda m: [*m, member("/x", b"x")], 8, "belongs to no artifact"),
 }
 
 
 @pytest.mark.parametrize("change", BAD)
-def test_what_does_not_verify_is_not_taken_and_the_rest_is(
-    tmp_path: Path, store: Store, packed: Path, change: str
+def test_what_does_not_verify_is_refused_and_the_rest_is_imported(
+    tmp_path: Path, store: Store, archive: Path, change: str
 ) -> None:
-    how, whole, said = BAD[change]
-    packing(packed, how(members(packed)))
+    apply, complete, message = BAD[change]
+    write_members(archive, apply(read_members(archive)))
     other = Store(tmp_path / "deep" / "other")
-    made = cache(other, "import", str(packed))
-    assert made.exit_code == 5 and said in made.stdout, made.output
-    assert len([*other.artifacts(verify=True)]) == len(other.folders()) == whole
+    result = cache(other, "import", str(archive))
+    assert result.exit_code == 5 and message in result.stdout, result.output
+    assert len([line for line in result.stdout.splitlines() if line.startswith("bad: ")]) == 1
+    assert len([*other.artifacts(verify=True)]) == len(other.folders()) == complete
     assert tree(other).items() <= tree(store).items(), "and nothing else is there"
     assert not (tmp_path / "deep/x").exists()
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
-def test_links_and_devices_are_refused(
-    tmp_path: Path, store: Store, packed: Path, kind: bytes
+@pytest.mark.parametrize(
+    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE]
+)
+def test_links_devices_and_folders_are_refused(
+    tmp_path: Path, store: Store, archive: Path, kind: bytes
 ) -> None:
-    held = members(packed)
-    held[1][0].type, held[1][0].size, held[1][0].linkname = kind, 0, "/etc/hostname"
-    packing(packed, [held[0], (held[1][0], b""), *held[2:]])
+    members = read_members(archive)
+    members[1][0].type, members[1][0].size, members[1][0].linkname = kind, 0, "/etc/hostname"
+    write_members(archive, [members[0], (members[1][0], b""), *members[2:]])
     other = Store(tmp_path / "other")
-    found = import_archive(other, packed)
-    assert any("is a link or a device" in problem for problem in found.problems)
-    assert len(found.imported) == 7 and not any(p.is_symlink() for p in other.root.rglob("*"))
+    report = import_archive(other, archive)
+    assert ["is a link or a device" in problem for problem in report.problems] == [True]
+    assert len(report.imported) == 7 and not any(p.is_symlink() for p in other.root.rglob("*"))
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        "../../x/y", "/maps/x/y", "maps/../y", f"maps/{'a' * 32}/../../../y", f"maps/{'a' * 32}/.y",
-        f"locks/{'a' * 32}/y", f"corrupt/{'a' * 32}/y", f"resume/{'a' * 32}/y", "maps/short/y",
-        f"maps/{'a' * 32}/y/z", f"maps/{'A' * 32}/y", f"maps/{'a' * 32}/y\n",
+        "../../x/y", "/maps/x/y", "maps/../y", f"maps/{'a' * 32}/../../../y", "maps/short/y",
+        f"locks/{'a' * 32}/y", f"corrupt/{'a' * 32}/y", f"resume/{'a' * 32}/y",
+        f"half-made/{'a' * 32}/y", f"maps/{'a' * 32}/y/z", f"maps/{'A' * 32}/y",
+        f"maps/{'a' * 32}/.y", f"maps/{'a' * 32}/y\n", f"maps/{'a' * 32}/y",
+        f"../maps/{'a' * 32}/y", f"/maps/{'a' * 32}/y",
     ],
 )  # fmt: skip
-def test_a_manifest_that_names_what_is_no_artefact_is_refused(
-    tmp_path: Path, packed: Path, name: str
+def test_files_with_names_of_no_artifact_are_refused(
+    tmp_path: Path, store: Store, archive: Path, name: str
 ) -> None:
-    packing(packed, [*members(packed), member(name, b"x")], listed=True)
+    members = [member(name, b"x"), member(f"{name}.json", b"{}")]
+    write_members(archive, [*read_members(archive), *members])
     other = Store(tmp_path / "deep" / "other")
-    with pytest.raises(StoreError, match="belongs to no artefact"):
-        import_archive(other, packed)
-    assert not other.root.exists()
+    report = import_archive(other, archive)
+    assert len(report.imported) == 8 and len(report.problems) == 1
+    assert "\n" not in report.problems[0]
+    assert tree(other) == tree(store)
+    outside = [p for p in (tmp_path / "deep").rglob("*") if other.root not in (p, *p.parents)]
+    assert outside == []
 
 
-def test_right_checksums_of_wrong_content_are_not_enough(tmp_path: Path, packed: Path) -> None:
-    """Whoever writes a manifest can fit it to anything; the seal and the key are looked at too."""
-    held = members(packed)
-    place = next(i for i, (m, _) in enumerate(held) if m.name.endswith("bin.json"))
-    told = json.loads(held[place][1])
-    told["identity"]["seed"] = 5
-    held[place] = member(held[place][0].name, json.dumps(told).encode())
-    packing(packed, held, listed=True)
+def test_correct_checksums_of_other_inputs_are_not_enough(tmp_path: Path, archive: Path) -> None:
+    """Whoever changes the metadata can recompute its checksum; the key is compared too."""
+    from adbench.benchmark.store.artifact import write_metadata
+
+    members = read_members(archive)
+    (tmp_path / "x").write_bytes(members[0][1])
+    write_metadata(tmp_path / "x", {"other": "inputs"}, {}, 1.0)
+    changed = member(members[1][0].name, (tmp_path / "x.json").read_bytes())
+    write_members(archive, [members[0], changed, *members[2:]])
     other = Store(tmp_path / "other")
-    found = import_archive(other, packed)
-    assert len(found.imported) == 7 and "is damaged" in found.problems[0]
-    assert len(other.folders()) == 7
+    report = import_archive(other, archive)
+    assert len(report.imported) == 7 == len(other.folders())
+    assert report.problems == [f"{folder_of(members)} holds another artifact than its name says"]
 
 
-def test_a_file_that_breaks_off_gives_what_it_has(tmp_path: Path, packed: Path) -> None:
-    data = packed.read_bytes()
-    for share in (0.3, 0.6, 0.95):
-        packed.write_bytes(data[: int(len(data) * share)])
-        other = Store(tmp_path / f"other{share}")
-        found = import_archive(other, packed)
-        assert found.problems and len(found.imported) == len([*other.artifacts(verify=True)]) < 9
-        assert len(other.folders()) == len(found.imported)
+def test_changed_metadata_is_refused(tmp_path: Path, archive: Path) -> None:
+    members = read_members(archive)
+    fields = json.loads(members[1][1])
+    fields["identity"]["seed"] = 5
+    changed = member(members[1][0].name, json.dumps(fields).encode())
+    write_members(archive, [members[0], changed, *members[2:]])
+    other = Store(tmp_path / "other")
+    report = import_archive(other, archive)
+    assert len(report.imported) == 7 == len(other.folders())
+    assert report.problems == [f"{members[1][0].name} is damaged"]
+
+
+def test_an_archive_that_is_cut_off_gives_what_it_has(tmp_path: Path, archive: Path) -> None:
+    data, ends = archive.read_bytes(), [512 * n for n in (1, 3, 5, 6, 8)]
+    for length in (*(int(len(data) * share) for share in (0.3, 0.6, 0.95)), *ends):
+        archive.write_bytes(data[:length])
+        other = Store(tmp_path / f"other{length}")
+        report = import_archive(other, archive)
+        complete = [*other.artifacts(verify=True)]
+        assert len(report.imported) == len(complete) == len(other.folders()) < 9
+        if length < end_of_members(data):
+            assert report.problems and "cut off" in report.problems[-1]
+
+
+def end_of_members(data: bytes) -> int:
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        tar.getmembers()
+        return tar.offset
+
+
+def test_a_damaged_header_is_a_problem(tmp_path: Path, archive: Path) -> None:
+    """tarfile ends there without an error."""
+    with tarfile.open(archive) as tar:
+        offset = tar.getmembers()[4].offset
+    data = bytearray(archive.read_bytes())
+    data[offset] ^= 1
+    archive.write_bytes(data)
+    report = import_archive(Store(tmp_path / "other"), archive)
+    assert len(report.imported) == 2 and len(report.problems) == 1
 
 
 @pytest.mark.parametrize("data", [b"", b"no tar at all" * 100], ids=["empty", "text"])
-def test_what_is_no_bundle_is_told_in_one_line(tmp_path: Path, data: bytes) -> None:
+def test_other_files_are_refused_in_one_line(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "x.tar").write_bytes(data)
     other = Store(tmp_path / "other")
-    made = cache(other, "import", str(tmp_path / "x.tar"))
-    assert made.exit_code in (2, 5) and "Traceback" not in made.output
-    packing(tmp_path / "x.tar", [member("readme", b"hello")])
-    made = cache(other, "import", str(tmp_path / "x.tar"))
-    assert made.exit_code == 2 and "does not begin with a manifest.json" in made.output
+    result = cache(other, "import", str(tmp_path / "x.tar"))
+    assert result.exit_code in (2, 5) and "Traceback" not in result.output
+    write_members(tmp_path / "x.tar", [member("readme", b"hello")])
+    result = cache(other, "import", str(tmp_path / "x.tar"))
+    assert result.exit_code == 5 and "'readme': belongs to no artifact" in result.output
     assert cache(other, "import", str(tmp_path / "none.tar")).exit_code == 2
     assert not other.root.exists()
 
 
-def test_what_is_damaged_here_is_replaced_by_what_comes(tmp_path: Path, packed: Path) -> None:
+def test_a_damaged_artifact_is_replaced_by_the_imported_one(tmp_path: Path, archive: Path) -> None:
     other = Store(tmp_path / "other")
-    import_archive(other, packed)
+    import_archive(other, archive)
     first = next(iter(other.artifacts()))
     first.path.write_bytes(b"x" * first.size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = import_archive(other, packed)
-    assert found.imported == [f"{first.kind}/{first.key}"] and len(found.present) == 7
+        report = import_archive(other, archive)
+    assert report.imported == [f"{first.kind}/{first.key}"] and len(report.present) == 7
     assert len([*other.artifacts(verify=True)]) == 8
 
 
+def test_an_artifact_that_is_being_created_is_left_alone(tmp_path: Path, archive: Path) -> None:
+    other = Store(tmp_path / "other")
+    with other.lock("checkpoint", cache_key(training_inputs())):
+        report = import_archive(other, archive)
+    assert len(report.imported) == 7
+    assert report.problems[0].startswith("another process is creating checkpoint/")
+
+
+@pytest.mark.parametrize("written", [0, 1, 2])
+def test_a_kill_during_the_import_leaves_nothing_half(
+    tmp_path: Path, store: Store, archive: Path, written: int
+) -> None:
+    """Killed in the second artifact: before its first file, after one, and before its name."""
+    script = f"""
+import sys, time
+from pathlib import Path
+from adbench.benchmark.store import archive, artifact_store
+root = Path(sys.argv[1])
+calls = []
+def hang(*args):
+    (root / "hangs").touch()
+    time.sleep(600)
+def extract(*args, original=archive._extract):
+    calls.append(args)
+    if len(calls) == 2 + {written} + 1:
+        hang()
+    original(*args)
+def replace(path, target, original=Path.replace):
+    if len(calls) == 4:
+        hang()
+    return original(path, target)
+archive._extract = extract
+Path.replace = replace
+archive.import_archive(artifact_store.Store(root / "other"), Path(sys.argv[2]))
+"""
+    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path), str(archive)])
+    while not (tmp_path / "hangs").exists():
+        assert process.poll() is None, "ended before it got there"
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    other = Store(tmp_path / "other")
+    assert len([*other.artifacts(verify=True)]) == len(other.folders()) == 1
+    report = import_archive(other, archive)
+    assert (len(report.imported), len(report.present), report.problems) == (7, 1, [])
+    assert tree(other) == tree(store), "and what was left is removed"
+
+
 class Full(io.BytesIO):
-    """A file on a disk that is full."""
+    """A file on a full disk."""
 
     def write(self, *_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_disk_that_is_full_is_told_and_leaves_nothing(
-    tmp_path: Path, store: Store, packed: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_full_disk_is_reported_and_leaves_nothing(
+    tmp_path: Path, store: Store, archive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other, whole = Store(tmp_path / "other"), Path.open
+    other, original = Store(tmp_path / "other"), Path.open
 
-    def full(path: Path, mode: str = "r", **how: Any) -> Any:
-        return Full() if "w" in mode else whole(path, mode, **how)
+    def full(path: Path, mode: str = "r", **options: Any) -> Any:
+        return Full() if "w" in mode else original(path, mode, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", full)
         with pytest.raises(StoreError, match="No space left on device"):
-            import_archive(other, packed)
+            import_archive(other, archive)
     assert tree(other) == {} and other.folders() == []
     with monkeypatch.context() as patch:
         patch.setattr("adbench.benchmark.store.archive.tarfile.open", Full().write)
         with pytest.raises(StoreError, match="No space left on device"):
-            export_archive(store, [("checkpoint", cache_key(training_inputs()))], packed)
-    assert len(members(packed)) == 17, "what was there before is there still"
-    assert not [*packed.parent.glob(".*")]
-    assert len(import_archive(other, packed).imported) == 8
-
-
-def test_what_is_being_made_here_is_left_to_its_maker(tmp_path: Path, packed: Path) -> None:
-    other = Store(tmp_path / "other")
-    with other.lock("checkpoint", cache_key(training_inputs())):
-        found = import_archive(other, packed)
-    assert len(found.imported) == 7 and "is being made here" in found.problems[0]
+            export_archive(store, [("checkpoint", cache_key(training_inputs()))], archive)
+    assert len(read_members(archive)) == 16, "the earlier file is still there"
+    assert not [*archive.parent.glob(".*")]
+    assert len(import_archive(other, archive).imported) == 8

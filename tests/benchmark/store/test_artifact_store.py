@@ -40,39 +40,34 @@ def maker(text: str = "payload", calls: list[Path] | None = None) -> Callable[[P
 
 
 def never(path: Path) -> Mapping[str, Any]:
-    raise AssertionError("made again")
+    raise AssertionError("created again")
 
 
 def test_made_once_and_found_ever_after(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     assert store.find("checkpoint", KEY_INPUTS) is None
     assert not store.root.exists()
-    made = store.get_or_create("checkpoint", KEY_INPUTS, maker(), name="weights.bin")
+    stored = store.get_or_create("checkpoint", KEY_INPUTS, maker(), name="weights.bin")
     key = cache_key(KEY_INPUTS)
-    assert made.path == store.root / "checkpoint" / key[:2] / key / "weights.bin"
-    assert (made.kind, made.key, made.created, made.metadata) == (
-        "checkpoint",
-        key,
-        True,
-        {"seconds": 1.5},
-    )
-    found = Store(tmp_path / "store").get_or_create(
-        "checkpoint", KEY_INPUTS, never, name="weights.bin"
-    )
-    assert not found.created and found.path.read_text() == "payload"
-    assert found.key_inputs == KEY_INPUTS
-    beside = json.loads(found.path.with_name("weights.bin.json").read_text())
+    assert stored.path == store.root / "checkpoint" / key[:2] / key / "weights.bin"
+    assert (stored.kind, stored.key, stored.created) == ("checkpoint", key, True)
+    assert stored.metadata == {"seconds": 1.5}
+    again = Store(store.root)
+    hit = again.get_or_create("checkpoint", KEY_INPUTS, never, name="weights.bin")
+    assert not hit.created and hit.path.read_text() == "payload"
+    assert hit.key_inputs == KEY_INPUTS
+    beside = json.loads(hit.path.with_name("weights.bin.json").read_text())
     assert (
         beside["identity"] == KEY_INPUTS
         and beside["bytes"] == 7
-        and beside["meta"] == made.metadata
+        and beside["meta"] == stored.metadata
     )
     assert len(stored_files(store.root)) == 2
-    assert [artefact.key for artefact in store.artifacts()] == [key]
+    assert [a.key for a in store.artifacts()] == [key]
     assert [*store.artifacts("maps")] == []
 
 
-def test_another_identity_or_kind_is_another_artefact(tmp_path: Path) -> None:
+def test_another_identity_or_kind_is_another_artifact(tmp_path: Path) -> None:
     store, calls = Store(tmp_path), []
     store.get_or_create("checkpoint", KEY_INPUTS, maker("a", calls), name="x")
     store.get_or_create("checkpoint", {**KEY_INPUTS, "data": "abd"}, maker("b", calls), name="x")
@@ -85,8 +80,8 @@ def test_another_identity_or_kind_is_another_artefact(tmp_path: Path) -> None:
 def test_a_payload_may_be_json_itself(tmp_path: Path, name: str) -> None:
     store = Store(tmp_path)
     store.get_or_create("record", KEY_INPUTS, maker("{}"), name=name)
-    found = store.get_or_create("record", KEY_INPUTS, never, name=name)
-    assert found.path.name == name and found.path.read_text() == "{}"
+    hit = store.get_or_create("record", KEY_INPUTS, never, name=name)
+    assert hit.path.name == name and hit.path.read_text() == "{}"
 
 
 def test_when_making_fails_nothing_stays(tmp_path: Path) -> None:
@@ -135,9 +130,9 @@ def test_what_is_damaged_is_set_aside_and_made_anew(
     store = Store(tmp_path)
     path = store.get_or_create("maps", KEY_INPUTS, maker(), name="x").path
     damage(path, path.with_name("x.json"))
-    with pytest.warns(StoreWarning, match="set aside"):
-        made = store.get_or_create("maps", KEY_INPUTS, maker("anew"), name="x")
-    assert made.created and made.path.read_text() == "anew"
+    with pytest.warns(StoreWarning, match="moved to"):
+        anew = store.get_or_create("maps", KEY_INPUTS, maker("anew"), name="x")
+    assert anew.created and anew.path.read_text() == "anew"
     assert len(list((tmp_path / "corrupt").iterdir())) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -146,8 +141,8 @@ def test_what_is_damaged_is_set_aside_and_made_anew(
 
 def test_every_flipped_bit_of_the_sidecar_is_found_or_means_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    artefact = store.get_or_create("maps", KEY_INPUTS, maker(), name="x")
-    beside = artefact.path.with_name("x.json")
+    artifact = store.get_or_create("maps", KEY_INPUTS, maker(), name="x")
+    beside = artifact.path.with_name("x.json")
     whole = beside.read_bytes()
     for at in range(len(whole)):
         flip_bit(beside, at)
@@ -185,7 +180,7 @@ def make(path):
         hang()
     return {{}}
 with patch("adbench.benchmark.store.artifact_store.Path.replace", hang):
-    store.once("maps", WHO, make, name="x")
+    store.get_or_create("maps", KEY_INPUTS, make, name="x")
 """,
     )
     wait_for_mark(tmp_path, "hangs", process)
@@ -212,14 +207,15 @@ def make(path):
         time.sleep(0.01)
     path.write_text("payload")
     return {}
-got = store.once("maps", WHO, make, name="x", waiting=lambda text: (marks / "waits").touch())
-print(got.fresh, got.path.read_text())
+on_wait = lambda text: (marks / "waits").touch()
+got = store.get_or_create("maps", KEY_INPUTS, make, name="x", on_wait=on_wait)
+print(got.created, got.path.read_text())
 """
     first = start_process(tmp_path, script)
     wait_for_mark(tmp_path, "first", first)
     second = start_process(tmp_path, script)
-    told = [process.communicate()[0].split() for process in (first, second)]
-    assert told == [["True", "payload"], ["False", "payload"]]
+    outputs = [process.communicate()[0].split() for process in (first, second)]
+    assert outputs == [["True", "payload"], ["False", "payload"]]
     assert (tmp_path / "marks/made").read_text() == "x"
 
 
@@ -272,10 +268,10 @@ def test_a_miss_is_explained_by_the_nearest_there_is(tmp_path: Path) -> None:
     store.get_or_create("maps", KEY_INPUTS, maker(), name="x")
     store.get_or_create("maps", {"other": 1, "thing": [1, 2]}, maker(), name="x")
     assert store.explain_miss("maps", KEY_INPUTS) == []
-    asked = {"train": {"args": {"lr": 2e-5, "width": 64}, "seed": 0}, "data": "abc"}
-    assert store.explain_miss("maps", asked) == ["train.args.lr: 0.0001 -> 2e-05"]
-    asked = {"train": {"args": {"lr": 1e-4}, "seed": 0, "levels": [5]}, "data": "abc"}
-    assert store.explain_miss("maps", asked) == [
+    requested = {"train": {"args": {"lr": 2e-5, "width": 64}, "seed": 0}, "data": "abc"}
+    assert store.explain_miss("maps", requested) == ["train.args.lr: 0.0001 -> 2e-05"]
+    requested = {"train": {"args": {"lr": 1e-4}, "seed": 0, "levels": [5]}, "data": "abc"}
+    assert store.explain_miss("maps", requested) == [
         "train.args.width: 64 -> absent",
         "train.levels.0: absent -> 5",
     ]
@@ -288,8 +284,8 @@ def test_a_miss_is_explained_by_the_nearest_there_is(tmp_path: Path) -> None:
 def test_an_explanation_is_short(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.get_or_create("maps", {"n": list(range(100)), "m": list(range(100))}, maker(), name="x")
-    told = store.explain_miss("maps", {"n": list(range(100)), "m": list(range(1, 101))})
-    assert told[0] == "m.0: 0 -> 1" and told[-1] == "and 88 more" and len(told) == 13
+    lines = store.explain_miss("maps", {"n": list(range(100)), "m": list(range(1, 101))})
+    assert lines[0] == "m.0: 0 -> 1" and lines[-1] == "and 88 more" and len(lines) == 13
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -20,8 +20,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from adbench.benchmark.cli.cache import app
-from adbench.benchmark.store import garbage_collection as evict
-from adbench.benchmark.store import leases as alive
+from adbench.benchmark.store import garbage_collection, leases
 from adbench.benchmark.store.artifact_store import Store, cache_key
 from adbench.benchmark.store.atomic_files import folder_size
 from adbench.benchmark.store.garbage_collection import (
@@ -40,7 +39,7 @@ def dated(path: Path, when: float) -> None:
 
 
 def never(path: Path) -> dict[str, Any]:
-    raise AssertionError("made again")
+    raise AssertionError("created again")
 
 
 def payload(path: Path) -> dict[str, Any]:
@@ -49,13 +48,13 @@ def payload(path: Path) -> dict[str, Any]:
 
 
 def aged(store: Store, kind: str, key: str, days: float) -> Path:
-    """Have an artefact last used so many days ago."""
+    """Have an artifact last used so many days ago."""
     folder = store.folder(kind, key)
     dated(folder, time.time() - days * DAY)
     return folder
 
 
-def some(root: Path, days: dict[int, float]) -> Store:
+def store_of(root: Path, days: dict[int, float]) -> Store:
     """A store of checkpoints, by seed, and the days since each was used."""
     store = Store(root)
     for seed, old in days.items():
@@ -65,19 +64,19 @@ def some(root: Path, days: dict[int, float]) -> Store:
 
 
 def seeds(store: Store) -> list[int]:
-    return sorted(artefact.key_inputs["seed"] for artefact in store.artifacts(verify=True))
+    return sorted(artifact.key_inputs["seed"] for artifact in store.artifacts(verify=True))
 
 
-def held(store: Store) -> int:
+def size_of(store: Store) -> int:
     return folder_size(store.root)
 
 
 def test_the_least_recently_used_goes_first_until_there_is_room(tmp_path: Path) -> None:
-    store = some(tmp_path, {0: 5, 1: 50, 2: 1, 3: 20})
-    each = held(store) // 4
-    found = collect_garbage(store, RemovalCriteria(max_bytes=2 * each + 50))
-    assert [g.item.key for g in found.removed] == [cache_key({"seed": s}) for s in (1, 3)]
-    assert seeds(store) == [0, 2] and found.bytes_left == held(store) <= 2 * each + 50
+    store = store_of(tmp_path, {0: 5, 1: 50, 2: 1, 3: 20})
+    each = size_of(store) // 4
+    report = collect_garbage(store, RemovalCriteria(max_bytes=2 * each + 50))
+    assert [g.item.key for g in report.removed] == [cache_key({"seed": s}) for s in (1, 3)]
+    assert seeds(store) == [0, 2] and report.bytes_left == size_of(store) <= 2 * each + 50
     assert collect_garbage(store, RemovalCriteria(max_bytes=2 * each + 50)).removed == []
     store.get_or_create("checkpoint", {"seed": 0}, never, name="x")  # a hit
     collect_garbage(store, RemovalCriteria(max_bytes=each + 50))
@@ -89,23 +88,23 @@ def test_the_least_recently_used_goes_first_until_there_is_room(tmp_path: Path) 
 def test_what_goes_is_older_than_what_stays(
     tmp_path_factory: pytest.TempPathFactory, days: list[int], share: int
 ) -> None:
-    store = some(tmp_path_factory.mktemp("store"), dict(enumerate(map(float, days))))
-    most = held(store) * share // 7
+    store = store_of(tmp_path_factory.mktemp("store"), dict(enumerate(map(float, days))))
+    most = size_of(store) * share // 7
     dry = collect_garbage(store, RemovalCriteria(max_bytes=most), dry_run=True)
     assert len(seeds(store)) == len(days), "a dry run removes nothing"
-    found = collect_garbage(store, RemovalCriteria(max_bytes=most))
-    assert [g.item.key for g in found.removed] == [g.item.key for g in dry.removed]
-    kept = [days[seed] for seed in seeds(store)]
-    gone = [day for seed, day in enumerate(days) if seed not in seeds(store)]
-    assert max(kept, default=0) <= min(gone, default=400)
-    assert held(store) == found.bytes_left <= most
+    report = collect_garbage(store, RemovalCriteria(max_bytes=most))
+    assert [g.item.key for g in report.removed] == [g.item.key for g in dry.removed]
+    staying = [days[seed] for seed in seeds(store)]
+    leaving = [day for seed, day in enumerate(days) if seed not in seeds(store)]
+    assert max(staying, default=0) <= min(leaving, default=400)
+    assert size_of(store) == report.bytes_left <= most
     assert all(
         collect_garbage(store, RemovalCriteria(max_bytes=most)).removed == [] for _ in range(2)
     )
 
 
 def test_what_was_not_used_for_long_goes(tmp_path: Path) -> None:
-    store = some(tmp_path, {0: 5, 1: 50, 2: 31})
+    store = store_of(tmp_path, {0: 5, 1: 50, 2: 31})
     collect_garbage(store, RemovalCriteria(max_idle_seconds=parse_age("30d")))
     assert seeds(store) == [0]
 
@@ -114,24 +113,24 @@ def test_what_no_record_stands_on_goes(tmp_path: Path) -> None:
     store, out = Store(tmp_path / "store"), tmp_path / "out"
     fill_store(store, out, training_inputs(), "brats.anoddpm.s0")
     fill_store(store, out, training_inputs(seed=1), "brats.anoddpm.s1")
-    kept = {p for p in store.folders() if "s0" in (next(p.glob("*.bin"))).read_text()}
+    staying = {p for p in store.folders() if "s0" in (next(p.glob("*.bin"))).read_text()}
     (out / "records/brats.anoddpm.s1.json").unlink()
     argv = ["gc", "--unused", "--store", str(store.root), "--json"]
     assert CliRunner().invoke(app, [*argv, "--out", str(tmp_path / "none")]).exit_code == 2
     assert len(store.folders()) == 8, "no record at all is a wrong folder"
-    told = json.loads(CliRunner().invoke(app, [*argv, "--out", str(out)]).stdout)
-    assert len(told["removed"]) == 4 and {g["why"] for g in told["removed"]} == {
+    output = json.loads(CliRunner().invoke(app, [*argv, "--out", str(out)]).stdout)
+    assert len(output["removed"]) == 4 and {g["why"] for g in output["removed"]} == {
         "no record uses it"
     }
-    assert set(store.folders()) == kept
+    assert set(store.folders()) == staying
 
 
 def test_what_is_locked_stays(tmp_path: Path) -> None:
-    store = some(tmp_path, {0: 50, 1: 50})
+    store = store_of(tmp_path, {0: 50, 1: 50})
     with store.lock("checkpoint", cache_key({"seed": 0})):
-        found = collect_garbage(store, RemovalCriteria(max_bytes=0))
+        report = collect_garbage(store, RemovalCriteria(max_bytes=0))
         assert seeds(store) == [0]
-        assert [g.reason for g in found.retained] == ["a process holds its lock"]
+        assert [g.reason for g in report.retained] == ["a process holds its lock"]
         assert store.lock_file("checkpoint", cache_key({"seed": 0})).exists()
     collect_garbage(store, RemovalCriteria(max_bytes=0))
     assert seeds(store) == [] and not [*tmp_path.glob("locks/*.lock")]
@@ -143,7 +142,7 @@ def a_run(root: Path) -> Iterator[subprocess.Popen[str]]:
     script = (
         "import sys\nfrom pathlib import Path\n"
         "from adbench.benchmark.store.artifact_store import Store\n"
-        "Store(Path(sys.argv[1])).once('checkpoint', {'seed': 0}, None, name='x')\n"
+        "Store(Path(sys.argv[1])).get_or_create('checkpoint', {'seed': 0}, None, name='x')\n"
         "print('recalled', flush=True)\nsys.stdin.readline()\n"
     )
     process = subprocess.Popen(
@@ -162,28 +161,28 @@ def a_run(root: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_what_a_living_run_has_used_stays_until_it_dies(tmp_path: Path) -> None:
-    store = some(tmp_path, {0: 50, 1: 50})
+    store = store_of(tmp_path, {0: 50, 1: 50})
     with a_run(tmp_path):
-        found = collect_garbage(store, RemovalCriteria(max_bytes=0))
+        report = collect_garbage(store, RemovalCriteria(max_bytes=0))
         assert seeds(store) == [0]
-        assert [g.reason for g in found.retained] == ["a process that still runs may need it"]
-        assert found.locks_removed == 0, "over NFS, who waits for one may not see that it is gone"
+        assert [g.reason for g in report.retained] == ["a running process may need it"]
+        assert report.locks_removed == 0, "over NFS, who waits for one may not see that it is gone"
     collect_garbage(store, RemovalCriteria(max_bytes=0))  # it was killed, and said nothing
     assert seeds(store) == []
-    assert len([*alive.lease_folder(tmp_path).glob("*")]) == 1, "this process's own"
+    assert len([*leases.lease_folder(tmp_path).glob("*")]) == 1, "this process's own"
 
 
 def test_a_run_whose_clock_is_ahead_may_have_used_anything(tmp_path: Path) -> None:
-    store = some(tmp_path, {0: 50, 1: 50})
+    store = store_of(tmp_path, {0: 50, 1: 50})
     with a_run(tmp_path):
-        for path in alive.lease_folder(tmp_path).glob("*"):
+        for path in leases.lease_folder(tmp_path).glob("*"):
             dated(path, time.time() + 9 * DAY)
         collect_garbage(store, RemovalCriteria(max_bytes=0))
         assert seeds(store) == [0, 1]
 
 
 def test_times_in_the_future_count_as_now(tmp_path: Path) -> None:
-    store = some(tmp_path, {0: -400, 1: 3})
+    store = store_of(tmp_path, {0: -400, 1: 3})
     assert collect_garbage(store, RemovalCriteria(max_idle_seconds=DAY * 2), dry_run=True).removed[
         0
     ].item.key == cache_key({"seed": 1})
@@ -194,32 +193,32 @@ def test_times_in_the_future_count_as_now(tmp_path: Path) -> None:
 
 
 def test_what_is_used_while_gc_looks_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = some(tmp_path, {0: 50})
+    store = store_of(tmp_path, {0: 50})
 
-    def used_meanwhile(*given: Any) -> str:
+    def used_meanwhile(*args: Any) -> str:
         store.find("checkpoint", {"seed": 0})
         return ""
 
-    monkeypatch.setattr(evict, "_retention_reason", used_meanwhile)
-    found = collect_garbage(store, RemovalCriteria(max_bytes=0))
-    assert seeds(store) == [0] and [g.reason for g in found.retained] == [
-        "was used while this looked"
+    monkeypatch.setattr(garbage_collection, "_retention_reason", used_meanwhile)
+    report = collect_garbage(store, RemovalCriteria(max_bytes=0))
+    assert seeds(store) == [0] and [g.reason for g in report.retained] == [
+        "was used during the garbage collection"
     ]
 
 
 def test_half_finished_work_has_a_rule_of_its_own(tmp_path: Path) -> None:
-    store = some(tmp_path, {0: 1})
+    store = store_of(tmp_path, {0: 1})
     for seed, days in ((0, 0), (1, 3), (2, 40), (3, 40)):
-        keep = store.partial_state("checkpoint", {"seed": seed})
-        keep.save("train", {"a": torch.ones(3)})
-        for path in (keep.folder, *keep.folder.iterdir()):
+        partial = store.partial_state("checkpoint", {"seed": seed})
+        partial.save("train", {"a": torch.ones(3)})
+        for path in (partial.folder, *partial.folder.iterdir()):
             dated(path, time.time() - days * DAY)
     with store.lock("checkpoint", cache_key({"seed": 3})):
-        found = collect_garbage(store, RemovalCriteria(max_idle_seconds=2 * DAY))
-    gone = {g.item.key: g.reason for g in found.removed}
-    assert gone[cache_key({"seed": 0})] == "the checkpoint is finished"
-    assert gone[cache_key({"seed": 2})] == "untouched for 40 d"
-    assert len(gone) == 2 and [g.reason for g in found.retained] == ["a process is making it"]
+        report = collect_garbage(store, RemovalCriteria(max_idle_seconds=2 * DAY))
+    reasons = {g.item.key: g.reason for g in report.removed}
+    assert reasons[cache_key({"seed": 0})] == "the checkpoint is complete"
+    assert reasons[cache_key({"seed": 2})] == "not used for 40 d"
+    assert len(reasons) == 2 and [g.reason for g in report.retained] == ["a process is creating it"]
     collect_garbage(store, RemovalCriteria(max_bytes=0))
     assert store.partial_state("checkpoint", {"seed": 1}).load("train") is not None
 
@@ -227,7 +226,7 @@ def test_half_finished_work_has_a_rule_of_its_own(tmp_path: Path) -> None:
 def test_what_was_set_aside_goes_first_and_what_a_kill_left_goes_after_a_day(
     tmp_path: Path,
 ) -> None:
-    store = some(tmp_path, {0: 50, 1: 50})
+    store = store_of(tmp_path, {0: 50, 1: 50})
     path = store.folder("checkpoint", cache_key({"seed": 1})) / "x"
     path.write_bytes(b"," * 1000)
     with warnings.catch_warnings():
@@ -239,26 +238,26 @@ def test_what_was_set_aside_goes_first_and_what_a_kill_left_goes_after_a_day(
         (part / "x").write_bytes(b"half")
         for path in (part / "x", part):
             dated(path, time.time() - days * DAY)
-    found = collect_garbage(store, RemovalCriteria(max_bytes=held(store) - len(b"half")))
-    assert [g.item.kind for g in found.removed] == ["half-made"]
-    found = collect_garbage(store, RemovalCriteria(max_bytes=held(store) - 10))
-    assert [g.item.kind for g in found.removed] == ["corrupt"] and seeds(store) == [0]
+    report = collect_garbage(store, RemovalCriteria(max_bytes=size_of(store) - len(b"half")))
+    assert [g.item.kind for g in report.removed] == ["half-made"]
+    report = collect_garbage(store, RemovalCriteria(max_bytes=size_of(store) - 10))
+    assert [g.item.kind for g in report.removed] == ["corrupt"] and seeds(store) == [0]
     assert new.exists() and not old.exists()
 
 
-def gone(*argv: str) -> Result:
+def run_gc(*argv: str) -> Result:
     return CliRunner().invoke(app, ["gc", *argv])
 
 
 def test_from_the_command_line(tmp_path: Path) -> None:
-    store = some(tmp_path / "store", {0: 50, 1: 1})
+    store = store_of(tmp_path / "store", {0: 50, 1: 1})
     here = ["--store", str(store.root)]
-    dry = gone("--older", "30d", "--dry-run", *here)
+    dry = run_gc("--older", "30d", "--dry-run", *here)
     assert dry.exit_code == 0 and "would remove 1, " in dry.stdout and seeds(store) == [0, 1]
-    assert "not used for 50 d" in gone("--older", "30d", *here).stdout and seeds(store) == [1]
+    assert "not used for 50 d" in run_gc("--older", "30d", *here).stdout and seeds(store) == [1]
     for argv in ([], ["--older", "30d", "--max-size", "1GB"], ["--older", "old"], ["--max-size=x"]):
-        made = gone(*argv, *here)
-        assert made.exit_code == 2 and made.output.startswith("error: "), argv
+        result = run_gc(*argv, *here)
+        assert result.exit_code == 2 and result.output.startswith("error: "), argv
     assert seeds(store) == [1]
 
 

@@ -10,10 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from adbench.benchmark.store.artifact_store import (
-    Store,
-    StoreWarning,
-)
+from adbench.benchmark.store.artifact_store import Store, StoreWarning
 from stores import KEY_INPUTS, flip_bit, start_process, stored_files, truncate, wait_for_mark
 
 
@@ -30,21 +27,21 @@ def state(value: float) -> dict[str, torch.Tensor]:
 
 
 def test_a_half_finished_state_comes_back_as_it_was(tmp_path: Path) -> None:
-    keep = Store(tmp_path).partial_state("checkpoint", KEY_INPUTS)
-    assert keep.load("train") is None
+    partial = Store(tmp_path).partial_state("checkpoint", KEY_INPUTS)
+    assert partial.load("train") is None
     for value in (1.0, 2.0):
-        keep.save("train", state(value))
-    keep.save("other/name.0", {"a": torch.arange(3)})
-    found = Store(tmp_path).partial_state("checkpoint", KEY_INPUTS).load("train")
-    assert found is not None and found.keys() == state(0).keys()
+        partial.save("train", state(value))
+    partial.save("other/name.0", {"a": torch.arange(3)})
+    loaded = Store(tmp_path).partial_state("checkpoint", KEY_INPUTS).load("train")
+    assert loaded is not None and loaded.keys() == state(0).keys()
     for key, tensor in state(2.0).items():
-        assert found[key].dtype == tensor.dtype and torch.equal(found[key], tensor)
-    other = keep.load("other/name.0")
+        assert loaded[key].dtype == tensor.dtype and torch.equal(loaded[key], tensor)
+    other = partial.load("other/name.0")
     assert other is not None and other["a"].tolist() == [0, 1, 2]
     assert len(stored_files(tmp_path)) == 4  # the state that was replaced is gone
-    keep.clear()
-    assert keep.load("train") is None and stored_files(tmp_path) == set()
-    keep.clear()
+    partial.clear()
+    assert partial.load("train") is None and stored_files(tmp_path) == set()
+    partial.clear()
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".json"])
@@ -52,16 +49,16 @@ def test_a_half_finished_state_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_a_damaged_half_finished_state_is_none(
     tmp_path: Path, suffix: str, damage: Callable[[Path], None]
 ) -> None:
-    keep = Store(tmp_path).partial_state("checkpoint", KEY_INPUTS)
-    keep.save("train", state(1.0))
-    damage(next(keep.folder.glob(f"*{suffix}")))
+    partial = Store(tmp_path).partial_state("checkpoint", KEY_INPUTS)
+    partial.save("train", state(1.0))
+    damage(next(partial.folder.glob(f"*{suffix}")))
     if suffix == ".json" and damage is Path.unlink:
-        assert keep.load("train") is None
+        assert partial.load("train") is None
     else:
-        with pytest.warns(StoreWarning, match="cannot go on"):
-            assert keep.load("train") is None
-    keep.save("train", state(3.0))
-    assert keep.load("train") is not None
+        with pytest.warns(StoreWarning, match="cannot continue"):
+            assert partial.load("train") is None
+    partial.save("train", state(3.0))
+    assert partial.load("train") is not None
 
 
 @pytest.mark.parametrize(
@@ -74,24 +71,24 @@ def test_a_kill_while_keeping_leaves_the_state_before(tmp_path: Path, moment: st
         f"""
 import torch
 from unittest.mock import patch
-keep = store.resume("checkpoint", WHO)
-keep.save("train", {{"a": torch.ones(3)}})
+partial = store.partial_state("checkpoint", KEY_INPUTS)
+partial.save("train", {{"a": torch.ones(3)}})
 def hang(first, path):
     if isinstance(first, dict):
         Path(path).write_bytes(b"half of a state")
     (marks / "hangs").touch()
     time.sleep(600)
 with patch({moment!r}, hang):
-    keep.save("train", {{"a": torch.zeros(3)}})
+    partial.save("train", {{"a": torch.zeros(3)}})
 """,
     )
     wait_for_mark(tmp_path, "hangs", process)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    keep = Store(tmp_path / "store").partial_state("checkpoint", KEY_INPUTS)
-    found = keep.load("train")
-    assert found is not None and found["a"].tolist() == [1, 1, 1]
-    keep.save("train", {"a": torch.full((3,), 2.0)})
+    partial = Store(tmp_path / "store").partial_state("checkpoint", KEY_INPUTS)
+    loaded = partial.load("train")
+    assert loaded is not None and loaded["a"].tolist() == [1, 1, 1]
+    partial.save("train", {"a": torch.full((3,), 2.0)})
     assert (
-        len(stored_files(keep.folder)) <= 3
+        len(stored_files(partial.folder)) <= 3
     )  # at most the unfinished name beside state and pointer

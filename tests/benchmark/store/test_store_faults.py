@@ -14,14 +14,11 @@ from typing import Any
 import pytest
 import torch
 
-from adbench.benchmark.store import artifact as artefact
-from adbench.benchmark.store import artifact_store as store_module
-from adbench.benchmark.store import atomic_files as disk
-from adbench.benchmark.store import partial_state as resume
+from adbench.benchmark.store import artifact, artifact_store, atomic_files, partial_state
 from adbench.benchmark.store.artifact import read_artifact
 from adbench.benchmark.store.artifact_store import Store, StoreError, StoreWarning, cache_key
 
-WHO = {"train": {"args": {"lr": 1e-4}, "seed": 0}, "data": "abc"}
+KEY_INPUTS = {"train": {"args": {"lr": 1e-4}, "seed": 0}, "data": "abc"}
 
 
 def make(path: Path) -> Mapping[str, Any]:
@@ -34,7 +31,7 @@ def dated(path: Path, when: float) -> None:
 
 
 def never(path: Path) -> Mapping[str, Any]:
-    raise AssertionError("made again")
+    raise AssertionError("created again")
 
 
 def whole(root: Path) -> list[str]:
@@ -49,9 +46,9 @@ def full(*_: object, **__: object) -> None:
 
 WRITES: dict[str, tuple[Any, str]] = {
     "the folder": (Path, "mkdir"),
-    "the payload to the disk": (store_module, "sync"),
+    "the payload to the disk": (artifact_store, "fsync_path"),
     "the sidecar": (Path, "write_text"),
-    "the sidecar to the disk": (artefact, "sync"),
+    "the sidecar to the disk": (artifact, "fsync_path"),
     "the name": (Path, "replace"),
 }
 
@@ -61,7 +58,7 @@ def test_a_disk_that_is_full_at_any_write_leaves_nothing_half(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: str
 ) -> None:
     store = Store(tmp_path / "store")
-    store.get_or_create("maps", {**WHO, "seed": 1}, make, name="x")
+    store.get_or_create("maps", {**KEY_INPUTS, "seed": 1}, make, name="x")
     before = whole(store.root)
 
     def bytes_only(path: Path) -> Mapping[str, Any]:
@@ -71,31 +68,37 @@ def test_a_disk_that_is_full_at_any_write_leaves_nothing_half(
     with monkeypatch.context() as patch:
         patch.setattr(WRITES[write][0], WRITES[write][1], full)
         with pytest.raises(StoreError, match=r"No space left on device \(free") as caught:
-            store.get_or_create("maps", WHO, bytes_only, name="x")
+            store.get_or_create("maps", KEY_INPUTS, bytes_only, name="x")
     assert "\n" not in str(caught.value)
     assert whole(store.root) == before
-    assert store.get_or_create("maps", WHO, make, name="x").created, (
+    assert store.get_or_create("maps", KEY_INPUTS, make, name="x").created, (
         "and with room the same call succeeds"
     )
 
 
 @pytest.mark.parametrize(
     "write",
-    [(Path, "mkdir"), (resume, "sync"), (disk, "sync"), (Path, "write_bytes"), (Path, "replace")],
+    [
+        (Path, "mkdir"),
+        (partial_state, "fsync_path"),
+        (atomic_files, "fsync_path"),
+        (Path, "write_bytes"),
+        (Path, "replace"),
+    ],
     ids=lambda write: f"{write[0].__name__}.{write[1]}",
 )
 def test_a_disk_that_is_full_while_keeping_leaves_the_state_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: tuple[Any, str]
 ) -> None:
-    keep = Store(tmp_path).partial_state("checkpoint", WHO)
-    keep.save("train", {"a": torch.ones(3)})
+    partial = Store(tmp_path).partial_state("checkpoint", KEY_INPUTS)
+    partial.save("train", {"a": torch.ones(3)})
     before = whole(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(write[0], write[1], full)
         with pytest.raises(StoreError, match="No space left"):
-            keep.save("train", {"a": torch.zeros(3)})
-    found = keep.load("train")
-    assert found is not None and found["a"].tolist() == [1, 1, 1]
+            partial.save("train", {"a": torch.zeros(3)})
+    state = partial.load("train")
+    assert state is not None and state["a"].tolist() == [1, 1, 1]
     assert whole(tmp_path) == before
 
 
@@ -106,72 +109,72 @@ def denied(*_: object, **__: object) -> None:
 def test_a_read_only_store_still_gives_what_it_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Store(tmp_path / "store").get_or_create("maps", WHO, make, name="x")
+    Store(tmp_path / "store").get_or_create("maps", KEY_INPUTS, make, name="x")
     for owner, name in ((os, "utime"), (Path, "mkdir"), (Path, "write_text"), (os, "open")):
         monkeypatch.setattr(owner, name, denied)
     store = Store(tmp_path / "store")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = store.get_or_create("maps", WHO, never, name="x")
-        assert found.path.read_text() == "payload" and not found.created
+        hit = store.get_or_create("maps", KEY_INPUTS, never, name="x")
+        assert hit.path.read_text() == "payload" and not hit.created
     with pytest.raises(StoreError, match=r"cannot write .*Read-only file system .*ADBENCH_STORE"):
-        store.get_or_create("maps", {**WHO, "seed": 1}, make, name="x")
+        store.get_or_create("maps", {**KEY_INPUTS, "seed": 1}, make, name="x")
 
 
-def test_a_read_only_store_with_something_damaged_says_so_once_it_is_needed(
+def test_a_read_only_store_with_something_damaged_says_so_once_it_is_retention_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store(tmp_path / "store")
-    store.get_or_create("maps", WHO, make, name="x").path.write_text("pazload")
+    store.get_or_create("maps", KEY_INPUTS, make, name="x").path.write_text("pazload")
     for owner, name in ((os, "utime"), (Path, "mkdir"), (Path, "replace")):
         monkeypatch.setattr(owner, name, denied)
-    assert store.find("maps", WHO) is None
+    assert store.find("maps", KEY_INPUTS) is None
     with pytest.raises(StoreError, match="Read-only file system"):
-        store.get_or_create("maps", WHO, make, name="x")
+        store.get_or_create("maps", KEY_INPUTS, make, name="x")
 
 
 def test_two_without_common_locks_make_it_twice_and_both_go_on(tmp_path: Path) -> None:
-    """Two hosts on a server that keeps no locks: the slower one takes what the faster one made."""
+    """Two hosts on a server without locks: the slower one takes what the faster one stored."""
     store = Store(tmp_path)
 
     def slow(path: Path) -> Mapping[str, Any]:
-        folder = store.folder("maps", cache_key(WHO))
-        other = folder.with_name("other") / cache_key(WHO)
+        folder = store.folder("maps", cache_key(KEY_INPUTS))
+        other = folder.with_name("other") / cache_key(KEY_INPUTS)
         other.mkdir(parents=True)
         (other / "x").write_text("the faster one's")
-        artefact.write_metadata(other / "x", WHO, {}, 0.1)
+        artifact.write_metadata(other / "x", KEY_INPUTS, {}, 0.1)
         other.replace(folder)
         other.parent.rmdir()
         return make(path)
 
-    made = store.get_or_create("maps", WHO, slow, name="x")
-    assert made.path.read_text() == "the faster one's"
+    stored = store.get_or_create("maps", KEY_INPUTS, slow, name="x")
+    assert stored.path.read_text() == "the faster one's"
     assert whole(tmp_path) == sorted(
-        made.path.with_name(name).relative_to(tmp_path).as_posix() for name in ("x", "x.json")
+        stored.path.with_name(name).relative_to(tmp_path).as_posix() for name in ("x", "x.json")
     )
 
 
 def test_what_was_deleted_is_made_anew(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    path = store.get_or_create("maps", WHO, make, name="x").path
+    path = store.get_or_create("maps", KEY_INPUTS, make, name="x").path
     for file in path.parent.iterdir():
         file.unlink()
     path.parent.rmdir()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert store.get_or_create("maps", WHO, make, name="x").created
+        assert store.get_or_create("maps", KEY_INPUTS, make, name="x").created
 
 
 def test_a_hit_notes_when_it_was_used_and_changes_no_file(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    made = store.get_or_create("maps", WHO, make, name="x")
-    folder = made.path.parent
+    stored = store.get_or_create("maps", KEY_INPUTS, make, name="x")
+    folder = stored.path.parent
     files = {p: p.stat().st_mtime_ns for p in folder.iterdir()}
     dated(folder, 1e9)
-    assert read_artifact("maps", folder, verify=True) and store.read_metadata("maps", made.key)
-    assert [*store.artifacts(verify=True)] and store.explain_miss("maps", WHO) == []
+    assert read_artifact("maps", folder, verify=True) and store.read_metadata("maps", stored.key)
+    assert [*store.artifacts(verify=True)] and store.explain_miss("maps", KEY_INPUTS) == []
     assert folder.stat().st_mtime == 1e9, "looking at it is no use of it"
-    assert store.find("maps", WHO)
+    assert store.find("maps", KEY_INPUTS)
     assert abs(folder.stat().st_mtime - time.time()) < 60
     assert {p: p.stat().st_mtime_ns for p in folder.iterdir()} == files
 
@@ -179,21 +182,21 @@ def test_a_hit_notes_when_it_was_used_and_changes_no_file(tmp_path: Path) -> Non
 @pytest.mark.parametrize("jump", [-1e8, 1e8], ids=["into the past", "into the future"])
 def test_a_clock_that_jumps_changes_no_hit(tmp_path: Path, jump: float) -> None:
     store = Store(tmp_path)
-    made = store.get_or_create("maps", WHO, make, name="x")
-    keep = store.partial_state("maps", WHO)
-    keep.save("train", {"a": torch.ones(3)})
+    stored = store.get_or_create("maps", KEY_INPUTS, make, name="x")
+    partial = store.partial_state("maps", KEY_INPUTS)
+    partial.save("train", {"a": torch.ones(3)})
     for path in tmp_path.rglob("*"):
         dated(path, time.time() + jump)
-    again = store.get_or_create("maps", WHO, never, name="x")
+    again = store.get_or_create("maps", KEY_INPUTS, never, name="x")
     assert (again.key, again.key_inputs, again.metadata) == (
-        made.key,
-        made.key_inputs,
-        made.metadata,
+        stored.key,
+        stored.key_inputs,
+        stored.metadata,
     )
-    assert keep.load("train") is not None
+    assert partial.load("train") is not None
 
 
-def test_an_artefact_is_readable_for_whoever_may_read_the_folder(tmp_path: Path) -> None:
+def test_an_artifact_is_readable_for_whoever_may_read_the_folder(tmp_path: Path) -> None:
     """safetensors writes files that only their owner can read; a store is shared."""
 
     def private(path: Path) -> Mapping[str, Any]:
@@ -201,22 +204,22 @@ def test_an_artefact_is_readable_for_whoever_may_read_the_folder(tmp_path: Path)
         path.chmod(0o600)
         return {}
 
-    made = Store(tmp_path).get_or_create("checkpoint", WHO, private, name="x")
+    stored = Store(tmp_path).get_or_create("checkpoint", KEY_INPUTS, private, name="x")
     (tmp_path / "plain").touch()
     plain = stat.S_IMODE((tmp_path / "plain").stat().st_mode)
-    assert stat.S_IMODE(made.path.stat().st_mode) == plain
+    assert stat.S_IMODE(stored.path.stat().st_mode) == plain
 
 
 def test_how_long_it_took_is_sealed_with_it(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    made = store.get_or_create("maps", WHO, make, name="x")
-    assert made.seconds is not None and 0 <= made.seconds < 60 and made.size == 7
-    found = store.find("maps", WHO)
-    assert found is not None and found.seconds == made.seconds
-    beside = made.path.with_name("x.json")
+    stored = store.get_or_create("maps", KEY_INPUTS, make, name="x")
+    assert stored.seconds is not None and 0 <= stored.seconds < 60 and stored.size == 7
+    hit = store.find("maps", KEY_INPUTS)
+    assert hit is not None and hit.seconds == stored.seconds
+    beside = stored.path.with_name("x.json")
     beside.write_text(beside.read_text().replace('"took": ', '"took": 1'))
     with pytest.warns(StoreWarning, match="damaged"):
-        assert store.find("maps", WHO) is None
+        assert store.find("maps", KEY_INPUTS) is None
 
 
 Damage = Callable[[Path], object]
@@ -239,8 +242,8 @@ def test_what_a_network_would_choke_on_never_reaches_it(tmp_path: Path, damage: 
         save_file({"w": torch.arange(64.0)}, path)
         return {}
 
-    path = store.get_or_create("checkpoint", WHO, weights, name="w").path
+    path = store.get_or_create("checkpoint", KEY_INPUTS, weights, name="w").path
     DAMAGES[damage](path)
     with pytest.warns(StoreWarning):
-        anew = store.get_or_create("checkpoint", WHO, weights, name="w")
+        anew = store.get_or_create("checkpoint", KEY_INPUTS, weights, name="w")
     assert anew.created and torch.equal(load_file(anew.path)["w"], torch.arange(64.0))
