@@ -1,7 +1,7 @@
-"""Lesion by lesion: which are found, by size; at what price in false findings; and whether the map
-stands out there at all. A lesion is a connected region of a mask, within the region of interest.
+"""Lesion-wise metrics: which lesions are detected, by size; FROC; and contrast of lesions in a map.
 
-Letters: N samples, S one to three spatial axes, P places, Q of them abnormal, R lesions.
+A lesion is a connected component of a mask within the region of interest.
+Letters: N samples, S one to three spatial axes, P pixels, Q of them abnormal, R lesions.
 """
 
 from __future__ import annotations
@@ -17,32 +17,46 @@ from .connected_components import Array, label_components
 from .ranking import PixelScores
 
 MIN_OVERLAP = 0.5
-"""Of a lesion's places, how many must be found for it to count as found. One place would be too
-few: a map of noise at a threshold that 5 % of places exceed hits every lesion of 100 places."""
+"""Share of a lesion's pixels that must be positive for it to count as detected. One pixel would be
+too few: a map of noise at a threshold that 5 % of pixels exceed hits every lesion of 100 pixels."""
 
 SIZE_EDGES = (10.0, 100.0, 1000.0, 10000.0)
-"""Edges of the size bins, the same for every data set, in the unit of `unit`."""
+"""Edges of the size bins, the same for every dataset, in the unit of `size_unit`."""
 
 FALSE_POSITIVE_RATES = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
-"""Shares of normal samples' places that exceed the thresholds of a FROC curve."""
+"""Shares of normal samples' pixels that exceed the thresholds of a FROC curve."""
 
 RING_WIDTH = 3
-"""Places around a lesion that it is held against."""
+"""Pixels around a lesion that it is compared with."""
 
 _UNITS = {1: ("steps", "mm"), 2: ("pixels", "mm²"), 3: ("voxels", "mm³")}
 
 
 def size_unit(axes: int, spacing: Sequence[float] | None) -> tuple[str, float]:
-    """What sizes are told in, and the size of one place: millimetres where the spacing is known."""
+    """The unit in which lesion sizes are given, and the size of one pixel in it.
+
+    axes: 1, 2 or 3        spacing: millimetres per step along each axis; None if unknown
+
+    >>> from adbench.benchmark.evaluation.metrics.lesions import size_unit
+    >>> size_unit(2, None), size_unit(3, (1.0, 1.0, 2.5))
+    (('pixels', 1.0), ('mm³', 2.5))
+    """
     if spacing is None:
         return _UNITS[axes][0], 1.0
     return _UNITS[axes][1], math.prod(spacing)
 
 
 def detection_thresholds(pixels: PixelScores) -> Array:
-    """Of each lesion, (R,), the score that COVER of its places have or exceed.
+    """The score that MIN_OVERLAP of each lesion's pixels reach or exceed, (R,).
 
-    A lesion is found at exactly the thresholds below that.
+    A lesion is detected at exactly the thresholds below that.
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.metrics.lesions import detection_thresholds
+    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores
+    >>> maps, masks = np.array([[0.1, 0.9, 0.4, 0.2]]), np.array([[0, 1, 1, 0]], bool)
+    >>> detection_thresholds(PixelScores.from_maps(maps, masks)).tolist()
+    [0.9]
     """
     score = pixels.score[pixels.truth]
     order = np.lexsort((score, pixels.component))  # lesion by lesion, ascending
@@ -52,16 +66,35 @@ def detection_thresholds(pixels: PixelScores) -> Array:
 
 
 def detected_lesions(pixels: PixelScores, positive: Array) -> Array:
-    """Whether COVER of each lesion's places are among those found (P,) bool, (R,) bool."""
+    """Whether MIN_OVERLAP of each lesion's pixels are positive, (R,) bool.
+
+    positive: (P,) bool, the pixels above a threshold
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.metrics.lesions import detected_lesions
+    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores
+    >>> maps, masks = np.array([[0.9, 0.1, 0.0, 0.3]]), np.array([[1, 1, 0, 1]], bool)
+    >>> pixels = PixelScores.from_maps(maps, masks)
+    >>> detected_lesions(pixels, pixels.score > 0.5).tolist()
+    [True, False]
+    """
     size = np.bincount(pixels.component)
-    hit = np.bincount(pixels.component[positive[pixels.truth]], minlength=len(size))
-    return hit >= MIN_OVERLAP * size - 1e-9
+    detected = np.bincount(pixels.component[positive[pixels.truth]], minlength=len(size))
+    return detected >= MIN_OVERLAP * size - 1e-9
 
 
 def lesion_sample_indices(pixels: PixelScores) -> Array:
-    """The sample that each lesion is in, (R,) int."""
-    at = np.flatnonzero(pixels.truth)
-    sample = np.searchsorted(np.cumsum(pixels.counts), at, "right")
+    """The index of the sample that each lesion lies in, (R,) int.
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.metrics.lesions import lesion_sample_indices
+    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores
+    >>> masks = np.array([[1, 0, 1], [0, 0, 0], [0, 1, 0]], bool)
+    >>> lesion_sample_indices(PixelScores.from_maps(np.zeros((3, 3)), masks)).tolist()
+    [0, 0, 2]
+    """
+    abnormal = np.flatnonzero(pixels.truth)
+    sample = np.searchsorted(np.cumsum(pixels.counts), abnormal, "right")
     _, first = np.unique(pixels.component, return_index=True)
     return sample[first]
 
@@ -69,79 +102,121 @@ def lesion_sample_indices(pixels: PixelScores) -> Array:
 def sensitivity_by_size(
     pixels: PixelScores, detected: Array, pixel_size: float
 ) -> list[dict[str, Any]]:
-    """Lesion-wise sensitivity by size: low (from), high (below, None without end), n lesions, found
-    of them, sensitivity (None of none). Higher is better; pooled over all lesions of all samples.
+    """Lesion-wise sensitivity in bins of lesion size; higher is better.
 
-    detected: (R,) bool      pixel_size: the size of one place
+    Pooled over all lesions of all samples.
+
+    detected: (R,) bool      pixel_size: the size of one pixel, in the unit of SIZE_EDGES
+
+    Returns one row for each bin: low (from), high (below; None without end), n lesions, found (how
+    many of them are detected), sensitivity (None where n is 0).
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.metrics.lesions import sensitivity_by_size
+    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores
+    >>> masks = np.array([[1, 0, 1, 1]], bool)
+    >>> pixels = PixelScores.from_maps(np.zeros((1, 4)), masks)
+    >>> sensitivity_by_size(pixels, np.array([True, False]), pixel_size=1.0)[0]
+    {'low': 0.0, 'high': 10.0, 'n': 2, 'found': 1, 'sensitivity': 0.5}
     """
     size = np.bincount(pixels.component) * pixel_size
     edges = [0.0, *SIZE_EDGES, math.inf]
     table = []
     for low, high in pairwise(edges):
-        mine = (size >= low) & (size < high)
-        n, found = int(mine.sum()), int(detected[mine].sum())
+        selected = (size >= low) & (size < high)
+        n, count = int(selected.sum()), int(detected[selected].sum())
         table.append(
             {
                 "low": low,
                 "high": None if math.isinf(high) else high,
                 "n": n,
-                "found": found,
-                "sensitivity": found / n if n else None,
+                "found": count,
+                "sensitivity": count / n if n else None,
             }
         )
     return table
 
 
 def froc(pixels: PixelScores, label: Array, roi: Array) -> list[dict[str, float]]:
-    """Points of a FROC curve, the strictest threshold first: false findings in each normal sample,
-    on average, and the share of lesions found there. Empty without lesions or normal samples.
+    """Points of the FROC curve: lesion-wise sensitivity over false detections per normal sample.
 
-    A false finding is a connected region above the threshold in a normal sample. A map of noise has
-    fewer of them when they run together, so its curve may turn back; that is not smoothed out.
+    A false detection is a connected component above the threshold in a normal sample. A map of
+    noise has fewer of them when they run together, so its curve may turn back; that is not
+    smoothed out.
+
+    label: (N,) bool, abnormal      roi: (N, *S) bool, where the P pixels lie
+
+    Returns one point for each of FALSE_POSITIVE_RATES, the strictest threshold first: threshold,
+    false_per_sample (lower is better), sensitivity (higher is better). A rate of which the normal
+    pixels are too few to tell is left out. Empty without lesions or normal samples.
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.metrics.lesions import froc
+    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores
+    >>> maps = np.stack([np.linspace(0, 1, 100), np.full(100, 2.0)])
+    >>> masks = np.zeros((2, 100), bool)
+    >>> masks[1, 10:20] = True
+    >>> pixels = PixelScores.from_maps(maps, masks)
+    >>> points = froc(pixels, np.array([False, True]), np.ones((2, 100), bool))
+    >>> [(p["false_per_sample"], p["sensitivity"]) for p in points]
+    [(0.0, 1.0), (1.0, 1.0), (1.0, 1.0)]
     """
     normal = np.flatnonzero(~label)
     healthy = pixels.score[np.repeat(~label, pixels.counts)]
     if not normal.size or not healthy.size or not pixels.component.size:
         return []
-    highest = detection_thresholds(pixels)
-    at = [min(healthy.size - 1, int(healthy.size * (1 - price))) for price in FALSE_POSITIVE_RATES]
-    thresholds = np.partition(healthy, at)[at]
+    lesion_thresholds = detection_thresholds(pixels)
+    ranks = [min(healthy.size - 1, int(healthy.size * (1 - rate))) for rate in FALSE_POSITIVE_RATES]
+    thresholds = np.partition(healthy, ranks)[ranks]
     points = []
-    for price, threshold in zip(FALSE_POSITIVE_RATES, thresholds, strict=True):
-        if healthy.size * price < 1:
+    for rate, threshold in zip(FALSE_POSITIVE_RATES, thresholds, strict=True):
+        if healthy.size * rate < 1:
             continue
-        picture = np.zeros((normal.size, *roi.shape[1:]), bool)
-        picture[roi[normal]] = healthy > threshold
-        region = label_components(picture)
+        positive = np.zeros((normal.size, *roi.shape[1:]), bool)
+        positive[roi[normal]] = healthy > threshold
+        component = label_components(positive)
+        false_detections = component.max() + 1 if component.size else 0
         points.append(
             {
                 "threshold": float(threshold),
-                "false_per_sample": float(region.max() + 1 if region.size else 0) / normal.size,
-                "sensitivity": float((highest > threshold).mean()),
+                "false_per_sample": float(false_detections) / normal.size,
+                "sensitivity": float((lesion_thresholds > threshold).mean()),
             }
         )
     return points
 
 
 def lesion_contrast(pixels: PixelScores, mask: Array, roi: Array) -> Array:
-    """How much the map stands out in each abnormal sample's lesions against a ring RING places wide
-    around them: (inside - ring) / (|inside| + |ring|) of mean scores, (N,) in -1..1, higher is
-    better. 0 where both are alike, as with a method that leaves every sample as it is; NaN where
-    there is no lesion or no ring.
+    """Contrast between each abnormal sample's lesions and a ring around them, (N,) in -1..1.
 
-    Unlike every other figure of maps this one looks at values, not at their order: it is of
-    residuals, and says whether a lesion was removed more than what is around it.
+    It is (inside - ring) / (|inside| + |ring|) of mean scores, the ring RING_WIDTH pixels wide;
+    higher is better. 0 where both are alike, as with a method that leaves every sample as it is;
+    NaN where there is no lesion or no ring within the region of interest.
+
+    Unlike every other metric of maps this one depends on values, not on their order: it is meant
+    for residuals, and says whether a lesion was removed more than what is around it.
+
+    mask, roi: (N, *S) bool
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.metrics.lesions import lesion_contrast
+    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores
+    >>> maps, masks = np.array([[1.0, 3.0, 1.0], [1.0, 1.0, 1.0]]), np.zeros((2, 3), bool)
+    >>> masks[0, 1] = True
+    >>> pixels = PixelScores.from_maps(maps, masks)
+    >>> lesion_contrast(pixels, masks, np.ones((2, 3), bool)).tolist()
+    [0.5, nan]
     """
     from scipy import ndimage
 
-    made = np.full(len(pixels.counts), np.nan)
+    contrast = np.full(len(pixels.counts), np.nan)
     ends = np.append(0, np.cumsum(pixels.counts))
     for i in np.flatnonzero(mask.reshape(len(mask), -1).any(1)).tolist():
         near = ndimage.maximum_filter(mask[i].view(np.uint8), 2 * RING_WIDTH + 1).view(bool)
         score = pixels.score[ends[i] : ends[i + 1]].astype(np.float64)
-        true, ring = mask[i][roi[i]], (near & ~mask[i])[roi[i]]
-        if true.any() and ring.any():
-            inside, around = float(score[true].mean()), float(score[ring].mean())
-            size = abs(inside) + abs(around)
-            made[i] = (inside - around) / size if size else 0.0
-    return made
+        lesion, ring = mask[i][roi[i]], (near & ~mask[i])[roi[i]]
+        if lesion.any() and ring.any():
+            inside, around = float(score[lesion].mean()), float(score[ring].mean())
+            total = abs(inside) + abs(around)
+            contrast[i] = (inside - around) / total if total else 0.0
+    return contrast

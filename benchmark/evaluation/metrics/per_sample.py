@@ -1,7 +1,7 @@
-"""Pixel metrics of one sample at a time, of which a board has the mean.
+"""Pixel metrics of one sample at a time, of which the leaderboard shows the mean.
 
 As the diffusion papers on slices report them: AUROC and AP of a slice alone, and Dice at the
-slice's own threshold (Wolleb et al., MICCAI 2022). They say how well a map ranks the places of one
+slice's own threshold (Wolleb et al., MICCAI 2022). They say how well a map ranks the pixels of one
 sample, and nothing of whether maps of different samples can be read on one scale, as pooled
 metrics do. Letters: N samples.
 """
@@ -17,21 +17,36 @@ PER_SAMPLE_METRICS = ("sample_pixel_auroc", "sample_pixel_ap", "sample_pixel_dic
 
 
 def per_sample_metrics(pixels: PixelScores) -> dict[str, Array]:
-    """Each of EACH, (N,); NaN for samples whose places are all normal, or all abnormal."""
-    found = {name: np.full(len(pixels.counts), np.nan) for name in PER_SAMPLE_METRICS}
+    """Pixel AUROC, AP and Dice at Otsu's threshold of each sample by itself, (N,) each.
+
+    Higher is better. NaN for samples whose pixels are all normal, or all abnormal: these do not
+    count in a mean. A map without any contrast has Dice 0.
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.metrics.per_sample import per_sample_metrics
+    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores
+    >>> maps = np.array([[0.1, 0.2, 0.9, 0.8], [0.5, 0.1, 0.2, 0.3]])
+    >>> masks = np.array([[0, 0, 1, 1], [0, 0, 0, 0]], bool)
+    >>> for name, values in per_sample_metrics(PixelScores.from_maps(maps, masks)).items():
+    ...     print(name, values.tolist())
+    sample_pixel_auroc [1.0, nan]
+    sample_pixel_ap [1.0, nan]
+    sample_pixel_dice_otsu [1.0, nan]
+    """
+    metrics = {name: np.full(len(pixels.counts), np.nan) for name in PER_SAMPLE_METRICS}
     ends = np.cumsum(pixels.counts)
     for i, (end, count) in enumerate(zip(ends.tolist(), pixels.counts.tolist(), strict=True)):
         score, truth = pixels.score[end - count : end], pixels.truth[end - count : end]
         ranking = Ranking.from_scores(score, truth)
         if ranking is not None:
-            figures = ranking.auroc(), ranking.ap(), _otsu_dice(score, truth)
-            for name, figure in zip(PER_SAMPLE_METRICS, figures, strict=True):
-                found[name][i] = figure
-    return found
+            values = ranking.auroc(), ranking.ap(), _otsu_dice(score, truth)
+            for name, value in zip(PER_SAMPLE_METRICS, values, strict=True):
+                metrics[name][i] = value
+    return metrics
 
 
 def _otsu_dice(score: Array, truth: Array) -> float:
-    """Dice of what lies above Otsu's threshold of a sample's own scores (P,), in 256 steps."""
+    """Dice of the pixels above Otsu's threshold of a sample's own scores (P,), in 256 steps."""
     import cv2
 
     low, high = float(score.min()), float(score.max())

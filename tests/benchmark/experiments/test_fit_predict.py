@@ -162,7 +162,7 @@ def test_the_others_train_along_when_they_are_called(
     monkeypatch.setattr(Looks, "fit", along)
     team = Scripted(True, False, True, True)
     run_follower([cell] * 4, dataset, TrainingContext(team=team))
-    assert trained == ["Forget"] * 3 and team.says == []
+    assert trained == ["NullStateStore"] * 3 and team.says == []
     monkeypatch.setattr(Looks, "fit", stopped)
     with pytest.raises(Interrupted):
         run_follower([cell], dataset, TrainingContext(team=Scripted(True)))

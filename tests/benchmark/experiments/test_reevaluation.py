@@ -47,7 +47,7 @@ def looked(monkeypatch) -> list[str]:
         seen.append("fit")
         return fit(*given)
 
-    monkeypatch.setattr(runner, "look", looking)
+    monkeypatch.setattr(runner, "predict", looking)
     monkeypatch.setattr(runner, "fit", fitting)
     return seen
 

@@ -64,7 +64,7 @@ def test_two_methods_share_an_autoencoder_and_its_weights_are_those_of_one_alone
     "other",
     [
         lambda: (stage(steps=3), TRAIN),
-        lambda: (stage(measured=False), TRAIN),
+        lambda: (stage(fit_scale=False), TRAIN),
         lambda: (stage(codec(commitment=0.5)), TRAIN),
         lambda: (stage(), TRAIN | {"seed": 1}),
         lambda: (stage(), TRAIN | {"data": {"samples": "others"}}),

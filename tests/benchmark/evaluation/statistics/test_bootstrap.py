@@ -44,7 +44,7 @@ def maps(groups, seed=0, side=24, tail=False):
 
 def repeated(resamples, draw):
     """The samples of a draw, as often as their group was drawn."""
-    times = resamples.counts[draw, resamples.member].astype(int)
+    times = resamples.counts[draw, resamples.group_index].astype(int)
     return np.repeat(np.arange(len(times)), times)
 
 
