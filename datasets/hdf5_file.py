@@ -21,17 +21,9 @@ import torch
 
 from .base import DataError, Sample, Spec
 from .io.directories import find_files, name_conflicts
+from .io.hdf5_arrays import Array, Scale, open_hdf5, require_dataset, scale_to_unit_range
 from .io.hdf5_tables import SampleTable, read_sample_table
-from .preparation.array_dataset import (
-    Array,
-    ArrayDataset,
-    ArraySample,
-    Scale,
-    find_duplicate_samples,
-    open_hdf5,
-    require_dataset,
-    scale_to_unit_range,
-)
+from .preparation.array_dataset import ArrayDataset, ArraySample, find_duplicate_samples
 from .preparation.file_dataset import CaseSamples, DatasetIndex
 from .splits.assignment import Case, assign_groups, check_fractions
 
@@ -87,7 +79,7 @@ class HDF5(ArrayDataset):
         self.group, self.split, self.allow_empty_mask = group, split, allow_empty_mask
         self.fractions = check_fractions(fractions, 4)
         self.abnormal = check_fractions([*abnormal][::-1], 3)[::-1]
-        self._rows: dict[str, list[ArraySample]] = {}
+        self._case_samples: dict[str, list[ArraySample]] = {}
         self._tables: dict[Path, SampleTable] = {}
 
     def build_index(self, root: Path) -> DatasetIndex:
@@ -104,7 +96,7 @@ class HDF5(ArrayDataset):
             raise DataError(f"these files are unusable. {self._repair_advice()}", problems)
         if not tables:
             raise self.no_data_error(f"no .h5 file lies under {root}")
-        self._rows, self._tables = {}, tables
+        self._case_samples, self._tables = {}, tables
         problems += table_mismatches(list(tables.values()))
         first = next(iter(tables.values()))
         rows, wrong, notes = self._assign_rows(tables)
@@ -197,7 +189,7 @@ class HDF5(ArrayDataset):
         table = self._tables[path]
         samples, problems, notes = [], list[str](), list[str]()
         with open_hdf5(path, table.name) as file:
-            for row in self._rows[case.name]:
+            for row in self._case_samples[case.name]:
                 sample, wrong, constant = self._read_sample(file, table, row)
                 problems += wrong
                 if constant:
@@ -257,7 +249,7 @@ class HDF5(ArrayDataset):
             try:
                 with open_hdf5(path, self._tables[path].name) as file:
                     values = require_dataset(file, self.x, case.name)
-                    for row in self._rows[case.name]:
+                    for row in self._case_samples[case.name]:
                         yield row.key, row.split, np.asarray(values[row.position])
             except DataError:
                 continue  # told when it is read

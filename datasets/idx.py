@@ -27,9 +27,10 @@ import torch
 
 from .base import DataError, Progress, Sample, Spec, no_progress
 from .io.directories import list_directory
+from .io.hdf5_arrays import Array
 from .io.idx import PublishedSet, holds_pickles, read_published_sets
 from .io.images import resize
-from .preparation.array_dataset import Array, ArrayDataset, ArraySample
+from .preparation.array_dataset import ArrayDataset, ArraySample
 from .preparation.file_dataset import CaseSamples, DatasetIndex
 from .splits.assignment import Case, assign_groups, check_fractions
 
@@ -98,7 +99,7 @@ class Idx(ArrayDataset):
         self.normal_classes = None if normal_classes is None else sorted(normal_classes)
         self.size, self.most, self.split, self.seed = size, most, split, seed
         self.fractions = check_fractions(fractions, 3)
-        self._rows: dict[str, list[ArraySample]] = {}
+        self._case_samples: dict[str, list[ArraySample]] = {}
         self._sets: dict[tuple[str, str], PublishedSet] = {}
 
     def prepare(self, progress: Progress = no_progress) -> None:
@@ -107,7 +108,7 @@ class Idx(ArrayDataset):
 
     def build_index(self, root: Path) -> DatasetIndex:
         problems: list[str] = []
-        self._sets, self._rows = {}, {}
+        self._sets, self._case_samples = {}, {}
         for name in (self.inside, *self.outside):
             folder = self._set_folder(root, name)
             pools, wrong = read_published_sets(folder, name)
@@ -187,7 +188,7 @@ class Idx(ArrayDataset):
                     rows.append(ArraySample(keys[k], f"{k}/{flip}" if flip else k, g, label, split))
             kind = f"{name}/{part}/{flip or ('abnormal' if label else 'normal')}"
             for case in self._make_cases(rows, pool.files, kind, SAMPLES_PER_CASE):
-                mine = self._rows[case.name] if pool.image_files else ()
+                mine = self._case_samples[case.name] if pool.image_files else ()
                 single = {str(row.position): pool.image_files[row.position] for row in mine}
                 cases.append(replace(case, files=single or case.files))
         return cases, told
@@ -255,7 +256,7 @@ class Idx(ArrayDataset):
         name, part, kind = case.name.split("/")[:3]
         pool = self._sets[name, part]
         samples, blank = [], 0
-        for row in self._rows[case.name]:
+        for row in self._case_samples[case.name]:
             image = torch.from_numpy(pool.images[row.position].astype(np.float32) / 255)
             if kind in FLIPS:
                 turned = image.flip(FLIPS[kind])

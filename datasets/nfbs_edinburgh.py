@@ -269,7 +269,7 @@ def _read_planes(
             array, spacing = volume.data, volume.spacing
     except DataError as error:
         return np.zeros((0, 0, 0), np.float32), (1.0, 1.0), [error.summary]
-    kept = [mm for axis, mm in enumerate(spacing) if axis != axis]
+    kept = [mm for index, mm in enumerate(spacing) if index != axis]
     return np.moveaxis(array, axis, 0), (kept[0], kept[1]), []
 
 

@@ -27,7 +27,8 @@ import torch
 from .base import DataError, Sample, Spec
 from .io.complex_frames import FILE_NAME, POOL_FOLDERS, FrameLayout, read_frame, read_frame_layout
 from .io.directories import find_files
-from .preparation.array_dataset import Array, find_duplicate_samples
+from .io.hdf5_arrays import Array
+from .preparation.array_dataset import find_duplicate_samples
 from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
 from .splits.assignment import Case, assign_pools, check_fractions
 

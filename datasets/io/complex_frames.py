@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..base import DataError
-from ..preparation.array_dataset import Array, open_hdf5, require_dataset
+from .hdf5_arrays import Array, open_hdf5, require_dataset
 
 FILE_NAME = re.compile(
     r"(?P<signal>[A-Za-z0-9]+)(?P<test>_test\d+)?(?P<raw>_raw_data)?(_(?P<part>train|val))?"

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from ..base import DataError
-from ..preparation.array_dataset import open_hdf5, require_dataset
+from .hdf5_arrays import open_hdf5, require_dataset
 
 SPLITS = {"train": "train", "held_out": "held_out", "val": "val", "test": "test"}
 SPLIT_ALIASES = {"heldout": "held_out", "held-out": "held_out", "valid": "val", "validation": "val"}

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ..base import DataError
-from ..preparation.array_dataset import Array
 from .directories import find_files, list_directory
 from .file_type import describe_file_type
+from .hdf5_arrays import Array
 
 IMAGES_NAME = re.compile(r"(?P<set>.*)(?P<part>train|t10k|test)-images[-.]idx3-ubyte(\.gz)?")
 AXES_OF_MAGIC = {2051: 3, 2049: 1}

@@ -92,7 +92,7 @@ class PreparedSplit:
     def __getitem__(self, index: int, /) -> Sample:
         row = self._read_table()[index]
         index = range(len(self))[index]
-        hidden = set() if self.masks else {"mask", "twin"}
+        hidden = set() if self.masks else {"mask", "counterpart"}
         with hdf5_errors(self.path):
             held = {name: self._read_values(name, index) for name in set(row["has"]) - hidden}
             return Sample(
@@ -105,7 +105,7 @@ class PreparedSplit:
                 spacing=None if row["spacing"] is None else tuple(row["spacing"]),
                 tags=dict(row["tags"]),
                 tile=None if row["tile"] is None else Tile(*map(_as_tuple, row["tile"])),
-                counterpart=held.get("twin"),
+                counterpart=held.get("counterpart"),
             )
 
     def __iter__(self) -> Iterator[Sample]:

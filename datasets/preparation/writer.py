@@ -29,7 +29,7 @@ from ..io.hdf5 import (
 SHARD_BYTES, SHARD_SECONDS = 256 << 20, 10.0
 """Bytes and seconds after which a shard is closed: what a killed preparation loses at most."""
 
-TENSOR_FIELDS = {"x": "x", "mask": "mask", "roi": "roi", "twin": "counterpart"}
+TENSOR_FIELDS = ("x", "mask", "roi", "counterpart")
 """By their names in the file, the fields of a sample that are tensors."""
 
 
@@ -155,7 +155,7 @@ class SampleWriter:
             if value is not None and tuple(value.shape) != S:
                 raise DataError(f"the {name} of {key!r} has shape {tuple(value.shape)}, not {S}")
         if sample.counterpart is not None and sample.counterpart.shape != x.shape:
-            raise DataError(f"the twin of {key!r} has another shape than its x")
+            raise DataError(f"the counterpart of {key!r} has another shape than its x")
         if not np.isfinite(x.numpy()).all():  # torch would wake its threads for this
             raise DataError(f"sample {key!r} holds NaN or inf")
         if key in self._keys:
@@ -178,7 +178,7 @@ class Shard:
 
     def add(self, part: str, sample: Sample) -> None:
         rows = self._rows.setdefault(part, [])
-        values = {name: getattr(sample, field) for name, field in TENSOR_FIELDS.items()}
+        values = {name: getattr(sample, name) for name in TENSOR_FIELDS}
         held = {name: value.numpy() for name, value in values.items() if value is not None}
         for name, value in held.items():
             self._growing.append(f"{part}/{name}", len(rows), value)

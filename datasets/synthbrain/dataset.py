@@ -33,6 +33,9 @@ ROLES = ("train", "train-abnormal", "held_out", "val", "val-abnormal", "test", "
 """What people are made for. The i-th person of role r is number 1000 r + i, whatever the counts:
 to ask for more people changes none."""
 
+CODE_FOLDERS = (Path(__file__).parent, Path(__file__).parents[1] / "transforms")
+"""The folders whose code generates the samples; all of it counts for the cache key."""
+
 MODALITY_SETS = {"4ch": MODALITIES, **{name: (name,) for name in MODALITIES}}
 
 
@@ -201,13 +204,18 @@ def _make_view(heights: tuple[float, ...], size: int) -> ViewGrid:
     )
 
 
-def _code_digest() -> str:
-    """A digest of what the generator does: its code without comments and layout."""
-    here = Path(__file__).parent
-    files = [here.parent / "transforms/random_fields.py", *sorted(here.glob("*.py"))]
-    texts = [path.read_text("utf-8") for path in files]
-    dumps = "\n".join(ast.dump(ast.parse(text)) for text in texts)
-    return hashlib.sha256(dumps.encode()).hexdigest()[:16]
+def _code_digest(folders: Sequence[Path] = CODE_FOLDERS) -> str:
+    """Return a digest of all Python files in the folders, without comments, docstrings, layout."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        for path in sorted(folder.rglob("*.py")):
+            tree = ast.parse(path.read_text("utf-8"))
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                    node.body = node.body[ast.get_docstring(node, clean=False) is not None :]
+            name = f"{folder.name}/{path.relative_to(folder).as_posix()}"
+            digest.update(f"{name}\n{ast.dump(tree)}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 def _usable_cores() -> int:

@@ -32,7 +32,7 @@ def samples(split):
 
 
 def test_it_holds_what_was_asked_for(few):
-    splits = (few.train(), few.train(labelled=True), few.held_out(), few.val(), few.test())
+    splits = (few.train(), few.train(labelled=True), few.calibration(), few.val(), few.test())
     assert [len(split) for split in splits] == [8, 12, 4, 8, 8]
     assert [sum(s.label for s in samples(split)) for split in splits] == [0, 4, 0, 4, 4]
     for sample in samples(few.val()) + samples(few.test()):
@@ -44,13 +44,13 @@ def test_it_holds_what_was_asked_for(few):
 
 
 def test_nobody_stands_in_two_splits(few):
-    parts = (few.train(labelled=True), few.held_out(), few.val(), few.test())
+    parts = (few.train(labelled=True), few.calibration(), few.val(), few.test())
     groups = [{s.group for s in samples(part)} for part in parts]
     assert sum(map(len, groups)) == len(set().union(*groups))
 
 
 def test_training_sees_neither_mask_nor_twin(few):
-    for sample in samples(few.train(labelled=True)) + samples(few.held_out()):
+    for sample in samples(few.train(labelled=True)) + samples(few.calibration()):
         assert sample.mask is None and sample.counterpart is None
 
 

@@ -50,7 +50,7 @@ def sample(number: int, has: str = "mask roi", spec: Spec = SPEC) -> Sample:
         roi=torch.rand(spec.shape, generator=draw) > 0.5 if "roi" in has else None,
         spacing=(0.1 * number, 1.0) if "spacing" in has else None,
         tags={"lesion": "størke", "contrast": "0.6"} if "tags" in has else {},
-        counterpart=torch.randn(shape, generator=draw) if "twin" in has else None,
+        counterpart=torch.randn(shape, generator=draw) if "counterpart" in has else None,
     )
 
 
@@ -388,7 +388,7 @@ def test_a_file_that_is_gone_is_a_data_error():
         (replace(sample(2), x=torch.zeros(2, 4, 5)), r"shape \(2, 4, 5\), not \(2, 5, 4\)"),
         (replace(sample(2), mask=torch.zeros(4, 5)), r"mask of 'patient-2/z' has shape"),
         (replace(sample(2), roi=torch.zeros(1, 5, 4)), r"roi of 'patient-2/z' has shape"),
-        (replace(sample(2), counterpart=torch.zeros(1, 5, 4)), "twin"),
+        (replace(sample(2), counterpart=torch.zeros(1, 5, 4)), "counterpart"),
         (replace(sample(2), x=torch.full((2, 5, 4), torch.nan)), "NaN"),
         (replace(sample(2), key="patient-1/z"), "two samples have the key 'patient-1/z'"),
         (replace(sample(2), group="patient-1"), "'patient-1' stands in two splits, train and test"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,7 +48,7 @@ def few():
 
 
 def everything(dataset):
-    parts = (dataset.train(labelled=True), dataset.held_out(), dataset.val(), dataset.test())
+    parts = (dataset.train(labelled=True), dataset.calibration(), dataset.val(), dataset.test())
     return [entry for part in parts for entry in manifest(part)]
 
 
@@ -114,7 +116,7 @@ def test_presets_hold_enough_people(preset):
 
 
 def test_tiny_holds_what_it_says(tiny):
-    assert [len(tiny.train()), len(tiny.held_out()), len(tiny.val()), len(tiny.test())] == [
+    assert [len(tiny.train()), len(tiny.calibration()), len(tiny.val()), len(tiny.test())] == [
         8,
         2,
         4,
@@ -127,13 +129,13 @@ def test_tiny_holds_what_it_says(tiny):
 
 
 def test_nobody_stands_in_two_splits(few):
-    parts = (few.train(labelled=True), few.held_out(), few.val(), few.test())
+    parts = (few.train(labelled=True), few.calibration(), few.val(), few.test())
     groups = [{entry.group for entry in manifest(part)} for part in parts]
     assert sum(map(len, groups)) == len(set().union(*groups)) == sum(FEW.values())
 
 
 def test_training_sees_neither_mask_nor_twin(few):
-    for split in (few.train(labelled=True), few.held_out()):
+    for split in (few.train(labelled=True), few.calibration()):
         for i in range(len(split)):
             assert split[i].mask is None and split[i].counterpart is None
 
@@ -293,7 +295,7 @@ def test_who_cannot_be_made_is_named_and_nothing_is_kept(tmp_path, monkeypatch):
         raise RuntimeError("no")
 
     monkeypatch.setenv("ADBENCH_CACHE", str(tmp_path))
-    monkeypatch.setattr(synthbrain, "person", fail)
+    monkeypatch.setattr(synthbrain, "make_subject", fail)
     with pytest.raises(DataError, match="person 0 of seed 7"):
         SynthBrain(preset="tiny", seed=7).prepare()
     assert not list(tmp_path.rglob("*.h5"))
@@ -353,7 +355,7 @@ def test_the_asset_is_small_symmetric_and_comes_with_its_notice():
 
 def test_the_makers_of_the_template_are_not_needed():
     code = """import sys, adbench.datasets.synthbrain.tissue_maps as asset
-asset.load()
+asset.load_template()
 print({"nilearn", "nibabel"} & set(sys.modules))"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
@@ -371,3 +373,33 @@ def test_the_ladder_tells_scorers_apart(few):
     assert float(bound["pixel AP"]) > float(rows["mean of the slice"]["pixel AP"])
     assert markdown_table(rows.values()).count("\n") == len(rows) + 1
     assert "tumour AUROC" in bound and "cortex AUROC" not in bound  # of whom there is none
+
+
+CODE = sorted(
+    path.relative_to(folder.parent)
+    for folder in synthbrain.CODE_FOLDERS
+    for path in folder.rglob("*.py")
+)
+
+
+def test_generating_code_is_walked():
+    assert {Path("transforms/random_fields.py"), Path("synthbrain/anatomy.py")} < {*CODE}
+
+
+@pytest.mark.parametrize("name", CODE, ids=str)
+def test_an_edit_of_generating_code_changes_its_digest(name, tmp_path):
+    folders = [
+        shutil.copytree(folder, tmp_path / folder.name, ignore=shutil.ignore_patterns("assets"))
+        for folder in synthbrain.CODE_FOLDERS
+    ]
+    before = synthbrain._code_digest(folders)
+    assert before == synthbrain._code_digest()
+    path = tmp_path / name
+    source = path.read_text("utf-8")
+    path.write_text(f"# a comment\n{source}\n", "utf-8")
+    assert synthbrain._code_digest(folders) == before
+    path.write_text(f"{source}\nEDITED = True\n", "utf-8")
+    assert synthbrain._code_digest(folders) != before
+    path.write_text(source, "utf-8")
+    path.rename(path.with_name("renamed.py"))
+    assert synthbrain._code_digest(folders) != before
