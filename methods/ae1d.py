@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from ..datasets.base import Spec, Split
+from ..engine.runtime.context import BatchedModule, TrainingContext
 from ..engine.runtime.fixed_batches import apply_in_batches
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import BatchedModule, TrainingContext
 from ..engine.training.data_loading import evenly_spaced_indices
 from ..engine.training.loop import Training, train_module
 from ..engine.transforms.amplitude import SILENCE, moving_average, rms, rms_unit

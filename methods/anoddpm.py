@@ -27,8 +27,8 @@ from ..engine.diffusion.gaussian import Gaussian, Variance
 from ..engine.diffusion.schedule import build_schedule, sampling_levels
 from ..engine.networks.diffusion_unet import build_unet, set_heads, side_divisor
 from ..engine.noise.noise import Noise, build_noise
+from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import TrainingContext
 from ..engine.sampling.reconstruct import (
     SamplingConfig,
     enumerate_chains,

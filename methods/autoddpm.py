@@ -32,8 +32,8 @@ from ..engine.diffusion.schedule import build_schedule
 from ..engine.features.pretrained import build_perceptual
 from ..engine.networks.diffusion_unet import build_unet, side_divisor
 from ..engine.noise.noise import build_noise
+from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import TrainingContext
 from ..engine.sampling.reconstruct import (
     SamplingConfig,
     enumerate_chains,

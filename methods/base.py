@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ..datasets.base import Spec, Split
+from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import TrainingContext
 
 
 @dataclass(frozen=True)

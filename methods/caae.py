@@ -29,8 +29,8 @@ from ..engine.networks.residual_autoencoder import (
     ResidualAutoencoder,
     gradient_penalty,
 )
+from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import TrainingContext
 from ..engine.training.loop import Training, train_module
 from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method

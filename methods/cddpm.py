@@ -29,8 +29,8 @@ from ..engine.diffusion.schedule import build_schedule
 from ..engine.networks.context_encoder import ContextEncoder
 from ..engine.networks.diffusion_unet import build_unet, side_divisor
 from ..engine.noise.noise import build_noise
+from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import TrainingContext
 from ..engine.sampling.reconstruct import predict_x0
 from ..engine.training.loop import Training, train_module
 from ..engine.transforms.augmentation import (

@@ -28,8 +28,8 @@ from ..engine.networks.diffusion_unet import side_divisor
 from ..engine.networks.plain_unet import PlainUNet
 from ..engine.noise.noise import build_noise
 from ..engine.noise.pyramid import Coarse
+from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import TrainingContext
 from ..engine.training.loop import Training, train_module
 from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method

@@ -41,8 +41,8 @@ from ..engine.features.adapted import AdaptedFeatures
 from ..engine.networks.diffusion_unet import build_unet, side_divisor
 from ..engine.networks.per_sample_dropout import PerSampleDropout
 from ..engine.noise.noise import Noise, build_noise
+from ..engine.runtime.context import Interrupted, TrainingContext
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import Interrupted, TrainingContext
 from ..engine.sampling.continuous_batching import run_chains
 from ..engine.sampling.guidance import image_conditioned_guidance
 from ..engine.sampling.reconstruct import (

@@ -37,8 +37,8 @@ from ..engine.diffusion.deviation import Deviation
 from ..engine.diffusion.schedule import build_schedule, sampling_levels
 from ..engine.networks.diffusion_unet import build_unet, side_divisor
 from ..engine.networks.per_sample_dropout import PerSampleDropout
+from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import TrainingContext
 from ..engine.sampling.continuous_batching import run_chains
 from ..engine.sampling.solvers import DdimOde
 from ..engine.training.data_loading import evenly_spaced_indices

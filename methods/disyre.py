@@ -29,8 +29,8 @@ from ..engine.diffusion.cold import ColdDiffusion
 from ..engine.diffusion.denoiser import Denoiser, Estimate
 from ..engine.diffusion.schedule import Schedule, build_schedule, sampling_levels
 from ..engine.networks.diffusion_unet import build_unet, side_divisor
+from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import TrainingContext
 from ..engine.sampling.continuous_batching import ChainBatch, Step, one_step_per_level, run_chains
 from ..engine.training.data_loading import evenly_spaced_indices
 from ..engine.training.loop import Training, train_module

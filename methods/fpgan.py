@@ -29,8 +29,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits as entropy
 
 from ..datasets.base import Spec, Split
 from ..engine.networks.fixed_point_gan import FixedPointDiscriminator, FixedPointGenerator
+from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import TrainingContext
 from ..engine.training.data_loading import evenly_spaced_indices
 from ..engine.training.loop import Training, train_module
 from ..engine.transforms.augmentation import random_affine

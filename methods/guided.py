@@ -32,8 +32,8 @@ from ..engine.diffusion.schedule import build_schedule, sampling_levels
 from ..engine.networks.diffusion_unet import build_unet, side_divisor
 from ..engine.networks.noisy_classifier import NoisyClassifier, build_encoder
 from ..engine.noise.noise import gaussian
+from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import TrainingContext
 from ..engine.sampling.classifier_guidance import (
     ClassifierGuidedSampler,
     LogProbGradient,

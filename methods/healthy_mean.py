@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
+from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import TrainingContext
 from .base import Detection, Method
 
 

@@ -13,8 +13,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
+from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import TrainingContext
 from .base import Detection, Method
 
 

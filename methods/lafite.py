@@ -34,8 +34,8 @@ from ..engine.diffusion.denoiser import Denoiser, PredictionType
 from ..engine.diffusion.schedule import build_schedule
 from ..engine.features.memory_bank import MemoryBank
 from ..engine.networks.diffusion_unet import build_unet, side_divisor
+from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import TrainingContext
 from ..engine.sampling.reconstruct import SamplingConfig, reconstruct
 from ..engine.training.data_loading import evenly_spaced_indices
 from ..engine.training.loop import Training, train_module

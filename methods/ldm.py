@@ -35,8 +35,8 @@ from ..engine.diffusion.gaussian import Gaussian
 from ..engine.diffusion.schedule import build_schedule
 from ..engine.networks.diffusion_unet import build_unet, side_divisor
 from ..engine.noise.noise import gaussian
+from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import TrainingContext
 from ..engine.sampling.reconstruct import SamplingConfig, reconstruct
 from ..engine.sampling.repaint import inpaint
 from ..engine.training.data_loading import evenly_spaced_indices

@@ -33,8 +33,8 @@ from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.schedule import build_schedule, shift_snr
 from ..engine.features.pretrained import build_perceptual as network
 from ..engine.networks.diffusion_unet import build_unet, side_divisor
+from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import TrainingContext
 from ..engine.sampling.multi_start import MultiStart
 from ..engine.training.loop import Training, train_module
 from ..engine.transforms.resizing import ResizePad

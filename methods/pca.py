@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
+from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import TrainingContext
 from ..engine.training.data_loading import evenly_spaced_indices
 from .base import Detection, Method
 

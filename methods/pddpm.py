@@ -25,8 +25,8 @@ from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.schedule import build_schedule
 from ..engine.networks.diffusion_unet import build_unet, side_divisor
 from ..engine.noise.noise import build_noise
+from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import TrainingContext
 from ..engine.sampling.patches import random_boxes, reconstruct_patches, tile_masks
 from ..engine.training.loop import Training, train_module
 from ..engine.transforms.resizing import ResizePad

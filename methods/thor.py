@@ -34,8 +34,8 @@ from ..engine.diffusion.schedule import build_schedule, sampling_levels
 from ..engine.features.pretrained import build_perceptual
 from ..engine.networks.diffusion_unet import build_unet, side_divisor
 from ..engine.noise.noise import build_noise
+from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import TrainingContext
 from ..engine.sampling.continuous_batching import ChainBatch, Step, one_step_per_level, run_chains
 from ..engine.sampling.reconstruct import enumerate_chains, repeat_streams
 from ..engine.sampling.solvers import Ancestral

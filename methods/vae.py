@@ -20,8 +20,8 @@ from torch import Tensor
 from ..datasets.base import Spec, Split
 from ..engine.networks.diffusion_unet import side_divisor
 from ..engine.networks.residual_autoencoder import ResidualAutoencoder, kl_divergence
+from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.run import TrainingContext
 from ..engine.training.loop import Training, train_module
 from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method

@@ -21,7 +21,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ...engine.runtime.run import TrainingContext
+    from ...engine.runtime.context import TrainingContext
     from ..experiments.matrix import Experiment
 
 REFERENCES = ("loop", "separate", "fewer")

@@ -16,8 +16,8 @@ import torch
 from rich.console import Console
 
 from ...datasets.base import DataError, Dataset
+from ...engine.runtime.context import Interrupted, TrainingContext
 from ...engine.runtime.distributed import Team, join_team
-from ...engine.runtime.run import Interrupted, TrainingContext
 from ..experiments.distributed import run_follower
 from ..experiments.matrix import Experiment
 from ..scheduling.console import Watch

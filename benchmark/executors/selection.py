@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from ...engine.runtime.run import TrainingContext
+from ...engine.runtime.context import TrainingContext
 from ..experiments.matrix import Experiment
 from ..store.artifact_store import Store
 from .cluster import Remote

@@ -19,7 +19,7 @@ from .fork_server import Nursery
 from .job_folder import JOB, TICKET, Last
 
 if TYPE_CHECKING:
-    from ...engine.runtime.run import TrainingContext
+    from ...engine.runtime.context import TrainingContext
     from ..experiments.matrix import Experiment
     from ..scheduling.job import Job
     from ..store.artifact_store import Store

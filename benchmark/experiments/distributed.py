@@ -9,8 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ...datasets.base import Dataset
+from ...engine.runtime.context import Interrupted, NullStateStore, TrainingContext
 from ...engine.runtime.distributed import Team
-from ...engine.runtime.run import Interrupted, NullStateStore, TrainingContext
 from .fit_predict import fit
 from .matrix import Experiment
 

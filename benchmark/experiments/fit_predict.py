@@ -28,9 +28,9 @@ from ...engine.profiling.cost import (
     device_name,
     peak_memory,
 )
+from ...engine.runtime.context import Interrupted, StateStore, TrainingContext
 from ...engine.runtime.out_of_memory import batch_limit, retry_out_of_memory
 from ...engine.runtime.rng import Rng
-from ...engine.runtime.run import Interrupted, StateStore, TrainingContext
 from ...engine.training.loop import NotFinite, Training
 from ...methods.base import Method
 from ..evaluation.metrics.reconstruction import normal_psnr_ssim
@@ -153,7 +153,9 @@ def predict(
             shard = (
                 work()
                 if fits
-                else retry_out_of_memory(work, method, context, f"looking at {split_name}")
+                else retry_out_of_memory(
+                    work, method, context, f"looking at {split_name}", context.on_event
+                )
             )
             state_store.save(f"shard-{start}", shard)
         batch_limit(method, int(shard["batch"]))  # one shape for the whole stage, also when resumed

@@ -17,7 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from ...datasets.base import Dataset
-from ...engine.runtime.run import TrainingContext
+from ...engine.runtime.context import TrainingContext
 from ...methods.base import Method
 from ..evaluation.evaluate import Predictions, evaluate
 from ..evaluation.sample_results import read_evaluation, read_sample_results, write_sample_results

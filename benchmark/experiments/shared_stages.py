@@ -11,7 +11,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ...engine.runtime.run import Stage, TrainingContext
+from ...engine.runtime.context import Stage, TrainingContext
 from ..registry.code_fingerprint import loaded_code_digest
 from ..store.artifact_store import Store, canonical_json
 

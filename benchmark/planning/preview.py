@@ -20,7 +20,7 @@ from .history import CostEstimate, CostHistory
 
 if TYPE_CHECKING:
     from ...datasets.base import Dataset
-    from ...engine.runtime.run import TrainingContext
+    from ...engine.runtime.context import TrainingContext
     from ..experiments.pipeline import KeyInputs
 
 LIBRARIES = ("torch", "monai", "diffusers", "opensimplex", "numba", "h5py", "nibabel", "lpips")

@@ -10,7 +10,7 @@ from math import ceil
 
 from ...datasets.base import Batch, Dataset
 from ...engine.profiling.cost import CostMeter, PeakMemory, peak_memory
-from ...engine.runtime.run import TrainingContext
+from ...engine.runtime.context import TrainingContext
 from ..experiments.fit_predict import build_method
 from ..experiments.matrix import Experiment, load_split
 from ..speed.data_loading import measure_loading

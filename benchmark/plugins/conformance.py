@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from ...datasets.base import Sample, Spec
+from ...engine.runtime.context import Interrupted, TrainingContext
 from ...engine.runtime.rng import Rng
-from ...engine.runtime.run import Interrupted, TrainingContext
 from ...methods.base import Detection, Method
 from ..registry.registry import Entry
 

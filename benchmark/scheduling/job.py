@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 from ...datasets.base import DataError, Dataset, Progress, no_progress
+from ...engine.runtime.context import Interrupted, TrainingContext
 from ...engine.runtime.distributed import SINGLE_PROCESS, Team
-from ...engine.runtime.run import Interrupted, TrainingContext
 from ..evaluation.protocol import Protocol
 from ..experiments.fit_predict import LogEvent
 from ..experiments.matrix import PREDICTED_SPLITS, Experiment

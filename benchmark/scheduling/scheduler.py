@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...engine.runtime.run import TrainingContext
+from ...engine.runtime.context import TrainingContext
 from ..executors.launch import Executor, News, by_dataset
 from ..experiments.matrix import Experiment
 from ..experiments.pipeline import record_header

@@ -16,8 +16,8 @@ from torch import Tensor
 from ...datasets.base import Dataset, Sample
 from ...engine.noise.noise import Simplex
 from ...engine.profiling.cost import PeakMemory, peak_memory, synchronize, time_interleaved
+from ...engine.runtime.context import Interrupted, TrainingContext
 from ...engine.runtime.rng import Rng
-from ...engine.runtime.run import Interrupted, TrainingContext
 from ...engine.training.data_loading import iterate_batches
 from ...engine.training.loop import Training
 from ..experiments.fit_predict import build_method

@@ -24,7 +24,7 @@ from ...engine.profiling.cost import (
     time_interleaved,
 )
 from ...engine.profiling.peak_throughput import measure_peak
-from ...engine.runtime.run import TrainingContext
+from ...engine.runtime.context import TrainingContext
 from ..experiments.fit_predict import build_method
 from ..experiments.matrix import Experiment, sweep_levels
 from .reference_implementations import REFERENCES, Comparison, NotComparable, RepeatedPrediction

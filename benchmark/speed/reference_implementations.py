@@ -17,8 +17,8 @@ from ...engine.diffusion.denoiser import Denoiser
 from ...engine.diffusion.gaussian import Gaussian
 from ...engine.diffusion.schedule import sampling_levels
 from ...engine.noise.noise import Gaussian as White
+from ...engine.runtime.context import TrainingContext
 from ...engine.runtime.rng import Rng
-from ...engine.runtime.run import TrainingContext
 from ...engine.sampling.reconstruct import SamplingConfig
 from ...methods.base import Detection, Method
 from ..experiments.fit_predict import build_method

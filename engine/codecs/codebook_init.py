@@ -8,9 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..runtime.context import TrainingContext
 from ..runtime.fixed_batches import apply_in_batches
 from ..runtime.rng import Rng
-from ..runtime.run import TrainingContext
 from ..training.data_loading import Examples, evenly_spaced_indices
 from .autoencoder import VQ
 

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from ..diffusion.denoiser import Mismatch
 from ..features.pretrained import FeatureExtractor
+from ..runtime.context import BatchedModule, TrainingContext
 from ..runtime.fixed_batches import apply_in_batches
 from ..runtime.rng import Rng
-from ..runtime.run import BatchedModule, TrainingContext
 from ..training.data_loading import Examples, evenly_spaced_indices
 
 

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 
 from torch import Tensor
 
+from ..runtime.context import TrainingContext
 from ..runtime.rng import Rng
-from ..runtime.run import TrainingContext
 from ..training.data_loading import Examples
 from ..training.loop import Training, train_module
 from ..transforms.augmentation import random_shift

@@ -1,32 +1,31 @@
-"""A network seen as one question: given x at a level, what was x_0?
+"""A denoiser: a network that predicts x_0 from x at a level, whatever its prediction type.
 
-Samplers ask nothing else, so none of them knows what the network was trained to predict. Here
-stands also the one rule that makes results independent of batching: at inference the network only
-ever sees one fixed, padded batch shape.
+Samplers need nothing else, so none of them depends on what the network was trained to predict. The
+one rule that makes results independent of batching is here too: at inference the network computes
+batches of one fixed, padded shape only.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ..noise.noise import Noise
+from ..runtime.context import BatchedModule
 from ..runtime.fixed_batches import apply_in_batches
 from ..runtime.rng import Rng
-from ..runtime.run import BatchedModule
-from .bernoulli import Bernoulli
 from .gaussian import Gaussian, Process, add_noise_in_region
 from .schedule import Schedule
 from .variational_bound import variational_bound
 
 PredictionType = Literal["noise", "clean", "v", "flip"]
-"""v is Salimans and Ho's; flip, of a Bernoulli process, is the logit of x_l being unlike x_0."""
+"""v is Salimans and Ho's; flip, of a Bernoulli process, is the logit of x_l differing from x_0."""
+
+P = TypeVar("P")
 
 
 class Mismatch(ValueError):
@@ -34,9 +33,12 @@ class Mismatch(ValueError):
 
 
 class Estimate(NamedTuple):
-    """noise, clean: (N, C, *S), one implies the other; learned_variance: what a network that has
-    learned
-    its variance says of it, about -1 (the posterior's) to 1 (the forward step's)."""
+    """The noise and x_0 that a denoiser estimates.
+
+    noise, clean: (N, C, *S), one implies the other
+    learned_variance: the output of a network that learns its variance, about -1 (the posterior's)
+        to 1 (the forward step's)
+    """
 
     noise: Tensor
     clean: Tensor
@@ -44,18 +46,27 @@ class Estimate(NamedTuple):
 
 
 class Denoiser(BatchedModule):
-    """net: (x (N, C, *S), timesteps (N,), *given) -> its prediction; it is called with
-    t = level - 1, as the papers' arrays count, and with what else it is given of every sample.
+    """A network with its forward process, prediction type and clipping.
 
+    net: (x (N, C, *S), timesteps (N,), *conditioning) -> its prediction; it is called with
+        t = level - 1, as the papers' arrays count, and with the conditioning of every sample
+    schedule: of the process
+    prediction_type: what the network was trained to predict
     clip: the range x_0 is known to lie in; estimates are clamped to it at inference
-    rederive_noise: whether the noise is then what the clamped x_0 implies, or stays as the network
-    said
-    trained_on: what else the weights were trained for (the noise); travels in the state dict with
+    rederive_noise: whether the noise is then what the clamped x_0 implies, or stays as predicted
+    trained_on: what else the weights were trained for (the noise); saved in the state dict with
         schedule and prediction type, and a mismatch refuses to load
-    process: how samples are disturbed, made from the schedule
-    learns_variance: the network has 2 C channels out, the second C are the variance
-    (`Estimate.spread`)
+    process: the forward process, built from the schedule
+    learns_variance: the network has 2 C output channels, the second C are the variance
     batch: rows in every network call at inference
+
+    >>> from adbench.engine.diffusion.schedule import linear_schedule
+    >>> class Zero(nn.Module):
+    ...     def forward(self, x, timesteps):
+    ...         return torch.zeros_like(x)
+    >>> denoiser = Denoiser(Zero(), linear_schedule(), prediction_type="clean").eval()
+    >>> denoiser(torch.ones(2, 1, 4), torch.tensor([100, 250])).shape
+    torch.Size([2, 1, 4])
     """
 
     def __init__(
@@ -76,36 +87,42 @@ class Denoiser(BatchedModule):
         self.clip, self.trained_on, self.learns_variance = clip, trained_on, learns_variance
         self.rederive_noise = rederive_noise
         self.evaluations = 0
-        known = _prediction_types(self.process)
-        if prediction_type not in known or (
+        types = self.process.prediction_types
+        if prediction_type not in types or (
             learns_variance and not isinstance(self.process, Gaussian)
         ):
-            what = f"{prediction_type}{' and variance' if learns_variance else ''}"
+            prediction = f"{prediction_type}{' and variance' if learns_variance else ''}"
             raise ValueError(
-                f"a {self.process.name} process knows no {what}; it has {', '.join(known)}"
+                f"a {self.process.name} process has no prediction type {prediction}; "
+                f"it has {', '.join(types)}"
             )
 
     @property
     def schedule(self) -> Schedule:
+        """The schedule of the process."""
         return self.process.schedule
+
+    def process_as(self, kind: type[P]) -> P:
+        """The process, which must be of this class; TypeError for another."""
+        if not isinstance(self.process, kind):
+            raise TypeError(f"a {self.process.name} process is no {kind.__name__}")
+        return self.process
 
     def forward(self, x: Tensor, level: Tensor, *conditioning: Tensor) -> Tensor:
         """The estimate of x_0, (N, C, *S), clipped; level is (N,), at least 1."""
         return self.estimate(x, level, *conditioning).clean
 
     def estimate(self, x: Tensor, level: Tensor, *conditioning: Tensor) -> Estimate:
-        """What the noise was and what x_0; where that is clipped, the noise is re-derived from it,
-        as ancestral sampling does, unless `rederive` is off, as diffusers' DDIM has it."""
-        answer, spread = self.predict(x, level, *conditioning), None
-        if self.learns_variance:
-            answer, spread = answer.chunk(2, 1)
-        noise, clean = self._noise_and_x0(x, answer, level)
+        """Estimate the noise and x_0; where x_0 is clipped, the noise is re-derived from it, as
+        ancestral sampling does, unless `rederive_noise` is off, as in diffusers' DDIM."""
+        prediction, learned_variance = self._predict_parts(x, level, *conditioning)
+        noise, clean = self._noise_and_x0(x, prediction, level)
         if self.clip is not None:
             clean = clean.clamp(*self.clip)
             noise = None if self.rederive_noise else noise
         if noise is None:
             noise = self.process.noise_from_x0(x, clean, level)
-        return Estimate(noise, clean, spread)
+        return Estimate(noise, clean, learned_variance)
 
     def predict(self, x: Tensor, level: Tensor, *conditioning: Tensor) -> Tensor:
         """The network's own prediction, (N, C, *S) in x's precision."""
@@ -127,30 +144,36 @@ class Denoiser(BatchedModule):
         conditioning: Sequence[Tensor] = (),
         corrupted: Tensor | None = None,
     ) -> Tensor:
-        """Mean |error| ** power of the prediction at a level uniform on 1..max_level, (N,); of
-        flips the cross-entropy in bits; where the variance is learned, the bound on the likelihood
-        beside it (Nichol & Dhariwal 2021, equation 16, weight 1).
+        """The training loss at a level uniform on 1..max_level, (N,).
 
-        max_level: on the 1000-step scale, all if None. noise: the process's own if None.
-        region: (N, 1, *S) bool; only there is x disturbed. error_region: where error counts; the
-        mean is
-        over all of S either way. conditioning: what the network is told besides, per sample.
-        corrupted: what
-        is disturbed in place of x, which stays what is sought: for inputs corrupted beforehand.
+        Mean |error| ** power of the prediction; for flips the cross-entropy in bits; where the
+        variance is learned, plus the variational bound (Nichol & Dhariwal 2021, equation 16,
+        weight 1).
+
+        x: (N, C, *S)
+        rng: one stream per sample
+        noise: the process's own if None
+        region: (N, 1, *S) bool; noise is added to x only there
+        error_region: where error counts; the mean is over all of S either way
+        max_level: on the 1000-step scale, all if None
+        conditioning: further inputs of the network, per sample
+        corrupted: what noise is added to in place of x, which stays the target: for inputs that
+            are corrupted beforehand
         """
         highest = self.schedule.to_level(1000 if max_level is None else max_level)
         level = 1 + rng.fork("level").integers(highest)
         eps = (noise or self.process.default_noise)(rng.fork("noise"), x.shape[1:], level)
-        x_l = add_noise_in_region(
-            self.process, x if corrupted is None else corrupted, level, eps, region
+        start = x if corrupted is None else corrupted
+        noisy = add_noise_in_region(self.process, start, level, eps, region)
+        prediction, learned_variance = self._predict_parts(noisy, level, *conditioning)
+        error = self.process.prediction_error(
+            prediction, x, noisy, eps, level, self.prediction_type, power
         )
-        answer, spread = self.predict(x_l, level, *conditioning), None
-        if self.learns_variance:
-            answer, spread = answer.chunk(2, 1)
-        error = self._prediction_error(answer, x, x_l, eps, level, power)
-        if spread is not None and isinstance(self.process, Gaussian):
-            guess = self._noise_and_x0(x_l, answer.detach(), level)[1]
-            error = error + variational_bound(self.process, x, guess, spread, x_l, level)
+        if learned_variance is not None:
+            process = self.process_as(Gaussian)
+            estimate = self._noise_and_x0(noisy, prediction.detach(), level)[1]
+            bound = variational_bound(process, x, estimate, learned_variance, noisy, level)
+            error = error + bound
         if region is not None and error_region == "region":
             error = error * region
         return error.flatten(1).mean(1)
@@ -175,40 +198,21 @@ class Denoiser(BatchedModule):
                 f"these weights were trained as {theirs.decode()}, not as {ours.decode()}"
             )
 
+    def _predict_parts(
+        self, x: Tensor, level: Tensor, *conditioning: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """The network's prediction, and its variance if it learns one."""
+        output = self.predict(x, level, *conditioning)
+        if not self.learns_variance:
+            return output, None
+        prediction, learned_variance = output.chunk(2, 1)
+        return prediction, learned_variance
+
     def _noise_and_x0(
         self, x: Tensor, prediction: Tensor, level: Tensor
     ) -> tuple[Tensor | None, Tensor]:
-        """The noise, if that is what the network speaks of, and x_0."""
-        if self.prediction_type == "v" and isinstance(self.process, Gaussian):
-            return None, self.process.x0_from_velocity(x, prediction, level)
-        if self.prediction_type == "clean":
-            return None, prediction
-        if (
-            self.prediction_type == "flip"
-        ):  # in float64: a sigmoid's last digit depends on its neighbours
-            prediction = prediction.double().sigmoid().to(x.dtype)
-        return prediction, self.process.x0_from_noise(x, prediction, level)
-
-    def _prediction_error(
-        self, prediction: Tensor, x: Tensor, x_l: Tensor, eps: Tensor, level: Tensor, power: int
-    ) -> Tensor:
-        if self.prediction_type == "flip":
-            flips = self.process.noise_from_x0(x_l, x, level)
-            return binary_cross_entropy_with_logits(prediction, flips, reduction="none") / math.log(
-                2
-            )
-        sought = eps if self.prediction_type == "noise" else x
-        if self.prediction_type == "v" and isinstance(self.process, Gaussian):
-            sought = self.process.velocity(x, eps, level)
-        return (prediction - sought).abs() ** power
+        return self.process.noise_and_x0(x, prediction, level, self.prediction_type)
 
     def _call_network(self, x: Tensor, level: Tensor, *conditioning: Tensor) -> Tensor:
-        inner = x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
-        return self.net(inner, (level - 1).clamp(min=0), *conditioning).to(x.dtype)
-
-
-def _prediction_types(process: Process) -> tuple[str, ...]:
-    """What a network may predict of it."""
-    if isinstance(process, Gaussian):
-        return "noise", "clean", "v"
-    return ("flip",) if isinstance(process, Bernoulli) else ("clean",)
+        x_in = x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+        return self.net(x_in, (level - 1).clamp(min=0), *conditioning).to(x.dtype)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, cosine_similarity, interpolate
 
+from ..runtime.context import BatchedModule
 from ..runtime.fixed_batches import apply_in_batches
-from ..runtime.run import BatchedModule
 from .pretrained import EfficientNetBlocks, FeatureExtractor
 
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softmax
 
+from ..runtime.context import Interrupted, TrainingContext
 from ..runtime.rng import Rng
-from ..runtime.run import Interrupted, TrainingContext
 
 VECTORS_PER_CHUNK = 2**13
 """Vectors that are compared with a sample's places at once; how many changes no result."""

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from ..runtime.context import BatchedModule
 from ..runtime.fixed_batches import apply_in_batches
-from ..runtime.run import BatchedModule
 
 LAYERS = (2, 4, 10)
 """The blocks of EfficientNet-lite0 that are compared: at 1/4, 1/8 and 1/16 of the side."""

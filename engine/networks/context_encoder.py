@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from ..runtime.context import BatchedModule
 from ..runtime.fixed_batches import apply_in_batches
-from ..runtime.run import BatchedModule
 
 
 class ContextEncoder(BatchedModule):

@@ -14,8 +14,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from ..runtime.context import BatchedModule
 from ..runtime.fixed_batches import apply_in_batches
-from ..runtime.run import BatchedModule
 from .residual_autoencoder import gradient_penalty
 
 LEAKY_SLOPE = 0.01

@@ -13,9 +13,9 @@ from torch.nn.functional import cross_entropy
 
 from ..diffusion.gaussian import Gaussian, Process
 from ..diffusion.schedule import Schedule
+from ..runtime.context import BatchedModule
 from ..runtime.fixed_batches import apply_in_batches
 from ..runtime.rng import Rng
-from ..runtime.run import BatchedModule
 
 
 class NoisyClassifier(BatchedModule):

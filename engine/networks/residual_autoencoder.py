@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
+from ..runtime.context import BatchedModule
 from ..runtime.fixed_batches import apply_in_batches
-from ..runtime.run import BatchedModule
 
 LEAKY_SLOPE = 0.2
 

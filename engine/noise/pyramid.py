@@ -1,4 +1,4 @@
-"""Noise drawn on coarse grids: smooth fields that white noise of few values is stretched to.
+"""Noise drawn on coarse grids: smooth fields interpolated from few values of white noise.
 
 Interpolated in float64 and then rounded, so that devices agree on the float32.
 """
@@ -19,12 +19,16 @@ MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 @dataclass(frozen=True)
 class Pyramid:
-    """White noise on grids of which each has half as many places along every axis as the one
-    before, stretched to the same size and added up; of unit variance at every place. As ANDi
-    (arXiv 2312.01904) trains with.
+    """White noise on ever coarser grids, interpolated to the same size and added up, of unit
+    variance at every pixel. As ANDi (arXiv 2312.01904) trains with.
 
-    octaves: grids, the first as fine as the image; persistence: the height of each in terms of the
-    one before; shared: one draw for all samples at a step
+    octaves: number of grids; the first is as fine as the image, each other has half as many points
+        along every axis as the one before
+    persistence: the amplitude of each in terms of the one before
+    shared: one draw for all samples at a step
+
+    >>> Pyramid(octaves=2)(Rng(["a"]), (1, 8, 8), torch.tensor([250])).shape
+    torch.Size([1, 1, 8, 8])
     """
 
     octaves: int = 6
@@ -33,7 +37,7 @@ class Pyramid:
 
     def __post_init__(self) -> None:
         if self.octaves < 1 or self.persistence <= 0:
-            raise ValueError(f"pyramid noise wants octaves, persistence > 0: {self}")
+            raise ValueError(f"pyramid noise needs octaves, persistence > 0: {self}")
 
     def __call__(self, rng: Rng, shape: Sequence[int], level: Tensor) -> Tensor:
         channels, *extent = _check_shape(shape)
@@ -42,19 +46,23 @@ class Pyramid:
         variance = torch.zeros(extent, dtype=torch.float64, device=rng.device)
         for octave in range(self.octaves):
             grid = [max(1, n >> octave) for n in extent]
-            height = self.persistence**octave
-            total += height * interpolate_grid(rng.normal((channels, *grid)), extent)
-            variance += height**2 * _interpolated_variance(grid, extent, rng.device)
+            amplitude = self.persistence**octave
+            total += amplitude * interpolate_grid(rng.normal((channels, *grid)), extent)
+            variance += amplitude**2 * _interpolated_variance(grid, extent, rng.device)
         return (total / variance.sqrt()).float()
 
 
 @dataclass(frozen=True)
 class Coarse:
-    """White noise on a coarse grid, stretched to the image's size and rolled around its edges by
-    any number of places. As denoising autoencoders are trained with: Kascenas et al., MIDL 2022.
+    """White noise on a coarse grid, interpolated to the image's size and rolled around its edges by
+    any number of pixels. As denoising autoencoders are trained with: Kascenas et al., MIDL 2022.
 
-    grid: places along every axis, the first and the last at the image's edges; deviation: of a
-    place of the grid. Between two it is less. shared_roll: all samples are rolled alike at a step
+    grid: points along every axis, the first and the last at the image's edges
+    deviation: standard deviation of a grid point; between two points it is less
+    shared_roll: all samples are rolled alike at a step
+
+    >>> Coarse(grid=4)(Rng(["a"]), (1, 8, 8), torch.tensor([250])).shape
+    torch.Size([1, 1, 8, 8])
     """
 
     grid: int = 16
@@ -63,28 +71,36 @@ class Coarse:
 
     def __post_init__(self) -> None:
         if self.grid < 1 or self.deviation <= 0:
-            raise ValueError(f"coarse noise wants grid, deviation > 0: {self}")
+            raise ValueError(f"coarse noise needs grid, deviation > 0: {self}")
 
     def __call__(self, rng: Rng, shape: Sequence[int], level: Tensor) -> Tensor:
         channels, *extent = _check_shape(shape)
         roll = rng.shared() if self.shared_roll else rng
         field = rng.normal((channels, *[min(self.grid, n) for n in extent]))
-        field = interpolate_grid(
-            self.deviation * field.double(), extent, align_corners=True
-        ).float()
+        field = self.deviation * field.double()
+        field = interpolate_grid(field, extent, align_corners=True).float()
         for axis, n in enumerate(extent):
-            place = torch.arange(n, device=rng.device) - roll.integers(n)[:, None]  # (N, n)
+            index = torch.arange(n, device=rng.device) - roll.integers(n)[:, None]  # (N, n)
             sides = [len(rng)] + [1] * (len(extent) + 1)
             sides[2 + axis] = n
-            field = field.take_along_dim(place.remainder(n).view(sides), 2 + axis)
+            field = field.take_along_dim(index.remainder(n).view(sides), 2 + axis)
         return field
 
 
 def interpolate_grid(
     field: Tensor, extent: Sequence[int], *, align_corners: bool = False
 ) -> Tensor:
-    """(N, C, *grid) -> (N, C, *extent) float64, linear between the centres of the grid's places.
-    align_corners: the first and the last centre are those of the first and the last pixel."""
+    """Interpolate linearly between the centres of grid points: (N, C, *grid) -> (N, C, *extent).
+
+    The result is float64.
+
+    field: values of the grid points
+    extent: the size to reach, one to three axes
+    align_corners: the first and the last centre are those of the first and the last pixel
+
+    >>> interpolate_grid(torch.tensor([[[0.0, 1.0]]]), [3], align_corners=True)
+    tensor([[[0.0000, 0.5000, 1.0000]]], dtype=torch.float64)
+    """
     mode = MODES[len(extent)]
     return interpolate(field.double(), size=list(extent), mode=mode, align_corners=align_corners)
 
@@ -92,11 +108,13 @@ def interpolate_grid(
 def _interpolated_variance(
     grid: Sequence[int], extent: Sequence[int], device: torch.device
 ) -> Tensor:
-    """The variance of stretched white noise at every place, (*extent,) float64: along an axis, the
-    sum of the squared weights of a place; over axes, the product."""
+    """The variance of interpolated white noise at every pixel, (*extent,) float64: along an axis,
+    the sum of a pixel's squared weights; over axes, the product."""
     variance = torch.ones((), dtype=torch.float64, device=device)
-    for few, n in zip(grid, extent, strict=True):
-        weights = interpolate_grid(torch.eye(few, device=device)[:, None], [n])[:, 0]  # (few, n)
+    for points, n in zip(grid, extent, strict=True):
+        weights = interpolate_grid(torch.eye(points, device=device)[:, None], [n])[
+            :, 0
+        ]  # (points, n)
         variance = variance[..., None] * weights.square().sum(0)
     return variance
 

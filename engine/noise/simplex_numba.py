@@ -1,11 +1,11 @@
 """The compiled loop behind simplex.py; apart, so that numba is imported when a field is drawn.
 
 A row goes through three passes, COLUMNS of it at a time: where its points lie, which numbers the
-permutation gives their vertices, and the sum of the bumps. The first and the last have no branch
-and look nothing up, so that the compiler makes vector instructions of them. The second is skipped
-where the row before had the same point of the lattice in this column, as long waves mostly do.
+permutation gives their vertices, and the sum of the contributions. The first and the last have
+neither branch nor table, so that the compiler vectorises them. The second is skipped where the row
+before had the same point of the lattice in this column, as long waves mostly do.
 
-It is entered by as many threads as torch has: numba's own pools spin between calls, and survive
+It is called by as many threads as torch has: numba's own pools spin between calls, and survive
 neither a fork nor two callers.
 """
 
@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .simplex import (
+from .simplex_tables import (
     GRADIENTS,
     GRADIENTS2,
     NORM,
@@ -50,36 +50,30 @@ def simplex_fields_numba(
     depth: Tensor,
     offset: Tensor,
 ) -> Tensor:
-    """What `simplex.by_tensors` makes, to the last bit; on a CPU."""
+    """Compute the sum of `simplex_fields` on a CPU, as `simplex_fields_torch` to the last bit."""
     D, H, W = shape
-    given = (
+    arguments = (
         (D, H), permutation_tables, GRADIENT_WORDS[permutation_tables % 24], VERTEX_WORDS,
         np.array(octaves.wavelengths), np.array(octaves.amplitudes),
         np.ascontiguousarray(depth), np.ascontiguousarray(offset),
     )  # fmt: skip
-    made = _run_in_threads(
-        _fill_field_rows, (len(permutation_tables) * D * H, W), len(octaves.amplitudes), given
-    )
-    return made.view(len(permutation_tables), D, H, W)
+    rows = (len(permutation_tables) * D * H, W)
+    field = _run_in_threads(_fill_field_rows, rows, len(octaves.amplitudes), arguments)
+    return field.view(len(permutation_tables), D, H, W)
 
 
 def simplex_planes_numba(
     permutation_tables: NDArray[np.int64], shape: Sequence[int], octaves: Octaves, offset: Tensor
 ) -> Tensor:
-    """What `simplex.planes_by_tensors` makes, to the last bit; on a CPU."""
+    """Compute the sum of `simplex_planes` on a CPU, as `simplex_planes_torch` to the last bit."""
     H, W = shape
-    given = (
-        H,
-        permutation_tables,
-        GRADIENTS2[permutation_tables >> 1 & 7],
-        np.array(octaves.wavelengths),
-        np.array(octaves.amplitudes),
-        np.ascontiguousarray(offset),
-    )
-    made = _run_in_threads(
-        _fill_plane_rows, (len(permutation_tables) * H, W), len(octaves.amplitudes), given
-    )
-    return made.view(len(permutation_tables), H, W)
+    arguments = (
+        H, permutation_tables, GRADIENTS2[permutation_tables >> 1 & 7],
+        np.array(octaves.wavelengths), np.array(octaves.amplitudes), np.ascontiguousarray(offset),
+    )  # fmt: skip
+    rows = (len(permutation_tables) * H, W)
+    field = _run_in_threads(_fill_plane_rows, rows, len(octaves.amplitudes), arguments)
+    return field.view(len(permutation_tables), H, W)
 
 
 def _run_in_threads(
@@ -88,22 +82,24 @@ def _run_in_threads(
     octave_count: int,
     arguments: tuple[Any, ...],
 ) -> Tensor:
-    """Of that shape, each thread's share of it filled by `fill_rows`, which is told the number of
-    the
-    share's first row and what is given. octave_count: octaves, which say what there is to do."""
-    made = np.zeros(shape)
+    """An array of the shape, float64, filled by `fill_rows` with one thread per share of its rows.
 
-    def share(start: int, stop: int) -> None:
-        fill_rows(made[start:stop], start, *arguments)
+    fill_rows: takes the share, the number of its first row, and `arguments`
+    octave_count: how much work a value is
+    """
+    values = np.zeros(shape)
 
-    threads = min(torch.get_num_threads(), made.size * octave_count // VALUES_PER_THREAD)
+    def fill_share(start: int, stop: int) -> None:
+        fill_rows(values[start:stop], start, *arguments)
+
+    threads = min(torch.get_num_threads(), values.size * octave_count // VALUES_PER_THREAD)
     if threads < 2:
-        share(0, len(made))
+        fill_share(0, len(values))
     else:
-        edges = [len(made) * i // threads for i in range(threads + 1)]
+        edges = [len(values) * i // threads for i in range(threads + 1)]
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(share, edges[:-1], edges[1:]))
-    return torch.from_numpy(made)
+            list(pool.map(fill_share, edges[:-1], edges[1:]))
+    return torch.from_numpy(values)
 
 
 def _high_words(numbers: NDArray[Any]) -> NDArray[np.int64]:
@@ -112,11 +108,12 @@ def _high_words(numbers: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def _build_vertex_words() -> NDArray[np.int64]:
-    """(80, 8, 3): by code and vertex, what `_gather` makes two words of four short floats of:
-    a mask for the gradient (0 for no vertex) and i; j and k; and i, j, k in 8 bits each."""
+    """Three words per code and vertex, (80, 8, 3), from which `_gather_vertices` builds two words
+    of four short floats: a mask for the gradient (0 for no vertex) and i; j and k; and i, j, k in
+    8 bits each."""
     i, j, k = VERTICES.transpose(2, 0, 1)
-    there = np.arange(8) < VERTEX_COUNTS[:, None]
-    first = np.where(there, np.int64(-1) << 16, 0) | _high_words(i)
+    present = np.arange(8) < VERTEX_COUNTS[:, None]
+    first = np.where(present, np.int64(-1) << 16, 0) | _high_words(i)
     second = _high_words(j) << 48 | _high_words(k) << 32
     return np.stack([first, second, i & 255 | (j & 255) << 8 | (k & 255) << 16], 2)
 
@@ -129,33 +126,37 @@ HIGH = np.int64(-1) << np.int64(48)
 
 
 def _jit(function: Callable[..., Any]) -> Callable[..., Any]:
-    """With IEEE arithmetic, nothing fused or reordered; kept on disk if numba finds a folder."""
+    """Compile with IEEE arithmetic, nothing fused or reordered; cached on disk if numba finds a
+    folder that it may write to."""
     try:
         return numba.njit(nogil=True, error_model="numpy", cache=True)(function)
-    except RuntimeError:  # it found none that it may write to
+    except RuntimeError:  # numba found no such folder
         return numba.njit(nogil=True, error_model="numpy")(function)
 
 
 @_jit
 def permutations(seeds):
-    """(B,) int64 -> (B, 256): the shuffle that opensimplex makes of each seed."""
-    made = np.empty((len(seeds), 256), np.int64)
+    """The permutations that opensimplex shuffles by each seed: (B,) int64 -> (B, 256)."""
+    tables = np.empty((len(seeds), 256), np.int64)
     for b in range(len(seeds)):
         source, state = np.arange(256), seeds[b]
         for i in range(258, -1, -1):  # three steps to warm up
             state = state * 6364136223846793005 + 1442695040888963407  # which wraps
             if i < 256:
                 pick = (state % (i + 1) + 31) % (i + 1)  # of state + 31, were that not to wrap
-                made[b, i] = source[pick]
+                tables[b, i] = source[pick]
                 source[pick] = source[i]
-    return made
+    return tables
 
 
 @_jit
 def _locate_points(dx, dy, dz, key, start, wave, x0, y, z):
-    """Of the columns from `start` on: the place in the cube, into dx, dy and dz; and into key the
-    code and the cube, in 8 bits each. The code is `simplex._code`, here in place and without a
-    branch, lest the loop stay scalar."""
+    """Write for the columns from `start` on the position in the cube into dx, dy and dz, and into
+    key the code and the cube, in 8 bits each.
+
+    The code is `simplex._point_code`, here in place and without a branch: with one, the compiler
+    would not vectorise the loop.
+    """
     for w in range(len(key)):
         x = (start + w) / wave + x0
         skew = (x + y + z) * STRETCH
@@ -172,18 +173,18 @@ def _locate_points(dx, dy, dz, key, start, wave, x0, y, z):
         b = zs if swap_b else ys
         first = 4 if swap_a else 1
         second = 4 if swap_b else 2
-        own = (1 - total > a) | (1 - total > b)
+        opposite = (1 - total > a) | (1 - total > b)
         nearer = second if b > a else first
-        low = nearer if own else first | second
+        low = nearer if opposite else first | second
 
         swap_b, swap_a = (xs <= ys) & (zs < ys), (xs > ys) & (zs < xs)
         a = zs if swap_a else xs
         b = zs if swap_b else ys
         first = 3 if swap_a else 6
         second = 3 if swap_b else 5
-        own = (3 - total < a) | (3 - total < b)
+        opposite = (3 - total < a) | (3 - total < b)
         nearer = second if b < a else first
-        high = 8 + (nearer if own else first & second)
+        high = 8 + (nearer if opposite else first & second)
 
         a, b, c = abs(xs + ys - 1), abs(xs + zs - 1), abs(ys + zs - 1)
         swap_a, swap_b = (a <= b) & (a < c), (a > b) & (b < c)
@@ -199,19 +200,19 @@ def _locate_points(dx, dy, dz, key, start, wave, x0, y, z):
 
 
 @_jit
-def _gather_vertices(one, two, held, key, perm, slope, vertices):
-    """Into one and two, (8 * COLUMNS,), what `_bump` reads of each vertex; where the key is held,
-    it is there."""
+def _gather_vertices(one, two, cached_keys, key, permutation, gradients, vertices):
+    """Write into one and two, (8 * COLUMNS,), the words of each vertex that `_vertex_contribution`
+    reads; where the key equals the cached one they are there already."""
     for w in range(len(key)):
-        if key[w] == held[w]:
+        if key[w] == cached_keys[w]:
             continue
-        held[w] = key[w]
+        cached_keys[w] = key[w]
         code, i, j, k = np.uint64(key[w] >> 24), key[w], key[w] >> 8, key[w] >> 16
         for n in range(8):
             v = vertices[code, np.uint64(n), np.uint64(2)]
-            p = perm[np.uint64(i + v & 255)]
-            p = perm[np.uint64(p + j + (v >> 8) & 255)]
-            p = slope[np.uint64(p + k + (v >> 16) & 255)]
+            p = permutation[np.uint64(i + v & 255)]
+            p = permutation[np.uint64(p + j + (v >> 8) & 255)]
+            p = gradients[np.uint64(p + k + (v >> 16) & 255)]
             first = vertices[code, np.uint64(n), np.uint64(0)]
             one[n * COLUMNS + w] = p & first | first & 0xFFFF
             two[n * COLUMNS + w] = vertices[code, np.uint64(n), np.uint64(1)]
@@ -219,7 +220,7 @@ def _gather_vertices(one, two, held, key, perm, slope, vertices):
 
 @_jit
 def _vertex_contribution(a, b, x, y, z):
-    """What a vertex adds, of its two words and the place in the cube."""
+    """The contribution of a vertex, from its two words and the position in the cube."""
     gx = np.int64(a & HIGH).view(np.float64)
     gy = np.int64(a << 16 & HIGH).view(np.float64)
     gz = np.int64(a << 32 & HIGH).view(np.float64)
@@ -235,9 +236,9 @@ def _vertex_contribution(a, b, x, y, z):
 
 
 @_jit
-def _add_octave(row, dx, dy, dz, one, two, height):
-    """To row (up to COLUMNS,) the octave's values. Written out, as an inner loop over the vertices
-    would be the one that becomes vector instructions."""
+def _add_octave(row, dx, dy, dz, one, two, amplitude):
+    """Add the octave's values to row (up to COLUMNS,). Written out, as an inner loop over the
+    vertices would be vectorised instead of the loop over columns."""
     for w in range(len(row)):
         x, y, z = dx[w], dy[w], dz[w]
         value = _vertex_contribution(one[w], two[w], x, y, z)
@@ -248,56 +249,59 @@ def _add_octave(row, dx, dy, dz, one, two, height):
         value += _vertex_contribution(one[w + 5 * COLUMNS], two[w + 5 * COLUMNS], x, y, z)
         value += _vertex_contribution(one[w + 6 * COLUMNS], two[w + 6 * COLUMNS], x, y, z)
         value += _vertex_contribution(one[w + 7 * COLUMNS], two[w + 7 * COLUMNS], x, y, z)
-        row[w] += height * (value / NORM)
+        row[w] += amplitude * (value / NORM)
 
 
 @_jit
-def _fill_field_rows(made, start, size, table, slope, vertices, waves, heights, depth, offset):
-    """Add to rows (R, W), the first of which is row `start` of all samples' planes. Octaves go
-    outside, as from one row to the next the long ones find what they need in place."""
+def _fill_field_rows(
+    values, start, size, tables, gradients, vertices, waves, amplitudes, depth, offset
+):
+    """Add to rows (R, W), the first of which is row `start` of all samples' planes. Octaves are the
+    outer loop, since from one row to the next the long ones find their vertices cached."""
     D, H = size
     dx, dy, dz = np.empty(COLUMNS), np.empty(COLUMNS), np.empty(COLUMNS)
     one, two = np.empty(8 * COLUMNS, np.int64), np.empty(8 * COLUMNS, np.int64)
-    keys, held = np.empty(COLUMNS, np.int64), np.empty(COLUMNS, np.int64)
-    for first in range(0, made.shape[1], COLUMNS):
+    keys, cached_keys = np.empty(COLUMNS, np.int64), np.empty(COLUMNS, np.int64)
+    for first in range(0, values.shape[1], COLUMNS):
         for o in range(len(waves)):
             sample = -1
-            for r in range(made.shape[0]):
-                at = start + r
-                b, d, h = at // (D * H), at // H % D, at % H
+            for r in range(values.shape[0]):
+                index = start + r
+                b, d, h = index // (D * H), index // H % D, index % H
                 if b != sample:
-                    sample, held[:] = b, -1
+                    sample, cached_keys[:] = b, -1
                 y = h / waves[o] + offset[b, o, 1]
                 z = depth[b, d] / waves[o] + offset[b, o, 2]
-                row = made[r, first : first + COLUMNS]
+                row = values[r, first : first + COLUMNS]
                 key = keys[: len(row)]
                 _locate_points(dx, dy, dz, key, first, waves[o], offset[b, o, 0], y, z)
-                _gather_vertices(one, two, held, key, table[b], slope[b], vertices)
-                _add_octave(row, dx, dy, dz, one, two, heights[o])
+                _gather_vertices(one, two, cached_keys, key, tables[b], gradients[b], vertices)
+                _add_octave(row, dx, dy, dz, one, two, amplitudes[o])
 
 
 @_jit
-def _plane_vertex_contribution(perm, gradient, i, j, v, w, x, y):
-    """What the vertex (v, w) of the square (i, j) adds at the place (x, y) from its corner."""
+def _plane_vertex_contribution(permutation, gradients, i, j, v, w, x, y):
+    """The contribution of vertex (v, w) of the square (i, j) at (x, y) from its corner."""
     back = (v + w) * SQUISH2
     dx, dy = x - v - back, y - w - back
     bump = 2 - dx * dx - dy * dy
     if bump <= 0:
         return 0.0
-    p = np.uint64(perm[np.uint64(i + v & 255)] + j + w & 255)
+    p = np.uint64(permutation[np.uint64(i + v & 255)] + j + w & 255)
     bump *= bump
-    return bump * bump * (gradient[p, 0] * dx + gradient[p, 1] * dy)
+    return bump * bump * (gradients[p, 0] * dx + gradients[p, 1] * dy)
 
 
 @_jit
-def _fill_plane_rows(made, start, H, table, slope, waves, heights, offset):
-    """As `_rows`, in two dimensions, a point at a time: four vertices are soon added up."""
-    for r in range(made.shape[0]):
+def _fill_plane_rows(values, start, H, tables, gradients, waves, amplitudes, offset):
+    """Add to rows as `_fill_field_rows`, in two dimensions, a point at a time: four vertices are
+    soon added up."""
+    for r in range(values.shape[0]):
         b, h = (start + r) // H, (start + r) % H
-        perm, gradient = table[b], slope[b]
+        permutation, slopes = tables[b], gradients[b]
         for o in range(len(waves)):
             y = h / waves[o] + offset[b, o, 1]
-            for w in range(made.shape[1]):
+            for w in range(values.shape[1]):
                 x = w / waves[o] + offset[b, o, 0]
                 skew = (x + y) * STRETCH2
                 xs, ys = x + skew, y + skew
@@ -306,12 +310,12 @@ def _fill_plane_rows(made, start, H, table, slope, waves, heights, offset):
                 dx, dy = x - (xf + back), y - (yf + back)
                 xs, ys = xs - xf, ys - yf
                 i, j, u = np.int64(xf), np.int64(yf), np.int64(xs + ys > 1)
-                own = 1 + u - (xs + ys)
-                aside = own < max(xs, ys) if u else own > min(xs, ys)
+                opposite = 1 + u - (xs + ys)
+                aside = opposite < max(xs, ys) if u else opposite > min(xs, ys)
                 far, near = (1 + u, u - 1) if xs > ys else (u - 1, 1 + u)
                 far, near = (far, near) if aside else (1 - u, 1 - u)
-                value = _plane_vertex_contribution(perm, gradient, i, j, 1, 0, dx, dy)
-                value += _plane_vertex_contribution(perm, gradient, i, j, 0, 1, dx, dy)
-                value += _plane_vertex_contribution(perm, gradient, i, j, u, u, dx, dy)
-                value += _plane_vertex_contribution(perm, gradient, i, j, far, near, dx, dy)
-                made[r, w] += heights[o] * (value / NORM2)
+                value = _plane_vertex_contribution(permutation, slopes, i, j, 1, 0, dx, dy)
+                value += _plane_vertex_contribution(permutation, slopes, i, j, 0, 1, dx, dy)
+                value += _plane_vertex_contribution(permutation, slopes, i, j, u, u, dx, dy)
+                value += _plane_vertex_contribution(permutation, slopes, i, j, far, near, dx, dy)
+                values[r, w] += amplitudes[o] * (value / NORM2)

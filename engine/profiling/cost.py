@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..diffusion.denoiser import Denoiser
-from ..runtime.run import BatchedModule
+from ..runtime.context import BatchedModule
 
 
 @dataclass

@@ -1,2 +1,2 @@
-"""Devices, named random streams, teams of processes, out-of-memory recovery. Imports nothing of
+"""Devices, named random streams, distributed processes, out-of-memory recovery. Imports nothing of
 adbench."""

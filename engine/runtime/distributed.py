@@ -1,8 +1,8 @@
-"""Several processes, one batch: who takes which rows, and how their gradients become one.
+"""Data-parallel training: which rows each process takes, and how their gradients become one.
 
 Launched as `accelerate launch` or `torchrun` launch, one process per GPU; Hugging Face accelerate
-brings them together. Its wrapper around a module is not used: it hooks into the module's own
-forward, and a loss here is a closure over as many networks as a method likes.
+connects them. Its wrapper around a module is not used: it hooks into the module's own forward, and
+a loss here is a closure over as many networks as a method likes.
 """
 
 from __future__ import annotations
@@ -20,10 +20,14 @@ class TeamError(RuntimeError):
 
 
 class Team:
-    """A team of one, which has nothing to agree on.
+    """A team of one process, which has nothing to communicate.
 
-    rank: this process's number, 0 for the one that keeps, tells and writes; size: of how many
-    device: where this process's tensors belong; empty alone, when that is nobody's matter
+    rank: this process's number; rank 0 saves, reports and writes
+    size: the number of processes
+    device: of this process's tensors; empty in a team of one, whose context names the device
+
+    >>> Team().local_rows(3)
+    tensor([0, 1, 2])
     """
 
     rank = 0
@@ -31,7 +35,7 @@ class Team:
     device = ""
 
     def local_rows(self, count: int) -> Tensor:
-        """The rows of a batch of `count` that are this process's: every size-th."""
+        """The rows of a batch of `count` that belong to this process: every size-th."""
         if count < self.size:
             raise TeamError(
                 f"a batch of {count} cannot be shared by {self.size} processes; "
@@ -47,56 +51,62 @@ class Team:
         """Overwrite the tensors with those of rank 0."""
 
     def any(self, flag: bool) -> bool:
-        """Whether it is so in any process."""
+        """Whether the flag is true in any process."""
         return flag
 
     def broadcast_flag(self, flag: bool) -> bool:
-        """What rank 0 says."""
+        """The flag of rank 0."""
         return flag
 
 
 class DistributedTeam(Team):
-    """The processes that were launched together. Every call is made by all, in one order."""
+    """The processes that were launched together. All of them make every call, in one order."""
 
     def __init__(self, *, cpu: bool) -> None:
         from accelerate import PartialState
 
-        # Between two calls rank 0 may look at a whole test set while the others wait.
-        kept = {"timeout": timedelta(days=1)} | ({"backend": "gloo"} if cpu else {})
-        state = PartialState(cpu=cpu, **kept)
+        # Between two calls rank 0 may predict a whole test set while the others wait.
+        options = {"timeout": timedelta(days=1)} | ({"backend": "gloo"} if cpu else {})
+        state = PartialState(cpu=cpu, **options)
         self.rank, self.size = state.process_index, state.num_processes
         self.device = str(state.device)
 
     def all_reduce_sum(self, tensor: Tensor) -> Tensor:
         from accelerate.utils import reduce
 
-        summed = reduce(tensor, "sum")
-        assert isinstance(summed, Tensor)
-        return summed
+        total = reduce(tensor, "sum")
+        assert isinstance(total, Tensor)
+        return total
 
     def broadcast(self, tensors: Iterable[Tensor]) -> None:
         from accelerate.utils import broadcast
 
         with torch.no_grad():
             for tensor in tensors:
-                there = tensor.detach().to(self.device).contiguous()
-                tensor.copy_(broadcast(there))
+                on_device = tensor.detach().to(self.device).contiguous()
+                tensor.copy_(broadcast(on_device))
 
     def any(self, flag: bool) -> bool:
         return bool(self.all_reduce_sum(torch.tensor(float(flag), device=self.device)) > 0)
 
     def broadcast_flag(self, flag: bool) -> bool:
-        said = torch.tensor(float(flag), device=self.device)
-        self.broadcast([said])
-        return bool(said > 0)
+        value = torch.tensor(float(flag), device=self.device)
+        self.broadcast([value])
+        return bool(value > 0)
 
 
 SINGLE_PROCESS = Team()
 
 
 def join_team(device: str = "cpu") -> Team:
-    """The team that this process was launched into, as the launcher's environment variables say;
-    a team of one if there was no launcher."""
+    """Join the team that this process was launched into, by the launcher's environment variables;
+    a team of one if there was no launcher.
+
+    device: of torch; processes on a CPU communicate by gloo
+
+    >>> join_team().size
+    1
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return SINGLE_PROCESS
     return DistributedTeam(cpu=torch.device(device).type == "cpu")
@@ -105,10 +115,18 @@ def join_team(device: str = "cpu") -> Team:
 def all_reduce_gradients(
     team: Team, weights: Mapping[str, Tensor], value: Tensor, error: Exception | None
 ) -> Tensor:
-    """Add up over the team the gradients, in place, and the value, which is returned.
+    """Add up over the team the gradients, in place, and the loss, which is returned.
 
-    A weight that no process found a gradient for keeps none. error: why this process has nothing
-    to add; then every process raises, this one its own error.
+    A weight that has a gradient in no process keeps none.
+
+    team: of the training
+    weights: by name, the same in every process
+    value: this process's part of the loss, ()
+    error: why this process has nothing to add; then every process raises, this one its own error
+
+    >>> weight = torch.ones(2, requires_grad=True)
+    >>> all_reduce_gradients(Team(), {"weight": weight}, torch.tensor(0.5), None)
+    tensor(0.5000)
     """
     if team.size == 1:
         if error is not None:
@@ -118,12 +136,13 @@ def all_reduce_gradients(
     for weight in weights.values():
         grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
         flat += [value.new_tensor([float(weight.grad is not None)]), grad.float().flatten()]
-    mean, failed, *sums = team.all_reduce_sum(torch.cat(flat)).split([len(part) for part in flat])
+    total = team.all_reduce_sum(torch.cat(flat))
+    mean, failures, *sums = total.split([len(part) for part in flat])
     if error is not None:
         raise error
-    if failed > 0:
+    if failures > 0:
         raise TeamError("another process of this training failed; its own message says why")
-    for weight, found, grad in zip(weights.values(), sums[::2], sums[1::2], strict=True):
-        if found > 0:
+    for weight, count, grad in zip(weights.values(), sums[::2], sums[1::2], strict=True):
+        if count > 0:
             weight.grad = grad.view_as(weight).to(weight.dtype)
     return mean[0]

@@ -1,4 +1,4 @@
-"""One fixed batch shape per network, so that what it says of a sample does not depend on company.
+"""One fixed batch shape per network, so that its output for a sample is independent of the batch.
 
 A network's output for a row is the same to the bit at one batch shape, whatever the other rows
 hold; between shapes it moves in the last digits. So rows always travel in full, padded batches.
@@ -13,15 +13,22 @@ from torch import Tensor
 
 
 def apply_in_batches(net: Callable[..., Tensor], batch_size: int, *rows: Tensor) -> Tensor:
-    """net of all rows, `batch_size` at a time, the last batch padded with its own last row.
+    """Apply `net` to all rows, `batch_size` at a time, and return its outputs, (M, ...).
 
-    rows: tensors of the same length M, at least 1; the answer is (M, ...).
+    The last batch is padded with its own last row.
+
+    net: takes one batch of each of `rows`
+    batch_size: rows of every call, at least 1
+    rows: tensors of the same length M, at least 1
+
+    >>> apply_in_batches(lambda x: 2 * x, 2, torch.tensor([1, 2, 3]))
+    tensor([2, 4, 6])
     """
-    out = []
-    for i in range(0, len(rows[0]), batch_size):
-        parts = [tensor[i : i + batch_size] for tensor in rows]
-        short = batch_size - len(parts[0])
-        if short:
-            parts = [torch.cat([p, p[-1:].expand(short, *p.shape[1:])]) for p in parts]
-        out.append(net(*parts)[: batch_size - short])
-    return out[0] if len(out) == 1 else torch.cat(out)
+    outputs = []
+    for start in range(0, len(rows[0]), batch_size):
+        parts = [tensor[start : start + batch_size] for tensor in rows]
+        missing = batch_size - len(parts[0])
+        if missing:
+            parts = [torch.cat([p, p[-1:].expand(missing, *p.shape[1:])]) for p in parts]
+        outputs.append(net(*parts)[: batch_size - missing])
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)

@@ -1,4 +1,4 @@
-"""Out of memory: half the rows at a time, the same mathematics."""
+"""Recovery from out of memory: half as many rows at a time, the same mathematics."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from .run import BatchedModule, TrainingContext
+from .context import BatchedModule, DeviceContext, EventHandler, ignore_event
 
 Result = TypeVar("Result")
 
@@ -17,29 +17,50 @@ class OutOfMemory(RuntimeError):
     """Not even one row at a time fits into the device's memory."""
 
 
-def halve_batch(rows: int, stage: str, context: TrainingContext) -> int:
-    """Half as many rows at a time, after giving back what the failed attempt held.
+def halve_batch(rows: int, stage: str, context: DeviceContext) -> int:
+    """Half as many rows at a time, after freeing the memory of the failed attempt.
 
     To be called behind the `except`, not in it: the error keeps the attempt's tensors alive.
+
+    rows: of the attempt that failed; with 1, OutOfMemory is raised
+    stage: what was being done, for the message
+    context: of the attempt
+
+    >>> from adbench.engine.runtime.context import DeviceContext
+    >>> halve_batch(8, "training step 3", DeviceContext())
+    4
     """
     if rows <= 1:
         raise OutOfMemory(
-            f"{stage}: out of memory on {context.device} with one row at a time; a "
-            "smaller network or "
-            f"a smaller image size would fit, and so might a device that nobody else is using"
+            f"{stage}: out of memory on {context.device} with one row at a time; a smaller "
+            f"network or a smaller image size would fit, and so might a device that nobody else "
+            f"is using"
         )
     context.free()
     return rows // 2
 
 
 def retry_out_of_memory(
-    attempt: Callable[[], Result], module: nn.Module, context: TrainingContext, stage: str
+    attempt: Callable[[], Result],
+    module: nn.Module,
+    context: DeviceContext,
+    stage: str,
+    on_event: EventHandler = ignore_event,
 ) -> Result:
-    """What `attempt` returns, with the networks of `module` shown half as many rows at a time, and
-    half of that, until it fits; tells "oom" with the rows of a batch then.
+    """Call `attempt` until it fits, with half as many rows per network call each time; its result.
 
     Another batch shape moves results in their last digits. So this is for the first piece of a
-    stage only, and the whole stage then runs at the shape found here: keep it with the piece.
+    stage only, and the whole stage then runs at the batch found here: save it with the piece.
+
+    attempt: uses the networks of `module`
+    module: its batched networks are changed in place
+    context: of the computation
+    stage: what is being done, for the message of OutOfMemory
+    on_event: receives "oom" with the rows of a batch after each halving
+
+    >>> from adbench.engine.runtime.context import BatchedModule, DeviceContext
+    >>> retry_out_of_memory(lambda: 7, BatchedModule(), DeviceContext(), "predicting")
+    7
     """
     while True:
         try:
@@ -47,11 +68,20 @@ def retry_out_of_memory(
         except torch.OutOfMemoryError:
             pass
         batch_limit(module, halve_batch(batch_limit(module), stage, context))
-        context.on_event("oom", {"batch": batch_limit(module)})
+        on_event("oom", {"batch": batch_limit(module)})
 
 
 def batch_limit(module: nn.Module, maximum: int | None = None) -> int:
-    """The rows that the networks of `module` are shown at a time; from now on at most `maximum`."""
+    """The most rows that a network of `module` computes at a time, limited to `maximum` from now
+    on.
+
+    module: with any number of BatchedModules in it; 1 where there is none
+    maximum: None changes nothing
+
+    >>> from adbench.engine.runtime.context import BatchedModule
+    >>> batch_limit(BatchedModule(), 3)
+    3
+    """
     networks = [part for part in module.modules() if isinstance(part, BatchedModule)]
     for part in networks:
         part.batch = part.batch if maximum is None else min(part.batch, maximum)

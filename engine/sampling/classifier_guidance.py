@@ -1,5 +1,5 @@
-"""Guidance by the slope of a chance, such as a classifier's: in DDIM's estimates, or in the mean
-of DDPM's steps, in proportion to their variance.
+"""Classifier guidance: by the gradient of a log probability, in DDIM's estimates, or in the mean of
+DDPM's steps, in proportion to their variance.
 
 Dhariwal and Nichol, "Diffusion Models Beat GANs on Image Synthesis", 2021, algorithms 2 and 1.
 """
@@ -18,31 +18,47 @@ from .continuous_batching import ChainBatch, Guide, Step, one_step_per_level
 from .solvers import Ancestral
 
 LogProbGradient = Callable[[Tensor, ChainBatch], Tensor]
-"""(x (B, C, *S), rows) -> the gradient of a log chance by x, alike; in one batch shape, if results
-are not to depend on company."""
+"""(x (B, C, *S), batch) -> the gradient of a log probability with respect to x, of x's shape; in
+one batch shape, if results are not to depend on the batch."""
 
 
 def classifier_guidance(process: Gaussian, gradient: LogProbGradient, scale: float) -> Guide:
-    """Algorithm 2: the noise estimate goes down the slope by scale times sigma, x_0 along."""
+    """Build the guide of algorithm 2: the noise estimate minus scale times sigma times the
+    gradient, and x_0 accordingly.
 
-    def guide(x: Tensor, noise: Tensor, clean: Tensor, rows: ChainBatch) -> tuple[Tensor, Tensor]:
+    process: of the denoiser
+    gradient: of the classifier
+    scale: s of the paper; 0 changes nothing
+
+    >>> from adbench.engine.diffusion.schedule import linear_schedule
+    >>> process = Gaussian(linear_schedule())
+    >>> callable(classifier_guidance(process, lambda x, batch: torch.zeros_like(x), 100.0))
+    True
+    """
+
+    def guide(x: Tensor, noise: Tensor, clean: Tensor, batch: ChainBatch) -> tuple[Tensor, Tensor]:
         if not scale:
             return noise, clean
-        sigma = (1 - alpha_bar_at(process.schedule, rows.network_level, x)).sqrt().to(x.dtype)
-        moved = noise - scale * sigma * gradient(x, rows)
-        return moved, process.x0_from_noise(x, moved, rows.network_level)
+        level = batch.network_level
+        sigma = (1 - alpha_bar_at(process.schedule, level, x)).sqrt().to(x.dtype)
+        guided = noise - scale * sigma * gradient(x, batch)
+        return guided, process.x0_from_noise(x, guided, level)
 
     return guide
 
 
 @dataclass(frozen=True)
 class ClassifierGuidedSampler:
-    """Algorithm 1: ancestral steps of a network that learned its variance, whose mean moves by
-    scale times that variance times the slope.
+    """Algorithm 1: ancestral steps of a network that learns its variance, whose mean moves by
+    scale times that variance times the gradient.
 
-    The step to level 0 has none. guide_last_step: it is moved as well; the posterior's variance,
-    which is 0
-    there, is then that of a step as long, one higher, as in the authors' code.
+    The step to level 0 has no variance.
+
+    ancestral: makes the steps
+    gradient: of the classifier
+    scale: s of the paper
+    guide_last_step: move the step to level 0 as well; the posterior's variance, which is 0 there,
+        is then that of a step as long, one higher, as in the authors' code
     """
 
     ancestral: Ancestral
@@ -58,13 +74,12 @@ class ClassifierGuidedSampler:
         y = self.ancestral.advance(x, memory, estimate, batch)
         if not self.scale:
             return y
-        times = self.ancestral.process.schedule
-        a, b = alpha_bar_at(times, batch.start_level, x), alpha_bar_at(times, batch.end_level, x)
+        schedule, start_level = self.ancestral.process.schedule, batch.start_level
+        a, b = (alpha_bar_at(schedule, level, x) for level in (start_level, batch.end_level))
         small = (1 - b) / (1 - a) * (1 - a / b)
         if self.guide_last_step:
-            above = alpha_bar_at(times, (2 * batch.start_level).clamp(max=times.T), x)
+            above = alpha_bar_at(schedule, (2 * start_level).clamp(max=schedule.T), x)
             small = torch.where(b < 1, small, (1 - a) / (1 - above) * (1 - above / a))
-        wide = interpolate_variance(small, 1 - a / b, estimate.learned_variance) * (
-            self.guide_last_step | (b < 1)
-        )
-        return y + self.scale * wide.to(x.dtype) * self.gradient(x, batch)
+        variance = interpolate_variance(small, 1 - a / b, estimate.learned_variance)
+        variance = variance * (self.guide_last_step | (b < 1))
+        return y + self.scale * variance.to(x.dtype) * self.gradient(x, batch)

@@ -1,8 +1,13 @@
 """Continuous batching: chains of any length and level share one batch that is always full.
 
-A chain is a walk of one sample down its ladder of levels. A slot whose chain has ended takes the
-next one, so that a network sees one batch shape, and a sweep over levels wastes rows only when
-fewer chains are left than slots. Longest chains go first, which makes that end short.
+A chain is the walk of one sample down its levels. A slot whose chain has ended takes the next one,
+so that a network computes one batch shape, and a sweep over levels wastes rows only when fewer
+chains are left than slots. Longest chains go first, which makes that end short.
+
+Our own because samplers of other libraries (diffusers' schedulers, MONAI's) hold one timestep for a
+whole batch. Counted: a sweep over the levels 50, 100, 250 and 500 needs 900 rows of the network per
+sample; a batch that runs until its longest chain has ended needs 2,000; one sweep per level needs
+900, plus the padding of every batch that is not full.
 """
 
 from __future__ import annotations
@@ -19,15 +24,18 @@ from torch import Tensor
 from ..diffusion.denoiser import Denoiser, Estimate
 
 LOOKAHEAD = 64
-"""How many moves of a chain are told beforehand."""
+"""How many steps of a chain a sampler can see in advance."""
 
 
 class Step(NamedTuple):
-    """One network call of a chain, and the step that it makes.
+    """One network call of a chain, and the step from one level to the next that it makes.
 
-    network_level: the level that the network is told; here, end_level: the levels the step leads
-    from and to
-    tag: what the sampler wants to know of it beyond that
+    network_level: the level that the network is called with
+    start_level, end_level: of the step
+    tag: what the sampler must know of it beyond that
+
+    >>> Step(network_level=10, start_level=10, end_level=8).tag
+    0
     """
 
     network_level: int
@@ -40,12 +48,13 @@ class Step(NamedTuple):
 class ChainBatch:
     """The B chains that are in the batch.
 
-    chain: which chain each is, (B,): its place among what is being sampled, for `restore` in the
-        order (L, N, R)
+    chain: the index of each, (B,), among those being sampled; for `reconstruct` in the order
+        (L, N, R)
     sample: which sample it belongs to, (B,)
-    tag: of its move, (B,); these three stay on the CPU
-    network_level: what the network was told, (B,); here, end_level: of the move, (B,)
-    upcoming: the next moves of each, at most AHEAD, this one first
+    tag: of its step, (B,); these three stay on the CPU
+    network_level: the level that the network is called with, (B,)
+    start_level, end_level: of the step, (B,)
+    upcoming: the next steps of each, at most LOOKAHEAD, this one first
     """
 
     chain: Tensor
@@ -57,36 +66,32 @@ class ChainBatch:
     upcoming: Sequence[Sequence[Step]]
 
     def per_chain(self, values: Tensor) -> Tensor:
-        """What belongs to these rows' samples, (N, ...) -> (B, ...)."""
+        """The value of each chain's sample, (N, ...) -> (B, ...)."""
         return values[self.sample.to(values.device)]
 
     def subset(self, index: Tensor) -> ChainBatch:
-        """Some of them; index is on the CPU."""
-        on = index.to(self.network_level.device)
+        """Some of the chains; index is on the CPU."""
+        on_device = index.to(self.network_level.device)
         return ChainBatch(
-            self.chain[index],
-            self.sample[index],
-            self.tag[index],
-            self.network_level[on],
-            self.start_level[on],
-            self.end_level[on],
+            self.chain[index], self.sample[index], self.tag[index],
+            self.network_level[on_device], self.start_level[on_device], self.end_level[on_device],
             [self.upcoming[i] for i in index.tolist()],
-        )
+        )  # fmt: skip
 
 
 Guide = Callable[[Tensor, Tensor, Tensor, ChainBatch], tuple[Tensor, Tensor]]
-"""(x (B, C, *S), noise estimate, x_0 estimate, rows) -> the two estimates, steered.
+"""(x (B, C, *S), noise estimate, x_0 estimate, batch) -> the two estimates, guided.
 
-It sees the rows of one batch, and chains of many levels in it, each again at each of its moves:
-`rows.level` is what they stand at, `rows.of(values)` what belongs to their samples, and what it
-wants to remember of a chain it keeps under `rows.job`. The step down is made from both estimates
-by DDPM and DDIM, from the noise by PLMS and inversion, from x_0 by DPM-Solver++ and cold
-diffusion; a guide that moves one moves the other along.
+It receives the chains of one batch, which are at many levels, each again at each of its steps:
+`batch.network_level` is their level, `batch.per_chain(values)` what belongs to their samples, and
+a state of a chain belongs under `batch.chain`. The step is made from both estimates by DDPM and
+DDIM, from the noise by PLMS and inversion, from x_0 by DPM-Solver++ and cold diffusion; a guide
+that changes one changes the other accordingly.
 """
 
 
 class Sampler(Protocol):
-    """How a chain goes from one level to the next, for many chains at once.
+    """How chains go from one level to the next, many at once.
 
     memory: how many tensors like x a chain carries along, zeros at first
     """
@@ -94,11 +99,11 @@ class Sampler(Protocol):
     memory: int
 
     def plan_steps(self, levels: Sequence[int]) -> list[Step]:
-        """The network calls of a chain along a ladder of levels."""
+        """The network calls of a chain along its levels."""
         ...
 
     def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, batch: ChainBatch) -> Tensor:
-        """x (B, C, *S) after the move; memory (B, memory, C, *S) is changed in place."""
+        """x (B, C, *S) after the step; memory (B, memory, C, *S) is changed in place."""
         ...
 
 
@@ -115,54 +120,76 @@ def run_chains(
     region: Tensor | None = None,
     slots: int | None = None,
 ) -> Tensor:
-    """Take every chain (M, C, *S) along its ladder; in fp32 on a CPU the same to the bit for a
-    chain by itself and in any company, order and number.
+    """Take every chain along its levels and return where it ends, (M, C, *S).
 
-    samples: the sample of each chain, 0..M-1 if None. conditioning: what the network is told
-    besides,
-    per sample (N, ...). region: (N, 1, *S) bool, per sample; a chain changes only there. slots: how
-    many chains at a time, at most and by default denoiser.batch; the network's batch is filled up
-    with copies where there are fewer, which costs time (on a CPU, all of theirs) but no evaluation.
+    In fp32 on a CPU the same to the bit for a chain alone and in any batch, order and number.
+
+    denoiser: in evaluation mode
+    sampler: of the denoiser's process
+    x: where each chain starts, (M, C, *S)
+    levels: of each chain, from its start to its end
+    samples: the sample of each chain, 0..M-1 if None
+    guide: changes the estimates before each step
+    conditioning: further inputs of the network, per sample (N, ...)
+    region: (N, 1, *S) bool, per sample; a chain changes only there
+    slots: how many chains at a time, at most and by default denoiser.batch; the network's batch is
+        padded with copies where there are fewer, which costs time (on a CPU, all of theirs) but no
+        evaluation
+
+    >>> from adbench.engine.diffusion.schedule import linear_schedule
+    >>> from adbench.engine.sampling.solvers import DdimOde
+    >>> class Half(torch.nn.Module):
+    ...     def forward(self, x, timesteps):
+    ...         return torch.full_like(x, 0.5)
+    >>> denoiser = Denoiser(Half(), linear_schedule(), prediction_type="clean").eval()
+    >>> x = torch.zeros(2, 1, 3)
+    >>> run_chains(denoiser, DdimOde(denoiser.process), x, [[100, 50, 0], [8, 0]]).flatten()
+    tensor([0.5000, 0.5000, 0.5000, 0.5000, 0.5000, 0.5000])
     """
-    plans = {tuple(ladder): sampler.plan_steps(ladder) for ladder in {tuple(at) for at in levels}}
-    paths = [plans[tuple(ladder)] for ladder in levels]
-    order = sorted((job for job, path in enumerate(paths) if path), key=lambda j: -len(paths[j]))
-    out, waiting = x.clone(), deque(order)
-    jobs = [waiting.popleft() for _ in range(min(slots or denoiser.batch, len(order)))]
-    done = [0] * len(jobs)
-    state = x[jobs]
-    memory = x.new_zeros(len(jobs), sampler.memory, *x.shape[1:])
-    while jobs:
-        ahead = [paths[j][k : k + LOOKAHEAD] for j, k in zip(jobs, done, strict=True)]
-        rows = _chain_batch(jobs, ahead, samples, x)
-        estimate = denoiser.estimate(
-            state, rows.network_level, *[rows.per_chain(value) for value in conditioning]
-        )
+    steps = {tuple(path): sampler.plan_steps(path) for path in {tuple(path) for path in levels}}
+    paths = [steps[tuple(path)] for path in levels]
+    order = sorted((i for i, path in enumerate(paths) if path), key=lambda i: -len(paths[i]))
+    result, waiting = x.clone(), deque(order)
+    chains = [waiting.popleft() for _ in range(min(slots or denoiser.batch, len(order)))]
+    position = [0] * len(chains)
+    state = x[chains]
+    memory = x.new_zeros(len(chains), sampler.memory, *x.shape[1:])
+    while chains:
+        upcoming = [paths[c][k : k + LOOKAHEAD] for c, k in zip(chains, position, strict=True)]
+        batch = _chain_batch(chains, upcoming, samples, x)
+        inputs = [batch.per_chain(value) for value in conditioning]
+        estimate = denoiser.estimate(state, batch.network_level, *inputs)
         if guide is not None:
-            noise, clean = guide(state, estimate.noise, estimate.clean, rows)
+            noise, clean = guide(state, estimate.noise, estimate.clean, batch)
             estimate = Estimate(noise, clean, estimate.learned_variance)
-        after = sampler.advance(state, memory, estimate, rows)
-        state = after if region is None else torch.where(rows.per_chain(region), after, state)
-        done = [k + 1 for k in done]
-        ended = [i for i, j in enumerate(jobs) if done[i] == len(paths[j])]
+        after = sampler.advance(state, memory, estimate, batch)
+        state = after if region is None else torch.where(batch.per_chain(region), after, state)
+        position = [k + 1 for k in position]
+        ended = [i for i, chain in enumerate(chains) if position[i] == len(paths[chain])]
         if not ended:
             continue
-        out[[jobs[i] for i in ended]] = state[ended]
+        result[[chains[i] for i in ended]] = state[ended]
         free = ended[: len(waiting)]
         for i in free:
-            jobs[i], done[i] = waiting.popleft(), 0
+            chains[i], position[i] = waiting.popleft(), 0
         if free:
-            state[free], memory[free] = x[[jobs[i] for i in free]], 0.0
-        if len(free) < len(ended):  # the end: the batch runs empty
-            left = sorted(set(range(len(jobs))) - set(ended[len(free) :]))
+            state[free], memory[free] = x[[chains[i] for i in free]], 0.0
+        if len(free) < len(ended):  # nothing waits any more: the batch shrinks
+            left = sorted(set(range(len(chains))) - set(ended[len(free) :]))
             state, memory = state[left], memory[left]
-            jobs, done = [jobs[i] for i in left], [done[i] for i in left]
-    return out
+            chains, position = [chains[i] for i in left], [position[i] for i in left]
+    return result
 
 
 def one_step_per_level(levels: Sequence[int]) -> list[Step]:
-    """One call a rung."""
-    return [Step(here, here, there) for here, there in pairwise(levels)]
+    """The steps of a sampler that calls the network once per level.
+
+    levels: that a chain visits, both ends included
+
+    >>> one_step_per_level([10, 5, 0])[1]
+    Step(network_level=5, start_level=5, end_level=0, tag=0)
+    """
+    return [Step(start, start, end) for start, end in pairwise(levels)]
 
 
 def _chain_batch(
@@ -171,8 +198,8 @@ def _chain_batch(
     samples: Sequence[int] | None,
     x: Tensor,
 ) -> ChainBatch:
-    asked, here, there, mark = torch.tensor([path[0] for path in upcoming]).T
-    job = torch.tensor(chains)
-    sample = job if samples is None else torch.tensor([samples[j] for j in chains])
-    level, here, there = torch.stack([asked, here, there]).to(x.device)
-    return ChainBatch(job, sample, mark, level, here, there, upcoming)
+    network_level, start, end, tag = torch.tensor([path[0] for path in upcoming]).T
+    chain = torch.tensor(chains)
+    sample = chain if samples is None else torch.tensor([samples[c] for c in chains])
+    network_level, start, end = torch.stack([network_level, start, end]).to(x.device)
+    return ChainBatch(chain, sample, tag, network_level, start, end, upcoming)

@@ -17,7 +17,11 @@ from .step_noise import StepNoise
 
 @dataclass(frozen=True)
 class BernoulliStep:
-    """The ancestral step of bits. Arrived at level 0, a bit is what is more likely."""
+    """The ancestral step of bits; on arrival at level 0, a bit is the more likely value.
+
+    process: of the denoiser
+    step_noise: uniform, of every chain
+    """
 
     process: Bernoulli
     step_noise: StepNoise
@@ -27,19 +31,20 @@ class BernoulliStep:
         return one_step_per_level(levels)
 
     def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, batch: ChainBatch) -> Tensor:
-        chance = self.process.reverse_probability(
-            x, estimate.clean, batch.start_level, batch.end_level
-        )
-        drawn = self.step_noise(batch, x) < chance
-        last = (batch.end_level == 0).view(-1, *[1] * (x.ndim - 1))
-        return torch.where(last, estimate.clean > 0.5, drawn).to(x.dtype)
+        start_level, end_level = batch.start_level, batch.end_level
+        probability = self.process.reverse_probability(x, estimate.clean, start_level, end_level)
+        bits = self.step_noise(batch, x) < probability
+        last = (end_level == 0).view(-1, *[1] * (x.ndim - 1))
+        return torch.where(last, estimate.clean > 0.5, bits).to(x.dtype)
 
 
 @dataclass(frozen=True)
 class ColdDiffusionStep:
-    """Cold diffusion's step, by the difference of two degradations, or naive by one.
+    """The step of cold diffusion, by the difference of two degradations, or naive by one.
 
-    initial_noise: what each chain was disturbed with, (M, ...)
+    process: of the denoiser
+    initial_noise: what each chain was degraded with, (M, ...)
+    naive: algorithm 1 of the paper
     """
 
     process: ColdDiffusion
@@ -51,6 +56,7 @@ class ColdDiffusionStep:
         return one_step_per_level(levels)
 
     def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, batch: ChainBatch) -> Tensor:
-        drawn = self.initial_noise[batch.chain.to(self.initial_noise.device)]
-        back = self.process.reverse_step
-        return back(x, estimate.clean, batch.start_level, batch.end_level, drawn, naive=self.naive)
+        noise = self.initial_noise[batch.chain.to(self.initial_noise.device)]
+        return self.process.reverse_step(
+            x, estimate.clean, batch.start_level, batch.end_level, noise, naive=self.naive
+        )

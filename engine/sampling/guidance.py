@@ -1,5 +1,5 @@
-"""Guides of several papers, for the one hook that every sampler has: each moves the noise estimate
-and with it x_0, which is not clipped again, as in the papers' code."""
+"""Guides of several papers for the one hook of every sampler: each changes the noise estimate and
+with it x_0, which is not clipped again, as in the papers' code."""
 
 from __future__ import annotations
 
@@ -13,17 +13,28 @@ from .continuous_batching import ChainBatch, Guide
 
 
 def image_conditioned_guidance(process: Gaussian, target: Tensor, weight: float) -> Guide:
-    """Lean to a target of each sample's own, (N, C, *S), here in DDAD's way.
+    """Build the guide of DDAD, towards a target of each sample's own.
 
     Mousakhan et al. 2023, arXiv 2305.15956, equation 6: the estimate of x_0 moves by weight times
-    (1 - kept) of its way to the target, so that little is left of it at low levels.
+    (1 - alpha_bar) of its way to the target, so that little is left of it at low levels.
+
+    process: of the denoiser
+    target: (N, C, *S), in the denoiser's range
+    weight: w of the paper
+
+    >>> import torch
+    >>> from adbench.engine.diffusion.schedule import linear_schedule
+    >>> process = Gaussian(linear_schedule())
+    >>> callable(image_conditioned_guidance(process, torch.zeros(1, 1, 8), weight=3.0))
+    True
     """
 
-    def guide(x: Tensor, noise: Tensor, clean: Tensor, rows: ChainBatch) -> tuple[Tensor, Tensor]:
-        sigma = (1 - alpha_bar_at(process.schedule, rows.network_level, x)).sqrt().to(x.dtype)
-        apart = process.add_noise(rows.per_chain(target), rows.network_level, noise) - x
-        moved = noise - weight * sigma * apart
-        return moved, process.x0_from_noise(x, moved, rows.network_level)
+    def guide(x: Tensor, noise: Tensor, clean: Tensor, batch: ChainBatch) -> tuple[Tensor, Tensor]:
+        level = batch.network_level
+        sigma = (1 - alpha_bar_at(process.schedule, level, x)).sqrt().to(x.dtype)
+        difference = process.add_noise(batch.per_chain(target), level, noise) - x
+        guided = noise - weight * sigma * difference
+        return guided, process.x0_from_noise(x, guided, level)
 
     return guide
 
@@ -31,17 +42,26 @@ def image_conditioned_guidance(process: Gaussian, target: Tensor, weight: float)
 def classifier_free_guidance(
     denoiser: Denoiser, conditioning: Sequence[Tensor], weight: float
 ) -> Guide:
-    """Classifier-free guidance (Ho and Salimans 2022): from what the network says of the condition
-    that it is sampled with, usually none, `weight` of the way to what it says `conditioning`
-    another, and
-    beyond if above 1. conditioning: per sample (N, ...). One more evaluation a move.
+    """Build the guide of classifier-free guidance: Ho and Salimans 2022.
+
+    From the estimate with the condition that is sampled with, usually none, `weight` of the way to
+    the estimate with another, and beyond if above 1. One more evaluation a step.
+
+    denoiser: that is sampled from
+    conditioning: the other condition, per sample (N, ...)
+    weight: of the other condition
+
+    >>> import torch
+    >>> from adbench.engine.diffusion.schedule import linear_schedule
+    >>> denoiser = Denoiser(torch.nn.Identity(), linear_schedule())
+    >>> callable(classifier_free_guidance(denoiser, [torch.tensor([1])], weight=2.0))
+    True
     """
 
-    def guide(x: Tensor, noise: Tensor, clean: Tensor, rows: ChainBatch) -> tuple[Tensor, Tensor]:
-        other = denoiser.estimate(
-            x, rows.network_level, *[rows.per_chain(value) for value in conditioning]
-        ).noise
-        moved = noise + weight * (other - noise)
-        return moved, denoiser.process.x0_from_noise(x, moved, rows.network_level)
+    def guide(x: Tensor, noise: Tensor, clean: Tensor, batch: ChainBatch) -> tuple[Tensor, Tensor]:
+        inputs = [batch.per_chain(value) for value in conditioning]
+        other = denoiser.estimate(x, batch.network_level, *inputs).noise
+        guided = noise + weight * (other - noise)
+        return guided, denoiser.process.x0_from_noise(x, guided, batch.network_level)
 
     return guide

@@ -17,8 +17,8 @@ from ..diffusion.denoiser import Denoiser
 from ..diffusion.gaussian import Gaussian
 from ..diffusion.schedule import sampling_levels
 from ..noise.noise import Noise, gaussian
+from ..runtime.context import Interrupted, TrainingContext
 from ..runtime.rng import Rng
-from ..runtime.run import Interrupted, TrainingContext
 from ..training.data_loading import evenly_spaced_indices
 from .continuous_batching import run_chains
 from .reconstruct import SamplingConfig, enumerate_chains, repeat_streams, reverse_process

@@ -1,4 +1,4 @@
-"""Patches of a sample: the boxes that training disturbs, and tiles that cover everything.
+"""Patches of a sample: the boxes in which training adds noise, and tiles that cover everything.
 
 Behrendt et al., MIDL 2023 (pDDPM), for any number of axes.
 """
@@ -19,8 +19,18 @@ from .reconstruct import predict_x0
 
 
 def tile_masks(shape: Sequence[int], patch: int, stride: int) -> Tensor:
-    """Boxes of side `patch` every `stride` along every axis, the last flush with the end,
-    (P, 1, *shape) bool. Every place is covered at least once while stride <= patch."""
+    """Boxes of side `patch` every `stride` along every axis, (P, 1, *shape) bool.
+
+    The last is flush with the end, so that every pixel is covered at least once.
+
+    shape: of the samples, without channels
+    patch: side of a box
+    stride: 1 to `patch`; ValueError for another
+
+    >>> tile_masks([5], patch=3, stride=3).int()[:, 0]
+    tensor([[1, 1, 1, 0, 0],
+            [0, 0, 1, 1, 1]], dtype=torch.int32)
+    """
     if not 1 <= stride <= patch:
         raise ValueError(f"a stride lies in 1..{patch} (the patch), not {stride}")
     corners = [sorted({*range(0, max(n - patch, 0) + 1, stride), max(n - patch, 0)}) for n in shape]
@@ -35,8 +45,16 @@ def tile_masks(shape: Sequence[int], patch: int, stride: int) -> Tensor:
 def stitch_tiles(
     reconstructions: Tensor, tiles: Tensor, aggregate: Literal["cut", "mean"]
 ) -> Tensor:
-    """One sample of what each tile (P, 1, *S) says of it: (..., P, C, *S) -> (..., C, *S). Where
-    tiles overlap the last one counts, or their mean."""
+    """Join the reconstructions of all tiles to one sample, (..., C, *S).
+
+    reconstructions: of the whole sample, one for each tile, (..., P, C, *S)
+    tiles: (P, 1, *S) bool; where each reconstruction counts
+    aggregate: where tiles overlap, the last one counts (cut) or their mean
+
+    >>> tiles = tile_masks([3], patch=2, stride=1)
+    >>> stitch_tiles(torch.tensor([[[1.0, 1, 1]], [[2.0, 2, 2]]]), tiles, "mean")
+    tensor([[1.0000, 1.5000, 2.0000]])
+    """
     axis = -tiles.ndim
     if aggregate == "mean":
         return (reconstructions * tiles).sum(axis) / tiles.sum(0)
@@ -59,36 +77,63 @@ def reconstruct_patches(
     aggregate: Literal["cut", "mean"] = "mean",
     clip: tuple[float, float] | None = None,
 ) -> Tensor:
-    """x (N, C, *S) with every tile (P, 1, *S) healed from its untouched surroundings, in one step
-    from each level; the mean of the repeats, each clamped to `clip`, (L, N, C, *S)."""
+    """Reconstruct every tile of x from its noise-free surroundings in one step, (L, N, C, *S).
+
+    denoiser: in evaluation mode
+    x: (N, C, *S), in the denoiser's range
+    levels: on the 1000-step scale
+    rng: one stream per sample
+    noise: what is added within a tile
+    tiles: (P, 1, *S) bool
+    repeats: draws of noise, whose mean is taken
+    aggregate: of overlapping tiles, as in `stitch_tiles`
+    clip: the range of each reconstruction
+
+    >>> from adbench.engine.diffusion.schedule import linear_schedule
+    >>> from adbench.engine.noise.noise import gaussian
+    >>> class Zero(torch.nn.Module):
+    ...     def forward(self, x, timesteps):
+    ...         return torch.zeros_like(x)
+    >>> denoiser = Denoiser(Zero(), linear_schedule(), prediction_type="clean").eval()
+    >>> x, tiles = torch.ones(1, 1, 3), tile_masks([3], patch=2, stride=1)
+    >>> reconstruct_patches(denoiser, x, [500], Rng(["a"]), noise=gaussian, tiles=tiles)
+    tensor([[[[0., 0., 0.]]]])
+    """
     parts = predict_x0(denoiser, x, levels, rng, noise=noise, regions=tiles, repeats=repeats)
     parts = parts if clip is None else parts.clamp(*clip)
     return stitch_tiles(parts.mean(2), tiles, aggregate)
 
 
 BoxPlacement = Literal["inside", "overhanging", "clipped"]
-"""Of a box: all of it inside; over either edge, so that every place is covered alike; or over the
+"""Of a box: all of it inside; over either edge, so that every pixel is covered alike; or over the
 high edges alone, so that low corners are hardly ever covered."""
 
 
 def random_boxes(
     rng: Rng, shape: Sequence[int], side: int | Tensor, *, placement: BoxPlacement = "overhanging"
 ) -> Tensor:
-    """A box per sample, its corner uniform, (N, 1, *shape) bool.
+    """Draw a box per sample, its corner uniform, (N, 1, *shape) bool.
 
-    side: one for all, or of every sample and axis, (N, len(shape)); inside, at most `shape`.
+    rng: one stream per sample
+    shape: of the samples, without channels
+    side: one for all, or of every sample and axis, (N, len(shape)); inside, at most `shape`
+    placement: how a box lies to the edges
+
+    >>> random_boxes(Rng(["a", "b"]), [8, 8], 3, placement="inside").sum((1, 2, 3))
+    tensor([9, 9])
     """
-    wide = side
-    if isinstance(wide, int):
-        wide = torch.full((len(rng), len(shape)), wide, device=rng.device)
+    sides = side
+    if isinstance(sides, int):
+        sides = torch.full((len(rng), len(shape)), sides, device=rng.device)
     inside = torch.ones(len(rng), 1, *shape, dtype=torch.bool, device=rng.device)
     for axis, n in enumerate(shape):
-        before = wide[:, axis] - 1 if placement == "overhanging" else wide[:, axis] * 0
-        after = (wide[:, axis] - 1).clamp(max=n - 1) if placement == "inside" else 0
+        extent = sides[:, axis]
+        before = extent - 1 if placement == "overhanging" else extent * 0
+        after = (extent - 1).clamp(max=n - 1) if placement == "inside" else 0
         low = (rng.uniform() * (n + before - after)).long() - before
-        place = torch.arange(n, device=rng.device)
-        within = (place >= low[:, None]) & (place < (low + wide[:, axis])[:, None])  # (N, n)
-        sides = [1] * len(shape)
-        sides[axis] = n
-        inside &= within.view(len(rng), 1, *sides)
+        index = torch.arange(n, device=rng.device)
+        covered = (index >= low[:, None]) & (index < (low + extent)[:, None])  # (N, n)
+        view = [1] * len(shape)
+        view[axis] = n
+        inside &= covered.view(len(rng), 1, *view)
     return inside

@@ -1,65 +1,26 @@
-"""Ways to disturb a sample and bring it back. Every row of a batch may stand at its own level.
+"""Reconstruction: add noise to a sample and denoise it. Each row of a batch has its own level.
 
-Rows are the jobs (level, sample, repeat); what is drawn depends on the sample, the purpose, the
-repeat and the level a step starts from, never on which other levels are swept. So all levels of a
+Rows are the chains (level, sample, repeat); what is drawn depends on the sample, the purpose, the
+repeat and the level where a step starts, never on which other levels are swept. So all levels of a
 sweep share their draws (common random numbers), and a sweep equals its levels run one by one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ..diffusion.bernoulli import Bernoulli
-from ..diffusion.cold import ColdDiffusion
 from ..diffusion.denoiser import Denoiser
-from ..diffusion.gaussian import Gaussian, Variance, add_noise_in_region
+from ..diffusion.gaussian import Gaussian, add_noise_in_region
 from ..diffusion.schedule import sampling_levels
 from ..noise.noise import Noise
 from ..runtime.rng import Rng
-from .continuous_batching import Guide, Sampler, run_chains
-from .discrete_solvers import BernoulliStep, ColdDiffusionStep
-from .solvers import Ancestral, DdimOde, DpmSolver, Plms
+from .continuous_batching import Guide, run_chains
+from .samplers import DEFAULT_SAMPLING, SamplingConfig, build_sampler
+from .solvers import DdimOde
 from .step_noise import StepNoise
-
-SAMPLERS = ("ddpm", "ddim", "plms", "dpm++")
-
-
-@dataclass(frozen=True)
-class SamplingConfig:
-    """How a sample is brought back.
-
-    steps: at most so many network calls a chain, evenly spaced; None is one for every level.
-    eta: the share of DDPM's noise that a step of ddpm or ddim adds: 1 is ancestral DDPM (Ho et al.
-    2020, algorithm 2), 0 is DDIM; None is what the sampler's name says. plms and dpm++ add none.
-    repeats: chains per sample, each with its own noise. stride: levels a step, in place of steps.
-    lagged: of plms, MONAI's slip. naive: of cold diffusion, its algorithm 1. The samplers that
-    have names are for the Gaussian process; the others have one each.
-    """
-
-    steps: int | None = None
-    eta: float | None = None
-    variance: Variance = "small"
-    repeats: int = 1
-    sampler: Literal["ddpm", "ddim", "plms", "dpm++"] = "ddpm"
-    stride: int | None = None
-    lagged: bool = False
-    naive: bool = False
-
-    def __post_init__(self) -> None:
-        if self.sampler not in SAMPLERS:
-            raise ValueError(f"no sampler {self.sampler!r}; there are {', '.join(SAMPLERS)}")
-
-    @property
-    def effective_eta(self) -> float:
-        """eta, whoever said it."""
-        if self.eta is None or self.sampler not in ("ddpm", "ddim"):
-            return float(self.sampler == "ddpm")
-        return self.eta
 
 
 def reconstruct(
@@ -68,33 +29,50 @@ def reconstruct(
     levels: Sequence[int],
     rng: Rng,
     *,
-    sampling: SamplingConfig = SamplingConfig(),
+    sampling: SamplingConfig = DEFAULT_SAMPLING,
     noise: Noise | None = None,
     reverse_noise: Noise | None = None,
     guide: Guide | None = None,
     conditioning: Sequence[Tensor] = (),
     region: Tensor | None = None,
 ) -> Tensor:
-    """Disturb x (N, C, *S) to each level and denoise it step by step, (L, N, R, C, *S).
+    """Add noise to x up to each level and denoise it step by step, (L, N, R, C, *S).
 
-    levels are steps on the 1000-step scale; level 0 returns x. noise: the process's own if None.
-    reverse_noise: what the steps back add, `noise` if None. conditioning: what the network is told
-    besides, per sample (N, ...). region: (N, 1, *S) bool; only there is anything disturbed and
-    brought back.
+    denoiser: in evaluation mode
+    x: (N, C, *S), in the denoiser's range
+    levels: on the 1000-step scale; level 0 returns x
+    rng: one stream per sample
+    sampling: sampler, steps, repeats R
+    noise: what is added to x, the process's own if None
+    reverse_noise: what the reverse steps add, `noise` if None
+    guide: changes the estimates before each step
+    conditioning: further inputs of the network, per sample (N, ...)
+    region: (N, 1, *S) bool; x changes only there
+
+    >>> from adbench.engine.diffusion.schedule import linear_schedule
+    >>> class Zero(torch.nn.Module):
+    ...     def forward(self, x, timesteps):
+    ...         return torch.zeros_like(x)
+    >>> denoiser = Denoiser(Zero(), linear_schedule(), prediction_type="clean").eval()
+    >>> reconstruct(denoiser, torch.ones(1, 1, 2), [0, 5], Rng(["a"])).flatten(1)
+    tensor([[1., 1.],
+            [0., 0.]])
     """
     levels = [denoiser.schedule.to_level(level) for level in levels]
     index, level = enumerate_chains(levels, len(x), sampling.repeats)
     streams = repeat_streams(rng, sampling.repeats).rows(index)
-    ladders = [sampling_levels(value, sampling.steps, sampling.stride) for value in level.tolist()]
+    paths = [sampling_levels(start, sampling.steps, sampling.stride) for start in level.tolist()]
     sample, level = index % len(x), level.to(x.device)
     noise = noise or denoiser.process.default_noise
-    drawn = noise(streams.fork("start"), x.shape[1:], level.clamp(min=1))
-    within = None if region is None else region[sample.to(x.device)]
-    noised = add_noise_in_region(denoiser.process, x[sample.to(x.device)], level, drawn, within)
-    back = reverse_process(
+    initial_noise = noise(streams.fork("start"), x.shape[1:], level.clamp(min=1))
+    chain_region = None if region is None else region[sample.to(x.device)]
+    noisy = add_noise_in_region(
+        denoiser.process, x[sample.to(x.device)], level, initial_noise, chain_region
+    )
+    ends = reverse_process(
         denoiser,
-        noised,
-        ladders,
+        noisy,
+        paths,
         streams.fork("step"),
         sampling=sampling,
         noise=reverse_noise or noise,
@@ -102,9 +80,9 @@ def reconstruct(
         samples=sample.tolist(),
         conditioning=conditioning,
         region=region,
-        initial_noise=drawn,
+        initial_noise=initial_noise,
     )
-    return _unflatten_chains(back, len(levels), len(x), sampling.repeats)
+    return _unflatten_chains(ends, len(levels), len(x), sampling.repeats)
 
 
 def reverse_process(
@@ -113,7 +91,7 @@ def reverse_process(
     levels: Sequence[Sequence[int]],
     rng: Rng,
     *,
-    sampling: SamplingConfig = SamplingConfig(),
+    sampling: SamplingConfig = DEFAULT_SAMPLING,
     noise: Noise | None = None,
     guide: Guide | None = None,
     samples: Sequence[int] | None = None,
@@ -121,39 +99,32 @@ def reverse_process(
     region: Tensor | None = None,
     initial_noise: Tensor | None = None,
 ) -> Tensor:
-    """Take every row (M, C, *S) down its own ladder of levels; a finished row costs nothing.
+    """Denoise every row along its own levels, (M, C, *S); a row that has ended costs nothing.
 
-    rng: one stream per row; a step draws at the level that it starts from. samples, given, region:
-    as `flow` has them. initial_noise: what a cold process disturbed the rows with.
+    denoiser: in evaluation mode
+    x: (M, C, *S), each at the first of its levels
+    levels: of each row, in descending order
+    rng: one stream per row; a step draws at the level where it starts
+    sampling: sampler of the process
+    noise: what the steps add, the process's own if None
+    guide, samples, conditioning, region: as in `run_chains`
+    initial_noise: what cold diffusion degraded the rows with
+
+    >>> from adbench.engine.diffusion.schedule import linear_schedule
+    >>> class Zero(torch.nn.Module):
+    ...     def forward(self, x, timesteps):
+    ...         return torch.zeros_like(x)
+    >>> denoiser = Denoiser(Zero(), linear_schedule(), prediction_type="clean").eval()
+    >>> reverse_process(denoiser, torch.ones(1, 1, 2), [[5, 3, 0]], Rng(["a"]))
+    tensor([[[0., 0.]]])
     """
-    process, noise = denoiser.process, noise or denoiser.process.default_noise
-    sampler: Sampler
-    if isinstance(process, Bernoulli):
-        sampler = BernoulliStep(process, StepNoise(rng, noise))
-    elif isinstance(process, ColdDiffusion):
-        sampler = ColdDiffusionStep(
-            process, torch.zeros_like(x) if initial_noise is None else initial_noise, sampling.naive
-        )
-    elif not isinstance(process, Gaussian):
-        raise ValueError(f"no sampler goes back along a {process.name} process")
-    elif sampling.sampler == "plms":
-        sampler = Plms(process, sampling.lagged)
-    elif sampling.sampler == "dpm++":
-        sampler = DpmSolver(process)
-    else:
-        sampler = Ancestral(
-            process, StepNoise(rng, noise), sampling.effective_eta, sampling.variance
-        )
+    step_noise = StepNoise(rng, noise or denoiser.process.default_noise)
+    initial_noise = torch.zeros_like(x) if initial_noise is None else initial_noise
+    sampler = build_sampler(denoiser.process, sampling, step_noise, initial_noise)
     return run_chains(
-        denoiser,
-        sampler,
-        x,
-        levels,
-        samples=samples,
-        guide=guide,
-        conditioning=conditioning,
-        region=region,
-    )
+        denoiser, sampler, x, levels,
+        samples=samples, guide=guide, conditioning=conditioning, region=region,
+    )  # fmt: skip
 
 
 def ddim_invert(
@@ -161,33 +132,49 @@ def ddim_invert(
     x: Tensor,
     levels: Sequence[int],
     *,
-    sampling: SamplingConfig = SamplingConfig(),
+    sampling: SamplingConfig = DEFAULT_SAMPLING,
     guide: Guide | None = None,
     conditioning: Sequence[Tensor] = (),
 ) -> Tensor:
-    """Encode x (N, C, *S) to each level along DDIM's ODE, nothing drawn, (L, N, C, *S).
+    """Encode x to each level along DDIM's ODE, without noise, (L, N, C, *S).
 
-    Where a level's ladder is the beginning of a higher one's, as without respacing, the way is
-    gone once. `descend` with sampler "ddim" decodes along the same ladder.
+    Where a level's path is the beginning of a higher one's, as without respacing, it is computed
+    once. `reverse_process` with sampler "ddim" decodes along the same levels.
+
+    denoiser: of a Gaussian process; ValueError for another
+    x: (N, C, *S), in the denoiser's range
+    levels: on the 1000-step scale
+    sampling: steps or stride
+    guide, conditioning: as in `run_chains`
+
+    >>> from adbench.engine.diffusion.schedule import linear_schedule
+    >>> class Zero(torch.nn.Module):
+    ...     def forward(self, x, timesteps):
+    ...         return torch.zeros_like(x)
+    >>> denoiser = Denoiser(Zero(), linear_schedule()).eval()
+    >>> ddim_invert(denoiser, torch.ones(1, 1, 2), [0, 2]).flatten(1)
+    tensor([[1.0000, 1.0000],
+            [0.9999, 0.9999]])
     """
-    if not isinstance(denoiser.process, Gaussian):
-        raise ValueError(f"there is no inversion along a {denoiser.process.name} process")
-    ups = [
-        sampling_levels(denoiser.schedule.to_level(at), sampling.steps, sampling.stride)[::-1]
-        for at in levels
+    process = denoiser.process
+    if not isinstance(process, Gaussian):
+        raise ValueError(f"there is no inversion along a {process.name} process")
+    schedule = denoiser.schedule
+    paths = [
+        sampling_levels(schedule.to_level(level), sampling.steps, sampling.stride)[::-1]
+        for level in levels
     ]
-    out = x.new_empty(len(ups), *x.shape)
-    reached, behind = x, [0]
-    for i in sorted(range(len(ups)), key=lambda i: len(ups[i])):
-        if ups[i][: len(behind)] != behind:
-            reached, behind = x, [0]
-        way = ups[i][len(behind) - 1 :]
-        ode = DdimOde(denoiser.process)
-        reached = run_chains(
-            denoiser, ode, reached, [way] * len(x), guide=guide, conditioning=conditioning
+    result = x.new_empty(len(paths), *x.shape)
+    encoded, last_path = x, [0]
+    for i in sorted(range(len(paths)), key=lambda i: len(paths[i])):
+        if paths[i][: len(last_path)] != last_path:
+            encoded, last_path = x, [0]
+        rest = [paths[i][len(last_path) - 1 :]] * len(x)
+        encoded = run_chains(
+            denoiser, DdimOde(process), encoded, rest, guide=guide, conditioning=conditioning
         )
-        out[i], behind = reached, ups[i]
-    return out
+        result[i], last_path = encoded, paths[i]
+    return result
 
 
 def predict_x0(
@@ -201,10 +188,27 @@ def predict_x0(
     repeats: int = 1,
     conditioning: Sequence[Tensor] = (),
 ) -> Tensor:
-    """Disturb x (N, C, *S) to each level and estimate x_0 in one step, (L, N, R, P, C, *S).
+    """Add noise to x up to each level and estimate x_0 in one step, (L, N, R, P, C, *S).
 
-    regions: (P, 1, *S) bool; in row p only region p is disturbed. None is one region, all of S.
-    A sample's noise field is the same for all its regions. conditioning: as in `restore`.
+    A sample's noise is the same for all its regions.
+
+    denoiser: in evaluation mode
+    x: (N, C, *S), in the denoiser's range
+    levels: on the 1000-step scale
+    rng: one stream per sample
+    noise: the process's own if None
+    regions: (P, 1, *S) bool; noise is added to estimate p only in region p; None is one region,
+        all of S
+    repeats: R
+    conditioning: further inputs of the network, per sample (N, ...)
+
+    >>> from adbench.engine.diffusion.schedule import linear_schedule
+    >>> class Zero(torch.nn.Module):
+    ...     def forward(self, x, timesteps):
+    ...         return torch.zeros_like(x)
+    >>> denoiser = Denoiser(Zero(), linear_schedule(), prediction_type="clean").eval()
+    >>> predict_x0(denoiser, torch.ones(3, 1, 2), [5, 250], Rng(["a", "b", "c"])).shape
+    torch.Size([2, 3, 1, 1, 1, 2])
     """
     if regions is None:
         regions = torch.ones(1, 1, *x.shape[2:], dtype=torch.bool, device=x.device)
@@ -212,23 +216,39 @@ def predict_x0(
     index, level = enumerate_chains(levels, len(x), repeats)
     sample, level = (index % len(x)).to(x.device), level.to(x.device)
     noise = noise or denoiser.process.default_noise
-    field = noise(repeat_streams(rng, repeats).rows(index).fork("start"), x.shape[1:], level)
-    noised = denoiser.process.add_noise(x[sample], level, field)  # (M, C, *S)
-    mixed = torch.where(regions, noised[:, None], x[sample][:, None])  # (M, P, C, *S)
-    told = [value[sample].repeat_interleave(len(regions), 0) for value in conditioning]
-    out = denoiser(mixed.flatten(0, 1), level.repeat_interleave(len(regions)), *told)
-    return _unflatten_chains(out.view_as(mixed), len(levels), len(x), repeats)
+    eps = noise(repeat_streams(rng, repeats).rows(index).fork("start"), x.shape[1:], level)
+    noisy = denoiser.process.add_noise(x[sample], level, eps)  # (M, C, *S)
+    partly = torch.where(regions, noisy[:, None], x[sample][:, None])  # (M, P, C, *S)
+    inputs = [value[sample].repeat_interleave(len(regions), 0) for value in conditioning]
+    clean = denoiser(partly.flatten(0, 1), level.repeat_interleave(len(regions)), *inputs)
+    return _unflatten_chains(clean.view_as(partly), len(levels), len(x), repeats)
 
 
 def enumerate_chains(levels: Sequence[int], samples: int, repeats: int) -> tuple[Tensor, Tensor]:
-    """Of the jobs in the order (L, N, R): which stream of `repeated` each uses, and its level."""
+    """List the chains in the order (L, N, R): the stream of `repeat_streams` of each, and its
+    level.
+
+    levels: L levels
+    samples: N
+    repeats: R
+
+    >>> enumerate_chains([100, 250], samples=2, repeats=1)
+    (tensor([0, 1, 0, 1]), tensor([100, 100, 250, 250]))
+    """
     per_level = torch.arange(samples * repeats).view(repeats, samples).T.flatten()
     level = torch.tensor(list(levels)).repeat_interleave(samples * repeats)
     return per_level.repeat(len(levels)), level
 
 
 def repeat_streams(rng: Rng, repeats: int) -> Rng:
-    """Streams of the N samples for repeat 0, then for repeat 1, and so on: (R * N)."""
+    """Fork the streams of the N samples for repeat 0, then for repeat 1, and so on: (R * N).
+
+    rng: one stream per sample
+    repeats: R
+
+    >>> len(repeat_streams(Rng(["a", "b"]), 3))
+    6
+    """
     return Rng.cat([rng.fork("repeat", r) for r in range(repeats)])
 
 

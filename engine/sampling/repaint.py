@@ -1,4 +1,4 @@
-"""RePaint: fill a region of a sample so that it fits its known surroundings.
+"""RePaint: inpaint a region of a sample so that it fits its known surroundings.
 
 Lugmayr et al., "RePaint: Inpainting using Denoising Diffusion Probabilistic Models", CVPR 2022,
 algorithm 1. https://arxiv.org/abs/2201.09865
@@ -17,9 +17,7 @@ from ..diffusion.schedule import sampling_levels
 from ..noise.noise import Noise, gaussian
 from ..runtime.rng import Rng
 from .continuous_batching import ChainBatch, Guide, Step, one_step_per_level, run_chains
-from .reconstruct import SamplingConfig
-
-DEFAULT_SAMPLING = SamplingConfig()
+from .samplers import DEFAULT_SAMPLING, SamplingConfig
 
 
 def inpaint(
@@ -37,16 +35,33 @@ def inpaint(
     skip_last_step: bool = False,
     guide: Guide | None = None,
 ) -> Tensor:
-    """Fill `region` from the level down so that it fits its known surroundings, (N, C, *S).
+    """Inpaint `region` from the level down so that it fits its surroundings, (N, C, *S).
 
-    RePaint from a disturbed `initial` instead of pure noise: every step joins the denoised region
-    with the known rest, disturbed to the same level, and is repeated `resamples` times, noised up
-    again in between. region: (N, 1, *S) bool or weights. Exactly `surroundings` where the region
-    is 0.
+    RePaint from `initial` with noise instead of pure noise: every step joins the denoised region
+    with the surroundings at the same level, and is repeated `resamples` times, with noise added
+    again in between. The result is exactly `surroundings` where the region is 0.
 
-    Two quirks of autoDDPM's code: `shifted_renoise` noises up again by the step below the right
-    one;
-    `skip_last_step` spares the last network call and keeps the region as it is at level 1.
+    denoiser: of a Gaussian process, in evaluation mode; ValueError for another
+    initial: what the region starts from, (N, C, *S)
+    surroundings: the known sample, (N, C, *S)
+    region: (N, 1, *S) bool or weights
+    level: on the 1000-step scale
+    rng: one stream per sample
+    sampling: ddpm or ddim; ValueError for another
+    noise: what all steps add
+    resamples: how often each step is made
+    shifted_renoise: add noise again by the step below the right one, an error of autoDDPM's code
+    skip_last_step: omit the last network call and leave the region at level 1, as autoDDPM's code
+    guide: changes the estimates before each step
+
+    >>> from adbench.engine.diffusion.schedule import linear_schedule
+    >>> class Zero(torch.nn.Module):
+    ...     def forward(self, x, timesteps):
+    ...         return torch.zeros_like(x)
+    >>> denoiser = Denoiser(Zero(), linear_schedule(), prediction_type="clean").eval()
+    >>> x, region = torch.ones(1, 1, 3), torch.tensor([[[True, False, False]]])
+    >>> inpaint(denoiser, x, x, region, 5, Rng(["a"]))
+    tensor([[[0., 1., 1.]]])
     """
     process, level = denoiser.process, denoiser.schedule.to_level(level)
     if not isinstance(process, Gaussian) or sampling.sampler not in ("ddpm", "ddim"):
@@ -54,19 +69,25 @@ def inpaint(
             f"inpainting takes the steps of ddpm or ddim in a gaussian process,"
             f" not of {sampling.sampler} in a {process.name} one"
         )
-    m = region.float()
-    whole = sampling_levels(level, sampling.steps, sampling.stride)
-    steps = whole[:-1] if skip_last_step and level else whole
-    full = torch.full((len(initial),), level, device=initial.device)
-    fresh = noise(rng.fork("start", 0).at(level), initial.shape[1:], full.clamp(min=1))
-    y = process.add_noise(initial, full, fresh)
-    sampler = RePaint(process, sampling, rng, noise, surroundings, m, resamples, shifted_renoise)
-    y = run_chains(denoiser, sampler, y, [steps] * len(initial), guide=guide)
-    return m * y + (1 - m) * surroundings if len(steps) < len(whole) else y
+    mask = region.float()
+    levels = sampling_levels(level, sampling.steps, sampling.stride)
+    path = levels[:-1] if skip_last_step and level else levels
+    level_per_sample = torch.full((len(initial),), level, device=initial.device)
+    streams = rng.fork("start", 0).at(level)
+    eps = noise(streams, initial.shape[1:], level_per_sample.clamp(min=1))
+    y = process.add_noise(initial, level_per_sample, eps)
+    sampler = RePaint(process, sampling, rng, noise, surroundings, mask, resamples, shifted_renoise)
+    y = run_chains(denoiser, sampler, y, [path] * len(initial), guide=guide)
+    return mask * y + (1 - mask) * surroundings if len(path) < len(levels) else y
 
 
 class RePaint:
-    """A step down and, but for the last of its repeats, up again; known and m are per chain."""
+    """A reverse step and, but for the last of its repeats, a forward step again.
+
+    process, sampling, noise, resamples, shifted_renoise: as in `inpaint`
+    rng: one stream per chain
+    surroundings, mask: per chain
+    """
 
     memory = 0
 
@@ -75,46 +96,41 @@ class RePaint:
         surroundings: Tensor, mask: Tensor, resamples: int, shifted_renoise: bool,
     ) -> None:  # fmt: skip
         self.process, self.sampling, self.noise = process, sampling, noise
-        self.surroundings, self.mask, self.resamples, self.shifted_renoise = (
-            surroundings,
-            mask,
-            resamples,
-            shifted_renoise,
-        )
+        self.surroundings, self.mask = surroundings, mask
+        self.resamples, self.shifted_renoise = resamples, shifted_renoise
         self.streams = {
-            purpose: Rng.cat([rng.fork(purpose, again) for again in range(resamples)])
+            purpose: Rng.cat([rng.fork(purpose, repeat) for repeat in range(resamples)])
             for purpose in ("known", "region", "again")
         }
 
     def plan_steps(self, levels: Sequence[int]) -> list[Step]:
-        """mark: which repeat of the step it is; that down to level 0 is its only and last."""
+        """tag: which repeat of the step it is; that down to level 0 is its only and last."""
         return [
-            move._replace(tag=again)
-            for move in one_step_per_level(levels)
-            for again in range(0 if move.end_level else self.resamples - 1, self.resamples)
+            step._replace(tag=repeat)
+            for step in one_step_per_level(levels)
+            for repeat in range(0 if step.end_level else self.resamples - 1, self.resamples)
         ]
 
     def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, batch: ChainBatch) -> Tensor:
-        process, here, there = self.process, batch.start_level, batch.end_level
-        job = batch.chain.to(x.device)
+        process, start_level, end_level = self.process, batch.start_level, batch.end_level
+        chain = batch.chain.to(x.device)
         eta = self.sampling.effective_eta
         y = process.reverse_step(
-            estimate.clean, estimate.noise, here, there,
-            self._draw_noise("region", batch, here, x) if eta > 0 else None,
+            estimate.clean, estimate.noise, start_level, end_level,
+            self._draw_noise("region", batch, start_level, x) if eta > 0 else None,
             eta=eta, variance=self.sampling.variance, learned_variance=estimate.learned_variance,
         )  # fmt: skip
-        rest = process.add_noise(
-            self.surroundings[job], there, self._draw_noise("known", batch, here, x)
-        )
-        y = self.mask[job] * y + (1 - self.mask[job]) * rest
-        again = batch.tag + 1 < self.resamples
-        if not again.any():
+        eps = self._draw_noise("known", batch, start_level, x)
+        outside = process.add_noise(self.surroundings[chain], end_level, eps)
+        y = self.mask[chain] * y + (1 - self.mask[chain]) * outside
+        repeats = batch.tag + 1 < self.resamples
+        if not repeats.any():
             return y
-        up = again.nonzero().flatten()
-        here, there = here[up.to(x.device)], there[up.to(x.device)]
-        off = int(self.shifted_renoise)
-        fresh = self._draw_noise("again", batch.subset(up), here, x)
-        y[up] = process.add_noise_step(y[up], there - off, here - off, fresh)
+        index = repeats.nonzero().flatten()
+        start_level, end_level = start_level[index.to(x.device)], end_level[index.to(x.device)]
+        shift = int(self.shifted_renoise)
+        eps = self._draw_noise("again", batch.subset(index), start_level, x)
+        y[index] = process.add_noise_step(y[index], end_level - shift, start_level - shift, eps)
         return y
 
     def _draw_noise(self, purpose: str, batch: ChainBatch, level: Tensor, x: Tensor) -> Tensor:

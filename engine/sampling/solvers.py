@@ -1,4 +1,9 @@
-"""Samplers of the Gaussian process, each a step that many chains make at once, in `pool`."""
+"""Samplers of the Gaussian process, each a step that many chains make at once in one batch.
+
+Our own because a chain of `continuous_batching` is at a level of its own. diffusers' schedulers
+hold one timestep and one history for a whole batch, and MONAI's likewise; the tests compare every
+sampler here with theirs.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +15,19 @@ from torch import Tensor
 
 from ..diffusion.denoiser import Estimate
 from ..diffusion.gaussian import Gaussian, Variance, alpha_bar_at
-from .continuous_batching import ChainBatch, Step, one_step_per_level
+from .continuous_batching import ChainBatch, Sampler, Step, one_step_per_level
 from .step_noise import StepNoise
 
 
 @dataclass(frozen=True)
 class Ancestral:
-    """DDPM (Ho et al. 2020, algorithm 2) at eta 1, DDIM (Song et al. 2021, equation 12) at 0."""
+    """DDPM (Ho et al. 2020, algorithm 2) at eta 1, DDIM (Song et al. 2021, equation 12) at 0.
+
+    process: of the denoiser
+    step_noise: of every chain
+    eta: share of DDPM's noise that a step adds
+    variance: of DDPM's step
+    """
 
     process: Gaussian
     step_noise: StepNoise
@@ -28,36 +39,40 @@ class Ancestral:
         return one_step_per_level(levels)
 
     def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, batch: ChainBatch) -> Tensor:
-        fresh = self.step_noise(batch, x) if self.eta > 0 else None
+        noise = self.step_noise(batch, x) if self.eta > 0 else None
         return self.process.reverse_step(
-            estimate.clean, estimate.noise, batch.start_level, batch.end_level, fresh,
+            estimate.clean, estimate.noise, batch.start_level, batch.end_level, noise,
             eta=self.eta, variance=self.variance, learned_variance=estimate.learned_variance,
         )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class DdimOde:
-    """Along DDIM's ODE, up or down; up is inversion (Song et al. 2021, section 4.3).
+    """DDIM's ODE, up or down; up is inversion (Song et al. 2021, section 4.3).
 
-    The network, which knows no level 0, is asked there as at level 1. Going down undoes going up
-    exactly if the noise estimate is the same all the way, and better the finer the ladder if not.
+    The network, which knows no level 0, is called there with level 1. Going down undoes going up
+    exactly if the noise estimate is the same all the way, and better the finer the levels if not.
+
+    process: of the denoiser
+
+    >>> from adbench.engine.diffusion.schedule import linear_schedule
+    >>> DdimOde(Gaussian(linear_schedule())).plan_steps([0, 10])
+    [Step(network_level=1, start_level=0, end_level=10, tag=0)]
     """
 
     process: Gaussian
     memory = 0
 
     def plan_steps(self, levels: Sequence[int]) -> list[Step]:
-        return [
-            Step(max(move.start_level, 1), move.start_level, move.end_level)
-            for move in one_step_per_level(levels)
-        ]
+        steps = one_step_per_level(levels)
+        return [step._replace(network_level=max(step.start_level, 1)) for step in steps]
 
     def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, batch: ChainBatch) -> Tensor:
         clean = self.process.x0_from_noise(x, estimate.noise, batch.start_level)
         return self.process.combine(clean, estimate.noise, batch.end_level)
 
 
-PLMS_WEIGHTS = (  # of PLMS, by mark: the weights of the newest noise estimate and the three before
+PLMS_WEIGHTS = (  # by tag: the weights of the newest noise estimate and the three before
     (1.0, 0.0, 0.0, 0.0),
     (1 / 2, 1 / 2, 0.0, 0.0),
     (3 / 2, -1 / 2, 0.0, 0.0),
@@ -71,11 +86,17 @@ class Plms:
     """Pseudo linear multistep: four noise estimates make a step of the ODE.
 
     Liu et al., "Pseudo Numerical Methods for Diffusion Models on Manifolds", ICLR 2022. The first
-    step is made, asked about at its end and made again with the mean of both estimates, as in
-    diffusers with skip_prk_steps; so a chain of two steps or more costs one call more than steps.
+    step is made, the network is called at its end, and it is made again with the mean of both
+    estimates, as in diffusers with skip_prk_steps; so a chain of two steps or more costs one call
+    more than steps.
 
+    process: of the denoiser
     lagged: MONAI's, which then takes the second step for made: one call less, and all that follows
-    is a step behind what the network is told.
+        is a step behind the level of the network
+
+    >>> from adbench.engine.diffusion.schedule import linear_schedule
+    >>> [step.tag for step in Plms(Gaussian(linear_schedule())).plan_steps([9, 6, 3, 0])]
+    [0, 1, 2, 3]
     """
 
     process: Gaussian
@@ -83,69 +104,72 @@ class Plms:
     memory = 4  # three estimates, the newest first, and where the first step began
 
     def plan_steps(self, levels: Sequence[int]) -> list[Step]:
-        plain = one_step_per_level(levels)
-        if len(plain) < 2:
-            return plain
-        first, rest = plain[0], plain[2 if self.lagged else 1 :]
-        later = [move._replace(tag=min(i, 4)) for i, move in enumerate(rest, 2)]
+        steps = one_step_per_level(levels)
+        if len(steps) < 2:
+            return steps
+        first, rest = steps[0], steps[2 if self.lagged else 1 :]
+        later = [step._replace(tag=min(i, 4)) for i, step in enumerate(rest, 2)]
         return [first, Step(first.end_level, first.start_level, first.end_level, 1), *later]
 
     def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, batch: ChainBatch) -> Tensor:
         shape = (-1, *[1] * (x.ndim - 1))
         weights = torch.tensor(PLMS_WEIGHTS, dtype=x.dtype)[batch.tag].T.to(x.device)  # (4, B)
-        again = (batch.tag == 1).view(shape).to(x.device)
-        known = [estimate.noise, *memory[:, :3].unbind(1)]
-        mixed = sum((w.view(shape) * eps for w, eps in zip(weights, known, strict=True)), 0 * x)
-        begun = torch.where(again, memory[:, 3], x)
-        shifted = [
-            torch.where(again, old, new) for old, new in zip(known[1:], known[:3], strict=True)
+        repeat = (batch.tag == 1).view(shape).to(x.device)
+        history = [estimate.noise, *memory[:, :3].unbind(1)]
+        eps = sum((w.view(shape) * e for w, e in zip(weights, history, strict=True)), 0 * x)
+        start = torch.where(repeat, memory[:, 3], x)
+        next_history = [
+            torch.where(repeat, old, new) for old, new in zip(history[1:], history[:3], strict=True)
         ]
-        memory[:] = torch.stack([*shifted, begun], 1)
-        clean = self.process.x0_from_noise(begun, mixed, batch.start_level)
-        return self.process.combine(clean, mixed, batch.end_level)
+        memory[:] = torch.stack([*next_history, start], 1)
+        clean = self.process.x0_from_noise(start, eps, batch.start_level)
+        return self.process.combine(clean, eps, batch.end_level)
 
 
 TAGS_PER_CHAIN = 8
-"""What `Leaking` adds to a mark of PLMS for every chain of the sample that came before."""
+"""What `SharedHistoryPlms` adds to a tag of PLMS for every chain of the sample that came before."""
 
 
 @dataclass(frozen=True)
 class SharedHistoryPlms:
-    """PLMS of several chains of a sample in turn, whose history is cleared for the first alone: a
-    slip of ddpm-ood's code, in which one scheduler serves all starts and none but the first makes
-    its first step twice.
+    """PLMS of several chains of a sample in turn, whose history is cleared for the first alone.
 
-    levels: of each of K chains; noised: (K, N, C, *S), where they begin; `reconstructions` where
-    they ended
+    An error of ddpm-ood's code, in which one scheduler serves all starts and none but the first
+    makes its first step twice.
+
+    plms: `Plms` of the process
+    levels: of each of K chains
+    noised: where they start, (K, N, C, *S)
+    reconstructions: where they end, of the same shape, written as they do
     """
 
-    plms: Plms
+    plms: Sampler
     levels: Sequence[Sequence[int]]
     noised: Tensor
     reconstructions: Tensor
     memory = 4
 
     def plan_steps(self, levels: Sequence[int]) -> list[Step]:
-        """Those of all chains, whichever ladder is asked for."""
+        """The steps of all chains, whichever levels are passed."""
         first, *later = self.levels
         path = self.plms.plan_steps(first)
-        known = sum(move.tag != 1 for move in path)  # a step made again is not remembered
-        for k, rungs in enumerate(later, 1):
-            for move in one_step_per_level(rungs):
-                known += 1
-                past = 0 if known == 1 else min(known, 4)
-                path.append(move._replace(tag=TAGS_PER_CHAIN * k + past))
+        count = sum(step.tag != 1 for step in path)  # a step made again is not remembered
+        for k, chain_levels in enumerate(later, 1):
+            for step in one_step_per_level(chain_levels):
+                count += 1
+                history = 0 if count == 1 else min(count, 4)
+                path.append(step._replace(tag=TAGS_PER_CHAIN * k + history))
         return path
 
     def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, batch: ChainBatch) -> Tensor:
-        plain = replace(batch, tag=batch.tag % TAGS_PER_CHAIN)
-        x = self.plms.advance(x, memory, estimate, plain)
-        for i, (job, path) in enumerate(zip(batch.chain.tolist(), batch.upcoming, strict=True)):
+        plms_batch = replace(batch, tag=batch.tag % TAGS_PER_CHAIN)
+        x = self.plms.advance(x, memory, estimate, plms_batch)
+        for i, (sample, path) in enumerate(zip(batch.chain.tolist(), batch.upcoming, strict=True)):
             chain = path[0].tag // TAGS_PER_CHAIN
             if len(path) == 1 or path[1].tag // TAGS_PER_CHAIN != chain:
-                self.reconstructions[chain, job] = x[i]
+                self.reconstructions[chain, sample] = x[i]
                 if len(path) > 1:
-                    x[i] = self.noised[chain + 1, job]
+                    x[i] = self.noised[chain + 1, sample]
         return x
 
 
@@ -156,31 +180,33 @@ class DpmSolver:
     Lu et al. 2022, "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic
     Models", algorithm 2, midpoint. The first step and the last, which arrives at level 0, are of
     first order.
+
+    process: of the denoiser
+
+    >>> from adbench.engine.diffusion.schedule import linear_schedule
+    >>> [step.tag for step in DpmSolver(Gaussian(linear_schedule())).plan_steps([9, 6, 3, 0])]
+    [0, 9, 6]
     """
 
     process: Gaussian
     memory = 1
 
     def plan_steps(self, levels: Sequence[int]) -> list[Step]:
-        before = [0, *levels][: len(levels) - 1]
-        return [m._replace(tag=b) for m, b in zip(one_step_per_level(levels), before, strict=True)]
+        """tag: the level before the step's start, 0 for the first step."""
+        previous = [0, *levels][: len(levels) - 1]
+        steps = zip(one_step_per_level(levels), previous, strict=True)
+        return [step._replace(tag=level) for step, level in steps]
 
     def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, batch: ChainBatch) -> Tensor:
-        a, b = (
-            alpha_bar_at(self.process.schedule, at, x)
-            for at in (batch.start_level, batch.end_level)
-        )
-        shrink = ((1 - b) / (1 - a)).sqrt()
-        gain = b.sqrt() - shrink * a.sqrt()
-        place = self.process.schedule.half_log_snr
-        before = batch.tag.to(x.device)
-        step, last = (
-            place[batch.end_level] - place[batch.start_level],
-            place[batch.start_level] - place[before],
-        )
-        second = (before > 0) & (batch.end_level > 0)
-        ahead = torch.where(second, step / (2 * last), 0.0).view(gain.shape)
-        slope = estimate.clean - memory[:, 0]
+        schedule, start, end = self.process.schedule, batch.start_level, batch.end_level
+        a, b = (alpha_bar_at(schedule, level, x) for level in (start, end))
+        x_weight = ((1 - b) / (1 - a)).sqrt()
+        clean_weight = b.sqrt() - x_weight * a.sqrt()
+        log_snr, previous = schedule.half_log_snr, batch.tag.to(x.device)
+        step, last_step = log_snr[end] - log_snr[start], log_snr[start] - log_snr[previous]
+        second_order = (previous > 0) & (end > 0)
+        ratio = torch.where(second_order, step / (2 * last_step), 0.0).view(clean_weight.shape)
+        difference = estimate.clean - memory[:, 0]
         memory[:, 0] = estimate.clean
-        clean = estimate.clean + ahead.to(x.dtype) * slope
-        return shrink.to(x.dtype) * x + gain.to(x.dtype) * clean
+        clean = estimate.clean + ratio.to(x.dtype) * difference
+        return x_weight.to(x.dtype) * x + clean_weight.to(x.dtype) * clean

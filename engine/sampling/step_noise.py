@@ -1,7 +1,7 @@
-"""The noise of many chains' steps, drawn for several moves at once.
+"""The noise of many chains' steps, drawn for several steps at once.
 
-A draw belongs to its chain and to the level that a step starts from, so when it is made does not
-matter; but for a few small rows it costs as much as for many.
+A draw belongs to its chain and to the level where a step starts, so it does not matter when it is
+drawn; but a draw for a few small rows costs as much as for many.
 """
 
 from __future__ import annotations
@@ -18,26 +18,40 @@ BLOCK_VALUES = 2**16
 
 
 class StepNoise:
-    """rng: one stream per chain; a step draws at the level that it starts from."""
+    """The noise that samplers add in their steps.
+
+    rng: one stream per chain; a step draws at the level where it starts
+    noise: what is drawn
+
+    >>> from adbench.engine.noise.noise import gaussian
+    >>> from adbench.engine.sampling.continuous_batching import Step
+    >>> step_noise, levels = StepNoise(Rng(["a", "b"]), gaussian), torch.tensor([5])
+    >>> chain, zero = torch.tensor([1]), torch.tensor([0])
+    >>> batch = ChainBatch(chain, chain, zero, levels, levels, zero, [[Step(5, 5, 0)]])
+    >>> step_noise(batch, torch.zeros(1, 1, 4)).shape
+    torch.Size([1, 1, 4])
+    """
 
     def __init__(self, rng: Rng, noise: Noise) -> None:
         self.rng, self.noise = rng, noise
         self.drawn_ahead: dict[tuple[int, int], Tensor] = {}
 
     def __call__(self, batch: ChainBatch, x: Tensor) -> Tensor:
-        """For the moves that these rows are at, like x (B, C, *S)."""
-        now = [
-            (job, path[0].start_level)
-            for job, path in zip(batch.chain.tolist(), batch.upcoming, strict=True)
+        """The noise of the chains' present steps, like x (B, C, *S)."""
+        present = [
+            (chain, path[0].start_level)
+            for chain, path in zip(batch.chain.tolist(), batch.upcoming, strict=True)
         ]
-        missing = [i for i, key in enumerate(now) if key not in self.drawn_ahead]
+        missing = [i for i, key in enumerate(present) if key not in self.drawn_ahead]
         if missing:
-            moves = max(1, BLOCK_VALUES // (len(missing) * x[0].numel()))
+            steps = max(1, BLOCK_VALUES // (len(missing) * x[0].numel()))
             keys = [
-                (now[i][0], move.start_level) for i in missing for move in batch.upcoming[i][:moves]
+                (present[i][0], step.start_level)
+                for i in missing
+                for step in batch.upcoming[i][:steps]
             ]
-            job, level = torch.tensor(keys).T
+            chain, level = torch.tensor(keys).T
             level = level.to(x.device)
-            drawn = self.noise(self.rng.rows(job).at(level), x.shape[1:], level)
+            drawn = self.noise(self.rng.rows(chain).at(level), x.shape[1:], level)
             self.drawn_ahead.update(zip(keys, drawn.unbind(), strict=True))
-        return torch.stack([self.drawn_ahead.pop(key) for key in now])
+        return torch.stack([self.drawn_ahead.pop(key) for key in present])

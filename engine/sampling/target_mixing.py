@@ -1,7 +1,7 @@
-"""Steps back that mix the target itself into the sample, without disturbing it to their level.
+"""Reverse steps that mix the target itself into the sample, without noise of the sample's level.
 
-Not DDAD's condition, which `guides.towards` is, but that of a public re-implementation of it
-(Diffusion-Based-AD), whose users have results to compare with.
+Not DDAD's condition, which `guidance.image_conditioned_guidance` is, but that of a public
+re-implementation of it (Diffusion-Based-AD), whose users have results to compare with.
 """
 
 from __future__ import annotations
@@ -11,16 +11,24 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..diffusion.denoiser import Estimate
 from ..diffusion.gaussian import Gaussian
 from .continuous_batching import ChainBatch, Step, one_step_per_level
-from .solvers import Estimate
 from .step_noise import StepNoise
 
 
 @dataclass(frozen=True)
 class TargetMixing:
-    """DDIM's step with `eta`, its mean mixed with the target (N, C, *S) by weight times the share
-    of the schedule that is still ahead, and then its noise."""
+    """DDIM's step with `eta`, its mean mixed with the target, and then its noise.
+
+    The target's weight is `weight` times the share of the schedule that is still ahead.
+
+    process: of the denoiser
+    step_noise: of every chain
+    target: (N, C, *S), in the denoiser's range
+    weight: of the target at level T
+    eta: share of DDPM's noise that a step adds
+    """
 
     process: Gaussian
     step_noise: StepNoise
@@ -35,11 +43,10 @@ class TargetMixing:
     def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, batch: ChainBatch) -> Tensor:
         step = (estimate.clean, estimate.noise, batch.start_level, batch.end_level)
         mean = self.process.reverse_step(*step, None, eta=self.eta)
-        part = self.weight * (batch.start_level - 1) / self.process.schedule.T
-        part = part.view(-1, *[1] * (x.ndim - 1)).to(x.dtype)
-        mixed = (1 - part) * mean + part * batch.per_chain(self.target)
+        share = self.weight * (batch.start_level - 1) / self.process.schedule.T
+        share = share.view(-1, *[1] * (x.ndim - 1)).to(x.dtype)
+        mixture = (1 - share) * mean + share * batch.per_chain(self.target)
         if self.eta == 0:
-            return mixed
-        return (
-            mixed + self.process.reverse_step(*step, self.step_noise(batch, x), eta=self.eta) - mean
-        )
+            return mixture
+        noisy = self.process.reverse_step(*step, self.step_noise(batch, x), eta=self.eta)
+        return mixture + noisy - mean

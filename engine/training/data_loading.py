@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from ..runtime.run import TrainingContext
+from ..runtime.context import TrainingContext
 
 
 class Example(Protocol):
-    """What training reads of a sample; the dataset room's Sample has more."""
+    """What training reads of a sample; the Sample of the package datasets has more."""
 
     @property
     def x(self) -> Tensor: ...
@@ -28,15 +28,22 @@ class Example(Protocol):
 
 
 class Examples(Protocol):
-    """Read one at a time, by index. With several readers each has its own copy, so what a copy
-    costs counts: a file that is opened when asked costs nothing."""
+    """Samples read one at a time, by index. Each worker process has its own copy, so the cost of
+    a copy counts: a file that is opened at the first read costs nothing."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> Example: ...
 
 
 def evenly_spaced_indices(size: int, maximum: int) -> list[int]:
-    """Up to `maximum` of the indices below `size`, evenly spread, in order."""
+    """Up to `maximum` of the indices below `size`, evenly spaced, in order.
+
+    size: number of samples, 0 or more
+    maximum: of indices returned
+
+    >>> evenly_spaced_indices(10, 4)
+    [0, 2, 5, 7]
+    """
     count = min(size, maximum)
     return [i * size // count for i in range(count)]
 
@@ -48,10 +55,21 @@ class DataWorkerLost(RuntimeError):
 def iterate_batches(
     data: Examples, index_batches: Iterable[list[int]], context: TrainingContext
 ) -> Generator[tuple[Tensor, Tensor]]:
-    """x (N, C, *S) and label (N,) bool of every list of indices, in order, on the run's device.
+    """Yield x (N, C, *S) and label (N,) bool of every list of indices, in order, on the device.
 
-    run.workers processes read ahead, and end with the iterator: close it. They leave Ctrl-C and
-    SIGTERM to their parent, whose end they notice. Their errors are raised here, as they were.
+    context.num_workers processes read ahead, and end with the iterator: close it. They leave
+    Ctrl-C and SIGTERM to their parent, whose end they notice. Their errors are raised here, as
+    they were; DataWorkerLost where a process was killed.
+
+    data: the training split
+    index_batches: the samples of every step
+    context: of the training
+
+    >>> from types import SimpleNamespace
+    >>> data = [SimpleNamespace(x=torch.ones(1, 2), label=False)]
+    >>> x, label = next(iterate_batches(data, [[0, 0]], TrainingContext()))
+    >>> x.shape, label
+    (torch.Size([2, 1, 2]), tensor([False, False]))
     """
     workers = context.num_workers
     loader = DataLoader(
@@ -64,54 +82,53 @@ def iterate_batches(
         worker_init_fn=_ignore_signals,
         generator=torch.Generator(),  # it draws a seed, and would take it from the global one
     )
-    reading = iter(loader)
+    iterator = iter(loader)
     try:
         while True:
             try:
-                got = next(reading)
+                batch = next(iterator)
             except StopIteration:
                 return
             except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
-                # a reader's own errors come as _Failed; these are of a pipe with nobody behind it
-                gone = not isinstance(error, RuntimeError) or "DataLoader worker" in str(error)
-                if not workers or not gone:
+                # a worker's own errors come as _WorkerError; these are of a pipe without a reader
+                lost = not isinstance(error, RuntimeError) or "DataLoader worker" in str(error)
+                if not workers or not lost:
                     raise
-                what = str(error).partition("\n")[0]
+                reason = str(error).partition("\n")[0]
                 raise DataWorkerLost(
-                    f"a process that reads samples ended ({what}); "
+                    f"a process that reads samples ended ({reason}); "
                     f"with fewer workers than {workers} less memory is needed"
                 ) from error
-            if isinstance(got, _WorkerError):
-                raise got.rebuild()
-            x, label = got
-            yield (
-                x.to(context.device, non_blocking=True),
-                label.to(context.device, non_blocking=True),
-            )
+            if isinstance(batch, _WorkerError):
+                raise batch.rebuild()
+            x, label = batch
+            device = context.device
+            yield x.to(device, non_blocking=True), label.to(device, non_blocking=True)
     finally:
-        stop = getattr(reading, "_shutdown_workers", None)
+        stop = getattr(iterator, "_shutdown_workers", None)
         if stop is not None:
             try:
                 stop()
-            except RuntimeError as error:  # of a reader that had ended, when nothing more was asked
+            except RuntimeError as error:  # of a worker that had ended, after the last batch
                 if "DataLoader worker" not in str(error):
                     raise
 
 
 class _WorkerError:
-    """An error on its way from a reader: its class and text travel, and what it was doing."""
+    """An error on its way from a worker: its class, its text and its traceback."""
 
     def __init__(self, error: Exception) -> None:
         self.kind, self.text = type(error), str(error)
         self.trace = traceback.format_exc()
 
     def rebuild(self) -> Exception:
+        """The error, or a RuntimeError of the same text, with the traceback as a note."""
         try:
-            made = self.kind(self.text)
-        except TypeError:  # its class wants more than a text
-            made = RuntimeError(f"{self.kind.__name__}: {self.text}")
-        made.add_note(f"raised in a process that reads samples:\n{self.trace}")
-        return made
+            error = self.kind(self.text)
+        except TypeError:  # its class needs more than a text
+            error = RuntimeError(f"{self.kind.__name__}: {self.text}")
+        error.add_note(f"raised in a process that reads samples:\n{self.trace}")
+        return error
 
 
 class _BatchDataset(Dataset[Example]):

@@ -1,10 +1,10 @@
-"""The one training loop: resumable to the bit, stopped by the first number that is not finite."""
+"""The training loop: resumable to the bit, stopped by the first number that is not finite."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby
@@ -13,33 +13,41 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..runtime.context import Interrupted, TrainingContext
 from ..runtime.distributed import all_reduce_gradients
 from ..runtime.out_of_memory import halve_batch
 from ..runtime.rng import Rng
-from ..runtime.run import Interrupted, TrainingContext
 from .data_loading import Examples, iterate_batches
 from .optimizer_state import OptimizerState
 
 LossFunction = Callable[[Tensor, Tensor, Rng], Tensor]
 """(x, label, rng) -> (N,); x is (N, C, *S) as the dataset gives it, label (N,) bool. N is any
-number of a batch's rows, each with its own stream: what a row's loss is depends on no other."""
+number of a batch's rows, each with its own stream: the loss of a row depends on no other row."""
 
 
 class NotFinite(ArithmeticError):
-    """NaN or infinity in training or in what a network says. Nothing was cached."""
+    """NaN or infinity in a training or in the output of a network. Nothing was cached."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """Steps of AdamW (Adam, without weight decay) and what goes with them.
+    """The settings of a training: steps of AdamW (Adam, without weight decay), and its schedules.
 
-    batch: rows of a step, all processes together. clip: largest norm of the gradient, None for
-    none. ema: decay of the running average of the weights that is used afterwards, None for none;
+    steps: number of steps
+    batch: rows of a step, all processes together
+    lr: the highest learning rate
+    weight_decay: of AdamW
+    clip: largest norm of the gradient, None for no limit
+    ema: decay of the running average of the weights that is used afterwards, None for no average
     ema_warmup: start the average faster, with at most (1 + k) / (10 + k) after step k, for
-    trainings
-    too short for it. decay: of the learning rate, to 0. warmup: steps in which it first rises,
-    in equal parts. momentum, beta2: how much of the mean of past gradients, and of their squares,
-    stays at a step. moment_sets: of these two, for losses that take turns at the same weights.
+        trainings too short for it
+    decay: of the learning rate, to 0
+    warmup: steps in which the learning rate first rises, in equal parts
+    momentum, beta2: how much of the mean of past gradients, and of their squares, remains at a step
+    moment_sets: sets of these two, for losses that take turns at the same weights
+
+    >>> Training(steps=100, batch=8, lr=1e-3, warmup=10).learning_rate(4)
+    0.0005
     """
 
     steps: int
@@ -61,7 +69,7 @@ class Training:
         return rate * (k + 1) / self.warmup if k < self.warmup else rate
 
     def ema_decay(self, k: int) -> float:
-        """What of the average stays at step k."""
+        """The weight of the old average at step k."""
         ema = self.ema or 0.0
         return min(ema, (1 + k) / (10 + k)) if self.ema_warmup else ema
 
@@ -76,7 +84,11 @@ class Training:
 
 
 class TrainingOutcome(NamedTuple):
-    """steps: taken in this call. micro: rows at a time in the end, halved when memory ran out"""
+    """How a training went.
+
+    steps: taken in this call
+    micro: rows at a time in the end, halved when memory ran out
+    """
 
     steps: int
     micro: int
@@ -91,15 +103,31 @@ def train_module(
     plan: Training,
     name: str = "fit",
 ) -> TrainingOutcome:
-    """Step down the mean loss and leave the averaged weights in `module`.
+    """Minimise the mean loss and leave the averaged weights in `module`.
 
-    Step k draws from (run.seed, k) alone and everything else is kept, so a run that was killed and
-    resumed ends with the same weights. Tells "train" with step, of, loss, lr, norm (of the
-    gradient, before clipping) and rate (samples per second); "oom" with micro, and at which step.
-    Raises Interrupted when asked to stop, NotFinite with the step and the tensor's name when a
-    loss or a gradient is not finite, OutOfMemory when one row at a time is too many.
+    Step k draws from (context.seed, k) alone and everything else is saved, so a training that was
+    killed and resumed ends with the same weights. In a team every process makes this call with the
+    same arguments; rank 0 saves and reports.
 
-    In a team every process makes this call with the same arguments; the first keeps and tells.
+    Events: "train" with step, of, loss, lr, norm (of the gradient, before clipping) and rate
+    (samples per second); "oom" with micro, and at which step.
+
+    Raises Interrupted after a stop, NotFinite with the step and the tensor's name when a loss or a
+    gradient is not finite, OutOfMemory when one row at a time is too many.
+
+    loss: of each row
+    module: whose parameters are trained; it ends in evaluation mode
+    data: the training split
+    context: device, store of unfinished work, team
+    plan: number of steps and their settings
+    name: of this training in the state store and in the random streams
+
+    >>> from types import SimpleNamespace
+    >>> net, data = nn.Linear(1, 1), [SimpleNamespace(x=torch.ones(1), label=False)]
+    >>> plan = Training(steps=2, batch=4, lr=0.1)
+    >>> loss = lambda x, label, rng: (net(x) - x).square().mean(1)
+    >>> train_module(loss, net, data, TrainingContext(), plan)
+    TrainingOutcome(steps=2, micro=4)
     """
     if not len(data):
         raise ValueError("there is nothing to train on: the training split is empty")
@@ -107,62 +135,62 @@ def train_module(
     context.place(module)
     module.train()
     team, rows = context.team, context.team.local_rows(plan.batch)
-    learner = OptimizerState(
-        module,
-        lr=plan.lr,
-        weight_decay=plan.weight_decay,
-        use_ema=bool(plan.ema),
-        momentum=plan.momentum,
-        beta2=plan.beta2,
-        moment_sets=plan.moment_sets,
-    )
-    first, micro = _resume_or_start(learner, context, name, len(rows))
+    state = OptimizerState(
+        module, lr=plan.lr, weight_decay=plan.weight_decay, use_ema=bool(plan.ema),
+        momentum=plan.momentum, beta2=plan.beta2, moment_sets=plan.moment_sets,
+    )  # fmt: skip
+    first, micro = _resume_or_start(state, context, name, len(rows))
     keys = [f"{name}/{i}" for i in rows.tolist()]
-    streams, picks = Rng(keys, context.seed, context.device), Rng(keys, context.seed).fork("pick")
-    numbers = groupby(map(plan.batch_number, range(first, plan.steps)))
-    picked = (picks.at(number).integers(len(data)).tolist() for number, _ in numbers)
-    kept, progress = time.monotonic(), _ProgressReporter(context, plan, first)
+    streams = Rng(keys, context.seed, context.device)
+    indices = _batch_indices(Rng(keys, context.seed).fork("pick"), len(data), plan, first)
+    last_save, progress = time.monotonic(), _ProgressReporter(context, plan, first)
     x = label = None
-    with closing(iterate_batches(data, picked, context)) as reading:
+    with closing(iterate_batches(data, indices, context)) as batches:
         for k in range(first, plan.steps):
             now = time.monotonic()
-            asked = team.any(context.stop())
-            if asked or now - kept > context.checkpoint_interval:
+            stopping = team.any(context.stop())
+            if stopping or now - last_save > context.checkpoint_interval:
                 if team.rank == 0:
-                    context.state_store.save(name, learner.state_dict(k, micro))
-                kept = now
-                if asked:
+                    context.state_store.save(name, state.state_dict(k, micro))
+                last_save = now
+                if stopping:
                     raise Interrupted(
-                        f"stopped at training step {k} of {plan.steps}; all of it is kept"
+                        f"stopped at training step {k} of {plan.steps}; everything is saved"
                     )
             if plan.batch_number(k) != plan.batch_number(k - 1):
                 x = None
             value, error = torch.zeros((), device=context.device), None
-            learner.zero_grad()
+            state.zero_grad()
             try:
                 if x is None or label is None:
-                    x, label = next(reading)
-                parts = _StepRows(k, x, label, streams.at(k), len(rows) / plan.batch)
-                value, micro = _backward_with_retry(loss, learner, parts, context, micro)
-            except Exception as caught:  # in a team, the others learn of it below
-                error = caught
-            value = all_reduce_gradients(team, learner.weights, value, error)
-            norm = learner.clip_gradients(plan.clip)
+                    x, label = next(batches)
+                step = _StepRows(k, x, label, streams.at(k), len(rows) / plan.batch)
+                value, micro = _backward_with_retry(loss, state, step, context, micro)
+            except Exception as step_error:  # in a team, the others learn of it below
+                error = step_error
+            value = all_reduce_gradients(team, state.weights, value, error)
+            norm = state.clip_gradients(plan.clip)
             if not torch.isfinite(value + norm):
-                where = learner.describe_nonfinite(x) if x is not None else ""
-                raise NotFinite(f"training step {k}: the loss is {value.item()}; {where}")
-            learner.step(plan.learning_rate(k), plan.moment_set(k))
-            learner.update_ema(plan.ema_decay(k))
+                source = state.describe_nonfinite(x) if x is not None else ""
+                raise NotFinite(f"training step {k}: the loss is {value.item()}; {source}")
+            state.step(plan.learning_rate(k), plan.moment_set(k))
+            state.update_ema(plan.ema_decay(k))
             if team.size > 1:
-                team.broadcast(learner.buffers().values())
+                team.broadcast(state.buffers().values())
             progress.report(k, value, norm)
-    learner.apply_ema()
+    state.apply_ema()
     module.eval()
     return TrainingOutcome(plan.steps - first, micro)
 
 
+def _batch_indices(rng: Rng, size: int, plan: Training, first: int) -> Iterator[list[int]]:
+    """The samples of every batch from step `first` on, each batch once."""
+    for number, _ in groupby(map(plan.batch_number, range(first, plan.steps))):
+        yield rng.at(number).integers(size).tolist()
+
+
 class _StepRows(NamedTuple):
-    """This process's rows of step k; share: what of the whole batch they are."""
+    """This process's rows of step k; share: their part of the whole batch."""
 
     k: int
     x: Tensor
@@ -173,7 +201,7 @@ class _StepRows(NamedTuple):
 
 def _backward_with_retry(
     loss: LossFunction,
-    optimizer_state: OptimizerState,
+    state: OptimizerState,
     step: _StepRows,
     context: TrainingContext,
     micro: int,
@@ -184,7 +212,7 @@ def _backward_with_retry(
         try:
             return _accumulate_gradients(loss, step, context, micro), micro
         except torch.OutOfMemoryError:
-            optimizer_state.zero_grad()
+            state.zero_grad()
         micro = halve_batch(micro, f"training step {step.k}", context)
         context.on_event("oom", {"at": step.k, "micro": micro})
 
@@ -198,52 +226,48 @@ def _accumulate_gradients(
         part = slice(start, start + len(rows))
         rng = step.rng if len(rows) == count else step.rng.rows(rows)
         with context.autocast():
-            each = loss(step.x[part], step.label[part], rng)
-            value = each.mean() * (step.share * len(rows) / count)
+            losses = loss(step.x[part], step.label[part], rng)
+            value = losses.mean() * (step.share * len(rows) / count)
         value.backward()
         total += value.detach()
     return total
 
 
 def _resume_or_start(
-    optimizer_state: OptimizerState, context: TrainingContext, name: str, row_count: int
+    state: OptimizerState, context: TrainingContext, name: str, row_count: int
 ) -> tuple[int, int]:
-    """The step to begin with, and the rows at a time; goes on from what was kept, if anything."""
+    """The step to begin with, and the rows at a time; resumes from the saved state, if any."""
     team, micro = context.team, max(min(context.micro or row_count, row_count), 1)
-    state = context.state_store.load(name)
-    first = torch.tensor(0 if state is None else int(state["step"]))
-    if state is not None:
-        optimizer_state.load_state_dict(state)
-        fitted = int(state.get("micro", micro))
-        if fitted < micro:  # memory ran out before the interruption, and would again
-            micro = fitted
+    saved = context.state_store.load(name)
+    first = torch.tensor(0 if saved is None else int(saved["step"]))
+    if saved is not None:
+        state.load_state_dict(saved)
+        last_micro = int(saved.get("micro", micro))
+        if last_micro < micro:  # memory ran out before the interruption, and would again
+            micro = last_micro
             context.on_event("oom", {"at": int(first), "micro": micro})
     team.broadcast([first])
     if team.size > 1:
-        team.broadcast(optimizer_state.all_tensors(with_moments=int(first) > 0))
+        team.broadcast(state.all_tensors(with_moments=int(first) > 0))
     return int(first), micro
 
 
 class _ProgressReporter:
-    """Tells of the training every now and then, and at its end."""
+    """Sends "train" events at the context's interval, and at the end."""
 
     def __init__(self, context: TrainingContext, plan: Training, first: int) -> None:
-        self._run, self._plan = context, plan
+        self._context, self._plan = context, plan
         self._step, self._time = first, time.monotonic()
 
     def report(self, k: int, value: Tensor, norm: Tensor) -> None:
-        now = time.monotonic()
-        if now - self._time < self._run.event_interval and k + 1 < self._plan.steps:
+        now, plan = time.monotonic(), self._plan
+        if now - self._time < self._context.event_interval and k + 1 < plan.steps:
             return
-        rate = (k + 1 - self._step) * self._plan.batch / max(now - self._time, 1e-9)
+        rate = (k + 1 - self._step) * plan.batch / max(now - self._time, 1e-9)
         self._step, self._time = k + 1, now
-        facts = {
-            "loss": value.item(),
-            "lr": self._plan.learning_rate(k),
-            "norm": norm.item(),
-            "rate": rate,
-        }
-        self._run.on_event("train", {"step": k + 1, "of": self._plan.steps, **facts})
+        facts = {"step": k + 1, "of": plan.steps, "loss": value.item()}
+        facts |= {"lr": plan.learning_rate(k), "norm": norm.item(), "rate": rate}
+        self._context.on_event("train", facts)
 
 
 def _cosine_decay(fraction: float) -> float:

@@ -1,5 +1,5 @@
-"""What a training changes as it goes: weights, their running average, moments. Kept, it is all
-that is needed to go on."""
+"""All that a training changes as it goes: weights, their running average, moments. Saved, it is
+all that is needed to resume."""
 
 from __future__ import annotations
 
@@ -12,12 +12,20 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class OptimizerState:
-    """The weights of a module that are to be trained, AdamW on them, and their average.
+    """The trainable weights of a module, AdamW on them, and their running average.
 
-    averaged: whether there is an average. momentum, beta2: what of past gradients and of their
-    squares stays at a step. sets: of these moments, from which a step uses one. What else is in
-    the module's state dict (a codebook that updates itself) is kept too, but neither stepped nor
-    averaged.
+    Everything else in the module's state dict (a codebook that updates itself) is saved too, but
+    neither stepped nor averaged.
+
+    module: whose parameters that require a gradient are trained
+    lr, weight_decay: of AdamW
+    use_ema: whether there is an average
+    momentum, beta2: how much of the past gradients and of their squares remains at a step
+    moment_sets: number of sets of these moments; a step uses one
+
+    >>> state = OptimizerState(nn.Linear(2, 1), lr=0.1, weight_decay=0.0, use_ema=True)
+    >>> sorted(state.state_dict(step=0, micro=4))
+    ['average/bias', 'average/weight', 'micro', 'step', 'weight/bias', 'weight/weight']
     """
 
     def __init__(
@@ -44,80 +52,81 @@ class OptimizerState:
         )
 
     def zero_grad(self) -> None:
-        """The weights hold no gradient."""
+        """Remove the gradients of the weights."""
         self.optimizers[0].zero_grad()
 
     def step(self, learning_rate: float, moment_set: int = 0) -> None:
-        """One step of AdamW along the gradients that the weights hold, with this set of moments;
-        a weight without a gradient stays, and its moments with it."""
+        """Take one step of AdamW along the gradients of the weights, with this set of moments; a
+        weight without a gradient stays, and its moments with it."""
         for group in self.optimizers[moment_set].param_groups:
             group["lr"] = learning_rate
         self.optimizers[moment_set].step()
 
     def clip_gradients(self, norm: float | None) -> Tensor:
-        """Shorten the gradient to at most `norm`; its length before."""
+        """Shorten the gradient to at most `norm`; returns its norm before, ()."""
         return nn.utils.clip_grad_norm_(self.weights.values(), norm or math.inf)
 
     def update_ema(self, decay: float) -> None:
-        """average = share * average + (1 - share) * weights."""
+        """average = decay * average + (1 - decay) * weights."""
         if self.average:
-            blend = get_ema_multi_avg_fn(decay)  # all tensors in few kernels
-            blend(list(self.average.values()), list(self.weights.values()), 0)
+            update = get_ema_multi_avg_fn(decay)  # all tensors in few kernels
+            update(list(self.average.values()), list(self.weights.values()), 0)
 
     @torch.no_grad()
     def apply_ema(self) -> None:
-        """The average takes the place of the weights."""
+        """Replace the weights by their average."""
         for key, mean in self.average.items():
             self.weights[key].copy_(mean)
 
     def buffers(self) -> dict[str, Tensor]:
-        """What the state dict holds beside parameters."""
-        kept = self.module.state_dict(keep_vars=True)
-        return {key: value for key, value in self.module.named_buffers() if key in kept}
+        """The tensors of the state dict that are no parameters, by name."""
+        state = self.module.state_dict(keep_vars=True)
+        return {key: value for key, value in self.module.named_buffers() if key in state}
 
     def state_dict(self, step: int, micro: int) -> dict[str, Tensor]:
-        """Everything, on the CPU, by name. step: how many are done; micro: rows at a time."""
+        """Everything, on the CPU, by name. step: steps completed; micro: rows at a time."""
         state = {"step": torch.tensor(step), "micro": torch.tensor(micro)}
         state |= {f"weight/{key}": value.detach() for key, value in self.weights.items()}
         state |= {f"average/{key}": value for key, value in self.average.items()}
         state |= {f"rest/{key}": value.detach() for key, value in self._untrained_tensors()}
-        for optimiser, name in zip(self.optimizers, self._optimizer_names(), strict=True):
+        for optimizer, name in zip(self.optimizers, self._optimizer_names(), strict=True):
             for key, value in self.weights.items():
-                for what, moment in optimiser.state[value].items():
-                    state[f"{name}/{what}/{key}"] = torch.as_tensor(moment)
+                for moment_name, moment in optimizer.state[value].items():
+                    state[f"{name}/{moment_name}/{key}"] = torch.as_tensor(moment)
         return {key: value.cpu().contiguous() for key, value in state.items()}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Put everything back as it was kept."""
+        """Restore everything that `state_dict` returned."""
         for key, value in self.weights.items():
             value.copy_(state[f"weight/{key}"])
         for key, value in self.average.items():
             value.copy_(state[f"average/{key}"])
         for key, value in self._untrained_tensors():
             value.copy_(state[f"rest/{key}"])
-        known = dict(zip(self._optimizer_names(), self.optimizers, strict=True))
+        optimizers = dict(zip(self._optimizer_names(), self.optimizers, strict=True))
         for name, moment in state.items():
             if name.startswith("optimiser"):
-                which, what, key = name.split("/", 2)
-                where = "cpu" if what == "step" else self.weights[key].device
-                known[which].state[self.weights[key]][what] = moment.to(where).clone()
+                optimizer, moment_name, key = name.split("/", 2)
+                device = "cpu" if moment_name == "step" else self.weights[key].device
+                moments = optimizers[optimizer].state[self.weights[key]]
+                moments[moment_name] = moment.to(device).clone()
 
     def all_tensors(self, *, with_moments: bool) -> Iterator[Tensor]:
-        """All of it in one order, as a team shares it. with_moments: moments too, made if need
-        be."""
+        """All tensors in one order, as a team broadcasts them. with_moments: moments too, which
+        are created if need be."""
         yield from self.weights.values()
         yield from self.average.values()
         yield from (value for _, value in self._untrained_tensors())
-        for optimiser in self.optimizers if with_moments else ():
+        for optimizer in self.optimizers if with_moments else ():
             for weight in self.weights.values():
-                moments = optimiser.state[weight]
+                moments = optimizer.state[weight]
                 yield moments.setdefault("step", torch.tensor(0.0))
-                for what in ("exp_avg", "exp_avg_sq"):
-                    yield moments.setdefault(what, torch.zeros_like(weight))
+                for moment_name in ("exp_avg", "exp_avg_sq"):
+                    yield moments.setdefault(moment_name, torch.zeros_like(weight))
 
     def describe_nonfinite(self, x: Tensor) -> str:
-        """Where the first number stands that is not finite; x is the step's input."""
+        """Say which tensor holds the first number that is not finite; x is the step's input."""
         if not x.isfinite().all():
             return "the first tensor that is not finite is the input x"
         for key, value in self.weights.items():
@@ -129,11 +138,11 @@ class OptimizerState:
         return "inputs, weights and gradients are finite"
 
     def _optimizer_names(self) -> list[str]:
-        """What each set of moments is kept under."""
+        """The prefix of each set of moments in the state dict."""
         return ["optimiser", *(f"optimiser {i}" for i in range(1, len(self.optimizers)))]
 
     def _untrained_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Frozen parameters and buffers of the state dict."""
+        """Frozen parameters and buffers of the module's state dict, by name."""
         for key, value in self.module.named_parameters():
             if not value.requires_grad:
                 yield key, value

@@ -10,8 +10,8 @@ from adbench.datasets.base import Spec
 from adbench.engine.diffusion.denoiser import Denoiser
 from adbench.engine.diffusion.schedule import linear_schedule
 from adbench.engine.noise.noise import Simplex, gaussian
+from adbench.engine.runtime.context import TrainingContext
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import TrainingContext
 from adbench.methods.anoddpm import AnoDDPM
 from known import ConstantNoise, ConstantX0
 from small import samples, small_method

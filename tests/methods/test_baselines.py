@@ -8,8 +8,8 @@ import torch
 from sklearn.decomposition import PCA as Theirs
 
 from adbench.datasets.base import Sample, Spec
+from adbench.engine.runtime.context import TrainingContext
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import TrainingContext
 from adbench.methods.base import Method
 from adbench.methods.intensity import Intensity
 from adbench.methods.pca import PCA

@@ -14,8 +14,8 @@ from adbench.datasets.base import Spec
 from adbench.engine.diffusion.bernoulli import Bernoulli
 from adbench.engine.diffusion.denoiser import Denoiser
 from adbench.engine.diffusion.schedule import linear_schedule
+from adbench.engine.runtime.context import TrainingContext
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import TrainingContext
 from adbench.engine.sampling.reconstruct import reconstruct
 from adbench.methods.bernoulli import MaskedBernoulli
 from known import BernoulliPosterior

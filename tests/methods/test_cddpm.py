@@ -9,8 +9,8 @@ from adbench.datasets.base import Spec
 from adbench.engine.diffusion.denoiser import Denoiser
 from adbench.engine.diffusion.schedule import cosine_schedule
 from adbench.engine.profiling.cost import count_parameters
+from adbench.engine.runtime.context import TrainingContext
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import TrainingContext
 from adbench.methods.cddpm import CDDPM
 from known import ConstantX0
 from small import build_small, samples

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch.nn.functional import avg_pool2d
 
 from adbench.datasets.base import Spec
+from adbench.engine.runtime.context import TrainingContext
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import TrainingContext
 from adbench.methods.dae import DAE, erode_mask
 from small import build_small, samples
 

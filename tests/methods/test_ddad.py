@@ -15,8 +15,8 @@ from adbench.engine.diffusion.denoiser import Denoiser
 from adbench.engine.diffusion.gaussian import Gaussian
 from adbench.engine.diffusion.schedule import linear_schedule, sampling_levels
 from adbench.engine.noise.noise import Simplex
+from adbench.engine.runtime.context import TrainingContext
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import TrainingContext
 from adbench.engine.sampling.guidance import image_conditioned_guidance
 from adbench.engine.sampling.reconstruct import SamplingConfig, reconstruct, reverse_process
 from adbench.methods.ddad import DDAD, draw_other_samples

@@ -10,8 +10,8 @@ import torch
 from adbench.datasets.base import Spec
 from adbench.engine.diffusion.denoiser import Denoiser
 from adbench.engine.diffusion.schedule import sampling_levels, scaled_linear_schedule
+from adbench.engine.runtime.context import Interrupted, TrainingContext
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import Interrupted, TrainingContext
 from adbench.engine.sampling.solvers import Plms
 from adbench.methods.ddpm_ood import DDPMOOD
 from known import ConstantX0, NormalPosteriorMean

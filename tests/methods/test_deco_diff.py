@@ -14,8 +14,8 @@ from adbench.engine.codecs.codec import Identity
 from adbench.engine.diffusion.denoiser import Denoiser
 from adbench.engine.diffusion.deviation import Deviation
 from adbench.engine.diffusion.schedule import cosine_schedule, sampling_levels
+from adbench.engine.runtime.context import TrainingContext
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import TrainingContext
 from adbench.methods.deco_diff import DeCoDiff
 from known import NoiseField
 from small import build_small, samples

@@ -8,8 +8,8 @@ import torch
 from adbench.datasets.base import Spec
 from adbench.engine.diffusion.denoiser import Denoiser
 from adbench.engine.diffusion.schedule import linear_schedule
+from adbench.engine.runtime.context import TrainingContext
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import TrainingContext
 from adbench.methods.disyre import DISYRE, blend_weight, patch_blending_process
 from known import ConstantX0
 from small import build_small, samples

@@ -13,8 +13,8 @@ from torch.nn.functional import softplus
 
 from adbench.datasets.base import Sample, Spec
 from adbench.engine.networks.fixed_point_gan import FixedPointDiscriminator, FixedPointGenerator
+from adbench.engine.runtime.context import Interrupted, TrainingContext
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import Interrupted, TrainingContext
 from adbench.methods.fpgan import FixedPointGAN, _diseased_share
 from small import build_small, samples
 from trainings import MemoryStateStore, equal_states

@@ -15,8 +15,8 @@ from adbench.datasets.base import Sample, Spec
 from adbench.engine.diffusion.denoiser import Denoiser
 from adbench.engine.diffusion.schedule import linear_schedule
 from adbench.engine.networks.noisy_classifier import NoisyClassifier
+from adbench.engine.runtime.context import TrainingContext
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import TrainingContext
 from adbench.engine.sampling.reconstruct import SamplingConfig, reconstruct
 from adbench.methods.guided import Guided, rescale_to_unit
 from known import NoiseField, NormalPosteriorMean, SmoothNetwork

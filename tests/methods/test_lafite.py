@@ -12,8 +12,8 @@ from adbench.datasets.base import Spec
 from adbench.engine.codecs.codec import Identity
 from adbench.engine.diffusion.denoiser import Denoiser
 from adbench.engine.diffusion.schedule import cosine_schedule
+from adbench.engine.runtime.context import TrainingContext
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import TrainingContext
 from adbench.methods.lafite import LafitE, maximum_local_mean
 from known import NormalPosteriorMean
 from small import build_small, samples

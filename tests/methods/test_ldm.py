@@ -12,8 +12,8 @@ from adbench.datasets.base import Spec
 from adbench.engine.codecs.codebook_init import initialize_codebook
 from adbench.engine.diffusion.denoiser import Denoiser
 from adbench.engine.diffusion.schedule import latent_linear_schedule, scaled_linear_schedule
+from adbench.engine.runtime.context import TrainingContext
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import TrainingContext
 from adbench.engine.transforms.blur import gaussian_blur
 from adbench.methods.ldm import LDM, PlainLDM
 from adbench.methods.ldm_ood import LDMOOD

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from adbench.datasets.base import Spec
 from adbench.engine.diffusion.denoiser import Denoiser
 from adbench.engine.diffusion.schedule import cosine_schedule
+from adbench.engine.runtime.context import TrainingContext
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import TrainingContext
 from adbench.methods.mddpm import MDDPM, frequency_cutmix, split_frequencies
 from known import ConstantX0
 from small import build_small, samples

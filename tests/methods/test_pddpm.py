@@ -15,8 +15,8 @@ from adbench.engine.diffusion.denoiser import Denoiser
 from adbench.engine.diffusion.schedule import cosine_schedule
 from adbench.engine.noise.noise import Simplex
 from adbench.engine.profiling.cost import count_parameters
+from adbench.engine.runtime.context import TrainingContext
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import TrainingContext
 from adbench.methods.cddpm import CDDPM
 from adbench.methods.mddpm import MDDPM
 from adbench.methods.pddpm import PDDPM, tile_masks

@@ -14,8 +14,8 @@ from torch import Tensor
 from adbench.datasets.base import Sample, Spec
 from adbench.engine.diffusion.denoiser import Denoiser
 from adbench.engine.diffusion.schedule import scaled_linear_schedule
+from adbench.engine.runtime.context import TrainingContext
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import TrainingContext
 from adbench.engine.transforms.amplitude import moving_average, power, rms_unit
 from adbench.methods.ae1d import AE1D
 from adbench.methods.signal_baselines import RMS, Kurtosis, SpectralFlatness

@@ -12,8 +12,8 @@ from adbench.datasets.base import Spec
 from adbench.engine.diffusion.denoiser import Denoiser
 from adbench.engine.diffusion.schedule import linear_schedule, sampling_levels
 from adbench.engine.noise.noise import gaussian
+from adbench.engine.runtime.context import TrainingContext
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import TrainingContext
 from adbench.engine.sampling.reconstruct import SamplingConfig, reconstruct
 from adbench.engine.sampling.step_noise import StepNoise
 from adbench.methods.thor import THOR, HarmonisedStep, close_and_dilate

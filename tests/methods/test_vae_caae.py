@@ -14,8 +14,8 @@ from adbench.engine.networks.residual_autoencoder import (
     gradient_penalty,
     kl_divergence,
 )
+from adbench.engine.runtime.context import Interrupted, TrainingContext
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import Interrupted, TrainingContext
 from adbench.methods.caae import CAAE, TurnSchedule, l2_norm
 from adbench.methods.vae import VAE
 from small import build_small, samples

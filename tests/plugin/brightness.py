@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from adbench.datasets.base import Spec, Split
+from adbench.engine.runtime.context import TrainingContext
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import TrainingContext
 from adbench.methods.base import Detection, Method
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from adbench.datasets.base import Spec, Split
+from adbench.engine.runtime.context import TrainingContext
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import TrainingContext
 from adbench.engine.training.loop import Training, train_module
 from adbench.methods.base import Detection, Method
 

@@ -22,7 +22,7 @@ from adbench.benchmark.experiments.matrix import Experiment, RunConfig, expand_m
 from adbench.benchmark.registry.registry import Registry
 from adbench.benchmark.scheduling.console import Watch
 from adbench.benchmark.store.artifact_store import Store
-from adbench.engine.runtime.run import TrainingContext
+from adbench.engine.runtime.context import TrainingContext
 
 PLUGIN = Path(__file__).parents[1] / "plugin"
 

@@ -9,8 +9,8 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
+from adbench.engine.runtime.context import TrainingContext
 from adbench.engine.runtime.distributed import join_team
-from adbench.engine.runtime.run import TrainingContext
 
 
 def run_team(function: Callable[[TrainingContext], Any], size: int = 2) -> list[Any]:

@@ -21,7 +21,7 @@ from adbench.benchmark.registry.code_fingerprint import loaded_code_digest
 from adbench.benchmark.scheduling.job import described
 from adbench.benchmark.scheduling.status import status
 from adbench.benchmark.store.artifact_store import Store
-from adbench.engine.runtime.run import TrainingContext
+from adbench.engine.runtime.context import TrainingContext
 from adbench.methods.healthy_mean import HealthyMean
 from sweeps import local, records, results, swept, wanted
 

@@ -25,7 +25,7 @@ from adbench.benchmark.executors.ray_backend import MISSING, Ray, connected, sha
 from adbench.benchmark.executors.selection import Where
 from adbench.benchmark.scheduling.job import described
 from adbench.benchmark.store.artifact_store import Store
-from adbench.engine.runtime.run import TrainingContext
+from adbench.engine.runtime.context import TrainingContext
 from hosts import Hosts
 from sweeps import Warm, records, results, swept, wanted
 

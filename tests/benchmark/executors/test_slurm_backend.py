@@ -30,7 +30,7 @@ from adbench.benchmark.executors.slurm_backend import Attend, Shielded, Slurm
 from adbench.benchmark.scheduling.job import described
 from adbench.benchmark.scheduling.status import status
 from adbench.benchmark.store.artifact_store import Store
-from adbench.engine.runtime.run import TrainingContext
+from adbench.engine.runtime.context import TrainingContext
 from hosts import Hosts
 from sweeps import Warm, records, results, swept, wanted
 

@@ -12,7 +12,7 @@ import pytest
 
 from adbench.benchmark.executors.selection import Where
 from adbench.benchmark.executors.slurm_backend import Slurm, minutes, options, reached
-from adbench.engine.runtime.run import TrainingContext
+from adbench.engine.runtime.context import TrainingContext
 from sweeps import wanted
 
 

@@ -19,10 +19,15 @@ from adbench.benchmark.experiments.matrix import Experiment
 from adbench.benchmark.registry.registry import Entry, Registry
 from adbench.benchmark.store.artifact_store import Artifact, Store
 from adbench.datasets.base import Dataset, Spec, Split
+from adbench.engine.runtime.context import (
+    BatchedModule,
+    Interrupted,
+    NullStateStore,
+    TrainingContext,
+)
 from adbench.engine.runtime.distributed import Team
 from adbench.engine.runtime.fixed_batches import apply_in_batches
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import BatchedModule, Interrupted, NullStateStore, TrainingContext
 from adbench.engine.training.loop import Training, train_module
 from adbench.methods.base import Detection, Method
 from teams import run_team

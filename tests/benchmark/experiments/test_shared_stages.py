@@ -14,7 +14,7 @@ from adbench.benchmark.store.artifact_store import Store
 from adbench.datasets.base import Spec
 from adbench.engine.codecs.autoencoder import VQ
 from adbench.engine.codecs.training import CodecTraining
-from adbench.engine.runtime.run import TrainingContext
+from adbench.engine.runtime.context import TrainingContext
 from adbench.engine.training.loop import Training
 from adbench.engine.transforms.resizing import ResizePad
 from adbench.methods.ldm import LDM

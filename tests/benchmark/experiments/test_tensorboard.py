@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from adbench.benchmark.experiments import tensorboard as scalars
 from adbench.benchmark.experiments.tensorboard import TensorBoardError, TensorBoardLogger
-from adbench.engine.runtime.run import TrainingContext
+from adbench.engine.runtime.context import TrainingContext
 from adbench.engine.training.loop import Training
 from trainings import reference_training, train_net
 

@@ -25,7 +25,7 @@ from adbench.benchmark.store.artifact_store import Store, cache_key
 from adbench.benchmark.store.index import StoreIndex
 from adbench.datasets.base import Sample
 from adbench.engine.profiling.cost import device_name
-from adbench.engine.runtime.run import TrainingContext
+from adbench.engine.runtime.context import TrainingContext
 from stored import maps_inputs, training_inputs
 
 HERE = {"device": "a machine", "threads": 2}

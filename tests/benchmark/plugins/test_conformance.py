@@ -18,8 +18,8 @@ from adbench.benchmark.plugins import conformance as check
 from adbench.benchmark.plugins.conformance import CHECKS, PROFILE, CheckResult
 from adbench.benchmark.registry.registry import Entry, Registry
 from adbench.datasets.base import Spec, Split
+from adbench.engine.runtime.context import Interrupted, StateStore, TrainingContext
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import Interrupted, StateStore, TrainingContext
 from adbench.methods.base import Detection, Method
 
 PLUGIN = Path(__file__).parents[2] / "plugin" / "registry.yaml"

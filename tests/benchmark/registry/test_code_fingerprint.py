@@ -172,7 +172,7 @@ def test_a_plugin_outside_is_followed_into_adbench_and_no_further(folder: Path) 
     assert {
         "out",
         "adbench.methods.base",
-        "adbench.engine.runtime.run",
+        "adbench.engine.runtime.context",
         "adbench.datasets.base",
     } <= set(found.modules)
     assert not any("torch" in name.split(".")[0] for name in found.modules)
@@ -217,7 +217,7 @@ def test_the_bases_of_adbench_reach_what_they_import() -> None:
         "adbench.methods.base",
         "adbench.datasets.base",
         "adbench.engine.runtime.rng",
-        "adbench.engine.runtime.run",
+        "adbench.engine.runtime.context",
         "adbench.engine.runtime.distributed",
     }
 

@@ -17,7 +17,7 @@ from adbench.benchmark.registry.registry import Registry
 from adbench.benchmark.scheduling.job import cell_of, described, preparing, run_of, work
 from adbench.benchmark.store.artifact_store import Store, StoreError
 from adbench.benchmark.store.atomic_files import is_disk_full
-from adbench.engine.runtime.run import TrainingContext
+from adbench.engine.runtime.context import TrainingContext
 from sweeps import wanted
 
 

@@ -25,7 +25,7 @@ from adbench.benchmark.store import partial_state as resume
 from adbench.benchmark.store.artifact_store import Store
 from adbench.benchmark.store.partial_state import PartialState, find_damage
 from adbench.datasets.base import Dataset
-from adbench.engine.runtime.run import TrainingContext
+from adbench.engine.runtime.context import TrainingContext
 from sweeps import Warm, records, results, swept, wanted
 
 RUN = TrainingContext(batch=32, checkpoint_interval=0.0)

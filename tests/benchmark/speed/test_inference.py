@@ -36,8 +36,8 @@ from adbench.engine.diffusion.denoiser import Denoiser, PredictionType
 from adbench.engine.diffusion.gaussian import Variance
 from adbench.engine.diffusion.schedule import linear_schedule, sampling_levels
 from adbench.engine.noise.noise import gaussian
+from adbench.engine.runtime.context import NullStateStore, TrainingContext
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import NullStateStore, TrainingContext
 from adbench.engine.sampling.reconstruct import SamplingConfig, reconstruct, repeat_streams
 from adbench.engine.training.loop import Training, train_module
 from adbench.methods.base import Detection, Method

@@ -19,8 +19,8 @@ from adbench.engine.diffusion.denoiser import Mismatch
 from adbench.engine.features.pretrained import FeaturesError
 from adbench.engine.networks.discriminator import PatchDiscriminatorLoss, PerceptualLoss
 from adbench.engine.profiling.cost import count_parameters
+from adbench.engine.runtime.context import Interrupted, TrainingContext
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import Interrupted, TrainingContext
 from adbench.engine.training.loop import Training, train_module
 from trainings import MemoryStateStore
 

@@ -280,5 +280,7 @@ def test_weights_of_one_process_refuse_another() -> None:
     made(Bernoulli).load_state_dict(ours.state_dict())
     with pytest.raises(Mismatch, match="bernoulli symmetric"):
         made(lambda s: Bernoulli(s, forward="erasure")).load_state_dict(ours.state_dict())
-    with pytest.raises(ValueError, match="bernoulli symmetric process knows no noise"):
+    with pytest.raises(
+        ValueError, match="bernoulli symmetric process has no prediction type noise"
+    ):
         Denoiser(torch.nn.Linear(1, 1), linear_schedule(), process=Bernoulli)

@@ -109,7 +109,9 @@ def test_the_step_by_hand() -> None:
 def test_it_learns_to_say_what_is_clean_and_nothing_else() -> None:
     loss = cold(ConstantX0(X + 0.5)).train().loss(X, Rng(KEYS))
     torch.testing.assert_close(loss, torch.full((3,), 0.25))
-    with pytest.raises(ValueError, match="cold patch process knows no noise; it has clean"):
+    with pytest.raises(
+        ValueError, match="cold patch process has no prediction type noise; it has clean"
+    ):
         Denoiser(
             SmoothNetwork(),
             linear_schedule(),

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from adbench.engine.features import memory_bank as room
 from adbench.engine.features.memory_bank import MemoryBank, greedy_coreset
+from adbench.engine.runtime.context import Interrupted, TrainingContext
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import Interrupted, TrainingContext
 
 WEIGHTS: tuple[Literal["softmax", "inverse"], ...] = ("softmax", "inverse")
 

@@ -13,8 +13,8 @@ from torch.nn.functional import cross_entropy
 from adbench.engine.diffusion.schedule import build_schedule
 from adbench.engine.networks.noisy_classifier import NoisyClassifier, build_encoder
 from adbench.engine.profiling.cost import count_parameters
+from adbench.engine.runtime.context import TrainingContext
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import TrainingContext
 from adbench.engine.training.loop import Training, train_module
 
 

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from numba.core import caching
 from torch import Tensor
 
-from adbench.engine.noise import simplex
-from adbench.engine.noise import simplex_numba as simplex_cpu
+from adbench.engine.noise import simplex, simplex_numba
 from adbench.engine.noise.noise import Gaussian, Noise, Simplex, build_noise, gaussian
 from adbench.engine.noise.pyramid import Coarse, Pyramid
-from adbench.engine.noise.simplex import Octaves, simplex_fields, simplex_fields_torch
+from adbench.engine.noise.simplex import simplex_fields, simplex_fields_torch
 from adbench.engine.noise.simplex_numba import permutations, simplex_fields_numba
+from adbench.engine.noise.simplex_tables import Octaves
 from adbench.engine.runtime.rng import Rng
 from simplex_authors import reference_simplex as authors
 
@@ -104,7 +104,7 @@ def test_neither_threads_nor_portions_change_a_bit(monkeypatch: pytest.MonkeyPat
     offset = torch.zeros(3, 6, 3, dtype=torch.float64)
     whole = [path(tables, shape, SIX, depth, offset) for path in PATHS]
     monkeypatch.setattr(simplex, "CHUNK_POINTS", 100)
-    monkeypatch.setattr(simplex_cpu, "VALUES_PER_THREAD", 10)
+    monkeypatch.setattr(simplex_numba, "VALUES_PER_THREAD", 10)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     for path, before in zip(PATHS, whole, strict=True):
         assert torch.equal(path(tables, shape, SIX, depth, offset), before)
@@ -112,7 +112,7 @@ def test_neither_threads_nor_portions_change_a_bit(monkeypatch: pytest.MonkeyPat
 
 def test_the_loop_is_compiled_where_nothing_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caching.CompileResultCacheImpl, "_locator_classes", [])
-    assert simplex_cpu._jit(lambda x: x + 1)(2) == 3
+    assert simplex_numba._jit(lambda x: x + 1)(2) == 3
 
 
 def test_numba_is_imported_when_a_field_is_drawn_and_not_before() -> None:
@@ -289,7 +289,7 @@ def test_a_field_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="one to three axes"):
         Simplex()(Rng(["a"]), (1,), torch.tensor([1]))
     for name, wrong in (("pyramid", {"octaves": 0}), ("coarse", {"grid": 0})):
-        with pytest.raises(ValueError, match=f"{name} noise wants"):
+        with pytest.raises(ValueError, match=f"{name} noise needs"):
             build_noise(name, **wrong)
         with pytest.raises(ValueError, match="one to three axes"):
             build_noise(name)(Rng(["a"]), (1,), torch.tensor([1]))

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from adbench.engine.noise import simplex
-from adbench.engine.noise import simplex_numba as simplex_cpu
+from adbench.engine.noise import simplex, simplex_numba
 from adbench.engine.noise.noise import Simplex, build_noise
-from adbench.engine.noise.simplex import Octaves, simplex_planes, simplex_planes_torch
+from adbench.engine.noise.simplex import simplex_planes, simplex_planes_torch
 from adbench.engine.noise.simplex_numba import permutations, simplex_planes_numba
+from adbench.engine.noise.simplex_tables import Octaves
 from adbench.engine.runtime.rng import Rng
 
 ONE = Octaves((1.0,), (1.0,))
@@ -119,7 +119,7 @@ def test_neither_threads_nor_portions_nor_a_compiler_change_a_bit(
     tables, offset = permutations(np.arange(1, 4)), torch.zeros(3, 6, 2, dtype=torch.float64)
     whole = simplex_planes_numba(tables, (31, 17), SIX, offset)
     monkeypatch.setattr(simplex, "CHUNK_POINTS", 100)
-    monkeypatch.setattr(simplex_cpu, "VALUES_PER_THREAD", 10)
+    monkeypatch.setattr(simplex_numba, "VALUES_PER_THREAD", 10)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     for path in PATHS:
         assert torch.equal(path(tables, (31, 17), SIX, offset), whole)

@@ -27,9 +27,9 @@ from adbench.engine.profiling.cost import (
     time_interleaved,
 )
 from adbench.engine.profiling.peak_throughput import measure_peak, workloads
+from adbench.engine.runtime.context import BatchedModule
 from adbench.engine.runtime.fixed_batches import apply_in_batches
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import BatchedModule
 from adbench.engine.sampling.reconstruct import SamplingConfig, reconstruct
 
 SIDE = 8

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from adbench.engine.runtime.context import Interrupted, TrainingContext
 from adbench.engine.runtime.distributed import SINGLE_PROCESS, Team, TeamError, join_team
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import Interrupted, TrainingContext
 from adbench.engine.training.loop import NotFinite, Training, train_module
 from teams import run_team
 from trainings import (
@@ -64,7 +64,7 @@ def test_a_team_stops_together_and_goes_on_to_the_same_weights() -> None:
         return [str(stopped.value), list(memory.states), weights(resumed), curve(run)[0]]
 
     first, second = run_team(work)
-    assert first[0] == second[0] == "stopped at training step 7 of 30; all of it is kept"
+    assert first[0] == second[0] == "stopped at training step 7 of 30; everything is saved"
     assert (first[1], second[1]) == (["fit"], [])
     assert first[2] == second[2] == first[3]
 

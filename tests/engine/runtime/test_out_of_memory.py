@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from adbench.datasets.base import Sample, Spec
 from adbench.datasets.preparation.prepared_file import prepare_once, read_part
 from adbench.datasets.preparation.writer import SampleWriter
+from adbench.engine.runtime.context import BatchedModule, Interrupted, TrainingContext
 from adbench.engine.runtime.out_of_memory import OutOfMemory, retry_out_of_memory
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import BatchedModule, Interrupted, TrainingContext
 from adbench.engine.training.loop import Training, TrainingOutcome, train_module
 from trainings import (
     DATA,
@@ -112,14 +112,15 @@ def test_a_stage_finds_the_batch_that_fits() -> None:
     told: list[object] = []
     run = TrainingContext(batch=13, on_event=lambda *what: told.append(what))
     net = run.place(nn.Sequential(Net()))
-    assert retry_out_of_memory(lambda: net(torch.zeros(1)), net, run, "looking").item() == 3
+    value = retry_out_of_memory(lambda: net(torch.zeros(1)), net, run, "predicting", run.on_event)
+    assert value.item() == 3
     assert told == [("oom", {"batch": 6}), ("oom", {"batch": 3})]
 
     def never() -> None:
         raise torch.OutOfMemoryError
 
-    with pytest.raises(OutOfMemory, match="looking at test: out of memory"):
-        retry_out_of_memory(never, net, run, "looking at test")
+    with pytest.raises(OutOfMemory, match="predicting test: out of memory"):
+        retry_out_of_memory(never, net, run, "predicting test", run.on_event)
 
 
 SIDE, COUNT = 64, 2000

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from adbench.datasets.base import DataError
-from adbench.engine.runtime.run import Interrupted, TrainingContext
+from adbench.engine.runtime.context import Interrupted, TrainingContext
 from adbench.engine.training.data_loading import DataWorkerLost, iterate_batches
 from adbench.engine.training.loop import NotFinite, Training, train_module
 from trainings import DATA, TrainingSample, build_net, equal_states, reference_training, train_net

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from adbench.benchmark.store.artifact_store import PartialState
 from adbench.engine.diffusion.denoiser import Denoiser
 from adbench.engine.diffusion.schedule import build_schedule
+from adbench.engine.runtime.context import Interrupted, TrainingContext
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import Interrupted, TrainingContext
 from adbench.engine.training.loop import NotFinite, Training, train_module
 from trainings import (
     DATA,

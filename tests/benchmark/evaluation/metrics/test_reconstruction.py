@@ -18,8 +18,8 @@ from adbench.benchmark.experiments.matrix import Experiment
 from adbench.benchmark.experiments.pipeline import load_predictions
 from adbench.benchmark.registry.registry import Registry
 from adbench.datasets.base import Split
+from adbench.engine.runtime.context import NullStateStore, TrainingContext
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.run import NullStateStore, TrainingContext
 from adbench.methods.base import Detection, Method
 
 PLUGIN = Path(__file__).parents[3] / "plugin" / "registry.yaml"

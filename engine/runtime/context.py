@@ -1,0 +1,178 @@
+"""The device a computation runs on and how it is executed; the only module that names a device."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from .distributed import SINGLE_PROCESS, Team
+
+
+class Interrupted(Exception):
+    """The caller asked to stop; everything needed to resume has been saved."""
+
+
+class StateStore(Protocol):
+    """Where unfinished work survives a kill. Engine code knows no files; the benchmark does."""
+
+    def load(self, name: str) -> Mapping[str, Tensor] | None: ...
+    def save(self, name: str, state: Mapping[str, Tensor]) -> None: ...
+
+
+class Stage(Protocol):
+    """A part of a training that does not depend on what follows it, so that methods may share it.
+
+    settings: all that it depends on besides the data, the seed and `module` as it is before
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def module(self) -> nn.Module: ...
+    def settings(self) -> Mapping[str, object]: ...
+
+
+SharedStageCache = Callable[[Stage, Callable[[], None]], None]
+"""(stage, train): leave the stage's module as `train` would, by calling it or from a cache."""
+
+EventHandler = Callable[[str, Mapping[str, float]], None]
+"""(event, facts): receives the progress of a computation."""
+
+
+class BatchedModule(nn.Module):
+    """A module whose network, `net`, computes `batch` rows at a time at inference.
+
+    >>> BatchedModule().batch
+    8
+    """
+
+    batch: int = 8
+
+
+class NullStateStore:
+    """A state store that saves nothing and finds nothing.
+
+    >>> NullStateStore().load("fit") is None
+    True
+    """
+
+    def load(self, name: str) -> Mapping[str, Tensor] | None:
+        return None
+
+    def save(self, name: str, state: Mapping[str, Tensor]) -> None:
+        pass
+
+
+def ignore_event(event: str, facts: Mapping[str, float]) -> None:
+    """Do nothing with an event.
+
+    event: its name, such as "train"; facts: its numbers, by name
+
+    >>> ignore_event("train", {"step": 1})
+    """
+
+
+def _train_stage(stage: Stage, train: Callable[[], None]) -> None:
+    train()
+
+
+@dataclass(frozen=True)
+class DeviceContext:
+    """Where and in which precision networks compute: all that prediction needs to know.
+
+    device: of torch, such as "cpu" or "cuda:1"
+    dtype: what networks compute in (autocast); weights and sampler state stay float32
+    compile: let torch.compile make the networks faster; not worth it on a CPU
+    batch: rows per network call at inference: one fixed, padded shape
+    seed: of all random streams
+
+    dtype and seed change what is measured and are part of a cache key; the rest changes speed
+    alone and is not.
+
+    >>> DeviceContext(device="cuda:1").kind
+    'cuda'
+    """
+
+    device: str = "cpu"
+    dtype: torch.dtype = torch.float32
+    compile: bool = False
+    seed: int = 0
+    batch: int = 8
+
+    @property
+    def kind(self) -> str:
+        """The type of the device: "cpu", "cuda"."""
+        return torch.device(self.device).type
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """A context in which networks compute in `dtype`."""
+        return torch.autocast(self.kind, self.dtype, enabled=self.dtype != torch.float32)
+
+    def free(self) -> None:
+        """Return to the device the memory that torch caches and nobody uses."""
+        if self.kind == "cuda":
+            torch.cuda.empty_cache()
+
+    def place(self, module: nn.Module) -> nn.Module:
+        """Move a module to the device, in the memory layout its convolutions like, and compile
+        the networks in it if asked to. No name in its state dict changes."""
+        module.to(self.device)
+        for part in module.modules():
+            if isinstance(part, nn.Conv2d):
+                part.to(memory_format=torch.channels_last)  # 1.1-1.3x on a CPU, more on a GPU
+            if isinstance(part, BatchedModule):
+                part.batch = self.batch
+                net = getattr(part, "net", None)
+                if self.compile and isinstance(net, nn.Module) and not net._compiled_call_impl:
+                    net.compile(dynamic=False)  # in place; shapes are few and fixed
+        return module
+
+
+@dataclass(frozen=True)
+class TrainingContext(DeviceContext):
+    """A device context with all that a training needs besides; none of it changes a result.
+
+    micro: rows per forward and backward pass, None for a step's whole batch; the gradient is the
+        whole batch's either way
+    workers: processes that read samples ahead, 0 for none, None for what fits the device
+    team: the processes that train together, each on its rows of every batch
+    state_store: where unfinished work is saved
+    shared_stages: where finished stages of a training are found, from this method or another
+    on_event: receives (event, facts) as work goes on
+    stop: called between steps; True means: save the state and raise Interrupted
+    checkpoint_interval: seconds between two saves
+    event_interval: seconds between two "train" events
+
+    >>> TrainingContext(workers=2).num_workers
+    2
+    """
+
+    micro: int | None = None
+    workers: int | None = None
+    team: Team = SINGLE_PROCESS
+    state_store: StateStore = field(default_factory=NullStateStore)
+    shared_stages: SharedStageCache = _train_stage
+    on_event: EventHandler = ignore_event
+    stop: Callable[[], bool] = bool
+    checkpoint_interval: float = 20.0
+    event_interval: float = 0.5
+
+    @property
+    def num_workers(self) -> int:
+        """How many processes read samples: none beside a CPU, which has enough to do."""
+        if self.workers is not None:
+            return self.workers
+        cores = (os.cpu_count() or 1) // self.team.size
+        return min(4, max(cores - 1, 0)) if self.kind == "cuda" else 0
+
+    def for_rank(self) -> TrainingContext:
+        """Itself for rank 0 of a team; for the others without saving and without events."""
+        if not self.team.rank:
+            return self
+        return replace(self, state_store=NullStateStore(), on_event=ignore_event)
