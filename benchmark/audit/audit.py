@@ -1,7 +1,7 @@
-"""What is wrong with how a dataset was shared out: leaks between its splits, and cheap cues that
-alone tell normal from abnormal.
+"""Audit the splits of a dataset: leaks between them, and simple statistics that reveal the label.
 
-Every sample is read once and reduced to a Look; only pairs that may be copies are read again.
+Every sample is read once and reduced to a SampleSummary; only pairs that may be copies are read
+again.
 """
 
 from __future__ import annotations
@@ -33,23 +33,31 @@ from .sample_summary import Array, SampleSummary, summarize
 
 Severity = Literal["leak", "confound", "note"]
 
-SPLITS = ("train", "train-abnormal", "held_out", "val", "test")
-"""As they are looked at; the second is what train(labelled=True) adds, and counts as train."""
+SPLITS = ("train", "train-abnormal", "calibration", "val", "test")
+"""In the order of reading; the second is what train(labelled=True) adds, and counts as train."""
 
 MAX_NAMED = 5
 MIN_EFFECT = 0.2
-"""How far from 0.5 the whole interval of a cue's AUROC lies before the cue is a confound."""
+"""A cue is a confound if the whole interval of its AUROC is farther from 0.5 than this."""
 
 MAX_NEIGHBOUR_STEP, MIN_DISTANT_STEP, MAX_DISTANCE_RATIO, MIN_DISTANT_PAIRS = 2, 6, 0.5, 4
-"""Samples whose names differ in their last number only, by up to STEP, may be neighbouring slices.
-They are if they are at most ALIKE times as far apart as those that differ by more than FAR (which
-numbered patients are not); with fewer than FEWEST of those, as the nearest of another group."""
+"""Samples whose names differ in their last number only, by up to MAX_NEIGHBOUR_STEP, may be
+neighbouring slices. They are if their distance is at most MAX_DISTANCE_RATIO times that of samples
+whose numbers differ by more than MIN_DISTANT_STEP (for numbered patients it is not); with fewer
+than MIN_DISTANT_PAIRS of those, times that of the nearest of another group."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """kind: "subjects", "copies", "almost copies", "neighbours", "abnormal in normal", "cue",
-    "empty". ids: a few of the `count` that it concerns"""
+    """Something about the splits that a user should know.
+
+    kind: "subjects", "copies", "almost copies", "neighbours", "abnormal in normal", "cue", "empty"
+    ids: the first of the `count` samples or groups that it concerns
+
+    >>> from adbench.benchmark.audit.audit import Finding
+    >>> str(Finding("leak", "subjects", "7 subjects in train and test", ("p1", "p2"), 7))
+    '7 subjects in train and test: p1, p2, ...'
+    """
 
     severity: Severity
     kind: str
@@ -64,8 +72,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Cue:
-    """How well one number tells the samples of a split apart. low, high: the middle 95 % of a
-    bootstrap over groups; None with fewer than five groups. Above 0.5, abnormal samples have more.
+    """How well one statistic separates the normal and abnormal samples of a split.
+
+    auroc: above 0.5 if abnormal samples have higher values
+    low, high: 95 % interval by a bootstrap over groups; None with fewer than five groups
     """
 
     split: str
@@ -77,7 +87,11 @@ class Cue:
 
 @dataclass(frozen=True)
 class Audit:
-    """findings: leaks first. samples: normal and abnormal ones, by part"""
+    """The result of an audit.
+
+    findings: leaks first, then confounds, then notes
+    samples: the number of normal and abnormal samples, by split
+    """
 
     findings: tuple[Finding, ...]
     samples: Mapping[str, Mapping[str, int]]
@@ -85,7 +99,7 @@ class Audit:
 
 
 class AuditedSamples:
-    """Where the n-th look was taken: in which split, and at which index of it."""
+    """The summaries of all samples, and from which split and index each was read."""
 
     def __init__(self) -> None:
         self.summaries: list[SampleSummary] = []
@@ -93,44 +107,55 @@ class AuditedSamples:
         self._sources: list[tuple[Split, int]] = []
 
     def add(self, part: str, split: Split, index: int) -> None:
+        """Read a sample and keep its summary. part: one of SPLITS"""
         self.summaries.append(summarize(split[index]))
         self.parts.append(part)
         self._sources.append((split, index))
 
     def read(self, n: int) -> Sample:
+        """The n-th sample, read again."""
         split, index = self._sources[n]
         return split[index]
 
     def split_name(self, n: int) -> str:
+        """The split of the n-th sample; labelled training samples belong to train."""
         return self.parts[n].partition("-")[0]
+
+    def split_names(self, rows: Iterable[int]) -> tuple[str, ...]:
+        """The splits of several samples, each once, in the order of SPLITS."""
+        return tuple(sorted({self.split_name(n) for n in rows}, key=SPLITS.index))
+
+    def in_split(self, part: str) -> list[SampleSummary]:
+        """The summaries of one of SPLITS."""
+        return [s for s, p in zip(self.summaries, self.parts, strict=True) if p == part]
 
 
 def audit(dataset: Dataset, *, progress: Progress = no_progress) -> Audit:
-    """Look at every sample of every split of a prepared dataset."""
-    seen = _summarize_samples(dataset, progress)
-    samples = {
-        part: dict(
-            Counter(
-                _label_name(held)
-                for held, p in zip(seen.summaries, seen.parts, strict=True)
-                if p == part
-            )
-        )
-        for part in SPLITS
-    }
+    """Audit all splits of a prepared dataset.
+
+    progress: called with what is done, the number done and the number of all
+
+    >>> from adbench.benchmark.audit.audit import audit
+    >>> from adbench.datasets.phantom import Phantom
+    >>> data = Phantom(shape=(16, 16), train=4, abnormal=1, held_out=2, val=2, test=4)
+    >>> audit(data).samples["test"]
+    {'normal': 4, 'abnormal': 4}
+    """
+    audited = _summarize_samples(dataset, progress)
+    samples = {part: dict(Counter(map(_label_name, audited.in_split(part)))) for part in SPLITS}
     findings = [
         *_empty_splits(samples),
-        *_shared_subjects(seen),
-        *_exact_copies(seen),
-        *_misplaced_samples(seen),
+        *_shared_subjects(audited),
+        *_exact_copies(audited),
+        *_misplaced_samples(audited),
     ]
-    if seen.summaries:
-        table = normalize_thumbnails(seen.summaries)
-        order = [SPLITS.index(part) - (part == "train-abnormal") for part in seen.parts]
-        found = nearest_neighbours(table, seen.summaries, np.array(order), progress)
-        findings += _near_copies(seen, found)
-        findings += _neighbouring_slices(seen, table, found)
-    cues = tuple(_measure_cues(seen))
+    if audited.summaries:
+        table = normalize_thumbnails(audited.summaries)
+        order = [SPLITS.index(part) - (part == "train-abnormal") for part in audited.parts]
+        neighbours = nearest_neighbours(table, audited.summaries, np.array(order), progress)
+        findings += _near_copies(audited, neighbours)
+        findings += _neighbouring_slices(audited, table, neighbours)
+    cues = tuple(_measure_cues(audited))
     findings += _confounds(cues)
     rank: dict[str, int] = {"leak": 0, "confound": 1, "note": 2}
     findings.sort(key=lambda finding: rank[finding.severity])
@@ -140,168 +165,170 @@ def audit(dataset: Dataset, *, progress: Progress = no_progress) -> Audit:
 def _summarize_samples(dataset: Dataset, progress: Progress) -> AuditedSamples:
     splits: dict[str, Split] = {
         "train": dataset.train(),
-        "held_out": dataset.calibration(),
+        "calibration": dataset.calibration(),
         "val": dataset.val(),
         "test": dataset.test(),
     }
-    seen = AuditedSamples()
+    audited = AuditedSamples()
     for part, split in splits.items():
         for index in range(len(split)):
-            seen.add(part, split, index)
-            progress(f"looking at {part}", index + 1, len(split))
+            audited.add(part, split, index)
+            progress(f"reading {part}", index + 1, len(split))
     if dataset.spec.labels:
-        both = dataset.train(labelled=True)
-        known = {
-            held.key
-            for held, part in zip(seen.summaries, seen.parts, strict=True)
-            if part == "train"
-        }
-        names = manifest(both) if hasattr(both, "manifest") else None
-        for index in range(len(both)):
-            if (both[index].key if names is None else names[index].key) not in known:
-                seen.add("train-abnormal", both, index)
-            progress("looking at labelled train", index + 1, len(both))
-    return seen
+        labelled = dataset.train(labelled=True)
+        normal = {summary.key for summary in audited.in_split("train")}
+        names = manifest(labelled) if hasattr(labelled, "manifest") else None
+        for index in range(len(labelled)):
+            if (labelled[index].key if names is None else names[index].key) not in normal:
+                audited.add("train-abnormal", labelled, index)
+            progress("reading labelled train", index + 1, len(labelled))
+    return audited
 
 
-def _label_name(held: SampleSummary) -> str:
-    return "abnormal" if held.label else "normal"
+def _label_name(summary: SampleSummary) -> str:
+    return "abnormal" if summary.label else "normal"
 
 
 def _empty_splits(samples: Mapping[str, Mapping[str, int]]) -> Iterator[Finding]:
-    for part in ("train", "held_out", "val", "test"):
+    for part in ("train", "calibration", "val", "test"):
         if not samples[part]:
             yield Finding("note", "empty", f"{part} is empty")
         elif part in ("val", "test"):
-            lacking = {"normal", "abnormal"} - set(samples[part])
-            for kind in sorted(lacking):
-                yield Finding("note", "empty", f"{part} holds no {kind} sample")
+            for label in sorted({"normal", "abnormal"} - set(samples[part])):
+                yield Finding("note", "empty", f"{part} has no {label} sample")
 
 
-def _shared_subjects(seen: AuditedSamples) -> Iterator[Finding]:
-    """Groups that stand in two splits."""
-    splits: dict[str, set[str]] = defaultdict(set)
-    for n, held in enumerate(seen.summaries):
-        splits[held.group].add(seen.split_name(n))
-    torn: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    for group, found in splits.items():
-        if len(found) > 1:
-            torn[_sorted_splits(found)].append(group)
-    for where, groups in torn.items():
-        what = f"{_count_text(groups, 'subject')} in {' and '.join(where)}"
+def _shared_subjects(audited: AuditedSamples) -> Iterator[Finding]:
+    """Groups that are in two splits."""
+    rows: dict[str, list[int]] = defaultdict(list)
+    for n, summary in enumerate(audited.summaries):
+        rows[summary.group].append(n)
+    shared: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for group, members in rows.items():
+        if len(splits := audited.split_names(members)) > 1:
+            shared[splits].append(group)
+    for splits, groups in shared.items():
+        what = f"{_count_text(groups, 'subject')} in {' and '.join(splits)}"
         yield _finding("leak", "subjects", what, groups)
 
 
-def _exact_copies(seen: AuditedSamples) -> Iterator[Finding]:
+def _exact_copies(audited: AuditedSamples) -> Iterator[Finding]:
     """Samples that are equal to the last bit."""
-    owners: dict[bytes, list[int]] = defaultdict(list)
-    for n, held in enumerate(seen.summaries):
-        if held.digest is not None:
-            owners[held.digest].append(n)
-    torn: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    twofold, within = [], []
-    for places in owners.values():
-        splits = _sorted_splits({seen.split_name(n) for n in places})
-        names = " = ".join(seen.summaries[n].key for n in places[:3])
+    rows: dict[bytes, list[int]] = defaultdict(list)
+    for n, summary in enumerate(audited.summaries):
+        if summary.digest is not None:
+            rows[summary.digest].append(n)
+    across: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    contradictory, within = [], []
+    for members in rows.values():
+        splits = audited.split_names(members)
+        names = " = ".join(audited.summaries[n].key for n in members[:3])
         if len(splits) > 1:
-            torn[splits].append(names)
-        elif len(places) > 1:
+            across[splits].append(names)
+        elif len(members) > 1:
             within.append(names)
-        if len({seen.summaries[n].label for n in places}) > 1:
-            twofold.append(names)
-    for where, names in torn.items():
-        what = f"{_count_text(names, 'sample')} in {' and '.join(where)}, equal to the last bit"
+        if len({audited.summaries[n].label for n in members}) > 1:
+            contradictory.append(names)
+    for splits, names in across.items():
+        what = f"{_count_text(names, 'sample')} in {' and '.join(splits)}, equal to the last bit"
         yield _finding("leak", "copies", what, names)
-    if twofold:
-        what = f"{_count_text(twofold, 'sample')} called normal and, as a copy, abnormal"
-        yield _finding("leak", "abnormal in normal", what, twofold)
+    if contradictory:
+        what = f"{_count_text(contradictory, 'sample')} labelled normal and, as a copy, abnormal"
+        yield _finding("leak", "abnormal in normal", what, contradictory)
     if within:
         what = f"{_count_text(within, 'sample')} more than once in one split"
         yield _finding("note", "copies", what, within)
 
 
-def _misplaced_samples(seen: AuditedSamples) -> Iterator[Finding]:
-    """Abnormal samples where only normal ones belong."""
-    for part in ("train", "held_out"):
-        mine = [h for h, p in zip(seen.summaries, seen.parts, strict=True) if p == part]
-        called = [held.key for held in mine if held.label]
-        marked = [held.key for held in mine if held.has_marked_mask and not held.label]
-        if called:
-            what = f"{_count_text(called, 'sample')} in {part}, which are called abnormal"
-            yield _finding("leak", "abnormal in normal", what, called)
+def _misplaced_samples(audited: AuditedSamples) -> Iterator[Finding]:
+    """Abnormal samples in splits of normal ones."""
+    for part in ("train", "calibration"):
+        summaries = audited.in_split(part)
+        labelled = [s.key for s in summaries if s.label]
+        marked = [s.key for s in summaries if s.has_marked_mask and not s.label]
+        if labelled:
+            what = f"{_count_text(labelled, 'sample')} in {part}, which are labelled abnormal"
+            yield _finding("leak", "abnormal in normal", what, labelled)
         if marked:
             what = f"{_count_text(marked, 'sample')} in {part}, whose masks mark an anomaly"
             yield _finding("leak", "abnormal in normal", what, marked)
 
 
-def _near_copies(seen: AuditedSamples, found: NearestNeighbours) -> Iterator[Finding]:
+def _near_copies(audited: AuditedSamples, neighbours: NearestNeighbours) -> Iterator[Finding]:
     """Samples that are nearly the same in two splits."""
-    pairs, unchecked = find_near_duplicates(found, seen.summaries, seen.read)
-    torn: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    turned = []
+    pairs, unchecked = find_near_duplicates(neighbours, audited.summaries, audited.read)
+    across: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    contradictory = []
     for later, earlier, _ in pairs:
-        names = f"{seen.summaries[earlier].key} ~ {seen.summaries[later].key}"
-        torn[_sorted_splits({seen.split_name(earlier), seen.split_name(later)})].append(names)
-        if seen.summaries[later].label and not seen.summaries[earlier].label:
-            turned.append(names)
-    for where, names in torn.items():
-        what = f"{_count_text(names, 'sample')} in {' and '.join(where)}, almost the same"
+        first, second = audited.summaries[earlier], audited.summaries[later]
+        names = f"{first.key} ~ {second.key}"
+        across[audited.split_names((earlier, later))].append(names)
+        if second.label and not first.label:
+            contradictory.append(names)
+    for splits, names in across.items():
+        what = f"{_count_text(names, 'sample')} in {' and '.join(splits)}, almost the same"
         yield _finding("leak", "almost copies", what, names)
-    if turned:
-        what = f"{_count_text(turned, 'normal sample')} almost the same as an abnormal one"
-        yield _finding("leak", "abnormal in normal", what, turned)
+    if contradictory:
+        count = _count_text(contradictory, "normal sample")
+        what = f"{count} almost the same as an abnormal one"
+        yield _finding("leak", "abnormal in normal", what, contradictory)
     if unchecked:
-        what = f"{unchecked} more pairs look alike when small, and were not looked at again"
+        what = f"{unchecked} more pairs look alike at low resolution and were not checked"
         yield Finding("note", "almost copies", what, (), unchecked)
 
 
 def _neighbouring_slices(
-    seen: AuditedSamples, table: Array, found: NearestNeighbours
+    audited: AuditedSamples, table: Array, neighbours: NearestNeighbours
 ) -> Iterator[Finding]:
-    """Slices next to each other, by their names, that stand in two splits and are alike."""
+    """Slices next to each other, by their names, that are in two splits and similar."""
     series: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
-    for n, held in enumerate(seen.summaries):
-        match = re.fullmatch(r"(.*?)(\d+)(\D*)", held.key)
-        if match:
+    for n, summary in enumerate(audited.summaries):
+        if match := re.fullmatch(r"(.*?)(\d+)(\D*)", summary.key):
             series[match[1], match[3]].append((int(match[2]), n))
-    torn: dict[tuple[str, ...], list[tuple[int, int, float]]] = defaultdict(list)
-    apart = list[float]()
+
+    def distance(a: int, b: int) -> float:
+        return 1 - float(table[a] @ table[b])
+
+    across: dict[tuple[str, ...], list[tuple[int, int, float]]] = defaultdict(list)
+    distant = list[float]()
     for members in map(sorted, series.values()):
         crossing = [
             (a, b)
             for (low, a), (high, b) in pairwise(members)
-            if seen.split_name(a) != seen.split_name(b) and high - low <= MAX_NEIGHBOUR_STEP
+            if audited.split_name(a) != audited.split_name(b) and high - low <= MAX_NEIGHBOUR_STEP
         ]
         for a, b in crossing:
-            where = _sorted_splits({seen.split_name(a), seen.split_name(b)})
-            torn[where].append((a, b, 1 - float(table[a] @ table[b])))
+            across[audited.split_names((a, b))].append((a, b, distance(a, b)))
         numbers = [number for number, _ in members]
         for number, a in members if crossing else ():
             far = bisect_right(numbers, number + MIN_DISTANT_STEP)
             if far < len(members):
-                apart.append(1 - float(table[a] @ table[members[far][1]]))
-    if len(apart) < MIN_DISTANT_PAIRS:
-        apart = [pair.distance for pair in found.within_splits]
-    limit = MAX_DISTANCE_RATIO * float(np.median(apart)) if apart else 0.0
-    for where, pairs in torn.items():
+                distant.append(distance(a, members[far][1]))
+    if len(distant) < MIN_DISTANT_PAIRS:
+        distant = [pair.distance for pair in neighbours.within_splits]
+    limit = MAX_DISTANCE_RATIO * float(np.median(distant)) if distant else 0.0
+    for splits, pairs in across.items():
         if np.median([distance for *_, distance in pairs]) < limit:
-            names = [f"{seen.summaries[a].key} | {seen.summaries[b].key}" for a, b, _ in pairs]
-            what = f"{_count_text(names, 'pair')} of neighbouring slices in {' and '.join(where)}"
+            names = [
+                f"{audited.summaries[a].key} | {audited.summaries[b].key}" for a, b, _ in pairs
+            ]
+            what = f"{_count_text(names, 'pair')} of neighbouring slices in {' and '.join(splits)}"
             yield _finding("leak", "neighbours", what, names)
 
 
-def _measure_cues(seen: AuditedSamples) -> Iterator[Cue]:
+def _measure_cues(audited: AuditedSamples) -> Iterator[Cue]:
     for part in ("val", "test"):
-        mine = [h for h, p in zip(seen.summaries, seen.parts, strict=True) if p == part]
-        label = np.array([held.label for held in mine], bool)
-        if not mine or label.all() or not label.any():
+        summaries = audited.in_split(part)
+        label = np.array([summary.label for summary in summaries], bool)
+        if not summaries or label.all() or not label.any():
             continue
-        resamples = Resamples.from_groups([held.group for held in mine], stream_name="audit")
-        for name in mine[0].cues:
-            value = np.array([held.cues[name] for held in mine])
+        groups = [summary.group for summary in summaries]
+        resamples = Resamples.from_groups(groups, stream_name="audit")
+        for name in summaries[0].cues:
+            value = np.array([summary.cues[name] for summary in summaries])
             auroc = image_metrics(value, label)["auroc"]
-            ends = percentile_interval(bootstrap_image_metrics(value, label, resamples)["auroc"])
-            low, high = ends or (None, None)
+            replicates = bootstrap_image_metrics(value, label, resamples)["auroc"]
+            low, high = percentile_interval(replicates) or (None, None)
             if auroc is not None:
                 yield Cue(part, name, auroc, low, high)
 
@@ -311,22 +338,18 @@ def _confounds(cues: Iterable[Cue]) -> Iterator[Finding]:
         if cue.low is None or cue.high is None:
             continue
         if cue.low > 0.5 + MIN_EFFECT or cue.high < 0.5 - MIN_EFFECT:
-            more = "higher" if cue.auroc > 0.5 else "lower"
-            ends = f"{cue.low:.2f} to {cue.high:.2f}"
+            direction = "higher" if cue.auroc > 0.5 else "lower"
+            interval = f"{cue.low:.2f} to {cue.high:.2f}"
             yield Finding(
                 "confound",
                 "cue",
-                f"{cue.name} alone tells normal from abnormal in {cue.split}: {more} in abnormal "
-                f"samples, AUROC {cue.auroc:.2f} ({ends})",
+                f"{cue.name} alone tells normal from abnormal in {cue.split}: {direction} in "
+                f"abnormal samples, AUROC {cue.auroc:.2f} ({interval})",
             )
 
 
 def _finding(severity: Severity, kind: str, sentence: str, ids: Sequence[str]) -> Finding:
     return Finding(severity, kind, sentence, tuple(ids[:MAX_NAMED]), len(ids))
-
-
-def _sorted_splits(splits: set[str]) -> tuple[str, ...]:
-    return tuple(sorted(splits, key=SPLITS.index))
 
 
 def _count_text(ids: Sequence[str], what: str) -> str:

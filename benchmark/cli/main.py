@@ -109,7 +109,7 @@ def info(
     with error_messages(traceback):
         names = read_registry(registry)
         entry = names.entry(name)
-        from ..planning.preview import describe_entry
+        from ..planning.descriptions import describe_entry
 
         facts = describe_entry(entry)
         if entry.package == "methods":
@@ -134,7 +134,7 @@ def info(
 def doctor(store: StoreFolder = None, json: Json = False, traceback: Traceback = False) -> None:
     """What this machine offers and what is missing."""
     with error_messages(traceback):
-        from ..planning.preview import describe_environment
+        from ..planning.descriptions import describe_environment
 
         facts = describe_environment(open_store(store))
         if json:

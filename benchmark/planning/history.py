@@ -1,9 +1,9 @@
-"""How long, how large and how much memory: from earlier work of the same kind, or not at all.
+"""Estimate time, size and memory of a stage from similar work in the store, or not at all.
 
-Alike are trainings of one method with the same arguments but for `steps`, on a dataset of the same
-arguments, in the same precision, on the same device with as many threads; seed, code and how many
-samples there are may differ. Looks must be of the same levels, too. So a short run with `--limit`
-tells what the whole one will take.
+Similar are trainings of one method with the same arguments but for `steps`, on a dataset with the
+same arguments, in the same precision, on the same device with the same number of threads; seed,
+code and number of samples may differ. Predictions must be of the same levels, too. So a short run
+with `--limit` tells what the whole one will cost.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from ..store.cache_key import cache_key, encode_json
 from ..store.index import StoreIndex
 
 STEPS_ARGUMENT = "steps"
-"""The argument that says how long a training is, where there is one."""
-
+"""The argument for the length of a training, in methods that have one."""
 
 REQUIRED_METADATA = {
     "checkpoint": {"train_seconds", "train_samples", "peak_memory_mb"},
@@ -28,9 +27,11 @@ REQUIRED_METADATA = {
 
 
 class CostEstimate(NamedTuple):
-    """Of one stage; None is not known. bytes: of the artefact. memory_mb: MB, at its peak.
+    """The cost of one stage; None if unknown.
 
-    source: what it is known from
+    bytes: of the artifact
+    memory_mb: at the peak, in MB
+    source: what the estimate is based on
     """
 
     seconds: float | None = None
@@ -40,112 +41,121 @@ class CostEstimate(NamedTuple):
 
 
 class CostHistory:
-    """What the artefacts of a store tell of work to come on this device."""
+    """Cost estimates for one device from the artifacts of a store.
+
+    index: of the store
+    device, threads: the name of the device, and the number of threads, as in the metadata
+
+    >>> from pathlib import Path
+    >>> from adbench.benchmark.planning.history import CostHistory
+    >>> from adbench.benchmark.store.artifact_store import Store
+    >>> from adbench.benchmark.store.index import StoreIndex
+    >>> history = CostHistory(StoreIndex(Store(Path("/no/such/store"))), "cpu", 2)
+    >>> history.estimate_evaluation({"maps": {}, "protocol": {}}).seconds is None
+    True
+    """
 
     def __init__(self, index: StoreIndex, device: str, threads: int) -> None:
         self.index, self.device, self.threads = index, device, threads
         self._families: dict[str, dict[str, list[Artifact]]] = {}
-        self._evaluations: dict[str, list[Artifact]] | None = None
 
     def estimate_training(self, key_inputs: Mapping[str, Any], samples: int) -> CostEstimate:
-        """samples: in the training split"""
-        alike = self._similar("checkpoint", _training_family(key_inputs))
-        wanted = key_inputs["args"].get(STEPS_ARGUMENT)
-        rates, peaks = [], []
-        for artefact in alike:
-            meta, had = artefact.metadata, artefact.key_inputs["args"].get(STEPS_ARGUMENT)
-            peaks.append(float(meta["peak_memory_mb"]))
-            if wanted and had and (wanted == had or not _trains_several(key_inputs["args"])):
-                rates.append(float(meta["train_seconds"]) * wanted / had)
-            elif not wanted and meta["train_samples"]:
-                rates.append(float(meta["train_seconds"]) * samples / meta["train_samples"])
-        return _estimate(rates, [a.size for a in alike], peaks, "training")
+        """The cost of a training. samples: number of samples in the training split"""
+        similar = self._similar("checkpoint", _training_family(key_inputs))
+        steps = key_inputs["args"].get(STEPS_ARGUMENT)
+        seconds = []
+        for artifact in similar:
+            metadata, its_steps = artifact.metadata, artifact.key_inputs["args"].get(STEPS_ARGUMENT)
+            measured = float(metadata["train_seconds"])
+            if steps and its_steps:
+                if steps == its_steps or not _trains_several(key_inputs["args"]):
+                    seconds.append(measured * steps / its_steps)
+            elif not steps and metadata["train_samples"]:
+                seconds.append(measured * samples / metadata["train_samples"])
+        memory = [float(artifact.metadata["peak_memory_mb"]) for artifact in similar]
+        return _estimate(seconds, [artifact.size for artifact in similar], memory, "training")
 
     def estimate_prediction(self, key_inputs: Mapping[str, Any], samples: int) -> CostEstimate:
-        """samples: in the split"""
+        """The cost of predicting a split. samples: number of samples in the split"""
         family = _training_family(key_inputs["train"]) + encode_json(key_inputs["args"])
-        alike = self._similar("maps", family)
-        levels = len(key_inputs["levels"])
-        same = [a for a in alike if a.key_inputs["levels"] == key_inputs["levels"]]
-        rates = [float(a.metadata["seconds"]) * samples for a in same]
-        sizes = [a.size * samples * levels / _map_count(a) for a in alike if _map_count(a)]
-        peaks = [float(a.metadata["peak_memory_mb"]) for a in same]
-        return _estimate(rates, sizes, peaks, "look")
+        similar = self._similar("maps", family)
+        levels = key_inputs["levels"]
+        same_levels = [a for a in similar if a.key_inputs["levels"] == levels]
+        seconds = [float(a.metadata["seconds"]) * samples for a in same_levels]
+        memory = [float(a.metadata["peak_memory_mb"]) for a in same_levels]
+        counts = [int(a.metadata["samples"]) * int(a.metadata["levels"]) for a in similar]
+        pairs = zip(similar, counts, strict=True)
+        sizes = [a.size * samples * len(levels) / count for a, count in pairs if count]
+        return _estimate(seconds, sizes, memory, "prediction")
 
     def estimate_evaluation(self, key_inputs: Mapping[str, Any]) -> CostEstimate:
-        """Of the same samples by the same protocol, whatever the method, at as many levels."""
-        if self._evaluations is None:
-            self._evaluations = defaultdict(list)
-            for artefact in self.index.artifacts("record").values():
-                if artefact.seconds is not None:
-                    self._evaluations[_evaluation_family(artefact.key_inputs)].append(artefact)
-        alike = self._evaluations.get(_evaluation_family(key_inputs), [])
-        took, sizes = [a.seconds for a in alike if a.seconds is not None], [a.size for a in alike]
-        return _estimate(took, sizes, [], "judgement")
+        """The cost of an evaluation: that of the same samples, protocol and number of levels."""
+        similar = self._similar("record", _evaluation_family(key_inputs))
+        seconds = [artifact.seconds for artifact in similar if artifact.seconds is not None]
+        return _estimate(seconds, [artifact.size for artifact in similar], [], "evaluation")
 
     def _similar(self, kind: str, family: str) -> list[Artifact]:
         if kind not in self._families:
-            found: dict[str, list[Artifact]] = defaultdict(list)
-            for artefact in self.index.artifacts(kind).values():
-                for name in self._family_names(artefact):
-                    found[name].append(artefact)
-            self._families[kind] = found
+            families = self._families[kind] = defaultdict(list)
+            for artifact in self.index.artifacts(kind).values():
+                for name in self._family_names(artifact):
+                    families[name].append(artifact)
         return self._families[kind].get(family, [])
 
-    def _family_names(self, artefact: Artifact) -> Iterator[str]:
-        """The family of an artefact, if it was made on a device like this one."""
+    def _family_names(self, artifact: Artifact) -> Iterator[str]:
+        """The family of an artifact, if it was created on this device."""
+        key_inputs, metadata = artifact.key_inputs, artifact.metadata
+        if artifact.kind == "record":
+            if artifact.seconds is not None:
+                yield _evaluation_family(key_inputs)
+            return
         try:
-            if artefact.kind == "checkpoint":
-                name, meta = _training_family(artefact.key_inputs), artefact.metadata
+            if artifact.kind == "checkpoint":
+                name = _training_family(key_inputs)
             else:
-                train = artefact.key_inputs["train"]
-                name = _training_family(train) + encode_json(artefact.key_inputs["args"])
-                meta = artefact.metadata
-                if "device" not in meta:  # then as its checkpoint
-                    made = self.index.artifacts("checkpoint").get(cache_key(train))
-                    meta = made.metadata if made else {}
+                training = key_inputs["train"]
+                name = _training_family(training) + encode_json(key_inputs["args"])
+                if "device" not in metadata:  # then it is that of its checkpoint
+                    checkpoint = self.index.artifacts("checkpoint").get(cache_key(training))
+                    metadata = checkpoint.metadata if checkpoint else {}
         except (KeyError, TypeError, AttributeError):
-            return  # made by something else than a run
-        here = meta.get("device") == self.device and meta.get("threads") == self.threads
-        if here and REQUIRED_METADATA[artefact.kind] <= artefact.metadata.keys():
+            return  # no run created it
+        device = metadata.get("device"), metadata.get("threads")
+        complete = REQUIRED_METADATA[artifact.kind] <= artifact.metadata.keys()
+        if complete and device == (self.device, self.threads):
             yield name
 
 
-def _training_family(train: Mapping[str, Any]) -> str:
-    """Everything that a training's speed depends on, but for its length."""
-    args = {key: value for key, value in train["args"].items() if key != STEPS_ARGUMENT}
-    data = train["data"]["dataset"], train["data"]["args"]
-    return encode_json([train["method"], train["supervision"], train["numerics"], args, data])
+def _training_family(training: Mapping[str, Any]) -> str:
+    """Everything that the speed of a training depends on, but for its length."""
+    args = {key: value for key, value in training["args"].items() if key != STEPS_ARGUMENT}
+    data = training["data"]["dataset"], training["data"]["args"]
+    names = [training["method"], training["supervision"], training["numerics"]]
+    return encode_json([*names, args, data])
 
 
 def _trains_several(args: Mapping[str, Any]) -> bool:
-    """Whether more than one thing may be trained for some number of steps."""
+    """Whether more than one network may be trained, each for a number of steps of its own."""
     return any(key.endswith("_steps") for key in args)
 
 
-def _map_count(artefact: Artifact) -> int:
-    """How many samples times levels are in an artefact of maps."""
-    return int(artefact.metadata["samples"]) * int(artefact.metadata["levels"])
-
-
 def _evaluation_family(key_inputs: Mapping[str, Any]) -> str:
-    """What the time of a judgement depends on."""
+    """Everything that the time of an evaluation depends on."""
     try:
         maps = key_inputs["maps"]
         samples = {part: (m["data"]["samples"], len(m["levels"])) for part, m in maps.items()}
     except (KeyError, TypeError, AttributeError):
-        return ""  # made by something else than a run
+        return ""  # no run created it
     return encode_json([samples, key_inputs.get("protocol")])
 
 
 def _estimate(
-    seconds: Sequence[float], sizes: Sequence[float], memory: Sequence[float], what: str
+    seconds: Sequence[float], sizes: Sequence[float], memory: Sequence[float], stage: str
 ) -> CostEstimate:
-    plural = {"look": "looks"}.get(what, f"{what}s")
     count = len(seconds)
     return CostEstimate(
         seconds=median(seconds) if seconds else None,
         bytes=round(median(sizes)) if sizes else None,
         memory_mb=max(memory, default=None),
-        source=f"{count} earlier {what if count == 1 else plural}" if count else "",
+        source=f"{count} earlier {stage}{'s' * (count != 1)}" if count else "",
     )

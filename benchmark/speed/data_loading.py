@@ -1,4 +1,4 @@
-"""What a network waits for: samples from the disk while it is trained, and noise."""
+"""Measure what a network waits for: samples from the disk while it trains, and noise."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from ...engine.training.data_loading import iterate_batches
 from ...engine.training.loop import Training
 from ..experiments.fit_predict import build_method
 from ..experiments.matrix import Experiment, load_split
-from .inference import spread
+from .inference import ratios, spread
 
 TRAINING_STEPS = 9
-"""Of training, to see how fast it goes; the first three do not count."""
+"""Steps of training to measure its speed; the first three do not count."""
 
 
 def measure_loading(
@@ -37,27 +37,31 @@ def measure_loading(
     rounds: int = 3,
     machine: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Samples per second that the training loader delivers, and that the method's training takes
-    in when all of them lie in memory. keeps_up: the slowest pass by the latter."""
+    """Samples per second that the data loader delivers, and that the training consumes from memory.
+
+    keeps_up in the result is the slowest pass of the loader divided by the training's speed.
+
+    samples: about how many are loaded in each of the `rounds`
+    machine: from `describe_machine`
+    """
     method = build_method(experiment, dataset.spec)
     train = load_split(dataset, "train", None, method.supervision == "image-labels")
     plan = getattr(method, "plan", None)
     batch = plan.batch if isinstance(plan, Training) else 16
-    index = torch.randperm(len(train), generator=torch.Generator().manual_seed(0)).tolist()
-    index = [index[i % len(index)] for i in range(max(samples // batch, 1) * batch)]
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0)).tolist()
+    indices = [order[i % len(order)] for i in range(max(samples // batch, 1) * batch)]
     rates = []
     with PeakMemory("cpu") as memory:
         for _ in range(rounds):
             start = time.perf_counter()
-            picks = [index[i : i + batch] for i in range(0, len(index), batch)]
-            with closing(iterate_batches(train, picks, context)) as reading:
-                for _batch in reading:
+            index_batches = [indices[i : i + batch] for i in range(0, len(indices), batch)]
+            with closing(iterate_batches(train, index_batches, context)) as batches:
+                for _batch in batches:
                     pass
             synchronize(context.device)
-            rates.append(len(index) / (time.perf_counter() - start))
-    taken = _training_rate(
-        experiment, dataset, [train[i] for i in dict.fromkeys(index[: 4 * batch])], context
-    )
+            rates.append(len(indices) / (time.perf_counter() - start))
+    in_memory = [train[i] for i in dict.fromkeys(indices[: 4 * batch])]
+    training_rate = _training_rate(experiment, dataset, in_memory, context)
     return {
         "schema": 1,
         "what": "loading",
@@ -72,33 +76,38 @@ def measure_loading(
         "machine": machine,
         "workers": context.num_workers,
         "batch": batch,
-        "samples": len(index),
+        "samples": len(indices),
         "loaded_per_second": spread(rates),
         "first_pass_per_second": rates[0],
-        "trained_per_second": taken,
-        "keeps_up": min(rates) / taken if taken else None,
+        "trained_per_second": training_rate,
+        "keeps_up": min(rates) / training_rate if training_rate else None,
         "peak_memory_mb": memory.peak,
         "resident_mb": peak_memory("cpu"),
     }
 
 
 def _training_rate(
-    cell: Experiment, dataset: Dataset, samples: Sequence[Sample], run: TrainingContext
+    experiment: Experiment, dataset: Dataset, samples: Sequence[Sample], context: TrainingContext
 ) -> float | None:
-    """Samples per second of the method's own training; None if it does not train in steps."""
+    """Samples per second of the method's training; None if it does not train in steps."""
     rates: list[float] = []
 
-    def tell(event: str, facts: Mapping[str, float]) -> None:
+    def on_event(event: str, fields: Mapping[str, float]) -> None:
         if event == "train":
-            rates.append(facts["rate"])
+            rates.append(fields["rate"])
 
-    method = build_method(cell, dataset.spec)
+    method = build_method(experiment, dataset.spec)
     brief = replace(
-        run, on_event=tell, event_interval=0.0, workers=0, stop=lambda: len(rates) >= TRAINING_STEPS
+        context,
+        on_event=on_event,
+        event_interval=0.0,
+        workers=0,
+        stop=lambda: len(rates) >= TRAINING_STEPS,
     )
     with suppress(Interrupted):
         method.fit(samples, samples[:1], brief)
-    return median(rates[TRAINING_STEPS // 3 :]) if len(rates) > TRAINING_STEPS // 3 else None
+    warmup = TRAINING_STEPS // 3
+    return median(rates[warmup:]) if len(rates) > warmup else None
 
 
 def measure_noise(
@@ -109,23 +118,27 @@ def measure_noise(
     rounds: int = 5,
     machine: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Milliseconds for a field of simplex noise as AnoDDPM has it, six octaves on size x size:
-    the engine's, `images` at a time, against opensimplex's array function, one octave of one field
-    at a time on the CPU, compiled by numba."""
+    """Milliseconds for a field of simplex noise as in AnoDDPM, six octaves on size x size.
+
+    The engine creates `images` fields at a time; opensimplex's array function, compiled by numba,
+    one octave of one field at a time on the CPU.
+
+    machine: from `describe_machine`
+    """
     noise, level = Simplex(), 250
     rng = Rng([str(i) for i in range(images)], 0, context.device)
     levels = torch.full((images,), level, device=context.device)
 
-    def ours() -> Tensor:
+    def by_engine() -> Tensor:
         return noise(rng.at(0), (1, size, size), levels)
 
     seeds = rng.at(0).seeds(1).flatten().tolist()
 
-    def theirs() -> Tensor:
+    def by_opensimplex() -> Tensor:
         return opensimplex_fields(noise, seeds, size, level)
 
-    apart = (ours().cpu().double() - theirs()).abs().max().item()
-    mine, other = time_interleaved([ours, theirs], rounds, context.device)
+    difference = (by_engine().cpu().double() - by_opensimplex()).abs().max().item()
+    engine, reference = time_interleaved([by_engine, by_opensimplex], rounds, context.device)
     return {
         "schema": 1,
         "what": "noise",
@@ -133,30 +146,35 @@ def measure_noise(
         "size": size,
         "octaves": noise.octaves,
         "images": images,
-        "ms_per_field": spread([1e3 * s / images for s in mine]),
-        "opensimplex_ms_per_field": spread([1e3 * s / images for s in other]),
-        "ratio": spread([b / a for a, b in zip(mine, other, strict=True)]),
-        "largest_difference": apart,
+        "ms_per_field": spread([1e3 * s / images for s in engine]),
+        "opensimplex_ms_per_field": spread([1e3 * s / images for s in reference]),
+        "ratio": ratios(reference, engine),
+        "largest_difference": difference,
     }
 
 
 def opensimplex_fields(noise: Simplex, seeds: Sequence[int], size: int, level: int) -> Tensor:
-    """The same fields (N, 1, size, size) float64, from the library that the authors' code is a
-    copy of; on as many threads as torch has, where numba has so many."""
+    """The fields of `noise`, (N, 1, size, size) float64, by the library opensimplex.
+
+    AnoDDPM's own code is a copy of it. It uses as many threads as torch, if numba has so many.
+
+    seeds: of the N fields
+    level: the noise level, where the fields are cut along the third axis
+    """
     import numba
     from opensimplex import OpenSimplex
 
     threads = torch.get_num_threads()
     numba.set_num_threads(min(threads, numba.get_num_threads()))
-    made = np.zeros((len(seeds), 1, size, size))
-    place = np.arange(size, dtype=np.float64)
-    for field, seed in zip(made, seeds, strict=True):
+    fields = np.zeros((len(seeds), 1, size, size))
+    position = np.arange(size, dtype=np.float64)
+    for field, seed in zip(fields, seeds, strict=True):
         source = OpenSimplex(seed)
         for octave in range(noise.octaves):
             scale = noise.frequency / 2**octave
             depth = np.array([(level - 1) / scale])
             field += noise.persistence**octave * source.noise3array(
-                place / scale, place / scale, depth
+                position / scale, position / scale, depth
             )
     torch.set_num_threads(threads)  # numba's pool, when it starts, sets OpenMP's as well
-    return torch.from_numpy(made)
+    return torch.from_numpy(fields)

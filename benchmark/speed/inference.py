@@ -1,7 +1,7 @@
-"""How fast a method looks at samples, and against what: everything timed, nothing judged.
+"""Measure how fast a method predicts, and against what; nothing is evaluated.
 
-Weights are random: what a network has learnt does not change how long it takes. Jobs that are
-compared do the same thing, take turns within a round, and are compared round by round.
+Weights are random: what a network has learnt does not change how long it takes. Workloads that are
+compared compute the same, are interleaved within a round, and compared round by round.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ from .reference_implementations import REFERENCES, Comparison, NotComparable, Re
 
 
 def describe_machine(context: TrainingContext, seconds: float = 0.5) -> dict[str, Any]:
-    """What measures, and the most that it was seen to do in this process, GFLOP/s."""
+    """The device that measures, and its highest throughput seen in this process, in GFLOP/s.
+
+    seconds: how long each operation is measured
+    """
     best = measure_peak(context.device, context.dtype, seconds)
     return {
         "device": device_name(context.device),
@@ -56,26 +59,32 @@ def measure_inference(
     references: Sequence[str] = (),
     machine: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What one method needs for `images` test samples, at all of the cell's levels in one pass.
+    """The cost of predicting `images` test samples at all levels of an experiment in one pass.
 
-    Whatever is timed is done once before, and that does not count. machine: from `machine`.
+    Every workload runs once before it is timed.
+
+    rounds: how often each workload is timed
+    references: names in REFERENCES to compare with
+    machine: from `describe_machine`
     """
     levels, test = _swept_levels(experiment), dataset.test()
     batch = Batch.from_samples([test[i] for i in range(min(images, len(test)))])
     x, count = batch.x.to(context.device), len(batch.keys)
     method = build_method(experiment, dataset.spec)
-    look = RepeatedPrediction(method, x, batch.keys, levels, context)
+    predict = RepeatedPrediction(method, x, batch.keys, levels, context)
     context.place(method).eval()
     with CostMeter(method) as meter, PeakMemory(context.device) as memory:
-        look()
-    price = count_flops(method, partial(look.predict, slice(1), levels))
-    shown = measure_utilization(method, look)
-    rivals, unfit = _build_comparisons(references, experiment, look, meter.evaluations)
-    works = list(dict.fromkeys([look, *(w for r in rivals.values() for w in (r.slow, r.fast))]))
-    for work in works[1:]:
-        work()
-    seconds = dict(zip(works, time_interleaved(works, rounds, context.device), strict=True))
-    gflops, taken = price.flops / 1e9, [s / count for s in seconds[look]]
+        predict()
+    cost = count_flops(method, partial(predict.predict, slice(1), levels))
+    utilization = measure_utilization(method, predict)
+    comparisons, unfit = _build_comparisons(references, experiment, predict, meter.evaluations)
+    workloads = [predict, *(w for c in comparisons.values() for w in (c.slow, c.fast))]
+    workloads = list(dict.fromkeys(workloads))
+    for workload in workloads[1:]:
+        workload()
+    timings = time_interleaved(workloads, rounds, context.device)
+    seconds = dict(zip(workloads, timings, strict=True))
+    gflops, per_image = cost.flops / 1e9, [s / count for s in seconds[predict]]
     return {
         "schema": 1,
         "what": "method",
@@ -97,46 +106,65 @@ def measure_inference(
         "parameters": count_parameters(method),
         "evaluations_per_image": meter.evaluations / count,
         "gflops_per_image": gflops,
-        "gflops_of_denoisers": price.denoiser_flops / 1e9,
-        "ms_per_image": spread([1e3 * s for s in taken]),
-        "images_per_second": spread([1 / s for s in taken]),
-        "gflops_per_second": spread([gflops / s for s in taken]),
-        "share_of_peak": spread([gflops / s / machine["peak_gflops"] for s in taken]),
-        "rows_filled": shown.filled_share,
-        "time_in_networks": shown.network_share,
+        "gflops_of_denoisers": cost.denoiser_flops / 1e9,
+        "ms_per_image": spread([1e3 * s for s in per_image]),
+        "images_per_second": spread([1 / s for s in per_image]),
+        "gflops_per_second": spread([gflops / s for s in per_image]),
+        "share_of_peak": spread([gflops / s / machine["peak_gflops"] for s in per_image]),
+        "rows_filled": utilization.filled_share,
+        "time_in_networks": utilization.network_share,
         "peak_memory_mb": memory.peak,
         "against": {
             name: {
-                "what": rival.description,
-                "ms_per_image": spread([1e3 * s / count for s in seconds[rival.slow]]),
-                "ratio": spread(
-                    [a / b for a, b in zip(seconds[rival.slow], seconds[rival.fast], strict=True)]
-                ),
+                "what": comparison.description,
+                "ms_per_image": spread([1e3 * s / count for s in seconds[comparison.slow]]),
+                "ratio": ratios(seconds[comparison.slow], seconds[comparison.fast]),
             }
-            for name, rival in rivals.items()
+            for name, comparison in comparisons.items()
         }
         | {name: {"unfit": reason} for name, reason in unfit.items()},
     }
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Median, least and most of the rounds, and all of them.
+
+    >>> from adbench.benchmark.speed.inference import spread
+    >>> spread([3.0, 1.0, 2.0])
+    {'median': 2.0, 'min': 1.0, 'max': 3.0, 'all': [3.0, 1.0, 2.0]}
+    """
     return {"median": median(values), "min": min(values), "max": max(values), "all": [*values]}
 
 
-def _swept_levels(cell: Experiment) -> list[int]:
-    """Those asked for, and no others: the published level belongs to judging."""
-    cls = cell.method.load()
-    sweeps = cell.levels is not None and tuple(cls.levels) != (0,)
-    return sorted(cell.levels or ()) if sweeps else sweep_levels(cell, cls)
+def ratios(slow: Sequence[float], fast: Sequence[float]) -> dict[str, Any]:
+    """The spread of the ratios within each round.
+
+    >>> from adbench.benchmark.speed.inference import ratios
+    >>> ratios([4.0, 9.0], [2.0, 3.0])["all"]
+    [2.0, 3.0]
+    """
+    return spread([a / b for a, b in zip(slow, fast, strict=True)])
+
+
+def _swept_levels(experiment: Experiment) -> list[int]:
+    """The requested levels only: the published level is added for evaluation, not for speed."""
+    method_class = experiment.method.load()
+    if experiment.levels is not None and tuple(method_class.levels) != (0,):
+        return sorted(experiment.levels)
+    return sweep_levels(experiment, method_class)
 
 
 def _build_comparisons(
-    names: Sequence[str], cell: Experiment, look: RepeatedPrediction, evaluations: int
+    references: Sequence[str],
+    experiment: Experiment,
+    predict: RepeatedPrediction,
+    evaluations: int,
 ) -> tuple[dict[str, Comparison], dict[str, str]]:
-    rivals, unfit = dict[str, Comparison](), dict[str, str]()
-    for name in names:
+    """The possible comparisons by name, and why the others are not possible."""
+    comparisons, unfit = dict[str, Comparison](), dict[str, str]()
+    for name in references:
         try:
-            rivals[name] = REFERENCES[name](cell, look, evaluations)
+            comparisons[name] = REFERENCES[name](experiment, predict, evaluations)
         except NotComparable as reason:
             unfit[name] = str(reason)
-    return rivals, unfit
+    return comparisons, unfit

@@ -1,9 +1,8 @@
-"""How fast all pixel metrics of a stack of maps are, against scikit-learn and a plain AUPRO loop,
-and against adeval where it is installed.
+"""Time the pixel metrics of a stack of maps, against scikit-learn, a plain AUPRO loop and adeval.
 
-The rivals take minutes for what takes a second here, so they are given the first few maps alone and
-their seconds are multiplied up: sorting is a little more than linear, so that favours them. What
-all make of the same few maps is compared too. One process, one CPU, taking turns round by round.
+The references take minutes for what takes a second here, so they get the first few maps only and
+their seconds are multiplied: sorting takes a little more than linear time, so this favours them.
+The results on the same few maps are compared too. One process, one CPU, interleaved rounds.
 """
 
 from __future__ import annotations
@@ -21,46 +20,48 @@ from ..evaluation.metrics.streaming_histogram import StreamingHistogram
 from .inference import spread
 
 REFERENCE_MAPS = 20
-"""Maps that rivals are given."""
+"""Maps that the references get."""
 FPR_LIMIT = 0.30
 REGION_CYCLE = 3
-"""Every so many maps one is normal, the others have a region or two."""
+"""Of so many successive maps one is normal; the others have one region, two regions and so on."""
 
 
 def measure_metrics(
     maps: int, *, side: int = 256, rounds: int = 3, machine: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """maps: how many, of side x side places     machine: from `speed.machine`, of the CPU
+    """Seconds for AUROC, AP, AUPRO at 0.30 and 0.05, best Dice with its threshold, and IoU.
 
-    Figures are AUROC, AP, AUPRO at 0.30 and 0.05, the best Dice with its threshold, and IoU; of
-    scikit-learn AUROC, AP and the best F1. ratio: rivals' seconds, both together and multiplied up,
-    over ours for all maps; ratio_of_few: with nothing multiplied, all on the same few; of_adeval:
-    our seconds over adeval's, for all maps, and adeval_off how far its figures are from ours
+    scikit-learn computes AUROC, AP and the best F1. In the result, ratio: seconds of scikit-learn
+    and the loop together, multiplied, over ours for all maps; ratio_of_few: without multiplication,
+    all on the same few maps; of_adeval: our seconds over adeval's for all maps; adeval_off: the
+    largest difference of its metrics from ours.
+
+    maps, side: number of maps, and their sides in pixels
+    machine: from `describe_machine`, of the CPU
+    Raises ValueError if scikit-learn is not installed.
     """
     score, mask = synthetic_maps(maps, side)
     few = min(REFERENCE_MAPS, maps)
-    some = score[:few], mask[:few]
+    subset = score[:few], mask[:few]
     with PeakMemory("cpu") as memory:
         pixel_score_metrics(PixelScores.from_maps(score, mask))
-    works = (
+    workloads = (
         lambda: pixel_score_metrics(PixelScores.from_maps(score, mask)),
         lambda: binned_metrics(score, mask),
-        lambda: pixel_score_metrics(PixelScores.from_maps(*some)),
-        lambda: sklearn_metrics(*some),
-        lambda: aupro_by_loop(*some),
+        lambda: pixel_score_metrics(PixelScores.from_maps(*subset)),
+        lambda: sklearn_metrics(*subset),
+        lambda: aupro_by_loop(*subset),
     )
-    for work in works[2:]:
-        work()  # what is done once only, imports and pages of memory, is not timed
-    stripped = adeval_metrics(*some)
-    if stripped is not None:
-        works = (*works, lambda: adeval_metrics(score, mask))
-    times_of = [np.array(seconds) for seconds in time_interleaved(works, rounds, "cpu")]
-    whole, bins, part, learn, loop, *adeval = times_of
-    ours, theirs = (
-        pixel_score_metrics(PixelScores.from_maps(*some)),
-        {**sklearn_metrics(*some), "aupro30": aupro_by_loop(*some)},
-    )
-    times = maps / few
+    for workload in workloads[2:]:
+        workload()  # what happens once only, imports and pages of memory, is not timed
+    by_adeval = adeval_metrics(*subset)
+    if by_adeval is not None:
+        workloads = (*workloads, lambda: adeval_metrics(score, mask))
+    seconds = [np.array(values) for values in time_interleaved(workloads, rounds, "cpu")]
+    whole, binned, part, sklearn, loop, *adeval = seconds
+    ours = pixel_score_metrics(PixelScores.from_maps(*subset))
+    theirs = {**sklearn_metrics(*subset), "aupro30": aupro_by_loop(*subset)}
+    factor = maps / few
     return {
         "schema": 1,
         "what": "metrics",
@@ -69,60 +70,79 @@ def measure_metrics(
         "few": few,
         "machine": machine,
         "seconds": spread(whole.tolist()),
-        "binned_seconds": spread(bins.tolist()),
-        "sklearn_seconds": spread((times * learn).tolist()),
-        "loop_seconds": spread((times * loop).tolist()),
-        "ratio": spread((times * (learn + loop) / whole).tolist()),
-        "ratio_of_few": spread(((learn + loop) / part).tolist()),
+        "binned_seconds": spread(binned.tolist()),
+        "sklearn_seconds": spread((factor * sklearn).tolist()),
+        "loop_seconds": spread((factor * loop).tolist()),
+        "ratio": spread((factor * (sklearn + loop) / whole).tolist()),
+        "ratio_of_few": spread(((sklearn + loop) / part).tolist()),
         "largest_difference": _largest_difference(theirs, ours),
         "memory_of_maps": memory.peak * 1e6 / score.nbytes,
         "adeval_seconds": spread(adeval[0].tolist()) if adeval else None,
         "of_adeval": spread((whole / adeval[0]).tolist()) if adeval else None,
-        "adeval_off": _largest_difference(stripped, ours) if stripped else None,
+        "adeval_off": _largest_difference(by_adeval, ours) if by_adeval else None,
     }
 
 
 def synthetic_maps(maps: int, side: int) -> tuple[Array, Array]:
-    """Scores float32 and masks bool, (maps, side, side) each, the same every time: noise that is
-    higher, by how much depends on the map, in a region or two."""
+    """Scores float32 and masks bool, (maps, side, side) each, the same at every call.
+
+    Noise that is higher in a region or two, by an amount that differs between maps.
+
+    >>> from adbench.benchmark.speed.metrics import synthetic_maps
+    >>> score, mask = synthetic_maps(3, 16)
+    >>> score.shape, mask.any((1, 2)).tolist()
+    ((3, 16, 16), [False, True, True])
+    """
     rng = np.random.Generator(np.random.PCG64(0))
     score = rng.standard_normal((maps, side, side), np.float32)
     mask = np.zeros(score.shape, bool)
     for k in range(maps):
         for _ in range(k % REGION_CYCLE):
             y, x = rng.integers(0, side - side // 4, 2)
-            high, wide = rng.integers(2, max(3, side // 4), 2)
-            mask[k, y : y + high, x : x + wide] = True
+            height, width = rng.integers(2, max(3, side // 4), 2)
+            mask[k, y : y + height, x : x + width] = True
         score[k][mask[k]] += np.float32(rng.uniform(0.5, 3))
     return score, mask
 
 
 def binned_metrics(score: Array, mask: Array) -> dict[str, tuple[float, float]]:
-    """The same figures from bins, as where there are too many places to sort."""
-    places, stream = PixelScores.from_maps(score, mask), StreamingHistogram()
-    stream.add(places.score, places.truth, places.component_share)
-    return stream.bounds()
+    """Bounds of the same metrics from a histogram, as used if there are too many pixels to sort.
+
+    >>> from adbench.benchmark.speed.metrics import binned_metrics, synthetic_maps
+    >>> low, high = binned_metrics(*synthetic_maps(3, 16))["auroc"]
+    >>> 0.5 < low <= high < 1
+    True
+    """
+    pixels, histogram = PixelScores.from_maps(score, mask), StreamingHistogram()
+    histogram.add(pixels.score, pixels.truth, pixels.component_share)
+    return histogram.bounds()
 
 
 def adeval_metrics(score: Array, mask: Array) -> dict[str, float] | None:
-    """auroc, ap and aupro30 by adeval, which counts in 1000 strips of equal height between the
-    lowest and the highest score; None where it is not installed."""
+    """auroc, ap and aupro30 by adeval, which counts scores in 1000 bins; None if not installed."""
     # adeval 1.1.0 calls it by the name that NumPy 2.4 dropped
     with patch.object(np, "trapz", np.trapezoid, create=True):
         try:
             from adeval import EvalAccumulator
         except ImportError:
             return None
-        low, high = float(score.min()), float(score.max())
-        count = EvalAccumulator(low, high)
-        count.add_anomap_batch(score, mask.astype(np.uint8))
-        found = count.summary()
-    auroc, ap, aupro = (float(x) for x in (found["p_auroc"], found["p_aupr"], found["p_aupro"]))
-    return {"auroc": auroc, "ap": ap, "aupro30": aupro}
+        accumulator = EvalAccumulator(float(score.min()), float(score.max()))
+        accumulator.add_anomap_batch(score, mask.astype(np.uint8))
+        summary = accumulator.summary()
+    values = summary["p_auroc"], summary["p_aupr"], summary["p_aupro"]
+    return dict(zip(("auroc", "ap", "aupro30"), map(float, values), strict=True))
 
 
 def sklearn_metrics(score: Array, mask: Array) -> dict[str, float]:
-    """auroc, ap and dice by scikit-learn."""
+    """auroc, ap and best dice by scikit-learn.
+
+    Raises ValueError if it is not installed.
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.speed.metrics import sklearn_metrics
+    >>> sklearn_metrics(np.array([0.1, 0.9]), np.array([False, True]))
+    {'auroc': 1.0, 'ap': 1.0, 'dice': 1.0}
+    """
     try:
         from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
     except ImportError:
@@ -132,26 +152,34 @@ def sklearn_metrics(score: Array, mask: Array) -> dict[str, float]:
         ) from None
     flat, truth = score.ravel(), mask.ravel()
     precision, recall, _ = precision_recall_curve(truth, flat)
-    both = 2 * precision * recall / np.maximum(precision + recall, 1e-300)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-300)
     return {
         "auroc": float(roc_auc_score(truth, flat)),
         "ap": float(average_precision_score(truth, flat)),
-        "dice": float(both.max()),
+        "dice": float(f1.max()),
     }
 
 
 def aupro_by_loop(score: Array, mask: Array) -> float:
-    """AUPRO up to LIMIT as it is defined: map by map and region by region every place is given its
-    share of its region; then all places are sorted, and the curve is summed."""
+    """AUPRO up to FPR_LIMIT by its definition, for maps and masks (N, H, W).
+
+    Map by map and region by region every pixel gets its share of its region; then all pixels are
+    sorted, and the curve is integrated.
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.speed.metrics import aupro_by_loop
+    >>> aupro_by_loop(np.array([[[3.0, 1.0, 2.0]]]), np.array([[[True, False, False]]]))
+    1.0
+    """
     from scipy import ndimage
 
     share, regions = np.zeros(score.shape), 0
-    for own, picture in zip(share, mask, strict=True):
+    for shares, picture in zip(share, mask, strict=True):
         labels = np.zeros(picture.shape, np.int32)
         ndimage.label(picture, np.ones((3, 3)), labels)
         for k in range(1, int(labels.max()) + 1):
             region = labels == k
-            own[region] = 1 / region.sum()
+            shares[region] = 1 / region.sum()
             regions += 1
     order = np.argsort(-score.ravel(), kind="stable")
     falling = score.ravel()[order]

@@ -34,7 +34,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADBENCH_CACHE", str(tmp_path / "cache"))
 
 
-class Given(Dataset):
+class ListDataset(Dataset):
     """Splits as lists."""
 
     def __init__(self, parts: Lists, labelled: Sequence[Sample] = ()) -> None:
@@ -46,7 +46,7 @@ class Given(Dataset):
         return self.parts["train"] + (self.abnormal if labelled else [])
 
     def calibration(self) -> Split:
-        return self.parts["held_out"]
+        return self.parts["calibration"]
 
     def val(self) -> Split:
         return self.parts["val"]
@@ -60,29 +60,29 @@ def listed(split: Split) -> list[Sample]:
 
 
 def heads(shape: Sequence[int] = (48, 48), seed: int = 0) -> Lists:
-    made = Phantom(shape=shape, train=24, abnormal=4, held_out=8, val=6, test=8, seed=seed)
-    splits = (made.train(), made.calibration(), made.val(), made.test())
-    return dict(zip(("train", "held_out", "val", "test"), map(listed, splits), strict=True))
+    data = Phantom(shape=shape, train=24, abnormal=4, held_out=8, val=6, test=8, seed=seed)
+    splits = (data.train(), data.calibration(), data.val(), data.test())
+    return dict(zip(("train", "calibration", "val", "test"), map(listed, splits), strict=True))
 
 
 def textures(size: int = 32) -> Lists:
     """Plain noise: no image has anything to do with another."""
 
-    def made(part: str, count: int) -> list[Sample]:
+    def noise(part: str, count: int) -> list[Sample]:
         rng = np.random.default_rng(len(part))
         x = torch.from_numpy(rng.uniform(0.3, 0.7, (count, 1, size, size)).astype(np.float32))
         return [
             Sample(x[n], f"{part}-{n:03d}", f"{part}-{n:03d}", n % 2 == 1) for n in range(count)
         ]
 
-    found = {part: made(part, count) for part, count in (("val", 6), ("test", 12))}
-    for part, count in (("train", 24), ("held_out", 8)):
-        found[part] = [replace(sample, label=False) for sample in made(part, count)]
-    return found
+    parts = {part: noise(part, count) for part, count in (("val", 6), ("test", 12))}
+    for part, count in (("train", 24), ("calibration", 8)):
+        parts[part] = [replace(sample, label=False) for sample in noise(part, count)]
+    return parts
 
 
-def kinds(found: Audit, severity: str = "leak") -> set[str]:
-    return {f.kind for f in found.findings if f.severity == severity}
+def kinds(result: Audit, severity: str = "leak") -> set[str]:
+    return {f.kind for f in result.findings if f.severity == severity}
 
 
 def copy(sample: Sample, x: torch.Tensor, **more) -> Sample:
@@ -105,31 +105,31 @@ def brighter(x: torch.Tensor) -> torch.Tensor:
 
 
 def one_value(x: torch.Tensor) -> torch.Tensor:
-    made = x.clone()
-    made.flatten()[0] += 1 / 255
-    return made
+    changed = x.clone()
+    changed.flatten()[0] += 1 / 255
+    return changed
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_clean_heads_and_signals_pass(shape, seed) -> None:
-    found = audit(Given(heads(shape, seed)))
-    assert not kinds(found), found.findings
+    result = audit(ListDataset(heads(shape, seed)))
+    assert not kinds(result), result.findings
 
 
 def test_clean_textures_pass() -> None:
-    assert not audit(Given(textures())).findings
+    assert not audit(ListDataset(textures())).findings
 
 
-@pytest.mark.parametrize("part", ["train", "held_out", "val"])
+@pytest.mark.parametrize("part", ["train", "calibration", "val"])
 @pytest.mark.parametrize("make", [heads, textures], ids=["heads", "textures"])
 @pytest.mark.parametrize("change", [jpeg, gray_levels, brighter, one_value])
 def test_what_is_almost_a_copy_is_found(make, change: Callable, part) -> None:
     parts = make()
     source = next(s for s in parts["test"] if not s.label)
     parts[part].append(copy(source, change(source.x)))
-    found = audit(Given(parts))
-    (finding,) = (f for f in found.findings if f.severity == "leak")
+    result = audit(ListDataset(parts))
+    (finding,) = (f for f in result.findings if f.severity == "leak")
     assert finding.kind == "almost copies" and finding.count == 1
     assert "planted-copy" in str(finding) and source.key in str(finding)
     assert f"{part} and test" in finding.sentence
@@ -141,25 +141,25 @@ def test_almost_copies_of_signals_and_volumes_are_found(shape, change: Callable)
     parts = heads(shape)
     source = parts["test"][2]
     parts["train"].append(copy(source, change(source.x)))
-    assert kinds(audit(Given(parts))) == {"almost copies"}
+    assert kinds(audit(ListDataset(parts))) == {"almost copies"}
 
 
 def test_many_copies_are_counted_and_few_are_named() -> None:
     parts = textures()
     for n, source in enumerate(parts["test"][:8]):
-        made = copy(source, gray_levels(source.x), label=False)
-        parts["train"].append(replace(made, key=f"planted-{n}", group=f"planted-{n}"))
-    found = {f.kind: f for f in audit(Given(parts)).findings if f.severity == "leak"}
-    assert found["almost copies"].count == 8 and len(found["almost copies"].ids) == 5
-    assert str(found["almost copies"]).endswith(", ...")
-    assert found["abnormal in normal"].count == 4  # every other source is abnormal
+        near = copy(source, gray_levels(source.x), label=False)
+        parts["train"].append(replace(near, key=f"planted-{n}", group=f"planted-{n}"))
+    leaks = {f.kind: f for f in audit(ListDataset(parts)).findings if f.severity == "leak"}
+    assert leaks["almost copies"].count == 8 and len(leaks["almost copies"].ids) == 5
+    assert str(leaks["almost copies"]).endswith(", ...")
+    assert leaks["abnormal in normal"].count == 4  # every other source is abnormal
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_copies_to_the_last_bit_are_found(shape) -> None:
     parts = heads(shape)
     parts["val"].append(copy(parts["train"][3], parts["train"][3].x))
-    (finding,) = (f for f in audit(Given(parts)).findings if f.severity == "leak")
+    (finding,) = (f for f in audit(ListDataset(parts)).findings if f.severity == "leak")
     assert finding.kind == "copies" and "1 sample in train and val" in str(finding)
     assert "train/00003 = planted-copy" in str(finding)
 
@@ -167,25 +167,25 @@ def test_copies_to_the_last_bit_are_found(shape) -> None:
 def test_a_copy_within_a_split_is_only_a_note() -> None:
     parts = heads()
     parts["test"].append(copy(parts["test"][0], parts["test"][0].x))
-    found = audit(Given(parts))
-    assert not kinds(found) and kinds(found, "note") == {"copies"}
+    result = audit(ListDataset(parts))
+    assert not kinds(result) and kinds(result, "note") == {"copies"}
 
 
 def test_samples_that_hold_one_value_are_no_copies() -> None:
     parts = heads()
     for part in ("train", "test"):
-        made = copy(parts[part][0], torch.zeros(1, 48, 48), label=False, mask=None)
-        parts[part].append(replace(made, key=f"{part}-blank", group=f"{part}-blank"))
-    assert not kinds(audit(Given(parts)))
+        blank = copy(parts[part][0], torch.zeros(1, 48, 48), label=False, mask=None)
+        parts[part].append(replace(blank, key=f"{part}-blank", group=f"{part}-blank"))
+    assert not kinds(audit(ListDataset(parts)))
 
 
 def test_a_patient_in_two_splits_is_found() -> None:
     parts = heads()
     parts["test"][1] = replace(parts["test"][1], group=parts["train"][5].group)
     parts["val"][0] = replace(parts["val"][0], group=parts["train"][6].group)
-    found = [f for f in audit(Given(parts)).findings if f.severity == "leak"]
-    assert {f.kind for f in found} == {"subjects"}
-    assert {str(f) for f in found} == {
+    leaks = [f for f in audit(ListDataset(parts)).findings if f.severity == "leak"]
+    assert {f.kind for f in leaks} == {"subjects"}
+    assert {str(f) for f in leaks} == {
         "1 subject in train and test: train/00005",
         "1 subject in train and val: train/00006",
     }
@@ -195,36 +195,38 @@ def test_the_labelled_training_set_counts_as_training() -> None:
     parts = heads()
     extra = Phantom(shape=(48, 48), train=0, abnormal=4, held_out=0, val=0, test=0)
     labelled = listed(extra.train(labelled=True))
-    found = audit(Given(parts, labelled))
-    assert not kinds(found) and found.samples["train-abnormal"] == {"abnormal": 4}
+    result = audit(ListDataset(parts, labelled))
+    assert not kinds(result) and result.samples["train-abnormal"] == {"abnormal": 4}
     parts["test"].append(replace(labelled[2], key="again", group="again"))
-    (finding,) = (f for f in audit(Given(parts, labelled)).findings if f.severity == "leak")
+    (finding,) = (f for f in audit(ListDataset(parts, labelled)).findings if f.severity == "leak")
     assert "1 sample in train and test, equal to the last bit" in str(finding)
 
 
 def test_abnormal_samples_where_normal_ones_belong_are_found() -> None:
     parts = heads()
     ill = next(s for s in heads(seed=9)["test"] if s.label)
-    parts["train"].append(replace(ill, key="called", group="called"))
-    parts["held_out"].append(replace(ill, key="marked", group="marked", label=False, x=1 - ill.x))
-    text = [str(f) for f in audit(Given(parts)).findings if f.kind == "abnormal in normal"]
-    assert "1 sample in train, which are called abnormal: called" in text
-    assert "1 sample in held_out, whose masks mark an anomaly: marked" in text
+    parts["train"].append(replace(ill, key="labelled", group="labelled"))
+    parts["calibration"].append(
+        replace(ill, key="marked", group="marked", label=False, x=1 - ill.x)
+    )
+    text = [str(f) for f in audit(ListDataset(parts)).findings if f.kind == "abnormal in normal"]
+    assert "1 sample in train, which are labelled abnormal: labelled" in text
+    assert "1 sample in calibration, whose masks mark an anomaly: marked" in text
 
 
 def test_a_normal_training_sample_that_is_nearly_an_abnormal_one_is_found() -> None:
     parts = heads()
     ill = next(s for s in parts["test"] if s.label)
     parts["train"].append(copy(ill, jpeg(ill.x), label=False, mask=None))
-    found = {f.kind: str(f) for f in audit(Given(parts)).findings if f.severity == "leak"}
-    assert "1 normal sample almost the same as an abnormal one" in found["abnormal in normal"]
+    leaks = {f.kind: str(f) for f in audit(ListDataset(parts)).findings if f.severity == "leak"}
+    assert "1 normal sample almost the same as an abnormal one" in leaks["abnormal in normal"]
 
 
 def slices(*, torn: bool) -> Lists:
     """Volumes in slices: whole ones in each split, or every third slice in another."""
     volumes = listed(Phantom(shape=(24, 24, 24), train=8, held_out=0, val=0, test=0).train())
-    names = ["train"] * 4 + ["held_out", "val", "test", "test"]
-    parts: Lists = {part: [] for part in ("train", "held_out", "val", "test")}
+    names = ["train"] * 4 + ["calibration", "val", "test", "test"]
+    parts: Lists = {part: [] for part in ("train", "calibration", "val", "test")}
     for n, (volume, part) in enumerate(zip(volumes, names, strict=True)):
         for z in range(6, 18):
             where = "test" if torn and n == 0 and z % 3 == 0 else part
@@ -234,22 +236,24 @@ def slices(*, torn: bool) -> Lists:
 
 
 def test_neighbouring_slices_in_two_splits_are_found() -> None:
-    assert not kinds(audit(Given(slices(torn=False))))
-    (finding,) = (f for f in audit(Given(slices(torn=True))).findings if f.kind == "neighbours")
+    assert not kinds(audit(ListDataset(slices(torn=False))))
+    (finding,) = (
+        f for f in audit(ListDataset(slices(torn=True))).findings if f.kind == "neighbours"
+    )
     assert finding.severity == "leak" and "in train and test" in finding.sentence
     assert "v0/z006.png | v0/z007.png" in finding.ids
 
 
 def test_numbers_in_names_alone_make_no_neighbours() -> None:
     parts = textures()
-    everything = [sample for held in parts.values() for sample in held]
+    everything = [sample for split in parts.values() for sample in split]
     for n, sample in enumerate(np.random.default_rng(0).permutation(len(everything))):
-        place = everything[int(sample)]
-        for held in parts.values():
-            for i, other in enumerate(held):
-                if other is place:
-                    held[i] = replace(other, key=f"image-{n:04d}", group=f"image-{n:04d}")
-    assert not kinds(audit(Given(parts)))
+        target = everything[int(sample)]
+        for split in parts.values():
+            for i, other in enumerate(split):
+                if other is target:
+                    split[i] = replace(other, key=f"image-{n:04d}", group=f"image-{n:04d}")
+    assert not kinds(audit(ListDataset(parts)))
 
 
 @pytest.mark.parametrize(
@@ -264,20 +268,20 @@ def test_numbers_in_names_alone_make_no_neighbours() -> None:
     ],
 )
 def test_a_cheap_cue_is_called_a_confound(name, change: Callable) -> None:
-    made = Phantom(shape=(48, 48), train=8, held_out=4, val=0, test=24)
-    parts = {"train": listed(made.train()), "held_out": listed(made.calibration()), "val": []}
+    data = Phantom(shape=(48, 48), train=8, held_out=4, val=0, test=24)
+    parts = {"train": listed(data.train()), "calibration": listed(data.calibration()), "val": []}
     rng = np.random.default_rng(0)
-    normal = [s for s in made.test() if not s.label]
+    normal = [s for s in data.test() if not s.label]
     parts["test"] = normal[:12] + [
         replace(s, x=change(s.x, rng).float().clamp(0, 1), label=True, roi=None)
         for s in normal[12:]
     ]
-    found = audit(Given(parts))
-    assert any(f.kind == "cue" and f.sentence.startswith(f"{name} alone") for f in found.findings)
-    assert {f.severity for f in found.findings if f.kind == "cue"} == {"confound"}
-    assert next(c for c in found.cues if c.name == name).auroc in (0, 1) or name != "noise level"
+    result = audit(ListDataset(parts))
+    assert any(f.kind == "cue" and f.sentence.startswith(f"{name} alone") for f in result.findings)
+    assert {f.severity for f in result.findings if f.kind == "cue"} == {"confound"}
+    assert next(c for c in result.cues if c.name == name).auroc in (0, 1) or name != "noise level"
     clean = audit(
-        Given(parts | {"test": normal[:12] + [replace(s, label=True) for s in normal[12:]]})
+        ListDataset(parts | {"test": normal[:12] + [replace(s, label=True) for s in normal[12:]]})
     )
     assert not kinds(clean, "confound")
 
@@ -295,8 +299,8 @@ def test_the_noise_level_is_the_standard_deviation_of_white_noise(shape, sigma) 
     axes = [np.linspace(0, 1, n) for n in shape]
     smooth = sum(np.ix_(*axes)) / len(shape)  # slopes and offsets are no noise
     noise = sigma * np.random.default_rng(0).normal(size=shape)
-    found = compute_cues((smooth + noise)[None].astype(np.float32), None)["noise level"]
-    assert found == pytest.approx(sigma, rel=0.05)
+    level = compute_cues((smooth + noise)[None].astype(np.float32), None)["noise level"]
+    assert level == pytest.approx(sigma, rel=0.05)
 
 
 def test_the_foreground_is_the_roi_or_what_is_not_zero() -> None:
@@ -313,29 +317,29 @@ def test_the_foreground_is_the_roi_or_what_is_not_zero() -> None:
 def test_what_is_empty_or_one_sided_is_noted() -> None:
     parts = heads()
     parts["val"], parts["test"] = [], [s for s in parts["test"] if s.label]
-    text = {str(f) for f in audit(Given(parts)).findings}
-    assert {"val is empty", "test holds no normal sample"} <= text
+    text = {str(f) for f in audit(ListDataset(parts)).findings}
+    assert {"val is empty", "test has no normal sample"} <= text
 
 
 def test_the_result_is_json_and_progress_is_told() -> None:
-    parts, seen = heads(), set()
-    found = audit(Given(parts), progress=lambda what, done, total: seen.add(what))
-    again = json.loads(json.dumps(asdict(found)))
+    parts, steps = heads(), set()
+    result = audit(ListDataset(parts), progress=lambda what, done, total: steps.add(what))
+    again = json.loads(json.dumps(asdict(result)))
     assert again["samples"]["test"] == {"normal": 8, "abnormal": 8}
     assert len(again["cues"]) == 6
-    assert {"looking at train", "looking at test", "comparing splits"} <= seen
+    assert {"reading train", "reading test", "comparing splits"} <= steps
 
 
 def test_two_samples_a_split_are_enough() -> None:
-    parts = {part: held[:2] for part, held in textures().items()}
-    assert not kinds(audit(Given(parts)))
+    parts = {part: split[:2] for part, split in textures().items()}
+    assert not kinds(audit(ListDataset(parts)))
     parts["test"].append(copy(parts["train"][0], gray_levels(parts["train"][0].x)))
-    assert kinds(audit(Given(parts))) == {"almost copies"}
+    assert kinds(audit(ListDataset(parts))) == {"almost copies"}
 
 
 def test_made_up_brains_pass() -> None:
-    people = {"train": 6, "train-abnormal": 2, "held_out": 3, "val": 2, "val-abnormal": 2}
-    data = SynthBrain(preset="demo", subjects={**people, "test": 4, "test-abnormal": 4})
+    subjects = {"train": 6, "train-abnormal": 2, "held_out": 3, "val": 2, "val-abnormal": 2}
+    data = SynthBrain(preset="demo", subjects={**subjects, "test": 4, "test-abnormal": 4})
     assert not kinds(audit(data))
 
 

@@ -171,7 +171,7 @@ def test_plan_tells_what_is_cached_and_why_not(tmp_path: Path) -> None:
     argv = ["-m", "brightness", "--reducer", "max", "--json"]
     judged = json.loads(adbench(tmp_path, *argv, verb="plan").stdout)
     states = {stage["stage"]: stage["state"] for stage in judged[-1]["stages"]}
-    assert states["judge"] == "to do" and states["train"] == states["look test"] == "cached"
+    assert states["evaluate"] == "to do" and states["train"] == states["predict test"] == "cached"
 
 
 def test_list_and_info_and_doctor_answer(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What plan says of time, disk and memory: told by earlier work of the same kind, or unknown."""
+"""What plan says of time, disk and memory: from similar earlier work, or unknown."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import torch
 from rich.console import Console
 
 from adbench.benchmark.experiments.matrix import Experiment, RunConfig, expand_matrix, split_digest
-from adbench.benchmark.planning import preview as foreseeing
-from adbench.benchmark.planning import probe as gauge
-from adbench.benchmark.planning import text as outlook
+from adbench.benchmark.planning import probe
 from adbench.benchmark.planning.history import CostEstimate, CostHistory
-from adbench.benchmark.planning.preview import preview_run
+from adbench.benchmark.planning.preview import StagePreview, preview_run
+from adbench.benchmark.planning.text import format_preview, format_totals, total_memory_mb
 from adbench.benchmark.registry.code_fingerprint import loaded_code_digest
 from adbench.benchmark.registry.registry import Registry
 from adbench.benchmark.scheduling.console import Watch
 from adbench.benchmark.store.artifact import quick_check
 from adbench.benchmark.store.artifact_store import Store, cache_key
+from adbench.benchmark.store.atomic_files import free_bytes
 from adbench.benchmark.store.index import StoreIndex
 from adbench.datasets.base import Sample
 from adbench.engine.profiling.cost import device_name
@@ -29,50 +29,56 @@ from adbench.engine.runtime.context import TrainingContext
 from stored import maps_inputs, training_inputs
 
 HERE = {"device": "a machine", "threads": 2}
-FITTED = {"train_seconds": 50.0, "train_samples": 400, "peak_memory_mb": 900.0, **HERE}
-LOOKED = {"seconds": 0.5, "samples": 20, "levels": 4, "peak_memory_mb": 700.0}
+TRAINED = {"train_seconds": 50.0, "train_samples": 400, "peak_memory_mb": 900.0, **HERE}
+PREDICTED = {"seconds": 0.5, "samples": 20, "levels": 4, "peak_memory_mb": 700.0}
 
 
 def put(
-    store: Store, kind: str, identity: Mapping[str, Any], meta: Mapping[str, Any], size: int = 80
+    store: Store,
+    kind: str,
+    key_inputs: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+    size: int = 80,
 ) -> None:
-    def make(path: Path) -> Mapping[str, Any]:
+    def create(path: Path) -> Mapping[str, Any]:
         path.write_bytes(b"." * size)
-        return meta
+        return metadata
 
-    store.get_or_create(kind, identity, make, name="x")
+    store.get_or_create(kind, key_inputs, create, name="x")
 
 
-def past(store: Store) -> CostHistory:
+def history(store: Store) -> CostHistory:
     return CostHistory(StoreIndex(store), "a machine", 2)
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """A training of 1000 steps in 50 s, and a look at 20 samples at 4 levels, 0.5 s each."""
-    made = Store(tmp_path / "store")
-    put(made, "checkpoint", training_inputs(), FITTED)
-    put(made, "maps", maps_inputs(training_inputs()), LOOKED)
-    return made
+    """A training of 1000 steps in 50 s, and a prediction of 20 samples at 4 levels, 0.5 s each."""
+    store = Store(tmp_path / "store")
+    put(store, "checkpoint", training_inputs(), TRAINED)
+    put(store, "maps", maps_inputs(training_inputs()), PREDICTED)
+    return store
 
 
 def test_a_training_takes_as_long_as_its_steps_say(store: Store) -> None:
     for seed, steps, seconds in ((1, 1000, 50), (1, 4000, 200), (0, 10, 0.5)):
-        guess = past(store).estimate_training(training_inputs(seed=seed, steps=steps), 77)
-        assert guess.seconds == pytest.approx(seconds)
-        assert (guess.bytes, guess.memory_mb) == (80, 900.0)
-        assert guess.source == "1 earlier training"
-    put(store, "checkpoint", training_inputs(seed=5), FITTED | {"train_seconds": 54.0})
-    put(store, "checkpoint", training_inputs(seed=6, steps=2000), FITTED | {"train_seconds": 140.0})
-    guess = past(store).estimate_training(training_inputs(seed=7), 77)
-    assert guess.seconds == 54 and guess.source == "3 earlier trainings", "the middle one"
+        estimate = history(store).estimate_training(training_inputs(seed=seed, steps=steps), 77)
+        assert estimate.seconds == pytest.approx(seconds)
+        assert (estimate.bytes, estimate.memory_mb) == (80, 900.0)
+        assert estimate.source == "1 earlier training"
+    put(store, "checkpoint", training_inputs(seed=5), TRAINED | {"train_seconds": 54.0})
+    put(
+        store, "checkpoint", training_inputs(seed=6, steps=2000), TRAINED | {"train_seconds": 140.0}
+    )
+    estimate = history(store).estimate_training(training_inputs(seed=7), 77)
+    assert estimate.seconds == 54 and estimate.source == "3 earlier trainings", "the middle one"
 
 
 def test_what_has_no_steps_takes_as_long_as_there_are_samples(tmp_path: Path) -> None:
     store, plain = Store(tmp_path), training_inputs("Mean")
     del plain["args"]["steps"]
-    put(store, "checkpoint", plain, FITTED)
-    assert past(store).estimate_training(plain | {"seed": 3}, 800).seconds == pytest.approx(100)
+    put(store, "checkpoint", plain, TRAINED)
+    assert history(store).estimate_training(plain | {"seed": 3}, 800).seconds == pytest.approx(100)
 
 
 @pytest.mark.parametrize(
@@ -85,8 +91,8 @@ def test_what_has_no_steps_takes_as_long_as_there_are_samples(tmp_path: Path) ->
     ],
 )
 def test_what_nothing_like_was_run_of_is_unknown(store: Store, other: dict[str, Any]) -> None:
-    assert past(store).estimate_training(other, 10) == CostEstimate()
-    assert past(store).estimate_prediction(maps_inputs(other), 10) == CostEstimate()
+    assert history(store).estimate_training(other, 10) == CostEstimate()
+    assert history(store).estimate_prediction(maps_inputs(other), 10) == CostEstimate()
 
 
 def test_another_machine_tells_nothing_of_this_one(store: Store) -> None:
@@ -103,34 +109,40 @@ def test_another_machine_tells_nothing_of_this_one(store: Store) -> None:
 
 def test_more_steps_of_several_networks_are_not_scaled(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    put(store, "checkpoint", training_inputs(coder_steps=5), FITTED)
-    assert past(store).estimate_training(training_inputs(coder_steps=5, seed=1), 10).seconds == 50
+    put(store, "checkpoint", training_inputs(coder_steps=5), TRAINED)
     assert (
-        past(store).estimate_training(training_inputs(coder_steps=5, steps=9), 10).seconds is None
+        history(store).estimate_training(training_inputs(coder_steps=5, seed=1), 10).seconds == 50
+    )
+    assert (
+        history(store).estimate_training(training_inputs(coder_steps=5, steps=9), 10).seconds
+        is None
     )
 
 
 def test_a_look_takes_as_long_as_there_are_samples(store: Store) -> None:
-    guess = past(store).estimate_prediction(maps_inputs(training_inputs(seed=4), "val"), 60)
-    assert guess == CostEstimate(30.0, 80 * 3, 700.0, "1 earlier look")
-    deeper = past(store).estimate_prediction(maps_inputs(training_inputs(), levels=(10, 999)), 60)
+    estimate = history(store).estimate_prediction(maps_inputs(training_inputs(seed=4), "val"), 60)
+    assert estimate == CostEstimate(30.0, 80 * 3, 700.0, "1 earlier prediction")
+    deeper = history(store).estimate_prediction(
+        maps_inputs(training_inputs(), levels=(10, 999)), 60
+    )
     assert deeper.seconds is None, "other levels take another time, and which is not known"
     assert deeper.bytes == 80 * 3 // 2
 
 
 def test_a_judgement_takes_as_long_as_one_of_the_same_samples(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    judged = {
+    evaluation = {
         "maps": {"test": maps_inputs(training_inputs())},
         "protocol": {"threshold": "a"},
         "code": "x",
     }
-    put(store, "record", judged, {})
-    made = next(store.artifacts("record"))
-    other = {**judged, "maps": {"test": maps_inputs(training_inputs("THOR"))}}
-    assert past(store).estimate_evaluation(other).seconds == made.seconds
+    put(store, "record", evaluation, {})
+    record = next(store.artifacts("record"))
+    other = {**evaluation, "maps": {"test": maps_inputs(training_inputs("THOR"))}}
+    assert history(store).estimate_evaluation(other).seconds == record.seconds
     assert (
-        past(store).estimate_evaluation({**judged, "protocol": {"threshold": "b"}}).seconds is None
+        history(store).estimate_evaluation({**evaluation, "protocol": {"threshold": "b"}}).seconds
+        is None
     )
 
 
@@ -143,30 +155,30 @@ def test_strangers_in_the_store_are_no_hindrance(store: Store) -> None:
             training_inputs("Old") if kind == "checkpoint" else maps_inputs(training_inputs("Old")),
             HERE,
         )
-    assert past(store).estimate_training(training_inputs(seed=1), 10).seconds == 50
-    assert past(store).estimate_training(training_inputs("Old"), 10) == CostEstimate()
-    assert past(store).estimate_evaluation({"maps": {}, "protocol": {}}).seconds is None
+    assert history(store).estimate_training(training_inputs(seed=1), 10).seconds == 50
+    assert history(store).estimate_training(training_inputs("Old"), 10) == CostEstimate()
+    assert history(store).estimate_evaluation({"maps": {}, "protocol": {}}).seconds is None
 
 
 PLUGIN = Path(__file__).parents[2] / "plugin" / "registry.yaml"
 
 
-def planned(*seeds: int, **wish: Any) -> list[Experiment]:
+def planned(*seeds: int, **options: Any) -> list[Experiment]:
     names = Registry.read(PLUGIN)
-    asked = RunConfig(["brightness"], ["bumps"], "tiny", seeds=seeds or (0,), baselines=False)
-    return expand_matrix(replace(asked, **wish), names)
+    config = RunConfig(["brightness"], ["bumps"], "tiny", seeds=seeds or (0,), baselines=False)
+    return expand_matrix(replace(config, **options), names)
 
 
-def rows(store: Store, todo: list[Experiment], **how: Any) -> list[dict[str, Any]]:
-    return preview_run(todo, TrainingContext(), store, Watch(Console(quiet=True)), **how)
+def rows(store: Store, todo: list[Experiment], **options: Any) -> list[dict[str, Any]]:
+    return preview_run(todo, TrainingContext(), store, Watch(Console(quiet=True)), **options)
 
 
 def test_maps_are_counted_before_there_are_any(tmp_path: Path) -> None:
     (row,) = rows(Store(tmp_path), planned())
     sizes = {stage["stage"]: stage["bytes"] for stage in row["stages"]}
     pixels, levels = 16 * 16, 1
-    assert sizes["look val"] == 20 * levels * (4 * pixels + 8)
-    assert sizes["look held_out"] == 10 * levels * (4 * pixels + 8)
+    assert sizes["predict val"] == 20 * levels * (4 * pixels + 8)
+    assert sizes["predict calibration"] == 10 * levels * (4 * pixels + 8)
     assert sizes["train"] == 0, "it learns nothing"
     assert {stage["seconds"] for stage in row["stages"]} == {None}
     assert {stage["source"] for stage in row["stages"]} == {"unknown"}
@@ -175,25 +187,26 @@ def test_maps_are_counted_before_there_are_any(tmp_path: Path) -> None:
 def test_a_measurement_is_made_once_for_all_seeds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tried: list[str] = []
+    calls: list[str] = []
 
-    def training(*given: Any) -> CostEstimate:
-        tried.append("training")
+    def measure_training(*args: Any) -> CostEstimate:
+        calls.append("training")
         return CostEstimate(60.0, memory_mb=5.0, source="measured now")
 
-    def looking(*given: Any) -> CostEstimate:
-        tried.append("looking")
+    def measure_prediction(*args: Any) -> CostEstimate:
+        calls.append("prediction")
         return CostEstimate(2.0, memory_mb=7.0, source="measured now")
 
-    monkeypatch.setattr(gauge, "measure_training", training)
-    monkeypatch.setattr(gauge, "measure_prediction", looking)
-    assert rows(Store(tmp_path), planned(0, 1)) and not tried, "not unasked"
-    found = rows(Store(tmp_path), planned(0, 1), measure=True)
-    assert sorted(tried) == ["looking", "training"]
-    for row in found:
+    monkeypatch.setattr(probe, "measure_training", measure_training)
+    monkeypatch.setattr(probe, "measure_prediction", measure_prediction)
+    assert rows(Store(tmp_path), planned(0, 1)) and not calls, "not unasked"
+    result = rows(Store(tmp_path), planned(0, 1), measure=True)
+    assert sorted(calls) == ["prediction", "training"]
+    for row in result:
         seconds = {stage["stage"]: stage["seconds"] for stage in row["stages"]}
         assert seconds == {
-            "train": 60.0, "look held_out": 20.0, "look val": 40.0, "look test": 40.0, "judge": None
+            "train": 60.0, "predict calibration": 20.0, "predict val": 40.0, "predict test": 40.0,
+            "evaluate": None,
         }  # fmt: skip
 
 
@@ -202,8 +215,8 @@ def test_what_is_measured_is_of_this_method(tmp_path: Path) -> None:
     stages = {stage["stage"]: stage for stage in row["stages"]}
     assert stages["train"]["seconds"] is None
     assert stages["train"]["source"] == "not measured: it does not train in steps"
-    assert stages["look val"]["source"] == "measured now"
-    assert stages["look val"]["seconds"] == 2 * stages["look held_out"]["seconds"] > 0
+    assert stages["predict val"]["source"] == "measured now"
+    assert stages["predict val"]["seconds"] == 2 * stages["predict calibration"]["seconds"] > 0
 
 
 class Counting(list[Sample]):
@@ -232,7 +245,7 @@ def test_a_split_is_described_once_for_all_methods_and_seeds(
     assert Counting.read == 7, "but what differs is"
 
 
-def test_a_cell_that_is_cached_costs_no_more_than_five_files(
+def test_an_experiment_that_is_cached_costs_no_more_than_five_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A thousand of them are planned in seconds, whatever else the store holds."""
@@ -243,32 +256,32 @@ def test_a_cell_that_is_cached_costs_no_more_than_five_files(
     from adbench.benchmark.experiments.pipeline import experiment_key_inputs
 
     dataset = todo[0].dataset.load()()
-    for cell in todo:
-        ids = experiment_key_inputs(cell, dataset, TrainingContext())
-        put(store, "checkpoint", ids.checkpoint, {})
-        put(store, "record", ids.record, {})
-        for identity in ids.maps.values():
-            put(store, "maps", identity, {})
+    for experiment in todo:
+        inputs = experiment_key_inputs(experiment, dataset, TrainingContext())
+        put(store, "checkpoint", inputs.checkpoint, {})
+        put(store, "record", inputs.record, {})
+        for maps in inputs.maps.values():
+            put(store, "maps", maps, {})
     for number in range(20):
         put(store, "maps", {"another": number}, {})
-    looked: list[Path] = []
+    checked: list[Path] = []
 
-    def counted(folder: Path, identity: Mapping[str, Any]) -> bool:
-        looked.append(folder)
-        return quick_check(folder, identity)
+    def counted(folder: Path, key_inputs: Mapping[str, Any]) -> bool:
+        checked.append(folder)
+        return quick_check(folder, key_inputs)
 
-    monkeypatch.setattr("adbench.benchmark.store.index.glance", counted)
-    for reads in ("peek", "each", "find"):
+    monkeypatch.setattr("adbench.benchmark.store.index.quick_check", counted)
+    for reads in ("read_metadata", "artifacts", "find"):
         monkeypatch.setattr(Store, reads, None)
-    for cls in {cell.method.load() for cell in todo}:
+    for cls in {experiment.method.load() for experiment in todo}:
         assert loaded_code_digest(cls)
     monkeypatch.setattr("adbench.benchmark.registry.code_fingerprint.code_fingerprint", None)
-    found = rows(store, todo)
-    assert {stage["state"] for row in found for stage in row["stages"]} == {"cached"}
-    assert len(looked) == len(set(looked)) == 5 * len(todo)
+    result = rows(store, todo)
+    assert {stage["state"] for row in result for stage in row["stages"]} == {"cached"}
+    assert len(checked) == len(set(checked)) == 5 * len(todo)
 
 
-def test_a_glance_sees_what_is_missing_or_cut(tmp_path: Path) -> None:
+def test_a_quick_check_sees_what_is_missing_or_cut(tmp_path: Path) -> None:
     store = Store(tmp_path)
     put(store, "maps", {"a": [1, 2]}, {})
     folder = store.folder("maps", cache_key({"a": (1, 2)}))
@@ -280,35 +293,44 @@ def test_a_glance_sees_what_is_missing_or_cut(tmp_path: Path) -> None:
 
 
 def stage(kind: str, key: str, state: str = "to do", **more: Any) -> dict[str, Any]:
-    names = {"checkpoint": "train", "maps": "look test", "record": "judge"}
-    known: dict[str, Any] = {"seconds": None, "bytes": None, "memory_mb": None, "source": "unknown"}
+    names = {"checkpoint": "train", "maps": "predict test", "record": "evaluate"}
+    unknown: dict[str, Any] = {
+        "seconds": None,
+        "bytes": None,
+        "memory_mb": None,
+        "source": "unknown",
+    }
     return (
-        {"stage": names[kind], "kind": kind, "key": key, "state": state, "why": []} | known | more
+        {"stage": names[kind], "kind": kind, "key": key, "state": state, "why": []} | unknown | more
     )
 
 
-def test_what_two_cells_share_counts_once() -> None:
+def test_what_two_experiments_share_counts_once() -> None:
     shared = stage("checkpoint", "a", seconds=7200.0, bytes=3 * 10**9, memory_mb=4000.0)
-    found = [
-        {"cell": name, "skip": "", "stages": [shared, stage("record", name, seconds=1.0)]}
+    rows = [
+        {"experiment": name, "skip": "", "stages": [shared, stage("record", name, seconds=1.0)]}
         for name in ("one", "two")
     ]
-    said = outlook.format_totals(found, 10**10, 8000.0)
-    assert said[0] == "2 cells: 0 stages cached, 3 to do"
-    assert said[1] == "time    2.0 h, one after another"
-    assert said[2] == "disk    about 3.0 GB; 10 GB free"
-    assert said[3].startswith("memory  4.0 GB at its peak") and "8.0 GB" in said[3]
-    tight = outlook.format_totals(found, 10**9, 3000.0)
+    lines = format_totals(rows, 10**10, 8000.0)
+    assert lines[0] == "2 experiments: 0 stages cached, 3 to do"
+    assert lines[1] == "time    2.0 h, one after another"
+    assert lines[2] == "disk    about 3.0 GB; 10 GB free"
+    assert lines[3].startswith("memory  4.0 GB at its peak") and "8.0 GB" in lines[3]
+    tight = format_totals(rows, 10**9, 3000.0)
     assert "NOT ENOUGH" in tight[2] and "MORE THAN THERE IS" in tight[3]
 
 
 def test_what_is_unknown_is_said_to_be() -> None:
-    row = {"cell": "one", "skip": "", "stages": [stage("checkpoint", "a"), stage("record", "b")]}
-    said = outlook.format_totals([row], None, None)
-    assert said[1].startswith("time    unknown (--measure") and said[2] == "disk    unknown"
-    assert said[3] == "memory  unknown"
+    row = {
+        "experiment": "one",
+        "skip": "",
+        "stages": [stage("checkpoint", "a"), stage("record", "b")],
+    }
+    lines = format_totals([row], None, None)
+    assert lines[1].startswith("time    unknown (--measure") and lines[2] == "disk    unknown"
+    assert lines[3] == "memory  unknown"
     row["stages"][0]["seconds"] = 5.0
-    assert outlook.format_totals([row], None, None)[1] == (
+    assert format_totals([row], None, None)[1] == (
         "time    5 s, and 1 of unknown length, one after another"
     )
 
@@ -317,19 +339,16 @@ def test_a_cause_is_told_where_it_first_matters(tmp_path: Path) -> None:
     a, b = "a" * 32, "b" * 32
     why = ["train.args.lr: 0.0001 -> 2e-05", f'train.code: "{a}" -> "{b}"']
     first = stage("checkpoint", "a", why=[line.removeprefix("train.") for line in why])
-    row = {"cell": "one", "skip": "", "stages": [first, stage("maps", "b", why=why)]}
-    done = {"cell": "two", "skip": "", "stages": [stage("maps", "c", "cached")]}
-    lines = outlook.format_preview([row, done], tmp_path / "none", "cpu")
+    row = {"experiment": "one", "skip": "", "stages": [first, stage("maps", "b", why=why)]}
+    done = {"experiment": "two", "skip": "", "stages": [stage("maps", "c", "cached")]}
+    lines = format_preview([row, done], tmp_path / "none", "cpu")
     assert "argument lr: 0.0001 -> 2e-05; the code of the method" in lines[1]
     assert lines[1].endswith("changed") and lines[2].endswith("follows from that")
     assert lines[3] == "two  cached"
 
 
 def test_the_device_is_the_one_that_runs() -> None:
-    looks = foreseeing.StagePreview(StoreIndex(Store(Path("none"))), TrainingContext(), False)
-    assert looks.history.device == device_name("cpu")
-    assert looks.history.threads == torch.get_num_threads()
-    assert (
-        outlook.total_memory_mb("cpu") is not None
-        and outlook.free_bytes(Path("none/at/all")) is not None
-    )
+    preview = StagePreview(StoreIndex(Store(Path("none"))), TrainingContext(), False)
+    assert preview.history.device == device_name("cpu")
+    assert preview.history.threads == torch.get_num_threads()
+    assert total_memory_mb("cpu") is not None and free_bytes(Path("none/at/all")) is not None

@@ -89,8 +89,8 @@ datasets: {bits: {class: "data.py:Data"}}
     "other.py": "from .method import Toy\n\n\nclass Other(Toy):\n    pass\n",
 }
 
-STAGES = ("train", "held_out", "val", "test", "judge")
-LOOKS = {"held_out", "val", "test", "judge"}
+STAGES = ("train", "calibration", "val", "test", "evaluate")
+LOOKS = {"calibration", "val", "test", "evaluate"}
 ALL = {"train", *LOOKS}
 
 SERVER = """
@@ -237,10 +237,10 @@ def test_code_of_the_method_and_of_whatever_it_imports_counts(
         ("--limit 2", ALL),
         ("--set toy.power=2.0", LOOKS),
         ("--levels 50,100", LOOKS),
-        ("--threshold val-dice", {"judge"}),
-        ("--reducer max", {"judge"}),
-        ("--post median3", {"judge"}),
-        ("--level-rule published", {"judge"}),
+        ("--threshold val-dice", {"evaluate"}),
+        ("--reducer max", {"evaluate"}),
+        ("--post median3", {"evaluate"}),
+        ("--level-rule published", {"evaluate"}),
         ("--set bits.root=elsewhere", set()),
         ("--levels 100,200", set()),
     ],
@@ -256,8 +256,8 @@ def test_options_count_for_what_depends_on_them(
     [
         ("train1", ALL),
         ("held_out1", ALL),
-        ("val1", {"val", "judge"}),
-        ("test1", {"test", "judge"}),
+        ("val1", {"val", "evaluate"}),
+        ("test1", {"test", "evaluate"}),
     ],
 )
 @pytest.mark.parametrize("how", ["FLIPPED", "GROUPS"])
@@ -271,7 +271,7 @@ def test_a_byte_or_a_patient_counts_for_the_stages_that_see_it(
 
 def test_a_sample_that_moves_counts_for_both_splits(plugin: Plugin) -> None:
     plugin.edit("data.py", "MOVED = {}", "MOVED = {'val1': 'test'}")
-    assert plugin.todo() == {"val", "test", "judge"}
+    assert plugin.todo() == {"val", "test", "evaluate"}
 
 
 def test_what_was_planned_is_done_and_then_all_is_there(plugin: Plugin) -> None:

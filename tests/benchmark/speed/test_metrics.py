@@ -1,4 +1,4 @@
-"""The benchmark of metrics: rivals compute what they should, and its page says what was scaled."""
+"""The benchmark of metrics: references are correct, and the page says what was scaled."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from adbench.benchmark.cli import speed as cli_speed
 from adbench.benchmark.evaluation.metrics.ranking import PixelScores, pixel_score_metrics
-from adbench.benchmark.speed import inference as speed
+from adbench.benchmark.speed import inference
 from adbench.benchmark.speed import metrics as metrics_speed
 from adbench.benchmark.speed.metrics import (
     adeval_metrics,
@@ -25,7 +25,7 @@ from adbench.benchmark.speed.metrics import (
 )
 from adbench.benchmark.speed.report import file_name, format_page
 
-WHERE = {
+MACHINE = {
     "device": "A Machine (R)", "kind": "cpu", "threads": 1, "torch": "2", "dtype": "float32",
     "compile": False, "batch": 32, "peak_gflops": 50.0, "peak_of": {},
 }  # fmt: skip
@@ -42,7 +42,7 @@ def test_the_stack_is_the_same_every_time_and_has_normal_maps_too():
 def test_the_loop_is_aupro_by_hand():
     score = np.array([[[9.0, 1.0, 8.0, 0.0, 3.0, 2.0, 5.0]]])
     mask = np.array([[[1, 0, 1, 0, 0, 0, 0]]], bool)
-    # two regions of one place each, both above the five normal ones: the whole area
+    # two regions of one pixel each, both above the five normal ones: the whole area
     assert aupro_by_loop(score, mask) == pytest.approx(1)
     score[0, 0, 2] = 4.0  # below one of five: nothing of it up to 0.2, and 0.1 of 0.3 after
     assert aupro_by_loop(score, mask) == pytest.approx(0.5 + 0.5 * (0.3 - 0.2) / 0.3)
@@ -52,7 +52,7 @@ def test_the_loop_is_aupro_by_hand():
 
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # adeval's own
-def test_adeval_says_the_same_of_plain_scores_to_the_width_of_its_strips():
+def test_adeval_agrees_to_the_width_of_its_bins():
     score, mask = synthetic_maps(12, 96)
     theirs, ours = (
         adeval_metrics(score, mask),
@@ -64,44 +64,52 @@ def test_adeval_says_the_same_of_plain_scores_to_the_width_of_its_strips():
 
 def test_without_adeval_the_rest_is_measured(monkeypatch):
     monkeypatch.setitem(sys.modules, "adeval", None)
-    fact: dict[str, Any] = measure_metrics(3, side=24, rounds=1, machine=WHERE)
-    assert fact["of_adeval"] is None and fact["ratio"]["all"]
-    assert format_page([fact]).count("| - |") == 2 and "adeval" in format_page([fact])
+    measurement: dict[str, Any] = measure_metrics(3, side=24, rounds=1, machine=MACHINE)
+    assert measurement["of_adeval"] is None and measurement["ratio"]["all"]
+    assert format_page([measurement]).count("| - |") == 2 and "adeval" in format_page([measurement])
 
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 @pytest.mark.parametrize("maps", [3, 9])
-def test_all_that_is_told_follows_from_what_was_timed(monkeypatch, maps):
+def test_every_figure_follows_from_what_was_timed(monkeypatch, maps):
     monkeypatch.setattr(metrics_speed, "REFERENCE_MAPS", 3)
-    fact: dict[str, Any] = measure_metrics(maps, side=24, rounds=2, machine=WHERE)
-    assert fact["largest_difference"] < 1e-9 and fact["few"] == 3 and fact["maps"] == maps
-    rivals = zip(fact["sklearn_seconds"]["all"], fact["loop_seconds"]["all"], strict=True)
-    ratios = [sum(s) / t for s, t in zip(rivals, fact["seconds"]["all"], strict=True)]
-    assert fact["ratio"]["all"] == pytest.approx(ratios) and len(ratios) == 2
-    taken = zip(fact["seconds"]["all"], fact["adeval_seconds"]["all"], strict=True)
-    assert fact["of_adeval"]["all"] == pytest.approx([ours / theirs for ours, theirs in taken])
-    text = format_page([fact])
-    assert "### Judging" in text and f"| {maps} of 24 x 24 |" in text
-    assert (", 3 maps times 3 |" in text) == (maps == 9)
-    assert file_name(fact) != file_name(fact | {"maps": 4}) and file_name(fact) == file_name(
-        fact | {"few": 2}
+    measurement: dict[str, Any] = measure_metrics(maps, side=24, rounds=2, machine=MACHINE)
+    assert (
+        measurement["largest_difference"] < 1e-9
+        and measurement["few"] == 3
+        and measurement["maps"] == maps
     )
+    references = zip(
+        measurement["sklearn_seconds"]["all"], measurement["loop_seconds"]["all"], strict=True
+    )
+    ratios = [sum(s) / t for s, t in zip(references, measurement["seconds"]["all"], strict=True)]
+    assert measurement["ratio"]["all"] == pytest.approx(ratios) and len(ratios) == 2
+    seconds = zip(measurement["seconds"]["all"], measurement["adeval_seconds"]["all"], strict=True)
+    assert measurement["of_adeval"]["all"] == pytest.approx(
+        [ours / theirs for ours, theirs in seconds]
+    )
+    text = format_page([measurement])
+    assert "### Metrics" in text and f"| {maps} of 24 x 24 |" in text
+    assert (", 3 maps times 3 |" in text) == (maps == 9)
+    assert file_name(measurement) != file_name(measurement | {"maps": 4}) and file_name(
+        measurement
+    ) == file_name(measurement | {"few": 2})
 
 
-def test_the_shell_judges_and_builds_no_method(tmp_path: Path, monkeypatch):
+def test_the_command_measures_metrics_and_builds_no_method(tmp_path: Path, monkeypatch):
     app = typer.Typer()
     app.command()(cli_speed.speed)
-    seen = []
+    calls = []
 
     def small(maps: int, **more: Any) -> dict[str, Any]:
-        seen.append(maps)
+        calls.append(maps)
         return measure_metrics(maps, side=16, **more)
 
-    monkeypatch.setattr(speed, "describe_machine", lambda run: WHERE)
+    monkeypatch.setattr(inference, "describe_machine", lambda context: MACHINE)
     monkeypatch.setattr(metrics_speed, "measure_metrics", small)
     argv = ["--metrics", "4", "--rounds", "1", "--out", str(tmp_path), "--json", "-"]
-    done = CliRunner().invoke(app, argv)
-    assert done.exit_code == 0, done.output
-    (fact,) = json.loads(done.stdout)
-    assert fact["what"] == "metrics" and seen == [4]
-    assert "Judging" in (tmp_path / "speed.md").read_text()
+    result = CliRunner().invoke(app, argv)
+    assert result.exit_code == 0, result.output
+    (measurement,) = json.loads(result.stdout)
+    assert measurement["what"] == "metrics" and calls == [4]
+    assert "### Metrics" in (tmp_path / "speed.md").read_text()
