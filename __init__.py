@@ -1,1 +1,97 @@
-"""adbench: train, sweep and compare diffusion models that find anomalies."""
+"""adbench: train, sweep and compare diffusion models that detect anomalies.
+
+>>> import adbench
+>>> adbench.list_methods().loc["pddpm", "label"]
+'pDDPM'
+>>> adbench.evaluate(scores=[0.1, 0.4, 0.35, 0.8], labels=[0, 0, 1, 1])["image_auroc"]
+0.75
+
+Everything is loaded when it is first used, so that importing adbench loads neither torch nor
+pandas. The command line is `adbench`, or `python -m adbench`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .benchmark.api.catalogue import (
+        list_datasets,
+        list_methods,
+        load_dataset,
+        register,
+    )
+    from .benchmark.api.conformance import check_methods
+    from .benchmark.api.detector import Detector, Prediction, load
+    from .benchmark.api.evaluation import Evaluation, evaluate
+    from .benchmark.api.results import Results, load_results
+    from .benchmark.api.run import plan, run
+    from .benchmark.api.speed import measure_speed
+    from .benchmark.api.storage import open_store
+    from .benchmark.evaluation.protocol import Protocol
+    from .datasets.base import DataError, Dataset, Sample, Spec
+    from .methods.base import Detection, Method
+
+    __version__: str
+
+_MODULES = {
+    "benchmark.api.catalogue": ("list_datasets", "list_methods", "load_dataset", "register"),
+    "benchmark.api.conformance": ("check_methods",),
+    "benchmark.api.detector": ("Detector", "Prediction", "load"),
+    "benchmark.api.evaluation": ("Evaluation", "evaluate"),
+    "benchmark.api.results": ("Results", "load_results"),
+    "benchmark.api.run": ("plan", "run"),
+    "benchmark.api.speed": ("measure_speed",),
+    "benchmark.api.storage": ("open_store",),
+    "benchmark.evaluation.protocol": ("Protocol",),
+    "datasets.base": ("DataError", "Dataset", "Sample", "Spec"),
+    "methods.base": ("Detection", "Method"),
+}
+"""Where each public name is defined."""
+
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "DataError",
+    "Dataset",
+    "Detection",
+    "Detector",
+    "Evaluation",
+    "Method",
+    "Prediction",
+    "Protocol",
+    "Results",
+    "Sample",
+    "Spec",
+    "__version__",
+    "check_methods",
+    "evaluate",
+    "list_datasets",
+    "list_methods",
+    "load",
+    "load_dataset",
+    "load_results",
+    "measure_speed",
+    "open_store",
+    "plan",
+    "register",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version("diffusion-adbench")
+    elif name in _HOME:
+        value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -23,6 +23,8 @@ class DataError(ValueError):
     """Data is missing or bad: one line, what and why and the command that mends it, then every
     problem found, one line each. Nothing was cached."""
 
+    exit_code: ClassVar[int] = 5
+
     def __init__(self, summary: str, problems: Sequence[str] = ()) -> None:
         super().__init__("\n".join([summary, *(f"  {problem}" for problem in problems)]))
         self.summary, self.problems = summary, tuple(problems)

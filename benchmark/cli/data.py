@@ -3,56 +3,48 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ..scheduling.exit_codes import GATE, NO_DATA
-from .options import (
-    DataFolder,
-    Json,
-    Profile,
-    RegistryFiles,
-    Settings,
-    Traceback,
-    error_messages,
-    print_json,
-    read_registry,
-    rich_console,
-)
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from ...datasets.base import Dataset
+from .completion import complete_datasets
+from .options import Json, Traceback, error_messages, print_json, rich_console
+from .run_options import with_options
 
 app = typer.Typer(
     no_args_is_help=True,
     help="Prepare datasets, and find what is wrong with their files and splits.",
 )
 
-DatasetName = Annotated[str, typer.Argument(help="A dataset, such as brats or mvtec/hazelnut.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        help="A dataset, such as brats or mvtec/hazelnut.", autocompletion=complete_datasets
+    ),
+]
+OPTIONS = ("data", "profile", "registry", "settings")
+"""What of a RunConfig decides which dataset is built."""
 
 
 @app.command()
+@with_options(OPTIONS)
 def prepare(
-    name: DatasetName,
-    data: DataFolder = None,
-    profile: Profile = None,
-    registry: RegistryFiles = None,
-    set_: Settings = None,
+    name: Name,
     json: Json = False,
     traceback: Traceback = False,
+    **options: Any,
 ) -> None:
     """Read, check and preprocess a dataset once. An interrupted call goes on where it stopped."""
     with error_messages(traceback):
+        from ..api.catalogue import load_dataset
         from ..scheduling.console import Watch
 
-        dataset = _build_dataset(name, data, profile, registry, set_)
+        dataset = load_dataset(name, **options)
         with Watch(rich_console(err=True)).step(f"prepare {name}") as progress:
             dataset.prepare(progress)
         parts = {
-            part: len(dataset.get_split(part)) for part in ("train", "held_out", "val", "test")
+            part: len(getattr(dataset, part)()) for part in ("train", "held_out", "val", "test")
         }
         if json:
             print_json({"dataset": name, "samples": parts})
@@ -63,20 +55,19 @@ def prepare(
 
 
 @app.command()
+@with_options(OPTIONS)
 def verify(
-    name: DatasetName,
-    data: DataFolder = None,
-    profile: Profile = None,
-    registry: RegistryFiles = None,
-    set_: Settings = None,
+    name: Name,
     json: Json = False,
     traceback: Traceback = False,
+    **options: Any,
 ) -> None:
     """Read every file to its last byte and list all that is wrong. Exit code 5 if anything is."""
     with error_messages(traceback):
+        from ..api.catalogue import load_dataset
         from ..scheduling.console import Watch
 
-        dataset = _build_dataset(name, data, profile, registry, set_)
+        dataset = load_dataset(name, **options)
         with Watch(rich_console(err=True)).step(f"verify {name}") as progress:
             found = dataset.verify(progress)
         if json:
@@ -94,24 +85,23 @@ def verify(
 
 
 @app.command()
+@with_options(OPTIONS)
 def audit(
-    name: DatasetName,
-    data: DataFolder = None,
-    profile: Profile = None,
-    registry: RegistryFiles = None,
-    set_: Settings = None,
+    name: Name,
     json: Json = False,
     traceback: Traceback = False,
+    **options: Any,
 ) -> None:
     """Look for leaks between splits, and for cheap cues that alone tell normal from abnormal.
 
     Exit code 4 if a leak is found.
     """
     with error_messages(traceback):
+        from ..api.catalogue import load_dataset
         from ..audit.audit import audit as look
         from ..scheduling.console import Watch
 
-        dataset = _build_dataset(name, data, profile, registry, set_)
+        dataset = load_dataset(name, **options)
         with Watch(rich_console(err=True)).step(f"audit {name}") as progress:
             dataset.prepare(progress)
             found = look(dataset, progress=progress)
@@ -124,23 +114,3 @@ def audit(
             typer.echo(f"{name}: {leaks or 'no'} leak{'' if leaks == 1 else 's'} found")
         if any(finding.severity == "leak" for finding in found.findings):
             raise typer.Exit(GATE)
-
-
-def _build_dataset(
-    name: str,
-    data: Path | None,
-    profile: str | None,
-    registry: list[Path] | None,
-    sets: list[str] | None,
-) -> Dataset:
-    """The dataset as `run` would build it with the same options."""
-    from ..executors.launch import circumstances
-    from ..experiments.matrix import default_profile, parse_overrides, resolve_overrides
-
-    names = read_registry(registry)
-    entry = names.dataset(name)
-    given = resolve_overrides(parse_overrides(sets or []), [], [name], names)[name]
-    if data is not None and "root" in entry.parameters():
-        given["root"] = str(data)
-    chosen = profile or default_profile(circumstances("auto", "auto").device)
-    return entry.load()(**entry.arguments(chosen, given))

@@ -1,8 +1,7 @@
-"""What the verbs of the command line share: how errors end, where things are read from."""
+"""What the verbs share: how errors end, common options, the registry and the store."""
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..scheduling.exit_codes import NO_DATA, STOPPED, USAGE
+from ..scheduling.exit_codes import STOPPED, USAGE
 
 if TYPE_CHECKING:
     from ..registry.registry import Registry
     from ..store.artifact_store import Store
 
-ResultsFolder = Annotated[Path, typer.Option(help="Where records, pictures and the board go.")]
+RecordsFolder = Annotated[Path, typer.Option(help="Where adbench run wrote its records.")]
 StoreFolder = Annotated[
     Path | None, typer.Option("--store", help="Checkpoints and maps. [env ADBENCH_STORE]")
 ]
@@ -26,25 +25,17 @@ RegistryFiles = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 Traceback = Annotated[bool, typer.Option("--traceback", help="Show where an error came from.")]
-DataFolder = Annotated[Path | None, typer.Option(help="Where the data lie. [env ADBENCH_DATA]")]
-Profile = Annotated[
-    str | None, typer.Option(help="Sizes and budgets: paper (default on a GPU), tiny (on a CPU).")
-]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="An argument: anoddpm.steps=200, size=64 (again for more)."),
-]
 
 
 @contextmanager
 def error_messages(traceback: bool) -> Iterator[None]:
     """A user's error is one line (and the list of what is bad); its kind is the exit code. A
     warning is a line of its own."""
-    said: set[str] = set()
+    printed: set[str] = set()
 
-    def show(message: Warning | str, *where: Any, **more: Any) -> None:
-        if str(message) not in said:
-            said.add(str(message))
+    def show(message: Warning | str, *details: Any, **more: Any) -> None:
+        if str(message) not in printed:
+            printed.add(str(message))
             typer.echo(f"note: {message}", err=True)
 
     try:
@@ -63,12 +54,7 @@ def error_messages(traceback: bool) -> Iterator[None]:
         if traceback:
             raise
         typer.echo(f"error: {error or type(error).__name__}", err=True)
-        raise typer.Exit(exit_code(error)) from None
-
-
-def exit_code(error: Exception) -> int:
-    """5 for data, 2 for the rest: by name, so that nothing heavy is imported for it."""
-    return NO_DATA if type(error).__name__ == "DataError" else USAGE
+        raise typer.Exit(getattr(error, "exit_code", USAGE)) from None
 
 
 def rich_console(err: bool = False) -> Any:
@@ -83,19 +69,14 @@ def print_json(value: object) -> None:
     typer.echo(json.dumps(value, indent=1, default=str))
 
 
-def read_registry(paths: list[Path] | None) -> Registry:
+def read_registry(files: list[Path] | None) -> Registry:
     from ..registry.registry import Registry
 
-    return Registry.read(*(paths or []))
+    return Registry.read(*(files or []))
 
 
 def open_store(folder: Path | None) -> Store:
-    from ..store.artifact_store import Store
+    """See api.storage.open_store."""
+    from ..api.storage import open_store
 
-    if folder is None and (named := os.environ.get("ADBENCH_STORE")):
-        folder = Path(named)
-    if folder is None:
-        from platformdirs import user_cache_path
-
-        folder = user_cache_path("adbench") / "store"
-    return Store(folder)
+    return open_store(folder)

@@ -2,74 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from ..scheduling.exit_codes import GATE
-from .options import (
-    Json,
-    RegistryFiles,
-    Settings,
-    Traceback,
-    error_messages,
-    print_json,
-    read_registry,
-)
-
-if TYPE_CHECKING:
-    from ..registry.registry import Entry
+from .completion import complete_methods
+from .options import Json, Traceback, error_messages, print_json, read_registry
+from .run_options import with_options
 
 new_app = typer.Typer(no_args_is_help=True, help="Write the files of a plugin.")
 
 
+@with_options(("registry", "settings"))
 def check(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="methods; all if left out")
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...",
+            help="Methods; all if none is given.",
+            autocompletion=complete_methods,
+        ),
     ] = None,
-    registry: RegistryFiles = None,
-    set_: Settings = None,
     axes: Annotated[str, typer.Option(help="Of the samples, with commas.")] = "1,2,3",
     json: Json = False,
     traceback: Traceback = False,
+    **options: Any,
 ) -> None:
     """Does a method keep the contract? On a few made-up samples; exit code 4 if it does not."""
     with error_messages(traceback):
-        from ..experiments.matrix import parse_integers, parse_overrides, resolve_overrides
+        from ..api.conformance import check_config
+        from ..experiments.run_config import RunConfig
 
-        found = read_registry(registry)
-        entries = [found.method(name) for name in names or found.methods]
-        sizes = parse_integers(axes, "--axes", 1, 3)
-        asked = resolve_overrides(
-            parse_overrides(set_ or []), [entry.name for entry in entries], [], found
-        )
-        rows = [
-            row for entry in entries for row in _check_method(entry, asked[entry.name], sizes, json)
-        ]
+        rows = []
+        for row in check_config(RunConfig.from_options(methods=names or (), **options), axes):
+            rows.append(row)
+            if not json:
+                mark, why = ("broken", f": {row['violation']}") if row["violation"] else ("ok", "")
+                typer.echo(f"{mark:<7} {row['method']}, {row['axes']}-d: {row['check']}{why}")
+        broken = sum(bool(row["violation"]) for row in rows)
         if json:
             print_json(rows)
-        broken = [row for row in rows if row["broken"]]
-        if not json:
-            typer.echo(f"{len(rows) - len(broken)} of {len(rows)} answers keep the contract")
+        else:
+            typer.echo(f"{len(rows) - broken} of {len(rows)} answers keep the contract")
         if broken or not rows:
             raise typer.Exit(GATE)
-
-
-def _check_method(
-    entry: Entry, overrides: Mapping[str, Any], axes: list[int], quiet: bool
-) -> list[dict[str, Any]]:
-    from ..plugins.conformance import check_method as ask
-
-    rows = []
-    for answer in ask(entry, overrides, axes):
-        rows.append({"method": entry.name, **vars(answer)})
-        if not quiet:
-            mark = "broken" if answer.violation else "ok"
-            why = f": {answer.violation}" if answer.violation else ""
-            typer.echo(f"{mark:<7} {entry.name}, {answer.axes}-d: {answer.check}{why}")
-    return rows
 
 
 @new_app.command("method")

@@ -1,4 +1,4 @@
-"""adbench compare, reproduce and status: what records say beyond the board."""
+"""adbench report, compare, reproduce and status: what the records of runs say."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Annotated
 import typer
 
 from ..scheduling.exit_codes import GATE
+from .completion import complete_methods
 from .options import (
     Json,
+    RecordsFolder,
     RegistryFiles,
     StoreFolder,
     Traceback,
@@ -22,14 +24,41 @@ from .options import (
     rich_console,
 )
 
-RecordsFolder = Annotated[Path, typer.Option(help="Where adbench run wrote.")]
 WATCH_INTERVAL = 5.0
-"""Seconds between two looks of --watch."""
+"""Seconds between two reports of `status --watch`."""
+
+
+def report(
+    out: RecordsFolder = Path("results"), json: Json = False, traceback: Traceback = False
+) -> None:
+    """Show the leaderboard; write it as a page (index.html), Markdown, CSV, JSON and LaTeX."""
+    with error_messages(traceback):
+        from ..api.results import load_results
+        from ..report.terminal import terminal
+
+        results = load_results(out)
+        if json:
+            print_json(results.records)
+            return
+        terminal(results.records, rich_console())
+        for path in results.write():
+            typer.echo(str(path))
 
 
 def compare(
-    a: Annotated[str, typer.Argument(help="A method, a record, or a folder of results.")],
-    b: Annotated[str, typer.Argument(help="Another: positive differences mean that A has more.")],
+    a: Annotated[
+        str,
+        typer.Argument(
+            help="A method, a record, or a folder of results.", autocompletion=complete_methods
+        ),
+    ],
+    b: Annotated[
+        str,
+        typer.Argument(
+            help="Another: positive differences mean that A has more.",
+            autocompletion=complete_methods,
+        ),
+    ],
     dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="Only this one.")] = None,
     metric: Annotated[
         str | None,
@@ -45,16 +74,16 @@ def compare(
 ) -> None:
     """Is A better than B on the same samples? The difference with its paired 95 % interval."""
     with error_messages(traceback):
-        from ..leaderboard.comparison import compare as set_against
+        from ..leaderboard.comparison import compare as compare_records
         from ..leaderboard.comparison import gate
 
-        gate([], fail_if)  # a wrong word is told before the work
-        found = set_against(a, b, out, dataset=dataset, metric=metric, margin=margin)
-        failed = gate(found, fail_if)
+        gate([], fail_if)  # a wrong word is an error before the work
+        comparisons = compare_records(a, b, out, dataset=dataset, metric=metric, margin=margin)
+        failed = gate(comparisons, fail_if)
         if json:
-            print_json([comparison.as_dict() for comparison in found])
+            print_json([comparison.as_dict() for comparison in comparisons])
         else:
-            for comparison in found:
+            for comparison in comparisons:
                 typer.echo(comparison.sentence())
         if failed:
             typer.echo(f"gate failed: {a} is {fail_if}", err=True)
@@ -74,18 +103,20 @@ def reproduce(
     with error_messages(traceback):
         from ..leaderboard.leaderboard import ReportError, read_records
         from ..leaderboard.reproduction import NOT, book
-        from ..leaderboard.reproduction import reproduce as look
+        from ..leaderboard.reproduction import reproduce as compare_with_paper
 
         if not paper:
             for name, facts in book().items():
                 typer.echo(f"{name:<10} {facts['label']}: {', '.join(facts['tables'])}")
             return
-        look(paper, [])  # a wrong name is told before anything else
+        compare_with_paper(paper, [])  # a wrong name is an error before anything else
         try:
             records = read_records(out / "records")
         except ReportError:
             records = []
-        facts, findings = look(paper, records, methods=read_registry(registry).methods)
+        facts, findings = compare_with_paper(
+            paper, records, methods=read_registry(registry).methods
+        )
         if json:
             print_json([finding.as_dict() for finding in findings])
         else:
@@ -109,15 +140,15 @@ def status(
 ) -> None:
     """What is done, what is running, and what was left half-way."""
     with error_messages(traceback):
-        from ..scheduling.status import status as look
+        from ..scheduling.status import status as run_status
 
         root = open_store(store).root
         before: list[str] = []
         while True:
-            found = look(out, root)
+            current = run_status(out, root)
             if json:
-                print_json(found.as_dict())
-            elif (lines := found.lines()) != before:
+                print_json(current.as_dict())
+            elif (lines := current.lines()) != before:
                 if before and os.isatty(1):
                     rich_console().clear()
                 for line in lines:
@@ -126,9 +157,3 @@ def status(
             if not watch:
                 return
             time.sleep(WATCH_INTERVAL)
-
-
-def add_report_commands(app: typer.Typer) -> None:
-    """The three verbs, beside `report`."""
-    for verb in (compare, reproduce, status):
-        app.command()(verb)

@@ -34,6 +34,8 @@ DEFAULT_BUDGET = 2**30
 class ProtocolError(ValueError):
     """A protocol that cannot be: one line, what was given and what would do."""
 
+    exit_code = 2
+
 
 @dataclass(frozen=True)
 class Protocol:

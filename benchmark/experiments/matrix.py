@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..evaluation.protocol import Protocol
 from ..registry.code_fingerprint import loaded_code_digest
 from ..registry.registry import Entry, Registry, RegistryError
 from ..store.artifact_store import canonical_json
+from .run_config import OptionError, RunConfig
 
 if TYPE_CHECKING:
     from ...datasets.base import Dataset
@@ -50,26 +51,6 @@ class Experiment:
         return f"{dataset}.{self.method.name}.{self.profile}.s{self.seed}.{digest}"
 
 
-@dataclass(frozen=True)
-class RunConfig:
-    """What a user asks for."""
-
-    methods: Sequence[str]
-    datasets: Sequence[str]
-    profile: str
-    protocol: Protocol = field(default_factory=Protocol)
-    seeds: Sequence[int] = (0,)
-    levels: tuple[int, ...] | None = None
-    limit: int | None = None
-    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    baselines: bool = True
-
-
-def default_profile(device: str) -> str:
-    """The profile where none is asked for: the papers' sizes want a GPU."""
-    return "paper" if device.startswith("cuda") else "tiny"
-
-
 def expand_matrix(config: RunConfig, registry: Registry) -> list[Experiment]:
     """One cell per dataset, method and seed, the cheap baselines first.
 
@@ -78,7 +59,9 @@ def expand_matrix(config: RunConfig, registry: Registry) -> list[Experiment]:
     names = [*config.methods]
     if config.baselines:
         names = [n for n, e in registry.methods.items() if e.baseline and n not in names] + names
-    overrides = resolve_overrides(config.overrides, names, config.datasets, registry)
+    overrides = resolve_overrides(config.settings, names, config.datasets, registry)
+    if config.profile is None:
+        raise OptionError("a config is resolved before it is expanded: it names no profile")
     profile = registry.profile(config.profile)
     entries = [registry.method(name) for name in dict.fromkeys(names)]
     for entry in entries:
@@ -236,44 +219,3 @@ def sweep_levels(experiment: Experiment, method_class: Any) -> list[int]:
     if experiment.levels is None or tuple(method_class.levels) == (0,):
         return sorted(method_class.levels)
     return sorted({*experiment.levels, method_class.published})
-
-
-class OptionError(ValueError):
-    """An option says something that cannot be done."""
-
-
-def parse_integers(text: str, option: str, low: int = 0, high: int = 2**31) -> list[int]:
-    """Integers from "1,2,5" or "50:500:50" (both ends in), each within low..high."""
-    found: list[int] = []
-    try:
-        for part in filter(None, text.split(",")):
-            if ":" in part:
-                first, last, step = (int(n) for n in part.split(":"))
-                found += range(first, last + 1, step)
-            else:
-                found.append(int(part))
-    except ValueError:
-        raise OptionError(
-            f"{option} takes numbers such as 1,2 or 50:500:50, not {text!r}"
-        ) from None
-    if not found or min(found) < low or max(found) > high:
-        raise OptionError(f"{option} takes numbers in {low}..{high}, not {text!r}")
-    return list(dict.fromkeys(found))
-
-
-def parse_overrides(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """{"anoddpm": {"steps": 200}} from ["anoddpm.steps=200"], {"": {"size": 64}} from ["size=64"];
-    values are read as YAML."""
-    import yaml
-
-    found: dict[str, dict[str, Any]] = {}
-    for text in texts:
-        target, equals, value = text.partition("=")
-        name, dot, key = target.rpartition(".")
-        if not (equals and key and bool(name) == bool(dot)):
-            raise OptionError(f"--set takes NAME.ARGUMENT=VALUE or ARGUMENT=VALUE, not {text!r}")
-        try:
-            found.setdefault(name, {})[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise OptionError(f"--set {text!r}: the value is not YAML") from None
-    return found

@@ -9,11 +9,15 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..evaluation.metrics.streaming_histogram import TOLERANCE
 from .seed_variation import Repeat, repeats, sentences
+
+if TYPE_CHECKING:
+    import pandas
 
 Record = Mapping[str, Any]
 
@@ -60,6 +64,20 @@ class Board:
     notes: list[str] = field(default_factory=list)
     repeats: list[Repeat] = field(default_factory=list)
 
+    def to_frame(self) -> pandas.DataFrame:
+        """One row per record, best first: rank, method, label, status, what was chosen, and every
+        metric with its interval (`<metric>_low`, `<metric>_high`)."""
+        import pandas
+
+        return pandas.DataFrame([_frame_row(row) for row in self.rows])
+
+    def _repr_html_(self) -> str:
+        """The defined columns, for a notebook."""
+        frame = self.to_frame().dropna(axis="columns", how="all")
+        columns = [name for name in frame if not str(name).endswith(("_low", "_high"))]
+        html = frame[columns].to_html(index=False, float_format="{:.3f}".format, na_rep="-")
+        return f"<b>{escape(self.title)}</b>{html}"
+
     @property
     def done(self) -> list[Row]:
         return [row for row in self.rows if row.record["status"] == "ok"]
@@ -67,6 +85,29 @@ class Board:
     @property
     def missing(self) -> list[Row]:
         return [row for row in self.rows if row.record["status"] != "ok"]
+
+
+def _frame_row(row: Row) -> dict[str, Any]:
+    record = row.record
+    facts = {
+        "rank": row.rank,
+        "method": record["method"]["name"],
+        "label": row.name,
+        "dataset": record["dataset"]["name"],
+        "profile": record["profile"],
+        "seed": record["seed"],
+        "status": record["status"],
+        "reason": record["reason"],
+        "level": (record.get("level") or {}).get("chosen"),
+        "threshold": (record.get("threshold") or {}).get("value"),
+    }
+    for name, metric in (record.get("metrics") or {}).items():
+        facts |= {
+            name: metric["value"],
+            f"{name}_low": metric["low"],
+            f"{name}_high": metric["high"],
+        }
+    return facts
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -46,7 +47,8 @@ class CodeFolder:
         """What importing folder/part/part/… would run: the packages on the way, and the module."""
         for depth in range(len(parts) + 1):
             stem = self.folder.joinpath(*parts[:depth])
-            found = [stem / "__init__.py"] if depth or self.package else []
+            counts = depth or self.package not in ("", "adbench")  # adbench's own names the API
+            found = [stem / "__init__.py"] if counts else []
             if depth:
                 found.append(stem.with_name(stem.name + ".py"))
             yield from (path for path in found if path.is_file())
@@ -57,9 +59,15 @@ ADBENCH_FOLDER = CodeFolder("adbench", Path(__file__).absolute().parents[2])
 
 def code_fingerprint(cls: type) -> Fingerprint:
     """The fingerprint of a method's or dataset's class."""
-    starts = [_locate_class(base) for base in cls.__mro__ if _is_fingerprinted(base, cls)]
+    bases = [base for base in cls.__mro__ if _is_fingerprinted(base, cls)]
+    starts = [_locate_class(base) for base in bases if _has_file(base)]
     homes = list(dict.fromkeys([ADBENCH_FOLDER, *(home for home, _ in starts)]))
-    queue, digests = [*starts], {}
+    queue = [*starts]
+    digests = {
+        f"{base.__module__}.{base.__qualname__}": _source_digest(base)
+        for base in bases
+        if not _has_file(base)
+    }
     while queue:
         home, path = queue.pop()
         name = home.module_name(path)
@@ -86,6 +94,20 @@ def modules_digest(paths: Iterable[Path]) -> str:
 def _is_fingerprinted(base: type, cls: type) -> bool:
     """The class itself, and those of its bases that derive from adbench's: not torch's."""
     return base is cls or any(b.__module__.startswith("adbench.") for b in base.__mro__)
+
+
+def _has_file(cls: type) -> bool:
+    """False for a class that was typed into a notebook."""
+    return hasattr(sys.modules.get(cls.__module__), "__file__")
+
+
+def _source_digest(cls: type) -> str:
+    """A digest of a class without a file: of its attributes and its functions' source, not of what
+    they call."""
+    functions = {k: v for k, v in vars(cls).items() if inspect.isfunction(v)}
+    plain = {k: repr(v) for k, v in vars(cls).items() if not k.startswith("_") and not callable(v)}
+    sources = [(name, inspect.getsource(function)) for name, function in functions.items()]
+    return _hash(repr((sorted(sources), sorted(plain.items()))))
 
 
 def _locate_class(cls: type) -> tuple[CodeFolder, Path]:

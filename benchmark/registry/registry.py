@@ -24,6 +24,7 @@ REGISTRY_PATH = Path(__file__).parents[2] / "registry.yaml"
 """Beside the rooms, in a checkout and in a wheel alike."""
 
 PACKAGES = {"methods": "method", "datasets": "dataset"}
+BASES = {"methods": "adbench.methods.base.Method", "datasets": "adbench.datasets.base.Dataset"}
 PROFILE_KEYS = {"about", "levels", *PACKAGES}
 ENTRY_KEYS = {"class", "label", "about", "paper", "args", "replace"}
 EXTRA_KEYS = {"methods": {"baseline"}, "datasets": {"licence", "where", "tree", "counts"}}
@@ -31,6 +32,8 @@ EXTRA_KEYS = {"methods": {"baseline"}, "datasets": {"licence", "where", "tree", 
 
 class RegistryError(ValueError):
     """A name, an argument or a registry file that cannot be run: one line, and what would do."""
+
+    exit_code = 2
 
 
 @dataclass(frozen=True)
@@ -185,6 +188,8 @@ class Registry:
         made = cls({}, {}, {}, {})
         made._add_file(REGISTRY_PATH, "registry.yaml")
         made._add_installed()
+        for entry in _registered.values():
+            made._add(entry)
         for path in dict.fromkeys(Path(path).resolve() for path in extra):
             made._add_file(path, str(path), late=True)
         for profile in made.profiles.values():
@@ -270,6 +275,31 @@ class Registry:
                         "which is not "
                         f"there{did_you_mean(base, entries)}"
                     )
+
+
+_registered: dict[tuple[str, str], Entry] = {}
+"""Entries of classes that this process has registered, by package and name."""
+
+
+def register_class(name: str, cls: type, *, label: str = "", about: str = "") -> None:
+    """Add a class to what `Registry.read` returns in this process; see adbench.register."""
+    bases = {f"{base.__module__}.{base.__qualname__}" for base in cls.__mro__}
+    package = next((package for package, base in BASES.items() if base in bases), None)
+    if package is None:
+        raise RegistryError(f"{cls.__name__} is a subclass of neither Method nor Dataset")
+    if "." in cls.__qualname__:
+        raise RegistryError(f"{cls.__qualname__} is defined inside of something: define it apart")
+    path = f"{cls.__module__}:{cls.__name__}"
+    entry = Entry(name, package, path, "this process", path, label=label or name, about=about)
+    before = _registered.pop((package, name), None)
+    try:
+        if name in getattr(Registry.read(), package):
+            raise RegistryError(f"{entry.title} is there already: register it under another name")
+    except RegistryError:
+        if before is not None:
+            _registered[package, name] = before
+        raise
+    _registered[package, name] = entry
 
 
 def _parse_entry(name: str, room: str, row: Any, origin: str, folder: Path) -> Entry:

@@ -18,7 +18,8 @@ from adbench.benchmark.executors.fork_server import Nursery
 from adbench.benchmark.executors.fork_server_main import serve
 from adbench.benchmark.executors.launch import execute
 from adbench.benchmark.executors.local import Local, Place
-from adbench.benchmark.experiments.matrix import Experiment, RunConfig, expand_matrix
+from adbench.benchmark.experiments.matrix import Experiment, expand_matrix
+from adbench.benchmark.experiments.run_config import RunConfig
 from adbench.benchmark.registry.registry import Registry
 from adbench.benchmark.scheduling.console import Watch
 from adbench.benchmark.store.artifact_store import Store
@@ -56,7 +57,7 @@ def wanted(
 ) -> list[Experiment]:
     """Cells on small smooth fields. args: of a method or of `bumps`, by its name."""
     registry = Registry.read(PLUGIN / "registry.yaml", PLUGIN / "trouble.yaml")
-    wish = RunConfig(methods, ["bumps"], "tiny", seeds=seeds, overrides=args, baselines=False)
+    wish = RunConfig(methods, ["bumps"], "tiny", seeds=seeds, settings=args, baselines=False)
     return expand_matrix(wish, registry)
 
 

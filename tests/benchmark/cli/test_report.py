@@ -6,10 +6,9 @@ import json
 
 import numpy as np
 import pytest
-import typer
 from typer.testing import CliRunner
 
-from adbench.benchmark.cli.report import add_report_commands
+from adbench.benchmark.cli.main import app
 from records import record
 
 
@@ -31,8 +30,6 @@ def out(tmp_path):
 
 
 def ran(*words):
-    app = typer.Typer(pretty_exceptions_enable=False)
-    add_report_commands(app)
     return CliRunner().invoke(app, [str(word) for word in words])
 
 

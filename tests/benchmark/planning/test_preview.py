@@ -11,7 +11,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from adbench.benchmark.experiments.matrix import Experiment, RunConfig, expand_matrix, split_digest
+from adbench.benchmark.experiments.matrix import Experiment, expand_matrix, split_digest
+from adbench.benchmark.experiments.run_config import RunConfig
 from adbench.benchmark.planning import probe
 from adbench.benchmark.planning.history import CostEstimate, CostHistory
 from adbench.benchmark.planning.preview import StagePreview, preview_run

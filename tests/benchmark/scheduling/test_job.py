@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from adbench.benchmark.evaluation.protocol import Protocol
-from adbench.benchmark.experiments.matrix import Experiment, RunConfig, expand_matrix
+from adbench.benchmark.experiments.matrix import Experiment, expand_matrix
 from adbench.benchmark.experiments.pipeline import experiment_key_inputs
+from adbench.benchmark.experiments.run_config import RunConfig
 from adbench.benchmark.registry.registry import Registry
 from adbench.benchmark.scheduling.job import cell_of, described, preparing, run_of, work
 from adbench.benchmark.store.artifact_store import Store, StoreError

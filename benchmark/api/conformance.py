@@ -1,0 +1,50 @@
+"""Checking that methods keep the contract of the Method class, on a few synthetic samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..experiments.matrix import resolve_overrides
+from ..experiments.run_config import RunConfig, parse_integers
+from ..registry.registry import Registry
+
+if TYPE_CHECKING:
+    import pandas
+
+
+def check_methods(
+    methods: str | Sequence[str] = (),
+    *,
+    axes: str | Sequence[int] = (1, 2, 3),
+    settings: Any = None,
+    registry: Sequence[str | Path] = (),
+) -> pandas.DataFrame:
+    """Whether methods keep the contract: one row per method, check and number of axes.
+
+    Columns: method, check, axes, violation (how the method breaks the contract; empty if it does
+    not).
+
+    methods: registry names; all if none is named        axes: numbers of spatial axes, of 1 to 3
+    settings: constructor arguments, as for `run`        registry: further registry files
+    """
+    import pandas
+
+    config = RunConfig.from_options(
+        methods=methods, settings=settings or {}, registry=tuple(registry)
+    )
+    return pandas.DataFrame(list(check_config(config, axes)))
+
+
+def check_config(config: RunConfig, axes: str | Sequence[int]) -> Iterator[dict[str, Any]]:
+    """The rows of check_methods, each as soon as its check is done."""
+    from ..plugins.conformance import check_method
+
+    names = Registry.read(*config.registry)
+    entries = [names.method(name) for name in config.methods or names.methods]
+    arguments = resolve_overrides(config.settings, [entry.name for entry in entries], [], names)
+    sizes = parse_integers(axes, "--axes", 1, 3)
+    for entry in entries:
+        for answer in check_method(entry, arguments[entry.name], sizes):
+            yield {"method": entry.name, **vars(answer)}

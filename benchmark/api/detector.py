@@ -1,0 +1,307 @@
+"""A trained method as its record left it: scores and maps of new images, arrays in and out."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...datasets.base import Dataset, Sample, Spec, Split
+from ...datasets.io.images import LUMA, resize
+from ...datasets.preparation.file_dataset import FileDataset
+from ...datasets.preparation.image_dataset import ImageDataset
+from ...datasets.splits.assignment import Case
+from ...engine.runtime.context import NullStateStore, TrainingContext
+from ...methods.base import Method
+from ..evaluation.predictions import GroundTruth, Predictions
+from ..evaluation.protocol import Protocol
+from ..executors.launch import circumstances
+from ..experiments.fit_predict import load_method, predict
+from ..experiments.matrix import Experiment, sweep_levels
+from ..experiments.pipeline import load_predictions
+from ..registry.code_fingerprint import loaded_code_digest
+from ..registry.registry import Registry
+from ..store.artifact_store import Artifact
+from .records import read_record
+from .storage import open_store
+
+if TYPE_CHECKING:
+    import pandas
+
+Array = np.ndarray[Any, Any]
+
+
+class DetectorError(ValueError):
+    """A record whose method cannot be loaded, or images that it cannot take: one line, and what
+    would do."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a detector says of N images, in their order.
+
+    keys: names of the samples, or of the whole images that tiles were cut from
+    scores: (N,) float64, higher is more anomalous
+    maps: (N, *S) float32, post-processed as the protocol says; None from a method without maps
+    segmentations: (N, *S) bool, what exceeds the record's threshold; None without one
+    """
+
+    keys: list[str]
+    scores: Array
+    maps: Array | None
+    segmentations: Array | None
+
+    def to_frame(self) -> pandas.DataFrame:
+        """One row per image: its key, its score, and the share of it above the threshold."""
+        import pandas
+
+        frame = pandas.DataFrame({"score": self.scores}, pandas.Index(self.keys, name="key"))
+        if self.segmentations is not None:
+            axes = tuple(range(1, self.segmentations.ndim))
+            frame["abnormal_share"] = self.segmentations.mean(axes)
+        return frame
+
+
+class Detector:
+    """A trained method at the noise level, threshold and post-processing of its record.
+
+    It is made by `adbench.load`. name: of the method; record: the record; level, threshold: the
+    chosen ones; method, dataset, protocol: what they are applied with
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        dataset: Dataset,
+        checkpoint: Artifact,
+        record: Mapping[str, Any],
+        context: TrainingContext,
+    ) -> None:
+        self.record, self.dataset = record, dataset
+        self.name: str = experiment.method.name
+        self.level: int = record["level"]["chosen"]
+        self.threshold: float | None = record["threshold"]["value"]
+        self.protocol: Protocol = experiment.protocol
+        self._experiment, self._context = experiment, context
+        self.method: Method = load_method(experiment, dataset.spec, checkpoint.path, context)
+        if loaded_code_digest(type(self.method)) != checkpoint.key_inputs["code"]:
+            warnings.warn(
+                f"the code of {self.name} has changed since it was trained; scores may differ from "
+                "its record",
+                stacklevel=3,
+            )
+
+    def __repr__(self) -> str:
+        data = self._experiment.dataset.name
+        return f"Detector({self.name}, trained on {data}, level {self.level})"
+
+    @property
+    def spec(self) -> Spec:
+        """Channels and spatial shape S of the images that the method takes."""
+        return self.dataset.spec
+
+    def score(self, images: Any, *, keys: Sequence[str] | None = None) -> Array:
+        """How anomalous each image is, (N,) float64; higher is more anomalous, on no fixed scale.
+
+        images: (N, C, *S) in [0, 1], or uint8, numpy or torch; (N, *S) of one channel; or a split
+            of a dataset. 2-D images of another size or channel count are fitted as the dataset
+            fits its own.
+        keys: names of the images, which seed their noise; without them, their positions
+        Raises DetectorError on images that cannot be fitted.
+        """
+        return self._predict(self._samples(images, keys)).scores
+
+    def localize(self, images: Any, *, keys: Sequence[str] | None = None) -> Array:
+        """Where each image is anomalous, (N, *S) float32, post-processed; images as for `score`.
+
+        Raises DetectorError from a method that gives no map.
+        """
+        maps = self._predict(self._samples(images, keys)).maps
+        if maps is None:
+            raise DetectorError(f"{self.name} gives a score and no map")
+        return maps
+
+    def predict(self, source: Any, *, keys: Sequence[str] | None = None) -> Prediction:
+        """Scores, maps and segmentations of images, however they are named.
+
+        source: a path of an image file or several; a folder that is laid out as the dataset's;
+            a Dataset, of which the test split is meant; or what `score` takes
+        Raises DetectorError, and DataError on files that cannot be read.
+        """
+        if isinstance(source, Dataset):
+            return self._predict(source.test())
+        paths = _paths(source)
+        return self._predict(self._samples(source, keys) if paths is None else self._read(paths))
+
+    def _predict(self, split: Split) -> Prediction:
+        if not len(split):
+            raise DetectorError("there is no image to predict")
+        with tempfile.TemporaryDirectory(prefix="adbench-") as folder:
+            path = Path(folder) / "maps.h5"
+            dataset = _OneSplit(self.spec, split)
+            predict(
+                path, self._experiment, self.method, dataset, "test", self._context,
+                NullStateStore(), _no_log,
+            )  # fmt: skip
+            predictions = load_predictions(split, path)
+            level = sweep_levels(self._experiment, type(self.method)).index(self.level)
+            ground = GroundTruth(predictions, self.protocol)
+            at_level = ground.at_level(level)
+            maps = _smoothed(predictions, self.protocol, level)
+        segmentations = None
+        if at_level.pixels is not None and ground.roi is not None and self.threshold is not None:
+            segmentations = np.zeros(ground.roi.shape, bool)
+            segmentations[ground.roi] = ground.binarize(at_level.pixels, self.threshold)
+        return Prediction(predictions.keys, at_level.score, maps, segmentations)
+
+    def _samples(self, images: Any, keys: Sequence[str] | None) -> Split:
+        """A split of the images; one that is given stays as it is."""
+        if not isinstance(images, (np.ndarray, Tensor)):
+            if len(images) and isinstance(images[0], Sample):
+                return images
+            images = np.stack([np.asarray(image) for image in images])
+        x = self._fit(torch.as_tensor(images))
+        names = [str(i) for i in range(len(x))] if keys is None else list(keys)
+        if len(names) != len(x) or len(set(names)) < len(names):
+            raise DetectorError(f"{len(x)} images take as many different keys, not {len(names)}")
+        return [Sample(image, key, key, False) for image, key in zip(x, names, strict=True)]
+
+    def _fit(self, images: Tensor) -> Tensor:
+        """Images (N, C, *S) float32 in [0, 1] as the method takes them."""
+        spec, axes = self.spec, len(self.spec.shape)
+        x = images.float() / 255 if images.dtype == torch.uint8 else images.float()
+        if x.ndim == axes + 1:
+            x = x[:, None]
+        wanted = f"(N, {spec.channels}, {', '.join(map(str, spec.shape))})"
+        if x.ndim != axes + 2:
+            raise DetectorError(f"{self!r} takes images {wanted}, not {tuple(images.shape)}")
+        if not x.isfinite().all() or x.min() < 0 or x.max() > 1:
+            raise DetectorError("images lie in [0, 1], or are uint8; these do not")
+        if axes == 2 and x.shape[1] == 3 and spec.channels == 1:
+            x = (x * torch.from_numpy(LUMA)[:, None, None]).sum(1, keepdim=True)
+        if axes == 2 and x.shape[1] == 1 and spec.channels == 3:
+            x = x.expand(-1, 3, -1, -1)
+        if axes == 2 and x.shape[2:] != spec.shape:
+            x = torch.stack([resize(image, (spec.shape[0], spec.shape[1])) for image in x])
+        if x.shape[1:] != (spec.channels, *spec.shape):
+            raise DetectorError(f"{self!r} takes images {wanted}, not {tuple(images.shape)}")
+        return x.contiguous()
+
+    def _read(self, paths: Sequence[Path]) -> Split:
+        """The samples of image files, or of a folder, as the dataset reads its own."""
+        dataset = self.dataset
+        if isinstance(dataset, FileDataset) and len(paths) == 1 and paths[0].is_dir():
+            cases = dataset.build_index(paths[0]).cases
+        elif isinstance(dataset, ImageDataset):
+            cases = [Case(str(path), str(path), {"image": path}) for path in paths]
+        else:
+            raise DetectorError(
+                f"the dataset {self._experiment.dataset.name} is not one of image files: name a "
+                "folder that is laid out as its own, or hand over arrays"
+            )
+        return [sample for case in cases for sample in dataset.read(case).samples]
+
+
+def load(
+    record: str | Path,
+    *,
+    store: str | Path | None = None,
+    data: str | Path | None = None,
+    registry: Sequence[str | Path] = (),
+    device: str = "auto",
+) -> Detector:
+    """The detector of a record, from the checkpoint in the store that its key names.
+
+    record: the file, such as results/records/X.json
+    store: the folder of checkpoints; None for $ADBENCH_STORE, or the user's cache
+    data: the folder of the dataset, which only datasets need whose image shape depends on files
+    registry: further registry files of the run        device: auto, cpu, cuda, cuda:1
+    Raises DetectorError on a record without a result or a checkpoint that is not stored.
+    """
+    facts = read_record(Path(record))
+    if facts["status"] != "ok":
+        raise DetectorError(f"{record} is of a run that is {facts['status']}: {facts['reason']}")
+    opened = open_store(store)
+    key = facts["keys"]["checkpoint"]
+    checkpoint = opened.read_metadata("checkpoint", key)
+    if checkpoint is None:
+        raise DetectorError(
+            f"the checkpoint {key} of {Path(record).name} is not in {opened.root}: name the store "
+            "(store=), bring it there (adbench cache import), or train it again"
+        )
+    names = Registry.read(*map(Path, registry))
+    experiment = _experiment(facts, names)
+    dataset = experiment.dataset.load()(**_arguments(experiment, data))
+    if not hasattr(dataset, "spec") or data is not None:
+        dataset.prepare()
+    context = circumstances(device, checkpoint.key_inputs["numerics"])
+    return Detector(experiment, dataset, checkpoint, facts, context)
+
+
+def _experiment(record: Mapping[str, Any], registry: Registry) -> Experiment:
+    """The experiment that a record is of, at its chosen level alone."""
+    return Experiment(
+        method=registry.method(record["method"]["name"]),
+        method_args=record["method"]["args"],
+        dataset=registry.dataset(record["dataset"]["name"]),
+        dataset_args=record["dataset"]["args"],
+        seed=record["seed"],
+        profile=record["profile"],
+        protocol=Protocol.from_dict(record["protocol"]),
+        levels=(record["level"]["chosen"],),
+    )
+
+
+def _arguments(experiment: Experiment, data: str | Path | None) -> dict[str, Any]:
+    root = {"root": str(data)} if data is not None else {}
+    return {**experiment.dataset_args, **root}
+
+
+def _paths(source: Any) -> list[Path] | None:
+    """The paths that a source names, or None where it names none."""
+    if isinstance(source, (str, Path)):
+        return [Path(source)]
+    if isinstance(source, Iterable) and not isinstance(source, (np.ndarray, Tensor)):
+        parts = list(source) if isinstance(source, (list, tuple)) else []
+        if parts and all(isinstance(part, (str, Path)) for part in parts):
+            return [Path(part) for part in parts]
+    return None
+
+
+def _smoothed(predictions: Predictions, protocol: Protocol, level: int) -> Array | None:
+    if predictions.map is None:
+        return None
+    count = len(predictions.keys)
+    return protocol.filter_maps(np.asarray(predictions.map[level, 0:count], np.float32))
+
+
+class _OneSplit(Dataset):
+    """A dataset of nothing but the split to predict, as its test split."""
+
+    def __init__(self, spec: Spec, split: Split) -> None:
+        self.spec, self._split = spec, split
+
+    def train(self, *, labelled: bool = False) -> Split:
+        return []
+
+    def calibration(self) -> Split:
+        return []
+
+    def val(self) -> Split:
+        return []
+
+    def test(self) -> Split:
+        return self._split
+
+
+def _no_log(event: str, facts: Mapping[str, Any]) -> None:
+    pass

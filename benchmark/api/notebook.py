@@ -1,0 +1,56 @@
+"""Progress of a run for Python callers: a table that a notebook redraws, lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+
+from ..scheduling.console import FRESH, Watch, table
+from ..scheduling.job_progress import Doing
+
+
+class NotebookReporter(Watch):
+    """A ConsoleReporter whose table is an output of the cell that runs; it keeps failures.
+
+    failures: why, by the name of what failed
+    """
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self.failures: dict[str, str] = {}
+        self._output: Any = None
+        self._redrawn = 0.0
+
+    def failed(self, name: str, reason: str) -> None:
+        self.failures[name] = reason
+        super().failed(name, reason)
+
+    def show(self, doing: Sequence[Doing], counts: Mapping[str, int]) -> None:
+        now = time.monotonic()
+        if not self.console.is_jupyter or now - self._redrawn < FRESH:
+            super().show(doing, counts)
+            return
+        from IPython.display import display
+
+        self._redrawn = now
+        if self._output is None:
+            self._output = display(table(doing, counts, now), display_id=True)
+        else:
+            self._output.update(table(doing, counts, now))
+
+    def tell(self, name: str, event: str, facts: Mapping[str, Any]) -> None:
+        if not self.console.is_jupyter or event in ("oom", "note"):
+            super().tell(name, event, facts)
+
+    def close(self) -> None:
+        super().close()
+        self._output = None
+
+
+def make_reporter(*, quiet: bool = False) -> NotebookReporter:
+    """A reporter on this notebook, or on standard error."""
+    console = Console(quiet=quiet)
+    return NotebookReporter(console if console.is_jupyter else Console(stderr=True, quiet=quiet))

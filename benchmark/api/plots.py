@@ -1,0 +1,57 @@
+"""Plots of results with matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..leaderboard.columns import TITLES
+from ..leaderboard.leaderboard import Record, ReportError, naming
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+METRICS = ("pixel_ap", "image_auroc")
+
+
+def plot_levels(records: Sequence[Record], metric: str | None, axes: Axes | None) -> Axes:
+    """See Results.plot_levels."""
+    curves = {}
+    done = [record for record in records if record["status"] == "ok"]
+    for candidate in METRICS if metric is None else (metric,):
+        curves = {id(record): _curve(record, candidate) for record in done}
+        metric = candidate
+        if any(curves.values()):
+            break
+    if metric is None or not any(curves.values()):
+        raise ReportError(f"no record has {metric!r} over its noise levels; try one of {METRICS}")
+    if axes is None:
+        from matplotlib import pyplot
+
+        axes = pyplot.subplots(layout="constrained")[1]
+    names = naming(done)
+    for record in done:
+        if not (curve := curves[id(record)]):
+            continue
+        label = f"{names[id(record)]}, {record['dataset']['name']}, seed {record['seed']}"
+        if [level for level, _ in curve] == [0]:
+            axes.axhline(curve[0][1], linestyle=":", label=label)
+            continue
+        axes.plot(
+            *zip(*curve, strict=True),
+            marker="o",
+            markersize=4,
+            label=label,
+            markevery=[
+                i for i, (level, _) in enumerate(curve) if level == record["level"]["chosen"]
+            ],
+        )
+    axes.set(xlabel="noise level (of 1000)", ylabel=TITLES.get(metric, metric))
+    axes.legend(fontsize="small")
+    return axes
+
+
+def _curve(record: Record, metric: str) -> list[tuple[int, float]]:
+    """(level, value on test), by level."""
+    values = {int(level): splits["test"].get(metric) for level, splits in record["sweep"].items()}
+    return sorted((level, value) for level, value in values.items() if value is not None)

@@ -1,0 +1,5 @@
+import json
+
+
+def read_record(path):
+    return json.loads(path.read_text())

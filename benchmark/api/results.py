@@ -1,0 +1,139 @@
+"""Results of runs, as frames, tables, comparisons and plots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..leaderboard.leaderboard import Board, Record, ReportError, boards, read_records
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.axes import Axes
+
+    from ..leaderboard.comparison import Comparison
+    from ..leaderboard.reproduction import Finding
+
+
+class Results:
+    """The records of a folder of results, and what can be made of them.
+
+    folder: where `run` wrote        records: one mapping per experiment, as its JSON file has it
+    """
+
+    def __init__(self, folder: str | Path, names: Sequence[str] | None = None) -> None:
+        """names: of the experiments to read; None for all in the folder. Raises ReportError where
+        there are none."""
+        self.folder = Path(folder)
+        records = read_records(self.folder / "records")
+        self.records: list[Record] = [
+            record
+            for record in records
+            if names is None or str(record["file"]).removesuffix(".json") in names
+        ]
+        if not self.records:
+            raise ReportError(f"no records of this run in {self.folder}")
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __repr__(self) -> str:
+        return f"Results({str(self.folder)!r}, {len(self)} records)"
+
+    def paths(self) -> list[Path]:
+        """The files of the records, as `adbench.load` takes them."""
+        return [self.folder / "records" / str(record["file"]) for record in self.records]
+
+    def leaderboards(self) -> list[Board]:
+        """A leaderboard for each data set and protocol: whole runs before partial ones."""
+        return boards(self.records)
+
+    def leaderboard(self, dataset: str | None = None) -> Board:
+        """The leaderboard of a data set, or the only one there is.
+
+        Raises ReportError where none or several fit, with the names to choose from.
+        """
+        found = [
+            board
+            for board in self.leaderboards()
+            if dataset is None or board.rows[0].record["dataset"]["name"] == dataset
+        ]
+        if len(found) == 1:
+            return found[0]
+        titles = ", ".join(board.title for board in found or self.leaderboards())
+        raise ReportError(f"{len(found)} leaderboards fit {dataset!r}; there are {titles}")
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Every record of every leaderboard, one row each, with all metrics and their intervals."""
+        import pandas
+
+        return pandas.concat([board.to_frame() for board in self.leaderboards()], ignore_index=True)
+
+    def _repr_html_(self) -> str:
+        return "\n".join(board._repr_html_() for board in self.leaderboards())
+
+    def to_markdown(self) -> str:
+        """All leaderboards and rankings as Markdown."""
+        from ..report.export import markdown
+
+        return markdown(self.records)
+
+    def to_latex(self) -> str:
+        """All leaderboards and rankings as LaTeX tables (booktabs)."""
+        from ..report.latex import latex
+
+        return latex(self.records)
+
+    def write(self, folder: str | Path | None = None) -> list[Path]:
+        """Write leaderboards as Markdown, CSV, JSON, LaTeX and an HTML page; return the paths.
+
+        folder: where to; None for the folder of the results
+        """
+        from ..report.export import write
+
+        return write(self.records, self.folder if folder is None else Path(folder))
+
+    def compare(
+        self,
+        a: str,
+        b: str,
+        *,
+        dataset: str | None = None,
+        metric: str | None = None,
+        margin: float = 0.0,
+    ) -> list[Comparison]:
+        """Paired differences of two methods on the same samples, a minus b, with 95 % intervals.
+
+        a, b: methods, names of records, or folders of results        dataset: only this one
+        metric: `pixel_ap` or another; None for pixel AP where there is one, else image AUROC
+        margin: what counts as no difference
+        """
+        from ..leaderboard.comparison import compare
+
+        return compare(a, b, self.folder, dataset=dataset, metric=metric, margin=margin)
+
+    def reproduce(self, paper: str, **options: Any) -> list[Finding]:
+        """Published numbers of a paper beside these records: reproduced, not, or why unknown.
+
+        paper: a key of published.yaml, or key:table
+        """
+        from ..leaderboard.reproduction import reproduce
+
+        return reproduce(paper, self.records, **options)[1]
+
+    def plot_levels(self, metric: str | None = None, *, axes: Axes | None = None) -> Axes:
+        """A metric on the test split over the noise level, a line per method; the chosen level is
+        marked. Methods without levels are horizontal lines.
+
+        metric: `pixel_ap` or `image_auroc`; None for the first that any method has
+        axes: matplotlib's to draw on; None for new ones
+        """
+        from .plots import plot_levels
+
+        return plot_levels(self.records, metric, axes)
+
+
+def load_results(folder: str | Path = "results") -> Results:
+    """All results that runs have written to a folder. Raises ReportError where there are none."""
+    return Results(folder)

@@ -1,0 +1,186 @@
+"""Running experiments and previewing what a run would do, from one RunConfig."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+
+from ..experiments.run_config import RunConfig
+
+if TYPE_CHECKING:
+    import pandas
+
+    from ..evaluation.protocol import Protocol
+    from ..experiments.matrix import Experiment
+    from ..scheduling.console import Watch
+    from .results import Results
+
+
+class RunOptions(TypedDict, total=False):
+    """The options of `run` and `plan` beside methods and datasets, as RunConfig describes them."""
+
+    suite: str | None
+    baselines: bool
+    settings: Mapping[str, Any] | Sequence[str]
+    profile: str | None
+    registry: str | Path | Sequence[str | Path]
+    data: str | Path | None
+    limit: int | None
+    levels: str | int | Sequence[int] | None
+    seeds: str | int | Sequence[int]
+    protocol: Protocol | str
+    threshold: str
+    level_rule: str
+    reducer: str
+    post: str | Sequence[str]
+    budget: int | None
+    device: str
+    dtype: str
+    compile: bool
+    workers: int | None
+    micro: int | None
+    keep_every: float
+    out: str | Path
+    store: str | Path | None
+    tensorboard: str | Path | None
+    executor: str
+    slots: int | None
+    timeout: float | None
+    address: str | None
+    slurm: str | Sequence[str]
+
+
+def run(
+    methods: str | Sequence[str] = (),
+    datasets: str | Sequence[str] = "synthbrain",
+    *,
+    progress: bool = True,
+    **options: Unpack[RunOptions],
+) -> Results:
+    """Train, predict and evaluate every method on every dataset, and return their results.
+
+    What is stored already is not computed again. A method that fails is a result of status
+    `failed`, and the others go on.
+
+    methods, datasets: registry names; all methods if none is named
+    progress: show what is going on
+    options: as RunConfig describes them: levels, seeds, profile, settings, data, limit, out, store,
+        device, dtype, executor, and of the protocol threshold, level_rule, reducer and post
+    Raises RegistryError on an unknown name or argument, OptionError and ProtocolError on a value,
+    DataError on data that are missing or bad, and KeyboardInterrupt when it is interrupted; each of
+    ours has the `exit_code` of the command line.
+    """
+    from ...datasets.base import DataError
+    from ..scheduling.exit_codes import NO_DATA, STOPPED
+    from .notebook import make_reporter
+    from .results import Results
+
+    config = RunConfig.from_options(methods=methods, datasets=datasets, **options)
+    reporter = make_reporter(quiet=not progress)
+    code, experiments = run_config(config, reporter)
+    if code == STOPPED:
+        raise KeyboardInterrupt("interrupted with everything kept; the same call goes on")
+    if code == NO_DATA:
+        raise DataError(
+            "data are missing or bad", [f"{k}: {v}" for k, v in reporter.failures.items()]
+        )
+    return Results(config.out, [experiment.name for experiment in experiments])
+
+
+def plan(
+    methods: str | Sequence[str] = (),
+    datasets: str | Sequence[str] = "synthbrain",
+    *,
+    measure: bool = False,
+    progress: bool = True,
+    **options: Unpack[RunOptions],
+) -> pandas.DataFrame:
+    """What `run` with the same options would do, one row per stage of each experiment.
+
+    Columns: experiment, skip (why it cannot be), stage, state (`cached` or `to do`), why, kind,
+    key, seconds, bytes, memory_mb, source. Prepares data, trains nothing.
+
+    measure: run for a moment what nothing stored tells the speed of
+    """
+    import pandas
+
+    from .notebook import make_reporter
+
+    config = RunConfig.from_options(methods=methods, datasets=datasets, **options)
+    rows = plan_config(config, make_reporter(quiet=not progress), measure=measure)[0]
+    stages = [
+        {"experiment": row["cell"], "skip": row["skip"], **stage}
+        for row in rows
+        for stage in (row["stages"] or [{}])
+    ]
+    return pandas.DataFrame(stages)
+
+
+def run_config(config: RunConfig, reporter: Watch) -> tuple[int, list[Experiment]]:
+    """Run a config; return the exit code and its experiments. reporter: what shows the progress."""
+    from ..executors.fork_server import early
+
+    with early(config.executor) as fork_server:  # it imports while the registry is read
+        from ..executors.launch import execute
+        from ..executors.selection import Where
+        from .storage import open_store
+
+        selection = Where(config.executor, config.address, config.slurm, config.detach)
+        context = selection.circumstances(config.device, config.dtype)
+        config, experiments = _experiments(config, context.device)
+        if context.team.rank == 0:
+            reporter.line(f"profile {config.profile} on {context.device}")
+        context = replace(
+            context,
+            checkpoint_interval=config.keep_every,
+            workers=config.workers,
+            micro=config.micro,
+            compile=config.compile,
+        )
+        store = open_store(config.store)
+        if config.detach:
+            more = {"curves": config.tensorboard, "timeout": config.timeout}
+            reporter.line(selection.hand_in(experiments, context, store, config.out, **more))
+            return 0, experiments
+        if _interactive(experiments) and config.executor == "local":
+            # no other process can import the class
+            selection = replace(selection, executor="inline")
+        executor = selection.workplace(context, experiments, config.slots, config.out, fork_server)
+        code = execute(
+            experiments, context, store, config.out, reporter, config.tensorboard, executor,
+            timeout=config.timeout,
+        )  # fmt: skip
+        return code, experiments
+
+
+def plan_config(
+    config: RunConfig, reporter: Watch, *, measure: bool = False
+) -> tuple[list[dict[str, Any]], Path, str]:
+    """What running a config would do: rows of preview_run, the store's folder and the device."""
+    from ..executors.launch import circumstances
+    from ..planning.preview import preview_run
+    from .storage import open_store
+
+    context = circumstances(config.device, config.dtype)
+    config, experiments = _experiments(config, context.device)
+    store = open_store(config.store)
+    rows = preview_run(experiments, context, store, reporter, measure=measure)
+    return rows, store.root, context.device
+
+
+def _interactive(experiments: Sequence[Experiment]) -> bool:
+    """Whether a method or dataset is defined in the script or notebook that runs."""
+    targets = [entry.import_path for e in experiments for entry in (e.method, e.dataset)]
+    return any(target.startswith("__main__:") for target in targets)
+
+
+def _experiments(config: RunConfig, device: str) -> tuple[RunConfig, list[Experiment]]:
+    """The resolved config and its experiments."""
+    from ..experiments.matrix import expand_matrix
+    from ..registry.registry import Registry
+
+    registry = Registry.read(*config.registry)
+    config = config.resolve(registry, device)
+    return config, expand_matrix(config, registry)

@@ -1,0 +1,135 @@
+"""The command-line options that set the fields of RunConfig, in the groups of `--help`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .completion import complete_datasets, complete_methods, complete_profiles, complete_suites
+
+WHAT, DATA, PROTOCOL = "What", "Data", "Protocol"
+WHERE, CLUSTER = "Where and how it is computed", "Cluster"
+
+
+def option(group: str, *names: str, **settings: Any) -> Any:
+    """A typer option in a group of `--help`."""
+    return typer.Option(*names, rich_help_panel=group, **settings)
+
+
+OPTIONS: dict[str, Any] = {
+    "methods": Annotated[
+        str,
+        option(WHAT, "--methods", "-m", help="Names, with commas; all if none is given.",
+               autocompletion=complete_methods),
+    ],
+    "suite": Annotated[
+        str,
+        option(WHAT, help="Methods that go together: all, brains, … (adbench list suites).",
+               autocompletion=complete_suites),
+    ],
+    "baselines": Annotated[bool, option(WHAT, help="Run the cheap baselines too.")],
+    "settings": Annotated[
+        list[str],
+        option(WHAT, "--set", help="An argument: anoddpm.steps=200, size=64 (again for more)."),
+    ],
+    "profile": Annotated[
+        str,
+        option(WHAT, help="Sizes and budgets: paper (default on a GPU), tiny (on a CPU).",
+               autocompletion=complete_profiles),
+    ],
+    "seeds": Annotated[str, option(WHAT, help="Training seeds, with commas.")],
+    "registry": Annotated[list[Path], option(WHAT, help="One more registry file.")],
+    "datasets": Annotated[
+        str,
+        option(DATA, "--dataset", "-d", help="Names, with commas.",
+               autocompletion=complete_datasets),
+    ],
+    "data": Annotated[
+        Path, option(DATA, help="The folder of the data. [env ADBENCH_DATA]")
+    ],
+    "limit": Annotated[
+        int, option(DATA, min=1, help="Samples of each split; the result is marked as partial.")
+    ],
+    "levels": Annotated[
+        str,
+        option(PROTOCOL, help="Noise levels to sweep: 100,250 or 50:500:50 (both ends included)."),
+    ],
+    "level_rule": Annotated[
+        str, option(PROTOCOL, help="How the level is chosen: auto, val, published, pseudo.")
+    ],
+    "threshold": Annotated[
+        str, option(PROTOCOL, help="healthy@5%, val-dice, val-bisect10, fixed:0.1, oracle.")
+    ],
+    "reducer": Annotated[
+        str, option(PROTOCOL, help="From map to image score: top2%, mean, max, method.")
+    ],
+    "post": Annotated[
+        str, option(PROTOCOL, help="Post-processing of maps: median5,erode3,components>=8.")
+    ],
+    "budget": Annotated[
+        int,
+        option(PROTOCOL, min=1, help="Pixels that are sorted; of more, metrics come from bins."),
+    ],
+    "device": Annotated[str, option(WHERE, help="auto, cpu, cuda, cuda:1.")],
+    "dtype": Annotated[str, option(WHERE, help="auto, float32, bfloat16.")],
+    "out": Annotated[Path, option(WHERE, help="Where records, images and the leaderboard go.")],
+    "store": Annotated[Path, option(WHERE, envvar="ADBENCH_STORE", help="Checkpoints and maps.")],
+    "executor": Annotated[
+        str,
+        option(WHERE, envvar="ADBENCH_EXECUTOR",
+               help="local: a supervised process per experiment; inline: none; ray, slurm."),
+    ],
+    "slots": Annotated[
+        int,
+        option(WHERE, min=1, help="Experiments at a time; one per GPU, or one on the CPU."),
+    ],
+    "timeout": Annotated[
+        float, option(WHERE, min=0, help="Seconds an experiment may take; then it has failed.")
+    ],
+    "workers": Annotated[
+        int, option(WHERE, min=0, help="Processes that read training samples ahead.")
+    ],
+    "micro": Annotated[
+        int, option(WHERE, min=1, help="Samples per forward and backward pass; all if empty.")
+    ],
+    "compile": Annotated[bool, option(WHERE, "--compile", help="torch.compile the networks.")],
+    "keep_every": Annotated[float, option(WHERE, help="Seconds between two saves of a training.")],
+    "tensorboard": Annotated[Path, option(WHERE, help="Write training curves to this folder.")],
+    "address": Annotated[
+        str, option(CLUSTER, help="Of Ray: auto or host:port; this machine alone if empty.")
+    ],
+    "slurm": Annotated[
+        list[str],
+        option(CLUSTER, help="For sbatch: partition=gpu,gpus=1,ldm.mem=64G (METHOD. for its own)."),
+    ],
+    "detach": Annotated[
+        bool, option(CLUSTER, "--detach", help="Submit all experiments to Slurm and leave.")
+    ],
+}  # fmt: skip
+"""The options of `run`, by the field of RunConfig (or of its protocol) that each one sets."""
+
+
+def with_options(names: Iterable[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the named options, each None where it is not used, before its own."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        shared = [
+            inspect.Parameter(name, keyword, default=None, annotation=OPTIONS[name])
+            for name in names
+        ]
+        own = [
+            parameter.replace(kind=keyword)
+            for parameter in inspect.signature(command, eval_str=True).parameters.values()
+            if parameter.kind is not parameter.VAR_KEYWORD
+        ]
+        signature = inspect.Signature([*shared, *own])
+        vars(command)["__signature__"] = signature
+        command.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
+        return command
+
+    return decorate

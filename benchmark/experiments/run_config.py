@@ -1,0 +1,246 @@
+"""All options of a run as one object, from Python values or from the texts of a command line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..evaluation.protocol import Protocol
+
+if TYPE_CHECKING:
+    from ..registry.registry import Registry
+
+PROTOCOL_OPTIONS = {
+    "threshold": "threshold", "level_rule": "level", "reducer": "reducer", "post": "post",
+    "budget": "budget", "roi": "roi", "select": "select",
+}  # fmt: skip
+"""Options that are fields of the protocol, by the name of the field."""
+
+
+class OptionError(ValueError):
+    """An option holds a value that cannot be run: one line, what was given and what would do."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What to run, on which data, how it is evaluated, and where it is computed.
+
+    methods, datasets: registry names, as a sequence or one text with commas; no method means all
+        of `suite`, and no suite all methods
+    suite: methods that go together, by the registry's name for them
+    baselines: run the cheap baselines beside them
+    settings: constructor arguments of methods and datasets by name, {"anoddpm": {"steps": 200}};
+        {"": {"size": 64}} or {"size": 64} for everything that takes the argument; or texts such as
+        "anoddpm.steps=200"
+    profile: sizes and budgets; None for `paper` on a GPU and `tiny` on a CPU
+    registry: further registry files
+    data: the folder of the data; None for $ADBENCH_DATA
+    limit: samples of each split at most; a result of that is stamped as partial
+    levels: noise levels to sweep, 1..1000; None for each method's own
+    seeds: training seeds
+    protocol: how maps become scores and decisions
+    device, dtype: `auto`, `cpu`, `cuda`, `cuda:1`; `auto`, `float32`, `bfloat16`
+    compile: torch.compile the networks
+    workers: processes that read training samples ahead; None for what fits the device
+    micro: rows of one forward and backward pass in training; None for a step's whole batch
+    keep_every: seconds between two saves of an unfinished training
+    out, store: folders of records and pictures, and of checkpoints and maps (None: $ADBENCH_STORE)
+    tensorboard: a folder for training curves
+    executor: `local`, a supervised process per experiment; `inline`, this process; `ray`; `slurm`
+    slots: experiments at a time; None for one per GPU, or one on the CPU
+    timeout: seconds that an experiment may take
+    address: of a Ray cluster        slurm: texts such as "partition=gpu,gpus=1"
+    detach: submit all experiments to Slurm and return
+
+    >>> config = RunConfig.from_options(methods="pca,pddpm", levels="50:150:50", post="median5")
+    >>> config.methods, config.levels, config.protocol.post
+    (('pca', 'pddpm'), (50, 100, 150), ('median5',))
+    >>> RunConfig.from_options(settings=["anoddpm.steps=200", "size=64"]).settings
+    {'anoddpm': {'steps': 200}, '': {'size': 64}}
+    """
+
+    methods: Sequence[str] = ()
+    datasets: Sequence[str] = ("synthbrain",)
+    profile: str | None = None
+    protocol: Protocol = field(default_factory=Protocol)
+    seeds: Sequence[int] = (0,)
+    levels: tuple[int, ...] | None = None
+    limit: int | None = None
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    baselines: bool = True
+    suite: str | None = None
+    registry: Sequence[Path] = ()
+    data: Path | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    compile: bool = False
+    workers: int | None = None
+    micro: int | None = None
+    keep_every: float = 20.0
+    out: Path = Path("results")
+    store: Path | None = None
+    tensorboard: Path | None = None
+    executor: str = field(default_factory=lambda: os.environ.get("ADBENCH_EXECUTOR", "local"))
+    slots: int | None = None
+    timeout: float | None = None
+    address: str | None = None
+    slurm: Sequence[str] = ()
+    detach: bool = False
+
+    @classmethod
+    def from_options(cls, **options: Any) -> RunConfig:
+        """A config from loosely typed options: texts with commas, None for what is left out.
+
+        options: the fields, and in place of `protocol` its parts `threshold`, `level_rule`,
+            `reducer`, `post` and `budget`, or its text (Protocol.parse)
+        Raises OptionError on a value, ProtocolError on a part of the protocol, and TypeError on an
+        option that there is not.
+        """
+        options = {key: value for key, value in options.items() if value is not None}
+        protocol = _protocol(options)
+        known = {part.name for part in fields(cls)}
+        if unknown := options.keys() - known:
+            raise OptionError(
+                f"unknown option {min(unknown)!r}; there are "
+                f"{', '.join(sorted(known | PROTOCOL_OPTIONS.keys()))}"
+            )
+        for name in ("methods", "datasets"):
+            if name in options:
+                options[name] = tuple(parse_names(options[name]))
+        for name, kind in (("registry", Path), ("slurm", str)):
+            if name in options:
+                value = options[name]
+                several = (value,) if isinstance(value, (str, Path)) else value
+                options[name] = tuple(map(kind, several))
+        if "levels" in options:
+            options["levels"] = tuple(parse_integers(options["levels"], "--levels", 1, 1000))
+        if "seeds" in options:
+            options["seeds"] = tuple(parse_integers(options["seeds"], "--seeds"))
+        if "settings" in options:
+            options["settings"] = parse_settings(options["settings"])
+        for name in ("data", "out", "store", "tensorboard"):
+            if name in options:
+                options[name] = Path(options[name])
+        return cls(protocol=protocol, **options)
+
+    def resolve(self, registry: Registry, device: str) -> RunConfig:
+        """The config with every method named, the profile chosen, and the data folder among the
+        settings. device: what `auto` has become. Raises RegistryError on an unknown name."""
+        methods = [*self.methods]
+        if self.suite or not methods:
+            methods += registry.suite(self.suite or "all")
+        settings = {name: dict(values) for name, values in self.settings.items()}
+        for name in self.datasets:
+            if self.data is not None and "root" in registry.dataset(name).parameters():
+                settings.setdefault(name, {})["root"] = str(self.data)
+        return replace(
+            self,
+            methods=tuple(dict.fromkeys(methods)),
+            settings=settings,
+            profile=self.profile or default_profile(device),
+        )
+
+
+def default_profile(device: str) -> str:
+    """The profile of a run that names none: `paper` on a GPU, since the papers' sizes take one.
+
+    >>> default_profile("cuda:1"), default_profile("cpu")
+    ('paper', 'tiny')
+    """
+    return "paper" if device.startswith("cuda") else "tiny"
+
+
+def parse_names(value: str | Sequence[str]) -> list[str]:
+    """A sequence of names from itself, or from a text with commas.
+
+    >>> parse_names("anoddpm, pddpm")
+    ['anoddpm', 'pddpm']
+    """
+    texts = [value] if isinstance(value, str) else value
+    return [name.strip() for text in texts for name in text.split(",") if name.strip()]
+
+
+def parse_integers(
+    value: str | int | Sequence[int], option: str, low: int = 0, high: int = 2**31
+) -> list[int]:
+    """Integers from "1,2,5" or "50:500:50" (both ends included), or from integers; each once.
+
+    option: what errors call it     low, high: the range of each number
+    Raises OptionError on anything else.
+
+    >>> parse_integers("1,50:150:50", "--levels")
+    [1, 50, 100, 150]
+    """
+    result: list[int] = []
+    texts = value.split(",") if isinstance(value, str) else [value]
+    if not isinstance(value, (str, int)):
+        texts = [str(part) for part in value]
+    try:
+        for part in filter(None, map(str, texts)):
+            if ":" in part:
+                first, last, step = (int(number) for number in part.split(":"))
+                result += range(first, last + 1, step)
+            else:
+                result.append(int(part))
+    except ValueError:
+        raise OptionError(
+            f"{option} takes numbers such as 1,2 or 50:500:50, not {value!r}"
+        ) from None
+    if not result or min(result) < low or max(result) > high:
+        raise OptionError(f"{option} takes numbers in {low}..{high}, not {value!r}")
+    return list(dict.fromkeys(result))
+
+
+def parse_settings(value: Mapping[str, Any] | Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Constructor arguments by the name of a method or dataset, "" for whatever takes them.
+
+    value: {"anoddpm": {"steps": 200}, "size": 64}, {"anoddpm.steps": 200}, or texts such as
+        "anoddpm.steps=200" and "size=64", whose values are read as YAML
+    Raises OptionError on a text that is not of this form.
+
+    >>> parse_settings({"anoddpm.steps": 200, "size": 64})
+    {'anoddpm': {'steps': 200}, '': {'size': 64}}
+    """
+    result: dict[str, dict[str, Any]] = {}
+    for target, argument in _assignments(value):
+        if isinstance(argument, Mapping):
+            result.setdefault(target, {}).update(argument)
+            continue
+        name, _, key = target.rpartition(".")
+        result.setdefault(name, {})[key] = argument
+    return result
+
+
+def _assignments(value: Mapping[str, Any] | Sequence[str]) -> list[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        return list(value.items())
+    import yaml
+
+    pairs: list[tuple[str, Any]] = []
+    for text in [value] if isinstance(value, str) else value:
+        target, equals, argument = text.partition("=")
+        name, dot, key = target.rpartition(".")
+        if not (equals and key and bool(name) == bool(dot)):
+            raise OptionError(f"--set takes NAME.ARGUMENT=VALUE or ARGUMENT=VALUE, not {text!r}")
+        try:
+            pairs.append((target, yaml.safe_load(argument)))
+        except yaml.YAMLError:
+            raise OptionError(f"--set {text!r}: the value is not YAML") from None
+    return pairs
+
+
+def _protocol(options: dict[str, Any]) -> Protocol:
+    """The protocol of options, which are taken out of them."""
+    protocol = options.pop("protocol", Protocol())
+    protocol = Protocol.parse(protocol) if isinstance(protocol, str) else protocol
+    parts = {
+        PROTOCOL_OPTIONS[name]: options.pop(name) for name in PROTOCOL_OPTIONS.keys() & options
+    }
+    if isinstance(parts.get("post"), str):
+        parts["post"] = tuple(step for step in parts["post"].split(",") if step)
+    return replace(protocol, **parts) if parts else protocol

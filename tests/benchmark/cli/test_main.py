@@ -1,0 +1,90 @@
+"""adbench itself: its version, help, completion, and what it does not load."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+
+import pytest
+from typer.testing import CliRunner
+
+from adbench.benchmark.cli.main import app
+from adbench.benchmark.cli.run_options import CLUSTER, DATA, OPTIONS, PROTOCOL, WHAT, WHERE
+from adbench.benchmark.experiments.run_config import PROTOCOL_OPTIONS, RunConfig
+
+WIDE = {"COLUMNS": "200", "TERMINAL_WIDTH": "200"}
+COMMANDS = ["run", "plan", "report", "list", "info", "doctor", "compare", "reproduce", "status",
+            "speed", "check", "new", "data", "cache"]  # fmt: skip
+
+
+def test_the_version_is_the_packages() -> None:
+    assert CliRunner().invoke(app, ["--version"]).stdout.strip() == version("diffusion-adbench")
+
+
+def test_python_m_is_the_command_line_and_help_loads_nothing_heavy() -> None:
+    """Half a second at most, of which a slow machine may need several tries."""
+    script = (
+        "import sys, runpy; sys.argv = ['adbench', '--help']\n"
+        "try: runpy.run_module('adbench', run_name='__main__')\n"
+        "finally: assert not {'torch', 'pandas', 'numpy', 'matplotlib'} & set(sys.modules)"
+    )
+    seconds = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        seconds.append(time.perf_counter() - begun)
+        assert process.returncode == 0, process.stderr
+        assert "Usage: adbench" in process.stdout
+        if seconds[-1] < 0.5:
+            break
+    assert min(seconds) < 0.5
+
+
+NESTED = [["data", "verify"], ["cache", "gc"], ["new", "method"]]
+
+
+@pytest.mark.parametrize("command", [[], *([c] for c in COMMANDS), *NESTED])
+def test_h_is_help_everywhere(command: list[str]) -> None:
+    short, long = (CliRunner().invoke(app, [*command, flag]) for flag in ("-h", "--help"))
+    assert short.exit_code == 0 and short.stdout == long.stdout and "Usage: " in short.stdout
+
+
+def test_the_options_of_run_stand_in_groups_and_three_commands_beneath() -> None:
+    text = CliRunner().invoke(app, ["run", "-h"], env=WIDE).stdout
+    order = [text.index(f"─ {group} ─") for group in (WHAT, DATA, PROTOCOL, WHERE, CLUSTER)]
+    assert order == sorted(order)
+    assert text[text.index("Examples:") :].count("adbench run") == 3
+
+
+def test_every_field_of_a_config_is_an_option_and_none_else() -> None:
+    fields = set(RunConfig.__dataclass_fields__) - {"protocol"}
+    parts = PROTOCOL_OPTIONS.keys() - {"roi", "select"}
+    assert set(OPTIONS) == fields | parts
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("adbench run -m anod", "anoddpm"),
+        ("adbench run -m anoddpm,pdd", "anoddpm,pddpm"),
+        ("adbench run -d phant", "phantom"),
+        ("adbench plan --profile pap", "paper"),
+        ("adbench data prepare phan", "phantom"),
+        ("adbench info pdd", "pddpm"),
+    ],
+)
+def test_the_shell_completes_names(words: str, expected: str) -> None:
+    env = os.environ | {
+        "_ADBENCH_COMPLETE": "complete_bash", "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+    }  # fmt: skip
+    process = subprocess.run(
+        [sys.executable, "-m", "adbench"], env=env, capture_output=True, text=True
+    )
+    assert expected in process.stdout.split()
+    script = CliRunner().invoke(app, ["--show-completion", "bash"], env={"SHELL": "bash"})
+    assert script.exit_code == 0 or json.dumps(script.output)
