@@ -13,6 +13,7 @@ import typer
 from ..scheduling.exit_codes import NO_DATA
 from .options import (
     Json,
+    RecordsFolder,
     StoreFolder,
     Traceback,
     error_messages,
@@ -27,7 +28,6 @@ app = typer.Typer(
     "space, export and import.",
 )
 
-RecordsFolder = Annotated[Path, typer.Option(help="Where adbench run wrote its records.")]
 RecordsFolders = Annotated[
     list[Path] | None, typer.Option("--out", help="Where adbench run wrote (again for more).")
 ]

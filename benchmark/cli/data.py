@@ -44,7 +44,7 @@ def prepare(
         with Watch(rich_console(err=True)).step(f"prepare {name}") as progress:
             dataset.prepare(progress)
         parts = {
-            part: len(getattr(dataset, part)()) for part in ("train", "held_out", "val", "test")
+            part: len(getattr(dataset, part)()) for part in ("train", "calibration", "val", "test")
         }
         if json:
             print_json({"dataset": name, "samples": parts})

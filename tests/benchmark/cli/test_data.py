@@ -51,7 +51,7 @@ def test_prepare_says_what_came_of_it_and_writes_only_to_the_cache(root: Path, c
     before = sorted(root.rglob("*"))
     made = adbench("prepare", *MVTEC, "--data", str(root))
     assert made.exit_code == 0, made.output
-    assert "mvtec is prepared: train 5, held_out 1, val 0, test 4 samples of 1 x 16 x 16" in (
+    assert "mvtec is prepared: train 5, calibration 1, val 0, test 4 samples of 1 x 16 x 16" in (
         made.output
     )
     assert sorted(root.rglob("*")) == before and len(list(cache.glob("mvtec-*.h5"))) == 1

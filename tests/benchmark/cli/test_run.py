@@ -89,7 +89,7 @@ def test_a_second_call_computes_nothing_and_changes_no_file(tmp_path: Path, monk
     assert adbench(tmp_path, "-m", "brightness").exit_code == 0
     board(tmp_path)
     before = {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in tmp_path.rglob("*.*")}
-    for stage in ("fit", "look"):
+    for stage in ("fit", "predict"):
         monkeypatch.setattr(
             f"adbench.benchmark.experiments.pipeline.{stage}", None
         )  # would raise if called
