@@ -111,7 +111,7 @@ def plan(
     config = RunConfig.from_options(methods=methods, datasets=datasets, **options)
     rows = plan_config(config, make_reporter(quiet=not progress), measure=measure)[0]
     stages = [
-        {"experiment": row["cell"], "skip": row["skip"], **stage}
+        {"experiment": row["experiment"], "skip": row["skip"], **stage}
         for row in rows
         for stage in (row["stages"] or [{}])
     ]
