@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +18,15 @@ from ...datasets.io.images import LUMA, resize
 from ...datasets.preparation.file_dataset import FileDataset
 from ...datasets.preparation.image_dataset import ImageDataset
 from ...datasets.splits.assignment import Case
-from ...engine.runtime.context import NullStateStore, TrainingContext
+from ...engine.runtime.context import TrainingContext
 from ...methods.base import Method
+from ..evaluation.load_predictions import load_predictions
 from ..evaluation.predictions import GroundTruth, Predictions
 from ..evaluation.protocol import Protocol
 from ..executors.launch import circumstances
 from ..experiments.fit_predict import load_method, predict
 from ..experiments.matrix import Experiment, sweep_levels
-from ..experiments.pipeline import load_predictions
+from ..experiments.resolve import build_method
 from ..registry.code_fingerprint import loaded_code_digest
 from ..registry.registry import Registry
 from ..store.artifact_store import Artifact
@@ -91,8 +92,9 @@ class Detector:
         self.level: int = record["level"]["chosen"]
         self.threshold: float | None = record["threshold"]["value"]
         self.protocol: Protocol = experiment.protocol
-        self._experiment, self._context = experiment, context
-        self.method: Method = load_method(experiment, dataset.spec, checkpoint.path, context)
+        self._experiment, self._context = experiment, replace(context, seed=experiment.seed)
+        method = build_method(experiment, dataset.spec)
+        self.method: Method = load_method(method, checkpoint.path, context)
         if loaded_code_digest(type(self.method)) != checkpoint.key_inputs["code"]:
             warnings.warn(
                 f"the code of {self.name} has changed since it was trained; scores may differ from "
@@ -147,13 +149,10 @@ class Detector:
             raise DetectorError("there is no image to predict")
         with tempfile.TemporaryDirectory(prefix="adbench-") as folder:
             path = Path(folder) / "maps.h5"
-            dataset = _OneSplit(self.spec, split)
-            predict(
-                path, self._experiment, self.method, dataset, "test", self._context,
-                NullStateStore(), _no_log,
-            )  # fmt: skip
+            levels = sweep_levels(self._experiment, type(self.method))
+            predict(path, self.method, split, levels, self._context, name="test")
             predictions = load_predictions(split, path)
-            level = sweep_levels(self._experiment, type(self.method)).index(self.level)
+            level = levels.index(self.level)
             ground = GroundTruth(predictions, self.protocol)
             at_level = ground.at_level(level)
             maps = _smoothed(predictions, self.protocol, level)
@@ -282,26 +281,3 @@ def _smoothed(predictions: Predictions, protocol: Protocol, level: int) -> Array
         return None
     count = len(predictions.keys)
     return protocol.filter_maps(np.asarray(predictions.map[level, 0:count], np.float32))
-
-
-class _OneSplit(Dataset):
-    """A dataset of nothing but the split to predict, as its test split."""
-
-    def __init__(self, spec: Spec, split: Split) -> None:
-        self.spec, self._split = spec, split
-
-    def train(self, *, labelled: bool = False) -> Split:
-        return []
-
-    def calibration(self) -> Split:
-        return []
-
-    def val(self) -> Split:
-        return []
-
-    def test(self) -> Split:
-        return self._split
-
-
-def _no_log(event: str, facts: Mapping[str, Any]) -> None:
-    pass

@@ -27,7 +27,7 @@ SCRIPT = (
 
 IMPORTED = (
     "adbench.benchmark.scheduling.job",
-    "adbench.benchmark.experiments.pipeline:evaluation_code",
+    "adbench.benchmark.experiments.cache_keys:evaluation_code",
     # what a cell imports while it works: once here is seconds less in every cell
     *("filelock", "scipy.ndimage", "PIL.PngImagePlugin", "torch.utils.flop_counter"),
     "torch._dynamo",

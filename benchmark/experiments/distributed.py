@@ -1,10 +1,14 @@
-"""A run that several processes were launched for: the first does everything, and calls the others
-when there is something to train; they train along, keep nothing, and wait for the next call."""
+"""One run in several processes: rank 0 does everything, the others only train along.
+
+Rank 0 announces before every experiment whether there is anything to train. The followers keep
+nothing, and wait for the next announcement.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,47 +17,62 @@ from ...engine.runtime.context import Interrupted, NullStateStore, TrainingConte
 from ...engine.runtime.distributed import Team
 from .fit_predict import fit
 from .matrix import Experiment
+from .resolve import resolve
 
 
 @contextmanager
 def announce_training(team: Team) -> Iterator[Callable[[], None]]:
-    """Around the place where the first process may train: it calls the others just before, and
-    if it does not, they hear at the end that there was nothing to do."""
-    called = False
+    """Tell the followers whether rank 0 trains within this block.
 
-    def call() -> None:
-        nonlocal called
-        called = True
+    Yields a function that rank 0 calls just before it trains. If it does not, the followers are
+    told at the end of the block that there was nothing to train.
+    """
+    announced = False
+
+    def announce() -> None:
+        nonlocal announced
+        announced = True
         team.broadcast_flag(True)
 
     try:
-        yield call
+        yield announce
     finally:
-        if not called:
+        if not announced:
             team.broadcast_flag(False)
 
 
 def run_follower(
     experiments: Sequence[Experiment], dataset: Dataset, context: TrainingContext
 ) -> None:
-    """Train along with the first process, which goes through the same cells in the same order.
+    """Train along with rank 0, which goes through the same experiments in the same order.
 
-    Raises Interrupted with it. What fails here has failed there too, and is reported there.
+    dataset: prepared; of all the experiments
+
+    Raises Interrupted where rank 0 does. Other errors happen in rank 0 too, and are reported there.
     """
-    for cell in experiments:
+    for experiment in experiments:
         if not context.team.broadcast_flag(False):
             continue
         with TemporaryDirectory(prefix="adbench-") as folder:
             try:
+                resolved = resolve(experiment, dataset, context.dtype)
                 fit(
                     Path(folder) / "weights",
-                    cell,
-                    dataset,
-                    context,
-                    NullStateStore(),
-                    lambda *_: None,
+                    resolved.build_method(),
+                    resolved.splits["train"],
+                    resolved.splits["held_out"],
+                    replace(
+                        context,
+                        seed=experiment.seed,
+                        state_store=NullStateStore(),
+                        on_event=_ignore_event,
+                    ),
                 )
             except Interrupted:
                 raise
             except Exception:
                 continue
+
+
+def _ignore_event(event: str, facts: object) -> None:
+    pass

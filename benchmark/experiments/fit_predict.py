@@ -1,6 +1,7 @@
-"""The two stages that need a network: fitting a method, and letting it look at a split.
+"""The two stages that need a network: fitting a method, and predicting a split with it.
 
-Both keep what they have as they go: training its last step kept, looking its whole shards.
+Both keep what they have as they go: training its latest state, prediction its finished shards. They
+know no experiment and no dataset, only a method, splits and levels.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ...datasets.base import Batch, Dataset, Sample, Spec, Split
+from ...datasets.base import Batch, Sample, Split
 from ...engine.profiling.cost import (
     CostMeter,
     FlopCount,
@@ -28,40 +29,35 @@ from ...engine.profiling.cost import (
     device_name,
     peak_memory,
 )
-from ...engine.runtime.context import Interrupted, StateStore, TrainingContext
+from ...engine.runtime.context import Interrupted, TrainingContext
 from ...engine.runtime.out_of_memory import batch_limit, retry_out_of_memory
 from ...engine.runtime.rng import Rng
 from ...engine.training.loop import NotFinite, Training
 from ...methods.base import Method
 from ..evaluation.metrics.reconstruction import normal_psnr_ssim
-from ..figures.gallery import gallery
 from ..store.partial_state import PartialState
-from .matrix import Experiment, load_split, sweep_levels
 from .shared_stages import SharedStageCache
 
 SHARD_SIZE = 32
-"""Samples a method is shown at a time, and that a killed look loses at most."""
+"""Samples that are predicted at a time, and that a killed prediction loses at most."""
 
 GOLDEN_RATIO = 0.618
-"""Multiples of it, without their whole part, keep away from each other."""
+"""Multiples of it, without their integer part, keep away from each other."""
 
 LIBRARIES = ("diffusion-adbench", "torch", "monai", "numpy", "scipy", "h5py")
+"""Packages whose versions are recorded."""
 
 LogEvent = Callable[[str, Mapping[str, Any]], None]
+"""(event, facts): is called as work goes on."""
 
 
-def build_method(experiment: Experiment, spec: Spec) -> Method:
-    """The method with its first weights, which depend on the cell's seed alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(experiment.seed)
-        return experiment.method.load()(spec, **experiment.method_args)
+def load_method(method: Method, weights: Path, context: TrainingContext) -> Method:
+    """Load fitted weights into a method, and move it to the device, ready to predict.
 
+    weights: a file that `fit` wrote
 
-def load_method(
-    experiment: Experiment, spec: Spec, weights: Path, context: TrainingContext
-) -> Method:
-    """The method as it was fitted, on the device, ready to look."""
-    method = build_method(experiment, spec)
+    Raises RuntimeError where the weights are not this method's.
+    """
     method.load_state_dict(load_file(weights))
     context.place(method)
     return method.eval()
@@ -69,51 +65,53 @@ def load_method(
 
 def fit(
     path: Path,
-    experiment: Experiment,
-    dataset: Dataset,
+    method: Method,
+    train: Split,
+    calibration: Split,
     context: TrainingContext,
-    state_store: StateStore,
-    log: LogEvent,
     make_stage_cache: Callable[[TrainingContext], SharedStageCache] | None = None,
 ) -> dict[str, Any]:
-    """make_stage_cache: the shelf of the stages that methods share, for a run."""
-    method = build_method(experiment, dataset.spec)
-    labelled = method.supervision == "image-labels"
-    train = load_split(dataset, "train", experiment.limit, labelled)
-    held_out = load_split(dataset, "held_out", experiment.limit)
-    micro: dict[str, Any] = {}
+    """Fit a method, write its weights, and return what the training took.
 
-    def noted(event: str, facts: Mapping[str, Any]) -> None:
+    path: of the safetensors file to write
+    method: with its first weights
+    train, calibration: what the method learns from
+    context: with the seed of the experiment, and where half-finished work is kept
+    make_stage_cache: makes the cache of the stages that methods share; None to train them here
+
+    Raises NotFinite where a weight is NaN or infinite; nothing is written then.
+    """
+    micro_batch: dict[str, Any] = {}
+    log: LogEvent = context.on_event
+
+    def on_event(event: str, facts: Mapping[str, Any]) -> None:
         if event == "oom":
-            micro.update(facts)
+            micro_batch.update(facts)
         log(event, facts)
 
-    context = replace(context, seed=experiment.seed, state_store=state_store, on_event=noted)
-    shelf = make_stage_cache(context) if make_stage_cache is not None else None
-    context = context if shelf is None else replace(context, shared_stages=shelf)
+    context = replace(context, on_event=on_event)
+    stage_cache = make_stage_cache(context) if make_stage_cache is not None else None
+    if stage_cache is not None:
+        context = replace(context, shared_stages=stage_cache)
     with CostMeter(method) as meter:
-        method.fit(train, held_out, context)
-    _check_finite(
-        {key: value for key, value in method.state_dict().items()}, "after training, weight"
-    )
+        method.fit(train, calibration, context)
+    weights = method.state_dict()
+    _check_finite(weights, "after training, weight")
     plan = getattr(method, "plan", None)
     plans = [value for value in vars(method).values() if isinstance(value, Training)]
-    seen = plan.steps * plan.batch if isinstance(plan, Training) else 0
-    batch = plan.batch if isinstance(plan, Training) else 0
-    save_file({k: v.detach().cpu().contiguous() for k, v in method.state_dict().items()}, path)
-    price = _measure_cost(method, train[0], context)
+    batch, samples = (plan.batch, plan.steps * plan.batch) if isinstance(plan, Training) else (0, 0)
+    save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, path)
+    cost = _measure_cost(method, train[0], context)
+    backward = 2  # a backward pass takes twice a forward pass
     return {
         "train_steps": sum(each.steps for each in plans),
         "train_samples": sum(each.steps * each.batch for each in plans) or len(train),
-        "train_micro_batch": micro.get("micro", context.micro or batch),
-        "train_gflops": 3
-        * price.flops_per_evaluation
-        * seen
-        / 1e9,  # the denoiser; backward is twice
-        "gflops_per_evaluation": price.flops / max(price.evaluations, 1) / 1e9,
+        "train_micro_batch": micro_batch.get("micro", context.micro or batch),
+        "train_gflops": (1 + backward) * cost.flops_per_evaluation * samples / 1e9,
+        "gflops_per_evaluation": cost.flops / max(cost.evaluations, 1) / 1e9,
         "parameters": count_parameters(method),
-        "train_seconds": meter.seconds + (shelf.reused_seconds if shelf else 0.0),
-        "stages": dict(shelf.keys) if shelf else {},
+        "train_seconds": meter.seconds + (stage_cache.reused_seconds if stage_cache else 0.0),
+        "stages": dict(stage_cache.keys) if stage_cache else {},
         "peak_memory_mb": peak_memory(context.device),
         "device": device_name(context.device),
         "threads": torch.get_num_threads(),
@@ -124,57 +122,61 @@ def fit(
 @torch.no_grad()
 def predict(
     path: Path,
-    experiment: Experiment,
     method: Method,
-    dataset: Dataset,
-    split_name: str,
+    split: Split,
+    levels: Sequence[int],
     context: TrainingContext,
-    state_store: StateStore,
-    log: LogEvent,
+    *,
+    name: str,
+    gallery: Sequence[int] = (),
 ) -> dict[str, Any]:
-    """Scores and maps of a split at every level, shard by shard, into one HDF5 file."""
-    split, levels = (
-        load_split(dataset, split_name, experiment.limit),
-        sweep_levels(experiment, type(method)),
-    )
-    drawn = gallery(split) if split_name == "test" else []
-    context = replace(context, on_event=log)
+    """Predict scores and maps of a split at every level, write them, and return what it took.
+
+    The HDF5 file has score (L, N), map (L, N, *S), reconstruction (L, gallery, C, *S), psnr and
+    ssim (L, N), those that the method gives, and gallery and levels.
+
+    path: of the file to write
+    method: fitted, on the device
+    context: with the seed of the experiment, and where finished shards are kept
+    name: of the split, for events and messages
+    gallery: indices of the samples whose reconstructions are kept
+
+    Raises Interrupted where the context asks to stop, NotFinite where a score or a map is NaN.
+    """
+    log: LogEvent = context.on_event
     shards: list[Mapping[str, Tensor]] = []
     fits = False
     for start in range(0, len(split), SHARD_SIZE):
         if context.stop():
-            raise Interrupted(f"stopped looking at {split_name} sample {start}; all of it is kept")
-        index = range(start, min(start + SHARD_SIZE, len(split)))
-        shard = state_store.load(f"shard-{start}")
+            raise Interrupted(f"stopped predicting {name} at sample {start}; all of it is kept")
+        indices = range(start, min(start + SHARD_SIZE, len(split)))
+        shard = context.state_store.load(f"shard-{start}")
         if shard is not None and fits and int(shard["batch"]) != batch_limit(method):
             shard = None  # a helper had more memory
         if shard is None:
-            work = partial(_predict_shard, experiment, method, split, index, drawn, levels, context)
-            shard = (
-                work()
-                if fits
-                else retry_out_of_memory(
-                    work, method, context, f"looking at {split_name}", context.on_event
-                )
-            )
-            state_store.save(f"shard-{start}", shard)
+            work = partial(_predict_shard, method, split, indices, gallery, levels, context)
+            if fits:
+                shard = work()
+            else:
+                shard = retry_out_of_memory(work, method, context, f"predicting {name}", log)
+            context.state_store.save(f"shard-{start}", shard)
         batch_limit(method, int(shard["batch"]))  # one shape for the whole stage, also when resumed
         fits = True
         shards.append(shard)
-        log("look", {"part": split_name, "step": index[-1] + 1, "of": len(split)})
+        log("look", {"part": name, "step": indices[-1] + 1, "of": len(split)})
     with h5py.File(path, "w") as file:
-        for what in ("score", "map", "reconstruction", "psnr", "ssim"):
-            parts = [shard[what] for shard in shards if what in shard]
-            if parts:
-                file[what] = torch.cat(parts, 1).numpy()
-        file["gallery"] = np.array(drawn, dtype=np.int64)
+        for field in ("score", "map", "reconstruction", "psnr", "ssim"):
+            values = [shard[field] for shard in shards if field in shard]
+            if values:
+                file[field] = torch.cat(values, 1).numpy()
+        file["gallery"] = np.array(gallery, dtype=np.int64)
         file["levels"] = np.array(levels, dtype=np.int64)
     samples = max(len(split), 1)
     return {
         "samples": len(split),
         "batch": batch_limit(method),
-        "evaluations": sum(int(s["evaluations"]) for s in shards) / samples,
-        "seconds": sum(float(s["seconds"]) for s in shards) / samples,
+        "evaluations": sum(int(shard["evaluations"]) for shard in shards) / samples,
+        "seconds": sum(float(shard["seconds"]) for shard in shards) / samples,
         "peak_memory_mb": peak_memory(context.device),
         "levels": len(levels),
         "device": device_name(context.device),
@@ -184,24 +186,29 @@ def predict(
 
 @torch.no_grad()
 def predict_remaining_shards(
-    experiment: Experiment,
     method: Method,
-    dataset: Dataset,
-    split_name: str,
+    split: Split,
+    levels: Sequence[int],
     context: TrainingContext,
     partial_state: PartialState,
-    log: LogEvent,
     is_finished: Callable[[], bool],
     helper_number: int,
+    *,
+    name: str,
+    gallery: Sequence[int] = (),
 ) -> int:
-    """Shards of a split for whoever looks at it from its start, until there is none left or all is
-    `is_finished`; how many samples they have. From the end on, or for a share above 1 from
-    elsewhere."""
-    split, levels = (
-        load_split(dataset, split_name, experiment.limit),
-        sweep_levels(experiment, type(method)),
-    )
-    drawn, count = gallery(split) if split_name == "test" else [], 0
+    """Predict shards for the process that predicts the same split, and return how many samples.
+
+    That process goes from the start on; this one from the end back, or for a helper number above 1
+    from elsewhere, until no shard is left.
+
+    method, split, levels, context, name, gallery: as `predict` has them
+    partial_state: where that process looks for finished shards
+    is_finished: whether all of the split has been predicted
+    helper_number: from 1, different for each helper
+    """
+    log: LogEvent = context.on_event
+    count = 0
     starts = range(0, len(split), SHARD_SIZE)[::-1]
     first = int(len(starts) * ((helper_number - 1) * GOLDEN_RATIO % 1))
     for start in [*starts[first:], *starts[:first]]:
@@ -209,43 +216,42 @@ def predict_remaining_shards(
             break
         if f"shard-{start}" in partial_state:
             continue
-        index = range(start, min(start + SHARD_SIZE, len(split)))
-        shard = _predict_shard(experiment, method, split, index, drawn, levels, context)
+        indices = range(start, min(start + SHARD_SIZE, len(split)))
+        shard = _predict_shard(method, split, indices, gallery, levels, context)
         if is_finished():
             break
         partial_state.save(f"shard-{start}", shard)
-        if is_finished():  # meanwhile, and what was kept was swept away
+        if is_finished():  # meanwhile, and the other process has cleared the partial state
             partial_state.clear()
             break
-        count += len(index)
-        log("look", {"part": split_name, "step": count, "of": len(split)})
+        count += len(indices)
+        log("look", {"part": name, "step": count, "of": len(split)})
     return count
 
 
 def _predict_shard(
-    experiment: Experiment,
     method: Method,
     split: Split,
     indices: Sequence[int],
-    gallery_indices: Sequence[int],
+    gallery: Sequence[int],
     levels: Sequence[int],
     context: TrainingContext,
 ) -> dict[str, Tensor]:
     batch = Batch.from_samples([split[i] for i in indices])
-    rng = Rng(batch.keys, experiment.seed, context.device)
+    rng = Rng(batch.keys, context.seed, context.device)
     with CostMeter(method) as meter, context.autocast():
-        found = method.detect(batch.x.to(context.device), levels, rng)
-        shard = {"score": found.score.double().cpu()}
-        if found.map is not None:
-            shard["map"] = found.map.float().cpu().contiguous()
+        detection = method.detect(batch.x.to(context.device), levels, rng)
+        shard = {"score": detection.score.double().cpu()}
+        if detection.map is not None:
+            shard["map"] = detection.map.float().cpu().contiguous()
     _check_finite(shard, f"of samples {batch.keys[0]} to {batch.keys[-1]}, the")
-    if found.reconstruction is not None:
+    if detection.reconstruction is not None:
         shard["psnr"], shard["ssim"] = normal_psnr_ssim(
-            batch.x.to(context.device), found.reconstruction, batch.label.to(context.device)
+            batch.x.to(context.device), detection.reconstruction, batch.label.to(context.device)
         )
-    wanted = [i for i, j in enumerate(indices) if j in gallery_indices]
-    if found.reconstruction is not None and wanted:
-        shard["reconstruction"] = found.reconstruction[:, wanted].float().cpu().contiguous()
+    rows = [row for row, index in enumerate(indices) if index in gallery]
+    if detection.reconstruction is not None and rows:
+        shard["reconstruction"] = detection.reconstruction[:, rows].float().cpu().contiguous()
     shard["evaluations"] = torch.tensor(meter.evaluations)
     shard["batch"] = torch.tensor(batch_limit(method))
     shard["seconds"] = torch.tensor(meter.seconds, dtype=torch.float64)
@@ -260,7 +266,7 @@ def _check_finite(tensors: Mapping[str, Tensor], description: str) -> None:
 
 @torch.no_grad()
 def _measure_cost(method: Method, sample: Sample, context: TrainingContext) -> FlopCount:
-    """Of one look at one sample at the published level, with every network that takes part."""
+    """FLOPs of predicting one sample at the published level, of all networks that take part."""
     context.place(method).eval()
     x, rng = sample.x[None].to(context.device), Rng([sample.key], context.seed, context.device)
     with context.autocast():

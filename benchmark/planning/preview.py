@@ -15,7 +15,7 @@ from .history import CostEstimate, CostHistory
 if TYPE_CHECKING:
     from ...datasets.base import Dataset
     from ...engine.runtime.context import TrainingContext
-    from ..experiments.pipeline import KeyInputs
+    from ..experiments.resolve import ResolvedExperiment
 
 
 def preview_run(
@@ -34,7 +34,7 @@ def preview_run(
     measure: measure briefly what has no similar earlier work in the store
     """
     from ..executors.launch import by_dataset, prepared
-    from ..experiments.pipeline import experiment_key_inputs
+    from ..experiments.resolve import resolve
     from ..scheduling.job import unfit
 
     preview = StagePreview(StoreIndex(store), context, measure)
@@ -47,8 +47,7 @@ def preview_run(
                 continue
             stages = []
             if not skip:
-                key_inputs = experiment_key_inputs(experiment, dataset, context)
-                stages = preview.stages(experiment, dataset, key_inputs)
+                stages = preview.stages(resolve(experiment, dataset, context.dtype))
             rows.append({"experiment": experiment.name, "skip": skip, "stages": stages})
     return rows
 
@@ -70,25 +69,21 @@ class StagePreview:
         self.history = CostHistory(index, device, threads)
         self._measurements: dict[str, CostEstimate] = {}
 
-    def stages(
-        self, experiment: Experiment, dataset: Dataset, key_inputs: KeyInputs
-    ) -> list[dict[str, Any]]:
+    def stages(self, resolved: ResolvedExperiment) -> list[dict[str, Any]]:
         """The training, the predictions and the evaluation of an experiment, in this order."""
-        from ..experiments.matrix import split_digest, sweep_levels
-
-        method_class = experiment.method.load()
+        experiment, key_inputs = resolved.experiment, resolved.key_inputs
+        splits, levels = resolved.splits, resolved.levels
+        dataset = splits.dataset
 
         def train() -> CostEstimate:
-            labelled = method_class.supervision == "image-labels"
-            samples = split_digest(dataset, "train", experiment.limit, labelled)[1]
+            samples = splits.size("train")
             estimate = self.history.estimate_training(key_inputs.checkpoint, samples)
             return self._complete_estimate(
                 estimate, experiment, dataset, key_inputs.checkpoint, None, 0
             )
 
         def predict(part: str) -> CostEstimate:
-            samples = split_digest(dataset, part, experiment.limit)[1]
-            inputs, levels = key_inputs.maps[part], sweep_levels(experiment, method_class)
+            samples, inputs = splits.size(part), key_inputs.maps[part]
             estimate = self.history.estimate_prediction(inputs, samples)
             return self._complete_estimate(estimate, experiment, dataset, inputs, levels, samples)
 

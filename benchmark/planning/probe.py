@@ -11,8 +11,9 @@ from math import ceil
 from ...datasets.base import Batch, Dataset
 from ...engine.profiling.cost import CostMeter, PeakMemory, peak_memory
 from ...engine.runtime.context import TrainingContext
-from ..experiments.fit_predict import build_method
-from ..experiments.matrix import Experiment, load_split
+from ..experiments.matrix import Experiment
+from ..experiments.resolve import build_method
+from ..experiments.splits import Splits
 from ..speed.data_loading import measure_loading
 from ..speed.reference_implementations import RepeatedPrediction
 from .history import STEPS_ARGUMENT, CostEstimate
@@ -55,7 +56,7 @@ def measure_prediction(
     experiment: Experiment, dataset: Dataset, context: TrainingContext, levels: Sequence[int]
 ) -> CostEstimate:
     """The cost of predicting one sample at all levels, from one call with a full batch."""
-    test = load_split(dataset, "test", experiment.limit)
+    test = Splits(dataset, limit=experiment.limit)["test"]
     count = min(max(ceil(context.batch / len(levels)), 1), len(test))
     if not count:
         return CostEstimate(0.0, source=MEASURED_NOW)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from hashlib import sha256
@@ -34,6 +34,9 @@ class CodeFolder:
     """A folder whose files count. They are imported as `package`.…, or bare if that is empty.
 
     It may be a single file, of a module that stands alone.
+
+    adbench's own root __init__ does not count: it names the public API lazily, and no result
+    depends on it.
     """
 
     package: str
@@ -86,9 +89,14 @@ def loaded_code_digest(cls: type) -> str:
     return code_fingerprint(cls).digest
 
 
-def modules_digest(paths: Iterable[Path]) -> str:
-    """One digest of these files alone, whatever they import; blind to what a fingerprint is."""
-    return _hash(repr(sorted((path.name, _parse_file(path)[0]) for path in paths)))
+def folder_digest(folder: Path) -> str:
+    """One digest of all Python files in a folder and its sub-folders, by their relative paths.
+
+    Whatever they import does not count, nor what a fingerprint is: comments, docstrings and layout.
+    """
+    paths = sorted(folder.rglob("*.py"))
+    digests = {path.relative_to(folder).as_posix(): _parse_file(path)[0] for path in paths}
+    return _hash(repr(digests))
 
 
 def _is_fingerprinted(base: type, cls: type) -> bool:

@@ -24,7 +24,8 @@ from ...engine.runtime.distributed import SINGLE_PROCESS, Team
 from ..evaluation.protocol import Protocol
 from ..experiments.fit_predict import LogEvent
 from ..experiments.matrix import PREDICTED_SPLITS, Experiment
-from ..experiments.pipeline import predict_shared, record_header, run_experiment
+from ..experiments.pipeline import predict_shared, run_experiment
+from ..experiments.record import record_header
 from ..experiments.tensorboard import TensorBoardError, TensorBoardLogger
 from ..registry.registry import Entry
 from ..store.artifact_store import Store, canonical_json

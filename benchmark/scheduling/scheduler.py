@@ -18,7 +18,7 @@ from typing import Any
 from ...engine.runtime.context import TrainingContext
 from ..executors.launch import Executor, News, by_dataset
 from ..experiments.matrix import Experiment
-from ..experiments.pipeline import record_header
+from ..experiments.record import record_header
 from ..experiments.tensorboard import TensorBoardError
 from ..store.artifact_store import Store
 from .console import Watch

@@ -20,8 +20,9 @@ from ...engine.runtime.context import Interrupted, TrainingContext
 from ...engine.runtime.rng import Rng
 from ...engine.training.data_loading import iterate_batches
 from ...engine.training.loop import Training
-from ..experiments.fit_predict import build_method
-from ..experiments.matrix import Experiment, load_split
+from ..experiments.matrix import Experiment
+from ..experiments.resolve import build_method
+from ..experiments.splits import Splits
 from .inference import ratios, spread
 
 TRAINING_STEPS = 9
@@ -45,7 +46,7 @@ def measure_loading(
     machine: from `describe_machine`
     """
     method = build_method(experiment, dataset.spec)
-    train = load_split(dataset, "train", None, method.supervision == "image-labels")
+    train = Splits(dataset, labelled=method.supervision == "image-labels")["train"]
     plan = getattr(method, "plan", None)
     batch = plan.batch if isinstance(plan, Training) else 16
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0)).tolist()

@@ -25,8 +25,8 @@ from ...engine.profiling.cost import (
 )
 from ...engine.profiling.peak_throughput import measure_peak
 from ...engine.runtime.context import TrainingContext
-from ..experiments.fit_predict import build_method
 from ..experiments.matrix import Experiment, sweep_levels
+from ..experiments.resolve import build_method
 from .reference_implementations import REFERENCES, Comparison, NotComparable, RepeatedPrediction
 
 

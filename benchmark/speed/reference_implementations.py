@@ -21,8 +21,8 @@ from ...engine.runtime.context import TrainingContext
 from ...engine.runtime.rng import Rng
 from ...engine.sampling.reconstruct import SamplingConfig
 from ...methods.base import Detection, Method
-from ..experiments.fit_predict import build_method
 from ..experiments.matrix import Experiment
+from ..experiments.resolve import build_method
 
 DEFAULT_STEPS = 20
 """Network calls per chain to compare with, for a method that visits every level itself."""

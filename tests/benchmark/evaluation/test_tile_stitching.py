@@ -14,7 +14,7 @@ from adbench.benchmark.evaluation.tile_stitching import (
     samples_without_images,
     stitch_tiles,
 )
-from adbench.benchmark.experiments.matrix import load_split
+from adbench.benchmark.experiments.splits import Splits
 from adbench.datasets.base import Dataset, Sample, Spec, Tile
 from adbench.datasets.transforms.tiles import cut_tiles, tile_starts
 
@@ -109,5 +109,6 @@ def test_a_limit_takes_whole_images() -> None:
 
         calibration = val = test = lambda self: tiles
 
-    kept = load_split(Tiled(), "test", 3)
+    split = Splits(Tiled(), limit=3)["test"]
+    kept = [split[i] for i in range(len(split))]
     assert len(kept) == 3 * 4 and len({t.group for t in kept}) == 3

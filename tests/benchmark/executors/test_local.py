@@ -14,8 +14,8 @@ import pytest
 import kills
 from adbench.benchmark.executors.fork_server_main import _answer
 from adbench.benchmark.executors.local import Local, Place, places
-from adbench.benchmark.experiments import pipeline as runner
-from adbench.benchmark.experiments.pipeline import evaluation_code
+from adbench.benchmark.experiments import cache_keys
+from adbench.benchmark.experiments.cache_keys import evaluation_code
 from adbench.benchmark.registry import code_fingerprint as fingerprint
 from adbench.benchmark.registry.code_fingerprint import loaded_code_digest
 from adbench.benchmark.scheduling.job import described
@@ -173,7 +173,7 @@ def test_code_is_told_by_what_was_loaded_before_forking(monkeypatch: pytest.Monk
     evaluation_code.cache_clear()
     names = [
         "adbench.methods.healthy_mean:HealthyMean",
-        "adbench.benchmark.experiments.pipeline:evaluation_code",
+        "adbench.benchmark.experiments.cache_keys:evaluation_code",
     ]
     here, there = socket.socketpair()
     with here, there:
@@ -183,7 +183,7 @@ def test_code_is_told_by_what_was_loaded_before_forking(monkeypatch: pytest.Monk
         raise AssertionError("asked again")
 
     monkeypatch.setattr(fingerprint, "code_fingerprint", edited)
-    monkeypatch.setattr(runner, "modules_digest", edited)
+    monkeypatch.setattr(cache_keys, "folder_digest", edited)
     assert len(loaded_code_digest(HealthyMean)) == len(evaluation_code()) > 0
 
 

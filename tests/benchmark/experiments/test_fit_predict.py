@@ -19,12 +19,7 @@ from adbench.benchmark.experiments.matrix import Experiment
 from adbench.benchmark.registry.registry import Entry, Registry
 from adbench.benchmark.store.artifact_store import Artifact, Store
 from adbench.datasets.base import Dataset, Spec, Split
-from adbench.engine.runtime.context import (
-    BatchedModule,
-    Interrupted,
-    NullStateStore,
-    TrainingContext,
-)
+from adbench.engine.runtime.context import BatchedModule, Interrupted, TrainingContext
 from adbench.engine.runtime.distributed import Team
 from adbench.engine.runtime.fixed_batches import apply_in_batches
 from adbench.engine.runtime.rng import Rng
@@ -87,13 +82,22 @@ class Told(list[tuple[str, dict[str, Any]]]):
         return [facts for name, facts in self if name == event]
 
 
-def test_a_look_finds_the_batch_that_fits_and_records_it(
-    tmp_path: Path, dataset: Dataset, cell: Experiment
+def fitted(path: Path, method: Method, dataset: Dataset, context: TrainingContext) -> Any:
+    return fit(path, method, dataset.train(), dataset.calibration(), context)
+
+
+def predicted(path: Path, method: Method, dataset: Dataset, context: TrainingContext) -> Any:
+    return predict(path, method, dataset.test(), [0], context, name="test")
+
+
+def test_a_prediction_finds_the_batch_that_fits_and_records_it(
+    tmp_path: Path, dataset: Dataset
 ) -> None:
-    run, told = TrainingContext(batch=8), Told()
+    told = Told()
+    run = TrainingContext(batch=8, on_event=told)
     method = run.place(Looks(dataset.spec))
     assert isinstance(method, Looks)
-    meta = predict(tmp_path / "a.h5", cell, method, dataset, "test", run, NullStateStore(), told)
+    meta = predicted(tmp_path / "a.h5", method, dataset, run)
     assert told.of("oom") == [{"batch": 4}, {"batch": 2}]
     assert meta["batch"] == 2 and len(dataset.test()) == 70
     with h5py.File(tmp_path / "a.h5") as file:
@@ -101,43 +105,40 @@ def test_a_look_finds_the_batch_that_fits_and_records_it(
         assert isinstance(score, h5py.Dataset) and (score[()] == 2).all()
 
 
-def test_a_resumed_look_keeps_the_batch_it_began_with(
-    tmp_path: Path, dataset: Dataset, cell: Experiment
+def test_a_resumed_prediction_keeps_the_batch_it_began_with(
+    tmp_path: Path, dataset: Dataset
 ) -> None:
     """Three would fit, but two it was."""
     memory, asked = MemoryStateStore(), iter([False, True])
-    run = TrainingContext(batch=8, stop=lambda: next(asked))
+    run = TrainingContext(batch=8, stop=lambda: next(asked), state_store=memory)
     method = run.place(Looks(dataset.spec))
     assert isinstance(method, Looks)
     with pytest.raises(Interrupted):
-        predict(tmp_path / "a.h5", cell, method, dataset, "test", run, memory, Told())
-    run, told = TrainingContext(batch=3), Told()
+        predicted(tmp_path / "a.h5", method, dataset, run)
+    told = Told()
+    run = TrainingContext(batch=3, state_store=memory, on_event=told)
     run.place(method)
-    meta = predict(tmp_path / "a.h5", cell, method, dataset, "test", run, memory, told)
+    meta = predicted(tmp_path / "a.h5", method, dataset, run)
     assert told.of("oom") == [] and meta["batch"] == 2
 
 
-def test_a_fit_records_how_many_rows_fitted(
-    tmp_path: Path, dataset: Dataset, cell: Experiment
-) -> None:
+def test_a_fit_records_how_many_rows_fitted(tmp_path: Path, dataset: Dataset) -> None:
     told = Told()
-    meta = fit(tmp_path / "w", cell, dataset, TrainingContext(), NullStateStore(), told)
+    context = TrainingContext(on_event=told)
+    meta = fitted(tmp_path / "w", Looks(dataset.spec), dataset, context)
     assert meta["train_micro_batch"] == 2
     assert told.of("oom") == [{"at": 0, "micro": 4}, {"at": 0, "micro": 2}]
-    meta = fit(tmp_path / "w", cell, dataset, TrainingContext(micro=1), NullStateStore(), Told())
+    meta = fitted(tmp_path / "w", Looks(dataset.spec), dataset, TrainingContext(micro=1))
     assert meta["train_micro_batch"] == 1
 
 
-def test_every_stage_of_a_training_is_counted(
-    tmp_path: Path, dataset: Dataset, cell: Experiment, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_stage_of_a_training_is_counted(tmp_path: Path, dataset: Dataset) -> None:
     class Twice(Looks):
         def __init__(self, spec: Spec) -> None:
             super().__init__(spec)
             self.first = Training(10, 3, 0.1)
 
-    monkeypatch.setattr(Entry, "load", lambda self: Twice)
-    meta = fit(tmp_path / "w", cell, dataset, TrainingContext(), NullStateStore(), Told())
+    meta = fitted(tmp_path / "w", Twice(dataset.spec), dataset, TrainingContext())
     assert meta["train_steps"] == 4 + 10 and meta["train_samples"] == 4 * 8 + 10 * 3
 
 
@@ -200,7 +201,7 @@ def test_a_team_makes_one_checkpoint_that_is_the_one_of_a_single_process(
 
                 def make(path: Path) -> Mapping[str, Any]:
                     call()
-                    return fit(path, cell, dataset, run, NullStateStore(), Told())
+                    return fitted(path, Looks(dataset.spec), dataset, run)
 
                 return Store(tmp_path).get_or_create("checkpoint", {"of": "it"}, make, name="w")
 
@@ -211,7 +212,7 @@ def test_a_team_makes_one_checkpoint_that_is_the_one_of_a_single_process(
         return once().metadata["train_steps"]
 
     assert run_team(work) == [4, 0]
-    fit(tmp_path / "alone", cell, dataset, TrainingContext(), NullStateStore(), Told())
+    fitted(tmp_path / "alone", Looks(dataset.spec), dataset, TrainingContext())
     (path,) = tmp_path.glob("checkpoint/*/*/w")
     for key, value in load_file(tmp_path / "alone").items():
         torch.testing.assert_close(load_file(path)[key], value, rtol=1e-6, atol=1e-6)

@@ -37,17 +37,17 @@ def records(folder: Path) -> dict[str, Any]:
 def looked(monkeypatch) -> list[str]:
     """What is trained or looked at from here on."""
     seen: list[str] = []
-    look, fit = runner.predict, runner.fit
+    predict, fit = runner.predict, runner.fit
 
-    def looking(path, cell, method, dataset, part, *rest):
-        seen.append(part)
-        return look(path, cell, method, dataset, part, *rest)
+    def predicting(*args, name, **more):
+        seen.append(name)
+        return predict(*args, name=name, **more)
 
-    def fitting(*given):
+    def fitting(*args):
         seen.append("fit")
-        return fit(*given)
+        return fit(*args)
 
-    monkeypatch.setattr(runner, "predict", looking)
+    monkeypatch.setattr(runner, "predict", predicting)
     monkeypatch.setattr(runner, "fit", fitting)
     return seen
 

@@ -11,8 +11,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from adbench.benchmark.experiments.matrix import Experiment, expand_matrix, split_digest
+from adbench.benchmark.experiments.matrix import Experiment, expand_matrix
+from adbench.benchmark.experiments.resolve import resolve
 from adbench.benchmark.experiments.run_config import RunConfig
+from adbench.benchmark.experiments.splits import Splits
 from adbench.benchmark.planning import probe
 from adbench.benchmark.planning.history import CostEstimate, CostHistory
 from adbench.benchmark.planning.preview import StagePreview, preview_run
@@ -241,8 +243,8 @@ def test_a_split_is_described_once_for_all_methods_and_seeds(
     assert Counting.read == 4
     dataset = cls()
     for labelled in (False, True):
-        split_digest(dataset, "train", None, labelled)
-    split_digest(dataset, "train", 5)
+        Splits(dataset, labelled=labelled).digest("train")
+    Splits(dataset, limit=5).digest("train")
     assert Counting.read == 7, "but what differs is"
 
 
@@ -254,11 +256,9 @@ def test_an_experiment_that_is_cached_costs_no_more_than_five_files(
     for row in rows(store, todo):
         for stage in row["stages"]:
             assert stage["state"] == "to do"
-    from adbench.benchmark.experiments.pipeline import experiment_key_inputs
-
     dataset = todo[0].dataset.load()()
     for experiment in todo:
-        inputs = experiment_key_inputs(experiment, dataset, TrainingContext())
+        inputs = resolve(experiment, dataset, TrainingContext().dtype).key_inputs
         put(store, "checkpoint", inputs.checkpoint, {})
         put(store, "record", inputs.record, {})
         for maps in inputs.maps.values():

@@ -12,7 +12,7 @@ import torch
 
 from adbench.benchmark.evaluation.protocol import Protocol
 from adbench.benchmark.experiments.matrix import Experiment, expand_matrix
-from adbench.benchmark.experiments.pipeline import experiment_key_inputs
+from adbench.benchmark.experiments.resolve import resolve
 from adbench.benchmark.experiments.run_config import RunConfig
 from adbench.benchmark.registry.registry import Registry
 from adbench.benchmark.scheduling.job import cell_of, described, preparing, run_of, work
@@ -46,9 +46,8 @@ def test_a_plugin_that_is_a_file_travels_with_the_same_identity(tmp_path: Path) 
     (cell,) = wanted(["walker"], walker={"steps": 3})
     there = cell_of(job(cell, tmp_path)["cell"])
     dataset = cell.dataset.load()(**cell.dataset_args)
-    assert experiment_key_inputs(there, dataset, TrainingContext()) == experiment_key_inputs(
-        cell, dataset, TrainingContext()
-    )
+    one, other = (resolve(c, dataset, torch.float32).key_inputs for c in (there, cell))
+    assert one == other
 
 
 def test_circumstances_travel() -> None:
@@ -93,7 +92,7 @@ def test_a_failure_is_an_outcome(
 
 def test_a_judgement_that_cannot_be_says_so(tmp_path: Path, monkeypatch) -> None:
     (cell,) = wanted(["trouble"])
-    monkeypatch.setattr("adbench.benchmark.experiments.pipeline.judge", None)
+    monkeypatch.setattr("adbench.benchmark.experiments.pipeline.evaluate", None)
     outcome = work(job(cell, tmp_path), lambda *_: None)
     assert (outcome["end"], outcome["phase"]) == ("failed", "judge")
 

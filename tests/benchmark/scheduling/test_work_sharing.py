@@ -16,7 +16,8 @@ from adbench.benchmark.executors.local import Local, Place
 from adbench.benchmark.experiments import fit_predict as stages
 from adbench.benchmark.experiments import pipeline as runner
 from adbench.benchmark.experiments.matrix import Experiment
-from adbench.benchmark.experiments.pipeline import experiment_key_inputs, predict_shared
+from adbench.benchmark.experiments.pipeline import predict_shared
+from adbench.benchmark.experiments.resolve import resolve
 from adbench.benchmark.scheduling import work_sharing as helping
 from adbench.benchmark.scheduling.job import Job, ready
 from adbench.benchmark.scheduling.job_progress import Doing
@@ -95,7 +96,7 @@ def test_helpers_may_come_and_go(alone: Path, tmp_path_factory, helpers) -> None
 
 def test_a_helper_ends_when_there_are_maps_and_leaves_nothing(alone, tmp_path) -> None:
     cell, dataset, store = trained(alone, tmp_path / "late")
-    ids = experiment_key_inputs(cell, dataset, RUN)
+    ids = resolve(cell, dataset, RUN.dtype).key_inputs
     shutil.copytree(alone / "store/maps", store.root / "maps")
     assert predict_shared(cell, dataset, store, RUN, quiet, 1) == 0
     assert not list(store.root.glob("resume/*"))
@@ -114,7 +115,8 @@ def test_a_helper_ends_when_there_are_maps_and_leaves_nothing(alone, tmp_path) -
 def test_what_a_helper_with_more_memory_saw_is_looked_at_again(alone, tmp_path) -> None:
     """All of a split goes through the networks in one shape."""
     cell, dataset, store = trained(alone, tmp_path / "more")
-    keep = store.partial_state("maps", experiment_key_inputs(cell, dataset, RUN).maps["held_out"])
+    ids = resolve(cell, dataset, RUN.dtype).key_inputs
+    keep = store.partial_state("maps", ids.maps["held_out"])
     shape = (2, 3, 16, 16)
     wrong = {"score": torch.zeros(2, 3).double(), "map": torch.zeros(shape)}
     facts = {"evaluations": torch.tensor(0), "seconds": torch.tensor(0.0).double()}

@@ -18,8 +18,9 @@ from typer.testing import CliRunner
 
 from adbench.benchmark.cli import speed as cli_speed
 from adbench.benchmark.evaluation.protocol import Protocol
-from adbench.benchmark.experiments import fit_predict
+from adbench.benchmark.experiments.fit_predict import fit
 from adbench.benchmark.experiments.matrix import Experiment
+from adbench.benchmark.experiments.resolve import build_method
 from adbench.benchmark.registry.registry import Entry
 from adbench.benchmark.speed import inference
 from adbench.benchmark.speed.data_loading import measure_loading, measure_noise
@@ -36,7 +37,7 @@ from adbench.engine.diffusion.denoiser import Denoiser, PredictionType
 from adbench.engine.diffusion.gaussian import Variance
 from adbench.engine.diffusion.schedule import linear_schedule, sampling_levels
 from adbench.engine.noise.noise import gaussian
-from adbench.engine.runtime.context import NullStateStore, TrainingContext
+from adbench.engine.runtime.context import TrainingContext
 from adbench.engine.runtime.rng import Rng
 from adbench.engine.sampling.reconstruct import SamplingConfig, reconstruct, repeat_streams
 from adbench.engine.training.loop import Training, train_module
@@ -180,16 +181,17 @@ def test_what_is_counted_is_what_was_done(data: Phantom) -> None:
     assert json.loads(json.dumps(measurement)) == measurement
 
 
+def fitted(config: Experiment, data: Phantom, context: TrainingContext, path: Path) -> Any:
+    method = build_method(config, data.spec)
+    return fit(path, method, data.train(), data.calibration(), context)
+
+
 def test_a_record_counts_the_same(data: Phantom, tmp_path: Path) -> None:
     context = TrainingContext(batch=4, on_event=lambda event, fields: None)
-    meta = fit_predict.fit(
-        tmp_path / "w", experiment("chains"), data, context, NullStateStore(), lambda *event: None
-    )
+    meta = fitted(experiment("chains"), data, context, tmp_path / "w")
     assert meta["gflops_per_evaluation"] == pytest.approx(Small.flops / 1e9)
     assert meta["train_gflops"] == pytest.approx(3 * Small.flops * 50 * 4 / 1e9)
-    meta = fit_predict.fit(
-        tmp_path / "w", experiment("still"), data, context, NullStateStore(), lambda *event: None
-    )
+    meta = fitted(experiment("still"), data, context, tmp_path / "w")
     assert meta["gflops_per_evaluation"] == meta["train_gflops"] == 0
 
 
@@ -215,7 +217,7 @@ def test_references_compute_the_same(data: Phantom, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Small, "forward", forward)
     planned = experiment("chains", sampling_steps=3)
     batch = torch.stack([data.test()[i].x for i in range(3)])
-    method = fit_predict.build_method(planned, data.spec).eval()
+    method = build_method(planned, data.spec).eval()
     predict = RepeatedPrediction(method, batch, ["a", "b", "c"], [100, 300], CONTEXT)
     rows = 3 * 2 * 2 * 3
     loop = REFERENCES["loop"](planned, predict, rows)

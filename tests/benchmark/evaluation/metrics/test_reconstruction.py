@@ -11,14 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from adbench.benchmark.evaluation.load_predictions import load_predictions
 from adbench.benchmark.evaluation.metrics.reconstruction import normal_psnr_ssim, psnr_ssim
-from adbench.benchmark.evaluation.protocol import Protocol
 from adbench.benchmark.experiments.fit_predict import predict
-from adbench.benchmark.experiments.matrix import Experiment
-from adbench.benchmark.experiments.pipeline import load_predictions
 from adbench.benchmark.registry.registry import Registry
 from adbench.datasets.base import Split
-from adbench.engine.runtime.context import NullStateStore, TrainingContext
+from adbench.engine.runtime.context import TrainingContext
 from adbench.engine.runtime.rng import Rng
 from adbench.methods.base import Detection, Method
 
@@ -90,22 +88,10 @@ class Halves(Method):
 
 
 def test_every_normal_sample_of_a_look_is_measured(tmp_path):
-    registry = Registry.read(PLUGIN)
-    cell = Experiment(
-        registry.method("brightness"), {}, registry.dataset("bumps"), {}, 0, "", Protocol()
-    )
-    dataset = registry.dataset("bumps").load()(size=70)
+    dataset = Registry.read(PLUGIN).dataset("bumps").load()(size=70)
     method = Halves(dataset.spec)
-    predict(
-        tmp_path / "a.h5",
-        cell,
-        method,
-        dataset,
-        "test",
-        TrainingContext(),
-        NullStateStore(),
-        lambda *told: None,
-    )
+    levels = sorted(Halves.levels)
+    predict(tmp_path / "a.h5", method, dataset.test(), levels, TrainingContext(), name="test")
     found = load_predictions(dataset.test(), tmp_path / "a.h5")
     label = np.array([sample.label for sample in dataset.test()])
     assert found.psnr is not None and found.ssim is not None

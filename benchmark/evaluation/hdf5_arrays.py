@@ -1,0 +1,22 @@
+"""Datasets of open HDF5 files: whole as an array, or as they are, to be read in parts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+
+def hdf5_dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    """The HDF5 dataset of that name. Raises KeyError where there is none, or a group instead."""
+    item = file[name]
+    if not isinstance(item, h5py.Dataset):
+        raise KeyError(f"{file.filename}: {name} is not a dataset")
+    return item
+
+
+def read_array(file: h5py.File, name: str) -> NDArray[Any]:
+    """All values of an HDF5 dataset. Raises KeyError where there is none."""
+    return np.asarray(hdf5_dataset(file, name)[()])

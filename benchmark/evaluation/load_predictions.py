@@ -1,0 +1,57 @@
+"""Stored maps and scores of a split beside its ground truth: what is evaluated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+from torch import Tensor
+
+from ...datasets.base import Split
+from .hdf5_arrays import hdf5_dataset, read_array
+from .metrics.connected_components import Array
+from .predictions import Predictions
+from .tile_stitching import StitchedMaps, TiledImages, samples_without_images
+
+
+def load_predictions(split: Split, path: Path) -> Predictions:
+    """Read the predictions of a split, tiles stitched to whole images, with its ground truth.
+
+    Maps stay on disk until they are asked for.
+
+    split: what was predicted
+    path: an HDF5 file with levels, and score, map, psnr and ssim, those that the method gave
+    """
+    samples = samples_without_images(split)
+    file = h5py.File(path, "r", locking=False)  # artifacts do not change
+    images = TiledImages(samples)
+    levels = len(read_array(file, "levels"))
+    score = read_array(file, "score") if samples else np.zeros((levels, 0))
+    maps = hdf5_dataset(file, "map") if "map" in file else None
+    label = np.array([sample.label for sample in samples], dtype=bool)
+    return Predictions(
+        keys=images.keys,
+        groups=images.take_first([sample.group for sample in samples]),
+        label=images.max(label) if samples else label,
+        mask=_stitch_tensors(images, [sample.mask for sample in samples]),
+        roi=_stitch_tensors(images, [sample.roi for sample in samples]),
+        spacing=samples[0].spacing if samples else None,
+        tags=images.take_first([dict(sample.tags) for sample in samples]),
+        score=images.max(score) if images.tiled else score,
+        map=StitchedMaps(maps, images) if maps is not None and images.tiled else maps,
+        **{name: images.mean(read_array(file, name)) for name in ("psnr", "ssim") if name in file},
+    )
+
+
+def _stitch_tensors(images: TiledImages, tensors: list[Tensor | None]) -> Array | None:
+    """(W, *S) of W whole images, or None where any tile has none."""
+    arrays = [tensor.numpy() for tensor in tensors if tensor is not None]
+    if not arrays or len(arrays) < len(tensors):
+        return None
+    return np.stack(
+        [
+            images.stitch(image, [arrays[i] for i in members])
+            for image, members in enumerate(images.members)
+        ]
+    )

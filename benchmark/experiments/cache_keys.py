@@ -1,0 +1,91 @@
+"""What each stage of an experiment depends on: the inputs of its cache keys.
+
+Three stages are stored: the checkpoint, the maps of each split, and the evaluated record; the
+inputs of each hold those of the stages before it. What does not change a result (device, batch
+size, where the files of a dataset lie) is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...methods.base import Method
+from ..registry.code_fingerprint import folder_digest, loaded_code_digest
+from ..store.cache_key import to_json_dict
+from .matrix import Experiment, content_arguments
+from .splits import Splits
+
+
+@cache
+def evaluation_code() -> str:
+    """The digest of all files of `evaluation`, as they were when this was first called.
+
+    Sub-packages are included; comments, docstrings and layout do not count.
+    """
+    return folder_digest(Path(__file__).parents[1] / "evaluation")
+
+
+@dataclass(frozen=True)
+class KeyInputs:
+    """The inputs of the cache keys of an experiment's stages, as plain JSON values.
+
+    checkpoint: of the fitted weights       maps: of the maps, by split       record: of the record
+    """
+
+    checkpoint: Mapping[str, Any]
+    maps: Mapping[str, Mapping[str, Any]]
+    record: Mapping[str, Any]
+
+
+def experiment_key_inputs(
+    experiment: Experiment,
+    method_class: type[Method],
+    splits: Splits,
+    levels: Sequence[int],
+    dtype: torch.dtype,
+) -> KeyInputs:
+    """The cache-key inputs of every stage of an experiment.
+
+    levels: the noise levels that are swept      dtype: what networks compute in
+    """
+    inference, args = method_class.inference, experiment.method_args
+    checkpoint = to_json_dict(
+        {
+            "data": data_key_inputs(experiment, splits, ["train", "held_out"]),
+            "method": experiment.method.class_path,
+            "supervision": method_class.supervision,
+            "args": {key: value for key, value in args.items() if key not in inference},
+            "seed": experiment.seed,
+            "numerics": str(dtype).removeprefix("torch."),
+            "code": loaded_code_digest(method_class),
+        }
+    )
+    maps = {
+        name: to_json_dict(
+            {
+                "train": checkpoint,
+                "data": data_key_inputs(experiment, splits, [name]),
+                "args": {key: value for key, value in args.items() if key in inference},
+                "levels": list(levels),
+                "part": name,
+            }
+        )
+        for name in splits.predicted
+    }
+    record = {"maps": maps, "protocol": experiment.protocol.as_dict(), "code": evaluation_code()}
+    return KeyInputs(checkpoint, maps, to_json_dict(record))
+
+
+def data_key_inputs(experiment: Experiment, splits: Splits, names: Sequence[str]) -> dict[str, Any]:
+    """What the named splits hold: the dataset's arguments, and every sample by its content."""
+    return {
+        "dataset": experiment.dataset.name,
+        "args": content_arguments(experiment, splits.dataset.cache_key_ignores),
+        "samples": {name: splits.digest(name) for name in names},
+    }

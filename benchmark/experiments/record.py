@@ -1,0 +1,91 @@
+"""The parts of an experiment's record that are not metrics: what it is, and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...datasets.base import Dataset
+from ...methods.base import Method
+from ..store.artifact_store import Artifact
+from .matrix import Experiment, content_arguments
+
+
+def record_header(
+    experiment: Experiment,
+    dataset: Dataset | None,
+    method_class: type[Method] | None,
+    status: str,
+    reason: str = "",
+    fingerprint: str = "",
+) -> dict[str, Any]:
+    """The fields that every record has, whatever became of the experiment, as JSON values.
+
+    dataset, method_class: None where they could not be loaded
+    status: ok, failed or skipped           reason: why, in one line
+    fingerprint: a digest of the predicted samples
+    """
+    ignored = dataset.cache_key_ignores if dataset is not None else frozenset({"root"})
+    return {
+        "schema": 1,
+        "status": status,
+        "reason": reason or None,
+        "method": {
+            "name": experiment.method.name,
+            "label": experiment.method.label,
+            "supervision": method_class.supervision if method_class else None,
+            "baseline": experiment.method.baseline,
+            "args": dict(experiment.method_args),
+            "paper": experiment.method.paper,
+        },
+        "dataset": {
+            "name": experiment.dataset.name,
+            "args": content_arguments(experiment, ignored),
+            "fingerprint": fingerprint,
+            "synthetic": bool(dataset is not None and dataset.synthetic),
+        },
+        "profile": experiment.profile,
+        "seed": experiment.seed,
+        "partial": experiment.limit,
+        "protocol": {
+            **experiment.protocol.as_dict(),
+            "id": experiment.protocol.id,
+            "text": experiment.protocol.describe(),
+        },
+    }
+
+
+def artifact_fields(
+    checkpoint: Artifact, maps: Mapping[str, Artifact], record_key: str
+) -> dict[str, Any]:
+    """The fields of a record that say what its artifacts are, and what they cost to make."""
+    stages = checkpoint.metadata.get("stages", {})
+    return {
+        "cost": _cost_summary(checkpoint, maps),
+        "keys": {
+            "checkpoint": checkpoint.key,
+            **{f"stage/{name}": key for name, key in stages.items()},
+            **{f"maps/{name}": artifact.key for name, artifact in maps.items()},
+            "record": record_key,
+        },
+        "versions": checkpoint.metadata["versions"],
+        "device": checkpoint.metadata["device"],
+        "threads": checkpoint.metadata["threads"],
+    }
+
+
+def _cost_summary(checkpoint: Artifact, maps: Mapping[str, Artifact]) -> dict[str, float]:
+    """Evaluations, FLOPs and measured seconds per test image are those of one level."""
+    training, prediction = checkpoint.metadata, maps["test"].metadata
+    evaluations = prediction["evaluations"] / prediction["levels"]
+    return {
+        "train_steps": training["train_steps"],
+        "train_samples": training["train_samples"],
+        "train_gflops": training["train_gflops"],
+        "parameters": training["parameters"],
+        "evaluations_per_image": evaluations,
+        "gflops_per_image": evaluations * training["gflops_per_evaluation"],
+        "train_seconds": training["train_seconds"],
+        "seconds_per_image": prediction["seconds"] / prediction["levels"],
+        "peak_memory_mb": max(training["peak_memory_mb"], prediction["peak_memory_mb"]),
+    }

@@ -1,0 +1,79 @@
+"""Resolving an experiment: its method's class, splits, levels and cache keys, worked out once.
+
+The parts are then handed to fit, predict and evaluate, which know no `Experiment`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from ...datasets.base import Dataset, Spec
+from ...methods.base import Method
+from .cache_keys import KeyInputs, experiment_key_inputs
+from .matrix import Experiment, sweep_levels
+from .splits import SYNTHETIC, Splits
+
+
+@dataclass(frozen=True)
+class ResolvedExperiment:
+    """What an experiment means on a prepared dataset.
+
+    method_class: of the method            splits: loaded when they are first asked for
+    levels: the noise levels to sweep, ascending         dtype: what networks compute in
+    """
+
+    experiment: Experiment
+    method_class: type[Method]
+    splits: Splits
+    levels: list[int]
+    dtype: torch.dtype
+
+    @cached_property
+    def key_inputs(self) -> KeyInputs:
+        """The inputs of its cache keys. Reads every sample of a dataset that is not prepared in
+        files, the first time."""
+        return experiment_key_inputs(
+            self.experiment, self.method_class, self.splits, self.levels, self.dtype
+        )
+
+    def build_method(self) -> Method:
+        """The method with its first weights."""
+        return build_method(self.experiment, self.splits.dataset.spec)
+
+
+def resolve(experiment: Experiment, dataset: Dataset, dtype: torch.dtype) -> ResolvedExperiment:
+    """Work out an experiment's method class, splits, levels and cache keys.
+
+    dataset: prepared      dtype: what networks compute in; it changes results, so it is in the keys
+
+    >>> import torch
+    >>> from adbench.benchmark.experiments.matrix import expand_matrix
+    >>> from adbench.benchmark.experiments.resolve import resolve
+    >>> from adbench.benchmark.experiments.run_config import RunConfig
+    >>> from adbench.benchmark.registry.registry import Registry
+    >>> from adbench.datasets.phantom import Phantom
+    >>> config = RunConfig(["anoddpm"], ["phantom"], "tiny", levels=(100,), limit=4)
+    >>> experiment = expand_matrix(config, Registry.read())[-1]
+    >>> resolved = resolve(experiment, Phantom(shape=(8, 8)), torch.float32)
+    >>> resolved.method_class.__name__, resolved.levels, len(resolved.splits["test"])
+    ('AnoDDPM', [100, 250], 4)
+    """
+    method_class: type[Method] = experiment.method.load()
+    splits = Splits(
+        dataset,
+        limit=experiment.limit,
+        labelled=method_class.supervision == "image-labels",
+        synthetic=experiment.protocol.level == SYNTHETIC,
+    )
+    levels = sweep_levels(experiment, method_class)
+    return ResolvedExperiment(experiment, method_class, splits, levels, dtype)
+
+
+def build_method(experiment: Experiment, spec: Spec) -> Method:
+    """Construct an experiment's method with its first weights, which depend on the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(experiment.seed)
+        return experiment.method.load()(spec, **experiment.method_args)
