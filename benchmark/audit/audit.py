@@ -76,6 +76,10 @@ class Cue:
 
     auroc: above 0.5 if abnormal samples have higher values
     low, high: 95 % interval by a bootstrap over groups; None with fewer than five groups
+
+    >>> from adbench.benchmark.audit.audit import Cue
+    >>> Cue("test", "noise level", 0.9, 0.8, 0.97).auroc
+    0.9
     """
 
     split: str
@@ -91,6 +95,10 @@ class Audit:
 
     findings: leaks first, then confounds, then notes
     samples: the number of normal and abnormal samples, by split
+
+    >>> from adbench.benchmark.audit.audit import Audit
+    >>> Audit((), {"test": {"normal": 8, "abnormal": 8}}, ()).findings
+    ()
     """
 
     findings: tuple[Finding, ...]
@@ -99,7 +107,15 @@ class Audit:
 
 
 class AuditedSamples:
-    """The summaries of all samples, and from which split and index each was read."""
+    """The summaries of all samples, and from which split and index each was read.
+
+    >>> from adbench.benchmark.audit.audit import AuditedSamples
+    >>> from adbench.datasets.phantom import Phantom
+    >>> audited = AuditedSamples()
+    >>> audited.add("test", Phantom(shape=(16, 16), test=1).test(), 0)
+    >>> audited.split_name(0)
+    'test'
+    """
 
     def __init__(self) -> None:
         self.summaries: list[SampleSummary] = []

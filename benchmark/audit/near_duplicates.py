@@ -25,7 +25,12 @@ MAX_COARSE_DISTANCE, MAX_FINE_DISTANCE, DEFAULT_DISTANCE = 0.3, 0.25, 0.05
 
 
 class Pair(NamedTuple):
-    """Rows of two samples in the table of summaries, and their distance."""
+    """Rows of two samples in the table of summaries, and their distance.
+
+    >>> from adbench.benchmark.audit.near_duplicates import Pair
+    >>> Pair(4, 0, 0.01).distance
+    0.01
+    """
 
     first: int
     second: int
@@ -39,6 +44,10 @@ class NearestNeighbours:
     within_splits: for every sample, the nearest of another group in its own split, if there is one
     across_splits: for every sample, the nearest in each earlier split
     typical_distance: the 1 % quantile of the former; None if no split has two groups
+
+    >>> from adbench.benchmark.audit.near_duplicates import NearestNeighbours
+    >>> NearestNeighbours([], [], None).typical_distance is None
+    True
     """
 
     within_splits: list[Pair]
@@ -47,7 +56,17 @@ class NearestNeighbours:
 
 
 def normalize_thumbnails(summaries: Sequence[SampleSummary]) -> Array:
-    """Thumbnails without their average, each of length 1, (N, D); constant samples are all 0."""
+    """Thumbnails without their average, each of length 1, (N, D); constant samples are all 0.
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.audit.near_duplicates import normalize_thumbnails
+    >>> from adbench.benchmark.audit.sample_summary import summarize
+    >>> from adbench.datasets.phantom import Phantom
+    >>> samples = Phantom(shape=(16, 16), test=4).test()
+    >>> table = normalize_thumbnails([summarize(samples[i]) for i in range(8)])
+    >>> table.shape, bool(np.allclose(np.square(table).sum(1), 1))
+    ((8, 256), True)
+    """
     table = np.stack([summary.thumbnail for summary in summaries])
     nonzero = np.abs(table).sum(1) > 0
     if nonzero.sum() >= MIN_AVERAGED:
@@ -63,6 +82,21 @@ def nearest_neighbours(
 
     table: from `normalize_thumbnails`, (N, D)
     split: the number of the split of each sample, in the order of the splits, (N,) int
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.audit.near_duplicates import (
+    ...     nearest_neighbours,
+    ...     normalize_thumbnails,
+    ... )
+    >>> from adbench.benchmark.audit.sample_summary import summarize
+    >>> from adbench.datasets.base import no_progress
+    >>> from adbench.datasets.phantom import Phantom
+    >>> samples = Phantom(shape=(16, 16), test=4).test()
+    >>> summaries = [summarize(samples[i]) for i in (0, 1, 2, 3, 4, 5, 2)]  # one is in two splits
+    >>> table, split = normalize_thumbnails(summaries), np.array([0, 0, 0, 0, 0, 0, 1])
+    >>> (pair,) = nearest_neighbours(table, summaries, split, no_progress).across_splits
+    >>> pair.first, pair.second
+    (6, 2)
     """
     _, group = np.unique([summary.group for summary in summaries], return_inverse=True)
     constant = np.abs(table).sum(1) == 0
@@ -99,6 +133,13 @@ def find_near_duplicates(
     Also how many more pairs were near enough on coarse thumbnails, but were not checked.
 
     read: the sample of a row of the table
+
+    >>> from adbench.benchmark.audit.near_duplicates import (
+    ...     NearestNeighbours,
+    ...     find_near_duplicates,
+    ... )
+    >>> find_near_duplicates(NearestNeighbours([], [], None), [], lambda n: None)
+    ([], 0)
     """
     typical = neighbours.typical_distance
     limit = DEFAULT_DISTANCE if typical is None else min(MAX_COARSE_DISTANCE, 0.5 * typical)

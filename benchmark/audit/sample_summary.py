@@ -31,6 +31,13 @@ class SampleSummary:
     has_marked_mask: whether its mask marks any pixel
     thumbnail: (D,) float32 with mean 0 and length 1
     cues: statistics that may tell normal from abnormal without any structure, from `compute_cues`
+
+    >>> import torch
+    >>> from adbench.benchmark.audit.sample_summary import SampleSummary, summarize
+    >>> from adbench.datasets.base import Sample
+    >>> summary = summarize(Sample(torch.rand(1, 8, 8), "scan-1", "patient-1", True))
+    >>> isinstance(summary, SampleSummary), summary.label, summary.has_marked_mask
+    (True, True, False)
     """
 
     key: str

@@ -32,6 +32,10 @@ class CostEstimate(NamedTuple):
     bytes: of the artifact
     memory_mb: at the peak, in MB
     source: what the estimate is based on
+
+    >>> from adbench.benchmark.planning.history import CostEstimate
+    >>> CostEstimate(60.0, source="1 earlier training").memory_mb is None
+    True
     """
 
     seconds: float | None = None

@@ -34,6 +34,10 @@ class ImportReport(NamedTuple):
     imported: artifacts that are new in the store
     present: artifacts that were in the store already
     problems: one line for everything that was refused
+
+    >>> from adbench.benchmark.store.archive import ImportReport
+    >>> len(ImportReport(["maps/0123"], [], []).imported)
+    1
     """
 
     imported: list[str]
@@ -162,6 +166,11 @@ def select_artifacts(
     experiments: names, or beginnings of names; all records if there are none
     records: what each experiment's record says, by its name
     Raises StoreError on a name of no experiment.
+
+    >>> from adbench.benchmark.store.archive import select_artifacts
+    >>> records = {"brats.thor.s0": {"keys": {"checkpoint": "ab", "maps/val": "cd"}}}
+    >>> sorted(select_artifacts(["brats.thor"], records))
+    [('checkpoint', 'ab'), ('maps', 'cd')]
     """
     names = set[str]()
     for name in experiments:

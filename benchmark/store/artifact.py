@@ -25,6 +25,11 @@ class Artifact:
     created: whether this call created it
     size: of the payload, bytes
     seconds: how long its creation took, in the attempt that completed it; None if not recorded
+
+    >>> from pathlib import Path
+    >>> from adbench.benchmark.store.artifact import Artifact
+    >>> Artifact("maps", "ab12", Path("maps.h5"), {"seed": 0}, {}, created=True).key_inputs
+    {'seed': 0}
     """
 
     kind: str
@@ -80,6 +85,14 @@ def read_artifact(kind: str, folder: Path, *, verify: bool, key: str = "") -> Ar
     verify: check the SHA-256 of the payload too, not only its size and the metadata
     key: what the key inputs must hash to; the name of the folder if not given
     Raises DamagedArtifact if anything differs from what was written.
+
+    >>> from pathlib import Path
+    >>> from adbench.benchmark.store.artifact import DamagedArtifact, read_artifact
+    >>> try:
+    ...     read_artifact("maps", Path("/no/such/folder"), verify=False)
+    ... except DamagedArtifact:
+    ...     print("damaged")
+    damaged
     """
     key = key or folder.name
     try:
@@ -108,6 +121,11 @@ def quick_check(folder: Path, key_inputs: Mapping[str, Any]) -> bool:
     """Whether a folder holds an artifact with these key inputs and a payload of the right size.
 
     It takes a fraction of a millisecond and verifies no checksum.
+
+    >>> from pathlib import Path
+    >>> from adbench.benchmark.store.artifact import quick_check
+    >>> quick_check(Path("/no/such/folder"), {"seed": 0})
+    False
     """
     try:
         name = _metadata_name(folder)

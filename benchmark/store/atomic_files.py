@@ -61,6 +61,15 @@ def describe_write_errors(path: Path, *, only_full_disk: bool = False) -> Iterat
     """Raise an OSError of the block as a StoreError that names the path, the cause and the remedy.
 
     only_full_disk: other errors than those of a full disk pass unchanged
+
+    >>> from pathlib import Path
+    >>> from adbench.benchmark.store.atomic_files import StoreError, describe_write_errors
+    >>> try:
+    ...     with describe_write_errors(Path("maps.h5")):
+    ...         raise OSError(28, "No space left on device")
+    ... except StoreError as error:
+    ...     print(error)
+    cannot write maps.h5: No space left on device (free some space, or set ADBENCH_STORE)
     """
     try:
         yield
@@ -117,7 +126,13 @@ def file_sha256(path: Path) -> str:
 
 
 def folder_size(path: Path) -> int:
-    """Bytes of all files in a folder, however deep; files that vanish meanwhile do not count."""
+    """Bytes of all files in a folder, however deep; files that vanish meanwhile do not count.
+
+    >>> from pathlib import Path
+    >>> from adbench.benchmark.store.atomic_files import folder_size
+    >>> folder_size(Path("/no/such/folder"))
+    0
+    """
     total = 0
     for folder, _, names in os.walk(path):
         for name in names:

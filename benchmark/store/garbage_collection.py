@@ -56,7 +56,15 @@ class RemovalCriteria:
 
 @dataclass(frozen=True)
 class Removal:
-    """An item, and why it is removed or retained."""
+    """An item, and why it is removed or retained.
+
+    >>> from pathlib import Path
+    >>> from adbench.benchmark.store.garbage_collection import Removal
+    >>> from adbench.benchmark.store.inventory import InventoryItem
+    >>> item = InventoryItem("maps", "ab12", Path("x"), 10, 0.0, 0.0)
+    >>> Removal(item, "no record uses it").reason
+    'no record uses it'
+    """
 
     item: InventoryItem
     reason: str

@@ -122,7 +122,14 @@ def records_by_artifact(outs: Iterable[Path]) -> dict[tuple[str, str], list[str]
 
 
 def is_idle(store: Store, item: InventoryItem) -> bool:
-    """Whether no process is creating the item, or the artifact that it becomes."""
+    """Whether no process is creating the item, or the artifact that it becomes.
+
+    >>> from pathlib import Path
+    >>> from adbench.benchmark.store.artifact_store import Store
+    >>> from adbench.benchmark.store.inventory import InventoryItem, is_idle
+    >>> is_idle(Store(Path("/no/such/store")), InventoryItem("maps", "ab", Path("x"), 1, 0.0, 0.0))
+    True
+    """
     return not is_locked(store.lock_file(item.artifact_kind or item.kind, item.key))
 
 

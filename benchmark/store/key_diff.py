@@ -73,6 +73,15 @@ def diff_keys(a: str, b: str, store: Store, out: Path) -> KeyDiff:
 
     a, b: keys in the store, record files, or names of experiments in `out`; also their beginnings
     Raises StoreError if one does not exist, or they are of two kinds.
+
+    >>> from pathlib import Path
+    >>> from adbench.benchmark.store.artifact_store import Store, StoreError
+    >>> from adbench.benchmark.store.key_diff import diff_keys
+    >>> try:
+    ...     diff_keys("ab12", "cd34", Store(Path("/no/such/store")), Path("/no/such/results"))
+    ... except StoreError as error:
+    ...     print(error)
+    no artifact's key and no record in results begins with 'ab12' (adbench cache ls; ...)
     """
     first, second = (find_result(name, store, out) for name in (a, b))
     common = [kind for kind in first.key_inputs if kind in second.key_inputs]

@@ -57,6 +57,11 @@ def earliest_lease(root: Path) -> float | None:
     """When the oldest other process that works on the store began, in seconds since 1970.
 
     None if there is no other process. 0 if its clock is ahead of ours: it may have used anything.
+
+    >>> from pathlib import Path
+    >>> from adbench.benchmark.store.leases import earliest_lease
+    >>> earliest_lease(Path("/no/such/store")) is None
+    True
     """
     starts = []
     own_file = getattr(_leases.get((os.getpid(), str(root))), "lock_file", None)

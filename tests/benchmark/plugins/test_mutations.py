@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,7 +97,9 @@ ALL = {"train", *LOOKS}
 SERVER = """
 import json, os, sys, yaml
 from typer.testing import CliRunner
-from adbench.benchmark import executor, judge, metrics, stages
+from adbench.benchmark.evaluation import evaluate
+from adbench.benchmark.executors import launch
+from adbench.benchmark.experiments import fit_predict
 from adbench.benchmark.cli.main import app
 yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 folder = sys.argv[1]  # a run of something else imports what is slow to import, once
@@ -160,12 +163,17 @@ class Plugin:
     def run(self, *more: str) -> None:
         self.ask("run", *self.argv, "--out", str(self.folder / "out"), *more)
 
-    def todo(self, *more: str) -> set[str]:
-        """The stages that are not cached, by the last word of their names."""
+    def stages(self, *more: str) -> dict[str, dict[str, Any]]:
+        """All stages, by the last word of their names."""
         (row,) = json.loads(self.ask("plan", *self.argv, "--json", *more))
         stages = {stage["stage"].split()[-1]: stage for stage in row["stages"]}
         assert tuple(stages) == STAGES
         assert all(bool(s["why"]) == (s["state"] != "cached") for s in stages.values())
+        return stages
+
+    def todo(self, *more: str) -> set[str]:
+        """The stages that are not cached."""
+        stages = self.stages(*more)
         return {name for name, stage in stages.items() if stage["state"] != "cached"}
 
     def edit(self, name: str, old: str, new: str) -> None:
@@ -284,9 +292,10 @@ def test_what_was_planned_is_done_and_then_all_is_there(plugin: Plugin) -> None:
 
 
 def test_what_is_deleted_is_done_and_nothing_else(plugin: Plugin) -> None:
-    path = next((plugin.folder / "store/checkpoint").rglob("weights.safetensors"))
-    held = path.read_bytes()
+    key = plugin.stages()["train"]["key"]
+    path = plugin.folder / "store/checkpoint" / key[:2] / key / "weights.safetensors"
+    weights = path.read_bytes()
     path.unlink()
     assert plugin.todo() == {"train"}
-    path.write_bytes(held)
+    path.write_bytes(weights)
     assert plugin.todo() == set()

@@ -146,8 +146,9 @@ def test_every_flipped_bit_of_the_sidecar_is_found_or_means_nothing(tmp_path: Pa
     whole = beside.read_bytes()
     for at in range(len(whole)):
         flip_bit(beside, at)
-        seen = [*store.artifacts("maps", verify=True)]
-        assert [(a.key_inputs, a.metadata) for a in seen] in ([], [(KEY_INPUTS, {"seconds": 1.5})])
+        stored = [*store.artifacts("maps", verify=True)]
+        contents = [(a.key_inputs, a.metadata) for a in stored]
+        assert contents in ([], [(KEY_INPUTS, {"seconds": 1.5})])
         beside.write_bytes(whole)
     assert len([*store.artifacts("maps", verify=True)]) == 1
 
