@@ -13,7 +13,6 @@ from ..store.index import StoreIndex
 from .history import CostEstimate, CostHistory
 
 if TYPE_CHECKING:
-    from ...datasets.base import Dataset
     from ...engine.runtime.context import TrainingContext
     from ..experiments.resolve import ResolvedExperiment
 
@@ -71,32 +70,23 @@ class StagePreview:
 
     def stages(self, resolved: ResolvedExperiment) -> list[dict[str, Any]]:
         """The training, the predictions and the evaluation of an experiment, in this order."""
-        experiment, key_inputs = resolved.experiment, resolved.key_inputs
-        splits, levels = resolved.splits, resolved.levels
-        dataset = splits.dataset
-
-        def train() -> CostEstimate:
-            samples = splits.size("train")
-            estimate = self.history.estimate_training(key_inputs.checkpoint, samples)
-            return self._complete_estimate(
-                estimate, experiment, dataset, key_inputs.checkpoint, None, 0
-            )
-
-        def predict(part: str) -> CostEstimate:
-            samples, inputs = splits.size(part), key_inputs.maps[part]
-            estimate = self.history.estimate_prediction(inputs, samples)
-            return self._complete_estimate(estimate, experiment, dataset, inputs, levels, samples)
-
-        def evaluate() -> CostEstimate:
-            return self.history.estimate_evaluation(key_inputs.record)
-
+        key_inputs = resolved.key_inputs
         return [
-            self._stage("checkpoint", key_inputs.checkpoint, "train", train),
+            self._stage(
+                "checkpoint", key_inputs.checkpoint, "train", partial(self._training, resolved)
+            ),
             *(
-                self._stage("maps", inputs, f"predict {_split_name(part)}", partial(predict, part))
+                self._stage(
+                    "maps", inputs, _stage_name(part), partial(self._prediction, resolved, part)
+                )
                 for part, inputs in key_inputs.maps.items()
             ),
-            self._stage("record", key_inputs.record, "evaluate", evaluate),
+            self._stage(
+                "record",
+                key_inputs.record,
+                "evaluate",
+                partial(self.history.estimate_evaluation, key_inputs.record),
+            ),
         ]
 
     def _stage(
@@ -118,41 +108,40 @@ class StagePreview:
             "source": estimate.source or "unknown",
         }
 
-    def _complete_estimate(
-        self,
-        estimate: CostEstimate,
-        experiment: Experiment,
-        dataset: Dataset,
-        key_inputs: Mapping[str, Any],
-        levels: Sequence[int] | None,
-        samples: int,
-    ) -> CostEstimate:
-        """Complete an estimate from the store: the size by counting, the speed by measuring.
-
-        levels: None for a training
-        """
+    def _training(self, resolved: ResolvedExperiment) -> CostEstimate:
+        """From the store; else the size by counting, and the speed by measuring if asked for."""
         from . import probe
 
+        arguments = resolved.experiment, resolved.splits.dataset
+        inputs = resolved.key_inputs.checkpoint
+        estimate = self.history.estimate_training(inputs, resolved.splits.size("train"))
         if estimate.bytes is None:
-            if levels is None:
-                size = self._measure_once(
-                    ["size", key_inputs],
-                    lambda: CostEstimate(bytes=probe.checkpoint_bytes(experiment, dataset)),
-                ).bytes
-            else:
-                pixels = 4 * prod(dataset.spec.shape) + 8  # and a score, which has more digits
-                size = len(levels) * samples * pixels
-            estimate = estimate._replace(bytes=size)
+            size = self._measure_once(
+                ["size", inputs], lambda: CostEstimate(bytes=probe.checkpoint_bytes(*arguments))
+            )
+            estimate = estimate._replace(bytes=size.bytes)
         if estimate.seconds is not None or not self.measure:
             return estimate
-        if levels is None:
-            measured = self._measure_once(
-                key_inputs, lambda: probe.measure_training(experiment, dataset, self.context)
-            )
-            return measured._replace(bytes=estimate.bytes)
         measured = self._measure_once(
-            ["predict", key_inputs["train"], key_inputs["args"], levels],
-            lambda: probe.measure_prediction(experiment, dataset, self.context, levels),
+            inputs, lambda: probe.measure_training(*arguments, self.context)
+        )
+        return measured._replace(bytes=estimate.bytes)
+
+    def _prediction(self, resolved: ResolvedExperiment, part: str) -> CostEstimate:
+        """From the store; else the size by counting, and the speed by measuring if asked for."""
+        from . import probe
+
+        dataset, levels = resolved.splits.dataset, resolved.levels
+        samples, inputs = resolved.splits.size(part), resolved.key_inputs.maps[part]
+        estimate = self.history.estimate_prediction(inputs, samples)
+        if estimate.bytes is None:
+            pixels = 4 * prod(dataset.spec.shape) + 8  # and a score, which has more digits
+            estimate = estimate._replace(bytes=len(levels) * samples * pixels)
+        if estimate.seconds is not None or not self.measure:
+            return estimate
+        measured = self._measure_once(
+            ["predict", inputs["train"], inputs["args"], levels],
+            lambda: probe.measure_prediction(resolved.experiment, dataset, self.context, levels),
         )
         seconds = None if measured.seconds is None else measured.seconds * samples
         return measured._replace(seconds=seconds, bytes=estimate.bytes)
@@ -165,8 +154,8 @@ class StagePreview:
         return self._measurements[text]
 
 
-def _split_name(part: str) -> str:
-    return "calibration" if part == "held_out" else part
+def _stage_name(part: str) -> str:
+    return f"predict {'calibration' if part == 'held_out' else part}"
 
 
 def _without_seed(value: Any) -> Any:
