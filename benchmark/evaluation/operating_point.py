@@ -1,6 +1,6 @@
-"""Test at one level and threshold: the figures, and how sure they are.
+"""Metrics of the test split at one noise level and one threshold, with confidence intervals.
 
-Letters: N samples, P places within the regions of interest, B draws.
+Letters: N samples, P pixels within the regions of interest, R lesions, B replicates.
 """
 
 from __future__ import annotations
@@ -45,7 +45,12 @@ RECONSTRUCTION_METRICS = ("healthy_psnr", "healthy_ssim")
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """Test at one level and threshold. level_index: which of the levels; positive: (P,) bool"""
+    """The test split at one noise level and threshold.
+
+    level_index: of the level among those predicted
+    threshold: None without a map, or where there is none to choose
+    positive: (P,) bool, the pixels above the threshold; None without one
+    """
 
     level_predictions: LevelPredictions
     level_index: int
@@ -53,161 +58,157 @@ class OperatingPoint:
     positive: Array | None
 
     def metrics(self) -> MetricValues:
-        """Every metric of a record; None where it is undefined, which a board counts as the worst.
+        """Every metric of a record; None where one is undefined, which counts as the worst.
 
-        pixel_dice, pixel_iou: at the threshold, pooled over all places; higher is better
-        healthy_fp: the share of normal samples' places above the threshold; lower is better
-        lesion_sensitivity: the share of all lesions that are found at the threshold
-        lesion_contrast: the mean over abnormal samples of `contrasts`
-        healthy_psnr, healthy_ssim: of reconstructions of normal samples, their mean, higher is
+        Those of `LevelPredictions.metrics`, and:
+        pixel_dice, pixel_iou: at the threshold, pooled over all pixels; higher is better
+        healthy_fp: the share of normal samples' pixels above the threshold; lower is better
+        lesion_sensitivity: the share of all lesions that are detected at the threshold; higher is
+            better
+        lesion_contrast: the mean of `lesion_contrast` over abnormal samples; higher is better
+        healthy_psnr, healthy_ssim: the mean over reconstructions of normal samples; higher is
             better for leaving the normal alone; None from a method that reconstructs nothing
-        sample_pixel_auroc, sample_pixel_ap, sample_pixel_dice_otsu: the mean of `per_sample`
+        sample_pixel_auroc, sample_pixel_ap, sample_pixel_dice_otsu: the mean of
+            `per_sample_metrics`; higher is better
         """
-        seen, places = self.level_predictions.ground_truth, self.level_predictions.pixels
-        fixed: MetricValues = dict.fromkeys(OPERATING_POINT_METRICS)
-        if places is not None and self.positive is not None:
-            at = overlap_metrics(self.positive, places.truth)
-            alarms = self.positive[np.repeat(~seen.label, places.counts)]
-            fixed["pixel_dice"], fixed["pixel_iou"] = at["dice"], at["iou"]
-            fixed["healthy_fp"] = float(alarms.mean()) if alarms.size else None
-            fixed["lesion_sensitivity"] = _exact_mean(self._detected_lesions)
-        fixed["lesion_contrast"] = _exact_mean(self._lesion_contrast)
-        normal = [_exact_mean(values[~seen.label]) for values in self._reconstruction_quality]
-        each = {name: _exact_mean(values) for name, values in self._per_sample.items()}
-        return (
-            self.level_predictions.metrics()
-            | fixed
-            | each
-            | dict(zip(RECONSTRUCTION_METRICS, normal, strict=True))
-        )
+        truth, pixels = self.level_predictions.ground_truth, self.level_predictions.pixels
+        metrics: MetricValues = dict.fromkeys(OPERATING_POINT_METRICS)
+        if pixels is not None and self.positive is not None:
+            overlap = overlap_metrics(self.positive, pixels.truth)
+            false = self.positive[np.repeat(~truth.label, pixels.counts)]
+            metrics["pixel_dice"], metrics["pixel_iou"] = overlap["dice"], overlap["iou"]
+            metrics["healthy_fp"] = float(false.mean()) if false.size else None
+            metrics["lesion_sensitivity"] = _exact_mean(self._detected_lesions)
+        metrics["lesion_contrast"] = _exact_mean(self._lesion_contrasts)
+        for name, values in self._per_sample.items():
+            metrics[name] = _exact_mean(values)
+        for name, values in self._reconstruction_quality.items():
+            metrics[name] = _exact_mean(values[~truth.label])
+        return self.level_predictions.metrics() | metrics
 
     @cached_property
     def _detected_lesions(self) -> Array:
-        """Which lesions are found, (R,) bool."""
-        places = self.level_predictions.pixels
-        if places is None or self.positive is None:
+        """Which lesions are detected, (R,) bool."""
+        pixels = self.level_predictions.pixels
+        if pixels is None or self.positive is None:
             return np.zeros(0, bool)
-        return detected_lesions(places, self.positive)
+        return detected_lesions(pixels, self.positive)
 
     @cached_property
-    def _lesion_contrast(self) -> Array:
+    def _lesion_contrasts(self) -> Array:
         """Of each sample, (N,), NaN where there is none."""
-        ground, places = self.level_predictions.ground_truth, self.level_predictions.pixels
-        if places is None or ground.roi is None or ground.predictions.mask is None:
-            return np.full(len(ground.label), np.nan)
-        return lesion_contrast(places, np.asarray(ground.predictions.mask, bool), ground.roi)
+        truth, pixels = self.level_predictions.ground_truth, self.level_predictions.pixels
+        if pixels is None or truth.roi is None or truth.predictions.mask is None:
+            return np.full(len(truth.label), np.nan)
+        return lesion_contrast(pixels, np.asarray(truth.predictions.mask, bool), truth.roi)
 
     @cached_property
     def _per_sample(self) -> dict[str, Array]:
-        places = self.level_predictions.pixels
-        nothing = np.full(len(self.level_predictions.ground_truth.label), np.nan)
-        return (
-            dict.fromkeys(PER_SAMPLE_METRICS, nothing)
-            if places is None
-            else per_sample_metrics(places)
-        )
+        pixels = self.level_predictions.pixels
+        undefined = np.full(len(self.level_predictions.ground_truth.label), np.nan)
+        if pixels is None:
+            return dict.fromkeys(PER_SAMPLE_METRICS, undefined)
+        return per_sample_metrics(pixels)
 
     @property
-    def _reconstruction_quality(self) -> list[Array]:
-        """psnr and ssim of each sample, (N,) each, NaN where there is none."""
-        seen = self.level_predictions.ground_truth.predictions
-        nothing = np.full(len(seen.label), np.nan)
-        return [
-            nothing if a is None else np.asarray(a[self.level_index])
-            for a in (seen.psnr, seen.ssim)
-        ]
+    def _reconstruction_quality(self) -> dict[str, Array]:
+        """PSNR and SSIM of each sample, (N,) each, NaN where there is none."""
+        split = self.level_predictions.ground_truth.predictions
+        undefined = np.full(len(split.label), np.nan)
+        return {
+            name: undefined if values is None else np.asarray(values[self.level_index])
+            for name, values in zip(RECONSTRUCTION_METRICS, (split.psnr, split.ssim), strict=True)
+        }
 
     def lesion_metrics(self) -> dict[str, Any] | None:
-        """Lesion by lesion: n, unit of sizes, bins of size, points of a FROC curve, and the mean
-        size of what is found in a normal sample; None without masks or a threshold."""
-        ground, places = self.level_predictions.ground_truth, self.level_predictions.pixels
+        """Lesion-wise results; None without masks or a threshold.
+
+        n: lesions      unit: of sizes      bins: `sensitivity_by_size`      froc: `froc`
+        false_size: the mean size of what is positive in a normal sample
+        """
+        truth, pixels = self.level_predictions.ground_truth, self.level_predictions.pixels
         if (
-            places is None
+            pixels is None
             or self.positive is None
-            or ground.roi is None
-            or not places.component.size
+            or truth.roi is None
+            or not pixels.component.size
         ):
             return None
-        name, place = size_unit(ground.roi.ndim - 1, ground.predictions.spacing)
-        false = overlap_counts(places, self.positive)[~ground.label, 2]
+        unit, pixel_size = size_unit(truth.roi.ndim - 1, truth.predictions.spacing)
+        false = overlap_counts(pixels, self.positive)[~truth.label, 2]
         return {
             "n": len(self._detected_lesions),
-            "unit": name,
-            "bins": sensitivity_by_size(places, self._detected_lesions, place),
-            "froc": froc(places, ground.label, ground.roi),
-            "false_size": float(false.mean()) * place if false.size else None,
+            "unit": unit,
+            "bins": sensitivity_by_size(pixels, self._detected_lesions, pixel_size),
+            "froc": froc(pixels, truth.label, truth.roi),
+            "false_size": float(false.mean()) * pixel_size if false.size else None,
         }
 
     def bootstrap(self) -> dict[str, Array]:
-        """Every metric on every resample, (B,) each; of too few groups (0,)."""
-        look, label = self.level_predictions, self.level_predictions.ground_truth.label
-        resamples = Resamples.from_groups(look.ground_truth.predictions.groups)
-        patients = replace(resamples, group_index=np.arange(len(resamples.groups)))
-        draws = {
-            f"image_{name}": values
-            for name, values in bootstrap_image_metrics(look.score, label, resamples).items()
-        }
-        draws["group_auroc"] = bootstrap_image_metrics(*look.group_scores(), patients)["auroc"]
-        means = {"lesion_contrast": self._lesion_contrast} | self._per_sample
-        means |= dict(
-            zip(
-                RECONSTRUCTION_METRICS,
-                (np.where(label, np.nan, q) for q in self._reconstruction_quality),
-                strict=True,
-            )
-        )
-        if look.pixels is not None:
-            pixel = bootstrap_pixel_metrics(look.pixels, resamples, self.positive, label)
-            rate = pixel.pop("healthy_fp", None)
-            draws |= {f"pixel_{name}": values for name, values in pixel.items()}
-            draws |= {} if rate is None else {"healthy_fp": rate}
+        """Every metric on every resample, (B,) each; (0,) where groups are too few."""
+        predictions = self.level_predictions
+        truth, pixels = predictions.ground_truth, predictions.pixels
+        label = truth.label
+        resamples = Resamples.from_groups(truth.predictions.groups)
+        by_group = replace(resamples, group_index=np.arange(len(resamples.groups)))
+        image = bootstrap_image_metrics(predictions.score, label, resamples)
+        replicates = {f"image_{name}": values for name, values in image.items()}
+        group = bootstrap_image_metrics(*predictions.group_scores(), by_group)
+        replicates["group_auroc"] = group["auroc"]
+        if pixels is not None:
+            pixel = bootstrap_pixel_metrics(pixels, resamples, self.positive, label)
+            healthy_fp = pixel.pop("healthy_fp", None)
+            replicates |= {f"pixel_{name}": values for name, values in pixel.items()}
+            replicates |= {} if healthy_fp is None else {"healthy_fp": healthy_fp}
             if self._detected_lesions.size:
-                share = _lesion_counts(
-                    lesion_sample_indices(look.pixels), self._detected_lesions, len(label)
-                )
-                draws["lesion_sensitivity"] = _ratio(*resamples.sums(share).T)
+                samples = lesion_sample_indices(pixels)
+                counts = _lesion_counts(samples, self._detected_lesions, len(label))
+                replicates["lesion_sensitivity"] = _ratio(*resamples.sums(counts).T)
+        means = {"lesion_contrast": self._lesion_contrasts} | self._per_sample
+        for name, values in self._reconstruction_quality.items():
+            means[name] = np.where(label, np.nan, values)
         for name, values in means.items():
-            known = ~np.isnan(values)
-            whole = np.round(np.where(known, values, 0.0) / FIXED_POINT_UNIT) * FIXED_POINT_UNIT
-            both = np.stack([whole, known], 1)
-            draws[name] = _ratio(*resamples.sums(both).T)
-        return draws
+            defined = ~np.isnan(values)
+            fixed = np.round(np.where(defined, values, 0.0) / FIXED_POINT_UNIT) * FIXED_POINT_UNIT
+            replicates[name] = _ratio(*resamples.sums(np.stack([fixed, defined], 1)).T)
+        return replicates
 
     def sample_results(self) -> SampleResults:
-        """What is kept for comparing, sample by sample and draw by draw."""
-        seen, places = (
-            self.level_predictions.ground_truth.predictions,
-            self.level_predictions.pixels,
-        )
+        """What is stored for comparisons: the samples one by one, and the bootstrap replicates."""
+        predictions = self.level_predictions
+        split = predictions.ground_truth.predictions
         counts = None
-        if places is not None and self.positive is not None:
-            counts = overlap_counts(places, self.positive)
-        figures = self.metrics()
+        if predictions.pixels is not None and self.positive is not None:
+            counts = overlap_counts(predictions.pixels, self.positive)
+        metrics = self.metrics()
         return SampleResults(
-            keys=seen.keys,
-            groups=seen.groups,
-            label=self.level_predictions.ground_truth.label,
-            score=self.level_predictions.score,
+            keys=split.keys,
+            groups=split.groups,
+            label=predictions.ground_truth.label,
+            score=predictions.score,
             counts=counts,
-            values=figures,
+            values=metrics,
             replicates={
-                n: d for n, d in self.bootstrap().items() if figures.get(n) is not None and d.size
+                name: values
+                for name, values in self.bootstrap().items()
+                if metrics.get(name) is not None and values.size
             },
         )
 
 
 def confidence_intervals(results: SampleResults) -> dict[str, tuple[float, float]]:
-    """95 % intervals of the metrics that have one."""
-    found = {
-        name: percentile_interval(drawn, results.effective_clusters(name))
-        for name, drawn in results.replicates.items()
+    """95 % confidence intervals of the metrics that have one, by name."""
+    intervals = {
+        name: percentile_interval(values, results.effective_clusters(name))
+        for name, values in results.replicates.items()
     }
-    return {name: bound for name, bound in found.items() if bound is not None}
+    return {name: interval for name, interval in intervals.items() if interval is not None}
 
 
 def _exact_mean(values: Array) -> float | None:
-    known = values[~np.isnan(values)] if values.dtype.kind == "f" else values
-    return math.fsum(known.tolist()) / known.size if known.size else None  # in any order the same
+    """The mean of the values that are not NaN, the same in any order; None of none."""
+    defined = values[~np.isnan(values)] if values.dtype.kind == "f" else values
+    return math.fsum(defined.tolist()) / defined.size if defined.size else None
 
 
 def _ratio(numerator: Array, denominator: Array) -> Array:
@@ -216,9 +217,9 @@ def _ratio(numerator: Array, denominator: Array) -> Array:
 
 
 def _lesion_counts(sample: Array, detected: Array, samples: int) -> Array:
-    """(N, 2) of each sample: lesions found, and lesions."""
-    both = [
+    """Detected lesions and all lesions of each sample, (N, 2)."""
+    counts = [
         np.bincount(sample, detected, minlength=samples),
         np.bincount(sample, minlength=samples),
     ]
-    return np.stack(both, 1)
+    return np.stack(counts, 1)

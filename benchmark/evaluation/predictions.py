@@ -1,6 +1,6 @@
-"""A split as one method saw it, and the truth about it: its places, and how they look at a level.
+"""Predictions of a split, its ground truth pixel by pixel, and both at one noise level.
 
-Letters: L levels, N samples, S one to three spatial axes, P places within the regions of interest.
+Letters: L levels, N samples, S one to three spatial axes, P pixels within the regions of interest.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ BLOCK_SIZE = 2**22
 
 @dataclass(frozen=True)
 class Predictions:
-    """A split as one method saw it, and the truth about it.
+    """Scores and maps of a split from one method, with the ground truth.
 
     keys, groups, tags: one per sample           label: (N,) bool
     mask, roi: (N, *S) bool or None              spacing: mm per step, or None
     score: (L, N) or None                        map: (L, N, *S) float32 or None; may be on disk,
-                                                 for only [l, i:j] is ever asked of it
+                                                 for only [l, i:j] is ever read
     psnr, ssim: (L, N) of reconstructions of normal samples, NaN for others; None without any
     """
 
@@ -46,7 +46,26 @@ class Predictions:
 
 
 class GroundTruth:
-    """A split's pixels: where they are and what is true there, the same at every level."""
+    """The pixels of a split that are evaluated, and what is true there, the same at every level.
+
+    roi: (N, *S) bool, the pixels that count; None without maps, masks and regions
+    pixels: their truth, with scores of 0; None likewise
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.predictions import GroundTruth, Predictions
+    >>> from adbench.benchmark.evaluation.protocol import Protocol
+    >>> maps = np.array([[[0.1, 0.2], [0.9, 0.8]]], np.float32)  # one level, two signals
+    >>> mask = np.array([[0, 0], [1, 0]], bool)
+    >>> predictions = Predictions(
+    ...     keys=["a", "b"], groups=["a", "b"], label=np.array([False, True]), mask=mask, roi=None,
+    ...     spacing=None, tags=[{}, {}], score=None, map=maps)
+    >>> truth = GroundTruth(predictions, Protocol(reducer="max"))
+    >>> level = truth.at_level(0)
+    >>> level.score.round(3).tolist(), level.metrics()["pixel_auroc"]
+    ([0.2, 0.9], 1.0)
+    >>> truth.binarize(level.pixels, 0.5).tolist()
+    [False, False, True, True]
+    """
 
     def __init__(self, predictions: Predictions, protocol: Protocol) -> None:
         self.predictions, self.protocol = predictions, protocol
@@ -55,25 +74,28 @@ class GroundTruth:
         self.pixels = None if self.roi is None else self._pixels(self.roi)
 
     def _region_of_interest(self) -> Array | None:
-        seen = self.predictions
-        known = next((a for a in (seen.roi, seen.mask) if a is not None), None)
-        if known is None and seen.map is None:
+        split = self.predictions
+        drawn = next((a for a in (split.roi, split.mask) if a is not None), None)
+        if drawn is None and split.map is None:
             return None
-        shape = seen.map.shape[1:] if known is None else known.shape
-        if seen.roi is None or not self.protocol.roi:
+        shape = split.map.shape[1:] if drawn is None else drawn.shape
+        if split.roi is None or not self.protocol.roi:
             return np.ones(shape, bool)
-        return self.protocol.erode_roi(np.asarray(seen.roi, bool))
+        return self.protocol.erode_roi(np.asarray(split.roi, bool))
 
     def _pixels(self, roi: Array) -> PixelScores:
         counts = roi.reshape(len(roi), math.prod(roi.shape[1:])).sum(1)
-        truth, region = np.zeros(int(counts.sum()), bool), np.zeros(0, np.int64)
+        truth, component = np.zeros(int(counts.sum()), bool), np.zeros(0, np.int64)
         if self.predictions.mask is not None:
             mask = np.asarray(self.predictions.mask, bool)
-            truth, region = mask[roi], label_components(mask & roi)
-        return PixelScores(np.zeros(truth.size, np.float32), truth, counts, region)
+            truth, component = mask[roi], label_components(mask & roi)
+        return PixelScores(np.zeros(truth.size, np.float32), truth, counts, component)
 
     def sample_blocks(self) -> Iterator[tuple[int, int, int, int]]:
-        """(first sample, past the last, first place, past the last) of blocks of samples."""
+        """Blocks of samples that are processed at a time.
+
+        Yields (first sample, past the last, first pixel, past the last).
+        """
         assert self.roi is not None and self.pixels is not None
         ends = np.append(0, np.cumsum(self.pixels.counts))
         step = max(1, BLOCK_SIZE // max(1, math.prod(self.roi.shape[1:])))
@@ -82,73 +104,88 @@ class GroundTruth:
             yield i, j, int(ends[i]), int(ends[j])
 
     def at_level(self, index: int) -> LevelPredictions:
-        """The split at one level, post-processed."""
-        seen, protocol = self.predictions, self.protocol
-        if seen.map is None or self.pixels is None or self.roi is None:
-            if seen.score is None and len(self.label):
+        """Scores and pixel scores at one noise level, post-processed as the protocol says.
+
+        index: of the level among those predicted
+
+        Raises ValueError where the method gave neither a score nor a map, or where the protocol
+        takes the method's own score and there is none.
+        """
+        split, protocol = self.predictions, self.protocol
+        if split.map is None or self.pixels is None or self.roi is None:
+            if split.score is None and len(self.label):
                 raise ValueError("a method gave neither a score nor a map")
-            score = np.zeros(0) if seen.score is None else np.asarray(seen.score[index])
+            score = np.zeros(0) if split.score is None else np.asarray(split.score[index])
             return LevelPredictions(self, score.astype(np.float64), None)
         values = np.empty(self.pixels.truth.size, np.float32)
         for i, j, first, last in self.sample_blocks():
-            maps = np.asarray(seen.map[index, i:j], np.float32)
+            maps = np.asarray(split.map[index, i:j], np.float32)
             values[first:last] = protocol.filter_maps(maps)[self.roi[i:j]]
         if protocol.reducer == "method":
-            if seen.score is None:
+            if split.score is None:
                 raise ValueError("the reducer 'method' wants a score, and the method gave none")
-            score = np.asarray(seen.score[index], np.float64)
+            score = np.asarray(split.score[index], np.float64)
         else:
-            parts = np.split(values, np.cumsum(self.pixels.counts)[:-1]) if len(self.label) else []
-            score = np.array([protocol.sample_score(part) for part in parts], np.float64)
+            ends = np.cumsum(self.pixels.counts)[:-1]
+            samples = np.split(values, ends) if len(self.label) else []
+            score = np.array([protocol.sample_score(sample) for sample in samples], np.float64)
         return LevelPredictions(self, score, replace(self.pixels, score=values))
 
     def binarize(self, pixels: PixelScores, threshold: float) -> Array:
-        """What exceeds the threshold, (P,) bool, without components that are too small."""
-        found = pixels.score > threshold
+        """The pixels above a threshold, (P,) bool, without components that are too small."""
+        positive = pixels.score > threshold
         if self.protocol.removes_small_components and self.roi is not None:
             for i, j, first, last in self.sample_blocks():
-                picture = np.zeros(self.roi[i:j].shape, bool)
-                picture[self.roi[i:j]] = found[first:last]
-                found[first:last] = self.protocol.remove_small_components(picture)[self.roi[i:j]]
-        return found
+                masks = np.zeros(self.roi[i:j].shape, bool)
+                masks[self.roi[i:j]] = positive[first:last]
+                masks = self.protocol.remove_small_components(masks)
+                positive[first:last] = masks[self.roi[i:j]]
+        return positive
 
 
 @dataclass(frozen=True)
 class LevelPredictions:
-    """A split at one level: scores (N,), and the places' scores or None without a map."""
+    """Predictions of a split at one noise level.
+
+    score: (N,)       pixels: with their scores; None without a map
+    """
 
     ground_truth: GroundTruth
     score: Array
     pixels: PixelScores | None
 
     def metrics(self) -> MetricValues:
-        """All that needs no threshold but the best: image_*, group_auroc, pixel_*."""
+        """All metrics that need no threshold but the best: image_*, group_auroc, pixel_*.
+
+        None where one is undefined.
+        """
         score, label = self.score, self.ground_truth.label
-        image = {f"image_{name}": value for name, value in image_metrics(score, label).items()}
-        image["group_auroc"] = image_metrics(*self.group_scores())["auroc"]
-        pixel = self.pixel_metrics
+        metrics = {f"image_{name}": value for name, value in image_metrics(score, label).items()}
+        metrics["group_auroc"] = image_metrics(*self.group_scores())["auroc"]
         names = {"dice": "pixel_dice_oracle"}
         skipped = ("iou", "threshold", "error")
-        return image | {
+        return metrics | {
             names.get(name, f"pixel_{name}"): value
-            for name, value in pixel.items()
+            for name, value in self.pixel_metrics.items()
             if name not in skipped
         }
 
     @cached_property
     def pixel_metrics(self) -> MetricValues:
-        """place_metrics; None each without a map."""
+        """`pixel_score_metrics`; all None without a map."""
         if self.pixels is None:
             names = ("auroc", "ap", "aupro30", "aupro05", "dice", "threshold", "error")
             return dict.fromkeys(names)
         return pixel_score_metrics(self.pixels, self.ground_truth.protocol.budget)
 
     def group_scores(self) -> tuple[Array, Array]:
-        """The highest score, and whether any sample is abnormal, of each group in sorted order."""
-        names, member = np.unique(
-            np.asarray(self.ground_truth.predictions.groups, str), return_inverse=True
-        )
+        """The highest score of each group, and whether any of its samples is abnormal.
+
+        Groups are in sorted order.
+        """
+        groups = np.asarray(self.ground_truth.predictions.groups, str)
+        names, index = np.unique(groups, return_inverse=True)
         score, label = np.full(len(names), -np.inf), np.zeros(len(names), bool)
-        np.maximum.at(score, member, self.score)
-        np.logical_or.at(label, member, self.ground_truth.label)
+        np.maximum.at(score, index, self.score)
+        np.logical_or.at(label, index, self.ground_truth.label)
         return score, label

@@ -1,11 +1,15 @@
-"""Intervals: a bootstrap over groups (patients), the same resamples for every method.
+"""Confidence intervals: a bootstrap over groups (patients), the same resamples for every method.
 
 Slices of one patient are not independent, so whole groups are drawn, with replacement. The draws
-depend on the groups' names alone: methods judged on the same samples are compared draw by draw,
-from what each has kept of its draws, without a map. Several seeds of a method are an outer level.
-Counts are whole numbers in float64, so a sum has no order and the figures do not depend on threads.
+depend on the groups' names alone: methods evaluated on the same samples are compared replicate by
+replicate, from what is stored of each, without a map. Several seeds of a method are an outer level.
 
-Letters: N samples, G groups, B draws.
+Why not `scipy.stats.bootstrap`: it computes a statistic anew on every resample, of samples that it
+takes as independent, from a stream of its own. Here the groups' counts or histograms are added up,
+for all resamples in one product of matrices. Counts are whole numbers in float64, so a sum has no
+order and the metrics do not depend on threads.
+
+Letters: N samples, G groups, B replicates.
 """
 
 from __future__ import annotations
@@ -25,15 +29,23 @@ MIN_GROUPS = 5
 """Groups below which no interval is given: two patients say nothing about a third."""
 
 REPLICATES = 2000
+"""Resamples of which every interval is made."""
 
 
 @dataclass(frozen=True)
 class Resamples:
-    """B draws of G groups out of G.
+    """B draws of G groups out of G, with replacement.
 
     groups: the G distinct names, sorted, so that the order of samples does not matter
     group_index: (N,) int, each sample's group
     counts: (B, G) float64, how often a draw holds a group; B is 0 where groups are too few
+
+    >>> from adbench.benchmark.evaluation.statistics.bootstrap import Resamples
+    >>> resamples = Resamples.from_groups(["b", "a", "c", "d", "e", "a"], replicates=3)
+    >>> resamples.groups, resamples.group_index.tolist()
+    (('a', 'b', 'c', 'd', 'e'), [1, 0, 2, 3, 4, 0])
+    >>> resamples.counts.sum(1).tolist()
+    [5.0, 5.0, 5.0]
     """
 
     groups: tuple[str, ...]
@@ -44,45 +56,66 @@ class Resamples:
     def from_groups(
         cls, groups: Sequence[str], *, replicates: int = REPLICATES, stream_name: str = "bootstrap"
     ) -> Resamples:
-        names, member = np.unique(np.asarray(groups, str), return_inverse=True)
+        """Draw groups `replicates` times; none of fewer than MIN_GROUPS groups.
+
+        groups: (N,) the group of each sample      stream_name: names the stream of random numbers
+        """
+        names, group_index = np.unique(np.asarray(groups, str), return_inverse=True)
         size = len(names)
         if size < MIN_GROUPS:
-            return cls(tuple(names.tolist()), member, np.zeros((0, size)))
-        flat = np.repeat(np.arange(replicates), size) * size + random_integers(
-            stream_name, replicates * size, size
-        )
-        counts = np.bincount(flat, minlength=replicates * size).reshape(replicates, size)
-        return cls(tuple(names.tolist()), member, counts.astype(np.float64))
+            return cls(tuple(names.tolist()), group_index, np.zeros((0, size)))
+        draws = random_integers(stream_name, replicates * size, size)
+        cells = np.repeat(np.arange(replicates), size) * size + draws
+        counts = np.bincount(cells, minlength=replicates * size).reshape(replicates, size)
+        return cls(tuple(names.tolist()), group_index, counts.astype(np.float64))
 
     def sums(self, values: Array) -> Array:
-        """Of values (N, K), their sum over every draw, (B, K)."""
-        each = np.zeros((len(self.groups), values.shape[1]))
-        np.add.at(each, self.group_index, values)
-        return self.counts @ each
+        """The sums of per-sample values (N, K) over every draw, (B, K)."""
+        group_sums = np.zeros((len(self.groups), values.shape[1]))
+        np.add.at(group_sums, self.group_index, values)
+        return self.counts @ group_sums
 
 
 def random_integers(stream_name: str, count: int, below: int) -> Array:
-    """(count,) int64 in 0..below-1, each equally likely, from the stream of that name."""
+    """Draw integers in 0..below-1, each equally likely, from the stream of that name, (count,).
+
+    The same for a name, on any machine and with any version of numpy.
+
+    >>> from adbench.benchmark.evaluation.statistics.bootstrap import random_integers
+    >>> random_integers("bootstrap", 5, 10).tolist()
+    [5, 0, 5, 4, 3]
+    """
     seed = int.from_bytes(blake2b(stream_name.encode(), digest_size=16).digest(), "big")
     raw = np.random.PCG64(seed).random_raw(count)  # raw bits never change with numpy
     return ((raw >> np.uint64(32)) * np.uint64(below) >> np.uint64(32)).astype(np.int64)
 
 
 def effective_clusters(groups: Sequence[str], label: Array, weight: Array | None = None) -> int:
-    """How many groups there are of the kind, with an abnormal or with a normal sample, of which
-    there are fewer: what an interval can be sure of hangs on these.
+    """The number of groups of the rarer kind, those with an abnormal or those with a normal sample.
 
-    weight: (N,) abnormal places, for a figure pooled over them. Such a figure hangs on the patients
-    with the large lesions, so abnormal groups count as (sum w)^2 / (sum w^2) of them, w the places
-    of each: the effective number of clusters of unequal size (Kish, Survey Sampling, 1965; for
-    tests Carter, Schnepel and Steigerwald, Review of Economics and Statistics 99, 2017)
+    The width of an interval depends on these.
+
+    groups, label: (N,) of each sample
+    weight: (N,) abnormal pixels, for a metric pooled over them. Such a metric depends on the
+        patients with the large lesions, so abnormal groups count as (sum w)^2 / (sum w^2) of them,
+        w the pixels of each: the effective number of clusters of unequal size (Kish, Survey
+        Sampling, 1965; for tests Carter, Schnepel and Steigerwald, Review of Economics and
+        Statistics 99, 2017)
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.statistics.bootstrap import effective_clusters
+    >>> groups, label = ["a", "a", "b", "c", "d", "e"], np.array([1, 0, 1, 1, 0, 0], bool)
+    >>> effective_clusters(groups, label), effective_clusters(groups, label, 100 * label)
+    (3, 3)
+    >>> effective_clusters(groups, label, np.array([1000, 0, 1, 1, 0, 0]))
+    2
     """
     names = np.asarray(groups, str)
     label = np.asarray(label, bool)
     abnormal, normal = len(np.unique(names[label])), len(np.unique(names[~label]))
     if weight is not None and np.any(weight):
-        each = np.bincount(np.unique(names, return_inverse=True)[1], weight)
-        share = each / each.max()
+        group_weight = np.bincount(np.unique(names, return_inverse=True)[1], weight)
+        share = group_weight / group_weight.max()
         abnormal = min(abnormal, max(2, round(share.sum() ** 2 / (share**2).sum())))
     return min(abnormal, normal)
 
@@ -90,60 +123,89 @@ def effective_clusters(groups: Sequence[str], label: Array, weight: Array | None
 def difference_clusters(
     replicates: Array, clusters: int, seeds: Sequence[Sequence[float]]
 ) -> float:
-    """From how many groups a difference of means over seeds is known: `clusters`, and where few
-    seeds
-    disagree by more than groups do, from little more than there are seeds.
+    """The effective number of clusters of a difference between two means over seeds.
 
-    replicates: its draws (B,)       seeds: of each side its seeds' figures
+    It is `clusters`; where few seeds disagree by more than groups do, little more than there are
+    seeds. One more than the degrees of freedom of a sum of independent variances, that of groups
+    and of each side's seeds (Satterthwaite, Biometrics Bulletin 2, 1946).
 
-    One more than the degrees of freedom of a sum of independent variances, that of groups and of
-    each side's seeds (Satterthwaite, Biometrics Bulletin 2, 1946).
+    replicates: (B,) of the difference       clusters: those of either side, the fewer
+    seeds: of each side, the metric of every seed
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.statistics.bootstrap import difference_clusters
+    >>> replicates = np.array([0.1, 0.2, 0.3])
+    >>> difference_clusters(replicates, 20, [[0.5], [0.4]])
+    20.0
+    >>> round(difference_clusters(replicates, 20, [[0.2, 0.9], [0.4, 0.4]]), 3)
+    2.0
     """
-    spread = [(float(np.var(s, ddof=1)) / len(s), len(s) - 1) for s in seeds if len(s) > 1]
-    resampled = sum(part * free / (free + 1) for part, free in spread)
+    seed_variances = [(float(np.var(s, ddof=1)) / len(s), len(s) - 1) for s in seeds if len(s) > 1]
+    resampled = sum(part * free / (free + 1) for part, free in seed_variances)
     groups = max(float(np.nanvar(replicates)) - resampled, 0.0) if replicates.size else 0.0
-    parts = [(groups, max(clusters - 1, 1)), *spread]
-    whole = sum(part for part, _ in parts)
-    if whole <= 0:
+    variances = [(groups, max(clusters - 1, 1)), *seed_variances]
+    total = sum(part for part, _ in variances)
+    if total <= 0:
         return clusters
-    return 1 + whole**2 / sum(part**2 / free for part, free in parts)
+    return 1 + total**2 / sum(part**2 / free for part, free in variances)
 
 
 def percentile_interval(
     replicates: Array, clusters: float | None = None, *, extrapolate: bool = False
 ) -> tuple[float, float] | None:
-    """The middle 95 % of draws (B,); None where over 5 % of them are undefined, or there are none.
+    """The 95 % confidence interval of a metric, the middle of its replicates.
 
-    A draw is undefined (NaN) that holds no abnormal or no normal sample. clusters: from how few
-    groups
-    the figure is (`rarer`); then a little more than the middle 95 %, for a bootstrap of n groups is
-    too narrow by the factor sqrt((n - 1) / n) and by the tails of a normal distribution where
-    Student's would do (Hesterberg, The American Statistician 69, 2015, the expanded percentile
-    interval). extrapolate: where so few groups ask for more than there are draws to tell, the
-    outermost
-    are moved out in proportion, and not taken as they are.
+    A replicate is undefined (NaN) that holds no abnormal or no normal sample. None where over 5 %
+    of them are undefined, or there are none.
+
+    replicates: (B,) the metric on every resample
+    clusters: effective number of clusters of the metric (`effective_clusters`). With it, a little
+        more than the middle 95 %, for a bootstrap of n groups is too narrow by the factor
+        sqrt((n - 1) / n) and by the tails of a normal distribution where Student's would do
+        (Hesterberg, The American Statistician 69, 2015, the expanded percentile interval)
+    extrapolate: where so few groups need more than there are replicates to tell, move the outermost
+        out in proportion, instead of taking them as they are
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.statistics.bootstrap import percentile_interval
+    >>> replicates = np.arange(101.0)
+    >>> percentile_interval(replicates)
+    (2.5, 97.5)
+    >>> low, high = percentile_interval(replicates, clusters=10)
+    >>> round(low, 2), round(high, 2)
+    (0.86, 99.14)
+    >>> percentile_interval(np.full(100, np.nan)) is None
+    True
     """
     defined = replicates[~np.isnan(replicates)]
     if not replicates.size or defined.size < 0.95 * replicates.size:
         return None
-    asked = expanded_level(0.05, clusters)
-    out = max(asked, 2 / defined.size) if extrapolate else asked
-    low, high = np.percentile(defined, (50 * out, 100 - 50 * out))
-    if out > asked:
-        middle, more = np.median(defined), _normal_quantile(asked) / _normal_quantile(out)
-        low, high = middle - more * (middle - low), middle + more * (high - middle)
+    level = expanded_level(0.05, clusters)
+    outside = max(level, 2 / defined.size) if extrapolate else level
+    low, high = np.percentile(defined, (50 * outside, 100 - 50 * outside))
+    if outside > level:
+        middle, factor = np.median(defined), _normal_quantile(level) / _normal_quantile(outside)
+        low, high = middle - factor * (middle - low), middle + factor * (high - middle)
     return float(low), float(high)
 
 
 def _normal_quantile(p: float) -> float:
-    """How many standard deviations out the share p of a normal distribution begins, both sides."""
+    """The standard deviations beyond which, on both sides, lies the share p of a normal
+    distribution."""
     from scipy.special import ndtri
 
     return -float(ndtri(max(p / 2, 1e-300)))
 
 
 def expanded_level(p: float, clusters: float | None) -> float:
-    """The share of draws to leave out for an interval that is to miss with probability p."""
+    """The share of replicates to leave out of an interval that is to miss with probability p.
+
+    clusters: effective number of clusters; None for very many
+
+    >>> from adbench.benchmark.evaluation.statistics.bootstrap import expanded_level
+    >>> expanded_level(0.05, None), round(expanded_level(0.05, 10), 4)
+    (0.05, 0.0171)
+    """
     if clusters is None or clusters < 2:
         return p
     from scipy.special import ndtr, stdtrit
@@ -152,7 +214,13 @@ def expanded_level(p: float, clusters: float | None) -> float:
 
 
 def corrected_p_value(p: float, clusters: float | None) -> float:
-    """The probability to miss of an interval that leaves out the share p: `expanded` undone."""
+    """The probability to miss of an interval that leaves out the share p: `expanded_level` undone.
+
+    >>> from adbench.benchmark.evaluation.statistics.bootstrap import (
+    ...     corrected_p_value, expanded_level)
+    >>> round(corrected_p_value(expanded_level(0.05, 10), 10), 12)
+    0.05
+    """
     if clusters is None or clusters < 2:
         return p
     from scipy.special import ndtri, stdtr
@@ -161,27 +229,42 @@ def corrected_p_value(p: float, clusters: float | None) -> float:
 
 
 def bootstrap_image_metrics(score: Array, label: Array, resamples: Resamples) -> dict[str, Array]:
-    """auroc, ap, f1max and fpr95 of scores (N,) on every resample, (B,) each; exact."""
+    """`image_metrics` (auroc, ap, f1max, fpr95) on every resample, (B,) each; exact.
+
+    NaN on a resample without an abnormal or without a normal sample.
+
+    score: (N,)       label: (N,) bool
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.statistics.bootstrap import (
+    ...     Resamples, bootstrap_image_metrics)
+    >>> score, label = np.arange(8.0), np.arange(8) % 2 == 1
+    >>> resamples = Resamples.from_groups([str(i) for i in range(8)], replicates=100)
+    >>> replicates = bootstrap_image_metrics(score, label, resamples)
+    >>> {name: values.shape for name, values in replicates.items()}
+    {'auroc': (100,), 'ap': (100,), 'f1max': (100,), 'fpr95': (100,)}
+    """
     order = np.argsort(-score, kind="stable")
-    score, label, member = score[order], label[order], resamples.group_index[order]
+    score, label, group_index = score[order], label[order], resamples.group_index[order]
     start = np.flatnonzero(np.append(True, score[1:] != score[:-1])[: score.size])
     step = max(1, 2**20 // max(1, score.size))
-    parts = []
+    blocks = []
     for i in range(0, len(resamples.counts), step):
-        times = resamples.counts[i : i + step, member]
-        hits, alarms = times * label, times * ~label
+        times = resamples.counts[i : i + step, group_index]
+        positives, negatives = times * label, times * ~label
         if len(start) < score.size:
-            hits, alarms = (np.add.reduceat(part, start, axis=1) for part in (hits, alarms))
-        found = binned_metrics(hits, alarms, None, np.ones(len(start), bool))
-        found["f1max"] = found.pop("dice_oracle")
-        parts.append(found | {"fpr95": _fpr95(hits, alarms)})
-    if not parts:
+            positives = np.add.reduceat(positives, start, axis=1)
+            negatives = np.add.reduceat(negatives, start, axis=1)
+        metrics = binned_metrics(positives, negatives, None, np.ones(len(start), bool))
+        metrics["f1max"] = metrics.pop("dice_oracle")
+        blocks.append(metrics | {"fpr95": _fpr95(positives, negatives)})
+    if not blocks:
         return {name: np.zeros(0) for name in ("auroc", "ap", "f1max", "fpr95")}
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 
-def _fpr95(hits: Array, alarms: Array) -> Array:
-    true, false = hits.cumsum(1), alarms.cumsum(1)
+def _fpr95(positives: Array, negatives: Array) -> Array:
+    true, false = positives.cumsum(1), negatives.cumsum(1)
     first = (true >= 0.95 * true[:, -1:] - 1e-9).argmax(1)
     with np.errstate(invalid="ignore", divide="ignore"):
         rate = false[np.arange(len(first)), first] / false[:, -1]
@@ -191,16 +274,42 @@ def _fpr95(hits: Array, alarms: Array) -> Array:
 def bootstrap_pixel_metrics(
     pixels: PixelScores, resamples: Resamples, positive: Array | None, label: Array | None = None
 ) -> dict[str, Array]:
-    """auroc, ap, aupro30, aupro05, dice_oracle on every resample, (B,) each, from histograms; and
-    of what was found (P,) bool dice and iou, with labels (N,) healthy_fp too, which are exact."""
-    draws = bootstrap_ranking_metrics(pixels, resamples.group_index, resamples.counts)
+    """Pixel metrics on every resample, (B,) each: `bootstrap_ranking_metrics`, from histograms;
+    and those of `bootstrap_overlap_metrics`, which are exact.
+
+    positive: (P,) bool, the pixels above the threshold; None without one
+    label: (N,) bool; with it healthy_fp too
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores
+    >>> from adbench.benchmark.evaluation.statistics.bootstrap import (
+    ...     Resamples, bootstrap_pixel_metrics)
+    >>> maps = np.random.default_rng(0).random((6, 4, 4))
+    >>> pixels = PixelScores.from_maps(maps, maps > 0.8)
+    >>> resamples = Resamples.from_groups([*"abcdef"], replicates=10)
+    >>> replicates = bootstrap_pixel_metrics(pixels, resamples, pixels.score > 0.8)
+    >>> [*replicates], float(replicates["dice"].min())
+    (['auroc', 'ap', 'dice_oracle', 'aupro30', 'aupro05', 'dice', 'iou'], 1.0)
+    """
+    replicates = bootstrap_ranking_metrics(pixels, resamples.group_index, resamples.counts)
     if positive is not None:
-        draws |= bootstrap_overlap_metrics(overlap_counts(pixels, positive), resamples, label)
-    return draws
+        counts = overlap_counts(pixels, positive)
+        replicates |= bootstrap_overlap_metrics(counts, resamples, label)
+    return replicates
 
 
 def overlap_counts(pixels: PixelScores, positive: Array) -> Array:
-    """(N, 4) int: places of each sample, abnormal ones, found ones, rightly found ones."""
+    """Counts of each sample's pixels: all, abnormal, positive, abnormal and positive, (N, 4) int.
+
+    positive: (P,) bool
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores
+    >>> from adbench.benchmark.evaluation.statistics.bootstrap import overlap_counts
+    >>> maps, masks = np.array([[0.9, 0.8, 0.1]]), np.array([[1, 0, 1]], bool)
+    >>> overlap_counts(PixelScores.from_maps(maps, masks), maps[0] > 0.5).tolist()
+    [[3, 2, 2, 1]]
+    """
     ends = np.append(0, np.cumsum(pixels.counts)).tolist()
     rows = []
     for first, last in pairwise(ends):
@@ -212,13 +321,26 @@ def overlap_counts(pixels: PixelScores, positive: Array) -> Array:
 def bootstrap_overlap_metrics(
     counts: Array, resamples: Resamples, label: Array | None = None
 ) -> dict[str, Array]:
-    """dice and iou, and with labels (N,) healthy_fp, of `overlaps` (N, 4) on every resample."""
-    draws = {}
+    """Pooled dice and iou, and with labels healthy_fp, on every resample, (B,) each.
+
+    NaN on a resample without an abnormal pixel, or for healthy_fp without a normal sample.
+
+    counts: (N, 4), of `overlap_counts`      label: (N,) bool
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.statistics.bootstrap import (
+    ...     Resamples, bootstrap_overlap_metrics)
+    >>> resamples = Resamples.from_groups([*"abcdef"], replicates=10)
+    >>> counts = np.tile([100, 10, 10, 5], (6, 1))
+    >>> bootstrap_overlap_metrics(counts, resamples)["dice"].tolist() == [0.5] * 10
+    True
+    """
+    replicates = {}
     with np.errstate(invalid="ignore", divide="ignore"):
-        _, true, found, both = resamples.sums(counts).T
-        draws["dice"] = np.where(true > 0, 2 * both / (found + true), np.nan)
-        draws["iou"] = np.where(true > 0, both / (found + true - both), np.nan)
+        _, true, positive, both = resamples.sums(counts).T
+        replicates["dice"] = np.where(true > 0, 2 * both / (positive + true), np.nan)
+        replicates["iou"] = np.where(true > 0, both / (positive + true - both), np.nan)
         if label is not None:
-            places, _, false, _ = resamples.sums(counts * ~label[:, None]).T
-            draws["healthy_fp"] = false / places
-    return draws
+            pixels, _, false, _ = resamples.sums(counts * ~label[:, None]).T
+            replicates["healthy_fp"] = false / pixels
+    return replicates

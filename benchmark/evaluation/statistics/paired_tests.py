@@ -1,9 +1,10 @@
-"""Differences between methods, and where each stands: best, not distinguishable from it, or worse.
+"""Paired comparison of methods: the difference of two, and which are as good as the best.
 
-Two methods are compared draw by draw on the same resamples of groups, so what makes a patient hard
-for both cancels. Against the best, p-values are Holm's over all methods of a board.
+Two methods are compared replicate by replicate on the same resamples of groups, so what makes a
+patient hard for both cancels. Against the best, p-values are corrected by Holm's method over all
+methods of a leaderboard.
 
-Letters: B draws.
+Letters: B replicates.
 """
 
 from __future__ import annotations
@@ -18,8 +19,13 @@ from .bootstrap import corrected_p_value, percentile_interval, random_integers
 
 
 class PairedDifference(NamedTuple):
-    """One method's figure less another's. low, high: 95 % interval; p: two-sided, of no difference,
-    consistent with the interval. None where there are too few groups, or a figure is undefined."""
+    """A metric of one method minus that of another.
+
+    low, high: the 95 % confidence interval
+    p: two-sided p-value of no difference, consistent with the interval
+
+    None where there are too few groups, or a metric is undefined.
+    """
 
     value: float | None
     low: float | None
@@ -34,45 +40,70 @@ def paired_difference(
     other_replicates: Array,
     clusters: float | None = None,
 ) -> PairedDifference:
-    """Of two figures, each with its draws (B,) on the same resamples.
+    """The difference of two methods in a metric, with its confidence interval and p-value.
 
-    clusters: from how few groups the difference is known (`stats.rarer`, `stats.known_from`).
-    p is never below about 2 / B, the finest that draws can tell.
+    p is never below about 2 / B, the finest that replicates can tell.
+
+    value, other: the metric of either; None where undefined
+    replicates, other_replicates: (B,) on the same resamples
+    clusters: effective number of the difference (`effective_clusters`, `difference_clusters`)
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.statistics.paired_tests import paired_difference
+    >>> a, b = np.linspace(0.7, 0.9, 999), np.linspace(0.6, 0.7, 999)
+    >>> result = paired_difference(0.8, a, 0.65, b)
+    >>> [round(number, 4) for number in result]
+    [0.15, 0.1025, 0.1975, 0.002]
+    >>> paired_difference(0.8, a, None, b)
+    PairedDifference(value=None, low=None, high=None, p=None)
     """
     if value is None or other is None:
         return PairedDifference(None, None, None, None)
-    apart = replicates - other_replicates
-    bounds = percentile_interval(apart, clusters, extrapolate=True)
-    if bounds is None:
+    differences = replicates - other_replicates
+    interval = percentile_interval(differences, clusters, extrapolate=True)
+    if interval is None:
         return PairedDifference(value - other, None, None, None)
-    apart = apart[~np.isnan(apart)]
-    least = min(int((apart <= 0).sum()), int((apart >= 0).sum()))
-    p = min(1.0, 2 * (least + 1) / (apart.size + 1))
-    return PairedDifference(value - other, *bounds, corrected_p_value(p, clusters))
+    differences = differences[~np.isnan(differences)]
+    fewer = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
+    p = min(1.0, 2 * (fewer + 1) / (differences.size + 1))
+    return PairedDifference(value - other, *interval, corrected_p_value(p, clusters))
 
 
 def resample_seeds(replicates: Sequence[Array], stream_name: str) -> Array:
-    """Draws (B,) of the mean over seeds, from each seed's (B,), seeds drawn with replacement too.
+    """Replicates of the mean over seeds, (B,), with the seeds drawn with replacement too.
 
-    stream_name: of the stream that draws them, the method's, for two methods' seeds are no pairs.
-    One seed
-    says nothing of how seeds differ, and its draws are left as they are.
+    One seed says nothing of how seeds differ, and its replicates are returned as they are.
+
+    replicates: (B,) of each seed
+    stream_name: of the stream that draws the seeds: the method's name, for the seeds of two methods
+        are no pairs
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.statistics.paired_tests import resample_seeds
+    >>> means = resample_seeds([np.zeros(1000), np.ones(1000)], "anoddpm")
+    >>> sorted({*means.tolist()})
+    [0.0, 0.5, 1.0]
     """
     if len(replicates) == 1:
         return replicates[0]
-    each = np.stack(replicates)
-    chosen = random_integers(f"seeds/{stream_name}", each.size, len(each)).reshape(each.shape)
-    return each[chosen, np.arange(each.shape[1])].mean(0)
+    seeds = np.stack(replicates)
+    drawn = random_integers(f"seeds/{stream_name}", seeds.size, len(seeds)).reshape(seeds.shape)
+    return seeds[drawn, np.arange(seeds.shape[1])].mean(0)
 
 
 def holm_correction(p_values: Sequence[float | None]) -> list[float | None]:
-    """p-values of one family of tests, after Holm (1979); None stays None and counts as none."""
-    known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    """Correct the p-values of one family of tests (Holm, 1979); None stays None and is no test.
+
+    >>> from adbench.benchmark.evaluation.statistics.paired_tests import holm_correction
+    >>> holm_correction([0.01, None, 0.04, 0.03])
+    [0.03, None, 0.06, 0.06]
+    """
+    ascending = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
-    least = 0.0
-    for rank, (p, i) in enumerate(known):
-        least = max(least, min(1.0, p * (len(known) - rank)))
-        adjusted[i] = least
+    highest = 0.0
+    for rank, (p, i) in enumerate(ascending):
+        highest = max(highest, min(1.0, p * (len(ascending) - rank)))
+        adjusted[i] = highest
     return adjusted
 
 
@@ -80,8 +111,12 @@ BEST, INDISTINGUISHABLE, WORSE = "best", "not distinguishable from the best", "w
 
 
 class SignificanceResult(NamedTuple):
-    """Where a method stands: `best`, `not distinguishable from the best`, `worse`; the difference
-    to the best, and the p-value of it after Holm's correction over all methods but the best."""
+    """Where a method stands among all of a leaderboard.
+
+    verdict: `best`, `not distinguishable from the best` or `worse`
+    difference: to the best
+    p: of the difference, after Holm's correction over all methods but the best
+    """
 
     verdict: str
     difference: PairedDifference
@@ -95,33 +130,36 @@ def compare_with_best(
     lower_is_better: bool = False,
     clusters: Callable[[int, int], float | None] = lambda i, j: None,
 ) -> list[SignificanceResult]:
-    """Of methods with figures and draws (B,) each on the same resamples, in their order.
+    """Compare every method with the best in a metric, at 5 % after Holm's correction.
 
-    lower_is_better: whether lower is better. clusters: from how few groups the difference of two
-    is known. A
-    method without a figure is the worst there is, and `worse`; where no method has one, all are.
+    A method without a value is the worst there is, and `worse`; where no method has one, all are.
     Among equals the first is the best.
+
+    values: the metric of each method        replicates: (B,) of each, on the same resamples
+    clusters: the effective number of the difference of methods i and j
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.statistics.paired_tests import compare_with_best
+    >>> noise = np.random.default_rng(0).normal(0, 0.01, (3, 2000))
+    >>> results = compare_with_best([0.9, 0.5, None], [0.9 + noise[0], 0.5 + noise[1], noise[2]])
+    >>> [result.verdict for result in results]
+    ['best', 'worse', 'worse']
     """
     sign = -1 if lower_is_better else 1
-    known = [i for i, value in enumerate(values) if value is not None]
-    if not known:
-        return [
-            SignificanceResult(WORSE, PairedDifference(None, None, None, None), None)
-            for _ in values
-        ]
-    top = max(known, key=lambda i: (sign * (values[i] or 0.0), -i))
-    apart = [
-        paired_difference(value, mine, values[top], replicates[top], clusters(i, top))
+    defined = [i for i, value in enumerate(values) if value is not None]
+    if not defined:
+        undefined = PairedDifference(None, None, None, None)
+        return [SignificanceResult(WORSE, undefined, None) for _ in values]
+    best = max(defined, key=lambda i: (sign * (values[i] or 0.0), -i))
+    differences = [
+        paired_difference(value, mine, values[best], replicates[best], clusters(i, best))
         for i, (value, mine) in enumerate(zip(values, replicates, strict=True))
     ]
-    adjusted = iter(holm_correction([apart[i].p for i in range(len(values)) if i != top]))
-    made = []
-    for i, found in enumerate(apart):
-        p = None if i == top else next(adjusted)
+    adjusted = iter(holm_correction([d.p for i, d in enumerate(differences) if i != best]))
+    results = []
+    for i, difference in enumerate(differences):
+        p = None if i == best else next(adjusted)
         worse = values[i] is None or (p is not None and p < 0.05)
-        made.append(
-            SignificanceResult(
-                BEST if i == top else WORSE if worse else INDISTINGUISHABLE, found, p
-            )
-        )
-    return made
+        verdict = BEST if i == best else WORSE if worse else INDISTINGUISHABLE
+        results.append(SignificanceResult(verdict, difference, p))
+    return results

@@ -1,4 +1,4 @@
-"""Ranks over data sets against scipy and against the table of the paper."""
+"""Ranks over datasets against scipy and against the table of the paper."""
 
 from __future__ import annotations
 
