@@ -1,7 +1,9 @@
-"""From maps and scores to a record's figures: level and threshold chosen on validation, test looked
-at once. What does look at test to choose is called `oracle`: a bound on choosing better, no result.
+"""Evaluate predictions by a protocol: from maps and scores to the metrics of a record.
 
-Letters: L levels, N samples, S one to three spatial axes, P places within the regions of interest.
+Level and threshold are chosen on validation, and test is used once. What looks at test to choose is
+called `oracle`: a bound on choosing better, no result.
+
+Letters: L levels, N samples, S one to three spatial axes, P pixels within the regions of interest.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .metrics.connected_components import Array
 from .metrics.ranking import MetricValues, PixelScores, Ranking, image_metrics
 from .operating_point import OperatingPoint, confidence_intervals
 from .predictions import GroundTruth, LevelPredictions, Predictions
@@ -39,31 +42,37 @@ def evaluate(
     protocol: Protocol,
     synthetic: Predictions | None = None,
 ) -> tuple[dict[str, Any], SampleResults]:
-    """The judge's part of a record, JSON throughout, and the rows to compare it by.
+    """The metrics of a record as JSON values, and the sample results to compare it by.
 
-    A figure that is undefined is None. levels: the L levels of scores and maps, in their order
-    published: the paper's own of them      synthetic: normal samples with and without made-up
-    lesions,
-    where the protocol chooses by them
+    A metric that is undefined is None.
+
+    calibration, val, test: predictions of one method at the same levels
+    levels: the L levels of scores and maps, in their order
+    published: the paper's own level, one of them
+    synthetic: normal samples with and without synthetic anomalies, where the protocol chooses by
+        them
+
+    Raises ValueError where `published` is not among the levels, ProtocolError where a rule of the
+    protocol needs samples that there are none of.
     """
     levels = list(levels)
     if published not in levels:
-        raise ValueError(f"the published level {published} is none of the levels seen, {levels}")
-    bench = EvaluationSplits(
+        raise ValueError(f"the published level {published} is none of the levels given, {levels}")
+    splits = EvaluationSplits(
         GroundTruth(calibration, protocol), GroundTruth(val, protocol), GroundTruth(test, protocol)
     )
-    on_val = _metrics_per_level(bench.val, levels)
-    on_test = _metrics_per_level(bench.test, levels)
-    on_pseudo = (
-        [] if synthetic is None else _metrics_per_level(GroundTruth(synthetic, protocol), levels)
-    )
-    rule, chosen = protocol.choose_level(on_val, on_test, levels, published, on_pseudo)
+    on_val = _metrics_per_level(splits.val, levels)
+    on_test = _metrics_per_level(splits.test, levels)
+    on_synthetic = []
+    if synthetic is not None:
+        on_synthetic = _metrics_per_level(GroundTruth(synthetic, protocol), levels)
+    rule, chosen = protocol.choose_level(on_val, on_test, levels, published, on_synthetic)
     oracle = best_level(on_test, protocol.selection_metric(on_val), levels)
     paper = levels.index(published)
-    verdicts = {i: bench.operating_point(i) for i in sorted({chosen, paper, oracle})}
-    verdict = verdicts[chosen]
-    rows = verdict.sample_results()
-    bound = confidence_intervals(rows)
+    points = {i: splits.operating_point(i) for i in sorted({chosen, paper, oracle})}
+    point = points[chosen]
+    results = point.sample_results()
+    intervals = confidence_intervals(results)
     record = {
         "level": {
             "chosen": int(levels[chosen]),
@@ -71,26 +80,26 @@ def evaluate(
             "published": int(published),
             "oracle": int(levels[oracle]),
         },
-        "threshold": {"rule": protocol.threshold, "value": verdict.threshold},
+        "threshold": {"rule": protocol.threshold, "value": point.threshold},
         "metrics": {
             name: {"value": value, "low": low, "high": high}
-            for name, value in rows.values.items()
-            for low, high in [bound.get(name, (None, None))]
+            for name, value in results.values.items()
+            for low, high in [intervals.get(name, (None, None))]
         },
-        "at_published": verdicts[paper].metrics(),
-        "at_oracle": verdicts[oracle].metrics(),
+        "at_published": points[paper].metrics(),
+        "at_oracle": points[oracle].metrics(),
         "sweep": {
             str(level): {
                 "val": _level_selection_metrics(on_val[i]),
                 "test": {name: on_test[i][name] for name in SWEEP_METRICS},
             }
-            | ({"pseudo": _level_selection_metrics(on_pseudo[i])} if on_pseudo else {})
+            | ({"pseudo": _level_selection_metrics(on_synthetic[i])} if on_synthetic else {})
             for i, level in enumerate(levels)
         },
-        "strata": stratified_metrics(verdict.level_predictions, test.tags),
-        "lesions": verdict.lesion_metrics(),
-        "pixel_error": verdict.level_predictions.pixel_metrics["error"],
-        "reference": reference_values(bench.test),
+        "strata": stratified_metrics(point.level_predictions, test.tags),
+        "lesions": point.lesion_metrics(),
+        "pixel_error": point.level_predictions.pixel_metrics["error"],
+        "reference": reference_values(splits.test),
         "counts": {
             "test": len(test.label),
             "test_abnormal": int(np.sum(test.label)),
@@ -99,7 +108,7 @@ def evaluate(
             "held_out": len(calibration.label),
         },
     }
-    return record, rows
+    return record, results
 
 
 def _metrics_per_level(ground_truth: GroundTruth, levels: Sequence[int]) -> list[MetricValues]:
@@ -112,22 +121,29 @@ def _level_selection_metrics(metrics: MetricValues) -> MetricValues:
 
 @dataclass(frozen=True)
 class EvaluationSplits:
-    """The three splits that a verdict needs."""
+    """The three splits that an operating point needs."""
 
     calibration: GroundTruth
     val: GroundTruth
     test: GroundTruth
 
     def operating_point(self, index: int) -> OperatingPoint:
-        look = self.test.at_level(index)
-        if look.pixels is None:
-            return OperatingPoint(look, index, None, None)
-        threshold = self.threshold(index, look)
-        found = None if threshold is None else self.test.binarize(look.pixels, threshold)
-        return OperatingPoint(look, index, threshold, found)
+        """The test split at one level, and at the threshold that the protocol chooses for it."""
+        predictions = self.test.at_level(index)
+        if predictions.pixels is None:
+            return OperatingPoint(predictions, index, None, None)
+        threshold = self.threshold(index, predictions)
+        positive = None
+        if threshold is not None:
+            positive = self.test.binarize(predictions.pixels, threshold)
+        return OperatingPoint(predictions, index, threshold, positive)
 
     def threshold(self, index: int, test_predictions: LevelPredictions) -> float | None:
-        """By the protocol's rule, at one level; None only for an oracle without test masks."""
+        """The threshold by the protocol's rule, at one level.
+
+        None only for an oracle without test masks. Raises ProtocolError where the rule needs
+        samples that there are none of.
+        """
         protocol = self.test.protocol
         if protocol.fixed_threshold is not None:
             return protocol.fixed_threshold
@@ -137,7 +153,7 @@ class EvaluationSplits:
             healthy = self.calibration.at_level(index).pixels
             if healthy is None or not healthy.score.size:
                 raise ProtocolError(
-                    f"threshold '{protocol.threshold}' needs held-out normal samples, and there "
+                    f"threshold '{protocol.threshold}' needs calibration samples, and there "
                     "are none; use val-dice or fixed:<number>"
                 )
             return threshold_exceeded_by(protocol.healthy_percent, healthy.score)
@@ -156,28 +172,35 @@ class EvaluationSplits:
 def stratified_metrics(
     level_predictions: LevelPredictions, tags: Sequence[Mapping[str, str]]
 ) -> dict[str, dict[str, Any]]:
-    """n, image_auroc and pixel_ap of abnormal samples that share a tag, against all normal ones."""
+    """n, image_auroc and pixel_ap of the abnormal samples that share a tag, by "tag=value".
+
+    Against all normal samples; None where one is undefined. Tags of more than MAX_TAG_VALUES values
+    are left out.
+
+    tags: (N,) of each sample
+    """
     label = level_predictions.ground_truth.label
     abnormal: dict[tuple[str, str], list[int]] = {}
     for i in np.flatnonzero(label).tolist():
         for name, value in tags[i].items():
             abnormal.setdefault((name, value), []).append(i)
     names = [name for name, _ in abnormal]
-    table = {}
-    for (name, value), rows in sorted(abnormal.items()):
+    strata = {}
+    for (name, value), members in sorted(abnormal.items()):
         if names.count(name) > MAX_TAG_VALUES:
             continue
-        keep = ~label
-        keep[rows] = True
-        table[f"{name}={value}"] = {
-            "n": len(rows),
-            "image_auroc": image_metrics(level_predictions.score[keep], label[keep])["auroc"],
-            "pixel_ap": _pixel_ap(level_predictions.pixels, keep),
+        selected = ~label
+        selected[members] = True
+        score = level_predictions.score[selected]
+        strata[f"{name}={value}"] = {
+            "n": len(members),
+            "image_auroc": image_metrics(score, label[selected])["auroc"],
+            "pixel_ap": _pixel_ap(level_predictions.pixels, selected),
         }
-    return table
+    return strata
 
 
-def _pixel_ap(pixels: PixelScores | None, selected: Any) -> float | None:
+def _pixel_ap(pixels: PixelScores | None, selected: Array) -> float | None:
     if pixels is None:
         return None
     rows = np.repeat(selected, pixels.counts)
@@ -186,13 +209,18 @@ def _pixel_ap(pixels: PixelScores | None, selected: Any) -> float | None:
 
 
 def reference_values(test: GroundTruth) -> dict[str, float | None]:
-    """What a figure is read against: the shares of abnormal places and samples, and the Dice of
-    calling every place abnormal."""
-    place = None
+    """What metrics are compared with: those of a method that knows nothing.
+
+    prevalence, image_prevalence: the shares of abnormal pixels and samples, the AP by chance
+    dice_floor: the Dice of calling every pixel abnormal
+
+    None without masks or samples.
+    """
+    prevalence = None
     if test.predictions.mask is not None and test.pixels is not None and test.pixels.truth.size:
-        place = float(test.pixels.truth.mean())
+        prevalence = float(test.pixels.truth.mean())
     return {
-        "prevalence": place,
-        "dice_floor": None if place is None else 2 * place / (1 + place),
+        "prevalence": prevalence,
+        "dice_floor": None if prevalence is None else 2 * prevalence / (1 + prevalence),
         "image_prevalence": float(test.label.mean()) if test.label.size else None,
     }

@@ -1,8 +1,9 @@
-"""Made-up lesions in held-out normal samples: a validation that looks at no label.
+"""Synthetic anomalies in the calibration samples: a validation that looks at no label.
 
 Half of the samples get a patch of another sample, blended in (foreign patch interpolation, Tan et
 al., arXiv:2011.04197), half a blob that is brighter or darker than what it lies on. What a method
-finds here chooses its noise level (protocol `level=pseudo`); it is no estimate of how well it does.
+detects here chooses its noise level (protocol `level=pseudo`); it is no estimate of how well it
+does.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...datasets.base import Sample
+from ...datasets.base import Sample, Split
 from .metrics.connected_components import Array
 from .predictions import Predictions
 
 RADIUS_RANGE = (0.06, 0.2)
-"""Of a lesion along each axis, as shares of the sample's extent."""
+"""Of an anomaly along each axis, as shares of the sample's extent."""
 BLEND_RANGE = (0.3, 0.9)
-"""How much of a foreign patch there is in the middle of a lesion."""
+"""The share of a foreign patch in the middle of an anomaly."""
 INTENSITY_CHANGE_RANGE = (0.15, 0.5)
 """How much brighter or darker a blob is in its middle, on the scale [0, 1]."""
 BACKGROUND_INTENSITY = 0.05
@@ -31,15 +32,28 @@ BACKGROUND_INTENSITY = 0.05
 
 
 class SyntheticAnomalies:
-    """A split of normal samples, each with one lesion. It depends on keys and contents alone."""
+    """A split of normal samples, each with one synthetic anomaly.
 
-    def __init__(self, normal: Any) -> None:
+    The anomalies depend on the samples' keys and contents alone.
+
+    normal: the samples that they are put into
+
+    >>> import torch
+    >>> from adbench.benchmark.evaluation.synthetic_anomalies import SyntheticAnomalies
+    >>> from adbench.datasets.base import Sample
+    >>> split = SyntheticAnomalies([Sample(torch.full((1, 16, 16), 0.5), "a", "a", label=False)])
+    >>> sample = split[0]
+    >>> sample.label, sample.mask.shape, bool((sample.x[0] != 0.5)[~sample.mask].any())
+    (True, torch.Size([16, 16]), False)
+    """
+
+    def __init__(self, normal: Split) -> None:
         self.normal = normal
 
     def __len__(self) -> int:
         return len(self.normal)
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int, /) -> Sample:
         if not 0 <= index < len(self):
             raise IndexError(index)
         sample = self.normal[index]
@@ -68,19 +82,20 @@ class SyntheticAnomalies:
 
 
 def lesion_weights(sample: Sample, stream: _RandomStream) -> Array:
-    """An ellipsoid within the region of interest, (*S): 1 in its middle, 0 at its edge."""
+    """The weights of an ellipsoid within the region of interest, (*S): 1 in its middle, 0 at its
+    edge."""
     shape = sample.x.shape[1:]
     inside = sample.roi if sample.roi is not None else sample.x.amax(0) > BACKGROUND_INTENSITY
-    places = np.flatnonzero(inside.numpy())
-    at = int(stream.uniform() * (places.size or math.prod(shape)))
-    centre = np.unravel_index(places[at] if places.size else at, shape)
+    pixels = np.flatnonzero(inside.numpy())
+    index = int(stream.uniform() * (pixels.size or math.prod(shape)))
+    centre = np.unravel_index(pixels[index] if pixels.size else index, shape)
     distance = np.zeros(shape)
     for axis, (length, middle) in enumerate(zip(shape, centre, strict=True)):
         radius = max(1.5, length * stream.uniform_between(*RADIUS_RANGE))
         steps = (np.arange(length) - middle) / radius
         distance += (steps**2).reshape([-1 if k == axis else 1 for k in range(len(shape))])
     weight = np.clip(2 * (1 - distance), 0, 1)
-    return np.where(inside.numpy(), weight, 0) if places.size else weight
+    return np.where(inside.numpy(), weight, 0) if pixels.size else weight
 
 
 class _RandomStream:
@@ -98,7 +113,7 @@ class _RandomStream:
 
 
 def concatenate_predictions(normal: Predictions, synthetic: Predictions) -> Predictions:
-    """Normal samples as they are and with lesions, as one split to choose on."""
+    """One split to choose the level on: normal samples as they are, and those with anomalies."""
     size = len(normal.keys)
     mapped = normal.map is not None and synthetic.map is not None
     mask = None
@@ -118,12 +133,13 @@ def concatenate_predictions(normal: Predictions, synthetic: Predictions) -> Pred
 
 
 def _concatenate_arrays(parts: Sequence[Array | None], axis: int) -> Array | None:
-    known = [part for part in parts if part is not None]
-    return np.concatenate(known, axis) if len(known) == len(parts) else None
+    """None where any part is missing."""
+    arrays = [part for part in parts if part is not None]
+    return np.concatenate(arrays, axis) if len(arrays) == len(parts) else None
 
 
 class _ConcatenatedMaps:
-    """Maps of two splits, one after the other; read where they are asked for."""
+    """Maps (L, N, *S) of two splits, one after the other; read when they are asked for."""
 
     def __init__(self, first: Any, second: Any, size: int) -> None:
         self.first, self.second, self.size = first, second, size

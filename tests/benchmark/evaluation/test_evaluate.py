@@ -203,7 +203,7 @@ def test_without_abnormal_validation_samples_the_papers_level_is_used():
             row(val=val, level="val")
         with pytest.raises(ProtocolError, match="healthy@5%"):
             row(val=val, threshold="val-dice")
-    with pytest.raises(ProtocolError, match="held-out"):
+    with pytest.raises(ProtocolError, match="needs calibration samples"):
         row(held_out=seen("held_out", count=0))
 
 
