@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import time
 from collections import defaultdict
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..store.atomic_files import free_bytes
 from .job import Job
 
 ATTEMPTS = 3
@@ -134,10 +134,4 @@ class Room:
         self._since = None
 
     def _left(self) -> int:
-        place = self._folder
-        while not place.exists() and place != place.parent:
-            place = place.parent
-        try:
-            return shutil.disk_usage(place).free
-        except OSError:
-            return 0
+        return free_bytes(self._folder) or 0
