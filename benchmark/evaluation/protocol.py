@@ -1,7 +1,9 @@
-"""The protocol: what turns raw maps into scores and decisions, one object for all of a board.
+"""The protocol: what turns raw maps into scores and decisions, the same for a whole leaderboard.
 
-A method gives maps; everything between a map and a figure is here, so that a gain from a median
-filter is never mistaken for a gain from a method. Arrays are numpy; S is one to three axes.
+A method gives maps; everything between a map and a metric is here, so that a gain from a median
+filter is never mistaken for a gain from a method. Arrays are numpy.
+
+Letters: N samples, P pixels, S one to three spatial axes.
 """
 
 from __future__ import annotations
@@ -28,25 +30,24 @@ POST_STEPS = ("median5", "erode3", "cross3", "components>=8")
 
 
 DEFAULT_BUDGET = 2**30
-"""Places that are sorted at most: 4 GiB of scores."""
+"""Pixels that are sorted at most: 4 GiB of scores."""
 
 
 class ProtocolError(ValueError):
-    """A protocol that cannot be: one line, what was given and what would do."""
+    """A bad protocol: one line, the value and what would do."""
 
     exit_code = 2
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How maps are judged. Two boards with different ids are never compared.
+    """How maps are evaluated. Leaderboards with different ids are never compared.
 
-    threshold: `healthy@5%`, exceeded by 5 % of normal held-out places; `val-dice`, the best pooled
-        Dice on labelled validation; `val-bisect10`, nearly the best (`bisected`);
-        `fixed_threshold:0.5`;
-        `oracle`, the best on test, no result
-    level: `val`, where validation says; `pseudo`, where held-out normal samples with made-up
-        lesions say, so that no label is looked at; `published`, the paper's; `oracle`, the best on
+    threshold: `healthy@5%`, exceeded by 5 % of the pixels of calibration samples; `val-dice`, the
+        best pooled Dice on labelled validation; `val-bisect10`, nearly the best
+        (`bisect_dice_threshold`); `fixed:0.5`; `oracle`, the best on test, no result
+    level: `val`, the best on validation; `pseudo`, the best on calibration samples with synthetic
+        anomalies, so that no label is looked at; `published`, the paper's; `oracle`, the best on
         test, no result; `auto`, val where it has abnormal samples, else published
     select: what chooses the level; `auto` is pixel_ap where there are masks and a map, else
         image_auroc
@@ -54,11 +55,24 @@ class Protocol:
         or `method`, the method's own
     post: steps `median5` (of the map, 5 wide), `erode3` (of the region of interest, by 3 wide),
         `cross3` (of that, 3 times by a cross in the last two axes, as the authors of pDDPM do) and
-        `components>=8` (connected findings of at least 8 places); the last changes only what is
-        found at the threshold, the others every figure
-    roi: judge within regions of interest only
-    budget: places beyond which pixel metrics are read from bins and are off by 1e-3 at most,
+        `components>=8` (connected components of at least 8 pixels); the last changes only what is
+        positive at the threshold, the others every metric
+    roi: evaluate within regions of interest only
+    budget: pixels beyond which pixel metrics are read from bins and are off by 1e-3 at most,
         instead of sorted and exact
+
+    Raises ProtocolError on a value that is none of these.
+
+    >>> from adbench.benchmark.evaluation.protocol import Protocol
+    >>> protocol = Protocol.parse("val-dice,level=published,post=median5")
+    >>> protocol.threshold, protocol.level, protocol.post
+    ('val-dice', 'published', ('median5',))
+    >>> protocol == Protocol.from_dict(protocol.as_dict())
+    True
+    >>> print(Protocol().describe())
+    Level chosen on validation (the paper's where it has no abnormal samples) by pixel AP, or image
+    AUROC without masks; threshold exceeded by 5 % of healthy calibration pixels; image score the
+    mean of the map's highest 2 %; no post-processing; within the region of interest.
     """
 
     threshold: str = "healthy@5%"
@@ -71,16 +85,16 @@ class Protocol:
 
     def __post_init__(self) -> None:
         threshold = self.threshold
-        if found := re.fullmatch(r"healthy@([\d.]+)%", threshold):
-            percent = _parse_number("threshold", threshold, found[1], 0, 100)
+        if match := re.fullmatch(r"healthy@([\d.]+)%", threshold):
+            percent = _parse_number("threshold", threshold, match[1], 0, 100)
             threshold = f"healthy@{percent:g}%"
-        elif found := re.fullmatch(r"fixed:(.+)", threshold):
-            threshold = f"fixed:{_parse_number('threshold', threshold, found[1])!r}"
+        elif match := re.fullmatch(r"fixed:(.+)", threshold):
+            threshold = f"fixed:{_parse_number('threshold', threshold, match[1])!r}"
         elif threshold not in ("val-dice", "val-bisect10", "oracle"):
             raise _unknown_value("threshold", threshold, THRESHOLD_RULES)
         reducer = self.reducer
-        if found := re.fullmatch(r"top([\d.]+)%", reducer):
-            reducer = f"top{_parse_number('reducer', reducer, found[1], 0, 100):g}%"
+        if match := re.fullmatch(r"top([\d.]+)%", reducer):
+            reducer = f"top{_parse_number('reducer', reducer, match[1], 0, 100):g}%"
         elif reducer not in REDUCERS:
             raise _unknown_value("reducer", reducer, REDUCERS)
         if self.level not in LEVEL_RULES:
@@ -91,7 +105,7 @@ class Protocol:
         object.__setattr__(self, "reducer", reducer)
         object.__setattr__(self, "post", tuple(self.post))
         if self.budget < 1:
-            raise ProtocolError(f"budget is of at least one place, not {self.budget}")
+            raise ProtocolError(f"budget is of at least one pixel, not {self.budget}")
         for step in self.post:
             name, size = _parse_step(step)
             if name in ("median", "erode") and size % 2 == 0:
@@ -101,55 +115,58 @@ class Protocol:
 
     @classmethod
     def parse(cls, text: str) -> Protocol:
-        """From `healthy@5%` or `val-dice,level=published,post=median5+components>=8,roi=no`.
+        """Read `healthy@5%` or `val-dice,level=published,post=median5+components>=8,roi=no`.
 
-        A bare word is the threshold rule; `+` joins steps.
+        A bare word is the threshold rule; `+` joins steps. Raises ProtocolError on anything else.
         """
-        known = [field.name for field in fields(cls)]
-        given: dict[str, Any] = {}
+        names = [field.name for field in fields(cls)]
+        values: dict[str, Any] = {}
         for item in filter(None, (part.strip() for part in text.split(","))):
             key, equals, value = (part.strip() for part in item.partition("="))
             if not equals:
                 key, value = "threshold", item
-            if key not in known:
-                raise _unknown_value("key", key, known)
-            if key in given:
+            if key not in names:
+                raise _unknown_value("key", key, names)
+            if key in values:
                 raise ProtocolError(f"protocol names {key} twice: '{text}'")
-            given[key] = value
-        if "post" in given:
-            steps = given["post"].split("+")
-            given["post"] = tuple(
+            values[key] = value
+        if "post" in values:
+            steps = values["post"].split("+")
+            values["post"] = tuple(
                 step.strip() for step in steps if step.strip() not in ("", "none")
             )
-        if "roi" in given:
-            if given["roi"] not in ("yes", "no"):
-                raise _unknown_value("roi", given["roi"], ("yes", "no"))
-            given["roi"] = given["roi"] == "yes"
-        if "budget" in given:
-            given["budget"] = int(_parse_number("budget", text, given["budget"], 0))
-        return cls(**given)
+        if "roi" in values:
+            if values["roi"] not in ("yes", "no"):
+                raise _unknown_value("roi", values["roi"], ("yes", "no"))
+            values["roi"] = values["roi"] == "yes"
+        if "budget" in values:
+            values["budget"] = int(_parse_number("budget", text, values["budget"], 0))
+        return cls(**values)
 
     @property
     def id(self) -> str:
-        """Short hash of the canonical form."""
+        """A short hash of the canonical form, 8 hex digits."""
         text = json.dumps(self.as_dict(), sort_keys=True, separators=(",", ":"))
         return blake2b(text.encode(), digest_size=4).hexdigest()
 
     def as_dict(self) -> dict[str, Any]:
-        """Canonical. A budget nobody changed is left out: it is newer than the first boards."""
-        told = asdict(self) | {"post": list(self.post)}
+        """The canonical form, as JSON values.
+
+        A budget nobody changed is left out: it is newer than the first records.
+        """
+        values = asdict(self) | {"post": list(self.post)}
         if self.budget == DEFAULT_BUDGET:
-            del told["budget"]
-        return told
+            del values["budget"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Protocol:
-        """Back from `as_dict`; keys that are not the protocol's own are left alone."""
-        known = {field.name for field in fields(cls)}
-        return cls(**{key: value for key, value in values.items() if key in known})
+        """The protocol of `as_dict`'s values; keys that are none of its fields are ignored."""
+        names = {field.name for field in fields(cls)}
+        return cls(**{key: value for key, value in values.items() if key in names})
 
     def describe(self) -> str:
-        """One sentence for the board."""
+        """The protocol in one sentence, for the leaderboard."""
         return (
             ""
             ""
@@ -157,13 +174,13 @@ class Protocol:
             f"{_SELECTION_TEXT[self.select] if self.level != 'published' else ''}; "
             f"threshold {self._describe_threshold()}; image score {self._describe_reducer()}; "
             f"{' then '.join(self.post) or 'no post-processing'}; "
-            f"{'within the region of interest' if self.roi else 'all places'}"
-            f"{'' if self.budget == DEFAULT_BUDGET else f'; sorted up to {self.budget} places'}."
+            f"{'within the region of interest' if self.roi else 'all pixels'}"
+            f"{'' if self.budget == DEFAULT_BUDGET else f'; sorted up to {self.budget} pixels'}."
         )
 
     def _describe_threshold(self) -> str:
         if self.healthy_percent is not None:
-            return f"exceeded by {self.healthy_percent:g} % of healthy held-out places"
+            return f"exceeded by {self.healthy_percent:g} % of healthy calibration pixels"
         if self.fixed_threshold is not None:
             return f"fixed at {self.fixed_threshold:g}"
         return "best by Dice on " + {
@@ -178,15 +195,16 @@ class Protocol:
 
     @property
     def healthy_percent(self) -> float | None:
-        """Of healthy places that may exceed the threshold, where that is the rule."""
+        """Percentage of healthy pixels that may exceed the threshold; None with another rule."""
         return float(self.threshold[8:-1]) if self.threshold.startswith("healthy@") else None
 
     @property
     def fixed_threshold(self) -> float | None:
+        """The threshold itself; None with another rule."""
         return float(self.threshold[6:]) if self.threshold.startswith("fixed:") else None
 
     def filter_maps(self, maps: Array) -> Array:
-        """Maps (N, *S) after the median filters; edges are mirrored."""
+        """Apply the median filters to maps (N, *S); edges are mirrored."""
         from scipy import ndimage
 
         for size in self._sizes("median"):
@@ -194,7 +212,7 @@ class Protocol:
         return maps
 
     def erode_roi(self, roi: Array) -> Array:
-        """Regions of interest (N, *S) bool, eroded; the border of the image is no edge."""
+        """Erode regions of interest (N, *S) bool; the border of the image is no edge."""
         from scipy import ndimage
 
         if not self.roi:
@@ -209,7 +227,7 @@ class Protocol:
         return roi
 
     def remove_small_components(self, masks: Array) -> Array:
-        """Findings (N, *S) bool without connected ones that are too small."""
+        """Remove the connected components of masks (N, *S) bool that are too small."""
         for size in self._sizes("components>="):
             masks, region = masks.copy(), label_components(masks)
             masks[masks] = component_sizes(region)[region] >= size
@@ -217,13 +235,14 @@ class Protocol:
 
     @property
     def removes_small_components(self) -> bool:
+        """Whether any post-processing step does."""
         return bool(self._sizes("components>="))
 
     def sample_score(self, values: Array) -> float:
-        """A sample's score from its map's values within the region of interest (P,); never for
-        the reducer `method`, whose score is not read from a map.
+        """A sample's score from its map's values within the region of interest, (P,).
 
-        A sample with no place to look at is the most normal of all: minus infinity.
+        Never for the reducer `method`, whose score is not read from a map. A sample with no pixel
+        in its region is the most normal of all: minus infinity.
         """
         if not values.size:
             return -math.inf
@@ -236,7 +255,7 @@ class Protocol:
         return float(np.sort(top).mean(dtype=np.float64))
 
     def selection_metric(self, on_val: Sequence[MetricValues]) -> str:
-        """The metric that chooses the level; pixel_ap only where there are maps and masks."""
+        """The metric that chooses the level: pixel_ap only where there are maps and masks."""
         able = any(figures["pixel_ap"] is not None for figures in on_val)
         return "pixel_ap" if able and self.select != "image_auroc" else "image_auroc"
 
@@ -248,8 +267,13 @@ class Protocol:
         published: int,
         on_synthetic: Sequence[MetricValues] = (),
     ) -> tuple[str, int]:
-        """(what chose: val, pseudo, published or oracle; which of the levels), from figures per
-        level."""
+        """Choose a level, and return (the rule: val, pseudo, published or oracle; its index).
+
+        on_val, on_test, on_synthetic: metrics of each split at every level
+        published: the paper's level
+
+        Raises ProtocolError where the rule needs samples that there are none of.
+        """
         metric = self.selection_metric(on_val)
         if self.level == "oracle":
             return "oracle", best_level(on_test, metric, levels)
@@ -257,8 +281,8 @@ class Protocol:
             by = self.selection_metric(on_synthetic)
             if not any(figures[by] is not None for figures in on_synthetic):
                 raise ProtocolError(
-                    "level 'pseudo' needs held-out normal samples to make lesions in, and there "
-                    "are none; use level=published"
+                    "level 'pseudo' needs calibration samples to put synthetic anomalies into, and "
+                    "there are none; use level=published"
                 )
             return "pseudo", best_level(on_synthetic, by, levels)
         able = any(figures[metric] is not None for figures in on_val)
@@ -276,7 +300,16 @@ class Protocol:
 
 
 def best_level(sweep: Sequence[MetricValues], metric: str, levels: Sequence[int]) -> int:
-    """Where a metric is highest, the lowest of equal levels; image_auroc where it is undefined."""
+    """The index of the level where a metric is highest, of equal ones the lowest level.
+
+    image_auroc in its place where it is undefined at every level.
+
+    sweep: metrics at every level
+
+    >>> from adbench.benchmark.evaluation.protocol import best_level
+    >>> best_level([{"image_auroc": 0.7}, {"image_auroc": 0.9}], "image_auroc", [100, 250])
+    1
+    """
     if all(figures[metric] is None for figures in sweep):
         metric = "image_auroc"
     values = [figures[metric] for figures in sweep]
@@ -285,38 +318,54 @@ def best_level(sweep: Sequence[MetricValues], metric: str, levels: Sequence[int]
 
 
 def threshold_exceeded_by(percent: float, values: Array) -> float:
-    """The lowest of the values (P,) that at most this many percent of them exceed."""
+    """The lowest of the values (P,) that at most this many percent of them exceed.
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.protocol import threshold_exceeded_by
+    >>> threshold_exceeded_by(5, np.arange(100.0))
+    94.0
+    """
     allowed = math.floor(values.size * percent / 100 + 1e-9)
     at = max(0, values.size - 1 - allowed)
     return float(np.partition(values, at)[at])
 
 
 def bisect_dice_threshold(score: Array, truth: Array) -> float:
-    """A threshold with a high Dice, of scores (P,) against truth (P,) bool, found as the code of
-    pDDPM does: ten times the better of the quarter points of a range that begins as 0 to the
-    highest score says which half to go on in, the lower one where they are alike. The best point
-    seen, the last of those. The best of all is `val-dice`; this may miss it by a hundredth."""
+    """A threshold with a high Dice, found as the code of pDDPM does.
+
+    A range begins as 0 to the highest score. Ten times the better of its quarter points says which
+    half to go on in, the lower one where they are alike. Returns the best point tried, the last of
+    equal ones. The best of all is `val-dice`; this may miss it by a hundredth.
+
+    score: (P,)      truth: (P,) bool, abnormal
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.protocol import bisect_dice_threshold
+    >>> score = np.array([0.1, 0.2, 0.6, 0.8])
+    >>> 0.2 <= bisect_dice_threshold(score, score > 0.5) < 0.6
+    True
+    """
     order = np.argsort(score, kind="stable")
     ranked, true = score[order], np.cumsum(truth[order])
     low, high = 0.0, float(ranked[-1])
-    most, best_at = -1.0, high
+    best_dice, threshold = -1.0, high
     for _ in range(10):
-        asked = low + (high - low) / 4, high - (high - low) / 4
-        below = np.searchsorted(ranked, asked, side="right")
+        quarters = low + (high - low) / 4, high - (high - low) / 4
+        below = np.searchsorted(ranked, quarters, side="right")
         hits = true[-1] - np.where(below > 0, true[below - 1], 0)
         dice = 2 * hits / (score.size - below + true[-1])
         upper = int(dice[1] > dice[0])
-        if dice[upper] >= most:
-            most, best_at = float(dice[upper]), asked[upper]
+        if dice[upper] >= best_dice:
+            best_dice, threshold = float(dice[upper]), quarters[upper]
         middle = (low + high) / 2
         low, high = (middle, high) if upper else (low, middle)
-    return best_at
+    return threshold
 
 
 _LEVEL_TEXT = {
     "auto": "Level chosen on validation (the paper's where it has no abnormal samples)",
     "val": "Level chosen on validation",
-    "pseudo": "Level chosen on made-up lesions in held-out normal samples",
+    "pseudo": "Level chosen on synthetic anomalies in calibration samples",
     "published": "The paper's level",
     "oracle": "Level chosen on TEST",
 }
@@ -328,10 +377,10 @@ _SELECTION_TEXT = {
 
 
 def _parse_step(step: str) -> tuple[str, int]:
-    found = re.fullmatch(r"(median|erode|cross|components>=)(\d+)", step)
-    if not found or int(found[2]) < 1:
+    match = re.fullmatch(r"(median|erode|cross|components>=)(\d+)", step)
+    if not match or int(match[2]) < 1:
         raise _unknown_value("post step", step, POST_STEPS)
-    return found[1], int(found[2])
+    return match[1], int(match[2])
 
 
 def _parse_number(

@@ -16,15 +16,17 @@ from ..registry.code_fingerprint import loaded_code_digest
 from ..store.artifact_store import Store, canonical_json
 
 RUNTIME_ATTRIBUTES = {"training", "batch"}
-"""Attributes of a module that say how it is run, not what it computes."""
+"""Attributes of a module that say how it is executed, not what it computes."""
 
 
 class SharedStageCache:
-    """Finished stages in a store. A stage is the same if its code, its settings, its module as it
-    begins, data, seed and precision are: what it is called by and which method asks do not matter.
+    """Finished stages of trainings in a store.
 
-    checkpoint_inputs: the identity of the checkpoint that the stage is a part of
-    reused_seconds: seconds that went into the stages taken from the store
+    Two stages are the same if their code, settings, module before training, data, seed and
+    precision are. The name of a stage and the method that uses it do not matter.
+
+    checkpoint_inputs: the cache-key inputs of the checkpoint that the stage is a part of
+    reused_seconds: training time of the stages taken from the store
     keys: the store's key of every stage, by name
     """
 
@@ -33,35 +35,35 @@ class SharedStageCache:
     ) -> None:
         self.store, self.context = store, context
         self.checkpoint_inputs = {
-            key: checkpoint_inputs[key] for key in ("data", "seed", "numerics")
+            name: checkpoint_inputs[name] for name in ("data", "seed", "numerics")
         }
         self.reused_seconds, self.keys = 0.0, dict[str, str]()
 
-    def __call__(self, stage: Stage, learn: Callable[[], None]) -> None:
-        if (
-            self.context.team.size > 1
-        ):  # all of a team learn it together; only the first has the store
-            learn()
+    def __call__(self, stage: Stage, train: Callable[[], None]) -> None:
+        """Leave the stage's module trained: by `train`, or with weights from the store."""
+        if self.context.team.size > 1:  # a team trains it together; only rank 0 has the store
+            train()
             return
 
-        def make(path: Path) -> dict[str, float]:
+        def create(path: Path) -> dict[str, float]:
             start = time.monotonic()
-            learn()
+            train()
             state = stage.module.state_dict()
             save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, path)
             return {"seconds": time.monotonic() - start}
 
-        found = self.store.get_or_create(
-            "stage", self.key_inputs(stage), make, name="weights.safetensors"
+        artifact = self.store.get_or_create(
+            "stage", self.key_inputs(stage), create, name="weights.safetensors"
         )
-        if not found.created:
-            stage.module.load_state_dict(load_file(found.path))
+        if not artifact.created:
+            stage.module.load_state_dict(load_file(artifact.path))
             self.context.place(stage.module).eval()
-            self.reused_seconds += found.metadata["seconds"]
-        self.keys[stage.name] = found.key
-        self.context.on_event("stage", {"fresh": found.created})
+            self.reused_seconds += artifact.metadata["seconds"]
+        self.keys[stage.name] = artifact.key
+        self.context.on_event("stage", {"fresh": artifact.created})
 
     def key_inputs(self, stage: Stage) -> dict[str, Any]:
+        """Everything that a stage's trained module depends on."""
         return {
             **self.checkpoint_inputs,
             "stage": type(stage).__qualname__,
@@ -72,17 +74,25 @@ class SharedStageCache:
 
 
 def module_digest(module: nn.Module) -> str:
-    """A digest of a module as it stands: the kind of every part, its plain attributes (widths,
-    weights of a loss), and every value of its state."""
+    """A hash of a module as it is, 32 hex digits.
+
+    It counts the class of every part, its plain attributes (widths, weights of a loss), and every
+    value of the state.
+
+    >>> from torch import nn
+    >>> from adbench.benchmark.experiments.shared_stages import module_digest
+    >>> module = nn.ReLU()
+    >>> module_digest(module) == module_digest(nn.ReLU()) != module_digest(nn.ReLU(inplace=True))
+    True
+    """
     digest = hashlib.sha256()
     for name, part in module.named_modules():
-        plain = {
+        attributes = {
             key: value
             for key, value in vars(part).items()
             if key not in RUNTIME_ATTRIBUTES and not key.startswith("_") and _is_plain(value)
         }
-        told = [name, type(part).__qualname__, plain]
-        digest.update(canonical_json(told).encode())
+        digest.update(canonical_json([name, type(part).__qualname__, attributes]).encode())
     for key, value in module.state_dict().items():
         array = value.detach().cpu().contiguous()
         digest.update(f"{key}{array.dtype}{tuple(array.shape)}".encode())

@@ -1,8 +1,8 @@
-"""Training curves for TensorBoard, written from what a run tells as it goes on."""
+"""Training curves for TensorBoard, written from the events of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -11,23 +11,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter
 
-LogEvent = Callable[[str, Mapping[str, Any]], None]
+    from .fit_predict import LogEvent
 
 POSITION_FIELDS = {"step", "of", "at"}
-"""Facts that say when, and are no curve."""
+"""Facts of an event that say when it was, and are no curve."""
 
 
 class TensorBoardError(RuntimeError):
-    """TensorBoard files were asked for and cannot be written."""
+    """TensorBoard files cannot be written: one line, why, and what would do."""
 
 
 class TensorBoardLogger:
-    """A Tell that passes on what it is told, and draws it: every number of an event with a step
-    becomes a point of the curve event/fact, such as train/loss, train/lr, train/norm (of the
-    gradient) and train/rate (samples per second).
+    """An event handler that passes events on, and draws their numbers as curves.
 
-    folder: of one cell; made with the first point. A run that goes on from step k takes back what
-    was drawn behind k.
+    Every number of an event with a step becomes a point of the curve event/fact, such as
+    train/loss, train/lr, train/norm (of the gradient) and train/rate (samples per second).
+
+    folder: of one experiment; made with the first point. A run that resumes at step k removes what
+        was drawn after k
+    log: receives every event too
+
+    Raises TensorBoardError where tensorboard is not installed, or the folder cannot be written.
     """
 
     def __init__(self, folder: Path, log: LogEvent) -> None:
@@ -49,9 +53,9 @@ class TensorBoardLogger:
         }
         if step is None or not points:
             return
-        part = f"{event}/{facts['part']}" if "part" in facts else event
+        curve = f"{event}/{facts['part']}" if "part" in facts else event
         for name, value in points.items():
-            self._open_writer(int(step)).add_scalar(f"{part}/{name}", value, int(step))
+            self._open_writer(int(step)).add_scalar(f"{curve}/{name}", value, int(step))
 
     def __enter__(self) -> TensorBoardLogger:
         return self
@@ -65,7 +69,7 @@ class TensorBoardLogger:
         self.close()
 
     def close(self) -> None:
-        """Write what is not yet written."""
+        """Write the points that are not yet written."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None

@@ -62,7 +62,7 @@ def test_a_file_that_holds_no_rows_is_told_of(tmp_path):
     path = tmp_path / "x.h5"
     for content in (b"nothing", b""):
         path.write_bytes(content)
-        with pytest.raises(SampleResultsError, match="judge the run again") as caught:
+        with pytest.raises(SampleResultsError, match="evaluate the run again") as caught:
             read_sample_results(path)
         assert "\n" not in str(caught.value)
 

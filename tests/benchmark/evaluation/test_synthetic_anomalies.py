@@ -60,7 +60,7 @@ def test_it_depends_on_key_and_content_alone():
 
 
 def splits():
-    """Level 1 sees made-up lesions, level 2 sees the true ones."""
+    """Level 1 sees synthetic anomalies, level 2 sees the true ones."""
     rng = np.random.default_rng(0)
 
     def seen(name: str, label: np.ndarray, at: int) -> Predictions:
@@ -95,7 +95,7 @@ def test_the_level_is_chosen_by_them_where_the_protocol_says_so():
     assert blind["level"]["chosen"] == 100, "no label has a say"
     with pytest.raises(ProtocolError, match="level=published"):
         evaluate(held_out, val, test, [100, 200], 200, protocol)
-    assert "made-up" in protocol.describe()
+    assert "synthetic anomalies" in protocol.describe()
 
 
 def test_beside_reads_maps_as_if_they_were_one():

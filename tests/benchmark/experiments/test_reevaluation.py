@@ -64,7 +64,7 @@ def test_another_protocol_needs_no_network(tmp_path, looked):
     assert len({json.dumps(r["keys"]["maps/test"]) for r in found.values()}) == 1
     assert len({r["threshold"]["value"] for r in found.values()}) == 3
     adbench(tmp_path, "--level-rule", "pseudo")
-    assert looked == ["pseudo"], "only made-up lesions are new"
+    assert looked == ["pseudo"], "only synthetic anomalies are new"
     pseudo = records(tmp_path)["pseudo healthy@5%"]
     assert pseudo["level"]["rule"] == "pseudo" and "maps/pseudo" in pseudo["keys"]
     plain = found["auto healthy@5%"]

@@ -245,7 +245,7 @@ def test_two_folders_are_set_against_each_other_method_by_method(tmp_path):
         ("a", "b", {"margin": -1.0}, "at least 0"),
         ("a", "bare", {}, "of r3 no rows of single samples are kept"),
         ("a", "two", {}, "2 settings"),
-        ("a", "other", {}, "not judged on the same samples"),
+        ("a", "other", {}, "not evaluated on the same samples"),
         ("a", ".", {}, "no result of '.'"),
     ],
 )

@@ -328,7 +328,7 @@ def test_differences_are_told_where_there_are_rows_of_samples():
     assert "▲ +" in read.words and "▼ -" in read.words and "Left out" not in read.words
     assert re.search(r"worse, p = 0\.0\d\d", read.words) and "best" in read.words
     weak["samples"]["key"][0] = "another"
-    assert "not judged on the same samples" in Reader(page([strong, weak])).words
+    assert "not evaluated on the same samples" in Reader(page([strong, weak])).words
     assert "Left out: for fewer than two records" in Reader(page([swept("A"), swept("B")])).words
 
 
