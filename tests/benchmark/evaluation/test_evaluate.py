@@ -44,7 +44,7 @@ def seen(
     roi[:, 0] = False
     maps = rng.normal(size=(3, count, *shape)) + strength * np.stack([0.5 * mask, mask, 1.5 * mask])
     lesions = ["stroke" if i % 4 == 1 else "tumour" for i in range(count)]
-    known = Predictions(
+    default = Predictions(
         keys=[f"{name}/{i}" for i in range(count)],
         groups=[f"{name}/{i // 2}" for i in range(count)],
         label=label,
@@ -55,7 +55,7 @@ def seen(
         score=rng.normal(size=(3, count)) + label * np.array([[0], [1], [2]]),
         map=maps.astype(np.float32),
     )
-    return replace(known, **other)
+    return replace(default, **other)
 
 
 HELD_OUT: Any
@@ -75,26 +75,26 @@ def usual(published: int, protocol: Protocol) -> dict[str, Any]:
     return evaluate(HELD_OUT, VAL, TEST, LEVELS, published, protocol)[0]
 
 
-def value(found: dict[str, Any], name: str) -> Any:
-    return found["metrics"][name]["value"]
+def value(result: dict[str, Any], name: str) -> Any:
+    return result["metrics"][name]["value"]
 
 
 def test_a_record_holds_what_the_report_reads_and_nothing_that_json_cannot_say():
-    found = row()
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert list(found) == [
+    result = row()
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    assert list(result) == [
         *("level", "threshold", "metrics", "at_published", "at_oracle", "sweep", "strata"),
         *("lesions", "pixel_error", "reference", "counts"),
     ]
-    assert set(found["metrics"]) == {
+    assert set(result["metrics"]) == {
         *("image_auroc", "image_ap", "image_f1max", "image_fpr95", "group_auroc"),
         *("pixel_auroc", "pixel_ap", "pixel_aupro30", "pixel_aupro05", "pixel_dice"),
         *("pixel_dice_oracle", "pixel_iou", "healthy_fp"),
         *("lesion_sensitivity", "lesion_contrast", "healthy_psnr", "healthy_ssim"),
         *("sample_pixel_auroc", "sample_pixel_ap", "sample_pixel_dice_otsu"),
     }
-    assert set(found["at_published"]) == set(found["at_oracle"]) == set(found["metrics"])
-    assert found["counts"] == {
+    assert set(result["at_published"]) == set(result["at_oracle"]) == set(result["metrics"])
+    assert result["counts"] == {
         "test": 24,
         "test_abnormal": 12,
         "test_groups": 12,
@@ -104,18 +104,18 @@ def test_a_record_holds_what_the_report_reads_and_nothing_that_json_cannot_say()
 
 
 def test_figures_at_the_chosen_level_are_scikit_learns():
-    found = row()
-    assert found["level"] == {"chosen": 500, "rule": "val", "published": 250, "oracle": 500}
+    result = row()
+    assert result["level"] == {"chosen": 500, "rule": "val", "published": 250, "oracle": 500}
     mask, places = TEST.mask[TEST.roi], TEST.map[2][TEST.roi]
-    assert value(found, "pixel_auroc") == pytest.approx(roc_auc_score(mask, places))
-    assert value(found, "pixel_ap") == pytest.approx(average_precision_score(mask, places))
+    assert value(result, "pixel_auroc") == pytest.approx(roc_auc_score(mask, places))
+    assert value(result, "pixel_ap") == pytest.approx(average_precision_score(mask, places))
     paper = TEST.map[1][TEST.roi]
-    assert found["at_published"]["pixel_ap"] == pytest.approx(average_precision_score(mask, paper))
+    assert result["at_published"]["pixel_ap"] == pytest.approx(average_precision_score(mask, paper))
     inside = TEST.map[2][:, 1:].reshape(24, -1)
     tops = np.sort(inside)[:, -3:].mean(1, dtype=float)  # 2 % of 132 places
-    assert value(found, "image_auroc") == pytest.approx(roc_auc_score(TEST.label, tops))
-    assert value(found, "image_ap") == pytest.approx(average_precision_score(TEST.label, tops))
-    assert value(found, "group_auroc") is None  # every group has an abnormal sample
+    assert value(result, "image_auroc") == pytest.approx(roc_auc_score(TEST.label, tops))
+    assert value(result, "image_ap") == pytest.approx(average_precision_score(TEST.label, tops))
+    assert value(result, "group_auroc") is None  # every group has an abnormal sample
     apart = row(test=replace(TEST, groups=[f"{i % 12}" for i in range(24)]))
     pairs = tops.reshape(2, 12).max(0)
     label = np.arange(12) % 2 == 1
@@ -123,14 +123,14 @@ def test_figures_at_the_chosen_level_are_scikit_learns():
 
 
 def test_the_sweep_shows_every_level_on_both_splits():
-    found = row()["sweep"]
-    assert list(found) == ["100", "250", "500"]
-    assert set(found["100"]["val"]) == {"image_auroc", "pixel_ap"}
+    result = row()["sweep"]
+    assert list(result) == ["100", "250", "500"]
+    assert set(result["100"]["val"]) == {"image_auroc", "pixel_ap"}
     mask = VAL.mask[VAL.roi]
-    for i, level in enumerate(found):
+    for i, level in enumerate(result):
         ap = average_precision_score(mask, VAL.map[i][VAL.roi])
-        assert found[level]["val"]["pixel_ap"] == pytest.approx(ap)
-    assert found["500"]["test"]["pixel_dice_oracle"] == value(row(), "pixel_dice_oracle")
+        assert result[level]["val"]["pixel_ap"] == pytest.approx(ap)
+    assert result["500"]["test"]["pixel_dice_oracle"] == value(row(), "pixel_dice_oracle")
 
 
 def test_test_has_no_say_in_level_and_threshold():
@@ -148,11 +148,11 @@ def test_five_percent_of_healthy_held_out_places_exceed_the_threshold():
     assert threshold["rule"] == "healthy@5%"
     places = HELD_OUT.map[2][HELD_OUT.roi]
     assert (places > threshold["value"]).sum() == places.size * 5 // 100
-    found = TEST.map[2] > threshold["value"]
-    healthy = found[~TEST.label][TEST.roi[~TEST.label]]
+    result = TEST.map[2] > threshold["value"]
+    healthy = result[~TEST.label][TEST.roi[~TEST.label]]
     assert value(row(), "healthy_fp") == healthy.mean()
-    found, mask = found[TEST.roi], TEST.mask[TEST.roi]
-    dice = 2 * (found & mask).sum() / (found.sum() + mask.sum())
+    result, mask = result[TEST.roi], TEST.mask[TEST.roi]
+    dice = 2 * (result & mask).sum() / (result.sum() + mask.sum())
     assert value(row(), "pixel_dice") == pytest.approx(dice)
     assert value(row(), "pixel_iou") == pytest.approx(dice / (2 - dice))
 
@@ -197,8 +197,8 @@ def test_without_abnormal_validation_samples_the_papers_level_is_used():
     normal = replace(VAL, label=np.zeros(24, bool), mask=np.zeros_like(VAL.mask))
     nothing = seen("val", count=0)
     for val in (normal, nothing, replace(nothing, map=None, score=np.zeros((3, 0)), mask=None)):
-        found = row(val=val)
-        assert found["level"]["chosen"] == 250 and found["level"]["rule"] == "published"
+        result = row(val=val)
+        assert result["level"]["chosen"] == 250 and result["level"]["rule"] == "published"
         with pytest.raises(ProtocolError, match="level=published"):
             row(val=val, level="val")
         with pytest.raises(ProtocolError, match="healthy@5%"):
@@ -209,23 +209,23 @@ def test_without_abnormal_validation_samples_the_papers_level_is_used():
 
 def test_a_method_without_a_map_is_judged_by_its_score():
     splits = [replace(split, map=None) for split in (HELD_OUT, VAL, TEST)]
-    found = row(*splits)
-    assert value(found, "image_auroc") == roc_auc_score(TEST.label, TEST.score[2])
-    pixel = {name: figure for name, figure in found["metrics"].items() if name[:5] == "pixel"}
+    result = row(*splits)
+    assert value(result, "image_auroc") == roc_auc_score(TEST.label, TEST.score[2])
+    pixel = {name: figure for name, figure in result["metrics"].items() if name[:5] == "pixel"}
     assert {figure["value"] for figure in pixel.values()} == {None}
-    assert value(found, "healthy_fp") is None and found["threshold"]["value"] is None
-    assert found["reference"]["prevalence"] == TEST.mask[TEST.roi].mean()
+    assert value(result, "healthy_fp") is None and result["threshold"]["value"] is None
+    assert result["reference"]["prevalence"] == TEST.mask[TEST.roi].mean()
     with pytest.raises(ValueError, match="neither"):
         row(*[replace(split, score=None) for split in splits])
 
 
 def test_data_without_masks_is_judged_by_its_labels():
     names = ("held_out", "val", "test")
-    found = row(*(seen(name, strength=3, mask=None, roi=None) for name in names))
-    assert value(found, "pixel_ap") is None and value(found, "pixel_dice") is None
-    assert value(found, "image_auroc") > 0.9 and found["level"]["rule"] == "val"
-    assert found["reference"] == {"prevalence": None, "dice_floor": None, "image_prevalence": 0.5}
-    assert 0.03 < value(found, "healthy_fp") < 0.08
+    result = row(*(seen(name, strength=3, mask=None, roi=None) for name in names))
+    assert value(result, "pixel_ap") is None and value(result, "pixel_dice") is None
+    assert value(result, "image_auroc") > 0.9 and result["level"]["rule"] == "val"
+    assert result["reference"] == {"prevalence": None, "dice_floor": None, "image_prevalence": 0.5}
+    assert 0.03 < value(result, "healthy_fp") < 0.08
 
 
 def test_one_level_and_a_published_one_that_was_never_seen():
@@ -237,9 +237,9 @@ def test_one_level_and_a_published_one_that_was_never_seen():
 
 @pytest.mark.parametrize("shape", [(40,), (8, 8, 8)])
 def test_signals_and_volumes_are_judged_alike(shape):
-    found = row(*(seen(name, shape=shape, strength=2) for name in ("held_out", "val", "test")))
-    assert value(found, "pixel_ap") > found["reference"]["prevalence"]
-    assert 0.5 < value(found, "pixel_aupro30") <= 1
+    result = row(*(seen(name, shape=shape, strength=2) for name in ("held_out", "val", "test")))
+    assert value(result, "pixel_ap") > result["reference"]["prevalence"]
+    assert 0.5 < value(result, "pixel_aupro30") <= 1
     assert row(post=("median3", "components>=4"))["metrics"]["pixel_ap"]["value"] > 0
 
 
@@ -267,10 +267,10 @@ def test_neither_the_order_of_samples_nor_how_they_are_read_matters(tmp_path, mo
 
 
 def test_strata_are_abnormal_samples_of_a_kind_against_all_normal_ones():
-    found = row()
-    assert set(found["strata"]) == {"lesion=stroke", "lesion=tumour"}
+    result = row()
+    assert set(result["strata"]) == {"lesion=stroke", "lesion=tumour"}
     strokes = np.array([tag.get("lesion") == "stroke" for tag in TEST.tags])
-    keep, stratum = strokes | ~TEST.label, found["strata"]["lesion=stroke"]
+    keep, stratum = strokes | ~TEST.label, result["strata"]["lesion=stroke"]
     roi = TEST.roi[keep]
     ap = average_precision_score(TEST.mask[keep][roi], TEST.map[2][keep][roi])
     assert stratum["n"] == 6 and stratum["pixel_ap"] == pytest.approx(ap)
@@ -279,18 +279,18 @@ def test_strata_are_abnormal_samples_of_a_kind_against_all_normal_ones():
 
 
 def test_the_reference_is_what_calling_everything_abnormal_scores():
-    found = row(threshold="fixed:-1e9")
-    assert value(found, "pixel_dice") == pytest.approx(found["reference"]["dice_floor"])
-    assert value(found, "healthy_fp") == 1
-    assert found["reference"]["prevalence"] == TEST.mask[TEST.roi].mean()
+    result = row(threshold="fixed:-1e9")
+    assert value(result, "pixel_dice") == pytest.approx(result["reference"]["dice_floor"])
+    assert value(result, "healthy_fp") == 1
+    assert result["reference"]["prevalence"] == TEST.mask[TEST.roi].mean()
 
 
 def test_intervals_hold_their_figure_and_are_given_where_they_exist():
-    found = row()["metrics"]
-    with_bounds = {*found} - {"group_auroc", "healthy_psnr", "healthy_ssim"}
-    assert {name for name, figure in found.items() if figure["low"] is not None} == with_bounds
+    result = row()["metrics"]
+    with_bounds = {*result} - {"group_auroc", "healthy_psnr", "healthy_ssim"}
+    assert {name for name, figure in result.items() if figure["low"] is not None} == with_bounds
     for name in with_bounds:
-        assert found[name]["low"] <= found[name]["value"] <= found[name]["high"]
+        assert result[name]["low"] <= result[name]["value"] <= result[name]["high"]
     few = row(test=seen("test", groups=["a"] * 12 + ["b"] * 12))["metrics"]
     assert all(figure["low"] is None for figure in few.values())
 
@@ -317,11 +317,11 @@ def test_post_processing_on_arrays_by_hand():
     crossed = Protocol(post=("cross3",)).erode_roi(hole)
     assert (crossed[0, 0] == (np.abs(y) + np.abs(x) > 3)).all() and crossed[0, 1].all()
     assert (Protocol(post=("cross3",)).erode_roi(hole[:, 0]) == crossed[:, 0]).all()
-    found = np.zeros((2, 6), bool)
-    found[0, :3] = found[1, 0] = found[1, 4:] = True
-    kept = Protocol(post=("components>=2",)).remove_small_components(found)
-    assert kept.astype(int).tolist() == [[1, 1, 1, 0, 0, 0], [0, 0, 0, 0, 1, 1]]
-    assert found.sum() == 6
+    result = np.zeros((2, 6), bool)
+    result[0, :3] = result[1, 0] = result[1, 4:] = True
+    selected = Protocol(post=("components>=2",)).remove_small_components(result)
+    assert selected.astype(int).tolist() == [[1, 1, 1, 0, 0, 0], [0, 0, 0, 0, 1, 1]]
+    assert result.sum() == 6
 
 
 @pytest.mark.parametrize(
@@ -377,10 +377,10 @@ def test_a_protocol_that_cannot_be_says_what_would_do(text, says):
 
 
 def test_lesions_are_told_by_size_in_millimetres():
-    found = row(threshold="fixed:1.5", test=replace(TEST, spacing=(2.0, 3.0)))
-    lesions, at = found["lesions"], TEST.map[2] > 1.5
+    result = row(threshold="fixed:1.5", test=replace(TEST, spacing=(2.0, 3.0)))
+    lesions, at = result["lesions"], TEST.map[2] > 1.5
     hit = [(at[i] & TEST.mask[i]).sum() >= 4.5 for i in np.flatnonzero(TEST.label)]
-    assert value(found, "lesion_sensitivity") == pytest.approx(np.mean(hit))
+    assert value(result, "lesion_sensitivity") == pytest.approx(np.mean(hit))
     assert lesions["n"] == 12 and lesions["unit"] == "mm²"
     (bin,) = (row for row in lesions["bins"] if row["n"])
     assert (bin["low"], bin["high"], bin["found"]) == (10, 100, sum(hit))  # 9 places are 54 mm²
@@ -393,18 +393,18 @@ def test_lesions_are_told_by_size_in_millimetres():
 
 
 def test_the_map_stands_out_more_where_lesions_are_stronger():
-    found = row(threshold="fixed:1")
-    assert found["metrics"]["lesion_contrast"]["value"] > found["at_published"]["lesion_contrast"]
-    assert -1 <= found["at_published"]["lesion_contrast"] <= 1
+    result = row(threshold="fixed:1")
+    assert result["metrics"]["lesion_contrast"]["value"] > result["at_published"]["lesion_contrast"]
+    assert -1 <= result["at_published"]["lesion_contrast"] <= 1
 
 
 def test_reconstructions_of_normal_samples_are_averaged():
     psnr = np.where(TEST.label, np.nan, np.array([[20.0], [30.0], [25.0]]) + np.arange(24))
-    found = row(test=replace(TEST, psnr=psnr, ssim=psnr / 100))
+    result = row(test=replace(TEST, psnr=psnr, ssim=psnr / 100))
     expected = psnr[2, ~TEST.label].mean()
-    assert value(found, "healthy_psnr") == pytest.approx(expected)
-    assert value(found, "healthy_ssim") == pytest.approx(expected / 100)
-    bound = found["metrics"]["healthy_psnr"]
+    assert value(result, "healthy_psnr") == pytest.approx(expected)
+    assert value(result, "healthy_ssim") == pytest.approx(expected / 100)
+    bound = result["metrics"]["healthy_psnr"]
     assert bound["low"] < expected < bound["high"]
     assert value(row(), "healthy_psnr") is None
 

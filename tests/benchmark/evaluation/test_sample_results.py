@@ -34,27 +34,29 @@ def rows(effect: float, seed: int = 0) -> tuple[dict, SampleResults]:
         label=label,
         score=score,
         counts=np.arange(320).reshape(80, 4),
-        values={name: found["value"] for name, found in record["metrics"].items()},
+        values={name: result["value"] for name, result in record["metrics"].items()},
         replicates={"image_auroc": draws["auroc"]},
     )
 
 
 def test_what_is_written_is_read(tmp_path):
-    record, made = rows(1)
+    record, output = rows(1)
     path = tmp_path / "judged.h5"
-    write_sample_results(path, record, made)
+    write_sample_results(path, record, output)
     assert read_evaluation(path) == record
-    found = read_sample_results(path)
-    assert found.keys == made.keys and found.groups == made.groups
+    result = read_sample_results(path)
+    assert result.keys == output.keys and result.groups == output.groups
     for name in ("label", "score", "counts"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(made, name))
-    assert found.values == made.values
-    np.testing.assert_array_equal(found.replicates["image_auroc"], made.replicates["image_auroc"])
+        np.testing.assert_array_equal(getattr(result, name), getattr(output, name))
+    assert result.values == output.values
+    np.testing.assert_array_equal(
+        result.replicates["image_auroc"], output.replicates["image_auroc"]
+    )
     assert path.stat().st_size < 100_000
     again = tmp_path / "again.h5"
-    write_sample_results(again, record, made)
+    write_sample_results(again, record, output)
     assert again.read_bytes() == path.read_bytes()
-    write_sample_results(path, record, replace(made, counts=None, replicates={}))
+    write_sample_results(path, record, replace(output, counts=None, replicates={}))
     assert read_sample_results(path).counts is None and read_sample_results(path).replicates == {}
 
 
@@ -68,20 +70,20 @@ def test_a_file_that_holds_no_rows_is_told_of(tmp_path):
 
 
 def test_samples_in_words_of_json():
-    made = rows(1)[1]
-    score = made.score.copy()
+    result = rows(1)[1]
+    score = result.score.copy()
     score[3] = -np.inf
-    told = replace(made, score=score).to_json()
-    assert json.loads(json.dumps(told, allow_nan=False)) == told
-    assert set(told) == {"key", "group", "label", "score", "places", "true", "found", "both"}
-    assert told["score"][3] == min(told["score"]) and told["both"][1] == 7
-    assert set(replace(made, counts=None).to_json()) == {"key", "group", "label", "score"}
+    values = replace(result, score=score).to_json()
+    assert json.loads(json.dumps(values, allow_nan=False)) == values
+    assert set(values) == {"key", "group", "label", "score", "places", "true", "found", "both"}
+    assert values["score"][3] == min(values["score"]) and values["both"][1] == 7
+    assert set(replace(result, counts=None).to_json()) == {"key", "group", "label", "score"}
 
 
 def test_methods_are_compared_by_their_rows_alone():
     good, bad, alike = rows(3)[1], rows(0.2)[1], rows(3, seed=1)[1]
-    found = compare([good], [bad], "image_auroc")
-    assert found.value == pytest.approx(0.28) and found.p is not None and found.p < 0.01
+    result = compare([good], [bad], "image_auroc")
+    assert result.value == pytest.approx(0.28) and result.p is not None and result.p < 0.01
     same = compare([good], [good], "image_auroc")
     assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1)
     seeds = compare([good, alike], [bad], "image_auroc")

@@ -34,9 +34,9 @@ def normal(count: int = 12, shape: tuple[int, ...] = (24, 24), roi: bool = True)
 @pytest.mark.parametrize("roi", [True, False])
 def test_a_lesion_lies_in_the_foreground_and_is_all_that_changes(shape, roi):
     samples = normal(shape=shape, roi=roi)
-    made = SyntheticAnomalies(samples)
-    assert len(made) == len(samples)
-    for before, after in zip(samples, (made[i] for i in range(len(made))), strict=True):
+    result = SyntheticAnomalies(samples)
+    assert len(result) == len(samples)
+    for before, after in zip(samples, (result[i] for i in range(len(result))), strict=True):
         assert after.mask is not None and after.label and after.group == before.group
         assert after.key != before.key
         changed = (after.x != before.x).any(0)
@@ -85,9 +85,11 @@ def test_the_level_is_chosen_by_them_where_the_protocol_says_so():
     held_out, pseudo, val, test = splits()
     protocol = Protocol.parse("level=pseudo")
     both = concatenate_predictions(held_out, pseudo)
-    found, _ = evaluate(held_out, val, test, [100, 200], 200, protocol, both)
-    assert found["level"] == {"chosen": 100, "rule": "pseudo", "published": 200, "oracle": 200}
-    assert found["sweep"]["100"]["pseudo"]["pixel_ap"] > found["sweep"]["200"]["pseudo"]["pixel_ap"]
+    result, _ = evaluate(held_out, val, test, [100, 200], 200, protocol, both)
+    assert result["level"] == {"chosen": 100, "rule": "pseudo", "published": 200, "oracle": 200}
+    assert (
+        result["sweep"]["100"]["pseudo"]["pixel_ap"] > result["sweep"]["200"]["pseudo"]["pixel_ap"]
+    )
     plain, _ = evaluate(held_out, val, test, [100, 200], 200, Protocol())
     assert plain["level"]["rule"] == "val" and "pseudo" not in plain["sweep"]["100"]
     swapped = replace(test, label=~test.label)

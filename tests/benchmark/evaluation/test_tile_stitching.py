@@ -44,8 +44,8 @@ def test_what_is_cut_and_joined_is_what_it_was(example) -> None:
     again = wholes.stitch(0, [tile.x.numpy() for tile in tiles])
     np.testing.assert_allclose(again, whole.x.numpy(), atol=1e-7)
     for name in ("mask", "roi"):
-        found = wholes.stitch(0, [getattr(tile, name).numpy() for tile in tiles])
-        assert found.dtype == bool and (found == getattr(whole, name).numpy()).all()
+        result = wholes.stitch(0, [getattr(tile, name).numpy() for tile in tiles])
+        assert result.dtype == bool and (result == getattr(whole, name).numpy()).all()
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 59))
@@ -61,8 +61,8 @@ def test_tiles_cover_everything_once_at_least(extent: int, tile: int, overlap: i
 
 def test_where_tiles_overlap_their_mean_counts() -> None:
     tiles = [Tile("a", (0,), (5,)), Tile("a", (2,), (5,))]
-    made = stitch_tiles([np.array([1, 1, 1], np.float32), np.array([3, 3, 3], np.float32)], tiles)
-    assert made.tolist() == [1, 1, 2, 3, 3]
+    result = stitch_tiles([np.array([1, 1, 1], np.float32), np.array([3, 3, 3], np.float32)], tiles)
+    assert result.tolist() == [1, 1, 2, 3, 3]
     with pytest.raises(ValueError, match="do not cover"):
         stitch_tiles([np.ones(2, np.float32)], [Tile("a", (0,), (5,))])
 
@@ -110,5 +110,5 @@ def test_a_limit_takes_whole_images() -> None:
         calibration = val = test = lambda self: tiles
 
     split = Splits(Tiled(), limit=3)["test"]
-    kept = [split[i] for i in range(len(split))]
-    assert len(kept) == 3 * 4 and len({t.group for t in kept}) == 3
+    selected = [split[i] for i in range(len(split))]
+    assert len(selected) == 3 * 4 and len({t.group for t in selected}) == 3

@@ -93,12 +93,12 @@ def predicted(path: Path, method: Method, dataset: Dataset, context: TrainingCon
 def test_a_prediction_finds_the_batch_that_fits_and_records_it(
     tmp_path: Path, dataset: Dataset
 ) -> None:
-    told = Told()
-    run = TrainingContext(batch=8, on_event=told)
+    events = Told()
+    run = TrainingContext(batch=8, on_event=events)
     method = run.place(Looks(dataset.spec))
     assert isinstance(method, Looks)
     meta = predicted(tmp_path / "a.h5", method, dataset, run)
-    assert told.of("oom") == [{"batch": 4}, {"batch": 2}]
+    assert events.of("oom") == [{"batch": 4}, {"batch": 2}]
     assert meta["batch"] == 2 and len(dataset.test()) == 70
     with h5py.File(tmp_path / "a.h5") as file:
         score = file["score"]
@@ -115,19 +115,19 @@ def test_a_resumed_prediction_keeps_the_batch_it_began_with(
     assert isinstance(method, Looks)
     with pytest.raises(Interrupted):
         predicted(tmp_path / "a.h5", method, dataset, run)
-    told = Told()
-    run = TrainingContext(batch=3, state_store=memory, on_event=told)
+    events = Told()
+    run = TrainingContext(batch=3, state_store=memory, on_event=events)
     run.place(method)
     meta = predicted(tmp_path / "a.h5", method, dataset, run)
-    assert told.of("oom") == [] and meta["batch"] == 2
+    assert events.of("oom") == [] and meta["batch"] == 2
 
 
 def test_a_fit_records_how_many_rows_fitted(tmp_path: Path, dataset: Dataset) -> None:
-    told = Told()
-    context = TrainingContext(on_event=told)
+    events = Told()
+    context = TrainingContext(on_event=events)
     meta = fitted(tmp_path / "w", Looks(dataset.spec), dataset, context)
     assert meta["train_micro_batch"] == 2
-    assert told.of("oom") == [{"at": 0, "micro": 4}, {"at": 0, "micro": 2}]
+    assert events.of("oom") == [{"at": 0, "micro": 4}, {"at": 0, "micro": 2}]
     meta = fitted(tmp_path / "w", Looks(dataset.spec), dataset, TrainingContext(micro=1))
     assert meta["train_micro_batch"] == 1
 
@@ -148,10 +148,10 @@ class Scripted(Team):
     rank = 1
 
     def __init__(self, *says: bool) -> None:
-        self.says, self.said = list(says), list[bool]()
+        self.says, self.sent = list(says), list[bool]()
 
     def broadcast_flag(self, flag: bool) -> bool:
-        self.said.append(flag)
+        self.sent.append(flag)
         return self.says.pop(0) if self.says else flag
 
 
@@ -182,19 +182,19 @@ def test_the_first_calls_them_before_it_trains_or_says_that_it_does_not() -> Non
     team = Scripted()
     with announce_training(team) as call:
         call()
-    assert team.said == [True]
+    assert team.sent == [True]
     with announce_training(team):
         pass
     with pytest.raises(ZeroDivisionError), announce_training(team):
         raise ZeroDivisionError
-    assert team.said == [True, False, False]
+    assert team.sent == [True, False, False]
 
 
 def test_a_team_makes_one_checkpoint_that_is_the_one_of_a_single_process(
     tmp_path: Path, dataset: Dataset, cell: Experiment
 ) -> None:
     def work(run: TrainingContext) -> int:
-        """Two cells, of which the second is found in the store."""
+        """Two experiments, of which the second is already in the store."""
 
         def once() -> Artifact:
             with announce_training(run.team) as call:

@@ -23,14 +23,14 @@ PLUGIN = str(Path(__file__).parents[2] / "plugin" / "registry.yaml")
 def adbench(folder: Path, *more: str) -> None:
     argv = ["run", "--registry", PLUGIN, "-d", "bumps", "--store", str(folder / "store")]
     argv += ["--out", str(folder / "out"), "-m", "brightness", "--no-baselines", *more]
-    made = CliRunner().invoke(app, argv)
-    assert made.exit_code == 0, made.output
+    result = CliRunner().invoke(app, argv)
+    assert result.exit_code == 0, result.output
 
 
 def records(folder: Path) -> dict[str, Any]:
     """By level rule and threshold."""
-    found = [json.loads(path.read_text()) for path in (folder / "out/records").glob("*.json")]
-    return {f"{r['protocol']['level']} {r['protocol']['threshold']}": r for r in found}
+    result = [json.loads(path.read_text()) for path in (folder / "out/records").glob("*.json")]
+    return {f"{r['protocol']['level']} {r['protocol']['threshold']}": r for r in result}
 
 
 @pytest.fixture
@@ -59,15 +59,15 @@ def test_another_protocol_needs_no_network(tmp_path, looked):
     adbench(tmp_path, "--threshold", "val-dice")
     adbench(tmp_path, "--threshold", "oracle", "--reducer", "max", "--post", "median3")
     assert looked == []
-    found = records(tmp_path)
-    assert len(found) == 3
-    assert len({json.dumps(r["keys"]["maps/test"]) for r in found.values()}) == 1
-    assert len({r["threshold"]["value"] for r in found.values()}) == 3
+    result = records(tmp_path)
+    assert len(result) == 3
+    assert len({json.dumps(r["keys"]["maps/test"]) for r in result.values()}) == 1
+    assert len({r["threshold"]["value"] for r in result.values()}) == 3
     adbench(tmp_path, "--level-rule", "pseudo")
     assert looked == ["pseudo"], "only synthetic anomalies are new"
     pseudo = records(tmp_path)["pseudo healthy@5%"]
     assert pseudo["level"]["rule"] == "pseudo" and "maps/pseudo" in pseudo["keys"]
-    plain = found["auto healthy@5%"]
+    plain = result["auto healthy@5%"]
     assert pseudo["dataset"]["fingerprint"] == plain["dataset"]["fingerprint"]
     assert pseudo["protocol"]["id"] != plain["protocol"]["id"]
 
@@ -81,12 +81,12 @@ def test_samples_and_draws_lie_beside_the_record_and_are_made_again_from_the_sto
     rows = read_sample_results(path)
     assert record["samples"] == rows.to_json()
     assert len(rows.keys) == record["counts"]["test"]
-    assert rows.values == {name: found["value"] for name, found in record["metrics"].items()}
-    for name, found in record["metrics"].items():
-        if found["low"] is not None:
+    assert rows.values == {name: result["value"] for name, result in record["metrics"].items()}
+    for name, result in record["metrics"].items():
+        if result["low"] is not None:
             draws = rows.replicates[name]
             assert len(draws) == 2000
-            assert np.nanmin(draws) <= found["low"] <= found["high"] <= np.nanmax(draws), name
+            assert np.nanmin(draws) <= result["low"] <= result["high"] <= np.nanmax(draws), name
     assert significance_against_best({"a": [rows], "b": [rows]}, "pixel_ap")["b"].difference.p == 1
     whole = path.read_bytes()
     path.unlink()

@@ -28,11 +28,11 @@ SAME: dict[str, Any] = {"batch": 2, "coder_lr": 1e-3, "code_decay": 0.9, "looks"
 
 def fitted(cls: type, shelf: SharedStageCache, run: TrainingContext, **more: Any) -> Any:
     own = {"coder_batch": 2, "spectrum": 0.0} if cls is LDMOOD else {}
-    made = build_small(cls, Spec(1, (16, 16)), **SAME | own | more)
-    made.fit(
+    result = build_small(cls, Spec(1, (16, 16)), **SAME | own | more)
+    result.fit(
         samples((16, 16), 6, 1), samples((16, 16), 4, 1, "h"), replace(run, shared_stages=shelf)
     )
-    return made
+    return result
 
 
 def codec(**more: Any) -> VQ:
@@ -73,9 +73,9 @@ def test_two_methods_share_an_autoencoder_and_its_weights_are_those_of_one_alone
     ],
 )
 def test_what_a_stage_depends_on_makes_another(other: Any, tmp_path: Path) -> None:
-    made, train = other()
+    result, train = other()
     one = SharedStageCache(Store(tmp_path), TRAIN, TrainingContext()).key_inputs(stage())
-    assert SharedStageCache(Store(tmp_path), train, TrainingContext()).key_inputs(made) != one
+    assert SharedStageCache(Store(tmp_path), train, TrainingContext()).key_inputs(result) != one
 
 
 def test_what_it_does_not_depend_on_makes_no_other(tmp_path: Path) -> None:

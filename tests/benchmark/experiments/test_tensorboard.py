@@ -30,10 +30,10 @@ def nothing(event: str, facts: Mapping[str, Any]) -> None:
 
 
 def test_a_training_is_drawn(tmp_path: Path) -> None:
-    told: list[str] = []
-    with TensorBoardLogger(tmp_path / "cell", lambda event, facts: told.append(event)) as tell:
+    events: list[str] = []
+    with TensorBoardLogger(tmp_path / "cell", lambda event, facts: events.append(event)) as tell:
         train_net(PLAN, TrainingContext(on_event=tell, event_interval=0))
-    assert told == ["train"] * 12
+    assert events == ["train"] * 12
     drawn = curves(tmp_path / "cell")
     assert set(drawn) == {"train/loss", "train/lr", "train/norm", "train/rate"}
     losses = reference_training(PLAN, 0)[1]
@@ -58,11 +58,11 @@ def test_a_resumed_training_takes_back_what_is_done_again(tmp_path: Path) -> Non
 
 
 def test_what_is_no_number_or_has_no_step_is_only_passed_on(tmp_path: Path) -> None:
-    told: list[str] = []
-    with TensorBoardLogger(tmp_path / "none", lambda event, facts: told.append(event)) as tell:
+    events: list[str] = []
+    with TensorBoardLogger(tmp_path / "none", lambda event, facts: events.append(event)) as tell:
         tell("look", {"part": "test", "step": 3, "of": 9})
         tell("checkpoint", {"fresh": True, "key": "ab"})
-    assert told == ["look", "checkpoint"]
+    assert events == ["look", "checkpoint"]
     assert not (tmp_path / "none").exists()
 
 

@@ -13,13 +13,13 @@ from adbench.benchmark.evaluation.metrics.connected_components import label_comp
 
 def by_scipy(masks: np.ndarray) -> np.ndarray:
     """The region of every true place, numbered through all samples."""
-    found, past = [], 0
+    result, past = [], 0
     for mask in masks:
         labels = np.zeros(mask.shape, np.int32)
         ndimage.label(mask, np.ones((3,) * mask.ndim, bool), labels)
-        found.append(labels[mask].astype(int) - 1 + past)
+        result.append(labels[mask].astype(int) - 1 + past)
         past += labels.max()
-    return np.concatenate(found)
+    return np.concatenate(result)
 
 
 @settings(max_examples=150)

@@ -41,8 +41,8 @@ def test_a_lesion_is_found_where_half_of_its_places_are():
         (3.5, [False, False, True]),
         (9, [False, False, False]),
     ]:
-        found = places.score > threshold
-        assert detected_lesions(places, found).tolist() == expected
+        result = places.score > threshold
+        assert detected_lesions(places, result).tolist() == expected
         assert (detection_thresholds(places) > threshold).tolist() == expected
 
 
@@ -51,8 +51,8 @@ def test_reach_and_found_agree_on_random_maps():
     mask = rng.random((5, 14, 14)) < 0.2
     places = PixelScores.from_maps(rng.integers(0, 9, mask.shape).astype(np.float32), mask)
     for threshold in range(9):
-        found = detected_lesions(places, places.score > threshold)
-        assert (found == (detection_thresholds(places) > threshold)).all()
+        result = detected_lesions(places, places.score > threshold)
+        assert (result == (detection_thresholds(places) > threshold)).all()
 
 
 def test_sizes_are_in_millimetres_where_the_spacing_is_known():
@@ -96,8 +96,8 @@ def test_contrast_is_of_the_lesion_against_its_ring():
     score[0, 15:] = 50  # beyond the ring
     roi = np.ones(mask.shape, bool)
     roi[0, :, 12:] = False
-    found = lesion_contrast(PixelScores.from_maps(score, mask, roi), mask, roi)
-    assert found[0] == pytest.approx((3 - 1) / (3 + 1))
-    assert found[1] == 0 and np.isnan(found[2])
+    result = lesion_contrast(PixelScores.from_maps(score, mask, roi), mask, roi)
+    assert result[0] == pytest.approx((3 - 1) / (3 + 1))
+    assert result[1] == 0 and np.isnan(result[2])
     nothing = PixelScores.from_maps(np.zeros_like(score), mask)
     assert lesion_contrast(nothing, mask, np.ones_like(roi))[0] == 0

@@ -35,14 +35,14 @@ def between(score: np.ndarray) -> np.ndarray:
 
 def test_figures_of_a_sample_are_its_own():
     score, mask = maps()
-    found = per_sample_metrics(PixelScores.from_maps(score, mask))
+    result = per_sample_metrics(PixelScores.from_maps(score, mask))
     for i in range(2):
         flat, true = score[i].ravel(), mask[i].ravel()
-        assert found["sample_pixel_auroc"][i] == pytest.approx(roc_auc_score(true, flat))
-        assert found["sample_pixel_ap"][i] == pytest.approx(average_precision_score(true, flat))
+        assert result["sample_pixel_auroc"][i] == pytest.approx(roc_auc_score(true, flat))
+        assert result["sample_pixel_ap"][i] == pytest.approx(average_precision_score(true, flat))
         dice = f1_score(true, between(flat))
-        assert found["sample_pixel_dice_otsu"][i] == pytest.approx(dice)
-    assert all(np.isnan(values[2:]).all() for values in found.values())
+        assert result["sample_pixel_dice_otsu"][i] == pytest.approx(dice)
+    assert all(np.isnan(values[2:]).all() for values in result.values())
 
 
 def test_places_outside_the_region_of_interest_have_no_say():
@@ -67,5 +67,5 @@ def test_a_scale_of_its_own_changes_the_pooled_figure_and_not_the_samples():
 
 def test_a_flat_map_finds_nothing():
     _, mask = maps()
-    found = per_sample_metrics(PixelScores.from_maps(np.zeros(mask.shape), mask))
-    assert found["sample_pixel_auroc"][0] == 0.5 and found["sample_pixel_dice_otsu"][0] == 0
+    result = per_sample_metrics(PixelScores.from_maps(np.zeros(mask.shape), mask))
+    assert result["sample_pixel_auroc"][0] == 0.5 and result["sample_pixel_dice_otsu"][0] == 0

@@ -44,9 +44,9 @@ def by_threshold(maps, masks, limit):
         regions += [(index, labels == k) for k in range(1, labels.max() + 1)]
     fprs, overlaps = [0.0], [0.0]
     for threshold in np.unique(maps)[::-1]:
-        found = maps >= threshold
-        fprs.append(float(found[~masks].mean()))
-        overlaps.append(float(np.mean([found[i][region].mean() for i, region in regions])))
+        result = maps >= threshold
+        fprs.append(float(result[~masks].mean()))
+        overlaps.append(float(np.mean([result[i][region].mean() for i, region in regions])))
     area = 0.0
     for i in range(1, len(fprs)):
         (x0, x1), (y0, y1) = fprs[i - 1 : i + 1], overlaps[i - 1 : i + 1]

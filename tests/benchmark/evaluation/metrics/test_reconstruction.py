@@ -64,14 +64,14 @@ def test_what_is_left_as_it_is_has_the_most_of_both():
 
 def test_only_normal_samples_are_looked_at():
     x = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    made = torch.stack([x, x * 0.5])
-    psnr, ssim = normal_psnr_ssim(x, made, torch.tensor([False, True, False]))
+    result = torch.stack([x, x * 0.5])
+    psnr, ssim = normal_psnr_ssim(x, result, torch.tensor([False, True, False]))
     assert psnr.shape == ssim.shape == (2, 3)
     assert psnr[:, 1].isnan().all() and ssim[:, 1].isnan().all()
     assert psnr[0, 0] == 100 and float(psnr[1, 2]) == pytest.approx(
         float(psnr_ssim(x[2:], x[2:] / 2)[0])
     )
-    assert normal_psnr_ssim(x, made, torch.ones(3, dtype=torch.bool))[0].isnan().all()
+    assert normal_psnr_ssim(x, result, torch.ones(3, dtype=torch.bool))[0].isnan().all()
 
 
 class Halves(Method):
@@ -83,8 +83,8 @@ class Halves(Method):
         pass
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        made = torch.stack([x, x / 2])
-        return Detection.from_map((made - x).abs().mean(2), made)
+        result = torch.stack([x, x / 2])
+        return Detection.from_map((result - x).abs().mean(2), result)
 
 
 def test_every_normal_sample_of_a_look_is_measured(tmp_path):
@@ -92,13 +92,13 @@ def test_every_normal_sample_of_a_look_is_measured(tmp_path):
     method = Halves(dataset.spec)
     levels = sorted(Halves.levels)
     predict(tmp_path / "a.h5", method, dataset.test(), levels, TrainingContext(), name="test")
-    found = load_predictions(dataset.test(), tmp_path / "a.h5")
+    result = load_predictions(dataset.test(), tmp_path / "a.h5")
     label = np.array([sample.label for sample in dataset.test()])
-    assert found.psnr is not None and found.ssim is not None
-    assert found.psnr.shape == found.ssim.shape == (2, 70)
-    assert (np.isnan(found.psnr) == label).all() and (np.isnan(found.ssim) == label).all()
-    assert (found.psnr[0, ~label] == 100).all() and found.ssim[0, ~label] == pytest.approx(1)
+    assert result.psnr is not None and result.ssim is not None
+    assert result.psnr.shape == result.ssim.shape == (2, 70)
+    assert (np.isnan(result.psnr) == label).all() and (np.isnan(result.ssim) == label).all()
+    assert (result.psnr[0, ~label] == 100).all() and result.ssim[0, ~label] == pytest.approx(1)
     first = int(np.flatnonzero(~label)[0])
     x = dataset.test()[first].x[None]
     expected = torch.cat(psnr_ssim(x, x / 2))
-    assert [found.psnr[1, first], found.ssim[1, first]] == pytest.approx(expected.tolist())
+    assert [result.psnr[1, first], result.ssim[1, first]] == pytest.approx(expected.tolist())

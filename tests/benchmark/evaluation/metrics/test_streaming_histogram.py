@@ -26,9 +26,9 @@ def places(seed: int, transform=None, side: int = 40, count: int = 6) -> PixelSc
     return PixelScores.from_maps(scores.astype(np.float32), masks)
 
 
-def filled(found: PixelScores, bits: int = 22) -> StreamingHistogram:
+def filled(result: PixelScores, bits: int = 22) -> StreamingHistogram:
     stream = StreamingHistogram(bits)
-    stream.add(found.score, found.truth, found.component_share)
+    stream.add(result.score, result.truth, result.component_share)
     return stream
 
 
@@ -39,8 +39,8 @@ def filled(found: PixelScores, bits: int = 22) -> StreamingHistogram:
     transform=st.sampled_from([None, np.exp, np.round, np.tanh, lambda x: np.zeros_like(x)]),
 )
 def test_exact_figures_lie_within_the_bounds(seed, bits, transform):
-    found = places(seed, transform)
-    exact, bounds = pixel_score_metrics(found), filled(found, bits).bounds()
+    result = places(seed, transform)
+    exact, bounds = pixel_score_metrics(result), filled(result, bits).bounds()
     assert set(bounds) == {"auroc", "ap", "aupro30", "aupro05", "dice", "iou"}
     for name, (low, high) in bounds.items():
         value = exact[name]
@@ -48,8 +48,8 @@ def test_exact_figures_lie_within_the_bounds(seed, bits, transform):
 
 
 def test_figures_are_close_and_say_how_close():
-    found = places(0, side=128, count=20)
-    exact, binned = pixel_score_metrics(found), filled(found).metrics()
+    result = places(0, side=128, count=20)
+    exact, binned = pixel_score_metrics(result), filled(result).metrics()
     error = binned["error"]
     assert error is not None and 0 < error < 1e-3
     for name in ("auroc", "ap", "aupro30", "aupro05", "dice", "iou"):
@@ -58,17 +58,17 @@ def test_figures_are_close_and_say_how_close():
 
 
 def test_scores_squashed_against_one_are_refused():
-    found = places(0, lambda x: 1 - np.exp(-8 * np.abs(x)))
+    result = places(0, lambda x: 1 - np.exp(-8 * np.abs(x)))
     with pytest.raises(CoarseBinsError, match="raise the protocol's budget"):
-        filled(found, 16).metrics()
-    assert filled(found, 16).metrics(tolerance=1)["auroc"] is not None
+        filled(result, 16).metrics()
+    assert filled(result, 16).metrics(tolerance=1)["auroc"] is not None
 
 
 def test_chunks_and_order_do_not_matter(monkeypatch):
-    found = places(3)
-    plain = filled(found, 12).metrics(1)
+    result = places(3)
+    plain = filled(result, 12).metrics(1)
     monkeypatch.setattr(streaming, "CHUNK_SIZE", 97)
-    other = filled(found, 12).metrics(1)
+    other = filled(result, 12).metrics(1)
     assert other["auroc"] == plain["auroc"] and other["ap"] == plain["ap"]
     assert other["aupro30"] == pytest.approx(plain["aupro30"], abs=1e-12)
 
@@ -87,8 +87,8 @@ def test_bins_are_in_the_order_of_the_numbers():
 
 
 def test_beyond_the_budget_bins_are_counted_and_with_one_kind_there_is_nothing():
-    found = places(5, side=128, count=20)
-    assert pixel_score_metrics(found, found.truth.size)["error"] == 0
-    assert pixel_score_metrics(found, found.truth.size - 1)["error"] != 0
+    result = places(5, side=128, count=20)
+    assert pixel_score_metrics(result, result.truth.size)["error"] == 0
+    assert pixel_score_metrics(result, result.truth.size - 1)["error"] != 0
     nothing = PixelScores.from_maps(np.zeros((2, 4)), np.zeros((2, 4), bool))
     assert pixel_score_metrics(nothing, 1) == pixel_score_metrics(nothing)

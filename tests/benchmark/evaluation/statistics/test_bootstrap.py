@@ -92,10 +92,10 @@ def test_pixel_draws_are_those_of_the_resamples_recomputed_exactly(tail):
     scores, masks = maps(groups, tail=tail)
     places = PixelScores.from_maps(scores, masks)
     resamples = Resamples.from_groups(groups, replicates=20)
-    found = places.score > np.quantile(places.score, 0.97)
+    result = places.score > np.quantile(places.score, 0.97)
     label = np.asarray(masks.any((1, 2)))
-    draws = bootstrap_pixel_metrics(places, resamples, found, label)
-    found = found.reshape(masks.shape)
+    draws = bootstrap_pixel_metrics(places, resamples, result, label)
+    result = result.reshape(masks.shape)
     for b in range(20):
         rows = repeated(resamples, b)
         score, mask = scores[rows].ravel(), masks[rows].ravel()
@@ -105,10 +105,10 @@ def test_pixel_draws_are_those_of_the_resamples_recomputed_exactly(tail):
         assert draws["aupro30"][b] == pytest.approx(exact["aupro30"], abs=2e-4)
         assert draws["aupro05"][b] == pytest.approx(exact["aupro05"], abs=1e-3)
         assert draws["dice_oracle"][b] == pytest.approx(exact["dice"], abs=2e-3)
-        at = overlap_metrics(found[rows], masks[rows])
+        at = overlap_metrics(result[rows], masks[rows])
         assert draws["dice"][b] == pytest.approx(at["dice"], abs=1e-12)
         assert draws["iou"][b] == pytest.approx(at["iou"], abs=1e-12)
-        false = found[rows][~label[rows]].mean()
+        false = result[rows][~label[rows]].mean()
         assert draws["healthy_fp"][b] == pytest.approx(false, abs=1e-12)
 
 

@@ -54,9 +54,9 @@ def test_equal_methods_are_rarely_called_different_and_intervals_hold_the_truth(
             effective_clusters(groups, label),
         )
         one, two = (bootstrap_image_metrics(score, label, resamples)["auroc"] for score in scores)
-        found = paired_difference(0.0, one, 0.0, two, rare)
-        assert found.low is not None and found.high is not None and found.p is not None
-        called += found.p < 0.05
+        result = paired_difference(0.0, one, 0.0, two, rare)
+        assert result.low is not None and result.high is not None and result.p is not None
+        called += result.p < 0.05
         bounds = percentile_interval(one, rare)
         inside += bounds is not None and bounds[0] <= truth <= bounds[1]
     assert called / 160 <= 0.08
@@ -67,22 +67,22 @@ def test_a_real_difference_is_seen():
     scores, label, groups = study(np.random.default_rng(1), [2.0, 0.5])
     resamples, rare = Resamples.from_groups(groups), effective_clusters(groups, label)
     draws = [bootstrap_image_metrics(score, label, resamples)["auroc"] for score in scores]
-    found = paired_difference(0.92, draws[0], 0.64, draws[1], rare)
-    assert found.p is not None and found.p < 0.01
-    assert found.low is not None and 0 < found.low < 0.28
+    result = paired_difference(0.92, draws[0], 0.64, draws[1], rare)
+    assert result.p is not None and result.p < 0.01
+    assert result.low is not None and 0 < result.low < 0.28
     back = paired_difference(0.64, draws[1], 0.92, draws[0], rare)
     assert back.value == -0.28 or back.value == pytest.approx(-0.28)
-    assert (back.low, back.high) == pytest.approx((-(found.high or 0), -found.low))
+    assert (back.low, back.high) == pytest.approx((-(result.high or 0), -result.low))
 
 
 def test_the_p_value_and_the_interval_agree():
     rng = np.random.default_rng(4)
     nothing = np.zeros(4000)
     for shift in np.linspace(-4, 4, 41):
-        found = paired_difference(shift, rng.normal(size=4000) + shift, 0.0, nothing, 30)
-        assert found.low is not None and found.high is not None and found.p is not None
-        if abs(found.p - 0.05) > 0.01:
-            assert (found.p < 0.05) == (found.low > 0 or found.high < 0)
+        result = paired_difference(shift, rng.normal(size=4000) + shift, 0.0, nothing, 30)
+        assert result.low is not None and result.high is not None and result.p is not None
+        if abs(result.p - 0.05) > 0.01:
+            assert (result.p < 0.05) == (result.low > 0 or result.high < 0)
 
 
 def test_expansion_is_that_of_students_t_and_is_undone():
@@ -105,9 +105,9 @@ def test_standings_are_against_the_best_and_missing_is_worst():
     rng = np.random.default_rng(0)
     noise = rng.normal(size=2000) * 0.01
     draws = [0.8 + noise, 0.795 + noise + rng.normal(size=2000) * 0.01, 0.6 + noise, np.zeros(0)]
-    found = compare_with_best([0.8, 0.795, 0.6, None], draws)
-    assert [each.verdict for each in found] == [BEST, INDISTINGUISHABLE, WORSE, WORSE]
-    assert found[0].p is None and found[2].p == pytest.approx(2 * 2 / 2001, rel=0.01)
+    result = compare_with_best([0.8, 0.795, 0.6, None], draws)
+    assert [each.verdict for each in result] == [BEST, INDISTINGUISHABLE, WORSE, WORSE]
+    assert result[0].p is None and result[2].p == pytest.approx(2 * 2 / 2001, rel=0.01)
     lower = compare_with_best([0.8, 0.795, 0.6, None], draws, lower_is_better=True)
     assert [each.verdict for each in lower] == [WORSE, WORSE, BEST, WORSE]
     assert [each.verdict for each in compare_with_best([None, None], [draws[3]] * 2)] == [
