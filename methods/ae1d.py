@@ -28,6 +28,8 @@ from ..engine.transforms.amplitude import SILENCE, moving_average, rms, rms_unit
 from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
 
+TRAINING = Training(steps=10_000, batch=40, lr=2.5e-5, clip=None, ema=None)
+
 
 class AE1D(Method):
     """widths: channels after each halving. smooth: samples that the map is averaged over.
@@ -41,9 +43,7 @@ class AE1D(Method):
 
     def __init__(
         self, spec: Spec, *,
-        widths: Sequence[int] = (16, 32, 64), steps: int = 10_000, batch: int = 40,
-        lr: float = 2.5e-5, clip: float | None = None, ema: float | None = None,
-        ema_warm: bool = False, decay: Literal["none", "cosine"] = "none",
+        widths: Sequence[int] = (16, 32, 64), training: Training = TRAINING,
         amplitude: Literal["train", "sample", "none"] = "train",
         calibration: int = 256, smooth: int = 32,
     ) -> None:  # fmt: skip
@@ -55,7 +55,7 @@ class AE1D(Method):
                 f"{spec.shape[0]} samples are too short to be halved {len(widths)} times"
             )
         self.coder = SignalAutoencoder(spec.channels, widths)
-        self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warmup=ema_warm, decay=decay)
+        self.plan = training
         self.amplitude, self.calibration, self.smooth = amplitude, calibration, smooth
         self.register_buffer("unit", torch.ones(()))
         self.register_buffer("mean", torch.zeros(()))

@@ -25,9 +25,10 @@ from torch import Tensor
 from ..datasets.base import Spec, Split
 from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.gaussian import Gaussian
-from ..engine.diffusion.schedule import build_schedule
-from ..engine.networks.diffusion_unet import build_unet, side_divisor
-from ..engine.noise.noise import build_noise
+from ..engine.diffusion.schedule_config import ScheduleConfig
+from ..engine.networks.diffusion_unet import side_divisor
+from ..engine.networks.unet_config import UNetConfig
+from ..engine.noise.noise_config import NoiseConfig
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
 from ..engine.training.loop import Training, train_module
@@ -36,6 +37,13 @@ from .base import Detection, Method
 
 EPSILON = 1e-16
 """Added to a squared difference, so that one that is exactly 0 has a logarithm."""
+
+
+NETWORK = UNetConfig((64, 128, 256, 256), 2, (False, False, True, True), head_channels=64)
+SCHEDULE = ScheduleConfig()
+NOISE = NoiseConfig("pyramid")
+TRAINING = Training(steps=90_000, batch=128, lr=1e-4, weight_decay=0.01, clip=None, ema=0.995,
+    decay="cosine", warmup=4_500)  # fmt: skip
 
 
 class ANDi(Method):
@@ -48,32 +56,20 @@ class ANDi(Method):
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 128, widths: Sequence[int] = (64, 128, 256, 256), res_blocks: int = 2,
-        attention: Sequence[bool] = (False, False, True, True), head_channels: int = 64,
-        T: int = 1000, beta: str = "linear", noise: str = "pyramid", octaves: int = 6,
-        persistence: float = 0.8, inference_noise: str = "gaussian",
-        steps: int = 90_000, batch: int = 128, lr: float = 1e-4, warmup: int = 4_500,
-        clip: float | None = None, ema: float | None = 0.995, ema_warm: bool = False,
-        decay: Literal["none", "cosine"] = "cosine", weight_decay: float = 0.01,
-        lowest: int = 75, every: int = 1,
+        size: int | None = 128, network: UNetConfig = NETWORK, schedule: ScheduleConfig = SCHEDULE,
+        noise: NoiseConfig = NOISE, inference_noise: str = "gaussian",
+        training: Training = TRAINING, lowest: int = 75, every: int = 1,
         aggregate: Literal["geometric", "mean"] = "geometric",
         channels: Literal["max", "mean"] = "max",
     ) -> None:  # fmt: skip
         super().__init__(spec)
         if every < 1 or not 0 <= lowest < 1000:
             raise ValueError(f"every is at least 1 and lowest in 0..999, not {every} and {lowest}")
-        self.canvas = ResizePad(spec.shape, size, side_divisor(widths))
-        self.noise = build_noise(noise, octaves=octaves, persistence=persistence)
-        self.inference_noise = build_noise(
-            inference_noise, octaves=octaves, persistence=persistence
-        )
-        net = build_unet(len(spec.shape), spec.channels, widths, res_blocks=res_blocks,
-            attention=attention, head_channels=head_channels)  # fmt: skip
-        self.denoiser = Denoiser(
-            net, build_schedule(beta, T), trained_on=f"{self.noise} on {self.canvas}"
-        )
-        self.plan = Training(steps, batch, lr, weight_decay=weight_decay, clip=clip, ema=ema,
-            ema_warmup=ema_warm, decay=decay, warmup=warmup)  # fmt: skip
+        self.canvas = ResizePad(spec.shape, size, side_divisor(network.widths))
+        self.noise, self.inference_noise = noise.build(), noise.build(inference_noise)
+        net = network.build(len(spec.shape), spec.channels)
+        self.denoiser = Denoiser(net, schedule.build(), trained_on=f"{self.noise} on {self.canvas}")
+        self.plan = training
         self.lowest, self.every = lowest, every
         self.aggregate, self.channels = aggregate, channels
 

@@ -24,9 +24,12 @@ from torch import Tensor
 from ..datasets.base import Spec, Split
 from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.gaussian import Gaussian, Variance
-from ..engine.diffusion.schedule import build_schedule, sampling_levels
+from ..engine.diffusion.schedule import sampling_levels
+from ..engine.diffusion.schedule_config import ScheduleConfig
 from ..engine.networks.diffusion_unet import build_unet, set_heads, side_divisor
-from ..engine.noise.noise import Noise, build_noise
+from ..engine.networks.unet_config import AttentionSidesUNetConfig
+from ..engine.noise.noise import Noise
+from ..engine.noise.noise_config import NoiseConfig
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
 from ..engine.sampling.reconstruct import (
@@ -40,6 +43,45 @@ from ..engine.training.loop import Training, train_module
 from ..engine.transforms.augmentation import random_affine
 from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
+
+NETWORK = AttentionSidesUNetConfig(128, (1, 1, 2, 2, 4, 4), 2, attention=(32, 16, 8), heads=2)
+NOISE = NoiseConfig("simplex")
+TRAINING = Training(steps=300_100, batch=1, lr=1e-4)
+SCHEDULE = ScheduleConfig()
+
+
+@dataclass(frozen=True)
+class DetectionNoise:
+    """The noise at inference, where it is another one than in training.
+
+    detect_noise, detect_frequency: kind and wavelength of what is added to a sample; None as in
+    training.
+    reverse_noise: kind of what the steps back add; None as what was added to the sample.
+    gradual: noise is added level by level.
+    """
+
+    detect_noise: str | None = None
+    detect_frequency: float | None = None
+    reverse_noise: str | None = None
+    gradual: bool = False
+
+
+@dataclass(frozen=True)
+class AnoDDPMQuirks:
+    """What the authors' code does and this method does not by default.
+
+    shared_noise: one field, and in training one level, for all samples of a batch.
+    eval_heads: attention heads at inference; None for as many as were trained, theirs has 1.
+    index_shift: a sample is brought one level higher than the level where the chain begins.
+    """
+
+    shared_noise: bool = False
+    eval_heads: int | None = None
+    index_shift: bool = False
+
+
+SAME_NOISE = DetectionNoise()
+CORRECTED = AnoDDPMQuirks()
 
 
 class AnoDDPM(Method):
@@ -58,59 +100,54 @@ class AnoDDPM(Method):
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 256, width: int = 128, mults: Sequence[float] = (1, 1, 2, 2, 4, 4),
-        res_blocks: int = 2, attention: Sequence[int] = (32, 16, 8), heads: int = 2,
-        T: int = 1000, beta: str = "linear", max_level: int = 800, eval_heads: int | None = None,
-        noise: str = "simplex", octaves: int = 6, persistence: float = 0.8, frequency: float = 64,
-        normalise: bool = False, origin_jitter: bool = False, shared_noise: bool = False,
-        steps: int = 300_100, batch: int = 1, lr: float = 1e-4, ema: float | None = 0.9999,
-        ema_warm: bool = False, decay: Literal["none", "cosine"] = "none", augment: bool = True,
-        sampling_steps: int | None = None, eta: float = 1.0, variance: Variance = "large",
-        repeats: int = 1, average: Literal["reconstruction", "map"] = "reconstruction",
-        detect_noise: str | None = None, detect_frequency: float | None = None,
-        reverse_noise: str | None = None, gradual: bool = False, index_shift: bool = False,
+        size: int | None = 256, network: AttentionSidesUNetConfig = NETWORK,
+        schedule: ScheduleConfig = SCHEDULE, max_level: int = 800, noise: NoiseConfig = NOISE,
+        training: Training = TRAINING, augment: bool = True, sampling_steps: int | None = None,
+        eta: float = 1.0, variance: Variance = "large", repeats: int = 1,
+        average: Literal["reconstruction", "map"] = "reconstruction",
+        detection_noise: DetectionNoise = SAME_NOISE, quirks: AnoDDPMQuirks = CORRECTED,
     ) -> None:  # fmt: skip
         super().__init__(spec)
-        widths, ndim = [int(width * m) for m in mults], len(spec.shape)
+        widths, ndim = network.widths, len(spec.shape)
         self.canvas = ResizePad(spec.shape, size, side_divisor(widths))
 
-        def of(name: str, frequency: float) -> Noise:
+        def noise_of(name: str, frequency: float) -> Noise:
             if name == "random":
-                return RandomChoiceNoise(
-                    of("simplex", frequency), of("gaussian", frequency), shared_noise
-                )
-            return build_noise(name, octaves=octaves, persistence=persistence, frequency=frequency,
-                normalise=normalise, origin_jitter=origin_jitter, shared=shared_noise)  # fmt: skip
+                simplex, gaussian = noise_of("simplex", frequency), noise_of("gaussian", frequency)
+                return RandomChoiceNoise(simplex, gaussian, quirks.shared_noise)
+            return noise.build(name, frequency=frequency, shared=quirks.shared_noise)
 
-        seen, longest = detect_noise or noise, detect_frequency or frequency
-        self.noise, self.disturbing = of(noise, frequency), of(seen, longest)
-        self.adding = of(reverse_noise or seen, longest)
-        attend = [max(self.canvas.padded_shape) >> i in attention for i in range(len(widths))]
-        net = build_unet(ndim, spec.channels, widths, res_blocks=res_blocks, updown=True,
-            attention=attend, head_channels=[w // heads for w in widths], eps=1e-5,
+        name = detection_noise.detect_noise or noise.noise
+        frequency = detection_noise.detect_frequency or noise.frequency
+        self.noise = noise_of(noise.noise, noise.frequency)
+        self.detection_noise = noise_of(name, frequency)
+        self.reverse_noise = noise_of(detection_noise.reverse_noise or name, frequency)
+        attend = network.attention_levels(self.canvas.padded_shape)
+        net = build_unet(ndim, spec.channels, widths, res_blocks=network.res_blocks, updown=True,
+            attention=attend, head_channels=[n // network.heads for n in widths], eps=1e-5,
             zero_attention=True)  # fmt: skip
-        self.denoiser = Denoiser(net, build_schedule(beta, T), clip=self.canvas.range,
+        self.denoiser = Denoiser(net, schedule.build(), clip=self.canvas.range,
             trained_on=f"{self.noise} on {self.canvas}")  # fmt: skip
-        self.plan = Training(steps, batch, lr, ema=ema, ema_warmup=ema_warm, decay=decay)
+        self.plan = training
         self.chain, self.max_level = (
             SamplingConfig(sampling_steps, eta, variance, repeats),
             max_level,
         )
-        self.augment, self.average, self.eval_heads = augment, average, eval_heads
-        self.shared, self.gradual, self.index_shift = shared_noise, gradual, index_shift
+        self.augment, self.average, self.quirks = augment, average, quirks
+        self.gradual = detection_noise.gradual
 
     def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
             x = random_affine(x, rng, degrees=3, translate=(0.02, 0.09)) if self.augment else x
             inner, most = self.canvas.forward(x), self.max_level
-            drawn = rng.shared() if self.shared else rng
+            drawn = rng.shared() if self.quirks.shared_noise else rng
             return self.denoiser.loss(inner, drawn, noise=self.noise, max_level=most)
 
         train_module(loss, self.denoiser, train, context, self.plan)
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        if self.eval_heads:
-            set_heads(self.denoiser.net, self.eval_heads)
+        if self.quirks.eval_heads:
+            set_heads(self.denoiser.net, self.quirks.eval_heads)
         inner = self.canvas.forward(x)
         normal = self.canvas.inverse(self._reconstruct(inner, levels, rng))  # (L, N, R, C, *S)
         seen = normal.mean(2, keepdim=True) if self.average == "reconstruction" else normal
@@ -118,22 +155,22 @@ class AnoDDPM(Method):
 
     def _reconstruct(self, inner: Tensor, levels: Sequence[int], rng: Rng) -> Tensor:
         """(L, N, R, C, *outer)."""
-        if not (self.gradual or self.index_shift):
+        if not (self.gradual or self.quirks.index_shift):
             return reconstruct(
-                self.denoiser, inner, levels, rng, sampling=self.chain, noise=self.disturbing,
-                reverse_noise=self.adding,
+                self.denoiser, inner, levels, rng, sampling=self.chain, noise=self.detection_noise,
+                reverse_noise=self.reverse_noise,
             )  # fmt: skip
         times, count = self.denoiser.schedule, self.chain.repeats
         index, level = enumerate_chains([times.to_level(at) for at in levels], len(inner), count)
         streams, sample = repeat_streams(rng, count), index % len(inner)
-        there = torch.where(level > 0, (level + self.index_shift).clamp(max=times.T), 0)
+        there = torch.where(level > 0, (level + self.quirks.index_shift).clamp(max=times.T), 0)
         back = reverse_process(
             self.denoiser,
             self._add_noise(inner, index, there, streams),
             [sampling_levels(at, self.chain.steps) for at in level.tolist()],
             streams.rows(index).fork("step"),
             sampling=self.chain,
-            noise=self.adding,
+            noise=self.reverse_noise,
             samples=sample.tolist(),
         )
         return back.view(len(levels), len(inner), count, *inner.shape[1:])
@@ -144,13 +181,13 @@ class AnoDDPM(Method):
         assert isinstance(process, Gaussian)
         sample, at = (index % len(inner)).to(inner.device), row_levels.to(inner.device)
         if not self.gradual:
-            drawn = self.disturbing(streams.rows(index).fork("start"), shape, at.clamp(min=1))
+            drawn = self.detection_noise(streams.rows(index).fork("start"), shape, at.clamp(min=1))
             return process.add_noise(inner[sample], at, drawn)
         out = inner[sample]
         x, rises = inner.repeat(len(streams) // len(inner), *[1] * len(shape)), streams.fork("rise")
         for level in range(1, int(row_levels.max()) + 1):
             here = torch.full((len(x),), level, device=x.device)
-            drawn = self.disturbing(rises.at(level), shape, here)
+            drawn = self.detection_noise(rises.at(level), shape, here)
             x = process.add_noise_step(x, here - 1, here, drawn)
             out = torch.where((at == level).view(-1, *[1] * len(shape)), x[index.to(x.device)], out)
         return out

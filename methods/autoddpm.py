@@ -20,6 +20,7 @@ names another, such as lpips.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -28,10 +29,11 @@ from torch.nn.functional import max_pool2d
 
 from ..datasets.base import Spec, Split
 from ..engine.diffusion.denoiser import Denoiser
-from ..engine.diffusion.schedule import build_schedule
+from ..engine.diffusion.schedule_config import ScheduleConfig
 from ..engine.features.pretrained import build_perceptual
-from ..engine.networks.diffusion_unet import build_unet, side_divisor
-from ..engine.noise.noise import build_noise
+from ..engine.networks.diffusion_unet import side_divisor
+from ..engine.networks.unet_config import UNetConfig
+from ..engine.noise.noise_config import NoiseConfig
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
 from ..engine.sampling.reconstruct import (
@@ -41,10 +43,69 @@ from ..engine.sampling.reconstruct import (
     repeat_streams,
 )
 from ..engine.sampling.repaint import inpaint
-from ..engine.training.loop import Training, train_module
+from ..engine.training.loop import UnclippedTraining, train_module
 from ..engine.transforms.augmentation import random_affine
 from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
+
+NETWORK = UNetConfig((128, 256, 256), 1, (False, True, True), head_channels=256)
+SCHEDULE = ScheduleConfig()
+NOISE = NoiseConfig()
+TRAINING = UnclippedTraining(steps=133_000, batch=16, lr=1e-4, ema=None)
+
+
+@dataclass(frozen=True)
+class AnomalyMask:
+    """The mask of what is anomalous, cut from the soft map of the first pass.
+
+    threshold: of the soft map; None for what 5 % of the calibration pixels exceed, below 0 for
+    the 95th percentile of each sample.
+    calibration: number of calibration samples.
+    dilate: growth of the mask in pixels.
+    """
+
+    threshold: float | None = None
+    calibration: int = 64
+    dilate: int = 1
+
+
+@dataclass(frozen=True)
+class Inpainting:
+    """The second pass, which inpaints what the mask covers.
+
+    inpaint_level: on the 1000-step scale.
+    resamples: how often every level is passed.
+    inpaint_steps: network calls of one pass, None for every level.
+    inpaint_noise: kind of noise; None for that of the first pass.
+    """
+
+    inpaint_level: int = 51
+    resamples: int = 5
+    inpaint_steps: int | None = None
+    inpaint_noise: str | None = None
+
+
+@dataclass(frozen=True)
+class AutoDDPMQuirks:
+    """What the authors' code does and this method does not by default.
+
+    quantise: training samples have 8 bits.
+    double_normalise: samples are brought to [-1, 1] twice for the perceptual distance.
+    renoise_shifted: noise is added again by the schedule's value of one level below.
+    leave_last: the last step is left out, so that the noise of level 1 stays.
+    shared_noise: one field of simplex noise for all samples of a batch.
+    """
+
+    quantise: bool = False
+    double_normalise: bool = False
+    renoise_shifted: bool = False
+    leave_last: bool = False
+    shared_noise: bool = False
+
+
+MASK = AnomalyMask()
+INPAINTING = Inpainting()
+CORRECTED = AutoDDPMQuirks()
 
 
 class AutoDDPM(Method):
@@ -62,41 +123,29 @@ class AutoDDPM(Method):
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 128, widths: Sequence[int] = (128, 256, 256), res_blocks: int = 1,
-        attention: Sequence[bool] = (False, True, True), head_channels: int = 256,
-        T: int = 1000, beta: str = "linear", noise: str = "gaussian", octaves: int = 6,
-        persistence: float = 0.8, frequency: float = 64, shared_noise: bool = False,
-        steps: int = 133_000, batch: int = 16, lr: float = 1e-4, ema: float | None = None,
-        ema_warm: bool = False, decay: Literal["none", "cosine"] = "none", augment: bool = True,
-        quantise: bool = False, clip: Sequence[float] = (0.0, 1.0),
-        features: str = "effperc", double_normalise: bool = False,
-        threshold: float | None = None, calibration: int = 64, dilate: int = 1,
-        inpaint_level: int = 51, resamples: int = 5, sampling_steps: int | None = None,
-        inpaint_steps: int | None = None, eta: float = 1.0, repeats: int = 1,
-        renoise_shifted: bool = False, leave_last: bool = False,
-        inpaint_noise: str | None = None,
-        map_weight: Literal["first", "second", "none"] = "first",
+        size: int | None = 128, network: UNetConfig = NETWORK, schedule: ScheduleConfig = SCHEDULE,
+        noise: NoiseConfig = NOISE, training: UnclippedTraining = TRAINING, augment: bool = True,
+        clip: Sequence[float] = (0.0, 1.0), features: str = "effperc", mask: AnomalyMask = MASK,
+        inpainting: Inpainting = INPAINTING, sampling_steps: int | None = None, eta: float = 1.0,
+        repeats: int = 1, map_weight: Literal["first", "second", "none"] = "first",
+        quirks: AutoDDPMQuirks = CORRECTED,
     ) -> None:  # fmt: skip
         super().__init__(spec)
-        self.canvas = ResizePad(spec.shape, size, side_divisor(widths), low=0.0)
+        self.canvas = ResizePad(spec.shape, size, side_divisor(network.widths), low=0.0)
         self.noise, self.inpaint_noise = (
-            build_noise(name, octaves=octaves, persistence=persistence, frequency=frequency,
-                  shared=shared_noise)
-            for name in (noise, inpaint_noise or noise)
-        )  # fmt: skip
-        net = build_unet(2, spec.channels, widths, res_blocks=res_blocks, attention=attention,
-            head_channels=head_channels)  # fmt: skip
-        self.perceptual, self.double_normalise = build_perceptual(features), double_normalise
+            noise.build(name, shared=quirks.shared_noise)
+            for name in (None, inpainting.inpaint_noise)
+        )
+        net = network.build(2, spec.channels)
+        self.perceptual = build_perceptual(features)
         about = f"{self.noise} on {self.canvas}, tau by {self.perceptual.weights_id}"
         low, high = clip
-        self.denoiser = Denoiser(net, build_schedule(beta, T), clip=(low, high), trained_on=about)
-        self.plan = Training(steps, batch, lr, clip=None, ema=ema, ema_warmup=ema_warm, decay=decay)
-        self.first = SamplingConfig(sampling_steps, eta, repeats=repeats)
-        self.second = SamplingConfig(inpaint_steps, eta)
-        self.threshold, self.calibration, self.dilate = threshold, calibration, dilate
-        self.inpaint_level, self.resamples = inpaint_level, resamples
-        self.renoise_shifted, self.leave_last = renoise_shifted, leave_last
-        self.augment, self.quantise, self.map_weight = augment, quantise, map_weight
+        self.denoiser = Denoiser(net, schedule.build(), clip=(low, high), trained_on=about)
+        self.plan = training
+        self.first_sampling = SamplingConfig(sampling_steps, eta, repeats=repeats)
+        self.second_sampling = SamplingConfig(inpainting.inpaint_steps, eta)
+        self.mask, self.inpainting, self.quirks = mask, inpainting, quirks
+        self.augment, self.map_weight = augment, map_weight
         self.register_buffer("tau", torch.tensor(0.0))
 
     def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
@@ -105,15 +154,15 @@ class AutoDDPM(Method):
                 x = random_affine(
                     x, rng, degrees=10, translate=(0.1, 0.1), scale=(0.9, 1.1), flip=0.5
                 )
-            x = (x * 255).round() / 255 if self.quantise else x
+            x = (x * 255).round() / 255 if self.quirks.quantise else x
             return self.denoiser.loss(self.canvas.forward(x), rng, noise=self.noise)
 
         train_module(loss, self.denoiser, train, context, self.plan)
         context.place(self)
         self.tau.fill_(
             self._calibrated_threshold(calibration, context)
-            if self.threshold is None
-            else self.threshold
+            if self.mask.threshold is None
+            else self.mask.threshold
         )
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
@@ -123,7 +172,7 @@ class AutoDDPM(Method):
             cut = soft.flatten(2).quantile(0.95, dim=2)[..., None, None]
         else:
             cut = self.tau
-        region = max_pool2d((soft > cut).float(), 2 * self.dilate + 1, 1, self.dilate)
+        region = max_pool2d((soft > cut).float(), 2 * self.mask.dilate + 1, 1, self.mask.dilate)
         repeats = coarse.shape[2]
         index, _ = enumerate_chains(levels, len(x), repeats)
         filled = inpaint(
@@ -131,13 +180,13 @@ class AutoDDPM(Method):
             coarse.flatten(0, 2),
             inner[index.to(x.device) % len(x)],
             region[:, :, None, None].expand(-1, -1, repeats, -1, -1, -1).flatten(0, 2),
-            self.inpaint_level,
+            self.inpainting.inpaint_level,
             repeat_streams(rng.fork("inpaint"), repeats).rows(index),
-            sampling=self.second,
+            sampling=self.second_sampling,
             noise=self.inpaint_noise,
-            resamples=self.resamples,
-            shifted_renoise=self.renoise_shifted,
-            skip_last_step=self.leave_last,
+            resamples=self.inpainting.resamples,
+            shifted_renoise=self.quirks.renoise_shifted,
+            skip_last_step=self.quirks.leave_last,
         )
         fine = filled.clamp(0, 1).view_as(coarse).mean(2)  # (L, N, C, *)
         if self.map_weight == "second":
@@ -153,7 +202,7 @@ class AutoDDPM(Method):
     ) -> tuple[Tensor, Tensor]:
         """The coarse restorations (L, N, R, C, *) and the soft map (L, N, *) of their mean."""
         coarse = reconstruct(
-            self.denoiser, inner, levels, rng, sampling=self.first, noise=self.noise
+            self.denoiser, inner, levels, rng, sampling=self.first_sampling, noise=self.noise
         )
         coarse = coarse.clamp(0, 1)
         return coarse, self._soft_map(inner, coarse.mean(2))
@@ -164,16 +213,17 @@ class AutoDDPM(Method):
         high = residual.flatten(2).quantile(0.95, dim=2)[..., None, None]
         share = (residual / high.clamp(min=1e-12)).clamp(max=1)
         many, one = normal.flatten(0, 1), inner.repeat(len(normal), 1, 1, 1)
-        apart = self.perceptual.distance(one, many, rescale_twice=self.double_normalise)
+        apart = self.perceptual.distance(one, many, rescale_twice=self.quirks.double_normalise)
         return apart.view_as(share) * share
 
     @torch.no_grad()
     def _calibrated_threshold(self, calibration: Split, context: TrainingContext) -> float:
         """What 5 % of the held-out normal pixels (of the roi) exceed in the soft map."""
         values = []
-        for i in range(0, min(len(calibration), self.calibration), 8):
+        for i in range(0, min(len(calibration), self.mask.calibration), 8):
             samples = [
-                calibration[j] for j in range(i, min(i + 8, len(calibration), self.calibration))
+                calibration[j]
+                for j in range(i, min(i + 8, len(calibration), self.mask.calibration))
             ]
             x = torch.stack([s.x for s in samples]).to(context.device)
             rng = Rng([s.key for s in samples], context.seed, context.device).fork("calibrate")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..datasets.base import Spec, Split
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.training.loop import Training
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,14 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
         """Look at x, (N, C, *S) in [0, 1], at each of the levels, in one pass."""
+
+    def training_plans(self) -> list[Training]:
+        """Return the plans of the trainings that `fit` makes, that of the main network first.
+
+        By default all attributes of type Training, in the order in which the constructor sets
+        them. The benchmark takes the cost of training from them, before and after it.
+        """
+        return [value for value in vars(self).values() if isinstance(value, Training)]
 
     @torch.no_grad()
     def score(self, x: Tensor, rng: Rng) -> Tensor:

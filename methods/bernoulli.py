@@ -30,8 +30,10 @@ from ..engine.codecs.autoencoder import Binary
 from ..engine.codecs.training import CodecTraining
 from ..engine.diffusion.bernoulli import Bernoulli, uniform_noise
 from ..engine.diffusion.denoiser import Denoiser, Estimate
-from ..engine.diffusion.schedule import build_schedule, sampling_levels
-from ..engine.networks.diffusion_unet import build_unet, side_divisor
+from ..engine.diffusion.schedule import sampling_levels
+from ..engine.diffusion.schedule_config import ScheduleConfig
+from ..engine.networks.diffusion_unet import side_divisor
+from ..engine.networks.unet_config import HeadsUNetConfig
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
 from ..engine.sampling.continuous_batching import ChainBatch, Step, one_step_per_level, run_chains
@@ -50,6 +52,50 @@ class RepeatedBatchTraining(Training):
         return k // 2
 
 
+@dataclass(frozen=True)
+class BinaryCodecConfig:
+    """The binarising autoencoder.
+
+    bits: of the code at a place.
+    coder_size: length of a bit's vector.
+    coder_widths: channels at each resolution.
+    coder_steps, coder_batch, coder_lr, coder_ema: of its training.
+    """
+
+    bits: int = 128
+    coder_size: int = 256
+    coder_widths: Sequence[int] = (32, 64, 64, 128)
+    coder_steps: int = 120_000
+    coder_batch: int = 24
+    coder_lr: float = 1.08e-4
+    coder_ema: float | None = 0.9995
+
+
+@dataclass(frozen=True)
+class BernoulliQuirks:
+    """What the authors' code does and this method does not by default.
+
+    forward: "erasure" flips ones alone, "symmetric" zeros as well.
+    twice: every batch makes two steps of the UNet.
+    soft_end: the last step ignores the mask and yields chances, not bits.
+    start_offset: chains start one level below the one that samples were brought to.
+    drawn_code: codes of test samples are drawn, not the likelier bits.
+    """
+
+    forward: Literal["symmetric", "erasure"] = "symmetric"
+    twice: bool = False
+    soft_end: bool = False
+    start_offset: bool = False
+    drawn_code: bool = False
+
+
+NETWORK = HeadsUNetConfig(128, (1, 2, 2, 2), 2, attention=(False, True, False, False), heads=1)
+SCHEDULE = ScheduleConfig()
+TRAINING = Training(steps=120_000, batch=36, lr=1e-4, clip=None, ema=0.999)
+CODEC = BinaryCodecConfig()
+CORRECTED = BernoulliQuirks()
+
+
 class MaskedBernoulli(Method):
     """bits: of the code at a place; coder_widths, coder_size: channels of the autoencoder at each
     resolution, and of a bit's vector. chance: of being flipped, above which a bit is replaced.
@@ -64,41 +110,32 @@ class MaskedBernoulli(Method):
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 256, bits: int = 128, coder_size: int = 256,
-        coder_widths: Sequence[int] = (32, 64, 64, 128), coder_steps: int = 120_000,
-        coder_batch: int = 24, coder_lr: float = 1.08e-4, coder_ema: float | None = 0.9995,
-        width: int = 128, mults: Sequence[float] = (1, 2, 2, 2), res_blocks: int = 2,
-        attention: Sequence[bool] = (False, True, False, False), heads: int = 1, T: int = 1000,
-        beta: str = "linear", forward: Literal["symmetric", "erasure"] = "symmetric",
-        posterior: Literal["plugin", "mixture"] = "plugin", steps: int = 120_000, batch: int = 36,
-        twice: bool = False, lr: float = 1e-4, clip: float | None = None,
-        ema: float | None = 0.999, ema_warm: bool = False,
-        decay: Literal["none", "cosine"] = "none",
-        chance: float = 0.5, sampling_steps: int | None = None, soft_end: bool = False,
-        start_offset: bool = False, drawn_code: bool = False,
+        size: int | None = 256, codec: BinaryCodecConfig = CODEC,
+        network: HeadsUNetConfig = NETWORK, schedule: ScheduleConfig = SCHEDULE,
+        posterior: Literal["plugin", "mixture"] = "plugin", training: Training = TRAINING,
+        chance: float = 0.5, sampling_steps: int | None = None,
         shown: Literal["residual", "mask"] = "residual", judged: Literal["map", "mask"] = "map",
+        quirks: BernoulliQuirks = CORRECTED,
     ) -> None:  # fmt: skip
         super().__init__(spec)
-        widths = [int(width * m) for m in mults]
+        widths = network.widths
         self.canvas = ResizePad(
-            spec.shape, size, side_divisor(coder_widths) * side_divisor(widths), low=0.0
+            spec.shape, size, side_divisor(codec.coder_widths) * side_divisor(widths), low=0.0
         )
-        self.codec = Binary((spec.channels, *self.canvas.padded_shape), bits=bits, size=coder_size,
-            widths=coder_widths)  # fmt: skip
-        net = build_unet(len(spec.shape), bits, widths, res_blocks=res_blocks, attention=attention,
-            head_channels=[w // heads for w in widths], eps=1e-5, zero_attention=True)  # fmt: skip
-        process = partial(Bernoulli, forward=forward, posterior=posterior)
+        self.codec = Binary((spec.channels, *self.canvas.padded_shape), bits=codec.bits,
+            size=codec.coder_size, widths=codec.coder_widths)  # fmt: skip
+        net = network.build(len(spec.shape), codec.bits, eps=1e-5, zero_attention=True)
+        process = partial(Bernoulli, forward=quirks.forward, posterior=posterior)
         about = f"codes of {self.canvas}"
         self.denoiser = Denoiser(
-            net, build_schedule(beta, T), prediction_type="flip", process=process, trained_on=about
+            net, schedule.build(), prediction_type="flip", process=process, trained_on=about
         )
-        self.first = Training(coder_steps, coder_batch, coder_lr, clip=clip, ema=coder_ema,
-            ema_warmup=ema_warm, decay=decay)  # fmt: skip
-        self.plan = (RepeatedBatchTraining if twice else Training)(
-            steps, batch, lr, clip=clip, ema=ema, ema_warmup=ema_warm, decay=decay
-        )
-        self.chance, self.sampling_steps, self.soft_end = chance, sampling_steps, soft_end
-        self.start_offset, self.drawn_code = start_offset, drawn_code
+        kind = RepeatedBatchTraining if quirks.twice else Training
+        self.plan = kind(**vars(training))
+        self.codec_plan = Training(codec.coder_steps, codec.coder_batch, codec.coder_lr,
+            clip=training.clip, ema=codec.coder_ema, ema_warm=training.ema_warm,
+            decay=training.decay)  # fmt: skip
+        self.chance, self.sampling_steps, self.quirks = chance, sampling_steps, quirks
         self.shown, self.judged = shown, judged
 
     def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
@@ -106,14 +143,16 @@ class MaskedBernoulli(Method):
             z = self.codec.sample_bits(self.canvas.forward(x), rng.fork("code"))
             return self.denoiser.loss(z.to(x.dtype), rng)
 
-        CodecTraining(self.codec, self.first, self.canvas, fit_scale=False).train(train, context)
+        CodecTraining(self.codec, self.codec_plan, self.canvas, fit_scale=False).train(
+            train, context
+        )
         train_module(flipped, self.denoiser, train, context, self.plan, "diffusion")
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
         inner = self.canvas.forward(x)
         z = (
             self.codec.sample_bits(inner, rng.fork("code"))
-            if self.drawn_code
+            if self.quirks.drawn_code
             else self.codec.encode(inner)
         )
         healed, mask = self.reconstruct_codes(z, levels, rng)
@@ -140,7 +179,7 @@ class MaskedBernoulli(Method):
         reached = [process.schedule.to_level(at) for at in levels]
         index, level = enumerate_chains(reached, len(z), 1)
         streams, level = repeat_streams(rng, 1).rows(index), level.to(z.device)
-        start = (level + int(self.start_offset)).clamp(max=process.schedule.T)
+        start = (level + int(self.quirks.start_offset)).clamp(max=process.schedule.T)
         known = z[index.to(z.device)]
         noised = process.add_noise(
             known, start, uniform_noise(streams.fork("start"), z.shape[1:], start)
@@ -150,7 +189,7 @@ class MaskedBernoulli(Method):
             StepNoise(streams.fork("step"), uniform_noise),
             known,
             self.chance,
-            self.soft_end,
+            self.quirks.soft_end,
         )
         ladders = [
             sampling_levels(at, self.sampling_steps) for at in reached for _ in range(len(z))

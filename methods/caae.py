@@ -35,6 +35,8 @@ from ..engine.training.loop import Training, train_module
 from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
 
+TRAINING = Training(steps=280_000, batch=64, lr=2e-5, clip=None, ema=None, momentum=0.5, beta2=0.9)
+
 
 class CAAE(Method):
     """widths: channels at each resolution. code: numbers in the code. constraint: what the
@@ -46,29 +48,17 @@ class CAAE(Method):
         self, spec: Spec, *,
         size: int | None = 256, widths: Sequence[int] = (16, 32, 64, 128, 256), code: int = 128,
         constraint: float = 0.5, penalty: float = 10.0, critic: Sequence[int] = (200, 400),
-        steps: int = 280_000, critic_steps: int = 20, warm_steps: int = 18_667,
-        warm_critic_steps: int = 200, batch: int = 64, lr: float = 2e-5, momentum: float = 0.5,
-        beta2: float = 0.9, clip: float | None = None, ema: float | None = None,
-        ema_warm: bool = False, decay: Literal["none", "cosine"] = "none",
+        training: Training = TRAINING, critic_steps: int = 20, warm_steps: int = 18_667,
+        warm_critic_steps: int = 200,
     ) -> None:  # fmt: skip
         super().__init__(spec)
         self.canvas = ResizePad(spec.shape, size, side_divisor(widths), low=0.0)
         self.coder = ResidualAutoencoder(self.canvas.padded_shape, spec.channels, widths, code)
         self.critic = CodeCritic([code, *critic])
-        self.turns = TurnSchedule(critic_steps, warm_critic_steps, min(warm_steps, steps))
-        self.plan = AlternatingTraining(
-            self.turns.steps_before(steps),
-            batch,
-            lr,
-            clip=clip,
-            ema=ema,
-            ema_warmup=ema_warm,
-            decay=decay,
-            momentum=momentum,
-            beta2=beta2,
-            moment_sets=2,
-            turns=self.turns,
-        )
+        self.turns = TurnSchedule(critic_steps, warm_critic_steps, min(warm_steps, training.steps))
+        self.plan = AlternatingTraining(**vars(training) | {
+            "steps": self.turns.steps_before(training.steps), "moment_sets": 2, "turns": self.turns
+        })  # fmt: skip
         self.code, self.constraint, self.penalty = code, constraint, penalty
 
     def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:

@@ -18,6 +18,7 @@ gamma, a bias field, blur, ghosts (`augment`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -25,10 +26,11 @@ from torch import Tensor
 
 from ..datasets.base import Spec, Split
 from ..engine.diffusion.denoiser import Denoiser
-from ..engine.diffusion.schedule import build_schedule
+from ..engine.diffusion.schedule_config import ScheduleConfig
 from ..engine.networks.context_encoder import ContextEncoder
-from ..engine.networks.diffusion_unet import build_unet, side_divisor
-from ..engine.noise.noise import build_noise
+from ..engine.networks.diffusion_unet import side_divisor
+from ..engine.networks.unet_config import MiddleAttentionUNetConfig
+from ..engine.noise.noise_config import NoiseConfig
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
 from ..engine.sampling.reconstruct import predict_x0
@@ -42,6 +44,24 @@ from ..engine.transforms.augmentation import (
 from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
 
+NETWORK = MiddleAttentionUNetConfig(128, (1, 2, 2), 3, head_channels=64)
+SCHEDULE = ScheduleConfig(beta="cosine")
+NOISE = NoiseConfig("simplex", generator="2d")
+TRAINING = Training(steps=14_400, batch=32, lr=1e-4, clip=None, ema=None)
+
+
+@dataclass(frozen=True)
+class CDDPMQuirks:
+    """What the authors' code does and this method does not by default.
+
+    shared_noise: one field of simplex noise for all samples of a batch.
+    """
+
+    shared_noise: bool = False
+
+
+CORRECTED = CDDPMQuirks()
+
 
 class CDDPM(Method):
     """code: numbers that the encoder says of a sample. encoder_layers, encoder_width: its blocks at
@@ -53,44 +73,26 @@ class CDDPM(Method):
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 96, width: int = 128, mults: Sequence[float] = (1, 2, 2),
-        res_blocks: int = 3, head_channels: int = 64, T: int = 1000, beta: str = "cosine",
-        code: int = 512, encoder_layers: Sequence[int] = (3, 4, 6, 3), encoder_width: int = 64,
-        power: Literal[1, 2] = 1, noise: str = "simplex", octaves: int = 6,
-        persistence: float = 0.8, frequency: float = 64, normalise: bool = False,
-        origin_jitter: bool = False, shared_noise: bool = False,
-        generator: Literal["2d", "3d"] = "2d",
-        steps: int = 14_400, batch: int = 32, lr: float = 1e-4, clip: float | None = None,
-        ema: float | None = None, ema_warm: bool = False,
-        decay: Literal["none", "cosine"] = "none", augment: bool = True,
-        ensemble: Sequence[float] = (0.5, 1.0, 1.5), repeats: int = 1, clip_clean: bool = False,
+        size: int | None = 96, network: MiddleAttentionUNetConfig = NETWORK,
+        schedule: ScheduleConfig = SCHEDULE, code: int = 512,
+        encoder_layers: Sequence[int] = (3, 4, 6, 3), encoder_width: int = 64,
+        power: Literal[1, 2] = 1, noise: NoiseConfig = NOISE, training: Training = TRAINING,
+        augment: bool = True, ensemble: Sequence[float] = (0.5, 1.0, 1.5), repeats: int = 1,
+        clip_clean: bool = False, quirks: CDDPMQuirks = CORRECTED,
     ) -> None:  # fmt: skip
         super().__init__(spec)
         if not ensemble or min(ensemble) <= 0:
             raise ValueError(f"ensemble is one or more numbers above 0, not {list(ensemble)}")
-        widths, ndim = [int(width * m) for m in mults], len(spec.shape)
-        self.canvas = ResizePad(spec.shape, size, side_divisor(widths))
-        self.noise = build_noise(
-            noise,
-            octaves=octaves,
-            persistence=persistence,
-            frequency=frequency,
-            normalise=normalise,
-            origin_jitter=origin_jitter,
-            shared=shared_noise,
-            generator=generator,
-        )
-        net = build_unet(ndim, spec.channels, widths, res_blocks=res_blocks, updown=True,
-            scale_shift=True, head_channels=head_channels, eps=1e-5, vector=code,
-            zero_attention=True)  # fmt: skip
+        ndim = len(spec.shape)
+        self.canvas = ResizePad(spec.shape, size, side_divisor(network.widths))
+        self.noise = noise.build(shared=quirks.shared_noise)
+        net = network.build(ndim, spec.channels, vector=code)
         self.encoder = ContextEncoder(
             ndim, spec.channels, code, layers=encoder_layers, width=encoder_width
         )
         about = f"{self.noise} on {self.canvas}"
-        self.denoiser = Denoiser(
-            net, build_schedule(beta, T), prediction_type="clean", trained_on=about
-        )
-        self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warmup=ema_warm, decay=decay)
+        self.denoiser = Denoiser(net, schedule.build(), prediction_type="clean", trained_on=about)
+        self.plan = training
         self.power: Literal[1, 2] = power
         self.augment, self.ensemble, self.repeats = augment, tuple(ensemble), repeats
         self.clip = self.canvas.range if clip_clean else None

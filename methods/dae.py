@@ -14,7 +14,7 @@ every sample's noise is rolled by a distance of its own (`shared_roll`: one for 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -34,6 +34,22 @@ from ..engine.training.loop import Training, train_module
 from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
 
+TRAINING = Training(steps=67_200, batch=16, lr=1e-4, weight_decay=1e-5, clip=None, ema=None,
+    decay="cosine")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DAEQuirks:
+    """What the authors' code does and this method does not by default.
+
+    shared_roll: the noise of all samples of a batch is rolled by one distance.
+    """
+
+    shared_roll: bool = False
+
+
+CORRECTED = DAEQuirks()
+
 
 class DAE(Method):
     """grid: places of the noise along every axis; deviation: of each. foreground: what the sum
@@ -45,10 +61,8 @@ class DAE(Method):
     def __init__(
         self, spec: Spec, *,
         size: int | None = 128, widths: Sequence[int] = (64, 128, 256, 512), noise: str = "coarse",
-        grid: int = 16, deviation: float = 0.2, shared_roll: bool = False,
-        steps: int = 67_200, batch: int = 16, lr: float = 1e-4, weight_decay: float = 1e-5,
-        clip: float | None = None, ema: float | None = None, ema_warm: bool = False,
-        decay: Literal["none", "cosine"] = "cosine", foreground: float = 0.01, erode: int = 5,
+        grid: int = 16, deviation: float = 0.2, training: Training = TRAINING,
+        foreground: float = 0.01, erode: int = 5, quirks: DAEQuirks = CORRECTED,
     ) -> None:  # fmt: skip
         super().__init__(spec)
         self.canvas = ResizePad(spec.shape, size, side_divisor(widths), low=0.0)
@@ -61,7 +75,7 @@ class DAE(Method):
             )
         if erode < 0 or (erode and erode % 2 == 0):
             raise ValueError(f"erode is 0 or odd, not {erode}")
-        coarse = Coarse(grid, deviation, shared_roll)
+        coarse = Coarse(grid, deviation, quirks.shared_roll)
         self.noise = coarse if noise == "coarse" else build_noise(noise)
         net = PlainUNet(len(spec.shape), spec.channels, widths)
         self.denoiser = Denoiser(
@@ -71,8 +85,7 @@ class DAE(Method):
             process=self._noise_process,
             trained_on=f"{self.noise} on {self.canvas}",
         )
-        self.plan = Training(steps, batch, lr, weight_decay=weight_decay, clip=clip, ema=ema,
-            ema_warmup=ema_warm, decay=decay)  # fmt: skip
+        self.plan = training
         self.foreground, self.erode = foreground, erode
 
     def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:

@@ -36,11 +36,14 @@ from torch import Tensor
 from ..datasets.base import Spec, Split
 from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.gaussian import Gaussian
-from ..engine.diffusion.schedule import build_schedule, sampling_levels
+from ..engine.diffusion.schedule import sampling_levels
+from ..engine.diffusion.schedule_config import ScheduleConfig
 from ..engine.features.adapted import AdaptedFeatures
 from ..engine.networks.diffusion_unet import build_unet, side_divisor
 from ..engine.networks.per_sample_dropout import PerSampleDropout
-from ..engine.noise.noise import Noise, build_noise
+from ..engine.networks.unet_config import AttentionSidesUNetConfig
+from ..engine.noise.noise import Noise
+from ..engine.noise.noise_config import NoiseConfig
 from ..engine.runtime.context import Interrupted, TrainingContext
 from ..engine.runtime.rng import Rng
 from ..engine.sampling.continuous_batching import run_chains
@@ -78,6 +81,120 @@ class ChannelSharedNoise:
         return self.noise(rng, (1, *shape), level)[:, 0]
 
 
+@dataclass(frozen=True)
+class DDADUNetConfig(AttentionSidesUNetConfig):
+    """DDAD's UNet.
+
+    head_channels: of each attention head, at every width, in place of `heads`.
+    updown: whether residual blocks resample.
+    dropout: probability.
+    """
+
+    head_channels: int | None = None
+    updown: bool = True
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class DDADNoiseConfig(NoiseConfig):
+    """z: where images lie in simplex noise; "channel" is one field for all channels, each so many
+    pixels deep in it."""
+
+    z: Literal["t", "zero", "random", "channel"] = "t"
+
+
+@dataclass(frozen=True)
+class DDADTraining(Training):
+    """decoupled: weight decay is AdamW's; otherwise half the squared weights times it are part of
+    the loss, as in the authors' code."""
+
+    decoupled: bool = False
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """The adaptation of features to reconstructions of normal samples.
+
+    features: the frozen network.
+    adapt_steps, adapt_batch, adapt_lr: of this training; no step leaves the features as they are.
+    kept: weight of staying like the frozen features.
+    w_adapt: how much a step back leans to the target.
+    bank: number of training samples that are targets.
+    """
+
+    features: str = "effperc"
+    adapt_steps: int = 64
+    adapt_batch: int = 8
+    adapt_lr: float = 1e-4
+    kept: float = 0.1
+    w_adapt: float = 3.0
+    bank: int = 256
+
+
+@dataclass(frozen=True)
+class ConditionedSampling:
+    """The steps back, which lean to the sample.
+
+    w: how much.
+    stride: levels a step.
+    eta: of DDIM.
+    conditioning: DDAD's, or "linear_mix" of the re-implementation.
+    """
+
+    w: float = 2.0
+    stride: int = 25
+    eta: float = 1.0
+    conditioning: Literal["ddad", "linear_mix"] = "ddad"
+
+
+@dataclass(frozen=True)
+class MapFusion:
+    """One map of the pixel and the feature distance.
+
+    v: weight of the pixel distance.
+    blur: deviation in pixels of the canvas.
+    smooth: side of the square that features are averaged over before they are compared, 1 for
+    none.
+    combine: "ratio" at a common scale, "thresholds" as the re-implementation.
+    contributions, thresholds: of pixel and feature distance with "thresholds"; None for what 0.1 %
+    of the calibration pixels exceed.
+    calibration: number of calibration samples.
+    """
+
+    v: float = 1.0
+    blur: float = 4.0
+    smooth: int = 3
+    combine: Literal["ratio", "thresholds"] = "ratio"
+    contributions: Sequence[float] = (0.7, 0.7)
+    thresholds: Sequence[float] | None = None
+    calibration: int = 64
+
+
+@dataclass(frozen=True)
+class DDADQuirks:
+    """What the authors' code does and this method does not by default.
+
+    start_offset: a sample is brought one step higher than the level that the network is told.
+    norm: "batch" takes the scale of the two distances from the batch at hand, so that a sample's
+    map depends on its batch; "calibrated" from calibration samples.
+    student_batch_statistics: norms take a batch's statistics while features adapt.
+    """
+
+    start_offset: bool = False
+    norm: Literal["calibrated", "batch"] = "calibrated"
+    student_batch_statistics: bool = False
+
+
+NETWORK = DDADUNetConfig(64, (1, 1, 2, 2, 4, 4), 2, attention=(32, 16, 8), heads=4)
+SCHEDULE = ScheduleConfig()
+NOISE = DDADNoiseConfig(persistence=0.6, frequency=32.0)
+TRAINING = DDADTraining(steps=15_000, batch=32, lr=3e-4, weight_decay=0.05, clip=None, ema=None)
+ADAPTATION = Adaptation()
+SAMPLING = ConditionedSampling()
+FUSION = MapFusion()
+CORRECTED = DDADQuirks()
+
+
 class DDAD(Method):
     """w, w_adapt: how much a step leans to the sample, at inference and in adaptation. stride:
     levels a step. v: weight of the pixel distance. kept: weight of staying like the features that
@@ -97,60 +214,46 @@ class DDAD(Method):
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 256, width: int = 64, mults: Sequence[float] = (1, 1, 2, 2, 4, 4),
-        res_blocks: int = 2, attention: Sequence[int] = (32, 16, 8), heads: int = 4,
-        head_channels: int | None = None, updown: bool = True, dropout: float = 0.0,
-        T: int = 1000, beta: str = "linear", noise: str = "gaussian", octaves: int = 6,
-        persistence: float = 0.6, frequency: float = 32,
-        z: Literal["t", "zero", "random", "channel"] = "t", steps: int = 15_000, batch: int = 32,
-        lr: float = 3e-4, momentum: float = 0.9, weight_decay: float = 0.05,
-        decoupled: bool = False, warmup: int = 0, clip: float | None = None,
-        ema: float | None = None, ema_warm: bool = False,
-        decay: Literal["none", "cosine"] = "none", features: str = "effperc",
-        adapt_steps: int = 64, adapt_batch: int = 8, adapt_lr: float = 1e-4, kept: float = 0.1,
-        w_adapt: float = 3.0, bank: int = 256, student_batch_statistics: bool = False,
-        smooth: int = 3, w: float = 2.0, stride: int = 25, eta: float = 1.0,
-        conditioning: Literal["ddad", "linear_mix"] = "ddad", start_offset: bool = False,
-        v: float = 1.0, blur: float = 4.0, norm: Literal["calibrated", "batch"] = "calibrated",
-        combine: Literal["ratio", "thresholds"] = "ratio",
-        contributions: Sequence[float] = (0.7, 0.7), thresholds: Sequence[float] | None = None,
-        calibration: int = 64,
+        size: int | None = 256, network: DDADUNetConfig = NETWORK,
+        schedule: ScheduleConfig = SCHEDULE, noise: DDADNoiseConfig = NOISE,
+        training: DDADTraining = TRAINING, adaptation: Adaptation = ADAPTATION,
+        sampling: ConditionedSampling = SAMPLING, fusion: MapFusion = FUSION,
+        quirks: DDADQuirks = CORRECTED,
     ) -> None:  # fmt: skip
         super().__init__(spec)
+        stride, thresholds, smooth = sampling.stride, fusion.thresholds, fusion.smooth
         if stride < 1 or (thresholds is not None and min(thresholds) <= 0):
             raise ValueError(
                 f"stride is at least 1 and thresholds are above 0, not {stride} and {thresholds}"
             )
         if smooth < 1 or smooth % 2 == 0:
             raise ValueError(f"smooth is odd, not {smooth}")
-        widths = [int(width * m) for m in mults]
+        widths = network.widths
         self.canvas = ResizePad(spec.shape, size, side_divisor(widths))
-        made = build_noise(noise, octaves=octaves, persistence=persistence, frequency=frequency,
-            z="t" if z == "channel" else z)  # fmt: skip
-        self.noise = ChannelSharedNoise(made) if z == "channel" else made
-        attend = [max(self.canvas.padded_shape) >> i in attention for i in range(len(widths))]
-        net = build_unet(2, spec.channels, widths, res_blocks=res_blocks, updown=updown,
-            attention=attend, head_channels=head_channels or [n // heads for n in widths],
+        fields = noise.build(z="t" if noise.z == "channel" else noise.z)
+        self.noise = ChannelSharedNoise(fields) if noise.z == "channel" else fields
+        net = build_unet(2, spec.channels, widths, res_blocks=network.res_blocks,
+            updown=network.updown, attention=network.attention_levels(self.canvas.padded_shape),
+            head_channels=network.head_channels or [n // network.heads for n in widths],
             eps=1e-5, zero_attention=True)  # fmt: skip
-        self.dropout, linear_mix = PerSampleDropout(net, dropout), conditioning == "linear_mix"
-        self.student = AdaptedFeatures(features, batch_statistics=student_batch_statistics)
+        self.dropout, linear_mix = (
+            PerSampleDropout(net, network.dropout),
+            sampling.conditioning == "linear_mix",
+        )
+        self.student = AdaptedFeatures(
+            adaptation.features, batch_statistics=quirks.student_batch_statistics
+        )
         about = f"{self.noise} on {self.canvas}, {self.student.weights_id} adapted"
         self.denoiser = Denoiser(
-            net, build_schedule(beta, T), clip=self.canvas.range if linear_mix else None,
+            net, schedule.build(), clip=self.canvas.range if linear_mix else None,
             rederive_noise=not linear_mix, trained_on=about,
         )  # fmt: skip
-        self.plan = Training(steps, batch, lr, weight_decay=weight_decay if decoupled else 0.0,
-            clip=clip, ema=ema, ema_warmup=ema_warm, decay=decay, warmup=warmup,
-            momentum=momentum)  # fmt: skip
-        self.adapting = Training(adapt_steps, adapt_batch, adapt_lr, weight_decay=0.01, clip=None,
-            ema=None)  # fmt: skip
-        self.penalty, self.kept, self.bank = 0.0 if decoupled else weight_decay, kept, bank
-        self.smooth = smooth
-        self.w, self.w_adapt, self.stride, self.eta = w, w_adapt, stride, eta
-        self.linear_mix, self.start_offset = linear_mix, start_offset
-        self.v, self.blur, self.norm, self.combine = v, blur, norm, combine
-        self.contributions, self.thresholds = tuple(contributions), thresholds
-        self.calibration = calibration
+        self.plan = training if training.decoupled else replace(training, weight_decay=0.0)
+        self.adaptation_plan = Training(adaptation.adapt_steps, adaptation.adapt_batch,
+            adaptation.adapt_lr, weight_decay=0.01, clip=None, ema=None)  # fmt: skip
+        self.penalty = 0.0 if training.decoupled else training.weight_decay
+        self.adaptation, self.sampling, self.linear_mix = adaptation, sampling, linear_mix
+        self.fusion, self.quirks = fusion, quirks
         self.register_buffer("largest", torch.ones(2))
         self.register_buffer("exceeded", torch.ones(2))
 
@@ -169,13 +272,13 @@ class DDAD(Method):
 
         train_module(loss, self.denoiser, train, context, self.plan, "diffusion")
         context.place(self)
-        if self.adapting.steps:
+        if self.adaptation_plan.steps:
             self._adapt(train, context)
         self._calibrate(calibration, context)
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
         inner = self.canvas.forward(x)
-        maps = self._distance_maps(inner, inner, levels, rng, self.w)
+        maps = self._distance_maps(inner, inner, levels, rng, self.sampling.w)
         pixel, feature = (m.view(len(levels), *x.shape[:1], *m.shape[1:]) for m in maps[:2])
         found = self._combine_maps(pixel, feature)
         normal = self.canvas.inverse(maps.reconstruction.view(len(levels), *inner.shape))
@@ -184,18 +287,22 @@ class DDAD(Method):
 
     def _combine_maps(self, pixel: Tensor, feature: Tensor) -> Tensor:
         """One map of the two, (L, N, H, W) each, blurred."""
-        if self.combine == "thresholds":
-            scale = self.exceeded if self.thresholds is None else torch.tensor(self.thresholds)
-            parts = [a * m / t for a, m, t in zip(self.contributions, (pixel, feature), scale.to(
-                pixel.device), strict=True)]  # fmt: skip
-            total = parts[0] + parts[1]
+        if self.fusion.combine == "thresholds":
+            scale = (
+                self.exceeded
+                if self.fusion.thresholds is None
+                else torch.tensor(self.fusion.thresholds)
+            )
+            weights = self.fusion.contributions
+            scale = scale.to(pixel.device)
+            total = weights[0] * pixel / scale[0] + weights[1] * feature / scale[1]
         else:
             most = self.largest[:, None]  # (2, 1)
-            if self.norm == "batch":
+            if self.quirks.norm == "batch":
                 most = torch.stack([m.flatten(1).amax(1) for m in (pixel, feature)])  # (2, L)
             ratio = (most[1] / most[0].clamp(min=1e-12)).view(-1, 1, 1, 1)
-            total = feature + self.v * ratio * pixel
-        return gaussian_blur(total.flatten(0, 1), self.blur).view_as(total)
+            total = feature + self.fusion.v * ratio * pixel
+        return gaussian_blur(total.flatten(0, 1), self.fusion.blur).view_as(total)
 
     def _distance_maps(
         self, x: Tensor, target: Tensor, levels: Sequence[int], rng: Rng, w: float
@@ -203,9 +310,11 @@ class DDAD(Method):
         normal = self._reconstruct(x, target, levels, rng, w)  # (L * N, C, *outer)
         one = target.repeat(len(levels), 1, 1, 1)
         off = (normal - one).abs() / 2
-        pixel = off.square().amax(1) if self.combine == "thresholds" else off.mean(1)
+        pixel = off.square().amax(1) if self.fusion.combine == "thresholds" else off.mean(1)
         images = ((y + 1) / 2 for y in (one, normal))
-        return DistanceMaps(pixel, self.student.distance(*images, smooth=self.smooth), normal)
+        return DistanceMaps(
+            pixel, self.student.distance(*images, smooth=self.fusion.smooth), normal
+        )
 
     def _reconstruct(
         self, x: Tensor, target: Tensor, levels: Sequence[int], rng: Rng, w: float
@@ -216,42 +325,44 @@ class DDAD(Method):
         to = process.schedule.to_level
         index, level = enumerate_chains([to(at) for at in levels], len(x), 1)
         streams = repeat_streams(rng, 1).rows(index)
-        ladders = [sampling_levels(at, stride=self.stride) for at in level.tolist()]
+        ladders = [sampling_levels(at, stride=self.sampling.stride) for at in level.tolist()]
         index, level = index.to(x.device), level.to(x.device)
-        higher = (level + self.stride * self.start_offset).clamp(max=process.schedule.T)
+        higher = (level + self.sampling.stride * self.quirks.start_offset).clamp(
+            max=process.schedule.T
+        )
         drawn = self.noise(streams.fork("start"), x.shape[1:], level)
         noised, samples = process.add_noise(x[index], higher, drawn), index.tolist()
         if self.linear_mix:
             draws = StepNoise(streams.fork("step"), self.noise)
-            way = TargetMixing(process, draws, target, w, self.eta)
+            way = TargetMixing(process, draws, target, w, self.sampling.eta)
             return run_chains(self.denoiser, way, noised, ladders, samples=samples)
         return reverse_process(
             self.denoiser,
             noised,
             ladders,
             streams.fork("step"),
-            sampling=SamplingConfig(eta=self.eta),
+            sampling=SamplingConfig(eta=self.sampling.eta),
             noise=self.noise,
             guide=image_conditioned_guidance(process, target, w),
             samples=samples,
         )
 
     def _adapt(self, train: Split, context: TrainingContext) -> None:
-        chosen = [train[i].x for i in evenly_spaced_indices(len(train), self.bank)]
+        chosen = [train[i].x for i in evenly_spaced_indices(len(train), self.adaptation.bank)]
         bank = torch.stack(chosen).to(context.device)
 
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
             target = self.canvas.forward(draw_other_samples(x, bank, rng.fork("target")))
             made = self._reconstruct(
-                self.canvas.forward(x), target, [self.published], rng, self.w_adapt
+                self.canvas.forward(x), target, [self.published], rng, self.adaptation.w_adapt
             )
-            return self.student.loss((made + 1) / 2, (target + 1) / 2, self.kept)
+            return self.student.loss((made + 1) / 2, (target + 1) / 2, self.adaptation.kept)
 
-        train_module(loss, self.student, train, context, self.adapting, "adapt")
+        train_module(loss, self.student, train, context, self.adaptation_plan, "adapt")
 
     @torch.no_grad()
     def _calibrate(self, calibration: Split, context: TrainingContext) -> None:
-        chosen = evenly_spaced_indices(len(calibration), self.calibration)
+        chosen = evenly_spaced_indices(len(calibration), self.fusion.calibration)
         found: list[Tensor] = []
         for start in range(0, len(chosen), 8):
             if context.stop():
@@ -259,7 +370,7 @@ class DDAD(Method):
             samples = [calibration[i] for i in chosen[start : start + 8]]
             x = self.canvas.forward(torch.stack([s.x for s in samples]).to(context.device))
             rng = Rng([s.key for s in samples], context.seed, context.device).fork("calibrate")
-            maps = self._distance_maps(x, x, [self.published], rng, self.w)
+            maps = self._distance_maps(x, x, [self.published], rng, self.sampling.w)
             found.append(torch.stack(maps[:2]).flatten(2))
         both = torch.cat(found, 1)  # (2, M, H * W)
         self.largest.copy_(both.amax(2).mean(1))

@@ -21,7 +21,7 @@ https://github.com/ismaelmreno/ddpm-ood-signals, which attends at its lowest res
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -29,8 +29,9 @@ from torch import Tensor
 from ..datasets.base import Spec, Split
 from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.schedule import build_schedule, shift_snr
-from ..engine.features.pretrained import build_perceptual as network
+from ..engine.features.pretrained import build_perceptual as perceptual_network
 from ..engine.networks.diffusion_unet import build_unet, side_divisor
+from ..engine.networks.unet_config import OptionalUNetConfig
 from ..engine.noise.noise import build_noise
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
@@ -44,6 +45,29 @@ from .base import Detection, Method
 
 UNET_DEFAULTS = {"widths": (128, 256, 256), "res_blocks": 1, "attention": (False, False, True),
         "head_channels": 256}  # fmt: skip
+
+
+NETWORK = OptionalUNetConfig()
+TRAINING = Training(steps=33_400, batch=512, lr=2.5e-5, clip=None, ema=None)
+
+
+@dataclass(frozen=True)
+class DDPMOODQuirks:
+    """What the authors' code does and this method does not by default.
+
+    rescale: each sample is stretched to [0, 1].
+    lagged: the first step of PLMS is made once, so that all others lag behind.
+    leaking: a chain begins with the history of the start below.
+    final_noise: chains end at level 1.
+    """
+
+    rescale: bool = False
+    lagged: bool = False
+    leaking: bool = False
+    final_noise: bool = False
+
+
+CORRECTED = DDPMOODQuirks()
 
 
 class DDPMOOD(Method):
@@ -60,33 +84,22 @@ class DDPMOOD(Method):
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 32, widths: Sequence[int] | None = None, res_blocks: int | None = None,
-        attention: Sequence[bool] | None = None, head_channels: int | None = None,
-        beta: str = "scaled_linear", snr_shift: float = 1.0, noise: str = "gaussian",
-        steps: int = 33_400, batch: int = 512, lr: float = 2.5e-5, clip: float | None = None,
-        ema: float | None = None, ema_warm: bool = False,
-        decay: Literal["none", "cosine"] = "none", rescale: bool = False,
-        sampling_steps: int = 100, skip: int = 4, lagged: bool = False, leaking: bool = False,
-        final_noise: bool = False, bounded: bool = False, perceptual: str | None = None,
-        spectral: bool = False, calibration: int = 256,
+        size: int | None = 32, network: OptionalUNetConfig = NETWORK, beta: str = "scaled_linear",
+        snr_shift: float = 1.0, noise: str = "gaussian", training: Training = TRAINING,
+        sampling_steps: int = 100, skip: int = 4, bounded: bool = False,
+        perceptual: str | None = None, spectral: bool = False, calibration: int = 256,
+        quirks: DDPMOODQuirks = CORRECTED,
     ) -> None:  # fmt: skip
         super().__init__(spec)
         axes = len(spec.shape)
         if (perceptual is not None and axes == 1) or (spectral and axes != 1):
             raise ValueError("perceptual is of images and volumes, spectral of signals")
-        net = unet_arguments(
-            spec.shape,
-            UNET_DEFAULTS,
-            widths=widths,
-            res_blocks=res_blocks,
-            attention=attention,
-            head_channels=head_channels,
-        )
+        net = unet_arguments(spec.shape, UNET_DEFAULTS, **network.overrides())
         largest = None if size is None else min(size, max(spec.shape))
         self.canvas = ResizePad(spec.shape, largest, side_divisor(net["widths"]), low=0.0)
         self.noise, self.network = (
             build_noise(noise),
-            None if perceptual is None else network(perceptual),
+            None if perceptual is None else perceptual_network(perceptual),
         )
         self.spectral = spectral
         about = f"{self.noise} on {self.canvas}"
@@ -95,12 +108,12 @@ class DDPMOOD(Method):
         clamp = self.canvas.range if bounded else None
         self.denoiser = Denoiser(build_unet(axes, spec.channels, **net),
             shift_snr(build_schedule(beta), snr_shift), clip=clamp, trained_on=about)  # fmt: skip
-        self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warmup=ema_warm, decay=decay)
+        self.plan = training
         self.starts = MultiStart(
-            sampling_steps, skip, measures=1 + (perceptual is not None) + spectral, lagged=lagged,
-            shared_history=leaking, final_noise=final_noise,
+            sampling_steps, skip, measures=1 + (perceptual is not None) + spectral,
+            lagged=quirks.lagged, shared_history=quirks.leaking, final_noise=quirks.final_noise,
         )  # fmt: skip
-        self.rescale, self.calibration = rescale, calibration
+        self.rescale, self.calibration = quirks.rescale, calibration
 
     def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
         self.starts.check_calibration_size(calibration)

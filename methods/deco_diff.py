@@ -23,7 +23,7 @@ the level that the network is told first: theirs is the ninth of ten.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -34,9 +34,11 @@ from ..engine.codecs.autoencoder import KL
 from ..engine.codecs.training import CodecTraining
 from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.deviation import Deviation
-from ..engine.diffusion.schedule import build_schedule, sampling_levels
-from ..engine.networks.diffusion_unet import build_unet, side_divisor
+from ..engine.diffusion.schedule import sampling_levels
+from ..engine.diffusion.schedule_config import ScheduleConfig
+from ..engine.networks.diffusion_unet import side_divisor
 from ..engine.networks.per_sample_dropout import PerSampleDropout
+from ..engine.networks.unet_config import HeadsUNetConfig
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
 from ..engine.sampling.continuous_batching import run_chains
@@ -50,6 +52,59 @@ from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
 
 Combine = Literal["geometric", "arithmetic", "pixel", "code"]
+
+
+@dataclass(frozen=True)
+class CodecConfig:
+    """The autoencoder.
+
+    coder_widths: channels at each resolution, halved in between.
+    latent_channels: of the code.
+    kl, looks, adversary: weights of the divergence, of a perceptual and of an adversarial loss.
+    coder_steps, coder_batch, coder_lr: of its training.
+    """
+
+    coder_widths: Sequence[int] = (128, 256, 512, 512)
+    latent_channels: int = 4
+    kl: float = 1e-6
+    looks: float = 0.0
+    adversary: float = 0.0
+    coder_steps: int = 23_200
+    coder_batch: int = 16
+    coder_lr: float = 1e-4
+
+
+@dataclass(frozen=True)
+class DeCoDiffUNetConfig(HeadsUNetConfig):
+    """dropout: probability."""
+
+    dropout: float = 0.4
+
+
+@dataclass(frozen=True)
+class Deviations:
+    """How the codes of normal samples are made to deviate in training.
+
+    cells: sides of a cell, in places of the code.
+    chances: of each side; in all 1.
+    disturbed, foreign: highest share of the cells that deviate, and of those that come from
+    another sample.
+    bank: number of training samples they come from.
+    """
+
+    cells: Sequence[int] = (1, 2, 4, 8)
+    chances: Sequence[float] = (0.4, 0.3, 0.2, 0.1)
+    disturbed: float = 0.7
+    foreign: float = 0.3
+    bank: int = 512
+
+
+CODEC = CodecConfig()
+NETWORK = DeCoDiffUNetConfig(256, (1, 2, 4), 2, attention=(True, True, True), heads=8)
+SCHEDULE = ScheduleConfig(T=10, beta="cosine")
+DEVIATIONS = Deviations()
+TRAINING = Training(steps=23_200, batch=128, lr=1e-4, weight_decay=1e-4, clip=None, ema=None,
+    decay="cosine", warmup=290)  # fmt: skip
 
 
 class DeCoDiff(Method):
@@ -68,21 +123,15 @@ class DeCoDiff(Method):
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 256, coder_widths: Sequence[int] = (128, 256, 512, 512),
-        latent_channels: int = 4, kl: float = 1e-6, looks: float = 0.0, adversary: float = 0.0,
-        coder_steps: int = 23_200, coder_batch: int = 16, coder_lr: float = 1e-4,
-        width: int = 256, mults: Sequence[float] = (1, 2, 4), res_blocks: int = 2,
-        attention: Sequence[bool] = (True, True, True), heads: int = 8, dropout: float = 0.4,
-        T: int = 10, beta: str = "cosine", cells: Sequence[int] = (1, 2, 4, 8),
-        chances: Sequence[float] = (0.4, 0.3, 0.2, 0.1), disturbed: float = 0.7,
-        foreign: float = 0.3, bank: int = 512, augment: bool = True,
-        steps: int = 23_200, batch: int = 128, lr: float = 1e-4, weight_decay: float = 1e-4,
-        warmup: int = 290, clip: float | None = None, ema: float | None = None,
-        ema_warm: bool = False, decay: Literal["none", "cosine"] = "cosine",
-        stride: int = 2, clips: Sequence[float] = (0.4, 0.2), blurs: Sequence[float] = (3.0, 1.0),
+        size: int | None = 256, codec: CodecConfig = CODEC, network: DeCoDiffUNetConfig = NETWORK,
+        schedule: ScheduleConfig = SCHEDULE, deviations: Deviations = DEVIATIONS,
+        augment: bool = True, training: Training = TRAINING, stride: int = 2,
+        clips: Sequence[float] = (0.4, 0.2), blurs: Sequence[float] = (3.0, 1.0),
         combine: Combine = "geometric",
     ) -> None:  # fmt: skip
         super().__init__(spec)
+        cells, chances, bank = deviations.cells, deviations.chances, deviations.bank
+        disturbed, foreign = deviations.disturbed, deviations.foreign
         if len(cells) != len(chances) or abs(sum(chances) - 1) > 1e-6 or min(*chances, 0) < 0:
             raise ValueError(f"every cell size has a chance, in all 1: {cells}, {chances}")
         if not (0 < disturbed <= 1 and 0 <= foreign <= 1) or min(*cells, bank, stride) < 1:
@@ -92,21 +141,23 @@ class DeCoDiff(Method):
             )
         if min(clips) <= 0:
             raise ValueError(f"differences are clipped above 0, not at {clips}")
-        widths = [int(width * m) for m in mults]
-        self.canvas = ResizePad(spec.shape, size, side_divisor(coder_widths) * side_divisor(widths))
+        widths = network.widths
+        self.canvas = ResizePad(
+            spec.shape, size, side_divisor(codec.coder_widths) * side_divisor(widths)
+        )
         self.codec = KL(
-            (spec.channels, *self.canvas.padded_shape), latent_channels=latent_channels,
-            widths=coder_widths, middle=True, kl=kl, looks=looks, range=self.canvas.range,
-            adversary={"weight": adversary} if adversary else None,
+            (spec.channels, *self.canvas.padded_shape), latent_channels=codec.latent_channels,
+            widths=codec.coder_widths, middle=True, kl=codec.kl, looks=codec.looks,
+            range=self.canvas.range,
+            adversary={"weight": codec.adversary} if codec.adversary else None,
         )  # fmt: skip
-        net = build_unet(2, latent_channels, widths, res_blocks=res_blocks, attention=attention,
-            head_channels=[n // heads for n in widths])  # fmt: skip
-        self.dropout = PerSampleDropout(net, dropout)
+        net = network.build(2, codec.latent_channels)
+        self.dropout = PerSampleDropout(net, network.dropout)
         about = f"deviations of codes of {self.canvas}"
-        self.denoiser = Denoiser(net, build_schedule(beta, T), process=Deviation, trained_on=about)
-        self.first = Training(coder_steps, coder_batch, coder_lr, ema=None, decay=decay)
-        self.plan = Training(steps, batch, lr, weight_decay=weight_decay, clip=clip, ema=ema,
-            ema_warmup=ema_warm, decay=decay, warmup=warmup)  # fmt: skip
+        self.denoiser = Denoiser(net, schedule.build(), process=Deviation, trained_on=about)
+        self.plan = training
+        self.codec_plan = Training(codec.coder_steps, codec.coder_batch, codec.coder_lr, ema=None,
+            decay=training.decay)  # fmt: skip
         self.cells, self.chances = tuple(cells), tuple(chances)
         self.disturbed, self.foreign, self.bank = disturbed, foreign, bank
         self.shift = 1 / 64 if augment else 0.0
@@ -120,7 +171,9 @@ class DeCoDiff(Method):
         return process
 
     def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
-        CodecTraining(self.codec, self.first, self.canvas, shift=self.shift).train(train, context)
+        CodecTraining(self.codec, self.codec_plan, self.canvas, shift=self.shift).train(
+            train, context
+        )
         chosen = [train[i].x for i in evenly_spaced_indices(len(train), self.bank)]
         bank = self.codec.encode(self.canvas.forward(torch.stack(chosen).to(context.device)))
 

@@ -27,8 +27,10 @@ from torch import Tensor
 from ..datasets.base import Spec, Split
 from ..engine.diffusion.cold import ColdDiffusion
 from ..engine.diffusion.denoiser import Denoiser, Estimate
-from ..engine.diffusion.schedule import Schedule, build_schedule, sampling_levels
-from ..engine.networks.diffusion_unet import build_unet, side_divisor
+from ..engine.diffusion.schedule import Schedule, sampling_levels
+from ..engine.diffusion.schedule_config import ScheduleConfig
+from ..engine.networks.diffusion_unet import side_divisor
+from ..engine.networks.unet_config import UNetConfig
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
 from ..engine.sampling.continuous_batching import ChainBatch, Step, one_step_per_level, run_chains
@@ -37,6 +39,12 @@ from ..engine.training.loop import Training, train_module
 from ..engine.transforms.patch_interpolation import PatchInterpolation
 from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
+
+NETWORK = UNetConfig((32, 64, 96, 128, 256, 256), 2, (False, False, False, False, True, False),
+    head_channels=8)  # fmt: skip
+SCHEDULE = ScheduleConfig(T=100)
+TRAINING = Training(steps=100_000, batch=96, lr=1e-4, weight_decay=1e-6, clip=1.0, ema=None,
+    decay="cosine", warmup=500, momentum=0.95)  # fmt: skip
 
 
 class DISYRE(Method):
@@ -50,17 +58,10 @@ class DISYRE(Method):
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 128, widths: Sequence[int] = (32, 64, 96, 128, 256, 256),
-        res_blocks: int = 2,
-        attention: Sequence[bool] = (False, False, False, False, True, False),
-        head_channels: int = 8, T: int = 100, beta: str = "linear",
+        size: int | None = 128, network: UNetConfig = NETWORK, schedule: ScheduleConfig = SCHEDULE,
         chance: float = 0.3, radius: Sequence[float] = (0.05, 0.25), shift: float = 0.0,
-        bank: int = 512,
-        steps: int = 100_000, batch: int = 96, lr: float = 1e-4, momentum: float = 0.95,
-        warmup: int = 500, weight_decay: float = 1e-6, clip: float | None = 1.0,
-        ema: float | None = None, ema_warm: bool = False,
-        decay: Literal["none", "cosine"] = "cosine",
-        sampling_steps: int | None = 5, way: Literal["multi", "single"] = "multi",
+        bank: int = 512, training: Training = TRAINING, sampling_steps: int | None = 5,
+        way: Literal["multi", "single"] = "multi",
     ) -> None:  # fmt: skip
         super().__init__(spec)
         low, high = radius
@@ -69,18 +70,16 @@ class DISYRE(Method):
                 f"chance lies in 0..1, radii rise from above 0 and a bank has samples: {chance}, "
                 f"{radius}, {bank}"
             )
-        self.canvas = ResizePad(spec.shape, size, side_divisor(widths), low=0.0)
-        net = build_unet(len(spec.shape), spec.channels, widths, res_blocks=res_blocks,
-            attention=attention, head_channels=head_channels, eps=1e-5)  # fmt: skip
+        self.canvas = ResizePad(spec.shape, size, side_divisor(network.widths), low=0.0)
+        net = network.build(len(spec.shape), spec.channels, eps=1e-5)
         self.denoiser = Denoiser(
             net,
-            build_schedule(beta, T),
+            schedule.build(),
             prediction_type="clean",
             process=patch_blending_process,
             trained_on=f"foreign patches on {self.canvas}",
         )
-        self.plan = Training(steps, batch, lr, weight_decay=weight_decay, clip=clip, ema=ema,
-            ema_warmup=ema_warm, decay=decay, warmup=warmup, momentum=momentum)  # fmt: skip
+        self.plan = training
         self.chance, self.radius, self.bank = chance, (low, high), bank
         self.shift = shift
         self.sampling_steps, self.way = sampling_steps, way

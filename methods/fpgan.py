@@ -19,7 +19,7 @@ from the change as saved in an 8-bit JPEG.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -38,6 +38,72 @@ from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
 
 
+@dataclass(frozen=True)
+class LinearDecayTraining(Training):
+    """Training whose rate falls to 0 in a straight line over its last `decay_steps` steps, or over
+    all
+    where there are fewer. stalled: it falls every 1000 steps only, by what is meant for one, as
+    the authors' does, after StarGAN's."""
+
+    decay: Literal["none", "cosine"] = field(default="none", metadata={"setting": False})
+    decay_steps: int = field(default=0, metadata={"setting": False})
+    stalled: bool = field(default=False, metadata={"setting": False})
+
+    def learning_rate(self, k: int) -> float:
+        start = max(self.steps - self.decay_steps, 0)
+        if k <= start or not self.decay_steps:
+            return self.lr
+        if self.stalled:
+            return self.lr * (1 - (k // 1000 - start // 1000) / self.decay_steps)
+        return self.lr * (1 - (k - start) / (self.steps - start))
+
+
+TRAINING = LinearDecayTraining(steps=300_000, batch=8, lr=1e-4, clip=None, ema=None, momentum=0.5)
+
+
+@dataclass(frozen=True)
+class GANConfig:
+    """The networks.
+
+    widths, res_blocks: of the generator.
+    width, layers: of the critic.
+    """
+
+    widths: Sequence[int] = (64, 128, 256)
+    res_blocks: int = 6
+    width: int = 64
+    layers: int = 6
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """classify, restore, identity, penalty: of the label, the way there and back, the fixed point
+    and the critic's gradient."""
+
+    classify: float = 1.0
+    restore: float = 10.0
+    identity: float = 0.1
+    penalty: float = 10.0
+
+
+@dataclass(frozen=True)
+class FixedPointGANQuirks:
+    """What the authors' code does and this method does not by default.
+
+    target: the label to translate to: the "other" one, or "drawn", which is often a sample's own.
+    edge: what an intensity of 1 becomes, and -edge what 0 does; theirs is 1, which tanh cannot
+    reach.
+    """
+
+    target: Literal["other", "drawn"] = "other"
+    edge: float = 0.95
+
+
+NETWORK = GANConfig()
+WEIGHTS = LossWeights()
+CORRECTED = FixedPointGANQuirks()
+
+
 class FixedPointGAN(Method):
     """widths, res_blocks: of the translator; width, layers: of the critic. critic_steps: of which
     the last is the translator's too. classify, restore, identity, penalty: what the label, the way
@@ -50,34 +116,26 @@ class FixedPointGAN(Method):
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 256, widths: Sequence[int] = (64, 128, 256), res_blocks: int = 6,
-        width: int = 64, layers: int = 6, classify: float = 1.0, restore: float = 10.0,
-        identity: float = 0.1, penalty: float = 10.0, critic_steps: int = 5,
-        target: Literal["other", "drawn"] = "other", edge: float = 0.95, steps: int = 300_000,
-        batch: int = 8, lr: float = 1e-4, clip: float | None = None, ema: float | None = None,
-        ema_warm: bool = False, decay: Literal["linear", "stalled", "none"] = "linear",
-        decay_steps: int = 100_000, momentum: float = 0.5, augment: bool = True,
-        judged: Literal["max", "mean"] = "max",
+        size: int | None = 256, network: GANConfig = NETWORK, weights: LossWeights = WEIGHTS,
+        critic_steps: int = 5, training: LinearDecayTraining = TRAINING,
+        decay: Literal["linear", "stalled", "none"] = "linear", decay_steps: int = 100_000,
+        augment: bool = True, judged: Literal["max", "mean"] = "max",
+        quirks: FixedPointGANQuirks = CORRECTED,
     ) -> None:  # fmt: skip
         super().__init__(spec)
-        whole = 2 ** max(len(widths) - 1, layers)
-        self.canvas = ResizePad(spec.shape, size, whole, low=-edge, high=edge)
+        whole = 2 ** max(len(network.widths) - 1, network.layers)
+        self.canvas = ResizePad(spec.shape, size, whole, low=-quirks.edge, high=quirks.edge)
         outer, channels = self.canvas.padded_shape, spec.channels
-        self.translator = FixedPointGenerator(outer, channels, widths, blocks=res_blocks)
-        self.critic = FixedPointDiscriminator(outer, channels, width=width, layers=layers)
-        self.plan = LinearDecayTraining(
-            steps,
-            batch,
-            lr,
-            clip=clip,
-            ema=ema,
-            ema_warmup=ema_warm,
-            momentum=momentum,
-            decay_steps=0 if decay == "none" else decay_steps,
-            stalled=decay == "stalled",
+        self.translator = FixedPointGenerator(
+            outer, channels, network.widths, blocks=network.res_blocks
         )
-        self.classify, self.restore, self.identity = classify, restore, identity
-        self.penalty, self.critic_steps, self.target = penalty, critic_steps, target
+        self.critic = FixedPointDiscriminator(
+            outer, channels, width=network.width, layers=network.layers
+        )
+        self.plan = replace(
+            training, decay_steps=0 if decay == "none" else decay_steps, stalled=decay == "stalled"
+        )
+        self.weights, self.critic_steps, self.target = weights, critic_steps, quirks.target
         self.augment, self.judged = augment, judged
 
     def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
@@ -103,8 +161,8 @@ class FixedPointGAN(Method):
         return (
             false
             - real
-            + self.classify * self._classification_loss(logit, own)
-            + self.penalty * steep
+            + self.weights.classify * self._classification_loss(logit, own)
+            + self.weights.penalty * steep
         )
 
     def generator_loss(self, x: Tensor, made: Tensor, own: Tensor, aim: Tensor) -> Tensor:
@@ -115,14 +173,18 @@ class FixedPointGAN(Method):
             self._translation_loss(x, made, own, aim),
             self._translation_loss(x, fixed, own, own),
         )
-        return there + here + self.identity * _mean_absolute_difference(x, fixed)
+        return there + here + self.weights.identity * _mean_absolute_difference(x, fixed)
 
     def _translation_loss(self, x: Tensor, made: Tensor, own: Tensor, aim: Tensor) -> Tensor:
         """It looks real, and of the label it was made for, and can be undone."""
         frozen = {key: value.detach() for key, value in self.critic.named_parameters()}
         real, logit = functional_call(self.critic, frozen, (made,))
         back = _mean_absolute_difference(x, self.translator(made, own))
-        return -real + self.classify * self._classification_loss(logit, aim) + self.restore * back
+        return (
+            -real
+            + self.weights.classify * self._classification_loss(logit, aim)
+            + self.weights.restore * back
+        )
 
     def _classification_loss(self, logit: Tensor, label: Tensor) -> Tensor:
         return entropy(logit, label, reduction="none")
@@ -139,25 +201,6 @@ class FixedPointGAN(Method):
         map = (normal - x).abs().mean(2)
         flat = map.flatten(2)
         return Detection(flat.amax(2) if self.judged == "max" else flat.mean(2), map, normal)
-
-
-@dataclass(frozen=True)
-class LinearDecayTraining(Training):
-    """Training whose rate falls to 0 in a straight line over its last `decay_steps` steps, or over
-    all
-    where there are fewer. stalled: it falls every 1000 steps only, by what is meant for one, as
-    the authors' does, after StarGAN's."""
-
-    decay_steps: int = 0
-    stalled: bool = False
-
-    def learning_rate(self, k: int) -> float:
-        start = max(self.steps - self.decay_steps, 0)
-        if k <= start or not self.decay_steps:
-            return self.lr
-        if self.stalled:
-            return self.lr * (1 - (k // 1000 - start // 1000) / self.decay_steps)
-        return self.lr * (1 - (k - start) / (self.steps - start))
 
 
 def _diseased_share(train: Split, most: int = 1024) -> float:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -28,9 +29,11 @@ from torch import Tensor
 from ..datasets.base import Spec, Split
 from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.gaussian import Gaussian
-from ..engine.diffusion.schedule import build_schedule, sampling_levels
-from ..engine.networks.diffusion_unet import build_unet, side_divisor
+from ..engine.diffusion.schedule import sampling_levels
+from ..engine.diffusion.schedule_config import ScheduleConfig
+from ..engine.networks.diffusion_unet import side_divisor
 from ..engine.networks.noisy_classifier import NoisyClassifier, build_encoder
+from ..engine.networks.unet_config import HeadsUNetConfig
 from ..engine.noise.noise import gaussian
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
@@ -50,9 +53,56 @@ from ..engine.sampling.reconstruct import (
 from ..engine.sampling.solvers import Ancestral, DdimOde
 from ..engine.sampling.step_noise import StepNoise
 from ..engine.training.data_loading import evenly_spaced_indices
-from ..engine.training.loop import Training, train_module
+from ..engine.training.loop import Training, UnclippedTraining, train_module
 from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """The noise-aware classifier.
+
+    classifier_width, classifier_mults, classifier_res_blocks, classifier_attention,
+    classifier_head_channels: of half a UNet.
+    classifier_steps, classifier_lr, classifier_clip: of its training.
+    classifier_max_level: the highest level that it is trained at.
+    """
+
+    classifier_width: int = 32
+    classifier_mults: Sequence[float] = (1, 1, 2, 2, 4, 4)
+    classifier_res_blocks: int = 4
+    classifier_attention: Sequence[bool] = (False, False, False, True, True, True)
+    classifier_head_channels: int = 64
+    classifier_steps: int = 150_000
+    classifier_lr: float = 1e-4
+    classifier_clip: float | None = None
+    classifier_max_level: int = 1000
+
+
+@dataclass(frozen=True)
+class GuidedQuirks:
+    """What the authors' code does and this method does not by default.
+
+    first_noise: noise of level 1 is added before encoding.
+    index_shift: encoding goes from level 2 to one above the level, decoding from one below.
+    classifier_hears: of DDIM, the level, or the place among the steps taken.
+    start_level: of DDPM, the level that samples are brought to, whatever that of the chain.
+    guide_last: of DDPM, the step to level 0 is guided too, by the variance of the one before.
+    """
+
+    first_noise: bool = False
+    index_shift: bool = False
+    classifier_hears: Literal["level", "index"] = "level"
+    start_level: int | None = None
+    guide_last: bool = False
+
+
+NETWORK = HeadsUNetConfig(128, (1, 1, 2, 2, 4, 4), 2,
+    attention=(False, False, False, False, True, False), heads=1)  # fmt: skip
+SCHEDULE = ScheduleConfig()
+TRAINING = UnclippedTraining(steps=80_000, batch=10, lr=1e-4)
+CLASSIFIER = ClassifierConfig()
+CORRECTED = GuidedQuirks()
 
 
 class Guided(Method):
@@ -76,54 +126,42 @@ class Guided(Method):
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 256, width: int = 128, mults: Sequence[float] = (1, 1, 2, 2, 4, 4),
-        res_blocks: int = 2, attention: Sequence[bool] = (False, False, False, False, True, False),
-        heads: int = 1, T: int = 1000, beta: str = "linear", class_cond: bool = True,
-        clip: Sequence[float] | None = (0.0, 1.0), steps: int = 80_000, batch: int = 10,
-        lr: float = 1e-4, ema: float | None = 0.9999, ema_warm: bool = False,
-        decay: Literal["none", "cosine"] = "none", classifier_width: int = 32,
-        classifier_mults: Sequence[float] = (1, 1, 2, 2, 4, 4), classifier_res_blocks: int = 4,
-        classifier_attention: Sequence[bool] = (False, False, False, True, True, True),
-        classifier_head_channels: int = 64, classifier_steps: int = 150_000,
-        classifier_lr: float = 1e-4, classifier_clip: float | None = None,
-        classifier_max_level: int = 1000,
-        sampler: Literal["ddim", "ddpm"] = "ddim", scale: float = 100.0,
-        sampling_steps: int | None = None,
+        size: int | None = 256, network: HeadsUNetConfig = NETWORK,
+        schedule: ScheduleConfig = SCHEDULE, class_cond: bool = True,
+        clip: Sequence[float] | None = (0.0, 1.0), training: UnclippedTraining = TRAINING,
+        classifier: ClassifierConfig = CLASSIFIER, sampler: Literal["ddim", "ddpm"] = "ddim",
+        scale: float = 100.0, sampling_steps: int | None = None,
         encode_label: Literal["healthy", "diseased", "null", "predicted"] = "healthy",
-        target: Literal["healthy", "diseased"] = "healthy",
-        classifier_hears: Literal["level", "index"] = "level", guide_last: bool = False,
-        first_noise: bool = False, index_shift: bool = False, start_level: int | None = None,
-        rescale: bool = False, judged: Literal["map", "classifier"] = "map",
+        target: Literal["healthy", "diseased"] = "healthy", rescale: bool = False,
+        judged: Literal["map", "classifier"] = "map", quirks: GuidedQuirks = CORRECTED,
     ) -> None:  # fmt: skip
         super().__init__(spec)
-        if index_shift and sampling_steps is not None:
+        if quirks.index_shift and sampling_steps is not None:
             raise ValueError("index_shift is of an encoding that leaves no step out")
-        widths = [int(width * m) for m in mults]
-        narrow = [int(classifier_width * m) for m in classifier_mults]
+        widths = network.widths
+        narrow = [int(classifier.classifier_width * m) for m in classifier.classifier_mults]
         whole = max(side_divisor(widths), side_divisor(narrow))
         self.canvas = ResizePad(spec.shape, size, whole, low=0.0)
-        net = build_unet(len(spec.shape), spec.channels, widths, out_channels=2 * spec.channels,
-            res_blocks=res_blocks, attention=attention, head_channels=[w // heads for w in widths],
+        net = network.build(len(spec.shape), spec.channels, out_channels=2 * spec.channels,
             labels=2 if class_cond else 0, eps=1e-5, zero_attention=True)  # fmt: skip
         self.clip = None if clip is None else (clip[0], clip[1])
-        about, times = f"{gaussian} on {self.canvas}", build_schedule(beta, T)
+        about, times = f"{gaussian} on {self.canvas}", schedule.build()
         self.denoiser = Denoiser(
             net, times, clip=self.canvas.range, learns_variance=True, trained_on=about
         )
         half = build_encoder(self.canvas.padded_shape, spec.channels, 2, narrow,
-            res_blocks=classifier_res_blocks, attention=classifier_attention,
-            head_channels=classifier_head_channels)  # fmt: skip
+            res_blocks=classifier.classifier_res_blocks,
+            attention=classifier.classifier_attention,
+            head_channels=classifier.classifier_head_channels)  # fmt: skip
         self.classifier = NoisyClassifier(half, times)
-        self.plan = Training(steps, batch, lr, clip=None, ema=ema, ema_warmup=ema_warm, decay=decay)
-        self.second = Training(
-            classifier_steps, batch, classifier_lr, clip=classifier_clip, ema=None, decay=decay
-        )
+        self.plan = training
+        self.classifier_plan = Training(classifier.classifier_steps, training.batch,
+            classifier.classifier_lr, clip=classifier.classifier_clip, ema=None,
+            decay=training.decay)  # fmt: skip
         self.class_cond, self.sampler, self.scale = class_cond, sampler, scale
         self.sampling_steps, self.encode_label = sampling_steps, encode_label
-        self.first_noise, self.index_shift, self.start_level = first_noise, index_shift, start_level
-        self.rescale, self.judged = rescale, judged
-        self.classifier_max_level, self.target = classifier_max_level, target
-        self.classifier_hears, self.guide_last = classifier_hears, guide_last
+        self.rescale, self.judged, self.target, self.quirks = rescale, judged, target, quirks
+        self.classifier_max_level = classifier.classifier_max_level
 
     def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
         def denoised(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
@@ -136,7 +174,9 @@ class Guided(Method):
             return self.classifier.loss(inner, label, rng, max_level=most)
 
         train_module(denoised, self.denoiser, train, context, self.plan, "diffusion")
-        train_module(told_apart, self.classifier, train, context, self.second, "classifier")
+        train_module(
+            told_apart, self.classifier, train, context, self.classifier_plan, "classifier"
+        )
         if context.team.rank == 0:
             self._warn_of_weak_classifier(train, calibration, context)
 
@@ -186,11 +226,11 @@ class Guided(Method):
         """Up along DDIM's ODE and down again with guidance, (L * N, C, *outer)."""
         first, told = inner, self._condition(self._encoding_label(inner))
         reached = [self.denoiser.schedule.to_level(at) for at in levels]
-        if self.first_noise:
+        if self.quirks.first_noise:
             at = torch.ones(len(inner), dtype=torch.int64, device=inner.device)
             drawn = gaussian(rng.fork("first"), inner.shape[1:], at)
             first = self._process.add_noise(inner, at, drawn)
-        if self.index_shift:
+        if self.quirks.index_shift:
             ode, highest = DdimOde(self._process), self.denoiser.schedule.T
             ways = [[min(i, highest) for i in range(2, at + 2)] for at in reached]
             encoded = torch.cat(
@@ -225,8 +265,8 @@ class Guided(Method):
         reached = [self.denoiser.schedule.to_level(at) for at in levels]
         index, level = enumerate_chains(reached, len(inner), 1)
         streams, level = repeat_streams(rng, 1).rows(index), level.to(inner.device)
-        if self.start_level is not None:
-            level = torch.full_like(level, self.denoiser.schedule.to_level(self.start_level))
+        if self.quirks.start_level is not None:
+            level = torch.full_like(level, self.denoiser.schedule.to_level(self.quirks.start_level))
         drawn = gaussian(streams.fork("start"), inner.shape[1:], level)
         noised = self._process.add_noise(inner[index.to(inner.device)], level, drawn)
         steps = Ancestral(
@@ -236,7 +276,7 @@ class Guided(Method):
         slope = self._log_prob_gradient(downs, len(inner))
         return run_chains(
             self.denoiser,
-            ClassifierGuidedSampler(steps, slope, self.scale, self.guide_last),
+            ClassifierGuidedSampler(steps, slope, self.scale, self.quirks.guide_last),
             noised,
             [way for way in downs for _ in range(len(inner))],
             samples=index.tolist(),
@@ -246,7 +286,7 @@ class Guided(Method):
     def _log_prob_gradient(self, ladders: Sequence[Sequence[int]], samples: int) -> LogProbGradient:
         """What the classifier says along the ladders, each gone by so many samples."""
         places = [{at: i for i, at in enumerate(reversed(ladder))} for ladder in ladders]
-        by_place = self.classifier_hears == "index" and self.sampler == "ddim"
+        by_place = self.quirks.classifier_hears == "index" and self.sampler == "ddim"
 
         def slope(x: Tensor, rows: ChainBatch) -> Tensor:
             heard = rows.network_level

@@ -21,6 +21,7 @@ diffusion.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import ceil
 from typing import Literal
 
@@ -31,9 +32,10 @@ from torch.nn.functional import avg_pool2d
 from ..datasets.base import Spec, Split
 from ..engine.codecs.codec import Features
 from ..engine.diffusion.denoiser import Denoiser, PredictionType
-from ..engine.diffusion.schedule import build_schedule
+from ..engine.diffusion.schedule_config import ScheduleConfig
 from ..engine.features.memory_bank import MemoryBank
-from ..engine.networks.diffusion_unet import build_unet, side_divisor
+from ..engine.networks.diffusion_unet import side_divisor
+from ..engine.networks.unet_config import HeadsUNetConfig
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
 from ..engine.sampling.reconstruct import SamplingConfig, reconstruct
@@ -46,6 +48,30 @@ from .base import Detection, Method
 MIN_INPUT_SIDE = 64
 """Pixels along the shorter side that the frozen network is shown at least: its last layer halves
 them four times."""
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    """The memory of normal places.
+
+    share: of the normal places that the memory keeps.
+    bank: number of training samples that they come from.
+    neighbours, weights: of the memory, whose weighted mean replaces a place.
+    edit: whether features are edited at all.
+    """
+
+    share: float = 0.1
+    bank: int = 512
+    neighbours: int = 5
+    weights: Literal["softmax", "inverse"] = "softmax"
+    edit: bool = True
+
+
+NETWORK = HeadsUNetConfig(256, (1, 2, 3, 4), 2, attention=(False, True, True, False), heads=4)
+SCHEDULE = ScheduleConfig(beta="cosine")
+TRAINING = Training(steps=57_000, batch=64, lr=1e-4, weight_decay=1e-4, clip=None, ema=None,
+    decay="cosine")  # fmt: skip
+MEMORY = MemoryConfig()
 
 
 class LafitE(Method):
@@ -62,25 +88,22 @@ class LafitE(Method):
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 224, features: str = "effperc", grid: int = 32, width: int = 256,
-        mults: Sequence[float] = (1, 2, 3, 4), res_blocks: int = 2,
-        attention: Sequence[bool] = (False, True, True, False), heads: int = 4,
-        T: int = 1000, beta: str = "cosine", predicts: PredictionType = "noise",
-        steps: int = 57_000, batch: int = 64, lr: float = 1e-4, weight_decay: float = 1e-4,
-        clip: float | None = None, ema: float | None = None, ema_warm: bool = False,
-        decay: Literal["none", "cosine"] = "cosine", share: float = 0.1, bank: int = 512,
-        neighbours: int = 5, weights: Literal["softmax", "inverse"] = "softmax",
-        edit: bool = True, sampling_steps: int | None = 25, blur: float = 4.0, pool: int = 16,
+        size: int | None = 224, features: str = "effperc", grid: int = 32,
+        network: HeadsUNetConfig = NETWORK, schedule: ScheduleConfig = SCHEDULE,
+        predicts: PredictionType = "noise", training: Training = TRAINING,
+        memory: MemoryConfig = MEMORY, sampling_steps: int | None = 25, blur: float = 4.0,
+        pool: int = 16,
     ) -> None:  # fmt: skip
         super().__init__(spec)
+        share, bank, neighbours = memory.share, memory.bank, memory.neighbours
         if not 0 < share <= 1 or min(bank, neighbours, grid, pool) < 1:
             raise ValueError(
                 f"share lies above 0 and up to 1; bank, neighbours, grid and pool are at least 1: "
                 f"{share}, {bank}, {neighbours}, {grid}, {pool}"
             )
-        if weights not in ("softmax", "inverse"):
-            raise ValueError(f"weights are softmax or inverse, not {weights!r}")
-        widths = [int(width * m) for m in mults]
+        if memory.weights not in ("softmax", "inverse"):
+            raise ValueError(f"weights are softmax or inverse, not {memory.weights!r}")
+        widths = network.widths
         side = max(
             size or max(spec.shape), ceil(MIN_INPUT_SIDE * max(spec.shape) / min(spec.shape))
         )
@@ -88,22 +111,12 @@ class LafitE(Method):
         places = ResizePad(spec.shape, grid, side_divisor(widths)).padded_shape
         shape = (spec.channels, *self.canvas.padded_shape)
         self.codec = Features(shape, features=features, grid=places)
-        net = build_unet(
-            2,
-            self.codec.latent[0],
-            widths,
-            res_blocks=res_blocks,
-            attention=attention,
-            head_channels=[n // heads for n in widths],
-        )
-        self.denoiser = Denoiser(net, build_schedule(beta, T), prediction_type=predicts,
+        net = network.build(2, self.codec.latent[0])
+        self.denoiser = Denoiser(net, schedule.build(), prediction_type=predicts,
             trained_on=f"features of {self.canvas}")  # fmt: skip
         self.memory = MemoryBank(self.codec.latent[0])
-        self.plan = Training(steps, batch, lr, weight_decay=weight_decay, clip=clip, ema=ema,
-            ema_warmup=ema_warm, decay=decay)  # fmt: skip
-        self.share, self.bank = share, bank
-        self.neighbours, self.edit = neighbours, edit
-        self.weights: Literal["softmax", "inverse"] = weights
+        self.plan = training
+        self.memory_config = memory
         self.chain = SamplingConfig(sampling_steps, sampler="ddim")
         self.blur, self.pool = blur, pool
 
@@ -119,8 +132,10 @@ class LafitE(Method):
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
         seen = self.codec.encode(self.canvas.forward(x))  # (N, K, *grid)
         start = (
-            self.memory.replace_by_neighbours(seen, self.neighbours, self.weights)
-            if self.edit
+            self.memory.replace_by_neighbours(
+                seen, self.memory_config.neighbours, self.memory_config.weights
+            )
+            if self.memory_config.edit
             else seen
         )
         normal = reconstruct(self.denoiser, start, levels, rng, sampling=self.chain)[:, :, 0]
@@ -135,12 +150,12 @@ class LafitE(Method):
 
     @torch.no_grad()
     def _fill_memory(self, train: Split, context: TrainingContext) -> None:
-        chosen, seen = evenly_spaced_indices(len(train), self.bank), []
+        chosen, seen = evenly_spaced_indices(len(train), self.memory_config.bank), []
         for start in range(0, len(chosen), 64):
             x = torch.stack([train[i].x for i in chosen[start : start + 64]]).to(context.device)
             seen.append(self.codec.encode(self.canvas.forward(x)))
         places = torch.cat(seen).movedim(1, -1).flatten(0, 2)  # (M, K)
-        self.memory.fill(places, self.share, context)
+        self.memory.fill(places, self.memory_config.share, context)
 
 
 def maximum_local_mean(maps: Tensor, side: int) -> Tensor:

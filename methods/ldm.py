@@ -22,6 +22,7 @@ are not resized, and get the network of `windows.UNET`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -32,8 +33,9 @@ from ..engine.codecs.autoencoder import KL, VQ
 from ..engine.codecs.training import CodecTraining
 from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.gaussian import Gaussian
-from ..engine.diffusion.schedule import build_schedule
+from ..engine.diffusion.schedule_config import ScheduleConfig
 from ..engine.networks.diffusion_unet import build_unet, side_divisor
+from ..engine.networks.unet_config import OptionalUNetConfig
 from ..engine.noise.noise import gaussian
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
@@ -48,6 +50,53 @@ from .base import Detection, Method
 
 UNET_DEFAULTS = {"widths": (128, 256, 512), "res_blocks": 2, "attention": (False, True, True),
         "head_channels": (0, 256, 512)}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CodecConfig:
+    """The autoencoder.
+
+    coder: a VQ-VAE, or an autoencoder with a Kullback-Leibler term.
+    coder_widths: channels after each halving of the VQ-VAE, or at each resolution of the KL
+    autoencoder; None for (128, 256) or (128, 128, 256).
+    latent_channels: None for 8 or 3.
+    codes, code_decay: of a codebook.
+    latent_kind: whether what is diffused was quantised or will be.
+    looks, adversary: weights of a perceptual and of an adversarial loss.
+    coder_steps, coder_lr: of its training, whose batch is the UNet's.
+    measured: number of samples that the unit variance of the latents is measured on.
+    """
+
+    coder: Literal["vq", "kl"] = "vq"
+    coder_widths: Sequence[int] | None = None
+    latent_channels: int | None = None
+    codes: int = 256
+    code_decay: float = 0.99
+    latent_kind: Literal["quantised", "continuous"] = "quantised"
+    looks: float = 0.0
+    adversary: float = 0.0
+    coder_steps: int = 23_300
+    coder_lr: float = 1e-4
+    measured: int = 512
+
+
+@dataclass(frozen=True)
+class LDMQuirks:
+    """What the pieces in MONAI do and this method does not by default.
+
+    clamped: estimates of latents are clamped to -1..1.
+    one_noise: the divergence takes the same noise at every level.
+    """
+
+    clamped: bool = False
+    one_noise: bool = False
+
+
+CODEC = CodecConfig()
+NETWORK = OptionalUNetConfig()
+SCHEDULE = ScheduleConfig(beta="scaled_linear")
+TRAINING = Training(steps=46_600, batch=24, lr=1e-4, clip=None, ema=None)
+CORRECTED = LDMQuirks()
 
 
 class LDM(Method):
@@ -70,23 +119,14 @@ class LDM(Method):
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 256, coder: Literal["vq", "kl"] = "vq",
-        coder_widths: Sequence[int] | None = None, latent_channels: int | None = None,
-        codes: int = 256, code_decay: float = 0.99,
-        latent_kind: Literal["quantised", "continuous"] = "quantised",
-        looks: float = 0.0, adversary: float = 0.0,
-        coder_steps: int = 23_300, coder_lr: float = 1e-4, measured: int = 512,
-        widths: Sequence[int] | None = None, res_blocks: int | None = None,
-        attention: Sequence[bool] | None = None,
-        head_channels: int | Sequence[int] | None = None, T: int = 1000, clamped: bool = False,
-        beta: str = "scaled_linear", steps: int = 46_600, batch: int = 24, lr: float = 1e-4,
-        clip: float | None = None, ema: float | None = None, ema_warm: bool = False,
-        decay: Literal["none", "cosine"] = "none", divergence: Sequence[int] = (400, 600, 11),
-        one_noise: bool = False, quantile: float = 0.975, calibration: int = 256,
-        healing: Literal["plain", "masked"] = "masked", sampling_steps: int | None = None,
+        size: int | None = 256, codec: CodecConfig = CODEC, network: OptionalUNetConfig = NETWORK,
+        schedule: ScheduleConfig = SCHEDULE, training: Training = TRAINING,
+        divergence: Sequence[int] = (400, 600, 11), quantile: float = 0.975,
+        calibration: int = 256, healing: Literal["plain", "masked"] = "masked",
+        sampling_steps: int | None = None,
         shown: Literal["input", "decoded", "weighted", "divergence"] = "input",
         weight: Literal["mask", "kappa"] = "mask", blur: float = 2.0,
-        judged: Literal["map", "divergence"] = "map",
+        judged: Literal["map", "divergence"] = "map", quirks: LDMQuirks = CORRECTED,
     ) -> None:  # fmt: skip
         super().__init__(spec)
         low, high, count = divergence
@@ -94,36 +134,33 @@ class LDM(Method):
             raise ValueError(
                 f"divergence is taken at 2 <= low <= high <= 1000, at least once: {divergence}"
             )
-        net = unet_arguments(
-            spec.shape,
-            UNET_DEFAULTS,
-            widths=widths,
-            res_blocks=res_blocks,
-            attention=attention,
-            head_channels=head_channels,
-        )
-        wide = coder_widths or ((128, 256) if coder == "vq" else (128, 128, 256))
-        halved = 2 ** len(wide) if coder == "vq" else side_divisor(wide)
+        net = unet_arguments(spec.shape, UNET_DEFAULTS, **network.overrides())
+        wide = codec.coder_widths or ((128, 256) if codec.coder == "vq" else (128, 128, 256))
+        halved = 2 ** len(wide) if codec.coder == "vq" else side_divisor(wide)
         self.canvas = ResizePad(spec.shape, size, halved * side_divisor(net["widths"]), low=0.0)
         inner = (spec.channels, *self.canvas.padded_shape)
-        rival = {"weight": adversary} if adversary else None
-        if coder == "vq":
-            self.codec = VQ(inner, latent_channels=latent_channels or 8, widths=wide, codes=codes,
-                decay=code_decay, kind=latent_kind, looks=looks, adversary=rival)  # fmt: skip
+        adversary = {"weight": codec.adversary} if codec.adversary else None
+        if codec.coder == "vq":
+            self.codec = VQ(inner, latent_channels=codec.latent_channels or 8, widths=wide,
+                codes=codec.codes, decay=codec.code_decay, kind=codec.latent_kind,
+                looks=codec.looks, adversary=adversary)  # fmt: skip
         else:
-            self.codec = KL(inner, latent_channels=latent_channels or 3, widths=wide, looks=looks,
-                adversary=rival)  # fmt: skip
+            self.codec = KL(inner, latent_channels=codec.latent_channels or 3, widths=wide,
+                looks=codec.looks, adversary=adversary)  # fmt: skip
         self.denoiser = Denoiser(
-            build_unet(len(spec.shape), self.codec.latent[0], **net), build_schedule(beta, T),
-            clip=(-1.0, 1.0) if clamped else None, trained_on=f"codes of {self.canvas}",
+            build_unet(len(spec.shape), self.codec.latent[0], **net), schedule.build(),
+            clip=(-1.0, 1.0) if quirks.clamped else None, trained_on=f"codes of {self.canvas}",
         )  # fmt: skip
-        self.first = Training(coder_steps, batch, coder_lr, clip=clip, ema=None, decay=decay)
-        self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warmup=ema_warm, decay=decay)
-        self.at = [round(low + (high - low) * i / max(count - 1, 1)) for i in range(count)]
-        self.one_noise, self.quantile, self.calibration = one_noise, quantile, calibration
+        self.plan = training
+        self.codec_plan = Training(codec.coder_steps, training.batch, codec.coder_lr,
+            clip=training.clip, ema=None, decay=training.decay)  # fmt: skip
+        self.divergence_levels = [
+            round(low + (high - low) * i / max(count - 1, 1)) for i in range(count)
+        ]
+        self.one_noise, self.quantile, self.calibration = quirks.one_noise, quantile, calibration
         self.healing, self.sampling_steps = healing, sampling_steps
         self.shown, self.weight, self.blur, self.judged = shown, weight, blur, judged
-        self.measured = measured
+        self.measured = codec.measured
         self.register_buffer("tau", torch.zeros(1, *self.codec.latent[1:]))
 
     def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
@@ -133,7 +170,7 @@ class LDM(Method):
         def denoised(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
             return self.denoiser.loss(self.codec.encode(self.canvas.forward(x)), rng)
 
-        CodecTraining(self.codec, self.first, self.canvas, max_samples=self.measured).train(
+        CodecTraining(self.codec, self.codec_plan, self.canvas, max_samples=self.measured).train(
             train, context
         )
         train_module(denoised, self.denoiser, train, context, self.plan, "diffusion")
@@ -172,14 +209,14 @@ class LDM(Method):
         how improbable each place is."""
         process, total = self.denoiser.process, torch.zeros_like(z[:, 0])
         assert isinstance(process, Gaussian)
-        for at in self.at:
+        for at in self.divergence_levels:
             here = torch.full((len(z),), process.schedule.to_level(at), device=z.device)
             stream = rng.fork("divergence").at(torch.ones_like(here) if self.one_noise else here)
             noise = gaussian(stream, z.shape[1:], here)
             guess = self.denoiser(process.add_noise(z, here, noise), here)
             apart = process.posterior_kl(z, guess, here, here - 1)
             for channel in range(z.shape[1]):  # in this order, in any batch
-                total = total + apart[:, channel] / len(self.at)
+                total = total + apart[:, channel] / len(self.divergence_levels)
         return total
 
     @torch.no_grad()

@@ -21,6 +21,7 @@ error alone, as in https://github.com/ismaelmreno/ddpm-ood-signals.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -31,8 +32,9 @@ from ..engine.codecs.autoencoder import VQ
 from ..engine.codecs.training import CodecTraining
 from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.schedule import build_schedule, shift_snr
-from ..engine.features.pretrained import build_perceptual as network
+from ..engine.features.pretrained import build_perceptual as perceptual_network
 from ..engine.networks.diffusion_unet import build_unet, side_divisor
+from ..engine.networks.unet_config import OptionalUNetConfig
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
 from ..engine.sampling.multi_start import MultiStart
@@ -43,6 +45,60 @@ from .base import Detection, Method
 
 UNET_DEFAULTS = {"widths": (128, 256, 256), "res_blocks": 1, "attention": (False, False, True),
         "head_channels": 256}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CodecConfig:
+    """The VQ-VAE.
+
+    coder_widths: channels after each halving.
+    latent_channels, codes, code_decay: of its codebook.
+    latent_kind: whether what is diffused was quantised or will be.
+    looks, spectrum, adversary: weights of a perceptual, a spectral and an adversarial loss;
+    features: the network of the first.
+    adversary_start: the step from which on the last counts; adversary_lr: learning rate of the
+    discriminator.
+    coder_steps, coder_batch, coder_lr: of its training.
+    """
+
+    coder_widths: Sequence[int] = (256, 256, 256, 256)
+    latent_channels: int = 128
+    codes: int = 2048
+    code_decay: float = 0.9
+    latent_kind: Literal["quantised", "continuous"] = "quantised"
+    looks: float = 0.001
+    features: str = "effperc"
+    spectrum: float = 1.0
+    adversary: float = 0.01
+    adversary_start: int = 0
+    adversary_lr: float = 5e-4
+    coder_steps: int = 15_000
+    coder_batch: int = 8
+    coder_lr: float = 3e-5
+
+
+@dataclass(frozen=True)
+class LDMOODQuirks:
+    """What the authors' code does and this method does not by default.
+
+    scaled: whether codes are brought to unit variance; theirs are not.
+    late_division: what is decoded is divided by `b_scale`, not the code.
+    lagged: the first step of PLMS is made once, so that all others lag behind.
+    leaking: a chain begins with the history of the start below.
+    final_noise: chains end at level 1.
+    """
+
+    scaled: bool = True
+    late_division: bool = False
+    lagged: bool = False
+    leaking: bool = False
+    final_noise: bool = False
+
+
+CODEC = CodecConfig()
+NETWORK = OptionalUNetConfig()
+TRAINING = Training(steps=776_000, batch=6, lr=2.5e-5, clip=None, ema=None)
+CORRECTED = LDMOODQuirks()
 
 
 class LDMOOD(Method):
@@ -60,61 +116,48 @@ class LDMOOD(Method):
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 128, coder_widths: Sequence[int] = (256, 256, 256, 256),
-        latent_channels: int = 128, codes: int = 2048, code_decay: float = 0.9,
-        latent_kind: Literal["quantised", "continuous"] = "quantised", looks: float = 0.001,
-        features: str = "effperc", spectrum: float = 1.0, adversary: float = 0.01,
-        adversary_start: int = 0, adversary_lr: float = 5e-4, coder_steps: int = 15_000,
-        coder_batch: int = 8, coder_lr: float = 3e-5, scaled: bool = True, b_scale: float = 1.0,
-        late_division: bool = False, widths: Sequence[int] | None = None,
-        res_blocks: int | None = None, attention: Sequence[bool] | None = None,
-        head_channels: int | None = None, beta: str = "scaled_linear", snr_shift: float = 1.0,
-        steps: int = 776_000, batch: int = 6, lr: float = 2.5e-5,
-        clip: float | None = None, ema: float | None = None, ema_warm: bool = False,
-        decay: Literal["none", "cosine"] = "none", sampling_steps: int = 100, skip: int = 2,
-        min_level: int = 0, lagged: bool = False, leaking: bool = False, final_noise: bool = False,
-        perceptual: str | None = None, calibration: int = 256,
+        size: int | None = 128, codec: CodecConfig = CODEC, b_scale: float = 1.0,
+        network: OptionalUNetConfig = NETWORK, beta: str = "scaled_linear", snr_shift: float = 1.0,
+        training: Training = TRAINING, sampling_steps: int = 100, skip: int = 2,
+        min_level: int = 0, perceptual: str | None = None, calibration: int = 256,
+        quirks: LDMOODQuirks = CORRECTED,
     ) -> None:  # fmt: skip
         super().__init__(spec)
         axes = len(spec.shape)
         if perceptual is not None and axes == 1:
             raise ValueError("perceptual is of images and volumes, not of signals")
-        net = unet_arguments(
-            spec.shape,
-            UNET_DEFAULTS,
-            widths=widths,
-            res_blocks=res_blocks,
-            attention=attention,
-            head_channels=head_channels,
-        )
-        whole = 2 ** len(coder_widths) * side_divisor(net["widths"])
+        net = unet_arguments(spec.shape, UNET_DEFAULTS, **network.overrides())
+        whole = 2 ** len(codec.coder_widths) * side_divisor(net["widths"])
         self.canvas = ResizePad(spec.shape, size, whole, low=0.0)
-        judges: dict[str, Any] = {} if axes == 1 else {"looks": looks, "spectrum": spectrum}
-        if looks and axes > 1:
-            judges["features"] = features
-        if adversary and axes > 1:
-            rate = adversary_lr / coder_lr
-            judges["adversary"] = {"weight": adversary, "starts": adversary_start, "rate": rate}
+        losses: dict[str, Any] = {}
+        if axes > 1:
+            losses = {"looks": codec.looks, "spectrum": codec.spectrum}
+        if codec.looks and axes > 1:
+            losses["features"] = codec.features
+        if codec.adversary and axes > 1:
+            losses["adversary"] = {"weight": codec.adversary, "starts": codec.adversary_start,
+                "rate": codec.adversary_lr / codec.coder_lr}  # fmt: skip
         self.codec = VQ(
-            (spec.channels, *self.canvas.padded_shape), latent_channels=latent_channels,
-            widths=coder_widths, codes=codes, decay=code_decay, kind=latent_kind, **judges,
+            (spec.channels, *self.canvas.padded_shape), latent_channels=codec.latent_channels,
+            widths=codec.coder_widths, codes=codec.codes, decay=codec.code_decay,
+            kind=codec.latent_kind, **losses,
         )  # fmt: skip
-        about = f"codes of {self.canvas}{'' if scaled else ', as they come'}"
+        about = f"codes of {self.canvas}{'' if quirks.scaled else ', as they come'}"
         if b_scale != 1:
             about += f", times {b_scale}"
-        self.network = None if perceptual is None else network(perceptual)
+        self.network = None if perceptual is None else perceptual_network(perceptual)
         if self.network is not None:
             about += f", z by {self.network.weights_id}"
-        self.denoiser = Denoiser(build_unet(axes, latent_channels, **net),
+        self.denoiser = Denoiser(build_unet(axes, codec.latent_channels, **net),
             shift_snr(build_schedule(beta), snr_shift), trained_on=about)  # fmt: skip
         self.starts = MultiStart(
-            sampling_steps, skip, measures=1 + (perceptual is not None), lagged=lagged,
-            shared_history=leaking, final_noise=final_noise, min_level=min_level,
+            sampling_steps, skip, measures=1 + (perceptual is not None), lagged=quirks.lagged,
+            shared_history=quirks.leaking, final_noise=quirks.final_noise, min_level=min_level,
         )  # fmt: skip
-        self.first = Training(coder_steps, coder_batch, coder_lr, clip=clip, ema=None, decay=decay)
-        self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warmup=ema_warm, decay=decay)
-        self.scaled, self.calibration = scaled, calibration
-        self.b_scale, self.late_division = b_scale, late_division
+        self.plan = training
+        self.codec_plan = Training(codec.coder_steps, codec.coder_batch, codec.coder_lr,
+            clip=training.clip, ema=None, decay=training.decay)  # fmt: skip
+        self.b_scale, self.calibration, self.quirks = b_scale, calibration, quirks
 
     def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
         self.starts.check_calibration_size(calibration)
@@ -122,7 +165,7 @@ class LDMOOD(Method):
         def denoised(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
             return self.denoiser.loss(self.codec.encode(self.canvas.forward(x)) * self.b_scale, rng)
 
-        CodecTraining(self.codec, self.first, self.canvas, fit_scale=self.scaled).train(
+        CodecTraining(self.codec, self.codec_plan, self.canvas, fit_scale=self.quirks.scaled).train(
             train, context
         )
         train_module(denoised, self.denoiser, train, context, self.plan, "diffusion")
@@ -137,7 +180,7 @@ class LDMOOD(Method):
         inner = self.canvas.forward(x)
         target = self.canvas.inverse(inner)
         z = self.codec.encode(inner) * self.b_scale
-        early, late = (1.0, self.b_scale) if self.late_division else (self.b_scale, 1.0)
+        early, late = (1.0, self.b_scale) if self.quirks.late_division else (self.b_scale, 1.0)
         for healed in self.starts.reconstruct(self.denoiser, z, rng, count):
             normal = (self.canvas.inverse(self.codec.decode(healed / early)) / late).clamp(0, 1)
             fields = [(normal - target).square().mean(1)]

@@ -15,6 +15,7 @@ as they are; theirs stop the training.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -22,15 +23,48 @@ from torch import Tensor
 
 from ..datasets.base import Spec, Split
 from ..engine.diffusion.denoiser import Denoiser
-from ..engine.diffusion.schedule import build_schedule
-from ..engine.networks.diffusion_unet import build_unet, side_divisor
-from ..engine.noise.noise import build_noise
+from ..engine.diffusion.schedule_config import ScheduleConfig
+from ..engine.networks.diffusion_unet import side_divisor
+from ..engine.networks.unet_config import MiddleAttentionUNetConfig
+from ..engine.noise.noise_config import NoiseConfig
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
 from ..engine.sampling.patches import random_boxes, reconstruct_patches, tile_masks
 from ..engine.training.loop import Training, train_module
 from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
+
+
+@dataclass(frozen=True)
+class CutMix:
+    """Rectangles of a sample's own low or high frequencies, pasted into it in training.
+
+    cuts: the most that are pasted, 0 for none.
+    share: their largest side in terms of the foreground's; the smallest is half of it.
+    band: the half-widths, in steps of the spectrum, between low and high.
+    """
+
+    cuts: int = 5
+    share: float = 0.18
+    band: Sequence[int] = (2, 10)
+
+
+@dataclass(frozen=True)
+class MDDPMQuirks:
+    """What the authors' code does and this method does not by default.
+
+    shared_noise: one field of simplex noise for all samples of a batch.
+    """
+
+    shared_noise: bool = False
+
+
+NETWORK = MiddleAttentionUNetConfig(128, (1, 2, 2), 3, head_channels=64)
+SCHEDULE = ScheduleConfig(beta="cosine")
+CUTMIX = CutMix()
+NOISE = NoiseConfig("simplex", generator="2d")
+TRAINING = Training(steps=115_200, batch=32, lr=1e-4, clip=None, ema=None)
+CORRECTED = MDDPMQuirks()
 
 
 class MDDPM(Method):
@@ -46,49 +80,32 @@ class MDDPM(Method):
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 96, width: int = 128, mults: Sequence[float] = (1, 2, 2),
-        res_blocks: int = 3, head_channels: int = 64, T: int = 1000, beta: str = "cosine",
-        patch: int = 48, stride: int | None = None, inpaint: bool = True, power: Literal[1, 2] = 1,
-        cuts: int = 5, share: float = 0.18, band: Sequence[int] = (2, 10),
-        noise: str = "simplex", octaves: int = 6, persistence: float = 0.8, frequency: float = 64,
-        normalise: bool = False, origin_jitter: bool = False, shared_noise: bool = False,
-        generator: Literal["2d", "3d"] = "2d",
-        steps: int = 115_200, batch: int = 32, lr: float = 1e-4, clip: float | None = None,
-        ema: float | None = None, ema_warm: bool = False,
-        decay: Literal["none", "cosine"] = "none",
-        repeats: int = 1, aggregate: Literal["cut", "mean"] = "cut", clip_clean: bool = False,
+        size: int | None = 96, network: MiddleAttentionUNetConfig = NETWORK,
+        schedule: ScheduleConfig = SCHEDULE, patch: int = 48, stride: int | None = None,
+        inpaint: bool = True, power: Literal[1, 2] = 1, cutmix: CutMix = CUTMIX,
+        noise: NoiseConfig = NOISE, training: Training = TRAINING, repeats: int = 1,
+        aggregate: Literal["cut", "mean"] = "cut", clip_clean: bool = False,
+        quirks: MDDPMQuirks = CORRECTED,
     ) -> None:  # fmt: skip
         super().__init__(spec)
+        cuts, share, band = cutmix.cuts, cutmix.share, cutmix.band
         low, high = band
         if cuts < 0 or not 0 < share <= 1 or not 0 <= low <= high:
             raise ValueError(
                 f"cuts are at least 0, share lies in 0..1 and band rises: {cuts}, {share}, {band}"
             )
-        widths = [int(width * m) for m in mults]
+        widths = network.widths
         self.canvas = ResizePad(spec.shape, size, side_divisor(widths))
-        self.noise = build_noise(
-            noise,
-            octaves=octaves,
-            persistence=persistence,
-            frequency=frequency,
-            normalise=normalise,
-            origin_jitter=origin_jitter,
-            shared=shared_noise,
-            generator=generator,
-        )
-        net = build_unet(len(spec.shape), spec.channels, widths, res_blocks=res_blocks, updown=True,
-            scale_shift=True, head_channels=head_channels, eps=1e-5,
-            zero_attention=True)  # fmt: skip
+        self.noise = noise.build(shared=quirks.shared_noise)
+        net = network.build(len(spec.shape), spec.channels)
         about = f"{self.noise} on {self.canvas}"
-        self.denoiser = Denoiser(
-            net, build_schedule(beta, T), prediction_type="clean", trained_on=about
-        )
+        self.denoiser = Denoiser(net, schedule.build(), prediction_type="clean", trained_on=about)
         tiles = tile_masks(self.canvas.padded_shape, patch, stride or patch)
         self.register_buffer("tiles", tiles, persistent=False)
         self.register_buffer(
             "cells", tile_masks(self.canvas.padded_shape, patch, patch), persistent=False
         )
-        self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warmup=ema_warm, decay=decay)
+        self.plan = training
         self.power: Literal[1, 2] = power
         self.aggregate: Literal["cut", "mean"] = aggregate
         self.cuts, self.share, self.band = cuts, share, (low, high)

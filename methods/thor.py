@@ -21,8 +21,7 @@ twice the noise less one. Perceptual distances are of the network that a package
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Literal
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 from torch.nn.functional import max_pool2d
@@ -30,10 +29,12 @@ from torch.nn.functional import max_pool2d
 from ..datasets.base import Spec, Split
 from ..engine.diffusion.denoiser import Denoiser, Estimate
 from ..engine.diffusion.gaussian import Gaussian
-from ..engine.diffusion.schedule import build_schedule, sampling_levels
+from ..engine.diffusion.schedule import sampling_levels
+from ..engine.diffusion.schedule_config import ScheduleConfig
 from ..engine.features.pretrained import build_perceptual
-from ..engine.networks.diffusion_unet import build_unet, side_divisor
-from ..engine.noise.noise import build_noise
+from ..engine.networks.diffusion_unet import side_divisor
+from ..engine.networks.unet_config import UNetConfig
+from ..engine.noise.noise_config import NoiseConfig
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
 from ..engine.sampling.continuous_batching import ChainBatch, Step, one_step_per_level, run_chains
@@ -45,6 +46,32 @@ from ..engine.transforms.augmentation import random_affine
 from ..engine.transforms.blur import gaussian_blur
 from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
+
+NETWORK = UNetConfig((128, 256, 256), 1, (False, True, True), head_channels=256)
+SCHEDULE = ScheduleConfig()
+NOISE = NoiseConfig()
+TRAINING = Training(steps=64_000, batch=16, lr=1e-4, clip=None, ema=None)
+
+
+@dataclass(frozen=True)
+class THORQuirks:
+    """What the authors' code does and this method does not by default.
+
+    shared_noise: one field of simplex noise for all samples of a batch.
+    train_unit: the network learns from samples in [0, 1], and is shown [-1, 1] at inference.
+    double_normalise: samples are brought to [-1, 1] twice for the perceptual distance.
+    renoise_late: what is blended is brought one level above the one that the chain goes on from.
+    clamp_unit: what is blended is clamped to [0, 1], which loses negative values.
+    """
+
+    shared_noise: bool = False
+    train_unit: bool = False
+    double_normalise: bool = False
+    renoise_late: bool = False
+    clamp_unit: bool = False
+
+
+CORRECTED = THORQuirks()
 
 
 class THOR(Method):
@@ -61,41 +88,26 @@ class THOR(Method):
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 128, widths: Sequence[int] = (128, 256, 256), res_blocks: int = 1,
-        attention: Sequence[bool] = (False, True, True), head_channels: int = 256,
-        T: int = 1000, beta: str = "linear", noise: str = "gaussian", octaves: int = 6,
-        persistence: float = 0.8, frequency: float = 64, normalise: bool = False,
-        shared_noise: bool = False, train_unit: bool = False,
-        steps: int = 64_000, batch: int = 16, lr: float = 1e-4, clip: float | None = None,
-        ema: float | None = None, ema_warm: bool = False,
-        decay: Literal["none", "cosine"] = "none", augment: bool = True,
+        size: int | None = 128, network: UNetConfig = NETWORK, schedule: ScheduleConfig = SCHEDULE,
+        noise: NoiseConfig = NOISE, training: Training = TRAINING, augment: bool = True,
         harmonise: Sequence[int] = (301, 151, 51), every: int = 50, kernel: int = 13,
         blur: float = 2.0, sampling_steps: int | None = None, eta: float = 1.0,
-        features: str = "effperc", double_normalise: bool = False, renoise_late: bool = False,
-        clamp_unit: bool = False,
+        features: str = "effperc", quirks: THORQuirks = CORRECTED,
     ) -> None:  # fmt: skip
         super().__init__(spec)
         if kernel < 1 or kernel % 2 == 0 or every < 1:
             raise ValueError(f"kernel is odd and every at least 1, not {kernel} and {every}")
-        self.canvas = ResizePad(spec.shape, size, side_divisor(widths))
-        self.trained = replace(self.canvas, low=0.0) if train_unit else self.canvas
-        self.noise = build_noise(
-            noise,
-            octaves=octaves,
-            persistence=persistence,
-            frequency=frequency,
-            normalise=normalise,
-            shared=shared_noise,
-        )
-        net = build_unet(2, spec.channels, widths, res_blocks=res_blocks, attention=attention,
-            head_channels=head_channels)  # fmt: skip
-        self.denoiser = Denoiser(net, build_schedule(beta, T), clip=self.canvas.range,
+        self.canvas = ResizePad(spec.shape, size, side_divisor(network.widths))
+        self.trained = replace(self.canvas, low=0.0) if quirks.train_unit else self.canvas
+        self.noise = noise.build(shared=quirks.shared_noise)
+        net = network.build(2, spec.channels)
+        self.denoiser = Denoiser(net, schedule.build(), clip=self.canvas.range,
             trained_on=f"{self.noise} on {self.canvas}")  # fmt: skip
-        self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warmup=ema_warm, decay=decay)
-        self.perceptual, self.double_normalise = build_perceptual(features), double_normalise
+        self.plan = training
+        self.perceptual = build_perceptual(features)
         self.harmonise, self.every = tuple(harmonise), every
         self.kernel, self.blur, self.sampling_steps, self.eta = kernel, blur, sampling_steps, eta
-        self.augment, self.renoise_late, self.clamp_unit = augment, renoise_late, clamp_unit
+        self.augment, self.quirks = augment, quirks
 
     def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
@@ -126,7 +138,7 @@ class THOR(Method):
         """How abnormal a place seems beside an estimate of the sample, (N, H, W) in 0..1, its
         largest value 1."""
         one, other = ((y + 1).clamp(0, 2) / 2 for y in (inner, clean))
-        apart = self.perceptual.distance(one, other, rescale_twice=self.double_normalise)
+        apart = self.perceptual.distance(one, other, rescale_twice=self.quirks.double_normalise)
         found = gaussian_blur(apart, self.blur).clamp(0, 1) * (one - other).abs().mean(1)
         return found / found.flatten(1).amax(1)[:, None, None].clamp(min=1e-12)
 
@@ -168,7 +180,11 @@ class HarmonisedStep:
                 self.votes[job] += 1
                 self.inverse[job] += 1 / found.clamp(min=1e-6)
                 if mark == 2:
-                    to = batch.start_level[at] if self.method.renoise_late else batch.end_level[at]
+                    to = (
+                        batch.start_level[at]
+                        if self.method.quirks.renoise_late
+                        else batch.end_level[at]
+                    )
                     y[at] = self._blend_and_add_noise(estimate.clean[at], found, job, to)
         return y
 
@@ -177,7 +193,7 @@ class HarmonisedStep:
     ) -> Tensor:
         share = ((close_and_dilate(found, self.method.kernel) + found) / 2)[:, None]
         blend = share * clean + (1 - share) * self.known[job]
-        blend = blend.clamp(0, 1) if self.method.clamp_unit else blend
+        blend = blend.clamp(0, 1) if self.method.quirks.clamp_unit else blend
         return self.process.add_noise(blend, level, self.drawn[job])
 
 

@@ -26,6 +26,8 @@ from ..engine.training.loop import Training, train_module
 from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
 
+TRAINING = Training(steps=280_000, batch=10, lr=1e-4, clip=None, ema=None)
+
 
 class VAE(Method):
     """widths: channels at each resolution. code: numbers in the code. beta: what the divergence
@@ -37,16 +39,14 @@ class VAE(Method):
     def __init__(
         self, spec: Spec, *,
         size: int | None = 256, widths: Sequence[int] = (16, 32, 64, 128, 256), code: int = 128,
-        beta: float = 1.0, steps: int = 280_000, batch: int = 10, lr: float = 1e-4,
-        clip: float | None = None, ema: float | None = None, ema_warm: bool = False,
-        decay: Literal["none", "cosine"] = "none", judged: Literal["map", "elbo"] = "map",
+        beta: float = 1.0, training: Training = TRAINING, judged: Literal["map", "elbo"] = "map",
     ) -> None:  # fmt: skip
         super().__init__(spec)
         self.canvas = ResizePad(spec.shape, size, side_divisor(widths), low=0.0)
         self.coder = ResidualAutoencoder(
             self.canvas.padded_shape, spec.channels, widths, code, out=2 * code
         )
-        self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warmup=ema_warm, decay=decay)
+        self.plan = training
         self.beta, self.judged = beta, judged
 
     def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:

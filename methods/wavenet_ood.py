@@ -17,6 +17,7 @@ chains as well (`lagged`, `leaking`, `final_noise`). A map is added.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -34,6 +35,27 @@ from ..engine.transforms import spectral_distance as spectra
 from ..engine.transforms.amplitude import SILENCE, moving_average, rms, rms_unit
 from .base import Detection, Method
 
+TRAINING = Training(steps=12_500, batch=40, lr=2.5e-5, clip=None, ema=None)
+
+
+@dataclass(frozen=True)
+class WaveNetOODQuirks:
+    """What the code this follows does and this method does not by default.
+
+    blind: the network is not told the noise level.
+    lagged: the first step of PLMS is made once, so that all others lag behind.
+    leaking: a chain begins with the history of the start below.
+    final_noise: chains end at level 1.
+    """
+
+    blind: bool = False
+    lagged: bool = False
+    leaking: bool = False
+    final_noise: bool = False
+
+
+CORRECTED = WaveNetOODQuirks()
+
 
 class WaveNetOOD(Method):
     """layers, cycle, width: of the WaveNet. sampling_steps, skip: the grid of levels, and every
@@ -48,21 +70,18 @@ class WaveNetOOD(Method):
 
     def __init__(
         self, spec: Spec, *,
-        width: int = 64, layers: int = 30, cycle: int = 10, blind: bool = False,
-        beta: str = "scaled_linear", amplitude: Literal["train", "sample", "none"] = "train",
-        steps: int = 12_500, batch: int = 40, lr: float = 2.5e-5, clip: float | None = None,
-        ema: float | None = None, ema_warm: bool = False,
-        decay: Literal["none", "cosine"] = "none", sampling_steps: int = 100, skip: int = 4,
-        lagged: bool = False, leaking: bool = False, final_noise: bool = False,
-        spectral: bool = False, calibration: int = 256, smooth: int = 32,
+        width: int = 64, layers: int = 30, cycle: int = 10, beta: str = "scaled_linear",
+        amplitude: Literal["train", "sample", "none"] = "train", training: Training = TRAINING,
+        sampling_steps: int = 100, skip: int = 4, spectral: bool = False, calibration: int = 256,
+        smooth: int = 32, quirks: WaveNetOODQuirks = CORRECTED,
     ) -> None:  # fmt: skip
         super().__init__(spec)
-        net = WaveNet(spec.channels, width=width, layers=layers, cycle=cycle, blind=blind)
-        about = f"amplitude by {amplitude}, {'blind ' * blind}WaveNet {layers} {cycle}"
+        net = WaveNet(spec.channels, width=width, layers=layers, cycle=cycle, blind=quirks.blind)
+        about = f"amplitude by {amplitude}, {'blind ' * quirks.blind}WaveNet {layers} {cycle}"
         self.denoiser = Denoiser(net, build_schedule(beta), trained_on=about)
-        self.starts = MultiStart(sampling_steps, skip, measures=1 + spectral, lagged=lagged,
-            shared_history=leaking, final_noise=final_noise)  # fmt: skip
-        self.plan = Training(steps, batch, lr, clip=clip, ema=ema, ema_warmup=ema_warm, decay=decay)
+        self.starts = MultiStart(sampling_steps, skip, measures=1 + spectral, lagged=quirks.lagged,
+            shared_history=quirks.leaking, final_noise=quirks.final_noise)  # fmt: skip
+        self.plan = training
         self.amplitude, self.calibration, self.smooth = amplitude, calibration, smooth
         self.spectral = spectral
         self.register_buffer("unit", torch.ones(()))

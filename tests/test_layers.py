@@ -54,7 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "datasets.preparation": DATA,
     "datasets.synthbrain": PREPARATION,
     "datasets": PREPARATION,
-    "methods.base": {"datasets.base", *RUNTIME},
+    "methods.base": {"datasets.base", "engine.training", *RUNTIME},
     "methods": ENGINE | BASES,
     "benchmark.registry": BASES | ENGINE,
     "benchmark.store": {"datasets.io"},

@@ -32,7 +32,7 @@ from ...engine.profiling.cost import (
 from ...engine.runtime.context import Interrupted, TrainingContext
 from ...engine.runtime.out_of_memory import batch_limit, retry_out_of_memory
 from ...engine.runtime.rng import Rng
-from ...engine.training.loop import NotFinite, Training
+from ...engine.training.loop import NotFinite
 from ...methods.base import Method
 from ..evaluation.metrics.reconstruction import normal_psnr_ssim
 from ..store.partial_state import PartialState
@@ -97,9 +97,8 @@ def fit(
         method.fit(train, calibration, context)
     weights = method.state_dict()
     _check_finite(weights, "after training, weight")
-    plan = getattr(method, "plan", None)
-    plans = [value for value in vars(method).values() if isinstance(value, Training)]
-    batch, samples = (plan.batch, plan.steps * plan.batch) if isinstance(plan, Training) else (0, 0)
+    plans = method.training_plans()
+    batch, samples = (plans[0].batch, plans[0].steps * plans[0].batch) if plans else (0, 0)
     save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, path)
     cost = _measure_cost(method, train[0], context)
     backward = 2  # a backward pass takes twice a forward pass

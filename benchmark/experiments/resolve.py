@@ -76,4 +76,4 @@ def build_method(experiment: Experiment, spec: Spec) -> Method:
     """Construct an experiment's method with its first weights, which depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(experiment.seed)
-        return experiment.method.load()(spec, **experiment.method_args)
+        return experiment.method.build(spec, **experiment.method_args)

@@ -25,6 +25,7 @@ from ...engine.runtime.context import Interrupted, TrainingContext
 from ...engine.runtime.rng import Rng
 from ...methods.base import Detection, Method
 from ..registry.registry import Entry
+from ..registry.settings import build
 
 SHAPES = {1: (24,), 2: (18, 16), 3: (8, 6, 8)}
 PROFILE = "check"
@@ -63,7 +64,7 @@ class MethodUnderTest:
     def build(self, seed: int = 0, **more: Any) -> Method:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return self.cls(Spec(2, self.shape, labels=self.labelled), **self.args | more)
+            return build(self.cls, Spec(2, self.shape, labels=self.labelled), **self.args | more)
 
     def fit(self, method: Method, train: Sequence[Sample] | None = None, **more: Any) -> Method:
         run = replace(self.run, **more)
@@ -116,7 +117,7 @@ def class_attributes_are_valid(subject: MethodUnderTest) -> None:
 def other_numbers_of_axes_are_refused(subject: MethodUnderTest) -> None:
     for axes in {1, 2, 3} - subject.cls.ndims:
         try:
-            subject.cls(Spec(2, SHAPES[axes]), **subject.args)
+            build(subject.cls, Spec(2, SHAPES[axes]), **subject.args)
         except ValueError:
             continue
         raise ContractViolation(

@@ -18,7 +18,8 @@ from typing import Any
 
 import yaml
 
-from .imports import constructor_parameters, did_you_mean, import_code
+from .imports import did_you_mean, import_code
+from .settings import build, setting_parameters
 
 REGISTRY_PATH = Path(__file__).parents[2] / "registry.yaml"
 """Beside the rooms, in a checkout and in a wheel alike."""
@@ -82,9 +83,17 @@ class Entry:
             )
         return cls
 
+    def build(self, *positional: Any, **settings: Any) -> Any:
+        """Return an instance of the class, built with flat settings such as `arguments` returns.
+
+        positional: of a method the Spec of its samples.
+        settings: values by name.
+        """
+        return build(self.load(), *positional, **settings)
+
     def parameters(self) -> dict[str, inspect.Parameter]:
         """What the class can be built with, by name; not the Spec, which the dataset gives."""
-        known = constructor_parameters(self.load())
+        known = setting_parameters(self.load())
         if self.package == "methods":
             known.pop("spec", None)
         return known

@@ -19,7 +19,6 @@ from ...engine.profiling.cost import PeakMemory, peak_memory, synchronize, time_
 from ...engine.runtime.context import Interrupted, TrainingContext
 from ...engine.runtime.rng import Rng
 from ...engine.training.data_loading import iterate_batches
-from ...engine.training.loop import Training
 from ..experiments.matrix import Experiment
 from ..experiments.resolve import build_method
 from ..experiments.splits import Splits
@@ -47,8 +46,8 @@ def measure_loading(
     """
     method = build_method(experiment, dataset.spec)
     train = Splits(dataset, labelled=method.supervision == "image-labels")["train"]
-    plan = getattr(method, "plan", None)
-    batch = plan.batch if isinstance(plan, Training) else 16
+    plans = method.training_plans()
+    batch = plans[0].batch if plans else 16
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0)).tolist()
     indices = [order[i % len(order)] for i in range(max(samples // batch, 1) * batch)]
     rates = []

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Literal, NamedTuple
 
@@ -39,7 +39,7 @@ class Training:
     weight_decay: of AdamW
     clip: largest norm of the gradient, None for no limit
     ema: decay of the running average of the weights that is used afterwards, None for no average
-    ema_warmup: start the average faster, with at most (1 + k) / (10 + k) after step k, for
+    ema_warm: start the average faster, with at most (1 + k) / (10 + k) after step k, for
         trainings too short for it
     decay: of the learning rate, to 0
     warmup: steps in which the learning rate first rises, in equal parts
@@ -56,12 +56,12 @@ class Training:
     weight_decay: float = 0.0
     clip: float | None = 1.0
     ema: float | None = 0.9999
-    ema_warmup: bool = False
+    ema_warm: bool = False
     decay: Literal["none", "cosine"] = "none"
     warmup: int = 0
     momentum: float = 0.9
     beta2: float = 0.999
-    moment_sets: int = 1
+    moment_sets: int = field(default=1, metadata={"setting": False})
 
     def learning_rate(self, k: int) -> float:
         """The learning rate of step k, 0 for the first."""
@@ -71,7 +71,7 @@ class Training:
     def ema_decay(self, k: int) -> float:
         """The weight of the old average at step k."""
         ema = self.ema or 0.0
-        return min(ema, (1 + k) / (10 + k)) if self.ema_warmup else ema
+        return min(ema, (1 + k) / (10 + k)) if self.ema_warm else ema
 
     def moment_set(self, k: int) -> int:
         """The set of moments of step k."""
@@ -81,6 +81,13 @@ class Training:
         """The number of the batch of step k, never less than the step's before: steps may share
         one."""
         return k
+
+
+@dataclass(frozen=True)
+class UnclippedTraining(Training):
+    """Training whose gradients are not clipped, of methods in which `clip` is something else."""
+
+    clip: float | None = field(default=None, metadata={"setting": False})
 
 
 class TrainingOutcome(NamedTuple):

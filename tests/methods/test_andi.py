@@ -6,6 +6,7 @@ import pytest
 import torch
 from scipy.stats import gmean
 
+from adbench.benchmark.registry.settings import build
 from adbench.datasets.base import Spec
 from adbench.engine.diffusion.denoiser import Denoiser
 from adbench.engine.diffusion.schedule import linear_schedule
@@ -27,7 +28,7 @@ def with_oracle(image: torch.Tensor, **more: object) -> ANDi:
 
 def test_the_defaults_are_the_papers() -> None:
     with torch.device("meta"):
-        made = ANDi(Spec(4, (128, 128)))
+        made = build(ANDi, Spec(4, (128, 128)))
     assert (
         made.evaluated_levels(200) == list(range(200, 75, -1))
         and len(made.evaluated_levels(200)) == 125
@@ -81,7 +82,9 @@ def test_one_level_that_sees_nothing_keeps_a_place_from_standing_out() -> None:
         build_small(ANDi, SPEC, every=25, aggregate="mean"),
     )
     for one in (made, plain):
-        one._off = lambda x, at, rng: torch.full_like(x, 1e-4 if at == 200 else 1.0)
+        one._squared_mean_difference = lambda x, step, rng: torch.full_like(
+            x, 1e-4 if step == 200 else 1.0
+        )
     x = torch.zeros(1, 2, 16, 16)
     a, b = (one.detect(x, [200], Rng(["a"])).map for one in (made, plain))
     assert a is not None and b is not None

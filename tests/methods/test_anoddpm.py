@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from adbench.benchmark.registry.settings import build
 from adbench.datasets.base import Spec
 from adbench.engine.diffusion.denoiser import Denoiser
 from adbench.engine.diffusion.schedule import linear_schedule
@@ -21,7 +22,7 @@ SPEC = Spec(1, (16, 16))
 
 def test_the_defaults_are_the_papers() -> None:
     with torch.device("meta"):
-        made = AnoDDPM(Spec(1, (256, 256)))
+        made = build(AnoDDPM, Spec(1, (256, 256)))
     assert sum(p.numel() for p in made.parameters()) == 131_649_793
     assert made.plan.steps == 300_100 and made.plan.batch == 1 and made.plan.ema == 0.9999
     assert made.published == 250 and made.chain.steps is None and made.chain.variance == "large"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from adbench.benchmark.registry.settings import build
 from adbench.datasets.base import Spec
 from adbench.engine.diffusion.denoiser import Denoiser
 from adbench.engine.diffusion.schedule import linear_schedule
@@ -28,10 +29,10 @@ def with_oracle(image: torch.Tensor, **more: object) -> AutoDDPM:
 
 def test_the_defaults_are_the_papers() -> None:
     with torch.device("meta"):
-        made = AutoDDPM(Spec(1, (128, 128)), features="effperc-random")
+        made = build(AutoDDPM, Spec(1, (128, 128)), features="effperc-random")
     net = sum(p.numel() for p in made.denoiser.net.parameters())
-    assert net == 18_500_993 and made.published == 201 and made.inpaint_level == 51
-    assert made.resamples == 5 and made.canvas.range == (0, 1) and made.plan.ema is None
+    assert net == 18_500_993 and made.published == 201 and made.inpainting.inpaint_level == 51
+    assert made.inpainting.resamples == 5 and made.canvas.range == (0, 1) and made.plan.ema is None
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from adbench.benchmark.registry.settings import build
 from adbench.datasets.base import Spec
 from adbench.engine.diffusion.bernoulli import Bernoulli
 from adbench.engine.diffusion.denoiser import Denoiser
@@ -37,7 +39,7 @@ def with_prior(prior: Tensor, **more: Any) -> Any:
 def test_the_defaults_are_the_papers() -> None:
     """Parameters; the fresh network says a half of every bit, which costs a bit."""
     with torch.device("meta"):
-        made = MaskedBernoulli(Spec(4, (256, 256)))
+        made = build(MaskedBernoulli, Spec(4, (256, 256)))
     assert sum(p.numel() for p in made.denoiser.parameters()) == 36_034_432
     assert made.codec.latent == (128, 32, 32) and made.canvas.range == (0, 1)
     assert {m.eps for m in made.denoiser.modules() if isinstance(m, nn.GroupNorm)} == {1e-5}
@@ -86,7 +88,7 @@ def test_a_mask_only_grows_and_what_it_leaves_is_as_it_was() -> None:
     assert mask.any() and set(out.unique().tolist()) <= {0.0, 1.0}
     assert torch.equal(out[0][~mask[0]], z[~mask[0]])
     assert mask[0, 0].any() and mask[0, 1].any()  # theirs masks the first of a batch alone
-    made.soft_end = True
+    made.quirks = replace(made.quirks, soft_end=True)
     soft = made.reconstruct_codes(z, [200], Rng(["a", "b"]))[0]
     assert ((soft > 0) & (soft < 1)).any()
 
@@ -125,7 +127,7 @@ def test_the_erasing_process_never_takes_a_one_away_that_should_not_be_there() -
     made = build_small(MaskedBernoulli, SPEC, forward="erasure")
     z = torch.zeros(1, 4, 8, 8)
     level = torch.tensor([500])
-    noise = made.denoiser.process.fresh(Rng(["a"]), (4, 8, 8), level)
+    noise = made.denoiser.process.default_noise(Rng(["a"]), (4, 8, 8), level)
     assert not made.denoiser.process.add_noise(z, level, noise).any()
     assert build_small(MaskedBernoulli, SPEC).denoiser.process.add_noise(z, level, noise).any()
 

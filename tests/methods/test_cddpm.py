@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from adbench.benchmark.registry.settings import build
 from adbench.datasets.base import Spec
 from adbench.engine.diffusion.denoiser import Denoiser
 from adbench.engine.diffusion.schedule import cosine_schedule
@@ -34,7 +35,7 @@ class Told(torch.nn.Module):
 
 def test_the_defaults_are_the_papers() -> None:
     with torch.device("meta"):
-        made = CDDPM(Spec(1, (96, 96)))
+        made = build(CDDPM, Spec(1, (96, 96)))
     assert made.plan.steps == 14_400 and made.plan.batch == 32 and made.power == 1
     assert made.denoiser.prediction_type == "clean" and made.denoiser.schedule.name.startswith(
         "cosine"
@@ -119,7 +120,7 @@ def test_with_no_way_in_the_code_changes_nothing_and_else_it_does() -> None:
         p.data.normal_(std=0.2, generator=torch.Generator().manual_seed(p.numel()))
     x = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     level, one, other = torch.tensor([300, 300]), torch.zeros(2, 8), torch.ones(2, 8)
-    ask = made.denoiser.ask
+    ask = made.denoiser.predict
     assert not torch.allclose(ask(x, level, one), ask(x, level, other))
     made.denoiser.net.vector_embed[-1].weight.data.zero_()
     assert torch.equal(ask(x, level, one), ask(x, level, other))

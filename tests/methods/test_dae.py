@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import avg_pool2d
 
+from adbench.benchmark.registry.settings import build
 from adbench.datasets.base import Spec
 from adbench.engine.runtime.context import TrainingContext
 from adbench.engine.runtime.rng import Rng
@@ -27,7 +28,7 @@ class Blank(torch.nn.Module):
 
 def test_the_defaults_are_the_papers() -> None:
     with torch.device("meta"):
-        made = DAE(Spec(4, (128, 128)))
+        made = build(DAE, Spec(4, (128, 128)))
     assert made.plan.steps == 2100 * 32 and made.plan.batch == 16 and made.plan.lr == 1e-4
     assert "grid=16" in str(made.noise) and "0.2" in str(made.noise)
     assert made.canvas.range == (0, 1) and made.levels == (0,)
@@ -112,6 +113,6 @@ def test_it_learns_to_take_off_a_blob() -> None:
 
 def test_what_cannot_be_is_said() -> None:
     with pytest.raises(ValueError, match="wants 16 pixels at least, not 8"):
-        DAE(Spec(1, (8, 32)), size=None, widths=(8, 8, 8, 8))
+        build(DAE, Spec(1, (8, 32)), size=None, widths=(8, 8, 8, 8))
     with pytest.raises(ValueError, match="0 or odd"):
         build_small(DAE, SPEC, erode=4)

@@ -10,6 +10,7 @@ import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import nn
 
+from adbench.benchmark.registry.settings import build
 from adbench.datasets.base import Spec
 from adbench.engine.diffusion.denoiser import Denoiser
 from adbench.engine.diffusion.gaussian import Gaussian
@@ -49,11 +50,16 @@ def ddad(net: torch.nn.Module | None = None, **more: Any) -> DDAD:
 
 def test_the_defaults_are_the_papers() -> None:
     with torch.device("meta"):
-        made = DDAD(Spec(3, (256, 256)), features="effperc-random")
+        made = build(DDAD, Spec(3, (256, 256)), features="effperc-random")
     assert sum(p.numel() for p in made.denoiser.parameters()) == 32_952_707
     assert {m.eps for m in made.denoiser.modules() if isinstance(m, nn.GroupNorm)} == {1e-5}
-    assert len(sampling_levels(made.published, stride=made.stride)) - 1 == 10
-    assert made.plan.lr == 3e-4 and made.penalty == 0.05 and made.eta == 1 and made.v == 1
+    assert len(sampling_levels(made.published, stride=made.sampling.stride)) - 1 == 10
+    assert (
+        made.plan.lr == 3e-4
+        and made.penalty == 0.05
+        and made.sampling.eta == 1
+        and made.fusion.v == 1
+    )
     assert made.plan.weight_decay == 0 and made.plan.momentum == 0.9
 
 
@@ -72,7 +78,7 @@ def test_the_small_network_and_the_reimplementations_can_be_had(
         "momentum": 0.95, "weight_decay": 1e-6, "decoupled": True}  # fmt: skip
     change = change if "width" in change else theirs | change
     with torch.device("meta"):
-        made = DDAD(Spec(3, (side, side)), size=side, features="effperc-random", **change)
+        made = build(DDAD, Spec(3, (side, side)), size=side, features="effperc-random", **change)
     assert sum(p.numel() for p in made.denoiser.parameters()) == count
     assert made.dropout.rate == change.get("dropout", 0.0)
     if "decoupled" in change:
@@ -321,7 +327,7 @@ def test_static_thresholds_are_what_a_pixel_in_a_thousand_exceeds(
         part = next(parts)
         return part, 2 * part, x
 
-    monkeypatch.setattr(made, "_maps", maps)
+    monkeypatch.setattr(made, "_distance_maps", maps)
     made._calibrate(samples((16, 16), 16, 1), TrainingContext())
     assert made.exceeded[0].item() == pytest.approx(0.999, abs=1 / 5000)
     assert made.exceeded[1].item() == pytest.approx(2 * 0.999, abs=2 / 5000)

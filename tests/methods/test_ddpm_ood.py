@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from adbench.benchmark.registry.settings import build
 from adbench.datasets.base import Spec
 from adbench.engine.diffusion.denoiser import Denoiser
 from adbench.engine.diffusion.schedule import sampling_levels, scaled_linear_schedule
@@ -29,7 +30,7 @@ def with_net(net: torch.nn.Module, **more: object) -> DDPMOOD:
 
 def test_the_defaults_are_the_papers() -> None:
     with torch.device("meta"):
-        made = DDPMOOD(Spec(1, (32, 32)))
+        made = build(DDPMOOD, Spec(1, (32, 32)))
     assert sum(p.numel() for p in made.denoiser.parameters()) == 17_709_953
     assert made.plan.batch == 512 and made.plan.lr == 2.5e-5 and made.canvas.range == (0, 1)
     assert (
@@ -42,10 +43,8 @@ def test_the_defaults_are_the_papers() -> None:
 def test_windows_stay_whole_and_small_images_small() -> None:
     """The medium network of the radio-signal variant attends at all resolutions."""
     with torch.device("meta"):
-        made, theirs, small = (
-            DDPMOOD(Spec(2, (3000,))), DDPMOOD(Spec(2, (3000,)), attention=(True, True, True)),
-            DDPMOOD(Spec(1, (28, 28))),
-        )  # fmt: skip
+        made, small = build(DDPMOOD, Spec(2, (3000,))), build(DDPMOOD, Spec(1, (28, 28)))
+        theirs = build(DDPMOOD, Spec(2, (3000,)), attention=(True, True, True))
     assert made.canvas.resized_shape == made.canvas.padded_shape == (3000,)
     count = [sum(p.numel() for p in one.denoiser.parameters()) for one in (theirs, made)]
     assert count[0] == 5_182_978 > count[1]
@@ -78,7 +77,7 @@ def test_z_scores_are_the_specs() -> None:
     """Held out {1, 2, 3} and {2, 4, 6}; a sample's 4 and 10 are 2 and 3 deviations: 2.5."""
     made = build_small(DDPMOOD, SPEC, skip=1)
     told(made, [[1.0, 2, 3], [2.0, 4, 6]])
-    made.starts.calibrate(made._looks, samples((16, 16), 3, 1), TrainingContext())
+    made.starts.calibrate(made._measure_starts, samples((16, 16), 3, 1), TrainingContext())
     assert made.starts.mean[:, 0].tolist() == [2, 4] and made.starts.deviation[:, 0].tolist() == [
         1,
         2,
@@ -204,7 +203,7 @@ def test_it_can_be_stopped_while_it_calibrates() -> None:
     made = build_small(DDPMOOD, SPEC)
     with pytest.raises(Interrupted, match="calibrating at held-out sample 0"):
         made.starts.calibrate(
-            made._looks, samples((16, 16), 3, 1), TrainingContext(stop=lambda: True)
+            made._measure_starts, samples((16, 16), 3, 1), TrainingContext(stop=lambda: True)
         )
 
 

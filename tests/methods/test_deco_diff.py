@@ -9,6 +9,7 @@ import torch
 from scipy.ndimage import gaussian_filter, zoom
 from torch import Tensor
 
+from adbench.benchmark.registry.settings import build
 from adbench.datasets.base import Spec
 from adbench.engine.codecs.codec import Identity
 from adbench.engine.diffusion.denoiser import Denoiser
@@ -46,7 +47,7 @@ def deco(net: torch.nn.Module | None = None, **more: Any) -> DeCoDiff:
 
 def test_the_defaults_are_the_papers() -> None:
     with torch.device("meta"):
-        made = DeCoDiff(Spec(3, (256, 256)))
+        made = build(DeCoDiff, Spec(3, (256, 256)))
     assert made.canvas.padded_shape == (256, 256) and made.codec.latent == (4, 32, 32)
     assert made.plan.steps == 23_200 and made.plan.warmup == 290  # 800 and 10 epochs of 29 batches
     assert made.plan.batch == 128 and made.plan.lr == made.plan.weight_decay == 1e-4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from adbench.benchmark.registry.settings import build
 from adbench.datasets.base import Spec
 from adbench.engine.diffusion.denoiser import Denoiser
 from adbench.engine.diffusion.schedule import linear_schedule
@@ -28,7 +29,7 @@ def with_oracle(image: torch.Tensor, **more: object) -> DISYRE:
 
 def test_the_defaults_are_the_papers() -> None:
     with torch.device("meta"):
-        made = DISYRE(Spec(1, (128, 128)))
+        made = build(DISYRE, Spec(1, (128, 128)))
     assert made.plan.steps == 100_000 and made.plan.warmup == 500 and made.plan.clip == 1.0
     assert made.plan.momentum == 0.95 and made.plan.weight_decay == 1e-6
     assert {m.eps for m in made.denoiser.modules() if isinstance(m, torch.nn.GroupNorm)} == {1e-5}

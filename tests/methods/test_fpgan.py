@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from adbench.benchmark.registry.settings import build
 from adbench.datasets.base import Sample, Spec
 from adbench.engine.networks.fixed_point_gan import FixedPointDiscriminator, FixedPointGenerator
 from adbench.engine.runtime.context import Interrupted, TrainingContext
@@ -56,7 +57,7 @@ def labelled(count: int = 8) -> list[Sample]:
 
 def test_the_networks_are_the_references() -> None:
     with torch.device("meta"):
-        made = FixedPointGAN(Spec(3, (256, 256), labels=True))
+        made = build(FixedPointGAN, Spec(3, (256, 256), labels=True))
         x = torch.zeros(1, 3, 256, 256)
         trunk = made.critic.trunk(x)
         assert trunk.shape == (1, 2048, 4, 4)
@@ -66,7 +67,12 @@ def test_the_networks_are_the_references() -> None:
         assert made.translator.net[:9](torch.zeros(1, 4, 256, 256)).shape == (1, 256, 64, 64)
     assert size(made.translator) == 8_417_984
     assert size(made.critic) == 44_753_856
-    assert (made.plan.lr, made.plan.batch, made.penalty, made.restore) == (1e-4, 8, 10, 10)
+    assert (made.plan.lr, made.plan.batch, made.weights.penalty, made.weights.restore) == (
+        1e-4,
+        8,
+        10,
+        10,
+    )
 
 
 @pytest.mark.parametrize("shape", [(16,), (16, 8), (8, 16, 8)])
@@ -151,7 +157,7 @@ def test_the_losses_are_the_papers() -> None:
         return d.patches(d.trunk(y)).mean()
 
     theirs = real(there) - real(x) + 0.7 * missed(d(x)[1], own) + 8 * steep
-    torch.testing.assert_close(made.told_apart(x, there, own, rng).mean(), theirs)
+    torch.testing.assert_close(made.critic_loss(x, there, own, rng).mean(), theirs)
     theirs = -real(there) + 9 * (x - g(there, own)).abs().mean() + 0.7 * missed(d(there)[1], aim)
     theirs = theirs - real(here) + 9 * (x - g(here, own)).abs().mean()
     theirs = theirs + 0.7 * missed(d(here)[1], own) + 0.3 * (x - here).abs().mean()
@@ -166,7 +172,7 @@ def test_neither_networks_gradient_reaches_the_other() -> None:
     assert all(p.grad is None for p in made.critic.parameters())
     assert all(p.grad.abs().sum() > 0 for p in made.translator.net[-1].parameters())
     made.zero_grad()
-    made.told_apart(x, there.detach(), LABELS, rng).sum().backward()
+    made.critic_loss(x, there.detach(), LABELS, rng).sum().backward()
     assert all(p.grad is None for p in made.translator.parameters())
     assert all(p.grad is not None for p in made.critic.parameters())
 
@@ -205,13 +211,13 @@ def test_the_rate_falls_to_zero_and_the_authors_by_a_thousandth() -> None:
     ends = {"linear": 0.0, "stalled": 1e-4 * (1 - 1e-3), "none": 1e-4}
     for decay, end in ends.items():
         plan = build_small(FixedPointGAN, SPEC, steps=200_000, decay=decay).plan
-        assert plan.rate(0) == plan.rate(100_000) == 1e-4
-        assert plan.rate(200_000) == pytest.approx(end, rel=1e-9, abs=1e-15)
+        assert plan.learning_rate(0) == plan.learning_rate(100_000) == 1e-4
+        assert plan.learning_rate(200_000) == pytest.approx(end, rel=1e-9, abs=1e-15)
     plan = build_small(FixedPointGAN, SPEC, steps=200_000).plan
-    assert plan.rate(150_000) == pytest.approx(0.5e-4)
+    assert plan.learning_rate(150_000) == pytest.approx(0.5e-4)
     short = {kind: build_small(FixedPointGAN, SPEC, steps=10_000, decay=kind).plan for kind in ends}
-    assert short["linear"].rate(5_000) == pytest.approx(0.5e-4)
-    assert short["stalled"].rate(5_000) == pytest.approx(1e-4 * (1 - 5e-5))
+    assert short["linear"].learning_rate(5_000) == pytest.approx(0.5e-4)
+    assert short["stalled"].learning_rate(5_000) == pytest.approx(1e-4 * (1 - 5e-5))
 
 
 def test_a_sample_is_translated_to_its_other_label_or_to_some_samples() -> None:
@@ -221,13 +227,13 @@ def test_a_sample_is_translated_to_its_other_label_or_to_some_samples() -> None:
     assert share == 3 / 7 and _diseased_share([]) == 0
     rng, own = Rng([f"r{i}" for i in range(400)]), torch.arange(400).remainder(2).float()
     other, drawn = (
-        build_small(FixedPointGAN, SPEC, target=t)._target_label(own, rng, 0.2)
+        build_small(FixedPointGAN, SPEC, target=t)._target_labels(own, rng, 0.2)
         for t in ("other", "drawn")
     )
     assert torch.equal(other, 1 - own)
     assert set(drawn.tolist()) == {0.0, 1.0} and drawn.mean() == pytest.approx(0.2, abs=0.06)
     assert (drawn == own).float().mean() == pytest.approx(0.5, abs=0.1)
-    part = build_small(FixedPointGAN, SPEC, target="drawn")._target_label(
+    part = build_small(FixedPointGAN, SPEC, target="drawn")._target_labels(
         own[5:9], rng.rows(torch.arange(5, 9)), 0.2
     )
     assert torch.equal(part, drawn[5:9])

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from adbench.benchmark.registry.settings import build
 from adbench.datasets.base import Sample, Spec
 from adbench.engine.diffusion.denoiser import Denoiser
 from adbench.engine.diffusion.schedule import linear_schedule
@@ -61,9 +62,9 @@ def seen(made: Any, x: Tensor, levels: list[int]) -> Tensor:
 
 def test_the_defaults_are_the_papers() -> None:
     with torch.device("meta"):
-        made = Guided(Spec(4, (256, 256)))
-        plain = Guided(Spec(4, (256, 256)), class_cond=False)
-        chest = Guided(Spec(1, (256, 256)))
+        made = build(Guided, Spec(4, (256, 256)))
+        plain = build(Guided, Spec(4, (256, 256)), class_cond=False)
+        chest = build(Guided, Spec(1, (256, 256)))
     assert sum(p.numel() for p in made.denoiser.parameters()) == 113_681_160
     assert sum(p.numel() for p in plain.denoiser.parameters()) == 113_680_136
     assert sum(p.numel() for p in chest.denoiser.parameters()) == 113_670_786
@@ -211,7 +212,9 @@ def test_the_network_is_told_the_label() -> None:
         for p in made.denoiser.parameters():
             p.add_(0.05)  # its output is zero at first
         label[1] += 3
-        a, b = (made.denoiser.ask(x, torch.tensor([9, 9]), torch.tensor([k, k])) for k in (0, 1))
+        a, b = (
+            made.denoiser.predict(x, torch.tensor([9, 9]), torch.tensor([k, k])) for k in (0, 1)
+        )
     assert not torch.equal(a, b)
     assert isinstance(made.classifier, NoisyClassifier)
 
@@ -278,10 +281,10 @@ def test_encoded_under_no_label_the_network_hears_none() -> None:
     null = made._encoding_label(x)
     made.denoiser.net.class_embedding.weight.zero_()
     at = torch.tensor([9, 9])
-    zero = made.denoiser.ask(x, at, torch.tensor([0, 1]))
+    zero = made.denoiser.predict(x, at, torch.tensor([0, 1]))
     made.denoiser.net.class_embedding.weight.normal_()
-    assert torch.equal(made.denoiser.ask(x, at, null), zero)
-    assert not torch.equal(made.denoiser.ask(x, at, torch.tensor([0, 1])), zero)
+    assert torch.equal(made.denoiser.predict(x, at, null), zero)
+    assert not torch.equal(made.denoiser.predict(x, at, torch.tensor([0, 1])), zero)
 
 
 def test_the_network_begins_as_guided_diffusions() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from adbench.benchmark.registry.settings import build
 from adbench.datasets.base import Spec
 from adbench.engine.codecs.codec import Identity
 from adbench.engine.diffusion.denoiser import Denoiser
@@ -65,12 +66,14 @@ def lafite(net: torch.nn.Module | None = None, **more: Any) -> LafitE:
 
 def test_the_defaults_are_the_papers() -> None:
     with torch.device("meta"):
-        made = LafitE(Spec(3, (256, 256)), features="effperc-random")
+        made = build(LafitE, Spec(3, (256, 256)), features="effperc-random")
     assert made.canvas.padded_shape == (224, 224) and made.codec.latent == (176, 32, 32)
     assert made.plan.steps == 57_000 and made.plan.batch == 64  # 1000 epochs of 3629 images
     assert made.plan.lr == made.plan.weight_decay == 1e-4
     assert (
-        made.share == 0.1 and made.blur == 4 and made.denoiser.schedule.name == "cosine 1000 0.008"
+        made.memory_config.share == 0.1
+        and made.blur == 4
+        and made.denoiser.schedule.name == "cosine 1000 0.008"
     )
     assert made.denoiser.prediction_type == "noise" and made.chain.effective_eta == 0
 
@@ -124,7 +127,7 @@ def test_without_a_step_it_is_the_distance_to_what_the_memory_says() -> None:
     made, x = lafite(Mixture()), normal_places("t")
     before = made.denoiser.evaluations
     found = made.detect(x, [0], Rng(["t"])).map
-    edited = made.memory.replace_by_neighbours(x, made.neighbours)
+    edited = made.memory.replace_by_neighbours(x, made.memory_config.neighbours)
     assert made.denoiser.evaluations == before and found is not None
     torch.testing.assert_close(found[0, 0], (edited - x)[0].square().sum(0).sqrt())
 
@@ -169,6 +172,6 @@ def test_it_says_what_it_cannot_do() -> None:
         lafite(share=0.0)
     with pytest.raises(ValueError, match=r"softmax or inverse, not 'mean'"):
         lafite(weights="mean")
-    tiny = LafitE(Spec(1, (20, 10)), size=16, features="effperc-random", width=8, mults=(1, 2),
-        attention=(False, True), heads=1)  # fmt: skip
+    tiny = build(LafitE, Spec(1, (20, 10)), size=16, features="effperc-random", width=8,
+        mults=(1, 2), attention=(False, True), heads=1)  # fmt: skip
     assert tiny.canvas.padded_shape == (128, 64)

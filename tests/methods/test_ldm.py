@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from adbench.benchmark.registry.settings import build
 from adbench.datasets.base import Spec
 from adbench.engine.codecs.codebook_init import initialize_codebook
 from adbench.engine.diffusion.denoiser import Denoiser
@@ -59,8 +60,8 @@ def test_the_defaults_are_the_papers() -> None:
         return sum(p.numel() for p in part.parameters())
 
     with torch.device("meta"):
-        ldm, ood = LDM(Spec(1, (256, 256))), LDMOOD(Spec(1, (128, 128, 128)))
-        tutorial = LDM(Spec(1, (64, 64)), size=64, coder="kl", beta="linear_latent")
+        ldm, ood = build(LDM, Spec(1, (256, 256))), build(LDMOOD, Spec(1, (128, 128, 128)))
+        tutorial = build(LDM, Spec(1, (64, 64)), size=64, coder="kl", beta="linear_latent")
         signal = [cls(Spec(2, (3000,))) for cls in (LDM, LDMOOD)]
     assert (count(ldm.denoiser), ldm.codec.latent) == (64_155_144, (8, 64, 64))
     assert (ldm.healing, ldm.published, PlainLDM.published) == ("masked", 500, 300)
@@ -96,7 +97,9 @@ def test_what_the_scale_is_measured_on() -> None:
     made = build_small(LDM, SPEC, measured=2)
     made.fit(data, samples((16, 16), 3, 1, name="h"), TrainingContext())
     with torch.no_grad():
-        raw = made.codec.raw(made.canvas.forward(torch.stack([data[i].x for i in (0, 3)])))
+        raw = made.codec.encode_unscaled(
+            made.canvas.forward(torch.stack([data[i].x for i in (0, 3)]))
+        )
     assert made.codec.scale.item() == pytest.approx(1 / raw.std(correction=0).item(), rel=1e-4)
 
 
@@ -124,7 +127,7 @@ def test_another_code_or_another_map(shape: tuple[int, ...], more: dict[str, Any
     with torch.no_grad():
         found = made.detect(x, [500], Rng(["a", "b"]))
     assert found.map.shape == (1, 2, *shape) and found.map.isfinite().all()
-    codes = made.codec.raw(made.canvas.forward(x)).detach()
+    codes = made.codec.encode_unscaled(made.canvas.forward(x)).detach()
     known = getattr(made.codec, "codebook", None)
     if known is not None:
         continuous = more.get("latent_kind") == "continuous"
@@ -293,7 +296,9 @@ def test_what_ldm_ood_passes_on() -> None:
         beta="linear_latent", adversary_start=7)  # fmt: skip
     assert made.starts.shared_history and min(made.starts.levels) > 500
     kept = latent_linear_schedule().alpha_bar[500].item()
-    assert made.denoiser.schedule.kept[500].item() == pytest.approx(1 / (1 + (1 - kept) / 4 / kept))
+    assert made.denoiser.schedule.alpha_bar[500].item() == pytest.approx(
+        1 / (1 + (1 - kept) / 4 / kept)
+    )
     assert made.codec.adversary.starts == 7 and made.codec.looks is not None
     signal = build_small(LDMOOD, Spec(2, (64,)))
     assert signal.codec.adversary is None and signal.codec.looks is None

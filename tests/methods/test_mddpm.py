@@ -88,7 +88,7 @@ def test_training_undoes_what_was_pasted() -> None:
     loss = made.denoiser.loss
 
     def watched(x, rng, **more):
-        seen.append((x, more["start"], more["region"]))
+        seen.append((x, more["corrupted"], more["region"]))
         return loss(x, rng, **more)
 
     made.denoiser.loss = watched

@@ -10,6 +10,7 @@ from monai.networks.blocks.selfattention import SABlock
 from monai.networks.nets.diffusion_model_unet import DiffusionUNetResnetBlock
 from torch import Tensor, nn
 
+from adbench.benchmark.registry.settings import build
 from adbench.datasets.base import Spec
 from adbench.engine.diffusion.denoiser import Denoiser
 from adbench.engine.diffusion.schedule import cosine_schedule
@@ -51,7 +52,7 @@ def test_the_network_is_the_authors(cls: type[PDDPM | MDDPM | CDDPM], count: int
 
 def test_the_defaults_are_the_papers() -> None:
     with torch.device("meta"):
-        made = PDDPM(Spec(1, (96, 96)))
+        made = build(PDDPM, Spec(1, (96, 96)))
     assert len(made.tiles) == 4 and made.plan.steps == 19_200 and made.plan.batch == 32
     assert made.plan.ema is None and made.plan.clip is None and made.published == 500
     assert made.denoiser.prediction_type == "clean" and made.denoiser.schedule.name.startswith(

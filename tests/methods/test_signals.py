@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from adbench.benchmark.registry.settings import build
 from adbench.datasets.base import Sample, Spec
 from adbench.engine.diffusion.denoiser import Denoiser
 from adbench.engine.diffusion.schedule import scaled_linear_schedule
@@ -45,10 +46,10 @@ def wavenet(net: torch.nn.Module | None = None, **more: Any) -> Any:
 
 
 def test_the_defaults_reach_as_far_as_a_window() -> None:
-    made = WaveNetOOD(Spec(2, (3000,)))
+    made = build(WaveNetOOD, Spec(2, (3000,)))
     assert made.denoiser.net.receptive_field == 6139 and made.ndims == {1}
     assert len(made.starts.levels) == 25 and made.starts.levels[0] == 11
-    fork = WaveNetOOD(Spec(2, (3000,)), blind=True, layers=8, cycle=3, width=256)
+    fork = build(WaveNetOOD, Spec(2, (3000,)), blind=True, layers=8, cycle=3, width=256)
     assert fork.denoiser.net.receptive_field == 35
     assert sum(p.numel() for p in fork.denoiser.parameters()) == 4_269_570
 
@@ -82,7 +83,7 @@ def test_what_comes_from_elsewhere_is_farther_than_what_was_held_out() -> None:
     )
     x = white(KEYS, size=0.5)
     held_out = [Sample(one, key, key, False) for one, key in zip(x[:20], KEYS[:20], strict=True)]
-    made.starts.calibrate(made._looks, held_out, TrainingContext())
+    made.starts.calibrate(made._measure_starts, held_out, TrainingContext())
     rng = Rng(KEYS[20:])
     same, other = (made.detect(y, [1000], rng).score[0] for y in (x[20:], x[20:] + 1.5))
     assert other.min() > same.max() and abs(same.mean().item()) < 0.7
@@ -104,7 +105,7 @@ def test_spectra_are_a_second_measure() -> None:
         NormalPosteriorMean(scaled_linear_schedule(), 0.0, 0.25), amplitude="none", spectral=True
     )
     x = white(KEYS[:12], size=0.5)
-    made.starts.calibrate(made._looks, rows(x[:8], "h"), TrainingContext())
+    made.starts.calibrate(made._measure_starts, rows(x[:8], "h"), TrainingContext())
     assert made.starts.mean.shape == (5, 2) and (made.starts.mean > 0).all()
     a, b = made.detect(x[8:], [1000], Rng(KEYS[8:12])), made.detect(x[9:10], [1000], Rng(["k9"]))
     assert torch.equal(a.score[0, 1:2], b.score[0])

@@ -8,6 +8,7 @@ import torch
 from scipy.ndimage import grey_closing, grey_dilation
 from scipy.stats import hmean
 
+from adbench.benchmark.registry.settings import build
 from adbench.datasets.base import Spec
 from adbench.engine.diffusion.denoiser import Denoiser
 from adbench.engine.diffusion.schedule import linear_schedule, sampling_levels
@@ -16,7 +17,7 @@ from adbench.engine.runtime.context import TrainingContext
 from adbench.engine.runtime.rng import Rng
 from adbench.engine.sampling.reconstruct import SamplingConfig, reconstruct
 from adbench.engine.sampling.step_noise import StepNoise
-from adbench.methods.thor import THOR, HarmonisedStep, close_and_dilate
+from adbench.methods.thor import THOR, HarmonisedStep, THORQuirks, close_and_dilate
 from known import ConstantX0, SmoothNetwork
 from small import build_small, samples
 
@@ -29,7 +30,7 @@ def thor(**more: object) -> THOR:
 
 def test_the_defaults_are_the_papers() -> None:
     with torch.device("meta"):
-        made = THOR(Spec(1, (128, 128)), features="effperc-random")
+        made = build(THOR, Spec(1, (128, 128)), features="effperc-random")
     assert sum(p.numel() for p in made.denoiser.parameters()) == 18_500_993
     assert made.published == 351 and made.harmonise == (301, 151, 51) and made.plan.batch == 16
     assert made.plan.steps == 64_000  # 1500 epochs of 683 slices
@@ -90,7 +91,7 @@ def test_what_is_put_back_is_disturbed_with_the_chains_own_noise() -> None:
     made.intermediate_map = lambda inner, clean: torch.zeros(len(inner), 16, 16)
     known, drawn = torch.rand(1, 1, 16, 16), torch.randn(1, 1, 16, 16)
     for late, level in ((False, 150), (True, 151)):
-        made.renoise_late = late
+        made.quirks = THORQuirks(renoise_late=late)
         way = HarmonisedStep(made, StepNoise(Rng(["a"]), gaussian), known, drawn)
         moves = [move for move in way.plan_steps(sampling_levels(351)) if move.tag == 2]
         assert [move.start_level for move in moves] == [151]
@@ -104,7 +105,7 @@ def run_one(made: THOR, way: HarmonisedStep, x, drawn, move) -> torch.Tensor:
 
     one, zero = torch.tensor([0]), torch.tensor([0])
     here, there = torch.tensor([move.start_level]), torch.tensor([move.end_level])
-    rows = ChainBatch(zero, one, torch.tensor([move.mark]), here, here, there, [[move]])
+    rows = ChainBatch(zero, one, torch.tensor([move.tag]), here, here, there, [[move]])
     return way.advance(x, x[:, :0], made.denoiser.estimate(x, here), rows)
 
 

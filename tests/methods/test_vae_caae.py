@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from adbench.benchmark.registry.settings import build
 from adbench.datasets.base import Spec
 from adbench.engine.networks.residual_autoencoder import (
     ResidualAutoencoder,
@@ -30,11 +31,11 @@ def size(net: nn.Module) -> int:
 
 def test_the_networks_are_the_references() -> None:
     with torch.device("meta"):
-        made = CAAE(Spec(4, (256, 256)))
+        made = build(CAAE, Spec(4, (256, 256)))
         x = torch.zeros(1, 4, 256, 256)
         assert made.coder.net["encoder"](x).shape == (1, 128)
         assert made.coder.decode(torch.zeros(1, 128)).shape == x.shape
-        vae = VAE(Spec(4, (256, 256)))
+        vae = build(VAE, Spec(4, (256, 256)))
     net = made.coder.net
     assert size(net["encoder"]) == 9_372_160
     assert size(net["enter"]) + size(net["decoder"]) == 9_142_596
@@ -93,7 +94,7 @@ def test_encoder_and_critic_do_not_reach_each_other() -> None:
     slope = torch.autograd.grad(made.critic(between).sum(), between)[0]
     steep = (slope.square().sum(1).sqrt() - 1).square()
     theirs = made.critic(prior) - made.critic(z) + 10 * steep
-    torch.testing.assert_close(made.told_apart(z, prior, mix), theirs)
+    torch.testing.assert_close(made.critic_loss(z, prior, mix), theirs)
 
 
 def test_a_batch_serves_each_of_the_three_in_turn() -> None:
@@ -103,7 +104,7 @@ def test_a_batch_serves_each_of_the_three_in_turn() -> None:
     for batch, count in enumerate((200, 200, 20, 20)):
         mine = [who for at, who in steps if at == batch]
         assert mine == ["autoencoder", *["critic"] * count, "encoder"]
-    plan = CAAE(Spec(1, (32, 32)), widths=(4, 8), size=None).plan
+    plan = build(CAAE, Spec(1, (32, 32)), widths=(4, 8), size=None).plan
     assert plan.steps == 280_000 * 22 + 18_667 * 180
     assert (plan.momentum, plan.beta2, plan.moment_sets) == (0.5, 0.9, 2)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 
 from adbench.benchmark.plugins import conformance as check
 from adbench.benchmark.registry.registry import Registry
+from adbench.benchmark.registry.settings import build, setting_parameters
 from adbench.datasets.base import Sample, Spec
 
 SMALL = Registry.read().profile(check.PROFILE).args["methods"]["*"]
@@ -21,16 +21,16 @@ def small_method(name: str, spec: Spec, **more: Any) -> Any:
     known = {key: value for key, value in more.items() if key in entry.parameters()}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return entry.load()(spec, **entry.arguments(check.PROFILE) | known)
+        return entry.build(spec, **entry.arguments(check.PROFILE) | known)
 
 
 def build_small(cls: type, spec: Spec, **more: Any) -> Any:
     """A method by its class, small, listed or not."""
-    takes = inspect.signature(cls).parameters
+    takes = setting_parameters(cls)
     small = {key: value for key, value in SMALL.items() if key in takes}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return cls(spec, **small | more)
+        return build(cls, spec, **small | more)
 
 
 def samples(

@@ -90,7 +90,7 @@ def test_the_average_after_one_step_is_the_papers() -> None:
             average[k], 0.9999 * before[k] + 0.0001 * new[k], rtol=0, atol=1e-7
         )
     warm = train_net(
-        Training(1, 4, 1e-2, ema=0.9999, ema_warmup=True), TrainingContext()
+        Training(1, 4, 1e-2, ema=0.9999, ema_warm=True), TrainingContext()
     ).state_dict()
     for k in before:
         torch.testing.assert_close(warm[k], 0.1 * before[k] + 0.9 * new[k], rtol=0, atol=1e-7)

@@ -1,0 +1,138 @@
+"""The settings of a diffusion UNet as methods group them, and the network built from each.
+
+Published configurations name the same network in two ways: by the channels of every resolution
+(MONAI), or by one width and its multiples (guided-diffusion). Each class here is one of these ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import nn
+
+from .diffusion_unet import build_unet
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """A UNet by the channels of every resolution.
+
+    widths: channels at each resolution, the finest first.
+    res_blocks: residual blocks at each.
+    attention: whether the UNet attends there; its middle always does.
+    head_channels: channels of an attention head.
+
+    >>> net = UNetConfig((8, 16), 1, (False, True), 8).build(2, 1)
+    >>> sum(p.numel() for p in net.parameters())
+    44969
+    """
+
+    widths: Sequence[int]
+    res_blocks: int
+    attention: Sequence[bool]
+    head_channels: int
+
+    def build(self, ndim: int, channels: int, **options: Any) -> nn.Module:
+        """Return the UNet for samples of `ndim` axes and so many channels; options: its."""
+        return build_unet(ndim, channels, self.widths, res_blocks=self.res_blocks,
+            attention=self.attention, head_channels=self.head_channels, **options)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class OptionalUNetConfig:
+    """As UNetConfig, each field None for what the method takes for its kind of samples.
+
+    head_channels: one number, or one for each resolution.
+    """
+
+    widths: Sequence[int] | None = None
+    res_blocks: int | None = None
+    attention: Sequence[bool] | None = None
+    head_channels: int | Sequence[int] | None = None
+
+    def overrides(self) -> dict[str, Any]:
+        """Return the fields that are set.
+
+        >>> OptionalUNetConfig(res_blocks=2).overrides()
+        {'res_blocks': 2}
+        """
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class ScaledUNetConfig:
+    """A UNet by one width and its multiple at each resolution.
+
+    width: channels of the first convolution.
+    mults: what the width is multiplied with at each resolution.
+    res_blocks: residual blocks at each.
+    """
+
+    width: int
+    mults: Sequence[float]
+    res_blocks: int
+
+    @property
+    def widths(self) -> list[int]:
+        """The channels at each resolution.
+
+        >>> ScaledUNetConfig(8, (1, 2, 2), 1).widths
+        [8, 16, 16]
+        """
+        return [int(self.width * multiple) for multiple in self.mults]
+
+
+@dataclass(frozen=True)
+class MiddleAttentionUNetConfig(ScaledUNetConfig):
+    """pDDPM's UNet, which attends in its middle alone; time scales and shifts what is normalised.
+
+    head_channels: channels of an attention head.
+    """
+
+    head_channels: int
+
+    def build(self, ndim: int, channels: int, **options: Any) -> nn.Module:
+        """Return the UNet for samples of `ndim` axes and so many channels; options: its."""
+        return build_unet(ndim, channels, self.widths, res_blocks=self.res_blocks, updown=True,
+            scale_shift=True, head_channels=self.head_channels, eps=1e-5, zero_attention=True,
+            **options)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class HeadsUNetConfig(ScaledUNetConfig):
+    """A UNet by one width whose attention has a fixed number of heads at every resolution.
+
+    attention: whether it attends at each resolution; its middle always does.
+    heads: attention heads at each.
+    """
+
+    attention: Sequence[bool]
+    heads: int
+
+    def build(self, ndim: int, channels: int, **options: Any) -> nn.Module:
+        """Return the UNet for samples of `ndim` axes and so many channels; options: its."""
+        return build_unet(ndim, channels, self.widths, res_blocks=self.res_blocks,
+            attention=self.attention, head_channels=[n // self.heads for n in self.widths],
+            **options)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class AttentionSidesUNetConfig(ScaledUNetConfig):
+    """A UNet by one width that attends where the longest side has one of some lengths.
+
+    attention: these lengths in pixels.
+    heads: attention heads at each resolution.
+    """
+
+    attention: Sequence[int]
+    heads: int
+
+    def attention_levels(self, shape: Sequence[int]) -> list[bool]:
+        """Return for each resolution of samples of that shape whether the UNet attends.
+
+        >>> AttentionSidesUNetConfig(8, (1, 2, 2), 1, (16, 8), 2).attention_levels((32, 16))
+        [False, True, True]
+        """
+        return [max(shape) >> depth in self.attention for depth in range(len(self.mults))]
