@@ -68,7 +68,9 @@ def run_experiment(
     image_path = image_folder / f"{experiment.name}.png"
     if maps["test"].created or record.created or not image_path.exists():
         level, test = evaluation["level"]["chosen"], resolved.splits["test"]
-        show(experiment, test, maps["test"].path, level, results, image_path)
+        title = f"{experiment.method.label} on {experiment.dataset.name}"
+        title += f", profile {experiment.profile}"
+        show(title, test, maps["test"].path, level, results, image_path)
     samples = canonical_json(data_key_inputs(experiment, resolved.splits, PREDICTED_SPLITS))
     fingerprint = hashlib.sha256(samples.encode()).hexdigest()[:16]
     return {

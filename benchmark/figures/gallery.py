@@ -12,9 +12,9 @@ import h5py
 import numpy as np
 from torch import Tensor
 
+from ..evaluation.hdf5_arrays import hdf5_dataset, read_array
 from ..evaluation.sample_results import SampleResults
 from ..evaluation.tile_stitching import TiledImages, samples_without_images
-from ..experiments.matrix import Experiment
 from .contact_sheet import SIDE, chosen, small
 from .sample_sheet import Shown, sheet
 
@@ -43,15 +43,16 @@ def gallery(split: Any) -> list[int]:
     return sorted(i for whole in chosen for i in wholes.members[whole])
 
 
-def show(
-    cell: Experiment, split: Any, maps: Path, level: int, rows: SampleResults, path: Path
-) -> None:
-    """All pictures of a cell at one level, each under its own name beside `path`: the gallery, the
-    worst mistakes (.worst.png) where there are any, the contact sheet (.contact.png) of images.
+def show(title: str, split: Any, maps: Path, level: int, rows: SampleResults, path: Path) -> None:
+    """All images of an experiment at one level, each under its own name beside `path`: the gallery,
+    the worst mistakes (.worst.png) where there are any, the contact sheet (.contact.png) of images.
+
+    title: of the images, the level is added
 
     rows: of this split at this level, as they were judged
     """
-    title, wholes = _title(cell, level), TiledImages(samples_without_images(split))
+    wholes = TiledImages(samples_without_images(split))
+    title += f", level {level}" if level else ""
     with h5py.File(maps, "r") as file:
         draw(file, split, level, path, title)
         others = {".worst.png": worst, ".contact.png": contact}
@@ -63,7 +64,7 @@ def show(
 
 def draw(file: h5py.File, split: Any, level: int, path: Path, title: str) -> None:
     """A picture of the gallery: input, reconstruction, map, truth."""
-    shown = array(file, "gallery").tolist()
+    shown = read_array(file, "gallery").tolist()
     sheet(path, _shown(file, split, shown, level), title=title)
 
 
@@ -134,8 +135,8 @@ def mistakes(rows: SampleResults) -> list[tuple[int, str]]:
 
 def _shown(file: h5py.File, split: Any, shown: Sequence[int], level: int) -> list[Shown]:
     """Samples of a split, whole ones, with what the method made of them."""
-    at = array(file, "levels").tolist().index(level)
-    made = {i: k for k, i in enumerate(array(file, "gallery").tolist())}
+    at = read_array(file, "levels").tolist().index(level)
+    made = {i: k for k, i in enumerate(read_array(file, "gallery").tolist())}
     samples = [split[i] for i in shown]
     wholes = TiledImages(samples)
 
@@ -164,25 +165,8 @@ def _shown(file: h5py.File, split: Any, shown: Sequence[int], level: int) -> lis
     ]
 
 
-def _title(cell: Experiment, level: int) -> str:
-    title = f"{cell.method.label} on {cell.dataset.name}, profile {cell.profile}"
-    return title + (f", level {level}" if level else "")
-
-
-def array(file: h5py.File, name: str) -> np.ndarray:
-    """The whole of a dataset in an open file."""
-    return np.asarray(stored(file, name)[()])
-
-
-def stored(file: h5py.File, name: str) -> h5py.Dataset:
-    found = file[name]
-    if not isinstance(found, h5py.Dataset):
-        raise TypeError(f"{file.filename}: {name} is not a dataset")
-    return found
-
-
 def _at(file: h5py.File, name: str, level: int, i: int) -> np.ndarray | None:
-    return np.asarray(stored(file, name)[level, i]) if name in file else None
+    return np.asarray(hdf5_dataset(file, name)[level, i]) if name in file else None
 
 
 def _numpy(tensor: Tensor | None) -> np.ndarray | None:

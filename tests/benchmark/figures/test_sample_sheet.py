@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
-from typing import Any
 
 import h5py
 import numpy as np
@@ -205,10 +203,9 @@ def test_mistakes_are_drawn_from_the_maps_of_the_chosen_level(tmp_path):
         file["reconstruction"] = np.zeros((2, 1, 1, 16, 16), np.float32)
     label = np.array([0, 0, 1, 1], bool)
     rows = SampleResults(keys, keys, label, np.array([0.0, 2.0, 1.0, 3.0]), None, {}, {})
-    names = SimpleNamespace(label="A", name="made-up")
-    cell: Any = SimpleNamespace(method=names, dataset=names, profile="tiny")
+    title = "A on made-up, profile tiny"
     path = tmp_path / "a.worst.png"
-    show(cell, samples, tmp_path / "maps.h5", 250, rows, tmp_path / "a.png")
+    show(title, samples, tmp_path / "maps.h5", 250, rows, tmp_path / "a.png")
     layout = json.loads(getattr(Image.open(path), "text", {})[LAYOUT])
     assert [row["key"] for row in layout["rows"]] == ["a0", "n1"]
     assert "missed: 50% of normal" in layout["rows"][0]["caption"]
@@ -221,7 +218,7 @@ def test_mistakes_are_drawn_from_the_maps_of_the_chosen_level(tmp_path):
     assert [*prints["columns"]] == ["input", "map", "truth"]
     shown_ = json.loads(getattr(Image.open(tmp_path / "a.png"), "text", {})[LAYOUT])
     assert [row["key"] for row in shown_["rows"]] == ["n0"]
-    show(cell, samples[:2], tmp_path / "maps.h5", 250, pick(rows, 2), tmp_path / "a.png")
+    show(title, samples[:2], tmp_path / "maps.h5", 250, pick(rows, 2), tmp_path / "a.png")
     assert not path.exists(), "nothing is wrong any more"
 
 
