@@ -59,7 +59,7 @@ def load_dataset(
     >>> load_dataset("phantom", settings={"shape": [16, 16]}).spec.shape
     (16, 16)
     """
-    from ..executors.launch import circumstances
+    from ..executors.launch import device_context
     from ..experiments.matrix import resolve_overrides
     from ..experiments.run_config import RunConfig
 
@@ -67,7 +67,7 @@ def load_dataset(
         datasets=name, data=data, profile=profile, settings=settings, registry=registry
     )
     names = Registry.read(*config.registry)
-    config = config.resolve(names, circumstances("auto", "auto").device)
+    config = config.resolve(names, device_context("auto", "auto").device)
     entry = names.dataset(name)
     arguments = resolve_overrides(config.settings, [], [name], names)[name]
     return entry.load()(**entry.arguments(config.profile, arguments))
@@ -92,13 +92,13 @@ def describe(name: str, *, registry: Sequence[str | Path] = ()) -> dict[str, Any
 
     Raises RegistryError on an unknown name.
     """
-    from ..leaderboard.reproduction import printed
+    from ..leaderboard.reproduction import published_values
     from ..planning.descriptions import describe_entry as describe_entry
 
     entry = Registry.read(*map(Path, registry)).entry(name)
     facts = describe_entry(entry)
     if entry.package == "methods":
-        facts["published numbers"] = printed(name) or "none that could be checked"
+        facts["published numbers"] = published_values(name) or "none that could be checked"
     return facts
 
 

@@ -23,7 +23,7 @@ from ...methods.base import Method
 from ..evaluation.load_predictions import load_predictions
 from ..evaluation.predictions import GroundTruth, Predictions
 from ..evaluation.protocol import Protocol
-from ..executors.launch import circumstances
+from ..executors.launch import device_context
 from ..experiments.fit_predict import load_method, predict
 from ..experiments.matrix import Experiment, sweep_levels
 from ..experiments.resolve import build_method
@@ -242,7 +242,7 @@ def load(
     dataset = experiment.dataset.load()(**_arguments(experiment, data))
     if not hasattr(dataset, "spec") or data is not None:
         dataset.prepare()
-    context = circumstances(device, checkpoint.key_inputs["numerics"])
+    context = device_context(device, checkpoint.key_inputs["numerics"])
     return Detector(experiment, dataset, checkpoint, facts, context)
 
 

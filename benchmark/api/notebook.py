@@ -8,11 +8,11 @@ from typing import Any
 
 from rich.console import Console
 
-from ..scheduling.console import FRESH, Watch, table
-from ..scheduling.job_progress import Doing
+from ..scheduling.console import REDRAW_INTERVAL, ConsoleReporter, progress_table
+from ..scheduling.job_progress import JobProgress
 
 
-class NotebookReporter(Watch):
+class NotebookReporter(ConsoleReporter):
     """A ConsoleReporter whose table is an output of the cell that runs; it keeps failures.
 
     failures: why, by the name of what failed
@@ -26,24 +26,24 @@ class NotebookReporter(Watch):
 
     def failed(self, name: str, reason: str) -> None:
         self.failures[name] = reason
-        super().failed(name, reason)
+        super().print_failure(name, reason)
 
-    def show(self, doing: Sequence[Doing], counts: Mapping[str, int]) -> None:
+    def show(self, doing: Sequence[JobProgress], counts: Mapping[str, int]) -> None:
         now = time.monotonic()
-        if not self.console.is_jupyter or now - self._redrawn < FRESH:
-            super().show(doing, counts)
+        if not self.console.is_jupyter or now - self._redrawn < REDRAW_INTERVAL:
+            super().draw(doing, counts)
             return
         from IPython.display import display
 
         self._redrawn = now
         if self._output is None:
-            self._output = display(table(doing, counts, now), display_id=True)
+            self._output = display(progress_table(doing, counts, now), display_id=True)
         else:
-            self._output.update(table(doing, counts, now))
+            self._output.update(progress_table(doing, counts, now))
 
     def tell(self, name: str, event: str, facts: Mapping[str, Any]) -> None:
         if not self.console.is_jupyter or event in ("oom", "note"):
-            super().tell(name, event, facts)
+            super().on_event(name, event, facts)
 
     def close(self) -> None:
         super().close()

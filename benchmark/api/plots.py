@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..leaderboard.columns import TITLES
-from ..leaderboard.leaderboard import Record, ReportError, naming
+from ..leaderboard.leaderboard import Record, ReportError, entry_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +29,7 @@ def plot_levels(records: Sequence[Record], metric: str | None, axes: Axes | None
         from matplotlib import pyplot
 
         axes = pyplot.subplots(layout="constrained")[1]
-    names = naming(done)
+    names = entry_names(done)
     for record in done:
         if not (curve := curves[id(record)]):
             continue

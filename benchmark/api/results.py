@@ -6,14 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..leaderboard.leaderboard import Board, Record, ReportError, boards, read_records
+from ..leaderboard.leaderboard import (
+    Leaderboard,
+    Record,
+    ReportError,
+    build_leaderboards,
+    read_records,
+)
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.axes import Axes
 
     from ..leaderboard.comparison import Comparison
-    from ..leaderboard.reproduction import Finding
+    from ..leaderboard.reproduction import ReproductionResult
 
 
 class Results:
@@ -45,11 +51,11 @@ class Results:
         """The files of the records, as `adbench.load` takes them."""
         return [self.folder / "records" / str(record["file"]) for record in self.records]
 
-    def leaderboards(self) -> list[Board]:
+    def leaderboards(self) -> list[Leaderboard]:
         """A leaderboard for each data set and protocol: whole runs before partial ones."""
-        return boards(self.records)
+        return build_leaderboards(self.records)
 
-    def leaderboard(self, dataset: str | None = None) -> Board:
+    def leaderboard(self, dataset: str | None = None) -> Leaderboard:
         """The leaderboard of a data set, or the only one there is.
 
         Raises ReportError where none or several fit, with the names to choose from.
@@ -57,7 +63,7 @@ class Results:
         found = [
             board
             for board in self.leaderboards()
-            if dataset is None or board.rows[0].record["dataset"]["name"] == dataset
+            if dataset is None or board.entries[0].record["dataset"]["name"] == dataset
         ]
         if len(found) == 1:
             return found[0]
@@ -90,9 +96,9 @@ class Results:
 
         folder: where to; None for the folder of the results
         """
-        from ..report.export import write
+        from ..report.export import write_report
 
-        return write(self.records, self.folder if folder is None else Path(folder))
+        return write_report(self.records, self.folder if folder is None else Path(folder))
 
     def compare(
         self,
@@ -113,7 +119,7 @@ class Results:
 
         return compare(a, b, self.folder, dataset=dataset, metric=metric, margin=margin)
 
-    def reproduce(self, paper: str, **options: Any) -> list[Finding]:
+    def reproduce(self, paper: str, **options: Any) -> list[ReproductionResult]:
         """Published numbers of a paper beside these records: reproduced, not, or why unknown.
 
         paper: a key of published.yaml, or key:table

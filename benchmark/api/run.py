@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from ..evaluation.protocol import Protocol
     from ..experiments.matrix import Experiment
-    from ..scheduling.console import Watch
+    from ..scheduling.console import ConsoleReporter
     from .results import Results
 
 
@@ -118,20 +118,20 @@ def plan(
     return pandas.DataFrame(stages)
 
 
-def run_config(config: RunConfig, reporter: Watch) -> tuple[int, list[Experiment]]:
+def run_config(config: RunConfig, reporter: ConsoleReporter) -> tuple[int, list[Experiment]]:
     """Run a config; return the exit code and its experiments. reporter: what shows the progress."""
-    from ..executors.fork_server import early
+    from ..executors.fork_server import start_early
 
-    with early(config.executor) as fork_server:  # it imports while the registry is read
-        from ..executors.launch import execute
-        from ..executors.selection import Where
+    with start_early(config.executor) as fork_server:  # it imports while the registry is read
+        from ..executors.launch import run_experiments
+        from ..executors.selection import ExecutorSelection
         from .storage import open_store
 
-        selection = Where(config.executor, config.address, config.slurm, config.detach)
-        context = selection.circumstances(config.device, config.dtype)
+        selection = ExecutorSelection(config.executor, config.address, config.slurm, config.detach)
+        context = selection.device_context(config.device, config.dtype)
         config, experiments = _experiments(config, context.device)
         if context.team.rank == 0:
-            reporter.line(f"profile {config.profile} on {context.device}")
+            reporter.print_line(f"profile {config.profile} on {context.device}")
         context = replace(
             context,
             checkpoint_interval=config.keep_every,
@@ -142,13 +142,17 @@ def run_config(config: RunConfig, reporter: Watch) -> tuple[int, list[Experiment
         store = open_store(config.store)
         if config.detach:
             more = {"curves": config.tensorboard, "timeout": config.timeout}
-            reporter.line(selection.hand_in(experiments, context, store, config.out, **more))
+            reporter.print_line(
+                selection.submit_detached(experiments, context, store, config.out, **more)
+            )
             return 0, experiments
         if _interactive(experiments) and config.executor == "local":
             # no other process can import the class
             selection = replace(selection, executor="inline")
-        executor = selection.workplace(context, experiments, config.slots, config.out, fork_server)
-        code = execute(
+        executor = selection.create_executor(
+            context, experiments, config.slots, config.out, fork_server
+        )
+        code = run_experiments(
             experiments, context, store, config.out, reporter, config.tensorboard, executor,
             timeout=config.timeout,
         )  # fmt: skip
@@ -156,14 +160,14 @@ def run_config(config: RunConfig, reporter: Watch) -> tuple[int, list[Experiment
 
 
 def plan_config(
-    config: RunConfig, reporter: Watch, *, measure: bool = False
+    config: RunConfig, reporter: ConsoleReporter, *, measure: bool = False
 ) -> tuple[list[dict[str, Any]], Path, str]:
     """What running a config would do: rows of preview_run, the store's folder and the device."""
-    from ..executors.launch import circumstances
+    from ..executors.launch import device_context
     from ..planning.preview import preview_run
     from .storage import open_store
 
-    context = circumstances(config.device, config.dtype)
+    context = device_context(config.device, config.dtype)
     config, experiments = _experiments(config, context.device)
     store = open_store(config.store)
     rows = preview_run(experiments, context, store, reporter, measure=measure)

@@ -11,7 +11,7 @@ from ..experiments.run_config import OptionError, RunConfig
 if TYPE_CHECKING:
     from ...engine.runtime.context import TrainingContext
     from ..experiments.matrix import Experiment
-    from ..scheduling.console import Watch
+    from ..scheduling.console import ConsoleReporter
 
 REFERENCES = ("loop", "separate", "fewer")
 """Slower ways of predicting to measure beside ours: a plain loop with batch 1, one level at a time,
@@ -58,7 +58,7 @@ def measure_speed(
 
 def measure_config(
     config: RunConfig,
-    reporter: Watch,
+    reporter: ConsoleReporter,
     *,
     images: int,
     rounds: int,
@@ -70,13 +70,13 @@ def measure_config(
 ) -> tuple[list[Measurement], int]:
     """The measurements of measure_speed, and how many methods failed."""
     against = parse_references(against)
-    from ..executors.launch import circumstances
+    from ..executors.launch import device_context
     from ..experiments.matrix import expand_matrix
     from ..registry.registry import Registry
     from ..speed.inference import describe_machine
     from ..speed.metrics import measure_metrics
 
-    context = circumstances(config.device, config.dtype)
+    context = device_context(config.device, config.dtype)
     context = replace(context, compile=config.compile, batch=batch or context.batch)
     registry = Registry.read(*config.registry)
     measurements, failed = list[Measurement](), 0
@@ -88,8 +88,8 @@ def measure_config(
             experiments, context, reporter, images, rounds, against, loading, noise
         )
     if maps is not None:
-        reporter.line(f"pixel metrics of {maps} maps")
-        where = describe_machine(circumstances("cpu", "float32"))
+        reporter.print_line(f"pixel metrics of {maps} maps")
+        where = describe_machine(device_context("cpu", "float32"))
         measurements.append(measure_metrics(maps, rounds=rounds, machine=where))
     return measurements, failed
 
@@ -112,7 +112,7 @@ def parse_references(texts: Sequence[str]) -> list[str]:
 def _measure_methods(
     experiments: Sequence[Experiment],
     context: TrainingContext,
-    reporter: Watch,
+    reporter: ConsoleReporter,
     images: int,
     rounds: int,
     against: Sequence[str],
@@ -120,20 +120,20 @@ def _measure_methods(
     noise: bool,
 ) -> tuple[list[Measurement], int]:
     """What could be measured, and how many methods failed."""
-    from ..executors.launch import prepared, unfit
+    from ..executors.launch import incompatibility, prepare_dataset
     from ..speed.data_loading import measure_loading, measure_noise
     from ..speed.inference import describe_machine, measure_inference
 
-    data, measurements, failed = prepared(experiments[0], reporter), list[Measurement](), 0
-    reporter.line("peak of matrix products and convolutions")
+    data, measurements, failed = prepare_dataset(experiments[0], reporter), list[Measurement](), 0
+    reporter.print_line("peak of matrix products and convolutions")
     where = describe_machine(context)
     for experiment in experiments:
         name = experiment.method.name
-        if reason := unfit(experiment, data):
-            reporter.line(f"{name}  skipped: {reason}")
+        if reason := incompatibility(experiment, data):
+            reporter.print_line(f"{name}  skipped: {reason}")
             continue
         try:
-            reporter.line(f"{name}  predicting")
+            reporter.print_line(f"{name}  predicting")
             measurements.append(
                 measure_inference(
                     experiment, data, context, images=images, rounds=rounds,
@@ -141,12 +141,12 @@ def _measure_methods(
                 )
             )  # fmt: skip
             if loading:
-                reporter.line(f"{name}  loading")
+                reporter.print_line(f"{name}  loading")
                 measurements.append(measure_loading(experiment, data, context, machine=where))
         except Exception as error:  # the others are measured all the same
             failed += 1
-            reporter.failed(name, f"{type(error).__name__}: {error}".splitlines()[0])
+            reporter.print_failure(name, f"{type(error).__name__}: {error}".splitlines()[0])
     if noise:
-        reporter.line("simplex noise")
+        reporter.print_line("simplex noise")
         measurements.append(measure_noise(context, rounds=rounds, machine=where))
     return measurements, failed

@@ -88,10 +88,10 @@ def verify(
 ) -> None:
     """Read all that is stored to its last byte. Exit code 5 if something is damaged and stays."""
     with error_messages(traceback):
-        from ..scheduling.console import Watch
+        from ..scheduling.console import ConsoleReporter
         from ..store.integrity import verify_store
 
-        with Watch(rich_console(err=True)).step("cache") as progress:
+        with ConsoleReporter(rich_console(err=True)).progress_of("cache") as progress:
             report = verify_store(open_store(store), repair=repair, progress=progress)
         if json:
             print_json({**asdict(report), "intact": report.intact})

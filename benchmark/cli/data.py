@@ -38,10 +38,10 @@ def prepare(
     """Read, check and preprocess a dataset once. An interrupted call goes on where it stopped."""
     with error_messages(traceback):
         from ..api.catalogue import load_dataset
-        from ..scheduling.console import Watch
+        from ..scheduling.console import ConsoleReporter
 
         dataset = load_dataset(name, **options)
-        with Watch(rich_console(err=True)).step(f"prepare {name}") as progress:
+        with ConsoleReporter(rich_console(err=True)).progress_of(f"prepare {name}") as progress:
             dataset.prepare(progress)
         parts = {
             part: len(getattr(dataset, part)()) for part in ("train", "calibration", "val", "test")
@@ -65,10 +65,10 @@ def verify(
     """Read every file to its last byte and list all that is wrong. Exit code 5 if anything is."""
     with error_messages(traceback):
         from ..api.catalogue import load_dataset
-        from ..scheduling.console import Watch
+        from ..scheduling.console import ConsoleReporter
 
         dataset = load_dataset(name, **options)
-        with Watch(rich_console(err=True)).step(f"verify {name}") as progress:
+        with ConsoleReporter(rich_console(err=True)).progress_of(f"verify {name}") as progress:
             found = dataset.verify(progress)
         if json:
             print_json({"dataset": name, **asdict(found)})
@@ -99,10 +99,10 @@ def audit(
     with error_messages(traceback):
         from ..api.catalogue import load_dataset
         from ..audit.audit import audit as look
-        from ..scheduling.console import Watch
+        from ..scheduling.console import ConsoleReporter
 
         dataset = load_dataset(name, **options)
-        with Watch(rich_console(err=True)).step(f"audit {name}") as progress:
+        with ConsoleReporter(rich_console(err=True)).progress_of(f"audit {name}") as progress:
             dataset.prepare(progress)
             found = look(dataset, progress=progress)
         if json:

@@ -34,13 +34,13 @@ def report(
     """Show the leaderboard; write it as a page (index.html), Markdown, CSV, JSON and LaTeX."""
     with error_messages(traceback):
         from ..api.results import load_results
-        from ..report.terminal import terminal
+        from ..report.terminal import print_leaderboards
 
         results = load_results(out)
         if json:
             print_json(results.records)
             return
-        terminal(results.records, rich_console())
+        print_leaderboards(results.records, rich_console())
         for path in results.write():
             typer.echo(str(path))
 
@@ -75,11 +75,11 @@ def compare(
     """Is A better than B on the same samples? The difference with its paired 95 % interval."""
     with error_messages(traceback):
         from ..leaderboard.comparison import compare as compare_records
-        from ..leaderboard.comparison import gate
+        from ..leaderboard.comparison import gate_fails
 
-        gate([], fail_if)  # a wrong word is an error before the work
+        gate_fails([], fail_if)  # a wrong word is an error before the work
         comparisons = compare_records(a, b, out, dataset=dataset, metric=metric, margin=margin)
-        failed = gate(comparisons, fail_if)
+        failed = gate_fails(comparisons, fail_if)
         if json:
             print_json([comparison.as_dict() for comparison in comparisons])
         else:
@@ -102,11 +102,11 @@ def reproduce(
     """Published numbers beside the records here. Exit code 4 if one is not reproduced."""
     with error_messages(traceback):
         from ..leaderboard.leaderboard import ReportError, read_records
-        from ..leaderboard.reproduction import NOT, book
+        from ..leaderboard.reproduction import NOT, read_published
         from ..leaderboard.reproduction import reproduce as compare_with_paper
 
         if not paper:
-            for name, facts in book().items():
+            for name, facts in read_published().items():
                 typer.echo(f"{name:<10} {facts['label']}: {', '.join(facts['tables'])}")
             return
         compare_with_paper(paper, [])  # a wrong name is an error before anything else
@@ -140,7 +140,7 @@ def status(
 ) -> None:
     """What is done, what is running, and what was left half-way."""
     with error_messages(traceback):
-        from ..scheduling.status import status as run_status
+        from ..scheduling.status import read_status as run_status
 
         root = open_store(store).root
         before: list[str] = []

@@ -38,12 +38,15 @@ def run(traceback: Traceback = False, **options: Any) -> None:
     with error_messages(traceback):
         from ..api.run import run_config
         from ..experiments.run_config import RunConfig
-        from ..scheduling.console import Watch
+        from ..scheduling.console import ConsoleReporter
 
-        config, reporter = RunConfig.from_options(**options), Watch(rich_console(err=True))
+        config, reporter = (
+            RunConfig.from_options(**options),
+            ConsoleReporter(rich_console(err=True)),
+        )
         code = run_config(config, reporter)[0]
         if code == 0 and not config.detach and os.environ.get("RANK", "0") == "0":
-            reporter.line(f"done: adbench report --out {config.out}")
+            reporter.print_line(f"done: adbench report --out {config.out}")
         raise typer.Exit(code)
 
 
@@ -59,9 +62,12 @@ def plan(
         from ..api.run import plan_config
         from ..experiments.run_config import RunConfig
         from ..planning.text import format_preview
-        from ..scheduling.console import Watch
+        from ..scheduling.console import ConsoleReporter
 
-        config, reporter = RunConfig.from_options(**options), Watch(rich_console(err=True))
+        config, reporter = (
+            RunConfig.from_options(**options),
+            ConsoleReporter(rich_console(err=True)),
+        )
         rows, store, device = plan_config(config, reporter, measure=measure)
         if json:
             print_json(rows)

@@ -59,15 +59,22 @@ def speed(
     with error_messages(traceback):
         from ..api.speed import measure_config
         from ..experiments.run_config import RunConfig
-        from ..scheduling.console import Watch
+        from ..scheduling.console import ConsoleReporter
         from ..speed.report import print_tables, write_report
         from ..store.artifact_store import atomic_write
 
         config = RunConfig.from_options(datasets=dataset, baselines=False, **options)
         facts, failed = measure_config(
-            config, Watch(rich_console(err=True)), images=images, rounds=rounds, batch=batch,
-            against=against or (), loading=loading, noise=noise, maps=metrics,
-        )  # fmt: skip
+            config,
+            ConsoleReporter(rich_console(err=True)),
+            images=images,
+            rounds=rounds,
+            batch=batch,
+            against=against or (),
+            loading=loading,
+            noise=noise,
+            maps=metrics,
+        )
         paths = write_report(facts, out)
         if str(json) == "-":
             print_json(facts)

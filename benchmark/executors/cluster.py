@@ -18,12 +18,12 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 from ..scheduling.job import Job
-from ..scheduling.job_logs import Logs
+from ..scheduling.job_logs import JobLogs
 from ..store.atomic_files import atomic_write
 from .job_folder import JOB, LAST, LOG, NEWS, STOP, TICKET
-from .launch import Hear, News
+from .launch import EventHandler, JobEvent
 
-KEPT = 7 * 86400.0
+KEEP_SECONDS = 7 * 86400.0
 """Seconds that what a job told is kept for a driver that did not come for it."""
 
 
@@ -45,12 +45,12 @@ class Cluster(Protocol):
         """Have every folder attended to, somewhere, some time; a ticket for each."""
         ...
 
-    def over(self, tickets: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
+    def finished_jobs(self, tickets: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
         """Those of the tickets that are not, or no longer, going to run; and how each ended: the
         facts of a `died`, should it have left no word of its own."""
         ...
 
-    def ask(self, ticket: str) -> None:
+    def request_stop(self, ticket: str) -> None:
         """Take it back if it has not begun; have it look for `stop` at once if it has."""
         ...
 
@@ -64,7 +64,7 @@ class Cluster(Protocol):
 
 
 @dataclass
-class _Sent:
+class _SubmittedJob:
     """A job that was handed in. read: bytes of its news that were; over: how its process ended,
     and gone: since when that is known"""
 
@@ -76,7 +76,7 @@ class _Sent:
     gone: float = 0.0
 
 
-class Remote:
+class RemoteExecutor:
     """An Executor (executor.py). folder: where jobs are told of, on a disk that all hosts share.
 
     every: seconds between two looks at the files; ask_every: between two questions to the cluster
@@ -94,19 +94,19 @@ class Remote:
         self._cluster, self._folder, self.slots = cluster, folder.absolute(), slots
         self._every, self._ask_every = every, ask_every
         self._looked = self._asked = 0.0
-        self._new: list[_Sent] = []
-        self._sent: dict[str, _Sent] = {}
-        self._before = self._left()
+        self._new: list[_SubmittedJob] = []
+        self._sent: dict[str, _SubmittedJob] = {}
+        self._before = self._leftover_jobs()
 
     def start(self, job: Job) -> None:
         threads, run = self._cluster.threads(job), job["run"] | {"device": self._cluster.device}
         name = re.sub(r"[^\w.=-]+", "-", job["name"])[:80]
-        sent = _Sent(job["name"], self._folder / f"{uuid4().hex[:8]}-{name}")
+        sent = _SubmittedJob(job["name"], self._folder / f"{uuid4().hex[:8]}-{name}")
         atomic_write(sent.folder / JOB, json.dumps(job | {"threads": threads, "run": run}))
         self._sent[sent.name] = sent
         self._new.append(sent)
 
-    def listen(self, hear: Hear, seconds: float) -> None:
+    def poll(self, on_event: EventHandler, seconds: float) -> None:
         self._submit()
         rest = self._looked + self._every - time.monotonic()
         if rest > 0:
@@ -115,25 +115,25 @@ class Remote:
             return
         self._looked = time.monotonic()
         if self._looked - self._asked >= self._ask_every:
-            self._question()
+            self._query_cluster()
             self._asked = time.monotonic()
-            self._say_what_waits(hear)
+            self._report_waiting(on_event)
         for sent in list(self._sent.values()):
-            self._look(sent, hear)
+            self._poll_job(sent, on_event)
 
-    def ask(self, name: str) -> None:
+    def request_stop(self, name: str) -> None:
         sent = self._sent[name]
         with suppress(OSError):
             (sent.folder / STOP).touch()
         if sent.ticket:
-            self._cluster.ask(sent.ticket)
+            self._cluster.request_stop(sent.ticket)
         self._new = [other for other in self._new if other is not sent]
 
     def kill(self, name: str) -> None:
         if ticket := self._sent[name].ticket:
             self._cluster.kill(ticket)
         else:
-            self.ask(name)
+            self.request_stop(name)
 
     def close(self) -> None:
         """End what still runs; what was said of it is nobody's any more."""
@@ -159,27 +159,27 @@ class Remote:
             sent.ticket = ticket
             atomic_write(sent.folder / TICKET, ticket)
 
-    def _question(self) -> None:
+    def _query_cluster(self) -> None:
         mine = {sent.ticket: sent for sent in self._sent.values() if sent.ticket and not sent.over}
         earlier = {ticket: name for name, (ticket, _) in self._before.items()}
-        for ticket, facts in self._cluster.over([*mine, *earlier]).items():
+        for ticket, facts in self._cluster.finished_jobs([*mine, *earlier]).items():
             if ticket in earlier:
-                _clear(self._before.pop(earlier[ticket])[1])
+                _remove_folder(self._before.pop(earlier[ticket])[1])
             else:
                 mine[ticket].over, mine[ticket].gone = facts, time.monotonic()
 
-    def _say_what_waits(self, hear: Hear) -> None:
+    def _report_waiting(self, hear: EventHandler) -> None:
         for sent in self._new:
             ticket, _ = self._before.get(sent.name, ("", None))
             if not ticket:
                 continue
             text = f"{sent.name} waits for job {ticket} of an earlier run, which works on it"
-            hear(News(sent.name, "told", {"event": "note", "facts": {"text": text}}))
+            hear(JobEvent(sent.name, "told", {"event": "note", "facts": {"text": text}}))
 
-    def _look(self, sent: _Sent, hear: Hear) -> None:
-        last = _read(sent.folder / LAST)  # before the news, so that these are all there
-        for what, facts in self._news(sent):
-            hear(News(sent.name, what, facts))
+    def _poll_job(self, sent: _SubmittedJob, hear: EventHandler) -> None:
+        last = _read_json(sent.folder / LAST)  # before the news, so that these are all there
+        for what, facts in self._new_events(sent):
+            hear(JobEvent(sent.name, what, facts))
         if last is None and not sent.ticket and (sent.folder / STOP).exists():
             last = ["ended", {"end": "stopped", "said": ""}]
         elif last is not None:
@@ -189,13 +189,13 @@ class Remote:
             last = ["died", sent.over]
         if last is None:
             return
-        if printed := _printed(sent.folder / LOG):
-            hear(News(sent.name, "output", {"bytes": printed}))
+        if printed := _read_output(sent.folder / LOG):
+            hear(JobEvent(sent.name, "output", {"bytes": printed}))
         del self._sent[sent.name]
         shutil.rmtree(sent.folder, ignore_errors=True)
-        hear(News(sent.name, last[0], last[1]))
+        hear(JobEvent(sent.name, last[0], last[1]))
 
-    def _news(self, sent: _Sent) -> list[tuple[str, dict[str, Any]]]:
+    def _new_events(self, sent: _SubmittedJob) -> list[tuple[str, dict[str, Any]]]:
         """What has come to its file since the last time, whole lines only."""
         try:
             with (sent.folder / NEWS).open("rb") as file:
@@ -212,12 +212,12 @@ class Remote:
                 found.append((what, facts))
         return found
 
-    def _left(self) -> dict[str, tuple[str, Path]]:
+    def _leftover_jobs(self) -> dict[str, tuple[str, Path]]:
         """Jobs that others handed in, and that may still run, by name: tickets and folders."""
         found = {}
         for path in self._folder.glob(f"*/{TICKET}"):
             if (path.parent / LAST).exists():
-                _clear(path.parent)
+                _remove_folder(path.parent)
                 continue
             with suppress(OSError, ValueError, KeyError):
                 name = json.loads((path.parent / JOB).read_bytes())["name"]
@@ -225,23 +225,23 @@ class Remote:
         return found
 
 
-def _clear(folder: Path) -> None:
+def _remove_folder(folder: Path) -> None:
     """Remove what is told of a job that is over, unless its driver may still want to read it."""
     with suppress(OSError):
-        if time.time() - (folder / TICKET).stat().st_mtime > KEPT:
+        if time.time() - (folder / TICKET).stat().st_mtime > KEEP_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _read(path: Path) -> Any:
+def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError):
         return None
 
 
-def _printed(folder: Path) -> bytes:
+def _read_output(folder: Path) -> bytes:
     """All that is left of what a job printed."""
-    logs = Logs(folder)
+    logs = JobLogs(folder)
     path = logs.path("log")
     found = b""
     for part in (path.with_suffix(".log.before"), path):

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-MESSAGE = 65536
+MESSAGE_BYTES = 65536
 """Bytes of a message at most."""
 
 SCRIPT = (
@@ -25,7 +25,7 @@ SCRIPT = (
 )
 """What python -c runs, so that modules are found where the driver finds them."""
 
-IMPORTED = (
+PRELOAD = (
     "adbench.benchmark.scheduling.job",
     "adbench.benchmark.experiments.cache_keys:evaluation_code",
     # what a cell imports while it works: once here is seconds less in every cell
@@ -34,7 +34,7 @@ IMPORTED = (
 )
 
 
-class Nursery:
+class ForkServer:
     """Started when constructed. It ends, and all its children with it, when it is closed or its
     driver dies."""
 
@@ -51,9 +51,9 @@ class Nursery:
             stdin=subprocess.DEVNULL,
         )
         theirs.close()
-        self.imports(IMPORTED)
+        self.preload(PRELOAD)
 
-    def imports(self, names: Iterable[str]) -> None:
+    def preload(self, names: Iterable[str]) -> None:
         """Modules; or module:Class, whose code's digest is taken once for all children, so that it
         is of what they have loaded; or module:function, which is called."""
         self.send({"import": list(names)})
@@ -62,10 +62,10 @@ class Nursery:
         with suppress(OSError):  # whoever listens hears of its end
             socket.send_fds(self.control, [json.dumps(message).encode()], list(files))
 
-    def hear(self) -> dict[str, Any] | None:
+    def receive(self) -> dict[str, Any] | None:
         """The next message; None once it has ended."""
         try:
-            data = self.control.recv(MESSAGE)
+            data = self.control.recv(MESSAGE_BYTES)
         except OSError:
             return None
         return json.loads(data) if data else None
@@ -79,16 +79,16 @@ class Nursery:
             self._process.wait()
 
 
-def able() -> bool:
+def is_supported() -> bool:
     """Whether this system has what supervising takes: it is Linux."""
     return sys.platform == "linux"
 
 
 @contextmanager
-def early(executor: str) -> Iterator[Nursery | None]:
+def start_early(executor: str) -> Iterator[ForkServer | None]:
     """A nursery if the executor of this name will want one; closed at the end."""
-    wanted = executor == "local" and able() and os.environ.get("WORLD_SIZE", "1") == "1"
-    nursery = Nursery() if wanted else None
+    wanted = executor == "local" and is_supported() and os.environ.get("WORLD_SIZE", "1") == "1"
+    nursery = ForkServer() if wanted else None
     try:
         yield nursery
     finally:

@@ -26,9 +26,9 @@ from threading import Lock, Thread
 from time import sleep
 from typing import Any, NoReturn
 
-from .fork_server import MESSAGE
+from .fork_server import MESSAGE_BYTES
 
-BEAT = 1.0
+HEARTBEAT_SECONDS = 1.0
 """Seconds between two signs of life of a child."""
 
 PDEATHSIG = 1
@@ -37,7 +37,7 @@ PDEATHSIG = 1
 
 def serve(control: int, parent: int) -> None:
     """Answer until the driver, the parent, is gone."""
-    _die_with(parent)  # at first: while it imports, it does not listen
+    _die_with_parent(parent)  # at first: while it imports, it does not listen
     driver = socket.socket(fileno=control)
     woken, wake = os.pipe()
     for end in (woken, wake):
@@ -53,13 +53,13 @@ def serve(control: int, parent: int) -> None:
             if woken in ready:
                 with suppress(BlockingIOError):
                     os.read(woken, 4096)
-                for name, status in _buried(children):
+                for name, status in _reap_children(children):
                     driver.send(json.dumps({"dead": name, "status": status}).encode())
             if driver in ready:
-                data, files, _, _ = socket.recv_fds(driver, MESSAGE, 3)
+                data, files, _, _ = socket.recv_fds(driver, MESSAGE_BYTES, 3)
                 if not data:
                     return
-                _answer(json.loads(data), files, driver, children)
+                _handle_request(json.loads(data), files, driver, children)
     except OSError as error:  # the driver is gone
         if error.errno not in (errno.EPIPE, errno.ECONNRESET):
             raise
@@ -69,38 +69,38 @@ def serve(control: int, parent: int) -> None:
                 os.killpg(pid, signal.SIGKILL)
 
 
-def _answer(
-    asked: Mapping[str, Any], files: list[int], driver: socket.socket, children: dict[str, int]
+def _handle_request(
+    request: Mapping[str, Any], files: list[int], driver: socket.socket, children: dict[str, int]
 ) -> None:
-    if "import" in asked:
-        for name in asked["import"]:
+    if "import" in request:
+        for name in request["import"]:
             with suppress(Exception):  # whoever needs it will hear why
                 _import(name)
-    elif "signal" in asked:
-        if asked["name"] in children:
+    elif "signal" in request:
+        if request["name"] in children:
             with suppress(ProcessLookupError):
-                if asked["group"]:
-                    os.killpg(children[asked["name"]], asked["signal"])
+                if request["group"]:
+                    os.killpg(children[request["name"]], request["signal"])
                 else:
-                    os.kill(children[asked["name"]], asked["signal"])
-    elif "start" in asked:
+                    os.kill(children[request["name"]], request["signal"])
+    elif "start" in request:
         ctypes.CDLL(None).prctl(PDEATHSIG, 0)  # from now on there may be children to end first
         parent = os.getpid()
         try:
             pid = os.fork()
         except OSError as error:
-            told = {"dead": asked["start"], "status": None, "said": f"cannot start: {error}"}
+            told = {"dead": request["start"], "status": None, "said": f"cannot start: {error}"}
             driver.send(json.dumps(told).encode())
             pid = -1
         if pid == 0:
-            _live(parent, driver, *files)
+            _run_child(parent, driver, *files)
         for file in files:
             os.close(file)
         if pid > 0:
             with suppress(OSError):  # the child does it too: whoever comes first
                 os.setpgid(pid, pid)
-            children[asked["start"]] = pid
-            driver.send(json.dumps({"born": asked["start"], "pid": pid}).encode())
+            children[request["start"]] = pid
+            driver.send(json.dumps({"born": request["start"], "pid": pid}).encode())
 
 
 def _import(name: str) -> None:
@@ -114,13 +114,13 @@ def _import(name: str) -> None:
         loaded_code_digest(named) if isinstance(named, type) else named()
 
 
-def _die_with(parent: int) -> None:
+def _die_with_parent(parent: int) -> None:
     ctypes.CDLL(None).prctl(PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before
         os._exit(1)
 
 
-def _buried(children: dict[str, int]) -> Iterator[tuple[str, int]]:
+def _reap_children(children: dict[str, int]) -> Iterator[tuple[str, int]]:
     """Children that ended, and how (negative: the signal). What they left behind ends, too."""
     for name, pid in list(children.items()):
         if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
@@ -132,12 +132,12 @@ def _buried(children: dict[str, int]) -> Iterator[tuple[str, int]]:
         yield name, os.waitstatus_to_exitcode(status)
 
 
-def _live(parent: int, driver: socket.socket, job: int, events: int, output: int) -> NoReturn:
+def _run_child(parent: int, driver: socket.socket, job: int, events: int, output: int) -> NoReturn:
     """The life of a child: one job."""
     code = 1
     try:
         os.setpgid(0, 0)
-        _die_with(parent)
+        _die_with_parent(parent)
         driver.close()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -150,7 +150,7 @@ def _live(parent: int, driver: socket.socket, job: int, events: int, output: int
         faulthandler.enable(file=2)  # where it was when it crashed, in the log
         with os.fdopen(job) as file:
             given = json.load(file)
-        _work(given, events)
+        _run_job(given, events)
         code = 0
     except BaseException:
         import traceback
@@ -163,8 +163,8 @@ def _live(parent: int, driver: socket.socket, job: int, events: int, output: int
         os._exit(code)
 
 
-def _work(job: dict[str, Any], events: int) -> None:
-    from ..scheduling.job import work
+def _run_job(job: dict[str, Any], events: int) -> None:
+    from ..scheduling.job import run_job
 
     me, asked, lock = os.getpid(), False, Lock()
 
@@ -190,18 +190,18 @@ def _work(job: dict[str, Any], events: int) -> None:
     def beat() -> None:
         while True:
             with suppress(OSError):
-                send("alive", alive())
-            sleep(BEAT)
+                send("alive", memory_usage())
+            sleep(HEARTBEAT_SECONDS)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, ask)
     Thread(target=beat, daemon=True).start()
-    with _noted(tell):
-        outcome = work(job, tell, stop)
+    with _forward_warnings(tell):
+        outcome = run_job(job, tell, stop)
     send("ended", outcome)
 
 
-def alive() -> dict[str, float]:
+def memory_usage() -> dict[str, float]:
     """What this process holds, in MB: its memory, and the GPU's if it uses one."""
     told = {}
     with open("/proc/self/statm") as file:
@@ -213,7 +213,7 @@ def alive() -> dict[str, float]:
 
 
 @contextmanager
-def _noted(tell: Any) -> Iterator[None]:
+def _forward_warnings(tell: Any) -> Iterator[None]:
     """Warnings that are for users go to the driver; the others, to the log."""
     with warnings.catch_warnings():
         plain = warnings.showwarning

@@ -20,24 +20,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..store.atomic_files import StoreError, atomic_write
-from .fork_server import Nursery
+from .fork_server import ForkServer
 
 if TYPE_CHECKING:
-    from .launch import News
+    from .launch import JobEvent
 
 JOB, NEWS, LAST, STOP, LOG, TICKET = "job.json", "news.jsonl", "last.json", "stop", "log", "ticket"
 
-PAUSE = 0.5
+POLL_SECONDS = 0.5
 """Seconds between two looks for `stop`, and between two writings of news."""
 
-PATIENCE = 600.0
+DISK_TIMEOUT = 600.0
 """Seconds to wait for room on a disk for the last word."""
 
 Last = tuple[str, dict[str, Any]]
 
 
-def attend(
-    folder: Path, asked: Callable[[], bool] = bool, born: Callable[[], Nursery] | None = None
+def run_job_folder(
+    folder: Path, asked: Callable[[], bool] = bool, born: Callable[[], ForkServer] | None = None
 ) -> Last | None:
     """Do the job of a folder, and tell of it until it ended or died; how, is for `tell_last`.
 
@@ -48,58 +48,58 @@ def attend(
         return None  # the cluster began it again although it was over
     if asked() or (folder / STOP).exists():
         return "ended", {"end": "stopped", "said": ""}
-    nursery = (born or Nursery)()  # it imports while this process does
-    from ..scheduling.job_logs import Logs
-    from .local import Local, Place
+    nursery = (born or ForkServer)()  # it imports while this process does
+    from ..scheduling.job_logs import JobLogs
+    from .local import DeviceSlot, LocalExecutor
 
     job = json.loads((folder / JOB).read_bytes())
-    local = Local([Place(job["run"]["device"], job["threads"])], nursery=nursery)
-    news, logs = _News(folder / NEWS), Logs(folder / LOG)
+    local = LocalExecutor([DeviceSlot(job["run"]["device"], job["threads"])], fork_server=nursery)
+    news, logs = _EventFile(folder / NEWS), JobLogs(folder / LOG)
     last: Last | None = None
 
-    def hear(each: News) -> None:
+    def hear(each: JobEvent) -> None:
         nonlocal last
-        if each.what == "output":
+        if each.kind == "output":
             logs.add("log", each.facts["bytes"])
-        elif each.what in ("ended", "died"):
-            last = each.what, dict(each.facts)
+        elif each.kind in ("ended", "died"):
+            last = each.kind, dict(each.facts)
         else:
-            host = {"host": platform.node()} if each.what == "begun" else {}
-            news.add(each.what, {**each.facts, **host})
+            host = {"host": platform.node()} if each.kind == "begun" else {}
+            news.add(each.kind, {**each.facts, **host})
 
     try:
         local.start(job)
         stopping = False
         while last is None:
             try:
-                local.listen(hear, PAUSE)
+                local.poll(hear, POLL_SECONDS)
                 if not stopping and (asked() or (folder / STOP).exists()):
-                    local.ask(job["name"])
+                    local.request_stop(job["name"])
                     stopping = True
             except KeyboardInterrupt:  # how Ray asks
-                local.ask(job["name"])
+                local.request_stop(job["name"])
                 stopping = True
-            news.post()
+            news.flush()
     finally:
         local.close()
-        news.post(now=True)
+        news.flush(now=True)
         logs.close("log")
     return last
 
 
-def tell_last(folder: Path, last: Last) -> None:
+def write_last_event(folder: Path, last: Last) -> None:
     """The last word on the job; where a disk has no room for it, wait."""
     since = time.monotonic()
     while folder.exists():
         try:
             return atomic_write(folder / LAST, json.dumps(last, default=float))
         except StoreError:
-            if time.monotonic() - since > PATIENCE:
+            if time.monotonic() - since > DISK_TIMEOUT:
                 raise
-            time.sleep(PAUSE)
+            time.sleep(POLL_SECONDS)
 
 
-class _News:
+class _EventFile:
     """Lines that are added to a file, all that has come since the last time at once: of progress,
     and of signs of life, only the latest."""
 
@@ -117,10 +117,10 @@ class _News:
         self._lines.pop(key, None)
         self._lines[key] = json.dumps([what, facts], default=float)
 
-    def post(self, *, now: bool = False) -> None:
+    def flush(self, *, now: bool = False) -> None:
         """A disk that has no room loses the view, not the job."""
         clock = time.monotonic()
-        if not self._lines or (clock - self._posted < PAUSE and not now):
+        if not self._lines or (clock - self._posted < POLL_SECONDS and not now):
             return
         self._posted = clock
         try:

@@ -20,17 +20,17 @@ from ...engine.runtime.context import Interrupted, TrainingContext
 from ...engine.runtime.distributed import Team, join_team
 from ..experiments.distributed import run_follower
 from ..experiments.matrix import Experiment
-from ..scheduling.console import Watch
+from ..scheduling.console import ConsoleReporter
 from ..scheduling.exit_codes import STOPPED
-from ..scheduling.job import Job, ready, unfit, work
-from ..scheduling.signals import asked_to_stop
+from ..scheduling.job import Job, incompatibility, prepared_dataset, run_job
+from ..scheduling.signals import stop_on_signals
 from ..store.artifact_store import Store
-from .fork_server import Nursery, able
+from .fork_server import ForkServer, is_supported
 
 EXECUTORS = ("local", "inline", "ray", "slurm")
 
 
-class News(NamedTuple):
+class JobEvent(NamedTuple):
     """Something about a job. what, and its facts:
 
     begun   its process runs: pid, slot, or whatever else says where
@@ -42,18 +42,19 @@ class News(NamedTuple):
             memory, whether it was for want of memory; lost, that its host went away
     """
 
-    job: str
-    what: str
+    job_name: str
+    kind: str
     facts: Mapping[str, Any]
 
 
-Hear = Callable[[News], None]
+EventHandler = Callable[[JobEvent], None]
 
 
 class Executor(Protocol):
     """Works on at most `slots` jobs at a time, each in a process of its own or not.
 
-    Every job that was started is heard of once as `ended` or `died`, also after `ask` and `kill`.
+    Every job that was started is heard of once as `ended` or `died`, also after `request_stop` and
+    `kill`.
     Nothing is retried here. No result travels but the outcome: maps and checkpoints go through the
     store.
     """
@@ -64,11 +65,11 @@ class Executor(Protocol):
         """Begin; called only while fewer than `slots` are being worked on."""
         ...
 
-    def listen(self, hear: Hear, seconds: float) -> None:
+    def poll(self, on_event: EventHandler, seconds: float) -> None:
         """Tell what happened since the last call; wait up to `seconds` for something."""
         ...
 
-    def ask(self, name: str) -> None:
+    def request_stop(self, name: str) -> None:
         """Have a job finish its step, keep everything and end as `stopped`."""
         ...
 
@@ -81,7 +82,7 @@ class Executor(Protocol):
         ...
 
 
-class Inline:
+class InlineExecutor:
     """One job after another, here: in a team of processes, in tests, under a debugger."""
 
     slots = 1
@@ -94,7 +95,7 @@ class Inline:
     def start(self, job: Job) -> None:
         self._jobs.append(job)
 
-    def listen(self, hear: Hear, seconds: float) -> None:
+    def poll(self, on_event: EventHandler, seconds: float) -> None:
         if not self._jobs:
             time.sleep(seconds)
             return
@@ -102,13 +103,13 @@ class Inline:
         name = job["name"]
 
         def tell(event: str, facts: Mapping[str, Any]) -> None:
-            hear(News(name, "told", {"event": event, "facts": facts}))
+            on_event(JobEvent(name, "told", {"event": event, "facts": facts}))
 
-        hear(News(name, "begun", {}))
-        ended = work(job, tell, self._stop, team=self._team, kept=self._kept)
-        hear(News(name, "ended", ended))
+        on_event(JobEvent(name, "begun", {}))
+        ended = run_job(job, tell, self._stop, team=self._team, kept=self._kept)
+        on_event(JobEvent(name, "ended", ended))
 
-    def ask(self, name: str) -> None:
+    def request_stop(self, name: str) -> None:
         """It hears of the stop by itself."""
 
     def kill(self, name: str) -> None:
@@ -118,9 +119,9 @@ class Inline:
         self._jobs.clear()
 
 
-def circumstances(device: str, dtype: str, *, elsewhere: bool = False) -> TrainingContext:
+def device_context(device: str, dtype: str, *, remote: bool = False) -> TrainingContext:
     """Where and how precisely to compute. "auto": the GPU in bfloat16 if there is one, else the
-    CPU in float32. elsewhere: on other hosts, whose devices need not be here.
+    CPU in float32. remote: on other hosts, whose devices need not be here.
 
     Raises ValueError on a device that is not there.
     """
@@ -129,7 +130,7 @@ def circumstances(device: str, dtype: str, *, elsewhere: bool = False) -> Traini
     team = join_team(device)
     device = team.device or device
     kind = torch.device(device).type
-    if kind == "cuda" and not elsewhere and not torch.cuda.is_available():
+    if kind == "cuda" and not remote and not torch.cuda.is_available():
         raise ValueError("--device cuda: torch finds no GPU here (adbench doctor)")
     kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     if dtype == "auto":
@@ -140,75 +141,84 @@ def circumstances(device: str, dtype: str, *, elsewhere: bool = False) -> Traini
     return TrainingContext(device=device, dtype=kinds[dtype], batch=batch, team=team)
 
 
-def execute(
-    cells: Sequence[Experiment],
-    run: TrainingContext,
+def run_experiments(
+    experiments: Sequence[Experiment],
+    context: TrainingContext,
     store: Store,
     out: Path,
-    watch: Watch,
-    curves: Path | None = None,
+    reporter: ConsoleReporter,
+    tensorboard_folder: Path | None = None,
     executor: Executor | None = None,
     **limits: Any,
 ) -> int:
     """Run every cell that has no record yet; the exit code (0, 3, 5 or 130).
 
-    curves: a folder for TensorBoard. executor: where; in this process if none is given. limits:
+    tensorboard_folder: a folder for TensorBoard. executor: where; in this process if none is
+    given. limits:
     timeout, grace and patience, as Sweep takes them. Launched as several processes, the first does
     all this, and the others train along.
     """
-    from ..scheduling.scheduler import Sweep
+    from ..scheduling.scheduler import Scheduler
 
-    if run.team.rank > 0:
-        return _along(cells, run)
-    with asked_to_stop(watch) as stop:
-        where = executor or Inline(stop, run.team)
-        return Sweep(cells, run, store, out, watch, where, curves, **limits).run(stop)
+    if context.team.rank > 0:
+        return _follow_rank_0(experiments, context)
+    with stop_on_signals(reporter) as stop:
+        where = executor or InlineExecutor(stop, context.team)
+        return Scheduler(
+            experiments, context, store, out, reporter, where, tensorboard_folder, **limits
+        ).run(stop)
 
 
-def chosen(
+def create_executor(
     name: str,
-    run: TrainingContext,
-    cells: Sequence[Experiment],
+    context: TrainingContext,
+    experiments: Sequence[Experiment],
     slots: int | None,
-    nursery: Nursery | None = None,
+    fork_server: ForkServer | None = None,
 ) -> Executor | None:
     """The executor of that name; None for this process, which is also where teams work.
 
-    nursery: one that was started early, for the local one. Raises ValueError on another name.
+    fork_server: one that was started early, for the local one. Raises ValueError on another name.
     """
     if name not in EXECUTORS:
         raise ValueError(f"--executor is one of {', '.join(EXECUTORS)}, not {name!r}")
-    if name == "inline" or run.team.size > 1 or not able():
+    if name == "inline" or context.team.size > 1 or not is_supported():
         return None
-    from .local import Local, places
+    from .local import LocalExecutor, device_slots
 
-    named = [cell.dataset.import_path.rpartition(":")[0] for cell in cells]
-    named += [cell.method.import_path for cell in cells]
-    return Local(places(run.device, slots), named, nursery)
+    named = [cell.dataset.import_path.rpartition(":")[0] for cell in experiments]
+    named += [cell.method.import_path for cell in experiments]
+    return LocalExecutor(device_slots(context.device, slots), named, fork_server)
 
 
-def prepared(cell: Experiment, watch: Watch, stop: Callable[[], bool] = bool) -> Dataset:
+def prepare_dataset(
+    experiment: Experiment, reporter: ConsoleReporter, stop: Callable[[], bool] = bool
+) -> Dataset:
     """The cell's dataset, ready, with its progress shown. Raises KeyboardInterrupt when asked to
     stop meanwhile."""
-    with watch.step(f"prepare {cell.dataset.name}") as progress:
-        return ready(cell, progress, stop)
+    with reporter.progress_of(f"prepare {experiment.dataset.name}") as progress:
+        return prepared_dataset(experiment, progress, stop)
 
 
-def _along(cells: Sequence[Experiment], run: TrainingContext) -> int:
+def _follow_rank_0(cells: Sequence[Experiment], run: TrainingContext) -> int:
     """What the other processes of a team do: they train with the first."""
-    for _, group in by_dataset(cells):
+    for _, group in group_by_dataset(cells):
         try:
-            dataset = prepared(group[0], Watch(Console(quiet=True)))
+            dataset = prepare_dataset(group[0], ConsoleReporter(Console(quiet=True)))
         except DataError:
             continue  # the first process says so
         try:
-            run_follower([cell for cell in group if not unfit(cell, dataset)], dataset, run)
+            run_follower(
+                [cell for cell in group if not incompatibility(cell, dataset)], dataset, run
+            )
         except (Interrupted, KeyboardInterrupt):
             return STOPPED
     return 0
 
 
-def by_dataset(cells: Sequence[Experiment]) -> Iterator[tuple[object, list[Experiment]]]:
+def group_by_dataset(
+    experiments: Sequence[Experiment],
+) -> Iterator[tuple[object, list[Experiment]]]:
     """Neighbours on one dataset together."""
-    for key, group in itertools.groupby(cells, key=lambda c: (c.dataset.name, c.limit)):
+    for key, group in itertools.groupby(experiments, key=lambda c: (c.dataset.name, c.limit)):
         yield key, list(group)

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .job_folder import attend, tell_last
+from .job_folder import run_job_folder, write_last_event
 
 if TYPE_CHECKING:
     from ..scheduling.job import Job
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 MISSING = "executor 'ray' needs ray: pip install 'diffusion-adbench[ray]'"
 
 
-def task(folder: str) -> None:
+def ray_task(folder: str) -> None:
     """What Ray runs on the other host: the job of a folder."""
     # Ray's workers block it, as would every process below, which are asked to stop by it.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    if (last := attend(Path(folder))) is not None:
-        tell_last(Path(folder), last)
+    if (last := run_job_folder(Path(folder))) is not None:
+        write_last_event(Path(folder), last)
 
 
-class Ray:
+class RayCluster:
     """A Cluster (remote.py). ray: the module, connected. cpus, gpus: of a host, for each job"""
 
     settle = 10.0
@@ -38,7 +38,7 @@ class Ray:
     def __init__(self, ray: Any, device: str, cpus: int, gpus: int) -> None:
         self._ray, self.device, self._cpus = ray, device, cpus
         # One process per job, which frees the GPU's memory and whatever a plugin left behind.
-        begin = ray.remote(max_retries=0, max_calls=1)(task)
+        begin = ray.remote(max_retries=0, max_calls=1)(ray_task)
         self._begin = begin.options(num_cpus=cpus, num_gpus=gpus)
         self._tasks: dict[str, Any] = {}
 
@@ -50,14 +50,14 @@ class Ray:
     def threads(self, job: Job) -> int:
         return self._cpus
 
-    def over(self, tickets: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
+    def finished_jobs(self, tickets: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
         tasks = {self._tasks[ticket]: ticket for ticket in tickets if ticket in self._tasks}
         if not tasks:
             return {}
         done, _ = self._ray.wait(list(tasks), num_returns=len(tasks), timeout=0)
-        return {tasks[each]: self._end(self._tasks.pop(tasks[each])) for each in done}
+        return {tasks[each]: self._death_facts(self._tasks.pop(tasks[each])) for each in done}
 
-    def ask(self, ticket: str) -> None:
+    def request_stop(self, ticket: str) -> None:
         """Those that wait for a host are taken back; those that have one see the file `stop`, or
         are interrupted as by Ctrl-C, which they take for the same."""
         self._cancel(ticket, force=False)
@@ -75,14 +75,14 @@ class Ray:
         if ticket in self._tasks:
             self._ray.cancel(self._tasks[ticket], force=force)
 
-    def _end(self, done: Any) -> dict[str, Any]:
+    def _death_facts(self, done: Any) -> dict[str, Any]:
         """What is to be said of a task that is over, should it have left no word of its own."""
         errors = self._ray.exceptions
         try:
             self._ray.get(done)
         except errors.RayTaskError as error:  # of this module: adbench is not there, or a bug
             cause = getattr(error, "cause", None) or error
-            return {"said": f"its Ray task failed: {_first(cause)}", "code": 1}
+            return {"said": f"its Ray task failed: {_first_line(cause)}", "code": 1}
         except errors.OutOfMemoryError:
             return {"said": "killed by Ray: its host has not enough memory", "memory": True}
         except (errors.NodeDiedError, errors.LocalRayletDiedError):
@@ -92,11 +92,11 @@ class Ray:
         except errors.TaskCancelledError:
             return {"said": "cancelled", "lost": True}
         except errors.RayError as error:
-            return {"said": f"Ray lost it: {_first(error)}", "lost": True}
+            return {"said": f"Ray lost it: {_first_line(error)}", "lost": True}
         return {"said": "its Ray task ended without a word", "lost": True}
 
 
-def connected(address: str | None) -> Any:
+def connect(address: str | None) -> Any:
     """The module ray, connected to a cluster: auto, or host:port; a cluster of this machine alone,
     for as long as this process lives, if none is given.
 
@@ -112,11 +112,11 @@ def connected(address: str | None) -> Any:
     except (ConnectionError, ValueError, RuntimeError) as error:
         said = f"no Ray cluster at {address}" if address else "Ray does not start here"
         hint = "ray status says how it is; one with tokens wants RAY_AUTH_MODE=token here, too"
-        raise ValueError(f"{said}: {_first(error)} ({hint})") from error
+        raise ValueError(f"{said}: {_first_line(error)} ({hint})") from error
     return ray
 
 
-def shares(
+def slot_resources(
     nodes: Sequence[Mapping[str, float]], slots: int | None, *, gpu: bool
 ) -> tuple[int, int, int]:
     """How many cells at a time, and the CPUs and GPUs of each: one per GPU, or one per host on the
@@ -138,10 +138,10 @@ def shares(
     return wanted, next(fitting, 1), 0
 
 
-def resources(ray: Any) -> list[dict[str, float]]:
+def node_resources(ray: Any) -> list[dict[str, float]]:
     """Of every host that lives."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def _first(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -20,8 +20,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from .fork_server import Nursery
-from .job_folder import JOB, STOP, attend, tell_last
+from .fork_server import ForkServer
+from .job_folder import JOB, STOP, run_job_folder, write_last_event
 
 if TYPE_CHECKING:
     from ..scheduling.job import Job
@@ -29,28 +29,49 @@ if TYPE_CHECKING:
 DEFAULTS: dict[str, Any] = {"time": 240, "cpus_per_task": 4, "job_name": "adbench"}
 """time: minutes, after which a job is requeued and goes on"""
 
-KNOWN = ("cpus_per_task", "gpus_per_node", "job_name", "array_parallelism", "signal_delay_s")
+SUBMITIT_NAMES = (
+    "cpus_per_task",
+    "gpus_per_node",
+    "job_name",
+    "array_parallelism",
+    "signal_delay_s",
+)
 """Options that submitit wants to know; cpus and gpus are short for two of them."""
 
 REQUEUES = 100
 """Times that a job may run into its time limit."""
 
-SLOTS = 256
+DEFAULT_SLOTS = 256
 """Cells that are handed in at a time, if the user does not say."""
 
-LARGEST = 1000
+MAX_ARRAY_SIZE = 1000
 """Jobs in an array, as Slurm's usual MaxArraySize has it."""
 
 MISSING = "executor 'slurm' needs submitit: pip install 'diffusion-adbench[slurm]'"
 
-GOING = ("PENDING", "RUNNING", "SUSPENDED", "CONFIGURING", "COMPLETING", "REQUEUED", "RESIZING")
-GOING += ("REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "STOPPED", "SIGNALING", "STAGE_OUT")
+ACTIVE_STATES = (
+    "PENDING",
+    "RUNNING",
+    "SUSPENDED",
+    "CONFIGURING",
+    "COMPLETING",
+    "REQUEUED",
+    "RESIZING",
+)
+ACTIVE_STATES += (
+    "REQUEUE_HOLD",
+    "REQUEUE_FED",
+    "SPECIAL_EXIT",
+    "STOPPED",
+    "SIGNALING",
+    "STAGE_OUT",
+)
 """States of a job that may run, or run again."""
 
-SPANS = re.compile(r"(?:(?P<d>\d+)-)?(?P<a>\d+)(?::(?P<b>\d+))?(?::(?P<c>\d+))?")
+DURATION_PATTERN = re.compile(r"(?:(?P<d>\d+)-)?(?P<a>\d+)(?::(?P<b>\d+))?(?::(?P<c>\d+))?")
 
 
-class Attend:
+class SlurmTask:
     """What submitit runs on the other host: the job of a folder. At a time limit and when it is
     preempted, the job is stopped with everything kept, and requeued.
 
@@ -61,9 +82,9 @@ class Attend:
         self.alone = alone
 
     def __call__(self, folder: str) -> None:
-        from .slurm_detached import alone
+        from .slurm_detached import run_detached
 
-        place, limit = Path(folder), limiting()
+        place, limit = Path(folder), _block_time_limit_signal()
         theirs = signal.getsignal(limit)
         asked: set[int] = set()
 
@@ -72,7 +93,9 @@ class Attend:
 
         for number in (limit, signal.SIGTERM):
             signal.signal(number, ask)
-        last = (alone if self.alone else attend)(place, lambda: bool(asked), Shielded)
+        last = (run_detached if self.alone else run_job_folder)(
+            place, lambda: bool(asked), ShieldedForkServer
+        )
         if last is None:
             return
         stopped = last[0] == "ended" and last[1]["end"] == "stopped"
@@ -81,7 +104,7 @@ class Attend:
                 theirs(limit, None)  # requeues, and exits
             except Exception as error:
                 last = "died", {"said": f"not requeued at its time limit: {error}", "lost": True}
-        tell_last(place, last)
+        write_last_event(place, last)
 
     def checkpoint(self, folder: str) -> Any:
         """What a requeued job runs: the same; it goes on from what is kept."""
@@ -90,26 +113,28 @@ class Attend:
         return DelayedSubmission(self, folder)
 
 
-class Shielded(Nursery):
+class ShieldedForkServer(ForkServer):
     """Slurm sends the signal of a time limit to every process of a job; these leave it to the one
     that knows what it means."""
 
     def __init__(self) -> None:
-        before = signal.signal(limiting(), signal.SIG_IGN)  # which a new process inherits
+        before = signal.signal(
+            _block_time_limit_signal(), signal.SIG_IGN
+        )  # which a new process inherits
         try:
             super().__init__()
         finally:
-            signal.signal(limiting(), before)
+            signal.signal(_block_time_limit_signal(), before)
 
 
-def limiting() -> int:
+def _block_time_limit_signal() -> int:
     """The signal that submitit has Slurm send before a time limit, and when it preempts."""
     import submitit
 
     return getattr(signal, f"SIG{submitit.JobEnvironment.USR_SIG}")
 
 
-class Slurm:
+class SlurmCluster:
     """A Cluster (remote.py). executor: of submitit, set up. own: by method, where its cells are
     given other resources, an executor and the CPUs of a job"""
 
@@ -138,27 +163,29 @@ class Slurm:
         found: dict[int, str] = {}
         for method, some in arrays.items():
             executor = self._own[method][0] if method else self._executor
-            tickets = _submitted(executor, [folders[i] for i in some], Attend(alone=alone), after)
+            tickets = _submit_array(
+                executor, [folders[i] for i in some], SlurmTask(alone=alone), after
+            )
             found |= zip(some, tickets, strict=True)
         return [found[i] for i in range(len(folders))]
 
     def threads(self, job: Job) -> int:
         return self._own.get(method_of(job), (None, self._threads))[1]
 
-    def over(self, tickets: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
+    def finished_jobs(self, tickets: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
         tickets = list(tickets)
-        states = _states() if tickets else None
+        states = _query_states() if tickets else None
         if states is None:
             return {}
         missed = {ticket for ticket in tickets if ticket not in states}
         gone = {ticket: "is not known to Slurm any more" for ticket in missed & self._missed}
         self._missed = missed - set(gone)
         for ticket in set(tickets) - missed:
-            if states[ticket] not in GOING:
+            if states[ticket] not in ACTIVE_STATES:
                 gone[ticket] = f"ended as {states[ticket]}"
-        return {ticket: _facts(ticket, said) for ticket, said in gone.items()}
+        return {ticket: _death_facts(ticket, said) for ticket, said in gone.items()}
 
-    def ask(self, ticket: str) -> None:
+    def request_stop(self, ticket: str) -> None:
         _scancel("--state=PENDING", ticket)
         _scancel("--signal=TERM", ticket)
 
@@ -182,9 +209,9 @@ class Slurm:
             folder.rmdir()
 
 
-def reached(
+def connect(
     folder: Path, told: Sequence[str], device: str, gpus: int, at_once: int | None
-) -> Slurm:
+) -> SlurmCluster:
     """Slurm as this host has it. told: KEY=VALUE each. gpus: of each job, if these do not say.
 
     at_once: jobs of an array that may run at a time, if these do not say. Raises ValueError where
@@ -193,7 +220,7 @@ def reached(
     shared = DEFAULTS | ({"gpus_per_node": gpus} if gpus else {})
     if at_once is not None:
         shared |= {"array_parallelism": at_once}
-    wishes = shares(told)
+    wishes = options_by_method(told)
     for_all = wishes.pop("", [])
     if shutil.which("sbatch") is None:
         raise ValueError("--executor slurm: no sbatch here (run this where jobs are submitted)")
@@ -202,30 +229,30 @@ def reached(
     import submitit
 
     def executor(wishes: Sequence[str]) -> tuple[Any, int]:
-        wished = shared | options(wishes)
+        wished = shared | parse_options(wishes)
         made = submitit.SlurmExecutor(folder.absolute() / "submitit", max_num_timeout=REQUEUES)
         try:
             made.update_parameters(**wished)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"--slurm: {_refusal(error)}") from error
+            raise ValueError(f"--slurm: {_submission_error(error)}") from error
         return made, wished["cpus_per_task"]
 
     own = {method: executor([*for_all, *wish]) for method, wish in wishes.items()}
     made, threads = executor(for_all)
-    return Slurm(made, "cuda" if device.startswith("cuda") else device, threads, own)
+    return SlurmCluster(made, "cuda" if device.startswith("cuda") else device, threads, own)
 
 
-def shares(told: Sequence[str]) -> dict[str, list[str]]:
+def options_by_method(told: Sequence[str]) -> dict[str, list[str]]:
     """KEY=VALUE each, by the method that METHOD.KEY=VALUE is for; "" for what is for all."""
     found: dict[str, list[str]] = {}
-    for part in _parts(told):
+    for part in _split_options(told):
         key, equals, value = part.partition("=")
         method, _, key = key.strip().rpartition(".")
         found.setdefault(method, []).append(f"{key}{equals}{value}")
     return found
 
 
-def _parts(told: Sequence[str]) -> list[str]:
+def _split_options(told: Sequence[str]) -> list[str]:
     return [part for text in told for part in text.split(",") if part]
 
 
@@ -234,50 +261,50 @@ def method_of(job: Job) -> str:
     return job.get("cell", {}).get("method", {}).get("name", "")
 
 
-def _submitted(
-    executor: Any, folders: Sequence[Path], attend: Attend, after: str | None
+def _submit_array(
+    executor: Any, folders: Sequence[Path], attend: SlurmTask, after: str | None
 ) -> list[str]:
     """A ticket for each, in their order."""
     if after is not None:
         executor.update_parameters(dependency=f"afterany:{after}")
     found: list[str] = []
     try:
-        for k in range(0, len(folders), LARGEST):
-            some = [str(folder) for folder in folders[k : k + LARGEST]]
+        for k in range(0, len(folders), MAX_ARRAY_SIZE):
+            some = [str(folder) for folder in folders[k : k + MAX_ARRAY_SIZE]]
             found += [job.job_id for job in executor.map_array(attend, some)]
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-        raise ValueError(f"Slurm did not take the jobs: {_refusal(error)}") from error
+        raise ValueError(f"Slurm did not take the jobs: {_submission_error(error)}") from error
     finally:
         if after is not None:
             executor.update_parameters(dependency=None)
     return found
 
 
-def options(told: Sequence[str]) -> dict[str, Any]:
+def parse_options(told: Sequence[str]) -> dict[str, Any]:
     """KEY=VALUE as submitit wants them; what it need not know goes to sbatch as it is.
 
     time: minutes, or as Slurm writes it. Raises ValueError on what is no KEY=VALUE.
     """
     found: dict[str, Any] = {}
     more: dict[str, Any] = {}
-    for part in _parts(told):
+    for part in _split_options(told):
         key, equals, value = part.partition("=")
         key = key.strip().lstrip("-").replace("-", "_")
         if not equals or not key:
             raise ValueError(f"--slurm takes KEY=VALUE, such as partition=gpu,gpus=1, not {part!r}")
         key = {"gpus": "gpus_per_node", "cpus": "cpus_per_task"}.get(key, key)
         if key == "time":
-            found[key] = minutes(value)
-        elif key in KNOWN:
+            found[key] = parse_minutes(value)
+        elif key in SUBMITIT_NAMES:
             found[key] = int(value) if value.isdigit() else value
         else:
             more[key.replace("_", "-")] = value
     return found | ({"additional_parameters": more} if more else {})
 
 
-def minutes(text: str) -> int:
+def parse_minutes(text: str) -> int:
     """Of "90", "90:00", "1:30:00" or "1-12", "1-12:30", rounded up, as sbatch reads them."""
-    match = SPANS.fullmatch(text.strip())
+    match = DURATION_PATTERN.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"--slurm time is in minutes or as D-HH:MM:SS, not {text!r}")
     parts = [int(match[key] or 0) for key in "abc"]
@@ -291,7 +318,7 @@ def minutes(text: str) -> int:
     return 60 * hours + mins + (seconds > 0)
 
 
-def _states() -> dict[str, str] | None:
+def _query_states() -> dict[str, str] | None:
     """The state of every job of this user, also of those that ended lately; None where Slurm does
     not answer, which means nothing."""
     asked = ["squeue", "--noheader", "--array", "--states=all", "--format=%i|%T"]
@@ -309,7 +336,7 @@ def _states() -> dict[str, str] | None:
     return {ticket: state for ticket, _, state in pairs}
 
 
-def _facts(ticket: str, said: str) -> dict[str, Any]:
+def _death_facts(ticket: str, said: str) -> dict[str, Any]:
     facts: dict[str, Any] = {"said": f"its Slurm job {ticket} {said}", "lost": True}
     if said.endswith("OUT_OF_MEMORY"):
         facts["memory"] = True
@@ -323,7 +350,7 @@ def _scancel(*words: str) -> None:
         return  # the file `stop` says the same
 
 
-def _refusal(error: BaseException) -> str:
+def _submission_error(error: BaseException) -> str:
     """The line in which sbatch says why."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     told = [line for line in lines if line.startswith("sbatch: error")] or lines

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from ..scheduling.exit_codes import STOPPED
 from ..store.atomic_files import atomic_write
-from .fork_server import Nursery
+from .fork_server import ForkServer
 from .job_folder import JOB, TICKET, Last
 
 if TYPE_CHECKING:
@@ -23,78 +23,91 @@ if TYPE_CHECKING:
     from ..experiments.matrix import Experiment
     from ..scheduling.job import Job
     from ..store.artifact_store import Store
-    from .slurm_backend import Slurm
+    from .slurm_backend import SlurmCluster
 
 
-def hand_in(
-    cells: Sequence[Experiment],
-    run: TrainingContext,
+def submit_detached(
+    experiments: Sequence[Experiment],
+    context: TrainingContext,
     store: Store,
     out: Path,
-    cluster: Slurm,
+    cluster: SlurmCluster,
     *,
-    curves: Path | None = None,
+    tensorboard_folder: Path | None = None,
     timeout: float | None = None,
 ) -> str:
     """Give Slurm, for every dataset, a job that makes it ready, and an array of its cells. What to
     tell the user."""
-    from ..scheduling.job import described, preparing
-    from .launch import by_dataset
+    from ..scheduling.job import experiment_job, prepare_job
+    from .launch import group_by_dataset
 
     folder, tickets = out.absolute() / "slurm", []
-    for _, group in by_dataset(cells):
-        first = _written(folder, preparing(group, run), cluster)
-        tickets += (begun := _handed([first], cluster))
-        told = [described(cell, run, store, out, curves) | {"timeout": timeout} for cell in group]
-        places = [_written(folder, job, cluster) for job in told]
-        tickets += _handed(places, cluster, alone=True, after=begun[0])
+    for _, group in group_by_dataset(experiments):
+        first = _write_job_folder(folder, prepare_job(group, context), cluster)
+        tickets += (begun := _submit_folders([first], cluster))
+        told = [
+            experiment_job(cell, context, store, out, tensorboard_folder) | {"timeout": timeout}
+            for cell in group
+        ]
+        places = [_write_job_folder(folder, job, cluster) for job in told]
+        tickets += _submit_folders(places, cluster, alone=True, after=begun[0])
     ids = ", ".join(dict.fromkeys(ticket.partition("_")[0] for ticket in tickets))
     return (
-        f"Slurm has {len(cells)} cell{'s' * (len(cells) != 1)} (jobs {ids}); how they do: "
+        f"Slurm has {len(experiments)} cell{'s' * (len(experiments) != 1)} (jobs {ids}); "
+        "how they do: "
         f"adbench status --out {out}; what there is: adbench report --out {out}; "
         "the same command without --detach waits for them, and does what they left"
     )
 
 
-def alone(
-    folder: Path, asked: Callable[[], bool] = bool, born: Callable[[], Nursery] | None = None
+def run_detached(
+    folder: Path,
+    stop_requested: Callable[[], bool] = bool,
+    create_fork_server: Callable[[], ForkServer] | None = None,
 ) -> Last | None:
     """Work on the cell of a folder without a driver, and keep its record; None once that is done.
 
-    asked: whether to stop; then it is `ended` as stopped. born: the nursery to have
+    stop_requested: whether to stop; then it is `ended` as stopped. create_fork_server: the nursery
+    to have
     """
     if not (folder / JOB).exists():
         return None
-    nursery = (born or Nursery)()  # it imports while this process does
+    nursery = (create_fork_server or ForkServer)()  # it imports while this process does
     from rich.console import Console
 
-    from ..scheduling.console import Watch
-    from ..scheduling.job import cell_of, run_of
-    from ..scheduling.scheduler import Sweep
+    from ..scheduling.console import ConsoleReporter
+    from ..scheduling.job import context_from_json, experiment_from_json
+    from ..scheduling.scheduler import Scheduler
     from ..store.artifact_store import Store
-    from .local import Local, Place
+    from .local import DeviceSlot, LocalExecutor
 
     job = json.loads((folder / JOB).read_bytes())
-    local = Local([Place(job["run"]["device"], job["threads"])], nursery=nursery)
+    local = LocalExecutor([DeviceSlot(job["run"]["device"], job["threads"])], fork_server=nursery)
     curves = Path(job["curves"]) if job["curves"] else None
-    sweep = Sweep(
-        [cell_of(job["cell"])], run_of(job["run"]), Store(Path(job["store"])), Path(job["out"]),
-        Watch(Console(stderr=True, width=200)), local, curves, timeout=job["timeout"],
-    )  # fmt: skip
-    if sweep.run(asked) == STOPPED:
+    sweep = Scheduler(
+        [experiment_from_json(job["cell"])],
+        context_from_json(job["run"]),
+        Store(Path(job["store"])),
+        Path(job["out"]),
+        ConsoleReporter(Console(stderr=True, width=200)),
+        local,
+        curves,
+        timeout=job["timeout"],
+    )
+    if sweep.run(stop_requested) == STOPPED:
         return "ended", {"end": "stopped", "said": ""}
     shutil.rmtree(folder, ignore_errors=True)
     return None
 
 
-def _written(folder: Path, job: Job, cluster: Slurm) -> Path:
+def _write_job_folder(folder: Path, job: Job, cluster: SlurmCluster) -> Path:
     run: dict[str, Any] = job["run"] | {"device": cluster.device}
     place = folder / uuid4().hex[:12]
     atomic_write(place / JOB, json.dumps(job | {"threads": cluster.threads(job), "run": run}))
     return place
 
 
-def _handed(places: Sequence[Path], cluster: Slurm, **more: Any) -> list[str]:
+def _submit_folders(places: Sequence[Path], cluster: SlurmCluster, **more: Any) -> list[str]:
     tickets = cluster.submit(places, **more)
     for place, ticket in zip(places, tickets, strict=True):
         atomic_write(place / TICKET, ticket)

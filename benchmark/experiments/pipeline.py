@@ -20,7 +20,7 @@ from ..evaluation.evaluate import evaluate
 from ..evaluation.load_predictions import load_predictions
 from ..evaluation.sample_results import read_evaluation, read_sample_results, write_sample_results
 from ..evaluation.synthetic_anomalies import concatenate_predictions
-from ..figures.gallery import gallery, show
+from ..figures.gallery import gallery_samples, write_figures
 from ..store.artifact_store import Artifact, Store, atomic_path, canonical_json
 from ..store.cache_key import cache_key
 from .cache_keys import data_key_inputs
@@ -70,7 +70,7 @@ def run_experiment(
         level, test = evaluation["level"]["chosen"], resolved.splits["test"]
         title = f"{experiment.method.label} on {experiment.dataset.name}"
         title += f", profile {experiment.profile}"
-        show(title, test, maps["test"].path, level, results, image_path)
+        write_figures(title, test, maps["test"].path, level, results, image_path)
     samples = canonical_json(data_key_inputs(experiment, resolved.splits, PREDICTED_SPLITS))
     fingerprint = hashlib.sha256(samples.encode()).hexdigest()[:16]
     return {
@@ -172,7 +172,7 @@ def _predict_splits(
 
 def _gallery(name: str, split: Split) -> Sequence[int]:
     """Samples of a split whose reconstructions are kept: some of the test samples, to be shown."""
-    return gallery(split) if name == "test" else []
+    return gallery_samples(split) if name == "test" else []
 
 
 def _evaluate(

@@ -15,17 +15,17 @@ from torch import Tensor
 from ..evaluation.hdf5_arrays import hdf5_dataset, read_array
 from ..evaluation.sample_results import SampleResults
 from ..evaluation.tile_stitching import TiledImages, samples_without_images
-from .contact_sheet import SIDE, chosen, small
-from .sample_sheet import Shown, sheet
+from .contact_sheet import THUMBNAIL_SIDE, choose_samples, thumbnail
+from .sample_sheet import DisplayedSample, write_sheet
 
-SIZE = 6
+GALLERY_SAMPLES = 6
 """Samples in a gallery; their reconstructions are kept with the maps."""
 
-EACH = 3
+MISTAKES_PER_KIND = 3
 """Of the worst misses, and of the worst false alarms."""
 
 
-def gallery(split: Any) -> list[int]:
+def gallery_samples(split: Any) -> list[int]:
     """The samples of up to SIZE whole images to show: abnormal ones of as many strata as there
     are, one normal."""
     samples = samples_without_images(split)
@@ -37,13 +37,15 @@ def gallery(split: Any) -> list[int]:
         )  # fmt: skip
         by_stratum.setdefault(stratum, whole)
     abnormal = [i for stratum, i in sorted(by_stratum.items()) if stratum != "normal"]
-    step = max(1, len(abnormal) / (SIZE - 1))
-    chosen = {abnormal[int(k * step)] for k in range(min(SIZE - 1, len(abnormal)))}
+    step = max(1, len(abnormal) / (GALLERY_SAMPLES - 1))
+    chosen = {abnormal[int(k * step)] for k in range(min(GALLERY_SAMPLES - 1, len(abnormal)))}
     chosen |= {by_stratum["normal"]} if "normal" in by_stratum else set()
     return sorted(i for whole in chosen for i in wholes.members[whole])
 
 
-def show(title: str, split: Any, maps: Path, level: int, rows: SampleResults, path: Path) -> None:
+def write_figures(
+    title: str, split: Any, maps: Path, level: int, rows: SampleResults, path: Path
+) -> None:
     """All images of an experiment at one level, each under its own name beside `path`: the gallery,
     the worst mistakes (.worst.png) where there are any, the contact sheet (.contact.png) of images.
 
@@ -51,72 +53,72 @@ def show(title: str, split: Any, maps: Path, level: int, rows: SampleResults, pa
 
     rows: of this split at this level, as they were judged
     """
-    wholes = TiledImages(samples_without_images(split))
+    images = TiledImages(samples_without_images(split))
     title += f", level {level}" if level else ""
     with h5py.File(maps, "r") as file:
-        draw(file, split, level, path, title)
-        others = {".worst.png": worst, ".contact.png": contact}
+        write_gallery(file, split, level, path, title)
+        others = {".worst.png": write_mistakes, ".contact.png": write_contact_sheet}
         for ending, other in others.items():
             beside = path.with_name(path.name.removesuffix(".png") + ending)
-            if not other(file, split, level, beside, title, wholes, rows):
+            if not other(file, split, level, beside, title, images, rows):
                 beside.unlink(missing_ok=True)
 
 
-def draw(file: h5py.File, split: Any, level: int, path: Path, title: str) -> None:
+def write_gallery(file: h5py.File, split: Any, level: int, path: Path, title: str) -> None:
     """A picture of the gallery: input, reconstruction, map, truth."""
     shown = read_array(file, "gallery").tolist()
-    sheet(path, _shown(file, split, shown, level), title=title)
+    write_sheet(path, _displayed_samples(file, split, shown, level), title=title)
 
 
-def worst(
+def write_mistakes(
     file: h5py.File,
     split: Any,
     level: int,
     path: Path,
     title: str,
-    wholes: TiledImages,
+    images: TiledImages,
     rows: SampleResults,
 ) -> bool:
     """A picture of the abnormal samples with the lowest scores and the normal ones with the
     highest, EACH of either: input, map, truth. False, and no picture, where there are none."""
-    members = dict(zip(wholes.keys, wholes.members, strict=True))
-    wrong = mistakes(rows)
+    members = dict(zip(images.keys, images.members, strict=True))
+    wrong = worst_mistakes(rows)
     shown = [i for k, _ in wrong for i in members[rows.keys[k]]]
     if not shown:
         return False
-    found = _shown(file, split, shown, level)
+    found = _displayed_samples(file, split, shown, level)
     named = [
         replace(row, caption=f"{row.caption} {said}".strip())
         for row, (_, said) in zip(found, wrong, strict=True)
     ]
-    sheet(path, named, title=f"Worst of {title}")
+    write_sheet(path, named, title=f"Worst of {title}")
     return True
 
 
-def contact(
+def write_contact_sheet(
     file: h5py.File,
     split: Any,
     level: int,
     path: Path,
     title: str,
-    wholes: TiledImages,
+    images: TiledImages,
     rows: SampleResults,
 ) -> bool:
     """Small prints of many samples (contact.py): input, map, truth. False of signals, whose curves
     do not get smaller, and of nothing."""
-    members = dict(zip(wholes.keys, wholes.members, strict=True))
-    prints: list[Shown] = []
-    for k in chosen(rows.keys, rows.label):
-        (whole,) = _shown(file, split, members[rows.keys[k]], level)
+    members = dict(zip(images.keys, images.members, strict=True))
+    prints: list[DisplayedSample] = []
+    for k in choose_samples(rows.keys, rows.label):
+        (whole,) = _displayed_samples(file, split, members[rows.keys[k]], level)
         if whole.x.ndim < 3:
             return False
-        prints.append(small(whole))
+        prints.append(thumbnail(whole))
     if prints:
-        sheet(path, prints, title=f"Contact sheet of {title}", tile=SIDE)
+        write_sheet(path, prints, title=f"Contact sheet of {title}", tile=THUMBNAIL_SIDE)
     return bool(prints)
 
 
-def mistakes(rows: SampleResults) -> list[tuple[int, str]]:
+def worst_mistakes(rows: SampleResults) -> list[tuple[int, str]]:
     """Samples that were ranked worst, and how, the worst misses first, then the worst alarms."""
     score, label = rows.score, rows.label
     if label.all() or not label.any():
@@ -124,7 +126,9 @@ def mistakes(rows: SampleResults) -> list[tuple[int, str]]:
     found = []
     sides = ((label, 1, "missed", "normal"), (~label, -1, "false alarm", "abnormal"))
     for which, sign, kind, others in sides:
-        order = np.flatnonzero(which)[np.argsort(sign * score[which], kind="stable")][:EACH]
+        order = np.flatnonzero(which)[np.argsort(sign * score[which], kind="stable")][
+            :MISTAKES_PER_KIND
+        ]
         for k in order.tolist():
             share = float((sign * score[label != label[k]] > sign * score[k]).mean())
             side = "higher" if sign > 0 else "lower"
@@ -133,7 +137,9 @@ def mistakes(rows: SampleResults) -> list[tuple[int, str]]:
     return found
 
 
-def _shown(file: h5py.File, split: Any, shown: Sequence[int], level: int) -> list[Shown]:
+def _displayed_samples(
+    file: h5py.File, split: Any, shown: Sequence[int], level: int
+) -> list[DisplayedSample]:
     """Samples of a split, whole ones, with what the method made of them."""
     at = read_array(file, "levels").tolist().index(level)
     made = {i: k for k, i in enumerate(read_array(file, "gallery").tolist())}
@@ -147,11 +153,11 @@ def _shown(file: h5py.File, split: Any, shown: Sequence[int], level: int) -> lis
         return wholes.stitch(whole, there) if len(there) == len(mine) else None
 
     x = [sample.x.numpy() for sample in samples]
-    healed = [_at(file, "reconstruction", at, made[i]) if i in made else None for i in shown]
-    heat = [_at(file, "map", at, i) for i in shown]
-    truth = [[_numpy(t) for t in (s.mask, s.roi, s.counterpart)] for s in samples]
+    healed = [_read_at(file, "reconstruction", at, made[i]) if i in made else None for i in shown]
+    heat = [_read_at(file, "map", at, i) for i in shown]
+    truth = [[_to_numpy(t) for t in (s.mask, s.roi, s.counterpart)] for s in samples]
     return [
-        Shown(
+        DisplayedSample(
             key=key,
             x=wholes.stitch(whole, [x[k] for k in wholes.members[whole]]),
             reconstruction=put(whole, healed),
@@ -165,9 +171,9 @@ def _shown(file: h5py.File, split: Any, shown: Sequence[int], level: int) -> lis
     ]
 
 
-def _at(file: h5py.File, name: str, level: int, i: int) -> np.ndarray | None:
+def _read_at(file: h5py.File, name: str, level: int, i: int) -> np.ndarray | None:
     return np.asarray(hdf5_dataset(file, name)[level, i]) if name in file else None
 
 
-def _numpy(tensor: Tensor | None) -> np.ndarray | None:
+def _to_numpy(tensor: Tensor | None) -> np.ndarray | None:
     return None if tensor is None else tensor.numpy()

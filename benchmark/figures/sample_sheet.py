@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from ..evaluation.metrics.ranking import Array
 from ..store.artifact_store import atomic_path
 
-TILE = 160
+TILE_PIXELS = 160
 """Pixels across a tile, about; small images are enlarged by a whole factor."""
 
 GAP, TITLE, HEAD, CAPTION, SIGNAL = 6, 26, 20, 18, 320
@@ -38,7 +38,7 @@ HEAT = np.array(
 
 
 @dataclass(frozen=True)
-class Shown:
+class DisplayedSample:
     """A test sample and what a method made of it.
 
     x: (C, *S) in [0, 1]                 reconstruction, counterpart: (C, *S) or None
@@ -55,8 +55,13 @@ class Shown:
     caption: str = ""
 
 
-def sheet(
-    path: Path, samples: Sequence[Shown], *, title: str = "", channel: int = 0, tile: int = TILE
+def write_sheet(
+    path: Path,
+    samples: Sequence[DisplayedSample],
+    *,
+    title: str = "",
+    channel: int = 0,
+    tile: int = TILE_PIXELS,
 ) -> None:
     """Write a PNG with a row for each sample, and a column for whatever any of them has.
 
@@ -66,12 +71,12 @@ def sheet(
     """
     if not samples:
         raise ValueError("a sheet wants at least one sample to show")
-    samples = [flat(sample, channel) for sample in samples]
-    window = _window(samples)
+    samples = [middle_slice(sample, channel) for sample in samples]
+    window = _map_range(samples)
     if samples[0].x.ndim == 1:
-        page, layout = _curves(samples, window, title)
+        page, layout = _draw_curves(samples, window, title)
     else:
-        page, layout = _tiles(samples, window, title, tile)
+        page, layout = _draw_tiles(samples, window, title, tile)
     told = PngImagePlugin.PngInfo()
     if layout:
         told.add_text(LAYOUT, json.dumps(layout))
@@ -79,14 +84,14 @@ def sheet(
         page.save(part, format="PNG", compress_level=4, pnginfo=told)  # 9 takes seconds
 
 
-def heat(values: Array) -> Array:
+def heat_colours(values: Array) -> Array:
     """Colours (..., 3) uint8 of values in [0, 1]; what lies outside is shown at the end."""
     at = np.clip(values, 0, 1) * (len(HEAT) - 1)
     steps = np.arange(len(HEAT))
     return np.stack([np.interp(at, steps, HEAT[:, c]) for c in range(3)], -1).round().astype("u1")
 
 
-def grey(values: Array) -> Array:
+def grey_colours(values: Array) -> Array:
     """(..., 3) uint8 of values in [0, 1]."""
     level = (np.clip(values, 0, 1) * 255).round().astype("u1")
     return np.repeat(level[..., None], 3, -1)
@@ -99,7 +104,7 @@ def outline(mask: Array) -> Array:
     return mask & np.logical_not(ndimage.binary_erosion(mask))
 
 
-def flat(sample: Shown, channel: int) -> Shown:
+def middle_slice(sample: DisplayedSample, channel: int) -> DisplayedSample:
     """One channel; of a volume, one slice."""
     at: tuple[int, ...] = ()
     if sample.x.ndim == 4:
@@ -110,7 +115,7 @@ def flat(sample: Shown, channel: int) -> Shown:
     def cut(array: Array | None, *first: int) -> Array | None:
         return None if array is None else np.asarray(array)[(*first, *at)]
 
-    return Shown(
+    return DisplayedSample(
         key=sample.key,
         x=np.asarray(sample.x)[(channel, *at)],
         reconstruction=cut(sample.reconstruction, channel),
@@ -122,42 +127,44 @@ def flat(sample: Shown, channel: int) -> Shown:
     )
 
 
-def _window(samples: Sequence[Shown]) -> float:
+def _map_range(samples: Sequence[DisplayedSample]) -> float:
     """The value shown brightest: 99.5 % of all that is shown of maps lie below it."""
     values = [s.map[_inside(s)] for s in samples if s.map is not None]
     top = float(np.quantile(np.concatenate(values), 0.995)) if values else 0.0
     return top if top > 0 else 1.0
 
 
-def _inside(sample: Shown) -> Array:
+def _inside(sample: DisplayedSample) -> Array:
     return np.ones(sample.x.shape, bool) if sample.roi is None else sample.roi.astype(bool)
 
 
-def _columns(samples: Sequence[Shown], window: float) -> dict[str, Callable[[Shown, int], Array]]:
+def _columns(
+    samples: Sequence[DisplayedSample], window: float
+) -> dict[str, Callable[[DisplayedSample, int], Array]]:
     """What is shown, each a way to colour a sample (H, W, 3) enlarged by a factor."""
 
     def enlarged(colours: Array, by: int) -> Array:
         return colours.repeat(by, 0).repeat(by, 1)
 
-    def nothing(sample: Shown, by: int) -> Array:
+    def nothing(sample: DisplayedSample, by: int) -> Array:
         return enlarged(np.full((*sample.x.shape, 3), PAPER, "u1"), by)
 
-    def map_(sample: Shown, by: int) -> Array:
+    def map_(sample: DisplayedSample, by: int) -> Array:
         if sample.map is None:
             return nothing(sample, by)
-        return enlarged(heat(np.where(_inside(sample), sample.map, 0) / window), by)
+        return enlarged(heat_colours(np.where(_inside(sample), sample.map, 0) / window), by)
 
-    def truth(sample: Shown, by: int) -> Array:
-        colours = enlarged(grey(sample.x), by)
+    def truth(sample: DisplayedSample, by: int) -> Array:
+        colours = enlarged(grey_colours(sample.x), by)
         if sample.mask is not None:
             big = sample.mask.astype(bool).repeat(by, 0).repeat(by, 1)
             colours[outline(big)] = EDGE
         return colours
 
-    def plain(name: str) -> Callable[[Shown, int], Array]:
-        def values(sample: Shown, by: int) -> Array:
+    def plain(name: str) -> Callable[[DisplayedSample, int], Array]:
+        def values(sample: DisplayedSample, by: int) -> Array:
             array = getattr(sample, name)
-            return nothing(sample, by) if array is None else enlarged(grey(array), by)
+            return nothing(sample, by) if array is None else enlarged(grey_colours(array), by)
 
         return values
 
@@ -177,8 +184,8 @@ def _columns(samples: Sequence[Shown], window: float) -> dict[str, Callable[[Sho
     return {name: colour for name, colour in columns.items() if known.get(name, True)}
 
 
-def _tiles(
-    samples: Sequence[Shown], window: float, title: str, tile: int
+def _draw_tiles(
+    samples: Sequence[DisplayedSample], window: float, title: str, tile: int
 ) -> tuple[Image.Image, dict[str, Any]]:
     columns = _columns(samples, window)
     side = max(max(s.x.shape) for s in samples)
@@ -197,7 +204,7 @@ def _tiles(
             page.paste(Image.fromarray(colour(sample, by)), (x, y))
     for r, sample in enumerate(samples):
         y = TITLE + HEAD + r * (high + CAPTION + GAP) + high
-        _text(pen, (GAP, y + 2), _said(sample), page.width - 2 * GAP, FAINT, 12)
+        _text(pen, (GAP, y + 2), _caption(sample), page.width - 2 * GAP, FAINT, 12)
     layout = {
         "columns": {name: GAP + c * (wide + GAP) for c, name in enumerate(columns)},
         "rows": [
@@ -215,11 +222,11 @@ def _tiles(
     return page, layout
 
 
-def _curves(
-    samples: Sequence[Shown], window: float, title: str
+def _draw_curves(
+    samples: Sequence[DisplayedSample], window: float, title: str
 ) -> tuple[Image.Image, dict[str, Any]]:
     """Each signal with its reconstruction and, below, its map; the truth is shaded."""
-    high, low, wide = TILE // 2, TILE // 4, 3 * SIGNAL
+    high, low, wide = TILE_PIXELS // 2, TILE_PIXELS // 4, 3 * SIGNAL
     step = high + low + CAPTION + 3 * GAP
     page, pen = _page((wide + 2 * GAP, len(samples) * step), title)
     legend = (("input", INK), ("reconstruction", (90, 170, 255)), ("without anomaly", FAINT))
@@ -243,7 +250,7 @@ def _curves(
         if sample.map is not None:
             place = (GAP, y + high + GAP, wide, low)
             _line(pen, np.where(_inside(sample), sample.map, 0) / window, place, (237, 105, 37))
-        _text(pen, (GAP, y + high + low + 2 * GAP), _said(sample), wide, FAINT, 12)
+        _text(pen, (GAP, y + high + low + 2 * GAP), _caption(sample), wide, FAINT, 12)
     return page, {}
 
 
@@ -284,5 +291,5 @@ def _text(
     return int(pen.textlength(text, font=font))
 
 
-def _said(sample: Shown) -> str:
+def _caption(sample: DisplayedSample) -> str:
     return f"{sample.key}   {sample.caption}".strip()

@@ -6,11 +6,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..evaluation.metrics.ranking import LOWER_IS_BETTER
-from .leaderboard import Board, Row, error_text, number, value_of
+from .leaderboard import Entry, Leaderboard, binning_error_text, metric_value, number_text
 
-__all__ = ["BUDGET", "COST", "LOWER_IS_BETTER", "METRICS", "RULES", "TITLES", "Column", "columns"]
+__all__ = [
+    "BUDGET",
+    "COST",
+    "LEVEL_RULE_NAMES",
+    "LOWER_IS_BETTER",
+    "METRICS",
+    "TITLES",
+    "Column",
+    "columns",
+]
 
-RULES = {"val": "val", "pseudo": "pseudo", "published": "paper", "oracle": "TEST"}
+LEVEL_RULE_NAMES = {"val": "val", "pseudo": "pseudo", "published": "paper", "oracle": "TEST"}
 METRICS = (
     *("image_auroc", "image_ap", "image_f1max", "image_fpr95", "group_auroc"),
     *("pixel_auroc", "pixel_ap", "pixel_aupro30", "pixel_aupro05", "pixel_dice"),
@@ -48,72 +57,73 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a board; `brief` is what is left of it where room is scarce, None for nothing."""
+    """A column of a board; `short_text` is what is left of it where room is scarce, None for
+    nothing."""
 
-    head: str
-    cell: Callable[[Row], str]
-    brief: Callable[[Row], str] | None = None
+    title: str
+    text: Callable[[Entry], str]
+    short_text: Callable[[Entry], str] | None = None
     grey: bool = False
 
 
-def columns(board: Board) -> list[Column]:
+def columns(leaderboard: Leaderboard) -> list[Column]:
     """The columns of a board; figures that none of its methods has are left out."""
-    rule = next((row.record["threshold"]["rule"] for row in board.done), "")
+    rule = next((row.record["threshold"]["rule"] for row in leaderboard.done), "")
     able = [
-        Column("image\nAUROC", _bounded("image_auroc"), _plain("image_auroc")),
-        Column("image\nAP", _plain("image_ap")),
-        Column("pixel\nAP", _bounded("pixel_ap"), _plain("pixel_ap")),
-        Column("pixel\nAUROC", _plain("pixel_auroc")),
-        Column("AUPRO\n30", _plain("pixel_aupro30")),
-        Column(f"Dice\n{rule}", _plain("pixel_dice")),
-        Column("⌈Dice⌉\n(oracle)", _oracle, grey=True),
+        Column("image\nAUROC", _interval_text("image_auroc"), _value_text("image_auroc")),
+        Column("image\nAP", _value_text("image_ap")),
+        Column("pixel\nAP", _interval_text("pixel_ap"), _value_text("pixel_ap")),
+        Column("pixel\nAUROC", _value_text("pixel_auroc")),
+        Column("AUPRO\n30", _value_text("pixel_aupro30")),
+        Column(f"Dice\n{rule}", _value_text("pixel_dice")),
+        Column("⌈Dice⌉\n(oracle)", _oracle_text, grey=True),
     ]
     return [
         Column("rank", lambda row: "-" if row.rank is None else str(row.rank)),
-        Column("method", lambda row: row.name + (" ▼" if row.below else "")),
+        Column("method", lambda row: row.name + (" ▼" if row.worse_than_baseline else "")),
         Column("profile", lambda row: str(row.record["profile"])),
         Column("seed", lambda row: str(row.record["seed"])),
-        Column("level", _level),
-        *(c for c in able if any(c.cell(row) not in ("-", "(-)") for row in board.done)),
-        Column("train\nsteps", lambda row: count(cost(row, "train_steps"))),
-        Column("params\nM", lambda row: number(cost(row, "parameters"), 1e6)),
-        Column("evals\n/image", lambda row: number(cost(row, "evaluations_per_image"))),
-        Column("GFLOP\n/image", lambda row: number(cost(row, "gflops_per_image"))),
+        Column("level", _level_text),
+        *(c for c in able if any(c.text(row) not in ("-", "(-)") for row in leaderboard.done)),
+        Column("train\nsteps", lambda row: count_text(cost_of(row, "train_steps"))),
+        Column("params\nM", lambda row: number_text(cost_of(row, "parameters"), 1e6)),
+        Column("evals\n/image", lambda row: number_text(cost_of(row, "evaluations_per_image"))),
+        Column("GFLOP\n/image", lambda row: number_text(cost_of(row, "gflops_per_image"))),
     ]
 
 
-def cost(row: Row, name: str) -> float | None:
+def cost_of(row: Entry, name: str) -> float | None:
     return (row.record.get("cost") or {}).get(name)
 
 
-def _plain(metric: str) -> Callable[[Row], str]:
-    return lambda row: number(row.value(metric)) + error_text(row.record, metric)
+def _value_text(metric: str) -> Callable[[Entry], str]:
+    return lambda row: number_text(row.value(metric)) + binning_error_text(row.record, metric)
 
 
-def _bounded(metric: str) -> Callable[[Row], str]:
-    def cell(row: Row) -> str:
-        low, high = (value_of(row.record, metric, part) for part in ("low", "high"))
-        interval = "" if low is None else f" [{number(low)}, {number(high)}]"
-        error = error_text(row.record, metric)
-        return number(row.value(metric)) + (f"{error} binned" if error else "") + interval
+def _interval_text(metric: str) -> Callable[[Entry], str]:
+    def cell(row: Entry) -> str:
+        low, high = (metric_value(row.record, metric, part) for part in ("low", "high"))
+        interval = "" if low is None else f" [{number_text(low)}, {number_text(high)}]"
+        error = binning_error_text(row.record, metric)
+        return number_text(row.value(metric)) + (f"{error} binned" if error else "") + interval
 
     return cell
 
 
-def _oracle(row: Row) -> str:
-    return f"({_plain('pixel_dice_oracle')(row)})"
+def _oracle_text(row: Entry) -> str:
+    return f"({_value_text('pixel_dice_oracle')(row)})"
 
 
-def _level(row: Row) -> str:
+def _level_text(row: Entry) -> str:
     level = row.record.get("level")
     if not level or not level["chosen"]:
         return "-"
-    return f"{level['chosen']} {RULES.get(level['rule'], level['rule'])}"
+    return f"{level['chosen']} {LEVEL_RULE_NAMES.get(level['rule'], level['rule'])}"
 
 
-def count(value: float | None) -> str:
+def count_text(value: float | None) -> str:
     return "-" if value is None else f"{value:.0f}"
 
 
-def reason(row: Row) -> str:
+def reason_text(row: Entry) -> str:
     return f"{row.record['status']}: {' '.join(str(row.record['reason'] or 'no reason').split())}"

@@ -9,10 +9,17 @@ from typing import Any
 
 from ..evaluation.sample_results import SampleResults
 from .columns import TITLES
-from .leaderboard import Board, Record, Row, boards, read_records
-from .pairwise import WORSE, Contrast, PairError, able, contrast, rows_of
+from .leaderboard import Entry, Leaderboard, Record, build_leaderboards, read_records
+from .pairwise import (
+    WORSE,
+    PairedComparison,
+    PairError,
+    comparable_metrics,
+    compare_pair,
+    sample_results_of,
+)
 
-USUAL = ("pixel_ap", "image_auroc")
+DEFAULT_METRICS = ("pixel_ap", "image_auroc")
 
 
 @dataclass(frozen=True)
@@ -23,7 +30,7 @@ class Comparison:
     a: str
     b: str
     files: tuple[tuple[str, ...], tuple[str, ...]]
-    difference: Contrast
+    difference: PairedComparison
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -45,7 +52,7 @@ class Comparison:
 def compare(
     a: str,
     b: str,
-    out: Path,
+    folder: Path,
     *,
     dataset: str | None = None,
     metric: str | None = None,
@@ -62,29 +69,31 @@ def compare(
     if len(folders) == 1:
         other = b if str(folders[0]) == a else a
         raise PairError(f"'{folders[0]}' is a folder of results and '{other}' is not: give two")
-    pairs = _of_folders(*folders) if folders else _of_methods(a, b, out)
-    kept = [pair for pair in pairs if dataset in (None, pair[1].rows[0].record["dataset"]["name"])]
+    pairs = _pairs_of_folders(*folders) if folders else _pairs_of_methods(a, b, folder)
+    kept = [
+        pair for pair in pairs if dataset in (None, pair[1].entries[0].record["dataset"]["name"])
+    ]
     if not kept:
         where = f" on {dataset}" if dataset else ""
         raise PairError(
             f"'{a}' and '{b}' have no board in common{where}: both must be run with the same data, "
             "protocol and --limit (adbench report shows what there is)"
         )
-    return [_compared(pair, metric, margin) for pair in kept]
+    return [_compare_pair(pair, metric, margin) for pair in kept]
 
 
 @dataclass(frozen=True)
-class Side:
+class ComparedMethod:
     """What stands on one side: its name, its rows of the board, and the folder they are from."""
 
     name: str
-    rows: list[Row]
+    entries: list[Entry]
     folder: Path
 
     def samples(self) -> list[SampleResults]:
         found = []
-        for row in self.rows:
-            rows = rows_of(row.record, self.folder)
+        for row in self.entries:
+            rows = sample_results_of(row.record, self.folder)
             if rows is None:
                 raise PairError(
                     f"of {_stem(row.record) or row.name} no rows of single samples are kept: the "
@@ -94,51 +103,60 @@ class Side:
         return found
 
 
-Pair = tuple[Board, Side, Side]
+Pair = tuple[Leaderboard, ComparedMethod, ComparedMethod]
 
 
-def _of_methods(a: str, b: str, out: Path) -> list[Pair]:
+def _pairs_of_methods(a: str, b: str, out: Path) -> list[Pair]:
     found: list[Pair] = []
     known: set[str] = set()
     seen: set[str] = set()
-    for board in boards(read_records(out / "records")):
-        one, two = (_seeds(board, name) for name in (a, b))
+    for board in build_leaderboards(read_records(out / "records")):
+        one, two = (_entries_of_seeds(board, name) for name in (a, b))
         known |= {row.record["method"]["name"] for row in board.done}
         seen |= {name for name, rows in ((a, one), (b, two)) if rows}
         if one and two:
-            found.append((board, Side(one[0].name, one, out), Side(two[0].name, two, out)))
+            found.append(
+                (
+                    board,
+                    ComparedMethod(one[0].name, one, out),
+                    ComparedMethod(two[0].name, two, out),
+                )
+            )
     for name in (a, b):
         if name not in seen:
             raise PairError(f"no result of '{name}' in {out}: there are {', '.join(sorted(known))}")
     return found
 
 
-def _of_folders(one: Path, two: Path) -> list[Pair]:
+def _pairs_of_folders(one: Path, two: Path) -> list[Pair]:
     """Boards of both folders' records together: what may be compared meets there."""
     first, second = (read_records(folder / "records") for folder in (one, two))
     mine = {id(record) for record in first}
     found = []
-    for board in boards([*first, *second]):
+    for board in build_leaderboards([*first, *second]):
         for name in dict.fromkeys(row.record["method"]["name"] for row in board.done):
-            rows = _named(board, name)
-            a = _one([row for row in rows if id(row.record) in mine], name)
-            b = _one([row for row in rows if id(row.record) not in mine], name)
+            rows = _entries_named(board, name)
+            a = _single_method([row for row in rows if id(row.record) in mine], name)
+            b = _single_method([row for row in rows if id(row.record) not in mine], name)
             if a and b:
-                sides = Side(f"{name} in {one}", a, one), Side(f"{name} in {two}", b, two)
+                sides = (
+                    ComparedMethod(f"{name} in {one}", a, one),
+                    ComparedMethod(f"{name} in {two}", b, two),
+                )
                 found.append((board, *sides))
     return found
 
 
-def _seeds(board: Board, name: str) -> list[Row]:
+def _entries_of_seeds(board: Leaderboard, name: str) -> list[Entry]:
     exact = [row for row in board.done if _stem(row.record) == name.removesuffix(".json")]
-    return exact or _one(_named(board, name), name)
+    return exact or _single_method(_entries_named(board, name), name)
 
 
-def _named(board: Board, name: str) -> list[Row]:
+def _entries_named(board: Leaderboard, name: str) -> list[Entry]:
     return [row for row in board.done if name in (row.record["method"]["name"], row.name)]
 
 
-def _one(rows: list[Row], name: str) -> list[Row]:
+def _single_method(rows: list[Entry], name: str) -> list[Entry]:
     """The rows, if they are one method with one setting; raises PairError if there are several."""
     settings = {
         (str(row.record["method"]["args"]), str(row.record["profile"])): _stem(row.record)
@@ -156,17 +174,17 @@ def _stem(record: Record) -> str:
     return str(record.get("file", "")).removesuffix(".json")
 
 
-def _compared(pair: Pair, metric: str | None, margin: float) -> Comparison:
+def _compare_pair(pair: Pair, metric: str | None, margin: float) -> Comparison:
     board, *sides = pair
     one, two = (side.samples() for side in sides)
-    known = able([*one, *two])
-    usual = next((name for name in USUAL if name in known), USUAL[-1])
-    found = contrast(one, two, metric or usual, margin=margin)
-    a, b = (tuple(_stem(row.record) for row in side.rows) for side in sides)
+    known = comparable_metrics([*one, *two])
+    usual = next((name for name in DEFAULT_METRICS if name in known), DEFAULT_METRICS[-1])
+    found = compare_pair(one, two, metric or usual, margin=margin)
+    a, b = (tuple(_stem(row.record) for row in side.entries) for side in sides)
     return Comparison(board.title, sides[0].name, sides[1].name, (a, b), found)
 
 
-def gate(found: Sequence[Comparison], fail_if: str | None) -> bool:
+def gate_fails(found: Sequence[Comparison], fail_if: str | None) -> bool:
     """Whether the gate fails: `worse` anywhere, or anything but better with `not-better`."""
     if fail_if not in (None, "worse", "not-better"):
         raise PairError(f"--fail-if is worse or not-better, not '{fail_if}'")

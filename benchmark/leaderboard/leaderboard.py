@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..evaluation.metrics.streaming_histogram import TOLERANCE
-from .seed_variation import Repeat, repeats, sentences
+from .seed_variation import SeedSummary, sentences, summarize_seeds
 
 if TYPE_CHECKING:
     import pandas
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 Record = Mapping[str, Any]
 
 SCHEMA = 1
-BINNED = ("pixel_auroc", "pixel_ap", "pixel_aupro30", "pixel_aupro05", "pixel_dice_oracle")
+BINNED_METRICS = ("pixel_auroc", "pixel_ap", "pixel_aupro30", "pixel_aupro05", "pixel_dice_oracle")
 """Metrics of places that are sorted, or counted in bins where they are too many (streaming.py)."""
 
-NAMES = {"pixel_ap": "pixel AP", "image_auroc": "image AUROC"}
+METRIC_NAMES = {"pixel_ap": "pixel AP", "image_auroc": "image AUROC"}
 
 
 class ReportError(ValueError):
@@ -33,43 +33,43 @@ class ReportError(ValueError):
 
 
 @dataclass(frozen=True)
-class Row:
+class Entry:
     """A record's place on a board.
 
     rank: from 1; None for what was skipped or failed, or lacks the figure the board is sorted by
     name: the method's label, with what sets it apart
-    below: the baseline that does better than this row, which is none
+    worse_than_baseline: the baseline that does better than this row, which is none
     """
 
     record: Record
     rank: int | None
     name: str
-    below: str | None = None
+    worse_than_baseline: str | None = None
 
     def value(self, metric: str) -> float | None:
-        return value_of(self.record, metric)
+        return metric_value(self.record, metric)
 
 
 @dataclass(frozen=True)
-class Board:
+class Leaderboard:
     """Records that may be compared: the same data, the same protocol, all whole or cut alike.
 
     metric: what it is sorted by, best first     notes: sentences to print beneath
-    repeats: its methods with several seeds, best mean first
+    seed_summaries: its methods with several seeds, best mean first
     """
 
     title: str
     metric: str
-    rows: list[Row]
+    entries: list[Entry]
     notes: list[str] = field(default_factory=list)
-    repeats: list[Repeat] = field(default_factory=list)
+    seed_summaries: list[SeedSummary] = field(default_factory=list)
 
     def to_frame(self) -> pandas.DataFrame:
         """One row per record, best first: rank, method, label, status, what was chosen, and every
         metric with its interval (`<metric>_low`, `<metric>_high`)."""
         import pandas
 
-        return pandas.DataFrame([_frame_row(row) for row in self.rows])
+        return pandas.DataFrame([_frame_row(row) for row in self.entries])
 
     def _repr_html_(self) -> str:
         """The defined columns, for a notebook."""
@@ -79,15 +79,15 @@ class Board:
         return f"<b>{escape(self.title)}</b>{html}"
 
     @property
-    def done(self) -> list[Row]:
-        return [row for row in self.rows if row.record["status"] == "ok"]
+    def done(self) -> list[Entry]:
+        return [row for row in self.entries if row.record["status"] == "ok"]
 
     @property
-    def missing(self) -> list[Row]:
-        return [row for row in self.rows if row.record["status"] != "ok"]
+    def missing(self) -> list[Entry]:
+        return [row for row in self.entries if row.record["status"] != "ok"]
 
 
-def _frame_row(row: Row) -> dict[str, Any]:
+def _frame_row(row: Entry) -> dict[str, Any]:
     record = row.record
     facts = {
         "rank": row.rank,
@@ -116,10 +116,10 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     paths = sorted(Path(folder).glob("[!.]*.json"))
     if not paths:
         raise ReportError(f"no records in {folder}: make some with `adbench run` first")
-    return [_record(path) for path in paths]
+    return [_read_record(path) for path in paths]
 
 
-def boards(records: Sequence[Record]) -> list[Board]:
+def build_leaderboards(records: Sequence[Record]) -> list[Leaderboard]:
     """Real data first, then made-up data, then partial runs, then what could not be read.
 
     What failed before its data was known stands on every board of a data set so named and judged.
@@ -128,20 +128,22 @@ def boards(records: Sequence[Record]) -> list[Board]:
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for record in whole:
         if record["dataset"]["fingerprint"]:
-            groups.setdefault(_key(record), []).append(record)
+            groups.setdefault(_leaderboard_key(record), []).append(record)
     for record in whole:
         if not record["dataset"]["fingerprint"]:
-            own = _key(record)
-            same = [key for key in groups if _loose(key) == _loose(own) and key[5]]
+            own = _leaderboard_key(record)
+            same = [
+                key for key in groups if _comparable_key(key) == _comparable_key(own) and key[5]
+            ]
             for key in same or [own]:
                 groups.setdefault(key, []).append(record)
-    made = [_board(groups[key]) for key in sorted(groups)]
+    made = [_build_leaderboard(groups[key]) for key in sorted(groups)]
     broken = [record for record in records if record["status"] == "broken"]
-    rows = [Row(record, None, record["method"]["label"]) for record in broken]
-    return made + ([Board("Records that could not be read", "", rows)] if rows else [])
+    rows = [Entry(record, None, record["method"]["label"]) for record in broken]
+    return made + ([Leaderboard("Records that could not be read", "", rows)] if rows else [])
 
 
-def _record(path: Path) -> dict[str, Any]:
+def _read_record(path: Path) -> dict[str, Any]:
     """A record, or one that says why there is none."""
     try:
         record = json.loads(path.read_text())
@@ -159,7 +161,7 @@ def _record(path: Path) -> dict[str, Any]:
         }
         [record[key] for key in needed]
         [record[part][key] for part, keys in parts.items() for key in keys]
-        _checked(record)
+        _check_record(record)
         return record | {"file": path.name}
     except KeyError as error:
         reason = f"it says nothing of {error.args[0]!r}"
@@ -179,7 +181,7 @@ def _record(path: Path) -> dict[str, Any]:
     }
 
 
-def _checked(record: Mapping[str, Any]) -> None:
+def _check_record(record: Mapping[str, Any]) -> None:
     """Raises ValueError on a figure that is neither a finite number nor missing."""
     figures = {
         f"{part}.{name}": value
@@ -202,7 +204,7 @@ def _checked(record: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} is {value!r}, no number")
 
 
-def _key(record: Record) -> tuple[Any, ...]:
+def _leaderboard_key(record: Record) -> tuple[Any, ...]:
     """Sets boards apart, and in order; whole runs before partial, real data before made-up."""
     data = record["dataset"]
     return (
@@ -215,50 +217,54 @@ def _key(record: Record) -> tuple[Any, ...]:
     )
 
 
-def _loose(key: tuple[Any, ...]) -> tuple[Any, ...]:
+def _comparable_key(key: tuple[Any, ...]) -> tuple[Any, ...]:
     """What is known of a board before its data is read."""
     return key[0], key[2], key[3], key[4]
 
 
-def _board(records: Sequence[Record]) -> Board:
+def _build_leaderboard(records: Sequence[Record]) -> Leaderboard:
     done = [record for record in records if record["status"] == "ok"]
     missing = [record for record in records if record["status"] != "ok"]
-    has_pixels = any(value_of(record, "pixel_ap") is not None for record in done)
+    has_pixels = any(metric_value(record, "pixel_ap") is not None for record in done)
     metric = "pixel_ap" if has_pixels else "image_auroc"
 
     def order(record: Record) -> tuple[Any, ...]:
-        value = value_of(record, metric)
-        return (value is None, -(value or 0), *_who(record))
+        value = metric_value(record, metric)
+        return (value is None, -(value or 0), *_method_key(record))
 
     done.sort(key=order)
-    names = naming(records)
+    names = entry_names(records)
     bar = next((record for record in done if record["method"]["baseline"]), None)  # the best one
-    height = None if bar is None else value_of(bar, metric)
+    height = None if bar is None else metric_value(bar, metric)
     rows = []
     for rank, record in enumerate(done, 1):
-        value = value_of(record, metric)
+        value = metric_value(record, metric)
         low = value is not None and height is not None and value < height
         below = bar["method"]["label"] if bar and low and not record["method"]["baseline"] else None
-        rows.append(Row(record, None if value is None else rank, names[id(record)], below))
-    rows += [Row(record, None, names[id(record)]) for record in sorted(missing, key=_who)]
-    again = repeats([row for row in rows if row.record["status"] == "ok"], metric)
-    return Board(_title(records), metric, rows, _notes(rows, metric, again), again)
+        rows.append(Entry(record, None if value is None else rank, names[id(record)], below))
+    rows += [Entry(record, None, names[id(record)]) for record in sorted(missing, key=_method_key)]
+    again = summarize_seeds([row for row in rows if row.record["status"] == "ok"], metric)
+    return Leaderboard(
+        _leaderboard_title(records), metric, rows, _notes(rows, metric, again), again
+    )
 
 
-def _who(record: Record) -> tuple[Any, ...]:
+def _method_key(record: Record) -> tuple[Any, ...]:
     method = record["method"]
     args = json.dumps(method["args"], sort_keys=True)
     return method["label"], method["name"], str(record["profile"]), str(record["seed"]), args
 
 
-def naming(records: Sequence[Record]) -> dict[int, str]:
+def entry_names(records: Sequence[Record]) -> dict[int, str]:
     """What each record's method is called, by the record's id: its label; those that would read
     alike get the arguments in which they differ."""
     names = {}
     for record in records:
         method = record["method"]
         alike = [
-            other["method"]["args"] for other in records if _who(other)[:4] == _who(record)[:4]
+            other["method"]["args"]
+            for other in records
+            if _method_key(other)[:4] == _method_key(record)[:4]
         ]
         differs = [
             f"{key}={value}"
@@ -273,7 +279,7 @@ def naming(records: Sequence[Record]) -> dict[int, str]:
     return names
 
 
-def _title(records: Sequence[Record]) -> str:
+def _leaderboard_title(records: Sequence[Record]) -> str:
     """Of the record that knows its data, for one that failed early may not."""
     record = max(records, key=lambda record: bool(record["dataset"]["fingerprint"]))
     data = record["dataset"]
@@ -286,8 +292,10 @@ def _title(records: Sequence[Record]) -> str:
     return title
 
 
-def _notes(rows: Sequence[Row], metric: str, again: Sequence[Repeat]) -> list[str]:
-    record = rows[0].record
+def _notes(
+    entries: Sequence[Entry], metric: str, seed_summaries: Sequence[SeedSummary]
+) -> list[str]:
+    record = entries[0].record
     notes = [f"Protocol {record['protocol']['id']}: {record['protocol']['text']}"]
     if record["status"] != "ok":
         return notes
@@ -299,54 +307,61 @@ def _notes(rows: Sequence[Row], metric: str, again: Sequence[Repeat]) -> list[st
     )
     if reference["prevalence"] is not None:
         notes.append(
-            f"Abnormal: {number(reference['prevalence'])} of all places, which is also what pixel "
+            f"Abnormal: {number_text(reference['prevalence'])} of all places, which is "
+            "also what pixel "
             f"AP is by chance; calling every place abnormal has Dice "
-            f"{number(reference['dice_floor'])}."
+            f"{number_text(reference['dice_floor'])}."
         )
     notes.append(
-        f"Sorted by {NAMES[metric]}; in brackets 95 % intervals from resampling groups; "
+        f"Sorted by {METRIC_NAMES[metric]}; in brackets 95 % intervals from resampling groups; "
         f"⌈Dice⌉ takes its threshold from test and is no result."
     )
-    if any(row.record["status"] == "ok" and not row.record["method"]["baseline"] for row in rows):
-        notes += sentences(again, NAMES[metric])
-    if any(error_of(row.record, "pixel_ap") for row in rows):
+    if any(
+        row.record["status"] == "ok" and not row.record["method"]["baseline"] for row in entries
+    ):
+        notes += sentences(seed_summaries, METRIC_NAMES[metric])
+    if any(binning_error(row.record, "pixel_ap") for row in entries):
         notes.append(
             "±: read from bins, for there are more places than the protocol sorts (--budget); the "
             "figure is off by no more than this at the chosen level, and by no more than "
             f"{TOLERANCE:g} at any other."
         )
-    profiles = {str(row.record["profile"]) for row in rows if row.record["status"] == "ok"}
+    profiles = {str(row.record["profile"]) for row in entries if row.record["status"] == "ok"}
     if len(profiles) > 1:
         notes.append(f"Profiles {', '.join(sorted(profiles))} spend different budgets.")
-    for baseline in dict.fromkeys(row.below for row in rows if row.below):
-        below = "; ".join(f"{r.name}, {run_of(r)}" for r in rows if r.below == baseline)
-        notes.append(f"▼ worse than the baseline {baseline} in {NAMES[metric]}: {below}.")
+    for baseline in dict.fromkeys(
+        row.worse_than_baseline for row in entries if row.worse_than_baseline
+    ):
+        below = "; ".join(
+            f"{r.name}, {profile_and_seed(r)}" for r in entries if r.worse_than_baseline == baseline
+        )
+        notes.append(f"▼ worse than the baseline {baseline} in {METRIC_NAMES[metric]}: {below}.")
     return notes
 
 
-def value_of(record: Record, metric: str, part: str = "value") -> float | None:
+def metric_value(record: Record, metric: str, part: str = "value") -> float | None:
     value = ((record.get("metrics") or {}).get(metric) or {}).get(part)
     return value if isinstance(value, int | float) else None
 
 
-def error_of(record: Record, metric: str) -> float:
+def binning_error(record: Record, metric: str) -> float:
     """The most that a figure is off by, for it was read from bins; 0 for what is exact."""
     found = record.get("pixel_error")
-    return found if metric in BINNED and isinstance(found, int | float) else 0.0
+    return found if metric in BINNED_METRICS and isinstance(found, int | float) else 0.0
 
 
-def error_text(record: Record, metric: str) -> str:
+def binning_error_text(record: Record, metric: str) -> str:
     """` ± 0.0004`, rounded up to one digit, beside a figure that is read from bins; or nothing."""
-    error = error_of(record, metric)
-    if error <= 0 or value_of(record, metric) is None:
+    error = binning_error(record, metric)
+    if error <= 0 or metric_value(record, metric) is None:
         return ""
     unit = 10.0 ** math.floor(math.log10(error))
     return f" ± {math.ceil(error / unit - 1e-9) * unit:.1g}"
 
 
-def number(value: float | None, unit: float = 1) -> str:
+def number_text(value: float | None, unit: float = 1) -> str:
     return "-" if value is None else f"{value / unit:.3f}"
 
 
-def run_of(row: Row) -> str:
+def profile_and_seed(row: Entry) -> str:
     return f"{row.record['profile']}, seed {row.record['seed']}"

@@ -33,7 +33,7 @@ class PairError(ValueError):
     """What cannot be compared: one line, why, and what would do."""
 
 
-def rows_of(record: Record, folder: Path | None = None) -> SampleResults | None:
+def sample_results_of(record: Record, folder: Path | None = None) -> SampleResults | None:
     """The rows of a record, None where there are none or they do not fit together.
 
     folder: of the results, where `samples` lies
@@ -45,10 +45,10 @@ def rows_of(record: Record, folder: Path | None = None) -> SampleResults | None:
             return read_sample_results(path)
         except SampleResultsError:
             return None
-    return _carried(record.get("samples"))
+    return _embedded_results(record.get("samples"))
 
 
-def _carried(told: Any) -> SampleResults | None:
+def _embedded_results(told: Any) -> SampleResults | None:
     """From lists key, group, label, score and, with maps, places, true, found, both."""
     try:
         keys, groups = ([str(word) for word in told[name]] for name in ("key", "group"))
@@ -62,10 +62,10 @@ def _carried(told: Any) -> SampleResults | None:
         return None
     if np.isnan(score).any() or (counts is not None and counts.shape != (*size, len(COUNT_NAMES))):
         return None
-    return _resampled(keys, groups, label, score, counts)
+    return _bootstrap_results(keys, groups, label, score, counts)
 
 
-def _resampled(
+def _bootstrap_results(
     keys: list[str], groups: list[str], label: Array, score: Array, counts: Array | None
 ) -> SampleResults:
     resamples = Resamples.from_groups(groups)
@@ -74,15 +74,15 @@ def _resampled(
     ranked = bootstrap_image_metrics(score, label, resamples)
     draws = {name: ranked[name.removeprefix("image_")] for name in values}
     if counts is not None:
-        whole = _overlaps(counts.sum(0)[None], (counts * ~label[:, None]).sum(0)[None])
+        whole = _overlap_results(counts.sum(0)[None], (counts * ~label[:, None]).sum(0)[None])
         values |= {n: None if np.isnan(v[0]) else float(v[0]) for n, v in whole.items()}
         normal = resamples.sums(counts * ~label[:, None])
-        draws |= _overlaps(resamples.sums(counts), normal)
+        draws |= _overlap_results(resamples.sums(counts), normal)
     drawn = {name: d for name, d in draws.items() if values[name] is not None and d.size}
     return SampleResults(keys, groups, label, score, counts, values, drawn)
 
 
-def _overlaps(total: Array, normal: Array) -> dict[str, Array]:
+def _overlap_results(total: Array, normal: Array) -> dict[str, Array]:
     """Figures at the threshold from sums (B, 4) of counts, of all samples and of normal ones."""
     _, true, found, both = total.T
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -94,7 +94,7 @@ def _overlaps(total: Array, normal: Array) -> dict[str, Array]:
 
 
 @dataclass(frozen=True)
-class Contrast:
+class PairedComparison:
     """Figures a and b, value a minus b; low, high, p: None where there are too few groups.
 
     verdict: of a, better, worse or not distinguishable, in the metric's own direction
@@ -112,9 +112,9 @@ class Contrast:
     verdict: str
 
 
-def contrast(
+def compare_pair(
     a: Sequence[SampleResults], b: Sequence[SampleResults], metric: str, *, margin: float = 0.0
-) -> Contrast:
+) -> PairedComparison:
     """Of two methods, each the rows of its seeds.
 
     margin: how far apart still counts as alike, in the metric's own units
@@ -122,7 +122,8 @@ def contrast(
     for rows in (*a, *b):
         if rows.values.get(metric) is None:
             raise PairError(
-                f"no {metric} of single samples is kept; there are {', '.join(able([*a, *b]))}"
+                f"no {metric} of single samples is kept; there are "
+                f"{', '.join(comparable_metrics([*a, *b]))}"
             )
     one, two = (fmean(r.values[metric] or 0.0 for r in rows) for rows in (a, b))
     found = compare(a, b, metric)
@@ -133,12 +134,12 @@ def contrast(
         )
         verdict = BETTER if up > margin else WORSE if down < -margin else ALIKE
     size, groups = len(a[0].keys), len(set(a[0].groups))
-    return Contrast(
+    return PairedComparison(
         metric, one, two, one - two, found.low, found.high, found.p, size, groups, verdict
     )
 
 
-def able(every: Sequence[SampleResults]) -> list[str]:
+def comparable_metrics(results: Sequence[SampleResults]) -> list[str]:
     """The metrics that all have a figure of."""
-    first = every[0].values
-    return [n for n in first if all(rows.values.get(n) is not None for rows in every)]
+    first = results[0].values
+    return [n for n in first if all(rows.values.get(n) is not None for rows in results)]

@@ -13,9 +13,9 @@ from typing import Any
 import yaml
 
 from ..registry.imports import did_you_mean
-from .leaderboard import Record, value_of
+from .leaderboard import Record, metric_value
 
-BOOK = Path(__file__).with_name("published.yaml")
+PUBLISHED_PATH = Path(__file__).with_name("published.yaml")
 REPRODUCED, WITHIN, NOT, CANNOT = "reproduced", "within interval", "not", "cannot test"
 
 
@@ -24,11 +24,11 @@ class ReproduceError(ValueError):
 
 
 @dataclass(frozen=True)
-class Finding:
+class ReproductionResult:
     """One published figure and what the records say of it.
 
-    published, value, low, high, allowed: in 0..1; None where there is none
-    allowed: how far apart the two may be and still count as the same
+    published, value, low, high, tolerance: in 0..1; None where there is none
+    tolerance: how far apart the two may be and still count as the same
     verdict: reproduced | within interval | not | cannot test
     """
 
@@ -39,7 +39,7 @@ class Finding:
     value: float | None
     low: float | None
     high: float | None
-    allowed: float | None
+    tolerance: float | None
     verdict: str
     reason: str
     records: tuple[str, ...] = ()
@@ -58,16 +58,16 @@ class Finding:
         return f"{self.verdict}: {', '.join([*said, self.reason])}"
 
 
-def book(path: Path = BOOK) -> dict[str, Any]:
+def read_published(path: Path = PUBLISHED_PATH) -> dict[str, Any]:
     """All papers of the file, by name."""
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
-def printed(method: str, papers: Mapping[str, Any] | None = None) -> dict[str, str]:
+def published_values(method: str, papers: Mapping[str, Any] | None = None) -> dict[str, str]:
     """The published figures of one method: "ddad:mvtec mvtec/carpet" -> "image AUROC 99.3, … (where
     they are printed)". A table that could not be read says so, and gives no number."""
     lines: dict[str, str] = {}
-    for name, paper in (book() if papers is None else papers).items():
+    for name, paper in (read_published() if papers is None else papers).items():
         for title, table in paper["tables"].items():
             if table.get("cannot") and name == method:
                 lines[f"{name}:{title}"] = table["cannot"]
@@ -82,40 +82,42 @@ def printed(method: str, papers: Mapping[str, Any] | None = None) -> dict[str, s
 
 
 def reproduce(
-    wanted: str,
+    name: str,
     records: Sequence[Record],
     papers: Mapping[str, Any] | None = None,
     methods: Collection[str] | None = None,
-) -> tuple[dict[str, Any], list[Finding]]:
+) -> tuple[dict[str, Any], list[ReproductionResult]]:
     """The paper, and a finding for each figure of its tables.
 
-    wanted: `ddad` or `ddad:mvtec`      methods: what can be run at all, where that is known
+    name: `ddad` or `ddad:mvtec`      methods: what can be run at all, where that is known
     """
-    papers = book() if papers is None else papers
-    name, _, table = wanted.partition(":")
-    paper = papers[_known(name, list(papers), "paper")]
-    chosen = [_known(table, list(paper["tables"]), "table")] if table else list(paper["tables"])
+    papers = read_published() if papers is None else papers
+    name, _, table = name.partition(":")
+    paper = papers[_require_known(name, list(papers), "paper")]
+    chosen = (
+        [_require_known(table, list(paper["tables"]), "table")] if table else list(paper["tables"])
+    )
     return paper, [
         finding
         for each in chosen
-        for finding in _table(each, paper["tables"][each], records, methods)
+        for finding in _check_table(each, paper["tables"][each], records, methods)
     ]
 
 
-def _known(name: str, known: list[str], what: str) -> str:
+def _require_known(name: str, known: list[str], what: str) -> str:
     if name in known:
         return name
     there = f"There are {', '.join(known)}"
     raise ReproduceError(f"unknown {what} {name!r}{did_you_mean(name, known)} {there}")
 
 
-def _table(
+def _check_table(
     name: str, table: Mapping[str, Any], records: Sequence[Record], methods: Collection[str] | None
-) -> list[Finding]:
+) -> list[ReproductionResult]:
     if reason := table.get("cannot"):
-        return [Finding(name, "-", "-", None, None, None, None, None, CANNOT, reason)]
+        return [ReproductionResult(name, "-", "-", None, None, None, None, None, CANNOT, reason)]
     found = [
-        _finding(name, table, row, k, records, methods)
+        _check_row(name, table, row, k, records, methods)
         for row in table["rows"]
         for k in range(len(table["metrics"]))
         if row["values"][k] is not None
@@ -123,18 +125,18 @@ def _table(
     for k, printed in enumerate(table.get("mean", [])):
         title = list(table["metrics"])[k]
         mine = [finding for finding in found if finding.metric == title]
-        found.append(_mean(name, table, printed, mine))
+        found.append(_check_mean(name, table, printed, mine))
     return found
 
 
-def _finding(
+def _check_row(
     name: str,
     table: Mapping[str, Any],
     row: Mapping[str, Any],
     k: int,
     records: Sequence[Record],
     methods: Collection[str] | None,
-) -> Finding:
+) -> ReproductionResult:
     title, metric = list(table["metrics"].items())[k]
     unit = table["unit"]
     published = row["values"][k] / unit
@@ -142,21 +144,25 @@ def _finding(
     note = f" ({row['note']})" if "note" in row else ""
     where = f"{row['dataset']}{args}{note}"
 
-    def cannot(reason: str) -> Finding:
-        return Finding(name, where, title, published, None, None, None, None, CANNOT, reason)
+    def cannot(reason: str) -> ReproductionResult:
+        return ReproductionResult(
+            name, where, title, published, None, None, None, None, CANNOT, reason
+        )
 
     if isinstance(metric, Mapping):
         return cannot(f"another protocol: {metric['why']}")
     if methods is not None and row["method"] not in methods:
         return cannot(f"adbench has no method {row['method']} yet (adbench list methods)")
-    own, reason = _matching(row, table.get("needs", {}), metric, records)
+    own, reason = _matching_records(row, table.get("needs", {}), metric, records)
     if not own:
         return cannot(reason)
-    values = [value for record in own if (value := value_of(record, metric)) is not None]
+    values = [value for record in own if (value := metric_value(record, metric)) is not None]
     if len({record["dataset"]["fingerprint"] for record in own}) > 1:
         return cannot("records on different data: keep those of one preparation")
     value = statistics.fmean(values)
-    bounds = {part: [value_of(record, metric, part) for record in own] for part in ("low", "high")}
+    bounds = {
+        part: [metric_value(record, metric, part) for record in own] for part in ("low", "high")
+    }
     lows, highs = ([b for b in bounds[part] if b is not None] for part in ("low", "high"))
     low, high = (min(lows), max(highs)) if lows and highs else (None, None)
     seeds = table.get("sd_over") == "seeds"  # over slices it says nothing of another training
@@ -165,7 +171,9 @@ def _finding(
     allowed = max(table["rounding"] / unit / 2, sd, ours)
     files = tuple(str(record.get("file", "?")) for record in own)
     verdict, why = _verdict(published, value, low, high, allowed)
-    return Finding(name, where, title, published, value, low, high, allowed, verdict, why, files)
+    return ReproductionResult(
+        name, where, title, published, value, low, high, allowed, verdict, why, files
+    )
 
 
 def _verdict(
@@ -180,11 +188,15 @@ def _verdict(
     return NOT, f"{apart:.4f} apart, {allowed:.4f} allowed, {why}"
 
 
-def _matching(
+def _matching_records(
     row: Mapping[str, Any], needs: Mapping[str, Any], metric: str, records: Sequence[Record]
 ) -> tuple[list[Record], str]:
     """The records that may be compared; where there are none, what comes nearest, in words."""
-    own = [r for r in records if r["method"]["name"] == row["method"] and _on(r, row["dataset"])]
+    own = [
+        r
+        for r in records
+        if r["method"]["name"] == row["method"] and _is_on_dataset(r, row["dataset"])
+    ]
     if not own:
         return [], (
             f"{row['method']} was not run on {row['dataset']}: "
@@ -195,9 +207,9 @@ def _matching(
         lambda r: r["status"] != "ok" and f"{r['status']}: {r['reason']}",
         lambda r: r["partial"] and f"a partial run, of {r['partial']} samples",
         lambda r: r["dataset"]["synthetic"] and "made-up data",
-        lambda r: _other(row.get("args", {}), r["method"]["args"], "argument "),
-        lambda r: _other(needs, {place: _at(r, place) for place in needs}, ""),
-        lambda r: value_of(r, metric) is None and f"the record has no {metric}",
+        lambda r: _mismatch(row.get("args", {}), r["method"]["args"], "argument "),
+        lambda r: _mismatch(needs, {place: _lookup(r, place) for place in needs}, ""),
+        lambda r: metric_value(r, metric) is None and f"the record has no {metric}",
     ):
         left = [record for record in own if not refuse(record)]
         if not left:
@@ -207,14 +219,14 @@ def _matching(
     return own, ""
 
 
-def _on(record: Record, dataset: str) -> bool:
+def _is_on_dataset(record: Record, dataset: str) -> bool:
     data = record["dataset"]
     name, _, category = dataset.partition("/")
     same = data["name"] == name and bool(category) and data["args"].get("category") == category
     return data["name"] == dataset or same
 
 
-def _other(wanted: Mapping[str, Any], given: Mapping[str, Any], what: str) -> str:
+def _mismatch(wanted: Mapping[str, Any], given: Mapping[str, Any], what: str) -> str:
     return "; ".join(
         f"{what}{key} is {given.get(key)!r}, and the published number's {value!r}"
         for key, value in wanted.items()
@@ -222,21 +234,27 @@ def _other(wanted: Mapping[str, Any], given: Mapping[str, Any], what: str) -> st
     )
 
 
-def _at(record: Record, place: str) -> Any:
+def _lookup(record: Record, place: str) -> Any:
     found: Any = record
     for part in place.split("."):
         found = found.get(part) if isinstance(found, Mapping) else None
     return found
 
 
-def _mean(name: str, table: Mapping[str, Any], printed: float, mine: Sequence[Finding]) -> Finding:
+def _check_mean(
+    name: str, table: Mapping[str, Any], printed: float, mine: Sequence[ReproductionResult]
+) -> ReproductionResult:
     published, title = printed / table["unit"], mine[0].metric
     values = [finding.value for finding in mine if finding.value is not None]
     if len(values) < len(mine):
         reason = f"{len(mine) - len(values)} of {len(mine)} cannot be tested"
-        return Finding(name, "mean", title, published, None, None, None, None, CANNOT, reason)
+        return ReproductionResult(
+            name, "mean", title, published, None, None, None, None, CANNOT, reason
+        )
     value = statistics.fmean(values)
     allowed = table["rounding"] / table["unit"] / 2
     verdict, why = _verdict(published, value, None, None, allowed)
     files = tuple(file for finding in mine for file in finding.records)
-    return Finding(name, "mean", title, published, value, None, None, allowed, verdict, why, files)
+    return ReproductionResult(
+        name, "mean", title, published, value, None, None, allowed, verdict, why, files
+    )

@@ -9,23 +9,23 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from .leaderboard import Row
+    from .leaderboard import Entry
 
-MOST = 8
+MAX_PAIRS = 8
 """Pairs named at most."""
 
-HEADS = ("method", "mean", "lowest", "highest", "seed: rank among the same seed's")
+COLUMN_TITLES = ("method", "mean", "lowest", "highest", "seed: rank among the same seed's")
 
 
-class Repeat(NamedTuple):
+class SeedSummary(NamedTuple):
     """A method with one setting and several seeds.
 
-    rows: one a seed, in the seeds' order       values: of the metric that it is sorted by
+    entries: one a seed, in the seeds' order       values: of the metric that it is sorted by
     ranks: among the repeated methods that have this seed, from 1
     """
 
     name: str
-    rows: list[Row]
+    entries: list[Entry]
     values: dict[int, float]
     ranks: dict[int, int]
 
@@ -33,17 +33,17 @@ class Repeat(NamedTuple):
     def mean(self) -> float:
         return sum(self.values.values()) / len(self.values)
 
-    def cells(self) -> list[str]:
+    def table_cells(self) -> list[str]:
         """What stands under HEADS."""
         ranks = ", ".join(f"{seed}: {rank}" for seed, rank in self.ranks.items())
         low, high = min(self.values.values()), max(self.values.values())
         return [self.name, *(f"{value:.3f}" for value in (self.mean, low, high)), ranks]
 
 
-def repeats(done: Sequence[Row], metric: str) -> list[Repeat]:
+def summarize_seeds(entries: Sequence[Entry], metric: str) -> list[SeedSummary]:
     """Of rows with a result, best mean first; empty where nothing has two seeds."""
-    found: dict[str, list[tuple[int, float, Row]]] = {}
-    for row in done:
+    found: dict[str, list[tuple[int, float, Entry]]] = {}
+    for row in entries:
         value, method = row.value(metric), row.record["method"]
         if value is not None:
             own = [method["name"], method["args"], row.record["profile"], row.name]
@@ -51,7 +51,7 @@ def repeats(done: Sequence[Row], metric: str) -> list[Repeat]:
             found.setdefault(key, []).append((int(row.record["seed"]), value, row))
     several = [sorted(each, key=lambda part: part[0]) for each in found.values() if len(each) > 1]
     made = []
-    profiles = {str(row.record["profile"]) for row in done}
+    profiles = {str(row.record["profile"]) for row in entries}
     for own in several:
         values = {seed: value for seed, value, _ in own}
         ranks = {
@@ -60,13 +60,13 @@ def repeats(done: Sequence[Row], metric: str) -> list[Repeat]:
         }
         rows = [row for _, _, row in own]
         name = rows[0].name + (f", {rows[0].record['profile']}" if len(profiles) > 1 else "")
-        made.append(Repeat(name, rows, values, ranks))
+        made.append(SeedSummary(name, rows, values, ranks))
     return sorted(made, key=lambda repeat: (-repeat.mean, repeat.name))
 
 
-def sentences(found: Sequence[Repeat], title: str) -> list[str]:
+def sentences(summaries: Sequence[SeedSummary], title: str) -> list[str]:
     """What to know of the seeds of a board, sorted by the metric of that title."""
-    if not found:
+    if not summaries:
         return [
             "One seed each: the intervals hold what other groups would change, and nothing of what "
             "another training would (--seeds 0,1,2)."
@@ -75,16 +75,18 @@ def sentences(found: Sequence[Repeat], title: str) -> list[str]:
         "The interval of a row is of its seed alone; differences between methods "
         "(adbench compare A B) hold groups and seeds."
     ]
-    flips = [pair for a, b in combinations(found, 2) if (pair := _flip(a, b))]
+    flips = [pair for a, b in combinations(summaries, 2) if (pair := _rank_flip(a, b))]
     if flips:
-        more = f"; and {len(flips) - MOST} pairs more" if len(flips) > MOST else ""
-        said.append(f"The order by {title} hangs on the seed for {'; '.join(flips[:MOST])}{more}.")
-    elif len(found) > 1:
+        more = f"; and {len(flips) - MAX_PAIRS} pairs more" if len(flips) > MAX_PAIRS else ""
+        said.append(
+            f"The order by {title} hangs on the seed for {'; '.join(flips[:MAX_PAIRS])}{more}."
+        )
+    elif len(summaries) > 1:
         said.append(f"The order by {title} is the same in every seed.")
     return said
 
 
-def _flip(a: Repeat, b: Repeat) -> str | None:
+def _rank_flip(a: SeedSummary, b: SeedSummary) -> str | None:
     """`A over B (seeds 0, 2, not 1)`, where shared seeds do not agree."""
     shared = [seed for seed in a.values if seed in b.values]
     first = [seed for seed in shared if a.values[seed] >= b.values[seed]]
@@ -95,14 +97,14 @@ def _flip(a: Repeat, b: Repeat) -> str | None:
     return f"{a.name} over {b.name} ({'seeds' if len(first) > 1 else 'seed'} {yes}, not {no})"
 
 
-def as_json(found: Sequence[Repeat]) -> list[Mapping[str, Any]]:
+def as_json(summaries: Sequence[SeedSummary]) -> list[Mapping[str, Any]]:
     return [
         {
             "name": repeat.name,
             "mean": repeat.mean,
             "values": {str(seed): value for seed, value in repeat.values.items()},
             "ranks": {str(seed): rank for seed, rank in repeat.ranks.items()},
-            "files": [row.record.get("file") for row in repeat.rows],
+            "files": [row.record.get("file") for row in repeat.entries],
         }
-        for repeat in found
+        for repeat in summaries
     ]

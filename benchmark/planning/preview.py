@@ -32,16 +32,16 @@ def preview_run(
     reporter: shows the progress of the preparation
     measure: measure briefly what has no similar earlier work in the store
     """
-    from ..executors.launch import by_dataset, prepared
+    from ..executors.launch import group_by_dataset, prepare_dataset
     from ..experiments.resolve import resolve
-    from ..scheduling.job import unfit
+    from ..scheduling.job import incompatibility
 
     preview = StagePreview(StoreIndex(store), context, measure)
     rows = []
-    for _, group in by_dataset(experiments):
-        dataset = prepared(group[0], reporter)
+    for _, group in group_by_dataset(experiments):
+        dataset = prepare_dataset(group[0], reporter)
         for experiment in group:
-            skip = unfit(experiment, dataset)
+            skip = incompatibility(experiment, dataset)
             if skip and experiment.implicit_baseline:
                 continue
             stages = []

@@ -13,76 +13,101 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..leaderboard.columns import BUDGET, COST, METRICS, columns, reason
+from ..leaderboard.columns import BUDGET, COST, METRICS, columns, reason_text
 from ..leaderboard.leaderboard import (
-    NAMES,
+    METRIC_NAMES,
     SCHEMA,
-    Board,
+    Entry,
+    Leaderboard,
     Record,
     ReportError,
-    Row,
-    boards,
+    build_leaderboards,
+    metric_value,
+    profile_and_seed,
     read_records,
-    run_of,
-    value_of,
 )
-from ..leaderboard.rankings import ALONE, leagues
+from ..leaderboard.rankings import SINGLE_DATASET_NOTE, build_rankings
 from ..leaderboard.rankings_text import as_json as league_json
-from ..leaderboard.rankings_text import cells, heads, sentences
-from ..leaderboard.seed_variation import HEADS
+from ..leaderboard.rankings_text import column_titles, sentences, table_cells
+from ..leaderboard.seed_variation import COLUMN_TITLES
 from ..leaderboard.seed_variation import as_json as repeats_json
 from ..store.artifact_store import atomic_write
 from .latex import latex
-from .terminal import terminal
+from .terminal import print_leaderboards
 
-__all__ = ["ReportError", "boards", "csv", "markdown", "read_records", "terminal", "write"]
+__all__ = [
+    "ReportError",
+    "build_leaderboards",
+    "csv",
+    "markdown",
+    "print_leaderboards",
+    "read_records",
+    "write_report",
+]
 
 
 def markdown(records: Sequence[Record]) -> str:
     """Every board as a Markdown table, and ranks over data sets."""
     lines = ["# Leaderboard", ""]
-    for board in boards(records):
-        lines += [f"## {_escaped(board.title)}", ""]
+    for board in build_leaderboards(records):
+        lines += [f"## {_escape_markdown(board.title)}", ""]
         shown = columns(board)
         if not board.done:
             lines += [
-                f"- {_escaped(f'{row.name}, {run_of(row)}: {reason(row)}')}" for row in board.rows
+                f"- {_escape_markdown(f'{row.name}, {profile_and_seed(row)}: {reason_text(row)}')}"
+                for row in board.entries
             ]
         else:
-            lines.append(_line([column.head for column in shown]))
-            lines.append(_line(["---"] * len(shown)))
-            lines += [_line([column.cell(row) for column in shown]) for row in board.done]
+            lines.append(_markdown_line([column.title for column in shown]))
+            lines.append(_markdown_line(["---"] * len(shown)))
+            lines += [_markdown_line([column.text(row) for column in shown]) for row in board.done]
             for row in board.missing:
-                told = [column.cell(row) for column in shown[:4]] + [reason(row)]
-                lines.append(_line(told + [""] * (len(shown) - len(told))))
-        if board.repeats:
-            lines += ["", f"Over seeds, {NAMES[board.metric]}:", "", _line(HEADS)]
-            lines += [_line(["---"] * len(HEADS)), *(_line(r.cells()) for r in board.repeats)]
-        lines += ["", *(f"{_escaped(note)}  " for note in board.notes), ""]
+                told = [column.text(row) for column in shown[:4]] + [reason_text(row)]
+                lines.append(_markdown_line(told + [""] * (len(shown) - len(told))))
+        if board.seed_summaries:
+            lines += [
+                "",
+                f"Over seeds, {METRIC_NAMES[board.metric]}:",
+                "",
+                _markdown_line(COLUMN_TITLES),
+            ]
+            lines += [
+                _markdown_line(["---"] * len(COLUMN_TITLES)),
+                *(_markdown_line(r.table_cells()) for r in board.seed_summaries),
+            ]
+        lines += ["", *(f"{_escape_markdown(note)}  " for note in board.notes), ""]
     lines += ["## Over data sets", ""]
-    over = leagues(records)
+    over = build_rankings(records)
     for league in over:
-        lines += [f"### {_escaped(league.title)}", "", _line(heads(league))]
-        lines += [_line(["---"] * len(heads(league))), *map(_line, cells(league)), ""]
-        lines += [*(f"{_escaped(note)}  " for note in sentences(league)), ""]
+        lines += [
+            f"### {_escape_markdown(league.title)}",
+            "",
+            _markdown_line(column_titles(league)),
+        ]
+        lines += [
+            _markdown_line(["---"] * len(column_titles(league))),
+            *map(_markdown_line, table_cells(league)),
+            "",
+        ]
+        lines += [*(f"{_escape_markdown(note)}  " for note in sentences(league)), ""]
     if not over:
-        lines += [ALONE, ""]
+        lines += [SINGLE_DATASET_NOTE, ""]
     return "\n".join(lines)
 
 
 def csv(records: Sequence[Record]) -> str:
     """Every row of every board, with every figure: six decimals, empty where undefined."""
     lines = []
-    for board in boards(records):
-        for row in board.rows:
+    for board in build_leaderboards(records):
+        for row in board.entries:
             record, cost = row.record, row.record.get("cost") or {}
             line = {
-                **_identity(board, row),
+                **_entry_identity(board, row),
                 "status": record["status"],
                 "reason": record["reason"],
                 "supervision": record["method"].get("supervision"),
                 "baseline": record["method"]["baseline"],
-                "below_baseline": row.below,
+                "below_baseline": row.worse_than_baseline,
                 "level": (record.get("level") or {}).get("chosen"),
                 "level_rule": (record.get("level") or {}).get("rule"),
                 "threshold_rule": (record.get("threshold") or {}).get("rule"),
@@ -90,23 +115,23 @@ def csv(records: Sequence[Record]) -> str:
             }
             for metric in METRICS:
                 for part, tail in (("value", ""), ("low", "_low"), ("high", "_high")):
-                    line[metric + tail] = value_of(record, metric, part)
+                    line[metric + tail] = metric_value(record, metric, part)
             lines.append(line | {name: cost.get(name) for name in BUDGET})
-    return _csv(lines)
+    return _to_csv(lines)
 
 
 def cost_csv(records: Sequence[Record]) -> str:
     """Seconds and memory of every row that has them: they differ from run to run."""
     lines = [
         {
-            **_identity(board, row),
+            **_entry_identity(board, row),
             "device": row.record.get("device"),
             **{name: (row.record.get("cost") or {}).get(name) for name in COST},
         }
-        for board in boards(records)
+        for board in build_leaderboards(records)
         for row in board.done
     ]
-    return _csv([{k: v for k, v in line.items() if k != "rank"} for line in lines])
+    return _to_csv([{k: v for k, v in line.items() if k != "rank"} for line in lines])
 
 
 def as_json(records: Sequence[Record]) -> str:
@@ -116,36 +141,36 @@ def as_json(records: Sequence[Record]) -> str:
         {
             "title": board.title,
             "sorted_by": board.metric,
-            "protocol": board.rows[0].record["protocol"],
+            "protocol": board.entries[0].record["protocol"],
             "dataset": next((row.record["dataset"] for row in board.done), None),
             "notes": board.notes,
-            "over_seeds": repeats_json(board.repeats),
-            "rows": [_row(row) for row in board.rows],
+            "over_seeds": repeats_json(board.seed_summaries),
+            "rows": [_entry_json(row) for row in board.entries],
         }
-        for board in boards(records)
+        for board in build_leaderboards(records)
     ]
-    over = [league_json(league) for league in leagues(records)]
+    over = [league_json(league) for league in build_rankings(records)]
     told = {"schema": SCHEMA, "boards": made, "over_data_sets": over}
     return json.dumps(told, indent=1, sort_keys=True) + "\n"
 
 
-def _row(row: Row) -> dict[str, Any]:
+def _entry_json(row: Entry) -> dict[str, Any]:
     record, cost = row.record, row.record.get("cost") or {}
     whole = ("status", "reason", "profile", "seed", "partial", "file")
     parts = ("method", "level", "threshold", "metrics", "at_published", "at_oracle", "keys")
     return {
         "rank": row.rank,
         "name": row.name,
-        "below_baseline": row.below,
+        "below_baseline": row.worse_than_baseline,
         **{name: record.get(name) for name in (*whole, *parts)},
         "budget": {name: cost.get(name) for name in BUDGET},
     }
 
 
-def write(records: Sequence[Record], folder: Path) -> list[Path]:
+def write_report(records: Sequence[Record], folder: Path) -> list[Path]:
     """leaderboard.md, .csv, .json and .tex, cost.csv, and index.html with the pictures and
     what the rows of samples say: each whole or as it was."""
-    from .html.page import page
+    from .html.page import render_page
 
     texts = {
         "leaderboard.md": markdown(records),
@@ -153,14 +178,14 @@ def write(records: Sequence[Record], folder: Path) -> list[Path]:
         "leaderboard.json": as_json(records),
         "leaderboard.tex": latex(records),
         "cost.csv": cost_csv(records),
-        "index.html": page(records, Path(folder)),
+        "index.html": render_page(records, Path(folder)),
     }
     for name, text in texts.items():
         atomic_write(Path(folder) / name, text)
     return [Path(folder) / name for name in texts]
 
 
-def _identity(board: Board, row: Row) -> dict[str, Any]:
+def _entry_identity(board: Leaderboard, row: Entry) -> dict[str, Any]:
     """Which row of which board."""
     record = row.record
     data = record["dataset"]
@@ -179,11 +204,11 @@ def _identity(board: Board, row: Row) -> dict[str, Any]:
     }
 
 
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(_escaped(cell) for cell in cells) + " |"
+def _markdown_line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(_escape_markdown(cell) for cell in cells) + " |"
 
 
-def _escaped(text: str) -> str:
+def _escape_markdown(text: str) -> str:
     """On one line, with what Markdown would take for its own made plain."""
     text = " ".join(text.split())
     for mark in ("\\", "|", "*", "`", "<"):
@@ -191,7 +216,7 @@ def _escaped(text: str) -> str:
     return text
 
 
-def _csv(lines: Sequence[Mapping[str, Any]]) -> str:
+def _to_csv(lines: Sequence[Mapping[str, Any]]) -> str:
     if not lines:
         return ""
     out = io.StringIO()

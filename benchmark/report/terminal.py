@@ -5,94 +5,101 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..leaderboard.columns import COST, Column, columns, cost, count, reason
-from ..leaderboard.leaderboard import NAMES, Board, Record, boards, number, run_of
-from ..leaderboard.rankings import League, leagues
-from ..leaderboard.rankings_text import cells, heads, sentences
-from ..leaderboard.seed_variation import HEADS, Repeat
+from ..leaderboard.columns import COST, Column, columns, cost_of, count_text, reason_text
+from ..leaderboard.leaderboard import (
+    METRIC_NAMES,
+    Leaderboard,
+    Record,
+    build_leaderboards,
+    number_text,
+    profile_and_seed,
+)
+from ..leaderboard.rankings import CrossDatasetRanking, build_rankings
+from ..leaderboard.rankings_text import column_titles, sentences, table_cells
+from ..leaderboard.seed_variation import COLUMN_TITLES, SeedSummary
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-GAP = 2
+COLUMN_GAP = 2
 """Between two columns of a table in the terminal."""
 
-SACRIFICE = (
+DROP_ORDER = (
     *("image\nAUROC", "GFLOP\n/image", "params\nM", "image\nAP", "pixel\nAUROC", "train\nsteps"),
     *("AUPRO\n30", "evals\n/image", "seed", "⌈Dice⌉\n(oracle)", "pixel\nAP", "profile"),
 )
 """What a narrow terminal goes without, in order; intervals go before figures do."""
 
 
-def terminal(records: Sequence[Record], console: Console) -> None:
+def print_leaderboards(records: Sequence[Record], console: Console) -> None:
     """Print every board in the console's width, and beneath it what it cost; then ranks over data
     sets, where there are any."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    for board in boards(records):
+    for board in build_leaderboards(records):
         console.print(Text(board.title, style="bold"))
         if board.done:
-            shown, left_out = _fitting(board, console.width)
+            shown, left_out = _columns_that_fit(board, console.width)
             table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
             for column in shown:
-                left = column.head in ("method", "profile", "level")
+                left = column.title in ("method", "profile", "level")
                 table.add_column(
-                    Text(column.head),
+                    Text(column.title),
                     justify="left" if left else "right",
                     style="dim" if column.grey else None,
-                    overflow="fold" if column.head == "method" else "ellipsis",
-                    no_wrap=column.head != "method",
-                    min_width=_widest(column, board),
+                    overflow="fold" if column.title == "method" else "ellipsis",
+                    no_wrap=column.title != "method",
+                    min_width=_column_width(column, board),
                 )
             for row in board.done:
                 style = "italic" if row.record["method"]["baseline"] else None
-                table.add_row(*(Text(column.cell(row)) for column in shown), style=style)
+                table.add_row(*(Text(column.text(row)) for column in shown), style=style)
             console.print(table)
             if left_out:
                 text = ", ".join(head.replace("\n", " ") for head in left_out)
                 console.print(Text(f"No room for {text}: see leaderboard.md.", style="dim"))
-        if board.repeats:
-            _seeds(f"over seeds, {NAMES[board.metric]}", board.repeats, console)
+        if board.seed_summaries:
+            _print_seeds(f"over seeds, {METRIC_NAMES[board.metric]}", board.seed_summaries, console)
         for row in board.missing:
-            console.print(Text(f"- {row.name}, {run_of(row)}: {reason(row)}"))
+            console.print(Text(f"- {row.name}, {profile_and_seed(row)}: {reason_text(row)}"))
         for note in board.notes:
             console.print(Text(note, style="dim"))
         if board.done:
-            _cost_table(board, console)
+            _print_costs(board, console)
         console.print()
-    for league in leagues(records):
-        _league(league, console)
+    for league in build_rankings(records):
+        _print_ranking(league, console)
 
 
-def _seeds(title: str, found: Sequence[Repeat], console: Console) -> None:
+def _print_seeds(title: str, found: Sequence[SeedSummary], console: Console) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
-    for k, head in enumerate((title, *HEADS[1:])):
+    for k, head in enumerate((title, *COLUMN_TITLES[1:])):
         table.add_column(Text(head), justify="right" if 0 < k < 4 else "left", overflow="fold")
     for repeat in found:
-        table.add_row(*map(Text, repeat.cells()))
+        table.add_row(*map(Text, repeat.table_cells()))
     console.print(table)
 
 
-def _league(league: League, console: Console) -> None:
+def _print_ranking(league: CrossDatasetRanking, console: Console) -> None:
     """Ranks over data sets; where there is no room for all of these, without their figures."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     console.print(Text(league.title, style="bold"))
-    rows = [heads(league), *cells(league)]
-    wide = [max(map(len, column)) + GAP for column in zip(*rows, strict=True)]
-    shown = len(wide) if sum(wide) < console.width else len(wide) - len(league.sets)
+    rows = [column_titles(league), *table_cells(league)]
+    wide = [max(map(len, column)) + COLUMN_GAP for column in zip(*rows, strict=True)]
+    shown = len(wide) if sum(wide) < console.width else len(wide) - len(league.datasets)
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     for k, head in enumerate(rows[0][:shown]):
         table.add_column(Text(head), justify="left" if k in (0, 2) else "right", overflow="fold")
-    for each, row in zip(league.entrants, rows[1:], strict=True):
+    for each, row in zip(league.methods, rows[1:], strict=True):
         table.add_row(*map(Text, row[:shown]), style="italic" if each.baseline else None)
     console.print(table)
     if shown < len(wide):
@@ -102,19 +109,19 @@ def _league(league: League, console: Console) -> None:
     console.print()
 
 
-def _fitting(board: Board, width: int) -> tuple[list[Column], list[str]]:
+def _columns_that_fit(board: Leaderboard, width: int) -> tuple[list[Column], list[str]]:
     """The columns that fit a width, and the heads of those (or of the intervals) that do not."""
     shown, left_out = columns(board), []
     one_seed = len({row.record["seed"] for row in board.done}) == 1
-    for head in SACRIFICE if one_seed else [head for head in SACRIFICE if head != "seed"]:
-        if sum(_widest(column, board) + GAP for column in shown) < width:
+    for head in DROP_ORDER if one_seed else [head for head in DROP_ORDER if head != "seed"]:
+        if sum(_column_width(column, board) + COLUMN_GAP for column in shown) < width:
             break
-        column = next((column for column in shown if column.head == head), None)
+        column = next((column for column in shown if column.title == head), None)
         if column is None:
             continue
         at = shown.index(column)
-        if column.brief is not None:
-            shown[at] = Column(head, column.brief)
+        if column.short_text is not None:
+            shown[at] = Column(head, column.short_text)
             left_out.append(f"{head} intervals")
         else:
             del shown[at]
@@ -122,14 +129,14 @@ def _fitting(board: Board, width: int) -> tuple[list[Column], list[str]]:
     return shown, left_out
 
 
-def _widest(column: Column, board: Board) -> int:
-    cells = [column.cell(row) for row in board.done] + column.head.split("\n")
-    if column.head == "method":  # may take several lines
+def _column_width(column: Column, board: Leaderboard) -> int:
+    cells = [column.text(row) for row in board.done] + column.title.split("\n")
+    if column.title == "method":  # may take several lines
         cells = [word for cell in cells for word in cell.split()]
     return max(map(len, cells))
 
 
-def _cost_table(board: Board, console: Console) -> None:
+def _print_costs(board: Leaderboard, console: Console) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -148,9 +155,12 @@ def _cost_table(board: Board, console: Console) -> None:
     for head in heads:
         table.add_column(head, justify="right")
     for row in board.done:
-        steps = [count(cost(row, "train_steps")), number(cost(row, "parameters"), 1e6)]
+        steps = [
+            count_text(cost_of(row, "train_steps")),
+            number_text(cost_of(row, "parameters"), 1e6),
+        ]
         rest = ("evaluations_per_image", "gflops_per_image", *COST)
-        cells = [row.name, *steps, *(number(cost(row, name)) for name in rest)]
+        cells = [row.name, *steps, *(number_text(cost_of(row, name)) for name in rest)]
         table.add_row(*map(Text, cells))
     console.print(table)
     devices = sorted({str(row.record.get("device") or "-") for row in board.done})

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
-from .job_progress import Doing
+from .job_progress import JobProgress
 
 if TYPE_CHECKING:
     from rich.live import Live
     from rich.table import Table
 
-EVERY = 15.0
+LINE_INTERVAL = 15.0
 """Seconds between two lines on one stage, in a pipe."""
 
-FRESH = 0.25
+REDRAW_INTERVAL = 0.25
 """Seconds between two drawings of the table."""
 
 
-class Watch:
+class ConsoleReporter:
     """Tells of progress on the console it is given."""
 
     def __init__(self, console: Console) -> None:
@@ -33,46 +33,46 @@ class Watch:
         self._told: dict[tuple[str, str], float] = {}
         self._notes: set[str] = set()
 
-    def line(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         self.console.print(escape(text), highlight=False, soft_wrap=True)
 
-    def failed(self, name: str, reason: str) -> None:
-        self.line(f"{name}  failed: {reason}")
+    def print_failure(self, name: str, reason: str) -> None:
+        self.print_line(f"{name}  failed: {reason}")
 
-    def short_of_memory(self, name: str, facts: Mapping[str, Any]) -> None:
+    def print_out_of_memory(self, name: str, facts: Mapping[str, Any]) -> None:
         rows = facts.get("micro", facts.get("batch"))
-        self.line(f"{name}  out of memory: going on with {rows} rows at a time")
+        self.print_line(f"{name}  out of memory: going on with {rows} rows at a time")
 
-    def done(self, name: str, record: Mapping[str, Any]) -> None:
+    def print_result(self, name: str, record: Mapping[str, Any]) -> None:
         values = {key: value["value"] for key, value in record["metrics"].items()}
         shown = [
             f"{label} {values[key]:.3f}"
             for key, label in (("image_auroc", "image AUROC"), ("pixel_ap", "pixel AP"))
             if values.get(key) is not None
         ]
-        self.line(f"{name}  ok  {'  '.join(shown)}")
+        self.print_line(f"{name}  ok  {'  '.join(shown)}")
 
-    def tell(self, name: str, event: str, facts: Mapping[str, Any]) -> None:
+    def on_event(self, name: str, event: str, facts: Mapping[str, Any]) -> None:
         """What a job told: in a pipe a line when a stage begins, every 15 seconds, at its end, and
         when it is recalled; on a terminal only what the table does not show."""
         if event == "oom":
-            self.short_of_memory(name, facts)
+            self.print_out_of_memory(name, facts)
         elif event == "note":
             if facts["text"] not in self._notes:
                 self._notes.add(facts["text"])
-                self.line(f"note: {facts['text']}")
+                self.print_line(f"note: {facts['text']}")
         elif not self.console.is_terminal:
-            self._tell(name, f"{event} {facts['part']}" if "part" in facts else event, facts)
+            self._print_event(name, f"{event} {facts['part']}" if "part" in facts else event, facts)
 
-    def end(self, name: str) -> None:
+    def forget_job(self, name: str) -> None:
         """A job is no longer worked on."""
         self._told = {key: when for key, when in self._told.items() if key[0] != name}
 
-    def show(self, doing: Sequence[Doing], counts: Mapping[str, int]) -> None:
+    def draw(self, running: Sequence[JobProgress], counts: Mapping[str, int]) -> None:
         """Draw the table, a few times a second at most. counts: of cells, by what became of them;
         what is left of them is `to_do`."""
         now = time.monotonic()
-        if not self.console.is_terminal or now - self._drawn < FRESH:
+        if not self.console.is_terminal or now - self._drawn < REDRAW_INTERVAL:
             return
         self._drawn = now
         if self._live is None:
@@ -80,7 +80,7 @@ class Watch:
 
             self._live = Live(console=self.console, auto_refresh=False, transient=True)
             self._live.start()
-        self._live.update(table(doing, counts, now), refresh=True)
+        self._live.update(progress_table(running, counts, now), refresh=True)
 
     def close(self) -> None:
         """Take the table away; lines may still follow."""
@@ -89,15 +89,15 @@ class Watch:
             self._live, self._drawn = None, float("inf")
 
     @contextmanager
-    def step(self, name: str) -> Iterator[Callable[[str, int, int], None]]:
+    def progress_of(self, name: str) -> Iterator[Callable[[str, int, int], None]]:
         """Progress of one thing outside a run: (what, done, of)."""
-        job = Doing(name, 1, begun=time.monotonic())
+        job = JobProgress(name, 1, started=time.monotonic())
 
         def tell(what: str, done: int, of: int) -> None:
             facts = {"step": done, "of": of}
-            self.tell(name, what, facts)
-            job.tell(what, facts, time.monotonic())
-            self.show([job], {})
+            self.on_event(name, what, facts)
+            job.on_event(what, facts, time.monotonic())
+            self.draw([job], {})
 
         try:
             yield tell
@@ -105,19 +105,19 @@ class Watch:
             self.close()
             self._drawn = 0.0
 
-    def _tell(self, name: str, stage: str, facts: Mapping[str, Any]) -> None:
+    def _print_event(self, name: str, stage: str, facts: Mapping[str, Any]) -> None:
         if "step" in facts:
             now, last = time.monotonic(), self._told.get((name, stage))
-            if last is not None and now - last < EVERY and facts["step"] < facts["of"]:
+            if last is not None and now - last < LINE_INTERVAL and facts["step"] < facts["of"]:
                 return
             self._told[name, stage] = now
             loss = f"  loss {facts['loss']:.4f}" if facts.get("loss") is not None else ""
-            self.line(f"{name}  {stage}  {facts['step']:.0f}/{facts['of']:.0f}{loss}")
+            self.print_line(f"{name}  {stage}  {facts['step']:.0f}/{facts['of']:.0f}{loss}")
         elif not facts.get("fresh", True):
-            self.line(f"{name}  {stage}  cached")
+            self.print_line(f"{name}  {stage}  cached")
 
 
-def table(doing: Sequence[Doing], counts: Mapping[str, int], now: float) -> Table:
+def progress_table(running: Sequence[JobProgress], counts: Mapping[str, int], now: float) -> Table:
     """One row per job that is being worked on; beneath them how many cells are done."""
     from rich import box
     from rich.progress_bar import ProgressBar
@@ -131,29 +131,31 @@ def table(doing: Sequence[Doing], counts: Mapping[str, int], now: float) -> Tabl
     made.add_column("", width=12)
     for head in ("progress", "s each", "loss", "memory", "left"):
         made.add_column(head, justify="right", no_wrap=True)
-    for job in doing:
-        each, left = job.each(), job.left()
-        silent = now - job.heard
+    for job in running:
+        each, left = job.seconds_per_step(), job.seconds_left()
+        silent = now - job.last_heartbeat
         made.add_row(
             Text(job.name if job.attempt == 1 else f"{job.name} (attempt {job.attempt})"),
             Text(" ".join(filter(None, (job.phase, job.part)))),
-            ProgressBar(total=max(job.of, 1), completed=job.step, width=12),
-            f"{job.step:.0f}/{job.of:.0f}" if job.of else "",
+            ProgressBar(total=max(job.total, 1), completed=job.step, width=12),
+            f"{job.step:.0f}/{job.total:.0f}" if job.total else "",
             f"{each:.2f}" if each is not None else "",
             f"{job.loss:.4f}" if job.loss is not None else "",
-            memory(job),
-            span(left) if silent < 60 or job.heard == 0 else f"silent {span(silent)}",
+            memory_text(job),
+            duration_text(left)
+            if silent < 60 or job.last_heartbeat == 0
+            else f"silent {duration_text(silent)}",
         )
     return made
 
 
-def memory(job: Doing) -> str:
+def memory_text(job: JobProgress) -> str:
     """The GPU's where it is known, else the process's."""
     amount = job.gpu_mb if job.gpu_mb is not None else job.memory_mb
     return f"{amount / 1e3:.1f} GB" if amount is not None else ""
 
 
-def span(seconds: float | None) -> str:
+def duration_text(seconds: float | None) -> str:
     """ "1:05:00", "2:10"; empty for None."""
     if seconds is None:
         return ""

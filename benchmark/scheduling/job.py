@@ -48,40 +48,49 @@ no-data   said; the dataset is missing or bad
 full      phase, said; no room on a disk: the same job goes on when there is
 refused   said; the run cannot go on at all"""
 
-ROOM = ("device", "compile", "batch", "micro", "workers", "checkpoint_interval")
-ENTRY = (
+CONTEXT_FIELDS = ("device", "compile", "batch", "micro", "workers", "checkpoint_interval")
+ENTRY_FIELDS = (
     "name", "package", "class_path", "origin", "import_path", "label", "about", "paper", "baseline",
 )  # fmt: skip
 
 
-def described(
-    cell: Experiment,
-    run: TrainingContext,
+def experiment_job(
+    experiment: Experiment,
+    context: TrainingContext,
     store: Store,
     out: Path,
-    curves: Path | None = None,
+    tensorboard_folder: Path | None = None,
     threads: int = 0,
 ) -> Job:
     """One cell to work on. threads: of torch, 0 for as many as the process has."""
-    job = _around(cell.name, "cell", run, threads)
-    job |= {"cell": _cell(cell), "store": str(store.root.absolute()), "out": str(out.absolute())}
-    return job | {"curves": str(curves.absolute()) if curves is not None else None}
+    job = _job_fields(experiment.name, "cell", context, threads)
+    job |= {
+        "cell": _experiment_to_json(experiment),
+        "store": str(store.root.absolute()),
+        "out": str(out.absolute()),
+    }
+    return job | {
+        "curves": str(tensorboard_folder.absolute()) if tensorboard_folder is not None else None
+    }
 
 
-def preparing(cells: Sequence[Experiment], run: TrainingContext) -> Job:
+def prepare_job(experiments: Sequence[Experiment], context: TrainingContext) -> Job:
     """The dataset of these cells to make ready."""
-    job = _around(f"prepare {cells[0].dataset.name}", "prepare", run, 0)
-    return job | {"cells": [_cell(c) for c in cells], "names": [c.name for c in cells]}
+    job = _job_fields(f"prepare {experiments[0].dataset.name}", "prepare", context, 0)
+    return job | {
+        "cells": [_experiment_to_json(c) for c in experiments],
+        "names": [c.name for c in experiments],
+    }
 
 
-def helping(job: Job, count: int) -> Job:
+def shared_predict_job(job: Job, count: int) -> Job:
     """One that looks along with the job of a cell (helping.py). count: from 1, a helper's own."""
     return job | {"task": "help", "name": f"{job['name']} helper {count}", "share": count}
 
 
-def work(
+def run_job(
     job: Job,
-    tell: LogEvent,
+    on_event: LogEvent,
     stop: Callable[[], bool] = bool,
     *,
     team: Team = SINGLE_PROCESS,
@@ -92,21 +101,23 @@ def work(
     kept: datasets that this process has made ready before
     """
     sys.path += [place for place in job["path"] if place not in sys.path]
-    phase = _Phase(job, tell)
+    phase = _PhaseTracker(job, on_event)
     try:
         if job["task"] == "prepare":
-            return _prepared([cell_of(told) for told in job["cells"]], phase.tell, stop, kept)
-        _settle(job)
-        cell, run = cell_of(job["cell"]), run_of(job["run"], stop, team)
-        dataset = ready(cell, no_progress, stop, kept)
+            return _run_prepare_job(
+                [experiment_from_json(told) for told in job["cells"]], phase.on_event, stop, kept
+            )
+        _set_up_process(job)
+        cell, run = experiment_from_json(job["cell"]), context_from_json(job["run"], stop, team)
+        dataset = prepared_dataset(cell, no_progress, stop, kept)
         if job["task"] == "help":
             phase.enter("look")
             store = Store(Path(job["store"]))
-            count = predict_shared(cell, dataset, store, run, phase.tell, job["share"])
+            count = predict_shared(cell, dataset, store, run, phase.on_event, job["share"])
             return {"end": "helped", "samples": count}
         phase.enter("train")
         with ExitStack() as stack:
-            told: LogEvent = phase.tell
+            told: LogEvent = phase.on_event
             if job["curves"] is not None:
                 told = stack.enter_context(TensorBoardLogger(Path(job["curves"]) / cell.name, told))
             pictures = Path(job["out"]) / "pictures"
@@ -126,17 +137,17 @@ def work(
         return {"end": "failed", "phase": phase.now, "exception": said, "trace": trace}
 
 
-def ready(
-    cell: Experiment,
+def prepared_dataset(
+    experiment: Experiment,
     progress: Progress = no_progress,
     stop: Callable[[], bool] = bool,
     kept: MutableMapping[str, Dataset] | None = None,
 ) -> Dataset:
     """The cell's dataset, prepared. Raises KeyboardInterrupt when asked to stop meanwhile."""
-    key = canonical_json([cell.dataset.import_path, cell.dataset_args])
+    key = canonical_json([experiment.dataset.import_path, experiment.dataset_args])
     if kept is not None and key in kept:
         return kept[key]
-    dataset: Dataset = cell.dataset.load()(**cell.dataset_args)
+    dataset: Dataset = experiment.dataset.load()(**experiment.dataset_args)
 
     def told(what: str, done: int, total: int) -> None:
         progress(what, done, total)
@@ -150,9 +161,9 @@ def ready(
     return dataset
 
 
-def unfit(cell: Experiment, dataset: Dataset) -> str:
+def incompatibility(experiment: Experiment, dataset: Dataset) -> str:
     """Why this method cannot look at this dataset; empty if it can."""
-    cls, axes = cell.method.load(), len(dataset.spec.shape)
+    cls, axes = experiment.method.load(), len(dataset.spec.shape)
     if axes not in cls.ndims:
         takes = " or ".join(map(str, sorted(cls.ndims)))
         return f"takes samples of {takes} {'axis' if takes == '1' else 'axes'}, these have {axes}"
@@ -165,7 +176,7 @@ def one_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
-def cell_of(told: Mapping[str, Any]) -> Experiment:
+def experiment_from_json(told: Mapping[str, Any]) -> Experiment:
     """Back from JSON. Its registry entries know no profiles any more: arguments are resolved."""
     plain = {key: value for key, value in told.items() if key not in ("method", "dataset")}
     plain["protocol"] = Protocol.from_dict(told["protocol"])
@@ -173,14 +184,16 @@ def cell_of(told: Mapping[str, Any]) -> Experiment:
     return Experiment(method=Entry(**told["method"]), dataset=Entry(**told["dataset"]), **plain)
 
 
-def run_of(
+def context_from_json(
     told: Mapping[str, Any], stop: Callable[[], bool] = bool, team: Team = SINGLE_PROCESS
 ) -> TrainingContext:
     dtype = getattr(torch, told["dtype"])
-    return TrainingContext(dtype=dtype, stop=stop, team=team, **{key: told[key] for key in ROOM})
+    return TrainingContext(
+        dtype=dtype, stop=stop, team=team, **{key: told[key] for key in CONTEXT_FIELDS}
+    )
 
 
-def _settle(job: Job) -> None:
+def _set_up_process(job: Job) -> None:
     if job["threads"]:
         torch.set_num_threads(job["threads"])
     device = torch.device(job["run"]["device"])
@@ -188,8 +201,8 @@ def _settle(job: Job) -> None:
         torch.cuda.set_device(device)  # so that nothing is put on another GPU by default
 
 
-def _around(name: str, task: str, run: TrainingContext, threads: int) -> Job:
-    where = {key: getattr(run, key) for key in ROOM}
+def _job_fields(name: str, task: str, run: TrainingContext, threads: int) -> Job:
+    where = {key: getattr(run, key) for key in CONTEXT_FIELDS}
     where["dtype"] = str(run.dtype).removeprefix("torch.")
     path = [place or os.getcwd() for place in sys.path]
     return {"name": name, "task": task, "run": where, "threads": threads} | {
@@ -198,15 +211,15 @@ def _around(name: str, task: str, run: TrainingContext, threads: int) -> Job:
     }
 
 
-def _cell(cell: Experiment) -> dict[str, Any]:
+def _experiment_to_json(cell: Experiment) -> dict[str, Any]:
     told = {field.name: getattr(cell, field.name) for field in fields(cell)}
     told["protocol"] = cell.protocol.as_dict()
     for room in ("method", "dataset"):
-        told[room] = {key: getattr(told[room], key) for key in ENTRY}
+        told[room] = {key: getattr(told[room], key) for key in ENTRY_FIELDS}
     return told
 
 
-def _prepared(
+def _run_prepare_job(
     cells: Sequence[Experiment],
     tell: LogEvent,
     stop: Callable[[], bool],
@@ -215,13 +228,13 @@ def _prepared(
     def progress(what: str, done: int, total: int) -> None:
         tell(what, {"step": done, "of": total})
 
-    dataset = ready(cells[0], progress, stop, kept)
+    dataset = prepared_dataset(cells[0], progress, stop, kept)
     heads = {c.name: record_header(c, dataset, c.method.load(), "failed") for c in cells}
-    why = {cell.name: unfit(cell, dataset) for cell in cells}
+    why = {cell.name: incompatibility(cell, dataset) for cell in cells}
     return {"end": "prepared", "heads": heads, "unfit": {k: v for k, v in why.items() if v}}
 
 
-class _Phase:
+class _PhaseTracker:
     """Where a job is, read from what it tells, and told when it changes."""
 
     def __init__(self, job: Job, tell: LogEvent) -> None:
@@ -233,7 +246,7 @@ class _Phase:
         self.now = phase
         self._tell("phase", {"phase": phase})
 
-    def tell(self, event: str, facts: Mapping[str, Any]) -> None:
+    def on_event(self, event: str, facts: Mapping[str, Any]) -> None:
         self._tell(event, facts)
         if event == "checkpoint":
             self.enter("look")

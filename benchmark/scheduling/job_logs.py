@@ -5,19 +5,19 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-MOST = 2**20
+MAX_BYTES = 2**20
 """Bytes of a cell's output that are kept: the last ones."""
 
-TAIL = 4000
+TAIL_BYTES = 4000
 """Bytes of it that go into a record."""
 
 
-class Logs:
+class JobLogs:
     """A folder of logs, each begun anew by a run that has something to say. While a cell goes on
     at most twice MOST bytes lie there, in two files. A full disk costs the log, not the cell."""
 
-    def __init__(self, folder: Path, most: int = MOST) -> None:
-        self._folder, self._most = folder, most
+    def __init__(self, folder: Path, max_bytes: int = MAX_BYTES) -> None:
+        self._folder, self._max_bytes = folder, max_bytes
         self._sizes: dict[str, int] = {}
 
     def path(self, name: str) -> Path:
@@ -28,13 +28,13 @@ class Logs:
         with suppress(OSError):
             if name not in self._sizes:
                 self._folder.mkdir(parents=True, exist_ok=True)
-                self._before(path).unlink(missing_ok=True)
+                self._previous_file(path).unlink(missing_ok=True)
                 path.unlink(missing_ok=True)
                 self._sizes[name] = 0
-            elif self._sizes[name] + len(data) > self._most:
-                path.replace(self._before(path))
+            elif self._sizes[name] + len(data) > self._max_bytes:
+                path.replace(self._previous_file(path))
                 self._sizes[name] = 0
-            data = data[-self._most :]
+            data = data[-self._max_bytes :]
             with path.open("ab") as file:
                 file.write(data)
             self._sizes[name] += len(data)
@@ -42,13 +42,13 @@ class Logs:
     def close(self, name: str) -> None:
         """Put the last MOST bytes into one file; more may still be added."""
         path = self.path(name)
-        before = self._before(path)
+        before = self._previous_file(path)
         with suppress(OSError):
             if name in self._sizes and before.exists():
                 data = before.read_bytes() + path.read_bytes()
-                path.write_bytes(b"[earlier output is left out]\n" + data[-self._most :])
+                path.write_bytes(b"[earlier output is left out]\n" + data[-self._max_bytes :])
                 before.unlink()
-                self._sizes[name] = self._most
+                self._sizes[name] = self._max_bytes
 
     def tail(self, name: str) -> str:
         """The last that it said in this run."""
@@ -58,8 +58,8 @@ class Logs:
             data = self.path(name).read_bytes()
         except OSError:
             return ""
-        text = data[-TAIL:].decode(errors="replace")
-        return text if len(data) <= TAIL else text[text.find("\n") + 1 :]
+        text = data[-TAIL_BYTES:].decode(errors="replace")
+        return text if len(data) <= TAIL_BYTES else text[text.find("\n") + 1 :]
 
-    def _before(self, path: Path) -> Path:
+    def _previous_file(self, path: Path) -> Path:
         return path.with_suffix(".log.before")

@@ -8,65 +8,66 @@ from typing import Any
 
 
 @dataclass
-class Doing:
+class JobProgress:
     """Times are in seconds of one clock that never goes back.
 
     phase: starting, prepare, train, look, judge     part: of the data, where a phase has any
-    step, of: how far a phase is     begun: when its process ran, None before
-    heard: when it last gave a sign of life     asked: when it was asked to stop, None if not
-    late: whether it was asked because its time is over
+    step, total: how far a phase is     started: when its process ran, None before
+    last_heartbeat: when it last gave a sign of life     stop_requested: when it was asked to stop,
+    None if not
+    timed_out: whether it was asked because its time is over
     """
 
     name: str
     attempt: int
-    begun: float | None = None
-    heard: float = 0.0
-    asked: float | None = None
-    late: bool = False
+    started: float | None = None
+    last_heartbeat: float = 0.0
+    stop_requested: float | None = None
+    timed_out: bool = False
     phase: str = "starting"
     part: str = ""
     step: float = 0
-    of: float = 0
+    total: float = 0
     loss: float | None = None
     memory_mb: float | None = None
     gpu_mb: float | None = None
     _first: tuple[float, float] | None = None  # a step of this phase, and when
     _last: float = 0.0
 
-    def tell(self, event: str, facts: Mapping[str, Any], now: float) -> None:
+    def on_event(self, event: str, facts: Mapping[str, Any], now: float) -> None:
         """What the engine told."""
-        self.heard = now
+        self.last_heartbeat = now
         if event == "phase":
             self._enter(facts["phase"], "")
         elif "step" in facts and event != "oom":
             phase = event if event in ("train", "look") else "prepare"
             part = str(facts.get("part", "" if phase != "prepare" else event))
             self._enter(phase, part)
-            self.step, self.of = float(facts["step"]), float(facts["of"])
+            self.step, self.total = float(facts["step"]), float(facts["of"])
             self.loss, self._last = facts.get("loss"), now
             self._first = self._first or (self.step, now)
 
-    def alive(self, facts: Mapping[str, Any], now: float) -> None:
-        self.heard = now
+    def on_heartbeat(self, facts: Mapping[str, Any], now: float) -> None:
+        self.last_heartbeat = now
         self.memory_mb = facts.get("memory_mb", self.memory_mb)
         self.gpu_mb = facts.get("gpu_mb", self.gpu_mb)
 
     @property
-    def where(self) -> str:
+    def location(self) -> str:
         """Such as "train 12/180", for a sentence."""
         said = " ".join(part for part in (self.phase, self.part) if part)
-        return f"{said} {self.step:.0f}/{self.of:.0f}" if self.of else said
+        return f"{said} {self.step:.0f}/{self.total:.0f}" if self.total else said
 
-    def each(self) -> float | None:
+    def seconds_per_step(self) -> float | None:
         """Seconds that a step, or a sample looked at, takes; None before a second one."""
         if self._first is None or self.step <= self._first[0] or self._last <= self._first[1]:
             return None
         return (self._last - self._first[1]) / (self.step - self._first[0])
 
-    def left(self) -> float | None:
+    def seconds_left(self) -> float | None:
         """Seconds until this phase ends, at this pace."""
-        each = self.each()
-        return None if each is None else max(0.0, (self.of - self.step) * each)
+        each = self.seconds_per_step()
+        return None if each is None else max(0.0, (self.total - self.step) * each)
 
     def as_dict(self, now: float) -> dict[str, Any]:
         return {
@@ -74,12 +75,12 @@ class Doing:
             "phase": self.phase,
             "part": self.part or None,
             "step": self.step,
-            "of": self.of,
+            "of": self.total,
             "loss": self.loss,
-            "seconds_each": self.each(),
-            "seconds_left": self.left(),
-            "seconds": now - self.begun if self.begun is not None else 0.0,
-            "silent_seconds": max(0.0, now - self.heard),
+            "seconds_each": self.seconds_per_step(),
+            "seconds_left": self.seconds_left(),
+            "seconds": now - self.started if self.started is not None else 0.0,
+            "silent_seconds": max(0.0, now - self.last_heartbeat),
             "memory_mb": self.memory_mb,
             "gpu_mb": self.gpu_mb,
             "attempt": self.attempt,
@@ -88,4 +89,4 @@ class Doing:
     def _enter(self, phase: str, part: str) -> None:
         if (phase, part) != (self.phase, self.part):
             self.phase, self.part, self.loss, self._first = phase, part, None, None
-            self.step = self.of = 0
+            self.step = self.total = 0

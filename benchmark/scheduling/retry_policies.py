@@ -13,39 +13,39 @@ from typing import Any
 from ..store.atomic_files import free_bytes
 from .job import Job
 
-ATTEMPTS = 3
+MAX_ATTEMPTS = 3
 """Of a job whose process dies of a signal; of one that dies for want of memory, two."""
 
-ALIKE = 2
+SAME_FAILURES = 2
 """Cells of one method that fail alike before the rest of it is set aside."""
 
 
 @dataclass
-class Tries:
+class RetryHistory:
     """What became of a job's attempts so far, for its record."""
 
     attempts: list[dict[str, Any]] = field(default_factory=list)
-    starved: bool = False
+    out_of_memory: bool = False
 
-    def died(self, facts: Mapping[str, Any], where: str) -> str:
+    def record_death(self, facts: Mapping[str, Any], where: str) -> str:
         """Note a death; the reason to give up, empty where it is worth another attempt."""
-        said = death(facts)
+        said = describe_death(facts)
         told: dict[str, Any] = {"ended": said, "at": where}
         if facts.get("batch"):
             told["batch"] = facts["batch"]
         self.attempts.append(told)
         if facts.get("memory"):
-            if self.starved:
+            if self.out_of_memory:
                 return f"{said}, also with half the batch"
-            self.starved = True
+            self.out_of_memory = True
             return ""
         if facts.get("signal") is None and not facts.get("lost"):
             return said  # it chose to end, and would again
         count = len(self.attempts)
-        return f"{said}, in the last of {count} attempts" if count >= ATTEMPTS else ""
+        return f"{said}, in the last of {count} attempts" if count >= MAX_ATTEMPTS else ""
 
 
-def death(facts: Mapping[str, Any]) -> str:
+def describe_death(facts: Mapping[str, Any]) -> str:
     """One line on how a process ended that should not have."""
     if facts.get("said"):
         return str(facts["said"])
@@ -59,7 +59,7 @@ def death(facts: Mapping[str, Any]) -> str:
     return f"its process ended with exit code {facts.get('code')} before it was done"
 
 
-def halved(job: Job) -> Job:
+def with_half_batch(job: Job) -> Job:
     """The same job with half as many rows at a time, in looking and in training."""
     run = dict(job["run"])
     rows = run["micro"] or job.get("cell", {}).get("method_args", {}).get("batch")
@@ -67,28 +67,28 @@ def halved(job: Job) -> Job:
     return job | {"run": run | {"batch": max(1, run["batch"] // 2), "micro": max(1, whole // 2)}}
 
 
-class Breaker:
+class CircuitBreaker:
     """Sets a method aside when cells of it fail alike: its other cells would, too."""
 
     def __init__(self) -> None:
         self._cells: dict[tuple[str, str], set[str]] = defaultdict(set)
         self._aside: dict[str, str] = {}
 
-    def failed(self, method: str, cell: str, said: str) -> str:
+    def record_failure(self, method: str, cell: str, said: str) -> str:
         """Note a failure; why the method is set aside from now on, if that is new."""
         cells = self._cells[method, said]
         cells.add(cell)
-        if len(cells) < ALIKE or method in self._aside:
+        if len(cells) < SAME_FAILURES or method in self._aside:
             return ""
         self._aside[method] = f"set aside after {len(cells)} cells of it failed alike: {said}"
         return self._aside[method]
 
-    def aside(self, method: str) -> str:
+    def open_reason(self, method: str) -> str:
         """Why a method is set aside; empty if it is not."""
         return self._aside.get(method, "")
 
 
-class Room:
+class DiskSpaceGuard:
     """Waits for room on a disk: after a failure for want of it, work goes on one job at a time
     until one gets through.
 
@@ -102,36 +102,38 @@ class Room:
     """Bytes that must have become free to try at once."""
 
     def __init__(
-        self, folder: Path, patience: float, clock: Callable[[], float] = time.monotonic
+        self, folder: Path, timeout: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._folder, self._patience, self._clock = folder, patience, clock
+        self._folder, self._patience, self._clock = folder, timeout, clock
         self._since: float | None = None
         self._tried, self._free = 0.0, 0
 
     @property
-    def short(self) -> bool:
+    def is_full(self) -> bool:
         return self._since is not None
 
-    def ran_out(self) -> bool:
+    def mark_full(self) -> bool:
         """Note a failure; whether this is the first of a pause, which a user should hear of."""
         first = self._since is None
         now = self._clock()
         self._since = now if self._since is None else self._since
-        self._tried, self._free = now, self._left()
+        self._tried, self._free = now, self._free_bytes()
         return first
 
-    def again(self) -> bool:
+    def may_retry(self) -> bool:
         """Whether it is time to try."""
         waited = self._clock() - self._tried
-        return self.over() or waited >= self.STEP or self._left() >= self._free + self.MORE
+        return (
+            self.timed_out() or waited >= self.STEP or self._free_bytes() >= self._free + self.MORE
+        )
 
-    def over(self) -> bool:
+    def timed_out(self) -> bool:
         """Whether it has been waited for long enough."""
         return self._since is not None and self._clock() - self._since >= self._patience
 
-    def found(self) -> None:
+    def mark_free(self) -> None:
         """Something got through."""
         self._since = None
 
-    def _left(self) -> int:
+    def _free_bytes(self) -> int:
         return free_bytes(self._folder) or 0

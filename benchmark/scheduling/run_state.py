@@ -16,37 +16,37 @@ from pathlib import Path
 from typing import Any
 
 from ..store.artifact_store import StoreError, atomic_write
-from .job_progress import Doing
+from .job_progress import JobProgress
 
-EVERY = 1.0
+WRITE_INTERVAL = 1.0
 """Seconds between two writings."""
 
 FOLDER = "running"
 
 
-class State:
+class RunState:
     """The file of one run. A disk that cannot be written loses the view, not the run."""
 
     def __init__(self, out: Path) -> None:
         self._host, self._pid = socket.gethostname(), os.getpid()
         self._path = out / FOLDER / f"{self._host}-{self._pid}.json"
         self._wrote, self._begun = 0.0, time.time()
-        ended = [path for path, told in read(out) if not told["running"]]
+        ended = [path for path, told in read_run_states(out) if not told["running"]]
         for path in [*ended, *(out / FOLDER).glob(".*")]:  # the latter were being written
             with suppress(OSError):
                 path.unlink()
 
     def write(
         self,
-        doing: Iterable[Doing],
+        running: Iterable[JobProgress],
         counts: Mapping[str, int],
-        said: str = "",
+        message: str = "",
         *,
         now: bool = False,
     ) -> None:
-        """counts: of cells, by what became of them. said: what the run waits for, if it does."""
+        """counts: of cells, by what became of them. message: what the run waits for, if it does."""
         clock = time.monotonic()
-        if not now and clock - self._wrote < EVERY:
+        if not now and clock - self._wrote < WRITE_INTERVAL:
             return
         self._wrote = clock
         told = {
@@ -55,8 +55,8 @@ class State:
             "began": self._begun,
             "written": time.time(),
             "counts": dict(counts),
-            "said": said,
-            "doing": [job.as_dict(clock) for job in doing],
+            "said": message,
+            "doing": [job.as_dict(clock) for job in running],
         }
         with suppress(StoreError, OSError):  # also if another run took it for left over
             atomic_write(self._path, json.dumps(told, indent=1))
@@ -68,7 +68,7 @@ class State:
             self._path.parent.rmdir()
 
 
-def read(out: Path) -> list[tuple[Path, dict[str, Any]]]:
+def read_run_states(out: Path) -> list[tuple[Path, dict[str, Any]]]:
     """Every run there is a file of, with what the file does not say: `running`, whether its
     process lives (on another host: whether it wrote within a minute), and `age`, seconds since it
     was written."""
@@ -80,14 +80,14 @@ def read(out: Path) -> list[tuple[Path, dict[str, Any]]]:
             told = json.loads(path.read_bytes())
             age = max(0.0, time.time() - float(told["written"]))
             here = told["host"] == socket.gethostname()
-            told["running"] = _lives(int(told["pid"])) if here else age < 60
+            told["running"] = _process_is_alive(int(told["pid"])) if here else age < 60
             found.append((path, told | {"age": age}))
         except (OSError, ValueError, KeyError, TypeError):  # replaced meanwhile, or not ours
             continue
     return found
 
 
-def _lives(pid: int) -> bool:
+def _process_is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from .console import Watch
+from .console import ConsoleReporter
 
 
 @contextmanager
-def asked_to_stop(watch: Watch) -> Iterator[Callable[[], bool]]:
+def stop_on_signals(reporter: ConsoleReporter) -> Iterator[Callable[[], bool]]:
     """The first Ctrl-C (or SIGTERM) asks, to be answered between steps; the second does not."""
     asked = False
 
@@ -20,7 +20,9 @@ def asked_to_stop(watch: Watch) -> Iterator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked = True
-        watch.line("stopping after this step, with everything kept; once more stops at once")
+        reporter.print_line(
+            "stopping after this step, with everything kept; once more stops at once"
+        )
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

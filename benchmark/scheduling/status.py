@@ -13,14 +13,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..leaderboard.leaderboard import Record, ReportError, number, read_records, value_of
+from ..leaderboard.leaderboard import Record, ReportError, metric_value, number_text, read_records
 from ..store.leases import is_locked
-from .run_state import read
+from .run_state import read_run_states
 
-SILENT = 60.0
+SILENT_SECONDS = 60.0
 """Seconds without a sign of life that are worth telling."""
 
-NAMES = {
+STATUS_NAMES = {
     "stage": "training a stage",
     "checkpoint": "training",
     "maps": "looking",
@@ -29,7 +29,7 @@ NAMES = {
 
 
 @dataclass(frozen=True)
-class Work:
+class PartialWork:
     """Something unfinished in a store.
 
     what: training (a stage) | looking | judging     key: of the artefact it makes
@@ -51,7 +51,7 @@ class Status:
     """runs: what they said of themselves (state.py)"""
 
     records: list[Record]
-    work: list[Work]
+    work: list[PartialWork]
     runs: list[dict[str, Any]] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -61,8 +61,8 @@ class Status:
                     "file": record.get("file"),
                     "status": record["status"],
                     "reason": record["reason"],
-                    "image_auroc": value_of(record, "image_auroc"),
-                    "pixel_ap": value_of(record, "pixel_ap"),
+                    "image_auroc": metric_value(record, "image_auroc"),
+                    "pixel_ap": metric_value(record, "pixel_ap"),
                 }
                 for record in self.records
             ],
@@ -76,22 +76,22 @@ class Status:
         running = sum(work.running for work in self.work)
         lines = [f"{said or 'no'} records; {running} running, {len(self.work) - running} left"]
         for run in self.runs:
-            lines += _said(run)
-        lines += [_line(record) for record in self.records]
-        lines += [_doing(work) for work in self.work]
+            lines += _run_lines(run)
+        lines += [_record_line(record) for record in self.records]
+        lines += [_partial_work_line(work) for work in self.work]
         return lines
 
 
-def status(out: Path, store: Path) -> Status:
+def read_status(out: Path, store: Path) -> Status:
     """Of a folder of results and a store; neither need be there."""
     try:
         records: list[Record] = list(read_records(out / "records"))
     except ReportError:
         records = []
-    return Status(records, _work(store), [told for _, told in read(out)])
+    return Status(records, _partial_work(store), [told for _, told in read_run_states(out)])
 
 
-def _work(store: Path) -> list[Work]:
+def _partial_work(store: Path) -> list[PartialWork]:
     """Running first, then what was left, the latest first."""
     found = []
     names = {
@@ -113,11 +113,11 @@ def _work(store: Path) -> list[Work]:
         running = is_locked(store / "locks" / f"{name}.lock", if_unknown=False)
         if running or kept:
             age = max(0.0, now - max(times)) if times else None
-            found.append(Work(NAMES.get(kind, kind), key, running, kept, size, age))
+            found.append(PartialWork(STATUS_NAMES.get(kind, kind), key, running, kept, size, age))
     return sorted(found, key=lambda work: (not work.running, work.age or 0.0, work.key))
 
 
-def _said(run: dict[str, Any]) -> list[str]:
+def _run_lines(run: dict[str, Any]) -> list[str]:
     """Of one run, then of each cell it is at."""
     counts = ", ".join(
         f"{count} {what.replace('_', ' ')}" for what, count in run["counts"].items() if count
@@ -125,52 +125,54 @@ def _said(run: dict[str, Any]) -> list[str]:
     who = f"{run['host']} process {run['pid']}"
     if run["running"]:
         waits = f", {run['said']}" if run["said"] else ""
-        lines = [f"  run      {who}: {counts}{waits}; heard {_ago(run['age'])} ago"]
+        lines = [f"  run      {who}: {counts}{waits}; heard {_age_text(run['age'])} ago"]
     else:
-        lines = [f"  stopped  {who}, {_ago(run['age'])} ago: {counts}; the same command goes on"]
-    return lines + [_cell(cell) for cell in run["doing"]]
+        lines = [
+            f"  stopped  {who}, {_age_text(run['age'])} ago: {counts}; the same command goes on"
+        ]
+    return lines + [_job_line(cell) for cell in run["doing"]]
 
 
-def _cell(cell: dict[str, Any]) -> str:
+def _job_line(cell: dict[str, Any]) -> str:
     said = " ".join(filter(None, (cell["phase"], cell["part"])))
     if cell["of"]:
         said += f" {cell['step']:.0f}/{cell['of']:.0f}"
     if cell["seconds_each"] is not None:
         said += f", {cell['seconds_each']:.2g} s each"
     if cell["seconds_left"]:
-        said += f", {_ago(cell['seconds_left'])} left"
+        said += f", {_age_text(cell['seconds_left'])} left"
     if (amount := cell["gpu_mb"] or cell["memory_mb"]) is not None:
         said += f", {amount / 1e3:.1f} GB"
     if cell["attempt"] > 1:
         said += f", attempt {cell['attempt']}"
-    if cell["silent_seconds"] >= SILENT:
-        said += f", silent for {_ago(cell['silent_seconds'])}"
+    if cell["silent_seconds"] >= SILENT_SECONDS:
+        said += f", silent for {_age_text(cell['silent_seconds'])}"
     return f"    {cell['cell']}  {said}"
 
 
-def _line(record: Record) -> str:
+def _record_line(record: Record) -> str:
     name = str(record.get("file", "?")).removesuffix(".json")
     if record["status"] != "ok":
         reason = " ".join(str(record["reason"]).split())
         return f"  {record['status']:<8} {name}  {reason}"
     figures = "  ".join(
-        f"{word} {number(value)}"
+        f"{word} {number_text(value)}"
         for word, metric in (("image AUROC", "image_auroc"), ("pixel AP", "pixel_ap"))
-        if (value := value_of(record, metric)) is not None
+        if (value := metric_value(record, metric)) is not None
     )
     return f"  {'ok':<8} {name}  {figures}"
 
 
-def _doing(work: Work) -> str:
+def _partial_work_line(work: PartialWork) -> str:
     said = f"{work.kept} kept, {work.size / 1e6:.1f} MB" if work.kept else "nothing kept yet"
     if work.age is not None:
-        said += f", last {_ago(work.age)} ago"
+        said += f", last {_age_text(work.age)} ago"
     state = "running" if work.running else "left"
     after = "" if work.running else "; the same command goes on"
     return f"  {state:<8} {work.what} {work.key[:8]}  {said}{after}"
 
 
-def _ago(seconds: float) -> str:
+def _age_text(seconds: float) -> str:
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds / size:.0f} {unit}"

@@ -14,21 +14,21 @@ from typing import Any
 
 from rich.console import Console
 
-from adbench.benchmark.executors.fork_server import Nursery
+from adbench.benchmark.executors.fork_server import ForkServer
 from adbench.benchmark.executors.fork_server_main import serve
-from adbench.benchmark.executors.launch import execute
-from adbench.benchmark.executors.local import Local, Place
+from adbench.benchmark.executors.launch import run_experiments
+from adbench.benchmark.executors.local import DeviceSlot, LocalExecutor
 from adbench.benchmark.experiments.matrix import Experiment, expand_matrix
 from adbench.benchmark.experiments.run_config import RunConfig
 from adbench.benchmark.registry.registry import Registry
-from adbench.benchmark.scheduling.console import Watch
+from adbench.benchmark.scheduling.console import ConsoleReporter
 from adbench.benchmark.store.artifact_store import Store
 from adbench.engine.runtime.context import TrainingContext
 
 PLUGIN = Path(__file__).parents[1] / "plugin"
 
 
-class Warm(Nursery):
+class Warm(ForkServer):
     """Forked instead of started."""
 
     def __init__(self) -> None:
@@ -48,8 +48,8 @@ class Warm(Nursery):
         os.waitpid(self.pid, 0)
 
 
-def local(slots: int = 1) -> Local:
-    return Local([Place("cpu", 1)] * slots, nursery=Warm())
+def local(slots: int = 1) -> LocalExecutor:
+    return LocalExecutor([DeviceSlot("cpu", 1)] * slots, fork_server=Warm())
 
 
 def wanted(
@@ -66,10 +66,10 @@ def swept(
 ) -> tuple[int, str]:
     """The exit code, and what a user read."""
     told = io.StringIO()
-    watch = Watch(Console(file=told, width=200))
+    watch = ConsoleReporter(Console(file=told, width=200))
     store, out = Store(folder / "store"), folder / "out"
     run = TrainingContext(batch=32, checkpoint_interval=0.0)
-    code = execute(planned, run, store, out, watch, executor=executor, **limits)
+    code = run_experiments(planned, run, store, out, watch, executor=executor, **limits)
     return code, told.getvalue()
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ...leaderboard.columns import TITLES
-from ...leaderboard.leaderboard import Board, Row, number, value_of
+from ...leaderboard.leaderboard import Entry, Leaderboard, metric_value, number_text
 from .svg import (
     BOTTOM,
     HIGH,
@@ -25,18 +25,26 @@ from .svg import (
     upward,
 )
 
-SWEPT = (("pixel_ap", "test"), ("pixel_ap", "val"), ("image_auroc", "test"), ("image_auroc", "val"))
+SWEEP_METRICS = (
+    ("pixel_ap", "test"),
+    ("pixel_ap", "val"),
+    ("image_auroc", "test"),
+    ("image_auroc", "val"),
+)
 SPLITS = {"test": "test", "val": "validation"}
-PRICES = {"evaluations_per_image": "network evaluations / image", "seconds_per_image": "s / image"}
+COST_AXES = {
+    "evaluations_per_image": "network evaluations / image",
+    "seconds_per_image": "s / image",
+}
 BINS = 24
 
 
-def sweeps(board: Board) -> list[Chart]:
+def sweep_charts(board: Leaderboard) -> list[Chart]:
     """A chart for each metric and split that any method was swept over."""
-    return [chart for metric, part in SWEPT if (chart := _sweep(board, metric, part))]
+    return [chart for metric, part in SWEEP_METRICS if (chart := _sweep_chart(board, metric, part))]
 
 
-def _sweep(board: Board, metric: str, part: str) -> Chart | None:
+def _sweep_chart(board: Leaderboard, metric: str, part: str) -> Chart | None:
     found = {k: _points(row, metric, part) for k, row in enumerate(board.done)}
     found = {k: points for k, points in found.items() if points}
     if not any(len(points) > 1 for points in found.values()):
@@ -46,7 +54,7 @@ def _sweep(board: Board, metric: str, part: str) -> Chart | None:
     bounds = [
         bound
         for k in found
-        for bound in (value_of(board.done[k].record, metric, p) for p in ("low", "high"))
+        for bound in (metric_value(board.done[k].record, metric, p) for p in ("low", "high"))
         if bound is not None and part == "test"
     ]
     swept = [level for points in found.values() for level, _ in points if level]
@@ -69,14 +77,14 @@ def _sweep(board: Board, metric: str, part: str) -> Chart | None:
         f"{TITLES[metric]} on {SPLITS[part]} over the noise level, a line for each method.",
         "noise level (1 to 1000)",
         TITLES[metric],
-        _some([Tick(x.at(level), str(level)) for level in sorted(set(swept))]),
+        _thin_ticks([Tick(x.at(level), str(level)) for level in sorted(set(swept))]),
         y.ticks(),
-        lettered(lines),
-        None if chance is None else Tick(y.at(chance), f"chance {number(chance)}"),
+        with_letters(lines),
+        None if chance is None else Tick(y.at(chance), f"chance {number_text(chance)}"),
     )
 
 
-def _points(row: Row, metric: str, part: str) -> list[tuple[int, float]]:
+def _points(row: Entry, metric: str, part: str) -> list[tuple[int, float]]:
     sweep = row.record.get("sweep") or {}
     points = [
         (int(level), (figures.get(part) or {}).get(metric)) for level, figures in sweep.items()
@@ -84,24 +92,24 @@ def _points(row: Row, metric: str, part: str) -> list[tuple[int, float]]:
     return sorted((level, value) for level, value in points if value is not None)
 
 
-def _marks(row: Row, points: Mapping[int, float], x: Any, y: Any) -> list[Mark]:
+def _marks(row: Entry, points: Mapping[int, float], x: Any, y: Any) -> list[Mark]:
     found = []
     for shape in ("oracle", "published", "chosen"):
         level = row.record["level"].get(shape)
         if level in points:
-            title = f"{row.name}, {shape} level {level}: {number(points[level])}"
+            title = f"{row.name}, {shape} level {level}: {number_text(points[level])}"
             found.append(Mark(x(level), y(points[level]), shape, title))
     return found
 
 
-def _chance(board: Board, metric: str) -> float | None:
+def _chance(board: Leaderboard, metric: str) -> float | None:
     """What guessing has."""
     if metric == "image_auroc":
         return 0.5
     return next((row.record["reference"].get("prevalence") for row in board.done), None)
 
 
-def _some(ticks: Sequence[Tick], least: float = 28.0) -> list[Tick]:
+def _thin_ticks(ticks: Sequence[Tick], least: float = 28.0) -> list[Tick]:
     """Of ticks from left to right those whose words do not touch."""
     kept: list[Tick] = []
     for tick in ticks:
@@ -110,12 +118,12 @@ def _some(ticks: Sequence[Tick], least: float = 28.0) -> list[Tick]:
     return kept
 
 
-def pareto(board: Board) -> list[Chart]:
+def cost_charts(board: Leaderboard) -> list[Chart]:
     """The figure that a board is sorted by over what it costs, a chart for each price."""
-    return [chart for price in PRICES if (chart := _pareto(board, price))]
+    return [chart for price in COST_AXES if (chart := _cost_chart(board, price))]
 
 
-def _pareto(board: Board, price: str) -> Chart | None:
+def _cost_chart(board: Leaderboard, price: str) -> Chart | None:
     metric = board.metric
     known = [
         (k, row, cost, value)
@@ -126,11 +134,11 @@ def _pareto(board: Board, price: str) -> Chart | None:
     ]
     if not any(cost > 0 for _, _, cost, _ in known):
         return None
-    front = set(undominated([(cost, value) for _, _, cost, value in known]))
+    front = set(pareto_front([(cost, value) for _, _, cost, value in known]))
     bounds = [
         b
         for _, row, _, _ in known
-        for b in (value_of(row.record, metric, part) for part in ("low", "high"))
+        for b in (metric_value(row.record, metric, part) for part in ("low", "high"))
         if b is not None
     ]
     x = across([cost for _, _, cost, _ in known], log=True)
@@ -139,23 +147,23 @@ def _pareto(board: Board, price: str) -> Chart | None:
     lines = []
     for i, (k, row, cost, value) in enumerate(known):
         here = x.at(cost), y.at(value)
-        said = f"{row.name}: {title} {number(value)} at {cost:.4g} {PRICES[price]}"
+        said = f"{row.name}: {title} {number_text(value)} at {cost:.4g} {COST_AXES[price]}"
         best = ", on the front: nothing cheaper is as good" if i in front else ""
         mark = Mark(*here, "front" if i in front else "dot", said + best)
         bar = _interval(row, metric, here[0], y.at)
         lines.append(Line(letter(k), k % STYLES, "", [mark], [bar] if bar else [], here))
     return Chart(
-        f"{title} over {PRICES[price]}",
-        f"{title} over {PRICES[price]}; a ring marks what nothing cheaper is as good as.",
-        f"{PRICES[price]} (logarithmic)",
+        f"{title} over {COST_AXES[price]}",
+        f"{title} over {COST_AXES[price]}; a ring marks what nothing cheaper is as good as.",
+        f"{COST_AXES[price]} (logarithmic)",
         title,
         x.ticks(),
         y.ticks(),
-        lettered(lines),
+        with_letters(lines),
     )
 
 
-def undominated(points: Sequence[tuple[float, float]]) -> list[int]:
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
     """Of points (cost, value) those that no other beats in one and equals in the other."""
     return [
         i
@@ -164,7 +172,7 @@ def undominated(points: Sequence[tuple[float, float]]) -> list[int]:
     ]
 
 
-def histogram(name: str, score: Sequence[float], label: Sequence[bool]) -> Chart | None:
+def score_histogram(name: str, score: Sequence[float], label: Sequence[bool]) -> Chart | None:
     """Scores of abnormal samples above the line, of normal ones below it; as shares of each."""
     if not score or min(score) == max(score) or len(set(label)) < 2:
         return None
@@ -199,8 +207,8 @@ def histogram(name: str, score: Sequence[float], label: Sequence[bool]) -> Chart
     )
 
 
-def _interval(row: Row, metric: str, x: float, y: Any) -> Bar | None:
-    low, high = (value_of(row.record, metric, part) for part in ("low", "high"))
+def _interval(row: Entry, metric: str, x: float, y: Any) -> Bar | None:
+    low, high = (metric_value(row.record, metric, part) for part in ("low", "high"))
     if low is None or high is None:
         return None
     return Bar(
@@ -208,11 +216,11 @@ def _interval(row: Row, metric: str, x: float, y: Any) -> Bar | None:
         y(high),
         0,
         round(y(low) - y(high), 1),
-        f"{row.name}: 95 % interval {number(low)} to {number(high)}",
+        f"{row.name}: 95 % interval {number_text(low)} to {number_text(high)}",
     )
 
 
-def lettered(lines: Sequence[Line]) -> list[Line]:
+def with_letters(lines: Sequence[Line]) -> list[Line]:
     """With their letters beside their ends, moved apart."""
     heights = apart([line.label[1] if line.label else TOP for line in lines])
     return [

@@ -13,36 +13,36 @@ from pathlib import Path
 
 from ...evaluation.metrics.connected_components import Array
 from ...evaluation.sample_results import SampleResults
-from ...leaderboard.leaderboard import Board
-from .images import Budget, Grid, grid, opened
+from ...leaderboard.leaderboard import Leaderboard
+from .images import ImageBudget, ImageGrid, image_grid, open_sheet
 from .svg import letter
 
-SHOWN = 6
+MAX_SAMPLES = 6
 
 
-def ranked(score: Array) -> Array:
+def score_ranks(score: Array) -> Array:
     """Rank of each sample of (N,), 1 for the highest score; equals share the mean of theirs."""
     from scipy.stats import rankdata
 
     return rankdata(-score)
 
 
-def disputes(
-    board: Board, known: Mapping[int, SampleResults], keys: set[str]
+def largest_disagreements(
+    board: Leaderboard, results: Mapping[int, SampleResults], keys: set[str]
 ) -> list[tuple[str, str]]:
     """(key, caption) of the samples among `keys`, the most disputed first, with who says what.
 
-    known: rows of samples of methods of the board, by their place on it
+    results: rows of samples of methods of the board, by their place on it
     """
-    asked = [k for k in known if not board.done[k].record["method"]["baseline"]]
-    asked = asked if len(asked) > 1 else list(known)
+    asked = [k for k in results if not board.done[k].record["method"]["baseline"]]
+    asked = asked if len(asked) > 1 else list(results)
     if len(asked) < 2:
         return []
-    first = known[asked[0]]
-    alike = [k for k in asked if known[k].keys == first.keys]
+    first = results[asked[0]]
+    alike = [k for k in asked if results[k].keys == first.keys]
     if len(alike) < 2:
         return []
-    ranks = {k: ranked(known[k].score) for k in alike}
+    ranks = {k: score_ranks(results[k].score) for k in alike}
     found = []
     for i, key in enumerate(first.keys):
         given = [float(ranks[k][i]) for k in alike]
@@ -51,12 +51,12 @@ def disputes(
             kind = "abnormal" if first.label[i] else "normal"
             caption = f"{kind}; ranks {said} of {len(first.keys)}"
             found.append((min(given) - max(given), key, caption))
-    return [(key, caption) for _, key, caption in sorted(found)[:SHOWN]]
+    return [(key, caption) for _, key, caption in sorted(found)[:MAX_SAMPLES]]
 
 
-def disagreements(
-    board: Board, known: Mapping[int, SampleResults], folder: Path, budget: Budget
-) -> Grid:
+def disagreement_grid(
+    board: Leaderboard, results: Mapping[int, SampleResults], folder: Path, budget: ImageBudget
+) -> ImageGrid:
     """The most disputed samples of those on the sheets of all methods that are asked.
 
     folder: of the pictures. A method without a contact sheet (contact.py) shows its gallery.
@@ -64,12 +64,15 @@ def disagreements(
     sheets = {
         k: found
         for k, row in enumerate(board.done)
-        if (found := opened(folder, row, ".contact") or opened(folder, row)) and found.layout
+        if (found := open_sheet(folder, row, ".contact") or open_sheet(folder, row))
+        and found.layout
     }
     asked = [
-        {row["key"] for row in sheet.layout["rows"]} for k, sheet in sheets.items() if k in known
+        {row["key"] for row in sheet.layout["rows"]} for k, sheet in sheets.items() if k in results
     ]
     if len(asked) < 2:
-        return Grid([], [])
-    samples = dict(disputes(board, known, set.intersection(*asked)))
-    return grid([(board.done[k], sheet) for k, sheet in sheets.items()], samples, ("map",), budget)
+        return ImageGrid([], [])
+    samples = dict(largest_disagreements(board, results, set.intersection(*asked)))
+    return image_grid(
+        [(board.done[k], sheet) for k, sheet in sheets.items()], samples, ("map",), budget
+    )

@@ -15,23 +15,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...figures.sample_sheet import LAYOUT
-from ...leaderboard.leaderboard import Row
+from ...leaderboard.leaderboard import Entry
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-BUDGET = 12_000_000
+IMAGE_BYTES = 12_000_000
 """Bytes of pictures, as they stand in the page, beyond which it goes without."""
 
-SHARED = ("input", "truth", "without anomaly")
-OWN = ("reconstruction", "map")
+SHARED_COLUMNS = ("input", "truth", "without anomaly")
+METHOD_COLUMNS = ("reconstruction", "map")
 
 
 @dataclass
-class Budget:
+class ImageBudget:
     """What is left, in bytes of base64; who had to be left out."""
 
-    left: int = BUDGET
+    left: int = IMAGE_BYTES
     out: list[str] = field(default_factory=list)
 
     def inline(self, png: bytes, name: str) -> str | None:
@@ -45,7 +45,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Picture:
+class EmbeddedImage:
     """uri: None where it is left out; name: of the file it is from; about: for who cannot see it"""
 
     uri: str | None
@@ -54,56 +54,56 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Grid:
-    """heads: (method or nothing, column) of each column; rows: key, caption and pictures of each
+class ImageGrid:
+    """columns: (method or nothing, column) of each column; rows: key, caption and pictures of each
     sample"""
 
-    heads: list[tuple[str, str]]
-    rows: list[tuple[str, str, list[Picture | None]]]
+    columns: list[tuple[str, str]]
+    rows: list[tuple[str, str, list[EmbeddedImage | None]]]
 
 
 @dataclass(frozen=True)
-class Album:
+class SampleImages:
     """gallery: the same samples of every method; sheets: whole sheets, of what has no tiles, and of
-    each method's worst mistakes; disputed: samples on which methods disagree"""
+    each method's worst mistakes; disagreements: samples on which methods disagree"""
 
-    gallery: Grid
-    sheets: list[Picture]
-    disputed: Grid = field(default_factory=lambda: Grid([], []))
+    gallery: ImageGrid
+    sheets: list[EmbeddedImage]
+    disagreements: ImageGrid = field(default_factory=lambda: ImageGrid([], []))
 
     @property
     def empty(self) -> bool:
-        return not self.gallery.rows and not self.sheets and not self.disputed.rows
+        return not self.gallery.rows and not self.sheets and not self.disagreements.rows
 
 
-def album(rows: Sequence[Row], folder: Path, budget: Budget) -> Album:
+def sample_images(rows: Sequence[Entry], folder: Path, budget: ImageBudget) -> SampleImages:
     """The gallery of a board: of each sample the input and the truth once, then of each method its
     reconstruction and map."""
-    found = [(row, sheet) for row in rows if (sheet := opened(folder, row)) is not None]
+    found = [(row, sheet) for row in rows if (sheet := open_sheet(folder, row)) is not None]
     tiled = [(row, sheet) for row, sheet in found if sheet.layout]
     samples = {s["key"]: s["caption"] for _, sheet in tiled for s in sheet.layout["rows"]}
-    table = grid(tiled, samples, OWN, budget)
+    table = image_grid(tiled, samples, METHOD_COLUMNS, budget)
     whole = [
-        Picture(budget.inline(sheet.png, sheet.name), sheet.name, f"Sheet of {row.name}")
+        EmbeddedImage(budget.inline(sheet.png, sheet.name), sheet.name, f"Sheet of {row.name}")
         for row, sheet in found
         if not sheet.layout
     ]
     for row in rows:
-        if (sheet := opened(folder, row, ".worst")) is not None:
+        if (sheet := open_sheet(folder, row, ".worst")) is not None:
             about = f"Worst misses and false alarms of {row.name}"
-            whole.append(Picture(budget.inline(sheet.png, sheet.name), sheet.name, about))
-    return Album(table, whole)
+            whole.append(EmbeddedImage(budget.inline(sheet.png, sheet.name), sheet.name, about))
+    return SampleImages(table, whole)
 
 
-def grid(
-    tiled: Sequence[tuple[Row, Sheet]],
+def image_grid(
+    tiled: Sequence[tuple[Entry, Sheet]],
     samples: Mapping[str, str],
     own: Sequence[str],
-    budget: Budget,
-) -> Grid:
+    budget: ImageBudget,
+) -> ImageGrid:
     """samples: captions by key; own: the columns that each method has for itself"""
     columns: list[tuple[str, str, list[Sheet]]] = []
-    for name in SHARED:
+    for name in SHARED_COLUMNS:
         have = [sheet for _, sheet in tiled if name in sheet.layout["columns"]]
         columns += [("", name, have)] if have else []
     for row, sheet in tiled:
@@ -113,9 +113,9 @@ def grid(
                 columns.append((row.name, name + window, [sheet]))
     table = []
     for key, caption in samples.items():
-        cells = [_first(sheets, key, head, who, budget) for who, head, sheets in columns]
+        cells = [_first_tile(sheets, key, head, who, budget) for who, head, sheets in columns]
         table.append((key, caption, cells))
-    return Grid([(who, head) for who, head, _ in columns], table)
+    return ImageGrid([(who, head) for who, head, _ in columns], table)
 
 
 @dataclass(frozen=True)
@@ -143,19 +143,19 @@ class Sheet:
         return out.getvalue()
 
 
-def _first(
-    sheets: Sequence[Sheet], key: str, head: str, who: str, budget: Budget
-) -> Picture | None:
+def _first_tile(
+    sheets: Sequence[Sheet], key: str, head: str, who: str, budget: ImageBudget
+) -> EmbeddedImage | None:
     column = head.split(",")[0]
     for sheet in sheets:
         png = sheet.tile(key, column)
         if png is not None:
             about = f"{column} of {key}" + (f" by {who}" if who else "")
-            return Picture(budget.inline(png, sheet.name), sheet.name, about)
+            return EmbeddedImage(budget.inline(png, sheet.name), sheet.name, about)
     return None
 
 
-def opened(folder: Path, row: Row, kind: str = "") -> Sheet | None:
+def open_sheet(folder: Path, row: Entry, kind: str = "") -> Sheet | None:
     """The sheet of a row, whole; None where there is none that can be read."""
     from PIL import Image, UnidentifiedImageError
 
@@ -167,13 +167,13 @@ def opened(folder: Path, row: Row, kind: str = "") -> Sheet | None:
         png = path.read_bytes()
         image = Image.open(io.BytesIO(png))
         image.load()
-        layout = _checked(getattr(image, "text", {}).get(LAYOUT, ""), image.size)
+        layout = _check_layout(getattr(image, "text", {}).get(LAYOUT, ""), image.size)
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError):
         return None
     return Sheet(path.name, png, image.convert("RGB"), layout)
 
 
-def _checked(text: str, size: tuple[int, int]) -> dict[str, Any]:
+def _check_layout(text: str, size: tuple[int, int]) -> dict[str, Any]:
     """The layout, or nothing where it does not tell what it should of a page of this size."""
     try:
         layout = json.loads(text)

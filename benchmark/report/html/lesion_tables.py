@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...leaderboard.leaderboard import Board, Row, number
-from .charts import lettered
+from ...leaderboard.leaderboard import Entry, Leaderboard, number_text
+from .charts import with_letters
 from .svg import STYLES, Chart, Line, Mark, across, letter, polyline, upward
-from .tables import Cell, Head, Table, figure
-from .tables import Line as TableLine
+from .tables import ColumnHead, Table, TableCell, metric_cell
+from .tables import TableLine as TableLine
 
 
-def lesion_table(board: Board) -> Table | None:
+def lesion_table(board: Leaderboard) -> Table | None:
     """The share of lesions found, a row for each bin of size, a column for each method."""
-    found = {k: bins for k, row in enumerate(board.done) if (bins := _bins(row))}
+    found = {k: bins for k, row in enumerate(board.done) if (bins := _size_bins(row))}
     if not found:
         return None
     sizes = dict.fromkeys(size for bins in found.values() for size in bins)
@@ -24,17 +24,20 @@ def lesion_table(board: Board) -> Table | None:
         count = max((bin_.get("n") or 0) for bin_ in facts.values())
         if not count:
             continue
-        cells = [Cell(str(count), sort=str(count))]
+        cells = [TableCell(str(count), sort=str(count))]
         for k, bin_ in facts.items():
             place = f"lesions.bins {size} sensitivity"
-            cells.append(figure(board.done[k].record, place, bin_.get("sensitivity")))
+            cells.append(metric_cell(board.done[k].record, place, bin_.get("sensitivity")))
         lines.append(TableLine(size, "", 0, "", False, "", cells))
-    heads = [Head("lesions"), *(Head(f"{letter(k)} {board.done[k].name}") for k in found)]
+    heads = [
+        ColumnHead("lesions"),
+        *(ColumnHead(f"{letter(k)} {board.done[k].name}") for k in found),
+    ]
     said = "Share of lesions found at the threshold (half of each or more), by size."
     return Table(said, heads, lines, first="size") if lines else None
 
 
-def _bins(row: Row) -> dict[str, Mapping[str, Any]]:
+def _size_bins(row: Entry) -> dict[str, Mapping[str, Any]]:
     """The bins of a record, by what their sizes are called."""
     told = row.record.get("lesions") or {}
     found = {}
@@ -45,7 +48,7 @@ def _bins(row: Row) -> dict[str, Mapping[str, Any]]:
     return found
 
 
-def froc_chart(board: Board) -> Chart | None:
+def froc_chart(board: Leaderboard) -> Chart | None:
     """Lesions found over false findings in each normal sample, a line for each method."""
     curves = {
         k: sorted((p["false_per_sample"], p["sensitivity"]) for p in points)
@@ -59,7 +62,7 @@ def froc_chart(board: Board) -> Chart | None:
     lines = []
     for k, points in curves.items():
         places = [(x.at(cost), y.at(share)) for cost, share in points]
-        said = [f"{number(share)} found, {cost:.3g} false a sample" for cost, share in points]
+        said = [f"{number_text(share)} found, {cost:.3g} false a sample" for cost, share in points]
         name = board.done[k].name
         marks = [Mark(*at, "dot", f"{name}: {word}") for at, word in zip(places, said, strict=True)]
         lines.append(Line(letter(k), k % STYLES, polyline(places), marks, [], places[-1]))
@@ -70,5 +73,5 @@ def froc_chart(board: Board) -> Chart | None:
         "lesions found",
         x.ticks(),
         y.ticks(),
-        lettered(lines),
+        with_letters(lines),
     )

@@ -12,19 +12,19 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ...leaderboard.columns import TITLES, reason
-from ...leaderboard.leaderboard import Board, Record, boards, run_of
-from ...leaderboard.rankings import ALONE, leagues
-from .charts import pareto, sweeps
-from .disagreements import disagreements
-from .images import BUDGET, Album, Budget, Grid, album
+from ...leaderboard.columns import TITLES, reason_text
+from ...leaderboard.leaderboard import Leaderboard, Record, build_leaderboards, profile_and_seed
+from ...leaderboard.rankings import SINGLE_DATASET_NOTE, build_rankings
+from .charts import cost_charts, sweep_charts
+from .disagreements import disagreement_grid
+from .images import IMAGE_BYTES, ImageBudget, ImageGrid, SampleImages, sample_images
 from .lesion_tables import froc_chart, lesion_table
-from .pairwise import Contrasts, contrasts
-from .rankings import diagram, league_table
+from .pairwise import BoardComparisons, compare_board
+from .rankings import critical_difference_diagram, ranking_table
 from .svg import BOTTOM, HIGH, LEFT, RIGHT, TOP, WIDE, Chart
 from .tables import (
     Table,
-    all_figures,
+    all_metrics_table,
     anchor,
     cost_table,
     differing,
@@ -35,7 +35,7 @@ from .tables import (
 )
 
 SIZE = {"wide": WIDE, "high": HIGH, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM}
-NOTHING = Album(Grid([], []), [])
+NO_IMAGES = SampleImages(ImageGrid([], []), [])
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Section:
     """A board on the page."""
 
     id: str
-    board: Board
+    board: Leaderboard
     metric: str
     main: Table | None
     seeds: Table | None
@@ -53,22 +53,25 @@ class Section:
     froc: Chart | None
     sweeps: list[Chart]
     pareto: list[Chart]
-    album: Album
+    images: SampleImages
     missing: list[tuple[str, str, str]]
     differing: list[str]
-    contrasts: Contrasts
+    comparisons: BoardComparisons
 
 
-def page(records: Sequence[Record], folder: Path | None = None, *, budget: int = BUDGET) -> str:
+def render_page(
+    records: Sequence[Record], folder: Path | None = None, *, budget: int = IMAGE_BYTES
+) -> str:
     """The page of all boards.
 
     folder: of the results, with `pictures` and `samples`; budget: bytes of pictures, at most, as
     they stand in the page
     """
-    left = Budget(budget)
+    left = ImageBudget(budget)
     anchors = {id(record): anchor(i) for i, record in enumerate(records)}
     sections = [
-        _section(i, board, anchors, folder, left) for i, board in enumerate(boards(records))
+        _build_section(i, board, anchors, folder, left)
+        for i, board in enumerate(build_leaderboards(records))
     ]
     template = _environment().get_template("report.html.j2")
     style, script = (
@@ -79,13 +82,13 @@ def page(records: Sequence[Record], folder: Path | None = None, *, budget: int =
         leagues=[
             {
                 "title": league.title,
-                "diagram": diagram(league),
-                "table": league_table(league),
+                "diagram": critical_difference_diagram(league),
+                "table": ranking_table(league),
                 "notes": league.notes,
             }
-            for league in leagues(records)
+            for league in build_rankings(records)
         ],
-        alone=ALONE,
+        alone=SINGLE_DATASET_NOTE,
         records=[
             {
                 "id": anchors[id(record)],
@@ -99,48 +102,58 @@ def page(records: Sequence[Record], folder: Path | None = None, *, budget: int =
         left_out=left.out,
         budget=f"{budget / 1e6:g}",
         size=SIZE,
-        style=_own(style),
-        script=_own(script),
-        policy=_policy(style, script),
+        style=_read_asset(style),
+        script=_read_asset(script),
+        policy=_content_security_policy(style, script),
     )
 
 
-def _section(
-    index: int, board: Board, anchors: Mapping[int, str], folder: Path | None, left: Budget
+def _build_section(
+    index: int,
+    board: Leaderboard,
+    anchors: Mapping[int, str],
+    folder: Path | None,
+    left: ImageBudget,
 ) -> Section:
     done = bool(board.done)
-    found = contrasts(board, folder) if done else Contrasts()
+    found = compare_board(board, folder) if done else BoardComparisons()
     strata = [strata_table(board, metric) for metric in ("pixel_ap", "image_auroc")]
     return Section(
         id=f"board-{index}",
         board=board,
         metric=TITLES.get(board.metric, board.metric),
         main=main_table(board, anchors, found.verdicts, found.metric) if done else None,
-        seeds=seeds_table(board, anchors, found.of_means, found.metric) if done else None,
+        seeds=seeds_table(board, anchors, found.mean_verdicts, found.metric) if done else None,
         tables=[
             ("Cost", cost_table(board, anchors)),
-            ("Every figure", all_figures(board, anchors)),
+            ("Every figure", all_metrics_table(board, anchors)),
         ]
         if done
         else [],
         strata=[table for table in strata if table],
         lesions=lesion_table(board) if done else None,
         froc=froc_chart(board) if done else None,
-        sweeps=sweeps(board) if done else [],
-        pareto=pareto(board) if done else [],
-        album=_album(board, found, folder / "pictures", left) if folder else NOTHING,
+        sweeps=sweep_charts(board) if done else [],
+        pareto=cost_charts(board) if done else [],
+        images=_section_images(board, found, folder / "pictures", left) if folder else NO_IMAGES,
         missing=[
-            (f"{row.name}, {run_of(row)}", reason(row), str(row.record.get("file", "?")))
+            (
+                f"{row.name}, {profile_and_seed(row)}",
+                reason_text(row),
+                str(row.record.get("file", "?")),
+            )
             for row in board.missing
         ],
         differing=differing(board) if done else [],
-        contrasts=found,
+        comparisons=found,
     )
 
 
-def _album(board: Board, found: Contrasts, folder: Path, left: Budget) -> Album:
-    shown = album(board.done, folder, left)
-    return replace(shown, disputed=disagreements(board, found.known, folder, left))
+def _section_images(
+    board: Leaderboard, found: BoardComparisons, folder: Path, left: ImageBudget
+) -> SampleImages:
+    shown = sample_images(board.done, folder, left)
+    return replace(shown, disagreements=disagreement_grid(board, found.results, folder, left))
 
 
 @cache
@@ -156,14 +169,14 @@ def _environment() -> Any:
     )
 
 
-def _own(text: str) -> Any:
+def _read_asset(text: str) -> Any:
     """Of our own files, not of records: markup as it stands."""
     from markupsafe import Markup
 
     return Markup(text)
 
 
-def _policy(style: str, script: str) -> str:
+def _content_security_policy(style: str, script: str) -> str:
     """What a browser may do with the page: show it, run our one script, and ask nobody."""
 
     def digest(text: str) -> str:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ...leaderboard.columns import TITLES
-from ...leaderboard.leaderboard import number
-from ...leaderboard.rankings import Entrant, League, Stand
-from ...leaderboard.rankings_text import marks
+from ...leaderboard.leaderboard import number_text
+from ...leaderboard.rankings import CrossDatasetRanking, DatasetRank, RankedMethod
+from ...leaderboard.rankings_text import clique_marks
 from .svg import STYLES, Tick, letter, polyline, steps
-from .tables import Cell, Head, Line, Table
+from .tables import ColumnHead, Table, TableCell, TableLine
 
 WIDE, SIDE, AXIS, LANE, STEP, NAME = 800, 220, 48, 9, 19, 26
 """Units across, of them on either side for names; height of the axis; between bars; between names;
@@ -60,39 +60,44 @@ class Diagram:
     stems: list[Stem]
 
 
-def diagram(league: League) -> Diagram | None:
+def critical_difference_diagram(ranking: CrossDatasetRanking) -> Diagram | None:
     """None where ranks cannot be tested."""
-    if league.critical is None:
+    if ranking.critical_difference is None:
         return None
-    count, left, right = len(league.entrants), float(SIDE), float(WIDE - SIDE)
+    count, left, right = len(ranking.methods), float(SIDE), float(WIDE - SIDE)
     unit = (right - left) / (count - 1)
 
     def at(rank: float) -> float:
         return round(left + (rank - 1) * unit, 1)
 
-    means = [each.mean for each in league.entrants]
+    means = [each.mean for each in ranking.methods]
     bars = [
-        Span(at(means[clique[0]]) - 4, at(means[clique[-1]]) + 4, AXIS + LANE * (k + 1), _alike(c))
-        for k, clique in enumerate(league.cliques)
-        for c in [[league.entrants[i].name for i in clique]]
+        Span(
+            at(means[clique[0]]) - 4,
+            at(means[clique[-1]]) + 4,
+            AXIS + LANE * (k + 1),
+            _clique_title(c),
+        )
+        for k, clique in enumerate(ranking.cliques)
+        for c in [[ranking.methods[i].name for i in clique]]
     ]
     below = AXIS + LANE * (len(bars) + 1) + 12
     half = (count + 1) // 2
     stems = []
-    for k, each in enumerate(league.entrants):
+    for k, each in enumerate(ranking.methods):
         first = k < half
         y = below + STEP * (k if first else count - 1 - k)
         edge = left - 8 if first else right + 8
         points = [(at(each.mean), AXIS), (at(each.mean), y), (edge, y)]
-        stems.append(_stem(each, k, polyline(points), edge + (-4 if first else 4), y, first))
-    reach = min(at(1 + league.critical), WIDE - 8.0)
-    said = f"critical difference {league.critical:.2f}"
-    told = ", ".join(f"{each.name} {each.mean:.2f}" for each in league.entrants)
+        stems.append(_build_stem(each, k, polyline(points), edge + (-4 if first else 4), y, first))
+    reach = min(at(1 + ranking.critical_difference), WIDE - 8.0)
+    said = f"critical difference {ranking.critical_difference:.2f}"
+    told = ", ".join(f"{each.name} {each.mean:.2f}" for each in ranking.methods)
     return Diagram(
         WIDE,
         below + STEP * half,
         "Mean ranks; a bar is under those that cannot be told apart.",
-        f"Mean ranks in {league.title}, the best at the left: {told}; {said}.",
+        f"Mean ranks in {ranking.title}, the best at the left: {told}; {said}.",
         Span(left, right, AXIS, ""),
         [Tick(at(v), f"{v:g}") for v in _ticks(count)],
         Span(left, reach, 18, said),
@@ -105,34 +110,41 @@ def _ticks(count: int) -> Sequence[float]:
     return range(1, count + 1) if count <= 12 else [1, *(v for v in steps(1, count) if v > 1)]
 
 
-def _alike(names: Sequence[str]) -> str:
+def _clique_title(names: Sequence[str]) -> str:
     return f"not told apart: {', '.join(names)}"
 
 
-def _stem(each: Entrant, k: int, points: str, x: float, y: float, end: bool) -> Stem:
+def _build_stem(each: RankedMethod, k: int, points: str, x: float, y: float, end: bool) -> Stem:
     short = each.name if len(each.name) <= NAME else each.name[: NAME - 1] + "…"
     title = f"{each.name}: mean rank {each.mean:.2f}"
     text = f"{letter(k)} {short}"
     return Stem(k % STYLES, points, x, round(y + 4, 1), end, each.baseline, text, title)
 
 
-def league_table(league: League) -> Table:
+def ranking_table(ranking: CrossDatasetRanking) -> Table:
     """Mean rank, who is not told apart, and on each data set the figure and the rank there."""
-    heads = [Head("mean rank", lower=True), Head("alike", "text"), *map(Head, league.sets)]
+    heads = [
+        ColumnHead("mean rank", lower=True),
+        ColumnHead("alike", "text"),
+        *map(ColumnHead, ranking.datasets),
+    ]
     lines = []
-    for k, (each, mark) in enumerate(zip(league.entrants, marks(league), strict=True)):
-        cells = [Cell(f"{each.mean:.2f}", "mean of the ranks in this row", repr(each.mean))]
-        cells += [Cell(mark, kind="text"), *(_cell(stand, league.metric) for stand in each.stands)]
-        lines.append(Line(each.name, letter(k), k % STYLES, "", each.baseline, "", cells))
+    for k, (each, mark) in enumerate(zip(ranking.methods, clique_marks(ranking), strict=True)):
+        cells = [TableCell(f"{each.mean:.2f}", "mean of the ranks in this row", repr(each.mean))]
+        cells += [
+            TableCell(mark, kind="text"),
+            *(_rank_cell(stand, ranking.metric) for stand in each.dataset_ranks),
+        ]
+        lines.append(TableLine(each.name, letter(k), k % STYLES, "", each.baseline, "", cells))
     said = (
-        f"{TITLES[league.metric]} on each data set, and the rank there; methods that share a "
+        f"{TITLES[ranking.metric]} on each data set, and the rank there; methods that share a "
         "letter are not told apart."
     )
     return Table(said, heads, lines)
 
 
-def _cell(stand: Stand, metric: str) -> Cell:
+def _rank_cell(stand: DatasetRank, metric: str) -> TableCell:
     files = ", ".join(f"records/{name}" for name in stand.files) or "no record"
     source = f"{files}: metrics.{metric}.value = {stand.value!r}"
     sort = "" if stand.value is None else repr(stand.value)
-    return Cell(number(stand.value), source, sort, f"rank {stand.rank:g}")
+    return TableCell(number_text(stand.value), source, sort, f"rank {stand.rank:g}")

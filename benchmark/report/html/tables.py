@@ -7,16 +7,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ...leaderboard.columns import LOWER_IS_BETTER, METRICS, RULES, TITLES
-from ...leaderboard.leaderboard import Board, Record, Row, error_text, number, value_of
-from ...leaderboard.seed_variation import HEADS
+from ...leaderboard.columns import LEVEL_RULE_NAMES, LOWER_IS_BETTER, METRICS, TITLES
+from ...leaderboard.leaderboard import (
+    Entry,
+    Leaderboard,
+    Record,
+    binning_error_text,
+    metric_value,
+    number_text,
+)
+from ...leaderboard.seed_variation import COLUMN_TITLES
 from .svg import STYLES, letter
 
-MAIN = (
+MAIN_METRICS = (
     *("image_auroc", "image_ap", "pixel_ap", "pixel_auroc", "pixel_aupro30"),
     *("pixel_dice", "pixel_dice_oracle"),
 )
-PRICES = {
+COST_TITLES = {
     "evaluations_per_image": "evals / image",
     "gflops_per_image": "GFLOP / image",
     "seconds_per_image": "s / image",
@@ -25,10 +32,10 @@ PRICES = {
     "parameters": "parameters",
     "peak_memory_mb": "peak MB",
 }
-SETTINGS = {"at_published": "published", "at_oracle": "oracle"}
+LEVEL_SETTINGS = {"at_published": "published", "at_oracle": "oracle"}
 
 
-class Cell(NamedTuple):
+class TableCell(NamedTuple):
     """text and bounds: what is read; sort: what is sorted by, empty where there is nothing; source:
     the record and the place in it; kind: `text`, `oracle` or nothing; best: whether it is bold."""
 
@@ -40,13 +47,13 @@ class Cell(NamedTuple):
     best: bool = False
 
 
-class Head(NamedTuple):
+class ColumnHead(NamedTuple):
     text: str
     kind: str = "number"
     lower: bool = False
 
 
-class Line(NamedTuple):
+class TableLine(NamedTuple):
     """A row of a table; letter and style: in the charts; record: the anchor of its record."""
 
     name: str
@@ -55,14 +62,14 @@ class Line(NamedTuple):
     record: str
     baseline: bool
     below: str
-    cells: list[Cell]
+    cells: list[TableCell]
 
 
 @dataclass(frozen=True)
 class Table:
     caption: str
-    heads: list[Head]
-    lines: list[Line]
+    heads: list[ColumnHead]
+    lines: list[TableLine]
     first: str = "method"
 
 
@@ -71,26 +78,31 @@ def anchor(index: int) -> str:
 
 
 def main_table(
-    board: Board, anchors: Mapping[int, str], verdicts: Mapping[int, str], by: str
+    board: Leaderboard, anchors: Mapping[int, str], verdicts: Mapping[int, str], by: str
 ) -> Table:
     """The board itself. verdicts: what differences in `by` say of rows, by their place."""
-    shown = [name for name in MAIN if any(row.value(name) is not None for row in board.done)]
+    shown = [
+        name for name in MAIN_METRICS if any(row.value(name) is not None for row in board.done)
+    ]
     heads = [
-        Head("rank"),
-        *([Head(f"against the best in {by}", "text")] if verdicts else []),
-        *(Head(word, "text") for word in ("profile", "seed", "level")),
-        *(Head(TITLES[name], lower=name in LOWER_IS_BETTER) for name in shown),
-        *(Head(PRICES[name], lower=True) for name in ("evaluations_per_image", "train_steps")),
+        ColumnHead("rank"),
+        *([ColumnHead(f"against the best in {by}", "text")] if verdicts else []),
+        *(ColumnHead(word, "text") for word in ("profile", "seed", "level")),
+        *(ColumnHead(TITLES[name], lower=name in LOWER_IS_BETTER) for name in shown),
+        *(
+            ColumnHead(COST_TITLES[name], lower=True)
+            for name in ("evaluations_per_image", "train_steps")
+        ),
     ]
     lines = []
     for k, row in enumerate(board.done):
         record = row.record
-        cells = [figure(record, "rank by " + TITLES[board.metric], row.rank)]
-        cells += [Cell(verdicts.get(k, "-"), kind="text")] if verdicts else []
-        cells += [_word(record, "profile"), _word(record, "seed"), _level(record)]
-        cells += [_bounded(board, record, name) for name in shown]
-        cells += [_cost(record, name) for name in ("evaluations_per_image", "train_steps")]
-        lines.append(_line(row, k, anchors, cells))
+        cells = [metric_cell(record, "rank by " + TITLES[board.metric], row.rank)]
+        cells += [TableCell(verdicts.get(k, "-"), kind="text")] if verdicts else []
+        cells += [_word_cell(record, "profile"), _word_cell(record, "seed"), _level_cell(record)]
+        cells += [_interval_cell(board, record, name) for name in shown]
+        cells += [_cost_cell(record, name) for name in ("evaluations_per_image", "train_steps")]
+        lines.append(_table_line(row, k, anchors, cells))
     return Table(
         f"Sorted by {TITLES[board.metric]}, best first; 95 % intervals beneath the figures.",
         heads,
@@ -98,39 +110,49 @@ def main_table(
     )
 
 
-def all_figures(board: Board, anchors: Mapping[int, str]) -> Table:
+def all_metrics_table(board: Leaderboard, anchors: Mapping[int, str]) -> Table:
     """Every metric of every row, at the chosen level and at the published and the oracle's."""
     known = [
         *METRICS,
         *sorted({n for row in board.done for n in row.record["metrics"]} - {*METRICS}),
     ]
     shown = [name for name in known if any(row.value(name) is not None for row in board.done)]
-    heads = [Head("at", "text")]
-    heads += [Head(str(TITLES.get(name, name)), lower=name in LOWER_IS_BETTER) for name in shown]
+    heads = [ColumnHead("at", "text")]
+    heads += [
+        ColumnHead(str(TITLES.get(name, name)), lower=name in LOWER_IS_BETTER) for name in shown
+    ]
     lines = []
     for k, row in enumerate(board.done):
         record = row.record
-        cells = [Cell("chosen level", kind="text"), *(_bounded(board, record, n) for n in shown)]
-        lines.append(_line(row, k, anchors, cells))
-        for part, word in SETTINGS.items():
+        cells = [
+            TableCell("chosen level", kind="text"),
+            *(_interval_cell(board, record, n) for n in shown),
+        ]
+        lines.append(_table_line(row, k, anchors, cells))
+        for part, word in LEVEL_SETTINGS.items():
             found = record.get(part) or {}
             if found:
-                cells = [Cell(f"{word} level {record['level'].get(word)}", kind="text")]
-                cells += [figure(record, f"{part}.{name}", found.get(name)) for name in shown]
-                lines.append(_line(row, k, anchors, cells))
+                cells = [TableCell(f"{word} level {record['level'].get(word)}", kind="text")]
+                cells += [metric_cell(record, f"{part}.{name}", found.get(name)) for name in shown]
+                lines.append(_table_line(row, k, anchors, cells))
     return Table(
         "Every figure; what is at the oracle level looked at test to choose it.", heads, lines
     )
 
 
-def cost_table(board: Board, anchors: Mapping[int, str]) -> Table:
-    heads = [Head(title, lower=True) for title in PRICES.values()] + [Head("device", "text")]
+def cost_table(board: Leaderboard, anchors: Mapping[int, str]) -> Table:
+    heads = [ColumnHead(title, lower=True) for title in COST_TITLES.values()] + [
+        ColumnHead("device", "text")
+    ]
     lines = [
-        _line(
+        _table_line(
             row,
             k,
             anchors,
-            [*(_cost(row.record, name) for name in PRICES), _word(row.record, "device")],
+            [
+                *(_cost_cell(row.record, name) for name in COST_TITLES),
+                _word_cell(row.record, "device"),
+            ],
         )
         for k, row in enumerate(board.done)
     ]
@@ -139,7 +161,7 @@ def cost_table(board: Board, anchors: Mapping[int, str]) -> Table:
     )
 
 
-def strata_table(board: Board, metric: str) -> Table | None:
+def strata_table(board: Leaderboard, metric: str) -> Table | None:
     """The figure of each stratum of abnormal samples, a column for each method."""
     found: dict[str, Any] = {}
     for row in board.done:
@@ -150,12 +172,15 @@ def strata_table(board: Board, metric: str) -> Table | None:
         return None
     lines = []
     for name, count in sorted(found.items()):
-        cells = [Cell(str(count), sort=str(count))]
+        cells = [TableCell(str(count), sort=str(count))]
         for row in board.done:
             value = ((row.record.get("strata") or {}).get(name) or {}).get(metric)
-            cells.append(figure(row.record, f"strata.{name}.{metric}", value))
-        lines.append(Line(name, "", 0, "", False, "", cells))
-    heads = [Head("samples"), *(Head(f"{letter(k)} {r.name}") for k, r in enumerate(board.done))]
+            cells.append(metric_cell(row.record, f"strata.{name}.{metric}", value))
+        lines.append(TableLine(name, "", 0, "", False, "", cells))
+    heads = [
+        ColumnHead("samples"),
+        *(ColumnHead(f"{letter(k)} {r.name}") for k, r in enumerate(board.done)),
+    ]
     said = f"{TITLES[metric]} of the abnormal samples of each stratum against all normal ones."
     return Table(said, heads, lines, first="stratum")
 
@@ -164,7 +189,7 @@ def provenance(record: Record) -> list[tuple[str, str]]:
     """What a record says of how it came about, word by word."""
     method, data = record["method"], record["dataset"]
     facts = {
-        "record": _file(record),
+        "record": _record_link(record),
         "method": method["name"],
         "supervision": method.get("supervision"),
         "paper": method.get("paper"),
@@ -186,10 +211,10 @@ def provenance(record: Record) -> list[tuple[str, str]]:
     }
     for word, inner in nested.items():
         facts |= {f"{word} {key}": value for key, value in sorted(inner.items())}
-    return [(key, _said(value)) for key, value in facts.items() if value not in (None, "")]
+    return [(key, _value_text(value)) for key, value in facts.items() if value not in (None, "")]
 
 
-def differing(board: Board) -> list[str]:
+def differing(board: Leaderboard) -> list[str]:
     """Sentences on what else differs between the records of a board, for times to be compared."""
     said = []
     for what in ("device", "threads"):
@@ -209,78 +234,89 @@ def differing(board: Board) -> list[str]:
 
 
 def seeds_table(
-    board: Board, anchors: Mapping[int, str], verdicts: Mapping[int, str], by: str
+    board: Leaderboard, anchors: Mapping[int, str], verdicts: Mapping[int, str], by: str
 ) -> Table | None:
     """Of methods with several seeds. verdicts: of their means in `by`, by their place."""
-    heads = [*(Head(word) for word in HEADS[1:4]), Head(HEADS[4], "text")]
-    heads += [Head(f"against the best mean in {by}", "text")] if verdicts else []
+    heads = [
+        *(ColumnHead(word) for word in COLUMN_TITLES[1:4]),
+        ColumnHead(COLUMN_TITLES[4], "text"),
+    ]
+    heads += [ColumnHead(f"against the best mean in {by}", "text")] if verdicts else []
     lines = []
-    for k, repeat in enumerate(board.repeats):
-        files = ", ".join(str(row.record.get("file", "?")) for row in repeat.rows)
-        cells = [Cell(text, files, sort=text) for text in repeat.cells()[1:4]]
-        cells.append(Cell(repeat.cells()[4], files, kind="text"))
-        cells += [Cell(verdicts.get(k, "-"), kind="text")] if verdicts else []
-        row = repeat.rows[0]
-        lines.append(_line(row, board.done.index(row), anchors, cells)._replace(name=repeat.name))
+    for k, repeat in enumerate(board.seed_summaries):
+        files = ", ".join(str(row.record.get("file", "?")) for row in repeat.entries)
+        cells = [TableCell(text, files, sort=text) for text in repeat.table_cells()[1:4]]
+        cells.append(TableCell(repeat.table_cells()[4], files, kind="text"))
+        cells += [TableCell(verdicts.get(k, "-"), kind="text")] if verdicts else []
+        row = repeat.entries[0]
+        lines.append(
+            _table_line(row, board.done.index(row), anchors, cells)._replace(name=repeat.name)
+        )
     said = f"Over seeds: {TITLES[board.metric]} of methods that were trained more than once."
     if verdicts:
         said += " Differences between their means hold groups and seeds, corrected by Holm."
     return Table(said, heads, lines) if lines else None
 
 
-def _line(row: Row, k: int, anchors: Mapping[int, str], cells: Sequence[Cell]) -> Line:
+def _table_line(
+    row: Entry, k: int, anchors: Mapping[int, str], cells: Sequence[TableCell]
+) -> TableLine:
     baseline = bool(row.record["method"]["baseline"])
     where = anchors.get(id(row.record), "")
-    return Line(row.name, letter(k), k % STYLES, where, baseline, row.below or "", list(cells))
+    return TableLine(
+        row.name, letter(k), k % STYLES, where, baseline, row.worse_than_baseline or "", list(cells)
+    )
 
 
-def _bounded(board: Board, record: Record, metric: str) -> Cell:
-    value = value_of(record, metric)
-    low, high = (value_of(record, metric, part) for part in ("low", "high"))
+def _interval_cell(board: Leaderboard, record: Record, metric: str) -> TableCell:
+    value = metric_value(record, metric)
+    low, high = (metric_value(record, metric, part) for part in ("low", "high"))
     known = [v for row in board.done if (v := row.value(metric)) is not None]
     top = (min if metric in LOWER_IS_BETTER else max)(known) if known else None
     oracle = metric == "pixel_dice_oracle"
-    error = error_text(record, metric).strip()
+    error = binning_error_text(record, metric).strip()
     beneath = [f"{error} binned"] if error else []
-    beneath += [] if low is None or high is None else [f"[{number(low)}, {number(high)}]"]
-    return figure(record, f"metrics.{metric}.value", value)._replace(
+    beneath += [] if low is None or high is None else [f"[{number_text(low)}, {number_text(high)}]"]
+    return metric_cell(record, f"metrics.{metric}.value", value)._replace(
         bounds=" ".join(beneath),
         kind="oracle" if oracle else "",
         best=value is not None and value == top and not oracle and len(known) > 1,
     )
 
 
-def figure(record: Record, place: str, value: Any) -> Cell:
+def metric_cell(record: Record, place: str, value: Any) -> TableCell:
     """A number, with the record and the place in it that it is read from, to its last digit."""
-    source = f"{_file(record)}: {place} = {value!r}"
+    source = f"{_record_link(record)}: {place} = {value!r}"
     if not isinstance(value, int | float):
-        return Cell("-", source)
+        return TableCell("-", source)
     whole = isinstance(value, int)
-    return Cell(str(value) if whole else number(value), source, repr(value))
+    return TableCell(str(value) if whole else number_text(value), source, repr(value))
 
 
-def _cost(record: Record, name: str) -> Cell:
+def _cost_cell(record: Record, name: str) -> TableCell:
     value = (record.get("cost") or {}).get(name)
-    cell = figure(record, f"cost.{name}", value)
+    cell = metric_cell(record, f"cost.{name}", value)
     if value is None:
         return cell
     return cell._replace(text=f"{value:,.4g}" if value < 1e4 else f"{value:,.0f}")
 
 
-def _word(record: Record, name: str) -> Cell:
-    return Cell(_said(record.get(name, "-")), f"{_file(record)}: {name}", kind="text")
+def _word_cell(record: Record, name: str) -> TableCell:
+    return TableCell(
+        _value_text(record.get(name, "-")), f"{_record_link(record)}: {name}", kind="text"
+    )
 
 
-def _level(record: Record) -> Cell:
+def _level_cell(record: Record) -> TableCell:
     level = record["level"]
-    rule = RULES.get(level["rule"], level["rule"])
+    rule = LEVEL_RULE_NAMES.get(level["rule"], level["rule"])
     text = f"{level['chosen']} {rule}" if level["chosen"] else "-"
-    return Cell(text, f"{_file(record)}: level {_said(level)}", kind="text")
+    return TableCell(text, f"{_record_link(record)}: level {_value_text(level)}", kind="text")
 
 
-def _file(record: Record) -> str:
+def _record_link(record: Record) -> str:
     return f"records/{record.get('file', '?')}"
 
 
-def _said(value: Any) -> str:
+def _value_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)

@@ -71,7 +71,9 @@ def test_reproduce_fails_where_a_number_is_not_reproduced(out, monkeypatch):
     table = {"source": "s", "protocol": "p", "unit": 1, "rounding": 0.01, "rows": [row]}
     table["metrics"] = {"AUROC": "image_auroc"}
     paper = {"label": "P", "link": "https://example.org", "tables": {"t": table}}
-    monkeypatch.setattr("adbench.benchmark.leaderboard.reproduction.book", lambda: {"p": paper})
+    monkeypatch.setattr(
+        "adbench.benchmark.leaderboard.reproduction.read_published", lambda: {"p": paper}
+    )
     registry = out / "more.yaml"
     registry.write_text("methods:\n  good: {class: 'pca:PCA', label: G, about: g}\n")
     made = ran("reproduce", "p", "--out", out, "--registry", registry)

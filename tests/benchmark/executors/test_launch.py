@@ -10,10 +10,15 @@ from typing import Any
 
 import pytest
 
-from adbench.benchmark.executors.launch import Hear, News
+from adbench.benchmark.executors.launch import EventHandler, JobEvent
 from adbench.benchmark.scheduling import record_writer as recording
-from adbench.benchmark.scheduling.job import Job, Outcome, work
-from adbench.benchmark.scheduling.retry_policies import Breaker, Room, Tries, halved
+from adbench.benchmark.scheduling.job import Job, Outcome, run_job
+from adbench.benchmark.scheduling.retry_policies import (
+    CircuitBreaker,
+    DiskSpaceGuard,
+    RetryHistory,
+    with_half_batch,
+)
 from adbench.benchmark.store.artifact_store import StoreError
 from sweeps import records, results, swept, wanted
 
@@ -36,16 +41,16 @@ class Scripted:
         self.jobs.append(job)
         self.started.append(job)
 
-    def listen(self, hear: Hear, seconds: float) -> None:
+    def poll(self, on_event: EventHandler, seconds: float) -> None:
         for job in self.jobs[:]:
             self.jobs.remove(job)
             name = job["cell"]["method"]["name"] if "cell" in job else "prepare"
             fates = self.fates.get(name, [])
-            hear(News(job["name"], "begun", {}))
-            fate = fates.pop(0) if fates else work(job, lambda event, facts: None)
-            hear(News(job["name"], "ended" if "end" in fate else "died", fate))
+            on_event(JobEvent(job["name"], "begun", {}))
+            fate = fates.pop(0) if fates else run_job(job, lambda event, facts: None)
+            on_event(JobEvent(job["name"], "ended" if "end" in fate else "died", fate))
 
-    def ask(self, name: str) -> None:
+    def request_stop(self, name: str) -> None:
         self.asked.append(name)
 
     def kill(self, name: str) -> None: ...
@@ -105,9 +110,9 @@ def test_what_the_kernel_kills_for_memory_gets_half_the_batch_once(tmp_path: Pat
 
 def test_half_of_a_training_batch_is_half_of_what_was_tried() -> None:
     job = {"run": {"batch": 64, "micro": None}, "cell": {"method_args": {"batch": 16}}}
-    once = halved(job)
-    assert once["run"] == {"batch": 32, "micro": 8} and halved(once)["run"]["micro"] == 4
-    assert halved({"run": {"batch": 1, "micro": 1}})["run"] == {"batch": 1, "micro": 1}
+    once = with_half_batch(job)
+    assert once["run"] == {"batch": 32, "micro": 8} and with_half_batch(once)["run"]["micro"] == 4
+    assert with_half_batch({"run": {"batch": 1, "micro": 1}})["run"] == {"batch": 1, "micro": 1}
 
 
 def test_a_method_that_fails_alike_twice_is_set_aside(tmp_path: Path) -> None:
@@ -124,14 +129,20 @@ def test_a_method_that_fails_alike_twice_is_set_aside(tmp_path: Path) -> None:
 
 
 def test_one_cell_that_fails_twice_sets_nothing_aside() -> None:
-    breaker = Breaker()
-    assert not breaker.failed("m", "cell", "no") and not breaker.failed("m", "cell", "no")
-    assert not breaker.failed("other", "cell 2", "no") and not breaker.aside("m")
-    assert breaker.failed("m", "cell 2", "no") and breaker.aside("m") and not breaker.aside("n")
+    breaker = CircuitBreaker()
+    assert not breaker.record_failure("m", "cell", "no") and not breaker.record_failure(
+        "m", "cell", "no"
+    )
+    assert not breaker.record_failure("other", "cell 2", "no") and not breaker.open_reason("m")
+    assert (
+        breaker.record_failure("m", "cell 2", "no")
+        and breaker.open_reason("m")
+        and not breaker.open_reason("n")
+    )
 
 
 def test_a_full_disk_is_waited_for_and_said_once(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(Room, "STEP", 0.0)
+    monkeypatch.setattr(DiskSpaceGuard, "STEP", 0.0)
     executor = Scripted(trouble=[FULL] * 3)
     code, told = swept(wanted(["trouble"]), tmp_path, executor)
     assert code == 0 and told.count("waiting for room on the disk") == 1
@@ -139,9 +150,9 @@ def test_a_full_disk_is_waited_for_and_said_once(tmp_path: Path, monkeypatch) ->
 
 
 def test_a_disk_that_stays_full_is_a_row(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(Room, "STEP", 0.0)
+    monkeypatch.setattr(DiskSpaceGuard, "STEP", 0.0)
     executor = Scripted(trouble=[FULL] * 10**6)
-    code, _ = swept(wanted(["trouble"]), tmp_path, executor, patience=0.05)
+    code, _ = swept(wanted(["trouble"]), tmp_path, executor, disk_timeout=0.05)
     assert code == 3 and "No space left" in records(tmp_path)["trouble 0"]["reason"]
 
 
@@ -149,24 +160,24 @@ def test_room_is_tried_when_there_is_more_of_it_or_after_a_while(
     tmp_path: Path, monkeypatch
 ) -> None:
     now, free = [0.0], [10]
-    monkeypatch.setattr(Room, "_left", lambda self: free[0])
-    room = Room(tmp_path, 100.0, lambda: now[0])
-    assert not room.short and room.ran_out() and room.short and not room.again()
-    free[0] += Room.MORE
-    assert room.again() and not room.ran_out() and not room.again()
-    now[0] = Room.STEP
-    assert room.again() and not room.over()
+    monkeypatch.setattr(DiskSpaceGuard, "_free_bytes", lambda self: free[0])
+    room = DiskSpaceGuard(tmp_path, 100.0, lambda: now[0])
+    assert not room.is_full and room.mark_full() and room.is_full and not room.may_retry()
+    free[0] += DiskSpaceGuard.MORE
+    assert room.may_retry() and not room.mark_full() and not room.may_retry()
+    now[0] = DiskSpaceGuard.STEP
+    assert room.may_retry() and not room.timed_out()
     now[0] = 100.0
-    assert room.over()
-    room.found()
-    assert not room.short and not room.over() and room.ran_out()
+    assert room.timed_out()
+    room.mark_free()
+    assert not room.is_full and not room.timed_out() and room.mark_full()
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), None])
 def test_a_record_that_finds_no_room_is_written_later(
     tmp_path: Path, monkeypatch, error: OSError | None
 ) -> None:
-    monkeypatch.setattr(Room, "STEP", 0.0)
+    monkeypatch.setattr(DiskSpaceGuard, "STEP", 0.0)
     real: Callable[..., None] = recording.atomic_write
     left = [3]
 
@@ -221,10 +232,13 @@ def test_a_second_run_leaves_every_file_alone(tmp_path: Path) -> None:
 
 
 def test_attempts_are_json_and_tell_where(tmp_path: Path) -> None:
-    tries = Tries()
-    assert tries.died({"signal": 11}, "train 12/180") == ""
-    assert tries.died({"said": "the host went away", "lost": True}, "look test 32/70") == ""
-    assert tries.died({"signal": 64}, "judge") == "killed by SIGRTMAX, in the last of 3 attempts"
+    tries = RetryHistory()
+    assert tries.record_death({"signal": 11}, "train 12/180") == ""
+    assert tries.record_death({"said": "the host went away", "lost": True}, "look test 32/70") == ""
+    assert (
+        tries.record_death({"signal": 64}, "judge")
+        == "killed by SIGRTMAX, in the last of 3 attempts"
+    )
     assert json.loads(json.dumps(tries.attempts))[1] == {
         "ended": "the host went away",
         "at": "look test 32/70",

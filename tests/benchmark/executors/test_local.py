@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 import kills
-from adbench.benchmark.executors.fork_server_main import _answer
-from adbench.benchmark.executors.local import Local, Place, places
+from adbench.benchmark.executors.fork_server_main import _handle_request
+from adbench.benchmark.executors.local import DeviceSlot, LocalExecutor, device_slots
 from adbench.benchmark.experiments import cache_keys
 from adbench.benchmark.experiments.cache_keys import evaluation_code
 from adbench.benchmark.registry import code_fingerprint as fingerprint
 from adbench.benchmark.registry.code_fingerprint import loaded_code_digest
-from adbench.benchmark.scheduling.job import described
-from adbench.benchmark.scheduling.status import status
+from adbench.benchmark.scheduling.job import experiment_job
+from adbench.benchmark.scheduling.status import read_status
 from adbench.benchmark.store.artifact_store import Store
 from adbench.engine.runtime.context import TrainingContext
 from adbench.methods.healthy_mean import HealthyMean
@@ -103,11 +103,11 @@ def test_ctrl_c_keeps_everything_and_the_same_command_goes_on(tmp_path: Path) ->
     told = (tmp_path / "cut.log").read_text()
     assert "stopping after this step" in told and told.count("interrupted: stopped at") == 2
     assert not list(cut.glob("out/records/*"))
-    (run,) = status(cut / "out", cut / "store").runs
+    (run,) = read_status(cut / "out", cut / "store").runs
     assert not run["running"] and run["counts"]["to_do"] == 2
     assert swept(planned, cut, local(2))[0] == 0
     assert results(cut) == results(tmp_path / "whole")
-    assert status(cut / "out", cut / "store").runs == []
+    assert read_status(cut / "out", cut / "store").runs == []
 
 
 def test_ctrl_c_twice_ends_at_once(tmp_path: Path) -> None:
@@ -125,14 +125,14 @@ def test_nothing_outlives_a_killed_driver_and_status_tells_what_it_did(tmp_path:
     cut = tmp_path / "cut"
     driver = kills.forked(planned, cut)
     kept_by(cut)
-    until(lambda: planned[0].name in str(status(cut / "out", cut / "store").runs))
-    (run,) = status(cut / "out", cut / "store").runs
+    until(lambda: planned[0].name in str(read_status(cut / "out", cut / "store").runs))
+    (run,) = read_status(cut / "out", cut / "store").runs
     assert run["running"] and run["pid"] == driver
     below = kills.below(driver)
     assert len(below) >= 2, "the nursery and a cell"
     os.kill(driver, signal.SIGKILL)
     assert kills.ended(driver, 60) == -signal.SIGKILL and kills.gone(below, 60)
-    found = status(cut / "out", cut / "store")
+    found = read_status(cut / "out", cut / "store")
     lines = "\n".join(found.lines())
     assert "stopped" in lines and planned[0].name in lines and "the same command goes on" in lines
     (cell,) = json.loads(json.dumps(found.as_dict()))["runs"][0]["doing"]
@@ -145,26 +145,28 @@ def test_a_few_kills_at_random_change_nothing(tmp_path: Path) -> None:
 
 
 def test_slots_share_what_there_is() -> None:
-    assert places("cpu") == [Place("cpu", 0)]
-    assert [place.device for place in places("cpu", 3)] == ["cpu"] * 3
-    assert all(place.threads >= 1 for place in places("cpu", 3))
-    assert places("cuda:1", 2) == [Place("cuda:1", places("cpu", 2)[0].threads)] * 2
+    assert device_slots("cpu") == [DeviceSlot("cpu", 0)]
+    assert [place.device for place in device_slots("cpu", 3)] == ["cpu"] * 3
+    assert all(place.threads >= 1 for place in device_slots("cpu", 3))
+    assert (
+        device_slots("cuda:1", 2) == [DeviceSlot("cuda:1", device_slots("cpu", 2)[0].threads)] * 2
+    )
 
 
 def test_a_nursery_that_is_started_finds_what_its_driver_finds(tmp_path: Path) -> None:
     """The real one, in a new Python; the other tests fork theirs."""
     (cell,) = wanted(["trouble"])
-    executor = Local([Place("cpu", 1)])
+    executor = LocalExecutor([DeviceSlot("cpu", 1)])
     heard = []
     try:
         executor.start(
-            described(cell, TrainingContext(), Store(tmp_path / "store"), tmp_path / "out")
+            experiment_job(cell, TrainingContext(), Store(tmp_path / "store"), tmp_path / "out")
         )
-        until(lambda: executor.listen(heard.append, 0.1) or (heard[-1:] and heard[-1].what in ENDS))
+        until(lambda: executor.poll(heard.append, 0.1) or (heard[-1:] and heard[-1].kind in ENDS))
     finally:
         executor.close()
-    assert heard[0].what == "begun" and heard[-1].facts["end"] == "ok"
-    assert "alive" in {news.what for news in heard}
+    assert heard[0].kind == "begun" and heard[-1].facts["end"] == "ok"
+    assert "alive" in {news.kind for news in heard}
 
 
 def test_code_is_told_by_what_was_loaded_before_forking(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +179,7 @@ def test_code_is_told_by_what_was_loaded_before_forking(monkeypatch: pytest.Monk
     ]
     here, there = socket.socketpair()
     with here, there:
-        _answer({"import": ["no.such.module", *names]}, [], here, {})
+        _handle_request({"import": ["no.such.module", *names]}, [], here, {})
 
     def edited(*_: object) -> None:
         raise AssertionError("asked again")

@@ -19,11 +19,11 @@ import pytest
 
 from adbench.benchmark.executors import job_folder as errand
 from adbench.benchmark.executors import ray_backend as executor_ray
-from adbench.benchmark.executors.cluster import Remote
-from adbench.benchmark.executors.launch import News
-from adbench.benchmark.executors.ray_backend import MISSING, Ray, connected, shares
-from adbench.benchmark.executors.selection import Where
-from adbench.benchmark.scheduling.job import described
+from adbench.benchmark.executors.cluster import RemoteExecutor
+from adbench.benchmark.executors.launch import JobEvent
+from adbench.benchmark.executors.ray_backend import MISSING, RayCluster, connect, slot_resources
+from adbench.benchmark.executors.selection import ExecutorSelection
+from adbench.benchmark.scheduling.job import experiment_job
 from adbench.benchmark.store.artifact_store import Store
 from adbench.engine.runtime.context import TrainingContext
 from hosts import Hosts
@@ -86,16 +86,16 @@ def worker(function: Any, word: str) -> None:
 
 @pytest.fixture
 def hosts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts]:
-    monkeypatch.setattr(errand, "Nursery", Warm)
+    monkeypatch.setattr(errand, "ForkServer", Warm)
     hosts = Hosts()
     yield hosts
     hosts.close()
 
 
-def ray(hosts: Hosts, folder: Path, slots: int = 2) -> Remote:
-    cluster = Ray(Cluster(hosts), "cpu", 1, 0)
+def ray(hosts: Hosts, folder: Path, slots: int = 2) -> RemoteExecutor:
+    cluster = RayCluster(Cluster(hosts), "cpu", 1, 0)
     cluster.settle = 0.1
-    return Remote(cluster, folder / "out/ray", slots, every=0.05, ask_every=0.1)
+    return RemoteExecutor(cluster, folder / "out/ray", slots, every=0.05, ask_every=0.1)
 
 
 def test_results_are_those_of_one_process_and_a_lost_worker_costs_an_attempt(
@@ -105,13 +105,13 @@ def test_results_are_those_of_one_process_and_a_lost_worker_costs_an_attempt(
     assert swept(planned, tmp_path / "here")[0] == 0
     executor, lost = ray(hosts, tmp_path / "there"), []
 
-    def listen(hear: Any, seconds: float) -> None:
+    def poll(on_event: Any, seconds: float) -> None:
         if not lost and list(tmp_path.glob("there/store/resume/*/*.safetensors")):
             lost.append(list(hosts.running)[-1])
             hosts.signal(lost[0], signal.SIGKILL)
-        Remote.listen(executor, hear, seconds)
+        RemoteExecutor.poll(executor, on_event, seconds)
 
-    executor.listen = listen
+    executor.poll = poll
     code, said = swept(planned, tmp_path / "there", executor)
     assert code == 0, said
     ended = "its Ray worker died, or its host was lost"
@@ -126,7 +126,7 @@ def test_what_is_asked_to_stop_keeps_everything(tmp_path: Path, hosts: Hosts) ->
     (cell,) = wanted(["walker"], walker={"steps": 2000, "pause": 0.01})
     executor = ray(hosts, tmp_path)
     executor.start(
-        described(
+        experiment_job(
             cell,
             TrainingContext(checkpoint_interval=0.0),
             Store(tmp_path / "store"),
@@ -135,22 +135,22 @@ def test_what_is_asked_to_stop_keeps_everything(tmp_path: Path, hosts: Hosts) ->
             1,
         )
     )
-    heard: list[News] = []
+    heard: list[JobEvent] = []
     asked, end = False, time.monotonic() + 300
-    while not heard or heard[-1].what not in ("ended", "died"):
+    while not heard or heard[-1].kind not in ("ended", "died"):
         assert time.monotonic() < end, "nothing happened"
-        executor.listen(heard.append, 0.05)
+        executor.poll(heard.append, 0.05)
         if not asked and any("step" in news.facts.get("facts", ()) for news in heard):
-            executor.ask(cell.name)
+            executor.request_stop(cell.name)
             asked = True
-    assert heard[-1].what == "ended" and heard[-1].facts["end"] == "stopped", heard[-1]
+    assert heard[-1].kind == "ended" and heard[-1].facts["end"] == "stopped", heard[-1]
     assert list(tmp_path.glob("store/resume/*/*.safetensors"))
     executor.close()
 
 
 def test_ray_retries_nothing_and_keeps_no_process(hosts: Hosts) -> None:
     module = Cluster(hosts)
-    Ray(module, "cuda", 4, 1).close()
+    RayCluster(module, "cuda", 4, 1).close()
     assert module.asked[0] == {"max_retries": 0, "max_calls": 1}
     assert module.asked[1:] == [{"num_cpus": 4, "num_gpus": 1}, "shutdown"]
 
@@ -178,14 +178,14 @@ def test_what_ray_says_of_an_end_is_told_in_our_words(
             raise getattr(module.exceptions, error)("no module adbench\nmore of it")
 
     module.get = get
-    cluster = Ray(module, "cpu", 1, 0)
+    cluster = RayCluster(module, "cpu", 1, 0)
     (ticket,) = cluster.submit([tmp_path])
     found: dict[str, Any] = {}
     while not found:
-        found = dict(cluster.over([ticket, "of an earlier run"]))
+        found = dict(cluster.finished_jobs([ticket, "of an earlier run"]))
     assert facts.items() <= found[ticket].items()
-    assert cluster.over([ticket]) == {}, "said once"
-    cluster.ask(ticket)
+    assert cluster.finished_jobs([ticket]) == {}, "said once"
+    cluster.request_stop(ticket)
     cluster.kill(ticket)  # which is no error
 
 
@@ -204,7 +204,7 @@ def test_what_ray_says_of_an_end_is_told_in_our_words(
 def test_cells_share_the_hosts(
     nodes: list[dict[str, float]], slots: int | None, gpu: bool, expected: tuple[int, int, int]
 ) -> None:
-    assert shares(nodes, slots, gpu=gpu) == expected
+    assert slot_resources(nodes, slots, gpu=gpu) == expected
     count, cpus, _ = expected
     if not gpu and slots and slots <= sum(node.get("CPU", 0) for node in nodes):
         assert sum(node.get("CPU", 0) // cpus for node in nodes) >= count, "none waits"
@@ -214,11 +214,13 @@ def test_a_cluster_without_what_is_needed_is_refused(
     tmp_path: Path, hosts: Hosts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = Cluster(hosts, [{"CPU": 4}])
-    monkeypatch.setattr(executor_ray, "connected", lambda address: module)
+    monkeypatch.setattr(executor_ray, "connect", lambda address: module)
     with pytest.raises(ValueError, match=r"no host of the Ray cluster has a GPU \(--device cpu\)"):
-        Where("ray").workplace(TrainingContext(device="cuda"), [], None, tmp_path, None)
+        ExecutorSelection("ray").create_executor(
+            TrainingContext(device="cuda"), [], None, tmp_path, None
+        )
     assert module.asked == ["shutdown"]
-    executor = Where("ray").workplace(TrainingContext(), [], None, tmp_path, None)
+    executor = ExecutorSelection("ray").create_executor(TrainingContext(), [], None, tmp_path, None)
     assert executor is not None and executor.slots == 1
     assert module.asked[-1] == {"num_cpus": 4, "num_gpus": 0}
 
@@ -229,13 +231,13 @@ def test_without_ray_or_without_a_cluster_there_is_one_line(
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")
     monkeypatch.setattr(executor_ray, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="needs ray") as caught:
-        connected(None)
+        connect(None)
     assert str(caught.value) == MISSING
     module = Cluster(hosts)
     monkeypatch.setattr(executor_ray, "find_spec", lambda name: True)
     monkeypatch.setattr(executor_ray, "import_module", lambda name: module)
     with pytest.raises(ValueError, match=r"Ray cluster at nowhere:1: nobody answers \(ray stat"):
-        connected("nowhere:1")
-    assert connected(None) is module and module.asked[-1]["include_dashboard"] is False
+        connect("nowhere:1")
+    assert connect(None) is module and module.asked[-1]["include_dashboard"] is False
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
-    assert connected("auto") is module and "include_dashboard" not in module.asked[-1]
+    assert connect("auto") is module and "include_dashboard" not in module.asked[-1]

@@ -23,12 +23,20 @@ from submitit.local.local import LOCAL_REQUEUE_RETURN_CODE
 import kills
 from adbench.benchmark.executors import slurm_backend as executor_slurm
 from adbench.benchmark.executors import slurm_detached as detach
-from adbench.benchmark.executors.cluster import Remote
-from adbench.benchmark.executors.job_folder import JOB, LAST, NEWS, STOP, TICKET, attend, tell_last
-from adbench.benchmark.executors.launch import News
-from adbench.benchmark.executors.slurm_backend import Attend, Shielded, Slurm
-from adbench.benchmark.scheduling.job import described
-from adbench.benchmark.scheduling.status import status
+from adbench.benchmark.executors.cluster import RemoteExecutor
+from adbench.benchmark.executors.job_folder import (
+    JOB,
+    LAST,
+    NEWS,
+    STOP,
+    TICKET,
+    run_job_folder,
+    write_last_event,
+)
+from adbench.benchmark.executors.launch import JobEvent
+from adbench.benchmark.executors.slurm_backend import ShieldedForkServer, SlurmCluster, SlurmTask
+from adbench.benchmark.scheduling.job import experiment_job
+from adbench.benchmark.scheduling.status import read_status
 from adbench.benchmark.store.artifact_store import Store
 from adbench.engine.runtime.context import TrainingContext
 from hosts import Hosts
@@ -56,7 +64,7 @@ class Array:
 
 @pytest.fixture
 def array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Array]:
-    before, Shielded.__bases__ = Shielded.__bases__, (Warm,)
+    before, ShieldedForkServer.__bases__ = ShieldedForkServer.__bases__, (Warm,)
     hosts = Hosts()
 
     def states() -> dict[str, str]:
@@ -68,17 +76,17 @@ def array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Array]:
             kill = signal.SIGTERM if words[0] == "--signal=TERM" else signal.SIGKILL
             hosts.signal(words[-1], kill)
 
-    monkeypatch.setattr(executor_slurm, "_states", states)
+    monkeypatch.setattr(executor_slurm, "_query_states", states)
     monkeypatch.setattr(executor_slurm, "_scancel", scancel)
     yield Array(hosts, tmp_path / "submitit")
     hosts.close()
-    Shielded.__bases__ = before
+    ShieldedForkServer.__bases__ = before
 
 
-def slurm(array: Array, folder: Path, slots: int = 2) -> Remote:
-    cluster = Slurm(array, "cpu", 1)
+def slurm(array: Array, folder: Path, slots: int = 2) -> RemoteExecutor:
+    cluster = SlurmCluster(array, "cpu", 1)
     cluster.settle = 0.1
-    return Remote(cluster, folder / "out/slurm", slots, every=0.05, ask_every=0.1)
+    return RemoteExecutor(cluster, folder / "out/slurm", slots, every=0.05, ask_every=0.1)
 
 
 def test_results_are_those_of_one_process_bit_for_bit(tmp_path: Path, array: Array) -> None:
@@ -107,13 +115,13 @@ def test_a_host_that_goes_away_costs_an_attempt(tmp_path: Path, array: Array) ->
     executor = slurm(array, tmp_path)
     lost = []
 
-    def listen(hear: Any, seconds: float) -> None:
+    def poll(on_event: Any, seconds: float) -> None:
         if not lost and any("train" in p.read_text() for p in tmp_path.glob(f"out/slurm/*/{NEWS}")):
             lost.append(list(array.hosts.running)[-1])
             array.hosts.signal(lost[0], signal.SIGKILL)
-        Remote.listen(executor, hear, seconds)
+        RemoteExecutor.poll(executor, on_event, seconds)
 
-    executor.listen = listen
+    executor.poll = poll
     code, said = swept(wanted(["trouble"], trouble=told), tmp_path, executor)
     assert code == 0 and len(lost) == 1
     ended = f"its Slurm job {lost[0]} ended as NODE_FAIL"
@@ -125,7 +133,7 @@ def test_a_host_that_goes_away_costs_an_attempt(tmp_path: Path, array: Array) ->
 def test_what_is_asked_to_stop_keeps_everything(tmp_path: Path, array: Array) -> None:
     (cell,) = wanted(["walker"], walker={"steps": 2000, "pause": 0.01})
     executor = slurm(array, tmp_path)
-    job = described(
+    job = experiment_job(
         cell,
         TrainingContext(checkpoint_interval=0.0),
         Store(tmp_path / "store"),
@@ -134,36 +142,39 @@ def test_what_is_asked_to_stop_keeps_everything(tmp_path: Path, array: Array) ->
         1,
     )
     executor.start(job)
-    heard = listened(executor, lambda news: news.what == "told" and "step" in news.facts["facts"])
-    assert heard[0].what == "begun" and heard[0].facts["host"]
-    executor.ask(cell.name)
+    heard = listened(executor, lambda news: news.kind == "told" and "step" in news.facts["facts"])
+    assert heard[0].kind == "begun" and heard[0].facts["host"]
+    executor.request_stop(cell.name)
     last = listened(executor, over)[-1]
-    assert last.what == "ended" and last.facts["end"] == "stopped", last
+    assert last.kind == "ended" and last.facts["end"] == "stopped", last
     assert list(tmp_path.glob("store/resume/*/*.safetensors"))
     executor.close()
 
 
 def test_what_waits_in_the_queue_can_be_taken_back_and_killed(tmp_path: Path) -> None:
-    executor, queue = Remote(queue := Queue(), tmp_path / "q", 3, every=0.0, ask_every=0.0), queue
+    executor, queue = (
+        RemoteExecutor(queue := Queue(), tmp_path / "q", 3, every=0.0, ask_every=0.0),
+        queue,
+    )
     for name in "abc":
         executor.start({"name": name, "run": {}})
-    executor.ask("c")  # not even handed in
+    executor.request_stop("c")  # not even handed in
     heard = listened(executor, over)
-    assert heard == [News("c", "ended", {"end": "stopped", "said": ""})] and len(queue.ran) == 2
-    executor.ask("a")
+    assert heard == [JobEvent("c", "ended", {"end": "stopped", "said": ""})] and len(queue.ran) == 2
+    executor.request_stop("a")
     executor.kill("b")
     heard = listened(executor, over)
-    assert {news.job for news in heard} == {"a", "b"} and {n.what for n in heard} == {"died"}
+    assert {news.job_name for news in heard} == {"a", "b"} and {n.kind for n in heard} == {"died"}
     assert [what for what, _ in queue.asked] == ["ask", "kill"]
     executor.close()
     assert queue.closed and not (tmp_path / "q").exists()
 
 
 def test_news_that_are_cut_off_are_read_once_they_are_whole(tmp_path: Path) -> None:
-    executor = Remote(queue := Queue(), tmp_path / "q", 1, every=0.0, ask_every=0.0)
+    executor = RemoteExecutor(queue := Queue(), tmp_path / "q", 1, every=0.0, ask_every=0.0)
     executor.start({"name": "a", "run": {}})
-    heard: list[News] = []
-    executor.listen(heard.append, 0)
+    heard: list[JobEvent] = []
+    executor.poll(heard.append, 0)
     (folder,) = queue.ran.values()
     news = folder / NEWS
     for text, count in (
@@ -173,11 +184,11 @@ def test_news_that_are_cut_off_are_read_once_they_are_whole(tmp_path: Path) -> N
     ):
         with news.open("a") as file:
             file.write(text)
-        executor.listen(heard.append, 0)
+        executor.poll(heard.append, 0)
         assert len(heard) == count
-    tell_last(folder, ("ended", {"end": "ok", "record": {}}))
-    executor.listen(heard.append, 0)
-    assert [each.what for each in heard] == ["alive", "begun", "ended"]
+    write_last_event(folder, ("ended", {"end": "ok", "record": {}}))
+    executor.poll(heard.append, 0)
+    assert [each.kind for each in heard] == ["alive", "begun", "ended"]
     assert queue.asked == [("forget", "t0")]
 
 
@@ -186,27 +197,27 @@ def test_a_job_of_an_earlier_run_is_not_begun_twice(tmp_path: Path) -> None:
     (folder / "before").mkdir(parents=True)
     (folder / "before" / JOB).write_text('{"name": "a"}')
     (folder / "before" / TICKET).write_text("7")
-    executor = Remote(queue, folder, 2, every=0.0, ask_every=0.0)
+    executor = RemoteExecutor(queue, folder, 2, every=0.0, ask_every=0.0)
     for name in "ab":
         executor.start({"name": name, "run": {}})
-    heard: list[News] = []
-    executor.listen(heard.append, 0)
+    heard: list[JobEvent] = []
+    executor.poll(heard.append, 0)
     assert len(queue.ran) == 1, "b alone"
     assert heard[0].facts["facts"]["text"].startswith("a waits for job 7 of an earlier run")
     queue.gone.add("7")
     for _ in range(2):
-        executor.listen(list().append, 0)
+        executor.poll(list().append, 0)
     assert len(queue.ran) == 2
 
 
 def test_a_job_that_is_over_or_asked_to_stop_is_not_begun(tmp_path: Path) -> None:
-    assert attend(tmp_path) is None, "nobody knows of it any more"
+    assert run_job_folder(tmp_path) is None, "nobody knows of it any more"
     (tmp_path / JOB).write_text("{}")
-    assert attend(tmp_path, lambda: True) == ("ended", {"end": "stopped", "said": ""})
+    assert run_job_folder(tmp_path, lambda: True) == ("ended", {"end": "stopped", "said": ""})
     (tmp_path / STOP).touch()
-    assert attend(tmp_path) == ("ended", {"end": "stopped", "said": ""})
-    tell_last(tmp_path, ("ended", {"end": "ok"}))
-    assert attend(tmp_path) is None
+    assert run_job_folder(tmp_path) == ("ended", {"end": "stopped", "said": ""})
+    write_last_event(tmp_path, ("ended", {"end": "ok"}))
+    assert run_job_folder(tmp_path) is None
     assert json.loads((tmp_path / LAST).read_text()) == ["ended", {"end": "ok"}]
 
 
@@ -217,14 +228,14 @@ def test_at_its_time_limit_a_job_is_requeued_and_goes_on(
     (cell,) = wanted(["walker"], walker={"steps": 30, "pause": 0.02})
     assert swept([cell], tmp_path / "whole")[0] == 0
     run = TrainingContext(batch=32, checkpoint_interval=0.0)
-    job = described(cell, run, Store(tmp_path / "store"), tmp_path / "out", None, 1)
+    job = experiment_job(cell, run, Store(tmp_path / "store"), tmp_path / "out", None, 1)
     folder, pickles = tmp_path / "job", tmp_path / "submitit"
     folder.mkdir()
     pickles.mkdir()
     (folder / JOB).write_text(json.dumps(job))
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
     monkeypatch.setenv("SUBMITIT_LOCAL_JOB_ID", "7")
-    handed = DelayedSubmission(Attend(), str(folder))
+    handed = DelayedSubmission(SlurmTask(), str(folder))
     handed.set_timeout(60, 3)
     handed.dump(JobPaths(pickles, "7", 0).submitted_pickle)
 
@@ -253,12 +264,12 @@ def test_detached_cells_keep_their_own_records(tmp_path: Path, array: Array) -> 
     planned = wanted(["walker", "trouble"], trouble=told, walker={"steps": 3})
     assert swept(planned, tmp_path / "here")[0] == 3
     store, out = Store(tmp_path / "there/store"), tmp_path / "there/out"
-    said = detach.hand_in(
+    said = detach.submit_detached(
         planned,
         TrainingContext(batch=32, checkpoint_interval=0.0),
         store,
         out,
-        Slurm(array, "cpu", 1),
+        SlurmCluster(array, "cpu", 1),
     )
     assert array.sizes == [1, 2] and "Slurm has 2 cells" in said and f"status --out {out}" in said
     first = next(iter([*array.hosts.running, *array.hosts.ended]))
@@ -270,7 +281,7 @@ def test_detached_cells_keep_their_own_records(tmp_path: Path, array: Array) -> 
     for record in (*left.values(), *right.values()):
         if isinstance(record, dict) and record["status"] == "failed":
             assert "ValueError: no good" in record["failure"].pop("log")
-    assert left == right and status(out, store.root).runs == []
+    assert left == right and read_status(out, store.root).runs == []
 
 
 class Queue:
@@ -292,10 +303,10 @@ class Queue:
         self.ran |= dict(zip(tickets, folders, strict=True))
         return tickets
 
-    def over(self, tickets: Any) -> dict[str, Any]:
+    def finished_jobs(self, tickets: Any) -> dict[str, Any]:
         return {ticket: {"said": "gone", "lost": True} for ticket in tickets if ticket in self.gone}
 
-    def ask(self, ticket: str) -> None:
+    def request_stop(self, ticket: str) -> None:
         self.asked.append(("ask", ticket))
         self.gone.add(ticket)
 
@@ -310,14 +321,14 @@ class Queue:
         self.closed = True
 
 
-def over(news: News) -> bool:
-    return news.what in ("ended", "died")
+def over(news: JobEvent) -> bool:
+    return news.kind in ("ended", "died")
 
 
-def listened(executor: Remote, enough: Any) -> list[News]:
+def listened(executor: RemoteExecutor, enough: Any) -> list[JobEvent]:
     """What is heard until something is enough."""
-    heard: list[News] = []
-    until(lambda: executor.listen(heard.append, 0.05) or any(map(enough, heard)))
+    heard: list[JobEvent] = []
+    until(lambda: executor.poll(heard.append, 0.05) or any(map(enough, heard)))
     return heard
 
 

@@ -10,8 +10,13 @@ from typing import Any
 
 import pytest
 
-from adbench.benchmark.executors.selection import Where
-from adbench.benchmark.executors.slurm_backend import Slurm, minutes, options, reached
+from adbench.benchmark.executors.selection import ExecutorSelection
+from adbench.benchmark.executors.slurm_backend import (
+    SlurmCluster,
+    connect,
+    parse_minutes,
+    parse_options,
+)
 from adbench.engine.runtime.context import TrainingContext
 from sweeps import wanted
 
@@ -28,27 +33,27 @@ from sweeps import wanted
     ],
 )
 def test_times_are_read_as_sbatch_does(text: str, expected: int) -> None:
-    assert minutes(text) == expected
+    assert parse_minutes(text) == expected
 
 
 def test_options_are_what_submitit_or_sbatch_knows() -> None:
-    assert options(["partition=gpu,time=1:00:00,mem=32G,gpus=1", "cpus-per-task=8"]) == {
+    assert parse_options(["partition=gpu,time=1:00:00,mem=32G,gpus=1", "cpus-per-task=8"]) == {
         "time": 60,
         "gpus_per_node": 1,
         "cpus_per_task": 8,
         "additional_parameters": {"partition": "gpu", "mem": "32G"},
     }
     with pytest.raises(ValueError, match=r"--slurm takes KEY=VALUE.* not 'gpu'"):
-        options(["gpu"])
+        parse_options(["gpu"])
     with pytest.raises(ValueError, match=r"minutes.*not 'soon'"):
-        options(["time=soon"])
+        parse_options(["time=soon"])
 
 
 def test_sbatch_is_told_what_was_asked_for_and_its_refusal_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commands(tmp_path, monkeypatch, sbatch=f'cp "$1" {tmp_path}/script; echo Submitted batch job 7')
-    cluster = reached(tmp_path / "q", ["partition=gpu", "time=90,mem=2G"], "cuda:1", 1, 3)
+    cluster = connect(tmp_path / "q", ["partition=gpu", "time=90,mem=2G"], "cuda:1", 1, 3)
     assert (cluster.device, cluster.threads({})) == ("cuda", 4)
     (tmp_path / "job").mkdir()
     assert cluster.submit([tmp_path / "job"] * 2) == ["7_0", "7_1"]
@@ -67,7 +72,7 @@ def test_a_method_may_be_given_more_than_the_others(
     commands(tmp_path, monkeypatch, sbatch=f"{keep}; echo Submitted batch job 7$n")
     (tmp_path / "seen").mkdir()
     told = ["partition=gpu,mem=2G", "ldm.mem=64G,ldm.cpus=16", "pca.time=5"]
-    cluster = reached(tmp_path / "q", told, "cpu", 0, 3)
+    cluster = connect(tmp_path / "q", told, "cpu", 0, 3)
     jobs: list[Any] = [
         {"cell": {"method": {"name": name}}} for name in ("ldm", "pca", "vae", "ldm")
     ]
@@ -85,9 +90,9 @@ def test_a_method_may_be_given_more_than_the_others(
         (others, ("partition=gpu", "mem=2G", "cpus-per-task=4", "time=240", "array=0-1%2")),
     ):
         assert all(f"#SBATCH --{option}\n" in script for option in given)
-    where = Where("slurm", slurm=["gpus=1", "anodpm.mem=8G"])
+    where = ExecutorSelection("slurm", slurm=["gpus=1", "anodpm.mem=8G"])
     with pytest.raises(ValueError, match=r"no cell of this run is of a method 'anodpm'; .*walker"):
-        where.workplace(TrainingContext(), wanted(["walker"]), None, tmp_path, None)
+        where.create_executor(TrainingContext(), wanted(["walker"]), None, tmp_path, None)
 
 
 def test_how_a_job_ended_is_what_squeue_says(
@@ -95,31 +100,38 @@ def test_how_a_job_ended_is_what_squeue_says(
 ) -> None:
     said = "7_0|RUNNING\\n7_1|NODE_FAIL\\n7_2|OUT_OF_MEMORY\\n7_3|REQUEUED\\n7_4|TIMEOUT\\n"
     commands(tmp_path, monkeypatch, squeue=f"printf '{said}'")
-    cluster = Slurm(None, "cpu", 1)
+    cluster = SlurmCluster(None, "cpu", 1)
     tickets = [f"7_{i}" for i in range(6)]
-    found = cluster.over(tickets)
+    found = cluster.finished_jobs(tickets)
     assert set(found) == {"7_1", "7_2", "7_4"}
     assert found["7_1"] == {"said": "its Slurm job 7_1 ended as NODE_FAIL", "lost": True}
     assert found["7_2"]["memory"]
-    assert "not known" in cluster.over(tickets)["7_5"]["said"], "missed twice"
+    assert "not known" in cluster.finished_jobs(tickets)["7_5"]["said"], "missed twice"
     commands(tmp_path, monkeypatch, squeue="exit 1")
     for _ in range(3):
-        assert cluster.over(tickets) == {}, "a controller that is away means nothing"
+        assert cluster.finished_jobs(tickets) == {}, "a controller that is away means nothing"
 
 
 def test_options_that_do_not_go_together_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for more in (partial(Where, slurm=["a=b"]), partial(Where, detach=True)):
+    for more in (
+        partial(ExecutorSelection, slurm=["a=b"]),
+        partial(ExecutorSelection, detach=True),
+    ):
         with pytest.raises(ValueError, match="wants --executor slurm, not local"):
             more("local")
     with pytest.raises(ValueError, match="--address wants --executor ray"):
-        Where("slurm", "auto")
-    assert Where("slurm", slurm=["gpus=1"]).circumstances("auto", "auto").device == "cuda"
-    assert Where("slurm", slurm=["mem=1G"]).circumstances("auto", "auto").device == "cpu"
+        ExecutorSelection("slurm", "auto")
+    assert (
+        ExecutorSelection("slurm", slurm=["gpus=1"]).device_context("auto", "auto").device == "cuda"
+    )
+    assert (
+        ExecutorSelection("slurm", slurm=["mem=1G"]).device_context("auto", "auto").device == "cpu"
+    )
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ValueError, match="no sbatch here"):
-        reached(tmp_path, [], "cpu", 0, 1)
+        connect(tmp_path, [], "cpu", 0, 1)
 
 
 def commands(folder: Path, monkeypatch: pytest.MonkeyPatch, **scripts: str) -> None:

@@ -11,8 +11,13 @@ import torch
 from PIL import Image
 
 from adbench.benchmark.evaluation.sample_results import SampleResults
-from adbench.benchmark.figures.contact_sheet import MOST, SIDE, chosen, small
-from adbench.benchmark.figures.gallery import mistakes, show
+from adbench.benchmark.figures.contact_sheet import (
+    MAX_SAMPLES,
+    THUMBNAIL_SIDE,
+    choose_samples,
+    thumbnail,
+)
+from adbench.benchmark.figures.gallery import worst_mistakes, write_figures
 from adbench.benchmark.figures.sample_sheet import (
     CAPTION,
     EDGE,
@@ -22,10 +27,10 @@ from adbench.benchmark.figures.sample_sheet import (
     PAPER,
     SIGNAL,
     TITLE,
-    Shown,
-    heat,
+    DisplayedSample,
+    heat_colours,
     outline,
-    sheet,
+    write_sheet,
 )
 from adbench.datasets.base import Sample
 
@@ -45,7 +50,7 @@ def shown(shape=(32, 32), **other):
         "counterpart": np.zeros_like(x),
         "caption": "stroke",
     }
-    return Shown("val/0001", x, **(given | other))
+    return DisplayedSample("val/0001", x, **(given | other))
 
 
 def read(path):
@@ -58,14 +63,14 @@ def tile(page, row, column, side=160):
 
 
 def test_columns_are_input_reconstruction_map_truth_and_twin(tmp_path):
-    sheet(tmp_path / "a.png", [shown(), shown()], title="AnoDDPM")
+    write_sheet(tmp_path / "a.png", [shown(), shown()], title="AnoDDPM")
     page = read(tmp_path / "a.png")
     assert page.shape == (TOP + 2 * (160 + CAPTION + GAP), GAP + 5 * (160 + GAP), 3)
     for row in (0, 1):
         assert (tile(page, row, 0) == 64).all()
         assert (tile(page, row, 1) == 255).all()  # clipped: the window is 0 to 1
-        assert (tile(page, row, 2)[40:80, 40:80] == heat(np.array(1.0))).all()
-        assert (tile(page, row, 2)[:40] == heat(np.array(0.0))).all()
+        assert (tile(page, row, 2)[40:80, 40:80] == heat_colours(np.array(1.0))).all()
+        assert (tile(page, row, 2)[:40] == heat_colours(np.array(0.0))).all()
         edge = (tile(page, row, 3) == EDGE).all(-1)
         assert edge.sum() == 4 * 39 and edge[40, 40:80].all() and not edge[41:79, 41:79].any()
         assert (tile(page, row, 4) == 0).all()
@@ -73,15 +78,15 @@ def test_columns_are_input_reconstruction_map_truth_and_twin(tmp_path):
 
 
 def test_the_channel_shown_can_be_chosen(tmp_path):
-    sheet(tmp_path / "a.png", [shown()], channel=1)
+    write_sheet(tmp_path / "a.png", [shown()], channel=1)
     assert (tile(read(tmp_path / "a.png"), 0, 0) == 191).all()
 
 
 def test_what_no_sample_has_gets_no_column_and_what_one_lacks_stays_empty(tmp_path):
     bare = shown(reconstruction=None, map=None, mask=None, roi=None, counterpart=None)
-    sheet(tmp_path / "a.png", [bare])
+    write_sheet(tmp_path / "a.png", [bare])
     assert read(tmp_path / "a.png").shape[1] == GAP + 160 + GAP
-    sheet(tmp_path / "b.png", [shown(counterpart=None), bare])
+    write_sheet(tmp_path / "b.png", [shown(counterpart=None), bare])
     page = read(tmp_path / "b.png")
     assert page.shape[1] == GAP + 4 * (160 + GAP)
     assert (tile(page, 1, 1) == PAPER).all() and (tile(page, 1, 2) == PAPER).all()
@@ -93,16 +98,16 @@ def test_all_maps_share_one_window_and_places_outside_the_roi_have_no_say(tmp_pa
     roi[0] = False
     loud = np.full((32, 32), 2.0)
     loud[0] = 1000
-    sheet(tmp_path / "a.png", [shown(map=np.ones((32, 32))), shown(map=loud, roi=roi)])
+    write_sheet(tmp_path / "a.png", [shown(map=np.ones((32, 32))), shown(map=loud, roi=roi)])
     page = read(tmp_path / "a.png")
-    assert (tile(page, 0, 2) == heat(np.array(0.5))).all()
-    assert (tile(page, 1, 2)[5:] == heat(np.array(1.0))).all()
-    assert (tile(page, 1, 2)[:5] == heat(np.array(0.0))).all()
+    assert (tile(page, 0, 2) == heat_colours(np.array(0.5))).all()
+    assert (tile(page, 1, 2)[5:] == heat_colours(np.array(1.0))).all()
+    assert (tile(page, 1, 2)[:5] == heat_colours(np.array(0.0))).all()
 
 
 def test_a_map_of_nothing_is_dark(tmp_path):
-    sheet(tmp_path / "a.png", [shown(map=np.zeros((32, 32)))])
-    assert (tile(read(tmp_path / "a.png"), 0, 2) == heat(np.array(0.0))).all()
+    write_sheet(tmp_path / "a.png", [shown(map=np.zeros((32, 32)))])
+    assert (tile(read(tmp_path / "a.png"), 0, 2) == heat_colours(np.array(0.0))).all()
 
 
 def test_of_a_volume_the_slice_with_most_of_the_mask_is_shown(tmp_path):
@@ -110,9 +115,11 @@ def test_of_a_volume_the_slice_with_most_of_the_mask_is_shown(tmp_path):
     x[0, 6] = 1
     mask = np.zeros((8, 32, 32), bool)
     mask[2, 4, 4] = mask[6, 4:8, 4:8] = True
-    volume = Shown("v", x, map=mask * 1.0, mask=mask)
-    plain = Shown("w", np.linspace(0, 1, 8)[None, :, None, None] * np.ones((1, 8, 32, 32)))
-    sheet(tmp_path / "a.png", [volume, plain])
+    volume = DisplayedSample("v", x, map=mask * 1.0, mask=mask)
+    plain = DisplayedSample(
+        "w", np.linspace(0, 1, 8)[None, :, None, None] * np.ones((1, 8, 32, 32))
+    )
+    write_sheet(tmp_path / "a.png", [volume, plain])
     page = read(tmp_path / "a.png")
     assert (tile(page, 0, 0) == 255).all()
     assert (tile(page, 1, 0) == round(255 * 4 / 7)).all()
@@ -120,7 +127,7 @@ def test_of_a_volume_the_slice_with_most_of_the_mask_is_shown(tmp_path):
 
 def test_signals_are_curves_with_the_truth_shaded(tmp_path):
     signal = shown(shape=(64,))
-    sheet(tmp_path / "a.png", [signal, shown(shape=(64,), map=None, mask=None)])
+    write_sheet(tmp_path / "a.png", [signal, shown(shape=(64,), map=None, mask=None)])
     page = read(tmp_path / "a.png")
     assert page.shape[1] == 3 * SIGNAL + 2 * GAP
     shade = (page[TOP + 1] == (0, 60, 34)).all(-1)
@@ -129,7 +136,7 @@ def test_signals_are_curves_with_the_truth_shaded(tmp_path):
 
 
 def test_a_sheet_tells_where_its_tiles_stand(tmp_path):
-    sheet(tmp_path / "a.png", [shown(), shown((32, 16), caption="")])
+    write_sheet(tmp_path / "a.png", [shown(), shown((32, 16), caption="")])
     page = read(tmp_path / "a.png")
     told = getattr(Image.open(tmp_path / "a.png"), "text", {})
     layout = json.loads(told[LAYOUT])
@@ -142,15 +149,15 @@ def test_a_sheet_tells_where_its_tiles_stand(tmp_path):
         assert (page[top : top + 160, left : left + wide] == 64).all()
         left = layout["columns"]["reconstruction"]
         assert (page[top : top + 160, left : left + wide] == 255).all()
-    sheet(tmp_path / "b.png", [shown(shape=(64,))])
+    write_sheet(tmp_path / "b.png", [shown(shape=(64,))])
     assert LAYOUT not in getattr(Image.open(tmp_path / "b.png"), "text", {})
 
 
 def test_a_sheet_is_whole_or_not_there(tmp_path, monkeypatch):
     path = tmp_path / "sub" / "a.png"
-    sheet(path, [shown()])
+    write_sheet(path, [shown()])
     before = path.read_bytes()
-    sheet(path, [shown()])
+    write_sheet(path, [shown()])
     assert path.read_bytes() == before
 
     def broken(*_, **__):
@@ -158,16 +165,16 @@ def test_a_sheet_is_whole_or_not_there(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Image.Image, "save", broken)
     with pytest.raises(OSError, match="disk full"):
-        sheet(path, [shown(map=None)])
+        write_sheet(path, [shown(map=None)])
     assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
     with pytest.raises(ValueError, match="at least one"):
-        sheet(path, [])
+        write_sheet(path, [])
 
 
 def test_the_colour_ramp_brightens_steadily():
-    light = heat(np.linspace(0, 1, 200)) @ (0.2126, 0.7152, 0.0722)
+    light = heat_colours(np.linspace(0, 1, 200)) @ (0.2126, 0.7152, 0.0722)
     assert (np.diff(light) >= 0).all() and light[0] < 5 and light[-1] > 240
-    assert (heat(np.array([-1.0, 2.0])) == heat(np.array([0.0, 1.0]))).all()
+    assert (heat_colours(np.array([-1.0, 2.0])) == heat_colours(np.array([0.0, 1.0]))).all()
 
 
 def test_an_outline_is_one_place_wide():
@@ -181,13 +188,13 @@ def test_the_worst_mistakes_are_the_abnormal_ranked_lowest_and_the_normal_ranked
     score = np.array([0.1, 0.9, 0.5, 0.2, 0.8, 0.3, 0.95, 0.05])
     label = np.array([1, 1, 1, 1, 0, 0, 0, 0], bool)
     rows = SampleResults(list("abcdefgh"), ["g"] * 8, label, score, None, {}, {})
-    said = mistakes(rows)
+    said = worst_mistakes(rows)
     assert [rows.keys[k] for k, _ in said] == ["a", "d", "c", "g", "e", "f"]
     assert said[0][1] == "missed: 75% of normal samples score higher"
     assert said[3][1] == "false alarm: 100% of abnormal samples score lower"
     right = SampleResults(list("ab"), ["g"] * 2, label[3:5], np.array([2.0, 1.0]), None, {}, {})
-    assert mistakes(right) == []
-    assert mistakes(SampleResults(["a"], ["g"], label[:1], score[:1], None, {}, {})) == []
+    assert worst_mistakes(right) == []
+    assert worst_mistakes(SampleResults(["a"], ["g"], label[:1], score[:1], None, {}, {})) == []
 
 
 def test_mistakes_are_drawn_from_the_maps_of_the_chosen_level(tmp_path):
@@ -205,37 +212,49 @@ def test_mistakes_are_drawn_from_the_maps_of_the_chosen_level(tmp_path):
     rows = SampleResults(keys, keys, label, np.array([0.0, 2.0, 1.0, 3.0]), None, {}, {})
     title = "A on made-up, profile tiny"
     path = tmp_path / "a.worst.png"
-    show(title, samples, tmp_path / "maps.h5", 250, rows, tmp_path / "a.png")
+    write_figures(title, samples, tmp_path / "maps.h5", 250, rows, tmp_path / "a.png")
     layout = json.loads(getattr(Image.open(path), "text", {})[LAYOUT])
     assert [row["key"] for row in layout["rows"]] == ["a0", "n1"]
     assert "missed: 50% of normal" in layout["rows"][0]["caption"]
     page, left = read(path), layout["columns"]["map"]
     tops = [row["top"] for row in layout["rows"]]
     colours = [page[top + 5, left + 5].tolist() for top in tops]
-    assert colours == [heat(np.array(share)).tolist() for share in (0.5, 1.0)]
+    assert colours == [heat_colours(np.array(share)).tolist() for share in (0.5, 1.0)]
     prints = json.loads(getattr(Image.open(tmp_path / "a.contact.png"), "text", {})[LAYOUT])
     assert [row["key"] for row in prints["rows"]] == keys
     assert [*prints["columns"]] == ["input", "map", "truth"]
     shown_ = json.loads(getattr(Image.open(tmp_path / "a.png"), "text", {})[LAYOUT])
     assert [row["key"] for row in shown_["rows"]] == ["n0"]
-    show(title, samples[:2], tmp_path / "maps.h5", 250, pick(rows, 2), tmp_path / "a.png")
+    write_figures(title, samples[:2], tmp_path / "maps.h5", 250, pick(rows, 2), tmp_path / "a.png")
     assert not path.exists(), "nothing is wrong any more"
 
 
 def test_a_contact_sheet_holds_the_same_samples_whatever_the_order():
     keys = [f"s{i}" for i in range(200)]
     label = np.arange(200) % 2 == 0
-    picked = {keys[i] for i in chosen(keys, label)}
-    assert len(picked) == MOST and sum(int(key[1:]) % 2 == 0 for key in picked) == MOST * 2 // 3
+    picked = {keys[i] for i in choose_samples(keys, label)}
+    assert (
+        len(picked) == MAX_SAMPLES
+        and sum(int(key[1:]) % 2 == 0 for key in picked) == MAX_SAMPLES * 2 // 3
+    )
     order = np.random.default_rng(0).permutation(200)
     moved = [keys[i] for i in order]
-    assert {moved[i] for i in chosen(moved, label[order])} == picked
-    fewer = chosen(keys[:100], label[:100])
+    assert {moved[i] for i in choose_samples(moved, label[order])} == picked
+    fewer = choose_samples(keys[:100], label[:100])
     assert picked & {*keys[:100]} <= {keys[i] for i in fewer}
-    assert len(chosen(keys, np.ones(200, bool))) == len(chosen(keys, np.zeros(200, bool))) == MOST
+    assert (
+        len(choose_samples(keys, np.ones(200, bool)))
+        == len(choose_samples(keys, np.zeros(200, bool)))
+        == MAX_SAMPLES
+    )
     rare = np.arange(200) < 3
-    assert {0, 1, 2} <= {*chosen(keys, rare)} and len(chosen(keys, rare)) == MOST
-    assert chosen([], np.zeros(0, bool)) == [] and chosen(keys[:2], label[:2]) == [0, 1]
+    assert {0, 1, 2} <= {*choose_samples(keys, rare)} and len(
+        choose_samples(keys, rare)
+    ) == MAX_SAMPLES
+    assert choose_samples([], np.zeros(0, bool)) == [] and choose_samples(keys[:2], label[:2]) == [
+        0,
+        1,
+    ]
 
 
 def test_a_print_is_small_and_keeps_what_it_shows():
@@ -243,15 +262,15 @@ def test_a_print_is_small_and_keeps_what_it_shows():
     x[0, :100] = 0.5
     mask = np.zeros((200, 300), bool)
     mask[7, 11] = True
-    made = small(Shown("a", x, x, x[0] * 4, mask, counterpart=x))
-    assert made.x.shape == (1, 50, 75) and max(made.x.shape) <= SIDE
+    made = thumbnail(DisplayedSample("a", x, x, x[0] * 4, mask, counterpart=x))
+    assert made.x.shape == (1, 50, 75) and max(made.x.shape) <= THUMBNAIL_SIDE
     assert made.map is not None and made.map[0, 0] == 2 and made.map[49, 74] == 0
     assert made.mask is not None and np.argwhere(made.mask).tolist() == [[1, 2]]
     assert made.reconstruction is None and made.counterpart is None
     volume = np.zeros((1, 5, 16, 16), np.float32)
     inside = np.zeros((5, 16, 16), bool)
     inside[3, 4, 4], volume[0, 3] = True, 0.75
-    slice_ = small(Shown("v", volume, map=volume[0], mask=inside))
+    slice_ = thumbnail(DisplayedSample("v", volume, map=volume[0], mask=inside))
     assert slice_.x.shape == (1, 16, 16) and (slice_.x == 0.75).all()
     assert "slice 3" in slice_.caption
 

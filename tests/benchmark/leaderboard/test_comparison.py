@@ -18,8 +18,8 @@ from adbench.benchmark.evaluation.sample_results import (
     write_sample_results,
 )
 from adbench.benchmark.evaluation.statistics.bootstrap import Resamples
-from adbench.benchmark.leaderboard.comparison import compare, gate
-from adbench.benchmark.leaderboard.pairwise import PairError, contrast, rows_of
+from adbench.benchmark.leaderboard.comparison import compare, gate_fails
+from adbench.benchmark.leaderboard.pairwise import PairError, compare_pair, sample_results_of
 from records import record
 
 COUNTS = ("places", "true", "found", "both")
@@ -52,7 +52,7 @@ def rows(**options) -> SampleResults:
 
 
 def kept_in(told) -> SampleResults:
-    found = rows_of({"samples": told})
+    found = sample_results_of({"samples": told})
     assert found is not None
     return found
 
@@ -81,7 +81,7 @@ def effective(told) -> int:
 @pytest.mark.parametrize("metric", METRICS)
 def test_the_interval_is_that_of_a_bootstrap_written_out(metric):
     a, b = samples(2.0, seed=1), samples(0.5, seed=2)
-    got = contrast([kept_in(a)], [kept_in(b)], metric)
+    got = compare_pair([kept_in(a)], [kept_in(b)], metric)
     resamples = Resamples.from_groups(a["group"])
     drawn = []
     for times in resamples.counts[:100].astype(int):
@@ -113,19 +113,19 @@ def test_rows_in_a_file_beside_the_records_come_first_and_have_every_metric(tmp_
     metrics = {name: {"value": value} for name, value in values.items()}
     write_sample_results(tmp_path / "samples" / "a.h5", {"metrics": metrics}, whole)
     made = {"file": "a.json", "samples": samples(9.0)}
-    found = rows_of(made, tmp_path)
+    found = sample_results_of(made, tmp_path)
     assert found is not None and found.values == values
-    same = contrast([found], [found], "pixel_ap")
+    same = compare_pair([found], [found], "pixel_ap")
     assert (same.value, same.low, same.high) == (0, 0, 0) and same.verdict == "not distinguishable"
     (tmp_path / "samples" / "a.h5").write_bytes(b"torn")
-    assert rows_of(made, tmp_path) is None and rows_of(made) is not None
+    assert sample_results_of(made, tmp_path) is None and sample_results_of(made) is not None
 
 
 @settings(max_examples=20)
 @given(st.floats(-3, 3), st.floats(-3, 3), st.integers(0, 9))
 def test_turned_about_a_difference_changes_its_sign_and_its_verdict(one, two, seed):
     a, b = rows(shift=one, seed=seed), rows(shift=two, seed=seed + 1)
-    there, back = contrast([a], [b], "image_auroc"), contrast([b], [a], "image_auroc")
+    there, back = compare_pair([a], [b], "image_auroc"), compare_pair([b], [a], "image_auroc")
     assert there.value == -back.value and there.low is not None and there.high is not None
     assert (back.low, back.high) == pytest.approx((-there.high, -there.low), abs=1e-12)
     turned = {"better": "worse", "worse": "better"}
@@ -137,7 +137,7 @@ def test_turned_about_a_difference_changes_its_sign_and_its_verdict(one, two, se
 def test_scores_have_an_order_and_no_scale(change, seed):
     plain, other = samples(1.0, seed=seed), rows(shift=0.3, seed=seed + 1)
     bent = plain | {"score": change(np.array(plain["score"])).tolist()}
-    found = [contrast([kept_in(each)], [other], "image_ap") for each in (plain, bent)]
+    found = [compare_pair([kept_in(each)], [other], "image_ap") for each in (plain, bent)]
     assert found[0] == found[1]
 
 
@@ -145,18 +145,18 @@ def test_a_lower_rate_of_false_alarms_is_better():
     calm = samples(seed=1)
     loud = calm | {"found": [f + 30 for f in calm["found"]]}
     parts = [kept_in(calm)], [kept_in(loud)]
-    found = contrast(*parts, "healthy_fp")
+    found = compare_pair(*parts, "healthy_fp")
     assert found.value < 0 and found.verdict == "better"
-    assert contrast(*parts, "pixel_dice").verdict == "better"
+    assert compare_pair(*parts, "pixel_dice").verdict == "better"
 
 
 def test_a_margin_forgives_what_lies_within_it():
     parts = [rows(shift=0.0, seed=1)], [rows(shift=4.0, seed=2)]
-    plain = contrast(*parts, "image_auroc")
+    plain = compare_pair(*parts, "image_auroc")
     assert plain.verdict == "worse" and plain.high is not None
-    wide = contrast(*parts, "image_auroc", margin=-plain.high - 0.01)
+    wide = compare_pair(*parts, "image_auroc", margin=-plain.high - 0.01)
     assert wide.verdict == "worse"
-    wider = contrast(*parts, "image_auroc", margin=-plain.high + 0.01)
+    wider = compare_pair(*parts, "image_auroc", margin=-plain.high + 0.01)
     assert wider.verdict == "not distinguishable" and wider.low == plain.low
 
 
@@ -165,7 +165,7 @@ def test_seeds_are_averaged_and_widen_the_interval_where_they_differ():
     moody = [rows(shift=s, seed=1) for s in (0.0, 1.0, 2.0)]
     other = [rows(shift=1.0, seed=9)]
     parts = steady[:1], steady, moody
-    one, narrow, wide = (contrast(part, other, "image_auroc") for part in parts)
+    one, narrow, wide = (compare_pair(part, other, "image_auroc") for part in parts)
     assert (narrow.value, narrow.low, narrow.high) == pytest.approx((one.value, one.low, one.high))
     assert wide.a == pytest.approx(np.mean([r.values["image_auroc"] or 0 for r in moody]))
     assert width(wide) > width(narrow)
@@ -178,7 +178,7 @@ def width(found):
 def test_few_groups_have_no_interval_and_no_verdict():
     few = samples(3.0, seed=1)
     few["group"] = ["a", "b"] * 20
-    found = contrast([kept_in(few)], [kept_in(few)], "image_auroc")
+    found = compare_pair([kept_in(few)], [kept_in(few)], "image_auroc")
     assert (found.low, found.p, found.verdict) == (None, None, "not distinguishable")
 
 
@@ -196,7 +196,7 @@ def test_few_groups_have_no_interval_and_no_verdict():
     ],
 )
 def test_rows_that_do_not_fit_together_are_none(broken):
-    assert rows_of({"samples": broken}) is None
+    assert sample_results_of({"samples": broken}) is None
 
 
 def results(folder, name, *records):
@@ -220,8 +220,11 @@ def test_two_methods_of_a_folder_are_set_against_each_other(tmp_path):
     assert found.files == (("r0",), ("r1",)) and "A is better" in found.sentence()
     assert compare("b", "a", out, metric="pixel_dice")[0].difference.metric == "pixel_dice"
     assert compare("r0", "r1", out)[0].difference == found.difference
-    assert gate([found], "worse") is False and gate(compare("b", "a", out), "worse") is True
-    assert gate([found], None) is False and gate([found], "not-better") is False
+    assert (
+        gate_fails([found], "worse") is False
+        and gate_fails(compare("b", "a", out), "worse") is True
+    )
+    assert gate_fails([found], None) is False and gate_fails([found], "not-better") is False
 
 
 def test_two_folders_are_set_against_each_other_method_by_method(tmp_path):
@@ -232,7 +235,11 @@ def test_two_folders_are_set_against_each_other_method_by_method(tmp_path):
         ("a", "worse"),
         ("b", "not distinguishable"),
     ]
-    assert gate(found, "worse") and gate(found[1:], "not-better") and not gate(found[1:], "worse")
+    assert (
+        gate_fails(found, "worse")
+        and gate_fails(found[1:], "not-better")
+        and not gate_fails(found[1:], "worse")
+    )
 
 
 @pytest.mark.parametrize(
@@ -264,4 +271,4 @@ def test_what_cannot_be_compared_is_one_line(tmp_path, a, b, options, said):
 
 def test_a_word_that_is_no_gate_is_told():
     with pytest.raises(PairError, match="worse or not-better"):
-        gate([], "better")
+        gate_fails([], "better")

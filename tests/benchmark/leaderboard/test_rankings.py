@@ -12,11 +12,11 @@ import pytest
 from rich.console import Console
 from scipy.stats import friedmanchisquare
 
-from adbench.benchmark.leaderboard.rankings import ALONE, leagues
-from adbench.benchmark.leaderboard.rankings_text import cells, heads, marks
-from adbench.benchmark.report.export import as_json, csv, markdown, terminal
-from adbench.benchmark.report.html.page import page
-from adbench.benchmark.report.html.rankings import diagram, league_table
+from adbench.benchmark.leaderboard.rankings import SINGLE_DATASET_NOTE, build_rankings
+from adbench.benchmark.leaderboard.rankings_text import clique_marks, column_titles, table_cells
+from adbench.benchmark.report.export import as_json, csv, markdown, print_leaderboards
+from adbench.benchmark.report.html.page import render_page
+from adbench.benchmark.report.html.rankings import critical_difference_diagram, ranking_table
 from adbench.benchmark.report.latex import latex
 from records import missing, record, some
 
@@ -36,22 +36,22 @@ def season(sets: int = 6) -> list[dict[str, Any]]:
 
 
 def by_metric(records, metric="pixel_ap"):
-    return [league for league in leagues(records) if league.metric == metric]
+    return [league for league in build_rankings(records) if league.metric == metric]
 
 
 def test_mean_ranks_and_the_test_are_those_by_hand():
     (league,) = by_metric(season())
-    assert league.sets == [f"d{d}" for d in range(6)]
-    assert [(e.name, e.mean) for e in league.entrants] == [
+    assert league.datasets == [f"d{d}" for d in range(6)]
+    assert [(e.name, e.mean) for e in league.methods] == [
         ("A", 1.0),
         ("B", pytest.approx(13 / 6)),
         ("C", pytest.approx(17 / 6)),
     ]
     figures = [[0.9] * 6, [0.5] * 6, [0.3] * 5 + [0.6]]
     assert league.p == pytest.approx(friedmanchisquare(*figures).pvalue)
-    assert league.critical == pytest.approx(2.343 * (3 * 4 / 36) ** 0.5, abs=1e-3)
+    assert league.critical_difference == pytest.approx(2.343 * (3 * 4 / 36) ** 0.5, abs=1e-3)
     assert league.cliques == [[0, 1], [1, 2]]  # 7/6 and 4/6 apart, and 1.353 is critical
-    assert marks(league) == ["a", "ab", "b"]
+    assert clique_marks(league) == ["a", "ab", "b"]
     assert not any("WARNING" in note for note in league.notes)
 
 
@@ -63,20 +63,20 @@ def test_what_is_judged_in_another_way_is_never_ranked_along(change):
     (plain,) = by_metric(season(3))
     apart = [on("d9", name, 0.5, **change) for name in "ABC"]
     (league,) = by_metric(season(3) + apart)
-    assert league.sets == plain.sets and league.entrants == plain.entrants
+    assert league.datasets == plain.datasets and league.methods == plain.methods
     assert all("d9" not in note for note in league.notes)
 
 
 def test_partial_runs_have_no_ranks_even_among_themselves():
-    assert not leagues([on(d, name, 0.5, partial=8) for d in "de" for name in "ABC"])
+    assert not build_rankings([on(d, name, 0.5, partial=8) for d in "de" for name in "ABC"])
 
 
 def test_a_data_set_stands_once_with_the_board_of_most_methods():
     again = [on("d0", name, 0.1, dataset__args={"size": 64}) for name in "ABCD"]
     (league,) = by_metric([*season(3), *again])
-    assert league.sets == ["d0", "d1", "d2"] and len(league.entrants) == 4
-    a = next(e for e in league.entrants if e.name == "A")
-    assert a.stands[0].value == 0.1
+    assert league.datasets == ["d0", "d1", "d2"] and len(league.methods) == 4
+    a = next(e for e in league.methods if e.name == "A")
+    assert a.dataset_ranks[0].value == 0.1
     assert any("d0 stands once" in note and "1 more" in note for note in league.notes)
 
 
@@ -84,7 +84,7 @@ def test_missing_is_the_worst_whether_it_failed_or_was_never_run():
     records = [*season(2), on("d0", "D", 0.99), on("d0", "E", 0.98)]
     records.append(missing("E", dataset__name="d1"))
     (league,) = by_metric(records)
-    stands = {e.name: [stand.rank for stand in e.stands] for e in league.entrants}
+    stands = {e.name: [stand.rank for stand in e.dataset_ranks] for e in league.methods}
     assert stands["D"] == [1, 4.5] and stands["E"] == [2, 4.5]
     assert any("D on d1; E on d1" in note for note in league.notes)
 
@@ -94,9 +94,9 @@ def test_seeds_are_averaged_and_one_without_a_figure_counts():
     records += [on("d0", "A", v, seed=k) for k, v in enumerate((0.2, 0.6))]
     records += [on("d1", "A", 0.9), missing("A", dataset__name="d1", seed=1)]
     (league,) = by_metric(records)
-    a = next(e for e in league.entrants if e.name == "A")
-    assert [stand.value for stand in a.stands] == [pytest.approx(0.4), None]
-    assert len(a.stands[0].files) == 2
+    a = next(e for e in league.methods if e.name == "A")
+    assert [stand.value for stand in a.dataset_ranks] == [pytest.approx(0.4), None]
+    assert len(a.dataset_ranks[0].files) == 2
     assert any("1 or 2 for a method" in note for note in league.notes)
 
 
@@ -106,18 +106,18 @@ def test_other_arguments_are_another_method_and_baselines_are_marked():
         records.append(on(data, "A", 0.4, method__args={"width": 8}))
         records.append(on(data, "Mean", 0.2, method__baseline=True))
     (league,) = by_metric(records)
-    names = [e.name for e in league.entrants]
+    names = [e.name for e in league.methods]
     assert {"A", "A width=8", "Mean (baseline)"} <= {*names} and len(names) == 5
-    assert [e.name for e in league.entrants if e.baseline] == ["Mean (baseline)"]
+    assert [e.name for e in league.methods if e.baseline] == ["Mean (baseline)"]
 
 
 def test_few_data_sets_are_warned_of_and_two_methods_are_not_tested():
     (league,) = by_metric(season(4))
     assert any(note.startswith("WARNING: 4 data sets") for note in league.notes)
     (two,) = by_metric([r for r in season(4) if r["method"]["label"] != "C"])
-    assert two.p is None and diagram(two) is None
+    assert two.p is None and critical_difference_diagram(two) is None
     assert any("Fewer than three methods" in note for note in two.notes)
-    assert [e.mean for e in two.entrants] == [1, 2]
+    assert [e.mean for e in two.methods] == [1, 2]
 
 
 def test_where_friedman_finds_nothing_nobody_is_told_apart():
@@ -133,26 +133,26 @@ def test_where_friedman_finds_nothing_nobody_is_told_apart():
 
 
 def test_one_data_set_has_a_sentence_and_no_table():
-    assert leagues(some()) == []
-    assert ALONE in markdown(some()) and ALONE in page(some())
+    assert build_rankings(some()) == []
+    assert SINGLE_DATASET_NOTE in markdown(some()) and SINGLE_DATASET_NOTE in render_page(some())
     assert json.loads(as_json(some()))["over_data_sets"] == []
 
 
 def test_the_order_of_records_does_not_matter():
-    assert leagues(season()[::-1]) == leagues(season())
+    assert build_rankings(season()[::-1]) == build_rankings(season())
 
 
 def test_the_diagram_puts_means_on_the_axis_and_names_where_they_do_not_touch():
     (league,) = by_metric(season())
-    found = diagram(league)
+    found = critical_difference_diagram(league)
     assert found is not None
     left, right = found.axis.left, found.axis.right
-    for each, stem in zip(league.entrants, found.stems, strict=True):
+    for each, stem in zip(league.methods, found.stems, strict=True):
         (x, y), *_ = (tuple(map(float, p.split(","))) for p in stem.points.split())
         assert y == found.axis.y
         assert (x - left) / (right - left) == pytest.approx((each.mean - 1) / 2, abs=1e-3)
     length = found.ruler.right - found.ruler.left
-    assert length / (right - left) == pytest.approx((league.critical or 0) / 2, abs=1e-3)
+    assert length / (right - left) == pytest.approx((league.critical_difference or 0) / 2, abs=1e-3)
     assert len({bar.y for bar in found.bars}) == len(found.bars) == 2
     for one, two in combinations(found.stems, 2):
         assert one.end != two.end or abs(one.y - two.y) >= 14
@@ -165,8 +165,8 @@ def test_the_diagram_puts_means_on_the_axis_and_names_where_they_do_not_touch():
 
 def test_every_figure_of_the_table_says_its_records():
     (league,) = by_metric(season())
-    table = league_table(league)
-    assert [head.text for head in table.heads] == ["mean rank", "alike", *league.sets]
+    table = ranking_table(league)
+    assert [head.text for head in table.heads] == ["mean rank", "alike", *league.datasets]
     cell = table.lines[2].cells[-1]
     assert table.lines[2].name == "C" and cell.text == "0.600" and cell.bounds == "rank 2"
     assert cell.source == "records/d5.C.0.json: metrics.pixel_ap.value = 0.6"
@@ -175,15 +175,15 @@ def test_every_figure_of_the_table_says_its_records():
 def test_all_forms_hold_the_same_table():
     records = season()
     league = by_metric(records)[0]
-    rows = cells(league)
-    assert heads(league)[:3] == ["method", "mean rank", "alike"]
+    rows = table_cells(league)
+    assert column_titles(league)[:3] == ["method", "mean rank", "alike"]
     assert rows[0][:3] == ["A", "1.00", "a"]
     text = markdown(records)
     for row in rows:
         assert f"| {' | '.join(row)} |" in text
         assert " & ".join(row) + r" \\" in latex(records)
     (told, auroc) = json.loads(as_json(records))["over_data_sets"]
-    assert [m["mean_rank"] for m in told["methods"]] == [e.mean for e in league.entrants]
+    assert [m["mean_rank"] for m in told["methods"]] == [e.mean for e in league.methods]
     assert told["not_told_apart"] == [["A", "B"], ["B", "C"]] and auroc["metric"] == "image_auroc"
     assert "over_data" not in csv(records)
 
@@ -191,7 +191,7 @@ def test_all_forms_hold_the_same_table():
 @pytest.mark.parametrize(("width", "room"), [(200, True), (60, False)])
 def test_a_narrow_terminal_goes_without_the_data_sets(width, room):
     out = io.StringIO()
-    terminal(season(), Console(width=width, file=out))
+    print_leaderboards(season(), Console(width=width, file=out))
     text = out.getvalue()
     assert "pixel AP over 6 data sets, profile tiny" in text and "2.17" in text
     assert ("0.600 (2)" in text) == room == ("No room for the data sets" not in text)
@@ -202,6 +202,6 @@ def test_hostile_names_stay_words_on_the_page():
     nasty = '"><script>alert(1)</script>' + "W" * 500
     records = [on(d, name, v) for d in ("d0", nasty) for name, v in (("A", 0.5), (nasty, 0.4))]
     records += [on(d, "C", 0.1) for d in ("d0", nasty)]
-    text = page(records)
+    text = render_page(records)
     assert "<script>alert" not in text and text.count("<script") == 2
     assert re.search(r'<figure class="critical">.*alert\(1\)[^<]*…</text>', text, re.S)

@@ -13,8 +13,8 @@ from adbench.benchmark.leaderboard.reproduction import (
     REPRODUCED,
     WITHIN,
     ReproduceError,
-    book,
-    printed,
+    published_values,
+    read_published,
     reproduce,
 )
 from records import missing, record
@@ -94,7 +94,7 @@ def test_another_metric_cannot_be_tested_whatever_is_there():
 
 def test_seeds_are_averaged_and_their_spread_is_allowed():
     found = first(on(0.43), on(0.44, seed=1))
-    assert found.value == pytest.approx(0.435) and found.allowed == pytest.approx(0.005 * 2**0.5)
+    assert found.value == pytest.approx(0.435) and found.tolerance == pytest.approx(0.005 * 2**0.5)
     assert found.verdict == REPRODUCED and len(found.records) == 2
     apart = first(on(0.43), on(0.44, seed=1, dataset__fingerprint="beef"))
     assert apart.verdict == CANNOT and "different data" in apart.reason
@@ -127,9 +127,9 @@ def test_a_wrong_name_is_one_line_with_what_there_is():
         reproduce("known:two", [], PAPERS)
 
 
-@pytest.mark.parametrize("name", list(book()))
+@pytest.mark.parametrize("name", list(read_published()))
 def test_the_file_says_of_every_number_where_it_is_from(name):
-    paper = book()[name]
+    paper = read_published()[name]
     assert paper["link"].startswith("https://") and paper["label"]
     for table in paper["tables"].values():
         assert len(table["source"]) > 10 and table["protocol"]
@@ -147,14 +147,14 @@ def test_the_file_says_of_every_number_where_it_is_from(name):
 @pytest.mark.parametrize("table", ["mvtec", "visa"])
 def test_printed_means_are_the_means_of_their_rows(table):
     """A slip in copying a row would show."""
-    facts = book()["ddad"]["tables"][table]
+    facts = read_published()["ddad"]["tables"][table]
     for k, mean in enumerate(facts["mean"]):
         values = [row["values"][k] for row in facts["rows"]]
         assert sum(values) / len(values) == pytest.approx(mean, abs=0.1)
 
 
 def test_nothing_here_reproduces_anything_without_records():
-    for name in book():
+    for name in read_published():
         assert {finding.verdict for finding in reproduce(name, [])[1]} == {CANNOT}
 
 
@@ -175,8 +175,8 @@ def test_a_methods_figures_are_told_with_their_source_and_nothing_else() -> None
         },
         "m": {"tables": {"two": {"cannot": "nobody could read it"}}},
     }
-    assert printed("m", papers) == {
+    assert published_values("m", papers) == {
         "p:one d": "Dice 0.5 (a file); Dice 0.25, AUC 0.75 (a file)",
         "m:two": "nobody could read it",
     }
-    assert printed("o", papers) == {}
+    assert published_values("o", papers) == {}

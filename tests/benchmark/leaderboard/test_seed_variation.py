@@ -17,12 +17,12 @@ from adbench.benchmark.evaluation.statistics.bootstrap import (
     difference_clusters,
     random_integers,
 )
-from adbench.benchmark.leaderboard.leaderboard import boards
-from adbench.benchmark.leaderboard.pairwise import WORSE, contrast
-from adbench.benchmark.leaderboard.seed_variation import repeats
-from adbench.benchmark.report.export import as_json, markdown, terminal
-from adbench.benchmark.report.html.page import page
-from adbench.benchmark.report.html.pairwise import contrasts
+from adbench.benchmark.leaderboard.leaderboard import build_leaderboards
+from adbench.benchmark.leaderboard.pairwise import WORSE, compare_pair
+from adbench.benchmark.leaderboard.seed_variation import summarize_seeds
+from adbench.benchmark.report.export import as_json, markdown, print_leaderboards
+from adbench.benchmark.report.html.page import render_page
+from adbench.benchmark.report.html.pairwise import compare_board
 from records import missing, record
 
 GROUPS = 40
@@ -39,29 +39,29 @@ def three() -> list[dict[str, Any]]:
 
 
 def test_means_over_seeds_stand_best_first_with_their_rank_in_each():
-    (board,) = boards([*three(), record("D"), missing("E")])
-    a, b, c = repeats(board.done, board.metric)
+    (board,) = build_leaderboards([*three(), record("D"), missing("E")])
+    a, b, c = summarize_seeds(board.done, board.metric)
     assert [a.name, b.name, c.name] == ["A", "B", "C"]
     assert a.mean == pytest.approx(1.4 / 3) and c.mean == pytest.approx(0.15)
     assert (a.ranks, b.ranks, c.ranks) == ({0: 1, 1: 2, 2: 1}, {0: 2, 1: 1, 2: 2}, {0: 3, 1: 3})
-    assert a.cells() == ["A", "0.467", "0.300", "0.600", "0: 1, 1: 2, 2: 1"]
+    assert a.table_cells() == ["A", "0.467", "0.300", "0.600", "0: 1, 1: 2, 2: 1"]
     said = " ".join(board.notes)
     assert "hangs on the seed for A over B (seeds 0, 2, not 1)." in said
     assert "C over" not in said and "over C" not in said
-    assert not repeats([row for row in board.done if row.record["seed"] == 0], board.metric)
+    assert not summarize_seeds([row for row in board.done if row.record["seed"] == 0], board.metric)
 
 
 def test_settings_and_profiles_are_not_mixed():
     other = [record("A", 0.3, seed=1, profile="paper"), record("A", 0.2, method__args={"width": 8})]
-    (board,) = boards([record("A"), *other])
-    assert not repeats(board.done, board.metric)
-    (board,) = boards([record("A"), *other, record("A", 0.1, seed=2, profile="paper")])
-    assert [each.name for each in repeats(board.done, board.metric)] == ["A, paper"]
+    (board,) = build_leaderboards([record("A"), *other])
+    assert not summarize_seeds(board.done, board.metric)
+    (board,) = build_leaderboards([record("A"), *other, record("A", 0.1, seed=2, profile="paper")])
+    assert [each.name for each in summarize_seeds(board.done, board.metric)] == ["A, paper"]
 
 
 def test_a_board_says_what_its_intervals_leave_out():
     def said(*records: Any) -> str:
-        (board,) = boards(records)
+        (board,) = build_leaderboards(records)
         return " ".join(board.notes)
 
     assert "nothing of what another training would" in said(record("A"), record("B"))
@@ -74,16 +74,16 @@ def test_the_table_is_in_every_form_of_the_report():
     found = three()
     assert "| A | 0.467 | 0.300 | 0.600 | 0: 1, 1: 2, 2: 1 |" in markdown(found)
     out = io.StringIO()
-    terminal(found, Console(file=out, width=100))
+    print_leaderboards(found, Console(file=out, width=100))
     shown = out.getvalue()
     assert "over seeds, pixel AP" in shown and "0: 1, 1: 2, 2: 1" in shown
     out = io.StringIO()
-    terminal(found, Console(file=out, width=60))
+    print_leaderboards(found, Console(file=out, width=60))
     assert "seed" in out.getvalue().split("A ")[0]  # rows that differ in nothing else
     (told,) = json.loads(as_json(found))["boards"]
     assert [each["name"] for each in told["over_seeds"]] == ["A", "B", "C"]
     assert told["over_seeds"][0]["ranks"] == {"0": 1, "1": 2, "2": 1}
-    assert "Over seeds: pixel AP of methods" in page(found)
+    assert "Over seeds: pixel AP of methods" in render_page(found)
     assert "over seeds" not in markdown([record("A")]).lower()
 
 
@@ -126,11 +126,11 @@ def test_what_three_seeds_agree_on_is_still_told():
         replace(
             rows,
             values={"figure": (rows.values["figure"] or 0.0) + 2},
-            draws={"figure": rows.replicates["figure"] + 2},
+            replicates={"figure": rows.replicates["figure"] + 2},
         )
         for rows in two
     ]
-    assert contrast(one, better, "figure").verdict == WORSE
+    assert compare_pair(one, better, "figure").verdict == WORSE
 
 
 def test_degrees_of_freedom_are_of_the_part_that_counts():
@@ -156,15 +156,15 @@ def test_the_page_judges_means_where_rows_are_kept(monkeypatch: pytest.MonkeyPat
         (name, seed): replace(
             rows,
             values={"pixel_ap": figures[name]},
-            draws={"pixel_ap": rows.replicates["figure"] - apart[name]},
+            replicates={"pixel_ap": rows.replicates["figure"] - apart[name]},
         )
         for name, side in sides.items()
         for seed, rows in enumerate(side)
     }
     monkeypatch.setattr(
-        "adbench.benchmark.report.html.pairwise.rows_of",
+        "adbench.benchmark.report.html.pairwise.sample_results_of",
         lambda record, folder: kept[record["method"]["label"], record["seed"]],
     )
-    (board,) = boards([record(name, figures[name], seed=seed) for name, seed in kept])
-    found = contrasts(board).of_means
+    (board,) = build_leaderboards([record(name, figures[name], seed=seed) for name, seed in kept])
+    found = compare_board(board).mean_verdicts
     assert found[0] == "best" and found[1].startswith("worse, p = ")

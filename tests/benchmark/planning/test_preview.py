@@ -21,7 +21,7 @@ from adbench.benchmark.planning.preview import StagePreview, preview_run
 from adbench.benchmark.planning.text import format_preview, format_totals, total_memory_mb
 from adbench.benchmark.registry.code_fingerprint import loaded_code_digest
 from adbench.benchmark.registry.registry import Registry
-from adbench.benchmark.scheduling.console import Watch
+from adbench.benchmark.scheduling.console import ConsoleReporter
 from adbench.benchmark.store.artifact import quick_check
 from adbench.benchmark.store.artifact_store import Store, cache_key
 from adbench.benchmark.store.atomic_files import free_bytes
@@ -173,7 +173,9 @@ def planned(*seeds: int, **options: Any) -> list[Experiment]:
 
 
 def rows(store: Store, todo: list[Experiment], **options: Any) -> list[dict[str, Any]]:
-    return preview_run(todo, TrainingContext(), store, Watch(Console(quiet=True)), **options)
+    return preview_run(
+        todo, TrainingContext(), store, ConsoleReporter(Console(quiet=True)), **options
+    )
 
 
 def test_maps_are_counted_before_there_are_any(tmp_path: Path) -> None:

@@ -18,13 +18,13 @@ from rich.console import Console
 from adbench.benchmark.report.export import (
     ReportError,
     as_json,
-    boards,
+    build_leaderboards,
     cost_csv,
     csv,
     markdown,
+    print_leaderboards,
     read_records,
-    terminal,
-    write,
+    write_report,
 )
 from adbench.benchmark.report.latex import latex
 from records import METRICS, missing, record, some
@@ -32,27 +32,27 @@ from records import METRICS, missing, record, some
 
 def printed(records: list[Any], width: int = 200, **options: Any) -> str:
     out = io.StringIO()
-    terminal(records, Console(width=width, file=out, **options))
+    print_leaderboards(records, Console(width=width, file=out, **options))
     return out.getvalue()
 
 
 def test_rows_stand_in_order_of_pixel_ap_baselines_among_them_and_failures_last():
-    (board,) = boards(some())
-    assert [(row.rank, row.name) for row in board.rows] == [
+    (board,) = build_leaderboards(some())
+    assert [(row.rank, row.name) for row in board.entries] == [
         (1, "AnoDDPM"),
         (2, "Healthy mean (baseline)"),
         (3, "pDDPM"),
         (None, "autoDDPM"),
     ]
-    assert [row.below for row in board.done] == [None, None, "Healthy mean"]
+    assert [row.worse_than_baseline for row in board.done] == [None, None, "Healthy mean"]
     assert any("pDDPM" in note and "worse than the baseline" in note for note in board.notes)
 
 
 def test_data_without_masks_is_sorted_by_image_auroc_and_shows_no_pixel_columns():
     one, two = record("one", None), record("two", None)
     two["metrics"]["image_auroc"]["value"] = 0.9
-    (board,) = boards([one, two])
-    assert board.metric == "image_auroc" and [row.name for row in board.rows] == ["two", "one"]
+    (board,) = build_leaderboards([one, two])
+    assert board.metric == "image_auroc" and [row.name for row in board.entries] == ["two", "one"]
     assert "pixel AP |" not in markdown([one, two]) and "image AUROC |" in markdown([one, two])
 
 
@@ -67,20 +67,22 @@ def test_data_without_masks_is_sorted_by_image_auroc_and_shows_no_pixel_columns(
     ],
 )
 def test_what_may_not_be_compared_never_shares_a_board(change):
-    made = boards([record("AnoDDPM"), record("pDDPM", **change)])
-    assert [len(board.rows) for board in made] == [1, 1]
-    assert [board.rows[0].name for board in made].count("AnoDDPM") == 1
+    made = build_leaderboards([record("AnoDDPM"), record("pDDPM", **change)])
+    assert [len(board.entries) for board in made] == [1, 1]
+    assert [board.entries[0].name for board in made].count("AnoDDPM") == 1
 
 
 def test_profiles_and_seeds_may_and_every_row_says_which():
-    (board,) = boards([record("A"), record("A", seed=1), record("A", profile="paper")])
+    (board,) = build_leaderboards([record("A"), record("A", seed=1), record("A", profile="paper")])
     assert len(board.done) == 3
     assert any("paper, tiny" in note for note in board.notes)
-    assert "| A | paper | 0 |" in markdown([row.record for row in board.rows])
+    assert "| A | paper | 0 |" in markdown([row.record for row in board.entries])
 
 
 def test_titles_say_what_is_made_up_and_what_is_partial():
-    made = boards([record("A", dataset__synthetic=True), record("A", partial=8), record("A")])
+    made = build_leaderboards(
+        [record("A", dataset__synthetic=True), record("A", partial=8), record("A")]
+    )
     assert [board.title for board in made] == [
         "brats",
         "brats, SYNTHETIC data",
@@ -89,21 +91,23 @@ def test_titles_say_what_is_made_up_and_what_is_partial():
 
 
 def test_what_failed_before_its_data_was_known_stands_with_those_that_did_not():
-    made = boards([record("A", dataset__synthetic=True), missing("B"), missing("C", partial=8)])
-    assert [[row.name for row in board.rows] for board in made] == [["C"], ["A", "B"]] or [
-        [row.name for row in board.rows] for board in made
+    made = build_leaderboards(
+        [record("A", dataset__synthetic=True), missing("B"), missing("C", partial=8)]
+    )
+    assert [[row.name for row in board.entries] for board in made] == [["C"], ["A", "B"]] or [
+        [row.name for row in board.entries] for board in made
     ] == [["A", "B"], ["C"]]
     assert "failed: it broke" in printed([missing("B")])
 
 
 def test_rows_that_read_alike_say_in_which_arguments_they_differ():
     args = {"splits": 2, "width": 64}
-    (board,) = boards(
+    (board,) = build_leaderboards(
         [record("A", 0.3, method__args=args), record("A", method__args={"width": 64})]
     )
-    assert [row.name for row in board.rows] == ["A", "A splits=2"]
-    (guided,) = boards([record("G", method__supervision="image-labels")])
-    assert guided.rows[0].name == "G (image-labels)"
+    assert [row.name for row in board.entries] == ["A", "A splits=2"]
+    (guided,) = build_leaderboards([record("G", method__supervision="image-labels")])
+    assert guided.entries[0].name == "G (image-labels)"
 
 
 def test_a_board_depends_neither_on_the_order_of_records_nor_on_how_fast_they_were():
@@ -198,8 +202,8 @@ def test_a_broken_file_is_a_row_with_a_reason(tmp_path):
     (tmp_path / "e.json").write_text("[]")
     records = read_records(tmp_path)
     assert [each["status"] for each in records] == ["ok", *["broken"] * 4]
-    board, broken = boards(records)
-    assert len(board.rows) == 1 and len(broken.rows) == 4
+    board, broken = build_leaderboards(records)
+    assert len(board.entries) == 1 and len(broken.entries) == 4
     for text in (markdown(records), csv(records), printed(records)):
         assert "b.json is no record" in text and "schema 2" in text
         assert "says nothing of 'reason'" in text and "no object" in text
@@ -230,7 +234,9 @@ def test_a_record_knows_its_file(tmp_path):
 
 def test_json_has_every_board_in_order_and_no_second_of_time():
     (made,) = json.loads(as_json(some()))["boards"]
-    assert [row["name"] for row in made["rows"]] == [row.name for row in boards(some())[0].rows]
+    assert [row["name"] for row in made["rows"]] == [
+        row.name for row in build_leaderboards(some())[0].entries
+    ]
     assert made["sorted_by"] == "pixel_ap" and made["protocol"]["id"] == "abcd1234"
     figure = made["rows"][0]["metrics"]["pixel_ap"]
     assert figure == pytest.approx({"value": 0.52, "low": 0.47, "high": 0.57})
@@ -267,7 +273,7 @@ def test_latex_uses_no_command_beyond_booktabs_and_graphicx():
 
 
 def test_latex_of_a_metric_that_is_better_lower_marks_the_lowest(monkeypatch):
-    monkeypatch.setattr("adbench.benchmark.report.latex.SHOWN", ("image_fpr95",))
+    monkeypatch.setattr("adbench.benchmark.report.latex.METRIC_COLUMNS", ("image_fpr95",))
     one, two = record("one"), record("two")
     one["metrics"]["image_fpr95"]["value"] = 0.1
     assert r"\textbf{0.100}" in latex([one, two]) and r"\downarrow" in latex([one, two])
@@ -281,7 +287,7 @@ def test_an_empty_folder_says_what_to_do(tmp_path):
 
 
 def test_files_are_written_whole(tmp_path):
-    paths = write(some(), tmp_path / "out")
+    paths = write_report(some(), tmp_path / "out")
     assert {path.name for path in paths} == {
         *(f"leaderboard.{kind}" for kind in ("md", "csv", "json", "tex")),
         "cost.csv",
@@ -292,7 +298,10 @@ def test_files_are_written_whole(tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
         path.name for path in paths
     )
-    assert write([missing("A")], tmp_path) and "failed" in (tmp_path / "leaderboard.md").read_text()
+    assert (
+        write_report([missing("A")], tmp_path)
+        and "failed" in (tmp_path / "leaderboard.md").read_text()
+    )
 
 
 def test_reporting_loads_nothing_heavy():

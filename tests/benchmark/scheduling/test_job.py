@@ -15,7 +15,13 @@ from adbench.benchmark.experiments.matrix import Experiment, expand_matrix
 from adbench.benchmark.experiments.resolve import resolve
 from adbench.benchmark.experiments.run_config import RunConfig
 from adbench.benchmark.registry.registry import Registry
-from adbench.benchmark.scheduling.job import cell_of, described, preparing, run_of, work
+from adbench.benchmark.scheduling.job import (
+    context_from_json,
+    experiment_from_json,
+    experiment_job,
+    prepare_job,
+    run_job,
+)
 from adbench.benchmark.store.artifact_store import Store, StoreError
 from adbench.benchmark.store.atomic_files import is_disk_full
 from adbench.engine.runtime.context import TrainingContext
@@ -23,7 +29,7 @@ from sweeps import wanted
 
 
 def job(cell: Experiment, folder: Path, **run: Any) -> dict[str, Any]:
-    made = described(cell, TrainingContext(**run), Store(folder / "store"), folder / "out")
+    made = experiment_job(cell, TrainingContext(**run), Store(folder / "store"), folder / "out")
     return json.loads(json.dumps(made))
 
 
@@ -32,8 +38,8 @@ def test_every_built_in_method_travels() -> None:
     protocol = Protocol("fixed:0.3", "pseudo", post=("median5", "components>=8"), budget=99)
     wish = RunConfig([*registry.methods], ["synthbrain"], "tiny", protocol, (3,), (100, 250), 7)
     for cell in expand_matrix(wish, registry):
-        there = cell_of(
-            json.loads(json.dumps(described(cell, TrainingContext(), Store(Path()), Path())))[
+        there = experiment_from_json(
+            json.loads(json.dumps(experiment_job(cell, TrainingContext(), Store(Path()), Path())))[
                 "cell"
             ]
         )
@@ -44,7 +50,7 @@ def test_every_built_in_method_travels() -> None:
 
 def test_a_plugin_that_is_a_file_travels_with_the_same_identity(tmp_path: Path) -> None:
     (cell,) = wanted(["walker"], walker={"steps": 3})
-    there = cell_of(job(cell, tmp_path)["cell"])
+    there = experiment_from_json(job(cell, tmp_path)["cell"])
     dataset = cell.dataset.load()(**cell.dataset_args)
     one, other = (resolve(c, dataset, torch.float32).key_inputs for c in (there, cell))
     assert one == other
@@ -55,8 +61,10 @@ def test_circumstances_travel() -> None:
         dtype=torch.bfloat16, batch=5, micro=3, workers=0, checkpoint_interval=7.5, compile=True
     )
     (cell,) = wanted(["walker"])
-    there = run_of(json.loads(json.dumps(preparing([cell], run)))["run"])
-    assert there == TrainingContext(**{**vars(run), "stop": there.stop, "keep": there.state_store})
+    there = context_from_json(json.loads(json.dumps(prepare_job([cell], run)))["run"])
+    assert there == TrainingContext(
+        **{**vars(run), "stop": there.stop, "state_store": there.state_store}
+    )
 
 
 def test_work_makes_a_record_and_tells_its_phases(tmp_path: Path) -> None:
@@ -67,7 +75,7 @@ def test_work_makes_a_record_and_tells_its_phases(tmp_path: Path) -> None:
         if event == "phase":
             told.append(facts["phase"])
 
-    outcome = work(job(cell, tmp_path), tell)
+    outcome = run_job(job(cell, tmp_path), tell)
     assert outcome["end"] == "ok" and outcome["record"]["status"] == "ok"
     assert told == ["train", "look", "judge"]
     json.dumps(outcome)
@@ -85,7 +93,7 @@ def test_a_failure_is_an_outcome(
     tmp_path: Path, how: str, where: str, phase: str, said: str
 ) -> None:
     (cell,) = wanted(["trouble"], trouble={"how": how, "where": where})
-    outcome = work(job(cell, tmp_path), lambda *_: None)
+    outcome = run_job(job(cell, tmp_path), lambda *_: None)
     assert (outcome["end"], outcome["phase"], outcome["exception"]) == ("failed", phase, said)
     assert outcome["trace"].startswith("Traceback") and "_misbehave" in outcome["trace"]
 
@@ -93,28 +101,30 @@ def test_a_failure_is_an_outcome(
 def test_a_judgement_that_cannot_be_says_so(tmp_path: Path, monkeypatch) -> None:
     (cell,) = wanted(["trouble"])
     monkeypatch.setattr("adbench.benchmark.experiments.pipeline.evaluate", None)
-    outcome = work(job(cell, tmp_path), lambda *_: None)
+    outcome = run_job(job(cell, tmp_path), lambda *_: None)
     assert (outcome["end"], outcome["phase"]) == ("failed", "judge")
 
 
 def test_asked_to_stop_it_keeps_what_there_is(tmp_path: Path) -> None:
     (cell,) = wanted(["walker"])
-    outcome = work(job(cell, tmp_path), lambda *_: None, lambda: True)
+    outcome = run_job(job(cell, tmp_path), lambda *_: None, lambda: True)
     assert outcome["end"] == "stopped"
     (cell,) = wanted(["walker"])
-    asked = work(
-        json.loads(json.dumps(preparing([cell], TrainingContext()))), lambda *_: None, lambda: True
+    asked = run_job(
+        json.loads(json.dumps(prepare_job([cell], TrainingContext()))),
+        lambda *_: None,
+        lambda: True,
     )
     assert asked["end"] == "stopped", "while a dataset is made ready, too"
 
 
 def test_a_dataset_tells_which_cells_cannot_be() -> None:
     planned = wanted(["walker", "trouble"], bumps={"shape": [24]})
-    outcome = work(preparing(planned, TrainingContext()), lambda *_: None)
+    outcome = run_job(prepare_job(planned, TrainingContext()), lambda *_: None)
     assert outcome["end"] == "prepared" and outcome["heads"].keys() == {c.name for c in planned}
     assert outcome["unfit"] == {planned[0].name: "takes samples of 2 axes, these have 1"}
     broken = wanted(["walker"], bumps={"broken": True})
-    outcome = work(preparing(broken, TrainingContext()), lambda *_: None)
+    outcome = run_job(prepare_job(broken, TrainingContext()), lambda *_: None)
     assert outcome["end"] == "no-data" and "b: worse" in outcome["said"]
 
 
@@ -134,5 +144,5 @@ def test_a_full_disk_is_known_in_whatever_words_it_is_told(tmp_path: Path, monke
 
     (cell,) = wanted(["walker"])
     monkeypatch.setattr("adbench.benchmark.experiments.pipeline.fit", refused)
-    outcome = work(job(cell, tmp_path), lambda *_: None)
+    outcome = run_job(job(cell, tmp_path), lambda *_: None)
     assert outcome["end"] == "full" and outcome["phase"] == "train"

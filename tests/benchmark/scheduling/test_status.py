@@ -8,9 +8,9 @@ import time
 
 from filelock import FileLock
 
-from adbench.benchmark.scheduling.job_progress import Doing
-from adbench.benchmark.scheduling.run_state import State
-from adbench.benchmark.scheduling.status import status
+from adbench.benchmark.scheduling.job_progress import JobProgress
+from adbench.benchmark.scheduling.run_state import RunState
+from adbench.benchmark.scheduling.status import read_status
 from records import missing, record
 
 
@@ -29,7 +29,7 @@ def test_records_are_told_with_their_figures_or_reasons(tmp_path):
     for name, made in (("a", record("A")), ("b", missing("B", reason="no\nmemory"))):
         (tmp_path / "records" / f"{name}.json").write_text(json.dumps(made))
     (tmp_path / "records" / "c.json").write_text("{")
-    found = status(tmp_path, tmp_path / "store")
+    found = read_status(tmp_path, tmp_path / "store")
     lines = found.lines()
     assert lines[0] == "1 broken, 1 failed, 1 ok records; 0 running, 0 left"
     assert "image AUROC 0.432  pixel AP 0.500" in lines[1] and "failed" in lines[2]
@@ -48,60 +48,64 @@ def test_what_holds_its_lock_runs_and_what_does_not_was_left(tmp_path):
         FileLock(tmp_path / "locks" / "checkpoint-bbbb.lock"),
         FileLock(tmp_path / "locks" / "record-cccc.lock"),
     ):
-        found = status(tmp_path, tmp_path)
+        found = read_status(tmp_path, tmp_path)
         work = {(w.what, w.key): w for w in found.work}
         assert set(work) == {("looking", "aaaa"), ("training", "bbbb"), ("judging", "cccc")}
         assert [w.running for w in found.work] == [True, True, False]
         left = work["looking", "aaaa"]
         assert (left.kept, left.size) == (3, 3 * 502) and 7100 < (left.age or 0) < 7300
         assert "3 kept, 0.0 MB, last 2 h ago; the same command goes on" in "\n".join(found.lines())
-    assert not any(w.running for w in status(tmp_path, tmp_path).work)
+    assert not any(w.running for w in read_status(tmp_path, tmp_path).work)
     FileLock(tmp_path / "locks" / "maps-dddd.lock").acquire(timeout=0)  # asking held nothing
 
 
 def test_nothing_at_all_is_told_too(tmp_path):
-    found = status(tmp_path / "none", tmp_path / "nowhere")
+    found = read_status(tmp_path / "none", tmp_path / "nowhere")
     assert found.lines() == ["no records; 0 running, 0 left"] and not list(tmp_path.iterdir())
 
 
 def test_a_run_says_what_it_is_at_and_what_it_was_at_when_it_died(tmp_path, monkeypatch):
-    job = Doing("bumps.walker.s0", 2, begun=time.monotonic() - 60)
-    job.tell("look", {"part": "test", "step": 0, "of": 64}, time.monotonic() - 40)
-    job.tell("look", {"part": "test", "step": 32, "of": 64}, time.monotonic() - 8)
-    State(tmp_path).write([job], {"to_do": 3, "ok": 2, "failed": 0}, "waiting for room", now=True)
-    run, cell = status(tmp_path, tmp_path / "store").lines()[1:]
+    job = JobProgress("bumps.walker.s0", 2, started=time.monotonic() - 60)
+    job.on_event("look", {"part": "test", "step": 0, "of": 64}, time.monotonic() - 40)
+    job.on_event("look", {"part": "test", "step": 32, "of": 64}, time.monotonic() - 8)
+    RunState(tmp_path).write(
+        [job], {"to_do": 3, "ok": 2, "failed": 0}, "waiting for room", now=True
+    )
+    run, cell = read_status(tmp_path, tmp_path / "store").lines()[1:]
     assert run.startswith("  run ") and f"process {os.getpid()}: 3 to do, 2 ok, waiting" in run
     assert cell.endswith("look test 32/64, 1 s each, 32 s left, attempt 2")
-    monkeypatch.setattr("adbench.benchmark.scheduling.run_state._lives", lambda pid: False)
-    told = status(tmp_path, tmp_path / "store").lines()[1]
+    monkeypatch.setattr(
+        "adbench.benchmark.scheduling.run_state._process_is_alive", lambda pid: False
+    )
+    told = read_status(tmp_path, tmp_path / "store").lines()[1]
     assert told.startswith("  stopped ") and "the same command goes on" in told
-    State(tmp_path)  # the next run takes it away
-    assert status(tmp_path, tmp_path / "store").runs == []
+    RunState(tmp_path)  # the next run takes it away
+    assert read_status(tmp_path, tmp_path / "store").runs == []
 
 
 def test_a_run_elsewhere_lives_as_long_as_it_writes(tmp_path, monkeypatch):
-    state = State(tmp_path)
+    state = RunState(tmp_path)
     state.write([], {"to_do": 1}, now=True)
     (path,) = (tmp_path / "running").glob("*.json")
     told = json.loads(path.read_text()) | {"host": "another", "pid": 1}
     path.write_text(json.dumps(told))
-    assert status(tmp_path, tmp_path / "store").runs[0]["running"]
+    assert read_status(tmp_path, tmp_path / "store").runs[0]["running"]
     path.write_text(json.dumps(told | {"written": time.time() - 90}))
-    assert not status(tmp_path, tmp_path / "store").runs[0]["running"]
+    assert not read_status(tmp_path, tmp_path / "store").runs[0]["running"]
     path.write_text("{")
-    assert status(tmp_path, tmp_path / "store").runs == []
+    assert read_status(tmp_path, tmp_path / "store").runs == []
     path.write_text(json.dumps(told))
     path.rename(path.with_name(".1234abcd.another-1.json"))  # half-way through being written
-    assert status(tmp_path, tmp_path / "store").runs == []
-    State(tmp_path)
+    assert read_status(tmp_path, tmp_path / "store").runs == []
+    RunState(tmp_path)
     assert not list((tmp_path / "running").iterdir())
 
 
 def test_a_run_writes_once_a_second_and_clears_up(tmp_path):
-    state = State(tmp_path)
+    state = RunState(tmp_path)
     for count in range(50):
         state.write([], {"to_do": count})
-    (run,) = status(tmp_path, tmp_path / "store").runs
+    (run,) = read_status(tmp_path, tmp_path / "store").runs
     assert run["counts"] == {"to_do": 0}
     state.close()
     assert not (tmp_path / "running").exists()

@@ -12,16 +12,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adbench.benchmark.executors.local import Local, Place
+from adbench.benchmark.executors.local import DeviceSlot, LocalExecutor
 from adbench.benchmark.experiments import fit_predict as stages
 from adbench.benchmark.experiments import pipeline as runner
 from adbench.benchmark.experiments.matrix import Experiment
 from adbench.benchmark.experiments.pipeline import predict_shared
 from adbench.benchmark.experiments.resolve import resolve
 from adbench.benchmark.scheduling import work_sharing as helping
-from adbench.benchmark.scheduling.job import Job, ready
-from adbench.benchmark.scheduling.job_progress import Doing
-from adbench.benchmark.scheduling.work_sharing import Helpers
+from adbench.benchmark.scheduling.job import Job, prepared_dataset
+from adbench.benchmark.scheduling.job_progress import JobProgress
+from adbench.benchmark.scheduling.work_sharing import WorkSharing
 from adbench.benchmark.store import partial_state as resume
 from adbench.benchmark.store.artifact_store import Store
 from adbench.benchmark.store.partial_state import PartialState, find_damage
@@ -63,7 +63,7 @@ def trained(alone: Path, folder: Path) -> tuple[Experiment, Dataset, Store]:
         shutil.rmtree(folder / "store" / kind)
     shutil.rmtree(folder / "out")
     (cell,) = cells()
-    return cell, ready(cell), Store(folder / "store")
+    return cell, prepared_dataset(cell), Store(folder / "store")
 
 
 def test_whoever_comes_first_the_maps_are_the_same(
@@ -125,11 +125,11 @@ def test_what_a_helper_with_more_memory_saw_is_looked_at_again(alone, tmp_path) 
     assert results(tmp_path / "more") == results(alone)
 
 
-class Eager(Local):
+class Eager(LocalExecutor):
     """Two slots. kill: end every helper as it begins"""
 
     def __init__(self, *, kill: bool = False) -> None:
-        super().__init__([Place("cpu", 1)] * 2, nursery=Warm())
+        super().__init__([DeviceSlot("cpu", 1)] * 2, fork_server=Warm())
         self.begun: list[Job] = []
         self._kill = kill
 
@@ -142,7 +142,7 @@ class Eager(Local):
 
 @pytest.mark.parametrize("kill", [False, True])
 def test_a_slot_that_is_free_helps(tmp_path, alone, monkeypatch, kill: bool) -> None:
-    monkeypatch.setattr(helping.Helpers.__init__, "__defaults__", (0.05,))
+    monkeypatch.setattr(helping.WorkSharing.__init__, "__defaults__", (0.05,))
     where = Eager(kill=kill)
     code, told = swept(cells(pause=0.05), tmp_path, where)
     helps = [job for job in where.begun if job["task"] == "help"]
@@ -158,34 +158,34 @@ def test_a_helper_that_fails_is_a_word_in_a_log(tmp_path, monkeypatch) -> None:
     def broken(*args: Any) -> int:
         raise RuntimeError("no good at helping")
 
-    monkeypatch.setattr(helping.Helpers.__init__, "__defaults__", (0.05,))
-    monkeypatch.setattr("adbench.benchmark.scheduling.job.help_look", broken)
+    monkeypatch.setattr(helping.WorkSharing.__init__, "__defaults__", (0.05,))
+    monkeypatch.setattr("adbench.benchmark.scheduling.job.predict_shared", broken)
     assert swept(cells(pause=0.05), tmp_path, Eager())[0] == 0
     logs = [path.read_text() for path in tmp_path.glob("out/logs/*helper*")]
     assert logs and "no good at helping" in logs[0]
 
 
-def looking(name: str, step: int, seconds: float) -> Doing:
-    doing = Doing(name, 1)
-    doing.tell("look", {"part": "test", "step": 0, "of": 100}, 0.0)
-    doing.tell("look", {"part": "test", "step": step, "of": 100}, seconds)
+def looking(name: str, step: int, seconds: float) -> JobProgress:
+    doing = JobProgress(name, 1)
+    doing.on_event("look", {"part": "test", "step": 0, "of": 100}, 0.0)
+    doing.on_event("look", {"part": "test", "step": step, "of": 100}, seconds)
     return doing
 
 
 def test_help_goes_where_most_is_left() -> None:
-    helpers = Helpers(worth=10)
+    helpers = WorkSharing(min_seconds_left=10)
     doing = {"a": looking("a", 50, 40), "b": looking("b", 50, 70)}
     jobs: dict[str, Job] = {name: {"name": name, "task": "cell"} for name in "ab"}
-    begun = [helpers.next(doing, jobs) for _ in range(14)]
+    begun = [helpers.next_job(doing, jobs) for _ in range(14)]
     names = [job["name"] for job in begun if job]
     assert names == ["b helper 1", "a helper 1", "b helper 2", "a helper 2"]
     assert all(job is None or job["share"] == int(job["name"][-1]) for job in begun)
-    assert sorted(helpers) == sorted(names) and sorted(helpers.of("a") + helpers.of("b")) == sorted(
-        names
-    )
-    assert helpers.ended("b helper 1") and not helpers.ended("b") and "b helper 1" not in helpers
-    doing["b"].asked = 1.0
-    assert helpers.next(doing, jobs) is None, "it was asked to stop"
+    assert sorted(helpers) == sorted(names) and sorted(
+        helpers.jobs_for("a") + helpers.jobs_for("b")
+    ) == sorted(names)
+    assert helpers.remove("b helper 1") and not helpers.remove("b") and "b helper 1" not in helpers
+    doing["b"].stop_requested = 1.0
+    assert helpers.next_job(doing, jobs) is None, "it was asked to stop"
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

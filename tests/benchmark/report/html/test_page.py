@@ -17,12 +17,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from adbench.benchmark.figures.sample_sheet import Shown, grey, sheet
-from adbench.benchmark.leaderboard.leaderboard import boards
-from adbench.benchmark.report.html.charts import histogram, pareto, sweeps, undominated
-from adbench.benchmark.report.html.images import Budget, album
+from adbench.benchmark.figures.sample_sheet import DisplayedSample, grey_colours, write_sheet
+from adbench.benchmark.leaderboard.leaderboard import build_leaderboards
+from adbench.benchmark.report.html.charts import (
+    cost_charts,
+    pareto_front,
+    score_histogram,
+    sweep_charts,
+)
+from adbench.benchmark.report.html.images import ImageBudget, sample_images
 from adbench.benchmark.report.html.lesion_tables import froc_chart, lesion_table
-from adbench.benchmark.report.html.page import page
+from adbench.benchmark.report.html.page import render_page
 from adbench.benchmark.report.html.svg import apart, letter, steps, upward
 from records import missing, record, some
 
@@ -103,10 +108,12 @@ def sheets(out: Path, names: list[str]) -> list[np.ndarray]:
     x = [rng.random((1, 20, 30), dtype=np.float32) for _ in range(2)]
     for k, name in enumerate(names):
         samples = [
-            Shown(f"test/{i}", each, each * 0.5, each[0] * (k + 1), each[0] > 0.9, caption="odd")
+            DisplayedSample(
+                f"test/{i}", each, each * 0.5, each[0] * (k + 1), each[0] > 0.9, caption="odd"
+            )
             for i, each in enumerate(x)
         ]
-        sheet(folder / f"{name}.png", samples, title=name)
+        write_sheet(folder / f"{name}.png", samples, title=name)
     return x
 
 
@@ -118,7 +125,7 @@ def decoded(uri: str) -> np.ndarray:
 def test_the_page_is_whole_in_itself_and_every_link_has_a_target(tmp_path):
     sheets(tmp_path, ["A", "B"])
     records = [scored("A", 2.0), scored("B", 0.1), missing("C"), record("D", partial=8)]
-    read = Reader(page(records, tmp_path))
+    read = Reader(render_page(records, tmp_path))
     ids = [attrs["id"] for _, attrs in read.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
     for tag, attrs in read.tags:
@@ -135,7 +142,7 @@ def test_the_page_is_whole_in_itself_and_every_link_has_a_target(tmp_path):
 
 
 def test_the_policy_lets_only_our_own_style_and_script_through():
-    read = Reader(page(some()))
+    read = Reader(render_page(some()))
     (policy,) = [a["content"] for a in read.all("meta") if a.get("http-equiv")]
     for text in (read.raw["style"][0], read.raw["script"][-1]):
         digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
@@ -154,13 +161,13 @@ def test_hostile_words_stay_words(name, tmp_path):
         made["file"] = name + ".json"
         return made
 
-    plain = Reader(page([scored("A", 1.0), scored("B", 0.5), missing("C")]))
+    plain = Reader(render_page([scored("A", 1.0), scored("B", 0.5), missing("C")]))
     records = [
         tainted(scored("A", 1.0)),
         tainted(scored("B", 0.5)),
         tainted(missing("C", reason=name)),
     ]
-    text = page(records)
+    text = render_page(records)
     read = Reader(text)
     assert [tag for tag, _ in read.tags if tag in ("script", "style", "img", "title")] == [
         tag for tag, _ in plain.tags if tag in ("script", "style", "img", "title")
@@ -172,13 +179,13 @@ def test_hostile_words_stay_words(name, tmp_path):
 
 def test_the_records_can_be_read_back_without_the_rows_of_samples():
     records = [scored("A", 1.0), missing("B")]
-    told = json.loads(Reader(page(records)).raw["script"][0])
+    told = json.loads(Reader(render_page(records)).raw["script"][0])
     del records[0]["samples"]
     assert told == json.loads(json.dumps(records))
 
 
 def test_every_figure_says_the_record_and_the_place_it_is_from():
-    read = Reader(page([swept("A"), swept("B")]))
+    read = Reader(render_page([swept("A"), swept("B")]))
     sources = [a["title"] for a in read.all("td") if "title" in a]
     told = {tuple(s.split(": ", 1)) for s in sources}
     for file in ("records/A.json", "records/B.json"):
@@ -194,14 +201,16 @@ def test_every_figure_says_the_record_and_the_place_it_is_from():
 
 def test_figures_read_from_bins_have_their_error_beneath_them():
     made = swept("A", pixel_error=3.2e-4)
-    text = Reader(page([made, swept("B")])).words
+    text = Reader(render_page([made, swept("B")])).words
     assert "± 0.0004 binned [0.450, 0.550]" in text and "off by no more than this" in text
     assert text.count("± 0.0004 binned") == 4 + 5  # on the board, and among all figures
-    assert "±" not in Reader(page([swept("B")])).words
+    assert "±" not in Reader(render_page([swept("B")])).words
 
 
 def test_boards_are_apart_and_what_failed_is_told_with_its_reason():
-    read = Reader(page([record("A"), record("B", partial=8), missing("C", reason="no memory")]))
+    read = Reader(
+        render_page([record("A"), record("B", partial=8), missing("C", reason="no memory")])
+    )
     heads = re.findall(r"brats(?:, PARTIAL[^\n]*)?", read.words)
     assert "brats, PARTIAL: at most 8 samples of each split, no result" in heads
     assert "no memory" in read.words and "Without a result" in read.words
@@ -210,7 +219,7 @@ def test_boards_are_apart_and_what_failed_is_told_with_its_reason():
 
 
 def test_tables_sort_by_buttons_in_heads_that_tell_their_order():
-    text = page([swept("A"), swept("B")])
+    text = render_page([swept("A"), swept("B")])
     for head in re.findall(r"<th scope=\"col\"[^>]*data-kind[^>]*>.*?</th>", text):
         assert 'aria-sort="none"' in head and '<button type="button">' in head
     read = Reader(text)
@@ -220,9 +229,9 @@ def test_tables_sort_by_buttons_in_heads_that_tell_their_order():
 
 
 def test_curves_have_a_corner_for_each_level_and_marks_at_theirs():
-    (board,) = boards([swept("A"), record("B", 0.4, method__baseline=True)])
-    board.rows[1].record["sweep"]["0"] = {"test": {"pixel_ap": 0.4}, "val": {"pixel_ap": 0.4}}
-    charts = sweeps(board)
+    (board,) = build_leaderboards([swept("A"), record("B", 0.4, method__baseline=True)])
+    board.entries[1].record["sweep"]["0"] = {"test": {"pixel_ap": 0.4}, "val": {"pixel_ap": 0.4}}
+    charts = sweep_charts(board)
     assert [c.title for c in charts] == [
         *("pixel AP on test", "pixel AP on validation"),
         *("image AUROC on test", "image AUROC on validation"),
@@ -245,14 +254,14 @@ def test_the_front_is_what_nothing_cheaper_equals():
     records = [record(n, v) for n, v in (("dear", 0.6), ("cheap", 0.3), ("poor", 0.2))]
     for made, cost in zip(records, (50.0, 2.0, 10.0), strict=True):
         made["cost"]["evaluations_per_image"] = cost
-    chart = pareto(boards(records)[0])[0]
+    chart = cost_charts(build_leaderboards(records)[0])[0]
     shapes = {line.marks[0].title.split(":")[0]: line.marks[0].shape for line in chart.lines}
     assert shapes == {"dear": "front", "cheap": "front", "poor": "dot"}
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
 def test_undominated_is_a_staircase_that_covers_all(points):
-    front = [points[i] for i in undominated(points)]
+    front = [points[i] for i in pareto_front(points)]
     assert front and all(any(c <= a and v >= b for c, v in front) for a, b in points)
     ordered = sorted(set(front))
     assert all(x[0] < y[0] and x[1] < y[1] for x, y in pairwise(ordered))
@@ -292,7 +301,7 @@ def test_lesions_are_told_by_size_and_price_where_records_tell_of_them():
             for f, s in ((0.0, 0.1), (0.5, 0.4), (8.0, 0.9))
         ],
     }
-    boards_ = boards([made, record("B", 0.1)])
+    boards_ = build_leaderboards([made, record("B", 0.1)])
     table, chart = lesion_table(boards_[0]), froc_chart(boards_[0])
     assert table is not None and chart is not None
     assert [(line.name, line.cells[0].text, line.cells[1].text) for line in table.lines] == [
@@ -303,13 +312,13 @@ def test_lesions_are_told_by_size_and_price_where_records_tell_of_them():
     assert corners == sorted(corners) and [y for _, y in corners] == sorted(
         (y for _, y in corners), reverse=True
     )
-    assert "FROC" in Reader(page([made])).words
-    assert lesion_table(boards([record("B")])[0]) is None
+    assert "FROC" in Reader(render_page([made])).words
+    assert lesion_table(build_leaderboards([record("B")])[0]) is None
 
 
 def test_a_histogram_counts_every_sample_once():
     score, label = [0.0, 0.1, 0.1, 1.0, 0.9, 0.5], [False, False, False, True, True, True]
-    chart = histogram("A", score, label)
+    chart = score_histogram("A", score, label)
     assert chart is not None
     counts = {"normal": 0, "abnormal": 0}
     for bar in chart.lines[0].bars:
@@ -318,58 +327,61 @@ def test_a_histogram_counts_every_sample_once():
     tallest = max(bar.high for bar in chart.lines[0].bars)
     shares = {b.title.split()[0]: b.high for b in chart.lines[0].bars if b.kind == "normal"}
     assert shares["2"] == tallest and shares["1"] == pytest.approx(tallest / 2, abs=0.1)
-    assert histogram("A", [1.0, 1.0], [True, False]) is None
+    assert score_histogram("A", [1.0, 1.0], [True, False]) is None
 
 
 def test_differences_are_told_where_there_are_rows_of_samples():
     strong, weak = scored("strong", 3.0), scored("weak", 0.0)
     strong["metrics"]["image_auroc"]["value"] = 0.97
-    read = Reader(page([strong, weak]))
+    read = Reader(render_page([strong, weak]))
     assert "▲ +" in read.words and "▼ -" in read.words and "Left out" not in read.words
     assert re.search(r"worse, p = 0\.0\d\d", read.words) and "best" in read.words
     weak["samples"]["key"][0] = "another"
-    assert "not evaluated on the same samples" in Reader(page([strong, weak])).words
-    assert "Left out: for fewer than two records" in Reader(page([swept("A"), swept("B")])).words
+    assert "not evaluated on the same samples" in Reader(render_page([strong, weak])).words
+    assert (
+        "Left out: for fewer than two records"
+        in Reader(render_page([swept("A"), swept("B")])).words
+    )
 
 
 def test_tiles_of_all_methods_stand_side_by_side_and_are_the_pixels_that_were_drawn(tmp_path):
     x = sheets(tmp_path, ["A", "B"])
-    (board,) = boards([swept("A"), swept("B")])
-    made = album(board.done, tmp_path / "pictures", Budget())
-    assert made.gallery.heads[:2] == [("", "input"), ("", "truth")]
-    assert [head for head in made.gallery.heads[2:]] == [
+    (board,) = build_leaderboards([swept("A"), swept("B")])
+    made = sample_images(board.done, tmp_path / "pictures", ImageBudget())
+    assert made.gallery.columns[:2] == [("", "input"), ("", "truth")]
+    assert [head for head in made.gallery.columns[2:]] == [
         ("A", "reconstruction"),
-        ("A", made.gallery.heads[3][1]),
+        ("A", made.gallery.columns[3][1]),
         ("B", "reconstruction"),
-        ("B", made.gallery.heads[5][1]),
+        ("B", made.gallery.columns[5][1]),
     ]
     assert (
-        made.gallery.heads[3][1].startswith("map, 0 to ")
-        and made.gallery.heads[3][1] != made.gallery.heads[5][1]
+        made.gallery.columns[3][1].startswith("map, 0 to ")
+        and made.gallery.columns[3][1] != made.gallery.columns[5][1]
     )
     for (key, caption, cells), sample in zip(made.gallery.rows, x, strict=True):
         assert key.startswith("test/") and caption == "odd" and None not in cells
         uris = [cell.uri for cell in cells if cell]
-        assert np.array_equal(decoded(uris[0] or ""), grey(sample[0]))
+        assert np.array_equal(decoded(uris[0] or ""), grey_colours(sample[0]))
         for at in (2, 4):
-            assert np.array_equal(decoded(uris[at] or ""), grey(sample[0] * 0.5))
+            assert np.array_equal(decoded(uris[at] or ""), grey_colours(sample[0] * 0.5))
         assert np.array_equal(decoded(uris[3] or ""), decoded(uris[5] or ""))  # windows scale
 
 
 def test_without_room_pictures_are_left_out_and_named(tmp_path):
     sheets(tmp_path, ["A"])
-    text = page([swept("A")], tmp_path, budget=1000)
+    text = render_page([swept("A")], tmp_path, budget=1000)
     read = Reader(text)
     assert sum(len(a["src"]) for a in read.all("img")) < 1000
     assert "left out" in read.words and "pictures/A.png" in read.words
-    assert "are left out" not in Reader(page([swept("A")], tmp_path)).words
+    assert "are left out" not in Reader(render_page([swept("A")], tmp_path)).words
 
 
 def test_a_sheet_that_tells_of_no_tiles_is_shown_whole_and_a_broken_one_is_not(tmp_path):
     (tmp_path / "pictures").mkdir()
     Image.new("RGB", (9, 7), (10, 20, 30)).save(tmp_path / "pictures" / "A.png")
     (tmp_path / "pictures" / "B.png").write_bytes(b"\x89PNG\r\n\x1a\n but not really")
-    read = Reader(page([swept("A"), swept("B"), swept("../../A")], tmp_path))
+    read = Reader(render_page([swept("A"), swept("B"), swept("../../A")], tmp_path))
     images = read.all("img")
     assert {decoded(a["src"]).shape for a in images} == {(7, 9, 3)}
     assert "Sheet of A" in read.words and "Sheet of B" not in read.words
@@ -383,7 +395,7 @@ def luminance(colour: str) -> float:
 
 def test_words_and_lines_stand_out_by_light_and_by_dark():
     """The contrast that WCAG 2.1 wants: 4.5 of words, 3 of lines and of the outline of focus."""
-    style = Reader(page(some())).raw["style"][0]
+    style = Reader(render_page(some())).raw["style"][0]
     themes = [
         dict(re.findall(r"(--[\w-]+): (#[0-9a-f]{6});", block))
         for block in re.findall(r":root {(.*?)}", style, re.S)[:2]
@@ -399,6 +411,6 @@ def test_words_and_lines_stand_out_by_light_and_by_dark():
 
 def test_the_page_does_not_depend_on_the_order_of_records_within_a_board():
     one, two = swept("A"), swept("B", method__name="b")
-    first, second = (Reader(page(records)) for records in ([one, two], [two, one]))
+    first, second = (Reader(render_page(records)) for records in ([one, two], [two, one]))
     sources = [[a["title"] for a in r.all("td") if "title" in a] for r in (first, second)]
     assert sources[0] == sources[1]
