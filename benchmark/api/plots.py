@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..leaderboard.columns import TITLES
-from ..leaderboard.leaderboard import Record, ReportError, entry_names
+from ..leaderboard.leaderboard import entry_names
+from ..leaderboard.records import Record, ReportError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,13 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..leaderboard.leaderboard import (
-    Leaderboard,
-    Record,
-    ReportError,
-    build_leaderboards,
-    read_records,
-)
+from ..leaderboard.leaderboard import Leaderboard, build_leaderboards
+from ..leaderboard.records import Record, ReportError, read_records
 
 if TYPE_CHECKING:
     import pandas

@@ -101,7 +101,7 @@ def reproduce(
 ) -> None:
     """Published numbers beside the records here. Exit code 4 if one is not reproduced."""
     with error_messages(traceback):
-        from ..leaderboard.leaderboard import ReportError, read_records
+        from ..leaderboard.records import ReportError, read_records
         from ..leaderboard.reproduction import NOT, read_published
         from ..leaderboard.reproduction import reproduce as compare_with_paper
 

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
 
+from ..scheduling.executor import EventHandler, JobEvent
 from ..scheduling.job import Job
 from ..scheduling.job_logs import JobLogs
 from ..store.atomic_files import atomic_write
 from .job_folder import JOB, LAST, LOG, NEWS, STOP, TICKET
-from .launch import EventHandler, JobEvent
 
 KEEP_SECONDS = 7 * 86400.0
 """Seconds that what a job told is kept for a driver that did not come for it."""

@@ -23,7 +23,7 @@ from ..store.atomic_files import StoreError, atomic_write
 from .fork_server import ForkServer
 
 if TYPE_CHECKING:
-    from .launch import JobEvent
+    from ..scheduling.executor import JobEvent
 
 JOB, NEWS, LAST, STOP, LOG, TICKET = "job.json", "news.jsonl", "last.json", "stop", "log", "ticket"
 

@@ -6,11 +6,10 @@ shown stands once, in sweep.py, so that the same tasks give the same results whi
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -21,6 +20,7 @@ from ...engine.runtime.distributed import Team, join_team
 from ..experiments.distributed import run_follower
 from ..experiments.matrix import Experiment
 from ..scheduling.console import ConsoleReporter
+from ..scheduling.executor import EventHandler, Executor, JobEvent, group_by_dataset
 from ..scheduling.exit_codes import STOPPED
 from ..scheduling.job import Job, incompatibility, prepared_dataset, run_job
 from ..scheduling.signals import stop_on_signals
@@ -28,58 +28,6 @@ from ..store.artifact_store import Store
 from .fork_server import ForkServer, is_supported
 
 EXECUTORS = ("local", "inline", "ray", "slurm")
-
-
-class JobEvent(NamedTuple):
-    """Something about a job. what, and its facts:
-
-    begun   its process runs: pid, slot, or whatever else says where
-    told    event, facts: what the engine tells as it goes on
-    alive   memory_mb, perhaps gpu_mb: a sign of life, every second or few
-    output  bytes: what it printed
-    ended   the outcome (job.py)
-    died    its process is gone without an outcome: signal or code (an int), said (one line), and
-            memory, whether it was for want of memory; lost, that its host went away
-    """
-
-    job_name: str
-    kind: str
-    facts: Mapping[str, Any]
-
-
-EventHandler = Callable[[JobEvent], None]
-
-
-class Executor(Protocol):
-    """Works on at most `slots` jobs at a time, each in a process of its own or not.
-
-    Every job that was started is heard of once as `ended` or `died`, also after `request_stop` and
-    `kill`.
-    Nothing is retried here. No result travels but the outcome: maps and checkpoints go through the
-    store.
-    """
-
-    slots: int
-
-    def start(self, job: Job) -> None:
-        """Begin; called only while fewer than `slots` are being worked on."""
-        ...
-
-    def poll(self, on_event: EventHandler, seconds: float) -> None:
-        """Tell what happened since the last call; wait up to `seconds` for something."""
-        ...
-
-    def request_stop(self, name: str) -> None:
-        """Have a job finish its step, keep everything and end as `stopped`."""
-        ...
-
-    def kill(self, name: str) -> None:
-        """End a job and all processes it started, now."""
-        ...
-
-    def close(self) -> None:
-        """End what still runs, and give back what is held."""
-        ...
 
 
 class InlineExecutor:
@@ -214,11 +162,3 @@ def _follow_rank_0(cells: Sequence[Experiment], run: TrainingContext) -> int:
         except (Interrupted, KeyboardInterrupt):
             return STOPPED
     return 0
-
-
-def group_by_dataset(
-    experiments: Sequence[Experiment],
-) -> Iterator[tuple[object, list[Experiment]]]:
-    """Neighbours on one dataset together."""
-    for key, group in itertools.groupby(experiments, key=lambda c: (c.dataset.name, c.limit)):
-        yield key, list(group)

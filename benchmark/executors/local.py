@@ -20,9 +20,9 @@ from typing import IO, Any, NamedTuple
 
 import torch
 
+from ..scheduling.executor import EventHandler, JobEvent
 from ..scheduling.job import Job
 from .fork_server import ForkServer
-from .launch import EventHandler, JobEvent
 
 PIPE_BYTES = 2**20
 """Bytes that are read at once, and that a pipe holds if the system lets it."""

@@ -10,10 +10,11 @@ from uuid import uuid4
 
 from ...engine.runtime.context import TrainingContext
 from ..experiments.matrix import Experiment
+from ..scheduling.executor import Executor
 from ..store.artifact_store import Store
 from .cluster import RemoteExecutor
 from .fork_server import ForkServer
-from .launch import Executor, create_executor, device_context
+from .launch import create_executor, device_context
 
 REMOTE_EXECUTORS = ("ray", "slurm")
 """Executors whose cells may run on a host with other devices than this one."""

@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
 from ..scheduling.exit_codes import STOPPED
@@ -23,7 +23,22 @@ if TYPE_CHECKING:
     from ..experiments.matrix import Experiment
     from ..scheduling.job import Job
     from ..store.artifact_store import Store
-    from .slurm_backend import SlurmCluster
+
+
+class DetachedCluster(Protocol):
+    """What a cluster offers to a run that nobody waits for. device: of its experiments"""
+
+    device: str
+
+    def threads(self, job: Job) -> int:
+        """How many threads a job may use."""
+        ...
+
+    def submit(
+        self, folders: Sequence[Path], *, alone: bool = False, after: str | None = None
+    ) -> list[str]:
+        """Submit job folders and return a ticket for each. after: a ticket to wait for"""
+        ...
 
 
 def submit_detached(
@@ -31,15 +46,15 @@ def submit_detached(
     context: TrainingContext,
     store: Store,
     out: Path,
-    cluster: SlurmCluster,
+    cluster: DetachedCluster,
     *,
     tensorboard_folder: Path | None = None,
     timeout: float | None = None,
 ) -> str:
     """Give Slurm, for every dataset, a job that makes it ready, and an array of its cells. What to
     tell the user."""
+    from ..scheduling.executor import group_by_dataset
     from ..scheduling.job import experiment_job, prepare_job
-    from .launch import group_by_dataset
 
     folder, tickets = out.absolute() / "slurm", []
     for _, group in group_by_dataset(experiments):
@@ -100,14 +115,14 @@ def run_detached(
     return None
 
 
-def _write_job_folder(folder: Path, job: Job, cluster: SlurmCluster) -> Path:
+def _write_job_folder(folder: Path, job: Job, cluster: DetachedCluster) -> Path:
     run: dict[str, Any] = job["run"] | {"device": cluster.device}
     place = folder / uuid4().hex[:12]
     atomic_write(place / JOB, json.dumps(job | {"threads": cluster.threads(job), "run": run}))
     return place
 
 
-def _submit_folders(places: Sequence[Path], cluster: SlurmCluster, **more: Any) -> list[str]:
+def _submit_folders(places: Sequence[Path], cluster: DetachedCluster, **more: Any) -> list[str]:
     tickets = cluster.submit(places, **more)
     for place, ticket in zip(places, tickets, strict=True):
         atomic_write(place / TICKET, ticket)

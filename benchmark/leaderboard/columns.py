@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..evaluation.metrics.ranking import LOWER_IS_BETTER
-from .leaderboard import Entry, Leaderboard, binning_error_text, metric_value, number_text
+from .entry import Entry
+from .leaderboard import Leaderboard, binning_error_text
+from .records import metric_value, number_text
 
 __all__ = [
     "BUDGET",

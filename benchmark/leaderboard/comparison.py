@@ -9,7 +9,8 @@ from typing import Any
 
 from ..evaluation.sample_results import SampleResults
 from .columns import TITLES
-from .leaderboard import Entry, Leaderboard, Record, build_leaderboards, read_records
+from .entry import Entry
+from .leaderboard import Leaderboard, build_leaderboards
 from .pairwise import (
     WORSE,
     PairedComparison,
@@ -18,6 +19,7 @@ from .pairwise import (
     compare_pair,
     sample_results_of,
 )
+from .records import Record, read_records
 
 DEFAULT_METRICS = ("pixel_ap", "image_auroc")
 

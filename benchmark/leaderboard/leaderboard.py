@@ -7,47 +7,24 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..evaluation.metrics.streaming_histogram import TOLERANCE
+from .entry import Entry
+from .records import Record, metric_value, number_text
 from .seed_variation import SeedSummary, sentences, summarize_seeds
 
 if TYPE_CHECKING:
     import pandas
 
-Record = Mapping[str, Any]
 
-SCHEMA = 1
 BINNED_METRICS = ("pixel_auroc", "pixel_ap", "pixel_aupro30", "pixel_aupro05", "pixel_dice_oracle")
 """Metrics of places that are sorted, or counted in bins where they are too many (streaming.py)."""
 
 METRIC_NAMES = {"pixel_ap": "pixel AP", "image_auroc": "image AUROC"}
-
-
-class ReportError(ValueError):
-    """There is nothing to report: one line, and the command that mends it."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A record's place on a board.
-
-    rank: from 1; None for what was skipped or failed, or lacks the figure the board is sorted by
-    name: the method's label, with what sets it apart
-    worse_than_baseline: the baseline that does better than this row, which is none
-    """
-
-    record: Record
-    rank: int | None
-    name: str
-    worse_than_baseline: str | None = None
-
-    def value(self, metric: str) -> float | None:
-        return metric_value(self.record, metric)
 
 
 @dataclass(frozen=True)
@@ -110,15 +87,6 @@ def _frame_row(row: Entry) -> dict[str, Any]:
     return facts
 
 
-def read_records(folder: Path) -> list[dict[str, Any]]:
-    """All records of a folder, each with the name of its `file`; one that cannot be read becomes a
-    record of status `broken`."""
-    paths = sorted(Path(folder).glob("[!.]*.json"))
-    if not paths:
-        raise ReportError(f"no records in {folder}: make some with `adbench run` first")
-    return [_read_record(path) for path in paths]
-
-
 def build_leaderboards(records: Sequence[Record]) -> list[Leaderboard]:
     """Real data first, then made-up data, then partial runs, then what could not be read.
 
@@ -141,67 +109,6 @@ def build_leaderboards(records: Sequence[Record]) -> list[Leaderboard]:
     broken = [record for record in records if record["status"] == "broken"]
     rows = [Entry(record, None, record["method"]["label"]) for record in broken]
     return made + ([Leaderboard("Records that could not be read", "", rows)] if rows else [])
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    """A record, or one that says why there is none."""
-    try:
-        record = json.loads(path.read_text())
-        if not isinstance(record, dict):
-            raise ValueError("it holds no object")
-        if record["schema"] != SCHEMA:
-            raise ValueError(f"it has schema {record['schema']}, and this adbench reads {SCHEMA}")
-        needed = ["reason", "profile", "seed", "partial"]
-        if record["status"] == "ok":
-            needed += ["level", "threshold", "metrics", "reference", "counts", "cost"]
-        parts = {
-            "method": ("name", "label", "baseline", "args"),
-            "dataset": ("name", "args", "fingerprint", "synthetic"),
-            "protocol": ("id", "text"),
-        }
-        [record[key] for key in needed]
-        [record[part][key] for part, keys in parts.items() for key in keys]
-        _check_record(record)
-        return record | {"file": path.name}
-    except KeyError as error:
-        reason = f"it says nothing of {error.args[0]!r}"
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        reason = str(error)
-    return {
-        "schema": SCHEMA,
-        "status": "broken",
-        "reason": f"{path.name} is no record: {reason}",
-        "method": {"name": path.stem, "label": path.stem, "baseline": False, "args": {}},
-        "dataset": {"name": "", "args": {}, "fingerprint": "", "synthetic": False},
-        "protocol": {"id": "", "text": ""},
-        "profile": "-",
-        "seed": "-",
-        "partial": None,
-        "file": path.name,
-    }
-
-
-def _check_record(record: Mapping[str, Any]) -> None:
-    """Raises ValueError on a figure that is neither a finite number nor missing."""
-    figures = {
-        f"{part}.{name}": value
-        for part in ("cost", "reference", "at_published", "at_oracle")
-        for name, value in (record.get(part) or {}).items()
-    }
-    for name, figure in (record.get("metrics") or {}).items():
-        figures |= {f"metrics.{name}.{part}": figure.get(part) for part in ("value", "low", "high")}
-    figures["pixel_error"] = record.get("pixel_error")
-    for stratum, found in (record.get("strata") or {}).items():
-        figures |= {f"strata.{stratum}.{name}": value for name, value in found.items()}
-    for level, parts in (record.get("sweep") or {}).items():
-        int(level)
-        for part, found in parts.items():
-            figures |= {f"sweep.{level}.{part}.{name}": value for name, value in found.items()}
-    for name, value in figures.items():
-        if value is None or isinstance(value, dict | list):  # those are for who knows them
-            continue
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            raise ValueError(f"{name} is {value!r}, no number")
 
 
 def _leaderboard_key(record: Record) -> tuple[Any, ...]:
@@ -339,11 +246,6 @@ def _notes(
     return notes
 
 
-def metric_value(record: Record, metric: str, part: str = "value") -> float | None:
-    value = ((record.get("metrics") or {}).get(metric) or {}).get(part)
-    return value if isinstance(value, int | float) else None
-
-
 def binning_error(record: Record, metric: str) -> float:
     """The most that a figure is off by, for it was read from bins; 0 for what is exact."""
     found = record.get("pixel_error")
@@ -357,10 +259,6 @@ def binning_error_text(record: Record, metric: str) -> str:
         return ""
     unit = 10.0 ** math.floor(math.log10(error))
     return f" ± {math.ceil(error / unit - 1e-9) * unit:.1g}"
-
-
-def number_text(value: float | None, unit: float = 1) -> str:
-    return "-" if value is None else f"{value / unit:.3f}"
 
 
 def profile_and_seed(row: Entry) -> str:

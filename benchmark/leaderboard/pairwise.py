@@ -24,7 +24,7 @@ from ..evaluation.sample_results import (
 )
 from ..evaluation.statistics.bootstrap import Resamples, bootstrap_image_metrics
 from .columns import LOWER_IS_BETTER
-from .leaderboard import Record
+from .records import Record
 
 BETTER, WORSE, ALIKE = "better", "worse", "not distinguishable"
 

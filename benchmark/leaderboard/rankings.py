@@ -17,14 +17,8 @@ from typing import NamedTuple
 
 from ..evaluation.metrics.ranking import LOWER_IS_BETTER
 from ..evaluation.statistics.rank_tests import ALPHA, RankTest, rank_test
-from .leaderboard import (
-    METRIC_NAMES,
-    Leaderboard,
-    Record,
-    build_leaderboards,
-    entry_names,
-    metric_value,
-)
+from .leaderboard import METRIC_NAMES, Leaderboard, build_leaderboards, entry_names
+from .records import Record, metric_value
 
 RANKED_METRICS = ("pixel_ap", "image_auroc")
 MIN_DATASETS = 5

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from ..registry.imports import did_you_mean
-from .leaderboard import Record, metric_value
+from .records import Record, metric_value
 
 PUBLISHED_PATH = Path(__file__).with_name("published.yaml")
 REPRODUCED, WITHIN, NOT, CANNOT = "reproduced", "within interval", "not", "cannot test"

@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from .leaderboard import Entry
+    from .entry import Entry
 
 MAX_PAIRS = 8
 """Pairs named at most."""

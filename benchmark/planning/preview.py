@@ -32,8 +32,9 @@ def preview_run(
     reporter: shows the progress of the preparation
     measure: measure briefly what has no similar earlier work in the store
     """
-    from ..executors.launch import group_by_dataset, prepare_dataset
+    from ..executors.launch import prepare_dataset
     from ..experiments.resolve import resolve
+    from ..scheduling.executor import group_by_dataset
     from ..scheduling.job import incompatibility
 
     preview = StagePreview(StoreIndex(store), context, measure)

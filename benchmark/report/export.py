@@ -14,21 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from ..leaderboard.columns import BUDGET, COST, METRICS, columns, reason_text
+from ..leaderboard.entry import Entry
 from ..leaderboard.leaderboard import (
     METRIC_NAMES,
-    SCHEMA,
-    Entry,
     Leaderboard,
-    Record,
-    ReportError,
     build_leaderboards,
-    metric_value,
     profile_and_seed,
-    read_records,
 )
 from ..leaderboard.rankings import SINGLE_DATASET_NOTE, build_rankings
 from ..leaderboard.rankings_text import as_json as league_json
 from ..leaderboard.rankings_text import column_titles, sentences, table_cells
+from ..leaderboard.records import SCHEMA, Record, ReportError, metric_value, read_records
 from ..leaderboard.seed_variation import COLUMN_TITLES
 from ..leaderboard.seed_variation import as_json as repeats_json
 from ..store.artifact_store import atomic_write

@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from ..leaderboard.columns import LOWER_IS_BETTER, TITLES, reason_text
 from ..leaderboard.leaderboard import (
     Leaderboard,
-    Record,
     binning_error_text,
     build_leaderboards,
-    metric_value,
-    number_text,
     profile_and_seed,
 )
 from ..leaderboard.rankings import CrossDatasetRanking, build_rankings
 from ..leaderboard.rankings_text import column_titles, sentences, table_cells
+from ..leaderboard.records import Record, metric_value, number_text
 
 METRIC_COLUMNS = (
     "image_auroc",

@@ -9,13 +9,12 @@ from ..leaderboard.columns import COST, Column, columns, cost_of, count_text, re
 from ..leaderboard.leaderboard import (
     METRIC_NAMES,
     Leaderboard,
-    Record,
     build_leaderboards,
-    number_text,
     profile_and_seed,
 )
 from ..leaderboard.rankings import CrossDatasetRanking, build_rankings
 from ..leaderboard.rankings_text import column_titles, sentences, table_cells
+from ..leaderboard.records import Record, number_text
 from ..leaderboard.seed_variation import COLUMN_TITLES, SeedSummary
 
 if TYPE_CHECKING:

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from ...engine.runtime.context import TrainingContext
-from ..executors.launch import Executor, JobEvent, group_by_dataset
 from ..experiments.matrix import Experiment
 from ..experiments.record import record_header
 from ..experiments.tensorboard import TensorBoardError
 from ..store.artifact_store import Store
 from .console import ConsoleReporter
+from .executor import Executor, JobEvent, group_by_dataset
 from .exit_codes import FAILED, NO_DATA, STOPPED
 from .job import Job, Outcome, experiment_job, prepare_job
 from .job_logs import JobLogs

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..leaderboard.leaderboard import Record, ReportError, metric_value, number_text, read_records
+from ..leaderboard.records import Record, ReportError, metric_value, number_text, read_records
 from ..store.leases import is_locked
 from .run_state import read_run_states
 

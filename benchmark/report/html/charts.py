@@ -7,7 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from ...leaderboard.columns import TITLES
-from ...leaderboard.leaderboard import Entry, Leaderboard, metric_value, number_text
+from ...leaderboard.entry import Entry
+from ...leaderboard.leaderboard import Leaderboard
+from ...leaderboard.records import metric_value, number_text
 from .svg import (
     BOTTOM,
     HIGH,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...figures.sample_sheet import LAYOUT
-from ...leaderboard.leaderboard import Entry
+from ...leaderboard.entry import Entry
 
 if TYPE_CHECKING:
     from PIL.Image import Image

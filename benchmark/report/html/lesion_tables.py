@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...leaderboard.leaderboard import Entry, Leaderboard, number_text
+from ...leaderboard.entry import Entry
+from ...leaderboard.leaderboard import Leaderboard
+from ...leaderboard.records import number_text
 from .charts import with_letters
 from .svg import STYLES, Chart, Line, Mark, across, letter, polyline, upward
 from .tables import ColumnHead, Table, TableCell, metric_cell

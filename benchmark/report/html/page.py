@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ...leaderboard.columns import TITLES, reason_text
-from ...leaderboard.leaderboard import Leaderboard, Record, build_leaderboards, profile_and_seed
+from ...leaderboard.leaderboard import Leaderboard, build_leaderboards, profile_and_seed
 from ...leaderboard.rankings import SINGLE_DATASET_NOTE, build_rankings
+from ...leaderboard.records import Record
 from .charts import cost_charts, sweep_charts
 from .disagreements import disagreement_grid
 from .images import IMAGE_BYTES, ImageBudget, ImageGrid, SampleImages, sample_images

@@ -14,7 +14,7 @@ from ...evaluation.sample_results import (
     significance_against_best,
 )
 from ...leaderboard.columns import TITLES
-from ...leaderboard.leaderboard import Leaderboard, number_text
+from ...leaderboard.leaderboard import Leaderboard
 from ...leaderboard.pairwise import (
     ALIKE,
     BETTER,
@@ -25,6 +25,7 @@ from ...leaderboard.pairwise import (
     compare_pair,
     sample_results_of,
 )
+from ...leaderboard.records import number_text
 from .charts import score_histogram
 from .svg import STYLES, Chart, letter
 from .tables import ColumnHead, Table, TableCell, TableLine

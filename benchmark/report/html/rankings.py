@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ...leaderboard.columns import TITLES
-from ...leaderboard.leaderboard import number_text
 from ...leaderboard.rankings import CrossDatasetRanking, DatasetRank, RankedMethod
 from ...leaderboard.rankings_text import clique_marks
+from ...leaderboard.records import number_text
 from .svg import STYLES, Tick, letter, polyline, steps
 from .tables import ColumnHead, Table, TableCell, TableLine
 

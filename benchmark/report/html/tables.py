@@ -8,14 +8,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ...leaderboard.columns import LEVEL_RULE_NAMES, LOWER_IS_BETTER, METRICS, TITLES
-from ...leaderboard.leaderboard import (
-    Entry,
-    Leaderboard,
-    Record,
-    binning_error_text,
-    metric_value,
-    number_text,
-)
+from ...leaderboard.entry import Entry
+from ...leaderboard.leaderboard import Leaderboard, binning_error_text
+from ...leaderboard.records import Record, metric_value, number_text
 from ...leaderboard.seed_variation import COLUMN_TITLES
 from .svg import STYLES, letter
 

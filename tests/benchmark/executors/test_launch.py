@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from adbench.benchmark.executors.launch import EventHandler, JobEvent
 from adbench.benchmark.scheduling import record_writer as recording
+from adbench.benchmark.scheduling.executor import EventHandler, JobEvent
 from adbench.benchmark.scheduling.job import Job, Outcome, run_job
 from adbench.benchmark.scheduling.retry_policies import (
     CircuitBreaker,

@@ -20,9 +20,9 @@ import pytest
 from adbench.benchmark.executors import job_folder as errand
 from adbench.benchmark.executors import ray_backend as executor_ray
 from adbench.benchmark.executors.cluster import RemoteExecutor
-from adbench.benchmark.executors.launch import JobEvent
 from adbench.benchmark.executors.ray_backend import MISSING, RayCluster, connect, slot_resources
 from adbench.benchmark.executors.selection import ExecutorSelection
+from adbench.benchmark.scheduling.executor import JobEvent
 from adbench.benchmark.scheduling.job import experiment_job
 from adbench.benchmark.store.artifact_store import Store
 from adbench.engine.runtime.context import TrainingContext

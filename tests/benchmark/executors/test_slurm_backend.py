@@ -33,8 +33,8 @@ from adbench.benchmark.executors.job_folder import (
     run_job_folder,
     write_last_event,
 )
-from adbench.benchmark.executors.launch import JobEvent
 from adbench.benchmark.executors.slurm_backend import ShieldedForkServer, SlurmCluster, SlurmTask
+from adbench.benchmark.scheduling.executor import JobEvent
 from adbench.benchmark.scheduling.job import experiment_job
 from adbench.benchmark.scheduling.status import read_status
 from adbench.benchmark.store.artifact_store import Store
