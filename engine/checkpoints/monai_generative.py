@@ -1,10 +1,11 @@
 """Checkpoints of monai-generative, the archived home of MONAI's diffusion networks: its weights
 under the names that MONAI's own networks have.
 
-Attention has a level of names more here, an output layer and the layer after magnifying are called
-otherwise. Self-attention's output layer (`proj_attn`) was made there, saved and never called, as
-version 0.2.3 shows when it is run: here it becomes the identity, lest the network compute
-something else. Read as tensors only: safetensors, or torch's format without any code in it.
+Attention has one more level of names in MONAI, and its output layer and the layer after an
+upsampling have other names. Self-attention's output layer (`proj_attn`) was created there, saved
+and never called, as version 0.2.3 shows when it is run: here it becomes the identity, since else
+the network would compute something else. Read as tensors only: safetensors, or torch's format
+without any code in it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ RENAMED_PARTS = (
     (".out_proj.", ".to_out.0."),
     (".postconv.", ".conv."),
 )
-"""Parts of a name: here, and what it was."""
+"""Parts of a name: in MONAI, and in monai-generative."""
 
 UNUSED_PART = ".proj_attn."
 
@@ -35,43 +36,53 @@ CODEBOOK_NAMES = {
 
 WRAPPER_KEYS = ("state_dict", "model_state_dict", "model", "ema_state_dict", "unet_state_dict",
            "autoencoder_state_dict", "vqvae_state_dict")  # fmt: skip
-"""Under which of its names a file of several things keeps the weights; the first that is there."""
+"""Keys under which a file of several objects stores the weights; the first that exists counts."""
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that does not fit a network, or is none."""
+    """A checkpoint that does not fit a network, or a file that is no checkpoint."""
 
 
 def load_monai_generative(net: nn.Module, source: Path | str | Mapping[str, Tensor]) -> None:
-    """Fill `net` with the weights of a file, or of a state dict, old names or new.
+    """Load the weights of a file, or of a state dict, into a network, under old names or new.
 
-    net: of `nets.unet`; the `net` of `autoencoder.KL`; or an `autoencoder.VQ`, all of it
+    net: of `build_unet`; the `net` of `autoencoder.KL`; or an `autoencoder.VQ`, all of it
+    source: a file (.safetensors, or torch's format), or a state dict; CheckpointError where it is
+        none, or its names or sizes are of another network
+
+    >>> import torch
+    >>> from adbench.engine.checkpoints.monai_generative import load_monai_generative
+    >>> from torch import nn
+    >>> net = nn.Linear(1, 1)
+    >>> load_monai_generative(net, {"weight": torch.ones(1, 1), "bias": torch.zeros(1)})
+    >>> net.weight.item()
+    1.0
     """
     theirs = _read(Path(source)) if isinstance(source, str | Path) else dict(source)
     theirs = {key.removeprefix("module."): value for key, value in theirs.items()}
-    wanted = {key: value for key, value in net.state_dict().items() if not _is_own_state(net, key)}
-    found = {key: name for key in wanted for name in _candidate_names(key) if name in theirs}
-    missing = [key for key in wanted if key not in found]
-    surplus = sorted(set(theirs) - set(found.values()))
+    weights = {key: value for key, value in net.state_dict().items() if not _is_own_state(net, key)}
+    names = {key: name for key in weights for name in _candidate_names(key) if name in theirs}
+    missing = [key for key in weights if key not in names]
+    surplus = sorted(set(theirs) - set(names.values()))
     if missing or surplus:
         raise CheckpointError(
             f"these weights are of another network: {_abbreviate(missing, 'missing')}"
-            f"{'; ' if missing and surplus else ''}{_abbreviate(surplus, 'not known')}. "
+            f"{'; ' if missing and surplus else ''}{_abbreviate(surplus, 'unknown')}. "
             "Build it with the arguments that it was trained with"
         )
     wrong = [
-        f"{key} {tuple(theirs[name].shape)} for {tuple(wanted[key].shape)}"
-        for key, name in found.items()
-        if theirs[name].shape != wanted[key].shape
+        f"{key} {tuple(theirs[name].shape)} for {tuple(weights[key].shape)}"
+        for key, name in names.items()
+        if theirs[name].shape != weights[key].shape
     ]
     if wrong:
         raise CheckpointError(
             f"these weights are of a network of other sizes: {_abbreviate(wrong, 'wrong')}"
         )
     with torch.no_grad():
-        for key, name in found.items():
-            idle = UNUSED_PART in name
-            wanted[key].copy_(_identity(wanted[key]) if idle else theirs[name])
+        for key, name in names.items():
+            unused = UNUSED_PART in name
+            weights[key].copy_(_identity(weights[key]) if unused else theirs[name])
 
 
 def _identity(like: Tensor) -> Tensor:
@@ -80,7 +91,8 @@ def _identity(like: Tensor) -> Tensor:
 
 
 def _candidate_names(key: str) -> list[str]:
-    """What a weight may be called in a file: its own name last, which is the one that counts."""
+    """The names that a weight may have in a file; its own name last, which is the one that
+    counts."""
     body = key.removeprefix("net.")
     names = [CODEBOOK_NAMES.get(key, body)]
     for new, old in RENAMED_PARTS:
@@ -91,10 +103,10 @@ def _candidate_names(key: str) -> list[str]:
 
 
 def _is_own_state(net: nn.Module, key: str) -> bool:
-    """Whether it is no weight of a network: a codec's own, or what a codebook is counting."""
+    """Whether a key is no weight of a network: a codec's own, or a counter of a codebook."""
     part, _, name = key.rpartition(".")
-    where = net.get_submodule(part)
-    counting = isinstance(where, Codebook) and name not in ("codes", "sizes", "sums")
+    module = net.get_submodule(part)
+    counting = isinstance(module, Codebook) and name not in ("codes", "sizes", "sums")
     return counting or key in ("centre", "scale") or name == "_extra_state"
 
 
@@ -107,16 +119,16 @@ def _read(path: Path) -> dict[str, Tensor]:
 
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a file that is none makes of a reader
-        what = str(error).strip().partition("\n")[0]
-        raise CheckpointError(f"{path} cannot be read as weights alone: {what}") from error
+    except Exception as error:  # a reader may fail in any way on a file that is no checkpoint
+        reason = str(error).strip().partition("\n")[0]
+        raise CheckpointError(f"{path} cannot be read as weights alone: {reason}") from error
     for name in WRAPPER_KEYS:
         if isinstance(state, Mapping) and isinstance(state.get(name), Mapping):
             state = state[name]
             break
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        held = sorted(map(str, state)) if isinstance(state, Mapping) else [type(state).__name__]
-        raise CheckpointError(f"{path} holds no state dict; {_abbreviate(held, 'there')}")
+        keys = sorted(map(str, state)) if isinstance(state, Mapping) else [type(state).__name__]
+        raise CheckpointError(f"{path} holds no state dict; {_abbreviate(keys, 'its keys')}")
     return dict(state)
 
 

@@ -26,6 +26,9 @@ def uniform_noise(rng: Rng, shape: Sequence[int], level: Tensor) -> Tensor:
     shape: of a sample, (C, *S)
     level: (N,), which changes nothing
 
+    >>> import torch
+    >>> from adbench.engine.diffusion.bernoulli import uniform_noise
+    >>> from adbench.engine.runtime.rng import Rng
     >>> uniform_noise(Rng(["a", "b"]), (1, 4), torch.tensor([1, 2])).shape
     torch.Size([2, 1, 4])
     """
@@ -44,6 +47,9 @@ class Bernoulli(nn.Module):
     posterior: of a soft x_0: inserted as it is (the reference's), or the mixture over both bits,
         which is exact
 
+    >>> from adbench.engine.diffusion.schedule import build_schedule
+    >>> import torch
+    >>> from adbench.engine.diffusion.bernoulli import Bernoulli
     >>> process = Bernoulli(build_schedule("even", 4))
     >>> process.probability(torch.ones(1, 1, 2), torch.tensor([2]))
     tensor([[[0.7500, 0.7500]]])

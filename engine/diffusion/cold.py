@@ -26,6 +26,8 @@ class ColdDiffusion(nn.Module):
     name: of the degradation, for checkpoints
     default_noise: what the degradation draws for each sample
 
+    >>> from adbench.engine.diffusion.schedule import build_schedule
+    >>> from adbench.engine.diffusion.cold import ColdDiffusion
     >>> import torch
     >>> fade = lambda x, level, noise: x * (1 - level.view(-1, 1, 1) / 4)
     >>> process = ColdDiffusion(build_schedule("even", 4), fade, name="fade")

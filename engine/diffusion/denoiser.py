@@ -60,6 +60,9 @@ class Denoiser(BatchedModule):
     learns_variance: the network has 2 C output channels, the second C are the variance
     batch: rows in every network call at inference
 
+    >>> import torch
+    >>> from adbench.engine.diffusion.denoiser import Denoiser
+    >>> from torch import nn
     >>> from adbench.engine.diffusion.schedule import linear_schedule
     >>> class Zero(nn.Module):
     ...     def forward(self, x, timesteps):

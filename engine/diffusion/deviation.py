@@ -20,6 +20,8 @@ class Deviation(Gaussian):
 
     schedule: sigma_l is sqrt(1 - alpha_bar_l)
 
+    >>> from adbench.engine.diffusion.schedule import build_schedule
+    >>> from adbench.engine.diffusion.deviation import Deviation
     >>> import torch
     >>> process, level = Deviation(build_schedule("even", 4)), torch.tensor([3])
     >>> process.add_noise(torch.ones(1, 1, 2), level, torch.zeros(1, 1, 2))

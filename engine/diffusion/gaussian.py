@@ -67,10 +67,13 @@ class Gaussian(nn.Module):
 
     schedule: alpha_bar of every level
 
+    >>> from adbench.engine.diffusion.schedule import build_schedule
+    >>> import torch
+    >>> from adbench.engine.diffusion.gaussian import Gaussian
     >>> process = Gaussian(build_schedule("linear"))
     >>> x, noise, level = torch.ones(1, 1, 4), torch.zeros(1, 1, 4), torch.tensor([250])
     >>> process.add_noise(x, level, noise)
-    tensor([[[0.7238, 0.7238, 0.7238, 0.7238]]])
+    tensor([[[0.7239, 0.7239, 0.7239, 0.7239]]])
     """
 
     name = "gaussian"
@@ -202,6 +205,8 @@ def interpolate_variance(small: Tensor, large: Tensor, learned_variance: Tensor 
     small, large: the two variances
     learned_variance: the network's output, about -1..1; ValueError where it is None
 
+    >>> import torch
+    >>> from adbench.engine.diffusion.gaussian import interpolate_variance
     >>> small, large = torch.tensor([0.01]).double(), torch.tensor([0.04]).double()
     >>> interpolate_variance(small, large, torch.zeros(1))
     tensor([0.0200], dtype=torch.float64)
@@ -222,6 +227,9 @@ def add_noise_in_region(
     noise: as the process takes it
     region: ((N | 1), 1, *S) bool, everywhere if None
 
+    >>> from adbench.engine.diffusion.schedule import build_schedule
+    >>> import torch
+    >>> from adbench.engine.diffusion.gaussian import Gaussian, add_noise_in_region
     >>> process, level = Gaussian(build_schedule("linear")), torch.tensor([1000])
     >>> region = torch.tensor([[[True, False]]])
     >>> add_noise_in_region(process, torch.ones(1, 1, 2), level, torch.zeros(1, 1, 2), region)
@@ -238,6 +246,9 @@ def alpha_bar_at(schedule: Schedule, level: Tensor, like: Tensor) -> Tensor:
     level: (N,) int64 in 0..T
     like: a tensor of the samples' number of axes
 
+    >>> from adbench.engine.diffusion.schedule import build_schedule
+    >>> import torch
+    >>> from adbench.engine.diffusion.gaussian import alpha_bar_at
     >>> alpha_bar_at(build_schedule("even", 4), torch.tensor([0, 1]), torch.ones(2, 1, 8)).shape
     torch.Size([2, 1, 1])
     """

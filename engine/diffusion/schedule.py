@@ -21,6 +21,7 @@ class Schedule(nn.Module):
     half_log_snr: (T + 1,) float64, half the logarithm of the signal-to-noise ratio; infinite at
         level 0
 
+    >>> from adbench.engine.diffusion.schedule import build_schedule
     >>> schedule = build_schedule("linear")
     >>> schedule.T, round(schedule.alpha_bar[250].item(), 3)
     (1000, 0.524)
@@ -58,6 +59,7 @@ def linear_schedule(T: int = 1000, first: float = 1e-4, last: float = 0.02) -> S
     T: number of levels; betas are scaled by 1000 / T
     first, last: beta at the ends for T = 1000
 
+    >>> from adbench.engine.diffusion.schedule import linear_schedule
     >>> linear_schedule(500).name
     'linear 500 0.0001 0.02'
     """
@@ -71,6 +73,7 @@ def latent_linear_schedule(T: int = 1000) -> Schedule:
 
     T: number of levels
 
+    >>> from adbench.engine.diffusion.schedule import latent_linear_schedule
     >>> latent_linear_schedule().name
     'linear 1000 0.0015 0.0195'
     """
@@ -84,6 +87,7 @@ def scaled_linear_schedule(T: int = 1000, first: float = 0.0015, last: float = 0
     T: number of levels; betas are scaled by 1000 / T
     first, last: beta at the ends for T = 1000
 
+    >>> from adbench.engine.diffusion.schedule import scaled_linear_schedule
     >>> scaled_linear_schedule().name
     'scaled_linear 1000 0.0015 0.0195'
     """
@@ -97,6 +101,7 @@ def cosine_schedule(T: int = 1000, offset: float = 0.008) -> Schedule:
     T: number of levels
     offset: s of the paper, which keeps the first betas from being too small
 
+    >>> from adbench.engine.diffusion.schedule import cosine_schedule
     >>> cosine_schedule().name
     'cosine 1000 0.008'
     """
@@ -112,6 +117,7 @@ def even_schedule(T: int = 1000) -> Schedule:
 
     T: number of levels
 
+    >>> from adbench.engine.diffusion.schedule import even_schedule
     >>> even_schedule(4).alpha_bar
     tensor([1.0000, 0.7500, 0.5000, 0.2500, 0.0000], dtype=torch.float64)
     """
@@ -124,6 +130,7 @@ def shift_snr(schedule: Schedule, factor: float) -> Schedule:
     schedule: to start from; returned as it is for a factor of 1
     factor: above 0
 
+    >>> from adbench.engine.diffusion.schedule import linear_schedule, shift_snr
     >>> shift_snr(linear_schedule(), 0.5).name
     'linear 1000 0.0001 0.02 snr 0.5'
     """
@@ -149,6 +156,7 @@ def build_schedule(name: str, T: int = 1000) -> Schedule:
     name: one of SCHEDULES; ValueError for another
     T: number of levels
 
+    >>> from adbench.engine.diffusion.schedule import build_schedule
     >>> build_schedule("cosine", 500).T
     500
     """
@@ -167,6 +175,7 @@ def sampling_levels(level: int, steps: int | None = None, stride: int | None = N
     stride: in place of steps, the levels `stride` apart from the top, and 0, however many steps
         that makes: how many papers count, and what lets chains from several levels share one grid
 
+    >>> from adbench.engine.diffusion.schedule import sampling_levels
     >>> sampling_levels(10, steps=4)
     [10, 8, 5, 2, 0]
     >>> sampling_levels(10, stride=4)

@@ -33,6 +33,9 @@ def variational_bound(
     noisy: x at the level
     level: (N,) int64, at least 1
 
+    >>> import torch
+    >>> from adbench.engine.diffusion.gaussian import Gaussian
+    >>> from adbench.engine.diffusion.variational_bound import variational_bound
     >>> from adbench.engine.diffusion.schedule import linear_schedule
     >>> process, x, level = Gaussian(linear_schedule()), torch.zeros(1, 1, 2), torch.tensor([500])
     >>> variational_bound(process, x, x, -torch.ones(1, 1, 2), x, level)

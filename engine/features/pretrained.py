@@ -1,7 +1,7 @@
-"""How different two images look to a pretrained network, pixel by pixel.
+"""The perceptual distance of two images by a pretrained network, pixel by pixel, and its features.
 
-Nothing is downloaded: the default's weights come inside a package. What stands here is frozen
-and no part of what a method learns, so it moves with the method and stays out of its state.
+Nothing is downloaded: the default's weights come inside a package. The networks here are frozen
+and no part of what a method learns, so they move with the method and stay out of its state dict.
 """
 
 from __future__ import annotations
@@ -32,15 +32,19 @@ BACKBONE_VARIABLE = "ADBENCH_LPIPS_BACKBONE"
 
 
 class FeaturesError(ValueError):
-    """A feature network that cannot be had: what is missing, and what would bring it."""
+    """A feature network that is not available: what is missing, and how to get it."""
 
 
 class PerceptualDistance(BatchedModule):
-    """A frozen network's opinion of how far apart two images are.
+    """The perceptual distance of two images by a frozen network, pixel by pixel.
 
-    net: ((N, 3, H, W), the same) in [0, 1] -> (N, H, W). It is held out of torch's sight: in no
-    state dict, in no optimiser, always in eval mode; but where the parent goes, it goes.
-    weights: the file, or the seed, that they are from; package: whose version they depend on
+    The network is not registered with torch: it is in no state dict and in no optimizer, always in
+    evaluation mode; but it moves to the device of its parent.
+
+    name: for messages and cache keys
+    net: ((N, 3, H, W), the same) in [0, 1] -> (N, H, W)
+    package: whose version the network depends on
+    weights: the file, or the seed, that they are from
     """
 
     def __init__(self, name: str, net: nn.Module, package: str, weights: Path | int) -> None:
@@ -51,40 +55,44 @@ class PerceptualDistance(BatchedModule):
     @cached_property
     def weights_id(self) -> str:
         """Name, package and version, and a digest of the weights' file: for cache keys."""
-        known = f"{self.name}, {self.package} {version(self.package)}"
+        source = f"{self.name}, {self.package} {version(self.package)}"
         if isinstance(self.weights, int):
-            return f"{known}, seed {self.weights}"
-        return f"{known}, sha256 {sha256(self.weights.read_bytes()).hexdigest()[:12]}"
+            return f"{source}, seed {self.weights}"
+        return f"{source}, sha256 {sha256(self.weights.read_bytes()).hexdigest()[:12]}"
 
     @property
     def frozen(self) -> nn.Module:
+        """The network."""
         return self._unregistered[0]
 
     @torch.no_grad()
     def distance(self, x: Tensor, y: Tensor, *, rescale_twice: bool = False) -> Tensor:
-        """(N, H, W), at least 0, of two (N, C, H, W) in [0, 1].
+        """The distance of two images at every pixel, (N, H, W), at least 0.
 
-        One channel is shown as grey; of any number but 1 and 3, each is, and the mean is taken.
-        rescale_twice: map [0, 1] to [-1, 1] as if the network did not; a quirk of AutoDDPM's code.
+        One channel is a grey image; any number but 1 and 3 is as many grey images, of which the
+        mean is taken.
+
+        x, y: (N, C, H, W) in [0, 1]; ValueError outside
+        rescale_twice: map [0, 1] to [-1, 1] as if the network did not; an error of AutoDDPM's code
         """
         self._check_shapes(x, y)
         ends = torch.stack([*x.aminmax(), *y.aminmax()])
         low, high = ends.min().item(), ends.max().item()
         if not (low >= -0.01 and high <= 1.01):
             raise ValueError(
-                f"{self.name} wants images in [0, 1], these lie in [{low:.4g}, {high:.4g}]"
+                f"{self.name} needs images in [0, 1], these lie in [{low:.4g}, {high:.4g}]"
             )
 
-        def look(*pair: Tensor) -> Tensor:
+        def batched(*pair: Tensor) -> Tensor:
             return apply_in_batches(self._unregistered[0], self.batch, *pair)
 
         return self._apply_network(
-            look, *(2 * image - 1 if rescale_twice else image for image in (x, y))
+            batched, *(2 * image - 1 if rescale_twice else image for image in (x, y))
         )
 
     def distance_any_axes(self, x: Tensor, y: Tensor) -> Tensor:
-        """(N, *S) of images, as `distance`; or of volumes, (N, C, D, H, W): that of all planes
-        across each axis, the mean over axes."""
+        """The distance of two images as `distance`, or of two volumes (N, C, D, H, W) that of all
+        planes across each axis, the mean over axes; (N, *S)."""
         if x.ndim != 5:
             return self.distance(x, y)
         total = torch.zeros_like(x[:, 0])
@@ -95,8 +103,10 @@ class PerceptualDistance(BatchedModule):
         return total
 
     def mean_distance(self, x: Tensor, y: Tensor) -> Tensor:
-        """The mean distance of two (N, C, H, W), (N,): a loss, with its gradient. Meant for [0, 1],
-        which a network's output may leave."""
+        """The mean distance of two images, (N,): a loss, with its gradient.
+
+        x, y: (N, C, H, W), meant for [0, 1], which a network's output may leave
+        """
         self._check_shapes(x, y)
         return self._apply_network(self._unregistered[0], x, y).flatten(1).mean(1)
 
@@ -111,12 +121,12 @@ class PerceptualDistance(BatchedModule):
         """(N, H, W), in x's precision."""
         channels = x.shape[1]
         if channels not in (1, 3):
-            each = self._apply_network(network, x.flatten(0, 1)[:, None], y.flatten(0, 1)[:, None])
-            return each.unflatten(0, (len(x), channels)).mean(1)
+            grey = self._apply_network(network, x.flatten(0, 1)[:, None], y.flatten(0, 1)[:, None])
+            return grey.unflatten(0, (len(x), channels)).mean(1)
         like = next(self._unregistered[0].parameters())
         with torch.autocast(x.device.type, enabled=False):
-            seen = [image.to(like).expand(-1, 3, -1, -1) for image in (x, y)]
-            return network(*seen).to(x.dtype)
+            images = [image.to(like).expand(-1, 3, -1, -1) for image in (x, y)]
+            return network(*images).to(x.dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PerceptualDistance:
         super()._apply(fn, recurse)
@@ -125,10 +135,13 @@ class PerceptualDistance(BatchedModule):
 
 
 class EfficientNetBlocks(nn.Module):
-    """EfficientNet-lite0 up to the last of LAYERS, compared as LPIPS does, uncalibrated: features
-    of unit length, their squared differences summed over channels, the mean over layers.
+    """EfficientNet-lite0 up to the last of LAYERS, and the distance of its features.
 
-    Zhang et al. 2018 (LPIPS), equation 1 with all weights equal. Distances are not LPIPS's.
+    Compared as LPIPS does, uncalibrated: features of unit length, their squared differences summed
+    over channels, the mean over layers. Zhang et al. 2018 (LPIPS), equation 1 with all weights
+    equal. Distances are not LPIPS's.
+
+    net: of the package efficientnet_lite_pytorch
     """
 
     def __init__(self, net: Any) -> None:
@@ -138,35 +151,36 @@ class EfficientNetBlocks(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         size = x.shape[2:]
-        apart = [
+        distances = [
             interpolate((a - b).square().sum(1, keepdim=True), size=size, mode="bilinear")[:, 0]
             for a, b in zip(self.normalized_features(x), self.normalized_features(y), strict=True)
         ]
-        return torch.stack(apart).mean(0)
+        return torch.stack(distances).mean(0)
 
     def normalized_features(self, x: Tensor) -> list[Tensor]:
-        """Of each of LAYERS, (N, C', h, w), each place's vector of length 1. Sides below 64 are
-        first magnified, up to four times: the last layer would have two places across."""
+        """The feature maps of each of LAYERS, (N, C', h, w), every position's vector of length 1.
+        Sides below 64 are first enlarged, up to four times: the last layer would have two
+        positions across."""
         factor = min(4, ceil(64 / min(x.shape[2:])))
         if factor > 1:
             x = interpolate(x, scale_factor=factor, mode="bilinear")
         return [f / (f.square().sum(1, keepdim=True).sqrt() + 1e-10) for f in self.feature_maps(x)]
 
     def feature_maps(self, x: Tensor) -> list[Tensor]:
-        """Of (N, 3, H, W) in [0, 1], what each of LAYERS says: (N, C', h, w)."""
-        made, x = [], self.stem((x * 255 - 127) / 128)
+        """The output of each of LAYERS, (N, C', h, w), for (N, 3, H, W) in [0, 1]."""
+        maps, x = [], self.stem((x * 255 - 127) / 128)
         for i, block in enumerate(self.blocks):
             x = block(x)
             if i in LAYERS:
-                made.append(x)
-        return made
+                maps.append(x)
+        return maps
 
 
 class FeatureExtractor(BatchedModule):
-    """A frozen network's view of an image, all its LAYERS in one grid: what a method may look at
-    in place of the image. Held out of torch's sight like Perceptual's.
+    """A frozen network's features of an image, all its LAYERS in one grid: what a method may use in
+    place of the image. Not registered with torch, like that of PerceptualDistance.
 
-    name: a perceptual's that has such layers, effperc or effperc-random
+    name: effperc or effperc-random; FeaturesError for one without such layers
     """
 
     channels = 24 + 40 + 112
@@ -176,21 +190,24 @@ class FeatureExtractor(BatchedModule):
         self.perceptual = build_perceptual(name)
         net = self.perceptual.frozen
         if not isinstance(net, EfficientNetBlocks):
-            raise FeaturesError(
-                f"features {name!r} only compare images; effperc shows what it sees"
-            )
+            raise FeaturesError(f"features {name!r} only compare images; effperc has feature maps")
         self._unregistered = [net]
 
     @property
     def weights_id(self) -> str:
+        """Name, package and version, and a digest of the weights' file: for cache keys."""
         return self.perceptual.weights_id
 
     @torch.no_grad()
     def extract(self, x: Tensor, grid: Sequence[int]) -> Tensor:
-        """(N, C, H, W) in [0, 1] -> (N, K channels, *grid) float32: of three channels at
-        once (K = 1), of any other number of each as grey (K = C)."""
+        """The features of images on a grid, (N, K channels, *grid) float32.
 
-        def seen(image: Tensor) -> Tensor:
+        x: (N, C, H, W) in [0, 1]; three channels are one image (K = 1), any other number as many
+            grey images (K = C)
+        grid: (h, w)
+        """
+
+        def features(image: Tensor) -> Tensor:
             maps = self._unregistered[0].feature_maps(image)
             size = list(grid)
             return torch.cat([interpolate(f, size=size, mode="bilinear") for f in maps], 1)
@@ -199,12 +216,12 @@ class FeatureExtractor(BatchedModule):
         image = x if count == 3 else x.flatten(0, 1)[:, None]
         with torch.autocast(x.device.type, enabled=False):
             like = next(self._unregistered[0].parameters())
-            made = apply_in_batches(seen, self.batch, image.to(like).expand(-1, 3, -1, -1))
-        return made.reshape(len(x), -1, *made.shape[2:])
+            result = apply_in_batches(features, self.batch, image.to(like).expand(-1, 3, -1, -1))
+        return result.reshape(len(x), -1, *result.shape[2:])
 
 
 class LPIPS(nn.Module):
-    """The package's own, which takes [-1, 1]; spatial."""
+    """LPIPS of the package lpips, which takes [-1, 1], as a map."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -217,16 +234,21 @@ class LPIPS(nn.Module):
 def build_perceptual(
     name: str = "effperc", *, backbone: Path | str | None = None
 ) -> PerceptualDistance:
-    """effperc: EfficientNet-lite0, from a package. effperc-random: the same, untrained, to see
-    what training brings. lpips: SqueezeNet with LPIPS v0.1's weights, if the package is there and
-    `backbone`, or the environment's ADBENCH_LPIPS_BACKBONE, is a file of torchvision's weights."""
-    makers = {"effperc": _build_efficientnet, "effperc-random": _build_random_efficientnet}
+    """Build the perceptual distance of that name.
+
+    name: effperc is EfficientNet-lite0, from a package; effperc-random the same, untrained, to
+        measure what training contributes; lpips is SqueezeNet with LPIPS v0.1's weights.
+        FeaturesError for another, or if a package or file is missing
+    backbone: of lpips, a file of torchvision's weights; else the environment's
+        ADBENCH_LPIPS_BACKBONE
+    """
+    builders = {"effperc": _build_efficientnet, "effperc-random": _build_random_efficientnet}
     with torch.device("cpu"):  # whatever the caller's default
-        if name in makers:
-            return makers[name]()
+        if name in builders:
+            return builders[name]()
         if name == "lpips":
             return _build_lpips(backbone or os.environ.get(BACKBONE_VARIABLE))
-    names = [*makers, "lpips"]
+    names = [*builders, "lpips"]
     close = get_close_matches(name, names, 1)
     hint = f" Did you mean {close[0]!r}?" if close else f" There are {', '.join(names)}."
     raise FeaturesError(f"unknown features {name!r}.{hint}")
@@ -243,14 +265,14 @@ def _build_efficientnet() -> PerceptualDistance:
 
 
 def _build_random_efficientnet(seed: int = 0) -> PerceptualDistance:
-    """He's initialisation, and normalisation layers that change nothing."""
+    """With He's initialisation, and normalisation layers that change nothing."""
     net, generator = _empty_efficientnet(), torch.Generator().manual_seed(seed)
     blank = {key: torch.zeros(t.shape, dtype=t.dtype) for key, t in net.state_dict().items()}
     net.load_state_dict(blank, assign=True)
     for part in net.modules():
         if isinstance(part, nn.Conv2d):
-            spread = sqrt(2 / part.weight[0].numel())
-            part.weight.data.normal_(std=spread, generator=generator)
+            deviation = sqrt(2 / part.weight[0].numel())
+            part.weight.data.normal_(std=deviation, generator=generator)
         elif isinstance(part, nn.BatchNorm2d):
             part.reset_parameters()
     return PerceptualDistance(
@@ -259,7 +281,7 @@ def _build_random_efficientnet(seed: int = 0) -> PerceptualDistance:
 
 
 def _empty_efficientnet() -> nn.Module:
-    """Without weights, so that no random numbers are drawn for them."""
+    """EfficientNet-lite0 without weights, so that no random numbers are drawn for them."""
     package = import_module("efficientnet_lite_pytorch")
     with torch.device("meta"):
         return package.EfficientNet.from_name("efficientnet-lite0")
@@ -270,18 +292,18 @@ def _build_lpips(backbone: Path | str | None) -> PerceptualDistance:
         package = import_module("lpips")
     except ImportError as error:
         raise FeaturesError(
-            "features 'lpips' need a package that is not there "
+            "features 'lpips' need a package that is not installed "
             f"({error}): pip install 'diffusion-adbench[lpips]'"
         ) from error
     if backbone is None or not Path(backbone).is_file():
-        given = f"there is no file {backbone}" if backbone else "none were given"
+        reason = f"there is no file {backbone}" if backbone else "none were named"
         raise FeaturesError(
             "features 'lpips' need torchvision's weights of SqueezeNet 1.1, which adbench does "
-            f"not download, and {given}: export "
+            f"not download, and {reason}: export "
             f"{BACKBONE_VARIABLE}=/path/to/squeezenet1_1-b8a52dc0.pth"
         )
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # lpips calls torchvision in a way that went out of use
+        warnings.simplefilter("ignore")  # lpips calls torchvision by deprecated arguments
         net = package.LPIPS(net="squeeze", spatial=True, pnet_rand=True, verbose=False)
     theirs = torch.load(backbone, map_location="cpu", weights_only=True)
     try:  # slice2.3.squeeze.weight is features.3.squeeze.weight

@@ -28,6 +28,9 @@ class Gaussian:
 
     shared: one draw for all samples at a step, as some published code has it
 
+    >>> import torch
+    >>> from adbench.engine.noise.noise import Gaussian
+    >>> from adbench.engine.runtime.rng import Rng
     >>> Gaussian()(Rng(["a", "b"]), (1, 8, 8), torch.tensor([250, 250])).shape
     torch.Size([2, 1, 8, 8])
     """
@@ -58,8 +61,9 @@ class Simplex:
     generator: of which dimension. "2d" has no z and a deviation of about 0.59 instead of 0.5;
         lines and volumes are of "3d" all the same
 
+    >>> from adbench.engine.noise.noise import Simplex
     >>> round(Simplex().deviation, 3)
-    0.504
+    0.505
     """
 
     octaves: int = 6
@@ -154,6 +158,7 @@ def build_noise(
     grid, deviation: of coarse
     shared: one draw for all samples at a step
 
+    >>> from adbench.engine.noise.noise import build_noise
     >>> build_noise("pyramid", octaves=3)
     Pyramid(octaves=3, persistence=0.8, shared=False)
     """

@@ -27,6 +27,9 @@ class Pyramid:
     persistence: the amplitude of each in terms of the one before
     shared: one draw for all samples at a step
 
+    >>> import torch
+    >>> from adbench.engine.noise.pyramid import Pyramid
+    >>> from adbench.engine.runtime.rng import Rng
     >>> Pyramid(octaves=2)(Rng(["a"]), (1, 8, 8), torch.tensor([250])).shape
     torch.Size([1, 1, 8, 8])
     """
@@ -61,6 +64,9 @@ class Coarse:
     deviation: standard deviation of a grid point; between two points it is less
     shared_roll: all samples are rolled alike at a step
 
+    >>> import torch
+    >>> from adbench.engine.noise.pyramid import Coarse
+    >>> from adbench.engine.runtime.rng import Rng
     >>> Coarse(grid=4)(Rng(["a"]), (1, 8, 8), torch.tensor([250])).shape
     torch.Size([1, 1, 8, 8])
     """
@@ -98,6 +104,8 @@ def interpolate_grid(
     extent: the size to reach, one to three axes
     align_corners: the first and the last centre are those of the first and the last pixel
 
+    >>> import torch
+    >>> from adbench.engine.noise.pyramid import interpolate_grid
     >>> interpolate_grid(torch.tensor([[[0.0, 1.0]]]), [3], align_corners=True)
     tensor([[[0.0000, 0.5000, 1.0000]]], dtype=torch.float64)
     """

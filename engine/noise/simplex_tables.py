@@ -43,6 +43,7 @@ unit of area."""
 class Octaves(NamedTuple):
     """The fields that are added up: their wavelengths in pixels, and the amplitude of each.
 
+    >>> from adbench.engine.noise.simplex_tables import Octaves
     >>> Octaves(wavelengths=(64.0, 32.0), amplitudes=(1.0, 0.8)).amplitudes
     (1.0, 0.8)
     """

@@ -1,4 +1,4 @@
-"""What a computation costs, counted rather than declared: evaluations, FLOPs, seconds, memory."""
+"""The cost of a computation, measured: evaluations, FLOPs, seconds, memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,17 @@ from ..runtime.context import BatchedModule
 
 @dataclass
 class CostMeter:
-    """Counts between entering and leaving; evaluations are rows of network calls, not padding."""
+    """A context that measures seconds and evaluations: rows of the denoisers' calls, not padding.
+
+    module: whose denoisers are counted
+
+    >>> from adbench.engine.profiling.cost import CostMeter
+    >>> from torch import nn
+    >>> with CostMeter(nn.Linear(1, 1)) as meter:
+    ...     pass
+    >>> meter.evaluations
+    0
+    """
 
     module: nn.Module
     seconds: float = 0.0
@@ -40,8 +50,16 @@ class CostMeter:
 
 
 class FlopCount(NamedTuple):
-    """flops: of everything; denoiser_flops: of the denoisers' networks alone, which made so many
-    evaluations."""
+    """Floating-point operations of a computation.
+
+    flops: of everything
+    denoiser_flops: of the denoisers' networks alone
+    evaluations: of these networks, rows without padding
+
+    >>> from adbench.engine.profiling.cost import FlopCount
+    >>> FlopCount(flops=300, denoiser_flops=200, evaluations=4).flops_per_evaluation
+    50.0
+    """
 
     flops: int
     denoiser_flops: int
@@ -54,35 +72,54 @@ class FlopCount(NamedTuple):
 
 
 def count_flops(module: nn.Module, work: Callable[[], object]) -> FlopCount:
-    """The floating-point operations of `work`, which uses `module`, by counting while it is done:
-    convolutions, matrix products and attention, of whatever network, two per multiply-add.
+    """Count the floating-point operations of `work` while it is done: convolutions, matrix products
+    and attention, of any network, two per multiply-add.
 
-    Networks are shown one row at a time meanwhile, for padding is no work; and nothing compiled.
+    Networks compute one row at a time meanwhile, so that padding does not count, and without
+    compilation.
+
+    module: that the work uses
+    work: is called once
+
+    >>> import torch
+    >>> from adbench.engine.profiling.cost import count_flops
+    >>> from torch import nn
+    >>> net = nn.Linear(3, 2)
+    >>> count_flops(net, lambda: net(torch.ones(1, 3))).flops
+    12
     """
     from .flop_counter import FlopCounter
 
-    counter, denoising = FlopCounter(), 0
+    counter, denoiser_flops = FlopCounter(), 0
 
-    def begun(net: nn.Module, given: object) -> None:
-        nonlocal denoising
-        denoising -= counter.total
+    def before_call(net: nn.Module, inputs: object) -> None:
+        nonlocal denoiser_flops
+        denoiser_flops -= counter.total
 
-    def ended(net: nn.Module, given: object, made: object) -> None:
-        nonlocal denoising
-        denoising += counter.total
+    def after_call(net: nn.Module, inputs: object, output: object) -> None:
+        nonlocal denoiser_flops
+        denoiser_flops += counter.total
 
-    before = _count_evaluations(module)
+    evaluations = _count_evaluations(module)
     eager = torch.compiler.set_stance("force_eager")
-    with _network_hooks(module, begun, ended), single_row_batches(module), eager, counter:
+    with (
+        _network_hooks(module, before_call, after_call),
+        single_row_batches(module),
+        eager,
+        counter,
+    ):
         work()
-    return FlopCount(counter.total, denoising, _count_evaluations(module) - before)
+    evaluations = _count_evaluations(module) - evaluations
+    return FlopCount(counter.total, denoiser_flops, evaluations)
 
 
 class BatchUtilization(NamedTuple):
-    """What a pass did with its time. rows: that the denoisers' networks were shown, padding and
-    all; filled_share: the share of them that was no padding; network_share: the share of the
-    seconds that the
-    networks took. The shares are 0 where there is no denoiser."""
+    """How well a computation used the denoisers' networks; the shares are 0 without a denoiser.
+
+    rows: of the networks' calls, with padding
+    filled_share: share of these rows that is no padding
+    network_share: share of the seconds that the networks took
+    """
 
     rows: int
     filled_share: float
@@ -90,30 +127,42 @@ class BatchUtilization(NamedTuple):
 
 
 def measure_utilization(module: nn.Module, work: Callable[[], object]) -> BatchUtilization:
-    """Of `work`, done without anything compiled, and waiting for the device at every call."""
-    device, rows, within = _module_device(module), 0, 0.0
+    """Measure how well `work` uses the denoisers' networks, without compilation, and waiting for
+    the device at every call.
 
-    def begun(net: nn.Module, given: tuple[Tensor, ...]) -> None:
-        nonlocal rows, within
-        synchronize(device)
-        rows, within = rows + len(given[0]), within - time.perf_counter()
+    module: that the work uses
+    work: is called once
 
-    def ended(net: nn.Module, given: object, made: object) -> None:
-        nonlocal within
+    >>> from adbench.engine.profiling.cost import measure_utilization
+    >>> from torch import nn
+    >>> measure_utilization(nn.Linear(1, 1), lambda: None).rows
+    0
+    """
+    device, rows, network_seconds = _module_device(module), 0, 0.0
+
+    def before_call(net: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        nonlocal rows, network_seconds
         synchronize(device)
-        within += time.perf_counter()
+        rows += len(inputs[0])
+        network_seconds -= time.perf_counter()
+
+    def after_call(net: nn.Module, inputs: object, output: object) -> None:
+        nonlocal network_seconds
+        synchronize(device)
+        network_seconds += time.perf_counter()
 
     eager = torch.compiler.set_stance("force_eager")
-    with _network_hooks(module, begun, ended), eager, CostMeter(module) as meter:
+    with _network_hooks(module, before_call, after_call), eager, CostMeter(module) as meter:
         work()
-    return BatchUtilization(rows, meter.evaluations / max(rows, 1), within / meter.seconds)
+    filled_share = meter.evaluations / max(rows, 1)
+    return BatchUtilization(rows, filled_share, network_seconds / meter.seconds)
 
 
 @contextmanager
 def _network_hooks(
     module: nn.Module, before_call: Callable[..., None], after_call: Callable[..., None]
 ) -> Iterator[None]:
-    """Calls of the denoisers' networks are told of, before and after."""
+    """A context with functions before and after each call of a denoiser's network."""
     with ExitStack() as stack:
         for part in module.modules():
             if isinstance(part, Denoiser):
@@ -124,7 +173,17 @@ def _network_hooks(
 
 @contextmanager
 def single_row_batches(module: nn.Module) -> Iterator[None]:
-    """Networks of `module` are shown one row at a time in here."""
+    """A context in which the networks of `module` compute one row at a time.
+
+    module: its batches are restored afterwards
+
+    >>> from adbench.engine.profiling.cost import single_row_batches
+    >>> from adbench.engine.runtime.context import BatchedModule
+    >>> part = BatchedModule()
+    >>> with single_row_batches(part):
+    ...     print(part.batch)
+    1
+    """
     sizes = [(part, part.batch) for part in module.modules() if isinstance(part, BatchedModule)]
     try:
         for part, _ in sizes:
@@ -138,26 +197,45 @@ def single_row_batches(module: nn.Module) -> Iterator[None]:
 def time_interleaved(
     workloads: Sequence[Callable[[], object]], rounds: int, device: str
 ) -> list[list[float]]:
-    """Seconds of every work in every round, (works, rounds). Rounds are interleaved, each begins
-    with another work, so that a busy neighbour slows all of them alike; compare within rounds."""
+    """Measure the seconds of every workload in every round, (workloads, rounds).
+
+    Rounds are interleaved and each begins with another workload, so that other processes slow all
+    of them alike; compare within rounds.
+
+    workloads: each is called once a round
+    rounds: number of them
+    device: that is waited for
+
+    >>> from adbench.engine.profiling.cost import time_interleaved
+    >>> len(time_interleaved([lambda: None, lambda: None], rounds=3, device="cpu"))
+    2
+    """
     seconds = [[0.0] * rounds for _ in workloads]
     for r in range(rounds):
         for i in range(len(workloads)):
-            which = (i + r) % len(workloads)
+            index = (i + r) % len(workloads)
             synchronize(device)
             start = time.perf_counter()
-            workloads[which]()
+            workloads[index]()
             synchronize(device)
-            seconds[which][r] = time.perf_counter() - start
+            seconds[index][r] = time.perf_counter() - start
     return seconds
 
 
 class PeakMemory:
-    """The most memory that was in use between entering and leaving, MB.
+    """A context that measures the peak of memory in use, MB.
 
-    On a GPU all that torch had allocated. On a CPU how far what the process had resident grew:
-    exact where a process may reset its peak (Linux); elsewhere the growth of the peak since the
-    process began, which is 0 if it was higher before.
+    On a GPU all that torch allocated. On a CPU the growth of the process's resident memory: exact
+    where a process may reset its peak (Linux); elsewhere the growth of the peak since the process
+    began, which is 0 if it was higher before.
+
+    device: whose memory
+
+    >>> from adbench.engine.profiling.cost import PeakMemory
+    >>> with PeakMemory() as memory:
+    ...     pass
+    >>> memory.peak >= 0
+    True
     """
 
     peak: float = 0.0
@@ -170,7 +248,7 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(self.device)
         else:
             with suppress(OSError):
-                Path("/proc/self/clear_refs").write_text("5")  # the peak is now what there is
+                Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the present use
             self._before = peak_memory("cpu")
         return self
 
@@ -179,7 +257,14 @@ class PeakMemory:
 
 
 def peak_memory(device: str) -> float:
-    """The most memory in use so far, MB: the GPU's since start, or this process's."""
+    """The peak of memory in use so far, MB: the GPU's since the last reset, or this process's.
+
+    device: "cpu" or a GPU
+
+    >>> from adbench.engine.profiling.cost import peak_memory
+    >>> peak_memory("cpu") > 0
+    True
+    """
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -187,33 +272,67 @@ def peak_memory(device: str) -> float:
 
 
 def evaluation_flops(net: nn.Module, channels: int, shape: Sequence[int]) -> int:
-    """Floating-point operations of one network evaluation of one sample (C, *S): convolutions,
-    matrix products and attention, two per multiply-add. Counted without computing."""
+    """Count the floating-point operations of one evaluation of a network for one sample, without
+    computing it: convolutions, matrix products and attention, two per multiply-add.
+
+    net: (x, timesteps) -> prediction
+    channels, shape: of the sample, (C, *S)
+
+    >>> from adbench.engine.profiling.cost import evaluation_flops
+    >>> from torch import nn
+    >>> class Net(nn.Linear):
+    ...     def forward(self, x, timesteps):
+    ...         return super().forward(x)
+    >>> evaluation_flops(Net(4, 4), 1, [4])
+    32
+    """
     from .flop_counter import FlopCounter
 
-    twin = copy.deepcopy(net).to("meta").eval()
+    meta_net = copy.deepcopy(net).to("meta").eval()
     x = torch.empty(1, channels, *shape, device="meta")
     with FlopCounter() as counter, torch.no_grad():
-        twin(x, torch.zeros(1, dtype=torch.int64, device="meta"))
+        meta_net(x, torch.zeros(1, dtype=torch.int64, device="meta"))
     return counter.total
 
 
 def count_parameters(module: nn.Module) -> int:
+    """The number of parameters of a module.
+
+    module: any
+
+    >>> from adbench.engine.profiling.cost import count_parameters
+    >>> from torch import nn
+    >>> count_parameters(nn.Linear(3, 2))
+    8
+    """
     return sum(p.numel() for p in module.parameters())
 
 
 def synchronize(device: str | torch.device) -> None:
-    """Wait until the device has done all it was asked to."""
+    """Wait until a GPU has finished all its work; nothing on a CPU.
+
+    device: to wait for
+
+    >>> from adbench.engine.profiling.cost import synchronize
+    >>> synchronize("cpu")
+    """
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def device_name(device: str) -> str:
-    """What the maker calls it."""
+    """The name of a device's model.
+
+    device: "cpu" or a GPU
+
+    >>> from adbench.engine.profiling.cost import device_name
+    >>> len(device_name("cpu")) > 0
+    True
+    """
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text().splitlines() if told.exists() else []
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 

@@ -1,4 +1,4 @@
-"""Floating-point operations, counted as they are asked for: two per multiply-add."""
+"""Counting floating-point operations as torch dispatches them: two per multiply-add."""
 
 from __future__ import annotations
 
@@ -10,9 +10,19 @@ from torch.utils.flop_counter import flop_registry
 
 
 class FlopCounter(TorchDispatchMode):
-    """Within it, `total` grows by what every convolution, matrix product and attention costs, by
-    torch's own formulas. torch's FlopCounterMode keeps account for every module as well, and takes
-    several times as long. Not for inference mode, which hides what an operation is made of."""
+    """A context in which `total` grows by the cost of every convolution, matrix product and
+    attention, by torch's own formulas.
+
+    torch's FlopCounterMode counts for every module as well, and takes several times as long. Not
+    for inference mode, which hides the parts of an operation.
+
+    >>> from adbench.engine.profiling.flop_counter import FlopCounter
+    >>> import torch
+    >>> with FlopCounter() as counter:
+    ...     _ = torch.ones(2, 3) @ torch.ones(3, 4)
+    >>> counter.total
+    48
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,9 +35,9 @@ class FlopCounter(TorchDispatchMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        given = dict(kwargs or {})
-        made = func(*args, **given)
+        options = dict(kwargs or {})
+        output = func(*args, **options)
         formula: Callable[..., int] | None = flop_registry.get(func._overloadpacket)
         if formula is not None:
-            self.total += formula(*args, **given, out_val=made)
-        return made
+            self.total += formula(*args, **options, out_val=output)
+        return output

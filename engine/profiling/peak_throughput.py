@@ -1,4 +1,4 @@
-"""What a machine can do at best: matrix products and convolutions of sizes that suit it, timed.
+"""The peak throughput of a machine: matrix products and convolutions of sizes that suit it, timed.
 
 A network's speed says little by itself; its share of this peak says how much is left to gain.
 """
@@ -23,23 +23,38 @@ CONVOLUTION_SHAPES = {
     "cpu": ((8, 64, 64), (8, 128, 32)),
     "cuda": ((64, 128, 64), (64, 256, 64), (256, 512, 32)),
 }
-"""(batch, channels, side) of what a 3 x 3 convolution is made on, channels last."""
+"""(batch, channels, side) of the inputs of a 3 x 3 convolution, channels last."""
 
 
 class PeakThroughput(NamedTuple):
-    """flops: the best rate, FLOP/s; rates: of every shape, by name."""
+    """The best rates of a machine.
+
+    flops: the best of all, FLOP/s
+    rates: of every shape, by name
+    """
 
     flops: float
     rates: dict[str, float]
 
 
 class Workload(NamedTuple):
+    """An operation to time, and its floating-point operations."""
+
     flops: int
     run: Callable[[], Tensor]
 
 
 def measure_peak(device: str, dtype: torch.dtype, seconds: float = 0.5) -> PeakThroughput:
-    """The best rate of any shape and repeat, each shape repeated for so many seconds."""
+    """Measure the best rate of any shape and repeat.
+
+    device, dtype: of the operations
+    seconds: for which each shape is repeated
+
+    >>> import torch
+    >>> from adbench.engine.profiling.peak_throughput import measure_peak
+    >>> measure_peak("cpu", torch.float32, seconds=0.0).flops > 0
+    True
+    """
     with torch.no_grad():
         rates = {
             name: _best_rate(work, device, seconds)
@@ -49,36 +64,46 @@ def measure_peak(device: str, dtype: torch.dtype, seconds: float = 0.5) -> PeakT
 
 
 def workloads(device: str, dtype: torch.dtype) -> dict[str, Workload]:
-    """Two floating-point operations per multiply-add, which for a convolution with its border
-    padded is how FLOPs of networks are counted, too. Values are random: of equal ones a GPU is
-    faster than it ever is at work."""
-    kind, made = torch.device(device).type, {}
+    """The operations that are timed, by name.
+
+    Two floating-point operations per multiply-add, also at a convolution's padded border, as FLOPs
+    of networks are counted. Values are random: with equal ones a GPU is faster than it ever is in
+    practice.
+
+    device, dtype: of the tensors
+
+    >>> import torch
+    >>> from adbench.engine.profiling.peak_throughput import workloads
+    >>> list(workloads("cpu", torch.float32))[0]
+    'matmul 512'
+    """
+    kind, result = torch.device(device).type, {}
     rng = torch.Generator(device).manual_seed(0)
 
-    def drawn(*shape: int) -> Tensor:
+    def random(*shape: int) -> Tensor:
         return torch.randn(shape, generator=rng, device=device).to(dtype)
 
     for n in MATRIX_SIDES.get(kind, MATRIX_SIDES["cpu"]):
-        a, b = drawn(n, n), drawn(n, n)
-        made[f"matmul {n}"] = Workload(2 * n**3, partial(torch.mm, a, b))
+        a, b = random(n, n), random(n, n)
+        result[f"matmul {n}"] = Workload(2 * n**3, partial(torch.mm, a, b))
     for count, channels, side in CONVOLUTION_SHAPES.get(kind, CONVOLUTION_SHAPES["cpu"]):
-        x, weight = drawn(count, channels, side, side), drawn(channels, channels, 3, 3)
+        x, weight = random(count, channels, side, side), random(channels, channels, 3, 3)
         x, weight = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
         flops = 2 * count * side**2 * channels**2 * 9
-        made[f"conv {count}x{channels}x{side}x{side}"] = Workload(
+        result[f"conv {count}x{channels}x{side}x{side}"] = Workload(
             flops, partial(conv2d, x, weight, padding=1)
         )
-    return made
+    return result
 
 
 def _best_rate(work: Workload, device: str, seconds: float) -> float:
-    """FLOP/s of the fastest of at least three calls, behind one that does not count."""
+    """FLOP/s of the fastest of at least three calls, after one that does not count."""
     work.run()
     synchronize(device)
-    end, took = time.perf_counter() + seconds, list[float]()
-    while len(took) < 3 or time.perf_counter() < end:
+    end, durations = time.perf_counter() + seconds, list[float]()
+    while len(durations) < 3 or time.perf_counter() < end:
         start = time.perf_counter()
         work.run()
         synchronize(device)
-        took.append(time.perf_counter() - start)
-    return work.flops / min(took)
+        durations.append(time.perf_counter() - start)
+    return work.flops / min(durations)

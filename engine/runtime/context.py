@@ -48,6 +48,7 @@ EventHandler = Callable[[str, Mapping[str, float]], None]
 class BatchedModule(nn.Module):
     """A module whose network, `net`, computes `batch` rows at a time at inference.
 
+    >>> from adbench.engine.runtime.context import BatchedModule
     >>> BatchedModule().batch
     8
     """
@@ -58,6 +59,7 @@ class BatchedModule(nn.Module):
 class NullStateStore:
     """A state store that saves nothing and finds nothing.
 
+    >>> from adbench.engine.runtime.context import NullStateStore
     >>> NullStateStore().load("fit") is None
     True
     """
@@ -74,6 +76,7 @@ def ignore_event(event: str, facts: Mapping[str, float]) -> None:
 
     event: its name, such as "train"; facts: its numbers, by name
 
+    >>> from adbench.engine.runtime.context import ignore_event
     >>> ignore_event("train", {"step": 1})
     """
 
@@ -95,6 +98,7 @@ class DeviceContext:
     dtype and seed change what is measured and are part of a cache key; the rest changes speed
     alone and is not.
 
+    >>> from adbench.engine.runtime.context import DeviceContext
     >>> DeviceContext(device="cuda:1").kind
     'cuda'
     """
@@ -149,6 +153,7 @@ class TrainingContext(DeviceContext):
     checkpoint_interval: seconds between two saves
     event_interval: seconds between two "train" events
 
+    >>> from adbench.engine.runtime.context import TrainingContext
     >>> TrainingContext(workers=2).num_workers
     2
     """

@@ -26,6 +26,7 @@ class Team:
     size: the number of processes
     device: of this process's tensors; empty in a team of one, whose context names the device
 
+    >>> from adbench.engine.runtime.distributed import Team
     >>> Team().local_rows(3)
     tensor([0, 1, 2])
     """
@@ -104,6 +105,7 @@ def join_team(device: str = "cpu") -> Team:
 
     device: of torch; processes on a CPU communicate by gloo
 
+    >>> from adbench.engine.runtime.distributed import join_team
     >>> join_team().size
     1
     """
@@ -124,6 +126,8 @@ def all_reduce_gradients(
     value: this process's part of the loss, ()
     error: why this process has nothing to add; then every process raises, this one its own error
 
+    >>> import torch
+    >>> from adbench.engine.runtime.distributed import Team, all_reduce_gradients
     >>> weight = torch.ones(2, requires_grad=True)
     >>> all_reduce_gradients(Team(), {"weight": weight}, torch.tensor(0.5), None)
     tensor(0.5000)

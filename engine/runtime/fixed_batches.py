@@ -21,6 +21,8 @@ def apply_in_batches(net: Callable[..., Tensor], batch_size: int, *rows: Tensor)
     batch_size: rows of every call, at least 1
     rows: tensors of the same length M, at least 1
 
+    >>> import torch
+    >>> from adbench.engine.runtime.fixed_batches import apply_in_batches
     >>> apply_in_batches(lambda x: 2 * x, 2, torch.tensor([1, 2, 3]))
     tensor([2, 4, 6])
     """

@@ -26,6 +26,7 @@ def halve_batch(rows: int, stage: str, context: DeviceContext) -> int:
     stage: what was being done, for the message
     context: of the attempt
 
+    >>> from adbench.engine.runtime.out_of_memory import halve_batch
     >>> from adbench.engine.runtime.context import DeviceContext
     >>> halve_batch(8, "training step 3", DeviceContext())
     4
@@ -58,6 +59,7 @@ def retry_out_of_memory(
     stage: what is being done, for the message of OutOfMemory
     on_event: receives "oom" with the rows of a batch after each halving
 
+    >>> from adbench.engine.runtime.out_of_memory import retry_out_of_memory
     >>> from adbench.engine.runtime.context import BatchedModule, DeviceContext
     >>> retry_out_of_memory(lambda: 7, BatchedModule(), DeviceContext(), "predicting")
     7
@@ -78,6 +80,7 @@ def batch_limit(module: nn.Module, maximum: int | None = None) -> int:
     module: with any number of BatchedModules in it; 1 where there is none
     maximum: None changes nothing
 
+    >>> from adbench.engine.runtime.out_of_memory import batch_limit
     >>> from adbench.engine.runtime.context import BatchedModule
     >>> batch_limit(BatchedModule(), 3)
     3

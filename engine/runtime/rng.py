@@ -35,6 +35,7 @@ class Rng:
     seed: of the experiment
     device: of the tensors drawn; the integers are the same on every device
 
+    >>> from adbench.engine.runtime.rng import Rng
     >>> rng = Rng(["patient-07/slice-41", "patient-08/slice-02"])
     >>> alone = Rng(["patient-08/slice-02"]).fork("noise").normal((4,))
     >>> bool((rng.fork("noise").normal((4,))[1] == alone[0]).all())

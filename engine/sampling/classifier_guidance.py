@@ -30,6 +30,9 @@ def classifier_guidance(process: Gaussian, gradient: LogProbGradient, scale: flo
     gradient: of the classifier
     scale: s of the paper; 0 changes nothing
 
+    >>> import torch
+    >>> from adbench.engine.diffusion.gaussian import Gaussian
+    >>> from adbench.engine.sampling.classifier_guidance import classifier_guidance
     >>> from adbench.engine.diffusion.schedule import linear_schedule
     >>> process = Gaussian(linear_schedule())
     >>> callable(classifier_guidance(process, lambda x, batch: torch.zeros_like(x), 100.0))

@@ -34,6 +34,7 @@ class Step(NamedTuple):
     start_level, end_level: of the step
     tag: what the sampler must know of it beyond that
 
+    >>> from adbench.engine.sampling.continuous_batching import Step
     >>> Step(network_level=10, start_level=10, end_level=8).tag
     0
     """
@@ -136,6 +137,9 @@ def run_chains(
         padded with copies where there are fewer, which costs time (on a CPU, all of theirs) but no
         evaluation
 
+    >>> import torch
+    >>> from adbench.engine.diffusion.denoiser import Denoiser
+    >>> from adbench.engine.sampling.continuous_batching import run_chains
     >>> from adbench.engine.diffusion.schedule import linear_schedule
     >>> from adbench.engine.sampling.solvers import DdimOde
     >>> class Half(torch.nn.Module):
@@ -186,6 +190,7 @@ def one_step_per_level(levels: Sequence[int]) -> list[Step]:
 
     levels: that a chain visits, both ends included
 
+    >>> from adbench.engine.sampling.continuous_batching import one_step_per_level
     >>> one_step_per_level([10, 5, 0])[1]
     Step(network_level=5, start_level=5, end_level=0, tag=0)
     """

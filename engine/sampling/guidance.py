@@ -22,6 +22,8 @@ def image_conditioned_guidance(process: Gaussian, target: Tensor, weight: float)
     target: (N, C, *S), in the denoiser's range
     weight: w of the paper
 
+    >>> from adbench.engine.diffusion.gaussian import Gaussian
+    >>> from adbench.engine.sampling.guidance import image_conditioned_guidance
     >>> import torch
     >>> from adbench.engine.diffusion.schedule import linear_schedule
     >>> process = Gaussian(linear_schedule())
@@ -51,6 +53,8 @@ def classifier_free_guidance(
     conditioning: the other condition, per sample (N, ...)
     weight: of the other condition
 
+    >>> from adbench.engine.diffusion.denoiser import Denoiser
+    >>> from adbench.engine.sampling.guidance import classifier_free_guidance
     >>> import torch
     >>> from adbench.engine.diffusion.schedule import linear_schedule
     >>> denoiser = Denoiser(torch.nn.Identity(), linear_schedule())

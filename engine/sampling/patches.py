@@ -27,6 +27,7 @@ def tile_masks(shape: Sequence[int], patch: int, stride: int) -> Tensor:
     patch: side of a box
     stride: 1 to `patch`; ValueError for another
 
+    >>> from adbench.engine.sampling.patches import tile_masks
     >>> tile_masks([5], patch=3, stride=3).int()[:, 0]
     tensor([[1, 1, 1, 0, 0],
             [0, 0, 1, 1, 1]], dtype=torch.int32)
@@ -51,6 +52,8 @@ def stitch_tiles(
     tiles: (P, 1, *S) bool; where each reconstruction counts
     aggregate: where tiles overlap, the last one counts (cut) or their mean
 
+    >>> import torch
+    >>> from adbench.engine.sampling.patches import stitch_tiles, tile_masks
     >>> tiles = tile_masks([3], patch=2, stride=1)
     >>> stitch_tiles(torch.tensor([[[1.0, 1, 1]], [[2.0, 2, 2]]]), tiles, "mean")
     tensor([[1.0000, 1.5000, 2.0000]])
@@ -89,6 +92,10 @@ def reconstruct_patches(
     aggregate: of overlapping tiles, as in `stitch_tiles`
     clip: the range of each reconstruction
 
+    >>> import torch
+    >>> from adbench.engine.diffusion.denoiser import Denoiser
+    >>> from adbench.engine.runtime.rng import Rng
+    >>> from adbench.engine.sampling.patches import reconstruct_patches, tile_masks
     >>> from adbench.engine.diffusion.schedule import linear_schedule
     >>> from adbench.engine.noise.noise import gaussian
     >>> class Zero(torch.nn.Module):
@@ -119,6 +126,8 @@ def random_boxes(
     side: one for all, or of every sample and axis, (N, len(shape)); inside, at most `shape`
     placement: how a box lies to the edges
 
+    >>> from adbench.engine.runtime.rng import Rng
+    >>> from adbench.engine.sampling.patches import random_boxes
     >>> random_boxes(Rng(["a", "b"]), [8, 8], 3, placement="inside").sum((1, 2, 3))
     tensor([9, 9])
     """

@@ -49,6 +49,10 @@ def reconstruct(
     conditioning: further inputs of the network, per sample (N, ...)
     region: (N, 1, *S) bool; x changes only there
 
+    >>> import torch
+    >>> from adbench.engine.diffusion.denoiser import Denoiser
+    >>> from adbench.engine.runtime.rng import Rng
+    >>> from adbench.engine.sampling.reconstruct import reconstruct
     >>> from adbench.engine.diffusion.schedule import linear_schedule
     >>> class Zero(torch.nn.Module):
     ...     def forward(self, x, timesteps):
@@ -110,6 +114,10 @@ def reverse_process(
     guide, samples, conditioning, region: as in `run_chains`
     initial_noise: what cold diffusion degraded the rows with
 
+    >>> import torch
+    >>> from adbench.engine.diffusion.denoiser import Denoiser
+    >>> from adbench.engine.runtime.rng import Rng
+    >>> from adbench.engine.sampling.reconstruct import reverse_process
     >>> from adbench.engine.diffusion.schedule import linear_schedule
     >>> class Zero(torch.nn.Module):
     ...     def forward(self, x, timesteps):
@@ -147,6 +155,9 @@ def ddim_invert(
     sampling: steps or stride
     guide, conditioning: as in `run_chains`
 
+    >>> import torch
+    >>> from adbench.engine.diffusion.denoiser import Denoiser
+    >>> from adbench.engine.sampling.reconstruct import ddim_invert
     >>> from adbench.engine.diffusion.schedule import linear_schedule
     >>> class Zero(torch.nn.Module):
     ...     def forward(self, x, timesteps):
@@ -202,6 +213,10 @@ def predict_x0(
     repeats: R
     conditioning: further inputs of the network, per sample (N, ...)
 
+    >>> import torch
+    >>> from adbench.engine.diffusion.denoiser import Denoiser
+    >>> from adbench.engine.runtime.rng import Rng
+    >>> from adbench.engine.sampling.reconstruct import predict_x0
     >>> from adbench.engine.diffusion.schedule import linear_schedule
     >>> class Zero(torch.nn.Module):
     ...     def forward(self, x, timesteps):
@@ -232,6 +247,7 @@ def enumerate_chains(levels: Sequence[int], samples: int, repeats: int) -> tuple
     samples: N
     repeats: R
 
+    >>> from adbench.engine.sampling.reconstruct import enumerate_chains
     >>> enumerate_chains([100, 250], samples=2, repeats=1)
     (tensor([0, 1, 0, 1]), tensor([100, 100, 250, 250]))
     """
@@ -246,6 +262,8 @@ def repeat_streams(rng: Rng, repeats: int) -> Rng:
     rng: one stream per sample
     repeats: R
 
+    >>> from adbench.engine.runtime.rng import Rng
+    >>> from adbench.engine.sampling.reconstruct import repeat_streams
     >>> len(repeat_streams(Rng(["a", "b"]), 3))
     6
     """

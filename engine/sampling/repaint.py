@@ -54,6 +54,10 @@ def inpaint(
     skip_last_step: omit the last network call and leave the region at level 1, as autoDDPM's code
     guide: changes the estimates before each step
 
+    >>> import torch
+    >>> from adbench.engine.diffusion.denoiser import Denoiser
+    >>> from adbench.engine.runtime.rng import Rng
+    >>> from adbench.engine.sampling.repaint import inpaint
     >>> from adbench.engine.diffusion.schedule import linear_schedule
     >>> class Zero(torch.nn.Module):
     ...     def forward(self, x, timesteps):

@@ -37,6 +37,7 @@ class SamplingConfig:
     lagged: of plms, MONAI's error
     naive: of cold diffusion, its algorithm 1
 
+    >>> from adbench.engine.sampling.samplers import SamplingConfig
     >>> SamplingConfig(sampler="ddim").effective_eta
     0.0
     """
@@ -76,6 +77,9 @@ def build_sampler(
     step_noise: what its steps add
     initial_noise: what the chains were degraded with, (M, ...), for cold diffusion
 
+    >>> from adbench.engine.diffusion.gaussian import Gaussian
+    >>> from adbench.engine.sampling.samplers import SamplingConfig, build_sampler
+    >>> from adbench.engine.sampling.step_noise import StepNoise
     >>> import torch
     >>> from adbench.engine.diffusion.schedule import linear_schedule
     >>> from adbench.engine.noise.noise import gaussian

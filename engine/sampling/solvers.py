@@ -55,6 +55,8 @@ class DdimOde:
 
     process: of the denoiser
 
+    >>> from adbench.engine.diffusion.gaussian import Gaussian
+    >>> from adbench.engine.sampling.solvers import DdimOde
     >>> from adbench.engine.diffusion.schedule import linear_schedule
     >>> DdimOde(Gaussian(linear_schedule())).plan_steps([0, 10])
     [Step(network_level=1, start_level=0, end_level=10, tag=0)]
@@ -94,6 +96,8 @@ class Plms:
     lagged: MONAI's, which then takes the second step for made: one call less, and all that follows
         is a step behind the level of the network
 
+    >>> from adbench.engine.diffusion.gaussian import Gaussian
+    >>> from adbench.engine.sampling.solvers import Plms
     >>> from adbench.engine.diffusion.schedule import linear_schedule
     >>> [step.tag for step in Plms(Gaussian(linear_schedule())).plan_steps([9, 6, 3, 0])]
     [0, 1, 2, 3]
@@ -183,6 +187,8 @@ class DpmSolver:
 
     process: of the denoiser
 
+    >>> from adbench.engine.diffusion.gaussian import Gaussian
+    >>> from adbench.engine.sampling.solvers import DpmSolver
     >>> from adbench.engine.diffusion.schedule import linear_schedule
     >>> [step.tag for step in DpmSolver(Gaussian(linear_schedule())).plan_steps([9, 6, 3, 0])]
     [0, 9, 6]

@@ -23,6 +23,10 @@ class StepNoise:
     rng: one stream per chain; a step draws at the level where it starts
     noise: what is drawn
 
+    >>> import torch
+    >>> from adbench.engine.runtime.rng import Rng
+    >>> from adbench.engine.sampling.continuous_batching import ChainBatch
+    >>> from adbench.engine.sampling.step_noise import StepNoise
     >>> from adbench.engine.noise.noise import gaussian
     >>> from adbench.engine.sampling.continuous_batching import Step
     >>> step_noise, levels = StepNoise(Rng(["a", "b"]), gaussian), torch.tensor([5])

@@ -41,6 +41,7 @@ def evenly_spaced_indices(size: int, maximum: int) -> list[int]:
     size: number of samples, 0 or more
     maximum: of indices returned
 
+    >>> from adbench.engine.training.data_loading import evenly_spaced_indices
     >>> evenly_spaced_indices(10, 4)
     [0, 2, 5, 7]
     """
@@ -65,6 +66,9 @@ def iterate_batches(
     index_batches: the samples of every step
     context: of the training
 
+    >>> import torch
+    >>> from adbench.engine.runtime.context import TrainingContext
+    >>> from adbench.engine.training.data_loading import iterate_batches
     >>> from types import SimpleNamespace
     >>> data = [SimpleNamespace(x=torch.ones(1, 2), label=False)]
     >>> x, label = next(iterate_batches(data, [[0, 0]], TrainingContext()))

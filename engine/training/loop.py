@@ -46,6 +46,7 @@ class Training:
     momentum, beta2: how much of the mean of past gradients, and of their squares, remains at a step
     moment_sets: sets of these two, for losses that take turns at the same weights
 
+    >>> from adbench.engine.training.loop import Training
     >>> Training(steps=100, batch=8, lr=1e-3, warmup=10).learning_rate(4)
     0.0005
     """
@@ -129,6 +130,10 @@ def train_module(
     plan: number of steps and their settings
     name: of this training in the state store and in the random streams
 
+    >>> import torch
+    >>> from adbench.engine.runtime.context import TrainingContext
+    >>> from adbench.engine.training.loop import Training, train_module
+    >>> from torch import nn
     >>> from types import SimpleNamespace
     >>> net, data = nn.Linear(1, 1), [SimpleNamespace(x=torch.ones(1), label=False)]
     >>> plan = Training(steps=2, batch=4, lr=0.1)

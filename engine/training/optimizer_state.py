@@ -23,6 +23,8 @@ class OptimizerState:
     momentum, beta2: how much of the past gradients and of their squares remains at a step
     moment_sets: number of sets of these moments; a step uses one
 
+    >>> from adbench.engine.training.optimizer_state import OptimizerState
+    >>> from torch import nn
     >>> state = OptimizerState(nn.Linear(2, 1), lr=0.1, weight_decay=0.0, use_ema=True)
     >>> sorted(state.state_dict(step=0, micro=4))
     ['average/bias', 'average/weight', 'micro', 'step', 'weight/bias', 'weight/weight']

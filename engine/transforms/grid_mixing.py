@@ -1,4 +1,4 @@
-"""Samples as patchwork: cells of a grid that are chosen by chance, or come from elsewhere."""
+"""Samples cut into a grid of cells: cells selected at random, or taken from other samples."""
 
 from __future__ import annotations
 
@@ -12,32 +12,54 @@ from ..runtime.rng import Rng
 
 
 def random_cells(rng: Rng, shape: Sequence[int], side: int, share: Tensor) -> Tensor:
-    """A share (N,) of the cells of that side, rounded up, (N, 1, *shape) bool. Cells at the high
-    edges may be cut."""
+    """Select a share of the cells of a grid, rounded up, (N, 1, *shape) bool.
+
+    rng: one stream per sample
+    shape: of the samples, without channels
+    side: of a cell; cells at the high edges may be cut
+    share: of the cells, (N,)
+
+    >>> import torch
+    >>> from adbench.engine.runtime.rng import Rng
+    >>> from adbench.engine.transforms.grid_mixing import random_cells
+    >>> random_cells(Rng(["a"]), [4, 4], 2, torch.tensor([0.5])).sum()
+    tensor(8)
+    """
     grid = [-(-n // side) for n in shape]
     count = math.prod(grid)
     rank = rng.uniform((count,)).argsort(1).argsort(1)
-    chosen = rank >= (count * (1 - share)).floor()[:, None]
-    return _expand_cells(chosen.view(-1, *grid), shape, side)[:, None]
+    selected = rank >= (count * (1 - share)).floor()[:, None]
+    return _expand_cells(selected.view(-1, *grid), shape, side)[:, None]
 
 
 def mix_cells(bank: Tensor, rng: Rng, side: int) -> Tensor:
-    """A sample per stream, (N, C, *S), every cell of which is some cell of some of the bank
-    (K, C, *S)."""
+    """Build a sample per stream, each of whose cells is a random cell of a random sample of the
+    bank, (N, C, *S).
+
+    bank: (K, C, *S)
+    rng: one stream per sample
+    side: of a cell
+
+    >>> import torch
+    >>> from adbench.engine.runtime.rng import Rng
+    >>> from adbench.engine.transforms.grid_mixing import mix_cells
+    >>> mix_cells(torch.zeros(3, 1, 4, 4), Rng(["a", "b"]), 2).shape
+    torch.Size([2, 1, 4, 4])
+    """
     shape = bank.shape[2:]
     grid = [-(-n // side) for n in shape]
     index = [_expand_cells(rng.fork("which").integers(len(bank), grid), shape, side)]
     for axis, n in enumerate(shape):
         cell = rng.fork("cell", axis).integers(max(1, n // side), grid)
-        sides = [1] * len(shape)
-        sides[axis] = n
-        within = torch.arange(n, device=rng.device).remainder(side).view(sides)
+        view = [1] * len(shape)
+        view[axis] = n
+        within = torch.arange(n, device=rng.device).remainder(side).view(view)
         index.append((_expand_cells(cell, shape, side) * side + within).clamp(max=n - 1))
-    return bank.movedim(1, -1)[tuple(at.to(bank.device) for at in index)].movedim(-1, 1)
+    return bank.movedim(1, -1)[tuple(i.to(bank.device) for i in index)].movedim(-1, 1)
 
 
 def _expand_cells(cells: Tensor, shape: Sequence[int], side: int) -> Tensor:
-    """(N, *grid) -> (N, *shape), each cell's value all over it."""
+    """Repeat each cell's value over the cell, (N, *grid) -> (N, *shape)."""
     for axis, n in enumerate(shape, 1):
         cells = cells.repeat_interleave(side, axis).narrow(axis, 0, n)
     return cells

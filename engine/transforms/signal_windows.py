@@ -1,4 +1,4 @@
-"""What signals ask of methods for images: a network for windows."""
+"""The UNet that methods for images use on windows of signals."""
 
 from __future__ import annotations
 
@@ -18,6 +18,15 @@ resolution: (True, True, True)."""
 def unet_arguments(
     shape: Sequence[int], images: dict[str, Any], **overrides: Any
 ) -> dict[str, Any]:
-    """A UNet's arguments: those for images or, of signals, UNET; but what is given, not None."""
-    known = SIGNAL_UNET if len(shape) == 1 else images
-    return known | {key: value for key, value in overrides.items() if value is not None}
+    """The arguments of a UNet: SIGNAL_UNET for signals, `images` for other samples.
+
+    shape: of the samples, without channels
+    images: arguments for images and volumes
+    overrides: arguments that replace these where they are not None
+
+    >>> from adbench.engine.transforms.signal_windows import unet_arguments
+    >>> unet_arguments((256,), {}, widths=(32, 64), res_blocks=None)["res_blocks"]
+    2
+    """
+    defaults = SIGNAL_UNET if len(shape) == 1 else images
+    return defaults | {key: value for key, value in overrides.items() if value is not None}

@@ -201,7 +201,7 @@ def test_what_cannot_be_is_said() -> None:
 
 def test_it_can_be_stopped_while_it_calibrates() -> None:
     made = build_small(DDPMOOD, SPEC)
-    with pytest.raises(Interrupted, match="calibrating at held-out sample 0"):
+    with pytest.raises(Interrupted, match="calibrating at calibration sample 0"):
         made.starts.calibrate(
             made._measure_starts, samples((16, 16), 3, 1), TrainingContext(stop=lambda: True)
         )

@@ -82,15 +82,15 @@ def test_levels_above_the_most_are_never_trained() -> None:
 
 
 def test_weights_of_another_schedule_prediction_or_noise_refuse_to_load() -> None:
-    def made(schedule, predicts: Any = "noise", about: str = "gaussian") -> Denoiser:
-        return Denoiser(torch.nn.Linear(1, 1), schedule, prediction_type=predicts, trained_on=about)
+    def build(schedule, prediction_type: Any = "noise", trained_on: str = "gaussian") -> Denoiser:
+        return Denoiser(torch.nn.Linear(1, 1), schedule, prediction_type=prediction_type, trained_on=trained_on)
 
-    ours = made(linear_schedule())
-    made(linear_schedule()).load_state_dict(ours.state_dict())
+    ours = build(linear_schedule())
+    build(linear_schedule()).load_state_dict(ours.state_dict())
     for other in (
-        made(cosine_schedule()),
-        made(linear_schedule(), "clean"),
-        made(linear_schedule(), about="simplex"),
+        build(cosine_schedule()),
+        build(linear_schedule(), "clean"),
+        build(linear_schedule(), trained_on="simplex"),
     ):
         with pytest.raises(Mismatch, match="were trained as"):
             other.load_state_dict(ours.state_dict())

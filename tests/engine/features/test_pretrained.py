@@ -301,7 +301,7 @@ def test_lpips_without_its_package_says_how_to_get_it(monkeypatch: pytest.Monkey
 
 def test_lpips_without_its_backbone_says_what_to_set(package: None, tmp_path: Path) -> None:
     with pytest.raises(
-        FeaturesError, match=f"none were given: export {BACKBONE_VARIABLE}="
+        FeaturesError, match=f"none were named: export {BACKBONE_VARIABLE}="
     ) as error:
         build_perceptual("lpips")
     assert "\n" not in str(error.value)

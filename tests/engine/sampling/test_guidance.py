@@ -49,7 +49,7 @@ def denoiser_of(net: nn.Module, **more: Any) -> Denoiser:
 def test_ddads_condition_on_a_point(weight: float, golden: float) -> None:
     """c + w 1e-4 (y - c), each row towards its own y, whatever the noise."""
     c, y = 0.3, torch.tensor([-0.7, 1.3, 0.3]).view(3, 1, 1, 1).expand(3, 2, 5, 4)
-    denoiser = denoiser_of(ConstantX0(torch.full((2, 5, 4), c)), predicts="clean")
+    denoiser = denoiser_of(ConstantX0(torch.full((2, 5, 4), c)), prediction_type="clean")
     out = reconstruct(
         denoiser,
         y,
@@ -137,7 +137,9 @@ def test_the_identities_of_ddads_condition() -> None:
 
 def ddad_mean(weight: float, variance: float) -> float:
     """The reference's chain: noised to level 251, its first call at level 226."""
-    denoiser = denoiser_of(NormalPosteriorMean(linear_schedule(), 0.0, variance), predicts="clean")
+    denoiser = denoiser_of(
+        NormalPosteriorMean(linear_schedule(), 0.0, variance), prediction_type="clean"
+    )
     y = torch.ones(1, 1, 1, 1, dtype=torch.float64)
     start = linear_schedule().alpha_bar[251].sqrt() * y
     out = reverse_process(
@@ -197,7 +199,7 @@ def test_harmonising_keeps_what_is_normal(healthy: bool) -> None:
         return PROCESS.noise_from_x0(x, clean, rows.network_level), clean
 
     denoiser, chain = (
-        denoiser_of(ConstantX0(torch.zeros(2, 5, 4)), predicts="clean"),
+        denoiser_of(ConstantX0(torch.zeros(2, 5, 4)), prediction_type="clean"),
         SamplingConfig(steps=7),
     )
     out = reconstruct(denoiser, X, [350], Rng(KEYS), sampling=chain, guide=guide)[0, :, 0]

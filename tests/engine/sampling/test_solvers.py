@@ -82,7 +82,7 @@ def test_ddpm_is_diffusers(kind: str, grid: list[int], monkeypatch) -> None:
     scheduler.set_timesteps(timesteps=times(grid))
     other = theirs(scheduler, times(grid), 1 + learned)
     variance: Any = {"fixed_small": "small", "fixed_large": "large"}.get(kind, "learned")
-    denoiser = denoiser_of(SmoothNetwork(1 + learned), learned=learned)
+    denoiser = denoiser_of(SmoothNetwork(1 + learned), learns_variance=learned)
     torch.testing.assert_close(
         ours(denoiser, SamplingConfig(variance=variance), grid=grid), other, rtol=1e-3, atol=1e-3
     )
@@ -154,7 +154,9 @@ def test_decoding_undoes_encoding_for_a_constant_noise(
 def test_the_round_trip_of_normal_data_is_short(level: int) -> None:
     """Root mean square at most .0026, no more than .013 anywhere."""
     x = 0.25 + 0.05 * Rng(["a"]).normal((1, 24, 24))
-    denoiser = denoiser_of(NormalPosteriorMean(linear_schedule(), 0.25, 0.0025), predicts="clean")
+    denoiser = denoiser_of(
+        NormalPosteriorMean(linear_schedule(), 0.25, 0.0025), prediction_type="clean"
+    )
     coded = ddim_invert(denoiser, x, [level])[0]
     back = reverse_process(
         denoiser,
@@ -190,7 +192,9 @@ def test_multistep_solvers_converge_faster_than_ddim() -> None:
     """Of normal data the ODE only shrinks the deviation. DDIM is of first order, the others, whose
     steps are not even in what they integrate over, of second."""
     variance, low, high = 0.25, 200, 840
-    denoiser = denoiser_of(NormalPosteriorMean(linear_schedule(), 0.0, variance), predicts="clean")
+    denoiser = denoiser_of(
+        NormalPosteriorMean(linear_schedule(), 0.0, variance), prediction_type="clean"
+    )
     x, kept, error = X.double(), linear_schedule().alpha_bar, {}
     spread = [math.sqrt(kept[at] * variance + 1 - kept[at]) for at in (low, high)]
     samplers: list[Any] = ["ddim", "plms", "dpm++"]
@@ -292,5 +296,5 @@ def test_a_learned_variance_lies_between_the_fixed_ones() -> None:
 
 
 def test_a_learned_variance_wants_a_network_that_has_learned_one() -> None:
-    with pytest.raises(ValueError, match="learned=True"):
+    with pytest.raises(ValueError, match="learns_variance=True"):
         ours(denoiser_of(SmoothNetwork()), SamplingConfig(variance="learned"))
