@@ -1,4 +1,4 @@
-"""Autoencoders whose codes are diffused: KL-regularised, vector-quantised, binary.
+"""Autoencoders for latent diffusion: KL-regularised, vector-quantised, binary.
 
 The networks are MONAI's, for one to three axes; MONAI is imported when one is built.
 """
@@ -20,13 +20,16 @@ from .quantization import BinaryQuantizer, Codebook
 
 
 class Autoencoder(Codec):
-    """A codec that is judged by what it restores: the mean absolute error, and if they are given,
-    its looks, its spectrum and an adversary.
+    """A codec that is trained by its reconstruction error: mean absolute error, and optionally a
+    perceptual loss, a spectral loss and a patch discriminator.
 
-    looks: weight of the perceptual distance, 0 for none; features: the network it is seen by
+    shape, latent, range: as in `Codec`
+    looks: weight of the perceptual loss, 0 for none
+    features: the network of the perceptual loss
     spectrum: weight of the squared error of Fourier amplitudes (Dhariwal et al. 2020, Jukebox,
         arXiv 2005.00341, section 3.3; over channels and all axes, as MONAI has it)
-    adversary: arguments of `adversary.Adversary`, None for none
+    adversary: arguments of `PatchDiscriminatorLoss`, None for none
+    training_info: as in `Codec`
     """
 
     def __init__(
@@ -47,31 +50,39 @@ class Autoencoder(Codec):
         ndim, channels = len(shape) - 1, shape[0]
         self.adversary = None
         if adversary is not None:
-            fitting = (
+            defaults = (
                 {"layers": discriminator_layers(shape[1:])} if "layers" not in adversary else {}
             )
-            self.adversary = PatchDiscriminatorLoss(ndim, channels, **fitting, **adversary)
+            self.adversary = PatchDiscriminatorLoss(ndim, channels, **defaults, **adversary)
 
     def reconstruction_error(self, x: Tensor, reconstruction: Tensor, rng: Rng) -> Tensor:
-        """Of a restored (N, C, *S), (N,)."""
+        """The error of a reconstruction (N, C, *S) of x, (N,)."""
         total = (reconstruction - x).float().abs().flatten(1).mean(1)
         if self.looks is not None:
             total = total + self.weight * self.looks(x, reconstruction)
         if self.spectrum:
-            apart = _fourier_amplitudes(reconstruction) - _fourier_amplitudes(x)
-            total = total + self.spectrum * apart.square().flatten(1).mean(1)
+            difference = _fourier_amplitudes(reconstruction) - _fourier_amplitudes(x)
+            total = total + self.spectrum * difference.square().flatten(1).mean(1)
         if self.adversary is not None:
             total = total + self.adversary(x, reconstruction, rng.step)
         return total
 
 
 class KL(Autoencoder):
-    """The latent diffusion autoencoder (Rombach et al. 2022). z is the mean of what the encoder
-    says, never a draw. In training one is drawn, and the divergence from a standard normal, summed
-    over the latent, counts `kl`.
+    """The KL-regularised autoencoder of latent diffusion (Rombach et al. 2022).
 
-    widths: channels at each resolution, halved in between; attention: at which of them; middle:
-    whether the encoder's end and the decoder's beginning attend
+    z is the mean of the encoder's distribution, never a draw. In training one is drawn, and the
+    divergence from a standard normal distribution, summed over the latent, is added to the loss.
+
+    shape, range: as in `Codec`
+    latent_channels: of z
+    widths: channels at each resolution, halved in between
+    res_blocks: at each resolution
+    attention: at which resolutions
+    middle: attention at the encoder's end and the decoder's beginning
+    groups: of the norms, 32 or the most that divide every width if None
+    kl: weight of the divergence
+    loss_options: of `Autoencoder`
     """
 
     def __init__(
@@ -122,14 +133,20 @@ class KL(Autoencoder):
 
 
 class VQ(Autoencoder):
-    """The vector-quantised autoencoder (van den Oord et al. 2017; Tudosiu et al. 2022). Its codes
-    follow running means, see `codebook.Codebook`.
+    """The vector-quantised autoencoder (van den Oord et al. 2017; Tudosiu et al. 2022).
 
-    widths: channels after each halving; kernel 4. res_blocks: after each of them; res_width: their
-    inner channels, as many as outside if None
-    codes, latent_channels: how many, of what size; decay: of their means; commitment: what the
-    distance of an encoding from its code counts
-    kind: whether z is what was quantised, or what will be; decoding quantises either
+    Its codes follow running means, see `Codebook`.
+
+    shape, range: as in `Codec`
+    latent_channels: size of a code
+    widths: channels after each halving; kernel 4
+    res_blocks: after each halving
+    res_width: their inner channels, as many as outside if None
+    codes: how many
+    decay: of the codes' means
+    commitment: weight of the distance of an encoding from its code
+    kind: whether z is quantised already; decoding quantises either kind
+    loss_options: of `Autoencoder`
     """
 
     def __init__(
@@ -173,15 +190,22 @@ class VQ(Autoencoder):
         return self.net["decoder"](self.codebook.quantize(code))
 
     def loss(self, x: Tensor, rng: Rng) -> Tensor:
-        z, away = self.codebook.quantize_and_count(self.net["encoder"](x), rng)
-        return self.reconstruction_error(x, self.net["decoder"](z), rng) + self.commitment * away
+        z, distance = self.codebook.quantize_and_count(self.net["encoder"](x), rng)
+        return (
+            self.reconstruction_error(x, self.net["decoder"](z), rng) + self.commitment * distance
+        )
 
 
 class Binary(Autoencoder):
-    """The binarising autoencoder of Wolleb et al., MICCAI 2024 (after Wang et al. 2023): z is bits,
-    those that are more likely 1 than 0. In training they are drawn, by `sample_bits` at any time.
+    """The binary autoencoder of Wolleb et al., MICCAI 2024 (after Wang et al. 2023): z is bits.
 
-    bits: per place; size: of the vector that each bit stands for; widths: as in `KL`
+    A bit is 1 where that is the more likely value; in training, and by `sample_bits`, it is drawn.
+
+    shape, range: as in `Codec`
+    bits: per position
+    size: of the vector of each bit
+    widths, res_blocks, groups: as in `KL`
+    loss_options: of `Autoencoder`
     """
 
     def __init__(
@@ -212,7 +236,7 @@ class Binary(Autoencoder):
         })  # fmt: skip
 
     def bit_probabilities(self, x: Tensor) -> Tensor:
-        """That each bit of z is 1, (N, bits, *S')."""
+        """The probability that each bit of z is 1, (N, bits, *S')."""
         return self._bits.probabilities(self.net["encoder"](x))
 
     def encode_unscaled(self, x: Tensor) -> Tensor:
@@ -220,7 +244,7 @@ class Binary(Autoencoder):
 
     @torch.no_grad()
     def sample_bits(self, x: Tensor, rng: Rng) -> Tensor:
-        """z with its bits drawn, each sample's from its own stream: the reference's test time."""
+        """Draw z, each sample's bits from its own stream, as the reference does at test time."""
         return self._bits.sample(apply_in_batches(self.bit_probabilities, self.batch, x), rng)
 
     def decode_unscaled(self, code: Tensor) -> Tensor:
@@ -231,7 +255,7 @@ class Binary(Autoencoder):
         return self.reconstruction_error(x, self.decode_unscaled(bits), rng)
 
     def fit_scale(self, *_: object, **__: object) -> None:
-        """Nothing: bits stay 0 and 1."""
+        """Do nothing: bits stay 0 and 1."""
 
     @property
     def _bits(self) -> BinaryQuantizer:
@@ -241,17 +265,17 @@ class Binary(Autoencoder):
 
 
 def _fourier_amplitudes(x: Tensor) -> Tensor:
-    """Of the Fourier transform of each row; a little above 0, where a modulus has no gradient."""
+    """The Fourier amplitudes of each row; a little above 0, where a modulus has no gradient."""
     with torch.autocast(x.device.type, enabled=False):
-        seen = torch.fft.fftn(x.float(), dim=tuple(range(1, x.ndim)), norm="ortho")
-        return (seen.real.square() + seen.imag.square() + 1e-12).sqrt()
+        spectrum = torch.fft.fftn(x.float(), dim=tuple(range(1, x.ndim)), norm="ortho")
+        return (spectrum.real.square() + spectrum.imag.square() + 1e-12).sqrt()
 
 
 def _latent_shape(shape: Sequence[int], channels: int, halvings: int) -> tuple[int, ...]:
     factor = 2**halvings
     if any(n % factor for n in shape[1:]):
         raise ValueError(
-            f"an autoencoder that halves {halvings} times wants sides that divide by {factor}, "
+            f"an autoencoder that halves {halvings} times needs sides that divide by {factor}, "
             f"not {tuple(shape[1:])}; give its canvas divisor={factor}"
         )
     return (channels, *(n // factor for n in shape[1:]))

@@ -1,7 +1,7 @@
-"""What a latent method diffuses in place of x: a code z, and the way there and back.
+"""Codecs: what a latent method diffuses in place of x, a latent z, with its encoder and decoder.
 
-Learnt first, by the same training loop: `minimise(lambda x, label, rng: codec.loss(x, rng), codec,
-...)`, then `measure` gives the latents unit variance. All of it is in the state dict.
+Trained first, by the same training loop: `train_module(lambda x, label, rng: codec.loss(x, rng),
+codec, ...)`, then `fit_scale` gives the latents unit variance. All of it is in the state dict.
 """
 
 from __future__ import annotations
@@ -17,25 +17,28 @@ from torch import Tensor
 
 from ..diffusion.denoiser import Mismatch
 from ..features.pretrained import FeatureExtractor
-from ..runtime.context import BatchedModule, TrainingContext
+from ..runtime.context import BatchedModule, DeviceContext
 from ..runtime.fixed_batches import apply_in_batches
 from ..runtime.rng import Rng
 from ..training.data_loading import Examples, evenly_spaced_indices
 
 
 class Codec(BatchedModule):
-    """shape: (C, *S) of x. latent: (C', *S') of z. range: what x lies in.
+    """An encoder of x to a latent z, and its decoder.
 
-    training_info: what else the weights depend on; they travel in the state dict with shape and
-    range, and
-    a mismatch refuses to load. batch: rows at a time, in encoding and decoding.
+    shape: (C, *S) of x
+    latent: (C', *S') of z
+    range: in which x lies
+    training_info: what else the weights depend on; saved in the state dict with shape and range,
+        and a mismatch refuses to load
+    batch: rows at a time, in encoding and decoding
     """
 
     per_channel: ClassVar[bool] = False
     """Whether every latent channel is centred and scaled by itself; else all by one number."""
 
-    centre: Tensor  # (C', 1..) or (1,), 0 until measured; it stays 0 if not `each`
-    scale: Tensor  # likewise, 1 until measured: 1 / deviation of the latents
+    centre: Tensor  # (C', 1..) or (1,), 0 until fitted; it stays 0 if not `per_channel`
+    scale: Tensor  # likewise, 1 until fitted: 1 / deviation of the latents
 
     def __init__(
         self,
@@ -53,39 +56,41 @@ class Codec(BatchedModule):
 
     @abstractmethod
     def encode_unscaled(self, x: Tensor) -> Tensor:
-        """The code of (N, C, *S), not yet scaled; in full batches only."""
+        """The latent of (N, C, *S), not yet scaled; in full batches only."""
 
     @abstractmethod
     def decode_unscaled(self, code: Tensor) -> Tensor:
-        """The way back, in full batches only."""
+        """x of a latent that is not scaled, (N, C, *S); in full batches only."""
 
     def loss(self, x: Tensor, rng: Rng) -> Tensor:
-        """What makes the codec good, (N,); 0 where there is nothing to learn."""
+        """The loss of the codec's training, (N,); 0 where there is nothing to learn."""
         return torch.zeros(len(x), device=x.device)
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
-        """(N, C, *S) in `range` -> z (N, C', *S')."""
+        """Encode (N, C, *S) in `range` to z (N, C', *S')."""
         return (apply_in_batches(self.encode_unscaled, self.batch, x) - self.centre) * self.scale
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
-        """z (N, C', *S') -> (N, C, *S), about in `range`."""
+        """Decode z (N, C', *S') to (N, C, *S), about in `range`."""
         return apply_in_batches(self.decode_unscaled, self.batch, z / self.scale + self.centre)
 
     @torch.no_grad()
     def fit_scale(
         self,
         data: Examples,
-        context: TrainingContext,
+        context: DeviceContext,
         *,
         preprocess: Callable[[Tensor], Tensor] = lambda x: x,
         max_samples: int = 512,
     ) -> None:
-        """Set `scale` (and `centre`) from the latents of `max_samples` samples evenly spread over
-        `data`.
+        """Set `scale` (and `centre`) so that the latents of the data have unit variance.
 
-        preprocess: what brings (N, C, *S) of the data into the codec's shape and range.
+        data: the training split; ValueError where it is empty
+        context: of the computation
+        preprocess: brings (N, C, *S) of the data into the codec's shape and range
+        max_samples: from which the variance is taken, evenly spaced
         """
         context.place(self).eval()
         self.centre.zero_()
@@ -118,7 +123,15 @@ class Codec(BatchedModule):
 
 
 class Identity(Codec):
-    """z is x."""
+    """The codec whose latent is x itself.
+
+    shape, range: of x
+
+    >>> import torch
+    >>> from adbench.engine.codecs.codec import Identity
+    >>> Identity((1, 4)).encode(torch.ones(2, 1, 4)).shape
+    torch.Size([2, 1, 4])
+    """
 
     def __init__(self, shape: Sequence[int], range: tuple[float, float] = (0.0, 1.0)) -> None:
         super().__init__(shape, shape, range)
@@ -129,15 +142,17 @@ class Identity(Codec):
     def decode_unscaled(self, code: Tensor) -> Tensor:
         return code
 
-    def fit_scale(self, data: Examples, context: TrainingContext, **_: object) -> None:
-        """Nothing: x stays as it is."""
+    def fit_scale(self, data: Examples, context: DeviceContext, **_: object) -> None:
+        """Do nothing: x stays as it is."""
 
 
 class Features(Codec):
-    """z is what a frozen network sees of an image in [0, 1], every channel standardised; there is
-    no way back.
+    """The codec whose latent is a frozen network's features of an image in [0, 1], every channel
+    standardised; it has no decoder.
 
-    grid: places along each axis, an eighth of the image's if None
+    shape: (C, H, W) of the images; ValueError for another number of axes
+    features: the network's name, as `FeatureExtractor` has it
+    grid: (h, w) of the features, an eighth of the image's if None
     """
 
     per_channel = True
@@ -147,7 +162,7 @@ class Features(Codec):
     ) -> None:
         channels, *extent = shape
         if len(extent) != 2:
-            raise ValueError(f"a feature network looks at images of two axes, not of {len(extent)}")
+            raise ValueError(f"a feature network takes images of two axes, not of {len(extent)}")
         grid = [-(-n // 8) for n in extent] if grid is None else list(grid)
         views = 1 if channels == 3 else channels
         trunk = FeatureExtractor(features)
@@ -158,4 +173,6 @@ class Features(Codec):
         return self.trunk.extract(x, self.grid)
 
     def decode_unscaled(self, code: Tensor) -> Tensor:
-        raise NotImplementedError("features have no way back to an image; compare them as they are")
+        raise NotImplementedError(
+            "features cannot be decoded to an image; compare them as they are"
+        )

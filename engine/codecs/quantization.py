@@ -9,20 +9,29 @@ from ..runtime.rng import Rng
 
 
 class Codebook(nn.Module):
-    """Vectors that follow the means of what is nearest to them: van den Oord et al. 2017, with
-    running averages instead of a gradient (appendix A.1).
+    """A codebook: vectors that follow the means of the encodings nearest to them.
 
-    What a step finds is counted in buffers and takes effect when the next step begins, so that
-    neither rows at a time nor an interruption changes anything. In a team, the first process's
-    rows are what is followed.
+    van den Oord et al. 2017, with running averages instead of a gradient (appendix A.1). What a
+    step counts is kept in buffers and takes effect when the next step begins, so that neither rows
+    at a time nor an interruption changes anything. In a team, the rows of rank 0 are counted.
+
+    count: K, number of codes
+    size: D, of each
+    decay: of the running means
+    epsilon: smooths the counts, so that no code is divided by 0
+
+    >>> import torch
+    >>> from adbench.engine.codecs.quantization import Codebook
+    >>> Codebook(4, 2).nearest(torch.zeros(1, 2, 3)).shape
+    torch.Size([1, 3])
     """
 
     codes: Tensor  # (K, D)
-    sizes: Tensor  # (K,) running mean of how many were nearest to each
-    sums: Tensor  # (K, D) and of their sum
-    found: Tensor  # (K,) how many in the step that is going on
-    total: Tensor  # (K, D) and their sum
-    counted: Tensor  # () the step that they are of
+    sizes: Tensor  # (K,) running mean of the number of encodings nearest to each
+    sums: Tensor  # (K, D) running mean of their sum
+    found: Tensor  # (K,) their number in the present step
+    total: Tensor  # (K, D) their sum in the present step
+    counted: Tensor  # () the present step
 
     def __init__(
         self, count: int, size: int, *, decay: float = 0.99, epsilon: float = 1e-5
@@ -38,22 +47,23 @@ class Codebook(nn.Module):
         self.register_buffer("counted", torch.tensor(-1))
 
     def nearest(self, z: Tensor) -> Tensor:
-        """(N, D, *S) -> (N, *S) int64: which code each place is closest to."""
+        """The index of the code closest to each position, (N, D, *S) -> (N, *S) int64."""
         flat = z.movedim(1, -1).flatten(0, -2).float()
         with torch.autocast(z.device.type, enabled=False):
-            apart = self.codes.square().sum(1) - 2 * flat @ self.codes.T
-        return apart.argmin(1).view(z.shape[0], *z.shape[2:])
+            distance = self.codes.square().sum(1) - 2 * flat @ self.codes.T
+        return distance.argmin(1).view(z.shape[0], *z.shape[2:])
 
     def embed(self, index: Tensor) -> Tensor:
-        """(N, *S) -> (N, D, *S)."""
+        """The codes at the indices, (N, *S) -> (N, D, *S)."""
         return self.codes[index].movedim(-1, 1)
 
     def quantize(self, z: Tensor) -> Tensor:
+        """The code closest to each position, like z (N, D, *S)."""
         return self.embed(self.nearest(z)).to(z.dtype)
 
     def quantize_and_count(self, z: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
-        """z quantised, its gradient passed straight through; and how far z was from it, (N,) mean
-        squares, which is to be made small. The step is rng's."""
+        """Quantise z with a straight-through gradient, and count the encodings of the step, which
+        is rng's. Also returns the mean square distance of z from its codes, (N,), a loss."""
         with torch.no_grad():
             self._begin_step(int(rng.step.max()), rng.keys[0])
             index = self.nearest(z)
@@ -61,12 +71,12 @@ class Codebook(nn.Module):
             self.found += torch.bincount(index.flatten(), minlength=len(self.codes))
             self.total.index_add_(0, index.flatten(), flat)
         code = self.embed(index).to(z.dtype)
-        away = (z - code).float().square().flatten(1).mean(1)
-        return z + (code - z).detach(), away
+        distance = (z - code).float().square().flatten(1).mean(1)
+        return z + (code - z).detach(), distance
 
     def _begin_step(self, step: int, first: str) -> None:
-        """Take over what the step before found. A step that is seen from its first row again, as
-        memory ran out, is counted anew."""
+        """Update the codes by the counts of the step before. A step that starts again from its
+        first row, as memory ran out, is counted anew."""
         if step != int(self.counted):
             if self.counted >= 0:
                 self._update_codes()
@@ -81,13 +91,23 @@ class Codebook(nn.Module):
         self.sizes.lerp_(self.found, 1 - self.decay)
         self.sums.lerp_(self.total, 1 - self.decay)
         n, count = self.sizes.sum(), len(self.sizes)
-        smooth = (self.sizes + self.epsilon) / (n + count * self.epsilon) * n
-        self.codes.copy_(self.sums / smooth[:, None])
+        smoothed = (self.sizes + self.epsilon) / (n + count * self.epsilon) * n
+        self.codes.copy_(self.sums / smoothed[:, None])
 
 
 class BinaryQuantizer(nn.Module):
-    """h (N, D, *S) -> bits (N, bits, *S), each with a vector of size D of its own, which are added
-    up where it is 1. Wang et al. 2023 (binary latent diffusion)."""
+    """Binary latents: h (N, D, *S) -> bits (N, bits, *S), each with a vector of size D, which are
+    added up where it is 1. Wang et al. 2023 (binary latent diffusion).
+
+    ndim: number of axes of S
+    size: D
+    bits: per position
+
+    >>> import torch
+    >>> from adbench.engine.codecs.quantization import BinaryQuantizer
+    >>> BinaryQuantizer(1, size=4, bits=3).embed(torch.ones(1, 3, 5)).shape
+    torch.Size([1, 4, 5])
+    """
 
     def __init__(self, ndim: int, size: int, bits: int) -> None:
         super().__init__()
@@ -96,14 +116,14 @@ class BinaryQuantizer(nn.Module):
         self.vectors = nn.Parameter(torch.randn(bits, size))
 
     def probabilities(self, h: Tensor) -> Tensor:
-        """The chance that each bit is 1, (N, bits, *S) float32."""
+        """The probability that each bit is 1, (N, bits, *S) float32."""
         return self.chance(h).float().sigmoid()
 
     def sample(self, probability: Tensor, rng: Rng) -> Tensor:
-        """Bits, 1 with their chance, through which the gradient passes to it."""
+        """Draw bits, 1 with their probability, to which the gradient passes straight through."""
         bits = (rng.uniform(probability.shape[1:]) < probability.detach()).to(probability.dtype)
         return bits + (probability - probability.detach())  # which is 0 exactly
 
     def embed(self, bits: Tensor) -> Tensor:
-        """(N, bits, *S), soft ones too -> (N, D, *S)."""
+        """The sum of the vectors of bits, which may be soft, (N, bits, *S) -> (N, D, *S)."""
         return torch.einsum("nb...,bd->nd...", bits, self.vectors.to(bits.dtype))

@@ -1,4 +1,4 @@
-"""The first stage of a latent method: its codec is trained, whatever is diffused afterwards."""
+"""The first stage of a latent method: training its codec, whatever is diffused afterwards."""
 
 from __future__ import annotations
 
@@ -20,11 +20,25 @@ from .codec import Codec
 
 @dataclass(frozen=True)
 class CodecTraining:
-    """module: what is trained, by its own loss, as `plan` says, on samples that entered `canvas`.
+    """The training of a codec by its own loss, a stage that methods share.
 
-    A codebook begins at encodings of the data. shift: the share of a side by which samples are
-    moved at most, each step anew. fit_scale: give the latents unit variance afterwards, that of
-    `max_samples` samples
+    A codebook begins at encodings of the data.
+
+    module: the codec
+    plan: number of steps and their settings
+    canvas: brings samples into the codec's shape and range
+    shift: the share of a side by which samples are shifted at most, anew at each step
+    fit_scale: give the latents unit variance afterwards
+    max_samples: from which the variance is taken
+    name: in the state store and in the random streams
+
+    >>> from adbench.engine.codecs.training import CodecTraining
+    >>> from adbench.engine.training.loop import Training
+    >>> from adbench.engine.transforms.resizing import ResizePad
+    >>> from adbench.engine.codecs.codec import Identity
+    >>> canvas, plan = ResizePad((8, 8)), Training(steps=1, batch=1, lr=0.1)
+    >>> CodecTraining(Identity((1, 8, 8)), plan, canvas).settings()["measured"]
+    512
     """
 
     module: Codec
@@ -36,11 +50,12 @@ class CodecTraining:
     name: str = "codec"
 
     def settings(self) -> Mapping[str, object]:
-        made = {"plan": asdict(self.plan), "canvas": asdict(self.canvas)}
-        return {**made, "shift": self.shift, "measured": self.fit_scale and self.max_samples}
+        """All that the trained codec depends on besides the data, the seed and the module."""
+        settings = {"plan": asdict(self.plan), "canvas": asdict(self.canvas)}
+        return {**settings, "shift": self.shift, "measured": self.fit_scale and self.max_samples}
 
     def train(self, data: Examples, context: TrainingContext) -> None:
-        """Have the module learnt: here, or by whoever put the same stage on the run's shelf."""
+        """Train the codec, or load it where the context's cache has the same stage."""
         context.shared_stages(self, lambda: self._train(data, context))
 
     def _train(self, data: Examples, context: TrainingContext) -> None:

@@ -1,7 +1,7 @@
 """A code of a whole sample, to condition a denoiser on: a residual network that ends in a mean.
 
-MONAI's, for one to three axes. Groups of channels are normalised, not batches, so that a code
-depends on its own sample alone, in training too.
+MONAI's, for one to three axes. Norms are over groups of channels, not over the batch, so that a
+code depends on its own sample alone, in training too.
 """
 
 from __future__ import annotations
@@ -16,8 +16,14 @@ from ..runtime.fixed_batches import apply_in_batches
 
 
 class ContextEncoder(BatchedModule):
-    """(N, C, *S) -> (N, size). layers: bottleneck blocks at each of four resolutions; (3, 4, 6, 3)
-    is ResNet-50. width: channels inside the first of them, doubled at each resolution."""
+    """A residual network (N, C, *S) -> (N, size).
+
+    ndim: number of axes of S
+    channels: C
+    size: of the code
+    layers: bottleneck blocks at each of four resolutions; (3, 4, 6, 3) is ResNet-50
+    width: channels inside the first of them, doubled at each resolution
+    """
 
     def __init__(
         self, ndim: int, channels: int, size: int, *,

@@ -1,4 +1,4 @@
-"""Networks for signals, images and volumes alike: MONAI's diffusion UNet in 1, 2 and 3 dimensions.
+"""The UNet of diffusion models for signals, images and volumes: MONAI's in 1, 2 and 3 dimensions.
 
 MONAI's, because one class serves all dimensions, loads monai-generative's checkpoints, and has
 exactly the parameters of the papers' networks; no other was meaningfully faster.
@@ -32,19 +32,28 @@ def build_unet(
     context: int = 0,
     labels: int = 0,
 ) -> nn.Module:
-    """A UNet (x (N, C, *S), timesteps (N,), *given) -> (N, out, *S); S divides by `divisor`.
+    """Build a UNet (x (N, C, *S), timesteps (N,), *conditioning) -> (N, out, *S).
 
-    widths: channels at each resolution. attention: at which of them; the middle always attends.
-    out_channels: as many as came in, if None; twice as many for a denoiser that learns its
-    variance. head_channels: per head, one number or one per resolution. updown: resample inside
-    residual blocks (BigGAN), as guided-diffusion does; else by strided convolution. scale_shift:
-    time scales and shifts what is normalised; else it is added before. groups: of the norms, 32 or
-    the most that divide every width if None; eps: theirs, 1e-5 in guided-diffusion and after it.
-    zero_attention: it adds nothing before training, as there.
+    The sides of S divide by `side_divisor`. Conditioning is passed in the order image, vector,
+    context, label, as `monai_unet.DiffusionUNet` says.
 
-    image, vector, context, labels: if not 0, the network is given that besides, in this order:
-    so many more channels beside x; a vector of that size; tokens of that size to attend to, where
-    it attends; one of so many labels. `unet.UNet` tells more.
+    ndim, channels: of x
+    widths: channels at each resolution
+    out_channels: as many as of x if None; twice as many for a denoiser that learns its variance
+    res_blocks: at each resolution
+    attention: at which resolutions; the middle always attends
+    head_channels: per head, one number or one per resolution
+    updown: resample inside residual blocks (BigGAN), as guided-diffusion does; else by strided
+        convolution
+    scale_shift: time scales and shifts after the norm; else it is added before
+    dropout: rate, in the residual blocks
+    groups: of the norms, 32 or the most that divide every width if None
+    eps: of the norms, 1e-5 in guided-diffusion and after it
+    zero_attention: attention adds nothing before training, as in guided-diffusion
+    image: number of further channels beside x, 0 for none
+    vector: size of a conditioning vector, 0 for none
+    context: size of tokens to attend to, 0 for none
+    labels: number of labels, 0 for none
     """
     from .monai_unet import (  # here: importing MONAI takes seconds
         DiffusionModelUNet,
@@ -75,14 +84,18 @@ def build_unet(
         extra_embedding=4 * widths[0] if vector else 0,
         zero_attention=zero_attention,
     )
-    wanted = {"image": image, "vector": vector, "context": context, "label": labels}
+    sizes = {"image": image, "vector": vector, "context": context, "label": labels}
     return DiffusionUNet(
-        net, condition_names=tuple(name for name, size in wanted.items() if size), vector=vector
+        net, condition_names=tuple(name for name, size in sizes.items() if size), vector=vector
     )
 
 
 def set_heads(net: nn.Module, heads: int) -> None:
-    """Split every attention into `heads` heads; the weights stay, what they compute does not."""
+    """Split every attention into `heads` heads; the weights stay, their function changes.
+
+    net: with MONAI's attention
+    heads: that divide the width
+    """
     from einops.layers.torch import Rearrange
     from monai.networks.blocks.selfattention import SABlock
 
@@ -95,5 +108,12 @@ def set_heads(net: nn.Module, heads: int) -> None:
 
 
 def side_divisor(widths: Sequence[int]) -> int:
-    """What every side must divide by."""
+    """The number by which every side of a sample must divide.
+
+    widths: channels at each resolution
+
+    >>> from adbench.engine.networks.diffusion_unet import side_divisor
+    >>> side_divisor((64, 128, 192))
+    4
+    """
     return 2 ** (len(widths) - 1)

@@ -1,4 +1,4 @@
-"""What a reconstruction is told besides its error: how it looks, and whether it looks made."""
+"""Losses of a reconstruction besides its error: a patch discriminator and a perceptual distance."""
 
 from __future__ import annotations
 
@@ -14,13 +14,20 @@ from ..features.pretrained import build_perceptual
 
 
 class PatchDiscriminatorLoss(nn.Module):
-    """A patch discriminator, trained in the very steps that it judges: its own loss and what it
-    says of the reconstruction are one sum, in which neither's gradient reaches the other.
+    """A patch discriminator and the adversarial loss, trained in the same steps as the generator.
 
-    kind: least squares (Mao et al. 2017), as MONAI's tutorials; or hinge, as VQGAN. starts: the
-    step from which on it is heard; it learns from the first. rate: times the learning rate of what
-    it judges: its weights are kept divided by it, which to Adam is the same. Norms are over groups:
-    a batch's mean, as the published ones have it, would tell a row of its neighbours.
+    The discriminator's own loss and the generator's are one sum, in which neither's gradient
+    reaches the other's weights. Norms are over groups: a batch's mean, as in the published ones,
+    would make a row depend on the others.
+
+    ndim, channels: of the samples
+    weight: of the generator's loss
+    starts: step from which on the generator's loss counts; the discriminator learns from the first
+    width: channels after the first layer
+    layers: of the discriminator
+    kind: least squares (Mao et al. 2017), as MONAI's tutorials; or hinge, as VQGAN
+    rate: times the generator's learning rate: the weights are stored divided by it, which to Adam
+        is the same
     """
 
     def __init__(
@@ -47,35 +54,45 @@ class PatchDiscriminatorLoss(nn.Module):
                 value /= rate
 
     def forward(self, x: Tensor, reconstruction: Tensor, step: Tensor) -> Tensor:
-        """(N,): what is to be made small by both; step: (N,)."""
-        learnt = {key: value * self.rate for key, value in self.net.named_parameters()}
-        frozen = {key: value.detach() for key, value in learnt.items()}
-        fooled = functional_call(self.net, frozen, (reconstruction,))[-1].float()
-        fooled = -fooled if self.hinge else (fooled - 1).square()
-        heard = self.weight * (step >= self.starts) * fooled.flatten(1).mean(1)
+        """The sum of both losses, (N,); step: of the training, (N,)."""
+        weights = {key: value * self.rate for key, value in self.net.named_parameters()}
+        frozen = {key: value.detach() for key, value in weights.items()}
+        fake = functional_call(self.net, frozen, (reconstruction,))[-1].float()
+        fake = -fake if self.hinge else (fake - 1).square()
+        generator = self.weight * (step >= self.starts) * fake.flatten(1).mean(1)
         real, false = (
-            functional_call(self.net, learnt, (y,))[-1].float()
+            functional_call(self.net, weights, (y,))[-1].float()
             for y in (x, reconstruction.detach())
         )
         if self.hinge:
-            own = (1 - real).relu() + (1 + false).relu()
+            discriminator = (1 - real).relu() + (1 + false).relu()
         else:
-            own = (1 - real).square() + false.square()
-        return heard + own.flatten(1).mean(1) / 2
+            discriminator = (1 - real).square() + false.square()
+        return generator + discriminator.flatten(1).mean(1) / 2
 
 
 def discriminator_layers(shape: Sequence[int], maximum: int = 3) -> int:
-    """Layers of an adversary of samples of these sides: the papers' three, or fewer where those
-    would leave its last filters less than three places."""
+    """The number of a patch discriminator's layers: the papers' three, or fewer where those would
+    leave the last filters less than three positions.
+
+    shape: sides of the samples; ValueError below 6
+    maximum: of layers
+
+    >>> from adbench.engine.networks.discriminator import discriminator_layers
+    >>> discriminator_layers((64, 64)), discriminator_layers((8, 8))
+    (3, 1)
+    """
     count = min(maximum, (min(shape) // 3).bit_length() - 1)
     if count < 1:
-        raise ValueError(f"an adversary wants sides of at least 6, not {tuple(shape)}")
+        raise ValueError(f"a patch discriminator needs sides of at least 6, not {tuple(shape)}")
     return count
 
 
 class PerceptualLoss(nn.Module):
-    """Perceptual distance of images in a range, or of volumes by some planes across each axis.
+    """The perceptual distance of images, or of volumes by some planes across each axis, as a loss.
 
+    range: of the samples
+    features: the network's name, as `build_perceptual` has it
     planes: how many, evenly spaced, across each axis of a volume
     """
 
@@ -87,7 +104,7 @@ class PerceptualLoss(nn.Module):
         self.range, self.planes = range, planes
 
     def forward(self, x: Tensor, reconstruction: Tensor) -> Tensor:
-        """(N,), of two (N, C, *S)."""
+        """The mean distance of each pair of samples (N, C, *S), (N,)."""
         low, high = self.range
         x, reconstruction = ((image - low) / (high - low) for image in (x, reconstruction))
         if x.ndim == 4:
@@ -97,9 +114,10 @@ class PerceptualLoss(nn.Module):
         total = torch.zeros(len(x), device=x.device)
         for axis in (2, 3, 4):
             n = x.shape[axis]
-            at = ((torch.arange(self.planes) + 0.5) / self.planes * n).long().to(x.device)
+            index = ((torch.arange(self.planes) + 0.5) / self.planes * n).long().to(x.device)
             pair = [
-                v.index_select(axis, at).movedim(axis, 1).flatten(0, 1) for v in (reconstruction, x)
+                v.index_select(axis, index).movedim(axis, 1).flatten(0, 1)
+                for v in (reconstruction, x)
             ]
             total = total + self.perceptual.mean_distance(*pair).view(len(x), -1).mean(1)
         return total / 3

@@ -1,8 +1,9 @@
-"""A network that translates samples from one label to another, and the critic it learns from.
+"""The networks of Fixed-Point GAN: a generator that translates samples from one label to another,
+and its discriminator.
 
-Those of Fixed-Point GAN (Rahman Siddiquee et al., ICCV 2019), whose parameters they have; there for
-images, here for one to three axes. Norms are over each sample alone: theirs also keep running
-statistics, and never use them.
+Those of Rahman Siddiquee et al., ICCV 2019, whose parameters they have; there for images, here for
+one to three axes. Norms are over each sample alone: theirs also track running statistics, and never
+use them.
 """
 
 from __future__ import annotations
@@ -22,10 +23,14 @@ LEAKY_SLOPE = 0.01
 
 
 class FixedPointGenerator(BatchedModule):
-    """(x (N, C, *S) within [-1, 1], label (N,) 0 or 1) -> what x would be under that label: the
-    hyperbolic tangent of x and a change, (N, C, *S).
+    """The generator: (x (N, C, *S) in [-1, 1], label (N,) 0 or 1) -> x under that label, (N, C,
+    *S).
 
-    widths: channels at each resolution, halved in between. blocks: residual ones at the last.
+    The result is the hyperbolic tangent of x plus a change.
+
+    shape, channels: of the samples
+    widths: channels at each resolution, halved in between
+    blocks: residual ones at the last resolution
     """
 
     def __init__(
@@ -40,7 +45,7 @@ class FixedPointGenerator(BatchedModule):
         ndim, factor = len(shape), 2 ** (len(widths) - 1)
         if any(n % factor for n in shape) or math.prod(shape) < 2 * factor**ndim:
             raise ValueError(
-                f"a translator that halves {len(widths) - 1} times wants sides that divide by "
+                f"a generator that halves {len(widths) - 1} times needs sides that divide by "
                 f"{factor}, one of them {2 * factor} or more, not {tuple(shape)}; "
                 "give it fewer widths"
             )
@@ -55,16 +60,20 @@ class FixedPointGenerator(BatchedModule):
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         plane = label.to(x).view(-1, *[1] * (x.ndim - 1)).expand(-1, 1, *x.shape[2:])
-        told = torch.cat([x, plane], 1)
-        change = self.net(told) if self.training else apply_in_batches(self.net, self.batch, told)
+        inputs = torch.cat([x, plane], 1)
+        if self.training:
+            return torch.tanh(x + self.net(inputs))
+        change = apply_in_batches(self.net, self.batch, inputs)
         return torch.tanh(x + change)
 
 
 class FixedPointDiscriminator(nn.Module):
-    """x (N, C, *S) -> how real it looks, the mean over patches, and the logit of label 1, (N,)
-    each.
+    """The discriminator: x (N, C, *S) -> how real it is, the mean over patches, and the logit of
+    label 1, (N,) each.
 
-    width: channels after the first of `layers` halvings; they double at each
+    shape, channels: of the samples
+    width: channels after the first layer; they double at each
+    layers: each halves the sides
     """
 
     def __init__(
@@ -74,24 +83,24 @@ class FixedPointDiscriminator(nn.Module):
         ndim, factor = len(shape), 2**layers
         if any(n % factor for n in shape):
             raise ValueError(
-                f"a critic of {layers} layers wants sides that divide by {factor}, "
+                f"a discriminator of {layers} layers needs sides that divide by {factor}, "
                 f"not {tuple(shape)}"
             )
         parts: list[nn.Module] = []
         for a, b in pairwise([channels, *(width << i for i in range(layers))]):
             parts += [_conv(ndim, a, b, 4, 2, bias=True), nn.LeakyReLU(LEAKY_SLOPE)]
-        deep, left = width << (layers - 1), tuple(n // factor for n in shape)
+        last, kernel = width << (layers - 1), tuple(n // factor for n in shape)
         self.trunk = nn.Sequential(*parts)
-        self.patches = _conv(ndim, deep, 1, 3)
-        self.label = CONV[ndim](deep, 1, left, bias=False)
+        self.patches = _conv(ndim, last, 1, 3)
+        self.label = CONV[ndim](last, 1, kernel, bias=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         h = self.trunk(x)
         return self.patches(h).float().flatten(1).mean(1), self.label(h).float().flatten()
 
     def slope_penalty(self, x: Tensor) -> Tensor:
-        """How far the slope of the patches' sum is from 1, squared, (N,). Of the sum, as the
-        authors', though what is made large is the mean."""
+        """The gradient penalty of the patches' sum, (N,): of the sum, as the authors', though the
+        loss has the mean."""
         flat = nn.Sequential(nn.Unflatten(1, x.shape[1:]), self.trunk, self.patches)
         return gradient_penalty(flat, x.flatten(1))
 
@@ -102,7 +111,7 @@ NORM = {1: nn.InstanceNorm1d, 2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 
 
 class _ResidualBlock(nn.Module):
-    """What is added to x: two convolutions."""
+    """A residual block of two convolutions."""
 
     def __init__(self, ndim: int, width: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A classifier of disturbed samples: what guides a sampler towards a label.
+"""A classifier of noisy samples: it guides a sampler towards a label.
 
 Dhariwal & Nichol 2021 (classifier guidance); Wolleb et al., MICCAI 2022 (for anomalies).
 """
@@ -19,10 +19,23 @@ from ..runtime.rng import Rng
 
 
 class NoisyClassifier(BatchedModule):
-    """net: (x (N, C, *S), timesteps (N,)) -> logits (N, labels), as `encoder` makes; it is called
-    with t = level - 1, like the denoiser whose samples it looks at, and level 0 as level 1.
+    """A classifier of samples at any level of a Gaussian process.
 
-    process: how samples are disturbed in training. batch: rows in every call at inference.
+    net: (x (N, C, *S), timesteps (N,)) -> logits (N, labels), as `build_encoder` builds; it is
+        called with t = level - 1, like the denoiser that it guides, and level 0 as level 1
+    schedule: of the process that adds noise in training
+    batch: rows in every call at inference
+
+    >>> import torch
+    >>> from adbench.engine.networks.noisy_classifier import NoisyClassifier
+    >>> from torch import nn
+    >>> from adbench.engine.diffusion.schedule import linear_schedule
+    >>> class Net(nn.Module):
+    ...     def forward(self, x, timesteps):
+    ...         return x.flatten(1)[:, :2]
+    >>> classifier = NoisyClassifier(Net(), linear_schedule()).eval()
+    >>> classifier(torch.zeros(3, 1, 4), torch.tensor([1, 2, 3])).shape
+    torch.Size([3, 2])
     """
 
     def __init__(self, net: nn.Module, schedule: Schedule) -> None:
@@ -35,31 +48,38 @@ class NoisyClassifier(BatchedModule):
         return self._call_network(x, level) if self.training else self._logits(x, level)
 
     def loss(self, x: Tensor, label: Tensor, rng: Rng, *, max_level: int | None = None) -> Tensor:
-        """Cross-entropy in nats at a level uniform on 1..max_level, (N,); label (N,) int or bool.
+        """The cross-entropy in nats at a level uniform on 1..max_level, (N,).
 
+        x: (N, C, *S)
+        label: (N,) int or bool
+        rng: one stream per sample
         max_level: on the 1000-step scale, all if None.
         """
         highest = self.process.schedule.to_level(1000 if max_level is None else max_level)
         level = 1 + rng.fork("level").integers(highest)
         noise = self.process.default_noise(rng.fork("noise"), x.shape[1:], level)
-        x_l = self.process.add_noise(x, level, noise)
-        return cross_entropy(self._call_network(x_l, level).float(), label.long(), reduction="none")
+        noisy = self.process.add_noise(x, level, noise)
+        return cross_entropy(
+            self._call_network(noisy, level).float(), label.long(), reduction="none"
+        )
 
     def log_prob_gradient(self, x: Tensor, level: Tensor, label: Tensor) -> Tensor:
-        """The gradient of log p(label | x at level) by x, (N, C, *S): what guidance adds to the
-        score, and minus sigma times it to the noise. label: (N,) int64."""
+        """The gradient of log p(label | x at level) with respect to x, (N, C, *S).
+
+        Guidance adds it to the score, and minus sigma times it to the noise. label: (N,) int64
+        """
 
         def gradient(x: Tensor, level: Tensor, label: Tensor) -> Tensor:
             with torch.enable_grad():
                 x = x.detach().requires_grad_()
-                shown = x.clone()  # counting FLOPs hooks what a network is shown: no leaf
-                sure = (
-                    self._call_network(shown, level)
+                inputs = x.clone()  # counting FLOPs hooks the inputs of a network: no leaf
+                log_prob = (
+                    self._call_network(inputs, level)
                     .float()
                     .log_softmax(1)
                     .gather(1, label[:, None])
                 )
-                return torch.autograd.grad(sure.sum(), x)[0]
+                return torch.autograd.grad(log_prob.sum(), x)[0]
 
         return apply_in_batches(gradient, self.batch, x, level, label)
 
@@ -80,8 +100,17 @@ def build_encoder(
     attention: Sequence[bool] = (False, False, False, True, True, True),
     head_channels: int = 64,
 ) -> nn.Module:
-    """The network of Wolleb et al.: half a UNet with attention pooling, (x (N, C, *S), timesteps)
-    -> (N, labels). S must divide by `nets.divisor(widths)`; one to three axes."""
+    """Build the network of Wolleb et al.: half a UNet with attention pooling, (x (N, C, *S),
+    timesteps) -> (N, labels).
+
+    shape: S, one to three axes, which divide by `side_divisor(widths)`
+    channels: C
+    labels: number of logits
+    widths: channels at each resolution
+    res_blocks: at each resolution
+    attention: at which resolutions
+    head_channels: per head
+    """
     from .unet_encoder import UNetEncoder  # here: importing MONAI takes seconds
 
     return UNetEncoder(

@@ -1,6 +1,8 @@
-"""Dropout that belongs to a sample, not to its batch: in any company the same values are dropped.
+"""Dropout whose draws belong to a sample, not to its batch: in any batch the same values are
+dropped.
 
-torch's own draws for a whole batch from the global stream, which a resumed training has lost.
+torch's own dropout draws for a whole batch from the global stream, which a resumed training does
+not restore.
 """
 
 from __future__ import annotations
@@ -15,14 +17,18 @@ from ..runtime.rng import Rng
 
 
 class PerSampleDropout:
-    """Drops a share of the values before the second convolution of every residual block of a
-    `nets.unet`, as guided-diffusion does, and magnifies the rest; only within `with_streams`."""
+    """Dropout before the second convolution of every residual block of a `build_unet`, as in
+    guided-diffusion; active only within `with_streams`.
+
+    net: of `build_unet`
+    rate: share of the values that are dropped, in [0, 1); ValueError for another
+    """
 
     def __init__(self, net: nn.Module, rate: float) -> None:
         from .monai_unet import ResidualBlock  # here: importing MONAI takes seconds
 
         if not 0 <= rate < 1:
-            raise ValueError(f"the share of values that are dropped lies in 0..1, not {rate}")
+            raise ValueError(f"a dropout rate lies in 0..1, not {rate}")
         self.rate, self._generators = rate, list[torch.Generator]()
         for part in net.modules():
             if rate and isinstance(part, ResidualBlock):
@@ -30,7 +36,7 @@ class PerSampleDropout:
 
     @contextmanager
     def with_streams(self, rng: Rng) -> Iterator[None]:
-        """Drop in what the network is asked within, a row a stream."""
+        """A context in which the network drops values, each row by its stream."""
         seeds = rng.fork("dropout").seeds(1)[:, 0].tolist()
         self._generators = [torch.Generator(rng.device).manual_seed(seed) for seed in seeds]
         try:
@@ -42,8 +48,8 @@ class PerSampleDropout:
         if not self._generators:
             return None
         x = inputs[0]
-        kept = torch.stack([
+        mask = torch.stack([
             torch.empty_like(row).bernoulli_(1 - self.rate, generator=generator)
             for row, generator in zip(x.detach(), self._generators, strict=True)
         ])  # fmt: skip
-        return x * kept / (1 - self.rate)
+        return x * mask / (1 - self.rate)

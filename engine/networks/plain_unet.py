@@ -1,6 +1,6 @@
-"""A UNet without time, attention or residuals: what a denoising autoencoder is made of.
+"""A UNet without time, attention or residuals: the network of a denoising autoencoder.
 
-Ronneberger et al. 2015, in the form of Kascenas et al., MIDL 2022: SiLU, groups normalised, weights
+Ronneberger et al. 2015, in the form of Kascenas et al., MIDL 2022: SiLU, group norm, weights
 standardised (Qiao et al. 2019), edges mirrored.
 """
 
@@ -18,8 +18,16 @@ CONV_TRANSPOSE = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTransp
 
 
 class PlainUNet(nn.Module):
-    """(x (N, C, *S), anything) -> (N, C, *S). widths: channels at each resolution. Sides divide by
-    `nets.divisor(widths)`, at least twice."""
+    """A UNet (x (N, C, *S), anything) -> (N, C, *S).
+
+    ndim, channels: of x; its sides are at least twice `side_divisor(widths)`, and divide by it
+    widths: channels at each resolution
+
+    >>> import torch
+    >>> from adbench.engine.networks.plain_unet import PlainUNet
+    >>> PlainUNet(1, 2, (8, 16))(torch.zeros(3, 2, 8)).shape
+    torch.Size([3, 2, 8])
+    """
 
     def __init__(self, ndim: int, channels: int, widths: Sequence[int]) -> None:
         super().__init__()
@@ -34,17 +42,26 @@ class PlainUNet(nn.Module):
         self.last = CONV[ndim](widths[0], channels, 1)
 
     def forward(self, x: Tensor, *_: Tensor) -> Tensor:
-        kept: list[Tensor] = []
+        skips: list[Tensor] = []
         for i, block in enumerate(self.down):
             x = block(self.pool(x, 2) if i else x)
-            kept.append(x)
-        for grown, block, beside in zip(self.grown, self.up, kept[-2::-1], strict=True):
-            x = block(torch.cat([grown(x), beside], 1))
+            skips.append(x)
+        for upsample, block, skip in zip(self.grown, self.up, skips[-2::-1], strict=True):
+            x = block(torch.cat([upsample(x), skip], 1))
         return self.last(x)
 
 
 class WeightStandardizedConv(nn.Module):
-    """A convolution of three places along every axis, each filter's weights standardised."""
+    """A convolution of kernel 3 whose filters have standardised weights; edges are mirrored.
+
+    ndim, channels: of the input
+    out: channels of the output
+
+    >>> import torch
+    >>> from adbench.engine.networks.plain_unet import WeightStandardizedConv
+    >>> WeightStandardizedConv(1, 2, 4)(torch.zeros(1, 2, 8)).shape
+    torch.Size([1, 4, 8])
+    """
 
     def __init__(self, ndim: int, channels: int, out: int) -> None:
         super().__init__()
@@ -60,7 +77,7 @@ class WeightStandardizedConv(nn.Module):
 
 def _block(ndim: int, channels: int, out: int) -> nn.Sequential:
     parts: list[nn.Module] = []
-    for known in (channels, out):
+    for width in (channels, out):
         parts += [
             WeightStandardizedConv(ndim, known, out),
             nn.SiLU(),
@@ -70,6 +87,13 @@ def _block(ndim: int, channels: int, out: int) -> nn.Sequential:
 
 
 def group_count(channels: int) -> int:
-    """The middle one of what divides the channels: 8 of 64, 16 of 128."""
+    """The middle one of the divisors of a number of channels.
+
+    channels: at least 1
+
+    >>> from adbench.engine.networks.plain_unet import group_count
+    >>> group_count(64), group_count(128)
+    (8, 16)
+    """
     divisors = [n for n in range(1, channels + 1) if channels % n == 0]
     return divisors[len(divisors) // 2]

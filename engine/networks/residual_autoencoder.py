@@ -1,7 +1,7 @@
-"""The residual autoencoder whose code is one vector: what VAE and constrained AAE are made of.
+"""The residual autoencoder whose code is one vector: the network of VAE and constrained AAE.
 
-Chen and Konukoglu 2018, arXiv 1806.04972, whose parameters it has. Norms are
-over groups: theirs are over the batch, and would tell a sample of its neighbours.
+Chen and Konukoglu 2018, arXiv 1806.04972, whose parameters it has. Norms are over groups: theirs
+are over the batch, and would make a sample depend on the others.
 """
 
 from __future__ import annotations
@@ -21,10 +21,17 @@ LEAKY_SLOPE = 0.2
 
 
 class ResidualAutoencoder(BatchedModule):
-    """(N, C, *S) to a vector (N, out) and back from (N, code); S divides by the halvings.
+    """An encoder of (N, C, *S) to a vector (N, out), and a decoder from (N, code).
 
-    widths: channels at each resolution, halved in between; they double from one to the next in the
-    paper. out: how many numbers the encoder says, `code` if None
+    shape, channels: of the samples; sides divide by the halvings, ValueError else
+    widths: channels at each resolution, halved in between; in the paper each is twice the last
+    code: size of the decoder's input
+    out: size of the encoder's output, `code` if None
+
+    >>> import torch
+    >>> from adbench.engine.networks.residual_autoencoder import ResidualAutoencoder
+    >>> ResidualAutoencoder((16,), 1, (8, 16), code=4).encode(torch.zeros(2, 1, 16)).shape
+    torch.Size([2, 4])
     """
 
     def __init__(
@@ -66,13 +73,13 @@ class ResidualAutoencoder(BatchedModule):
                 nn.init.normal_(part.weight, 1.0, 0.02)
 
     def encode(self, x: Tensor) -> Tensor:
-        """(N, C, *S) -> (N, out)."""
+        """Encode (N, C, *S) to (N, out)."""
         return self._apply_part("encoder", x)
 
     def decode(self, z: Tensor) -> Tensor:
-        """(N, code) -> (N, C, *S)."""
-        wide = self._apply_part("enter", z).view(-1, *self.smallest)
-        return self._apply_part("decoder", wide)
+        """Decode (N, code) to (N, C, *S)."""
+        h = self._apply_part("enter", z).view(-1, *self.smallest)
+        return self._apply_part("decoder", h)
 
     def _apply_part(self, part: str, x: Tensor) -> Tensor:
         return (
@@ -81,7 +88,7 @@ class ResidualAutoencoder(BatchedModule):
 
 
 class _DownBlock(nn.Module):
-    """Half the resolution: two convolutions, beside one."""
+    """A residual block that halves the resolution: two convolutions, and one as the shortcut."""
 
     def __init__(self, ndim: int, width: int, out: int) -> None:
         super().__init__()
@@ -96,7 +103,7 @@ class _DownBlock(nn.Module):
 
 
 class _UpBlock(_DownBlock):
-    """Twice the resolution."""
+    """A residual block that doubles the resolution."""
 
     def __init__(self, ndim: int, width: int, out: int) -> None:
         super().__init__(ndim, width, out)
@@ -115,13 +122,31 @@ def _norm(width: int) -> nn.Module:
 
 
 def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL of a normal law from the standard one, in nats, (N,), of two (N, Z)."""
+    """The KL divergence of a normal distribution from the standard one, in nats, (N,).
+
+    mean, log_variance: (N, Z)
+
+    >>> import torch
+    >>> from adbench.engine.networks.residual_autoencoder import kl_divergence
+    >>> kl_divergence(torch.zeros(2, 3), torch.zeros(2, 3))
+    tensor([0., 0.])
+    """
     return (mean.square() + log_variance.exp() - log_variance - 1).sum(1) / 2
 
 
 def gradient_penalty(critic: nn.Module, z: Tensor) -> Tensor:
-    """How far the slope of a critic, (N, Z) -> (N,), is from 1, squared, (N,)."""
+    """The squared difference of the norm of a critic's gradient from 1, (N,).
+
+    critic: (N, Z) -> (N,)
+    z: (N, Z)
+
+    >>> import torch
+    >>> from adbench.engine.networks.residual_autoencoder import gradient_penalty
+    >>> from torch import nn
+    >>> gradient_penalty(nn.Linear(3, 1), torch.zeros(2, 3)).shape
+    torch.Size([2])
+    """
     with torch.enable_grad():
         inner = z.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(critic(inner).sum(), inner, create_graph=True)
-    return (slope.norm(dim=1) - 1).square()
+        (gradient,) = torch.autograd.grad(critic(inner).sum(), inner, create_graph=True)
+    return (gradient.norm(dim=1) - 1).square()

@@ -1,7 +1,7 @@
-"""The downward half of a diffusion UNet, with one answer for a whole sample: what a noise-aware
-classifier is; apart, so that MONAI is imported when the first one is built.
+"""The downward half of a diffusion UNet with one output for a whole sample: a noise-aware
+classifier; apart, so that MONAI is imported when the first one is built.
 
-As guided-diffusion's encoder, whose parameters it has, and whose beginning: residual blocks and
+As guided-diffusion's encoder, whose parameters it has, and its initialisation: residual blocks and
 attention add nothing at first.
 """
 
@@ -24,10 +24,14 @@ from .monai_unet import patch_monai_blocks
 
 
 class UNetEncoder(nn.Module):
-    """(x (N, C, *S), timesteps (N,)) -> (N, out). S is fixed: the pooling knows every place.
+    """(x (N, C, *S), timesteps (N,)) -> (N, out); S is fixed, since the pooling learns positions.
 
-    attention: at which resolutions; the last always attends once more. head_channels: per head,
-    or a resolution's width where that is less.
+    shape, channels: of x
+    out: size of the output
+    widths: channels at each resolution
+    res_blocks: at each resolution
+    attention: at which resolutions; the last always attends once more
+    head_channels: per head, or a resolution's width where that is less
     """
 
     def __init__(
@@ -52,26 +56,26 @@ class UNetEncoder(nn.Module):
                 "norm_eps": 1e-5, "with_cross_attn": False, "transformer_num_layers": 1,
                 "cross_attention_dim": None}  # fmt: skip
         self.down_blocks = nn.ModuleList()
-        last, before = len(widths) - 1, widths[0]
+        last, width_in = len(widths) - 1, widths[0]
         for i, width in enumerate(widths):
             self.down_blocks.append(
                 get_down_block(
-                    in_channels=before, out_channels=width, num_res_blocks=res_blocks,
+                    in_channels=width_in, out_channels=width, num_res_blocks=res_blocks,
                     add_downsample=i < last, resblock_updown=True, with_attn=attention[i],
                     num_head_channels=math.gcd(head_channels, width), upcast_attention=False,
                     **same,
                 )
             )  # fmt: skip
-            before = width
+            width_in = width
         del same["with_cross_attn"]
-        heads = math.gcd(head_channels, before)
+        heads = math.gcd(head_channels, width_in)
         self.middle_block = get_mid_block(
-            in_channels=before, num_head_channels=heads, with_conditioning=False,
+            in_channels=width_in, num_head_channels=heads, with_conditioning=False,
             upcast_attention=False, **same,
         )  # fmt: skip
-        self.norm = nn.Sequential(nn.GroupNorm(groups, before, eps=1e-5), nn.SiLU())
+        self.norm = nn.Sequential(nn.GroupNorm(groups, width_in, eps=1e-5), nn.SiLU())
         places = math.prod(n >> last for n in shape)
-        self.pool = AttentionPool(before, places, out, before // heads)
+        self.pool = AttentionPool(width_in, places, out, width_in // heads)
         patch_monai_blocks(self, scale_shift=True, zero_attention=True)
 
     def forward(self, x: Tensor, timesteps: Tensor) -> Tensor:
@@ -84,8 +88,14 @@ class UNetEncoder(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """(N, C, *S) -> (N, out): the mean over all places attends to itself and to every place, each
-    with a learned position, as in CLIP."""
+    """Attention pooling (N, C, *S) -> (N, out): the mean over all positions attends to itself and
+    to every position, each with a learned embedding, as in CLIP.
+
+    channels: C
+    places: number of positions of S
+    out: size of the output
+    heads: of the attention
+    """
 
     def __init__(self, channels: int, places: int, out: int, heads: int) -> None:
         super().__init__()
@@ -98,5 +108,5 @@ class AttentionPool(nn.Module):
         x = torch.cat([x.mean(2, keepdim=True), x], 2) + self.position.to(x.dtype)
         parts = self.qkv(x.transpose(1, 2)).chunk(3, 2)  # (N, places + 1, C) each
         q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in parts)
-        made = scaled_dot_product_attention(q[:, :, :1], k, v)  # (N, heads, 1, C / heads)
-        return self.out(made.flatten(1))
+        pooled = scaled_dot_product_attention(q[:, :, :1], k, v)  # (N, heads, 1, C / heads)
+        return self.out(pooled.flatten(1))

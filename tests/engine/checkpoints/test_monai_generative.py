@@ -114,7 +114,7 @@ def test_another_networks_weights_are_refused_and_change_nothing() -> None:
     wrong = known | {"out.2.conv.bias": torch.zeros(7)}
     for theirs, said in (
         (missing, "missing: conv_in.conv.weight, conv_in.conv.bias"),
-        (known | {"extra.weight": torch.zeros(1)}, "not known: extra.weight"),
+        (known | {"extra.weight": torch.zeros(1)}, "unknown: extra.weight"),
         (wrong, r"wrong: out.2.conv.bias \(7,\) for \(1,\)"),
     ):
         with pytest.raises(CheckpointError, match=said) as told:

@@ -83,7 +83,9 @@ def test_levels_above_the_most_are_never_trained() -> None:
 
 def test_weights_of_another_schedule_prediction_or_noise_refuse_to_load() -> None:
     def build(schedule, prediction_type: Any = "noise", trained_on: str = "gaussian") -> Denoiser:
-        return Denoiser(torch.nn.Linear(1, 1), schedule, prediction_type=prediction_type, trained_on=trained_on)
+        return Denoiser(
+            torch.nn.Linear(1, 1), schedule, prediction_type=prediction_type, trained_on=trained_on
+        )
 
     ours = build(linear_schedule())
     build(linear_schedule()).load_state_dict(ours.state_dict())
