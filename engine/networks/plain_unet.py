@@ -79,7 +79,7 @@ def _block(ndim: int, channels: int, out: int) -> nn.Sequential:
     parts: list[nn.Module] = []
     for width in (channels, out):
         parts += [
-            WeightStandardizedConv(ndim, known, out),
+            WeightStandardizedConv(ndim, width, out),
             nn.SiLU(),
             nn.GroupNorm(group_count(out), out),
         ]

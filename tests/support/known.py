@@ -16,9 +16,9 @@ class NormalPosteriorMean(nn.Module):
         self.schedule, self.mean, self.variance = schedule, mean, variance
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        kept = self.schedule.alpha_bar[t + 1].view(-1, *[1] * (x.ndim - 1)).to(x.dtype)
-        gain = kept.sqrt() * self.variance / (kept * self.variance + 1 - kept)
-        return self.mean + gain * (x - kept.sqrt() * self.mean)
+        alpha_bar = self.schedule.alpha_bar[t + 1].view(-1, *[1] * (x.ndim - 1)).to(x.dtype)
+        gain = alpha_bar.sqrt() * self.variance / (alpha_bar * self.variance + 1 - alpha_bar)
+        return self.mean + gain * (x - alpha_bar.sqrt() * self.mean)
 
 
 class ConstantX0(nn.Module):
@@ -79,8 +79,8 @@ class BernoulliPosterior(nn.Module):
         self.schedule, self.prior = schedule, prior
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        kept = self.schedule.alpha_bar[t + 1].view(-1, *[1] * (x.ndim - 1)).to(x.dtype)
-        flipped = (1 - kept) / 2
+        alpha_bar = self.schedule.alpha_bar[t + 1].view(-1, *[1] * (x.ndim - 1)).to(x.dtype)
+        flipped = (1 - alpha_bar) / 2
         other = x * (1 - self.prior) + (1 - x) * self.prior  # chance of the bit not shown
         return (flipped * other).log() - ((1 - flipped) * (1 - other)).log()
 
@@ -106,5 +106,5 @@ class ConvolutionalNetwork(nn.Module):
         time = self.time(torch.stack([(t / 300).sin(), (t / 300).cos()], 1).to(x.dtype))
         h = nn.functional.silu(self.norm(self.enter(x) + time[..., None, None]))
         places = h.flatten(2).transpose(1, 2)
-        seen, _ = self.attend(places, places, places, need_weights=False)
-        return self.leave(h + seen.transpose(1, 2).unflatten(2, h.shape[2:]))
+        attended, _ = self.attend(places, places, places, need_weights=False)
+        return self.leave(h + attended.transpose(1, 2).unflatten(2, h.shape[2:]))

@@ -33,48 +33,50 @@ def vq() -> VQ:
 def state(module: nn.Module) -> State:
     """With every number at random, but for self-attention's output layers: these were there and
     never called, which is what the identity comes to."""
-    drawn, made = torch.Generator().manual_seed(0), {}
+    generator, tensors = torch.Generator().manual_seed(0), {}
     for key, value in module.state_dict().items():
         if "_extra" not in key:
-            made[key] = torch.randn(value.shape, generator=drawn)
+            tensors[key] = torch.randn(value.shape, generator=generator)
             if ".attn.out_proj." in key:
-                made[key] = torch.eye(len(value)) if value.ndim == 2 else torch.zeros(len(value))
-    return made
+                tensors[key] = torch.eye(len(value)) if value.ndim == 2 else torch.zeros(len(value))
+    return tensors
 
 
 def old(state: State) -> State:
     """Under the names of generative 0.2.3: attention had no module of its own and `proj_attn`,
     cross-attention `to_out.0`, a magnifying layer `conv`."""
-    made = {}
+    tensors = {}
     for key, value in state.items():
         key = re.sub(r"\.attn\.(to_[qkv])\.", r".\1.", key)
         key = key.replace(".attn.out_proj.", ".proj_attn.").replace(".postconv.", ".conv.")
-        made[re.sub(r"(attn[12])\.out_proj\.", r"\1.to_out.0.", key)] = value
-    for key in made:
+        tensors[re.sub(r"(attn[12])\.out_proj\.", r"\1.to_out.0.", key)] = value
+    for key in tensors:
         if ".proj_attn." in key:
-            made[key] = torch.randn(made[key].shape, generator=torch.Generator().manual_seed(1))
-    return made
+            tensors[key] = torch.randn(
+                tensors[key].shape, generator=torch.Generator().manual_seed(1)
+            )
+    return tensors
 
 
 @pytest.mark.parametrize("more", [{}, {"updown": True}, {"context": 6}, {"labels": 3}])
 def test_a_unets_old_weights_are_ours(more: dict[str, Any], tmp_path: Path) -> None:
-    theirs, ours, known = net(**more), net(**more), state(net(**more))
-    theirs.load_state_dict(known)
-    renamed = old(known)
-    assert set(renamed) != set(known)
+    theirs, ours, weights = net(**more), net(**more), state(net(**more))
+    theirs.load_state_dict(weights)
+    renamed = old(weights)
+    assert set(renamed) != set(weights)
     save_file(renamed, tmp_path / "unet.safetensors")
     load_monai_generative(ours, tmp_path / "unet.safetensors")
     x, t = torch.randn(2, 1, 8, 8), torch.tensor([3, 500])
-    given = [torch.randn(2, 3, 6)] if "context" in more else []
-    given += [torch.tensor([0, 2])] if "labels" in more else []
-    assert torch.equal(ours(x, t, *given), theirs(x, t, *given))
+    conditioning = [torch.randn(2, 3, 6)] if "context" in more else []
+    conditioning += [torch.tensor([0, 2])] if "labels" in more else []
+    assert torch.equal(ours(x, t, *conditioning), theirs(x, t, *conditioning))
 
 
 def test_an_old_kl_autoencoder_is_ours(tmp_path: Path) -> None:
     theirs, ours = kl(), kl()
-    known = state(theirs.net)
-    theirs.net.load_state_dict(known)
-    torch.save({"epoch": 3, "state_dict": old(known)}, tmp_path / "kl.pt")
+    weights = state(theirs.net)
+    theirs.net.load_state_dict(weights)
+    torch.save({"epoch": 3, "state_dict": old(weights)}, tmp_path / "kl.pt")
     load_monai_generative(ours.net, tmp_path / "kl.pt")
     x = torch.rand(2, 1, 8, 8)
     assert torch.equal(ours.encode(x), theirs.encode(x))
@@ -86,9 +88,9 @@ def test_an_old_vq_autoencoder_computes_what_monais_does(tmp_path: Path) -> None
     from monai.networks.nets.vqvae import VQVAE
 
     theirs = VQVAE(2, 1, 1, (8, 16), 1, (8, 16), (2, 4, 1, 1), (2, 4, 1, 1, 0), 16, 4).eval()
-    known = {f"module.{key}": value for key, value in theirs.state_dict().items()}
-    assert "module.quantizer.quantizer.embedding.weight" in known
-    torch.save(known, tmp_path / "vq.pt")
+    weights = {f"module.{key}": value for key, value in theirs.state_dict().items()}
+    assert "module.quantizer.quantizer.embedding.weight" in weights
+    torch.save(weights, tmp_path / "vq.pt")
     ours = vq().eval()
     load_monai_generative(ours, tmp_path / "vq.pt")
     x = torch.rand(3, 1, 8, 8)
@@ -100,26 +102,26 @@ def test_an_old_vq_autoencoder_computes_what_monais_does(tmp_path: Path) -> None
 
 
 def test_new_names_load_too() -> None:
-    ours, known = net(), state(net())
-    known = {key: value + 1 if "out_proj" in key else value for key, value in known.items()}
-    load_monai_generative(ours, known)
-    assert all(torch.equal(value, known[key]) for key, value in ours.state_dict().items())
+    ours, weights = net(), state(net())
+    weights = {key: value + 1 if "out_proj" in key else value for key, value in weights.items()}
+    load_monai_generative(ours, weights)
+    assert all(torch.equal(value, weights[key]) for key, value in ours.state_dict().items())
 
 
 def test_another_networks_weights_are_refused_and_change_nothing() -> None:
     ours = net()
     before = {key: value.clone() for key, value in ours.state_dict().items()}
-    known = old(state(ours))
-    missing = {key: value for key, value in known.items() if "conv_in" not in key}
-    wrong = known | {"out.2.conv.bias": torch.zeros(7)}
-    for theirs, said in (
+    weights = old(state(ours))
+    missing = {key: value for key, value in weights.items() if "conv_in" not in key}
+    wrong = weights | {"out.2.conv.bias": torch.zeros(7)}
+    for theirs, pattern in (
         (missing, "missing: conv_in.conv.weight, conv_in.conv.bias"),
-        (known | {"extra.weight": torch.zeros(1)}, "unknown: extra.weight"),
+        (weights | {"extra.weight": torch.zeros(1)}, "unknown: extra.weight"),
         (wrong, r"wrong: out.2.conv.bias \(7,\) for \(1,\)"),
     ):
-        with pytest.raises(CheckpointError, match=said) as told:
+        with pytest.raises(CheckpointError, match=pattern) as error:
             load_monai_generative(ours, theirs)
-        assert "\n" not in str(told.value) and len(str(told.value)) < 300
+        assert "\n" not in str(error.value) and len(str(error.value)) < 300
     assert all(torch.equal(value, before[key]) for key, value in ours.state_dict().items())
 
 

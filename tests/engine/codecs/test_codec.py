@@ -114,8 +114,8 @@ def test_a_kl_loss_is_error_and_divergence() -> None:
     """The divergence against torch's own; the draw from the sample's stream."""
     codec, x, rng = kl(kl=0.5), torch.rand(2, 1, 8, 8), Rng(["a", "b"])
     mean, deviation = codec.net.encode(x)
-    drawn = mean + deviation * rng.fork("latent").normal(mean.shape[1:])
-    error = (codec.net.decode(drawn) - x).abs().mean((1, 2, 3))
+    bits_drawn = mean + deviation * rng.fork("latent").normal(mean.shape[1:])
+    error = (codec.net.decode(bits_drawn) - x).abs().mean((1, 2, 3))
     normal = torch.distributions.Normal
     apart = torch.distributions.kl_divergence(normal(mean, deviation), normal(0.0, 1.0))
     torch.testing.assert_close(codec.loss(x, rng), error + 0.5 * apart.sum((1, 2, 3)))
@@ -157,9 +157,9 @@ def test_it_learns_to_restore(maker: Callable[..., Codec]) -> None:
 def test_looks_alone_can_be_learnt_from_and_an_adversary_learns_against() -> None:
     looks = PerceptualLoss((0.0, 1.0), features="effperc-random")
     x = torch.rand(2, 1, 16, 16)
-    made = x.flip(2).clone().requires_grad_()
-    looks(x, made).sum().backward()
-    assert made.grad is not None and made.grad.abs().max() > 0
+    reconstruction = x.flip(2).clone().requires_grad_()
+    looks(x, reconstruction).sum().backward()
+    assert reconstruction.grad is not None and reconstruction.grad.abs().max() > 0
     assert torch.equal(looks(x, x), torch.zeros(2))
     assert not list(looks.parameters()) and not looks.state_dict()
     volume = torch.rand(2, 1, 8, 8, 8)
@@ -175,40 +175,40 @@ def test_neither_side_of_an_adversary_pulls_the_others_weights(kind: Any) -> Non
     adversary = PatchDiscriminatorLoss(2, 1, weight=0.3, starts=5, width=8, layers=1, kind=kind)
     for p in adversary.parameters():
         nn.init.normal_(p, std=0.3)
-    x, made = torch.rand(2, 1, 8, 8), torch.rand(2, 1, 8, 8, requires_grad=True)
-    adversary(x, made, torch.tensor([5, 4])).sum().backward()
-    pulled, own = made.grad, [p.grad for p in adversary.parameters()]
-    made.grad = None
+    x, reconstruction = torch.rand(2, 1, 8, 8), torch.rand(2, 1, 8, 8, requires_grad=True)
+    adversary(x, reconstruction, torch.tensor([5, 4])).sum().backward()
+    pulled, discriminator_gradients = reconstruction.grad, [p.grad for p in adversary.parameters()]
+    reconstruction.grad = None
     adversary.zero_grad()
 
     def says(image: Tensor) -> Tensor:
         return adversary.net(image)[-1].flatten(1)
 
-    false = says(made)
+    false = says(reconstruction)
     fooled = -false if kind == "hinge" else (false - 1) ** 2
     (0.3 * fooled[0].mean()).backward()
-    assert pulled is not None and made.grad is not None
-    torch.testing.assert_close(pulled, made.grad)
+    assert pulled is not None and reconstruction.grad is not None
+    torch.testing.assert_close(pulled, reconstruction.grad)
     assert (pulled[1] == 0).all(), "before its start it is not heard"
     adversary.zero_grad()
     if kind == "hinge":
-        each = (1 - says(x)).relu() + (1 + says(made.detach())).relu()
+        each = (1 - says(x)).relu() + (1 + says(reconstruction.detach())).relu()
     else:
-        each = (says(x) - 1) ** 2 + says(made.detach()) ** 2
+        each = (says(x) - 1) ** 2 + says(reconstruction.detach()) ** 2
     (each.mean(1).sum() / 2).backward()
-    for p, grad in zip(adversary.parameters(), own, strict=True):
+    for p, grad in zip(adversary.parameters(), discriminator_gradients, strict=True):
         torch.testing.assert_close(p.grad, grad)
 
 
 def test_a_spectral_error_is_monais_jukebox_loss() -> None:
-    x, made = torch.rand(2, 2, 8, 8), torch.rand(2, 2, 8, 8)
+    x, reconstruction = torch.rand(2, 2, 8, 8), torch.rand(2, 2, 8, 8)
     codec = VQ((2, 8, 8), latent_channels=2, widths=(4,), res_blocks=1, codes=4, spectrum=3.0)
-    ours = codec.reconstruction_error(x, made, Rng(["a", "b"])).mean()
-    theirs = (made - x).abs().mean() + 3 * JukeboxLoss(2)(made, x)
+    ours = codec.reconstruction_error(x, reconstruction, Rng(["a", "b"])).mean()
+    theirs = (reconstruction - x).abs().mean() + 3 * JukeboxLoss(2)(reconstruction, x)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
-    made = x.clone().requires_grad_()
-    codec.reconstruction_error(x, made, Rng(["a", "b"])).sum().backward()
-    assert made.grad is not None and made.grad.isfinite().all()
+    reconstruction = x.clone().requires_grad_()
+    codec.reconstruction_error(x, reconstruction, Rng(["a", "b"])).sum().backward()
+    assert reconstruction.grad is not None and reconstruction.grad.isfinite().all()
 
 
 def test_an_adversarys_size_is_the_papers() -> None:
@@ -291,9 +291,9 @@ def test_a_training_that_was_interrupted_ends_with_the_same_codes() -> None:
         return codec.state_dict()
 
     undisturbed = trained(TrainingContext(), vq())
-    asked, memory = iter([False] * 3 + [True]), MemoryStateStore()
+    stops, memory = iter([False] * 3 + [True]), MemoryStateStore()
     with pytest.raises(Interrupted):
-        trained(TrainingContext(state_store=memory, stop=lambda: next(asked)), vq())
+        trained(TrainingContext(state_store=memory, stop=lambda: next(stops)), vq())
     resumed = trained(TrainingContext(state_store=memory), vq())
     assert all(torch.equal(resumed[key], value) for key, value in undisturbed.items())
 
@@ -302,12 +302,14 @@ def test_bits_pass_their_gradient_straight_through() -> None:
     torch.manual_seed(0)
     bits = BinaryQuantizer(2, 6, 5)
     chance = torch.rand(2, 5, 3, 3, requires_grad=True)
-    drawn = bits.sample(chance, Rng(["a", "b"]))
-    assert set(drawn.detach().unique().tolist()) <= {0.0, 1.0}
-    made = bits.embed(drawn)
-    expected = torch.stack([drawn[:, n, None] * bits.vectors[n, :, None, None] for n in range(5)])
-    torch.testing.assert_close(made, expected.sum(0))
-    made.sum().backward()
+    bits_drawn = bits.sample(chance, Rng(["a", "b"]))
+    assert set(bits_drawn.detach().unique().tolist()) <= {0.0, 1.0}
+    reconstruction = bits.embed(bits_drawn)
+    expected = torch.stack(
+        [bits_drawn[:, n, None] * bits.vectors[n, :, None, None] for n in range(5)]
+    )
+    torch.testing.assert_close(reconstruction, expected.sum(0))
+    reconstruction.sum().backward()
     assert chance.grad is not None
     torch.testing.assert_close(chance.grad, bits.vectors.sum(1)[:, None, None].expand(2, 5, 3, 3))
     many = bits.sample(torch.full((4, 5, 50, 50), 0.3), Rng(list("abcd")))
@@ -316,10 +318,10 @@ def test_bits_pass_their_gradient_straight_through() -> None:
 
 def test_binary_codes_are_bits_certain_or_drawn_by_each_samples_stream() -> None:
     codec, x, rng = binary().eval(), torch.rand(3, 1, 8, 8), Rng(["a", "b", "c"])
-    z, drawn = codec.encode(x), codec.sample_bits(x, rng)
-    for bits in (z, drawn):
+    z, bits_drawn = codec.encode(x), codec.sample_bits(x, rng)
+    for bits in (z, bits_drawn):
         assert set(bits.unique().tolist()) <= {0.0, 1.0}
-    assert torch.equal(codec.sample_bits(x[2:], Rng(["c"]))[0], drawn[2])
+    assert torch.equal(codec.sample_bits(x[2:], Rng(["c"]))[0], bits_drawn[2])
     assert torch.equal(z, (codec.bit_probabilities(x) > 0.5).float())
 
 

@@ -53,8 +53,8 @@ def test_erasure_by_argument_never_flips_a_zero() -> None:
 
 def step(process: Bernoulli, bit: float, here: int, there: int) -> float:
     """q(x_there = 1 | x_here = bit), from the definition of the marginals alone."""
-    kept = process.schedule.alpha_bar
-    ratio = (kept[there] / kept[here]).item()
+    alpha_bar = process.schedule.alpha_bar
+    ratio = (alpha_bar[there] / alpha_bar[here]).item()
     return ratio * bit + (1 - ratio) / 2
 
 
@@ -101,7 +101,7 @@ def test_posterior_and_marginals_agree(here: int, data: st.DataObject) -> None:
 def test_the_mixture_is_not_the_plug_in(t: int, gap: float) -> None:
     """The largest gap over soft x_0; the mixture is exact."""
     soft = torch.linspace(0, 1, 2001, dtype=torch.float64).view(1, 1, -1)
-    found = []
+    results = []
     for x in (0.0, 1.0):
         one = torch.full_like(soft, x)
         plug = Bernoulli(linear_schedule()).reverse_probability(one, soft, at(t + 1), at(t))
@@ -112,8 +112,8 @@ def test_the_mixture_is_not_the_plug_in(t: int, gap: float) -> None:
             one[..., :1], bits(0, 1), at(t + 1), at(t)
         )[0, 0]
         torch.testing.assert_close(mixed, ends[0] + soft * (ends[1] - ends[0]))
-        found.append((plug - mixed).abs().max().item())
-    assert max(found) == pytest.approx(gap, rel=0.02)
+        results.append((plug - mixed).abs().max().item())
+    assert max(results) == pytest.approx(gap, rel=0.02)
 
 
 @given(st.integers(0, 998), st.integers(1, 500))
@@ -219,15 +219,15 @@ def test_an_oracle_masks_atypical_bits_of_either_kind() -> None:
     typical = (prior > 0.5).float()[None].repeat(1, 1, 1)
     x = typical.clone()
     x[..., :1000] = 1 - x[..., :1000]
-    found = {}
+    results = {}
     for level in (200, 50):
-        found[level], guide = masked(x, 0.5)
+        results[level], guide = masked(x, 0.5)
         reconstruct(denoiser, x, [level], Rng(["a"]), guide=guide)
     for polarity in (0, 1):
-        share = found[200][0, polarity].float()
+        share = results[200][0, polarity].float()
         assert share[:1000].mean().item() == pytest.approx(0.98, abs=0.02)
         assert share[1000:].mean().item() == pytest.approx(0.19, abs=0.03)
-    assert not found[50].any()
+    assert not results[50].any()
 
 
 @pytest.mark.parametrize("level", [30, 200])
@@ -271,15 +271,15 @@ def test_binary_latent_diffusions_schedule() -> None:
 
 
 def test_weights_of_one_process_refuse_another() -> None:
-    def made(process) -> Denoiser:
+    def build(process) -> Denoiser:
         return Denoiser(
             torch.nn.Linear(1, 1), linear_schedule(), prediction_type="flip", process=process
         )
 
-    ours = made(Bernoulli)
-    made(Bernoulli).load_state_dict(ours.state_dict())
+    ours = build(Bernoulli)
+    build(Bernoulli).load_state_dict(ours.state_dict())
     with pytest.raises(Mismatch, match="bernoulli symmetric"):
-        made(lambda s: Bernoulli(s, forward="erasure")).load_state_dict(ours.state_dict())
+        build(lambda s: Bernoulli(s, forward="erasure")).load_state_dict(ours.state_dict())
     with pytest.raises(
         ValueError, match="bernoulli symmetric process has no prediction type noise"
     ):

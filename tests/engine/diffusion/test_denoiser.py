@@ -36,7 +36,7 @@ def test_the_loss_of_a_known_error_is_that_error() -> None:
 
 
 def test_only_the_region_is_disturbed_and_only_it_has_a_gradient() -> None:
-    seen: list[Tensor] = []
+    inputs: list[Tensor] = []
 
     class Look(torch.nn.Module):
         def __init__(self) -> None:
@@ -44,7 +44,7 @@ def test_only_the_region_is_disturbed_and_only_it_has_a_gradient() -> None:
             self.bias = torch.nn.Parameter(torch.zeros(1, 1, 8, 8))
 
         def forward(self, x: Tensor, t: Tensor) -> Tensor:
-            seen.append(x)
+            inputs.append(x)
             return x + self.bias
 
     net = Look()
@@ -54,8 +54,8 @@ def test_only_the_region_is_disturbed_and_only_it_has_a_gradient() -> None:
     Denoiser(net, cosine_schedule(), prediction_type="clean").train().loss(
         x, Rng(KEYS), region=region
     ).sum().backward()
-    assert torch.equal(seen[0][~region], x[~region])
-    assert not torch.equal(seen[0][region], x[region])
+    assert torch.equal(inputs[0][~region], x[~region])
+    assert not torch.equal(inputs[0][region], x[region])
     assert net.bias.grad is not None
     assert (net.bias.grad[0, 0][~region[0, 0]] == 0).all()
     assert (net.bias.grad[0, 0][region[0, 0]] != 0).all()
@@ -148,24 +148,26 @@ def test_clipped_estimates_belong_together() -> None:
     x, level = 2 * Rng(KEYS).normal((1, 8, 8)), torch.full((4,), 300)
     free = Denoiser(ConstantNoise(0.1), linear_schedule()).eval().estimate(x, level)
     assert (free.noise == 0.1).all() and free.clean.abs().max() > 1
-    held = Denoiser(ConstantNoise(0.1), linear_schedule(), clip=(-1, 1)).eval().estimate(x, level)
-    assert torch.equal(held.clean, free.clean.clamp(-1, 1))
+    estimate = (
+        Denoiser(ConstantNoise(0.1), linear_schedule(), clip=(-1, 1)).eval().estimate(x, level)
+    )
+    assert torch.equal(estimate.clean, free.clean.clamp(-1, 1))
     torch.testing.assert_close(
-        Gaussian(linear_schedule()).add_noise(held.clean, level, held.noise), x
+        Gaussian(linear_schedule()).add_noise(estimate.clean, level, estimate.noise), x
     )
     as_said = Denoiser(
         ConstantNoise(0.1), linear_schedule(), clip=(-1, 1), rederive_noise=False
     ).eval()
-    assert torch.equal(as_said.estimate(x, level).clean, held.clean)
+    assert torch.equal(as_said.estimate(x, level).clean, estimate.clean)
     assert (as_said.estimate(x, level).noise == 0.1).all()
 
 
 def test_a_corrupted_start_is_healed_towards_the_sample() -> None:
-    x, seen = Rng(KEYS).normal((1, 8, 8)), []
+    x, inputs = Rng(KEYS).normal((1, 8, 8)), []
 
     class Look(torch.nn.Module):
         def forward(self, x: Tensor, t: Tensor) -> Tensor:
-            seen.append(x)
+            inputs.append(x)
             return 0 * x
 
     loss = (
@@ -173,7 +175,7 @@ def test_a_corrupted_start_is_healed_towards_the_sample() -> None:
         .train()
         .loss(x, Rng(KEYS), corrupted=x + 5, max_level=1)
     )
-    assert (seen[0].mean() - x.mean()).item() == pytest.approx(5, abs=0.01)
+    assert (inputs[0].mean() - x.mean()).item() == pytest.approx(5, abs=0.01)
     torch.testing.assert_close(loss, x.square().flatten(1).mean(1))
 
 
@@ -204,20 +206,22 @@ def test_a_learned_variance_learns_from_the_bound_and_the_noise_does_not() -> No
 
 @pytest.mark.parametrize("spread", [-1.0, 0.0, 1.0])
 def test_the_bound_is_the_divergence_of_two_normal_laws(spread: float) -> None:
-    process, kept = Gaussian(linear_schedule()), linear_schedule().alpha_bar
+    process, alpha_bar = Gaussian(linear_schedule()), linear_schedule().alpha_bar
     level = torch.tensor([2, 3, 400, 1000])
     x, guess, x_l = (Rng(KEYS).fork(i).normal((1, 8, 8)).double() for i in range(3))
-    found = variational_bound(process, x, guess, torch.full_like(x, spread), x_l, level)
+    bound = variational_bound(process, x, guess, torch.full_like(x, spread), x_l, level)
     for i, at in enumerate(level.tolist()):
-        small = (1 - kept[at - 1]) / (1 - kept[at]) * (1 - kept[at] / kept[at - 1])
-        large = 1 - kept[at] / kept[at - 1]
+        small = (
+            (1 - alpha_bar[at - 1]) / (1 - alpha_bar[at]) * (1 - alpha_bar[at] / alpha_bar[at - 1])
+        )
+        large = 1 - alpha_bar[at] / alpha_bar[at - 1]
         wide = small ** ((1 - spread) / 2) * large ** ((1 + spread) / 2)
         one, here = slice(i, i + 1), level[i : i + 1]
         true = process.posterior_mean(x_l[one], x[one], here, here - 1)
-        made = process.posterior_mean(x_l[one], guess[one], here, here - 1)
-        laws = Normal(true, small.sqrt()), Normal(made, wide.sqrt())
+        mean = process.posterior_mean(x_l[one], guess[one], here, here - 1)
+        laws = Normal(true, small.sqrt()), Normal(mean, wide.sqrt())
         expected = kl_divergence(*laws) / math.log(2)
-        torch.testing.assert_close(found[one], expected, rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(bound[one], expected, rtol=1e-6, atol=1e-9)
     if spread == -1.0:
         none = variational_bound(process, x, x, torch.full_like(x, spread), x_l, level)
         assert none.abs().max() < 1e-9
@@ -234,13 +238,13 @@ def test_the_last_step_is_the_likelihood_of_8_bit_values() -> None:
 
 
 def test_what_is_learned_is_remembered() -> None:
-    def made(learned: bool) -> Denoiser:
+    def mean(learned: bool) -> Denoiser:
         return Denoiser(torch.nn.Linear(1, 1), linear_schedule(), learns_variance=learned)
 
-    made(True).load_state_dict(made(True).state_dict())
+    mean(True).load_state_dict(mean(True).state_dict())
     with pytest.raises(Mismatch, match='"learned": true'):
-        made(True).load_state_dict(made(False).state_dict())
-    facts = bytes(made(False).state_dict()["_extra_state"].tolist()).decode()
+        mean(True).load_state_dict(mean(False).state_dict())
+    facts = bytes(mean(False).state_dict()["_extra_state"].tolist()).decode()
     assert facts == (
         '{"schedule": "linear 1000 0.0001 0.02", "predicts": "noise", "clip": null, "about": ""}'
     )  # as it has been since the first checkpoints, which must go on loading

@@ -19,7 +19,7 @@ X, NOISE = Rng(["x"]).normal((3, 2, 4, 4))[0], Rng(["e"]).normal((3, 2, 4, 4))[0
 LEVEL = torch.tensor([1, 5, 10])
 
 
-def kept() -> torch.Tensor:
+def alpha_bars() -> torch.Tensor:
     """Nichol and Dhariwal's cosine at T = 10, beta at most 0.999; index is the papers'."""
     u = (torch.arange(11).double() / 10 + 0.008) / 1.008
     share = (u * torch.pi / 2).cos().square()
@@ -27,10 +27,10 @@ def kept() -> torch.Tensor:
 
 
 def test_where_it_deviates_a_sample_is_a_gaussian_processs() -> None:
-    process, a = Deviation(cosine_schedule(10)), kept()[LEVEL - 1].view(-1, 1, 1, 1)
+    process, a = Deviation(cosine_schedule(10)), alpha_bars()[LEVEL - 1].view(-1, 1, 1, 1)
     d = process.deviation_from_noise(X, NOISE, LEVEL)
-    wanted = a.sqrt() * X + (1 - a).sqrt() * NOISE
-    torch.testing.assert_close(process.add_noise(X, LEVEL, d), wanted.float())
+    expected = a.sqrt() * X + (1 - a).sqrt() * NOISE
+    torch.testing.assert_close(process.add_noise(X, LEVEL, d), expected.float())
     c = (1 - a.sqrt()) / (1 - a).sqrt()
     torch.testing.assert_close(d, (NOISE - c * X).float())
 
@@ -53,7 +53,7 @@ def test_the_way_down_is_the_recursion_of_the_paper() -> None:
     denoiser = Denoiser(net, process.schedule, process=Deviation).eval()
     got = run_chains(denoiser, DdimOde(process), X, [sampling_levels(9, stride=2)] * 3)
     assert [times[0] for times in net.timesteps] == [8, 6, 4, 2, 0]
-    z, sigma = X.double(), (1 - kept()).sqrt()
+    z, sigma = X.double(), (1 - alpha_bars()).sqrt()
     for t, after in ((8, 6), (6, 4), (4, 2), (2, 0), (0, None)):
         d = net(z.float(), torch.full((3,), t)).double()
         z = z - sigma[t] * d + (0 if after is None else sigma[after] * d)

@@ -81,10 +81,10 @@ def test_going_further_composes() -> None:
     process = Gaussian(linear_schedule())
     mean = process.add_noise_step(process.add_noise(X, full(40), 0 * X), full(40), full(90), 0 * X)
     torch.testing.assert_close(mean, process.add_noise(X, full(90), 0 * X))
-    kept = process.schedule.alpha_bar
-    assert (1 - kept[40]) * kept[90] / kept[40] + 1 - kept[90] / kept[40] == pytest.approx(
-        float(1 - kept[90])
-    )
+    alpha_bar = process.schedule.alpha_bar
+    assert (1 - alpha_bar[40]) * alpha_bar[90] / alpha_bar[40] + 1 - alpha_bar[90] / alpha_bar[
+        40
+    ] == pytest.approx(float(1 - alpha_bar[90]))
 
 
 @pytest.mark.parametrize("t", [1, 250, 999])
@@ -101,12 +101,12 @@ def test_velocity_is_diffusers(t: int) -> None:
 def test_the_posterior_is_bayes_rule_for_normal_laws(here: int, stride: int) -> None:
     """Precisions add: q(x_there | x_0) times q(x_here | x_there), completed to a square."""
     there = max(here - stride, 1)
-    process, kept = Gaussian(linear_schedule()), linear_schedule().alpha_bar
+    process, alpha_bar = Gaussian(linear_schedule()), linear_schedule().alpha_bar
     x, clean = X.double(), EPS.double()
-    ratio = (kept[here] / kept[there]).item()
-    before, step = 1 / (1 - kept[there].item()), 1 / (1 - ratio)
+    ratio = (alpha_bar[here] / alpha_bar[there]).item()
+    before, step = 1 / (1 - alpha_bar[there].item()), 1 / (1 - ratio)
     precision = before + ratio * step
-    mean = (before * kept[there].sqrt() * clean + step * ratio**0.5 * x) / precision
+    mean = (before * alpha_bar[there].sqrt() * clean + step * ratio**0.5 * x) / precision
     torch.testing.assert_close(process.posterior_mean(x, clean, full(here), full(there)), mean)
     back = process.reverse_step(
         clean, process.noise_from_x0(x, clean, full(here)), full(here), full(there), None

@@ -39,20 +39,22 @@ GOLDEN = {  # as printed: five places, three digits of what is smaller
 
 @pytest.mark.parametrize(("name", "golden"), GOLDEN.items())
 def test_schedules_have_the_papers_values(name: str, golden: tuple[str, ...]) -> None:
-    made = build_schedule(name)
-    assert made.alpha_bar[0] == 1 and made.T == 1000
-    for t, kept in zip(TIMES, golden, strict=True):
-        digit = 0.01 * 10 ** int(kept[-2:]) if "e" in kept else 1e-5
-        assert made.alpha_bar[t + 1].item() == pytest.approx(float(kept), rel=0, abs=0.501 * digit)
+    built = build_schedule(name)
+    assert built.alpha_bar[0] == 1 and built.T == 1000
+    for t, alpha_bar in zip(TIMES, golden, strict=True):
+        digit = 0.01 * 10 ** int(alpha_bar[-2:]) if "e" in alpha_bar else 1e-5
+        assert built.alpha_bar[t + 1].item() == pytest.approx(
+            float(alpha_bar), rel=0, abs=0.501 * digit
+        )
 
 
 def test_starting_levels_have_the_papers_values() -> None:
-    for made, t, kept in (
+    for built, t, alpha_bar in (
         (linear_schedule(), 350, 0.28318),
         (cosine_schedule(), 249, 0.847012),
         (cosine_schedule(), 499, 0.493844),
     ):
-        assert made.alpha_bar[t + 1].item() == pytest.approx(kept, abs=5e-6)
+        assert built.alpha_bar[t + 1].item() == pytest.approx(alpha_bar, abs=5e-6)
 
 
 def test_anoddpm_signal_and_noise() -> None:
@@ -135,7 +137,7 @@ def test_an_even_schedule_loses_everything_evenly() -> None:
 def test_a_schedule_with_more_signal() -> None:
     plain = scaled_linear_schedule()
     assert shift_snr(plain, 1) is plain
-    kept = plain.alpha_bar[1:]
-    expected = 1 / (1 + (1 - kept) / (4 * kept))
+    alpha_bar = plain.alpha_bar[1:]
+    expected = 1 / (1 + (1 - alpha_bar) / (4 * alpha_bar))
     torch.testing.assert_close(shift_snr(plain, 4).alpha_bar[1:], expected, rtol=1e-9, atol=0)
     assert shift_snr(plain, 4).name != plain.name

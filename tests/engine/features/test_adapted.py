@@ -13,13 +13,13 @@ ONE = torch.rand(3, 1, 32, 32, generator=torch.Generator().manual_seed(0))
 OTHER = torch.rand(3, 1, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
-def made() -> AdaptedFeatures:
+def build() -> AdaptedFeatures:
     return AdaptedFeatures("effperc-random").eval()
 
 
 @torch.no_grad()
 def test_like_is_at_no_distance_and_unlike_at_some() -> None:
-    student = made()
+    student = build()
     assert student.distance(ONE, ONE).abs().max() < 1e-6
     apart = student.distance(ONE, OTHER)
     assert apart.shape == (3, 32, 32) and (apart >= 0).all() and apart.mean() > 0.01
@@ -27,7 +27,7 @@ def test_like_is_at_no_distance_and_unlike_at_some() -> None:
 
 @torch.no_grad()
 def test_the_distance_is_the_cosines_of_averaged_features_without_the_first_layer() -> None:
-    student = made()
+    student = build()
     net = student.net
     assert isinstance(net, EfficientNetBlocks)
     big = [
@@ -46,7 +46,7 @@ def test_the_distance_is_the_cosines_of_averaged_features_without_the_first_laye
 
 
 def test_nothing_moved_and_nothing_apart_is_no_loss_and_only_the_student_learns() -> None:
-    student = made()
+    student = build()
     assert student.loss(ONE, ONE, 0.1).abs().max() < 1e-5
     student.loss(ONE, OTHER, 0.1).sum().backward()
     assert all(p.grad is not None for p in student.net.parameters())
@@ -55,17 +55,17 @@ def test_nothing_moved_and_nothing_apart_is_no_loss_and_only_the_student_learns(
 
 
 def test_what_moves_away_from_where_it_came_costs_kept_times_as_much() -> None:
-    student = made()
+    student = build()
     with torch.no_grad():
         for p in student.net.parameters():
             p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
-    none, some, twice = (student.loss(ONE, ONE, kept) for kept in (0.0, 0.1, 0.2))
+    none, some, twice = (student.loss(ONE, ONE, weight) for weight in (0.0, 0.1, 0.2))
     assert none.abs().max() < 1e-5 and (some > 1e-4).all()
     torch.testing.assert_close(twice, 2 * some, rtol=1e-3, atol=1e-5)
 
 
 def test_norms_keep_their_statistics_and_the_state_dict_has_the_student_alone() -> None:
-    student = made()
+    student = build()
     before = {key: value.clone() for key, value in student.state_dict().items()}
     assert before and all(key.startswith("net.") for key in before)
     student.train()
@@ -78,6 +78,6 @@ def test_norms_keep_their_statistics_and_the_state_dict_has_the_student_alone() 
 @pytest.mark.parametrize("channels", [2, 3, 4])
 def test_any_number_of_channels(channels: int) -> None:
     x = torch.rand(2, channels, 16, 16)
-    student = made()
+    student = build()
     assert student.distance(x, x.flip(2)).shape == (2, 16, 16)
     assert student.loss(x, x.flip(2), 0.1).shape == (2,)

@@ -24,9 +24,9 @@ def points(count: int, size: int = 6, name: str = "p") -> Tensor:
 
 
 def bank(vectors: Tensor) -> MemoryBank:
-    made = MemoryBank(vectors.shape[1])
-    made.vectors = vectors
-    return made
+    result = MemoryBank(vectors.shape[1])
+    result.vectors = vectors
+    return result
 
 
 def apart(one: Tensor, other: Tensor) -> Tensor:
@@ -36,29 +36,29 @@ def apart(one: Tensor, other: Tensor) -> Tensor:
 
 def test_each_point_kept_is_the_farthest_from_those_before_it() -> None:
     all_of_them = points(80)
-    kept = greedy_coreset(all_of_them, 20)
-    assert len(set(kept.tolist())) == 20
-    distance = apart(all_of_them, all_of_them[kept])
+    index = greedy_coreset(all_of_them, 20)
+    assert len(set(index.tolist())) == 20
+    distance = apart(all_of_them, all_of_them[index])
     radii = [distance[:, : i + 1].amin(1).max().item() for i in range(20)]
     assert radii == sorted(radii, reverse=True)
     for i in range(1, 20):
-        assert distance[kept[i], :i].min().item() == pytest.approx(radii[i - 1], rel=1e-5)
+        assert distance[index[i], :i].min().item() == pytest.approx(radii[i - 1], rel=1e-5)
 
 
 def test_points_that_are_the_same_are_kept_once_while_others_are_left() -> None:
     some = points(5).repeat(4, 1)
-    kept = greedy_coreset(some, 20)
-    assert len({tuple(row) for row in some[kept[:5]].tolist()}) == 5
-    assert sorted(kept.tolist()) == list(range(20))
+    index = greedy_coreset(some, 20)
+    assert len({tuple(row) for row in some[index[:5]].tolist()}) == 5
+    assert sorted(index.tolist()) == list(range(20))
 
 
 def test_a_share_is_rounded_up_and_hangs_on_the_seed_alone() -> None:
-    places, made = points(103), MemoryBank(6)
-    made.fill(places, 0.1, TrainingContext())
-    assert made.vectors.shape == (11, 6)
+    places, result = points(103), MemoryBank(6)
+    result.fill(places, 0.1, TrainingContext())
+    assert result.vectors.shape == (11, 6)
     again = MemoryBank(6)
     again.fill(places, 0.1, TrainingContext())
-    assert torch.equal(made.vectors, again.vectors)
+    assert torch.equal(result.vectors, again.vectors)
     again.fill(places, 1.0, TrainingContext())
     assert sorted(again.vectors.tolist()) == sorted(places.tolist())
     with pytest.raises(ValueError, match="1 to all"):
@@ -71,14 +71,14 @@ def test_it_stops_when_asked_to() -> None:
 
 
 def test_a_state_dict_brings_its_own_number_of_vectors() -> None:
-    made = MemoryBank(6)
-    made.fill(points(40), 0.5, TrainingContext())
+    result = MemoryBank(6)
+    result.fill(points(40), 0.5, TrainingContext())
     twin = torch.nn.ModuleDict({"memory": MemoryBank(6)})
-    twin.load_state_dict(torch.nn.ModuleDict({"memory": made}).state_dict())
+    twin.load_state_dict(torch.nn.ModuleDict({"memory": result}).state_dict())
     loaded = twin["memory"]
-    assert isinstance(loaded, MemoryBank) and torch.equal(loaded.vectors, made.vectors)
+    assert isinstance(loaded, MemoryBank) and torch.equal(loaded.vectors, result.vectors)
     with pytest.raises(RuntimeError, match="size mismatch"):
-        MemoryBank(5).load_state_dict(made.state_dict())
+        MemoryBank(5).load_state_dict(result.state_dict())
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)
@@ -92,10 +92,12 @@ def test_an_edited_place_is_the_mean_that_was_promised() -> None:
     """By hand: distances 1, 2 and 4 from the origin, the fourth vector is too far away."""
     vectors = torch.tensor([[4.0, 0.0], [0.0, 1.0], [-2.0, 0.0], [0.0, 9.0]])
     z = torch.zeros(1, 2, 1, 1)
-    wanted = [math.exp(-d / 2) for d in (1, 2, 4)]
+    expected = [math.exp(-d / 2) for d in (1, 2, 4)]
     got = bank(vectors).replace_by_neighbours(z, 3).flatten()
-    assert got[0].item() == pytest.approx((4 * wanted[2] - 2 * wanted[1]) / sum(wanted), rel=1e-5)
-    assert got[1].item() == pytest.approx(wanted[0] / sum(wanted), rel=1e-5)
+    assert got[0].item() == pytest.approx(
+        (4 * expected[2] - 2 * expected[1]) / sum(expected), rel=1e-5
+    )
+    assert got[1].item() == pytest.approx(expected[0] / sum(expected), rel=1e-5)
     got = bank(vectors).replace_by_neighbours(z, 3, "inverse").flatten()
     torch.testing.assert_close(got, torch.tensor([(4 / 4 - 2 / 2) / 1.75, 1 / 1.75]))
 

@@ -69,15 +69,15 @@ def test_it_compares_what_the_packages_own_network_sees(trained: PerceptualDista
     """Its blocks' outputs, as its own forward pass makes them; the formula written out again."""
     net = EfficientNet.from_name("efficientnet-lite0").eval()
     net.load_state_dict(torch.load(WEIGHTS, map_location="cpu", weights_only=True))
-    seen: list[Tensor] = []
+    features: list[Tensor] = []
     for layer in LAYERS:
-        net._blocks[layer].register_forward_hook(lambda *given: seen.append(given[2]))
+        net._blocks[layer].register_forward_hook(lambda *arguments: features.append(arguments[2]))
     x = scene(2, 64)
     with torch.no_grad():
         net((torch.cat([x, with_patch(x)]).repeat(1, 3, 1, 1) * 255 - 127) / 128)
-    assert [tuple(f.shape[1:]) for f in seen] == [(24, 16, 16), (40, 8, 8), (112, 4, 4)]
+    assert [tuple(f.shape[1:]) for f in features] == [(24, 16, 16), (40, 8, 8), (112, 4, 4)]
     expected = torch.zeros(2, 64, 64)
-    for f in seen:
+    for f in features:
         a, b = nn.functional.normalize(f, dim=1).chunk(2)
         apart = 2 - 2 * (a * b).sum(1, keepdim=True)  # |a - b|^2 of unit vectors
         expected += interpolate(apart, (64, 64), mode="bilinear")[:, 0] / 3
@@ -194,10 +194,10 @@ def test_it_has_no_gradient_and_ignores_autocast(trained: PerceptualDistance) ->
 def test_building_draws_no_random_numbers_and_defies_a_default_device() -> None:
     before = torch.get_rng_state()
     with torch.device("meta"):
-        made = [build_perceptual(), build_perceptual("effperc-random")]
+        perceptual = [build_perceptual(), build_perceptual("effperc-random")]
     assert torch.equal(torch.get_rng_state(), before)
     x = scene(1)
-    assert all(p.distance(x, with_patch(x)).max() > 0 for p in made)
+    assert all(p.distance(x, with_patch(x)).max() > 0 for p in perceptual)
 
 
 def test_the_identity_tells_weights_apart(
@@ -253,9 +253,9 @@ class Squeeze(nn.Module):
 class LPIPS(nn.Module):
     """A stand-in for lpips.LPIPS: notes what it was asked for and shown, sees absolute error."""
 
-    def __init__(self, **asked: object) -> None:
+    def __init__(self, **options: object) -> None:
         super().__init__()
-        self.asked, self.net = asked, Squeeze()
+        self.asked, self.net = options, Squeeze()
         self.shown: list[Tensor] = []
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
@@ -276,16 +276,19 @@ def test_lpips_takes_the_users_backbone_and_is_shown_minus_one_to_one(
     torch.save(weights | {"classifier.1.bias": torch.zeros(1)}, tmp_path / "squeeze.pth")
     monkeypatch.setenv(BACKBONE_VARIABLE, str(tmp_path / "squeeze.pth"))
     before = torch.get_rng_state()
-    for made in (
+    for perceptual in (
         build_perceptual("lpips"),
         build_perceptual("lpips", backbone=tmp_path / "squeeze.pth"),
     ):
         x, y = torch.zeros(2, 1, 8, 8), torch.ones(2, 1, 8, 8)
-        assert torch.equal(made.distance(x, y), torch.full((2, 8, 8), 2.0))
-        theirs: Any = made._unregistered[0]
-        shown = torch.stack(theirs.net.shown)
-        assert shown.shape == (2, made.batch, 3, 8, 8) and (shown.min(), shown.max()) == (-1, 1)
-        assert made.distance(x, y, rescale_twice=True).max() == 4
+        assert torch.equal(perceptual.distance(x, y), torch.full((2, 8, 8), 2.0))
+        theirs: Any = perceptual._unregistered[0]
+        images = torch.stack(theirs.net.shown)
+        assert images.shape == (2, perceptual.batch, 3, 8, 8) and (images.min(), images.max()) == (
+            -1,
+            1,
+        )
+        assert perceptual.distance(x, y, rescale_twice=True).max() == 4
         assert torch.equal(theirs.net.net.slice1[0].weight, torch.ones(2, 3, 1, 1))
         assert theirs.net.asked["net"] == "squeeze" and theirs.net.asked["spatial"] is True
         assert theirs.net.asked["pnet_rand"] is True  # else it would download
@@ -330,12 +333,12 @@ def test_as_a_loss_it_is_the_mean_distance_and_has_its_slope(untrained: Perceptu
 def test_a_trunk_shows_the_maps_that_are_compared() -> None:
     trunk, x = FeatureExtractor("effperc-random"), scene(3, 64)
     trunk.batch = 2
-    seen = trunk.extract(x, (8, 8))
-    assert seen.shape == (3, FeatureExtractor.channels, 8, 8) and not trunk.state_dict()
+    features = trunk.extract(x, (8, 8))
+    assert features.shape == (3, FeatureExtractor.channels, 8, 8) and not trunk.state_dict()
     maps: Any = trunk.perceptual.frozen
     middle = maps.maps(x.expand(-1, 3, -1, -1))[1]  # has the grid's size
-    torch.testing.assert_close(seen[:, 24:64], middle)
-    assert torch.equal(trunk.extract(x[2:], (8, 8))[0], seen[2])
+    torch.testing.assert_close(features[:, 24:64], middle)
+    assert torch.equal(trunk.extract(x[2:], (8, 8))[0], features[2])
     assert trunk.extract(scene(1, 64, 3), (8, 8)).shape == (1, 176, 8, 8)
     two = scene(1, 64, 2)
     both = trunk.extract(two, (8, 8))
@@ -347,11 +350,11 @@ def test_a_trunk_shows_the_maps_that_are_compared() -> None:
 def test_volumes_are_compared_by_all_planes_across_each_axis(untrained: PerceptualDistance) -> None:
     """Whichever way the volume lies."""
     x, y = (torch.rand(2, 1, 6, 7, 8, generator=torch.Generator().manual_seed(k)) for k in (0, 1))
-    found = untrained.distance_any_axes(x, y)
-    assert found.shape == (2, 6, 7, 8)
+    distance = untrained.distance_any_axes(x, y)
+    assert distance.shape == (2, 6, 7, 8)
     one = untrained.distance(x[:, :, :, 3], y[:, :, :, 3])
     two = untrained.distance(x[:, :, 2], y[:, :, 2])
     three = untrained.distance(x[..., 5], y[..., 5])
-    at = found[:, 2, 3, 5]
+    at = distance[:, 2, 3, 5]
     torch.testing.assert_close(at, (one[:, 2, 5] + two[:, 3, 5] + three[:, 2, 3]) / 3)
     assert torch.equal(untrained.distance_any_axes(x[:, :, 2], y[:, :, 2]), two)

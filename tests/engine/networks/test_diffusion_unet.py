@@ -83,14 +83,14 @@ GIVEN = {
 }
 
 
-@pytest.mark.parametrize("given", GIVEN)
-def test_what_a_network_is_given_of_a_sample_is_heard_in_that_sample(given: str) -> None:
-    size, made = GIVEN[given]
-    net = small(2, **{given: size})
-    x, t, told = torch.randn(3, 2, 8, 8), torch.tensor([3, 40, 500]), made()
-    other = told.roll(1, 0)
-    other[0] = told[0]
-    a, b = net(x, t, told), net(x, t, other)
+@pytest.mark.parametrize("condition", GIVEN)
+def test_what_a_network_is_given_of_a_sample_is_heard_in_that_sample(condition: str) -> None:
+    size, build = GIVEN[condition]
+    net = small(2, **{condition: size})
+    x, t, conditioning = torch.randn(3, 2, 8, 8), torch.tensor([3, 40, 500]), build()
+    other = conditioning.roll(1, 0)
+    other[0] = conditioning[0]
+    a, b = net(x, t, conditioning), net(x, t, other)
     torch.testing.assert_close(a[0], b[0])
     assert not torch.allclose(a[1], b[1]) and not torch.allclose(a[2], b[2])
     with pytest.raises(ValueError, match="besides x and time; 0 given"):
@@ -100,7 +100,7 @@ def test_what_a_network_is_given_of_a_sample_is_heard_in_that_sample(given: str)
 def test_conditions_go_together_and_in_one_order() -> None:
     net = small(2, **{name: size for name, (size, _) in GIVEN.items()})
     x, t = torch.randn(3, 2, 8, 8), torch.tensor([3, 40, 500])
-    assert net(x, t, *(made() for _, made in GIVEN.values())).shape == x.shape
+    assert net(x, t, *(build() for _, build in GIVEN.values())).shape == x.shape
 
 
 def test_a_silent_vector_leaves_the_condition_out() -> None:

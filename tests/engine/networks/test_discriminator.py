@@ -10,19 +10,19 @@ from adbench.engine.networks.discriminator import PatchDiscriminatorLoss, discri
 
 def test_an_adversary_may_learn_faster() -> None:
     """A step of Adam at a rate is that at so many times the learning rate."""
-    x, made, at = torch.rand(2, 1, 16, 16), torch.rand(2, 1, 16, 16), torch.zeros(2)
-    said = []
+    x, reconstruction, at = torch.rand(2, 1, 16, 16), torch.rand(2, 1, 16, 16), torch.zeros(2)
+    gradients = []
     for rate in (1.0, 4.0):
         torch.manual_seed(0)
         one = PatchDiscriminatorLoss(2, 1, width=8, layers=1, rate=rate)
         steps = torch.optim.Adam(one.parameters(), 4e-3 / rate, eps=1e-20)
         for _ in range(3):
             steps.zero_grad()
-            loss = one(x, made, at)
+            loss = one(x, reconstruction, at)
             loss.sum().backward()
             steps.step()
-        said.append(one(x, made, at).detach())
-    torch.testing.assert_close(said[0], said[1], rtol=1e-4, atol=1e-5)
+        gradients.append(one(x, reconstruction, at).detach())
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-5)
 
 
 def test_an_adversary_of_small_samples_has_fewer_layers() -> None:

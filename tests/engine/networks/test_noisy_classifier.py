@@ -31,9 +31,9 @@ def small(shape: tuple[int, ...]) -> NoisyClassifier:
     )
     for p in net.parameters():
         nn.init.normal_(p, std=0.2)
-    made = NoisyClassifier(net, build_schedule("linear", 1000)).eval()
-    made.batch = 4
-    return made
+    classifier = NoisyClassifier(net, build_schedule("linear", 1000)).eval()
+    classifier.batch = 4
+    return classifier
 
 
 @pytest.mark.parametrize("shape", [(12,), (8, 6), (4, 6, 4)])
@@ -71,9 +71,9 @@ def test_the_loss_is_cross_entropy_of_what_was_disturbed() -> None:
     x, label, rng = torch.randn(3, 1, 8, 6), torch.tensor([False, True, True]), Rng(["a", "b", "c"])
     level = 1 + rng.fork("level").integers(1000)
     noise = rng.fork("noise").normal((1, 8, 6))
-    kept = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000).double(), 0)[level - 1]
-    kept = kept.view(3, 1, 1, 1)
-    x_l = (kept.sqrt() * x + (1 - kept).sqrt() * noise).float()
+    alpha_bar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000).double(), 0)[level - 1]
+    alpha_bar = alpha_bar.view(3, 1, 1, 1)
+    x_l = (alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * noise).float()
     expected = cross_entropy(net.net(x_l, level - 1), label.long(), reduction="none")
     torch.testing.assert_close(net.loss(x, label, rng), expected, rtol=1e-4, atol=1e-4)
 
@@ -100,11 +100,11 @@ def test_it_learns_to_tell_labels_apart() -> None:
     net = build_encoder(
         (8, 8), 1, 2, (8, 8), res_blocks=1, attention=(False, False), head_channels=8
     )
-    made = NoisyClassifier(net, build_schedule("linear", 1000))
+    classifier = NoisyClassifier(net, build_schedule("linear", 1000))
     train_module(
-        lambda x, label, rng: made.loss(x, label, rng, max_level=200),
-        made, data, TrainingContext(), Training(60, 8, 3e-3, ema=None),
+        lambda x, label, rng: classifier.loss(x, label, rng, max_level=200),
+        classifier, data, TrainingContext(), Training(60, 8, 3e-3, ema=None),
     )  # fmt: skip
     x = torch.stack([example.x for example in data])
-    right = made(x, torch.ones(16, dtype=torch.int64)).argmax(1) == torch.arange(16) % 2
+    right = classifier(x, torch.ones(16, dtype=torch.int64)).argmax(1) == torch.arange(16) % 2
     assert right.float().mean() > 0.9

@@ -13,10 +13,10 @@ from adbench.engine.runtime.rng import Rng
 def net() -> torch.nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        made = build_unet(2, 2, (8, 16), res_blocks=1, head_channels=8)
-        for p in made.parameters():  # some begin at nothing
+        unet = build_unet(2, 2, (8, 16), res_blocks=1, head_channels=8)
+        for p in unet.parameters():  # some begin at nothing
             torch.nn.init.normal_(p, std=0.1)
-    return made
+    return unet
 
 
 X, T = Rng(["x"]).normal((4, 2, 8, 8))[0], torch.zeros(4, dtype=torch.long)
@@ -25,21 +25,21 @@ KEYS = ["a", "b", "c", "d"]
 
 @torch.no_grad()
 def test_each_row_drops_its_own_in_any_company_and_nothing_outside() -> None:
-    made = net()
-    before = made(X, T)
-    dropout = PerSampleDropout(made, 0.5)
+    unet = net()
+    before = unet(X, T)
+    dropout = PerSampleDropout(unet, 0.5)
     with dropout.with_streams(Rng(KEYS)):
-        whole = made(X, T)
+        whole = unet(X, T)
     with dropout.with_streams(Rng(KEYS[2:])):
-        part = made(X[2:], T[2:])
+        part = unet(X[2:], T[2:])
     torch.testing.assert_close(part, whole[2:], rtol=1e-4, atol=1e-5)
     assert (whole - before).abs().amax((1, 2, 3)).min() > 1e-3
     with dropout.with_streams(Rng(KEYS).at(1)):  # another step, another draw
-        assert not torch.allclose(made(X, T), whole, atol=1e-3)
-    assert torch.equal(made(X, T), before)
+        assert not torch.allclose(unet(X, T), whole, atol=1e-3)
+    assert torch.equal(unet(X, T), before)
     state = torch.get_rng_state()
     with dropout.with_streams(Rng(KEYS)):
-        assert torch.equal(made(X, T), whole)
+        assert torch.equal(unet(X, T), whole)
     assert torch.equal(state, torch.get_rng_state())
 
 

@@ -62,14 +62,14 @@ def test_time_is_added_before_the_convolution() -> None:
     net, h = awake(layers=3, width=8), torch.randn(2, 8, 20)
     assert net.time is not None
     with torch.no_grad():
-        told = net.time(torch.tensor([3, 400]), h.dtype)
-        assert told.shape == (2, 3, 8)
+        embedding = net.time(torch.tensor([3, 400]), h.dtype)
+        assert embedding.shape == (2, 3, 8)
         for i, block in enumerate(net.blocks):
-            kept, skipped = block(h, told[:, i])
-            other, same = block(h + told[:, i, :, None], None)
+            residual, skipped = block(h, embedding[:, i])
+            other, same = block(h + embedding[:, i, :, None], None)
             torch.testing.assert_close(skipped, same)
-            moved = told[:, i, :, None] / 2**0.5  # past the layer, h goes on as it came
-            torch.testing.assert_close(other - kept, moved.expand_as(kept))
+            moved = embedding[:, i, :, None] / 2**0.5  # past the layer, h goes on as it came
+            torch.testing.assert_close(other - residual, moved.expand_as(residual))
 
 
 def test_a_fresh_one_says_nothing_and_any_length_will_do() -> None:

@@ -124,8 +124,8 @@ def test_numba_is_imported_when_a_field_is_drawn_and_not_before() -> None:
         before = "numba" in sys.modules
         Simplex()(Rng(["a"]), (1, 4), torch.tensor([1]))
         print(before, "numba" in sys.modules)"""
-    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert told.stdout.split() == ["False", "True"], told.stderr
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert process.stdout.split() == ["False", "True"], process.stderr
 
 
 @pytest.fixture(scope="module")
@@ -207,11 +207,11 @@ def test_a_samples_noise_does_not_know_its_batch(
     level = torch.tensor([ord(key) for key in keys])
     if isinstance(noise, Gaussian) and noise.shared:
         level = torch.full_like(level, 5)
-    made = noise(Rng(keys, seed), shape, level)
-    assert made.shape == (len(keys), *shape) and made.dtype == torch.float32
+    field = noise(Rng(keys, seed), shape, level)
+    assert field.shape == (len(keys), *shape) and field.dtype == torch.float32
     for i, key in enumerate(keys):
         alone = noise(Rng([key], seed), shape, level[i : i + 1])
-        assert torch.equal(made[i], alone[0])
+        assert torch.equal(field[i], alone[0])
 
 
 @settings(max_examples=25)
@@ -256,10 +256,10 @@ def test_every_channel_and_every_draw_has_a_field_of_its_own() -> None:
 
 @pytest.mark.parametrize("name", ["gaussian", "simplex", "pyramid"])
 def test_a_shared_field_is_everyones(name: str) -> None:
-    made = build_noise(name, shared=True)(Rng(["a", "b", "c"]), (1, 8, 8), torch.full((3,), 9))
-    assert torch.equal(made[0], made[1]) and torch.equal(made[0], made[2])
-    own = build_noise(name)(Rng(["a", "b"]), (1, 8, 8), torch.full((2,), 9))
-    assert not torch.equal(own[0], own[1])
+    field = build_noise(name, shared=True)(Rng(["a", "b", "c"]), (1, 8, 8), torch.full((3,), 9))
+    assert torch.equal(field[0], field[1]) and torch.equal(field[0], field[2])
+    separate = build_noise(name)(Rng(["a", "b"]), (1, 8, 8), torch.full((2,), 9))
+    assert not torch.equal(separate[0], separate[1])
 
 
 @pytest.mark.parametrize("noise", EVERY)
@@ -297,22 +297,22 @@ def test_a_field_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
 
 def test_a_fields_float32_is_the_rounded_sum() -> None:
     depth, offset = torch.zeros(1, 1).double(), torch.zeros(1, 6, 3).double()
-    made = simplex_fields(torch.tensor([9]), (1, 5, 7), SIX, depth, offset)
+    field = simplex_fields(torch.tensor([9]), (1, 5, 7), SIX, depth, offset)
     y, x = np.mgrid[:5, :7]
     noise = opensimplex.OpenSimplex(9).noise3
     total = np.zeros((5, 7))
     for wavelength, height in zip(*SIX, strict=True):
         total += height * np.vectorize(noise)(x / wavelength, y / wavelength, 0.0)
-    assert made.dtype == torch.float32
-    assert np.array_equal(made[0, 0].numpy(), total.astype(np.float32))
+    assert field.dtype == torch.float32
+    assert np.array_equal(field[0, 0].numpy(), total.astype(np.float32))
 
 
 @pytest.mark.parametrize("columns", [1, 3, 256, 300, 513])
 def test_rows_longer_than_the_loops_memory_are_opensimplex_too(columns: int) -> None:
     depth, offset = torch.full((1, 1), 5.0).double(), torch.zeros(1, 6, 3).double()
-    made = simplex_fields_numba(permutations(np.array([9])), (1, 3, columns), SIX, depth, offset)
+    field = simplex_fields_numba(permutations(np.array([9])), (1, 3, columns), SIX, depth, offset)
     theirs = authors(Simplex(), 9, max(columns, 3), 5)
-    assert np.array_equal(made[0, 0].numpy(), theirs[:3, :columns])
+    assert np.array_equal(field[0, 0].numpy(), theirs[:3, :columns])
 
 
 @pytest.mark.parametrize("backend", ["eager", "one that nobody has"])
@@ -328,5 +328,5 @@ def test_compiled_or_not_the_field_is_the_same(
     monkeypatch.setattr(simplex, "CHUNK_POINTS", 100)
     for _ in range(2):
         assert torch.equal(simplex_fields_torch(tables, shape, SIX, depth, offset), plain)
-    told = [str(warned.message) for warned in recwarn if "takes longer" in str(warned.message)]
-    assert len(told) == (0 if backend == "eager" else 1)
+    process = [str(warned.message) for warned in recwarn if "takes longer" in str(warned.message)]
+    assert len(process) == (0 if backend == "eager" else 1)

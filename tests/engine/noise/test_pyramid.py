@@ -13,8 +13,8 @@ from adbench.engine.runtime.rng import Rng
 
 @pytest.mark.parametrize("shape", [(1, 21), (1, 16, 11), (1, 8, 5, 6)])
 def test_pyramid_noise_has_unit_variance_everywhere(shape: tuple[int, ...]) -> None:
-    made = Pyramid()(Rng([str(i) for i in range(4000)]), shape, torch.ones(4000))
-    variance = made.square().mean(0)
+    field = Pyramid()(Rng([str(i) for i in range(4000)]), shape, torch.ones(4000))
+    variance = field.square().mean(0)
     assert variance.min() > 0.85 and variance.max() < 1.15
     assert variance.mean().item() == pytest.approx(1, abs=0.03)
 
@@ -39,11 +39,11 @@ def test_pyramid_noise_is_coarse_and_more_so_with_persistence() -> None:
 def test_coarse_noise_is_a_stretched_grid_rolled_around() -> None:
     """Against numpy's interpolation of the same draws, corners on corners, at every offset."""
     rng = Rng(["a"])
-    made = Coarse(4, 2.0)(rng, (1, 16), torch.tensor([1]))[0, 0].double().numpy()
+    result = Coarse(4, 2.0)(rng, (1, 16), torch.tensor([1]))[0, 0].double().numpy()
     grid = 2.0 * Rng(["a"]).normal((1, 4))[0, 0].double().numpy()
     centres = np.linspace(0, 15, 4)
     field = np.interp(np.arange(16), centres, grid)
-    assert any(np.allclose(made, np.roll(field, by), atol=1e-6) for by in range(16))
+    assert any(np.allclose(result, np.roll(field, by), atol=1e-6) for by in range(16))
     many = Coarse(4, 2.0)(Rng([str(i) for i in range(3000)]), (1, 16, 16), torch.ones(3000))
     spread = many.square().mean(0)[0]
     assert spread.std() < 0.05 * spread.mean(), "rolled, every place is alike"
@@ -63,23 +63,23 @@ def test_a_shared_roll_moves_different_fields_alike() -> None:
     ]
     rolls = []
     for step in range(4):
-        made = Coarse(6, shared_roll=True)(rng.at(step), shape, level)[:, 0].double().numpy()
+        result = Coarse(6, shared_roll=True)(rng.at(step), shape, level)[:, 0].double().numpy()
         fields = [
             weights[0] @ grid[0] @ weights[1].T
             for grid in 0.2 * rng.at(step).normal((1, 6, 6)).double().numpy()
         ]
         assert not np.allclose(*fields)
-        found = [
+        shifts = [
             {
                 (down, right)
                 for down in range(24)
                 for right in range(16)
                 if np.allclose(one, np.roll(field, (down, right), (0, 1)), atol=1e-6)
             }
-            for one, field in zip(made, fields, strict=True)
+            for one, field in zip(result, fields, strict=True)
         ]
-        assert len(found[0]) == 1 and found[0] == found[1]
-        rolls += found[0]
+        assert len(shifts[0]) == 1 and shifts[0] == shifts[1]
+        rolls += shifts[0]
     assert len(set(rolls)) > 1
-    own = Coarse(6)(rng, shape, level)
-    assert not torch.equal(own, Coarse(6, shared_roll=True)(rng, shape, level))
+    separate = Coarse(6)(rng, shape, level)
+    assert not torch.equal(separate, Coarse(6, shared_roll=True)(rng, shape, level))

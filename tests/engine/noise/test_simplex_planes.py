@@ -72,8 +72,8 @@ def test_a_field_is_the_sum_of_opensimplexs_octaves(extent: tuple[int, int]) -> 
     """Each sample's and channel's of a permutation of its own; a published generator writes past
     its buffer where sides differ."""
     rng, shape = Rng(["a", "b"]), (2, *extent)
-    made = FLAT(Rng(["a", "b"]), shape, torch.tensor([500, 9]))
-    for sample, seeds in zip(made, rng.seeds(2).tolist(), strict=True):
+    result = FLAT(Rng(["a", "b"]), shape, torch.tensor([500, 9]))
+    for sample, seeds in zip(result, rng.seeds(2).tolist(), strict=True):
         for field, seed in zip(sample.numpy(), seeds, strict=True):
             np.testing.assert_allclose(field, summed(FLAT, seed, *extent), rtol=0, atol=1e-6)
 
@@ -81,11 +81,11 @@ def test_a_field_is_the_sum_of_opensimplexs_octaves(extent: tuple[int, int]) -> 
 def test_a_field_has_the_authors_statistics() -> None:
     """Of 96 x 96: a deviation within the image of .38 to .69, a mean of .17 either way."""
     rng = Rng([str(i) for i in range(200)])
-    made = FLAT(rng, (1, 96, 96), torch.full((200,), 500)).flatten(1)
-    assert made.square().mean().sqrt().item() == pytest.approx(0.584, abs=0.02)
-    assert made.std(1).mean().item() == pytest.approx(0.538, abs=0.02)
-    assert made.mean(1).abs().mean().item() == pytest.approx(0.17, abs=0.03)
-    assert made.abs().max().item() == pytest.approx(2.2, abs=0.3)
+    field = FLAT(rng, (1, 96, 96), torch.full((200,), 500)).flatten(1)
+    assert field.square().mean().sqrt().item() == pytest.approx(0.584, abs=0.02)
+    assert field.std(1).mean().item() == pytest.approx(0.538, abs=0.02)
+    assert field.mean(1).abs().mean().item() == pytest.approx(0.17, abs=0.03)
+    assert field.abs().max().item() == pytest.approx(2.2, abs=0.3)
 
 
 def test_normalised_noise_has_unit_variance() -> None:
@@ -129,9 +129,9 @@ def test_neither_threads_nor_portions_nor_a_compiler_change_a_bit(
 
 
 def test_planes_are_the_rounded_sum() -> None:
-    made = simplex_planes(torch.tensor([9]), (5, 7), SIX, torch.zeros(1, 6, 2).double())
-    assert made.dtype == torch.float32
-    assert np.array_equal(made[0].numpy(), summed(FLAT, 9, 5, 7).astype(np.float32))
+    field = simplex_planes(torch.tensor([9]), (5, 7), SIX, torch.zeros(1, 6, 2).double())
+    assert field.dtype == torch.float32
+    assert np.array_equal(field[0].numpy(), summed(FLAT, 9, 5, 7).astype(np.float32))
 
 
 def test_a_generator_that_is_none_is_refused() -> None:

@@ -127,9 +127,9 @@ def test_one_by_one_ends_with_an_error_too(detector: Detector) -> None:
 
 
 def test_padding_shows(detector: Detector) -> None:
-    seen = measure_utilization(detector, lambda: detector.detect(2, [500]))
-    assert seen.rows == 3 * 8 and seen.filled_share == 2 / 8
-    assert 0 < seen.network_share < 1
+    utilization = measure_utilization(detector, lambda: detector.detect(2, [500]))
+    assert utilization.rows == 3 * 8 and utilization.filled_share == 2 / 8
+    assert 0 < utilization.network_share < 1
     assert measure_utilization(nn.Linear(1, 1), lambda: None)[:2] == (0, 0.0)
 
 
@@ -164,9 +164,9 @@ def test_memory_sees_what_was_given_back_and_not_what_was_there() -> None:
 def test_the_peak_is_of_work_that_is_counted_as_networks_are(dtype: torch.dtype) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
-    made = workloads("cpu", dtype)
-    assert len(made) > 2
-    for work in made.values():
+    operations = workloads("cpu", dtype)
+    assert len(operations) > 2
+    for work in operations.values():
         with FlopCounterMode(display=False) as counter:
             result = work.run()
         assert counter.get_total_flops() == work.flops

@@ -44,9 +44,9 @@ def curve(run: TrainingContext) -> tuple[dict[str, list[Any]], list[float]]:
 def test_a_team_gives_the_losses_and_weights_of_one_process(size: int) -> None:
     """Seven rows a step, so that the shares are uneven."""
     net, losses = reference_training(PLAN, 0)
-    (first, told), *others = run_team(curve, size)
-    assert len(told) == PLAN.steps
-    assert told == pytest.approx(losses, rel=1e-6, abs=1e-6)
+    (first, events), *others = run_team(curve, size)
+    assert len(events) == PLAN.steps
+    assert events == pytest.approx(losses, rel=1e-6, abs=1e-6)
     for key, value in net.state_dict().items():
         torch.testing.assert_close(torch.tensor(first[key]), value, rtol=1e-6, atol=1e-6)
     assert others == [(first, [])] * (size - 1)  # to the bit, and silently
@@ -56,10 +56,10 @@ def test_a_team_stops_together_and_goes_on_to_the_same_weights() -> None:
     """Asked to stop is the second process only; the first keeps."""
 
     def work(run: TrainingContext) -> list[Any]:
-        asked = iter([False] * 7 + [bool(run.team.rank)] + [False] * 90)
+        stops = iter([False] * 7 + [bool(run.team.rank)] + [False] * 90)
         memory = MemoryStateStore()
         with pytest.raises(Interrupted) as stopped:
-            train_net(PLAN, replace(run, state_store=memory, stop=lambda: next(asked)))
+            train_net(PLAN, replace(run, state_store=memory, stop=lambda: next(stops)))
         resumed = train_net(PLAN, replace(run, state_store=memory))
         return [str(stopped.value), list(memory.states), weights(resumed), curve(run)[0]]
 
@@ -88,9 +88,9 @@ def test_what_fails_in_one_process_ends_all() -> None:
     def work(run: TrainingContext) -> tuple[str, str]:
         return failing(run, divide), failing(run, lambda value: value * float("nan"))
 
-    (told, bad), (own, worse) = run_team(work)
-    assert own == "ZeroDivisionError: by zero"
-    assert told.startswith("TeamError: another process of this training failed")
+    (message, bad), (own_error, worse) = run_team(work)
+    assert own_error == "ZeroDivisionError: by zero"
+    assert message.startswith("TeamError: another process of this training failed")
     assert bad.startswith("NotFinite: training step 3") and worse == bad
 
 
@@ -143,8 +143,8 @@ def test_a_batch_too_small_to_share_is_refused() -> None:
             train_net(replace(PLAN, batch=1), run)
         return str(caught.value)
 
-    for told in run_team(work):
-        assert told.startswith("a batch of 1 cannot be shared by 2 processes")
+    for message in run_team(work):
+        assert message.startswith("a batch of 1 cannot be shared by 2 processes")
 
 
 def test_what_the_first_process_says_is_heard_by_all() -> None:

@@ -57,14 +57,14 @@ class Tight:
 
 
 def test_out_of_memory_halves_the_rows_and_changes_nothing_else() -> None:
-    told: list[tuple[str, Mapping[str, float]]] = []
+    events: list[tuple[str, Mapping[str, float]]] = []
     net = build_net()
     loss = Tight(net, room=2)
     done = train_module(
-        loss, net, DATA, TrainingContext(on_event=lambda *what: told.append(what)), PLAN
+        loss, net, DATA, TrainingContext(on_event=lambda *name: events.append(name)), PLAN
     )
     assert done == TrainingOutcome(steps=30, micro=1)
-    assert [facts for event, facts in told if event == "oom"] == [
+    assert [facts for event, facts in events if event == "oom"] == [
         {"at": 0, "micro": 3},
         {"at": 0, "micro": 1},
     ]
@@ -76,22 +76,22 @@ def test_a_resumed_run_remembers_how_many_rows_fit() -> None:
     memory, plan = MemoryStateStore(), Training(30, 8, 1e-2, ema=0.9)
     whole = build_net()
     train_module(Tight(whole, 4), whole, DATA, TrainingContext(), plan)
-    asked = iter([False] * 11 + [True])
+    stops = iter([False] * 11 + [True])
     net = build_net()
     with pytest.raises(Interrupted):
         train_module(
             Tight(net, 4),
             net,
             DATA,
-            TrainingContext(state_store=memory, stop=lambda: next(asked)),
+            TrainingContext(state_store=memory, stop=lambda: next(stops)),
             plan,
         )
     again = build_net()
     loss = Tight(again, 4)
-    told: list[object] = []
-    run = TrainingContext(state_store=memory, on_event=lambda *what: told.append(what))
+    events: list[object] = []
+    run = TrainingContext(state_store=memory, on_event=lambda *event: events.append(event))
     assert train_module(loss, again, DATA, run, plan) == TrainingOutcome(19, 4)
-    assert ("oom", {"at": 11, "micro": 4}) in told
+    assert ("oom", {"at": 11, "micro": 4}) in events
     assert max(loss.seen) == 4
     assert equal_states(whole, again)
 
@@ -109,12 +109,12 @@ def test_a_stage_finds_the_batch_that_fits() -> None:
                 raise torch.OutOfMemoryError
             return x + self.batch
 
-    told: list[object] = []
-    run = TrainingContext(batch=13, on_event=lambda *what: told.append(what))
+    events: list[object] = []
+    run = TrainingContext(batch=13, on_event=lambda *event: events.append(event))
     net = run.place(nn.Sequential(Net()))
     value = retry_out_of_memory(lambda: net(torch.zeros(1)), net, run, "predicting", run.on_event)
     assert value.item() == 3
-    assert told == [("oom", {"batch": 6}), ("oom", {"batch": 3})]
+    assert events == [("oom", {"batch": 6}), ("oom", {"batch": 3})]
 
     def never() -> None:
         raise torch.OutOfMemoryError
@@ -140,14 +140,14 @@ def test_training_on_a_prepared_set_holds_little_of_it(
     monkeypatch.setenv("ADBENCH_CACHE", str(tmp_path))
     spec = Spec(channels=1, shape=(SIDE, SIDE))
     data = read_part(prepare_once("many", {"count": COUNT}, write_many, spec=spec), "train")
-    net, process, seen = nn.Linear(1, 1), psutil.Process(), set[float]()
+    net, process, indices = nn.Linear(1, 1), psutil.Process(), set[float]()
     used: list[int] = []
 
     def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-        seen.update(x[:, 0, 0, 0].tolist())
+        indices.update(x[:, 0, 0, 0].tolist())
         used.append(process.memory_info().rss)
         return net(x.mean((1, 2, 3))[:, None]).square()[:, 0]
 
     train_module(loss, net, data, TrainingContext(workers=workers), Training(50, 64, 1e-3))
-    assert len(seen) > 0.75 * COUNT  # 1 - exp(-3200 / 2000) = 0.80
+    assert len(indices) > 0.75 * COUNT  # 1 - exp(-3200 / 2000) = 0.80
     assert max(used) - used[2] < COUNT * SIDE**2 * 4 / 4

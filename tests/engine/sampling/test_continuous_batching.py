@@ -48,9 +48,11 @@ def networks() -> dict[bool, nn.Module]:
 
 def denoiser_of(nets: dict[bool, nn.Module], name: str) -> Denoiser:
     learned = name == "learned"
-    made = Denoiser(nets[learned], linear_schedule(), clip=(-1, 1), learns_variance=learned).eval()
-    made.batch = BATCH
-    return made
+    denoiser_in_eval = Denoiser(
+        nets[learned], linear_schedule(), clip=(-1, 1), learns_variance=learned
+    ).eval()
+    denoiser_in_eval.batch = BATCH
+    return denoiser_in_eval
 
 
 def pull(x: Tensor, eps: Tensor, clean: Tensor, rows: ChainBatch) -> tuple[Tensor, Tensor]:
@@ -185,16 +187,18 @@ def test_fewer_slots_than_rows_pad_the_batch() -> None:
     denoiser.batch = BATCH
     x = Rng(KEYS).normal((1, 2, 2))
     run_chains(denoiser, DdimOde(Gaussian(linear_schedule())), x, [[2, 1, 0]] * 7, slots=2)
-    assert all(len(asked) == BATCH for asked in net.timesteps) and denoiser.evaluations == 14
+    assert (
+        all(len(timesteps) == BATCH for timesteps in net.timesteps) and denoiser.evaluations == 14
+    )
 
 
 def test_a_guide_is_told_whose_rows_it_sees_and_sees_each_move_once() -> None:
-    denoiser, seen = Denoiser(SmoothNetwork(), linear_schedule()).eval(), []
+    denoiser, batches = Denoiser(SmoothNetwork(), linear_schedule()).eval(), []
     denoiser.batch = 3
 
     def guide(x: Tensor, eps: Tensor, clean: Tensor, rows: ChainBatch) -> tuple[Tensor, Tensor]:
         assert torch.equal(rows.per_chain(torch.arange(2)), rows.sample)
-        seen.extend(
+        batches.extend(
             zip(rows.chain.tolist(), rows.sample.tolist(), rows.network_level.tolist(), strict=True)
         )
         return eps, clean
@@ -203,7 +207,7 @@ def test_a_guide_is_told_whose_rows_it_sees_and_sees_each_move_once() -> None:
     reconstruct(denoiser, x, [3, 2], Rng(KEYS[:2]), sampling=SamplingConfig(repeats=2), guide=guide)
     jobs = [(job, (job // 2) % 2, 3 if job < 4 else 2) for job in range(8)]  # in (L, N, R)
     expected = [(j, s, level) for j, s, top in jobs for level in range(1, top + 1)]
-    assert sorted(seen) == sorted(expected)
+    assert sorted(batches) == sorted(expected)
 
 
 def test_what_a_network_is_given_reaches_the_rows_of_its_samples() -> None:

@@ -83,17 +83,17 @@ def test_a_classifiers_gradient_moves_the_noise_to_the_class() -> None:
     schedule = linear_schedule()
 
     def logits(x: Tensor, at: Tensor) -> Tensor:
-        kept = schedule.alpha_bar[at].view(-1, 1, 1, 1)
-        wide = kept * deviation**2 + 1 - kept
-        each = [-((x - kept.sqrt() * m) ** 2) / (2 * wide) for m in mean]
+        alpha_bar = schedule.alpha_bar[at].view(-1, 1, 1, 1)
+        wide = alpha_bar * deviation**2 + 1 - alpha_bar
+        each = [-((x - alpha_bar.sqrt() * m) ** 2) / (2 * wide) for m in mean]
         return torch.stack([each[0] + math.log(prior), each[1] + math.log(1 - prior)])
 
     class Mixture(torch.nn.Module):
         def forward(self, x: Tensor, t: Tensor) -> Tensor:
-            kept = schedule.alpha_bar[t + 1].view(-1, 1, 1, 1)
-            gain = kept.sqrt() * deviation**2 / (kept * deviation**2 + 1 - kept)
+            alpha_bar = schedule.alpha_bar[t + 1].view(-1, 1, 1, 1)
+            gain = alpha_bar.sqrt() * deviation**2 / (alpha_bar * deviation**2 + 1 - alpha_bar)
             share = logits(x.double(), t + 1).softmax(0)
-            clean = [m + gain * (x - kept.sqrt() * m) for m in mean]
+            clean = [m + gain * (x - alpha_bar.sqrt() * m) for m in mean]
             return (share[0] * clean[0] + share[1] * clean[1]).to(x.dtype)
 
     def healthy(x: Tensor, rows: ChainBatch) -> Tensor:
@@ -208,9 +208,9 @@ def test_harmonising_keeps_what_is_normal(healthy: bool) -> None:
 
 def mixture(x: Tensor, level: Tensor) -> Tensor:
     """Logarithms of two classes' chances of x at a level, apart from what they share."""
-    kept = linear_schedule().alpha_bar[level].view(-1, 1, 1, 1)
-    wide = kept * 0.01 + 1 - kept
-    return torch.stack([-((x - kept.sqrt() * mean) ** 2) / (2 * wide) for mean in (0.2, 0.8)])
+    alpha_bar = linear_schedule().alpha_bar[level].view(-1, 1, 1, 1)
+    wide = alpha_bar * 0.01 + 1 - alpha_bar
+    return torch.stack([-((x - alpha_bar.sqrt() * mean) ** 2) / (2 * wide) for mean in (0.2, 0.8)])
 
 
 @pytest.mark.parametrize("level", [1, 50, 500, 1000])
@@ -219,10 +219,11 @@ def test_guidance_by_the_exact_classifier_is_the_class_by_itself(level: int) -> 
     at, x = torch.full((3,), level), X.double()
     index = torch.arange(3)
     rows = ChainBatch(index, index, index, at, at, at - 1, [])
-    kept = linear_schedule().alpha_bar[at].view(-1, 1, 1, 1)
+    alpha_bar = linear_schedule().alpha_bar[at].view(-1, 1, 1, 1)
     share = mixture(x, at).softmax(0)
     each = [
-        (1 - kept).sqrt() * (x - kept.sqrt() * m) / (kept * 0.01 + 1 - kept) for m in (0.2, 0.8)
+        (1 - alpha_bar).sqrt() * (x - alpha_bar.sqrt() * m) / (alpha_bar * 0.01 + 1 - alpha_bar)
+        for m in (0.2, 0.8)
     ]
     eps = share[0] * each[0] + share[1] * each[1]
 

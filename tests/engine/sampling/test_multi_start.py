@@ -26,15 +26,19 @@ class Optimal(nn.Module):
     """The noise, for data of mean .5 and variance .05."""
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        kept = scaled_linear_schedule().alpha_bar[t + 1].view(-1, 1, 1, 1).to(x.dtype)
-        return (1 - kept).sqrt() * (x - 0.5 * kept.sqrt()) / (0.05 * kept + 1 - kept)
+        alpha_bar = scaled_linear_schedule().alpha_bar[t + 1].view(-1, 1, 1, 1).to(x.dtype)
+        return (
+            (1 - alpha_bar).sqrt()
+            * (x - 0.5 * alpha_bar.sqrt())
+            / (0.05 * alpha_bar + 1 - alpha_bar)
+        )
 
 
 def monais() -> Any:
-    made = PNDMScheduler(1000, schedule="scaled_linear_beta", beta_start=0.0015, beta_end=0.0195,
+    pndm = PNDMScheduler(1000, schedule="scaled_linear_beta", beta_start=0.0015, beta_end=0.0195,
         skip_prk_steps=True, prediction_type="epsilon")  # fmt: skip
-    made.set_timesteps(100)
-    return made
+    pndm.set_timesteps(100)
+    return pndm
 
 
 def theirs(net: nn.Module, starts: MultiStart, *, shared: bool) -> list[Tensor]:
@@ -44,14 +48,14 @@ def theirs(net: nn.Module, starts: MultiStart, *, shared: bool) -> list[Tensor]:
     noised = Gaussian(scaled_linear_schedule()).add_noise(
         X[index], level, streams.normal(X.shape[1:])
     )
-    found, scheduler = [], monais()
+    timesteps, scheduler = [], monais()
     for at, y in zip(starts.levels, noised.split(len(X)), strict=True):
         scheduler = scheduler if shared else monais()
         for t in scheduler.timesteps[scheduler.timesteps <= at - 1]:
             eps = net(y, torch.full((len(y),), int(t)))
             y = scheduler.step(eps, int(t), y)[0]
-        found.append(y)
-    return found
+        timesteps.append(y)
+    return timesteps
 
 
 @pytest.mark.parametrize("net", [Optimal(), SmoothNetwork()])

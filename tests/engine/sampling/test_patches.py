@@ -42,15 +42,15 @@ def test_boxes_cover_every_place_alike_and_clipped_ones_do_not() -> None:
 
 def test_every_box_may_have_sides_of_its_own() -> None:
     side = torch.tensor([[1, 4], [6, 2], [0, 3]])
-    made = random_boxes(Rng([str(i) for i in range(600)]), (6, 6), side.repeat(200, 1))
-    most = made.any(3).sum(2)[:, 0].view(200, 3).amax(0), made.any(2).sum(2)[:, 0].view(200, 3)
+    boxes = random_boxes(Rng([str(i) for i in range(600)]), (6, 6), side.repeat(200, 1))
+    most = boxes.any(3).sum(2)[:, 0].view(200, 3).amax(0), boxes.any(2).sum(2)[:, 0].view(200, 3)
     assert most[0].tolist() == [1, 6, 0] and most[1].amax(0).tolist() == [4, 2, 0]
 
 
 def test_boxes_inside_are_of_full_size_with_every_corner_as_often() -> None:
-    made = random_boxes(Rng([str(i) for i in range(9000)]), (6, 3, 9), 4, placement="inside")
-    assert (made.flatten(1).sum(1) == 4 * 3 * 4).all()  # the short axis is covered
-    first = made.any(4).any(3)[:, 0].float().argmax(1), made.any(3).any(2)[:, 0].float().argmax(1)
+    boxes = random_boxes(Rng([str(i) for i in range(9000)]), (6, 3, 9), 4, placement="inside")
+    assert (boxes.flatten(1).sum(1) == 4 * 3 * 4).all()  # the short axis is covered
+    first = boxes.any(4).any(3)[:, 0].float().argmax(1), boxes.any(3).any(2)[:, 0].float().argmax(1)
     for low, corners in zip(first, (3, 6), strict=True):
         often = torch.bincount(low, minlength=corners) / len(low)
         assert len(often) == corners and (often - 1 / corners).abs().max() < 0.02

@@ -53,8 +53,8 @@ def full_network() -> Denoiser:
     return Denoiser(net, linear_schedule(), clip=(-1, 1)).eval()
 
 
-@pytest.mark.parametrize(("level", "kept"), [(100, 0.439), (250, 0.090), (500, 0.008)])
-def test_restoring_normal_data_keeps_its_law_and_forgets_as_it_should(level, kept) -> None:
+@pytest.mark.parametrize(("level", "alpha_bar"), [(100, 0.439), (250, 0.090), (500, 0.008)])
+def test_restoring_normal_data_keeps_its_law_and_forgets_as_it_should(level, alpha_bar) -> None:
     """Mean and deviation stay, corr(x, restored) is rho squared."""
     denoiser, rng = normal_denoiser(), Rng([str(i) for i in range(40)])
     x = 0.1 + 0.3 * rng.fork("data").normal((1, 16, 16))
@@ -62,7 +62,7 @@ def test_restoring_normal_data_keeps_its_law_and_forgets_as_it_should(level, kep
     assert out.mean().item() == pytest.approx(0.1, abs=0.01)
     assert out.std().item() == pytest.approx(0.3, abs=0.01)
     both = torch.corrcoef(torch.stack([x.flatten(), out.flatten()]))
-    assert both[0, 1].item() == pytest.approx(kept, abs=0.03)
+    assert both[0, 1].item() == pytest.approx(alpha_bar, abs=0.03)
 
 
 @pytest.mark.parametrize("steps", [5, 20])
@@ -103,10 +103,12 @@ def test_one_level_with_no_noise_predicted_is_x_over_the_signal() -> None:
     denoiser = Denoiser(ConstantNoise(0.0), linear_schedule(), clip=(-1, 1)).eval()
     rng, x = Rng(KEYS), 0.5 * Rng(KEYS).fork("x").normal((1, 4, 4))
     out = reconstruct(denoiser, x, [1], rng)[0, :, 0]
-    kept = linear_schedule().alpha_bar[1]
+    alpha_bar = linear_schedule().alpha_bar[1]
     start = rng.fork("repeat", 0).fork("start").normal((1, 4, 4))
-    x1 = kept.sqrt() * x + (1 - kept).sqrt() * start
-    torch.testing.assert_close(out, (x1 / kept.sqrt()).clamp(-1, 1).float(), rtol=1e-5, atol=1e-6)
+    x1 = alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * start
+    torch.testing.assert_close(
+        out, (x1 / alpha_bar.sqrt()).clamp(-1, 1).float(), rtol=1e-5, atol=1e-6
+    )
 
 
 @settings(max_examples=8)
@@ -178,8 +180,8 @@ def test_a_guess_disturbs_its_region_only() -> None:
         assert torch.equal(out[:, p][~inside], x[~inside])
         assert not torch.equal(out[:, p][inside], x[inside])
     field = Rng(KEYS).fork("repeat", 0).fork("start").normal((1, 6, 6))
-    kept = linear_schedule().alpha_bar[500].float()
-    expected = kept.sqrt() * x + (1 - kept).sqrt() * field
+    alpha_bar = linear_schedule().alpha_bar[500].float()
+    expected = alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * field
     torch.testing.assert_close(torch.where(regions[0], out[:, 0], out[:, 1]), expected)
 
 
@@ -212,13 +214,13 @@ def test_the_reference_leaves_the_noise_of_level_one_in_the_mask() -> None:
 @pytest.mark.parametrize("shifted", [False, True])
 def test_inpainting_is_repaints_loop_by_hand(shifted: bool) -> None:
     """Algorithm 1, written out: fill, join, and noise up again but for the last time."""
-    net, process, kept = (
+    net, process, alpha_bar = (
         SmoothNetwork(),
         Gaussian(linear_schedule()),
         linear_schedule().alpha_bar.float(),
     )
     keys, level, resamples = list("ab"), 6, 3
-    start, known = Rng(keys).normal((1, 4, 4)), Rng(keys).fork("known").normal((1, 4, 4))
+    start, surroundings = Rng(keys).normal((1, 4, 4)), Rng(keys).fork("known").normal((1, 4, 4))
     m = torch.zeros(2, 1, 4, 4)
     m[..., 1:3, 2:] = 1
 
@@ -226,26 +228,33 @@ def test_inpainting_is_repaints_loop_by_hand(shifted: bool) -> None:
         return Rng(keys).fork(purpose, again).at(at).normal((1, 4, 4))
 
     def noised(x: Tensor, at: int, eps: Tensor) -> Tensor:
-        return kept[at].sqrt() * x + (1 - kept[at]).sqrt() * eps
+        return alpha_bar[at].sqrt() * x + (1 - alpha_bar[at]).sqrt() * eps
 
     y = noised(start, level, draw("start", 0, level))
     for here in range(level, 0, -1):
         for again in range(resamples if here > 1 else 1):
             eps = net(y, torch.full((2,), here - 1))
-            clean = (y - (1 - kept[here]).sqrt() * eps) / kept[here].sqrt()
+            clean = (y - (1 - alpha_bar[here]).sqrt() * eps) / alpha_bar[here].sqrt()
             at, to = torch.full((2,), here), torch.full((2,), here - 1)
             filled = process.reverse_step(clean, eps, at, to, draw("region", again, here))
-            rest = noised(known, here - 1, draw("known", again, here))
+            rest = noised(surroundings, here - 1, draw("known", again, here))
             y = m * filled + (1 - m) * rest
             if here > 1 and again < resamples - 1:
-                beta = 1 - kept[here - shifted] / kept[here - 1 - shifted]
+                beta = 1 - alpha_bar[here - shifted] / alpha_bar[here - 1 - shifted]
                 y = (1 - beta).sqrt() * y + beta.sqrt() * draw("again", again, here)
     denoiser = Denoiser(SmoothNetwork(), linear_schedule()).eval()
     out = inpaint(
-        denoiser, start, known, m, level, Rng(keys), resamples=resamples, shifted_renoise=shifted
+        denoiser,
+        start,
+        surroundings,
+        m,
+        level,
+        Rng(keys),
+        resamples=resamples,
+        shifted_renoise=shifted,
     )
     torch.testing.assert_close(out, y, rtol=1e-3, atol=1e-4)
-    assert torch.equal(out * (1 - m), known * (1 - m))
+    assert torch.equal(out * (1 - m), surroundings * (1 - m))
 
 
 def test_an_empty_region_changes_nothing() -> None:

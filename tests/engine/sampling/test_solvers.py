@@ -103,7 +103,7 @@ def test_plms_is_diffusers_pndm_without_runge_kutta() -> None:
     assert sorted(set(scheduler.timesteps.tolist()), reverse=True) == times(GRID)
     net = SmoothNetwork()
     out = ours(denoiser_of(net), SamplingConfig(sampler="plms"))
-    assert [asked[0] for asked in net.timesteps] == scheduler.timesteps.tolist()
+    assert [timesteps[0] for timesteps in net.timesteps] == scheduler.timesteps.tolist()
     torch.testing.assert_close(out, theirs(scheduler, scheduler.timesteps), rtol=1e-3, atol=1e-3)
 
 
@@ -195,8 +195,8 @@ def test_multistep_solvers_converge_faster_than_ddim() -> None:
     denoiser = denoiser_of(
         NormalPosteriorMean(linear_schedule(), 0.0, variance), prediction_type="clean"
     )
-    x, kept, error = X.double(), linear_schedule().alpha_bar, {}
-    spread = [math.sqrt(kept[at] * variance + 1 - kept[at]) for at in (low, high)]
+    x, alpha_bar, error = X.double(), linear_schedule().alpha_bar, {}
+    spread = [math.sqrt(alpha_bar[at] * variance + 1 - alpha_bar[at]) for at in (low, high)]
     samplers: list[Any] = ["ddim", "plms", "dpm++"]
     for sampler in samplers:
         for steps in (32, 128):
@@ -235,10 +235,10 @@ def test_ddpm_oods_golden_errors(level: int, ddim: float, plms: float) -> None:
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "plms", "dpm++"])
-@pytest.mark.parametrize("made", [linear_schedule(), cosine_schedule()], ids=["linear", "cosine"])
-def test_a_perfect_denoiser_gives_no_error(sampler: Any, made) -> None:
+@pytest.mark.parametrize("build", [linear_schedule(), cosine_schedule()], ids=["linear", "cosine"])
+def test_a_perfect_denoiser_gives_no_error(sampler: Any, build) -> None:
     image = Rng(["image"]).normal((2, 5, 4))
-    denoiser = Denoiser(ConstantX0(image), made, prediction_type="clean").eval()
+    denoiser = Denoiser(ConstantX0(image), build, prediction_type="clean").eval()
     for chain in (
         SamplingConfig(steps=1),
         SamplingConfig(steps=9),
@@ -281,8 +281,8 @@ def test_the_references_last_step_leaves_a_floor_of_noise(lagged: bool) -> None:
     assert (out - x).square().mean().item() == pytest.approx(0.0015, abs=0.0002)
     assert denoiser.evaluations == 8 * (31 + (not lagged))
     reverse_process(Denoiser(net, schedule).eval(), noised[:1], [grid], Rng(["a"]), sampling=chain)
-    asked = [a[0] for a in net.timesteps]
-    assert asked == ([*range(300, -1, -10)] if lagged else [300, 290, *range(290, -1, -10)])
+    timesteps = [a[0] for a in net.timesteps]
+    assert timesteps == ([*range(300, -1, -10)] if lagged else [300, 290, *range(290, -1, -10)])
 
 
 def test_a_learned_variance_lies_between_the_fixed_ones() -> None:

@@ -63,8 +63,8 @@ class Bad:
 
 
 class Awkward(Exception):
-    def __init__(self, what: str, where: int) -> None:
-        super().__init__(f"{what} at {where}")
+    def __init__(self, failure: str, where: int) -> None:
+        super().__init__(f"{failure} at {where}")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -111,18 +111,18 @@ def test_a_reader_that_ends_while_readers_are_stopped_is_no_error(
     """torch tells of it from a signal's handler, wherever the program is."""
     stop = _MultiProcessingDataLoaderIter._shutdown_workers  # pyright: ignore[reportPrivateUsage]
 
-    told: list[bool] = []
+    workers_left: list[bool] = []
 
     def told_meanwhile(self: Any) -> None:
         stop(self)
-        if not told:
-            told.append(True)
+        if not workers_left:
+            workers_left.append(True)
             raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed. ")
 
     monkeypatch.setattr(_MultiProcessingDataLoaderIter, "_shutdown_workers", told_meanwhile)
     with closing(iterate_batches(DATA, iter([[0], [1]]), TrainingContext(workers=1))) as reading:
         assert next(reading)[0].shape[0] == 1
-    assert told
+    assert workers_left
 
 
 class Who:
@@ -141,8 +141,8 @@ def test_readers_leave_signals_to_their_parent_and_end_with_the_iterator() -> No
     with closing(
         iterate_batches(Who(), ([i] for i in range(1000)), TrainingContext(workers=2))
     ) as reading:
-        seen = {int(next(reading)[0].item()) for _ in range(6)}
-        assert len(seen) == 2 and os.getpid() not in seen
+        first_values = {int(next(reading)[0].item()) for _ in range(6)}
+        assert len(first_values) == 2 and os.getpid() not in first_values
     assert multiprocessing.active_children() == []
 
 
@@ -153,8 +153,8 @@ def test_no_reader_outlives_a_training(how: str) -> None:
     def loss(x: Tensor, label: Tensor, rng: object) -> Tensor:
         return net(x).mean(1) * (float("nan") if how == "failed" else 1)
 
-    asked = iter([False, False, how == "stopped"])
-    run = TrainingContext(workers=2, stop=lambda: next(asked))
+    stops = iter([False, False, how == "stopped"])
+    run = TrainingContext(workers=2, stop=lambda: next(stops))
     with pytest.raises((Interrupted, NotFinite)):
         train_module(loss, net, DATA, run, PLAN)
     assert multiprocessing.active_children() == []

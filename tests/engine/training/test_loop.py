@@ -37,13 +37,13 @@ PLAN = Training(40, 4, 1e-2, ema=0.9, decay="cosine")
 
 
 def test_it_learns_and_leaves_the_module_ready() -> None:
-    told: list[Mapping[str, float]] = []
-    run = TrainingContext(on_event=lambda event, facts: told.append(facts))
+    events: list[Mapping[str, float]] = []
+    run = TrainingContext(on_event=lambda event, facts: events.append(facts))
     net = train_net(Training(200, 8, 2e-2, ema=None), run)
     x = torch.stack([row.x for row in DATA])
     assert not net.training
     assert (net(x) - x).square().mean() < 0.1 * x.square().mean()
-    assert told[-1]["step"] == told[-1]["of"] == 200
+    assert events[-1]["step"] == events[-1]["of"] == 200
 
 
 def test_the_same_run_gives_the_same_weights_and_another_seed_does_not() -> None:
@@ -60,13 +60,13 @@ def test_a_stopped_run_goes_on_to_the_same_weights(stop_at: list[int], ema: floa
     memory = MemoryStateStore()
     for at in stop_at:
         done = int(memory.states["fit"]["step"]) if memory.states else 0
-        asked = iter([False] * (at - done) + [True])
+        stops = iter([False] * (at - done) + [True])
         with pytest.raises(Interrupted, match=f"step {at} of 40"):
             train_net(
                 plan,
                 TrainingContext(
                     state_store=memory,
-                    stop=lambda asked=asked: next(asked),
+                    stop=lambda stops=stops: next(stops),
                     checkpoint_interval=1e9,
                 ),
             )
@@ -203,10 +203,10 @@ def test_losses_may_take_turns_each_with_moments_of_its_own() -> None:
 
 @pytest.mark.parametrize("stop_at", [1, 4, 6, 8])
 def test_losses_in_turns_go_on_to_the_same_weights(stop_at: int) -> None:
-    memory, asked = MemoryStateStore(), iter([False] * stop_at + [True])
+    memory, stops = MemoryStateStore(), iter([False] * stop_at + [True])
     with pytest.raises(Interrupted):
         turned(
-            TrainingContext(state_store=memory, stop=lambda: next(asked), checkpoint_interval=1e9)
+            TrainingContext(state_store=memory, stop=lambda: next(stops), checkpoint_interval=1e9)
         )
     assert equal_states(
         turned(TrainingContext(state_store=memory))[0], turned(TrainingContext())[0]
@@ -220,21 +220,21 @@ def test_the_rate_warms_up_and_decays() -> None:
     cosine = Training(10, 1, 2.0, decay="cosine", warmup=4)
     assert cosine.learning_rate(0) == 0.5
     assert cosine.learning_rate(5) == pytest.approx(1.0)
-    told: list[Mapping[str, float]] = []
+    events: list[Mapping[str, float]] = []
     train_net(
         Training(3, 4, 1.0, warmup=12),
-        TrainingContext(on_event=lambda event, facts: told.append(facts)),
+        TrainingContext(on_event=lambda event, facts: events.append(facts)),
     )
-    assert told[-1]["lr"] == pytest.approx(3 / 12)
+    assert events[-1]["lr"] == pytest.approx(3 / 12)
 
 
 def test_what_it_tells_can_be_drawn() -> None:
-    told: list[Mapping[str, float]] = []
+    events: list[Mapping[str, float]] = []
     plan = Training(30, 4, 1e-2, ema=0.9, decay="cosine")
-    train_net(plan, TrainingContext(on_event=lambda event, facts: told.append(facts)))
-    assert told[-1]["loss"] == reference_training(plan, 0)[1][-1]
-    assert told[-1]["lr"] == pytest.approx(plan.learning_rate(29))
-    assert told[-1]["norm"] > 0 and told[-1]["rate"] > 0
+    train_net(plan, TrainingContext(on_event=lambda event, facts: events.append(facts)))
+    assert events[-1]["loss"] == reference_training(plan, 0)[1][-1]
+    assert events[-1]["lr"] == pytest.approx(plan.learning_rate(29))
+    assert events[-1]["norm"] > 0 and events[-1]["rate"] > 0
 
 
 class Small(nn.Module):
@@ -251,15 +251,15 @@ class Small(nn.Module):
 def denoiser(run: TrainingContext, steps: int = 40) -> tuple[Denoiser, list[float]]:
     torch.manual_seed(0)
     images = [TrainingSample(0.2 * Rng([f"i{i}"]).normal((1, 8, 8))[0]) for i in range(6)]
-    made, losses = Denoiser(Small(), build_schedule("linear", 1000)), list[float]()
+    result, losses = Denoiser(Small(), build_schedule("linear", 1000)), list[float]()
 
     def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-        each = made.loss(x, rng)
+        each = result.loss(x, rng)
         losses.append(each.mean().item())
         return each
 
-    train_module(loss, made, images, run, Training(steps, 8, 1e-2, ema=None))
-    return made, losses
+    train_module(loss, result, images, run, Training(steps, 8, 1e-2, ema=None))
+    return result, losses
 
 
 def test_bfloat16_learns_and_leaves_float32_weights() -> None:
@@ -313,8 +313,8 @@ class Codebook(nn.Module):
 def test_what_learns_without_a_gradient_is_kept_too() -> None:
     memory, whole, net = MemoryStateStore(), Codebook(), Codebook()
     train_module(lambda x, label, rng: whole(x), whole, DATA, TrainingContext(), PLAN)
-    asked = iter([False] * 20 + [True])
-    run = TrainingContext(state_store=memory, stop=lambda: next(asked))
+    stops = iter([False] * 20 + [True])
+    run = TrainingContext(state_store=memory, stop=lambda: next(stops))
     with pytest.raises(Interrupted):
         train_module(lambda x, label, rng: net(x), net, DATA, run, PLAN)
     again = Codebook()
@@ -346,18 +346,18 @@ def test_a_training_killed_anywhere_ends_with_the_same_weights(tmp_path: Path, s
     """SIGKILL, five times, at steps drawn beforehand and so at any moment of step or keep."""
     draw, fork = random.Random(seed), get_context("fork")
     for _ in range(5):
-        (seen, steps), (_, result) = fork.Pipe(False), fork.Pipe(False)
+        (reader, steps), (_, result) = fork.Pipe(False), fork.Pipe(False)
         child = fork.Process(target=endure, args=(tmp_path, steps, result))
         child.start()
         for _ in range(draw.randrange(5, 40)):
-            seen.recv()
+            reader.recv()
         assert child.pid is not None
         os.kill(child.pid, signal.SIGKILL)
         child.join()
         assert child.exitcode == -signal.SIGKILL
     assert 0 < int((PartialState(tmp_path).load("fit") or {})["step"]) < 120
-    resumed, told = build_net(), list[Mapping[str, float]]()
+    resumed, events = build_net(), list[Mapping[str, float]]()
     again = TrainingContext(
-        state_store=PartialState(tmp_path), on_event=lambda event, facts: told.append(facts)
+        state_store=PartialState(tmp_path), on_event=lambda event, facts: events.append(facts)
     )
     assert equal_states(train_net(KILLED, again, resumed), train_net(KILLED, TrainingContext()))

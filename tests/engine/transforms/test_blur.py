@@ -20,8 +20,8 @@ def test_the_blur_is_scipys_along_the_images_axes_alone() -> None:
 def test_symmetric_it_is_scipys_by_default_up_to_the_border(shape: tuple[int, int]) -> None:
     """Also where the Gaussian reaches several times around a small image."""
     x = np.random.default_rng(1).random((2, *shape))
-    found = gaussian_blur(torch.from_numpy(x), 3.0, mode="symmetric").numpy()
-    np.testing.assert_allclose(found, gaussian_filter(x, (0, 3, 3)), rtol=1e-9)
+    result = gaussian_blur(torch.from_numpy(x), 3.0, mode="symmetric").numpy()
+    np.testing.assert_allclose(result, gaussian_filter(x, (0, 3, 3)), rtol=1e-9)
 
 
 def test_a_constant_stays_and_a_small_image_is_no_error() -> None:
@@ -36,8 +36,8 @@ def test_an_enlargement_is_scipys_mirrored_one(shape: tuple[int, int]) -> None:
     x = np.random.default_rng(1).random((4, 6))
     factors = [n / m for n, m in zip(shape, x.shape, strict=True)]
     expected = np.asarray(zoom(x, factors, order=1, mode="mirror", grid_mode=True))
-    found = enlarge(torch.from_numpy(x)[None], shape)[0].numpy()
-    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    result = enlarge(torch.from_numpy(x)[None], shape)[0].numpy()
+    np.testing.assert_allclose(result, expected, rtol=1e-9)
 
 
 def test_one_place_becomes_a_constant() -> None:

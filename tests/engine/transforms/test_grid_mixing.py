@@ -51,10 +51,10 @@ def test_a_shuffled_cell_is_a_cell_of_the_bank(shape: tuple[int, ...], side: int
     assert not torch.equal(got[0], got[1])
     place = torch.stack(torch.meshgrid(*[torch.arange(n) for n in shape], indexing="ij"))
     for one in got[:, 0]:
-        which = one // count
+        index = one // count
         source = torch.stack(torch.unravel_index(one % count, shape))
         begin = tuple(place // side * side)  # of the cell that each place lies in
-        assert torch.equal(which, which[begin])
+        assert torch.equal(index, index[begin])
         assert (source[:, *begin] % side == 0).all()
         assert torch.equal(source - source[:, *begin], place % side)
 

@@ -16,9 +16,9 @@ def test_patches_are_samples_of_the_bank_and_shapes_are_soft(shape: tuple[int, .
     bank = torch.stack([torch.full((2, *shape), 0.1 * i) for i in range(1, 5)])
     drawn = PatchInterpolation(bank)(Rng(KEYS), (2, *shape), torch.ones(300))
     other, inside = drawn[:, :-1], drawn[:, -1]
-    seen = other.flatten(1).amax(1)
-    assert torch.equal(seen, other.flatten(1).amin(1))
-    assert len(seen.unique()) == 4
+    source = other.flatten(1).amax(1)
+    assert torch.equal(source, other.flatten(1).amin(1))
+    assert len(source.unique()) == 4
     assert inside.min() >= 0 and inside.max() <= 1
     assert ((inside > 0.1) & (inside < 0.9)).any()
 
