@@ -336,7 +336,7 @@ def test_a_trunk_shows_the_maps_that_are_compared() -> None:
     features = trunk.extract(x, (8, 8))
     assert features.shape == (3, FeatureExtractor.channels, 8, 8) and not trunk.state_dict()
     maps: Any = trunk.perceptual.frozen
-    middle = maps.maps(x.expand(-1, 3, -1, -1))[1]  # has the grid's size
+    middle = maps.feature_maps(x.expand(-1, 3, -1, -1))[1]  # has the grid's size
     torch.testing.assert_close(features[:, 24:64], middle)
     assert torch.equal(trunk.extract(x[2:], (8, 8))[0], features[2])
     assert trunk.extract(scene(1, 64, 3), (8, 8)).shape == (1, 176, 8, 8)
