@@ -24,24 +24,24 @@ class NotebookReporter(ConsoleReporter):
         self._output: Any = None
         self._redrawn = 0.0
 
-    def failed(self, name: str, reason: str) -> None:
+    def print_failure(self, name: str, reason: str) -> None:
         self.failures[name] = reason
         super().print_failure(name, reason)
 
-    def show(self, doing: Sequence[JobProgress], counts: Mapping[str, int]) -> None:
+    def draw(self, running: Sequence[JobProgress], counts: Mapping[str, int]) -> None:
         now = time.monotonic()
         if not self.console.is_jupyter or now - self._redrawn < REDRAW_INTERVAL:
-            super().draw(doing, counts)
+            super().draw(running, counts)
             return
         from IPython.display import display
 
         self._redrawn = now
         if self._output is None:
-            self._output = display(progress_table(doing, counts, now), display_id=True)
+            self._output = display(progress_table(running, counts, now), display_id=True)
         else:
-            self._output.update(progress_table(doing, counts, now))
+            self._output.update(progress_table(running, counts, now))
 
-    def tell(self, name: str, event: str, facts: Mapping[str, Any]) -> None:
+    def on_event(self, name: str, event: str, facts: Mapping[str, Any]) -> None:
         if not self.console.is_jupyter or event in ("oom", "note"):
             super().on_event(name, event, facts)
 

@@ -37,7 +37,7 @@ def test_another_budget_is_another_record_from_the_same_maps(tmp_path):
         assert two == pytest.approx(one, abs=binned["pixel_error"] + 1e-12)
     shown = CliRunner().invoke(app, ["report", "--out", str(tmp_path / "out")]).output
     assert "binned" in (tmp_path / "out/leaderboard.md").read_text()
-    assert "±" in shown and "sorted up to 1000 places" in " ".join(shown.split())
+    assert "±" in shown and "sorted up to 1000 pixels" in " ".join(shown.split())
     told = json.loads(adbench(tmp_path, "plan", "--budget", "1000", "--json"))
     states = {stage["kind"]: stage["state"] for stage in told[0]["stages"]}
     assert states["record"] == "cached"
