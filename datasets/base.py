@@ -102,9 +102,9 @@ class ManifestEntry(NamedTuple):
 
 def manifest(split: Split) -> list[ManifestEntry]:
     """The identity of every sample, in order. A split that knows it (`.manifest()`) is not read."""
-    known = getattr(split, "manifest", None)
-    if known is not None:
-        return list(known())
+    own_manifest = getattr(split, "manifest", None)
+    if own_manifest is not None:
+        return list(own_manifest())
     return [
         ManifestEntry(s.key, content_hash(s), s.group)
         for s in (split[i] for i in range(len(split)))
@@ -121,8 +121,8 @@ def content_hash(sample: Sample) -> str:
         else:
             array = np.ascontiguousarray(part.numpy())
             digest.update(f"{array.dtype.str}{array.shape}".encode() + array.tobytes())
-    rest = (bool(sample.label), sample.spacing, sorted(sample.tags.items()))
-    digest.update(repr(rest).encode())
+    metadata = (bool(sample.label), sample.spacing, sorted(sample.tags.items()))
+    digest.update(repr(metadata).encode())
     if sample.tile is not None:
         digest.update(repr(tuple(sample.tile)).encode())
     return digest.hexdigest()
@@ -159,6 +159,18 @@ class Batch:
 
 def no_progress(task: str, done: int, total: int) -> None:
     """Progress that nobody watches."""
+
+
+def first_names(names: Sequence[str], limit: int = 5) -> str:
+    """Return the first names as text, with ", ..." if there are more.
+
+    names: in the order in which they are shown
+    limit: how many are shown
+
+    >>> first_names(["a", "b", "c"], limit=2)
+    'a, b, ...'
+    """
+    return ", ".join([*names[:limit], *(["..."] if len(names) > limit else [])])
 
 
 @dataclass(frozen=True)
@@ -201,18 +213,18 @@ class Dataset(ABC):
     def verify(self, progress: Progress = no_progress) -> VerificationReport:
         """Look at everything there is to its last byte, and list all that is wrong with it."""
         self.prepare(progress)
-        parts = {"train": self.train(), "held_out": self.calibration()}
-        parts |= {"val": self.val(), "test": self.test()}
+        splits = {"train": self.train(), "held_out": self.calibration()}
+        splits |= {"val": self.val(), "test": self.test()}
         problems = []
-        for part, split in parts.items():
+        for name, split in splits.items():
             for i in range(len(split)):
                 try:
                     if not bool(split[i].x.isfinite().all()):
                         problems.append(f"sample {split[i].key!r} holds NaN or inf")
                 except DataError as error:
                     problems.append(error.summary)
-                progress(f"looking at {part}", i + 1, len(split))
-        counts = {part: len(split) for part, split in parts.items()}
+                progress(f"looking at {name}", i + 1, len(split))
+        counts = {name: len(split) for name, split in splits.items()}
         return VerificationReport(problems, (), counts, len(problems))
 
     @abstractmethod

@@ -114,28 +114,32 @@ class BraTS(FileDataset):
         self.spec = Spec(channels=len(self.modalities), shape=(side, side), labels=True)
 
     def build_index(self, root: Path) -> DatasetIndex:
-        where: dict[str, Path] = {}
+        folders: dict[str, Path] = {}
         cases, releases = [], set()
         for folder in _case_folders(root, 3):
             release, match = _match_release(folder.name)
             if match is None:
                 continue
             releases.add(release)
-            if match[0] in where:
-                twice = (where[match[0]], folder)
-                both = " and ".join(path.relative_to(root).as_posix() for path in twice)
-                raise DataError(f"dataset 'brats' found a case twice: {both}. Remove one of them.")
-            where[match[0]] = folder
+            if match[0] in folders:
+                paths = (folders[match[0]], folder)
+                duplicates = " and ".join(path.relative_to(root).as_posix() for path in paths)
+                raise DataError(
+                    f"dataset 'brats' found a case twice: {duplicates}. Remove one of them."
+                )
+            folders[match[0]] = folder
             patient = match.groupdict().get("patient", match[0])
-            files, strange = _modality_files(folder)
-            wanted = {name: files[name] for name in (*self.modalities, "seg") if name in files}
-            extra = {"strange": strange} if strange else {}
-            cases.append(Case(match[0], patient, wanted, extra=extra))
+            files, unrecognised = _modality_files(folder)
+            needed = {name: files[name] for name in (*self.modalities, "seg") if name in files}
+            extra = {"strange": unrecognised} if unrecognised else {}
+            cases.append(Case(match[0], patient, needed, extra=extra))
         if not cases:
             raise self.no_data_error(f"no case lies under {root}")
         if len(releases) > 1:
-            which = " and ".join(sorted(releases))
-            raise DataError(f"{root} holds the releases {which}, which share patients: name one.")
+            releases_text = " and ".join(sorted(releases))
+            raise DataError(
+                f"{root} holds the releases {releases_text}, which share patients: name one."
+            )
         return DatasetIndex(sorted(cases, key=lambda case: case.name))
 
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
@@ -151,37 +155,37 @@ class BraTS(FileDataset):
     def read(self, case: Case) -> CaseSamples:
         """The slices of a case that are worth keeping."""
 
-        def called(role: str) -> str:
+        def name_of(role: str) -> str:
             return f"{case.name}/{case.files[role].name}"
 
         volumes, problems = read_coregistered(
-            case.files, called, nan=self.nan, ignore_affine=self.ignore_affine
+            case.files, name_of, nan=self.nan, ignore_affine=self.ignore_affine
         )
         problems = [*self._file_name_problems(case), *problems]
         if volumes:
-            problems += self._extent_problems(volumes, called(next(iter(volumes))))
+            problems += self._extent_problems(volumes, name_of(next(iter(volumes))))
         if "seg" in volumes and not self.allow_empty_mask and not volumes["seg"].data.any():
-            problems.append(f"{called('seg')} marks no tumour (allow_empty_mask)")
+            problems.append(f"{name_of('seg')} marks no tumour (allow_empty_mask)")
         if problems:
             raise DataError(f"{case.name} is unusable", problems)
         levels = range(self.axial[0], self.axial[1] + 1, self.every)
         axial = slice(levels.start, levels.stop, levels.step)
         tumour = volumes["seg"].data.T[axial] > 0  # (N, Y, X)
-        notes, constant, images = nan_notes(volumes, called), False, []
+        notes, constant, images = nan_notes(volumes, name_of), False, []
         brain = np.zeros_like(tumour)
         for name in self.modalities:
             data = volumes[name].data
             stack, range_ = data.T[axial], intensity_percentiles(data)
             if range_ is None:
                 constant = True
-                why = "is constant: it becomes zeros, and no method trains on this case"
-                notes.append(f"{called(name)} {why}")
+                reason = "is constant: it becomes zeros, and no method trains on this case"
+                notes.append(f"{name_of(name)} {reason}")
                 images.append(to_display_planes(np.zeros_like(stack)))
             else:
                 brain = brain | (stack != 0)
                 images.append(to_display_planes(scale_intensity_range(stack, *range_, stack != 0)))
         mm, size = volumes[self.modalities[0]].spacing, self.spec.shape[0]
-        cut = select_slices(
+        slices = select_slices(
             torch.stack(images, 1),
             to_display_planes(brain),
             to_display_planes(tumour),
@@ -193,26 +197,26 @@ class BraTS(FileDataset):
             min_lesion=self.min_lesion,
             tags={"subject_status": "diseased"},
         )
-        if cut is None:
+        if slices is None:
             raise DataError(f"{case.name}: crop={self.crop} cuts off a part of the brain")
-        samples = list(cut.samples(case.name, case.group))
+        samples = list(slices.samples(case.name, case.group))
         return CaseSamples(
             samples,
             notes,
             not constant,
-            {vanished_lesions_text(size, self.min_lesion): cut.vanished_lesions},
+            {vanished_lesions_text(size, self.min_lesion): slices.vanished_lesions},
         )
 
     def _file_name_problems(self, case: Case) -> list[str]:
-        wanted, strange = [*self.modalities, "seg"], case.extra.get("strange", [])
-        missing = [name for name in wanted if name not in case.files]
-        if not missing and not strange:
+        roles, unrecognised = [*self.modalities, "seg"], case.extra.get("strange", [])
+        missing = [name for name in roles if name not in case.files]
+        if not missing and not unrecognised:
             return []
-        found = [*sorted(path.name for path in case.files.values()), *strange]
+        file_names = [*sorted(path.name for path in case.files.values()), *unrecognised]
         return [
-            f"{case.name}: expected one file each for {', '.join(wanted)}; "
+            f"{case.name}: expected one file each for {', '.join(roles)}; "
             f"missing {', '.join(missing) or 'nothing'}; not recognised or double "
-            f"{', '.join(strange) or 'nothing'}; found {', '.join(found) or 'nothing'}"
+            f"{', '.join(unrecognised) or 'nothing'}; found {', '.join(file_names) or 'nothing'}"
         ]
 
     def _extent_problems(self, volumes: Mapping[str, Volume], first_name: str) -> Iterator[str]:
@@ -233,10 +237,12 @@ class BraTS(FileDataset):
         Those that cannot be read are told as such."""
         cases = list(cases)
         images = [path for case in cases for role, path in case.files.items() if role != "seg"]
-        often = Counter(digests[path] for path in images)
-        blank = {path for path in images if often[digests[path]] > 1 and _is_constant(path)}
-        apart = {path: str(path) if path in blank else digests[path] for path in digests}
-        problems, notes = super()._find_copies(cases, apart, split_of)
+        counts = Counter(digests[path] for path in images)
+        constant = {path for path in images if counts[digests[path]] > 1 and _is_constant(path)}
+        distinct_digests = {
+            path: str(path) if path in constant else digests[path] for path in digests
+        }
+        problems, notes = super()._find_copies(cases, distinct_digests, split_of)
         return [*problems, *notes], []
 
     def _empty_split_hint(self, part: str) -> str:
@@ -271,13 +277,13 @@ def _match_release(name: str) -> tuple[str, re.Match[str] | None]:
 def _modality_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
     """By modality, and "seg"; and the NIfTI names that fit nothing."""
     files: dict[str, Path] = {}
-    strange = []
+    unrecognised = []
     for path in list_directory(folder):
         if path.is_file() and path.name.endswith((".nii", ".nii.gz")):
             stem = path.name.removesuffix(".gz").removesuffix(".nii")
             modality = MODALITY_ENDINGS.get(stem.removeprefix(folder.name))
             if modality is None or modality in files:
-                strange.append(path.name)
+                unrecognised.append(path.name)
             else:
                 files[modality] = path
-    return files, strange
+    return files, unrecognised

@@ -28,12 +28,12 @@ from typing import Literal
 import numpy as np
 import torch
 
-from .base import DataError, Spec
+from .base import DataError, Spec, first_names
 from .io.directories import list_directory
 from .io.nifti import BRATS_LABELS, read_labels, read_volume
 from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
 from .splits.assignment import Case, assign_groups, assign_pools, check_fractions
-from .splits.shared_subjects import remove_shared_subjects
+from .splits.shared_subjects import check_split_policy, remove_shared_subjects
 from .transforms.coregistration import read_coregistered
 from .transforms.slices import pad_or_crop_square, select_slices, vanished_lesions_text
 
@@ -83,11 +83,8 @@ class BraTSSlices(FileDataset):
         split: Literal["corrected", "published"] = "corrected",
         seed: int = 0,
     ) -> None:
-        if group not in ("patient", "slice") or split not in ("corrected", "published"):
-            raise ValueError(
-                "group is 'patient' or 'slice', split 'corrected' or 'published', not "
-                f"{group!r} and {split!r}"
-            )
+        if group not in ("patient", "slice"):
+            raise ValueError(f"group is 'patient' or 'slice', not {group!r}")
         if (
             not 0 < size <= pad
             or not 0 <= cut_val < 1
@@ -98,59 +95,62 @@ class BraTSSlices(FileDataset):
                 f"size={size}, pad={pad}, cut_val={cut_val}, min_lesion={min_lesion}"
             )
         self.root, self.size, self.pad, self.min_lesion = root, size, pad, min_lesion
-        self.group, self.fractions, self.cut_val = (
-            group,
-            check_fractions(fractions, 3),
-            float(cut_val),
-        )
-        self.split, self.seed = split, seed
+        self.group, self.cut_val = group, float(cut_val)
+        self.fractions = check_fractions(fractions, 3)
+        self.split, self.seed = check_split_policy(split), seed
         self.spec = Spec(channels=4, shape=(size, size), labels=True)
 
     def build_index(self, root: Path) -> DatasetIndex:
-        base, form = _find_layout(root)
+        base, layout = _find_layout(root)
         if base is None:
             raise self.no_data_error(
                 f"no folder training/ or train_healthy/ with slices is under {root}"
             )
-        if form == "berdiff":
+        if layout == "berdiff":
             self.spec = Spec(channels=4, shape=(self.size, self.size), labels=False)
             return _index_berdiff(base)
         cases, problems = _wolleb_cases(base)
-        found = remove_shared_subjects(
+        disjoint = remove_shared_subjects(
             cases, ("test", "train"), published=self.split == "published"
         )
         self.leaky = self.split == "published"
-        patients = sorted({case.group for case in found.cases if case.pool == "train"})
-        notes = found.notes
+        patients = sorted({case.group for case in disjoint.cases if case.pool == "train"})
+        notes = disjoint.notes
         if self.group == "patient" and len(patients) < 2:
-            what = f"training/ holds slices of {len(patients)} patient ({', '.join(patients)})"
+            finding = f"training/ holds slices of {len(patients)} patient ({', '.join(patients)})"
             problems.append(
-                f"{what}, and train and held_out need one each: add patients, or say group='slice' "
-                "to share out this one's slices"
+                f"{finding}, and train and held_out need one each: add patients, or set "
+                "group='slice' to split the slices of this one"
             )
         if self.group == "slice":
-            shared = "train, held_out and val share patients: what is chosen on them is too good"
-            notes = [*notes, f"group='slice': {shared}"]
-            cases = [replace(c, group=c.name) if c.pool == "train" else c for c in found.cases]
-        return DatasetIndex(cases if self.group == "slice" else found.cases, problems, notes)
+            warning = "train, held_out and val share patients: what is chosen on them is too good"
+            notes = [*notes, f"group='slice': {warning}"]
+            cases = [replace(c, group=c.name) if c.pool == "train" else c for c in disjoint.cases]
+        return DatasetIndex(cases if self.group == "slice" else disjoint.cases, problems, notes)
 
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         train, held_out, val = self.fractions
-        share = {"train": train, "held_out": held_out, "val": val}
-        training = [case for case in cases if case.pool == "train"]
-        rest = [case for case in cases if case.pool == "test"]
+        fractions = {"train": train, "held_out": held_out, "val": val}
+        training_cases = [case for case in cases if case.pool == "train"]
+        test_cases = [case for case in cases if case.pool == "test"]
         if any("image" in case.files for case in cases):
-            healthy = _assign_blocks(training, {"train": train + val, "held_out": held_out})
-            return healthy | _assign_blocks(rest, {"test": 1 - self.cut_val, "val": self.cut_val})
+            normal_splits = _assign_blocks(
+                training_cases, {"train": train + val, "held_out": held_out}
+            )
+            return normal_splits | _assign_blocks(
+                test_cases, {"test": 1 - self.cut_val, "val": self.cut_val}
+            )
         if self.group == "patient":
-            return assign_pools(cases, {"train": share, "test": {"test": 1.0}}, self.seed)
-        sick = {case.name for case in training if _shows_tumour(case)}
-        del share["held_out"]
-        normal = [case for case in training if case.name not in sick]
+            return assign_pools(cases, {"train": fractions, "test": {"test": 1.0}}, self.seed)
+        abnormal_names = {case.name for case in training_cases if _shows_tumour(case)}
+        del fractions["held_out"]
+        normal = [case for case in training_cases if case.name not in abnormal_names]
         return (
             _assign_blocks(normal, {"train": train, "held_out": held_out, "val": val})
-            | _assign_blocks([case for case in training if case.name in sick], share)
-            | {case.name: "test" for case in rest}
+            | _assign_blocks(
+                [case for case in training_cases if case.name in abnormal_names], fractions
+            )
+            | {case.name: "test" for case in test_cases}
         )
 
     def read(self, case: Case) -> CaseSamples:
@@ -167,17 +167,17 @@ class BraTSSlices(FileDataset):
             problems.append(f"{case.name} marks a tumour, and lies among the healthy")
         if problems:
             raise DataError(f"{case.name} is unusable", problems)
-        least = self.min_lesion or (21 if "image" in case.files else 1)
-        few = 0 < seg.sum() < least
+        min_pixels = self.min_lesion or (21 if "image" in case.files else 1)
+        too_small = 0 < seg.sum() < min_pixels
         channels = x.reshape(len(x), -1)
-        flat = [
+        constant = [
             name
             for name, low, high in zip(MODALITIES, channels.min(1), channels.max(1), strict=True)
             if low == high
         ]
         x = x.clip(0, 1)
-        x[[MODALITIES.index(name) for name in flat]] = 0
-        cut = select_slices(
+        x[[MODALITIES.index(name) for name in constant]] = 0
+        slices = select_slices(
             pad_or_crop_square(torch.from_numpy(x), self.pad)[None],
             pad_or_crop_square(torch.from_numpy((x != 0).any(0)), self.pad)[None],
             pad_or_crop_square(torch.from_numpy(seg), self.pad)[None],
@@ -186,15 +186,15 @@ class BraTSSlices(FileDataset):
             spacing=spacing,
             tags={"subject_status": "diseased"} if "image" not in case.files else {},
         )
-        assert cut is not None  # nothing was cropped
-        made = [] if few else list(cut.samples(case.name, case.group))
-        why = (
-            f"{case.name}: {', '.join(flat)} holds one value only: it becomes zeros, and no method "
-        )
-        notes = [why + "trains on this slice"] if flat else []
-        gone = {vanished_lesions_text(self.size, least): int(few or cut.vanished_lesions)}
+        assert slices is not None  # nothing was cropped
+        samples = [] if too_small else list(slices.samples(case.name, case.group))
+        reason = "holds one value only: it becomes zeros, and no method trains on this slice"
+        notes = [f"{case.name}: {', '.join(constant)} {reason}"] if constant else []
+        counts = {
+            vanished_lesions_text(self.size, min_pixels): int(too_small or slices.vanished_lesions)
+        }
         return CaseSamples(
-            [replace(sample, key=case.name) for sample in made], notes, not flat, gone
+            [replace(sample, key=case.name) for sample in samples], notes, not constant, counts
         )
 
 
@@ -216,42 +216,42 @@ def _find_layout(root: Path) -> tuple[Path | None, str]:
 def _wolleb_cases(base: Path) -> tuple[list[Case], list[str]]:
     """Every slice, by patient and height, and what is missing or too much."""
     cases, problems = [], []
-    drawn: dict[str, Path] = {}
+    labels: dict[str, Path] = {}
     for path in list_directory(base / "test_labels") if (base / "test_labels").is_dir() else ():
         match = LABEL_NAME.fullmatch(path.name)
         if match:
-            drawn[match[1]] = path
+            labels[match[1]] = path
     for pool in ("training", "testing"):
         if not (base / pool).is_dir():
             problems.append(f"{pool}/ is not there")
             continue
         for folder in (path for path in list_directory(base / pool) if path.is_dir()):
             name = f"{pool}/{folder.name}"
-            files, tokens, strange = _slice_files(folder)
-            if pool == "testing" and folder.name in drawn:
-                files["seg"] = drawn.pop(folder.name)
+            files, tokens, unrecognised = _slice_files(folder)
+            if pool == "testing" and folder.name in labels:
+                files["seg"] = labels.pop(folder.name)
             missing = [role for role in (*MODALITIES, "seg") if role not in files]
-            if missing or strange or len(tokens) != 1:
+            if missing or unrecognised or len(tokens) != 1:
                 label = f"test_labels/{folder.name}-label.nii.gz"
-                where = f" ({label})" if "seg" in missing and pool == "testing" else ""
-                several = f"; several slices: {sorted(tokens)}" if len(tokens) > 1 else ""
+                location = f" ({label})" if "seg" in missing and pool == "testing" else ""
+                several_text = f"; several slices: {sorted(tokens)}" if len(tokens) > 1 else ""
                 problems.append(
                     f"{name}: expected one file each for {', '.join((*MODALITIES, 'seg'))}; "
-                    f"missing {', '.join(missing) or 'nothing'}{where}; not recognised or double "
-                    f"{', '.join(strange) or 'nothing'}{several}"
+                    f"missing {', '.join(missing) or 'nothing'}{location}; not recognised or "
+                    f"double {', '.join(unrecognised) or 'nothing'}{several_text}"
                 )
                 continue
-            ((patient, at),) = tokens
+            ((patient, slice_index),) = tokens
             files = {role: files[role] for role in (*MODALITIES, "seg")}
-            extra = {"patient": patient, "slice": at}
+            extra = {"patient": patient, "slice": slice_index}
             cases.append(Case(name, patient, files, pool.removesuffix("ing"), extra=extra))
-    problems += [f"{path.name} has no slice in testing/" for path in drawn.values()]
+    problems += [f"{path.name} has no slice in testing/" for path in labels.values()]
     places = defaultdict(list)
     for case in cases:
         places[case.pool, case.group, case.extra["slice"]].append(case.name)
     problems += [
-        f"slice {at} of {patient} stands in {' and '.join(names)}"
-        for (_, patient, at), names in places.items()
+        f"slice {slice_index} of {patient} stands in {' and '.join(names)}"
+        for (_, patient, slice_index), names in places.items()
         if len(names) > 1
     ]
     return sorted(cases, key=lambda case: (case.group, case.extra["slice"], case.name)), problems
@@ -260,35 +260,37 @@ def _wolleb_cases(base: Path) -> tuple[list[Case], list[str]]:
 def _slice_files(folder: Path) -> tuple[dict[str, Path], set[tuple[str, int]], list[str]]:
     """Files by modality, the (patient, height) they name, and NIfTI names that fit nothing."""
     files: dict[str, Path] = {}
-    tokens, strange = set(), []
+    tokens, unrecognised = set(), []
     for path in list_directory(folder):
         match = SLICE_NAME.fullmatch(path.name)
         if match and match["modality"] not in files:
             files[match["modality"]] = path
             tokens.add((match["patient"], int(match["at"])))
         elif path.name.endswith((".nii", ".nii.gz")):
-            strange.append(path.name)
-    return files, tokens, strange
+            unrecognised.append(path.name)
+    return files, tokens, unrecognised
 
 
 def _index_berdiff(base: Path) -> DatasetIndex:
     """Every file, in the order of their numbers; no patient is known."""
-    cases, problems, seen = [], [], dict[str, str]()
+    cases, problems, folder_of_name = [], [], dict[str, str]()
     for folder in (base / name for name in TRAIN_FOLDERS + TEST_FOLDERS if (base / name).is_dir()):
         pool = "train" if folder.name in TRAIN_FOLDERS else "test"
-        found = {}
+        paths = {}
         for path in list_directory(folder):
             match = FILE_NAME.fullmatch(path.name)
-            if match and match[1] not in found:
-                found[match[1]] = path
+            if match and match[1] not in paths:
+                paths[match[1]] = path
             elif path.name.endswith((".nii", ".nii.gz")):
                 problems.append(f"{folder.name}/{path.name} has no number of its own for a name")
-        for number, path in sorted(found.items(), key=lambda item: (int(item[0]), item[0])):
+        for number, path in sorted(paths.items(), key=lambda item: (int(item[0]), item[0])):
             name = f"{pool}/{number}"
-            if name in seen:
-                problems.append(f"{number} stands in {seen[name]} and {folder.name}: remove one")
+            if name in folder_of_name:
+                problems.append(
+                    f"{number} stands in {folder_of_name[name]} and {folder.name}: remove one"
+                )
                 continue
-            seen[name] = folder.name
+            folder_of_name[name] = folder.name
             label = False if pool == "train" else None
             cases.append(Case(name, name, {"image": path}, pool, label))
     note = (
@@ -316,16 +318,18 @@ def _shows_tumour(case: Case) -> bool:
 def _read_modality_files(case: Case) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
     """(4, H, W) and its tumour (H, W), from a file each."""
 
-    def called(role: str) -> str:
+    def name_of(role: str) -> str:
         return f"{case.name}/{case.files[role].name}"
 
-    volumes, problems = read_coregistered(case.files, called, reorient=False)
-    flat = [f"{called(role)} is no slice" for role, v in volumes.items() if v.data.shape[2] != 1]
-    if problems or flat:
-        raise DataError(f"{case.name} is unusable", [*problems, *flat])
+    volumes, problems = read_coregistered(case.files, name_of, reorient=False)
+    problems_of_shape = [
+        f"{name_of(role)} is no slice" for role, v in volumes.items() if v.data.shape[2] != 1
+    ]
+    if problems or problems_of_shape:
+        raise DataError(f"{case.name} is unusable", [*problems, *problems_of_shape])
     x = np.stack([volumes[name].data[..., 0] for name in MODALITIES])
-    down, right, _ = volumes["t1"].spacing
-    return x, volumes["seg"].data[..., 0] > 0, (down, right)
+    row_mm, column_mm, _ = volumes["t1"].spacing
+    return x, volumes["seg"].data[..., 0] > 0, (row_mm, column_mm)
 
 
 def _read_channel_file(case: Case) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
@@ -333,17 +337,19 @@ def _read_channel_file(case: Case) -> tuple[np.ndarray, np.ndarray, tuple[float,
     name = f"{case.name} ({case.files['image'].name})"
     volume = read_volume(case.files["image"], name=name, reorient=False)
     channels, test = len(volume.data), case.pool == "test"
-    _, down, right = volume.spacing
+    _, row_mm, column_mm = volume.spacing
     if channels != 5 and (test or channels != 4):
-        want = "5 (four modalities and the label)" if test else "4 or 5"
-        raise DataError(f"{name} has shape {volume.data.shape}; it needs {want} channels in front")
-    if channels == 4:
-        return volume.data, np.zeros(volume.data.shape[1:], bool), (down, right)
-    label = volume.data[4]
-    odd = sorted(set(np.unique(label).tolist()) - set(BRATS_LABELS))
-    if odd:
-        few = ", ".join(f"{value:g}" for value in odd[:5])
+        expected = "5 (four modalities and the label)" if test else "4 or 5"
         raise DataError(
-            f"{name} holds {few} in its label channel; labels are {sorted(BRATS_LABELS)}"
+            f"{name} has shape {volume.data.shape}; it needs {expected} channels in front"
         )
-    return volume.data[:4], label > 0, (down, right)
+    if channels == 4:
+        return volume.data, np.zeros(volume.data.shape[1:], bool), (row_mm, column_mm)
+    label = volume.data[4]
+    unexpected = sorted(set(np.unique(label).tolist()) - set(BRATS_LABELS))
+    if unexpected:
+        odd_text = first_names([f"{value:g}" for value in unexpected])
+        raise DataError(
+            f"{name} holds {odd_text} in its label channel; labels are {sorted(BRATS_LABELS)}"
+        )
+    return volume.data[:4], label > 0, (row_mm, column_mm)

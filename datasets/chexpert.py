@@ -29,7 +29,7 @@ from torch import Tensor
 
 from .base import DataError
 from .io.csv import read_rows
-from .io.directories import find_files, list_directory, name_conflicts
+from .io.directories import find_files, folder_levels, name_conflicts
 from .io.file_type import describe_file_type
 from .preparation.deduplicated_dataset import DeduplicatedDataset
 from .preparation.file_dataset import DatasetIndex
@@ -101,8 +101,10 @@ def read_npy(file_bytes: bytes, name: str) -> Tensor:
         array = np.load(io.BytesIO(file_bytes), allow_pickle=False)
     except ValueError as error:
         if "allow_pickle" in str(error):
-            why = "holds Python objects (a pickle), which adbench never loads: save plain numbers"
-            raise DataError(f"{name} {why}") from None
+            reason = (
+                "holds Python objects (a pickle), which adbench never loads: save plain numbers"
+            )
+            raise DataError(f"{name} {reason}") from None
         raise DataError(f"{name} is truncated or corrupt ({error})") from None
     if array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
@@ -121,10 +123,10 @@ def _index_folders(root: Path) -> tuple[list[Case], list[str]]:
     """Wolleb et al.'s form."""
     cases: list[Case] = []
     problems: list[str] = []
-    home = next(
+    base = next(
         _matching_folders(root, lambda folder: any(map(Path.is_dir, _class_folders(folder)))), None
     )
-    for path in find_files(home, [".npy"], 3) if home else ():
+    for path in find_files(base, [".npy"], 3) if base else ():
         pool, label = POOLS.get(path.parent.parent.name), LABELS.get(path.parent.name)
         name = "/".join(path.parts[-3:])
         match = PATIENT_NAME.match(path.stem)
@@ -143,16 +145,16 @@ def _class_folders(folder: Path) -> Iterator[Path]:
 
 def _index_tables(root: Path) -> tuple[list[Case], list[str], list[str]]:
     """The published form: what train.csv, valid.csv and test.csv say."""
-    home = next(_matching_folders(root, lambda folder: (folder / "train.csv").is_file()), None)
-    if home is None:
+    base = next(_matching_folders(root, lambda folder: (folder / "train.csv").is_file()), None)
+    if base is None:
         return [], [], []
-    tables = {"train": home / "train.csv", "val": home / "valid.csv", "test": home / "test.csv"}
+    tables = {"train": base / "train.csv", "val": base / "valid.csv", "test": base / "test.csv"}
     if not tables["test"].is_file():
         del tables["test"]
         tables["test"] = tables.pop("val")
     cases: list[Case] = []
     problems: list[str] = []
-    others = 0
+    ignored = 0
     for pool, table in tables.items():
         if not table.is_file():
             problems.append(f"{table.name} is missing beside train.csv: fetch it from the source")
@@ -160,20 +162,24 @@ def _index_tables(root: Path) -> tuple[list[Case], list[str], list[str]]:
         for number, row in enumerate(read_rows(table, COLUMNS, table.name), start=2):
             label = _label(row)
             if label is None or row["Frontal/Lateral"] != "Frontal":
-                others += 1
+                ignored += 1
                 continue
             parts = PurePosixPath(row["Path"]).parts
-            at = next((i for i, part in enumerate(parts) if PATIENT_NAME.fullmatch(part)), None)
-            if at is None or at == 0:
+            patient_index = next(
+                (i for i, part in enumerate(parts) if PATIENT_NAME.fullmatch(part)), None
+            )
+            if patient_index is None or patient_index == 0:
                 problems.append(f"{table.name} line {number}: no patient in {row['Path']!r}")
                 continue
-            name = "/".join(parts[at - 1 :])
-            if (home / name).is_file():
-                cases.append(Case(name, parts[at], {"image": home / name}, pool, label))
+            name = "/".join(parts[patient_index - 1 :])
+            if (base / name).is_file():
+                cases.append(Case(name, parts[patient_index], {"image": base / name}, pool, label))
             else:
                 problems.append(f"{table.name} line {number}: {name} is not there")
-    what = "images left out: lateral, uncertain, or neither healthy nor with pleural effusion"
-    return cases, problems, [f"{others} {what}"] if others else []
+    ignored_text = (
+        "images left out: lateral, uncertain, or neither healthy nor with pleural effusion"
+    )
+    return cases, problems, [f"{ignored} {ignored_text}"] if ignored else []
 
 
 def _label(row: Mapping[str, str]) -> bool | None:
@@ -188,7 +194,5 @@ def _is_one(text: str) -> bool:
 
 def _matching_folders(root: Path, matches: Callable[[Path], bool]) -> Iterator[Path]:
     """The folders that fit: root, or up to two below it."""
-    level = [root]
-    for _ in range(3):
+    for level in folder_levels(root, 2):
         yield from (folder for folder in level if matches(folder))
-        level = [p for folder in level[:64] for p in list_directory(folder) if p.is_dir()]

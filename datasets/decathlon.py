@@ -73,43 +73,51 @@ class Decathlon(FileDataset):
         self.spec = Spec(channels=1, shape=extent, masks=False)
 
     def build_index(self, root: Path) -> DatasetIndex:
-        inside = root.name.startswith(self.task) and (root / "imagesTr").is_dir()
-        base = root.parent if inside else root
+        root_is_task = root.name.startswith(self.task) and (root / "imagesTr").is_dir()
+        base = root.parent if root_is_task else root
         tasks = [p for p in list_directory(base) if p.is_dir() and (p / "imagesTr").is_dir()]
-        mine = [path for path in tasks if path.name.startswith(self.task)]
-        if len(mine) != 1:
-            there = ", ".join(path.name for path in tasks) or "no task"
+        normal_tasks = [path for path in tasks if path.name.startswith(self.task)]
+        if len(normal_tasks) != 1:
+            available = ", ".join(path.name for path in tasks) or "no task"
             raise self.no_data_error(
-                f"{self.task!r} is {len(mine)} tasks under {base} (there is {there})"
+                f"{self.task!r} is {len(normal_tasks)} tasks under {base} (there is {available})"
             )
-        rest = [path for path in tasks if path != mine[0]]
+        abnormal_tasks = [path for path in tasks if path != normal_tasks[0]]
         problems: list[str] = []
         if self.others is not None:
-            named = {name: [p for p in rest if p.name.startswith(name)] for name in self.others}
+            tasks_of_name = {
+                name: [p for p in abnormal_tasks if p.name.startswith(name)] for name in self.others
+            }
             problems += [
-                f"{name} lies not beside {mine[0].name}" for name in named if not named[name]
+                f"{name} lies not beside {normal_tasks[0].name}"
+                for name in tasks_of_name
+                if not tasks_of_name[name]
             ]
-            rest = [path for path in rest if any(path in found for found in named.values())]
-        if not rest and not problems:
+            abnormal_tasks = [
+                path
+                for path in abnormal_tasks
+                if any(path in task_cases for task_cases in tasks_of_name.values())
+            ]
+        if not abnormal_tasks and not problems:
             problems.append(
-                f"no task lies beside {mine[0].name}: others are what is abnormal, such as "
+                f"no task lies beside {normal_tasks[0].name}: others are what is abnormal, such as "
                 "Task09_Spleen"
             )
         cases: list[Case] = []
-        for path in (mine[0], *rest):
-            found, wrong = _task_cases(path, abnormal=path != mine[0])
-            cases += found
-            problems += wrong
+        for path in (normal_tasks[0], *abnormal_tasks):
+            task_cases, task_problems = _task_cases(path, abnormal=path != normal_tasks[0])
+            cases += task_cases
+            problems += task_problems
         return DatasetIndex(cases, problems)
 
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         normal = {case.group for case in cases if not case.label}
-        dealt = four_way_split(normal, self.fractions, self.seed)
+        split_of_group = four_way_split(normal, self.fractions, self.seed)
         val, test = self.abnormal
         for task in {case.extra["task"] for case in cases if case.label}:
-            mine = {c.group for c in cases if c.label and c.extra["task"] == task}
-            dealt |= assign_groups(mine, {"test": test, "val": val}, self.seed)
-        return {case.name: dealt[case.group] for case in cases}
+            task_groups = {c.group for c in cases if c.label and c.extra["task"] == task}
+            split_of_group |= assign_groups(task_groups, {"test": test, "val": val}, self.seed)
+        return {case.name: split_of_group[case.group] for case in cases}
 
     def read(self, case: Case) -> CaseSamples:
         name = f"{case.extra['task']}/{case.files['image'].parent.name}/{case.files['image'].name}"
@@ -123,33 +131,33 @@ class Decathlon(FileDataset):
         sample = Sample(
             x[None], case.name, case.group, bool(case.label), spacing=spacing, tags=tags
         )
-        why = f"{name} is constant: it becomes zeros, and no method trains on it"
-        return CaseSamples([sample], [why] if constant else [], not constant)
+        reason = f"{name} is constant: it becomes zeros, and no method trains on it"
+        return CaseSamples([sample], [reason] if constant else [], not constant)
 
 
 def _task_cases(folder: Path, *, abnormal: bool) -> tuple[list[Case], list[str]]:
     """A task's training images; of an abnormal one its test images, where there are any."""
-    told, problems = _listed_names(folder)
+    listed_names, problems = _listed_names(folder)
     pool = "imagesTs" if abnormal and _nifti_files(folder / "imagesTs") else "imagesTr"
-    there = {path.name: path for path in _nifti_files(folder / pool)}
-    named = told.get(pool)
-    if named is not None:
+    paths = {path.name: path for path in _nifti_files(folder / pool)}
+    listed = listed_names.get(pool)
+    if listed is not None:
         problems += [
             f"{folder.name}/{pool}/{name} is not there, but dataset.json names it"
-            for name in named
-            if name not in there
+            for name in listed
+            if name not in paths
         ]
         problems += [
             f"{folder.name}/{pool}/{name} is not named in dataset.json"
-            for name in there
-            if name not in named
+            for name in paths
+            if name not in listed
         ]
     cases = []
-    for name, path in there.items():
+    for name, path in paths.items():
         subject = name.removesuffix(".gz").removesuffix(".nii")
-        whole = f"{folder.name}/{pool}/{subject}"
+        case_name = f"{folder.name}/{pool}/{subject}"
         extra = {"task": folder.name}
-        cases.append(Case(whole, whole, {"image": path}, pool, abnormal, extra))
+        cases.append(Case(case_name, case_name, {"image": path}, pool, abnormal, extra))
     if not cases:
         problems.append(f"{folder.name}/{pool} holds no .nii.gz")
     return cases, problems
@@ -167,11 +175,11 @@ def _listed_names(folder: Path) -> tuple[dict[str, set[str]], list[str]]:
     if not path.is_file():
         return {}, []
     try:
-        told = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
         rows = {
-            "imagesTr": [row["image"] for row in told.get("training", [])],
+            "imagesTr": [row["image"] for row in content.get("training", [])],
             "imagesTs": [
-                row["image"] if isinstance(row, dict) else row for row in told.get("test", [])
+                row["image"] if isinstance(row, dict) else row for row in content.get("test", [])
             ],
         }
         names = {k: {PurePosixPath(row).name for row in v} for k, v in rows.items() if v}

@@ -74,35 +74,37 @@ class Folder(ImageDataset):
         self._set_image_options(size, channels, tile, overlap)
 
     def build_index(self, root: Path) -> DatasetIndex:
-        home = _find_base(root)
-        images, problems = _find_images(home)
-        paired, unpaired = _pair_masks(images, home)
+        base = _find_base(root)
+        images, problems = _find_images(base)
+        paired, unpaired = _pair_masks(images, base)
         problems += unpaired
-        drawn = bool(paired)
+        has_masks = bool(paired)
         cases = []
         for image, (pool, kind) in images.items():
-            name, masks = _relative_name(image, home), paired.get(image, [])
+            name, masks = _relative_name(image, base), paired.get(image, [])
             group = self._group_of(image)
             if group is None:
                 problems.append(f"{name}: group={self.group!r} does not find whom it shows")
             if len(masks) > 1:
-                both = " and ".join(_relative_name(path, home) for path in masks)
-                problems.append(f"{name} has {len(masks)} masks: {both}")
-            elif kind and drawn and not masks and pool != "train":
+                mask_names = " and ".join(_relative_name(path, base) for path in masks)
+                problems.append(f"{name} has {len(masks)} masks: {mask_names}")
+            elif kind and has_masks and not masks and pool != "train":
                 problems.append(f"{name} has no mask, and others have one ({image.stem}.png)")
             files = {"image": image} | ({"mask": masks[0]} if masks else {})
             tags = {"kind": kind} if kind else {}
             cases.append(Case(name, group or name, files, pool, bool(kind), tags))
-        problems += name_conflicts((case.files["image"] for case in cases), home)
-        self._has_masks = drawn
+        problems += name_conflicts((case.files["image"] for case in cases), base)
+        self._has_masks = has_masks
         self._has_labels = any(c.label and (c.pool == "train" or self.labels) for c in cases)
         self._infer_spec(cases)
         return DatasetIndex(cases, problems)
 
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
-        loose = {case.pool for case in cases} == {""}
-        parts = ("val", "test") if loose and not self.labels else ("train", "val", "test")
-        return assign_unpublished(cases, self.fractions, self.seed, abnormal_splits=parts)
+        unpublished = {case.pool for case in cases} == {""}
+        abnormal_splits = (
+            ("val", "test") if unpublished and not self.labels else ("train", "val", "test")
+        )
+        return assign_unpublished(cases, self.fractions, self.seed, abnormal_splits=abnormal_splits)
 
     def _group_of(self, image: Path) -> str | None:
         """Whom an image shows; None if the expression does not find it."""
@@ -128,8 +130,8 @@ def _find_base(root: Path) -> Path:
     """Root, or the only folder in it that is laid out like this where root itself is not."""
     if _has_known_folders(root):
         return root
-    found = [path for path in list_directory(root) if path.is_dir() and _has_known_folders(path)]
-    return found[0] if len(found) == 1 else root
+    folders = [path for path in list_directory(root) if path.is_dir() and _has_known_folders(path)]
+    return folders[0] if len(folders) == 1 else root
 
 
 def _has_known_folders(folder: Path) -> bool:
@@ -142,54 +144,57 @@ def _find_images(base: Path) -> tuple[dict[Path, tuple[str, str]], list[str]]:
     """Every image with its pool and kind, "" for normal; and those of which this is not clear."""
     folders = [p for p in list_directory(base) if p.is_dir() and p.name.lower() not in MASK_FOLDERS]
     pools = {p: POOLS[p.name.lower()] for p in folders if p.name.lower() in POOLS}
-    found: dict[Path, tuple[str, str]] = {}
+    images: dict[Path, tuple[str, str]] = {}
     problems = []
     for folder in pools or folders:
-        pool, at = pools.get(folder, ""), base if not pools else folder
+        pool, top = pools.get(folder, ""), base if not pools else folder
         for image in find_files(folder, SUFFIXES, 5):
-            kind = "" if image.parent == at else image.relative_to(at).parts[0]
+            kind = "" if image.parent == top else image.relative_to(top).parts[0]
             if not kind and pool != "train":
-                where = f"{folder.name}/ itself: put it in {folder.name}/good/ or another folder"
-                problems.append(f"{_relative_name(image, base)} lies in {where}")
+                location = f"{folder.name}/ itself: put it in {folder.name}/good/ or another folder"
+                problems.append(f"{_relative_name(image, base)} lies in {location}")
             else:
-                found[image] = (pool, "" if kind.lower() in NORMAL_FOLDERS else kind)
+                images[image] = (pool, "" if kind.lower() in NORMAL_FOLDERS else kind)
     sets = [name for name in set(pools.values()) if [*pools.values()].count(name) > 1]
     problems += [f"{base.name}/ holds two folders that mean {name}: join them" for name in sets]
-    if found and all(kind for _, kind in found.values()):
+    if images and all(kind for _, kind in images.values()):
         problems.append(
             f"no folder of {base.name}/ is called {', '.join(NORMAL_FOLDERS)}: which is normal?"
         )
-    return found, problems
+    return images, problems
 
 
 def _pair_masks(
     images: Mapping[Path, tuple[str, str]], base: Path
 ) -> tuple[dict[Path, list[Path]], list[str]]:
     """The masks of each image that has any, and masks that belong to none or to several."""
-    places: dict[str, list[Path]] = defaultdict(list)
+    images_of_place: dict[str, list[Path]] = defaultdict(list)
     for image, (pool, kind) in images.items():
-        whole = image.relative_to(base).with_suffix("")
-        places[whole.as_posix()].append(image)
+        path = image.relative_to(base).with_suffix("")
+        images_of_place[path.as_posix()].append(image)
         if pool:
-            places["/".join(whole.parts[1:])].append(image)
+            images_of_place["/".join(path.parts[1:])].append(image)
         if kind:
-            places[f"*/{image.stem}"].append(image)
+            images_of_place[f"*/{image.stem}"].append(image)
     paired: dict[Path, list[Path]] = defaultdict(list)
     problems = []
-    for truth in (p for p in list_directory(base) if p.is_dir() and p.name.lower() in MASK_FOLDERS):
-        for mask in find_files(truth, SUFFIXES, 5):
-            place = mask.relative_to(truth)
-            stem = place.stem.removesuffix("_mask")
-            fitting = places.get(place.with_name(stem).as_posix(), [])
-            if place.parent == Path():
-                fitting = places.get(f"*/{stem}", []) or fitting
-            fitting = [i for i in fitting if images[i][0] != "train"] or fitting
-            if len(fitting) == 1:
-                paired[fitting[0]].append(mask)
+    for mask_folder in (
+        p for p in list_directory(base) if p.is_dir() and p.name.lower() in MASK_FOLDERS
+    ):
+        for mask in find_files(mask_folder, SUFFIXES, 5):
+            relative_path = mask.relative_to(mask_folder)
+            stem = relative_path.stem.removesuffix("_mask")
+            candidates = images_of_place.get(relative_path.with_name(stem).as_posix(), [])
+            if relative_path.parent == Path():
+                candidates = images_of_place.get(f"*/{stem}", []) or candidates
+            candidates = [i for i in candidates if images[i][0] != "train"] or candidates
+            if len(candidates) == 1:
+                paired[candidates[0]].append(mask)
             else:
-                many = f"{len(fitting)} images" if fitting else "no image"
+                count_text = f"{len(candidates)} images" if candidates else "no image"
                 problems.append(
-                    f"{_relative_name(mask, base)} is the mask of {many}: name it as its image"
+                    f"{_relative_name(mask, base)} is the mask of {count_text}: "
+                    "name it as its image"
                 )
     return paired, problems
 

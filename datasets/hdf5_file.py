@@ -99,16 +99,18 @@ class HDF5(ArrayDataset):
         self._case_samples, self._tables = {}, tables
         problems += table_mismatches(list(tables.values()))
         first = next(iter(tables.values()))
-        rows, wrong, notes = self._assign_rows(tables)
-        problems += wrong
-        labels = any(r.label and r.split == "train" for held in rows.values() for r in held)
+        rows, assignment_problems, notes = self._assign_rows(tables)
+        problems += assignment_problems
+        labels = any(
+            r.label and r.split == "train" for rows_of_file in rows.values() for r in rows_of_file
+        )
         self.spec = Spec(first.channels, first.shape, labels=labels, masks=first.has_masks)
-        most = max(
+        max_samples = max(
             1, min(MAX_SAMPLES, MAX_BYTES // (4 * first.channels * int(np.prod(first.shape))))
         )
         cases: list[Case] = []
-        for path, held in rows.items():
-            cases += self._make_cases(held, {"image": path}, tables[path].name, most)
+        for path, rows_of_file in rows.items():
+            cases += self._make_cases(rows_of_file, {"image": path}, tables[path].name, max_samples)
         return DatasetIndex(cases, problems, notes)
 
     def dataset_names(self) -> dict[str, str]:
@@ -120,17 +122,19 @@ class HDF5(ArrayDataset):
         self, tables: Mapping[Path, SampleTable]
     ) -> tuple[dict[Path, list[ArraySample]], list[str], list[str]]:
         """Every file's rows with the split of each, problems and notes."""
-        every = list(tables.values())
+        all_tables = list(tables.values())
         split_of, problems = {}, list[str]()
-        if all(t.splits is not None for t in every):
-            problems += split_problems(every)
-            split_of = self._assign_calibration(every)
+        if all(t.splits is not None for t in all_tables):
+            problems += split_problems(all_tables)
+            split_of = self._assign_calibration(all_tables)
         else:
-            split_of = self._assign_groups(every)
+            split_of = self._assign_groups(all_tables)
         rows = {
             path: [
-                ArraySample(i, key, group, label, split_of.get(group, "") if part is None else part)
-                for i, (key, group, label, part) in enumerate(
+                ArraySample(
+                    i, key, group, label, split_of.get(group, "") if split is None else split
+                )
+                for i, (key, group, label, split) in enumerate(
                     zip(
                         t.keys(),
                         t.group_names(),
@@ -142,46 +146,46 @@ class HDF5(ArrayDataset):
             ]
             for path, t in tables.items()
         }
-        alone = sum(t.count for t in every if t.groups is None)
-        note = f"{alone} samples have no {self.group!r}: each counts as a patient of its own"
-        return rows, problems, [note] if alone else []
+        ungrouped = sum(t.count for t in all_tables if t.groups is None)
+        note = f"{ungrouped} samples have no {self.group!r}: each counts as a patient of its own"
+        return rows, problems, [note] if ungrouped else []
 
     def _file_splits(self, table: SampleTable, split_of: Mapping[str, str]) -> Iterator[str | None]:
         """What a file itself says of where its samples go, but for training samples held out."""
-        for group, part in zip(
+        for group, split in zip(
             table.group_names(), table.splits or [None] * table.count, strict=True
         ):
-            yield split_of.get(group, part) if part == "train" else part
+            yield split_of.get(group, split) if split == "train" else split
 
     def _assign_calibration(self, tables: Sequence[SampleTable]) -> dict[str, str]:
         """Training groups that are held out, where the files hold none out."""
         if any("held_out" in (t.splits or ()) for t in tables):
             return {}
-        kinds = defaultdict[str, set[bool]](set)
+        labels_of_group = defaultdict[str, set[bool]](set)
         for t in tables:
-            for group, label, part in zip(t.group_names(), t.labels, t.splits or (), strict=True):
-                if part == "train":
-                    kinds[group].add(label)
-        normal = {group for group, found in kinds.items() if found == {False}}
-        whole = sum(self.fractions[:2])
-        share = {"train": self.fractions[0] / whole, "held_out": self.fractions[1] / whole}
-        return assign_groups(normal, share, self.seed)
+            for group, label, split in zip(t.group_names(), t.labels, t.splits or (), strict=True):
+                if split == "train":
+                    labels_of_group[group].add(label)
+        normal = {group for group, labels in labels_of_group.items() if labels == {False}}
+        total = sum(self.fractions[:2])
+        fractions = {"train": self.fractions[0] / total, "held_out": self.fractions[1] / total}
+        return assign_groups(normal, fractions, self.seed)
 
     def _assign_groups(self, tables: Sequence[SampleTable]) -> dict[str, str]:
         """The split of every group."""
-        normal, every = set[str](), set[str]()
+        normal, groups = set[str](), set[str]()
         for t in tables:
-            every |= set(t.group_names())
+            groups |= set(t.group_names())
             normal |= {g for g, label in zip(t.group_names(), t.labels, strict=True) if not label}
-        share: dict[str, float] = dict(
+        fractions: dict[str, float] = dict(
             zip(("train", "held_out", "val", "test"), self.fractions, strict=True)
         )
-        share["val"] = share.pop("val")  # of few groups, val is the one to go without
-        other: dict[str, float] = dict(
+        fractions["val"] = fractions.pop("val")  # of few groups, val is the one to go without
+        abnormal_fractions: dict[str, float] = dict(
             zip(("test", "val", "train"), self.abnormal[::-1], strict=True)
         )
-        return assign_groups(normal, share, self.seed) | assign_groups(
-            every - normal, other, self.seed
+        return assign_groups(normal, fractions, self.seed) | assign_groups(
+            groups - normal, abnormal_fractions, self.seed
         )
 
     def read(self, case: Case) -> CaseSamples:
@@ -190,8 +194,8 @@ class HDF5(ArrayDataset):
         samples, problems, notes = [], list[str](), list[str]()
         with open_hdf5(path, table.name) as file:
             for row in self._case_samples[case.name]:
-                sample, wrong, constant = self._read_sample(file, table, row)
-                problems += wrong
+                sample, sample_problems, constant = self._read_sample(file, table, row)
+                problems += sample_problems
                 if constant:
                     notes.append(f"{row.key} holds one value only: no method trains on it")
                 if sample is not None and not (constant and row.split in ("train", "held_out")):
@@ -225,23 +229,24 @@ class HDF5(ArrayDataset):
         if mask is not None and mask.any() and not row.label:
             problems.append(f"the mask of {row.key} marks an anomaly, and its label says normal")
         if mask is not None and not mask.any() and row.label and not self.allow_empty_mask:
-            why = "and its label says abnormal (allow_empty_mask=true takes that)"
-            problems.append(f"the mask of {row.key} is empty, {why}")
+            reason = "and its label says abnormal (allow_empty_mask=true takes that)"
+            problems.append(f"the mask of {row.key} is empty, {reason}")
         if x is None or problems:
             return None, problems, False
         tensors: dict[str, Any] = {
-            role: None if held is None else torch.from_numpy(held) for role, held in flags.items()
+            role: None if values is None else torch.from_numpy(values)
+            for role, values in flags.items()
         }
-        made = Sample(torch.from_numpy(x), row.key, row.group, row.label, **tensors)
-        return made, [], constant
+        sample = Sample(torch.from_numpy(x), row.key, row.group, row.label, **tensors)
+        return sample, [], constant
 
     def _find_copies(
         self, cases: Iterable[Case], digests: Mapping[Path, str], split_of: Mapping[str, str]
     ) -> tuple[list[str], list[str]]:
         """Copied samples beside copied files."""
         problems, notes = super()._find_copies(cases, digests, split_of)
-        again = ([], []) if problems else find_duplicate_samples(self._stored_samples(cases))
-        return problems + again[0], notes + again[1]
+        duplicates = ([], []) if problems else find_duplicate_samples(self._stored_samples(cases))
+        return problems + duplicates[0], notes + duplicates[1]
 
     def _stored_samples(self, cases: Iterable[Case]) -> Iterator[tuple[str, str, Array]]:
         for case in cases:
@@ -266,8 +271,10 @@ def table_mismatches(tables: Sequence[SampleTable]) -> list[str]:
     problems = []
     for other in tables[1:]:
         if (other.channels, other.shape) != (first.channels, first.shape):
-            mine, theirs = ((t.channels, *t.shape) for t in (other, first))
-            problems.append(f"{other.name} has samples of {mine}, {first.name} of {theirs}")
+            extents, first_extents = ((t.channels, *t.shape) for t in (other, first))
+            problems.append(
+                f"{other.name} has samples of {extents}, {first.name} of {first_extents}"
+            )
         for role in ("mask", "group", "split"):
             if (role in other.roles) != (role in first.roles):
                 has, lacks = (other, first) if role in other.roles else (first, other)
@@ -277,18 +284,20 @@ def table_mismatches(tables: Sequence[SampleTable]) -> list[str]:
 
 def split_problems(tables: Sequence[SampleTable]) -> list[str]:
     """Groups that the files put into several splits, as problems."""
-    parts: dict[str, Counter[str]] = defaultdict(Counter)
+    splits_of_group: dict[str, Counter[str]] = defaultdict(Counter)
     problems = []
     for t in tables:
         rows = zip(t.keys(), t.group_names(), t.labels, t.splits or (), strict=True)
-        for key, group, label, part in rows:
-            parts[group][part] += 1
-            if label and part == "held_out":
+        for key, group, label, split in rows:
+            splits_of_group[group][split] += 1
+            if label and split == "held_out":
                 problems.append(
                     f"{key} is abnormal, and stands in held_out: move it to val or test"
                 )
-    for group, found in parts.items():
-        if len(found) > 1:
-            where = " and ".join(f"{part} ({count})" for part, count in sorted(found.items()))
-            problems.append(f"group {group} stands in {where}: a patient belongs to one split")
+    for group, split_counts in splits_of_group.items():
+        if len(split_counts) > 1:
+            location = " and ".join(
+                f"{split} ({count})" for split, count in sorted(split_counts.items())
+            )
+            problems.append(f"group {group} stands in {location}: a patient belongs to one split")
     return problems

@@ -33,6 +33,7 @@ from .io.images import resize
 from .preparation.array_dataset import ArrayDataset, ArraySample
 from .preparation.file_dataset import CaseSamples, DatasetIndex
 from .splits.assignment import Case, assign_groups, check_fractions
+from .splits.shared_subjects import check_split_policy, overlap_note
 
 FLIPS: dict[str, tuple[int, ...]] = {"vertical": (-2,), "horizontal": (-1,), "both": (-2, -1)}
 SAMPLES_PER_CASE = 1000
@@ -83,11 +84,9 @@ class Idx(ArrayDataset):
         seed: int = 0,
     ) -> None:
         flips = [flips] if isinstance(flips, str) else list(flips)
-        wrong = set(flips) - set(FLIPS)
-        if wrong:
-            raise ValueError(f"flips are {', '.join(FLIPS)}, not {sorted(wrong)}")
-        if split not in ("corrected", "published"):
-            raise ValueError(f"split is 'corrected' or 'published', not {split!r}")
+        unknown = set(flips) - set(FLIPS)
+        if unknown:
+            raise ValueError(f"flips are {', '.join(FLIPS)}, not {sorted(unknown)}")
         if any(n is not None and n < 1 for n in (size, most)):
             raise ValueError("size and most are positive numbers")
         if outside is None and normal_classes is None and not flips:
@@ -97,7 +96,8 @@ class Idx(ArrayDataset):
             raise ValueError(f"{inside} cannot be inside and outside")
         self.root, self.inside, self.outside, self.flips = root, inside, outside, flips
         self.normal_classes = None if normal_classes is None else sorted(normal_classes)
-        self.size, self.most, self.split, self.seed = size, most, split, seed
+        self.size, self.most, self.seed = size, most, seed
+        self.split = check_split_policy(split)
         self.fractions = check_fractions(fractions, 3)
         self._case_samples: dict[str, list[ArraySample]] = {}
         self._sets: dict[tuple[str, str], PublishedSet] = {}
@@ -111,19 +111,22 @@ class Idx(ArrayDataset):
         self._sets, self._case_samples = {}, {}
         for name in (self.inside, *self.outside):
             folder = self._set_folder(root, name)
-            pools, wrong = read_published_sets(folder, name)
-            problems += wrong
-            self._sets |= {(name, part): pool for part, pool in pools.items()}
+            pools, set_problems = read_published_sets(folder, name)
+            problems += set_problems
+            self._sets |= {(name, published_set): pool for published_set, pool in pools.items()}
             if (holds_pickles(folder) or holds_pickles(root)) and not pools:
                 problems.append(
                     f"{name} is stored as pickle, which can run any code and is not read: save "
                     f"each image as uint8 (C, H, W) with numpy.save, as {name}/numpy/train/0.npy"
                 )
-            elif not pools and not wrong:
+            elif not pools and not set_problems:
                 raise self.no_data_error(f"no images of {name} lie in {folder}")
             elif not problems:
-                gone = {"train", "test"} - set(pools)
-                problems += [f"{name} has no {part} set in {folder}" for part in sorted(gone)]
+                missing = {"train", "test"} - set(pools)
+                problems += [
+                    f"{name} has no {published_set} set in {folder}"
+                    for published_set in sorted(missing)
+                ]
         if problems:
             raise DataError(f"these sets are unusable. {self._repair_advice()}", problems)
         self._set_spec()
@@ -132,130 +135,146 @@ class Idx(ArrayDataset):
 
     def _set_folder(self, root: Path, name: str) -> Path:
         """Of a set: under root, beside it, one level below it, or root itself."""
-        below = (
+        children = (
             [path / name for path in list_directory(root) if path.is_dir()] if root.is_dir() else []
         )
         beside = root.parent / name
-        places = [root / name, *([beside] if root.name == self.inside else []), *below]
-        flat = [] if self.outside else [root]
-        return next((path for path in places if path.is_dir()), *flat or [root / name])
+        places = [root / name, *([beside] if root.name == self.inside else []), *children]
+        fallback = [] if self.outside else [root]
+        return next((path for path in places if path.is_dir()), *fallback or [root / name])
 
     def _set_spec(self) -> None:
         """What a method is shown; DataError where sets are unlike, or classes not there."""
         first = self._sets[self.inside, "train"].images.shape[1:]
         for (name, _), pool in self._sets.items():
-            mine = pool.images.shape[1:]
-            if mine[0] != first[0] or (self.size is None and mine != first):
-                mend = "choose sets of as many channels" if mine[0] != first[0] else "size=32"
-                what = f"{name} has images of {mine}, {self.inside} of {first} (mend: {mend})"
-                raise DataError(f"dataset 'idx': {what}")
+            extent = pool.images.shape[1:]
+            if extent[0] != first[0] or (self.size is None and extent != first):
+                advice = "choose sets of as many channels" if extent[0] != first[0] else "size=32"
+                difference = (
+                    f"{name} has images of {extent}, {self.inside} of {first} (mend: {advice})"
+                )
+                raise DataError(f"dataset 'idx': {difference}")
         if self.normal_classes is not None:
-            for part in ("train", "test"):
-                labels = self._sets[self.inside, part].labels
+            for published_set in ("train", "test"):
+                labels = self._sets[self.inside, published_set].labels
                 if labels is None:
                     raise DataError(
-                        f"{self.inside} has no labels for its {part} set, and so no classes"
+                        f"{self.inside} has no labels for its {published_set} set, so no classes"
                     )
-                gone = set(self.normal_classes) - set(labels.tolist())
-                if gone or set(labels.tolist()) == set(self.normal_classes):
-                    there = sorted(set(labels.tolist()))
-                    what = f"normal_classes={self.normal_classes} are none, or all, of {there}"
-                    raise DataError(f"{self.inside} ({part}): {what}")
+                missing = set(self.normal_classes) - set(labels.tolist())
+                if missing or set(labels.tolist()) == set(self.normal_classes):
+                    classes = sorted(set(labels.tolist()))
+                    difference = (
+                        f"normal_classes={self.normal_classes} are none, or all, of {classes}"
+                    )
+                    raise DataError(f"{self.inside} ({published_set}): {difference}")
         shape = (self.size, self.size) if self.size else tuple(first[1:])
         labelled = self.normal_classes is not None
         self.spec = Spec(first[0], shape, labels=labelled, masks=False)
 
     def _build_cases(self) -> tuple[list[Case], list[str]]:
-        first_of, dropped, told = self._find_duplicates()
+        first_of, dropped, notes = self._find_duplicates()
         cases: list[Case] = []
-        share: dict[str, float] = dict(
+        fractions: dict[str, float] = dict(
             zip(("train", "held_out", "val"), self.fractions, strict=True)
         )
         for source in self._sample_sources():
-            name, part, label, flip, among = source
-            pool = self._sets[name, part]
-            keys = {f"{name}/{part}/{index:05d}": index for index in among.tolist()}
-            key = [k for k in keys if k not in dropped]
-            group = [first_of.get(k, k) for k in key]
+            name, published_set, label, flip, among = source
+            pool = self._sets[name, published_set]
+            keys = {f"{name}/{published_set}/{index:05d}": index for index in among.tolist()}
+            sample_keys = [sample_key for sample_key in keys if sample_key not in dropped]
+            group = [first_of.get(sample_key, sample_key) for sample_key in sample_keys]
             split_of = dict.fromkeys(group, "test")
-            if part == "train":
-                split_of = assign_groups(group, share, self.seed)
-            wanted = {"val"} if flip or name != self.inside else {"train", "val"}
+            if published_set == "train":
+                split_of = assign_groups(group, fractions, self.seed)
+            allowed_splits = {"val"} if flip or name != self.inside else {"train", "val"}
             rows = []
-            for k, g in zip(key, group, strict=True):
-                split = split_of[g]
-                if part == "test" or not label or split in wanted:
-                    rows.append(ArraySample(keys[k], f"{k}/{flip}" if flip else k, g, label, split))
-            kind = f"{name}/{part}/{flip or ('abnormal' if label else 'normal')}"
-            for case in self._make_cases(rows, pool.files, kind, SAMPLES_PER_CASE):
-                mine = self._case_samples[case.name] if pool.image_files else ()
-                single = {str(row.position): pool.image_files[row.position] for row in mine}
-                cases.append(replace(case, files=single or case.files))
-        return cases, told
+            for sample_key, group_name in zip(sample_keys, group, strict=True):
+                split = split_of[group_name]
+                if published_set == "test" or not label or split in allowed_splits:
+                    rows.append(
+                        ArraySample(
+                            keys[sample_key],
+                            f"{sample_key}/{flip}" if flip else sample_key,
+                            group_name,
+                            label,
+                            split,
+                        )
+                    )
+            case_prefix = f"{name}/{published_set}/{flip or ('abnormal' if label else 'normal')}"
+            for case in self._make_cases(rows, pool.files, case_prefix, SAMPLES_PER_CASE):
+                samples = self._case_samples[case.name] if pool.image_files else ()
+                image_files = {str(row.position): pool.image_files[row.position] for row in samples}
+                cases.append(replace(case, files=image_files or case.files))
+        return cases, notes
 
     def _sample_sources(self) -> list[SampleSource]:
-        found = []
-        for (name, part), pool in self._sets.items():
+        sources = []
+        for (name, published_set), pool in self._sets.items():
             count = len(pool.images)
             if name != self.inside:
-                found.append(
+                sources.append(
                     SampleSource(
-                        name, part, True, "", self._subsample(np.arange(count), name, part)
+                        name,
+                        published_set,
+                        True,
+                        "",
+                        self._subsample(np.arange(count), name, published_set),
                     )
                 )
                 continue
             normal = np.ones(count, bool)
             if self.normal_classes is not None and pool.labels is not None:
                 normal = np.isin(pool.labels, self.normal_classes)
-                others = self._subsample(np.flatnonzero(~normal), "others", part)
-                found.append(SampleSource(name, part, True, "", others))
-            mine = self._subsample(np.flatnonzero(normal), name, part)
-            found.append(SampleSource(name, part, False, "", mine))
-            found += [SampleSource(name, part, True, flip, mine) for flip in self.flips]
-        return found
+                others = self._subsample(np.flatnonzero(~normal), "others", published_set)
+                sources.append(SampleSource(name, published_set, True, "", others))
+            indices = self._subsample(np.flatnonzero(normal), name, published_set)
+            sources.append(SampleSource(name, published_set, False, "", indices))
+            sources += [
+                SampleSource(name, published_set, True, flip, indices) for flip in self.flips
+            ]
+        return sources
 
     def _subsample(self, indices: Array, name: str, published_set: str) -> Array:
         if self.most is None or len(indices) <= self.most:
             return indices
-        told = f"{self.seed} {name} {published_set}".encode()
-        rng = np.random.default_rng(int.from_bytes(blake2b(told, digest_size=8).digest(), "big"))
+        stream_name = f"{self.seed} {name} {published_set}".encode()
+        rng = np.random.default_rng(
+            int.from_bytes(blake2b(stream_name, digest_size=8).digest(), "big")
+        )
         return np.sort(rng.choice(indices, self.most, replace=False))
 
     def _find_duplicates(self) -> tuple[dict[str, str], set[str], list[str]]:
         """Of images that are equal: the first of each; the training images that stand in a test
         set too; and what to say of them."""
-        seen: dict[bytes, str] = {}
+        first_keys: dict[bytes, str] = {}
         first_of, shared = {}, list[str]()
-        for part in ("test", "train"):
-            for (name, mine), pool in self._sets.items():
-                for index in range(len(pool.images) if mine == part else 0):
+        for current_set in ("test", "train"):
+            for (name, published_set), pool in self._sets.items():
+                for index in range(len(pool.images) if published_set == current_set else 0):
                     image = np.ascontiguousarray(pool.images[index]).tobytes()
-                    key = f"{name}/{part}/{index:05d}"
-                    first = seen.setdefault(blake2b(image, digest_size=16).digest(), key)
+                    key = f"{name}/{current_set}/{index:05d}"
+                    first = first_keys.setdefault(blake2b(image, digest_size=16).digest(), key)
                     if first != key:
                         first_of[key] = first
-                        if part == "train" and first.split("/")[1] == "test":
+                        if current_set == "train" and first.split("/")[1] == "test":
                             shared.append(key)
         self.leaky = bool(shared) and self.split == "published"
         if not shared:
             return first_of, set(), []
-        few = ", ".join(shared[:5]) + (", ..." if len(shared) > 5 else "")
-        if self.leaky:
-            note = (
-                f"LEAKY as published: {len(shared)} training images are test images too ({few}); "
-                "numbers on this split are too good (split='corrected' leaves them out)"
-            )
-            return first_of, set(), [note]
-        note = (
-            f"{len(shared)} training images left out, because they are test images too: {few} "
-            "(split='published' keeps them)"
+        note = overlap_note(
+            shared,
+            "images",
+            pool="the training set",
+            other="the test set",
+            published=self.leaky,
         )
-        return first_of, set(shared), [note]
+        return first_of, set() if self.leaky else set(shared), [note]
 
     def read(self, case: Case) -> CaseSamples:
-        name, part, kind = case.name.split("/")[:3]
-        pool = self._sets[name, part]
-        samples, blank = [], 0
+        name, published_set, kind = case.name.split("/")[:3]
+        pool = self._sets[name, published_set]
+        samples, constant_count = [], 0
         for row in self._case_samples[case.name]:
             image = torch.from_numpy(pool.images[row.position].astype(np.float32) / 255)
             if kind in FLIPS:
@@ -264,7 +283,7 @@ class Idx(ArrayDataset):
                     continue  # the same either way round: no anomaly
                 image = turned
             constant = bool((image == image.flatten()[0]).all())
-            blank += constant
+            constant_count += constant
             if constant and row.split in ("train", "held_out"):
                 continue
             if self.size is not None:
@@ -275,8 +294,8 @@ class Idx(ArrayDataset):
             if kind in FLIPS:
                 tags["flip"] = kind
             samples.append(Sample(image, row.key, row.group, row.label, tags=tags))
-        what = "images that hold one value only, which no method trains on"
-        return CaseSamples(samples, counts={what: blank} if blank else {})
+        count_name = "images that hold one value only, which no method trains on"
+        return CaseSamples(samples, counts={count_name: constant_count} if constant_count else {})
 
     def _shared_group_problems(
         self, cases: Sequence[Case], split_of: Mapping[str, str]

@@ -29,12 +29,12 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from .base import DataError, Spec
+from .base import DataError, Spec, first_names
 from .io.csv import read_rows
 from .io.nifti import LABEL_TOLERANCE, Volume
 from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
-from .splits.assignment import Case, assign_pools, check_fractions
-from .splits.shared_subjects import remove_shared_subjects
+from .splits.assignment import Case, check_fractions, split_training_pool
+from .splits.shared_subjects import check_split_policy, remove_shared_subjects
 from .transforms.coregistration import nan_notes, read_coregistered
 from .transforms.slices import (
     intensity_percentiles,
@@ -88,11 +88,8 @@ class IXI(FileDataset, ABC):
     ) -> None:
         if fold not in range(5) or modality not in ("t1", "t2"):
             raise ValueError(f"fold is 0 to 4, modality 't1' or 't2', not {fold} and {modality!r}")
-        if split not in ("corrected", "published") or nan not in ("error", "zero"):
-            raise ValueError(
-                "split is 'corrected' or 'published', nan 'error' or 'zero', not "
-                f"{split!r} and {nan!r}"
-            )
+        if nan not in ("error", "zero"):
+            raise ValueError(f"nan is 'error' or 'zero', not {nan!r}")
         if axial is not None and (len(axial) != 2 or not 0 <= axial[0] <= axial[1]):
             raise ValueError(f"no planes from {axial}; axial is (first, last)")
         if not 0 < size <= pad or every < 1 or min_lesion < 1:
@@ -104,7 +101,7 @@ class IXI(FileDataset, ABC):
         self.axial, self.every = None if axial is None else tuple(axial), every
         self.min_brain, self.min_lesion = min_brain, min_lesion
         self.fractions, self.seed = check_fractions(fractions, 2), seed
-        self.split: Literal["corrected", "published"] = split
+        self.split = check_split_policy(split)
         self.nan: Literal["error", "zero"] = nan
         self.ignore_affine = ignore_affine
         self.spec = Spec(channels=1, shape=(size, size))
@@ -114,73 +111,75 @@ class IXI(FileDataset, ABC):
         base = next((place for place in places if (place / "splits").is_dir()), None)
         if base is None:
             raise self.no_data_error(f"no folder Data/splits lies under {root}")
-        wanted = {
+        lists_of_pool = {
             "train": (f"IXI_train_fold{self.fold}",),
             "val": (f"IXI_val_fold{self.fold}", f"{self.target}_val"),
             "test": ("IXI_test", f"{self.target}_test"),
         }
-        cases, problems, double, without = [], [], 0, []
+        cases, problems, repeated, unavailable = [], [], 0, []
         available = _subjects_with_modality(base, self.modality)
-        for pool, names in wanted.items():
-            seen: set[str] = set()
+        for pool, names in lists_of_pool.items():
+            subjects: set[str] = set()
             for name in names:
-                rows, wrong = _read_split_rows(base, name)
-                problems += wrong
+                rows, row_problems = _read_split_rows(base, name)
+                problems += row_problems
                 for row in rows:
                     subject = NAME_ENDING.sub("", PurePosixPath(row["img_name"]).name)
-                    if subject in seen:
-                        double += 1
+                    if subject in subjects:
+                        repeated += 1
                         continue
-                    seen.add(subject)
+                    subjects.add(subject)
                     case, missing = self._row_case(base, pool, subject, row, name)
                     if missing and not name.startswith("IXI"):
                         problems += missing
                     elif missing and available is not None and subject not in available:
-                        without.append(subject)
+                        unavailable.append(subject)
                     elif missing:
                         problems += missing
                     else:
                         cases.append(case)
-        found = remove_shared_subjects(
+        disjoint = remove_shared_subjects(
             cases, ("test", "val", "train"), published=self.split == "published"
         )
         self.leaky = self.split == "published"
-        notes = list(found.notes)
-        if double:
+        notes = list(disjoint.notes)
+        if repeated:
             notes.append(
-                f"rows of the csv files that name a subject again, and count once: {double}"
+                f"rows of the csv files that name a subject again, and count once: {repeated}"
             )
-        if without:
-            few = ", ".join(sorted(set(without))[:5])
-            notes.append(f"subjects without {self.modality} (avail_t2.csv): {len(without)} ({few})")
-        return DatasetIndex(found.cases, problems, notes)
+        if unavailable:
+            examples = first_names(sorted(set(unavailable)))
+            notes.append(
+                f"subjects without {self.modality} (avail_t2.csv): {len(unavailable)} ({examples})"
+            )
+        return DatasetIndex(disjoint.cases, problems, notes)
 
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
-        train, held_out = self.fractions
-        pools: dict[str, dict[str, float]] = {"train": {"train": train, "held_out": held_out}}
-        return assign_pools(cases, {**pools, "val": {"val": 1.0}, "test": {"test": 1.0}}, self.seed)
+        return split_training_pool(cases, self.fractions, self.seed)
 
     def read(self, case: Case) -> CaseSamples:
-        def called(role: str) -> str:
+        def name_of(role: str) -> str:
             return f"{case.name} ({case.files[role].parent.name}/{case.files[role].name})"
 
         volumes, problems = read_coregistered(
-            case.files, called, labels=(), nan=self.nan, ignore_affine=self.ignore_affine
+            case.files, name_of, labels=(), nan=self.nan, ignore_affine=self.ignore_affine
         )
-        notes = nan_notes(volumes, called)
+        notes = nan_notes(volumes, name_of)
         flags = {role: volumes[role].data != 0 for role in ("mask", "seg") if role in volumes}
         for role in flags:
-            flags[role], told, wrong = _read_flags(volumes[role], called(role))
-            notes += told
-            problems += wrong
+            flags[role], flag_notes, flag_problems = _read_flags(volumes[role], name_of(role))
+            notes += flag_notes
+            problems += flag_problems
         if "seg" in flags and not flags["seg"].any() and not problems:
-            problems.append(f"{called('seg')} marks no lesion, and its image is called abnormal")
+            problems.append(f"{name_of('seg')} marks no lesion, and its image is called abnormal")
         if "mask" in flags and not flags["mask"].any():
-            problems.append(f"{called('mask')} marks no brain")
+            problems.append(f"{name_of('mask')} marks no brain")
         depth = volumes["image"].data.shape[2] if "image" in volumes else 0
         if self.axial is not None and depth and depth <= self.axial[1]:
-            asked = f"{called('image')} has {depth} axial planes; axial asks for {self.axial[1]}"
-            problems.append(asked)
+            too_shallow = (
+                f"{name_of('image')} has {depth} axial planes; axial asks for {self.axial[1]}"
+            )
+            problems.append(too_shallow)
         if problems:
             raise DataError(f"{case.name} is unusable", problems)
         data, brain = volumes["image"].data, flags["mask"]
@@ -188,11 +187,11 @@ class IXI(FileDataset, ABC):
         first, last = self.axial or (0, depth - 1)
         levels = range(first, last + 1, self.every)
         axial = slice(first, last + 1, self.every)
-        range_ = intensity_percentiles(data, brain)
+        limits = intensity_percentiles(data, brain)
         stack = data.T[axial]
-        stack = np.zeros_like(stack) if range_ is None else scale_intensity_range(stack, *range_)
+        stack = np.zeros_like(stack) if limits is None else scale_intensity_range(stack, *limits)
         mm = volumes["image"].spacing
-        cut = select_slices(
+        slices = select_slices(
             to_display_planes(stack)[:, None],
             to_display_planes(brain.T[axial]),
             to_display_planes(lesion.T[axial]),
@@ -207,14 +206,14 @@ class IXI(FileDataset, ABC):
                 "set": str(case.extra["set"]),
             },
         )
-        if cut is None:
+        if slices is None:
             raise DataError(f"{case.name}: pad={self.pad} cuts off a part of the brain")
-        if range_ is None:
-            why = "is constant: it becomes zeros, and no method trains on it"
-            notes.append(f"{called('image')} {why}")
-        gone = {vanished_lesions_text(self.size, self.min_lesion): cut.vanished_lesions}
+        if limits is None:
+            reason = "is constant: it becomes zeros, and no method trains on it"
+            notes.append(f"{name_of('image')} {reason}")
+        counts = {vanished_lesions_text(self.size, self.min_lesion): slices.vanished_lesions}
         return CaseSamples(
-            list(cut.samples(case.name, case.group)), notes, range_ is not None, gone
+            list(slices.samples(case.name, case.group)), notes, limits is not None, counts
         )
 
     def _row_case(
@@ -222,17 +221,17 @@ class IXI(FileDataset, ABC):
     ) -> tuple[Case, list[str]]:
         """What a row of a csv file stands for, and which of its files are not there."""
         label = not split.startswith("IXI")
-        told = {"image": row["img_path"], "mask": row["mask_path"]}
-        told |= {"seg": row.get("seg_path", "")} if label else {}
+        csv_paths = {"image": row["img_path"], "mask": row["mask_path"]}
+        csv_paths |= {"seg": row.get("seg_path", "")} if label else {}
         files, missing = {}, []
-        for role, name in told.items():
+        for role, name in csv_paths.items():
             places = _candidate_paths(
                 base, name, subject, self.modality if role == "image" else role
             )
             files[role] = next((path for path in places if path.is_file()), places[0])
             if not files[role].is_file():
-                where = files[role].relative_to(base).as_posix()
-                missing.append(f"{where} is not there, but splits/{split}.csv names {subject}")
+                location = files[role].relative_to(base).as_posix()
+                missing.append(f"{location} is not there, but splits/{split}.csv names {subject}")
         group = subject.partition("-")[0] if not label else subject
         extra = {"set": "ixi" if not label else self.target.lower()}
         return Case(f"{pool}/{subject}", group, files, pool, label, extra), missing
@@ -258,8 +257,12 @@ def _read_split_rows(base: Path, name: str) -> tuple[list[dict[str, str]], list[
         rows = read_rows(base / f"splits/{name}.csv", CSV_COLUMNS, f"splits/{name}.csv")
     except DataError as error:
         return [], [error.summary]
-    bare = [number for number, row in enumerate(rows, 2) if not all(row[c] for c in CSV_COLUMNS)]
-    problems = [f"splits/{name}.csv, line {n}: expected {', '.join(CSV_COLUMNS)}" for n in bare]
+    incomplete = [
+        number for number, row in enumerate(rows, 2) if not all(row[c] for c in CSV_COLUMNS)
+    ]
+    problems = [
+        f"splits/{name}.csv, line {n}: expected {', '.join(CSV_COLUMNS)}" for n in incomplete
+    ]
     return [row for row in rows if all(row[column] for column in CSV_COLUMNS)], problems
 
 
@@ -287,6 +290,6 @@ def _read_flags(volume: Volume, name: str) -> tuple[np.ndarray, list[str], list[
     if data.min() < -LABEL_TOLERANCE or data.max() > 4 + LABEL_TOLERANCE:
         low, high = float(data.min()), float(data.max())
         return data > 0.5, [], [f"{name} holds values from {low:g} to {high:g}; labels are 0 to 4"]
-    soft = int((np.abs(data - np.rint(data)) > LABEL_TOLERANCE).sum())
-    told = f"{name} holds {soft} fractions (it was warped): true above one half"
-    return data > 0.5, [told] if soft else [], []
+    fractional = int((np.abs(data - np.rint(data)) > LABEL_TOLERANCE).sum())
+    note = f"{name} holds {fractional} fractions (it was warped): true above one half"
+    return data > 0.5, [note] if fractional else [], []

@@ -80,13 +80,13 @@ class IXIAtlas(DeduplicatedDataset):
         self._set_image_options(size, 1)
 
     def build_index(self, root: Path) -> DatasetIndex:
-        there = [path for path in find_files(root, [".png"], 5) if _subject(path)]
-        images = {path: list[str]() for path in there if not _is_mask(path)}
+        paths = [path for path in find_files(root, [".png"], 5) if _subject(path)]
+        images = {path: list[str]() for path in paths if not _is_mask(path)}
         listed, problems = _read_lists(root)
         for atlas in (False, True):  # what no list tells of is dealt
-            mine = {p: pools for p, pools in listed.items() if _is_atlas(p) == atlas}
-            images |= mine or {p: [""] for p in images if _is_atlas(p) == atlas}
-        cases, notes, stray = [], [], 0
+            listed_images = {p: pools for p, pools in listed.items() if _is_atlas(p) == atlas}
+            images |= listed_images or {p: [""] for p in images if _is_atlas(p) == atlas}
+        cases, notes, ignored = [], [], 0
         for image, pools in images.items():
             name, atlas = _name(image, root), _is_atlas(image)
             if atlas and self.blacklist and _atlas_number(image) in BLACKLIST:
@@ -105,33 +105,32 @@ class IXIAtlas(DeduplicatedDataset):
             }
             for index, pool in enumerate(sorted(set(pools), key=SPLIT_PREFERENCE.index)):
                 if atlas and pool == "train":
-                    stray += 1
+                    ignored += 1
                 else:
-                    called = f"{name} ({pool})" if index else name
-                    cases.append(Case(called, _subject(image), files, pool, atlas, tags))
-        for mask in (path for path in there if _is_mask(path)):
+                    case_name = f"{name} ({pool})" if index else name
+                    cases.append(Case(case_name, _subject(image), files, pool, atlas, tags))
+        for mask in (path for path in paths if _is_mask(path)):
             if not mask.with_name(mask.name.replace("_mask.png", ".png")).is_file():
                 problems.append(f"{_name(mask, root)} is the mask of no image beside it")
         problems += name_conflicts({case.files["image"]: None for case in cases}, root)
-        if stray:
-            notes.append(f"{stray} ATLAS slices are listed for training: they are not trained on")
-        cases, leaks = self._remove_shared_subjects(cases)
+        if ignored:
+            notes.append(f"{ignored} ATLAS slices are listed for training: they are not trained on")
+        cases, shared_notes = self._remove_shared_subjects(cases)
         self._infer_spec(cases)
-        return DatasetIndex(cases, problems, [*notes, *leaks])
+        return DatasetIndex(cases, problems, [*notes, *shared_notes])
 
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         return assign_unpublished(cases, self.fractions, self.seed, abnormal_splits=("val", "test"))
 
     def read(self, case: Case) -> CaseSamples:
-        reading = super().read(case)
-        mask = reading.samples[0].mask
-        less, most = self.lesion
-        if case.label and mask is not None and not less < int(mask.sum()) <= most:
-            what = (
-                f"ATLAS slices left out whose masks hold no more than {less} pixels or over {most}"
-            )
-            return CaseSamples([], reading.notes, reading.trainable, {what: 1})
-        return reading
+        samples = super().read(case)
+        mask = samples.samples[0].mask
+        min_pixels, max_pixels = self.lesion
+        if case.label and mask is not None and not min_pixels < int(mask.sum()) <= max_pixels:
+            bounds = f"no more than {min_pixels} pixels or over {max_pixels}"
+            count_name = f"ATLAS slices left out whose masks hold {bounds}"
+            return CaseSamples([], samples.notes, samples.trainable, {count_name: 1})
+        return samples
 
     def _mask_problems(self, case: Case, name: str, mask: Tensor) -> Iterator[str]:
         """A slice without lesion is no mistake here: `lesion` leaves it out."""
@@ -174,7 +173,7 @@ def _name(path: Path, root: Path) -> str:
 
 def _read_lists(root: Path) -> tuple[dict[Path, list[str]], list[str]]:
     """The images that lists name, and for which sets; and names behind which nothing lies."""
-    found: dict[Path, list[str]] = {}
+    pools_of_image: dict[Path, list[str]] = {}
     problems = []
     for table in find_files(root, [".csv"], 5):
         if not LIST_NAME.search(table.stem):
@@ -188,19 +187,21 @@ def _read_lists(root: Path) -> tuple[dict[Path, list[str]], list[str]]:
             elif not _subject(image):
                 problems.append(f"{name} line {number}: no subject in {row['filename']}")
             elif not _is_mask(image):
-                own = _is_atlas(image) and "ixi" not in table.stem.lower()
+                atlas_list = _is_atlas(image) and "ixi" not in table.stem.lower()
                 pool = match[0] if match else ""
-                found.setdefault(image, []).append("" if own and pool == "train" else pool)
-    return found, problems
+                pools_of_image.setdefault(image, []).append(
+                    "" if atlas_list and pool == "train" else pool
+                )
+    return pools_of_image, problems
 
 
 def _resolve_listed_path(listed_path: str, table: Path, root: Path) -> Path | None:
     """The file a list means: its paths begin where its authors stood, at or above ./data."""
     parts = Path(listed_path).parts
     for folder in (table.parent, *table.parents):
-        for rest in (parts, parts[1:]):
-            if rest and folder.joinpath(*rest).is_file():
-                return folder.joinpath(*rest)
+        for tail in (parts, parts[1:]):
+            if tail and folder.joinpath(*tail).is_file():
+                return folder.joinpath(*tail)
         if folder == root.parent:
             break
     return None

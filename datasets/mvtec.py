@@ -19,11 +19,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .io.directories import list_directory, name_conflicts
-from .layouts.mvtec_categories import category_cases, find_categories
+from .layouts.mvtec_categories import find_categories, missing_category, read_categories
 from .preparation.file_dataset import DatasetIndex
 from .preparation.image_dataset import ImageDataset
-from .splits.assignment import Case, assign_pools, check_fractions
+from .splits.assignment import Case, check_fractions, split_training_pool
 
 CATEGORIES = (
     *("bottle", "cable", "capsule", "carpet", "grid", "hazelnut", "leather", "metal_nut"),
@@ -64,22 +63,13 @@ class MVTec(ImageDataset):
         self._set_image_options(size, channels, tile, overlap)
 
     def build_index(self, root: Path) -> DatasetIndex:
-        found = find_categories(root, self.category, lambda p: (p / "train").is_dir())
-        if not found:
-            there = ", ".join(p.name for p in list_directory(root) if p.is_dir()) or "no folder"
-            what = f"no category {self.category!r}" if self.category else "no category"
-            raise self.no_data_error(f"{what} lies under {root} (there is {there})")
-        cases: list[Case] = []
-        problems: list[str] = []
-        for folder in found:
-            mine, wrong = category_cases(folder)
-            cases += mine
-            problems += wrong
-        problems += name_conflicts((c.files["image"] for c in cases), found[0].parent)
-        self._shown = self.channels or (3 if len(found) > 1 else None)
+        folders = find_categories(root, self.category, lambda p: (p / "train").is_dir())
+        if not folders:
+            raise self.no_data_error(missing_category(root, self.category))
+        cases, problems = read_categories(folders)
+        self._shown = self.channels or (3 if len(folders) > 1 else None)
         self._infer_spec(cases)
         return DatasetIndex(cases, problems)
 
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
-        training: dict[str, float] = dict(zip(("train", "held_out"), self.fractions, strict=True))
-        return assign_pools(cases, {"train": training, "test": {"test": 1.0}}, self.seed)
+        return split_training_pool(cases, self.fractions, self.seed)

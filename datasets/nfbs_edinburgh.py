@@ -104,19 +104,19 @@ class NFBSEdinburgh(FileDataset):
         if base is None:
             raise self.no_data_error(f"no folder DATASETS/Train lies under {root}")
         cases, problems = _nfbs_cases(base)
-        sick, wrong = _edinburgh_cases(base)
-        cases, problems = [*cases, *sick], [*problems, *wrong]
-        if not sick and not wrong:
+        patients, patient_problems = _edinburgh_cases(base)
+        cases, problems = [*cases, *patients], [*problems, *patient_problems]
+        if not patients and not patient_problems:
             problems.append(
                 "no patient is there: expected CancerousDataset/EdinburghDataset/Anomalous-T1/"
                 "raw_cleaned/17904.npy and mask/17904.npy beside Train/"
             )
-        people = {case.group for case in cases if case.pool == "Test"}
+        healthy_subjects = {case.group for case in cases if case.pool == "Test"}
         note = (
-            f"test holds {len(people)} healthy people of another study than the patients: compare "
-            "within subject_status"
+            f"test holds {len(healthy_subjects)} healthy people of another study than "
+            "the patients: compare within subject_status"
         )
-        return DatasetIndex(cases, problems, [note] if people else [])
+        return DatasetIndex(cases, problems, [note] if healthy_subjects else [])
 
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         train, held_out = self.fractions
@@ -128,68 +128,70 @@ class NFBSEdinburgh(FileDataset):
         return assign_pools(cases, pools, self.seed)
 
     def read(self, case: Case) -> CaseSamples:
-        sick = case.pool == "Edinburgh"
+        is_patient = case.pool == "Edinburgh"
         name = f"{case.name}/{case.files['image'].name}"
-        stack, spacing, problems = _read_planes(case.files["image"], name, axis=0 if sick else 1)
+        stack, spacing, problems = _read_planes(
+            case.files["image"], name, axis=0 if is_patient else 1
+        )
         mask = brain = None
         if "mask" in case.files:
-            mask, _, wrong = _read_planes(
+            mask, _, mask_problems = _read_planes(
                 case.files["mask"], f"mask/{case.files['mask'].name}", axis=0
             )
-            problems += wrong
+            problems += mask_problems
         if "brain" in case.files:
-            called = f"{case.name}/{case.files['brain'].name}"
+            brain_name = f"{case.name}/{case.files['brain'].name}"
             try:
                 brain = read_labels(
-                    case.files["brain"], allowed={0, 1}, name=called, reorient=False
+                    case.files["brain"], allowed={0, 1}, name=brain_name, reorient=False
                 )
             except DataError as error:
                 problems.append(error.summary)
         inside = stack != 0 if brain is None else np.moveaxis(brain.data, 1, 0) > 0
-        for other, what in ((mask, "mask"), (inside, "brain mask")):
-            if other is not None and other.shape != stack.shape and stack.size:
-                shapes = f"{stack.shape} and {other.shape}"
-                problems.append(f"{name} and its {what} differ in shape: {shapes}")
+        for mask_planes, kind in ((mask, "mask"), (inside, "brain mask")):
+            if mask_planes is not None and mask_planes.shape != stack.shape and stack.size:
+                shapes = f"{stack.shape} and {mask_planes.shape}"
+                problems.append(f"{name} and its {kind} differ in shape: {shapes}")
         lesion = np.zeros(stack.shape, bool) if mask is None else mask > 0
         if mask is not None and mask.size and not lesion.any():
             problems.append(f"{case.name}: mask/{case.files['mask'].name} marks no tumour")
-        levels = [] if problems else self._plane_indices(case, lesion)
-        if levels and levels[-1] >= len(stack):
-            problems.append(f"{name} has {len(stack)} planes; number {levels[-1]} is asked for")
+        indices = [] if problems else self._plane_indices(case, lesion)
+        if indices and indices[-1] >= len(stack):
+            problems.append(f"{name} has {len(stack)} planes; number {indices[-1]} is asked for")
         if problems:
             raise DataError(f"{case.name} is unusable", problems)
-        whole = self._apply_window(stack)
-        constant = whole is None
-        stack = np.zeros_like(stack) if whole is None else whole
-        cut = select_slices(
-            torch.from_numpy(np.ascontiguousarray(stack[levels]))[:, None],
-            torch.from_numpy(np.ascontiguousarray(inside[levels])),
-            torch.from_numpy(np.ascontiguousarray(lesion[levels])),
-            levels,
+        windowed = self._apply_window(stack)
+        constant = windowed is None
+        stack = np.zeros_like(stack) if windowed is None else windowed
+        slices = select_slices(
+            torch.from_numpy(np.ascontiguousarray(stack[indices]))[:, None],
+            torch.from_numpy(np.ascontiguousarray(inside[indices])),
+            torch.from_numpy(np.ascontiguousarray(lesion[indices])),
+            indices,
             size=self.size,
             spacing=spacing,
             min_lesion=self.min_lesion,
-            tags={"subject_status": "diseased" if sick else "healthy"},
+            tags={"subject_status": "diseased" if is_patient else "healthy"},
         )
-        assert cut is not None  # nothing was cropped
-        why = f"{name} is constant: it becomes zeros, and no method trains on it"
-        gone = {vanished_lesions_text(self.size, self.min_lesion): cut.vanished_lesions}
-        samples = list(cut.samples(case.name, case.group))
-        return CaseSamples(samples, [why] if constant else [], not constant, gone)
+        assert slices is not None  # nothing was cropped
+        reason = f"{name} is constant: it becomes zeros, and no method trains on it"
+        counts = {vanished_lesions_text(self.size, self.min_lesion): slices.vanished_lesions}
+        samples = list(slices.samples(case.name, case.group))
+        return CaseSamples(samples, [reason] if constant else [], not constant, counts)
 
     def _plane_indices(self, case: Case, lesion: np.ndarray) -> list[int]:
         if case.pool != "Edinburgh":
             return list(range(self.slices[0], self.slices[1] + 1, self.every))
         if self.ranges == "all":
             return list(range(0, len(lesion), self.every))
-        drawn = np.flatnonzero(lesion.any((1, 2)))
-        around = (
-            max(int(drawn[0]) - RANGE_MARGIN, 0),
-            min(int(drawn[-1]) + RANGE_MARGIN + 1, len(lesion)),
+        lesion_planes = np.flatnonzero(lesion.any((1, 2)))
+        default_range = (
+            max(int(lesion_planes[0]) - RANGE_MARGIN, 0),
+            min(int(lesion_planes[-1]) + RANGE_MARGIN + 1, len(lesion)),
         )
-        start, stop = PATIENT_RANGES.get(case.group, around)
+        start, stop = PATIENT_RANGES.get(case.group, default_range)
         if self.ranges == "four":
-            return sorted({int(at) for at in np.linspace(start + 5, stop - 5, 4)})
+            return sorted({int(index) for index in np.linspace(start + 5, stop - 5, 4)})
         return list(range(start, stop, self.every))
 
     def _apply_window(self, stack: np.ndarray) -> np.ndarray | None:
@@ -205,8 +207,8 @@ class NFBSEdinburgh(FileDataset):
             low, width = high - 1, 1.0
         start = 0.0 if self.norm == "paper" else low
         clipped = stack.clip(low, low + width)
-        found = ((clipped - np.float32(start)) / np.float32(width)).clip(0, 1)
-        return np.where(stack != 0, found, np.float32(0))
+        windowed = ((clipped - np.float32(start)) / np.float32(width)).clip(0, 1)
+        return np.where(stack != 0, windowed, np.float32(0))
 
 
 def _nfbs_cases(base: Path) -> tuple[list[Case], list[str]]:
@@ -216,19 +218,19 @@ def _nfbs_cases(base: Path) -> tuple[list[Case], list[str]]:
         for folder in list_directory(base / pool) if (base / pool).is_dir() else ():
             if not folder.is_dir():
                 continue
-            there = list_directory(folder)
-            volumes = [path for path in there if T1W_NAME.fullmatch(path.name)]
-            arrays = [path for path in there if path.name == f"{folder.name}.npy"]
-            found = arrays or volumes
+            paths = list_directory(folder)
+            volumes = [path for path in paths if T1W_NAME.fullmatch(path.name)]
+            arrays = [path for path in paths if path.name == f"{folder.name}.npy"]
+            images = arrays or volumes
             name = f"{pool}/{folder.name}"
-            if len(found) != 1:
+            if len(images) != 1:
                 problems.append(
                     f"{name}: expected one sub-{folder.name}_ses-NFB3_T1w.nii.gz or "
-                    f"{folder.name}.npy; found {', '.join(p.name for p in there) or 'nothing'}"
+                    f"{folder.name}.npy; found {', '.join(p.name for p in paths) or 'nothing'}"
                 )
                 continue
-            files = {"image": found[0]}
-            brain = [path for path in there if BRAIN_MASK_NAME.fullmatch(path.name)]
+            files = {"image": images[0]}
+            brain = [path for path in paths if BRAIN_MASK_NAME.fullmatch(path.name)]
             files |= {"brain": brain[0]} if brain else {}
             cases.append(Case(name, folder.name, files, pool, False))
     return cases, problems
@@ -236,23 +238,26 @@ def _nfbs_cases(base: Path) -> tuple[list[Case], list[str]]:
 
 def _edinburgh_cases(base: Path) -> tuple[list[Case], list[str]]:
     """Edinburgh: an array and its mask each; raw_cleaned counts before raw."""
-    inside = ("CancerousDataset/EdinburghDataset/Anomalous-T1", "EdinburghDataset/Anomalous-T1")
-    folder = next((base / p for p in (*inside, "Anomalous-T1") if (base / p).is_dir()), None)
+    locations = ("CancerousDataset/EdinburghDataset/Anomalous-T1", "EdinburghDataset/Anomalous-T1")
+    folder = next((base / p for p in (*locations, "Anomalous-T1") if (base / p).is_dir()), None)
     if folder is None:
         return [], []
-    found = {}
+    arrays = {}
     for name in ("mask", "raw", "raw_cleaned"):
-        there = list_directory(folder / name) if (folder / name).is_dir() else []
-        found[name] = {path.stem: path for path in there if path.suffix == ".npy"}
-    images = found["raw"] | found["raw_cleaned"]
-    lonely = [f"mask/{number}.npy has no raw_cleaned/{number}.npy" for number in found["mask"]
-              if number not in images]  # fmt: skip
-    cases, problems = [], lonely
+        paths = list_directory(folder / name) if (folder / name).is_dir() else []
+        arrays[name] = {path.stem: path for path in paths if path.suffix == ".npy"}
+    images = arrays["raw"] | arrays["raw_cleaned"]
+    cases: list[Case] = []
+    problems = [
+        f"mask/{number}.npy has no raw_cleaned/{number}.npy"
+        for number in arrays["mask"]
+        if number not in images
+    ]
     for number, path in sorted(images.items()):
-        if number not in found["mask"]:
+        if number not in arrays["mask"]:
             problems.append(f"Edinburgh/{number} has no mask/{number}.npy")
             continue
-        files = {"image": path, "mask": found["mask"][number]}
+        files = {"image": path, "mask": arrays["mask"][number]}
         cases.append(Case(f"Edinburgh/{number}", number, files, "Edinburgh", True))
     return cases, problems
 
@@ -269,8 +274,8 @@ def _read_planes(
             array, spacing = volume.data, volume.spacing
     except DataError as error:
         return np.zeros((0, 0, 0), np.float32), (1.0, 1.0), [error.summary]
-    kept = [mm for index, mm in enumerate(spacing) if index != axis]
-    return np.moveaxis(array, axis, 0), (kept[0], kept[1]), []
+    in_plane_mm = [mm for index, mm in enumerate(spacing) if index != axis]
+    return np.moveaxis(array, axis, 0), (in_plane_mm[0], in_plane_mm[1]), []
 
 
 def _read_npy_volume(path: Path, name: str) -> np.ndarray:
@@ -280,8 +285,8 @@ def _read_npy_volume(path: Path, name: str) -> np.ndarray:
         reason = str(error).partition("\n")[0]
         raise DataError(f"{name} cannot be read ({reason})") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf" or array.ndim != 3:
-        what = f"{getattr(array, 'dtype', '')} {getattr(array, 'shape', '')}"
-        raise DataError(f"{name} holds {what}; three axes of numbers are expected")
+        finding = f"{getattr(array, 'dtype', '')} {getattr(array, 'shape', '')}"
+        raise DataError(f"{name} holds {finding}; three axes of numbers are expected")
     array = array.astype(np.float32)
     if not np.isfinite(array).all():
         raise DataError(f"{name} holds {int((~np.isfinite(array)).sum())} voxels of NaN or inf")

@@ -23,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from .io.directories import find_files, list_directory, name_conflicts
+from .io.directories import find_files, folder_levels, name_conflicts
 from .io.images import SUFFIXES
 from .preparation.deduplicated_dataset import DeduplicatedDataset
 from .preparation.file_dataset import DatasetIndex
@@ -74,24 +74,26 @@ class OCT2017(DeduplicatedDataset):
         self._set_image_options(size, channels)
 
     def build_index(self, root: Path) -> DatasetIndex:
-        home = next(_dataset_folders(root), root)
-        found = [
-            _image_case(image, image.relative_to(home).parts)
-            for image in find_files(home, SUFFIXES, 4)
+        base = next(_dataset_folders(root), root)
+        outcomes = [
+            _image_case(image, image.relative_to(base).parts)
+            for image in find_files(base, SUFFIXES, 4)
         ]
-        problems = [one for one in found if isinstance(one, str)]
-        wanted = (None, "Ungood", *self.classes)
+        problems = [outcome for outcome in outcomes if isinstance(outcome, str)]
+        selected = (None, "Ungood", *self.classes)
         cases = [
-            one for one in found if isinstance(one, Case) and one.extra.get("disease") in wanted
+            outcome
+            for outcome in outcomes
+            if isinstance(outcome, Case) and outcome.extra.get("disease") in selected
         ]
-        strange = [case.name for case in cases if case.group == case.name]
-        problems += name_conflicts((case.files["image"] for case in cases), home)
+        unnamed = [case.name for case in cases if case.group == case.name]
+        problems += name_conflicts((case.files["image"] for case in cases), base)
         if not any(case.pool == "test" for case in cases):
             cases = [replace(c, pool="test") if c.pool == "val" else c for c in cases]
         cases, notes = self._remove_shared_subjects(cases)
-        if strange:
-            who = f"{len(strange)} images, such as {strange[0]}, have no patient in their names"
-            notes.append(f"{who}: each counts as a patient of its own")
+        if unnamed:
+            note = f"{len(unnamed)} images, such as {unnamed[0]}, have no patient in their names"
+            notes.append(f"{note}: each counts as a patient of its own")
         self._has_labels = any(case.label for case in cases if case.pool in ("", "train"))
         self._infer_spec(cases)
         return DatasetIndex(cases, problems, notes)
@@ -105,8 +107,10 @@ def _image_case(image: Path, parts: Sequence[str]) -> Case | str:
     folders = parts[:-1]
     pool = next((POOLS[part] for part in folders if part in POOLS), "")
     folder = next((CLASS_OF_FOLDER[part] for part in folders if part in CLASS_OF_FOLDER), "")
-    known = (i for i, part in enumerate(folders) if part in POOLS or part in CLASS_OF_FOLDER)
-    name = "/".join(parts[next(known, 0) :])
+    known_positions = (
+        i for i, part in enumerate(folders) if part in POOLS or part in CLASS_OF_FOLDER
+    )
+    name = "/".join(parts[next(known_positions, 0) :])
     match = IMAGE_NAME.fullmatch(image.stem)
     kind = match[1] if match else folder
     if not kind:
@@ -120,7 +124,5 @@ def _image_case(image: Path, parts: Sequence[str]) -> Case | str:
 
 def _dataset_folders(root: Path) -> Iterator[Path]:
     """The folder of this dataset at or below root, beside whatever else lies there."""
-    level = [root]
-    for _ in range(3):
+    for level in folder_levels(root, 2):
         yield from (p for p in level if p.name.strip().upper() in ("OCT2017", "OCT"))
-        level = [p for folder in level for p in list_directory(folder) if p.is_dir()]

@@ -90,22 +90,22 @@ class RFChallenge(FileDataset):
         self._layouts: dict[Path, FrameLayout] = {}
 
     def build_index(self, root: Path) -> DatasetIndex:
-        found, notes = self._signal_files(root)
-        if self.signal not in found:
-            there = ", ".join(sorted(found)) or "none"
+        files_of_signal, notes = self._signal_files(root)
+        if self.signal not in files_of_signal:
+            available = ", ".join(sorted(files_of_signal)) or "none"
             raise self.no_data_error(
-                f"no file of {self.signal} lies under {root} (there is {there})"
+                f"no file of {self.signal} lies under {root} (there is {available})"
             )
-        others = [kind for kind in sorted(found) if kind != self.signal]
+        others = [kind for kind in sorted(files_of_signal) if kind != self.signal]
         problems = [f"no file of {kind} is there" for kind in set(self.others or ()) - set(others)]
         cases: list[Case] = []
         for kind in [self.signal, *(others if self.others is None else self.others)]:
-            pools = found.get(kind, {})
-            wanted = ("train", "test") if kind == self.signal else ("test",)
-            missing = [pool for pool in wanted if not pools.get(pool)]
-            if missing and kind in found:
+            pools = files_of_signal.get(kind, {})
+            needed = ("train", "test") if kind == self.signal else ("test",)
+            missing = [pool for pool in needed if not pools.get(pool)]
+            if missing and kind in files_of_signal:
                 problems += [f"{kind} has no file in {POOL_FOLDERS[pool]}" for pool in missing]
-            for pool in wanted:
+            for pool in needed:
                 for path in pools.get(pool, ()):
                     try:
                         cases += self._frame_cases(path, kind, pool)
@@ -119,19 +119,19 @@ class RFChallenge(FileDataset):
         """Signal to pool to files, and notes. Raw files go before what was cut from them."""
         root = root.parent if root.name in POOL_FOLDERS.values() else root
         raw: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
-        cut: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
+        windowed: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
         for path in find_files(root, (".h5", ".hdf5"), 3):
             match = FILE_NAME.fullmatch(path.name)
             if match and (match["raw"] or match["part"]):
                 pool = "test" if match["test"] else match["part"] or "train"
-                (cut if match["part"] else raw)[match["signal"]][pool].append(path)
+                (windowed if match["part"] else raw)[match["signal"]][pool].append(path)
         notes = []
-        for kind, pools in sorted(cut.items()):
-            mine = raw[kind]
-            if mine["train"]:
+        for kind, pools in sorted(windowed.items()):
+            raw_files = raw[kind]
+            if raw_files["train"]:
                 continue
-            mine["train"] += pools["train"]
-            mine["train" if mine["test"] else "test"] += pools["val"]
+            raw_files["train"] += pools["train"]
+            raw_files["train" if raw_files["test"] else "test"] += pools["val"]
             notes.append(
                 f"{kind}: windows that were cut and shared out before, of frames nobody can tell; "
                 "windows of one frame may stand in several splits, and numbers be too good"
@@ -143,33 +143,39 @@ class RFChallenge(FileDataset):
         name = f"{path.parent.name}/{path.name}"
         frames = read_frame_layout(path, name, kind)
         if frames.length < self.window:
-            what = f"frames of {frames.length} samples, shorter than window={self.window}"
-            raise DataError(f"{name} has {what}")
+            finding = f"frames of {frames.length} samples, shorter than window={self.window}"
+            raise DataError(f"{name} has {finding}")
         self._layouts[path] = frames
-        part = path.stem.removeprefix(f"{kind}_").replace("raw_data", "").strip("_") or "train"
+        file_part = path.stem.removeprefix(f"{kind}_").replace("raw_data", "").strip("_") or "train"
         cases = []
         for index in range(frames.n_frames):
-            key, extra = f"{kind}/{part}/{index:05d}", {"signal": kind, "frame": index}
+            key, extra = f"{kind}/{file_part}/{index:05d}", {"signal": kind, "frame": index}
             cases.append(Case(key, key, {"image": path}, pool, kind != self.signal, extra))
         return cases
 
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         """Kind by kind, so that each reaches val and test in the same shares."""
-        training: dict[str, float] = dict(zip(("train", "held_out"), self.fractions, strict=True))
-        judged: dict[str, float] = dict(zip(("test", "val"), self.judged[::-1], strict=True))
-        kinds: dict[str, list[Case]] = defaultdict(list)
+        training_fractions: dict[str, float] = dict(
+            zip(("train", "held_out"), self.fractions, strict=True)
+        )
+        test_fractions: dict[str, float] = dict(
+            zip(("test", "val"), self.judged[::-1], strict=True)
+        )
+        cases_of_signal: dict[str, list[Case]] = defaultdict(list)
         for case in cases:
-            kinds[case.extra["signal"]].append(case)
+            cases_of_signal[case.extra["signal"]].append(case)
         split_of: dict[str, str] = {}
-        for mine in kinds.values():
-            split_of |= assign_pools(mine, {"train": training, "test": judged}, self.seed)
+        for signal_cases in cases_of_signal.values():
+            split_of |= assign_pools(
+                signal_cases, {"train": training_fractions, "test": test_fractions}, self.seed
+            )
         return split_of
 
     def read(self, case: Case) -> CaseSamples:
         frame = self._read_frame(case)
         if not np.isfinite(frame).all():
-            bad = int((~np.isfinite(frame)).sum())
-            raise DataError(f"{case.name} holds {bad} values that are NaN or inf")
+            nonfinite = int((~np.isfinite(frame)).sum())
+            raise DataError(f"{case.name} holds {nonfinite} values that are NaN or inf")
         rms = float(np.sqrt(np.square(frame, dtype=np.float64).sum(0).mean()))
         constant = bool((frame == frame[:, :1]).all())
         values = (
@@ -177,8 +183,8 @@ class RFChallenge(FileDataset):
         )
         samples = []
         for index in self._window_indices(frame.shape[1] // self.window):
-            cut = values[:, index * self.window : (index + 1) * self.window]
-            x = torch.from_numpy(np.clip(0.5 + 0.5 * cut, 0, 1).astype(np.float32))
+            window_values = values[:, index * self.window : (index + 1) * self.window]
+            x = torch.from_numpy(np.clip(0.5 + 0.5 * window_values, 0, 1).astype(np.float32))
             key, tags = f"{case.name}/{index:04d}", {"signal": case.extra["signal"]}
             samples.append(Sample(x, key, case.group, bool(case.label), tags=tags))
         peak = float(np.abs(values).max())
@@ -190,8 +196,10 @@ class RFChallenge(FileDataset):
                 peak < MIN_PEAK and not constant
             ),
         }
-        why = [f"{case.name} holds one value only, and no method trains on it"] if constant else []
-        return CaseSamples(samples, why, not constant, counts)
+        notes = (
+            [f"{case.name} holds one value only, and no method trains on it"] if constant else []
+        )
+        return CaseSamples(samples, notes, not constant, counts)
 
     def _window_indices(self, count: int) -> Iterable[int]:
         """The windows of a frame that are taken."""
@@ -211,12 +219,12 @@ class RFChallenge(FileDataset):
         if problems:  # a whole file: no need to list all of its frames
             return problems, notes
 
-        def held():
+        def frames():
             for case in cases:
                 try:
                     yield case.name, split_of[case.name], self._read_frame(case)
                 except (DataError, KeyError):
                     continue  # told when it is read
 
-        again = find_duplicate_samples(held())
-        return problems + again[0], notes + again[1]
+        duplicates = find_duplicate_samples(frames())
+        return problems + duplicates[0], notes + duplicates[1]

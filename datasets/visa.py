@@ -23,10 +23,10 @@ from .base import DataError
 from .io.csv import read_rows
 from .io.directories import find_files, list_directory, name_conflicts
 from .io.images import SUFFIXES
-from .layouts.mvtec_categories import category_cases, find_categories
+from .layouts.mvtec_categories import find_categories, missing_category, read_categories
 from .preparation.file_dataset import DatasetIndex
 from .preparation.image_dataset import ImageDataset
-from .splits.assignment import Case, assign_pools, check_fractions
+from .splits.assignment import Case, check_fractions, split_training_pool
 
 SPLIT_TABLE = "split_csv/1cls.csv"
 
@@ -63,29 +63,21 @@ class VisA(ImageDataset):
 
     def build_index(self, root: Path) -> DatasetIndex:
         raw = find_categories(root, self.category, lambda p: (p / "Data/Images").is_dir())
-        found = raw or find_categories(root, self.category, lambda p: (p / "train").is_dir())
-        if not found:
-            there = ", ".join(p.name for p in list_directory(root) if p.is_dir()) or "no folder"
-            what = f"no category {self.category!r}" if self.category else "no category"
-            raise self.no_data_error(f"{what} lies under {root} (there is {there})")
-        cases: list[Case] = []
-        problems: list[str] = []
+        folders = raw or find_categories(root, self.category, lambda p: (p / "train").is_dir())
+        if not folders:
+            raise self.no_data_error(missing_category(root, self.category))
         notes: list[str] = []
         if raw:
-            cases, problems, notes = _table_cases(found[0].parent, {p.name for p in found})
+            base = folders[0].parent
+            cases, problems, notes = _table_cases(base, {path.name for path in folders})
+            problems += name_conflicts((case.files["image"] for case in cases), base)
         else:
-            for folder in found:
-                mine, wrong = category_cases(folder)
-                cases += mine
-                problems += wrong
-        home = found[0].parent
-        problems += name_conflicts((c.files["image"] for c in cases), home)
+            cases, problems = read_categories(folders)
         self._infer_spec(cases)
         return DatasetIndex(cases, problems, notes)
 
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
-        training: dict[str, float] = dict(zip(("train", "held_out"), self.fractions, strict=True))
-        return assign_pools(cases, {"train": training, "test": {"test": 1.0}}, self.seed)
+        return split_training_pool(cases, self.fractions, self.seed)
 
 
 def _table_cases(base: Path, categories: set[str]) -> tuple[list[Case], list[str], list[str]]:
@@ -98,7 +90,7 @@ def _table_cases(base: Path, categories: set[str]) -> tuple[list[Case], list[str
         )
     cases: list[Case] = []
     problems: list[str] = []
-    used, lines, index = set[Path](), dict[str, int](), _FileIndex(base)
+    used_paths, line_of_image, index = set[Path](), dict[str, int](), _FileIndex(base)
     for number, row in enumerate(
         read_rows(base / SPLIT_TABLE, ["object", "split", "label", "image", "mask"], SPLIT_TABLE),
         start=2,
@@ -108,39 +100,41 @@ def _table_cases(base: Path, categories: set[str]) -> tuple[list[Case], list[str
         line = f"{SPLIT_TABLE} line {number}"
         pool, label = row["split"], row["label"] != "normal"
         if pool not in ("train", "test") or row["label"] not in ("normal", "anomaly"):
-            said = f"split {pool!r}, label {row['label']!r}"
-            problems.append(f"{line} says {said}; it takes train or test, normal or anomaly")
+            values = f"split {pool!r}, label {row['label']!r}"
+            problems.append(f"{line} says {values}; it takes train or test, normal or anomaly")
             continue
         if pool == "train" and label:
             problems.append(f"{line} trains on {row['image']}, an anomaly: 1cls.csv has none")
             continue
-        before = lines.setdefault(row["image"], number)
-        if before != number:
-            problems.append(f"{line} names {row['image']} again, after line {before}")
+        first_line = line_of_image.setdefault(row["image"], number)
+        if first_line != number:
+            problems.append(f"{line} names {row['image']} again, after line {first_line}")
             continue
-        wanted = {"image": row["image"]} | ({"mask": row["mask"]} if label else {})
+        needed = {"image": row["image"]} | ({"mask": row["mask"]} if label else {})
         files: dict[str, Path] = {}
-        for role, place in wanted.items():
-            fitting = index.find(place) if place else []
-            used.update(fitting)
-            if len(fitting) == 1:
-                files[role] = fitting[0]
+        for role, place in needed.items():
+            candidates = index.find(place) if place else []
+            used_paths.update(candidates)
+            if len(candidates) == 1:
+                files[role] = candidates[0]
             else:
-                what = f"{len(fitting)} files" if fitting else "no file"
-                problems.append(f"{line}: there is {what} for the {role} {place or '(blank)'!r}")
-        if len(files) == len(wanted):
+                count_text = f"{len(candidates)} files" if candidates else "no file"
+                problems.append(
+                    f"{line}: there is {count_text} for the {role} {place or '(blank)'!r}"
+                )
+        if len(files) == len(needed):
             name = PurePosixPath(row["image"]).with_suffix("").as_posix()
             cases.append(Case(name, name, files, pool, label, {"category": row["object"]}))
-    rest = [
+    unused = [
         path.relative_to(base).as_posix()
         for category in sorted(categories)
         for path in find_files(base / category / "Data", SUFFIXES, 3)
-        if path not in used
+        if path not in used_paths
     ]
-    masks = [name for name in rest if "/Data/Masks/" in name]
+    masks = [name for name in unused if "/Data/Masks/" in name]
     problems += [f"{name} is the mask of no image in {SPLIT_TABLE}" for name in masks]
-    others = len(rest) - len(masks)
-    notes = [f"{others} images are not in {SPLIT_TABLE}, and are not used"] if others else []
+    unlisted = len(unused) - len(masks)
+    notes = [f"{unlisted} images are not in {SPLIT_TABLE}, and are not used"] if unlisted else []
     return cases, problems, notes
 
 

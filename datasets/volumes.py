@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from .base import DataError, Sample, Spec
+from .base import DataError, Sample, Spec, first_names
 from .io.nifti import Volume
 from .layouts.volume_pairs import find_subjects
 from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
@@ -105,64 +105,75 @@ class Volumes(FileDataset):
         self.spec = Spec(channels=len(self._roles), shape=extent)
 
     def build_index(self, root: Path) -> DatasetIndex:
-        found, problems = find_subjects(root, self.modalities)
+        subjects, problems = find_subjects(root, self.modalities)
         cases = []
-        for one in found:
-            match = re.search(self.group, one.stem) if self.group else None
+        for subject in subjects:
+            match = re.search(self.group, subject.stem) if self.group else None
             if self.group and match is None:
                 problems.append(
-                    f"{one.name}: no patient is found in its name by group={self.group!r}"
+                    f"{subject.name}: no patient is found in its name by group={self.group!r}"
                 )
                 continue
-            group = match[0] if match else one.name
-            extra = {"kind": one.kind} if one.label else {}
-            cases.append(Case(one.name, group, one.files, one.pool, one.label, extra))
-        sick = [case for case in cases if case.label]
-        undrawn = [case.name for case in sick if "mask" not in case.files]
-        drawn = len(undrawn) < len(sick)
-        if drawn:
-            problems += [f"{name} is abnormal and has no mask, but others have" for name in undrawn]
+            group = match[0] if match else subject.name
+            extra = {"kind": subject.kind} if subject.label else {}
+            cases.append(
+                Case(subject.name, group, subject.files, subject.pool, subject.label, extra)
+            )
+        abnormal = [case for case in cases if case.label]
+        unmasked = [case.name for case in abnormal if "mask" not in case.files]
+        has_masks = len(unmasked) < len(abnormal)
+        if has_masks:
+            problems += [
+                f"{name} is abnormal and has no mask, but others have" for name in unmasked
+            ]
         notes = []
-        if undrawn and not drawn and self.slices:
+        if unmasked and not has_masks and self.slices:
             notes.append("no abnormal volume has a mask: every plane of theirs counts as abnormal")
         if any(case.pool for case in cases) and not self.group:
             pools: dict[str, set[str]] = defaultdict(set)
-            for one in found:
-                pools[one.stem].add(one.pool)
-            torn = sorted(stem for stem, where in pools.items() if len(where) > 1)
-            if torn:
-                few = ", ".join(torn[:5])
-                notes.append(f"names that stand in two splits: {len(torn)} ({few}); if that is one "
-                             "patient each, say how to find it in the name (group)")  # fmt: skip
-        labels = any(case.pool == "train" for case in sick)
-        self.spec = Spec(self.spec.channels, self.spec.shape, labels=labels, masks=drawn)
+            for subject in subjects:
+                pools[subject.stem].add(subject.pool)
+            repeated = sorted(stem for stem, stem_pools in pools.items() if len(stem_pools) > 1)
+            if repeated:
+                notes.append(
+                    f"names in two splits: {len(repeated)} ({first_names(repeated)}); "
+                    "if each is one patient, say how to find it in the name (group)"
+                )
+        labels = any(case.pool == "train" for case in abnormal)
+        self.spec = Spec(self.spec.channels, self.spec.shape, labels=labels, masks=has_masks)
         return DatasetIndex(cases, problems, notes)
 
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         train, held_out, val, test = self.fractions
         published = any(case.pool for case in cases)
-        mine = [case for case in cases if case.pool in ("", "train")]
-        normal = {case.group for case in mine if not case.label}
-        sick = {case.group for case in mine} - normal
+        unpublished = [case for case in cases if case.pool in ("", "train")]
+        normal_groups = {case.group for case in unpublished if not case.label}
+        abnormal_groups = {case.group for case in unpublished} - normal_groups
         if not published:
-            dealt = four_way_split(normal, self.fractions, self.seed)
-            share = {"test": test, "val": val}
+            split_of_group = four_way_split(normal_groups, self.fractions, self.seed)
+            abnormal_fractions = {"test": test, "val": val}
         else:
-            spare = bool(sick) and all(case.pool != "val" for case in cases)
-            share = {"train": train} | ({"val": val} if spare else {})
-            whole = {"train": train, "held_out": held_out} | share
-            dealt = assign_groups(normal, _normalise_fractions(whole), self.seed)
-        dealt |= assign_groups(sick, _normalise_fractions(share), self.seed)
-        return {c.name: c.pool if c.pool in ("val", "test") else dealt[c.group] for c in cases}
+            needs_val = bool(abnormal_groups) and all(case.pool != "val" for case in cases)
+            abnormal_fractions = {"train": train} | ({"val": val} if needs_val else {})
+            normal_fractions = {"train": train, "held_out": held_out} | abnormal_fractions
+            split_of_group = assign_groups(
+                normal_groups, _normalise_fractions(normal_fractions), self.seed
+            )
+        split_of_group |= assign_groups(
+            abnormal_groups, _normalise_fractions(abnormal_fractions), self.seed
+        )
+        return {
+            c.name: c.pool if c.pool in ("val", "test") else split_of_group[c.group] for c in cases
+        }
 
     def read(self, case: Case) -> CaseSamples:
-        def called(role: str) -> str:
+        def name_of(role: str) -> str:
             return f"{case.name} ({case.files[role].name})"
 
         order = [role for role in (*self._roles, "mask") if role in case.files]
         volumes, problems = read_coregistered(
             {role: case.files[role] for role in order},
-            called,
+            name_of,
             labels=("mask",),
             allowed=range(256),
             nan=self.nan,
@@ -171,36 +182,36 @@ class Volumes(FileDataset):
         mask = volumes.pop("mask", None)
         if mask is not None and case.label and not mask.data.any() and not self.allow_empty_mask:
             empty = "is empty, and its image is called abnormal (allow_empty_mask)"
-            problems.append(f"{called('mask')} {empty}")
+            problems.append(f"{name_of('mask')} {empty}")
         if mask is not None and not case.label and mask.data.any():
-            problems.append(f"{called('mask')} marks something, and its image is called normal")
+            problems.append(f"{name_of('mask')} marks something, and its image is called normal")
         for role, volume in volumes.items():
             low, high = float(volume.data.min()), float(volume.data.max())
             if self.scale == "none" and not 0 <= low <= high <= 1:
-                problems.append(f"{called(role)} holds values from {low:g} to {high:g} (scale)")
+                problems.append(f"{name_of(role)} holds values from {low:g} to {high:g} (scale)")
             if self.slices and self.axial and volume.data.shape[2] <= self.axial[1]:
                 depth = volume.data.shape[2]
                 problems.append(
-                    f"{called(role)} has {depth} planes; axial asks for {self.axial[1]}"
+                    f"{name_of(role)} has {depth} planes; axial asks for {self.axial[1]}"
                 )
         if problems or len(volumes) < len(self._roles):
             raise DataError(f"{case.name} is unusable", problems or [f"{case.name} is incomplete"])
-        notes, constant, channels = nan_notes(volumes, called), False, []
+        notes, constant, channels = nan_notes(volumes, name_of), False, []
         for role, volume in volumes.items():
-            made = self._scale(volume.data)
-            if made is None:
+            scaled_values = self._scale(volume.data)
+            if scaled_values is None:
                 constant = True
-                why = "is constant: it becomes zeros, and no method trains on it"
-                notes.append(f"{called(role)} {why}")
-            channels.append(np.zeros_like(volume.data) if made is None else made)
-        shown = np.any([volume.data != 0 for volume in volumes.values()], axis=0)
-        lead = next(iter(volumes.values()))
-        drawn = None
+                reason = "is constant: it becomes zeros, and no method trains on it"
+                notes.append(f"{name_of(role)} {reason}")
+            channels.append(np.zeros_like(volume.data) if scaled_values is None else scaled_values)
+        foreground = np.any([volume.data != 0 for volume in volumes.values()], axis=0)
+        reference = next(iter(volumes.values()))
+        lesion = None
         if mask is not None or not case.label:
-            drawn = np.zeros(shown.shape, bool) if mask is None else mask.data > 0
-        cut = self._plane_samples if self.slices else self._volume_sample
-        samples, gone = cut(case, lead, channels, shown, drawn)
-        return CaseSamples(samples, notes, not constant, gone)
+            lesion = np.zeros(foreground.shape, bool) if mask is None else mask.data > 0
+        make_samples = self._plane_samples if self.slices else self._volume_sample
+        samples, counts = make_samples(case, reference, channels, foreground, lesion)
+        return CaseSamples(samples, notes, not constant, counts)
 
     def _scale(self, data: np.ndarray) -> np.ndarray | None:
         """In 0..1, zero where it was zero; None where it is constant."""
@@ -209,8 +220,8 @@ class Volumes(FileDataset):
         if self.scale == "minmax":
             low, high = float(data.min()), float(data.max())
             return scale_intensity_range(data, low, high) if low < high else None
-        found = intensity_percentiles(data)
-        return None if found is None else scale_intensity_range(data, *found, data != 0)
+        limits = intensity_percentiles(data)
+        return None if limits is None else scale_intensity_range(data, *limits, data != 0)
 
     def _tags(self, case: Case) -> dict[str, str]:
         status = {"subject_status": "diseased" if case.label else "healthy"}
@@ -219,49 +230,53 @@ class Volumes(FileDataset):
     def _plane_samples(
         self,
         case: Case,
-        lead: Volume,
+        reference: Volume,
         channels: Sequence[np.ndarray],
-        shown: np.ndarray,
-        drawn: np.ndarray | None,
+        foreground: np.ndarray,
+        lesion: np.ndarray | None,
     ) -> tuple[list[Sample], dict[str, int]]:
-        first, last = self.axial or (0, shown.shape[2] - 1)
+        first, last = self.axial or (0, foreground.shape[2] - 1)
         axial = slice(first, last + 1, self.every)
-        cut = select_slices(
+        slices = select_slices(
             torch.stack([to_display_planes(data.T[axial]) for data in channels], 1),
-            to_display_planes(shown.T[axial]),
-            None if drawn is None else to_display_planes(drawn.T[axial]),
+            to_display_planes(foreground.T[axial]),
+            None if lesion is None else to_display_planes(lesion.T[axial]),
             range(first, last + 1, self.every),
             size=self.size[0],
-            spacing=(lead.spacing[1], lead.spacing[0]),
+            spacing=(reference.spacing[1], reference.spacing[0]),
             min_brain=self.min_foreground,
             min_lesion=self.min_lesion,
             tags=self._tags(case),
         )
-        assert cut is not None  # nothing was cropped
-        gone = {vanished_lesions_text(self.size[0], self.min_lesion): cut.vanished_lesions}
-        return list(cut.samples(case.name, case.group, label=bool(case.label))), gone
+        assert slices is not None  # nothing was cropped
+        counts = {vanished_lesions_text(self.size[0], self.min_lesion): slices.vanished_lesions}
+        return list(slices.samples(case.name, case.group, label=bool(case.label))), counts
 
     def _volume_sample(
         self,
         case: Case,
-        lead: Volume,
+        reference: Volume,
         channels: Sequence[np.ndarray],
-        shown: np.ndarray,
-        drawn: np.ndarray | None,
+        foreground: np.ndarray,
+        lesion: np.ndarray | None,
     ) -> tuple[list[Sample], dict[str, int]]:
-        def fitted(data: np.ndarray) -> torch.Tensor:
-            turned = np.ascontiguousarray(data.T[:, ::-1, ::-1])
-            return crop_and_resize(torch.from_numpy(turned), self.size, spacing)[0]
+        def resized(data: np.ndarray) -> torch.Tensor:
+            display_axes = np.ascontiguousarray(data.T[:, ::-1, ::-1])
+            return crop_and_resize(torch.from_numpy(display_axes), self.size, spacing)[0]
 
-        _, spacing = to_display_axes(lead)
-        steps = crop_and_resize(torch.empty(shown.T.shape), self.size, spacing)[1]
+        _, spacing = to_display_axes(reference)
+        steps = crop_and_resize(torch.empty(foreground.T.shape), self.size, spacing)[1]
         mask = None
-        if drawn is not None:
-            part = fitted(drawn)  # a lesion of less than half a voxel is its largest part
-            mask = (part > 0.5) | ((part > 0) & (part >= part.max()) & bool(part.max() <= 0.5))
-        roi = fitted(shown) > 0.5
+        if lesion is not None:
+            lesion_share = resized(lesion)  # a lesion of less than half a voxel is its largest part
+            mask = (lesion_share > 0.5) | (
+                (lesion_share > 0)
+                & (lesion_share >= lesion_share.max())
+                & bool(lesion_share.max() <= 0.5)
+            )
+        roi = resized(foreground) > 0.5
         sample = Sample(
-            x=torch.stack([fitted(data) for data in channels]),
+            x=torch.stack([resized(data) for data in channels]),
             key=case.name,
             group=case.group,
             label=bool(case.label),
@@ -275,5 +290,5 @@ class Volumes(FileDataset):
 
 def _normalise_fractions(fractions: Mapping[str, float]) -> dict[str, float]:
     """Shares that sum to 1."""
-    whole = sum(fractions.values()) or 1.0
-    return {split: part / whole for split, part in fractions.items()}
+    total = sum(fractions.values()) or 1.0
+    return {split: fraction / total for split, fraction in fractions.items()}

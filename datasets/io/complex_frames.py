@@ -32,27 +32,31 @@ def read_frame_layout(path: Path, name: str, signal: str) -> FrameLayout:
     """How a file holds its frames. Raises DataError where that cannot be told, or where the file
     says of itself that it holds another signal."""
     with open_hdf5(path, name) as file:
-        held = require_dataset(file, "dataset", name)
+        values = require_dataset(file, "dataset", name)
         if "sig_type" in file:
-            told = require_dataset(file, "sig_type", name)[()]
-            told = told.decode() if isinstance(told, bytes) else str(told)
-            if told.casefold() != signal.casefold():
-                raise DataError(f"{name} holds {told}, as its sig_type says: rename or replace it")
-        shape, kind = held.shape, held.dtype
+            signal_type = require_dataset(file, "sig_type", name)[()]
+            signal_type = (
+                signal_type.decode() if isinstance(signal_type, bytes) else str(signal_type)
+            )
+            if signal_type.casefold() != signal.casefold():
+                raise DataError(
+                    f"{name} holds {signal_type}, as its sig_type says: rename or replace it"
+                )
+        shape, dtype = values.shape, values.dtype
         if 0 in shape:
             raise DataError(f"{name} is empty: its dataset has shape {shape}")
-        if kind.kind == "c" or kind.fields:
-            if kind.fields and _complex_fields(kind) is None:
-                raise DataError(f"{name} holds records of {list(kind.fields)}, not of r and i")
+        if dtype.kind == "c" or dtype.fields:
+            if dtype.fields and _complex_fields(dtype) is None:
+                raise DataError(f"{name} holds records of {list(dtype.fields)}, not of r and i")
             if len(shape) != 2:
                 raise DataError(f"{name} has shape {shape}, not (frames, samples)")
-            return FrameLayout(shape[0], shape[1], "pair" if kind.fields else "complex")
-        if kind.kind not in "iuf":
-            raise DataError(f"{name} holds {kind}, no numbers")
+            return FrameLayout(shape[0], shape[1], "pair" if dtype.fields else "complex")
+        if dtype.kind not in "iuf":
+            raise DataError(f"{name} holds {dtype}, no numbers")
         if len(shape) != 3 or 2 not in shape[1:]:
-            what = f"real numbers of shape {shape}"
-            mend = "store complex64, or real and imaginary part as an axis of 2"
-            raise DataError(f"{name} holds {what}: where is the imaginary part? ({mend})")
+            finding = f"real numbers of shape {shape}"
+            advice = "store complex64, or real and imaginary part as an axis of 2"
+            raise DataError(f"{name} holds {finding}: where is the imaginary part? ({advice})")
         if shape[1:] == (2, 2):
             raise DataError(f"{name} has shape {shape}: either axis may be real and imaginary part")
         form = "first" if shape[1] == 2 else "last"

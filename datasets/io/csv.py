@@ -36,8 +36,8 @@ def read_rows(path: Path, columns: Sequence[str], name: str) -> list[dict[str, s
     table.columns = [str(column).strip() for column in table.columns]
     missing = [column for column in columns if column not in table.columns]
     if missing:
-        there = ", ".join(str(column) for column in table.columns[:8])
-        raise DataError(f"{name} lacks the column {', '.join(missing)} (it has {there})")
+        available = ", ".join(str(column) for column in table.columns[:8])
+        raise DataError(f"{name} lacks the column {', '.join(missing)} (it has {available})")
     names = list(table.columns)
     rows = table.itertuples(index=False, name=None)
     return [dict(zip(names, map(str, row), strict=True)) for row in rows]

@@ -24,9 +24,22 @@ def find_files(folder: Path, suffixes: Sequence[str], depth: int = 8) -> Iterato
             yield path
 
 
+def folder_levels(root: Path, depth: int) -> Iterator[list[Path]]:
+    """Yield [root], then the folders one level below it, and so on, `depth` levels at most.
+
+    root: where the search begins
+    depth: levels below root; of each level at most 4096 folders are searched further
+    """
+    level = [root]
+    yield level
+    for _ in range(depth):
+        level = [p for folder in level[:4096] for p in list_directory(folder) if p.is_dir()]
+        yield level
+
+
 def name_conflicts(paths: Iterable[Path], root: Path) -> list[str]:
     """Names that some file systems cannot tell apart or cannot hold, as problems."""
-    seen: dict[str, str] = {}
+    first_names: dict[str, str] = {}
     problems = []
     for path in paths:
         name = path.relative_to(root).as_posix()
@@ -35,7 +48,7 @@ def name_conflicts(paths: Iterable[Path], root: Path) -> list[str]:
         except UnicodeEncodeError:
             problems.append(f"{name!a} is no UTF-8 name: rename it")
             continue
-        first = seen.setdefault(name.casefold(), name)
+        first = first_names.setdefault(name.casefold(), name)
         if first != name:
             problems.append(f"{name} and {first} differ in upper and lower case only: rename one")
     return problems

@@ -15,8 +15,8 @@ from ..base import DataError, Progress, no_progress
 
 def cache_root() -> Path:
     """Where adbench keeps what it can make again: $ADBENCH_CACHE, or the user's cache folder."""
-    given = os.environ.get("ADBENCH_CACHE")
-    return Path(given).expanduser() if given else user_cache_path("adbench")
+    folder = os.environ.get("ADBENCH_CACHE")
+    return Path(folder).expanduser() if folder else user_cache_path("adbench")
 
 
 def modification_stamp(path: Path) -> str:
@@ -31,30 +31,30 @@ def modification_stamp(path: Path) -> str:
 def hash_files(paths: Sequence[Path], progress: Progress = no_progress) -> list[str]:
     """The sha256 of every file's bytes. Remembered while a file keeps its place, size and times,
     so that only new files are read, also after an interruption; forgetting costs a read."""
-    memo = cache_root() / "data" / "digests.json"
+    memo_path = cache_root() / "data" / "digests.json"
     try:
-        known = dict(json.loads(memo.read_bytes()))
+        remembered = dict(json.loads(memo_path.read_bytes()))
     except (OSError, ValueError, TypeError):
-        known = {}
-    found: list[str] = []
-    fresh = {}
+        remembered = {}
+    digests: list[str] = []
+    new = {}
     try:
         for path in paths:
-            place, mark = str(path.absolute()), modification_stamp(path)
-            old = known.get(place)
-            if not (isinstance(old, list) and len(old) == 2 and old[0] == mark):
+            location, stamp = str(path.absolute()), modification_stamp(path)
+            entry = remembered.get(location)
+            if not (isinstance(entry, list) and len(entry) == 2 and entry[0] == stamp):
                 try:
                     with path.open("rb") as file:
-                        old = [mark, hashlib.file_digest(file, "sha256").hexdigest()]
+                        entry = [stamp, hashlib.file_digest(file, "sha256").hexdigest()]
                 except OSError as error:
                     raise DataError(f"{path} cannot be read ({error.strerror})") from error
-                fresh[place] = old
-            found.append(old[1])
-            progress("reading files", len(found), len(paths))
+                new[location] = entry
+            digests.append(entry[1])
+            progress("reading files", len(digests), len(paths))
     finally:
-        if fresh:
-            memo.parent.mkdir(parents=True, exist_ok=True)
-            half = memo.with_name(f"digests.{os.getpid()}.part")
-            half.write_text(json.dumps(known | fresh))
-            os.replace(half, memo)
-    return found
+        if new:
+            memo_path.parent.mkdir(parents=True, exist_ok=True)
+            partial = memo_path.with_name(f"digests.{os.getpid()}.part")
+            partial.write_text(json.dumps(remembered | new))
+            os.replace(partial, memo_path)
+    return digests

@@ -36,11 +36,11 @@ def open_hdf5(path: Path, name: str) -> Iterator[h5py.File]:
 def require_dataset(file: h5py.File, dataset: str, name: str) -> h5py.Dataset:
     """A dataset of a file, or a DataError that says which there are."""
     if dataset in file:
-        found = file[dataset]
-        if isinstance(found, h5py.Dataset):
-            return found
-    there = ", ".join(sorted(str(key) for key in file)) or "nothing"
-    raise DataError(f"{name} holds no dataset {dataset!r} (there is {there})")
+        node = file[dataset]
+        if isinstance(node, h5py.Dataset):
+            return node
+    available = ", ".join(sorted(str(key) for key in file)) or "nothing"
+    raise DataError(f"{name} holds no dataset {dataset!r} (there is {available})")
 
 
 def scale_to_unit_range(
@@ -58,29 +58,31 @@ def scale_to_unit_range(
     if values.dtype.kind not in "buif":
         raise DataError(f"{name} holds {values.dtype}, no numbers")
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        bad = int(np.isnan(values).sum())
-        what = f"{bad} NaN" if bad else f"{int(np.isinf(values).sum())} inf"
-        raise DataError(f"{name} holds {what} (nan='zero' takes NaN for 0)")
-    least, greatest = float(values.min()), float(values.max())
-    if least == greatest:
+        nans = int(np.isnan(values).sum())
+        finding = f"{nans} NaN" if nans else f"{int(np.isinf(values).sum())} inf"
+        raise DataError(f"{name} holds {finding} (nan='zero' takes NaN for 0)")
+    minimum, largest = float(values.min()), float(values.max())
+    if minimum == largest:
         return np.zeros(values.shape, np.float32), True
     if scale != "range":
         values = values.astype(np.float64)
-        held = values if inside is None or not inside.any() else values[:, inside]
-        low, high = np.percentile(held, (1, 99)) if scale == "p1p99" else (held.min(), held.max())
+        region = values if inside is None or not inside.any() else values[:, inside]
+        low, high = (
+            np.percentile(region, (1, 99)) if scale == "p1p99" else (region.min(), region.max())
+        )
         if low == high:
             return np.zeros(values.shape, np.float32), True
         return np.clip((values - low) / (high - low), 0, 1).astype(np.float32), False
-    most = 1.0
+    maximum = 1.0
     if values.dtype.kind in "ui":
         if values.dtype.itemsize > 2:
             raise DataError(
                 f"{name} holds {values.dtype}: of what range? (scale='minmax', or uint16)"
             )
-        most = float(np.iinfo(values.dtype).max)
-    if least < 0 or greatest > most:
+        maximum = float(np.iinfo(values.dtype).max)
+    if minimum < 0 or largest > maximum:
         raise DataError(
-            f"{name} lies in {least:g}..{greatest:g}, outside 0..{most:g} (scale='minmax' or "
+            f"{name} lies in {minimum:g}..{largest:g}, outside 0..{maximum:g} (scale='minmax' or "
             "'p1p99' scales each sample by itself)"
         )
-    return (values.astype(np.float32) / np.float32(most)), False
+    return (values.astype(np.float32) / np.float32(maximum)), False

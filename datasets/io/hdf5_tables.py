@@ -58,21 +58,23 @@ def read_sample_table(
         if x.ndim < 2 or 0 in x.shape:
             raise DataError(f"{name} has {dataset_names['x']} of shape {x.shape}, not (N, C, *S)")
         if x.dtype.kind == "c" or x.dtype.fields:
-            mend = "store real and imaginary part as two channels (N, 2, *S)"
-            raise DataError(f"{name} holds complex numbers: {mend}")
+            advice = "store real and imaginary part as two channels (N, 2, *S)"
+            raise DataError(f"{name} holds complex numbers: {advice}")
         if x.dtype.kind not in "buif":
             raise DataError(f"{name} holds {x.dtype} in {dataset_names['x']}, no numbers")
-        has = frozenset(role for role, called in dataset_names.items() if called in file)
-        flags = {
+        has = frozenset(
+            role for role, dataset_name in dataset_names.items() if dataset_name in file
+        )
+        mask_shapes = {
             role: require_dataset(file, dataset_names[role], name).shape
             for role in ("mask", "roi")
             if role in has
         }
-        channels, shape = infer_channels_and_shape(x.shape, flags, name, axes)
+        channels, shape = infer_channels_and_shape(x.shape, mask_shapes, name, axes)
         problems = [
-            f"{name} has {role} of shape {held}, its {dataset_names['x']} has {x.shape}"
-            for role, held in flags.items()
-            if held not in ((x.shape[0], *shape), (x.shape[0], 1, *shape))
+            f"{name} has {role} of shape {flag_shape}, its {dataset_names['x']} has {x.shape}"
+            for role, flag_shape in mask_shapes.items()
+            if flag_shape not in ((x.shape[0], *shape), (x.shape[0], 1, *shape))
         ]
         columns: dict[str, list[str]] = {}
         for role in ("label", "group", "split"):
@@ -83,16 +85,16 @@ def read_sample_table(
                     )
                 except DataError as error:
                     problems.append(f"{name}: {dataset_names[role]} {error.summary}")
-    found = {
+    wrong_values = {
         "label": Counter(v for v in columns.get("label", ()) if v not in ("0", "1")),
         "split": Counter(v for v in columns.get("split", ()) if not split_name(v)),
     }
     allowed = {"label": "0 and 1", "split": ", ".join(SPLITS)}
-    for role, wrong in found.items():
-        if wrong:
-            some = ", ".join(f"{value!r} ({count})" for value, count in wrong.most_common(5))
+    for role, counts in wrong_values.items():
+        if counts:
+            examples = ", ".join(f"{value!r} ({count})" for value, count in counts.most_common(5))
             problems.append(
-                f"{name}: {dataset_names[role]} holds {some}; it may hold {allowed[role]}"
+                f"{name}: {dataset_names[role]} holds {examples}; it may hold {allowed[role]}"
             )
     if problems:
         raise DataError(f"{name} is unusable", problems)
@@ -118,9 +120,9 @@ def infer_channels_and_shape(
         axes = min(len(inner), 3)
     if axes is None:
         if x_shape[-1] <= 4:
-            which = f"axes={len(inner) - 1} or axes={len(inner)}"
-            why = f"is its last axis channels or space? Store (N, C, *S), or say {which}"
-            raise DataError(f"{name} has samples of shape {inner}: {why}")
+            choices = f"axes={len(inner) - 1} or axes={len(inner)}"
+            question = f"is its last axis channels or space? Store (N, C, *S), or say {choices}"
+            raise DataError(f"{name} has samples of shape {inner}: {question}")
         axes = len(inner) - (x_shape[1] <= 4)
     if len(inner) == axes:
         return 1, inner

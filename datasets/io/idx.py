@@ -55,7 +55,9 @@ def read_idx(path: Path) -> Array:
             f"{path.name} is no idx file of bytes: it looks like {_describe_content(raw)}"
         )
     start = 4 + 4 * AXES_OF_MAGIC[magic]
-    shape = tuple(int.from_bytes(raw[at : at + 4], "big") for at in range(4, start, 4))
+    shape = tuple(
+        int.from_bytes(raw[position : position + 4], "big") for position in range(4, start, 4)
+    )
     if len(raw) != start + prod(shape):
         size = f"expected {start + prod(shape)} bytes for {shape}, found {len(raw)}"
         raise DataError(f"{path.name} is {_size_problem(len(raw), start + prod(shape))} ({size})")
@@ -65,23 +67,25 @@ def read_idx(path: Path) -> Array:
 def read_published_sets(folder: Path, name: str) -> tuple[dict[str, PublishedSet], list[str]]:
     """The "train" and "test" pools of a set, in either form, and what is wrong with them."""
     pools, problems = {}, list[str]()
-    found = _image_files(folder)
-    for part, paths in found.items():
+    image_files = _image_files(folder)
+    for published_set, paths in image_files.items():
         if len(paths) > 1:
-            there = ", ".join(path.name for path in paths)
-            problems.append(f"{name} has several {part} sets ({there}): keep one in a folder")
+            names = ", ".join(path.name for path in paths)
+            problems.append(
+                f"{name} has several {published_set} sets ({names}): keep one in a folder"
+            )
             continue
         try:
-            pools[part] = _read_set(paths[0])
+            pools[published_set] = _read_set(paths[0])
         except DataError as error:
             problems.append(f"{name}: {error.summary}")
-    if not found and (folder / "numpy").is_dir():
-        for part in ("train", "test"):
-            if (folder / "numpy" / part).is_dir():
-                pool, wrong = _read_npy_set(folder / "numpy" / part, name)
-                problems += wrong
+    if not image_files and (folder / "numpy").is_dir():
+        for published_set in ("train", "test"):
+            if (folder / "numpy" / published_set).is_dir():
+                pool, file_problems = _read_npy_set(folder / "numpy" / published_set, name)
+                problems += file_problems
                 if pool is not None:
-                    pools[part] = pool
+                    pools[published_set] = pool
     return pools, problems
 
 
@@ -89,25 +93,27 @@ def holds_pickles(folder: Path) -> bool:
     """Whether a folder holds the CIFAR batches that are pickles."""
     if not folder.is_dir():
         return False
-    known = re.compile(r"data_batch_\d|test_batch|cifar-10+-(batches-py|python).*|.*\.pkl|meta")
-    return any(known.fullmatch(path.name) for path in list_directory(folder))
+    pickle_names = re.compile(
+        r"data_batch_\d|test_batch|cifar-10+-(batches-py|python).*|.*\.pkl|meta"
+    )
+    return any(pickle_names.fullmatch(path.name) for path in list_directory(folder))
 
 
 def _image_files(folder: Path) -> dict[str, list[Path]]:
     """Files of images by pool. Of a file and its gzip the gzip is taken: it has a checksum."""
-    found: dict[str, dict[str, Path]] = {}
+    files_of_set: dict[str, dict[str, Path]] = {}
     for inside in (folder / "raw", folder):
         for path in list_directory(inside) if inside.is_dir() else ():
             match = IMAGES_NAME.fullmatch(path.name)
             if match:
-                part = "train" if match["part"] == "train" else "test"
-                plain = path.name.removesuffix(".gz")
-                known = found.setdefault(part, {})
-                if plain not in known or path.name.endswith(".gz"):
-                    known[plain] = path
-        if found:
+                published_set = "train" if match["part"] == "train" else "test"
+                stem = path.name.removesuffix(".gz")
+                files = files_of_set.setdefault(published_set, {})
+                if stem not in files or path.name.endswith(".gz"):
+                    files[stem] = path
+        if files_of_set:
             break
-    return {part: list(paths.values()) for part, paths in found.items()}
+    return {published_set: list(paths.values()) for published_set, paths in files_of_set.items()}
 
 
 def _read_set(path: Path) -> PublishedSet:
@@ -115,13 +121,13 @@ def _read_set(path: Path) -> PublishedSet:
     if images.ndim != 3 or 0 in images.shape:
         raise DataError(f"{path.name} holds {images.shape}, no images")
     name = path.name.replace("-images", "-labels").replace("idx3", "idx1")
-    beside = [path.with_name(n) for n in (name, name.removesuffix(".gz"), f"{name}.gz")]
-    labelled = next((other for other in beside if other.exists()), None)
+    candidates = [path.with_name(n) for n in (name, name.removesuffix(".gz"), f"{name}.gz")]
+    labels_path = next((candidate for candidate in candidates if candidate.exists()), None)
     files, labels = {"image": path}, None
-    if labelled is not None:
-        labels, files["labels"] = read_idx(labelled), labelled
+    if labels_path is not None:
+        labels, files["labels"] = read_idx(labels_path), labels_path
         if labels.shape != images.shape[:1]:
-            raise DataError(f"{labelled.name} labels {labels.size} images, not {len(images)}")
+            raise DataError(f"{labels_path.name} labels {labels.size} images, not {len(images)}")
     return PublishedSet(images[:, None], labels, files)
 
 
@@ -130,20 +136,20 @@ def _read_npy_set(folder: Path, name: str) -> tuple[PublishedSet | None, list[st
     paths = sorted(find_files(folder, (".npy",), 0), key=lambda p: (len(p.name), p.name))
     arrays, problems = list[Array](), list[str]()
     for path in paths:
-        called = f"{name}/numpy/{folder.name}/{path.name}"
+        file_name = f"{name}/numpy/{folder.name}/{path.name}"
         try:
             array = np.load(path, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             reason = str(error).partition("\n")[0]
-            problems.append(f"{called} is truncated or no plain array ({reason})")
+            problems.append(f"{file_name} is truncated or no plain array ({reason})")
             continue
         if array.dtype != np.uint8 or array.ndim not in (2, 3):
-            what = f"{array.dtype} of shape {array.shape}"
-            problems.append(f"{called} holds {what}, not uint8 of (H, W) or (C, H, W)")
+            finding = f"{array.dtype} of shape {array.shape}"
+            problems.append(f"{file_name} holds {finding}, not uint8 of (H, W) or (C, H, W)")
             continue
         array = array[None] if array.ndim == 2 else array
         if arrays and array.shape != arrays[0].shape:
-            problems.append(f"{called} has shape {array.shape}, others {arrays[0].shape}")
+            problems.append(f"{file_name} has shape {array.shape}, others {arrays[0].shape}")
             continue
         arrays.append(array)
     if not arrays or problems:

@@ -73,15 +73,15 @@ def read_mask(file_bytes: bytes, name: str, *, multiclass: bool = False) -> Tens
         if (pixels != pixels[..., :1]).any():
             raise DataError(f"{name} is coloured; a mask is gray, or a palette of two")
         pixels = pixels[..., 0]
-    found = np.unique(pixels)
-    if len(found) > 2 and not multiclass:
-        some = ", ".join(f"{value:g}" for value in found[:4])
+    values = np.unique(pixels)
+    if len(values) > 2 and not multiclass:
+        examples = ", ".join(f"{value:g}" for value in values[:4])
         raise DataError(
-            f"{name} holds {len(found)} distinct values ({some}, …); a mask holds two: was it "
+            f"{name} holds {len(values)} distinct values ({examples}, …); a mask holds two: was it "
             "resized with interpolation, or stored as JPEG once?"
         )
-    if len(found) > 1 and found[0] != 0:
-        raise DataError(f"{name} holds {found[0]:g} and {found[1]:g} but no 0: what is normal?")
+    if len(values) > 1 and values[0] != 0:
+        raise DataError(f"{name} holds {values[0]:g} and {values[1]:g} but no 0: what is normal?")
     return torch.from_numpy(np.ascontiguousarray(pixels != 0))
 
 
@@ -134,16 +134,18 @@ def _decode(file_bytes: bytes, name: str) -> tuple[Image.Image, bool]:
 
 def _check_png_checksums(file_bytes: bytes) -> None:
     """The checksum of every chunk of a PNG: PIL does not look at those of the pixels."""
-    at = len(PNG)
-    while at < len(file_bytes):
-        size = int.from_bytes(file_bytes[at : at + 4], "big")
-        kind, end = file_bytes[at + 4 : at + 8], at + 8 + size
+    position = len(PNG)
+    while position < len(file_bytes):
+        size = int.from_bytes(file_bytes[position : position + 4], "big")
+        chunk_type, end = file_bytes[position + 4 : position + 8], position + 8 + size
         if end + 4 > len(file_bytes):
             raise ValueError("it ends in the middle of its data")
-        if zlib.crc32(file_bytes[at + 4 : end]) != int.from_bytes(file_bytes[end : end + 4], "big"):
-            raise ValueError(f"checksum of its {kind.decode('latin1')} data")
-        at = end + 4
-        if kind == b"IEND":
+        if zlib.crc32(file_bytes[position + 4 : end]) != int.from_bytes(
+            file_bytes[end : end + 4], "big"
+        ):
+            raise ValueError(f"checksum of its {chunk_type.decode('latin1')} data")
+        position = end + 4
+        if chunk_type == b"IEND":
             return
     raise ValueError("its end is missing")
 
@@ -158,8 +160,8 @@ def _has_16_bit_channels(file_bytes: bytes, image: Image.Image) -> bool:
 
 def _bits_per_channel(image: Image.Image) -> tuple[int, ...]:
     """How many bits each channel of a TIFF has; nothing of other files."""
-    told = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, ())
-    return told if isinstance(told, tuple) else (told,)
+    bits = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, ())
+    return bits if isinstance(bits, tuple) else (bits,)
 
 
 def _white_value(image: Image.Image) -> int:

@@ -108,15 +108,23 @@ def read_labels(
     raw, image = _open_checked(path, name)
     proxy = image.dataobj
     assert isinstance(proxy, ArrayProxy)  # what from_bytes makes
-    trivial = (proxy.slope, proxy.inter) == (1, 0)
-    readings = [proxy.get_unscaled()] if trivial else [proxy.get_unscaled(), np.asarray(proxy)]
-    wrong = [_label_problem(values, allowed) for values in readings]
-    good = [values for values, why in zip(readings, wrong, strict=True) if why is None]
+    unscaled = (proxy.slope, proxy.inter) == (1, 0)
+    readings = [proxy.get_unscaled()] if unscaled else [proxy.get_unscaled(), np.asarray(proxy)]
+    reading_problems = [_label_problem(values, allowed) for values in readings]
+    valid_readings = [
+        values
+        for values, problem in zip(readings, reading_problems, strict=True)
+        if problem is None
+    ]
     slope = f"slope {proxy.slope:g} and intercept {proxy.inter:g}"
-    if not good:
-        also = f"; with {slope}: {wrong[1]}" if len(wrong) > 1 else ""
-        raise DataError(f"{name} {wrong[0]}{also}; labels are {sorted(allowed)}")
-    labels = [_rounded(values).astype(np.uint8) for values in good]
+    if not valid_readings:
+        scaled_problem = (
+            f"; with {slope}: {reading_problems[1]}" if len(reading_problems) > 1 else ""
+        )
+        raise DataError(
+            f"{name} {reading_problems[0]}{scaled_problem}; labels are {sorted(allowed)}"
+        )
+    labels = [_rounded(values).astype(np.uint8) for values in valid_readings]
     if not np.array_equal(labels[0] > 0, labels[-1] > 0):
         raise DataError(f"{name} has {slope}: its stored and its scaled values are both labels")
     return _to_canonical_axes(raw, image, labels[0], affine, name, 0, reorient)
@@ -126,19 +134,19 @@ def _label_problem(values: np.ndarray, allowed: Collection[int]) -> str | None:
     """What keeps values from being labels, or None."""
     if values.dtype.kind == "f":
         # NaN is off, too
-        off = int((~(np.abs(values - _rounded(values)) <= LABEL_TOLERANCE)).sum())
-        if off:
-            return f"holds {_count_text(off, 'voxel')} that are no whole numbers"
-    flat = _rounded(values).ravel("K")
-    odd = flat[~np.isin(flat, list(allowed))]
-    found, counts = np.unique(odd, return_counts=True)
-    strange = [
+        fractional = int((~(np.abs(values - _rounded(values)) <= LABEL_TOLERANCE)).sum())
+        if fractional:
+            return f"holds {_count_text(fractional, 'voxel')} that are no whole numbers"
+    whole_numbers = _rounded(values).ravel("K")
+    unexpected = whole_numbers[~np.isin(whole_numbers, list(allowed))]
+    unexpected_values, counts = np.unique(unexpected, return_counts=True)
+    descriptions = [
         f"{value:g} ({_count_text(int(count), 'voxel')})"
-        for value, count in zip(found, counts, strict=True)
+        for value, count in zip(unexpected_values, counts, strict=True)
     ]
-    if len(strange) > 8:
-        strange = [*strange[:8], f"and {len(strange) - 8} more"]
-    return f"holds the labels {', '.join(strange)}" if strange else None
+    if len(descriptions) > 8:
+        descriptions = [*descriptions[:8], f"and {len(descriptions) - 8} more"]
+    return f"holds the labels {', '.join(descriptions)}" if descriptions else None
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:
@@ -153,30 +161,32 @@ def _open_checked(
         raw = path.read_bytes()
     except OSError as error:
         raise DataError(f"{name} cannot be read ({error.strerror})") from error
-    plain, whole = _unpack(raw, path, name)
-    kind = nib.Nifti2Image if plain[:4] in (b"\x1c\2\0\0", b"\0\0\2\x1c") else nib.Nifti1Image
+    content, complete = _unpack(raw, path, name)
+    image_class = (
+        nib.Nifti2Image if content[:4] in (b"\x1c\2\0\0", b"\0\0\2\x1c") else nib.Nifti1Image
+    )
     try:
-        header = kind.header_class.from_fileobj(BytesIO(plain))
+        header = image_class.header_class.from_fileobj(BytesIO(content))
         shape, dtype = header.get_data_shape(), header.get_data_dtype()
         start = header.get_data_offset()
         if not header.is_single:
             raise DataError(f"{name} is one half of a .hdr/.img pair; adbench reads .nii(.gz)")
-        image = kind.from_bytes(plain)
+        image = image_class.from_bytes(content)
     except DataError:
         raise
     except Exception as error:  # nibabel raises many kinds; all mean that this is no header
-        if not whole:
+        if not complete:
             raise DataError(f"{name} is truncated: its gzip stream ends in the header") from error
         raise DataError(f"{name} is no NIfTI file ({error})") from error
     if dtype.kind not in "iuf":
         raise DataError(f"{name} holds {dtype} voxels; adbench reads integers and floats")
-    expected, found = prod(shape) * dtype.itemsize, len(plain) - start
-    if found < expected or not whole:
-        have = _spaced_number(max(found, 0))
+    expected, size = prod(shape) * dtype.itemsize, len(content) - start
+    if size < expected or not complete:
+        have = _spaced_number(max(size, 0))
         sizes = f"expected {_spaced_number(expected)} bytes of voxels, found {have}"
         raise DataError(f"{name} is truncated ({sizes})")
-    if found > expected or not expected:
-        have = _spaced_number(found)
+    if size > expected or not expected:
+        have = _spaced_number(size)
         sizes = f"its header tells of {_spaced_number(expected)} bytes of voxels, it has {have}"
         raise DataError(f"{name} does not fit its header ({sizes})")
     if channel is not None and len(shape) == 4:
@@ -203,14 +213,16 @@ def _unpack(file_bytes: bytes, path: Path, name: str) -> tuple[bytes, bool]:
         raise DataError(f"{name} is compressed: rename it to {path.name}.gz")
     parts = []
     while file_bytes.startswith(GZIP):
-        stream = zlib.decompressobj(wbits=31)  # gzip: checks the CRC and the length at the end
+        decompressor = zlib.decompressobj(
+            wbits=31
+        )  # gzip: checks the CRC and the length at the end
         try:
-            parts.append(stream.decompress(file_bytes))
+            parts.append(decompressor.decompress(file_bytes))
         except zlib.error as error:
             raise DataError(f"{name} is corrupt ({error})") from error
-        if not stream.eof:
+        if not decompressor.eof:
             return b"".join(parts), False
-        file_bytes = stream.unused_data
+        file_bytes = decompressor.unused_data
     if file_bytes.strip(b"\0"):
         raise DataError(
             f"{name} is corrupt ({len(file_bytes)} strange bytes behind its gzip stream)"
@@ -243,12 +255,12 @@ def _to_canonical_axes(
         raise DataError(f"{name} has an affine that places no voxel: {stored.round(3).tolist()}")
     values = values.reshape(*values.shape[:3], *[1] * (3 - values.ndim))
     axes = io_orientation(stored) if reorient else STORED_ORIENTATION
-    placed = stored @ inv_ornt_aff(axes, values.shape)
+    canonical = stored @ inv_ornt_aff(axes, values.shape)
     scale = MM_PER_UNIT.get(str(image.header.get_xyzt_units()[0]), 1.0)
     return Volume(
         data=apply_orientation(values, axes),
-        affine=placed,
-        spacing=tuple(round(float(step) * scale, 6) for step in voxel_sizes(placed)),
+        affine=canonical,
+        spacing=tuple(round(float(step) * scale, 6) for step in voxel_sizes(canonical)),
         axcodes="".join(map(str, aff2axcodes(stored))),
         stored_affine=stored,
         sha256=hashlib.sha256(file_bytes).hexdigest(),

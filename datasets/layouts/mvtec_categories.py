@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..io.directories import find_files, list_directory
+from ..io.directories import find_files, folder_levels, list_directory, name_conflicts
 from ..io.images import SUFFIXES
 from ..splits.assignment import Case
 
@@ -20,43 +20,69 @@ def find_categories(
     root: Path, category: str | None, matches: Callable[[Path], bool], depth: int = 2
 ) -> list[Path]:
     """The folders that fit, of that name if one is given: root itself, or those nearest below."""
-    level = [Path(os.path.abspath(root))]  # "." has no name
-    for _ in range(depth + 1):
-        found = [p for p in level if category in (None, p.name) and matches(p)]
-        if found:
-            return found
-        level = [p for folder in level for p in list_directory(folder) if p.is_dir()]
+    for level in folder_levels(Path(os.path.abspath(root)), depth):  # "." has no name
+        matching = [p for p in level if category in (None, p.name) and matches(p)]
+        if matching:
+            return matching
     return []
+
+
+def missing_category(root: Path, category: str | None) -> str:
+    """Return why no category was found, and which folders there are.
+
+    root: where it was searched
+    category: its name; None for any
+    """
+    available = ", ".join(p.name for p in list_directory(root) if p.is_dir()) or "no folder"
+    name = f"no category {category!r}" if category else "no category"
+    return f"{name} lies under {root} (there is {available})"
+
+
+def read_categories(folders: Sequence[Path]) -> tuple[list[Case], list[str]]:
+    """Return the cases of several categories, and every problem.
+
+    folders: of the categories, in one folder
+    """
+    cases: list[Case] = []
+    problems: list[str] = []
+    for folder in folders:
+        folder_cases, folder_problems = category_cases(folder)
+        cases += folder_cases
+        problems += folder_problems
+    problems += name_conflicts((case.files["image"] for case in cases), folders[0].parent)
+    return cases, problems
 
 
 def category_cases(folder: Path) -> tuple[list[Case], list[str]]:
     """The images of a category with their masks, and all that does not pair."""
-    cases, problems, used = [], [], set[Path]()
+    cases, problems, paired = [], [], set[Path]()
     masks = masks_by_location(folder / "ground_truth")
     for pool in ("train", "test"):
-        home = folder / pool
-        for image in find_files(home, SUFFIXES, 3) if home.is_dir() else ():
+        pool_folder = folder / pool
+        for image in find_files(pool_folder, SUFFIXES, 3) if pool_folder.is_dir() else ():
             name = image.relative_to(folder.parent).as_posix()
-            place = image.relative_to(home).parent
-            if not place.parts:
+            location = image.relative_to(pool_folder).parent
+            if not location.parts:
                 problems.append(f"{name} lies in {pool}/ itself, not in {pool}/good/")
                 continue
-            kind = place.parts[0]
+            kind = location.parts[0]
             label = kind != "good"
             if pool == "train" and label:
                 problems.append(f"{name} lies beside train/good: only normal images are trained on")
                 continue
             files = {"image": image}
             if label:
-                fitting = masks.get((place.as_posix(), image.stem), [])
-                used.update(fitting)
-                if len(fitting) != 1:
-                    problems.append(f"{name} {pairing_problem(fitting, folder, image, place)}")
+                candidates = masks.get((location.as_posix(), image.stem), [])
+                paired.update(candidates)
+                if len(candidates) != 1:
+                    problems.append(
+                        f"{name} {pairing_problem(candidates, folder, image, location)}"
+                    )
                     continue
-                files["mask"] = fitting[0]
+                files["mask"] = candidates[0]
             tags = {"category": folder.name} | ({"defect": kind} if label else {})
             cases.append(Case(name, name, files, pool, label, tags))
-    orphans = {path for paths in masks.values() for path in paths} - used
+    orphans = {path for paths in masks.values() for path in paths} - paired
     problems += [
         f"{path.relative_to(folder.parent).as_posix()} has no image in {folder.name}/test/"
         for path in sorted(orphans)
@@ -66,16 +92,16 @@ def category_cases(folder: Path) -> tuple[list[Case], list[str]]:
 
 def masks_by_location(mask_folder: Path) -> dict[tuple[str, str], list[Path]]:
     """Masks by the folder they lie in and the name of their image, without "_mask"."""
-    found: dict[tuple[str, str], list[Path]] = defaultdict(list)
+    masks: dict[tuple[str, str], list[Path]] = defaultdict(list)
     for path in find_files(mask_folder, SUFFIXES, 3) if mask_folder.is_dir() else ():
-        place = path.relative_to(mask_folder).parent.as_posix()
-        found[place, path.stem.removesuffix("_mask")].append(path)
-    return found
+        location = path.relative_to(mask_folder).parent.as_posix()
+        masks[location, path.stem.removesuffix("_mask")].append(path)
+    return masks
 
 
 def pairing_problem(masks: Sequence[Path], folder: Path, image: Path, location: Path) -> str:
     """What is said of an image that has no mask, or several."""
-    where = f"{folder.name}/ground_truth/{location.as_posix()}"
+    mask_folder = f"{folder.name}/ground_truth/{location.as_posix()}"
     if masks:
-        return f"has {len(masks)} masks in {where}: {', '.join(path.name for path in masks)}"
-    return f"has no mask in {where} (expected {image.stem}_mask.png)"
+        return f"has {len(masks)} masks in {mask_folder}: {', '.join(path.name for path in masks)}"
+    return f"has no mask in {mask_folder} (expected {image.stem}_mask.png)"

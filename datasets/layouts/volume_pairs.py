@@ -37,7 +37,7 @@ def find_subjects(
     """Every subject below root by name, and what does not pair."""
     folders = {path.name: path for path in list_directory(root) if path.is_dir()}
     pools = {pool: folders[pool] for pool in POOLS if pool in folders} or {"": root}
-    found: list[SubjectFiles] = []
+    subjects: list[SubjectFiles] = []
     problems: list[str] = []
     paths = []
     for pool, folder in pools.items():
@@ -55,8 +55,8 @@ def find_subjects(
                     problems.append(f"{name} and {other} are masks of the same image: remove one")
                 continue
             if not kind and pool != "train":
-                where = "normal/ or a folder named after what is abnormal"
-                problems.append(f"{name} lies in no folder that tells its kind: {where}")
+                advice = "normal/ or a folder named after what is abnormal"
+                problems.append(f"{name} lies in no folder that tells its kind: {advice}")
                 continue
             if not role:
                 problems.append(f"{name} ends in none of {', '.join(modalities or ())}")
@@ -64,21 +64,24 @@ def find_subjects(
             inner = "/".join(parts[1:])
             stem = f"{inner}/{stem}" if inner else stem
             kind = kind or "normal"
-            one = images.setdefault(
+            subject = images.setdefault(
                 (kind, stem),
                 SubjectFiles("/".join(filter(None, (pool, kind, stem))), pool, kind, stem),
             )
-            if one.files.setdefault(role, path) != path:
-                problems.append(f"{name} and {one.files[role].name} are the same image twice")
+            if subject.files.setdefault(role, path) != path:
+                problems.append(f"{name} and {subject.files[role].name} are the same image twice")
         problems += _pair_masks(images, masks, root)
-        found += images.values()
-    wanted = modalities or ("image",)
-    for one in found:
-        missing = [role for role in wanted if role not in one.files]
+        subjects += images.values()
+    needed = modalities or ("image",)
+    for subject in subjects:
+        missing = [role for role in needed if role not in subject.files]
         if missing:
-            there = ", ".join(path.name for path in one.files.values())
-            problems.append(f"{one.name}: missing {', '.join(missing)}; found {there}")
-    return sorted(found, key=lambda one: one.name), [*problems, *name_conflicts(paths, root)]
+            file_names = ", ".join(path.name for path in subject.files.values())
+            problems.append(f"{subject.name}: missing {', '.join(missing)}; found {file_names}")
+    return sorted(subjects, key=lambda subject: subject.name), [
+        *problems,
+        *name_conflicts(paths, root),
+    ]
 
 
 def _parse_role(path: Path, modalities: Sequence[str] | None) -> tuple[str, str]:
@@ -104,22 +107,22 @@ def _pair_masks(
 ) -> Iterator[str]:
     """Give every image its mask; tell of masks that no image or several images could own."""
     owners: dict[tuple[str, str], list[SubjectFiles]] = defaultdict(list)
-    for (kind, stem), one in images.items():
-        short = stem.rpartition("/")[2]
-        for place in ((kind, short), ("", short)):
+    for (kind, stem), subject in images.items():
+        file_stem = stem.rpartition("/")[2]
+        for place in ((kind, file_stem), ("", file_stem)):
             if place in masks:
-                owners[place].append(one)
+                owners[place].append(subject)
                 break
     for place, path in masks.items():
         name = path.relative_to(root).as_posix()
-        mine = owners[place]
-        if len(mine) > 1 and not place[0]:
+        candidates = owners[place]
+        if len(candidates) > 1 and not place[0]:
             # in a folder masks/ for all kinds, those of normal images need not be there
-            mine = [one for one in mine if one.label] or mine
-        if len(mine) == 1:
-            mine[0].files["mask"] = path
-        elif mine:
-            both = " and ".join(one.name for one in mine)
-            yield f"{name} may be the mask of {both}: put it beside its image"
+            candidates = [subject for subject in candidates if subject.label] or candidates
+        if len(candidates) == 1:
+            candidates[0].files["mask"] = path
+        elif candidates:
+            owner_names = " and ".join(subject.name for subject in candidates)
+            yield f"{name} may be the mask of {owner_names}: put it beside its image"
         else:
             yield f"{name} is a mask without an image of that name"

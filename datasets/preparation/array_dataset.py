@@ -36,15 +36,17 @@ class ArrayDataset(FileDataset, ABC):
         self, samples: Iterable[ArraySample], files: Mapping[str, Path], name: str, max_samples: int
     ) -> Iterator[Case]:
         """Cases of at most so many samples each. What they hold goes into the identity."""
-        for split, mine in groupby(sorted(samples, key=lambda r: (r.split, r.position)), _split_of):
-            held = list(mine)
-            for first in range(0, len(held), max_samples):
-                part = held[first : first + max_samples]
-                called = f"{name}/{split}/{first:06d}"
-                self._case_samples[called] = part
-                told = blake2b(repr(part).encode(), digest_size=16).hexdigest()
-                extra = {"split": split, "rows": told}
-                yield Case(called, called, files, "", None, extra)
+        for split, group in groupby(
+            sorted(samples, key=lambda r: (r.split, r.position)), _split_of
+        ):
+            samples_of_split = list(group)
+            for start in range(0, len(samples_of_split), max_samples):
+                chunk = samples_of_split[start : start + max_samples]
+                case_name = f"{name}/{split}/{start:06d}"
+                self._case_samples[case_name] = chunk
+                digest = blake2b(repr(chunk).encode(), digest_size=16).hexdigest()
+                extra = {"split": split, "rows": digest}
+                yield Case(case_name, case_name, files, "", None, extra)
 
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         return {case.name: case.extra["split"] for case in cases}
@@ -61,15 +63,17 @@ def find_duplicate_samples(
 
     samples: (name, split, values), one after another; only their hashes are kept
     """
-    seen: dict[bytes, tuple[str, str]] = {}
+    first_samples: dict[bytes, tuple[str, str]] = {}
     problems, notes = [], []
     for name, split, values in samples:
         if (values == values.flat[0]).all():
             continue
         raw = np.ascontiguousarray(values).tobytes()
-        first, where = seen.setdefault(blake2b(raw, digest_size=16).digest(), (name, split))
-        if first != name and where != split:
-            problems.append(f"{name} ({split}) is a copy of {first} ({where}): remove one")
+        first, first_split = first_samples.setdefault(
+            blake2b(raw, digest_size=16).digest(), (name, split)
+        )
+        if first != name and first_split != split:
+            problems.append(f"{name} ({split}) is a copy of {first} ({first_split}): remove one")
         elif first != name:
             notes.append(f"{name} is a copy of {first}, both in {split}")
     return problems, notes

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..base import Progress
+from ..base import Progress, first_names
 from ..splits.assignment import Case
-from ..splits.shared_subjects import remove_shared_subjects
+from ..splits.shared_subjects import check_split_policy, remove_shared_subjects
 from .file_dataset import DatasetIndex
 from .image_dataset import ImageDataset
 
@@ -32,29 +32,34 @@ class DeduplicatedDataset(ImageDataset, ABC):
     _dropped_copies: Sequence[str] = ()
 
     def _set_split_policy(self, split: str) -> None:
-        if split not in ("corrected", "published"):
-            raise ValueError(f"split is 'corrected' or 'published', not {split!r}")
-        self.split, self.leaky = split, split == "published"
+        self.split = check_split_policy(split)
+        self.leaky = split == "published"
 
     def _remove_shared_subjects(self, cases: Sequence[Case]) -> tuple[list[Case], list[str]]:
         """The cases that stay, and what to tell of those that share a patient with others."""
-        kept, notes = remove_shared_subjects(cases, ("test", "val", "train"), published=self.leaky)
-        return kept, notes
+        disjoint, notes = remove_shared_subjects(
+            cases, ("test", "val", "train"), published=self.leaky
+        )
+        return disjoint, notes
 
     def _index_and_assign(
         self, progress: Progress
     ) -> tuple[DatasetIndex, dict[Path, str], Mapping[str, str]]:
-        found, digests, split_of = super()._index_and_assign(progress)
+        index, digests, split_of = super()._index_and_assign(progress)
         if self.leaky:
-            return found, digests, split_of
-        self._dropped_copies = copies = _copies_to_drop(found.cases, digests, split_of)
+            return index, digests, split_of
+        self._dropped_copies = copies = _copies_to_drop(index.cases, digests, split_of)
         if copies:
             note = (
                 f"{_image_count_text(copies)} copies of images in another split: left out of theirs"
             )
-            found = replace(found, notes=[*found.notes, note])
-        gone = set(copies)
-        return found, digests, {k: v for k, v in split_of.items() if k not in gone}
+            index = replace(index, notes=[*index.notes, note])
+        dropped = set(copies)
+        return (
+            index,
+            digests,
+            {name: split for name, split in split_of.items() if name not in dropped},
+        )
 
     def _empty_split_hint(self, part: str) -> str:
         if not self._dropped_copies:
@@ -68,13 +73,15 @@ def _copies_to_drop(
 ) -> list[str]:
     """The names of cases whose image stands in a split that is preferred, under another name."""
     splits: dict[str, set[str]] = defaultdict(set)
-    placed = [case for case in cases if case.name in split_of]
-    for case in placed:
+    assigned = [case for case in cases if case.name in split_of]
+    for case in assigned:
         splits[digests[case.files["image"]]].add(split_of[case.name])
-    best = {image: min(found, key=SPLIT_PREFERENCE.index) for image, found in splits.items()}
-    return [c.name for c in placed if best[digests[c.files["image"]]] != split_of[c.name]]
+    preferred = {
+        image: min(image_splits, key=SPLIT_PREFERENCE.index)
+        for image, image_splits in splits.items()
+    }
+    return [c.name for c in assigned if preferred[digests[c.files["image"]]] != split_of[c.name]]
 
 
-def _image_count_text(names: Sequence[str], max_names: int = 3) -> str:
-    more = ", …" if len(names) > max_names else ""
-    return f"{len(names)} images ({', '.join(sorted(names)[:max_names])}{more}) are"
+def _image_count_text(names: Sequence[str]) -> str:
+    return f"{len(names)} images ({first_names(sorted(names), limit=3)}) are"

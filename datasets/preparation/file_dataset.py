@@ -87,28 +87,28 @@ class FileDataset(PreparedDataset):
 
     def prepared_file(self, progress: Progress = no_progress) -> Path:
         if self._prepared_path is None:
-            found, digests, split_of = self._index_and_assign(progress)
+            index, digests, split_of = self._index_and_assign(progress)
 
-            def make(writer: SampleWriter) -> None:
-                told = self._read_cases(found, digests, split_of, writer, progress)
-                if told.problems:
-                    what = f"{told.bad_cases} of {len(found.cases)} cases are unusable"
-                    what = what if told.bad_cases else "these data cannot be shared out"
-                    raise DataError(f"{what}. {self._repair_advice()}", told.problems)
-                for note in told.notes:
+            def write(writer: SampleWriter) -> None:
+                report = self._read_cases(index, digests, split_of, writer, progress)
+                if report.problems:
+                    summary = f"{report.bad_cases} of {len(index.cases)} cases are unusable"
+                    summary = summary if report.bad_cases else "these data cannot be shared out"
+                    raise DataError(f"{summary}. {self._repair_advice()}", report.problems)
+                for note in report.notes:
                     warnings.warn(note, stacklevel=2)
 
-            identity = self._cache_key_inputs(found.cases, digests)
+            identity = self._cache_key_inputs(index.cases, digests)
             self._prepared_path = prepare_once(
-                self.name, identity, make, spec=self.spec, leaky=self.leaky
+                self.name, identity, write, spec=self.spec, leaky=self.leaky
             )
         return self._prepared_path
 
     def verify(self, progress: Progress = no_progress) -> VerificationReport:
         """Look at every file to its last byte, whatever has been prepared; cache nothing."""
         try:
-            found, digests, split_of = self._index_and_assign(progress)
-            return self._read_cases(found, digests, split_of, None, progress)
+            index, digests, split_of = self._index_and_assign(progress)
+            return self._read_cases(index, digests, split_of, None, progress)
         except DataError as error:
             return VerificationReport((error.summary, *error.problems), (), {}, 1)
 
@@ -117,15 +117,17 @@ class FileDataset(PreparedDataset):
 
         Raises DataError that says what is expected.
         """
-        place = self.root or os.environ.get("ADBENCH_DATA")
-        if not place:
-            why = "ADBENCH_DATA is not set and --data was not given"
-            raise DataError(f"dataset '{self.name}' found no data: {why}.", [self._expected_text()])
-        root = Path(place).expanduser()
+        location = self.root or os.environ.get("ADBENCH_DATA")
+        if not location:
+            reason = "ADBENCH_DATA is not set and --data was not given"
+            raise DataError(
+                f"dataset '{self.name}' found no data: {reason}.", [self._expected_text()]
+            )
+        root = Path(location).expanduser()
         if not root.exists():
             raise self.no_data_error(f"{root} is not there")
-        inside = root / self.name
-        return inside if inside.is_dir() else root
+        subfolder = root / self.name
+        return subfolder if subfolder.is_dir() else root
 
     def no_data_error(self, why: str) -> DataError:
         """The error for a root that holds none of what is expected."""
@@ -139,22 +141,22 @@ class FileDataset(PreparedDataset):
     ) -> tuple[DatasetIndex, dict[Path, str], Mapping[str, str]]:
         root = self.find_root()
         try:
-            found = self.build_index(root)
+            index = self.build_index(root)
         except OSError as error:
             raise DataError(f"{error.filename or root} cannot be read ({error.strerror})") from None
-        if not found.cases and not found.problems:
+        if not index.cases and not index.problems:
             raise self.no_data_error(f"nothing of the kind lies under {root}")
-        paths = list(dict.fromkeys(p for case in found.cases for p in case.files.values()))
-        gone = [f"{path} cannot be read" for path in paths if not os.access(path, os.R_OK)]
-        if gone:
-            problems = [*found.problems, *gone]
+        paths = list(dict.fromkeys(p for case in index.cases for p in case.files.values()))
+        unreadable = [f"{path} cannot be read" for path in paths if not os.access(path, os.R_OK)]
+        if unreadable:
+            problems = [*index.problems, *unreadable]
             raise DataError(
                 f"{_file_count_text(len(problems))} unusable. {self._repair_advice()}", problems
             )
         self._stamps = {path: modification_stamp(path) for path in paths}
         digests = dict(zip(paths, hash_files(paths, progress), strict=True))
-        split_of = self.assign_splits(found.cases)
-        return found, digests, split_of
+        split_of = self.assign_splits(index.cases)
+        return index, digests, split_of
 
     def _cache_key_inputs(
         self, cases: Sequence[Case], digests: Mapping[Path, str]
@@ -185,18 +187,24 @@ class FileDataset(PreparedDataset):
     ) -> VerificationReport:
         """Read and check every case, and add it to the writer, if there is one. The first bad case
         ends the adding but not the checking: the user hears of all of them at once."""
-        copies, copied = self._find_copies(index.cases, digests, split_of)
-        problems = [*index.problems, *copies, *self._shared_group_problems(index.cases, split_of)]
-        notes = [*index.notes, *copied]
-        samples, counts, bad = Counter[str](), Counter[str](), len(problems)
-        wanted = [case for case in index.cases if writer is None or not writer.has_unit(case.name)]
-        done = len(index.cases) - len(wanted)
-        for case, outcome in self._read_ahead(wanted):
+        copy_problems, copy_notes = self._find_copies(index.cases, digests, split_of)
+        problems = [
+            *index.problems,
+            *copy_problems,
+            *self._shared_group_problems(index.cases, split_of),
+        ]
+        notes = [*index.notes, *copy_notes]
+        samples, counts, bad_cases = Counter[str](), Counter[str](), len(problems)
+        remaining = [
+            case for case in index.cases if writer is None or not writer.has_unit(case.name)
+        ]
+        done = len(index.cases) - len(remaining)
+        for case, outcome in self._read_ahead(remaining):
             done += 1
             progress("checking and reading", done, len(index.cases))
             if isinstance(outcome, DataError):
                 problems += outcome.problems or (outcome.summary,)
-                bad += 1
+                bad_cases += 1
                 continue
             notes += outcome.notes
             counts.update(outcome.counts)
@@ -204,28 +212,31 @@ class FileDataset(PreparedDataset):
                 part = _part_of(split_of.get(case.name), sample.label, outcome.trainable)
                 if part is not None:
                     samples[part] += 1
-                    if writer is not None and not bad:
+                    if writer is not None and not bad_cases:
                         writer.add(part, sample)
-            if writer is not None and not bad:
+            if writer is not None and not bad_cases:
                 writer.finish_unit(case.name)
-        if not bad and len(wanted) == len(index.cases):
-            empty = [part for part in ("train", "held_out", "test") if not samples[part]]
+        if not bad_cases and len(remaining) == len(index.cases):
+            empty_splits = [part for part in ("train", "held_out", "test") if not samples[part]]
             problems += [
-                f"no sample is left for {part}{self._empty_split_hint(part)}" for part in empty
+                f"no sample is left for {part}{self._empty_split_hint(part)}"
+                for part in empty_splits
             ]
-        notes += [f"{what}: {count}" for what, count in counts.items() if count]
-        return VerificationReport(problems, _truncate_notes(notes), dict(samples), bad)
+        notes += [f"{count_name}: {count}" for count_name, count in counts.items() if count]
+        return VerificationReport(problems, _truncate_notes(notes), dict(samples), bad_cases)
 
     def _empty_split_hint(self, part: str) -> str:
-        what = "test" if part == "test" else "normal training"
-        return f": there are too few {what} cases to share out (groups stay whole)"
+        kind = "test" if part == "test" else "normal training"
+        return f": there are too few {kind} cases to share out (groups stay whole)"
 
     def _shared_group_problems(
         self, cases: Sequence[Case], split_of: Mapping[str, str]
     ) -> list[str]:
         """Groups in two splits, as problems, unless that is how the set was published."""
-        torn = {} if self.leaky else groups_in_several_splits(cases, split_of)
-        return [f"{group} stands in {' and '.join(sorted(found))}" for group, found in torn.items()]
+        shared = {} if self.leaky else groups_in_several_splits(cases, split_of)
+        return [
+            f"{group} stands in {' and '.join(sorted(splits))}" for group, splits in shared.items()
+        ]
 
     def _repair_advice(self) -> str:
         return (
@@ -236,15 +247,15 @@ class FileDataset(PreparedDataset):
     def _read_ahead(self, cases: Sequence[Case]) -> Iterator[tuple[Case, CaseSamples | DataError]]:
         """Every case with what came of reading it, in order; a few are read ahead."""
         workers = min(os.cpu_count() or 1, 8)
-        ahead: deque[tuple[Case, Future[CaseSamples | DataError]]] = deque()
+        pending: deque[tuple[Case, Future[CaseSamples | DataError]]] = deque()
         with ThreadPoolExecutor(workers) as pool:
             for case in cases:
-                ahead.append((case, pool.submit(self._read_checked, case)))
-                if len(ahead) > workers:
-                    first, future = ahead.popleft()
+                pending.append((case, pool.submit(self._read_checked, case)))
+                if len(pending) > workers:
+                    first, future = pending.popleft()
                     yield first, future.result()
-            while ahead:
-                first, future = ahead.popleft()
+            while pending:
+                first, future = pending.popleft()
                 yield first, future.result()
 
     def _read_checked(self, case: Case) -> CaseSamples | DataError:
@@ -270,15 +281,19 @@ class FileDataset(PreparedDataset):
                 if role in self.unique_roles and case.name in split_of:
                     owners[digests[path]].append((case, path))
         problems, notes = [], []
-        for held in owners.values():
-            (first, path), *others = held
-            for case, other in others:
-                if other == path:
+        for copies in owners.values():
+            (first, path), *later_copies = copies
+            for case, other_path in later_copies:
+                if other_path == path:
                     continue
-                text = f"{case.name}: {other.name} is a copy of {first.name}: {path.name}"
-                apart = split_of[case.name] != split_of[first.name]
-                where = f" ({split_of[first.name]} and {split_of[case.name]})" if apart else ""
-                (problems if apart and not self.leaky else notes).append(text + where)
+                finding = f"{case.name}: {other_path.name} is a copy of {first.name}: {path.name}"
+                in_two_splits = split_of[case.name] != split_of[first.name]
+                splits_text = (
+                    f" ({split_of[first.name]} and {split_of[case.name]})" if in_two_splits else ""
+                )
+                (problems if in_two_splits and not self.leaky else notes).append(
+                    finding + splits_text
+                )
         return problems, notes
 
     unique_roles: frozenset[str] = frozenset({"image"})

@@ -65,20 +65,20 @@ class ImageDataset(FileDataset, ABC):
         """Now that both are known: what a method is shown."""
         self._whole, self._channels = size, channels
         shape = size if self.tile is None else (self.tile, self.tile)
-        for full, part in zip(size, shape, strict=True):
-            tile_starts(full, part, self.overlap if self.tile else 0)
+        for extent, tile_extent in zip(size, shape, strict=True):
+            tile_starts(extent, tile_extent, self.overlap if self.tile else 0)
         self.spec = Spec(channels, shape, labels=self._has_labels, masks=self._has_masks)
 
     def _infer_spec(self, cases: Sequence[Case]) -> None:
         """Set `spec`. What was not given of size and channels is that of the first normal image
         that can be read, training images before others. (One that cannot is told with the rest.)"""
-        found: tuple[int, ...] | None = None
+        image_shape: tuple[int, ...] | None = None
         if self._given is None or self._shown is None:
             for case in sorted(cases, key=lambda c: (c.pool != "train", bool(c.label))):
                 with suppress(DataError, OSError):
-                    found = tuple(self._read_pixels(case).shape)
+                    image_shape = tuple(self._read_pixels(case).shape)
                     break
-        channels, *extent = found or (1, self.tile or 1, self.tile or 1)
+        channels, *extent = image_shape or (1, self.tile or 1, self.tile or 1)
         try:
             self._set_spec(self._given or (extent[0], extent[1]), self._shown or channels)
         except ValueError as error:
@@ -106,11 +106,11 @@ class ImageDataset(FileDataset, ABC):
             roi=None if roi is None else resize_mask(roi, size),
             tags={k: str(v) for k, v in case.extra.items()},
         )
-        why = f"{case.name} holds one value only: it becomes zeros, and no method trains on it"
+        note = f"{case.name} holds one value only: it becomes zeros, and no method trains on it"
         samples = [sample]
         if self.tile is not None:
             samples = list(cut_tiles(sample, (self.tile, self.tile), self.overlap))
-        return CaseSamples(samples, [why] if constant else [], trainable=not constant)
+        return CaseSamples(samples, [note] if constant else [], trainable=not constant)
 
     def _read_image_and_mask(self, case: Case) -> tuple[Tensor | None, Tensor | None, list[str]]:
         """What a case's files hold, and everything that is wrong with them."""
@@ -139,11 +139,13 @@ class ImageDataset(FileDataset, ABC):
     def _image_problems(self, case: Case, x: Tensor) -> Iterator[str]:
         """How an image differs from the others."""
         if x.shape[0] != self._channels:
-            other = f"has {_channels_text(x.shape[0])}, others {self._channels}"
-            yield f"{case.name} {other} (channels=1 or channels=3 makes all alike)"
+            difference = f"has {_channels_text(x.shape[0])}, others {self._channels}"
+            yield f"{case.name} {difference} (channels=1 or channels=3 makes all alike)"
         if self.size is None and tuple(x.shape[1:]) != self._whole:
-            other = f"has {_extent_text(x.shape[1:])} pixels, others {_extent_text(self._whole)}"
-            yield f"{case.name} {other} (size=256 stretches all to one size)"
+            difference = (
+                f"has {_extent_text(x.shape[1:])} pixels, others {_extent_text(self._whole)}"
+            )
+            yield f"{case.name} {difference} (size=256 stretches all to one size)"
 
     def _mask_problems(self, case: Case, name: str, mask: Tensor) -> Iterator[str]:
         """How a mask contradicts what its image is called."""

@@ -49,13 +49,13 @@ def prepare_once(
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
-        trouble = _defect(path, key_inputs)
-        if trouble is None:
+        defect = _defect(path, key_inputs)
+        if defect is None:
             return path
         if path.exists():
-            aside = path.with_name(f"{path.name}.corrupt")
-            os.replace(path, aside)
-            warnings.warn(f"{trouble} Set aside as {aside.name} and made anew.", stacklevel=2)
+            corrupt_path = path.with_name(f"{path.name}.corrupt")
+            os.replace(path, corrupt_path)
+            warnings.warn(f"{defect} Set aside as {corrupt_path.name} and made anew.", stacklevel=2)
         writer = SampleWriter(
             path.with_suffix(".parts"), _canonical_json(key_inputs), spec, leaky=leaky
         )
@@ -94,18 +94,18 @@ class PreparedSplit:
         index = range(len(self))[index]
         hidden = set() if self.masks else {"mask", "counterpart"}
         with hdf5_errors(self.path):
-            held = {name: self._read_values(name, index) for name in set(row["has"]) - hidden}
+            tensors = {name: self._read_values(name, index) for name in set(row["has"]) - hidden}
             return Sample(
-                x=held["x"],
+                x=tensors["x"],
                 key=row["key"],
                 group=row["group"],
                 label=row["label"],
-                mask=held.get("mask"),
-                roi=held.get("roi"),
+                mask=tensors.get("mask"),
+                roi=tensors.get("roi"),
                 spacing=None if row["spacing"] is None else tuple(row["spacing"]),
                 tags=dict(row["tags"]),
                 tile=None if row["tile"] is None else Tile(*map(_as_tuple, row["tile"])),
-                counterpart=held.get("counterpart"),
+                counterpart=tensors.get("counterpart"),
             )
 
     def __iter__(self) -> Iterator[Sample]:
@@ -158,8 +158,8 @@ class ConcatenatedSplit:
 
     def __getitem__(self, index: int, /) -> Sample:
         index = range(len(self))[index]
-        which = bisect_right(self._ends, index)
-        return self.splits[which][index - (self._ends[which - 1] if which else 0)]
+        split_index = bisect_right(self._ends, index)
+        return self.splits[split_index][index - (self._ends[split_index - 1] if split_index else 0)]
 
     def manifest(self) -> list[ManifestEntry]:
         return [entry for split in self.splits for entry in manifest(split)]

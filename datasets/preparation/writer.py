@@ -83,12 +83,12 @@ class SampleWriter:
         if self._shard is not None or not self._shards:
             self._shard = self._shard or Shard(self._folder / "000000.part")
             self._close_shard()
-        whole = self._shards[0]
+        complete = self._shards[0]
         if len(self._shards) > 1:
-            whole = self._folder / "whole"
-            _join_shards(self._shards, whole, self._identity)
-        fsync_path(whole)
-        os.replace(whole, path)
+            complete = self._folder / "whole"
+            _join_shards(self._shards, complete, self._identity)
+        fsync_path(complete)
+        os.replace(complete, path)
         fsync_path(path.parent)
         self.discard()
 
@@ -147,13 +147,15 @@ class SampleWriter:
         self._split_of.setdefault(group, part.partition("-")[0])
 
     def _check(self, part: str, sample: Sample) -> None:
-        x, key, S = sample.x, sample.key, tuple(self._spec.shape)
-        if tuple(x.shape) != (self._spec.channels, *S):
-            want = (self._spec.channels, *S)
-            raise DataError(f"sample {key!r} has shape {tuple(x.shape)}, not {want}")
+        x, key, shape = sample.x, sample.key, tuple(self._spec.shape)
+        if tuple(x.shape) != (self._spec.channels, *shape):
+            expected = (self._spec.channels, *shape)
+            raise DataError(f"sample {key!r} has shape {tuple(x.shape)}, not {expected}")
         for name, value in (("mask", sample.mask), ("roi", sample.roi)):
-            if value is not None and tuple(value.shape) != S:
-                raise DataError(f"the {name} of {key!r} has shape {tuple(value.shape)}, not {S}")
+            if value is not None and tuple(value.shape) != shape:
+                raise DataError(
+                    f"the {name} of {key!r} has shape {tuple(value.shape)}, not {shape}"
+                )
         if sample.counterpart is not None and sample.counterpart.shape != x.shape:
             raise DataError(f"the counterpart of {key!r} has another shape than its x")
         if not np.isfinite(x.numpy()).all():  # torch would wake its threads for this
@@ -161,9 +163,11 @@ class SampleWriter:
         if key in self._keys:
             raise DataError(f"two samples have the key {key!r}")
         split = part.partition("-")[0]
-        other = self._split_of.get(sample.group, split)
-        if other != split and not self._leaky:
-            raise DataError(f"group {sample.group!r} stands in two splits, {other} and {split}")
+        group_split = self._split_of.get(sample.group, split)
+        if group_split != split and not self._leaky:
+            raise DataError(
+                f"group {sample.group!r} stands in two splits, {group_split} and {split}"
+            )
 
 
 class Shard:
@@ -179,12 +183,14 @@ class Shard:
     def add(self, part: str, sample: Sample) -> None:
         rows = self._rows.setdefault(part, [])
         values = {name: getattr(sample, name) for name in TENSOR_FIELDS}
-        held = {name: value.numpy() for name, value in values.items() if value is not None}
-        for name, value in held.items():
+        arrays = {name: value.numpy() for name, value in values.items() if value is not None}
+        for name, value in arrays.items():
             self._growing.append(f"{part}/{name}", len(rows), value)
             self.size += value.nbytes
         content = content_hash(sample)
-        bare = content if sample.mask is None else content_hash(replace(sample, mask=None))
+        content_without_mask = (
+            content if sample.mask is None else content_hash(replace(sample, mask=None))
+        )
         rows.append(
             {
                 "key": sample.key,
@@ -193,9 +199,9 @@ class Shard:
                 "spacing": sample.spacing,
                 "tags": dict(sample.tags),
                 "tile": sample.tile,
-                "has": list(held),
+                "has": list(arrays),
                 "content": content,
-                "content without mask": bare,
+                "content without mask": content_without_mask,
             }
         )
 
@@ -243,8 +249,8 @@ class GrowingDatasets:
 
     def append(self, name: str, index: int, value: np.ndarray) -> None:
         flags = value.dtype == np.bool_
-        stored = self.extended(name, index, value.shape, np.uint8 if flags else np.float32)
-        stored[index] = value.view(np.uint8) if flags else value
+        target = self.extended(name, index, value.shape, np.uint8 if flags else np.float32)
+        target[index] = value.view(np.uint8) if flags else value
 
     def extended(
         self, name: str, index: int, shape: tuple[int, ...], dtype: object
@@ -268,23 +274,29 @@ def _join_shards(shards: list[Path], path: Path, identity: str) -> None:
     """One file of all shards, in their order; chunks are copied as they are, checksums and all."""
     rows: dict[str, list[dict[str, object]]] = {}
     units: list[str] = []
-    with h5py.File(path, "w", libver=LIBRARY_VERSION) as whole:
-        growing = GrowingDatasets(whole)
+    with h5py.File(path, "w", libver=LIBRARY_VERSION) as output:
+        growing = GrowingDatasets(output)
         for shard in shards:
             with hdf5_errors(shard), open_read_only(shard) as file:
                 units += json.loads(read_text(file, "units"))
                 for part in json.loads(read_text(file, "parts")):
                     table = rows.setdefault(part, [])
-                    held = {name: get_dataset(file, name) for name, _ in _stored_chunks(file, part)}
+                    sources = {
+                        name: get_dataset(file, name) for name, _ in _stored_chunks(file, part)
+                    }
                     for name, index in _stored_chunks(file, part):
-                        stored = held[name]
-                        at = (index, *[0] * (stored.ndim - 1))
-                        mask, raw = stored.id.read_direct_chunk(at)
-                        put = len(table) + index
-                        made = growing.extended(name, put, stored.shape[1:], stored.dtype)
-                        made.id.write_direct_chunk((put, *at[1:]), raw, mask)
+                        source = sources[name]
+                        offset = (index, *[0] * (source.ndim - 1))
+                        filter_mask, chunk = source.id.read_direct_chunk(offset)
+                        target_index = len(table) + index
+                        target = growing.extended(
+                            name, target_index, source.shape[1:], source.dtype
+                        )
+                        target.id.write_direct_chunk(
+                            (target_index, *offset[1:]), chunk, filter_mask
+                        )
                     table += read_table(file, part)
-        write_tables(whole, identity, rows, units)
+        write_tables(output, identity, rows, units)
 
 
 def _stored_chunks(file: h5py.File, part: str) -> Iterator[tuple[str, int]]:

@@ -32,8 +32,8 @@ class Case:
 
 def check_fractions(fractions: Sequence[float], count: int) -> list[float]:
     """The fractions, if they are `count` of them, sum to 1, and the first is not 0."""
-    fine = len(fractions) == count and min(fractions) >= 0 and abs(sum(fractions) - 1) < 1e-6
-    if not fine or not fractions[0]:
+    valid = len(fractions) == count and min(fractions) >= 0 and abs(sum(fractions) - 1) < 1e-6
+    if not valid or not fractions[0]:
         raise ValueError(f"fractions are {count} numbers that sum to 1, not {list(fractions)}")
     return [float(fraction) for fraction in fractions]
 
@@ -47,14 +47,16 @@ def assign_groups(
     Every split gets a group as long as there are any, in the order of `fractions`.
     """
     order = sorted(set(groups), key=lambda name: sha256(f"{seed}\0{name}".encode()).digest())
-    fractions = {split: part for split, part in fractions.items() if part > 0}
-    first, *others = list(fractions)[: len(order)] or [""]
-    counts = {split: max(1, round(fractions[split] * len(order))) for split in others}
+    fractions = {split: fraction for split, fraction in fractions.items() if fraction > 0}
+    first_split, *other_splits = list(fractions)[: len(order)] or [""]
+    counts = {split: max(1, round(fractions[split] * len(order))) for split in other_splits}
     while sum(counts.values()) >= len(order) > 0 and counts:
         largest = max(counts, key=lambda split: counts[split])
         counts[largest] -= 1
-    rest = len(order) - sum(counts.values())
-    splits = [first] * rest + [split for split, count in counts.items() for _ in range(count)]
+    remaining = len(order) - sum(counts.values())
+    splits = [first_split] * remaining + [
+        split for split, count in counts.items() for _ in range(count)
+    ]
     return dict(zip(order, splits, strict=True))
 
 
@@ -66,15 +68,36 @@ def assign_pools(
     Groups with a normal case, or one whose label is not known, are dealt apart from those with
     abnormal cases only, so that both kinds reach every split.
     """
-    found: dict[str, str] = {}
-    for pool, share in pool_fractions.items():
-        mine = [case for case in cases if case.pool == pool]
-        normal = {case.group for case in mine if not case.label}
-        dealt = assign_groups(normal, share, seed) | assign_groups(
-            {c.group for c in mine} - normal, share, seed
+    split_of: dict[str, str] = {}
+    for pool, fractions in pool_fractions.items():
+        pool_cases = [case for case in cases if case.pool == pool]
+        normal = {case.group for case in pool_cases if not case.label}
+        split_of_group = assign_groups(normal, fractions, seed) | assign_groups(
+            {c.group for c in pool_cases} - normal, fractions, seed
         )
-        found |= {case.name: dealt[case.group] for case in mine}
-    return found
+        split_of |= {case.name: split_of_group[case.group] for case in pool_cases}
+    return split_of
+
+
+def split_training_pool(
+    cases: Sequence[Case], fractions: Sequence[float], seed: int
+) -> dict[str, str]:
+    """Return the split of every case: pool "train" is divided, pools "val" and "test" stay.
+
+    cases: each with its pool
+    fractions: of the groups of "train" in train and held_out
+    seed: which groups those are
+
+    >>> pools = {"a": "train", "b": "train", "c": "test"}
+    >>> cases = [Case(name, name, {}, pool) for name, pool in pools.items()]
+    >>> sorted(split_training_pool(cases, [0.5, 0.5], seed=0).values())
+    ['held_out', 'test', 'train']
+    """
+    train, held_out = fractions
+    training = {"train": train, "held_out": held_out}
+    return assign_pools(
+        cases, {"train": training, "val": {"val": 1.0}, "test": {"test": 1.0}}, seed
+    )
 
 
 def groups_in_several_splits(
@@ -85,14 +108,14 @@ def groups_in_several_splits(
     for case in cases:
         if case.name in split_of:
             splits[case.group].add(split_of[case.name])
-    return {group: found for group, found in splits.items() if len(found) > 1}
+    return {group: group_splits for group, group_splits in splits.items() if len(group_splits) > 1}
 
 
 def four_way_split(groups: Iterable[str], fractions: Sequence[float], seed: int) -> dict[str, str]:
     """Groups dealt to train, held_out, val and test; with fewer than four, val goes without."""
     names: tuple[str, ...] = ("train", "held_out", "val", "test")
-    share: dict[str, float] = dict(zip(names, fractions, strict=True))
+    fraction_of: dict[str, float] = dict(zip(names, fractions, strict=True))
     groups = set(groups)
-    if len(groups) < len(share):
-        del share["val"]
-    return assign_groups(groups, share, seed)
+    if len(groups) < len(fraction_of):
+        del fraction_of["val"]
+    return assign_groups(groups, fraction_of, seed)

@@ -31,14 +31,16 @@ def assign_unpublished(
     in_val = [case for case in cases if split_of.get(case.name) == "val"]
     if len({bool(case.label) for case in in_val}) == 2 or not in_val:
         return split_of
-    given = {case.name: case for case in cases if case.pool == "val"}
-    if not given:
+    published_val = {case.name: case for case in cases if case.pool == "val"}
+    if not published_val:
         return _assign(cases, fractions, seed, abnormal_splits, ("train", "held_out", "test"))
-    if any(case.label for case in given.values()):
+    if any(case.label for case in published_val.values()):
         return split_of
-    rest = [case for case in cases if case.name not in given]
-    parts = ("train", "test")
-    return _assign(rest, fractions, seed, abnormal_splits, parts) | dict.fromkeys(given, "held_out")
+    other_cases = [case for case in cases if case.name not in published_val]
+    splits = ("train", "test")
+    return _assign(other_cases, fractions, seed, abnormal_splits, splits) | dict.fromkeys(
+        published_val, "held_out"
+    )
 
 
 def _assign(
@@ -48,27 +50,33 @@ def _assign(
     abnormal_splits: Sequence[str],
     splits: Sequence[str],
 ) -> dict[str, str]:
-    size: dict[str, float] = dict(zip(SPLITS, fractions, strict=True))
-    given = {(case.pool, bool(case.label)) for case in cases}
-    loose = [case for case in cases if case.pool not in ("val", "test")]
-    lacking = [part for part in PRIORITY if part in splits and size[part] > 0]
-    healthy = [part for part in lacking if (part, False) not in given or part == "train"]
-    ill = [part for part in lacking if part in abnormal_splits]
-    ill = [part for part in ill if (part, True) not in given or part == "train"]
-    normal = {case.group for case in loose if not case.label}
-    mixed = any(case.label for case in loose) or ("val", True) in given
-    if not mixed:  # nothing abnormal to choose a level on
-        healthy = [part for part in healthy if part != "val"]
-    dealt = assign_groups(normal, _normalise_fractions(size, healthy), seed)
-    dealt |= assign_groups(
-        {case.group for case in loose} - normal, _normalise_fractions(size, ill), seed
+    fraction_of: dict[str, float] = dict(zip(SPLITS, fractions, strict=True))
+    published = {(case.pool, bool(case.label)) for case in cases}
+    unpublished = [case for case in cases if case.pool not in ("val", "test")]
+    lacking = [split for split in PRIORITY if split in splits and fraction_of[split] > 0]
+    normal_splits = [
+        split for split in lacking if (split, False) not in published or split == "train"
+    ]
+    abnormal_targets = [split for split in lacking if split in abnormal_splits]
+    abnormal_targets = [
+        split for split in abnormal_targets if (split, True) not in published or split == "train"
+    ]
+    normal = {case.group for case in unpublished if not case.label}
+    has_abnormal = any(case.label for case in unpublished) or ("val", True) in published
+    if not has_abnormal:  # nothing abnormal to choose a level on
+        normal_splits = [split for split in normal_splits if split != "val"]
+    split_of_group = assign_groups(normal, _normalise_fractions(fraction_of, normal_splits), seed)
+    split_of_group |= assign_groups(
+        {case.group for case in unpublished} - normal,
+        _normalise_fractions(fraction_of, abnormal_targets),
+        seed,
     )
     return {
-        case.name: case.pool if case.pool in ("val", "test") else dealt[case.group]
+        case.name: case.pool if case.pool in ("val", "test") else split_of_group[case.group]
         for case in cases
     }
 
 
 def _normalise_fractions(fractions: Mapping[str, float], splits: Sequence[str]) -> dict[str, float]:
-    total = sum(fractions[part] for part in splits)
-    return {part: fractions[part] / total for part in splits}
+    total = sum(fractions[split] for split in splits)
+    return {split: fractions[split] / total for split in splits}

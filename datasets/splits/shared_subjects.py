@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ..base import first_names
 from .assignment import Case
 
 
@@ -27,20 +28,55 @@ def remove_shared_subjects(
                 owner.setdefault(case.group, pool)
     notes = []
     for pool in order[1:]:
-        for first in order[: order.index(pool)]:
-            mine = {
-                case.group for case in cases if case.pool == pool and owner[case.group] == first
+        for preferred in order[: order.index(pool)]:
+            shared_groups = {
+                case.group for case in cases if case.pool == pool and owner[case.group] == preferred
             }
-            if not mine:
+            if not shared_groups:
                 continue
-            few = ", ".join(sorted(mine)[:5]) + (", ..." if len(mine) > 5 else "")
-            who = f"{len(mine)} subject{'s' if len(mine) > 1 else ''}"
+            noun = "subject" if len(shared_groups) == 1 else "subjects"
             notes.append(
-                f"LEAKY as published: {who} of {pool} stand in {first} too ({few}); numbers on "
-                "this split are too good (split='corrected' leaves them out)"
-                if published
-                else f"{who} left out of {pool}, because they stand in {first} too: {few} "
-                "(split='published' keeps them)"
+                overlap_note(
+                    sorted(shared_groups), noun, pool=pool, other=preferred, published=published
+                )
             )
-    kept = [case for case in cases if published or owner.get(case.group, case.pool) == case.pool]
-    return DisjointCases(kept, notes)
+    disjoint = [
+        case for case in cases if published or owner.get(case.group, case.pool) == case.pool
+    ]
+    return DisjointCases(disjoint, notes)
+
+
+def check_split_policy(split: str) -> str:
+    """Return the policy for published splits that leak; ValueError unless it is one of the two.
+
+    split: "corrected" removes what is in two pools, "published" keeps it
+
+    >>> check_split_policy("corrected")
+    'corrected'
+    """
+    if split not in ("corrected", "published"):
+        raise ValueError(f"split is 'corrected' or 'published', not {split!r}")
+    return split
+
+
+def overlap_note(names: Sequence[str], noun: str, *, pool: str, other: str, published: bool) -> str:
+    """Return the note on what two pools share.
+
+    names: of the shared subjects or images
+    noun: what they are, in the plural unless there is one
+    pool, other: the pool that loses them, and the preferred one
+    published: whether they stay in both pools
+
+    >>> overlap_note(["p1"], "subject", pool="train", other="test", published=False)
+    "1 subject removed from train, because also in test: p1 (split='published' keeps them)"
+    """
+    count, examples = f"{len(names)} {noun}", first_names(names)
+    if published:
+        return (
+            f"LEAKY as published: {count} of {pool} also in {other} ({examples}); scores on this "
+            "split are too good (split='corrected' removes them)"
+        )
+    return (
+        f"{count} removed from {pool}, because also in {other}: {examples} "
+        "(split='published' keeps them)"
+    )

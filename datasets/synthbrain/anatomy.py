@@ -81,43 +81,51 @@ class Anatomy:
     def _compute_tissue(
         self, points: Floats, evaluate: Callable[[RandomField], Floats], change: ShapeChange
     ) -> TissueMap:
-        everywhere = self._bend(points, evaluate)
-        brain = _sample_maps(everywhere, _template_maps()[:1])[0]
+        template_points = self._bend(points, evaluate)
+        brain = _sample_maps(template_points, _template_maps()[:1])[0]
         inside = brain > 0.02  # the rest is fluid: about a third is left to compute
-        midst = _ventricle_proximity(place := everywhere[:, inside])
-        place = self._widen_ventricles(place, midst, change)
-        ventricle, rim, *plain = _sample_maps(place, _template_maps()[1:])
-        amount = np.clip(plain, 1e-4, 1) ** self.sharpness
-        slow, fine = (evaluate(field)[inside] for field in self.folds[0])
-        amount[0] *= np.exp(self.atrophy + (0.5 * slow + 0.4 * fine) * (1 - midst))
-        slow, fine = (evaluate(field)[inside] for field in self.folds[1])
-        amount[2] *= np.exp(0.4 * slow + 0.32 * fine)
-        z, y, x = place
+        near_ventricles = _ventricle_proximity(moved_points := template_points[:, inside])
+        moved_points = self._widen_ventricles(moved_points, near_ventricles, change)
+        ventricle, brain_rim, *tissue_maps = _sample_maps(moved_points, _template_maps()[1:])
+        fractions = np.clip(tissue_maps, 1e-4, 1) ** self.sharpness
+        coarse_field, fine_field = (evaluate(field)[inside] for field in self.folds[0])
+        fractions[0] *= np.exp(
+            self.atrophy + (0.5 * coarse_field + 0.4 * fine_field) * (1 - near_ventricles)
+        )
+        coarse_field, fine_field = (evaluate(field)[inside] for field in self.folds[1])
+        fractions[2] *= np.exp(0.4 * coarse_field + 0.32 * fine_field)
+        z, y, x = moved_points
         sinus = (
             smooth_step(2.6 - np.abs(x), 0.5)
-            * smooth_step(rim - 0.3, 0.05)
-            * smooth_step(0.72 - rim, 0.05)
+            * smooth_step(brain_rim - 0.3, 0.05)
+            * smooth_step(0.72 - brain_rim, 0.05)
         )
         sinus = sinus * (z > 0) * (np.abs(y) > 25)
-        amount *= (1 - sinus) / amount.sum(0)
+        fractions *= (1 - sinus) / fractions.sum(0)
         if change.thicken:
-            patch = smooth_step(
+            thickened = smooth_step(
                 _gaussian_ball(points[:, inside], change.centre, change.radius) - 0.4, 0.05
             )
-            rind = smooth_step(
-                _sample_maps(place, _cortex_proximity())[0] - 0.32 + 0.2 * change.thicken, 0.02
+            cortex_rim = smooth_step(
+                _sample_maps(moved_points, _cortex_proximity())[0] - 0.32 + 0.2 * change.thicken,
+                0.02,
             )
-            grown = patch * rind * amount[2]
-            amount[1] += grown
-            amount[2] -= grown
+            added_cortex = thickened * cortex_rim * fractions[2]
+            fractions[1] += added_cortex
+            fractions[2] -= added_cortex
         plexus = np.maximum(
-            _gaussian_ball(place, (0, -24, 21), 7), _gaussian_ball(place, (0, -24, -21), 7)
+            _gaussian_ball(moved_points, (0, -24, 21), 7),
+            _gaussian_ball(moved_points, (0, -24, -21), 7),
         )
-        caps = amount[2] * smooth_step(ventricle - 0.12, 0.03) * smooth_step(np.abs(y + 3) - 26, 2)
-        choroid = smooth_step(plexus - 0.5, 0.08) * amount[0] * smooth_step(ventricle - 0.3, 0.05)
+        caps = (
+            fractions[2] * smooth_step(ventricle - 0.12, 0.03) * smooth_step(np.abs(y + 3) - 26, 2)
+        )
+        choroid = (
+            smooth_step(plexus - 0.5, 0.08) * fractions[0] * smooth_step(ventricle - 0.3, 0.05)
+        )
         fluid = np.eye(len(TISSUES), 1, dtype=np.float32)
         return TissueMap(
-            fractions=_scatter(inside, np.concatenate([amount, sinus[None]]), fluid),
+            fractions=_scatter(inside, np.concatenate([fractions, sinus[None]]), fluid),
             brain=smooth_step(brain - 0.5, 0.02),
             caps=_scatter(inside, caps[None])[0],
             choroid=_scatter(inside, choroid[None])[0],
@@ -127,14 +135,14 @@ class Anatomy:
         """Where in the template, measured from our origin, the tissue at `points` comes from."""
         z, y, x = points
         cos, sin = np.cos(self.rotation), np.sin(self.rotation)
-        turned = (z + self.pitch * y + self.roll * x, cos * y - sin * x, sin * y + cos * x)
-        moved = [
-            axis * scale + shift + 1.6 * evaluate(slow) + 0.8 * evaluate(fine)
-            for axis, scale, shift, (slow, fine) in zip(
-                turned, self.scale, self.shift, self.bends, strict=True
+        rotated = (z + self.pitch * y + self.roll * x, cos * y - sin * x, sin * y + cos * x)
+        displaced = [
+            axis * scale + shift + 1.6 * evaluate(coarse_field) + 0.8 * evaluate(fine_field)
+            for axis, scale, shift, (coarse_field, fine_field) in zip(
+                rotated, self.scale, self.shift, self.bends, strict=True
             )
         ]
-        return np.stack(moved).astype(np.float32)
+        return np.stack(displaced).astype(np.float32)
 
     def _widen_ventricles(
         self, points: Floats, near_ventricles: Floats, change: ShapeChange
@@ -147,8 +155,8 @@ class Anatomy:
             one_sided = change.widen * near_ventricles * smooth_step(change.side * x - 2, 1.5)
             pull = pull + 0.45 * one_sided
             z_pull, y_pull = 0.30 * one_sided, 0.15 * one_sided
-        pulled = (z - z_pull * (z - 10), y - y_pull * (y + 5), x * (1 - np.minimum(pull, 0.8)))
-        return np.stack(pulled).astype(np.float32)
+        displaced = (z - z_pull * (z - 10), y - y_pull * (y + 5), x * (1 - np.minimum(pull, 0.8)))
+        return np.stack(displaced).astype(np.float32)
 
 
 def _ventricle_proximity(points: Floats) -> Floats:
@@ -158,8 +166,10 @@ def _ventricle_proximity(points: Floats) -> Floats:
 
 def _gaussian_ball(points: Floats, centre: Sequence[float], radius: float) -> Floats:
     """1 at the centre, about 0.6 at half the radius, near 0 beyond it."""
-    square = sum((axis - at) ** 2 for axis, at in zip(points, centre, strict=True))
-    return np.exp(-2 * np.asarray(square) / radius**2).astype(np.float32)
+    squared_distance = sum(
+        (axis - coordinate) ** 2 for axis, coordinate in zip(points, centre, strict=True)
+    )
+    return np.exp(-2 * np.asarray(squared_distance) / radius**2).astype(np.float32)
 
 
 def _clipped_normal(rng: np.random.Generator, std: float, limit: float) -> Floats:
@@ -169,10 +179,10 @@ def _clipped_normal(rng: np.random.Generator, std: float, limit: float) -> Float
 
 def _scatter(inside: Flags, values: Floats, outside: Floats | float = 0.0) -> Floats:
     """An array (n, *S) with `values` (n, m) where `inside` (*S), and `outside` (n, 1) elsewhere."""
-    whole = np.empty((len(values), *inside.shape), np.float32)
-    whole[:, ~inside] = outside
-    whole[:, inside] = values
-    return whole
+    result = np.empty((len(values), *inside.shape), np.float32)
+    result[:, ~inside] = outside
+    result[:, inside] = values
+    return result
 
 
 @cache
@@ -194,4 +204,6 @@ def _sample_maps(points: Floats, maps: Floats) -> Floats:
     """The values (n, *S) of maps (n, Z, Y, X) of the template at `points` (3, *S)."""
     offset = (ORIGIN_IN_MNI - load_template().origin).reshape(3, *[1] * (points.ndim - 1))
     index = (points + offset) / np.float32(VOXEL_MM)
-    return np.stack([ndimage.map_coordinates(one, index, np.float32, order=1) for one in maps])
+    return np.stack(
+        [ndimage.map_coordinates(tissue_map, index, np.float32, order=1) for tissue_map in maps]
+    )

@@ -91,12 +91,12 @@ class SynthBrain(PreparedDataset):
             _check_choice("subjects", role, ROLES)
             if not 0 <= count <= 1000:
                 raise ValueError(f"subjects: {role} may be 0 to 1000 people, not {count}")
-        plan = PRESETS[preset]
+        settings = PRESETS[preset]
         self.modalities, self.seed, self.norm = tuple(modalities), seed, norm
-        self.subjects = dict(zip(ROLES, plan.subjects, strict=True)) | dict(subjects or {})
-        self.volumes = not plan.heights
-        size = plan.size if size is None else size
-        self.view = _make_view(plan.heights, size)
+        self.subjects = dict(zip(ROLES, settings.subjects, strict=True)) | dict(subjects or {})
+        self.volumes = not settings.heights
+        size = settings.size if size is None else size
+        self.view = _make_view(settings.heights, size)
         shape = (len(self.view.heights), size, size) if self.volumes else (size, size)
         self.spec = Spec(channels=len(self.modalities), shape=shape,
             labels=self.subjects["train-abnormal"] > 0)  # fmt: skip
@@ -127,31 +127,35 @@ class SynthBrain(PreparedDataset):
 
     def _write_subjects(self, writer: SampleWriter, progress: Progress) -> None:
         """Make everybody, a few at a time on every core, and add them in one order."""
-        everybody = [(role, i) for role in ROLES for i in range(self.subjects[role])]
-        wanted = [who for who in everybody if not writer.has_unit(_unit_name(who))]
-        progress("people", done := len(everybody) - len(wanted), len(everybody))
+        subject_ids = [(role, i) for role in ROLES for i in range(self.subjects[role])]
+        remaining = [
+            subject_id for subject_id in subject_ids if not writer.has_unit(_unit_name(subject_id))
+        ]
+        progress("people", done := len(subject_ids) - len(remaining), len(subject_ids))
         with ThreadPoolExecutor(cores := _usable_cores()) as pool:
-            for start in range(0, len(wanted), 4 * cores):
-                some = wanted[start : start + 4 * cores]
-                for who, samples in zip(some, pool.map(self._make_samples, some), strict=True):
-                    role = who[0]
+            for start in range(0, len(remaining), 4 * cores):
+                chunk = remaining[start : start + 4 * cores]
+                for subject_id, samples in zip(
+                    chunk, pool.map(self._make_samples, chunk), strict=True
+                ):
+                    role = subject_id[0]
                     part = role if role == "train-abnormal" else role.partition("-")[0]
                     for sample in samples:
                         writer.add(part, sample)
-                    writer.finish_unit(_unit_name(who))
-                    progress("people", done := done + 1, len(everybody))
+                    writer.finish_unit(_unit_name(subject_id))
+                    progress("people", done := done + 1, len(subject_ids))
 
     def _make_samples(self, subject_id: tuple[str, int]) -> list[Sample]:
         role, index = subject_id
         number = 1000 * ROLES.index(role) + index
         plan = LesionPlan.for_index(index) if role.endswith("abnormal") else None
         try:
-            made = make_subject(self.seed, number, plan, self.view, self.norm)
+            subject = make_subject(self.seed, number, plan, self.view, self.norm)
         except RuntimeError as error:
             raise DataError(
                 f"person {number} of seed {self.seed} could not be made: {error}"
             ) from None
-        return list(self._slice_samples(made, f"s{number:04d}", plan))
+        return list(self._slice_samples(subject, f"s{number:04d}", plan))
 
     def _slice_samples(
         self, subject: Subject, group: str, plan: LesionPlan | None
@@ -162,11 +166,13 @@ class SynthBrain(PreparedDataset):
         tags = {"lesion": "none", "contrast": "none", "size": "none"}
         if plan is not None:
             tags = {"lesion": plan.kind, "contrast": f"{plan.contrast}", "size": SIZES[plan.size]}
-        cuts = [(group, np.s_[:])]
+        selections = [(group, np.s_[:])]
         if not self.volumes:
-            cuts = [(f"{group}/z{h:+03.0f}", np.s_[k]) for k, h in enumerate(self.view.heights)]
-        for key, cut in cuts:
-            mask = subject.mask[cut]
+            selections = [
+                (f"{group}/z{h:+03.0f}", np.s_[k]) for k, h in enumerate(self.view.heights)
+            ]
+        for key, selection in selections:
+            mask = subject.mask[selection]
             if (
                 plan is not None
                 and not self.volumes
@@ -174,16 +180,16 @@ class SynthBrain(PreparedDataset):
             ):
                 continue
             yield Sample(
-                x=torch.from_numpy(np.ascontiguousarray(subject.x[channels][:, cut])),
+                x=torch.from_numpy(np.ascontiguousarray(subject.x[channels][:, selection])),
                 key=key,
                 group=group,
                 label=plan is not None,
                 mask=torch.from_numpy(mask.copy()),
-                roi=torch.from_numpy(subject.roi[cut].copy()),
+                roi=torch.from_numpy(subject.roi[selection].copy()),
                 spacing=(self.view.mm,) * mask.ndim,
                 tags=tags,
                 counterpart=torch.from_numpy(
-                    np.ascontiguousarray(subject.counterpart[channels][:, cut])
+                    np.ascontiguousarray(subject.counterpart[channels][:, selection])
                 ),
             )
 

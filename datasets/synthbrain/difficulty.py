@@ -81,32 +81,31 @@ def atlas_z_score(train: SplitArrays, test: SplitArrays) -> Array:
 
 
 def _per_slice(train: SplitArrays, test: SplitArrays, statistic: Callable[[Array], Array]) -> Array:
-    known = {
-        place: statistic(train.x[train.slice_name == place])
-        for place in np.unique(train.slice_name)
+    statistics = {
+        name: statistic(train.x[train.slice_name == name]) for name in np.unique(train.slice_name)
     }
-    return np.stack([known[place] for place in test.slice_name])
+    return np.stack([statistics[name] for name in test.slice_name])
 
 
 def pca_residual(count: int) -> Scorer:
     """What the first principal components of the training images leave over."""
 
     def score(train: SplitArrays, test: SplitArrays) -> Array:
-        most = min(count, len(train.x) - 1)
-        pca = PCA(most, svd_solver="randomized", random_state=0)
+        n_components = min(count, len(train.x) - 1)
+        pca = PCA(n_components, svd_solver="randomized", random_state=0)
         pca.fit(train.x.reshape(len(train.x), -1))
         flat = test.x.reshape(len(test.x), -1)
-        rest = flat - pca.inverse_transform(pca.transform(flat))
-        return np.abs(rest).reshape(test.x.shape).mean(1)
+        residual = flat - pca.inverse_transform(pca.transform(flat))
+        return np.abs(residual).reshape(test.x.shape).mean(1)
 
     return score
 
 
 def nearest_image_distance(train: SplitArrays, test: SplitArrays) -> Array:
     """Distance to the training image that is most alike."""
-    known, asked = (pile.x.reshape(len(pile.x), -1) for pile in (train, test))
-    square = (known**2).sum(1) - 2 * asked @ known.T
-    return np.abs(test.x - train.x[square.argmin(1)]).mean(1)
+    train_vectors, test_vectors = (arrays.x.reshape(len(arrays.x), -1) for arrays in (train, test))
+    squared_distance = (train_vectors**2).sum(1) - 2 * test_vectors @ train_vectors.T
+    return np.abs(test.x - train.x[squared_distance.argmin(1)]).mean(1)
 
 
 def mirror_asymmetry(train: SplitArrays, test: SplitArrays) -> Array:
@@ -124,9 +123,13 @@ def _blur(maps: Array) -> Array:
 
 def intensity_surprise(train: SplitArrays, test: SplitArrays) -> Array:
     """Surprise at the intensities of a pixel, wherever it lies: a mixture of five Gaussians."""
-    seen = train.x.transpose(0, 2, 3, 1)[train.roi]
-    few = seen[np.random.default_rng(0).choice(len(seen), min(len(seen), 40_000), replace=False)]
-    mixture = GaussianMixture(5, random_state=0).fit(few)
+    intensities = train.x.transpose(0, 2, 3, 1)[train.roi]
+    subset = intensities[
+        np.random.default_rng(0).choice(
+            len(intensities), min(len(intensities), 40_000), replace=False
+        )
+    ]
+    mixture = GaussianMixture(5, random_state=0).fit(subset)
     flat = test.x.transpose(0, 2, 3, 1).reshape(-1, test.x.shape[1])
     return -np.asarray(mixture.score_samples(flat), np.float32).reshape(test.roi.shape)
 
@@ -138,7 +141,7 @@ def flair_intensity(train: SplitArrays, test: SplitArrays) -> Array:
 
 def slice_height(train: SplitArrays, test: SplitArrays) -> Array:
     """Where a slice lies, and nothing of what it shows."""
-    height = np.array([float(place[1:]) for place in test.slice_name], np.float32)
+    height = np.array([float(name[1:]) for name in test.slice_name], np.float32)
     return np.broadcast_to(-height[:, None, None], test.roi.shape)
 
 
@@ -189,15 +192,15 @@ def compare_scorers(train: SplitArrays, test: SplitArrays) -> Iterable[dict[str,
             scores = np.array([reduce(values) for values in inside])
             row[f"image AUROC, {reducer}"] = roc_auc_score(test.label, scores)
         scores = np.array([REDUCERS["top 2 %"](values) for values in inside])
-        people = np.unique(test.group)
-        whole = [scores[test.group == one].mean() for one in people]
-        sick = [test.label[test.group == one].any() for one in people]
-        row["person AUROC"] = roc_auc_score(sick, whole)
+        subjects = np.unique(test.group)
+        subject_scores = [scores[test.group == subject].mean() for subject in subjects]
+        subject_labels = [test.label[test.group == subject].any() for subject in subjects]
+        row["person AUROC"] = roc_auc_score(subject_labels, subject_scores)
         row["pixel AP"] = average_precision_score(test.mask[test.roi], maps[test.roi])
         for kind in sorted(set(test.kind[test.label])):
-            some = ~test.label | (test.kind == kind)
-            row[f"{kind} AUROC"] = roc_auc_score(test.label[some], scores[some])
-            roi = test.roi & some[:, None, None]
+            selected = ~test.label | (test.kind == kind)
+            row[f"{kind} AUROC"] = roc_auc_score(test.label[selected], scores[selected])
+            roi = test.roi & selected[:, None, None]
             row[f"{kind} AP"] = average_precision_score(test.mask[roi], maps[roi])
         yield row
 
@@ -218,10 +221,10 @@ def main() -> None:
     parser.add_argument("arguments", type=json.loads, default={}, nargs="?", help="as JSON")
     parser.add_argument("--dataset", default="synthbrain:SynthBrain", help="module:Class")
     parser.add_argument("--by", default="lesion", help="tag that parts the abnormal samples")
-    given = parser.parse_args()
-    module, _, name = given.dataset.partition(":")
-    dataset = getattr(import_module(f".{module}", __package__), name)(**given.arguments)
-    sys.stdout.write(markdown_table(evaluate_scorers(dataset, given.selection_metric)) + "\n")
+    options = parser.parse_args()
+    module, _, name = options.dataset.partition(":")
+    dataset = getattr(import_module(f".{module}", __package__), name)(**options.arguments)
+    sys.stdout.write(markdown_table(evaluate_scorers(dataset, options.selection_metric)) + "\n")
 
 
 if __name__ == "__main__":

@@ -51,10 +51,10 @@ class LesionPlan(NamedTuple):
     def for_index(cls, index: int) -> LesionPlan:
         """The plan of the index-th diseased subject. Of ten in a row, two have no unusual
         intensity; each kind goes through all sizes and contrasts in turn."""
-        round_, place = divmod(index, len(KIND_CYCLE))
-        kind = KIND_CYCLE[place]
-        turn = round_ * KIND_CYCLE.count(kind) + KIND_CYCLE[:place].count(kind)
-        return cls(kind, turn % len(SIZES), CONTRASTS[turn % len(CONTRASTS)])
+        round_, position = divmod(index, len(KIND_CYCLE))
+        kind = KIND_CYCLE[position]
+        occurrence = round_ * KIND_CYCLE.count(kind) + KIND_CYCLE[:position].count(kind)
+        return cls(kind, occurrence % len(SIZES), CONTRASTS[occurrence % len(CONTRASTS)])
 
 
 class Blob:
@@ -123,15 +123,15 @@ class Lesion:
     ) -> tuple[Floats, Floats]:
         """The image (4, K, H, W) with the lesion in it, and how much of it is where (K, H, W)."""
         kind, amount = self.plan.kind, np.zeros_like(white)
-        where = brain * np.minimum(1.2 * white, 1) if kind == "ms" else brain
+        visibility = brain * np.minimum(1.2 * white, 1) if kind == "ms" else brain
         for blob in self.blobs:
             layers = {"edema": 1.0, "rim": 0.62, "core": 0.40} if kind == "tumour" else {kind: 1.0}
-            for look, shrink in layers.items():
-                share = smooth_step(blob.depth(axes, shrink), 0.55) * where
-                amount = np.maximum(amount, share)
-                mix = np.float32(self.plan.contrast) * share
-                goal = np.reshape(INTENSITIES[look], (4, 1, 1, 1)).astype(np.float32)
-                image = np.maximum(image + mix * (goal - image), 0.03)
+            for layer, shrink in layers.items():
+                coverage = smooth_step(blob.depth(axes, shrink), 0.55) * visibility
+                amount = np.maximum(amount, coverage)
+                weight = np.float32(self.plan.contrast) * coverage
+                target = np.reshape(INTENSITIES[layer], (4, 1, 1, 1)).astype(np.float32)
+                image = np.maximum(image + weight * (target - image), 0.03)
         return image.astype(np.float32), amount
 
 
@@ -143,17 +143,19 @@ def _lesion_centres(
     axes = (np.asarray(heights, np.float32), side, side)
     tissue = anatomy.on_grid(axes)
     _fluid, cortex, white, deep, _vessel = tissue.fractions
-    fit = {
+    eligible = {
         "tumour": white + deep > 0.7,
         "stroke": cortex > 0.4,
         "ms": white > 0.75,
         "hemorrhage": (deep > 0.4) | (white > 0.8),
         "cortex": cortex > 0.5,
     }[kind] & (tissue.brain > 0.5)
-    levels_fit = np.flatnonzero(fit.sum((1, 2)) >= count)
-    if not len(levels_fit):
+    eligible_heights = np.flatnonzero(eligible.sum((1, 2)) >= count)
+    if not len(eligible_heights):
         raise RuntimeError(f"no level has {count} places for {kind}")
-    z = rng.choice(levels_fit, count)  # every level alike: where a slice lies shall tell little
-    y, x = np.array([rng.choice(np.argwhere(fit[level])) for level in z]).T
+    z = rng.choice(
+        eligible_heights, count
+    )  # every level alike: where a slice lies shall tell little
+    y, x = np.array([rng.choice(np.argwhere(eligible[level])) for level in z]).T
     centres = np.stack([axes[0][z], side[y], side[x]], 1)
     return (centres + rng.uniform(-1, 1, (count, 3)) * (4, 2, 2)).astype(np.float32)

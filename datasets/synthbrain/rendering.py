@@ -64,27 +64,29 @@ class Scanner:
         """
         fold = image.shape[-1] // brain.shape[-1]
         mm = float(axes[2][1] - axes[2][0]) / fold
-        seen = np.empty((4, *brain.shape), np.float32)
+        acquired = np.empty((4, *brain.shape), np.float32)
         for i, ideal in enumerate(image):
-            soft = ndimage.gaussian_filter(ideal, (0, self.blur[i] / mm, self.blur[i] / mm))
-            clean = downsample(soft, fold) * np.exp(self.bias[i] * self.fields[i].on_grid(axes))
+            blurred = ndimage.gaussian_filter(ideal, (0, self.blur[i] / mm, self.blur[i] / mm))
+            clean = downsample(blurred, fold) * np.exp(self.bias[i] * self.fields[i].on_grid(axes))
             if self.ghost[i]:
-                by = round(self.offset[i] * clean.shape[-2])
-                clean = clean + self.ghost[i] * (np.roll(clean, by, -2) + np.roll(clean, -by, -2))
+                offset = round(self.offset[i] * clean.shape[-2])
+                clean = clean + self.ghost[i] * (
+                    np.roll(clean, offset, -2) + np.roll(clean, -offset, -2)
+                )
             real, imaginary = self.noise[i] * noise[i]
-            seen[i] = np.hypot(clean + real, imaginary) * brain
-        return seen
+            acquired[i] = np.hypot(clean + real, imaginary) * brain
+        return acquired
 
 
 def downsample(image: Floats, factor: int) -> Floats:
     """Mean over fold by fold pixels of the last two axes."""
-    *rest, height, width = image.shape
-    return image.reshape(*rest, height // factor, factor, width // factor, factor).mean((-3, -1))
+    *leading, height, width = image.shape
+    return image.reshape(*leading, height // factor, factor, width // factor, factor).mean((-3, -1))
 
 
 def intensity_limits(image: Floats, brain: Flags) -> Floats:
     """The 1st and 99th percentile of each modality within the brain: (4, 2)."""
-    return np.stack([np.percentile(one[brain], (1, 99)) for one in image])
+    return np.stack([np.percentile(channel[brain], (1, 99)) for channel in image])
 
 
 def normalise(image: Floats, brain: Flags, limits: Floats, *, top: float) -> Floats:

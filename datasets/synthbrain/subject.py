@@ -64,38 +64,38 @@ def make_subject(
     def stream(purpose: int) -> np.random.Generator:
         return np.random.default_rng([seed, number, purpose])
 
-    fine, axes = view.axes(view.supersampling), view.axes()
+    fine_axes, axes = view.axes(view.supersampling), view.axes()
     anatomy, scan = Anatomy(stream(ANATOMY)), Scanner(stream(CONTRAST))
-    tissue = anatomy.on_grid(fine)
+    tissue = anatomy.on_grid(fine_axes)
     roi = downsample(tissue.brain, view.supersampling) > 0.5
     check_anatomy(tissue, roi)
     noise = stream(NOISE).standard_normal((4, 2, *roi.shape), np.float32)
-    image = scan.ideal_image(tissue, fine)
+    image = scan.ideal_image(tissue, fine_axes)
     twin = scan.acquire(image, roi, axes, noise)
     limits = intensity_limits(twin, roi)
-    top = REFERENCE_LEVEL if norm == "healthy_ref" else 1.0
+    upper = REFERENCE_LEVEL if norm == "healthy_ref" else 1.0
     if plan is None:
-        x = normalise(twin, roi, limits, top=top)
+        x = normalise(twin, roi, limits, top=upper)
         return Subject(x, x, np.zeros_like(roi), roi)
     draws = stream(LESION)
     for _ in range(MAX_DRAWS):
         lesion = Lesion(draws, plan, anatomy, _lesion_heights(view))
-        sick, amount = _with_lesion(lesion, anatomy, tissue, scan, fine)
-        enough = MIN_LESION_SHARE if lesion.blobs else MIN_TISSUE_SHARE
-        mask = (downsample(amount, view.supersampling) > enough) & roi
+        ideal, amount = _with_lesion(lesion, anatomy, tissue, scan, fine_axes)
+        threshold = MIN_LESION_SHARE if lesion.blobs else MIN_TISSUE_SHARE
+        mask = (downsample(amount, view.supersampling) > threshold) & roi
         if _largest_area(mask, view) < MIN_LESION_AREA:
             continue
-        x = scan.acquire(sick, roi, axes, noise)
-        made = Subject(
+        x = scan.acquire(ideal, roi, axes, noise)
+        subject = Subject(
             x=normalise(
-                x, roi, limits if norm == "healthy_ref" else intensity_limits(x, roi), top=top
+                x, roi, limits if norm == "healthy_ref" else intensity_limits(x, roi), top=upper
             ),
-            counterpart=normalise(twin, roi, limits, top=top),
+            counterpart=normalise(twin, roi, limits, top=upper),
             mask=mask,
             roi=roi,
         )
-        check_diseased(made, view)
-        return made
+        check_diseased(subject, view)
+        return subject
     raise RuntimeError(
         f"no {plan.kind} of {MIN_LESION_AREA:.0f} mm² in any slice, in {MAX_DRAWS} draws"
     )
@@ -107,8 +107,8 @@ def _with_lesion(
     """Ideal intensities with the lesion, and how much of it is where."""
     if lesion.plan.kind in ("ventricle", "cortex"):
         tissue = anatomy.on_grid(axes, lesion.shape_change)
-        gained = tissue.fractions - healthy.fractions
-        amount = gained[TISSUES.index("fluid" if lesion.plan.kind == "ventricle" else "cortex")]
+        increase = tissue.fractions - healthy.fractions
+        amount = increase[TISSUES.index("fluid" if lesion.plan.kind == "ventricle" else "cortex")]
         return scan.ideal_image(tissue, axes), np.maximum(amount, 0)
     tissue = healthy
     if lesion.mass_effect:
@@ -131,23 +131,23 @@ def _replace_points(whole: Floats, where: Flags, values: Floats) -> Floats:
 
 def _lesion_heights(view: ViewGrid) -> list[float]:
     """Heights that lesions keep to: slices at least 4 mm apart, where there is most brain."""
-    levels: list[float] = []
+    heights: list[float] = []
     for height in view.heights:
-        if -20 <= height <= 40 and (not levels or height - levels[-1] >= 4):
-            levels.append(height)
-    return levels
+        if -20 <= height <= 40 and (not heights or height - heights[-1] >= 4):
+            heights.append(height)
+    return heights
 
 
 def check_anatomy(tissue: TissueMap, roi: Flags) -> None:
     """Raise RuntimeError where a brain is no brain: each check has caught a real mistake."""
     total = tissue.fractions.sum(0)
-    if not all(np.isfinite(part).all() for part in tissue):
+    if not all(np.isfinite(values).all() for values in tissue):
         raise RuntimeError("tissue is not finite")
     if np.abs(total - 1).max() > 1e-3:
         raise RuntimeError(f"tissue sums to {total.min():.4f}..{total.max():.4f}, not to 1")
     for name, amount in zip(TISSUES[:4], tissue.fractions, strict=False):
-        if (most := amount.max()) < 0.9:
-            raise RuntimeError(f"there is nowhere more than {most:.2f} of {name}")
+        if (maximum := amount.max()) < 0.9:
+            raise RuntimeError(f"there is nowhere more than {maximum:.2f} of {name}")
     if not roi.any():
         raise RuntimeError("there is no brain in view")
     if roi[:, [0, -1]].any() or roi[:, :, [0, -1]].any():
@@ -161,9 +161,9 @@ def _largest_area(mask: Flags, view: ViewGrid) -> float:
 
 def check_diseased(subject: Subject, view: ViewGrid) -> None:
     """Raise RuntimeError unless there is a lesion, in the brain, and all values are in range."""
-    if (most := _largest_area(subject.mask, view)) < MIN_LESION_AREA:
+    if (area := _largest_area(subject.mask, view)) < MIN_LESION_AREA:
         raise RuntimeError(
-            f"a lesion covers {most:.0f} mm² in its largest slice, not {MIN_LESION_AREA:.0f}"
+            f"a lesion covers {area:.0f} mm² in its largest slice, not {MIN_LESION_AREA:.0f}"
         )
     if (subject.mask & ~subject.roi).any():
         raise RuntimeError("a lesion lies outside the brain")

@@ -38,9 +38,9 @@ class Template(NamedTuple):
 def load_template() -> Template:
     with lzma.open(ASSET) as file:
         arrays = np.load(io.BytesIO(file.read()), allow_pickle=False)
-        kept = arrays["maps"].astype(np.float32) / MAX_LEVEL  # the half x >= 0
+        half = arrays["maps"].astype(np.float32) / MAX_LEVEL  # the half x >= 0
         origin = arrays["origin"]
-    grey, white, deep, brain = (np.concatenate([m[..., :0:-1], m], -1) for m in kept)
+    grey, white, deep, brain = (np.concatenate([m[..., :0:-1], m], -1) for m in half)
     fluid = np.clip(brain - grey - white - deep, 0, 1)
     return Template(np.stack([fluid, grey, white, deep]), brain, origin)
 
@@ -59,19 +59,21 @@ def make_asset(target: Path = ASSET) -> None:
     if not np.array_equal(smooth, smooth[..., ::-1]):
         raise RuntimeError("the template is not symmetric: half of it would not do")
     smooth = smooth[..., smooth.shape[-1] // 2 :]
-    whole = smooth[3] > 0.02
-    z, y, x = (np.flatnonzero(whole.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1)))
+    inside = smooth[3] > 0.02
+    z, y, x = (
+        np.flatnonzero(inside.any(axis=other_axes)) for other_axes in ((1, 2), (0, 2), (0, 1))
+    )
     low = [max(z[0] - 1, 0), max(y[0] - 1, 0)]
     box = np.s_[:, low[0] : z[-1] + 2, low[1] : y[-1] + 2, : x[-1] + 2]
     corner = np.array([*low, -(x[-1] + 1)])
     origin = np.array([affine[2, 3], affine[1, 3], 0]) + VOXEL_MM * corner
-    held = io.BytesIO()
+    buffer = io.BytesIO()
     np.savez(
-        held,
+        buffer,
         maps=np.rint(smooth[box] * MAX_LEVEL).astype(np.uint8),
         origin=origin.astype(np.float32),
     )
-    target.write_bytes(lzma.compress(held.getvalue(), preset=9 | lzma.PRESET_EXTREME))
+    target.write_bytes(lzma.compress(buffer.getvalue(), preset=9 | lzma.PRESET_EXTREME))
 
 
 def distance_to_outside(inside: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -83,10 +85,10 @@ def _load_source_maps() -> tuple[NDArray, NDArray, NDArray, NDArray]:
     """Grey matter, white matter (0 to 1), T1 and the affine, 1 mm, axes x, y, z."""
     import nibabel  # only here: the asset is made once
 
-    found = importlib.util.find_spec("nilearn")
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec("nilearn")
+    if spec is None or spec.origin is None:
         raise RuntimeError("the maps come with nilearn 0.14.1: pip install nilearn==0.14.1")
-    folder = Path(found.origin).parent / "datasets" / "data"
+    folder = Path(spec.origin).parent / "datasets" / "data"
     names = (f"mni_icbm152_{k}_tal_nlin_sym_09a_converted.nii.gz" for k in ("gm", "wm", "t1"))
     images = [nibabel.Nifti1Image.from_filename(folder / name) for name in names]
     grey, white, t1 = (np.asarray(image.dataobj).astype(np.float32) for image in images)

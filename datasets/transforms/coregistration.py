@@ -34,22 +34,24 @@ def read_coregistered(
     """
     volumes: dict[str, Volume] = {}
     problems: list[str] = []
-    believed: np.ndarray | None = None
+    trusted_affine: np.ndarray | None = None
     for index, (role, path) in enumerate(files.items()):
         name = name_of(role)
         try:
             if role in labels:
                 volume = read_labels(
-                    path, allowed=allowed, affine=believed, name=name, reorient=reorient
+                    path, allowed=allowed, affine=trusted_affine, name=name, reorient=reorient
                 )
             else:
-                volume = read_volume(path, nan=nan, affine=believed, name=name, reorient=reorient)
+                volume = read_volume(
+                    path, nan=nan, affine=trusted_affine, name=name, reorient=reorient
+                )
         except DataError as error:
             problems.append(error.summary)
             continue
         volumes[role] = volume
         if index == 0 and ignore_affine:
-            believed = volume.stored_affine
+            trusted_affine = volume.stored_affine
     problems += find_mismatches(volumes, name_of, ignore_affine=ignore_affine)
     return volumes, problems
 
@@ -60,15 +62,15 @@ def find_mismatches(
     """Volumes that differ from the first in shape, or in where their voxels lie."""
     if not volumes:
         return
-    (first, lead), *others = volumes.items()
+    (first, reference), *others = volumes.items()
     for role, volume in others:
-        both = f"{name_of(role)} and {name_of(first)}"
-        if volume.data.shape != lead.data.shape:
-            yield f"{both} differ in shape: {volume.data.shape} and {lead.data.shape}"
+        pair = f"{name_of(role)} and {name_of(first)}"
+        if volume.data.shape != reference.data.shape:
+            yield f"{pair} differ in shape: {volume.data.shape} and {reference.data.shape}"
             continue
-        off = float(np.abs(volume.affine - lead.affine).max())
-        if off > 1e-3 and not ignore_affine:
-            yield f"{both} differ in affine, by up to {off:.3g} (ignore_affine)"
+        difference = float(np.abs(volume.affine - reference.affine).max())
+        if difference > 1e-3 and not ignore_affine:
+            yield f"{pair} differ in affine, by up to {difference:.3g} (ignore_affine)"
 
 
 def nan_notes(volumes: Mapping[str, Volume], name_of: Callable[[str], str]) -> list[str]:

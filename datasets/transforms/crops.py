@@ -27,9 +27,9 @@ def crop_and_resize(
     crop: the middle to cut out first, where an axis is longer
     """
     if crop is not None:
-        for axis, (extent, most) in enumerate(zip(x.shape, crop, strict=True)):
-            kept = min(extent, most)
-            x = x.narrow(axis, (extent - kept) // 2, kept)
+        for axis, (extent, limit) in enumerate(zip(x.shape, crop, strict=True)):
+            cropped = min(extent, limit)
+            x = x.narrow(axis, (extent - cropped) // 2, cropped)
     steps = tuple(mm * extent / new for mm, extent, new in zip(spacing, x.shape, size, strict=True))
     x = x.float()
     if tuple(x.shape) != tuple(size):

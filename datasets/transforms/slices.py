@@ -22,8 +22,8 @@ def scale_intensity_range(
     values: np.ndarray, low: float, high: float, inside: np.ndarray | None = None
 ) -> np.ndarray:
     """Low to high becomes 0 to 1, what lies beyond is clipped; zero outside of `inside`."""
-    found = ((values - np.float32(low)) / np.float32(high - low)).clip(0, 1)
-    return found if inside is None else np.where(inside, found, np.float32(0))
+    unit_values = ((values - np.float32(low)) / np.float32(high - low)).clip(0, 1)
+    return unit_values if inside is None else np.where(inside, unit_values, np.float32(0))
 
 
 def intensity_percentiles(
@@ -122,14 +122,16 @@ def select_slices(
     mask, vanished = None, 0
     if lesion is not None:
         mask = resize_square(lesion, side, size) > 0.5
-        gone = lesion.any(2).any(1) & (mask.sum((1, 2)) < min_lesion)
-        keep, vanished = keep & ~gone, int(gone.sum())
+        too_small = lesion.any(2).any(1) & (mask.sum((1, 2)) < min_lesion)
+        keep, vanished = keep & ~too_small, int(too_small.sum())
         mask = mask[keep]
     return SliceStack(
         x=resize_square(x, side, size)[keep],
         mask=mask,
         roi=roi[keep],
-        indices=[level for level, kept in zip(indices, keep.tolist(), strict=True) if kept],
+        indices=[
+            level for level, is_selected in zip(indices, keep.tolist(), strict=True) if is_selected
+        ],
         spacing=None if spacing is None else (spacing[0] * side / size, spacing[1] * side / size),
         vanished_lesions=vanished,
         tags=tags or {},

@@ -29,16 +29,16 @@ def cut_tiles(sample: Sample, size: Sequence[int], overlap: int = 0) -> Iterator
     there is one, says whether the anomaly lies in it."""
     extent = tuple(sample.x.shape[1:])
     axes = [tile_starts(whole, part, overlap) for whole, part in zip(extent, size, strict=True)]
-    for at in itertools.product(*axes):
-        here = tuple(slice(a, a + part) for a, part in zip(at, size, strict=True))
+    for start in itertools.product(*axes):
+        region = tuple(slice(a, a + part) for a, part in zip(start, size, strict=True))
         yield replace(
             sample,
-            x=sample.x[(slice(None), *here)],
-            key=f"{sample.key}/tile-{'-'.join(map(str, at))}",
-            mask=None if sample.mask is None else sample.mask[here],
-            roi=None if sample.roi is None else sample.roi[here],
+            x=sample.x[(slice(None), *region)],
+            key=f"{sample.key}/tile-{'-'.join(map(str, start))}",
+            mask=None if sample.mask is None else sample.mask[region],
+            roi=None if sample.roi is None else sample.roi[region],
             counterpart=None
             if sample.counterpart is None
-            else sample.counterpart[(slice(None), *here)],
-            tile=Tile(sample.key, at, extent),
+            else sample.counterpart[(slice(None), *region)],
+            tile=Tile(sample.key, start, extent),
         )

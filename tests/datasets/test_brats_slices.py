@@ -102,9 +102,7 @@ def test_one_patient_cannot_be_shared_out_but_its_slices_can(tmp_path, trees):
 def test_patients_of_testing_are_left_out_of_training_or_kept_aloud(root, trees):
     for path in (root / "testing/000013").iterdir():
         path.rename(path.with_name(path.name.replace("train_005", "train_001")))
-    with pytest.warns(
-        UserWarning, match=r"1 subject left out of train, .* test too: brats_train_001"
-    ):
+    with pytest.warns(UserWarning, match=r"1 subject removed from train, .* test: brats_train_001"):
         data = slices(root)
         data.prepare()
     assert trees.apart(data) and "brats_train_001" not in trees.groups(data)["train"]

@@ -67,7 +67,7 @@ def test_studies_of_a_patient_stay_together(root) -> None:
 def test_patients_of_the_test_set_are_left_out_of_training(root) -> None:
     tested = sorted((root / "testing/healthy").iterdir())[0]
     np.save(root / "training/healthy" / tested.name.replace("study1", "study4"), texture(1))
-    with pytest.warns(UserWarning, match="1 subject left out of train, because they stand in test"):
+    with pytest.warns(UserWarning, match="1 subject removed from train, because also in test"):
         assert counts(made(root)) == {"train": 4, "held_out": 1, "val": 2, "test": 4}
     with pytest.warns(UserWarning, match="LEAKY as published"):
         assert len(shared(made(root, split="published"))) == 1

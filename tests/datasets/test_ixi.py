@@ -87,7 +87,7 @@ def test_published_folds_leak_and_are_mended_by_default(tmp_path, trees):
         data = brats(tmp_path)
         data.prepare()
     notes = [str(warning.message) for warning in told]
-    assert any("1 subject left out of train" in n and "test too: IXI008" in n for n in notes)
+    assert any("1 subject removed from train" in n and "test: IXI008" in n for n in notes)
     assert any(n.endswith("count once: 1") for n in notes)
     assert trees.apart(data)
     with pytest.warns(UserWarning, match=r"LEAKY as published: 1 subject of train .*IXI008"):

@@ -114,8 +114,8 @@ def test_subjects_of_the_test_list_are_not_trained_on(root) -> None:
     with pytest.warns(UserWarning) as told:
         data = made(root)
     text = "\n".join(str(w.message) for w in told)
-    assert "1 subject left out of train, because they stand in test too: IXI030" in text
-    assert "1 subject left out of train, because they stand in val too: IXI020" in text
+    assert "1 subject removed from train, because also in test: IXI030" in text
+    assert "1 subject removed from train, because also in val: IXI020" in text
     assert "sub-IXI002" in text and "is listed twice in one list: it counts once" in text
     assert counts(data)["train"] + counts(data)["held_out"] == 6 and shared(data) == set()
     with pytest.warns(UserWarning, match="LEAKY as published"):

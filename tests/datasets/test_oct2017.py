@@ -69,8 +69,8 @@ def test_patients_of_the_test_set_are_not_trained_on(root) -> None:
     with pytest.warns(UserWarning) as told:
         data = made(root)
     text = "\n".join(str(w.message) for w in told)
-    assert "2 subjects left out of train, because they stand in test too" in text
-    assert "1 subject left out of train, because they stand in val too" in text
+    assert "2 subjects removed from train, because also in test" in text
+    assert "1 subject removed from train, because also in val" in text
     assert shared(data) == set()
     found = counts(data)
     assert found["train"] + found["held_out"] == 6 and found["test"] == 10 and found["val"] == 5

@@ -143,7 +143,7 @@ def test_a_training_pool_may_hold_labelled_abnormal_volumes(root, trees):
 
 
 def test_patients_may_be_found_in_names(root, trees):
-    with pytest.warns(UserWarning, match=r"names that stand in two splits: 1 \(same\)"):
+    with pytest.warns(UserWarning, match=r"names in two splits: 1 \(same\)"):
         trees.save(trees.brain(70), root / "train/normal/same.nii.gz")
         trees.save(trees.brain(71), root / "test/normal/same.nii.gz")
         own(root).prepare()
