@@ -112,7 +112,9 @@ def test_images_of_the_test_set_are_not_trained_on(root, arrays) -> None:
     train[7], train[9] = test[4], train[8]
     images(root).write_bytes(gzip.compress(arrays.idx(train)))
     data = small(root)
-    with pytest.warns(UserWarning, match="1 images removed from the training set.*FashionMNIST/train/00007"):
+    with pytest.warns(
+        UserWarning, match="1 images removed from the training set.*FashionMNIST/train/00007"
+    ):
         data.prepare()
     found = {s.key: (part, s.group) for part in SPLITS for s in data.get_split(part)}
     assert "FashionMNIST/train/00007" not in found
