@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .benchmark.api.catalogue import (
+        describe,
         list_datasets,
         list_methods,
         load_dataset,
@@ -25,27 +26,37 @@ if TYPE_CHECKING:
     from .benchmark.api.conformance import check_methods
     from .benchmark.api.detector import Detector, Prediction, load
     from .benchmark.api.evaluation import Evaluation, evaluate
-    from .benchmark.api.results import Results, load_results
+    from .benchmark.api.results import Results, load_results, run_status
     from .benchmark.api.run import plan, run
     from .benchmark.api.speed import measure_speed
-    from .benchmark.api.storage import open_store
+    from .benchmark.api.storage import describe_machine, open_store
+    from .benchmark.audit.audit import audit
     from .benchmark.evaluation.protocol import Protocol
+    from .benchmark.plugins.scaffold import create_plugin
     from .datasets.base import DataError, Dataset, Sample, Spec
     from .methods.base import Detection, Method
 
     __version__: str
 
 _MODULES = {
-    "benchmark.api.catalogue": ("list_datasets", "list_methods", "load_dataset", "register"),
+    "benchmark.api.catalogue": (
+        "describe",
+        "list_datasets",
+        "list_methods",
+        "load_dataset",
+        "register",
+    ),
     "benchmark.api.conformance": ("check_methods",),
     "benchmark.api.detector": ("Detector", "Prediction", "load"),
     "benchmark.api.evaluation": ("Evaluation", "evaluate"),
-    "benchmark.api.results": ("Results", "load_results"),
+    "benchmark.api.results": ("Results", "load_results", "run_status"),
     "benchmark.api.run": ("plan", "run"),
     "benchmark.api.speed": ("measure_speed",),
-    "benchmark.api.storage": ("open_store",),
+    "benchmark.api.storage": ("describe_machine", "open_store"),
+    "benchmark.audit.audit": ("audit",),
     "benchmark.evaluation.protocol": ("Protocol",),
     "datasets.base": ("DataError", "Dataset", "Sample", "Spec"),
+    "benchmark.plugins.scaffold": ("create_plugin",),
     "methods.base": ("Detection", "Method"),
 }
 """Where each public name is defined."""
@@ -65,7 +76,11 @@ __all__ = [
     "Sample",
     "Spec",
     "__version__",
+    "audit",
     "check_methods",
+    "create_plugin",
+    "describe",
+    "describe_machine",
     "evaluate",
     "list_datasets",
     "list_methods",
@@ -77,6 +92,7 @@ __all__ = [
     "plan",
     "register",
     "run",
+    "run_status",
 ]
 
 

@@ -274,6 +274,16 @@ def test_methods_are_checked_and_speed_is_measured() -> None:
     assert json.dumps(facts)
 
 
+def test_what_else_the_command_line_says_is_there(results: adbench.Results, folder: Path) -> None:
+    assert adbench.describe("pddpm")["published level"] == 500
+    assert adbench.describe("phantom")["arguments"]["seed"] == 0
+    assert adbench.describe_machine(folder / "store")["torch"]
+    status = adbench.run_status(results.folder, folder / "store")
+    assert status.lines()[0].startswith("2 ok records")
+    dataset = adbench.load_dataset("phantom", settings=SMALL)
+    assert not any(finding.severity == "leak" for finding in adbench.audit(dataset).findings)
+
+
 def test_a_dataset_is_built_as_a_run_would() -> None:
     dataset = adbench.load_dataset("phantom", settings={"shape": [8, 8], "train": 2})
     assert dataset.spec.shape == (8, 8) and len(dataset.train()) == 2

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from ..leaderboard.comparison import Comparison
     from ..leaderboard.reproduction import ReproductionResult
+    from ..scheduling.status import Status
 
 
 class Results:
@@ -133,6 +134,17 @@ class Results:
         from .plots import plot_levels
 
         return plot_levels(self.records, metric, axes)
+
+
+def run_status(folder: str | Path = "results", store: str | Path | None = None) -> Status:
+    """What is done, running, or left unfinished: records and jobs of a folder and its store.
+
+    folder: where `run` writes        store: as for open_store
+    """
+    from ..scheduling.status import read_status
+    from .storage import open_store
+
+    return read_status(Path(folder), open_store(store).root)
 
 
 def load_results(folder: str | Path = "results") -> Results:

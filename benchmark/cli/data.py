@@ -1,4 +1,4 @@
-"""adbench data: prepare a dataset, look for what is wrong with its files, and with its splits."""
+"""adbench data: prepare a dataset, verify its files, and audit its splits."""
 
 from __future__ import annotations
 
@@ -14,26 +14,23 @@ from .run_options import with_options
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Prepare datasets, and find what is wrong with their files and splits.",
+    help="Prepare datasets, verify their files, and audit their splits.",
 )
 
-Name = Annotated[
+DatasetName = Annotated[
     str,
     typer.Argument(
         help="A dataset, such as brats or mvtec/hazelnut.", autocompletion=complete_datasets
     ),
 ]
 OPTIONS = ("data", "profile", "registry", "settings")
-"""What of a RunConfig decides which dataset is built."""
+"""The fields of RunConfig that decide which dataset is built."""
 
 
 @app.command()
 @with_options(OPTIONS)
 def prepare(
-    name: Name,
-    json: Json = False,
-    traceback: Traceback = False,
-    **options: Any,
+    name: DatasetName, json: Json = False, traceback: Traceback = False, **options: Any
 ) -> None:
     """Read, check and preprocess a dataset once. An interrupted call goes on where it stopped."""
     with error_messages(traceback):
@@ -43,13 +40,12 @@ def prepare(
         dataset = load_dataset(name, **options)
         with ConsoleReporter(rich_console(err=True)).progress_of(f"prepare {name}") as progress:
             dataset.prepare(progress)
-        parts = {
-            part: len(getattr(dataset, part)()) for part in ("train", "calibration", "val", "test")
-        }
+        splits = ("train", "calibration", "val", "test")
+        samples = {split: len(getattr(dataset, split)()) for split in splits}
         if json:
-            print_json({"dataset": name, "samples": parts})
+            print_json({"dataset": name, "samples": samples})
             return
-        counts = ", ".join(f"{part} {count}" for part, count in parts.items())
+        counts = ", ".join(f"{split} {count}" for split, count in samples.items())
         shape = " x ".join(map(str, (dataset.spec.channels, *dataset.spec.shape)))
         typer.echo(f"{name} is prepared: {counts} samples of {shape}")
 
@@ -57,10 +53,7 @@ def prepare(
 @app.command()
 @with_options(OPTIONS)
 def verify(
-    name: Name,
-    json: Json = False,
-    traceback: Traceback = False,
-    **options: Any,
+    name: DatasetName, json: Json = False, traceback: Traceback = False, **options: Any
 ) -> None:
     """Read every file to its last byte and list all that is wrong. Exit code 5 if anything is."""
     with error_messages(traceback):
@@ -69,48 +62,45 @@ def verify(
 
         dataset = load_dataset(name, **options)
         with ConsoleReporter(rich_console(err=True)).progress_of(f"verify {name}") as progress:
-            found = dataset.verify(progress)
+            report = dataset.verify(progress)
         if json:
-            print_json({"dataset": name, **asdict(found)})
+            print_json({"dataset": name, **asdict(report)})
         else:
-            for problem in found.problems:
+            for problem in report.problems:
                 typer.echo(f"bad: {problem}")
-            for note in found.notes:
+            for note in report.notes:
                 typer.echo(f"note: {note}")
-            counts = ", ".join(f"{part} {count}" for part, count in found.samples.items())
-            what = f"{len(found.problems)} problems" if found.problems else "nothing wrong"
+            counts = ", ".join(f"{split} {count}" for split, count in report.samples.items())
+            what = f"{len(report.problems)} problems" if report.problems else "nothing wrong"
             typer.echo(f"{name}: {what}; readable samples: {counts or 'none'}")
-        if found.problems:
+        if report.problems:
             raise typer.Exit(NO_DATA)
 
 
 @app.command()
 @with_options(OPTIONS)
 def audit(
-    name: Name,
-    json: Json = False,
-    traceback: Traceback = False,
-    **options: Any,
+    name: DatasetName, json: Json = False, traceback: Traceback = False, **options: Any
 ) -> None:
-    """Look for leaks between splits, and for cheap cues that alone tell normal from abnormal.
+    """Find leaks between splits, and cheap cues that alone tell normal from abnormal.
 
-    Exit code 4 if a leak is found.
+    Exit code 4 if a leak is report.
     """
     with error_messages(traceback):
         from ..api.catalogue import load_dataset
-        from ..audit.audit import audit as look
+        from ..audit.audit import audit as run_audit
         from ..scheduling.console import ConsoleReporter
 
         dataset = load_dataset(name, **options)
         with ConsoleReporter(rich_console(err=True)).progress_of(f"audit {name}") as progress:
             dataset.prepare(progress)
-            found = look(dataset, progress=progress)
+            report = run_audit(dataset, progress=progress)
         if json:
-            print_json({"dataset": name, **asdict(found)})
+            print_json({"dataset": name, **asdict(report)})
         else:
-            for finding in found.findings:
+            for finding in report.findings:
                 typer.echo(f"{finding.severity}: {finding}")
-            leaks = sum(finding.severity == "leak" for finding in found.findings)
+            leaks = sum(finding.severity == "leak" for finding in report.findings)
             typer.echo(f"{name}: {leaks or 'no'} leak{'' if leaks == 1 else 's'} found")
-        if any(finding.severity == "leak" for finding in found.findings):
+        if any(finding.severity == "leak" for finding in report.findings):
             raise typer.Exit(GATE)

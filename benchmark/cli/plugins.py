@@ -30,7 +30,7 @@ def check(
     traceback: Traceback = False,
     **options: Any,
 ) -> None:
-    """Does a method keep the contract? On a few made-up samples; exit code 4 if it does not."""
+    """Check that methods keep the contract, on a few synthetic samples. Exit code 4 if not."""
     with error_messages(traceback):
         from ..api.conformance import check_config
         from ..experiments.run_config import RunConfig
@@ -45,18 +45,20 @@ def check(
         if json:
             print_json(rows)
         else:
-            typer.echo(f"{len(rows) - broken} of {len(rows)} answers keep the contract")
+            typer.echo(f"{len(rows) - broken} of {len(rows)} checks keep the contract")
         if broken or not rows:
             raise typer.Exit(GATE)
 
 
 @new_app.command("method")
 def new_method(
-    name: Annotated[str, typer.Argument(help="as users will write it: my-method")],
-    out: Annotated[Path | None, typer.Option(help="Where to; ./NAME if left out.")] = None,
+    name: Annotated[str, typer.Argument(help="As users will write it: my-method.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The folder to write; ./NAME if left out.")
+    ] = None,
     traceback: Traceback = False,
 ) -> None:
-    """A package with one method that works, passes `adbench check`, and is yours to change."""
+    """Write a package with one method that works and passes `adbench check`, yours to change."""
     with error_messages(traceback):
         from ..plugins.scaffold import create_plugin as write
 

@@ -18,7 +18,6 @@ from .options import (
     StoreFolder,
     Traceback,
     error_messages,
-    open_store,
     print_json,
     read_registry,
     rich_console,
@@ -62,7 +61,9 @@ def compare(
     dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="Only this one.")] = None,
     metric: Annotated[
         str | None,
-        typer.Option(help="pixel_ap, image_auroc, pixel_dice or what else the board has."),
+        typer.Option(
+            help="pixel_ap, image_auroc, pixel_dice or another metric of the leaderboard."
+        ),
     ] = None,
     margin: Annotated[float, typer.Option(help="What counts as no difference.")] = 0.0,
     fail_if: Annotated[
@@ -72,7 +73,7 @@ def compare(
     json: Json = False,
     traceback: Traceback = False,
 ) -> None:
-    """Is A better than B on the same samples? The difference with its paired 95 % interval."""
+    """Compare A with B on the same samples: the difference with its paired 95 % interval."""
     with error_messages(traceback):
         from ..leaderboard.comparison import compare as compare_records
         from ..leaderboard.comparison import gate_fails
@@ -99,7 +100,7 @@ def reproduce(
     json: Json = False,
     traceback: Traceback = False,
 ) -> None:
-    """Published numbers beside the records here. Exit code 4 if one is not reproduced."""
+    """Set published numbers beside the records. Exit code 4 if one is not reproduced."""
     with error_messages(traceback):
         from ..leaderboard.records import ReportError, read_records
         from ..leaderboard.reproduction import NOT, read_published
@@ -138,14 +139,13 @@ def status(
     json: Json = False,
     traceback: Traceback = False,
 ) -> None:
-    """What is done, what is running, and what was left half-way."""
+    """Show what is done, what is running, and what was left unfinished."""
     with error_messages(traceback):
-        from ..scheduling.status import read_status as run_status
+        from ..api.results import run_status
 
-        root = open_store(store).root
         before: list[str] = []
         while True:
-            current = run_status(out, root)
+            current = run_status(out, store)
             if json:
                 print_json(current.as_dict())
             elif (lines := current.lines()) != before:

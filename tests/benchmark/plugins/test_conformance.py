@@ -223,7 +223,7 @@ def test_a_plugin_from_outside_is_asked_by_name() -> None:
     done = CliRunner().invoke(app, ["check", "brightness", "--registry", str(PLUGIN)])
     assert done.exit_code == 0, done.output
     count = 3 * len(CHECKS)
-    assert f"{count} of {count} answers keep the contract" in done.output
+    assert f"{count} of {count} checks keep the contract" in done.output
 
 
 def test_no_sample_is_made_larger_and_the_profile_is_for_everything() -> None:
