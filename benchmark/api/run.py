@@ -41,7 +41,7 @@ class RunOptions(TypedDict, total=False):
     compile: bool
     workers: int | None
     micro: int | None
-    keep_every: float
+    checkpoint_interval: float
     out: str | Path
     store: str | Path | None
     tensorboard: str | Path | None
@@ -134,7 +134,7 @@ def run_config(config: RunConfig, reporter: ConsoleReporter) -> tuple[int, list[
             reporter.print_line(f"profile {config.profile} on {context.device}")
         context = replace(
             context,
-            checkpoint_interval=config.keep_every,
+            checkpoint_interval=config.checkpoint_interval,
             workers=config.workers,
             micro=config.micro,
             compile=config.compile,

@@ -26,7 +26,7 @@ Measure = Annotated[
 ]
 
 PLANNED = [name for name in OPTIONS if name not in (
-    "out", "executor", "slots", "timeout", "workers", "micro", "compile", "keep_every",
+    "out", "executor", "slots", "timeout", "workers", "micro", "compile", "checkpoint_interval",
     "tensorboard", "address", "slurm", "detach",
 )]  # fmt: skip
 """Those that `plan` takes too: the others change where and how fast, not what."""

@@ -48,7 +48,7 @@ class RunConfig:
     compile: torch.compile the networks
     workers: processes that read training samples ahead; None for what fits the device
     micro: rows of one forward and backward pass in training; None for a step's whole batch
-    keep_every: seconds between two saves of an unfinished training
+    checkpoint_interval: seconds between two saves of an unfinished training
     out, store: folders of records and pictures, and of checkpoints and maps (None: $ADBENCH_STORE)
     tensorboard: a folder for training curves
     executor: `local`, a supervised process per experiment; `inline`, this process; `ray`; `slurm`
@@ -81,7 +81,7 @@ class RunConfig:
     compile: bool = False
     workers: int | None = None
     micro: int | None = None
-    keep_every: float = 20.0
+    checkpoint_interval: float = 20.0
     out: Path = Path("results")
     store: Path | None = None
     tensorboard: Path | None = None

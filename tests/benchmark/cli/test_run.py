@@ -207,7 +207,7 @@ def test_a_sweep_of_two_levels_is_two_runs_of_one(tmp_path: Path) -> None:
 
 
 LONG = [*diffusion(steps=15, sampling_steps=5), "--set", "bumps.size=40", "--levels", "250"]
-LONG += ["--keep-every", "0", "--no-baselines"]
+LONG += ["--checkpoint-interval", "0", "--no-baselines"]
 
 
 @pytest.fixture(scope="module")
