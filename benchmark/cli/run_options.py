@@ -97,7 +97,9 @@ OPTIONS: dict[str, Any] = {
         int, option(WHERE, min=1, help="Samples per forward and backward pass; all if empty.")
     ],
     "compile": Annotated[bool, option(WHERE, "--compile", help="torch.compile the networks.")],
-    "checkpoint_interval": Annotated[float, option(WHERE, help="Seconds between two saves of a training.")],
+    "checkpoint_interval": Annotated[
+        float, option(WHERE, help="Seconds between two saves of a training.")
+    ],
     "tensorboard": Annotated[Path, option(WHERE, help="Write training curves to this folder.")],
     "address": Annotated[
         str, option(CLUSTER, help="Of Ray: auto or host:port; this machine alone if empty.")
