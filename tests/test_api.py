@@ -102,7 +102,8 @@ def test_a_detector_scores_the_test_split_as_its_record_does(
         prediction = detector.predict(detector.dataset)
         assert prediction.keys == record["samples"]["key"]
         assert prediction.maps is not None and prediction.segmentations is not None
-        assert prediction.segmentations.sum(axis=(1, 2)).tolist() == record["samples"]["found"]
+        positive = prediction.segmentations.sum(axis=(1, 2)).tolist()
+        assert positive == record["samples"]["positive_pixels"]
         frame = prediction.to_frame()
         assert frame["score"].tolist() == scores.tolist()
 

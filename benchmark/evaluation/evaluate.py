@@ -105,7 +105,7 @@ def evaluate(
             "test_abnormal": int(np.sum(test.label)),
             "test_groups": len(set(test.groups)),
             "val": len(val.label),
-            "held_out": len(calibration.label),
+            "calibration": len(calibration.label),
         },
     }
     return record, results

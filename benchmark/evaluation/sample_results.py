@@ -32,8 +32,9 @@ from .statistics.paired_tests import (
     resample_seeds,
 )
 
-COUNT_NAMES = ("places", "true", "found", "both")
-"""Of the columns of `counts` in a record: pixels, abnormal, positive, both."""
+COUNT_NAMES = ("pixels", "abnormal_pixels", "positive_pixels", "true_positive_pixels")
+"""Of the columns of `counts` in a record: of all pixels, of those in the mask, above the threshold,
+and both."""
 
 PIXEL_POOLED_METRICS = ("pixel_auroc", "pixel_ap", "pixel_dice", "pixel_dice_oracle", "pixel_iou")
 """Metrics in which every abnormal pixel weighs alike, so a patient as much as it has of them."""
@@ -66,7 +67,7 @@ class SampleResults:
         if self.counts is None or metric not in PIXEL_POOLED_METRICS:
             return effective_clusters(self.groups, self.label)
         return effective_clusters(
-            self.groups, self.label, self.counts[:, COUNT_NAMES.index("true")]
+            self.groups, self.label, self.counts[:, COUNT_NAMES.index("abnormal_pixels")]
         )
 
     def to_json(self) -> dict[str, list[Any]]:

@@ -10,6 +10,9 @@ from ...methods.base import Method
 from ..store.artifact_store import Artifact
 from .matrix import Experiment, content_arguments
 
+SPLIT_NAMES = {"held_out": "calibration"}
+"""Splits whose name in a record differs from that in the store."""
+
 
 def record_header(
     experiment: Experiment,
@@ -27,7 +30,7 @@ def record_header(
     """
     ignored = dataset.cache_key_ignores if dataset is not None else frozenset({"root"})
     return {
-        "schema": 1,
+        "schema": 2,
         "status": status,
         "reason": reason or None,
         "method": {
@@ -65,7 +68,10 @@ def artifact_fields(
         "keys": {
             "checkpoint": checkpoint.key,
             **{f"stage/{name}": key for name, key in stages.items()},
-            **{f"maps/{name}": artifact.key for name, artifact in maps.items()},
+            **{
+                f"maps/{SPLIT_NAMES.get(name, name)}": artifact.key
+                for name, artifact in maps.items()
+            },
             "record": record_key,
         },
         "versions": checkpoint.metadata["versions"],

@@ -210,7 +210,7 @@ def _notes(
     notes.append(
         f"Data {record['dataset']['fingerprint']}: {counts['test']} test samples, "
         f"{counts['test_abnormal']} of them abnormal, of {counts['test_groups']} groups; "
-        f"{counts['val']} for validation, {counts['held_out']} normal ones held out."
+        f"{counts['val']} for validation, {counts['calibration']} normal ones for calibration."
     )
     if reference["prevalence"] is not None:
         notes.append(

@@ -1,7 +1,7 @@
-"""Records of experiments: reads the files of a results folder, and values from them.
+"""The record of an experiment: its types (schema 2), and a reader of a results folder.
 
-A file that cannot be read, or holds no sound record, becomes a record of status `broken` that says
-why, so that one bad file never hides the others.
+Records of schema 1 are read as schema 2. A file that cannot be read, or holds no sound record,
+becomes a record of status `broken` that says why, so that one bad file never hides the others.
 """
 
 from __future__ import annotations
@@ -10,21 +10,190 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
 
 Record = Mapping[str, Any]
+"""A record as JSON values, as `read_records` returns it: of the fields of ResultRecord where its
+status is ok, else of those of FailedRecord, and the name of its `file`."""
 
+SCHEMA = 2
+MAX_DEPTH = 32
+"""Containers within one another, beyond which a file holds no record."""
 
-SCHEMA = 1
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Amount = Annotated[float, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class ReportError(ValueError):
     """There is nothing to report: one line, and the command that mends it."""
 
 
+class MethodRecord(Struct):
+    """The method, and how it was configured."""
+
+    name: str  # in the registry
+    label: str  # in tables
+    baseline: bool  # whether it is a simple baseline
+    args: dict[str, Any]  # constructor arguments, profile and overrides applied
+    supervision: str | None = None  # "normal" or "image-labels"; None where it could not be loaded
+    paper: str | None = None  # where it was published, a URL
+
+
+class DatasetRecord(Struct):
+    """The dataset, and which data it held."""
+
+    name: str  # in the registry
+    args: dict[str, Any]  # constructor arguments that change the samples
+    fingerprint: str  # digest of the predicted samples; empty where they were never read
+    synthetic: bool  # whether the samples are generated
+
+
+class ProtocolRecord(Struct):
+    """The evaluation protocol; its other fields are those of `Protocol`."""
+
+    id: str  # digest of the fields; results are compared under one protocol only
+    text: str  # in one sentence
+
+
+class LevelRecord(Struct):
+    """Noise levels, on the scale 1..1000; 0 for a method without."""
+
+    chosen: Count  # at which the metrics are
+    rule: str  # how it was chosen: val, pseudo, published, oracle
+    published: Count  # the paper's own
+    oracle: Count  # best on test: a bound, no result
+
+
+class ThresholdRecord(Struct):
+    """The threshold on anomaly maps, above which a pixel is positive."""
+
+    rule: str  # of the protocol
+    value: float | None  # in the unit of the maps; None without maps
+
+
+class MetricRecord(Struct):
+    """A metric; its direction and range are those of its name."""
+
+    value: float | None  # None where it is undefined
+    low: float | None = None  # lower end of the 95 % interval; None with too few groups
+    high: float | None = None  # upper end
+
+
+class ReferenceRecord(Struct):
+    """Results of a method that knows nothing."""
+
+    prevalence: Share | None  # of abnormal pixels: pixel AP by chance; None without masks
+    dice_floor: Share | None  # Dice of calling every pixel abnormal
+    image_prevalence: Share | None = None  # of abnormal samples: image AP by chance
+
+
+class CountRecord(Struct):
+    """Numbers of samples."""
+
+    test: Count  # test samples
+    test_abnormal: Count  # the abnormal among them
+    test_groups: Count  # groups (patients) of the test samples
+    val: Count  # validation samples
+    calibration: Count  # normal samples for thresholds
+
+
+class CostRecord(Struct):
+    """What training and prediction took. An image is a sample, at one noise level."""
+
+    train_steps: Count | None = None  # optimizer steps
+    train_samples: Count | None = None  # samples shown in training, repeats counted
+    train_gflops: Amount | None = None  # 10^9 floating-point operations
+    parameters: Count | None = None  # of all networks
+    evaluations_per_image: Amount | None = None  # network evaluations
+    gflops_per_image: Amount | None = None  # 10^9 floating-point operations
+    train_seconds: Amount | None = None  # seconds, wall time
+    seconds_per_image: Amount | None = None  # seconds, wall time
+    peak_memory_mb: Amount | None = None  # MB, the larger of training and prediction
+
+
+class FailedRecord(Struct, tag_field="status", tag="failed"):
+    """An experiment that failed."""
+
+    schema: int  # of the record: 2
+    reason: str | None  # why there is no result, one line; None where there is one
+    method: MethodRecord  # what was trained
+    dataset: DatasetRecord  # on what
+    protocol: ProtocolRecord  # how it was evaluated
+    profile: str  # of the registry: tiny, paper and so on
+    seed: int  # of training and prediction
+    partial: Count | None  # samples of each split at most; None for a whole run
+    failure: dict[str, Any] | None = None  # phase, exception, attempts and the end of the log
+    attempts: list[dict[str, Any]] = []  # earlier attempts that ended otherwise
+
+
+class SkippedRecord(FailedRecord, tag_field="status", tag="skipped"):
+    """An experiment that cannot be run, such as a method on data that it does not take."""
+
+
+class ResultRecord(FailedRecord, tag_field="status", tag="ok", kw_only=True):
+    """An experiment with a result."""
+
+    level: LevelRecord  # noise level
+    threshold: ThresholdRecord  # on anomaly maps
+    metrics: dict[str, MetricRecord]  # by name, at the chosen level
+    reference: ReferenceRecord  # what metrics are compared with
+    counts: CountRecord  # of samples
+    cost: CostRecord  # of training and prediction
+    at_published: dict[str, float | None] | None = None  # metrics at the published level
+    at_oracle: dict[str, float | None] | None = None  # metrics at the level that is best on test
+    sweep: dict[str, dict[str, dict[str, float | None]]] | None = None  # by level, split, metric
+    strata: dict[str, dict[str, float | None]] | None = None  # by "tag=value": n and metrics
+    lesions: dict[str, Any] | None = None  # n, unit, sensitivity by size, FROC; None without masks
+    pixel_error: Amount | None = None  # how far pixel metrics may be off for binning, 0 if exact
+    samples: Any = None  # lists over test samples: key, group, label, score and counts of pixels
+    keys: dict[str, str] = {}  # of the artifacts in the store, by kind and split
+    versions: dict[str, Any] = {}  # of the libraries that trained it
+    device: str | None = None  # that trained it
+    threads: Count | None = None  # of the CPU, in training
+
+
+SCHEMA_1_NAMES: dict[str, dict[str, str]] = {
+    "counts": {"held_out": "calibration"},
+    "keys": {"maps/held_out": "maps/calibration"},
+    "samples": {
+        "places": "pixels",
+        "true": "abnormal_pixels",
+        "found": "positive_pixels",
+        "both": "true_positive_pixels",
+    },
+}
+"""Keys of schema 1 and those of schema 2, in the parts of a record where they differ."""
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of a record of schema 2, as record.schema.json holds it."""
+    return msgspec.json.schema(ResultRecord | FailedRecord | SkippedRecord)
+
+
+def upgrade(record: Record) -> dict[str, Any]:
+    """A record of schema 1 as one of schema 2: other keys, the same values.
+
+    >>> from adbench.benchmark.leaderboard.records import upgrade
+    >>> upgrade({"schema": 1, "counts": {"val": 4, "held_out": 2}})
+    {'schema': 2, 'counts': {'val': 4, 'calibration': 2}}
+    """
+    upgraded = {**record, "schema": SCHEMA}
+    for part, names in SCHEMA_1_NAMES.items():
+        if isinstance(values := record.get(part), Mapping):
+            upgraded[part] = {names.get(key, key): value for key, value in values.items()}
+    return upgraded
+
+
 def read_records(folder: Path) -> list[dict[str, Any]]:
-    """All records of a folder, each with the name of its `file`; one that cannot be read becomes a
-    record of status `broken`."""
+    """All records of a folder as schema 2, each with the name of its `file`.
+
+    One that cannot be read becomes a record of status `broken`. Raises ReportError where there is
+    none.
+    """
     paths = sorted(Path(folder).glob("[!.]*.json"))
     if not paths:
         raise ReportError(f"no records in {folder}: make some with `adbench run` first")
@@ -32,34 +201,19 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    """A record, or one that says why there is none."""
+    """A record, or one of status `broken` that says why there is none."""
     try:
-        record = json.loads(path.read_text())
-        if not isinstance(record, dict):
-            raise ValueError("it holds no object")
-        if record["schema"] != SCHEMA:
-            raise ValueError(f"it has schema {record['schema']}, and this adbench reads {SCHEMA}")
-        needed = ["reason", "profile", "seed", "partial"]
-        if record["status"] == "ok":
-            needed += ["level", "threshold", "metrics", "reference", "counts", "cost"]
-        parts = {
-            "method": ("name", "label", "baseline", "args"),
-            "dataset": ("name", "args", "fingerprint", "synthetic"),
-            "protocol": ("id", "text"),
-        }
-        [record[key] for key in needed]
-        [record[part][key] for part, keys in parts.items() for key in keys]
-        _check_record(record)
-        return record | {"file": path.name}
-    except KeyError as error:
-        reason = f"it says nothing of {error.args[0]!r}"
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        return parse_record(path.read_text(encoding="utf-8")) | {"file": path.name}
+    except RecursionError:
+        reason = "it is nested too deeply"
+    except (OSError, ValueError) as error:
         reason = str(error)
+    label = path.stem.encode("utf-8", "replace").decode()
     return {
         "schema": SCHEMA,
         "status": "broken",
-        "reason": f"{path.name} is no record: {reason}",
-        "method": {"name": path.stem, "label": path.stem, "baseline": False, "args": {}},
+        "reason": f"{label}.json is no record: {reason}",
+        "method": {"name": label, "label": label, "baseline": False, "args": {}},
         "dataset": {"name": "", "args": {}, "fingerprint": "", "synthetic": False},
         "protocol": {"id": "", "text": ""},
         "profile": "-",
@@ -69,33 +223,89 @@ def _read_record(path: Path) -> dict[str, Any]:
     }
 
 
-def _check_record(record: Mapping[str, Any]) -> None:
-    """Raises ValueError on a figure that is neither a finite number nor missing."""
-    figures = {
-        f"{part}.{name}": value
-        for part in ("cost", "reference", "at_published", "at_oracle")
-        for name, value in (record.get(part) or {}).items()
+def parse_record(text: str) -> dict[str, Any]:
+    """The record that a JSON text holds, as schema 2. Raises ValueError where it is not sound.
+
+    >>> from adbench.benchmark.leaderboard.records import parse_record
+    >>> parse_record('{"schema": 3}')
+    Traceback (most recent call last):
+    ValueError: it has schema 3, and this adbench reads 1 and 2
+    """
+    record = json.loads(text)
+    if not isinstance(record, dict):
+        raise ValueError("it holds no object")
+    schema = record.get("schema")
+    if type(schema) is not int or schema not in (1, SCHEMA):
+        shown = repr(schema) if len(str(schema)) < 20 else "of another kind"
+        raise ValueError(f"it has schema {shown}, and this adbench reads 1 and {SCHEMA}")
+    _check_values(record)
+    record = upgrade(record) if schema == 1 else record
+    _check_figures(record)
+    try:
+        msgspec.convert(record, ResultRecord | FailedRecord | SkippedRecord)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{error}") from None
+    return record
+
+
+def _check_values(value: Any, name: str = "", depth: int = 0) -> None:
+    """Raises ValueError on what JSON texts may hold and no report can show."""
+    if depth > MAX_DEPTH:
+        raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
+    if isinstance(value, dict):
+        for key, part in value.items():
+            _check_values(key, name, depth + 1)
+            _check_values(part, f"{name}.{key}" if name else key, depth + 1)
+    elif isinstance(value, list):
+        for part in value:
+            _check_values(part, name, depth + 1)
+    elif isinstance(value, str):
+        value.encode()  # half a surrogate pair can be written nowhere
+    elif isinstance(value, int) and abs(value) >= 2**64:
+        raise ValueError(f"{name} is too large a number")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name} is {value!r}, no number")
+
+
+def _check_figures(record: Record) -> None:
+    """Raises ValueError, with its full name, on a figure that is neither a number nor missing."""
+    figures: dict[str, Any] = {"pixel_error": record.get("pixel_error")}
+    for part in ("cost", "reference", "at_published", "at_oracle", "metrics", "strata", "sweep"):
+        figures |= _leaves(record.get(part), part)
+    for name, figure in figures.items():
+        if figure is not None and type(figure) not in (int, float):
+            raise ValueError(f"{name} is {figure!r}, no number")
+    for level in record["sweep"] if isinstance(record.get("sweep"), dict) else {}:
+        if not (level.isascii() and level.isdigit() and len(level) < 10):
+            raise ValueError(f"sweep.{level}: {level!r} is no noise level")
+
+
+def _leaves(value: Any, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {name: value}
+    return {
+        key: leaf for part in value for key, leaf in _leaves(value[part], f"{name}.{part}").items()
     }
-    for name, figure in (record.get("metrics") or {}).items():
-        figures |= {f"metrics.{name}.{part}": figure.get(part) for part in ("value", "low", "high")}
-    figures["pixel_error"] = record.get("pixel_error")
-    for stratum, found in (record.get("strata") or {}).items():
-        figures |= {f"strata.{stratum}.{name}": value for name, value in found.items()}
-    for level, parts in (record.get("sweep") or {}).items():
-        int(level)
-        for part, found in parts.items():
-            figures |= {f"sweep.{level}.{part}.{name}": value for name, value in found.items()}
-    for name, value in figures.items():
-        if value is None or isinstance(value, dict | list):  # those are for who knows them
-            continue
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            raise ValueError(f"{name} is {value!r}, no number")
 
 
 def metric_value(record: Record, metric: str, part: str = "value") -> float | None:
+    """A metric of a record, or an end of its interval; None where there is none.
+
+    part: value, low or high
+
+    >>> from adbench.benchmark.leaderboard.records import metric_value
+    >>> metric_value({"metrics": {"pixel_ap": {"value": 0.5}}}, "pixel_ap")
+    0.5
+    """
     value = ((record.get("metrics") or {}).get(metric) or {}).get(part)
     return value if isinstance(value, int | float) else None
 
 
 def number_text(value: float | None, unit: float = 1) -> str:
+    """A number with three decimals, in a unit; "-" for None.
+
+    >>> from adbench.benchmark.leaderboard.records import number_text
+    >>> number_text(690_000, 1e6), number_text(None)
+    ('0.690', '-')
+    """
     return "-" if value is None else f"{value / unit:.3f}"

@@ -16,7 +16,7 @@ def record(label: str, pixel_ap: float | None = 0.5, **changes: Any) -> dict[str
     known = (*METRICS[:5], "healthy_fp") if pixel_ap is None else METRICS
     values: dict[str, Any] = {name: 0.4321 for name in known} | {"pixel_ap": pixel_ap}
     made: dict[str, Any] = {
-        "schema": 1,
+        "schema": 2,
         "status": "ok",
         "reason": None,
         "method": {
@@ -42,7 +42,13 @@ def record(label: str, pixel_ap: float | None = 0.5, **changes: Any) -> dict[str
         "sweep": {},
         "strata": {},
         "reference": {"prevalence": 0.0213, "dice_floor": 0.0417, "image_prevalence": 0.5},
-        "counts": {"test": 200, "test_abnormal": 90, "test_groups": 40, "val": 50, "held_out": 30},
+        "counts": {
+            "test": 200,
+            "test_abnormal": 90,
+            "test_groups": 40,
+            "val": 50,
+            "calibration": 30,
+        },
         "cost": {
             "train_steps": 700,
             "train_samples": 11200,

@@ -20,6 +20,8 @@ from adbench.benchmark.evaluation.sample_results import (
 from adbench.benchmark.evaluation.statistics.bootstrap import Resamples, bootstrap_image_metrics
 from adbench.benchmark.evaluation.statistics.paired_tests import BEST, WORSE
 
+COUNTS = ("pixels", "abnormal_pixels", "positive_pixels", "true_positive_pixels")
+
 
 def rows(effect: float, seed: int = 0) -> tuple[dict, SampleResults]:
     rng = np.random.default_rng(7)
@@ -75,8 +77,9 @@ def test_samples_in_words_of_json():
     score[3] = -np.inf
     values = replace(result, score=score).to_json()
     assert json.loads(json.dumps(values, allow_nan=False)) == values
-    assert set(values) == {"key", "group", "label", "score", "places", "true", "found", "both"}
-    assert values["score"][3] == min(values["score"]) and values["both"][1] == 7
+    assert set(values) == {"key", "group", "label", "score", *COUNTS}
+    assert list(values)[4:] == list(COUNTS)
+    assert values["score"][3] == min(values["score"]) and values["true_positive_pixels"][1] == 7
     assert set(replace(result, counts=None).to_json()) == {"key", "group", "label", "score"}
 
 

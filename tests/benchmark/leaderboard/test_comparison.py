@@ -22,7 +22,7 @@ from adbench.benchmark.leaderboard.comparison import compare, gate_fails
 from adbench.benchmark.leaderboard.pairwise import PairError, compare_pair, sample_results_of
 from records import record
 
-COUNTS = ("places", "true", "found", "both")
+COUNTS = ("pixels", "abnormal_pixels", "positive_pixels", "true_positive_pixels")
 METRICS = ("image_auroc", "image_ap", "pixel_dice", "pixel_iou", "healthy_fp")
 
 
@@ -39,10 +39,10 @@ def samples(shift=1.0, seed=0, size=40, counted=True):
     }
     if counted:
         made |= {
-            "places": [100] * size,
-            "true": (both + rng.integers(0, 9, size) * label).tolist(),
-            "found": (both + rng.integers(0, 9, size)).tolist(),
-            "both": both.tolist(),
+            "pixels": [100] * size,
+            "abnormal_pixels": (both + rng.integers(0, 9, size) * label).tolist(),
+            "positive_pixels": (both + rng.integers(0, 9, size)).tolist(),
+            "true_positive_pixels": both.tolist(),
         }
     return made
 
@@ -74,7 +74,7 @@ def by_hand(told, metric, picked):
 
 def effective(told) -> int:
     """Groups, weighted by their abnormal places."""
-    true = np.array(told["true"]).reshape(10, 4).sum(1)
+    true = np.array(told["abnormal_pixels"]).reshape(10, 4).sum(1)
     return round(true.sum() ** 2 / (true**2).sum())
 
 
@@ -143,7 +143,7 @@ def test_scores_have_an_order_and_no_scale(change, seed):
 
 def test_a_lower_rate_of_false_alarms_is_better():
     calm = samples(seed=1)
-    loud = calm | {"found": [f + 30 for f in calm["found"]]}
+    loud = calm | {"positive_pixels": [n + 30 for n in calm["positive_pixels"]]}
     parts = [kept_in(calm)], [kept_in(loud)]
     found = compare_pair(*parts, "healthy_fp")
     assert found.value < 0 and found.verdict == "better"
@@ -192,7 +192,7 @@ def test_few_groups_have_no_interval_and_no_verdict():
         {**samples(), "score": [1.0]},
         {**samples(), "score": ["high"] * 40},
         {**samples(), "score": [float("nan")] * 40},
-        {**samples(), "found": [1]},
+        {**samples(), "positive_pixels": [1]},
     ],
 )
 def test_rows_that_do_not_fit_together_are_none(broken):

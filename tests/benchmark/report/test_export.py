@@ -197,7 +197,7 @@ def test_colour_is_never_all_that_tells(monkeypatch):
 def test_a_broken_file_is_a_row_with_a_reason(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(record("A")))
     (tmp_path / "b.json").write_text('{"schema": 1, "stat')
-    (tmp_path / "c.json").write_text(json.dumps(record("C", schema=2)))
+    (tmp_path / "c.json").write_text(json.dumps(record("C", schema=3)))
     (tmp_path / "d.json").write_text(json.dumps({"schema": 1, "status": "ok"}))
     (tmp_path / "e.json").write_text("[]")
     records = read_records(tmp_path)
@@ -205,8 +205,8 @@ def test_a_broken_file_is_a_row_with_a_reason(tmp_path):
     board, broken = build_leaderboards(records)
     assert len(board.entries) == 1 and len(broken.entries) == 4
     for text in (markdown(records), csv(records), printed(records)):
-        assert "b.json is no record" in text and "schema 2" in text
-        assert "says nothing of 'reason'" in text and "no object" in text
+        assert "b.json is no record" in text and "schema 3" in text
+        assert "missing required field" in text and "no object" in text
 
 
 @pytest.mark.parametrize(

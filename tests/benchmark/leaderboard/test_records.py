@@ -1,0 +1,102 @@
+"""The record: its types and their JSON schema, records of schema 1, and files that hold none."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adbench.benchmark.leaderboard.leaderboard import build_leaderboards
+from adbench.benchmark.leaderboard.records import (
+    SCHEMA_1_NAMES,
+    json_schema,
+    parse_record,
+    read_records,
+)
+from records import missing, record
+
+
+def schema_1(changed: dict[str, Any]) -> dict[str, Any]:
+    old = changed | {"schema": 1}
+    for part, names in SCHEMA_1_NAMES.items():
+        back = {new: former for former, new in names.items()}
+        old[part] = {back.get(key, key): value for key, value in changed[part].items()}
+    return old
+
+
+def test_the_exported_json_schema_is_that_of_the_types() -> None:
+    text = (files("adbench.benchmark.leaderboard") / "record.schema.json").read_text()
+    assert json.loads(text) == json_schema()
+
+
+def test_a_record_of_schema_1_reads_as_the_same_record_of_schema_2() -> None:
+    names = ("pixels", "abnormal_pixels", "positive_pixels", "true_positive_pixels")
+    new = record("A", keys={"maps/calibration": "k", "record": "r"}) | {
+        "samples": {"key": ["a"], "score": [0.5]} | {name: [k] for k, name in enumerate(names)}
+    }
+    old = schema_1(new)
+    assert old["counts"]["held_out"] == 30 and old["samples"]["found"] == [2]
+    assert "maps/held_out" in old["keys"]
+    assert parse_record(json.dumps(old)) == parse_record(json.dumps(new)) == new
+
+
+@pytest.mark.parametrize("status", ["failed", "skipped"])
+def test_a_record_without_a_result_is_sound(status: str) -> None:
+    whole = missing("A", status=status)
+    assert parse_record(json.dumps(whole)) == whole
+
+
+WHOLE = json.dumps(record("A"))
+BAD = {
+    "schema 3": json.dumps(record("A", schema=3)),
+    "no schema": "{}",
+    "null schema": json.dumps(record("A", schema=None)),
+    "true schema": json.dumps(record("A", schema=True)),
+    "text schema": json.dumps(record("A", schema="2")),
+    "null": "null",
+    "empty": "",
+    "cut": WHOLE[:99],
+    "null method": json.dumps(record("A", method=None)),
+    "list for method": json.dumps(record("A", method=[])),
+    "null metric": json.dumps(record("A", metrics__pixel_ap=None)),
+    "text for a count": json.dumps(record("A", counts__test="many")),
+    "text for a seed": json.dumps(record("A", seed="0")),
+    "text for a cost": json.dumps(record("A", cost__parameters="1")),
+    "true for a metric": json.dumps(record("A", metrics__pixel_ap={"value": True})),
+    "negative count": json.dumps(record("A", counts__test=-1)),
+    "unknown status": json.dumps(record("A", status="fine")),
+    "list for status": json.dumps(record("A", status=[])),
+    "no level": json.dumps({k: v for k, v in record("A").items() if k != "level"}),
+    "deep": "[" * 100_000,
+    "deep arguments": WHOLE.replace('"args": {}', '"args": ' + '{"a": ' * 400 + "1" + "}" * 400),
+    "400 digits": WHOLE.replace('"seed": 0', f'"seed": {"9" * 400}'),
+    "400 digits of a cost": WHOLE.replace("690000", "9" * 400),
+    "400 digits in arguments": WHOLE.replace('"args": {}', f'"args": {{"a": {"9" * 400}}}'),
+    "5000 digits": WHOLE.replace('"seed": 0', f'"seed": {"9" * 5000}'),
+    "infinity": WHOLE.replace("690000", "1e999"),
+    "not a number in arguments": WHOLE.replace('"args": {}', '"args": {"a": NaN}'),
+    "half a surrogate pair": WHOLE.replace('"A"', r'"\ud800"'),
+    "level of superscripts": json.dumps(record("A", sweep={"²": {}})),
+    "list in the sweep": json.dumps(record("A", sweep={"50": {"val": []}})),
+}
+
+
+@pytest.mark.parametrize("text", BAD.values(), ids=BAD)
+def test_what_is_no_record_is_one_entry_that_says_why(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    (tmp_path / "b.json").write_text(WHOLE)
+    broken, sound = read_records(tmp_path)
+    assert (broken["status"], sound["status"]) == ("broken", "ok")
+    assert broken["reason"].startswith("a.json is no record: ")
+    assert len(broken["reason"]) < 300 and "\n" not in broken["reason"]
+    assert [len(each.entries) for each in build_leaderboards([broken, sound])] == [1, 1]
+
+
+def test_bytes_that_are_no_text_and_a_folder_are_entries_too(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b"\xff\xfe{}")
+    (tmp_path / "b.json").mkdir()
+    (tmp_path / "c.json").symlink_to(tmp_path / "nowhere")
+    assert [each["status"] for each in read_records(tmp_path)] == ["broken"] * 3
