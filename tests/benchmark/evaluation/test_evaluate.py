@@ -99,7 +99,7 @@ def test_a_record_holds_what_the_report_reads_and_nothing_that_json_cannot_say()
         "test_abnormal": 12,
         "test_groups": 12,
         "val": 24,
-        "held_out": 24,
+        "calibration": 24,
     }
 
 
