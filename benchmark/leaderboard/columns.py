@@ -1,4 +1,4 @@
-"""The columns of a board, and how a figure is written in a cell."""
+"""Columns of a leaderboard, and the text of their table cells."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a board; `short_text` is what is left of it where room is scarce, None for
+    """A column of a leaderboard; `short_text` is what is left of it where room is scarce, None for
     nothing."""
 
     title: str
@@ -69,9 +69,9 @@ class Column:
 
 
 def columns(leaderboard: Leaderboard) -> list[Column]:
-    """The columns of a board; figures that none of its methods has are left out."""
-    rule = next((row.record["threshold"]["rule"] for row in leaderboard.done), "")
-    able = [
+    """The columns of a leaderboard; metrics that none of its methods has are left out."""
+    rule = next((entry.record["threshold"]["rule"] for entry in leaderboard.done), "")
+    optional = [
         Column("image\nAUROC", _interval_text("image_auroc"), _value_text("image_auroc")),
         Column("image\nAP", _value_text("image_ap")),
         Column("pixel\nAP", _interval_text("pixel_ap"), _value_text("pixel_ap")),
@@ -81,43 +81,47 @@ def columns(leaderboard: Leaderboard) -> list[Column]:
         Column("⌈Dice⌉\n(oracle)", _oracle_text, grey=True),
     ]
     return [
-        Column("rank", lambda row: "-" if row.rank is None else str(row.rank)),
-        Column("method", lambda row: row.name + (" ▼" if row.worse_than_baseline else "")),
-        Column("profile", lambda row: str(row.record["profile"])),
-        Column("seed", lambda row: str(row.record["seed"])),
+        Column("rank", lambda entry: "-" if entry.rank is None else str(entry.rank)),
+        Column("method", lambda entry: entry.name + (" ▼" if entry.worse_than_baseline else "")),
+        Column("profile", lambda entry: str(entry.record["profile"])),
+        Column("seed", lambda entry: str(entry.record["seed"])),
         Column("level", _level_text),
-        *(c for c in able if any(c.text(row) not in ("-", "(-)") for row in leaderboard.done)),
-        Column("train\nsteps", lambda row: count_text(cost_of(row, "train_steps"))),
-        Column("params\nM", lambda row: number_text(cost_of(row, "parameters"), 1e6)),
-        Column("evals\n/image", lambda row: number_text(cost_of(row, "evaluations_per_image"))),
-        Column("GFLOP\n/image", lambda row: number_text(cost_of(row, "gflops_per_image"))),
+        *(
+            c
+            for c in optional
+            if any(c.text(entry) not in ("-", "(-)") for entry in leaderboard.done)
+        ),
+        Column("train\nsteps", lambda entry: count_text(cost_of(entry, "train_steps"))),
+        Column("params\nM", lambda entry: number_text(cost_of(entry, "parameters"), 1e6)),
+        Column("evals\n/image", lambda entry: number_text(cost_of(entry, "evaluations_per_image"))),
+        Column("GFLOP\n/image", lambda entry: number_text(cost_of(entry, "gflops_per_image"))),
     ]
 
 
-def cost_of(row: Entry, name: str) -> float | None:
-    return (row.record.get("cost") or {}).get(name)
+def cost_of(entry: Entry, name: str) -> float | None:
+    return (entry.record.get("cost") or {}).get(name)
 
 
 def _value_text(metric: str) -> Callable[[Entry], str]:
-    return lambda row: number_text(row.value(metric)) + binning_error_text(row.record, metric)
+    return lambda entry: number_text(entry.value(metric)) + binning_error_text(entry.record, metric)
 
 
 def _interval_text(metric: str) -> Callable[[Entry], str]:
-    def cell(row: Entry) -> str:
-        low, high = (metric_value(row.record, metric, part) for part in ("low", "high"))
+    def text(entry: Entry) -> str:
+        low, high = (metric_value(entry.record, metric, part) for part in ("low", "high"))
         interval = "" if low is None else f" [{number_text(low)}, {number_text(high)}]"
-        error = binning_error_text(row.record, metric)
-        return number_text(row.value(metric)) + (f"{error} binned" if error else "") + interval
+        error = binning_error_text(entry.record, metric)
+        return number_text(entry.value(metric)) + (f"{error} binned" if error else "") + interval
 
-    return cell
-
-
-def _oracle_text(row: Entry) -> str:
-    return f"({_value_text('pixel_dice_oracle')(row)})"
+    return text
 
 
-def _level_text(row: Entry) -> str:
-    level = row.record.get("level")
+def _oracle_text(entry: Entry) -> str:
+    return f"({_value_text('pixel_dice_oracle')(entry)})"
+
+
+def _level_text(entry: Entry) -> str:
+    level = entry.record.get("level")
     if not level or not level["chosen"]:
         return "-"
     return f"{level['chosen']} {LEVEL_RULE_NAMES.get(level['rule'], level['rule'])}"
@@ -127,5 +131,7 @@ def count_text(value: float | None) -> str:
     return "-" if value is None else f"{value:.0f}"
 
 
-def reason_text(row: Entry) -> str:
-    return f"{row.record['status']}: {' '.join(str(row.record['reason'] or 'no reason').split())}"
+def reason_text(entry: Entry) -> str:
+    return (
+        f"{entry.record['status']}: {' '.join(str(entry.record['reason'] or 'no reason').split())}"
+    )

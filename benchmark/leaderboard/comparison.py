@@ -1,4 +1,4 @@
-"""Which records `adbench compare` sets against each other, and what it finds."""
+"""Comparison of two methods, or of two results folders, from their records."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DEFAULT_METRICS = ("pixel_ap", "image_auroc")
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two sets of records of one board, a set's records differing in their seeds alone."""
+    """Two methods on one leaderboard, each with the records of its seeds, and how they differ."""
 
     board: str
     a: str
@@ -38,16 +38,16 @@ class Comparison:
         return asdict(self)
 
     def sentence(self) -> str:
-        found = self.difference
+        result = self.difference
         bounds = (
-            f"[{found.low:+.4f}, {found.high:+.4f}]"
-            if found.low is not None and found.high is not None
-            else f"no interval, {found.groups} groups are too few"
+            f"[{result.low:+.4f}, {result.high:+.4f}]"
+            if result.low is not None and result.high is not None
+            else f"no interval, {result.groups} groups are too few"
         )
         return (
-            f"{self.board}: {TITLES.get(found.metric, found.metric)} of {self.a} {found.a:.4f}, of "
-            f"{self.b} {found.b:.4f}, difference {found.value:+.4f} {bounds} on {found.samples} "
-            f"samples of {found.groups} groups: {self.a} is {found.verdict}"
+            f"{self.board}: {TITLES.get(result.metric, result.metric)} of {self.a} {result.a:.4f}, "
+            f"of {self.b} {result.b:.4f}, difference {result.value:+.4f} {bounds} on "
+            f"{result.samples} samples of {result.groups} groups: {self.a} is {result.verdict}"
         )
 
 
@@ -72,104 +72,112 @@ def compare(
         other = b if str(folders[0]) == a else a
         raise PairError(f"'{folders[0]}' is a folder of results and '{other}' is not: give two")
     pairs = _pairs_of_folders(*folders) if folders else _pairs_of_methods(a, b, folder)
-    kept = [
+    chosen = [
         pair for pair in pairs if dataset in (None, pair[1].entries[0].record["dataset"]["name"])
     ]
-    if not kept:
+    if not chosen:
         where = f" on {dataset}" if dataset else ""
         raise PairError(
-            f"'{a}' and '{b}' have no board in common{where}: both must be run with the same data, "
-            "protocol and --limit (adbench report shows what there is)"
+            f"'{a}' and '{b}' have no leaderboard in common{where}: both must be run with the "
+            "same data, protocol and --limit (adbench report shows what there is)"
         )
-    return [_compare_pair(pair, metric, margin) for pair in kept]
+    return [_compare_pair(pair, metric, margin) for pair in chosen]
 
 
 @dataclass(frozen=True)
 class ComparedMethod:
-    """What stands on one side: its name, its rows of the board, and the folder they are from."""
+    """One of the two methods: its name, its entries, and the results folder they are from."""
 
     name: str
     entries: list[Entry]
     folder: Path
 
     def samples(self) -> list[SampleResults]:
-        found = []
-        for row in self.entries:
-            rows = sample_results_of(row.record, self.folder)
-            if rows is None:
+        results = []
+        for entry in self.entries:
+            samples = sample_results_of(entry.record, self.folder)
+            if samples is None:
                 raise PairError(
-                    f"of {_stem(row.record) or row.name} no rows of single samples are kept: the "
-                    "same `adbench run` judges it anew, without training"
+                    f"of {_stem(entry.record) or entry.name} no results of single samples are "
+                    "stored: the same `adbench run` evaluates it again, without training"
                 )
-            found.append(rows)
-        return found
+            results.append(samples)
+        return results
 
 
 Pair = tuple[Leaderboard, ComparedMethod, ComparedMethod]
 
 
 def _pairs_of_methods(a: str, b: str, out: Path) -> list[Pair]:
-    found: list[Pair] = []
-    known: set[str] = set()
-    seen: set[str] = set()
-    for board in build_leaderboards(read_records(out / "records")):
-        one, two = (_entries_of_seeds(board, name) for name in (a, b))
-        known |= {row.record["method"]["name"] for row in board.done}
-        seen |= {name for name, rows in ((a, one), (b, two)) if rows}
+    pairs: list[Pair] = []
+    methods: set[str] = set()
+    matched: set[str] = set()
+    for leaderboard in build_leaderboards(read_records(out / "records")):
+        one, two = (_entries_of_seeds(leaderboard, name) for name in (a, b))
+        methods |= {entry.record["method"]["name"] for entry in leaderboard.done}
+        matched |= {name for name, entries in ((a, one), (b, two)) if entries}
         if one and two:
-            found.append(
+            pairs.append(
                 (
-                    board,
+                    leaderboard,
                     ComparedMethod(one[0].name, one, out),
                     ComparedMethod(two[0].name, two, out),
                 )
             )
     for name in (a, b):
-        if name not in seen:
-            raise PairError(f"no result of '{name}' in {out}: there are {', '.join(sorted(known))}")
-    return found
+        if name not in matched:
+            raise PairError(
+                f"no result of '{name}' in {out}: there are {', '.join(sorted(methods))}"
+            )
+    return pairs
 
 
 def _pairs_of_folders(one: Path, two: Path) -> list[Pair]:
-    """Boards of both folders' records together: what may be compared meets there."""
+    """Leaderboards of both folders' records together; of each method in both, its entries."""
     first, second = (read_records(folder / "records") for folder in (one, two))
-    mine = {id(record) for record in first}
-    found = []
-    for board in build_leaderboards([*first, *second]):
-        for name in dict.fromkeys(row.record["method"]["name"] for row in board.done):
-            rows = _entries_named(board, name)
-            a = _single_method([row for row in rows if id(row.record) in mine], name)
-            b = _single_method([row for row in rows if id(row.record) not in mine], name)
+    first_ids = {id(record) for record in first}
+    pairs = []
+    for leaderboard in build_leaderboards([*first, *second]):
+        for name in dict.fromkeys(entry.record["method"]["name"] for entry in leaderboard.done):
+            entries = _entries_named(leaderboard, name)
+            a = _single_method([entry for entry in entries if id(entry.record) in first_ids], name)
+            b = _single_method(
+                [entry for entry in entries if id(entry.record) not in first_ids], name
+            )
             if a and b:
                 sides = (
                     ComparedMethod(f"{name} in {one}", a, one),
                     ComparedMethod(f"{name} in {two}", b, two),
                 )
-                found.append((board, *sides))
-    return found
+                pairs.append((leaderboard, *sides))
+    return pairs
 
 
-def _entries_of_seeds(board: Leaderboard, name: str) -> list[Entry]:
-    exact = [row for row in board.done if _stem(row.record) == name.removesuffix(".json")]
-    return exact or _single_method(_entries_named(board, name), name)
+def _entries_of_seeds(leaderboard: Leaderboard, name: str) -> list[Entry]:
+    exact = [
+        entry for entry in leaderboard.done if _stem(entry.record) == name.removesuffix(".json")
+    ]
+    return exact or _single_method(_entries_named(leaderboard, name), name)
 
 
-def _entries_named(board: Leaderboard, name: str) -> list[Entry]:
-    return [row for row in board.done if name in (row.record["method"]["name"], row.name)]
+def _entries_named(leaderboard: Leaderboard, name: str) -> list[Entry]:
+    return [
+        entry for entry in leaderboard.done if name in (entry.record["method"]["name"], entry.name)
+    ]
 
 
-def _single_method(rows: list[Entry], name: str) -> list[Entry]:
-    """The rows, if they are one method with one setting; raises PairError if there are several."""
+def _single_method(entries: list[Entry], name: str) -> list[Entry]:
+    """The entries, if all are of one method and setting; raises PairError otherwise."""
     settings = {
-        (str(row.record["method"]["args"]), str(row.record["profile"])): _stem(row.record)
-        for row in rows
+        (str(entry.record["method"]["args"]), str(entry.record["profile"])): _stem(entry.record)
+        for entry in entries
     }
     if len(settings) > 1:
         raise PairError(
             f"'{name}' was run with {len(settings)} settings: name a record instead, "
             f"{' or '.join(sorted(settings.values()))}"
         )
-    return rows
+    return entries
 
 
 def _stem(record: Record) -> str:
@@ -177,20 +185,20 @@ def _stem(record: Record) -> str:
 
 
 def _compare_pair(pair: Pair, metric: str | None, margin: float) -> Comparison:
-    board, *sides = pair
-    one, two = (side.samples() for side in sides)
-    known = comparable_metrics([*one, *two])
-    usual = next((name for name in DEFAULT_METRICS if name in known), DEFAULT_METRICS[-1])
-    found = compare_pair(one, two, metric or usual, margin=margin)
-    a, b = (tuple(_stem(row.record) for row in side.entries) for side in sides)
-    return Comparison(board.title, sides[0].name, sides[1].name, (a, b), found)
+    leaderboard, *sides = pair
+    results_a, results_b = (side.samples() for side in sides)
+    metrics = comparable_metrics([*results_a, *results_b])
+    default = next((name for name in DEFAULT_METRICS if name in metrics), DEFAULT_METRICS[-1])
+    result = compare_pair(results_a, results_b, metric or default, margin=margin)
+    a, b = (tuple(_stem(entry.record) for entry in side.entries) for side in sides)
+    return Comparison(leaderboard.title, sides[0].name, sides[1].name, (a, b), result)
 
 
-def gate_fails(found: Sequence[Comparison], fail_if: str | None) -> bool:
+def gate_fails(comparisons: Sequence[Comparison], fail_if: str | None) -> bool:
     """Whether the gate fails: `worse` anywhere, or anything but better with `not-better`."""
     if fail_if not in (None, "worse", "not-better"):
         raise PairError(f"--fail-if is worse or not-better, not '{fail_if}'")
-    verdicts = [comparison.difference.verdict for comparison in found]
+    verdicts = [comparison.difference.verdict for comparison in comparisons]
     if fail_if == "not-better":
         return any(verdict != "better" for verdict in verdicts)
     return fail_if == "worse" and WORSE in verdicts

@@ -1,4 +1,4 @@
-"""One row of a leaderboard."""
+"""One entry of a leaderboard."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from .records import Record, metric_value
 
 @dataclass(frozen=True)
 class Entry:
-    """A record's place on a board.
+    """A record's entry on a leaderboard.
 
-    rank: from 1; None for what was skipped or failed, or lacks the figure the board is sorted by
-    name: the method's label, with what sets it apart
-    worse_than_baseline: the baseline that does better than this row, which is none
+    rank: from 1; None for what was skipped or failed, or lacks the metric that the
+        leaderboard is sorted by
+    name: the method's label, with what distinguishes it from others
+    worse_than_baseline: the baseline with a better value than this entry, which is no baseline
     """
 
     record: Record

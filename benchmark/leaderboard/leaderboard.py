@@ -1,6 +1,7 @@
-"""Boards: which records may be compared, in what order, and what must be said beneath them.
+"""Leaderboards: records that may be compared, in order of their metric, with notes.
 
-Boards never mix data, protocols, or partial runs with whole ones. How a board looks is report.py's.
+A leaderboard never mixes data, protocols, or partial runs with whole ones. Package `report` writes
+them out.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 BINNED_METRICS = ("pixel_auroc", "pixel_ap", "pixel_aupro30", "pixel_aupro05", "pixel_dice_oracle")
-"""Metrics of places that are sorted, or counted in bins where they are too many (streaming.py)."""
+"""Metrics of pixels that are sorted, or counted in bins where they are too many."""
 
 METRIC_NAMES = {"pixel_ap": "pixel AP", "image_auroc": "image AUROC"}
 
@@ -46,7 +47,7 @@ class Leaderboard:
         metric with its interval (`<metric>_low`, `<metric>_high`)."""
         import pandas
 
-        return pandas.DataFrame([_frame_row(row) for row in self.entries])
+        return pandas.DataFrame([_frame_row(entry) for entry in self.entries])
 
     def _repr_html_(self) -> str:
         """The defined columns, for a notebook."""
@@ -57,19 +58,19 @@ class Leaderboard:
 
     @property
     def done(self) -> list[Entry]:
-        return [row for row in self.entries if row.record["status"] == "ok"]
+        return [entry for entry in self.entries if entry.record["status"] == "ok"]
 
     @property
     def missing(self) -> list[Entry]:
-        return [row for row in self.entries if row.record["status"] != "ok"]
+        return [entry for entry in self.entries if entry.record["status"] != "ok"]
 
 
-def _frame_row(row: Entry) -> dict[str, Any]:
-    record = row.record
-    facts = {
-        "rank": row.rank,
+def _frame_row(entry: Entry) -> dict[str, Any]:
+    record = entry.record
+    values = {
+        "rank": entry.rank,
         "method": record["method"]["name"],
-        "label": row.name,
+        "label": entry.name,
         "dataset": record["dataset"]["name"],
         "profile": record["profile"],
         "seed": record["seed"],
@@ -79,18 +80,23 @@ def _frame_row(row: Entry) -> dict[str, Any]:
         "threshold": (record.get("threshold") or {}).get("value"),
     }
     for name, metric in (record.get("metrics") or {}).items():
-        facts |= {
+        values |= {
             name: metric["value"],
             f"{name}_low": metric["low"],
             f"{name}_high": metric["high"],
         }
-    return facts
+    return values
 
 
 def build_leaderboards(records: Sequence[Record]) -> list[Leaderboard]:
-    """Real data first, then made-up data, then partial runs, then what could not be read.
+    """Leaderboards of records: real data first, then synthetic data, partial runs, broken records.
 
-    What failed before its data was known stands on every board of a data set so named and judged.
+    An experiment that failed before its data was read is an entry of every leaderboard of a dataset
+    of that name and protocol.
+
+    >>> from adbench.benchmark.leaderboard.leaderboard import build_leaderboards
+    >>> build_leaderboards([])
+    []
     """
     whole = [record for record in records if record["status"] != "broken"]
     groups: dict[tuple[Any, ...], list[Record]] = {}
@@ -99,20 +105,24 @@ def build_leaderboards(records: Sequence[Record]) -> list[Leaderboard]:
             groups.setdefault(_leaderboard_key(record), []).append(record)
     for record in whole:
         if not record["dataset"]["fingerprint"]:
-            own = _leaderboard_key(record)
+            of_record = _leaderboard_key(record)
             same = [
-                key for key in groups if _comparable_key(key) == _comparable_key(own) and key[5]
+                key
+                for key in groups
+                if _comparable_key(key) == _comparable_key(of_record) and key[5]
             ]
-            for key in same or [own]:
+            for key in same or [of_record]:
                 groups.setdefault(key, []).append(record)
-    made = [_build_leaderboard(groups[key]) for key in sorted(groups)]
+    leaderboards = [_build_leaderboard(groups[key]) for key in sorted(groups)]
     broken = [record for record in records if record["status"] == "broken"]
-    rows = [Entry(record, None, record["method"]["label"]) for record in broken]
-    return made + ([Leaderboard("Records that could not be read", "", rows)] if rows else [])
+    entries = [Entry(record, None, record["method"]["label"]) for record in broken]
+    return leaderboards + (
+        [Leaderboard("Records that could not be read", "", entries)] if entries else []
+    )
 
 
 def _leaderboard_key(record: Record) -> tuple[Any, ...]:
-    """Sets boards apart, and in order; whole runs before partial, real data before made-up."""
+    """What distinguishes leaderboards, and orders them: whole runs first, real data first."""
     data = record["dataset"]
     return (
         record["partial"] or 0,
@@ -125,34 +135,42 @@ def _leaderboard_key(record: Record) -> tuple[Any, ...]:
 
 
 def _comparable_key(key: tuple[Any, ...]) -> tuple[Any, ...]:
-    """What is known of a board before its data is read."""
+    """The part of a leaderboard's key that does not depend on reading its data."""
     return key[0], key[2], key[3], key[4]
 
 
 def _build_leaderboard(records: Sequence[Record]) -> Leaderboard:
-    done = [record for record in records if record["status"] == "ok"]
+    results = [record for record in records if record["status"] == "ok"]
     missing = [record for record in records if record["status"] != "ok"]
-    has_pixels = any(metric_value(record, "pixel_ap") is not None for record in done)
+    has_pixels = any(metric_value(record, "pixel_ap") is not None for record in results)
     metric = "pixel_ap" if has_pixels else "image_auroc"
 
     def order(record: Record) -> tuple[Any, ...]:
         value = metric_value(record, metric)
         return (value is None, -(value or 0), *_method_key(record))
 
-    done.sort(key=order)
+    results.sort(key=order)
     names = entry_names(records)
-    bar = next((record for record in done if record["method"]["baseline"]), None)  # the best one
-    height = None if bar is None else metric_value(bar, metric)
-    rows = []
-    for rank, record in enumerate(done, 1):
+    baseline = next((each for each in results if each["method"]["baseline"]), None)  # the best
+    baseline_value = None if baseline is None else metric_value(baseline, metric)
+    entries = []
+    for rank, record in enumerate(results, 1):
         value = metric_value(record, metric)
-        low = value is not None and height is not None and value < height
-        below = bar["method"]["label"] if bar and low and not record["method"]["baseline"] else None
-        rows.append(Entry(record, None if value is None else rank, names[id(record)], below))
-    rows += [Entry(record, None, names[id(record)]) for record in sorted(missing, key=_method_key)]
-    again = summarize_seeds([row for row in rows if row.record["status"] == "ok"], metric)
+        low = value is not None and baseline_value is not None and value < baseline_value
+        below = (
+            baseline["method"]["label"]
+            if baseline and low and not record["method"]["baseline"]
+            else None
+        )
+        entries.append(Entry(record, None if value is None else rank, names[id(record)], below))
+    entries += [
+        Entry(record, None, names[id(record)]) for record in sorted(missing, key=_method_key)
+    ]
+    summaries = summarize_seeds(
+        [entry for entry in entries if entry.record["status"] == "ok"], metric
+    )
     return Leaderboard(
-        _leaderboard_title(records), metric, rows, _notes(rows, metric, again), again
+        _leaderboard_title(records), metric, entries, _notes(entries, metric, summaries), summaries
     )
 
 
@@ -214,9 +232,9 @@ def _notes(
     )
     if reference["prevalence"] is not None:
         notes.append(
-            f"Abnormal: {number_text(reference['prevalence'])} of all places, which is "
+            f"Abnormal: {number_text(reference['prevalence'])} of all pixels, which is "
             "also what pixel "
-            f"AP is by chance; calling every place abnormal has Dice "
+            f"AP is by chance; calling every pixel abnormal has Dice "
             f"{number_text(reference['dice_floor'])}."
         )
     notes.append(
@@ -224,20 +242,21 @@ def _notes(
         f"⌈Dice⌉ takes its threshold from test and is no result."
     )
     if any(
-        row.record["status"] == "ok" and not row.record["method"]["baseline"] for row in entries
+        entry.record["status"] == "ok" and not entry.record["method"]["baseline"]
+        for entry in entries
     ):
         notes += sentences(seed_summaries, METRIC_NAMES[metric])
-    if any(binning_error(row.record, "pixel_ap") for row in entries):
+    if any(binning_error(entry.record, "pixel_ap") for entry in entries):
         notes.append(
-            "±: read from bins, for there are more places than the protocol sorts (--budget); the "
+            "±: read from bins, for there are more pixels than the protocol sorts (--budget); the "
             "figure is off by no more than this at the chosen level, and by no more than "
             f"{TOLERANCE:g} at any other."
         )
-    profiles = {str(row.record["profile"]) for row in entries if row.record["status"] == "ok"}
+    profiles = {str(entry.record["profile"]) for entry in entries if entry.record["status"] == "ok"}
     if len(profiles) > 1:
         notes.append(f"Profiles {', '.join(sorted(profiles))} spend different budgets.")
     for baseline in dict.fromkeys(
-        row.worse_than_baseline for row in entries if row.worse_than_baseline
+        entry.worse_than_baseline for entry in entries if entry.worse_than_baseline
     ):
         below = "; ".join(
             f"{r.name}, {profile_and_seed(r)}" for r in entries if r.worse_than_baseline == baseline
@@ -247,13 +266,13 @@ def _notes(
 
 
 def binning_error(record: Record, metric: str) -> float:
-    """The most that a figure is off by, for it was read from bins; 0 for what is exact."""
-    found = record.get("pixel_error")
-    return found if metric in BINNED_METRICS and isinstance(found, int | float) else 0.0
+    """The largest error of a metric that was computed from a histogram; 0 for an exact one."""
+    error = record.get("pixel_error")
+    return error if metric in BINNED_METRICS and isinstance(error, int | float) else 0.0
 
 
 def binning_error_text(record: Record, metric: str) -> str:
-    """` ± 0.0004`, rounded up to one digit, beside a figure that is read from bins; or nothing."""
+    """` ± 0.0004`, rounded up to one digit, beside a metric from a histogram; or empty."""
     error = binning_error(record, metric)
     if error <= 0 or metric_value(record, metric) is None:
         return ""
@@ -261,5 +280,5 @@ def binning_error_text(record: Record, metric: str) -> str:
     return f" ± {math.ceil(error / unit - 1e-9) * unit:.1g}"
 
 
-def profile_and_seed(row: Entry) -> str:
-    return f"{row.record['profile']}, seed {row.record['seed']}"
+def profile_and_seed(entry: Entry) -> str:
+    return f"{entry.record['profile']}, seed {entry.record['seed']}"

@@ -1,7 +1,7 @@
-"""Two methods on the same samples: where a record's rows of samples are, and what they say.
+"""Paired comparison of two methods on the same samples, from their sample results.
 
-They lie in samples/<record>.h5 beside the records (rows.py), with draws of every metric. A record
-that carries its samples itself has only what can be resampled from scores and counts.
+These lie in samples/<record>.h5 beside the records, with bootstrap replicates of every metric. From
+a record alone, only metrics of scores and counts can be resampled.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class PairError(ValueError):
 
 
 def sample_results_of(record: Record, folder: Path | None = None) -> SampleResults | None:
-    """The rows of a record, None where there are none or they do not fit together.
+    """The sample results of a record; None where there are none or their sizes differ.
 
     folder: of the results, where `samples` lies
     """
@@ -48,13 +48,13 @@ def sample_results_of(record: Record, folder: Path | None = None) -> SampleResul
     return _embedded_results(record.get("samples"))
 
 
-def _embedded_results(told: Any) -> SampleResults | None:
-    """From lists key, group, label, score and, with maps, places, true, found, both."""
+def _embedded_results(samples: Any) -> SampleResults | None:
+    """Sample results of the lists in a record: key, group, label, score and, with maps, counts."""
     try:
-        keys, groups = ([str(word) for word in told[name]] for name in ("key", "group"))
-        label, score = np.array(told["label"], bool), np.array(told["score"], np.float64)
-        parts = [told[name] for name in COUNT_NAMES] if COUNT_NAMES[0] in told else None
-        counts = None if parts is None else np.array(parts, np.float64).T
+        keys, groups = ([str(word) for word in samples[name]] for name in ("key", "group"))
+        label, score = np.array(samples["label"], bool), np.array(samples["score"], np.float64)
+        columns = [samples[name] for name in COUNT_NAMES] if COUNT_NAMES[0] in samples else None
+        counts = None if columns is None else np.array(columns, np.float64).T
     except (KeyError, ValueError, TypeError):
         return None
     size = (len(keys),)
@@ -72,23 +72,24 @@ def _bootstrap_results(
     image = image_metrics(score, label)
     values: dict[str, float | None] = {f"image_{n}": image[n] for n in ("auroc", "ap")}
     ranked = bootstrap_image_metrics(score, label, resamples)
-    draws = {name: ranked[name.removeprefix("image_")] for name in values}
+    replicates = {name: ranked[name.removeprefix("image_")] for name in values}
     if counts is not None:
-        whole = _overlap_results(counts.sum(0)[None], (counts * ~label[:, None]).sum(0)[None])
-        values |= {n: None if np.isnan(v[0]) else float(v[0]) for n, v in whole.items()}
+        overlap = _overlap_results(counts.sum(0)[None], (counts * ~label[:, None]).sum(0)[None])
+        values |= {n: None if np.isnan(v[0]) else float(v[0]) for n, v in overlap.items()}
         normal = resamples.sums(counts * ~label[:, None])
-        draws |= _overlap_results(resamples.sums(counts), normal)
-    drawn = {name: d for name, d in draws.items() if values[name] is not None and d.size}
-    return SampleResults(keys, groups, label, score, counts, values, drawn)
+        replicates |= _overlap_results(resamples.sums(counts), normal)
+    defined = {name: d for name, d in replicates.items() if values[name] is not None and d.size}
+    return SampleResults(keys, groups, label, score, counts, values, defined)
 
 
 def _overlap_results(total: Array, normal: Array) -> dict[str, Array]:
-    """Figures at the threshold from sums (B, 4) of counts, of all samples and of normal ones."""
-    _, true, found, both = total.T
+    """Metrics at the threshold from sums (B, 4) of counts, of all samples and of normal ones."""
+    _, abnormal, positive, overlap = total.T
+    union = positive + abnormal - overlap
     with np.errstate(invalid="ignore", divide="ignore"):
         return {
-            "pixel_dice": np.where(true > 0, 2 * both / (found + true), np.nan),
-            "pixel_iou": np.where(true > 0, both / (found + true - both), np.nan),
+            "pixel_dice": np.where(abnormal > 0, 2 * overlap / (positive + abnormal), np.nan),
+            "pixel_iou": np.where(abnormal > 0, overlap / union, np.nan),
             "healthy_fp": normal[:, 2] / normal[:, 0],
         }
 
@@ -115,31 +116,40 @@ class PairedComparison:
 def compare_pair(
     a: Sequence[SampleResults], b: Sequence[SampleResults], metric: str, *, margin: float = 0.0
 ) -> PairedComparison:
-    """Of two methods, each the rows of its seeds.
+    """Compare two methods, each by the sample results of its seeds.
 
     margin: how far apart still counts as alike, in the metric's own units
     """
-    for rows in (*a, *b):
-        if rows.values.get(metric) is None:
+    for results in (*a, *b):
+        if results.values.get(metric) is None:
             raise PairError(
-                f"no {metric} of single samples is kept; there are "
+                f"no {metric} of single samples is stored; there are "
                 f"{', '.join(comparable_metrics([*a, *b]))}"
             )
-    one, two = (fmean(r.values[metric] or 0.0 for r in rows) for rows in (a, b))
-    found = compare(a, b, metric)
+    mean_a, mean_b = (fmean(r.values[metric] or 0.0 for r in results) for results in (a, b))
+    result = compare(a, b, metric)
     verdict = ALIKE
-    if found.low is not None and found.high is not None:
+    if result.low is not None and result.high is not None:
         up, down = (
-            (-found.high, -found.low) if metric in LOWER_IS_BETTER else (found.low, found.high)
+            (-result.high, -result.low) if metric in LOWER_IS_BETTER else (result.low, result.high)
         )
         verdict = BETTER if up > margin else WORSE if down < -margin else ALIKE
     size, groups = len(a[0].keys), len(set(a[0].groups))
     return PairedComparison(
-        metric, one, two, one - two, found.low, found.high, found.p, size, groups, verdict
+        metric,
+        mean_a,
+        mean_b,
+        mean_a - mean_b,
+        result.low,
+        result.high,
+        result.p,
+        size,
+        groups,
+        verdict,
     )
 
 
 def comparable_metrics(results: Sequence[SampleResults]) -> list[str]:
-    """The metrics that all have a figure of."""
+    """Names of the metrics that all of them have."""
     first = results[0].values
-    return [n for n in first if all(rows.values.get(n) is not None for rows in results)]
+    return [n for n in first if all(results.values.get(n) is not None for results in results)]

@@ -1,8 +1,8 @@
-"""Methods over data sets: which boards may be ranked together, and what their ranks say.
+"""Ranking of methods over datasets: mean ranks, and which of them differ significantly.
 
-Ranked together are boards of one protocol and one profile, none of them partial, real data apart
-from made-up. A data set is what is repeated, so it stands once: of boards that have its name, and
-differ in its arguments or in what lay on the disk, only the one that most methods were judged on.
+Ranked together are leaderboards of one protocol and one profile, none of them partial, real data
+apart from synthetic. The dataset is the unit of repetition, so each counts once: of leaderboards
+with its name that differ in arguments or samples, only the one that evaluated most methods.
 A method is known by its name and arguments; of its seeds the mean is taken. Where it has no
 figure, for it failed, was skipped or was never run, it is the worst. Baselines are ranked too.
 """
@@ -25,7 +25,7 @@ MIN_DATASETS = 5
 """Data sets below which ranks say little (Demsar, 2006)."""
 
 SINGLE_DATASET_NOTE = (
-    "Ranks over data sets want at least two data sets with a result, judged whole by the same "
+    "Ranks over data sets want at least two data sets with a result, evaluated whole by the same "
     "protocol in the same profile; here there are not."
 )
 
@@ -42,8 +42,10 @@ class DatasetRank(NamedTuple):
 
 @dataclass(frozen=True)
 class RankedMethod:
-    """name: as on a board; dataset_ranks: one for each data set; mean: rank over them, 1 is the
-    best"""
+    """A method and its ranks.
+
+    name: as on a leaderboard; dataset_ranks: one for each dataset; mean: of these, 1 is the best
+    """
 
     name: str
     baseline: bool
@@ -55,8 +57,8 @@ class RankedMethod:
 class CrossDatasetRanking:
     """Methods over data sets in one metric, the best mean rank first.
 
-    p, critical_difference: as in ranks.py     cliques: of indices into the entrants, that cannot
-    be told apart
+    p, critical_difference: as in rank_tests.py     cliques: of indices of methods that are not
+    significantly different
     notes: sentences to print beneath
     """
 
@@ -73,58 +75,68 @@ class CrossDatasetRanking:
 def build_rankings(records: Sequence[Record]) -> list[CrossDatasetRanking]:
     """One for each metric of each protocol and profile with two data sets or more."""
     groups: dict[tuple[bool, str, str], list[tuple[Leaderboard, list[Record]]]] = {}
-    for board in build_leaderboards(records):
-        if not board.done or board.done[0].record["partial"]:
+    for leaderboard in build_leaderboards(records):
+        if not leaderboard.done or leaderboard.done[0].record["partial"]:
             continue
-        record = board.done[0].record
-        for profile in sorted({str(row.record["profile"]) for row in board.entries}):
-            own = [row.record for row in board.entries if str(row.record["profile"]) == profile]
+        record = leaderboard.done[0].record
+        for profile in sorted({str(entry.record["profile"]) for entry in leaderboard.entries}):
+            of_profile = [
+                entry.record
+                for entry in leaderboard.entries
+                if str(entry.record["profile"]) == profile
+            ]
             key = bool(record["dataset"]["synthetic"]), record["protocol"]["id"], profile
-            groups.setdefault(key, []).append((board, own))
+            groups.setdefault(key, []).append((leaderboard, of_profile))
     return [
-        league
-        for key, found in sorted(groups.items(), key=lambda item: item[0])
-        for league in _rankings_of_group(key, found)
+        ranking
+        for key, group in sorted(groups.items(), key=lambda item: item[0])
+        for ranking in _rankings_of_group(key, group)
     ]
 
 
 def _rankings_of_group(
-    key: tuple[bool, str, str], found: Sequence[tuple[Leaderboard, list[Record]]]
+    key: tuple[bool, str, str], group: Sequence[tuple[Leaderboard, list[Record]]]
 ) -> Iterator[CrossDatasetRanking]:
     synthetic, protocol, profile = key
     for metric in RANKED_METRICS:
-        held = [own for _, own in found if any(metric_value(r, metric) is not None for r in own)]
-        sets, left_out = _unique_datasets(held)
+        with_metric = [
+            records
+            for _, records in group
+            if any(metric_value(r, metric) is not None for r in records)
+        ]
+        sets, left_out = _unique_datasets(with_metric)
         if len(sets) < 2:
             continue
-        made_up = "SYNTHETIC data sets" if synthetic else "data sets"
-        title = f"{METRIC_NAMES[metric]} over {len(sets)} {made_up}, profile {profile}"
+        kind = "SYNTHETIC data sets" if synthetic else "data sets"
+        title = f"{METRIC_NAMES[metric]} over {len(sets)} {kind}, profile {profile}"
         yield _build_ranking(title, metric, sets, [f"Protocol {protocol}.", *left_out])
 
 
-def _unique_datasets(found: Sequence[list[Record]]) -> tuple[dict[str, list[Record]], list[str]]:
-    """The records of each data set by its name, and what is said of boards that are left out."""
+def _unique_datasets(
+    record_groups: Sequence[list[Record]],
+) -> tuple[dict[str, list[Record]], list[str]]:
+    """The records of each data set by its name, and notes on leaderboards that are left out."""
     chosen: dict[str, list[Record]] = {}
     other: dict[str, int] = {}
-    for own in found:
-        name = _dataset_name(own)
+    for records in record_groups:
+        name = _dataset_name(records)
         if name in chosen:
             other[name] = other.get(name, 0) + 1
-        if name not in chosen or _evaluated_samples(own) > _evaluated_samples(chosen[name]):
-            chosen[name] = own
-    said = [
-        f"{name} stands once: the board that most methods were judged on; left out: {count} more."
+        if name not in chosen or _evaluated_samples(records) > _evaluated_samples(chosen[name]):
+            chosen[name] = records
+    notes = [
+        f"{name} counts once, by the leaderboard with most methods; left out: {count} more."
         for name, count in sorted(other.items())
     ]
-    return dict(sorted(chosen.items())), said
+    return dict(sorted(chosen.items())), notes
 
 
-def _dataset_name(own: Sequence[Record]) -> str:
-    return str(own[0]["dataset"]["name"])
+def _dataset_name(records: Sequence[Record]) -> str:
+    return str(records[0]["dataset"]["name"])
 
 
-def _evaluated_samples(own: Sequence[Record]) -> int:
-    return len({_key(record) for record in own if record["status"] == "ok"})
+def _evaluated_samples(records: Sequence[Record]) -> int:
+    return len({_key(record) for record in records if record["status"] == "ok"})
 
 
 def _key(record: Record) -> Key:
@@ -136,83 +148,94 @@ def _build_ranking(
     title: str, metric: str, sets: dict[str, list[Record]], notes: Sequence[str]
 ) -> CrossDatasetRanking:
     methods: dict[Key, Record] = {}
-    for own in sets.values():
-        for record in own:
+    for records in sets.values():
+        for record in records:
             methods.setdefault(_key(record), {**record, "seed": ""})
     keys = sorted(methods)
-    called = entry_names(list(methods.values()))
-    by_set = [{key: [r for r in own if _key(r) == key] for key in keys} for own in sets.values()]
-    table = [[_mean_value(found[key], metric) for key in keys] for found in by_set]
-    said = rank_test(table, lower_is_better=metric in LOWER_IS_BETTER)
+    names = entry_names(list(methods.values()))
+    by_set = [
+        {key: [r for r in records if _key(r) == key] for key in keys} for records in sets.values()
+    ]
+    table = [[_mean_value(by_key[key], metric) for key in keys] for by_key in by_set]
+    test = rank_test(table, lower_is_better=metric in LOWER_IS_BETTER)
     order = sorted(
-        range(len(keys)), key=lambda i: (said.mean_ranks[i], called[id(methods[keys[i]])])
+        range(len(keys)), key=lambda i: (test.mean_ranks[i], names[id(methods[keys[i]])])
     )
     entrants = [
         RankedMethod(
-            name=called[id(methods[keys[i]])],
+            name=names[id(methods[keys[i]])],
             baseline=bool(methods[keys[i]]["method"]["baseline"]),
-            mean=float(said.mean_ranks[i]),
+            mean=float(test.mean_ranks[i]),
             dataset_ranks=[
-                DatasetRank(table[d][i], float(said.ranks[d, i]), _files(found[keys[i]]))
-                for d, found in enumerate(by_set)
+                DatasetRank(table[d][i], float(test.ranks[d, i]), _files(by_key[keys[i]]))
+                for d, by_key in enumerate(by_set)
             ],
         )
         for i in order
     ]
     seeds = {len({str(r["seed"]) for r in group}) for f in by_set for group in f.values() if group}
-    told = [
-        *_test_notes(said, len(sets)),
+    all_notes = [
+        *_test_notes(test, len(sets)),
         *_missing_notes(entrants, list(sets)),
         *_seed_notes(seeds),
         *notes,
     ]
-    cliques = [sorted(order.index(i) for i in clique) for clique in said.cliques]
+    cliques = [sorted(order.index(i) for i in clique) for clique in test.cliques]
     return CrossDatasetRanking(
-        title, metric, list(sets), entrants, said.p_value, said.critical_difference, cliques, told
+        title,
+        metric,
+        list(sets),
+        entrants,
+        test.p_value,
+        test.critical_difference,
+        cliques,
+        all_notes,
     )
 
 
 def _mean_value(seeds: Sequence[Record], metric: str) -> float | None:
     """Over seeds; None where there is none, or one has no figure: missing is the worst."""
     values = [metric_value(r, metric) if r["status"] == "ok" else None for r in seeds]
-    known = [value for value in values if value is not None]
-    return fmean(known) if known and len(known) == len(values) else None
+    defined = [value for value in values if value is not None]
+    return fmean(defined) if defined and len(defined) == len(values) else None
 
 
 def _files(seeds: Sequence[Record]) -> list[str]:
     return [str(record.get("file", "?")) for record in seeds]
 
 
-def _test_notes(found: RankTest, sets: int) -> list[str]:
-    said = ["Mean rank over data sets, 1 is the best."]
-    if found.p_value is None or found.critical_difference is None:
-        said.append("Fewer than three methods: ranks alone, for Friedman's test wants three.")
-    elif found.p_value < ALPHA:
-        said.append(
-            f"Friedman's test finds that methods differ (p = {found.p_value:.2g}); mean "
+def _test_notes(test: RankTest, sets: int) -> list[str]:
+    notes = ["Mean rank over data sets, 1 is the best."]
+    if test.p_value is None or test.critical_difference is None:
+        notes.append("Fewer than three methods: ranks alone, for Friedman's test wants three.")
+    elif test.p_value < ALPHA:
+        notes.append(
+            f"Friedman's test finds that methods differ (p = {test.p_value:.2g}); mean "
             "ranks closer "
-            f"than {found.critical_difference:.2f} cannot be told apart at 5 % (Nemenyi)."
+            f"than {test.critical_difference:.2f} cannot be told apart at 5 % (Nemenyi)."
         )
     else:
-        said.append(
+        notes.append(
             "Friedman's test finds no difference between methods (p = "
-            f"{found.p_value:.2g}), so none "
+            f"{test.p_value:.2g}), so none "
             "can be told from another."
         )
     if sets < MIN_DATASETS:
-        said.append(f"WARNING: {sets} data sets are few; below {MIN_DATASETS} ranks say little.")
-    return said
+        notes.append(f"WARNING: {sets} data sets are few; below {MIN_DATASETS} ranks say little.")
+    return notes
 
 
 def _missing_notes(entrants: Sequence[RankedMethod], sets: Sequence[str]) -> list[str]:
     lacking = {
-        each.name: [
-            s for s, stand in zip(sets, each.dataset_ranks, strict=True) if stand.value is None
+        method.name: [
+            s
+            for s, dataset_rank in zip(sets, method.dataset_ranks, strict=True)
+            if dataset_rank.value is None
         ]
-        for each in entrants
+        for method in entrants
     }
-    told = [f"{name} on {', '.join(where)}" for name, where in lacking.items() if where]
-    return [f"Without a figure, and so the worst: {'; '.join(told)}."] if told else []
+    missing = [f"{name} on {', '.join(where)}" for name, where in lacking.items() if where]
+    return [f"Without a figure, and so the worst: {'; '.join(missing)}."] if missing else []
 
 
 def _seed_notes(counts: set[int]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a league says in words and numbers: for Markdown, LaTeX, the terminal, and for programs."""
+"""A ranking over datasets as table cells, sentences and JSON values."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from .rankings import CrossDatasetRanking, DatasetRank
 
 
 def clique_marks(ranking: CrossDatasetRanking) -> list[str]:
-    """For each entrant the letters of the cliques that it is in: who shares one is not told apart;
-    of one that is in none a dash."""
+    """For each method the letters of its cliques, a dash where it is in none.
+
+    Methods that share a letter are not significantly different."""
     inside: list[list[str]] = [[] for _ in ranking.methods]
     for index, clique in enumerate(ranking.cliques):
         for i in clique:
@@ -18,24 +19,25 @@ def clique_marks(ranking: CrossDatasetRanking) -> list[str]:
 
 
 def column_titles(ranking: CrossDatasetRanking) -> list[str]:
-    """Of the table in words that `cells` fill."""
+    """Column titles of `table_cells`."""
     return ["method", "mean rank", "alike", *ranking.datasets]
 
 
 def table_cells(ranking: CrossDatasetRanking) -> list[list[str]]:
-    """A row for each entrant; on a data set its figure, and its rank there in brackets."""
+    """Table cells of each method; for each dataset its value, and its rank in brackets."""
 
-    def text(stand: DatasetRank) -> str:
-        return f"{'-' if stand.value is None else f'{stand.value:.3f}'} ({stand.rank:g})"
+    def text(dataset_rank: DatasetRank) -> str:
+        value = dataset_rank.value
+        return f"{'-' if value is None else f'{value:.3f}'} ({dataset_rank.rank:g})"
 
     return [
-        [each.name, f"{each.mean:.2f}", mark, *map(text, each.dataset_ranks)]
-        for each, mark in zip(ranking.methods, clique_marks(ranking), strict=True)
+        [method.name, f"{method.mean:.2f}", mark, *map(text, method.dataset_ranks)]
+        for method, mark in zip(ranking.methods, clique_marks(ranking), strict=True)
     ]
 
 
 def sentences(ranking: CrossDatasetRanking) -> list[str]:
-    """The league's, and what the letters of its table in words mean."""
+    """The ranking's notes, and what the letters of its table mean."""
     alike = ["Methods that share a letter are not told apart."] if ranking.cliques else []
     return [*ranking.notes, *alike]
 
@@ -50,14 +52,15 @@ def as_json(ranking: CrossDatasetRanking) -> dict[str, Any]:
         "not_told_apart": [[ranking.methods[i].name for i in c] for c in ranking.cliques],
         "methods": [
             {
-                "name": each.name,
-                "baseline": each.baseline,
-                "mean_rank": each.mean,
+                "name": method.name,
+                "baseline": method.baseline,
+                "mean_rank": method.mean,
                 "data_sets": [
-                    {"value": s.value, "rank": s.rank, "files": s.files} for s in each.dataset_ranks
+                    {"value": s.value, "rank": s.rank, "files": s.files}
+                    for s in method.dataset_ranks
                 ],
             }
-            for each in ranking.methods
+            for method in ranking.methods
         ],
         "notes": ranking.notes,
     }

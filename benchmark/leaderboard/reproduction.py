@@ -1,5 +1,5 @@
-"""Published numbers beside the records that are here: reproduced, within the interval, not, or why
-it cannot be told. The numbers and their sources are in published.yaml.
+"""Comparison of published results with records: reproduced, within the interval, not, or why it
+cannot be tested. The numbers and their sources are in published.yaml.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ class ReproductionResult:
         return asdict(self)
 
     def sentence(self) -> str:
-        said = [] if self.dataset == "-" else [f"{self.dataset} {self.metric}"]
+        parts = [] if self.dataset == "-" else [f"{self.dataset} {self.metric}"]
         if self.published is not None:
-            said.append(f"{self.published:.4g} published")
+            parts.append(f"{self.published:.4g} published")
         if self.value is not None:
-            said.append(f"{self.value:.4f} here")
+            parts.append(f"{self.value:.4f} here")
         if self.low is not None and self.high is not None:
-            said.append(f"[{self.low:.4f}, {self.high:.4f}]")
-        return f"{self.verdict}: {', '.join([*said, self.reason])}"
+            parts.append(f"[{self.low:.4f}, {self.high:.4f}]")
+        return f"{self.verdict}: {', '.join([*parts, self.reason])}"
 
 
 def read_published(path: Path = PUBLISHED_PATH) -> dict[str, Any]:
@@ -72,8 +72,8 @@ def published_values(method: str, papers: Mapping[str, Any] | None = None) -> di
             if table.get("cannot") and name == method:
                 lines[f"{name}:{title}"] = table["cannot"]
             for row in (row for row in table.get("rows", []) if row["method"] == method):
-                told = zip(table["metrics"], row["values"], strict=True)
-                figures = ", ".join(f"{k} {value:g}" for k, value in told if value is not None)
+                values = zip(table["metrics"], row["values"], strict=True)
+                figures = ", ".join(f"{k} {value:g}" for k, value in values if value is not None)
                 args = " ".join(f"{k}={v}" for k, v in row.get("args", {}).items())
                 where = " ".join(filter(None, (f"{name}:{title}", row["dataset"], args)))
                 line = f"{figures} ({table['source']})"
@@ -104,11 +104,11 @@ def reproduce(
     ]
 
 
-def _require_known(name: str, known: list[str], what: str) -> str:
-    if name in known:
+def _require_known(name: str, names: list[str], what: str) -> str:
+    if name in names:
         return name
-    there = f"There are {', '.join(known)}"
-    raise ReproduceError(f"unknown {what} {name!r}{did_you_mean(name, known)} {there}")
+    choices = f"There are {', '.join(names)}"
+    raise ReproduceError(f"unknown {what} {name!r}{did_you_mean(name, names)} {choices}")
 
 
 def _check_table(
@@ -116,7 +116,7 @@ def _check_table(
 ) -> list[ReproductionResult]:
     if reason := table.get("cannot"):
         return [ReproductionResult(name, "-", "-", None, None, None, None, None, CANNOT, reason)]
-    found = [
+    results = [
         _check_row(name, table, row, k, records, methods)
         for row in table["rows"]
         for k in range(len(table["metrics"]))
@@ -124,9 +124,9 @@ def _check_table(
     ]
     for k, printed in enumerate(table.get("mean", [])):
         title = list(table["metrics"])[k]
-        mine = [finding for finding in found if finding.metric == title]
-        found.append(_check_mean(name, table, printed, mine))
-    return found
+        findings = [finding for finding in results if finding.metric == title]
+        results.append(_check_mean(name, table, printed, findings))
+    return results
 
 
 def _check_row(
@@ -153,51 +153,52 @@ def _check_row(
         return cannot(f"another protocol: {metric['why']}")
     if methods is not None and row["method"] not in methods:
         return cannot(f"adbench has no method {row['method']} yet (adbench list methods)")
-    own, reason = _matching_records(row, table.get("needs", {}), metric, records)
-    if not own:
+    matching, reason = _matching_records(row, table.get("needs", {}), metric, records)
+    if not matching:
         return cannot(reason)
-    values = [value for record in own if (value := metric_value(record, metric)) is not None]
-    if len({record["dataset"]["fingerprint"] for record in own}) > 1:
+    values = [value for record in matching if (value := metric_value(record, metric)) is not None]
+    if len({record["dataset"]["fingerprint"] for record in matching}) > 1:
         return cannot("records on different data: keep those of one preparation")
     value = statistics.fmean(values)
     bounds = {
-        part: [metric_value(record, metric, part) for record in own] for part in ("low", "high")
+        part: [metric_value(record, metric, part) for record in matching]
+        for part in ("low", "high")
     }
     lows, highs = ([b for b in bounds[part] if b is not None] for part in ("low", "high"))
     low, high = (min(lows), max(highs)) if lows and highs else (None, None)
     seeds = table.get("sd_over") == "seeds"  # over slices it says nothing of another training
     sd = row["sd"][k] / unit if seeds and "sd" in row else 0.0
     ours = statistics.stdev(values) if len(values) > 1 else 0.0
-    allowed = max(table["rounding"] / unit / 2, sd, ours)
-    files = tuple(str(record.get("file", "?")) for record in own)
-    verdict, why = _verdict(published, value, low, high, allowed)
+    tolerance = max(table["rounding"] / unit / 2, sd, ours)
+    files = tuple(str(record.get("file", "?")) for record in matching)
+    verdict, why = _verdict(published, value, low, high, tolerance)
     return ReproductionResult(
-        name, where, title, published, value, low, high, allowed, verdict, why, files
+        name, where, title, published, value, low, high, tolerance, verdict, why, files
     )
 
 
 def _verdict(
-    published: float, value: float, low: float | None, high: float | None, allowed: float
+    published: float, value: float, low: float | None, high: float | None, tolerance: float
 ) -> tuple[str, str]:
-    apart = abs(value - published)
-    if apart <= allowed + 1e-12:
-        return REPRODUCED, f"{apart:.4f} apart, {allowed:.4f} allowed"
+    difference = abs(value - published)
+    if difference <= tolerance + 1e-12:
+        return REPRODUCED, f"{difference:.4f} apart, {tolerance:.4f} allowed"
     if low is not None and high is not None and low <= published <= high:
         return WITHIN, "the published figure lies in the 95 % interval"
     why = "outside the 95 % interval" if low is not None else "and there is no interval"
-    return NOT, f"{apart:.4f} apart, {allowed:.4f} allowed, {why}"
+    return NOT, f"{difference:.4f} apart, {tolerance:.4f} allowed, {why}"
 
 
 def _matching_records(
     row: Mapping[str, Any], needs: Mapping[str, Any], metric: str, records: Sequence[Record]
 ) -> tuple[list[Record], str]:
     """The records that may be compared; where there are none, what comes nearest, in words."""
-    own = [
+    matching = [
         r
         for r in records
         if r["method"]["name"] == row["method"] and _is_on_dataset(r, row["dataset"])
     ]
-    if not own:
+    if not matching:
         return [], (
             f"{row['method']} was not run on {row['dataset']}: "
             f"adbench run -m {row['method']} -d {row['dataset']} --profile paper"
@@ -211,12 +212,12 @@ def _matching_records(
         lambda r: _mismatch(needs, {place: _lookup(r, place) for place in needs}, ""),
         lambda r: metric_value(r, metric) is None and f"the record has no {metric}",
     ):
-        left = [record for record in own if not refuse(record)]
-        if not left:
-            reason = str(refuse(own[0]))
-            return [], f"{own[0].get('file', 'record')}: {reason}"
-        own = left
-    return own, ""
+        remaining = [record for record in matching if not refuse(record)]
+        if not remaining:
+            reason = str(refuse(matching[0]))
+            return [], f"{matching[0].get('file', 'record')}: {reason}"
+        matching = remaining
+    return matching, ""
 
 
 def _is_on_dataset(record: Record, dataset: str) -> bool:
@@ -226,35 +227,35 @@ def _is_on_dataset(record: Record, dataset: str) -> bool:
     return data["name"] == dataset or same
 
 
-def _mismatch(wanted: Mapping[str, Any], given: Mapping[str, Any], what: str) -> str:
+def _mismatch(expected: Mapping[str, Any], actual: Mapping[str, Any], what: str) -> str:
     return "; ".join(
-        f"{what}{key} is {given.get(key)!r}, and the published number's {value!r}"
-        for key, value in wanted.items()
-        if given.get(key) != value
+        f"{what}{key} is {actual.get(key)!r}, and the published number's {value!r}"
+        for key, value in expected.items()
+        if actual.get(key) != value
     )
 
 
 def _lookup(record: Record, place: str) -> Any:
-    found: Any = record
+    value: Any = record
     for part in place.split("."):
-        found = found.get(part) if isinstance(found, Mapping) else None
-    return found
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
 
 
 def _check_mean(
-    name: str, table: Mapping[str, Any], printed: float, mine: Sequence[ReproductionResult]
+    name: str, table: Mapping[str, Any], printed: float, findings: Sequence[ReproductionResult]
 ) -> ReproductionResult:
-    published, title = printed / table["unit"], mine[0].metric
-    values = [finding.value for finding in mine if finding.value is not None]
-    if len(values) < len(mine):
-        reason = f"{len(mine) - len(values)} of {len(mine)} cannot be tested"
+    published, title = printed / table["unit"], findings[0].metric
+    values = [finding.value for finding in findings if finding.value is not None]
+    if len(values) < len(findings):
+        reason = f"{len(findings) - len(values)} of {len(findings)} cannot be tested"
         return ReproductionResult(
             name, "mean", title, published, None, None, None, None, CANNOT, reason
         )
     value = statistics.fmean(values)
-    allowed = table["rounding"] / table["unit"] / 2
-    verdict, why = _verdict(published, value, None, None, allowed)
-    files = tuple(file for finding in mine for file in finding.records)
+    tolerance = table["rounding"] / table["unit"] / 2
+    verdict, why = _verdict(published, value, None, None, tolerance)
+    files = tuple(file for finding in findings for file in finding.records)
     return ReproductionResult(
-        name, "mean", title, published, value, None, None, allowed, verdict, why, files
+        name, "mean", title, published, value, None, None, tolerance, verdict, why, files
     )

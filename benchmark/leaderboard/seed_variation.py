@@ -1,5 +1,5 @@
-"""What other seeds say: methods of a board that were trained more than once, how far their
-trainings lie apart, and whose order is not the same in all of them."""
+"""Variation between seeds: mean, lowest and highest value of methods that were trained with several
+seeds, and pairs of methods whose order depends on the seed."""
 
 from __future__ import annotations
 
@@ -34,56 +34,58 @@ class SeedSummary(NamedTuple):
         return sum(self.values.values()) / len(self.values)
 
     def table_cells(self) -> list[str]:
-        """What stands under HEADS."""
+        """Table cells under COLUMN_TITLES."""
         ranks = ", ".join(f"{seed}: {rank}" for seed, rank in self.ranks.items())
         low, high = min(self.values.values()), max(self.values.values())
         return [self.name, *(f"{value:.3f}" for value in (self.mean, low, high)), ranks]
 
 
 def summarize_seeds(entries: Sequence[Entry], metric: str) -> list[SeedSummary]:
-    """Of rows with a result, best mean first; empty where nothing has two seeds."""
-    found: dict[str, list[tuple[int, float, Entry]]] = {}
-    for row in entries:
-        value, method = row.value(metric), row.record["method"]
+    """Summaries of the entries with several seeds, best mean first."""
+    groups: dict[str, list[tuple[int, float, Entry]]] = {}
+    for entry in entries:
+        value, method = entry.value(metric), entry.record["method"]
         if value is not None:
-            own = [method["name"], method["args"], row.record["profile"], row.name]
-            key = json.dumps(own, sort_keys=True)
-            found.setdefault(key, []).append((int(row.record["seed"]), value, row))
-    several = [sorted(each, key=lambda part: part[0]) for each in found.values() if len(each) > 1]
-    made = []
-    profiles = {str(row.record["profile"]) for row in entries}
-    for own in several:
-        values = {seed: value for seed, value, _ in own}
+            setting = [method["name"], method["args"], entry.record["profile"], entry.name]
+            key = json.dumps(setting, sort_keys=True)
+            groups.setdefault(key, []).append((int(entry.record["seed"]), value, entry))
+    repeated = [sorted(each, key=lambda part: part[0]) for each in groups.values() if len(each) > 1]
+    summaries = []
+    profiles = {str(entry.record["profile"]) for entry in entries}
+    for members in repeated:
+        values = {seed: value for seed, value, _ in members}
         ranks = {
-            seed: 1 + sum(v > value for other in several for s, v, _ in other if s == seed)
+            seed: 1 + sum(v > value for other in repeated for s, v, _ in other if s == seed)
             for seed, value in values.items()
         }
-        rows = [row for _, _, row in own]
-        name = rows[0].name + (f", {rows[0].record['profile']}" if len(profiles) > 1 else "")
-        made.append(SeedSummary(name, rows, values, ranks))
-    return sorted(made, key=lambda repeat: (-repeat.mean, repeat.name))
+        of_method = [entry for _, _, entry in members]
+        name = of_method[0].name + (
+            f", {of_method[0].record['profile']}" if len(profiles) > 1 else ""
+        )
+        summaries.append(SeedSummary(name, of_method, values, ranks))
+    return sorted(summaries, key=lambda summary: (-summary.mean, summary.name))
 
 
 def sentences(summaries: Sequence[SeedSummary], title: str) -> list[str]:
-    """What to know of the seeds of a board, sorted by the metric of that title."""
+    """Notes on the seeds of a leaderboard that is sorted by the metric of that title."""
     if not summaries:
         return [
             "One seed each: the intervals hold what other groups would change, and nothing of what "
             "another training would (--seeds 0,1,2)."
         ]
-    said = [
-        "The interval of a row is of its seed alone; differences between methods "
+    notes = [
+        "The interval of an entry is of its seed alone; differences between methods "
         "(adbench compare A B) hold groups and seeds."
     ]
     flips = [pair for a, b in combinations(summaries, 2) if (pair := _rank_flip(a, b))]
     if flips:
         more = f"; and {len(flips) - MAX_PAIRS} pairs more" if len(flips) > MAX_PAIRS else ""
-        said.append(
+        notes.append(
             f"The order by {title} hangs on the seed for {'; '.join(flips[:MAX_PAIRS])}{more}."
         )
     elif len(summaries) > 1:
-        said.append(f"The order by {title} is the same in every seed.")
-    return said
+        notes.append(f"The order by {title} is the same in every seed.")
+    return notes
 
 
 def _rank_flip(a: SeedSummary, b: SeedSummary) -> str | None:
@@ -100,11 +102,11 @@ def _rank_flip(a: SeedSummary, b: SeedSummary) -> str | None:
 def as_json(summaries: Sequence[SeedSummary]) -> list[Mapping[str, Any]]:
     return [
         {
-            "name": repeat.name,
-            "mean": repeat.mean,
-            "values": {str(seed): value for seed, value in repeat.values.items()},
-            "ranks": {str(seed): rank for seed, rank in repeat.ranks.items()},
-            "files": [row.record.get("file") for row in repeat.entries],
+            "name": summary.name,
+            "mean": summary.mean,
+            "values": {str(seed): value for seed, value in summary.values.items()},
+            "ranks": {str(seed): rank for seed, rank in summary.ranks.items()},
+            "files": [entry.record.get("file") for entry in summary.entries],
         }
-        for repeat in summaries
+        for summary in summaries
     ]

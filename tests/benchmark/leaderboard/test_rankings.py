@@ -77,7 +77,7 @@ def test_a_data_set_stands_once_with_the_board_of_most_methods():
     assert league.datasets == ["d0", "d1", "d2"] and len(league.methods) == 4
     a = next(e for e in league.methods if e.name == "A")
     assert a.dataset_ranks[0].value == 0.1
-    assert any("d0 stands once" in note and "1 more" in note for note in league.notes)
+    assert any("d0 counts once" in note and "1 more" in note for note in league.notes)
 
 
 def test_missing_is_the_worst_whether_it_failed_or_was_never_run():
