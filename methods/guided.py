@@ -322,8 +322,7 @@ class Guided(Method):
 
     @property
     def _process(self) -> Gaussian:
-        assert isinstance(self.denoiser.process, Gaussian)
-        return self.denoiser.process
+        return self.denoiser.process_as(Gaussian)
 
 
 LABELS = {"healthy": 0, "diseased": 1, "null": -1}

@@ -225,7 +225,7 @@ def test_it_is_found(cls: type[Method], question: Callable[..., None], said: str
 
 def test_a_training_that_does_not_ask_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "STOP_SECONDS", 0.5)
-    assert "does not ask run.stop" in broken(Deaf)["training_stops_soon_on_request"]
+    assert "does not call context.stop" in broken(Deaf)["training_stops_soon_on_request"]
 
 
 def test_what_it_raises_is_an_answer() -> None:
