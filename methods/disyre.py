@@ -122,10 +122,10 @@ class DISYRE(Method):
             stay=self.way == "single",
         )
         back = run_chains(self.denoiser, way, way.start, rungs)
-        healed, found = (
+        restored, distance = (
             self.canvas.inverse(y.view(len(levels), *inner.shape)) for y in (back, way.mean)
         )
-        return Detection.from_map(found.mean(2).clamp(min=0), healed.clamp(0, 1))
+        return Detection.from_map(distance.mean(2).clamp(min=0), restored.clamp(0, 1))
 
 
 class PatchRemovalStep:
@@ -158,9 +158,9 @@ class PatchRemovalStep:
 
 def blend_weight(schedule: Schedule, level: Tensor) -> Tensor:
     """How much of the shape is foreign at a level (N,), float64: 0 at level 0, nearly all at T."""
-    kept = schedule.alpha_bar.to(level.device)
+    alpha_bar = schedule.alpha_bar.to(level.device)
     opposite = (schedule.T + 1 - level).clamp(max=schedule.T)
-    return torch.where(level == 0, 0.0, kept[opposite].sqrt())
+    return torch.where(level == 0, 0.0, alpha_bar[opposite].sqrt())
 
 
 def patch_blending_process(schedule: Schedule, *, reversed_levels: bool = False) -> ColdDiffusion:
