@@ -102,8 +102,7 @@ class ANDi(Method):
 
     def _squared_mean_difference(self, x: Tensor, step: int, rng: Rng) -> Tensor:
         """The squared difference of the means of the step down from a level, like x."""
-        process = self.denoiser.process
-        assert isinstance(process, Gaussian)
+        process = self.denoiser.process_as(Gaussian)
         level = torch.full((len(x),), step, device=x.device)
         noise = self.inference_noise(rng.fork("look").at(step), x.shape[1:], level)
         x_l = process.add_noise(x, level, noise)

@@ -177,8 +177,7 @@ class AnoDDPM(Method):
 
     def _add_noise(self, inner: Tensor, index: Tensor, row_levels: Tensor, streams: Rng) -> Tensor:
         """Samples brought to their levels, one row for each of `index` among the streams."""
-        process, shape = self.denoiser.process, inner.shape[1:]
-        assert isinstance(process, Gaussian)
+        process, shape = self.denoiser.process_as(Gaussian), inner.shape[1:]
         sample, at = (index % len(inner)).to(inner.device), row_levels.to(inner.device)
         if not self.gradual:
             drawn = self.detection_noise(streams.rows(index).fork("start"), shape, at.clamp(min=1))

@@ -100,10 +100,10 @@ class Method(nn.Module, ABC):
 
         Raises NotImplementedError from a method that cannot tell where.
         """
-        found = self.detect(x, [self.published], rng).map
-        if found is None:
+        maps = self.detect(x, [self.published], rng).map
+        if maps is None:
             raise NotImplementedError(f"{type(self).__name__} cannot tell where")
-        return found[0]
+        return maps[0]
 
 
 def _alternatives(numbers: frozenset[int]) -> str:

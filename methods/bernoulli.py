@@ -174,8 +174,7 @@ class MaskedBernoulli(Method):
     ) -> tuple[Tensor, Tensor]:
         """Codes (N, bits, *S') after the way back from each level, and which of their bits were
         replaced, (L, N, bits, *S') each."""
-        process = self.denoiser.process
-        assert isinstance(process, Bernoulli)
+        process = self.denoiser.process_as(Bernoulli)
         reached = [process.schedule.to_level(at) for at in levels]
         index, level = enumerate_chains(reached, len(z), 1)
         streams, level = repeat_streams(rng, 1).rows(index), level.to(z.device)

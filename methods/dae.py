@@ -97,12 +97,12 @@ class DAE(Method):
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
         inner = self.canvas.forward(x)
-        healed = self.denoiser(inner, torch.ones(len(x), dtype=torch.long, device=x.device))
-        normal = self.canvas.inverse(healed)
-        found = (normal - x).abs().mean(1) * erode_mask(self._foreground_mask(x)[:, 0], self.erode)
+        restored = self.denoiser(inner, torch.ones(len(x), dtype=torch.long, device=x.device))
+        normal = self.canvas.inverse(restored)
+        error = (normal - x).abs().mean(1) * erode_mask(self._foreground_mask(x)[:, 0], self.erode)
         count = len(levels)
         return Detection.from_map(
-            found.expand(count, *found.shape), normal.expand(count, *normal.shape)
+            error.expand(count, *error.shape), normal.expand(count, *normal.shape)
         )
 
     def _foreground_mask(self, x: Tensor) -> Tensor:

@@ -320,8 +320,7 @@ class DDAD(Method):
         self, x: Tensor, target: Tensor, levels: Sequence[int], rng: Rng, w: float
     ) -> Tensor:
         """x (N, C, *outer) from each level, led to target, (L * N, C, *outer)."""
-        process = self.denoiser.process
-        assert isinstance(process, Gaussian)
+        process = self.denoiser.process_as(Gaussian)
         to = process.schedule.to_level
         index, level = enumerate_chains([to(at) for at in levels], len(x), 1)
         streams = repeat_streams(rng, 1).rows(index)

@@ -141,10 +141,10 @@ class DDPMOOD(Method):
         inner = self._normalise(x)
         target = self.canvas.inverse(inner)
         for back in self.starts.reconstruct(self.denoiser, inner, rng, count, self.noise):
-            healed = self.canvas.inverse(back).clamp(0, 1)
-            fields = [(healed - target).square().mean(1)]
+            restored = self.canvas.inverse(back).clamp(0, 1)
+            fields = [(restored - target).square().mean(1)]
             if self.network is not None:
-                fields.append(self.network.distance_any_axes(target.clamp(0, 1), healed))
+                fields.append(self.network.distance_any_axes(target.clamp(0, 1), restored))
             if self.spectral:
-                fields.append(spectra.spectral_distance(healed - SILENCE, target - SILENCE))
-            yield torch.stack(fields, 1), healed
+                fields.append(spectra.spectral_distance(restored - SILENCE, target - SILENCE))
+            yield torch.stack(fields, 1), restored

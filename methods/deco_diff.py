@@ -166,9 +166,7 @@ class DeCoDiff(Method):
 
     @property
     def process(self) -> Deviation:
-        process = self.denoiser.process
-        assert isinstance(process, Deviation)
-        return process
+        return self.denoiser.process_as(Deviation)
 
     def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
         CodecTraining(self.codec, self.codec_plan, self.canvas, shift=self.shift).train(

@@ -8,17 +8,19 @@ level, by the square root of what a linear schedule of 100 levels keeps, in reve
 told the level and trained by the squared error to say what was there; five steps of cold diffusion
 back from the highest level, and the mean of |sample - estimate| on the way is the map.
 `way="single"` asks all levels about the sample as it came. Differs: the level that the network is
-told means the same blend in training and at inference, theirs counts levels the other way around
-in training; levels are drawn evenly, theirs from blends drawn evenly, and a sample without an
-anomaly may be of any level, theirs is of one alone; shapes are made here, theirs come with the
-code; patches come from a bank of training samples; the network is MONAI's UNet; what is black in
-the sample counts like all else, theirs is 0 there. This is the first version; the second makes up
-more kinds of anomalies. The noise level is where the way begins.
+told means the same blend in training and at inference, theirs counts levels in the opposite
+direction in training (`reversed_levels`); levels are drawn evenly, theirs from blends drawn evenly,
+and a sample without an anomaly may be of any level, theirs is of one alone; shapes are made here,
+theirs come with the code; patches come from a bank of training samples; the network is MONAI's
+UNet; what is black in the sample counts like all else, theirs is 0 there. This is the first
+version; the second makes up more kinds of anomalies. The noise level is where the way begins.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -47,6 +49,19 @@ TRAINING = Training(steps=100_000, batch=96, lr=1e-4, weight_decay=1e-6, clip=1.
     decay="cosine", warmup=500, momentum=0.95)  # fmt: skip
 
 
+@dataclass(frozen=True)
+class DISYREQuirks:
+    """What the authors' code does and this method does not by default.
+
+    reversed_levels: training counts levels in the opposite direction, 1 as nearly all of the patch.
+    """
+
+    reversed_levels: bool = False
+
+
+CORRECTED = DISYREQuirks()
+
+
 class DISYRE(Method):
     """chance: of an anomaly in training. radius: the smallest and the largest, in terms of the
     side. shift: deviation of what is added to a patch's brightness, 0.1 in the authors' option for
@@ -61,7 +76,7 @@ class DISYRE(Method):
         size: int | None = 128, network: UNetConfig = NETWORK, schedule: ScheduleConfig = SCHEDULE,
         chance: float = 0.3, radius: Sequence[float] = (0.05, 0.25), shift: float = 0.0,
         bank: int = 512, training: Training = TRAINING, sampling_steps: int | None = 5,
-        way: Literal["multi", "single"] = "multi",
+        way: Literal["multi", "single"] = "multi", quirks: DISYREQuirks = CORRECTED,
     ) -> None:  # fmt: skip
         super().__init__(spec)
         low, high = radius
@@ -76,7 +91,7 @@ class DISYRE(Method):
             net,
             schedule.build(),
             prediction_type="clean",
-            process=patch_blending_process,
+            process=partial(patch_blending_process, reversed_levels=quirks.reversed_levels),
             trained_on=f"foreign patches on {self.canvas}",
         )
         self.plan = training
@@ -107,10 +122,10 @@ class DISYRE(Method):
             stay=self.way == "single",
         )
         back = run_chains(self.denoiser, way, way.start, rungs)
-        healed, found = (
+        restored, distance = (
             self.canvas.inverse(y.view(len(levels), *inner.shape)) for y in (back, way.mean)
         )
-        return Detection.from_map(found.mean(2).clamp(min=0), healed.clamp(0, 1))
+        return Detection.from_map(distance.mean(2).clamp(min=0), restored.clamp(0, 1))
 
 
 class PatchRemovalStep:
@@ -143,17 +158,29 @@ class PatchRemovalStep:
 
 def blend_weight(schedule: Schedule, level: Tensor) -> Tensor:
     """How much of the shape is foreign at a level (N,), float64: 0 at level 0, nearly all at T."""
-    kept = schedule.alpha_bar.to(level.device)
+    alpha_bar = schedule.alpha_bar.to(level.device)
     opposite = (schedule.T + 1 - level).clamp(max=schedule.T)
-    return torch.where(level == 0, 0.0, kept[opposite].sqrt())
+    return torch.where(level == 0, 0.0, alpha_bar[opposite].sqrt())
 
 
-def patch_blending_process(schedule: Schedule) -> ColdDiffusion:
-    """drawn: (N, C + 1, *S), another sample and the shape, as `Foreign` makes it."""
+def patch_blending_process(schedule: Schedule, *, reversed_levels: bool = False) -> ColdDiffusion:
+    """Return the process that blends a patch of another sample into a sample.
 
-    def blend(x: Tensor, level: Tensor, drawn: Tensor) -> Tensor:
-        other, inside = drawn[:, :-1], drawn[:, -1:]
-        part = blend_weight(schedule, level).view(-1, *[1] * (x.ndim - 1)).to(x.dtype) * inside
-        return x + part * (other - x)
+    Its noise is (N, C + 1, *S), the other sample and the patch's shape, from `PatchInterpolation`.
 
-    return ColdDiffusion(schedule, blend, name="foreign patches")
+    schedule: of the blending weights
+    reversed_levels: level l of 1..T has the weight of level T + 1 - l; see `DISYREQuirks`
+
+    >>> from adbench.engine.diffusion.schedule import build_schedule
+    >>> patch_blending_process(build_schedule("linear", 100)).name
+    'cold foreign patches'
+    """
+
+    def blend(x: Tensor, level: Tensor, noise: Tensor) -> Tensor:
+        other, inside = noise[:, :-1], noise[:, -1:]
+        blended = schedule.T + 1 - level if reversed_levels else level
+        weight = blend_weight(schedule, blended).view(-1, *[1] * (x.ndim - 1)).to(x.dtype) * inside
+        return x + weight * (other - x)
+
+    name = "foreign patches, levels reversed" if reversed_levels else "foreign patches"
+    return ColdDiffusion(schedule, blend, name=name)

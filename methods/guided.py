@@ -19,7 +19,8 @@ so that healing led to disease (`target="diseased", encode_label="diseased"`).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -208,10 +209,11 @@ class Guided(Method):
                 )
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        self.denoiser.clip = self.clip
         inner = self.canvas.forward(x)
-        walk = self._reconstruct_ddim if self.sampler == "ddim" else self._reconstruct_ddpm
-        normal = self.canvas.inverse(walk(inner, levels, rng).view(len(levels), *inner.shape))
+        sample = self._reconstruct_ddim if self.sampler == "ddim" else self._reconstruct_ddpm
+        with self._inference_clip():
+            healthy = sample(inner, levels, rng)
+        normal = self.canvas.inverse(healthy.view(len(levels), *inner.shape))
         made, seen = (normal, x)
         if self.rescale:
             made, seen = (rescale_to_unit(y, x.ndim - 1) for y in (normal, x))
@@ -221,6 +223,15 @@ class Guided(Method):
         logits = self.classifier(inner, _constant_labels(inner, 1))
         sure = (logits[:, 1] - logits[:, 0]).expand(len(levels), len(x))
         return Detection(sure, found.map, normal)
+
+    @contextmanager
+    def _inference_clip(self) -> Iterator[None]:
+        """Clip estimates to `clip`, and restore the range that the checkpoint names."""
+        trained, self.denoiser.clip = self.denoiser.clip, self.clip
+        try:
+            yield
+        finally:
+            self.denoiser.clip = trained
 
     def _reconstruct_ddim(self, inner: Tensor, levels: Sequence[int], rng: Rng) -> Tensor:
         """Up along DDIM's ODE and down again with guidance, (L * N, C, *outer)."""
@@ -311,8 +322,7 @@ class Guided(Method):
 
     @property
     def _process(self) -> Gaussian:
-        assert isinstance(self.denoiser.process, Gaussian)
-        return self.denoiser.process
+        return self.denoiser.process_as(Gaussian)
 
 
 LABELS = {"healthy": 0, "diseased": 1, "null": -1}

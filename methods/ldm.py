@@ -207,8 +207,7 @@ class LDM(Method):
     def divergence(self, z: Tensor, rng: Rng) -> Tensor:
         """Of the reverse steps, in nats, summed over a code's channels, mean over levels, (N, *S'):
         how improbable each place is."""
-        process, total = self.denoiser.process, torch.zeros_like(z[:, 0])
-        assert isinstance(process, Gaussian)
+        process, total = self.denoiser.process_as(Gaussian), torch.zeros_like(z[:, 0])
         for at in self.divergence_levels:
             here = torch.full((len(z),), process.schedule.to_level(at), device=z.device)
             stream = rng.fork("divergence").at(torch.ones_like(here) if self.one_noise else here)

@@ -181,8 +181,8 @@ class LDMOOD(Method):
         target = self.canvas.inverse(inner)
         z = self.codec.encode(inner) * self.b_scale
         early, late = (1.0, self.b_scale) if self.quirks.late_division else (self.b_scale, 1.0)
-        for healed in self.starts.reconstruct(self.denoiser, z, rng, count):
-            normal = (self.canvas.inverse(self.codec.decode(healed / early)) / late).clamp(0, 1)
+        for restored in self.starts.reconstruct(self.denoiser, z, rng, count):
+            normal = (self.canvas.inverse(self.codec.decode(restored / early)) / late).clamp(0, 1)
             fields = [(normal - target).square().mean(1)]
             if self.network is not None:
                 fields.append(self.network.distance_any_axes(target.clamp(0, 1), normal))

@@ -110,7 +110,7 @@ class PDDPM(Method):
         train_module(loss, self, train, context, self.plan)
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        healed = reconstruct_patches(
+        healthy = reconstruct_patches(
             self.denoiser,
             self.canvas.forward(x),
             levels,
@@ -121,7 +121,7 @@ class PDDPM(Method):
             aggregate=self.aggregate,
             clip=self.clip,
         )
-        normal = self.canvas.inverse(healed)  # (L, N, C, *S)
+        normal = self.canvas.inverse(healthy)  # (L, N, C, *S)
         return Detection.from_map((normal - x).abs().mean(2), normal)
 
     def _training_boxes(self, rng: Rng) -> Tensor:

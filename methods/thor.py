@@ -150,8 +150,7 @@ class HarmonisedStep:
     memory = 0
 
     def __init__(self, method: THOR, draws: StepNoise, known: Tensor, drawn: Tensor) -> None:
-        process = method.denoiser.process
-        assert isinstance(process, Gaussian)
+        process = method.denoiser.process_as(Gaussian)
         self.method, self.process, self.known, self.drawn = method, process, known, drawn
         self.ancestral = Ancestral(process, draws, method.eta)
         self.size = known.shape[2:]

@@ -260,7 +260,7 @@ def test_a_class_can_be_registered_and_run(tmp_path: Path) -> None:
         "constant", "phantom", settings=SMALL, baselines=False, out=tmp_path, progress=False
     )
     assert results.records[0]["metrics"]["image_auroc"]["value"] == 0.5
-    with pytest.raises(ValueError, match="'anoddpm' is there already"):
+    with pytest.raises(ValueError, match="'anoddpm' is registered already"):
         adbench.register("anoddpm", Constant)
     with pytest.raises(ValueError, match="neither Method nor Dataset"):
         adbench.register("nothing", dict)  # pyright: ignore[reportArgumentType]

@@ -27,6 +27,10 @@ def describe_entry(entry: Entry) -> dict[str, Any]:
             "noise levels": ", ".join(map(str, cls.levels)),
             "published level": cls.published,
         }
+        if entry.base:
+            facts["preset of"] = entry.base
+        if entry.batch_dependent:
+            facts["batch dependent"] = "yes: a sample's result depends on the rest of its batch"
     elif "root" in entry.parameters():
         facts["prepare"] = f"adbench data prepare {entry.name} --data <root>; then verify, audit"
     facts["from"] = f"{entry.class_path} ({entry.origin})"

@@ -1,1 +1,1 @@
-"""For plugin authors: the contract as checks, and a template. Imports registry and engine."""
+"""For plugin authors: conformance checks and a template. Imports registry and engine."""

@@ -1,7 +1,7 @@
-"""The contract, asked of one method: what the benchmark relies on.
+"""Conformance checks: whether a method does what the benchmark relies on.
 
-On a few made-up samples and with the arguments of profile `check`, so that a method is asked in
-seconds. The same questions are put to every method that adbench brings.
+They run on a few synthetic samples and with the arguments of profile `check`, so that a method is
+checked in seconds. The tests run the same checks on every registered method.
 """
 
 from __future__ import annotations
@@ -30,16 +30,21 @@ from ..registry.settings import build
 SHAPES = {1: (24,), 2: (18, 16), 3: (8, 6, 8)}
 PROFILE = "check"
 STOP_SECONDS = 10.0
-"""Seconds that a training may take to end once it is asked to."""
+"""Seconds that a training may take to end after a request to stop."""
 
 
 class ContractViolation(AssertionError):
-    """The contract is not kept: what was seen, and what was to be seen."""
+    """A check failed; the message has the observed and the expected value."""
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """violation: what was seen instead; empty where the contract is kept."""
+    """The outcome of one check.
+
+    check: its name
+    axes: number of axes of the samples
+    violation: what was observed instead; empty where the check passes
+    """
 
     check: str
     axes: int
@@ -47,19 +52,20 @@ class CheckResult:
 
 
 class MethodUnderTest:
-    """One method on samples of so many axes: fitted once, and looked at once, for all questions."""
+    """A method with synthetic samples; it is fitted once and predicts once for all checks."""
 
     def __init__(self, entry: Entry, axes: int, overrides: Mapping[str, Any] | None = None) -> None:
         self.cls, self.axes, self.shape = entry.load(), axes, SHAPES[axes]
+        self.batch_dependent = entry.batch_dependent
         self.args = entry.arguments(PROFILE, overrides or {})
         if isinstance(size := self.args.get("size"), int):
             self.args["size"] = min(size, max(self.shape))  # samples are not made larger
         self.labelled = self.cls.supervision == "image-labels"
-        self.run = TrainingContext(batch=3)
+        self.context = TrainingContext(batch=3)
         self.train = smooth_samples(self.shape, 6, "train", abnormal=self.labelled)
-        self.held_out = smooth_samples(self.shape, 3, "held_out")
-        looked = smooth_samples(self.shape, 3, "test")
-        self.x, self.keys = torch.stack([s.x for s in looked]), [s.key for s in looked]
+        self.calibration = smooth_samples(self.shape, 3, "held_out")
+        test = smooth_samples(self.shape, 3, "test")
+        self.x, self.keys = torch.stack([s.x for s in test]), [s.key for s in test]
 
     def build(self, seed: int = 0, **more: Any) -> Method:
         with torch.random.fork_rng(devices=[]):
@@ -67,9 +73,9 @@ class MethodUnderTest:
             return build(self.cls, Spec(2, self.shape, labels=self.labelled), **self.args | more)
 
     def fit(self, method: Method, train: Sequence[Sample] | None = None, **more: Any) -> Method:
-        run = replace(self.run, **more)
-        method.fit(train or self.train, self.held_out, run)
-        run.place(method)
+        context = replace(self.context, **more)
+        method.fit(train or self.train, self.calibration, context)
+        context.place(method)
         return method.eval()
 
     @cached_property
@@ -91,7 +97,7 @@ class MethodUnderTest:
         levels: Sequence[int] | None = None,
         indices: Sequence[int] = (0, 1, 2),
     ) -> Detection:
-        rng = Rng([self.keys[i] for i in indices], self.run.seed)
+        rng = Rng([self.keys[i] for i in indices], self.context.seed)
         return method.detect(self.x[list(indices)], levels or self.levels, rng)
 
 
@@ -126,21 +132,22 @@ def other_numbers_of_axes_are_refused(subject: MethodUnderTest) -> None:
 
 
 def a_result_for_every_level_and_sample(subject: MethodUnderTest) -> None:
-    seen, count, shape = subject.detection, len(subject.levels), subject.shape
-    require_shape("score", seen.score, (count, 3))
-    if seen.map is not None:
-        require_shape("map", seen.map, (count, 3, *shape))
-        require(bool((seen.map >= 0).all()), f"map is at least 0, not {seen.map.min():g}")
-    if seen.reconstruction is not None:
-        require_shape("reconstruction", seen.reconstruction, (count, 3, 2, *shape))
+    detection, count, shape = subject.detection, len(subject.levels), subject.shape
+    require_shape("score", detection.score, (count, 3))
+    if detection.map is not None:
+        require_shape("map", detection.map, (count, 3, *shape))
+        require(bool((detection.map >= 0).all()), f"map is at least 0, not {detection.map.min():g}")
+    if detection.reconstruction is not None:
+        require_shape("reconstruction", detection.reconstruction, (count, 3, 2, *shape))
     one, rng = subject.x[:1], Rng(subject.keys[:1])
     require_shape("score()", subject.fitted.score(one, rng), (1,))
-    if seen.map is not None:
+    if detection.map is not None:
         require_shape("localize()", subject.fitted.localize(one, rng), (1, *shape))
 
 
 def batch_composition_does_not_change_results(subject: MethodUnderTest) -> None:
-    for some in ([2, 0], [1]):
+    """Of a method that is registered as `batch_dependent`, only the order of the batch."""
+    for some in [[2, 0, 1]] if subject.batch_dependent else ([2, 0], [1]):
         require_same_detection(
             subject.predict(subject.fitted, indices=some), subject.detection, slice(None), some
         )
@@ -154,22 +161,22 @@ def levels_do_not_influence_each_other(subject: MethodUnderTest) -> None:
 
 
 def the_state_dict_holds_all_that_was_learnt(subject: MethodUnderTest) -> None:
-    """Also: what is detected does not hang on the global random state."""
+    """Also, predictions do not depend on the global random state."""
     twin = subject.build(seed=1)
     for p in twin.parameters():
         p.data.fill_(0.5)
     twin.load_state_dict({key: value.clone() for key, value in subject.fitted.state_dict().items()})
-    subject.run.place(twin)
+    subject.context.place(twin)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         before = torch.get_rng_state()
-        looked = subject.predict(twin.eval())
+        detection = subject.predict(twin.eval())
         require(torch.equal(before, torch.get_rng_state()), "detect draws from the global stream")
-    require_same_detection(looked, subject.detection, slice(None), [0, 1, 2])
+    require_same_detection(detection, subject.detection, slice(None), [0, 1, 2])
 
 
 def training_depends_on_data_and_seed_alone(subject: MethodUnderTest) -> None:
-    """Not on the global random state; not on masks, and on labels only if it says so."""
+    """Not on the global random state nor on masks, and on labels only if it is so supervised."""
     other = []
     for i, sample in enumerate(subject.train):
         label = sample.label if subject.labelled else i % 2 == 0
@@ -183,26 +190,28 @@ def training_depends_on_data_and_seed_alone(subject: MethodUnderTest) -> None:
 
 
 def resumed_training_gives_the_same_weights(subject: MethodUnderTest) -> None:
-    """Stopped at its second question whether to stop, it keeps what it has and raises Interrupted;
-    the next one goes on from there."""
-    keep, asked = InMemoryStateStore(), iter([False, True])
+    """The first training is stopped at its second call of `stop`, saves its state and raises
+    Interrupted; the second one resumes from that state."""
+    store, stops = InMemoryStateStore(), iter([False, True])
     try:
         subject.fit(
             subject.build(),
-            state_store=keep,
-            stop=lambda: next(asked, True),
+            state_store=store,
+            stop=lambda: next(stops, True),
             checkpoint_interval=0.0,
         )
     except Interrupted:
         require_same_weights(
-            subject.fit(subject.build(), state_store=keep, checkpoint_interval=0.0), subject.fitted
+            subject.fit(subject.build(), state_store=store, checkpoint_interval=0.0), subject.fitted
         )
 
 
 def training_stops_soon_on_request(subject: MethodUnderTest) -> None:
-    """Arguments named steps or …_steps are raised, so that there is something to be stopped."""
-    told = ("sampling_steps", "inpaint_steps")
-    long = {k: 10**6 for k in subject.args if f"_{k}".endswith("_steps") and k not in told}
+    """Arguments named steps or …_steps are raised, so that training takes long enough."""
+    inference_steps = ("sampling_steps", "inpaint_steps")
+    long = {
+        k: 10**6 for k in subject.args if f"_{k}".endswith("_steps") and k not in inference_steps
+    }
     method, start = subject.build(**long), time.monotonic()
     with time_limit(STOP_SECONDS), contextlib.suppress(Interrupted):
         subject.fit(method, stop=lambda: time.monotonic() > start + 0.2)
@@ -224,14 +233,20 @@ CHECKS: tuple[Callable[[MethodUnderTest], None], ...] = (
 def check_method(
     entry: Entry, overrides: Mapping[str, Any] | None = None, axes: Sequence[int] = (1, 2, 3)
 ) -> Iterator[CheckResult]:
-    """An answer to every question, of every number of axes asked for that the method can take.
-    What a method raises is an answer, too."""
+    """Run all checks on a method, and yield their results one by one.
+
+    entry: the method
+    overrides: settings by name
+    axes: numbers of axes to check, of those that the method takes
+
+    An exception of the method is a violation.
+    """
     for count in sorted(set(axes) & set(entry.load().ndims)):
         subject = MethodUnderTest(entry, count, overrides)
-        for question in CHECKS:
-            title = question.__name__.replace("_", " ")
+        for check in CHECKS:
+            title = check.__name__.replace("_", " ")
             try:
-                question(subject)
+                check(subject)
             except ContractViolation as broken:
                 yield CheckResult(title, count, str(broken))
             except Exception as error:  # a plugin may fail in any way
@@ -244,10 +259,19 @@ def check_method(
 def smooth_samples(
     shape: Sequence[int], count: int, name: str, channels: int = 2, *, abnormal: bool = False
 ) -> list[Sample]:
-    """Smooth samples in [0, 1], each of its own group; every other one with a bright place and
-    its mask if `abnormal`."""
+    """Return synthetic smooth samples in [0, 1], each of its own group.
+
+    shape: S
+    count: number of samples
+    name: prefix of their keys
+    channels: C
+    abnormal: every other sample has a bright region, and its mask
+
+    >>> [sample.x.shape for sample in smooth_samples((4, 4), 2, "train")]
+    [torch.Size([2, 4, 4]), torch.Size([2, 4, 4])]
+    """
     axes = torch.meshgrid(*[torch.linspace(0, 3, n) for n in shape], indexing="ij")
-    made = []
+    samples = []
     for i in range(count):
         phase = Rng([f"{name}{i}"]).uniform((channels, len(axes)))[0].float()
         waves = [[torch.sin(a + 6 * p) for a, p in zip(axes, row, strict=True)] for row in phase]
@@ -255,12 +279,12 @@ def smooth_samples(
         ill = abnormal and i % 2 == 1
         place = torch.stack([(a - 1.5) ** 2 for a in axes]).sum(0) < 0.5
         mask = place & ill
-        made.append(Sample((x + 0.3 * mask).clamp(0, 1), f"{name}{i}", f"{name}{i}", ill, mask))
-    return made
+        samples.append(Sample((x + 0.3 * mask).clamp(0, 1), f"{name}{i}", f"{name}{i}", ill, mask))
+    return samples
 
 
 class InMemoryStateStore:
-    """A Keep that keeps copies in memory."""
+    """A StateStore that holds copies in memory."""
 
     def __init__(self) -> None:
         self.states: dict[str, dict[str, Tensor]] = {}
@@ -273,6 +297,7 @@ class InMemoryStateStore:
 
 
 def require(condition: object, message: str) -> None:
+    """Raise ContractViolation with the message unless the condition is true."""
     if not condition:
         raise ContractViolation(message)
 
@@ -302,14 +327,16 @@ def require_same_weights(a: Method, b: Method) -> None:
 
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raises Broken in a block that takes longer. Only a main thread can be interrupted so; in
-    others there is no limit."""
+    """Raise ContractViolation in a block that takes longer than so many seconds.
+
+    Only the main thread can be interrupted; in others there is no limit.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def over(number: int, frame: FrameType | None) -> None:
-        raise ContractViolation(f"fit does not ask run.stop: it went on for {seconds:g} s")
+        raise ContractViolation(f"fit does not call context.stop: it went on for {seconds:g} s")
 
     before = signal.signal(signal.SIGALRM, over)
     signal.setitimer(signal.ITIMER_REAL, seconds)

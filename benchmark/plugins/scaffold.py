@@ -1,4 +1,4 @@
-"""Writes a plugin: a package with one working method, which passes `adbench check`."""
+"""Create a plugin: a package with one working method that passes `adbench check`."""
 
 from __future__ import annotations
 
@@ -18,13 +18,17 @@ TEMPLATES = {
 
 
 class ScaffoldError(ValueError):
-    """A name or a place that a new plugin cannot have."""
+    """A name or folder that a new plugin cannot have."""
 
 
 def create_plugin(name: str, folder: Path, taken_names: set[str]) -> list[Path]:
-    """The files of the plugin, written into `folder`, which must not be there yet or be empty.
+    """Write a plugin's files into a folder and return their paths.
 
-    taken_names: names that are taken. Raises NewError.
+    name: of the method, of a-z, 0-9 and -
+    folder: a new or empty one
+    taken_names: names of registered methods
+
+    Raises ScaffoldError on such a name, a folder with files, or one that cannot be written.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 

@@ -1,4 +1,4 @@
-"""What is asked of code that adbench did not write: its modules, its arguments, its names."""
+"""Import modules and files of plugins, read constructors' parameters, suggest similar names."""
 
 from __future__ import annotations
 
@@ -18,25 +18,40 @@ FOLDER_PACKAGE_PREFIX = "adbench_folder_"
 
 
 def constructor_parameters(cls: type) -> dict[str, inspect.Parameter]:
-    """What a constructor can be given by name; through **kwargs, what its bases can, too."""
-    made: dict[str, inspect.Parameter] = {}
+    """Return the parameters of a class's constructor by name, without `self`.
+
+    Where the constructor takes **kwargs, those of its base classes' constructors too.
+
+    >>> class Window:
+    ...     def __init__(self, size, *, step=1): ...
+    >>> list(constructor_parameters(Window))
+    ['size', 'step']
+    """
+    parameters: dict[str, inspect.Parameter] = {}
     for base in cls.__mro__:
         if "__init__" not in vars(base) or base is object:
             continue
-        found = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
-        for p in found:
+        own = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
+        for p in own:
             if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD):
-                made.setdefault(p.name, p)
-        if not any(p.kind is p.VAR_KEYWORD for p in found):
+                parameters.setdefault(p.name, p)
+        if not any(p.kind is p.VAR_KEYWORD for p in own):
             break
-    return made
+    return parameters
 
 
 def import_code(name: str) -> Any:
-    """Import a module by its dotted name, or a .py file by its path.
+    """Import and return a module, by its dotted name or the path of its .py file.
 
-    A file becomes a module of a package that stands for its folder, so it may import files
-    beside it relatively, as the rooms of adbench do, and its name is the same in every process.
+    A file becomes a module of a package that stands for its folder, so that it may import files
+    beside it relatively, and its module name is the same in every process.
+
+    name: a dotted name, or a path that ends in .py
+
+    Raises FileNotFoundError on a missing file.
+
+    >>> import_code("json").loads("[1]")
+    [1]
     """
     if not name.endswith(".py"):
         return importlib.import_module(name)
@@ -53,7 +68,14 @@ def import_code(name: str) -> Any:
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """ " Did you mean …?" where one of the known names is close; else only the full stop."""
+    """Return ". Did you mean …?" where one of the names is similar, else a full stop.
+
+    name: what was asked for
+    names: the valid ones
+
+    >>> did_you_mean("anodppm", ["anoddpm", "ddad"])
+    ". Did you mean 'anoddpm'?"
+    """
     folded = {key.casefold(): key for key in names if key != "*"}
     near = difflib.get_close_matches(name.casefold(), folded, n=1)
     return f". Did you mean {folded[near[0]]!r}?" if near else "."

@@ -1,8 +1,8 @@
-"""The names that can be run, and the class and arguments behind each.
+"""Registry of methods and datasets: names, and the class and arguments behind each.
 
-They come from registry.yaml, from installed packages (entry points of the groups
+Entries come from registry.yaml, from installed packages (entry points of the groups
 "adbench.methods" and "adbench.datasets") and from files that a user names, in this order.
-Nothing is imported before it is asked for, so that listing names needs no torch.
+A class is imported only when its entry is loaded, so that listing names needs no torch.
 """
 
 from __future__ import annotations
@@ -22,40 +22,55 @@ from .imports import did_you_mean, import_code
 from .settings import build, setting_parameters
 
 REGISTRY_PATH = Path(__file__).parents[2] / "registry.yaml"
-"""Beside the rooms, in a checkout and in a wheel alike."""
+"""Beside the packages, in a checkout and in a wheel alike."""
 
 PACKAGES = {"methods": "method", "datasets": "dataset"}
 BASES = {"methods": "adbench.methods.base.Method", "datasets": "adbench.datasets.base.Dataset"}
 PROFILE_KEYS = {"about", "levels", *PACKAGES}
 ENTRY_KEYS = {"class", "label", "about", "paper", "args", "replace"}
-EXTRA_KEYS = {"methods": {"baseline"}, "datasets": {"licence", "where", "tree", "counts"}}
+EXTRA_KEYS = {
+    "methods": {"baseline", "base", "batch_dependent"},
+    "datasets": {"licence", "where", "tree", "counts"},
+}
+
+ENTRY_TYPES = {"replace": bool, "baseline": bool, "batch_dependent": bool, "base": str,
+    "label": str, "about": str}  # fmt: skip
+"""Types of an entry's optional keys."""
 
 
 class RegistryError(ValueError):
-    """A name, an argument or a registry file that cannot be run: one line, and what would do."""
+    """A name, an argument or a registry file is invalid; one line, with a suggestion."""
 
     exit_code = 2
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One name. `load` gives its class; `arguments` what the class is to be built with.
+    """A registered method or dataset: `load` returns its class, `arguments` its settings.
 
-    class_path: module:Class in its room; package.module:Class anywhere; or file.py:Class
-    origin: the file or the package that names it
-    extra: what only people read: licence, where to get the data, which files are expected, counts
+    class_path: module:Class in its package; package.module:Class anywhere; or file.py:Class
+    origin: the file or the package that registers it
+    import_path: `class_path` with an absolute module or file
+    args: settings that differ from the class's defaults
+    base: of a preset, the method whose class, arguments, profiles and levels it inherits
+    base_args: the arguments of `base`
+    batch_dependent: a sample's result depends on the other samples of its batch
+    extra: facts for readers: licence, where to get the data, which files are expected, counts
     """
 
     name: str
     package: str
     class_path: str
     origin: str
-    import_path: str  # as `where`, but absolute: what to import
+    import_path: str
     args: Mapping[str, Any] = field(default_factory=dict)
     label: str = ""
     about: str = ""
     paper: str = ""
     baseline: bool = False
+    base: str = ""
+    base_args: Mapping[str, Any] = field(default_factory=dict)
+    batch_dependent: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
     category: str | None = None
     profiles: Mapping[str, Profile] = field(default_factory=dict, repr=False)
@@ -65,18 +80,18 @@ class Entry:
         return f"{PACKAGES[self.package]} {self.name!r}"
 
     def load(self) -> Any:
-        """The class. Raises RegistryError with the cause if it cannot be imported."""
+        """Import and return the class. Raises RegistryError with the cause where that fails."""
         module, _, name = self.import_path.rpartition(":")
         try:
-            found = import_code(module)
+            imported = import_code(module)
         except Exception as error:  # a plugin may fail in any way while it is imported
             cause = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
             raise RegistryError(
                 f"{self.title} ({self.origin}): cannot import {self.class_path!r}: {cause}"
             ) from error
-        cls = getattr(found, name, None)
+        cls = getattr(imported, name, None)
         if not isinstance(cls, type):
-            classes = [key for key, value in vars(found).items() if isinstance(value, type)]
+            classes = [key for key, value in vars(imported).items() if isinstance(value, type)]
             raise RegistryError(
                 f"{self.title} ({self.origin}): {self.class_path!r} names no class"
                 f"{did_you_mean(name, classes)}"
@@ -92,44 +107,55 @@ class Entry:
         return build(self.load(), *positional, **settings)
 
     def parameters(self) -> dict[str, inspect.Parameter]:
-        """What the class can be built with, by name; not the Spec, which the dataset gives."""
-        known = setting_parameters(self.load())
+        """The settings of the class by name, without the Spec, which comes from the dataset."""
+        parameters = setting_parameters(self.load())
         if self.package == "methods":
-            known.pop("spec", None)
-        return known
+            parameters.pop("spec", None)
+        return parameters
 
     def arguments(
         self, profile: str | None = None, overrides: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Every argument that the class is built with, defaults included, as JSON knows it.
+        """Return all arguments that the class is built with, defaults included, as JSON values.
 
-        The constructor's defaults, then the entry's, the profile's for all ("*"), the profile's
-        for this name, the category, the overrides.
+        In rising precedence: the constructor's defaults, the entry's arguments, the profile's for
+        all ("*"), the profile's for this name, the category, the overrides. A preset's own
+        arguments stand above the profile's for its base, and below the profile's for the preset.
+
+        profile: name of a profile; None for the defaults alone
+        overrides: values by name, as of --set
+
+        Raises RegistryError on an argument that the class does not take, or one without a value.
         """
-        known = self.parameters()
-        made = {k: p.default for k, p in known.items() if p.default is not p.empty}
-        for source, given in self._argument_sources(profile, overrides or {}):
-            for key, value in given.items():
-                if key not in known:
+        parameters = self.parameters()
+        values = {k: p.default for k, p in parameters.items() if p.default is not p.empty}
+        for source, arguments in self._argument_sources(profile, overrides or {}):
+            for key, value in arguments.items():
+                if key not in parameters:
                     raise RegistryError(
-                        f"{self.title} takes no {key!r} ({source}){did_you_mean(key, known)} "
-                        f"It takes {', '.join(sorted(known)) or 'nothing'}"
+                        f"{self.title} takes no {key!r} ({source}){did_you_mean(key, parameters)} "
+                        f"It takes {', '.join(sorted(parameters)) or 'nothing'}"
                     )
-                made[key] = self._coerce_number(key, known[key].default, value)
-        if missing := [key for key in known if key not in made]:
+                values[key] = self._coerce_number(key, parameters[key].default, value)
+        if missing := [key for key in parameters if key not in values]:
             raise RegistryError(f"{self.title} needs a value for {', '.join(missing)}")
-        return {key: self._to_json(key, value) for key, value in made.items()}
+        return {key: self._to_json(key, value) for key, value in values.items()}
 
     def _argument_sources(
         self, profile: str | None, overrides: Mapping[str, Any]
     ) -> Iterable[tuple[str, Mapping[str, Any]]]:
-        yield self.origin, self.args
+        """Pairs of a source's name and its arguments, in rising precedence."""
+        rows: Mapping[str, Mapping[str, Any]] = {}
         if profile is not None:
-            chosen = _lookup(self.profiles, profile, "profile")
-            rows, known = chosen.args.get(self.package, {}), self.parameters()
-            yield "", {key: value for key, value in rows.get("*", {}).items() if key in known}
-            for name in dict.fromkeys([self.name.partition("/")[0], self.name]):
-                yield f"profile {profile}", rows.get(name, {})
+            rows = _lookup(self.profiles, profile, "profile").args.get(self.package, {})
+        yield self.origin, self.base_args if self.base else self.args
+        parameters = self.parameters() if "*" in rows else {}
+        yield "", {key: value for key, value in rows.get("*", {}).items() if key in parameters}
+        if self.base:
+            yield f"profile {profile}", rows.get(self.base, {})
+            yield self.origin, self.args
+        for name in dict.fromkeys([self.name.partition("/")[0], self.name]):
+            yield f"profile {profile}", rows.get(name, {})
         if self.category is not None:
             yield f"the part of {self.name!r} after the slash", {"category": self.category}
         yield "asked for", overrides
@@ -163,10 +189,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Profile:
-    """A named size of things: arguments for methods and datasets, by name or for all ("*").
+    """A named size of experiments: arguments for methods and datasets, by name or for all ("*").
 
     args: {"methods": {name: {argument: value}}, "datasets": the same}
-    levels_by_method: noise levels by method or for all ("*"), for which a method's own are too many
+    levels_by_method: noise levels by method or for all ("*"), in place of the method's own
     """
 
     name: str
@@ -175,13 +201,17 @@ class Profile:
     levels_by_method: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def levels(self, method: str) -> tuple[int, ...] | None:
-        """The noise levels this method sweeps in this profile; None for its own."""
+        """Return the noise levels that are swept for a method; None for the method's own."""
         return self.levels_by_method.get(method, self.levels_by_method.get("*"))
 
 
 @dataclass(frozen=True)
 class Registry:
-    """All names there are. suites: methods that go together, by a name; `all` is every one."""
+    """All registered methods, datasets and profiles by name.
+
+    suites: names of methods that are run together, by the suite's name; `all` holds every method
+        that is neither a baseline nor a preset
+    """
 
     methods: dict[str, Entry]
     datasets: dict[str, Entry]
@@ -190,66 +220,95 @@ class Registry:
 
     @classmethod
     def read(cls, *extra: Path) -> Registry:
-        """registry.yaml, what is installed, then `extra` files.
+        """Read registry.yaml, the entry points of installed packages, then `extra` files.
 
-        A name may be given once; an extra file may give one anew if it says `replace: true`.
+        A name may be registered once; an extra file may replace it with `replace: true`.
+
+        Raises RegistryError on a file that cannot be read or has an invalid entry.
         """
-        made = cls({}, {}, {}, {})
-        made._add_file(REGISTRY_PATH, "registry.yaml")
-        made._add_installed()
+        registry = cls({}, {}, {}, {})
+        registry._add_file(REGISTRY_PATH, "registry.yaml")
+        registry._add_installed()
         for entry in _registered.values():
-            made._add(entry)
+            registry._add(entry)
         for path in dict.fromkeys(Path(path).resolve() for path in extra):
-            made._add_file(path, str(path), late=True)
-        for profile in made.profiles.values():
-            made._check_profile(profile)
-        for name, members in made.suites.items():
+            registry._add_file(path, str(path), late=True)
+        for profile in registry.profiles.values():
+            registry._check_profile(profile)
+        for name, members in registry.suites.items():
             for member in members:
-                _lookup(made.methods, member, f"method of the suite {name!r}:")
-        made.suites["all"] = [n for n, entry in made.methods.items() if not entry.baseline]
-        for entries in (made.methods, made.datasets):
+                _lookup(registry.methods, member, f"method of the suite {name!r}:")
+        registry._resolve_bases()
+        registry.suites["all"] = [
+            name for name, entry in registry.methods.items() if not (entry.baseline or entry.base)
+        ]
+        for entries in (registry.methods, registry.datasets):
             for name, entry in entries.items():
-                entries[name] = replace(entry, profiles=made.profiles)
-        return made
+                entries[name] = replace(entry, profiles=registry.profiles)
+        return registry
 
     def method(self, name: str) -> Entry:
+        """Return the method of this name. Raises RegistryError on an unknown one."""
         return _lookup(self.methods, name, "method")
 
     def dataset(self, name: str) -> Entry:
-        """A dataset, or one category of it: "mvtec/hazelnut" is mvtec with category=hazelnut."""
+        """Return a dataset, or a category of one: "mvtec/hazelnut" has category=hazelnut."""
         base, slash, category = name.partition("/")
         entry = _lookup(self.datasets, base, "dataset")
         return replace(entry, name=name, category=category) if slash else entry
 
     def entry(self, name: str) -> Entry:
-        """A method or a dataset."""
+        """Return the method or dataset of this name."""
         base = name.partition("/")[0]
         if name not in self.methods and base not in self.datasets:
             _lookup({**self.methods, **self.datasets}, name, "method or dataset")
         return self.methods.get(name) or self.dataset(name)
 
     def profile(self, name: str) -> Profile:
+        """Return the profile of this name."""
         return _lookup(self.profiles, name, "profile")
 
     def suite(self, name: str) -> list[str]:
-        """The names of its methods."""
+        """Return the names of a suite's methods."""
         return _lookup(self.suites, name, "suite")
 
     def _add(self, entry: Entry, *, again: bool = False) -> None:
         entries: dict[str, Entry] = getattr(self, entry.package)
         if (old := entries.get(entry.name)) and not again:
             raise RegistryError(
-                f"{entry.title} is there twice: in {old.origin} and in {entry.origin}. "
-                "Rename one; a file given with --registry may also say `replace: true`"
+                f"{entry.title} is registered twice: in {old.origin} and in {entry.origin}. "
+                "Rename one; a file of --registry may also set `replace: true`"
             )
         entries[entry.name] = entry
 
+    def _resolve_bases(self) -> None:
+        """Give every preset the class of its base, and its profiles the levels of its base."""
+        for name, preset in self.methods.items():
+            if not preset.base:
+                continue
+            base = _lookup(self.methods, preset.base, f"base of {preset.title}:")
+            if base.base:
+                raise RegistryError(
+                    f"{preset.title} ({preset.origin}): its base {base.name!r} is a preset itself"
+                )
+            self.methods[name] = replace(
+                preset,
+                class_path=base.class_path,
+                import_path=base.import_path,
+                base_args=base.args,
+                paper=preset.paper or base.paper,
+            )
+            for key, profile in self.profiles.items():
+                if name not in profile.levels_by_method and (levels := profile.levels(base.name)):
+                    swept = {**profile.levels_by_method, name: levels}
+                    self.profiles[key] = replace(profile, levels_by_method=swept)
+
     def _add_installed(self) -> None:
-        for room in PACKAGES:
-            for point in entry_points(group=f"adbench.{room}"):
+        for package in PACKAGES:
+            for point in entry_points(group=f"adbench.{package}"):
                 origin = f"the package {point.dist.name if point.dist else point.module!r}"
-                where = f"{point.module}:{point.attr}"
-                self._add(Entry(point.name, room, where, origin, where, label=point.name))
+                path = f"{point.module}:{point.attr}"
+                self._add(Entry(point.name, package, path, origin, path, label=point.name))
 
     def _add_file(self, path: Path, origin: str, *, late: bool = False) -> None:
         try:
@@ -259,9 +318,9 @@ class Registry:
         except yaml.YAMLError as error:
             raise RegistryError(f"{origin}: not YAML: {' '.join(str(error).split())}") from error
         top = _check_mapping(raw, f"{origin}: the file", {*PACKAGES, "profiles", "suites"})
-        for room in PACKAGES:
-            for name, row in _check_mapping(top.get(room), f"{origin}: {room}").items():
-                entry = _parse_entry(name, room, row, origin, path.parent)
+        for package in PACKAGES:
+            for name, row in _check_mapping(top.get(package), f"{origin}: {package}").items():
+                entry = _parse_entry(name, package, row, origin, path.parent)
                 self._add(entry, again=late and row.get("replace", False))
         for name, members in _check_mapping(top.get("suites"), f"{origin}: suites").items():
             if not isinstance(members, list) or not all(isinstance(m, str) for m in members):
@@ -272,26 +331,38 @@ class Registry:
             self.profiles[name] = _parse_profile(old, row, f"{origin}: profile {name}")
 
     def _check_profile(self, profile: Profile) -> None:
-        for room, entries in (("methods", self.methods), ("datasets", self.datasets)):
+        for package, entries in (("methods", self.methods), ("datasets", self.datasets)):
             names = [
-                *profile.args.get(room, {}),
-                *(profile.levels_by_method if room == "methods" else ()),
+                *profile.args.get(package, {}),
+                *(profile.levels_by_method if package == "methods" else ()),
             ]
             for name in names:
                 if name != "*" and (base := name.partition("/")[0]) not in entries:
                     raise RegistryError(
-                        f"profile {profile.name!r} names the {PACKAGES[room]} {name!r}, "
-                        "which is not "
-                        f"there{did_you_mean(base, entries)}"
+                        f"profile {profile.name!r} names the {PACKAGES[package]} {name!r}, "
+                        f"which is not registered{did_you_mean(base, entries)}"
                     )
 
 
 _registered: dict[tuple[str, str], Entry] = {}
-"""Entries of classes that this process has registered, by package and name."""
+"""Entries of classes that were registered in this process, by package and name."""
 
 
 def register_class(name: str, cls: type, *, label: str = "", about: str = "") -> None:
-    """Add a class to what `Registry.read` returns in this process; see adbench.register."""
+    """Register a class in this process, for `Registry.read` to return; see adbench.register.
+
+    name: of the entry; an earlier registration in this process is replaced
+    cls: a subclass of Method or Dataset, defined at the top level of its module
+    label, about: texts of the entry
+
+    Raises RegistryError on another class, and on a name that is registered elsewhere.
+
+    >>> from adbench.methods.dae import DAE
+    >>> register_class("my-dae", DAE)
+    >>> Registry.read().method("my-dae").class_path
+    'adbench.methods.dae:DAE'
+    >>> del _registered["methods", "my-dae"]
+    """
     bases = {f"{base.__module__}.{base.__qualname__}" for base in cls.__mro__}
     package = next((package for package, base in BASES.items() if base in bases), None)
     if package is None:
@@ -303,7 +374,7 @@ def register_class(name: str, cls: type, *, label: str = "", about: str = "") ->
     before = _registered.pop((package, name), None)
     try:
         if name in getattr(Registry.read(), package):
-            raise RegistryError(f"{entry.title} is there already: register it under another name")
+            raise RegistryError(f"{entry.title} is registered already: choose another name")
     except RegistryError:
         if before is not None:
             _registered[package, name] = before
@@ -311,29 +382,33 @@ def register_class(name: str, cls: type, *, label: str = "", about: str = "") ->
     _registered[package, name] = entry
 
 
-def _parse_entry(name: str, room: str, row: Any, origin: str, folder: Path) -> Entry:
-    at = f"{origin}: {PACKAGES[room]} {name!r}"
+def _parse_entry(name: str, package: str, row: Any, origin: str, folder: Path) -> Entry:
+    at = f"{origin}: {PACKAGES[package]} {name!r}"
     if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name):
         raise RegistryError(f"{at}: a name is made of letters, digits and . _ + -")
-    row = _check_mapping(row, at, ENTRY_KEYS | EXTRA_KEYS[room])
-    where = row.get("class")
-    if not isinstance(where, str) or not re.fullmatch(r"(\w+(\.\w+)*|.+\.py):\w+", where):
+    row = _check_mapping(row, at, ENTRY_KEYS | EXTRA_KEYS[package])
+    base, path = row.get("base", ""), row.get("class")
+    if base and path is None:
+        path = ":"  # the base's, which may stand in a file that is read later
+    elif base:
+        raise RegistryError(f"{at}: a preset has the class of its base: leave out class or base")
+    elif not isinstance(path, str) or not re.fullmatch(r"(\w+(\.\w+)*|.+\.py):\w+", path):
         raise RegistryError(
             f"{at}: class must read module:Class, package.module:Class or file.py:Class, "
-            f"not {where!r}"
+            f"not {path!r}"
         )
-    for key, kind in (("replace", bool), ("baseline", bool), ("label", str), ("about", str)):
+    for key, kind in ENTRY_TYPES.items():
         if not isinstance(row.get(key, kind()), kind):
             raise RegistryError(f"{at}: {key} must be {kind.__name__}, not {row[key]!r}")
-    module, _, attribute = where.rpartition(":")
+    module, _, attribute = path.rpartition(":")
     if module.endswith(".py"):
         target = f"{(folder / module).resolve()}:{attribute}"
     else:
-        target = where if "." in module else f"adbench.{room}.{where}"
+        target = path if "." in module else f"adbench.{package}.{path}"
     return Entry(
         name,
-        room,
-        where,
+        package,
+        path,
         origin,
         target,
         args=_check_mapping(row.get("args"), f"{at}: args"),
@@ -341,30 +416,38 @@ def _parse_entry(name: str, room: str, row: Any, origin: str, folder: Path) -> E
         about=row.get("about", ""),
         paper=str(row.get("paper", "")),
         baseline=row.get("baseline", False),
+        base=base,
+        batch_dependent=row.get("batch_dependent", False),
         extra={key: row[key] for key in ("licence", "where", "tree", "counts") if key in row},
     )
 
 
 def _parse_profile(old: Profile, row: Any, at: str) -> Profile:
-    """`old` with what another file adds to it: arguments for names it said nothing of."""
+    """Return `old` with what another file adds: arguments for names that it does not hold."""
     row = _check_mapping(row, at, PROFILE_KEYS)
     args: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for room in PACKAGES:
-        had, new = old.args.get(room, {}), _check_mapping(row.get(room), f"{at}: {room}")
-        if both := had.keys() & new.keys():
-            raise RegistryError(f"{at}: {room} {min(both)!r} has arguments in this profile already")
-        args[room] = {**had, **{k: _check_mapping(v, f"{at}: {room} {k}") for k, v in new.items()}}
+    for package in PACKAGES:
+        old_rows = old.args.get(package, {})
+        new = _check_mapping(row.get(package), f"{at}: {package}")
+        if both := old_rows.keys() & new.keys():
+            raise RegistryError(
+                f"{at}: {package} {min(both)!r} has arguments in this profile already"
+            )
+        rows = {k: _check_mapping(v, f"{at}: {package} {k}") for k, v in new.items()}
+        args[package] = {**old_rows, **rows}
     sweep = dict(old.levels_by_method)
     levels = row.get("levels") or {}
-    for name, given in ({"*": levels} if isinstance(levels, list) else levels).items():
-        if not isinstance(given, list) or not all(type(v) is int and 0 <= v <= 1000 for v in given):
-            raise RegistryError(f"{at}: levels of {name!r} are integers in 0..1000, not {given!r}")
-        sweep[name] = tuple(given)
+    for name, values in ({"*": levels} if isinstance(levels, list) else levels).items():
+        if not isinstance(values, list) or not all(
+            type(v) is int and 0 <= v <= 1000 for v in values
+        ):
+            raise RegistryError(f"{at}: levels of {name!r} are integers in 0..1000, not {values!r}")
+        sweep[name] = tuple(values)
     return Profile(old.name, row.get("about", old.about), args, sweep)
 
 
-def _check_mapping(raw: Any, at: str, known: Iterable[str] | None = None) -> dict[str, Any]:
-    """`raw` if it maps text to something (nothing maps nothing), and only known keys."""
+def _check_mapping(raw: Any, at: str, keys: Iterable[str] | None = None) -> dict[str, Any]:
+    """Return `raw` if it is a mapping from text, with no keys but `keys`; {} for None."""
     if raw is None:
         return {}
     if not isinstance(raw, dict):
@@ -372,10 +455,10 @@ def _check_mapping(raw: Any, at: str, known: Iterable[str] | None = None) -> dic
     for key in raw:
         if not isinstance(key, str):
             raise RegistryError(f"{at}: {key!r} is read as {type(key).__name__}; put it in quotes")
-        if known is not None and key not in known:
+        if keys is not None and key not in keys:
             raise RegistryError(
-                f"{at}: unknown key {key!r}{did_you_mean(key, known)} "
-                f"Known are {', '.join(sorted(known))}"
+                f"{at}: unknown key {key!r}{did_you_mean(key, keys)} "
+                f"Valid keys are {', '.join(sorted(keys))}"
             )
     return raw
 

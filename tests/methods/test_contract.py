@@ -10,12 +10,15 @@ from functools import cache
 from itertools import product
 
 import pytest
+import torch
 
 from adbench.benchmark.plugins import conformance as check
 from adbench.benchmark.plugins.conformance import CHECKS, MethodUnderTest
 from adbench.benchmark.registry.registry import Registry
+from adbench.datasets.base import Spec
 
-METHODS = Registry.read().methods
+REGISTRY = Registry.read()
+METHODS = REGISTRY.methods
 ONCE = {
     check.batch_composition_does_not_change_results,
     check.levels_do_not_influence_each_other,
@@ -61,3 +64,16 @@ def test_it_keeps_the_contract(
     name: str, axes: int, question: Callable[[MethodUnderTest], None]
 ) -> None:
     question(subject(name, axes))
+
+
+@pytest.mark.parametrize("profile", REGISTRY.profiles)
+@pytest.mark.parametrize("name", METHODS)
+def test_it_can_be_built_in_every_profile(name: str, profile: str) -> None:
+    """On the meta device, where the networks of profile `paper` take no memory."""
+    entry, cls = METHODS[name], METHODS[name].load()
+    shape = (64, 64) if 2 in cls.ndims else (512,)
+    with torch.device("meta"):
+        method = entry.build(
+            Spec(2, shape, labels=cls.supervision == "image-labels"), **entry.arguments(profile)
+        )
+    assert isinstance(method, cls)

@@ -59,8 +59,9 @@ class Good(Method):
 
 class Cohort(Good):
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        seen = super().detect(x, levels, rng)
-        return Detection.from_map(seen.map / seen.map.amax() if seen.map is not None else x[:, 0])
+        maps = super().detect(x, levels, rng).map
+        assert maps is not None
+        return Detection.from_map(maps / maps.amax(tuple(range(1, maps.ndim)), keepdim=True))
 
 
 class Leaning(Good):
@@ -166,10 +167,20 @@ class Open(Good):
         super().__init__(replace(spec, shape=(18, 16)), steps=steps)
 
 
-def answers(cls: type[Method]) -> list[CheckResult]:
+class Ordered(Good):
+    def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
+        maps = super().detect(x, levels, rng).map
+        assert maps is not None
+        return Detection.from_map(maps.cumsum(1))
+
+
+def answers(cls: type[Method], *, batch_dependent: bool = False) -> list[CheckResult]:
     target = f"{__name__}:{cls.__name__}"
     profiles = Registry.read().profiles
-    entry = Entry("toy", "methods", target, "a test", target, profiles=profiles)
+    entry = Entry(
+        "toy", "methods", target, "a test", target, profiles=profiles,
+        batch_dependent=batch_dependent,
+    )  # fmt: skip
     object.__setattr__(entry, "load", lambda: cls)
     return list(check.check_method(entry))
 
@@ -182,6 +193,12 @@ def test_a_method_that_keeps_it_passes() -> None:
     found = answers(Good)
     assert len(found) == len(CHECKS) and {a.axes for a in found} == {2}
     assert not broken(Good)
+
+
+def test_a_registered_batch_dependence_is_allowed_but_the_order_may_not_count() -> None:
+    assert not any(a.violation for a in answers(Cohort, batch_dependent=True))
+    (order,) = (a for a in answers(Ordered, batch_dependent=True) if a.violation)
+    assert order.check == "batch composition does not change results"
 
 
 @pytest.mark.parametrize(
@@ -208,7 +225,7 @@ def test_it_is_found(cls: type[Method], question: Callable[..., None], said: str
 
 def test_a_training_that_does_not_ask_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "STOP_SECONDS", 0.5)
-    assert "does not ask run.stop" in broken(Deaf)["training_stops_soon_on_request"]
+    assert "does not call context.stop" in broken(Deaf)["training_stops_soon_on_request"]
 
 
 def test_what_it_raises_is_an_answer() -> None:

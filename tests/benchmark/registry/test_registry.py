@@ -210,7 +210,7 @@ def test_profiles_grow_but_do_not_change(read: Read) -> None:
 def test_a_name_stands_for_one_thing(read: Read, tmp_path: Path) -> None:
     twice = 'methods: {anoddpm: {class: "mine.py:Mine"}}'
     told = refused(read, twice)
-    assert "method 'anoddpm' is there twice" in told
+    assert "method 'anoddpm' is registered twice" in told
     assert "registry.yaml" in told and str(tmp_path / "registry-0.yaml") in told
     meant = read('methods: {anoddpm: {class: "mine.py:Mine", replace: true}}')
     assert meant.method("anoddpm").class_path == "mine.py:Mine"
@@ -243,6 +243,9 @@ def test_installed_packages_bring_names(monkeypatch: pytest.MonkeyPatch) -> None
         ('methods: {"a,b": {class: "a:B"}}', "a name is made of letters"),
         ('methods: {a: {class: "a:B", args: 3}}', "args: should be `name: …` lines"),
         ('methods: {a: {class: "a:B", baseline: 3}}', "baseline must be bool, not 3"),
+        ('methods: {a: {class: "a:B", batch_dependent: 3}}', "batch_dependent must be bool, not 3"),
+        ('methods: {a: {class: "a:B", base: ddad}}', "leave out class or base"),
+        ("methods: {a: {base: [ddad]}}", "base must be str, not ['ddad']"),
         ('datasets: {a: {class: "a:B", baseline: true}}', "unknown key 'baseline'"),
         ("profiles: {p: {methods: {anodppm: {}}}}", "Did you mean 'anoddpm'?"),
         ("profiles: {p: {levels: {anodppm: [1]}}}", "Did you mean 'anoddpm'?"),
@@ -316,9 +319,14 @@ def test_any_unknown_name_is_one_line_that_says_so(name: str) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_suites_are_lists_of_methods_and_all_is_every_one_but_baselines(tmp_path: Path) -> None:
+def test_suites_are_lists_of_methods_and_all_is_every_one_but_baselines_and_presets(
+    tmp_path: Path,
+) -> None:
     plain = Registry.read()
-    assert set(plain.suite("all")) == {n for n, e in plain.methods.items() if not e.baseline}
+    assert set(plain.suite("all")) == {
+        name for name, entry in plain.methods.items() if not (entry.baseline or entry.base)
+    }
+    assert set(plain.suite("authors")) == {n for n, e in plain.methods.items() if e.base}
     assert all(set(members) <= plain.methods.keys() for members in plain.suites.values())
     path = tmp_path / "r.yaml"
     path.write_text("suites: {mine: [anoddpm, pca]}")
@@ -331,3 +339,50 @@ def test_suites_are_lists_of_methods_and_all_is_every_one_but_baselines(tmp_path
         Registry.read(path)
     with pytest.raises(RegistryError, match=r"unknown suite 'brans'\. Did you mean 'brains'"):
         plain.suite("brans")
+
+
+PRESET = """
+methods:
+  old: {base: mine, args: {steps: 7, width: 5}, about: as published, batch_dependent: true}
+profiles:
+  quick: {methods: {old: {width: 6}}}
+"""
+
+
+def test_a_preset_inherits_class_arguments_profiles_and_levels(read: Read) -> None:
+    registry = read(PRESET, REGISTRY)  # the base may stand in a later file
+    mine, old = registry.method("mine"), registry.method("old")
+    assert (old.load(), old.class_path) == (mine.load(), mine.class_path)
+    assert old.arguments() == {**mine.arguments(), "steps": 7, "width": 5}
+    assert mine.arguments("quick")["steps"] == 2
+    assert old.arguments("quick") == {**mine.arguments("quick"), "steps": 7, "width": 6}
+    assert old.arguments("quick", {"steps": 1})["steps"] == 1
+    assert registry.profile("quick").levels("old") == (300,)
+    assert registry.profile("paper").levels("old") is None
+    assert old.batch_dependent and not mine.batch_dependent
+    assert old.label == "old" and "old" not in registry.suite("all")
+
+
+def test_a_preset_has_levels_of_its_own(read: Read) -> None:
+    more = "profiles: {quick: {levels: {old: [5]}}}"
+    assert read(REGISTRY, PRESET, more).profile("quick").levels("old") == (5,)
+
+
+def test_the_base_of_a_preset_is_a_method(read: Read) -> None:
+    assert "unknown base of method 'a': 'mime'" in refused(
+        read, REGISTRY, "methods: {a: {base: mime}}"
+    )
+    twice = "methods: {a: {base: b}, b: {base: mine}}"
+    assert "its base 'b' is a preset itself" in refused(read, REGISTRY, twice)
+
+
+@pytest.mark.parametrize("name", Registry.read().suite("authors"))
+def test_a_preset_differs_from_its_base_in_its_arguments_alone(name: str) -> None:
+    registry = Registry.read()
+    preset = registry.method(name)
+    base = registry.method(preset.base)
+    for profile in registry.profiles:
+        mine, theirs = preset.arguments(profile), base.arguments(profile)
+        changed = {key for key in mine if mine[key] != theirs[key]}
+        rows = registry.profile(profile).args["methods"].get(name, {})
+        assert changed <= {*preset.args, *rows} and changed & preset.args.keys()
