@@ -185,7 +185,7 @@ SCORERS: dict[str, Scorer] = {
     "mixture of 5": intensity_surprise,
     "intensity (FLAIR)": flair_intensity,
     "height of the slice": slice_height,
-    "its own twin (bound)": counterpart_bound,
+    "healthy counterpart (bound)": counterpart_bound,
 }
 
 REDUCERS: dict[str, Callable[[Array], float]] = {
@@ -256,14 +256,14 @@ def markdown_table(rows: Iterable[dict[str, float | str]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Cheap scorers on a dataset of this room.")
+    parser = argparse.ArgumentParser(description="Simple baselines on a dataset of this package.")
     parser.add_argument("arguments", type=json.loads, default={}, nargs="?", help="as JSON")
     parser.add_argument("--dataset", default="synthbrain:SynthBrain", help="module:Class")
     parser.add_argument("--by", default="lesion", help="tag that parts the abnormal samples")
     options = parser.parse_args()
     module, _, name = options.dataset.partition(":")
     dataset = getattr(import_module(f".{module}", __package__), name)(**options.arguments)
-    sys.stdout.write(markdown_table(evaluate_scorers(dataset, options.selection_metric)) + "\n")
+    sys.stdout.write(markdown_table(evaluate_scorers(dataset, options.by)) + "\n")
 
 
 if __name__ == "__main__":
