@@ -1,4 +1,4 @@
-"""What every dataset offers: a Spec and four Splits of Samples; and the one error for bad data.
+"""The interface of a dataset: a Spec and four splits of Samples; and the exception for bad data.
 
 Letters: N samples, C channels, S one to three spatial axes: (L,), (H, W) or (D, H, W).
 """
@@ -20,8 +20,18 @@ Progress = Callable[[str, int, int], None]
 
 
 class DataError(ValueError):
-    """Data is missing or bad: one line, what and why and the command that mends it, then every
-    problem found, one line each. Nothing was cached."""
+    """Data is missing or bad: a one-line summary, then every problem, one line each.
+
+    The summary says what is wrong, why, and which command or change repairs it. Nothing was cached.
+
+    >>> error = DataError("2 of 5 cases are unusable", ["case-1 is empty", "case-4 holds NaN"])
+    >>> print(error)
+    2 of 5 cases are unusable
+      case-1 is empty
+      case-4 holds NaN
+    >>> error.problems
+    ('case-1 is empty', 'case-4 holds NaN')
+    """
 
     exit_code: ClassVar[int] = 5
 
@@ -32,11 +42,15 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Spec:
-    """What a method may know of a dataset before it has read any of it.
+    """What a method may know of a dataset before it reads any sample.
 
-    shape: spatial extent S
-    labels: whether training samples can be had abnormal, and labelled so
-    masks: whether test samples say where they are abnormal
+    channels: C, channels of every sample
+    shape: spatial extent S of every sample
+    labels: whether abnormal, labelled training samples are available
+    masks: whether test samples have masks of their anomalies
+
+    >>> Spec(channels=1, shape=(64, 64))
+    Spec(channels=1, shape=(64, 64), labels=False, masks=True)
     """
 
     channels: int
@@ -46,10 +60,14 @@ class Spec:
 
 
 class Tile(NamedTuple):
-    """Where in a larger image a sample was cut from; maps of tiles are joined before judging.
+    """Position of a tile in a larger image; anomaly maps of tiles are joined before evaluation.
 
-    image_key: key of the larger image       start: first index along each axis of S
-    extent: the larger image's own S
+    image_key: key of the larger image
+    start: first index of the tile along each axis of S
+    extent: spatial extent S of the larger image
+
+    >>> Tile("plate-1", start=(0, 64), extent=(128, 128)).start
+    (0, 64)
     """
 
     image_key: str
@@ -59,18 +77,23 @@ class Tile(NamedTuple):
 
 @dataclass(frozen=True)
 class Sample:
-    """One signal, image or volume, and the truth about it.
+    """One signal, image or volume with its ground truth.
 
     x: (C, *S) float32 in the dataset's canonical scale [0, 1]
-    key: stable name, unique in the dataset; seeds the sample's noise
-    group: what it was cut from (patient, recording); no group stands in two splits
-    label: whether it is abnormal
-    mask: (*S) bool, true where abnormal; None where nobody has drawn it
-    roi: (*S) bool, true where there is anything to judge (the brain); None for everywhere
+    key: stable name, unique in the dataset; it seeds the sample's random noise
+    group: patient or recording that the sample comes from; no group is in two splits
+    label: whether the sample is abnormal
+    mask: (*S) bool, true where abnormal; None where no mask exists
+    roi: (*S) bool, true where the sample is evaluated (the brain); None for everywhere
     spacing: mm per step along each axis of S; None where unknown
-    tags: strata it belongs to, such as {"lesion": "stroke", "contrast": "0.6"}
-    counterpart: (C, *S), what x would be had it no anomaly; only made-up data knows it
-    tile: where it was cut from, if it is a part of a larger image
+    tags: strata of the sample, such as {"lesion": "stroke", "contrast": "0.6"}
+    counterpart: (C, *S), the healthy counterpart: x without its anomaly; synthetic data only
+    tile: position in a larger image, if the sample is a tile of it
+
+    >>> import torch
+    >>> sample = Sample(torch.zeros(1, 8, 8), key="p1/z003", group="p1", label=False)
+    >>> sample.group, sample.mask is None
+    ('p1', True)
     """
 
     x: Tensor
@@ -86,14 +109,24 @@ class Sample:
 
 
 class Split(Protocol):
-    """Samples in a fixed order, read one at a time; a list is one."""
+    """A fixed sequence of Samples, read one at a time; a list of Samples is one.
+
+    >>> import torch
+    >>> split: Split = [Sample(torch.zeros(1, 4), "a", "a", False)]
+    >>> len(split), split[0].key
+    (1, 'a')
+    """
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> Sample: ...
 
 
 class ManifestEntry(NamedTuple):
-    """What identifies a sample: its name, a hash of all that it holds, and its group."""
+    """Identity of a sample: its key, a hash of its values, and its group.
+
+    >>> ManifestEntry(key="p1/z003", content_hash="91aa", group="p1").group
+    'p1'
+    """
 
     key: str
     content_hash: str
@@ -101,7 +134,15 @@ class ManifestEntry(NamedTuple):
 
 
 def manifest(split: Split) -> list[ManifestEntry]:
-    """The identity of every sample, in order. A split that knows it (`.manifest()`) is not read."""
+    """Return the identity of every sample of a split, in order.
+
+    split: a split; one with a method `manifest()` is asked for it, and its samples are not read
+
+    >>> import torch
+    >>> entry = manifest([Sample(torch.zeros(1, 4), "a", "g", False)])[0]
+    >>> entry.key, entry.group
+    ('a', 'g')
+    """
     own_manifest = getattr(split, "manifest", None)
     if own_manifest is not None:
         return list(own_manifest())
@@ -112,8 +153,14 @@ def manifest(split: Split) -> list[ManifestEntry]:
 
 
 def content_hash(sample: Sample) -> str:
-    """Hex digest of a sample's values: x, label, mask, roi, spacing, tags, tile. Not of its
-    twin, which no method and no metric of detection looks at."""
+    """Return a hex digest of a sample's values: x, label, mask, roi, spacing, tags and tile.
+
+    sample: its healthy counterpart is left out, because no method and no detection metric reads it
+
+    >>> import torch
+    >>> content_hash(Sample(torch.zeros(1, 4), "a", "a", False))
+    '0561ebd2cfd6a3453969f7dbe25857d7'
+    """
     digest = hashlib.blake2b(digest_size=16)
     for part in (sample.x, sample.mask, sample.roi):
         if part is None:
@@ -130,7 +177,18 @@ def content_hash(sample: Sample) -> str:
 
 @dataclass(frozen=True)
 class Batch:
-    """N samples stacked; x is (N, C, *S), label (N,), mask and roi (N, *S)."""
+    """N samples stacked.
+
+    x: (N, C, *S) float32
+    keys, groups: of each sample
+    label: (N,) bool
+    mask: (N, *S) bool; None unless every sample has one
+    roi: (N, *S) bool, true everywhere for samples without one
+
+    >>> import torch
+    >>> Batch.from_samples([Sample(torch.zeros(1, 4), "a", "a", False)] * 2).x.shape
+    torch.Size([2, 1, 4])
+    """
 
     x: Tensor
     keys: tuple[str, ...]
@@ -141,6 +199,7 @@ class Batch:
 
     @classmethod
     def from_samples(cls, samples: Sequence[Sample]) -> Batch:
+        """Stack samples of one shape."""
         masks = [s.mask for s in samples if s.mask is not None]
         return cls(
             x=torch.stack([s.x for s in samples]),
@@ -158,7 +217,14 @@ class Batch:
 
 
 def no_progress(task: str, done: int, total: int) -> None:
-    """Progress that nobody watches."""
+    """Ignore a progress report (the default callback).
+
+    task: what is being done
+    done: how many steps are complete
+    total: how many steps there are
+
+    >>> no_progress("reading files", 1, 3)
+    """
 
 
 def first_names(names: Sequence[str], limit: int = 5) -> str:
@@ -175,10 +241,15 @@ def first_names(names: Sequence[str], limit: int = 5) -> str:
 
 @dataclass(frozen=True)
 class VerificationReport:
-    """What looking at all of a dataset brought to light.
+    """Result of checking all of a dataset.
 
-    problems: what keeps it from being used, one line each; bad_cases: how many cases they are in
-    notes: what the user should know. samples: how many in each part
+    problems: errors that make the dataset unusable, one line each
+    notes: other information for the user
+    samples: number of samples of each part
+    bad_cases: how many cases the problems are in
+
+    >>> VerificationReport(problems=[], notes=[], samples={"train": 3}).bad_cases
+    0
     """
 
     problems: Sequence[str]
@@ -188,11 +259,10 @@ class VerificationReport:
 
 
 class Dataset(ABC):
-    """Four splits that share no group. Constructing one reads nothing; `prepare` makes it ready.
+    """Four splits that share no group. The constructor reads no file; `prepare` makes it ready.
 
-    Its keyword arguments say what it holds; those named in `cache_key_ignores` (where the files
-    lie)
-    do not, and stay out of its identity.
+    The constructor's keyword arguments determine the samples and are part of the cache key; those
+    named in `cache_key_ignores` (where the files lie) change no sample and are left out of it.
     """
 
     spec: Spec
@@ -204,14 +274,19 @@ class Dataset(ABC):
     """Made up: printed on the board, never ranked together with real data."""
 
     def prepare(self, progress: Progress = no_progress) -> None:
-        """Read and preprocess once, and keep the result; does nothing when that has been done.
+        """Read and preprocess everything once and store the result; do nothing if it is stored.
 
-        Raises DataError that lists every bad case; nothing is kept then.
+        progress: called with (task, done, total)
+
+        Raises DataError that lists every bad case; nothing is stored then.
         """
         return None
 
     def verify(self, progress: Progress = no_progress) -> VerificationReport:
-        """Look at everything there is to its last byte, and list all that is wrong with it."""
+        """Read every sample and return all problems of the dataset.
+
+        progress: called with (task, done, total)
+        """
         self.prepare(progress)
         splits = {"train": self.train(), "held_out": self.calibration()}
         splits |= {"val": self.val(), "test": self.test()}
@@ -229,19 +304,25 @@ class Dataset(ABC):
 
     @abstractmethod
     def train(self, *, labelled: bool = False) -> Split:
-        """Normal samples; with `labelled`, abnormal ones too and labels. Never a mask."""
+        """Return the normal training samples, without masks.
+
+        labelled: add the abnormal training samples, with their labels
+        """
 
     @abstractmethod
     def calibration(self) -> Split:
-        """Normal samples that are not trained on, to calibrate on."""
+        """Return normal samples that are not trained on, for calibration (the split "held_out")."""
 
     @abstractmethod
     def val(self) -> Split:
-        """Both kinds, to choose noise level and threshold on. Methods never see it."""
+        """Return normal and abnormal samples that choose noise level and threshold.
+
+        The benchmark reads them; a method never does.
+        """
 
     @abstractmethod
     def test(self) -> Split:
-        """Both kinds, looked at once."""
+        """Return normal and abnormal samples of the final evaluation."""
 
     def get_split(self, name: str) -> Split:
         """The split of that name, as keys and files have it: train (normal samples), held_out (the

@@ -43,7 +43,9 @@ COLUMNS = ("Path", "Frontal/Lateral", "No Finding", "Pleural Effusion")
 
 
 class CheXpert(DeduplicatedDataset):
-    """root: the folder that holds training/ and testing/, or train.csv, or one above it; else
+    """Frontal chest radiographs, healthy or with pleural effusion.
+
+    root: the folder that holds training/ and testing/, or train.csv, or one above it; else
         $ADBENCH_DATA
     size: see Pictures; 256 x 256 without keeping the aspect
     split: "corrected", or "published" to keep patients that stand in the training and test sets
@@ -93,8 +95,19 @@ class CheXpert(DeduplicatedDataset):
 
 
 def read_npy(file_bytes: bytes, name: str) -> Tensor:
-    """A .npy of (H, W) or (H, W, 1) as (1, H, W) float32: uint8 or uint16 by the range of the type,
-    floats in 0..1 as they are. Objects (pickles) are never loaded."""
+    """Return the image of a .npy file, (H, W) or (H, W, 1), as (1, H, W) float32 in 0..1.
+
+    file_bytes: all bytes of the file: uint8 or uint16, scaled by the range of the type, or floats
+        in 0..1
+    name: of the file in errors
+
+    Raises DataError for anything else. Objects (pickles) are never loaded.
+
+    >>> buffer = io.BytesIO()
+    >>> np.save(buffer, np.full((2, 3), 255, np.uint8))
+    >>> read_npy(buffer.getvalue(), "white.npy").unique().tolist()
+    [1.0]
+    """
     if not file_bytes.startswith(b"\x93NUMPY"):
         raise DataError(f"{name} is no .npy file: it looks like {describe_file_type(file_bytes)}")
     try:

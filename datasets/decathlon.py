@@ -30,7 +30,7 @@ from .transforms.crops import crop_and_resize, to_display_axes
 
 
 class Decathlon(FileDataset):
-    """Volumes in 0..1.
+    """Volumes (1, D, H, W) in 0..1; one task is normal, the others are abnormal.
 
     root: the folder that holds the tasks' folders, or the normal task's own; else $ADBENCH_DATA
     task: the normal one; the beginning of its name is enough, such as Task01

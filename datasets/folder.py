@@ -41,7 +41,9 @@ MASK_FOLDERS = ("ground_truth", "masks", "mask")
 
 
 class Folder(ImageDataset):
-    """root: the folder that holds train/ and test/, or normal/ and others; else $ADBENCH_DATA
+    """Images in folders that name their split and their class.
+
+    root: the folder that holds train/ and test/, or normal/ and others; else $ADBENCH_DATA
     group: what a file's name says of whom it shows, as a regular expression: its first capture
         group, such as "(patient[0-9]+)". Images of one group stay in one split. Without it, every
         image stands for itself, which flatters every method if some show the same thing

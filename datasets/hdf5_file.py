@@ -1,4 +1,4 @@
-"""A user's own arrays in HDF5 files: signals, images or volumes, their labels and what is known.
+"""Dataset of a user's own HDF5 files: signals, images or volumes, with labels, masks and groups.
 
     x (N, C, *S) or (N, *S)     label (N,), 1 where abnormal
     mask, roi (N, *S)           group (N,), names or numbers: patient, recording
@@ -32,10 +32,10 @@ MAX_SAMPLES, MAX_BYTES = 512, 16 << 20
 
 
 class HDF5(ArrayDataset):
-    """See the module.
+    """Samples from the arrays of one or several HDF5 files.
 
     root: the file or the folder; else $ADBENCH_DATA
-    x, label, mask, roi, group, split: what the datasets are called
+    x, label, mask, roi, group, split: names of the datasets in the files
     axes: how many spatial axes a sample has; None to tell from masks and shape (a first axis of up
         to 4 holds channels)
     scale: "range" takes integers by the ends of their type, and floats must lie in 0..1; "minmax"
@@ -44,7 +44,7 @@ class HDF5(ArrayDataset):
     fractions: of the groups in train, held_out, val and test, where no split is given; of the first
         two where the file says train but not held_out
     abnormal: of the groups that hold abnormal samples only, in train, val and test
-    allow_empty_mask: for abnormal samples whose anomaly nobody has drawn
+    allow_empty_mask: accept abnormal samples with an empty mask
     seed: which groups go where
     """
 
@@ -114,14 +114,14 @@ class HDF5(ArrayDataset):
         return DatasetIndex(cases, problems, notes)
 
     def dataset_names(self) -> dict[str, str]:
-        """What each dataset is called in the files."""
+        """Return the name of each role's dataset in the files."""
         roles = ("x", "label", "mask", "roi", "group", "split")
         return {role: getattr(self, role) for role in roles}
 
     def _assign_rows(
         self, tables: Mapping[Path, SampleTable]
     ) -> tuple[dict[Path, list[ArraySample]], list[str], list[str]]:
-        """Every file's rows with the split of each, problems and notes."""
+        """Return the rows of every file with their splits, problems and notes."""
         all_tables = list(tables.values())
         split_of, problems = {}, list[str]()
         if all(t.splits is not None for t in all_tables):
@@ -158,7 +158,7 @@ class HDF5(ArrayDataset):
             yield split_of.get(group, split) if split == "train" else split
 
     def _assign_calibration(self, tables: Sequence[SampleTable]) -> dict[str, str]:
-        """Training groups that are held out, where the files hold none out."""
+        """Return the training groups that become calibration, if the files have none."""
         if any("held_out" in (t.splits or ()) for t in tables):
             return {}
         labels_of_group = defaultdict[str, set[bool]](set)
@@ -172,7 +172,7 @@ class HDF5(ArrayDataset):
         return assign_groups(normal, fractions, self.seed)
 
     def _assign_groups(self, tables: Sequence[SampleTable]) -> dict[str, str]:
-        """The split of every group."""
+        """Return the split of every group."""
         normal, groups = set[str](), set[str]()
         for t in tables:
             groups |= set(t.group_names())
@@ -207,7 +207,7 @@ class HDF5(ArrayDataset):
     def _read_sample(
         self, file: h5py.File, table: SampleTable, row: ArraySample
     ) -> tuple[Sample | None, list[str], bool]:
-        """A sample, all that is wrong with it, and whether it holds one value only."""
+        """Return a sample, all its problems, and whether it is constant."""
         flags: dict[str, Array | None] = {"mask": None, "roi": None}
         problems: list[str] = []
         x, constant = None, False
@@ -243,7 +243,7 @@ class HDF5(ArrayDataset):
     def _find_copies(
         self, cases: Iterable[Case], digests: Mapping[Path, str], split_of: Mapping[str, str]
     ) -> tuple[list[str], list[str]]:
-        """Copied samples beside copied files."""
+        """Return copied samples in addition to copied files."""
         problems, notes = super()._find_copies(cases, digests, split_of)
         duplicates = ([], []) if problems else find_duplicate_samples(self._stored_samples(cases))
         return problems + duplicates[0], notes + duplicates[1]
@@ -261,12 +261,26 @@ class HDF5(ArrayDataset):
 
 
 def are_whole_numbers(raw: Array) -> bool:
-    """Whether flags are whole numbers, but for what float16 or a resampling in place may add."""
+    """Return whether flags are whole numbers, within 1e-3 for float16 and resampling in place.
+
+    raw: mask or roi as stored
+
+    >>> are_whole_numbers(np.array([0.0, 0.9999])), are_whole_numbers(np.array([0.5]))
+    (True, False)
+    """
     return raw.dtype.kind != "f" or bool((np.abs(raw - np.rint(raw)) <= 1e-3).all())
 
 
 def table_mismatches(tables: Sequence[SampleTable]) -> list[str]:
-    """How files differ from the first where all must be alike."""
+    """Return a problem for each difference between a file and the first in shape and roles.
+
+    tables: of all files
+
+    >>> a = SampleTable("a.h5", 1, (8,), frozenset(), [False], None, None)
+    >>> b = SampleTable("b.h5", 1, (9,), frozenset(), [False], None, None)
+    >>> table_mismatches([a, b])
+    ['b.h5 has samples of (1, 9), a.h5 of (1, 8)']
+    """
     first = tables[0]
     problems = []
     for other in tables[1:]:
@@ -283,7 +297,14 @@ def table_mismatches(tables: Sequence[SampleTable]) -> list[str]:
 
 
 def split_problems(tables: Sequence[SampleTable]) -> list[str]:
-    """Groups that the files put into several splits, as problems."""
+    """Return a problem for each group in several splits, and each abnormal calibration sample.
+
+    tables: of all files
+
+    >>> table = SampleTable("a.h5", 1, (8,), frozenset(), [True], None, ["held_out"])
+    >>> split_problems([table])
+    ['a/000000 is abnormal, and stands in held_out: move it to val or test']
+    """
     splits_of_group: dict[str, Counter[str]] = defaultdict(Counter)
     problems = []
     for t in tables:

@@ -51,7 +51,9 @@ class SampleSource(NamedTuple):
 
 
 class Idx(ArrayDataset):
-    """Published train and test sets stay: train, held_out and val come from the one, test from the
+    """Images of one set or some classes as normal, others as abnormal.
+
+    Published train and test sets stay: train, held_out and val come from the one, test from the
     other. Equal images count as one: those of the training set that are in the test set are left
     out (split="published" keeps them).
 

@@ -44,7 +44,9 @@ SET_FOLDERS = ("CAPS_IXI", "fastMRI", "ATLAS")
 
 
 class IXIAtlas(DeduplicatedDataset):
-    """root: the folder that holds data/, or data/ itself; else $ADBENCH_DATA
+    """Mid-axial T1 slices: healthy subjects of IXI and fastMRI, strokes of ATLAS.
+
+    root: the folder that holds data/, or data/ itself; else $ADBENCH_DATA
     size: see Pictures; 128 x 128 is the authors'
     lesion: ATLAS slices count whose mask, at `size`, has more pixels than the first of these two
         and at most as many as the second

@@ -41,7 +41,9 @@ CLASS_OF_FOLDER = {kind: kind for kind in (NORMAL, *DISEASES)} | {
 
 
 class OCT2017(DeduplicatedDataset):
-    """root: the folder OCT2017, or one above it; else $ADBENCH_DATA
+    """OCT slices of the retina, healthy or with one of the named diseases.
+
+    root: the folder OCT2017, or one above it; else $ADBENCH_DATA
     classes: the diseases that count as abnormal; images of others are left out
     size, channels: see Pictures; 256 x 256 without keeping the aspect is the papers'
     split: "corrected", or "published" to keep patients that stand in the training and test sets

@@ -1,6 +1,6 @@
-"""Phantom: made-up heads, and signals, in one, two or three axes; no file, quick enough for tests.
+"""Phantom: synthetic heads and signals in one, two or three axes; no files, fast enough for tests.
 
-A second generator beside SynthBrain, to see whether an order of methods outlives a change of data.
+A second generator beside SynthBrain, to see whether a ranking of methods holds on other data.
 The composition of the 2-D heads follows our own measurements of what a small diffusion model can
 learn in a minute: free pose, one to three soft blobs of either sign, about 14 % of the head.
 """
@@ -30,12 +30,15 @@ NOISE_LEVEL = 0.02
 
 
 class Phantom(Dataset):
-    """See the module.
+    """Synthetic heads or signals, drawn when they are first read.
 
     shape: (L,) for signals, (H, W) or (D, H, W) for heads
     channels: views of the same head, in different contrasts; of the same tones, at other gains
     train, calibration: normal samples; abnormal: those that train(labelled=True) adds
     val, test: samples of each kind, normal and abnormal
+
+    >>> Phantom(shape=(16, 16)).spec.shape
+    (16, 16)
     """
 
     synthetic: ClassVar[bool] = True
@@ -81,7 +84,7 @@ class Phantom(Dataset):
 
 
 class DrawnSplit:
-    """Samples that are drawn when first asked for, and then kept."""
+    """Samples that are drawn at first access and then cached."""
 
     def __init__(
         self, spec: Spec, seed: int, names: Sequence[tuple[str, int]], *, masks: bool
@@ -102,9 +105,13 @@ class DrawnSplit:
 
 
 def draw_sample(spec: Spec, seed: int, role: str, index: int, *, masks: bool = True) -> Sample:
-    """The index-th sample of a role, the same whatever was drawn before.
+    """Return a sample, which depends on the arguments only, not on earlier draws.
 
-    masks: false leaves mask and twin away, as for all that methods train on
+    spec: channels and shape
+    seed: of the dataset
+    role: of the sample; another role has other samples
+    index: of the sample in its role
+    masks: false leaves mask and healthy counterpart out, as for training samples
     """
 
     def stream(purpose: int) -> np.random.Generator:
@@ -134,7 +141,7 @@ def draw_sample(spec: Spec, seed: int, role: str, index: int, *, masks: bool = T
 def _draw_head(
     rng: np.random.Generator, axes: Sequence[Floats], channels: int
 ) -> tuple[Floats, Flags]:
-    """A head in free pose: (C, *S), and where it is: (*S) bool."""
+    """Return a head in random pose, (C, *S), and its region, (*S) bool."""
     n = len(axes)
     points = grid_points(axes)
     angle = rng.normal(0, 0.2)
@@ -181,7 +188,7 @@ def _draw_head(
 def _draw_signal(
     rng: np.random.Generator, axes: Sequence[Floats], channels: int
 ) -> tuple[Floats, Flags]:
-    """Three steady tones near 3, 5 and 9 turns, slowly swelling: (C, L), judged everywhere."""
+    """Return three tones near 3, 5 and 9 periods with slow envelopes, (C, L), and its roi."""
     (time,) = axes
     turns = np.array([3, 5, 9]) * np.exp(rng.normal(0, 0.03, 3))
     phase = rng.uniform(0, 2 * np.pi, 3)
@@ -193,7 +200,7 @@ def _draw_signal(
 
 
 class Anomaly(NamedTuple):
-    """change: (*S), to be added to every channel; mask: (*S) bool"""
+    """An anomaly. change: (*S), added to every channel; mask: (*S) bool"""
 
     change: Floats
     mask: Flags
@@ -201,7 +208,7 @@ class Anomaly(NamedTuple):
 
 
 def _draw_anomaly(rng: np.random.Generator, axes: Sequence[Floats], roi: Flags) -> Anomaly:
-    """One to three soft blobs, or bursts on a signal, of either sign; about 14 % of the roi."""
+    """Return one to three soft blobs (bursts on a signal) of either sign, about 14 % of the roi."""
     n, points = len(axes), grid_points(axes)
     count = int(rng.integers(1, 4))
     fraction = rng.uniform(0.08, 0.20)

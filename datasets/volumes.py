@@ -1,4 +1,4 @@
-"""Users' own volumes: NIfTI files, normal and abnormal, with or without masks.
+"""Dataset of a user's own volumes: NIfTI files, normal and abnormal, with or without masks.
 
     <root>/{train,val,test}/{normal,<what is abnormal>}/NAME.nii.gz
     <root>/{normal,<what is abnormal>}/NAME.nii.gz                    without splits: ours are made
@@ -53,7 +53,7 @@ class Volumes(FileDataset):
         to val where it holds abnormal ones and there is no val/
     min_foreground: planes with less than this part of non-zero pixels are left out
     min_lesion: planes with a lesion of which fewer pixels remain at `size` are left out
-    nan, ignore_affine, allow_empty_mask: as in BraTS: let pass what is an error otherwise
+    nan, ignore_affine, allow_empty_mask: as in BraTS: accept what is an error otherwise
     """
 
     name = "volumes"
@@ -214,7 +214,7 @@ class Volumes(FileDataset):
         return CaseSamples(samples, notes, not constant, counts)
 
     def _scale(self, data: np.ndarray) -> np.ndarray | None:
-        """In 0..1, zero where it was zero; None where it is constant."""
+        """Return data scaled to 0..1, zero where it was zero; None if it is constant."""
         if self.scale == "none":
             return data if data.min() < data.max() else None
         if self.scale == "minmax":

@@ -1,4 +1,4 @@
-"""Frames of complex samples in HDF5 files, in all the ways they are written; one read at a time."""
+"""Reading frames of complex samples from HDF5 files in all their storage layouts, one at a time."""
 
 from __future__ import annotations
 
@@ -19,9 +19,16 @@ POOL_FOLDERS = {"train": "interferenceset_frame", "test": "testset1_frame"}
 
 
 class FrameLayout(NamedTuple):
-    """`n_frames` frames of `length` samples. layout: "complex", "pair" (compound), "first" or
-    "last",
-    the axis of real and imaginary part within a frame"""
+    """How an HDF5 file stores its frames.
+
+    n_frames: number of frames
+    length: complex samples per frame
+    layout: "complex" for complex numbers, "pair" for compound records, "first" or "last" for real
+        numbers whose first or last axis within a frame is real and imaginary part
+
+    >>> FrameLayout(n_frames=10, length=2048, layout="first").length
+    2048
+    """
 
     n_frames: int
     length: int
@@ -29,8 +36,20 @@ class FrameLayout(NamedTuple):
 
 
 def read_frame_layout(path: Path, name: str, signal: str) -> FrameLayout:
-    """How a file holds its frames. Raises DataError where that cannot be told, or where the file
-    says of itself that it holds another signal."""
+    """Return how a file stores its frames, from its header.
+
+    path: the HDF5 file, with "dataset" and perhaps "sig_type"
+    name: of the file in errors
+    signal: the signal that the file should hold
+
+    Raises DataError if the layout is ambiguous, or if "sig_type" names another signal.
+
+    >>> import h5py, numpy as np
+    >>> with h5py.File("frames.h5", "w") as file:
+    ...     file["dataset"] = np.zeros((3, 8), np.complex64)
+    >>> read_frame_layout(Path("frames.h5"), "frames.h5", "QPSK")
+    FrameLayout(n_frames=3, length=8, layout='complex')
+    """
     with open_hdf5(path, name) as file:
         values = require_dataset(file, "dataset", name)
         if "sig_type" in file:
@@ -64,7 +83,19 @@ def read_frame_layout(path: Path, name: str, signal: str) -> FrameLayout:
 
 
 def read_frame(path: Path, name: str, layout: FrameLayout, index: int) -> Array:
-    """One frame as (2, length) float32, real and imaginary part."""
+    """Return one frame as (2, length) float32, real and imaginary part.
+
+    path: the HDF5 file
+    name: of the file in errors
+    layout: from `read_frame_layout`
+    index: of the frame
+
+    >>> import h5py, numpy as np
+    >>> with h5py.File("frame.h5", "w") as file:
+    ...     file["dataset"] = np.array([[1 + 2j, 3 + 4j]], np.complex64)
+    >>> read_frame(Path("frame.h5"), "frame.h5", FrameLayout(1, 2, "complex"), 0).tolist()
+    [[1.0, 3.0], [2.0, 4.0]]
+    """
     with open_hdf5(path, name) as file:
         raw = require_dataset(file, "dataset", name)[index]
     if layout.layout == "complex":
@@ -78,7 +109,7 @@ def read_frame(path: Path, name: str, layout: FrameLayout, index: int) -> Array:
 
 
 def _complex_fields(dtype: np.dtype) -> tuple[str, str] | None:
-    """What a record calls its real and imaginary part."""
+    """Return the field names of real and imaginary part of a compound type, or None."""
     for pair in (("r", "i"), ("real", "imag"), ("re", "im"), ("I", "Q")):
         if set(pair) == set(dtype.fields or ()):
             return pair

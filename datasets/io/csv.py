@@ -1,4 +1,4 @@
-"""Tables in CSV files, read as text, with their columns checked."""
+"""Reading CSV files as text, with a check of their columns."""
 
 from __future__ import annotations
 
@@ -13,10 +13,18 @@ from ..base import DataError
 
 
 def read_rows(path: Path, columns: Sequence[str], name: str) -> list[dict[str, str]]:
-    """Every row as text by column, blanks as ""; other columns come along.
+    """Return every row as a dict of texts by column; blank fields are "".
 
-    name: what errors call the file
-    Raises DataError where it is no table, or lacks one of the columns.
+    path: the file, in UTF-8
+    columns: those that must exist; others are returned too
+    name: of the file in errors
+
+    Raises DataError if it is no table or lacks one of the columns.
+
+    >>> path = Path("subjects.csv")
+    >>> _ = path.write_text("name,age\\nanna,31\\n")
+    >>> read_rows(path, ["name"], "subjects.csv")
+    [{'name': 'anna', 'age': '31'}]
     """
     try:
         with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Looking through folders without stumbling over what other programs leave there."""
+"""Listing folders without the files that operating systems and other programs leave there."""
 
 from __future__ import annotations
 
@@ -10,12 +10,33 @@ IGNORED_NAMES = re.compile(r"\._.*|\.DS_Store|Thumbs\.db|desktop\.ini|\.ipynb_ch
 
 
 def list_directory(folder: Path) -> list[Path]:
-    """What lies in a folder, by name, without what other programs leave there."""
+    """Return the entries of a folder, sorted by name, without hidden system files.
+
+    folder: an existing folder
+
+    >>> folder = Path("listing")
+    >>> folder.mkdir()
+    >>> for name in ("b.png", "a.png", ".DS_Store"):
+    ...     (folder / name).touch()
+    >>> [path.name for path in list_directory(folder)]
+    ['a.png', 'b.png']
+    """
     return [path for path in sorted(folder.iterdir()) if not IGNORED_NAMES.fullmatch(path.name)]
 
 
 def find_files(folder: Path, suffixes: Sequence[str], depth: int = 8) -> Iterator[Path]:
-    """Files below a folder whose names end in one of the suffixes (whatever their case)."""
+    """Yield the files below a folder whose names end in one of the suffixes, sorted by name.
+
+    folder: an existing folder
+    suffixes: in lower case; the case of a file's name is ignored
+    depth: levels of subfolders that are searched
+
+    >>> folder = Path("search")
+    >>> (folder / "inner").mkdir(parents=True)
+    >>> (folder / "inner" / "X.PNG").touch()
+    >>> [path.name for path in find_files(folder, [".png"])]
+    ['X.PNG']
+    """
     for path in list_directory(folder):
         if path.is_dir():
             if depth:
@@ -25,10 +46,14 @@ def find_files(folder: Path, suffixes: Sequence[str], depth: int = 8) -> Iterato
 
 
 def folder_levels(root: Path, depth: int) -> Iterator[list[Path]]:
-    """Yield [root], then the folders one level below it, and so on, `depth` levels at most.
+    """Yield [root], then the folders one level below it, and so on.
 
     root: where the search begins
-    depth: levels below root; of each level at most 4096 folders are searched further
+    depth: levels below root; at each level at most 4096 folders are searched further
+
+    >>> (Path("tree") / "inner").mkdir(parents=True)
+    >>> [[path.name for path in level] for level in folder_levels(Path("tree"), 1)]
+    [['tree'], ['inner']]
     """
     level = [root]
     yield level
@@ -38,7 +63,14 @@ def folder_levels(root: Path, depth: int) -> Iterator[list[Path]]:
 
 
 def name_conflicts(paths: Iterable[Path], root: Path) -> list[str]:
-    """Names that some file systems cannot tell apart or cannot hold, as problems."""
+    """Return a problem for each name that some file systems cannot hold or tell apart.
+
+    paths: files below root
+    root: folder that names are relative to
+
+    >>> name_conflicts([Path("data/A.png"), Path("data/a.png")], Path("data"))
+    ['a.png and A.png differ in upper and lower case only: rename one']
+    """
     first_names: dict[str, str] = {}
     problems = []
     for path in paths:

@@ -1,4 +1,4 @@
-"""What files hold, by the hash of their bytes; and the folder where adbench keeps what it made."""
+"""Hashes of files, remembered between runs, and the location of the cache folder."""
 
 from __future__ import annotations
 
@@ -14,13 +14,29 @@ from ..base import DataError, Progress, no_progress
 
 
 def cache_root() -> Path:
-    """Where adbench keeps what it can make again: $ADBENCH_CACHE, or the user's cache folder."""
+    """Return the cache folder: $ADBENCH_CACHE, or the user's cache folder.
+
+    Everything in it can be computed again.
+
+    >>> isinstance(cache_root(), Path)
+    True
+    """
     folder = os.environ.get("ADBENCH_CACHE")
     return Path(folder).expanduser() if folder else user_cache_path("adbench")
 
 
 def modification_stamp(path: Path) -> str:
-    """Changes whenever a file is written to. Raises DataError if the file cannot be read."""
+    """Return size and times of a file as text; it changes whenever the file is written to.
+
+    path: of the file
+
+    Raises DataError if the file cannot be read.
+
+    >>> path = Path("stamped.bin")
+    >>> _ = path.write_bytes(b"12345")
+    >>> modification_stamp(path).split()[0]
+    '5'
+    """
     try:
         facts = path.stat()
     except OSError as error:
@@ -29,8 +45,15 @@ def modification_stamp(path: Path) -> str:
 
 
 def hash_files(paths: Sequence[Path], progress: Progress = no_progress) -> list[str]:
-    """The sha256 of every file's bytes. Remembered while a file keeps its place, size and times,
-    so that only new files are read, also after an interruption; forgetting costs a read."""
+    """Return the sha256 of every file as a hex digest.
+
+    paths: of the files
+    progress: called with (task, done, total)
+
+    A hash is remembered in the cache folder while a file keeps its path, size and times, so that
+    only new and changed files are read, also after an interruption. Raises DataError if a file
+    cannot be read.
+    """
     memo_path = cache_root() / "data" / "digests.json"
     try:
         remembered = dict(json.loads(memo_path.read_bytes()))

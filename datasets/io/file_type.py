@@ -1,12 +1,18 @@
-"""What a file is that should have been something else: a user's next step depends on it."""
+"""Describing a file that is not of the expected type, with advice for the user."""
 
 from __future__ import annotations
 
 
 def describe_file_type(file_bytes: bytes, recognised: str = "") -> str:
-    """In words, with what to do. file_bytes: how it begins; recognised: what the reader that was
-    expected to read
-    it has recognised, which counts before a guess from the first bytes."""
+    """Return what a file probably is, and what to do about it, for an error message.
+
+    file_bytes: its first bytes (or all of them)
+    recognised: what the reader of the expected type has recognised, if anything; it takes
+        precedence over a guess from the first bytes
+
+    >>> describe_file_type(b"<!DOCTYPE html><html>")
+    'an HTML page (a failed download: fetch it again)'
+    """
     head = file_bytes[:1024].lstrip().lower()
     if head.startswith(b"version https://git-lfs"):
         return "a git-lfs pointer (git lfs pull fetches the file)"

@@ -1,4 +1,4 @@
-"""Bytes that are on disk, and not only on their way there."""
+"""Flushing files and folders to disk."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from pathlib import Path
 
 
 def fsync_path(path: Path) -> None:
-    """Have a file's bytes, or a folder's names, on disk before going on."""
+    """Flush a file's bytes, or a folder's entries, to disk before returning.
+
+    path: an existing file or folder
+
+    >>> path = Path("flushed.txt")
+    >>> _ = path.write_text("text")
+    >>> fsync_path(path)
+    """
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""How the cache uses HDF5: all of it checksummed; a fault is one error that says how to mend it."""
+"""HDF5 files of the cache: all is checksummed, and damage is one DataError with advice."""
 
 from __future__ import annotations
 
@@ -18,12 +18,24 @@ LIBRARY_VERSION = ("v110", "v110")
 
 
 def open_read_only(path: Path) -> h5py.File:
+    """Return an HDF5 file opened for reading, without a lock.
+
+    path: a prepared file; it is never written to again, so that nothing needs a lock
+    """
     return h5py.File(path, "r", locking=False)  # never written to again: nothing to lock
 
 
 @contextmanager
 def hdf5_errors(path: Path) -> Iterator[None]:
-    """Whatever HDF5 makes of a damaged file becomes one error that says how to mend it."""
+    """Turn any HDF5 error within the context into a DataError that says what to delete.
+
+    path: the file in the message
+
+    >>> with hdf5_errors(Path("part.h5")):
+    ...     raise OSError("bad checksum")
+    Traceback (most recent call last):
+    adbench.datasets.base.DataError: part.h5 cannot be read (bad checksum). ...
+    """
     try:
         yield
     except (OSError, RuntimeError, KeyError, ValueError) as error:
@@ -34,6 +46,16 @@ def hdf5_errors(path: Path) -> Iterator[None]:
 
 
 def get_dataset(group: h5py.Group, name: str) -> h5py.Dataset:
+    """Return a dataset of a group. Raises KeyError if it is missing or is a group.
+
+    group: of an open file
+    name: of the dataset
+
+    >>> with h5py.File("values.h5", "w") as file:
+    ...     file["x"] = [1, 2]
+    ...     get_dataset(file, "x").shape
+    (2,)
+    """
     stored = group[name]  # not .get, which takes a damaged entry for an absent one
     if not isinstance(stored, h5py.Dataset):
         raise KeyError(f"its {name} holds no values")
@@ -41,17 +63,45 @@ def get_dataset(group: h5py.Group, name: str) -> h5py.Dataset:
 
 
 def read_table(file: h5py.File, part: str) -> list[dict[str, Any]]:
+    """Return the table of a part of a prepared file, one dict per sample; [] for a missing part.
+
+    file: a prepared file
+    part: such as "train"
+
+    >>> with h5py.File("table.h5", "w") as file:
+    ...     write_text(file, "parts", '["train"]')
+    ...     write_text(file, "train/table", '[{"key": "a"}]')
+    ...     read_table(file, "train"), read_table(file, "val")
+    ([{'key': 'a'}], [])
+    """
     if part not in json.loads(read_text(file, "parts")):
         return []
     return json.loads(read_text(file, f"{part}/table"))
 
 
 def write_text(group: h5py.Group, name: str, text: str) -> None:
-    """As bytes in a checksummed dataset: HDF5 does not checksum strings, nor long attributes."""
+    """Write text as a checksummed dataset of bytes.
+
+    HDF5 checksums neither strings nor long attributes.
+
+    group: of an open file
+    name: of the new dataset
+    text: at least one character
+
+    >>> with h5py.File("text.h5", "w") as file:
+    ...     write_text(file, "note", "hello")
+    ...     read_text(file, "note")
+    'hello'
+    """
     data = np.frombuffer(text.encode(), np.uint8)
     chunk = (min(len(data), 1 << 20),)
     group.create_dataset(name, data=data, chunks=chunk, compression="lzf", fletcher32=True)
 
 
 def read_text(group: h5py.Group, name: str) -> str:
+    """Return a text written by `write_text`.
+
+    group: of an open file
+    name: of the dataset
+    """
     return get_dataset(group, name)[()].tobytes().decode()

@@ -1,4 +1,4 @@
-"""Reading a user's HDF5 files: arrays of samples, and their values scaled to 0..1."""
+"""Reading arrays of samples from a user's HDF5 files, and scaling their values to 0..1."""
 
 from __future__ import annotations
 
@@ -19,9 +19,16 @@ Scale = Literal["range", "minmax", "p1p99"]
 
 @contextmanager
 def open_hdf5(path: Path, name: str) -> Iterator[h5py.File]:
-    """A user's file, open to be read. Whatever HDF5 makes of a damaged one is one DataError.
+    """Open a user's HDF5 file for reading; any HDF5 error within the context is one DataError.
 
-    name: what errors call it
+    path: of the file
+    name: of the file in errors
+
+    >>> _ = Path("broken.h5").write_bytes(b"no HDF5")
+    >>> with open_hdf5(Path("broken.h5"), "broken.h5") as file:
+    ...     pass
+    Traceback (most recent call last):
+    adbench.datasets.base.DataError: broken.h5 is truncated, corrupt or no HDF5 file (...)
     """
     try:
         with h5py.File(path, "r", locking=False) as file:
@@ -34,7 +41,17 @@ def open_hdf5(path: Path, name: str) -> Iterator[h5py.File]:
 
 
 def require_dataset(file: h5py.File, dataset: str, name: str) -> h5py.Dataset:
-    """A dataset of a file, or a DataError that says which there are."""
+    """Return a dataset of a file. Raises DataError that lists the existing ones if it is missing.
+
+    file: an open file
+    dataset: name of the dataset
+    name: of the file in errors
+
+    >>> with h5py.File("arrays.h5", "w") as file:
+    ...     file["x"] = [1, 2]
+    ...     require_dataset(file, "x", "arrays.h5").shape
+    (2,)
+    """
     if dataset in file:
         node = file[dataset]
         if isinstance(node, h5py.Dataset):
@@ -46,12 +63,20 @@ def require_dataset(file: h5py.File, dataset: str, name: str) -> h5py.Dataset:
 def scale_to_unit_range(
     values: Array, scale: Scale, name: str, inside: Array | None = None
 ) -> tuple[Array, bool]:
-    """Values as float32 in 0..1, and whether they are all one (then they become 0).
+    """Return values scaled to 0..1 as float32, and whether they are constant (then all are 0).
 
-    scale: "range", integers by the ends of their type, and floats must lie in 0..1 already;
-        "minmax" or "p1p99", each sample by its own least and greatest value, or percentiles
-    inside: (*S) bool, of which voxels; None for all
-    Raises DataError on what has no known range.
+    values: (C, *S) real numbers
+    scale: "range" divides integers by the maximum of their type, and floats must already lie in
+        0..1; "minmax" or "p1p99" scale each sample by its minimum and maximum, or its 1st and 99th
+        percentile
+    name: of the sample in errors
+    inside: (*S) bool, the voxels that minimum, maximum and percentiles are taken from; None for all
+
+    Raises DataError for complex numbers, NaN, inf, and values without a known range.
+
+    >>> x, constant = scale_to_unit_range(np.array([[0, 51, 255]], np.uint8), "range", "a")
+    >>> x.round(1).tolist(), constant
+    ([[0.0, 0.2..., 1.0]], False)
     """
     if np.issubdtype(values.dtype, np.complexfloating):
         raise DataError(f"{name} is complex: store real and imaginary part as two channels")

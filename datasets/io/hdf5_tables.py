@@ -1,4 +1,4 @@
-"""What an HDF5 file of samples says of them before any is read: shapes, labels, groups, splits."""
+"""Metadata of samples in an HDF5 file: shapes, labels, groups and splits, without voxels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,19 @@ SPLIT_ALIASES = {"heldout": "held_out", "held-out": "held_out", "valid": "val", 
 
 @dataclass(frozen=True)
 class SampleTable:
-    """One file. name: what errors call it. roles: the roles that it holds"""
+    """Metadata of all samples of one file.
+
+    name: of the file in errors and keys
+    channels, shape: C and S of every sample
+    roles: the datasets that the file has: "x", "label", "mask", "roi", "group", "split"
+    labels: true where abnormal
+    groups: of every sample; None if the file has none
+    splits: of every sample; None if the file has none
+
+    >>> table = SampleTable("a.h5", 1, (8,), frozenset({"x"}), [False, True], None, None)
+    >>> table.keys()
+    ['a/000000', 'a/000001']
+    """
 
     name: str
     channels: int
@@ -31,27 +43,41 @@ class SampleTable:
 
     @property
     def count(self) -> int:
+        """Number of samples."""
         return len(self.labels)
 
     @property
     def has_masks(self) -> bool:
+        """Whether the file has masks."""
         return "mask" in self.roles
 
     def keys(self) -> list[str]:
+        """Return the key of every sample: file name and index."""
         stem = self.name.rpartition(".")[0]
         return [f"{stem}/{index:06d}" for index in range(self.count)]
 
     def group_names(self) -> list[str]:
-        """Of every sample; itself where the file has none."""
+        """Return the group of every sample; its key if the file has no groups."""
         return self.keys() if self.groups is None else self.groups
 
 
 def read_sample_table(
     path: Path, name: str, dataset_names: Mapping[str, str], axes: int | None
 ) -> SampleTable:
-    """Raises DataError with all that is wrong.
+    """Return the metadata of all samples of a file. Reads no voxels.
 
-    dataset_names: what the datasets are called, by role. axes: spatial axes of a sample, if known
+    path: of the file
+    name: of the file in errors and keys
+    dataset_names: name of the dataset of each role
+    axes: number of spatial axes of a sample; None to infer it
+
+    Raises DataError with all problems of the file.
+
+    >>> with h5py.File("samples.h5", "w") as file:
+    ...     file["x"], file["label"] = np.zeros((2, 1, 8)), [0, 1]
+    >>> table = read_sample_table(Path("samples.h5"), "samples.h5", {"x": "x", "label": "label"}, 1)
+    >>> table.shape, table.labels
+    ((8,), [False, True])
     """
     with open_hdf5(path, name) as file:
         x = require_dataset(file, dataset_names["x"], name)
@@ -109,7 +135,18 @@ def infer_channels_and_shape(
     name: str,
     axes: int | None,
 ) -> tuple[int, tuple[int, ...]]:
-    """Channels and S of a sample, from the shape of x and of masks; DataError if in doubt."""
+    """Return channels and spatial shape of a sample, inferred from the shapes of x and the masks.
+
+    x_shape: (N, C, *S) or (N, *S)
+    mask_shapes: by role
+    name: of the file in errors
+    axes: number of spatial axes; None to infer it
+
+    Raises DataError if the shape is ambiguous.
+
+    >>> infer_channels_and_shape((10, 3, 64, 64), {}, "a.h5", None)
+    (3, (64, 64))
+    """
     inner = x_shape[1:]
     for shape in mask_shapes.values():
         if axes is None and len(inner) > 1 and shape[1:] == inner[1:]:
@@ -134,7 +171,18 @@ def infer_channels_and_shape(
 
 
 def read_column(dataset: h5py.Dataset, count: int) -> list[str]:
-    """A value for each sample, as text; whole numbers without a point."""
+    """Return one value per sample as text; whole numbers have no decimal point.
+
+    dataset: (N,) or (N, 1)
+    count: N
+
+    Raises DataError for another shape, and for fractions or NaN.
+
+    >>> with h5py.File("column.h5", "w") as file:
+    ...     file["label"] = [0.0, 1.0]
+    ...     read_column(file["label"], 2)
+    ['0', '1']
+    """
     if dataset.shape not in ((count,), (count, 1)):
         raise DataError(f"has shape {dataset.shape}, not ({count},): one for each sample")
     values = dataset[()].reshape(count)
@@ -151,6 +199,12 @@ def read_column(dataset: h5py.Dataset, count: int) -> list[str]:
 
 
 def split_name(value: str) -> str:
-    """The split that a file means, or "" for none."""
+    """Return the name of a split that a file spells in another way, or "" for an unknown one.
+
+    value: as in the file
+
+    >>> split_name("Validation"), split_name("other")
+    ('val', '')
+    """
     plain = value.strip().lower()
     return SPLITS.get(plain, SPLIT_ALIASES.get(plain, ""))

@@ -1,4 +1,4 @@
-"""The idx files of the MNIST family, and folders of numpy files: found by name, read to the end."""
+"""Reading the IDX files of the MNIST family, and folders of one .npy file per image."""
 
 from __future__ import annotations
 
@@ -24,9 +24,16 @@ GZIP = b"\x1f\x8b"
 
 
 class PublishedSet(NamedTuple):
-    """One published set. images: (N, C, H, W) uint8; labels: (N,), None where not told
-    files: what it was read from, by role; image_files: the file of every image, if it has its
-    own"""
+    """The images of one published set.
+
+    images: (N, C, H, W) uint8
+    labels: (N,) uint8, the class of each image; None if unknown
+    files: the files that were read, by role
+    image_files: the file of each image, if it has its own
+
+    >>> PublishedSet(np.zeros((2, 1, 28, 28), np.uint8), None, {}).images.shape
+    (2, 1, 28, 28)
+    """
 
     images: Array
     labels: Array | None
@@ -35,9 +42,16 @@ class PublishedSet(NamedTuple):
 
 
 def read_idx(path: Path) -> Array:
-    """(N, H, W) or (N,) uint8. A gzip file is read to its end, where its checksum stands.
+    """Return the array of an IDX file: (N, H, W) or (N,) uint8.
 
-    Raises DataError on what is truncated, corrupt, or no such file.
+    path: of the file, perhaps gzipped; a gzip file is read to its end, where its checksum is
+
+    Raises DataError if it is truncated, corrupt, or no IDX file of bytes.
+
+    >>> path = Path("labels-idx1-ubyte")
+    >>> _ = path.write_bytes((2049).to_bytes(4, "big") + (3).to_bytes(4, "big") + bytes([7, 2, 1]))
+    >>> read_idx(path).tolist()
+    [7, 2, 1]
     """
     raw = path.read_bytes()
     if path.name.endswith(".gz") or raw.startswith(GZIP):
@@ -65,7 +79,11 @@ def read_idx(path: Path) -> Array:
 
 
 def read_published_sets(folder: Path, name: str) -> tuple[dict[str, PublishedSet], list[str]]:
-    """The "train" and "test" pools of a set, in either form, and what is wrong with them."""
+    """Return the "train" and "test" sets of a folder, and all problems with them.
+
+    folder: holds IDX files (also in raw/), or numpy/train/ and numpy/test/
+    name: of the dataset in errors
+    """
     pools, problems = {}, list[str]()
     image_files = _image_files(folder)
     for published_set, paths in image_files.items():
@@ -90,7 +108,13 @@ def read_published_sets(folder: Path, name: str) -> tuple[dict[str, PublishedSet
 
 
 def holds_pickles(folder: Path) -> bool:
-    """Whether a folder holds the CIFAR batches that are pickles."""
+    """Return whether a folder holds the pickled batches of CIFAR, which are never loaded.
+
+    folder: need not exist
+
+    >>> holds_pickles(Path("missing"))
+    False
+    """
     if not folder.is_dir():
         return False
     pickle_names = re.compile(
@@ -100,7 +124,9 @@ def holds_pickles(folder: Path) -> bool:
 
 
 def _image_files(folder: Path) -> dict[str, list[Path]]:
-    """Files of images by pool. Of a file and its gzip the gzip is taken: it has a checksum."""
+    """Return the files of images by published set. A gzipped file is preferred to the same file
+    unpacked, because it has a checksum.
+    """
     files_of_set: dict[str, dict[str, Path]] = {}
     for inside in (folder / "raw", folder):
         for path in list_directory(inside) if inside.is_dir() else ():
@@ -117,6 +143,7 @@ def _image_files(folder: Path) -> dict[str, list[Path]]:
 
 
 def _read_set(path: Path) -> PublishedSet:
+    """Return a set of images, with its labels if there is a file of them."""
     images = read_idx(path)
     if images.ndim != 3 or 0 in images.shape:
         raise DataError(f"{path.name} holds {images.shape}, no images")
@@ -132,7 +159,7 @@ def _read_set(path: Path) -> PublishedSet:
 
 
 def _read_npy_set(folder: Path, name: str) -> tuple[PublishedSet | None, list[str]]:
-    """A folder of .npy files, one image each, in the order of their numbers."""
+    """Return a set from .npy files of one image each, in the order of their numbers."""
     paths = sorted(find_files(folder, (".npy",), 0), key=lambda p: (len(p.name), p.name))
     arrays, problems = list[Array](), list[str]()
     for path in paths:

@@ -1,8 +1,8 @@
-"""Reading images so that no wrong pixel passes silently, and fitting them to a size.
+"""Reading images and masks without silent loss of information, and resizing them.
 
-PIL reads; where it would lose bits or skip a checksum (16 bits a colour, damaged PNG data), OpenCV
-reads or zlib checks. What is done follows from what the file says of itself, never from how bright
-its pixels happen to be.
+PIL reads; where it would lose bits or skip a checksum (16 bits per colour, damaged PNG data),
+OpenCV reads or zlib checks. What is done depends on the file's header, never on how bright its
+pixels are.
 """
 
 from __future__ import annotations
@@ -30,12 +30,21 @@ SIGNED = 2  # of SAMPLES
 
 
 def read_image(file_bytes: bytes, name: str, *, channels: int | None = None) -> Tensor:
-    """An image as (C, H, W) float32 in 0..1, C 1 or 3: 0 and 1 are the ends of the stored type's
-    range (255, 65535), whatever the pixels hold. Turned as its EXIF orientation says.
+    """Return an image as (C, H, W) float32 in 0..1, C 1 or 3, rotated as its EXIF data say.
 
-    file_bytes: the file's bytes. name: what errors call it
-    channels: 1 makes colours gray by their luma, 3 repeats gray; None leaves what there is
-    Raises DataError on what is damaged, transparent, animated, or of numbers without a known range.
+    0 and 1 are the ends of the stored type's range (255 or 65535), whatever the pixels hold.
+
+    file_bytes: all bytes of the file
+    name: of the file in errors
+    channels: 1 converts colours to gray by their luma, 3 repeats gray; None keeps the channels
+
+    Raises DataError for damaged, transparent or animated images, and numbers without a known range.
+
+    >>> buffer = io.BytesIO()
+    >>> Image.new("L", (4, 2), 255).save(buffer, "PNG")
+    >>> x = read_image(buffer.getvalue(), "white.png")
+    >>> tuple(x.shape), float(x.min())
+    ((1, 2, 4), 1.0)
     """
     image, upright = _decode(file_bytes, name)
     if _has_16_bit_channels(file_bytes, image):
@@ -54,10 +63,20 @@ def read_image(file_bytes: bytes, name: str, *, channels: int | None = None) -> 
 
 
 def read_mask(file_bytes: bytes, name: str, *, multiclass: bool = False) -> Tensor:
-    """A mask as (H, W) bool, true where the stored number (of a palette: the index) is not 0.
+    """Return a mask as (H, W) bool, true where the stored number (of a palette: the index) is not
+    0.
 
-    multiclass: allow more than two numbers, each the kind of an anomaly
-    Raises DataError on JPEG, and on more than two numbers: a mask that was resized or compressed.
+    file_bytes: all bytes of the file
+    name: of the file in errors
+    multiclass: allow more than two distinct numbers, one per kind of anomaly
+
+    Raises DataError for JPEG files, and for more than two distinct numbers otherwise: they come
+    from interpolation or lossy compression.
+
+    >>> buffer = io.BytesIO()
+    >>> Image.fromarray(np.array([[0, 255]], np.uint8)).save(buffer, "PNG")
+    >>> read_mask(buffer.getvalue(), "mask.png").tolist()
+    [[False, True]]
     """
     if file_bytes.startswith(JPEG):
         raise DataError(f"{name} is a JPEG; its compression changes a mask: store it as PNG")
@@ -86,7 +105,14 @@ def read_mask(file_bytes: bytes, name: str, *, multiclass: bool = False) -> Tens
 
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
-    """(C, H, W) stretched to `size`, averaging where it shrinks (bilinear, antialiased)."""
+    """Return an image resized without keeping its aspect (bilinear, antialiased).
+
+    x: (C, H, W) in 0..1
+    size: rows and columns
+
+    >>> tuple(resize(torch.zeros(1, 8, 8), (4, 6)).shape)
+    (1, 4, 6)
+    """
     if tuple(x.shape[1:]) == tuple(size):
         return x
     out = F.interpolate(x[None], list(size), mode="bilinear", antialias=True, align_corners=False)
@@ -94,8 +120,19 @@ def resize(x: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def resize_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
-    """(H, W) bool at `size`: true where more than half of an area is; a mask that is too small for
-    that everywhere keeps the pixels that it covers most, so that no abnormal image loses it."""
+    """Return a mask resized: true where more than half of a pixel's area is true.
+
+    A mask too small for that anywhere keeps the pixels that it covers most, so that no abnormal
+    image loses its mask.
+
+    mask: (H, W) bool
+    size: rows and columns
+
+    >>> mask = torch.zeros(8, 8, dtype=torch.bool)
+    >>> mask[0, 0] = True
+    >>> int(resize_mask(mask, (4, 4)).sum())
+    1
+    """
     if tuple(mask.shape) == tuple(size):
         return mask
     cover = F.interpolate(mask[None, None].float(), list(size), mode="area")[0, 0]
@@ -104,7 +141,7 @@ def resize_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def _decode(file_bytes: bytes, name: str) -> tuple[Image.Image, bool]:
-    """The image as it is stored, decoded to its last pixel; and whether it is stored upright."""
+    """Return the image, decoded completely, and whether it is stored upright."""
     if not file_bytes:
         raise DataError(f"{name} is empty")
     try:
@@ -133,7 +170,10 @@ def _decode(file_bytes: bytes, name: str) -> tuple[Image.Image, bool]:
 
 
 def _check_png_checksums(file_bytes: bytes) -> None:
-    """The checksum of every chunk of a PNG: PIL does not look at those of the pixels."""
+    """Raise ValueError unless the checksum of every chunk of a PNG is right.
+
+    PIL does not check those of the pixels.
+    """
     position = len(PNG)
     while position < len(file_bytes):
         size = int.from_bytes(file_bytes[position : position + 4], "big")
@@ -151,7 +191,7 @@ def _check_png_checksums(file_bytes: bytes) -> None:
 
 
 def _has_16_bit_channels(file_bytes: bytes, image: Image.Image) -> bool:
-    """Whether each of several channels has 16 bits, of which PIL would keep 8."""
+    """Return whether each of several channels has 16 bits, of which PIL would keep 8."""
     if file_bytes.startswith(PNG):
         return file_bytes[24] == 16 and file_bytes[25] in (2, 4, 6)
     bits = _bits_per_channel(image)
@@ -159,20 +199,22 @@ def _has_16_bit_channels(file_bytes: bytes, image: Image.Image) -> bool:
 
 
 def _bits_per_channel(image: Image.Image) -> tuple[int, ...]:
-    """How many bits each channel of a TIFF has; nothing of other files."""
+    """Return the bits of each channel of a TIFF; () for other files."""
     bits = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, ())
     return bits if isinstance(bits, tuple) else (bits,)
 
 
 def _white_value(image: Image.Image) -> int:
-    """The greatest number that gray pixels of more than 8 bits can hold. (Asked before an image is
-    turned, which forgets it.)"""
+    """Return the largest number that gray pixels of more than 8 bits can hold.
+
+    Call it before an image is transposed, which discards the tags.
+    """
     signed = SIGNED in getattr(image, "tag_v2", {}).get(SAMPLE_FORMAT, ())
     return (1 << (max(_bits_per_channel(image), default=16) - signed)) - 1
 
 
 def _read_16_bit_channels(file_bytes: bytes, name: str, *, upright: bool) -> np.ndarray:
-    """(H, W, 3 or 1) float32 of an image with 16 bits a channel."""
+    """Return (H, W, 3 or 1) float32 of an image with 16 bits per channel."""
     if not upright:
         raise DataError(f"{name} has 16 bits a channel and is turned by EXIF: store it upright")
     pixels = cv2.imdecode(np.frombuffer(file_bytes, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -190,8 +232,10 @@ def _read_16_bit_channels(file_bytes: bytes, name: str, *, upright: bool) -> np.
 
 
 def _read_8_bit_or_gray(image: Image.Image, name: str, *, white: int) -> np.ndarray:
-    """(H, W) or (H, W, 3) float32 of an image of 8 bits a channel, or gray of any depth; `white` is
-    white where this is more than 8 bits."""
+    """Return (H, W) or (H, W, 3) float32 of an image of 8 bits per channel, or gray of any depth.
+
+    white: the number that is white in gray images of more than 8 bits
+    """
     if image.mode == "F":
         pixels = np.array(image)
         if not (np.isfinite(pixels).all() and 0 <= pixels.min() <= pixels.max() <= 1):
@@ -207,7 +251,7 @@ def _read_8_bit_or_gray(image: Image.Image, name: str, *, white: int) -> np.ndar
 
 
 def _read_deep_gray(image: Image.Image, name: str, white: int) -> np.ndarray:
-    """(H, W) float32 of gray numbers of more than 8 bits."""
+    """Return (H, W) float32 of gray numbers of more than 8 bits."""
     pixels = np.asarray(image)
     if white > 65535:
         raise DataError(f"{name} holds numbers of 32 bits: of what range? Store 0..65535")

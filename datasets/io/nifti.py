@@ -1,8 +1,8 @@
-"""Reading NIfTI volumes so that no wrong voxel passes silently.
+"""Reading NIfTI volumes with all checks, so that no wrong voxel passes silently.
 
-A .nii.gz carries a checksum of what it holds at its very end; readers that stop at the last voxel
-never look at it, and then most flipped bytes go unnoticed. So a file is read whole, unpacked
-whole, and held against its header before a voxel is looked at.
+A .nii.gz file has a checksum at its end; readers that stop at the last voxel never check it, and
+most flipped bytes go unnoticed. So a file is read and unpacked completely, and compared with its
+header before any voxel is used.
 """
 
 from __future__ import annotations
@@ -35,15 +35,18 @@ LABEL_TOLERANCE = 1e-3  # how far a label may lie from a whole number
 
 @dataclass(frozen=True)
 class Volume:
-    """A volume whose axes run to the patient's right, front and top (RAS+), or as they are stored.
+    """A volume with axes to the patient's right, front and top (RAS+), or as they are stored.
 
     data: (X, Y, Z), float32, or uint8 for labels
     affine: (4, 4), from indices of `data` to mm
     spacing: mm per step along each axis
-    axcodes: how the file itself was oriented, such as "LPS"
-    stored_affine: (4, 4), the file's own
-    sha256: of the file's bytes
+    axcodes: orientation of the file, such as "LPS"
+    stored_affine: (4, 4), the affine of the file
+    sha256: hex digest of the file's bytes
     nans: how many NaN were set to zero
+
+    >>> Volume(np.zeros((2, 2, 2)), np.eye(4), (1.0, 1.0, 1.0), "RAS", np.eye(4), "").nans
+    0
     """
 
     data: np.ndarray
@@ -64,13 +67,20 @@ def read_volume(
     channel: int | None = None,
     reorient: bool = True,
 ) -> Volume:
-    """An image, as float32 with the header's slope and intercept applied.
+    """Return an image as float32, with the header's slope and intercept applied.
 
-    nan: "zero" sets NaN to zero and counts them; inf is an error always
-    affine: is believed instead of the file's own
-    name: what errors call the file
-    channel: which one along the fourth axis; else a fourth axis longer than 1 is an error
+    path: .nii or .nii.gz
+    nan: "zero" sets NaN to zero and counts them; "error" refuses them. inf is always an error
+    affine: used in place of the file's affine
+    name: of the file in errors
+    channel: index along the fourth axis; None refuses a fourth axis longer than 1
     reorient: false leaves the axes as they are stored
+
+    Raises DataError for a damaged or unusable file.
+
+    >>> nib.Nifti1Image(np.ones((2, 3, 4), np.float32), np.eye(4)).to_filename("image.nii")
+    >>> read_volume(Path("image.nii")).data.shape
+    (2, 3, 4)
     """
     name = name or path.name
     raw, image = _open_checked(path, name, channel)
@@ -98,11 +108,23 @@ def read_labels(
     name: str | None = None,
     reorient: bool = True,
 ) -> Volume:
-    """A segmentation, as uint8.
+    """Return a segmentation as uint8.
 
-    Its values are the stored numbers, whatever slope the header claims: programs that scale
-    labels change them. Stored numbers that are no labels are believed scaled, if that makes them
-    labels; where both readings make sense and differ in what is background, neither is believed.
+    Its values are the stored numbers, whatever slope the header has, because programs that scale
+    labels change them. Stored numbers that are no labels are scaled, if that makes them labels. If
+    both readings are labels and differ in what is background, the file is refused.
+
+    path: .nii or .nii.gz
+    allowed: all labels that may occur
+    affine: used in place of the file's affine
+    name: of the file in errors
+    reorient: false leaves the axes as they are stored
+
+    Raises DataError for a damaged file, and for numbers that are no labels.
+
+    >>> nib.Nifti1Image(np.full((2, 3, 4), 4, np.uint8), np.eye(4)).to_filename("labels.nii")
+    >>> read_labels(Path("labels.nii")).data.max()
+    np.uint8(4)
     """
     name = name or path.name
     raw, image = _open_checked(path, name)
@@ -131,7 +153,7 @@ def read_labels(
 
 
 def _label_problem(values: np.ndarray, allowed: Collection[int]) -> str | None:
-    """What keeps values from being labels, or None."""
+    """Return why values are no labels, or None."""
     if values.dtype.kind == "f":
         # NaN is off, too
         fractional = int((~(np.abs(values - _rounded(values)) <= LABEL_TOLERANCE)).sum())
@@ -156,7 +178,7 @@ def _rounded(values: np.ndarray) -> np.ndarray:
 def _open_checked(
     path: Path, name: str, channel: int | None = None
 ) -> tuple[bytes, nib.Nifti1Image]:
-    """The file's bytes, and an image over all the voxels that its header promises."""
+    """Return the file's bytes, and an image with all the voxels that its header promises."""
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -198,7 +220,7 @@ def _open_checked(
 
 
 def _unpack(file_bytes: bytes, path: Path, name: str) -> tuple[bytes, bool]:
-    """The bytes of the .nii, and whether the gzip stream came to its end."""
+    """Return the bytes of the .nii file, and whether the gzip stream is complete."""
     named_gz = path.name.endswith(".gz")
     if not file_bytes:
         raise DataError(f"{name} is empty")
@@ -249,7 +271,7 @@ def _to_canonical_axes(
     nans: int,
     reorient: bool,
 ) -> Volume:
-    """Turn the axes so that they run right, front, up; a 2-D image becomes one slice."""
+    """Return a Volume with axes to the right, front and top; a 2-D image becomes one slice."""
     stored = np.asarray(image.affine if affine is None else affine, dtype=np.float64)
     if not np.isfinite(stored).all() or abs(np.linalg.det(stored[:3, :3])) < 1e-12:
         raise DataError(f"{name} has an affine that places no voxel: {stored.round(3).tolist()}")

@@ -1,1 +1,1 @@
-"""Finding the files of layouts that several datasets share. Imports base, io and splits."""
+"""File layouts that several datasets share. Imports base, io and splits."""

@@ -1,7 +1,7 @@
-"""Folders laid out like MVTec AD: images of a thing, good and defective, and masks of the defects.
+"""Folders laid out like MVTec AD: normal and defective images of objects, and masks of the defects.
 
-A mask is found by its image's name, defect by defect: NAME_mask.png, or NAME.png as VisA and MTD
-have it in this layout; never by its place in a listing.
+A mask is found by the name of its image, defect by defect: NAME_mask.png, or NAME.png as VisA and
+MTD have it in this layout; never by its position in a listing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,13 @@ from ..splits.assignment import Case
 def find_categories(
     root: Path, category: str | None, matches: Callable[[Path], bool], depth: int = 2
 ) -> list[Path]:
-    """The folders that fit, of that name if one is given: root itself, or those nearest below."""
+    """Return the matching folders: root itself, or those at the first level below it.
+
+    root: where the search begins
+    category: name of the folder; None for any
+    matches: whether a folder is a category
+    depth: levels below root that are searched
+    """
     for level in folder_levels(Path(os.path.abspath(root)), depth):  # "." has no name
         matching = [p for p in level if category in (None, p.name) and matches(p)]
         if matching:
@@ -54,7 +60,10 @@ def read_categories(folders: Sequence[Path]) -> tuple[list[Case], list[str]]:
 
 
 def category_cases(folder: Path) -> tuple[list[Case], list[str]]:
-    """The images of a category with their masks, and all that does not pair."""
+    """Return the cases of a category, images with their masks, and every problem.
+
+    folder: of the category, with train/, test/ and ground_truth/
+    """
     cases, problems, paired = [], [], set[Path]()
     masks = masks_by_location(folder / "ground_truth")
     for pool in ("train", "test"):
@@ -91,7 +100,10 @@ def category_cases(folder: Path) -> tuple[list[Case], list[str]]:
 
 
 def masks_by_location(mask_folder: Path) -> dict[tuple[str, str], list[Path]]:
-    """Masks by the folder they lie in and the name of their image, without "_mask"."""
+    """Return masks by (their subfolder, name of their image without "_mask").
+
+    mask_folder: ground_truth/ of a category
+    """
     masks: dict[tuple[str, str], list[Path]] = defaultdict(list)
     for path in find_files(mask_folder, SUFFIXES, 3) if mask_folder.is_dir() else ():
         location = path.relative_to(mask_folder).parent.as_posix()
@@ -100,7 +112,13 @@ def masks_by_location(mask_folder: Path) -> dict[tuple[str, str], list[Path]]:
 
 
 def pairing_problem(masks: Sequence[Path], folder: Path, image: Path, location: Path) -> str:
-    """What is said of an image that has no mask, or several."""
+    """Return the problem of an image that has no mask, or several.
+
+    masks: those of its name
+    folder: of the category
+    image: the abnormal image
+    location: its folder, relative to its pool
+    """
     mask_folder = f"{folder.name}/ground_truth/{location.as_posix()}"
     if masks:
         return f"has {len(masks)} masks in {mask_folder}: {', '.join(path.name for path in masks)}"

@@ -1,4 +1,4 @@
-"""Finding users' own volumes: folders say the split and the kind, names pair images and masks."""
+"""A user's own volumes: folders give split and kind, names pair images with masks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,17 @@ SUFFIXES = (".nii.gz", ".nii")
 
 @dataclass
 class SubjectFiles:
-    """One subject. name: pool, kind and NAME; files: by modality, or "image"; and "mask"."""
+    """The files of one subject.
+
+    name: pool, kind and stem, joined by /
+    pool: "train", "val", "test" or ""
+    kind: folder name that says whether and how the subject is abnormal
+    stem: file name without modality and suffix
+    files: by modality or "image", and "mask"
+
+    >>> SubjectFiles("train/tumour/p1", "train", "tumour", "p1").label
+    True
+    """
 
     name: str
     pool: str
@@ -28,13 +38,18 @@ class SubjectFiles:
 
     @property
     def label(self) -> bool:
+        """Whether the subject is abnormal."""
         return self.kind.lower() not in NORMAL_FOLDERS
 
 
 def find_subjects(
     root: Path, modalities: Sequence[str] | None
 ) -> tuple[list[SubjectFiles], list[str]]:
-    """Every subject below root by name, and what does not pair."""
+    """Return every subject below root by name, and everything that does not pair.
+
+    root: folder with train/, val/ and test/, or with the folders of kinds
+    modalities: endings of the images of a subject; None for one image each
+    """
     folders = {path.name: path for path in list_directory(root) if path.is_dir()}
     pools = {pool: folders[pool] for pool in POOLS if pool in folders} or {"": root}
     subjects: list[SubjectFiles] = []
@@ -85,7 +100,7 @@ def find_subjects(
 
 
 def _parse_role(path: Path, modalities: Sequence[str] | None) -> tuple[str, str]:
-    """NAME, and whether it is the mask, the image or which modality; "" for none of those."""
+    """Return the stem and whether the file is "mask", "image", a modality, or "" for none."""
     stem = path.name
     for suffix in SUFFIXES:
         if stem.lower().endswith(suffix):
@@ -105,7 +120,7 @@ def _parse_role(path: Path, modalities: Sequence[str] | None) -> tuple[str, str]
 def _pair_masks(
     images: dict[tuple[str, str], SubjectFiles], masks: dict[tuple[str, str], Path], root: Path
 ) -> Iterator[str]:
-    """Give every image its mask; tell of masks that no image or several images could own."""
+    """Give every image its mask; yield masks that no image or several images could own."""
     owners: dict[tuple[str, str], list[SubjectFiles]] = defaultdict(list)
     for (kind, stem), subject in images.items():
         file_stem = stem.rpartition("/")[2]

@@ -1,1 +1,3 @@
-"""Prepared datasets: read once, written to the cache, read from there. Imports all beside."""
+"""Prepared datasets: read once, written to the cache, read from there. Imports base, io, splits,
+transforms and layouts.
+"""

@@ -17,7 +17,15 @@ from .file_dataset import FileDataset
 
 
 class ArraySample(NamedTuple):
-    """A sample of a file that holds many. position: where in the file"""
+    """One sample of a file that holds many.
+
+    position: index of the sample in its file
+    key, group, label: as in Sample
+    split: the split that the sample is assigned to
+
+    >>> ArraySample(3, "a/000003", "patient-1", False, "train").position
+    3
+    """
 
     position: int
     key: str
@@ -27,15 +35,20 @@ class ArraySample(NamedTuple):
 
 
 class ArrayDataset(FileDataset, ABC):
-    """A layout whose files hold too many samples to make a case of each: its survey shares them
-    out itself, and bundles those of one file and split."""
+    """Base class for files with too many samples to make a case of each.
+
+    A subclass assigns samples to splits in `build_index` and groups those of one file and one split
+    into cases with `_make_cases`.
+    """
 
     _case_samples: dict[str, list[ArraySample]]
 
     def _make_cases(
         self, samples: Iterable[ArraySample], files: Mapping[str, Path], name: str, max_samples: int
     ) -> Iterator[Case]:
-        """Cases of at most so many samples each. What they hold goes into the identity."""
+        """Yield cases of at most `max_samples` samples of one split; hash the samples into `extra`,
+        which is part of the cache key.
+        """
         for split, group in groupby(
             sorted(samples, key=lambda r: (r.split, r.position)), _split_of
         ):
@@ -59,9 +72,15 @@ def _split_of(row: ArraySample) -> str:
 def find_duplicate_samples(
     samples: Iterable[tuple[str, str, Array]],
 ) -> tuple[list[str], list[str]]:
-    """Samples that are equal to the last bit: problems across splits, notes within one.
+    """Return bit-identical samples: as problems across splits, as notes within one split.
 
-    samples: (name, split, values), one after another; only their hashes are kept
+    samples: (name, split, values), one after another; only their hashes stay in memory. Constant
+        samples are no duplicates of each other
+
+    >>> import numpy as np
+    >>> a, b = np.array([0.0, 1.0]), np.array([0.0, 1.0])
+    >>> find_duplicate_samples([("a", "train", a), ("b", "test", b)])
+    (['b (test) is a copy of a (train): remove one'], [])
     """
     first_samples: dict[bytes, tuple[str, str]] = {}
     problems, notes = [], []

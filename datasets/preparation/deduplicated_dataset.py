@@ -1,8 +1,8 @@
-"""Published splits that share patients, and what is done about it.
+"""Base class of image datasets whose published splits share patients or copies of images.
 
-By default the split is corrected: who stands in the test set is left out of the training set (and
-of the validation set), and so are byte-for-byte copies of images; a note says who. "published"
-keeps everybody, and a louder note says that scores on such a test set flatter every method.
+By default the split is corrected: patients of the test set are removed from the training set (and
+from the validation set), and so are byte-for-byte copies of images; a note says which.
+split="published" keeps all, and a note warns that scores on such a test set are too good.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ SPLIT_PREFERENCE = ("test", "val", "held_out", "train", "")
 
 
 class DeduplicatedDataset(ImageDataset, ABC):
-    """A layout calls `_set_split_policy` in its constructor, and hands its cases, each with its
-    pool, through
-    `_remove_shared_subjects` in its survey."""
+    """Base class for published image splits that leak.
+
+    A subclass calls `_set_split_policy` in its constructor, and passes its cases, each with its
+    pool, through `_remove_shared_subjects` in `build_index`.
+    """
 
     split: str
     _dropped_copies: Sequence[str] = ()
@@ -36,7 +38,7 @@ class DeduplicatedDataset(ImageDataset, ABC):
         self.leaky = split == "published"
 
     def _remove_shared_subjects(self, cases: Sequence[Case]) -> tuple[list[Case], list[str]]:
-        """The cases that stay, and what to tell of those that share a patient with others."""
+        """Return the cases without subjects of a preferred pool, and notes on those removed."""
         disjoint, notes = remove_shared_subjects(
             cases, ("test", "val", "train"), published=self.leaky
         )
@@ -71,7 +73,7 @@ class DeduplicatedDataset(ImageDataset, ABC):
 def _copies_to_drop(
     cases: Iterable[Case], digests: Mapping[Path, str], split_of: Mapping[str, str]
 ) -> list[str]:
-    """The names of cases whose image stands in a split that is preferred, under another name."""
+    """Return names of cases whose image is in a preferred split too, under another name."""
     splits: dict[str, set[str]] = defaultdict(set)
     assigned = [case for case in cases if case.name in split_of]
     for case in assigned:

@@ -1,8 +1,8 @@
-"""A dataset that lies in files: find the cases, check and read each once, keep what came of it.
+"""Base class of datasets that lie in files: index the cases, read and check each once, store them.
 
-What every layout shares stands here, so that a layout's own file says where things lie and how a
-case is read, and no more. A case is what is read together: a patient's volumes, an image and its
-mask, a frame of a recording.
+All datasets share this code, so that a dataset's own file says only where its files lie and how a
+case is read. A case is what is read together: a patient's volumes, an image and its mask, a frame
+of a recording.
 """
 
 from __future__ import annotations
@@ -30,7 +30,15 @@ SPLITS = ("train", "held_out", "val", "test")
 
 @dataclass(frozen=True)
 class DatasetIndex:
-    """What lies under a root. problems: what is wrong with the layout; notes: what to know."""
+    """The cases found under a root.
+
+    cases: every case
+    problems: errors of the folder layout, one line each
+    notes: other information for the user
+
+    >>> DatasetIndex(cases=[]).problems
+    ()
+    """
 
     cases: Sequence[Case]
     problems: Sequence[str] = ()
@@ -39,9 +47,16 @@ class DatasetIndex:
 
 @dataclass(frozen=True)
 class CaseSamples:
-    """The samples of a case. trainable: false where no method should train on them (a constant
-    image).
-    notes: what the user should know. counts: things worth a total, such as slices left out."""
+    """The samples of one case.
+
+    samples: in a fixed order
+    notes: information for the user
+    trainable: false where no method may train on them (a constant image)
+    counts: numbers that are summed over all cases, such as slices left out, by their description
+
+    >>> CaseSamples(samples=[], counts={"slices left out": 2}).trainable
+    True
+    """
 
     samples: Sequence[Sample]
     notes: Sequence[str] = ()
@@ -50,10 +65,10 @@ class CaseSamples:
 
 
 class FileDataset(PreparedDataset):
-    """What a layout adds: `build_index`, `read`, and where it must `assign_splits`.
+    """Base class of file datasets; a subclass defines `build_index`, `read` and `assign_splits`.
 
-    Its constructor keeps every argument as an attribute of the same name, and sets `spec` there
-    or in `build_index`.
+    Its constructor keeps every argument as an attribute of the same name, and sets `spec` there or
+    in `build_index`.
     """
 
     name: ClassVar[str]
@@ -74,16 +89,18 @@ class FileDataset(PreparedDataset):
 
     @abstractmethod
     def build_index(self, root: Path) -> DatasetIndex:
-        """Every case under root, by name. Looks at names and headers, reads no voxels."""
+        """Return every case under root. Reads names and headers, no voxels."""
 
     @abstractmethod
     def read(self, case: Case) -> CaseSamples:
-        """The samples of a case. Raises DataError with everything that is wrong with it; runs in
-        several threads at once."""
+        """Return the samples of a case. Several threads call it at once.
+
+        Raises DataError with everything that is wrong with the case.
+        """
 
     @abstractmethod
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
-        """The split of every case, by its name; cases that are left out are not in it."""
+        """Return the split of every case by its name; cases left out have no entry."""
 
     def prepared_file(self, progress: Progress = no_progress) -> Path:
         if self._prepared_path is None:
@@ -105,7 +122,10 @@ class FileDataset(PreparedDataset):
         return self._prepared_path
 
     def verify(self, progress: Progress = no_progress) -> VerificationReport:
-        """Look at every file to its last byte, whatever has been prepared; cache nothing."""
+        """Read every file completely, whether prepared or not, and return all problems.
+
+        progress: called with (task, done, total). Nothing is cached
+        """
         try:
             index, digests, split_of = self._index_and_assign(progress)
             return self._read_cases(index, digests, split_of, None, progress)
@@ -113,9 +133,9 @@ class FileDataset(PreparedDataset):
             return VerificationReport((error.summary, *error.problems), (), {}, 1)
 
     def find_root(self) -> Path:
-        """The folder (or file) that was named, or the one of this dataset's name in it.
+        """Return the data folder (or file), or its subfolder of this dataset's name.
 
-        Raises DataError that says what is expected.
+        Raises DataError that says what is expected, if there is none.
         """
         location = self.root or os.environ.get("ADBENCH_DATA")
         if not location:
@@ -130,7 +150,10 @@ class FileDataset(PreparedDataset):
         return subfolder if subfolder.is_dir() else root
 
     def no_data_error(self, why: str) -> DataError:
-        """The error for a root that holds none of what is expected."""
+        """Return the error for a root that holds nothing of what is expected.
+
+        reason: why, without a full stop
+        """
         return DataError(f"dataset '{self.name}' found no data: {why}.", [self._expected_text()])
 
     def _expected_text(self) -> str:
@@ -185,8 +208,11 @@ class FileDataset(PreparedDataset):
         writer: SampleWriter | None,
         progress: Progress,
     ) -> VerificationReport:
-        """Read and check every case, and add it to the writer, if there is one. The first bad case
-        ends the adding but not the checking: the user hears of all of them at once."""
+        """Read and check every case, and add its samples to the writer, if there is one.
+
+        The first bad case ends the adding but not the checking: the report lists all problems at
+        once.
+        """
         copy_problems, copy_notes = self._find_copies(index.cases, digests, split_of)
         problems = [
             *index.problems,
@@ -232,7 +258,7 @@ class FileDataset(PreparedDataset):
     def _shared_group_problems(
         self, cases: Sequence[Case], split_of: Mapping[str, str]
     ) -> list[str]:
-        """Groups in two splits, as problems, unless that is how the set was published."""
+        """Return a problem for each group in two splits, unless the dataset was published so."""
         shared = {} if self.leaky else groups_in_several_splits(cases, split_of)
         return [
             f"{group} stands in {' and '.join(sorted(splits))}" for group, splits in shared.items()
@@ -245,7 +271,7 @@ class FileDataset(PreparedDataset):
         )
 
     def _read_ahead(self, cases: Sequence[Case]) -> Iterator[tuple[Case, CaseSamples | DataError]]:
-        """Every case with what came of reading it, in order; a few are read ahead."""
+        """Yield every case with its samples or its error, in order; threads read ahead."""
         workers = min(os.cpu_count() or 1, 8)
         pending: deque[tuple[Case, Future[CaseSamples | DataError]]] = deque()
         with ThreadPoolExecutor(workers) as pool:
@@ -274,7 +300,7 @@ class FileDataset(PreparedDataset):
     def _find_copies(
         self, cases: Iterable[Case], digests: Mapping[Path, str], split_of: Mapping[str, str]
     ) -> tuple[list[str], list[str]]:
-        """Files that stand in two cases, byte for byte: problems across splits, notes within."""
+        """Return byte-identical files of two cases: problems across splits, notes within one."""
         owners: dict[str, list[tuple[Case, Path]]] = defaultdict(list)
         for case in cases:
             for role, path in case.files.items():
@@ -301,7 +327,7 @@ class FileDataset(PreparedDataset):
 
 
 def _part_of(split: str | None, label: bool, train: bool) -> str | None:
-    """The part of the prepared file a sample belongs to, or None."""
+    """Return the part of the prepared file that a sample belongs to, or None."""
     if split is None or split in ("val", "test"):
         return split
     if not train or (label and split == "held_out"):

@@ -1,4 +1,4 @@
-"""What layouts of 2-D images share: one image and perhaps a mask a case, read, fitted and tiled."""
+"""Base class of datasets of 2-D images: an image and perhaps a mask per case, resized and tiled."""
 
 from __future__ import annotations
 
@@ -20,16 +20,18 @@ from .file_dataset import CaseSamples, FileDataset
 
 
 class ImageDataset(FileDataset, ABC):
-    """A layout of images sets these arguments of its constructor by `_set_image_options`, and
-    calls `_infer_spec`
-    at the end of its survey. Roles: "image", and "mask" where there is one.
+    """Base class for image folders; file roles are "image", and "mask" where there is one.
 
-    size: rows and columns (one number for both) that every image is stretched to, as the papers
-        do; None keeps them as they are, and then all must have one size
-    channels: 1 turns colours to gray, 3 repeats gray; None takes what the first training image
-        has, and refuses images that have the other
-    tile: cut images into squares of this many pixels after fitting them to `size`; maps are put
-        together again before they are judged. overlap: of neighbouring tiles, in pixels
+    A subclass sets these constructor arguments with `_set_image_options`, and calls `_infer_spec`
+    at the end of `build_index`.
+
+    size: rows and columns (one number for both) that every image is stretched to, as the papers do;
+        None keeps them, and then all images must have one size
+    channels: 1 converts colours to gray, 3 repeats gray; None takes the channels of the first
+        training image, and refuses images with others
+    tile: cut images into squares of this many pixels after resizing; the maps of tiles are joined
+        before evaluation
+    overlap: of neighbouring tiles, in pixels
     """
 
     size: Any
@@ -62,7 +64,7 @@ class ImageDataset(FileDataset, ABC):
             self._set_spec(self._given, channels)
 
     def _set_spec(self, size: tuple[int, int], channels: int) -> None:
-        """Now that both are known: what a method is shown."""
+        """Set `spec` from the image size and the channels."""
         self._whole, self._channels = size, channels
         shape = size if self.tile is None else (self.tile, self.tile)
         for extent, tile_extent in zip(size, shape, strict=True):
@@ -70,8 +72,9 @@ class ImageDataset(FileDataset, ABC):
         self.spec = Spec(channels, shape, labels=self._has_labels, masks=self._has_masks)
 
     def _infer_spec(self, cases: Sequence[Case]) -> None:
-        """Set `spec`. What was not given of size and channels is that of the first normal image
-        that can be read, training images before others. (One that cannot is told with the rest.)"""
+        """Set `spec`; size and channels that were not given are those of the first readable normal
+        image, training images before others. (Unreadable images are reported when all are read.)
+        """
         image_shape: tuple[int, ...] | None = None
         if self._given is None or self._shown is None:
             for case in sorted(cases, key=lambda c: (c.pool != "train", bool(c.label))):
@@ -85,7 +88,7 @@ class ImageDataset(FileDataset, ABC):
             raise DataError(f"dataset '{self.name}': {error}") from None
 
     def _read_pixels(self, case: Case) -> Tensor:
-        """The image of a case as (C, H, W) float32 in 0..1, before it is fitted to a size."""
+        """Return the image of a case as (C, H, W) float32 in 0..1, before resizing."""
         return read_image(case.files["image"].read_bytes(), case.name, channels=self._shown)
 
     def read(self, case: Case) -> CaseSamples:
@@ -113,7 +116,7 @@ class ImageDataset(FileDataset, ABC):
         return CaseSamples(samples, [note] if constant else [], trainable=not constant)
 
     def _read_image_and_mask(self, case: Case) -> tuple[Tensor | None, Tensor | None, list[str]]:
-        """What a case's files hold, and everything that is wrong with them."""
+        """Return image and mask of a case, and everything that is wrong with them."""
         x, mask, problems = None, None, list[str]()
         try:
             x = self._read_pixels(case)
@@ -137,7 +140,7 @@ class ImageDataset(FileDataset, ABC):
         return x, mask, problems
 
     def _image_problems(self, case: Case, x: Tensor) -> Iterator[str]:
-        """How an image differs from the others."""
+        """Yield how an image differs from the others."""
         if x.shape[0] != self._channels:
             difference = f"has {_channels_text(x.shape[0])}, others {self._channels}"
             yield f"{case.name} {difference} (channels=1 or channels=3 makes all alike)"
@@ -148,7 +151,7 @@ class ImageDataset(FileDataset, ABC):
             yield f"{case.name} {difference} (size=256 stretches all to one size)"
 
     def _mask_problems(self, case: Case, name: str, mask: Tensor) -> Iterator[str]:
-        """How a mask contradicts what its image is called."""
+        """Yield how a mask contradicts the label of its image."""
         if case.label and not mask.any():
             yield f"{name} is empty, and its image is called abnormal: draw it, or move the image"
         if not case.label and mask.any():
@@ -156,7 +159,7 @@ class ImageDataset(FileDataset, ABC):
 
 
 def _foreground(x: Tensor, mask: Tensor | None) -> Tensor:
-    """(H, W), true where an image (C, H, W) is not 0, in what this encloses, and in its mask."""
+    """Return (H, W) bool: where an image (C, H, W) is not 0, holes filled, or its mask is true."""
     filled = torch.from_numpy(binary_fill_holes((x != 0).any(0).numpy()))
     return filled if mask is None else filled | mask
 
@@ -170,7 +173,7 @@ def _channels_text(channels: int) -> str:
 
 
 def _describe_file(case: Case, role: str) -> str:
-    """How errors call a file of a case: the case, and the file where it is named otherwise."""
+    """Return the name of a case's file for errors: the case, and the file if named otherwise."""
     path: Path = case.files[role]
     return case.name if role == "image" else f"{case.name} ({path.parent.name}/{path.name})"
 

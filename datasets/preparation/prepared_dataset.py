@@ -1,4 +1,4 @@
-"""A dataset whose samples lie in one prepared file, part by part."""
+"""Base class of datasets whose samples are stored in one prepared file, one part per split."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ from .prepared_file import concatenate, read_part
 
 
 class PreparedDataset(Dataset):
+    """A dataset that reads its splits from a prepared file; a subclass defines `prepared_file`."""
+
     @abstractmethod
     def prepared_file(self, progress: Progress = no_progress) -> Path:
-        """The prepared file; it is made if it is not there."""
+        """Return the prepared file; write it first if it does not exist.
+
+        progress: called with (task, done, total)
+        """
 
     def prepare(self, progress: Progress = no_progress) -> None:
         self.prepared_file(progress)

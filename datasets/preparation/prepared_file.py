@@ -1,8 +1,8 @@
-"""The file a prepared dataset is kept in, and the splits read from it.
+"""The prepared file of a dataset, and the splits that are read from it.
 
 One HDF5 file holds every part of one dataset. Each sample is a chunk of its own with a checksum,
-so that a sample is read alone and a flipped byte is found; whatever is small stands in one
-checksummed table per part. The file appears under its name only when it is whole.
+so that a sample is read alone and a flipped byte is detected; all small values are in one
+checksummed table per part. The file gets its name only when it is complete.
 """
 
 from __future__ import annotations
@@ -36,13 +36,16 @@ def prepare_once(
     spec: Spec,
     leaky: bool = False,
 ) -> Path:
-    """The prepared file of the dataset that `key_inputs` describes; made if it is not there.
+    """Return the prepared file of a dataset; write it if it does not exist.
 
-    key_inputs: everything the samples depend on, as JSON holds it; no paths and no times
-    write: adds every sample to the Writer; if it raises, nothing stays behind. If it is interrupted
-        or killed, the units it has kept stay, and the next call goes on behind them
-    leaky: a group may stand in two splits
-    Other processes that want the same file wait, and then find it made.
+    name: first part of the file name
+    key_inputs: everything that the samples depend on, as JSON values; no paths and no times
+    write: adds every sample to a SampleWriter. If it raises, nothing stays; if it is interrupted or
+        killed, its finished units stay and the next call continues after them
+    spec: channels and shape that every sample must have
+    leaky: whether a group may be in two splits
+
+    Other processes that need the same file wait for it.
     """
     path = _prepared_path(name, key_inputs)
     if _defect(path, key_inputs) is None:
@@ -72,14 +75,23 @@ def prepare_once(
 
 
 def find_prepared(name: str, key_inputs: Mapping[str, object]) -> Path | None:
-    """The prepared file, if it is there and whole."""
+    """Return the prepared file if it exists and is complete, otherwise None.
+
+    name, key_inputs: as for `prepare_once`
+    """
     path = _prepared_path(name, key_inputs)
     return path if _defect(path, key_inputs) is None else None
 
 
 class PreparedSplit:
-    """One part of a prepared file. Opens it when first asked, once per process; holds its table
-    in memory, and no voxels."""
+    """One part of a prepared file, as a split.
+
+    path: the prepared file; opened at first use, once per process
+    part: name of the part
+    masks: false hides masks and healthy counterparts
+
+    Keeps the table of the part in memory, and no voxels.
+    """
 
     def __init__(self, path: Path, part: str, *, masks: bool = True) -> None:
         self.path, self.part, self.masks = Path(path), part, masks
@@ -118,7 +130,7 @@ class PreparedSplit:
         return {**self.__dict__, "_opened": None}  # an open file does not travel
 
     def manifest(self) -> list[ManifestEntry]:
-        """The identity of every sample as it is read, from the table alone."""
+        """Return the identity of every sample as it is read, from the table alone."""
         content = "content" if self.masks else "content without mask"
         return [ManifestEntry(row["key"], row[content], row["group"]) for row in self._read_table()]
 
@@ -139,15 +151,23 @@ class PreparedSplit:
 
 
 def read_part(path: Path, part: str, *, masks: bool = True) -> PreparedSplit:
-    """A part of a prepared file; an empty split where nothing was added to it.
+    """Return a part of a prepared file as a split; it is empty if no sample was added to it.
 
-    masks: false hides masks and twins, for the parts that methods train on
+    path: the prepared file
+    part: "train", "train-abnormal", "held_out", "val" or "test"
+    masks: false hides masks and healthy counterparts, for parts that methods train on
     """
     return PreparedSplit(path, part, masks=masks)
 
 
 class ConcatenatedSplit:
-    """Splits one after another, as one."""
+    """Several splits, one after another.
+
+    splits: in order
+
+    >>> len(ConcatenatedSplit([[], []]))
+    0
+    """
 
     def __init__(self, splits: Sequence[Split]) -> None:
         self.splits = tuple(splits)
@@ -166,7 +186,16 @@ class ConcatenatedSplit:
 
 
 def concatenate(*splits: Split) -> Split:
-    """The splits one after another; what identifies them is not read again."""
+    """Return several splits as one; manifests are joined without reading samples.
+
+    splits: in order
+
+    >>> import torch
+    >>> from adbench.datasets.base import Sample
+    >>> sample = Sample(torch.zeros(1, 4), "a", "a", False)
+    >>> len(concatenate([sample], [sample, sample]))
+    3
+    """
     return ConcatenatedSplit(splits)
 
 
@@ -184,7 +213,7 @@ def _canonical_json(key_inputs: Mapping[str, object]) -> str:
 
 
 def _defect(path: Path, key_inputs: Mapping[str, object]) -> str | None:
-    """Why the file cannot be used, or None. Reads its tables, not its voxels."""
+    """Return why the file cannot be used, or None. Reads its tables, not its voxels."""
     if not path.exists():
         return f"{path.name} is not there."
     try:

@@ -1,4 +1,4 @@
-"""Writing a prepared dataset, in shards that survive a kill and are joined when all are there."""
+"""Writing prepared datasets in shards: complete shards survive a kill and are joined at the end."""
 
 from __future__ import annotations
 
@@ -34,15 +34,20 @@ TENSOR_FIELDS = ("x", "mask", "roi", "counterpart")
 
 
 class SampleWriter:
-    """Takes samples one at a time and keeps none of them in memory.
+    """Writes samples one at a time and keeps none of them in memory.
 
-    Samples come in units (a patient, an image file): `finish_unit` says that a unit is whole, and
-    a later
-    call with the same identity finds in `has_unit` which units it need not make again.
+    Samples come in units (a patient, an image file): `finish_unit` says that a unit is complete,
+    and `has_unit` tells a later call with the same key inputs which units need no second reading.
 
-    Refuses what no later reader could put right: another shape, NaN, a key used twice, and a
-    group that stands in two splits (`leaky` allows that, for published splits that do it). The
-    split of a part is its name up to a hyphen: "train" and "train-abnormal" may share patients.
+    Refuses what no reader could repair later: a wrong shape, NaN, a key used twice, and a group in
+    two splits (`leaky` allows that, for published splits that have it). The split of a part is its
+    name up
+    to a hyphen: "train" and "train-abnormal" may share patients.
+
+    folder: for the shards; removed at the end
+    identity: canonical JSON of the cache-key inputs
+    spec: channels and shape of every sample
+    leaky: whether a group may be in two splits
     """
 
     def __init__(self, folder: Path, identity: str, spec: Spec, *, leaky: bool = False) -> None:
@@ -58,10 +63,11 @@ class SampleWriter:
                 path.unlink()
 
     def has_unit(self, unit: str) -> bool:
-        """Whether the unit was made before an interruption."""
+        """Return whether the unit was finished before an interruption."""
         return unit in self._units
 
     def add(self, part: str, sample: Sample) -> None:
+        """Check a sample and write it to a part. Raises DataError if it is refused."""
         sample = _canonical_sample(sample)
         self._check(part, sample)
         self._register(part, sample.key, sample.group)
@@ -70,7 +76,7 @@ class SampleWriter:
         self._shard.add(part, sample)
 
     def finish_unit(self, unit: str) -> None:
-        """All samples of the unit have been added."""
+        """Record that all samples of a unit have been added."""
         self._units.add(unit)
         if self._shard is None:
             return
@@ -79,7 +85,7 @@ class SampleWriter:
             self._close_shard()
 
     def finish(self, path: Path) -> None:
-        """Join the shards to one whole file at `path`, on disk when this returns."""
+        """Join the shards into one file at `path`; it is on disk when this returns."""
         if self._shard is not None or not self._shards:
             self._shard = self._shard or Shard(self._folder / "000000.part")
             self._close_shard()
@@ -93,14 +99,14 @@ class SampleWriter:
         self.discard()
 
     def discard(self) -> None:
-        """Leave nothing behind."""
+        """Delete everything that was written."""
         if self._shard is not None:
             self._shard.delete()
             self._shard = None
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def close(self) -> None:
-        """Stop here; whole units stay."""
+        """Stop before the end; finished units stay."""
         if self._shard is not None:
             if self._shard.units:
                 self._shard.drop_unfinished()
@@ -121,7 +127,7 @@ class SampleWriter:
         self._shard = None
 
     def _resume_shard(self, path: Path) -> bool:
-        """Whether the shard is a whole one of these, next in order."""
+        """Return whether the file is a complete shard of this dataset, next in order; count it."""
         try:
             with hdf5_errors(path), open_read_only(path) as file:
                 if read_text(file, "identity") != self._identity:
@@ -171,7 +177,10 @@ class SampleWriter:
 
 
 class Shard:
-    """A file of samples that is being written. units: those that are whole in it."""
+    """A file of samples that is being written.
+
+    path: where; units: names of the units that are complete in it; size: bytes of voxels
+    """
 
     def __init__(self, path: Path) -> None:
         self.path, self.units, self.size = path, list[str](), 0
@@ -206,7 +215,7 @@ class Shard:
         )
 
     def age(self) -> float:
-        """Seconds since it was begun."""
+        """Return the seconds since the shard was started."""
         return time.monotonic() - self._began
 
     def finish_unit(self, unit: str) -> None:
@@ -214,7 +223,7 @@ class Shard:
         self._whole = {part: len(rows) for part, rows in self._rows.items()}
 
     def drop_unfinished(self) -> None:
-        """Leave out what belongs to no whole unit; its voxels stay, unread."""
+        """Remove the table rows of unfinished units; their voxels stay and are never read."""
         self._rows = {part: self._rows[part][:count] for part, count in self._whole.items()}
 
     def finish(self, identity: str) -> None:
@@ -232,7 +241,13 @@ def write_tables(
     rows: Mapping[str, list[dict[str, object]]],
     units: list[str],
 ) -> None:
-    """Everything of a file but its voxels."""
+    """Write everything of a prepared file but its voxels.
+
+    file: open for writing
+    identity: canonical JSON of the cache-key inputs
+    rows: table of each part
+    units: names of the units in the file
+    """
     write_text(file, "identity", identity)
     write_text(file, "units", json.dumps(units))
     write_text(file, "parts", json.dumps(list(rows)))
@@ -241,13 +256,17 @@ def write_tables(
 
 
 class GrowingDatasets:
-    """Datasets of a file that grow by a sample at a time; samples that lack one cost no space."""
+    """HDF5 datasets that grow by one sample at a time; absent samples take no space.
+
+    file: open for writing
+    """
 
     def __init__(self, file: h5py.File) -> None:
         self._file = file
         self._stored: dict[str, h5py.Dataset] = {}
 
     def append(self, name: str, index: int, value: np.ndarray) -> None:
+        """Store a value at an index of a dataset. Flags are stored as uint8."""
         flags = value.dtype == np.bool_
         target = self.extended(name, index, value.shape, np.uint8 if flags else np.float32)
         target[index] = value.view(np.uint8) if flags else value
@@ -255,7 +274,7 @@ class GrowingDatasets:
     def extended(
         self, name: str, index: int, shape: tuple[int, ...], dtype: object
     ) -> h5py.Dataset:
-        """The dataset, with room at `index`."""
+        """Return the dataset, resized so that it has a place at `index`."""
         if name not in self._stored:
             self._stored[name] = self._file.create_dataset(
                 name,
@@ -271,7 +290,7 @@ class GrowingDatasets:
 
 
 def _join_shards(shards: list[Path], path: Path, identity: str) -> None:
-    """One file of all shards, in their order; chunks are copied as they are, checksums and all."""
+    """Write one file of all shards, in order; chunks are copied with their checksums."""
     rows: dict[str, list[dict[str, object]]] = {}
     units: list[str] = []
     with h5py.File(path, "w", libver=LIBRARY_VERSION) as output:
@@ -306,7 +325,7 @@ def _stored_chunks(file: h5py.File, part: str) -> Iterator[tuple[str, int]]:
 
 
 def _canonical_sample(sample: Sample) -> Sample:
-    """The sample exactly as it will be read back."""
+    """Return the sample exactly as it will be read back."""
 
     def flags(value: Tensor | None) -> Tensor | None:
         return None if value is None else value.detach().cpu().bool().contiguous()

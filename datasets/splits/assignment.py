@@ -1,4 +1,4 @@
-"""Cases, and which split each is in: by group, in an order that only seed and names decide."""
+"""Cases, and the assignment of their groups to splits by seed and names alone."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Case:
-    """What is read together.
+    """The files that are read together.
 
-    name: unique in the dataset, the same wherever the data lie; its samples' keys begin with it
-    group: what must not be torn apart (patient, recording)
-    files: by role ("image", "mask", "t1"); what they hold is part of the dataset's identity
-    pool: the published set that it lies in ("train", "test"), or "" where nothing is published
-    label: whether it is abnormal, where that is known before it is read
-    extra: what else reading it needs; plain JSON, and part of the identity
+    name: unique in the dataset, the same wherever the data lie; keys of its samples begin with it
+    group: the patient or recording, which stays in one split
+    files: by role ("image", "mask", "t1"); their contents are part of the cache key
+    pool: the published set of the case ("train", "test"), or "" where nothing is published
+    label: whether the case is abnormal, where that is known before it is read
+    extra: what else reading it needs; plain JSON, and part of the cache key
+
+    >>> Case("scan-1", "patient-1", files={}).pool
+    ''
     """
 
     name: str
@@ -31,7 +34,13 @@ class Case:
 
 
 def check_fractions(fractions: Sequence[float], count: int) -> list[float]:
-    """The fractions, if they are `count` of them, sum to 1, and the first is not 0."""
+    """Return the fractions as floats; ValueError unless they are valid.
+
+    fractions: `count` numbers >= 0 that sum to 1; the first is not 0
+
+    >>> check_fractions([0.9, 0.1], 2)
+    [0.9, 0.1]
+    """
     valid = len(fractions) == count and min(fractions) >= 0 and abs(sum(fractions) - 1) < 1e-6
     if not valid or not fractions[0]:
         raise ValueError(f"fractions are {count} numbers that sum to 1, not {list(fractions)}")
@@ -41,10 +50,15 @@ def check_fractions(fractions: Sequence[float], count: int) -> list[float]:
 def assign_groups(
     groups: Iterable[str], fractions: Mapping[str, float], seed: int
 ) -> dict[str, str]:
-    """Which split each group is in: in an order that only seed and names decide.
+    """Return the split of each group, in an order that only seed and names decide.
 
-    fractions: of the groups, by split, summing to 1; the first split takes what rounding leaves.
-    Every split gets a group as long as there are any, in the order of `fractions`.
+    groups: names; duplicates count once
+    fractions: of the groups in each split, summing to 1; the first split takes what rounding
+        leaves. Every split gets a group as long as there are any, in this order
+    seed: which groups go where
+
+    >>> assign_groups(["a", "b", "c", "d"], {"train": 0.5, "test": 0.5}, seed=0)
+    {'d': 'train', 'c': 'train', 'a': 'test', 'b': 'test'}
     """
     order = sorted(set(groups), key=lambda name: sha256(f"{seed}\0{name}".encode()).digest())
     fractions = {split: fraction for split, fraction in fractions.items() if fraction > 0}
@@ -63,10 +77,18 @@ def assign_groups(
 def assign_pools(
     cases: Sequence[Case], pool_fractions: Mapping[str, Mapping[str, float]], seed: int
 ) -> dict[str, str]:
-    """The split of every case: the groups of each pool dealt by that pool's shares.
+    """Return the split of every case, assigning the groups of each pool by its own fractions.
 
-    Groups with a normal case, or one whose label is not known, are dealt apart from those with
-    abnormal cases only, so that both kinds reach every split.
+    cases: those of pools without fractions are left out
+    pool_fractions: the fractions of each split, by pool
+    seed: which groups go where
+
+    Groups with a normal case, or one whose label is not known, are assigned separately from those
+    with abnormal cases only, so that both kinds reach every split.
+
+    >>> cases = [Case(name, name, {}, pool="train") for name in "abcd"]
+    >>> assign_pools(cases, {"train": {"train": 0.5, "held_out": 0.5}}, seed=0)
+    {'a': 'held_out', 'b': 'held_out', 'c': 'train', 'd': 'train'}
     """
     split_of: dict[str, str] = {}
     for pool, fractions in pool_fractions.items():
@@ -103,7 +125,15 @@ def split_training_pool(
 def groups_in_several_splits(
     cases: Iterable[Case], split_of: Mapping[str, str]
 ) -> dict[str, set[str]]:
-    """The groups that stand in several splits, and in which."""
+    """Return the groups that are in several splits, and those splits.
+
+    cases: those without an entry in `split_of` are ignored
+    split_of: split by case name
+
+    >>> cases = [Case("a1", "a", {}), Case("a2", "a", {})]
+    >>> sorted(groups_in_several_splits(cases, {"a1": "train", "a2": "test"})["a"])
+    ['test', 'train']
+    """
     splits: dict[str, set[str]] = defaultdict(set)
     for case in cases:
         if case.name in split_of:
@@ -112,7 +142,15 @@ def groups_in_several_splits(
 
 
 def four_way_split(groups: Iterable[str], fractions: Sequence[float], seed: int) -> dict[str, str]:
-    """Groups dealt to train, held_out, val and test; with fewer than four, val goes without."""
+    """Return the split of each group: train, held_out, val or test; below four groups, no val.
+
+    groups: names; duplicates count once
+    fractions: of the groups in train, held_out, val and test
+    seed: which groups go where
+
+    >>> sorted(four_way_split("abc", [0.4, 0.2, 0.2, 0.2], seed=0).values())
+    ['held_out', 'test', 'train']
+    """
     names: tuple[str, ...] = ("train", "held_out", "val", "test")
     fraction_of: dict[str, float] = dict(zip(names, fractions, strict=True))
     groups = set(groups)

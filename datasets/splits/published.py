@@ -1,4 +1,4 @@
-"""Sharing cases out to the sets that nobody has published, and keeping those that somebody has."""
+"""Assigning cases to the splits that a published dataset lacks, and keeping those it has."""
 
 from __future__ import annotations
 
@@ -18,14 +18,24 @@ def assign_unpublished(
     *,
     abnormal_splits: Sequence[str] = ("train", "val", "test"),
 ) -> dict[str, str]:
-    """The split of every case. Pools "val" and "test" are published: they stay whole. The others
-    are dealt by group to the sets that are lacking: normal cases to train and held_out always, to
-    test and val where these have none; abnormal ones to those of `abnormal_splits` that have none.
+    """Return the split of every case; published pools "val" and "test" stay complete.
 
-    fractions: of cases in train, held_out, val and test; what is published needs none, and the
-        rest is scaled up
-    There is no val with one kind only: what it would hold is dealt to the others. Where a published
-    val holds normal cases only, and nothing abnormal can join it, it is held_out.
+    The other cases are assigned by group to the missing splits: normal cases to train and held_out
+    always, to test and val where these have none; abnormal cases to those of `abnormal_splits` that
+    have none. There is no val with one kind only: its cases go to the other splits. A published val
+    of normal cases that no abnormal case can join becomes held_out.
+
+    cases: each with its pool
+    fractions: of cases in train, held_out, val and test; published splits need none, and the others
+        are scaled up
+    seed: which groups go where
+    abnormal_splits: those that may hold abnormal cases
+
+    >>> from adbench.datasets.splits.assignment import Case
+    >>> cases = [Case(name, name, {}, "train", False) for name in "abcd"]
+    >>> cases.append(Case("t", "t", {}, "test", True))
+    >>> assign_unpublished(cases, [0.6, 0.1, 0.1, 0.2], seed=0)
+    {'a': 'held_out', 'b': 'test', 'c': 'train', 'd': 'train', 't': 'test'}
     """
     split_of = _assign(cases, fractions, seed, abnormal_splits, SPLITS)
     in_val = [case for case in cases if split_of.get(case.name) == "val"]

@@ -1,4 +1,4 @@
-"""Published pools that share subjects: leave those out of the lesser pool, or keep and say so."""
+"""Published pools that share subjects: removing them from all but one pool, or keeping them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from .assignment import Case
 
 
 class DisjointCases(NamedTuple):
-    """cases: those that stay; notes: on who was left out, or stands in two pools."""
+    """Cases of pools that share no subject.
+
+    cases: those that remain
+    notes: on subjects that were removed, or that are in two pools
+
+    >>> DisjointCases(cases=[], notes=[]).notes
+    []
+    """
 
     cases: list[Case]
     notes: list[str]
@@ -19,8 +26,18 @@ class DisjointCases(NamedTuple):
 def remove_shared_subjects(
     cases: Sequence[Case], order: Sequence[str], *, published: bool
 ) -> DisjointCases:
-    """A group stays in the first pool of `order` that it stands in, and is left out of others;
-    with `published` it stays everywhere, and a note warns of it."""
+    """Keep each group in the first pool of `order` that has it, and remove it from the others.
+
+    cases: each with its pool
+    order: pools, the preferred first
+    published: keep all groups in all pools, and warn in the notes
+
+    >>> from adbench.datasets.splits.assignment import Case
+    >>> cases = [Case("a1", "a", {}, "train"), Case("a2", "a", {}, "test")]
+    >>> disjoint = remove_shared_subjects(cases, ["test", "train"], published=False)
+    >>> [case.name for case in disjoint.cases]
+    ['a2']
+    """
     owner: dict[str, str] = {}
     for pool in order:
         for case in cases:

@@ -1,7 +1,9 @@
-"""One made-up person's brain: the template, bent and re-weighed, as tissue at any point.
+"""The anatomy of one synthetic brain: the template, deformed and reweighted, as tissue at any
+point.
 
 Coordinates are (z, y, x) in mm: up, to the front, to the right; the origin is mid-brain. Nothing
-here knows of grids, pixels or lesions, so that a brain with and without one is the same brain.
+here depends on grids, pixels or lesions, so that a brain with and without a lesion is the same
+brain.
 """
 
 from __future__ import annotations
@@ -21,10 +23,10 @@ ORIGIN_IN_MNI = np.array([10.0, -17.0, 0.0], np.float32)  # mm from our origin t
 
 
 class TissueMap(NamedTuple):
-    """What is where.
+    """Tissue at every point of a grid S.
 
-    fractions: (5, *S) shares that sum to 1, in the order of TISSUES
-    brain: (*S) 1 within the skull
+    fractions: (5, *S), of each of TISSUES; they sum to 1
+    brain: (*S) 0..1, 1 within the skull
     caps: (*S) 0..1, white matter beside the ventricles' horns, bright in some healthy people
     choroid: (*S) 0..1, the plexus within the ventricles, which takes up contrast agent
     """
@@ -36,10 +38,16 @@ class TissueMap(NamedTuple):
 
 
 class ShapeChange(NamedTuple):
-    """A change of form with no new tissue: one ventricle widened, or a patch of cortex thickened.
+    """A change of shape without new tissue: one ventricle widened, or a patch of cortex thickened.
 
-    side: +1 right, -1 left; widen: of order 1
-    centre: (z, y, x) and radius in mm of where cortex thickens; thicken: 0..1, up to about 5 mm
+    side: +1 right, -1 left
+    widen: how much the ventricle on that side widens, of order 1
+    centre: (z, y, x) in mm of where cortex thickens
+    radius: of that place, in mm
+    thicken: 0..1, up to about 5 mm
+
+    >>> ShapeChange(side=-1.0, widen=1.2).thicken
+    0.0
     """
 
     side: float = 1.0
@@ -53,7 +61,7 @@ NO_CHANGE = ShapeChange()
 
 
 class Anatomy:
-    """A brain, drawn from `rng`."""
+    """A random brain; its pose, shape, folds and atrophy are drawn from `rng`."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rotation, self.pitch, self.roll = _clipped_normal(rng, 0.03, 0.08)  # radians
@@ -71,11 +79,11 @@ class Anatomy:
         self.sharpness = np.float32(np.exp(rng.normal(0.45, 0.1)))  # undoes averaging 152 people
 
     def on_grid(self, axes: Sequence[Floats], change: ShapeChange = NO_CHANGE) -> TissueMap:
-        """Tissue on the grid that three axes span."""
+        """Return the tissue on the grid that three axes span, in mm."""
         return self._compute_tissue(grid_points(axes), lambda field: field.on_grid(axes), change)
 
     def at_points(self, points: Floats, change: ShapeChange = NO_CHANGE) -> TissueMap:
-        """Tissue at points (3, *S)."""
+        """Return the tissue at points (3, *S), in mm."""
         return self._compute_tissue(points, lambda field: field.at_points(points), change)
 
     def _compute_tissue(
@@ -132,7 +140,7 @@ class Anatomy:
         )
 
     def _bend(self, points: Floats, evaluate: Callable[[RandomField], Floats]) -> Floats:
-        """Where in the template, measured from our origin, the tissue at `points` comes from."""
+        """Return the template coordinates (mm from our origin) of the tissue at `points`."""
         z, y, x = points
         cos, sin = np.cos(self.rotation), np.sin(self.rotation)
         rotated = (z + self.pitch * y + self.roll * x, cos * y - sin * x, sin * y + cos * x)
@@ -147,7 +155,7 @@ class Anatomy:
     def _widen_ventricles(
         self, points: Floats, near_ventricles: Floats, change: ShapeChange
     ) -> Floats:
-        """Pull towards the ventricles' middle, which makes them larger."""
+        """Move points towards the ventricles' middle, which makes the ventricles larger."""
         z, y, x = points
         pull = 0.45 * (self.ventricles + self.asymmetry * np.tanh(x / 8)) * near_ventricles
         z_pull = y_pull = np.zeros_like(x)
@@ -165,7 +173,7 @@ def _ventricle_proximity(points: Floats) -> Floats:
 
 
 def _gaussian_ball(points: Floats, centre: Sequence[float], radius: float) -> Floats:
-    """1 at the centre, about 0.6 at half the radius, near 0 beyond it."""
+    """Return 1 at the centre, about 0.6 at half the radius, near 0 beyond the radius."""
     squared_distance = sum(
         (axis - coordinate) ** 2 for axis, coordinate in zip(points, centre, strict=True)
     )
@@ -173,12 +181,12 @@ def _gaussian_ball(points: Floats, centre: Sequence[float], radius: float) -> Fl
 
 
 def _clipped_normal(rng: np.random.Generator, std: float, limit: float) -> Floats:
-    """Three normal draws, none beyond the limit: no brain leaves the field of view."""
+    """Return three normal draws within +-limit, so that no brain leaves the field of view."""
     return np.clip(rng.normal(0, std, 3), -limit, limit).astype(np.float32)
 
 
 def _scatter(inside: Flags, values: Floats, outside: Floats | float = 0.0) -> Floats:
-    """An array (n, *S) with `values` (n, m) where `inside` (*S), and `outside` (n, 1) elsewhere."""
+    """Return (n, *S) with `values` (n, m) where `inside` (*S), and `outside` (n, 1) elsewhere."""
     result = np.empty((len(values), *inside.shape), np.float32)
     result[:, ~inside] = outside
     result[:, inside] = values
@@ -187,7 +195,7 @@ def _scatter(inside: Flags, values: Floats, outside: Floats | float = 0.0) -> Fl
 
 @cache
 def _template_maps() -> Floats:
-    """The template's brain, its ventricles' surroundings, its brain's rim, and its four tissues."""
+    """Return the template's brain, ventricle surroundings, brain rim, and four tissues."""
     tissue, brain, _ = load_template()
     within = VOXEL_MM * distance_to_outside(brain > 0.5)
     ventricle = ndimage.gaussian_filter(tissue[0] * (within > 24), 3 / VOXEL_MM)
@@ -201,7 +209,7 @@ def _cortex_proximity() -> Floats:
 
 
 def _sample_maps(points: Floats, maps: Floats) -> Floats:
-    """The values (n, *S) of maps (n, Z, Y, X) of the template at `points` (3, *S)."""
+    """Return the values (n, *S) of template maps (n, Z, Y, X) at `points` (3, *S)."""
     offset = (ORIGIN_IN_MNI - load_template().origin).reshape(3, *[1] * (points.ndim - 1))
     index = (points + offset) / np.float32(VOXEL_MM)
     return np.stack(

@@ -1,8 +1,8 @@
-"""SynthBrain: made-up brains with and without lesions, that need no download.
+"""SynthBrain: synthetic brain MRI with and without lesions; nothing to download.
 
-The tissue maps of the ICBM152 template, bent into as many people as are wanted, four MRI
-modalities, graded lesions, and for every diseased slice the same slice without the lesion.
-assets/synthbrain.md says what it can and cannot tell about a method.
+The tissue maps of the ICBM152 template, deformed into any number of subjects, four MRI modalities,
+graded lesions, and for every slice with a lesion the same slice without it (the healthy
+counterpart). assets/synthbrain.md says what it can and cannot show about a method.
 """
 
 from __future__ import annotations
@@ -40,7 +40,15 @@ MODALITY_SETS = {"4ch": MODALITIES, **{name: (name,) for name in MODALITIES}}
 
 
 class Preset(NamedTuple):
-    """subjects: of each role; heights: of the slices, mm, of a 2-D sample each; none for volumes"""
+    """Size of a dataset.
+
+    subjects: number of each of ROLES
+    heights: of the slices in mm, each a 2-D sample; () for volumes
+    size: pixels along each side
+
+    >>> PRESETS["tiny"].size
+    32
+    """
 
     subjects: tuple[int, ...]
     heights: tuple[float, ...]
@@ -57,15 +65,19 @@ PRESETS = {
 
 
 class SynthBrain(PreparedDataset):
-    """See the module.
+    """Synthetic brain MRI, as slices or volumes.
 
-    preset: how many people, which slices, how many pixels; one of PRESETS
+    preset: number of subjects, slices and pixels; one of PRESETS
     modalities: names out of t1, t2, flair, t1ce, or "4ch" for all, or one name
     size: pixels along each side, in place of the preset's
-    subjects: how many people of each of ROLES, in place of the preset's; what is not named stays
-    norm: "healthy_ref" puts the 1st and 99th percentile of the brain, had it no lesion, at 0 and
-        0.8; "p1p99" puts those of the image itself at 0 and 1, as the papers do, by which a bright
+    subjects: number of subjects by role (one of ROLES), in place of the preset's
+    seed: another seed gives other subjects
+    norm: "healthy_ref" maps the 1st and 99th percentile of the healthy counterpart's brain to 0 and
+        0.8; "p1p99" maps those of the image itself to 0 and 1, as the papers do, by which a bright
         lesion darkens all the rest
+
+    >>> SynthBrain(preset="tiny", modalities="flair").spec
+    Spec(channels=1, shape=(32, 32), labels=True, masks=True)
     """
 
     synthetic: ClassVar[bool] = True
@@ -103,7 +115,7 @@ class SynthBrain(PreparedDataset):
 
     @property
     def cache_key_inputs(self) -> dict[str, object]:
-        """All that the samples depend on, the code that makes them among it."""
+        """Everything that the samples depend on, including the code that generates them."""
         return {
             "subjects": self.subjects,
             "modalities": list(self.modalities),
@@ -126,7 +138,7 @@ class SynthBrain(PreparedDataset):
         )
 
     def _write_subjects(self, writer: SampleWriter, progress: Progress) -> None:
-        """Make everybody, a few at a time on every core, and add them in one order."""
+        """Generate all subjects, a few at a time on every core, and write them in one order."""
         subject_ids = [(role, i) for role in ROLES for i in range(self.subjects[role])]
         remaining = [
             subject_id for subject_id in subject_ids if not writer.has_unit(_unit_name(subject_id))
@@ -160,8 +172,11 @@ class SynthBrain(PreparedDataset):
     def _slice_samples(
         self, subject: Subject, group: str, plan: LesionPlan | None
     ) -> Iterator[Sample]:
-        """A sample of each slice, or one of the volume. A diseased person's slices that show none
-        of the lesion, or too little to draw, are neither normal nor abnormal: left out."""
+        """Yield a sample of each slice, or one of the volume.
+
+        Slices of a subject with a lesion that show too little of it are neither normal nor
+        abnormal, and are left out.
+        """
         channels = [MODALITIES.index(name) for name in self.modalities]
         tags = {"lesion": "none", "contrast": "none", "size": "none"}
         if plan is not None:
@@ -225,7 +240,7 @@ def _code_digest(folders: Sequence[Path] = CODE_FOLDERS) -> str:
 
 
 def _usable_cores() -> int:
-    """How many this process may use."""
+    """Return how many CPU cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

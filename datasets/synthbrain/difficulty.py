@@ -1,7 +1,8 @@
-"""How far cheap scorers get on a dataset: one that cannot tell these apart ranks nothing.
+"""Scores of simple baselines on a dataset, to show that it is neither trivial nor impossible.
 
 `python -m adbench.datasets.synthbrain.difficulty '{"modalities": "flair"}'` prints the table of the
-card, assets/synthbrain.md. Nothing is learnt but means, components and a mixture.
+dataset card, assets/synthbrain.md. The baselines learn nothing but means, principal components and
+a mixture.
 """
 
 from __future__ import annotations
@@ -26,7 +27,12 @@ Array = NDArray[np.float32]
 
 
 class SplitArrays(NamedTuple):
-    """A split in memory: x (N, C, H, W), roi and mask (N, H, W), label, place and kind (N,)."""
+    """A split in memory.
+
+    x, counterpart: (N, C, H, W) float32
+    roi, mask: (N, H, W) bool
+    label, group, slice_name, kind: (N,)
+    """
 
     x: Array
     roi: NDArray[np.bool_]
@@ -39,6 +45,7 @@ class SplitArrays(NamedTuple):
 
     @classmethod
     def from_split(cls, split: Split, tag: str = "lesion") -> SplitArrays:
+        """Read all samples of a split; `tag` is the one that `kind` holds."""
         samples = [split[i] for i in range(len(split))]
         blank = np.zeros(samples[0].x.shape[1:], bool)
         return cls(
@@ -56,7 +63,7 @@ class SplitArrays(NamedTuple):
 
 
 def _slice_name(key: str) -> str:
-    """Which slice of a person a sample is: "z+06" of "s0042/z+06"; alike for all where not told."""
+    """Return the slice of a key, "z+06" of "s0042/z+06"; "z0" if it names none."""
     last = key.rpartition("/")[2]
     return last if last.startswith("z") else "z0"
 
@@ -66,15 +73,17 @@ Scorer = Callable[[SplitArrays, SplitArrays], Array]
 
 
 def distance_to_mean(train: SplitArrays, test: SplitArrays) -> Array:
+    """Return maps (N, H, W): absolute distance to the mean of all training images."""
     return np.abs(test.x - train.x.mean(0)).mean(1)
 
 
 def distance_to_slice_mean(train: SplitArrays, test: SplitArrays) -> Array:
+    """Return maps (N, H, W): absolute distance to the mean of the same slice in training."""
     return np.abs(test.x - _per_slice(train, test, lambda x: x.mean(0))).mean(1)
 
 
 def atlas_z_score(train: SplitArrays, test: SplitArrays) -> Array:
-    """Standard deviations from the mean of the same slice of other people."""
+    """Return maps (N, H, W): absolute z-score against the same slice in training."""
     mean = _per_slice(train, test, lambda x: x.mean(0))
     spread = _per_slice(train, test, lambda x: x.std(0))
     return (np.abs(test.x - mean) / (spread + 0.05)).mean(1)
@@ -88,7 +97,10 @@ def _per_slice(train: SplitArrays, test: SplitArrays, statistic: Callable[[Array
 
 
 def pca_residual(count: int) -> Scorer:
-    """What the first principal components of the training images leave over."""
+    """Return a scorer by reconstruction error of a PCA of the training images.
+
+    count: number of principal components
+    """
 
     def score(train: SplitArrays, test: SplitArrays) -> Array:
         n_components = min(count, len(train.x) - 1)
@@ -102,18 +114,21 @@ def pca_residual(count: int) -> Scorer:
 
 
 def nearest_image_distance(train: SplitArrays, test: SplitArrays) -> Array:
-    """Distance to the training image that is most alike."""
+    """Return maps (N, H, W): absolute distance to the nearest training image."""
     train_vectors, test_vectors = (arrays.x.reshape(len(arrays.x), -1) for arrays in (train, test))
     squared_distance = (train_vectors**2).sum(1) - 2 * test_vectors @ train_vectors.T
     return np.abs(test.x - train.x[squared_distance.argmin(1)]).mean(1)
 
 
 def mirror_asymmetry(train: SplitArrays, test: SplitArrays) -> Array:
-    """What left and right do not share, blurred for want of a registered midline."""
+    """Return maps (N, H, W): difference to the mirror image, blurred because no midline is
+    registered.
+    """
     return _blur(np.abs(test.x - test.x[..., ::-1]).mean(1))
 
 
 def blurred_atlas_z_score(train: SplitArrays, test: SplitArrays) -> Array:
+    """Return maps (N, H, W): `atlas_z_score`, blurred."""
     return _blur(atlas_z_score(train, test))
 
 
@@ -122,7 +137,10 @@ def _blur(maps: Array) -> Array:
 
 
 def intensity_surprise(train: SplitArrays, test: SplitArrays) -> Array:
-    """Surprise at the intensities of a pixel, wherever it lies: a mixture of five Gaussians."""
+    """Return maps (N, H, W): negative log-likelihood of a pixel's intensities, at any position.
+
+    The model is a mixture of five Gaussians.
+    """
     intensities = train.x.transpose(0, 2, 3, 1)[train.roi]
     subset = intensities[
         np.random.default_rng(0).choice(
@@ -135,18 +153,21 @@ def intensity_surprise(train: SplitArrays, test: SplitArrays) -> Array:
 
 
 def flair_intensity(train: SplitArrays, test: SplitArrays) -> Array:
-    """The last modality but one (FLAIR of four) as it is. Clipped at 1, so that scores tie."""
+    """Return maps (N, H, W): the last modality but one (FLAIR of four), clipped at 1."""
     return test.x[:, max(test.x.shape[1] - 2, 0)]
 
 
 def slice_height(train: SplitArrays, test: SplitArrays) -> Array:
-    """Where a slice lies, and nothing of what it shows."""
+    """Return maps (N, H, W): the height of the slice, whatever it shows."""
     height = np.array([float(name[1:]) for name in test.slice_name], np.float32)
     return np.broadcast_to(-height[:, None, None], test.roi.shape)
 
 
 def counterpart_bound(train: SplitArrays, test: SplitArrays) -> Array:
-    """No result: what could be had by knowing the brain without its lesion, but not its noise."""
+    """Return maps (N, H, W): difference to the healthy counterpart; an upper bound, no result.
+
+    It knows the brain without its lesion, but not the noise.
+    """
     clean = ndimage.gaussian_filter(test.counterpart, (0, 0, 0.7, 0.7))
     return _blur(np.abs(ndimage.gaussian_filter(test.x, (0, 0, 0.7, 0.7)) - clean).mean(1))
 
@@ -164,7 +185,7 @@ SCORERS: dict[str, Scorer] = {
     "mixture of 5": intensity_surprise,
     "intensity (FLAIR)": flair_intensity,
     "height of the slice": slice_height,
-    "its own twin (bound)": counterpart_bound,
+    "healthy counterpart (bound)": counterpart_bound,
 }
 
 REDUCERS: dict[str, Callable[[Array], float]] = {
@@ -175,15 +196,25 @@ REDUCERS: dict[str, Callable[[Array], float]] = {
 
 
 def evaluate_scorers(dataset: Dataset, tag: str = "lesion") -> Iterable[dict[str, float | str]]:
-    """A row of each scorer: image AUROC for each reducer, by person, and by kind of lesion (each
-    against all healthy slices); pixel AP within the brain, likewise. A person's score is the mean
-    of their slices, as diseased people have fewer of them."""
+    """Yield the results of each baseline as a row.
+
+    dataset: with train and test splits
+    tag: that divides the abnormal samples into kinds
+
+    A row holds the image AUROC for each reducer, per subject, and per kind of lesion (each against
+    all healthy slices), and the pixel AP within the brain, likewise. A subject's score is the mean
+    of its slices, because subjects with a lesion have fewer of them.
+    """
     yield from compare_scorers(
         SplitArrays.from_split(dataset.train(), tag), SplitArrays.from_split(dataset.test(), tag)
     )
 
 
 def compare_scorers(train: SplitArrays, test: SplitArrays) -> Iterable[dict[str, float | str]]:
+    """Yield the results of each baseline as a row; see `evaluate_scorers`.
+
+    train, test: the splits in memory
+    """
     for name, scorer in SCORERS.items():
         maps = scorer(train, test)
         inside = [m[r] for m, r in zip(maps, test.roi, strict=True)]
@@ -206,7 +237,15 @@ def compare_scorers(train: SplitArrays, test: SplitArrays) -> Iterable[dict[str,
 
 
 def markdown_table(rows: Iterable[dict[str, float | str]]) -> str:
-    """Markdown."""
+    """Return rows as a Markdown table.
+
+    rows: by column; numbers are printed with three digits
+
+    >>> print(markdown_table([{"scorer": "PCA 16", "pixel AP": 0.25}]))
+    | scorer | pixel AP |
+    |---|---|
+    | PCA 16 | .250 |
+    """
     lines: list[str] = []
     for row in rows:
         if not lines:
@@ -217,14 +256,14 @@ def markdown_table(rows: Iterable[dict[str, float | str]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Cheap scorers on a dataset of this room.")
+    parser = argparse.ArgumentParser(description="Simple baselines on a dataset of this package.")
     parser.add_argument("arguments", type=json.loads, default={}, nargs="?", help="as JSON")
     parser.add_argument("--dataset", default="synthbrain:SynthBrain", help="module:Class")
     parser.add_argument("--by", default="lesion", help="tag that parts the abnormal samples")
     options = parser.parse_args()
     module, _, name = options.dataset.partition(":")
     dataset = getattr(import_module(f".{module}", __package__), name)(**options.arguments)
-    sys.stdout.write(markdown_table(evaluate_scorers(dataset, options.selection_metric)) + "\n")
+    sys.stdout.write(markdown_table(evaluate_scorers(dataset, options.by)) + "\n")
 
 
 if __name__ == "__main__":

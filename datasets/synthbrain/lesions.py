@@ -1,4 +1,4 @@
-"""What can be wrong with a made-up brain: where it lies, how it looks, how it pushes.
+"""Synthetic lesions: their place, their intensities, and how they displace tissue.
 
 Kinds: tumour (oedema, enhancing rim, core, mass effect), ms (several plaques in white matter),
 stroke (fluid-like, cortical), hemorrhage (dark on T2, bright on T1), and two that have no unusual
@@ -41,7 +41,15 @@ WIDENING_RANGES = ((0.9, 1.2), (1.2, 1.5), (1.5, 1.9))
 
 
 class LesionPlan(NamedTuple):
-    """Which lesion a subject is to have: so that every stratum is as large as any other."""
+    """Kind, size and contrast of a subject's lesion, planned so that all strata have equal size.
+
+    kind: one of KINDS
+    size: index into SIZES
+    contrast: 1 for the intensities of INTENSITIES, 0 for none
+
+    >>> LesionPlan("ms", 0, 0.6).kind
+    'ms'
+    """
 
     kind: str
     size: int
@@ -49,8 +57,11 @@ class LesionPlan(NamedTuple):
 
     @classmethod
     def for_index(cls, index: int) -> LesionPlan:
-        """The plan of the index-th diseased subject. Of ten in a row, two have no unusual
-        intensity; each kind goes through all sizes and contrasts in turn."""
+        """Return the plan of the index-th subject with a lesion.
+
+        Of ten in a row, two have no unusual intensity; each kind goes through all sizes and
+        contrasts in turn.
+        """
         round_, position = divmod(index, len(KIND_CYCLE))
         kind = KIND_CYCLE[position]
         occurrence = round_ * KIND_CYCLE.count(kind) + KIND_CYCLE[:position].count(kind)
@@ -58,7 +69,12 @@ class LesionPlan(NamedTuple):
 
 
 class Blob:
-    """A bumpy ellipsoid. centre: (z, y, x) mm; radius: mm."""
+    """An ellipsoid with a bumpy surface.
+
+    rng: draws its shape
+    centre: (z, y, x) in mm
+    radius: in mm
+    """
 
     def __init__(self, rng: np.random.Generator, centre: Floats, radius: float) -> None:
         self.centre, self.radius = centre, radius
@@ -69,7 +85,7 @@ class Blob:
         self.stretch = np.exp(rng.normal(0, 0.18, 3)).astype(np.float32)
 
     def depth(self, axes: Sequence[Floats], scale: float = 1.0) -> Floats:
-        """Mm below its surface, negative outside; roughly, as its bumps are not measured."""
+        """Return the approximate depth below the surface in mm, negative outside, on a grid."""
         away = [(a - c) * s for a, c, s in zip(axes, self.centre, self.stretch, strict=True)]
         z, y, x = away
         far = np.sqrt(z[:, None, None] ** 2 + y[:, None] ** 2 + x**2)
@@ -78,9 +94,12 @@ class Blob:
 
 
 class Lesion:
-    """A plan come true in one anatomy.
+    """A lesion of a plan, placed in one anatomy.
 
-    levels: heights in mm of which a lesion shall meet at least one
+    rng: draws place and shape
+    plan: kind, size and contrast
+    anatomy: of the subject
+    heights: in mm, of the slices; a lesion meets at least one of them
     """
 
     def __init__(
@@ -109,7 +128,7 @@ class Lesion:
             self.mass_effect = rng.uniform(0.2, 0.9) * min(plan.contrast, 1)
 
     def displaced_points(self, axes: Sequence[Floats]) -> Floats:
-        """Where the tissue at each grid point was before a mass pushed it: (3, K, H, W)."""
+        """Return (3, K, H, W): where tissue at each grid point was before the mass pushed it."""
         points = grid_points(axes)
         for blob in self.blobs if self.mass_effect else ():
             away = points - blob.centre.reshape(3, 1, 1, 1)
@@ -121,7 +140,9 @@ class Lesion:
     def paint(
         self, image: Floats, axes: Sequence[Floats], white: Floats, brain: Floats
     ) -> tuple[Floats, Floats]:
-        """The image (4, K, H, W) with the lesion in it, and how much of it is where (K, H, W)."""
+        """Return the image (4, K, H, W) with the lesion, and the lesion's share of each pixel (K,
+        H, W).
+        """
         kind, amount = self.plan.kind, np.zeros_like(white)
         visibility = brain * np.minimum(1.2 * white, 1) if kind == "ms" else brain
         for blob in self.blobs:
@@ -138,7 +159,7 @@ class Lesion:
 def _lesion_centres(
     rng: np.random.Generator, kind: str, count: int, anatomy: Anatomy, heights: Sequence[float]
 ) -> Floats:
-    """Centres (count, 3) in tissue that the kind befalls, within 4 mm of a level."""
+    """Return centres (count, 3) in tissue where the kind occurs, within 4 mm of a height."""
     side = np.arange(-95, 96, 5, dtype=np.float32)
     axes = (np.asarray(heights, np.float32), side, side)
     tissue = anatomy.on_grid(axes)

@@ -1,4 +1,4 @@
-"""From tissue to what a scanner shows: contrasts, bias field, ghosts, noise, and a common scale."""
+"""From tissue to MRI: contrast, bias field, ghosts, noise, and normalisation."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ REFERENCE_LEVEL = (
 
 
 class Scanner:
-    """One examination: the contrast of every modality, its faults, and how much noise.
+    """A random examination: contrast, artefacts and noise of every modality.
 
-    What could be taken for a lesion and is none: caps beside the ventricles (in 45 % of people),
-    a choroid plexus that enhances (60 %), a ghost of motion (15 % of modalities), a strong bias
-    field (15 %).
+    Healthy structures and artefacts that a method may take for a lesion: caps beside the ventricles
+    (in 45 % of subjects), a choroid plexus that enhances (60 %), a ghost of motion (15 % of
+    modalities), a strong bias field (15 %).
     """
 
     def __init__(self, rng: np.random.Generator) -> None:
@@ -48,7 +48,7 @@ class Scanner:
         self.noise = (NOISE_LEVEL * np.exp(rng.normal(0, 0.25, 4))).astype(np.float32)
 
     def ideal_image(self, tissue: TissueMap, axes: Sequence[Floats]) -> Floats:
-        """Ideal intensities of all modalities, (4, K, H, W), about 0 to 1."""
+        """Return ideal intensities of all modalities, (4, K, H, W), about 0 to 1."""
         image = np.einsum("mt,tkhw->mkhw", self.contrast, tissue.fractions)
         caps = self.caps * tissue.caps
         image = image * (1 - caps) + CAP_INTENSITIES * caps
@@ -56,10 +56,11 @@ class Scanner:
         return (image * (1 + 0.02 * self.texture.on_grid(axes))).astype(np.float32)
 
     def acquire(self, image: Floats, brain: Flags, axes: Sequence[Floats], noise: Floats) -> Floats:
-        """What comes out of the scanner, within the brain: (4, K, h, w), skull-stripped.
+        """Return the acquired image, skull-stripped: (4, K, h, w).
 
-        image: (4, K, H, W), H and W a whole multiple of h and w (finer than the pixels)
-        brain: (K, h, w) bool; axes: the pixels' coordinates
+        image: (4, K, H, W) ideal intensities; H and W are a whole multiple of h and w
+        brain: (K, h, w) bool
+        axes: coordinates of the pixels
         noise: standard normal, (4, 2, K, h, w)
         """
         fold = image.shape[-1] // brain.shape[-1]
@@ -79,17 +80,42 @@ class Scanner:
 
 
 def downsample(image: Floats, factor: int) -> Floats:
-    """Mean over fold by fold pixels of the last two axes."""
+    """Return means over factor x factor pixels of the last two axes.
+
+    image: (..., H, W)
+    factor: divides H and W
+
+    >>> downsample(np.arange(4.0).reshape(2, 2), 2).tolist()
+    [[1.5]]
+    """
     *leading, height, width = image.shape
     return image.reshape(*leading, height // factor, factor, width // factor, factor).mean((-3, -1))
 
 
 def intensity_limits(image: Floats, brain: Flags) -> Floats:
-    """The 1st and 99th percentile of each modality within the brain: (4, 2)."""
+    """Return the 1st and 99th percentile of each modality within the brain: (4, 2).
+
+    image: (4, K, H, W)
+    brain: (K, H, W) bool
+
+    >>> image = np.broadcast_to(np.arange(101.0), (4, 1, 1, 101))
+    >>> intensity_limits(image, np.ones((1, 1, 101), bool))[0].tolist()
+    [1.0, 99.0]
+    """
     return np.stack([np.percentile(channel[brain], (1, 99)) for channel in image])
 
 
 def normalise(image: Floats, brain: Flags, limits: Floats, *, top: float) -> Floats:
-    """To [0, 1]: the lower limit to 0, the upper to `top`; 0 outside the brain."""
+    """Return intensities mapped to [0, 1] and clipped: the lower limit to 0, the upper to `top`.
+
+    image: (4, K, H, W)
+    brain: (K, H, W) bool; the result is 0 outside
+    limits: (4, 2), from `intensity_limits`
+    top: the value of the upper limit
+
+    >>> limits = np.array([[0.0, 2.0]] * 4)
+    >>> normalise(np.ones((4, 1, 1, 1)), np.ones((1, 1, 1), bool), limits, top=0.8).ravel().round(1)
+    array([0.4, 0.4, 0.4, 0.4], dtype=float32)
+    """
     low, high = (limits[:, i].reshape(-1, 1, 1, 1) for i in (0, 1))
     return (np.clip((image - low) / (high - low) * top, 0, 1) * brain).astype(np.float32)

@@ -1,7 +1,7 @@
-"""One made-up person, start to end: anatomy, lesion, scan, and the checks on all of them.
+"""Generating one synthetic subject: anatomy, lesion, scan, and checks of the result.
 
-Every person has a stream of random numbers for each of anatomy, contrast, lesion and noise, so
-that the same brain in the same scanner can be had with and without its lesion.
+Every subject has a separate random stream for each of anatomy, contrast, lesion and noise, so that
+the same brain in the same scanner can be rendered with and without its lesion.
 """
 
 from __future__ import annotations
@@ -27,10 +27,15 @@ MIN_LESION_SHARE, MIN_TISSUE_SHARE = 0.5, 0.25
 
 @dataclass(frozen=True)
 class ViewGrid:
-    """Which grid people are seen on.
+    """The grid of slices and pixels that subjects are rendered on.
 
-    heights: mm, of the slices; mm: pixel width; size: pixels along y and x
-    supersampling: how many times finer than the pixels tissue is computed
+    heights: of the slices in mm
+    size: pixels along y and x
+    mm: pixel width
+    supersampling: tissue is computed on pixels that are this many times finer
+
+    >>> ViewGrid((0.0,), size=4, mm=2.0).axes()[2].tolist()
+    [-3.0, -1.0, 1.0, 3.0]
     """
 
     heights: tuple[float, ...]
@@ -39,15 +44,19 @@ class ViewGrid:
     supersampling: int = 2
 
     def axes(self, factor: int = 1) -> tuple[Floats, Floats, Floats]:
-        """z upwards, y from front to back, x from left to right."""
+        """Return coordinates in mm: z upwards, y from front to back, x from left to right."""
         side = (np.arange(self.size * factor) - (self.size * factor - 1) / 2) * self.mm / factor
         side = side.astype(np.float32)
         return np.asarray(self.heights, np.float32), -side, side
 
 
 class Subject(NamedTuple):
-    """x, counterpart: (4, K, H, W) in [0, 1]; twin is x itself in a healthy person
-    mask: (K, H, W) bool; roi: (K, H, W) bool, the brain
+    """The rendered images of one subject.
+
+    x: (4, K, H, W) in [0, 1]
+    counterpart: like x, without the lesion; x itself for a healthy subject
+    mask: (K, H, W) bool, the lesion
+    roi: (K, H, W) bool, the brain
     """
 
     x: Floats
@@ -59,7 +68,16 @@ class Subject(NamedTuple):
 def make_subject(
     seed: int, number: int, plan: LesionPlan | None, view: ViewGrid, norm: str
 ) -> Subject:
-    """The person of that number; healthy where there is no plan."""
+    """Return a subject, the same for the same arguments.
+
+    seed: of the dataset
+    number: of the subject
+    plan: of the lesion; None for a healthy subject
+    view: the grid
+    norm: one of NORMS
+
+    Raises RuntimeError if the result fails a check.
+    """
 
     def stream(purpose: int) -> np.random.Generator:
         return np.random.default_rng([seed, number, purpose])
@@ -104,7 +122,7 @@ def make_subject(
 def _with_lesion(
     lesion: Lesion, anatomy: Anatomy, healthy: TissueMap, scan: Scanner, axes: Sequence[Floats]
 ) -> tuple[Floats, Floats]:
-    """Ideal intensities with the lesion, and how much of it is where."""
+    """Return ideal intensities with the lesion, and its share of each pixel."""
     if lesion.plan.kind in ("ventricle", "cortex"):
         tissue = anatomy.on_grid(axes, lesion.shape_change)
         increase = tissue.fractions - healthy.fractions
@@ -123,14 +141,14 @@ def _with_lesion(
 
 
 def _replace_points(whole: Floats, where: Flags, values: Floats) -> Floats:
-    """A copy of `whole` (…, *S) that holds `values` (…, n) in the n places `where` (*S)."""
+    """Return a copy of `whole` (..., *S) with `values` (..., n) at the n points of `where` (*S)."""
     copy = whole.copy()
     copy[..., where] = values
     return copy
 
 
 def _lesion_heights(view: ViewGrid) -> list[float]:
-    """Heights that lesions keep to: slices at least 4 mm apart, where there is most brain."""
+    """Return the heights of lesions: slices at least 4 mm apart, where there is most brain."""
     heights: list[float] = []
     for height in view.heights:
         if -20 <= height <= 40 and (not heights or height - heights[-1] >= 4):
@@ -139,7 +157,11 @@ def _lesion_heights(view: ViewGrid) -> list[float]:
 
 
 def check_anatomy(tissue: TissueMap, roi: Flags) -> None:
-    """Raise RuntimeError where a brain is no brain: each check has caught a real mistake."""
+    """Raise RuntimeError if tissue is not plausible; each check has found a real mistake.
+
+    tissue: of a subject
+    roi: (K, H, W) bool, the brain
+    """
     total = tissue.fractions.sum(0)
     if not all(np.isfinite(values).all() for values in tissue):
         raise RuntimeError("tissue is not finite")
@@ -155,12 +177,16 @@ def check_anatomy(tissue: TissueMap, roi: Flags) -> None:
 
 
 def _largest_area(mask: Flags, view: ViewGrid) -> float:
-    """Mm² that a mask covers where it covers most."""
+    """Return the area in mm² that a mask covers in the slice where it is largest."""
     return float(mask.sum((1, 2)).max()) * view.mm**2
 
 
 def check_diseased(subject: Subject, view: ViewGrid) -> None:
-    """Raise RuntimeError unless there is a lesion, in the brain, and all values are in range."""
+    """Raise RuntimeError unless there is a lesion, inside the brain, and all values are in range.
+
+    subject: with a lesion
+    view: its grid
+    """
     if (area := _largest_area(subject.mask, view)) < MIN_LESION_AREA:
         raise RuntimeError(
             f"a lesion covers {area:.0f} mm² in its largest slice, not {MIN_LESION_AREA:.0f}"

@@ -1,7 +1,7 @@
-"""The tissue maps that SynthBrain starts from: how to load them, and how they were made.
+"""The tissue maps that SynthBrain starts from: loading them, and how they were made.
 
-`python -m adbench.datasets.synthbrain.tissue_maps` makes the asset anew from the ICBM152 2009a
-symmetric maps inside nilearn 0.14.1, which is needed for nothing else. © the Montreal Neurological
+`python -m adbench.datasets.synthbrain.tissue_maps` makes the asset again from the ICBM152 2009a
+symmetric maps in nilearn 0.14.1, which is needed for nothing else. © the Montreal Neurological
 Institute; see assets/LICENSE.icbm152.
 """
 
@@ -24,7 +24,9 @@ MAX_LEVEL = 63  # the integer that stands for certainty: 6 bits a voxel
 
 
 class Template(NamedTuple):
-    """tissue: (4, Z, Y, X) float32, chances of CSF, cortex, white matter, deep grey matter
+    """Tissue probabilities of the template.
+
+    tissue: (4, Z, Y, X) float32, probability of CSF, cortex, white matter, deep grey matter
     brain: (Z, Y, X) float32, 1 within the skull
     origin: of voxel (0, 0, 0) in mm, (z, y, x) in MNI space, RAS
     """
@@ -36,6 +38,11 @@ class Template(NamedTuple):
 
 @cache
 def load_template() -> Template:
+    """Return the template, read once per process.
+
+    >>> load_template().tissue.shape[0]
+    4
+    """
     with lzma.open(ASSET) as file:
         arrays = np.load(io.BytesIO(file.read()), allow_pickle=False)
         half = arrays["maps"].astype(np.float32) / MAX_LEVEL  # the half x >= 0
@@ -46,10 +53,13 @@ def load_template() -> Template:
 
 
 def make_asset(target: Path = ASSET) -> None:
-    """Average the 1 mm maps to 2 mm, keep 6 bits, and part deep grey matter from cortex.
+    """Write the asset: average the 1 mm maps to 2 mm, quantise to 6 bits, separate deep grey
+    matter.
 
-    Deep is what lies more than about 26 mm below the surface of the brain. The template is its own
-    mirror image: one half is kept.
+    target: of the file
+
+    Deep grey matter is what lies more than about 26 mm below the surface of the brain. The template
+    is its own mirror image, so that one half is stored.
     """
     grey, white, t1, affine = _load_source_maps()
     brain = np.asarray(ndimage.binary_fill_holes(ndimage.binary_opening(t1 > 0)), np.float32)
@@ -77,12 +87,18 @@ def make_asset(target: Path = ASSET) -> None:
 
 
 def distance_to_outside(inside: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Steps from each voxel to the nearest that is not inside."""
+    """Return the distance of each voxel to the nearest one that is not inside, in voxels.
+
+    inside: bool, any number of axes
+
+    >>> distance_to_outside(np.array([False, True, True])).tolist()
+    [0.0, 1.0, 2.0]
+    """
     return np.asarray(ndimage.distance_transform_edt(inside), np.float64)
 
 
 def _load_source_maps() -> tuple[NDArray, NDArray, NDArray, NDArray]:
-    """Grey matter, white matter (0 to 1), T1 and the affine, 1 mm, axes x, y, z."""
+    """Return grey matter, white matter (0 to 1), T1 and the affine, 1 mm, axes x, y, z."""
     import nibabel  # only here: the asset is made once
 
     spec = importlib.util.find_spec("nilearn")

@@ -1,1 +1,1 @@
-"""From what a file stores to samples: slices, crops, tiles. Imports datasets.base and io."""
+"""From stored values to samples: slices, crops, tiles, random fields. Imports base and io."""

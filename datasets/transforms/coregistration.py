@@ -1,4 +1,4 @@
-"""Volumes of one patient, read together: what is wrong with each, and with one beside another."""
+"""Reading the volumes of one patient together, with all problems of each and between them."""
 
 from __future__ import annotations
 
@@ -24,13 +24,21 @@ def read_coregistered(
     ignore_affine: bool = False,
     reorient: bool = True,
 ) -> tuple[dict[str, Volume], list[str]]:
-    """The volumes that can be read, by role, and every problem, one line each.
+    """Return the readable volumes by role, and every problem, one line each.
 
-    name_of: how errors call the file of a role
-    labels: the roles that hold labels, each one of `allowed`
-    nan: "zero" takes NaN for background
-    ignore_affine: the first file's affine counts for all
+    files: by role
+    name_of: returns the name of a role's file in errors
+    labels: the roles that hold labels
+    allowed: the labels that may occur
+    nan: "zero" sets NaN to 0, "error" reports them
+    ignore_affine: use the affine of the first file for all
     reorient: false leaves all axes as they are stored
+
+    >>> import nibabel as nib
+    >>> nib.Nifti1Image(np.ones((2, 3, 4), np.float32), np.eye(4)).to_filename("t1.nii")
+    >>> volumes, problems = read_coregistered({"t1": Path("t1.nii")}, lambda role: f"{role}.nii")
+    >>> list(volumes), problems
+    (['t1'], [])
     """
     volumes: dict[str, Volume] = {}
     problems: list[str] = []
@@ -59,7 +67,17 @@ def read_coregistered(
 def find_mismatches(
     volumes: Mapping[str, Volume], name_of: Callable[[str], str], *, ignore_affine: bool = False
 ) -> Iterator[str]:
-    """Volumes that differ from the first in shape, or in where their voxels lie."""
+    """Yield a problem for each volume that differs from the first in shape or affine.
+
+    volumes: by role
+    name_of: returns the name of a role's file in errors
+    ignore_affine: compare shapes only
+
+    >>> def volume(*shape: int) -> Volume:
+    ...     return Volume(np.zeros(shape), np.eye(4), (1.0, 1.0, 1.0), "RAS", np.eye(4), "")
+    >>> list(find_mismatches({"t1": volume(2, 2, 2), "t2": volume(2, 2, 3)}, str.upper))
+    ['T2 and T1 differ in shape: (2, 2, 3) and (2, 2, 2)']
+    """
     if not volumes:
         return
     (first, reference), *others = volumes.items()
@@ -74,7 +92,14 @@ def find_mismatches(
 
 
 def nan_notes(volumes: Mapping[str, Volume], name_of: Callable[[str], str]) -> list[str]:
-    """Notes on NaN that were taken for background."""
+    """Return a note for each volume whose NaN were set to zero.
+
+    volumes: by role
+    name_of: returns the name of a role's file in notes
+
+    >>> nan_notes({}, str.upper)
+    []
+    """
     return [
         f"{name_of(role)}: {volume.nans} NaN voxels were set to zero"
         for role, volume in volumes.items()

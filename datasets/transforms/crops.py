@@ -1,4 +1,4 @@
-"""What layouts of whole volumes share: upright axes, and a box of one size."""
+"""Display orientation of whole volumes, and cropping and resizing them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,34 @@ Spacing = tuple[float, ...]
 
 
 def to_display_axes(volume: Volume) -> tuple[np.ndarray, Spacing]:
-    """A RAS+ volume as (D, H, W): from the feet up, front to back, the patient's right to left;
-    and mm along these axes."""
+    """Return a RAS+ volume as (D, H, W), and mm per step along these axes.
+
+    D runs from the feet up, H from front to back, W from the patient's right to left.
+
+    volume: with RAS+ axes
+
+    >>> volume = Volume(np.zeros((2, 3, 4)), np.eye(4), (1.0, 2.0, 3.0), "RAS", np.eye(4), "")
+    >>> data, spacing = to_display_axes(volume)
+    >>> data.shape, spacing
+    ((4, 3, 2), (3.0, 2.0, 1.0))
+    """
     return np.ascontiguousarray(volume.data.T[:, ::-1, ::-1]), volume.spacing[::-1]
 
 
 def crop_and_resize(
     x: Tensor, size: Sequence[int], spacing: Spacing, *, crop: Sequence[int] | None = None
 ) -> tuple[Tensor, Spacing]:
-    """(D, H, W) as float32 averages over areas (size), and mm per step then.
+    """Return a volume averaged over areas to a size, as float32, and its new spacing.
 
-    crop: the middle to cut out first, where an axis is longer
+    x: (D, H, W)
+    size: of the result, three numbers
+    spacing: mm per step of x along its axes
+    crop: extent of the centre crop that is taken first; axes that are shorter stay
+
+    >>> import torch
+    >>> x, spacing = crop_and_resize(torch.zeros(8, 8, 8), (4, 4, 4), (1.0, 1.0, 1.0))
+    >>> tuple(x.shape), spacing
+    ((4, 4, 4), (2.0, 2.0, 2.0))
     """
     if crop is not None:
         for axis, (extent, limit) in enumerate(zip(x.shape, crop, strict=True)):

@@ -1,4 +1,4 @@
-"""Smooth random fields that have a value at every point, whatever grid they are looked at on."""
+"""Smooth Gaussian random fields that can be evaluated at every point and on every grid."""
 
 from __future__ import annotations
 
@@ -15,8 +15,17 @@ Flags = NDArray[np.bool_]
 class RandomField:
     """A stationary Gaussian field of mean 0 and variance about 1: a sum of random plane waves.
 
-    length: over which it forgets itself, in the coordinates' unit; correlation exp(-d^2/2 length^2)
+    rng: draws the waves
+    length: correlation length, in the unit of the coordinates; the correlation at distance d is
+        exp(-d^2 / (2 length^2))
+    count: number of waves
+    axes: number of coordinates
+
     Random Fourier features: Rahimi & Recht, NeurIPS 2007.
+
+    >>> field = RandomField(np.random.default_rng(0), 2.0, axes=2)
+    >>> field.on_grid([np.arange(4.0), np.arange(5.0)]).shape
+    (4, 5)
     """
 
     def __init__(
@@ -27,10 +36,13 @@ class RandomField:
         self.gain = np.float32(np.sqrt(2 / count))
 
     def on_grid(self, axes: Sequence[Floats]) -> Floats:
-        """Its values on the regular grid that the axes span: (len(axes[0]), len(axes[1]), …).
+        """Return the field on a regular grid: (len(axes[0]), len(axes[1]), ...).
+
+        axes: coordinates along each axis
 
         A wave on a grid is a product, cos(a + b) = cos a cos b - sin a sin b, where b depends on
-        the last axis only: this costs few cosines.
+        the last
+        axis only: this needs few cosines.
         """
         *slow, fast = axes
         a = self.phase
@@ -44,7 +56,7 @@ class RandomField:
         )
 
     def at_points(self, points: Floats) -> Floats:
-        """Its values at points (axes, *any): (*any)."""
+        """Return the field at points (axes, *any), as (*any)."""
         flat = points.reshape(len(points), -1)
         out = np.empty(flat.shape[1], np.float32)
         for start in range(0, len(out), 16384):
@@ -55,10 +67,24 @@ class RandomField:
 
 
 def grid_points(axes: Sequence[Floats]) -> Floats:
-    """The points of a regular grid: (number of axes, len(axes[0]), len(axes[1]), …)."""
+    """Return the points of a regular grid: (number of axes, len(axes[0]), len(axes[1]), ...)
+    float32.
+
+    axes: coordinates along each axis
+
+    >>> grid_points([np.arange(2.0), np.arange(3.0)]).shape
+    (2, 2, 3)
+    """
     return np.stack(np.meshgrid(*axes, indexing="ij")).astype(np.float32)
 
 
 def smooth_step(distance: Floats, width: float) -> Floats:
-    """From 0 (distance far below 0) to 1 (far above), over about 4 widths; 1/2 at 0."""
+    """Return a smooth step of a distance: near 0 far below 0, 1/2 at 0, near 1 far above.
+
+    distance: in any unit
+    width: the step takes about 4 widths, in the same unit
+
+    >>> smooth_step(np.array([-10.0, 0.0, 10.0]), 1.0).round(2).tolist()
+    [0.0, 0.5, 1.0]
+    """
     return 1 / (1 + np.exp(np.clip(distance / np.float32(-width), -30, 30)))

@@ -1,5 +1,5 @@
-"""From volumes to planes: scaled by percentiles, turned as radiologists look, squared, averaged
-over areas, and rid of those that show nothing.
+"""From volumes to slices: percentile scaling, display orientation, square crops, resizing,
+selection.
 
 A stack is (N, Y, X): N axial slices of a RAS+ volume, Y to the patient's front, X to the right.
 A plane is (H, W): rows from front to back, columns from the patient's right to left.
@@ -21,7 +21,15 @@ from ..base import Sample
 def scale_intensity_range(
     values: np.ndarray, low: float, high: float, inside: np.ndarray | None = None
 ) -> np.ndarray:
-    """Low to high becomes 0 to 1, what lies beyond is clipped; zero outside of `inside`."""
+    """Return values mapped linearly from low..high to 0..1 and clipped.
+
+    values: any shape
+    low, high: become 0 and 1
+    inside: bool, of the same shape; the result is 0 where it is false
+
+    >>> scale_intensity_range(np.array([0.0, 5.0, 20.0]), 0, 10).tolist()
+    [0.0, 0.5, 1.0]
+    """
     unit_values = ((values - np.float32(low)) / np.float32(high - low)).clip(0, 1)
     return unit_values if inside is None else np.where(inside, unit_values, np.float32(0))
 
@@ -29,8 +37,16 @@ def scale_intensity_range(
 def intensity_percentiles(
     data: np.ndarray, inside: np.ndarray | None = None, percentiles: tuple[float, float] = (1, 99)
 ) -> tuple[float, float] | None:
-    """Two percentiles of a volume inside a mask, or where it is not exactly zero (intensities may
-    be negative); None where these are one number."""
+    """Return two percentiles of a volume; None if they are equal.
+
+    data: (X, Y, Z)
+    inside: bool, the voxels that count; None for those that are not exactly 0 (intensities may be
+        negative)
+    percentiles: in percent
+
+    >>> intensity_percentiles(np.arange(101.0).reshape(1, 1, -1), percentiles=(50, 100))
+    (50.5, 100.0)
+    """
     data = data.T  # NIfTI keeps X innermost; the other way round this takes five times as long
     values = data[data != 0] if inside is None else data[inside.T]
     low, high = np.percentile(values, percentiles) if values.size else (0.0, 0.0)
@@ -38,12 +54,25 @@ def intensity_percentiles(
 
 
 def to_display_planes(stack: np.ndarray) -> Tensor:
-    """A stack to the right and front as planes to the back and left."""
+    """Return a stack (N, Y, X) as planes (N, H, W) in display orientation.
+
+    stack: Y to the front, X to the right
+
+    >>> to_display_planes(np.array([[[1, 2], [3, 4]]])).tolist()
+    [[[4, 3], [2, 1]]]
+    """
     return torch.from_numpy(np.ascontiguousarray(stack[:, ::-1, ::-1]))
 
 
 def pad_or_crop_square(planes: Tensor, side: int) -> Tensor:
-    """The middle of (..., H, W), cut or padded with zeros to (..., side, side)."""
+    """Return the centre of (..., H, W), cropped or padded with zeros to (..., side, side).
+
+    planes: (..., H, W)
+    side: in pixels
+
+    >>> tuple(pad_or_crop_square(torch.zeros(2, 5, 3), 4).shape)
+    (2, 4, 4)
+    """
     pads: list[int] = []
     for extent in (planes.shape[-1], planes.shape[-2]):
         before = (side - extent) // 2  # negative cuts
@@ -52,7 +81,15 @@ def pad_or_crop_square(planes: Tensor, side: int) -> Tensor:
 
 
 def resize_square(planes: Tensor, side: int, size: int) -> Tensor:
-    """The middle square (side) of (N, [C,] H, W), as float32 averages over areas (size)."""
+    """Return the centre square of planes, averaged over areas, as float32.
+
+    planes: (N, [C,] H, W)
+    side: of the centre square, in pixels of the input
+    size: of the result, in pixels
+
+    >>> tuple(resize_square(torch.zeros(2, 8, 6), 8, 4).shape)
+    (2, 4, 4)
+    """
     middle = pad_or_crop_square(planes.float(), side)
     if side == size:
         return middle
@@ -63,10 +100,18 @@ def resize_square(planes: Tensor, side: int, size: int) -> Tensor:
 
 @dataclass(frozen=True)
 class SliceStack:
-    """N planes of one case. x: (N, C, H, W); mask, roi: (N, H, W); mask None where undrawn.
+    """The selected slices of one case.
 
-    indices: the slice each comes from
+    x: (N, C, H, W) in 0..1
+    mask: (N, H, W) bool; None if no mask exists
+    roi: (N, H, W) bool
+    indices: index of each slice in its volume
+    spacing: mm along rows and columns
     vanished_lesions: how many slices were left out because too little of their lesion remained
+    tags: of every sample
+
+    >>> SliceStack(torch.zeros(2, 1, 4, 4), None, torch.ones(2, 4, 4) > 0, [5, 6], None).indices
+    [5, 6]
     """
 
     x: Tensor
@@ -78,7 +123,12 @@ class SliceStack:
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def samples(self, name: str, group: str, *, label: bool = False) -> Iterator[Sample]:
-        """label: of planes whose masks nobody has drawn"""
+        """Yield a sample of each slice.
+
+        name: of the case; keys begin with it
+        group: patient
+        label: of slices without a mask
+        """
         for index, level in enumerate(self.indices):
             mask = None if self.mask is None else self.mask[index]
             yield Sample(
@@ -106,13 +156,22 @@ def select_slices(
     min_lesion: int = 1,
     tags: Mapping[str, str] | None = None,
 ) -> SliceStack | None:
-    """The planes worth keeping; None where the crop cuts off a part of the brain.
+    """Return the usable slices of a case; None if the crop would cut off a part of the brain.
 
-    x: (N, C, H, W) in 0..1; brain, lesion: (N, H, W) bool; spacing: mm along rows and columns
-    size, crop: planes are padded to a square, or the middle `crop` is cut out, then averaged over
+    x: (N, C, H, W) in 0..1
+    brain, lesion: (N, H, W) bool; lesion None if unknown
+    indices: index of each slice in its volume
+    size, crop: planes are padded to a square, or the centre `crop` is cut out, then averaged over
         areas to `size`; masks are true where more than half an area is
-    min_brain: planes are left out in which less than this part of all pixels is brain
-    min_lesion: planes with a lesion of which fewer pixels remain are left out and counted
+    spacing: mm along rows and columns
+    min_brain: slices are left out in which less than this part of all pixels is brain
+    min_lesion: slices with a lesion of which fewer pixels remain are left out and counted
+    tags: of every sample
+
+    >>> brain = torch.ones(2, 8, 8) > 0
+    >>> stack = select_slices(torch.ones(2, 1, 8, 8), brain, None, [3, 4], size=4, spacing=None)
+    >>> tuple(stack.x.shape)
+    (2, 1, 4, 4)
     """
     side = crop or max(size, *brain.shape[1:])
     if pad_or_crop_square(brain, side).sum() < brain.sum():
@@ -139,7 +198,14 @@ def select_slices(
 
 
 def vanished_lesions_text(size: int, min_lesion: int) -> str:
-    """What a total of vanished slices is called."""
+    """Return the description of the number of slices left out for a vanished lesion.
+
+    size: of the planes, in pixels
+    min_lesion: in pixels
+
+    >>> vanished_lesions_text(64, 10)
+    'slices left out because fewer than 10 pixels of their lesion remain at size 64 (min_lesion)'
+    """
     return (
         f"slices left out because fewer than {min_lesion} pixels of their lesion remain at size "
         f"{size} (min_lesion)"

@@ -1,5 +1,4 @@
-"""Cutting images into tiles of one size; where each lay travels with it, so that maps of tiles
-can be put together again."""
+"""Cutting images into tiles that keep their position, so that their maps can be joined."""
 
 from __future__ import annotations
 
@@ -11,9 +10,16 @@ from ..base import Sample, Tile
 
 
 def tile_starts(extent: int, tile: int, overlap: int) -> list[int]:
-    """First indices of tiles that cover 0..extent; the last is moved back so as to fit.
+    """Return the first indices of tiles that cover 0..extent; the last is moved back to fit.
 
-    Raises ValueError where a tile does not fit into the extent, or overlaps itself wholly.
+    extent: of the axis
+    tile: extent of a tile
+    overlap: of neighbouring tiles
+
+    Raises ValueError unless 0 <= overlap < tile <= extent.
+
+    >>> tile_starts(10, 4, 0)
+    [0, 4, 6]
     """
     if not 0 <= overlap < tile <= extent:
         raise ValueError(
@@ -25,8 +31,19 @@ def tile_starts(extent: int, tile: int, overlap: int) -> list[int]:
 
 
 def cut_tiles(sample: Sample, size: Sequence[int], overlap: int = 0) -> Iterator[Sample]:
-    """The tiles of a sample, row by row. A tile keeps the label of the whole; its mask, where
-    there is one, says whether the anomaly lies in it."""
+    """Yield the tiles of a sample, row by row.
+
+    A tile keeps the label of the whole image; its mask, if any, says whether it shows the anomaly.
+
+    sample: with x (C, *S)
+    size: extent of a tile along each axis of S
+    overlap: of neighbouring tiles
+
+    >>> import torch
+    >>> sample = Sample(torch.zeros(1, 4, 8), "a", "a", False)
+    >>> [tile.key for tile in cut_tiles(sample, (4, 4))]
+    ['a/tile-0-0', 'a/tile-0-4']
+    """
     extent = tuple(sample.x.shape[1:])
     axes = [tile_starts(whole, part, overlap) for whole, part in zip(extent, size, strict=True)]
     for start in itertools.product(*axes):

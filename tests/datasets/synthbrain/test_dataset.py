@@ -368,7 +368,7 @@ def test_the_ladder_tells_scorers_apart(few):
             SplitArrays.from_split(few.train()), SplitArrays.from_split(few.test())
         )
     }
-    bound = rows["its own twin (bound)"]
+    bound = rows["healthy counterpart (bound)"]
     assert float(bound["image AUROC, top 2 %"]) > 0.99
     assert float(bound["pixel AP"]) > float(rows["mean of the slice"]["pixel AP"])
     assert markdown_table(rows.values()).count("\n") == len(rows) + 1
