@@ -164,21 +164,25 @@ def _entry_json(row: Entry) -> dict[str, Any]:
 
 
 def write_report(records: Sequence[Record], folder: Path) -> list[Path]:
-    """leaderboard.md, .csv, .json and .tex, cost.csv, and index.html with the pictures and
-    what the rows of samples say: each whole or as it was."""
-    from .html.page import render_page
+    """Write leaderboard.md, .csv, .json and .tex, cost.csv, index.html, and its charts in the
+    folder `figures` as SVG, PDF and PNG: each file whole or as it was. Returns the paths."""
+    from .html.page import build_page
 
+    page = build_page(records, Path(folder))
     texts = {
         "leaderboard.md": markdown(records),
         "leaderboard.csv": csv(records),
         "leaderboard.json": as_json(records),
         "leaderboard.tex": latex(records),
         "cost.csv": cost_csv(records),
-        "index.html": render_page(records, Path(folder)),
+        "index.html": page.html,
     }
     for name, text in texts.items():
         atomic_write(Path(folder) / name, text)
-    return [Path(folder) / name for name in texts]
+    for name, chart in page.charts.items():
+        for kind in ("svg", "pdf", "png"):
+            atomic_write(Path(folder) / "figures" / f"{name}.{kind}", chart.rendered(kind))
+    return [Path(folder) / name for name in (*texts, *(["figures"] if page.charts else []))]
 
 
 def _entry_identity(board: Leaderboard, row: Entry) -> dict[str, Any]:

@@ -1,30 +1,29 @@
-"""The charts of a board: metric over noise level, quality over cost, scores of each method."""
+"""Charts of a leaderboard: metric over noise level, quality over cost, scores of each method."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Sequence
 
 from ...leaderboard.columns import TITLES
 from ...leaderboard.entry import Entry
 from ...leaderboard.leaderboard import Leaderboard
 from ...leaderboard.records import metric_value, number_text
-from .svg import (
-    BOTTOM,
-    HIGH,
-    STYLES,
-    TOP,
-    Bar,
+from .chart import (
+    FAINT,
+    INK,
+    LEFT,
+    LIGHT_THEME,
+    RIGHT,
+    WIDTH,
     Chart,
-    Line,
-    Mark,
-    Tick,
-    across,
-    apart,
-    letter,
-    polyline,
-    upward,
+    chart_style,
+    draw_interval,
+    draw_letters,
+    draw_line,
+    draw_mark,
+    metric_limits,
+    new_chart,
+    set_log_axis,
 )
 
 SWEEP_METRICS = (
@@ -41,132 +40,137 @@ COST_AXES = {
 BINS = 24
 
 
-def sweep_charts(board: Leaderboard) -> list[Chart]:
-    """A chart for each metric and split that any method was swept over."""
-    return [chart for metric, part in SWEEP_METRICS if (chart := _sweep_chart(board, metric, part))]
+def sweep_charts(leaderboard: Leaderboard) -> list[Chart]:
+    """A chart of a metric over the noise level for each metric and split that was swept."""
+    charts = (_sweep_chart(leaderboard, metric, split) for metric, split in SWEEP_METRICS)
+    return [chart for chart in charts if chart]
 
 
-def _sweep_chart(board: Leaderboard, metric: str, part: str) -> Chart | None:
-    found = {k: _points(row, metric, part) for k, row in enumerate(board.done)}
-    found = {k: points for k, points in found.items() if points}
-    if not any(len(points) > 1 for points in found.values()):
+@chart_style()
+def _sweep_chart(leaderboard: Leaderboard, metric: str, split: str) -> Chart | None:
+    curves = {k: _sweep(entry, metric, split) for k, entry in enumerate(leaderboard.done)}
+    curves = {k: curve for k, curve in curves.items() if curve}
+    if not any(len(curve) > 1 for curve in curves.values()):
         return None
-    chance = _chance(board, metric)
-    values = [v for points in found.values() for _, v in points]
-    bounds = [
-        bound
-        for k in found
-        for bound in (metric_value(board.done[k].record, metric, p) for p in ("low", "high"))
-        if bound is not None and part == "test"
-    ]
-    swept = [level for points in found.values() for level, _ in points if level]
-    x, y = across(swept), upward([*values, *bounds, *([] if chance is None else [chance])])
-    lines = []
-    for k, points in found.items():
-        row = board.done[k]
-        flat = [level for level, _ in points] == [0]
-        places = [(x.at(level), y.at(value)) for level, value in points]
-        if flat:  # a method without a noise level, a baseline: the same at each
-            places = [(x.start, places[0][1]), (x.end, places[0][1])]
-        marks = [] if flat else _marks(row, dict(points), x.at, y.at)
-        chosen = next((mark for mark in marks if mark.shape == "chosen"), None)
-        bars = [_interval(row, metric, chosen.x, y.at)] if chosen and part == "test" else []
-        lines.append(
-            Line(letter(k), k % STYLES, polyline(places), marks, [b for b in bars if b], places[-1])
-        )
-    return Chart(
-        f"{TITLES[metric]} on {SPLITS[part]}",
-        f"{TITLES[metric]} on {SPLITS[part]} over the noise level, a line for each method.",
+    chance = _chance(leaderboard, metric)
+    values = [value for curve in curves.values() for value in curve.values()]
+    values += [] if chance is None else [chance]
+    intervals = {
+        k: interval
+        for k in curves
+        if split == "test" and (interval := _interval(leaderboard.done[k], metric))
+    }
+    values += [bound for interval in intervals.values() for bound in interval]
+    chart = new_chart(
+        f"{metric}-{split}",
+        f"{TITLES[metric]} on {SPLITS[split]}",
+        f"{TITLES[metric]} on {SPLITS[split]} over the noise level, a line for each method.",
         "noise level (1 to 1000)",
         TITLES[metric],
-        _thin_ticks([Tick(x.at(level), str(level)) for level in sorted(set(swept))]),
-        y.ticks(),
-        with_letters(lines),
-        None if chance is None else Tick(y.at(chance), f"chance {number_text(chance)}"),
     )
+    levels = sorted({level for curve in curves.values() for level in curve if level})
+    start, end = (levels[0], levels[-1]) if len(levels) > 1 else (levels[0] - 1, levels[0] + 1)
+    chart.axes.set_xlim(start, end)
+    chart.axes.set_ylim(*metric_limits(values))
+    chart.axes.set_xticks(_thin(levels, 28 * (end - start) / (WIDTH - LEFT - RIGHT)))
+    if chance is not None:
+        chart.axes.axhline(chance, color=FAINT, linewidth=1.5, linestyle=(0, (1, 3)), gid="chance")
+        place = {"xytext": (4, 4), "textcoords": "offset points", "color": FAINT}
+        chart.axes.annotate(f"chance {number_text(chance)}", (start, chance), **place)
+    ends = []
+    for k, curve in curves.items():
+        if list(curve) == [0]:  # a method without a noise level, a baseline: the same at each
+            curve = {start: curve[0], end: curve[0]}
+        else:
+            _draw_levels(chart, k, leaderboard.done[k], curve)
+            chosen = leaderboard.done[k].record["level"].get("chosen")
+            if k in intervals and chosen in curve:
+                _draw_interval(chart, k, leaderboard.done[k], metric, chosen)
+        draw_line(chart, k, [*curve], [*curve.values()])
+        ends.append((k, *list(curve.items())[-1]))
+    draw_letters(chart, ends)
+    return chart
 
 
-def _points(row: Entry, metric: str, part: str) -> list[tuple[int, float]]:
-    sweep = row.record.get("sweep") or {}
-    points = [
-        (int(level), (figures.get(part) or {}).get(metric)) for level, figures in sweep.items()
-    ]
-    return sorted((level, value) for level, value in points if value is not None)
+def _sweep(entry: Entry, metric: str, split: str) -> dict[int, float]:
+    """Values of the metric by noise level, in order."""
+    sweep = entry.record.get("sweep") or {}
+    values = {int(level): (parts.get(split) or {}).get(metric) for level, parts in sweep.items()}
+    return {level: value for level, value in sorted(values.items()) if value is not None}
 
 
-def _marks(row: Entry, points: Mapping[int, float], x: Any, y: Any) -> list[Mark]:
-    found = []
+def _draw_levels(chart: Chart, k: int, entry: Entry, curve: dict[int, float]) -> None:
     for shape in ("oracle", "published", "chosen"):
-        level = row.record["level"].get(shape)
-        if level in points:
-            title = f"{row.name}, {shape} level {level}: {number_text(points[level])}"
-            found.append(Mark(x(level), y(points[level]), shape, title))
-    return found
+        level = entry.record["level"].get(shape)
+        if level in curve:
+            tooltip = f"{entry.name}, {shape} level {level}: {number_text(curve[level])}"
+            draw_mark(chart, k, level, curve[level], shape, tooltip)
 
 
-def _chance(board: Leaderboard, metric: str) -> float | None:
-    """What guessing has."""
+def _chance(leaderboard: Leaderboard, metric: str) -> float | None:
+    """What guessing achieves."""
     if metric == "image_auroc":
         return 0.5
-    return next((row.record["reference"].get("prevalence") for row in board.done), None)
+    references = (entry.record["reference"] for entry in leaderboard.done)
+    return next((reference.get("prevalence") for reference in references), None)
 
 
-def _thin_ticks(ticks: Sequence[Tick], least: float = 28.0) -> list[Tick]:
-    """Of ticks from left to right those whose words do not touch."""
-    kept: list[Tick] = []
-    for tick in ticks:
-        if not kept or tick.at - kept[-1].at >= least:
-            kept.append(tick)
-    return kept
+def _thin(values: Sequence[float], distance: float) -> list[float]:
+    """Of sorted values those that are at least this far from the one before."""
+    thinned: list[float] = []
+    for value in values:
+        if not thinned or value - thinned[-1] >= distance:
+            thinned.append(value)
+    return thinned
 
 
-def cost_charts(board: Leaderboard) -> list[Chart]:
-    """The figure that a board is sorted by over what it costs, a chart for each price."""
-    return [chart for price in COST_AXES if (chart := _cost_chart(board, price))]
+def cost_charts(leaderboard: Leaderboard) -> list[Chart]:
+    """The metric that a leaderboard is sorted by over what it costs, a chart for each cost."""
+    return [chart for cost in COST_AXES if (chart := _cost_chart(leaderboard, cost))]
 
 
-def _cost_chart(board: Leaderboard, price: str) -> Chart | None:
-    metric = board.metric
-    known = [
-        (k, row, cost, value)
-        for k, row in enumerate(board.done)
-        for cost in [(row.record.get("cost") or {}).get(price)]
-        for value in [row.value(metric)]
-        if cost is not None and value is not None
-    ]
-    if not any(cost > 0 for _, _, cost, _ in known):
+@chart_style()
+def _cost_chart(leaderboard: Leaderboard, cost: str) -> Chart | None:
+    metric = leaderboard.metric
+    points = {
+        k: (price, value)
+        for k, entry in enumerate(leaderboard.done)
+        if (price := (entry.record.get("cost") or {}).get(cost)) is not None
+        and (value := entry.value(metric)) is not None
+    }
+    if not any(price > 0 for price, _ in points.values()):
         return None
-    front = set(pareto_front([(cost, value) for _, _, cost, value in known]))
-    bounds = [
-        b
-        for _, row, _, _ in known
-        for b in (metric_value(row.record, metric, part) for part in ("low", "high"))
-        if b is not None
-    ]
-    x = across([cost for _, _, cost, _ in known], log=True)
-    y = upward([*(value for *_, value in known), *bounds])
+    front = {[*points][i] for i in pareto_front([*points.values()])}
+    intervals = (_interval(leaderboard.done[k], metric) for k in points)
+    bounds = [bound for interval in intervals if interval for bound in interval]
     title = TITLES.get(metric, metric)
-    lines = []
-    for i, (k, row, cost, value) in enumerate(known):
-        here = x.at(cost), y.at(value)
-        said = f"{row.name}: {title} {number_text(value)} at {cost:.4g} {COST_AXES[price]}"
-        best = ", on the front: nothing cheaper is as good" if i in front else ""
-        mark = Mark(*here, "front" if i in front else "dot", said + best)
-        bar = _interval(row, metric, here[0], y.at)
-        lines.append(Line(letter(k), k % STYLES, "", [mark], [bar] if bar else [], here))
-    return Chart(
-        f"{title} over {COST_AXES[price]}",
-        f"{title} over {COST_AXES[price]}; a ring marks what nothing cheaper is as good as.",
-        f"{COST_AXES[price]} (logarithmic)",
+    chart = new_chart(
+        f"cost-{cost}",
+        f"{title} over {COST_AXES[cost]}",
+        f"{title} over {COST_AXES[cost]}; a ring marks what nothing cheaper is as good as.",
+        f"{COST_AXES[cost]} (logarithmic)",
         title,
-        x.ticks(),
-        y.ticks(),
-        with_letters(lines),
     )
+    set_log_axis(chart.axes, [price for price, _ in points.values()])
+    chart.axes.set_ylim(*metric_limits([*(value for _, value in points.values()), *bounds]))
+    for k, (price, value) in points.items():
+        entry = leaderboard.done[k]
+        tooltip = f"{entry.name}: {title} {number_text(value)} at {price:.4g} {COST_AXES[cost]}"
+        if k in front:
+            tooltip += ", on the front: nothing cheaper is as good"
+            draw_mark(chart, k, price, value, "front", tooltip)
+        draw_mark(chart, k, price, value, "point", tooltip)
+        _draw_interval(chart, k, entry, metric, price)
+    draw_letters(chart, [(k, price, value) for k, (price, value) in points.items()])
+    return chart
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Of points (cost, value) those that no other beats in one and equals in the other."""
+    """Indices of the points (cost, value) that no other beats in one and equals in the other.
+
+    >>> pareto_front([(1, 0.5), (2, 0.4), (3, 0.9)])
+    [0, 2]
+    """
     return [
         i
         for i, (cost, value) in enumerate(points)
@@ -174,58 +178,43 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
     ]
 
 
-def score_histogram(name: str, score: Sequence[float], label: Sequence[bool]) -> Chart | None:
+@chart_style()
+def score_histogram(
+    name: str, title: str, score: Sequence[float], label: Sequence[bool]
+) -> Chart | None:
     """Scores of abnormal samples above the line, of normal ones below it; as shares of each."""
+    import numpy as np
+
     if not score or min(score) == max(score) or len(set(label)) < 2:
         return None
-    x = across(score)
-    middle, tall = (TOP + HIGH - BOTTOM) / 2, (HIGH - BOTTOM - TOP) / 2
-    counts = [[0] * BINS, [0] * BINS]
-    for value, abnormal in zip(score, label, strict=True):
-        share = (value - x.low) / (x.high - x.low)
-        counts[bool(abnormal)][min(BINS - 1, int(share * BINS))] += 1
-    top = max(c / sum(side) for side in counts for c in side)
-    wide = (x.end - x.start) / BINS
-    bars = []
-    for abnormal, side in enumerate(counts):
-        what = "abnormal" if abnormal else "normal"
-        for k, count in enumerate(side):
-            high = round(tall * count / sum(side) / top, 1)
-            edge = middle - high if abnormal else middle
-            low, end = (x.low + (k + d) * (x.high - x.low) / BINS for d in (0, 1))
-            said = f"{count} {what} samples score {low:.4g} to {end:.4g}"
-            bars.append(
-                Bar(round(x.start + k * wide, 1), edge, round(wide - 1, 1), high, said, what)
-            )
-    return Chart(
-        name,
-        f"Image scores of {name}: abnormal samples above the line, normal ones below.",
-        "image score",
-        "normal | abnormal",
-        x.ticks(),
-        [],
-        [Line("", 0, bars=[bar for bar in bars if bar.high])],
-        Tick(middle, ""),
-    )
+    about = f"Image scores of {title}: abnormal samples above the line, normal ones below."
+    chart = new_chart(name, title, about, "image score", "normal | abnormal")
+    for kind, style in (
+        ("abnormal", {"color": LIGHT_THEME["c1"]}),
+        ("normal", {"facecolor": "none", "edgecolor": INK}),
+    ):
+        values = np.asarray(score)[np.asarray(label, bool) == (kind == "abnormal")]
+        counts, edges = np.histogram(values, BINS, (min(score), max(score)))
+        shares = counts / counts.sum() * (1 if kind == "abnormal" else -1)
+        bars = chart.axes.bar(edges[:-1], shares, np.diff(edges) * 0.92, align="edge", **style)
+        for i, bar in enumerate(bars):
+            bar.set_gid(f"{kind}-{i}")
+            if counts[i]:
+                interval = f"{edges[i]:.4g} to {edges[i + 1]:.4g}"
+                chart.tooltips[f"{kind}-{i}"] = f"{counts[i]} {kind} samples score {interval}"
+            else:
+                bar.set_visible(False)
+    chart.axes.axhline(0, color=FAINT, linewidth=1)
+    chart.axes.set_yticks([])
+    return chart
 
 
-def _interval(row: Entry, metric: str, x: float, y: Any) -> Bar | None:
-    low, high = (metric_value(row.record, metric, part) for part in ("low", "high"))
-    if low is None or high is None:
-        return None
-    return Bar(
-        x,
-        y(high),
-        0,
-        round(y(low) - y(high), 1),
-        f"{row.name}: 95 % interval {number_text(low)} to {number_text(high)}",
-    )
+def _interval(entry: Entry, metric: str) -> tuple[float, float] | None:
+    low, high = (metric_value(entry.record, metric, bound) for bound in ("low", "high"))
+    return None if low is None or high is None else (low, high)
 
 
-def with_letters(lines: Sequence[Line]) -> list[Line]:
-    """With their letters beside their ends, moved apart."""
-    heights = apart([line.label[1] if line.label else TOP for line in lines])
-    return [
-        replace(line, label=(line.label[0] + 10, height)) if line.label else line
-        for line, height in zip(lines, heights, strict=True)
-    ]
+def _draw_interval(chart: Chart, k: int, entry: Entry, metric: str, x: float) -> None:
+    if interval := _interval(entry, metric):
+        text = f"{number_text(interval[0])} to {number_text(interval[1])}"
+        draw_interval(chart, k, x, *interval, f"{entry.name}: 95 % interval {text}")

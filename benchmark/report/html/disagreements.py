@@ -14,8 +14,8 @@ from pathlib import Path
 from ...evaluation.metrics.connected_components import Array
 from ...evaluation.sample_results import SampleResults
 from ...leaderboard.leaderboard import Leaderboard
+from .chart import letter
 from .images import ImageBudget, ImageGrid, image_grid, open_sheet
-from .svg import letter
 
 MAX_SAMPLES = 6
 

@@ -8,10 +8,18 @@ from typing import Any
 from ...leaderboard.entry import Entry
 from ...leaderboard.leaderboard import Leaderboard
 from ...leaderboard.records import number_text
-from .charts import with_letters
-from .svg import STYLES, Chart, Line, Mark, across, letter, polyline, upward
-from .tables import ColumnHead, Table, TableCell, metric_cell
-from .tables import TableLine as TableLine
+from .chart import (
+    Chart,
+    chart_style,
+    draw_letters,
+    draw_line,
+    draw_mark,
+    letter,
+    metric_limits,
+    new_chart,
+    set_log_axis,
+)
+from .tables import ColumnHead, Table, TableCell, TableLine, metric_cell
 
 
 def lesion_table(board: Leaderboard) -> Table | None:
@@ -50,30 +58,33 @@ def _size_bins(row: Entry) -> dict[str, Mapping[str, Any]]:
     return found
 
 
-def froc_chart(board: Leaderboard) -> Chart | None:
+@chart_style()
+def froc_chart(leaderboard: Leaderboard) -> Chart | None:
     """Lesions found over false findings in each normal sample, a line for each method."""
     curves = {
         k: sorted((p["false_per_sample"], p["sensitivity"]) for p in points)
-        for k, row in enumerate(board.done)
-        if (points := (row.record.get("lesions") or {}).get("froc"))
+        for k, entry in enumerate(leaderboard.done)
+        if (points := (entry.record.get("lesions") or {}).get("froc"))
     }
-    if not any(cost > 0 for points in curves.values() for cost, _ in points):
+    points = [point for curve in curves.values() for point in curve]
+    if not any(false > 0 for false, _ in points):
         return None
-    every = [point for points in curves.values() for point in points]
-    x, y = across([cost for cost, _ in every], log=True), upward([share for _, share in every])
-    lines = []
-    for k, points in curves.items():
-        places = [(x.at(cost), y.at(share)) for cost, share in points]
-        said = [f"{number_text(share)} found, {cost:.3g} false a sample" for cost, share in points]
-        name = board.done[k].name
-        marks = [Mark(*at, "dot", f"{name}: {word}") for at, word in zip(places, said, strict=True)]
-        lines.append(Line(letter(k), k % STYLES, polyline(places), marks, [], places[-1]))
-    return Chart(
+    chart = new_chart(
+        "froc",
         "FROC",
         "Share of lesions found over false findings in each normal sample, a line for each method.",
         "false findings / normal sample (logarithmic)",
         "lesions found",
-        x.ticks(),
-        y.ticks(),
-        with_letters(lines),
     )
+    set_log_axis(chart.axes, [false for false, _ in points])
+    chart.axes.set_ylim(*metric_limits([sensitivity for _, sensitivity in points]))
+    for k, curve in curves.items():
+        draw_line(
+            chart, k, [false for false, _ in curve], [sensitivity for _, sensitivity in curve]
+        )
+        for i, (false, sensitivity) in enumerate(curve):
+            text = f"{number_text(sensitivity)} found, {false:.3g} false a sample"
+            tooltip = f"{leaderboard.done[k].name}: {text}"
+            draw_mark(chart, k, false, sensitivity, "point", tooltip, f"-{i}")
+    draw_letters(chart, [(k, *curve[-1]) for k, curve in curves.items()])
+    return chart

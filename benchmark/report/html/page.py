@@ -1,5 +1,5 @@
 """One page for a browser, whole in itself: no network, no other file, nothing from a record is
-ever taken for markup. What a board shows is in views.py, its charts in curves.py.
+ever taken for markup. Tables are tables.py's, charts charts.py's.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...leaderboard.columns import TITLES, reason_text
 from ...leaderboard.leaderboard import Leaderboard, build_leaderboards, profile_and_seed
 from ...leaderboard.rankings import SINGLE_DATASET_NOTE, build_rankings
 from ...leaderboard.records import Record
+from .chart import DASHES, LIGHT_THEME, Chart
 from .charts import cost_charts, sweep_charts
 from .disagreements import disagreement_grid
 from .images import IMAGE_BYTES, ImageBudget, ImageGrid, SampleImages, sample_images
 from .lesion_tables import froc_chart, lesion_table
 from .pairwise import BoardComparisons, compare_board
 from .rankings import critical_difference_diagram, ranking_table
-from .svg import BOTTOM, HIGH, LEFT, RIGHT, TOP, WIDE, Chart
 from .tables import (
     Table,
     all_metrics_table,
@@ -35,7 +35,6 @@ from .tables import (
     strata_table,
 )
 
-SIZE = {"wide": WIDE, "high": HIGH, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM}
 NO_IMAGES = SampleImages(ImageGrid([], []), [])
 
 
@@ -59,11 +58,30 @@ class Section:
     differing: list[str]
     comparisons: BoardComparisons
 
+    @property
+    def charts(self) -> list[Chart]:
+        froc = [self.froc] if self.froc else []
+        return [*self.sweeps, *froc, *self.pareto, *self.comparisons.histograms]
+
+
+class Page(NamedTuple):
+    """html: the page, whole in itself; charts: those on it, by the names of their files."""
+
+    html: str
+    charts: dict[str, Chart]
+
 
 def render_page(
     records: Sequence[Record], folder: Path | None = None, *, budget: int = IMAGE_BYTES
 ) -> str:
-    """The page of all boards.
+    """The page of all leaderboards as HTML; arguments as `build_page` takes them."""
+    return build_page(records, folder, budget=budget).html
+
+
+def build_page(
+    records: Sequence[Record], folder: Path | None = None, *, budget: int = IMAGE_BYTES
+) -> Page:
+    """The page of all leaderboards, with its charts.
 
     folder: of the results, with `pictures` and `samples`; budget: bytes of pictures, at most, as
     they stand in the page
@@ -76,18 +94,23 @@ def render_page(
     ]
     template = _environment().get_template("report.html.j2")
     style, script = (
-        _environment().get_template(f"report.{kind}.j2").render() for kind in ("css", "js")
+        _environment().get_template(f"report.{kind}.j2").render(theme=LIGHT_THEME, dashes=DASHES)
+        for kind in ("css", "js")
     )
-    return template.render(
+    rankings = build_rankings(records)
+    diagrams = [critical_difference_diagram(each, f"{i}") for i, each in enumerate(rankings)]
+    charts = {f"{each.id}-{chart.name}": chart for each in sections for chart in each.charts}
+    charts |= {f"ranking-{diagram.name}": diagram for diagram in diagrams if diagram}
+    html = template.render(
         sections=sections,
         leagues=[
             {
                 "title": league.title,
-                "diagram": critical_difference_diagram(league),
+                "diagram": diagram,
                 "table": ranking_table(league),
                 "notes": league.notes,
             }
-            for league in build_rankings(records)
+            for league, diagram in zip(rankings, diagrams, strict=True)
         ],
         alone=SINGLE_DATASET_NOTE,
         records=[
@@ -102,11 +125,11 @@ def render_page(
         raw=[{k: v for k, v in record.items() if k != "samples"} for record in records],
         left_out=left.out,
         budget=f"{budget / 1e6:g}",
-        size=SIZE,
         style=_read_asset(style),
         script=_read_asset(script),
         policy=_content_security_policy(style, script),
     )
+    return Page(html, charts)
 
 
 def _build_section(
@@ -120,7 +143,7 @@ def _build_section(
     found = compare_board(board, folder) if done else BoardComparisons()
     strata = [strata_table(board, metric) for metric in ("pixel_ap", "image_auroc")]
     return Section(
-        id=f"board-{index}",
+        id=f"leaderboard-{index}",
         board=board,
         metric=TITLES.get(board.metric, board.metric),
         main=main_table(board, anchors, found.verdicts, found.metric) if done else None,

@@ -26,8 +26,8 @@ from ...leaderboard.pairwise import (
     sample_results_of,
 )
 from ...leaderboard.records import number_text
+from .chart import STYLES, Chart, letter
 from .charts import score_histogram
-from .svg import STYLES, Chart, letter
 from .tables import ColumnHead, Table, TableCell, TableLine
 
 SIGNS = {BETTER: "▲", WORSE: "▼", ALIKE: "≈"}
@@ -93,7 +93,9 @@ def _results_by_seed(
 def _score_histogram(board: Leaderboard, k: int, rows: SampleResults) -> Chart | None:
     seen = np.isfinite(rows.score)
     name = f"{letter(k)} {board.done[k].name}"
-    return score_histogram(name, rows.score[seen].tolist(), rows.label[seen].tolist())
+    return score_histogram(
+        f"scores-{letter(k)}", name, rows.score[seen].tolist(), rows.label[seen].tolist()
+    )
 
 
 def _comparison_matrix(

@@ -1,124 +1,88 @@
-"""A league on the page: its table, and the numbers of its critical-difference diagram.
+"""A ranking over data sets on the page: its table and its critical-difference diagram.
 
 The diagram is Demsar's (JMLR 7, 2006): mean ranks along an axis, the best at the left, and a bar
-under those that cannot be told apart. Numbers and words only, as in charts.py.
+under those that cannot be told apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any
 
 from ...leaderboard.columns import TITLES
-from ...leaderboard.rankings import CrossDatasetRanking, DatasetRank, RankedMethod
+from ...leaderboard.rankings import CrossDatasetRanking, DatasetRank
 from ...leaderboard.rankings_text import clique_marks
 from ...leaderboard.records import number_text
-from .svg import STYLES, Tick, letter, polyline, steps
+from .chart import FAINT, INK, LIGHT_THEME, STYLES, Chart, chart_style, letter, printable
 from .tables import ColumnHead, Table, TableCell, TableLine
 
-WIDE, SIDE, AXIS, LANE, STEP, NAME = 800, 220, 48, 9, 19, 26
-"""Units across, of them on either side for names; height of the axis; between bars; between names;
-letters of a name."""
+WIDTH, SIDE, AXIS, LANE, STEP, NAME = 800, 220, 48, 9, 19, 26
+"""Points across, and of them on either side for names; height of the axis from above; between bars;
+between names; letters of a name."""
 
 
-class Stem(NamedTuple):
-    """From a mean rank to a name. points: of a polyline; x, y: of the name; end: it ends there;
-    text: what there is room for of it; title: all of it"""
+@chart_style()
+def critical_difference_diagram(
+    ranking: CrossDatasetRanking, name: str = "ranking"
+) -> Chart | None:
+    """Mean ranks with the critical difference; None where ranks cannot be tested.
 
-    style: int
-    points: str
-    x: float
-    y: float
-    end: bool
-    baseline: bool
-    text: str
-    title: str
+    Coordinates are points from the upper left corner. gids of artists: `axis`, `ruler`, `tick-N`,
+    `clique-N`, and `A-stem` and `A-name` of each method.
+    """
+    from matplotlib.figure import Figure
 
-
-class Span(NamedTuple):
-    """A bar across: from, to, at what height, and what it means."""
-
-    left: float
-    right: float
-    y: float
-    title: str
-
-
-@dataclass(frozen=True)
-class Diagram:
-    """ruler: as long as the critical difference; bars: under who cannot be told apart"""
-
-    wide: int
-    high: float
-    title: str
-    about: str
-    axis: Span
-    ticks: list[Tick]
-    ruler: Span
-    bars: list[Span]
-    stems: list[Stem]
-
-
-def critical_difference_diagram(ranking: CrossDatasetRanking) -> Diagram | None:
-    """None where ranks cannot be tested."""
     if ranking.critical_difference is None:
         return None
-    count, left, right = len(ranking.methods), float(SIDE), float(WIDE - SIDE)
-    unit = (right - left) / (count - 1)
-
-    def at(rank: float) -> float:
-        return round(left + (rank - 1) * unit, 1)
-
-    means = [each.mean for each in ranking.methods]
-    bars = [
-        Span(
-            at(means[clique[0]]) - 4,
-            at(means[clique[-1]]) + 4,
-            AXIS + LANE * (k + 1),
-            _clique_title(c),
-        )
-        for k, clique in enumerate(ranking.cliques)
-        for c in [[ranking.methods[i].name for i in clique]]
-    ]
-    below = AXIS + LANE * (len(bars) + 1) + 12
+    count, left, right = len(ranking.methods), float(SIDE), float(WIDTH - SIDE)
+    means = [method.mean for method in ranking.methods]
+    below = AXIS + LANE * (len(ranking.cliques) + 1) + 12
     half = (count + 1) // 2
-    stems = []
-    for k, each in enumerate(ranking.methods):
-        first = k < half
-        y = below + STEP * (k if first else count - 1 - k)
-        edge = left - 8 if first else right + 8
-        points = [(at(each.mean), AXIS), (at(each.mean), y), (edge, y)]
-        stems.append(_build_stem(each, k, polyline(points), edge + (-4 if first else 4), y, first))
-    reach = min(at(1 + ranking.critical_difference), WIDE - 8.0)
-    said = f"critical difference {ranking.critical_difference:.2f}"
-    told = ", ".join(f"{each.name} {each.mean:.2f}" for each in ranking.methods)
-    return Diagram(
-        WIDE,
-        below + STEP * half,
+    height = below + STEP * half
+    figure = Figure(figsize=(WIDTH / 72, height / 72))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    axes.set(xlim=(0, WIDTH), ylim=(height, 0))
+    difference = f"critical difference {ranking.critical_difference:.2f}"
+    names = ", ".join(f"{method.name} {method.mean:.2f}" for method in ranking.methods)
+    chart = Chart(
+        name,
         "Mean ranks; a bar is under those that cannot be told apart.",
-        f"Mean ranks in {ranking.title}, the best at the left: {told}; {said}.",
-        Span(left, right, AXIS, ""),
-        [Tick(at(v), f"{v:g}") for v in _ticks(count)],
-        Span(left, reach, 18, said),
-        bars,
-        stems,
+        f"Mean ranks in {ranking.title}, the best at the left: {names}; {difference}.",
+        figure,
     )
 
+    def at(rank: float) -> float:
+        return left + (rank - 1) * (right - left) / (count - 1)
 
-def _ticks(count: int) -> Sequence[float]:
-    return range(1, count + 1) if count <= 12 else [1, *(v for v in steps(1, count) if v > 1)]
-
-
-def _clique_title(names: Sequence[str]) -> str:
-    return f"not told apart: {', '.join(names)}"
-
-
-def _build_stem(each: RankedMethod, k: int, points: str, x: float, y: float, end: bool) -> Stem:
-    short = each.name if len(each.name) <= NAME else each.name[: NAME - 1] + "…"
-    title = f"{each.name}: mean rank {each.mean:.2f}"
-    text = f"{letter(k)} {short}"
-    return Stem(k % STYLES, points, x, round(y + 4, 1), end, each.baseline, text, title)
+    axes.plot([left, right], [AXIS, AXIS], color=INK, linewidth=1, gid="axis")
+    reach = min(at(1 + ranking.critical_difference), WIDTH - 8.0)
+    axes.plot([left, reach], [18, 18], "|-", color=INK, linewidth=1, markersize=8, gid="ruler")
+    axes.text(left, 11, difference, color=FAINT, va="bottom")
+    for rank in range(1, count + 1, 1 + (count - 1) // 12):
+        axes.plot([at(rank)] * 2, [AXIS, AXIS - 5], color=INK, linewidth=1)
+        axes.text(at(rank), AXIS - 8, f"{rank}", color=FAINT, ha="center", gid=f"tick-{rank}")
+    for i, clique in enumerate(ranking.cliques):
+        y = AXIS + LANE * (i + 1)
+        ends = [at(means[clique[0]]) - 4, at(means[clique[-1]]) + 4]
+        axes.plot(ends, [y, y], color=INK, linewidth=4, gid=f"clique-{i}")
+        members = ", ".join(ranking.methods[k].name for k in clique)
+        chart.tooltips[f"clique-{i}"] = f"not told apart: {members}"
+    for k, method in enumerate(ranking.methods):
+        first = k < half
+        y = below + STEP * (k if first else count - 1 - k)
+        edge, text_at = (left - 8, left - 12) if first else (right + 8, right + 12)
+        colour = LIGHT_THEME[f"c{k % STYLES}"]
+        line = [at(method.mean)] * 2 + [edge], [AXIS, y, y]
+        axes.plot(*line, color=colour, linewidth=1.4, gid=f"{letter(k)}-stem")
+        short = method.name if len(method.name) <= NAME else method.name[: NAME - 1] + "…"
+        align: dict[str, Any] = {"ha": "right" if first else "left", "va": "center"}
+        font: dict[str, Any] = {
+            "style": "italic" if method.baseline else "normal",
+            "gid": f"{letter(k)}-name",
+        }
+        axes.text(text_at, y, f"{letter(k)} {printable(short)}", **align, **font)
+        chart.tooltips[f"{letter(k)}-name"] = f"{method.name}: mean rank {method.mean:.2f}"
+    return chart
 
 
 def ranking_table(ranking: CrossDatasetRanking) -> Table:

@@ -12,7 +12,7 @@ from ...leaderboard.entry import Entry
 from ...leaderboard.leaderboard import Leaderboard, binning_error_text
 from ...leaderboard.records import Record, metric_value, number_text
 from ...leaderboard.seed_variation import COLUMN_TITLES
-from .svg import STYLES, letter
+from .chart import STYLES, letter
 
 MAIN_METRICS = (
     *("image_auroc", "image_ap", "pixel_ap", "pixel_auroc", "pixel_aupro30"),

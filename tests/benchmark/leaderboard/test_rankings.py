@@ -146,21 +146,32 @@ def test_the_diagram_puts_means_on_the_axis_and_names_where_they_do_not_touch():
     (league,) = by_metric(season())
     found = critical_difference_diagram(league)
     assert found is not None
-    left, right = found.axis.left, found.axis.right
-    for each, stem in zip(league.methods, found.stems, strict=True):
-        (x, y), *_ = (tuple(map(float, p.split(","))) for p in stem.points.split())
-        assert y == found.axis.y
+
+    def ends(gid: str) -> list[list[float]]:
+        return found.artist(gid).get_xydata().tolist()
+
+    (left, axis), (right, _) = ends("axis")
+    names = {letter: found.artist(f"{letter}-name") for letter in "ABC"}
+    for each, letter in zip(league.methods, names, strict=True):
+        x, y = ends(f"{letter}-stem")[0]
+        assert y == axis and names[letter].get_text() == f"{letter} {each.name}"
         assert (x - left) / (right - left) == pytest.approx((each.mean - 1) / 2, abs=1e-3)
-    length = found.ruler.right - found.ruler.left
-    assert length / (right - left) == pytest.approx((league.critical_difference or 0) / 2, abs=1e-3)
-    assert len({bar.y for bar in found.bars}) == len(found.bars) == 2
-    for one, two in combinations(found.stems, 2):
-        assert one.end != two.end or abs(one.y - two.y) >= 14
-    assert all(bar.y < stem.y for bar in found.bars for stem in found.stems)
-    assert max(stem.y for stem in found.stems) <= found.high
-    ticks = [tick.at for tick in found.ticks]
-    assert [tick.text for tick in found.ticks] == ["1", "2", "3"]
-    assert all(b - a == pytest.approx((right - left) / 2, abs=0.2) for a, b in pairwise(ticks))
+        assert found.tooltips[f"{letter}-name"] == f"{each.name}: mean rank {each.mean:.2f}"
+    (start, _), (stop, _) = ends("ruler")
+    ratio = (stop - start) / (right - left)
+    assert ratio == pytest.approx((league.critical_difference or 0) / 2, abs=1e-3)
+    bars = [gid for gid in found.tooltips if gid.startswith("clique")]
+    heights = [ends(bar)[0][1] for bar in bars]
+    assert len({*heights}) == len(bars) == 2
+    for one, two in combinations(names.values(), 2):
+        sides = one.get_ha(), two.get_ha()
+        assert sides[0] != sides[1] or abs(one.get_position()[1] - two.get_position()[1]) >= 14
+    places = [name.get_position()[1] for name in names.values()]
+    assert max(heights) < min(places) and max(places) <= found.figure.get_figheight() * 72
+    ticks = [found.artist(f"tick-{rank}") for rank in (1, 2, 3)]
+    assert [tick.get_text() for tick in ticks] == ["1", "2", "3"]
+    across = [tick.get_position()[0] for tick in ticks]
+    assert all(b - a == pytest.approx((right - left) / 2, abs=0.2) for a, b in pairwise(across))
 
 
 def test_every_figure_of_the_table_says_its_records():

@@ -292,7 +292,12 @@ def test_files_are_written_whole(tmp_path):
         *(f"leaderboard.{kind}" for kind in ("md", "csv", "json", "tex")),
         "cost.csv",
         "index.html",
+        "figures",
     }
+    figures = sorted(path.name for path in paths[-1].iterdir())
+    stems = {name.rpartition(".")[0] for name in figures}
+    assert figures == sorted(f"{stem}.{kind}" for stem in stems for kind in ("svg", "pdf", "png"))
+    assert "leaderboard-0-cost-seconds_per_image" in stems
     assert paths[0].read_text() == markdown(some()) and paths[1].read_text() == csv(some())
     assert (tmp_path / "out" / "leaderboard.tex").read_text() == latex(some())
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(

@@ -13,12 +13,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from adbench.benchmark.figures.sample_sheet import DisplayedSample, grey_colours, write_sheet
 from adbench.benchmark.leaderboard.leaderboard import build_leaderboards
+from adbench.benchmark.report.html.chart import (
+    letter,
+    metric_limits,
+    new_chart,
+    set_log_axis,
+    spread_apart,
+)
 from adbench.benchmark.report.html.charts import (
     cost_charts,
     pareto_front,
@@ -27,8 +34,7 @@ from adbench.benchmark.report.html.charts import (
 )
 from adbench.benchmark.report.html.images import ImageBudget, sample_images
 from adbench.benchmark.report.html.lesion_tables import froc_chart, lesion_table
-from adbench.benchmark.report.html.page import render_page
-from adbench.benchmark.report.html.svg import apart, letter, steps, upward
+from adbench.benchmark.report.html.page import build_page, render_page
 from records import missing, record, some
 
 VOID = {"meta", "link", "img", "br", "input"}
@@ -236,18 +242,24 @@ def test_curves_have_a_corner_for_each_level_and_marks_at_theirs():
         *("pixel AP on test", "pixel AP on validation"),
         *("image AUROC on test", "image AUROC on validation"),
     ]
-    line, flat = charts[0].lines
-    corners = [tuple(map(float, p.split(","))) for p in line.points.split()]
-    assert [x for x, _ in corners] == sorted(x for x, _ in corners) and len(corners) == 4
-    heights = [y for _, y in corners]
-    assert heights[1] < heights[3] < heights[0] < heights[2]  # down is more
-    ratio = (corners[1][0] - corners[0][0]) / (corners[3][0] - corners[0][0])
-    assert ratio == pytest.approx(150 / 400, abs=1e-3)
-    marks = {mark.shape: (mark.x, mark.y) for mark in line.marks}
-    assert marks == {"chosen": corners[1], "published": corners[2], "oracle": corners[3]}
-    (bar,) = line.bars
-    assert bar.y < corners[1][1] < bar.y + bar.high  # the interval holds the figure
-    assert flat.marks == [] and len({p.split(",")[1] for p in flat.points.split()}) == 1
+    chart = charts[0]
+    line, flat = (chart.artist(f"{name}-line").get_xydata().tolist() for name in "AB")
+    assert line == [[100, 0.3], [250, 0.5], [400, 0.2], [500, 0.4]]
+    marks = {
+        shape: chart.artist(f"A-{shape}").get_xydata().tolist()
+        for shape in ("chosen", "published", "oracle")
+    }
+    assert marks == {"chosen": [line[1]], "published": [line[2]], "oracle": [line[3]]}
+    assert chart.tooltips["A-oracle"] == "A, oracle level 500: 0.400"
+    (x, low), (_, high) = chart.artist("A-interval").get_xydata().tolist()
+    assert x == 250 and [low, high] == pytest.approx([0.45, 0.55])  # it holds the value
+    assert {gid for gid in chart.tooltips if gid.startswith("B")} == set()
+    assert flat == [[100, 0.4], [500, 0.4]]
+    assert chart.artist("chance").get_ydata()[0] == board.done[0].record["reference"]["prevalence"]
+    low, high = chart.axes.get_ylim()
+    assert low < 0.2 and high > 0.55 and chart.axes.get_xlim() == (100, 500)
+    assert {text.get_text() for text in chart.axes.texts} > {"A", "B"}
+    assert chart.axes.get_ylabel() == "pixel AP"
 
 
 def test_the_front_is_what_nothing_cheaper_equals():
@@ -255,8 +267,16 @@ def test_the_front_is_what_nothing_cheaper_equals():
     for made, cost in zip(records, (50.0, 2.0, 10.0), strict=True):
         made["cost"]["evaluations_per_image"] = cost
     chart = cost_charts(build_leaderboards(records)[0])[0]
-    shapes = {line.marks[0].title.split(":")[0]: line.marks[0].shape for line in chart.lines}
-    assert shapes == {"dear": "front", "cheap": "front", "poor": "dot"}
+    points = {
+        gid: each for gid in chart.tooltips for each in chart.artist(gid).get_xydata().tolist()
+    }
+    assert points["A-point"] == points["A-front"] == [50, 0.6]
+    assert points["B-point"] == points["B-front"] == [2, 0.3]
+    assert points["C-point"] == [10, 0.2] and "C-front" not in points
+    assert [chart.tooltips[f"{name}-point"].split(":")[0] for name in "ABC"] == [
+        *("dear", "cheap", "poor")
+    ]
+    assert "front" in chart.tooltips["A-front"] and "front" not in chart.tooltips["C-point"]
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
@@ -267,16 +287,21 @@ def test_undominated_is_a_staircase_that_covers_all(points):
     assert all(x[0] < y[0] and x[1] < y[1] for x, y in pairwise(ordered))
 
 
-@given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))
-def test_ticks_are_round_few_and_inside(low, width):
-    found = steps(low, low + width)
-    assert 1 <= len(found) <= 12 and found == sorted(found)
-    assert all(low - width / 50 <= v <= low + width * 1.02 for v in found)
+@given(st.lists(st.floats(1e-3, 1e6), min_size=1, max_size=5), st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_ticks_of_costs_are_few_and_inside_and_nothing_is_at_the_beginning(costs, zero):
+    axes = new_chart("x", "", "", "", "").axes
+    set_log_axis(axes, [*costs, *([0.0] if zero else [])])
+    low, high = axes.get_xlim()
+    ticks = axes.get_xticks()
+    assert all(low <= tick <= high for tick in ticks) and len(ticks) <= 13
+    assert all(low <= cost <= high for cost in costs)
+    assert (low == 0) == (0 in ticks) == zero
 
 
 @given(st.lists(st.floats(12, 256), max_size=12))
 def test_letters_keep_their_order_and_their_distance(heights):
-    moved = apart(heights)
+    moved = spread_apart(heights)
     pairs = sorted(zip(heights, moved, strict=True))
     gaps = [b[1] - a[1] for a, b in pairwise(pairs)]
     assert all(gap >= 12 - 1e-9 for gap in gaps)
@@ -285,8 +310,8 @@ def test_letters_keep_their_order_and_their_distance(heights):
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=5))
 def test_all_of_a_metric_lies_within_its_chart(values):
-    axis = upward(values)
-    assert all(axis.end - 0.1 <= axis.at(v) <= axis.start + 0.1 for v in values)
+    low, high = metric_limits(values)
+    assert 0 <= low < high <= 1 and all(low <= value <= high for value in values)
 
 
 def test_lesions_are_told_by_size_and_price_where_records_tell_of_them():
@@ -308,26 +333,57 @@ def test_lesions_are_told_by_size_and_price_where_records_tell_of_them():
         ("0 to 10 mm²", "4", "0.250"),
         ("10000 mm² and more", "2", "1.000"),
     ]
-    corners = [tuple(map(float, p.split(","))) for p in chart.lines[0].points.split()]
-    assert corners == sorted(corners) and [y for _, y in corners] == sorted(
-        (y for _, y in corners), reverse=True
-    )
+    curve = [[0.0, 0.1], [0.5, 0.4], [8.0, 0.9]]
+    assert chart.artist("A-line").get_xydata().tolist() == curve
+    assert [chart.artist(f"A-point-{i}").get_xydata().tolist()[0] for i in range(3)] == curve
+    assert chart.tooltips["A-point-1"] == "A: 0.400 found, 0.5 false a sample"
+    assert chart.axes.get_xlim()[0] == 0 and 0 in chart.axes.get_xticks()
     assert "FROC" in Reader(render_page([made])).words
     assert lesion_table(build_leaderboards([record("B")])[0]) is None
 
 
 def test_a_histogram_counts_every_sample_once():
     score, label = [0.0, 0.1, 0.1, 1.0, 0.9, 0.5], [False, False, False, True, True, True]
-    chart = score_histogram("A", score, label)
+    chart = score_histogram("scores-A", "A", score, label)
     assert chart is not None
     counts = {"normal": 0, "abnormal": 0}
-    for bar in chart.lines[0].bars:
-        counts[bar.kind] += int(bar.title.split()[0])
+    heights: dict[str, list[float]] = {"normal": [], "abnormal": []}
+    for gid, tooltip in chart.tooltips.items():
+        count, kind, *_ = tooltip.split()
+        counts[kind] += int(count)
+        heights[kind].append(chart.artist(gid).get_height())
     assert counts == {"normal": 3, "abnormal": 3}
-    tallest = max(bar.high for bar in chart.lines[0].bars)
-    shares = {b.title.split()[0]: b.high for b in chart.lines[0].bars if b.kind == "normal"}
-    assert shares["2"] == tallest and shares["1"] == pytest.approx(tallest / 2, abs=0.1)
-    assert score_histogram("A", [1.0, 1.0], [True, False]) is None
+    assert heights["normal"] == pytest.approx([-1 / 3, -2 / 3])  # below the line
+    assert heights["abnormal"] == pytest.approx([1 / 3] * 3)
+    assert score_histogram("scores-A", "A", [1.0, 1.0], [True, False]) is None
+
+
+def test_charts_are_on_the_page_with_ids_of_their_own_and_in_colours_of_its_style():
+    records = [scored("A", 2.0), scored("B", 0.1), *(scored(n, 1.0, partial=8) for n in "AB")]
+    page = build_page(records)
+    read = Reader(page.html)
+    images = [attrs for attrs in read.all("svg") if attrs.get("role") == "img"]
+    assert [attrs["aria-label"] for attrs in images] == [c.about for c in page.charts.values()]
+    assert len(images) == 2 * (4 + 2 + 2) and all("viewbox" in attrs for attrs in images)
+    colours = [a[name] for _, a in read.tags for name in ("fill", "stroke") if name in a]
+    assert {*colours} <= {"none"} | {f"var(--{name})" for name in ("ink", "faint", "line")} | {
+        f"var(--c{i})" for i in range(8)
+    }
+    ids = {attrs["id"] for _, attrs in read.tags if "id" in attrs}
+    for _, attrs in read.tags:
+        if "clip-path" in attrs:
+            assert attrs["clip-path"].removeprefix("url(#").removesuffix(")") in ids
+    assert "<title>A, chosen level 250: 0.500</title>" in page.html
+    assert page.html == build_page(records).html
+
+
+def test_the_files_of_a_chart_are_the_same_whenever_drawn():
+    (board,) = build_leaderboards([swept("A"), swept("B")])
+    for kind, head in (("svg", b"<?xml"), ("pdf", b"%PDF"), ("png", b"\x89PNG")):
+        one, two = (sweep_charts(board)[0].rendered(kind) for _ in range(2))
+        assert one == two and one.startswith(head)
+    text = sweep_charts(board)[0].rendered("svg").decode()
+    assert ">pixel AP</text>" in text and "dc:date" not in text
 
 
 def test_differences_are_told_where_there_are_rows_of_samples():
