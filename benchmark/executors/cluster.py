@@ -27,7 +27,7 @@ from .job_folder import JOB, LAST, LOG, NEWS, STOP, TICKET
 KEEP_SECONDS = 7 * 86400.0
 """Seconds that what a job told is kept for a driver that did not come for it."""
 
-FOLDER_EVENTS = ("begun", "told", "alive")
+FOLDER_EVENTS = ("started", "progress", "heartbeat")
 """Kinds of events in the file that a job's host adds to."""
 
 
@@ -178,7 +178,7 @@ class RemoteExecutor:
             if not ticket:
                 continue
             text = f"{sent.name} waits for job {ticket} of an earlier run, which works on it"
-            hear(JobEvent(sent.name, "told", {"event": "note", "facts": {"text": text}}))
+            hear(JobEvent(sent.name, "progress", {"event": "note", "facts": {"text": text}}))
 
     def _poll_job(self, sent: _SubmittedJob, hear: EventHandler) -> None:
         last = _read_last_event(sent.folder / LAST)  # before the news, so that these are all there

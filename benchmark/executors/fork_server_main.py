@@ -186,12 +186,12 @@ def _run_job(job: dict[str, Any], events: int) -> None:
                 data = data[os.write(events, data) :]
 
     def tell(event: str, facts: Mapping[str, Any]) -> None:
-        send("told", {"event": event, "facts": facts})
+        send("progress", {"event": event, "facts": facts})
 
     def beat() -> None:
         while True:
             with suppress(OSError):
-                send("alive", memory_usage())
+                send("heartbeat", memory_usage())
             sleep(HEARTBEAT_SECONDS)
 
     for number in (signal.SIGINT, signal.SIGTERM):

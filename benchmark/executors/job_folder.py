@@ -65,7 +65,7 @@ def run_job_folder(
         elif each.kind in ("ended", "died"):
             last = each.kind, dict(each.facts)
         else:
-            host = {"host": platform.node()} if each.kind == "begun" else {}
+            host = {"host": platform.node()} if each.kind == "started" else {}
             news.add(each.kind, {**each.facts, **host})
 
     try:
@@ -113,7 +113,7 @@ class _EventFile:
     def add(self, what: str, facts: Mapping[str, Any]) -> None:
         inner = facts.get("facts", {})
         self._count += 1
-        passing = what == "alive" or ("step" in inner and facts["event"] != "oom")
+        passing = what == "heartbeat" or ("step" in inner and facts["event"] != "oom")
         key = (what, facts.get("event"), inner.get("part")) if passing else self._count
         self._lines.pop(key, None)
         self._lines[key] = format_event(what, facts)

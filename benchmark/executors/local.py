@@ -32,7 +32,7 @@ PIPE_BYTES = 2**20
 MAX_LINE_BYTES = 2**26
 """Bytes of a line of events at most; more without an end is output."""
 
-CHILD_EVENTS = ("told", "alive", "ended")
+CHILD_EVENTS = ("progress", "heartbeat", "ended")
 """Kinds of events that the process of a job writes."""
 
 
@@ -151,7 +151,7 @@ class LocalExecutor:
             return
         if "born" in told:
             facts = {"pid": told["pid"], "slot": child.slot}
-            self._events.append(JobEvent(child.name, "begun", facts))
+            self._events.append(JobEvent(child.name, "started", facts))
         else:
             status = told["status"]
             if status is None:

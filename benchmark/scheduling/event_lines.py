@@ -80,10 +80,10 @@ def _is_writable(value: object, depth: int = MAX_DEPTH) -> bool:
 
 
 def _is_complete(kind: str, facts: Mapping[str, Any]) -> bool:
-    if kind == "told":
+    if kind == "progress":
         event, inner = facts.get("event"), facts.get("facts")
         return isinstance(event, str) and isinstance(inner, dict) and _is_progress(event, inner)
-    if kind == "alive":
+    if kind == "heartbeat":
         return all(_is_finite(facts[key]) for key in ("memory_mb", "gpu_mb") if key in facts)
     if kind == "ended":
         end = facts.get("end")

@@ -97,7 +97,7 @@ GARBAGE = (
     b"3",
     b'["ended", 3]',
     b'["ended", {"end": "ok"}]',
-    b'["told", {"event": "note", "facts": {"text": "\\ud800"}}]',
+    b'["progress", {"event": "note", "facts": {"text": "\\ud800"}}]',
     b"[" * 100_000,
 )
 """Lines that are no events."""

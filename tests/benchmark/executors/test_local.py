@@ -68,7 +68,7 @@ def test_what_fails_is_a_row_and_the_rest_goes_on(
     record = found["trouble 0"]
     assert record["status"] == "failed" and record["reason"] == reason
     failure = record["failure"]
-    assert failure["phase"] == {"fit": "train", "detect": "look"}[phase]
+    assert failure["phase"] == {"fit": "train", "detect": "predict"}[phase]
     assert len(failure["attempts"]) == attempts
     assert ("Traceback" in failure["log"]) == (attempts == 0)
 
@@ -146,7 +146,7 @@ def test_nothing_outlives_a_killed_driver_and_status_tells_what_it_did(tmp_path:
     lines = "\n".join(found.lines())
     assert "stopped" in lines and planned[0].name in lines and "the same command goes on" in lines
     (cell,) = json.loads(json.dumps(found.as_dict()))["runs"][0]["doing"]
-    assert cell["cell"] == planned[0].name and cell["attempt"] == 1
+    assert cell["experiment"] == planned[0].name and cell["attempt"] == 1
 
 
 def test_a_few_kills_at_random_change_nothing(tmp_path: Path) -> None:
@@ -175,8 +175,8 @@ def test_a_nursery_that_is_started_finds_what_its_driver_finds(tmp_path: Path) -
         until(lambda: executor.poll(heard.append, 0.1) or (heard[-1:] and heard[-1].kind in ENDS))
     finally:
         executor.close()
-    assert heard[0].kind == "begun" and heard[-1].facts["end"] == "ok"
-    assert "alive" in {news.kind for news in heard}
+    assert heard[0].kind == "started" and heard[-1].facts["end"] == "ok"
+    assert "heartbeat" in {news.kind for news in heard}
 
 
 def test_a_file_of_the_working_folder_stands_for_no_module_of_python(
