@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
 
+from ..scheduling.event_lines import parse_event
 from ..scheduling.executor import EventHandler, JobEvent
 from ..scheduling.job import Job
 from ..scheduling.job_logs import JobLogs
@@ -25,6 +26,9 @@ from .job_folder import JOB, LAST, LOG, NEWS, STOP, TICKET
 
 KEEP_SECONDS = 7 * 86400.0
 """Seconds that what a job told is kept for a driver that did not come for it."""
+
+FOLDER_EVENTS = ("started", "progress", "heartbeat")
+"""Kinds of events in the file that a job's host adds to."""
 
 
 class Cluster(Protocol):
@@ -174,19 +178,19 @@ class RemoteExecutor:
             if not ticket:
                 continue
             text = f"{sent.name} waits for job {ticket} of an earlier run, which works on it"
-            hear(JobEvent(sent.name, "told", {"event": "note", "facts": {"text": text}}))
+            hear(JobEvent(sent.name, "progress", {"event": "note", "facts": {"text": text}}))
 
     def _poll_job(self, sent: _SubmittedJob, hear: EventHandler) -> None:
-        last = _read_json(sent.folder / LAST)  # before the news, so that these are all there
+        last = _read_last_event(sent.folder / LAST)  # before the news, so that these are all there
         for what, facts in self._new_events(sent):
             hear(JobEvent(sent.name, what, facts))
         if last is None and not sent.ticket and (sent.folder / STOP).exists():
-            last = ["ended", {"end": "stopped", "said": ""}]
+            last = "ended", {"end": "stopped", "said": ""}
         elif last is not None:
             self._cluster.forget(sent.ticket)
         settled = sent.over is not None and time.monotonic() - sent.gone >= self._cluster.settle
-        if last is None and settled:
-            last = ["died", sent.over]
+        if last is None and settled and sent.over is not None:
+            last = "died", dict(sent.over)
         if last is None:
             return
         if printed := _read_output(sent.folder / LOG):
@@ -205,12 +209,8 @@ class RemoteExecutor:
             return []
         whole = data[: data.rfind(b"\n") + 1]
         sent.read += len(whole)
-        found = []
-        for line in whole.splitlines():
-            with suppress(ValueError, TypeError):  # cut off when its host was lost
-                what, facts = json.loads(line)
-                found.append((what, facts))
-        return found
+        events = (parse_event(line, FOLDER_EVENTS) for line in whole.splitlines())
+        return [event for event in events if event is not None]  # a line may be cut off
 
     def _leftover_jobs(self) -> dict[str, tuple[str, Path]]:
         """Jobs that others handed in, and that may still run, by name: tickets and folders."""
@@ -219,7 +219,7 @@ class RemoteExecutor:
             if (path.parent / LAST).exists():
                 _remove_folder(path.parent)
                 continue
-            with suppress(OSError, ValueError, KeyError):
+            with suppress(OSError, ValueError, KeyError, TypeError):
                 name = json.loads((path.parent / JOB).read_bytes())["name"]
                 found[name] = path.read_text(), path.parent
         return found
@@ -232,10 +232,10 @@ def _remove_folder(folder: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _read_json(path: Path) -> Any:
+def _read_last_event(path: Path) -> tuple[str, dict[str, Any]] | None:
     try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        return parse_event(path.read_bytes(), ("ended", "died"))
+    except OSError:
         return None
 
 

@@ -19,11 +19,12 @@ MESSAGE_BYTES = 65536
 """Bytes of a message at most."""
 
 SCRIPT = (
-    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
+    "import sys; sys.path[:] = sys.argv[3:]; "
     "from adbench.benchmark.executors.fork_server_main import serve; "
-    "serve(int(sys.argv[2]), int(sys.argv[3]))"
+    "serve(int(sys.argv[1]), int(sys.argv[2]))"
 )
-"""What python -c runs, so that modules are found where the driver finds them."""
+"""What python -P -c runs: modules are found where the driver finds them, and before that path is
+set nothing is imported that a file in the working folder could stand for."""
 
 PRELOAD = (
     "adbench.benchmark.scheduling.job",
@@ -40,11 +41,11 @@ class ForkServer:
 
     def __init__(self) -> None:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        path = json.dumps([place or os.getcwd() for place in sys.path])
+        path = [folder or os.getcwd() for folder in sys.path]
         # torch then counts GPUs without starting their driver, which would survive no fork
         env = os.environ | {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, path, str(theirs.fileno()), str(os.getpid())],
+            [sys.executable, "-P", "-c", SCRIPT, str(theirs.fileno()), str(os.getpid()), *path],
             pass_fds=[theirs.fileno()],
             process_group=0,  # a terminal's Ctrl-C is for the driver
             env=env,

@@ -164,6 +164,7 @@ def _run_child(parent: int, driver: socket.socket, job: int, events: int, output
 
 
 def _run_job(job: dict[str, Any], events: int) -> None:
+    from ..scheduling.event_lines import format_event
     from ..scheduling.job import run_job
 
     me, asked, lock = os.getpid(), False, Lock()
@@ -179,18 +180,18 @@ def _run_job(job: dict[str, Any], events: int) -> None:
 
     def send(what: str, facts: Mapping[str, Any]) -> None:
         stop()
-        data = json.dumps([what, facts], default=float).encode() + b"\n"
+        data = format_event(what, facts)
         with lock:
             while data:
                 data = data[os.write(events, data) :]
 
     def tell(event: str, facts: Mapping[str, Any]) -> None:
-        send("told", {"event": event, "facts": facts})
+        send("progress", {"event": event, "facts": facts})
 
     def beat() -> None:
         while True:
             with suppress(OSError):
-                send("alive", memory_usage())
+                send("heartbeat", memory_usage())
             sleep(HEARTBEAT_SECONDS)
 
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..scheduling.event_lines import format_event
 from ..store.atomic_files import StoreError, atomic_write
 from .fork_server import ForkServer
 
@@ -64,7 +65,7 @@ def run_job_folder(
         elif each.kind in ("ended", "died"):
             last = each.kind, dict(each.facts)
         else:
-            host = {"host": platform.node()} if each.kind == "begun" else {}
+            host = {"host": platform.node()} if each.kind == "started" else {}
             news.add(each.kind, {**each.facts, **host})
 
     try:
@@ -92,7 +93,7 @@ def write_last_event(folder: Path, last: Last) -> None:
     since = time.monotonic()
     while folder.exists():
         try:
-            return atomic_write(folder / LAST, json.dumps(last, default=float))
+            return atomic_write(folder / LAST, format_event(*last))
         except StoreError:
             if time.monotonic() - since > DISK_TIMEOUT:
                 raise
@@ -105,17 +106,17 @@ class _EventFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lines: dict[object, str] = {}
+        self._lines: dict[object, bytes] = {}
         self._posted = 0.0
         self._count = 0
 
     def add(self, what: str, facts: Mapping[str, Any]) -> None:
         inner = facts.get("facts", {})
         self._count += 1
-        passing = what == "alive" or ("step" in inner and facts["event"] != "oom")
+        passing = what == "heartbeat" or ("step" in inner and facts["event"] != "oom")
         key = (what, facts.get("event"), inner.get("part")) if passing else self._count
         self._lines.pop(key, None)
-        self._lines[key] = json.dumps([what, facts], default=float)
+        self._lines[key] = format_event(what, facts)
 
     def flush(self, *, now: bool = False) -> None:
         """A disk that has no room loses the view, not the job."""
@@ -124,8 +125,8 @@ class _EventFile:
             return
         self._posted = clock
         try:
-            with self._path.open("a") as file:  # a line that was cut off before is ended first
-                file.write("\n" + "\n".join(self._lines.values()) + "\n")
+            with self._path.open("ab") as file:  # a line that was cut off before is ended first
+                file.write(b"\n" + b"".join(self._lines.values()))
         except OSError:
             return
         self._lines.clear()

@@ -51,9 +51,9 @@ class InlineExecutor:
         name = job["name"]
 
         def tell(event: str, facts: Mapping[str, Any]) -> None:
-            on_event(JobEvent(name, "told", {"event": event, "facts": facts}))
+            on_event(JobEvent(name, "progress", {"event": event, "facts": facts}))
 
-        on_event(JobEvent(name, "begun", {}))
+        on_event(JobEvent(name, "started", {}))
         ended = run_job(job, tell, self._stop, team=self._team, kept=self._kept)
         on_event(JobEvent(name, "ended", ended))
 

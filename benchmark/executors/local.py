@@ -20,12 +20,20 @@ from typing import IO, Any, NamedTuple
 
 import torch
 
+from ..scheduling.event_lines import parse_event
 from ..scheduling.executor import EventHandler, JobEvent
 from ..scheduling.job import Job
 from .fork_server import ForkServer
 
 PIPE_BYTES = 2**20
 """Bytes that are read at once, and that a pipe holds if the system lets it."""
+
+
+MAX_LINE_BYTES = 2**26
+"""Bytes of a line of events at most; more without an end is output."""
+
+CHILD_EVENTS = ("progress", "heartbeat", "ended")
+"""Kinds of events that the process of a job writes."""
 
 
 class DeviceSlot(NamedTuple):
@@ -143,7 +151,7 @@ class LocalExecutor:
             return
         if "born" in told:
             facts = {"pid": told["pid"], "slot": child.slot}
-            self._events.append(JobEvent(child.name, "begun", facts))
+            self._events.append(JobEvent(child.name, "started", facts))
         else:
             status = told["status"]
             if status is None:
@@ -198,19 +206,22 @@ class LocalExecutor:
             self._events.append(JobEvent(child.name, "output", {"bytes": data}))
         else:
             *lines, child.partial_line = (child.partial_line + data).split(b"\n")
+            if len(child.partial_line) > MAX_LINE_BYTES:
+                lines.append(child.partial_line)
+                child.partial_line = b""
             for line in lines:
                 self._parse_event(child, line)
         return bool(data)
 
     def _parse_event(self, child: _ChildProcess, line: bytes) -> None:
-        try:
-            what, facts = json.loads(line)
-        except ValueError:  # a plugin found the pipe; its words are no events
-            return
-        if what == "ended":
-            child.outcome = facts
+        """Report a line that is no event, as a plugin may write to the pipe, as output."""
+        event = parse_event(line, CHILD_EVENTS)
+        if event is None:
+            self._events.append(JobEvent(child.name, "output", {"bytes": line + b"\n"}))
+        elif event[0] == "ended":
+            child.outcome = event[1]
         else:
-            self._events.append(JobEvent(child.name, what, facts))
+            self._events.append(JobEvent(child.name, *event))
 
 
 def _open_pipe(end: int) -> IO[bytes]:

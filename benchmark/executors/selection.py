@@ -118,8 +118,8 @@ class ExecutorSelection:
         for method, told in options_by_method(self.slurm).items():
             if method and method not in known:
                 raise ValueError(
-                    f"--slurm {method}.{told[0]}: no cell of this run is of a method {method!r}; "
-                    f"there are {', '.join(sorted(known))}"
+                    f"--slurm {method}.{told[0]}: no experiment of this run is of a method "
+                    f"{method!r}; there are {', '.join(sorted(known))}"
                 )
         gpus = int(run.device.startswith("cuda") and not self._asks_for_gpus())
         return connect(out / "slurm", self.slurm, run.device, gpus, at_once)

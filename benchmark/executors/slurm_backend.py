@@ -258,7 +258,7 @@ def _split_options(told: Sequence[str]) -> list[str]:
 
 def method_of(job: Job) -> str:
     """Whose cell it is; empty for a dataset to make ready."""
-    return job.get("cell", {}).get("method", {}).get("name", "")
+    return job.get("experiment", {}).get("method", {}).get("name", "")
 
 
 def _submit_array(

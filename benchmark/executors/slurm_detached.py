@@ -68,7 +68,7 @@ def submit_detached(
         tickets += _submit_folders(places, cluster, alone=True, after=begun[0])
     ids = ", ".join(dict.fromkeys(ticket.partition("_")[0] for ticket in tickets))
     return (
-        f"Slurm has {len(experiments)} cell{'s' * (len(experiments) != 1)} (jobs {ids}); "
+        f"Slurm has {len(experiments)} experiment{'s' * (len(experiments) != 1)} (jobs {ids}); "
         "how they do: "
         f"adbench status --out {out}; what there is: adbench report --out {out}; "
         "the same command without --detach waits for them, and does what they left"
@@ -100,7 +100,7 @@ def run_detached(
     local = LocalExecutor([DeviceSlot(job["run"]["device"], job["threads"])], fork_server=nursery)
     curves = Path(job["curves"]) if job["curves"] else None
     sweep = Scheduler(
-        [experiment_from_json(job["cell"])],
+        [experiment_from_json(job["experiment"])],
         context_from_json(job["run"]),
         Store(Path(job["store"])),
         Path(job["out"]),

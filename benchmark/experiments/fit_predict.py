@@ -162,7 +162,7 @@ def predict(
         batch_limit(method, int(shard["batch"]))  # one shape for the whole stage, also when resumed
         fits = True
         shards.append(shard)
-        log("look", {"part": name, "step": indices[-1] + 1, "of": len(split)})
+        log("predict", {"part": name, "step": indices[-1] + 1, "of": len(split)})
     with h5py.File(path, "w") as file:
         for field in ("score", "map", "reconstruction", "psnr", "ssim"):
             values = [shard[field] for shard in shards if field in shard]
@@ -224,7 +224,7 @@ def predict_remaining_shards(
             partial_state.clear()
             break
         count += len(indices)
-        log("look", {"part": name, "step": count, "of": len(split)})
+        log("predict", {"part": name, "step": count, "of": len(split)})
     return count
 
 

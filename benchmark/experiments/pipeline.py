@@ -58,7 +58,7 @@ def run_experiment(
     record = store.get_or_create(
         "record", resolved.key_inputs.record, partial(_evaluate, resolved, maps), name="judged.h5"
     )
-    log("judged", {"fresh": record.created})
+    log("evaluated", {"fresh": record.created})
     samples_path = image_folder.parent / "samples" / f"{experiment.name}.h5"
     if record.created or not samples_path.exists():
         samples_path.parent.mkdir(parents=True, exist_ok=True)

@@ -126,7 +126,7 @@ def progress_table(running: Sequence[JobProgress], counts: Mapping[str, int], no
 
     said = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in counts.items() if count)
     made = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False, caption=said)
-    made.add_column("cell", overflow="ellipsis", no_wrap=True, ratio=1)
+    made.add_column("experiment", overflow="ellipsis", no_wrap=True, ratio=1)
     made.add_column("phase", no_wrap=True)
     made.add_column("", width=12)
     for head in ("progress", "s each", "loss", "memory", "left"):

@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 class JobEvent(NamedTuple):
-    """Something about a job. what, and its facts:
+    """Something about a job: its kind, and the facts of that kind.
 
-    begun   its process runs: pid, slot, or whatever else says where
-    told    event, facts: what the engine tells as it goes on
-    alive   memory_mb, perhaps gpu_mb: a sign of life, every second or few
-    output  bytes: what it printed
-    ended   the outcome (job.py)
-    died    its process is gone without an outcome: signal or code (an int), said (one line), and
-            memory, whether it was for want of memory; lost, that its host went away
+    started    its process runs: pid, slot, or whatever else says where
+    progress   event, facts: what the engine reports as it goes on
+    heartbeat  memory_mb, perhaps gpu_mb: a sign of life, every second or few
+    output     bytes: what it printed
+    ended      the outcome (job.py)
+    died       its process is gone without an outcome: signal or code (an int), said (one line),
+               and memory, whether it was for want of memory; lost, that its host went away
     """
 
     job_name: str

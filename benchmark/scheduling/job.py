@@ -32,8 +32,10 @@ from ..store.artifact_store import Store, canonical_json
 from ..store.atomic_files import is_disk_full
 
 Job = dict[str, Any]
-"""name: of the cell, "prepare <dataset>", or "<cell> helper 1"      task: cell | prepare | help
-cell, or cells and names: as `_cell` writes them  run: device, dtype, batch and the like
+"""name: of the experiment, "prepare <dataset>", or "<experiment> helper 1"
+task: experiment | prepare | help
+experiment, or cells and names: as `_experiment_to_json` writes them
+run: device, dtype, batch and the like
 store, out, curves: absolute folders              path, cwd: sys.path and the working folder"""
 
 Outcome = dict[str, Any]
@@ -41,8 +43,8 @@ Outcome = dict[str, Any]
 
 prepared  heads: per cell what its record says anyway; unfit: why a cell cannot be
 ok        record
-helped    samples: how many a helper looked at
-failed    phase (prepare, train, look, judge), exception (one line), trace
+helped    samples: how many a helper predicted
+failed    phase (prepare, train, predict, evaluate), exception (one line), trace
 stopped   said; asked to, with everything kept
 no-data   said; the dataset is missing or bad
 full      phase, said; no room on a disk: the same job goes on when there is
@@ -63,9 +65,9 @@ def experiment_job(
     threads: int = 0,
 ) -> Job:
     """One cell to work on. threads: of torch, 0 for as many as the process has."""
-    job = _job_fields(experiment.name, "cell", context, threads)
+    job = _job_fields(experiment.name, "experiment", context, threads)
     job |= {
-        "cell": _experiment_to_json(experiment),
+        "experiment": _experiment_to_json(experiment),
         "store": str(store.root.absolute()),
         "out": str(out.absolute()),
     }
@@ -108,10 +110,13 @@ def run_job(
                 [experiment_from_json(told) for told in job["cells"]], phase.on_event, stop, kept
             )
         _set_up_process(job)
-        cell, run = experiment_from_json(job["cell"]), context_from_json(job["run"], stop, team)
+        cell, run = (
+            experiment_from_json(job["experiment"]),
+            context_from_json(job["run"], stop, team),
+        )
         dataset = prepared_dataset(cell, no_progress, stop, kept)
         if job["task"] == "help":
-            phase.enter("look")
+            phase.enter("predict")
             store = Store(Path(job["store"]))
             count = predict_shared(cell, dataset, store, run, phase.on_event, job["share"])
             return {"end": "helped", "samples": count}
@@ -239,7 +244,7 @@ class _PhaseTracker:
 
     def __init__(self, job: Job, tell: LogEvent) -> None:
         self.now, self._tell = "prepare", tell
-        pseudo = job["task"] == "cell" and job["cell"]["protocol"]["level"] == "pseudo"
+        pseudo = job["task"] == "experiment" and job["experiment"]["protocol"]["level"] == "pseudo"
         self._looks = len(PREDICTED_SPLITS) + pseudo
 
     def enter(self, phase: str) -> None:
@@ -249,8 +254,8 @@ class _PhaseTracker:
     def on_event(self, event: str, facts: Mapping[str, Any]) -> None:
         self._tell(event, facts)
         if event == "checkpoint":
-            self.enter("look")
+            self.enter("predict")
         elif event == "maps":
             self._looks -= 1
             if not self._looks:
-                self.enter("judge")
+                self.enter("evaluate")

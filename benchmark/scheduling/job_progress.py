@@ -11,7 +11,7 @@ from typing import Any
 class JobProgress:
     """Times are in seconds of one clock that never goes back.
 
-    phase: starting, prepare, train, look, judge     part: of the data, where a phase has any
+    phase: starting, prepare, train, predict, evaluate     part: of the data, where a phase has any
     step, total: how far a phase is     started: when its process ran, None before
     last_heartbeat: when it last gave a sign of life     stop_requested: when it was asked to stop,
     None if not
@@ -40,7 +40,7 @@ class JobProgress:
         if event == "phase":
             self._enter(facts["phase"], "")
         elif "step" in facts and event != "oom":
-            phase = event if event in ("train", "look") else "prepare"
+            phase = event if event in ("train", "predict") else "prepare"
             part = str(facts.get("part", "" if phase != "prepare" else event))
             self._enter(phase, part)
             self.step, self.total = float(facts["step"]), float(facts["of"])
@@ -59,7 +59,7 @@ class JobProgress:
         return f"{said} {self.step:.0f}/{self.total:.0f}" if self.total else said
 
     def seconds_per_step(self) -> float | None:
-        """Seconds that a step, or a sample looked at, takes; None before a second one."""
+        """Seconds that a step, or a predicted sample, takes; None before a second one."""
         if self._first is None or self.step <= self._first[0] or self._last <= self._first[1]:
             return None
         return (self._last - self._first[1]) / (self.step - self._first[0])
@@ -71,7 +71,7 @@ class JobProgress:
 
     def as_dict(self, now: float) -> dict[str, Any]:
         return {
-            "cell": self.name,
+            "experiment": self.name,
             "phase": self.phase,
             "part": self.part or None,
             "step": self.step,

@@ -60,15 +60,15 @@ def describe_death(facts: Mapping[str, Any]) -> str:
 
 
 def with_half_batch(job: Job) -> Job:
-    """The same job with half as many rows at a time, in looking and in training."""
+    """The same job with half as many rows at a time, in prediction and in training."""
     run = dict(job["run"])
-    rows = run["micro"] or job.get("cell", {}).get("method_args", {}).get("batch")
+    rows = run["micro"] or job.get("experiment", {}).get("method_args", {}).get("batch")
     whole = rows if isinstance(rows, int) else run["batch"]
     return job | {"run": run | {"batch": max(1, run["batch"] // 2), "micro": max(1, whole // 2)}}
 
 
 class CircuitBreaker:
-    """Sets a method aside when cells of it fail alike: its other cells would, too."""
+    """Sets a method aside when experiments of it fail alike: its other experiments would, too."""
 
     def __init__(self) -> None:
         self._cells: dict[tuple[str, str], set[str]] = defaultdict(set)
@@ -80,7 +80,7 @@ class CircuitBreaker:
         cells.add(cell)
         if len(cells) < SAME_FAILURES or method in self._aside:
             return ""
-        self._aside[method] = f"set aside after {len(cells)} cells of it failed alike: {said}"
+        self._aside[method] = f"set aside after {len(cells)} experiments of it failed alike: {said}"
         return self._aside[method]
 
     def open_reason(self, method: str) -> str:

@@ -190,13 +190,13 @@ class Scheduler:
         job, now = self._running.get(news.job_name), time.monotonic()
         if job is None:
             return
-        if news.kind == "begun":
+        if news.kind == "started":
             job.started = job.last_heartbeat = now
-        elif news.kind == "told":
+        elif news.kind == "progress":
             event, facts = news.facts["event"], news.facts["facts"]
             job.on_event(event, facts, now)
             self._reporter.on_event(news.job_name, event, facts)
-        elif news.kind == "alive":
+        elif news.kind == "heartbeat":
             job.on_heartbeat(news.facts, now)
         elif news.kind == "output":
             self._logs.add(news.job_name, news.facts["bytes"])

@@ -23,8 +23,8 @@ SILENT_SECONDS = 60.0
 STATUS_NAMES = {
     "stage": "training a stage",
     "checkpoint": "training",
-    "maps": "looking",
-    "record": "judging",
+    "maps": "predicting",
+    "record": "evaluating",
 }
 
 
@@ -32,9 +32,9 @@ STATUS_NAMES = {
 class PartialWork:
     """Something unfinished in a store.
 
-    what: training (a stage) | looking | judging     key: of the artefact it makes
+    what: training (a stage) | predicting | evaluating     key: of the artefact it makes
     running: whether a process holds its lock
-    kept: shards of looking, or states of training, that are kept     size: of them, in bytes
+    kept: shards of predictions, or states of training, that are kept     size: of them, in bytes
     age: seconds since something was last kept; None where nothing was
     """
 
@@ -147,7 +147,7 @@ def _job_line(cell: dict[str, Any]) -> str:
         said += f", attempt {cell['attempt']}"
     if cell["silent_seconds"] >= SILENT_SECONDS:
         said += f", silent for {_age_text(cell['silent_seconds'])}"
-    return f"    {cell['cell']}  {said}"
+    return f"    {cell['experiment']}  {said}"
 
 
 def _record_line(record: Record) -> str:

@@ -32,7 +32,7 @@ class WorkSharing:
         left = {
             name: seconds / (1 + busy[name])
             for name, job in running.items()
-            if name not in self._helps and job.phase == "look" and job.stop_requested is None
+            if name not in self._helps and job.phase == "predict" and job.stop_requested is None
             if (seconds := job.seconds_left() or 0.0) >= self._worth * (1 + busy[name]) ** 2
         }
         if not left:

@@ -1,10 +1,13 @@
 """Somebody else's methods, for tests of what a run survives."""
 
+import fcntl
 import os
 import signal
+import stat
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -81,6 +84,30 @@ class Trouble(Method):
         elif self.how == "print":
             for i in range(3000):
                 os.write(1, b"%06d" % i + b"x" * 9993 + b"\n")
+        elif self.how == "garbage":
+            for line in GARBAGE:
+                _write_to_pipes(line + b"\n")
         elif self.how == "fork" and os.fork() == 0:
             Path(self.mark).write_text(str(os.getpid()))
             time.sleep(1000)
+
+
+GARBAGE = (
+    b"what a plugin wrote",
+    b"3",
+    b'["ended", 3]',
+    b'["ended", {"end": "ok"}]',
+    b'["progress", {"event": "note", "facts": {"text": "\\ud800"}}]',
+    b"[" * 100_000,
+)
+"""Lines that are no events."""
+
+
+def _write_to_pipes(data: bytes) -> None:
+    """Write to every pipe but those of the standard streams; one of them takes the events."""
+    for name in os.listdir("/proc/self/fd"):
+        file = int(name)
+        with suppress(OSError):
+            is_pipe = stat.S_ISFIFO(os.fstat(file).st_mode)
+            if file > 2 and is_pipe and fcntl.fcntl(file, fcntl.F_GETFL) & os.O_WRONLY:
+                os.write(file, data)

@@ -24,7 +24,7 @@ from sweeps import records, results, swept, wanted
 
 KILLED = {"signal": 9}
 STARVED = {"signal": 9, "memory": True}
-FULL: Outcome = {"end": "full", "phase": "look", "said": "No space left on device"}
+FULL: Outcome = {"end": "full", "phase": "predict", "said": "No space left on device"}
 
 
 class Scripted:
@@ -44,9 +44,9 @@ class Scripted:
     def poll(self, on_event: EventHandler, seconds: float) -> None:
         for job in self.jobs[:]:
             self.jobs.remove(job)
-            name = job["cell"]["method"]["name"] if "cell" in job else "prepare"
+            name = job["experiment"]["method"]["name"] if "experiment" in job else "prepare"
             fates = self.fates.get(name, [])
-            on_event(JobEvent(job["name"], "begun", {}))
+            on_event(JobEvent(job["name"], "started", {}))
             fate = fates.pop(0) if fates else run_job(job, lambda event, facts: None)
             on_event(JobEvent(job["name"], "ended" if "end" in fate else "died", fate))
 
@@ -62,7 +62,7 @@ class Scripted:
         return [
             j["run"]
             for j in self.started
-            if j.get("cell", {}).get("method", {}).get("name") == name
+            if j.get("experiment", {}).get("method", {}).get("name") == name
         ]
 
 
@@ -109,7 +109,7 @@ def test_what_the_kernel_kills_for_memory_gets_half_the_batch_once(tmp_path: Pat
 
 
 def test_half_of_a_training_batch_is_half_of_what_was_tried() -> None:
-    job = {"run": {"batch": 64, "micro": None}, "cell": {"method_args": {"batch": 16}}}
+    job = {"run": {"batch": 64, "micro": None}, "experiment": {"method_args": {"batch": 16}}}
     once = with_half_batch(job)
     assert once["run"] == {"batch": 32, "micro": 8} and with_half_batch(once)["run"]["micro"] == 4
     assert with_half_batch({"run": {"batch": 1, "micro": 1}})["run"] == {"batch": 1, "micro": 1}
@@ -122,8 +122,8 @@ def test_a_method_that_fails_alike_twice_is_set_aside(tmp_path: Path) -> None:
     code, told = swept(planned, tmp_path, executor)
     found = records(tmp_path)
     assert code == 3 and len(executor.runs("trouble")) == 3
-    assert told.count("set aside after 2 cells") == 3, "said once, and of the two cells left"
-    reason = "set aside after 2 cells of it failed alike: ValueError: a"
+    assert told.count("set aside after 2 experiments") == 3, "said once, and of the two cells left"
+    reason = "set aside after 2 experiments of it failed alike: ValueError: a"
     assert [found[f"trouble {seed}"]["reason"] for seed in (3, 4)] == [reason] * 2
     assert found["walker 0"]["status"] == "ok"
 
@@ -234,12 +234,14 @@ def test_a_second_run_leaves_every_file_alone(tmp_path: Path) -> None:
 def test_attempts_are_json_and_tell_where(tmp_path: Path) -> None:
     tries = RetryHistory()
     assert tries.record_death({"signal": 11}, "train 12/180") == ""
-    assert tries.record_death({"said": "the host went away", "lost": True}, "look test 32/70") == ""
     assert (
-        tries.record_death({"signal": 64}, "judge")
+        tries.record_death({"said": "the host went away", "lost": True}, "predict test 32/70") == ""
+    )
+    assert (
+        tries.record_death({"signal": 64}, "evaluate")
         == "killed by SIGRTMAX, in the last of 3 attempts"
     )
     assert json.loads(json.dumps(tries.attempts))[1] == {
         "ended": "the host went away",
-        "at": "look test 32/70",
+        "at": "predict test 32/70",
     }

@@ -6,12 +6,14 @@ import json
 import os
 import signal
 import socket
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 import kills
+from adbench.benchmark.executors import fork_server
 from adbench.benchmark.executors.fork_server_main import _handle_request
 from adbench.benchmark.executors.local import DeviceSlot, LocalExecutor, device_slots
 from adbench.benchmark.experiments import cache_keys
@@ -66,7 +68,7 @@ def test_what_fails_is_a_row_and_the_rest_goes_on(
     record = found["trouble 0"]
     assert record["status"] == "failed" and record["reason"] == reason
     failure = record["failure"]
-    assert failure["phase"] == {"fit": "train", "detect": "look"}[phase]
+    assert failure["phase"] == {"fit": "train", "detect": "predict"}[phase]
     assert len(failure["attempts"]) == attempts
     assert ("Traceback" in failure["log"]) == (attempts == 0)
 
@@ -85,6 +87,14 @@ def test_what_prints_without_end_fills_no_disk(tmp_path: Path) -> None:
     data = log.read_bytes()
     assert len(data) < 1.1 * 2**20 and data.endswith(b"x\n") and b"\n002999x" in data
     assert b"earlier output is left out" in data[:100] and b"\n000001x" not in data
+
+
+def test_what_a_plugin_writes_to_the_pipe_of_events_is_output(tmp_path: Path) -> None:
+    assert swept(trouble("garbage"), tmp_path, local())[0] == 0
+    (log,) = tmp_path.glob("out/logs/*")
+    data = log.read_bytes()
+    assert data.startswith(b'what a plugin wrote\n3\n["ended", 3]\n["ended", {"end": "ok"}]\n')
+    assert b"\\ud800" in data and data.endswith(b"[" * 1000 + b"\n")
 
 
 def test_what_is_left_behind_is_ended_with_its_cell(tmp_path: Path) -> None:
@@ -136,7 +146,7 @@ def test_nothing_outlives_a_killed_driver_and_status_tells_what_it_did(tmp_path:
     lines = "\n".join(found.lines())
     assert "stopped" in lines and planned[0].name in lines and "the same command goes on" in lines
     (cell,) = json.loads(json.dumps(found.as_dict()))["runs"][0]["doing"]
-    assert cell["cell"] == planned[0].name and cell["attempt"] == 1
+    assert cell["experiment"] == planned[0].name and cell["attempt"] == 1
 
 
 def test_a_few_kills_at_random_change_nothing(tmp_path: Path) -> None:
@@ -165,8 +175,22 @@ def test_a_nursery_that_is_started_finds_what_its_driver_finds(tmp_path: Path) -
         until(lambda: executor.poll(heard.append, 0.1) or (heard[-1:] and heard[-1].kind in ENDS))
     finally:
         executor.close()
-    assert heard[0].kind == "begun" and heard[-1].facts["end"] == "ok"
-    assert "alive" in {news.kind for news in heard}
+    assert heard[0].kind == "started" and heard[-1].facts["end"] == "ok"
+    assert "heartbeat" in {news.kind for news in heard}
+
+
+def test_a_file_of_the_working_folder_stands_for_no_module_of_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = tmp_path / "executed"
+    for name in ("json", "signal", "socket"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(mark)!r}, 'w')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(fork_server, "PRELOAD", ())
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder])
+    server = fork_server.ForkServer()
+    server.close()
+    assert server._process.returncode == 0 and not mark.exists()
 
 
 def test_code_is_told_by_what_was_loaded_before_forking(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,7 +96,7 @@ def test_results_are_those_of_one_process_bit_for_bit(tmp_path: Path, array: Arr
     assert code == 0, told
     assert results(tmp_path / "there") == results(tmp_path / "here")
     assert array.sizes == [1, 2], "the dataset, then an array of cells"
-    assert "train  20/20" in told and "look test  20/20" in told
+    assert "train  20/20" in told and "predict test  20/20" in told
     assert not (tmp_path / "there/out/slurm").exists() and not array.folder.exists()
 
 
@@ -142,8 +142,10 @@ def test_what_is_asked_to_stop_keeps_everything(tmp_path: Path, array: Array) ->
         1,
     )
     executor.start(job)
-    heard = listened(executor, lambda news: news.kind == "told" and "step" in news.facts["facts"])
-    assert heard[0].kind == "begun" and heard[0].facts["host"]
+    heard = listened(
+        executor, lambda news: news.kind == "progress" and "step" in news.facts["facts"]
+    )
+    assert heard[0].kind == "started" and heard[0].facts["host"]
     executor.request_stop(cell.name)
     last = listened(executor, over)[-1]
     assert last.kind == "ended" and last.facts["end"] == "stopped", last
@@ -178,9 +180,9 @@ def test_news_that_are_cut_off_are_read_once_they_are_whole(tmp_path: Path) -> N
     (folder,) = queue.ran.values()
     news = folder / NEWS
     for text, count in (
-        ('["alive", {"mem', 0),
-        ('ory_mb": 1}]\n["alive", {"mem', 1),  # then its host is lost, and another goes on
-        ('\n["begun", {}]\nwhat a plugin wrote\n', 2),
+        ('["heartbeat", {"mem', 0),
+        ('ory_mb": 1}]\n["heartbeat", {"mem', 1),  # then its host is lost, and another goes on
+        ('\n["started", {}]\nwhat a plugin wrote\n', 2),
     ):
         with news.open("a") as file:
             file.write(text)
@@ -188,7 +190,7 @@ def test_news_that_are_cut_off_are_read_once_they_are_whole(tmp_path: Path) -> N
         assert len(heard) == count
     write_last_event(folder, ("ended", {"end": "ok", "record": {}}))
     executor.poll(heard.append, 0)
-    assert [each.kind for each in heard] == ["alive", "begun", "ended"]
+    assert [each.kind for each in heard] == ["heartbeat", "started", "ended"]
     assert queue.asked == [("forget", "t0")]
 
 
@@ -271,7 +273,11 @@ def test_detached_cells_keep_their_own_records(tmp_path: Path, array: Array) -> 
         out,
         SlurmCluster(array, "cpu", 1),
     )
-    assert array.sizes == [1, 2] and "Slurm has 2 cells" in said and f"status --out {out}" in said
+    assert (
+        array.sizes == [1, 2]
+        and "Slurm has 2 experiments" in said
+        and f"status --out {out}" in said
+    )
     first = next(iter([*array.hosts.running, *array.hosts.ended]))
     assert {"dependency": f"afterany:{first}"} in array.told
     assert array.told[-1] == {"dependency": None}

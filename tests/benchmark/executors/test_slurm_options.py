@@ -74,7 +74,7 @@ def test_a_method_may_be_given_more_than_the_others(
     told = ["partition=gpu,mem=2G", "ldm.mem=64G,ldm.cpus=16", "pca.time=5"]
     cluster = connect(tmp_path / "q", told, "cpu", 0, 3)
     jobs: list[Any] = [
-        {"cell": {"method": {"name": name}}} for name in ("ldm", "pca", "vae", "ldm")
+        {"experiment": {"method": {"name": name}}} for name in ("ldm", "pca", "vae", "ldm")
     ]
     jobs.append({"cells": [], "names": []})
     folders = [tmp_path / str(i) for i in range(5)]
@@ -91,7 +91,9 @@ def test_a_method_may_be_given_more_than_the_others(
     ):
         assert all(f"#SBATCH --{option}\n" in script for option in given)
     where = ExecutorSelection("slurm", slurm=["gpus=1", "anodpm.mem=8G"])
-    with pytest.raises(ValueError, match=r"no cell of this run is of a method 'anodpm'; .*walker"):
+    with pytest.raises(
+        ValueError, match=r"no experiment of this run is of a method 'anodpm'; .*walker"
+    ):
         where.create_executor(TrainingContext(), wanted(["walker"]), None, tmp_path, None)
 
 

@@ -60,9 +60,9 @@ def test_a_resumed_training_takes_back_what_is_done_again(tmp_path: Path) -> Non
 def test_what_is_no_number_or_has_no_step_is_only_passed_on(tmp_path: Path) -> None:
     events: list[str] = []
     with TensorBoardLogger(tmp_path / "none", lambda event, facts: events.append(event)) as tell:
-        tell("look", {"part": "test", "step": 3, "of": 9})
+        tell("predict", {"part": "test", "step": 3, "of": 9})
         tell("checkpoint", {"fresh": True, "key": "ab"})
-    assert events == ["look", "checkpoint"]
+    assert events == ["predict", "checkpoint"]
     assert not (tmp_path / "none").exists()
 
 

@@ -34,8 +34,10 @@ def test_pace_and_time_left_are_those_of_the_phase() -> None:
         35.0
     )
     assert job.location == "train 30/100" and job.loss == 0.5
-    job.on_event("look", {"part": "test", "step": 32, "of": 64}, 160.0)
-    assert job.location == "look test 32/64" and job.seconds_per_step() is None and job.loss is None
+    job.on_event("predict", {"part": "test", "step": 32, "of": 64}, 160.0)
+    assert (
+        job.location == "predict test 32/64" and job.seconds_per_step() is None and job.loss is None
+    )
     told = job.as_dict(170.0)
     assert told["silent_seconds"] == 10.0 and told["memory_mb"] == 1500.0
 
@@ -45,8 +47,8 @@ def test_a_phase_without_steps_is_told_by_its_name() -> None:
     job.on_event("train", train(10), 1.0)
     job.on_event("oom", {"at": 3, "micro": 2}, 2.0)
     assert job.location == "train 10/100"
-    job.on_event("phase", {"phase": "judge"}, 3.0)
-    assert job.location == "judge" and job.seconds_left() is None
+    job.on_event("phase", {"phase": "evaluate"}, 3.0)
+    assert job.location == "evaluate" and job.seconds_left() is None
 
 
 def test_a_pipe_gets_a_line_per_stage_and_every_fifteen_seconds(monkeypatch) -> None:
@@ -58,7 +60,7 @@ def test_a_pipe_gets_a_line_per_stage_and_every_fifteen_seconds(monkeypatch) -> 
         watch.on_event("a", "train", train(step, loss=0.25))
     watch.on_event("a", "train", train(100))
     watch.on_event("a", "checkpoint", {"fresh": False, "key": "x"})
-    watch.on_event("a", "phase", {"phase": "look"})
+    watch.on_event("a", "phase", {"phase": "predict"})
     watch.draw([JobProgress("a", 1)], {"to_do": 1})
     lines = told.getvalue().splitlines()
     assert lines[0] == "a  train  0/100  loss 0.2500" and len(lines) == 4 + 1 + 1
@@ -77,15 +79,24 @@ def test_memory_and_notes_are_always_told_and_notes_once() -> None:
 
 def test_a_terminal_shows_a_table_that_goes_away() -> None:
     job = JobProgress("bumps.walker.tiny.s0", 2, started=0.0)
-    job.on_event("look", {"part": "test", "step": 32, "of": 128}, 10.0)
-    job.on_event("look", {"part": "test", "step": 64, "of": 128}, 26.0)
+    job.on_event("predict", {"part": "test", "step": 32, "of": 128}, 10.0)
+    job.on_event("predict", {"part": "test", "step": 64, "of": 128}, 26.0)
     job.on_heartbeat({"memory_mb": 800.0, "gpu_mb": 9200.0}, 26.0)
     drawn = io.StringIO()
     console = Console(file=drawn, width=140, force_terminal=True, color_system=None)
     console.print(progress_table([job], {"to_do": 3, "ok": 2, "failed": 0}, 30.0))
     shown = drawn.getvalue()
-    for part in ("(attempt 2)", "look test", "64/128", "0.50", "9.2 GB", "0:32", "3 to do, 2 ok"):
+    for part in (
+        "(attempt 2)",
+        "predict test",
+        "64/128",
+        "0.50",
+        "9.2 GB",
+        "0:32",
+        "3 to do, 2 ok",
+    ):
         assert part in shown
+    assert "3 to do, 2 ok" in shown
     assert "failed" not in shown
     console.print(progress_table([job], {}, 100.0))
     assert "silent 1:14" in drawn.getvalue()
@@ -94,7 +105,7 @@ def test_a_terminal_shows_a_table_that_goes_away() -> None:
     watch.print_line("a [b] line")
     watch.close()
     watch.print_line("after")
-    assert "look test" in told.getvalue() and "a [b] line" in told.getvalue()
+    assert "predict test" in told.getvalue() and "a [b] line" in told.getvalue()
 
 
 def test_progress_outside_a_run_is_shown_both_ways() -> None:

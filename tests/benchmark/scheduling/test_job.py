@@ -40,7 +40,7 @@ def test_every_built_in_method_travels() -> None:
     for cell in expand_matrix(wish, registry):
         there = experiment_from_json(
             json.loads(json.dumps(experiment_job(cell, TrainingContext(), Store(Path()), Path())))[
-                "cell"
+                "experiment"
             ]
         )
         assert there.name == cell.name and there.protocol == protocol
@@ -50,7 +50,7 @@ def test_every_built_in_method_travels() -> None:
 
 def test_a_plugin_that_is_a_file_travels_with_the_same_identity(tmp_path: Path) -> None:
     (cell,) = wanted(["walker"], walker={"steps": 3})
-    there = experiment_from_json(job(cell, tmp_path)["cell"])
+    there = experiment_from_json(job(cell, tmp_path)["experiment"])
     dataset = cell.dataset.load()(**cell.dataset_args)
     one, other = (resolve(c, dataset, torch.float32).key_inputs for c in (there, cell))
     assert one == other
@@ -77,7 +77,7 @@ def test_work_makes_a_record_and_tells_its_phases(tmp_path: Path) -> None:
 
     outcome = run_job(job(cell, tmp_path), tell)
     assert outcome["end"] == "ok" and outcome["record"]["status"] == "ok"
-    assert told == ["train", "look", "judge"]
+    assert told == ["train", "predict", "evaluate"]
     json.dumps(outcome)
 
 
@@ -85,7 +85,7 @@ def test_work_makes_a_record_and_tells_its_phases(tmp_path: Path) -> None:
     ("how", "where", "phase", "said"),
     [
         ("raise", "fit", "train", "ValueError: no good"),
-        ("raise", "detect", "look", "ValueError: no good"),
+        ("raise", "detect", "predict", "ValueError: no good"),
         ("quit", "fit", "train", "SystemExit: 3"),
     ],
 )
@@ -102,7 +102,7 @@ def test_a_judgement_that_cannot_be_says_so(tmp_path: Path, monkeypatch) -> None
     (cell,) = wanted(["trouble"])
     monkeypatch.setattr("adbench.benchmark.experiments.pipeline.evaluate", None)
     outcome = run_job(job(cell, tmp_path), lambda *_: None)
-    assert (outcome["end"], outcome["phase"]) == ("failed", "judge")
+    assert (outcome["end"], outcome["phase"]) == ("failed", "evaluate")
 
 
 def test_asked_to_stop_it_keeps_what_there_is(tmp_path: Path) -> None:

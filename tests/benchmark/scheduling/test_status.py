@@ -50,9 +50,9 @@ def test_what_holds_its_lock_runs_and_what_does_not_was_left(tmp_path):
     ):
         found = read_status(tmp_path, tmp_path)
         work = {(w.what, w.key): w for w in found.work}
-        assert set(work) == {("looking", "aaaa"), ("training", "bbbb"), ("judging", "cccc")}
+        assert set(work) == {("predicting", "aaaa"), ("training", "bbbb"), ("evaluating", "cccc")}
         assert [w.running for w in found.work] == [True, True, False]
-        left = work["looking", "aaaa"]
+        left = work["predicting", "aaaa"]
         assert (left.kept, left.size) == (3, 3 * 502) and 7100 < (left.age or 0) < 7300
         assert "3 kept, 0.0 MB, last 2 h ago; the same command goes on" in "\n".join(found.lines())
     assert not any(w.running for w in read_status(tmp_path, tmp_path).work)
@@ -66,14 +66,14 @@ def test_nothing_at_all_is_told_too(tmp_path):
 
 def test_a_run_says_what_it_is_at_and_what_it_was_at_when_it_died(tmp_path, monkeypatch):
     job = JobProgress("bumps.walker.s0", 2, started=time.monotonic() - 60)
-    job.on_event("look", {"part": "test", "step": 0, "of": 64}, time.monotonic() - 40)
-    job.on_event("look", {"part": "test", "step": 32, "of": 64}, time.monotonic() - 8)
+    job.on_event("predict", {"part": "test", "step": 0, "of": 64}, time.monotonic() - 40)
+    job.on_event("predict", {"part": "test", "step": 32, "of": 64}, time.monotonic() - 8)
     RunState(tmp_path).write(
         [job], {"to_do": 3, "ok": 2, "failed": 0}, "waiting for room", now=True
     )
     run, cell = read_status(tmp_path, tmp_path / "store").lines()[1:]
     assert run.startswith("  run ") and f"process {os.getpid()}: 3 to do, 2 ok, waiting" in run
-    assert cell.endswith("look test 32/64, 1 s each, 32 s left, attempt 2")
+    assert cell.endswith("predict test 32/64, 1 s each, 32 s left, attempt 2")
     monkeypatch.setattr(
         "adbench.benchmark.scheduling.run_state._process_is_alive", lambda pid: False
     )

@@ -167,15 +167,15 @@ def test_a_helper_that_fails_is_a_word_in_a_log(tmp_path, monkeypatch) -> None:
 
 def looking(name: str, step: int, seconds: float) -> JobProgress:
     doing = JobProgress(name, 1)
-    doing.on_event("look", {"part": "test", "step": 0, "of": 100}, 0.0)
-    doing.on_event("look", {"part": "test", "step": step, "of": 100}, seconds)
+    doing.on_event("predict", {"part": "test", "step": 0, "of": 100}, 0.0)
+    doing.on_event("predict", {"part": "test", "step": step, "of": 100}, seconds)
     return doing
 
 
 def test_help_goes_where_most_is_left() -> None:
     helpers = WorkSharing(min_seconds_left=10)
     doing = {"a": looking("a", 50, 40), "b": looking("b", 50, 70)}
-    jobs: dict[str, Job] = {name: {"name": name, "task": "cell"} for name in "ab"}
+    jobs: dict[str, Job] = {name: {"name": name, "task": "experiment"} for name in "ab"}
     begun = [helpers.next_job(doing, jobs) for _ in range(14)]
     names = [job["name"] for job in begun if job]
     assert names == ["b helper 1", "a helper 1", "b helper 2", "a helper 2"]
