@@ -140,6 +140,8 @@ def run_config(config: RunConfig, reporter: ConsoleReporter) -> tuple[int, list[
             compile=config.compile,
         )
         store = open_store(config.store)
+        if context.team.rank == 0:
+            store.register_results(config.out)
         if config.detach:
             more = {"curves": config.tensorboard, "timeout": config.timeout}
             reporter.print_line(
