@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..codecs.quantization import Codebook
+from .reading import CheckpointError, abbreviate, read_checkpoint, select_state
 
 RENAMED_PARTS = (
     (".attn.out_proj.", ".proj_attn."),
@@ -34,14 +35,6 @@ CODEBOOK_NAMES = {
     "codebook.sums": "quantizer.quantizer.ema_w",
 }
 
-WRAPPER_KEYS = ("state_dict", "model_state_dict", "model", "ema_state_dict", "unet_state_dict",
-           "autoencoder_state_dict", "vqvae_state_dict")  # fmt: skip
-"""Keys under which a file of several objects stores the weights; the first that exists counts."""
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that does not fit a network, or a file that is no checkpoint."""
-
 
 def load_monai_generative(net: nn.Module, source: Path | str | Mapping[str, Tensor]) -> None:
     """Load the weights of a file, or of a state dict, into a network, under old names or new.
@@ -58,16 +51,16 @@ def load_monai_generative(net: nn.Module, source: Path | str | Mapping[str, Tens
     >>> net.weight.item()
     1.0
     """
-    theirs = _read(Path(source)) if isinstance(source, str | Path) else dict(source)
-    theirs = {key.removeprefix("module."): value for key, value in theirs.items()}
+    content = read_checkpoint(Path(source)) if isinstance(source, str | Path) else source
+    theirs = select_state(content)
     weights = {key: value for key, value in net.state_dict().items() if not _is_own_state(net, key)}
     names = {key: name for key in weights for name in _candidate_names(key) if name in theirs}
     missing = [key for key in weights if key not in names]
     surplus = sorted(set(theirs) - set(names.values()))
     if missing or surplus:
         raise CheckpointError(
-            f"these weights are of another network: {_abbreviate(missing, 'missing')}"
-            f"{'; ' if missing and surplus else ''}{_abbreviate(surplus, 'unknown')}. "
+            f"these weights are of another network: {abbreviate(missing, 'missing')}"
+            f"{'; ' if missing and surplus else ''}{abbreviate(surplus, 'unknown')}. "
             "Build it with the arguments that it was trained with"
         )
     wrong = [
@@ -77,7 +70,7 @@ def load_monai_generative(net: nn.Module, source: Path | str | Mapping[str, Tens
     ]
     if wrong:
         raise CheckpointError(
-            f"these weights are of a network of other sizes: {_abbreviate(wrong, 'wrong')}"
+            f"these weights are of a network of other sizes: {abbreviate(wrong, 'wrong')}"
         )
     with torch.no_grad():
         for key, name in names.items():
@@ -108,32 +101,3 @@ def _is_own_state(net: nn.Module, key: str) -> bool:
     module = net.get_submodule(part)
     counting = isinstance(module, Codebook) and name not in ("codes", "sizes", "sums")
     return counting or key in ("centre", "scale") or name == "_extra_state"
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise CheckpointError(f"there is no file {path}")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a reader may fail in any way on a file that is no checkpoint
-        reason = str(error).strip().partition("\n")[0]
-        raise CheckpointError(f"{path} cannot be read as weights alone: {reason}") from error
-    for name in WRAPPER_KEYS:
-        if isinstance(state, Mapping) and isinstance(state.get(name), Mapping):
-            state = state[name]
-            break
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        keys = sorted(map(str, state)) if isinstance(state, Mapping) else [type(state).__name__]
-        raise CheckpointError(f"{path} holds no state dict; {_abbreviate(keys, 'its keys')}")
-    return dict(state)
-
-
-def _abbreviate(names: list[str], description: str) -> str:
-    if not names:
-        return ""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{description}: {', '.join(names[:3])}{more}"
