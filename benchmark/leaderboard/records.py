@@ -6,6 +6,7 @@ becomes a record of status `broken` that says why, so that one bad file never hi
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -51,6 +52,10 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 
 class ReportError(ValueError):
     """There is nothing to report: one line, and the command that mends it."""
+
+
+class DamagedFile(ValueError):
+    """A file is not the one that a record names: one line, and the command that mends it."""
 
 
 class MethodRecord(Struct):
@@ -233,6 +238,7 @@ class FailedRecord(Struct, tag_field="status", tag="failed"):
     )  # samples of each split at most; None for a whole run
     failure: dict[str, Any] | None = None  # phase, exception, attempts and the end of the log
     attempts: list[dict[str, Any]] = []  # earlier attempts that ended otherwise
+    seal: str | None = None  # `record_seal` of the other fields; None in older records
 
 
 class SkippedRecord(FailedRecord, tag_field="status", tag="skipped"):
@@ -256,6 +262,7 @@ class ResultRecord(FailedRecord, tag_field="status", tag="ok", kw_only=True):
     pixel_error: Share | None = None  # how far pixel metrics may be off for binning, 0 if exact
     samples: SampleRecord | None = None  # single test samples
     keys: dict[str, str] = {}  # of the artifacts in the store, by kind and split
+    files: dict[str, str] = {}  # SHA-256 of the files beside the record, by path in the results
     versions: dict[str, Any] = {}  # of the libraries that trained it
     device: str | None = None  # that trained it
     threads: Count | None = None  # of the CPU, in training
@@ -324,7 +331,7 @@ def _read_record(path: Path) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "status": "broken",
-        "reason": f"{name} is no record: {reason}",
+        "reason": f"{name} is no record: {reason}; the same `adbench run` writes it again",
         "method": {"name": label, "label": label, "baseline": False, "args": {}},
         "dataset": {"name": "", "args": {}, "fingerprint": "", "synthetic": False},
         "protocol": {"id": "", "text": ""},
@@ -374,6 +381,8 @@ def parse_record(text: str) -> dict[str, Any]:
         shown = repr(schema) if len(str(schema)) < 20 else "of another kind"
         raise ValueError(f"it has schema {shown}, and this adbench reads 1 and {SCHEMA}")
     _check_values(record)
+    if not is_intact(record):
+        raise ValueError("it was damaged or edited after it was written")
     record = upgrade(record) if schema == 1 else record
     _check_figures(record)
     try:
@@ -381,6 +390,61 @@ def parse_record(text: str) -> dict[str, Any]:
     except msgspec.ValidationError as error:
         raise ValueError(str(error).replace(" - at `$.", ": ").rstrip("`")) from None
     return record
+
+
+def record_seal(record: Record) -> str:
+    """The SHA-256 of a record without its seal, as canonical JSON.
+
+    >>> from adbench.benchmark.leaderboard.records import record_seal
+    >>> record_seal({"seed": 0})[:8], record_seal({"seed": 0, "seal": "any"})[:8]
+    ('de7d7744', 'de7d7744')
+    """
+    content = {key: value for key, value in record.items() if key != "seal"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def is_intact(record: Record) -> bool:
+    """Whether a record fits its seal; also one of an older adbench, which has none.
+
+    >>> from adbench.benchmark.leaderboard.records import is_intact, record_seal
+    >>> sealed = {"seed": 0, "seal": record_seal({"seed": 0})}
+    >>> is_intact(sealed), is_intact(sealed | {"seed": 1}), is_intact({"seed": 0})
+    (True, False, True)
+    """
+    if "seal" in record:
+        return record["seal"] == record_seal(record)
+    return "files" not in record
+
+
+def read_intact_record(path: Path) -> dict[str, Any]:
+    """The record in a file as it stands; empty where it cannot be read or does not fit its seal.
+
+    >>> from pathlib import Path
+    >>> from adbench.benchmark.leaderboard.records import read_intact_record
+    >>> read_intact_record(Path("no/such/record.json"))
+    {}
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return record if isinstance(record, dict) and is_intact(record) else {}
+    except (OSError, ValueError, RecursionError):
+        return {}
+
+
+def read_sealed(record: Record, path: Path) -> bytes:
+    """The content of a file beside a record, such as `samples/X.h5`.
+
+    Raises DamagedFile where the record has its SHA-256 and it differs, OSError where it cannot be
+    read.
+    """
+    content = path.read_bytes()
+    digest = (record.get("files") or {}).get(f"{path.parent.name}/{path.name}")
+    if digest not in (None, hashlib.sha256(content).hexdigest()):
+        raise DamagedFile(
+            f"{path} was damaged or edited after it was written: the same `adbench run` writes it "
+            "again"
+        )
+    return content
 
 
 def _check_values(value: Any, name: str = "", depth: int = 0) -> None:
