@@ -1,15 +1,16 @@
-"""mDDPM: pDDPM that has also to undo what was pasted into its input.
+"""mDDPM: pDDPM trained to remove, besides the noise, frequency components pasted into its input.
 
 Iqbal et al., "Unsupervised Anomaly Detection in Medical Images Using Masked Diffusion Model", MLMI
 2023. https://arxiv.org/abs/2305.19867 https://github.com/hasan1292/mDDPM
 
 As in the authors' code: rectangles of the sample's own low or high frequencies are pasted into the
-input, which is then disturbed in one cell of the grid and is to become the clean sample; nothing is
-pasted at inference, which is pDDPM's. The paper names two ways of masking besides; the released
-code has this one alone. Differs, as pDDPM here does: noise is drawn per sample (`shared_noise` is
-theirs), and S may have any number of axes. What lies outside of the cell does not count
-(`inpaint`); theirs adds it as a constant, which no weight can change. Samples that are empty stay
-as they are; theirs stop the training.
+input within the bounding box of its foreground, 5 of 96 pixels from its ends. Noise is then added
+in one cell of the grid, and the network predicts the clean sample. Nothing is pasted at inference,
+which is pDDPM's. The paper names two ways of masking besides; the released code has this one alone.
+Differs, as pDDPM here does: noise is drawn per sample (`shared_noise` is theirs), and S may have
+any number of axes. What lies outside of the cell does not count (`inpaint`); theirs adds it as a
+constant, which no weight can change. Empty samples stay as they are; theirs stop the training, as
+do those whose foreground is too small for the margins: here the margins shrink.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from ..engine.networks.unet_config import MiddleAttentionUNetConfig
 from ..engine.noise.noise_config import NoiseConfig
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
-from ..engine.sampling.patches import random_boxes, reconstruct_patches, tile_masks
+from ..engine.sampling.patches import box_masks, reconstruct_patches, tile_masks
 from ..engine.training.loop import Training, train_module
 from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
@@ -65,6 +66,8 @@ CUTMIX = CutMix()
 NOISE = NoiseConfig("simplex", generator="2d")
 TRAINING = Training(steps=115_200, batch=32, lr=1e-4, clip=None, ema=None)
 CORRECTED = MDDPMQuirks()
+MARGIN = 5 / 96
+"""Of the canvas's side: from a pasted rectangle to the end of the foreground's bounding box."""
 
 
 class MDDPM(Method):
@@ -150,34 +153,77 @@ class MDDPM(Method):
 def frequency_cutmix(
     x: Tensor, rng: Rng, *, cuts: int, share: float, band: tuple[int, int]
 ) -> Tensor:
-    """x (N, C, *S) in [0, 1] with up to `cuts` boxes of its own low or high frequencies in it;
-    outside of the foreground, which is what is above 0, nothing changes."""
+    """Paste up to `cuts` boxes of its own low or high frequencies into every sample, (N, C, *S).
+
+    A box lies within the bounding box of the foreground, as far from its ends as `MARGIN`; outside
+    of the foreground, which is what is above 0, nothing changes.
+
+    x: (N, C, *S) in [0, 1]
+    rng: one stream per sample
+    cuts: the most boxes, 0 for none; every number up to it is as probable
+    share: the largest side of a box in terms of the foreground's along the first axis; the
+        smallest is half of it
+    band: the smallest and the largest half-width of the low frequencies
+
+    >>> import torch
+    >>> from adbench.engine.runtime.rng import Rng
+    >>> from adbench.methods.mddpm import frequency_cutmix
+    >>> x = torch.rand(1, 1, 16, 16)
+    >>> pasted = frequency_cutmix(x, Rng(["a"]), cuts=5, share=0.4, band=(2, 4))
+    >>> pasted.shape, bool((pasted != x).any())
+    (torch.Size([1, 1, 16, 16]), True)
+    """
     if cuts == 0:
         return x
     foreground = (x > 1e-6).any(1, keepdim=True)  # (N, 1, *S)
-    rows = foreground.flatten(3).any(3)[:, 0] if x.ndim > 3 else foreground[:, 0]  # (N, n)
-    place = torch.arange(rows.shape[1], device=x.device)
-    last = torch.where(rows, place, -1).amax(1)
-    first = torch.where(rows, place, len(place)).amin(1)
-    longest = ((last - first + 1).clamp(min=0) * share).long()  # (N,)
+    first, extent = _bounding_box(foreground)  # (N, axes) each
+    longest = (extent[:, 0] * share).long()  # (N,)
     half = band[0] + rng.fork("band").integers(band[1] - band[0] + 1)
     keep_low = rng.fork("coin").integers(2).bool()
     part = split_frequencies(x, half, keep_low)
     count, shape = rng.fork("count").integers(cuts + 1), x.shape[2:]
+    room = (extent - longest[:, None]).clamp(min=0)
+    margin = torch.tensor([round(n * MARGIN) for n in shape], device=x.device).minimum(room // 2)
+    corners = (room - 2 * margin).clamp(min=1)  # theirs is one fewer than fit, too
     for cut in range(cuts):
         draw = rng.fork("cut", cut)
         shortest = longest // 2
         spread = (longest - shortest + 1)[:, None]
         side = shortest[:, None] + (draw.uniform((len(shape),)) * spread).long()
-        box = random_boxes(draw, shape, side) & foreground
-        wanted = (count > cut).view(-1, *[1] * (x.ndim - 1))
-        x = torch.where(box & wanted, part, x)
+        low = first + margin + (draw.uniform((len(shape),)) * corners).long()
+        box = box_masks(shape, low, side) & foreground
+        chosen = (count > cut).view(-1, *[1] * (x.ndim - 1))
+        x = torch.where(box & chosen, part, x)
     return x
 
 
+def _bounding_box(foreground: Tensor) -> tuple[Tensor, Tensor]:
+    """The first pixel and the extent of (N, 1, *S) bool along every axis, (N, axes) each; of an
+    empty sample 0 and 0."""
+    firsts, extents = [], []
+    for axis in range(2, foreground.ndim):
+        occupied = foreground.movedim(axis, 1).flatten(2).any(2)  # (N, n)
+        index = torch.arange(occupied.shape[1], device=foreground.device)
+        last = torch.where(occupied, index, -1).amax(1)
+        first = torch.where(occupied, index, len(index)).amin(1)
+        extents.append((last - first + 1).clamp(min=0))
+        firsts.append(first * (last >= 0))
+    return torch.stack(firsts, 1), torch.stack(extents, 1)
+
+
 def split_frequencies(x: Tensor, half: Tensor, keep_low: Tensor) -> Tensor:
-    """x (N, C, *S) with the frequencies nearer to 0 than `half` (N,), along every axis, alone; or,
-    where keep_low (N,) is false, without them. Both add up to x."""
+    """Keep the low or the high frequencies of every sample, (N, C, *S); both add up to x.
+
+    x: (N, C, *S)
+    half: steps of the spectrum along every axis below which a frequency is low, (N,)
+    keep_low: whether the low ones are kept, or else the high ones, (N,) bool
+
+    >>> import torch
+    >>> from adbench.methods.mddpm import split_frequencies
+    >>> x = torch.tensor([[[1.0, 0.0, 1.0, 0.0]]])
+    >>> split_frequencies(x, torch.tensor([1]), torch.tensor([True]))
+    tensor([[[0.5000, 0.5000, 0.5000, 0.5000]]])
+    """
     axes = tuple(range(2, x.ndim))
     inside = torch.ones(len(x), 1, *x.shape[2:], dtype=torch.bool, device=x.device)
     for axis in axes:

@@ -139,7 +139,9 @@ class THOR(Method):
         largest value 1."""
         one, other = ((y + 1).clamp(0, 2) / 2 for y in (inner, clean))
         apart = self.perceptual.distance(one, other, rescale_twice=self.quirks.double_normalise)
-        found = gaussian_blur(apart, self.blur).clamp(0, 1) * (one - other).abs().mean(1)
+        found = gaussian_blur(apart, self.blur, mode="symmetric").clamp(0, 1) * (
+            one - other
+        ).abs().mean(1)
         return found / found.flatten(1).amax(1)[:, None, None].clamp(min=1e-12)
 
 

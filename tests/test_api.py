@@ -84,7 +84,7 @@ def test_results_are_compared_plotted_and_written(results: adbench.Results, tmp_
     lines = results.plot_levels("image_auroc").get_lines()
     assert sorted(np.size(line.get_xdata()) for line in lines) == [2, 2]
     assert "tabular" in results.to_latex() and "| anoddpm" in results.to_markdown().lower()
-    assert all(path.is_file() for path in results.write(tmp_path))
+    assert all(path.exists() for path in results.write(tmp_path))
     with pytest.raises(ValueError, match="0 leaderboards fit 'brats'"):
         results.leaderboard("brats")
 

@@ -27,10 +27,10 @@ from ..executors.launch import device_context
 from ..experiments.fit_predict import load_method, predict
 from ..experiments.matrix import Experiment, sweep_levels
 from ..experiments.resolve import build_method
+from ..leaderboard.records import read_record
 from ..registry.code_fingerprint import loaded_code_digest
 from ..registry.registry import Registry
 from ..store.artifact_store import Artifact
-from .records import read_record
 from .storage import open_store
 
 if TYPE_CHECKING:
@@ -226,7 +226,10 @@ def load(
     registry: further registry files of the run        device: auto, cpu, cuda, cuda:1
     Raises DetectorError on a record without a result or a checkpoint that is not stored.
     """
-    facts = read_record(Path(record))
+    try:
+        facts = read_record(Path(record))
+    except ValueError as error:
+        raise DetectorError(f"{record} is no record: {error}") from None
     if facts["status"] != "ok":
         raise DetectorError(f"{record} is of a run that is {facts['status']}: {facts['reason']}")
     opened = open_store(store)

@@ -54,5 +54,8 @@ def plot_levels(records: Sequence[Record], metric: str | None, axes: Axes | None
 
 def _curve(record: Record, metric: str) -> list[tuple[int, float]]:
     """(level, value on test), by level."""
-    values = {int(level): splits["test"].get(metric) for level, splits in record["sweep"].items()}
+    values = {
+        int(level): splits["test"].get(metric)
+        for level, splits in (record.get("sweep") or {}).items()
+    }
     return sorted((level, value) for level, value in values.items() if value is not None)

@@ -10,8 +10,8 @@ from ..registry.registry import Registry, RegistryError
 def complete_methods(incomplete: str) -> list[str]:
     """Method names that continue an unfinished list of them.
 
-    >>> complete_methods("anoddpm,pdd")
-    ['anoddpm,pddpm']
+    >>> complete_methods("anoddpm,pc")
+    ['anoddpm,pca']
     """
     return _complete(incomplete, lambda registry: registry.methods)
 

@@ -18,6 +18,7 @@ from .data import app as data_app
 from .plugins import check, new_app
 from .run import EXAMPLES, plan, run
 from .speed import speed
+from .streams import protect_standard_streams
 
 # Read when torch loads. Threads that spin while they wait make a training ten times slower as soon
 # as another process wants a core (measured: 2500 ms a step against 370); asleep, they cost nothing.
@@ -68,6 +69,7 @@ app.add_typer(cache_app, name="cache")
 
 def main() -> None:
     """Run the command line of this process, and end with its exit code."""
+    protect_standard_streams()
     sys.exit(app(prog_name="adbench"))
 
 

@@ -39,8 +39,12 @@ def report(
         if json:
             print_json(results.records)
             return
-        print_leaderboards(results.records, rich_console())
-        for path in results.write():
+        paths: list[Path] = []
+        try:
+            paths = results.write()
+        finally:  # after the files, for nobody may be reading; and where none can be written
+            print_leaderboards(results.records, rich_console())
+        for path in paths:
             typer.echo(str(path))
 
 

@@ -21,7 +21,7 @@ from ..evaluation.load_predictions import load_predictions
 from ..evaluation.sample_results import read_evaluation, read_sample_results, write_sample_results
 from ..evaluation.synthetic_anomalies import concatenate_predictions
 from ..figures.gallery import gallery_samples, write_figures
-from ..store.artifact_store import Artifact, Store, atomic_path, canonical_json
+from ..store.artifact_store import Artifact, Store, canonical_json
 from ..store.cache_key import cache_key
 from .cache_keys import data_key_inputs
 from .distributed import announce_training
@@ -29,6 +29,7 @@ from .fit_predict import LogEvent, fit, load_method, predict, predict_remaining_
 from .matrix import PREDICTED_SPLITS, Experiment
 from .record import artifact_fields, record_header
 from .resolve import ResolvedExperiment, resolve
+from .result_files import write_result_files
 from .shared_stages import SharedStageCache
 from .splits import SYNTHETIC
 
@@ -39,14 +40,16 @@ def run_experiment(
     store: Store,
     context: TrainingContext,
     log: LogEvent,
-    image_folder: Path,
+    out: Path,
+    earlier: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Run an experiment, or read of it what is stored, and return its record as JSON values.
 
     dataset: prepared           store: of checkpoints, maps and evaluated records
     context: device, precision and the like; the seed is the experiment's
     log: (event, facts), called as work goes on
-    image_folder: for images of the test samples; sample results go to `samples` beside it
+    out: the results folder, for images of the test samples and for sample results
+    earlier: the record of an earlier run into this folder; empty if there is none
 
     Raises whatever a stage raises; the stages that are finished by then stay stored.
     """
@@ -59,25 +62,25 @@ def run_experiment(
         "record", resolved.key_inputs.record, partial(_evaluate, resolved, maps), name="judged.h5"
     )
     log("evaluated", {"fresh": record.created})
-    samples_path = image_folder.parent / "samples" / f"{experiment.name}.h5"
-    if record.created or not samples_path.exists():
-        samples_path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(samples_path) as path:
-            path.write_bytes(record.path.read_bytes())
     evaluation, results = read_evaluation(record.path), read_sample_results(record.path)
-    image_path = image_folder / f"{experiment.name}.png"
-    if maps["test"].created or record.created or not image_path.exists():
+    artifacts = artifact_fields(checkpoint, maps, record.key)
+
+    def draw(path: Path) -> list[Path]:
         level, test = evaluation["level"]["chosen"], resolved.splits["test"]
         title = f"{experiment.method.label} on {experiment.dataset.name}"
         title += f", profile {experiment.profile}"
-        write_figures(title, test, maps["test"].path, level, results, image_path)
+        return write_figures(title, test, maps["test"].path, level, results, path)
+
+    digests = earlier.get("files", {}) if earlier.get("keys") == artifacts["keys"] else {}
+    files = write_result_files(out, experiment.name, digests, record.path, draw, log)
     samples = canonical_json(data_key_inputs(experiment, resolved.splits, PREDICTED_SPLITS))
     fingerprint = hashlib.sha256(samples.encode()).hexdigest()[:16]
     return {
         **record_header(experiment, dataset, resolved.method_class, "ok", fingerprint=fingerprint),
         **evaluation,
         "samples": results.to_json(),
-        **artifact_fields(checkpoint, maps, record.key),
+        **artifacts,
+        "files": files,
     }
 
 

@@ -45,9 +45,11 @@ def gallery_samples(split: Any) -> list[int]:
 
 def write_figures(
     title: str, split: Any, maps: Path, level: int, rows: SampleResults, path: Path
-) -> None:
-    """All images of an experiment at one level, each under its own name beside `path`: the gallery,
-    the worst mistakes (.worst.png) where there are any, the contact sheet (.contact.png) of images.
+) -> list[Path]:
+    """Write all images of an experiment at one level, and return their paths.
+
+    Beside the gallery at `path` lie the worst mistakes (.worst.png) where there are any, and the
+    contact sheet (.contact.png) of images.
 
     title: of the images, the level is added
 
@@ -57,11 +59,15 @@ def write_figures(
     title += f", level {level}" if level else ""
     with h5py.File(maps, "r") as file:
         write_gallery(file, split, level, path, title)
+        paths = [path]
         others = {".worst.png": write_mistakes, ".contact.png": write_contact_sheet}
         for ending, other in others.items():
             beside = path.with_name(path.name.removesuffix(".png") + ending)
-            if not other(file, split, level, beside, title, images, rows):
+            if other(file, split, level, beside, title, images, rows):
+                paths.append(beside)
+            else:
                 beside.unlink(missing_ok=True)
+    return paths
 
 
 def write_gallery(file: h5py.File, split: Any, level: int, path: Path, title: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..evaluation.metrics.ranking import LOWER_IS_BETTER
 from .entry import Entry
 from .leaderboard import Leaderboard, binning_error_text
-from .records import metric_value, number_text
+from .records import METRICS, metric_value, number_text
 
 __all__ = [
     "BUDGET",
@@ -22,13 +22,6 @@ __all__ = [
 ]
 
 LEVEL_RULE_NAMES = {"val": "val", "pseudo": "pseudo", "published": "paper", "oracle": "TEST"}
-METRICS = (
-    *("image_auroc", "image_ap", "image_f1max", "image_fpr95", "group_auroc"),
-    *("pixel_auroc", "pixel_ap", "pixel_aupro30", "pixel_aupro05", "pixel_dice"),
-    *("pixel_dice_oracle", "pixel_iou", "healthy_fp", "lesion_sensitivity", "lesion_contrast"),
-    *("sample_pixel_auroc", "sample_pixel_ap", "sample_pixel_dice_otsu"),
-    *("healthy_psnr", "healthy_ssim"),
-)
 BUDGET = ("train_steps", "train_samples", "parameters", "evaluations_per_image", "gflops_per_image")
 COST = ("train_seconds", "seconds_per_image", "peak_memory_mb")
 

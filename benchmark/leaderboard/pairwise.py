@@ -24,7 +24,7 @@ from ..evaluation.sample_results import (
 )
 from ..evaluation.statistics.bootstrap import Resamples, bootstrap_image_metrics
 from .columns import LOWER_IS_BETTER
-from .records import Record
+from .records import DamagedFile, Record, read_sealed
 
 BETTER, WORSE, ALIKE = "better", "worse", "not distinguishable"
 
@@ -37,14 +37,18 @@ def sample_results_of(record: Record, folder: Path | None = None) -> SampleResul
     """The sample results of a record; None where there are none or their sizes differ.
 
     folder: of the results, where `samples` lies
+
+    Raises SampleResultsError where the file in `samples` cannot be read or is not the one that the
+    record names.
     """
     name = str(record.get("file", "")).removesuffix(".json")
     path = None if folder is None or not name else folder / "samples" / f"{Path(name).name}.h5"
     if path is not None and path.is_file():
         try:
-            return read_sample_results(path)
-        except SampleResultsError:
-            return None
+            read_sealed(record, path)
+        except (DamagedFile, OSError) as error:
+            raise SampleResultsError(str(error)) from None
+        return read_sample_results(path)
     return _embedded_results(record.get("samples"))
 
 

@@ -27,6 +27,7 @@ from ..experiments.matrix import PREDICTED_SPLITS, Experiment
 from ..experiments.pipeline import predict_shared, run_experiment
 from ..experiments.record import record_header
 from ..experiments.tensorboard import TensorBoardError, TensorBoardLogger
+from ..leaderboard.records import read_intact_record
 from ..registry.registry import Entry
 from ..store.artifact_store import Store, canonical_json
 from ..store.atomic_files import is_disk_full
@@ -125,8 +126,9 @@ def run_job(
             told: LogEvent = phase.on_event
             if job["curves"] is not None:
                 told = stack.enter_context(TensorBoardLogger(Path(job["curves"]) / cell.name, told))
-            pictures = Path(job["out"]) / "pictures"
-            record = run_experiment(cell, dataset, Store(Path(job["store"])), run, told, pictures)
+            store, out = Store(Path(job["store"])), Path(job["out"])
+            earlier = read_intact_record(out / "records" / f"{cell.name}.json")
+            record = run_experiment(cell, dataset, store, run, told, out, earlier)
         return {"end": "ok", "record": record}
     except (Interrupted, KeyboardInterrupt) as stopped:
         return {"end": "stopped", "said": str(stopped)}

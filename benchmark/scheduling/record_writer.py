@@ -1,4 +1,4 @@
-"""A record for every cell, written as it ends, or once the disk has room again."""
+"""The record of every experiment, written as it ends, or once the disk has room again."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..experiments.matrix import Experiment
+from ..leaderboard.records import read_intact_record, record_seal
 from ..store.artifact_store import StoreError
 from ..store.atomic_files import atomic_write, is_disk_full
 from .console import ConsoleReporter
@@ -15,7 +16,7 @@ from .retry_policies import DiskSpaceGuard
 
 
 class RecordWriter:
-    """The records of a run. counts: of its cells, by what became of them, and "to_do"."""
+    """Writes the records of a run. counts: of its experiments, by status, and "to_do"."""
 
     def __init__(
         self, out: Path, count: int, disk_guard: DiskSpaceGuard, reporter: ConsoleReporter
@@ -26,19 +27,27 @@ class RecordWriter:
 
     @property
     def has_waiting(self) -> bool:
-        """Whether some could not be written yet."""
+        """Whether some records could not be written yet."""
         return bool(self._waiting)
 
     def write(self, experiment: Experiment, record: dict[str, Any]) -> None:
-        """Write a record, or wait for room to. The file is left alone where it says the same, so
-        that a second run changes nothing; what an earlier run took to get there stays told."""
+        """Write a record with its seal; on a full disk, keep it until `retry`.
+
+        A file that holds the same record is left alone, so a second run changes nothing. The
+        attempts of an earlier run with the same artifacts stay in the record. A damaged file is
+        reported and replaced.
+        """
         path = self._out / f"{experiment.name}.json"
-        before = _read_record(path)
+        before = read_intact_record(path)
         if "attempts" in before and before.get("keys") == record.get("keys", before):
             record.setdefault("attempts", before["attempts"])
+        content = json.loads(json.dumps(record))
+        content["seal"] = record_seal(content)
         try:
-            if before != json.loads(text := json.dumps(record, indent=1, sort_keys=True) + "\n"):
-                atomic_write(path, text)
+            if before != content:
+                if path.exists() and not before:
+                    self._reporter.print_line(f"{path} was damaged or edited: it is written again")
+                atomic_write(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
         except StoreError as error:
             if not is_disk_full(error) or self._disk_guard.timed_out():
                 raise
@@ -50,22 +59,14 @@ class RecordWriter:
         self.counts["to_do"] -= 1
 
     def retry(self) -> None:
-        """Write what waits, if there may be room."""
+        """Write the records that wait, if the disk may have room."""
         if self._waiting and self._disk_guard.may_retry():
             waiting, self._waiting = self._waiting, []
-            for cell, record in waiting:
-                self.write(cell, record)
+            for experiment, record in waiting:
+                self.write(experiment, record)
             if not self._waiting:
                 self._disk_guard.mark_free()
 
     def discard_waiting(self) -> None:
-        """What waits is made again from the store by the next run."""
+        """Drop the records that wait; the next run makes them again from the store."""
         self._waiting.clear()
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

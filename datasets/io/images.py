@@ -14,19 +14,34 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..base import DataError
+from .decompression import check_expansion
 from .file_type import describe_file_type
+from .mask_palettes import palette_background
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485
+"""Pixels of an image, from which on PIL takes it for a decompression bomb."""
+
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 TIFF = (b"II*\0", b"MM\0*")
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as PIL's own conversion
 ORIENTATION, BITS_PER_SAMPLE, SAMPLE_FORMAT = 0x0112, 258, 339  # tags of EXIF and TIFF
 SIGNED = 2  # of SAMPLES
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns an image upright, by its EXIF orientation; any other number is upright."""
 
 
 def read_image(file_bytes: bytes, name: str, *, channels: int | None = None) -> Tensor:
@@ -38,7 +53,10 @@ def read_image(file_bytes: bytes, name: str, *, channels: int | None = None) -> 
     name: of the file in errors
     channels: 1 converts colours to gray by their luma, 3 repeats gray; None keeps the channels
 
-    Raises DataError for damaged, transparent or animated images, and numbers without a known range.
+    Of the EXIF data only the orientation is read: an odd tag beside it does no harm.
+
+    Raises DataError for damaged, transparent or animated images, numbers without a known range, and
+    a header that declares far more pixels than the file can hold.
 
     >>> buffer = io.BytesIO()
     >>> Image.new("L", (4, 2), 255).save(buffer, "PNG")
@@ -51,7 +69,7 @@ def read_image(file_bytes: bytes, name: str, *, channels: int | None = None) -> 
         pixels = _read_16_bit_channels(file_bytes, name, upright=upright)
     else:
         most = _white_value(image)
-        pixels = _read_8_bit_or_gray(ImageOps.exif_transpose(image), name, white=most)
+        pixels = _read_8_bit_or_gray(_turned(image), name, white=most)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if channels == 1 and pixels.shape[-1] == 3:
@@ -62,16 +80,26 @@ def read_image(file_bytes: bytes, name: str, *, channels: int | None = None) -> 
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32))
 
 
-def read_mask(file_bytes: bytes, name: str, *, multiclass: bool = False) -> Tensor:
-    """Return a mask as (H, W) bool, true where the stored number (of a palette: the index) is not
-    0.
+def read_mask(
+    file_bytes: bytes,
+    name: str,
+    *,
+    multiclass: bool = False,
+    size: Sequence[int] | None = None,
+) -> Tensor:
+    """Return a mask as (H, W) bool, true where abnormal: where the stored number is not 0.
+
+    Of a palette, the darkest colour is normal, as every viewer shows it; if all colours are equally
+    bright, index 0 is.
 
     file_bytes: all bytes of the file
     name: of the file in errors
     multiclass: allow more than two distinct numbers, one per kind of anomaly
+    size: rows and columns of its image, which the mask must have; None for any
 
     Raises DataError for JPEG files, and for more than two distinct numbers otherwise: they come
-    from interpolation or lossy compression.
+    from interpolation or lossy compression. Also for a palette in which a bright colour that is
+    not gray comes first and none is black, and for another size (before any pixel is unpacked).
 
     >>> buffer = io.BytesIO()
     >>> Image.fromarray(np.array([[0, 255]], np.uint8)).save(buffer, "PNG")
@@ -80,11 +108,14 @@ def read_mask(file_bytes: bytes, name: str, *, multiclass: bool = False) -> Tens
     """
     if file_bytes.startswith(JPEG):
         raise DataError(f"{name} is a JPEG; its compression changes a mask: store it as PNG")
-    image, upright = _decode(file_bytes, name)
+    image, upright = _decode(file_bytes, name, size)
+    background = 0
     if _has_16_bit_channels(file_bytes, image):
         pixels = _read_16_bit_channels(file_bytes, name, upright=upright)
     else:
-        pixels = np.asarray(ImageOps.exif_transpose(image))  # of a palette: its indices
+        pixels = np.asarray(_turned(image))  # of a palette: its indices
+    if image.mode == "P":
+        background = palette_background(image, pixels, name)
     if pixels.ndim == 3:
         if image.mode in ("RGBA", "LA"):
             _check_opaque(pixels[..., -1], 255, name)
@@ -92,6 +123,8 @@ def read_mask(file_bytes: bytes, name: str, *, multiclass: bool = False) -> Tens
         if (pixels != pixels[..., :1]).any():
             raise DataError(f"{name} is coloured; a mask is gray, or a palette of two")
         pixels = pixels[..., 0]
+    if size is not None and pixels.shape != tuple(size):
+        raise _wrong_size(pixels.shape, size, name)
     values = np.unique(pixels)
     if len(values) > 2 and not multiclass:
         examples = ", ".join(f"{value:g}" for value in values[:4])
@@ -99,9 +132,9 @@ def read_mask(file_bytes: bytes, name: str, *, multiclass: bool = False) -> Tens
             f"{name} holds {len(values)} distinct values ({examples}, …); a mask holds two: was it "
             "resized with interpolation, or stored as JPEG once?"
         )
-    if len(values) > 1 and values[0] != 0:
+    if len(values) > 1 and background not in values:
         raise DataError(f"{name} holds {values[0]:g} and {values[1]:g} but no 0: what is normal?")
-    return torch.from_numpy(np.ascontiguousarray(pixels != 0))
+    return torch.from_numpy(np.ascontiguousarray(pixels != background))
 
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
@@ -140,15 +173,21 @@ def resize_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
     return small if small.any() or not mask.any() else cover >= cover.max()
 
 
-def _decode(file_bytes: bytes, name: str) -> tuple[Image.Image, bool]:
-    """Return the image, decoded completely, and whether it is stored upright."""
+def _decode(
+    file_bytes: bytes, name: str, size: Sequence[int] | None = None
+) -> tuple[Image.Image, bool]:
+    """Return the image, decoded completely, and whether it is stored upright.
+
+    size: rows and columns that it must have when it is upright; None for any
+    """
     if not file_bytes:
         raise DataError(f"{name} is empty")
     try:
         if file_bytes.startswith(PNG):
             _check_png_checksums(file_bytes)
         image = Image.open(io.BytesIO(file_bytes))
-        upright = image.getexif().get(ORIENTATION, 1) == 1  # of a TIFF, loading forgets it
+        _check_declared_size(image, file_bytes, name, size)
+        upright = _turn_of(image) is None
         frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
         if frames == 1:
             image.load()
@@ -159,14 +198,56 @@ def _decode(file_bytes: bytes, name: str) -> tuple[Image.Image, bool]:
         raise DataError(
             f"{name} is no image: it looks like {describe_file_type(file_bytes)}"
         ) from None
-    except Image.DecompressionBombError as error:
-        raise DataError(f"{name} is too large ({error})") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise _too_many_pixels(name) from None
+    except DataError:
+        raise
     except Exception as error:  # PIL raises many kinds; all mean that the file is damaged
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise DataError(f"{name} is truncated or corrupt ({reason})") from error
+    if (
+        image.format == "BMP" and image.mode == "1" and file_bytes[28] != 1
+    ):  # PIL unpacks it as 1 bit
+        raise DataError(f"{name} is a BMP of two colours in {file_bytes[28]} bits: store it as PNG")
     if frames > 1:
         raise DataError(f"{name} holds {frames} images; adbench reads one: store them apart")
     return image, upright
+
+
+def _check_declared_size(
+    image: Image.Image, file_bytes: bytes, name: str, size: Sequence[int] | None
+) -> None:
+    """Raise DataError if the header declares another size, or more pixels than are believable."""
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise _too_many_pixels(name)
+    if size is None:
+        check_expansion(name, width * height * len(image.getbands()), len(file_bytes), "pixels")
+    elif sorted(image.size) != sorted(size):  # turned upright, they may change places
+        raise _wrong_size((height, width), size, name)
+
+
+def _wrong_size(size: Sequence[int], image_size: Sequence[int], name: str) -> DataError:
+    sizes = (" x ".join(map(str, extent)) for extent in (size, image_size))
+    return DataError("{} has {} pixels, its image {}".format(name, *sizes))
+
+
+def _too_many_pixels(name: str) -> DataError:
+    return DataError(f"{name} declares more than {MAX_PIXELS:,} pixels: cut it into several images")
+
+
+def _turn_of(image: Image.Image) -> Image.Transpose | None:
+    """Return what turns an image upright, or None if it is. Reads one EXIF tag, no other."""
+    try:
+        return UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # EXIF data that nobody can read turn nothing; the pixels may be sound
+        return None
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    """Return a decoded image upright (ImageOps.exif_transpose would fail on other EXIF tags)."""
+    turn = _turn_of(image)  # a TIFF is upright already, and says so
+    return image if turn is None else image.transpose(turn)
 
 
 def _check_png_checksums(file_bytes: bytes) -> None:

@@ -78,7 +78,7 @@ class ImageDataset(FileDataset, ABC):
         image_shape: tuple[int, ...] | None = None
         if self._given is None or self._shown is None:
             for case in sorted(cases, key=lambda c: (c.pool != "train", bool(c.label))):
-                with suppress(DataError, OSError):
+                with suppress(Exception):  # named by its file when all are read
                     image_shape = tuple(self._read_pixels(case).shape)
                     break
         channels, *extent = image_shape or (1, self.tile or 1, self.tile or 1)
@@ -127,14 +127,12 @@ class ImageDataset(FileDataset, ABC):
             name = _describe_file(case, "mask")
             try:
                 mask = read_mask(
-                    case.files["mask"].read_bytes(), name, multiclass=self.multiclass_masks
+                    case.files["mask"].read_bytes(),
+                    name,
+                    multiclass=self.multiclass_masks,
+                    size=None if x is None else x.shape[1:],
                 )
                 problems += self._mask_problems(case, name, mask)
-                if x is not None and mask.shape != x.shape[1:]:
-                    shapes = (
-                        f"{_extent_text(mask.shape)} pixels, its image {_extent_text(x.shape[1:])}"
-                    )
-                    problems.append(f"{name} has {shapes}")
             except DataError as error:
                 problems.append(error.summary)
         return x, mask, problems

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.functional import leaky_relu
 
 from ..features.pretrained import build_perceptual
 
@@ -25,7 +26,10 @@ class PatchDiscriminatorLoss(nn.Module):
     starts: step from which on the generator's loss counts; the discriminator learns from the first
     width: channels after the first layer
     layers: of the discriminator
-    kind: least squares (Mao et al. 2017), as MONAI's tutorials; or hinge, as VQGAN
+    kind: least squares (Mao et al. 2017) of rectified logits, as MONAI's tutorials and ddpm-ood; or
+        hinge, as VQGAN
+    slope: of the leaky rectifier below 0 that the logits, real and fake, pass before the least
+        squares; 1 for none (the loss of Mao et al.)
     rate: times the generator's learning rate: the weights are stored divided by it, which to Adam
         is the same
     """
@@ -41,6 +45,7 @@ class PatchDiscriminatorLoss(nn.Module):
         layers: int = 3,
         kind: Literal["least squares", "hinge"] = "least squares",
         rate: float = 1.0,
+        slope: float = 0.05,
     ) -> None:
         super().__init__()
         from monai.networks.nets.patchgan_discriminator import PatchDiscriminator
@@ -48,7 +53,7 @@ class PatchDiscriminatorLoss(nn.Module):
         norm = ("group", {"num_groups": math.gcd(32, 2 * width)})
         self.net = PatchDiscriminator(ndim, width, channels, num_layers_d=layers, norm=norm)
         self.weight, self.starts, self.hinge = weight, starts, kind == "hinge"
-        self.rate = rate
+        self.rate, self.slope = rate, slope
         with torch.no_grad():
             for value in self.net.parameters():
                 value /= rate
@@ -57,18 +62,20 @@ class PatchDiscriminatorLoss(nn.Module):
         """The sum of both losses, (N,); step: of the training, (N,)."""
         weights = {key: value * self.rate for key, value in self.net.named_parameters()}
         frozen = {key: value.detach() for key, value in weights.items()}
-        fake = functional_call(self.net, frozen, (reconstruction,))[-1].float()
+        fake = self._logits(frozen, reconstruction)
         fake = -fake if self.hinge else (fake - 1).square()
         generator = self.weight * (step >= self.starts) * fake.flatten(1).mean(1)
-        real, false = (
-            functional_call(self.net, weights, (y,))[-1].float()
-            for y in (x, reconstruction.detach())
-        )
+        real, false = (self._logits(weights, y) for y in (x, reconstruction.detach()))
         if self.hinge:
             discriminator = (1 - real).relu() + (1 + false).relu()
         else:
             discriminator = (1 - real).square() + false.square()
         return generator + discriminator.flatten(1).mean(1) / 2
+
+    def _logits(self, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """The discriminator's logits of x, rectified where the loss is of least squares."""
+        logits = functional_call(self.net, dict(weights), (x,))[-1].float()
+        return logits if self.hinge else leaky_relu(logits, self.slope)
 
 
 def discriminator_layers(shape: Sequence[int], maximum: int = 3) -> int:

@@ -134,15 +134,34 @@ def random_boxes(
     sides = side
     if isinstance(sides, int):
         sides = torch.full((len(rng), len(shape)), sides, device=rng.device)
-    inside = torch.ones(len(rng), 1, *shape, dtype=torch.bool, device=rng.device)
+    low = []
     for axis, n in enumerate(shape):
         extent = sides[:, axis]
         before = extent - 1 if placement == "overhanging" else extent * 0
         after = (extent - 1).clamp(max=n - 1) if placement == "inside" else 0
-        low = (rng.uniform() * (n + before - after)).long() - before
-        index = torch.arange(n, device=rng.device)
-        covered = (index >= low[:, None]) & (index < (low + extent)[:, None])  # (N, n)
+        low.append((rng.uniform() * (n + before - after)).long() - before)
+    return box_masks(shape, torch.stack(low, 1), sides)
+
+
+def box_masks(shape: Sequence[int], low: Tensor, sides: Tensor) -> Tensor:
+    """Mask the box of every sample, (N, 1, *shape) bool.
+
+    shape: of the samples, without channels
+    low, sides: the lowest corner and the extent along every axis, (N, len(shape)) int64; what
+        reaches over an edge is cut off
+
+    >>> import torch
+    >>> from adbench.engine.sampling.patches import box_masks
+    >>> box_masks([5], torch.tensor([[1], [4]]), torch.tensor([[2], [3]])).int()[:, 0]
+    tensor([[0, 1, 1, 0, 0],
+            [0, 0, 0, 0, 1]], dtype=torch.int32)
+    """
+    inside = torch.ones(len(low), 1, *shape, dtype=torch.bool, device=low.device)
+    for axis, n in enumerate(shape):
+        index = torch.arange(n, device=low.device)
+        first, extent = low[:, axis, None], sides[:, axis, None]
+        covered = (index >= first) & (index < first + extent)  # (N, n)
         view = [1] * len(shape)
         view[axis] = n
-        inside &= covered.view(len(rng), 1, *view)
+        inside &= covered.view(len(low), 1, *view)
     return inside

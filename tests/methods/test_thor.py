@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import grey_closing, grey_dilation
+from scipy.ndimage import gaussian_filter, grey_closing, grey_dilation
 from scipy.stats import hmean
 
 from adbench.benchmark.registry.settings import build
@@ -128,6 +128,22 @@ def test_a_map_on_the_way_has_1_for_its_maximum_and_no_nan_where_nothing_differs
     found = made.intermediate_map(x, y)
     assert found[0].max() == pytest.approx(1) and (found[1] == 0).all()
     assert torch.equal(found[:1], made.intermediate_map(x[:1], y[:1]))
+
+
+@torch.no_grad()
+def test_a_perceptual_map_is_blurred_from_the_end_of_its_outermost_pixels() -> None:
+    """As SciPy's filter does by default: an impulse at an edge leaves 0.0749 of itself there, and
+    nothing of it is lost."""
+    method, x = thor(blur=2.0), torch.zeros(1, 1, 32, 32)
+    y = x + 1
+    impulse = torch.zeros(1, 32, 32)
+    impulse[0, 0, 16] = 1
+    method.perceptual.distance = lambda x, y, *, rescale_twice=False: impulse
+    found = method.intermediate_map(x, y)[0]
+    expected = gaussian_filter(impulse[0].double().numpy(), sigma=2)
+    np.testing.assert_allclose(found.numpy(), expected / expected.max(), atol=1e-6)
+    assert expected[0, 16] == pytest.approx(0.07490, abs=1e-5)
+    assert expected.sum() == pytest.approx(1)
 
 
 @torch.no_grad()

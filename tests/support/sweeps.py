@@ -88,7 +88,8 @@ def results(folder: Path) -> dict[str, Any]:
         cost = record.get("cost", {})
         for measured in ("train_seconds", "seconds_per_image", "peak_memory_mb"):
             cost.pop(measured, None)
-        record.pop("attempts", None)
+        for field in ("attempts", "seal"):
+            record.pop(field, None)
         found[path.name] = record
     for path in sorted(
         [*folder.glob("out/samples/[!.]*"), *folder.glob("store/maps/*/[!.]*/*.h5")]

@@ -64,7 +64,7 @@ def disagreement_grid(
     sheets = {
         k: found
         for k, row in enumerate(board.done)
-        if (found := open_sheet(folder, row, ".contact") or open_sheet(folder, row))
+        if (found := open_sheet(folder, row, budget, ".contact") or open_sheet(folder, row, budget))
         and found.layout
     }
     asked = [

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...figures.sample_sheet import LAYOUT
 from ...leaderboard.entry import Entry
+from ...leaderboard.records import DamagedFile, read_sealed
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -29,10 +30,15 @@ METHOD_COLUMNS = ("reconstruction", "map")
 
 @dataclass
 class ImageBudget:
-    """What is left, in bytes of base64; who had to be left out."""
+    """The images that the page may still hold.
+
+    left: bytes of base64        out: names of files that found no room
+    damaged: files that could not be read, each with what mends it
+    """
 
     left: int = IMAGE_BYTES
     out: list[str] = field(default_factory=list)
+    damaged: dict[str, None] = field(default_factory=dict)
 
     def inline(self, png: bytes, name: str) -> str | None:
         """A data URI, or None where there is no room for it."""
@@ -79,7 +85,7 @@ class SampleImages:
 def sample_images(rows: Sequence[Entry], folder: Path, budget: ImageBudget) -> SampleImages:
     """The gallery of a board: of each sample the input and the truth once, then of each method its
     reconstruction and map."""
-    found = [(row, sheet) for row in rows if (sheet := open_sheet(folder, row)) is not None]
+    found = [(row, sheet) for row in rows if (sheet := open_sheet(folder, row, budget)) is not None]
     tiled = [(row, sheet) for row, sheet in found if sheet.layout]
     samples = {s["key"]: s["caption"] for _, sheet in tiled for s in sheet.layout["rows"]}
     table = image_grid(tiled, samples, METHOD_COLUMNS, budget)
@@ -89,7 +95,7 @@ def sample_images(rows: Sequence[Entry], folder: Path, budget: ImageBudget) -> S
         if not sheet.layout
     ]
     for row in rows:
-        if (sheet := open_sheet(folder, row, ".worst")) is not None:
+        if (sheet := open_sheet(folder, row, budget, ".worst")) is not None:
             about = f"Worst misses and false alarms of {row.name}"
             whole.append(EmbeddedImage(budget.inline(sheet.png, sheet.name), sheet.name, about))
     return SampleImages(table, whole)
@@ -155,20 +161,31 @@ def _first_tile(
     return None
 
 
-def open_sheet(folder: Path, row: Entry, kind: str = "") -> Sheet | None:
-    """The sheet of a row, whole; None where there is none that can be read."""
-    from PIL import Image, UnidentifiedImageError
+def open_sheet(folder: Path, row: Entry, budget: ImageBudget, kind: str = "") -> Sheet | None:
+    """The image file of an entry; None where there is none, or it is damaged.
+
+    budget: where a damaged file is named        kind: "", ".worst" or ".contact"
+    """
+    from PIL import Image
 
     name = row.record.get("file")
     if not name:
         return None
     path = folder / f"{Path(str(name)).stem}{kind}.png"
     try:
-        png = path.read_bytes()
+        png = read_sealed(row.record, path)
         image = Image.open(io.BytesIO(png))
         image.load()
         layout = _check_layout(getattr(image, "text", {}).get(LAYOUT, ""), image.size)
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError):
+    except FileNotFoundError:
+        return None
+    except DamagedFile as error:
+        budget.damaged[str(error)] = None
+        return None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).split())
+        message = f"{path} is no whole image ({reason}): the same `adbench run` writes it again"
+        budget.damaged[message] = None
         return None
     return Sheet(path.name, png, image.convert("RGB"), layout)
 

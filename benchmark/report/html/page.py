@@ -124,6 +124,7 @@ def build_page(
         ],
         raw=[{k: v for k, v in record.items() if k != "samples"} for record in records],
         left_out=left.out,
+        damaged=list(left.damaged),
         budget=f"{budget / 1e6:g}",
         style=_read_asset(style),
         script=_read_asset(script),

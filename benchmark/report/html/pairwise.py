@@ -37,10 +37,11 @@ NO_SAMPLE_RESULTS = "for fewer than two records here the rows of single samples 
 @dataclass(frozen=True)
 class BoardComparisons:
     """matrix: row minus column in the metric; missing_reason: there is none; verdicts: against the
-    best, of
-    rows of the board by their place; mean_verdicts: the same of methods with several seeds, by
-    theirs;
-    histograms: of those rows that hold scores; results: their rows of samples, by place"""
+        best, of
+        rows of the board by their place; mean_verdicts: the same of methods with several seeds, by
+        theirs;
+        histograms: of those rows that hold scores; results: their rows of samples, by place;
+    damaged: files of samples that cannot be read, each with what mends it"""
 
     matrix: Table | None = None
     missing_reason: str = NO_SAMPLE_RESULTS
@@ -49,28 +50,37 @@ class BoardComparisons:
     mean_verdicts: Mapping[int, str] = field(default_factory=dict)
     histograms: list[Chart] = field(default_factory=list)
     results: Mapping[int, SampleResults] = field(default_factory=dict)
+    damaged: list[str] = field(default_factory=list)
 
 
 def compare_board(board: Leaderboard, folder: Path | None = None) -> BoardComparisons:
     """folder: of the results, where `samples` lies."""
-    known = {
-        k: rows
-        for k, row in enumerate(board.done)
-        if (rows := sample_results_of(row.record, folder)) is not None
-    }
+    known: dict[int, SampleResults] = {}
+    verdicts: dict[int, str] = {}
+    damaged: list[str] = []
+    for k, row in enumerate(board.done):
+        try:
+            rows = sample_results_of(row.record, folder)
+        except SampleResultsError as error:
+            damaged.append(f"{error}")
+            verdicts[k] = "unknown: its file of samples is damaged"
+        else:
+            known |= {} if rows is None else {k: rows}
     shown = [chart for k, rows in known.items() if (chart := _score_histogram(board, k, rows))]
     if len(known) < 2:
-        return BoardComparisons(histograms=shown, results=known)
+        return BoardComparisons(histograms=shown, results=known, damaged=damaged)
     names = comparable_metrics(list(known.values()))
     metric = board.metric if board.metric in names else "image_auroc"
     try:
         matrix = _comparison_matrix(board, metric, known)
-        verdicts = _verdicts(metric, {k: [rows] for k, rows in known.items()})
+        verdicts |= _verdicts(metric, {k: [rows] for k, rows in known.items()})
         of_means = _verdicts(metric, _results_by_seed(board, known))
     except (PairError, SampleResultsError) as error:
-        return BoardComparisons(missing_reason=f"{error}.", histograms=shown, results=known)
+        return BoardComparisons(
+            missing_reason=f"{error}.", histograms=shown, results=known, damaged=damaged
+        )
     return BoardComparisons(
-        matrix, "", TITLES.get(metric, metric), verdicts, of_means, shown, known
+        matrix, "", TITLES.get(metric, metric), verdicts, of_means, shown, known, damaged
     )
 
 

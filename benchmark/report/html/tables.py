@@ -185,6 +185,7 @@ def provenance(record: Record) -> list[tuple[str, str]]:
     method, data = record["method"], record["dataset"]
     facts = {
         "record": _record_link(record),
+        "seal": record.get("seal") or "none: damage to this record and its files is not noticed",
         "method": method["name"],
         "supervision": method.get("supervision"),
         "paper": method.get("paper"),

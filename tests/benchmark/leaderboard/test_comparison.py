@@ -118,7 +118,9 @@ def test_rows_in_a_file_beside_the_records_come_first_and_have_every_metric(tmp_
     same = compare_pair([found], [found], "pixel_ap")
     assert (same.value, same.low, same.high) == (0, 0, 0) and same.verdict == "not distinguishable"
     (tmp_path / "samples" / "a.h5").write_bytes(b"torn")
-    assert sample_results_of(made, tmp_path) is None and sample_results_of(made) is not None
+    with pytest.raises(SampleResultsError, match=r"a\.h5 holds no results of samples"):
+        sample_results_of(made, tmp_path)
+    assert sample_results_of(made) is not None
 
 
 @settings(max_examples=20)

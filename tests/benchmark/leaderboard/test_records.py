@@ -35,7 +35,8 @@ def test_the_exported_json_schema_is_that_of_the_types() -> None:
 def test_a_record_of_schema_1_reads_as_the_same_record_of_schema_2() -> None:
     names = ("pixels", "abnormal_pixels", "positive_pixels", "true_positive_pixels")
     new = record("A", keys={"maps/calibration": "k", "record": "r"}) | {
-        "samples": {"key": ["a"], "score": [0.5]} | {name: [k] for k, name in enumerate(names)}
+        "samples": {"key": ["a"], "group": ["g"], "label": [1], "score": [0.5]}
+        | {name: [k] for k, name in enumerate(names)}
     }
     old = schema_1(new)
     assert old["counts"]["held_out"] == 30 and old["samples"]["found"] == [2]

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from typing import Literal
+
 import pytest
 import torch
+from monai.losses.adversarial_loss import PatchAdversarialLoss
+from torch import Tensor, nn
 
 from adbench.engine.networks.discriminator import PatchDiscriminatorLoss, discriminator_layers
 
@@ -32,3 +37,56 @@ def test_an_adversary_of_small_samples_has_fewer_layers() -> None:
         assert one(torch.rand(1, 1, side, side), torch.rand(1, 1, side, side), torch.zeros(1)) > 0
     with pytest.raises(ValueError, match="sides of at least 6"):
         discriminator_layers((64, 5))
+
+
+class Itself(nn.Module):
+    """The samples are their own logits."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [x]
+
+
+def loss_of(
+    fake: float,
+    real: float,
+    kind: Literal["least squares", "hinge"] = "least squares",
+    **more: float,
+) -> tuple[float, float]:
+    """The terms of the generator and of the discriminator at two logits."""
+    loss = PatchDiscriminatorLoss(1, 1, weight=1.0, starts=1, width=8, layers=1, kind=kind, **more)
+    loss.add_module("net", Itself())
+    x, reconstruction = torch.full((1, 1, 4), real), torch.full((1, 1, 4), fake)
+    discriminator = loss(x, reconstruction, torch.tensor([0])).item()
+    return loss(x, reconstruction, torch.tensor([1])).item() - discriminator, discriminator
+
+
+def test_logits_are_rectified_before_the_least_squares() -> None:
+    """The values are those of MONAI's generative models as ddpm-ood trains with them."""
+    generator = {-3.0: 1.3225, -1.0: 1.1025, 0.0: 1.0, 1.0: 0.0}
+    for logit, value in generator.items():
+        assert loss_of(logit, 1.0)[0] == pytest.approx(value, abs=1e-6)
+        rectified = max(logit, 0.05 * logit)
+        assert loss_of(logit, 1.0)[1] == pytest.approx(rectified**2 / 2, abs=1e-6)
+        assert loss_of(0.0, logit)[1] == pytest.approx(value / 2, abs=1e-6)  # the real ones alike
+    theirs = PatchAdversarialLoss(criterion="least_squares")
+    for fake, real in ((-3.0, 0.5), (-1.0, -2.0), (2.0, 1.5)):
+        a, b = torch.full((1, 1, 4), fake), torch.full((1, 1, 4), real)
+        generator_loss = theirs(a, target_is_real=True, for_discriminator=False)
+        pairs = ((a, False), (b, True))
+        both = [theirs(y, target_is_real=t, for_discriminator=True) for y, t in pairs]
+        ours = loss_of(fake, real)
+        assert isinstance(generator_loss, Tensor)
+        assert ours[0] == pytest.approx(generator_loss.item(), abs=1e-6)
+        assert ours[1] == pytest.approx(sum(map(float, both)) / 2, abs=1e-6)
+
+
+def test_without_a_rectifier_it_is_the_plain_least_squares() -> None:
+    for logit in (-3.0, -1.0, 0.0, 1.0):
+        generator, discriminator = loss_of(logit, -1.0, slope=1.0)
+        assert generator == pytest.approx((logit - 1) ** 2, abs=1e-5)
+        assert discriminator == pytest.approx((4 + logit**2) / 2, abs=1e-5)
+
+
+def test_a_hinge_takes_the_logits_as_they_are() -> None:
+    generator, discriminator = loss_of(-3.0, -1.0, "hinge")
+    assert math.isclose(generator, 3.0) and math.isclose(discriminator, 1.0)

@@ -1,5 +1,0 @@
-import json
-
-
-def read_record(path):
-    return json.loads(path.read_text())
