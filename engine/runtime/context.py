@@ -148,6 +148,8 @@ class TrainingContext(DeviceContext):
     team: the processes that train together, each on its rows of every batch
     state_store: where unfinished work is saved
     shared_stages: where finished stages of a training are found, from this method or another
+    imported: the weights of modules by the name of their training (`fit`, `diffusion`, `codec`),
+        made elsewhere: such a module is loaded instead of trained
     on_event: receives (event, facts) as work goes on
     stop: called between steps; True means: save the state and raise Interrupted
     checkpoint_interval: seconds between two saves
@@ -163,6 +165,7 @@ class TrainingContext(DeviceContext):
     team: Team = SINGLE_PROCESS
     state_store: StateStore = field(default_factory=NullStateStore)
     shared_stages: SharedStageCache = _train_stage
+    imported: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     on_event: EventHandler = ignore_event
     stop: Callable[[], bool] = bool
     checkpoint_interval: float = 20.0
