@@ -59,10 +59,10 @@ ANODDPM = GuidedDiffusionNames(
 def convert_guided_diffusion(
     net: nn.Module, state: Mapping[str, Tensor], names: GuidedDiffusionNames | None = None
 ) -> dict[str, Tensor]:
-    """Return the weights of guided-diffusion's UNet under the names of `net`, every one.
+    """Return the weights of guided-diffusion's UNet or encoder under the names of `net`, every one.
 
-    net: of `build_unet`, with the arguments that the weights were trained with
-    state: the weights, names as `UNetModel` has them, or all after one prefix
+    net: of `build_unet` or `build_encoder`, with the arguments that the weights were trained with
+    state: the weights, names as `UNetModel` or `EncoderUNetModel` has them, or all after one prefix
     names: of the copy of the UNet; guided-diffusion's own if None
     Raises CheckpointError that lists what is missing, left over, or of another shape.
     """
@@ -73,6 +73,7 @@ def convert_guided_diffusion(
     for ours, (theirs, transform) in pairs.items():
         for kind in ("weight", "bias"):
             sources[f"{ours}.{kind}"] = (f"{theirs}.{kind}", transform)
+    sources["pool.position"] = ("out.2.positional_embedding", None)
     own = net.state_dict()
     return convert(own, state, {key: value for key, value in sources.items() if key in own})
 
@@ -98,6 +99,19 @@ def strip_prefix(state: Mapping[str, Tensor], anchor: str) -> dict[str, Tensor]:
         )
     prefix = prefixes[0]
     return {key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)}
+
+
+def swap_halves(value: Tensor) -> Tensor:
+    """Return the layer after an embedding of time, for one that begins with the other half.
+
+    value: its weight, (out, in), or its bias, which stays
+
+    >>> import torch
+    >>> from adbench.engine.checkpoints.guided_diffusion import swap_halves
+    >>> swap_halves(torch.tensor([[1, 2, 3, 4]]))
+    tensor([[3, 4, 1, 2]])
+    """
+    return torch.cat(value.chunk(2, 1)[::-1], 1) if value.ndim == 2 else value
 
 
 def convert(
@@ -146,7 +160,7 @@ def convert(
 
 def _module_pairs(net: Any, names: GuidedDiffusionNames) -> dict[str, tuple[str, Transform | None]]:
     """For each layer of our network, the name of theirs and what to do with its tensors."""
-    swap = None if names.cosine_first else _swap_halves
+    swap = None if names.cosine_first else swap_halves
     pairs: dict[str, tuple[str, Transform | None]] = {
         "time_embed.0": (names.time[0], swap),
         "time_embed.2": (names.time[1], None),
@@ -170,6 +184,11 @@ def _module_pairs(net: Any, names: GuidedDiffusionNames) -> dict[str, tuple[str,
         middle.attention, "middle_block.attention", f"{names.middle}.1", names
     )
     pairs |= _residual_pairs("middle_block.resnet_2", f"{names.middle}.2", names)
+    if not hasattr(net, "up_blocks"):  # an encoder with attention pooling
+        pairs["norm.0"] = ("out.0", None)
+        pairs["pool.qkv"] = ("out.2.qkv_proj", _without_axes)
+        pairs["pool.out"] = ("out.2.c_proj", _without_axes)
+        return pairs
     number = 0
     for i, block in enumerate(net.up_blocks):
         ours, attends = f"up_blocks.{i}", hasattr(block, "attentions")
@@ -239,8 +258,3 @@ def _select_projection(value: Tensor, *, index: int, heads: int) -> Tensor:
 def _without_axes(value: Tensor) -> Tensor:
     """A convolution with a kernel of 1 as the linear layer that it is."""
     return value.flatten(2).squeeze(2) if value.ndim > 2 else value
-
-
-def _swap_halves(value: Tensor) -> Tensor:
-    """The first layer after the embedding, for one that begins with its second half."""
-    return torch.cat(value.chunk(2, 1)[::-1], 1) if value.ndim == 2 else value

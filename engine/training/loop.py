@@ -144,8 +144,8 @@ def train_module(
     if not len(data):
         raise ValueError("there is nothing to train on: the training split is empty")
     context = context.for_rank()
-    if name in context.imported:
-        load_imported(module, context.imported[name], name)
+    if weights := context.imported_weights(module):
+        load_imported(module, weights)
         context.place(module).eval()
         return TrainingOutcome(0, context.micro or plan.batch)
     context.place(module)
@@ -199,21 +199,20 @@ def train_module(
     return TrainingOutcome(plan.steps - first, micro)
 
 
-def load_imported(module: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
+def load_imported(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Load weights that were trained elsewhere into a module.
 
     Of each child with any of them, every parameter. Other children are for training alone (a
     discriminator), and other buffers stay as the constructor set them.
 
     weights: by the names of the module's state dict
-    name: of the training that they replace, for the message
     Raises ValueError that names what is missing, unknown or of another shape.
 
     >>> import torch
     >>> from adbench.engine.training.loop import load_imported
     >>> from torch import nn
     >>> net = nn.Linear(1, 1, bias=False)
-    >>> load_imported(net, {"weight": torch.tensor([[2.0]])}, "fit")
+    >>> load_imported(net, {"weight": torch.tensor([[2.0]])})
     >>> net.weight.item()
     2.0
     """
@@ -231,7 +230,7 @@ def load_imported(module: nn.Module, weights: Mapping[str, Tensor], name: str) -
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise ValueError(
-                f"the imported weights of {name!r} do not fit: {', '.join(names[:3])}{more} {what}"
+                f"the imported weights do not fit: {', '.join(names[:3])}{more} {what}"
             )
     with torch.no_grad():
         for key, value in weights.items():

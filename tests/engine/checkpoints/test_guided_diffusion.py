@@ -19,6 +19,7 @@ from adbench.engine.checkpoints.guided_diffusion import (
 )
 from adbench.engine.checkpoints.reading import CheckpointError, read_checkpoint, select_state
 from adbench.engine.networks.diffusion_unet import build_unet
+from adbench.engine.networks.noisy_classifier import build_encoder
 
 GUIDED = GuidedDiffusionNames()
 QUERIES_FIRST = GuidedDiffusionNames(heads_first=False)
@@ -87,15 +88,17 @@ class Reference:
         out = torch.conv1d(out, weight, self.weight(f"{name}.proj_out.bias", c))
         return x + out.view(n, c, *sides)
 
-    def __call__(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+    def embedding(self, t: Tensor) -> Tensor:
         names, width = self.names, self.widths[0]
         half = width // 2
         angle = t[:, None] * torch.exp(-math.log(10000) * torch.arange(half) / half)
         waves = [angle.cos(), angle.sin()] if names.cosine_first else [angle.sin(), angle.cos()]
         emb = self.linear(torch.cat(waves, 1), names.time[0], 4 * width)
-        emb = self.linear(silu(emb), names.time[1], 4 * width)
-        if label is not None:
-            emb = emb + self.weight("label_emb.weight", self.labels, 4 * width)[label]
+        return self.linear(silu(emb), names.time[1], 4 * width)
+
+    def descend(self, x: Tensor, emb: Tensor) -> list[Tensor]:
+        """What each block on the way down gives, and then the middle."""
+        names, width = self.names, self.widths[0]
         h = self.conv(x, f"{names.down}.0.0", width)
         skips, number = [h], 1
         for i, out in enumerate(self.widths):
@@ -112,7 +115,26 @@ class Reference:
                 skips, number = [*skips, h], number + 1
         h = self.residual(h, emb, f"{names.middle}.0", h.shape[1])
         h = self.attention(h, f"{names.middle}.1")
-        h = self.residual(h, emb, f"{names.middle}.2", h.shape[1])
+        return [*skips, self.residual(h, emb, f"{names.middle}.2", h.shape[1])]
+
+    def classify(self, x: Tensor, t: Tensor, labels: int) -> Tensor:
+        h = silu(self.norm(self.descend(x, self.embedding(t))[-1], "out.0")).flatten(2)
+        h = torch.cat([h.mean(2, keepdim=True), h], 2)
+        n, c, length = h.shape
+        h = h + self.weight("out.2.positional_embedding", c, length)
+        qkv = torch.conv1d(h, self.weight("out.2.qkv_proj.weight", 3 * c, c, 1),
+            self.weight("out.2.qkv_proj.bias", 3 * c))  # fmt: skip
+        q, k, v = (p.reshape(n * self.heads, c // self.heads, -1) for p in qkv.chunk(3, 1))
+        mixing = (torch.einsum("bct,bcs->bts", q, k) / math.sqrt(c / self.heads)).softmax(-1)
+        h = torch.einsum("bts,bcs->bct", mixing, v).reshape(n, c, -1)
+        weight = self.weight("out.2.c_proj.weight", labels, c, 1)
+        return torch.conv1d(h, weight, self.weight("out.2.c_proj.bias", labels))[..., 0]
+
+    def __call__(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        names, emb = self.names, self.embedding(t)
+        if label is not None:
+            emb = emb + self.weight("label_emb.weight", self.labels, 4 * self.widths[0])[label]
+        *skips, h = self.descend(x, emb)
         number = 0
         for i, out in reversed([*enumerate(self.widths)]):
             for j in range(self.res_blocks + 1):
@@ -179,6 +201,22 @@ def test_labels_are_embedded_as_theirs() -> None:
     expected, net = reference(x, t, label), ours(reference)
     net.load_state_dict(convert_guided_diffusion(net, reference.state))
     assert (net(x, t, label) - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+@torch.no_grad()
+def test_an_encoder_with_attention_pooling() -> None:
+    """The classifier of guided-diffusion, `EncoderUNetModel` with pool="attention"."""
+    reference = Reference(GUIDED, updown=True, scale_shift=True, widths=[8, 16], heads=2,
+        attend=[False, True])  # fmt: skip
+    x, t = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(1)), torch.arange(2) * 9
+    expected = reference.classify(x, t, 3)
+    net = build_encoder((8, 8), 1, 3, (8, 16), res_blocks=1, attention=(False, True),
+        head_channels=8).eval()  # fmt: skip
+    for part in net.modules():  # 2 heads of 8 in a width of 16; the reference has 4 groups
+        if isinstance(part, nn.GroupNorm):
+            part.num_groups = reference.groups
+    net.load_state_dict(convert_guided_diffusion(net, reference.state))
+    assert (net(x, t) - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def test_imported_weights_are_loaded_instead_of_trained() -> None:
     weights = {"net.weight": torch.full((1, 1), 5.0), "net.bias": torch.full((1,), 6.0)}
     adversary = module.adversary.weight.clone()
     outcome = train_module(
-        never, module, DATA, TrainingContext(imported={"diffusion": weights}), PLAN, "diffusion"
+        never, module, DATA, TrainingContext(imported={module: weights}), PLAN, "diffusion"
     )
     assert outcome == TrainingOutcome(0, 2) and not module.training
     assert module.net.weight.item() == 5 and module.net.bias.item() == 6
@@ -45,14 +45,14 @@ def test_another_training_goes_on_as_ever() -> None:
     def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
         return module.net(x).square().mean(1)
 
-    context = TrainingContext(imported={"codec": {}})
+    context = TrainingContext(imported={nn.Linear(1, 1): {"bias": torch.ones(1)}})
     assert train_module(loss, module, DATA, context, PLAN, "diffusion").steps == 3
 
 
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ({"net.weight": torch.ones(1, 1)}, "'fit' do not fit: net.bias missing"),
+        ({"net.weight": torch.ones(1, 1)}, "do not fit: net.bias missing"),
         (
             {"net.weight": torch.ones(1, 1), "net.bias": torch.ones(1), "other": torch.ones(1)},
             "other unknown",
@@ -67,5 +67,5 @@ def test_weights_that_do_not_fit_are_named(weights: dict[str, Tensor], message: 
     module = Module()
     before = module.net.weight.clone()
     with pytest.raises(ValueError, match=message):
-        train_module(never, module, DATA, TrainingContext(imported={"fit": weights}), PLAN)
+        train_module(never, module, DATA, TrainingContext(imported={module: weights}), PLAN)
     assert torch.equal(module.net.weight, before)
