@@ -19,6 +19,7 @@ from .plugins import check, new_app
 from .run import EXAMPLES, plan, run
 from .speed import speed
 from .streams import protect_standard_streams
+from .weights import IMPORT_EXAMPLE, import_weights
 
 # Read when torch loads. Threads that spin while they wait make a training ten times slower as soon
 # as another process wants a core (measured: 2500 ms a step against 370); asleep, they cost nothing.
@@ -60,6 +61,7 @@ app.command()(catalogue.doctor)
 app.command()(report.compare)
 app.command()(report.reproduce)
 app.command()(report.status)
+app.command("import", epilog=IMPORT_EXAMPLE)(import_weights)
 app.command()(speed)
 app.command()(check)
 app.add_typer(new_app, name="new")

@@ -55,6 +55,7 @@ class Entry:
     base: of a preset, the method whose class, arguments, profiles and levels it inherits
     base_args: the arguments of `base`
     batch_dependent: a sample's result depends on the other samples of its batch
+    weights: of `method@NAME`, which weights it has in place of a training: their key in a store
     extra: facts for readers: licence, where to get the data, which files are expected, counts
     """
 
@@ -71,6 +72,7 @@ class Entry:
     base: str = ""
     base_args: Mapping[str, Any] = field(default_factory=dict)
     batch_dependent: bool = False
+    weights: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
     category: str | None = None
     profiles: Mapping[str, Profile] = field(default_factory=dict, repr=False)
@@ -154,7 +156,7 @@ class Entry:
         if self.base:
             yield f"profile {profile}", rows.get(self.base, {})
             yield self.origin, self.args
-        for name in dict.fromkeys([self.name.partition("/")[0], self.name]):
+        for name in dict.fromkeys([re.split("[/@]", self.name)[0], self.name]):
             yield f"profile {profile}", rows.get(name, {})
         if self.category is not None:
             yield f"the part of {self.name!r} after the slash", {"category": self.category}
@@ -248,8 +250,15 @@ class Registry:
         return registry
 
     def method(self, name: str) -> Entry:
-        """Return the method of this name. Raises RegistryError on an unknown one."""
-        return _lookup(self.methods, name, "method")
+        """Return the method of this name; "anoddpm@NAME" has the imported weights of that name.
+
+        Raises RegistryError on an unknown one.
+        """
+        base, at, weights = name.partition("@")
+        entry = _lookup(self.methods, base, "method")
+        if not at:
+            return entry
+        return replace(entry, name=name, label=f"{entry.label} ({weights})", weights=weights)
 
     def dataset(self, name: str) -> Entry:
         """Return a dataset, or a category of one: "mvtec/hazelnut" has category=hazelnut."""

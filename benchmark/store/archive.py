@@ -27,7 +27,7 @@ from .artifact import (
 from .artifact_store import Store
 from .atomic_files import StoreError, atomic_path, describe_write_errors
 
-KINDS = {"stage", "checkpoint", "maps", "record"}
+KINDS = {"stage", "checkpoint", "maps", "record", "weights"}
 FOLDER = re.compile(r"(?P<kind>[a-z][a-z-]{0,30})/(?P<key>[0-9a-f]{32})")
 FILE = re.compile(r"\w[\w.-]{0,99}")
 MAX_METADATA_BYTES = 64 << 20

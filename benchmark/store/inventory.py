@@ -63,6 +63,8 @@ class InventoryItem:
                 "corrupt": f"damaged {kind}, moved away",
                 "half-made": f"{kind}, being created, or left by a process that was killed",
             }[self.kind]
+        if self.kind == "weights":
+            return "imported weights"
         return format_summary(self.summary)
 
     def as_dict(self, now: float) -> dict[str, Any]:
