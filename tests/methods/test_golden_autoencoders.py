@@ -165,7 +165,8 @@ def test_the_signal_autoencoders_loss_map_and_score() -> None:
     squared error, and its moving average in the same deviations."""
     built = build_small(AE1D, Spec(2, (32,)), smooth=4).eval()
     built.add_module("coder", Shrinking())
-    built.unit.fill_(0.25), built.mean.fill_(0.3), built.deviation.fill_(0.05)
+    for name, value in {"unit": 0.25, "mean": 0.3, "deviation": 0.05}.items():
+        built.get_buffer(name).fill_(value)
     x = 0.5 + table("signal", 1, (2, 2, 32)) / 5
     z = (x - 0.5) / 0.25
     found = built.detect(tensor(x), [0], RNG)

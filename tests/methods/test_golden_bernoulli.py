@@ -68,7 +68,7 @@ def method(**more: object) -> Any:
     return built.eval()
 
 
-def q(z: Array, alpha_bar: float, erasure: bool = False) -> Array:
+def q(z: Array, alpha_bar: float | Array, erasure: bool = False) -> Array:
     return alpha_bar * z + (0 if erasure else (1 - alpha_bar) / 2)
 
 

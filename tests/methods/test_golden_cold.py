@@ -142,7 +142,7 @@ def test_decodiffs_chain_map_and_score() -> None:
     pixel, code = np.abs(normal - image).max(1), np.abs(z - start).mean(1)
     pixel = np.stack([gaussian_filter(np.minimum(m, 0.4) / 0.4, 3) for m in pixel])
     code = np.stack([gaussian_filter(np.minimum(m, 0.2) / 0.2, 1) for m in code])
-    code = np.stack([zoom(m, 2, order=1, mode="mirror", grid_mode=True) for m in code])
+    code = np.stack([np.asarray(zoom(m, 2, order=1, mode="mirror", grid_mode=True)) for m in code])
     combined = np.sqrt(pixel * code)
     found = built.detect(tensor(X), [900], RNG)
     agree(found.reconstruction[0], np.clip((normal + 1) / 2, 0, 1), 0.429950787)

@@ -86,8 +86,14 @@ def test_one_step_led_to_the_sample() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("w", "eta", "offset", "number"),
-    [(2.0, 1.0, 0, -0.0229257618), (0.0, 0.0, 0, -0.0260036221), (2.0, 1.0, 25, -0.0226109797)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("w", "eta", "offset", "number"),
+    [
+        (2.0, 1.0, 0, -0.0229257618),
+        (0.0, 0.0, 0, -0.0260036221),
+        (2.0, 1.0, 25, -0.0226109797),
+    ],
+)
 def test_the_chain_of_ten_steps(w: float, eta: float, offset: int, number: float) -> None:
     built = method(w=w, eta=eta, start_offset=offset > 0)
     ours = built._reconstruct(tensor(INNER), tensor(INNER), [226], RNG, w)

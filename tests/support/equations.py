@@ -68,12 +68,12 @@ class TableNoise:
         return torch.from_numpy(table(name, level, shape, repeat)).float()
 
 
-def q_sample(x: Array, noise: Array, alpha_bar: float) -> Array:
+def q_sample(x: Array, noise: Array, alpha_bar: float | Array) -> Array:
     """x_l of x_0 and noise."""
     return np.sqrt(alpha_bar) * x + np.sqrt(1 - alpha_bar) * noise
 
 
-def x0_from_noise(x: Array, noise: Array, alpha_bar: float) -> Array:
+def x0_from_noise(x: Array, noise: Array, alpha_bar: float | Array) -> Array:
     """The x_0 that x_l and its noise imply."""
     return (x - np.sqrt(1 - alpha_bar) * noise) / np.sqrt(alpha_bar)
 
