@@ -40,14 +40,18 @@ from .base import Detection, Method
 
 @dataclass(frozen=True)
 class LinearDecayTraining(Training):
-    """Training whose rate falls to 0 in a straight line over its last `decay_steps` steps, or over
-    all
-    where there are fewer. stalled: it falls every 1000 steps only, by what is meant for one, as
-    the authors' does, after StarGAN's."""
+    """Training whose rate falls to 0 in a straight line at its end.
+
+    decay_steps: how many steps that takes, at most all.
+    stalled: the rate falls every 1000 steps only, by what is meant for one, as in the authors'
+    code, after StarGAN's.
+    balanced: as many diseased samples are trained on as healthy ones.
+    """
 
     decay: Literal["none", "cosine"] = field(default="none", metadata={"setting": False})
     decay_steps: int = field(default=0, metadata={"setting": False})
     stalled: bool = field(default=False, metadata={"setting": False})
+    balanced: bool = False
 
     def learning_rate(self, k: int) -> float:
         start = max(self.steps - self.decay_steps, 0)
@@ -139,7 +143,9 @@ class FixedPointGAN(Method):
         self.augment, self.judged = augment, judged
 
     def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
-        share = _diseased_share(train) if self.target == "drawn" else 0.0
+        share = 0.5 if self.plan.balanced else 0.0
+        if self.target == "drawn" and not self.plan.balanced:
+            share = _diseased_share(train)
 
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
             x = self.canvas.forward(random_affine(x, rng, flip=0.5) if self.augment else x)

@@ -98,10 +98,17 @@ class GuidedQuirks:
     guide_last: bool = False
 
 
+@dataclass(frozen=True)
+class LabelledTraining(UnclippedTraining):
+    """balanced: as many diseased samples are trained on as healthy ones, in both trainings."""
+
+    balanced: bool = False
+
+
 NETWORK = HeadsUNetConfig(128, (1, 1, 2, 2, 4, 4), 2,
     attention=(False, False, False, False, True, False), heads=1)  # fmt: skip
 SCHEDULE = ScheduleConfig()
-TRAINING = UnclippedTraining(steps=80_000, batch=10, lr=1e-4)
+TRAINING = LabelledTraining(steps=80_000, batch=10, lr=1e-4)
 CLASSIFIER = ClassifierConfig()
 CORRECTED = GuidedQuirks()
 
@@ -129,7 +136,7 @@ class Guided(Method):
         self, spec: Spec, *,
         size: int | None = 256, network: HeadsUNetConfig = NETWORK,
         schedule: ScheduleConfig = SCHEDULE, class_cond: bool = True,
-        clip: Sequence[float] | None = (0.0, 1.0), training: UnclippedTraining = TRAINING,
+        clip: Sequence[float] | None = (0.0, 1.0), training: LabelledTraining = TRAINING,
         classifier: ClassifierConfig = CLASSIFIER, sampler: Literal["ddim", "ddpm"] = "ddim",
         scale: float = 100.0, sampling_steps: int | None = None,
         encode_label: Literal["healthy", "diseased", "null", "predicted"] = "healthy",
@@ -158,7 +165,7 @@ class Guided(Method):
         self.plan = training
         self.classifier_plan = Training(classifier.classifier_steps, training.batch,
             classifier.classifier_lr, clip=classifier.classifier_clip, ema=None,
-            decay=training.decay)  # fmt: skip
+            decay=training.decay, balanced=training.balanced)  # fmt: skip
         self.class_cond, self.sampler, self.scale = class_cond, sampler, scale
         self.sampling_steps, self.encode_label = sampling_steps, encode_label
         self.rescale, self.judged, self.target, self.quirks = rescale, judged, target, quirks
