@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..evaluation.metrics.ranking import LOWER_IS_BETTER
 from .entry import Entry
 from .leaderboard import Leaderboard, binning_error_text
-from .records import METRICS, metric_value, number_text
+from .records import BUDGET, COST, METRICS, metric_value, number_text
 
 __all__ = [
     "BUDGET",
@@ -22,9 +22,6 @@ __all__ = [
 ]
 
 LEVEL_RULE_NAMES = {"val": "val", "pseudo": "pseudo", "published": "paper", "oracle": "TEST"}
-BUDGET = ("train_steps", "train_samples", "parameters", "evaluations_per_image", "gflops_per_image")
-COST = ("train_seconds", "seconds_per_image", "peak_memory_mb")
-
 TITLES = {
     "image_auroc": "image AUROC",
     "image_ap": "image AP",

@@ -15,13 +15,11 @@ from .pairwise import (
     WORSE,
     PairedComparison,
     PairError,
-    comparable_metrics,
     compare_pair,
     sample_results_of,
+    shared_metric,
 )
 from .records import Record, read_records
-
-DEFAULT_METRICS = ("pixel_ap", "image_auroc")
 
 
 @dataclass(frozen=True)
@@ -55,6 +53,7 @@ def compare(
     a: str,
     b: str,
     folder: Path,
+    records: Sequence[Record] | None = None,
     *,
     dataset: str | None = None,
     metric: str | None = None,
@@ -63,7 +62,11 @@ def compare(
     """Methods a and b of one folder, or each method that folders a and b share.
 
     a, b: a method's name, a record's file (without .json), or a folder with `records`
-    metric: pixel AP if it can be resampled, else image AUROC, unless named
+    folder: of the results of both methods
+    records: of that folder; None to read them
+    metric: that of the leaderboard if both can be compared by it, else image AUROC, unless named
+
+    Raises PairError where there is nothing to compare.
     """
     if margin < 0:
         raise PairError(f"--margin is at least 0, not {margin:g}")
@@ -71,7 +74,11 @@ def compare(
     if len(folders) == 1:
         other = b if str(folders[0]) == a else a
         raise PairError(f"'{folders[0]}' is a folder of results and '{other}' is not: give two")
-    pairs = _pairs_of_folders(*folders) if folders else _pairs_of_methods(a, b, folder)
+    if folders:
+        pairs = _pairs_of_folders(*folders)
+    else:
+        records = read_records(folder / "records") if records is None else records
+        pairs = _pairs_of_methods(a, b, folder, records)
     chosen = [
         pair for pair in pairs if dataset in (None, pair[1].entries[0].record["dataset"]["name"])
     ]
@@ -108,11 +115,11 @@ class ComparedMethod:
 Pair = tuple[Leaderboard, ComparedMethod, ComparedMethod]
 
 
-def _pairs_of_methods(a: str, b: str, out: Path) -> list[Pair]:
+def _pairs_of_methods(a: str, b: str, out: Path, records: Sequence[Record]) -> list[Pair]:
     pairs: list[Pair] = []
     methods: set[str] = set()
     matched: set[str] = set()
-    for leaderboard in build_leaderboards(read_records(out / "records")):
+    for leaderboard in build_leaderboards(records):
         one, two = (_entries_of_seeds(leaderboard, name) for name in (a, b))
         methods |= {entry.record["method"]["name"] for entry in leaderboard.done}
         matched |= {name for name, entries in ((a, one), (b, two)) if entries}
@@ -187,9 +194,8 @@ def _stem(record: Record) -> str:
 def _compare_pair(pair: Pair, metric: str | None, margin: float) -> Comparison:
     leaderboard, *sides = pair
     results_a, results_b = (side.samples() for side in sides)
-    metrics = comparable_metrics([*results_a, *results_b])
-    default = next((name for name in DEFAULT_METRICS if name in metrics), DEFAULT_METRICS[-1])
-    result = compare_pair(results_a, results_b, metric or default, margin=margin)
+    metric = metric or shared_metric([*results_a, *results_b], leaderboard.metric)
+    result = compare_pair(results_a, results_b, metric, margin=margin)
     a, b = (tuple(_stem(entry.record) for entry in side.entries) for side in sides)
     return Comparison(leaderboard.title, sides[0].name, sides[1].name, (a, b), result)
 

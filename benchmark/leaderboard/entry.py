@@ -14,7 +14,8 @@ class Entry:
     rank: from 1; None for what was skipped or failed, or lacks the metric that the
         leaderboard is sorted by
     name: the method's label, with what distinguishes it from others
-    worse_than_baseline: the baseline with a better value than this entry, which is no baseline
+    worse_than_baseline: the best baseline, where the paired 95 % interval of the difference in the
+        leaderboard's metric says that this entry, which is no baseline, is worse
     """
 
     record: Record

@@ -34,6 +34,12 @@ METRICS = (
     *("sample_pixel_auroc", "sample_pixel_ap", "sample_pixel_dice_otsu"),
     *("healthy_psnr", "healthy_ssim"),
 )
+BUDGET = ("train_steps", "train_samples", "parameters", "evaluations_per_image", "gflops_per_image")
+"""What a method spends, the same on any machine."""
+
+COST = ("train_seconds", "seconds_per_image", "peak_memory_mb")
+"""What it takes on the machine that it ran on, different from run to run."""
+
 METRIC_RANGES = dict.fromkeys(METRICS, (0.0, 1.0)) | {
     "lesion_contrast": (-1.0, 1.0),
     "healthy_ssim": (-1.0, 1.0),
@@ -506,6 +512,39 @@ def metric_value(record: Record, metric: str, part: str = "value") -> float | No
     """
     value = ((record.get("metrics") or {}).get(metric) or {}).get(part)
     return value if isinstance(value, int | float) else None
+
+
+def plain_text(text: object) -> str:
+    r"""Text on one line that no terminal takes for a command.
+
+    White space of any kind becomes spaces; control and format characters, such as escape sequences
+    and changes of direction, and halves of surrogate pairs are shown by their codes.
+
+    >>> from adbench.benchmark.leaderboard.records import plain_text
+    >>> print(plain_text("a\x1b[31m\nb\u202e"))
+    a\x1b[31m b\u202e
+    """
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(
+        char
+        if char.isprintable()
+        else " "
+        if char.isspace()
+        else char.encode("unicode_escape").decode()
+        for char in text
+    )
+
+
+def plain_lines(text: object) -> str:
+    r"""Text that no terminal takes for a command, `plain_text` of each of its lines.
+
+    >>> from adbench.benchmark.leaderboard.records import plain_lines
+    >>> plain_lines("a\x07\nb")
+    'a\\x07\nb'
+    """
+    return "\n".join(map(plain_text, str(text).split("\n")))
 
 
 def number_text(value: float | None, unit: float = 1) -> str:

@@ -20,10 +20,10 @@ from adbench.benchmark.evaluation.statistics.bootstrap import (
 from adbench.benchmark.leaderboard.leaderboard import build_leaderboards
 from adbench.benchmark.leaderboard.pairwise import WORSE, compare_pair
 from adbench.benchmark.leaderboard.seed_variation import summarize_seeds
-from adbench.benchmark.report.export import as_json, markdown, print_leaderboards
 from adbench.benchmark.report.html.page import render_page
 from adbench.benchmark.report.html.pairwise import compare_board
 from records import missing, record
+from reports import as_json, markdown, print_leaderboards
 
 GROUPS = 40
 
