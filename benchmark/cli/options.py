@@ -59,7 +59,7 @@ def error_messages(traceback: bool) -> Iterator[None]:
 
 def echo(text: object, *, err: bool = False) -> None:
     """Print a text of one or more lines as it stands, and none of it a command to the terminal."""
-    from ..leaderboard.records import plain_lines
+    from ..leaderboard.text import plain_lines
 
     typer.echo(plain_lines(text), err=err)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from ..leaderboard.records import plain_lines
+from ..leaderboard.text import plain_lines
 
 
 class SafeConsole(Console):

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from ..evaluation.metrics.ranking import LOWER_IS_BETTER
 from .entry import Entry
 from .leaderboard import Leaderboard, binning_error_text
-from .records import BUDGET, COST, METRICS, metric_value, number_text
+from .record_schema import BUDGET, COST, METRICS
+from .records import metric_value
+from .text import number_text
 
 __all__ = [
     "BUDGET",

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 from ..evaluation.metrics.streaming_histogram import TOLERANCE
 from .entry import Entry
 from .pairwise import worse_than
-from .records import BUDGET, COST, METRICS, Record, metric_value, number_text
+from .record_schema import BUDGET, COST, METRICS
+from .records import Record, metric_value
 from .seed_variation import SeedSummary, sentences, summarize_seeds
+from .text import number_text
 
 if TYPE_CHECKING:
     import pandas

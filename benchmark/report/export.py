@@ -20,9 +20,11 @@ from ..leaderboard.leaderboard import METRIC_NAMES, Leaderboard, profile_and_see
 from ..leaderboard.rankings import SINGLE_DATASET_NOTE, LeaderboardSet, build_leaderboard_set
 from ..leaderboard.rankings_text import as_json as ranking_json
 from ..leaderboard.rankings_text import column_titles, sentences, table_cells
-from ..leaderboard.records import BUDGET, COST, SCHEMA, Record, plain_text
+from ..leaderboard.record_schema import BUDGET, COST
+from ..leaderboard.records import SCHEMA, Record
 from ..leaderboard.seed_variation import COLUMN_TITLES
 from ..leaderboard.seed_variation import as_json as seeds_json
+from ..leaderboard.text import plain_text
 from ..store.artifact_store import atomic_write
 from .latex import latex
 

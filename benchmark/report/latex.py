@@ -6,7 +6,8 @@ from ..leaderboard.columns import LOWER_IS_BETTER, TITLES, reason_text
 from ..leaderboard.leaderboard import Leaderboard, binning_error_text, profile_and_seed
 from ..leaderboard.rankings import CrossDatasetRanking, LeaderboardSet
 from ..leaderboard.rankings_text import column_titles, sentences, table_cells
-from ..leaderboard.records import Record, metric_value, number_text, plain_text
+from ..leaderboard.records import Record, metric_value
+from ..leaderboard.text import number_text, plain_text
 
 METRIC_COLUMNS = (
     "image_auroc",

@@ -9,8 +9,8 @@ from ..leaderboard.columns import COST, Column, columns, cost_of, count_text, re
 from ..leaderboard.leaderboard import METRIC_NAMES, Leaderboard, profile_and_seed
 from ..leaderboard.rankings import CrossDatasetRanking, LeaderboardSet
 from ..leaderboard.rankings_text import column_titles, sentences, table_cells
-from ..leaderboard.records import number_text, plain_text
 from ..leaderboard.seed_variation import COLUMN_TITLES, SeedSummary
+from ..leaderboard.text import number_text, plain_text
 
 if TYPE_CHECKING:
     from rich.console import Console

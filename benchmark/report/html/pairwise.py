@@ -25,7 +25,7 @@ from ...leaderboard.pairwise import (
     sample_results_of,
     shared_metric,
 )
-from ...leaderboard.records import number_text
+from ...leaderboard.text import number_text
 from .chart import STYLES, Chart, letter
 from .charts import score_histogram
 from .tables import ColumnHead, Table, TableCell, TableLine
