@@ -159,5 +159,11 @@ def run_status(folder: str | Path = "results", store: str | Path | None = None) 
 
 
 def load_results(folder: str | Path = "results") -> Results:
-    """All results that runs have written to a folder. Raises ReportError where there are none."""
+    """All results that runs have written to a folder. Raises ReportError where there are none.
+
+    >>> import adbench
+    >>> adbench.load_results("no/such/folder")
+    Traceback (most recent call last):
+    adbench.benchmark.leaderboard.records.ReportError: no records in no/such/folder/records: ...
+    """
     return Results(folder)

@@ -51,8 +51,12 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a leaderboard; `short_text` is what is left of it where room is scarce, None for
-    nothing."""
+    """A column of a leaderboard.
+
+    title: its lines        text: the cell of an entry
+    short_text: a shorter cell, where there is little room; None to leave the column out
+    grey: whether its values are no results
+    """
 
     title: str
     text: Callable[[Entry], str]
@@ -61,7 +65,13 @@ class Column:
 
 
 def columns(leaderboard: Leaderboard) -> list[Column]:
-    """The columns of a leaderboard; metrics that none of its methods has are left out."""
+    """The columns of a leaderboard; metrics that none of its methods has are left out.
+
+    >>> from adbench.benchmark.leaderboard.columns import columns
+    >>> from adbench.benchmark.leaderboard.leaderboard import Leaderboard
+    >>> [column.title for column in columns(Leaderboard("brats", "pixel_ap", []))][:4]
+    ['rank', 'method', 'profile', 'seed']
+    """
     rule = next((entry.record["threshold"]["rule"] for entry in leaderboard.done), "")
     optional = [
         Column("image\nAUROC", _interval_text("image_auroc"), _value_text("image_auroc")),
@@ -91,6 +101,13 @@ def columns(leaderboard: Leaderboard) -> list[Column]:
 
 
 def cost_of(entry: Entry, name: str) -> float | None:
+    """A cost of an entry, by its name in the record; None where it was not measured.
+
+    >>> from adbench.benchmark.leaderboard.columns import cost_of
+    >>> from adbench.benchmark.leaderboard.entry import Entry
+    >>> cost_of(Entry({"cost": {"train_steps": 700}}, 1, "AnoDDPM"), "train_steps")
+    700
+    """
     return (entry.record.get("cost") or {}).get(name)
 
 
@@ -120,10 +137,23 @@ def _level_text(entry: Entry) -> str:
 
 
 def count_text(value: float | None) -> str:
+    """A whole number as text; "-" for None.
+
+    >>> from adbench.benchmark.leaderboard.columns import count_text
+    >>> count_text(700), count_text(None)
+    ('700', '-')
+    """
     return "-" if value is None else f"{value:.0f}"
 
 
 def reason_text(entry: Entry) -> str:
+    """Why an entry has no result, on one line.
+
+    >>> from adbench.benchmark.leaderboard.columns import reason_text
+    >>> from adbench.benchmark.leaderboard.entry import Entry
+    >>> reason_text(Entry({"status": "failed", "reason": "CUDA out of memory"}, None, "AnoDDPM"))
+    'failed: CUDA out of memory'
+    """
     return (
         f"{entry.record['status']}: {' '.join(str(entry.record['reason'] or 'no reason').split())}"
     )

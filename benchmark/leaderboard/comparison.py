@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ..evaluation.sample_results import SampleResults
+from ..registry.imports import did_you_mean
 from .columns import TITLES
 from .entry import Entry
 from .leaderboard import Leaderboard, build_leaderboards
@@ -33,9 +35,11 @@ class Comparison:
     difference: PairedComparison
 
     def as_dict(self) -> dict[str, Any]:
+        """The comparison as JSON values."""
         return asdict(self)
 
     def sentence(self) -> str:
+        """The comparison in one sentence."""
         result = self.difference
         bounds = (
             f"[{result.low:+.4f}, {result.high:+.4f}]"
@@ -59,7 +63,7 @@ def compare(
     metric: str | None = None,
     margin: float = 0.0,
 ) -> list[Comparison]:
-    """Methods a and b of one folder, or each method that folders a and b share.
+    """Compare methods a and b of one folder, or each method that folders a and b share.
 
     a, b: a method's name, a record's file (without .json), or a folder with `records`
     folder: of the results of both methods
@@ -68,8 +72,8 @@ def compare(
 
     Raises PairError where there is nothing to compare.
     """
-    if margin < 0:
-        raise PairError(f"--margin is at least 0, not {margin:g}")
+    if not 0 <= margin < math.inf:
+        raise PairError(f"--margin is a number and at least 0, not {margin:g}")
     folders = [Path(name) for name in (a, b) if (Path(name) / "records").is_dir()]
     if len(folders) == 1:
         other = b if str(folders[0]) == a else a
@@ -133,9 +137,9 @@ def _pairs_of_methods(a: str, b: str, out: Path, records: Sequence[Record]) -> l
             )
     for name in (a, b):
         if name not in matched:
-            raise PairError(
-                f"no result of '{name}' in {out}: there are {', '.join(sorted(methods))}"
-            )
+            guess = did_you_mean(name, methods)
+            choices = f"There are {', '.join(sorted(methods))}"
+            raise PairError(f"no result of '{name}' in {out}{guess} {choices}")
     return pairs
 
 
@@ -201,7 +205,14 @@ def _compare_pair(pair: Pair, metric: str | None, margin: float) -> Comparison:
 
 
 def gate_fails(comparisons: Sequence[Comparison], fail_if: str | None) -> bool:
-    """Whether the gate fails: `worse` anywhere, or anything but better with `not-better`."""
+    """Whether the gate fails: `worse` anywhere, or anything but better with `not-better`.
+
+    Raises PairError where `fail_if` is neither of them nor None.
+
+    >>> from adbench.benchmark.leaderboard.comparison import gate_fails
+    >>> gate_fails([], "not-better")
+    False
+    """
     if fail_if not in (None, "worse", "not-better"):
         raise PairError(f"--fail-if is worse or not-better, not '{fail_if}'")
     verdicts = [comparison.difference.verdict for comparison in comparisons]

@@ -16,6 +16,10 @@ class Entry:
     name: the method's label, with what distinguishes it from others
     worse_than_baseline: the best baseline, where the paired 95 % interval of the difference in the
         leaderboard's metric says that this entry, which is no baseline, is worse
+
+    >>> from adbench.benchmark.leaderboard.entry import Entry
+    >>> Entry({"metrics": {"pixel_ap": {"value": 0.5}}}, 1, "AnoDDPM").value("pixel_ap")
+    0.5
     """
 
     record: Record
@@ -24,4 +28,5 @@ class Entry:
     worse_than_baseline: str | None = None
 
     def value(self, metric: str) -> float | None:
+        """A metric at the chosen level; None where it is undefined."""
         return metric_value(self.record, metric)

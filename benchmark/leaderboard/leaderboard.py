@@ -72,10 +72,12 @@ class Leaderboard:
 
     @property
     def done(self) -> list[Entry]:
+        """The entries with a result."""
         return [entry for entry in self.entries if entry.record["status"] == "ok"]
 
     @property
     def missing(self) -> list[Entry]:
+        """The entries without a result: failed, skipped or broken."""
         return [entry for entry in self.entries if entry.record["status"] != "ok"]
 
 
@@ -122,7 +124,7 @@ def build_leaderboards(records: Sequence[Record], folder: Path | None = None) ->
     An experiment that failed before its data was read is an entry of every leaderboard of a dataset
     of that name and protocol.
 
-    folder: of the results, where `samples` lies: of these it is told what is worse than a baseline
+    folder: of the results, where `samples` lies, by which methods are compared with a baseline
 
     >>> from adbench.benchmark.leaderboard.leaderboard import build_leaderboards
     >>> build_leaderboards([])
@@ -222,8 +224,16 @@ def _method_key(record: Record) -> tuple[Any, ...]:
 
 
 def entry_names(records: Sequence[Record]) -> dict[int, str]:
-    """What each record's method is called, by the record's id: its label; those that would read
-    alike get the arguments in which they differ."""
+    """The name of each record's method in tables, by the record's id: its label, with the arguments
+    in which it differs from those of the same label, profile and seed.
+
+    >>> from adbench.benchmark.leaderboard.leaderboard import entry_names
+    >>> methods = [{"name": "a", "label": "A", "baseline": k == 1, "args": {"width": 32, "k": k}}
+    ...            for k in (1, 2)]
+    >>> records = [{"method": method, "profile": "tiny", "seed": 0} for method in methods]
+    >>> list(entry_names(records).values())
+    ['A k=1 (baseline)', 'A k=2']
+    """
     alike: dict[tuple[str, ...], list[Record]] = {}
     for record in records:
         method, key = record["method"], (str(record["profile"]), str(record["seed"]))
@@ -317,13 +327,26 @@ def _notes(
 
 
 def binning_error(record: Record, metric: str) -> float:
-    """The largest error of a metric that was computed from a histogram; 0 for an exact one."""
+    """The largest error of a metric that was computed from a histogram; 0 for an exact one.
+
+    >>> from adbench.benchmark.leaderboard.leaderboard import binning_error
+    >>> binning_error({"pixel_error": 1e-4}, "pixel_ap")
+    0.0001
+    >>> binning_error({"pixel_error": 1e-4}, "image_auroc")
+    0.0
+    """
     error = record.get("pixel_error")
     return error if metric in BINNED_METRICS and isinstance(error, int | float) else 0.0
 
 
 def binning_error_text(record: Record, metric: str) -> str:
-    """` ± 0.0004`, rounded up to one digit, beside a metric from a histogram; or empty."""
+    """The error of a metric from a histogram, rounded up to one digit; empty for an exact one.
+
+    >>> from adbench.benchmark.leaderboard.leaderboard import binning_error_text
+    >>> record = {"pixel_error": 3.2e-4, "metrics": {"pixel_ap": {"value": 0.5}}}
+    >>> binning_error_text(record, "pixel_ap")
+    ' ± 0.0004'
+    """
     error = binning_error(record, metric)
     if error <= 0 or metric_value(record, metric) is None:
         return ""
@@ -332,4 +355,11 @@ def binning_error_text(record: Record, metric: str) -> str:
 
 
 def profile_and_seed(entry: Entry) -> str:
+    """The profile and the seed of an entry.
+
+    >>> from adbench.benchmark.leaderboard.entry import Entry
+    >>> from adbench.benchmark.leaderboard.leaderboard import profile_and_seed
+    >>> profile_and_seed(Entry({"profile": "tiny", "seed": 0}, 1, "AnoDDPM"))
+    'tiny, seed 0'
+    """
     return f"{entry.record['profile']}, seed {entry.record['seed']}"

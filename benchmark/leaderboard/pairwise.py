@@ -23,6 +23,8 @@ from ..evaluation.sample_results import (
     read_sample_results,
 )
 from ..evaluation.statistics.bootstrap import Resamples, bootstrap_image_metrics
+from ..registry.imports import did_you_mean
+from .record_schema import METRIC_RANGES
 from .records import DamagedFile, Record, read_sealed
 
 BETTER, WORSE, ALIKE = "better", "worse", "not distinguishable"
@@ -144,13 +146,25 @@ def compare_pair(
     """Compare two methods, each by the sample results of its seeds.
 
     margin: how far apart still counts as alike, in the metric's own units
+
+    Raises PairError where one of them lacks the metric, SampleResultsError where samples differ.
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.sample_results import SampleResults
+    >>> from adbench.benchmark.leaderboard.pairwise import compare_pair
+    >>> keys, label = [f"patient {k}" for k in range(20)], np.arange(20) % 2 == 1
+    >>> noise = np.random.default_rng(0).normal(0, 0.01, (2, 2000))
+    >>> a, b = (
+    ...     SampleResults(keys, keys, label, np.zeros(20), None, {"image_ap": value},
+    ...                   {"image_ap": value + noise[k]})
+    ...     for k, value in enumerate((0.8, 0.7)))
+    >>> result = compare_pair([a], [b], "image_ap")
+    >>> round(result.value, 3), result.verdict
+    (0.1, 'better')
     """
     for results in (*a, *b):
         if results.values.get(metric) is None:
-            raise PairError(
-                f"no {metric} of single samples is stored; there are "
-                f"{', '.join(comparable_metrics([*a, *b]))}"
-            )
+            raise PairError(_missing_metric(metric, comparable_metrics([*a, *b])))
     mean_a, mean_b = (fmean(r.values[metric] or 0.0 for r in results) for results in (a, b))
     result = compare(a, b, metric)
     verdict = ALIKE
@@ -174,15 +188,44 @@ def compare_pair(
     )
 
 
+def _missing_metric(metric: str, names: Sequence[str]) -> str:
+    """Why there is no such metric, and which there are."""
+    choices = f"there are {', '.join(names)}"
+    if metric in METRIC_RANGES:
+        return f"no {metric} of single samples is stored for both; {choices}"
+    inside = [name for name in names if metric.casefold() in name]
+    guess = did_you_mean(min(inside, key=len) if inside else metric, names)
+    return f"unknown metric {metric!r}{guess} {choices.capitalize()}"
+
+
 def comparable_metrics(results: Sequence[SampleResults]) -> list[str]:
-    """Names of the metrics that all of them have."""
+    """Names of the metrics that all of them have.
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.sample_results import SampleResults
+    >>> from adbench.benchmark.leaderboard.pairwise import comparable_metrics
+    >>> samples = ["a"], ["a"], np.array([True]), np.array([0.5]), None
+    >>> with_map = SampleResults(*samples, {"image_ap": 1.0, "pixel_ap": 0.5}, {})
+    >>> without = SampleResults(*samples, {"image_ap": 0.9, "pixel_ap": None}, {})
+    >>> comparable_metrics([with_map, without])
+    ['image_ap']
+    """
     first = results[0].values
     return [n for n in first if all(results.values.get(n) is not None for results in results)]
 
 
 def shared_metric(results: Sequence[SampleResults], preferred: str) -> str:
     """The metric by which methods are compared: the preferred one where all of them have it, else
-    the first of DEFAULT_METRICS that they have."""
+    the first of DEFAULT_METRICS that they have.
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.sample_results import SampleResults
+    >>> from adbench.benchmark.leaderboard.pairwise import shared_metric
+    >>> samples = ["a"], ["a"], np.array([True]), np.array([0.5]), None
+    >>> results = [SampleResults(*samples, {"image_auroc": 1.0, "pixel_dice": 0.5}, {})]
+    >>> shared_metric(results, "pixel_dice"), shared_metric(results, "pixel_ap")
+    ('pixel_dice', 'image_auroc')
+    """
     names = comparable_metrics(results)
     return next(
         (name for name in (preferred, *DEFAULT_METRICS) if name in names), DEFAULT_METRICS[-1]

@@ -74,7 +74,12 @@ class CrossDatasetRanking:
 
 
 def build_rankings(records: Sequence[Record]) -> list[CrossDatasetRanking]:
-    """The rankings of the leaderboards of records, as `rank_leaderboards` gives them."""
+    """The rankings of the leaderboards of records, as `rank_leaderboards` gives them.
+
+    >>> from adbench.benchmark.leaderboard.rankings import build_rankings
+    >>> build_rankings([])
+    []
+    """
     return rank_leaderboards(build_leaderboards(records))
 
 
@@ -98,7 +103,13 @@ def build_leaderboard_set(records: Sequence[Record], folder: Path | None = None)
 
 
 def rank_leaderboards(leaderboards: Sequence[Leaderboard]) -> list[CrossDatasetRanking]:
-    """One ranking for each metric of each protocol and profile with two datasets or more."""
+    """One ranking for each metric of each protocol and profile with two datasets or more.
+
+    >>> from adbench.benchmark.leaderboard.leaderboard import Leaderboard
+    >>> from adbench.benchmark.leaderboard.rankings import rank_leaderboards
+    >>> rank_leaderboards([Leaderboard("brats", "pixel_ap", [])])
+    []
+    """
     groups: dict[tuple[bool, str, str], list[tuple[Leaderboard, list[Record]]]] = {}
     for leaderboard in leaderboards:
         if not leaderboard.done or leaderboard.done[0].record["partial"]:
@@ -243,13 +254,13 @@ def _test_notes(test: RankTest, sets: int) -> list[str]:
         notes.append(
             f"Friedman's test finds that methods differ (p = {test.p_value:.2g}); mean "
             "ranks closer "
-            f"than {test.critical_difference:.2f} cannot be told apart at 5 % (Nemenyi)."
+            f"than {test.critical_difference:.2f} are not significantly different at 5 % (Nemenyi)."
         )
     else:
         notes.append(
             "Friedman's test finds no difference between methods (p = "
             f"{test.p_value:.2g}), so none "
-            "can be told from another."
+            "is significantly different from another."
         )
     if sets < MIN_DATASETS:
         notes.append(f"WARNING: {sets} data sets are few; below {MIN_DATASETS} ranks say little.")

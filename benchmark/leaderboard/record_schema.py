@@ -251,5 +251,10 @@ class ResultRecord(FailedRecord, tag_field="status", tag="ok", kw_only=True):
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON schema of a record of schema 2, as record.schema.json holds it."""
+    """The JSON schema of a record of schema 2, as record.schema.json holds it.
+
+    >>> from adbench.benchmark.leaderboard.record_schema import json_schema
+    >>> sorted(json_schema()["discriminator"]["mapping"])
+    ['failed', 'ok', 'skipped']
+    """
     return msgspec.json.schema(ResultRecord | FailedRecord | SkippedRecord)

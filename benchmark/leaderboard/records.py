@@ -71,6 +71,15 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
 
     One that cannot be read becomes a record of status `broken`. Raises ReportError where there is
     none.
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.benchmark.leaderboard.records import read_records
+    >>> with TemporaryDirectory() as folder:
+    ...     _ = (Path(folder) / "x.json").write_text("null")
+    ...     (record,) = read_records(Path(folder))
+    >>> record["status"], record["file"]
+    ('broken', 'x.json')
     """
     paths = sorted(Path(folder).glob("[!.]*.json"))
     if not paths:

@@ -43,7 +43,19 @@ class SeedSummary(NamedTuple):
 
 
 def summarize_seeds(entries: Sequence[Entry], metric: str) -> list[SeedSummary]:
-    """Summaries of the entries with several seeds, best mean first."""
+    """Summaries of the methods with several seeds, best mean first.
+
+    >>> from adbench.benchmark.leaderboard.entry import Entry
+    >>> from adbench.benchmark.leaderboard.seed_variation import summarize_seeds
+    >>> def entry(seed, value):
+    ...     method = {"name": "a", "args": {}}
+    ...     metrics = {"pixel_ap": {"value": value}}
+    ...     record = {"method": method, "profile": "tiny", "seed": seed, "metrics": metrics}
+    ...     return Entry(record, None, "A")
+    >>> (summary,) = summarize_seeds([entry(0, 0.25), entry(1, 0.75)], "pixel_ap")
+    >>> summary.mean, summary.ranks
+    (0.5, {0: 1, 1: 1})
+    """
     groups: dict[str, list[tuple[int, float, Entry]]] = {}
     for entry in entries:
         value, method = entry.value(metric), entry.record["method"]
@@ -73,7 +85,14 @@ def summarize_seeds(entries: Sequence[Entry], metric: str) -> list[SeedSummary]:
 
 
 def sentences(summaries: Sequence[SeedSummary], title: str) -> list[str]:
-    """Notes on the seeds of a leaderboard that is sorted by the metric of that title."""
+    """Notes on the seeds of a leaderboard that is sorted by the metric of that title.
+
+    >>> from adbench.benchmark.leaderboard.seed_variation import SeedSummary, sentences
+    >>> a = SeedSummary("A", [], {0: 0.4, 1: 0.6}, {0: 2, 1: 1})
+    >>> b = SeedSummary("B", [], {0: 0.5, 1: 0.5}, {0: 1, 1: 2})
+    >>> sentences([a, b], "pixel AP")[-1]
+    'The order by pixel AP depends on the seed for A over B (seed 1, not 0).'
+    """
     if not summaries:
         return [
             "One seed each: the intervals hold what other groups would change, and nothing of what "
@@ -87,7 +106,7 @@ def sentences(summaries: Sequence[SeedSummary], title: str) -> list[str]:
     if flips:
         examples = [_rank_flip_text(summaries[a], summaries[b]) for a, b in flips[:MAX_PAIRS]]
         more = f"; and {len(flips) - MAX_PAIRS} pairs more" if len(flips) > MAX_PAIRS else ""
-        notes.append(f"The order by {title} hangs on the seed for {'; '.join(examples)}{more}.")
+        notes.append(f"The order by {title} depends on the seed for {'; '.join(examples)}{more}.")
     elif len(summaries) > 1:
         notes.append(f"The order by {title} is the same in every seed.")
     return notes
@@ -116,6 +135,12 @@ def _rank_flip_text(a: SeedSummary, b: SeedSummary) -> str:
 
 
 def as_json(summaries: Sequence[SeedSummary]) -> list[Mapping[str, Any]]:
+    """The summaries as JSON values.
+
+    >>> from adbench.benchmark.leaderboard.seed_variation import SeedSummary, as_json
+    >>> as_json([SeedSummary("A", [], {0: 0.4, 1: 0.6}, {0: 1, 1: 1})])[0]["mean"]
+    0.5
+    """
     return [
         {
             "name": summary.name,

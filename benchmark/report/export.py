@@ -108,7 +108,13 @@ def csv(results: LeaderboardSet) -> str:
 
 
 def cost_csv(results: LeaderboardSet) -> str:
-    """Seconds and memory of every row with a result: they differ from run to run."""
+    """Seconds and memory of every row with a result: they differ from run to run.
+
+    >>> from adbench.benchmark.leaderboard.rankings import build_leaderboard_set
+    >>> from adbench.benchmark.report.export import cost_csv
+    >>> cost_csv(build_leaderboard_set([]))
+    ''
+    """
     rows = [row for board in results.leaderboards for row in board.rows()]
     return _to_csv([*IDENTITY, "device", *COST], [row for row in rows if row["status"] == "ok"])
 
@@ -135,7 +141,17 @@ def _csv_cell(value: Any) -> Any:
 
 def as_json(results: LeaderboardSet) -> str:
     """Every leaderboard for programs: its entries in order, their figures as the records have them,
-    and the file of each; and the rankings over datasets."""
+    and the file of each; and the rankings over datasets.
+
+    >>> from adbench.benchmark.leaderboard.rankings import build_leaderboard_set
+    >>> from adbench.benchmark.report.export import as_json
+    >>> print(as_json(build_leaderboard_set([])).strip())
+    {
+     "boards": [],
+     "over_data_sets": [],
+     "schema": 2
+    }
+    """
     boards = [
         {
             "title": board.title,

@@ -29,7 +29,13 @@ DROP_ORDER = (
 
 def print_leaderboards(results: LeaderboardSet, console: Console) -> None:
     """Print every leaderboard in the console's width, and beneath it what it cost; then the
-    rankings over datasets."""
+    rankings over datasets.
+
+    >>> from rich.console import Console
+    >>> from adbench.benchmark.leaderboard.rankings import build_leaderboard_set
+    >>> from adbench.benchmark.report.terminal import print_leaderboards
+    >>> print_leaderboards(build_leaderboard_set([]), Console())
+    """
     for board in results.leaderboards:
         console.print(_text(board.title, "bold"))
         if board.done:
