@@ -9,7 +9,7 @@ import typer
 
 from ..scheduling.exit_codes import GATE, NO_DATA
 from .completion import complete_datasets
-from .options import Json, Traceback, error_messages, print_json, rich_console
+from .options import Json, Traceback, echo, error_messages, print_json, rich_console
 from .run_options import with_options
 
 app = typer.Typer(
@@ -47,7 +47,7 @@ def prepare(
             return
         counts = ", ".join(f"{split} {count}" for split, count in samples.items())
         shape = " x ".join(map(str, (dataset.spec.channels, *dataset.spec.shape)))
-        typer.echo(f"{name} is prepared: {counts} samples of {shape}")
+        echo(f"{name} is prepared: {counts} samples of {shape}")
 
 
 @app.command()
@@ -67,12 +67,12 @@ def verify(
             print_json({"dataset": name, **asdict(report)})
         else:
             for problem in report.problems:
-                typer.echo(f"bad: {problem}")
+                echo(f"bad: {problem}")
             for note in report.notes:
-                typer.echo(f"note: {note}")
+                echo(f"note: {note}")
             counts = ", ".join(f"{split} {count}" for split, count in report.samples.items())
             what = f"{len(report.problems)} problems" if report.problems else "nothing wrong"
-            typer.echo(f"{name}: {what}; readable samples: {counts or 'none'}")
+            echo(f"{name}: {what}; readable samples: {counts or 'none'}")
         if report.problems:
             raise typer.Exit(NO_DATA)
 
@@ -99,8 +99,8 @@ def audit(
             print_json({"dataset": name, **asdict(report)})
         else:
             for finding in report.findings:
-                typer.echo(f"{finding.severity}: {finding}")
+                echo(f"{finding.severity}: {finding}")
             leaks = sum(finding.severity == "leak" for finding in report.findings)
-            typer.echo(f"{name}: {leaks or 'no'} leak{'' if leaks == 1 else 's'} found")
+            echo(f"{name}: {leaks or 'no'} leak{'' if leaks == 1 else 's'} found")
         if any(finding.severity == "leak" for finding in report.findings):
             raise typer.Exit(GATE)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import Json, Traceback, error_messages, print_json, rich_console
+from .options import Json, Traceback, echo, error_messages, print_json, rich_console
 from .run_options import OPTIONS, WHERE, option, with_options
 
 EXAMPLES = """Examples:
@@ -73,4 +73,4 @@ def plan(
             print_json(rows)
             return
         for line in format_preview(rows, store, device):
-            typer.echo(line)
+            echo(line)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
+from ..leaderboard.records import plain_text
 from .job_progress import JobProgress
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class ConsoleReporter:
         self._notes: set[str] = set()
 
     def print_line(self, text: str) -> None:
-        self.console.print(escape(text), highlight=False, soft_wrap=True)
+        self.console.print(escape(plain_text(text)), highlight=False, soft_wrap=True)
 
     def print_failure(self, name: str, reason: str) -> None:
         self.print_line(f"{name}  failed: {reason}")
