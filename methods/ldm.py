@@ -11,7 +11,8 @@ from its code. `healing="plain"`, a baseline of Wolleb et al., arXiv 2403.11667,
 code 300 of 1000 levels there and back.
 
 UNet and rates are those of MONAI's 2-D tutorial, on the VQ-VAE of that baseline (on the tutorial's
-autoencoder: `coder="kl", beta="linear_latent", looks=0.001, adversary=0.01`). Differs from the
+autoencoder: `coder="kl", beta="linear_latent", looks=0.001, adversary=0.01`, whose discriminator
+then learns at 5e-4 and is heard after a tenth of the training). Differs from the
 pieces in MONAI, and named where an argument brings theirs back: latents are not clamped to -1..1
 (`clamped`), and brought to unit variance by a factor measured on 512 samples and kept (`measured`:
 theirs the first batch of 64); noise is drawn anew for every level of the divergence (`one_noise`);
@@ -36,6 +37,7 @@ from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.gaussian import Gaussian
 from ..engine.diffusion.schedule_config import ScheduleConfig
 from ..engine.networks.diffusion_unet import build_unet, side_divisor
+from ..engine.networks.discriminator import adversary_options
 from ..engine.networks.unet_config import OptionalUNetConfig
 from ..engine.noise.noise import gaussian
 from ..engine.runtime.context import TrainingContext
@@ -65,6 +67,10 @@ class CodecConfig:
     codes, code_decay: of a codebook.
     latent_kind: whether what is diffused was quantised or will be.
     looks, adversary: weights of a perceptual and of an adversarial loss.
+    adversary_lr: learning rate of the discriminator.
+    adversary_start: the step from which on the adversarial loss counts; the tutorial's condition
+    `epoch > 10`, of epochs counted from 0, leaves out 11 of 100, 2563 of 23300 steps.
+    adversary_warmup: steps from there in which its weight rises linearly.
     coder_steps, coder_lr: of its training, whose batch is the UNet's.
     measured: number of samples that the unit variance of the latents is measured on.
     """
@@ -77,6 +83,9 @@ class CodecConfig:
     latent_kind: Literal["quantised", "continuous"] = "quantised"
     looks: float = 0.0
     adversary: float = 0.0
+    adversary_lr: float = 5e-4
+    adversary_start: int = 2_563
+    adversary_warmup: int = 0
     coder_steps: int = 23_300
     coder_lr: float = 1e-4
     measured: int = 512
@@ -146,7 +155,11 @@ class LDM(Method):
         self.amplitude: Amplitude | None = amplitude if signals else None
         self.register_buffer("unit", torch.ones(()) if signals else None)
         inner = (spec.channels, *self.canvas.padded_shape)
-        adversary = {"weight": codec.adversary} if codec.adversary else None
+        self.plan = training
+        self.codec_plan = Training(codec.coder_steps, training.batch, codec.coder_lr,
+            clip=training.clip, ema=None, decay=training.decay)  # fmt: skip
+        adversary = adversary_options(codec.adversary, codec.adversary_lr, self.codec_plan,
+            starts=codec.adversary_start, warmup=codec.adversary_warmup)  # fmt: skip
         if codec.coder == "vq":
             self.codec = VQ(inner, latent_channels=codec.latent_channels or 8, widths=wide,
                 codes=codec.codes, decay=codec.code_decay, kind=codec.latent_kind,
@@ -159,9 +172,6 @@ class LDM(Method):
             clip=(-1.0, 1.0) if quirks.clamped else None, 
             trained_on=f"codes of {self.canvas}" + f", amplitude by {amplitude}" * signals,
         )  # fmt: skip
-        self.plan = training
-        self.codec_plan = Training(codec.coder_steps, training.batch, codec.coder_lr,
-            clip=training.clip, ema=None, decay=training.decay)  # fmt: skip
         self.divergence_levels = [
             round(low + (high - low) * i / max(count - 1, 1)) for i in range(count)
         ]

@@ -35,6 +35,7 @@ from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.schedule import build_schedule, shift_snr
 from ..engine.features.pretrained import build_perceptual as perceptual_network
 from ..engine.networks.diffusion_unet import build_unet, side_divisor
+from ..engine.networks.discriminator import adversary_options
 from ..engine.networks.unet_config import OptionalUNetConfig
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
@@ -58,8 +59,9 @@ class CodecConfig:
     latent_kind: whether what is diffused was quantised or will be.
     looks, spectrum, adversary: weights of a perceptual, a spectral and an adversarial loss;
     features: the network of the first.
-    adversary_start: the step from which on the last counts; adversary_lr: learning rate of the
-    discriminator.
+    adversary_start: the step from which on the last counts; adversary_warmup: steps from there in
+    which its weight rises linearly (theirs on demand: 2_500, 50 of 300 epochs); adversary_lr:
+    learning rate of the discriminator.
     coder_steps, coder_batch, coder_lr: of its training.
     """
 
@@ -73,6 +75,7 @@ class CodecConfig:
     spectrum: float = 1.0
     adversary: float = 0.01
     adversary_start: int = 0
+    adversary_warmup: int = 0
     adversary_lr: float = 5e-4
     coder_steps: int = 15_000
     coder_batch: int = 8
@@ -107,7 +110,8 @@ class LDMOOD(Method):
     """coder_widths: channels after each halving of the VQ-VAE; latent_channels, codes, code_decay:
     of its codebook; latent_kind: whether what is diffused was quantised or will be. looks,
     spectrum, adversary: weights of a perceptual, a spectral and an adversarial loss of it;
-    adversary_start: the step from which on the last is heard; adversary_lr: what it learns at.
+    adversary_start, adversary_warmup: the step from which on the last is heard, and in how many its
+    weight rises; adversary_lr: what it learns at.
 
     widths to head_channels: of the UNet; None for (128, 256, 256), 1, at the lowest and 256.
     snr_shift: how many times the schedule's signal-to-noise. sampling_steps, skip: the grid of
@@ -140,9 +144,13 @@ class LDMOOD(Method):
             losses = {"looks": codec.looks, "spectrum": codec.spectrum}
         if codec.looks and axes > 1:
             losses["features"] = codec.features
-        if codec.adversary and axes > 1:
-            losses["adversary"] = {"weight": codec.adversary, "starts": codec.adversary_start,
-                "rate": codec.adversary_lr / codec.coder_lr}  # fmt: skip
+        self.plan = training
+        self.codec_plan = Training(codec.coder_steps, codec.coder_batch, codec.coder_lr,
+            clip=training.clip, ema=None, decay=training.decay)  # fmt: skip
+        if axes > 1:
+            losses["adversary"] = adversary_options(codec.adversary, codec.adversary_lr,
+                self.codec_plan, starts=codec.adversary_start,
+                warmup=codec.adversary_warmup)  # fmt: skip
         self.codec = VQ(
             (spec.channels, *self.canvas.padded_shape), latent_channels=codec.latent_channels,
             widths=codec.coder_widths, codes=codec.codes, decay=codec.code_decay,
@@ -165,9 +173,6 @@ class LDMOOD(Method):
             final_noise=quirks.final_noise,
             final_schedule=schedule if snr_shift != 1 else None,
         )  # fmt: skip
-        self.plan = training
-        self.codec_plan = Training(codec.coder_steps, codec.coder_batch, codec.coder_lr,
-            clip=training.clip, ema=None, decay=training.decay)  # fmt: skip
         self.b_scale, self.calibration, self.quirks = b_scale, calibration, quirks
 
     def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:

@@ -162,7 +162,8 @@ class MultiStart(nn.Module):
             z, heat = x.new_zeros(len(part)), x.new_zeros(len(part), *x.shape[2:])
             total = torch.zeros_like(x[part])
             starts = errors_per_start(x[part], rng.rows(part), max(counts))
-            for k, (errors, start_reconstruction) in enumerate(starts):
+            for k, outputs in enumerate(starts):
+                errors, start_reconstruction = (value.to(x.dtype) for value in outputs)
                 for m in range(errors.shape[1]):  # one by one: sums then round alike in any batch
                     error = errors[:, m].flatten(1).mean(1)
                     z += (error - self.mean[k, m]) / self.deviation[k, m]
