@@ -122,7 +122,7 @@ def real_and_imaginary(raw: Array) -> tuple[Array, Array]:
     (1.0, 2.0)
     """
     if raw.dtype.kind == "c":
-        return raw.real, raw.imag
+        return np.real(raw), np.imag(raw)
     real, imaginary = complex_fields(raw.dtype) or ("r", "i")
     return raw[real], raw[imaginary]
 
