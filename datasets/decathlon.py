@@ -108,7 +108,20 @@ class Decathlon(FileDataset):
             task_cases, task_problems = _task_cases(path, abnormal=path != normal_tasks[0])
             cases += task_cases
             problems += task_problems
-        return DatasetIndex(cases, problems)
+        left_out = {
+            path / name: "masks and test images that this dataset does not use"
+            for path in (normal_tasks[0], *abnormal_tasks)
+            for name in ("labelsTr", "labelsTs", "imagesTr", "imagesTs")
+            if (path / name) not in {case.files["image"].parent for case in cases}
+        }
+        left_out |= {
+            path: "another task than the chosen ones"
+            for path in tasks
+            if path not in (normal_tasks[0], *abnormal_tasks)
+        }
+        tables = [path / "dataset.json" for path in (normal_tasks[0], *abnormal_tasks)]
+        tables = [path for path in tables if path.is_file()]
+        return DatasetIndex(cases, problems, tables=tables, left_out=left_out)
 
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         normal = {case.group for case in cases if not case.label}

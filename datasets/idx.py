@@ -133,7 +133,8 @@ class Idx(ArrayDataset):
             raise DataError(f"these sets are unusable. {self._repair_advice()}", problems)
         self._set_spec()
         cases, notes = self._build_cases()
-        return DatasetIndex(cases, (), notes)
+        label_files = [p.files["labels"] for p in self._sets.values() if "labels" in p.files]
+        return DatasetIndex(cases, (), notes, tables=label_files)
 
     def _set_folder(self, root: Path, name: str) -> Path:
         """Of a set: under root, beside it, one level below it, or root itself."""

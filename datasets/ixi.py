@@ -31,6 +31,7 @@ import numpy as np
 
 from .base import DataError, Spec, first_names
 from .io.csv import read_rows
+from .io.directories import list_directory
 from .io.nifti import LABEL_TOLERANCE, Volume
 from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
 from .splits.assignment import Case, check_fractions, split_training_pool
@@ -152,7 +153,19 @@ class IXI(FileDataset, ABC):
             notes.append(
                 f"subjects without {self.modality} (avail_t2.csv): {len(unavailable)} ({examples})"
             )
-        return DatasetIndex(disjoint.cases, problems, notes)
+        other_modality = {"t1": "t2", "t2": "t1"}[self.modality]
+        left_out: dict[Path, str] = dict(disjoint.left_out)
+        for folder in (base / "Train/ixi", base / f"Test/{self.target}"):
+            left_out[folder / other_modality] = f"modality={self.modality} was chosen"
+        for target in {"Brats21", "MSLUB"} - {self.target}:
+            left_out[base / f"Test/{target}"] = f"belongs to {target}; this is {self.name}"
+        tables = [base / f"splits/{name}.csv" for names in lists_of_pool.values() for name in names]
+        if available is not None:
+            tables.append(base / "splits/avail_t2.csv")
+        for table in list_directory(base / "splits"):
+            if table not in tables and table.suffix == ".csv":
+                left_out[table] = f"list of another fold or set than fold={self.fold}, {self.name}"
+        return DatasetIndex(disjoint.cases, problems, notes, tables, left_out)
 
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         return split_training_pool(cases, self.fractions, self.seed)

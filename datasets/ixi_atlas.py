@@ -84,14 +84,18 @@ class IXIAtlas(DeduplicatedDataset):
     def build_index(self, root: Path) -> DatasetIndex:
         paths = [path for path in find_files(root, [".png"], 5) if _subject(path)]
         images = {path: list[str]() for path in paths if not _is_mask(path)}
-        listed, problems = _read_lists(root)
+        listed, problems, tables = _read_lists(root)
         for atlas in (False, True):  # what no list tells of is dealt
             listed_images = {p: pools for p, pools in listed.items() if _is_atlas(p) == atlas}
             images |= listed_images or {p: [""] for p in images if _is_atlas(p) == atlas}
         cases, notes, ignored = [], [], 0
+        left_out = {path: "in no list" for path in paths if path not in images}
         for image, pools in images.items():
             name, atlas = _name(image, root), _is_atlas(image)
             if atlas and self.blacklist and _atlas_number(image) in BLACKLIST:
+                left_out |= dict.fromkeys(
+                    (image, image.with_name(f"{image.stem}_mask.png")), "on the authors' blacklist"
+                )
                 continue
             files = {"image": image}
             if atlas:
@@ -119,7 +123,7 @@ class IXIAtlas(DeduplicatedDataset):
             notes.append(f"{ignored} ATLAS slices are listed for training: they are not trained on")
         cases, shared_notes = self._remove_shared_subjects(cases)
         self._infer_spec(cases)
-        return DatasetIndex(cases, problems, [*notes, *shared_notes])
+        return DatasetIndex(cases, problems, [*notes, *shared_notes], tables, left_out)
 
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         return assign_unpublished(cases, self.fractions, self.seed, abnormal_splits=("val", "test"))
@@ -173,13 +177,12 @@ def _name(path: Path, root: Path) -> str:
     return "/".join(parts[start:])
 
 
-def _read_lists(root: Path) -> tuple[dict[Path, list[str]], list[str]]:
-    """The images that lists name, and for which sets; and names behind which nothing lies."""
+def _read_lists(root: Path) -> tuple[dict[Path, list[str]], list[str], list[Path]]:
+    """The pools of each image that lists name; names of files that do not exist; the lists."""
     pools_of_image: dict[Path, list[str]] = {}
     problems = []
-    for table in find_files(root, [".csv"], 5):
-        if not LIST_NAME.search(table.stem):
-            continue
+    tables = [path for path in find_files(root, [".csv"], 5) if LIST_NAME.search(path.stem)]
+    for table in tables:
         name = table.relative_to(root).as_posix()
         match = POOL_NAME.search(table.stem)
         for number, row in enumerate(read_rows(table, ["filename"], name), start=2):
@@ -194,7 +197,7 @@ def _read_lists(root: Path) -> tuple[dict[Path, list[str]], list[str]]:
                 pools_of_image.setdefault(image, []).append(
                     "" if atlas_list and pool == "train" else pool
                 )
-    return pools_of_image, problems
+    return pools_of_image, problems, tables
 
 
 def _resolve_listed_path(listed_path: str, table: Path, root: Path) -> Path | None:

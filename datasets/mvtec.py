@@ -19,7 +19,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .layouts.mvtec_categories import find_categories, missing_category, read_categories
+from .layouts.mvtec_categories import (
+    find_categories,
+    missing_category,
+    other_categories,
+    read_categories,
+)
 from .preparation.file_dataset import DatasetIndex
 from .preparation.image_dataset import ImageDataset
 from .splits.assignment import Case, check_fractions, split_training_pool
@@ -63,13 +68,18 @@ class MVTec(ImageDataset):
         self._set_image_options(size, channels, tile, overlap)
 
     def build_index(self, root: Path) -> DatasetIndex:
-        folders = find_categories(root, self.category, lambda p: (p / "train").is_dir())
+        folders = find_categories(root, self.category, _is_category)
         if not folders:
             raise self.no_data_error(missing_category(root, self.category))
         cases, problems = read_categories(folders)
         self._shown = self.channels or (3 if len(folders) > 1 else None)
         self._infer_spec(cases)
-        return DatasetIndex(cases, problems)
+        left_out = other_categories(folders, _is_category)
+        return DatasetIndex(cases, problems, left_out=left_out)
 
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         return split_training_pool(cases, self.fractions, self.seed)
+
+
+def _is_category(folder: Path) -> bool:
+    return (folder / "train").is_dir()

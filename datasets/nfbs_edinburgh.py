@@ -116,7 +116,8 @@ class NFBSEdinburgh(FileDataset):
             f"test holds {len(healthy_subjects)} healthy people of another study than "
             "the patients: compare within subject_status"
         )
-        return DatasetIndex(cases, problems, [note] if healthy_subjects else [])
+        notes = [note] if healthy_subjects else []
+        return DatasetIndex(cases, problems, notes, left_out=_unused_duplicates(cases))
 
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         train, held_out = self.fractions
@@ -260,6 +261,19 @@ def _edinburgh_cases(base: Path) -> tuple[list[Case], list[str]]:
         files = {"image": path, "mask": arrays["mask"][number]}
         cases.append(Case(f"Edinburgh/{number}", number, files, "Edinburgh", True))
     return cases, problems
+
+
+def _unused_duplicates(cases: Sequence[Case]) -> dict[Path, str]:
+    """Return volumes beside arrays, and raw arrays of which there is a cleaned one."""
+    left_out: dict[Path, str] = {}
+    for case in cases:
+        image = case.files["image"]
+        if case.pool != "Edinburgh" and image.suffix == ".npy":
+            volumes = [p for p in list_directory(image.parent) if T1W_NAME.fullmatch(p.name)]
+            left_out |= dict.fromkeys(volumes, "its .npy array is read instead")
+        elif image.parent.name == "raw_cleaned":
+            left_out[image.parent.parent / "raw" / image.name] = "raw_cleaned is read instead"
+    return left_out
 
 
 def _read_planes(

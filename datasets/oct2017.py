@@ -88,6 +88,11 @@ class OCT2017(DeduplicatedDataset):
             for outcome in outcomes
             if isinstance(outcome, Case) and outcome.extra.get("disease") in selected
         ]
+        left_out = {
+            outcome.files["image"]: f"{outcome.extra['disease']} is not in classes"
+            for outcome in outcomes
+            if isinstance(outcome, Case) and outcome.extra.get("disease") not in selected
+        }
         unnamed = [case.name for case in cases if case.group == case.name]
         problems += name_conflicts((case.files["image"] for case in cases), base)
         if not any(case.pool == "test" for case in cases):
@@ -98,7 +103,7 @@ class OCT2017(DeduplicatedDataset):
             notes.append(f"{note}: each counts as a patient of its own")
         self._has_labels = any(case.label for case in cases if case.pool in ("", "train"))
         self._infer_spec(cases)
-        return DatasetIndex(cases, problems, notes)
+        return DatasetIndex(cases, problems, notes, left_out=left_out)
 
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         return assign_unpublished(cases, self.fractions, self.seed)

@@ -17,13 +17,19 @@ A mask is true where it is not 0: its numbers are classes, not 255.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from .base import DataError
 from .io.csv import read_rows
 from .io.directories import find_files, list_directory, name_conflicts
 from .io.images import SUFFIXES
-from .layouts.mvtec_categories import find_categories, missing_category, read_categories
+from .layouts.mvtec_categories import (
+    find_categories,
+    missing_category,
+    other_categories,
+    read_categories,
+)
 from .preparation.file_dataset import DatasetIndex
 from .preparation.image_dataset import ImageDataset
 from .splits.assignment import Case, check_fractions, split_training_pool
@@ -62,26 +68,36 @@ class VisA(ImageDataset):
         self._set_image_options(size, channels, tile, overlap)
 
     def build_index(self, root: Path) -> DatasetIndex:
-        raw = find_categories(root, self.category, lambda p: (p / "Data/Images").is_dir())
-        folders = raw or find_categories(root, self.category, lambda p: (p / "train").is_dir())
+        raw = find_categories(root, self.category, _is_raw)
+        folders = raw or find_categories(root, self.category, _is_prepared)
         if not folders:
             raise self.no_data_error(missing_category(root, self.category))
-        notes: list[str] = []
+        left_out = other_categories(folders, _is_raw if raw else _is_prepared)
         if raw:
             base = folders[0].parent
-            cases, problems, notes = _table_cases(base, {path.name for path in folders})
-            problems += name_conflicts((case.files["image"] for case in cases), base)
+            index = _read_split_table(base, {path.name for path in folders})
+            conflicts = name_conflicts((case.files["image"] for case in index.cases), base)
+            problems = [*index.problems, *conflicts]
+            index = replace(index, problems=problems, left_out={**left_out, **index.left_out})
         else:
-            cases, problems = read_categories(folders)
-        self._infer_spec(cases)
-        return DatasetIndex(cases, problems, notes)
+            index = DatasetIndex(*read_categories(folders), left_out=left_out)
+        self._infer_spec(index.cases)
+        return index
 
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         return split_training_pool(cases, self.fractions, self.seed)
 
 
-def _table_cases(base: Path, categories: set[str]) -> tuple[list[Case], list[str], list[str]]:
-    """What 1cls.csv says of these categories; what is wrong; and what it does not name."""
+def _is_raw(folder: Path) -> bool:
+    return (folder / "Data/Images").is_dir()
+
+
+def _is_prepared(folder: Path) -> bool:
+    return (folder / "train").is_dir()
+
+
+def _read_split_table(base: Path, categories: set[str]) -> DatasetIndex:
+    """Return the cases of these categories in 1cls.csv, and the images that it does not name."""
     if not (base / SPLIT_TABLE).is_file():
         raise DataError(
             f"dataset 'visa': {base / SPLIT_TABLE} is missing; it says which images are "
@@ -125,17 +141,23 @@ def _table_cases(base: Path, categories: set[str]) -> tuple[list[Case], list[str
         if len(files) == len(needed):
             name = PurePosixPath(row["image"]).with_suffix("").as_posix()
             cases.append(Case(name, name, files, pool, label, {"category": row["object"]}))
-    unused = [
-        path.relative_to(base).as_posix()
+    unused = {
+        path: path.relative_to(base).as_posix()
         for category in sorted(categories)
         for path in find_files(base / category / "Data", SUFFIXES, 3)
         if path not in used_paths
-    ]
-    masks = [name for name in unused if "/Data/Masks/" in name]
+    }
+    masks = [name for name in unused.values() if "/Data/Masks/" in name]
     problems += [f"{name} is the mask of no image in {SPLIT_TABLE}" for name in masks]
-    unlisted = len(unused) - len(masks)
-    notes = [f"{unlisted} images are not in {SPLIT_TABLE}, and are not used"] if unlisted else []
-    return cases, problems, notes
+    unlisted = [path for path, name in unused.items() if name not in masks]
+    note = f"{len(unlisted)} images are not in {SPLIT_TABLE}, and are not used"
+    return DatasetIndex(
+        cases,
+        problems,
+        [note] if unlisted else [],
+        tables=[base / SPLIT_TABLE],
+        left_out=dict.fromkeys(unlisted, f"not in {SPLIT_TABLE}"),
+    )
 
 
 class _FileIndex:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +12,9 @@ from ..scheduling.exit_codes import GATE, NO_DATA
 from .completion import complete_datasets
 from .options import Json, Traceback, error_messages, print_json, rich_console
 from .run_options import with_options
+
+if TYPE_CHECKING:
+    from ...datasets.base import VerificationReport
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -55,7 +59,10 @@ def prepare(
 def verify(
     name: DatasetName, json: Json = False, traceback: Traceback = False, **options: Any
 ) -> None:
-    """Read every file to its last byte and list all that is wrong. Exit code 5 if anything is."""
+    """Read every file to its last byte and list all that is wrong. Exit code 5 if anything is.
+
+    Ends with a table of all files: read, or left out and why.
+    """
     with error_messages(traceback):
         from ..api.catalogue import load_dataset
         from ..scheduling.console import ConsoleReporter
@@ -66,15 +73,33 @@ def verify(
         if json:
             print_json({"dataset": name, **asdict(report)})
         else:
-            for problem in report.problems:
-                typer.echo(f"bad: {problem}")
-            for note in report.notes:
-                typer.echo(f"note: {note}")
-            counts = ", ".join(f"{split} {count}" for split, count in report.samples.items())
-            what = f"{len(report.problems)} problems" if report.problems else "nothing wrong"
-            typer.echo(f"{name}: {what}; readable samples: {counts or 'none'}")
+            for line in verification_lines(name, report):
+                typer.echo(line)
         if report.problems:
             raise typer.Exit(NO_DATA)
+
+
+def verification_lines(name: str, report: VerificationReport) -> Iterator[str]:
+    """Yield what verify prints: problems, notes, what a sample is, and a table of all files.
+
+    name: of the dataset
+    report: of its verification
+    """
+    from ...datasets.base import first_names, merge_equal
+
+    yield from (f"bad: {problem}" for problem in merge_equal(report.problems))
+    yield from (f"note: {note}" for note in merge_equal(report.notes))
+    if report.statistics is not None:
+        yield f"sample: {report.statistics.as_text()}"
+    counts = ", ".join(f"{split} {count}" for split, count in report.samples.items())
+    what = f"{len(report.problems)} problems" if report.problems else "nothing wrong"
+    yield f"{name}: {what}; readable samples: {counts or 'none'}"
+    if not report.files_read and not report.left_out:
+        return
+    yield "   files"
+    yield f"{report.files_read:8d}  read"
+    for files in report.left_out:
+        yield f"{files.count:8d}  left out: {files.reason}: {first_names(files.names, 20)}"
 
 
 @app.command()

@@ -23,7 +23,7 @@ from .decompression import check_expansion
 from .file_type import describe_file_type
 from .mask_palettes import palette_background
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".webp", ".gif")
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485
 """Pixels of an image, from which on PIL takes it for a decompression bomb."""
 
@@ -69,7 +69,8 @@ def read_image(file_bytes: bytes, name: str, *, channels: int | None = None) -> 
         pixels = _read_16_bit_channels(file_bytes, name, upright=upright)
     else:
         most = _white_value(image)
-        pixels = _read_8_bit_or_gray(_turned(image), name, white=most)
+        upright_image = _turned(image)
+        pixels = _read_8_bit_or_gray(upright_image, name, white=most, image_format=image.format)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if channels == 1 and pixels.shape[-1] == 3:
@@ -97,9 +98,10 @@ def read_mask(
     multiclass: allow more than two distinct numbers, one per kind of anomaly
     size: rows and columns of its image, which the mask must have; None for any
 
-    Raises DataError for JPEG files, and for more than two distinct numbers otherwise: they come
-    from interpolation or lossy compression. Also for a palette in which a bright colour that is
-    not gray comes first and none is black, and for another size (before any pixel is unpacked).
+    Raises DataError for JPEG and lossy WebP files, and for more than two distinct numbers
+    otherwise: they come from interpolation or lossy compression. Also for a palette in which a
+    bright colour that is not gray comes first and none is black, and for another size (before any
+    pixel is unpacked).
 
     >>> buffer = io.BytesIO()
     >>> Image.fromarray(np.array([[0, 255]], np.uint8)).save(buffer, "PNG")
@@ -108,6 +110,8 @@ def read_mask(
     """
     if file_bytes.startswith(JPEG):
         raise DataError(f"{name} is a JPEG; its compression changes a mask: store it as PNG")
+    if file_bytes.startswith(b"RIFF") and b"VP8 " in file_bytes[12:]:
+        raise DataError(f"{name} is a lossy WebP, which changes a mask: store it as PNG")
     image, upright = _decode(file_bytes, name, size)
     background = 0
     if _has_16_bit_channels(file_bytes, image):
@@ -312,10 +316,13 @@ def _read_16_bit_channels(file_bytes: bytes, name: str, *, upright: bool) -> np.
     return pixels[..., order].astype(np.float32) / 65535
 
 
-def _read_8_bit_or_gray(image: Image.Image, name: str, *, white: int) -> np.ndarray:
+def _read_8_bit_or_gray(
+    image: Image.Image, name: str, *, white: int, image_format: str | None
+) -> np.ndarray:
     """Return (H, W) or (H, W, 3) float32 of an image of 8 bits per channel, or gray of any depth.
 
     white: the number that is white in gray images of more than 8 bits
+    image_format: of the file, as PIL calls it
     """
     if image.mode == "F":
         pixels = np.array(image)
@@ -328,7 +335,10 @@ def _read_8_bit_or_gray(image: Image.Image, name: str, *, white: int) -> np.ndar
         image = image.convert("LA" if image.mode in ("1", "L", "LA", "La") else "RGBA")
         _check_opaque(np.asarray(image)[..., -1], 255, name)
     gray = image.mode in ("1", "L", "LA")
-    return np.asarray(image.convert("L" if gray else "RGB")).astype(np.float32) / 255
+    pixels = np.asarray(image.convert("L" if gray else "RGB")).astype(np.float32) / 255
+    if image_format in ("WEBP", "GIF") and not gray and np.ptp(pixels, -1).max() < 1.5 / 255:
+        return pixels @ LUMA  # these formats have no gray; WebP's colours are rounded by 1
+    return pixels
 
 
 def _read_deep_gray(image: Image.Image, name: str, white: int) -> np.ndarray:

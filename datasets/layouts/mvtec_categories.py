@@ -33,6 +33,17 @@ def find_categories(
     return []
 
 
+def other_categories(folders: Sequence[Path], matches: Callable[[Path], bool]) -> dict[Path, str]:
+    """Return the categories beside the chosen ones, and that they were not chosen.
+
+    folders: the chosen categories
+    matches: whether a folder is a category
+    """
+    beside = list_directory(folders[0].parent)
+    others = [path for path in beside if path.is_dir() and path not in folders and matches(path)]
+    return dict.fromkeys(others, "another category than the chosen one")
+
+
 def missing_category(root: Path, category: str | None) -> str:
     """Return why no category was found, and which folders there are.
 
