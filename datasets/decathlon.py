@@ -23,6 +23,7 @@ import torch
 
 from .base import Sample, Spec
 from .io.directories import list_directory
+from .io.folder_names import resolve_case
 from .io.nifti import read_volume
 from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
 from .splits.assignment import Case, assign_groups, check_fractions, four_way_split
@@ -73,10 +74,10 @@ class Decathlon(FileDataset):
         self.spec = Spec(channels=1, shape=extent, masks=False)
 
     def build_index(self, root: Path) -> DatasetIndex:
-        root_is_task = root.name.startswith(self.task) and (root / "imagesTr").is_dir()
+        root_is_task = _is_called(root, self.task) and resolve_case(root, "imagesTr").is_dir()
         base = root.parent if root_is_task else root
-        tasks = [p for p in list_directory(base) if p.is_dir() and (p / "imagesTr").is_dir()]
-        normal_tasks = [path for path in tasks if path.name.startswith(self.task)]
+        tasks = [p for p in list_directory(base) if resolve_case(p, "imagesTr").is_dir()]
+        normal_tasks = [path for path in tasks if _is_called(path, self.task)]
         if len(normal_tasks) != 1:
             available = ", ".join(path.name for path in tasks) or "no task"
             raise self.no_data_error(
@@ -86,7 +87,7 @@ class Decathlon(FileDataset):
         problems: list[str] = []
         if self.others is not None:
             tasks_of_name = {
-                name: [p for p in abnormal_tasks if p.name.startswith(name)] for name in self.others
+                name: [p for p in abnormal_tasks if _is_called(p, name)] for name in self.others
             }
             problems += [
                 f"{name} lies not beside {normal_tasks[0].name}"
@@ -109,10 +110,10 @@ class Decathlon(FileDataset):
             cases += task_cases
             problems += task_problems
         left_out = {
-            path / name: "masks and test images that this dataset does not use"
+            resolve_case(path, name): "masks and test images that this dataset does not use"
             for path in (normal_tasks[0], *abnormal_tasks)
             for name in ("labelsTr", "labelsTs", "imagesTr", "imagesTs")
-            if (path / name) not in {case.files["image"].parent for case in cases}
+            if resolve_case(path, name) not in {case.files["image"].parent for case in cases}
         }
         left_out |= {
             path: "another task than the chosen ones"
@@ -148,11 +149,16 @@ class Decathlon(FileDataset):
         return CaseSamples([sample], [reason] if constant else [], not constant)
 
 
+def _is_called(folder: Path, beginning: str) -> bool:
+    return folder.name.casefold().startswith(beginning.casefold())
+
+
 def _task_cases(folder: Path, *, abnormal: bool) -> tuple[list[Case], list[str]]:
     """A task's training images; of an abnormal one its test images, where there are any."""
     listed_names, problems = _listed_names(folder)
-    pool = "imagesTs" if abnormal and _nifti_files(folder / "imagesTs") else "imagesTr"
-    paths = {path.name: path for path in _nifti_files(folder / pool)}
+    test_images = _nifti_files(resolve_case(folder, "imagesTs")) if abnormal else []
+    pool = "imagesTs" if test_images else "imagesTr"
+    paths = {path.name: path for path in _nifti_files(resolve_case(folder, pool))}
     listed = listed_names.get(pool)
     if listed is not None:
         problems += [

@@ -27,6 +27,7 @@ import torch
 
 from .base import DataError, Progress, Sample, Spec, no_progress
 from .io.directories import list_directory
+from .io.folder_names import resolve_case
 from .io.hdf5_arrays import Array
 from .io.idx import PublishedSet, holds_pickles, read_published_sets
 from .io.images import resize
@@ -142,7 +143,8 @@ class Idx(ArrayDataset):
             [path / name for path in list_directory(root) if path.is_dir()] if root.is_dir() else []
         )
         beside = root.parent / name
-        places = [root / name, *([beside] if root.name == self.inside else []), *children]
+        direct = resolve_case(root, name)
+        places = [direct, *([beside] if root.name == self.inside else []), *children]
         fallback = [] if self.outside else [root]
         return next((path for path in places if path.is_dir()), *fallback or [root / name])
 

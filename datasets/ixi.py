@@ -32,6 +32,7 @@ import numpy as np
 from .base import DataError, Spec, first_names
 from .io.csv import read_rows
 from .io.directories import list_directory
+from .io.folder_names import resolve_case
 from .io.nifti import LABEL_TOLERANCE, Volume
 from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
 from .splits.assignment import Case, check_fractions, split_training_pool
@@ -108,8 +109,8 @@ class IXI(FileDataset, ABC):
         self.spec = Spec(channels=1, shape=(size, size))
 
     def build_index(self, root: Path) -> DatasetIndex:
-        places = (root, root / "Data", root / "data", root.parent)
-        base = next((place for place in places if (place / "splits").is_dir()), None)
+        places = (root, resolve_case(root, "Data"), root.parent)
+        base = next((p for p in places if resolve_case(p, "splits").is_dir()), None)
         if base is None:
             raise self.no_data_error(f"no folder Data/splits lies under {root}")
         lists_of_pool = {
@@ -155,14 +156,17 @@ class IXI(FileDataset, ABC):
             )
         other_modality = {"t1": "t2", "t2": "t1"}[self.modality]
         left_out: dict[Path, str] = dict(disjoint.left_out)
-        for folder in (base / "Train/ixi", base / f"Test/{self.target}"):
-            left_out[folder / other_modality] = f"modality={self.modality} was chosen"
+        for place in ("Train/ixi", f"Test/{self.target}"):
+            folder = resolve_case(base, f"{place}/{other_modality}")
+            left_out[folder] = f"modality={self.modality} was chosen"
         for target in {"Brats21", "MSLUB"} - {self.target}:
-            left_out[base / f"Test/{target}"] = f"belongs to {target}; this is {self.name}"
-        tables = [base / f"splits/{name}.csv" for names in lists_of_pool.values() for name in names]
+            folder = resolve_case(base, f"Test/{target}")
+            left_out[folder] = f"belongs to {target}; this is {self.name}"
+        split_names = [name for names in lists_of_pool.values() for name in names]
+        tables = [resolve_case(base, f"splits/{name}.csv") for name in split_names]
         if available is not None:
-            tables.append(base / "splits/avail_t2.csv")
-        for table in list_directory(base / "splits"):
+            tables.append(resolve_case(base, "splits/avail_t2.csv"))
+        for table in list_directory(resolve_case(base, "splits")):
             if table not in tables and table.suffix == ".csv":
                 left_out[table] = f"list of another fold or set than fold={self.fold}, {self.name}"
         return DatasetIndex(disjoint.cases, problems, notes, tables, left_out)
@@ -267,7 +271,8 @@ class IXIMSLUB(IXI):
 def _read_split_rows(base: Path, name: str) -> tuple[list[dict[str, str]], list[str]]:
     """The rows of a split that are filled, and what is wrong with the others or the file."""
     try:
-        rows = read_rows(base / f"splits/{name}.csv", CSV_COLUMNS, f"splits/{name}.csv")
+        path = resolve_case(base, f"splits/{name}.csv")
+        rows = read_rows(path, CSV_COLUMNS, f"splits/{name}.csv")
     except DataError as error:
         return [], [error.summary]
     incomplete = [
@@ -283,14 +288,14 @@ def _candidate_paths(base: Path, csv_path: str, subject: str, kind: str) -> list
     """Where the file may be that a csv tells of (for T1): only its folder and its ending are
     changed, never what lies above them."""
     path = PurePosixPath(csv_path.lstrip("/"))
-    folder = base.joinpath(*path.parent.parent.parts, kind)
+    folder = resolve_case(base, path.parent.parent / kind)
     names = (f"{subject}_{kind}.nii.gz", f"{subject}.nii.gz", f"{subject}_{kind}.nii")
     return [folder / name for name in names]
 
 
 def _subjects_with_modality(base: Path, modality: str) -> set[str] | None:
     """Subjects that have a T2 image, where that is told."""
-    path = base / "splits/avail_t2.csv"
+    path = resolve_case(base, "splits/avail_t2.csv")
     if modality != "t2" or not path.is_file():
         return None
     words = path.read_text(encoding="utf-8-sig", errors="replace").replace(",", "\n").split()

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from .layouts.mvtec_categories import (
     find_categories,
+    has_training_folder,
     missing_category,
     other_categories,
     read_categories,
@@ -68,18 +69,14 @@ class MVTec(ImageDataset):
         self._set_image_options(size, channels, tile, overlap)
 
     def build_index(self, root: Path) -> DatasetIndex:
-        folders = find_categories(root, self.category, _is_category)
+        folders = find_categories(root, self.category, has_training_folder)
         if not folders:
             raise self.no_data_error(missing_category(root, self.category))
         cases, problems = read_categories(folders)
         self._shown = self.channels or (3 if len(folders) > 1 else None)
         self._infer_spec(cases)
-        left_out = other_categories(folders, _is_category)
+        left_out = other_categories(folders, has_training_folder)
         return DatasetIndex(cases, problems, left_out=left_out)
 
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         return split_training_pool(cases, self.fractions, self.seed)
-
-
-def _is_category(folder: Path) -> bool:
-    return (folder / "train").is_dir()

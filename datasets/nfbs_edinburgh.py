@@ -27,6 +27,7 @@ import torch
 
 from .base import DataError, Spec
 from .io.directories import list_directory
+from .io.folder_names import ambiguous_folders, folders_of, resolve_case
 from .io.nifti import read_labels, read_volume
 from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
 from .splits.assignment import Case, assign_pools, check_fractions
@@ -100,7 +101,8 @@ class NFBSEdinburgh(FileDataset):
         self.spec = Spec(channels=1, shape=(size, size))
 
     def build_index(self, root: Path) -> DatasetIndex:
-        base = next((p for p in (root, root / "DATASETS") if (p / "Train").is_dir()), None)
+        places = (root, resolve_case(root, "DATASETS"))
+        base = next((place for place in places if folders_of(place, "train")), None)
         if base is None:
             raise self.no_data_error(f"no folder DATASETS/Train lies under {root}")
         cases, problems = _nfbs_cases(base)
@@ -215,8 +217,10 @@ class NFBSEdinburgh(FileDataset):
 def _nfbs_cases(base: Path) -> tuple[list[Case], list[str]]:
     """NFBS: a folder each."""
     cases, problems = [], []
-    for pool in ("Train", "Test"):
-        for folder in list_directory(base / pool) if (base / pool).is_dir() else ():
+    problems += ambiguous_folders(list_directory(base), base)
+    pools = {"Train": folders_of(base, "train"), "Test": folders_of(base, "test")}
+    for pool, pool_folders in pools.items():
+        for folder in (path for place in pool_folders for path in list_directory(place)):
             if not folder.is_dir():
                 continue
             paths = list_directory(folder)
@@ -240,12 +244,14 @@ def _nfbs_cases(base: Path) -> tuple[list[Case], list[str]]:
 def _edinburgh_cases(base: Path) -> tuple[list[Case], list[str]]:
     """Edinburgh: an array and its mask each; raw_cleaned counts before raw."""
     locations = ("CancerousDataset/EdinburghDataset/Anomalous-T1", "EdinburghDataset/Anomalous-T1")
-    folder = next((base / p for p in (*locations, "Anomalous-T1") if (base / p).is_dir()), None)
+    places = [resolve_case(base, location) for location in (*locations, "Anomalous-T1")]
+    folder = next((place for place in places if place.is_dir()), None)
     if folder is None:
         return [], []
     arrays = {}
     for name in ("mask", "raw", "raw_cleaned"):
-        paths = list_directory(folder / name) if (folder / name).is_dir() else []
+        array_folder = resolve_case(folder, name)
+        paths = list_directory(array_folder) if array_folder.is_dir() else []
         arrays[name] = {path.stem: path for path in paths if path.suffix == ".npy"}
     images = arrays["raw"] | arrays["raw_cleaned"]
     cases: list[Case] = []

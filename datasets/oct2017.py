@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Literal
 
 from .io.directories import find_files, folder_levels, name_conflicts
+from .io.folder_names import is_normal, pool_of
 from .io.images import SUFFIXES
 from .preparation.deduplicated_dataset import DeduplicatedDataset
 from .preparation.file_dataset import DatasetIndex
@@ -31,13 +32,8 @@ from .splits.assignment import Case, check_fractions
 from .splits.published import assign_unpublished
 
 NORMAL, DISEASES = "NORMAL", ("CNV", "DME", "DRUSEN")
-IMAGE_NAME = re.compile(rf"({NORMAL}|{'|'.join(DISEASES)})-(\d+)-\d+")
-POOLS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
-POOLS |= {"val": "val", "valid": "val", "validation": "val"}
-CLASS_OF_FOLDER = {kind: kind for kind in (NORMAL, *DISEASES)} | {
-    "good": NORMAL,
-    "Ungood": "Ungood",
-}
+IMAGE_NAME = re.compile(rf"({NORMAL}|{'|'.join(DISEASES)})-(\d+)-\d+", re.IGNORECASE)
+CLASS_OF_FOLDER = {kind.casefold(): kind for kind in (*DISEASES, "Ungood")}
 
 
 class OCT2017(DeduplicatedDataset):
@@ -112,14 +108,12 @@ class OCT2017(DeduplicatedDataset):
 def _image_case(image: Path, parts: Sequence[str]) -> Case | str:
     """An image, by its place below the dataset's folder; or what is wrong with that."""
     folders = parts[:-1]
-    pool = next((POOLS[part] for part in folders if part in POOLS), "")
-    folder = next((CLASS_OF_FOLDER[part] for part in folders if part in CLASS_OF_FOLDER), "")
-    known_positions = (
-        i for i, part in enumerate(folders) if part in POOLS or part in CLASS_OF_FOLDER
-    )
+    pool = next(filter(None, map(pool_of, folders)), "")
+    folder = next(filter(None, map(_class_of, folders)), "")
+    known_positions = (i for i, part in enumerate(folders) if pool_of(part) or _class_of(part))
     name = "/".join(parts[next(known_positions, 0) :])
     match = IMAGE_NAME.fullmatch(image.stem)
-    kind = match[1] if match else folder
+    kind = match[1].upper() if match else folder
     if not kind:
         return f"{name}: neither its name nor its folder tells the class"
     if folder not in ("", kind, "Ungood") or (folder == "Ungood" and kind == NORMAL):
@@ -127,6 +121,11 @@ def _image_case(image: Path, parts: Sequence[str]) -> Case | str:
     group = f"patient {match[2]}" if match else name
     tags = {} if kind == NORMAL else {"disease": kind}
     return Case(name, group, {"image": image}, pool, kind != NORMAL, tags)
+
+
+def _class_of(folder_name: str) -> str:
+    """Return the class that a folder's name means, or ""."""
+    return NORMAL if is_normal(folder_name) else CLASS_OF_FOLDER.get(folder_name.casefold(), "")
 
 
 def _dataset_folders(root: Path) -> Iterator[Path]:

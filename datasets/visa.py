@@ -23,9 +23,11 @@ from pathlib import Path, PurePosixPath
 from .base import DataError
 from .io.csv import read_rows
 from .io.directories import find_files, list_directory, name_conflicts
+from .io.folder_names import resolve_case
 from .io.images import SUFFIXES
 from .layouts.mvtec_categories import (
     find_categories,
+    has_training_folder,
     missing_category,
     other_categories,
     read_categories,
@@ -69,10 +71,10 @@ class VisA(ImageDataset):
 
     def build_index(self, root: Path) -> DatasetIndex:
         raw = find_categories(root, self.category, _is_raw)
-        folders = raw or find_categories(root, self.category, _is_prepared)
+        folders = raw or find_categories(root, self.category, has_training_folder)
         if not folders:
             raise self.no_data_error(missing_category(root, self.category))
-        left_out = other_categories(folders, _is_raw if raw else _is_prepared)
+        left_out = other_categories(folders, _is_raw if raw else has_training_folder)
         if raw:
             base = folders[0].parent
             index = _read_split_table(base, {path.name for path in folders})
@@ -89,16 +91,13 @@ class VisA(ImageDataset):
 
 
 def _is_raw(folder: Path) -> bool:
-    return (folder / "Data/Images").is_dir()
-
-
-def _is_prepared(folder: Path) -> bool:
-    return (folder / "train").is_dir()
+    return resolve_case(folder, "Data/Images").is_dir()
 
 
 def _read_split_table(base: Path, categories: set[str]) -> DatasetIndex:
     """Return the cases of these categories in 1cls.csv, and the images that it does not name."""
-    if not (base / SPLIT_TABLE).is_file():
+    table = resolve_case(base, SPLIT_TABLE)
+    if not table.is_file():
         raise DataError(
             f"dataset 'visa': {base / SPLIT_TABLE} is missing; it says which images are "
             "trained on. "
@@ -108,7 +107,7 @@ def _read_split_table(base: Path, categories: set[str]) -> DatasetIndex:
     problems: list[str] = []
     used_paths, line_of_image, index = set[Path](), dict[str, int](), _FileIndex(base)
     for number, row in enumerate(
-        read_rows(base / SPLIT_TABLE, ["object", "split", "label", "image", "mask"], SPLIT_TABLE),
+        read_rows(table, ["object", "split", "label", "image", "mask"], SPLIT_TABLE),
         start=2,
     ):
         if row["object"] not in categories:
@@ -144,10 +143,10 @@ def _read_split_table(base: Path, categories: set[str]) -> DatasetIndex:
     unused = {
         path: path.relative_to(base).as_posix()
         for category in sorted(categories)
-        for path in find_files(base / category / "Data", SUFFIXES, 3)
+        for path in find_files(resolve_case(base, f"{category}/Data"), SUFFIXES, 3)
         if path not in used_paths
     }
-    masks = [name for name in unused.values() if "/Data/Masks/" in name]
+    masks = [name for name in unused.values() if "/data/masks/" in name.casefold()]
     problems += [f"{name} is the mask of no image in {SPLIT_TABLE}" for name in masks]
     unlisted = [path for path, name in unused.items() if name not in masks]
     note = f"{len(unlisted)} images are not in {SPLIT_TABLE}, and are not used"
@@ -155,7 +154,7 @@ def _read_split_table(base: Path, categories: set[str]) -> DatasetIndex:
         cases,
         problems,
         [note] if unlisted else [],
-        tables=[base / SPLIT_TABLE],
+        tables=[table],
         left_out=dict.fromkeys(unlisted, f"not in {SPLIT_TABLE}"),
     )
 
@@ -169,7 +168,7 @@ class _FileIndex:
 
     def find(self, table_path: str) -> list[Path]:
         """The files that a path in a table may mean."""
-        folder = (self.base / table_path).parent
+        folder = resolve_case(self.base, PurePosixPath(table_path).parent)
         if folder not in self._folders:
             by_stem = self._folders[folder] = {}
             for path in list_directory(folder) if folder.is_dir() else ():

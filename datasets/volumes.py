@@ -2,10 +2,12 @@
 
     <root>/{train,val,test}/{normal,<what is abnormal>}/NAME.nii.gz
     <root>/{normal,<what is abnormal>}/NAME.nii.gz                    without splits: ours are made
+    <root>/sub-001[/ses-01]/anat/sub-001[_ses-01]_T1w.nii.gz          BIDS: see layouts/bids.py
 
-Normal may be called healthy, good or negative; any other folder names what is abnormal in it. A
-mask is NAME_mask.nii.gz or NAME_seg.nii.gz beside its image, or NAME.nii.gz in a folder masks/.
-With `modalities`, the files of a subject are NAME_<modality>.nii.gz, one each.
+Splits may be called training, validation, testing, and normal healthy, good or the like, in any
+case (io/folder_names.py); any other folder names what is abnormal in it. A mask is
+NAME_mask.nii.gz or NAME_seg.nii.gz beside its image, or NAME.nii.gz in a folder masks/. With
+`modalities`, the files of a subject are NAME_<modality>.nii.gz, one each.
 """
 
 from __future__ import annotations
@@ -20,8 +22,10 @@ import numpy as np
 import torch
 
 from .base import DataError, Sample, Spec, first_names
+from .io.directories import find_files
 from .io.nifti import Volume
-from .layouts.volume_pairs import find_subjects
+from .layouts.bids import BidsVolumes, find_bids_root, read_bids
+from .layouts.volume_pairs import SUFFIXES, find_subjects, unmatched_volume_folders
 from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
 from .splits.assignment import Case, assign_groups, check_fractions, four_way_split
 from .transforms.coregistration import NanPolicy, nan_notes, read_coregistered
@@ -105,7 +109,11 @@ class Volumes(FileDataset):
         self.spec = Spec(channels=len(self._roles), shape=extent)
 
     def build_index(self, root: Path) -> DatasetIndex:
-        subjects, problems = find_subjects(root, self.modalities)
+        bids_root = find_bids_root(root)
+        bids = BidsVolumes() if bids_root is None else read_bids(root, bids_root, self.modalities)
+        subjects, problems = bids.subjects, bids.problems
+        if bids_root is None:
+            subjects, problems = find_subjects(root, self.modalities)
         cases = []
         for subject in subjects:
             match = re.search(self.group, subject.stem) if self.group else None
@@ -114,7 +122,7 @@ class Volumes(FileDataset):
                     f"{subject.name}: no patient is found in its name by group={self.group!r}"
                 )
                 continue
-            group = match[0] if match else subject.name
+            group = match[0] if match else subject.subject or subject.name
             extra = {"kind": subject.kind} if subject.label else {}
             cases.append(
                 Case(subject.name, group, subject.files, subject.pool, subject.label, extra)
@@ -126,7 +134,12 @@ class Volumes(FileDataset):
             problems += [
                 f"{name} is abnormal and has no mask, but others have" for name in unmasked
             ]
-        notes = []
+        left_out = {} if bids_root else unmatched_volume_folders(root)
+        notes = [
+            f"the folder {path.name}/ is left out: {reason}"
+            for path, reason in left_out.items()
+            if any(find_files(path, SUFFIXES))
+        ]
         if unmasked and not has_masks and self.slices:
             notes.append("no abnormal volume has a mask: every plane of theirs counts as abnormal")
         if any(case.pool for case in cases) and not self.group:
@@ -141,7 +154,8 @@ class Volumes(FileDataset):
                 )
         labels = any(case.pool == "train" for case in abnormal)
         self.spec = Spec(self.spec.channels, self.spec.shape, labels=labels, masks=has_masks)
-        return DatasetIndex(cases, problems, notes)
+        left_out = {**left_out, **bids.left_out}
+        return DatasetIndex(cases, problems, notes, bids.tables, left_out)
 
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         train, held_out, val, test = self.fractions
