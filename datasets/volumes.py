@@ -61,7 +61,10 @@ class Volumes(FileDataset):
     """
 
     name = "volumes"
-    expected = "<root>/{train,test}/{normal,abnormal}/NAME.nii.gz, masks as NAME_mask.nii.gz"
+    expected = (
+        "<root>/{train,test}/{normal,abnormal}/NAME.nii.gz, masks as NAME_mask.nii.gz, or BIDS "
+        "(sub-001/anat/sub-001_T1w.nii.gz)"
+    )
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""A user's own volumes in BIDS, the Brain Imaging Data Structure: anatomical images and lesion masks.
+"""A user's own volumes in BIDS, the Brain Imaging Data Structure: images and lesion masks.
 
     <root>/sub-001[/ses-01]/anat/sub-001[_ses-01]_T1w.nii.gz
     <root>/derivatives/**/sub-001[/ses-01]/**/*_label-lesion_mask.nii.gz    or *_mask, *_roi
