@@ -32,6 +32,7 @@ from .transforms.slices import (
     select_slices,
     to_display_planes,
     vanished_lesions_text,
+    volume_shape_text,
 )
 
 NATIVE_SIZE = 240  # voxels along both in-plane axes, in every release
@@ -205,6 +206,8 @@ class BraTS(FileDataset):
             notes,
             not constant,
             {vanished_lesions_text(size, self.min_lesion): slices.vanished_lesions},
+            volume_shape_text(volumes[self.modalities[0]].data.shape),
+            slices.mask_area_ratios,
         )
 
     def _file_name_problems(self, case: Case) -> list[str]:

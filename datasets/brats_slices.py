@@ -194,7 +194,12 @@ class BraTSSlices(FileDataset):
             vanished_lesions_text(self.size, min_pixels): int(too_small or slices.vanished_lesions)
         }
         return CaseSamples(
-            [replace(sample, key=case.name) for sample in samples], notes, not constant, counts
+            [replace(sample, key=case.name) for sample in samples],
+            notes,
+            not constant,
+            counts,
+            f"{x.shape[1]} x {x.shape[2]}",
+            () if too_small else slices.mask_area_ratios,
         )
 
 

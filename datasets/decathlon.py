@@ -28,6 +28,7 @@ from .io.nifti import read_volume
 from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
 from .splits.assignment import Case, assign_groups, check_fractions, four_way_split
 from .transforms.crops import crop_and_resize, to_display_axes
+from .transforms.slices import volume_shape_text
 
 
 class Decathlon(FileDataset):
@@ -146,7 +147,8 @@ class Decathlon(FileDataset):
             x[None], case.name, case.group, bool(case.label), spacing=spacing, tags=tags
         )
         reason = f"{name} is constant: it becomes zeros, and no method trains on it"
-        return CaseSamples([sample], [reason] if constant else [], not constant)
+        shape = volume_shape_text(volume.data.shape)
+        return CaseSamples([sample], [reason] if constant else [], not constant, stored_shape=shape)
 
 
 def _is_called(folder: Path, beginning: str) -> bool:

@@ -300,7 +300,9 @@ class Idx(ArrayDataset):
                 tags["flip"] = kind
             samples.append(Sample(image, row.key, row.group, row.label, tags=tags))
         count_name = "images that hold one value only, which no method trains on"
-        return CaseSamples(samples, counts={count_name: constant_count} if constant_count else {})
+        counts = {count_name: constant_count} if constant_count else {}
+        shape = " x ".join(map(str, pool.images.shape[2:]))
+        return CaseSamples(samples, counts=counts, stored_shape=shape)
 
     def _shared_group_problems(
         self, cases: Sequence[Case], split_of: Mapping[str, str]

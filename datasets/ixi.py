@@ -44,6 +44,7 @@ from .transforms.slices import (
     select_slices,
     to_display_planes,
     vanished_lesions_text,
+    volume_shape_text,
 )
 
 CSV_COLUMNS = ("img_name", "img_path", "mask_path")
@@ -230,7 +231,12 @@ class IXI(FileDataset, ABC):
             notes.append(f"{name_of('image')} {reason}")
         counts = {vanished_lesions_text(self.size, self.min_lesion): slices.vanished_lesions}
         return CaseSamples(
-            list(slices.samples(case.name, case.group)), notes, limits is not None, counts
+            list(slices.samples(case.name, case.group)),
+            notes,
+            limits is not None,
+            counts,
+            volume_shape_text(data.shape),
+            slices.mask_area_ratios,
         )
 
     def _row_case(

@@ -31,7 +31,7 @@ from .io.folder_names import ambiguous_folders, folders_of, resolve_case
 from .io.nifti import read_labels, read_volume
 from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
 from .splits.assignment import Case, assign_pools, check_fractions
-from .transforms.slices import select_slices, vanished_lesions_text
+from .transforms.slices import select_slices, vanished_lesions_text, volume_shape_text
 
 PATIENT_RANGES = {  # of Edinburgh's 22 patients, (first, behind the last)
     **{"17904": (165, 205), "18428": (177, 213), "18582": (160, 190), "18638": (160, 212)},
@@ -180,7 +180,14 @@ class NFBSEdinburgh(FileDataset):
         reason = f"{name} is constant: it becomes zeros, and no method trains on it"
         counts = {vanished_lesions_text(self.size, self.min_lesion): slices.vanished_lesions}
         samples = list(slices.samples(case.name, case.group))
-        return CaseSamples(samples, [reason] if constant else [], not constant, counts)
+        return CaseSamples(
+            samples,
+            [reason] if constant else [],
+            not constant,
+            counts,
+            volume_shape_text(stack.shape),
+            slices.mask_area_ratios,
+        )
 
     def _plane_indices(self, case: Case, lesion: np.ndarray) -> list[int]:
         if case.pool != "Edinburgh":

@@ -36,6 +36,7 @@ from .transforms.slices import (
     select_slices,
     to_display_planes,
     vanished_lesions_text,
+    volume_shape_text,
 )
 
 
@@ -227,8 +228,9 @@ class Volumes(FileDataset):
         if mask is not None or not case.label:
             lesion = np.zeros(foreground.shape, bool) if mask is None else mask.data > 0
         make_samples = self._plane_samples if self.slices else self._volume_sample
-        samples, counts = make_samples(case, reference, channels, foreground, lesion)
-        return CaseSamples(samples, notes, not constant, counts)
+        samples, counts, ratios = make_samples(case, reference, channels, foreground, lesion)
+        shape = volume_shape_text(reference.data.shape)
+        return CaseSamples(samples, notes, not constant, counts, shape, ratios)
 
     def _scale(self, data: np.ndarray) -> np.ndarray | None:
         """Return data scaled to 0..1, zero where it was zero; None if it is constant."""
@@ -251,7 +253,7 @@ class Volumes(FileDataset):
         channels: Sequence[np.ndarray],
         foreground: np.ndarray,
         lesion: np.ndarray | None,
-    ) -> tuple[list[Sample], dict[str, int]]:
+    ) -> tuple[list[Sample], dict[str, int], Sequence[float]]:
         first, last = self.axial or (0, foreground.shape[2] - 1)
         axial = slice(first, last + 1, self.every)
         slices = select_slices(
@@ -267,7 +269,8 @@ class Volumes(FileDataset):
         )
         assert slices is not None  # nothing was cropped
         counts = {vanished_lesions_text(self.size[0], self.min_lesion): slices.vanished_lesions}
-        return list(slices.samples(case.name, case.group, label=bool(case.label))), counts
+        samples = list(slices.samples(case.name, case.group, label=bool(case.label)))
+        return samples, counts, slices.mask_area_ratios
 
     def _volume_sample(
         self,
@@ -276,14 +279,14 @@ class Volumes(FileDataset):
         channels: Sequence[np.ndarray],
         foreground: np.ndarray,
         lesion: np.ndarray | None,
-    ) -> tuple[list[Sample], dict[str, int]]:
+    ) -> tuple[list[Sample], dict[str, int], Sequence[float]]:
         def resized(data: np.ndarray) -> torch.Tensor:
             display_axes = np.ascontiguousarray(data.T[:, ::-1, ::-1])
             return crop_and_resize(torch.from_numpy(display_axes), self.size, spacing)[0]
 
         _, spacing = to_display_axes(reference)
         steps = crop_and_resize(torch.empty(foreground.T.shape), self.size, spacing)[1]
-        mask = None
+        mask, ratios = None, list[float]()
         if lesion is not None:
             lesion_share = resized(lesion)  # a lesion of less than half a voxel is its largest part
             mask = (lesion_share > 0.5) | (
@@ -291,6 +294,8 @@ class Volumes(FileDataset):
                 & (lesion_share >= lesion_share.max())
                 & bool(lesion_share.max() <= 0.5)
             )
+            if lesion.any():
+                ratios.append(float(mask.float().mean()) / float(lesion.mean()))
         roi = resized(foreground) > 0.5
         sample = Sample(
             x=torch.stack([resized(data) for data in channels]),
@@ -302,7 +307,7 @@ class Volumes(FileDataset):
             spacing=steps,
             tags=self._tags(case),
         )
-        return [sample], {}
+        return [sample], {}, ratios
 
 
 def _normalise_fractions(fractions: Mapping[str, float]) -> dict[str, float]:

@@ -36,6 +36,9 @@ from .writer import SampleWriter
 
 SPLITS = ("train", "held_out", "val", "test")
 
+MAX_MASK_AREA_CHANGE = 0.3
+"""Share of a mask's area; a note warns if resizing adds or removes more."""
+
 
 @dataclass(frozen=True)
 class DatasetIndex:
@@ -66,7 +69,8 @@ class CaseSamples:
     notes: information for the user
     trainable: false where no method may train on them (a constant image)
     counts: numbers that are summed over all cases, such as slices left out, by their description
-    stored_shape: of the case's files, such as "256 x 256, 3 channels"
+    stored_shape: of the case's files, such as "256 x 256 RGB"
+    mask_area_ratios: of each abnormal sample, the area of its mask relative to the stored one
 
     >>> CaseSamples(samples=[], counts={"slices left out": 2}).trainable
     True
@@ -77,6 +81,7 @@ class CaseSamples:
     trainable: bool = True
     counts: Mapping[str, int] = field(default_factory=dict)
     stored_shape: str = ""
+    mask_area_ratios: Sequence[float] = ()
 
 
 class FileDataset(PreparedDataset):
@@ -248,6 +253,7 @@ class FileDataset(PreparedDataset):
         notes = [*index.notes, *copy_notes]
         samples, counts, bad_cases = Counter[str](), Counter[str](), len(problems)
         statistics: SampleStatistics | None = None
+        area_ratios: list[float] = []
         remaining = [
             case for case in index.cases if writer is None or not writer.has_unit(case.name)
         ]
@@ -261,6 +267,7 @@ class FileDataset(PreparedDataset):
                 continue
             notes += outcome.notes
             counts.update(outcome.counts)
+            area_ratios += outcome.mask_area_ratios
             shapes = {outcome.stored_shape: 1} if outcome.stored_shape else {}
             of_case = SampleStatistics.of(outcome.samples)
             if of_case is not None:
@@ -281,6 +288,7 @@ class FileDataset(PreparedDataset):
                 for part in empty_splits
             ]
         notes += [f"{count_name}: {count}" for count_name, count in counts.items() if count]
+        notes += self._mask_area_notes(area_ratios)
         return VerificationReport(
             problems,
             _truncate_notes(notes),
@@ -288,6 +296,17 @@ class FileDataset(PreparedDataset):
             bad_cases,
             statistics=statistics,
         )
+
+    def _mask_area_notes(self, ratios: Sequence[float]) -> list[str]:
+        """Return a warning if resizing changes the area of masks much."""
+        changed = [r for r in ratios if abs(r - 1) > MAX_MASK_AREA_CHANGE]
+        if not changed:
+            return []
+        return [
+            f"masks change their area by more than {MAX_MASK_AREA_CHANGE:.0%} in {len(changed)} of "
+            f"{len(ratios)} abnormal samples (to {min(changed):.2g} to {max(changed):.2g} times of "
+            f"it): a larger size keeps more (--set {self.name}.size=...)"
+        ]
 
     def _empty_split_hint(self, part: str) -> str:
         kind = "test" if part == "test" else "normal training"

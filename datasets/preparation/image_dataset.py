@@ -18,6 +18,8 @@ from ..splits.assignment import Case
 from ..transforms.tiles import cut_tiles, tile_starts
 from .file_dataset import CaseSamples, FileDataset
 
+COLOURS = {1: "gray", 3: "RGB"}
+
 
 class ImageDataset(FileDataset, ABC):
     """Base class for image folders; file roles are "image", and "mask" where there is one.
@@ -109,11 +111,20 @@ class ImageDataset(FileDataset, ABC):
             roi=None if roi is None else resize_mask(roi, size),
             tags={k: str(v) for k, v in case.extra.items()},
         )
+        ratios: list[float] = []
+        if mask is not None and sample.mask is not None and mask.any():
+            ratios.append(float(sample.mask.float().mean() / mask.float().mean()))
         note = f"{case.name} holds one value only: it becomes zeros, and no method trains on it"
         samples = [sample]
         if self.tile is not None:
             samples = list(cut_tiles(sample, (self.tile, self.tile), self.overlap))
-        return CaseSamples(samples, [note] if constant else [], trainable=not constant)
+        return CaseSamples(
+            samples,
+            [note] if constant else [],
+            trainable=not constant,
+            stored_shape=f"{_extent_text(x.shape[1:])} {COLOURS.get(len(x), '')}".strip(),
+            mask_area_ratios=ratios,
+        )
 
     def _read_image_and_mask(self, case: Case) -> tuple[Tensor | None, Tensor | None, list[str]]:
         """Return image and mask of a case, and everything that is wrong with them."""
