@@ -177,10 +177,10 @@ def _find_images(
     problems += ambiguous_folders(pools, base)
     if images and all(kind for _, kind in images.values()):
         kinds = first_names(sorted({kind for _, kind in images.values()}))
-        normal_names = ", ".join(ALIASES["normal"][:6])
+        normal_names = ", ".join(ALIASES["normal"][:5])
         problems.append(
-            f"no folder of {base.name}/ is called {normal_names} or the like ({kinds} were read as "
-            "kinds of anomalies): which is normal?"
+            f"no folder of {base.name}/ is called {normal_names}: which is normal? ({kinds} were "
+            "read as kinds of anomalies)"
         )
     left_out = unmatched_folders(base, [*pools, *mask_folders]) if pools else {}
     return images, problems, left_out

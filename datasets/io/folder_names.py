@@ -15,7 +15,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "val": ("val", "valid", "validation", "val_set", "valset", "dev"),
     "test": ("test", "testing", "test_set", "testset"),
     "normal": (
-        *("good", "normal", "normals", "ok", "okay", "healthy", "negative", "negatives"),
+        *("good", "normal", "ok", "healthy", "negative", "normals", "okay", "negatives"),
         *("control", "controls", "hc", "nominal", "no_anomaly", "no_defect", "defect_free"),
     ),
     "masks": (
@@ -95,7 +95,7 @@ def ambiguous_folders(folders: Iterable[Path], base: Path) -> Iterator[str]:
     base: that folder, for its name
 
     >>> list(ambiguous_folders([Path("set/val"), Path("set/valid")], Path("set")))
-    ['set/ holds two folders that mean val (val, valid): join them']
+    ['set/ holds two folders that mean val: join them (val, valid)']
     """
     names: dict[str, list[str]] = {}
     for folder in folders:
@@ -103,7 +103,7 @@ def ambiguous_folders(folders: Iterable[Path], base: Path) -> Iterator[str]:
     for pool in sorted(names):
         if pool and len(names[pool]) > 1:
             listed = ", ".join(names[pool])
-            yield f"{base.name}/ holds two folders that mean {pool} ({listed}): join them"
+            yield f"{base.name}/ holds two folders that mean {pool}: join them ({listed})"
 
 
 def resolve_case(base: Path, relative: str | PurePosixPath) -> Path:

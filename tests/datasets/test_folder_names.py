@@ -127,7 +127,7 @@ def test_what_means_nothing_is_named(tmp_path, trees) -> None:
     assert any("the folder extra/ is left out" in note for note in report.notes)
     shutil.copytree(tmp_path / "v/test", tmp_path / "v/Testing")
     problems = Volumes(root=str(tmp_path / "v"), size=24).verify().problems
-    assert any("two folders that mean test (Testing, test)" in text for text in problems)
+    assert any("two folders that mean test: join them (Testing, test)" in text for text in problems)
 
 
 def test_the_kinds_are_named_where_none_is_normal(tmp_path) -> None:
