@@ -81,6 +81,24 @@ def read_image(file_bytes: bytes, name: str, *, channels: int | None = None) -> 
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32))
 
 
+def stored_colours(file_bytes: bytes) -> str:
+    """Return "gray" or "RGB", as an image is stored; "" for a file that PIL does not read.
+
+    file_bytes: of the file; its header is read only
+
+    >>> buffer = io.BytesIO()
+    >>> Image.new("L", (4, 2), 255).save(buffer, "PNG")
+    >>> stored_colours(buffer.getvalue())
+    'gray'
+    """
+    try:
+        with Image.open(io.BytesIO(file_bytes)) as image:
+            mode = image.mode
+    except Exception:  # PIL raises many kinds; read_image says what is wrong
+        return ""
+    return "gray" if mode[0] in ("1", "L", "I", "F") else "RGB"
+
+
 def read_mask(
     file_bytes: bytes,
     name: str,

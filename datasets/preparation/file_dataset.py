@@ -302,10 +302,12 @@ class FileDataset(PreparedDataset):
         changed = [r for r in ratios if abs(r - 1) > MAX_MASK_AREA_CHANGE]
         if not changed:
             return []
+        low, high = f"{min(changed):.2g}", f"{max(changed):.2g}"
+        times = low if low == high else f"between {low} and {high}"
         return [
-            f"masks change their area by more than {MAX_MASK_AREA_CHANGE:.0%} in {len(changed)} of "
-            f"{len(ratios)} abnormal samples (to {min(changed):.2g} to {max(changed):.2g} times of "
-            f"it): a larger size keeps more (--set {self.name}.size=...)"
+            f"masks change their area by more than {100 * MAX_MASK_AREA_CHANGE:.0f} % in "
+            f"{len(changed)} of {len(ratios)} abnormal samples (to {times} times of it): a larger "
+            f"size keeps more (--set {self.name}.size=...)"
         ]
 
     def _empty_split_hint(self, part: str) -> str:

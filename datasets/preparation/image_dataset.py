@@ -13,12 +13,10 @@ from scipy.ndimage import binary_fill_holes
 from torch import Tensor
 
 from ..base import DataError, Sample, Spec
-from ..io.images import read_image, read_mask, resize, resize_mask
+from ..io.images import read_image, read_mask, resize, resize_mask, stored_colours
 from ..splits.assignment import Case
 from ..transforms.tiles import cut_tiles, tile_starts
 from .file_dataset import CaseSamples, FileDataset
-
-COLOURS = {1: "gray", 3: "RGB"}
 
 
 class ImageDataset(FileDataset, ABC):
@@ -111,7 +109,7 @@ class ImageDataset(FileDataset, ABC):
             roi=None if roi is None else resize_mask(roi, size),
             tags={k: str(v) for k, v in case.extra.items()},
         )
-        ratios: list[float] = []
+        colours, ratios = stored_colours(case.files["image"].read_bytes()), list[float]()
         if mask is not None and sample.mask is not None and mask.any():
             ratios.append(float(sample.mask.float().mean() / mask.float().mean()))
         note = f"{case.name} holds one value only: it becomes zeros, and no method trains on it"
@@ -122,7 +120,7 @@ class ImageDataset(FileDataset, ABC):
             samples,
             [note] if constant else [],
             trainable=not constant,
-            stored_shape=f"{_extent_text(x.shape[1:])} {COLOURS.get(len(x), '')}".strip(),
+            stored_shape=f"{_extent_text(x.shape[1:])} {colours}".strip(),
             mask_area_ratios=ratios,
         )
 
