@@ -132,9 +132,9 @@ def unmatched_folders(base: Path, matched: Iterable[Path]) -> Mapping[Path, str]
     base: the folder that holds the splits
     matched: the folders of splits and masks
 
-    >>> (Path("set") / "trian").mkdir(parents=True)
-    >>> unmatched_folders(Path("set"), [])
-    {PosixPath('set/trian'): 'its name means no split (train, val, test) and no masks'}
+    >>> (Path("mine") / "trian").mkdir(parents=True)
+    >>> unmatched_folders(Path("mine"), [])
+    {PosixPath('mine/trian'): 'its name means no split (train, val, test) and no masks'}
     """
     used = {*matched}
     others = [path for path in list_directory(base) if path.is_dir() and path not in used]

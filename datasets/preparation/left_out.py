@@ -68,8 +68,8 @@ def find_left_out(
     ...     (Path("set") / name).touch()
     >>> for files in find_left_out(Path("set"), {Path("set/a.png")}):
     ...     print(files.count, files.names, files.reason)
-    1 ['.DS_Store'] hidden, or of an operating system or NAS: no data
     1 ['b.nrrd'] NRRD volume, not read: convert to .nii.gz
+    1 ['.DS_Store'] hidden, or of an operating system or NAS: no data
     """
     base = os.path.abspath(root)
     used_paths = {os.path.abspath(path) for path in used}
