@@ -23,6 +23,7 @@ import torch
 from .base import DataError, Spec
 from .io.directories import list_directory
 from .io.nifti import Volume, read_volume
+from .io.nifti_names import is_nifti, nifti_stem
 from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
 from .splits.assignment import Case, four_way_split
 from .transforms.coregistration import NanPolicy, nan_notes, read_coregistered
@@ -282,8 +283,8 @@ def _modality_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
     files: dict[str, Path] = {}
     unrecognised = []
     for path in list_directory(folder):
-        if path.is_file() and path.name.endswith((".nii", ".nii.gz")):
-            stem = path.name.removesuffix(".gz").removesuffix(".nii")
+        if path.is_file() and is_nifti(path.name):
+            stem = nifti_stem(path.name)
             modality = MODALITY_ENDINGS.get(stem.removeprefix(folder.name))
             if modality is None or modality in files:
                 unrecognised.append(path.name)

@@ -17,7 +17,6 @@ stored type's range, not each image's own darkest and brightest pixel.
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -29,16 +28,16 @@ from torch import Tensor
 
 from .base import DataError
 from .io.csv import read_rows
-from .io.directories import find_files, folder_levels, name_conflicts
-from .io.file_type import describe_file_type
+from .io.directories import find_files, folder_levels, list_directory, name_conflicts
+from .io.folder_names import is_normal, pool_of
+from .io.npy import read_npy_array
 from .preparation.deduplicated_dataset import DeduplicatedDataset
 from .preparation.file_dataset import DatasetIndex
 from .splits.assignment import Case, check_fractions
 from .splits.published import assign_unpublished
 
 PATIENT_NAME = re.compile(r"patient\d+")
-POOLS = {"training": "train", "train": "train", "testing": "test", "test": "test"}
-LABELS = {"healthy": False, "diseased": True}
+DISEASED = "diseased"
 COLUMNS = ("Path", "Frontal/Lateral", "No Finding", "Pleural Effusion")
 
 
@@ -47,7 +46,7 @@ class CheXpert(DeduplicatedDataset):
 
     root: the folder that holds training/ and testing/, or train.csv, or one above it; else
         $ADBENCH_DATA
-    size: see Pictures; 256 x 256 without keeping the aspect
+    size: see ImageDataset; 256 x 256 without keeping the aspect
     split: "corrected", or "published" to keep patients that stand in the training and test sets
     fractions: of patients in train, held_out, val and test; what is published needs none
     seed: which patients go where
@@ -108,17 +107,7 @@ def read_npy(file_bytes: bytes, name: str) -> Tensor:
     >>> read_npy(buffer.getvalue(), "white.npy").unique().tolist()
     [1.0]
     """
-    if not file_bytes.startswith(b"\x93NUMPY"):
-        raise DataError(f"{name} is no .npy file: it looks like {describe_file_type(file_bytes)}")
-    try:
-        array = np.load(io.BytesIO(file_bytes), allow_pickle=False)
-    except ValueError as error:
-        if "allow_pickle" in str(error):
-            reason = (
-                "holds Python objects (a pickle), which adbench never loads: save plain numbers"
-            )
-            raise DataError(f"{name} {reason}") from None
-        raise DataError(f"{name} is truncated or corrupt ({error})") from None
+    array = read_npy_array(file_bytes, name)
     if array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.ndim != 2:
@@ -136,14 +125,12 @@ def _index_folders(root: Path) -> tuple[list[Case], list[str]]:
     """Wolleb et al.'s form."""
     cases: list[Case] = []
     problems: list[str] = []
-    base = next(
-        _matching_folders(root, lambda folder: any(map(Path.is_dir, _class_folders(folder)))), None
-    )
+    base = next(_matching_folders(root, _holds_classes), None)
     for path in find_files(base, [".npy"], 3) if base else ():
-        pool, label = POOLS.get(path.parent.parent.name), LABELS.get(path.parent.name)
+        pool, label = pool_of(path.parent.parent.name), _label_of_folder(path.parent.name)
         name = "/".join(path.parts[-3:])
         match = PATIENT_NAME.match(path.stem)
-        if pool is None or label is None:
+        if not pool or label is None:
             problems.append(f"{name} lies in no {{training,testing}}/{{healthy,diseased}} folder")
         elif match is None:
             problems.append(f"{name} has no patient in its name (patient00128_study3.npy)")
@@ -152,8 +139,16 @@ def _index_folders(root: Path) -> tuple[list[Case], list[str]]:
     return cases, problems
 
 
-def _class_folders(folder: Path) -> Iterator[Path]:
-    return (folder / pool / kind for pool in POOLS for kind in LABELS)
+def _holds_classes(folder: Path) -> bool:
+    """Return whether a folder holds {training,testing}/{healthy,diseased}."""
+    pools = [path for path in list_directory(folder) if path.is_dir() and pool_of(path.name)]
+    classes = (path for pool in pools for path in list_directory(pool))
+    return any(_label_of_folder(path.name) is not None and path.is_dir() for path in classes)
+
+
+def _label_of_folder(name: str) -> bool | None:
+    """Return whether a folder of this name holds diseased lungs; None if it says neither."""
+    return False if is_normal(name) else True if name.lower() == DISEASED else None
 
 
 def _index_tables(root: Path) -> tuple[list[Case], list[str], list[str]]:

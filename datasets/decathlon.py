@@ -25,6 +25,7 @@ from .base import Sample, Spec
 from .io.directories import list_directory
 from .io.folder_names import resolve_case
 from .io.nifti import read_volume
+from .io.nifti_names import is_nifti, nifti_stem
 from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
 from .splits.assignment import Case, assign_groups, check_fractions, four_way_split
 from .transforms.crops import crop_and_resize, to_display_axes
@@ -175,7 +176,7 @@ def _task_cases(folder: Path, *, abnormal: bool) -> tuple[list[Case], list[str]]
         ]
     cases = []
     for name, path in paths.items():
-        subject = name.removesuffix(".gz").removesuffix(".nii")
+        subject = nifti_stem(name)
         case_name = f"{folder.name}/{pool}/{subject}"
         extra = {"task": folder.name}
         cases.append(Case(case_name, case_name, {"image": path}, pool, abnormal, extra))
@@ -187,7 +188,7 @@ def _task_cases(folder: Path, *, abnormal: bool) -> tuple[list[Case], list[str]]
 def _nifti_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return [path for path in list_directory(folder) if path.name.endswith((".nii", ".nii.gz"))]
+    return [path for path in list_directory(folder) if is_nifti(path.name)]
 
 
 def _listed_names(folder: Path) -> tuple[dict[str, set[str]], list[str]]:

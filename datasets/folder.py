@@ -54,7 +54,7 @@ class Folder(ImageDataset):
     group: what a file's name says of whom it shows, as a regular expression: its first capture
         group, such as "(patient[0-9]+)". Images of one group stay in one split. Without it, every
         image stands for itself, which flatters every method if some show the same thing
-    size, channels, tile, overlap: see Pictures
+    size, channels, tile, overlap: see ImageDataset
     labels: where nothing is split, deal abnormal images to training too, for methods that take
         image labels
     fractions: of groups in train, held_out, val and test; of folders that are there, none is taken

@@ -155,9 +155,7 @@ class Idx(ArrayDataset):
             extent = pool.images.shape[1:]
             if extent[0] != first[0] or (self.size is None and extent != first):
                 advice = "choose sets of as many channels" if extent[0] != first[0] else "size=32"
-                difference = (
-                    f"{name} has images of {extent}, {self.inside} of {first} (mend: {advice})"
-                )
+                difference = f"{name} has images of {extent}, {self.inside} of {first} ({advice})"
                 raise DataError(f"dataset 'idx': {difference}")
         if self.normal_classes is not None:
             for published_set in ("train", "test"):

@@ -48,7 +48,7 @@ class IXIAtlas(DeduplicatedDataset):
     """Mid-axial T1 slices: healthy subjects of IXI and fastMRI, strokes of ATLAS.
 
     root: the folder that holds data/, or data/ itself; else $ADBENCH_DATA
-    size: see Pictures; 128 x 128 is the authors'
+    size: see ImageDataset; 128 x 128 is the authors'
     lesion: ATLAS slices count whose mask, at `size`, has more pixels than the first of these two
         and at most as many as the second
     blacklist: leave out the 20 ATLAS slices that the authors leave out

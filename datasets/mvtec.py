@@ -42,7 +42,7 @@ class MVTec(ImageDataset):
     root: the folder that holds the categories, one above it, or one category's own; else
         $ADBENCH_DATA
     category: such as hazelnut (on the command line: mvtec/hazelnut); any folder's name will do
-    size, channels, tile, overlap: see Pictures; 256 x 256 without keeping the aspect is DDAD's.
+    size, channels, tile, overlap: see ImageDataset; 256 x 256 without keeping the aspect is DDAD's.
         Of several categories together all are shown with 3 channels, as grid, screw and zipper
         are gray and the others coloured
     fractions: of the published training images in train and held_out

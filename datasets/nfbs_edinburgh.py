@@ -29,6 +29,7 @@ from .base import DataError, Spec
 from .io.directories import list_directory
 from .io.folder_names import ambiguous_folders, folders_of, resolve_case
 from .io.nifti import read_labels, read_volume
+from .io.npy import read_npy_array
 from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
 from .splits.assignment import Case, assign_pools, check_fractions
 from .transforms.slices import select_slices, vanished_lesions_text, volume_shape_text
@@ -306,13 +307,9 @@ def _read_planes(
 
 
 def _read_npy_volume(path: Path, name: str) -> np.ndarray:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        reason = str(error).partition("\n")[0]
-        raise DataError(f"{name} cannot be read ({reason})") from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf" or array.ndim != 3:
-        finding = f"{getattr(array, 'dtype', '')} {getattr(array, 'shape', '')}"
+    array = read_npy_array(path.read_bytes(), name)
+    if array.dtype.kind not in "biuf" or array.ndim != 3:
+        finding = f"{array.dtype} {array.shape}"
         raise DataError(f"{name} holds {finding}; three axes of numbers are expected")
     array = array.astype(np.float32)
     if not np.isfinite(array).all():

@@ -41,7 +41,7 @@ class OCT2017(DeduplicatedDataset):
 
     root: the folder OCT2017, or one above it; else $ADBENCH_DATA
     classes: the diseases that count as abnormal; images of others are left out
-    size, channels: see Pictures; 256 x 256 without keeping the aspect is the papers'
+    size, channels: see ImageDataset; 256 x 256 without keeping the aspect is the papers'
     split: "corrected", or "published" to keep patients that stand in the training and test sets
     fractions: of patients in train, held_out, val and test; those that are published need none
     seed: which patients go where

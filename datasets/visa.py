@@ -44,7 +44,7 @@ class VisA(ImageDataset):
 
     root: the folder that holds the categories and split_csv/, or one above it; else $ADBENCH_DATA
     category: such as candle (on the command line: visa/candle)
-    size, channels, tile, overlap: see Pictures; 256 x 256 without keeping the aspect is DDAD's
+    size, channels, tile, overlap: see ImageDataset; 256 x 256 without keeping the aspect is DDAD's
     fractions: of the published training images in train and held_out
     seed: which images those are
     """

@@ -24,10 +24,17 @@ import torch
 from .base import DataError, Sample, Spec, first_names
 from .io.directories import find_files
 from .io.nifti import Volume
+from .io.nifti_names import SUFFIXES
 from .layouts.bids import BidsVolumes, find_bids_root, read_bids
-from .layouts.volume_pairs import SUFFIXES, find_subjects, unmatched_volume_folders
+from .layouts.volume_pairs import find_subjects, unmatched_volume_folders
 from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
-from .splits.assignment import Case, assign_groups, check_fractions, four_way_split
+from .splits.assignment import (
+    Case,
+    assign_groups,
+    check_fractions,
+    four_way_split,
+    normalise_fractions,
+)
 from .transforms.coregistration import NanPolicy, nan_notes, read_coregistered
 from .transforms.crops import crop_and_resize, to_display_axes
 from .transforms.slices import (
@@ -175,10 +182,10 @@ class Volumes(FileDataset):
             abnormal_fractions = {"train": train} | ({"val": val} if needs_val else {})
             normal_fractions = {"train": train, "held_out": held_out} | abnormal_fractions
             split_of_group = assign_groups(
-                normal_groups, _normalise_fractions(normal_fractions), self.seed
+                normal_groups, normalise_fractions(normal_fractions), self.seed
             )
         split_of_group |= assign_groups(
-            abnormal_groups, _normalise_fractions(abnormal_fractions), self.seed
+            abnormal_groups, normalise_fractions(abnormal_fractions), self.seed
         )
         return {
             c.name: c.pool if c.pool in ("val", "test") else split_of_group[c.group] for c in cases
@@ -308,9 +315,3 @@ class Volumes(FileDataset):
             tags=self._tags(case),
         )
         return [sample], {}, ratios
-
-
-def _normalise_fractions(fractions: Mapping[str, float]) -> dict[str, float]:
-    """Shares that sum to 1."""
-    total = sum(fractions.values()) or 1.0
-    return {split: fraction / total for split, fraction in fractions.items()}

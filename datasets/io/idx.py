@@ -16,6 +16,7 @@ from .directories import find_files, list_directory
 from .file_type import describe_file_type
 from .folder_names import folders_of, resolve_case
 from .hdf5_arrays import Array
+from .npy import read_npy_array
 
 IMAGES_NAME = re.compile(r"(?P<set>.*)(?P<part>train|t10k|test)-images[-.]idx3-ubyte(\.gz)?")
 AXES_OF_MAGIC = {2051: 3, 2049: 1}
@@ -166,10 +167,9 @@ def _read_npy_set(folder: Path, name: str) -> tuple[PublishedSet | None, list[st
     for path in paths:
         file_name = f"{name}/numpy/{folder.name}/{path.name}"
         try:
-            array = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            reason = str(error).partition("\n")[0]
-            problems.append(f"{file_name} is truncated or no plain array ({reason})")
+            array = read_npy_array(path.read_bytes(), file_name)
+        except DataError as error:
+            problems.append(error.summary)
             continue
         if array.dtype != np.uint8 or array.ndim not in (2, 3):
             finding = f"{array.dtype} of shape {array.shape}"

@@ -21,7 +21,8 @@ import pandas as pd
 from ..base import DataError, first_names
 from ..io.directories import find_files, list_directory
 from ..io.folder_names import is_normal
-from .volume_pairs import SUFFIXES, SubjectFiles
+from ..io.nifti_names import SUFFIXES, nifti_stem
+from .volume_pairs import SubjectFiles
 
 SUBJECT = re.compile(r"sub-[A-Za-z0-9]+")
 BIDS_NAME = re.compile(
@@ -148,7 +149,7 @@ def _add_session(
         volumes.problems.append(f"{place}: missing {', '.join(missing)}; found {there}")
     elif len(roles) == 1:
         for path in by_suffix[roles[0]]:
-            stem = path.name[: path.name.lower().index(".nii")] if several else place
+            stem = nifti_stem(path.name) if several else place
             name = f"{place}/{stem}" if several else place
             files = {"image" if single else roles[0]: path}
             volumes.subjects.append(SubjectFiles(name, "", "", stem, files, subject))

@@ -16,9 +16,9 @@ from ..io.folder_names import (
     is_normal,
     unmatched_folders,
 )
+from ..io.nifti_names import SUFFIXES, nifti_stem
 
 MASK_ENDINGS = ("_mask", "_seg", "-mask", "-seg")
-SUFFIXES = (".nii.gz", ".nii")
 
 
 @dataclass
@@ -118,11 +118,7 @@ def unmatched_volume_folders(root: Path) -> Mapping[Path, str]:
 
 def _parse_role(path: Path, modalities: Sequence[str] | None) -> tuple[str, str]:
     """Return the stem and whether the file is "mask", "image", a modality, or "" for none."""
-    stem = path.name
-    for suffix in SUFFIXES:
-        if stem.lower().endswith(suffix):
-            stem = stem[: -len(suffix)]
-            break
+    stem = nifti_stem(path.name)
     for ending in MASK_ENDINGS:
         if stem.lower().endswith(ending):
             return stem[: -len(ending)], "mask"

@@ -103,7 +103,7 @@ class FileDataset(PreparedDataset):
     root: str | None
     seed: int = 0
     leaky: bool = False
-    """Whether groups and copied images may stand in two splits: published splits that do that."""
+    """Whether groups and copied images may be in two splits, as in some published ones."""
 
     _prepared_path: Path | None = None
 
@@ -130,7 +130,7 @@ class FileDataset(PreparedDataset):
                 report = self._read_cases(index, digests, split_of, writer, progress)
                 if report.problems:
                     summary = f"{report.bad_cases} of {len(index.cases)} cases are unusable"
-                    summary = summary if report.bad_cases else "these data cannot be shared out"
+                    summary = summary if report.bad_cases else "these data cannot be split"
                     raise DataError(f"{summary}. {self._repair_advice()}", report.problems)
                 for note in merge_equal(report.notes):
                     warnings.warn(note, stacklevel=2)
@@ -312,7 +312,7 @@ class FileDataset(PreparedDataset):
 
     def _empty_split_hint(self, part: str) -> str:
         kind = "test" if part == "test" else "normal training"
-        return f": there are too few {kind} cases to share out (groups stay whole)"
+        return f": there are too few {kind} cases to split (a group stays whole)"
 
     def _shared_group_problems(
         self, cases: Sequence[Case], split_of: Mapping[str, str]
@@ -320,12 +320,13 @@ class FileDataset(PreparedDataset):
         """Return a problem for each group in two splits, unless the dataset was published so."""
         shared = {} if self.leaky else groups_in_several_splits(cases, split_of)
         return [
-            f"{group} stands in {' and '.join(sorted(splits))}" for group, splits in shared.items()
+            f"{group} is in {' and '.join(sorted(splits))}: a group belongs to one split"
+            for group, splits in shared.items()
         ]
 
     def _repair_advice(self) -> str:
         return (
-            "Nothing was cached. Mend, replace or remove them and run again. "
+            "Nothing was cached. Repair, replace or remove them and run again. "
             f"(adbench info {self.name})"
         )
 

@@ -132,7 +132,7 @@ def test_a_group_in_two_published_sets_is_told(root) -> None:
     put(root / "test/ok/cow7_1.png", texture(70))
     put(root / "train/cow7_2.png", texture(71))
     told = refused(root, group=r"(cow\d+|^\d+)")
-    assert "0 stands in " in told and "(4 times: also 1, 2, cow7)" in told
+    assert "0 is in " in told and "(4 times: also 1, 2, cow7)" in told
 
 
 def test_wrong_arguments_are_told() -> None:
