@@ -155,7 +155,7 @@ class BraTS(FileDataset):
         return {case.name: split_of[case.group] for case in cases}
 
     def read(self, case: Case) -> CaseSamples:
-        """The slices of a case that are worth keeping."""
+        """Return the slices of a case that have enough brain."""
 
         def name_of(role: str) -> str:
             return f"{case.name}/{case.files[role].name}"
@@ -224,7 +224,7 @@ class BraTS(FileDataset):
         ]
 
     def _extent_problems(self, volumes: Mapping[str, Volume], first_name: str) -> Iterator[str]:
-        """What keeps the first volume, and with it the case, from being cut as asked for."""
+        """Yield a problem if the first volume has too few slices or another extent."""
         height, width, depth = next(iter(volumes.values())).data.shape
         if depth <= self.axial[1]:
             yield f"{first_name} has {depth} axial slices; axial asks for number {self.axial[1]}"
@@ -237,8 +237,8 @@ class BraTS(FileDataset):
     def _find_copies(
         self, cases: Iterable[Case], digests: Mapping[Path, str], split_of: Mapping[str, str]
     ) -> tuple[list[str], list[str]]:
-        """No two images of BraTS are alike, in one split or one case either, but constant ones.
-        Those that cannot be read are told as such."""
+        """Return copied images as problems, within a split or a case too, because no two images of
+        BraTS are equal unless they are constant (an unreadable image counts as constant here)."""
         cases = list(cases)
         images = [path for case in cases for role, path in case.files.items() if role != "seg"]
         counts = Counter(digests[path] for path in images)
@@ -262,7 +262,7 @@ def _is_constant(path: Path) -> bool:
 
 
 def _case_folders(root: Path, depth: int) -> Iterator[Path]:
-    """Folders below root, not looking into those that are cases."""
+    """Yield the folders below root; the inside of a case is not searched."""
     for folder in list_directory(root):
         if folder.is_dir():
             yield folder
@@ -279,7 +279,7 @@ def _match_release(name: str) -> tuple[str, re.Match[str] | None]:
 
 
 def _modality_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
-    """By modality, and "seg"; and the NIfTI names that fit nothing."""
+    """Return files by modality and "seg", and the NIfTI names that match none."""
     files: dict[str, Path] = {}
     unrecognised = []
     for path in list_directory(folder):

@@ -207,7 +207,7 @@ class BraTSSlices(FileDataset):
 
 
 def _find_layout(root: Path) -> tuple[Path | None, str]:
-    """The folder that holds the pools, and whose form it has."""
+    """Return the folder that holds the pools, and its layout, "wolleb" or "berdiff"."""
     above = [root.parent] if root.name.lower() in TRAIN_FOLDERS + TEST_FOLDERS else []
     for base in (root, root / "brats", root / "data/brats", root / "data", *above):
         for pool in TRAIN_FOLDERS:
@@ -223,7 +223,7 @@ def _find_layout(root: Path) -> tuple[Path | None, str]:
 
 
 def _wolleb_cases(base: Path) -> tuple[list[Case], list[str]]:
-    """Every slice, by patient and height, and what is missing or too much."""
+    """Return every slice, ordered by patient and index, and every problem."""
     cases, problems = [], []
     labels: dict[str, Path] = {}
     label_folder = resolve_case(base, "test_labels")
@@ -269,7 +269,7 @@ def _wolleb_cases(base: Path) -> tuple[list[Case], list[str]]:
 
 
 def _slice_files(folder: Path) -> tuple[dict[str, Path], set[tuple[str, int]], list[str]]:
-    """Files by modality, the (patient, height) they name, and NIfTI names that fit nothing."""
+    """Return files by modality, the (patient, index) in their names, and other NIfTI names."""
     files: dict[str, Path] = {}
     tokens, unrecognised = set(), []
     for path in list_directory(folder):
@@ -283,7 +283,7 @@ def _slice_files(folder: Path) -> tuple[dict[str, Path], set[tuple[str, int]], l
 
 
 def _index_berdiff(base: Path) -> DatasetIndex:
-    """Every file, in the order of their numbers; no patient is known."""
+    """Return every file in the order of its number; its patient is unknown."""
     cases, problems, folder_of_name = [], [], dict[str, str]()
     folders = [resolve_case(base, name) for name in TRAIN_FOLDERS + TEST_FOLDERS]
     for folder in (path for path in folders if path.is_dir()):
@@ -313,14 +313,14 @@ def _index_berdiff(base: Path) -> DatasetIndex:
 
 
 def _assign_blocks(cases: Sequence[Case], fractions: Mapping[str, float]) -> dict[str, str]:
-    """Cases in their order, cut into one block for every split."""
+    """Return the split of every case; a split is one block of consecutive cases."""
     counts = Counter(assign_groups([case.name for case in cases], fractions, 0).values())
     splits = [split for split in fractions for _ in range(counts[split])]
     return {case.name: split for case, split in zip(cases, splits, strict=True)}
 
 
 def _shows_tumour(case: Case) -> bool:
-    """Whether a slice shows tumour; false also for one that `read` will refuse."""
+    """Return whether a slice shows tumour; false for one that `read` refuses."""
     try:
         return bool(read_labels(case.files["seg"], reorient=False).data.any())
     except DataError:
@@ -328,7 +328,7 @@ def _shows_tumour(case: Case) -> bool:
 
 
 def _read_modality_files(case: Case) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
-    """(4, H, W) and its tumour (H, W), from a file each."""
+    """Return (4, H, W), its tumour (H, W) and mm per pixel, from one file per channel."""
 
     def name_of(role: str) -> str:
         return f"{case.name}/{case.files[role].name}"
@@ -345,7 +345,7 @@ def _read_modality_files(case: Case) -> tuple[np.ndarray, np.ndarray, tuple[floa
 
 
 def _read_channel_file(case: Case) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
-    """(4, H, W) and its tumour (H, W), from one file of four or five channels."""
+    """Return (4, H, W), its tumour (H, W) and mm per pixel, from one file of 4 or 5 channels."""
     name = f"{case.name} ({case.files['image'].name})"
     volume = read_volume(case.files["image"], name=name, reorient=False)
     channels, test = len(volume.data), case.pool == "test"

@@ -47,7 +47,7 @@ class CheXpert(DeduplicatedDataset):
     root: the folder that holds training/ and testing/, or train.csv, or one above it; else
         $ADBENCH_DATA
     size: see ImageDataset; 256 x 256 without keeping the aspect
-    split: "corrected", or "published" to keep patients that stand in the training and test sets
+    split: "corrected", or "published" to keep patients that are in the training and test sets
     fractions: of patients in train, held_out, val and test; what is published needs none
     seed: which patients go where
     """
@@ -102,6 +102,7 @@ def read_npy(file_bytes: bytes, name: str) -> Tensor:
 
     Raises DataError for anything else. Objects (pickles) are never loaded.
 
+    >>> import io
     >>> buffer = io.BytesIO()
     >>> np.save(buffer, np.full((2, 3), 255, np.uint8))
     >>> read_npy(buffer.getvalue(), "white.npy").unique().tolist()
@@ -122,7 +123,7 @@ def read_npy(file_bytes: bytes, name: str) -> Tensor:
 
 
 def _index_folders(root: Path) -> tuple[list[Case], list[str]]:
-    """Wolleb et al.'s form."""
+    """Return the cases in the layout of Wolleb et al., and every problem."""
     cases: list[Case] = []
     problems: list[str] = []
     base = next(_matching_folders(root, _holds_classes), None)
@@ -152,7 +153,7 @@ def _label_of_folder(name: str) -> bool | None:
 
 
 def _index_tables(root: Path) -> tuple[list[Case], list[str], list[str]]:
-    """The published form: what train.csv, valid.csv and test.csv say."""
+    """Return the cases in train.csv, valid.csv and test.csv, problems, and notes."""
     base = next(_matching_folders(root, lambda folder: (folder / "train.csv").is_file()), None)
     if base is None:
         return [], [], []
@@ -191,7 +192,7 @@ def _index_tables(root: Path) -> tuple[list[Case], list[str], list[str]]:
 
 
 def _label(row: Mapping[str, str]) -> bool | None:
-    """False for healthy, True for pleural effusion, None for neither (or both)."""
+    """Return false for healthy, true for pleural effusion, None for neither or both."""
     healthy, ill = (_is_one(row[column]) for column in ("No Finding", "Pleural Effusion"))
     return None if healthy == ill else ill
 
@@ -201,6 +202,6 @@ def _is_one(text: str) -> bool:
 
 
 def _matching_folders(root: Path, matches: Callable[[Path], bool]) -> Iterator[Path]:
-    """The folders that fit: root, or up to two below it."""
+    """Yield the folders that match: root, and folders up to two levels below it."""
     for level in folder_levels(root, 2):
         yield from (folder for folder in level if matches(folder))

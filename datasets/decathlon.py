@@ -157,7 +157,8 @@ def _is_called(folder: Path, beginning: str) -> bool:
 
 
 def _task_cases(folder: Path, *, abnormal: bool) -> tuple[list[Case], list[str]]:
-    """A task's training images; of an abnormal one its test images, where there are any."""
+    """Return the cases of a task and every problem: its training images, or of an abnormal task
+    its test images, if it has any."""
     listed_names, problems = _listed_names(folder)
     test_images = _nifti_files(resolve_case(folder, "imagesTs")) if abnormal else []
     pool = "imagesTs" if test_images else "imagesTr"
@@ -192,7 +193,8 @@ def _nifti_files(folder: Path) -> list[Path]:
 
 
 def _listed_names(folder: Path) -> tuple[dict[str, set[str]], list[str]]:
-    """The names of images that dataset.json lists, by folder; nothing where it is not there."""
+    """Return the names of images in dataset.json, by folder, and problems; nothing without the
+    file."""
     path = folder / "dataset.json"
     if not path.is_file():
         return {}, []

@@ -55,9 +55,10 @@ class Folder(ImageDataset):
         group, such as "(patient[0-9]+)". Images of one group stay in one split. Without it, every
         image stands for itself, which flatters every method if some show the same thing
     size, channels, tile, overlap: see ImageDataset
-    labels: where nothing is split, deal abnormal images to training too, for methods that take
+    labels: where nothing is split, assign abnormal images to training too, for methods that take
         image labels
-    fractions: of groups in train, held_out, val and test; of folders that are there, none is taken
+    fractions: of groups in train, held_out, val and test; splits with a folder of their own stay as
+        they are
     seed: which groups go where
     """
 
@@ -121,7 +122,7 @@ class Folder(ImageDataset):
         return assign_unpublished(cases, self.fractions, self.seed, abnormal_splits=abnormal_splits)
 
     def _group_of(self, image: Path) -> str | None:
-        """Whom an image shows; None if the expression does not find it."""
+        """Return the group that an image's name contains; None if the expression does not match."""
         if self._pattern is None:
             return ""
         match = self._pattern.search(image.name)
@@ -141,7 +142,7 @@ def _compile_group_pattern(group: str | None) -> re.Pattern[str] | None:
 
 
 def _find_base(root: Path) -> Path:
-    """Root, or the only folder in it that is laid out like this where root itself is not."""
+    """Return root, or the only folder in it with this layout if root has not."""
     if _has_known_folders(root):
         return root
     folders = [path for path in list_directory(root) if path.is_dir() and _has_known_folders(path)]
@@ -189,7 +190,8 @@ def _find_images(
 def _pair_masks(
     images: Mapping[Path, tuple[str, str]], base: Path
 ) -> tuple[dict[Path, list[Path]], list[str]]:
-    """The masks of each image that has any, and masks that belong to none or to several."""
+    """Return the masks of each image that has any, and a problem for each mask of no image or of
+    several."""
     images_of_place: dict[str, list[Path]] = defaultdict(list)
     for image, (pool, kind) in images.items():
         path = image.relative_to(base).with_suffix("")

@@ -11,7 +11,7 @@ as torchvision lays them, without raw/ too; the last is the form of ddpm-ood (Gr
 Workshops 2023, https://arxiv.org/abs/2211.07740). Its csv files are not read: which images they
 name depends on the order of a file system. No pickle is read either.
 
-Pairs of sets are often told apart by counting ink: look at the row of the intensity baseline.
+Two sets often differ in mean intensity alone: compare with the intensity baseline.
 """
 
 from __future__ import annotations
@@ -41,8 +41,11 @@ SAMPLES_PER_CASE = 1000
 
 
 class SampleSource(NamedTuple):
-    """One kind of samples of a pool. flip: which copy of the images, or "" for themselves
-    indices: their indices"""
+    """The samples of one kind in a published set.
+
+    flip: the axis of the flipped copy, or "" for the images themselves
+    indices: of the images in the set
+    """
 
     name: str
     published_set: str
@@ -138,7 +141,7 @@ class Idx(ArrayDataset):
         return DatasetIndex(cases, (), notes, tables=label_files)
 
     def _set_folder(self, root: Path, name: str) -> Path:
-        """Of a set: under root, beside it, one level below it, or root itself."""
+        """Return the folder of a set: below root, beside root, one level deeper, or root itself."""
         children = (
             [path / name for path in list_directory(root) if path.is_dir()] if root.is_dir() else []
         )
@@ -149,7 +152,10 @@ class Idx(ArrayDataset):
         return next((path for path in places if path.is_dir()), *fallback or [root / name])
 
     def _set_spec(self) -> None:
-        """What a method is shown; DataError where sets are unlike, or classes not there."""
+        """Set `spec` from the images.
+
+        Raises DataError if sets differ in shape, or classes are missing.
+        """
         first = self._sets[self.inside, "train"].images.shape[1:]
         for (name, _), pool in self._sets.items():
             extent = pool.images.shape[1:]
@@ -248,8 +254,8 @@ class Idx(ArrayDataset):
         return np.sort(rng.choice(indices, self.most, replace=False))
 
     def _find_duplicates(self) -> tuple[dict[str, str], set[str], list[str]]:
-        """Of images that are equal: the first of each; the training images that stand in a test
-        set too; and what to say of them."""
+        """Return the first image of each group of equal ones, the training images that are also in
+        a test set, and notes on them."""
         first_keys: dict[bytes, str] = {}
         first_of, shared = {}, list[str]()
         for current_set in ("test", "train"):
@@ -305,4 +311,4 @@ class Idx(ArrayDataset):
     def _shared_group_problems(
         self, cases: Sequence[Case], split_of: Mapping[str, str]
     ) -> list[str]:
-        return []  # groups were kept whole when images were dealt
+        return []  # build_index assigned whole groups

@@ -1,4 +1,4 @@
-"""IXI to train on, BraTS21 or MSLUB to find lesions in: the trees and csv splits of pDDPM.
+"""IXI for training, BraTS21 or MSLUB for testing, in the folders and csv splits of pDDPM.
 
 Behrendt et al., "Patched diffusion models for unsupervised anomaly detection in brain MRI", MIDL
 2023, https://arxiv.org/abs/2303.03758; cDDPM and mDDPM share the tree. Volumes are skull-stripped,
@@ -242,7 +242,7 @@ class IXI(FileDataset, ABC):
     def _row_case(
         self, base: Path, pool: str, subject: str, row: Mapping[str, str], split: str
     ) -> tuple[Case, list[str]]:
-        """What a row of a csv file stands for, and which of its files are not there."""
+        """Return the case that a row of a csv file describes, and problems: its missing files."""
         label = not split.startswith("IXI")
         csv_paths = {"image": row["img_path"], "mask": row["mask_path"]}
         csv_paths |= {"seg": row.get("seg_path", "")} if label else {}
@@ -275,7 +275,8 @@ class IXIMSLUB(IXI):
 
 
 def _read_split_rows(base: Path, name: str) -> tuple[list[dict[str, str]], list[str]]:
-    """The rows of a split that are filled, and what is wrong with the others or the file."""
+    """Return the complete rows of a split, and a problem for each incomplete row or unreadable
+    file."""
     try:
         path = resolve_case(base, f"splits/{name}.csv")
         rows = read_rows(path, CSV_COLUMNS, f"splits/{name}.csv")
@@ -291,8 +292,8 @@ def _read_split_rows(base: Path, name: str) -> tuple[list[dict[str, str]], list[
 
 
 def _candidate_paths(base: Path, csv_path: str, subject: str, kind: str) -> list[Path]:
-    """Where the file may be that a csv tells of (for T1): only its folder and its ending are
-    changed, never what lies above them."""
+    """Return the paths where the file that a row names may be: for T1, its last folder and its
+    ending are replaced, and nothing above them."""
     path = PurePosixPath(csv_path.lstrip("/"))
     folder = resolve_case(base, path.parent.parent / kind)
     names = (f"{subject}_{kind}.nii.gz", f"{subject}.nii.gz", f"{subject}_{kind}.nii")
@@ -300,7 +301,7 @@ def _candidate_paths(base: Path, csv_path: str, subject: str, kind: str) -> list
 
 
 def _subjects_with_modality(base: Path, modality: str) -> set[str] | None:
-    """Subjects that have a T2 image, where that is told."""
+    """Return the subjects that have a T2 image according to avail_t2.csv; None if it is unknown."""
     path = resolve_case(base, "splits/avail_t2.csv")
     if modality != "t2" or not path.is_file():
         return None
@@ -309,7 +310,7 @@ def _subjects_with_modality(base: Path, modality: str) -> set[str] | None:
 
 
 def _read_flags(volume: Volume, name: str) -> tuple[np.ndarray, list[str], list[str]]:
-    """A mask that may have been warped into fractions: notes and problems."""
+    """Return a mask as bool, notes and problems; it may have been resampled into fractions."""
     data = volume.data
     if data.min() < -LABEL_TOLERANCE or data.max() > 4 + LABEL_TOLERANCE:
         low, high = float(data.min()), float(data.max())

@@ -1,4 +1,4 @@
-"""Healthy brains of IXI and fastMRI to train on, strokes of ATLAS v2 to find: T1 slices as PNG.
+"""T1 slices as PNG: healthy brains of IXI and fastMRI for training, strokes of ATLAS v2 to test.
 
 The data of AutoDDPM (Bercea et al., ICML Workshops 2023, arXiv:2305.19643), and of PHANES and THOR:
 one mid-axial slice a subject, 8 bits, 128 x 128.
@@ -8,10 +8,10 @@ one mid-axial slice a subject, 8 bits, 128 x 128.
     data/ATLAS/png_128_sl_95/Atlas_train_/Atlas_train_0.png and Atlas_train_0_mask.png
     data/*/splits/{ixi_normal_{train,val,test},atlas_train_png,atlas_train_mask_png}.csv
 
-A list has one column, filename, with paths that begin at ./data. Without lists, all that lies there
-is dealt by subject. ATLAS slices are validation and test, never training.
+A list has one column, filename, with paths that begin at ./data. Without lists, all images are
+assigned by subject. ATLAS slices are validation and test, never training.
 
-Differs from the authors' loader: masks are found by name (theirs by the row they stand in), 0 and 1
+Differs from the authors' loader: masks are found by name (theirs by their row), 0 and 1
 are 0 and 255 of the file (theirs looks how bright an image is), masks are not dilated by resizing.
 Their evaluation skips 20 slices by number; here they count, unless `blacklist` is set.
 """
@@ -52,7 +52,7 @@ class IXIAtlas(DeduplicatedDataset):
     lesion: ATLAS slices count whose mask, at `size`, has more pixels than the first of these two
         and at most as many as the second
     blacklist: leave out the 20 ATLAS slices that the authors leave out
-    split: "corrected", or "published" to keep subjects that stand in two of the lists
+    split: "corrected", or "published" to keep subjects that are in two of the lists
     fractions: of subjects in train, held_out, val and test; what is listed needs none
     seed: which subjects go where
     """
@@ -86,7 +86,7 @@ class IXIAtlas(DeduplicatedDataset):
         paths = [path for path in find_files(root, [".png"], 5) if _subject(path)]
         images = {path: list[str]() for path in paths if not _is_mask(path)}
         listed, problems, tables = _read_lists(root)
-        for atlas in (False, True):  # what no list tells of is dealt
+        for atlas in (False, True):  # images in no list are assigned by subject
             listed_images = {p: pools for p, pools in listed.items() if _is_atlas(p) == atlas}
             images |= listed_images or {p: [""] for p in images if _is_atlas(p) == atlas}
         cases, notes, ignored = [], [], 0
@@ -140,7 +140,7 @@ class IXIAtlas(DeduplicatedDataset):
         return samples
 
     def _mask_problems(self, case: Case, name: str, mask: Tensor) -> Iterator[str]:
-        """A slice without lesion is no mistake here: `lesion` leaves it out."""
+        """Yield nothing: a slice without a lesion is no error here, `lesion` leaves it out."""
         return iter(())
 
     def _empty_split_hint(self, part: str) -> str:
@@ -158,13 +158,13 @@ def _is_mask(path: Path) -> bool:
 
 
 def _atlas_number(path: Path) -> int:
-    """The place of an ATLAS slice in the authors' list."""
+    """Return the index of an ATLAS slice in the authors' list; -1 without one."""
     match = ATLAS_NAME.match(path.stem)
     return int(match[1]) if match else -1
 
 
 def _subject(path: Path) -> str:
-    """Who is shown; "" if the name is none of these sets'."""
+    """Return the subject in a file's name; "" for a file of another set."""
     match = IXI_SUBJECT.search(path.stem)
     if match:
         return match[0]
@@ -172,14 +172,15 @@ def _subject(path: Path) -> str:
 
 
 def _name(path: Path, root: Path) -> str:
-    """From the folder of the set on, so that it is the same from whichever root."""
+    """Return the path from the set's folder on, which is the same for every root."""
     parts = path.parts
     start = next((i for i, part in enumerate(parts) if part in SET_FOLDERS), len(root.parts))
     return "/".join(parts[start:])
 
 
 def _read_lists(root: Path) -> tuple[dict[Path, list[str]], list[str], list[Path]]:
-    """The pools of each image that lists name; names of files that do not exist; the lists."""
+    """Return the pools of each listed image, a problem for each listed file that is missing, and
+    the lists."""
     pools_of_image: dict[Path, list[str]] = {}
     problems = []
     tables = [path for path in find_files(root, [".csv"], 5) if LIST_NAME.search(path.stem)]
@@ -202,7 +203,8 @@ def _read_lists(root: Path) -> tuple[dict[Path, list[str]], list[str], list[Path
 
 
 def _resolve_listed_path(listed_path: str, table: Path, root: Path) -> Path | None:
-    """The file a list means: its paths begin where its authors stood, at or above ./data."""
+    """Return the file that a list names, relative to the folder above ./data; None if it is
+    missing."""
     parts = Path(listed_path).parts
     for folder in (table.parent, *table.parents):
         for tail in (parts, parts[1:]):

@@ -37,14 +37,14 @@ CATEGORIES = (
 
 
 class MVTec(ImageDataset):
-    """One category, or all that lie under root if none is named.
+    """Images of one category, or of all categories under root if none is named.
 
     root: the folder that holds the categories, one above it, or one category's own; else
         $ADBENCH_DATA
-    category: such as hazelnut (on the command line: mvtec/hazelnut); any folder's name will do
+    category: such as hazelnut (on the command line: mvtec/hazelnut); any folder's name is accepted
     size, channels, tile, overlap: see ImageDataset; 256 x 256 without keeping the aspect is DDAD's.
-        Of several categories together all are shown with 3 channels, as grid, screw and zipper
-        are gray and the others coloured
+        Images of several categories together have 3 channels, because grid, screw and zipper are
+        gray and the others coloured
     fractions: of the published training images in train and held_out
     seed: which images those are
     """

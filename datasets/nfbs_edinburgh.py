@@ -1,4 +1,4 @@
-"""NFBS and Edinburgh as AnoDDPM reads them: healthy heads to train on, tumours to find.
+"""NFBS (healthy heads, for training) and Edinburgh (tumours, for testing), as AnoDDPM reads them.
 
 Wyatt et al., "AnoDDPM", CVPR Workshops (NTIRE) 2022, https://github.com/Julian-Wyatt/AnoDDPM.
 
@@ -42,14 +42,16 @@ PATIENT_RANGES = {  # of Edinburgh's 22 patients, (first, behind the last)
     **{"19423": (142, 200), "19567": (160, 200), "19628": (147, 210), "19691": (155, 200)},
     **{"19723": (140, 170), "19849": (150, 180)},
 }
-RANGE_MARGIN = 5  # slices around the tumour of patients that stand in no table
+RANGE_MARGIN = 5  # slices around the tumour of patients that are not in PATIENT_RANGES
 T1W_NAME = re.compile(r"sub-(?P<id>[^_]+)_.*T1w\.nii(\.gz)?")
 BRAIN_MASK_NAME = re.compile(r"sub-(?P<id>[^_]+)_.*T1w_brainmask\.nii(\.gz)?")
 
 
 class NFBSEdinburgh(FileDataset):
-    """Planes of T1-weighted volumes in 0..1. Without DATASETS/Test, test's normal planes are those
-    of tumour patients; with it, its people join them (tag subject_status).
+    """Planes of T1-weighted volumes in 0..1.
+
+    Without DATASETS/Test, the normal planes of the test set are those of tumour patients; with it,
+    those of its healthy subjects are added (tag subject_status).
 
     root: the folder DATASETS, or the one above it; else $ADBENCH_DATA
     size: rows and columns, padded to a square and averaged over areas
@@ -206,8 +208,11 @@ class NFBSEdinburgh(FileDataset):
         return list(range(start, stop, self.every))
 
     def _apply_window(self, stack: np.ndarray) -> np.ndarray | None:
-        """In 0..1; None where it is constant. An array whose values span no more than 1, which is
-        3 sd, has been through the authors' window: its upper end is where they clipped."""
+        """Return values scaled to 0..1; None if they are constant.
+
+        An array whose values span no more than 1, which is 3 sd, went through the authors' window
+        already: its upper end is where they clipped.
+        """
         low, high = float(stack.min()), float(stack.max())
         if not low < high:
             return None
@@ -223,7 +228,7 @@ class NFBSEdinburgh(FileDataset):
 
 
 def _nfbs_cases(base: Path) -> tuple[list[Case], list[str]]:
-    """NFBS: a folder each."""
+    """Return the cases of NFBS, one per folder, and every problem."""
     cases, problems = [], []
     problems += ambiguous_folders(list_directory(base), base)
     pools = {"Train": folders_of(base, "train"), "Test": folders_of(base, "test")}
@@ -250,7 +255,8 @@ def _nfbs_cases(base: Path) -> tuple[list[Case], list[str]]:
 
 
 def _edinburgh_cases(base: Path) -> tuple[list[Case], list[str]]:
-    """Edinburgh: an array and its mask each; raw_cleaned counts before raw."""
+    """Return the cases of Edinburgh, an array and its mask each, and every problem; raw_cleaned/
+    is preferred to raw/."""
     locations = ("CancerousDataset/EdinburghDataset/Anomalous-T1", "EdinburghDataset/Anomalous-T1")
     places = [resolve_case(base, location) for location in (*locations, "Anomalous-T1")]
     folder = next((place for place in places if place.is_dir()), None)
@@ -293,7 +299,8 @@ def _unused_duplicates(cases: Sequence[Case]) -> dict[Path, str]:
 def _read_planes(
     path: Path, name: str, *, axis: int
 ) -> tuple[np.ndarray, tuple[float, float], list[str]]:
-    """Planes (N, H, W) float32, mm along rows and columns, and what is wrong; then no planes."""
+    """Return planes (N, H, W) float32, mm along rows and columns, and problems; with a problem,
+    no planes."""
     try:
         if path.suffix == ".npy":
             array, spacing = _read_npy_volume(path, name), (1.0, 1.0, 1.0)

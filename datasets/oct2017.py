@@ -42,7 +42,7 @@ class OCT2017(DeduplicatedDataset):
     root: the folder OCT2017, or one above it; else $ADBENCH_DATA
     classes: the diseases that count as abnormal; images of others are left out
     size, channels: see ImageDataset; 256 x 256 without keeping the aspect is the papers'
-    split: "corrected", or "published" to keep patients that stand in the training and test sets
+    split: "corrected", or "published" to keep patients that are in the training and test sets
     fractions: of patients in train, held_out, val and test; those that are published need none
     seed: which patients go where
     """
@@ -106,7 +106,7 @@ class OCT2017(DeduplicatedDataset):
 
 
 def _image_case(image: Path, parts: Sequence[str]) -> Case | str:
-    """An image, by its place below the dataset's folder; or what is wrong with that."""
+    """Return the case of an image from its place below the dataset's folder, or a problem."""
     folders = parts[:-1]
     pool = next(filter(None, map(pool_of, folders)), "")
     folder = next(filter(None, map(_class_of, folders)), "")
@@ -129,6 +129,6 @@ def _class_of(folder_name: str) -> str:
 
 
 def _dataset_folders(root: Path) -> Iterator[Path]:
-    """The folder of this dataset at or below root, beside whatever else lies there."""
+    """Yield the folders of this dataset at or below root."""
     for level in folder_levels(root, 2):
         yield from (p for p in level if p.name.strip().upper() in ("OCT2017", "OCT"))

@@ -40,7 +40,7 @@ SPLIT_TABLE = "split_csv/1cls.csv"
 
 
 class VisA(ImageDataset):
-    """One category, or all that lie under root if none is named.
+    """Images of one category, or of all categories under root if none is named.
 
     root: the folder that holds the categories and split_csv/, or one above it; else $ADBENCH_DATA
     category: such as candle (on the command line: visa/candle)
@@ -160,14 +160,14 @@ def _read_split_table(base: Path, categories: set[str]) -> DatasetIndex:
 
 
 class _FileIndex:
-    """Files by folder and name, whatever their suffix is (.JPG, .jpg, or .png once converted)."""
+    """Find files by folder and stem, whatever their suffix (.JPG, .jpg, or .png once converted)."""
 
     def __init__(self, home: Path) -> None:
         self.base = home
         self._folders: dict[Path, dict[str, list[Path]]] = {}
 
     def find(self, table_path: str) -> list[Path]:
-        """The files that a path in a table may mean."""
+        """Return the files that a path in the table may name."""
         folder = resolve_case(self.base, PurePosixPath(table_path).parent)
         if folder not in self._folders:
             by_stem = self._folders[folder] = {}

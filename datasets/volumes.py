@@ -61,8 +61,8 @@ class Volumes(FileDataset):
         "minmax" of its extremes; "none" takes values in 0..1 as they are
     group: a pattern that finds the patient in NAME, such as "^[^_]+"; None: each NAME is one
     fractions: of patients in train, held_out, val and test, where the tree has no splits; the
-        abnormal ones go to val and test. With splits, train/ is dealt to train and held_out, and
-        to val where it holds abnormal ones and there is no val/
+        abnormal ones go to val and test. With splits, train/ is divided into train, held_out, and
+        val if it holds abnormal ones and there is no val/
     min_foreground: planes with less than this part of non-zero pixels are left out
     min_lesion: planes with a lesion of which fewer pixels remain at `size` are left out
     nan, ignore_affine, allow_empty_mask: as in BraTS: accept what is an error otherwise

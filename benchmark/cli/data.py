@@ -151,6 +151,6 @@ def cue_lines(cues: Sequence[Cue]) -> Iterator[str]:
     yield "cues tried, each alone a detector of the abnormal samples (0.5 is chance):"
     yield "   AUROC  95 % interval  split  cue"
     for cue in cues:
-        known = cue.low is not None and cue.high is not None
-        interval = f"{cue.low:.3f} to {cue.high:.3f}" if known else "too few groups"
+        has_interval = cue.low is not None and cue.high is not None
+        interval = f"{cue.low:.3f} to {cue.high:.3f}" if has_interval else "too few groups"
         yield f"   {cue.auroc:.3f}  {interval:<15}  {cue.split:<5}  {cue.name}"

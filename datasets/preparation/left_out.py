@@ -73,11 +73,11 @@ def find_left_out(
     """
     base = os.path.abspath(root)
     used_paths = {os.path.abspath(path) for path in used}
-    known = {os.path.abspath(path): reason for path, reason in (reasons or {}).items()}
+    own_reasons = {os.path.abspath(path): reason for path, reason in (reasons or {}).items()}
     readable = {_suffix(path) for path in used_paths}
     problem_text = "\n".join(problems)
     names: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for path, reason, top in _walk(base, known, set()) if os.path.isdir(base) else ():
+    for path, reason, top in _walk(base, own_reasons, set()) if os.path.isdir(base) else ():
         if path in used_paths:
             continue
         name = _display_name(path, base)
