@@ -46,7 +46,7 @@ class CheXpert(DeduplicatedDataset):
 
     root: the folder that holds training/ and testing/, or train.csv, or one above it; else
         $ADBENCH_DATA
-    size: see ImageDataset; 256 x 256 without keeping the aspect
+    size, range: see ImageDataset; 256 x 256 without keeping the aspect
     split: "corrected", or "published" to keep patients that are in the training and test sets
     fractions: of patients in train, held_out, val and test; what is published needs none
     seed: which patients go where
@@ -65,6 +65,7 @@ class CheXpert(DeduplicatedDataset):
         *,
         root: str | None = None,
         size: int | Sequence[int] | None = 256,
+        range: str | Sequence[float] | None = None,
         split: Literal["corrected", "published"] = "corrected",
         fractions: Sequence[float] = (0.6, 0.1, 0.1, 0.2),
         seed: int = 0,
@@ -72,7 +73,7 @@ class CheXpert(DeduplicatedDataset):
         self.root, self.seed = root, seed
         self.fractions = check_fractions(fractions, 4)
         self._set_split_policy(split)
-        self._set_image_options(size, 1)
+        self._set_image_options(size, 1, range=range)
 
     def build_index(self, root: Path) -> DatasetIndex:
         cases, problems, notes = _index_tables(root)
@@ -89,16 +90,19 @@ class CheXpert(DeduplicatedDataset):
     def _read_pixels(self, case: Case) -> Tensor:
         path = case.files["image"]
         if path.suffix == ".npy":
-            return read_npy(path.read_bytes(), case.name)
+            limits = self._limits or (None if self.range is None else (0.0, 1.0))
+            return read_npy(path.read_bytes(), case.name, limits)
         return super()._read_pixels(case)
 
 
-def read_npy(file_bytes: bytes, name: str) -> Tensor:
+def read_npy(file_bytes: bytes, name: str, limits: tuple[float, float] | None = None) -> Tensor:
     """Return the image of a .npy file, (H, W) or (H, W, 1), as (1, H, W) float32 in 0..1.
 
     file_bytes: all bytes of the file: uint8 or uint16, scaled by the range of the type, or floats
         in 0..1
     name: of the file in errors
+    limits: the stored numbers that become 0 and 1, of any type; those beyond them lie below 0 or
+        above 1 then
 
     Raises DataError for anything else. Objects (pickles) are never loaded.
 
@@ -113,12 +117,20 @@ def read_npy(file_bytes: bytes, name: str) -> Tensor:
         array = array[..., 0]
     if array.ndim != 2:
         raise DataError(f"{name} has the shape {array.shape}, not (rows, columns[, 1])")
-    if array.dtype in (np.uint8, np.uint16):
-        array = array.astype(np.float32) / np.iinfo(array.dtype).max
-    elif not np.issubdtype(array.dtype, np.floating):
+    if array.dtype.kind not in "uif" or (limits is None and array.dtype.kind == "i"):
         raise DataError(f"{name} holds {array.dtype}; it takes uint8, uint16, or floats in 0..1")
-    if not (np.isfinite(array).all() and 0 <= array.min() <= array.max() <= 1):
-        raise DataError(f"{name} holds floats outside 0..1, or NaN: scale them, or store uint8")
+    if limits is not None:
+        if not np.isfinite(array).all():
+            raise DataError(f"{name} holds NaN or infinite numbers")
+        low, high = limits
+        array = (array.astype(np.float64) - low) / (high - low)
+    elif array.dtype in (np.uint8, np.uint16):
+        array = array.astype(np.float32) / np.iinfo(array.dtype).max
+    elif not (np.isfinite(array).all() and 0 <= array.min() <= array.max() <= 1):
+        raise DataError(
+            f"{name} holds {array.dtype} outside 0..1, or NaN "
+            "(range=LOW,HIGH or range=train scales all images alike)"
+        )
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))[None]
 
 

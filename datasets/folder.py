@@ -54,7 +54,7 @@ class Folder(ImageDataset):
     group: what a file's name says of whom it shows, as a regular expression: its first capture
         group, such as "(patient[0-9]+)". Images of one group stay in one split. Without it, every
         image stands for itself, which flatters every method if some show the same thing
-    size, channels, tile, overlap: see ImageDataset
+    size, channels, tile, overlap, range: see ImageDataset
     labels: where nothing is split, assign abnormal images to training too, for methods that take
         image labels
     fractions: of groups in train, held_out, val and test; splits with a folder of their own stay as
@@ -74,6 +74,7 @@ class Folder(ImageDataset):
         channels: int | None = None,
         tile: int | None = None,
         overlap: int = 0,
+        range: str | Sequence[float] | None = None,
         labels: bool = False,
         fractions: Sequence[float] = (0.6, 0.1, 0.1, 0.2),
         seed: int = 0,
@@ -81,7 +82,7 @@ class Folder(ImageDataset):
         self.root, self.group, self.labels, self.seed = root, group, labels, seed
         self.fractions = check_fractions(fractions, 4)
         self._pattern = _compile_group_pattern(group)
-        self._set_image_options(size, channels, tile, overlap)
+        self._set_image_options(size, channels, tile, overlap, range)
 
     def build_index(self, root: Path) -> DatasetIndex:
         base = _find_base(root)

@@ -136,7 +136,8 @@ class IXIAtlas(DeduplicatedDataset):
         if case.label and mask is not None and not min_pixels < int(mask.sum()) <= max_pixels:
             bounds = f"no more than {min_pixels} pixels or over {max_pixels}"
             count_name = f"ATLAS slices left out whose masks hold {bounds}"
-            return replace(samples, samples=[], counts={count_name: 1}, mask_area_ratios=())
+            counts = {**samples.counts, count_name: 1}
+            return replace(samples, samples=[], counts=counts, mask_area_ratios=())
         return samples
 
     def _mask_problems(self, case: Case, name: str, mask: Tensor) -> Iterator[str]:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
+from ...datasets.io.hdf5_output import write_hdf5
 from .hdf5_arrays import hdf5_dataset, read_array
 from .metrics.connected_components import Array
 from .metrics.ranking import LOWER_IS_BETTER
@@ -88,8 +89,11 @@ class SampleResults:
 
 
 def write_sample_results(path: Path, record: Mapping[str, Any], results: SampleResults) -> None:
-    """Write the evaluated part of a record and its sample results into one HDF5 file."""
-    with h5py.File(path, "w") as file:
+    """Write the evaluated part of a record and its sample results into one HDF5 file.
+
+    The file appears complete or not at all. Raises OSError where the disk is full.
+    """
+    with write_hdf5(path) as file:
         file["record"] = json.dumps(record, allow_nan=False)
         file.create_dataset("key", data=results.keys, dtype=h5py.string_dtype())
         file.create_dataset("group", data=results.groups, dtype=h5py.string_dtype())

@@ -44,7 +44,13 @@ UPRIGHT = {
 """What turns an image upright, by its EXIF orientation; any other number is upright."""
 
 
-def read_image(file_bytes: bytes, name: str, *, channels: int | None = None) -> Tensor:
+def read_image(
+    file_bytes: bytes,
+    name: str,
+    *,
+    channels: int | None = None,
+    limits: tuple[float, float] | None = None,
+) -> Tensor:
     """Return an image as (C, H, W) float32 in 0..1, C 1 or 3, rotated as its EXIF data say.
 
     0 and 1 are the ends of the stored type's range (255 or 65535), whatever the pixels hold.
@@ -52,6 +58,8 @@ def read_image(file_bytes: bytes, name: str, *, channels: int | None = None) -> 
     file_bytes: all bytes of the file
     name: of the file in errors
     channels: 1 converts colours to gray by their luma, 3 repeats gray; None keeps the channels
+    limits: the stored numbers that become 0 and 1, in place of the type's range; those beyond them
+        lie below 0 or above 1 then
 
     Of the EXIF data only the orientation is read: an odd tag beside it does no harm.
 
@@ -66,11 +74,16 @@ def read_image(file_bytes: bytes, name: str, *, channels: int | None = None) -> 
     """
     image, upright = _decode(file_bytes, name)
     if _has_16_bit_channels(file_bytes, image):
-        pixels = _read_16_bit_channels(file_bytes, name, upright=upright)
+        pixels, white = _read_16_bit_channels(file_bytes, name, upright=upright), 65535
     else:
-        most = _white_value(image)
-        upright_image = _turned(image)
-        pixels = _read_8_bit_or_gray(upright_image, name, white=most, image_format=image.format)
+        pixels, white = _read_8_bit_or_gray(_turned(image), name, _white_value(image), image.format)
+    if limits is None:
+        pixels = pixels.astype(np.float32) / np.float32(_known_white(pixels, white, name))
+    elif np.isfinite(pixels).all():
+        low, high = limits
+        pixels = ((pixels.astype(np.float64) - low) / (high - low)).astype(np.float32)
+    else:
+        raise DataError(f"{name} holds NaN or infinite numbers")
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if channels == 1 and pixels.shape[-1] == 3:
@@ -317,7 +330,7 @@ def _white_value(image: Image.Image) -> int:
 
 
 def _read_16_bit_channels(file_bytes: bytes, name: str, *, upright: bool) -> np.ndarray:
-    """Return (H, W, 3 or 1) float32 of an image with 16 bits per channel."""
+    """Return (H, W, 3 or 1) uint16 of an image with 16 bits per channel."""
     if not upright:
         raise DataError(f"{name} has 16 bits a channel and is turned by EXIF: store it upright")
     pixels = cv2.imdecode(np.frombuffer(file_bytes, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -331,44 +344,47 @@ def _read_16_bit_channels(file_bytes: bytes, name: str, *, upright: bool) -> np.
         if file_bytes.startswith(PNG) and file_bytes[25] == 4:
             pixels = pixels[..., :1]
     order = [0] if pixels.shape[-1] == 1 else [2, 1, 0]  # OpenCV counts blue first
-    return pixels[..., order].astype(np.float32) / 65535
+    return pixels[..., order]
 
 
 def _read_8_bit_or_gray(
-    image: Image.Image, name: str, *, white: int, image_format: str | None
-) -> np.ndarray:
-    """Return (H, W) or (H, W, 3) float32 of an image of 8 bits per channel, or gray of any depth.
+    image: Image.Image, name: str, white: int, image_format: str | None
+) -> tuple[np.ndarray, int]:
+    """Return (H, W) or (H, W, 3) as stored, and the number that is white.
 
+    image: of 8 bits per channel, or gray of any depth
     white: the number that is white in gray images of more than 8 bits
     image_format: of the file, as PIL calls it
     """
     if image.mode == "F":
-        pixels = np.array(image)
-        if not (np.isfinite(pixels).all() and 0 <= pixels.min() <= pixels.max() <= 1):
-            raise DataError(f"{name} holds floats outside 0..1, or NaN")
-        return pixels
+        return np.array(image), 1
     if image.mode == "I" or image.mode.startswith("I;16"):
-        return _read_deep_gray(image, name, white)
+        pixels = np.asarray(image)
+        if image.info.get("transparency") is not None:
+            _check_opaque(np.where(pixels == image.info["transparency"], 0, white), white, name)
+        return pixels, white
     if image.has_transparency_data:
         image = image.convert("LA" if image.mode in ("1", "L", "LA", "La") else "RGBA")
         _check_opaque(np.asarray(image)[..., -1], 255, name)
     gray = image.mode in ("1", "L", "LA")
-    pixels = np.asarray(image.convert("L" if gray else "RGB")).astype(np.float32) / 255
-    if image_format in ("WEBP", "GIF") and not gray and np.ptp(pixels, -1).max() < 1.5 / 255:
-        return pixels @ LUMA  # these formats have no gray; WebP's colours are rounded by 1
-    return pixels
+    pixels = np.asarray(image.convert("L" if gray else "RGB"))
+    if image_format in ("WEBP", "GIF") and np.ptp(pixels.astype(int), -1).max() <= 1 and not gray:
+        pixels = np.asarray(image.convert("L"))  # no gray of their own; WebP's colours are rounded
+    return pixels, 255
 
 
-def _read_deep_gray(image: Image.Image, name: str, white: int) -> np.ndarray:
-    """Return (H, W) float32 of gray numbers of more than 8 bits."""
-    pixels = np.asarray(image)
+def _known_white(pixels: np.ndarray, white: int, name: str) -> int:
+    """Return the number that is white. Raises DataError if none is known, or pixels exceed it."""
+    advice = "(range=LOW,HIGH or range=train scales all images alike)"
+    if pixels.dtype.kind == "f" and not (
+        np.isfinite(pixels).all() and 0 <= pixels.min() <= pixels.max() <= 1
+    ):
+        raise DataError(f"{name} holds floats outside 0..1, or NaN {advice}")
     if white > 65535:
-        raise DataError(f"{name} holds numbers of 32 bits: of what range? Store 0..65535")
+        raise DataError(f"{name} holds numbers of 32 bits: of what range? Store 0..65535 {advice}")
     if not 0 <= pixels.min() <= pixels.max() <= white:
-        raise DataError(f"{name} holds numbers below 0 or over {white}: store 0..65535")
-    if image.info.get("transparency") is not None:
-        _check_opaque(np.where(pixels == image.info["transparency"], 0, white), white, name)
-    return pixels.astype(np.float32) / white
+        raise DataError(f"{name} holds numbers below 0 or over {white}: store 0..65535 {advice}")
+    return white
 
 
 def _check_opaque(alpha: np.ndarray, opaque: int, name: str) -> None:

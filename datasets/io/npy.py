@@ -28,7 +28,7 @@ def read_npy_array(file_bytes: bytes, name: str) -> Array:
         raise DataError(f"{name} is no .npy file: it looks like {describe_file_type(file_bytes)}")
     try:
         return np.load(io.BytesIO(file_bytes), allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, MemoryError) as error:
         if "allow_pickle" in str(error):
             reason = (
                 "holds Python objects (a pickle), which adbench never loads: save plain numbers"

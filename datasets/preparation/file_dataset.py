@@ -28,6 +28,8 @@ from ..base import (
     no_progress,
 )
 from ..io.file_hashes import hash_files, modification_stamp
+from ..io.hdf5_arrays import Array
+from ..io.value_range import measure_range, parse_range
 from ..splits.assignment import Case, groups_in_several_splits
 from .left_out import find_left_out
 from .prepared_dataset import PreparedDataset
@@ -105,6 +107,11 @@ class FileDataset(PreparedDataset):
     leaky: bool = False
     """Whether groups and copied images may be in two splits, as in some published ones."""
 
+    range: list[float] | str | None = None
+    """Stored numbers that become 0 and 1, or "train"; None takes them by the range of their type.
+    A subclass with this constructor argument calls `_set_range`."""
+
+    _limits: tuple[float, float] | None = None
     _prepared_path: Path | None = None
 
     @abstractmethod
@@ -212,6 +219,17 @@ class FileDataset(PreparedDataset):
         split_of = self.assign_splits(index.cases)
         return index, digests, split_of
 
+    def _set_range(self, value: str | Sequence[float] | None) -> None:
+        self.range = parse_range(value)
+        if isinstance(self.range, list):
+            self._limits = self.range[0], self.range[1]
+
+    def _training_values(
+        self, cases: Sequence[Case], split_of: Mapping[str, str]
+    ) -> Iterator[Array]:
+        """Yield the stored numbers of every readable normal training sample, for range="train"."""
+        raise NotImplementedError
+
     def _cache_key_inputs(
         self, cases: Sequence[Case], digests: Mapping[Path, str]
     ) -> dict[str, object]:
@@ -244,6 +262,8 @@ class FileDataset(PreparedDataset):
         The first bad case ends the adding but not the checking: the report lists all problems at
         once.
         """
+        if self.range == "train":
+            self._limits = measure_range(self._training_values(index.cases, split_of), self.name)
         copy_problems, copy_notes = self._find_copies(index.cases, digests, split_of)
         problems = [
             *index.problems,
