@@ -11,10 +11,10 @@ import h5py
 import numpy as np
 
 from ..base import DataError
+from .folder_names import pool_of
 from .hdf5_arrays import find_dataset, is_complex, open_hdf5, require_dataset
 
-SPLITS = {"train": "train", "held_out": "held_out", "val": "val", "test": "test"}
-SPLIT_ALIASES = {"heldout": "held_out", "held-out": "held_out", "valid": "val", "validation": "val"}
+CALIBRATION_NAMES = ("held_out", "held-out", "heldout", "calibration")
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def read_sample_table(
         "label": Counter(v for v in columns.get("label", ()) if v not in ("0", "1")),
         "split": Counter(v for v in columns.get("split", ()) if not split_name(v)),
     }
-    allowed = {"label": "0 and 1", "split": ", ".join(SPLITS)}
+    allowed = {"label": "0 and 1", "split": "train, held_out, val, test"}
     for role, counts in wrong_values.items():
         if counts:
             examples = ", ".join(f"{value!r} ({count})" for value, count in counts.most_common(5))
@@ -213,5 +213,4 @@ def split_name(value: str) -> str:
     >>> split_name("Validation"), split_name("other")
     ('val', '')
     """
-    plain = value.strip().lower()
-    return SPLITS.get(plain, SPLIT_ALIASES.get(plain, ""))
+    return "held_out" if value.strip().lower() in CALIBRATION_NAMES else pool_of(value)

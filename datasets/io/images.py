@@ -23,7 +23,7 @@ from .decompression import check_expansion
 from .file_type import describe_file_type
 from .mask_palettes import palette_background
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".webp", ".gif")
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485
 """Pixels of an image, from which on PIL takes it for a decompression bomb."""
 
@@ -76,7 +76,7 @@ def read_image(
     if _has_16_bit_channels(file_bytes, image):
         pixels, white = _read_16_bit_channels(file_bytes, name, upright=upright), 65535
     else:
-        pixels, white = _read_8_bit_or_gray(_turned(image), name, _white_value(image))
+        pixels, white = _read_8_bit_or_gray(_turned(image), name, _white_value(image), image.format)
     if limits is None:
         pixels = pixels.astype(np.float32) / np.float32(_known_white(pixels, white, name))
     elif np.isfinite(pixels).all():
@@ -92,6 +92,24 @@ def read_image(
     if channels == 3 and pixels.shape[-1] == 1:
         pixels = np.repeat(pixels, 3, -1)
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32))
+
+
+def stored_colours(file_bytes: bytes) -> str:
+    """Return "gray" or "RGB", as an image is stored; "" for a file that PIL does not read.
+
+    file_bytes: of the file; its header is read only
+
+    >>> buffer = io.BytesIO()
+    >>> Image.new("L", (4, 2), 255).save(buffer, "PNG")
+    >>> stored_colours(buffer.getvalue())
+    'gray'
+    """
+    try:
+        with Image.open(io.BytesIO(file_bytes)) as image:
+            mode = image.mode
+    except Exception:  # PIL raises many kinds; read_image says what is wrong
+        return ""
+    return "gray" if mode[0] in ("1", "L", "I", "F") else "RGB"
 
 
 def read_mask(
@@ -111,9 +129,10 @@ def read_mask(
     multiclass: allow more than two distinct numbers, one per kind of anomaly
     size: rows and columns of its image, which the mask must have; None for any
 
-    Raises DataError for JPEG files, and for more than two distinct numbers otherwise: they come
-    from interpolation or lossy compression. Also for a palette in which a bright colour that is
-    not gray comes first and none is black, and for another size (before any pixel is unpacked).
+    Raises DataError for JPEG and lossy WebP files, and for more than two distinct numbers
+    otherwise: they come from interpolation or lossy compression. Also for a palette in which a
+    bright colour that is not gray comes first and none is black, and for another size (before any
+    pixel is unpacked).
 
     >>> buffer = io.BytesIO()
     >>> Image.fromarray(np.array([[0, 255]], np.uint8)).save(buffer, "PNG")
@@ -122,6 +141,8 @@ def read_mask(
     """
     if file_bytes.startswith(JPEG):
         raise DataError(f"{name} is a JPEG; its compression changes a mask: store it as PNG")
+    if file_bytes.startswith(b"RIFF") and b"VP8 " in file_bytes[12:]:
+        raise DataError(f"{name} is a lossy WebP, which changes a mask: store it as PNG")
     image, upright = _decode(file_bytes, name, size)
     background = 0
     if _has_16_bit_channels(file_bytes, image):
@@ -326,11 +347,14 @@ def _read_16_bit_channels(file_bytes: bytes, name: str, *, upright: bool) -> np.
     return pixels[..., order]
 
 
-def _read_8_bit_or_gray(image: Image.Image, name: str, white: int) -> tuple[np.ndarray, int]:
+def _read_8_bit_or_gray(
+    image: Image.Image, name: str, white: int, image_format: str | None
+) -> tuple[np.ndarray, int]:
     """Return (H, W) or (H, W, 3) as stored, and the number that is white.
 
     image: of 8 bits per channel, or gray of any depth
     white: the number that is white in gray images of more than 8 bits
+    image_format: of the file, as PIL calls it
     """
     if image.mode == "F":
         return np.array(image), 1
@@ -343,7 +367,10 @@ def _read_8_bit_or_gray(image: Image.Image, name: str, white: int) -> tuple[np.n
         image = image.convert("LA" if image.mode in ("1", "L", "LA", "La") else "RGBA")
         _check_opaque(np.asarray(image)[..., -1], 255, name)
     gray = image.mode in ("1", "L", "LA")
-    return np.asarray(image.convert("L" if gray else "RGB")), 255
+    pixels = np.asarray(image.convert("L" if gray else "RGB"))
+    if image_format in ("WEBP", "GIF") and np.ptp(pixels.astype(int), -1).max() <= 1 and not gray:
+        pixels = np.asarray(image.convert("L"))  # no gray of their own; WebP's colours are rounded
+    return pixels, 255
 
 
 def _known_white(pixels: np.ndarray, white: int, name: str) -> int:

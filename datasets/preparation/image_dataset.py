@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..base import DataError, Sample, Spec
 from ..io.hdf5_arrays import Array
-from ..io.images import read_image, read_mask, resize, resize_mask
+from ..io.images import read_image, read_mask, resize, resize_mask, stored_colours
 from ..io.value_range import outside_range_text
 from ..splits.assignment import Case
 from ..transforms.tiles import cut_tiles, tile_starts
@@ -137,11 +137,21 @@ class ImageDataset(FileDataset, ABC):
             roi=None if roi is None else resize_mask(roi, size),
             tags={k: str(v) for k, v in case.extra.items()},
         )
+        colours, ratios = stored_colours(case.files["image"].read_bytes()), list[float]()
+        if mask is not None and sample.mask is not None and mask.any():
+            ratios.append(float(sample.mask.float().mean() / mask.float().mean()))
         note = f"{case.name} holds one value only: it becomes zeros, and no method trains on it"
         samples = [sample]
         if self.tile is not None:
             samples = list(cut_tiles(sample, (self.tile, self.tile), self.overlap))
-        return CaseSamples(samples, [note] if constant else [], not constant, counts)
+        return CaseSamples(
+            samples,
+            [note] if constant else [],
+            not constant,
+            counts,
+            f"{_extent_text(x.shape[1:])} {colours}".strip(),
+            ratios,
+        )
 
     def _read_image_and_mask(self, case: Case) -> tuple[Tensor | None, Tensor | None, list[str]]:
         """Return image and mask of a case, and everything that is wrong with them."""

@@ -170,9 +170,7 @@ class SampleWriter:
         split = part.partition("-")[0]
         group_split = self._split_of.get(sample.group, split)
         if group_split != split and not self._leaky:
-            raise DataError(
-                f"group {sample.group!r} stands in two splits, {group_split} and {split}"
-            )
+            raise DataError(f"group {sample.group!r} is in two splits, {group_split} and {split}")
 
 
 class Shard:
