@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import DataError
+from .base import Count, DataError, FourFractions, Natural, Pair
 from .io.csv import read_rows
 from .io.directories import find_files, folder_levels, name_conflicts
 from .io.file_type import describe_file_type
@@ -65,10 +65,10 @@ class CheXpert(DeduplicatedDataset):
         self,
         *,
         root: str | None = None,
-        size: int | Sequence[int] | None = 256,
+        size: Count | Pair[Count] | None = 256,
         split: Literal["corrected", "published"] = "corrected",
-        fractions: Sequence[float] = (0.6, 0.1, 0.1, 0.2),
-        seed: int = 0,
+        fractions: FourFractions = (0.6, 0.1, 0.1, 0.2),
+        seed: Natural = 0,
     ) -> None:
         self.root, self.seed = root, seed
         self.fractions = check_fractions(fractions, 4)

@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 import torch
 
-from .base import DataError, Sample, Spec
+from .base import DataError, FourFractions, Natural, Sample, Spec, ThreeFractions
 from .io.directories import find_files, name_conflicts
 from .io.hdf5_arrays import Array, Scale, open_hdf5, require_dataset, scale_to_unit_range
 from .io.hdf5_tables import SampleTable, read_sample_table
@@ -64,10 +64,10 @@ class HDF5(ArrayDataset):
         axes: Literal[1, 2, 3] | None = None,
         scale: Scale = "range",
         nan: Literal["error", "zero"] = "error",
-        fractions: Sequence[float] = (0.6, 0.1, 0.1, 0.2),
-        abnormal: Sequence[float] = (0.0, 0.3, 0.7),
+        fractions: FourFractions = (0.6, 0.1, 0.1, 0.2),
+        abnormal: ThreeFractions = (0.0, 0.3, 0.7),
         allow_empty_mask: bool = False,
-        seed: int = 0,
+        seed: Natural = 0,
     ) -> None:
         if scale not in ("range", "minmax", "p1p99") or nan not in ("error", "zero"):
             raise ValueError("scale is 'range', 'minmax' or 'p1p99', and nan 'error' or 'zero'")
