@@ -26,11 +26,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import DataError
+from .base import Count, DataError, FourFractions, Natural, Pair
 from .io.csv import read_rows
 from .io.directories import find_files, folder_levels, list_directory, name_conflicts
 from .io.folder_names import is_normal, pool_of
 from .io.npy import read_npy_array
+from .io.value_range import ValueRange
 from .preparation.deduplicated_dataset import DeduplicatedDataset
 from .preparation.file_dataset import DatasetIndex
 from .splits.assignment import Case, check_fractions
@@ -64,11 +65,11 @@ class CheXpert(DeduplicatedDataset):
         self,
         *,
         root: str | None = None,
-        size: int | Sequence[int] | None = 256,
-        range: str | Sequence[float] | None = None,
+        size: Count | Pair[Count] | None = 256,
+        range: ValueRange | None = None,
         split: Literal["corrected", "published"] = "corrected",
-        fractions: Sequence[float] = (0.6, 0.1, 0.1, 0.2),
-        seed: int = 0,
+        fractions: FourFractions = (0.6, 0.1, 0.1, 0.2),
+        seed: Natural = 0,
     ) -> None:
         self.root, self.seed = root, seed
         self.fractions = check_fractions(fractions, 4)

@@ -22,9 +22,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from msgspec import Meta
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
@@ -37,6 +38,7 @@ from ..engine.networks.unet_config import MiddleAttentionUNetConfig
 from ..engine.noise.noise_config import NoiseConfig
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.setting_types import Count, Many, Positive
 from ..engine.sampling.reconstruct import predict_x0
 from ..engine.training.loop import Training, train_module
 from ..engine.transforms.augmentation import (
@@ -100,11 +102,12 @@ class CDDPM(Method):
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 96, network: MiddleAttentionUNetConfig = NETWORK,
-        schedule: ScheduleConfig = SCHEDULE, code: int = 512,
-        encoder_layers: Sequence[int] = (3, 4, 6, 3), encoder_width: int = 64,
+        size: Count | None = 96, network: MiddleAttentionUNetConfig = NETWORK,
+        schedule: ScheduleConfig = SCHEDULE, code: Count = 512,
+        encoder_layers: Annotated[Sequence[Count], Meta(min_length=4, max_length=4)] = (3, 4, 6, 3),
+        encoder_width: Count = 64,
         power: Literal[1, 2] = 1, noise: NoiseConfig = NOISE, training: Training = TRAINING,
-        augment: bool = True, ensemble: Sequence[float] = (0.5, 1.0, 1.5), repeats: int = 1,
+        augment: bool = True, ensemble: Many[Positive] = (0.5, 1.0, 1.5), repeats: Count = 1,
         clip_clean: bool = False, pretraining: Pretraining = PRETRAINING,
         quirks: CDDPMQuirks = CORRECTED,
     ) -> None:  # fmt: skip

@@ -25,19 +25,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from msgspec import Meta
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
 from ..engine.diffusion.denoiser import Denoiser
-from ..engine.diffusion.schedule import build_schedule, shift_snr
+from ..engine.diffusion.schedule import ScheduleName, build_schedule, shift_snr
+from ..engine.features.pretrained import FeaturesName
 from ..engine.features.pretrained import build_perceptual as perceptual_network
 from ..engine.networks.diffusion_unet import build_unet, side_divisor
 from ..engine.networks.unet_config import OptionalUNetConfig
-from ..engine.noise.noise import build_noise
+from ..engine.noise.noise import NoiseName, build_noise
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.setting_types import Count, Positive
 from ..engine.sampling.multi_start import MultiStart
 from ..engine.training.loop import Training, train_module
 from ..engine.transforms import spectral_distance as spectra
@@ -97,10 +101,12 @@ class DDPMOOD(Method):
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 32, network: OptionalUNetConfig = NETWORK, beta: str = "scaled_linear",
-        snr_shift: float = 1.0, noise: str = "gaussian", training: Training = TRAINING,
-        sampling_steps: int = 100, skip: int = 4, bounded: bool = False,
-        perceptual: str | None = None, spectral: bool = False, calibration: int = 256,
+        size: Count | None = 32, network: OptionalUNetConfig = NETWORK,
+        beta: ScheduleName = "scaled_linear",
+        snr_shift: Positive = 1.0, noise: NoiseName = "gaussian", training: Training = TRAINING,
+        sampling_steps: Annotated[int, Meta(ge=2, le=1000)] = 100, skip: Count = 4,
+        bounded: bool = False,
+        perceptual: FeaturesName | None = None, spectral: bool = False, calibration: Count = 256,
         amplitude: Amplitude = "train", quirks: DDPMOODQuirks = CORRECTED,
     ) -> None:  # fmt: skip
         super().__init__(spec)

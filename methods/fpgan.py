@@ -31,6 +31,7 @@ from ..datasets.base import Spec, Split
 from ..engine.networks.fixed_point_gan import FixedPointDiscriminator, FixedPointGenerator
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.setting_types import Count, Many, Natural, NonNegative, PositiveFraction
 from ..engine.training.data_loading import evenly_spaced_indices
 from ..engine.training.loop import Training, train_module
 from ..engine.transforms.augmentation import random_affine
@@ -49,7 +50,7 @@ class LinearDecayTraining(Training):
     """
 
     decay: Literal["none", "cosine"] = field(default="none", metadata={"setting": False})
-    decay_steps: int = field(default=0, metadata={"setting": False})
+    decay_steps: Natural = field(default=0, metadata={"setting": False})
     stalled: bool = field(default=False, metadata={"setting": False})
     balanced: bool = False
 
@@ -73,10 +74,10 @@ class GANConfig:
     width, layers: of the critic.
     """
 
-    widths: Sequence[int] = (64, 128, 256)
-    res_blocks: int = 6
-    width: int = 64
-    layers: int = 6
+    widths: Many[Count] = (64, 128, 256)
+    res_blocks: Count = 6
+    width: Count = 64
+    layers: Count = 6
 
 
 @dataclass(frozen=True)
@@ -84,10 +85,10 @@ class LossWeights:
     """classify, restore, identity, penalty: of the label, the way there and back, the fixed point
     and the critic's gradient."""
 
-    classify: float = 1.0
-    restore: float = 10.0
-    identity: float = 0.1
-    penalty: float = 10.0
+    classify: NonNegative = 1.0
+    restore: NonNegative = 10.0
+    identity: NonNegative = 0.1
+    penalty: NonNegative = 10.0
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class FixedPointGANQuirks:
     """
 
     target: Literal["other", "drawn"] = "other"
-    edge: float = 0.95
+    edge: PositiveFraction = 0.95
 
 
 NETWORK = GANConfig()
@@ -120,9 +121,9 @@ class FixedPointGAN(Method):
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 256, network: GANConfig = NETWORK, weights: LossWeights = WEIGHTS,
-        critic_steps: int = 5, training: LinearDecayTraining = TRAINING,
-        decay: Literal["linear", "stalled", "none"] = "linear", decay_steps: int = 100_000,
+        size: Count | None = 256, network: GANConfig = NETWORK, weights: LossWeights = WEIGHTS,
+        critic_steps: Count = 5, training: LinearDecayTraining = TRAINING,
+        decay: Literal["linear", "stalled", "none"] = "linear", decay_steps: Natural = 100_000,
         augment: bool = True, judged: Literal["max", "mean"] = "max",
         quirks: FixedPointGANQuirks = CORRECTED,
     ) -> None:  # fmt: skip

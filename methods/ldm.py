@@ -25,9 +25,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from msgspec import Meta
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
@@ -42,6 +43,16 @@ from ..engine.networks.unet_config import OptionalUNetConfig
 from ..engine.noise.noise import gaussian
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.setting_types import (
+    Count,
+    Decay,
+    Fraction,
+    Level,
+    Many,
+    Natural,
+    NonNegative,
+    Positive,
+)
 from ..engine.sampling.reconstruct import SamplingConfig, reconstruct
 from ..engine.sampling.repaint import inpaint
 from ..engine.training.data_loading import evenly_spaced_indices
@@ -76,19 +87,19 @@ class CodecConfig:
     """
 
     coder: Literal["vq", "kl"] = "vq"
-    coder_widths: Sequence[int] | None = None
-    latent_channels: int | None = None
-    codes: int = 256
-    code_decay: float = 0.99
+    coder_widths: Many[Count] | None = None
+    latent_channels: Count | None = None
+    codes: Count = 256
+    code_decay: Decay = 0.99
     latent_kind: Literal["quantised", "continuous"] = "quantised"
-    looks: float = 0.0
-    adversary: float = 0.0
-    adversary_lr: float = 5e-4
-    adversary_start: int = 2_563
-    adversary_warmup: int = 0
-    coder_steps: int = 23_300
-    coder_lr: float = 1e-4
-    measured: int = 512
+    looks: NonNegative = 0.0
+    adversary: NonNegative = 0.0
+    adversary_lr: Positive = 5e-4
+    adversary_start: Natural = 2_563
+    adversary_warmup: Natural = 0
+    coder_steps: Count = 23_300
+    coder_lr: Positive = 1e-4
+    measured: Count = 512
 
 
 @dataclass(frozen=True)
@@ -131,13 +142,14 @@ class LDM(Method):
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 256, codec: CodecConfig = CODEC, network: OptionalUNetConfig = NETWORK,
+        size: Count | None = 256, codec: CodecConfig = CODEC, network: OptionalUNetConfig = NETWORK,
         schedule: ScheduleConfig = SCHEDULE, training: Training = TRAINING,
-        divergence: Sequence[int] = (400, 600, 11), quantile: float = 0.975,
-        calibration: int = 256, healing: Literal["plain", "masked"] = "masked",
-        sampling_steps: int | None = None,
+        divergence: Annotated[Sequence[Level], Meta(min_length=3, max_length=3)] = (400, 600, 11),
+        quantile: Fraction = 0.975,
+        calibration: Count = 256, healing: Literal["plain", "masked"] = "masked",
+        sampling_steps: Count | None = None,
         shown: Literal["input", "decoded", "weighted", "divergence"] = "input",
-        weight: Literal["mask", "kappa"] = "mask", blur: float = 2.0,
+        weight: Literal["mask", "kappa"] = "mask", blur: NonNegative = 2.0,
         judged: Literal["map", "divergence"] = "map", amplitude: Amplitude = "train",
         quirks: LDMQuirks = CORRECTED,
     ) -> None:  # fmt: skip

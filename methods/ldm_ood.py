@@ -23,22 +23,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from msgspec import Meta
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
 from ..engine.codecs.autoencoder import VQ
 from ..engine.codecs.training import CodecTraining
 from ..engine.diffusion.denoiser import Denoiser
-from ..engine.diffusion.schedule import build_schedule, shift_snr
+from ..engine.diffusion.schedule import ScheduleName, build_schedule, shift_snr
+from ..engine.features.pretrained import FeaturesName
 from ..engine.features.pretrained import build_perceptual as perceptual_network
 from ..engine.networks.diffusion_unet import build_unet, side_divisor
 from ..engine.networks.discriminator import adversary_options
 from ..engine.networks.unet_config import OptionalUNetConfig
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.setting_types import Count, Decay, Many, Natural, NonNegative, Positive
 from ..engine.sampling.multi_start import MultiStart
 from ..engine.training.loop import Training, train_module
 from ..engine.transforms.amplitude import Amplitude, fit_unit, from_units, to_units, unit_of
@@ -65,21 +68,21 @@ class CodecConfig:
     coder_steps, coder_batch, coder_lr: of its training.
     """
 
-    coder_widths: Sequence[int] = (256, 256, 256, 256)
-    latent_channels: int = 128
-    codes: int = 2048
-    code_decay: float = 0.9
+    coder_widths: Many[Count] = (256, 256, 256, 256)
+    latent_channels: Count = 128
+    codes: Count = 2048
+    code_decay: Decay = 0.9
     latent_kind: Literal["quantised", "continuous"] = "quantised"
-    looks: float = 0.001
-    features: str = "effperc"
-    spectrum: float = 1.0
-    adversary: float = 0.01
-    adversary_start: int = 0
-    adversary_warmup: int = 0
-    adversary_lr: float = 5e-4
-    coder_steps: int = 15_000
-    coder_batch: int = 8
-    coder_lr: float = 3e-5
+    looks: NonNegative = 0.001
+    features: FeaturesName = "effperc"
+    spectrum: NonNegative = 1.0
+    adversary: NonNegative = 0.01
+    adversary_start: Natural = 0
+    adversary_warmup: Natural = 0
+    adversary_lr: Positive = 5e-4
+    coder_steps: Count = 15_000
+    coder_batch: Count = 8
+    coder_lr: Positive = 3e-5
 
 
 @dataclass(frozen=True)
@@ -123,11 +126,13 @@ class LDMOOD(Method):
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 128, codec: CodecConfig = CODEC, b_scale: float = 1.0,
-        network: OptionalUNetConfig = NETWORK, beta: str = "scaled_linear", snr_shift: float = 1.0,
-        training: Training = TRAINING, sampling_steps: int = 100, skip: int = 2,
-        min_level: int = 0, perceptual: str | None = None, calibration: int = 256,
-        amplitude: Amplitude = "train",
+        size: Count | None = 128, codec: CodecConfig = CODEC, b_scale: Positive = 1.0,
+        network: OptionalUNetConfig = NETWORK, beta: ScheduleName = "scaled_linear",
+        snr_shift: Positive = 1.0,
+        training: Training = TRAINING, sampling_steps: Annotated[int, Meta(ge=2, le=1000)] = 100,
+        skip: Count = 2,
+        min_level: Annotated[int, Meta(ge=0, le=1000)] = 0, perceptual: FeaturesName | None = None,
+        calibration: Count = 256, amplitude: Amplitude = "train",
         quirks: LDMOODQuirks = CORRECTED,
     ) -> None:  # fmt: skip
         super().__init__(spec)

@@ -18,16 +18,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from msgspec import Meta
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
 from ..engine.diffusion.denoiser import Denoiser
-from ..engine.diffusion.schedule import build_schedule
+from ..engine.diffusion.schedule import ScheduleName, build_schedule
 from ..engine.networks.wavenet import WaveNet
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.setting_types import Count
 from ..engine.sampling.multi_start import MultiStart
 from ..engine.training.loop import Training, train_module
 from ..engine.transforms import spectral_distance as spectra
@@ -76,10 +79,12 @@ class WaveNetOOD(Method):
 
     def __init__(
         self, spec: Spec, *,
-        width: int = 64, layers: int = 30, cycle: int = 10, beta: str = "scaled_linear",
+        width: Count = 64, layers: Count = 30, cycle: Count = 10,
+        beta: ScheduleName = "scaled_linear",
         amplitude: Amplitude = "train", training: Training = TRAINING,
-        sampling_steps: int = 100, skip: int = 4, spectral: bool = False, calibration: int = 256,
-        smooth: int = 32, quirks: WaveNetOODQuirks = CORRECTED,
+        sampling_steps: Annotated[int, Meta(ge=2, le=1000)] = 100, skip: Count = 4,
+        spectral: bool = False, calibration: Count = 256,
+        smooth: Count = 32, quirks: WaveNetOODQuirks = CORRECTED,
     ) -> None:  # fmt: skip
         super().__init__(spec)
         net = WaveNet(spec.channels, width=width, layers=layers, cycle=cycle, blind=quirks.blind)

@@ -17,6 +17,7 @@ from ..runtime.context import Interrupted, TrainingContext
 from ..runtime.distributed import all_reduce_gradients
 from ..runtime.out_of_memory import halve_batch
 from ..runtime.rng import Rng
+from ..runtime.setting_types import Count, Decay, Natural, NonNegative, Positive
 from .data_loading import Examples, draw_balanced_indices, indices_by_label, iterate_batches
 from .optimizer_state import OptimizerState
 
@@ -53,17 +54,17 @@ class Training:
     0.0005
     """
 
-    steps: int
-    batch: int
-    lr: float
-    weight_decay: float = 0.0
-    clip: float | None = 1.0
-    ema: float | None = 0.9999
+    steps: Count
+    batch: Count
+    lr: Positive
+    weight_decay: NonNegative = 0.0
+    clip: Positive | None = 1.0
+    ema: Decay | None = 0.9999
     ema_warm: bool = False
     decay: Literal["none", "cosine"] = "none"
-    warmup: int = 0
-    momentum: float = 0.9
-    beta2: float = 0.999
+    warmup: Natural = 0
+    momentum: Decay = 0.9
+    beta2: Decay = 0.999
     moment_sets: int = field(default=1, metadata={"setting": False})
     balanced: bool = field(default=False, metadata={"setting": False})
 
@@ -91,7 +92,7 @@ class Training:
 class UnclippedTraining(Training):
     """Training whose gradients are not clipped, of methods in which `clip` is something else."""
 
-    clip: float | None = field(default=None, metadata={"setting": False})
+    clip: Positive | None = field(default=None, metadata={"setting": False})
 
 
 class TrainingOutcome(NamedTuple):
