@@ -6,14 +6,49 @@ Letters: N samples, C channels, S one to three spatial axes: (L,), (H, W) or (D,
 from __future__ import annotations
 
 import hashlib
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple, Protocol
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Annotated, ClassVar, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
+from msgspec import Meta
 from torch import Tensor
+
+T = TypeVar("T")
+
+Count = Annotated[int, Meta(ge=1)]
+Natural = Annotated[int, Meta(ge=0)]
+Positive = Annotated[float, Meta(gt=0)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+Many = Annotated[Sequence[T], Meta(min_length=1)]
+Pair = Annotated[Sequence[T], Meta(min_length=2, max_length=2)]
+Three = Annotated[Sequence[T], Meta(min_length=3, max_length=3)]
+"""Types of settings with their ranges. The registry checks every argument of a constructor against
+its annotation before any data are read. (The engine, which knows no data, has its own.)"""
+
+
+def _rise(values: Sequence[float]) -> bool:
+    return sorted(values) == list(values)
+
+
+def _sum_to_one(values: Sequence[float]) -> bool:
+    return abs(sum(values) - 1) < 1e-6
+
+
+Span = Annotated[
+    Sequence[Natural],
+    Meta(min_length=2, max_length=2, extra={"check": _rise, "words": "that rise"}),
+]
+"""The first and the last."""
+
+SUM = {"check": _sum_to_one, "words": "that sum to 1"}
+TwoFractions = Annotated[Sequence[Fraction], Meta(min_length=2, max_length=2, extra=SUM)]
+ThreeFractions = Annotated[Sequence[Fraction], Meta(min_length=3, max_length=3, extra=SUM)]
+FourFractions = Annotated[Sequence[Fraction], Meta(min_length=4, max_length=4, extra=SUM)]
 
 Progress = Callable[[str, int, int], None]
 """(what is being done, how many are done, of how many)."""
@@ -36,7 +71,8 @@ class DataError(ValueError):
     exit_code: ClassVar[int] = 5
 
     def __init__(self, summary: str, problems: Sequence[str] = ()) -> None:
-        super().__init__("\n".join([summary, *(f"  {problem}" for problem in problems)]))
+        lines = [f"  {problem}" for problem in merge_equal(problems)]
+        super().__init__("\n".join([summary, *lines]))
         self.summary, self.problems = summary, tuple(problems)
 
 
@@ -239,6 +275,116 @@ def first_names(names: Sequence[str], limit: int = 5) -> str:
     return ", ".join([*names[:limit], *(["..."] if len(names) > limit else [])])
 
 
+def merge_equal(lines: Iterable[str], limit: int = 4) -> list[str]:
+    """Return the lines; `limit` or more that differ in names and numbers only become one line.
+
+    lines: problems or notes. Such a line keeps the first of them by name, says how many there are,
+        and names `limit` others
+    limit: from how many lines on
+
+    >>> lines = [f"a/{number}.png is empty" for number in range(9)]
+    >>> merge_equal([*lines, "b/0.png holds NaN"], limit=2)
+    ['a/0.png is empty (9 times: also a/1.png, a/2.png, ...)', 'b/0.png holds NaN']
+    """
+    groups: dict[str, list[str]] = {}
+    for line in lines:
+        first, *words = line.split(" ")
+        pattern = " ".join("#" if NAME_OR_NUMBER.search(word) else word for word in words)
+        groups.setdefault(pattern if words else first, []).append(line)
+    merged = []
+    for group in groups.values():
+        if len(group) < limit:
+            merged += group
+            continue
+        first, *others = sorted(group)
+        differing = (
+            next((a for a, b in zip(o.split(" "), first.split(" "), strict=True) if a != b), "")
+            for o in others
+        )
+        names = first_names([name.strip("(),:;'") for name in differing if name], limit)
+        merged.append(f"{first} ({len(group)} times{f': also {names}' if names else ''})")
+    return merged
+
+
+NAME_OR_NUMBER = re.compile(r"[0-9/]|\.\w")
+"""In a word: it is a number, a path or a file name, in which equal problems may differ."""
+
+
+@dataclass(frozen=True)
+class LeftOutFiles:
+    """Files below the root of a dataset that no sample comes from, for one reason.
+
+    reason: why, and what to do if they are data
+    count: how many there are; of an empty folder 0
+    names: of the files relative to the root, or of their folders if they are many
+
+    >>> LeftOutFiles("empty folder", 0, ["old/"]).names
+    ['old/']
+    """
+
+    reason: str
+    count: int
+    names: Sequence[str]
+
+
+@dataclass(frozen=True)
+class SampleStatistics:
+    """What the samples of a dataset are.
+
+    shape: (C, *S) of every sample
+    dtype: of its values
+    low, high: smallest and largest value of all samples
+    spacing: mm per step along each axis of S, smallest and largest; None where unknown
+    stored_shapes: how many cases are stored in which shape, such as {"256 x 256, 3 channels": 8}
+
+    >>> SampleStatistics((1, 4, 4), "float32", 0.0, 1.0, None).as_text()
+    '1 x 4 x 4 float32, values 0 to 1, spacing unknown'
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    low: float
+    high: float
+    spacing: tuple[tuple[float, ...], tuple[float, ...]] | None
+    stored_shapes: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, samples: Iterable[Sample]) -> SampleStatistics | None:
+        """Return the statistics of samples; None if there are none."""
+        statistics = None
+        for sample in samples:
+            low, high = float(sample.x.min()), float(sample.x.max())
+            spacing = None if sample.spacing is None else (sample.spacing, sample.spacing)
+            dtype = str(sample.x.dtype).removeprefix("torch.")
+            one = cls(tuple(sample.x.shape), dtype, low, high, spacing)
+            statistics = one if statistics is None else statistics.joined(one)
+        return statistics
+
+    def joined(self, other: SampleStatistics) -> SampleStatistics:
+        """Return the statistics of both sets of samples."""
+        spacing = (
+            self.spacing
+            and other.spacing
+            and (
+                tuple(map(min, self.spacing[0], other.spacing[0])),
+                tuple(map(max, self.spacing[1], other.spacing[1])),
+            )
+        )
+        low, high = min(self.low, other.low), max(self.high, other.high)
+        stored_shapes = Counter(self.stored_shapes) + Counter(other.stored_shapes)
+        return replace(self, low=low, high=high, spacing=spacing, stored_shapes=stored_shapes)
+
+    def as_text(self) -> str:
+        """Return the statistics in words."""
+        shape = " x ".join(map(str, self.shape))
+        spacing = "unknown"
+        if self.spacing is not None:
+            ends = zip(*self.spacing, strict=True)
+            steps = [f"{a:.4g}" if a == b else f"{a:.4g}-{b:.4g}" for a, b in ends]
+            spacing = f"{' x '.join(steps)} mm"
+        return f"{shape} {self.dtype}, values {self.low:.4g} to {self.high:.4g}, spacing {spacing}"
+
+
 @dataclass(frozen=True)
 class VerificationReport:
     """Result of checking all of a dataset.
@@ -247,6 +393,9 @@ class VerificationReport:
     notes: other information for the user
     samples: number of samples of each part
     bad_cases: how many cases the problems are in
+    files_read: how many files were read, for samples or as tables
+    left_out: all other files there, by the reason
+    statistics: what a sample is; None if none could be read
 
     >>> VerificationReport(problems=[], notes=[], samples={"train": 3}).bad_cases
     0
@@ -256,6 +405,9 @@ class VerificationReport:
     notes: Sequence[str]
     samples: Mapping[str, int]
     bad_cases: int = 0
+    files_read: int = 0
+    left_out: Sequence[LeftOutFiles] = ()
+    statistics: SampleStatistics | None = None
 
 
 class Dataset(ABC):
@@ -290,17 +442,20 @@ class Dataset(ABC):
         self.prepare(progress)
         splits = {"train": self.train(), "held_out": self.calibration()}
         splits |= {"val": self.val(), "test": self.test()}
-        problems = []
+        problems, statistics = [], None
         for name, split in splits.items():
             for i in range(len(split)):
                 try:
-                    if not bool(split[i].x.isfinite().all()):
-                        problems.append(f"sample {split[i].key!r} holds NaN or inf")
+                    sample = split[i]
+                    if not bool(sample.x.isfinite().all()):
+                        problems.append(f"sample {sample.key!r} holds NaN or inf")
+                    one = SampleStatistics.of([sample])
+                    statistics = statistics.joined(one) if statistics and one else one
                 except DataError as error:
                     problems.append(error.summary)
                 progress(f"looking at {name}", i + 1, len(split))
         counts = {name: len(split) for name, split in splits.items()}
-        return VerificationReport(problems, (), counts, len(problems))
+        return VerificationReport(problems, (), counts, len(problems), statistics=statistics)
 
     @abstractmethod
     def train(self, *, labelled: bool = False) -> Split:

@@ -16,13 +16,15 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
-from .base import DataError, Spec
+from .base import Count, DataError, FourFractions, Fraction, Many, Natural, Span, Spec
 from .io.directories import list_directory
 from .io.nifti import Volume, read_volume
+from .io.nifti_names import is_nifti, nifti_stem
 from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
 from .splits.assignment import Case, four_way_split
 from .transforms.coregistration import NanPolicy, nan_notes, read_coregistered
@@ -32,6 +34,7 @@ from .transforms.slices import (
     select_slices,
     to_display_planes,
     vanished_lesions_text,
+    volume_shape_text,
 )
 
 NATIVE_SIZE = 240  # voxels along both in-plane axes, in every release
@@ -79,15 +82,15 @@ class BraTS(FileDataset):
         self,
         *,
         root: str | None = None,
-        modalities: Sequence[str] = MODALITIES,
-        axial: Sequence[int] = (80, 128),
-        every: int = 1,
-        size: int | None = None,
-        crop: int | None = None,
-        seed: int = 0,
-        fractions: Sequence[float] = (0.6, 0.1, 0.1, 0.2),
-        min_brain: float = 0.05,
-        min_lesion: int = 1,
+        modalities: Many[Literal["t1", "t1ce", "t2", "flair"]] = MODALITIES,
+        axial: Span = (80, 128),
+        every: Count = 1,
+        size: Count | None = None,
+        crop: Count | None = None,
+        seed: Natural = 0,
+        fractions: FourFractions = (0.6, 0.1, 0.1, 0.2),
+        min_brain: Fraction = 0.05,
+        min_lesion: Count = 1,
         nan: NanPolicy = "error",
         ignore_affine: bool = False,
         allow_empty_mask: bool = False,
@@ -153,7 +156,7 @@ class BraTS(FileDataset):
         return {case.name: split_of[case.group] for case in cases}
 
     def read(self, case: Case) -> CaseSamples:
-        """The slices of a case that are worth keeping."""
+        """Return the slices of a case that have enough brain."""
 
         def name_of(role: str) -> str:
             return f"{case.name}/{case.files[role].name}"
@@ -205,6 +208,8 @@ class BraTS(FileDataset):
             notes,
             not constant,
             {vanished_lesions_text(size, self.min_lesion): slices.vanished_lesions},
+            volume_shape_text(volumes[self.modalities[0]].data.shape),
+            slices.mask_area_ratios,
         )
 
     def _file_name_problems(self, case: Case) -> list[str]:
@@ -220,7 +225,7 @@ class BraTS(FileDataset):
         ]
 
     def _extent_problems(self, volumes: Mapping[str, Volume], first_name: str) -> Iterator[str]:
-        """What keeps the first volume, and with it the case, from being cut as asked for."""
+        """Yield a problem if the first volume has too few slices or another extent."""
         height, width, depth = next(iter(volumes.values())).data.shape
         if depth <= self.axial[1]:
             yield f"{first_name} has {depth} axial slices; axial asks for number {self.axial[1]}"
@@ -233,8 +238,8 @@ class BraTS(FileDataset):
     def _find_copies(
         self, cases: Iterable[Case], digests: Mapping[Path, str], split_of: Mapping[str, str]
     ) -> tuple[list[str], list[str]]:
-        """No two images of BraTS are alike, in one split or one case either, but constant ones.
-        Those that cannot be read are told as such."""
+        """Return copied images as problems, within a split or a case too, because no two images of
+        BraTS are equal unless they are constant (an unreadable image counts as constant here)."""
         cases = list(cases)
         images = [path for case in cases for role, path in case.files.items() if role != "seg"]
         counts = Counter(digests[path] for path in images)
@@ -258,7 +263,7 @@ def _is_constant(path: Path) -> bool:
 
 
 def _case_folders(root: Path, depth: int) -> Iterator[Path]:
-    """Folders below root, not looking into those that are cases."""
+    """Yield the folders below root; the inside of a case is not searched."""
     for folder in list_directory(root):
         if folder.is_dir():
             yield folder
@@ -275,12 +280,12 @@ def _match_release(name: str) -> tuple[str, re.Match[str] | None]:
 
 
 def _modality_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
-    """By modality, and "seg"; and the NIfTI names that fit nothing."""
+    """Return files by modality and "seg", and the NIfTI names that match none."""
     files: dict[str, Path] = {}
     unrecognised = []
     for path in list_directory(folder):
-        if path.is_file() and path.name.endswith((".nii", ".nii.gz")):
-            stem = path.name.removesuffix(".gz").removesuffix(".nii")
+        if path.is_file() and is_nifti(path.name):
+            stem = nifti_stem(path.name)
             modality = MODALITY_ENDINGS.get(stem.removeprefix(folder.name))
             if modality is None or modality in files:
                 unrecognised.append(path.name)

@@ -28,9 +28,11 @@ from typing import Literal
 import numpy as np
 import torch
 
-from .base import DataError, Spec, first_names
+from .base import Count, DataError, Fraction, Natural, Spec, ThreeFractions, first_names
 from .io.directories import list_directory
+from .io.folder_names import resolve_case
 from .io.nifti import BRATS_LABELS, read_labels, read_volume
+from .io.nifti_names import is_nifti
 from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
 from .splits.assignment import Case, assign_groups, assign_pools, check_fractions
 from .splits.shared_subjects import check_split_policy, remove_shared_subjects
@@ -39,11 +41,12 @@ from .transforms.slices import pad_or_crop_square, select_slices, vanished_lesio
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 SLICE_NAME = re.compile(
-    r"(?P<patient>.+)_(?P<modality>t1|t1ce|t2|flair|seg)_(?P<at>\d+)(_w)?\.nii(\.gz)?"
+    r"(?P<patient>.+)_(?P<modality>t1|t1ce|t2|flair|seg)_(?P<at>\d+)(_w)?\.nii(\.gz)?",
+    re.IGNORECASE,
 )
 FOLDER_NUMBER = re.compile(r"\d+")
-FILE_NAME = re.compile(r"(\d+)\.nii(\.gz)?")
-LABEL_NAME = re.compile(r"(\d+)-label\.nii(\.gz)?")
+FILE_NAME = re.compile(r"(\d+)\.nii(\.gz)?", re.IGNORECASE)
+LABEL_NAME = re.compile(r"(\d+)-label\.nii(\.gz)?", re.IGNORECASE)
 TRAIN_FOLDERS, TEST_FOLDERS = (
     ("training", "train_healthy"),
     ("testing", "validation", "val_diseased"),
@@ -74,14 +77,14 @@ class BraTSSlices(FileDataset):
         self,
         *,
         root: str | None = None,
-        size: int = 256,
-        pad: int = 256,
-        min_lesion: int | None = None,
+        size: Count = 256,
+        pad: Count = 256,
+        min_lesion: Count | None = None,
         group: Literal["patient", "slice"] = "patient",
-        fractions: Sequence[float] = (0.8, 0.1, 0.1),
-        cut_val: float = 0.0,
+        fractions: ThreeFractions = (0.8, 0.1, 0.1),
+        cut_val: Fraction = 0.0,
         split: Literal["corrected", "published"] = "corrected",
-        seed: int = 0,
+        seed: Natural = 0,
     ) -> None:
         if group not in ("patient", "slice"):
             raise ValueError(f"group is 'patient' or 'slice', not {group!r}")
@@ -194,16 +197,22 @@ class BraTSSlices(FileDataset):
             vanished_lesions_text(self.size, min_pixels): int(too_small or slices.vanished_lesions)
         }
         return CaseSamples(
-            [replace(sample, key=case.name) for sample in samples], notes, not constant, counts
+            [replace(sample, key=case.name) for sample in samples],
+            notes,
+            not constant,
+            counts,
+            f"{x.shape[1]} x {x.shape[2]}",
+            () if too_small else slices.mask_area_ratios,
         )
 
 
 def _find_layout(root: Path) -> tuple[Path | None, str]:
-    """The folder that holds the pools, and whose form it has."""
-    above = [root.parent] if root.name in TRAIN_FOLDERS + TEST_FOLDERS else []
+    """Return the folder that holds the pools, and its layout, "wolleb" or "berdiff"."""
+    above = [root.parent] if root.name.lower() in TRAIN_FOLDERS + TEST_FOLDERS else []
     for base in (root, root / "brats", root / "data/brats", root / "data", *above):
         for pool in TRAIN_FOLDERS:
-            for path in list_directory(base / pool) if (base / pool).is_dir() else ():
+            folder = resolve_case(base, pool)
+            for path in list_directory(folder) if folder.is_dir() else ():
                 if path.is_dir() and any(
                     SLICE_NAME.fullmatch(p.name) for p in list_directory(path)
                 ):
@@ -214,18 +223,20 @@ def _find_layout(root: Path) -> tuple[Path | None, str]:
 
 
 def _wolleb_cases(base: Path) -> tuple[list[Case], list[str]]:
-    """Every slice, by patient and height, and what is missing or too much."""
+    """Return every slice, ordered by patient and index, and every problem."""
     cases, problems = [], []
     labels: dict[str, Path] = {}
-    for path in list_directory(base / "test_labels") if (base / "test_labels").is_dir() else ():
+    label_folder = resolve_case(base, "test_labels")
+    for path in list_directory(label_folder) if label_folder.is_dir() else ():
         match = LABEL_NAME.fullmatch(path.name)
         if match:
             labels[match[1]] = path
     for pool in ("training", "testing"):
-        if not (base / pool).is_dir():
+        pool_folder = resolve_case(base, pool)
+        if not pool_folder.is_dir():
             problems.append(f"{pool}/ is not there")
             continue
-        for folder in (path for path in list_directory(base / pool) if path.is_dir()):
+        for folder in (path for path in list_directory(pool_folder) if path.is_dir()):
             name = f"{pool}/{folder.name}"
             files, tokens, unrecognised = _slice_files(folder)
             if pool == "testing" and folder.name in labels:
@@ -250,7 +261,7 @@ def _wolleb_cases(base: Path) -> tuple[list[Case], list[str]]:
     for case in cases:
         places[case.pool, case.group, case.extra["slice"]].append(case.name)
     problems += [
-        f"slice {slice_index} of {patient} stands in {' and '.join(names)}"
+        f"slice {slice_index} of {patient} is in {' and '.join(names)}"
         for (_, patient, slice_index), names in places.items()
         if len(names) > 1
     ]
@@ -258,36 +269,37 @@ def _wolleb_cases(base: Path) -> tuple[list[Case], list[str]]:
 
 
 def _slice_files(folder: Path) -> tuple[dict[str, Path], set[tuple[str, int]], list[str]]:
-    """Files by modality, the (patient, height) they name, and NIfTI names that fit nothing."""
+    """Return files by modality, the (patient, index) in their names, and other NIfTI names."""
     files: dict[str, Path] = {}
     tokens, unrecognised = set(), []
     for path in list_directory(folder):
         match = SLICE_NAME.fullmatch(path.name)
-        if match and match["modality"] not in files:
-            files[match["modality"]] = path
+        if match and match["modality"].lower() not in files:
+            files[match["modality"].lower()] = path
             tokens.add((match["patient"], int(match["at"])))
-        elif path.name.endswith((".nii", ".nii.gz")):
+        elif is_nifti(path.name):
             unrecognised.append(path.name)
     return files, tokens, unrecognised
 
 
 def _index_berdiff(base: Path) -> DatasetIndex:
-    """Every file, in the order of their numbers; no patient is known."""
+    """Return every file in the order of its number; its patient is unknown."""
     cases, problems, folder_of_name = [], [], dict[str, str]()
-    for folder in (base / name for name in TRAIN_FOLDERS + TEST_FOLDERS if (base / name).is_dir()):
-        pool = "train" if folder.name in TRAIN_FOLDERS else "test"
+    folders = [resolve_case(base, name) for name in TRAIN_FOLDERS + TEST_FOLDERS]
+    for folder in (path for path in folders if path.is_dir()):
+        pool = "train" if folder.name.lower() in TRAIN_FOLDERS else "test"
         paths = {}
         for path in list_directory(folder):
             match = FILE_NAME.fullmatch(path.name)
             if match and match[1] not in paths:
                 paths[match[1]] = path
-            elif path.name.endswith((".nii", ".nii.gz")):
+            elif is_nifti(path.name):
                 problems.append(f"{folder.name}/{path.name} has no number of its own for a name")
         for number, path in sorted(paths.items(), key=lambda item: (int(item[0]), item[0])):
             name = f"{pool}/{number}"
             if name in folder_of_name:
                 problems.append(
-                    f"{number} stands in {folder_of_name[name]} and {folder.name}: remove one"
+                    f"{number} is in {folder_of_name[name]} and {folder.name}: remove one"
                 )
                 continue
             folder_of_name[name] = folder.name
@@ -295,20 +307,20 @@ def _index_berdiff(base: Path) -> DatasetIndex:
             cases.append(Case(name, name, {"image": path}, pool, label))
     note = (
         "no patient is named in this form: neighbouring numbers are likely one patient's, so "
-        "splits are cut in blocks of numbers; at their seams one may stand in two"
+        "each split is a block of numbers; a patient between two blocks may be in both"
     )
     return DatasetIndex(cases, problems, [note])
 
 
 def _assign_blocks(cases: Sequence[Case], fractions: Mapping[str, float]) -> dict[str, str]:
-    """Cases in their order, cut into one block for every split."""
+    """Return the split of every case; a split is one block of consecutive cases."""
     counts = Counter(assign_groups([case.name for case in cases], fractions, 0).values())
     splits = [split for split in fractions for _ in range(counts[split])]
     return {case.name: split for case, split in zip(cases, splits, strict=True)}
 
 
 def _shows_tumour(case: Case) -> bool:
-    """Whether a slice shows tumour; false also for one that `read` will refuse."""
+    """Return whether a slice shows tumour; false for one that `read` refuses."""
     try:
         return bool(read_labels(case.files["seg"], reorient=False).data.any())
     except DataError:
@@ -316,7 +328,7 @@ def _shows_tumour(case: Case) -> bool:
 
 
 def _read_modality_files(case: Case) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
-    """(4, H, W) and its tumour (H, W), from a file each."""
+    """Return (4, H, W), its tumour (H, W) and mm per pixel, from one file per channel."""
 
     def name_of(role: str) -> str:
         return f"{case.name}/{case.files[role].name}"
@@ -333,7 +345,7 @@ def _read_modality_files(case: Case) -> tuple[np.ndarray, np.ndarray, tuple[floa
 
 
 def _read_channel_file(case: Case) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
-    """(4, H, W) and its tumour (H, W), from one file of four or five channels."""
+    """Return (4, H, W), its tumour (H, W) and mm per pixel, from one file of 4 or 5 channels."""
     name = f"{case.name} ({case.files['image'].name})"
     volume = read_volume(case.files["image"], name=name, reorient=False)
     channels, test = len(volume.data), case.pool == "test"

@@ -17,7 +17,6 @@ stored type's range, not each image's own darkest and brightest pixel.
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -27,18 +26,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import DataError
+from .base import Count, DataError, FourFractions, Natural, Pair
 from .io.csv import read_rows
-from .io.directories import find_files, folder_levels, name_conflicts
-from .io.file_type import describe_file_type
+from .io.directories import find_files, folder_levels, list_directory, name_conflicts
+from .io.folder_names import is_normal, pool_of
+from .io.npy import read_npy_array
+from .io.value_range import ValueRange
 from .preparation.deduplicated_dataset import DeduplicatedDataset
 from .preparation.file_dataset import DatasetIndex
 from .splits.assignment import Case, check_fractions
 from .splits.published import assign_unpublished
 
 PATIENT_NAME = re.compile(r"patient\d+")
-POOLS = {"training": "train", "train": "train", "testing": "test", "test": "test"}
-LABELS = {"healthy": False, "diseased": True}
+DISEASED = "diseased"
 COLUMNS = ("Path", "Frontal/Lateral", "No Finding", "Pleural Effusion")
 
 
@@ -47,8 +47,8 @@ class CheXpert(DeduplicatedDataset):
 
     root: the folder that holds training/ and testing/, or train.csv, or one above it; else
         $ADBENCH_DATA
-    size: see Pictures; 256 x 256 without keeping the aspect
-    split: "corrected", or "published" to keep patients that stand in the training and test sets
+    size, range: see ImageDataset; 256 x 256 without keeping the aspect
+    split: "corrected", or "published" to keep patients that are in the training and test sets
     fractions: of patients in train, held_out, val and test; what is published needs none
     seed: which patients go where
     """
@@ -65,15 +65,16 @@ class CheXpert(DeduplicatedDataset):
         self,
         *,
         root: str | None = None,
-        size: int | Sequence[int] | None = 256,
+        size: Count | Pair[Count] | None = 256,
+        range: ValueRange | None = None,
         split: Literal["corrected", "published"] = "corrected",
-        fractions: Sequence[float] = (0.6, 0.1, 0.1, 0.2),
-        seed: int = 0,
+        fractions: FourFractions = (0.6, 0.1, 0.1, 0.2),
+        seed: Natural = 0,
     ) -> None:
         self.root, self.seed = root, seed
         self.fractions = check_fractions(fractions, 4)
         self._set_split_policy(split)
-        self._set_image_options(size, 1)
+        self._set_image_options(size, 1, range=range)
 
     def build_index(self, root: Path) -> DatasetIndex:
         cases, problems, notes = _index_tables(root)
@@ -90,60 +91,60 @@ class CheXpert(DeduplicatedDataset):
     def _read_pixels(self, case: Case) -> Tensor:
         path = case.files["image"]
         if path.suffix == ".npy":
-            return read_npy(path.read_bytes(), case.name)
+            limits = self._limits or (None if self.range is None else (0.0, 1.0))
+            return read_npy(path.read_bytes(), case.name, limits)
         return super()._read_pixels(case)
 
 
-def read_npy(file_bytes: bytes, name: str) -> Tensor:
+def read_npy(file_bytes: bytes, name: str, limits: tuple[float, float] | None = None) -> Tensor:
     """Return the image of a .npy file, (H, W) or (H, W, 1), as (1, H, W) float32 in 0..1.
 
     file_bytes: all bytes of the file: uint8 or uint16, scaled by the range of the type, or floats
         in 0..1
     name: of the file in errors
+    limits: the stored numbers that become 0 and 1, of any type; those beyond them lie below 0 or
+        above 1 then
 
     Raises DataError for anything else. Objects (pickles) are never loaded.
 
+    >>> import io
     >>> buffer = io.BytesIO()
     >>> np.save(buffer, np.full((2, 3), 255, np.uint8))
     >>> read_npy(buffer.getvalue(), "white.npy").unique().tolist()
     [1.0]
     """
-    if not file_bytes.startswith(b"\x93NUMPY"):
-        raise DataError(f"{name} is no .npy file: it looks like {describe_file_type(file_bytes)}")
-    try:
-        array = np.load(io.BytesIO(file_bytes), allow_pickle=False)
-    except ValueError as error:
-        if "allow_pickle" in str(error):
-            reason = (
-                "holds Python objects (a pickle), which adbench never loads: save plain numbers"
-            )
-            raise DataError(f"{name} {reason}") from None
-        raise DataError(f"{name} is truncated or corrupt ({error})") from None
+    array = read_npy_array(file_bytes, name)
     if array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.ndim != 2:
         raise DataError(f"{name} has the shape {array.shape}, not (rows, columns[, 1])")
-    if array.dtype in (np.uint8, np.uint16):
-        array = array.astype(np.float32) / np.iinfo(array.dtype).max
-    elif not np.issubdtype(array.dtype, np.floating):
+    if array.dtype.kind not in "uif" or (limits is None and array.dtype.kind == "i"):
         raise DataError(f"{name} holds {array.dtype}; it takes uint8, uint16, or floats in 0..1")
-    if not (np.isfinite(array).all() and 0 <= array.min() <= array.max() <= 1):
-        raise DataError(f"{name} holds floats outside 0..1, or NaN: scale them, or store uint8")
+    if limits is not None:
+        if not np.isfinite(array).all():
+            raise DataError(f"{name} holds NaN or infinite numbers")
+        low, high = limits
+        array = (array.astype(np.float64) - low) / (high - low)
+    elif array.dtype in (np.uint8, np.uint16):
+        array = array.astype(np.float32) / np.iinfo(array.dtype).max
+    elif not (np.isfinite(array).all() and 0 <= array.min() <= array.max() <= 1):
+        raise DataError(
+            f"{name} holds {array.dtype} outside 0..1, or NaN "
+            "(range=LOW,HIGH or range=train scales all images alike)"
+        )
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))[None]
 
 
 def _index_folders(root: Path) -> tuple[list[Case], list[str]]:
-    """Wolleb et al.'s form."""
+    """Return the cases in the layout of Wolleb et al., and every problem."""
     cases: list[Case] = []
     problems: list[str] = []
-    base = next(
-        _matching_folders(root, lambda folder: any(map(Path.is_dir, _class_folders(folder)))), None
-    )
+    base = next(_matching_folders(root, _holds_classes), None)
     for path in find_files(base, [".npy"], 3) if base else ():
-        pool, label = POOLS.get(path.parent.parent.name), LABELS.get(path.parent.name)
+        pool, label = pool_of(path.parent.parent.name), _label_of_folder(path.parent.name)
         name = "/".join(path.parts[-3:])
         match = PATIENT_NAME.match(path.stem)
-        if pool is None or label is None:
+        if not pool or label is None:
             problems.append(f"{name} lies in no {{training,testing}}/{{healthy,diseased}} folder")
         elif match is None:
             problems.append(f"{name} has no patient in its name (patient00128_study3.npy)")
@@ -152,12 +153,20 @@ def _index_folders(root: Path) -> tuple[list[Case], list[str]]:
     return cases, problems
 
 
-def _class_folders(folder: Path) -> Iterator[Path]:
-    return (folder / pool / kind for pool in POOLS for kind in LABELS)
+def _holds_classes(folder: Path) -> bool:
+    """Return whether a folder holds {training,testing}/{healthy,diseased}."""
+    pools = [path for path in list_directory(folder) if path.is_dir() and pool_of(path.name)]
+    classes = (path for pool in pools for path in list_directory(pool))
+    return any(_label_of_folder(path.name) is not None and path.is_dir() for path in classes)
+
+
+def _label_of_folder(name: str) -> bool | None:
+    """Return whether a folder of this name holds diseased lungs; None if it says neither."""
+    return False if is_normal(name) else True if name.lower() == DISEASED else None
 
 
 def _index_tables(root: Path) -> tuple[list[Case], list[str], list[str]]:
-    """The published form: what train.csv, valid.csv and test.csv say."""
+    """Return the cases in train.csv, valid.csv and test.csv, problems, and notes."""
     base = next(_matching_folders(root, lambda folder: (folder / "train.csv").is_file()), None)
     if base is None:
         return [], [], []
@@ -196,7 +205,7 @@ def _index_tables(root: Path) -> tuple[list[Case], list[str], list[str]]:
 
 
 def _label(row: Mapping[str, str]) -> bool | None:
-    """False for healthy, True for pleural effusion, None for neither (or both)."""
+    """Return false for healthy, true for pleural effusion, None for neither or both."""
     healthy, ill = (_is_one(row[column]) for column in ("No Finding", "Pleural Effusion"))
     return None if healthy == ill else ill
 
@@ -206,6 +215,6 @@ def _is_one(text: str) -> bool:
 
 
 def _matching_folders(root: Path, matches: Callable[[Path], bool]) -> Iterator[Path]:
-    """The folders that fit: root, or up to two below it."""
+    """Yield the folders that match: root, and folders up to two levels below it."""
     for level in folder_levels(root, 2):
         yield from (folder for folder in level if matches(folder))

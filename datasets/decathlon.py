@@ -21,12 +21,15 @@ from pathlib import Path, PurePosixPath
 
 import torch
 
-from .base import Sample, Spec
+from .base import Count, FourFractions, Many, Natural, Sample, Spec, Three, TwoFractions
 from .io.directories import list_directory
+from .io.folder_names import resolve_case
 from .io.nifti import read_volume
+from .io.nifti_names import is_nifti, nifti_stem
 from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
 from .splits.assignment import Case, assign_groups, check_fractions, four_way_split
 from .transforms.crops import crop_and_resize, to_display_axes
+from .transforms.slices import volume_shape_text
 
 
 class Decathlon(FileDataset):
@@ -52,13 +55,13 @@ class Decathlon(FileDataset):
         *,
         root: str | None = None,
         task: str = "Task01_BrainTumour",
-        others: Sequence[str] | None = None,
-        channel: int = 0,
-        size: int | Sequence[int] = 128,
-        crop: Sequence[int] | None = (128, 160, 160),
-        fractions: Sequence[float] = (0.7, 0.1, 0.1, 0.1),
-        abnormal: Sequence[float] = (0.2, 0.8),
-        seed: int = 0,
+        others: Many[str] | None = None,
+        channel: Natural = 0,
+        size: Count | Three[Count] = 128,
+        crop: Three[Count] | None = (128, 160, 160),
+        fractions: FourFractions = (0.7, 0.1, 0.1, 0.1),
+        abnormal: TwoFractions = (0.2, 0.8),
+        seed: Natural = 0,
     ) -> None:
         extent = (size,) * 3 if isinstance(size, int) else tuple(size)
         if len(extent) != 3 or min(extent) < 1 or channel < 0:
@@ -73,10 +76,10 @@ class Decathlon(FileDataset):
         self.spec = Spec(channels=1, shape=extent, masks=False)
 
     def build_index(self, root: Path) -> DatasetIndex:
-        root_is_task = root.name.startswith(self.task) and (root / "imagesTr").is_dir()
+        root_is_task = _is_called(root, self.task) and resolve_case(root, "imagesTr").is_dir()
         base = root.parent if root_is_task else root
-        tasks = [p for p in list_directory(base) if p.is_dir() and (p / "imagesTr").is_dir()]
-        normal_tasks = [path for path in tasks if path.name.startswith(self.task)]
+        tasks = [p for p in list_directory(base) if resolve_case(p, "imagesTr").is_dir()]
+        normal_tasks = [path for path in tasks if _is_called(path, self.task)]
         if len(normal_tasks) != 1:
             available = ", ".join(path.name for path in tasks) or "no task"
             raise self.no_data_error(
@@ -86,7 +89,7 @@ class Decathlon(FileDataset):
         problems: list[str] = []
         if self.others is not None:
             tasks_of_name = {
-                name: [p for p in abnormal_tasks if p.name.startswith(name)] for name in self.others
+                name: [p for p in abnormal_tasks if _is_called(p, name)] for name in self.others
             }
             problems += [
                 f"{name} lies not beside {normal_tasks[0].name}"
@@ -108,7 +111,20 @@ class Decathlon(FileDataset):
             task_cases, task_problems = _task_cases(path, abnormal=path != normal_tasks[0])
             cases += task_cases
             problems += task_problems
-        return DatasetIndex(cases, problems)
+        left_out = {
+            resolve_case(path, name): "masks and test images that this dataset does not use"
+            for path in (normal_tasks[0], *abnormal_tasks)
+            for name in ("labelsTr", "labelsTs", "imagesTr", "imagesTs")
+            if resolve_case(path, name) not in {case.files["image"].parent for case in cases}
+        }
+        left_out |= {
+            path: "another task than the chosen ones"
+            for path in tasks
+            if path not in (normal_tasks[0], *abnormal_tasks)
+        }
+        tables = [path / "dataset.json" for path in (normal_tasks[0], *abnormal_tasks)]
+        tables = [path for path in tables if path.is_file()]
+        return DatasetIndex(cases, problems, tables=tables, left_out=left_out)
 
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         normal = {case.group for case in cases if not case.label}
@@ -132,14 +148,21 @@ class Decathlon(FileDataset):
             x[None], case.name, case.group, bool(case.label), spacing=spacing, tags=tags
         )
         reason = f"{name} is constant: it becomes zeros, and no method trains on it"
-        return CaseSamples([sample], [reason] if constant else [], not constant)
+        shape = volume_shape_text(volume.data.shape)
+        return CaseSamples([sample], [reason] if constant else [], not constant, stored_shape=shape)
+
+
+def _is_called(folder: Path, beginning: str) -> bool:
+    return folder.name.casefold().startswith(beginning.casefold())
 
 
 def _task_cases(folder: Path, *, abnormal: bool) -> tuple[list[Case], list[str]]:
-    """A task's training images; of an abnormal one its test images, where there are any."""
+    """Return the cases of a task and every problem: its training images, or of an abnormal task
+    its test images, if it has any."""
     listed_names, problems = _listed_names(folder)
-    pool = "imagesTs" if abnormal and _nifti_files(folder / "imagesTs") else "imagesTr"
-    paths = {path.name: path for path in _nifti_files(folder / pool)}
+    test_images = _nifti_files(resolve_case(folder, "imagesTs")) if abnormal else []
+    pool = "imagesTs" if test_images else "imagesTr"
+    paths = {path.name: path for path in _nifti_files(resolve_case(folder, pool))}
     listed = listed_names.get(pool)
     if listed is not None:
         problems += [
@@ -154,7 +177,7 @@ def _task_cases(folder: Path, *, abnormal: bool) -> tuple[list[Case], list[str]]
         ]
     cases = []
     for name, path in paths.items():
-        subject = name.removesuffix(".gz").removesuffix(".nii")
+        subject = nifti_stem(name)
         case_name = f"{folder.name}/{pool}/{subject}"
         extra = {"task": folder.name}
         cases.append(Case(case_name, case_name, {"image": path}, pool, abnormal, extra))
@@ -166,11 +189,12 @@ def _task_cases(folder: Path, *, abnormal: bool) -> tuple[list[Case], list[str]]
 def _nifti_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return [path for path in list_directory(folder) if path.name.endswith((".nii", ".nii.gz"))]
+    return [path for path in list_directory(folder) if is_nifti(path.name)]
 
 
 def _listed_names(folder: Path) -> tuple[dict[str, set[str]], list[str]]:
-    """The names of images that dataset.json lists, by folder; nothing where it is not there."""
+    """Return the names of images in dataset.json, by folder, and problems; nothing without the
+    file."""
     path = folder / "dataset.json"
     if not path.is_file():
         return {}, []

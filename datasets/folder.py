@@ -9,8 +9,9 @@ and nothing needs to be split beforehand:
     <root>/normal/*.png
     <root>/abnormal/*.png                    or any other names than normal, perhaps by kind
 
-Normal folders are called good, normal, ok, healthy or negative. There may be a val/ like test/;
-train/ may hold abnormal images too, train/<anything else>/, for methods that take labels.
+Normal folders are called good, normal, ok, healthy or the like, splits train or training, val,
+valid or validation, test or testing, in any case (io/folder_names.py). There may be a val/ like
+test/; train/ may hold abnormal images too, train/<anything else>/, for methods that take labels.
 
 Masks are optional: PNG or TIFF, 0 where normal and one other number where not, of their image's
 size, in ground_truth/ or masks/, under their image's name (or NAME_mask.png): at
@@ -26,18 +27,26 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
+from .base import Count, FourFractions, Natural, Pair, first_names
 from .io.directories import find_files, list_directory, name_conflicts
+from .io.folder_names import (
+    ALIASES,
+    POOLS,
+    ambiguous_folders,
+    folders_of,
+    is_normal,
+    meaning_of,
+    pool_of,
+    unmatched_folders,
+)
 from .io.images import SUFFIXES
+from .io.value_range import ValueRange
 from .preparation.file_dataset import DatasetIndex
 from .preparation.image_dataset import ImageDataset
 from .splits.assignment import Case, check_fractions
 from .splits.published import assign_unpublished
-
-NORMAL_FOLDERS = ("good", "normal", "ok", "healthy", "negative")
-POOLS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
-POOLS |= {"val": "val", "valid": "val", "validation": "val"}
-MASK_FOLDERS = ("ground_truth", "masks", "mask")
 
 
 class Folder(ImageDataset):
@@ -47,10 +56,11 @@ class Folder(ImageDataset):
     group: what a file's name says of whom it shows, as a regular expression: its first capture
         group, such as "(patient[0-9]+)". Images of one group stay in one split. Without it, every
         image stands for itself, which flatters every method if some show the same thing
-    size, channels, tile, overlap: see Pictures
-    labels: where nothing is split, deal abnormal images to training too, for methods that take
+    size, channels, tile, overlap, range: see ImageDataset
+    labels: where nothing is split, assign abnormal images to training too, for methods that take
         image labels
-    fractions: of groups in train, held_out, val and test; of folders that are there, none is taken
+    fractions: of groups in train, held_out, val and test; splits with a folder of their own stay as
+        they are
     seed: which groups go where
     """
 
@@ -62,22 +72,23 @@ class Folder(ImageDataset):
         *,
         root: str | None = None,
         group: str | None = None,
-        size: int | Sequence[int] | None = 256,
-        channels: int | None = None,
-        tile: int | None = None,
-        overlap: int = 0,
+        size: Count | Pair[Count] | None = 256,
+        channels: Literal[1, 3] | None = None,
+        tile: Count | None = None,
+        overlap: Natural = 0,
+        range: ValueRange | None = None,
         labels: bool = False,
-        fractions: Sequence[float] = (0.6, 0.1, 0.1, 0.2),
-        seed: int = 0,
+        fractions: FourFractions = (0.6, 0.1, 0.1, 0.2),
+        seed: Natural = 0,
     ) -> None:
         self.root, self.group, self.labels, self.seed = root, group, labels, seed
         self.fractions = check_fractions(fractions, 4)
         self._pattern = _compile_group_pattern(group)
-        self._set_image_options(size, channels, tile, overlap)
+        self._set_image_options(size, channels, tile, overlap, range)
 
     def build_index(self, root: Path) -> DatasetIndex:
         base = _find_base(root)
-        images, problems = _find_images(base)
+        images, problems, left_out = _find_images(base)
         paired, unpaired = _pair_masks(images, base)
         problems += unpaired
         has_masks = bool(paired)
@@ -99,7 +110,12 @@ class Folder(ImageDataset):
         self._has_masks = has_masks
         self._has_labels = any(c.label and (c.pool == "train" or self.labels) for c in cases)
         self._infer_spec(cases)
-        return DatasetIndex(cases, problems)
+        notes = [
+            f"the folder {_relative_name(path, base)}/ is left out: {reason}"
+            for path, reason in left_out.items()
+            if any(find_files(path, SUFFIXES, 5))
+        ]
+        return DatasetIndex(cases, problems, notes, left_out=left_out)
 
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         unpublished = {case.pool for case in cases} == {""}
@@ -109,7 +125,7 @@ class Folder(ImageDataset):
         return assign_unpublished(cases, self.fractions, self.seed, abnormal_splits=abnormal_splits)
 
     def _group_of(self, image: Path) -> str | None:
-        """Whom an image shows; None if the expression does not find it."""
+        """Return the group that an image's name contains; None if the expression does not match."""
         if self._pattern is None:
             return ""
         match = self._pattern.search(image.name)
@@ -129,7 +145,7 @@ def _compile_group_pattern(group: str | None) -> re.Pattern[str] | None:
 
 
 def _find_base(root: Path) -> Path:
-    """Root, or the only folder in it that is laid out like this where root itself is not."""
+    """Return root, or the only folder in it with this layout if root has not."""
     if _has_known_folders(root):
         return root
     folders = [path for path in list_directory(root) if path.is_dir() and _has_known_folders(path)]
@@ -138,14 +154,19 @@ def _find_base(root: Path) -> Path:
 
 def _has_known_folders(folder: Path) -> bool:
     return any(
-        p.is_dir() and p.name.lower() in {*POOLS, *NORMAL_FOLDERS} for p in list_directory(folder)
+        path.is_dir() and meaning_of(path.name) in (*POOLS, "normal")
+        for path in list_directory(folder)
     )
 
 
-def _find_images(base: Path) -> tuple[dict[Path, tuple[str, str]], list[str]]:
-    """Every image with its pool and kind, "" for normal; and those of which this is not clear."""
-    folders = [p for p in list_directory(base) if p.is_dir() and p.name.lower() not in MASK_FOLDERS]
-    pools = {p: POOLS[p.name.lower()] for p in folders if p.name.lower() in POOLS}
+def _find_images(
+    base: Path,
+) -> tuple[dict[Path, tuple[str, str]], list[str], Mapping[Path, str]]:
+    """Return every image with its pool and kind ("" for normal), those of which this is not clear,
+    and the folders that mean nothing."""
+    mask_folders = folders_of(base, "masks")
+    folders = [p for p in list_directory(base) if p.is_dir() and p not in mask_folders]
+    pools = {path: pool_of(path.name) for path in folders if pool_of(path.name)}
     images: dict[Path, tuple[str, str]] = {}
     problems = []
     for folder in pools or folders:
@@ -156,20 +177,24 @@ def _find_images(base: Path) -> tuple[dict[Path, tuple[str, str]], list[str]]:
                 location = f"{folder.name}/ itself: put it in {folder.name}/good/ or another folder"
                 problems.append(f"{_relative_name(image, base)} lies in {location}")
             else:
-                images[image] = (pool, "" if kind.lower() in NORMAL_FOLDERS else kind)
-    sets = [name for name in set(pools.values()) if [*pools.values()].count(name) > 1]
-    problems += [f"{base.name}/ holds two folders that mean {name}: join them" for name in sets]
+                images[image] = (pool, "" if is_normal(kind) else kind)
+    problems += ambiguous_folders(pools, base)
     if images and all(kind for _, kind in images.values()):
+        kinds = first_names(sorted({kind for _, kind in images.values()}))
+        normal_names = ", ".join(ALIASES["normal"][:5])
         problems.append(
-            f"no folder of {base.name}/ is called {', '.join(NORMAL_FOLDERS)}: which is normal?"
+            f"no folder of {base.name}/ is called {normal_names}: which is normal? ({kinds} were "
+            "read as kinds of anomalies)"
         )
-    return images, problems
+    left_out = unmatched_folders(base, [*pools, *mask_folders]) if pools else {}
+    return images, problems, left_out
 
 
 def _pair_masks(
     images: Mapping[Path, tuple[str, str]], base: Path
 ) -> tuple[dict[Path, list[Path]], list[str]]:
-    """The masks of each image that has any, and masks that belong to none or to several."""
+    """Return the masks of each image that has any, and a problem for each mask of no image or of
+    several."""
     images_of_place: dict[str, list[Path]] = defaultdict(list)
     for image, (pool, kind) in images.items():
         path = image.relative_to(base).with_suffix("")
@@ -180,9 +205,7 @@ def _pair_masks(
             images_of_place[f"*/{image.stem}"].append(image)
     paired: dict[Path, list[Path]] = defaultdict(list)
     problems = []
-    for mask_folder in (
-        p for p in list_directory(base) if p.is_dir() and p.name.lower() in MASK_FOLDERS
-    ):
+    for mask_folder in folders_of(base, "masks"):
         for mask in find_files(mask_folder, SUFFIXES, 5):
             relative_path = mask.relative_to(mask_folder)
             stem = relative_path.stem.removesuffix("_mask")

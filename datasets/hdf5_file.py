@@ -5,7 +5,15 @@
     split (N,), of "train", "held_out", "val", "test"
 
 All but x and label may be missing; an argument says what each is called. One file, or all under a
-folder; each holds its own N, all of one shape.
+folder; each holds its own N, all of one shape. Complex x has two channels each: all real parts,
+then all imaginary parts.
+
+A mask holds 0 where normal and one other number where abnormal. -1, and 255 in files whose masks
+hold 1, too, mark what nobody judged: it is outside of the roi, so that it counts neither as normal
+nor as abnormal. A roi holds 0 where nothing is evaluated and one other number elsewhere.
+
+All values must lie in the file itself: links into other files, virtual datasets and raw files
+outside are refused, because HDF5 reads what is missing there as zeros.
 """
 
 from __future__ import annotations
@@ -19,10 +27,25 @@ import h5py
 import numpy as np
 import torch
 
-from .base import DataError, Sample, Spec
+from .base import DataError, FourFractions, Natural, Sample, Spec, ThreeFractions
 from .io.directories import find_files, name_conflicts
-from .io.hdf5_arrays import Array, Scale, open_hdf5, require_dataset, scale_to_unit_range
+from .io.hdf5_arrays import (
+    Array,
+    Scale,
+    is_complex,
+    open_hdf5,
+    real_and_imaginary,
+    require_dataset,
+    scale_to_unit_range,
+)
 from .io.hdf5_tables import SampleTable, read_sample_table
+from .io.mask_values import (
+    are_whole_numbers,
+    ignored_numbers,
+    mask_number_problems,
+    read_distinct_numbers,
+)
+from .io.value_range import ValueRange, outside_range_text
 from .preparation.array_dataset import ArrayDataset, ArraySample, find_duplicate_samples
 from .preparation.file_dataset import CaseSamples, DatasetIndex
 from .splits.assignment import Case, assign_groups, check_fractions
@@ -38,8 +61,11 @@ class HDF5(ArrayDataset):
     x, label, mask, roi, group, split: names of the datasets in the files
     axes: how many spatial axes a sample has; None to tell from masks and shape (a first axis of up
         to 4 holds channels)
-    scale: "range" takes integers by the ends of their type, and floats must lie in 0..1; "minmax"
-        and "p1p99" scale each sample by its own values (within roi)
+    scale: "range" scales all samples alike; "minmax" and "p1p99" scale each sample by its own
+        values (within roi)
+    range: with scale="range", the stored numbers that become 0 and 1, such as (0, 4095), or "train"
+        for the smallest and the largest of all normal training samples; what lies beyond is cut off
+        and counted. None takes integers by the ends of their type, and floats must lie in 0..1
     nan: "zero" takes NaN for 0; else it is an error
     fractions: of the groups in train, held_out, val and test, where no split is given; of the first
         two where the file says train but not held_out
@@ -49,6 +75,7 @@ class HDF5(ArrayDataset):
     """
 
     name = "hdf5"
+    preparation_version = 2  # 2: numbers of masks to ignore
     expected = "<root>/*.h5 (or one file) with x (N, C, *S), label (N,) and, if known, mask, group"
 
     def __init__(
@@ -63,16 +90,22 @@ class HDF5(ArrayDataset):
         split: str = "split",
         axes: Literal[1, 2, 3] | None = None,
         scale: Scale = "range",
+        range: ValueRange | None = None,
         nan: Literal["error", "zero"] = "error",
-        fractions: Sequence[float] = (0.6, 0.1, 0.1, 0.2),
-        abnormal: Sequence[float] = (0.0, 0.3, 0.7),
+        fractions: FourFractions = (0.6, 0.1, 0.1, 0.2),
+        abnormal: ThreeFractions = (0.0, 0.3, 0.7),
         allow_empty_mask: bool = False,
-        seed: int = 0,
+        seed: Natural = 0,
     ) -> None:
         if scale not in ("range", "minmax", "p1p99") or nan not in ("error", "zero"):
             raise ValueError("scale is 'range', 'minmax' or 'p1p99', and nan 'error' or 'zero'")
         if axes not in (None, 1, 2, 3):
             raise ValueError(f"axes is 1, 2 or 3, not {axes!r}")
+        if range is not None and scale != "range":
+            raise ValueError(
+                f"range={range!r} scales all samples alike, scale={scale!r} each alone"
+            )
+        self._set_range(range)
         self.root, self.axes, self.nan, self.seed = root, axes, nan, seed
         self.scale: Scale = scale
         self.x, self.label, self.mask, self.roi = x, label, mask, roi
@@ -81,6 +114,7 @@ class HDF5(ArrayDataset):
         self.abnormal = check_fractions([*abnormal][::-1], 3)[::-1]
         self._case_samples: dict[str, list[ArraySample]] = {}
         self._tables: dict[Path, SampleTable] = {}
+        self._ignored: frozenset[int] = frozenset()
 
     def build_index(self, root: Path) -> DatasetIndex:
         paths = [root] if root.is_file() else list(find_files(root, (".h5", ".hdf5")))
@@ -98,6 +132,7 @@ class HDF5(ArrayDataset):
             raise self.no_data_error(f"no .h5 file lies under {root}")
         self._case_samples, self._tables = {}, tables
         problems += table_mismatches(list(tables.values()))
+        problems += self._read_mask_numbers()
         first = next(iter(tables.values()))
         rows, assignment_problems, notes = self._assign_rows(tables)
         problems += assignment_problems
@@ -112,6 +147,20 @@ class HDF5(ArrayDataset):
         for path, rows_of_file in rows.items():
             cases += self._make_cases(rows_of_file, {"image": path}, tables[path].name, max_samples)
         return DatasetIndex(cases, problems, notes)
+
+    def _read_mask_numbers(self) -> list[str]:
+        """Set `_ignored` from the masks of all files, and return what is wrong with them."""
+        numbers: dict[str, dict[str, set[int]]] = {"mask": {}, "roi": {}}
+        for path, table in self._tables.items():
+            with open_hdf5(path, table.name) as file:
+                for role in numbers.keys() & table.roles:
+                    stored = require_dataset(file, getattr(self, role), table.name, sparse=True)
+                    numbers[role][table.name] = read_distinct_numbers(stored)
+        self._ignored = ignored_numbers(numbers["mask"])
+        return [
+            *mask_number_problems(numbers["mask"], self._ignored, self.mask),
+            *mask_number_problems(numbers["roi"], frozenset(), self.roi),
+        ]
 
     def dataset_names(self) -> dict[str, str]:
         """Return the name of each role's dataset in the files."""
@@ -191,46 +240,42 @@ class HDF5(ArrayDataset):
     def read(self, case: Case) -> CaseSamples:
         path = case.files["image"]
         table = self._tables[path]
-        samples, problems, notes = [], list[str](), list[str]()
+        samples, problems, notes, outside = [], list[str](), list[str](), 0
         with open_hdf5(path, table.name) as file:
             for row in self._case_samples[case.name]:
                 sample, sample_problems, constant = self._read_sample(file, table, row)
                 problems += sample_problems
                 if constant:
                     notes.append(f"{row.key} holds one value only: no method trains on it")
+                if sample is not None and self._limits is not None:
+                    outside += int(((sample.x < 0) | (sample.x > 1)).sum())
+                    sample.x.clamp_(0, 1)
                 if sample is not None and not (constant and row.split in ("train", "held_out")):
                     samples.append(sample)
         if problems:
             raise DataError(f"{case.name} is unusable", problems)
-        return CaseSamples(samples, notes)
+        counts = {} if self._limits is None else {outside_range_text(self._limits): outside}
+        return CaseSamples(samples, notes, counts=counts)
 
     def _read_sample(
         self, file: h5py.File, table: SampleTable, row: ArraySample
     ) -> tuple[Sample | None, list[str], bool]:
         """Return a sample, all its problems, and whether it is constant."""
-        flags: dict[str, Array | None] = {"mask": None, "roi": None}
-        problems: list[str] = []
+        flags, problems = self._read_flags(file, table, row)
+        mask, roi = flags["mask"], flags["roi"]
         x, constant = None, False
-        for role in flags:
-            if role in table.roles:
-                raw = require_dataset(file, getattr(self, role), table.name)[row.position]
-                flags[role] = np.asarray(raw).reshape(table.shape) != 0
-                if not are_whole_numbers(raw):
-                    problems.append(f"the {role} of {row.key} holds fractions, such as 0.9999")
         try:
-            raw = np.asarray(require_dataset(file, self.x, table.name)[row.position])
-            if self.nan == "zero" and raw.dtype.kind == "f":
-                raw = np.where(np.isnan(raw), 0, raw)
-            raw = raw.reshape(table.channels, *table.shape)
-            x, constant = scale_to_unit_range(raw, self.scale, row.key, flags["roi"])
+            raw = self._stored_numbers(file, table, row)
+            x, constant = scale_to_unit_range(raw, self.scale, row.key, roi, self._limits)
         except DataError as error:
             problems.append(error.summary)
-        mask = flags["mask"]
         if mask is not None and mask.any() and not row.label:
             problems.append(f"the mask of {row.key} marks an anomaly, and its label says normal")
         if mask is not None and not mask.any() and row.label and not self.allow_empty_mask:
             reason = "and its label says abnormal (allow_empty_mask=true takes that)"
             problems.append(f"the mask of {row.key} is empty, {reason}")
+        if roi is not None and not roi.any():
+            problems.append(f"{row.key} has nothing to evaluate: roi and mask leave no part of it")
         if x is None or problems:
             return None, problems, False
         tensors: dict[str, Any] = {
@@ -239,6 +284,46 @@ class HDF5(ArrayDataset):
         }
         sample = Sample(torch.from_numpy(x), row.key, row.group, row.label, **tensors)
         return sample, [], constant
+
+    def _read_flags(
+        self, file: h5py.File, table: SampleTable, row: ArraySample
+    ) -> tuple[dict[str, Array | None], list[str]]:
+        """Return mask and roi of a sample, (*S) bool or None, and their problems."""
+        flags: dict[str, Array | None] = {"mask": None, "roi": None}
+        problems: list[str] = []
+        ignored: Array | None = None
+        for role in flags:
+            if role in table.roles:
+                stored = require_dataset(file, getattr(self, role), table.name, sparse=True)
+                raw = np.asarray(stored[row.position]).reshape(table.shape)
+                if not are_whole_numbers(raw):
+                    problems.append(f"the {role} of {row.key} holds fractions, such as 0.9999")
+                if role == "mask":
+                    ignored = np.isin(np.rint(raw), list(self._ignored))
+                    raw = np.where(ignored, 0, raw)
+                flags[role] = raw != 0
+        if ignored is not None and ignored.any():
+            flags["roi"] = ~ignored if flags["roi"] is None else flags["roi"] & ~ignored
+        return flags, problems
+
+    def _stored_numbers(self, file: h5py.File, table: SampleTable, row: ArraySample) -> Array:
+        """Return a sample as (C, *S) real numbers as they are stored."""
+        raw = np.asarray(require_dataset(file, self.x, table.name)[row.position])
+        parts = real_and_imaginary(raw) if is_complex(raw.dtype) else (raw,)
+        values = np.concatenate([part.reshape(-1, *table.shape) for part in parts])
+        if self.nan == "zero" and values.dtype.kind == "f":
+            values = np.where(np.isnan(values), 0, values)
+        return values
+
+    def _training_values(
+        self, cases: Sequence[Case], split_of: Mapping[str, str]
+    ) -> Iterator[Array]:
+        for case in cases:
+            path = case.files["image"]
+            with open_hdf5(path, self._tables[path].name) as file:
+                for row in self._case_samples[case.name]:
+                    if row.split == "train" and not row.label:
+                        yield self._stored_numbers(file, self._tables[path], row)
 
     def _find_copies(
         self, cases: Iterable[Case], digests: Mapping[Path, str], split_of: Mapping[str, str]
@@ -258,17 +343,6 @@ class HDF5(ArrayDataset):
                         yield row.key, row.split, np.asarray(values[row.position])
             except DataError:
                 continue  # told when it is read
-
-
-def are_whole_numbers(raw: Array) -> bool:
-    """Return whether flags are whole numbers, within 1e-3 for float16 and resampling in place.
-
-    raw: mask or roi as stored
-
-    >>> are_whole_numbers(np.array([0.0, 0.9999])), are_whole_numbers(np.array([0.5]))
-    (True, False)
-    """
-    return raw.dtype.kind != "f" or bool((np.abs(raw - np.rint(raw)) <= 1e-3).all())
 
 
 def table_mismatches(tables: Sequence[SampleTable]) -> list[str]:

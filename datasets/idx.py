@@ -11,7 +11,7 @@ as torchvision lays them, without raw/ too; the last is the form of ddpm-ood (Gr
 Workshops 2023, https://arxiv.org/abs/2211.07740). Its csv files are not read: which images they
 name depends on the order of a file system. No pickle is read either.
 
-Pairs of sets are often told apart by counting ink: look at the row of the intensity baseline.
+Two sets often differ in mean intensity alone: compare with the intensity baseline.
 """
 
 from __future__ import annotations
@@ -25,8 +25,19 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from .base import DataError, Progress, Sample, Spec, no_progress
+from .base import (
+    Count,
+    DataError,
+    Many,
+    Natural,
+    Progress,
+    Sample,
+    Spec,
+    ThreeFractions,
+    no_progress,
+)
 from .io.directories import list_directory
+from .io.folder_names import resolve_case
 from .io.hdf5_arrays import Array
 from .io.idx import PublishedSet, holds_pickles, read_published_sets
 from .io.images import resize
@@ -35,13 +46,18 @@ from .preparation.file_dataset import CaseSamples, DatasetIndex
 from .splits.assignment import Case, assign_groups, check_fractions
 from .splits.shared_subjects import check_split_policy, overlap_note
 
+Flip = Literal["vertical", "horizontal", "both"]
+
 FLIPS: dict[str, tuple[int, ...]] = {"vertical": (-2,), "horizontal": (-1,), "both": (-2, -1)}
 SAMPLES_PER_CASE = 1000
 
 
 class SampleSource(NamedTuple):
-    """One kind of samples of a pool. flip: which copy of the images, or "" for themselves
-    indices: their indices"""
+    """The samples of one kind in a published set.
+
+    flip: the axis of the flipped copy, or "" for the images themselves
+    indices: of the images in the set
+    """
 
     name: str
     published_set: str
@@ -76,14 +92,14 @@ class Idx(ArrayDataset):
         *,
         root: str | None = None,
         inside: str = "FashionMNIST",
-        outside: Sequence[str] | None = None,
-        normal_classes: Sequence[int] | None = None,
-        flips: Sequence[str] = (),
-        size: int | None = None,
-        most: int | None = None,
+        outside: str | Sequence[str] | None = None,
+        normal_classes: Many[Natural] | None = None,
+        flips: Flip | Sequence[Flip] = (),
+        size: Count | None = None,
+        most: Count | None = None,
         split: Literal["corrected", "published"] = "corrected",
-        fractions: Sequence[float] = (0.9, 0.05, 0.05),
-        seed: int = 0,
+        fractions: ThreeFractions = (0.9, 0.05, 0.05),
+        seed: Natural = 0,
     ) -> None:
         flips = [flips] if isinstance(flips, str) else list(flips)
         unknown = set(flips) - set(FLIPS)
@@ -133,28 +149,31 @@ class Idx(ArrayDataset):
             raise DataError(f"these sets are unusable. {self._repair_advice()}", problems)
         self._set_spec()
         cases, notes = self._build_cases()
-        return DatasetIndex(cases, (), notes)
+        label_files = [p.files["labels"] for p in self._sets.values() if "labels" in p.files]
+        return DatasetIndex(cases, (), notes, tables=label_files)
 
     def _set_folder(self, root: Path, name: str) -> Path:
-        """Of a set: under root, beside it, one level below it, or root itself."""
+        """Return the folder of a set: below root, beside root, one level deeper, or root itself."""
         children = (
             [path / name for path in list_directory(root) if path.is_dir()] if root.is_dir() else []
         )
         beside = root.parent / name
-        places = [root / name, *([beside] if root.name == self.inside else []), *children]
+        direct = resolve_case(root, name)
+        places = [direct, *([beside] if root.name == self.inside else []), *children]
         fallback = [] if self.outside else [root]
         return next((path for path in places if path.is_dir()), *fallback or [root / name])
 
     def _set_spec(self) -> None:
-        """What a method is shown; DataError where sets are unlike, or classes not there."""
+        """Set `spec` from the images.
+
+        Raises DataError if sets differ in shape, or classes are missing.
+        """
         first = self._sets[self.inside, "train"].images.shape[1:]
         for (name, _), pool in self._sets.items():
             extent = pool.images.shape[1:]
             if extent[0] != first[0] or (self.size is None and extent != first):
                 advice = "choose sets of as many channels" if extent[0] != first[0] else "size=32"
-                difference = (
-                    f"{name} has images of {extent}, {self.inside} of {first} (mend: {advice})"
-                )
+                difference = f"{name} has images of {extent}, {self.inside} of {first} ({advice})"
                 raise DataError(f"dataset 'idx': {difference}")
         if self.normal_classes is not None:
             for published_set in ("train", "test"):
@@ -247,8 +266,8 @@ class Idx(ArrayDataset):
         return np.sort(rng.choice(indices, self.most, replace=False))
 
     def _find_duplicates(self) -> tuple[dict[str, str], set[str], list[str]]:
-        """Of images that are equal: the first of each; the training images that stand in a test
-        set too; and what to say of them."""
+        """Return the first image of each group of equal ones, the training images that are also in
+        a test set, and notes on them."""
         first_keys: dict[bytes, str] = {}
         first_of, shared = {}, list[str]()
         for current_set in ("test", "train"):
@@ -297,9 +316,11 @@ class Idx(ArrayDataset):
                 tags["flip"] = kind
             samples.append(Sample(image, row.key, row.group, row.label, tags=tags))
         count_name = "images that hold one value only, which no method trains on"
-        return CaseSamples(samples, counts={count_name: constant_count} if constant_count else {})
+        counts = {count_name: constant_count} if constant_count else {}
+        shape = " x ".join(map(str, pool.images.shape[2:]))
+        return CaseSamples(samples, counts=counts, stored_shape=shape)
 
     def _shared_group_problems(
         self, cases: Sequence[Case], split_of: Mapping[str, str]
     ) -> list[str]:
-        return []  # groups were kept whole when images were dealt
+        return []  # build_index assigned whole groups

@@ -1,4 +1,4 @@
-"""IXI to train on, BraTS21 or MSLUB to find lesions in: the trees and csv splits of pDDPM.
+"""IXI for training, BraTS21 or MSLUB for testing, in the folders and csv splits of pDDPM.
 
 Behrendt et al., "Patched diffusion models for unsupervised anomaly detection in brain MRI", MIDL
 2023, https://arxiv.org/abs/2303.03758; cDDPM and mDDPM share the tree. Volumes are skull-stripped,
@@ -25,12 +25,15 @@ import re
 from abc import ABC
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+from msgspec import Meta
 
-from .base import DataError, Spec, first_names
+from .base import Count, DataError, Fraction, Natural, Span, Spec, TwoFractions, first_names
 from .io.csv import read_rows
+from .io.directories import list_directory
+from .io.folder_names import resolve_case
 from .io.nifti import LABEL_TOLERANCE, Volume
 from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
 from .splits.assignment import Case, check_fractions, split_training_pool
@@ -42,6 +45,7 @@ from .transforms.slices import (
     select_slices,
     to_display_planes,
     vanished_lesions_text,
+    volume_shape_text,
 )
 
 CSV_COLUMNS = ("img_name", "img_path", "mask_path")
@@ -72,19 +76,19 @@ class IXI(FileDataset, ABC):
         self,
         *,
         root: str | None = None,
-        fold: int = 0,
+        fold: Annotated[int, Meta(ge=0, le=4)] = 0,
         modality: Literal["t1", "t2"] = "t2",
-        size: int = 96,
-        pad: int = 192,
-        axial: Sequence[int] | None = None,
-        every: int = 2,
-        min_brain: float = 0.05,
-        min_lesion: int = 1,
-        fractions: Sequence[float] = (0.9, 0.1),
+        size: Count = 96,
+        pad: Count = 192,
+        axial: Span | None = None,
+        every: Count = 2,
+        min_brain: Fraction = 0.05,
+        min_lesion: Count = 1,
+        fractions: TwoFractions = (0.9, 0.1),
         split: Literal["corrected", "published"] = "corrected",
         nan: Literal["error", "zero"] = "error",
         ignore_affine: bool = False,
-        seed: int = 0,
+        seed: Natural = 0,
     ) -> None:
         if fold not in range(5) or modality not in ("t1", "t2"):
             raise ValueError(f"fold is 0 to 4, modality 't1' or 't2', not {fold} and {modality!r}")
@@ -107,8 +111,8 @@ class IXI(FileDataset, ABC):
         self.spec = Spec(channels=1, shape=(size, size))
 
     def build_index(self, root: Path) -> DatasetIndex:
-        places = (root, root / "Data", root / "data", root.parent)
-        base = next((place for place in places if (place / "splits").is_dir()), None)
+        places = (root, resolve_case(root, "Data"), root.parent)
+        base = next((p for p in places if resolve_case(p, "splits").is_dir()), None)
         if base is None:
             raise self.no_data_error(f"no folder Data/splits lies under {root}")
         lists_of_pool = {
@@ -152,7 +156,22 @@ class IXI(FileDataset, ABC):
             notes.append(
                 f"subjects without {self.modality} (avail_t2.csv): {len(unavailable)} ({examples})"
             )
-        return DatasetIndex(disjoint.cases, problems, notes)
+        other_modality = {"t1": "t2", "t2": "t1"}[self.modality]
+        left_out: dict[Path, str] = dict(disjoint.left_out)
+        for place in ("Train/ixi", f"Test/{self.target}"):
+            folder = resolve_case(base, f"{place}/{other_modality}")
+            left_out[folder] = f"modality={self.modality} was chosen"
+        for target in {"Brats21", "MSLUB"} - {self.target}:
+            folder = resolve_case(base, f"Test/{target}")
+            left_out[folder] = f"belongs to {target}; this is {self.name}"
+        split_names = [name for names in lists_of_pool.values() for name in names]
+        tables = [resolve_case(base, f"splits/{name}.csv") for name in split_names]
+        if available is not None:
+            tables.append(resolve_case(base, "splits/avail_t2.csv"))
+        for table in list_directory(resolve_case(base, "splits")):
+            if table not in tables and table.suffix == ".csv":
+                left_out[table] = f"list of another fold or set than fold={self.fold}, {self.name}"
+        return DatasetIndex(disjoint.cases, problems, notes, tables, left_out)
 
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         return split_training_pool(cases, self.fractions, self.seed)
@@ -213,13 +232,18 @@ class IXI(FileDataset, ABC):
             notes.append(f"{name_of('image')} {reason}")
         counts = {vanished_lesions_text(self.size, self.min_lesion): slices.vanished_lesions}
         return CaseSamples(
-            list(slices.samples(case.name, case.group)), notes, limits is not None, counts
+            list(slices.samples(case.name, case.group)),
+            notes,
+            limits is not None,
+            counts,
+            volume_shape_text(data.shape),
+            slices.mask_area_ratios,
         )
 
     def _row_case(
         self, base: Path, pool: str, subject: str, row: Mapping[str, str], split: str
     ) -> tuple[Case, list[str]]:
-        """What a row of a csv file stands for, and which of its files are not there."""
+        """Return the case that a row of a csv file describes, and problems: its missing files."""
         label = not split.startswith("IXI")
         csv_paths = {"image": row["img_path"], "mask": row["mask_path"]}
         csv_paths |= {"seg": row.get("seg_path", "")} if label else {}
@@ -252,9 +276,11 @@ class IXIMSLUB(IXI):
 
 
 def _read_split_rows(base: Path, name: str) -> tuple[list[dict[str, str]], list[str]]:
-    """The rows of a split that are filled, and what is wrong with the others or the file."""
+    """Return the complete rows of a split, and a problem for each incomplete row or unreadable
+    file."""
     try:
-        rows = read_rows(base / f"splits/{name}.csv", CSV_COLUMNS, f"splits/{name}.csv")
+        path = resolve_case(base, f"splits/{name}.csv")
+        rows = read_rows(path, CSV_COLUMNS, f"splits/{name}.csv")
     except DataError as error:
         return [], [error.summary]
     incomplete = [
@@ -267,17 +293,17 @@ def _read_split_rows(base: Path, name: str) -> tuple[list[dict[str, str]], list[
 
 
 def _candidate_paths(base: Path, csv_path: str, subject: str, kind: str) -> list[Path]:
-    """Where the file may be that a csv tells of (for T1): only its folder and its ending are
-    changed, never what lies above them."""
+    """Return the paths where the file that a row names may be: for T1, its last folder and its
+    ending are replaced, and nothing above them."""
     path = PurePosixPath(csv_path.lstrip("/"))
-    folder = base.joinpath(*path.parent.parent.parts, kind)
+    folder = resolve_case(base, path.parent.parent / kind)
     names = (f"{subject}_{kind}.nii.gz", f"{subject}.nii.gz", f"{subject}_{kind}.nii")
     return [folder / name for name in names]
 
 
 def _subjects_with_modality(base: Path, modality: str) -> set[str] | None:
-    """Subjects that have a T2 image, where that is told."""
-    path = base / "splits/avail_t2.csv"
+    """Return the subjects that have a T2 image according to avail_t2.csv; None if it is unknown."""
+    path = resolve_case(base, "splits/avail_t2.csv")
     if modality != "t2" or not path.is_file():
         return None
     words = path.read_text(encoding="utf-8-sig", errors="replace").replace(",", "\n").split()
@@ -285,7 +311,7 @@ def _subjects_with_modality(base: Path, modality: str) -> set[str] | None:
 
 
 def _read_flags(volume: Volume, name: str) -> tuple[np.ndarray, list[str], list[str]]:
-    """A mask that may have been warped into fractions: notes and problems."""
+    """Return a mask as bool, notes and problems; it may have been resampled into fractions."""
     data = volume.data
     if data.min() < -LABEL_TOLERANCE or data.max() > 4 + LABEL_TOLERANCE:
         low, high = float(data.min()), float(data.max())

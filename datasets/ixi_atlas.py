@@ -1,4 +1,4 @@
-"""Healthy brains of IXI and fastMRI to train on, strokes of ATLAS v2 to find: T1 slices as PNG.
+"""T1 slices as PNG: healthy brains of IXI and fastMRI for training, strokes of ATLAS v2 to test.
 
 The data of AutoDDPM (Bercea et al., ICML Workshops 2023, arXiv:2305.19643), and of PHANES and THOR:
 one mid-axial slice a subject, 8 bits, 128 x 128.
@@ -8,10 +8,10 @@ one mid-axial slice a subject, 8 bits, 128 x 128.
     data/ATLAS/png_128_sl_95/Atlas_train_/Atlas_train_0.png and Atlas_train_0_mask.png
     data/*/splits/{ixi_normal_{train,val,test},atlas_train_png,atlas_train_mask_png}.csv
 
-A list has one column, filename, with paths that begin at ./data. Without lists, all that lies there
-is dealt by subject. ATLAS slices are validation and test, never training.
+A list has one column, filename, with paths that begin at ./data. Without lists, all images are
+assigned by subject. ATLAS slices are validation and test, never training.
 
-Differs from the authors' loader: masks are found by name (theirs by the row they stand in), 0 and 1
+Differs from the authors' loader: masks are found by name (theirs by their row), 0 and 1
 are 0 and 255 of the file (theirs looks how bright an image is), masks are not dilated by resizing.
 Their evaluation skips 20 slices by number; here they count, unless `blacklist` is set.
 """
@@ -20,11 +20,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from torch import Tensor
 
+from .base import Count, FourFractions, Natural, Pair, Span
 from .io.csv import read_rows
 from .io.directories import find_files, name_conflicts
 from .preparation.deduplicated_dataset import SPLIT_PREFERENCE, DeduplicatedDataset
@@ -47,11 +49,11 @@ class IXIAtlas(DeduplicatedDataset):
     """Mid-axial T1 slices: healthy subjects of IXI and fastMRI, strokes of ATLAS.
 
     root: the folder that holds data/, or data/ itself; else $ADBENCH_DATA
-    size: see Pictures; 128 x 128 is the authors'
+    size: see ImageDataset; 128 x 128 is the authors'
     lesion: ATLAS slices count whose mask, at `size`, has more pixels than the first of these two
         and at most as many as the second
     blacklist: leave out the 20 ATLAS slices that the authors leave out
-    split: "corrected", or "published" to keep subjects that stand in two of the lists
+    split: "corrected", or "published" to keep subjects that are in two of the lists
     fractions: of subjects in train, held_out, val and test; what is listed needs none
     seed: which subjects go where
     """
@@ -67,12 +69,12 @@ class IXIAtlas(DeduplicatedDataset):
         self,
         *,
         root: str | None = None,
-        size: int | Sequence[int] | None = 128,
-        lesion: Sequence[int] = (1, 10_000),
+        size: Count | Pair[Count] | None = 128,
+        lesion: Span = (1, 10_000),
         blacklist: bool = False,
         split: Literal["corrected", "published"] = "corrected",
-        fractions: Sequence[float] = (0.6, 0.1, 0.1, 0.2),
-        seed: int = 0,
+        fractions: FourFractions = (0.6, 0.1, 0.1, 0.2),
+        seed: Natural = 0,
     ) -> None:
         if len(lesion) != 2 or not 0 <= lesion[0] < lesion[1]:
             raise ValueError(f"lesion is two numbers of pixels, less and more, not {lesion}")
@@ -84,14 +86,18 @@ class IXIAtlas(DeduplicatedDataset):
     def build_index(self, root: Path) -> DatasetIndex:
         paths = [path for path in find_files(root, [".png"], 5) if _subject(path)]
         images = {path: list[str]() for path in paths if not _is_mask(path)}
-        listed, problems = _read_lists(root)
-        for atlas in (False, True):  # what no list tells of is dealt
+        listed, problems, tables = _read_lists(root)
+        for atlas in (False, True):  # images in no list are assigned by subject
             listed_images = {p: pools for p, pools in listed.items() if _is_atlas(p) == atlas}
             images |= listed_images or {p: [""] for p in images if _is_atlas(p) == atlas}
         cases, notes, ignored = [], [], 0
+        left_out = {path: "in no list" for path in paths if path not in images}
         for image, pools in images.items():
             name, atlas = _name(image, root), _is_atlas(image)
             if atlas and self.blacklist and _atlas_number(image) in BLACKLIST:
+                left_out |= dict.fromkeys(
+                    (image, image.with_name(f"{image.stem}_mask.png")), "on the authors' blacklist"
+                )
                 continue
             files = {"image": image}
             if atlas:
@@ -119,7 +125,7 @@ class IXIAtlas(DeduplicatedDataset):
             notes.append(f"{ignored} ATLAS slices are listed for training: they are not trained on")
         cases, shared_notes = self._remove_shared_subjects(cases)
         self._infer_spec(cases)
-        return DatasetIndex(cases, problems, [*notes, *shared_notes])
+        return DatasetIndex(cases, problems, [*notes, *shared_notes], tables, left_out)
 
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         return assign_unpublished(cases, self.fractions, self.seed, abnormal_splits=("val", "test"))
@@ -131,11 +137,12 @@ class IXIAtlas(DeduplicatedDataset):
         if case.label and mask is not None and not min_pixels < int(mask.sum()) <= max_pixels:
             bounds = f"no more than {min_pixels} pixels or over {max_pixels}"
             count_name = f"ATLAS slices left out whose masks hold {bounds}"
-            return CaseSamples([], samples.notes, samples.trainable, {count_name: 1})
+            counts = {**samples.counts, count_name: 1}
+            return replace(samples, samples=[], counts=counts, mask_area_ratios=())
         return samples
 
     def _mask_problems(self, case: Case, name: str, mask: Tensor) -> Iterator[str]:
-        """A slice without lesion is no mistake here: `lesion` leaves it out."""
+        """Yield nothing: a slice without a lesion is no error here, `lesion` leaves it out."""
         return iter(())
 
     def _empty_split_hint(self, part: str) -> str:
@@ -153,13 +160,13 @@ def _is_mask(path: Path) -> bool:
 
 
 def _atlas_number(path: Path) -> int:
-    """The place of an ATLAS slice in the authors' list."""
+    """Return the index of an ATLAS slice in the authors' list; -1 without one."""
     match = ATLAS_NAME.match(path.stem)
     return int(match[1]) if match else -1
 
 
 def _subject(path: Path) -> str:
-    """Who is shown; "" if the name is none of these sets'."""
+    """Return the subject in a file's name; "" for a file of another set."""
     match = IXI_SUBJECT.search(path.stem)
     if match:
         return match[0]
@@ -167,19 +174,19 @@ def _subject(path: Path) -> str:
 
 
 def _name(path: Path, root: Path) -> str:
-    """From the folder of the set on, so that it is the same from whichever root."""
+    """Return the path from the set's folder on, which is the same for every root."""
     parts = path.parts
     start = next((i for i, part in enumerate(parts) if part in SET_FOLDERS), len(root.parts))
     return "/".join(parts[start:])
 
 
-def _read_lists(root: Path) -> tuple[dict[Path, list[str]], list[str]]:
-    """The images that lists name, and for which sets; and names behind which nothing lies."""
+def _read_lists(root: Path) -> tuple[dict[Path, list[str]], list[str], list[Path]]:
+    """Return the pools of each listed image, a problem for each listed file that is missing, and
+    the lists."""
     pools_of_image: dict[Path, list[str]] = {}
     problems = []
-    for table in find_files(root, [".csv"], 5):
-        if not LIST_NAME.search(table.stem):
-            continue
+    tables = [path for path in find_files(root, [".csv"], 5) if LIST_NAME.search(path.stem)]
+    for table in tables:
         name = table.relative_to(root).as_posix()
         match = POOL_NAME.search(table.stem)
         for number, row in enumerate(read_rows(table, ["filename"], name), start=2):
@@ -194,11 +201,12 @@ def _read_lists(root: Path) -> tuple[dict[Path, list[str]], list[str]]:
                 pools_of_image.setdefault(image, []).append(
                     "" if atlas_list and pool == "train" else pool
                 )
-    return pools_of_image, problems
+    return pools_of_image, problems, tables
 
 
 def _resolve_listed_path(listed_path: str, table: Path, root: Path) -> Path | None:
-    """The file a list means: its paths begin where its authors stood, at or above ./data."""
+    """Return the file that a list names, relative to the folder above ./data; None if it is
+    missing."""
     parts = Path(listed_path).parts
     for folder in (table.parent, *table.parents):
         for tail in (parts, parts[1:]):

@@ -18,8 +18,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
-from .layouts.mvtec_categories import find_categories, missing_category, read_categories
+from .base import Count, Natural, Pair, TwoFractions
+from .layouts.mvtec_categories import (
+    find_categories,
+    has_training_folder,
+    missing_category,
+    other_categories,
+    read_categories,
+)
 from .preparation.file_dataset import DatasetIndex
 from .preparation.image_dataset import ImageDataset
 from .splits.assignment import Case, check_fractions, split_training_pool
@@ -31,14 +39,14 @@ CATEGORIES = (
 
 
 class MVTec(ImageDataset):
-    """One category, or all that lie under root if none is named.
+    """Images of one category, or of all categories under root if none is named.
 
     root: the folder that holds the categories, one above it, or one category's own; else
         $ADBENCH_DATA
-    category: such as hazelnut (on the command line: mvtec/hazelnut); any folder's name will do
-    size, channels, tile, overlap: see Pictures; 256 x 256 without keeping the aspect is DDAD's.
-        Of several categories together all are shown with 3 channels, as grid, screw and zipper
-        are gray and the others coloured
+    category: such as hazelnut (on the command line: mvtec/hazelnut); any folder's name is accepted
+    size, channels, tile, overlap: see ImageDataset; 256 x 256 without keeping the aspect is DDAD's.
+        Images of several categories together have 3 channels, because grid, screw and zipper are
+        gray and the others coloured
     fractions: of the published training images in train and held_out
     seed: which images those are
     """
@@ -51,25 +59,26 @@ class MVTec(ImageDataset):
         *,
         root: str | None = None,
         category: str | None = None,
-        size: int | Sequence[int] | None = 256,
-        channels: int | None = None,
-        tile: int | None = None,
-        overlap: int = 0,
-        fractions: Sequence[float] = (0.9, 0.1),
-        seed: int = 0,
+        size: Count | Pair[Count] | None = 256,
+        channels: Literal[1, 3] | None = None,
+        tile: Count | None = None,
+        overlap: Natural = 0,
+        fractions: TwoFractions = (0.9, 0.1),
+        seed: Natural = 0,
     ) -> None:
         self.root, self.category, self.seed = root, category, seed
         self.fractions = check_fractions(fractions, 2)
         self._set_image_options(size, channels, tile, overlap)
 
     def build_index(self, root: Path) -> DatasetIndex:
-        folders = find_categories(root, self.category, lambda p: (p / "train").is_dir())
+        folders = find_categories(root, self.category, has_training_folder)
         if not folders:
             raise self.no_data_error(missing_category(root, self.category))
         cases, problems = read_categories(folders)
         self._shown = self.channels or (3 if len(folders) > 1 else None)
         self._infer_spec(cases)
-        return DatasetIndex(cases, problems)
+        left_out = other_categories(folders, has_training_folder)
+        return DatasetIndex(cases, problems, left_out=left_out)
 
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         return split_training_pool(cases, self.fractions, self.seed)

@@ -1,4 +1,4 @@
-"""NFBS and Edinburgh as AnoDDPM reads them: healthy heads to train on, tumours to find.
+"""NFBS (healthy heads, for training) and Edinburgh (tumours, for testing), as AnoDDPM reads them.
 
 Wyatt et al., "AnoDDPM", CVPR Workshops (NTIRE) 2022, https://github.com/Julian-Wyatt/AnoDDPM.
 
@@ -20,17 +20,20 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from msgspec import Meta
 
-from .base import DataError, Spec
+from .base import Count, DataError, Natural, Span, Spec, TwoFractions
 from .io.directories import list_directory
+from .io.folder_names import ambiguous_folders, folders_of, resolve_case
 from .io.nifti import read_labels, read_volume
+from .io.npy import read_npy_array
 from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
 from .splits.assignment import Case, assign_pools, check_fractions
-from .transforms.slices import select_slices, vanished_lesions_text
+from .transforms.slices import select_slices, vanished_lesions_text, volume_shape_text
 
 PATIENT_RANGES = {  # of Edinburgh's 22 patients, (first, behind the last)
     **{"17904": (165, 205), "18428": (177, 213), "18582": (160, 190), "18638": (160, 212)},
@@ -40,14 +43,16 @@ PATIENT_RANGES = {  # of Edinburgh's 22 patients, (first, behind the last)
     **{"19423": (142, 200), "19567": (160, 200), "19628": (147, 210), "19691": (155, 200)},
     **{"19723": (140, 170), "19849": (150, 180)},
 }
-RANGE_MARGIN = 5  # slices around the tumour of patients that stand in no table
+RANGE_MARGIN = 5  # slices around the tumour of patients that are not in PATIENT_RANGES
 T1W_NAME = re.compile(r"sub-(?P<id>[^_]+)_.*T1w\.nii(\.gz)?")
 BRAIN_MASK_NAME = re.compile(r"sub-(?P<id>[^_]+)_.*T1w_brainmask\.nii(\.gz)?")
 
 
 class NFBSEdinburgh(FileDataset):
-    """Planes of T1-weighted volumes in 0..1. Without DATASETS/Test, test's normal planes are those
-    of tumour patients; with it, its people join them (tag subject_status).
+    """Planes of T1-weighted volumes in 0..1.
+
+    Without DATASETS/Test, the normal planes of the test set are those of tumour patients; with it,
+    those of its healthy subjects are added (tag subject_status).
 
     root: the folder DATASETS, or the one above it; else $ADBENCH_DATA
     size: rows and columns, padded to a square and averaged over areas
@@ -69,15 +74,15 @@ class NFBSEdinburgh(FileDataset):
         self,
         *,
         root: str | None = None,
-        size: int = 256,
-        slices: Sequence[int] = (40, 100),
+        size: Count = 256,
+        slices: Span = (40, 100),
         ranges: Literal["paper", "four", "all"] = "paper",
-        every: int = 1,
+        every: Count = 1,
         norm: Literal["window", "paper"] = "window",
-        min_lesion: int = 1,
-        fractions: Sequence[float] = (0.9, 0.1),
-        val_share: float = 0.0,
-        seed: int = 0,
+        min_lesion: Count = 1,
+        fractions: TwoFractions = (0.9, 0.1),
+        val_share: Annotated[float, Meta(ge=0, lt=1)] = 0.0,
+        seed: Natural = 0,
     ) -> None:
         if len(slices) != 2 or not 0 <= slices[0] <= slices[1] or every < 1 or size < 1:
             raise ValueError(f"no planes from {slices}, every {every}, of size {size}")
@@ -100,7 +105,8 @@ class NFBSEdinburgh(FileDataset):
         self.spec = Spec(channels=1, shape=(size, size))
 
     def build_index(self, root: Path) -> DatasetIndex:
-        base = next((p for p in (root, root / "DATASETS") if (p / "Train").is_dir()), None)
+        places = (root, resolve_case(root, "DATASETS"))
+        base = next((place for place in places if folders_of(place, "train")), None)
         if base is None:
             raise self.no_data_error(f"no folder DATASETS/Train lies under {root}")
         cases, problems = _nfbs_cases(base)
@@ -116,7 +122,8 @@ class NFBSEdinburgh(FileDataset):
             f"test holds {len(healthy_subjects)} healthy people of another study than "
             "the patients: compare within subject_status"
         )
-        return DatasetIndex(cases, problems, [note] if healthy_subjects else [])
+        notes = [note] if healthy_subjects else []
+        return DatasetIndex(cases, problems, notes, left_out=_unused_duplicates(cases))
 
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         train, held_out = self.fractions
@@ -177,7 +184,14 @@ class NFBSEdinburgh(FileDataset):
         reason = f"{name} is constant: it becomes zeros, and no method trains on it"
         counts = {vanished_lesions_text(self.size, self.min_lesion): slices.vanished_lesions}
         samples = list(slices.samples(case.name, case.group))
-        return CaseSamples(samples, [reason] if constant else [], not constant, counts)
+        return CaseSamples(
+            samples,
+            [reason] if constant else [],
+            not constant,
+            counts,
+            volume_shape_text(stack.shape),
+            slices.mask_area_ratios,
+        )
 
     def _plane_indices(self, case: Case, lesion: np.ndarray) -> list[int]:
         if case.pool != "Edinburgh":
@@ -195,8 +209,11 @@ class NFBSEdinburgh(FileDataset):
         return list(range(start, stop, self.every))
 
     def _apply_window(self, stack: np.ndarray) -> np.ndarray | None:
-        """In 0..1; None where it is constant. An array whose values span no more than 1, which is
-        3 sd, has been through the authors' window: its upper end is where they clipped."""
+        """Return values scaled to 0..1; None if they are constant.
+
+        An array whose values span no more than 1, which is 3 sd, went through the authors' window
+        already: its upper end is where they clipped.
+        """
         low, high = float(stack.min()), float(stack.max())
         if not low < high:
             return None
@@ -212,10 +229,12 @@ class NFBSEdinburgh(FileDataset):
 
 
 def _nfbs_cases(base: Path) -> tuple[list[Case], list[str]]:
-    """NFBS: a folder each."""
+    """Return the cases of NFBS, one per folder, and every problem."""
     cases, problems = [], []
-    for pool in ("Train", "Test"):
-        for folder in list_directory(base / pool) if (base / pool).is_dir() else ():
+    problems += ambiguous_folders(list_directory(base), base)
+    pools = {"Train": folders_of(base, "train"), "Test": folders_of(base, "test")}
+    for pool, pool_folders in pools.items():
+        for folder in (path for place in pool_folders for path in list_directory(place)):
             if not folder.is_dir():
                 continue
             paths = list_directory(folder)
@@ -237,14 +256,17 @@ def _nfbs_cases(base: Path) -> tuple[list[Case], list[str]]:
 
 
 def _edinburgh_cases(base: Path) -> tuple[list[Case], list[str]]:
-    """Edinburgh: an array and its mask each; raw_cleaned counts before raw."""
+    """Return the cases of Edinburgh, an array and its mask each, and every problem; raw_cleaned/
+    is preferred to raw/."""
     locations = ("CancerousDataset/EdinburghDataset/Anomalous-T1", "EdinburghDataset/Anomalous-T1")
-    folder = next((base / p for p in (*locations, "Anomalous-T1") if (base / p).is_dir()), None)
+    places = [resolve_case(base, location) for location in (*locations, "Anomalous-T1")]
+    folder = next((place for place in places if place.is_dir()), None)
     if folder is None:
         return [], []
     arrays = {}
     for name in ("mask", "raw", "raw_cleaned"):
-        paths = list_directory(folder / name) if (folder / name).is_dir() else []
+        array_folder = resolve_case(folder, name)
+        paths = list_directory(array_folder) if array_folder.is_dir() else []
         arrays[name] = {path.stem: path for path in paths if path.suffix == ".npy"}
     images = arrays["raw"] | arrays["raw_cleaned"]
     cases: list[Case] = []
@@ -262,10 +284,24 @@ def _edinburgh_cases(base: Path) -> tuple[list[Case], list[str]]:
     return cases, problems
 
 
+def _unused_duplicates(cases: Sequence[Case]) -> dict[Path, str]:
+    """Return volumes beside arrays, and raw arrays of which there is a cleaned one."""
+    left_out: dict[Path, str] = {}
+    for case in cases:
+        image = case.files["image"]
+        if case.pool != "Edinburgh" and image.suffix == ".npy":
+            volumes = [p for p in list_directory(image.parent) if T1W_NAME.fullmatch(p.name)]
+            left_out |= dict.fromkeys(volumes, "its .npy array is read instead")
+        elif image.parent.name == "raw_cleaned":
+            left_out[image.parent.parent / "raw" / image.name] = "raw_cleaned is read instead"
+    return left_out
+
+
 def _read_planes(
     path: Path, name: str, *, axis: int
 ) -> tuple[np.ndarray, tuple[float, float], list[str]]:
-    """Planes (N, H, W) float32, mm along rows and columns, and what is wrong; then no planes."""
+    """Return planes (N, H, W) float32, mm along rows and columns, and problems; with a problem,
+    no planes."""
     try:
         if path.suffix == ".npy":
             array, spacing = _read_npy_volume(path, name), (1.0, 1.0, 1.0)
@@ -279,13 +315,9 @@ def _read_planes(
 
 
 def _read_npy_volume(path: Path, name: str) -> np.ndarray:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        reason = str(error).partition("\n")[0]
-        raise DataError(f"{name} cannot be read ({reason})") from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf" or array.ndim != 3:
-        finding = f"{getattr(array, 'dtype', '')} {getattr(array, 'shape', '')}"
+    array = read_npy_array(path.read_bytes(), name)
+    if array.dtype.kind not in "biuf" or array.ndim != 3:
+        finding = f"{array.dtype} {array.shape}"
         raise DataError(f"{name} holds {finding}; three axes of numbers are expected")
     array = array.astype(np.float32)
     if not np.isfinite(array).all():

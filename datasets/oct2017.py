@@ -23,21 +23,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from .base import Count, FourFractions, Many, Natural, Pair
 from .io.directories import find_files, folder_levels, name_conflicts
+from .io.folder_names import is_normal, pool_of
 from .io.images import SUFFIXES
 from .preparation.deduplicated_dataset import DeduplicatedDataset
 from .preparation.file_dataset import DatasetIndex
 from .splits.assignment import Case, check_fractions
 from .splits.published import assign_unpublished
 
-NORMAL, DISEASES = "NORMAL", ("CNV", "DME", "DRUSEN")
-IMAGE_NAME = re.compile(rf"({NORMAL}|{'|'.join(DISEASES)})-(\d+)-\d+")
-POOLS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
-POOLS |= {"val": "val", "valid": "val", "validation": "val"}
-CLASS_OF_FOLDER = {kind: kind for kind in (NORMAL, *DISEASES)} | {
-    "good": NORMAL,
-    "Ungood": "Ungood",
-}
+Disease = Literal["CNV", "DME", "DRUSEN"]
+
+NORMAL = "NORMAL"
+DISEASES: tuple[Disease, ...] = ("CNV", "DME", "DRUSEN")
+IMAGE_NAME = re.compile(rf"({NORMAL}|{'|'.join(DISEASES)})-(\d+)-\d+", re.IGNORECASE)
+CLASS_OF_FOLDER = {kind.casefold(): kind for kind in (*DISEASES, "Ungood")}
 
 
 class OCT2017(DeduplicatedDataset):
@@ -45,8 +45,8 @@ class OCT2017(DeduplicatedDataset):
 
     root: the folder OCT2017, or one above it; else $ADBENCH_DATA
     classes: the diseases that count as abnormal; images of others are left out
-    size, channels: see Pictures; 256 x 256 without keeping the aspect is the papers'
-    split: "corrected", or "published" to keep patients that stand in the training and test sets
+    size, channels: see ImageDataset; 256 x 256 without keeping the aspect is the papers'
+    split: "corrected", or "published" to keep patients that are in the training and test sets
     fractions: of patients in train, held_out, val and test; those that are published need none
     seed: which patients go where
     """
@@ -60,12 +60,12 @@ class OCT2017(DeduplicatedDataset):
         self,
         *,
         root: str | None = None,
-        classes: Sequence[str] = DISEASES,
-        size: int | Sequence[int] | None = 256,
-        channels: int | None = 1,
+        classes: Disease | Many[Disease] = DISEASES,
+        size: Count | Pair[Count] | None = 256,
+        channels: Literal[1, 3] | None = 1,
         split: Literal["corrected", "published"] = "corrected",
-        fractions: Sequence[float] = (0.6, 0.1, 0.1, 0.2),
-        seed: int = 0,
+        fractions: FourFractions = (0.6, 0.1, 0.1, 0.2),
+        seed: Natural = 0,
     ) -> None:
         classes = [classes] if isinstance(classes, str) else list(classes)
         if not classes or not {*classes} <= {*DISEASES}:
@@ -88,6 +88,11 @@ class OCT2017(DeduplicatedDataset):
             for outcome in outcomes
             if isinstance(outcome, Case) and outcome.extra.get("disease") in selected
         ]
+        left_out = {
+            outcome.files["image"]: f"{outcome.extra['disease']} is not in classes"
+            for outcome in outcomes
+            if isinstance(outcome, Case) and outcome.extra.get("disease") not in selected
+        }
         unnamed = [case.name for case in cases if case.group == case.name]
         problems += name_conflicts((case.files["image"] for case in cases), base)
         if not any(case.pool == "test" for case in cases):
@@ -98,23 +103,21 @@ class OCT2017(DeduplicatedDataset):
             notes.append(f"{note}: each counts as a patient of its own")
         self._has_labels = any(case.label for case in cases if case.pool in ("", "train"))
         self._infer_spec(cases)
-        return DatasetIndex(cases, problems, notes)
+        return DatasetIndex(cases, problems, notes, left_out=left_out)
 
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         return assign_unpublished(cases, self.fractions, self.seed)
 
 
 def _image_case(image: Path, parts: Sequence[str]) -> Case | str:
-    """An image, by its place below the dataset's folder; or what is wrong with that."""
+    """Return the case of an image from its place below the dataset's folder, or a problem."""
     folders = parts[:-1]
-    pool = next((POOLS[part] for part in folders if part in POOLS), "")
-    folder = next((CLASS_OF_FOLDER[part] for part in folders if part in CLASS_OF_FOLDER), "")
-    known_positions = (
-        i for i, part in enumerate(folders) if part in POOLS or part in CLASS_OF_FOLDER
-    )
+    pool = next(filter(None, map(pool_of, folders)), "")
+    folder = next(filter(None, map(_class_of, folders)), "")
+    known_positions = (i for i, part in enumerate(folders) if pool_of(part) or _class_of(part))
     name = "/".join(parts[next(known_positions, 0) :])
     match = IMAGE_NAME.fullmatch(image.stem)
-    kind = match[1] if match else folder
+    kind = match[1].upper() if match else folder
     if not kind:
         return f"{name}: neither its name nor its folder tells the class"
     if folder not in ("", kind, "Ungood") or (folder == "Ungood" and kind == NORMAL):
@@ -124,7 +127,12 @@ def _image_case(image: Path, parts: Sequence[str]) -> Case | str:
     return Case(name, group, {"image": image}, pool, kind != NORMAL, tags)
 
 
+def _class_of(folder_name: str) -> str:
+    """Return the class that a folder's name means, or ""."""
+    return NORMAL if is_normal(folder_name) else CLASS_OF_FOLDER.get(folder_name.casefold(), "")
+
+
 def _dataset_folders(root: Path) -> Iterator[Path]:
-    """The folder of this dataset at or below root, beside whatever else lies there."""
+    """Yield the folders of this dataset at or below root."""
     for level in folder_levels(root, 2):
         yield from (p for p in level if p.name.strip().upper() in ("OCT2017", "OCT"))

@@ -17,13 +17,22 @@ A mask is true where it is not 0: its numbers are classes, not 255.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
-from .base import DataError
+from .base import Count, DataError, Natural, Pair, TwoFractions
 from .io.csv import read_rows
 from .io.directories import find_files, list_directory, name_conflicts
+from .io.folder_names import resolve_case
 from .io.images import SUFFIXES
-from .layouts.mvtec_categories import find_categories, missing_category, read_categories
+from .layouts.mvtec_categories import (
+    find_categories,
+    has_training_folder,
+    missing_category,
+    other_categories,
+    read_categories,
+)
 from .preparation.file_dataset import DatasetIndex
 from .preparation.image_dataset import ImageDataset
 from .splits.assignment import Case, check_fractions, split_training_pool
@@ -32,11 +41,11 @@ SPLIT_TABLE = "split_csv/1cls.csv"
 
 
 class VisA(ImageDataset):
-    """One category, or all that lie under root if none is named.
+    """Images of one category, or of all categories under root if none is named.
 
     root: the folder that holds the categories and split_csv/, or one above it; else $ADBENCH_DATA
     category: such as candle (on the command line: visa/candle)
-    size, channels, tile, overlap: see Pictures; 256 x 256 without keeping the aspect is DDAD's
+    size, channels, tile, overlap: see ImageDataset; 256 x 256 without keeping the aspect is DDAD's
     fractions: of the published training images in train and held_out
     seed: which images those are
     """
@@ -50,39 +59,46 @@ class VisA(ImageDataset):
         *,
         root: str | None = None,
         category: str | None = None,
-        size: int | Sequence[int] | None = 256,
-        channels: int | None = 3,
-        tile: int | None = None,
-        overlap: int = 0,
-        fractions: Sequence[float] = (0.9, 0.1),
-        seed: int = 0,
+        size: Count | Pair[Count] | None = 256,
+        channels: Literal[1, 3] | None = 3,
+        tile: Count | None = None,
+        overlap: Natural = 0,
+        fractions: TwoFractions = (0.9, 0.1),
+        seed: Natural = 0,
     ) -> None:
         self.root, self.category, self.seed = root, category, seed
         self.fractions = check_fractions(fractions, 2)
         self._set_image_options(size, channels, tile, overlap)
 
     def build_index(self, root: Path) -> DatasetIndex:
-        raw = find_categories(root, self.category, lambda p: (p / "Data/Images").is_dir())
-        folders = raw or find_categories(root, self.category, lambda p: (p / "train").is_dir())
+        raw = find_categories(root, self.category, _is_raw)
+        folders = raw or find_categories(root, self.category, has_training_folder)
         if not folders:
             raise self.no_data_error(missing_category(root, self.category))
-        notes: list[str] = []
+        left_out = other_categories(folders, _is_raw if raw else has_training_folder)
         if raw:
             base = folders[0].parent
-            cases, problems, notes = _table_cases(base, {path.name for path in folders})
-            problems += name_conflicts((case.files["image"] for case in cases), base)
+            index = _read_split_table(base, {path.name for path in folders})
+            conflicts = name_conflicts((case.files["image"] for case in index.cases), base)
+            problems = [*index.problems, *conflicts]
+            index = replace(index, problems=problems, left_out={**left_out, **index.left_out})
         else:
-            cases, problems = read_categories(folders)
-        self._infer_spec(cases)
-        return DatasetIndex(cases, problems, notes)
+            index = DatasetIndex(*read_categories(folders), left_out=left_out)
+        self._infer_spec(index.cases)
+        return index
 
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         return split_training_pool(cases, self.fractions, self.seed)
 
 
-def _table_cases(base: Path, categories: set[str]) -> tuple[list[Case], list[str], list[str]]:
-    """What 1cls.csv says of these categories; what is wrong; and what it does not name."""
-    if not (base / SPLIT_TABLE).is_file():
+def _is_raw(folder: Path) -> bool:
+    return resolve_case(folder, "Data/Images").is_dir()
+
+
+def _read_split_table(base: Path, categories: set[str]) -> DatasetIndex:
+    """Return the cases of these categories in 1cls.csv, and the images that it does not name."""
+    table = resolve_case(base, SPLIT_TABLE)
+    if not table.is_file():
         raise DataError(
             f"dataset 'visa': {base / SPLIT_TABLE} is missing; it says which images are "
             "trained on. "
@@ -92,7 +108,7 @@ def _table_cases(base: Path, categories: set[str]) -> tuple[list[Case], list[str
     problems: list[str] = []
     used_paths, line_of_image, index = set[Path](), dict[str, int](), _FileIndex(base)
     for number, row in enumerate(
-        read_rows(base / SPLIT_TABLE, ["object", "split", "label", "image", "mask"], SPLIT_TABLE),
+        read_rows(table, ["object", "split", "label", "image", "mask"], SPLIT_TABLE),
         start=2,
     ):
         if row["object"] not in categories:
@@ -125,29 +141,35 @@ def _table_cases(base: Path, categories: set[str]) -> tuple[list[Case], list[str
         if len(files) == len(needed):
             name = PurePosixPath(row["image"]).with_suffix("").as_posix()
             cases.append(Case(name, name, files, pool, label, {"category": row["object"]}))
-    unused = [
-        path.relative_to(base).as_posix()
+    unused = {
+        path: path.relative_to(base).as_posix()
         for category in sorted(categories)
-        for path in find_files(base / category / "Data", SUFFIXES, 3)
+        for path in find_files(resolve_case(base, f"{category}/Data"), SUFFIXES, 3)
         if path not in used_paths
-    ]
-    masks = [name for name in unused if "/Data/Masks/" in name]
+    }
+    masks = [name for name in unused.values() if "/data/masks/" in name.casefold()]
     problems += [f"{name} is the mask of no image in {SPLIT_TABLE}" for name in masks]
-    unlisted = len(unused) - len(masks)
-    notes = [f"{unlisted} images are not in {SPLIT_TABLE}, and are not used"] if unlisted else []
-    return cases, problems, notes
+    unlisted = [path for path, name in unused.items() if name not in masks]
+    note = f"{len(unlisted)} images are not in {SPLIT_TABLE}, and are not used"
+    return DatasetIndex(
+        cases,
+        problems,
+        [note] if unlisted else [],
+        tables=[table],
+        left_out=dict.fromkeys(unlisted, f"not in {SPLIT_TABLE}"),
+    )
 
 
 class _FileIndex:
-    """Files by folder and name, whatever their suffix is (.JPG, .jpg, or .png once converted)."""
+    """Find files by folder and stem, whatever their suffix (.JPG, .jpg, or .png once converted)."""
 
     def __init__(self, home: Path) -> None:
         self.base = home
         self._folders: dict[Path, dict[str, list[Path]]] = {}
 
     def find(self, table_path: str) -> list[Path]:
-        """The files that a path in a table may mean."""
-        folder = (self.base / table_path).parent
+        """Return the files that a path in the table may name."""
+        folder = resolve_case(self.base, PurePosixPath(table_path).parent)
         if folder not in self._folders:
             by_stem = self._folders[folder] = {}
             for path in list_directory(folder) if folder.is_dir() else ():

@@ -2,10 +2,12 @@
 
     <root>/{train,val,test}/{normal,<what is abnormal>}/NAME.nii.gz
     <root>/{normal,<what is abnormal>}/NAME.nii.gz                    without splits: ours are made
+    <root>/sub-001[/ses-01]/anat/sub-001[_ses-01]_T1w.nii.gz          BIDS: see layouts/bids.py
 
-Normal may be called healthy, good or negative; any other folder names what is abnormal in it. A
-mask is NAME_mask.nii.gz or NAME_seg.nii.gz beside its image, or NAME.nii.gz in a folder masks/.
-With `modalities`, the files of a subject are NAME_<modality>.nii.gz, one each.
+Splits may be called training, validation, testing, and normal healthy, good or the like, in any
+case (io/folder_names.py); any other folder names what is abnormal in it. A mask is
+NAME_mask.nii.gz or NAME_seg.nii.gz beside its image, or NAME.nii.gz in a folder masks/. With
+`modalities`, the files of a subject are NAME_<modality>.nii.gz, one each.
 """
 
 from __future__ import annotations
@@ -19,11 +21,31 @@ from typing import Literal
 import numpy as np
 import torch
 
-from .base import DataError, Sample, Spec, first_names
+from .base import (
+    Count,
+    DataError,
+    FourFractions,
+    Fraction,
+    Many,
+    Natural,
+    Sample,
+    Span,
+    Spec,
+    first_names,
+)
+from .io.directories import find_files
 from .io.nifti import Volume
-from .layouts.volume_pairs import find_subjects
+from .io.nifti_names import SUFFIXES
+from .layouts.bids import BidsVolumes, find_bids_root, read_bids
+from .layouts.volume_pairs import find_subjects, unmatched_volume_folders
 from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
-from .splits.assignment import Case, assign_groups, check_fractions, four_way_split
+from .splits.assignment import (
+    Case,
+    assign_groups,
+    check_fractions,
+    four_way_split,
+    normalise_fractions,
+)
 from .transforms.coregistration import NanPolicy, nan_notes, read_coregistered
 from .transforms.crops import crop_and_resize, to_display_axes
 from .transforms.slices import (
@@ -32,6 +54,7 @@ from .transforms.slices import (
     select_slices,
     to_display_planes,
     vanished_lesions_text,
+    volume_shape_text,
 )
 
 
@@ -49,34 +72,37 @@ class Volumes(FileDataset):
         "minmax" of its extremes; "none" takes values in 0..1 as they are
     group: a pattern that finds the patient in NAME, such as "^[^_]+"; None: each NAME is one
     fractions: of patients in train, held_out, val and test, where the tree has no splits; the
-        abnormal ones go to val and test. With splits, train/ is dealt to train and held_out, and
-        to val where it holds abnormal ones and there is no val/
+        abnormal ones go to val and test. With splits, train/ is divided into train, held_out, and
+        val if it holds abnormal ones and there is no val/
     min_foreground: planes with less than this part of non-zero pixels are left out
     min_lesion: planes with a lesion of which fewer pixels remain at `size` are left out
     nan, ignore_affine, allow_empty_mask: as in BraTS: accept what is an error otherwise
     """
 
     name = "volumes"
-    expected = "<root>/{train,test}/{normal,abnormal}/NAME.nii.gz, masks as NAME_mask.nii.gz"
+    expected = (
+        "<root>/{train,test}/{normal,abnormal}/NAME.nii.gz, masks as NAME_mask.nii.gz, or BIDS "
+        "(sub-001/anat/sub-001_T1w.nii.gz)"
+    )
 
     def __init__(
         self,
         *,
         root: str | None = None,
         slices: bool = True,
-        size: int | Sequence[int] = 128,
-        modalities: Sequence[str] | None = None,
-        axial: Sequence[int] | None = None,
-        every: int = 1,
+        size: Count | Many[Count] = 128,
+        modalities: Many[str] | None = None,
+        axial: Span | None = None,
+        every: Count = 1,
         scale: Literal["p1p99", "minmax", "none"] = "p1p99",
         group: str | None = None,
-        fractions: Sequence[float] = (0.6, 0.1, 0.1, 0.2),
-        min_foreground: float = 0.05,
-        min_lesion: int = 1,
+        fractions: FourFractions = (0.6, 0.1, 0.1, 0.2),
+        min_foreground: Fraction = 0.05,
+        min_lesion: Count = 1,
         nan: NanPolicy = "error",
         ignore_affine: bool = False,
         allow_empty_mask: bool = False,
-        seed: int = 0,
+        seed: Natural = 0,
     ) -> None:
         extent = (size,) * (2 if slices else 3) if isinstance(size, int) else tuple(size)
         if (
@@ -105,7 +131,11 @@ class Volumes(FileDataset):
         self.spec = Spec(channels=len(self._roles), shape=extent)
 
     def build_index(self, root: Path) -> DatasetIndex:
-        subjects, problems = find_subjects(root, self.modalities)
+        bids_root = find_bids_root(root)
+        bids = BidsVolumes() if bids_root is None else read_bids(root, bids_root, self.modalities)
+        subjects, problems = bids.subjects, bids.problems
+        if bids_root is None:
+            subjects, problems = find_subjects(root, self.modalities)
         cases = []
         for subject in subjects:
             match = re.search(self.group, subject.stem) if self.group else None
@@ -114,7 +144,7 @@ class Volumes(FileDataset):
                     f"{subject.name}: no patient is found in its name by group={self.group!r}"
                 )
                 continue
-            group = match[0] if match else subject.name
+            group = match[0] if match else subject.subject or subject.name
             extra = {"kind": subject.kind} if subject.label else {}
             cases.append(
                 Case(subject.name, group, subject.files, subject.pool, subject.label, extra)
@@ -126,7 +156,12 @@ class Volumes(FileDataset):
             problems += [
                 f"{name} is abnormal and has no mask, but others have" for name in unmasked
             ]
-        notes = []
+        left_out = {} if bids_root else unmatched_volume_folders(root)
+        notes = [
+            f"the folder {path.name}/ is left out: {reason}"
+            for path, reason in left_out.items()
+            if any(find_files(path, SUFFIXES))
+        ]
         if unmasked and not has_masks and self.slices:
             notes.append("no abnormal volume has a mask: every plane of theirs counts as abnormal")
         if any(case.pool for case in cases) and not self.group:
@@ -141,7 +176,8 @@ class Volumes(FileDataset):
                 )
         labels = any(case.pool == "train" for case in abnormal)
         self.spec = Spec(self.spec.channels, self.spec.shape, labels=labels, masks=has_masks)
-        return DatasetIndex(cases, problems, notes)
+        left_out = {**left_out, **bids.left_out}
+        return DatasetIndex(cases, problems, notes, bids.tables, left_out)
 
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         train, held_out, val, test = self.fractions
@@ -157,10 +193,10 @@ class Volumes(FileDataset):
             abnormal_fractions = {"train": train} | ({"val": val} if needs_val else {})
             normal_fractions = {"train": train, "held_out": held_out} | abnormal_fractions
             split_of_group = assign_groups(
-                normal_groups, _normalise_fractions(normal_fractions), self.seed
+                normal_groups, normalise_fractions(normal_fractions), self.seed
             )
         split_of_group |= assign_groups(
-            abnormal_groups, _normalise_fractions(abnormal_fractions), self.seed
+            abnormal_groups, normalise_fractions(abnormal_fractions), self.seed
         )
         return {
             c.name: c.pool if c.pool in ("val", "test") else split_of_group[c.group] for c in cases
@@ -210,8 +246,9 @@ class Volumes(FileDataset):
         if mask is not None or not case.label:
             lesion = np.zeros(foreground.shape, bool) if mask is None else mask.data > 0
         make_samples = self._plane_samples if self.slices else self._volume_sample
-        samples, counts = make_samples(case, reference, channels, foreground, lesion)
-        return CaseSamples(samples, notes, not constant, counts)
+        samples, counts, ratios = make_samples(case, reference, channels, foreground, lesion)
+        shape = volume_shape_text(reference.data.shape)
+        return CaseSamples(samples, notes, not constant, counts, shape, ratios)
 
     def _scale(self, data: np.ndarray) -> np.ndarray | None:
         """Return data scaled to 0..1, zero where it was zero; None if it is constant."""
@@ -234,7 +271,7 @@ class Volumes(FileDataset):
         channels: Sequence[np.ndarray],
         foreground: np.ndarray,
         lesion: np.ndarray | None,
-    ) -> tuple[list[Sample], dict[str, int]]:
+    ) -> tuple[list[Sample], dict[str, int], Sequence[float]]:
         first, last = self.axial or (0, foreground.shape[2] - 1)
         axial = slice(first, last + 1, self.every)
         slices = select_slices(
@@ -250,7 +287,8 @@ class Volumes(FileDataset):
         )
         assert slices is not None  # nothing was cropped
         counts = {vanished_lesions_text(self.size[0], self.min_lesion): slices.vanished_lesions}
-        return list(slices.samples(case.name, case.group, label=bool(case.label))), counts
+        samples = list(slices.samples(case.name, case.group, label=bool(case.label)))
+        return samples, counts, slices.mask_area_ratios
 
     def _volume_sample(
         self,
@@ -259,14 +297,14 @@ class Volumes(FileDataset):
         channels: Sequence[np.ndarray],
         foreground: np.ndarray,
         lesion: np.ndarray | None,
-    ) -> tuple[list[Sample], dict[str, int]]:
+    ) -> tuple[list[Sample], dict[str, int], Sequence[float]]:
         def resized(data: np.ndarray) -> torch.Tensor:
             display_axes = np.ascontiguousarray(data.T[:, ::-1, ::-1])
             return crop_and_resize(torch.from_numpy(display_axes), self.size, spacing)[0]
 
         _, spacing = to_display_axes(reference)
         steps = crop_and_resize(torch.empty(foreground.T.shape), self.size, spacing)[1]
-        mask = None
+        mask, ratios = None, list[float]()
         if lesion is not None:
             lesion_share = resized(lesion)  # a lesion of less than half a voxel is its largest part
             mask = (lesion_share > 0.5) | (
@@ -274,6 +312,8 @@ class Volumes(FileDataset):
                 & (lesion_share >= lesion_share.max())
                 & bool(lesion_share.max() <= 0.5)
             )
+            if lesion.any():
+                ratios.append(float(mask.float().mean()) / float(lesion.mean()))
         roi = resized(foreground) > 0.5
         sample = Sample(
             x=torch.stack([resized(data) for data in channels]),
@@ -285,10 +325,4 @@ class Volumes(FileDataset):
             spacing=steps,
             tags=self._tags(case),
         )
-        return [sample], {}
-
-
-def _normalise_fractions(fractions: Mapping[str, float]) -> dict[str, float]:
-    """Shares that sum to 1."""
-    total = sum(fractions.values()) or 1.0
-    return {split: fraction / total for split, fraction in fractions.items()}
+        return [sample], {}, ratios

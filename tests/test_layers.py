@@ -30,7 +30,8 @@ PREPARATION = DATA | {"datasets.layouts", "datasets.preparation"}
 METRICS = {"benchmark.evaluation.metrics"}
 EVALUATION = METRICS | {"benchmark.evaluation.statistics", "benchmark.evaluation"}
 EXPERIMENTS = EVALUATION | BASES | ENGINE | {
-    "benchmark.registry", "benchmark.store", "benchmark.figures", "benchmark.experiments"
+    "benchmark.registry", "benchmark.store", "benchmark.figures", "benchmark.experiments",
+    "datasets.io",
 }  # fmt: skip
 SCHEDULING = EXPERIMENTS | {"benchmark.leaderboard.records", "benchmark.scheduling"}
 
@@ -60,7 +61,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "benchmark.store": {"datasets.io"},
     "benchmark.evaluation.metrics": set(),
     "benchmark.evaluation.statistics": METRICS,
-    "benchmark.evaluation": EVALUATION | {"datasets.base"},
+    "benchmark.evaluation": EVALUATION | {"datasets.base", "datasets.io"},
     "benchmark.figures": EVALUATION | {"benchmark.store", "datasets.base"},
     "benchmark.audit": EVALUATION | {"datasets.base"},
     "benchmark.leaderboard": EVALUATION | {"benchmark.registry"},

@@ -11,7 +11,7 @@ from ..registry.registry import Entry, Registry, register_class
 if TYPE_CHECKING:
     import pandas
 
-    from ...datasets.base import Dataset
+    from ...datasets.base import Dataset, SampleStatistics
     from ...methods.base import Method
 
 
@@ -41,6 +41,21 @@ def list_datasets(*, registry: Sequence[str | Path] = ()) -> pandas.DataFrame:
     )
 
 
+def describe_profile(name: str, statistics: SampleStatistics | None = None, **options: Any) -> str:
+    """What the profile changes of a dataset, in one line; "" for nothing.
+
+    name: such as "mvtec/hazelnut"        statistics: of its samples, if they were read
+    options: as of load_dataset
+
+    >>> describe_profile("mvtec", profile="tiny")
+    'data: mvtec, size 256 -> 32, gray (profile tiny); --set mvtec.size=256 keeps more'
+    """
+    from ..experiments.profile_changes import data_line, profile_changes
+
+    entry, profile, overrides = _resolve_dataset(name, **options)
+    return data_line(name, profile, profile_changes(entry, profile, overrides), statistics)
+
+
 def load_dataset(
     name: str,
     *,
@@ -59,18 +74,23 @@ def load_dataset(
     >>> load_dataset("phantom", settings={"shape": [16, 16]}).spec.shape
     (16, 16)
     """
+    entry, chosen_profile, arguments = _resolve_dataset(
+        name, data=data, profile=profile, settings=settings, registry=registry
+    )
+    return entry.load()(**entry.arguments(chosen_profile, arguments))
+
+
+def _resolve_dataset(name: str, **options: Any) -> tuple[Entry, str | None, dict[str, Any]]:
+    """The entry of a dataset, the name of its profile, and the arguments that the user sets."""
     from ..executors.launch import device_context
     from ..experiments.matrix import resolve_overrides
     from ..experiments.run_config import RunConfig
 
-    config = RunConfig.from_options(
-        datasets=name, data=data, profile=profile, settings=settings, registry=registry
-    )
+    config = RunConfig.from_options(datasets=name, **options)
     names = Registry.read(*config.registry)
     config = config.resolve(names, device_context("auto", "auto").device)
-    entry = names.dataset(name)
-    arguments = resolve_overrides(config.settings, [], [name], names)[name]
-    return entry.load()(**entry.arguments(config.profile, arguments))
+    overrides = resolve_overrides(config.settings, [], [name], names)[name]
+    return names.dataset(name), config.profile, overrides
 
 
 def register(

@@ -132,6 +132,9 @@ def run_config(config: RunConfig, reporter: ConsoleReporter) -> tuple[int, list[
         config, experiments = _experiments(config, context.device)
         if context.team.rank == 0:
             reporter.print_line(f"profile {config.profile} on {context.device}")
+            for line in dict.fromkeys(map(_data_line, experiments)):
+                if line:
+                    reporter.print_line(line)
         context = replace(
             context,
             checkpoint_interval=config.checkpoint_interval,
@@ -176,6 +179,20 @@ def plan_config(
     store = open_store(config.store)
     rows = preview_run(experiments, context, store, reporter, measure=measure)
     return rows, store.root, context.device
+
+
+def _data_line(experiment: Experiment) -> str:
+    """What the profile changes of an experiment's dataset, in one line; "" for nothing."""
+    from ..experiments.profile_changes import data_line
+
+    entry, arguments = experiment.dataset, experiment.dataset_args
+    plain, profiled = entry.arguments(None), entry.arguments(experiment.profile)
+    changes = {
+        name: (plain[name], value)
+        for name, value in profiled.items()
+        if value != plain[name] and arguments[name] == value
+    }
+    return data_line(entry.name, experiment.profile, changes)
 
 
 def _interactive(experiments: Sequence[Experiment]) -> bool:

@@ -37,8 +37,9 @@ SPLITS = ("train", "train-abnormal", "calibration", "val", "test")
 """In the order of reading; the second is what train(labelled=True) adds, and counts as train."""
 
 MAX_NAMED = 5
-MIN_EFFECT = 0.2
-"""A cue is a confound if the whole interval of its AUROC is farther from 0.5 than this."""
+MIN_EFFECT, MIN_AUROC = 0.2, 0.9
+"""A cue is a confound if the whole interval of its AUROC is farther from 0.5 than MIN_EFFECT, or if
+its AUROC is at least MIN_AUROC (or at most 1 - MIN_AUROC) and its interval does not hold 0.5."""
 
 MAX_NEIGHBOUR_STEP, MIN_DISTANT_STEP, MAX_DISTANCE_RATIO, MIN_DISTANT_PAIRS = 2, 6, 0.5, 4
 """Samples whose names differ in their last number only, by up to MAX_NEIGHBOUR_STEP, may be
@@ -351,11 +352,11 @@ def _measure_cues(audited: AuditedSamples) -> Iterator[Cue]:
 
 def _confounds(cues: Iterable[Cue]) -> Iterator[Finding]:
     for cue in cues:
-        if cue.low is None or cue.high is None:
-            continue
-        if cue.low > 0.5 + MIN_EFFECT or cue.high < 0.5 - MIN_EFFECT:
+        low, high = (0.5, 0.5) if cue.low is None or cue.high is None else (cue.low, cue.high)
+        is_strong = max(cue.auroc, 1 - cue.auroc) >= MIN_AUROC and not low < 0.5 < high
+        if is_strong or low > 0.5 + MIN_EFFECT or high < 0.5 - MIN_EFFECT:
             direction = "higher" if cue.auroc > 0.5 else "lower"
-            interval = f"{cue.low:.2f} to {cue.high:.2f}"
+            interval = f"{low:.2f} to {high:.2f}" if cue.low is not None else "too few groups"
             yield Finding(
                 "confound",
                 "cue",

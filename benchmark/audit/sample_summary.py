@@ -113,6 +113,9 @@ def compute_cues(x: Array, roi: Array | None) -> dict[str, float]:
     roi: the foreground (*S); what is not exactly 0 in every channel if None
 
     - mean intensity: over the foreground
+    - brightest 2 %: the mean of the brightest 2 % of all pixels, averaged over channels, which is
+      the image score of the baseline `intensity`
+    - contrast: the standard deviation over the foreground
     - foreground area: its share of all pixels
     - noise level: the standard deviation of white noise that would have the same median absolute
       second difference along every axis (structure is smooth, noise is not)
@@ -121,7 +124,8 @@ def compute_cues(x: Array, roi: Array | None) -> dict[str, float]:
     >>> import numpy as np
     >>> from adbench.benchmark.audit.sample_summary import compute_cues
     >>> compute_cues(np.ones((1, 4, 4), np.float32), None)
-    {'mean intensity': 1.0, 'foreground area': 1.0, 'noise level': 0.0}
+    {'mean intensity': 1.0, 'brightest 2 %': 1.0, 'contrast': 0.0, 'foreground area': 1.0,
+     'noise level': 0.0}
     """
     inside = (x != 0).any(0) if roi is None else roi.astype(bool)
     inside = inside if inside.any() else np.ones(x.shape[1:], bool)
@@ -133,8 +137,11 @@ def compute_cues(x: Array, roi: Array | None) -> dict[str, float]:
             gain *= 6.0  # 1 + 4 + 1, the squared weights of a second difference
     inner = inside[tuple(slice(1, -1) if n >= 3 else slice(None) for n in inside.shape)]
     differences = np.abs(differences[:, inner] if inner.any() else differences)
+    brightness = np.sort(x.mean(0, dtype=np.float64), axis=None)
     cues = {
         "mean intensity": float(x[:, inside].mean(dtype=np.float64)),
+        "brightest 2 %": float(brightness[-max(1, round(0.02 * brightness.size)) :].mean()),
+        "contrast": float(x[:, inside].std(dtype=np.float64)),
         "foreground area": float(inside.mean()),
         "noise level": float(np.median(differences) / 0.6745 / np.sqrt(gain)),
     }

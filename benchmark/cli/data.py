@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..scheduling.exit_codes import GATE, NO_DATA
 from .completion import complete_datasets
-from .options import Json, Traceback, error_messages, print_json, rich_console
+from .options import Json, Traceback, echo, error_messages, print_json, rich_console
 from .run_options import with_options
+
+if TYPE_CHECKING:
+    from ...datasets.base import VerificationReport
+    from ..audit.audit import Cue
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,7 +39,7 @@ def prepare(
 ) -> None:
     """Read, check and preprocess a dataset once. An interrupted call goes on where it stopped."""
     with error_messages(traceback):
-        from ..api.catalogue import load_dataset
+        from ..api.catalogue import describe_profile, load_dataset
         from ..scheduling.console import ConsoleReporter
 
         dataset = load_dataset(name, **options)
@@ -46,8 +51,10 @@ def prepare(
             print_json({"dataset": name, "samples": samples})
             return
         counts = ", ".join(f"{split} {count}" for split, count in samples.items())
+        if line := describe_profile(name, **options):
+            echo(line)
         shape = " x ".join(map(str, (dataset.spec.channels, *dataset.spec.shape)))
-        typer.echo(f"{name} is prepared: {counts} samples of {shape}")
+        echo(f"{name} is prepared: {counts} samples of {shape}")
 
 
 @app.command()
@@ -55,26 +62,51 @@ def prepare(
 def verify(
     name: DatasetName, json: Json = False, traceback: Traceback = False, **options: Any
 ) -> None:
-    """Read every file to its last byte and list all that is wrong. Exit code 5 if anything is."""
+    """Read every file to its last byte and list all that is wrong. Exit code 5 if anything is.
+
+    Ends with a table of all files: read, or left out and why.
+    """
     with error_messages(traceback):
-        from ..api.catalogue import load_dataset
+        from ..api.catalogue import describe_profile, load_dataset
         from ..scheduling.console import ConsoleReporter
 
         dataset = load_dataset(name, **options)
         with ConsoleReporter(rich_console(err=True)).progress_of(f"verify {name}") as progress:
             report = dataset.verify(progress)
+        data = describe_profile(name, report.statistics, **options)
         if json:
-            print_json({"dataset": name, **asdict(report)})
+            print_json({"dataset": name, "data": data, **asdict(report)})
         else:
-            for problem in report.problems:
-                typer.echo(f"bad: {problem}")
-            for note in report.notes:
-                typer.echo(f"note: {note}")
-            counts = ", ".join(f"{split} {count}" for split, count in report.samples.items())
-            what = f"{len(report.problems)} problems" if report.problems else "nothing wrong"
-            typer.echo(f"{name}: {what}; readable samples: {counts or 'none'}")
+            for line in verification_lines(name, report, data):
+                echo(line)
         if report.problems:
             raise typer.Exit(NO_DATA)
+
+
+def verification_lines(name: str, report: VerificationReport, data: str = "") -> Iterator[str]:
+    """Yield what verify prints: problems, notes, what a sample is, and a table of all files.
+
+    name: of the dataset
+    report: of its verification
+    data: what the profile changes of the data
+    """
+    from ...datasets.base import first_names, merge_equal
+
+    yield from (f"bad: {problem}" for problem in merge_equal(report.problems))
+    yield from (f"note: {note}" for note in merge_equal(report.notes))
+    if data:
+        yield data
+    if report.statistics is not None:
+        yield f"sample: {report.statistics.as_text()}"
+    counts = ", ".join(f"{split} {count}" for split, count in report.samples.items())
+    what = f"{len(report.problems)} problems" if report.problems else "nothing wrong"
+    yield f"{name}: {what}; readable samples: {counts or 'none'}"
+    if not report.files_read and not report.left_out:
+        return
+    yield "   files"
+    yield f"{report.files_read:8d}  read"
+    for files in report.left_out:
+        yield f"{files.count:8d}  left out: {files.reason}: {first_names(files.names, 20)}"
 
 
 @app.command()
@@ -84,7 +116,7 @@ def audit(
 ) -> None:
     """Find leaks between splits, and cheap cues that alone tell normal from abnormal.
 
-    Exit code 4 if a leak is report.
+    Exit code 4 if a leak is found. Ends with a table of the cues: how well each alone does.
     """
     with error_messages(traceback):
         from ..api.catalogue import load_dataset
@@ -99,8 +131,26 @@ def audit(
             print_json({"dataset": name, **asdict(report)})
         else:
             for finding in report.findings:
-                typer.echo(f"{finding.severity}: {finding}")
+                echo(f"{finding.severity}: {finding}")
+            for line in cue_lines(report.cues):
+                echo(line)
             leaks = sum(finding.severity == "leak" for finding in report.findings)
-            typer.echo(f"{name}: {leaks or 'no'} leak{'' if leaks == 1 else 's'} found")
+            echo(f"{name}: {leaks or 'no'} leak{'' if leaks == 1 else 's'} found")
         if any(finding.severity == "leak" for finding in report.findings):
             raise typer.Exit(GATE)
+
+
+def cue_lines(cues: Sequence[Cue]) -> Iterator[str]:
+    """Yield a table of the cues that an audit tried, and what each reached.
+
+    cues: of the audit
+    """
+    if not cues:
+        yield "no cue was tried: neither val nor test holds normal and abnormal samples"
+        return
+    yield "cues tried, each alone a detector of the abnormal samples (0.5 is chance):"
+    yield "   AUROC  95 % interval  split  cue"
+    for cue in cues:
+        has_interval = cue.low is not None and cue.high is not None
+        interval = f"{cue.low:.3f} to {cue.high:.3f}" if has_interval else "too few groups"
+        yield f"   {cue.auroc:.3f}  {interval:<15}  {cue.split:<5}  {cue.name}"

@@ -14,13 +14,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ...datasets.base import Batch, Sample, Split
+from ...datasets.io.hdf5_output import write_hdf5
 from ...engine.profiling.cost import (
     CostMeter,
     FlopCount,
@@ -165,7 +165,7 @@ def predict(
         fits = True
         shards.append(shard)
         log("predict", {"part": name, "step": indices[-1] + 1, "of": len(split)})
-    with h5py.File(path, "w") as file:
+    with write_hdf5(path) as file:
         for field in ("score", "map", "reconstruction", "psnr", "ssim"):
             values = [shard[field] for shard in shards if field in shard]
             if values:

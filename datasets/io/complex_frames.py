@@ -9,7 +9,14 @@ from typing import NamedTuple
 import numpy as np
 
 from ..base import DataError
-from .hdf5_arrays import Array, open_hdf5, require_dataset
+from .hdf5_arrays import (
+    Array,
+    find_dataset,
+    is_complex,
+    open_hdf5,
+    real_and_imaginary,
+    require_dataset,
+)
 
 FILE_NAME = re.compile(
     r"(?P<signal>[A-Za-z0-9]+)(?P<test>_test\d+)?(?P<raw>_raw_data)?(_(?P<part>train|val))?"
@@ -23,8 +30,8 @@ class FrameLayout(NamedTuple):
 
     n_frames: number of frames
     length: complex samples per frame
-    layout: "complex" for complex numbers, "pair" for compound records, "first" or "last" for real
-        numbers whose first or last axis within a frame is real and imaginary part
+    layout: "complex" for complex numbers, "pair" for compound records of both parts, "first" or
+        "last" for real numbers whose first or last axis within a frame is real and imaginary part
 
     >>> FrameLayout(n_frames=10, length=2048, layout="first").length
     2048
@@ -52,11 +59,10 @@ def read_frame_layout(path: Path, name: str, signal: str) -> FrameLayout:
     """
     with open_hdf5(path, name) as file:
         values = require_dataset(file, "dataset", name)
-        if "sig_type" in file:
-            signal_type = require_dataset(file, "sig_type", name)[()]
-            signal_type = (
-                signal_type.decode() if isinstance(signal_type, bytes) else str(signal_type)
-            )
+        stored_type = find_dataset(file, "sig_type", name)
+        if stored_type is not None:
+            text = stored_type[()]
+            signal_type = text.decode() if isinstance(text, bytes) else str(text)
             if signal_type.casefold() != signal.casefold():
                 raise DataError(
                     f"{name} holds {signal_type}, as its sig_type says: rename or replace it"
@@ -65,7 +71,7 @@ def read_frame_layout(path: Path, name: str, signal: str) -> FrameLayout:
         if 0 in shape:
             raise DataError(f"{name} is empty: its dataset has shape {shape}")
         if dtype.kind == "c" or dtype.fields:
-            if dtype.fields and _complex_fields(dtype) is None:
+            if dtype.fields and not is_complex(dtype):
                 raise DataError(f"{name} holds records of {list(dtype.fields)}, not of r and i")
             if len(shape) != 2:
                 raise DataError(f"{name} has shape {shape}, not (frames, samples)")
@@ -98,19 +104,8 @@ def read_frame(path: Path, name: str, layout: FrameLayout, index: int) -> Array:
     """
     with open_hdf5(path, name) as file:
         raw = require_dataset(file, "dataset", name)[index]
-    if layout.layout == "complex":
-        parts = (raw.real, raw.imag)
-    elif layout.layout == "pair":
-        real, imaginary = _complex_fields(raw.dtype) or ("r", "i")
-        parts = (raw[real], raw[imaginary])
+    if layout.layout in ("complex", "pair"):
+        parts = real_and_imaginary(raw)
     else:
         parts = tuple(raw if layout.layout == "first" else raw.T)
     return np.stack([np.asarray(part, np.float32) for part in parts])
-
-
-def _complex_fields(dtype: np.dtype) -> tuple[str, str] | None:
-    """Return the field names of real and imaginary part of a compound type, or None."""
-    for pair in (("r", "i"), ("real", "imag"), ("re", "im"), ("I", "Q")):
-        if set(pair) == set(dtype.fields or ()):
-            return pair
-    return None

@@ -25,6 +25,6 @@ def check_expansion(name: str, declared: int, stored: int, content: str) -> None
     """
     if declared > max(ALWAYS_ALLOWED, MAX_RATIO * stored):
         raise DataError(
-            f"{name} declares {declared / 2**20:.3g} MiB of {content} in a file of "
+            f"{name} declares {declared / 2**20:.0f} MiB of {content} in a file of "
             f"{stored / 2**20:.3g} MiB (limit: {MAX_RATIO} times, from 256 MiB on): not unpacked"
         )

@@ -6,11 +6,19 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-IGNORED_NAMES = re.compile(r"\._.*|\.DS_Store|Thumbs\.db|desktop\.ini|\.ipynb_checkpoints|__MACOSX")
+IGNORED_NAMES = re.compile(
+    r"\..*|~\$.*|.*~|@(eaDir|tmp|sharebin|Syno.*|Recycle|Recently.*|appstore|database|__thumb)"
+    r"|#(recycle|snapshot)|\$RECYCLE\.BIN|RECYCLE[DR]|System Volume Information|lost\+found"
+    r"|Thumbs\.db(:.*)?|(eh)?thumbs(_vista)?\.db|desktop\.ini|picasa\.ini|Icon\r"
+    r"|__MACOSX|__pycache__|Network Trash Folder|Temporary Items",
+    re.IGNORECASE,
+)
+"""Names of what operating systems, NAS, editors and other programs leave: hidden files and folders,
+wastebaskets, thumbnails, backups."""
 
 
 def list_directory(folder: Path) -> list[Path]:
-    """Return the entries of a folder, sorted by name, without hidden system files.
+    """Return the entries of a folder, sorted by name, without hidden and system files.
 
     folder: an existing folder
 

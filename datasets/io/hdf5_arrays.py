@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..base import DataError
+from .hdf5_soundness import check_links, check_storage
 
 Array = NDArray[Any]
 Scale = Literal["range", "minmax", "p1p99"]
@@ -35,33 +36,103 @@ def open_hdf5(path: Path, name: str) -> Iterator[h5py.File]:
             yield file
     except DataError:
         raise
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         reason = str(error).partition("\n")[0].strip("'\"")
         raise DataError(f"{name} is truncated, corrupt or no HDF5 file ({reason})") from error
 
 
-def require_dataset(file: h5py.File, dataset: str, name: str) -> h5py.Dataset:
-    """Return a dataset of a file. Raises DataError that lists the existing ones if it is missing.
+def find_dataset(
+    file: h5py.File, dataset: str, name: str, *, sparse: bool = False
+) -> h5py.Dataset | None:
+    """Return a dataset of a file, or None if there is none of that name.
 
     file: an open file
     dataset: name of the dataset
     name: of the file in errors
+    sparse: accept parts that were never written, which are zeros
+
+    Raises DataError if its values are not all in this file, or cannot be unpacked.
+
+    >>> with h5py.File("arrays.h5", "w") as file:
+    ...     file["x"] = [1, 2]
+    ...     find_dataset(file, "x", "arrays.h5").shape, find_dataset(file, "y", "arrays.h5")
+    ((2,), None)
+    """
+    check_links(file, dataset, name)
+    if dataset not in file:
+        return None
+    stored = file[dataset]  # not .get, which takes a damaged entry for an absent one
+    if not isinstance(stored, h5py.Dataset):
+        return None
+    check_storage(stored, dataset, name, sparse=sparse)
+    return stored
+
+
+def require_dataset(
+    file: h5py.File, dataset: str, name: str, *, sparse: bool = False
+) -> h5py.Dataset:
+    """Return a dataset of a file. Raises DataError that lists the existing ones if it is missing.
+
+    file, dataset, name, sparse: as for `find_dataset`, which it raises the errors of, too
 
     >>> with h5py.File("arrays.h5", "w") as file:
     ...     file["x"] = [1, 2]
     ...     require_dataset(file, "x", "arrays.h5").shape
     (2,)
     """
-    if dataset in file:
-        node = file[dataset]
-        if isinstance(node, h5py.Dataset):
-            return node
-    available = ", ".join(sorted(str(key) for key in file)) or "nothing"
-    raise DataError(f"{name} holds no dataset {dataset!r} (there is {available})")
+    stored = find_dataset(file, dataset, name, sparse=sparse)
+    if stored is None:
+        available = ", ".join(sorted(str(key) for key in file)) or "nothing"
+        raise DataError(f"{name} holds no dataset {dataset!r} (there is {available})")
+    return stored
+
+
+def complex_fields(dtype: np.dtype) -> tuple[str, str] | None:
+    """Return the field names of real and imaginary part of a compound type, or None.
+
+    dtype: of a dataset
+
+    >>> complex_fields(np.dtype([("real", "f4"), ("imag", "f4")]))
+    ('real', 'imag')
+    """
+    for pair in (("r", "i"), ("real", "imag"), ("re", "im"), ("I", "Q")):
+        if set(pair) == set(dtype.fields or ()) and all(dtype[part].kind in "iuf" for part in pair):
+            return pair
+    return None
+
+
+def is_complex(dtype: np.dtype) -> bool:
+    """Return whether a type is complex, as such or as a compound of its two parts.
+
+    dtype: of a dataset
+
+    >>> is_complex(np.dtype("c8")), is_complex(np.dtype([("x", "f4"), ("y", "f4")]))
+    (True, False)
+    """
+    return dtype.kind == "c" or complex_fields(dtype) is not None
+
+
+def real_and_imaginary(raw: Array) -> tuple[Array, Array]:
+    """Return the two parts of complex numbers, or of a compound of them.
+
+    raw: of a type that `is_complex`
+
+    >>> real, imaginary = real_and_imaginary(np.array([1 + 2j]))
+    >>> real.item(), imaginary.item()
+    (1.0, 2.0)
+    """
+    if raw.dtype.kind == "c":
+        return np.real(raw), np.imag(raw)
+    real, imaginary = complex_fields(raw.dtype) or ("r", "i")
+    return raw[real], raw[imaginary]
 
 
 def scale_to_unit_range(
-    values: Array, scale: Scale, name: str, inside: Array | None = None
+    values: Array,
+    scale: Scale,
+    name: str,
+    inside: Array | None = None,
+    limits: tuple[float, float] | None = None,
 ) -> tuple[Array, bool]:
     """Return values scaled to 0..1 as float32, and whether they are constant (then all are 0).
 
@@ -71,6 +142,7 @@ def scale_to_unit_range(
         percentile
     name: of the sample in errors
     inside: (*S) bool, the voxels that minimum, maximum and percentiles are taken from; None for all
+    limits: with "range", what becomes 0 and 1; values beyond them lie below 0 or above 1 then
 
     Raises DataError for complex numbers, NaN, inf, and values without a known range.
 
@@ -98,16 +170,19 @@ def scale_to_unit_range(
         if low == high:
             return np.zeros(values.shape, np.float32), True
         return np.clip((values - low) / (high - low), 0, 1).astype(np.float32), False
+    if limits is not None:
+        low, high = limits
+        return ((values.astype(np.float64) - low) / (high - low)).astype(np.float32), False
     maximum = 1.0
     if values.dtype.kind in "ui":
         if values.dtype.itemsize > 2:
             raise DataError(
-                f"{name} holds {values.dtype}: of what range? (scale='minmax', or uint16)"
+                f"{name} holds {values.dtype}: of what range? (range=LOW,HIGH, or range=train)"
             )
         maximum = float(np.iinfo(values.dtype).max)
     if minimum < 0 or largest > maximum:
         raise DataError(
-            f"{name} lies in {minimum:g}..{largest:g}, outside 0..{maximum:g} (scale='minmax' or "
-            "'p1p99' scales each sample by itself)"
+            f"{name} lies in {minimum:g}..{largest:g}, outside 0..{maximum:g} (range=LOW,HIGH or "
+            "range=train scales all alike; scale='minmax' or 'p1p99' each sample by itself)"
         )
     return (values.astype(np.float32) / np.float32(maximum)), False

@@ -11,10 +11,10 @@ import h5py
 import numpy as np
 
 from ..base import DataError
-from .hdf5_arrays import open_hdf5, require_dataset
+from .folder_names import pool_of
+from .hdf5_arrays import find_dataset, is_complex, open_hdf5, require_dataset
 
-SPLITS = {"train": "train", "held_out": "held_out", "val": "val", "test": "test"}
-SPLIT_ALIASES = {"heldout": "held_out", "held-out": "held_out", "valid": "val", "validation": "val"}
+CALIBRATION_NAMES = ("held_out", "held-out", "heldout", "calibration")
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class SampleTable:
     """Metadata of all samples of one file.
 
     name: of the file in errors and keys
-    channels, shape: C and S of every sample
+    channels, shape: C and S of every sample; complex ones have two channels each
     roles: the datasets that the file has: "x", "label", "mask", "roi", "group", "split"
     labels: true where abnormal
     groups: of every sample; None if the file has none
@@ -83,18 +83,23 @@ def read_sample_table(
         x = require_dataset(file, dataset_names["x"], name)
         if x.ndim < 2 or 0 in x.shape:
             raise DataError(f"{name} has {dataset_names['x']} of shape {x.shape}, not (N, C, *S)")
-        if x.dtype.kind == "c" or x.dtype.fields:
-            advice = "store real and imaginary part as two channels (N, 2, *S)"
-            raise DataError(f"{name} holds complex numbers: {advice}")
-        if x.dtype.kind not in "buif":
+        if x.dtype.fields and not is_complex(x.dtype):
+            fields = ", ".join(x.dtype.fields)
+            raise DataError(
+                f"{name} holds records of {fields} in {dataset_names['x']}: store the numbers as "
+                "an array (complex ones have the fields r and i)"
+            )
+        if x.dtype.kind not in "buif" and not is_complex(x.dtype):
             raise DataError(f"{name} holds {x.dtype} in {dataset_names['x']}, no numbers")
-        has = frozenset(
-            role for role, dataset_name in dataset_names.items() if dataset_name in file
-        )
+        stored = {
+            role: find_dataset(file, dataset_name, name, sparse=role in ("mask", "roi"))
+            for role, dataset_name in dataset_names.items()
+        }
+        has = frozenset(role for role, dataset in stored.items() if dataset is not None)
         mask_shapes = {
-            role: require_dataset(file, dataset_names[role], name).shape
-            for role in ("mask", "roi")
-            if role in has
+            role: dataset.shape
+            for role, dataset in stored.items()
+            if role in ("mask", "roi") and dataset is not None
         }
         channels, shape = infer_channels_and_shape(x.shape, mask_shapes, name, axes)
         problems = [
@@ -102,6 +107,7 @@ def read_sample_table(
             for role, flag_shape in mask_shapes.items()
             if flag_shape not in ((x.shape[0], *shape), (x.shape[0], 1, *shape))
         ]
+        x_type = x.dtype
         columns: dict[str, list[str]] = {}
         for role in ("label", "group", "split"):
             if role in has or role == "label":
@@ -115,7 +121,7 @@ def read_sample_table(
         "label": Counter(v for v in columns.get("label", ()) if v not in ("0", "1")),
         "split": Counter(v for v in columns.get("split", ()) if not split_name(v)),
     }
-    allowed = {"label": "0 and 1", "split": ", ".join(SPLITS)}
+    allowed = {"label": "0 and 1", "split": "train, held_out, val, test"}
     for role, counts in wrong_values.items():
         if counts:
             examples = ", ".join(f"{value!r} ({count})" for value, count in counts.most_common(5))
@@ -126,6 +132,7 @@ def read_sample_table(
         raise DataError(f"{name} is unusable", problems)
     splits = [split_name(value) for value in columns["split"]] if "split" in columns else None
     labels = [value == "1" for value in columns["label"]]
+    channels *= 1 + is_complex(x_type)
     return SampleTable(name, channels, shape, has, labels, columns.get("group"), splits)
 
 
@@ -206,5 +213,4 @@ def split_name(value: str) -> str:
     >>> split_name("Validation"), split_name("other")
     ('val', '')
     """
-    plain = value.strip().lower()
-    return SPLITS.get(plain, SPLIT_ALIASES.get(plain, ""))
+    return "held_out" if value.strip().lower() in CALIBRATION_NAMES else pool_of(value)

@@ -14,7 +14,9 @@ import numpy as np
 from ..base import DataError
 from .directories import find_files, list_directory
 from .file_type import describe_file_type
+from .folder_names import folders_of, resolve_case
 from .hdf5_arrays import Array
+from .npy import read_npy_array
 
 IMAGES_NAME = re.compile(r"(?P<set>.*)(?P<part>train|t10k|test)-images[-.]idx3-ubyte(\.gz)?")
 AXES_OF_MAGIC = {2051: 3, 2049: 1}
@@ -97,10 +99,10 @@ def read_published_sets(folder: Path, name: str) -> tuple[dict[str, PublishedSet
             pools[published_set] = _read_set(paths[0])
         except DataError as error:
             problems.append(f"{name}: {error.summary}")
-    if not image_files and (folder / "numpy").is_dir():
+    if not image_files:
         for published_set in ("train", "test"):
-            if (folder / "numpy" / published_set).is_dir():
-                pool, file_problems = _read_npy_set(folder / "numpy" / published_set, name)
+            for inside in folders_of(resolve_case(folder, "numpy"), published_set):
+                pool, file_problems = _read_npy_set(inside, name)
                 problems += file_problems
                 if pool is not None:
                     pools[published_set] = pool
@@ -128,7 +130,7 @@ def _image_files(folder: Path) -> dict[str, list[Path]]:
     unpacked, because it has a checksum.
     """
     files_of_set: dict[str, dict[str, Path]] = {}
-    for inside in (folder / "raw", folder):
+    for inside in (resolve_case(folder, "raw"), folder):
         for path in list_directory(inside) if inside.is_dir() else ():
             match = IMAGES_NAME.fullmatch(path.name)
             if match:
@@ -165,10 +167,9 @@ def _read_npy_set(folder: Path, name: str) -> tuple[PublishedSet | None, list[st
     for path in paths:
         file_name = f"{name}/numpy/{folder.name}/{path.name}"
         try:
-            array = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            reason = str(error).partition("\n")[0]
-            problems.append(f"{file_name} is truncated or no plain array ({reason})")
+            array = read_npy_array(path.read_bytes(), file_name)
+        except DataError as error:
+            problems.append(error.summary)
             continue
         if array.dtype != np.uint8 or array.ndim not in (2, 3):
             finding = f"{array.dtype} of shape {array.shape}"

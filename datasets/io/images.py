@@ -23,7 +23,7 @@ from .decompression import check_expansion
 from .file_type import describe_file_type
 from .mask_palettes import palette_background
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".webp", ".gif")
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485
 """Pixels of an image, from which on PIL takes it for a decompression bomb."""
 
@@ -44,7 +44,13 @@ UPRIGHT = {
 """What turns an image upright, by its EXIF orientation; any other number is upright."""
 
 
-def read_image(file_bytes: bytes, name: str, *, channels: int | None = None) -> Tensor:
+def read_image(
+    file_bytes: bytes,
+    name: str,
+    *,
+    channels: int | None = None,
+    limits: tuple[float, float] | None = None,
+) -> Tensor:
     """Return an image as (C, H, W) float32 in 0..1, C 1 or 3, rotated as its EXIF data say.
 
     0 and 1 are the ends of the stored type's range (255 or 65535), whatever the pixels hold.
@@ -52,6 +58,8 @@ def read_image(file_bytes: bytes, name: str, *, channels: int | None = None) -> 
     file_bytes: all bytes of the file
     name: of the file in errors
     channels: 1 converts colours to gray by their luma, 3 repeats gray; None keeps the channels
+    limits: the stored numbers that become 0 and 1, in place of the type's range; those beyond them
+        lie below 0 or above 1 then
 
     Of the EXIF data only the orientation is read: an odd tag beside it does no harm.
 
@@ -66,10 +74,16 @@ def read_image(file_bytes: bytes, name: str, *, channels: int | None = None) -> 
     """
     image, upright = _decode(file_bytes, name)
     if _has_16_bit_channels(file_bytes, image):
-        pixels = _read_16_bit_channels(file_bytes, name, upright=upright)
+        pixels, white = _read_16_bit_channels(file_bytes, name, upright=upright), 65535
     else:
-        most = _white_value(image)
-        pixels = _read_8_bit_or_gray(_turned(image), name, white=most)
+        pixels, white = _read_8_bit_or_gray(_turned(image), name, _white_value(image), image.format)
+    if limits is None:
+        pixels = pixels.astype(np.float32) / np.float32(_known_white(pixels, white, name))
+    elif np.isfinite(pixels).all():
+        low, high = limits
+        pixels = ((pixels.astype(np.float64) - low) / (high - low)).astype(np.float32)
+    else:
+        raise DataError(f"{name} holds NaN or infinite numbers")
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if channels == 1 and pixels.shape[-1] == 3:
@@ -78,6 +92,24 @@ def read_image(file_bytes: bytes, name: str, *, channels: int | None = None) -> 
     if channels == 3 and pixels.shape[-1] == 1:
         pixels = np.repeat(pixels, 3, -1)
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32))
+
+
+def stored_colours(file_bytes: bytes) -> str:
+    """Return "gray" or "RGB", as an image is stored; "" for a file that PIL does not read.
+
+    file_bytes: of the file; its header is read only
+
+    >>> buffer = io.BytesIO()
+    >>> Image.new("L", (4, 2), 255).save(buffer, "PNG")
+    >>> stored_colours(buffer.getvalue())
+    'gray'
+    """
+    try:
+        with Image.open(io.BytesIO(file_bytes)) as image:
+            mode = image.mode
+    except Exception:  # PIL raises many kinds; read_image says what is wrong
+        return ""
+    return "gray" if mode[0] in ("1", "L", "I", "F") else "RGB"
 
 
 def read_mask(
@@ -97,9 +129,10 @@ def read_mask(
     multiclass: allow more than two distinct numbers, one per kind of anomaly
     size: rows and columns of its image, which the mask must have; None for any
 
-    Raises DataError for JPEG files, and for more than two distinct numbers otherwise: they come
-    from interpolation or lossy compression. Also for a palette in which a bright colour that is
-    not gray comes first and none is black, and for another size (before any pixel is unpacked).
+    Raises DataError for JPEG and lossy WebP files, and for more than two distinct numbers
+    otherwise: they come from interpolation or lossy compression. Also for a palette in which a
+    bright colour that is not gray comes first and none is black, and for another size (before any
+    pixel is unpacked).
 
     >>> buffer = io.BytesIO()
     >>> Image.fromarray(np.array([[0, 255]], np.uint8)).save(buffer, "PNG")
@@ -108,6 +141,8 @@ def read_mask(
     """
     if file_bytes.startswith(JPEG):
         raise DataError(f"{name} is a JPEG; its compression changes a mask: store it as PNG")
+    if file_bytes.startswith(b"RIFF") and b"VP8 " in file_bytes[12:]:
+        raise DataError(f"{name} is a lossy WebP, which changes a mask: store it as PNG")
     image, upright = _decode(file_bytes, name, size)
     background = 0
     if _has_16_bit_channels(file_bytes, image):
@@ -295,7 +330,7 @@ def _white_value(image: Image.Image) -> int:
 
 
 def _read_16_bit_channels(file_bytes: bytes, name: str, *, upright: bool) -> np.ndarray:
-    """Return (H, W, 3 or 1) float32 of an image with 16 bits per channel."""
+    """Return (H, W, 3 or 1) uint16 of an image with 16 bits per channel."""
     if not upright:
         raise DataError(f"{name} has 16 bits a channel and is turned by EXIF: store it upright")
     pixels = cv2.imdecode(np.frombuffer(file_bytes, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -309,38 +344,47 @@ def _read_16_bit_channels(file_bytes: bytes, name: str, *, upright: bool) -> np.
         if file_bytes.startswith(PNG) and file_bytes[25] == 4:
             pixels = pixels[..., :1]
     order = [0] if pixels.shape[-1] == 1 else [2, 1, 0]  # OpenCV counts blue first
-    return pixels[..., order].astype(np.float32) / 65535
+    return pixels[..., order]
 
 
-def _read_8_bit_or_gray(image: Image.Image, name: str, *, white: int) -> np.ndarray:
-    """Return (H, W) or (H, W, 3) float32 of an image of 8 bits per channel, or gray of any depth.
+def _read_8_bit_or_gray(
+    image: Image.Image, name: str, white: int, image_format: str | None
+) -> tuple[np.ndarray, int]:
+    """Return (H, W) or (H, W, 3) as stored, and the number that is white.
 
+    image: of 8 bits per channel, or gray of any depth
     white: the number that is white in gray images of more than 8 bits
+    image_format: of the file, as PIL calls it
     """
     if image.mode == "F":
-        pixels = np.array(image)
-        if not (np.isfinite(pixels).all() and 0 <= pixels.min() <= pixels.max() <= 1):
-            raise DataError(f"{name} holds floats outside 0..1, or NaN")
-        return pixels
+        return np.array(image), 1
     if image.mode == "I" or image.mode.startswith("I;16"):
-        return _read_deep_gray(image, name, white)
+        pixels = np.asarray(image)
+        if image.info.get("transparency") is not None:
+            _check_opaque(np.where(pixels == image.info["transparency"], 0, white), white, name)
+        return pixels, white
     if image.has_transparency_data:
         image = image.convert("LA" if image.mode in ("1", "L", "LA", "La") else "RGBA")
         _check_opaque(np.asarray(image)[..., -1], 255, name)
     gray = image.mode in ("1", "L", "LA")
-    return np.asarray(image.convert("L" if gray else "RGB")).astype(np.float32) / 255
+    pixels = np.asarray(image.convert("L" if gray else "RGB"))
+    if image_format in ("WEBP", "GIF") and np.ptp(pixels.astype(int), -1).max() <= 1 and not gray:
+        pixels = np.asarray(image.convert("L"))  # no gray of their own; WebP's colours are rounded
+    return pixels, 255
 
 
-def _read_deep_gray(image: Image.Image, name: str, white: int) -> np.ndarray:
-    """Return (H, W) float32 of gray numbers of more than 8 bits."""
-    pixels = np.asarray(image)
+def _known_white(pixels: np.ndarray, white: int, name: str) -> int:
+    """Return the number that is white. Raises DataError if none is known, or pixels exceed it."""
+    advice = "(range=LOW,HIGH or range=train scales all images alike)"
+    if pixels.dtype.kind == "f" and not (
+        np.isfinite(pixels).all() and 0 <= pixels.min() <= pixels.max() <= 1
+    ):
+        raise DataError(f"{name} holds floats outside 0..1, or NaN {advice}")
     if white > 65535:
-        raise DataError(f"{name} holds numbers of 32 bits: of what range? Store 0..65535")
+        raise DataError(f"{name} holds numbers of 32 bits: of what range? Store 0..65535 {advice}")
     if not 0 <= pixels.min() <= pixels.max() <= white:
-        raise DataError(f"{name} holds numbers below 0 or over {white}: store 0..65535")
-    if image.info.get("transparency") is not None:
-        _check_opaque(np.where(pixels == image.info["transparency"], 0, white), white, name)
-    return pixels.astype(np.float32) / white
+        raise DataError(f"{name} holds numbers below 0 or over {white}: store 0..65535 {advice}")
+    return white
 
 
 def _check_opaque(alpha: np.ndarray, opaque: int, name: str) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..io.directories import find_files, folder_levels, list_directory, name_conflicts
+from ..io.folder_names import ambiguous_folders, folders_of, is_normal
 from ..io.images import SUFFIXES
 from ..splits.assignment import Case
 
@@ -27,10 +28,33 @@ def find_categories(
     depth: levels below root that are searched
     """
     for level in folder_levels(Path(os.path.abspath(root)), depth):  # "." has no name
-        matching = [p for p in level if category in (None, p.name) and matches(p)]
+        matching = [p for p in level if _is_called(p, category) and matches(p)]
         if matching:
             return matching
     return []
+
+
+def has_training_folder(folder: Path) -> bool:
+    """Return whether a folder is laid out like a category of MVTec AD: it holds train/.
+
+    folder: need not exist
+    """
+    return bool(folders_of(folder, "train"))
+
+
+def _is_called(folder: Path, name: str | None) -> bool:
+    return name is None or folder.name.casefold() == name.casefold()
+
+
+def other_categories(folders: Sequence[Path], matches: Callable[[Path], bool]) -> dict[Path, str]:
+    """Return the categories beside the chosen ones, and that they were not chosen.
+
+    folders: the chosen categories
+    matches: whether a folder is a category
+    """
+    beside = list_directory(folders[0].parent)
+    others = [path for path in beside if path.is_dir() and path not in folders and matches(path)]
+    return dict.fromkeys(others, "another category than the chosen one")
 
 
 def missing_category(root: Path, category: str | None) -> str:
@@ -65,23 +89,27 @@ def category_cases(folder: Path) -> tuple[list[Case], list[str]]:
     folder: of the category, with train/, test/ and ground_truth/
     """
     cases, problems, paired = [], [], set[Path]()
-    masks = masks_by_location(folder / "ground_truth")
-    for pool in ("train", "test"):
-        pool_folder = folder / pool
-        for image in find_files(pool_folder, SUFFIXES, 3) if pool_folder.is_dir() else ():
+    masks: dict[tuple[str, str], list[Path]] = defaultdict(list)
+    for mask_folder in folders_of(folder, "masks"):
+        for place, paths in masks_by_location(mask_folder).items():
+            masks[place] += paths
+    problems += ambiguous_folders(list_directory(folder), folder)
+    pools = [(pool, path) for pool in ("train", "test") for path in folders_of(folder, pool)]
+    for pool, pool_folder in pools:
+        for image in find_files(pool_folder, SUFFIXES, 3):
             name = image.relative_to(folder.parent).as_posix()
             location = image.relative_to(pool_folder).parent
             if not location.parts:
                 problems.append(f"{name} lies in {pool}/ itself, not in {pool}/good/")
                 continue
             kind = location.parts[0]
-            label = kind != "good"
+            label = not is_normal(kind)
             if pool == "train" and label:
                 problems.append(f"{name} lies beside train/good: only normal images are trained on")
                 continue
             files = {"image": image}
             if label:
-                candidates = masks.get((location.as_posix(), image.stem), [])
+                candidates = masks.get((location.as_posix().casefold(), image.stem), [])
                 paired.update(candidates)
                 if len(candidates) != 1:
                     problems.append(
@@ -100,13 +128,13 @@ def category_cases(folder: Path) -> tuple[list[Case], list[str]]:
 
 
 def masks_by_location(mask_folder: Path) -> dict[tuple[str, str], list[Path]]:
-    """Return masks by (their subfolder, name of their image without "_mask").
+    """Return masks by (their subfolder in lower case, name of their image without "_mask").
 
     mask_folder: ground_truth/ of a category
     """
     masks: dict[tuple[str, str], list[Path]] = defaultdict(list)
     for path in find_files(mask_folder, SUFFIXES, 3) if mask_folder.is_dir() else ():
-        location = path.relative_to(mask_folder).parent.as_posix()
+        location = path.relative_to(mask_folder).parent.as_posix().casefold()
         masks[location, path.stem.removesuffix("_mask")].append(path)
     return masks
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..io.directories import find_files, list_directory, name_conflicts
+from ..io.folder_names import (
+    POOLS,
+    ambiguous_folders,
+    folders_of,
+    is_mask_folder,
+    is_normal,
+    unmatched_folders,
+)
+from ..io.nifti_names import SUFFIXES, nifti_stem
 
-POOLS = ("train", "val", "test")
-NORMAL_FOLDERS = frozenset({"normal", "healthy", "good", "negative"})
-MASK_FOLDERS = frozenset({"mask", "masks", "seg", "segs", "label", "labels"})
 MASK_ENDINGS = ("_mask", "_seg", "-mask", "-seg")
-SUFFIXES = (".nii.gz", ".nii")
 
 
 @dataclass
@@ -25,6 +30,7 @@ class SubjectFiles:
     kind: folder name that says whether and how the subject is abnormal
     stem: file name without modality and suffix
     files: by modality or "image", and "mask"
+    subject: whom the files show, where the layout says so; "" to tell from the name
 
     >>> SubjectFiles("train/tumour/p1", "train", "tumour", "p1").label
     True
@@ -35,11 +41,12 @@ class SubjectFiles:
     kind: str
     stem: str
     files: dict[str, Path] = field(default_factory=dict)
+    subject: str = ""
 
     @property
     def label(self) -> bool:
         """Whether the subject is abnormal."""
-        return self.kind.lower() not in NORMAL_FOLDERS
+        return not is_normal(self.kind)
 
 
 def find_subjects(
@@ -50,10 +57,9 @@ def find_subjects(
     root: folder with train/, val/ and test/, or with the folders of kinds
     modalities: endings of the images of a subject; None for one image each
     """
-    folders = {path.name: path for path in list_directory(root) if path.is_dir()}
-    pools = {pool: folders[pool] for pool in POOLS if pool in folders} or {"": root}
+    pools = {pool: folder for pool in POOLS for folder in folders_of(root, pool)} or {"": root}
     subjects: list[SubjectFiles] = []
-    problems: list[str] = []
+    problems = [*ambiguous_folders(list_directory(root), root)]
     paths = []
     for pool, folder in pools.items():
         images: dict[tuple[str, str], SubjectFiles] = {}
@@ -62,9 +68,9 @@ def find_subjects(
             paths.append(path)
             name = path.relative_to(root).as_posix()
             parts = path.relative_to(folder).parts[:-1]
-            kind = next((part for part in parts if part.lower() not in MASK_FOLDERS), "")
+            kind = next((part for part in parts if not is_mask_folder(part)), "")
             stem, role = _parse_role(path, modalities)
-            if role == "mask" or any(part.lower() in MASK_FOLDERS for part in parts):
+            if role == "mask" or any(map(is_mask_folder, parts)):
                 if masks.setdefault((kind, stem), path) != path:
                     other = masks[kind, stem].relative_to(root).as_posix()
                     problems.append(f"{name} and {other} are masks of the same image: remove one")
@@ -99,13 +105,20 @@ def find_subjects(
     ]
 
 
+def unmatched_volume_folders(root: Path) -> Mapping[Path, str]:
+    """Return the folders beside train/, val/ and test/ that mean nothing; none without splits.
+
+    root: as of `find_subjects`
+    """
+    pools = [folder for pool in POOLS for folder in folders_of(root, pool)]
+    unmatched = unmatched_folders(root, pools) if pools else {}
+    advice = "masks are read within the folders of splits, such as test/masks/: move it there"
+    return {p: advice if is_mask_folder(p.name) else why for p, why in unmatched.items()}
+
+
 def _parse_role(path: Path, modalities: Sequence[str] | None) -> tuple[str, str]:
     """Return the stem and whether the file is "mask", "image", a modality, or "" for none."""
-    stem = path.name
-    for suffix in SUFFIXES:
-        if stem.lower().endswith(suffix):
-            stem = stem[: -len(suffix)]
-            break
+    stem = nifti_stem(path.name)
     for ending in MASK_ENDINGS:
         if stem.lower().endswith(ending):
             return stem[: -len(ending)], "mask"

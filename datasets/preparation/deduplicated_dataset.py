@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from ..base import Progress, first_names
 from ..splits.assignment import Case
@@ -32,6 +33,7 @@ class DeduplicatedDataset(ImageDataset, ABC):
 
     split: str
     _dropped_copies: Sequence[str] = ()
+    _removed_files: Mapping[Path, str] = MappingProxyType({})
 
     def _set_split_policy(self, split: str) -> None:
         self.split = check_split_policy(split)
@@ -39,15 +41,15 @@ class DeduplicatedDataset(ImageDataset, ABC):
 
     def _remove_shared_subjects(self, cases: Sequence[Case]) -> tuple[list[Case], list[str]]:
         """Return the cases without subjects of a preferred pool, and notes on those removed."""
-        disjoint, notes = remove_shared_subjects(
-            cases, ("test", "val", "train"), published=self.leaky
-        )
-        return disjoint, notes
+        disjoint = remove_shared_subjects(cases, ("test", "val", "train"), published=self.leaky)
+        self._removed_files = disjoint.left_out
+        return disjoint.cases, disjoint.notes
 
     def _index_and_assign(
         self, progress: Progress
     ) -> tuple[DatasetIndex, dict[Path, str], Mapping[str, str]]:
         index, digests, split_of = super()._index_and_assign(progress)
+        index = replace(index, left_out={**self._removed_files, **index.left_out})
         if self.leaky:
             return index, digests, split_of
         self._dropped_copies = copies = _copies_to_drop(index.cases, digests, split_of)
@@ -57,6 +59,12 @@ class DeduplicatedDataset(ImageDataset, ABC):
             )
             index = replace(index, notes=[*index.notes, note])
         dropped = set(copies)
+        copied_files = {
+            c.files["image"]: "copy of an image in another split"
+            for c in index.cases
+            if c.name in dropped
+        }
+        index = replace(index, left_out={**index.left_out, **copied_files})
         return (
             index,
             digests,

@@ -14,18 +14,32 @@ from abc import abstractmethod
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
-from ..base import DataError, Progress, Sample, VerificationReport, no_progress
+from ..base import (
+    DataError,
+    Progress,
+    Sample,
+    SampleStatistics,
+    VerificationReport,
+    merge_equal,
+    no_progress,
+)
 from ..io.file_hashes import hash_files, modification_stamp
+from ..io.hdf5_arrays import Array
+from ..io.value_range import measure_range, parse_range
 from ..splits.assignment import Case, groups_in_several_splits
+from .left_out import find_left_out
 from .prepared_dataset import PreparedDataset
 from .prepared_file import prepare_once
 from .writer import SampleWriter
 
 SPLITS = ("train", "held_out", "val", "test")
+
+MAX_MASK_AREA_CHANGE = 0.3
+"""Share of a mask's area; a note warns if resizing adds or removes more."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +49,8 @@ class DatasetIndex:
     cases: every case
     problems: errors of the folder layout, one line each
     notes: other information for the user
+    tables: files that were read and belong to no case, such as lists of splits
+    left_out: files and folders that the dataset passes over on purpose, and why
 
     >>> DatasetIndex(cases=[]).problems
     ()
@@ -43,6 +59,8 @@ class DatasetIndex:
     cases: Sequence[Case]
     problems: Sequence[str] = ()
     notes: Sequence[str] = ()
+    tables: Sequence[Path] = ()
+    left_out: Mapping[Path, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,6 +71,8 @@ class CaseSamples:
     notes: information for the user
     trainable: false where no method may train on them (a constant image)
     counts: numbers that are summed over all cases, such as slices left out, by their description
+    stored_shape: of the case's files, such as "256 x 256 RGB"
+    mask_area_ratios: of each abnormal sample, the area of its mask relative to the stored one
 
     >>> CaseSamples(samples=[], counts={"slices left out": 2}).trainable
     True
@@ -62,6 +82,8 @@ class CaseSamples:
     notes: Sequence[str] = ()
     trainable: bool = True
     counts: Mapping[str, int] = field(default_factory=dict)
+    stored_shape: str = ""
+    mask_area_ratios: Sequence[float] = ()
 
 
 class FileDataset(PreparedDataset):
@@ -83,8 +105,13 @@ class FileDataset(PreparedDataset):
     root: str | None
     seed: int = 0
     leaky: bool = False
-    """Whether groups and copied images may stand in two splits: published splits that do that."""
+    """Whether groups and copied images may be in two splits, as in some published ones."""
 
+    range: list[float] | str | None = None
+    """Stored numbers that become 0 and 1, or "train"; None takes them by the range of their type.
+    A subclass with this constructor argument calls `_set_range`."""
+
+    _limits: tuple[float, float] | None = None
     _prepared_path: Path | None = None
 
     @abstractmethod
@@ -110,9 +137,9 @@ class FileDataset(PreparedDataset):
                 report = self._read_cases(index, digests, split_of, writer, progress)
                 if report.problems:
                     summary = f"{report.bad_cases} of {len(index.cases)} cases are unusable"
-                    summary = summary if report.bad_cases else "these data cannot be shared out"
+                    summary = summary if report.bad_cases else "these data cannot be split"
                     raise DataError(f"{summary}. {self._repair_advice()}", report.problems)
-                for note in report.notes:
+                for note in merge_equal(report.notes):
                     warnings.warn(note, stacklevel=2)
 
             identity = self._cache_key_inputs(index.cases, digests)
@@ -126,11 +153,22 @@ class FileDataset(PreparedDataset):
 
         progress: called with (task, done, total). Nothing is cached
         """
+        used, left_out = set[Path](), dict[Path, str]()
         try:
             index, digests, split_of = self._index_and_assign(progress)
-            return self._read_cases(index, digests, split_of, None, progress)
+            report = self._read_cases(index, digests, split_of, None, progress)
+            in_splits = {p for c in index.cases if c.name in split_of for p in c.files.values()}
+            used = in_splits | {*index.tables}
+            left_out = {path: "its case is in no split" for path in digests if path not in used}
+            left_out |= index.left_out
         except DataError as error:
-            return VerificationReport((error.summary, *error.problems), (), {}, 1)
+            report = VerificationReport((error.summary, *error.problems), (), {}, 1)
+        try:
+            root = self.find_root()
+        except DataError:
+            return report
+        files = find_left_out(root, used, reasons=left_out, problems=report.problems)
+        return replace(report, files_read=len(used), left_out=files)
 
     def find_root(self) -> Path:
         """Return the data folder (or file), or its subfolder of this dataset's name.
@@ -181,6 +219,17 @@ class FileDataset(PreparedDataset):
         split_of = self.assign_splits(index.cases)
         return index, digests, split_of
 
+    def _set_range(self, value: str | Sequence[float] | None) -> None:
+        self.range = parse_range(value)
+        if isinstance(self.range, list):
+            self._limits = self.range[0], self.range[1]
+
+    def _training_values(
+        self, cases: Sequence[Case], split_of: Mapping[str, str]
+    ) -> Iterator[Array]:
+        """Yield the stored numbers of every readable normal training sample, for range="train"."""
+        raise NotImplementedError
+
     def _cache_key_inputs(
         self, cases: Sequence[Case], digests: Mapping[Path, str]
     ) -> dict[str, object]:
@@ -213,6 +262,8 @@ class FileDataset(PreparedDataset):
         The first bad case ends the adding but not the checking: the report lists all problems at
         once.
         """
+        if self.range == "train":
+            self._limits = measure_range(self._training_values(index.cases, split_of), self.name)
         copy_problems, copy_notes = self._find_copies(index.cases, digests, split_of)
         problems = [
             *index.problems,
@@ -221,6 +272,8 @@ class FileDataset(PreparedDataset):
         ]
         notes = [*index.notes, *copy_notes]
         samples, counts, bad_cases = Counter[str](), Counter[str](), len(problems)
+        statistics: SampleStatistics | None = None
+        area_ratios: list[float] = []
         remaining = [
             case for case in index.cases if writer is None or not writer.has_unit(case.name)
         ]
@@ -234,6 +287,12 @@ class FileDataset(PreparedDataset):
                 continue
             notes += outcome.notes
             counts.update(outcome.counts)
+            area_ratios += outcome.mask_area_ratios
+            shapes = {outcome.stored_shape: 1} if outcome.stored_shape else {}
+            of_case = SampleStatistics.of(outcome.samples)
+            if of_case is not None:
+                of_case = replace(of_case, stored_shapes=shapes)
+                statistics = of_case if statistics is None else statistics.joined(of_case)
             for sample in outcome.samples:
                 part = _part_of(split_of.get(case.name), sample.label, outcome.trainable)
                 if part is not None:
@@ -249,11 +308,31 @@ class FileDataset(PreparedDataset):
                 for part in empty_splits
             ]
         notes += [f"{count_name}: {count}" for count_name, count in counts.items() if count]
-        return VerificationReport(problems, _truncate_notes(notes), dict(samples), bad_cases)
+        notes += self._mask_area_notes(area_ratios)
+        return VerificationReport(
+            problems,
+            _truncate_notes(notes),
+            dict(samples),
+            bad_cases,
+            statistics=statistics,
+        )
+
+    def _mask_area_notes(self, ratios: Sequence[float]) -> list[str]:
+        """Return a warning if resizing changes the area of masks much."""
+        changed = [r for r in ratios if abs(r - 1) > MAX_MASK_AREA_CHANGE]
+        if not changed:
+            return []
+        low, high = f"{min(changed):.2g}", f"{max(changed):.2g}"
+        times = low if low == high else f"between {low} and {high}"
+        return [
+            f"masks change their area by more than {100 * MAX_MASK_AREA_CHANGE:.0f} % in "
+            f"{len(changed)} of {len(ratios)} abnormal samples (to {times} times of it): a larger "
+            f"size keeps more (--set {self.name}.size=...)"
+        ]
 
     def _empty_split_hint(self, part: str) -> str:
         kind = "test" if part == "test" else "normal training"
-        return f": there are too few {kind} cases to share out (groups stay whole)"
+        return f": there are too few {kind} cases to split (a group stays whole)"
 
     def _shared_group_problems(
         self, cases: Sequence[Case], split_of: Mapping[str, str]
@@ -261,12 +340,13 @@ class FileDataset(PreparedDataset):
         """Return a problem for each group in two splits, unless the dataset was published so."""
         shared = {} if self.leaky else groups_in_several_splits(cases, split_of)
         return [
-            f"{group} stands in {' and '.join(sorted(splits))}" for group, splits in shared.items()
+            f"{group} is in {' and '.join(sorted(splits))}: a group belongs to one split"
+            for group, splits in shared.items()
         ]
 
     def _repair_advice(self) -> str:
         return (
-            "Nothing was cached. Mend, replace or remove them and run again. "
+            "Nothing was cached. Repair, replace or remove them and run again. "
             f"(adbench info {self.name})"
         )
 
@@ -340,5 +420,6 @@ def _file_count_text(count: int) -> str:
 
 
 def _truncate_notes(notes: Sequence[str], max_notes: int = 20) -> list[str]:
+    notes = merge_equal(notes) if len(notes) > max_notes else notes
     more = len(notes) - max_notes
     return [*notes[:max_notes], f"and {more} more such notes"] if more > 0 else list(notes)

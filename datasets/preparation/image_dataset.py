@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from scipy.ndimage import binary_fill_holes
 from torch import Tensor
 
 from ..base import DataError, Sample, Spec
-from ..io.images import read_image, read_mask, resize, resize_mask
+from ..io.hdf5_arrays import Array
+from ..io.images import read_image, read_mask, resize, resize_mask, stored_colours
+from ..io.value_range import ValueRange, outside_range_text
 from ..splits.assignment import Case
 from ..transforms.tiles import cut_tiles, tile_starts
 from .file_dataset import CaseSamples, FileDataset
@@ -32,7 +34,12 @@ class ImageDataset(FileDataset, ABC):
     tile: cut images into squares of this many pixels after resizing; the maps of tiles are joined
         before evaluation
     overlap: of neighbouring tiles, in pixels
+    range: the stored numbers that become 0 and 1, such as (0, 4095), or "train" for the smallest
+        and the largest of all normal training images; what lies beyond is cut off and counted. None
+        takes integers by the ends of their type, and floats must lie in 0..1
     """
+
+    preparation_version = 2  # 2: palette masks by their colours
 
     size: Any
     channels: int | None
@@ -54,7 +61,9 @@ class ImageDataset(FileDataset, ABC):
         channels: int | None,
         tile: int | None = None,
         overlap: int = 0,
+        range: ValueRange | None = None,
     ) -> None:
+        self._set_range(range)
         if channels not in (None, 1, 3):
             raise ValueError(f"channels is 1, 3 or None, not {channels!r}")
         self.size = list(size) if isinstance(size, Sequence) else size
@@ -88,8 +97,23 @@ class ImageDataset(FileDataset, ABC):
             raise DataError(f"dataset '{self.name}': {error}") from None
 
     def _read_pixels(self, case: Case) -> Tensor:
-        """Return the image of a case as (C, H, W) float32 in 0..1, before resizing."""
-        return read_image(case.files["image"].read_bytes(), case.name, channels=self._shown)
+        """Return the image of a case as (C, H, W) float32 in 0..1, before resizing.
+
+        With a range, values beyond it lie below 0 or above 1; they are the stored numbers while
+        that of the training images is not known yet.
+        """
+        limits = self._limits or (None if self.range is None else (0.0, 1.0))
+        image = case.files["image"].read_bytes()
+        return read_image(image, case.name, channels=self._shown, limits=limits)
+
+    def _training_values(
+        self, cases: Sequence[Case], split_of: Mapping[str, str]
+    ) -> Iterator[Array]:
+        self._limits = None
+        for case in cases:
+            if split_of.get(case.name) == "train" and not case.label:
+                with suppress(Exception):  # named by its file when it is read
+                    yield self._read_pixels(case).numpy()
 
     def read(self, case: Case) -> CaseSamples:
         x, mask, problems = self._read_image_and_mask(case)
@@ -99,6 +123,10 @@ class ImageDataset(FileDataset, ABC):
         if mask is None and self._has_masks and not label:
             mask = torch.zeros(x.shape[1:], dtype=torch.bool)
         constant = bool((x == x.flatten()[0]).all())
+        counts = {}
+        if self._limits is not None:
+            counts[outside_range_text(self._limits)] = int(((x < 0) | (x > 1)).sum())
+            x = x.clamp(0, 1)
         roi = None if constant or not self.zero_is_background else _foreground(x, mask)
         sample = Sample(
             x=resize(torch.zeros_like(x) if constant else x, size),
@@ -109,11 +137,21 @@ class ImageDataset(FileDataset, ABC):
             roi=None if roi is None else resize_mask(roi, size),
             tags={k: str(v) for k, v in case.extra.items()},
         )
+        colours, ratios = stored_colours(case.files["image"].read_bytes()), list[float]()
+        if mask is not None and sample.mask is not None and mask.any():
+            ratios.append(float(sample.mask.float().mean() / mask.float().mean()))
         note = f"{case.name} holds one value only: it becomes zeros, and no method trains on it"
         samples = [sample]
         if self.tile is not None:
             samples = list(cut_tiles(sample, (self.tile, self.tile), self.overlap))
-        return CaseSamples(samples, [note] if constant else [], trainable=not constant)
+        return CaseSamples(
+            samples,
+            [note] if constant else [],
+            not constant,
+            counts,
+            f"{_extent_text(x.shape[1:])} {colours}".strip(),
+            ratios,
+        )
 
     def _read_image_and_mask(self, case: Case) -> tuple[Tensor | None, Tensor | None, list[str]]:
         """Return image and mask of a case, and everything that is wrong with them."""

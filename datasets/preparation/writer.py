@@ -25,6 +25,7 @@ from ..io.hdf5 import (
     read_text,
     write_text,
 )
+from ..io.hdf5_output import HDF5Output, write_hdf5
 
 SHARD_BYTES, SHARD_SECONDS = 256 << 20, 10.0
 """Bytes and seconds after which a shard is closed: what a killed preparation loses at most."""
@@ -93,7 +94,6 @@ class SampleWriter:
         if len(self._shards) > 1:
             complete = self._folder / "whole"
             _join_shards(self._shards, complete, self._identity)
-        fsync_path(complete)
         os.replace(complete, path)
         fsync_path(path.parent)
         self.discard()
@@ -121,7 +121,6 @@ class SampleWriter:
         assert self._shard is not None
         path = self._folder / f"{len(self._shards):06d}.h5"
         self._shard.finish(self._identity)
-        fsync_path(self._shard.path)
         os.replace(self._shard.path, path)
         self._shards.append(path)
         self._shard = None
@@ -171,9 +170,7 @@ class SampleWriter:
         split = part.partition("-")[0]
         group_split = self._split_of.get(sample.group, split)
         if group_split != split and not self._leaky:
-            raise DataError(
-                f"group {sample.group!r} stands in two splits, {group_split} and {split}"
-            )
+            raise DataError(f"group {sample.group!r} is in two splits, {group_split} and {split}")
 
 
 class Shard:
@@ -185,8 +182,8 @@ class Shard:
     def __init__(self, path: Path) -> None:
         self.path, self.units, self.size = path, list[str](), 0
         self._began, self._whole = time.monotonic(), dict[str, int]()
-        self._file = h5py.File(path, "w", libver=LIBRARY_VERSION)
-        self._growing = GrowingDatasets(self._file)
+        self._output = HDF5Output(path, libver=LIBRARY_VERSION)
+        self._growing = GrowingDatasets(self._output.file)
         self._rows: dict[str, list[dict[str, object]]] = {}
 
     def add(self, part: str, sample: Sample) -> None:
@@ -196,6 +193,7 @@ class Shard:
         for name, value in arrays.items():
             self._growing.append(f"{part}/{name}", len(rows), value)
             self.size += value.nbytes
+        self._output.check()
         content = content_hash(sample)
         content_without_mask = (
             content if sample.mask is None else content_hash(replace(sample, mask=None))
@@ -227,12 +225,11 @@ class Shard:
         self._rows = {part: self._rows[part][:count] for part, count in self._whole.items()}
 
     def finish(self, identity: str) -> None:
-        write_tables(self._file, identity, self._rows, self.units)
-        self._file.close()
+        write_tables(self._output.file, identity, self._rows, self.units)
+        self._output.close()
 
     def delete(self) -> None:
-        self._file.close()
-        self.path.unlink(missing_ok=True)
+        self._output.discard()
 
 
 def write_tables(
@@ -293,7 +290,7 @@ def _join_shards(shards: list[Path], path: Path, identity: str) -> None:
     """Write one file of all shards, in order; chunks are copied with their checksums."""
     rows: dict[str, list[dict[str, object]]] = {}
     units: list[str] = []
-    with h5py.File(path, "w", libver=LIBRARY_VERSION) as output:
+    with write_hdf5(path, libver=LIBRARY_VERSION) as output:
         growing = GrowingDatasets(output)
         for shard in shards:
             with hdf5_errors(shard), open_read_only(shard) as file:

@@ -47,6 +47,22 @@ def check_fractions(fractions: Sequence[float], count: int) -> list[float]:
     return [float(fraction) for fraction in fractions]
 
 
+def normalise_fractions(
+    fractions: Mapping[str, float], splits: Iterable[str] | None = None
+) -> dict[str, float]:
+    """Return fractions scaled so that they sum to 1.
+
+    fractions: of each split
+    splits: those that take part; None for all
+
+    >>> normalise_fractions({"train": 0.6, "val": 0.2, "test": 0.2}, ["train", "val"])["train"]
+    0.7499999999999999
+    """
+    chosen = {split: fractions[split] for split in (fractions if splits is None else splits)}
+    total = sum(chosen.values()) or 1.0
+    return {split: fraction / total for split, fraction in chosen.items()}
+
+
 def assign_groups(
     groups: Iterable[str], fractions: Mapping[str, float], seed: int
 ) -> dict[str, str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from .assignment import Case, assign_groups
+from .assignment import Case, assign_groups, normalise_fractions
 
 SPLITS = ("train", "held_out", "val", "test")
 PRIORITY = ("train", "held_out", "test", "val")
@@ -75,18 +75,13 @@ def _assign(
     has_abnormal = any(case.label for case in unpublished) or ("val", True) in published
     if not has_abnormal:  # nothing abnormal to choose a level on
         normal_splits = [split for split in normal_splits if split != "val"]
-    split_of_group = assign_groups(normal, _normalise_fractions(fraction_of, normal_splits), seed)
+    split_of_group = assign_groups(normal, normalise_fractions(fraction_of, normal_splits), seed)
     split_of_group |= assign_groups(
         {case.group for case in unpublished} - normal,
-        _normalise_fractions(fraction_of, abnormal_targets),
+        normalise_fractions(fraction_of, abnormal_targets),
         seed,
     )
     return {
         case.name: case.pool if case.pool in ("val", "test") else split_of_group[case.group]
         for case in cases
     }
-
-
-def _normalise_fractions(fractions: Mapping[str, float], splits: Sequence[str]) -> dict[str, float]:
-    total = sum(fractions[split] for split in splits)
-    return {split: fractions[split] / total for split in splits}

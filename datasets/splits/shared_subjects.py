@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ..base import first_names
@@ -14,6 +16,7 @@ class DisjointCases(NamedTuple):
 
     cases: those that remain
     notes: on subjects that were removed, or that are in two pools
+    left_out: the files of removed cases, and why
 
     >>> DisjointCases(cases=[], notes=[]).notes
     []
@@ -21,6 +24,7 @@ class DisjointCases(NamedTuple):
 
     cases: list[Case]
     notes: list[str]
+    left_out: Mapping[Path, str] = MappingProxyType({})
 
 
 def remove_shared_subjects(
@@ -60,7 +64,14 @@ def remove_shared_subjects(
     disjoint = [
         case for case in cases if published or owner.get(case.group, case.pool) == case.pool
     ]
-    return DisjointCases(disjoint, notes)
+    remaining = {path for case in disjoint for path in case.files.values()}
+    left_out = {
+        path: f"its subject is also in {owner[case.group]}"
+        for case in cases
+        for path in case.files.values()
+        if path not in remaining
+    }
+    return DisjointCases(disjoint, notes, left_out)
 
 
 def check_split_policy(split: str) -> str:

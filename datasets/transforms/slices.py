@@ -109,6 +109,8 @@ class SliceStack:
     spacing: mm along rows and columns
     vanished_lesions: how many slices were left out because too little of their lesion remained
     tags: of every sample
+    mask_area_ratios: area of the lesion in each slice that has one, relative to the area before
+        resizing
 
     >>> SliceStack(torch.zeros(2, 1, 4, 4), None, torch.ones(2, 4, 4) > 0, [5, 6], None).indices
     [5, 6]
@@ -121,6 +123,7 @@ class SliceStack:
     spacing: tuple[float, float] | None
     vanished_lesions: int = 0
     tags: Mapping[str, str] = field(default_factory=dict)
+    mask_area_ratios: Sequence[float] = ()
 
     def samples(self, name: str, group: str, *, label: bool = False) -> Iterator[Sample]:
         """Yield a sample of each slice.
@@ -178,11 +181,13 @@ def select_slices(
         return None
     roi = resize_square(brain, side, size) > 0.5
     keep = brain.float().mean((1, 2)) >= min_brain
-    mask, vanished = None, 0
+    mask, vanished, ratios = None, 0, list[float]()
     if lesion is not None:
         mask = resize_square(lesion, side, size) > 0.5
         too_small = lesion.any(2).any(1) & (mask.sum((1, 2)) < min_lesion)
         keep, vanished = keep & ~too_small, int(too_small.sum())
+        areas, areas_before = mask.sum((1, 2)) * (side / size) ** 2, lesion.sum((1, 2))
+        ratios = (areas / areas_before)[keep & (areas_before > 0)].tolist()
         mask = mask[keep]
     return SliceStack(
         x=resize_square(x, side, size)[keep],
@@ -194,7 +199,19 @@ def select_slices(
         spacing=None if spacing is None else (spacing[0] * side / size, spacing[1] * side / size),
         vanished_lesions=vanished,
         tags=tags or {},
+        mask_area_ratios=ratios,
     )
+
+
+def volume_shape_text(shape: Sequence[int]) -> str:
+    """Return the extent of a stored volume in words.
+
+    shape: along each axis
+
+    >>> volume_shape_text((240, 240, 155))
+    '240 x 240 x 155 voxels'
+    """
+    return f"{' x '.join(map(str, shape))} voxels"
 
 
 def vanished_lesions_text(size: int, min_lesion: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import pytest
 from typer.testing import CliRunner
 
 import trees_images as images
+from adbench.benchmark.api.catalogue import load_dataset
 from adbench.benchmark.cli.main import app
 from adbench.benchmark.registry.registry import Registry
+from adbench.datasets.base import manifest
 
 Make = Callable[[Path, Any, Any, Any], object]
 
@@ -69,3 +72,65 @@ def test_it_reaches_the_board(name, tmp_path, cache, volumes, trees, arrays) -> 
     assert all(r["counts"]["test"] for r in records)
     board = CliRunner().invoke(app, ["report", "--out", str(tmp_path / "out")])
     assert board.exit_code == 0, board.output
+
+
+JUNK = {
+    ".Trash-1000/files/deleted.png": "hidden",
+    ".thumbnails/small.png": "hidden",
+    "@eaDir/SYNOPHOTO_THUMB_M.jpg": "hidden",
+    "$RECYCLE.BIN/desktop.ini": "hidden",
+    "__MACOSX/._a": "hidden",
+    "lost+found/": "hidden",
+    "Thumbs.db": "hidden",
+    "scan.nrrd": "convert to .nii.gz",
+    "volume.mgz": "convert to .nii.gz",
+    "pair.HDR": "convert to .nii.gz",
+    "photo.heic": "convert to .png",
+    "notes.txt": "text or table",
+    "backup.zip": "unpack",
+    "model.pkl": "pickle",
+    "unknown.xyz": "of a kind that is not read",
+}
+
+
+def plant(root: Path) -> None:
+    for name in JUNK:
+        path = root / name
+        (path if name.endswith("/") else path.parent).mkdir(parents=True, exist_ok=True)
+        if not name.endswith("/"):
+            path.write_bytes(b"junk")
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_junk_is_named_and_changes_no_sample(name, tmp_path, cache, volumes, trees, arrays) -> None:
+    make, sets = LAYOUTS[name]
+    root = tmp_path / "data"
+    root.mkdir()
+    make(root, volumes, trees, arrays)
+    small = [] if name in ("rf-challenge", "idx", "hdf5") else ["size=16"]
+    settings = [f"{name}.{text}" for text in sets + small]
+
+    def samples() -> list:
+        data = load_dataset(name, data=root, profile="tiny", settings=settings)
+        data.prepare()
+        parts = ("train", "held_out", "val", "test")
+        return [manifest(data.get_split(part)) for part in parts]
+
+    before = samples()
+    deepest = next(path for path in sorted(root.rglob("*")) if path.is_file()).parent
+    for folder in {root, deepest}:
+        plant(folder)
+    assert samples() == before
+    options = [argument for text in settings for argument in ("--set", text)]
+    result = CliRunner().invoke(
+        app, ["data", "verify", name, "--data", str(root), "--profile", "tiny", *options]
+    )
+    assert result.exit_code == 0, result.output
+    rows = [line for line in result.output.splitlines() if "left out: " in line]
+    for junk, reason in JUNK.items():
+        assert any(junk in row and reason in row for row in rows), (junk, result.output)
+    counts = [int(row.split()[0]) for row in rows]
+    (read,) = (line for line in result.output.splitlines() if line.endswith("  read"))
+    on_disk = sum(len(files) for _, _, files in os.walk(root))
+    assert int(read.split()[0]) + sum(counts) == on_disk
+    assert "sample: " in result.output

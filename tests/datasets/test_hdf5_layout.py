@@ -159,7 +159,7 @@ def test_names_and_folders_are_free(tmp_path, arrays) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"x": np.zeros((N, 8, 9), np.complex64)}, "holds complex numbers"),
+        ({"x": np.zeros((N, 8, 9), [("a", "f4"), ("b", "f4")])}, "holds records of a, b in x"),
         ({"x": np.zeros(N)}, "not (N, C, *S)"),
         ({"label": np.arange(N) % 3}, "label holds '2' (8); it may hold 0 and 1"),
         ({"label": np.linspace(0, 1, N)}, "label holds fractions or NaN"),

@@ -225,7 +225,12 @@ def test_numpy_files_that_are_no_images_are_listed(tmp_path, arrays) -> None:
     np.save(folder / "MNIST_6.npy", np.array([{}]), allow_pickle=True)
     (folder / "MNIST_7.npy").write_bytes((folder / "MNIST_8.npy").read_bytes()[:-9])
     text = refused(small(root, inside="MNIST", flips=["both"]))
-    for name, told in (("3", "float64"), ("5", "(1, 9, 12)"), ("6", "plain"), ("7", "truncated")):
+    for name, told in (
+        ("3", "float64"),
+        ("5", "(1, 9, 12)"),
+        ("6", "plain numbers"),
+        ("7", "truncated"),
+    ):
         assert any(f"MNIST_{name}.npy" in line and told in line for line in text.splitlines())
 
 

@@ -140,7 +140,7 @@ def test_arrays_that_are_wrong_are_told(root, trees):
         "20002": (image, mask * 0, "mask/20002.npy marks no tumour"),
         "20003": (image[0], mask, "three axes of numbers are expected"),
         "20004": (image + 1j, mask, "complex"),
-        "20005": (image[..., None].astype(object), mask, "cannot be read"),
+        "20005": (image[..., None].astype(object), mask, "holds Python objects"),
     }
     for number, (x, m, _) in wrong.items():
         np.save(base / f"raw_cleaned/{number}.npy", x, allow_pickle=True)
@@ -154,7 +154,7 @@ def test_arrays_that_are_wrong_are_told(root, trees):
     found = "\n".join(heads(root).verify().problems)
     for number, (_, _, says) in wrong.items():
         assert any(number in line and says in line for line in found.splitlines()), number
-    assert "20006.npy cannot be read" in found
+    assert "20006.npy is truncated or corrupt" in found
     assert "mask/30000.npy has no raw_cleaned/30000.npy" in found
     assert "Edinburgh/30001 has no mask/30001.npy" in found
     assert "Train/A00000009: expected one sub-A00000009_ses-NFB3_T1w.nii.gz" in found

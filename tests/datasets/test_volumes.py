@@ -148,7 +148,7 @@ def test_patients_may_be_found_in_names(root, trees):
         trees.save(trees.brain(71), root / "test/normal/same.nii.gz")
         own(root).prepare()
     found = own(root, group="^[a-z]+[0-9]?").verify().problems
-    assert any(p.startswith("same stands in ") for p in found)
+    assert any(p.startswith("same is in ") for p in found)
     assert any("no patient is found" in p for p in own(root, group="^[0-9]+").verify().problems)
 
 

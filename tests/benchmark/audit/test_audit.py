@@ -326,7 +326,7 @@ def test_the_result_is_json_and_progress_is_told() -> None:
     result = audit(ListDataset(parts), progress=lambda what, done, total: steps.add(what))
     again = json.loads(json.dumps(asdict(result)))
     assert again["samples"]["test"] == {"normal": 8, "abnormal": 8}
-    assert len(again["cues"]) == 6
+    assert len(again["cues"]) == 2 * 5
     assert {"reading train", "reading test", "comparing splits"} <= steps
 
 

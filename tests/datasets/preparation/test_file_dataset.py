@@ -125,7 +125,7 @@ def test_groups_and_copies_across_splits_are_refused_or_told(root) -> None:
     write(root / "test/a-0-9.npy", 50)  # somebody of the training pool
     shutil.copy(root / "train/b-0-1.npy", root / "test/z-0-8.npy")
     found = Arrays(root=str(root)).verify()
-    assert any(p.startswith("a stands in ") for p in found.problems)
+    assert any(p.startswith("a is in ") for p in found.problems)
     assert any("test/z-0-8.npy" in p and "is a copy of" in p for p in found.problems)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
@@ -216,10 +216,10 @@ def test_too_few_cases_are_no_crash(root) -> None:
             path.unlink()
     found = Arrays(root=str(root)).verify()
     assert found.problems == [
-        "no sample is left for held_out: there are too few normal training cases to share out "
-        "(groups stay whole)"
+        "no sample is left for held_out: there are too few normal training cases to split "
+        "(a group stays whole)"
     ]
-    with pytest.raises(DataError, match="cannot be shared out"):
+    with pytest.raises(DataError, match="cannot be split"):
         prepared(root)
 
 

@@ -264,7 +264,7 @@ def test_a_leak_is_let_through_only_where_it_is_asked_for():
         writer.add("train", sample(1))
         writer.add("test", replace(sample(2), group=sample(1).group))
 
-    with pytest.raises(DataError, match="stands in two splits"):
+    with pytest.raises(DataError, match="is in two splits"):
         prepare_once("toy", WHO, make, spec=SPEC)
     path = prepare_once("toy", WHO, make, spec=SPEC, leaky=True)
     assert read_part(path, "train")[0].group == read_part(path, "test")[0].group
@@ -391,7 +391,7 @@ def test_a_file_that_is_gone_is_a_data_error():
         (replace(sample(2), counterpart=torch.zeros(1, 5, 4)), "counterpart"),
         (replace(sample(2), x=torch.full((2, 5, 4), torch.nan)), "NaN"),
         (replace(sample(2), key="patient-1/z"), "two samples have the key 'patient-1/z'"),
-        (replace(sample(2), group="patient-1"), "'patient-1' stands in two splits, train and test"),
+        (replace(sample(2), group="patient-1"), "'patient-1' is in two splits, train and test"),
     ],
 )
 def test_what_no_reader_could_mend_is_not_written(cache, second, says):

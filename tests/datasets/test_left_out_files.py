@@ -1,0 +1,63 @@
+"""Every file below the root of a dataset is used, or named by verify with the reason."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from adbench.datasets.base import SampleStatistics, merge_equal
+from adbench.datasets.io.images import read_image, read_mask
+from adbench.datasets.preparation.left_out import find_left_out
+
+
+def test_what_is_many_is_counted_by_folder(tmp_path) -> None:
+    for number in range(30):
+        (tmp_path / f"{number % 3}").mkdir(exist_ok=True)
+        (tmp_path / f"{number % 3}/{number}.mha").touch()
+    (files,) = find_left_out(tmp_path, ())
+    assert files.count == 30 and list(files.names) == ["0/ (10)", "1/ (10)", "2/ (10)"]
+
+
+def test_links_and_odd_names_end_nothing(tmp_path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/again").symlink_to(tmp_path)
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "a\x1b[31m.xyz").touch()
+    reasons = {files.reason: list(files.names) for files in find_left_out(tmp_path, ())}
+    assert reasons == {
+        "link to a folder above it": ["in/again/"],
+        "link to nothing": ["gone"],
+        "of a kind that is not read": ["a\\x1b[31m.xyz"],
+    }
+
+
+def test_equal_problems_are_one_line_with_a_count_and_an_example() -> None:
+    lines = [f"mine/{n:06d} holds values from -{n}.5 to {n}.5" for n in range(240)]
+    (line,) = merge_equal(lines)
+    assert line.startswith("mine/000000 holds values from -0.5 to 0.5 (240 times: also mine/000001")
+    assert merge_equal(["a is bad", "b is bad"]) == ["a is bad", "b is bad"]
+
+
+def test_statistics_join() -> None:
+    one = SampleStatistics((1, 4), "float32", 0.1, 0.5, ((1.0,), (1.0,)), {"4": 1})
+    other = SampleStatistics((1, 4), "float32", 0.0, 0.7, ((2.0,), (2.0,)), {"4": 2})
+    assert one.joined(other).as_text() == "1 x 4 float32, values 0 to 0.7, spacing 1-2 mm"
+    assert one.joined(other).stored_shapes == {"4": 3}
+
+
+@pytest.mark.parametrize(("suffix", "form"), [("webp", "WEBP"), ("gif", "GIF"), ("jfif", "JPEG")])
+def test_further_kinds_of_images_are_read(suffix, form) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, form, **({"lossless": True} if form == "WEBP" else {}))
+    x = read_image(buffer.getvalue(), f"a.{suffix}")
+    assert tuple(x.shape) == (1, 16, 16)
+    if form != "JPEG":
+        assert np.allclose(x[0].numpy() * 255, pixels, atol=1e-3)
+    lossy = io.BytesIO()
+    Image.fromarray(pixels).save(lossy, "WEBP")
+    with pytest.raises(ValueError, match="lossy WebP"):
+        read_mask(lossy.getvalue(), "mask.webp")
