@@ -43,7 +43,7 @@ def import_weights(
     from ..registry.registry import Registry
     from ..sharing.imported_weights import import_weights as import_to_store
 
-    entries = Registry.read(*registry)
+    entries = Registry.read(*map(Path, registry))
     overrides = parse_settings(settings)
     arguments = {**overrides.get("", {}), **overrides.get(method, {})}
     by_part = files if isinstance(files, Mapping) else {"denoiser": files}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .diffusers_folder import convert_diffusers
 from .guided_diffusion import ANODDPM, GuidedDiffusionNames, convert_guided_diffusion
-from .monai_generative import load_monai_generative
+from .monai_generative import convert_monai_generative
 from .reading import CheckpointError, abbreviate, read_checkpoint, select_state
 
 PREFERRED_PARTS = ("ema", "ema_state_dict", "state_dict", "model_state_dict", "model")
@@ -47,25 +47,7 @@ def convert_file(
         key.endswith("down.0.0.weight") for key in state
     ):
         return convert_guided_diffusion(net, state, ANODDPM), "AnoDDPM"
-    return convert_monai(net, state), "MONAI"
-
-
-def convert_monai(net: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights of a network of MONAI or monai-generative under the names of `net`.
-
-    Raises CheckpointError that says what does not fit.
-
-    >>> import torch
-    >>> from adbench.engine.checkpoints.formats import convert_monai
-    >>> from torch import nn
-    >>> convert_monai(nn.Linear(1, 1, bias=False), {"weight": torch.ones(1, 1)})
-    {'weight': tensor([[1.]])}
-    """
-    before = {key: value.clone() for key, value in _tensors(net).items()}
-    load_monai_generative(net, state)
-    weights = {key: value.clone() for key, value in _tensors(net).items()}
-    net.load_state_dict(before, strict=False)
-    return weights
+    return convert_monai_generative(net, state), "MONAI"
 
 
 def untouched_parts(module: nn.Module, weights: Mapping[str, Any]) -> list[str]:
@@ -95,7 +77,3 @@ def require_tensors(weights: Mapping[str, Tensor], path: Path) -> None:
     names = [key for key, value in weights.items() if not value.isfinite().all()]
     if names:
         raise CheckpointError(f"{path} holds {abbreviate(names, 'weights that are not finite')}")
-
-
-def _tensors(net: nn.Module) -> dict[str, Tensor]:
-    return {key: v for key, v in net.state_dict().items() if isinstance(v, Tensor)}

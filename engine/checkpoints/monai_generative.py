@@ -36,6 +36,10 @@ CODEBOOK_NAMES = {
 }
 
 
+TRAINING_ONLY = ("adversary.", "looks.")
+"""Parts of a codec that only its training needs, and that no file of a network holds."""
+
+
 def load_monai_generative(net: nn.Module, source: Path | str | Mapping[str, Tensor]) -> None:
     """Load the weights of a file, or of a state dict, into a network, under old names or new.
 
@@ -52,11 +56,30 @@ def load_monai_generative(net: nn.Module, source: Path | str | Mapping[str, Tens
     1.0
     """
     content = read_checkpoint(Path(source)) if isinstance(source, str | Path) else source
-    theirs = select_state(content)
+    own = net.state_dict()
+    with torch.no_grad():
+        for key, value in convert_monai_generative(net, select_state(content)).items():
+            own[key].copy_(value)
+
+
+def convert_monai_generative(net: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights under the names of a network; what is no weight of a network is not among
+    them: a codec's scale, counters, a discriminator.
+
+    net: as for `load_monai_generative`
+    state: under old names or new
+    Raises CheckpointError that lists what is missing, unknown, or of another shape.
+
+    >>> import torch
+    >>> from adbench.engine.checkpoints.monai_generative import convert_monai_generative
+    >>> from torch import nn
+    >>> convert_monai_generative(nn.Linear(1, 1, bias=False), {"weight": torch.ones(1, 1)})
+    {'weight': tensor([[1.]])}
+    """
     weights = {key: value for key, value in net.state_dict().items() if not _is_own_state(net, key)}
-    names = {key: name for key in weights for name in _candidate_names(key) if name in theirs}
+    names = {key: name for key in weights for name in _candidate_names(key) if name in state}
     missing = [key for key in weights if key not in names]
-    surplus = sorted(set(theirs) - set(names.values()))
+    surplus = sorted(set(state) - set(names.values()))
     if missing or surplus:
         raise CheckpointError(
             f"these weights are of another network: {abbreviate(missing, 'missing')}"
@@ -64,18 +87,18 @@ def load_monai_generative(net: nn.Module, source: Path | str | Mapping[str, Tens
             "Build it with the arguments that it was trained with"
         )
     wrong = [
-        f"{key} {tuple(theirs[name].shape)} for {tuple(weights[key].shape)}"
+        f"{key} {tuple(state[name].shape)} for {tuple(weights[key].shape)}"
         for key, name in names.items()
-        if theirs[name].shape != weights[key].shape
+        if state[name].shape != weights[key].shape
     ]
     if wrong:
         raise CheckpointError(
             f"these weights are of a network of other sizes: {abbreviate(wrong, 'wrong')}"
         )
-    with torch.no_grad():
-        for key, name in names.items():
-            unused = UNUSED_PART in name
-            weights[key].copy_(_identity(weights[key]) if unused else theirs[name])
+    return {
+        key: _identity(weights[key]) if UNUSED_PART in name else state[name]
+        for key, name in names.items()
+    }
 
 
 def _identity(like: Tensor) -> Tensor:
@@ -100,4 +123,5 @@ def _is_own_state(net: nn.Module, key: str) -> bool:
     part, _, name = key.rpartition(".")
     module = net.get_submodule(part)
     counting = isinstance(module, Codebook) and name not in ("codes", "sizes", "sums")
-    return counting or key in ("centre", "scale") or name == "_extra_state"
+    own = key in ("centre", "scale") or name == "_extra_state"
+    return counting or own or key.startswith(TRAINING_ONLY)

@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 import adbench
 from adbench.benchmark.cli.main import app
 from adbench.benchmark.store.artifact_store import Store
+from adbench.engine.checkpoints.monai_generative import CODEBOOK_NAMES
 
 SMALL = {"phantom": {"shape": [16, 16], "train": 8, "val": 4, "test": 4}}
 OPTIONS: dict[str, Any] = {
@@ -22,25 +23,31 @@ OPTIONS: dict[str, Any] = {
 }  # fmt: skip
 
 
+def under(weights: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of AnoDDPM and of LDM-OOD, and their weights as others would save them."""
     folder = tmp_path_factory.mktemp("imported")
-    where = {"out": folder / "out", "store": folder / "store"}
+    where: dict[str, Any] = {"out": folder / "out", "store": folder / "store"}
     adbench.run(["anoddpm", "ldm-ood"], "phantom", **OPTIONS, **where)
     for artifact in Store(folder / "store").artifacts("checkpoint"):
         weights = load_file(artifact.path)
         name = artifact.key_inputs["method"].rpartition(":")[2]
-        for part in ("denoiser", "codec"):
-            prefix = f"{part}.net." if part == "denoiser" else f"{part}."
-            state = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-            if state:
-                content = {"n_epoch": 3, "model_state_dict": state, "loss": 0.5}
-                torch.save(content, folder / f"{name}-{part}.pt")
+        parts = {"denoiser": under(weights, "denoiser.net."), "codec": under(weights, "codec.net.")}
+        if parts["codec"]:  # monai-generative keeps the codebook in the network
+            parts["codec"] |= {
+                theirs: weights[f"codec.{ours}"] for ours, theirs in CODEBOOK_NAMES.items()
+            }
+        for part, state in parts.items():
+            content = {"n_epoch": 3, "model_state_dict": state, "loss": 0.5}
+            torch.save(content, folder / f"{name}-{part}.pt")
     return folder
 
 
-def record(folder: Path, method: str) -> dict[str, Any]:
+def record(folder: Path, method: str) -> Any:
     results = adbench.load_results(folder / "out")
     return next(r for r in results.records if r["method"]["name"] == method)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from adbench.engine.runtime.context import TrainingContext
 from adbench.engine.runtime.rng import Rng
 from adbench.engine.training.loop import Training, TrainingOutcome, train_module
 
-DATA = [SimpleNamespace(x=torch.ones(1), label=False)]
+DATA: Any = [SimpleNamespace(x=torch.ones(1), label=False)]
 PLAN = Training(steps=3, batch=2, lr=0.1)
 
 
