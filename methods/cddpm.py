@@ -71,13 +71,14 @@ class Pretraining:
     """The training of the encoder on masked samples, before all else.
 
     pretrain_steps: of `pretrain_lr`, with the batch of the main training; 0 for none.
-    pretrain_cell: side in pixels of the cells that are hidden or not.
+    pretrain_cell: side in pixels of the cells that are hidden or not; None for a third of the
+    canvas's shortest side, which at 96 pixels is theirs, 32.
     pretrain_hidden: share of the cells that are hidden.
     """
 
     pretrain_steps: int = 0
     pretrain_lr: float = 1e-4
-    pretrain_cell: int = 32
+    pretrain_cell: int | None = None
     pretrain_hidden: float = 0.65
 
 
@@ -133,8 +134,11 @@ class CDDPM(Method):
             self.pretraining_plan = Training(pretraining.pretrain_steps, training.batch,
                 pretraining.pretrain_lr, weight_decay=0.05, beta2=0.95, clip=None,
                 ema=None)  # fmt: skip
-            self._masked.append(MaskedAutoencoder(self.encoder, spec.channels,  # not a part of self
-                cell=pretraining.pretrain_cell, hidden=pretraining.pretrain_hidden))  # fmt: skip
+            cell = pretraining.pretrain_cell or max(min(self.canvas.padded_shape) // 3, 1)
+            masked = MaskedAutoencoder(
+                self.encoder, spec.channels, cell=cell, hidden=pretraining.pretrain_hidden
+            )
+            self._masked.append(masked)  # in a list: it is no part of the method
         self.power: Literal[1, 2] = power
         self.augment, self.ensemble, self.repeats = augment, tuple(ensemble), repeats
         self.clip = self.canvas.range if clip_clean else None
