@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from ..scheduling.exit_codes import USAGE
 from . import catalogue, report
 from .cache import app as cache_app
 from .data import app as data_app
@@ -70,9 +71,14 @@ app.add_typer(cache_app, name="cache")
 
 
 def main() -> None:
-    """Run the command line of this process, and end with its exit code."""
-    protect_standard_streams()
-    sys.exit(app(prog_name="adbench"))
+    """Run the command line of this process, and end with its exit code; with that of an error where
+    its output was lost."""
+    output = protect_standard_streams()
+    try:
+        app(prog_name="adbench")
+    except SystemExit as end:
+        sys.stdout.flush()
+        sys.exit(end.code or (USAGE if output.failed else 0))
 
 
 if __name__ == "__main__":
