@@ -31,6 +31,9 @@ DatasetName = Annotated[
 OPTIONS = ("data", "profile", "registry", "settings")
 """The fields of RunConfig that decide which dataset is built."""
 
+MAX_FOLDERS = 20
+"""How many folders verify shows one by one."""
+
 
 @app.command()
 @with_options(OPTIONS)
@@ -78,7 +81,7 @@ def verify(
             print_json({"dataset": name, "data": data, **asdict(report)})
         else:
             for line in verification_lines(name, report, data):
-                typer.echo(line)
+                typer.echo(_printable(line))
         if report.problems:
             raise typer.Exit(NO_DATA)
 
@@ -105,6 +108,9 @@ def verification_lines(name: str, report: VerificationReport, data: str = "") ->
         return
     yield "   files"
     yield f"{report.files_read:8d}  read"
+    if len(report.folders) <= MAX_FOLDERS:
+        for folder, count in report.folders.items():
+            yield f"{count:8d}    {folder}"
     for files in report.left_out:
         yield f"{files.count:8d}  left out: {files.reason}: {first_names(files.names, 20)}"
 
@@ -131,13 +137,20 @@ def audit(
             print_json({"dataset": name, **asdict(report)})
         else:
             for finding in report.findings:
-                typer.echo(f"{finding.severity}: {finding}")
+                typer.echo(_printable(f"{finding.severity}: {finding}"))
             for line in cue_lines(report.cues):
                 typer.echo(line)
             leaks = sum(finding.severity == "leak" for finding in report.findings)
             typer.echo(f"{name}: {leaks or 'no'} leak{'' if leaks == 1 else 's'} found")
         if any(finding.severity == "leak" for finding in report.findings):
             raise typer.Exit(GATE)
+
+
+def _printable(text: str) -> str:
+    """Return text in which control characters are escaped."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )
 
 
 def cue_lines(cues: Sequence[Cue]) -> Iterator[str]:
