@@ -76,13 +76,14 @@ class CheXpert(DeduplicatedDataset):
         self._set_image_options(size, 1, range=range)
 
     def build_index(self, root: Path) -> DatasetIndex:
-        cases, problems, notes = _index_tables(root)
+        index = _index_tables(root)
+        cases, problems, notes = list(index.cases), list(index.problems), index.notes
         if not cases and not problems:
             cases, problems = _index_folders(root)
         problems += name_conflicts((case.files["image"] for case in cases), root)
         cases, leaks = self._remove_shared_subjects(cases)
         self._infer_spec(cases)
-        return DatasetIndex(cases, problems, [*notes, *leaks])
+        return replace(index, cases=cases, problems=problems, notes=[*notes, *leaks])
 
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         return assign_unpublished(cases, self.fractions, self.seed)
@@ -164,11 +165,11 @@ def _label_of_folder(name: str) -> bool | None:
     return False if is_normal(name) else True if name.lower() == DISEASED else None
 
 
-def _index_tables(root: Path) -> tuple[list[Case], list[str], list[str]]:
-    """Return the cases in train.csv, valid.csv and test.csv, problems, and notes."""
+def _index_tables(root: Path) -> DatasetIndex:
+    """Return the cases in train.csv, valid.csv and test.csv; none without train.csv."""
     base = next(_matching_folders(root, lambda folder: (folder / "train.csv").is_file()), None)
     if base is None:
-        return [], [], []
+        return DatasetIndex([])
     tables = {"train": base / "train.csv", "val": base / "valid.csv", "test": base / "test.csv"}
     if not tables["test"].is_file():
         del tables["test"]

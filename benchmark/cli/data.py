@@ -162,7 +162,7 @@ def cue_lines(cues: Sequence[Cue]) -> Iterator[str]:
         yield "no cue was tried: neither val nor test holds normal and abnormal samples"
         return
     yield "cues tried, each alone a detector of the abnormal samples (0.5 is chance):"
-    yield "   AUROC  95 % interval  split  cue"
+    yield "   AUROC  95 % interval   split  cue"
     for cue in cues:
         has_interval = cue.low is not None and cue.high is not None
         interval = f"{cue.low:.3f} to {cue.high:.3f}" if has_interval else "too few groups"
