@@ -11,11 +11,44 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, NamedTuple, Protocol
+from typing import Annotated, ClassVar, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
+from msgspec import Meta
 from torch import Tensor
+
+T = TypeVar("T")
+
+Count = Annotated[int, Meta(ge=1)]
+Natural = Annotated[int, Meta(ge=0)]
+Positive = Annotated[float, Meta(gt=0)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+Many = Annotated[Sequence[T], Meta(min_length=1)]
+Pair = Annotated[Sequence[T], Meta(min_length=2, max_length=2)]
+Three = Annotated[Sequence[T], Meta(min_length=3, max_length=3)]
+"""Types of settings with their ranges. The registry checks every argument of a constructor against
+its annotation before any data are read. (The engine, which knows no data, has its own.)"""
+
+
+def _rise(values: Sequence[float]) -> bool:
+    return sorted(values) == list(values)
+
+
+def _sum_to_one(values: Sequence[float]) -> bool:
+    return abs(sum(values) - 1) < 1e-6
+
+
+Span = Annotated[
+    Sequence[Natural],
+    Meta(min_length=2, max_length=2, extra={"check": _rise, "words": "that rise"}),
+]
+"""The first and the last."""
+
+SUM = {"check": _sum_to_one, "words": "that sum to 1"}
+TwoFractions = Annotated[Sequence[Fraction], Meta(min_length=2, max_length=2, extra=SUM)]
+ThreeFractions = Annotated[Sequence[Fraction], Meta(min_length=3, max_length=3, extra=SUM)]
+FourFractions = Annotated[Sequence[Fraction], Meta(min_length=4, max_length=4, extra=SUM)]
 
 Progress = Callable[[str, int, int], None]
 """(what is being done, how many are done, of how many)."""

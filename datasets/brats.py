@@ -16,11 +16,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
-from .base import DataError, Spec
+from .base import Count, DataError, FourFractions, Fraction, Many, Natural, Span, Spec
 from .io.directories import list_directory
 from .io.nifti import Volume, read_volume
 from .io.nifti_names import is_nifti, nifti_stem
@@ -81,15 +82,15 @@ class BraTS(FileDataset):
         self,
         *,
         root: str | None = None,
-        modalities: Sequence[str] = MODALITIES,
-        axial: Sequence[int] = (80, 128),
-        every: int = 1,
-        size: int | None = None,
-        crop: int | None = None,
-        seed: int = 0,
-        fractions: Sequence[float] = (0.6, 0.1, 0.1, 0.2),
-        min_brain: float = 0.05,
-        min_lesion: int = 1,
+        modalities: Many[Literal["t1", "t1ce", "t2", "flair"]] = MODALITIES,
+        axial: Span = (80, 128),
+        every: Count = 1,
+        size: Count | None = None,
+        crop: Count | None = None,
+        seed: Natural = 0,
+        fractions: FourFractions = (0.6, 0.1, 0.1, 0.2),
+        min_brain: Fraction = 0.05,
+        min_lesion: Count = 1,
         nan: NanPolicy = "error",
         ignore_affine: bool = False,
         allow_empty_mask: bool = False,

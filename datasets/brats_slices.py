@@ -28,7 +28,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from .base import DataError, Spec, first_names
+from .base import Count, DataError, Fraction, Natural, Spec, ThreeFractions, first_names
 from .io.directories import list_directory
 from .io.folder_names import resolve_case
 from .io.nifti import BRATS_LABELS, read_labels, read_volume
@@ -77,14 +77,14 @@ class BraTSSlices(FileDataset):
         self,
         *,
         root: str | None = None,
-        size: int = 256,
-        pad: int = 256,
-        min_lesion: int | None = None,
+        size: Count = 256,
+        pad: Count = 256,
+        min_lesion: Count | None = None,
         group: Literal["patient", "slice"] = "patient",
-        fractions: Sequence[float] = (0.8, 0.1, 0.1),
-        cut_val: float = 0.0,
+        fractions: ThreeFractions = (0.8, 0.1, 0.1),
+        cut_val: Fraction = 0.0,
         split: Literal["corrected", "published"] = "corrected",
-        seed: int = 0,
+        seed: Natural = 0,
     ) -> None:
         if group not in ("patient", "slice"):
             raise ValueError(f"group is 'patient' or 'slice', not {group!r}")

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -26,11 +27,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import DataError
+from .base import Count, DataError, FourFractions, Natural, Pair
 from .io.csv import read_rows
 from .io.directories import find_files, folder_levels, list_directory, name_conflicts
 from .io.folder_names import is_normal, pool_of
 from .io.npy import read_npy_array
+from .io.value_range import ValueRange
 from .preparation.deduplicated_dataset import DeduplicatedDataset
 from .preparation.file_dataset import DatasetIndex
 from .splits.assignment import Case, check_fractions
@@ -64,11 +66,11 @@ class CheXpert(DeduplicatedDataset):
         self,
         *,
         root: str | None = None,
-        size: int | Sequence[int] | None = 256,
-        range: str | Sequence[float] | None = None,
+        size: Count | Pair[Count] | None = 256,
+        range: ValueRange | None = None,
         split: Literal["corrected", "published"] = "corrected",
-        fractions: Sequence[float] = (0.6, 0.1, 0.1, 0.2),
-        seed: int = 0,
+        fractions: FourFractions = (0.6, 0.1, 0.1, 0.2),
+        seed: Natural = 0,
     ) -> None:
         self.root, self.seed = root, seed
         self.fractions = check_fractions(fractions, 4)
@@ -176,20 +178,22 @@ def _index_tables(root: Path) -> DatasetIndex:
         tables["test"] = tables.pop("val")
     cases: list[Case] = []
     problems: list[str] = []
-    ignored = 0
+    ignored, left_out = 0, dict[Path, str]()
+    reason = "lateral, uncertain, or neither healthy nor with pleural effusion"
     for pool, table in tables.items():
         if not table.is_file():
             problems.append(f"{table.name} is missing beside train.csv: fetch it from the source")
             continue
         for number, row in enumerate(read_rows(table, COLUMNS, table.name), start=2):
-            label = _label(row)
-            if label is None or row["Frontal/Lateral"] != "Frontal":
-                ignored += 1
-                continue
-            parts = PurePosixPath(row["Path"]).parts
+            label, parts = _label(row), PurePosixPath(row["Path"]).parts
             patient_index = next(
                 (i for i, part in enumerate(parts) if PATIENT_NAME.fullmatch(part)), None
             )
+            if label is None or row["Frontal/Lateral"] != "Frontal":
+                ignored += 1
+                if patient_index:
+                    left_out[base / "/".join(parts[patient_index - 1 :])] = reason
+                continue
             if patient_index is None or patient_index == 0:
                 problems.append(f"{table.name} line {number}: no patient in {row['Path']!r}")
                 continue
@@ -198,10 +202,9 @@ def _index_tables(root: Path) -> DatasetIndex:
                 cases.append(Case(name, parts[patient_index], {"image": base / name}, pool, label))
             else:
                 problems.append(f"{table.name} line {number}: {name} is not there")
-    ignored_text = (
-        "images left out: lateral, uncertain, or neither healthy nor with pleural effusion"
-    )
-    return cases, problems, [f"{ignored} {ignored_text}"] if ignored else []
+    notes = [f"{ignored} images left out: {reason}"] if ignored else []
+    existing_tables = [table for table in tables.values() if table.is_file()]
+    return DatasetIndex(cases, problems, notes, existing_tables, left_out)
 
 
 def _label(row: Mapping[str, str]) -> bool | None:

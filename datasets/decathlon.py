@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 
 import torch
 
-from .base import Sample, Spec
+from .base import Count, FourFractions, Many, Natural, Sample, Spec, Three, TwoFractions
 from .io.directories import list_directory
 from .io.folder_names import resolve_case
 from .io.nifti import read_volume
@@ -55,13 +55,13 @@ class Decathlon(FileDataset):
         *,
         root: str | None = None,
         task: str = "Task01_BrainTumour",
-        others: Sequence[str] | None = None,
-        channel: int = 0,
-        size: int | Sequence[int] = 128,
-        crop: Sequence[int] | None = (128, 160, 160),
-        fractions: Sequence[float] = (0.7, 0.1, 0.1, 0.1),
-        abnormal: Sequence[float] = (0.2, 0.8),
-        seed: int = 0,
+        others: Many[str] | None = None,
+        channel: Natural = 0,
+        size: Count | Three[Count] = 128,
+        crop: Three[Count] | None = (128, 160, 160),
+        fractions: FourFractions = (0.7, 0.1, 0.1, 0.1),
+        abnormal: TwoFractions = (0.2, 0.8),
+        seed: Natural = 0,
     ) -> None:
         extent = (size,) * 3 if isinstance(size, int) else tuple(size)
         if len(extent) != 3 or min(extent) < 1 or channel < 0:

@@ -27,8 +27,9 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
-from .base import first_names
+from .base import Count, FourFractions, Natural, Pair, first_names
 from .io.directories import find_files, list_directory, name_conflicts
 from .io.folder_names import (
     ALIASES,
@@ -41,6 +42,7 @@ from .io.folder_names import (
     unmatched_folders,
 )
 from .io.images import SUFFIXES
+from .io.value_range import ValueRange
 from .preparation.file_dataset import DatasetIndex
 from .preparation.image_dataset import ImageDataset
 from .splits.assignment import Case, check_fractions
@@ -70,14 +72,14 @@ class Folder(ImageDataset):
         *,
         root: str | None = None,
         group: str | None = None,
-        size: int | Sequence[int] | None = 256,
-        channels: int | None = None,
-        tile: int | None = None,
-        overlap: int = 0,
-        range: str | Sequence[float] | None = None,
+        size: Count | Pair[Count] | None = 256,
+        channels: Literal[1, 3] | None = None,
+        tile: Count | None = None,
+        overlap: Natural = 0,
+        range: ValueRange | None = None,
         labels: bool = False,
-        fractions: Sequence[float] = (0.6, 0.1, 0.1, 0.2),
-        seed: int = 0,
+        fractions: FourFractions = (0.6, 0.1, 0.1, 0.2),
+        seed: Natural = 0,
     ) -> None:
         self.root, self.group, self.labels, self.seed = root, group, labels, seed
         self.fractions = check_fractions(fractions, 4)

@@ -27,7 +27,7 @@ import h5py
 import numpy as np
 import torch
 
-from .base import DataError, Sample, Spec
+from .base import DataError, FourFractions, Natural, Sample, Spec, ThreeFractions
 from .io.directories import find_files, name_conflicts
 from .io.hdf5_arrays import (
     Array,
@@ -45,7 +45,7 @@ from .io.mask_values import (
     mask_number_problems,
     read_distinct_numbers,
 )
-from .io.value_range import outside_range_text
+from .io.value_range import ValueRange, outside_range_text
 from .preparation.array_dataset import ArrayDataset, ArraySample, find_duplicate_samples
 from .preparation.file_dataset import CaseSamples, DatasetIndex
 from .splits.assignment import Case, assign_groups, check_fractions
@@ -90,12 +90,12 @@ class HDF5(ArrayDataset):
         split: str = "split",
         axes: Literal[1, 2, 3] | None = None,
         scale: Scale = "range",
-        range: str | Sequence[float] | None = None,
+        range: ValueRange | None = None,
         nan: Literal["error", "zero"] = "error",
-        fractions: Sequence[float] = (0.6, 0.1, 0.1, 0.2),
-        abnormal: Sequence[float] = (0.0, 0.3, 0.7),
+        fractions: FourFractions = (0.6, 0.1, 0.1, 0.2),
+        abnormal: ThreeFractions = (0.0, 0.3, 0.7),
         allow_empty_mask: bool = False,
-        seed: int = 0,
+        seed: Natural = 0,
     ) -> None:
         if scale not in ("range", "minmax", "p1p99") or nan not in ("error", "zero"):
             raise ValueError("scale is 'range', 'minmax' or 'p1p99', and nan 'error' or 'zero'")

@@ -25,7 +25,17 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from .base import DataError, Progress, Sample, Spec, no_progress
+from .base import (
+    Count,
+    DataError,
+    Many,
+    Natural,
+    Progress,
+    Sample,
+    Spec,
+    ThreeFractions,
+    no_progress,
+)
 from .io.directories import list_directory
 from .io.folder_names import resolve_case
 from .io.hdf5_arrays import Array
@@ -35,6 +45,8 @@ from .preparation.array_dataset import ArrayDataset, ArraySample
 from .preparation.file_dataset import CaseSamples, DatasetIndex
 from .splits.assignment import Case, assign_groups, check_fractions
 from .splits.shared_subjects import check_split_policy, overlap_note
+
+Flip = Literal["vertical", "horizontal", "both"]
 
 FLIPS: dict[str, tuple[int, ...]] = {"vertical": (-2,), "horizontal": (-1,), "both": (-2, -1)}
 SAMPLES_PER_CASE = 1000
@@ -80,14 +92,14 @@ class Idx(ArrayDataset):
         *,
         root: str | None = None,
         inside: str = "FashionMNIST",
-        outside: Sequence[str] | None = None,
-        normal_classes: Sequence[int] | None = None,
-        flips: Sequence[str] = (),
-        size: int | None = None,
-        most: int | None = None,
+        outside: str | Sequence[str] | None = None,
+        normal_classes: Many[Natural] | None = None,
+        flips: Flip | Sequence[Flip] = (),
+        size: Count | None = None,
+        most: Count | None = None,
         split: Literal["corrected", "published"] = "corrected",
-        fractions: Sequence[float] = (0.9, 0.05, 0.05),
-        seed: int = 0,
+        fractions: ThreeFractions = (0.9, 0.05, 0.05),
+        seed: Natural = 0,
     ) -> None:
         flips = [flips] if isinstance(flips, str) else list(flips)
         unknown = set(flips) - set(FLIPS)

@@ -25,11 +25,12 @@ import re
 from abc import ABC
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+from msgspec import Meta
 
-from .base import DataError, Spec, first_names
+from .base import Count, DataError, Fraction, Natural, Span, Spec, TwoFractions, first_names
 from .io.csv import read_rows
 from .io.directories import find_files, list_directory
 from .io.folder_names import resolve_case
@@ -76,19 +77,19 @@ class IXI(FileDataset, ABC):
         self,
         *,
         root: str | None = None,
-        fold: int = 0,
+        fold: Annotated[int, Meta(ge=0, le=4)] = 0,
         modality: Literal["t1", "t2"] = "t2",
-        size: int = 96,
-        pad: int = 192,
-        axial: Sequence[int] | None = None,
-        every: int = 2,
-        min_brain: float = 0.05,
-        min_lesion: int = 1,
-        fractions: Sequence[float] = (0.9, 0.1),
+        size: Count = 96,
+        pad: Count = 192,
+        axial: Span | None = None,
+        every: Count = 2,
+        min_brain: Fraction = 0.05,
+        min_lesion: Count = 1,
+        fractions: TwoFractions = (0.9, 0.1),
         split: Literal["corrected", "published"] = "corrected",
         nan: Literal["error", "zero"] = "error",
         ignore_affine: bool = False,
-        seed: int = 0,
+        seed: Natural = 0,
     ) -> None:
         if fold not in range(5) or modality not in ("t1", "t2"):
             raise ValueError(f"fold is 0 to 4, modality 't1' or 't2', not {fold} and {modality!r}")

@@ -26,6 +26,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from .base import Count, FourFractions, Natural, Pair, Span
 from .io.csv import read_rows
 from .io.directories import find_files, name_conflicts
 from .preparation.deduplicated_dataset import SPLIT_PREFERENCE, DeduplicatedDataset
@@ -68,12 +69,12 @@ class IXIAtlas(DeduplicatedDataset):
         self,
         *,
         root: str | None = None,
-        size: int | Sequence[int] | None = 128,
-        lesion: Sequence[int] = (1, 10_000),
+        size: Count | Pair[Count] | None = 128,
+        lesion: Span = (1, 10_000),
         blacklist: bool = False,
         split: Literal["corrected", "published"] = "corrected",
-        fractions: Sequence[float] = (0.6, 0.1, 0.1, 0.2),
-        seed: int = 0,
+        fractions: FourFractions = (0.6, 0.1, 0.1, 0.2),
+        seed: Natural = 0,
     ) -> None:
         if len(lesion) != 2 or not 0 <= lesion[0] < lesion[1]:
             raise ValueError(f"lesion is two numbers of pixels, less and more, not {lesion}")

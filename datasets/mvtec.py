@@ -18,7 +18,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
+from .base import Count, Natural, Pair, TwoFractions
 from .layouts.mvtec_categories import (
     find_categories,
     has_training_folder,
@@ -57,12 +59,12 @@ class MVTec(ImageDataset):
         *,
         root: str | None = None,
         category: str | None = None,
-        size: int | Sequence[int] | None = 256,
-        channels: int | None = None,
-        tile: int | None = None,
-        overlap: int = 0,
-        fractions: Sequence[float] = (0.9, 0.1),
-        seed: int = 0,
+        size: Count | Pair[Count] | None = 256,
+        channels: Literal[1, 3] | None = None,
+        tile: Count | None = None,
+        overlap: Natural = 0,
+        fractions: TwoFractions = (0.9, 0.1),
+        seed: Natural = 0,
     ) -> None:
         self.root, self.category, self.seed = root, category, seed
         self.fractions = check_fractions(fractions, 2)

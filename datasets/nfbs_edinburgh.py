@@ -20,12 +20,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from msgspec import Meta
 
-from .base import DataError, Spec
+from .base import Count, DataError, Natural, Span, Spec, TwoFractions
 from .io.directories import list_directory
 from .io.folder_names import ambiguous_folders, folders_of, resolve_case
 from .io.nifti import read_labels, read_volume
@@ -73,15 +74,15 @@ class NFBSEdinburgh(FileDataset):
         self,
         *,
         root: str | None = None,
-        size: int = 256,
-        slices: Sequence[int] = (40, 100),
+        size: Count = 256,
+        slices: Span = (40, 100),
         ranges: Literal["paper", "four", "all"] = "paper",
-        every: int = 1,
+        every: Count = 1,
         norm: Literal["window", "paper"] = "window",
-        min_lesion: int = 1,
-        fractions: Sequence[float] = (0.9, 0.1),
-        val_share: float = 0.0,
-        seed: int = 0,
+        min_lesion: Count = 1,
+        fractions: TwoFractions = (0.9, 0.1),
+        val_share: Annotated[float, Meta(ge=0, lt=1)] = 0.0,
+        seed: Natural = 0,
     ) -> None:
         if len(slices) != 2 or not 0 <= slices[0] <= slices[1] or every < 1 or size < 1:
             raise ValueError(f"no planes from {slices}, every {every}, of size {size}")

@@ -23,6 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from .base import Count, FourFractions, Many, Natural, Pair
 from .io.directories import find_files, folder_levels, name_conflicts
 from .io.folder_names import is_normal, pool_of
 from .io.images import SUFFIXES
@@ -31,7 +32,10 @@ from .preparation.file_dataset import DatasetIndex
 from .splits.assignment import Case, check_fractions
 from .splits.published import assign_unpublished
 
-NORMAL, DISEASES = "NORMAL", ("CNV", "DME", "DRUSEN")
+Disease = Literal["CNV", "DME", "DRUSEN"]
+
+NORMAL = "NORMAL"
+DISEASES: tuple[Disease, ...] = ("CNV", "DME", "DRUSEN")
 IMAGE_NAME = re.compile(rf"({NORMAL}|{'|'.join(DISEASES)})-(\d+)-\d+", re.IGNORECASE)
 CLASS_OF_FOLDER = {kind.casefold(): kind for kind in (*DISEASES, "Ungood")}
 
@@ -56,12 +60,12 @@ class OCT2017(DeduplicatedDataset):
         self,
         *,
         root: str | None = None,
-        classes: Sequence[str] = DISEASES,
-        size: int | Sequence[int] | None = 256,
-        channels: int | None = 1,
+        classes: Disease | Many[Disease] = DISEASES,
+        size: Count | Pair[Count] | None = 256,
+        channels: Literal[1, 3] | None = 1,
         split: Literal["corrected", "published"] = "corrected",
-        fractions: Sequence[float] = (0.6, 0.1, 0.1, 0.2),
-        seed: int = 0,
+        fractions: FourFractions = (0.6, 0.1, 0.1, 0.2),
+        seed: Natural = 0,
     ) -> None:
         classes = [classes] if isinstance(classes, str) else list(classes)
         if not classes or not {*classes} <= {*DISEASES}:

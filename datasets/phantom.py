@@ -8,12 +8,13 @@ learn in a minute: free pose, one to three soft blobs of either sign, about 14 %
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import numpy as np
 import torch
+from msgspec import Meta
 
-from .base import Dataset, Sample, Spec, Split
+from .base import Count, Dataset, Natural, Sample, Spec, Split
 from .transforms.random_fields import Flags, Floats, RandomField, grid_points, smooth_step
 
 ROLES = ("train", "train-abnormal", "held_out", "val", "val-abnormal", "test", "test-abnormal")
@@ -27,6 +28,8 @@ CONTRASTS = (
     (0.2, 0.4, 0.6, 0.7),
 )
 NOISE_LEVEL = 0.02
+
+Shape = Annotated[Sequence[Annotated[int, Meta(ge=8)]], Meta(min_length=1, max_length=3)]
 
 
 class Phantom(Dataset):
@@ -46,14 +49,14 @@ class Phantom(Dataset):
     def __init__(
         self,
         *,
-        shape: Sequence[int] = (64, 64),
-        channels: int = 1,
-        train: int = 1024,
-        abnormal: int = 256,
-        held_out: int = 64,
-        val: int = 32,
-        test: int = 64,
-        seed: int = 0,
+        shape: Shape = (64, 64),
+        channels: Count = 1,
+        train: Natural = 1024,
+        abnormal: Natural = 256,
+        held_out: Natural = 64,
+        val: Natural = 32,
+        test: Natural = 64,
+        seed: Natural = 0,
     ) -> None:
         if not 1 <= len(shape) <= 3 or min(shape) < 8:
             raise ValueError(f"shape is one to three sizes from 8 on, not {tuple(shape)}")

@@ -24,7 +24,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from .base import DataError, Sample, Spec
+from .base import Count, DataError, Many, Natural, Positive, Sample, Spec, TwoFractions
 from .io.complex_frames import FILE_NAME, POOL_FOLDERS, FrameLayout, read_frame, read_frame_layout
 from .io.directories import find_files
 from .io.hdf5_arrays import Array
@@ -64,14 +64,14 @@ class RFChallenge(FileDataset):
         *,
         root: str | None = None,
         signal: str = "CommSignal2",
-        others: Sequence[str] | None = None,
-        window: int = 3000,
-        windows: int | None = None,
+        others: Many[str] | None = None,
+        window: Count = 3000,
+        windows: Count | None = None,
         norm: Literal["rms", "none"] = "rms",
-        scale: float = 4.0,
-        fractions: Sequence[float] = (0.9, 0.1),
-        judged: Sequence[float] = (0.3, 0.7),
-        seed: int = 0,
+        scale: Positive = 4.0,
+        fractions: TwoFractions = (0.9, 0.1),
+        judged: TwoFractions = (0.3, 0.7),
+        seed: Natural = 0,
     ) -> None:
         if norm not in ("rms", "none"):
             raise ValueError(f"norm is 'rms' or 'none', not {norm!r}")

@@ -19,8 +19,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
-from .base import DataError
+from .base import Count, DataError, Natural, Pair, TwoFractions
 from .io.csv import read_rows
 from .io.directories import find_files, list_directory, name_conflicts
 from .io.folder_names import resolve_case
@@ -58,12 +59,12 @@ class VisA(ImageDataset):
         *,
         root: str | None = None,
         category: str | None = None,
-        size: int | Sequence[int] | None = 256,
-        channels: int | None = 3,
-        tile: int | None = None,
-        overlap: int = 0,
-        fractions: Sequence[float] = (0.9, 0.1),
-        seed: int = 0,
+        size: Count | Pair[Count] | None = 256,
+        channels: Literal[1, 3] | None = 3,
+        tile: Count | None = None,
+        overlap: Natural = 0,
+        fractions: TwoFractions = (0.9, 0.1),
+        seed: Natural = 0,
     ) -> None:
         self.root, self.category, self.seed = root, category, seed
         self.fractions = check_fractions(fractions, 2)

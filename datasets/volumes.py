@@ -21,7 +21,18 @@ from typing import Literal
 import numpy as np
 import torch
 
-from .base import DataError, Sample, Spec, first_names
+from .base import (
+    Count,
+    DataError,
+    FourFractions,
+    Fraction,
+    Many,
+    Natural,
+    Sample,
+    Span,
+    Spec,
+    first_names,
+)
 from .io.directories import find_files
 from .io.nifti import Volume
 from .io.nifti_names import SUFFIXES
@@ -79,19 +90,19 @@ class Volumes(FileDataset):
         *,
         root: str | None = None,
         slices: bool = True,
-        size: int | Sequence[int] = 128,
-        modalities: Sequence[str] | None = None,
-        axial: Sequence[int] | None = None,
-        every: int = 1,
+        size: Count | Many[Count] = 128,
+        modalities: Many[str] | None = None,
+        axial: Span | None = None,
+        every: Count = 1,
         scale: Literal["p1p99", "minmax", "none"] = "p1p99",
         group: str | None = None,
-        fractions: Sequence[float] = (0.6, 0.1, 0.1, 0.2),
-        min_foreground: float = 0.05,
-        min_lesion: int = 1,
+        fractions: FourFractions = (0.6, 0.1, 0.1, 0.2),
+        min_foreground: Fraction = 0.05,
+        min_lesion: Count = 1,
         nan: NanPolicy = "error",
         ignore_affine: bool = False,
         allow_empty_mask: bool = False,
-        seed: int = 0,
+        seed: Natural = 0,
     ) -> None:
         extent = (size,) * (2 if slices else 3) if isinstance(size, int) else tuple(size)
         if (

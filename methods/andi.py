@@ -17,9 +17,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from msgspec import Meta
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
@@ -28,9 +29,11 @@ from ..engine.diffusion.gaussian import Gaussian
 from ..engine.diffusion.schedule_config import ScheduleConfig
 from ..engine.networks.diffusion_unet import side_divisor
 from ..engine.networks.unet_config import UNetConfig
+from ..engine.noise.noise import NoiseName
 from ..engine.noise.noise_config import NoiseConfig
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.setting_types import Count
 from ..engine.training.loop import Training, train_module
 from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
@@ -56,9 +59,11 @@ class ANDi(Method):
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 128, network: UNetConfig = NETWORK, schedule: ScheduleConfig = SCHEDULE,
-        noise: NoiseConfig = NOISE, inference_noise: str = "gaussian",
-        training: Training = TRAINING, lowest: int = 75, every: int = 1,
+        size: Count | None = 128, network: UNetConfig = NETWORK,
+        schedule: ScheduleConfig = SCHEDULE,
+        noise: NoiseConfig = NOISE, inference_noise: NoiseName = "gaussian",
+        training: Training = TRAINING, lowest: Annotated[int, Meta(ge=0, le=999)] = 75,
+        every: Count = 1,
         aggregate: Literal["geometric", "mean"] = "geometric",
         channels: Literal["max", "mean"] = "max",
     ) -> None:  # fmt: skip

@@ -23,15 +23,16 @@ from torch import Tensor
 
 from ..datasets.base import Spec, Split
 from ..engine.diffusion.denoiser import Denoiser
-from ..engine.diffusion.gaussian import Gaussian, Variance
+from ..engine.diffusion.gaussian import Gaussian
 from ..engine.diffusion.schedule import sampling_levels
 from ..engine.diffusion.schedule_config import ScheduleConfig
 from ..engine.networks.diffusion_unet import build_unet, set_heads, side_divisor
 from ..engine.networks.unet_config import AttentionSidesUNetConfig
-from ..engine.noise.noise import Noise
-from ..engine.noise.noise_config import NoiseConfig
+from ..engine.noise.noise import Noise, NoiseName
+from ..engine.noise.noise_config import MixedNoiseConfig
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.setting_types import Count, Fraction, Level, Positive
 from ..engine.sampling.reconstruct import (
     SamplingConfig,
     enumerate_chains,
@@ -45,7 +46,7 @@ from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
 
 NETWORK = AttentionSidesUNetConfig(128, (1, 1, 2, 2, 4, 4), 2, attention=(32, 16, 8), heads=2)
-NOISE = NoiseConfig("simplex")
+NOISE = MixedNoiseConfig("simplex")
 TRAINING = Training(steps=300_100, batch=1, lr=1e-4)
 SCHEDULE = ScheduleConfig()
 
@@ -60,9 +61,9 @@ class DetectionNoise:
     gradual: noise is added level by level.
     """
 
-    detect_noise: str | None = None
-    detect_frequency: float | None = None
-    reverse_noise: str | None = None
+    detect_noise: NoiseName | Literal["random"] | None = None
+    detect_frequency: Positive | None = None
+    reverse_noise: NoiseName | Literal["random"] | None = None
     gradual: bool = False
 
 
@@ -76,7 +77,7 @@ class AnoDDPMQuirks:
     """
 
     shared_noise: bool = False
-    eval_heads: int | None = None
+    eval_heads: Count | None = None
     index_shift: bool = False
 
 
@@ -100,10 +101,11 @@ class AnoDDPM(Method):
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 256, network: AttentionSidesUNetConfig = NETWORK,
-        schedule: ScheduleConfig = SCHEDULE, max_level: int = 800, noise: NoiseConfig = NOISE,
-        training: Training = TRAINING, augment: bool = True, sampling_steps: int | None = None,
-        eta: float = 1.0, variance: Variance = "large", repeats: int = 1,
+        size: Count | None = 256, network: AttentionSidesUNetConfig = NETWORK,
+        schedule: ScheduleConfig = SCHEDULE, max_level: Level = 800,
+        noise: MixedNoiseConfig = NOISE, training: Training = TRAINING, augment: bool = True,
+        sampling_steps: Count | None = None,
+        eta: Fraction = 1.0, variance: Literal["small", "large"] = "large", repeats: Count = 1,
         average: Literal["reconstruction", "map"] = "reconstruction",
         detection_noise: DetectionNoise = SAME_NOISE, quirks: AnoDDPMQuirks = CORRECTED,
     ) -> None:  # fmt: skip

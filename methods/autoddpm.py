@@ -30,12 +30,14 @@ from torch.nn.functional import max_pool2d
 from ..datasets.base import Spec, Split
 from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.schedule_config import ScheduleConfig
-from ..engine.features.pretrained import build_perceptual
+from ..engine.features.pretrained import FeaturesName, build_perceptual
 from ..engine.networks.diffusion_unet import side_divisor
 from ..engine.networks.unet_config import UNetConfig
+from ..engine.noise.noise import NoiseName
 from ..engine.noise.noise_config import NoiseConfig
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.setting_types import Count, Fraction, Level, Natural, Range, Unbounded
 from ..engine.sampling.reconstruct import (
     SamplingConfig,
     enumerate_chains,
@@ -64,9 +66,9 @@ class AnomalyMask:
     dilate: growth of the mask in pixels.
     """
 
-    threshold: float | None = None
-    calibration: int = 64
-    dilate: int = 1
+    threshold: Unbounded | None = None
+    calibration: Count = 64
+    dilate: Natural = 1
 
 
 @dataclass(frozen=True)
@@ -79,10 +81,10 @@ class Inpainting:
     inpaint_noise: kind of noise; None for that of the first pass.
     """
 
-    inpaint_level: int = 51
-    resamples: int = 5
-    inpaint_steps: int | None = None
-    inpaint_noise: str | None = None
+    inpaint_level: Level = 51
+    resamples: Count = 5
+    inpaint_steps: Count | None = None
+    inpaint_noise: NoiseName | None = None
 
 
 @dataclass(frozen=True)
@@ -123,11 +125,14 @@ class AutoDDPM(Method):
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 128, network: UNetConfig = NETWORK, schedule: ScheduleConfig = SCHEDULE,
+        size: Count | None = 128, network: UNetConfig = NETWORK,
+        schedule: ScheduleConfig = SCHEDULE,
         noise: NoiseConfig = NOISE, training: UnclippedTraining = TRAINING, augment: bool = True,
-        clip: Sequence[float] = (0.0, 1.0), features: str = "effperc", mask: AnomalyMask = MASK,
-        inpainting: Inpainting = INPAINTING, sampling_steps: int | None = None, eta: float = 1.0,
-        repeats: int = 1, map_weight: Literal["first", "second", "none"] = "first",
+        clip: Range[Unbounded] = (0.0, 1.0), features: FeaturesName = "effperc",
+        mask: AnomalyMask = MASK,
+        inpainting: Inpainting = INPAINTING, sampling_steps: Count | None = None,
+        eta: Fraction = 1.0,
+        repeats: Count = 1, map_weight: Literal["first", "second", "none"] = "first",
         quirks: AutoDDPMQuirks = CORRECTED,
     ) -> None:  # fmt: skip
         super().__init__(spec)

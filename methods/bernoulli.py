@@ -36,6 +36,7 @@ from ..engine.networks.diffusion_unet import side_divisor
 from ..engine.networks.unet_config import HeadsUNetConfig
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.setting_types import Count, Decay, Many, Positive, PositiveFraction
 from ..engine.sampling.continuous_batching import ChainBatch, Step, one_step_per_level, run_chains
 from ..engine.sampling.reconstruct import enumerate_chains, repeat_streams
 from ..engine.sampling.step_noise import StepNoise
@@ -62,13 +63,13 @@ class BinaryCodecConfig:
     coder_steps, coder_batch, coder_lr, coder_ema: of its training.
     """
 
-    bits: int = 128
-    coder_size: int = 256
-    coder_widths: Sequence[int] = (32, 64, 64, 128)
-    coder_steps: int = 120_000
-    coder_batch: int = 24
-    coder_lr: float = 1.08e-4
-    coder_ema: float | None = 0.9995
+    bits: Count = 128
+    coder_size: Count = 256
+    coder_widths: Many[Count] = (32, 64, 64, 128)
+    coder_steps: Count = 120_000
+    coder_batch: Count = 24
+    coder_lr: Positive = 1.08e-4
+    coder_ema: Decay | None = 0.9995
 
 
 @dataclass(frozen=True)
@@ -110,10 +111,10 @@ class MaskedBernoulli(Method):
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 256, codec: BinaryCodecConfig = CODEC,
+        size: Count | None = 256, codec: BinaryCodecConfig = CODEC,
         network: HeadsUNetConfig = NETWORK, schedule: ScheduleConfig = SCHEDULE,
         posterior: Literal["plugin", "mixture"] = "plugin", training: Training = TRAINING,
-        chance: float = 0.5, sampling_steps: int | None = None,
+        chance: PositiveFraction = 0.5, sampling_steps: Count | None = None,
         shown: Literal["residual", "mask"] = "residual", judged: Literal["map", "mask"] = "map",
         quirks: BernoulliQuirks = CORRECTED,
     ) -> None:  # fmt: skip

@@ -31,6 +31,7 @@ from ..engine.networks.residual_autoencoder import (
 )
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.setting_types import Count, Many, Natural, NonNegative
 from ..engine.training.loop import Training, train_module
 from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
@@ -46,10 +47,11 @@ class CAAE(Method):
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 256, widths: Sequence[int] = (16, 32, 64, 128, 256), code: int = 128,
-        constraint: float = 0.5, penalty: float = 10.0, critic: Sequence[int] = (200, 400),
-        training: Training = TRAINING, critic_steps: int = 20, warm_steps: int = 18_667,
-        warm_critic_steps: int = 200,
+        size: Count | None = 256, widths: Many[Count] = (16, 32, 64, 128, 256), code: Count = 128,
+        constraint: NonNegative = 0.5, penalty: NonNegative = 10.0,
+        critic: Sequence[Count] = (200, 400),
+        training: Training = TRAINING, critic_steps: Count = 20, warm_steps: Natural = 18_667,
+        warm_critic_steps: Natural = 200,
     ) -> None:  # fmt: skip
         super().__init__(spec)
         self.canvas = ResizePad(spec.shape, size, side_divisor(widths), low=0.0)

@@ -26,10 +26,11 @@ from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.schedule import linear_schedule
 from ..engine.networks.diffusion_unet import side_divisor
 from ..engine.networks.plain_unet import PlainUNet
-from ..engine.noise.noise import build_noise
+from ..engine.noise.noise import NoiseName, build_noise
 from ..engine.noise.pyramid import Coarse
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.setting_types import Count, Many, NonNegative, Positive, ZeroOrOdd
 from ..engine.training.loop import Training, train_module
 from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
@@ -60,9 +61,10 @@ class DAE(Method):
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 128, widths: Sequence[int] = (64, 128, 256, 512), noise: str = "coarse",
-        grid: int = 16, deviation: float = 0.2, training: Training = TRAINING,
-        foreground: float = 0.01, erode: int = 5, quirks: DAEQuirks = CORRECTED,
+        size: Count | None = 128, widths: Many[Count] = (64, 128, 256, 512),
+        noise: NoiseName = "coarse",
+        grid: Count = 16, deviation: Positive = 0.2, training: Training = TRAINING,
+        foreground: NonNegative = 0.01, erode: ZeroOrOdd = 5, quirks: DAEQuirks = CORRECTED,
     ) -> None:  # fmt: skip
         super().__init__(spec)
         self.canvas = ResizePad(spec.shape, size, side_divisor(widths), low=0.0)

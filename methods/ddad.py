@@ -39,6 +39,7 @@ from ..engine.diffusion.gaussian import Gaussian
 from ..engine.diffusion.schedule import sampling_levels
 from ..engine.diffusion.schedule_config import ScheduleConfig
 from ..engine.features.adapted import AdaptedFeatures
+from ..engine.features.pretrained import FeaturesName
 from ..engine.networks.diffusion_unet import build_unet, side_divisor
 from ..engine.networks.per_sample_dropout import PerSampleDropout
 from ..engine.networks.unet_config import AttentionSidesUNetConfig
@@ -46,6 +47,16 @@ from ..engine.noise.noise import Noise
 from ..engine.noise.noise_config import NoiseConfig
 from ..engine.runtime.context import Interrupted, TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.setting_types import (
+    Count,
+    Decay,
+    Fraction,
+    Natural,
+    NonNegative,
+    Odd,
+    Pair,
+    Positive,
+)
 from ..engine.sampling.continuous_batching import run_chains
 from ..engine.sampling.guidance import image_conditioned_guidance
 from ..engine.sampling.reconstruct import (
@@ -90,9 +101,9 @@ class DDADUNetConfig(AttentionSidesUNetConfig):
     dropout: probability.
     """
 
-    head_channels: int | None = None
+    head_channels: Count | None = None
     updown: bool = True
-    dropout: float = 0.0
+    dropout: Decay = 0.0
 
 
 @dataclass(frozen=True)
@@ -122,13 +133,13 @@ class Adaptation:
     bank: number of training samples that are targets.
     """
 
-    features: str = "effperc"
-    adapt_steps: int = 64
-    adapt_batch: int = 8
-    adapt_lr: float = 1e-4
-    kept: float = 0.1
-    w_adapt: float = 3.0
-    bank: int = 256
+    features: FeaturesName = "effperc"
+    adapt_steps: Natural = 64
+    adapt_batch: Count = 8
+    adapt_lr: Positive = 1e-4
+    kept: NonNegative = 0.1
+    w_adapt: NonNegative = 3.0
+    bank: Count = 256
 
 
 @dataclass(frozen=True)
@@ -141,9 +152,9 @@ class ConditionedSampling:
     conditioning: DDAD's, or "linear_mix" of the re-implementation.
     """
 
-    w: float = 2.0
-    stride: int = 25
-    eta: float = 1.0
+    w: NonNegative = 2.0
+    stride: Count = 25
+    eta: Fraction = 1.0
     conditioning: Literal["ddad", "linear_mix"] = "ddad"
 
 
@@ -161,13 +172,13 @@ class MapFusion:
     calibration: number of calibration samples.
     """
 
-    v: float = 1.0
-    blur: float = 4.0
-    smooth: int = 3
+    v: NonNegative = 1.0
+    blur: NonNegative = 4.0
+    smooth: Odd = 3
     combine: Literal["ratio", "thresholds"] = "ratio"
-    contributions: Sequence[float] = (0.7, 0.7)
-    thresholds: Sequence[float] | None = None
-    calibration: int = 64
+    contributions: Pair[NonNegative] = (0.7, 0.7)
+    thresholds: Pair[Positive] | None = None
+    calibration: Count = 64
 
 
 @dataclass(frozen=True)
@@ -214,7 +225,7 @@ class DDAD(Method):
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 256, network: DDADUNetConfig = NETWORK,
+        size: Count | None = 256, network: DDADUNetConfig = NETWORK,
         schedule: ScheduleConfig = SCHEDULE, noise: DDADNoiseConfig = NOISE,
         training: DDADTraining = TRAINING, adaptation: Adaptation = ADAPTATION,
         sampling: ConditionedSampling = SAMPLING, fusion: MapFusion = FUSION,

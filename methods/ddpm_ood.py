@@ -13,32 +13,47 @@ that of the start below); images smaller than `size` keep theirs. A map is added
 alone: the mean over starts of the squared error in held-out deviations; for looking at there is the
 mean of what they restore. The noise level is the highest start.
 
-Signals are not resized and get the network of the radio-signal variant,
-https://github.com/ismaelmreno/ddpm-ood-signals, which attends at its lowest resolution alone
-(theirs: `attention=(True, True, True), beta="linear_latent"`).
+Signals follow the radio-signal variant, https://github.com/ismaelmreno/ddpm-ood-signals: they are
+not resized, the network sees them about 0, and neither they nor what is restored is clamped. Its
+network is theirs, which attends at its lowest resolution alone (theirs at all, on another schedule:
+`attention=(True, True, True), beta="linear_latent"`). Differs: amplitudes are in units of the
+training samples' root mean square, as in WaveNet-OOD (`amplitude="none"`: as recorded, theirs;
+"sample": of each its own), and errors are measured in this unit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from msgspec import Meta
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
 from ..engine.diffusion.denoiser import Denoiser
-from ..engine.diffusion.schedule import build_schedule, shift_snr
+from ..engine.diffusion.schedule import ScheduleName, build_schedule, shift_snr
+from ..engine.features.pretrained import FeaturesName
 from ..engine.features.pretrained import build_perceptual as perceptual_network
 from ..engine.networks.diffusion_unet import build_unet, side_divisor
 from ..engine.networks.unet_config import OptionalUNetConfig
-from ..engine.noise.noise import build_noise
+from ..engine.noise.noise import NoiseName, build_noise
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.setting_types import Count, Positive
 from ..engine.sampling.multi_start import MultiStart
 from ..engine.training.loop import Training, train_module
 from ..engine.transforms import spectral_distance as spectra
-from ..engine.transforms.amplitude import SILENCE
+from ..engine.transforms.amplitude import (
+    PEAK,
+    SILENCE,
+    Amplitude,
+    fit_unit,
+    from_units,
+    to_units,
+    unit_of,
+)
 from ..engine.transforms.resizing import ResizePad
 from ..engine.transforms.signal_windows import unet_arguments
 from .base import Detection, Method
@@ -55,10 +70,10 @@ TRAINING = Training(steps=33_400, batch=512, lr=2.5e-5, clip=None, ema=None)
 class DDPMOODQuirks:
     """What the authors' code does and this method does not by default.
 
-    rescale: each sample is stretched to [0, 1].
+    rescale: each image or volume is stretched to [0, 1].
     lagged: the first step of PLMS is made once, so that all others lag behind.
     leaking: a chain begins with the history of the start below.
-    final_noise: chains end at level 1.
+    final_noise: chains end at level 1, of the schedule before `snr_shift`.
     """
 
     rescale: bool = False
@@ -74,21 +89,25 @@ class DDPMOOD(Method):
     """widths to head_channels: of the UNet; None for (128, 256, 256), 1, at the lowest and 256, of
     signals (64, 128, 192), 2, at the lowest and 64. sampling_steps: levels of the grid. skip: every
     so many of them a chain starts, from the second lowest up. bounded: estimates are clamped to
-    [0, 1] on the way, which theirs are not but short trainings need. perceptual: features whose
-    distance is added as a second measure, of volumes by planes; spectral: the same for signals, of
-    short stretches' log amplitudes. snr_shift: how many times the schedule's signal-to-noise.
-    calibration: held-out samples looked at. A level below the lowest start stands for it alone.
+    [0, 1] on the way, those of signals to +-6 units, which theirs are not but short trainings need.
+    perceptual: features whose distance is added as a second measure, of volumes by planes;
+    spectral: the same for signals, of short stretches' log amplitudes. amplitude: the unit of
+    signals. snr_shift: how many times the schedule's signal-to-noise. calibration: held-out samples
+    looked at. A level below the lowest start stands for it alone.
     """
 
     levels, published = (250, 500, 750, 1000), 1000
+    unit: Tensor | None  # (), of the amplitude of signals
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 32, network: OptionalUNetConfig = NETWORK, beta: str = "scaled_linear",
-        snr_shift: float = 1.0, noise: str = "gaussian", training: Training = TRAINING,
-        sampling_steps: int = 100, skip: int = 4, bounded: bool = False,
-        perceptual: str | None = None, spectral: bool = False, calibration: int = 256,
-        quirks: DDPMOODQuirks = CORRECTED,
+        size: Count | None = 32, network: OptionalUNetConfig = NETWORK,
+        beta: ScheduleName = "scaled_linear",
+        snr_shift: Positive = 1.0, noise: NoiseName = "gaussian", training: Training = TRAINING,
+        sampling_steps: Annotated[int, Meta(ge=2, le=1000)] = 100, skip: Count = 4,
+        bounded: bool = False,
+        perceptual: FeaturesName | None = None, spectral: bool = False, calibration: Count = 256,
+        amplitude: Amplitude = "train", quirks: DDPMOODQuirks = CORRECTED,
     ) -> None:  # fmt: skip
         super().__init__(spec)
         axes = len(spec.shape)
@@ -102,18 +121,27 @@ class DDPMOOD(Method):
             None if perceptual is None else perceptual_network(perceptual),
         )
         self.spectral = spectral
+        self.amplitude: Amplitude | None = amplitude if axes == 1 else None
+        self.register_buffer("unit", torch.ones(()) if axes == 1 else None)
         about = f"{self.noise} on {self.canvas}"
+        if axes == 1:
+            about += f", amplitude by {amplitude}"
         if self.network is not None:
             about += f", z by {self.network.weights_id}"
-        clamp = self.canvas.range if bounded else None
-        self.denoiser = Denoiser(build_unet(axes, spec.channels, **net),
-            shift_snr(build_schedule(beta), snr_shift), clip=clamp, trained_on=about)  # fmt: skip
+        peak = SILENCE if amplitude == "none" else PEAK
+        clamp = (-peak, peak) if axes == 1 else self.canvas.range
+        schedule = build_schedule(beta)
+        self.denoiser = Denoiser(
+            build_unet(axes, spec.channels, **net), shift_snr(schedule, snr_shift),
+            clip=clamp if bounded else None, trained_on=about,
+        )  # fmt: skip
         self.plan = training
         self.starts = MultiStart(
             sampling_steps, skip, measures=1 + (perceptual is not None) + spectral,
             lagged=quirks.lagged, shared_history=quirks.leaking, final_noise=quirks.final_noise,
+            final_schedule=schedule if snr_shift != 1 else None,
         )  # fmt: skip
-        self.rescale, self.calibration = quirks.rescale, calibration
+        self.rescale, self.calibration = quirks.rescale and axes > 1, calibration
 
     def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
         self.starts.check_calibration_size(calibration)
@@ -121,6 +149,8 @@ class DDPMOOD(Method):
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
             return self.denoiser.loss(self._normalise(x), rng, noise=self.noise)
 
+        if self.amplitude is not None:
+            self.unit = fit_unit(self.amplitude, train)
         train_module(loss, self.denoiser, train, context, self.plan)
         context.place(self)
         self.starts.calibrate(self._measure_starts, calibration, context, self.calibration)
@@ -135,16 +165,18 @@ class DDPMOOD(Method):
             shape = (-1, *[1] * (x.ndim - 1))
             low, high = x.flatten(1).aminmax(dim=1)
             x = (x - low.view(shape)) / (high - low).clamp(min=1e-6).view(shape)
-        return self.canvas.forward(x)
+        return to_units(self.canvas.forward(x), unit_of(self.amplitude, x, self.unit))
 
     def _measure_starts(self, x: Tensor, rng: Rng, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         inner = self._normalise(x)
-        target = self.canvas.inverse(inner)
+        target, unit = self.canvas.inverse(inner), unit_of(self.amplitude, x, self.unit)
         for back in self.starts.reconstruct(self.denoiser, inner, rng, count, self.noise):
-            restored = self.canvas.inverse(back).clamp(0, 1)
+            restored = self.canvas.inverse(back)
+            if unit is None:
+                restored = restored.clamp(0, 1)
             fields = [(restored - target).square().mean(1)]
             if self.network is not None:
                 fields.append(self.network.distance_any_axes(target.clamp(0, 1), restored))
             if self.spectral:
-                fields.append(spectra.spectral_distance(restored - SILENCE, target - SILENCE))
-            yield torch.stack(fields, 1), restored
+                fields.append(spectra.spectral_distance(restored, target))
+            yield torch.stack(fields, 1), from_units(restored, unit)

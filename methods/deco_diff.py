@@ -41,6 +41,16 @@ from ..engine.networks.per_sample_dropout import PerSampleDropout
 from ..engine.networks.unet_config import HeadsUNetConfig
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.setting_types import (
+    Count,
+    Decay,
+    Fraction,
+    Many,
+    NonNegative,
+    Pair,
+    Positive,
+    PositiveFraction,
+)
 from ..engine.sampling.continuous_batching import run_chains
 from ..engine.sampling.solvers import DdimOde
 from ..engine.training.data_loading import evenly_spaced_indices
@@ -64,21 +74,21 @@ class CodecConfig:
     coder_steps, coder_batch, coder_lr: of its training.
     """
 
-    coder_widths: Sequence[int] = (128, 256, 512, 512)
-    latent_channels: int = 4
-    kl: float = 1e-6
-    looks: float = 0.0
-    adversary: float = 0.0
-    coder_steps: int = 23_200
-    coder_batch: int = 16
-    coder_lr: float = 1e-4
+    coder_widths: Many[Count] = (128, 256, 512, 512)
+    latent_channels: Count = 4
+    kl: NonNegative = 1e-6
+    looks: NonNegative = 0.0
+    adversary: NonNegative = 0.0
+    coder_steps: Count = 23_200
+    coder_batch: Count = 16
+    coder_lr: Positive = 1e-4
 
 
 @dataclass(frozen=True)
 class DeCoDiffUNetConfig(HeadsUNetConfig):
     """dropout: probability."""
 
-    dropout: float = 0.4
+    dropout: Decay = 0.4
 
 
 @dataclass(frozen=True)
@@ -92,11 +102,11 @@ class Deviations:
     bank: number of training samples they come from.
     """
 
-    cells: Sequence[int] = (1, 2, 4, 8)
-    chances: Sequence[float] = (0.4, 0.3, 0.2, 0.1)
-    disturbed: float = 0.7
-    foreign: float = 0.3
-    bank: int = 512
+    cells: Many[Count] = (1, 2, 4, 8)
+    chances: Many[Fraction] = (0.4, 0.3, 0.2, 0.1)
+    disturbed: PositiveFraction = 0.7
+    foreign: Fraction = 0.3
+    bank: Count = 512
 
 
 CODEC = CodecConfig()
@@ -123,10 +133,10 @@ class DeCoDiff(Method):
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 256, codec: CodecConfig = CODEC, network: DeCoDiffUNetConfig = NETWORK,
+        size: Count | None = 256, codec: CodecConfig = CODEC, network: DeCoDiffUNetConfig = NETWORK,
         schedule: ScheduleConfig = SCHEDULE, deviations: Deviations = DEVIATIONS,
-        augment: bool = True, training: Training = TRAINING, stride: int = 2,
-        clips: Sequence[float] = (0.4, 0.2), blurs: Sequence[float] = (3.0, 1.0),
+        augment: bool = True, training: Training = TRAINING, stride: Count = 2,
+        clips: Pair[Positive] = (0.4, 0.2), blurs: Pair[NonNegative] = (3.0, 1.0),
         combine: Combine = "geometric",
     ) -> None:  # fmt: skip
         super().__init__(spec)

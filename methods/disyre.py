@@ -35,6 +35,7 @@ from ..engine.networks.diffusion_unet import side_divisor
 from ..engine.networks.unet_config import UNetConfig
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.setting_types import Count, NonNegative, PositiveFraction, Range
 from ..engine.sampling.continuous_batching import ChainBatch, Step, one_step_per_level, run_chains
 from ..engine.training.data_loading import evenly_spaced_indices
 from ..engine.training.loop import Training, train_module
@@ -73,9 +74,11 @@ class DISYRE(Method):
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 128, network: UNetConfig = NETWORK, schedule: ScheduleConfig = SCHEDULE,
-        chance: float = 0.3, radius: Sequence[float] = (0.05, 0.25), shift: float = 0.0,
-        bank: int = 512, training: Training = TRAINING, sampling_steps: int | None = 5,
+        size: Count | None = 128, network: UNetConfig = NETWORK,
+        schedule: ScheduleConfig = SCHEDULE,
+        chance: PositiveFraction = 0.3, radius: Range[PositiveFraction] = (0.05, 0.25),
+        shift: NonNegative = 0.0,
+        bank: Count = 512, training: Training = TRAINING, sampling_steps: Count | None = 5,
         way: Literal["multi", "single"] = "multi", quirks: DISYREQuirks = CORRECTED,
     ) -> None:  # fmt: skip
         super().__init__(spec)

@@ -31,6 +31,7 @@ from ..datasets.base import Spec, Split
 from ..engine.networks.fixed_point_gan import FixedPointDiscriminator, FixedPointGenerator
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.setting_types import Count, Many, Natural, NonNegative, PositiveFraction
 from ..engine.training.data_loading import evenly_spaced_indices
 from ..engine.training.loop import Training, train_module
 from ..engine.transforms.augmentation import random_affine
@@ -40,14 +41,18 @@ from .base import Detection, Method
 
 @dataclass(frozen=True)
 class LinearDecayTraining(Training):
-    """Training whose rate falls to 0 in a straight line over its last `decay_steps` steps, or over
-    all
-    where there are fewer. stalled: it falls every 1000 steps only, by what is meant for one, as
-    the authors' does, after StarGAN's."""
+    """Training whose rate falls to 0 in a straight line at its end.
+
+    decay_steps: how many steps that takes, at most all.
+    stalled: the rate falls every 1000 steps only, by what is meant for one, as in the authors'
+    code, after StarGAN's.
+    balanced: as many diseased samples are trained on as healthy ones.
+    """
 
     decay: Literal["none", "cosine"] = field(default="none", metadata={"setting": False})
-    decay_steps: int = field(default=0, metadata={"setting": False})
+    decay_steps: Natural = field(default=0, metadata={"setting": False})
     stalled: bool = field(default=False, metadata={"setting": False})
+    balanced: bool = False
 
     def learning_rate(self, k: int) -> float:
         start = max(self.steps - self.decay_steps, 0)
@@ -69,10 +74,10 @@ class GANConfig:
     width, layers: of the critic.
     """
 
-    widths: Sequence[int] = (64, 128, 256)
-    res_blocks: int = 6
-    width: int = 64
-    layers: int = 6
+    widths: Many[Count] = (64, 128, 256)
+    res_blocks: Count = 6
+    width: Count = 64
+    layers: Count = 6
 
 
 @dataclass(frozen=True)
@@ -80,10 +85,10 @@ class LossWeights:
     """classify, restore, identity, penalty: of the label, the way there and back, the fixed point
     and the critic's gradient."""
 
-    classify: float = 1.0
-    restore: float = 10.0
-    identity: float = 0.1
-    penalty: float = 10.0
+    classify: NonNegative = 1.0
+    restore: NonNegative = 10.0
+    identity: NonNegative = 0.1
+    penalty: NonNegative = 10.0
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ class FixedPointGANQuirks:
     """
 
     target: Literal["other", "drawn"] = "other"
-    edge: float = 0.95
+    edge: PositiveFraction = 0.95
 
 
 NETWORK = GANConfig()
@@ -116,9 +121,9 @@ class FixedPointGAN(Method):
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 256, network: GANConfig = NETWORK, weights: LossWeights = WEIGHTS,
-        critic_steps: int = 5, training: LinearDecayTraining = TRAINING,
-        decay: Literal["linear", "stalled", "none"] = "linear", decay_steps: int = 100_000,
+        size: Count | None = 256, network: GANConfig = NETWORK, weights: LossWeights = WEIGHTS,
+        critic_steps: Count = 5, training: LinearDecayTraining = TRAINING,
+        decay: Literal["linear", "stalled", "none"] = "linear", decay_steps: Natural = 100_000,
         augment: bool = True, judged: Literal["max", "mean"] = "max",
         quirks: FixedPointGANQuirks = CORRECTED,
     ) -> None:  # fmt: skip
@@ -139,7 +144,9 @@ class FixedPointGAN(Method):
         self.augment, self.judged = augment, judged
 
     def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
-        share = _diseased_share(train) if self.target == "drawn" else 0.0
+        share = 0.5 if self.plan.balanced else 0.0
+        if self.target == "drawn" and not self.plan.balanced:
+            share = _diseased_share(train)
 
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
             x = self.canvas.forward(random_affine(x, rng, flip=0.5) if self.augment else x)

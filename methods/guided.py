@@ -38,6 +38,15 @@ from ..engine.networks.unet_config import HeadsUNetConfig
 from ..engine.noise.noise import gaussian
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.setting_types import (
+    Count,
+    Level,
+    Many,
+    NonNegative,
+    Positive,
+    Range,
+    Unbounded,
+)
 from ..engine.sampling.classifier_guidance import (
     ClassifierGuidedSampler,
     LogProbGradient,
@@ -69,15 +78,15 @@ class ClassifierConfig:
     classifier_max_level: the highest level that it is trained at.
     """
 
-    classifier_width: int = 32
-    classifier_mults: Sequence[float] = (1, 1, 2, 2, 4, 4)
-    classifier_res_blocks: int = 4
-    classifier_attention: Sequence[bool] = (False, False, False, True, True, True)
-    classifier_head_channels: int = 64
-    classifier_steps: int = 150_000
-    classifier_lr: float = 1e-4
-    classifier_clip: float | None = None
-    classifier_max_level: int = 1000
+    classifier_width: Count = 32
+    classifier_mults: Many[Positive] = (1, 1, 2, 2, 4, 4)
+    classifier_res_blocks: Count = 4
+    classifier_attention: Many[bool] = (False, False, False, True, True, True)
+    classifier_head_channels: Count = 64
+    classifier_steps: Count = 150_000
+    classifier_lr: Positive = 1e-4
+    classifier_clip: Positive | None = None
+    classifier_max_level: Level = 1000
 
 
 @dataclass(frozen=True)
@@ -94,14 +103,21 @@ class GuidedQuirks:
     first_noise: bool = False
     index_shift: bool = False
     classifier_hears: Literal["level", "index"] = "level"
-    start_level: int | None = None
+    start_level: Level | None = None
     guide_last: bool = False
+
+
+@dataclass(frozen=True)
+class LabelledTraining(UnclippedTraining):
+    """balanced: as many diseased samples are trained on as healthy ones, in both trainings."""
+
+    balanced: bool = False
 
 
 NETWORK = HeadsUNetConfig(128, (1, 1, 2, 2, 4, 4), 2,
     attention=(False, False, False, False, True, False), heads=1)  # fmt: skip
 SCHEDULE = ScheduleConfig()
-TRAINING = UnclippedTraining(steps=80_000, batch=10, lr=1e-4)
+TRAINING = LabelledTraining(steps=80_000, batch=10, lr=1e-4)
 CLASSIFIER = ClassifierConfig()
 CORRECTED = GuidedQuirks()
 
@@ -127,11 +143,11 @@ class Guided(Method):
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 256, network: HeadsUNetConfig = NETWORK,
+        size: Count | None = 256, network: HeadsUNetConfig = NETWORK,
         schedule: ScheduleConfig = SCHEDULE, class_cond: bool = True,
-        clip: Sequence[float] | None = (0.0, 1.0), training: UnclippedTraining = TRAINING,
+        clip: Range[Unbounded] | None = (0.0, 1.0), training: LabelledTraining = TRAINING,
         classifier: ClassifierConfig = CLASSIFIER, sampler: Literal["ddim", "ddpm"] = "ddim",
-        scale: float = 100.0, sampling_steps: int | None = None,
+        scale: NonNegative = 100.0, sampling_steps: Count | None = None,
         encode_label: Literal["healthy", "diseased", "null", "predicted"] = "healthy",
         target: Literal["healthy", "diseased"] = "healthy", rescale: bool = False,
         judged: Literal["map", "classifier"] = "map", quirks: GuidedQuirks = CORRECTED,
@@ -158,7 +174,7 @@ class Guided(Method):
         self.plan = training
         self.classifier_plan = Training(classifier.classifier_steps, training.batch,
             classifier.classifier_lr, clip=classifier.classifier_clip, ema=None,
-            decay=training.decay)  # fmt: skip
+            decay=training.decay, balanced=training.balanced)  # fmt: skip
         self.class_cond, self.sampler, self.scale = class_cond, sampler, scale
         self.sampling_steps, self.encode_label = sampling_steps, encode_label
         self.rescale, self.judged, self.target, self.quirks = rescale, judged, target, quirks

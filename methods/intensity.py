@@ -15,6 +15,7 @@ from torch import Tensor
 from ..datasets.base import Spec, Split
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.setting_types import Natural
 from .base import Detection, Method
 
 
@@ -23,7 +24,7 @@ class Intensity(Method):
 
     inference: ClassVar[frozenset[str]] = frozenset({"channel", "dark"})
 
-    def __init__(self, spec: Spec, *, channel: int | None = None, dark: bool = False) -> None:
+    def __init__(self, spec: Spec, *, channel: Natural | None = None, dark: bool = False) -> None:
         super().__init__(spec)
         if channel is not None and not 0 <= channel < spec.channels:
             raise ValueError(f"channel is one of 0..{spec.channels - 1}, not {channel}")

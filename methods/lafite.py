@@ -31,13 +31,15 @@ from torch.nn.functional import avg_pool2d
 
 from ..datasets.base import Spec, Split
 from ..engine.codecs.codec import Features
-from ..engine.diffusion.denoiser import Denoiser, PredictionType
+from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.schedule_config import ScheduleConfig
 from ..engine.features.memory_bank import MemoryBank
+from ..engine.features.pretrained import FeaturesName
 from ..engine.networks.diffusion_unet import side_divisor
 from ..engine.networks.unet_config import HeadsUNetConfig
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.setting_types import Count, NonNegative, PositiveFraction
 from ..engine.sampling.reconstruct import SamplingConfig, reconstruct
 from ..engine.training.data_loading import evenly_spaced_indices
 from ..engine.training.loop import Training, train_module
@@ -60,9 +62,9 @@ class MemoryConfig:
     edit: whether features are edited at all.
     """
 
-    share: float = 0.1
-    bank: int = 512
-    neighbours: int = 5
+    share: PositiveFraction = 0.1
+    bank: Count = 512
+    neighbours: Count = 5
     weights: Literal["softmax", "inverse"] = "softmax"
     edit: bool = True
 
@@ -88,11 +90,11 @@ class LafitE(Method):
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 224, features: str = "effperc", grid: int = 32,
+        size: Count | None = 224, features: FeaturesName = "effperc", grid: Count = 32,
         network: HeadsUNetConfig = NETWORK, schedule: ScheduleConfig = SCHEDULE,
-        predicts: PredictionType = "noise", training: Training = TRAINING,
-        memory: MemoryConfig = MEMORY, sampling_steps: int | None = 25, blur: float = 4.0,
-        pool: int = 16,
+        predicts: Literal["noise", "clean", "v"] = "noise", training: Training = TRAINING,
+        memory: MemoryConfig = MEMORY, sampling_steps: Count | None = 25, blur: NonNegative = 4.0,
+        pool: Count = 16,
     ) -> None:  # fmt: skip
         super().__init__(spec)
         share, bank, neighbours = memory.share, memory.bank, memory.neighbours

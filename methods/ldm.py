@@ -11,21 +11,24 @@ from its code. `healing="plain"`, a baseline of Wolleb et al., arXiv 2403.11667,
 code 300 of 1000 levels there and back.
 
 UNet and rates are those of MONAI's 2-D tutorial, on the VQ-VAE of that baseline (on the tutorial's
-autoencoder: `coder="kl", beta="linear_latent", looks=0.001, adversary=0.01`). Differs from the
+autoencoder: `coder="kl", beta="linear_latent", looks=0.001, adversary=0.01`, whose discriminator
+then learns at 5e-4 and is heard after a tenth of the training). Differs from the
 pieces in MONAI, and named where an argument brings theirs back: latents are not clamped to -1..1
 (`clamped`), and brought to unit variance by a factor measured on 512 samples and kept (`measured`:
 theirs the first batch of 64); noise is drawn anew for every level of the divergence (`one_noise`);
 the autoencoder is judged by its error alone unless `looks` and `adversary` have a weight. Signals
-are not resized, and get the network of `windows.UNET`.
+are not resized and get the network `signal_windows.SIGNAL_UNET`; the autoencoder sees them about 0,
+in the unit that `amplitude` names, and residuals are measured in it, as in DDPM-OOD.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
 
 import torch
+from msgspec import Meta
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
@@ -35,14 +38,26 @@ from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.gaussian import Gaussian
 from ..engine.diffusion.schedule_config import ScheduleConfig
 from ..engine.networks.diffusion_unet import build_unet, side_divisor
+from ..engine.networks.discriminator import adversary_options
 from ..engine.networks.unet_config import OptionalUNetConfig
 from ..engine.noise.noise import gaussian
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.setting_types import (
+    Count,
+    Decay,
+    Fraction,
+    Level,
+    Many,
+    Natural,
+    NonNegative,
+    Positive,
+)
 from ..engine.sampling.reconstruct import SamplingConfig, reconstruct
 from ..engine.sampling.repaint import inpaint
 from ..engine.training.data_loading import evenly_spaced_indices
 from ..engine.training.loop import Training, train_module
+from ..engine.transforms.amplitude import Amplitude, fit_unit, from_units, to_units, unit_of
 from ..engine.transforms.blur import gaussian_blur
 from ..engine.transforms.resizing import ResizePad, resize
 from ..engine.transforms.signal_windows import unet_arguments
@@ -63,21 +78,28 @@ class CodecConfig:
     codes, code_decay: of a codebook.
     latent_kind: whether what is diffused was quantised or will be.
     looks, adversary: weights of a perceptual and of an adversarial loss.
+    adversary_lr: learning rate of the discriminator.
+    adversary_start: the step from which on the adversarial loss counts; the tutorial's condition
+    `epoch > 10`, of epochs counted from 0, leaves out 11 of 100, 2563 of 23300 steps.
+    adversary_warmup: steps from there in which its weight rises linearly.
     coder_steps, coder_lr: of its training, whose batch is the UNet's.
     measured: number of samples that the unit variance of the latents is measured on.
     """
 
     coder: Literal["vq", "kl"] = "vq"
-    coder_widths: Sequence[int] | None = None
-    latent_channels: int | None = None
-    codes: int = 256
-    code_decay: float = 0.99
+    coder_widths: Many[Count] | None = None
+    latent_channels: Count | None = None
+    codes: Count = 256
+    code_decay: Decay = 0.99
     latent_kind: Literal["quantised", "continuous"] = "quantised"
-    looks: float = 0.0
-    adversary: float = 0.0
-    coder_steps: int = 23_300
-    coder_lr: float = 1e-4
-    measured: int = 512
+    looks: NonNegative = 0.0
+    adversary: NonNegative = 0.0
+    adversary_lr: Positive = 5e-4
+    adversary_start: Natural = 2_563
+    adversary_warmup: Natural = 0
+    coder_steps: Count = 23_300
+    coder_lr: Positive = 1e-4
+    measured: Count = 512
 
 
 @dataclass(frozen=True)
@@ -116,17 +138,20 @@ class LDM(Method):
     levels, published = (100, 200, 300, 400, 500, 600, 750), 500
     inference = frozenset(["healing", "sampling_steps", "shown", "weight", "blur", "judged"])
     tau: Tensor  # (1, *S'): above it a place of the code is improbable
+    unit: Tensor | None  # (), of the amplitude of signals
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 256, codec: CodecConfig = CODEC, network: OptionalUNetConfig = NETWORK,
+        size: Count | None = 256, codec: CodecConfig = CODEC, network: OptionalUNetConfig = NETWORK,
         schedule: ScheduleConfig = SCHEDULE, training: Training = TRAINING,
-        divergence: Sequence[int] = (400, 600, 11), quantile: float = 0.975,
-        calibration: int = 256, healing: Literal["plain", "masked"] = "masked",
-        sampling_steps: int | None = None,
+        divergence: Annotated[Sequence[Level], Meta(min_length=3, max_length=3)] = (400, 600, 11),
+        quantile: Fraction = 0.975,
+        calibration: Count = 256, healing: Literal["plain", "masked"] = "masked",
+        sampling_steps: Count | None = None,
         shown: Literal["input", "decoded", "weighted", "divergence"] = "input",
-        weight: Literal["mask", "kappa"] = "mask", blur: float = 2.0,
-        judged: Literal["map", "divergence"] = "map", quirks: LDMQuirks = CORRECTED,
+        weight: Literal["mask", "kappa"] = "mask", blur: NonNegative = 2.0,
+        judged: Literal["map", "divergence"] = "map", amplitude: Amplitude = "train",
+        quirks: LDMQuirks = CORRECTED,
     ) -> None:  # fmt: skip
         super().__init__(spec)
         low, high, count = divergence
@@ -138,8 +163,15 @@ class LDM(Method):
         wide = codec.coder_widths or ((128, 256) if codec.coder == "vq" else (128, 128, 256))
         halved = 2 ** len(wide) if codec.coder == "vq" else side_divisor(wide)
         self.canvas = ResizePad(spec.shape, size, halved * side_divisor(net["widths"]), low=0.0)
+        signals = len(spec.shape) == 1
+        self.amplitude: Amplitude | None = amplitude if signals else None
+        self.register_buffer("unit", torch.ones(()) if signals else None)
         inner = (spec.channels, *self.canvas.padded_shape)
-        adversary = {"weight": codec.adversary} if codec.adversary else None
+        self.plan = training
+        self.codec_plan = Training(codec.coder_steps, training.batch, codec.coder_lr,
+            clip=training.clip, ema=None, decay=training.decay)  # fmt: skip
+        adversary = adversary_options(codec.adversary, codec.adversary_lr, self.codec_plan,
+            starts=codec.adversary_start, warmup=codec.adversary_warmup)  # fmt: skip
         if codec.coder == "vq":
             self.codec = VQ(inner, latent_channels=codec.latent_channels or 8, widths=wide,
                 codes=codec.codes, decay=codec.code_decay, kind=codec.latent_kind,
@@ -149,11 +181,9 @@ class LDM(Method):
                 looks=codec.looks, adversary=adversary)  # fmt: skip
         self.denoiser = Denoiser(
             build_unet(len(spec.shape), self.codec.latent[0], **net), schedule.build(),
-            clip=(-1.0, 1.0) if quirks.clamped else None, trained_on=f"codes of {self.canvas}",
+            clip=(-1.0, 1.0) if quirks.clamped else None, 
+            trained_on=f"codes of {self.canvas}" + f", amplitude by {amplitude}" * signals,
         )  # fmt: skip
-        self.plan = training
-        self.codec_plan = Training(codec.coder_steps, training.batch, codec.coder_lr,
-            clip=training.clip, ema=None, decay=training.decay)  # fmt: skip
         self.divergence_levels = [
             round(low + (high - low) * i / max(count - 1, 1)) for i in range(count)
         ]
@@ -168,20 +198,21 @@ class LDM(Method):
             raise ValueError("what is improbable is told by held-out samples; there are none")
 
         def denoised(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-            return self.denoiser.loss(self.codec.encode(self.canvas.forward(x)), rng)
+            return self.denoiser.loss(self.codec.encode(self._normalise(x)), rng)
 
-        CodecTraining(self.codec, self.codec_plan, self.canvas, max_samples=self.measured).train(
-            train, context
-        )
+        if self.amplitude is not None:
+            self.unit = fit_unit(self.amplitude, train)
+        CodecTraining(self.codec, self.codec_plan, self.canvas, max_samples=self.measured,
+            amplitude=self.amplitude, unit=self.unit).train(train, context)  # fmt: skip
         train_module(denoised, self.denoiser, train, context, self.plan, "diffusion")
         context.place(self)
         self._calibrate(calibration, context)
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        inner = self.canvas.forward(x)
+        inner, unit = self._normalise(x), unit_of(self.amplitude, x, self.unit)
         z = self.codec.encode(inner)
-        wanted = {self.healing, self.shown, self.judged}
-        kappa = self.divergence(z, rng) if wanted - {"plain", "input", "decoded", "map"} else None
+        uses = {self.healing, self.shown, self.judged}
+        kappa = self.divergence(z, rng) if uses - {"plain", "input", "decoded", "map"} else None
         chain = SamplingConfig(self.sampling_steps)
         if self.healing == "plain" or kappa is None:
             healed = reconstruct(self.denoiser, z, levels, rng, sampling=chain)[:, :, 0]
@@ -191,18 +222,22 @@ class LDM(Method):
             healed = torch.stack(each)
         back = self.codec.decode(healed.flatten(0, 1)).view(len(levels), *inner.shape)
         normal = self.canvas.inverse(back)  # (L, N, C, *S)
-        seen = self.canvas.inverse(self.codec.decode(z)) if self.shown == "decoded" else x
-        found = (normal - seen).abs().mean(2)
+        decoded = self.shown == "decoded"
+        target = self.canvas.inverse(self.codec.decode(z)) if decoded else to_units(x, unit)
+        map = (normal - target).abs().mean(2)
         if kappa is not None and self.shown in ("weighted", "divergence"):
             alone = self.shown == "divergence"
-            known = kappa if alone or self.weight == "kappa" else (kappa > self.tau).to(x.dtype)
-            wide = self.canvas.inverse(resize(known[:, None], self.canvas.padded_shape))[:, 0]
-            found = wide.expand_as(found) if alone else found * gaussian_blur(wide, self.blur)
-        detection = Detection.from_map(found, normal)
+            weight = kappa if alone or self.weight == "kappa" else (kappa > self.tau).to(x.dtype)
+            wide = self.canvas.inverse(resize(weight[:, None], self.canvas.padded_shape))[:, 0]
+            map = wide.expand_as(map) if alone else map * gaussian_blur(wide, self.blur)
+        detection = Detection.from_map(map, from_units(normal, unit))
         if kappa is None or self.judged == "map":
             return detection
         score = kappa.flatten(1).mean(1)
-        return Detection(score.expand(len(levels), -1), found, normal)
+        return replace(detection, score=score.expand(len(levels), -1))
+
+    def _normalise(self, x: Tensor) -> Tensor:
+        return to_units(self.canvas.forward(x), unit_of(self.amplitude, x, self.unit))
 
     def divergence(self, z: Tensor, rng: Rng) -> Tensor:
         """Of the reverse steps, in nats, summed over a code's channels, mean over levels, (N, *S'):
@@ -226,7 +261,7 @@ class LDM(Method):
             return
         x = torch.stack([s.x for s in chosen]).to(context.device)
         rng = Rng([s.key for s in chosen], context.seed, context.device).fork("calibrate")
-        kappa = self.divergence(self.codec.encode(self.canvas.forward(x)), rng).double()
+        kappa = self.divergence(self.codec.encode(self._normalise(x)), rng).double()
         if len(chosen) * (1 - self.quantile) >= 1:
             parts = kappa.flatten(1).split(4096, 1)  # torch takes quantiles of so many at once
             tau = torch.cat([part.quantile(self.quantile, dim=0) for part in parts])

@@ -14,31 +14,37 @@ distance is judged by unless `perceptual` names its network, of volumes all plan
 where their code keeps the last axis alone. A map is added, the mean over starts of the squared
 error in held-out deviations.
 
-Signals are not resized, get the network of `windows.UNET`, and their autoencoder is judged by its
-error alone, as in https://github.com/ismaelmreno/ddpm-ood-signals.
+Signals are not resized, get the network `signal_windows.SIGNAL_UNET`, and their autoencoder is
+judged by its error alone, as in https://github.com/ismaelmreno/ddpm-ood-signals; it sees them about
+0, in the unit that `amplitude` names, as in DDPM-OOD, and nothing decoded is clamped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from msgspec import Meta
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
 from ..engine.codecs.autoencoder import VQ
 from ..engine.codecs.training import CodecTraining
 from ..engine.diffusion.denoiser import Denoiser
-from ..engine.diffusion.schedule import build_schedule, shift_snr
+from ..engine.diffusion.schedule import ScheduleName, build_schedule, shift_snr
+from ..engine.features.pretrained import FeaturesName
 from ..engine.features.pretrained import build_perceptual as perceptual_network
 from ..engine.networks.diffusion_unet import build_unet, side_divisor
+from ..engine.networks.discriminator import adversary_options
 from ..engine.networks.unet_config import OptionalUNetConfig
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.setting_types import Count, Decay, Many, Natural, NonNegative, Positive
 from ..engine.sampling.multi_start import MultiStart
 from ..engine.training.loop import Training, train_module
+from ..engine.transforms.amplitude import Amplitude, fit_unit, from_units, to_units, unit_of
 from ..engine.transforms.resizing import ResizePad
 from ..engine.transforms.signal_windows import unet_arguments
 from .base import Detection, Method
@@ -56,25 +62,27 @@ class CodecConfig:
     latent_kind: whether what is diffused was quantised or will be.
     looks, spectrum, adversary: weights of a perceptual, a spectral and an adversarial loss;
     features: the network of the first.
-    adversary_start: the step from which on the last counts; adversary_lr: learning rate of the
-    discriminator.
+    adversary_start: the step from which on the last counts; adversary_warmup: steps from there in
+    which its weight rises linearly (theirs on demand: 2_500, 50 of 300 epochs); adversary_lr:
+    learning rate of the discriminator.
     coder_steps, coder_batch, coder_lr: of its training.
     """
 
-    coder_widths: Sequence[int] = (256, 256, 256, 256)
-    latent_channels: int = 128
-    codes: int = 2048
-    code_decay: float = 0.9
+    coder_widths: Many[Count] = (256, 256, 256, 256)
+    latent_channels: Count = 128
+    codes: Count = 2048
+    code_decay: Decay = 0.9
     latent_kind: Literal["quantised", "continuous"] = "quantised"
-    looks: float = 0.001
-    features: str = "effperc"
-    spectrum: float = 1.0
-    adversary: float = 0.01
-    adversary_start: int = 0
-    adversary_lr: float = 5e-4
-    coder_steps: int = 15_000
-    coder_batch: int = 8
-    coder_lr: float = 3e-5
+    looks: NonNegative = 0.001
+    features: FeaturesName = "effperc"
+    spectrum: NonNegative = 1.0
+    adversary: NonNegative = 0.01
+    adversary_start: Natural = 0
+    adversary_warmup: Natural = 0
+    adversary_lr: Positive = 5e-4
+    coder_steps: Count = 15_000
+    coder_batch: Count = 8
+    coder_lr: Positive = 3e-5
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,7 @@ class LDMOODQuirks:
     late_division: what is decoded is divided by `b_scale`, not the code.
     lagged: the first step of PLMS is made once, so that all others lag behind.
     leaking: a chain begins with the history of the start below.
-    final_noise: chains end at level 1.
+    final_noise: chains end at level 1, of the schedule before `snr_shift`.
     """
 
     scaled: bool = True
@@ -105,21 +113,26 @@ class LDMOOD(Method):
     """coder_widths: channels after each halving of the VQ-VAE; latent_channels, codes, code_decay:
     of its codebook; latent_kind: whether what is diffused was quantised or will be. looks,
     spectrum, adversary: weights of a perceptual, a spectral and an adversarial loss of it;
-    adversary_start: the step from which on the last is heard; adversary_lr: what it learns at.
+    adversary_start, adversary_warmup: the step from which on the last is heard, and in how many its
+    weight rises; adversary_lr: what it learns at.
 
     widths to head_channels: of the UNet; None for (128, 256, 256), 1, at the lowest and 256.
     snr_shift: how many times the schedule's signal-to-noise. sampling_steps, skip: the grid of
-    levels, and every so many of them a start, from min_level up. calibration: held-out samples
-    looked at."""
+    levels, and every so many of them a start, from min_level up. amplitude: the unit of signals.
+    calibration: held-out samples looked at."""
 
     levels, published = (250, 500, 750, 1000), 1000
+    unit: Tensor | None  # (), of the amplitude of signals
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 128, codec: CodecConfig = CODEC, b_scale: float = 1.0,
-        network: OptionalUNetConfig = NETWORK, beta: str = "scaled_linear", snr_shift: float = 1.0,
-        training: Training = TRAINING, sampling_steps: int = 100, skip: int = 2,
-        min_level: int = 0, perceptual: str | None = None, calibration: int = 256,
+        size: Count | None = 128, codec: CodecConfig = CODEC, b_scale: Positive = 1.0,
+        network: OptionalUNetConfig = NETWORK, beta: ScheduleName = "scaled_linear",
+        snr_shift: Positive = 1.0,
+        training: Training = TRAINING, sampling_steps: Annotated[int, Meta(ge=2, le=1000)] = 100,
+        skip: Count = 2,
+        min_level: Annotated[int, Meta(ge=0, le=1000)] = 0, perceptual: FeaturesName | None = None,
+        calibration: Count = 256, amplitude: Amplitude = "train",
         quirks: LDMOODQuirks = CORRECTED,
     ) -> None:  # fmt: skip
         super().__init__(spec)
@@ -129,45 +142,54 @@ class LDMOOD(Method):
         net = unet_arguments(spec.shape, UNET_DEFAULTS, **network.overrides())
         whole = 2 ** len(codec.coder_widths) * side_divisor(net["widths"])
         self.canvas = ResizePad(spec.shape, size, whole, low=0.0)
+        self.amplitude: Amplitude | None = amplitude if axes == 1 else None
+        self.register_buffer("unit", torch.ones(()) if axes == 1 else None)
         losses: dict[str, Any] = {}
         if axes > 1:
             losses = {"looks": codec.looks, "spectrum": codec.spectrum}
         if codec.looks and axes > 1:
             losses["features"] = codec.features
-        if codec.adversary and axes > 1:
-            losses["adversary"] = {"weight": codec.adversary, "starts": codec.adversary_start,
-                "rate": codec.adversary_lr / codec.coder_lr}  # fmt: skip
+        self.plan = training
+        self.codec_plan = Training(codec.coder_steps, codec.coder_batch, codec.coder_lr,
+            clip=training.clip, ema=None, decay=training.decay)  # fmt: skip
+        if axes > 1:
+            losses["adversary"] = adversary_options(codec.adversary, codec.adversary_lr,
+                self.codec_plan, starts=codec.adversary_start,
+                warmup=codec.adversary_warmup)  # fmt: skip
         self.codec = VQ(
             (spec.channels, *self.canvas.padded_shape), latent_channels=codec.latent_channels,
             widths=codec.coder_widths, codes=codec.codes, decay=codec.code_decay,
             kind=codec.latent_kind, **losses,
         )  # fmt: skip
         about = f"codes of {self.canvas}{'' if quirks.scaled else ', as they come'}"
+        if axes == 1:
+            about += f", amplitude by {amplitude}"
         if b_scale != 1:
             about += f", times {b_scale}"
         self.network = None if perceptual is None else perceptual_network(perceptual)
         if self.network is not None:
             about += f", z by {self.network.weights_id}"
+        schedule = build_schedule(beta)
         self.denoiser = Denoiser(build_unet(axes, codec.latent_channels, **net),
-            shift_snr(build_schedule(beta), snr_shift), trained_on=about)  # fmt: skip
+            shift_snr(schedule, snr_shift), trained_on=about)  # fmt: skip
         self.starts = MultiStart(
             sampling_steps, skip, measures=1 + (perceptual is not None), lagged=quirks.lagged,
-            shared_history=quirks.leaking, final_noise=quirks.final_noise, min_level=min_level,
+            shared_history=quirks.leaking, min_level=min_level,
+            final_noise=quirks.final_noise,
+            final_schedule=schedule if snr_shift != 1 else None,
         )  # fmt: skip
-        self.plan = training
-        self.codec_plan = Training(codec.coder_steps, codec.coder_batch, codec.coder_lr,
-            clip=training.clip, ema=None, decay=training.decay)  # fmt: skip
         self.b_scale, self.calibration, self.quirks = b_scale, calibration, quirks
 
     def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
         self.starts.check_calibration_size(calibration)
 
         def denoised(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-            return self.denoiser.loss(self.codec.encode(self.canvas.forward(x)) * self.b_scale, rng)
+            return self.denoiser.loss(self.codec.encode(self._normalise(x)) * self.b_scale, rng)
 
-        CodecTraining(self.codec, self.codec_plan, self.canvas, fit_scale=self.quirks.scaled).train(
-            train, context
-        )
+        if self.amplitude is not None:
+            self.unit = fit_unit(self.amplitude, train)
+        CodecTraining(self.codec, self.codec_plan, self.canvas, fit_scale=self.quirks.scaled,
+            amplitude=self.amplitude, unit=self.unit).train(train, context)  # fmt: skip
         train_module(denoised, self.denoiser, train, context, self.plan, "diffusion")
         context.place(self)
         self.starts.calibrate(self._measure_starts, calibration, context, self.calibration)
@@ -175,15 +197,20 @@ class LDMOOD(Method):
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
         return Detection(*self.starts.detect(self._measure_starts, x, levels, rng))
 
+    def _normalise(self, x: Tensor) -> Tensor:
+        return to_units(self.canvas.forward(x), unit_of(self.amplitude, x, self.unit))
+
     @torch.no_grad()
     def _measure_starts(self, x: Tensor, rng: Rng, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-        inner = self.canvas.forward(x)
-        target = self.canvas.inverse(inner)
+        inner = self._normalise(x)
+        target, unit = self.canvas.inverse(inner), unit_of(self.amplitude, x, self.unit)
         z = self.codec.encode(inner) * self.b_scale
         early, late = (1.0, self.b_scale) if self.quirks.late_division else (self.b_scale, 1.0)
         for restored in self.starts.reconstruct(self.denoiser, z, rng, count):
-            normal = (self.canvas.inverse(self.codec.decode(restored / early)) / late).clamp(0, 1)
+            normal = self.canvas.inverse(self.codec.decode(restored / early)) / late
+            if unit is None:
+                normal = normal.clamp(0, 1)
             fields = [(normal - target).square().mean(1)]
             if self.network is not None:
                 fields.append(self.network.distance_any_axes(target.clamp(0, 1), normal))
-            yield torch.stack(fields, 1), normal
+            yield torch.stack(fields, 1), from_units(normal, unit)

@@ -30,6 +30,7 @@ from ..engine.networks.unet_config import MiddleAttentionUNetConfig
 from ..engine.noise.noise_config import NoiseConfig
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.setting_types import Count, Natural, PositiveFraction, Range
 from ..engine.sampling.patches import box_masks, reconstruct_patches, tile_masks
 from ..engine.training.loop import Training, train_module
 from ..engine.transforms.resizing import ResizePad
@@ -45,9 +46,9 @@ class CutMix:
     band: the half-widths, in steps of the spectrum, between low and high.
     """
 
-    cuts: int = 5
-    share: float = 0.18
-    band: Sequence[int] = (2, 10)
+    cuts: Natural = 5
+    share: PositiveFraction = 0.18
+    band: Range[Natural] = (2, 10)
 
 
 @dataclass(frozen=True)
@@ -83,10 +84,10 @@ class MDDPM(Method):
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 96, network: MiddleAttentionUNetConfig = NETWORK,
-        schedule: ScheduleConfig = SCHEDULE, patch: int = 48, stride: int | None = None,
+        size: Count | None = 96, network: MiddleAttentionUNetConfig = NETWORK,
+        schedule: ScheduleConfig = SCHEDULE, patch: Count = 48, stride: Count | None = None,
         inpaint: bool = True, power: Literal[1, 2] = 1, cutmix: CutMix = CUTMIX,
-        noise: NoiseConfig = NOISE, training: Training = TRAINING, repeats: int = 1,
+        noise: NoiseConfig = NOISE, training: Training = TRAINING, repeats: Count = 1,
         aggregate: Literal["cut", "mean"] = "cut", clip_clean: bool = False,
         quirks: MDDPMQuirks = CORRECTED,
     ) -> None:  # fmt: skip

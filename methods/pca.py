@@ -6,13 +6,16 @@ The linear autoencoder; on brain slices it is hard to beat with a small budget.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
+from msgspec import Meta
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.setting_types import Count
 from ..engine.training.data_loading import evenly_spaced_indices
 from .base import Detection, Method
 
@@ -26,7 +29,9 @@ class PCA(Method):
     mean: Tensor  # (D,), D = C * prod(S)
     basis: Tensor  # (components, D), orthonormal rows; zero where there were too few samples
 
-    def __init__(self, spec: Spec, *, components: int = 64, samples: int = 1024) -> None:
+    def __init__(
+        self, spec: Spec, *, components: Count = 64, samples: Annotated[int, Meta(ge=2)] = 1024
+    ) -> None:
         super().__init__(spec)
         if components < 1 or samples < 2:
             raise ValueError(f"no PCA of {components} components from {samples} samples")

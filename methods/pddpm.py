@@ -29,6 +29,7 @@ from ..engine.networks.unet_config import MiddleAttentionUNetConfig
 from ..engine.noise.noise_config import NoiseConfig
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.setting_types import Count
 from ..engine.sampling.patches import random_boxes, reconstruct_patches, tile_masks
 from ..engine.training.loop import Training, train_module
 from ..engine.transforms.resizing import ResizePad
@@ -67,12 +68,12 @@ class PDDPM(Method):
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 96, network: MiddleAttentionUNetConfig = NETWORK,
-        schedule: ScheduleConfig = SCHEDULE, patch: int = 48, stride: int | None = None,
+        size: Count | None = 96, network: MiddleAttentionUNetConfig = NETWORK,
+        schedule: ScheduleConfig = SCHEDULE, patch: Count = 48, stride: Count | None = None,
         inpaint: bool = True,
         boxes: Literal["grid", "random", "overhanging", "clipped"] = "grid",
         power: Literal[1, 2] = 1, noise: NoiseConfig = NOISE, training: Training = TRAINING,
-        repeats: int = 1, aggregate: Literal["cut", "mean"] = "cut", clip_clean: bool = False,
+        repeats: Count = 1, aggregate: Literal["cut", "mean"] = "cut", clip_clean: bool = False,
         quirks: PDDPMQuirks = CORRECTED,
     ) -> None:  # fmt: skip
         super().__init__(spec)

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..datasets.base import Spec, Split
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.setting_types import Positive
 from .base import Detection, Method
 
 
@@ -23,7 +24,7 @@ class TemplateZ(Method):
     mean: Tensor  # (C, *S)
     spread: Tensor  # (C, *S)
 
-    def __init__(self, spec: Spec, *, floor: float = 0.05) -> None:
+    def __init__(self, spec: Spec, *, floor: Positive = 0.05) -> None:
         super().__init__(spec)
         self.floor = floor
         self.register_buffer("mean", torch.zeros(spec.channels, *spec.shape))

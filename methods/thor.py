@@ -31,12 +31,13 @@ from ..engine.diffusion.denoiser import Denoiser, Estimate
 from ..engine.diffusion.gaussian import Gaussian
 from ..engine.diffusion.schedule import sampling_levels
 from ..engine.diffusion.schedule_config import ScheduleConfig
-from ..engine.features.pretrained import build_perceptual
+from ..engine.features.pretrained import FeaturesName, build_perceptual
 from ..engine.networks.diffusion_unet import side_divisor
 from ..engine.networks.unet_config import UNetConfig
 from ..engine.noise.noise_config import NoiseConfig
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.setting_types import Count, Fraction, Level, NonNegative, Odd
 from ..engine.sampling.continuous_batching import ChainBatch, Step, one_step_per_level, run_chains
 from ..engine.sampling.reconstruct import enumerate_chains, repeat_streams
 from ..engine.sampling.solvers import Ancestral
@@ -88,11 +89,12 @@ class THOR(Method):
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 128, network: UNetConfig = NETWORK, schedule: ScheduleConfig = SCHEDULE,
+        size: Count | None = 128, network: UNetConfig = NETWORK,
+        schedule: ScheduleConfig = SCHEDULE,
         noise: NoiseConfig = NOISE, training: Training = TRAINING, augment: bool = True,
-        harmonise: Sequence[int] = (301, 151, 51), every: int = 50, kernel: int = 13,
-        blur: float = 2.0, sampling_steps: int | None = None, eta: float = 1.0,
-        features: str = "effperc", quirks: THORQuirks = CORRECTED,
+        harmonise: Sequence[Level] = (301, 151, 51), every: Count = 50, kernel: Odd = 13,
+        blur: NonNegative = 2.0, sampling_steps: Count | None = None, eta: Fraction = 1.0,
+        features: FeaturesName = "effperc", quirks: THORQuirks = CORRECTED,
     ) -> None:  # fmt: skip
         super().__init__(spec)
         if kernel < 1 or kernel % 2 == 0 or every < 1:

@@ -22,6 +22,7 @@ from ..engine.networks.diffusion_unet import side_divisor
 from ..engine.networks.residual_autoencoder import ResidualAutoencoder, kl_divergence
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.setting_types import Count, Many, NonNegative
 from ..engine.training.loop import Training, train_module
 from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
@@ -38,8 +39,9 @@ class VAE(Method):
 
     def __init__(
         self, spec: Spec, *,
-        size: int | None = 256, widths: Sequence[int] = (16, 32, 64, 128, 256), code: int = 128,
-        beta: float = 1.0, training: Training = TRAINING, judged: Literal["map", "elbo"] = "map",
+        size: Count | None = 256, widths: Many[Count] = (16, 32, 64, 128, 256), code: Count = 128,
+        beta: NonNegative = 1.0, training: Training = TRAINING,
+        judged: Literal["map", "elbo"] = "map",
     ) -> None:  # fmt: skip
         super().__init__(spec)
         self.canvas = ResizePad(spec.shape, size, side_divisor(widths), low=0.0)

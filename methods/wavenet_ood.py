@@ -18,21 +18,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated
 
 import torch
+from msgspec import Meta
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
 from ..engine.diffusion.denoiser import Denoiser
-from ..engine.diffusion.schedule import build_schedule
+from ..engine.diffusion.schedule import ScheduleName, build_schedule
 from ..engine.networks.wavenet import WaveNet
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.setting_types import Count
 from ..engine.sampling.multi_start import MultiStart
 from ..engine.training.loop import Training, train_module
 from ..engine.transforms import spectral_distance as spectra
-from ..engine.transforms.amplitude import SILENCE, moving_average, rms, rms_unit
+from ..engine.transforms.amplitude import (
+    Amplitude,
+    fit_unit,
+    from_units,
+    moving_average,
+    to_units,
+    unit_of,
+)
 from .base import Detection, Method
 
 TRAINING = Training(steps=12_500, batch=40, lr=2.5e-5, clip=None, ema=None)
@@ -70,10 +79,12 @@ class WaveNetOOD(Method):
 
     def __init__(
         self, spec: Spec, *,
-        width: int = 64, layers: int = 30, cycle: int = 10, beta: str = "scaled_linear",
-        amplitude: Literal["train", "sample", "none"] = "train", training: Training = TRAINING,
-        sampling_steps: int = 100, skip: int = 4, spectral: bool = False, calibration: int = 256,
-        smooth: int = 32, quirks: WaveNetOODQuirks = CORRECTED,
+        width: Count = 64, layers: Count = 30, cycle: Count = 10,
+        beta: ScheduleName = "scaled_linear",
+        amplitude: Amplitude = "train", training: Training = TRAINING,
+        sampling_steps: Annotated[int, Meta(ge=2, le=1000)] = 100, skip: Count = 4,
+        spectral: bool = False, calibration: Count = 256,
+        smooth: Count = 32, quirks: WaveNetOODQuirks = CORRECTED,
     ) -> None:  # fmt: skip
         super().__init__(spec)
         net = WaveNet(spec.channels, width=width, layers=layers, cycle=cycle, blind=quirks.blind)
@@ -82,37 +93,34 @@ class WaveNetOOD(Method):
         self.starts = MultiStart(sampling_steps, skip, measures=1 + spectral, lagged=quirks.lagged,
             shared_history=quirks.leaking, final_noise=quirks.final_noise)  # fmt: skip
         self.plan = training
-        self.amplitude, self.calibration, self.smooth = amplitude, calibration, smooth
+        self.amplitude: Amplitude = amplitude
+        self.calibration, self.smooth = calibration, smooth
         self.spectral = spectral
         self.register_buffer("unit", torch.ones(()))
 
     def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-            return self.denoiser.loss((x - SILENCE) / self._amplitude_unit(x), rng)
+            return self.denoiser.loss(to_units(x, self._amplitude_unit(x)), rng)
 
         self.starts.check_calibration_size(calibration)
-        if self.amplitude == "train":
-            self.unit.copy_(rms_unit(train))
+        self.unit = fit_unit(self.amplitude, train)
         context.place(self)
         train_module(loss, self.denoiser, train, context, self.plan)
         self.starts.calibrate(self._measure_starts, calibration, context, self.calibration)
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        score, found, normal = self.starts.detect(self._measure_starts, x, levels, rng)
-        return Detection(
-            score, moving_average(found.flatten(0, 1), self.smooth).view_as(found), normal
-        )
+        score, map, normal = self.starts.detect(self._measure_starts, x, levels, rng)
+        smooth = moving_average(map.flatten(0, 1), self.smooth).view_as(map)
+        return Detection(score, smooth, normal)
 
     def _measure_starts(self, x: Tensor, rng: Rng, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-        size = self._amplitude_unit(x)
-        z = (x - SILENCE) / size
-        for healed in self.starts.reconstruct(self.denoiser, z, rng, count):
-            fields = [(healed - z).square().mean(1)]
+        unit = self._amplitude_unit(x)
+        z = to_units(x, unit)
+        for restored in self.starts.reconstruct(self.denoiser, z, rng, count):
+            fields = [(restored - z).square().mean(1)]
             if self.spectral:
-                fields.append(spectra.spectral_distance(healed, z))
-            yield torch.stack(fields, 1), healed * size + SILENCE
+                fields.append(spectra.spectral_distance(restored, z))
+            yield torch.stack(fields, 1), from_units(restored, unit)
 
-    def _amplitude_unit(self, x: Tensor) -> Tensor:
-        if self.amplitude == "sample":
-            return rms(x)
-        return self.unit.to(x.device)
+    def _amplitude_unit(self, x: Tensor) -> Tensor | None:
+        return unit_of(self.amplitude, x, self.unit)

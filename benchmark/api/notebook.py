@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from ..scheduling.console import REDRAW_INTERVAL, ConsoleReporter, progress_table
+from ..scheduling.events import Progress
 from ..scheduling.job_progress import JobProgress
 
 
@@ -41,9 +42,9 @@ class NotebookReporter(ConsoleReporter):
         else:
             self._output.update(progress_table(running, counts, now))
 
-    def on_event(self, name: str, event: str, facts: Mapping[str, Any]) -> None:
-        if not self.console.is_jupyter or event in ("oom", "note"):
-            super().on_event(name, event, facts)
+    def on_progress(self, name: str, progress: Progress) -> None:
+        if not self.console.is_jupyter or progress.event in ("oom", "note"):
+            super().on_progress(name, progress)
 
     def close(self) -> None:
         super().close()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..leaderboard.leaderboard import Leaderboard, build_leaderboards
+from ..leaderboard.leaderboard import Leaderboard
+from ..leaderboard.rankings import LeaderboardSet, build_leaderboard_set
 from ..leaderboard.records import Record, ReportError, read_records
 
 if TYPE_CHECKING:
@@ -47,24 +49,29 @@ class Results:
         """The files of the records, as `adbench.load` takes them."""
         return [self.folder / "records" / str(record["file"]) for record in self.records]
 
+    @cached_property
+    def leaderboard_set(self) -> LeaderboardSet:
+        """The leaderboards and the rankings over datasets, built when they are first needed."""
+        return build_leaderboard_set(self.records, self.folder)
+
     def leaderboards(self) -> list[Leaderboard]:
-        """A leaderboard for each data set and protocol: whole runs before partial ones."""
-        return build_leaderboards(self.records)
+        """A leaderboard for each dataset and protocol: whole runs before partial ones."""
+        return self.leaderboard_set.leaderboards
 
     def leaderboard(self, dataset: str | None = None) -> Leaderboard:
-        """The leaderboard of a data set, or the only one there is.
+        """The leaderboard of a dataset, or the only one there is.
 
         Raises ReportError where none or several fit, with the names to choose from.
         """
-        found = [
+        boards = [
             board
             for board in self.leaderboards()
             if dataset is None or board.entries[0].record["dataset"]["name"] == dataset
         ]
-        if len(found) == 1:
-            return found[0]
-        titles = ", ".join(board.title for board in found or self.leaderboards())
-        raise ReportError(f"{len(found)} leaderboards fit {dataset!r}; there are {titles}")
+        if len(boards) == 1:
+            return boards[0]
+        titles = ", ".join(board.title for board in boards or self.leaderboards())
+        raise ReportError(f"{len(boards)} leaderboards fit {dataset!r}; there are {titles}")
 
     def to_frame(self) -> pandas.DataFrame:
         """Every record of every leaderboard, one row each, with all metrics and their intervals."""
@@ -73,19 +80,20 @@ class Results:
         return pandas.concat([board.to_frame() for board in self.leaderboards()], ignore_index=True)
 
     def _repr_html_(self) -> str:
+        """Every leaderboard, for a notebook."""
         return "\n".join(board._repr_html_() for board in self.leaderboards())
 
     def to_markdown(self) -> str:
         """All leaderboards and rankings as Markdown."""
         from ..report.export import markdown
 
-        return markdown(self.records)
+        return markdown(self.leaderboard_set)
 
     def to_latex(self) -> str:
         """All leaderboards and rankings as LaTeX tables (booktabs)."""
         from ..report.latex import latex
 
-        return latex(self.records)
+        return latex(self.leaderboard_set)
 
     def write(self, folder: str | Path | None = None) -> list[Path]:
         """Write leaderboards as Markdown, CSV, JSON, LaTeX and an HTML page; return the paths.
@@ -94,7 +102,8 @@ class Results:
         """
         from ..report.export import write_report
 
-        return write_report(self.records, self.folder if folder is None else Path(folder))
+        target = self.folder if folder is None else Path(folder)
+        return write_report(self.records, target, self.leaderboard_set)
 
     def compare(
         self,
@@ -113,7 +122,9 @@ class Results:
         """
         from ..leaderboard.comparison import compare
 
-        return compare(a, b, self.folder, dataset=dataset, metric=metric, margin=margin)
+        return compare(
+            a, b, self.folder, self.records, dataset=dataset, metric=metric, margin=margin
+        )
 
     def reproduce(self, paper: str, **options: Any) -> list[ReproductionResult]:
         """Published numbers of a paper beside these records: reproduced, not, or why unknown.
@@ -148,5 +159,11 @@ def run_status(folder: str | Path = "results", store: str | Path | None = None) 
 
 
 def load_results(folder: str | Path = "results") -> Results:
-    """All results that runs have written to a folder. Raises ReportError where there are none."""
+    """All results that runs have written to a folder. Raises ReportError where there are none.
+
+    >>> import adbench
+    >>> adbench.load_results("no/such/folder")
+    Traceback (most recent call last):
+    adbench.benchmark.leaderboard.records.ReportError: no records in no/such/folder/records: ...
+    """
     return Results(folder)

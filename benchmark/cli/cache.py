@@ -16,6 +16,7 @@ from .options import (
     RecordsFolder,
     StoreFolder,
     Traceback,
+    echo,
     error_messages,
     open_store,
     print_json,
@@ -55,7 +56,7 @@ def ls(
             print_json([item.as_dict(time.time()) for item in items])
             return
         for line in format_table(items):
-            typer.echo(line)
+            echo(line)
 
 
 @app.command()
@@ -76,7 +77,7 @@ def why(
             print_json(asdict(diff))
             return
         for line in diff.lines():
-            typer.echo(line)
+            echo(line)
 
 
 @app.command()
@@ -97,14 +98,14 @@ def verify(
             print_json({**asdict(report), "intact": report.intact})
         else:
             for problem in report.problems:
-                typer.echo(f"bad: {problem}")
+                echo(f"bad: {problem}")
             for note in report.notes:
-                typer.echo(f"note: {note}")
+                echo(f"note: {note}")
             damaged = f"{len(report.problems)} damaged" if report.problems else "all intact"
             moved = f", {report.repaired} moved away; a run creates them again"
             hint = "" if report.intact or repair else " (--repair moves them away)"
             checked = f"{report.artifacts} artifacts, {report.states} states of unfinished work"
-            typer.echo(f"{checked}: {damaged}{moved if report.repaired else ''}{hint}")
+            echo(f"{checked}: {damaged}{moved if report.repaired else ''}{hint}")
         if not report.intact:
             raise typer.Exit(NO_DATA)
 
@@ -158,7 +159,7 @@ def gc(
             )
             return
         for line in report.lines(dry_run=dry_run):
-            typer.echo(line)
+            echo(line)
 
 
 @app.command()
@@ -189,7 +190,7 @@ def export(
         if json:
             print_json({"file": str(file), "artifacts": names})
         else:
-            typer.echo(f"{file}: {len(names)} artifacts, {format_size(file.stat().st_size)}")
+            echo(f"{file}: {len(names)} artifacts, {format_size(file.stat().st_size)}")
 
 
 @app.command("import")
@@ -208,8 +209,8 @@ def import_(
             print_json(report._asdict())
         else:
             for problem in report.problems:
-                typer.echo(f"bad: {problem}")
-            typer.echo(
+                echo(f"bad: {problem}")
+            echo(
                 f"{len(report.imported)} artifacts imported, "
                 f"{len(report.present)} were there already, {len(report.problems)} problems"
             )

@@ -12,6 +12,7 @@ from .options import (
     RegistryFiles,
     StoreFolder,
     Traceback,
+    echo,
     error_messages,
     print_json,
     read_registry,
@@ -47,9 +48,9 @@ def list_names(
             print_json(tables)
             return
         for kind, entries in tables.items():
-            typer.echo(kind)
+            echo(kind)
             for name, about in entries.items():
-                typer.echo(f"  {name:<14} {about}")
+                echo(f"  {name:<14} {about}")
 
 
 def info(
@@ -69,7 +70,7 @@ def info(
             print_json(facts)
             return
         for key, value in facts.items():
-            typer.echo(_text(key, value))
+            echo(_text(key, value))
 
 
 def _text(key: str, value: Any) -> str:
@@ -89,4 +90,4 @@ def doctor(store: StoreFolder = None, json: Json = False, traceback: Traceback =
             print_json(facts)
         else:
             for key, value in facts.items():
-                typer.echo(f"{key:<22} {value}")
+                echo(f"{key:<22} {value}")

@@ -10,7 +10,7 @@ import typer
 
 from ..scheduling.exit_codes import GATE, NO_DATA
 from .completion import complete_datasets
-from .options import Json, Traceback, error_messages, print_json, rich_console
+from .options import Json, Traceback, echo, error_messages, print_json, rich_console
 from .run_options import with_options
 
 if TYPE_CHECKING:
@@ -55,9 +55,9 @@ def prepare(
             return
         counts = ", ".join(f"{split} {count}" for split, count in samples.items())
         if line := describe_profile(name, **options):
-            typer.echo(line)
+            echo(line)
         shape = " x ".join(map(str, (dataset.spec.channels, *dataset.spec.shape)))
-        typer.echo(f"{name} is prepared: {counts} samples of {shape}")
+        echo(f"{name} is prepared: {counts} samples of {shape}")
 
 
 @app.command()
@@ -81,7 +81,7 @@ def verify(
             print_json({"dataset": name, "data": data, **asdict(report)})
         else:
             for line in verification_lines(name, report, data):
-                typer.echo(_printable(line))
+                echo(line)
         if report.problems:
             raise typer.Exit(NO_DATA)
 
@@ -137,20 +137,13 @@ def audit(
             print_json({"dataset": name, **asdict(report)})
         else:
             for finding in report.findings:
-                typer.echo(_printable(f"{finding.severity}: {finding}"))
+                echo(f"{finding.severity}: {finding}")
             for line in cue_lines(report.cues):
-                typer.echo(line)
+                echo(line)
             leaks = sum(finding.severity == "leak" for finding in report.findings)
-            typer.echo(f"{name}: {leaks or 'no'} leak{'' if leaks == 1 else 's'} found")
+            echo(f"{name}: {leaks or 'no'} leak{'' if leaks == 1 else 's'} found")
         if any(finding.severity == "leak" for finding in report.findings):
             raise typer.Exit(GATE)
-
-
-def _printable(text: str) -> str:
-    """Return text in which control characters are escaped."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
-    )
 
 
 def cue_lines(cues: Sequence[Cue]) -> Iterator[str]:

@@ -36,7 +36,7 @@ def error_messages(traceback: bool) -> Iterator[None]:
     def show(message: Warning | str, *details: Any, **more: Any) -> None:
         if str(message) not in printed:
             printed.add(str(message))
-            typer.echo(f"note: {message}", err=True)
+            echo(f"note: {message}", err=True)
 
     try:
         with warnings.catch_warnings():
@@ -48,25 +48,32 @@ def error_messages(traceback: bool) -> Iterator[None]:
     except (typer.Exit, typer.Abort):
         raise
     except KeyboardInterrupt:
-        typer.echo("interrupted; the same command goes on", err=True)
+        echo("interrupted; the same command goes on", err=True)
         raise typer.Exit(STOPPED) from None
     except Exception as error:
         if traceback:
             raise
-        typer.echo(f"error: {error or type(error).__name__}", err=True)
+        echo(f"error: {error or type(error).__name__}", err=True)
         raise typer.Exit(getattr(error, "exit_code", USAGE)) from None
 
 
-def rich_console(err: bool = False) -> Any:
-    from rich.console import Console
+def echo(text: object, *, err: bool = False) -> None:
+    """Print a text of one or more lines as it stands, and none of it a command to the terminal."""
+    from ..leaderboard.text import plain_lines
 
-    return Console(stderr=err)
+    typer.echo(plain_lines(text), err=err)
+
+
+def rich_console(err: bool = False) -> Any:
+    from .safe_console import SafeConsole
+
+    return SafeConsole(stderr=err)
 
 
 def print_json(value: object) -> None:
     import json
 
-    typer.echo(json.dumps(value, indent=1, default=str))
+    echo(json.dumps(value, indent=1, default=str))
 
 
 def read_registry(files: list[Path] | None) -> Registry:

@@ -9,7 +9,7 @@ import typer
 
 from ..scheduling.exit_codes import GATE
 from .completion import complete_methods
-from .options import Json, Traceback, error_messages, print_json, read_registry
+from .options import Json, Traceback, echo, error_messages, print_json, read_registry
 from .run_options import with_options
 
 new_app = typer.Typer(no_args_is_help=True, help="Write the files of a plugin.")
@@ -40,12 +40,12 @@ def check(
             rows.append(row)
             if not json:
                 mark, why = ("broken", f": {row['violation']}") if row["violation"] else ("ok", "")
-                typer.echo(f"{mark:<7} {row['method']}, {row['axes']}-d: {row['check']}{why}")
+                echo(f"{mark:<7} {row['method']}, {row['axes']}-d: {row['check']}{why}")
         broken = sum(bool(row["violation"]) for row in rows)
         if json:
             print_json(rows)
         else:
-            typer.echo(f"{len(rows) - broken} of {len(rows)} checks keep the contract")
+            echo(f"{len(rows) - broken} of {len(rows)} checks keep the contract")
         if broken or not rows:
             raise typer.Exit(GATE)
 
@@ -64,6 +64,6 @@ def new_method(
 
         folder = out or Path(name)
         for path in write(name, folder, set(read_registry(None).methods)):
-            typer.echo(str(path))
+            echo(str(path))
         listed = folder / "registry.yaml"
-        typer.echo(f"next: adbench check {name} --registry {listed}")
+        echo(f"next: adbench check {name} --registry {listed}")

@@ -17,6 +17,7 @@ from .options import (
     RegistryFiles,
     StoreFolder,
     Traceback,
+    echo,
     error_messages,
     print_json,
     read_registry,
@@ -43,9 +44,9 @@ def report(
         try:
             paths = results.write()
         finally:  # after the files, for nobody may be reading; and where none can be written
-            print_leaderboards(results.records, rich_console())
+            print_leaderboards(results.leaderboard_set, rich_console())
         for path in paths:
-            typer.echo(str(path))
+            echo(str(path))
 
 
 def compare(
@@ -89,9 +90,9 @@ def compare(
             print_json([comparison.as_dict() for comparison in comparisons])
         else:
             for comparison in comparisons:
-                typer.echo(comparison.sentence())
+                echo(comparison.sentence())
         if failed:
-            typer.echo(f"gate failed: {a} is {fail_if}", err=True)
+            echo(f"gate failed: {a} is {fail_if}", err=True)
             raise typer.Exit(GATE)
 
 
@@ -112,7 +113,7 @@ def reproduce(
 
         if not paper:
             for name, facts in read_published().items():
-                typer.echo(f"{name:<10} {facts['label']}: {', '.join(facts['tables'])}")
+                echo(f"{name:<10} {facts['label']}: {', '.join(facts['tables'])}")
             return
         compare_with_paper(paper, [])  # a wrong name is an error before anything else
         try:
@@ -125,13 +126,13 @@ def reproduce(
         if json:
             print_json([finding.as_dict() for finding in findings])
         else:
-            typer.echo(f"{facts['label']}  {facts['link']}")
+            echo(f"{facts['label']}  {facts['link']}")
             for table in dict.fromkeys(finding.table for finding in findings):
-                typer.echo(f"{table}: {facts['tables'][table]['source']}")
-                typer.echo(f"  {facts['tables'][table]['protocol']}")
+                echo(f"{table}: {facts['tables'][table]['source']}")
+                echo(f"  {facts['tables'][table]['protocol']}")
                 for finding in findings:
                     if finding.table == table:
-                        typer.echo(f"  {finding.sentence()}")
+                        echo(f"  {finding.sentence()}")
         if any(finding.verdict == NOT for finding in findings):
             raise typer.Exit(GATE)
 
@@ -156,7 +157,7 @@ def status(
                 if before and os.isatty(1):
                     rich_console().clear()
                 for line in lines:
-                    typer.echo(line)
+                    echo(line)
                 before = lines
             if not watch:
                 return

@@ -1,4 +1,4 @@
-"""adbench run and plan."""
+"""The commands `adbench run` and `adbench plan`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import Json, Traceback, error_messages, print_json, rich_console
+from .options import Json, Traceback, echo, error_messages, print_json, rich_console
 from .run_options import OPTIONS, WHERE, option, with_options
 
 EXAMPLES = """Examples:
@@ -22,7 +22,7 @@ adbench run --suite brains -d mvtec/hazelnut --executor slurm --slurm partition=
 
 Measure = Annotated[
     bool,
-    option(WHERE, "--measure", help="Run for a moment what nothing stored tells the speed of."),
+    option(WHERE, "--measure", help="Measure briefly what nothing stored tells the speed of."),
 ]
 
 PLANNED = [name for name in OPTIONS if name not in (
@@ -39,12 +39,12 @@ def run(traceback: Traceback = False, **options: Any) -> None:
         from ..api.run import run_config
         from ..experiments.run_config import RunConfig
         from ..scheduling.console import ConsoleReporter
+        from ..scheduling.signals import interrupt_on_sigterm
 
-        config, reporter = (
-            RunConfig.from_options(**options),
-            ConsoleReporter(rich_console(err=True)),
-        )
-        code = run_config(config, reporter)[0]
+        config = RunConfig.from_options(**options)
+        reporter = ConsoleReporter(rich_console(err=True))
+        with interrupt_on_sigterm():
+            code = run_config(config, reporter)[0]
         if code == 0 and not config.detach and os.environ.get("RANK", "0") == "0":
             reporter.print_line(f"done: adbench report --out {config.out}")
         raise typer.Exit(code)
@@ -64,13 +64,11 @@ def plan(
         from ..planning.text import format_preview
         from ..scheduling.console import ConsoleReporter
 
-        config, reporter = (
-            RunConfig.from_options(**options),
-            ConsoleReporter(rich_console(err=True)),
-        )
+        config = RunConfig.from_options(**options)
+        reporter = ConsoleReporter(rich_console(err=True))
         rows, store, device = plan_config(config, reporter, measure=measure)
         if json:
             print_json(rows)
             return
         for line in format_preview(rows, store, device):
-            typer.echo(line)
+            echo(line)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..scheduling.exit_codes import FAILED
-from .options import Traceback, error_messages, print_json, rich_console
+from .options import Traceback, echo, error_messages, print_json, rich_console
 from .run_options import with_options
 
 OPTIONS = (
@@ -82,6 +82,6 @@ def speed(
             if json is not None:
                 atomic_write(json, f"{json_.dumps(facts, indent=1)}\n")
             print_tables(facts, rich_console())
-            typer.echo(str(paths[-1]))
+            echo(str(paths[-1]))
         if failed:
             raise typer.Exit(FAILED)

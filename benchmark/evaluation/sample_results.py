@@ -12,8 +12,8 @@ and, from a method with maps, `counts` (pixels: all, abnormal, positive, both) o
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,14 +62,17 @@ class SampleResults:
     counts: Array | None
     values: Mapping[str, float | None]
     replicates: Mapping[str, Array]
+    _clusters: dict[bool, int] = field(default_factory=dict, repr=False, compare=False)
 
     def effective_clusters(self, metric: str) -> int:
         """The effective number of clusters of a metric, on which its interval depends."""
-        if self.counts is None or metric not in PIXEL_POOLED_METRICS:
-            return effective_clusters(self.groups, self.label)
-        return effective_clusters(
-            self.groups, self.label, self.counts[:, COUNT_NAMES.index("abnormal_pixels")]
-        )
+        pooled = self.counts is not None and metric in PIXEL_POOLED_METRICS
+        if pooled not in self._clusters:  # once, not for every pair of methods
+            weight = None
+            if self.counts is not None and pooled:
+                weight = self.counts[:, COUNT_NAMES.index("abnormal_pixels")]
+            self._clusters[pooled] = effective_clusters(self.groups, self.label, weight)
+        return self._clusters[pooled]
 
     def to_json(self) -> dict[str, list[Any]]:
         """The samples as JSON values: key, group, label, score and, with maps, the four counts.
@@ -110,13 +113,17 @@ def read_evaluation(path: Path) -> dict[str, Any]:
         return json.loads(_read_text(file, "record")[()])
 
 
-def read_sample_results(path: Path) -> SampleResults:
-    """Read sample results. Raises SampleResultsError on a file that holds none."""
+def read_sample_results(path: Path, metrics: Collection[str] | None = None) -> SampleResults:
+    """Read sample results. Raises SampleResultsError on a file that holds none.
+
+    metrics: those whose replicates are read; None for all
+    """
     try:
         with h5py.File(path, "r") as file:
             record = json.loads(_read_text(file, "record")[()])
             replicates = file.get("draws")
             names = list(replicates) if isinstance(replicates, h5py.Group) else []
+            names = [name for name in names if metrics is None or name in metrics]
             return SampleResults(
                 keys=_read_text(file, "key")[()].tolist(),
                 groups=_read_text(file, "group")[()].tolist(),

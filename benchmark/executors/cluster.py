@@ -1,7 +1,7 @@
-"""Jobs on other hosts of a cluster: handed to whatever finds hosts for them, heard of by files.
+"""Jobs on other hosts of a cluster: submitted to what finds hosts for them, followed by files.
 
 Ray and Slurm only begin a process somewhere, and say when it is gone; everything else goes through
-a folder per job that all hosts see (errand.py), as maps and checkpoints go through the store.
+a folder per job that all hosts see (job_folder.py), as maps and checkpoints go through the store.
 """
 
 from __future__ import annotations
@@ -12,23 +12,31 @@ import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import uuid4
 
-from ..scheduling.event_lines import parse_event
-from ..scheduling.executor import EventHandler, JobEvent
+from ..scheduling.events import (
+    Died,
+    Ended,
+    Event,
+    Heartbeat,
+    JobEvent,
+    Output,
+    Progress,
+    Started,
+    Stopped,
+    parse_event,
+)
+from ..scheduling.executor import EventHandler
 from ..scheduling.job import Job
 from ..scheduling.job_logs import JobLogs
 from ..store.atomic_files import atomic_write
-from .job_folder import JOB, LAST, LOG, NEWS, STOP, TICKET
+from .job_folder import EVENTS, JOB, LAST, LOG, STOP, TICKET, Last
 
 KEEP_SECONDS = 7 * 86400.0
-"""Seconds that what a job told is kept for a driver that did not come for it."""
-
-FOLDER_EVENTS = ("started", "progress", "heartbeat")
-"""Kinds of events in the file that a job's host adds to."""
+"""Seconds for which the folder of a job is kept for a driver that did not come for it."""
 
 
 class Cluster(Protocol):
@@ -42,48 +50,57 @@ class Cluster(Protocol):
     settle: float
 
     def threads(self, job: Job) -> int:
-        """CPUs that a job is given."""
+        """The CPUs of a job."""
         ...
 
     def submit(self, folders: Sequence[Path]) -> list[str]:
-        """Have every folder attended to, somewhere, some time; a ticket for each."""
+        """Have the job of every folder run, somewhere, some time, and return a ticket for each."""
         ...
 
-    def finished_jobs(self, tickets: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
-        """Those of the tickets that are not, or no longer, going to run; and how each ended: the
-        facts of a `died`, should it have left no word of its own."""
+    def finished_jobs(self, tickets: Iterable[str]) -> Mapping[str, Died]:
+        """Those of the tickets that are over, or will not run; and how each ended, should its
+        folder not say so."""
         ...
 
     def request_stop(self, ticket: str) -> None:
-        """Take it back if it has not begun; have it look for `stop` at once if it has."""
+        """Cancel a job that has not begun; have one that has look for `stop` at once."""
         ...
 
-    def kill(self, ticket: str) -> None: ...
+    def kill(self, ticket: str) -> None:
+        """End a job now."""
+        ...
 
     def forget(self, ticket: str) -> None:
-        """It left its last word: what the cluster wrote of it is not needed."""
+        """Note that a job said itself how it ended: what the cluster wrote of it is not needed."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Leave the cluster."""
+        ...
 
 
 @dataclass
 class _SubmittedJob:
-    """A job that was handed in. read: bytes of its news that were; over: how its process ended,
-    and gone: since when that is known"""
+    """A job that was submitted.
+
+    position: bytes of its file of events that were read
+    death: how its process ended, as the cluster says        died_at: since when that is known
+    """
 
     name: str
     folder: Path
     ticket: str = ""
-    read: int = 0
-    over: Mapping[str, Any] | None = None
-    gone: float = 0.0
+    position: int = 0
+    death: Died | None = None
+    died_at: float = 0.0
 
 
 class RemoteExecutor:
-    """An Executor (executor.py). folder: where jobs are told of, on a disk that all hosts share.
+    """An Executor (executor.py) of jobs on a cluster.
 
-    every: seconds between two looks at the files; ask_every: between two questions to the cluster
+    folder: of the jobs' folders, on a disk that all hosts share
+    every: seconds between two readings of the files
+    ask_every: seconds between two questions to the cluster
     """
 
     def __init__(
@@ -97,154 +114,154 @@ class RemoteExecutor:
     ) -> None:
         self._cluster, self._folder, self.slots = cluster, folder.absolute(), slots
         self._every, self._ask_every = every, ask_every
-        self._looked = self._asked = 0.0
+        self._polled_at = self._asked_at = 0.0
         self._new: list[_SubmittedJob] = []
-        self._sent: dict[str, _SubmittedJob] = {}
-        self._before = self._leftover_jobs()
+        self._jobs: dict[str, _SubmittedJob] = {}
+        self._earlier = self._leftover_jobs()
 
     def start(self, job: Job) -> None:
-        threads, run = self._cluster.threads(job), job["run"] | {"device": self._cluster.device}
-        name = re.sub(r"[^\w.=-]+", "-", job["name"])[:80]
-        sent = _SubmittedJob(job["name"], self._folder / f"{uuid4().hex[:8]}-{name}")
-        atomic_write(sent.folder / JOB, json.dumps(job | {"threads": threads, "run": run}))
-        self._sent[sent.name] = sent
-        self._new.append(sent)
+        context = replace(job.context, device=self._cluster.device)
+        job = replace(job, threads=self._cluster.threads(job), context=context)
+        name = re.sub(r"[^\w.=-]+", "-", job.name)[:80]
+        submitted = _SubmittedJob(job.name, self._folder / f"{uuid4().hex[:8]}-{name}")
+        atomic_write(submitted.folder / JOB, job.to_json())
+        self._jobs[job.name] = submitted
+        self._new.append(submitted)
 
     def poll(self, on_event: EventHandler, seconds: float) -> None:
         self._submit()
-        rest = self._looked + self._every - time.monotonic()
-        if rest > 0:
-            time.sleep(min(rest, seconds))
-        if rest > seconds:
+        wait = self._polled_at + self._every - time.monotonic()
+        if wait > 0:
+            time.sleep(min(wait, seconds))
+        if wait > seconds:
             return
-        self._looked = time.monotonic()
-        if self._looked - self._asked >= self._ask_every:
+        self._polled_at = time.monotonic()
+        if self._polled_at - self._asked_at >= self._ask_every:
             self._query_cluster()
-            self._asked = time.monotonic()
+            self._asked_at = time.monotonic()
             self._report_waiting(on_event)
-        for sent in list(self._sent.values()):
-            self._poll_job(sent, on_event)
+        for job in list(self._jobs.values()):
+            self._poll_job(job, on_event)
 
     def request_stop(self, name: str) -> None:
-        sent = self._sent[name]
+        job = self._jobs[name]
         with suppress(OSError):
-            (sent.folder / STOP).touch()
-        if sent.ticket:
-            self._cluster.request_stop(sent.ticket)
-        self._new = [other for other in self._new if other is not sent]
+            (job.folder / STOP).touch()
+        if job.ticket:
+            self._cluster.request_stop(job.ticket)
+        self._new = [other for other in self._new if other is not job]
 
     def kill(self, name: str) -> None:
-        if ticket := self._sent[name].ticket:
+        if ticket := self._jobs[name].ticket:
             self._cluster.kill(ticket)
         else:
             self.request_stop(name)
 
     def close(self) -> None:
-        """End what still runs; what was said of it is nobody's any more."""
-        for sent in self._sent.values():
-            if sent.ticket:
-                self._cluster.kill(sent.ticket)
-            shutil.rmtree(sent.folder, ignore_errors=True)
-        self._sent.clear()
+        """End the jobs that still run, and remove their folders."""
+        for job in self._jobs.values():
+            if job.ticket:
+                self._cluster.kill(job.ticket)
+            shutil.rmtree(job.folder, ignore_errors=True)
+        self._jobs.clear()
         self._new.clear()
         self._cluster.close()
         with suppress(OSError):
             self._folder.rmdir()
 
     def _submit(self) -> None:
-        """Whatever was started since the last time, at once; but not beside an earlier run's job
-        for the same cell, which would wait for it, and hold what the cluster gave it meanwhile."""
-        ready = [sent for sent in self._new if sent.name not in self._before]
+        """Submit the jobs that were started since the last time; but none beside an earlier run's
+        job of the same name, for which it would wait, and hold what the cluster gives it."""
+        ready = [job for job in self._new if job.name not in self._earlier]
         if not ready:
             return
-        self._new = [sent for sent in self._new if sent.name in self._before]
-        tickets = self._cluster.submit([sent.folder for sent in ready])
-        for sent, ticket in zip(ready, tickets, strict=True):
-            sent.ticket = ticket
-            atomic_write(sent.folder / TICKET, ticket)
+        self._new = [job for job in self._new if job.name in self._earlier]
+        tickets = self._cluster.submit([job.folder for job in ready])
+        for job, ticket in zip(ready, tickets, strict=True):
+            job.ticket = ticket
+            atomic_write(job.folder / TICKET, ticket)
 
     def _query_cluster(self) -> None:
-        mine = {sent.ticket: sent for sent in self._sent.values() if sent.ticket and not sent.over}
-        earlier = {ticket: name for name, (ticket, _) in self._before.items()}
-        for ticket, facts in self._cluster.finished_jobs([*mine, *earlier]).items():
+        mine = {job.ticket: job for job in self._jobs.values() if job.ticket and not job.death}
+        earlier = {ticket: name for name, (ticket, _) in self._earlier.items()}
+        for ticket, death in self._cluster.finished_jobs([*mine, *earlier]).items():
             if ticket in earlier:
-                _remove_folder(self._before.pop(earlier[ticket])[1])
+                _remove_folder(self._earlier.pop(earlier[ticket])[1])
             else:
-                mine[ticket].over, mine[ticket].gone = facts, time.monotonic()
+                mine[ticket].death, mine[ticket].died_at = death, time.monotonic()
 
-    def _report_waiting(self, hear: EventHandler) -> None:
-        for sent in self._new:
-            ticket, _ = self._before.get(sent.name, ("", None))
+    def _report_waiting(self, on_event: EventHandler) -> None:
+        for job in self._new:
+            ticket, _ = self._earlier.get(job.name, ("", None))
             if not ticket:
                 continue
-            text = f"{sent.name} waits for job {ticket} of an earlier run, which works on it"
-            hear(JobEvent(sent.name, "progress", {"event": "note", "facts": {"text": text}}))
+            text = f"{job.name} waits for job {ticket} of an earlier run, which works on it"
+            on_event(JobEvent(job.name, Progress("note", text=text)))
 
-    def _poll_job(self, sent: _SubmittedJob, hear: EventHandler) -> None:
-        last = _read_last_event(sent.folder / LAST)  # before the news, so that these are all there
-        for what, facts in self._new_events(sent):
-            hear(JobEvent(sent.name, what, facts))
-        if last is None and not sent.ticket and (sent.folder / STOP).exists():
-            last = "ended", {"end": "stopped", "said": ""}
+    def _poll_job(self, job: _SubmittedJob, on_event: EventHandler) -> None:
+        last = _read_last_event(job.folder / LAST)  # first, so that the events are all there
+        for event in self._new_events(job):
+            on_event(JobEvent(job.name, event))
+        if last is None and not job.ticket and (job.folder / STOP).exists():
+            last = Ended(Stopped())
         elif last is not None:
-            self._cluster.forget(sent.ticket)
-        settled = sent.over is not None and time.monotonic() - sent.gone >= self._cluster.settle
-        if last is None and settled and sent.over is not None:
-            last = "died", dict(sent.over)
+            self._cluster.forget(job.ticket)
+        elif job.death and time.monotonic() - job.died_at >= self._cluster.settle:
+            last = job.death
         if last is None:
             return
-        if printed := _read_output(sent.folder / LOG):
-            hear(JobEvent(sent.name, "output", {"bytes": printed}))
-        del self._sent[sent.name]
-        shutil.rmtree(sent.folder, ignore_errors=True)
-        hear(JobEvent(sent.name, last[0], last[1]))
+        if output := _read_output(job.folder / LOG):
+            on_event(JobEvent(job.name, Output(output)))
+        del self._jobs[job.name]
+        shutil.rmtree(job.folder, ignore_errors=True)
+        on_event(JobEvent(job.name, last))
 
-    def _new_events(self, sent: _SubmittedJob) -> list[tuple[str, dict[str, Any]]]:
-        """What has come to its file since the last time, whole lines only."""
+    def _new_events(self, job: _SubmittedJob) -> list[Event]:
+        """The events that have come since the last time, of whole lines."""
         try:
-            with (sent.folder / NEWS).open("rb") as file:
-                file.seek(sent.read)
+            with (job.folder / EVENTS).open("rb") as file:
+                file.seek(job.position)
                 data = file.read()
         except OSError:
             return []
         whole = data[: data.rfind(b"\n") + 1]
-        sent.read += len(whole)
-        events = (parse_event(line, FOLDER_EVENTS) for line in whole.splitlines())
-        return [event for event in events if event is not None]  # a line may be cut off
+        job.position += len(whole)
+        events = map(parse_event, whole.splitlines())  # None where a line is cut off
+        return [event for event in events if isinstance(event, Started | Progress | Heartbeat)]
 
     def _leftover_jobs(self) -> dict[str, tuple[str, Path]]:
-        """Jobs that others handed in, and that may still run, by name: tickets and folders."""
-        found = {}
+        """Tickets and folders of jobs that other runs submitted and that may still run, by name."""
+        leftover = {}
         for path in self._folder.glob(f"*/{TICKET}"):
             if (path.parent / LAST).exists():
                 _remove_folder(path.parent)
                 continue
-            with suppress(OSError, ValueError, KeyError, TypeError):
+            with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
                 name = json.loads((path.parent / JOB).read_bytes())["name"]
-                found[name] = path.read_text(), path.parent
-        return found
+                leftover[name] = path.read_text(), path.parent
+        return leftover
 
 
 def _remove_folder(folder: Path) -> None:
-    """Remove what is told of a job that is over, unless its driver may still want to read it."""
+    """Remove the folder of a job that is over, unless its driver may still read it."""
     with suppress(OSError):
         if time.time() - (folder / TICKET).stat().st_mtime > KEEP_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _read_last_event(path: Path) -> tuple[str, dict[str, Any]] | None:
+def _read_last_event(path: Path) -> Last | None:
     try:
-        return parse_event(path.read_bytes(), ("ended", "died"))
+        event = parse_event(path.read_bytes())
     except OSError:
         return None
+    return event if isinstance(event, Ended | Died) else None
 
 
 def _read_output(folder: Path) -> bytes:
     """All that is left of what a job printed."""
-    logs = JobLogs(folder)
-    path = logs.path("log")
-    found = b""
+    path = JobLogs(folder).path("log")
+    output = b""
     for part in (path.with_suffix(".log.before"), path):
         with suppress(OSError):
-            found += part.read_bytes()
-    return found
+            output += part.read_bytes()
+    return output

@@ -1,6 +1,7 @@
-"""The process that children are forked from, as its driver sees it (nurse.py is what runs in it).
+"""The fork server as its driver sees it: a process of which the processes of jobs are forked
+(fork_server_main.py is what runs in it).
 
-Importing what a cell needs takes seconds, so it is started before a driver reads its registry, and
+Importing what a job needs takes seconds, so it is started before a driver reads its registry, and
 imports while the driver does. Nothing heavy is imported here.
 """
 
@@ -8,12 +9,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
+from uuid import uuid4
 
 MESSAGE_BYTES = 65536
 """Bytes of a message at most."""
@@ -26,10 +29,13 @@ SCRIPT = (
 """What python -P -c runs: modules are found where the driver finds them, and before that path is
 set nothing is imported that a file in the working folder could stand for."""
 
+MARKER = "ADBENCH_FORK_SERVER"
+"""The environment variable, of a value of its own, by which descendants of a server are known."""
+
 PRELOAD = (
-    "adbench.benchmark.scheduling.job",
+    "adbench.benchmark.scheduling.worker",
     "adbench.benchmark.experiments.cache_keys:evaluation_code",
-    # what a cell imports while it works: once here is seconds less in every cell
+    # what a job imports while it works: once here is seconds less in every job
     *("filelock", "scipy.ndimage", "PIL.PngImagePlugin", "torch.utils.flop_counter"),
     "torch._dynamo",
 )
@@ -43,7 +49,8 @@ class ForkServer:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         path = [folder or os.getcwd() for folder in sys.path]
         # torch then counts GPUs without starting their driver, which would survive no fork
-        env = os.environ | {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+        self._mark = uuid4().hex
+        env = os.environ | {"PYTORCH_NVML_BASED_CUDA_CHECK": "1", MARKER: self._mark}
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", SCRIPT, str(theirs.fileno()), str(os.getpid()), *path],
             pass_fds=[theirs.fileno()],
@@ -55,16 +62,18 @@ class ForkServer:
         self.preload(PRELOAD)
 
     def preload(self, names: Iterable[str]) -> None:
-        """Modules; or module:Class, whose code's digest is taken once for all children, so that it
-        is of what they have loaded; or module:function, which is called."""
+        """Import modules before children are forked. "module:Class" also takes the digest of the
+        class's code, once for all children, so that it is of what they have loaded;
+        "module:function" also calls the function."""
         self.send({"import": list(names)})
 
     def send(self, message: Mapping[str, Any], files: Iterable[int] = ()) -> None:
-        with suppress(OSError):  # whoever listens hears of its end
+        """Send a message with open files. A server that is gone is noticed by `receive`."""
+        with suppress(OSError):
             socket.send_fds(self.control, [json.dumps(message).encode()], list(files))
 
     def receive(self) -> dict[str, Any] | None:
-        """The next message; None once it has ended."""
+        """The next message of the server; None once it is gone."""
         try:
             data = self.control.recv(MESSAGE_BYTES)
         except OSError:
@@ -72,26 +81,51 @@ class ForkServer:
         return json.loads(data) if data else None
 
     def close(self) -> None:
+        """End the server and all its descendants."""
         self.control.close()
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:  # it imports: then it has no children yet
             self._process.kill()
             self._process.wait()
+        _kill_marked(self._mark)
 
 
 def is_supported() -> bool:
-    """Whether this system has what supervising takes: it is Linux."""
+    """Whether this system has what the supervision of processes needs: it is Linux.
+
+    >>> import sys
+    >>> from adbench.benchmark.executors.fork_server import is_supported
+    >>> is_supported() == (sys.platform == "linux")
+    True
+    """
     return sys.platform == "linux"
 
 
 @contextmanager
 def start_early(executor: str) -> Iterator[ForkServer | None]:
-    """A nursery if the executor of this name will want one; closed at the end."""
-    wanted = executor == "local" and is_supported() and os.environ.get("WORLD_SIZE", "1") == "1"
-    nursery = ForkServer() if wanted else None
+    """Start a fork server if the executor of this name uses one; it is closed after the block.
+
+    >>> from adbench.benchmark.executors.fork_server import start_early
+    >>> with start_early("inline") as fork_server:
+    ...     print(fork_server)
+    None
+    """
+    is_used = executor == "local" and is_supported() and os.environ.get("WORLD_SIZE", "1") == "1"
+    fork_server = ForkServer() if is_used else None
     try:
-        yield nursery
+        yield fork_server
     finally:
-        if nursery is not None:
-            nursery.close()
+        if fork_server is not None:
+            fork_server.close()
+
+
+def _kill_marked(mark: str) -> None:
+    """Kill the processes that outlived a server which was killed: those with its environment."""
+    marked = f"{MARKER}={mark}".encode()
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):
+            with open(f"/proc/{name}/environ", "rb") as file:
+                if marked not in file.read().split(b"\0"):
+                    continue
+            os.kill(int(name), signal.SIGKILL)

@@ -1,10 +1,13 @@
-"""Where the processes of the local executor are born: a process that has everything imported and
-forks a child per job, so that a job costs no start of Python and leaves nothing behind.
+"""The fork server: a process that has everything imported and forks a child per job, so that a job
+costs no start of Python and leaves nothing behind.
 
 The driver holds the other end of a socket. When that end closes, in whatever way the driver died,
 every child is killed with all that it started; when this process dies, the kernel kills its
 children. Messages are small JSON texts, with three open files where a job begins: the job, the
 pipe that takes its events, the pipe that takes what it prints.
+
+A child adopts whatever of its descendants loses its parent, also in a session of its own; when the
+child ends, this process adopts them, and kills them.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import signal
 import socket
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from threading import Lock, Thread
 from time import sleep
@@ -34,10 +37,14 @@ HEARTBEAT_SECONDS = 1.0
 PDEATHSIG = 1
 """prctl's number for: the signal to get when the parent dies."""
 
+CHILD_SUBREAPER = 36
+"""prctl's number for: adopt descendants that lose their parent."""
+
 
 def serve(control: int, parent: int) -> None:
-    """Answer until the driver, the parent, is gone."""
+    """Answer requests until the driver, the parent, is gone. control: the socket's descriptor"""
     _die_with_parent(parent)  # at first: while it imports, it does not listen
+    _adopt_orphans()
     driver = socket.socket(fileno=control)
     woken, wake = os.pipe()
     for end in (woken, wake):
@@ -67,6 +74,7 @@ def serve(control: int, parent: int) -> None:
         for pid in children.values():
             with suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
+        _kill_orphans(())
 
 
 def _handle_request(
@@ -89,8 +97,8 @@ def _handle_request(
         try:
             pid = os.fork()
         except OSError as error:
-            told = {"dead": request["start"], "status": None, "said": f"cannot start: {error}"}
-            driver.send(json.dumps(told).encode())
+            death = {"dead": request["start"], "status": None, "said": f"cannot start: {error}"}
+            driver.send(json.dumps(death).encode())
             pid = -1
         if pid == 0:
             _run_child(parent, driver, *files)
@@ -104,13 +112,13 @@ def _handle_request(
 
 
 def _import(name: str) -> None:
-    """See Nursery.imports."""
+    """See ForkServer.preload."""
     module, _, inner = name.partition(":")
-    found = importlib.import_module(module)
+    imported = importlib.import_module(module)
     if inner:
         from ..registry.code_fingerprint import loaded_code_digest
 
-        named = getattr(found, inner)
+        named = getattr(imported, inner)
         loaded_code_digest(named) if isinstance(named, type) else named()
 
 
@@ -120,8 +128,29 @@ def _die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
+def _adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent ends."""
+    ctypes.CDLL(None).prctl(CHILD_SUBREAPER, 1)
+
+
+def _kill_orphans(known: Collection[int]) -> None:
+    """Kill all children but the known ones, then those that are adopted from them, and so on."""
+    while orphans := set(_own_children()) - set(known):
+        for pid in orphans:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+            with suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+
+
+def _own_children() -> Iterator[int]:
+    for task in os.listdir("/proc/self/task"):
+        with suppress(OSError), open(f"/proc/self/task/{task}/children") as file:
+            yield from map(int, file.read().split())
+
+
 def _reap_children(children: dict[str, int]) -> Iterator[tuple[str, int]]:
-    """Children that ended, and how (negative: the signal). What they left behind ends, too."""
+    """Children that ended, and how (negative: the signal). Processes they left behind are ended."""
     for name, pid in list(children.items()):
         if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             continue
@@ -129,15 +158,17 @@ def _reap_children(children: dict[str, int]) -> Iterator[tuple[str, int]]:
             os.killpg(pid, signal.SIGKILL)  # before the number can be anybody else's
         _, status = os.waitpid(pid, 0)
         del children[name]
+        _kill_orphans(children.values())
         yield name, os.waitstatus_to_exitcode(status)
 
 
 def _run_child(parent: int, driver: socket.socket, job: int, events: int, output: int) -> NoReturn:
-    """The life of a child: one job."""
+    """Run one job in a child, and end it."""
     code = 1
     try:
         os.setpgid(0, 0)
         _die_with_parent(parent)
+        _adopt_orphans()
         driver.close()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -148,9 +179,8 @@ def _run_child(parent: int, driver: socket.socket, job: int, events: int, output
         os.dup2(output, 2)
         os.close(output)
         faulthandler.enable(file=2)  # where it was when it crashed, in the log
-        with os.fdopen(job) as file:
-            given = json.load(file)
-        _run_job(given, events)
+        with os.fdopen(job, "rb") as file:
+            _run_job(file.read(), events)
         code = 0
     except BaseException:
         import traceback
@@ -163,65 +193,70 @@ def _run_child(parent: int, driver: socket.socket, job: int, events: int, output
         os._exit(code)
 
 
-def _run_job(job: dict[str, Any], events: int) -> None:
-    from ..scheduling.event_lines import format_event
-    from ..scheduling.job import run_job
+def _run_job(job: bytes, events: int) -> None:
+    from ..scheduling.events import Ended, Event, Heartbeat, format_event, progress_event
+    from ..scheduling.job import Job
+    from ..scheduling.worker import run_job
 
-    me, asked, lock = os.getpid(), False, Lock()
+    pid, stopping, lock = os.getpid(), False, Lock()
 
-    def ask(*_: object) -> None:
-        nonlocal asked
-        asked = True
+    def request_stop(*_: object) -> None:
+        nonlocal stopping
+        stopping = True
 
     def stop() -> bool:
-        if os.getpid() != me:  # a plugin forked: only one of them goes on
+        if os.getpid() != pid:  # a plugin forked: only one of them goes on
             os._exit(0)
-        return asked
+        return stopping
 
-    def send(what: str, facts: Mapping[str, Any]) -> None:
+    def send(event: Event) -> None:
         stop()
-        data = format_event(what, facts)
+        data = format_event(event)
         with lock:
             while data:
                 data = data[os.write(events, data) :]
 
-    def tell(event: str, facts: Mapping[str, Any]) -> None:
-        send("progress", {"event": event, "facts": facts})
+    def log(event: str, facts: Mapping[str, Any]) -> None:
+        send(progress_event(event, facts))
 
-    def beat() -> None:
+    def send_heartbeats() -> None:
         while True:
             with suppress(OSError):
-                send("heartbeat", memory_usage())
+                send(Heartbeat(*memory_usage()))
             sleep(HEARTBEAT_SECONDS)
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, ask)
-    Thread(target=beat, daemon=True).start()
-    with _forward_warnings(tell):
-        outcome = run_job(job, tell, stop)
-    send("ended", outcome)
+        signal.signal(number, request_stop)
+    Thread(target=send_heartbeats, daemon=True).start()
+    with _forward_warnings(log):
+        outcome = run_job(Job.from_json(job), log, stop)
+    send(Ended(outcome))
 
 
-def memory_usage() -> dict[str, float]:
-    """What this process holds, in MB: its memory, and the GPU's if it uses one."""
-    told = {}
+def memory_usage() -> tuple[float, float | None]:
+    """Return the memory of this process in MB, and that of the GPU; None if it uses none.
+
+    >>> from adbench.benchmark.executors.fork_server_main import memory_usage
+    >>> memory_usage()[0] > 1
+    True
+    """
     with open("/proc/self/statm") as file:
-        told["memory_mb"] = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+        memory = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        told["gpu_mb"] = torch.cuda.max_memory_reserved() / 1e6
-    return told
+    if torch is None or not torch.cuda.is_initialized():
+        return memory, None
+    return memory, torch.cuda.max_memory_reserved() / 1e6
 
 
 @contextmanager
-def _forward_warnings(tell: Any) -> Iterator[None]:
-    """Warnings that are for users go to the driver; the others, to the log."""
+def _forward_warnings(log: Callable[[str, Mapping[str, Any]], None]) -> Iterator[None]:
+    """Send warnings that are for users to the driver; print the others, which go to the log."""
     with warnings.catch_warnings():
         plain = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
             if issubclass(category, UserWarning):
-                tell("note", {"text": str(message)})
+                log("note", {"text": str(message)})
             else:
                 plain(message, category, *where)
 

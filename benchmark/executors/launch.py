@@ -1,7 +1,8 @@
-"""Where cells are worked on: what every executor offers, and the one that needs no other process.
+"""Starts a run: on which device, on which executor; and the executor that needs no process.
 
-An executor only starts jobs and tells what becomes of them. What is retried, set aside, written and
-shown stands once, in sweep.py, so that the same tasks give the same results whichever it is.
+An executor only starts jobs and reports what becomes of them. What is retried, set aside, written
+and shown stands once, in scheduler.py, so that the same experiments give the same results whichever
+executor runs them.
 """
 
 from __future__ import annotations
@@ -20,10 +21,21 @@ from ...engine.runtime.distributed import Team, join_team
 from ..experiments.distributed import run_follower
 from ..experiments.matrix import Experiment
 from ..scheduling.console import ConsoleReporter
-from ..scheduling.executor import EventHandler, Executor, JobEvent, group_by_dataset
+from ..scheduling.events import (
+    Died,
+    Ended,
+    Event,
+    JobEvent,
+    Started,
+    format_event,
+    parse_event,
+    progress_event,
+)
+from ..scheduling.executor import EventHandler, Executor, group_by_dataset
 from ..scheduling.exit_codes import STOPPED
-from ..scheduling.job import Job, incompatibility, prepared_dataset, run_job
+from ..scheduling.job import Job
 from ..scheduling.signals import stop_on_signals
+from ..scheduling.worker import incompatibility, prepared_dataset, run_job
 from ..store.artifact_store import Store
 from .fork_server import ForkServer, is_supported
 
@@ -31,14 +43,14 @@ EXECUTORS = ("local", "inline", "ray", "slurm")
 
 
 class InlineExecutor:
-    """One job after another, here: in a team of processes, in tests, under a debugger."""
+    """Runs one job after another in this process: for teams, in notebooks, under a debugger."""
 
     slots = 1
 
     def __init__(self, stop: Callable[[], bool] = bool, team: Team | None = None) -> None:
         self._stop, self._team = stop, team or Team()
         self._jobs: list[Job] = []
-        self._kept: dict[str, Dataset] = {}
+        self._datasets: dict[str, Dataset] = {}
 
     def start(self, job: Job) -> None:
         self._jobs.append(job)
@@ -48,30 +60,39 @@ class InlineExecutor:
             time.sleep(seconds)
             return
         job = self._jobs.pop()
-        name = job["name"]
 
-        def tell(event: str, facts: Mapping[str, Any]) -> None:
-            on_event(JobEvent(name, "progress", {"event": event, "facts": facts}))
+        def report(event: Event) -> None:
+            # As from another process, so that the same events are sound.
+            sound = parse_event(format_event(event)) or Died(reason="it reported no event")
+            on_event(JobEvent(job.name, sound))
 
-        on_event(JobEvent(name, "started", {}))
-        ended = run_job(job, tell, self._stop, team=self._team, kept=self._kept)
-        on_event(JobEvent(name, "ended", ended))
+        def log(event: str, facts: Mapping[str, Any]) -> None:
+            report(progress_event(event, facts))
+
+        report(Started())
+        report(Ended(run_job(job, log, self._stop, team=self._team, datasets=self._datasets)))
 
     def request_stop(self, name: str) -> None:
-        """It hears of the stop by itself."""
+        """Nothing: the job asks `stop` itself."""
 
     def kill(self, name: str) -> None:
-        """There is nobody else to do it."""
+        """Nothing: the job runs in this process."""
 
     def close(self) -> None:
         self._jobs.clear()
 
 
 def device_context(device: str, dtype: str, *, remote: bool = False) -> TrainingContext:
-    """Where and how precisely to compute. "auto": the GPU in bfloat16 if there is one, else the
-    CPU in float32. remote: on other hosts, whose devices need not be here.
+    """Return the device and the dtype to compute with, as a context.
 
-    Raises ValueError on a device that is not there.
+    device, dtype: "auto" is the GPU in bfloat16 if there is one, else the CPU in float32
+    remote: whether the jobs run on other hosts, whose devices need not be here
+
+    Raises ValueError on a device that is not there, and on another dtype.
+
+    >>> from adbench.benchmark.executors.launch import device_context
+    >>> device_context("cpu", "auto").dtype
+    torch.float32
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -99,21 +120,22 @@ def run_experiments(
     executor: Executor | None = None,
     **limits: Any,
 ) -> int:
-    """Run every cell that has no record yet; the exit code (0, 3, 5 or 130).
+    """Run every experiment that has no record yet, and return the exit code (0, 3, 5 or 130).
 
-    tensorboard_folder: a folder for TensorBoard. executor: where; in this process if none is
-    given. limits:
-    timeout, grace and patience, as Sweep takes them. Launched as several processes, the first does
-    all this, and the others train along.
+    Launched as several processes, the first does all this, and the others train along.
+
+    tensorboard_folder: a folder for TensorBoard
+    executor: where jobs run; None for this process
+    limits: timeout, grace and disk_timeout of Scheduler
     """
     from ..scheduling.scheduler import Scheduler
 
     if context.team.rank > 0:
         return _follow_rank_0(experiments, context)
     with stop_on_signals(reporter) as stop:
-        where = executor or InlineExecutor(stop, context.team)
+        executor = executor or InlineExecutor(stop, context.team)
         return Scheduler(
-            experiments, context, store, out, reporter, where, tensorboard_folder, **limits
+            experiments, context, store, out, reporter, executor, tensorboard_folder, **limits
         ).run(stop)
 
 
@@ -124,9 +146,12 @@ def create_executor(
     slots: int | None,
     fork_server: ForkServer | None = None,
 ) -> Executor | None:
-    """The executor of that name; None for this process, which is also where teams work.
+    """Return the executor of a name; None for this process, which is also where teams work.
 
-    fork_server: one that was started early, for the local one. Raises ValueError on another name.
+    slots: jobs at a time; None for one per GPU, or one
+    fork_server: one that was started early, for the local executor
+
+    Raises ValueError on an unknown name.
     """
     if name not in EXECUTORS:
         raise ValueError(f"--executor is one of {', '.join(EXECUTORS)}, not {name!r}")
@@ -134,31 +159,32 @@ def create_executor(
         return None
     from .local import LocalExecutor, device_slots
 
-    named = [cell.dataset.import_path.rpartition(":")[0] for cell in experiments]
-    named += [cell.method.import_path for cell in experiments]
-    return LocalExecutor(device_slots(context.device, slots), named, fork_server)
+    preload = [each.dataset.import_path.rpartition(":")[0] for each in experiments]
+    preload += [each.method.import_path for each in experiments]
+    return LocalExecutor(device_slots(context.device, slots), preload, fork_server)
 
 
 def prepare_dataset(
     experiment: Experiment, reporter: ConsoleReporter, stop: Callable[[], bool] = bool
 ) -> Dataset:
-    """The cell's dataset, ready, with its progress shown. Raises KeyboardInterrupt when asked to
-    stop meanwhile."""
+    """Return the dataset of an experiment, prepared, with the progress shown.
+
+    Raises KeyboardInterrupt when asked to stop meanwhile, DataError where data are missing or bad.
+    """
     with reporter.progress_of(f"prepare {experiment.dataset.name}") as progress:
         return prepared_dataset(experiment, progress, stop)
 
 
-def _follow_rank_0(cells: Sequence[Experiment], run: TrainingContext) -> int:
-    """What the other processes of a team do: they train with the first."""
-    for _, group in group_by_dataset(cells):
+def _follow_rank_0(experiments: Sequence[Experiment], context: TrainingContext) -> int:
+    """Train with the first process of a team, in the others."""
+    for _, group in group_by_dataset(experiments):
         try:
             dataset = prepare_dataset(group[0], ConsoleReporter(Console(quiet=True)))
         except DataError:
             continue  # the first process says so
         try:
-            run_follower(
-                [cell for cell in group if not incompatibility(cell, dataset)], dataset, run
-            )
+            compatible = [each for each in group if not incompatibility(each, dataset)]
+            run_follower(compatible, dataset, context)
         except (Interrupted, KeyboardInterrupt):
             return STOPPED
     return 0

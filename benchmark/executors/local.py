@@ -1,4 +1,4 @@
-"""Cells on this machine: a supervised process for each, one at a time per GPU or share of the CPU.
+"""Jobs on this machine: a supervised process each, one at a time per GPU or share of the CPU.
 
 A process that crashes, hangs, prints without end or forks takes nothing with it but its own job.
 """
@@ -6,47 +6,55 @@ A process that crashes, hangs, prints without end or forks takes nothing with it
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import selectors
 import signal
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import torch
 
-from ..scheduling.event_lines import parse_event
-from ..scheduling.executor import EventHandler, JobEvent
+from ..scheduling.events import (
+    Died,
+    Ended,
+    Heartbeat,
+    JobEvent,
+    Output,
+    Progress,
+    Started,
+    parse_event,
+)
+from ..scheduling.executor import EventHandler
 from ..scheduling.job import Job
 from .fork_server import ForkServer
 
 PIPE_BYTES = 2**20
 """Bytes that are read at once, and that a pipe holds if the system lets it."""
 
-
 MAX_LINE_BYTES = 2**26
 """Bytes of a line of events at most; more without an end is output."""
 
-CHILD_EVENTS = ("progress", "heartbeat", "ended")
-"""Kinds of events that the process of a job writes."""
-
 
 class DeviceSlot(NamedTuple):
-    """A slot: the device of its cells and torch's threads, 0 for as many as there are."""
+    """A slot: the device of its jobs and torch's threads, 0 for as many as there are."""
 
     device: str
     threads: int = 0
 
 
 def device_slots(device: str, slots: int | None = None) -> list[DeviceSlot]:
-    """One per GPU, or one on the CPU; or as many as asked for, which share them evenly.
+    """Return one slot per GPU, or one on the CPU; or as many as `slots` says, which share evenly.
 
     device: "cuda" means every GPU, "cuda:1" that one
+
+    >>> from adbench.benchmark.executors.local import device_slots
+    >>> device_slots("cpu")
+    [DeviceSlot(device='cpu', threads=0)]
     """
     kind = torch.device(device)
     devices = [device]
@@ -59,21 +67,27 @@ def device_slots(device: str, slots: int | None = None) -> list[DeviceSlot]:
 
 @dataclass
 class _ChildProcess:
-    """A job and the process that works on it. events, output: pipes from it; partial_line: of a
-    line of
-    events, what has come; outcome: once it has, though the process may not yet be gone"""
+    """A job and the process that works on it.
+
+    events, output: pipes from the process
+    partial_line: the part of a line of events that has come
+    ended: the outcome, once it has come; the process may not yet be gone
+    """
 
     name: str
     slot: int
     events: IO[bytes]
     output: IO[bytes]
     partial_line: bytes = b""
-    outcome: dict[str, Any] | None = None
+    ended: Ended | None = None
 
 
 class LocalExecutor:
-    """An Executor (executor.py). preload: what to import once, before the processes fork
-    (Nursery.imports). nursery: one that was started before"""
+    """An Executor (executor.py) of child processes.
+
+    preload: what to import once, before the processes fork (ForkServer.preload)
+    fork_server: one that was started before
+    """
 
     def __init__(
         self,
@@ -96,19 +110,19 @@ class LocalExecutor:
     def start(self, job: Job) -> None:
         slot = self._free.pop(0)
         place = self._device_slots[slot]
-        job = job | {"threads": place.threads, "run": job["run"] | {"device": place.device}}
-        with tempfile.TemporaryFile() as given:
-            given.write(json.dumps(job).encode())
-            given.seek(0)
-            events, told = os.pipe()
-            output, printed = os.pipe()
-            child = _ChildProcess(job["name"], slot, _open_pipe(events), _open_pipe(output))
+        context = replace(job.context, device=place.device)
+        with tempfile.TemporaryFile() as file:
+            file.write(replace(job, threads=place.threads, context=context).to_json())
+            file.seek(0)
+            events, events_end = os.pipe()
+            output, output_end = os.pipe()
+            child = _ChildProcess(job.name, slot, _open_pipe(events), _open_pipe(output))
             self._children[child.name] = child
-            for file in (child.events, child.output):
-                self._selector.register(file, selectors.EVENT_READ, child)
-            self._fork_server.send({"start": child.name}, [given.fileno(), told, printed])
-            os.close(told)
-            os.close(printed)
+            for pipe in (child.events, child.output):
+                self._selector.register(pipe, selectors.EVENT_READ, child)
+            self._fork_server.send({"start": child.name}, [file.fileno(), events_end, output_end])
+            os.close(events_end)
+            os.close(output_end)
 
     def poll(self, on_event: EventHandler, seconds: float) -> None:
         if not self._children:
@@ -118,9 +132,9 @@ class LocalExecutor:
                 self._on_fork_server_message()
             elif key.data.name in self._children:
                 self._read(key.data, key.fileobj is key.data.output)
-        news, self._events = self._events, []
-        for each in news:
-            on_event(each)
+        events, self._events = self._events, []
+        for event in events:
+            on_event(event)
 
     def request_stop(self, name: str) -> None:
         self._fork_server.send({"signal": int(signal.SIGINT), "name": name, "group": False})
@@ -129,58 +143,53 @@ class LocalExecutor:
         self._fork_server.send({"signal": int(signal.SIGKILL), "name": name, "group": True})
 
     def close(self) -> None:
-        """Its children die with the nursery, which ends when it is left alone."""
+        """End the fork server, and its children with it."""
         with suppress(KeyError, ValueError):
             self._selector.unregister(self._fork_server.control)
         self._fork_server.close()
         for child in list(self._children.values()):
             self._remove_child(child)
 
-    def _with_fork_server(self, nursery: ForkServer) -> ForkServer:
-        nursery.preload(self._preload)
-        self._selector.register(nursery.control, selectors.EVENT_READ, None)
-        return nursery
+    def _with_fork_server(self, fork_server: ForkServer) -> ForkServer:
+        fork_server.preload(self._preload)
+        self._selector.register(fork_server.control, selectors.EVENT_READ, None)
+        return fork_server
 
     def _on_fork_server_message(self) -> None:
-        told = self._fork_server.receive()
-        if told is None:
+        message = self._fork_server.receive()
+        if message is None:
             self._on_fork_server_death()
             return
-        child = self._children.get(str(told.get("born") or told.get("dead")))
+        child = self._children.get(str(message.get("born") or message.get("dead")))
         if child is None:
             return
-        if "born" in told:
-            facts = {"pid": told["pid"], "slot": child.slot}
-            self._events.append(JobEvent(child.name, "started", facts))
+        if "born" in message:
+            self._events.append(JobEvent(child.name, Started(message["pid"], child.slot)))
+            return
+        status = message["status"]
+        if status is None:
+            death = Died(reason=message["said"], lost=True)
+        elif status >= 0:
+            death = Died(code=status)
         else:
-            status = told["status"]
-            if status is None:
-                facts = {"code": None, "said": told["said"], "lost": True}
-            elif status >= 0:
-                facts = {"code": status}
-            else:
-                before, self._oom_kills = self._oom_kills, oom_kill_count()
-                hungry = -status == signal.SIGKILL and self._oom_kills > before
-                facts = {"signal": -status, "memory": hungry}
-            self._on_child_exit(child, facts)
+            before, self._oom_kills = self._oom_kills, oom_kill_count()
+            out_of_memory = -status == signal.SIGKILL and self._oom_kills > before
+            death = Died(signal=-status, out_of_memory=out_of_memory)
+        self._on_child_exit(child, death)
 
     def _on_fork_server_death(self) -> None:
-        """The nursery died, and its children with it: they are told of, and there is another."""
+        """Report that all children died with the fork server, and start another one."""
+        death = Died(signal=int(signal.SIGKILL), reason="lost its parent process")
         for child in list(self._children.values()):
-            self._on_child_exit(
-                child, {"signal": int(signal.SIGKILL), "said": "lost its parent process"}
-            )
+            self._on_child_exit(child, death)
         self.close()
         self._fork_server = self._with_fork_server(type(self._fork_server)())
 
-    def _on_child_exit(self, child: _ChildProcess, facts: Mapping[str, Any]) -> None:
+    def _on_child_exit(self, child: _ChildProcess, death: Died) -> None:
         for output in (True, False):
             while self._read(child, output):
                 pass
-        if child.outcome is not None:
-            self._events.append(JobEvent(child.name, "ended", child.outcome))
-        else:
-            self._events.append(JobEvent(child.name, "died", facts))
+        self._events.append(JobEvent(child.name, child.ended or death))
         self._remove_child(child)
 
     def _remove_child(self, child: _ChildProcess) -> None:
@@ -193,7 +202,7 @@ class LocalExecutor:
         self._free.sort()
 
     def _read(self, child: _ChildProcess, output: bool) -> bool:
-        """Something of what has come, if anything has."""
+        """Read some of what has come, and return whether there was anything."""
         file = child.output if output else child.events
         try:
             data = os.read(file.fileno(), PIPE_BYTES)
@@ -203,7 +212,7 @@ class LocalExecutor:
             with suppress(KeyError):
                 self._selector.unregister(file)
         elif output:
-            self._events.append(JobEvent(child.name, "output", {"bytes": data}))
+            self._events.append(JobEvent(child.name, Output(data)))
         else:
             *lines, child.partial_line = (child.partial_line + data).split(b"\n")
             if len(child.partial_line) > MAX_LINE_BYTES:
@@ -214,14 +223,14 @@ class LocalExecutor:
         return bool(data)
 
     def _parse_event(self, child: _ChildProcess, line: bytes) -> None:
-        """Report a line that is no event, as a plugin may write to the pipe, as output."""
-        event = parse_event(line, CHILD_EVENTS)
-        if event is None:
-            self._events.append(JobEvent(child.name, "output", {"bytes": line + b"\n"}))
-        elif event[0] == "ended":
-            child.outcome = event[1]
+        """Report an event; a line that is none, as a plugin may write to the pipe, is output."""
+        event = parse_event(line)
+        if isinstance(event, Ended):
+            child.ended = event
+        elif isinstance(event, Progress | Heartbeat):
+            self._events.append(JobEvent(child.name, event))
         else:
-            self._events.append(JobEvent(child.name, *event))
+            self._events.append(JobEvent(child.name, Output(line + b"\n")))
 
 
 def _open_pipe(end: int) -> IO[bytes]:
@@ -232,7 +241,12 @@ def _open_pipe(end: int) -> IO[bytes]:
 
 
 def oom_kill_count() -> int:
-    """How many processes the kernel has killed here for want of memory."""
+    """Return how many processes the kernel has killed on this machine for want of memory.
+
+    >>> from adbench.benchmark.executors.local import oom_kill_count
+    >>> oom_kill_count() >= 0
+    True
+    """
     count = 0
     for place in ("/proc/vmstat", "/sys/fs/cgroup/memory.events"):
         with suppress(OSError, ValueError):

@@ -1,7 +1,7 @@
-"""Cells as tasks of a Ray cluster: Ray finds a host, and says when a process or a host is lost.
+"""Jobs as tasks of a Ray cluster: Ray finds a host, and says when a process or a host is lost.
 
-No artifact and no event goes through Ray: a task is given the name of a folder (errand.py), and
-nothing of it is retried there, so that what is tried again is recorded.
+No artifact and no event goes through Ray: a task receives the name of a folder (job_folder.py), and
+Ray retries nothing, so that every attempt is recorded.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..scheduling.events import Died
+from ..scheduling.printable import error_reason
 from .job_folder import run_job_folder, write_last_event
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ MISSING = "executor 'ray' needs ray: pip install 'diffusion-adbench[ray]'"
 
 
 def ray_task(folder: str) -> None:
-    """What Ray runs on the other host: the job of a folder."""
+    """Run the job of a folder: what Ray runs on the other host."""
     # Ray's workers block it, as would every process below, which are asked to stop by it.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if (last := run_job_folder(Path(folder))) is not None:
@@ -31,7 +33,7 @@ def ray_task(folder: str) -> None:
 
 
 class RayCluster:
-    """A Cluster (remote.py). ray: the module, connected. cpus, gpus: of a host, for each job"""
+    """A Cluster (cluster.py) of Ray. ray: the module, connected. cpus, gpus: of each job"""
 
     settle = 10.0
 
@@ -50,16 +52,16 @@ class RayCluster:
     def threads(self, job: Job) -> int:
         return self._cpus
 
-    def finished_jobs(self, tickets: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
+    def finished_jobs(self, tickets: Iterable[str]) -> Mapping[str, Died]:
         tasks = {self._tasks[ticket]: ticket for ticket in tickets if ticket in self._tasks}
         if not tasks:
             return {}
         done, _ = self._ray.wait(list(tasks), num_returns=len(tasks), timeout=0)
-        return {tasks[each]: self._death_facts(self._tasks.pop(tasks[each])) for each in done}
+        return {tasks[each]: self._death(self._tasks.pop(tasks[each])) for each in done}
 
     def request_stop(self, ticket: str) -> None:
-        """Those that wait for a host are taken back; those that have one see the file `stop`, or
-        are interrupted as by Ctrl-C, which they take for the same."""
+        """Cancel a job that waits for a host; one that has a host sees the file `stop`, or is
+        interrupted as by Ctrl-C, which means the same."""
         self._cancel(ticket, force=False)
 
     def kill(self, ticket: str) -> None:
@@ -75,30 +77,34 @@ class RayCluster:
         if ticket in self._tasks:
             self._ray.cancel(self._tasks[ticket], force=force)
 
-    def _death_facts(self, done: Any) -> dict[str, Any]:
-        """What is to be said of a task that is over, should it have left no word of its own."""
+    def _death(self, done: Any) -> Died:
+        """How a task ended, should its folder not say so."""
         errors = self._ray.exceptions
         try:
             self._ray.get(done)
         except errors.RayTaskError as error:  # of this module: adbench is not there, or a bug
             cause = getattr(error, "cause", None) or error
-            return {"said": f"its Ray task failed: {_first_line(cause)}", "code": 1}
+            reason = error_reason(cause, name_type=False)
+            return Died(code=1, reason=f"its Ray task failed: {reason}")
         except errors.OutOfMemoryError:
-            return {"said": "killed by Ray: its host has not enough memory", "memory": True}
+            reason = "killed by Ray: its host has not enough memory"
+            return Died(reason=reason, out_of_memory=True)
         except (errors.NodeDiedError, errors.LocalRayletDiedError):
-            return {"said": "its host was lost", "lost": True}
+            return Died(reason="its host was lost", lost=True)
         except errors.WorkerCrashedError:
-            return {"said": "its Ray worker died, or its host was lost", "lost": True}
+            return Died(reason="its Ray worker died, or its host was lost", lost=True)
         except errors.TaskCancelledError:
-            return {"said": "cancelled", "lost": True}
+            return Died(reason="cancelled", lost=True)
         except errors.RayError as error:
-            return {"said": f"Ray lost it: {_first_line(error)}", "lost": True}
-        return {"said": "its Ray task ended without a word", "lost": True}
+            reason = error_reason(error, name_type=False)
+            return Died(reason=f"Ray lost it: {reason}", lost=True)
+        return Died(reason="its Ray task ended without a word", lost=True)
 
 
 def connect(address: str | None) -> Any:
-    """The module ray, connected to a cluster: auto, or host:port; a cluster of this machine alone,
-    for as long as this process lives, if none is given.
+    """Return the module ray, connected to a cluster.
+
+    address: auto, or host:port; None for a cluster of this machine, while this process lives
 
     Raises ValueError where there is none, or Ray is not installed.
     """
@@ -110,19 +116,26 @@ def connect(address: str | None) -> Any:
     try:
         ray.init(address=address or "local", log_to_driver=False, logging_level="error", **here)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        said = f"no Ray cluster at {address}" if address else "Ray does not start here"
+        problem = f"no Ray cluster at {address}" if address else "Ray does not start here"
         hint = "ray status says how it is; one with tokens wants RAY_AUTH_MODE=token here, too"
-        raise ValueError(f"{said}: {_first_line(error)} ({hint})") from error
+        cause = error_reason(error, name_type=False)
+        raise ValueError(f"{problem}: {cause} ({hint})") from error
     return ray
 
 
 def slot_resources(
     nodes: Sequence[Mapping[str, float]], slots: int | None, *, gpu: bool
 ) -> tuple[int, int, int]:
-    """How many cells at a time, and the CPUs and GPUs of each: one per GPU, or one per host on the
-    CPU; or as many as asked for, which then share the CPUs.
+    """Return how many jobs run at a time, and the CPUs and GPUs of each: one per GPU, or one per
+    host on the CPU; or as many as `slots` says, which then share the CPUs.
 
-    nodes: of every host that lives, its resources. Raises ValueError where none would do.
+    nodes: the resources of every host that lives
+
+    Raises ValueError where no host has what is needed.
+
+    >>> from adbench.benchmark.executors.ray_backend import slot_resources
+    >>> slot_resources([{"CPU": 8}, {"CPU": 4}], None, gpu=False)
+    (2, 4, 0)
     """
     kind = "GPU" if gpu else "CPU"
     able = [node for node in nodes if node.get(kind, 0) >= 1]
@@ -132,16 +145,12 @@ def slot_resources(
         each = min(int(node.get("CPU", 0) // node["GPU"]) for node in able)
         count = sum(int(node["GPU"]) for node in able)
         return slots or count, max(1, each), 1
-    wanted = slots or len(able)
+    count = slots or len(able)
     most = int(max(node["CPU"] for node in able))
-    fitting = (k for k in range(most, 0, -1) if sum(node["CPU"] // k for node in able) >= wanted)
-    return wanted, next(fitting, 1), 0
+    fitting = (k for k in range(most, 0, -1) if sum(node["CPU"] // k for node in able) >= count)
+    return count, next(fitting, 1), 0
 
 
 def node_resources(ray: Any) -> list[dict[str, float]]:
-    """Of every host that lives."""
+    """Return the resources of every host that lives. ray: the module, connected"""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,4 +1,4 @@
-"""Where `adbench run` has its cells worked on, by what its options say: here, or on a cluster."""
+"""The executor of a run by the options of `adbench run`: on this machine, or on a cluster."""
 
 from __future__ import annotations
 
@@ -17,13 +17,23 @@ from .fork_server import ForkServer
 from .launch import create_executor, device_context
 
 REMOTE_EXECUTORS = ("ray", "slurm")
-"""Executors whose cells may run on a host with other devices than this one."""
+"""Executors whose jobs may run on a host with other devices than this one."""
 
 
 @dataclass(frozen=True)
 class ExecutorSelection:
-    """executor: its name. address: of a Ray cluster. slurm: KEY=VALUE each. detach: hand the cells
-    in and leave. Raises ValueError on options that do not go together."""
+    """The options that select an executor. Raises ValueError on some that do not go together.
+
+    executor: its name
+    address: of a Ray cluster
+    slurm: KEY=VALUE each
+    detach: submit the experiments and leave
+
+    >>> from adbench.benchmark.executors.selection import ExecutorSelection
+    >>> ExecutorSelection("local", detach=True)
+    Traceback (most recent call last):
+    ValueError: --detach wants --executor slurm, not local
+    """
 
     executor: str
     address: str | None = None
@@ -31,17 +41,18 @@ class ExecutorSelection:
     detach: bool = False
 
     def __post_init__(self) -> None:
-        for option, given, name in (
+        for option, value, name in (
             ("--address", self.address, "ray"),
             ("--slurm", self.slurm, "slurm"),
             ("--detach", self.detach, "slurm"),
         ):
-            if given and self.executor != name:
+            if value and self.executor != name:
                 raise ValueError(f"{option} wants --executor {name}, not {self.executor}")
 
     def device_context(self, device: str, dtype: str) -> TrainingContext:
-        """As executor.circumstances; the GPUs of a cluster need not be here. "auto" means one with
-        Slurm where one is asked for, and with Ray where there is one here."""
+        """Return the device and the dtype as launch.device_context does; the GPUs of a cluster need
+        not be here. "auto" is a GPU with Slurm where the options ask for one, and with Ray where
+        this host has one."""
         if self.executor == "slurm" and device == "auto":
             device = "cuda" if self._asks_for_gpus() else "cpu"
         return device_context(device, dtype, remote=self.executor in REMOTE_EXECUTORS)
@@ -54,7 +65,8 @@ class ExecutorSelection:
         out: Path,
         fork_server: ForkServer | None,
     ) -> Executor | None:
-        """The executor. out: the folder of results, in which clusters are told what to do."""
+        """Return the executor; None for this process. out: the folder of results, in which the
+        folders of jobs on a cluster lie"""
         if self.executor not in REMOTE_EXECUTORS:
             return create_executor(self.executor, context, experiments, slots, fork_server)
         if context.team.size > 1:
@@ -75,7 +87,8 @@ class ExecutorSelection:
         out: Path,
         **more: Any,
     ) -> str:
-        """Give all cells to Slurm; what to tell the user who leaves. more: as detach.hand_in."""
+        """Submit all experiments to Slurm, and return what to tell the user. more: as of
+        slurm_detached.submit_detached"""
         from .slurm_detached import submit_detached
 
         return submit_detached(
@@ -87,46 +100,55 @@ class ExecutorSelection:
             **more,
         )
 
-    def _ray(self, run: TrainingContext, slots: int | None, out: Path) -> RemoteExecutor:
+    def _ray(self, context: TrainingContext, slots: int | None, out: Path) -> RemoteExecutor:
         from .ray_backend import RayCluster, connect, node_resources, slot_resources
 
         ray = connect(self.address)
-        gpu = run.device.startswith("cuda")
+        gpu = context.device.startswith("cuda")
         try:
             count, cpus, gpus = slot_resources(node_resources(ray), slots, gpu=gpu)
         except ValueError:
             ray.shutdown()
             raise
-        cluster = RayCluster(ray, "cuda" if gpu else run.device, cpus, gpus)
+        cluster = RayCluster(ray, "cuda" if gpu else context.device, cpus, gpus)
         folder = out / f"ray-{uuid4().hex[:8]}"  # nobody else's: what is left of it runs no more
         return RemoteExecutor(cluster, folder, count, every=0.5, ask_every=1.0)
 
     def _slurm(
-        self, run: TrainingContext, cells: Sequence[Experiment], slots: int | None, out: Path
+        self,
+        context: TrainingContext,
+        experiments: Sequence[Experiment],
+        slots: int | None,
+        out: Path,
     ) -> RemoteExecutor:
         from .slurm_backend import DEFAULT_SLOTS
 
         count = slots or DEFAULT_SLOTS
-        return RemoteExecutor(self._slurm_cluster(run, cells, count, out), out / "slurm", count)
+        cluster = self._slurm_cluster(context, experiments, count, out)
+        return RemoteExecutor(cluster, out / "slurm", count)
 
     def _slurm_cluster(
-        self, run: TrainingContext, cells: Sequence[Experiment], at_once: int | None, out: Path
+        self,
+        context: TrainingContext,
+        experiments: Sequence[Experiment],
+        at_once: int | None,
+        out: Path,
     ) -> Any:
         from .slurm_backend import connect, options_by_method
 
-        known = {cell.method.name for cell in cells}
-        for method, told in options_by_method(self.slurm).items():
-            if method and method not in known:
+        methods = {each.method.name for each in experiments}
+        for method, options in options_by_method(self.slurm).items():
+            if method and method not in methods:
                 raise ValueError(
-                    f"--slurm {method}.{told[0]}: no experiment of this run is of a method "
-                    f"{method!r}; there are {', '.join(sorted(known))}"
+                    f"--slurm {method}.{options[0]}: no experiment of this run is of a method "
+                    f"{method!r}; there are {', '.join(sorted(methods))}"
                 )
-        gpus = int(run.device.startswith("cuda") and not self._asks_for_gpus())
-        return connect(out / "slurm", self.slurm, run.device, gpus, at_once)
+        gpus = int(context.device.startswith("cuda") and not self._asks_for_gpus())
+        return connect(out / "slurm", self.slurm, context.device, gpus, at_once)
 
     def _asks_for_gpus(self) -> bool:
         from .slurm_backend import options_by_method, parse_options
 
-        told = parse_options(options_by_method(self.slurm).get("", []))
-        named = {*told, *told.get("additional_parameters", {})}
-        return any("gpu" in key or key == "gres" for key in named)
+        parameters = parse_options(options_by_method(self.slurm).get("", []))
+        names = {*parameters, *parameters.get("additional_parameters", {})}
+        return any("gpu" in name or name == "gres" for name in names)

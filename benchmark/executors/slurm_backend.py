@@ -1,12 +1,11 @@
-"""Cells as jobs of Slurm, handed in as arrays through submitit, one for each kind of resources.
+"""Jobs of Slurm, submitted as arrays through submitit, one for each kind of resources.
 
 submitit pickles what it submits into a folder of ours, and reads it back on the other host; here
-nothing of that is read, only the folder of each job (errand.py).
+nothing of that is read, only the folder of each job (job_folder.py).
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -20,6 +19,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from ..scheduling.events import Died, Ended, Stopped
+from ..scheduling.printable import error_reason
 from .fork_server import ForkServer
 from .job_folder import JOB, STOP, run_job_folder, write_last_event
 
@@ -36,13 +37,13 @@ SUBMITIT_NAMES = (
     "array_parallelism",
     "signal_delay_s",
 )
-"""Options that submitit wants to know; cpus and gpus are short for two of them."""
+"""Options that submitit takes by name; cpus and gpus are short for two of them."""
 
 REQUEUES = 100
-"""Times that a job may run into its time limit."""
+"""Times that a job is requeued at its time limit."""
 
 DEFAULT_SLOTS = 256
-"""Cells that are handed in at a time, if the user does not say."""
+"""Jobs that are submitted at a time, if the user does not say."""
 
 MAX_ARRAY_SIZE = 1000
 """Jobs in an array, as Slurm's usual MaxArraySize has it."""
@@ -68,6 +69,12 @@ ACTIVE_STATES += (
 )
 """States of a job that may run, or run again."""
 
+KEY_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+"""Names of options; each becomes a line of the script for sbatch."""
+
+CONTROL_PATTERN = re.compile("[\\x00-\\x1f\\x7f\\x85\\u2028\\u2029]")
+"""Characters that would end a line of the script for sbatch, or break it."""
+
 DURATION_PATTERN = re.compile(r"(?:(?P<d>\d+)-)?(?P<a>\d+)(?::(?P<b>\d+))?(?::(?P<c>\d+))?")
 
 
@@ -75,7 +82,7 @@ class SlurmTask:
     """What submitit runs on the other host: the job of a folder. At a time limit and when it is
     preempted, the job is stopped with everything kept, and requeued.
 
-    alone: without a driver (detach.py)
+    alone: without a driver (slurm_detached.py)
     """
 
     def __init__(self, *, alone: bool = False) -> None:
@@ -84,50 +91,49 @@ class SlurmTask:
     def __call__(self, folder: str) -> None:
         from .slurm_detached import run_detached
 
-        place, limit = Path(folder), _block_time_limit_signal()
-        theirs = signal.getsignal(limit)
-        asked: set[int] = set()
+        path, limit = Path(folder), _time_limit_signal()
+        requeue = signal.getsignal(limit)
+        received: set[int] = set()
 
-        def ask(number: int, frame: FrameType | None) -> None:
-            asked.add(number)
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            received.add(number)
 
         for number in (limit, signal.SIGTERM):
-            signal.signal(number, ask)
+            signal.signal(number, on_signal)
         last = (run_detached if self.alone else run_job_folder)(
-            place, lambda: bool(asked), ShieldedForkServer
+            path, lambda: bool(received), ShieldedForkServer
         )
         if last is None:
             return
-        stopped = last[0] == "ended" and last[1]["end"] == "stopped"
-        if stopped and asked == {limit} and callable(theirs) and not (place / STOP).exists():
+        is_stopped = isinstance(last, Ended) and isinstance(last.outcome, Stopped)
+        if is_stopped and received == {limit} and callable(requeue) and not (path / STOP).exists():
             try:
-                theirs(limit, None)  # requeues, and exits
+                requeue(limit, None)  # and exits
             except Exception as error:
-                last = "died", {"said": f"not requeued at its time limit: {error}", "lost": True}
-        write_last_event(place, last)
+                cause = error_reason(error, name_type=False)
+                last = Died(reason=f"not requeued at its time limit: {cause}", lost=True)
+        write_last_event(path, last)
 
     def checkpoint(self, folder: str) -> Any:
-        """What a requeued job runs: the same; it goes on from what is kept."""
+        """Return what a requeued job runs: the same, which goes on from what is kept."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, folder)
 
 
 class ShieldedForkServer(ForkServer):
-    """Slurm sends the signal of a time limit to every process of a job; these leave it to the one
-    that knows what it means."""
+    """A fork server that ignores the signal of a time limit, as its children do: Slurm sends it to
+    every process of a job, and the job's own process handles it."""
 
     def __init__(self) -> None:
-        before = signal.signal(
-            _block_time_limit_signal(), signal.SIG_IGN
-        )  # which a new process inherits
+        before = signal.signal(_time_limit_signal(), signal.SIG_IGN)  # which a new process inherits
         try:
             super().__init__()
         finally:
-            signal.signal(_block_time_limit_signal(), before)
+            signal.signal(_time_limit_signal(), before)
 
 
-def _block_time_limit_signal() -> int:
+def _time_limit_signal() -> int:
     """The signal that submitit has Slurm send before a time limit, and when it preempts."""
     import submitit
 
@@ -135,8 +141,12 @@ def _block_time_limit_signal() -> int:
 
 
 class SlurmCluster:
-    """A Cluster (remote.py). executor: of submitit, set up. own: by method, where its cells are
-    given other resources, an executor and the CPUs of a job"""
+    """A Cluster (cluster.py) of Slurm.
+
+    executor: of submitit, with its parameters
+    threads: CPUs of a job
+    by_method: for methods with other resources, their executor and CPUs
+    """
 
     settle = 20.0
 
@@ -145,45 +155,54 @@ class SlurmCluster:
         executor: Any,
         device: str,
         threads: int,
-        own: Mapping[str, tuple[Any, int]] | None = None,
+        by_method: Mapping[str, tuple[Any, int]] | None = None,
     ) -> None:
         self._executor, self.device, self._threads = executor, device, threads
-        self._own = own or {}
+        self._by_method = by_method or {}
         self._missed: set[str] = set()
         self._done: set[str] = set()
 
     def submit(
         self, folders: Sequence[Path], *, alone: bool = False, after: str | None = None
     ) -> list[str]:
-        """alone: without a driver. after: a ticket, whose job ends before these begin"""
+        """Submit the jobs of folders, and return a ticket for each.
+
+        alone: without a driver        after: a ticket, whose job ends before these begin
+        """
         arrays: dict[str, list[int]] = defaultdict(list)
         for i, folder in enumerate(folders):
-            method = method_of(json.loads((folder / JOB).read_bytes())) if self._own else ""
-            arrays[method if method in self._own else ""].append(i)
-        found: dict[int, str] = {}
-        for method, some in arrays.items():
-            executor = self._own[method][0] if method else self._executor
-            tickets = _submit_array(
-                executor, [folders[i] for i in some], SlurmTask(alone=alone), after
-            )
-            found |= zip(some, tickets, strict=True)
-        return [found[i] for i in range(len(folders))]
+            method = _read_method(folder) if self._by_method else ""
+            arrays[method if method in self._by_method else ""].append(i)
+        tickets: dict[int, str] = {}
+        for method, indices in arrays.items():
+            executor = self._by_method[method][0] if method else self._executor
+            array = [folders[i] for i in indices]
+            ids = _submit_array(executor, array, SlurmTask(alone=alone), after)
+            tickets |= zip(indices, ids, strict=True)
+        return [tickets[i] for i in range(len(folders))]
 
     def threads(self, job: Job) -> int:
-        return self._own.get(method_of(job), (None, self._threads))[1]
+        return self._by_method.get(job.method, (None, self._threads))[1]
 
-    def finished_jobs(self, tickets: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
+    def finished_jobs(self, tickets: Iterable[str]) -> Mapping[str, Died]:
         tickets = list(tickets)
         states = _query_states() if tickets else None
         if states is None:
             return {}
         missed = {ticket for ticket in tickets if ticket not in states}
-        gone = {ticket: "is not known to Slurm any more" for ticket in missed & self._missed}
-        self._missed = missed - set(gone)
+        ends = {ticket: "is not known to Slurm any more" for ticket in missed & self._missed}
+        self._missed = missed - set(ends)
         for ticket in set(tickets) - missed:
             if states[ticket] not in ACTIVE_STATES:
-                gone[ticket] = f"ended as {states[ticket]}"
-        return {ticket: _death_facts(ticket, said) for ticket, said in gone.items()}
+                ends[ticket] = f"ended as {states[ticket]}"
+        return {
+            ticket: Died(
+                reason=f"its Slurm job {ticket} {end}",
+                out_of_memory=end.endswith("OUT_OF_MEMORY"),
+                lost=True,
+            )
+            for ticket, end in ends.items()
+        }
 
     def request_stop(self, ticket: str) -> None:
         _scancel("--state=PENDING", ticket)
@@ -196,7 +215,7 @@ class SlurmCluster:
         self._done.add(ticket)
 
     def close(self) -> None:
-        """Slurm goes on without us; what submitit wrote of the jobs that ended well goes."""
+        """Remove the files that submitit wrote of the jobs that ended well."""
         folder: Path = self._executor.folder
         names = {f"{ticket}_*" for ticket in self._done}
         names |= {f"{ticket.partition('_')[0]}_submission.sh" for ticket in self._done}
@@ -210,100 +229,132 @@ class SlurmCluster:
 
 
 def connect(
-    folder: Path, told: Sequence[str], device: str, gpus: int, at_once: int | None
+    folder: Path, options: Sequence[str], device: str, gpus: int, at_once: int | None
 ) -> SlurmCluster:
-    """Slurm as this host has it. told: KEY=VALUE each. gpus: of each job, if these do not say.
+    """Return the Slurm of this host.
 
-    at_once: jobs of an array that may run at a time, if these do not say. Raises ValueError where
-    there is no Slurm, or no submitit.
+    folder: of submitit's files
+    options: KEY=VALUE or METHOD.KEY=VALUE each
+    gpus: of each job, where the options do not say
+    at_once: jobs of an array that may run at a time, where the options do not say
+
+    Raises ValueError on options and paths that no script for sbatch can hold, and where there is no
+    Slurm, or no submitit.
     """
+    if CONTROL_PATTERN.search(str(folder.absolute())):
+        path = str(folder.absolute())
+        raise ValueError(f"--executor slurm takes no control characters in --out, not {path!r}")
     shared = DEFAULTS | ({"gpus_per_node": gpus} if gpus else {})
     if at_once is not None:
         shared |= {"array_parallelism": at_once}
-    wishes = options_by_method(told)
-    for_all = wishes.pop("", [])
+    by_method = options_by_method(options)
+    common = by_method.pop("", [])
     if shutil.which("sbatch") is None:
         raise ValueError("--executor slurm: no sbatch here (run this where jobs are submitted)")
     if find_spec("submitit") is None:
         raise ValueError(MISSING)
     import submitit
 
-    def executor(wishes: Sequence[str]) -> tuple[Any, int]:
-        wished = shared | parse_options(wishes)
-        made = submitit.SlurmExecutor(folder.absolute() / "submitit", max_num_timeout=REQUEUES)
+    def create_executor(options: Sequence[str]) -> tuple[Any, int]:
+        parameters = shared | parse_options(options)
         try:
-            made.update_parameters(**wished)
-        except (TypeError, ValueError) as error:
+            executor = submitit.SlurmExecutor(
+                folder.absolute() / "submitit", max_num_timeout=REQUEUES
+            )
+            executor.update_parameters(**parameters)
+        except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"--slurm: {_submission_error(error)}") from error
-        return made, wished["cpus_per_task"]
+        return executor, parameters["cpus_per_task"]
 
-    own = {method: executor([*for_all, *wish]) for method, wish in wishes.items()}
-    made, threads = executor(for_all)
-    return SlurmCluster(made, "cuda" if device.startswith("cuda") else device, threads, own)
-
-
-def options_by_method(told: Sequence[str]) -> dict[str, list[str]]:
-    """KEY=VALUE each, by the method that METHOD.KEY=VALUE is for; "" for what is for all."""
-    found: dict[str, list[str]] = {}
-    for part in _split_options(told):
-        key, equals, value = part.partition("=")
-        method, _, key = key.strip().rpartition(".")
-        found.setdefault(method, []).append(f"{key}{equals}{value}")
-    return found
+    own = {method: create_executor([*common, *some]) for method, some in by_method.items()}
+    executor, threads = create_executor(common)
+    return SlurmCluster(executor, "cuda" if device.startswith("cuda") else device, threads, own)
 
 
-def _split_options(told: Sequence[str]) -> list[str]:
-    return [part for text in told for part in text.split(",") if part]
+def options_by_method(options: Sequence[str]) -> dict[str, list[str]]:
+    """Return options as KEY=VALUE, by the method of METHOD.KEY=VALUE; "" for those without.
+
+    >>> from adbench.benchmark.executors.slurm_backend import options_by_method
+    >>> options_by_method(["partition=gpu,ldm.mem=64G"])
+    {'': ['partition=gpu'], 'ldm': ['mem=64G']}
+    """
+    by_method: dict[str, list[str]] = {}
+    for option in _split_options(options):
+        key, equals, value = option.partition("=")
+        method, _, key = key.strip(" ").rpartition(".")
+        by_method.setdefault(method, []).append(f"{key}{equals}{value}")
+    return by_method
 
 
-def method_of(job: Job) -> str:
-    """Whose cell it is; empty for a dataset to make ready."""
-    return job.get("experiment", {}).get("method", {}).get("name", "")
+def _split_options(options: Sequence[str]) -> list[str]:
+    return [part for option in options for part in option.split(",") if part]
+
+
+def _read_method(folder: Path) -> str:
+    """The method of a folder's job; empty where it prepares a dataset."""
+    from ..scheduling.job import Job
+
+    return Job.from_json((folder / JOB).read_bytes()).method
 
 
 def _submit_array(
-    executor: Any, folders: Sequence[Path], attend: SlurmTask, after: str | None
+    executor: Any, folders: Sequence[Path], task: SlurmTask, after: str | None
 ) -> list[str]:
-    """A ticket for each, in their order."""
+    """Submit the jobs of folders as arrays, and return a ticket for each, in their order."""
     if after is not None:
         executor.update_parameters(dependency=f"afterany:{after}")
-    found: list[str] = []
+    tickets: list[str] = []
     try:
         for k in range(0, len(folders), MAX_ARRAY_SIZE):
-            some = [str(folder) for folder in folders[k : k + MAX_ARRAY_SIZE]]
-            found += [job.job_id for job in executor.map_array(attend, some)]
+            array = [str(folder) for folder in folders[k : k + MAX_ARRAY_SIZE]]
+            tickets += [job.job_id for job in executor.map_array(task, array)]
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         raise ValueError(f"Slurm did not take the jobs: {_submission_error(error)}") from error
     finally:
         if after is not None:
             executor.update_parameters(dependency=None)
-    return found
+    return tickets
 
 
-def parse_options(told: Sequence[str]) -> dict[str, Any]:
-    """KEY=VALUE as submitit wants them; what it need not know goes to sbatch as it is.
+def parse_options(options: Sequence[str]) -> dict[str, Any]:
+    """Return KEY=VALUE options as the parameters of submitit; those it does not know go to sbatch
+    as they are. time is in minutes, or as Slurm writes it.
 
-    time: minutes, or as Slurm writes it. Raises ValueError on what is no KEY=VALUE.
+    Raises ValueError on what is no KEY=VALUE, or no line of a script can hold.
+
+    >>> from adbench.benchmark.executors.slurm_backend import parse_options
+    >>> parse_options(["partition=gpu,time=1:00:00"])
+    {'time': 60, 'additional_parameters': {'partition': 'gpu'}}
     """
-    found: dict[str, Any] = {}
+    parameters: dict[str, Any] = {}
     more: dict[str, Any] = {}
-    for part in _split_options(told):
-        key, equals, value = part.partition("=")
-        key = key.strip().lstrip("-").replace("-", "_")
-        if not equals or not key:
-            raise ValueError(f"--slurm takes KEY=VALUE, such as partition=gpu,gpus=1, not {part!r}")
+    for option in _split_options(options):
+        key, equals, value = option.partition("=")
+        key = key.strip(" ").lstrip("-").replace("-", "_")
+        if not equals or not KEY_PATTERN.fullmatch(key):
+            raise ValueError(
+                f"--slurm takes KEY=VALUE, such as partition=gpu,gpus=1, not {option!r}"
+            )
+        if CONTROL_PATTERN.search(value):
+            raise ValueError(f"--slurm {key} takes no control characters, not {value!r}")
         key = {"gpus": "gpus_per_node", "cpus": "cpus_per_task"}.get(key, key)
         if key == "time":
-            found[key] = parse_minutes(value)
+            parameters[key] = parse_minutes(value)
         elif key in SUBMITIT_NAMES:
-            found[key] = int(value) if value.isdigit() else value
+            parameters[key] = int(value) if value.isdigit() else value
         else:
             more[key.replace("_", "-")] = value
-    return found | ({"additional_parameters": more} if more else {})
+    return parameters | ({"additional_parameters": more} if more else {})
 
 
 def parse_minutes(text: str) -> int:
-    """Of "90", "90:00", "1:30:00" or "1-12", "1-12:30", rounded up, as sbatch reads them."""
+    """Return the minutes of a duration as sbatch reads it, rounded up. Raises ValueError on a text
+    that is none.
+
+    >>> from adbench.benchmark.executors.slurm_backend import parse_minutes
+    >>> parse_minutes("90"), parse_minutes("1:30:00"), parse_minutes("1-12")
+    (90, 90, 2160)
+    """
     match = DURATION_PATTERN.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"--slurm time is in minutes or as D-HH:MM:SS, not {text!r}")
@@ -321,10 +372,10 @@ def parse_minutes(text: str) -> int:
 def _query_states() -> dict[str, str] | None:
     """The state of every job of this user, also of those that ended lately; None where Slurm does
     not answer, which means nothing."""
-    asked = ["squeue", "--noheader", "--array", "--states=all", "--format=%i|%T"]
+    command = ["squeue", "--noheader", "--array", "--states=all", "--format=%i|%T"]
     try:
-        told = subprocess.run(
-            [*asked, f"--user={os.getuid()}"],
+        answer = subprocess.run(
+            [*command, f"--user={os.getuid()}"],
             capture_output=True,
             text=True,
             timeout=60,
@@ -332,15 +383,8 @@ def _query_states() -> dict[str, str] | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    pairs = (line.strip().partition("|") for line in told.stdout.splitlines())
+    pairs = (line.strip().partition("|") for line in answer.stdout.splitlines())
     return {ticket: state for ticket, _, state in pairs}
-
-
-def _death_facts(ticket: str, said: str) -> dict[str, Any]:
-    facts: dict[str, Any] = {"said": f"its Slurm job {ticket} {said}", "lost": True}
-    if said.endswith("OUT_OF_MEMORY"):
-        facts["memory"] = True
-    return facts
 
 
 def _scancel(*words: str) -> None:
@@ -353,5 +397,5 @@ def _scancel(*words: str) -> None:
 def _submission_error(error: BaseException) -> str:
     """The line in which sbatch says why."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line for line in lines if line.startswith("sbatch: error")] or lines
-    return " ".join(told[:2]).replace("sbatch: error: ", "") or type(error).__name__
+    errors = [line for line in lines if line.startswith("sbatch: error")] or lines
+    return " ".join(errors[:2]).replace("sbatch: error: ", "") or type(error).__name__

@@ -1,18 +1,19 @@
-"""A sweep that nobody waits for: Slurm is given every cell at once, and each keeps its own record.
+"""A run that nobody waits for: all experiments are submitted to Slurm, and each writes its record.
 
-On its host a cell is a sweep of one, under the local executor: it is retried, fails, is logged and
-shown by `adbench status` as any other.
+On its host an experiment is a run of one, under the local executor: it is retried, fails, is logged
+and shown by `adbench status` as any other.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
+from ..scheduling.events import Ended, Stopped
 from ..scheduling.exit_codes import STOPPED
 from ..store.atomic_files import atomic_write
 from .fork_server import ForkServer
@@ -51,21 +52,21 @@ def submit_detached(
     tensorboard_folder: Path | None = None,
     timeout: float | None = None,
 ) -> str:
-    """Give Slurm, for every dataset, a job that makes it ready, and an array of its cells. What to
-    tell the user."""
+    """Submit, for every dataset, a job that prepares it, and an array of its experiments; return
+    what to tell the user."""
     from ..scheduling.executor import group_by_dataset
     from ..scheduling.job import experiment_job, prepare_job
 
     folder, tickets = out.absolute() / "slurm", []
     for _, group in group_by_dataset(experiments):
         first = _write_job_folder(folder, prepare_job(group, context), cluster)
-        tickets += (begun := _submit_folders([first], cluster))
-        told = [
-            experiment_job(cell, context, store, out, tensorboard_folder) | {"timeout": timeout}
-            for cell in group
+        tickets += (preparation := _submit_folders([first], cluster))
+        jobs = [
+            replace(experiment_job(each, context, store, out, tensorboard_folder), timeout=timeout)
+            for each in group
         ]
-        places = [_write_job_folder(folder, job, cluster) for job in told]
-        tickets += _submit_folders(places, cluster, alone=True, after=begun[0])
+        folders = [_write_job_folder(folder, job, cluster) for job in jobs]
+        tickets += _submit_folders(folders, cluster, alone=True, after=preparation[0])
     ids = ", ".join(dict.fromkeys(ticket.partition("_")[0] for ticket in tickets))
     return (
         f"Slurm has {len(experiments)} experiment{'s' * (len(experiments) != 1)} (jobs {ids}); "
@@ -80,50 +81,51 @@ def run_detached(
     stop_requested: Callable[[], bool] = bool,
     create_fork_server: Callable[[], ForkServer] | None = None,
 ) -> Last | None:
-    """Work on the cell of a folder without a driver, and keep its record; None once that is done.
+    """Run the experiment of a folder without a driver, and write its record; return None once that
+    is done, and how it ended where it was stopped.
 
-    stop_requested: whether to stop; then it is `ended` as stopped. create_fork_server: the nursery
-    to have
+    stop_requested: whether to stop
+    create_fork_server: what makes the fork server; None for ForkServer itself
     """
     if not (folder / JOB).exists():
         return None
-    nursery = (create_fork_server or ForkServer)()  # it imports while this process does
+    fork_server = (create_fork_server or ForkServer)()  # it imports while this process does
     from rich.console import Console
 
     from ..scheduling.console import ConsoleReporter
-    from ..scheduling.job import context_from_json, experiment_from_json
+    from ..scheduling.job import Job
     from ..scheduling.scheduler import Scheduler
     from ..store.artifact_store import Store
     from .local import DeviceSlot, LocalExecutor
 
-    job = json.loads((folder / JOB).read_bytes())
-    local = LocalExecutor([DeviceSlot(job["run"]["device"], job["threads"])], fork_server=nursery)
-    curves = Path(job["curves"]) if job["curves"] else None
-    sweep = Scheduler(
-        [experiment_from_json(job["experiment"])],
-        context_from_json(job["run"]),
-        Store(Path(job["store"])),
-        Path(job["out"]),
+    job = Job.from_json((folder / JOB).read_bytes())
+    slot = DeviceSlot(job.context.device, job.threads)
+    scheduler = Scheduler(
+        job.experiments,
+        job.context.training_context(),
+        Store(Path(job.store)),
+        Path(job.out),
         ConsoleReporter(Console(stderr=True, width=200)),
-        local,
-        curves,
-        timeout=job["timeout"],
+        LocalExecutor([slot], fork_server=fork_server),
+        Path(job.tensorboard_folder) if job.tensorboard_folder else None,
+        timeout=job.timeout,
     )
-    if sweep.run(stop_requested) == STOPPED:
-        return "ended", {"end": "stopped", "said": ""}
+    if scheduler.run(stop_requested) == STOPPED:
+        return Ended(Stopped())
     shutil.rmtree(folder, ignore_errors=True)
     return None
 
 
 def _write_job_folder(folder: Path, job: Job, cluster: DetachedCluster) -> Path:
-    run: dict[str, Any] = job["run"] | {"device": cluster.device}
-    place = folder / uuid4().hex[:12]
-    atomic_write(place / JOB, json.dumps(job | {"threads": cluster.threads(job), "run": run}))
-    return place
+    context = replace(job.context, device=cluster.device)
+    job_folder = folder / uuid4().hex[:12]
+    job = replace(job, threads=cluster.threads(job), context=context)
+    atomic_write(job_folder / JOB, job.to_json())
+    return job_folder
 
 
-def _submit_folders(places: Sequence[Path], cluster: DetachedCluster, **more: Any) -> list[str]:
-    tickets = cluster.submit(places, **more)
-    for place, ticket in zip(places, tickets, strict=True):
-        atomic_write(place / TICKET, ticket)
+def _submit_folders(folders: Sequence[Path], cluster: DetachedCluster, **options: Any) -> list[str]:
+    tickets = cluster.submit(folders, **options)
+    for folder, ticket in zip(folders, tickets, strict=True):
+        atomic_write(folder / TICKET, ticket)
     return tickets

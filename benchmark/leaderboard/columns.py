@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from ..evaluation.metrics.ranking import LOWER_IS_BETTER
 from .entry import Entry
 from .leaderboard import Leaderboard, binning_error_text
-from .records import METRICS, metric_value, number_text
+from .record_schema import BUDGET, COST, METRICS
+from .records import metric_value
+from .text import number_text
 
 __all__ = [
     "BUDGET",
@@ -22,9 +24,6 @@ __all__ = [
 ]
 
 LEVEL_RULE_NAMES = {"val": "val", "pseudo": "pseudo", "published": "paper", "oracle": "TEST"}
-BUDGET = ("train_steps", "train_samples", "parameters", "evaluations_per_image", "gflops_per_image")
-COST = ("train_seconds", "seconds_per_image", "peak_memory_mb")
-
 TITLES = {
     "image_auroc": "image AUROC",
     "image_ap": "image AP",
@@ -52,8 +51,12 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a leaderboard; `short_text` is what is left of it where room is scarce, None for
-    nothing."""
+    """A column of a leaderboard.
+
+    title: its lines        text: the cell of an entry
+    short_text: a shorter cell, where there is little room; None to leave the column out
+    grey: whether its values are no results
+    """
 
     title: str
     text: Callable[[Entry], str]
@@ -62,7 +65,13 @@ class Column:
 
 
 def columns(leaderboard: Leaderboard) -> list[Column]:
-    """The columns of a leaderboard; metrics that none of its methods has are left out."""
+    """The columns of a leaderboard; metrics that none of its methods has are left out.
+
+    >>> from adbench.benchmark.leaderboard.columns import columns
+    >>> from adbench.benchmark.leaderboard.leaderboard import Leaderboard
+    >>> [column.title for column in columns(Leaderboard("brats", "pixel_ap", []))][:4]
+    ['rank', 'method', 'profile', 'seed']
+    """
     rule = next((entry.record["threshold"]["rule"] for entry in leaderboard.done), "")
     optional = [
         Column("image\nAUROC", _interval_text("image_auroc"), _value_text("image_auroc")),
@@ -92,6 +101,13 @@ def columns(leaderboard: Leaderboard) -> list[Column]:
 
 
 def cost_of(entry: Entry, name: str) -> float | None:
+    """A cost of an entry, by its name in the record; None where it was not measured.
+
+    >>> from adbench.benchmark.leaderboard.columns import cost_of
+    >>> from adbench.benchmark.leaderboard.entry import Entry
+    >>> cost_of(Entry({"cost": {"train_steps": 700}}, 1, "AnoDDPM"), "train_steps")
+    700
+    """
     return (entry.record.get("cost") or {}).get(name)
 
 
@@ -121,10 +137,23 @@ def _level_text(entry: Entry) -> str:
 
 
 def count_text(value: float | None) -> str:
+    """A whole number as text; "-" for None.
+
+    >>> from adbench.benchmark.leaderboard.columns import count_text
+    >>> count_text(700), count_text(None)
+    ('700', '-')
+    """
     return "-" if value is None else f"{value:.0f}"
 
 
 def reason_text(entry: Entry) -> str:
+    """Why an entry has no result, on one line.
+
+    >>> from adbench.benchmark.leaderboard.columns import reason_text
+    >>> from adbench.benchmark.leaderboard.entry import Entry
+    >>> reason_text(Entry({"status": "failed", "reason": "CUDA out of memory"}, None, "AnoDDPM"))
+    'failed: CUDA out of memory'
+    """
     return (
         f"{entry.record['status']}: {' '.join(str(entry.record['reason'] or 'no reason').split())}"
     )

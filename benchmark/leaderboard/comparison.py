@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ..evaluation.sample_results import SampleResults
+from ..registry.imports import did_you_mean
 from .columns import TITLES
 from .entry import Entry
 from .leaderboard import Leaderboard, build_leaderboards
@@ -15,13 +17,11 @@ from .pairwise import (
     WORSE,
     PairedComparison,
     PairError,
-    comparable_metrics,
     compare_pair,
     sample_results_of,
+    shared_metric,
 )
 from .records import Record, read_records
-
-DEFAULT_METRICS = ("pixel_ap", "image_auroc")
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,11 @@ class Comparison:
     difference: PairedComparison
 
     def as_dict(self) -> dict[str, Any]:
+        """The comparison as JSON values."""
         return asdict(self)
 
     def sentence(self) -> str:
+        """The comparison in one sentence."""
         result = self.difference
         bounds = (
             f"[{result.low:+.4f}, {result.high:+.4f}]"
@@ -55,23 +57,32 @@ def compare(
     a: str,
     b: str,
     folder: Path,
+    records: Sequence[Record] | None = None,
     *,
     dataset: str | None = None,
     metric: str | None = None,
     margin: float = 0.0,
 ) -> list[Comparison]:
-    """Methods a and b of one folder, or each method that folders a and b share.
+    """Compare methods a and b of one folder, or each method that folders a and b share.
 
     a, b: a method's name, a record's file (without .json), or a folder with `records`
-    metric: pixel AP if it can be resampled, else image AUROC, unless named
+    folder: of the results of both methods
+    records: of that folder; None to read them
+    metric: that of the leaderboard if both can be compared by it, else image AUROC, unless named
+
+    Raises PairError where there is nothing to compare.
     """
-    if margin < 0:
-        raise PairError(f"--margin is at least 0, not {margin:g}")
+    if not 0 <= margin < math.inf:
+        raise PairError(f"--margin is a number and at least 0, not {margin:g}")
     folders = [Path(name) for name in (a, b) if (Path(name) / "records").is_dir()]
     if len(folders) == 1:
         other = b if str(folders[0]) == a else a
         raise PairError(f"'{folders[0]}' is a folder of results and '{other}' is not: give two")
-    pairs = _pairs_of_folders(*folders) if folders else _pairs_of_methods(a, b, folder)
+    if folders:
+        pairs = _pairs_of_folders(*folders)
+    else:
+        records = read_records(folder / "records") if records is None else records
+        pairs = _pairs_of_methods(a, b, folder, records)
     chosen = [
         pair for pair in pairs if dataset in (None, pair[1].entries[0].record["dataset"]["name"])
     ]
@@ -108,11 +119,11 @@ class ComparedMethod:
 Pair = tuple[Leaderboard, ComparedMethod, ComparedMethod]
 
 
-def _pairs_of_methods(a: str, b: str, out: Path) -> list[Pair]:
+def _pairs_of_methods(a: str, b: str, out: Path, records: Sequence[Record]) -> list[Pair]:
     pairs: list[Pair] = []
     methods: set[str] = set()
     matched: set[str] = set()
-    for leaderboard in build_leaderboards(read_records(out / "records")):
+    for leaderboard in build_leaderboards(records):
         one, two = (_entries_of_seeds(leaderboard, name) for name in (a, b))
         methods |= {entry.record["method"]["name"] for entry in leaderboard.done}
         matched |= {name for name, entries in ((a, one), (b, two)) if entries}
@@ -126,9 +137,9 @@ def _pairs_of_methods(a: str, b: str, out: Path) -> list[Pair]:
             )
     for name in (a, b):
         if name not in matched:
-            raise PairError(
-                f"no result of '{name}' in {out}: there are {', '.join(sorted(methods))}"
-            )
+            guess = did_you_mean(name, methods)
+            choices = f"There are {', '.join(sorted(methods))}"
+            raise PairError(f"no result of '{name}' in {out}{guess} {choices}")
     return pairs
 
 
@@ -187,15 +198,21 @@ def _stem(record: Record) -> str:
 def _compare_pair(pair: Pair, metric: str | None, margin: float) -> Comparison:
     leaderboard, *sides = pair
     results_a, results_b = (side.samples() for side in sides)
-    metrics = comparable_metrics([*results_a, *results_b])
-    default = next((name for name in DEFAULT_METRICS if name in metrics), DEFAULT_METRICS[-1])
-    result = compare_pair(results_a, results_b, metric or default, margin=margin)
+    metric = metric or shared_metric([*results_a, *results_b], leaderboard.metric)
+    result = compare_pair(results_a, results_b, metric, margin=margin)
     a, b = (tuple(_stem(entry.record) for entry in side.entries) for side in sides)
     return Comparison(leaderboard.title, sides[0].name, sides[1].name, (a, b), result)
 
 
 def gate_fails(comparisons: Sequence[Comparison], fail_if: str | None) -> bool:
-    """Whether the gate fails: `worse` anywhere, or anything but better with `not-better`."""
+    """Whether the gate fails: `worse` anywhere, or anything but better with `not-better`.
+
+    Raises PairError where `fail_if` is neither of them nor None.
+
+    >>> from adbench.benchmark.leaderboard.comparison import gate_fails
+    >>> gate_fails([], "not-better")
+    False
+    """
     if fail_if not in (None, "worse", "not-better"):
         raise PairError(f"--fail-if is worse or not-better, not '{fail_if}'")
     verdicts = [comparison.difference.verdict for comparison in comparisons]

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..evaluation.metrics.streaming_histogram import TOLERANCE
 from .entry import Entry
-from .records import Record, metric_value, number_text
+from .pairwise import worse_than
+from .record_schema import BUDGET, COST, METRICS
+from .records import Record, metric_value
 from .seed_variation import SeedSummary, sentences, summarize_seeds
+from .text import number_text
 
 if TYPE_CHECKING:
     import pandas
@@ -43,56 +47,84 @@ class Leaderboard:
     seed_summaries: list[SeedSummary] = field(default_factory=list)
 
     def to_frame(self) -> pandas.DataFrame:
-        """One row per record, best first: rank, method, label, status, what was chosen, and every
-        metric with its interval (`<metric>_low`, `<metric>_high`)."""
+        """One row per record, best first: what `rows` gives, as columns."""
         import pandas
 
-        return pandas.DataFrame([_frame_row(entry) for entry in self.entries])
+        return pandas.DataFrame(self.rows())
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per record, best first, by name of the column: the leaderboard and its data, the
+        method, what was chosen, every metric with its interval (`<metric>_low`, `<metric>_high`),
+        and what it cost. None where there is nothing.
+
+        >>> from adbench.benchmark.leaderboard.leaderboard import Leaderboard
+        >>> Leaderboard("brats", "pixel_ap", []).rows()
+        []
+        """
+        return [_row(self, entry) for entry in self.entries]
 
     def _repr_html_(self) -> str:
-        """The defined columns, for a notebook."""
-        frame = self.to_frame().dropna(axis="columns", how="all")
-        columns = [name for name in frame if not str(name).endswith(("_low", "_high"))]
-        html = frame[columns].to_html(index=False, float_format="{:.3f}".format, na_rep="-")
+        """Rank, method, what was chosen and the metrics that are defined, for a notebook."""
+        names = ["rank", "method", "label", "below_baseline", "profile", "seed", "level", *METRICS]
+        frame = self.to_frame()[[*names, "reason"]].dropna(axis="columns", how="all")
+        html = frame.to_html(index=False, float_format="{:.3f}".format, na_rep="-")
         return f"<b>{escape(self.title)}</b>{html}"
 
     @property
     def done(self) -> list[Entry]:
+        """The entries with a result."""
         return [entry for entry in self.entries if entry.record["status"] == "ok"]
 
     @property
     def missing(self) -> list[Entry]:
+        """The entries without a result: failed, skipped or broken."""
         return [entry for entry in self.entries if entry.record["status"] != "ok"]
 
 
-def _frame_row(entry: Entry) -> dict[str, Any]:
+def _row(leaderboard: Leaderboard, entry: Entry) -> dict[str, Any]:
     record = entry.record
+    method, data = record["method"], record["dataset"]
+    level, threshold, cost = (record.get(part) or {} for part in ("level", "threshold", "cost"))
     values = {
+        "board": leaderboard.title,
+        "dataset": data["name"],
+        "fingerprint": data["fingerprint"],
+        "synthetic": data["synthetic"],
+        "partial": record["partial"],
+        "protocol": record["protocol"]["id"],
         "rank": entry.rank,
-        "method": record["method"]["name"],
+        "method": method["name"],
         "label": entry.name,
-        "dataset": record["dataset"]["name"],
         "profile": record["profile"],
         "seed": record["seed"],
         "status": record["status"],
         "reason": record["reason"],
-        "level": (record.get("level") or {}).get("chosen"),
-        "threshold": (record.get("threshold") or {}).get("value"),
+        "supervision": method.get("supervision"),
+        "baseline": method["baseline"],
+        "below_baseline": entry.worse_than_baseline,
+        "level": level.get("chosen"),
+        "level_rule": level.get("rule"),
+        "threshold_rule": threshold.get("rule"),
+        "threshold": threshold.get("value"),
     }
-    for name, metric in (record.get("metrics") or {}).items():
-        values |= {
-            name: metric["value"],
-            f"{name}_low": metric["low"],
-            f"{name}_high": metric["high"],
-        }
-    return values
+    for metric in dict.fromkeys((*METRICS, *(record.get("metrics") or ()))):
+        values[metric] = entry.value(metric)
+        for part in ("low", "high"):
+            values[f"{metric}_{part}"] = metric_value(record, metric, part)
+    return (
+        values
+        | {name: cost.get(name) for name in (*BUDGET, *COST)}
+        | {"device": record.get("device")}
+    )
 
 
-def build_leaderboards(records: Sequence[Record]) -> list[Leaderboard]:
+def build_leaderboards(records: Sequence[Record], folder: Path | None = None) -> list[Leaderboard]:
     """Leaderboards of records: real data first, then synthetic data, partial runs, broken records.
 
     An experiment that failed before its data was read is an entry of every leaderboard of a dataset
     of that name and protocol.
+
+    folder: of the results, where `samples` lies, by which methods are compared with a baseline
 
     >>> from adbench.benchmark.leaderboard.leaderboard import build_leaderboards
     >>> build_leaderboards([])
@@ -103,17 +135,15 @@ def build_leaderboards(records: Sequence[Record]) -> list[Leaderboard]:
     for record in whole:
         if record["dataset"]["fingerprint"]:
             groups.setdefault(_leaderboard_key(record), []).append(record)
+    comparable: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
+    for key in groups:
+        comparable.setdefault(_comparable_key(key), []).append(key)
     for record in whole:
         if not record["dataset"]["fingerprint"]:
             of_record = _leaderboard_key(record)
-            same = [
-                key
-                for key in groups
-                if _comparable_key(key) == _comparable_key(of_record) and key[5]
-            ]
-            for key in same or [of_record]:
+            for key in comparable.get(_comparable_key(of_record), [of_record]):
                 groups.setdefault(key, []).append(record)
-    leaderboards = [_build_leaderboard(groups[key]) for key in sorted(groups)]
+    leaderboards = [_build_leaderboard(groups[key], folder) for key in sorted(groups)]
     broken = [record for record in records if record["status"] == "broken"]
     entries = [Entry(record, None, record["method"]["label"]) for record in broken]
     return leaderboards + (
@@ -139,7 +169,7 @@ def _comparable_key(key: tuple[Any, ...]) -> tuple[Any, ...]:
     return key[0], key[2], key[3], key[4]
 
 
-def _build_leaderboard(records: Sequence[Record]) -> Leaderboard:
+def _build_leaderboard(records: Sequence[Record], folder: Path | None) -> Leaderboard:
     results = [record for record in records if record["status"] == "ok"]
     missing = [record for record in records if record["status"] != "ok"]
     has_pixels = any(metric_value(record, "pixel_ap") is not None for record in results)
@@ -152,26 +182,39 @@ def _build_leaderboard(records: Sequence[Record]) -> Leaderboard:
     results.sort(key=order)
     names = entry_names(records)
     baseline = next((each for each in results if each["method"]["baseline"]), None)  # the best
-    baseline_value = None if baseline is None else metric_value(baseline, metric)
-    entries = []
-    for rank, record in enumerate(results, 1):
-        value = metric_value(record, metric)
-        low = value is not None and baseline_value is not None and value < baseline_value
-        below = (
-            baseline["method"]["label"]
-            if baseline and low and not record["method"]["baseline"]
-            else None
+    worse: Mapping[int, bool | None] = {}
+    if baseline is not None and metric_value(baseline, metric) is not None:
+        judged = [
+            record
+            for record in results
+            if not record["method"]["baseline"] and metric_value(record, metric) is not None
+        ]
+        worse = worse_than(judged, baseline, metric, folder)
+    label = baseline["method"]["label"] if baseline else None
+    entries = [
+        Entry(
+            record,
+            None if metric_value(record, metric) is None else rank,
+            names[id(record)],
+            label if worse.get(id(record)) else None,
         )
-        entries.append(Entry(record, None if value is None else rank, names[id(record)], below))
+        for rank, record in enumerate(results, 1)
+    ]
     entries += [
         Entry(record, None, names[id(record)]) for record in sorted(missing, key=_method_key)
     ]
     summaries = summarize_seeds(
         [entry for entry in entries if entry.record["status"] == "ok"], metric
     )
-    return Leaderboard(
-        _leaderboard_title(records), metric, entries, _notes(entries, metric, summaries), summaries
-    )
+    notes = _notes(entries, metric, summaries)
+    unknown = sum(verdict is None for verdict in worse.values())
+    if unknown:
+        notes.append(
+            f"Whether {unknown} of {len(worse)} entries are worse than the baseline {label} in "
+            f"{METRIC_NAMES[metric]} is unknown: paired intervals need the results of the same "
+            "single samples (folder samples), in enough groups."
+        )
+    return Leaderboard(_leaderboard_title(records), metric, entries, notes, summaries)
 
 
 def _method_key(record: Record) -> tuple[Any, ...]:
@@ -181,27 +224,42 @@ def _method_key(record: Record) -> tuple[Any, ...]:
 
 
 def entry_names(records: Sequence[Record]) -> dict[int, str]:
-    """What each record's method is called, by the record's id: its label; those that would read
-    alike get the arguments in which they differ."""
-    names = {}
+    """The name of each record's method in tables, by the record's id: its label, with the arguments
+    in which it differs from those of the same label, profile and seed.
+
+    >>> from adbench.benchmark.leaderboard.leaderboard import entry_names
+    >>> methods = [{"name": "a", "label": "A", "baseline": k == 1, "args": {"width": 32, "k": k}}
+    ...            for k in (1, 2)]
+    >>> records = [{"method": method, "profile": "tiny", "seed": 0} for method in methods]
+    >>> list(entry_names(records).values())
+    ['A k=1 (baseline)', 'A k=2']
+    """
+    alike: dict[tuple[str, ...], list[Record]] = {}
     for record in records:
-        method = record["method"]
-        alike = [
-            other["method"]["args"]
-            for other in records
-            if _method_key(other)[:4] == _method_key(record)[:4]
-        ]
-        differs = [
-            f"{key}={value}"
-            for key, value in sorted(method["args"].items())
-            if any(other.get(key) != value for other in alike)
-        ]
-        marks = ["baseline"] if method["baseline"] else []
-        if method.get("supervision") not in (None, "normal"):
-            marks.append(method["supervision"])
-        name = " ".join([method["label"], *differs])
-        names[id(record)] = name + (f" ({', '.join(marks)})" if marks else "")
+        method, key = record["method"], (str(record["profile"]), str(record["seed"]))
+        alike.setdefault((method["label"], method["name"], *key), []).append(record)
+    names = {}
+    for group in alike.values():
+        settings = [record["method"]["args"] for record in group]
+        shared = {
+            key
+            for key, value in settings[0].items()
+            if all(key in args and args[key] == value for args in settings)
+        }
+        for record in group:
+            names[id(record)] = _entry_name(record["method"], shared)
     return names
+
+
+def _entry_name(method: Mapping[str, Any], shared: set[str]) -> str:
+    """The label of a method, and its arguments but those shared with all that read alike."""
+    differs = [
+        f"{key}={value}" for key, value in sorted(method["args"].items()) if key not in shared
+    ]
+    marks = ["baseline"] if method["baseline"] else []
+    if method.get("supervision") not in (None, "normal"):
+        marks.append(method["supervision"])
+    return " ".join([method["label"], *differs]) + (f" ({', '.join(marks)})" if marks else "")
 
 
 def _leaderboard_title(records: Sequence[Record]) -> str:
@@ -261,18 +319,34 @@ def _notes(
         below = "; ".join(
             f"{r.name}, {profile_and_seed(r)}" for r in entries if r.worse_than_baseline == baseline
         )
-        notes.append(f"▼ worse than the baseline {baseline} in {METRIC_NAMES[metric]}: {below}.")
+        notes.append(
+            f"▼ worse than the baseline {baseline} in {METRIC_NAMES[metric]}, by the paired 95 % "
+            f"interval: {below}."
+        )
     return notes
 
 
 def binning_error(record: Record, metric: str) -> float:
-    """The largest error of a metric that was computed from a histogram; 0 for an exact one."""
+    """The largest error of a metric that was computed from a histogram; 0 for an exact one.
+
+    >>> from adbench.benchmark.leaderboard.leaderboard import binning_error
+    >>> binning_error({"pixel_error": 1e-4}, "pixel_ap")
+    0.0001
+    >>> binning_error({"pixel_error": 1e-4}, "image_auroc")
+    0.0
+    """
     error = record.get("pixel_error")
     return error if metric in BINNED_METRICS and isinstance(error, int | float) else 0.0
 
 
 def binning_error_text(record: Record, metric: str) -> str:
-    """` ± 0.0004`, rounded up to one digit, beside a metric from a histogram; or empty."""
+    """The error of a metric from a histogram, rounded up to one digit; empty for an exact one.
+
+    >>> from adbench.benchmark.leaderboard.leaderboard import binning_error_text
+    >>> record = {"pixel_error": 3.2e-4, "metrics": {"pixel_ap": {"value": 0.5}}}
+    >>> binning_error_text(record, "pixel_ap")
+    ' ± 0.0004'
+    """
     error = binning_error(record, metric)
     if error <= 0 or metric_value(record, metric) is None:
         return ""
@@ -281,4 +355,11 @@ def binning_error_text(record: Record, metric: str) -> str:
 
 
 def profile_and_seed(entry: Entry) -> str:
+    """The profile and the seed of an entry.
+
+    >>> from adbench.benchmark.leaderboard.entry import Entry
+    >>> from adbench.benchmark.leaderboard.leaderboard import profile_and_seed
+    >>> profile_and_seed(Entry({"profile": "tiny", "seed": 0}, 1, "AnoDDPM"))
+    'tiny, seed 0'
+    """
     return f"{entry.record['profile']}, seed {entry.record['seed']}"

@@ -6,7 +6,7 @@ a record alone, only metrics of scores and counts can be resampled.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..evaluation.metrics.ranking import Array, image_metrics
+from ..evaluation.metrics.ranking import LOWER_IS_BETTER, Array, image_metrics
 from ..evaluation.sample_results import (
     COUNT_NAMES,
     SampleResults,
@@ -23,20 +23,31 @@ from ..evaluation.sample_results import (
     read_sample_results,
 )
 from ..evaluation.statistics.bootstrap import Resamples, bootstrap_image_metrics
-from .columns import LOWER_IS_BETTER
+from ..registry.imports import did_you_mean
+from .record_schema import METRIC_RANGES
 from .records import DamagedFile, Record, read_sealed
 
 BETTER, WORSE, ALIKE = "better", "worse", "not distinguishable"
+
+DEFAULT_METRICS = ("pixel_ap", "image_auroc")
+"""Metrics by which two methods are compared, the first that both have."""
+
+IMAGE_METRICS = ("image_auroc", "image_ap")
+OVERLAP_METRICS = ("pixel_dice", "pixel_iou", "healthy_fp")
+"""Metrics that can be resampled from the lists in a record."""
 
 
 class PairError(ValueError):
     """What cannot be compared: one line, why, and what would do."""
 
 
-def sample_results_of(record: Record, folder: Path | None = None) -> SampleResults | None:
+def sample_results_of(
+    record: Record, folder: Path | None = None, metrics: Collection[str] | None = None
+) -> SampleResults | None:
     """The sample results of a record; None where there are none or their sizes differ.
 
     folder: of the results, where `samples` lies
+    metrics: those whose replicates are needed; None for all
 
     Raises SampleResultsError where the file in `samples` cannot be read or is not the one that the
     record names.
@@ -48,12 +59,15 @@ def sample_results_of(record: Record, folder: Path | None = None) -> SampleResul
             read_sealed(record, path)
         except (DamagedFile, OSError) as error:
             raise SampleResultsError(str(error)) from None
-        return read_sample_results(path)
-    return _embedded_results(record.get("samples"))
+        return read_sample_results(path, metrics)
+    return _embedded_results(record.get("samples"), metrics)
 
 
-def _embedded_results(samples: Any) -> SampleResults | None:
+def _embedded_results(samples: Any, metrics: Collection[str] | None = None) -> SampleResults | None:
     """Sample results of the lists in a record: key, group, label, score and, with maps, counts."""
+    names = (*IMAGE_METRICS, *OVERLAP_METRICS)
+    if metrics is not None and not set(metrics) & {*names}:
+        return None
     try:
         keys, groups = ([str(word) for word in samples[name]] for name in ("key", "group"))
         label, score = np.array(samples["label"], bool), np.array(samples["score"], np.float64)
@@ -66,18 +80,27 @@ def _embedded_results(samples: Any) -> SampleResults | None:
         return None
     if np.isnan(score).any() or (counts is not None and counts.shape != (*size, len(COUNT_NAMES))):
         return None
-    return _bootstrap_results(keys, groups, label, score, counts)
+    return _bootstrap_results(keys, groups, label, score, counts, metrics or names)
 
 
 def _bootstrap_results(
-    keys: list[str], groups: list[str], label: Array, score: Array, counts: Array | None
+    keys: list[str],
+    groups: list[str],
+    label: Array,
+    score: Array,
+    counts: Array | None,
+    metrics: Collection[str],
 ) -> SampleResults:
     resamples = Resamples.from_groups(groups)
     image = image_metrics(score, label)
-    values: dict[str, float | None] = {f"image_{n}": image[n] for n in ("auroc", "ap")}
-    ranked = bootstrap_image_metrics(score, label, resamples)
-    replicates = {name: ranked[name.removeprefix("image_")] for name in values}
-    if counts is not None:
+    values: dict[str, float | None] = {
+        name: image[name.removeprefix("image_")] for name in IMAGE_METRICS
+    }
+    replicates: dict[str, Array] = {}
+    if {*IMAGE_METRICS} & {*metrics}:
+        ranked = bootstrap_image_metrics(score, label, resamples)
+        replicates = {name: ranked[name.removeprefix("image_")] for name in IMAGE_METRICS}
+    if counts is not None and {*OVERLAP_METRICS} & {*metrics}:
         overlap = _overlap_results(counts.sum(0)[None], (counts * ~label[:, None]).sum(0)[None])
         values |= {n: None if np.isnan(v[0]) else float(v[0]) for n, v in overlap.items()}
         normal = resamples.sums(counts * ~label[:, None])
@@ -123,13 +146,25 @@ def compare_pair(
     """Compare two methods, each by the sample results of its seeds.
 
     margin: how far apart still counts as alike, in the metric's own units
+
+    Raises PairError where one of them lacks the metric, SampleResultsError where samples differ.
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.sample_results import SampleResults
+    >>> from adbench.benchmark.leaderboard.pairwise import compare_pair
+    >>> keys, label = [f"patient {k}" for k in range(20)], np.arange(20) % 2 == 1
+    >>> noise = np.random.default_rng(0).normal(0, 0.01, (2, 2000))
+    >>> a, b = (
+    ...     SampleResults(keys, keys, label, np.zeros(20), None, {"image_ap": value},
+    ...                   {"image_ap": value + noise[k]})
+    ...     for k, value in enumerate((0.8, 0.7)))
+    >>> result = compare_pair([a], [b], "image_ap")
+    >>> round(result.value, 3), result.verdict
+    (0.1, 'better')
     """
     for results in (*a, *b):
         if results.values.get(metric) is None:
-            raise PairError(
-                f"no {metric} of single samples is stored; there are "
-                f"{', '.join(comparable_metrics([*a, *b]))}"
-            )
+            raise PairError(_missing_metric(metric, comparable_metrics([*a, *b])))
     mean_a, mean_b = (fmean(r.values[metric] or 0.0 for r in results) for results in (a, b))
     result = compare(a, b, metric)
     verdict = ALIKE
@@ -153,7 +188,83 @@ def compare_pair(
     )
 
 
+def _missing_metric(metric: str, names: Sequence[str]) -> str:
+    """Why there is no such metric, and which there are."""
+    choices = f"there are {', '.join(names)}"
+    if metric in METRIC_RANGES:
+        return f"no {metric} of single samples is stored for both; {choices}"
+    inside = [name for name in names if metric.casefold() in name]
+    guess = did_you_mean(min(inside, key=len) if inside else metric, names)
+    return f"unknown metric {metric!r}{guess} {choices.capitalize()}"
+
+
 def comparable_metrics(results: Sequence[SampleResults]) -> list[str]:
-    """Names of the metrics that all of them have."""
+    """Names of the metrics that all of them have.
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.sample_results import SampleResults
+    >>> from adbench.benchmark.leaderboard.pairwise import comparable_metrics
+    >>> samples = ["a"], ["a"], np.array([True]), np.array([0.5]), None
+    >>> with_map = SampleResults(*samples, {"image_ap": 1.0, "pixel_ap": 0.5}, {})
+    >>> without = SampleResults(*samples, {"image_ap": 0.9, "pixel_ap": None}, {})
+    >>> comparable_metrics([with_map, without])
+    ['image_ap']
+    """
     first = results[0].values
     return [n for n in first if all(results.values.get(n) is not None for results in results)]
+
+
+def shared_metric(results: Sequence[SampleResults], preferred: str) -> str:
+    """The metric by which methods are compared: the preferred one where all of them have it, else
+    the first of DEFAULT_METRICS that they have.
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.sample_results import SampleResults
+    >>> from adbench.benchmark.leaderboard.pairwise import shared_metric
+    >>> samples = ["a"], ["a"], np.array([True]), np.array([0.5]), None
+    >>> results = [SampleResults(*samples, {"image_auroc": 1.0, "pixel_dice": 0.5}, {})]
+    >>> shared_metric(results, "pixel_dice"), shared_metric(results, "pixel_ap")
+    ('pixel_dice', 'image_auroc')
+    """
+    names = comparable_metrics(results)
+    return next(
+        (name for name in (preferred, *DEFAULT_METRICS) if name in names), DEFAULT_METRICS[-1]
+    )
+
+
+def worse_than(
+    records: Sequence[Record], reference: Record, metric: str, folder: Path | None = None
+) -> dict[int, bool | None]:
+    """Whether each record is worse than a reference in a metric, by the record's id.
+
+    It is where the paired 95 % interval lies wholly on the worse side of 0. None where that is
+    unknown: no sample results with the metric, damaged ones, too few groups, or other samples.
+
+    folder: of the results, where `samples` lies
+    """
+    against = _resampled(reference, metric, folder)
+    return {
+        id(record): _is_worse(_resampled(record, metric, folder), against, metric)
+        for record in records
+    }
+
+
+def _resampled(record: Record, metric: str, folder: Path | None) -> SampleResults | None:
+    """The sample results of a record, if they are sound and have replicates of the metric."""
+    try:
+        results = sample_results_of(record, folder, [metric])
+    except SampleResultsError:
+        return None
+    return results if results is not None and metric in results.replicates else None
+
+
+def _is_worse(
+    results: SampleResults | None, against: SampleResults | None, metric: str
+) -> bool | None:
+    if results is None or against is None:
+        return None
+    try:
+        difference = compare_pair([results], [against], metric)
+    except (PairError, SampleResultsError):
+        return None
+    return None if difference.low is None else difference.verdict == WORSE

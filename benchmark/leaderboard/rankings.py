@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
@@ -73,9 +74,44 @@ class CrossDatasetRanking:
 
 
 def build_rankings(records: Sequence[Record]) -> list[CrossDatasetRanking]:
-    """One for each metric of each protocol and profile with two data sets or more."""
+    """The rankings of the leaderboards of records, as `rank_leaderboards` gives them.
+
+    >>> from adbench.benchmark.leaderboard.rankings import build_rankings
+    >>> build_rankings([])
+    []
+    """
+    return rank_leaderboards(build_leaderboards(records))
+
+
+@dataclass(frozen=True)
+class LeaderboardSet:
+    """All leaderboards of records, and the rankings over their datasets."""
+
+    leaderboards: list[Leaderboard]
+    rankings: list[CrossDatasetRanking]
+
+
+def build_leaderboard_set(records: Sequence[Record], folder: Path | None = None) -> LeaderboardSet:
+    """The leaderboards and rankings of records; `folder` as for `build_leaderboards`.
+
+    >>> from adbench.benchmark.leaderboard.rankings import build_leaderboard_set
+    >>> build_leaderboard_set([])
+    LeaderboardSet(leaderboards=[], rankings=[])
+    """
+    leaderboards = build_leaderboards(records, folder)
+    return LeaderboardSet(leaderboards, rank_leaderboards(leaderboards))
+
+
+def rank_leaderboards(leaderboards: Sequence[Leaderboard]) -> list[CrossDatasetRanking]:
+    """One ranking for each metric of each protocol and profile with two datasets or more.
+
+    >>> from adbench.benchmark.leaderboard.leaderboard import Leaderboard
+    >>> from adbench.benchmark.leaderboard.rankings import rank_leaderboards
+    >>> rank_leaderboards([Leaderboard("brats", "pixel_ap", [])])
+    []
+    """
     groups: dict[tuple[bool, str, str], list[tuple[Leaderboard, list[Record]]]] = {}
-    for leaderboard in build_leaderboards(records):
+    for leaderboard in leaderboards:
         if not leaderboard.done or leaderboard.done[0].record["partial"]:
             continue
         record = leaderboard.done[0].record
@@ -147,15 +183,14 @@ def _key(record: Record) -> Key:
 def _build_ranking(
     title: str, metric: str, sets: dict[str, list[Record]], notes: Sequence[str]
 ) -> CrossDatasetRanking:
-    methods: dict[Key, Record] = {}
-    for records in sets.values():
-        for record in records:
-            methods.setdefault(_key(record), {**record, "seed": ""})
+    methods = {
+        _key(record): {**record, "seed": ""}
+        for records in reversed(sets.values())
+        for record in reversed(records)
+    }
     keys = sorted(methods)
     names = entry_names(list(methods.values()))
-    by_set = [
-        {key: [r for r in records if _key(r) == key] for key in keys} for records in sets.values()
-    ]
+    by_set = [_by_method(records, keys) for records in sets.values()]
     table = [[_mean_value(by_key[key], metric) for key in keys] for by_key in by_set]
     test = rank_test(table, lower_is_better=metric in LOWER_IS_BETTER)
     order = sorted(
@@ -193,6 +228,13 @@ def _build_ranking(
     )
 
 
+def _by_method(records: Sequence[Record], keys: Sequence[Key]) -> dict[Key, list[Record]]:
+    groups: dict[Key, list[Record]] = {key: [] for key in keys}
+    for record in records:
+        groups[_key(record)].append(record)
+    return groups
+
+
 def _mean_value(seeds: Sequence[Record], metric: str) -> float | None:
     """Over seeds; None where there is none, or one has no figure: missing is the worst."""
     values = [metric_value(r, metric) if r["status"] == "ok" else None for r in seeds]
@@ -212,13 +254,13 @@ def _test_notes(test: RankTest, sets: int) -> list[str]:
         notes.append(
             f"Friedman's test finds that methods differ (p = {test.p_value:.2g}); mean "
             "ranks closer "
-            f"than {test.critical_difference:.2f} cannot be told apart at 5 % (Nemenyi)."
+            f"than {test.critical_difference:.2f} are not significantly different at 5 % (Nemenyi)."
         )
     else:
         notes.append(
             "Friedman's test finds no difference between methods (p = "
             f"{test.p_value:.2g}), so none "
-            "can be told from another."
+            "is significantly different from another."
         )
     if sets < MIN_DATASETS:
         notes.append(f"WARNING: {sets} data sets are few; below {MIN_DATASETS} ranks say little.")

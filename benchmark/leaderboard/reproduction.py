@@ -45,9 +45,11 @@ class ReproductionResult:
     records: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
+        """The result as JSON values."""
         return asdict(self)
 
     def sentence(self) -> str:
+        """The result in one sentence."""
         parts = [] if self.dataset == "-" else [f"{self.dataset} {self.metric}"]
         if self.published is not None:
             parts.append(f"{self.published:.4g} published")
@@ -59,13 +61,26 @@ class ReproductionResult:
 
 
 def read_published(path: Path = PUBLISHED_PATH) -> dict[str, Any]:
-    """All papers of the file, by name."""
+    """All papers of the file, by name.
+
+    >>> from adbench.benchmark.leaderboard.reproduction import read_published
+    >>> "ddad" in read_published()
+    True
+    """
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def published_values(method: str, papers: Mapping[str, Any] | None = None) -> dict[str, str]:
-    """The published figures of one method: "ddad:mvtec mvtec/carpet" -> "image AUROC 99.3, … (where
-    they are printed)". A table that could not be read says so, and gives no number."""
+    """The published figures of one method, by paper, table and dataset, each with its source.
+
+    A table that could not be read says so, and gives no number.
+
+    >>> from adbench.benchmark.leaderboard.reproduction import published_values
+    >>> table = {"metrics": {"AUROC": "image_auroc"}, "source": "table 1",
+    ...          "rows": [{"method": "ddad", "dataset": "mvtec", "values": [99.8]}]}
+    >>> published_values("ddad", {"ddad": {"tables": {"mvtec": table}}})
+    {'ddad:mvtec mvtec': 'AUROC 99.8 (table 1)'}
+    """
     lines: dict[str, str] = {}
     for name, paper in (read_published() if papers is None else papers).items():
         for title, table in paper["tables"].items():
@@ -87,9 +102,19 @@ def reproduce(
     papers: Mapping[str, Any] | None = None,
     methods: Collection[str] | None = None,
 ) -> tuple[dict[str, Any], list[ReproductionResult]]:
-    """The paper, and a finding for each figure of its tables.
+    """Compare the figures of a paper's tables with records; return the paper, and a result for each
+    figure.
 
-    name: `ddad` or `ddad:mvtec`      methods: what can be run at all, where that is known
+    name: `ddad` or `ddad:mvtec`
+    papers: as `read_published` returns them; None for these
+    methods: names that can be run; None where that is unknown
+
+    Raises ReproduceError on an unknown paper or table.
+
+    >>> from adbench.benchmark.leaderboard.reproduction import reproduce
+    >>> paper, results = reproduce("ddad", [])
+    >>> {result.verdict for result in results}
+    {'cannot test'}
     """
     papers = read_published() if papers is None else papers
     name, _, table = name.partition(":")

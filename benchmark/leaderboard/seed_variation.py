@@ -4,9 +4,11 @@ seeds, and pairs of methods whose order depends on the seed."""
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 if TYPE_CHECKING:
     from .entry import Entry
@@ -41,7 +43,19 @@ class SeedSummary(NamedTuple):
 
 
 def summarize_seeds(entries: Sequence[Entry], metric: str) -> list[SeedSummary]:
-    """Summaries of the entries with several seeds, best mean first."""
+    """Summaries of the methods with several seeds, best mean first.
+
+    >>> from adbench.benchmark.leaderboard.entry import Entry
+    >>> from adbench.benchmark.leaderboard.seed_variation import summarize_seeds
+    >>> def entry(seed, value):
+    ...     method = {"name": "a", "args": {}}
+    ...     metrics = {"pixel_ap": {"value": value}}
+    ...     record = {"method": method, "profile": "tiny", "seed": seed, "metrics": metrics}
+    ...     return Entry(record, None, "A")
+    >>> (summary,) = summarize_seeds([entry(0, 0.25), entry(1, 0.75)], "pixel_ap")
+    >>> summary.mean, summary.ranks
+    (0.5, {0: 1, 1: 1})
+    """
     groups: dict[str, list[tuple[int, float, Entry]]] = {}
     for entry in entries:
         value, method = entry.value(metric), entry.record["method"]
@@ -50,13 +64,17 @@ def summarize_seeds(entries: Sequence[Entry], metric: str) -> list[SeedSummary]:
             key = json.dumps(setting, sort_keys=True)
             groups.setdefault(key, []).append((int(entry.record["seed"]), value, entry))
     repeated = [sorted(each, key=lambda part: part[0]) for each in groups.values() if len(each) > 1]
+    of_seed: dict[int, list[float]] = {}
+    for members in repeated:
+        for seed, value, _ in members:
+            of_seed.setdefault(seed, []).append(-value)
+    sorted_values = {seed: sorted(values) for seed, values in of_seed.items()}  # best first
     summaries = []
     profiles = {str(entry.record["profile"]) for entry in entries}
     for members in repeated:
         values = {seed: value for seed, value, _ in members}
         ranks = {
-            seed: 1 + sum(v > value for other in repeated for s, v, _ in other if s == seed)
-            for seed, value in values.items()
+            seed: 1 + bisect_left(sorted_values[seed], -value) for seed, value in values.items()
         }
         of_method = [entry for _, _, entry in members]
         name = of_method[0].name + (
@@ -67,7 +85,14 @@ def summarize_seeds(entries: Sequence[Entry], metric: str) -> list[SeedSummary]:
 
 
 def sentences(summaries: Sequence[SeedSummary], title: str) -> list[str]:
-    """Notes on the seeds of a leaderboard that is sorted by the metric of that title."""
+    """Notes on the seeds of a leaderboard that is sorted by the metric of that title.
+
+    >>> from adbench.benchmark.leaderboard.seed_variation import SeedSummary, sentences
+    >>> a = SeedSummary("A", [], {0: 0.4, 1: 0.6}, {0: 2, 1: 1})
+    >>> b = SeedSummary("B", [], {0: 0.5, 1: 0.5}, {0: 1, 1: 2})
+    >>> sentences([a, b], "pixel AP")[-1]
+    'The order by pixel AP depends on the seed for A over B (seed 1, not 0).'
+    """
     if not summaries:
         return [
             "One seed each: the intervals hold what other groups would change, and nothing of what "
@@ -77,29 +102,45 @@ def sentences(summaries: Sequence[SeedSummary], title: str) -> list[str]:
         "The interval of an entry is of its seed alone; differences between methods "
         "(adbench compare A B) hold groups and seeds."
     ]
-    flips = [pair for a, b in combinations(summaries, 2) if (pair := _rank_flip(a, b))]
+    flips = _rank_flips(summaries)
     if flips:
+        examples = [_rank_flip_text(summaries[a], summaries[b]) for a, b in flips[:MAX_PAIRS]]
         more = f"; and {len(flips) - MAX_PAIRS} pairs more" if len(flips) > MAX_PAIRS else ""
-        notes.append(
-            f"The order by {title} hangs on the seed for {'; '.join(flips[:MAX_PAIRS])}{more}."
-        )
+        notes.append(f"The order by {title} depends on the seed for {'; '.join(examples)}{more}.")
     elif len(summaries) > 1:
         notes.append(f"The order by {title} is the same in every seed.")
     return notes
 
 
-def _rank_flip(a: SeedSummary, b: SeedSummary) -> str | None:
-    """`A over B (seeds 0, 2, not 1)`, where shared seeds do not agree."""
+def _rank_flips(summaries: Sequence[SeedSummary]) -> list[tuple[int, int]]:
+    """Pairs of methods, as indices, whose order is not the same in all seeds that they share."""
+    seeds = sorted({seed for summary in summaries for seed in summary.values})
+    values = np.array([[each.values.get(seed, np.nan) for seed in seeds] for each in summaries])
+    flips = []
+    for a in range(len(summaries) - 1):
+        first = (values[a] >= values[a + 1 :]).any(1)
+        other = (values[a] < values[a + 1 :]).any(1)  # neither where a seed is not shared: NaN
+        flips += [(a, a + 1 + int(b)) for b in np.flatnonzero(first & other)]
+    return flips
+
+
+def _rank_flip_text(a: SeedSummary, b: SeedSummary) -> str:
+    """`A over B (seeds 0, 2, not 1)`."""
     shared = [seed for seed in a.values if seed in b.values]
     first = [seed for seed in shared if a.values[seed] >= b.values[seed]]
-    other = [seed for seed in shared if seed not in first]
-    if not first or not other:
-        return None
-    yes, no = (", ".join(map(str, part)) for part in (first, other))
+    yes, no = (
+        ", ".join(str(seed) for seed in shared if (seed in first) == part) for part in (True, False)
+    )
     return f"{a.name} over {b.name} ({'seeds' if len(first) > 1 else 'seed'} {yes}, not {no})"
 
 
 def as_json(summaries: Sequence[SeedSummary]) -> list[Mapping[str, Any]]:
+    """The summaries as JSON values.
+
+    >>> from adbench.benchmark.leaderboard.seed_variation import SeedSummary, as_json
+    >>> as_json([SeedSummary("A", [], {0: 0.4, 1: 0.6}, {0: 1, 1: 1})])[0]["mean"]
+    0.5
+    """
     return [
         {
             "name": summary.name,

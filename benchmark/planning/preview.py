@@ -35,7 +35,7 @@ def preview_run(
     from ..executors.launch import prepare_dataset
     from ..experiments.resolve import resolve
     from ..scheduling.executor import group_by_dataset
-    from ..scheduling.job import incompatibility
+    from ..scheduling.worker import incompatibility
 
     preview = StagePreview(StoreIndex(store), context, measure)
     rows = []

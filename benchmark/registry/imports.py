@@ -6,12 +6,13 @@ import difflib
 import importlib
 import inspect
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, get_type_hints
 
 FOLDER_PACKAGE_PREFIX = "adbench_folder_"
 """Modules of a plugin that is a file live in a package of this name and a hash of their folder."""
@@ -20,7 +21,8 @@ FOLDER_PACKAGE_PREFIX = "adbench_folder_"
 def constructor_parameters(cls: type) -> dict[str, inspect.Parameter]:
     """Return the parameters of a class's constructor by name, without `self`.
 
-    Where the constructor takes **kwargs, those of its base classes' constructors too.
+    Where the constructor takes **kwargs, those of its base classes' constructors too. Annotations
+    are the types that they name; one that names what its module does not have stays a text.
 
     >>> class Window:
     ...     def __init__(self, size, *, step=1): ...
@@ -31,13 +33,31 @@ def constructor_parameters(cls: type) -> dict[str, inspect.Parameter]:
     for base in cls.__mro__:
         if "__init__" not in vars(base) or base is object:
             continue
-        own = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
+        constructor = vars(base)["__init__"]
+        own = list(inspect.signature(constructor).parameters.values())[1:]
+        names = getattr(constructor, "__globals__", {})
         for p in own:
             if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD):
-                parameters.setdefault(p.name, p)
+                annotation = resolve_annotation(p.annotation, names)
+                parameters.setdefault(p.name, p.replace(annotation=annotation))
         if not any(p.kind is p.VAR_KEYWORD for p in own):
             break
     return parameters
+
+
+def resolve_annotation(annotation: Any, names: Mapping[str, Any]) -> Any:
+    """Return the type that an annotation names, or the annotation where that is not defined.
+
+    names: the globals of its module
+
+    >>> resolve_annotation("int | None", {})
+    int | None
+    """
+    holder = SimpleNamespace(__annotations__={"setting": annotation})
+    try:
+        return get_type_hints(holder, dict(names), include_extras=True)["setting"]
+    except NameError:
+        return annotation
 
 
 def import_code(name: str) -> Any:

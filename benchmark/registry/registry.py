@@ -13,12 +13,14 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from .imports import did_you_mean, import_code
+from .setting_types import convert_setting, explain_refusal
 from .settings import build, setting_parameters
 
 REGISTRY_PATH = Path(__file__).parents[2] / "registry.yaml"
@@ -125,7 +127,8 @@ class Entry:
         profile: name of a profile; None for the defaults alone
         overrides: values by name, as of --set
 
-        Raises RegistryError on an argument that the class does not take, or one without a value.
+        Raises RegistryError on an argument that the class does not take, one without a value, and a
+        value of another type or out of the range that the constructor's annotation has.
         """
         parameters = self.parameters()
         values = {k: p.default for k, p in parameters.items() if p.default is not p.empty}
@@ -136,10 +139,10 @@ class Entry:
                         f"{self.title} takes no {key!r} ({source}){did_you_mean(key, parameters)} "
                         f"It takes {', '.join(sorted(parameters)) or 'nothing'}"
                     )
-                values[key] = self._coerce_number(key, parameters[key].default, value)
+                values[key] = value
         if missing := [key for key in parameters if key not in values]:
             raise RegistryError(f"{self.title} needs a value for {', '.join(missing)}")
-        return {key: self._to_json(key, value) for key, value in values.items()}
+        return {key: self._convert(key, parameters[key], value) for key, value in values.items()}
 
     def _argument_sources(
         self, profile: str | None, overrides: Mapping[str, Any]
@@ -160,16 +163,23 @@ class Entry:
             yield f"the part of {self.name!r} after the slash", {"category": self.category}
         yield "asked for", overrides
 
-    def _coerce_number(self, key: str, default: Any, value: Any) -> Any:
-        """A number where the default is one, so that 1, 1.0 and YAML's text "1e-4" are alike."""
-        if not isinstance(default, float) or type(value) not in (int, str):
-            return value
+    def _convert(self, key: str, parameter: inspect.Parameter, value: Any) -> Any:
+        """The value of a setting as JSON, converted to its annotation. Raises RegistryError."""
+        annotation, example = parameter.annotation, parameter.default
+        example = None if example is parameter.empty else self._to_json(key, example)
+        if annotation is parameter.empty:  # the default tells the type
+            annotation = type(example) if isinstance(example, (bool, int, float, str)) else Any
+        value = self._to_json(key, value)
         try:
-            return float(value)
+            converted = convert_setting(value, annotation)
         except ValueError:
+            reason = explain_refusal(value, annotation, example)
+            raise RegistryError(f"{self.title}: {key} is {reason}") from None
+        except (TypeError, AttributeError) as error:
             raise RegistryError(
-                f"{self.title}: {key} is a number such as {default}, not {value!r}"
-            ) from None
+                f"{self.title}: the annotation of {key}, {annotation}, cannot be checked: {error}"
+            ) from error
+        return self._to_json(key, converted)
 
     def _to_json(self, key: str, value: Any) -> Any:
         if isinstance(value, Mapping):
@@ -180,10 +190,17 @@ class Entry:
             return sorted(self._to_json(key, item) for item in value)
         if isinstance(value, Path):
             return str(value)
-        if isinstance(value, float) and not math.isfinite(value):
-            raise RegistryError(f"{self.title}: {key} must be finite, not {value}")
-        if value is None or isinstance(value, (bool, int, float, str)):
+        if value is None or isinstance(value, (bool, str)):
             return value
+        if isinstance(value, Integral):  # of numpy too
+            number = int(value)
+            if abs(number) >= 2**63:
+                raise RegistryError(f"{self.title}: {key} must have 64 bits at most")
+            return number
+        if isinstance(value, Real):
+            if not math.isfinite(value):
+                raise RegistryError(f"{self.title}: {key} must be finite, not {value}")
+            return float(value)
         raise RegistryError(f"{self.title}: {key} cannot be written as JSON: {value!r}")
 
 

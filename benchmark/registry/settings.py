@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from inspect import Parameter
-from typing import Any
+from typing import Any, get_type_hints
 
 from .imports import constructor_parameters
 
@@ -79,9 +79,13 @@ def _settings_of(name: str, parameter: Parameter) -> dict[str, Parameter]:
     """One argument as settings: itself, or the fields of the group that it is."""
     if not _is_group(parameter):
         return {name: parameter}
+    types = get_type_hints(type(parameter.default), include_extras=True)
     return {
         field.name: Parameter(
-            field.name, Parameter.KEYWORD_ONLY, default=getattr(parameter.default, field.name)
+            field.name,
+            Parameter.KEYWORD_ONLY,
+            default=getattr(parameter.default, field.name),
+            annotation=types[field.name],
         )
         for field in fields(parameter.default)
         if field.init and field.metadata.get("setting", True)

@@ -1,7 +1,7 @@
-"""The leaderboard, from records alone: no GPU, no data, no network.
+"""Leaderboards and rankings as Markdown, CSV and JSON, and all of a report's files.
 
-What stands on a board depends on what was measured and never on how fast: seconds and memory have
-a table of their own. Which records share a board, and in what order, is boards.py's.
+They need records alone: no GPU, no data, no network. What a leaderboard holds depends on what was
+measured and never on how fast: seconds and memory have a table of their own.
 """
 
 from __future__ import annotations
@@ -9,219 +9,204 @@ from __future__ import annotations
 import csv as csv_
 import io
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..leaderboard.columns import BUDGET, COST, METRICS, columns, reason_text
+from ..leaderboard.columns import columns, reason_text
 from ..leaderboard.entry import Entry
-from ..leaderboard.leaderboard import (
-    METRIC_NAMES,
-    Leaderboard,
-    build_leaderboards,
-    profile_and_seed,
-)
-from ..leaderboard.rankings import SINGLE_DATASET_NOTE, build_rankings
-from ..leaderboard.rankings_text import as_json as league_json
+from ..leaderboard.leaderboard import METRIC_NAMES, Leaderboard, profile_and_seed
+from ..leaderboard.rankings import SINGLE_DATASET_NOTE, LeaderboardSet, build_leaderboard_set
+from ..leaderboard.rankings_text import as_json as ranking_json
 from ..leaderboard.rankings_text import column_titles, sentences, table_cells
-from ..leaderboard.records import SCHEMA, Record, ReportError, metric_value, read_records
+from ..leaderboard.record_schema import BUDGET, COST
+from ..leaderboard.records import SCHEMA, Record
 from ..leaderboard.seed_variation import COLUMN_TITLES
-from ..leaderboard.seed_variation import as_json as repeats_json
+from ..leaderboard.seed_variation import as_json as seeds_json
+from ..leaderboard.text import plain_text
 from ..store.artifact_store import atomic_write
 from .latex import latex
-from .terminal import print_leaderboards
 
-__all__ = [
-    "ReportError",
-    "build_leaderboards",
-    "csv",
-    "markdown",
-    "print_leaderboards",
-    "read_records",
-    "write_report",
-]
+IDENTITY = (
+    *("board", "dataset", "fingerprint", "synthetic", "partial", "protocol"),
+    *("method", "label", "profile", "seed"),
+)
+"""Columns that say which record a row is of."""
+
+FORMULA = re.compile(r"[=+@＝＋＠\t\r]|[-－].")  # noqa: RUF001
+"""How a text begins that a spreadsheet would take for a formula."""
 
 
-def markdown(records: Sequence[Record]) -> str:
-    """Every board as a Markdown table, and ranks over data sets."""
+def markdown(results: LeaderboardSet) -> str:
+    """Every leaderboard as a Markdown table, and the rankings over datasets.
+
+    >>> from adbench.benchmark.leaderboard.rankings import build_leaderboard_set
+    >>> from adbench.benchmark.report.export import markdown
+    >>> print(markdown(build_leaderboard_set([])).splitlines()[0])
+    # Leaderboard
+    """
     lines = ["# Leaderboard", ""]
-    for board in build_leaderboards(records):
-        lines += [f"## {_escape_markdown(board.title)}", ""]
-        shown = columns(board)
-        if not board.done:
-            lines += [
-                f"- {_escape_markdown(f'{row.name}, {profile_and_seed(row)}: {reason_text(row)}')}"
-                for row in board.entries
-            ]
-        else:
-            lines.append(_markdown_line([column.title for column in shown]))
-            lines.append(_markdown_line(["---"] * len(shown)))
-            lines += [_markdown_line([column.text(row) for column in shown]) for row in board.done]
-            for row in board.missing:
-                told = [column.text(row) for column in shown[:4]] + [reason_text(row)]
-                lines.append(_markdown_line(told + [""] * (len(shown) - len(told))))
+    for board in results.leaderboards:
+        lines += [f"## {escape_markdown(board.title)}", "", *_entry_lines(board)]
         if board.seed_summaries:
-            lines += [
-                "",
-                f"Over seeds, {METRIC_NAMES[board.metric]}:",
-                "",
-                _markdown_line(COLUMN_TITLES),
-            ]
-            lines += [
-                _markdown_line(["---"] * len(COLUMN_TITLES)),
-                *(_markdown_line(r.table_cells()) for r in board.seed_summaries),
-            ]
-        lines += ["", *(f"{_escape_markdown(note)}  " for note in board.notes), ""]
+            lines += ["", f"Over seeds, {METRIC_NAMES[board.metric]}:", ""]
+            lines += _table(COLUMN_TITLES, (each.table_cells() for each in board.seed_summaries))
+        lines += ["", *(f"{escape_markdown(note)}  " for note in board.notes), ""]
     lines += ["## Over data sets", ""]
-    over = build_rankings(records)
-    for league in over:
-        lines += [
-            f"### {_escape_markdown(league.title)}",
-            "",
-            _markdown_line(column_titles(league)),
-        ]
-        lines += [
-            _markdown_line(["---"] * len(column_titles(league))),
-            *map(_markdown_line, table_cells(league)),
-            "",
-        ]
-        lines += [*(f"{_escape_markdown(note)}  " for note in sentences(league)), ""]
-    if not over:
+    for ranking in results.rankings:
+        lines += [f"### {escape_markdown(ranking.title)}", ""]
+        lines += [*_table(column_titles(ranking), table_cells(ranking)), ""]
+        lines += [*(f"{escape_markdown(note)}  " for note in sentences(ranking)), ""]
+    if not results.rankings:
         lines += [SINGLE_DATASET_NOTE, ""]
     return "\n".join(lines)
 
 
-def csv(records: Sequence[Record]) -> str:
-    """Every row of every board, with every figure: six decimals, empty where undefined."""
-    lines = []
-    for board in build_leaderboards(records):
-        for row in board.entries:
-            record, cost = row.record, row.record.get("cost") or {}
-            line = {
-                **_entry_identity(board, row),
-                "status": record["status"],
-                "reason": record["reason"],
-                "supervision": record["method"].get("supervision"),
-                "baseline": record["method"]["baseline"],
-                "below_baseline": row.worse_than_baseline,
-                "level": (record.get("level") or {}).get("chosen"),
-                "level_rule": (record.get("level") or {}).get("rule"),
-                "threshold_rule": (record.get("threshold") or {}).get("rule"),
-                "threshold": (record.get("threshold") or {}).get("value"),
-            }
-            for metric in METRICS:
-                for part, tail in (("value", ""), ("low", "_low"), ("high", "_high")):
-                    line[metric + tail] = metric_value(record, metric, part)
-            lines.append(line | {name: cost.get(name) for name in BUDGET})
-    return _to_csv(lines)
+def _entry_lines(board: Leaderboard) -> list[str]:
+    """A table of the entries, or a list of them where none has a result."""
+    if not board.done:
+        texts = (f"{e.name}, {profile_and_seed(e)}: {reason_text(e)}" for e in board.missing)
+        return [f"- {escape_markdown(text)}" for text in texts]
+    shown = columns(board)
+    rows = [[column.text(entry) for column in shown] for entry in board.done]
+    for entry in board.missing:
+        cells = [column.text(entry) for column in shown[:4]] + [reason_text(entry)]
+        rows.append(cells + [""] * (len(shown) - len(cells)))
+    return _table([column.title for column in shown], rows)
 
 
-def cost_csv(records: Sequence[Record]) -> str:
-    """Seconds and memory of every row that has them: they differ from run to run."""
-    lines = [
-        {
-            **_entry_identity(board, row),
-            "device": row.record.get("device"),
-            **{name: (row.record.get("cost") or {}).get(name) for name in COST},
-        }
-        for board in build_leaderboards(records)
-        for row in board.done
-    ]
-    return _to_csv([{k: v for k, v in line.items() if k != "rank"} for line in lines])
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    lines = [titles, ["---"] * len(titles), *rows]
+    return [f"| {' | '.join(map(escape_markdown, cells))} |" for cells in lines]
 
 
-def as_json(records: Sequence[Record]) -> str:
-    """Every board for programs: its rows in order, their figures as the records have them, and the
-    file of each; and ranks over data sets."""
-    made = [
+def escape_markdown(text: str) -> str:
+    r"""Text on one line, in which nothing is markup: no table cell, image, link or element.
+
+    >>> from adbench.benchmark.report.export import escape_markdown
+    >>> print(escape_markdown("![a](http://b) |<i> [0.1, 0.2]"))
+    \![a\](http://b) \|\<i> [0.1, 0.2]
+    """
+    text = " ".join(plain_text(text).split())
+    text = re.sub(r"([\\|*`<]|!(?=\[)|\](?=[\[(:]))", r"\\\1", text)
+    return text
+
+
+def csv(results: LeaderboardSet) -> str:
+    """Every row of every leaderboard but what differs from run to run: six decimals, empty where
+    undefined.
+
+    >>> from adbench.benchmark.leaderboard.rankings import build_leaderboard_set
+    >>> from adbench.benchmark.report.export import csv
+    >>> csv(build_leaderboard_set([]))
+    ''
+    """
+    rows = [row for board in results.leaderboards for row in board.rows()]
+    names = dict.fromkeys(name for row in rows for name in row)
+    return _to_csv([name for name in names if name not in (*COST, "device")], rows)
+
+
+def cost_csv(results: LeaderboardSet) -> str:
+    """Seconds and memory of every row with a result: they differ from run to run.
+
+    >>> from adbench.benchmark.leaderboard.rankings import build_leaderboard_set
+    >>> from adbench.benchmark.report.export import cost_csv
+    >>> cost_csv(build_leaderboard_set([]))
+    ''
+    """
+    rows = [row for board in results.leaderboards for row in board.rows()]
+    return _to_csv([*IDENTITY, "device", *COST], [row for row in rows if row["status"] == "ok"])
+
+
+def _to_csv(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return ""
+    out = io.StringIO()
+    writer = csv_.writer(out, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([_csv_cell(row.get(name)) for name in names] for row in rows)
+    return out.getvalue()
+
+
+def _csv_cell(value: Any) -> Any:
+    """A value for a spreadsheet, which would calculate what looks like a formula."""
+    if isinstance(value, float):
+        return f"{value:.6f}"
+    if isinstance(value, str):
+        text = plain_text(value)
+        return f"'{text}" if FORMULA.match(text) else text
+    return value
+
+
+def as_json(results: LeaderboardSet) -> str:
+    """Every leaderboard for programs: its entries in order, their figures as the records have them,
+    and the file of each; and the rankings over datasets.
+
+    >>> from adbench.benchmark.leaderboard.rankings import build_leaderboard_set
+    >>> from adbench.benchmark.report.export import as_json
+    >>> print(as_json(build_leaderboard_set([])).strip())
+    {
+     "boards": [],
+     "over_data_sets": [],
+     "schema": 2
+    }
+    """
+    boards = [
         {
             "title": board.title,
             "sorted_by": board.metric,
             "protocol": board.entries[0].record["protocol"],
-            "dataset": next((row.record["dataset"] for row in board.done), None),
+            "dataset": next((entry.record["dataset"] for entry in board.done), None),
             "notes": board.notes,
-            "over_seeds": repeats_json(board.seed_summaries),
-            "rows": [_entry_json(row) for row in board.entries],
+            "over_seeds": seeds_json(board.seed_summaries),
+            "rows": [_entry_json(entry) for entry in board.entries],
         }
-        for board in build_leaderboards(records)
+        for board in results.leaderboards
     ]
-    over = [league_json(league) for league in build_rankings(records)]
-    told = {"schema": SCHEMA, "boards": made, "over_data_sets": over}
-    return json.dumps(told, indent=1, sort_keys=True) + "\n"
+    rankings = [ranking_json(ranking) for ranking in results.rankings]
+    content = {"schema": SCHEMA, "boards": boards, "over_data_sets": rankings}
+    return json.dumps(content, indent=1, sort_keys=True) + "\n"
 
 
-def _entry_json(row: Entry) -> dict[str, Any]:
-    record, cost = row.record, row.record.get("cost") or {}
+def _entry_json(entry: Entry) -> dict[str, Any]:
+    record, cost = entry.record, entry.record.get("cost") or {}
     whole = ("status", "reason", "profile", "seed", "partial", "file")
     parts = ("method", "level", "threshold", "metrics", "at_published", "at_oracle", "keys")
     return {
-        "rank": row.rank,
-        "name": row.name,
-        "below_baseline": row.worse_than_baseline,
+        "rank": entry.rank,
+        "name": entry.name,
+        "below_baseline": entry.worse_than_baseline,
         **{name: record.get(name) for name in (*whole, *parts)},
         "budget": {name: cost.get(name) for name in BUDGET},
     }
 
 
-def write_report(records: Sequence[Record], folder: Path) -> list[Path]:
+def write_report(
+    records: Sequence[Record],
+    folder: Path,
+    results: LeaderboardSet | None = None,
+) -> list[Path]:
     """Write leaderboard.md, .csv, .json and .tex, cost.csv, index.html, and its charts in the
-    folder `figures` as SVG, PDF and PNG: each file whole or as it was. Returns the paths."""
+    folder `figures` as SVG, PDF and PNG: each file whole or as it was. Returns the paths.
+
+    results: the leaderboards of the records, where they are built already
+    """
     from .html.page import build_page
 
-    page = build_page(records, Path(folder))
+    results = results or build_leaderboard_set(records, folder)
     texts = {
-        "leaderboard.md": markdown(records),
-        "leaderboard.csv": csv(records),
-        "leaderboard.json": as_json(records),
-        "leaderboard.tex": latex(records),
-        "cost.csv": cost_csv(records),
-        "index.html": page.html,
+        "leaderboard.md": markdown(results),
+        "leaderboard.csv": csv(results),
+        "leaderboard.json": as_json(results),
+        "leaderboard.tex": latex(results),
+        "cost.csv": cost_csv(results),
     }
-    for name, text in texts.items():
-        atomic_write(Path(folder) / name, text)
+    for name, text in texts.items():  # before the page, which takes longer
+        atomic_write(folder / name, text)
+    page = build_page(records, folder, results=results)
+    atomic_write(folder / "index.html", page.html)
     for name, chart in page.charts.items():
         for kind in ("svg", "pdf", "png"):
-            atomic_write(Path(folder) / "figures" / f"{name}.{kind}", chart.rendered(kind))
-    return [Path(folder) / name for name in (*texts, *(["figures"] if page.charts else []))]
-
-
-def _entry_identity(board: Leaderboard, row: Entry) -> dict[str, Any]:
-    """Which row of which board."""
-    record = row.record
-    data = record["dataset"]
-    return {
-        "board": board.title,
-        "dataset": data["name"],
-        "fingerprint": data["fingerprint"],
-        "synthetic": data["synthetic"],
-        "partial": record["partial"],
-        "protocol": record["protocol"]["id"],
-        "rank": row.rank,
-        "method": record["method"]["name"],
-        "label": row.name,
-        "profile": record["profile"],
-        "seed": record["seed"],
-    }
-
-
-def _markdown_line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(_escape_markdown(cell) for cell in cells) + " |"
-
-
-def _escape_markdown(text: str) -> str:
-    """On one line, with what Markdown would take for its own made plain."""
-    text = " ".join(text.split())
-    for mark in ("\\", "|", "*", "`", "<"):
-        text = text.replace(mark, f"\\{mark}")
-    return text
-
-
-def _to_csv(lines: Sequence[Mapping[str, Any]]) -> str:
-    if not lines:
-        return ""
-    out = io.StringIO()
-    writer = csv_.DictWriter(out, list(lines[0]), lineterminator="\n")
-    writer.writeheader()
-    for line in lines:
-        writer.writerow({k: f"{v:.6f}" if isinstance(v, float) else v for k, v in line.items()})
-    return out.getvalue()
+            atomic_write(folder / "figures" / f"{name}.{kind}", chart.rendered(kind))
+    return [folder / name for name in (*texts, "index.html", *(["figures"] if page.charts else []))]

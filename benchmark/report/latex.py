@@ -1,19 +1,13 @@
-"""The boards as LaTeX tables (booktabs), to be \\input into a paper."""
+"""Leaderboards and rankings as LaTeX tables (booktabs), to be \\input into a paper."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from ..leaderboard.columns import LOWER_IS_BETTER, TITLES, reason_text
-from ..leaderboard.leaderboard import (
-    Leaderboard,
-    binning_error_text,
-    build_leaderboards,
-    profile_and_seed,
-)
-from ..leaderboard.rankings import CrossDatasetRanking, build_rankings
+from ..leaderboard.leaderboard import Leaderboard, binning_error_text, profile_and_seed
+from ..leaderboard.rankings import CrossDatasetRanking, LeaderboardSet
 from ..leaderboard.rankings_text import column_titles, sentences, table_cells
-from ..leaderboard.records import Record, metric_value, number_text
+from ..leaderboard.records import Record, metric_value
+from ..leaderboard.text import number_text, plain_text
 
 METRIC_COLUMNS = (
     "image_auroc",
@@ -47,36 +41,47 @@ ESCAPES = {
 }
 
 
-def latex(records: Sequence[Record]) -> str:
-    """A table for every board that has a result, and for ranks over data sets; what has no result
-    is told in comments.
+def latex(results: LeaderboardSet) -> str:
+    """A table for every leaderboard that has a result, and for every ranking over datasets; what
+    has no result is named in comments.
 
     The best figure of a column is bold; the intervals stand beneath their figures. Needs the
     packages booktabs and graphicx: what is wider than the text is made smaller.
+
+    >>> from adbench.benchmark.leaderboard.rankings import build_leaderboard_set
+    >>> from adbench.benchmark.report.latex import latex
+    >>> print(latex(build_leaderboard_set([])).strip())
+    % Made by adbench report. \\usepackage{booktabs,graphicx}
     """
     parts = ["% Made by adbench report. \\usepackage{booktabs,graphicx}"]
-    for board in build_leaderboards(records):
+    for board in results.leaderboards:
         parts.append(_comment(board.title))
         parts += [
-            _comment(f"{row.name}, {profile_and_seed(row)}: {reason_text(row)}")
-            for row in board.missing
+            _comment(f"{entry.name}, {profile_and_seed(entry)}: {reason_text(entry)}")
+            for entry in board.missing
         ]
         if board.done:
             parts.append(_table(board))
-    parts += [_ranking_table(league) for league in build_rankings(records)]
+    parts += [_ranking_table(ranking) for ranking in results.rankings]
     return "\n".join(parts) + "\n"
 
 
-def escape_latex(text: str) -> str:
-    """On one line, with what TeX would take for its own made plain; other letters beyond ASCII
-    are left to the encoding."""
-    kept = (mark for mark in " ".join(text.split()) if mark.isprintable())
-    return "".join(ESCAPES.get(mark, mark) for mark in kept)
+def escape_latex(text: object) -> str:
+    """Text on one line, in which nothing is a command of TeX; letters beyond ASCII that have no
+    command of their own are left to the encoding.
+
+    >>> from adbench.benchmark.report.latex import escape_latex
+    >>> print(escape_latex("50 % of $x$"))
+    50 \\% of \\$x\\$
+    """
+    return "".join(ESCAPES.get(char, char) for char in " ".join(plain_text(text).split()))
 
 
 def _table(board: Leaderboard) -> str:
     shown = [
-        name for name in METRIC_COLUMNS if any(row.value(name) is not None for row in board.done)
+        name
+        for name in METRIC_COLUMNS
+        if any(entry.value(name) is not None for entry in board.done)
     ]
     arrows = {name: r"$\downarrow$" if name in LOWER_IS_BETTER else r"$\uparrow$" for name in shown}
     heads = ["method", "level", *(f"{escape_latex(TITLES[name])} {arrows[name]}" for name in shown)]
@@ -91,33 +96,33 @@ def _table(board: Leaderboard) -> str:
         r"\midrule",
     ]
     best = {name: _best_value(board, name) for name in shown}
-    for row in board.done:
-        level = (row.record.get("level") or {}).get("chosen") or "--"
-        cells = [escape_latex(row.name), str(level)]
+    for entry in board.done:
+        level = (entry.record.get("level") or {}).get("chosen") or "--"
+        cells = [escape_latex(entry.name), escape_latex(level)]
         for name in shown:
-            text = number_text(row.value(name))
+            text = number_text(entry.value(name))
             text = rf"\textbf{{{text}}}" if text == best[name] else text
             cells.append("--" if text == "-" else text)
         lines.append(" & ".join(cells) + r" \\")
-        bounds = [_interval_text(row.record, name) for name in shown]
+        bounds = [_interval_text(entry.record, name) for name in shown]
         if any(bounds):
             small = [rf"{{\scriptsize {bound}}}" if bound else "" for bound in bounds]
             lines.append(" & ".join(["", "", *small]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table}"])
 
 
-def _ranking_table(league: CrossDatasetRanking) -> str:
+def _ranking_table(ranking: CrossDatasetRanking) -> str:
     lines = [
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{escape_latex(' '.join([league.title + '.', *sentences(league)]))}}}",
+        rf"\caption{{{escape_latex(' '.join([ranking.title + '.', *sentences(ranking)]))}}}",
         RESIZE_BOX,
-        rf"\begin{{tabular}}{{lrl{'r' * len(league.datasets)}}}",
+        rf"\begin{{tabular}}{{lrl{'r' * len(ranking.datasets)}}}",
         r"\toprule",
     ]
     rows = [
         " & ".join(map(escape_latex, row)) + r" \\"
-        for row in (column_titles(league), *table_cells(league))
+        for row in (column_titles(ranking), *table_cells(ranking))
     ]
     lines += [rows[0], r"\midrule", *rows[1:], r"\bottomrule", r"\end{tabular}}", r"\end{table}"]
     return "\n".join(lines)
@@ -125,7 +130,7 @@ def _ranking_table(league: CrossDatasetRanking) -> str:
 
 def _best_value(board: Leaderboard, metric: str) -> str:
     """As it is printed, so that what looks alike is marked alike."""
-    values = [value for row in board.done if (value := row.value(metric)) is not None]
+    values = [value for entry in board.done if (value := entry.value(metric)) is not None]
     return number_text(min(values) if metric in LOWER_IS_BETTER else max(values))
 
 
@@ -136,4 +141,4 @@ def _interval_text(record: Record, metric: str) -> str:
 
 
 def _comment(text: str) -> str:
-    return "% " + " ".join(text.split())
+    return "% " + " ".join(plain_text(text).split())

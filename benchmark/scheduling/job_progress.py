@@ -1,15 +1,16 @@
-"""What is known of a job that is being worked on: for the live view and for `adbench status`."""
+"""The progress of a running job: for the table of a run and for `adbench status`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from .events import Heartbeat, Progress
 
 
 @dataclass
 class JobProgress:
-    """Times are in seconds of one clock that never goes back.
+    """How far a running job is. Times are in seconds of one clock that never goes back.
 
     phase: starting, prepare, train, predict, evaluate     part: of the data, where a phase has any
     step, total: how far a phase is     started: when its process ran, None before
@@ -34,29 +35,30 @@ class JobProgress:
     _first: tuple[float, float] | None = None  # a step of this phase, and when
     _last: float = 0.0
 
-    def on_event(self, event: str, facts: Mapping[str, Any], now: float) -> None:
-        """What the engine told."""
+    def on_progress(self, progress: Progress, now: float) -> None:
+        """Take over an event of the engine."""
         self.last_heartbeat = now
+        event = progress.event
         if event == "phase":
-            self._enter(facts["phase"], "")
-        elif "step" in facts and event != "oom":
+            self._enter(progress.phase, "")
+        elif progress.step is not None and progress.of is not None and event != "oom":
             phase = event if event in ("train", "predict") else "prepare"
-            part = str(facts.get("part", "" if phase != "prepare" else event))
-            self._enter(phase, part)
-            self.step, self.total = float(facts["step"]), float(facts["of"])
-            self.loss, self._last = facts.get("loss"), now
+            self._enter(phase, progress.part or ("" if phase != "prepare" else event))
+            self.step, self.total = progress.step, progress.of
+            self.loss, self._last = progress.loss, now
             self._first = self._first or (self.step, now)
 
-    def on_heartbeat(self, facts: Mapping[str, Any], now: float) -> None:
+    def on_heartbeat(self, heartbeat: Heartbeat, now: float) -> None:
+        """Take over the memory that a sign of life reports."""
         self.last_heartbeat = now
-        self.memory_mb = facts.get("memory_mb", self.memory_mb)
-        self.gpu_mb = facts.get("gpu_mb", self.gpu_mb)
+        self.memory_mb = self.memory_mb if heartbeat.memory_mb is None else heartbeat.memory_mb
+        self.gpu_mb = self.gpu_mb if heartbeat.gpu_mb is None else heartbeat.gpu_mb
 
     @property
     def location(self) -> str:
         """Such as "train 12/180", for a sentence."""
-        said = " ".join(part for part in (self.phase, self.part) if part)
-        return f"{said} {self.step:.0f}/{self.total:.0f}" if self.total else said
+        phase = " ".join(part for part in (self.phase, self.part) if part)
+        return f"{phase} {self.step:.0f}/{self.total:.0f}" if self.total else phase
 
     def seconds_per_step(self) -> float | None:
         """Seconds that a step, or a predicted sample, takes; None before a second one."""

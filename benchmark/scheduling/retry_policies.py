@@ -1,86 +1,98 @@
-"""What is tried again, what is set aside, and how long a full disk is waited for."""
+"""Which jobs are retried, which methods are set aside, how long a full disk is waited for."""
 
 from __future__ import annotations
 
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..leaderboard.records import plain_text
 from ..store.atomic_files import free_bytes
+from .events import Died
 from .job import Job
 
 MAX_ATTEMPTS = 3
-"""Of a job whose process dies of a signal; of one that dies for want of memory, two."""
+"""Attempts of a job whose process dies of a signal; two where memory runs out."""
 
 SAME_FAILURES = 2
-"""Cells of one method that fail alike before the rest of it is set aside."""
+"""Experiments of one method that fail alike, after which its others are set aside."""
 
 
 @dataclass
 class RetryHistory:
-    """What became of a job's attempts so far, for its record."""
+    """How earlier attempts of a job ended, for its record."""
 
     attempts: list[dict[str, Any]] = field(default_factory=list)
     out_of_memory: bool = False
 
-    def record_death(self, facts: Mapping[str, Any], where: str) -> str:
-        """Note a death; the reason to give up, empty where it is worth another attempt."""
-        said = describe_death(facts)
-        told: dict[str, Any] = {"ended": said, "at": where}
-        if facts.get("batch"):
-            told["batch"] = facts["batch"]
-        self.attempts.append(told)
-        if facts.get("memory"):
+    def record_death(self, death: Died, location: str, batch: int) -> str:
+        """Note the death of an attempt, and return why to give up; empty for another attempt.
+
+        location: how far the job was        batch: its rows at a time
+        """
+        reason = describe_death(death)
+        self.attempts.append({"ended": reason, "at": location})
+        if death.out_of_memory:
+            self.attempts[-1]["batch"] = batch
             if self.out_of_memory:
-                return f"{said}, also with half the batch"
+                return f"{reason}, also with half the batch"
             self.out_of_memory = True
             return ""
-        if facts.get("signal") is None and not facts.get("lost"):
-            return said  # it chose to end, and would again
+        if death.signal is None and not death.lost:
+            return reason  # it chose to end, and would again
         count = len(self.attempts)
-        return f"{said}, in the last of {count} attempts" if count >= MAX_ATTEMPTS else ""
+        return f"{reason}, in the last of {count} attempts" if count >= MAX_ATTEMPTS else ""
 
 
-def describe_death(facts: Mapping[str, Any]) -> str:
-    """One line on how a process ended that should not have."""
-    if facts.get("said"):
-        return str(facts["said"])
-    if facts.get("memory"):
+def describe_death(death: Died) -> str:
+    """Return in one line how the process of a job ended, without an outcome.
+
+    >>> from adbench.benchmark.scheduling.events import Died
+    >>> from adbench.benchmark.scheduling.retry_policies import describe_death
+    >>> describe_death(Died(signal=11)), describe_death(Died(code=7))
+    ('killed by SIGSEGV', 'its process ended with exit code 7 before it was done')
+    """
+    if death.reason:
+        return plain_text(death.reason)
+    if death.out_of_memory:
         return "killed: this machine has not enough memory"
-    if (number := facts.get("signal")) is not None:
+    if death.signal is not None:
         try:
-            return f"killed by {signal.Signals(number).name}"
+            return f"killed by {signal.Signals(death.signal).name}"
         except ValueError:
-            return f"killed by signal {number}"
-    return f"its process ended with exit code {facts.get('code')} before it was done"
+            return f"killed by signal {death.signal}"
+    return f"its process ended with exit code {death.code} before it was done"
 
 
 def with_half_batch(job: Job) -> Job:
-    """The same job with half as many rows at a time, in prediction and in training."""
-    run = dict(job["run"])
-    rows = run["micro"] or job.get("experiment", {}).get("method_args", {}).get("batch")
-    whole = rows if isinstance(rows, int) else run["batch"]
-    return job | {"run": run | {"batch": max(1, run["batch"] // 2), "micro": max(1, whole // 2)}}
+    """Return the same job with half as many rows at a time, in prediction and in training."""
+    context = job.context
+    rows = context.micro or job.experiments[0].method_args.get("batch")
+    whole = rows if isinstance(rows, int) and job.method else context.batch
+    half = replace(context, batch=max(1, context.batch // 2), micro=max(1, whole // 2))
+    return replace(job, context=half)
 
 
 class CircuitBreaker:
     """Sets a method aside when experiments of it fail alike: its other experiments would, too."""
 
     def __init__(self) -> None:
-        self._cells: dict[tuple[str, str], set[str]] = defaultdict(set)
+        self._failed: dict[tuple[str, str], set[str]] = defaultdict(set)
         self._aside: dict[str, str] = {}
 
-    def record_failure(self, method: str, cell: str, said: str) -> str:
-        """Note a failure; why the method is set aside from now on, if that is new."""
-        cells = self._cells[method, said]
-        cells.add(cell)
-        if len(cells) < SAME_FAILURES or method in self._aside:
+    def record_failure(self, method: str, experiment: str, reason: str) -> str:
+        """Note a failure, and return why the method is set aside from now on, if that is new."""
+        failed = self._failed[method, reason]
+        failed.add(experiment)
+        if len(failed) < SAME_FAILURES or method in self._aside:
             return ""
-        self._aside[method] = f"set aside after {len(cells)} experiments of it failed alike: {said}"
+        self._aside[method] = (
+            f"set aside after {len(failed)} experiments of it failed alike: {reason}"
+        )
         return self._aside[method]
 
     def open_reason(self, method: str) -> str:
@@ -92,7 +104,7 @@ class DiskSpaceGuard:
     """Waits for room on a disk: after a failure for want of it, work goes on one job at a time
     until one gets through.
 
-    patience: seconds to wait in all before giving up
+    timeout: seconds to wait in all before giving up
     """
 
     STEP = 15.0
@@ -104,7 +116,7 @@ class DiskSpaceGuard:
     def __init__(
         self, folder: Path, timeout: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._folder, self._patience, self._clock = folder, timeout, clock
+        self._folder, self._timeout, self._clock = folder, timeout, clock
         self._since: float | None = None
         self._tried, self._free = 0.0, 0
 
@@ -113,7 +125,7 @@ class DiskSpaceGuard:
         return self._since is not None
 
     def mark_full(self) -> bool:
-        """Note a failure; whether this is the first of a pause, which a user should hear of."""
+        """Note a failure, and return whether it is the first of a pause, which a user is told."""
         first = self._since is None
         now = self._clock()
         self._since = now if self._since is None else self._since
@@ -129,7 +141,7 @@ class DiskSpaceGuard:
 
     def timed_out(self) -> bool:
         """Whether it has been waited for long enough."""
-        return self._since is not None and self._clock() - self._since >= self._patience
+        return self._since is not None and self._clock() - self._since >= self._timeout
 
     def mark_free(self) -> None:
         """Something got through."""

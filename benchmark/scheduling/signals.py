@@ -1,8 +1,9 @@
-"""Ctrl-C: the first asks, the second does not."""
+"""Ctrl-C and SIGTERM: the first lets every job finish its step, the second ends at once."""
 
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -12,21 +13,40 @@ from .console import ConsoleReporter
 
 @contextmanager
 def stop_on_signals(reporter: ConsoleReporter) -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C (or SIGTERM) asks, to be answered between steps; the second does not."""
-    asked = False
+    """Catch the signals in the block, and give whether one came. A second one raises
+    KeyboardInterrupt. In another thread than the main one, where Python catches none, none comes.
+    """
+    stopping = False
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
+    def request_stop(number: int, frame: FrameType | None) -> None:
+        nonlocal stopping
+        if stopping:
             raise KeyboardInterrupt
-        asked = True
+        stopping = True
         reporter.print_line(
             "stopping after this step, with everything kept; once more stops at once"
         )
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    with _handlers(request_stop, signal.SIGINT, signal.SIGTERM):
+        yield lambda: stopping
+
+
+@contextmanager
+def interrupt_on_sigterm() -> Iterator[None]:
+    """Raise KeyboardInterrupt on SIGTERM in the block, as on Ctrl-C."""
+    with _handlers(signal.default_int_handler, signal.SIGTERM):
+        yield
+
+
+@contextmanager
+def _handlers(
+    handler: Callable[[int, FrameType | None], object], *numbers: signal.Signals
+) -> Iterator[None]:
+    """Replace the handlers of signals in the block, if this is the main thread."""
+    is_main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, handler) for number in numbers if is_main}
     try:
-        yield lambda: asked
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)

@@ -1,8 +1,8 @@
-"""What is running, what is done and what was left half-way, as far as the files tell.
+"""What runs, what is done and what was left unfinished, read from the files of runs and a store.
 
 A lock that is held is work of a living process; a folder under `resume` whose lock nobody holds was
-left by one that was stopped, and the same command goes on from it. A run also says itself what it
-is at, every second; when it died, that is what it said last.
+left by one that was stopped, and the same command goes on from it. A run also writes its state
+every second; when it died, the state is its last.
 """
 
 from __future__ import annotations
@@ -13,12 +13,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..leaderboard.records import Record, ReportError, metric_value, number_text, read_records
+from ..leaderboard.records import (
+    Record,
+    ReportError,
+    metric_value,
+    number_text,
+    plain_text,
+    read_records,
+)
 from ..store.leases import is_locked
 from .run_state import read_run_states
 
 SILENT_SECONDS = 60.0
-"""Seconds without a sign of life that are worth telling."""
+"""Seconds without a sign of life after which a job is shown as silent."""
 
 STATUS_NAMES = {
     "stage": "training a stage",
@@ -32,7 +39,7 @@ STATUS_NAMES = {
 class PartialWork:
     """Something unfinished in a store.
 
-    what: training (a stage) | predicting | evaluating     key: of the artefact it makes
+    what: training (a stage) | predicting | evaluating     key: of the artifact it makes
     running: whether a process holds its lock
     kept: shards of predictions, or states of training, that are kept     size: of them, in bytes
     age: seconds since something was last kept; None where nothing was
@@ -48,13 +55,17 @@ class PartialWork:
 
 @dataclass(frozen=True)
 class Status:
-    """runs: what they said of themselves (state.py)"""
+    """The records, the unfinished work and the runs of a folder of results and a store.
+
+    runs: their states (run_state.py)
+    """
 
     records: list[Record]
     work: list[PartialWork]
     runs: list[dict[str, Any]] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
+        """All of it as JSON values."""
         return {
             "records": [
                 {
@@ -71,29 +82,36 @@ class Status:
         }
 
     def lines(self) -> list[str]:
+        """All of it as lines for a terminal."""
         counts = Counter(str(record["status"]) for record in self.records)
-        said = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+        records = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
         running = sum(work.running for work in self.work)
-        lines = [f"{said or 'no'} records; {running} running, {len(self.work) - running} left"]
+        lines = [f"{records or 'no'} records; {running} running, {len(self.work) - running} left"]
         for run in self.runs:
             lines += _run_lines(run)
         lines += [_record_line(record) for record in self.records]
         lines += [_partial_work_line(work) for work in self.work]
-        return lines
+        return [plain_text(line) for line in lines]
 
 
 def read_status(out: Path, store: Path) -> Status:
-    """Of a folder of results and a store; neither need be there."""
+    """The status of a folder of results and a store; neither need be there.
+
+    >>> from pathlib import Path
+    >>> from adbench.benchmark.scheduling.status import read_status
+    >>> read_status(Path("/no/such/folder"), Path("/no/such/store")).lines()
+    ['no records; 0 running, 0 left']
+    """
     try:
         records: list[Record] = list(read_records(out / "records"))
     except ReportError:
         records = []
-    return Status(records, _partial_work(store), [told for _, told in read_run_states(out)])
+    return Status(records, _partial_work(store), [state for _, state in read_run_states(out)])
 
 
 def _partial_work(store: Path) -> list[PartialWork]:
-    """Running first, then what was left, the latest first."""
-    found = []
+    """The unfinished work of a store: running first, then what was left, the latest first."""
+    unfinished = []
     names = {
         path.stem for path in (store / "locks").glob("*.lock") if is_locked(path, if_unknown=False)
     }
@@ -113,12 +131,13 @@ def _partial_work(store: Path) -> list[PartialWork]:
         running = is_locked(store / "locks" / f"{name}.lock", if_unknown=False)
         if running or kept:
             age = max(0.0, now - max(times)) if times else None
-            found.append(PartialWork(STATUS_NAMES.get(kind, kind), key, running, kept, size, age))
-    return sorted(found, key=lambda work: (not work.running, work.age or 0.0, work.key))
+            what = STATUS_NAMES.get(kind, kind)
+            unfinished.append(PartialWork(what, key, running, kept, size, age))
+    return sorted(unfinished, key=lambda work: (not work.running, work.age or 0.0, work.key))
 
 
 def _run_lines(run: dict[str, Any]) -> list[str]:
-    """Of one run, then of each cell it is at."""
+    """The line of a run, then one of each of its jobs."""
     counts = ", ".join(
         f"{count} {what.replace('_', ' ')}" for what, count in run["counts"].items() if count
     )
@@ -130,24 +149,24 @@ def _run_lines(run: dict[str, Any]) -> list[str]:
         lines = [
             f"  stopped  {who}, {_age_text(run['age'])} ago: {counts}; the same command goes on"
         ]
-    return lines + [_job_line(cell) for cell in run["doing"]]
+    return lines + [_job_line(job) for job in run["doing"]]
 
 
-def _job_line(cell: dict[str, Any]) -> str:
-    said = " ".join(filter(None, (cell["phase"], cell["part"])))
-    if cell["of"]:
-        said += f" {cell['step']:.0f}/{cell['of']:.0f}"
-    if cell["seconds_each"] is not None:
-        said += f", {cell['seconds_each']:.2g} s each"
-    if cell["seconds_left"]:
-        said += f", {_age_text(cell['seconds_left'])} left"
-    if (amount := cell["gpu_mb"] or cell["memory_mb"]) is not None:
-        said += f", {amount / 1e3:.1f} GB"
-    if cell["attempt"] > 1:
-        said += f", attempt {cell['attempt']}"
-    if cell["silent_seconds"] >= SILENT_SECONDS:
-        said += f", silent for {_age_text(cell['silent_seconds'])}"
-    return f"    {cell['experiment']}  {said}"
+def _job_line(job: dict[str, Any]) -> str:
+    line = " ".join(filter(None, (job["phase"], job["part"])))
+    if job["of"]:
+        line += f" {job['step']:.0f}/{job['of']:.0f}"
+    if job["seconds_each"] is not None:
+        line += f", {job['seconds_each']:.2g} s each"
+    if job["seconds_left"]:
+        line += f", {_age_text(job['seconds_left'])} left"
+    if (amount := job["gpu_mb"] or job["memory_mb"]) is not None:
+        line += f", {amount / 1e3:.1f} GB"
+    if job["attempt"] > 1:
+        line += f", attempt {job['attempt']}"
+    if job["silent_seconds"] >= SILENT_SECONDS:
+        line += f", silent for {_age_text(job['silent_seconds'])}"
+    return f"    {job['experiment']}  {line}"
 
 
 def _record_line(record: Record) -> str:
@@ -164,12 +183,12 @@ def _record_line(record: Record) -> str:
 
 
 def _partial_work_line(work: PartialWork) -> str:
-    said = f"{work.kept} kept, {work.size / 1e6:.1f} MB" if work.kept else "nothing kept yet"
+    kept = f"{work.kept} kept, {work.size / 1e6:.1f} MB" if work.kept else "nothing kept yet"
     if work.age is not None:
-        said += f", last {_age_text(work.age)} ago"
+        kept += f", last {_age_text(work.age)} ago"
     state = "running" if work.running else "left"
     after = "" if work.running else "; the same command goes on"
-    return f"  {state:<8} {work.what} {work.key[:8]}  {said}{after}"
+    return f"  {state:<8} {work.what} {work.key[:8]}  {kept}{after}"
 
 
 def _age_text(seconds: float) -> str:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Annotated
 
 import numpy as np
+from msgspec import Meta
 
 from ..base import DataError
 from .hdf5_arrays import Array
@@ -37,6 +39,21 @@ def parse_range(value: str | Sequence[float] | None) -> list[float] | str | None
             f"range is LOW,HIGH (two numbers, the first smaller) or train, not {value!r}"
         ) from None
     return [low, high]
+
+
+def _is_range(value: str | Sequence[float]) -> bool:
+    try:
+        parse_range(value)
+    except ValueError:
+        return False
+    return True
+
+
+_RULE = {"check": _is_range, "words": "that is 'train' or LOW,HIGH such as 0,4095"}
+ValueRange = Annotated[
+    str | Sequence[Annotated[float, Meta(description="any number")]], Meta(extra=_RULE)
+]
+"""The type of a setting that `parse_range` reads."""
 
 
 def measure_range(samples: Iterable[Array], name: str) -> tuple[float, float]:

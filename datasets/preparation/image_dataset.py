@@ -15,7 +15,7 @@ from torch import Tensor
 from ..base import DataError, Sample, Spec
 from ..io.hdf5_arrays import Array
 from ..io.images import read_image, read_mask, resize, resize_mask, stored_colours
-from ..io.value_range import outside_range_text
+from ..io.value_range import ValueRange, outside_range_text
 from ..splits.assignment import Case
 from ..transforms.tiles import cut_tiles, tile_starts
 from .file_dataset import CaseSamples, FileDataset
@@ -61,7 +61,7 @@ class ImageDataset(FileDataset, ABC):
         channels: int | None,
         tile: int | None = None,
         overlap: int = 0,
-        range: str | Sequence[float] | None = None,
+        range: ValueRange | None = None,
     ) -> None:
         self._set_range(range)
         if channels not in (None, 1, 3):

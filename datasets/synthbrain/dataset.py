@@ -13,12 +13,13 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
+from msgspec import Meta
 
-from ..base import DataError, Progress, Sample, Spec, no_progress
+from ..base import Count, DataError, Many, Natural, Progress, Sample, Spec, no_progress
 from ..preparation.prepared_dataset import PreparedDataset
 from ..preparation.prepared_file import prepare_once
 from ..preparation.writer import SampleWriter
@@ -37,6 +38,12 @@ CODE_FOLDERS = (Path(__file__).parent, Path(__file__).parents[1] / "transforms")
 """The folders whose code generates the samples; all of it counts for the cache key."""
 
 MODALITY_SETS = {"4ch": MODALITIES, **{name: (name,) for name in MODALITIES}}
+
+
+Modality = Literal["t1", "t2", "flair", "t1ce"]
+Role = Literal[
+    "train", "train-abnormal", "held_out", "val", "val-abnormal", "test", "test-abnormal"
+]
 
 
 class Preset(NamedTuple):
@@ -85,12 +92,12 @@ class SynthBrain(PreparedDataset):
     def __init__(
         self,
         *,
-        preset: str = "default",
-        modalities: str | Sequence[str] = "4ch",
-        size: int | None = None,
-        subjects: Mapping[str, int] | None = None,
-        seed: int = 0,
-        norm: str = "healthy_ref",
+        preset: Literal["tiny", "demo", "default", "hires", "vol"] = "default",
+        modalities: Literal["4ch"] | Modality | Many[Modality] = "4ch",
+        size: Count | None = None,
+        subjects: Mapping[Role, Annotated[int, Meta(ge=0, le=1000)]] | None = None,
+        seed: Natural = 0,
+        norm: Literal["healthy_ref", "p1p99"] = "healthy_ref",
     ) -> None:
         _check_choice("preset", preset, PRESETS)
         _check_choice("norm", norm, NORMS)

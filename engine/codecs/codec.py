@@ -68,13 +68,15 @@ class Codec(BatchedModule):
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
-        """Encode (N, C, *S) in `range` to z (N, C', *S')."""
-        return (apply_in_batches(self.encode_unscaled, self.batch, x) - self.centre) * self.scale
+        """Encode (N, C, *S) in `range` to z (N, C', *S'), in x's precision."""
+        code = apply_in_batches(self.encode_unscaled, self.batch, x).to(x.dtype)
+        return (code - self.centre) * self.scale
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
-        """Decode z (N, C', *S') to (N, C, *S), about in `range`."""
-        return apply_in_batches(self.decode_unscaled, self.batch, z / self.scale + self.centre)
+        """Decode z (N, C', *S') to (N, C, *S), about in `range`, in z's precision."""
+        code = z / self.scale + self.centre
+        return apply_in_batches(self.decode_unscaled, self.batch, code).to(z.dtype)
 
     @torch.no_grad()
     def fit_scale(

@@ -11,6 +11,7 @@ from ..runtime.context import TrainingContext
 from ..runtime.rng import Rng
 from ..training.data_loading import Examples
 from ..training.loop import Training, train_module
+from ..transforms.amplitude import Amplitude, to_units, unit_of
 from ..transforms.augmentation import random_shift
 from ..transforms.resizing import ResizePad
 from .autoencoder import VQ
@@ -31,6 +32,8 @@ class CodecTraining:
     fit_scale: give the latents unit variance afterwards
     max_samples: from which the variance is taken
     name: in the state store and in the random streams
+    amplitude, unit: of signals that the codec sees about 0 in this unit, see `amplitude.unit_of`;
+        None for samples that it sees as the canvas has them
 
     >>> from adbench.engine.codecs.training import CodecTraining
     >>> from adbench.engine.training.loop import Training
@@ -48,11 +51,14 @@ class CodecTraining:
     fit_scale: bool = True
     max_samples: int = 512
     name: str = "codec"
+    amplitude: Amplitude | None = None
+    unit: Tensor | None = None
 
     def settings(self) -> Mapping[str, object]:
         """All that the trained codec depends on besides the data, the seed and the module."""
-        settings = {"plan": asdict(self.plan), "canvas": asdict(self.canvas)}
-        return {**settings, "shift": self.shift, "measured": self.fit_scale and self.max_samples}
+        settings: dict[str, object] = {"plan": asdict(self.plan), "canvas": asdict(self.canvas)}
+        settings |= {"shift": self.shift, "measured": self.fit_scale and self.max_samples}
+        return settings if self.amplitude is None else {**settings, "amplitude": self.amplitude}
 
     def train(self, data: Examples, context: TrainingContext) -> None:
         """Train the codec, or load it where the context's cache has the same stage."""
@@ -60,12 +66,15 @@ class CodecTraining:
 
     def _train(self, data: Examples, context: TrainingContext) -> None:
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-            return self.module.loss(self.canvas.forward(random_shift(x, rng, self.shift)), rng)
+            return self.module.loss(self._preprocess(random_shift(x, rng, self.shift)), rng)
 
         if isinstance(self.module, VQ):
-            initialize_codebook(self.module, data, context, preprocess=self.canvas.forward)
+            initialize_codebook(self.module, data, context, preprocess=self._preprocess)
         train_module(loss, self.module, data, context, self.plan, self.name)
         if self.fit_scale:
             self.module.fit_scale(
-                data, context, preprocess=self.canvas.forward, max_samples=self.max_samples
+                data, context, preprocess=self._preprocess, max_samples=self.max_samples
             )
+
+    def _preprocess(self, x: Tensor) -> Tensor:
+        return to_units(self.canvas.forward(x), unit_of(self.amplitude, x, self.unit))

@@ -6,6 +6,8 @@ Level l is index l - 1 of the papers' arrays, so that alpha_bar[0] = 1 and a cle
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -141,7 +143,9 @@ def shift_snr(schedule: Schedule, factor: float) -> Schedule:
     return Schedule(1 - alpha_bar[1:] / alpha_bar[:-1], f"{schedule.name} snr {factor}")
 
 
-SCHEDULES = {
+ScheduleName = Literal["linear", "linear_latent", "scaled_linear", "cosine", "even"]
+
+SCHEDULES: dict[str, Callable[[int], Schedule]] = {
     "linear": linear_schedule,
     "linear_latent": latent_linear_schedule,
     "scaled_linear": scaled_linear_schedule,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .schedule import Schedule, build_schedule
+from ..runtime.setting_types import Count
+from .schedule import Schedule, ScheduleName, build_schedule
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,8 @@ class ScheduleConfig:
     10
     """
 
-    T: int = 1000
-    beta: str = "linear"
+    T: Count = 1000
+    beta: ScheduleName = "linear"
 
     def build(self) -> Schedule:
         """Return the schedule."""

@@ -16,7 +16,7 @@ from importlib import import_module
 from importlib.metadata import version
 from math import ceil, sqrt
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,9 @@ LAYERS = (2, 4, 10)
 """The blocks of EfficientNet-lite0 that are compared: at 1/4, 1/8 and 1/16 of the side."""
 
 BACKBONE_VARIABLE = "ADBENCH_LPIPS_BACKBONE"
+
+
+FeaturesName = Literal["effperc", "effperc-random", "lpips"]
 
 
 class FeaturesError(ValueError):

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from ..runtime.context import BatchedModule
 from ..runtime.fixed_batches import apply_in_batches
@@ -23,6 +24,12 @@ class ContextEncoder(BatchedModule):
     size: of the code
     layers: bottleneck blocks at each of four resolutions; (3, 4, 6, 3) is ResNet-50
     width: channels inside the first of them, doubled at each resolution
+
+    >>> import torch
+    >>> from adbench.engine.networks.context_encoder import ContextEncoder
+    >>> encoder = ContextEncoder(1, 1, 4, layers=(1, 1, 1, 1), width=4).eval()
+    >>> encoder(torch.zeros(2, 1, 32)).shape
+    torch.Size([2, 4])
     """
 
     def __init__(
@@ -35,6 +42,7 @@ class ContextEncoder(BatchedModule):
         if len(layers) != 4:
             raise ValueError(f"a residual network has layers at four resolutions, not {layers}")
         groups = math.gcd(32, width)
+        self.ndim, self.widths = ndim, [4 * width << i for i in range(4)]
         self.net = ResNet(
             "bottleneck", list(layers), [width << i for i in range(4)], spatial_dims=ndim,
             n_input_channels=channels, conv1_t_stride=2, num_classes=size,
@@ -47,3 +55,20 @@ class ContextEncoder(BatchedModule):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x) if self.training else apply_in_batches(self.net, self.batch, x)
+
+    def feature_maps(self, x: Tensor, visible: Tensor) -> list[Tensor]:
+        """The features at each of the four resolutions, (N, widths[i], *S'), 0 where not visible.
+
+        x: (N, C, *S)
+        visible: (N, 1, *S) bool; where it is false x is no input
+        """
+
+        def masked(y: Tensor) -> Tensor:
+            return y * interpolate(visible.to(y), size=y.shape[2:])
+
+        net, features = self.net, []
+        x = masked(net.maxpool(net.act(net.bn1(net.conv1(x * visible)))))
+        for layer in (net.layer1, net.layer2, net.layer3, net.layer4):
+            x = masked(layer(x))
+            features.append(x)
+        return features

@@ -27,6 +27,7 @@ def build_unet(
     groups: int | None = None,
     eps: float = 1e-6,
     zero_attention: bool = False,
+    out_norm: bool = True,
     image: int = 0,
     vector: int = 0,
     context: int = 0,
@@ -50,6 +51,7 @@ def build_unet(
     groups: of the norms, 32 or the most that divide every width if None
     eps: of the norms, 1e-5 in guided-diffusion and after it
     zero_attention: attention adds nothing before training, as in guided-diffusion
+    out_norm: normalise before the last activation and convolution
     image: number of further channels beside x, 0 for none
     vector: size of a conditioning vector, 0 for none
     context: size of tokens to attend to, 0 for none
@@ -84,6 +86,8 @@ def build_unet(
         extra_embedding=4 * widths[0] if vector else 0,
         zero_attention=zero_attention,
     )
+    if not out_norm:
+        net.out[0] = nn.Identity()  # in its place, so that the convolution's name stays
     sizes = {"image": image, "vector": vector, "context": context, "label": labels}
     return DiffusionUNet(
         net, condition_names=tuple(name for name, size in sizes.items() if size), vector=vector

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch.func import functional_call
 from torch.nn.functional import leaky_relu
 
 from ..features.pretrained import build_perceptual
+from ..training.loop import Training
 
 
 class PatchDiscriminatorLoss(nn.Module):
@@ -24,6 +26,7 @@ class PatchDiscriminatorLoss(nn.Module):
     ndim, channels: of the samples
     weight: of the generator's loss
     starts: step from which on the generator's loss counts; the discriminator learns from the first
+    warmup: steps from there in which the generator's weight rises linearly from 0
     width: channels after the first layer
     layers: of the discriminator
     kind: least squares (Mao et al. 2017) of rectified logits, as MONAI's tutorials and ddpm-ood; or
@@ -41,6 +44,7 @@ class PatchDiscriminatorLoss(nn.Module):
         *,
         weight: float = 0.01,
         starts: int = 0,
+        warmup: int = 0,
         width: int = 64,
         layers: int = 3,
         kind: Literal["least squares", "hinge"] = "least squares",
@@ -53,6 +57,7 @@ class PatchDiscriminatorLoss(nn.Module):
         norm = ("group", {"num_groups": math.gcd(32, 2 * width)})
         self.net = PatchDiscriminator(ndim, width, channels, num_layers_d=layers, norm=norm)
         self.weight, self.starts, self.hinge = weight, starts, kind == "hinge"
+        self.warmup = warmup
         self.rate, self.slope = rate, slope
         with torch.no_grad():
             for value in self.net.parameters():
@@ -64,7 +69,7 @@ class PatchDiscriminatorLoss(nn.Module):
         frozen = {key: value.detach() for key, value in weights.items()}
         fake = self._logits(frozen, reconstruction)
         fake = -fake if self.hinge else (fake - 1).square()
-        generator = self.weight * (step >= self.starts) * fake.flatten(1).mean(1)
+        generator = self._generator_weight(step) * fake.flatten(1).mean(1)
         real, false = (self._logits(weights, y) for y in (x, reconstruction.detach()))
         if self.hinge:
             discriminator = (1 - real).relu() + (1 + false).relu()
@@ -72,10 +77,42 @@ class PatchDiscriminatorLoss(nn.Module):
             discriminator = (1 - real).square() + false.square()
         return generator + discriminator.flatten(1).mean(1) / 2
 
+    def _generator_weight(self, step: Tensor) -> Tensor:
+        weight = self.weight * (step >= self.starts)
+        if not self.warmup:
+            return weight
+        return weight * ((step - self.starts) / self.warmup).clamp(max=1)
+
     def _logits(self, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """The discriminator's logits of x, rectified where the loss is of least squares."""
         logits = functional_call(self.net, dict(weights), (x,))[-1].float()
         return logits if self.hinge else leaky_relu(logits, self.slope)
+
+
+def adversary_options(
+    weight: float, lr: float, generator: Training, *, starts: int = 0, warmup: int = 0
+) -> dict[str, Any] | None:
+    """The arguments of a codec's PatchDiscriminatorLoss, None for a weight of 0.
+
+    weight: of the adversarial loss; UserWarning where it counts in no step
+    lr: learning rate of the discriminator
+    generator: the training of the codec
+    starts, warmup: as in PatchDiscriminatorLoss
+
+    >>> from adbench.engine.networks.discriminator import adversary_options
+    >>> from adbench.engine.training.loop import Training
+    >>> adversary_options(0.01, 5e-4, Training(steps=10, batch=1, lr=1e-4), starts=5)["rate"]
+    5.0
+    """
+    if not weight:
+        return None
+    if starts >= generator.steps:
+        warnings.warn(
+            f"the adversarial loss counts from step {starts} on, so in none of the codec's "
+            f"{generator.steps}; set adversary_start below coder_steps, or adversary=0",
+            stacklevel=3,
+        )
+    return {"weight": weight, "starts": starts, "warmup": warmup, "rate": lr / generator.lr}
 
 
 def discriminator_layers(shape: Sequence[int], maximum: int = 3) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from ..runtime.setting_types import Count, Many, Natural, Positive
 from .diffusion_unet import build_unet
 
 
@@ -29,10 +30,10 @@ class UNetConfig:
     44969
     """
 
-    widths: Sequence[int]
-    res_blocks: int
-    attention: Sequence[bool]
-    head_channels: int
+    widths: Many[Count]
+    res_blocks: Count
+    attention: Many[bool]
+    head_channels: Count
 
     def build(self, ndim: int, channels: int, **options: Any) -> nn.Module:
         """Return the UNet for samples of `ndim` axes and so many channels; options: its."""
@@ -47,10 +48,10 @@ class OptionalUNetConfig:
     head_channels: one number, or one for each resolution.
     """
 
-    widths: Sequence[int] | None = None
-    res_blocks: int | None = None
-    attention: Sequence[bool] | None = None
-    head_channels: int | Sequence[int] | None = None
+    widths: Many[Count] | None = None
+    res_blocks: Count | None = None
+    attention: Many[bool] | None = None
+    head_channels: Count | Many[Natural] | None = None
 
     def overrides(self) -> dict[str, Any]:
         """Return the fields that are set.
@@ -70,9 +71,9 @@ class ScaledUNetConfig:
     res_blocks: residual blocks at each.
     """
 
-    width: int
-    mults: Sequence[float]
-    res_blocks: int
+    width: Count
+    mults: Many[Positive]
+    res_blocks: Count
 
     @property
     def widths(self) -> list[int]:
@@ -91,7 +92,7 @@ class MiddleAttentionUNetConfig(ScaledUNetConfig):
     head_channels: channels of an attention head.
     """
 
-    head_channels: int
+    head_channels: Count
 
     def build(self, ndim: int, channels: int, **options: Any) -> nn.Module:
         """Return the UNet for samples of `ndim` axes and so many channels; options: its."""
@@ -108,8 +109,8 @@ class HeadsUNetConfig(ScaledUNetConfig):
     heads: attention heads at each.
     """
 
-    attention: Sequence[bool]
-    heads: int
+    attention: Many[bool]
+    heads: Count
 
     def build(self, ndim: int, channels: int, **options: Any) -> nn.Module:
         """Return the UNet for samples of `ndim` axes and so many channels; options: its."""
@@ -126,8 +127,8 @@ class AttentionSidesUNetConfig(ScaledUNetConfig):
     heads: attention heads at each resolution.
     """
 
-    attention: Sequence[int]
-    heads: int
+    attention: Sequence[Count]
+    heads: Count
 
     def attention_levels(self, shape: Sequence[int]) -> list[bool]:
         """Return for each resolution of samples of that shape whether the UNet attends.

@@ -17,6 +17,9 @@ from torch import Tensor, nn
 class WaveNet(nn.Module):
     """A WaveNet (x (N, C, L), timesteps (N,)) -> (N, out, L), for any L.
 
+    Before training, weights of convolutions are normal with variance 2 / fan-in (He et al. 2015,
+    as in the starter network), those of the last convolution are 0.
+
     channels: C
     out_channels: C if None
     layers: of kernel 3 each, of dilation 1, 2, 4 .. 2 ** (cycle - 1), and again from 1
@@ -49,8 +52,10 @@ class WaveNet(nn.Module):
         self.blocks = nn.ModuleList(GatedBlock(width, 2 ** (i % cycle)) for i in range(layers))
         self.skip = nn.Conv1d(width, width, 1)
         self.exit = nn.Conv1d(width, out_channels or channels, 1)
-        for parameter in self.exit.parameters():
-            nn.init.zeros_(parameter)
+        for part in self.modules():
+            if isinstance(part, nn.Conv1d):
+                nn.init.kaiming_normal_(part.weight)
+        nn.init.zeros_(self.exit.weight)
         self.time = None if blind else TimeEmbedding(layers, width)
 
     @property

@@ -134,6 +134,9 @@ class Simplex:
         return depth.double()[:, None]
 
 
+NoiseName = Literal["gaussian", "simplex", "pyramid", "coarse"]
+
+
 def build_noise(
     name: str,
     *,

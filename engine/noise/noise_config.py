@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from .noise import Noise, build_noise
+from ..runtime.setting_types import Count, Positive
+from .noise import Noise, NoiseName, build_noise
 
 
 @dataclass(frozen=True)
-class NoiseConfig:
+class MixedNoiseConfig:
     """A kind of noise by name, and the settings of simplex and pyramid noise.
 
-    noise: gaussian, simplex, pyramid or coarse.
+    noise: gaussian, simplex, pyramid or coarse; or "random", which a method makes of two of them.
     octaves: fields that are added up, each of half the wavelength of the one before.
     persistence: the height of each in terms of the one before.
     frequency: the longest wavelength of simplex noise, in pixels (the paper's word for it).
@@ -20,14 +21,14 @@ class NoiseConfig:
     origin_jitter: whether every octave is moved by itself, so that the origin is like all else.
     generator: "2d" or "3d" simplex noise; lines and volumes are of "3d" all the same.
 
-    >>> NoiseConfig("simplex", octaves=2).build().octaves
+    >>> MixedNoiseConfig("simplex", octaves=2).build().octaves
     2
     """
 
-    noise: str = "gaussian"
-    octaves: int = 6
-    persistence: float = 0.8
-    frequency: float = 64.0
+    noise: NoiseName | Literal["random"] = "gaussian"
+    octaves: Count = 6
+    persistence: Positive = 0.8
+    frequency: Positive = 64.0
     normalise: bool = False
     origin_jitter: bool = False
     generator: Literal["2d", "3d"] = "3d"
@@ -58,3 +59,14 @@ class NoiseConfig:
             shared=shared,
             generator=self.generator,
         )
+
+
+@dataclass(frozen=True)
+class NoiseConfig(MixedNoiseConfig):
+    """A kind of noise by name, as MixedNoiseConfig without "random".
+
+    >>> NoiseConfig("pyramid", octaves=2).build().octaves
+    2
+    """
+
+    noise: NoiseName = "gaussian"

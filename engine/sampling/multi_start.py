@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..diffusion.denoiser import Denoiser
-from ..diffusion.schedule import sampling_levels
+from ..diffusion.schedule import Schedule, sampling_levels
 from ..noise.noise import Noise, gaussian
 from ..runtime.context import Interrupted, TrainingContext
 from ..runtime.rng import Rng
@@ -75,6 +75,7 @@ class MultiStart(nn.Module):
     shared_history: a chain takes over the history of the start below, and its first step is made
         once, as in ddpm-ood's code
     final_noise: chains end at level 1, not at a clean sample
+    final_schedule: whose level 1 that is, the denoiser's if None
     min_level: no chain starts below it
 
     mean, deviation: (K, M), of each start's measures on normal calibration samples
@@ -96,6 +97,7 @@ class MultiStart(nn.Module):
         lagged: bool = False,
         shared_history: bool = False,
         final_noise: bool = False,
+        final_schedule: Schedule | None = None,
         min_level: int = 0,
     ) -> None:
         super().__init__()
@@ -109,8 +111,10 @@ class MultiStart(nn.Module):
         if not self.levels:
             raise ValueError(f"no start is at {min_level} or above; the highest is at {grid[-1]}")
         self.shared_history = shared_history
-        self.sampling = SamplingConfig(sampler="plms", stride=self.stride, lagged=lagged)
+        self.sampling = SamplingConfig(sampler="plms", stride=self.stride, lagged=lagged,
+            final_schedule=final_schedule)  # fmt: skip
         self.final_levels = [1] if final_noise else [0]
+        self.final_schedule = final_schedule  # here too, so that it moves to the device
         self.register_buffer("mean", torch.zeros(len(self.levels), measures))
         self.register_buffer("deviation", torch.ones(len(self.levels), measures))
 
@@ -158,7 +162,8 @@ class MultiStart(nn.Module):
             z, heat = x.new_zeros(len(part)), x.new_zeros(len(part), *x.shape[2:])
             total = torch.zeros_like(x[part])
             starts = errors_per_start(x[part], rng.rows(part), max(counts))
-            for k, (errors, start_reconstruction) in enumerate(starts):
+            for k, outputs in enumerate(starts):
+                errors, start_reconstruction = (value.to(x.dtype) for value in outputs)
                 for m in range(errors.shape[1]):  # one by one: sums then round alike in any batch
                     error = errors[:, m].flatten(1).mean(1)
                     z += (error - self.mean[k, m]) / self.deviation[k, m]

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..diffusion.bernoulli import Bernoulli
 from ..diffusion.cold import ColdDiffusion
 from ..diffusion.gaussian import Gaussian, Process, Variance
+from ..diffusion.schedule import Schedule
 from .continuous_batching import Sampler
 from .discrete_solvers import BernoulliStep, ColdDiffusionStep
 from .solvers import Ancestral, DpmSolver, Plms
@@ -35,6 +36,7 @@ class SamplingConfig:
     sampler: of the Gaussian process; the other processes have one each
     stride: levels a step, in place of steps
     lagged: of plms, MONAI's error
+    final_schedule: of plms, the schedule of the level that a step from a level to itself ends at
     naive: of cold diffusion, its algorithm 1
 
     >>> from adbench.engine.sampling.samplers import SamplingConfig
@@ -49,6 +51,7 @@ class SamplingConfig:
     sampler: Literal["ddpm", "ddim", "plms", "dpm++"] = "ddpm"
     stride: int | None = None
     lagged: bool = False
+    final_schedule: Schedule | None = None
     naive: bool = False
 
     def __post_init__(self) -> None:
@@ -98,7 +101,7 @@ def _(
     process: Gaussian, sampling: SamplingConfig, step_noise: StepNoise, initial_noise: Tensor
 ) -> Sampler:
     if sampling.sampler == "plms":
-        return Plms(process, sampling.lagged)
+        return Plms(process, sampling.lagged, sampling.final_schedule)
     if sampling.sampler == "dpm++":
         return DpmSolver(process)
     return Ancestral(process, step_noise, sampling.effective_eta, sampling.variance)

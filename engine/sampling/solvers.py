@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..diffusion.denoiser import Estimate
 from ..diffusion.gaussian import Gaussian, Variance, alpha_bar_at
+from ..diffusion.schedule import Schedule
 from .continuous_batching import ChainBatch, Sampler, Step, one_step_per_level
 from .step_noise import StepNoise
 
@@ -95,6 +96,8 @@ class Plms:
     process: of the denoiser
     lagged: MONAI's, which then takes the second step for made: one call less, and all that follows
         is a step behind the level of the network
+    final_schedule: of the level that a step from a level to itself ends at, which is MONAI's last
+        step; None for the process's own
 
     >>> from adbench.engine.diffusion.gaussian import Gaussian
     >>> from adbench.engine.sampling.solvers import Plms
@@ -105,6 +108,7 @@ class Plms:
 
     process: Gaussian
     lagged: bool = False
+    final_schedule: Schedule | None = None
     memory = 4  # three estimates, the newest first, and where the first step began
 
     def plan_steps(self, levels: Sequence[int]) -> list[Step]:
@@ -127,7 +131,12 @@ class Plms:
         ]
         memory[:] = torch.stack([*next_history, start], 1)
         clean = self.process.x0_from_noise(start, eps, batch.start_level)
-        return self.process.combine(clean, eps, batch.end_level)
+        end = self.process.combine(clean, eps, batch.end_level)
+        if self.final_schedule is None:
+            return end
+        final = Gaussian(self.final_schedule).combine(clean, eps, batch.end_level)
+        is_final = (batch.start_level == batch.end_level).view(shape).to(x.device)
+        return torch.where(is_final, final, end)
 
 
 TAGS_PER_CHAIN = 8

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ..runtime.context import TrainingContext
+from ..runtime.rng import Rng
 
 
 class Example(Protocol):
@@ -47,6 +48,48 @@ def evenly_spaced_indices(size: int, maximum: int) -> list[int]:
     """
     count = min(size, maximum)
     return [i * size // count for i in range(count)]
+
+
+def indices_by_label(data: Examples) -> tuple[list[int], list[int]]:
+    """Return the indices of the normal and of the abnormal samples, each in order.
+
+    Reads every sample once.
+
+    data: the training split; ValueError where one of the two kinds is missing
+
+    >>> from adbench.engine.training.data_loading import indices_by_label
+    >>> from types import SimpleNamespace
+    >>> indices_by_label([SimpleNamespace(x=None, label=i == 1) for i in range(4)])
+    ([0, 2, 3], [1])
+    """
+    indices: tuple[list[int], list[int]] = ([], [])
+    for i in range(len(data)):
+        indices[bool(data[i].label)].append(i)
+    if not all(indices):
+        kind = "abnormal" if indices[0] else "normal"
+        raise ValueError(
+            f"balanced training needs normal and abnormal samples; of {len(data)} training samples "
+            f"none is {kind}: train with balanced=False"
+        )
+    return indices
+
+
+def draw_balanced_indices(rng: Rng, indices: Sequence[Sequence[int]]) -> list[int]:
+    """Draw an index for each stream: first the kind of sample, then one of that kind, each evenly.
+
+    rng: one stream per row of the batch
+    indices: of each kind of sample, as `indices_by_label` returns them
+
+    >>> from adbench.engine.runtime.rng import Rng
+    >>> from adbench.engine.training.data_loading import draw_balanced_indices
+    >>> draw_balanced_indices(Rng(["a", "b", "c", "d"], 4), [[0, 2, 3], [1]])
+    [0, 2, 2, 1]
+    """
+    kinds, shares = rng.integers(len(indices)).tolist(), rng.uniform().tolist()
+    return [
+        indices[kind][int(share * len(indices[kind]))]
+        for kind, share in zip(kinds, shares, strict=True)
+    ]
 
 
 class DataWorkerLost(RuntimeError):

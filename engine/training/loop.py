@@ -17,7 +17,8 @@ from ..runtime.context import Interrupted, TrainingContext
 from ..runtime.distributed import all_reduce_gradients
 from ..runtime.out_of_memory import halve_batch
 from ..runtime.rng import Rng
-from .data_loading import Examples, iterate_batches
+from ..runtime.setting_types import Count, Decay, Natural, NonNegative, Positive
+from .data_loading import Examples, draw_balanced_indices, indices_by_label, iterate_batches
 from .optimizer_state import OptimizerState
 
 LossFunction = Callable[[Tensor, Tensor, Rng], Tensor]
@@ -45,24 +46,27 @@ class Training:
     warmup: steps in which the learning rate first rises, in equal parts
     momentum, beta2: how much of the mean of past gradients, and of their squares, remains at a step
     moment_sets: sets of these two, for losses that take turns at the same weights
+    balanced: half of the rows drawn are normal and half abnormal samples, on average; otherwise
+        every sample is as probable. The labels of all samples are read once before
 
     >>> from adbench.engine.training.loop import Training
     >>> Training(steps=100, batch=8, lr=1e-3, warmup=10).learning_rate(4)
     0.0005
     """
 
-    steps: int
-    batch: int
-    lr: float
-    weight_decay: float = 0.0
-    clip: float | None = 1.0
-    ema: float | None = 0.9999
+    steps: Count
+    batch: Count
+    lr: Positive
+    weight_decay: NonNegative = 0.0
+    clip: Positive | None = 1.0
+    ema: Decay | None = 0.9999
     ema_warm: bool = False
     decay: Literal["none", "cosine"] = "none"
-    warmup: int = 0
-    momentum: float = 0.9
-    beta2: float = 0.999
+    warmup: Natural = 0
+    momentum: Decay = 0.9
+    beta2: Decay = 0.999
     moment_sets: int = field(default=1, metadata={"setting": False})
+    balanced: bool = field(default=False, metadata={"setting": False})
 
     def learning_rate(self, k: int) -> float:
         """The learning rate of step k, 0 for the first."""
@@ -88,7 +92,7 @@ class Training:
 class UnclippedTraining(Training):
     """Training whose gradients are not clipped, of methods in which `clip` is something else."""
 
-    clip: float | None = field(default=None, metadata={"setting": False})
+    clip: Positive | None = field(default=None, metadata={"setting": False})
 
 
 class TrainingOutcome(NamedTuple):
@@ -154,7 +158,7 @@ def train_module(
     first, micro = _resume_or_start(state, context, name, len(rows))
     keys = [f"{name}/{i}" for i in rows.tolist()]
     streams = Rng(keys, context.seed, context.device)
-    indices = _batch_indices(Rng(keys, context.seed).fork("pick"), len(data), plan, first)
+    indices = _batch_indices(Rng(keys, context.seed), data, plan, first)
     last_save, progress = time.monotonic(), _ProgressReporter(context, plan, first)
     x = label = None
     with closing(iterate_batches(data, indices, context)) as batches:
@@ -195,10 +199,15 @@ def train_module(
     return TrainingOutcome(plan.steps - first, micro)
 
 
-def _batch_indices(rng: Rng, size: int, plan: Training, first: int) -> Iterator[list[int]]:
+def _batch_indices(rng: Rng, data: Examples, plan: Training, first: int) -> Iterator[list[int]]:
     """The samples of every batch from step `first` on, each batch once."""
+    by_label = indices_by_label(data) if plan.balanced else None
+    streams = rng.fork("pick balanced" if by_label else "pick")
     for number, _ in groupby(map(plan.batch_number, range(first, plan.steps))):
-        yield rng.at(number).integers(size).tolist()
+        if by_label:
+            yield draw_balanced_indices(streams.at(number), by_label)
+        else:
+            yield streams.at(number).integers(len(data)).tolist()
 
 
 class _StepRows(NamedTuple):

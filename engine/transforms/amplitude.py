@@ -1,7 +1,9 @@
-"""The amplitude of signals: their power about silence, its unit over a data set, and maps smoothed
-along time."""
+"""The amplitude of signals: their power about silence, the unit it is measured in, signals in that
+unit, and maps smoothed along time."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,6 +13,13 @@ from ..training.data_loading import Examples, evenly_spaced_indices
 
 SILENCE = 0.5
 """The value of no signal in data of the scale [0, 1]."""
+
+Amplitude = Literal["train", "sample", "none"]
+"""The unit of amplitude: the root mean square about silence of the training samples, that of each
+sample, or 1, which leaves signals as they were recorded."""
+
+PEAK = 6.0
+"""Units that hardly any value of a normal signal exceeds: 16 dB above its root mean square."""
 
 
 def power(x: Tensor) -> Tensor:
@@ -56,6 +65,65 @@ def rms_unit(data: Examples, max_samples: int = 512) -> Tensor:
         raise ValueError("amplitudes cannot be measured: the training split is empty")
     powers = [power(data[i].x[None]) for i in index]
     return torch.cat(powers).mean().sqrt().clamp(min=1e-6).float()
+
+
+def fit_unit(amplitude: Amplitude, data: Examples) -> Tensor:
+    """The unit that a method stores in training, (): `rms_unit` of the data for "train", else 1.
+
+    amplitude: which unit
+    data: the training split
+
+    >>> import torch
+    >>> from adbench.engine.transforms.amplitude import fit_unit
+    >>> fit_unit("none", [])
+    tensor(1.)
+    """
+    return rms_unit(data) if amplitude == "train" else torch.ones(())
+
+
+def unit_of(amplitude: Amplitude | None, x: Tensor, stored: Tensor | None) -> Tensor | None:
+    """The unit of each sample: its own root mean square (N, 1, 1) for "sample", else `stored`.
+
+    amplitude: which unit; None, of images and volumes, for none
+    x: (N, C, L) in [0, 1]
+    stored: (), the result of `fit_unit`
+
+    >>> import torch
+    >>> from adbench.engine.transforms.amplitude import unit_of
+    >>> unit_of("sample", torch.tensor([[[0.0, 1.0]]]), torch.ones(()))
+    tensor([[[0.5000]]])
+    """
+    if amplitude == "sample":
+        return rms(x)
+    return None if amplitude is None or stored is None else stored.to(x.device)
+
+
+def to_units(x: Tensor, unit: Tensor | None) -> Tensor:
+    """Signals (N, C, L) of [0, 1] about silence, in units of amplitude about 0.
+
+    x: (N, C, L) in [0, 1]
+    unit: () or (N, 1, 1); None leaves x as it is
+
+    >>> import torch
+    >>> from adbench.engine.transforms.amplitude import to_units
+    >>> to_units(torch.tensor([[[0.5, 1.0]]]), torch.tensor(0.25))
+    tensor([[[0., 2.]]])
+    """
+    return x if unit is None else (x - SILENCE) / unit
+
+
+def from_units(z: Tensor, unit: Tensor | None) -> Tensor:
+    """Signals (N, C, L) in units of amplitude about 0, on the scale of the data.
+
+    z: (N, C, L), the result of `to_units` or a reconstruction of it; not clamped to [0, 1]
+    unit: () or (N, 1, 1); None leaves z as it is
+
+    >>> import torch
+    >>> from adbench.engine.transforms.amplitude import from_units
+    >>> from_units(torch.tensor([[[0.0, 2.0]]]), torch.tensor(0.25))
+    tensor([[[0.5000, 1.0000]]])
+    """
+    return z if unit is None else z * unit + SILENCE
 
 
 def moving_average(map: Tensor, length: int) -> Tensor:

@@ -10,9 +10,11 @@ SIGNAL_UNET: dict[str, Any] = {
     "res_blocks": 2,
     "attention": (False, False, True),
     "head_channels": 64,
+    "out_norm": False,
 }
 """The medium one of https://github.com/ismaelmreno/ddpm-ood-signals, which attends at every
-resolution: (True, True, True)."""
+resolution: (True, True, True). As there, nothing is normalised before the last convolution: a
+prediction's size may then follow the size of the input."""
 
 
 def unet_arguments(

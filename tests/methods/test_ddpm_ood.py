@@ -47,7 +47,7 @@ def test_windows_stay_whole_and_small_images_small() -> None:
         theirs = build(DDPMOOD, Spec(2, (3000,)), attention=(True, True, True))
     assert made.canvas.resized_shape == made.canvas.padded_shape == (3000,)
     count = [sum(p.numel() for p in one.denoiser.parameters()) for one in (theirs, made)]
-    assert count[0] == 5_182_978 > count[1]
+    assert count[0] == 5_182_850 > count[1]
     assert small.canvas.padded_shape == (28, 28)
     assert build_small(DDPMOOD, Spec(1, (40, 20)), size=32).canvas.resized_shape == (32, 16)
 

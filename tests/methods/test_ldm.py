@@ -360,3 +360,18 @@ def test_z_scores_are_the_specs() -> None:
         told([[4.0], [10.0]]), torch.zeros(1, 1, 16, 16), [334, 1000], Rng(["a"])
     )
     assert judged.score[:, 0].tolist() == [2.0, 2.5]
+
+
+def test_the_tutorials_adversary_learns_faster_and_is_heard_after_11_epochs() -> None:
+    """5e-4 beside 1e-4, and where `epoch > 10` of 100 epochs of 233 steps, counted from 0."""
+    with torch.device("meta"):
+        made = build(LDM, Spec(1, (64, 64)), size=64, coder="kl", beta="linear_latent",
+            adversary=0.01)  # fmt: skip
+    assert made.codec.adversary.rate == pytest.approx(5) and made.codec.adversary.weight == 0.01
+    assert made.codec.adversary.starts == 11 * 233 and made.codec_plan.steps == 100 * 233
+    assert [plan.steps for plan in made.training_plans()] == [46_600, 23_300]
+    with pytest.warns(UserWarning, match="so in none of the codec's 300"):
+        build_small(LDM, SPEC, coder_steps=300, adversary=0.01)
+    warm = build_small(LDMOOD, SPEC, adversary_warmup=2500)
+    assert (warm.codec.adversary.starts, warm.codec.adversary.warmup) == (0, 2500)
+    assert warm.training_plans()[0] is warm.plan

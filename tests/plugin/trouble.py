@@ -95,9 +95,9 @@ class Trouble(Method):
 GARBAGE = (
     b"what a plugin wrote",
     b"3",
-    b'["ended", 3]',
-    b'["ended", {"end": "ok"}]',
-    b'["progress", {"event": "note", "facts": {"text": "\\ud800"}}]',
+    b'{"kind": "ended"}',
+    b'{"kind": "ended", "outcome": {"end": "ok", "record": []}}',
+    b'{"kind": "progress", "event": "note", "text": "\\ud800"}',
     b"[" * 100_000,
 )
 """Lines that are no events."""

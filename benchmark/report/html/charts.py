@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from ...leaderboard.columns import TITLES
 from ...leaderboard.entry import Entry
 from ...leaderboard.leaderboard import Leaderboard
-from ...leaderboard.records import metric_value, number_text
+from ...leaderboard.records import metric_value
+from ...leaderboard.text import number_text
 from .chart import (
     FAINT,
     INK,

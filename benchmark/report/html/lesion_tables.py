@@ -7,7 +7,7 @@ from typing import Any
 
 from ...leaderboard.entry import Entry
 from ...leaderboard.leaderboard import Leaderboard
-from ...leaderboard.records import number_text
+from ...leaderboard.text import number_text
 from .chart import (
     Chart,
     chart_style,

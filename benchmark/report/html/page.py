@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...leaderboard.columns import TITLES, reason_text
-from ...leaderboard.leaderboard import Leaderboard, build_leaderboards, profile_and_seed
-from ...leaderboard.rankings import SINGLE_DATASET_NOTE, build_rankings
+from ...leaderboard.leaderboard import Leaderboard, profile_and_seed
+from ...leaderboard.rankings import SINGLE_DATASET_NOTE, LeaderboardSet, build_leaderboard_set
 from ...leaderboard.records import Record
 from .chart import DASHES, LIGHT_THEME, Chart
 from .charts import cost_charts, sweep_charts
@@ -79,25 +79,30 @@ def render_page(
 
 
 def build_page(
-    records: Sequence[Record], folder: Path | None = None, *, budget: int = IMAGE_BYTES
+    records: Sequence[Record],
+    folder: Path | None = None,
+    *,
+    budget: int = IMAGE_BYTES,
+    results: LeaderboardSet | None = None,
 ) -> Page:
     """The page of all leaderboards, with its charts.
 
     folder: of the results, with `pictures` and `samples`; budget: bytes of pictures, at most, as
-    they stand in the page
+    they stand in the page; results: the leaderboards of the records, where they are built already
     """
+    results = results or build_leaderboard_set(records, folder)
     left = ImageBudget(budget)
     anchors = {id(record): anchor(i) for i, record in enumerate(records)}
     sections = [
         _build_section(i, board, anchors, folder, left)
-        for i, board in enumerate(build_leaderboards(records))
+        for i, board in enumerate(results.leaderboards)
     ]
     template = _environment().get_template("report.html.j2")
     style, script = (
         _environment().get_template(f"report.{kind}.j2").render(theme=LIGHT_THEME, dashes=DASHES)
         for kind in ("css", "js")
     )
-    rankings = build_rankings(records)
+    rankings = results.rankings
     diagrams = [critical_difference_diagram(each, f"{i}") for i, each in enumerate(rankings)]
     charts = {f"{each.id}-{chart.name}": chart for each in sections for chart in each.charts}
     charts |= {f"ranking-{diagram.name}": diagram for diagram in diagrams if diagram}

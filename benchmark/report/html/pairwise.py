@@ -21,11 +21,11 @@ from ...leaderboard.pairwise import (
     WORSE,
     PairedComparison,
     PairError,
-    comparable_metrics,
     compare_pair,
     sample_results_of,
+    shared_metric,
 )
-from ...leaderboard.records import number_text
+from ...leaderboard.text import number_text
 from .chart import STYLES, Chart, letter
 from .charts import score_histogram
 from .tables import ColumnHead, Table, TableCell, TableLine
@@ -69,12 +69,16 @@ def compare_board(board: Leaderboard, folder: Path | None = None) -> BoardCompar
     shown = [chart for k, rows in known.items() if (chart := _score_histogram(board, k, rows))]
     if len(known) < 2:
         return BoardComparisons(histograms=shown, results=known, damaged=damaged)
-    names = comparable_metrics(list(known.values()))
-    metric = board.metric if board.metric in names else "image_auroc"
+    having = {k: rows for k, rows in known.items() if rows.values.get(board.metric) is not None}
+    if len(having) < 2:  # too few: all by a metric that each of them has
+        having = known
+    metric = shared_metric(list(having.values()), board.metric)
+    lacking = f"no {TITLES.get(metric, metric)}"
     try:
         matrix = _comparison_matrix(board, metric, known)
-        verdicts |= _verdicts(metric, {k: [rows] for k, rows in known.items()})
-        of_means = _verdicts(metric, _results_by_seed(board, known))
+        verdicts |= {k: lacking for k in known.keys() - having.keys()}
+        verdicts |= _verdicts(metric, {k: [rows] for k, rows in having.items()})
+        of_means = _verdicts(metric, _results_by_seed(board, having))
     except (PairError, SampleResultsError) as error:
         return BoardComparisons(
             missing_reason=f"{error}.", histograms=shown, results=known, damaged=damaged
@@ -116,25 +120,29 @@ def _comparison_matrix(
         cells = [
             TableCell("", kind="text")
             if j == k
-            else _comparison_cell(compare_pair([rows], [other], metric))
+            else _comparison_cell(
+                compare_pair([rows], [other], shared_metric([rows, other], metric)), metric
+            )
             for j, other in known.items()
         ]
         lines.append(TableLine(board.done[k].name, letter(k), k % STYLES, "", False, "", cells))
     said = (
         f"Row minus column in {TITLES.get(metric, metric)}, with paired 95 % intervals from the "
-        "same resamples of groups. ▲ the row is better, ▼ it is worse, ≈ not distinguishable; "
+        "same resamples of groups; in another metric, which the cell names, where one of the two "
+        "lacks it. ▲ the row is better, ▼ it is worse, ≈ not distinguishable; "
         "the intervals are not corrected for the number of pairs."
     )
     return Table(said, [ColumnHead(letter(k), "text") for k in known], lines)
 
 
-def _comparison_cell(found: PairedComparison) -> TableCell:
+def _comparison_cell(found: PairedComparison, metric: str) -> TableCell:
     bounds = "no interval: too few groups"
     if found.low is not None and found.high is not None:
         bounds = f"[{found.low:+.3f}, {found.high:+.3f}]"
     source = f"{found.verdict}, {found.samples} samples of {found.groups} groups"
     source += "" if found.p is None else f", p = {found.p:.3g}"
     text = f"{SIGNS[found.verdict]} {found.value:+.3f}"
+    text += "" if found.metric == metric else f" {TITLES.get(found.metric, found.metric)}"
     return TableCell(text, source, bounds=bounds, kind="text")
 
 

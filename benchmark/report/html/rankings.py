@@ -11,7 +11,7 @@ from typing import Any
 from ...leaderboard.columns import TITLES
 from ...leaderboard.rankings import CrossDatasetRanking, DatasetRank
 from ...leaderboard.rankings_text import clique_marks
-from ...leaderboard.records import number_text
+from ...leaderboard.text import number_text
 from .chart import FAINT, INK, LIGHT_THEME, STYLES, Chart, chart_style, letter, printable
 from .tables import ColumnHead, Table, TableCell, TableLine
 

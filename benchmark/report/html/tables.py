@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 from ...leaderboard.columns import LEVEL_RULE_NAMES, LOWER_IS_BETTER, METRICS, TITLES
 from ...leaderboard.entry import Entry
 from ...leaderboard.leaderboard import Leaderboard, binning_error_text
-from ...leaderboard.records import Record, metric_value, number_text
+from ...leaderboard.records import Record, metric_value
 from ...leaderboard.seed_variation import COLUMN_TITLES
+from ...leaderboard.text import number_text
 from .chart import STYLES, letter
 
 MAIN_METRICS = (

@@ -4,27 +4,40 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from adbench.benchmark.scheduling import record_writer as recording
-from adbench.benchmark.scheduling.executor import EventHandler, JobEvent
-from adbench.benchmark.scheduling.job import Job, Outcome, run_job
+from adbench.benchmark.scheduling.events import (
+    Died,
+    DiskFull,
+    Ended,
+    Failed,
+    JobEvent,
+    JobOutcome,
+    Started,
+    Stopped,
+)
+from adbench.benchmark.scheduling.executor import EventHandler
+from adbench.benchmark.scheduling.job import Job, JobContext, experiment_job
 from adbench.benchmark.scheduling.retry_policies import (
     CircuitBreaker,
     DiskSpaceGuard,
     RetryHistory,
     with_half_batch,
 )
-from adbench.benchmark.store.artifact_store import StoreError
+from adbench.benchmark.scheduling.worker import run_job
+from adbench.benchmark.store.artifact_store import Store, StoreError
+from adbench.engine.runtime.context import TrainingContext
 from sweeps import records, results, swept, wanted
 
-KILLED = {"signal": 9}
-STARVED = {"signal": 9, "memory": True}
-FULL: Outcome = {"end": "full", "phase": "predict", "said": "No space left on device"}
+KILLED = Died(signal=9)
+STARVED = Died(signal=9, out_of_memory=True)
+FULL = DiskFull("predict", "No space left on device")
 
 
 class Scripted:
@@ -32,7 +45,7 @@ class Scripted:
 
     slots = 1
 
-    def __init__(self, **fates: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, **fates: Sequence[Died | JobOutcome]) -> None:
         self.fates = {name: list(given) for name, given in fates.items()}
         self.jobs, self.started = list[Job](), list[Job]()
         self.asked: list[str] = []
@@ -44,11 +57,10 @@ class Scripted:
     def poll(self, on_event: EventHandler, seconds: float) -> None:
         for job in self.jobs[:]:
             self.jobs.remove(job)
-            name = job["experiment"]["method"]["name"] if "experiment" in job else "prepare"
-            fates = self.fates.get(name, [])
-            on_event(JobEvent(job["name"], "started", {}))
+            fates = self.fates.get(job.method or "prepare", [])
+            on_event(JobEvent(job.name, Started()))
             fate = fates.pop(0) if fates else run_job(job, lambda event, facts: None)
-            on_event(JobEvent(job["name"], "ended" if "end" in fate else "died", fate))
+            on_event(JobEvent(job.name, fate if isinstance(fate, Died) else Ended(fate)))
 
     def request_stop(self, name: str) -> None:
         self.asked.append(name)
@@ -57,17 +69,13 @@ class Scripted:
 
     def close(self) -> None: ...
 
-    def runs(self, name: str) -> list[Mapping[str, Any]]:
-        """The circumstances under which cells of a method were started."""
-        return [
-            j["run"]
-            for j in self.started
-            if j.get("experiment", {}).get("method", {}).get("name") == name
-        ]
+    def runs(self, name: str) -> list[JobContext]:
+        """The contexts in which experiments of a method were started."""
+        return [job.context for job in self.started if job.method == name]
 
 
-def failed(said: str) -> Outcome:
-    return {"end": "failed", "phase": "train", "exception": said, "trace": f"Trace of {said}"}
+def failed(said: str) -> Failed:
+    return Failed("train", said, f"Trace of {said}")
 
 
 def test_a_lost_process_is_tried_twice_more(tmp_path: Path) -> None:
@@ -81,7 +89,7 @@ def test_a_lost_process_is_tried_twice_more(tmp_path: Path) -> None:
 
 
 def test_an_exit_code_and_an_exception_are_not_tried_again(tmp_path: Path) -> None:
-    for fate in ({"code": 1}, failed("ValueError: no")):
+    for fate in (Died(code=1), failed("ValueError: no")):
         executor = Scripted(trouble=[fate])
         assert swept(wanted(["trouble"]), tmp_path, executor)[0] == 3
         assert len(executor.runs("trouble")) == 1
@@ -99,7 +107,7 @@ def test_what_the_kernel_kills_for_memory_gets_half_the_batch_once(tmp_path: Pat
     executor = Scripted(trouble=[STARVED])
     code, told = swept(wanted(["trouble"]), tmp_path, executor)
     assert code == 0 and "trying again, with half the batch" in told
-    assert [(run["batch"], run["micro"]) for run in executor.runs("trouble")] == [
+    assert [(run.batch, run.micro) for run in executor.runs("trouble")] == [
         (32, None),
         (16, 16),
     ]
@@ -108,11 +116,15 @@ def test_what_the_kernel_kills_for_memory_gets_half_the_batch_once(tmp_path: Pat
     assert swept(wanted(["trouble"]), tmp_path / "b", Scripted(trouble=[STARVED] * 2))[0] == 3
 
 
-def test_half_of_a_training_batch_is_half_of_what_was_tried() -> None:
-    job = {"run": {"batch": 64, "micro": None}, "experiment": {"method_args": {"batch": 16}}}
+def test_half_of_a_training_batch_is_half_of_what_was_tried(tmp_path: Path) -> None:
+    (cell,) = wanted(["walker"])
+    cell = replace(cell, method_args={"batch": 16})
+    job = experiment_job(cell, TrainingContext(batch=64), Store(tmp_path), tmp_path)
     once = with_half_batch(job)
-    assert once["run"] == {"batch": 32, "micro": 8} and with_half_batch(once)["run"]["micro"] == 4
-    assert with_half_batch({"run": {"batch": 1, "micro": 1}})["run"] == {"batch": 1, "micro": 1}
+    assert (once.context.batch, once.context.micro) == (32, 8)
+    assert with_half_batch(once).context.micro == 4
+    smallest = replace(job, context=replace(job.context, batch=1, micro=1))
+    assert with_half_batch(smallest) == smallest
 
 
 def test_a_method_that_fails_alike_twice_is_set_aside(tmp_path: Path) -> None:
@@ -214,7 +226,7 @@ def test_bad_data_is_no_row_and_exit_5(tmp_path: Path) -> None:
 
 
 def test_a_signal_from_elsewhere_is_a_death_and_tried_again(tmp_path: Path) -> None:
-    fate = {"end": "stopped", "said": "stopped at training step 3 of 9"}
+    fate = Stopped("stopped at training step 3 of 9")
     code, _ = swept(wanted(["walker"]), tmp_path, Scripted(walker=[fate]))
     assert code == 0
     assert records(tmp_path)["walker 0"]["attempts"][0]["ended"] == "killed by SIGINT"
@@ -233,14 +245,11 @@ def test_a_second_run_leaves_every_file_alone(tmp_path: Path) -> None:
 
 def test_attempts_are_json_and_tell_where(tmp_path: Path) -> None:
     tries = RetryHistory()
-    assert tries.record_death({"signal": 11}, "train 12/180") == ""
-    assert (
-        tries.record_death({"said": "the host went away", "lost": True}, "predict test 32/70") == ""
-    )
-    assert (
-        tries.record_death({"signal": 64}, "evaluate")
-        == "killed by SIGRTMAX, in the last of 3 attempts"
-    )
+    lost = Died(reason="the host went away", lost=True)
+    assert tries.record_death(Died(signal=11), "train 12/180", 32) == ""
+    assert tries.record_death(lost, "predict test 32/70", 32) == ""
+    reason = tries.record_death(Died(signal=64), "evaluate", 32)
+    assert reason == "killed by SIGRTMAX, in the last of 3 attempts"
     assert json.loads(json.dumps(tries.attempts))[1] == {
         "ended": "the host went away",
         "at": "predict test 32/70",

@@ -20,6 +20,14 @@ from adbench.benchmark.experiments import cache_keys
 from adbench.benchmark.experiments.cache_keys import evaluation_code
 from adbench.benchmark.registry import code_fingerprint as fingerprint
 from adbench.benchmark.registry.code_fingerprint import loaded_code_digest
+from adbench.benchmark.scheduling.events import (
+    Died,
+    Ended,
+    Heartbeat,
+    JobEvent,
+    Started,
+    Succeeded,
+)
 from adbench.benchmark.scheduling.job import experiment_job
 from adbench.benchmark.scheduling.status import read_status
 from adbench.benchmark.store.artifact_store import Store
@@ -93,7 +101,7 @@ def test_what_a_plugin_writes_to_the_pipe_of_events_is_output(tmp_path: Path) ->
     assert swept(trouble("garbage"), tmp_path, local())[0] == 0
     (log,) = tmp_path.glob("out/logs/*")
     data = log.read_bytes()
-    assert data.startswith(b'what a plugin wrote\n3\n["ended", 3]\n["ended", {"end": "ok"}]\n')
+    assert data.startswith(b'what a plugin wrote\n3\n{"kind": "ended"}\n')
     assert b"\\ud800" in data and data.endswith(b"[" * 1000 + b"\n")
 
 
@@ -167,16 +175,18 @@ def test_a_nursery_that_is_started_finds_what_its_driver_finds(tmp_path: Path) -
     """The real one, in a new Python; the other tests fork theirs."""
     (cell,) = wanted(["trouble"])
     executor = LocalExecutor([DeviceSlot("cpu", 1)])
-    heard = []
+    heard: list[JobEvent] = []
     try:
         executor.start(
             experiment_job(cell, TrainingContext(), Store(tmp_path / "store"), tmp_path / "out")
         )
-        until(lambda: executor.poll(heard.append, 0.1) or (heard[-1:] and heard[-1].kind in ENDS))
+        until(lambda: executor.poll(heard.append, 0.1) or (heard and is_over(heard[-1])))
     finally:
         executor.close()
-    assert heard[0].kind == "started" and heard[-1].facts["end"] == "ok"
-    assert "heartbeat" in {news.kind for news in heard}
+    last = heard[-1].event
+    assert isinstance(heard[0].event, Started) and isinstance(last, Ended)
+    assert isinstance(last.outcome, Succeeded)
+    assert any(isinstance(news.event, Heartbeat) for news in heard)
 
 
 def test_a_file_of_the_working_folder_stands_for_no_module_of_python(
@@ -213,7 +223,8 @@ def test_code_is_told_by_what_was_loaded_before_forking(monkeypatch: pytest.Monk
     assert len(loaded_code_digest(HealthyMean)) == len(evaluation_code()) > 0
 
 
-ENDS = ("ended", "died")
+def is_over(news: JobEvent) -> bool:
+    return isinstance(news.event, Ended | Died)
 
 
 def kept_by(folder: Path) -> None:

@@ -22,7 +22,7 @@ from adbench.benchmark.executors import ray_backend as executor_ray
 from adbench.benchmark.executors.cluster import RemoteExecutor
 from adbench.benchmark.executors.ray_backend import MISSING, RayCluster, connect, slot_resources
 from adbench.benchmark.executors.selection import ExecutorSelection
-from adbench.benchmark.scheduling.executor import JobEvent
+from adbench.benchmark.scheduling.events import Died, Ended, JobEvent, Progress, Stopped
 from adbench.benchmark.scheduling.job import experiment_job
 from adbench.benchmark.store.artifact_store import Store
 from adbench.engine.runtime.context import TrainingContext
@@ -137,13 +137,15 @@ def test_what_is_asked_to_stop_keeps_everything(tmp_path: Path, hosts: Hosts) ->
     )
     heard: list[JobEvent] = []
     asked, end = False, time.monotonic() + 300
-    while not heard or heard[-1].kind not in ("ended", "died"):
+    while not heard or not isinstance(heard[-1].event, Ended | Died):
         assert time.monotonic() < end, "nothing happened"
         executor.poll(heard.append, 0.05)
-        if not asked and any("step" in news.facts.get("facts", ()) for news in heard):
+        progress = [news.event for news in heard if isinstance(news.event, Progress)]
+        if not asked and any(event.step is not None for event in progress):
             executor.request_stop(cell.name)
             asked = True
-    assert heard[-1].kind == "ended" and heard[-1].facts["end"] == "stopped", heard[-1]
+    last = heard[-1].event
+    assert isinstance(last, Ended) and isinstance(last.outcome, Stopped), last
     assert list(tmp_path.glob("store/resume/*/*.safetensors"))
     executor.close()
 
@@ -156,20 +158,23 @@ def test_ray_retries_nothing_and_keeps_no_process(hosts: Hosts) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "facts"),
+    ("error", "death"),
     [
-        ("RayTaskError", {"said": "its Ray task failed: no module adbench", "code": 1}),
-        ("OutOfMemoryError", {"memory": True}),
-        ("NodeDiedError", {"said": "its host was lost", "lost": True}),
-        ("LocalRayletDiedError", {"said": "its host was lost", "lost": True}),
-        ("WorkerCrashedError", {"lost": True}),
-        ("TaskCancelledError", {"said": "cancelled", "lost": True}),
-        ("RayError", {"said": "Ray lost it: no module adbench", "lost": True}),
-        ("", {"said": "its Ray task ended without a word", "lost": True}),
+        ("RayTaskError", Died(code=1, reason="its Ray task failed: no module adbench")),
+        (
+            "OutOfMemoryError",
+            Died(reason="killed by Ray: its host has not enough memory", out_of_memory=True),
+        ),
+        ("NodeDiedError", Died(reason="its host was lost", lost=True)),
+        ("LocalRayletDiedError", Died(reason="its host was lost", lost=True)),
+        ("WorkerCrashedError", Died(reason="its Ray worker died, or its host was lost", lost=True)),
+        ("TaskCancelledError", Died(reason="cancelled", lost=True)),
+        ("RayError", Died(reason="Ray lost it: no module adbench", lost=True)),
+        ("", Died(reason="its Ray task ended without a word", lost=True)),
     ],
 )
 def test_what_ray_says_of_an_end_is_told_in_our_words(
-    tmp_path: Path, hosts: Hosts, error: str, facts: dict[str, Any]
+    tmp_path: Path, hosts: Hosts, error: str, death: Died
 ) -> None:
     module = Cluster(hosts)
 
@@ -180,10 +185,10 @@ def test_what_ray_says_of_an_end_is_told_in_our_words(
     module.get = get
     cluster = RayCluster(module, "cpu", 1, 0)
     (ticket,) = cluster.submit([tmp_path])
-    found: dict[str, Any] = {}
+    found: dict[str, Died] = {}
     while not found:
         found = dict(cluster.finished_jobs([ticket, "of an earlier run"]))
-    assert facts.items() <= found[ticket].items()
+    assert found == {ticket: death}
     assert cluster.finished_jobs([ticket]) == {}, "said once"
     cluster.request_stop(ticket)
     cluster.kill(ticket)  # which is no error

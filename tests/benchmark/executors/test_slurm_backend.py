@@ -25,17 +25,27 @@ from adbench.benchmark.executors import slurm_backend as executor_slurm
 from adbench.benchmark.executors import slurm_detached as detach
 from adbench.benchmark.executors.cluster import RemoteExecutor
 from adbench.benchmark.executors.job_folder import (
+    EVENTS,
     JOB,
     LAST,
-    NEWS,
     STOP,
     TICKET,
     run_job_folder,
     write_last_event,
 )
 from adbench.benchmark.executors.slurm_backend import ShieldedForkServer, SlurmCluster, SlurmTask
-from adbench.benchmark.scheduling.executor import JobEvent
-from adbench.benchmark.scheduling.job import experiment_job
+from adbench.benchmark.scheduling.events import (
+    Died,
+    Ended,
+    Heartbeat,
+    JobEvent,
+    Progress,
+    Started,
+    Stopped,
+    Succeeded,
+    parse_event,
+)
+from adbench.benchmark.scheduling.job import Job, JobContext, experiment_job
 from adbench.benchmark.scheduling.status import read_status
 from adbench.benchmark.store.artifact_store import Store
 from adbench.engine.runtime.context import TrainingContext
@@ -116,7 +126,9 @@ def test_a_host_that_goes_away_costs_an_attempt(tmp_path: Path, array: Array) ->
     lost = []
 
     def poll(on_event: Any, seconds: float) -> None:
-        if not lost and any("train" in p.read_text() for p in tmp_path.glob(f"out/slurm/*/{NEWS}")):
+        if not lost and any(
+            "train" in p.read_text() for p in tmp_path.glob(f"out/slurm/*/{EVENTS}")
+        ):
             lost.append(list(array.hosts.running)[-1])
             array.hosts.signal(lost[0], signal.SIGKILL)
         RemoteExecutor.poll(executor, on_event, seconds)
@@ -143,12 +155,12 @@ def test_what_is_asked_to_stop_keeps_everything(tmp_path: Path, array: Array) ->
     )
     executor.start(job)
     heard = listened(
-        executor, lambda news: news.kind == "progress" and "step" in news.facts["facts"]
+        executor,
+        lambda news: isinstance(news.event, Progress) and news.event.step is not None,
     )
-    assert heard[0].kind == "started" and heard[0].facts["host"]
+    assert isinstance(heard[0].event, Started) and heard[0].event.host
     executor.request_stop(cell.name)
-    last = listened(executor, over)[-1]
-    assert last.kind == "ended" and last.facts["end"] == "stopped", last
+    assert isinstance(stopped_event(listened(executor, over)[-1]), Stopped)
     assert list(tmp_path.glob("store/resume/*/*.safetensors"))
     executor.close()
 
@@ -159,14 +171,15 @@ def test_what_waits_in_the_queue_can_be_taken_back_and_killed(tmp_path: Path) ->
         queue,
     )
     for name in "abc":
-        executor.start({"name": name, "run": {}})
+        executor.start(named_job(name))
     executor.request_stop("c")  # not even handed in
     heard = listened(executor, over)
-    assert heard == [JobEvent("c", "ended", {"end": "stopped", "said": ""})] and len(queue.ran) == 2
+    assert heard == [JobEvent("c", Ended(Stopped()))] and len(queue.ran) == 2
     executor.request_stop("a")
     executor.kill("b")
     heard = listened(executor, over)
-    assert {news.job_name for news in heard} == {"a", "b"} and {n.kind for n in heard} == {"died"}
+    assert {news.job_name for news in heard} == {"a", "b"}
+    assert {type(news.event) for news in heard} == {Died}
     assert [what for what, _ in queue.asked] == ["ask", "kill"]
     executor.close()
     assert queue.closed and not (tmp_path / "q").exists()
@@ -174,23 +187,23 @@ def test_what_waits_in_the_queue_can_be_taken_back_and_killed(tmp_path: Path) ->
 
 def test_news_that_are_cut_off_are_read_once_they_are_whole(tmp_path: Path) -> None:
     executor = RemoteExecutor(queue := Queue(), tmp_path / "q", 1, every=0.0, ask_every=0.0)
-    executor.start({"name": "a", "run": {}})
+    executor.start(named_job("a"))
     heard: list[JobEvent] = []
     executor.poll(heard.append, 0)
     (folder,) = queue.ran.values()
-    news = folder / NEWS
+    news = folder / EVENTS
     for text, count in (
-        ('["heartbeat", {"mem', 0),
-        ('ory_mb": 1}]\n["heartbeat", {"mem', 1),  # then its host is lost, and another goes on
-        ('\n["started", {}]\nwhat a plugin wrote\n', 2),
+        ('{"kind": "heartbeat", "mem', 0),
+        ('ory_mb": 1}\n{"kind": "heart', 1),  # then its host is lost, and another goes on
+        ('\n{"kind": "started"}\nwhat a plugin wrote\n', 2),
     ):
         with news.open("a") as file:
             file.write(text)
         executor.poll(heard.append, 0)
         assert len(heard) == count
-    write_last_event(folder, ("ended", {"end": "ok", "record": {}}))
+    write_last_event(folder, Ended(Succeeded({})))
     executor.poll(heard.append, 0)
-    assert [each.kind for each in heard] == ["heartbeat", "started", "ended"]
+    assert [type(each.event) for each in heard] == [Heartbeat, Started, Ended]
     assert queue.asked == [("forget", "t0")]
 
 
@@ -201,11 +214,13 @@ def test_a_job_of_an_earlier_run_is_not_begun_twice(tmp_path: Path) -> None:
     (folder / "before" / TICKET).write_text("7")
     executor = RemoteExecutor(queue, folder, 2, every=0.0, ask_every=0.0)
     for name in "ab":
-        executor.start({"name": name, "run": {}})
+        executor.start(named_job(name))
     heard: list[JobEvent] = []
     executor.poll(heard.append, 0)
     assert len(queue.ran) == 1, "b alone"
-    assert heard[0].facts["facts"]["text"].startswith("a waits for job 7 of an earlier run")
+    first = heard[0].event
+    assert isinstance(first, Progress)
+    assert first.text.startswith("a waits for job 7 of an earlier run")
     queue.gone.add("7")
     for _ in range(2):
         executor.poll(list().append, 0)
@@ -215,12 +230,12 @@ def test_a_job_of_an_earlier_run_is_not_begun_twice(tmp_path: Path) -> None:
 def test_a_job_that_is_over_or_asked_to_stop_is_not_begun(tmp_path: Path) -> None:
     assert run_job_folder(tmp_path) is None, "nobody knows of it any more"
     (tmp_path / JOB).write_text("{}")
-    assert run_job_folder(tmp_path, lambda: True) == ("ended", {"end": "stopped", "said": ""})
+    assert run_job_folder(tmp_path, lambda: True) == Ended(Stopped())
     (tmp_path / STOP).touch()
-    assert run_job_folder(tmp_path) == ("ended", {"end": "stopped", "said": ""})
-    write_last_event(tmp_path, ("ended", {"end": "ok"}))
+    assert run_job_folder(tmp_path) == Ended(Stopped())
+    write_last_event(tmp_path, Ended(Succeeded({"seed": 3})))
     assert run_job_folder(tmp_path) is None
-    assert json.loads((tmp_path / LAST).read_text()) == ["ended", {"end": "ok"}]
+    assert parse_event((tmp_path / LAST).read_bytes()) == Ended(Succeeded({"seed": 3}))
 
 
 def test_at_its_time_limit_a_job_is_requeued_and_goes_on(
@@ -234,7 +249,7 @@ def test_at_its_time_limit_a_job_is_requeued_and_goes_on(
     folder, pickles = tmp_path / "job", tmp_path / "submitit"
     folder.mkdir()
     pickles.mkdir()
-    (folder / JOB).write_text(json.dumps(job))
+    (folder / JOB).write_bytes(job.to_json())
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
     monkeypatch.setenv("SUBMITIT_LOCAL_JOB_ID", "7")
     handed = DelayedSubmission(SlurmTask(), str(folder))
@@ -253,13 +268,14 @@ def test_at_its_time_limit_a_job_is_requeued_and_goes_on(
     assert not (folder / LAST).exists() and list(tmp_path.glob("store/resume/*/*.safetensors"))
     begin()
     until(lambda: (folder / LAST).exists())
-    what, outcome = json.loads((folder / LAST).read_text())
+    last = parse_event((folder / LAST).read_bytes())
+    assert isinstance(last, Ended) and isinstance(last.outcome, Succeeded)
     (path,) = (tmp_path / "whole").glob("out/records/*.json")
-    for record in (outcome["record"], whole := json.loads(path.read_text())):
+    for record in (last.outcome.record, whole := json.loads(path.read_text())):
         for measured in ("train_seconds", "seconds_per_image", "peak_memory_mb"):
             record["cost"].pop(measured)
     assert len(whole.pop("seal")) == 64
-    assert what == "ended" and outcome["record"] == whole
+    assert last.outcome.record == whole
 
 
 def test_detached_cells_keep_their_own_records(tmp_path: Path, array: Array) -> None:
@@ -310,8 +326,9 @@ class Queue:
         self.ran |= dict(zip(tickets, folders, strict=True))
         return tickets
 
-    def finished_jobs(self, tickets: Any) -> dict[str, Any]:
-        return {ticket: {"said": "gone", "lost": True} for ticket in tickets if ticket in self.gone}
+    def finished_jobs(self, tickets: Any) -> dict[str, Died]:
+        death = Died(reason="gone", lost=True)
+        return {ticket: death for ticket in tickets if ticket in self.gone}
 
     def request_stop(self, ticket: str) -> None:
         self.asked.append(("ask", ticket))
@@ -328,8 +345,18 @@ class Queue:
         self.closed = True
 
 
+def named_job(name: str) -> Job:
+    return Job(name, "prepare", (), JobContext.of(TrainingContext()))
+
+
 def over(news: JobEvent) -> bool:
-    return news.kind in ("ended", "died")
+    return isinstance(news.event, Ended | Died)
+
+
+def stopped_event(news: JobEvent) -> object:
+    """The outcome of an event that ends a job."""
+    assert isinstance(news.event, Ended), news
+    return news.event.outcome
 
 
 def listened(executor: RemoteExecutor, enough: Any) -> list[JobEvent]:

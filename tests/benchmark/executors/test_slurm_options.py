@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,6 +16,9 @@ from adbench.benchmark.executors.slurm_backend import (
     parse_minutes,
     parse_options,
 )
+from adbench.benchmark.scheduling.events import Died
+from adbench.benchmark.scheduling.job import Job, experiment_job, prepare_job
+from adbench.benchmark.store.artifact_store import Store
 from adbench.engine.runtime.context import TrainingContext
 from sweeps import wanted
 
@@ -54,7 +56,7 @@ def test_sbatch_is_told_what_was_asked_for_and_its_refusal_is_one_line(
 ) -> None:
     commands(tmp_path, monkeypatch, sbatch=f'cp "$1" {tmp_path}/script; echo Submitted batch job 7')
     cluster = connect(tmp_path / "q", ["partition=gpu", "time=90,mem=2G"], "cuda:1", 1, 3)
-    assert (cluster.device, cluster.threads({})) == ("cuda", 4)
+    assert (cluster.device, cluster.threads(job_of(""))) == ("cuda", 4)
     (tmp_path / "job").mkdir()
     assert cluster.submit([tmp_path / "job"] * 2) == ["7_0", "7_1"]
     script = (tmp_path / "script").read_text()
@@ -73,14 +75,11 @@ def test_a_method_may_be_given_more_than_the_others(
     (tmp_path / "seen").mkdir()
     told = ["partition=gpu,mem=2G", "ldm.mem=64G,ldm.cpus=16", "pca.time=5"]
     cluster = connect(tmp_path / "q", told, "cpu", 0, 3)
-    jobs: list[Any] = [
-        {"experiment": {"method": {"name": name}}} for name in ("ldm", "pca", "vae", "ldm")
-    ]
-    jobs.append({"cells": [], "names": []})
+    jobs = [job_of(name) for name in ("ldm", "pca", "vae", "ldm", "")]
     folders = [tmp_path / str(i) for i in range(5)]
     for folder, job in zip(folders, jobs, strict=True):
         folder.mkdir()
-        (folder / "job.json").write_text(json.dumps(job))
+        (folder / "job.json").write_bytes(job.to_json())
     assert [cluster.threads(job) for job in jobs] == [16, 4, 4, 16, 4]
     assert cluster.submit(folders) == ["70_0", "71", "72_0", "70_1", "72_1"]
     ldm, pca, others = ((tmp_path / "seen" / n).read_text() for n in "012")
@@ -106,9 +105,9 @@ def test_how_a_job_ended_is_what_squeue_says(
     tickets = [f"7_{i}" for i in range(6)]
     found = cluster.finished_jobs(tickets)
     assert set(found) == {"7_1", "7_2", "7_4"}
-    assert found["7_1"] == {"said": "its Slurm job 7_1 ended as NODE_FAIL", "lost": True}
-    assert found["7_2"]["memory"]
-    assert "not known" in cluster.finished_jobs(tickets)["7_5"]["said"], "missed twice"
+    assert found["7_1"] == Died(reason="its Slurm job 7_1 ended as NODE_FAIL", lost=True)
+    assert found["7_2"].out_of_memory
+    assert "not known" in cluster.finished_jobs(tickets)["7_5"].reason, "missed twice"
     commands(tmp_path, monkeypatch, squeue="exit 1")
     for _ in range(3):
         assert cluster.finished_jobs(tickets) == {}, "a controller that is away means nothing"
@@ -136,6 +135,15 @@ def test_options_that_do_not_go_together_are_refused(
         connect(tmp_path, [], "cpu", 0, 1)
 
 
+def job_of(method: str) -> Job:
+    """A job of a method; of preparing a dataset where it is empty."""
+    (cell,) = wanted(["walker"])
+    if not method:
+        return prepare_job([cell], TrainingContext())
+    cell = replace(cell, method=replace(cell.method, name=method))
+    return experiment_job(cell, TrainingContext(), Store(Path("store")), Path("out"))
+
+
 def commands(folder: Path, monkeypatch: pytest.MonkeyPatch, **scripts: str) -> None:
     """Put commands of Slurm into the path."""
     place = folder / "bin"
@@ -145,3 +153,39 @@ def commands(folder: Path, monkeypatch: pytest.MonkeyPatch, **scripts: str) -> N
         (place / name).chmod(0o755)
     if str(place) not in os.environ["PATH"]:
         monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "partition\ntouch /tmp/x=1",
+        "partition\r=1",
+        "par tition=1",
+        "mem=2G\ntouch /tmp/x",
+        "comment=a\x85b",
+        "time=90\n",
+        "job_name=a\x1b[2J",
+        "walker.mem=2G\n",
+        "walker.m\nem=2G",
+    ],
+)
+def test_what_would_end_a_line_of_the_script_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    commands(tmp_path, monkeypatch)
+    selection = ExecutorSelection("slurm", slurm=[option])
+    with pytest.raises(ValueError, match=r"^--slurm [^\n\x1b]*not '[^\n\x1b]*'$"):
+        selection.create_executor(TrainingContext(), wanted(["walker"]), None, tmp_path, None)
+    assert not list(tmp_path.glob("**/*.sh"))
+
+
+def test_a_folder_of_results_with_a_newline_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands(tmp_path, monkeypatch)
+    selection = ExecutorSelection("slurm")
+    with pytest.raises(ValueError, match=r"takes no control characters in --out, not '.*\\n"):
+        selection.create_executor(
+            TrainingContext(), wanted(["walker"]), None, tmp_path / "a\ntouch b", None
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["bin"]

@@ -14,11 +14,10 @@ from scipy.stats import friedmanchisquare
 
 from adbench.benchmark.leaderboard.rankings import SINGLE_DATASET_NOTE, build_rankings
 from adbench.benchmark.leaderboard.rankings_text import clique_marks, column_titles, table_cells
-from adbench.benchmark.report.export import as_json, csv, markdown, print_leaderboards
 from adbench.benchmark.report.html.page import render_page
 from adbench.benchmark.report.html.rankings import critical_difference_diagram, ranking_table
-from adbench.benchmark.report.latex import latex
 from records import missing, record, some
+from reports import as_json, csv, latex, markdown, print_leaderboards
 
 
 def on(data: str, label: str, value: float | None, **changes: Any) -> dict[str, Any]:

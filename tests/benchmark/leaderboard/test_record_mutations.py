@@ -18,12 +18,11 @@ from adbench import load_results
 from adbench.benchmark.leaderboard.comparison import compare
 from adbench.benchmark.leaderboard.leaderboard import build_leaderboards
 from adbench.benchmark.leaderboard.pairwise import PairError
-from adbench.benchmark.leaderboard.records import METRIC_RANGES, parse_record, read_records
-from adbench.benchmark.report.export import as_json, csv, markdown
-from adbench.benchmark.report.latex import latex
-from adbench.benchmark.report.terminal import print_leaderboards
+from adbench.benchmark.leaderboard.record_schema import METRIC_RANGES
+from adbench.benchmark.leaderboard.records import parse_record, read_records
 from adbench.benchmark.scheduling.status import read_status
 from records import record
+from reports import as_json, csv, latex, markdown, print_leaderboards
 
 RAW = "@@@"
 """In a record's place, replaced by text that no Python value is written as."""

@@ -10,12 +10,8 @@ from typing import Any
 import pytest
 
 from adbench.benchmark.leaderboard.leaderboard import build_leaderboards
-from adbench.benchmark.leaderboard.records import (
-    SCHEMA_1_NAMES,
-    json_schema,
-    parse_record,
-    read_records,
-)
+from adbench.benchmark.leaderboard.record_schema import json_schema
+from adbench.benchmark.leaderboard.records import SCHEMA_1_NAMES, parse_record, read_records
 from records import missing, record
 
 

@@ -20,10 +20,10 @@ from adbench.benchmark.evaluation.statistics.bootstrap import (
 from adbench.benchmark.leaderboard.leaderboard import build_leaderboards
 from adbench.benchmark.leaderboard.pairwise import WORSE, compare_pair
 from adbench.benchmark.leaderboard.seed_variation import summarize_seeds
-from adbench.benchmark.report.export import as_json, markdown, print_leaderboards
 from adbench.benchmark.report.html.page import render_page
 from adbench.benchmark.report.html.pairwise import compare_board
 from records import missing, record
+from reports import as_json, markdown, print_leaderboards
 
 GROUPS = 40
 
@@ -46,7 +46,7 @@ def test_means_over_seeds_stand_best_first_with_their_rank_in_each():
     assert (a.ranks, b.ranks, c.ranks) == ({0: 1, 1: 2, 2: 1}, {0: 2, 1: 1, 2: 2}, {0: 3, 1: 3})
     assert a.table_cells() == ["A", "0.467", "0.300", "0.600", "0: 1, 1: 2, 2: 1"]
     said = " ".join(board.notes)
-    assert "hangs on the seed for A over B (seeds 0, 2, not 1)." in said
+    assert "depends on the seed for A over B (seeds 0, 2, not 1)." in said
     assert "C over" not in said and "over C" not in said
     assert not summarize_seeds([row for row in board.done if row.record["seed"] == 0], board.metric)
 

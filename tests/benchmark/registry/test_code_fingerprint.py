@@ -221,6 +221,7 @@ def test_the_bases_of_adbench_reach_what_they_import() -> None:
         "adbench.engine.runtime.context",
         "adbench.engine.runtime.distributed",
         "adbench.engine.runtime.out_of_memory",
+        "adbench.engine.runtime.setting_types",
         "adbench.engine.training.__init__",
         "adbench.engine.training.data_loading",
         "adbench.engine.training.loop",

@@ -10,34 +10,29 @@ import re
 import subprocess
 import sys
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from adbench.benchmark.report.export import (
-    ReportError,
-    as_json,
-    build_leaderboards,
-    cost_csv,
-    csv,
-    markdown,
-    print_leaderboards,
-    read_records,
-    write_report,
-)
-from adbench.benchmark.report.latex import latex
+from adbench.benchmark.leaderboard.leaderboard import build_leaderboards
+from adbench.benchmark.leaderboard.records import ReportError, read_records
+from adbench.benchmark.report.export import write_report
 from records import METRICS, missing, record, some
+from reports import as_json, cost_csv, csv, latex, markdown, print_leaderboards, with_samples
 
 
-def printed(records: list[Any], width: int = 200, **options: Any) -> str:
+def printed(
+    records: list[Any], width: int = 200, folder: Path | None = None, **options: Any
+) -> str:
     out = io.StringIO()
-    print_leaderboards(records, Console(width=width, file=out, **options))
+    print_leaderboards(records, Console(width=width, file=out, **options), folder)
     return out.getvalue()
 
 
-def test_rows_stand_in_order_of_pixel_ap_baselines_among_them_and_failures_last():
-    (board,) = build_leaderboards(some())
+def test_rows_stand_in_order_of_pixel_ap_baselines_among_them_and_failures_last(tmp_path):
+    (board,) = build_leaderboards(with_samples(tmp_path, some()), tmp_path)
     assert [(row.rank, row.name) for row in board.entries] == [
         (1, "AnoDDPM"),
         (2, "Healthy mean (baseline)"),
@@ -159,8 +154,9 @@ def test_figures_read_from_bins_say_by_how_much_they_may_be_off():
     assert "0.500 ± 3e-07 binned" in markdown([tiny])
 
 
-def test_csv_has_every_row_and_figure():
-    rows = list(csv_.DictReader(io.StringIO(csv([*some(), record("A", partial=8)]))))
+def test_csv_has_every_row_and_figure(tmp_path):
+    records = with_samples(tmp_path, [*some(), record("A", partial=8)])
+    rows = list(csv_.DictReader(io.StringIO(csv(records, tmp_path))))
     assert [row["label"] for row in rows] == [
         "AnoDDPM",
         "Healthy mean (baseline)",
@@ -177,8 +173,8 @@ def test_csv_has_every_row_and_figure():
 
 
 @pytest.mark.parametrize("width", [80, 100, 140, 220])
-def test_the_terminal_table_fits_and_always_shows_what_it_is_sorted_by(width):
-    text = printed(some(), width)
+def test_the_terminal_table_fits_and_always_shows_what_it_is_sorted_by(width, tmp_path):
+    text = printed(with_samples(tmp_path, some()), width, tmp_path)
     assert max(map(len, text.splitlines())) <= width
     for word in ("AnoDDPM", "0.520", "250 val", "(baseline)", "▼", "failed: it broke"):
         assert word in text

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from adbench.benchmark.scheduling import console as live
 from adbench.benchmark.scheduling.console import ConsoleReporter, duration_text, progress_table
+from adbench.benchmark.scheduling.events import Heartbeat, progress_event
 from adbench.benchmark.scheduling.job_logs import MAX_BYTES, TAIL_BYTES, JobLogs
 from adbench.benchmark.scheduling.job_progress import JobProgress
 
@@ -26,15 +27,15 @@ def train(step: int, **more: Any) -> dict[str, Any]:
 
 def test_pace_and_time_left_are_those_of_the_phase() -> None:
     job = JobProgress("cell", 1)
-    job.on_event("train", train(10), 100.0)
+    job.on_progress(progress_event("train", train(10)), 100.0)
     assert job.seconds_per_step() is None and job.seconds_left() is None, "one step tells no pace"
-    job.on_event("train", train(30, loss=0.5), 110.0)
-    job.on_heartbeat({"memory_mb": 1500.0}, 150.0)
+    job.on_progress(progress_event("train", train(30, loss=0.5)), 110.0)
+    job.on_heartbeat(Heartbeat(1500.0), 150.0)
     assert job.seconds_per_step() == pytest.approx(0.5) and job.seconds_left() == pytest.approx(
         35.0
     )
     assert job.location == "train 30/100" and job.loss == 0.5
-    job.on_event("predict", {"part": "test", "step": 32, "of": 64}, 160.0)
+    job.on_progress(progress_event("predict", {"part": "test", "step": 32, "of": 64}), 160.0)
     assert (
         job.location == "predict test 32/64" and job.seconds_per_step() is None and job.loss is None
     )
@@ -44,10 +45,10 @@ def test_pace_and_time_left_are_those_of_the_phase() -> None:
 
 def test_a_phase_without_steps_is_told_by_its_name() -> None:
     job = JobProgress("cell", 1)
-    job.on_event("train", train(10), 1.0)
-    job.on_event("oom", {"at": 3, "micro": 2}, 2.0)
+    job.on_progress(progress_event("train", train(10)), 1.0)
+    job.on_progress(progress_event("oom", {"at": 3, "micro": 2}), 2.0)
     assert job.location == "train 10/100"
-    job.on_event("phase", {"phase": "evaluate"}, 3.0)
+    job.on_progress(progress_event("phase", {"phase": "evaluate"}), 3.0)
     assert job.location == "evaluate" and job.seconds_left() is None
 
 
@@ -57,10 +58,10 @@ def test_a_pipe_gets_a_line_per_stage_and_every_fifteen_seconds(monkeypatch) -> 
     watch, told = watching()
     for step in range(100):
         now[0] += 0.5
-        watch.on_event("a", "train", train(step, loss=0.25))
-    watch.on_event("a", "train", train(100))
-    watch.on_event("a", "checkpoint", {"fresh": False, "key": "x"})
-    watch.on_event("a", "phase", {"phase": "predict"})
+        watch.on_progress("a", progress_event("train", train(step, loss=0.25)))
+    watch.on_progress("a", progress_event("train", train(100)))
+    watch.on_progress("a", progress_event("checkpoint", {"fresh": False, "key": "x"}))
+    watch.on_progress("a", progress_event("phase", {"phase": "predict"}))
     watch.draw([JobProgress("a", 1)], {"to_do": 1})
     lines = told.getvalue().splitlines()
     assert lines[0] == "a  train  0/100  loss 0.2500" and len(lines) == 4 + 1 + 1
@@ -71,17 +72,17 @@ def test_memory_and_notes_are_always_told_and_notes_once() -> None:
     for terminal in (False, True):
         watch, told = watching(terminal)
         for _ in range(2):
-            watch.on_event("a", "note", {"text": "set aside as [x]"})
-        watch.on_event("a", "oom", {"micro": 8})
+            watch.on_progress("a", progress_event("note", {"text": "set aside as [x]"}))
+        watch.on_progress("a", progress_event("oom", {"micro": 8}))
         assert told.getvalue().count("note: set aside as [x]") == 1
         assert "a  out of memory: going on with 8 rows at a time" in told.getvalue()
 
 
 def test_a_terminal_shows_a_table_that_goes_away() -> None:
     job = JobProgress("bumps.walker.tiny.s0", 2, started=0.0)
-    job.on_event("predict", {"part": "test", "step": 32, "of": 128}, 10.0)
-    job.on_event("predict", {"part": "test", "step": 64, "of": 128}, 26.0)
-    job.on_heartbeat({"memory_mb": 800.0, "gpu_mb": 9200.0}, 26.0)
+    job.on_progress(progress_event("predict", {"part": "test", "step": 32, "of": 128}), 10.0)
+    job.on_progress(progress_event("predict", {"part": "test", "step": 64, "of": 128}), 26.0)
+    job.on_heartbeat(Heartbeat(800.0, 9200.0), 26.0)
     drawn = io.StringIO()
     console = Console(file=drawn, width=140, force_terminal=True, color_system=None)
     console.print(progress_table([job], {"to_do": 3, "ok": 2, "failed": 0}, 30.0))

@@ -15,22 +15,25 @@ from adbench.benchmark.experiments.matrix import Experiment, expand_matrix
 from adbench.benchmark.experiments.resolve import resolve
 from adbench.benchmark.experiments.run_config import RunConfig
 from adbench.benchmark.registry.registry import Registry
-from adbench.benchmark.scheduling.job import (
-    context_from_json,
-    experiment_from_json,
-    experiment_job,
-    prepare_job,
-    run_job,
+from adbench.benchmark.scheduling.events import (
+    DiskFull,
+    Failed,
+    NoData,
+    Prepared,
+    Stopped,
+    Succeeded,
 )
+from adbench.benchmark.scheduling.job import Job, experiment_job, prepare_job
+from adbench.benchmark.scheduling.worker import run_job
 from adbench.benchmark.store.artifact_store import Store, StoreError
 from adbench.benchmark.store.atomic_files import is_disk_full
 from adbench.engine.runtime.context import TrainingContext
 from sweeps import wanted
 
 
-def job(cell: Experiment, folder: Path, **run: Any) -> dict[str, Any]:
-    made = experiment_job(cell, TrainingContext(**run), Store(folder / "store"), folder / "out")
-    return json.loads(json.dumps(made))
+def job(cell: Experiment, folder: Path, **run: Any) -> Job:
+    context, store = TrainingContext(**run), Store(folder / "store")
+    return Job.from_json(experiment_job(cell, context, store, folder / "out").to_json())
 
 
 def test_every_built_in_method_travels() -> None:
@@ -38,11 +41,7 @@ def test_every_built_in_method_travels() -> None:
     protocol = Protocol("fixed:0.3", "pseudo", post=("median5", "components>=8"), budget=99)
     wish = RunConfig([*registry.methods], ["synthbrain"], "tiny", protocol, (3,), (100, 250), 7)
     for cell in expand_matrix(wish, registry):
-        there = experiment_from_json(
-            json.loads(json.dumps(experiment_job(cell, TrainingContext(), Store(Path()), Path())))[
-                "experiment"
-            ]
-        )
+        (there,) = job(cell, Path()).experiments
         assert there.name == cell.name and there.protocol == protocol
         assert (there.seed, there.limit, there.levels) == (3, 7, (100, 250))
         assert there.method.load() is cell.method.load()
@@ -50,7 +49,7 @@ def test_every_built_in_method_travels() -> None:
 
 def test_a_plugin_that_is_a_file_travels_with_the_same_identity(tmp_path: Path) -> None:
     (cell,) = wanted(["walker"], walker={"steps": 3})
-    there = experiment_from_json(job(cell, tmp_path)["experiment"])
+    (there,) = job(cell, tmp_path).experiments
     dataset = cell.dataset.load()(**cell.dataset_args)
     one, other = (resolve(c, dataset, torch.float32).key_inputs for c in (there, cell))
     assert one == other
@@ -61,7 +60,7 @@ def test_circumstances_travel() -> None:
         dtype=torch.bfloat16, batch=5, micro=3, workers=0, checkpoint_interval=7.5, compile=True
     )
     (cell,) = wanted(["walker"])
-    there = context_from_json(json.loads(json.dumps(prepare_job([cell], run)))["run"])
+    there = Job.from_json(prepare_job([cell], run).to_json()).context.training_context()
     assert there == TrainingContext(
         **{**vars(run), "stop": there.stop, "state_store": there.state_store}
     )
@@ -76,9 +75,9 @@ def test_work_makes_a_record_and_tells_its_phases(tmp_path: Path) -> None:
             told.append(facts["phase"])
 
     outcome = run_job(job(cell, tmp_path), tell)
-    assert outcome["end"] == "ok" and outcome["record"]["status"] == "ok"
+    assert isinstance(outcome, Succeeded) and outcome.record["status"] == "ok"
     assert told == ["train", "predict", "evaluate"]
-    json.dumps(outcome)
+    json.dumps(outcome.record)
 
 
 @pytest.mark.parametrize(
@@ -94,38 +93,34 @@ def test_a_failure_is_an_outcome(
 ) -> None:
     (cell,) = wanted(["trouble"], trouble={"how": how, "where": where})
     outcome = run_job(job(cell, tmp_path), lambda *_: None)
-    assert (outcome["end"], outcome["phase"], outcome["exception"]) == ("failed", phase, said)
-    assert outcome["trace"].startswith("Traceback") and "_misbehave" in outcome["trace"]
+    assert isinstance(outcome, Failed) and (outcome.phase, outcome.exception) == (phase, said)
+    assert outcome.trace.startswith("Traceback") and "_misbehave" in outcome.trace
 
 
 def test_a_judgement_that_cannot_be_says_so(tmp_path: Path, monkeypatch) -> None:
     (cell,) = wanted(["trouble"])
     monkeypatch.setattr("adbench.benchmark.experiments.pipeline.evaluate", None)
     outcome = run_job(job(cell, tmp_path), lambda *_: None)
-    assert (outcome["end"], outcome["phase"]) == ("failed", "evaluate")
+    assert isinstance(outcome, Failed) and outcome.phase == "evaluate"
 
 
 def test_asked_to_stop_it_keeps_what_there_is(tmp_path: Path) -> None:
     (cell,) = wanted(["walker"])
     outcome = run_job(job(cell, tmp_path), lambda *_: None, lambda: True)
-    assert outcome["end"] == "stopped"
+    assert isinstance(outcome, Stopped)
     (cell,) = wanted(["walker"])
-    asked = run_job(
-        json.loads(json.dumps(prepare_job([cell], TrainingContext()))),
-        lambda *_: None,
-        lambda: True,
-    )
-    assert asked["end"] == "stopped", "while a dataset is made ready, too"
+    asked = run_job(prepare_job([cell], TrainingContext()), lambda *_: None, lambda: True)
+    assert isinstance(asked, Stopped), "while a dataset is made ready, too"
 
 
 def test_a_dataset_tells_which_cells_cannot_be() -> None:
     planned = wanted(["walker", "trouble"], bumps={"shape": [24]})
     outcome = run_job(prepare_job(planned, TrainingContext()), lambda *_: None)
-    assert outcome["end"] == "prepared" and outcome["heads"].keys() == {c.name for c in planned}
-    assert outcome["unfit"] == {planned[0].name: "takes samples of 2 axes, these have 1"}
+    assert isinstance(outcome, Prepared) and outcome.headers.keys() == {c.name for c in planned}
+    assert outcome.incompatible == {planned[0].name: "takes samples of 2 axes, these have 1"}
     broken = wanted(["walker"], bumps={"broken": True})
     outcome = run_job(prepare_job(broken, TrainingContext()), lambda *_: None)
-    assert outcome["end"] == "no-data" and "b: worse" in outcome["said"]
+    assert isinstance(outcome, NoData) and "b: worse" in outcome.reason
 
 
 def test_a_full_disk_is_known_in_whatever_words_it_is_told(tmp_path: Path, monkeypatch) -> None:
@@ -145,4 +140,4 @@ def test_a_full_disk_is_known_in_whatever_words_it_is_told(tmp_path: Path, monke
     (cell,) = wanted(["walker"])
     monkeypatch.setattr("adbench.benchmark.experiments.pipeline.fit", refused)
     outcome = run_job(job(cell, tmp_path), lambda *_: None)
-    assert outcome["end"] == "full" and outcome["phase"] == "train"
+    assert isinstance(outcome, DiskFull) and outcome.phase == "train"

@@ -8,6 +8,7 @@ import time
 
 from filelock import FileLock
 
+from adbench.benchmark.scheduling.events import progress_event
 from adbench.benchmark.scheduling.job_progress import JobProgress
 from adbench.benchmark.scheduling.run_state import RunState
 from adbench.benchmark.scheduling.status import read_status
@@ -66,8 +67,12 @@ def test_nothing_at_all_is_told_too(tmp_path):
 
 def test_a_run_says_what_it_is_at_and_what_it_was_at_when_it_died(tmp_path, monkeypatch):
     job = JobProgress("bumps.walker.s0", 2, started=time.monotonic() - 60)
-    job.on_event("predict", {"part": "test", "step": 0, "of": 64}, time.monotonic() - 40)
-    job.on_event("predict", {"part": "test", "step": 32, "of": 64}, time.monotonic() - 8)
+    job.on_progress(
+        progress_event("predict", {"part": "test", "step": 0, "of": 64}), time.monotonic() - 40
+    )
+    job.on_progress(
+        progress_event("predict", {"part": "test", "step": 32, "of": 64}), time.monotonic() - 8
+    )
     RunState(tmp_path).write(
         [job], {"to_do": 3, "ok": 2, "failed": 0}, "waiting for room", now=True
     )

@@ -19,9 +19,11 @@ from adbench.benchmark.experiments.matrix import Experiment
 from adbench.benchmark.experiments.pipeline import predict_shared
 from adbench.benchmark.experiments.resolve import resolve
 from adbench.benchmark.scheduling import work_sharing as helping
-from adbench.benchmark.scheduling.job import Job, prepared_dataset
+from adbench.benchmark.scheduling.events import progress_event
+from adbench.benchmark.scheduling.job import Job, JobContext
 from adbench.benchmark.scheduling.job_progress import JobProgress
 from adbench.benchmark.scheduling.work_sharing import WorkSharing
+from adbench.benchmark.scheduling.worker import prepared_dataset
 from adbench.benchmark.store import partial_state as resume
 from adbench.benchmark.store.artifact_store import Store
 from adbench.benchmark.store.partial_state import PartialState, find_damage
@@ -136,8 +138,8 @@ class Eager(LocalExecutor):
     def start(self, job: Job) -> None:
         super().start(job)
         self.begun.append(job)
-        if self._kill and job["task"] == "help":
-            self.kill(job["name"])
+        if self._kill and job.task == "help":
+            self.kill(job.name)
 
 
 @pytest.mark.parametrize("kill", [False, True])
@@ -145,9 +147,9 @@ def test_a_slot_that_is_free_helps(tmp_path, alone, monkeypatch, kill: bool) -> 
     monkeypatch.setattr(helping.WorkSharing.__init__, "__defaults__", (0.05,))
     where = Eager(kill=kill)
     code, told = swept(cells(pause=0.05), tmp_path, where)
-    helps = [job for job in where.begun if job["task"] == "help"]
+    helps = [job for job in where.begun if job.task == "help"]
     assert code == 0 and helps
-    assert kill or "helper 1  look" in told
+    assert kill or "helper 1  predict" in told
     (record,) = records(tmp_path).values()
     assert record["status"] == "ok" and "attempts" not in record
     (other,) = records(alone).values()
@@ -159,7 +161,7 @@ def test_a_helper_that_fails_is_a_word_in_a_log(tmp_path, monkeypatch) -> None:
         raise RuntimeError("no good at helping")
 
     monkeypatch.setattr(helping.WorkSharing.__init__, "__defaults__", (0.05,))
-    monkeypatch.setattr("adbench.benchmark.scheduling.job.predict_shared", broken)
+    monkeypatch.setattr("adbench.benchmark.scheduling.worker.predict_shared", broken)
     assert swept(cells(pause=0.05), tmp_path, Eager())[0] == 0
     logs = [path.read_text() for path in tmp_path.glob("out/logs/*helper*")]
     assert logs and "no good at helping" in logs[0]
@@ -167,19 +169,21 @@ def test_a_helper_that_fails_is_a_word_in_a_log(tmp_path, monkeypatch) -> None:
 
 def looking(name: str, step: int, seconds: float) -> JobProgress:
     doing = JobProgress(name, 1)
-    doing.on_event("predict", {"part": "test", "step": 0, "of": 100}, 0.0)
-    doing.on_event("predict", {"part": "test", "step": step, "of": 100}, seconds)
+    for done, when in ((0, 0.0), (step, seconds)):
+        facts = {"part": "test", "step": done, "of": 100}
+        doing.on_progress(progress_event("predict", facts), when)
     return doing
 
 
 def test_help_goes_where_most_is_left() -> None:
     helpers = WorkSharing(min_seconds_left=10)
     doing = {"a": looking("a", 50, 40), "b": looking("b", 50, 70)}
-    jobs: dict[str, Job] = {name: {"name": name, "task": "experiment"} for name in "ab"}
+    context = JobContext.of(TrainingContext())
+    jobs: dict[str, Job] = {name: Job(name, "experiment", (), context) for name in "ab"}
     begun = [helpers.next_job(doing, jobs) for _ in range(14)]
-    names = [job["name"] for job in begun if job]
+    names = [job.name for job in begun if job]
     assert names == ["b helper 1", "a helper 1", "b helper 2", "a helper 2"]
-    assert all(job is None or job["share"] == int(job["name"][-1]) for job in begun)
+    assert all(job is None or job.helper == int(job.name[-1]) for job in begun)
     assert sorted(helpers) == sorted(names) and sorted(
         helpers.jobs_for("a") + helpers.jobs_for("b")
     ) == sorted(names)

@@ -42,7 +42,7 @@ PAPERS: dict[str, tuple[int, tuple[Any, ...], dict[str, Any]]] = {
         {"res_blocks": 1, "attention": (False, False, True), "head_channels": 256}),
     "ddpm-ood, big": (172_573_187, (2, 3, (256, 512, 768)),
         {"attention": (True,) * 3, "head_channels": 256}),
-    "signals": (5_182_978, (1, 2, (64, 128, 192)), {"attention": (True,) * 3}),
+    "signals": (5_182_850, (1, 2, (64, 128, 192)), {"attention": (True,) * 3, "out_norm": False}),
 }  # fmt: skip
 """Parameters, each counted in the authors' code, beside how its network is said to be built."""
 
@@ -124,6 +124,17 @@ def test_without_conditions_it_computes_what_monais_does() -> None:
     theirs.load_state_dict(ours.state_dict())
     x, t, label = torch.randn(2, 2, 8, 12), torch.tensor([1, 700]), torch.tensor([0, 2])
     torch.testing.assert_close(ours(x, t, label), theirs(x, t, class_labels=label))
+
+
+def test_the_last_norm_can_be_left_out() -> None:
+    """Then it is MONAI's network without its last norm, under the same names."""
+    ours, theirs = small(1, out_norm=False), small(1)
+    assert ours.state_dict().keys() == theirs.state_dict().keys() - {"out.0.weight", "out.0.bias"}
+    theirs.load_state_dict(ours.state_dict(), strict=False)
+    x, t = torch.randn(2, 2, 16), torch.tensor([3, 700])
+    assert not torch.allclose(ours(x, t), theirs(x, t))
+    theirs.get_submodule("out").add_module("0", nn.Identity())
+    assert torch.equal(ours(x, t), theirs(x, t))
 
 
 def test_every_norm_has_the_epsilon_that_it_is_given() -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
 from monai.losses.adversarial_loss import PatchAdversarialLoss
 from torch import Tensor, nn
 
-from adbench.engine.networks.discriminator import PatchDiscriminatorLoss, discriminator_layers
+from adbench.engine.networks.discriminator import (
+    PatchDiscriminatorLoss,
+    adversary_options,
+    discriminator_layers,
+)
+from adbench.engine.training.loop import Training
 
 
 def test_an_adversary_may_learn_faster() -> None:
@@ -50,7 +55,7 @@ def loss_of(
     fake: float,
     real: float,
     kind: Literal["least squares", "hinge"] = "least squares",
-    **more: float,
+    **more: Any,
 ) -> tuple[float, float]:
     """The terms of the generator and of the discriminator at two logits."""
     loss = PatchDiscriminatorLoss(1, 1, weight=1.0, starts=1, width=8, layers=1, kind=kind, **more)
@@ -90,3 +95,26 @@ def test_without_a_rectifier_it_is_the_plain_least_squares() -> None:
 def test_a_hinge_takes_the_logits_as_they_are() -> None:
     generator, discriminator = loss_of(-3.0, -1.0, "hinge")
     assert math.isclose(generator, 3.0) and math.isclose(discriminator, 1.0)
+
+
+def test_an_adversarys_weight_rises_over_its_warm_up() -> None:
+    """As in ddpm-ood: min(epoch, 50) / 50 of the weight."""
+    x, reconstruction = torch.rand(1, 1, 16, 16), torch.rand(1, 1, 16, 16, requires_grad=True)
+    one = PatchDiscriminatorLoss(2, 1, width=8, layers=1, weight=0.01, starts=10, warmup=50)
+    size = []
+    for step in (9, 10, 35, 60, 500):
+        (gradient,) = torch.autograd.grad(
+            one(x, reconstruction, torch.tensor([step])).sum(), reconstruction
+        )
+        size.append(gradient.norm().item())
+    assert size[0] == size[1] == 0 and size[3] == size[4] > 0
+    assert size[2] == pytest.approx(size[3] / 2, rel=1e-5)
+
+
+def test_the_options_of_a_codecs_adversary() -> None:
+    plan = Training(steps=100, batch=1, lr=1e-4)
+    assert adversary_options(0.0, 5e-4, plan, starts=100) is None
+    options = adversary_options(0.01, 5e-4, plan, starts=99, warmup=7)
+    assert options == {"weight": 0.01, "starts": 99, "warmup": 7, "rate": pytest.approx(5)}
+    with pytest.warns(UserWarning, match="from step 100 on, so in none of the codec's 100"):
+        adversary_options(0.01, 5e-4, plan, starts=100)

@@ -72,11 +72,28 @@ def test_time_is_added_before_the_convolution() -> None:
             torch.testing.assert_close(other - residual, moved.expand_as(residual))
 
 
-def test_a_fresh_one_says_nothing_and_any_length_will_do() -> None:
+def test_before_training_the_output_is_the_last_bias_at_any_length() -> None:
     net = WaveNet(2, out_channels=3, layers=4, width=8)
+    bias = net.state_dict()["exit.bias"]
+    assert (bias != 0).all()
     for length in (1, 7, 3000):
-        assert torch.equal(
-            net(torch.randn(1, 2, length), torch.tensor([3])), torch.zeros(1, 3, length)
-        )
+        output = net(torch.randn(1, 2, length), torch.tensor([3]))
+        assert torch.equal(output, bias[None, :, None].expand(1, 3, length))
+
+
+def test_weights_of_convolutions_begin_as_in_the_starter_network() -> None:
+    """Normal of variance 2 / fan-in: at width 16, .204 of the dilated convolutions (kernel 3) and
+    .354 of those of kernel 1; the last convolution's weight is 0."""
+    torch.manual_seed(0)
+    state = WaveNet(2, layers=30, cycle=10, width=16).state_dict()
+    dilated = torch.cat([state[f"blocks.{i}.wide.weight"].flatten() for i in range(30)])
+    pointwise = torch.cat([state[f"blocks.{i}.both.weight"].flatten() for i in range(30)])
+    assert dilated.std().item() == pytest.approx((2 / 48) ** 0.5, rel=0.02)
+    assert pointwise.std().item() == pytest.approx((2 / 16) ** 0.5, rel=0.02)
+    assert state["skip.weight"].std().item() == pytest.approx((2 / 16) ** 0.5, rel=0.15)
+    assert state["entry.weight"].std().item() == pytest.approx(1.0, rel=0.3)
+    assert (state["exit.weight"] == 0).all()
+    for name in ("skip.bias", "exit.bias"):  # torch's: uniform up to 1 / sqrt(fan-in)
+        assert 0 < state[name].abs().max() <= 1 / 4
     with pytest.raises(ValueError, match="at least 1"):
         WaveNet(2, layers=0)

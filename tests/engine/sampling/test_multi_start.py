@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from adbench.engine.diffusion.denoiser import Denoiser
 from adbench.engine.diffusion.gaussian import Gaussian
-from adbench.engine.diffusion.schedule import scaled_linear_schedule
+from adbench.engine.diffusion.schedule import scaled_linear_schedule, shift_snr
 from adbench.engine.runtime.rng import Rng
 from adbench.engine.sampling.multi_start import MultiStart
 from adbench.engine.sampling.reconstruct import enumerate_chains, repeat_streams
@@ -104,3 +104,27 @@ def test_starts_below_a_level_may_be_left_out() -> None:
     assert MultiStart(20, 4, min_level=300).levels == [451, 651, 851]
     with pytest.raises(ValueError, match="no start is at 900 or above; the highest is at 851"):
         MultiStart(20, 4, min_level=900)
+
+
+@torch.no_grad()
+def test_the_last_step_aims_at_level_1_of_the_schedule_before_its_shift() -> None:
+    """ddpm-ood replaces the scheduler's alphas by shifted ones, but not the one it ends at."""
+    shifted = shift_snr(scaled_linear_schedule(), 4.0)
+    starts = MultiStart(
+        100, 16, lagged=True, final_noise=True, final_schedule=scaled_linear_schedule()
+    )
+    denoiser = Denoiser(SmoothNetwork(), shifted).eval()
+    index, level = enumerate_chains(starts.levels, len(X), 1)
+    noise = repeat_streams(Rng(KEYS), 1).rows(index).fork("start").normal(X.shape[1:])
+    noised = Gaussian(shifted).add_noise(X[index], level, noise)
+    ends = starts.reconstruct(denoiser, X, Rng(KEYS), len(starts.levels))
+    for at, y, end in zip(starts.levels, noised.split(len(X)), ends, strict=True):
+        pndm = monais()
+        pndm.alphas_cumprod = shifted.alpha_bar[1:].float()
+        for t in pndm.timesteps[pndm.timesteps <= at - 1]:
+            eps = SmoothNetwork()(y, torch.full((len(y),), int(t)))
+            y = pndm.step(eps, int(t), y)[0]
+        torch.testing.assert_close(end, y, rtol=1e-4, atol=1e-5)
+    own = MultiStart(100, 16, lagged=True, final_noise=True).reconstruct(denoiser, X, Rng(KEYS), 2)
+    assert torch.equal(own[0], ends[0])  # lagged, a chain of two steps ends before its last one
+    assert 1e-3 < (own[1] - ends[1]).abs().max().item() < 0.1

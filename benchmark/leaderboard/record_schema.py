@@ -1,0 +1,260 @@
+"""The types of an experiment's record (schema 2), and the ranges of its metrics."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+METRICS = (
+    *("image_auroc", "image_ap", "image_f1max", "image_fpr95", "group_auroc"),
+    *("pixel_auroc", "pixel_ap", "pixel_aupro30", "pixel_aupro05", "pixel_dice"),
+    *("pixel_dice_oracle", "pixel_iou", "healthy_fp", "lesion_sensitivity", "lesion_contrast"),
+    *("sample_pixel_auroc", "sample_pixel_ap", "sample_pixel_dice_otsu"),
+    *("healthy_psnr", "healthy_ssim"),
+)
+BUDGET = ("train_steps", "train_samples", "parameters", "evaluations_per_image", "gflops_per_image")
+"""What a method spends, the same on any machine."""
+
+COST = ("train_seconds", "seconds_per_image", "peak_memory_mb")
+"""What it takes on the machine that it ran on, different from run to run."""
+
+METRIC_RANGES = dict.fromkeys(METRICS, (0.0, 1.0)) | {
+    "lesion_contrast": (-1.0, 1.0),
+    "healthy_ssim": (-1.0, 1.0),
+    "healthy_psnr": (-1000.0, 1000.0),
+}
+"""Lowest and highest value of each metric; PSNR in dB. Of another metric any number is taken."""
+
+ROUNDING = 1e-6
+"""How far a metric may be outside its range: sums of floating-point numbers are not exact."""
+
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Level = Annotated[int, Meta(ge=0, le=1000)]
+Amount = Annotated[float, Meta(ge=0, le=1e18)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class MethodRecord(Struct):
+    """The method, and how it was configured."""
+
+    name: str  # in the registry
+    label: str  # in tables
+    baseline: bool  # whether it is a simple baseline
+    args: dict[str, Any]  # constructor arguments, profile and overrides applied
+    supervision: str | None = None  # "normal" or "image-labels"; None where it could not be loaded
+    paper: str | None = None  # where it was published, a URL
+
+
+class DatasetRecord(Struct):
+    """The dataset, and which data it held."""
+
+    name: str  # in the registry
+    args: dict[str, Any]  # constructor arguments that change the samples
+    fingerprint: str  # digest of the predicted samples; empty where they were never read
+    synthetic: bool  # whether the samples are generated
+
+
+class ProtocolRecord(Struct):
+    """The evaluation protocol; its other fields are those of `Protocol`."""
+
+    id: str  # digest of the fields; results are compared under one protocol only
+    text: str  # in one sentence
+
+
+class LevelRecord(Struct):
+    """Noise levels, on the scale 1..1000; 0 for a method without."""
+
+    chosen: Level  # at which the metrics are
+    rule: str  # how it was chosen: val, pseudo, published, oracle
+    published: Level  # the paper's own
+    oracle: Level  # best on test: a bound, no result
+
+
+class ThresholdRecord(Struct):
+    """The threshold on anomaly maps, above which a pixel is positive."""
+
+    rule: str  # of the protocol
+    value: float | None  # in the unit of the maps; None without maps
+
+
+class MetricRecord(Struct):
+    """A metric; its direction and range are those of its name."""
+
+    value: float | None  # None where it is undefined
+    low: float | None = None  # lower end of the 95 % interval; None with too few groups
+    high: float | None = None  # upper end
+
+    def __post_init__(self) -> None:
+        if (self.low is None) != (self.high is None):
+            raise ValueError("an interval has two ends")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"the interval [{self.low:g}, {self.high:g}] is upside down")
+
+
+class ReferenceRecord(Struct):
+    """Results of a method that knows nothing."""
+
+    prevalence: Share | None  # of abnormal pixels: pixel AP by chance; None without masks
+    dice_floor: Share | None  # Dice of calling every pixel abnormal
+    image_prevalence: Share | None = None  # of abnormal samples: image AP by chance
+
+
+class CountRecord(Struct):
+    """Numbers of samples."""
+
+    test: Count  # test samples
+    test_abnormal: Count  # the abnormal among them
+    test_groups: Count  # groups (patients) of the test samples
+    val: Count  # validation samples
+    calibration: Count  # normal samples for thresholds
+
+    def __post_init__(self) -> None:
+        if max(self.test_abnormal, self.test_groups) > self.test:
+            raise ValueError("a part of the test samples is more than all")
+
+
+class SweepRecord(Struct):
+    """Metrics at one noise level, by name."""
+
+    test: dict[str, float | None]  # on test
+    val: dict[str, float | None] = {}  # on validation
+    pseudo: dict[str, float | None] = {}  # on synthetic anomalies
+
+
+class StratumRecord(Struct):
+    """Metrics of the abnormal samples that share a tag, against all normal ones."""
+
+    n: Count  # abnormal samples
+    image_auroc: float | None = None
+    pixel_ap: float | None = None
+
+
+class LesionBin(Struct):
+    """Lesions of one range of sizes."""
+
+    low: Amount  # smallest size
+    high: Amount | None  # size that is too large; None without end
+    n: Count  # lesions
+    found: Count  # of them detected
+    sensitivity: Share | None  # the share detected; None without lesions
+
+    def __post_init__(self) -> None:
+        if self.found > self.n:
+            raise ValueError(f"{self.found} of {self.n} lesions are detected")
+
+
+class FrocPoint(Struct):
+    """A point of the FROC curve."""
+
+    threshold: float  # on anomaly maps
+    false_per_sample: Amount  # false detections in each normal sample
+    sensitivity: Share  # share of lesions detected
+
+
+class LesionRecord(Struct):
+    """Lesion-wise results."""
+
+    n: Count  # lesions
+    unit: str  # of sizes: steps, pixels, voxels, mm, mm² or mm³
+    bins: list[LesionBin]  # by size
+    froc: list[FrocPoint]  # the strictest threshold first
+    false_size: Amount | None = None  # mean size of what is positive in a normal sample
+
+
+class SampleRecord(Struct):
+    """Results of the test samples at the chosen level, in their order: lists of one length."""
+
+    key: list[str]  # names of the samples
+    group: list[str]  # the patients they are of
+    label: list[Literal[0, 1]]  # 1 where abnormal
+    score: list[float]  # higher is more anomalous
+    pixels: list[Count] | None = None  # pixels in the region of interest; None without maps
+    abnormal_pixels: list[Count] | None = None  # those in the mask
+    positive_pixels: list[Count] | None = None  # those above the threshold
+    true_positive_pixels: list[Count] | None = None  # those in both
+
+    def __post_init__(self) -> None:
+        counts = [self.pixels, self.abnormal_pixels]
+        counts += [self.positive_pixels, self.true_positive_pixels]
+        present = [count for count in counts if count is not None]
+        if len(present) not in (0, len(counts)):
+            raise ValueError("of the four counts of pixels some are missing")
+        if {len(self.key)} != {
+            len(each) for each in (self.group, self.label, self.score, *present)
+        }:
+            raise ValueError("the lists of samples are not of one length")
+
+
+class CostRecord(Struct):
+    """What training and prediction took. An image is a sample, at one noise level."""
+
+    train_steps: Count | None = None  # optimizer steps
+    train_samples: Count | None = None  # samples shown in training, repeats counted
+    train_gflops: Amount | None = None  # 10^9 floating-point operations
+    parameters: Count | None = None  # of all networks
+    evaluations_per_image: Amount | None = None  # network evaluations
+    gflops_per_image: Amount | None = None  # 10^9 floating-point operations
+    train_seconds: Amount | None = None  # seconds, wall time
+    seconds_per_image: Amount | None = None  # seconds, wall time
+    peak_memory_mb: Amount | None = None  # MB, the larger of training and prediction
+
+
+class FailedRecord(Struct, tag_field="status", tag="failed"):
+    """An experiment that failed."""
+
+    schema: int  # of the record: 2
+    reason: str | None  # why there is no result, one line; None where there is one
+    method: MethodRecord  # what was trained
+    dataset: DatasetRecord  # on what
+    protocol: ProtocolRecord  # how it was evaluated
+    profile: str  # of the registry: tiny, paper and so on
+    seed: int  # of training and prediction
+    partial: (
+        Annotated[int, Meta(ge=1, le=2**53)] | None
+    )  # samples of each split at most; None for a whole run
+    failure: dict[str, Any] | None = None  # phase, exception, attempts and the end of the log
+    attempts: list[dict[str, Any]] = []  # earlier attempts that ended otherwise
+    seal: str | None = None  # `record_seal` of the other fields; None in older records
+
+
+class SkippedRecord(FailedRecord, tag_field="status", tag="skipped"):
+    """An experiment that cannot be run, such as a method on data that it does not take."""
+
+
+class ResultRecord(FailedRecord, tag_field="status", tag="ok", kw_only=True):
+    """An experiment with a result."""
+
+    level: LevelRecord  # noise level
+    threshold: ThresholdRecord  # on anomaly maps
+    metrics: dict[str, MetricRecord]  # by name, at the chosen level
+    reference: ReferenceRecord  # what metrics are compared with
+    counts: CountRecord  # of samples
+    cost: CostRecord  # of training and prediction
+    at_published: dict[str, float | None] | None = None  # metrics at the published level
+    at_oracle: dict[str, float | None] | None = None  # metrics at the level that is best on test
+    sweep: dict[str, SweepRecord] | None = None  # by level
+    strata: dict[str, StratumRecord] | None = None  # by "tag=value"
+    lesions: LesionRecord | None = None  # None without masks
+    pixel_error: Share | None = None  # how far pixel metrics may be off for binning, 0 if exact
+    samples: SampleRecord | None = None  # single test samples
+    keys: dict[str, str] = {}  # of the artifacts in the store, by kind and split
+    files: dict[str, str] = {}  # SHA-256 of the files beside the record, by path in the results
+    versions: dict[str, Any] = {}  # of the libraries that trained it
+    device: str | None = None  # that trained it
+    threads: Count | None = None  # of the CPU, in training
+
+    def __post_init__(self) -> None:
+        if not self.dataset.fingerprint:
+            raise ValueError("a result has a fingerprint of its data")
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of a record of schema 2, as record.schema.json holds it.
+
+    >>> from adbench.benchmark.leaderboard.record_schema import json_schema
+    >>> sorted(json_schema()["discriminator"]["mapping"])
+    ['failed', 'ok', 'skipped']
+    """
+    return msgspec.json.schema(ResultRecord | FailedRecord | SkippedRecord)
