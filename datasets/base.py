@@ -327,6 +327,10 @@ class LeftOutFiles:
     names: Sequence[str]
 
 
+COLOURS = {1: "gray", 3: "RGB"}
+"""What images of so many channels are called."""
+
+
 @dataclass(frozen=True)
 class SampleStatistics:
     """What the samples of a dataset are.
@@ -374,6 +378,17 @@ class SampleStatistics:
         stored_shapes = Counter(self.stored_shapes) + Counter(other.stored_shapes)
         return replace(self, low=low, high=high, spacing=spacing, stored_shapes=stored_shapes)
 
+    def stored_text(self) -> str:
+        """Return stored and prepared shape, "96 x 96 RGB -> 32 x 32 gray"; "" if unknown."""
+        if not self.stored_shapes:
+            return ""
+        stored = max(self.stored_shapes, key=lambda shape: self.stored_shapes[shape])
+        others = len(self.stored_shapes) - 1
+        more = f" (and {others} other shapes)" if others else ""
+        channels, *extent = self.shape
+        colour = COLOURS.get(channels, "") if stored.endswith(tuple(COLOURS.values())) else ""
+        return f"{stored}{more} -> {' x '.join(map(str, extent))} {colour}".rstrip()
+
     def as_text(self) -> str:
         """Return the statistics in words."""
         shape = " x ".join(map(str, self.shape))
@@ -394,6 +409,8 @@ class VerificationReport:
     samples: number of samples of each part
     bad_cases: how many cases the problems are in
     files_read: how many files were read, for samples or as tables
+    folders: how many cases each folder holds, and as what they were read, such as
+        {"test/bad as abnormal": 8}
     left_out: all other files there, by the reason
     statistics: what a sample is; None if none could be read
 
@@ -406,6 +423,7 @@ class VerificationReport:
     samples: Mapping[str, int]
     bad_cases: int = 0
     files_read: int = 0
+    folders: Mapping[str, int] = field(default_factory=dict)
     left_out: Sequence[LeftOutFiles] = ()
     statistics: SampleStatistics | None = None
 

@@ -118,7 +118,7 @@ class BraTS(FileDataset):
 
     def build_index(self, root: Path) -> DatasetIndex:
         folders: dict[str, Path] = {}
-        cases, releases = [], set()
+        cases, releases, left_out = [], set(), dict[Path, str]()
         for folder in _case_folders(root, 3):
             release, match = _match_release(folder.name)
             if match is None:
@@ -134,6 +134,9 @@ class BraTS(FileDataset):
             patient = match.groupdict().get("patient", match[0])
             files, unrecognised = _modality_files(folder)
             needed = {name: files[name] for name in (*self.modalities, "seg") if name in files}
+            left_out |= {
+                p: f"{k} is not in modalities" for k, p in files.items() if k not in needed
+            }
             extra = {"strange": unrecognised} if unrecognised else {}
             cases.append(Case(match[0], patient, needed, extra=extra))
         if not cases:
@@ -143,7 +146,7 @@ class BraTS(FileDataset):
             raise DataError(
                 f"{root} holds the releases {releases_text}, which share patients: name one."
             )
-        return DatasetIndex(sorted(cases, key=lambda case: case.name))
+        return DatasetIndex(sorted(cases, key=lambda case: case.name), left_out=left_out)
 
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         patients = {case.group for case in cases}

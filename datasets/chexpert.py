@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -77,13 +78,14 @@ class CheXpert(DeduplicatedDataset):
         self._set_image_options(size, 1, range=range)
 
     def build_index(self, root: Path) -> DatasetIndex:
-        cases, problems, notes = _index_tables(root)
+        index = _index_tables(root)
+        cases, problems, notes = list(index.cases), list(index.problems), index.notes
         if not cases and not problems:
             cases, problems = _index_folders(root)
         problems += name_conflicts((case.files["image"] for case in cases), root)
         cases, leaks = self._remove_shared_subjects(cases)
         self._infer_spec(cases)
-        return DatasetIndex(cases, problems, [*notes, *leaks])
+        return replace(index, cases=cases, problems=problems, notes=[*notes, *leaks])
 
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         return assign_unpublished(cases, self.fractions, self.seed)
@@ -165,31 +167,33 @@ def _label_of_folder(name: str) -> bool | None:
     return False if is_normal(name) else True if name.lower() == DISEASED else None
 
 
-def _index_tables(root: Path) -> tuple[list[Case], list[str], list[str]]:
-    """Return the cases in train.csv, valid.csv and test.csv, problems, and notes."""
+def _index_tables(root: Path) -> DatasetIndex:
+    """Return the cases in train.csv, valid.csv and test.csv; none without train.csv."""
     base = next(_matching_folders(root, lambda folder: (folder / "train.csv").is_file()), None)
     if base is None:
-        return [], [], []
+        return DatasetIndex([])
     tables = {"train": base / "train.csv", "val": base / "valid.csv", "test": base / "test.csv"}
     if not tables["test"].is_file():
         del tables["test"]
         tables["test"] = tables.pop("val")
     cases: list[Case] = []
     problems: list[str] = []
-    ignored = 0
+    ignored, left_out = 0, dict[Path, str]()
+    reason = "lateral, uncertain, or neither healthy nor with pleural effusion"
     for pool, table in tables.items():
         if not table.is_file():
             problems.append(f"{table.name} is missing beside train.csv: fetch it from the source")
             continue
         for number, row in enumerate(read_rows(table, COLUMNS, table.name), start=2):
-            label = _label(row)
-            if label is None or row["Frontal/Lateral"] != "Frontal":
-                ignored += 1
-                continue
-            parts = PurePosixPath(row["Path"]).parts
+            label, parts = _label(row), PurePosixPath(row["Path"]).parts
             patient_index = next(
                 (i for i, part in enumerate(parts) if PATIENT_NAME.fullmatch(part)), None
             )
+            if label is None or row["Frontal/Lateral"] != "Frontal":
+                ignored += 1
+                if patient_index:
+                    left_out[base / "/".join(parts[patient_index - 1 :])] = reason
+                continue
             if patient_index is None or patient_index == 0:
                 problems.append(f"{table.name} line {number}: no patient in {row['Path']!r}")
                 continue
@@ -198,10 +202,9 @@ def _index_tables(root: Path) -> tuple[list[Case], list[str], list[str]]:
                 cases.append(Case(name, parts[patient_index], {"image": base / name}, pool, label))
             else:
                 problems.append(f"{table.name} line {number}: {name} is not there")
-    ignored_text = (
-        "images left out: lateral, uncertain, or neither healthy nor with pleural effusion"
-    )
-    return cases, problems, [f"{ignored} {ignored_text}"] if ignored else []
+    notes = [f"{ignored} images left out: {reason}"] if ignored else []
+    existing_tables = [table for table in tables.values() if table.is_file()]
+    return DatasetIndex(cases, problems, notes, existing_tables, left_out)
 
 
 def _label(row: Mapping[str, str]) -> bool | None:

@@ -149,8 +149,14 @@ class Idx(ArrayDataset):
             raise DataError(f"these sets are unusable. {self._repair_advice()}", problems)
         self._set_spec()
         cases, notes = self._build_cases()
+        used_folders = {path.parent for case in cases for path in case.files.values()}
+        left_out = {
+            path: "not one of the sets `inside` and `outside`"
+            for path in (list_directory(root) if root.is_dir() else ())
+            if path.is_dir() and not any(path in (f, *f.parents) for f in used_folders)
+        }
         label_files = [p.files["labels"] for p in self._sets.values() if "labels" in p.files]
-        return DatasetIndex(cases, (), notes, tables=label_files)
+        return DatasetIndex(cases, (), notes, label_files, left_out)
 
     def _set_folder(self, root: Path, name: str) -> Path:
         """Return the folder of a set: below root, beside root, one level deeper, or root itself."""

@@ -32,9 +32,10 @@ from msgspec import Meta
 
 from .base import Count, DataError, Fraction, Natural, Span, Spec, TwoFractions, first_names
 from .io.csv import read_rows
-from .io.directories import list_directory
+from .io.directories import find_files, list_directory
 from .io.folder_names import resolve_case
 from .io.nifti import LABEL_TOLERANCE, Volume
+from .io.nifti_names import SUFFIXES
 from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
 from .splits.assignment import Case, check_fractions, split_training_pool
 from .splits.shared_subjects import check_split_policy, remove_shared_subjects
@@ -164,6 +165,12 @@ class IXI(FileDataset, ABC):
         for target in {"Brats21", "MSLUB"} - {self.target}:
             folder = resolve_case(base, f"Test/{target}")
             left_out[folder] = f"belongs to {target}; this is {self.name}"
+        for kind in (self.modality, "mask", "seg"):
+            for place in ("Train/ixi", f"Test/{self.target}"):
+                folder = resolve_case(base, f"{place}/{kind}")
+                paths = find_files(folder, SUFFIXES, 0) if folder.is_dir() else ()
+                for path in paths:
+                    left_out.setdefault(path, f"its subject is in no list of fold={self.fold}")
         split_names = [name for names in lists_of_pool.values() for name in names]
         tables = [resolve_case(base, f"splits/{name}.csv") for name in split_names]
         if available is not None:

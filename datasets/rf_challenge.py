@@ -113,7 +113,11 @@ class RFChallenge(FileDataset):
                         problems.append(error.summary)
         if len({case.extra["signal"] for case in cases}) < 2 and not problems:
             problems.append(f"only {self.signal} is there: nothing to tell it from")
-        return DatasetIndex(cases, problems, notes)
+        recordings = (
+            p for pools in files_of_signal.values() for some in pools.values() for p in some
+        )
+        reason = "frames of another signal than the chosen ones, or its training frames"
+        return DatasetIndex(cases, problems, notes, left_out=dict.fromkeys(recordings, reason))
 
     def _signal_files(self, root: Path) -> tuple[dict[str, dict[str, list[Path]]], list[str]]:
         """Signal to pool to files, and notes. Raw files go before what was cut from them."""

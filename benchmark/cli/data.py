@@ -31,6 +31,9 @@ DatasetName = Annotated[
 OPTIONS = ("data", "profile", "registry", "settings")
 """The fields of RunConfig that decide which dataset is built."""
 
+MAX_FOLDERS = 20
+"""How many folders verify shows one by one."""
+
 
 @app.command()
 @with_options(OPTIONS)
@@ -105,6 +108,9 @@ def verification_lines(name: str, report: VerificationReport, data: str = "") ->
         return
     yield "   files"
     yield f"{report.files_read:8d}  read"
+    if len(report.folders) <= MAX_FOLDERS:
+        for folder, count in report.folders.items():
+            yield f"{count:8d}    {folder}"
     for files in report.left_out:
         yield f"{files.count:8d}  left out: {files.reason}: {first_names(files.names, 20)}"
 
@@ -149,7 +155,7 @@ def cue_lines(cues: Sequence[Cue]) -> Iterator[str]:
         yield "no cue was tried: neither val nor test holds normal and abnormal samples"
         return
     yield "cues tried, each alone a detector of the abnormal samples (0.5 is chance):"
-    yield "   AUROC  95 % interval  split  cue"
+    yield "   AUROC  95 % interval   split  cue"
     for cue in cues:
         has_interval = cue.low is not None and cue.high is not None
         interval = f"{cue.low:.3f} to {cue.high:.3f}" if has_interval else "too few groups"

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...datasets.base import SampleStatistics
+from ...datasets.base import COLOURS, SampleStatistics
 from ..registry.registry import Entry
-
-COLOURS = {1: "gray", 3: "RGB"}
 
 
 def profile_changes(
@@ -49,7 +47,7 @@ def data_line(
     """
     if not changes:
         return ""
-    shapes = "" if statistics is None else _shapes_text(statistics)
+    shapes = "" if statistics is None else statistics.stored_text()
     told = {"size", "channels"} if shapes else set()
     texts = [shapes, *(_change_text(k, *v) for k, v in changes.items() if k not in told)]
     first = next(iter(k for k in ("size", "every", *changes) if k in changes))
@@ -60,18 +58,6 @@ def data_line(
     return (
         f"data: {name}, {described} (profile {profile}); --set {dataset}.{first}={keeps} keeps more"
     )
-
-
-def _shapes_text(statistics: SampleStatistics) -> str:
-    """Return the stored and the prepared shape, "256 x 256 RGB -> 32 x 32 gray"; "" if unknown."""
-    if not statistics.stored_shapes:
-        return ""
-    stored = max(statistics.stored_shapes, key=lambda shape: statistics.stored_shapes[shape])
-    others = len(statistics.stored_shapes) - 1
-    more = f" (and {others} other shapes)" if others else ""
-    channels, *extent = statistics.shape
-    colour = COLOURS.get(channels, "") if stored.endswith(tuple(COLOURS.values())) else ""
-    return f"{stored}{more} -> {' x '.join(map(str, extent))} {colour}".rstrip()
 
 
 def _change_text(name: str, without: Any, value: Any) -> str:

@@ -20,10 +20,12 @@ from typing import ClassVar
 
 from ..base import (
     DataError,
+    LeftOutFiles,
     Progress,
     Sample,
     SampleStatistics,
     VerificationReport,
+    first_names,
     merge_equal,
     no_progress,
 )
@@ -31,9 +33,9 @@ from ..io.file_hashes import hash_files, modification_stamp
 from ..io.hdf5_arrays import Array
 from ..io.value_range import measure_range, parse_range
 from ..splits.assignment import Case, groups_in_several_splits
-from .left_out import find_left_out
+from .left_out import find_left_out, may_be_data
 from .prepared_dataset import PreparedDataset
-from .prepared_file import prepare_once
+from .prepared_file import prepare_once, read_notes
 from .writer import SampleWriter
 
 SPLITS = ("train", "held_out", "val", "test")
@@ -133,19 +135,27 @@ class FileDataset(PreparedDataset):
         if self._prepared_path is None:
             index, digests, split_of = self._index_and_assign(progress)
 
-            def write(writer: SampleWriter) -> None:
+            def write(writer: SampleWriter) -> Sequence[str]:
                 report = self._read_cases(index, digests, split_of, writer, progress)
                 if report.problems:
                     summary = f"{report.bad_cases} of {len(index.cases)} cases are unusable"
                     summary = summary if report.bad_cases else "these data cannot be split"
                     raise DataError(f"{summary}. {self._repair_advice()}", report.problems)
-                for note in merge_equal(report.notes):
-                    warnings.warn(note, stacklevel=2)
+                left_out = self._find_left_out(index, split_of)[1]
+                return merge_equal(
+                    [
+                        *report.notes,
+                        *_resizing_notes(report.statistics),
+                        *(self._left_out_note(files) for files in left_out if may_be_data(files)),
+                    ]
+                )
 
             identity = self._cache_key_inputs(index.cases, digests)
             self._prepared_path = prepare_once(
                 self.name, identity, write, spec=self.spec, leaky=self.leaky
             )
+            for note in read_notes(self._prepared_path):
+                warnings.warn(note, stacklevel=2)
         return self._prepared_path
 
     def verify(self, progress: Progress = no_progress) -> VerificationReport:
@@ -153,22 +163,37 @@ class FileDataset(PreparedDataset):
 
         progress: called with (task, done, total). Nothing is cached
         """
-        used, left_out = set[Path](), dict[Path, str]()
+        index, split_of = DatasetIndex([]), dict[str, str]()
         try:
-            index, digests, split_of = self._index_and_assign(progress)
+            index, digests, assigned = self._index_and_assign(progress)
+            split_of = dict(assigned)
             report = self._read_cases(index, digests, split_of, None, progress)
-            in_splits = {p for c in index.cases if c.name in split_of for p in c.files.values()}
-            used = in_splits | {*index.tables}
-            left_out = {path: "its case is in no split" for path in digests if path not in used}
-            left_out |= index.left_out
         except DataError as error:
             report = VerificationReport((error.summary, *error.problems), (), {}, 1)
         try:
-            root = self.find_root()
-        except DataError:
+            files_read, left_out = self._find_left_out(index, split_of, report.problems)
+        except DataError:  # there is no root
             return report
-        files = find_left_out(root, used, reasons=left_out, problems=report.problems)
-        return replace(report, files_read=len(used), left_out=files)
+        folders = _describe_folders([c for c in index.cases if c.name in split_of])
+        return replace(report, files_read=files_read, folders=folders, left_out=left_out)
+
+    def _find_left_out(
+        self,
+        index: DatasetIndex,
+        split_of: Mapping[str, str],
+        problems: Sequence[str] = (),
+    ) -> tuple[int, list[LeftOutFiles]]:
+        """Return how many files were read, and all others below the root by reason."""
+        in_splits = {p for c in index.cases if c.name in split_of for p in c.files.values()}
+        used = in_splits | {*index.tables}
+        others = {p for c in index.cases for p in c.files.values()} - used
+        reasons = {**dict.fromkeys(others, "its case is in no split"), **index.left_out}
+        left_out = find_left_out(self.find_root(), used, reasons=reasons, problems=problems)
+        return len(used), left_out
+
+    def _left_out_note(self, files: LeftOutFiles) -> str:
+        names = first_names(files.names, 3)
+        return f"left out: {names} ({files.reason}; adbench data verify {self.name} names all)"
 
     def find_root(self) -> Path:
         """Return the data folder (or file), or its subfolder of this dataset's name.
@@ -206,7 +231,10 @@ class FileDataset(PreparedDataset):
         except OSError as error:
             raise DataError(f"{error.filename or root} cannot be read ({error.strerror})") from None
         if not index.cases and not index.problems:
-            raise self.no_data_error(f"nothing of the kind lies under {root}")
+            error = self.no_data_error(f"nothing of the kind lies under {root}")
+            left_out = find_left_out(root, (), reasons=index.left_out)
+            there = [f"there are {files.count} files: {files.reason}" for files in left_out]
+            raise DataError(error.summary, [*error.problems, *there])
         paths = list(dict.fromkeys(p for case in index.cases for p in case.files.values()))
         unreadable = [f"{path} cannot be read" for path in paths if not os.access(path, os.R_OK)]
         if unreadable:
@@ -404,6 +432,26 @@ class FileDataset(PreparedDataset):
 
     unique_roles: frozenset[str] = frozenset({"image"})
     """Roles whose files no two cases may share."""
+
+
+def _describe_folders(cases: Sequence[Case]) -> dict[str, int]:
+    """Return how many cases each folder holds, by its last two names and the label of its cases."""
+    labels = {None: "labelled by its masks", False: "normal", True: "abnormal"}
+    return dict(
+        Counter(
+            f"{'/'.join(next(iter(case.files.values())).parent.parts[-2:])} as {labels[case.label]}"
+            for case in cases
+            if case.files
+        )
+    )
+
+
+def _resizing_notes(statistics: SampleStatistics | None) -> list[str]:
+    """Return a note if images are resized or converted (slices of volumes always are)."""
+    text = "" if statistics is None else statistics.stored_text()
+    stored, _, prepared = text.partition(" -> ")
+    is_image = stored.count(" x ") == prepared.count(" x ") == 1
+    return [f"images are resized or converted: {text}"] if is_image and stored != prepared else []
 
 
 def _part_of(split: str | None, label: bool, train: bool) -> str | None:

@@ -11,6 +11,8 @@ from ..base import LeftOutFiles
 from ..io.directories import IGNORED_NAMES
 
 SYSTEM = "hidden, or of an operating system or NAS: no data"
+MISPLACED = "readable, but where this dataset has no data: see its folders"
+UNKNOWN = "of a kind that is not read"
 MAX_NAMES = 20
 """From how many names on of one reason, folders stand for their files."""
 
@@ -49,6 +51,17 @@ REASON_OF_SUFFIX = {
 }
 
 
+def may_be_data(files: LeftOutFiles) -> bool:
+    """Return whether files that were left out are perhaps data that the user expects to be read.
+
+    files: of `find_left_out`
+
+    >>> may_be_data(LeftOutFiles(SYSTEM, 3, [".a"])), may_be_data(LeftOutFiles(MISPLACED, 1, ["a"]))
+    (False, True)
+    """
+    return files.reason in (MISPLACED, UNKNOWN) or " not read: " in files.reason
+
+
 def find_left_out(
     root: Path,
     used: Collection[Path],
@@ -84,8 +97,8 @@ def find_left_out(
         if not reason and "/".join(name.split("/")[-2:]) in problem_text:
             reason = "has a problem: see above"
         if not reason and _suffix(path) in readable:
-            reason = "readable, but where this dataset has no data: see its folders"
-        reason = reason or REASON_OF_SUFFIX.get(_suffix(path), "of a kind that is not read")
+            reason = MISPLACED
+        reason = reason or REASON_OF_SUFFIX.get(_suffix(path), UNKNOWN)
         folder = _display_name(top or os.path.dirname(path), base)
         names[reason][folder].append(name)
     return [

@@ -31,7 +31,7 @@ from .writer import SampleWriter
 def prepare_once(
     name: str,
     key_inputs: Mapping[str, object],
-    write: Callable[[SampleWriter], None],
+    write: Callable[[SampleWriter], Sequence[str] | None],
     *,
     spec: Spec,
     leaky: bool = False,
@@ -40,8 +40,9 @@ def prepare_once(
 
     name: first part of the file name
     key_inputs: everything that the samples depend on, as JSON values; no paths and no times
-    write: adds every sample to a SampleWriter. If it raises, nothing stays; if it is interrupted or
-        killed, its finished units stay and the next call continues after them
+    write: adds every sample to a SampleWriter, and returns notes for the user, which are stored
+        beside the file. If it raises, nothing stays; if it is interrupted or killed, its finished
+        units stay and the next call continues after them
     spec: channels and shape that every sample must have
     leaky: whether a group may be in two splits
 
@@ -63,7 +64,7 @@ def prepare_once(
             path.with_suffix(".parts"), _canonical_json(key_inputs), spec, leaky=leaky
         )
         try:
-            write(writer)
+            _write_notes(path, write(writer) or ())
             writer.finish(path)
         except Exception:
             writer.discard()
@@ -81,6 +82,35 @@ def find_prepared(name: str, key_inputs: Mapping[str, object]) -> Path | None:
     """
     path = _prepared_path(name, key_inputs)
     return path if _defect(path, key_inputs) is None else None
+
+
+def read_notes(path: Path) -> list[str]:
+    """Return the notes that were stored with a prepared file; none if there are none.
+
+    path: of the prepared file
+
+    >>> read_notes(Path("missing.h5"))
+    []
+    """
+    try:
+        notes = json.loads(_notes_path(path).read_text("utf-8"))
+    except (OSError, ValueError):
+        return []
+    return [str(note) for note in notes] if isinstance(notes, list) else []
+
+
+def _notes_path(path: Path) -> Path:
+    return path.with_suffix(".notes.json")
+
+
+def _write_notes(path: Path, notes: Sequence[str]) -> None:
+    """Store the notes beside a prepared file, before it appears; the file is whole or not there."""
+    target = _notes_path(path)
+    target.unlink(missing_ok=True)
+    if notes:
+        temporary = target.with_suffix(f".{os.getpid()}")
+        temporary.write_text(json.dumps(list(notes)), "utf-8")
+        os.replace(temporary, target)
 
 
 class PreparedSplit:

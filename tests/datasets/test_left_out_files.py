@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adbench.datasets.base import SampleStatistics, merge_equal
+from adbench.datasets.base import DataError, SampleStatistics, merge_equal
+from adbench.datasets.folder import Folder
 from adbench.datasets.io.images import read_image, read_mask
 from adbench.datasets.preparation.left_out import find_left_out
+from adbench.datasets.volumes import Volumes
+from trees_images import loose
 
 
 def test_what_is_many_is_counted_by_folder(tmp_path) -> None:
@@ -61,3 +64,31 @@ def test_further_kinds_of_images_are_read(suffix, form) -> None:
     Image.fromarray(pixels).save(lossy, "WEBP")
     with pytest.raises(ValueError, match="lossy WebP"):
         read_mask(lossy.getvalue(), "mask.webp")
+
+
+def test_what_may_be_data_is_noted_at_every_preparation(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("ADBENCH_CACHE", str(tmp_path / "cache"))
+    root = loose(tmp_path / "data")
+    for name in ("normal/a.nrrd", "stray.png", ".DS_Store", "notes.txt"):
+        (root / name).write_bytes(b"junk")
+    for _ in range(2):  # written, then found in the cache
+        with pytest.warns(UserWarning) as caught:
+            Folder(root=str(root), size=16).prepare()
+        notes = [str(warning.message) for warning in caught]
+        assert any("a.nrrd (NRRD volume, not read: convert to .nii.gz;" in note for note in notes)
+        assert any("left out: stray.png (readable, but" in note for note in notes)
+        assert any("24 x 24 gray -> 16 x 16 gray" in note for note in notes)
+        assert not any("notes.txt" in note or ".DS_Store" in note for note in notes)
+
+
+def test_a_folder_of_other_kinds_only_says_what_to_convert(tmp_path) -> None:
+    for number in range(3):
+        (tmp_path / "normal").mkdir(exist_ok=True)
+        (tmp_path / f"normal/{number}.mgz").touch()
+    with pytest.raises(DataError, match=r"3 files: FreeSurfer volume, not read: convert to"):
+        Volumes(root=str(tmp_path)).prepare()
+
+
+def test_folders_are_named_with_what_they_were_read_as(tmp_path) -> None:
+    folders = Folder(root=str(loose(tmp_path / "mine"))).verify().folders
+    assert folders == {"mine/normal as normal": 12, "mine/broken as abnormal": 6}
