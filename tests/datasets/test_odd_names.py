@@ -24,7 +24,8 @@ def problems(data: Folder | Idx | RFChallenge) -> str:
     text = "\n".join(data.verify().problems)
     with pytest.raises(DataError) as caught:
         data.prepare()
-    assert set(text.splitlines()[1:]) <= {line.strip() for line in str(caught.value).splitlines()}
+    assert set(text.splitlines()[1:]) <= set(caught.value.problems)
+    str(caught.value).encode()
     text.encode()
     return text
 
