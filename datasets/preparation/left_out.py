@@ -99,7 +99,7 @@ def find_left_out(
         _walk(base, own_reasons, set()) if os.path.isdir(base) else ()
     ):
         if number >= MAX_FILES:
-            names[f"more than {MAX_FILES} files: name the dataset's own folder"]["."] = ["..."]
+            names[f"more than {MAX_FILES} files: name the dataset's own folder"]["."] = [".../"]
             break
         if path in used_paths:
             continue
