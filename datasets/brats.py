@@ -7,7 +7,7 @@ Baid et al., 2021. https://arxiv.org/abs/2107.02314. Three releases are recognis
     2021  BraTS2021_00000/BraTS2021_00000_{t1,t1ce,t2,flair,seg}.nii.gz
     2023  BraTS-GLI-00000-000/BraTS-GLI-00000-000-{t1n,t1c,t2w,t2f,seg}.nii.gz
 
-A healthy slice is a slice without tumour of a brain that has one; nobody here is healthy.
+A healthy slice is a slice without tumour of a brain that has one; no healthy subject is in it.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ class BraTSSlices(FileDataset):
             or (min_lesion is not None and min_lesion < 1)
         ):
             raise ValueError(
-                "0 < size <= pad, 0 <= cut_val < 1 and min_lesion >= 1 are asked for, not "
+                "0 < size <= pad, 0 <= cut_val < 1 and min_lesion >= 1 are needed, not "
                 f"size={size}, pad={pad}, cut_val={cut_val}, min_lesion={min_lesion}"
             )
         self.root, self.size, self.pad, self.min_lesion = root, size, pad, min_lesion

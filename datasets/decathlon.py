@@ -92,7 +92,7 @@ class Decathlon(FileDataset):
                 name: [p for p in abnormal_tasks if _is_called(p, name)] for name in self.others
             }
             problems += [
-                f"{name} lies not beside {normal_tasks[0].name}"
+                f"there is no task {name} beside {normal_tasks[0].name}"
                 for name in tasks_of_name
                 if not tasks_of_name[name]
             ]

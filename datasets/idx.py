@@ -75,7 +75,7 @@ class Idx(ArrayDataset):
 
     root: the folder that holds the sets; else $ADBENCH_DATA
     inside: the set that is normal
-    outside: sets that are not; MNIST where nothing else is asked for
+    outside: sets that are not; MNIST if no other argument names what is abnormal
     normal_classes: classes of `inside` that are normal; its others are not. Then the training set
         has labelled abnormal images
     flips: of "vertical", "horizontal", "both": copies of normal images, turned over, are not normal

@@ -99,7 +99,7 @@ class IXI(FileDataset, ABC):
             raise ValueError(f"no planes from {axial}; axial is (first, last)")
         if not 0 < size <= pad or every < 1 or min_lesion < 1:
             raise ValueError(
-                "0 < size <= pad, every >= 1 and min_lesion >= 1 are asked for, not "
+                "0 < size <= pad, every >= 1 and min_lesion >= 1 are needed, not "
                 f"size={size}, pad={pad}, every={every}, min_lesion={min_lesion}"
             )
         self.root, self.fold, self.modality, self.size, self.pad = root, fold, modality, size, pad

@@ -92,6 +92,11 @@ def verification_lines(name: str, report: VerificationReport, data: str = "") ->
     name: of the dataset
     report: of its verification
     data: what the profile changes of the data
+
+    >>> from adbench.benchmark.cli.data import verification_lines
+    >>> from adbench.datasets.base import VerificationReport
+    >>> list(verification_lines("mine", VerificationReport([], [], {"test": 3})))
+    ['mine: nothing wrong; readable samples: test 3']
     """
     from ...datasets.base import first_names, merge_equal
 
@@ -150,6 +155,11 @@ def cue_lines(cues: Sequence[Cue]) -> Iterator[str]:
     """Yield a table of the cues that an audit tried, and what each reached.
 
     cues: of the audit
+
+    >>> from adbench.benchmark.audit.audit import Cue
+    >>> from adbench.benchmark.cli.data import cue_lines
+    >>> print(list(cue_lines([Cue("test", "contrast", 0.9, 0.8, 0.97)]))[-1])
+       0.900  0.800 to 0.970   test   contrast
     """
     if not cues:
         yield "no cue was tried: neither val nor test holds normal and abnormal samples"

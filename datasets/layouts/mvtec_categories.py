@@ -38,6 +38,10 @@ def has_training_folder(folder: Path) -> bool:
     """Return whether a folder is laid out like a category of MVTec AD: it holds train/.
 
     folder: need not exist
+
+    >>> (Path("wood") / "Train").mkdir(parents=True)
+    >>> has_training_folder(Path("wood")), has_training_folder(Path("steel"))
+    (True, False)
     """
     return bool(folders_of(folder, "train"))
 
@@ -51,6 +55,11 @@ def other_categories(folders: Sequence[Path], matches: Callable[[Path], bool]) -
 
     folders: the chosen categories
     matches: whether a folder is a category
+
+    >>> for name in ("wood", "steel"):
+    ...     (Path("things") / name / "train").mkdir(parents=True)
+    >>> other_categories([Path("things/wood")], has_training_folder)
+    {PosixPath('things/steel'): 'another category than the chosen one'}
     """
     beside = list_directory(folders[0].parent)
     others = [path for path in beside if path.is_dir() and path not in folders and matches(path)]

@@ -109,6 +109,11 @@ def unmatched_volume_folders(root: Path) -> Mapping[Path, str]:
     """Return the folders beside train/, val/ and test/ that mean nothing; none without splits.
 
     root: as of `find_subjects`
+
+    >>> for name in ("train", "extra"):
+    ...     (Path("scans") / name).mkdir(parents=True)
+    >>> [path.name for path in unmatched_volume_folders(Path("scans"))]
+    ['extra']
     """
     pools = [folder for pool in POOLS for folder in folders_of(root, pool)]
     unmatched = unmatched_folders(root, pools) if pools else {}

@@ -13,6 +13,11 @@ from ..io.directories import IGNORED_NAMES
 SYSTEM = "hidden, or of an operating system or NAS: no data"
 MISPLACED = "readable, but where this dataset has no data: see its folders"
 UNKNOWN = "of a kind that is not read"
+TEXT_NAMES = frozenset(
+    ["README", "LICENSE", "LICENCE", "COPYING", "CHANGES", "AUTHORS", "NOTICE", "MANIFEST"]
+)
+MAX_FILES = 1_000_000
+"""Files below the root that are looked at; of more, the rest is one line."""
 MAX_NAMES = 20
 """From how many names on of one reason, folders stand for their files."""
 
@@ -90,7 +95,12 @@ def find_left_out(
     readable = {_suffix(path) for path in used_paths}
     problem_text = "\n".join(problems)
     names: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for path, reason, top in _walk(base, own_reasons, set()) if os.path.isdir(base) else ():
+    for number, (path, reason, top) in enumerate(
+        _walk(base, own_reasons, set()) if os.path.isdir(base) else ()
+    ):
+        if number >= MAX_FILES:
+            names[f"more than {MAX_FILES} files: name the dataset's own folder"]["."] = [".../"]
+            break
         if path in used_paths:
             continue
         name = _display_name(path, base)
@@ -98,6 +108,8 @@ def find_left_out(
             reason = "has a problem: see above"
         if not reason and _suffix(path) in readable:
             reason = MISPLACED
+        if not reason and os.path.basename(path).upper() in TEXT_NAMES:
+            reason = REASON_OF_SUFFIX[".txt"]
         reason = reason or REASON_OF_SUFFIX.get(_suffix(path), UNKNOWN)
         folder = _display_name(top or os.path.dirname(path), base)
         names[reason][folder].append(name)

@@ -94,7 +94,7 @@ def test_roots_and_names_of_tasks(root, tmp_path, monkeypatch, cache):
 
 def test_what_is_not_there_is_told(root, trees):
     with_error = trees.refused(tasks(root, others=["Task07"]))
-    assert "Task07 lies not beside Task01_BrainTumour" in str(with_error)
+    assert "there is no task Task07 beside Task01_BrainTumour" in str(with_error)
     assert "'Task05' is 0 tasks" in str(trees.refused(tasks(root, task="Task05")))
     (root / "Task01_BrainTumour/imagesTr/BRAINTUMOUR_002.nii.gz").unlink()
     shutil.copy(

@@ -11,7 +11,7 @@ from PIL import Image
 from adbench.datasets.base import DataError, SampleStatistics, merge_equal
 from adbench.datasets.folder import Folder
 from adbench.datasets.io.images import read_image, read_mask
-from adbench.datasets.preparation.left_out import find_left_out
+from adbench.datasets.preparation.left_out import find_left_out, may_be_data
 from adbench.datasets.volumes import Volumes
 from trees_images import loose
 
@@ -92,3 +92,18 @@ def test_a_folder_of_other_kinds_only_says_what_to_convert(tmp_path) -> None:
 def test_folders_are_named_with_what_they_were_read_as(tmp_path) -> None:
     folders = Folder(root=str(loose(tmp_path / "mine"))).verify().folders
     assert folders == {"mine/normal as normal": 12, "mine/broken as abnormal": 6}
+
+
+def test_too_many_files_end_the_search_with_a_line(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("adbench.datasets.preparation.left_out.MAX_FILES", 3)
+    for number in range(9):
+        (tmp_path / f"{number}.mha").touch()
+    reasons = {files.reason: files.count for files in find_left_out(tmp_path, ())}
+    assert reasons["MetaImage volume, not read: convert to .nii.gz"] == 3
+    assert any(reason.startswith("more than 3 files: name the") for reason in reasons)
+
+
+def test_a_readme_is_text(tmp_path) -> None:
+    (tmp_path / "README").touch()
+    (files,) = find_left_out(tmp_path, ())
+    assert files.reason.startswith("text or table") and not may_be_data(files)
