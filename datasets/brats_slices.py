@@ -1,4 +1,4 @@
-"""BraTS cut into single slices, as two papers' authors lay them on disk.
+"""BraTS cut into single slices, in the file layouts of two papers.
 
 Wolleb et al., "Diffusion models for medical anomaly detection", MICCAI 2022,
 https://arxiv.org/abs/2203.04306: a folder a slice, numbered through; the token before the modality
@@ -61,8 +61,8 @@ class BraTSSlices(FileDataset):
     pad: images, masks and roi are padded with zeros to this square first
     min_lesion: slices with fewer pixels of tumour (but some) are left out; None takes the papers'
         rule: 1 for Wolleb's, 21 for BerDiff's
-    group: "patient" deals whole patients; "slice" deals slices in blocks of neighbours, for samples
-        of one patient: then train and val share a patient, and a warning says so
+    group: "patient" assigns whole patients to splits; "slice" assigns blocks of neighbouring
+        slices, for data of one patient: then train and val share a patient, and a warning says so
     fractions: of the training pool in train, held_out and val. BerDiff's has no abnormal slices
         and so no val: there the last one goes to train
     cut_val: this part of BerDiff's validation set becomes val, the rest is test

@@ -200,7 +200,8 @@ class HDF5(ArrayDataset):
         return rows, problems, [note] if ungrouped else []
 
     def _file_splits(self, table: SampleTable, split_of: Mapping[str, str]) -> Iterator[str | None]:
-        """What a file itself says of where its samples go, but for training samples held out."""
+        """Yield the split of each sample in the file, or None; training samples that become
+        calibration have that split."""
         for group, split in zip(
             table.group_names(), table.splits or [None] * table.count, strict=True
         ):
@@ -342,7 +343,7 @@ class HDF5(ArrayDataset):
                     for row in self._case_samples[case.name]:
                         yield row.key, row.split, np.asarray(values[row.position])
             except DataError:
-                continue  # told when it is read
+                continue  # reported when it is read
 
 
 def table_mismatches(tables: Sequence[SampleTable]) -> list[str]:
@@ -377,7 +378,7 @@ def split_problems(tables: Sequence[SampleTable]) -> list[str]:
 
     >>> table = SampleTable("a.h5", 1, (8,), frozenset(), [True], None, ["held_out"])
     >>> split_problems([table])
-    ['a/000000 is abnormal, and stands in held_out: move it to val or test']
+    ['a/000000 is abnormal, and its split is held_out: move it to val or test']
     """
     splits_of_group: dict[str, Counter[str]] = defaultdict(Counter)
     problems = []
@@ -387,12 +388,12 @@ def split_problems(tables: Sequence[SampleTable]) -> list[str]:
             splits_of_group[group][split] += 1
             if label and split == "held_out":
                 problems.append(
-                    f"{key} is abnormal, and stands in held_out: move it to val or test"
+                    f"{key} is abnormal, and its split is held_out: move it to val or test"
                 )
     for group, split_counts in splits_of_group.items():
         if len(split_counts) > 1:
             location = " and ".join(
                 f"{split} ({count})" for split, count in sorted(split_counts.items())
             )
-            problems.append(f"group {group} stands in {location}: a patient belongs to one split")
+            problems.append(f"group {group} is in {location}: a patient belongs to one split")
     return problems

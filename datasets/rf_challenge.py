@@ -3,15 +3,15 @@
 MIT RF Challenge (ICASSP 2024 grand challenge), read as in github.com/ismaelmreno/ddpm-ood-signals:
 
     dataset/interferenceset_frame/<signal>_raw_data.h5        to train on
-    dataset/testset1_frame/<signal>_test1_raw_data.h5         to judge on
+    dataset/testset1_frame/<signal>_test1_raw_data.h5         to evaluate on
         /dataset (frames, L) complex64, /sig_type, which signal
 
-The files that fork makes of them, <signal>_train.h5 and <signal>_val.h5 with windows as (N, 2, L)
-or (N, L, 2), are read where the raw ones are not there.
+If the raw files are missing, the files that this repository makes of them are read:
+<signal>_train.h5 and <signal>_val.h5, with windows as (N, 2, L) or (N, L, 2).
 
-We depart from it in sharing out frames, not windows (windows of one frame stand on both sides
-there), in judging every window under a name of its own, and in scaling each frame to unit power if
-`norm` says so: the signals differ in power, and a detector of power alone should not win.
+Three differences from its loader: frames are assigned to splits, not windows (there, windows of one
+frame are in both splits); every window is evaluated under its own key; and norm="rms" scales each
+frame to unit power, because the signals differ in power, and power alone should not be detected.
 """
 
 from __future__ import annotations
@@ -37,20 +37,23 @@ MIN_PEAK = 0.02
 
 
 class RFChallenge(FileDataset):
-    """Samples are (2, window): in-phase and quadrature part, 0.5 + value / (2 scale), cut off at 0
-    and 1. So 0.5 is silence, and a sample depends on its own frame and the arguments only.
+    """Windows of radio signals, (2, window): in-phase and quadrature part in 0..1.
+
+    A value v becomes 0.5 + v / (2 scale), cut off at 0 and 1; 0.5 is silence. A sample depends on
+    its own frame and the arguments only.
 
     root: the folder that holds dataset/, or dataset/ itself; else $ADBENCH_DATA
-    signal: the kind that is normal. others: the kinds that are not; None for all that are there
-    window: samples of a window; a frame's last samples that fill none are left out
-    windows: at most so many of each frame, spread evenly; None for all
-    norm: "rms" scales every frame to unit mean power, "none" keeps it as it was recorded
-    scale: what 0 and 1 stand for, minus and plus. Of unit power, 4 is 12 dB above the mean, which
-        few values of any modulation reach; how many do is noted. With "none", what the recordings
-        reach
+    signal: the signal that is normal
+    others: the abnormal signals; None for all others in the data folder
+    window: complex samples per window; a frame's last samples that fill no window are left out
+    windows: largest number of windows per frame, evenly spaced; None for all
+    norm: "rms" scales every frame to unit mean power, "none" keeps the recorded values
+    scale: -scale becomes 0 and +scale becomes 1. With norm="rms", 4 is 12 dB above the mean power,
+        which few values of any modulation reach; a note says how many were cut off. With "none",
+        give the largest recorded amplitude
     fractions: of the training frames in train and held_out
-    judged: of every kind's test frames in val and test
-    seed: which frames those are
+    judged: of the test frames of every signal in val and test
+    seed: decides which frames are in which split
     """
 
     name = "rf-challenge"
@@ -112,7 +115,7 @@ class RFChallenge(FileDataset):
                     except DataError as error:
                         problems.append(error.summary)
         if len({case.extra["signal"] for case in cases}) < 2 and not problems:
-            problems.append(f"only {self.signal} is there: nothing to tell it from")
+            problems.append(f"only {self.signal} is there: no abnormal signal")
         recordings = (
             p for pools in files_of_signal.values() for some in pools.values() for p in some
         )
@@ -120,7 +123,7 @@ class RFChallenge(FileDataset):
         return DatasetIndex(cases, problems, notes, left_out=dict.fromkeys(recordings, reason))
 
     def _signal_files(self, root: Path) -> tuple[dict[str, dict[str, list[Path]]], list[str]]:
-        """Signal to pool to files, and notes. Raw files go before what was cut from them."""
+        """Return the files of each signal and pool, raw ones if there are any, and notes."""
         root = root.parent if root.name in POOL_FOLDERS.values() else root
         raw: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
         windowed: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
@@ -137,13 +140,13 @@ class RFChallenge(FileDataset):
             raw_files["train"] += pools["train"]
             raw_files["train" if raw_files["test"] else "test"] += pools["val"]
             notes.append(
-                f"{kind}: windows that were cut and shared out before, of frames nobody can tell; "
-                "windows of one frame may stand in several splits, and numbers be too good"
+                f"{kind}: windows cut and assigned to splits before, from unknown frames; "
+                "windows of one frame may be in several splits, and results too good"
             )
         return {kind: pools for kind, pools in raw.items() if any(pools.values())}, notes
 
     def _frame_cases(self, path: Path, kind: str, pool: str) -> list[Case]:
-        """One for every frame of a file."""
+        """Return one case per frame of a file."""
         name = f"{path.parent.name}/{path.name}"
         frames = read_frame_layout(path, name, kind)
         if frames.length < self.window:
@@ -158,7 +161,7 @@ class RFChallenge(FileDataset):
         return cases
 
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
-        """Kind by kind, so that each reaches val and test in the same shares."""
+        """Return the split of every case; every signal is in val and test in the same fractions."""
         training_fractions: dict[str, float] = dict(
             zip(("train", "held_out"), self.fractions, strict=True)
         )
@@ -206,7 +209,10 @@ class RFChallenge(FileDataset):
         return CaseSamples(samples, notes, not constant, counts)
 
     def _window_indices(self, count: int) -> Iterable[int]:
-        """The windows of a frame that are taken."""
+        """Return the indices of the windows of a frame that become samples.
+
+        count: windows that the frame holds
+        """
         if self.windows is None or self.windows >= count:
             return range(count)
         return [int((k + 0.5) * count / self.windows) for k in range(self.windows)]
@@ -218,7 +224,7 @@ class RFChallenge(FileDataset):
     def _find_copies(
         self, cases: Iterable[Case], digests: Mapping[Path, str], split_of: Mapping[str, str]
     ) -> tuple[list[str], list[str]]:
-        """Copied frames beside copied files."""
+        """Return copied frames in addition to copied files."""
         problems, notes = super()._find_copies(cases, digests, split_of)
         if problems:  # a whole file: no need to list all of its frames
             return problems, notes
@@ -228,7 +234,7 @@ class RFChallenge(FileDataset):
                 try:
                     yield case.name, split_of[case.name], self._read_frame(case)
                 except (DataError, KeyError):
-                    continue  # told when it is read
+                    continue  # reported when it is read
 
         duplicates = find_duplicate_samples(frames())
         return problems + duplicates[0], notes + duplicates[1]

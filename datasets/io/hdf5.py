@@ -41,7 +41,7 @@ def hdf5_errors(path: Path) -> Iterator[None]:
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         reason = str(error).partition("\n")[0].strip("'\"")
         raise DataError(
-            f"{path.name} cannot be read ({reason}). Delete {path} and run again: it is made anew."
+            f"{path.name} cannot be read ({reason}). Delete {path} and run again."
         ) from error
 
 

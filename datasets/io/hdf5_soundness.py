@@ -67,7 +67,7 @@ def check_storage(stored: h5py.Dataset, dataset: str, name: str, *, sparse: bool
     sparse: accept parts that were never written, which are zeros (masks of normal samples)
 
     >>> with h5py.File("unwritten.h5", "w") as file:
-    ...     check_storage(file.create_dataset("x", (3, 8)), "x", "unwritten.h5")
+    ...     check_storage(file.create_dataset("x", (3, 8), "f4"), "x", "unwritten.h5")
     Traceback (most recent call last):
     adbench.datasets.base.DataError: unwritten.h5: x was never written, so that all would be ...
     """

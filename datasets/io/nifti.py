@@ -214,7 +214,7 @@ def _open_checked(
 
 
 def _is_packed(file_bytes: bytes, path: Path, name: str) -> bool:
-    """Return whether a file is gzipped. Raises DataError if its name does not say so, or lies."""
+    """Return whether a file is gzipped. Raises DataError if its name disagrees."""
     named_gz = path.name.lower().endswith(".gz")
     if not file_bytes:
         raise DataError(f"{name} is empty")
@@ -256,7 +256,7 @@ def _check_length(size: int, expected: int, complete: bool, name: str) -> None:
     """Raise DataError unless as many bytes of voxels are there as the header declares."""
     if size > expected or not expected:
         have = _spaced_number(size) if complete else "more"
-        sizes = f"its header tells of {_spaced_number(expected)} bytes of voxels, it has {have}"
+        sizes = f"its header declares {_spaced_number(expected)} bytes of voxels, it has {have}"
         raise DataError(f"{name} does not fit its header ({sizes})")
     if size < expected or not complete:
         have = _spaced_number(max(size, 0))

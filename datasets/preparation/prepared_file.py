@@ -59,7 +59,9 @@ def prepare_once(
         if path.exists():
             corrupt_path = path.with_name(f"{path.name}.corrupt")
             os.replace(path, corrupt_path)
-            warnings.warn(f"{defect} Set aside as {corrupt_path.name} and made anew.", stacklevel=2)
+            warnings.warn(
+                f"{defect} Renamed to {corrupt_path.name} and prepared again.", stacklevel=2
+            )
         writer = SampleWriter(
             path.with_suffix(".parts"), _canonical_json(key_inputs), spec, leaky=leaky
         )
@@ -69,7 +71,7 @@ def prepare_once(
         except Exception:
             writer.discard()
             raise
-        except BaseException:  # Ctrl-C: what is whole is gone on with
+        except BaseException:  # Ctrl-C: the next call continues after the finished units
             writer.close()
             raise
     return path

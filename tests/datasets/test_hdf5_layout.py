@@ -134,9 +134,9 @@ def test_splits_of_the_file_are_kept(tmp_path, arrays) -> None:
     assert sum(s.label for s in data.train(labelled=True)) == 2
     torn = ["train"] * 9 + ["val"] * 5 + ["test"] * 10
     text = refused(arrays.h5(path, **held(8, 9, split=torn)))
-    assert "group p04 stands in train (1) and val (1)" in text
+    assert "group p04 is in train (1) and val (1)" in text
     out = ["train"] * 10 + ["test"] * 6 + ["held_out"] * 8
-    assert "a/000016 is abnormal, and stands in held_out" in refused(
+    assert "a/000016 is abnormal, and its split is held_out" in refused(
         arrays.h5(path, **held(8, 9, split=out))
     )
 

@@ -191,9 +191,7 @@ def test_other_kinds_are_chosen_by_name(root) -> None:
 def test_windows_that_were_cut_before_are_read_with_a_warning(tmp_path, arrays, last) -> None:
     root = arrays.cut(tmp_path / "data", last=last)
     data = radio(root)
-    with pytest.warns(
-        UserWarning, match="CommSignal2: windows that were cut and shared out before"
-    ):
+    with pytest.warns(UserWarning, match="CommSignal2: windows cut and assigned to splits before"):
         data.prepare()
     counts = {part: len(held) for part, held in parts(data).items()}
     assert counts == {"train": 7, "held_out": 1, "val": 4, "test": 12}

@@ -177,7 +177,7 @@ def bomb(shape: tuple[int, ...], size: int, offset: float = 352.0) -> bytes:
     [
         ((1024, 1024, 512), 352, "declares 512 MiB of voxels in a file of"),
         ((8, 8, 8), 1 << 29, "declares 512 MiB of voxels in a file of"),
-        ((8, 8, 8), 352, "its header tells of 512 bytes of voxels, it has more"),
+        ((8, 8, 8), 352, "its header declares 512 bytes of voxels, it has more"),
     ],
 )
 def test_what_unpacks_to_far_more_than_it_holds_is_not_unpacked(tmp_path, shape, offset, says):

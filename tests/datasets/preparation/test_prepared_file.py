@@ -369,7 +369,7 @@ def test_what_is_not_whole_is_set_aside_with_a_warning(cache, damage):
     else:
         path.write_bytes({"cut": raw[:-200], "emptied": b"", "text": b"hello" * 99}[damage])
     assert find_prepared("toy", WHO) is None
-    with pytest.warns(UserWarning, match=r"Set aside as toy-\w+\.h5\.corrupt and made anew"):
+    with pytest.warns(UserWarning, match=r"Renamed to toy-\w+\.h5\.corrupt and prepared again"):
         assert write({"test": [sample(3)]}) == path
     assert read_part(path, "test")[0].key == sample(3).key
     assert path.with_name(path.name + ".corrupt").exists()
