@@ -95,15 +95,16 @@ class Results:
 
         return latex(self.leaderboard_set)
 
-    def write(self, folder: str | Path | None = None) -> list[Path]:
+    def write(self, folder: str | Path | None = None, *, figures: bool = False) -> list[Path]:
         """Write leaderboards as Markdown, CSV, JSON, LaTeX and an HTML page; return the paths.
 
         folder: where to; None for the folder of the results
+        figures: write all charts too, as SVG, PDF and PNG in `figures`
         """
         from ..report.export import write_report
 
         target = self.folder if folder is None else Path(folder)
-        return write_report(self.records, target, self.leaderboard_set)
+        return write_report(self.records, target, self.leaderboard_set, figures=figures)
 
     def compare(
         self,

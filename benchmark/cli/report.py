@@ -29,7 +29,12 @@ WATCH_INTERVAL = 5.0
 
 
 def report(
-    out: RecordsFolder = Path("results"), json: Json = False, traceback: Traceback = False
+    out: RecordsFolder = Path("results"),
+    figures: Annotated[
+        bool, typer.Option("--figures", help="Also draw all charts as SVG, PDF and PNG.")
+    ] = False,
+    json: Json = False,
+    traceback: Traceback = False,
 ) -> None:
     """Show the leaderboard; write it as a page (index.html), Markdown, CSV, JSON and LaTeX."""
     with error_messages(traceback):
@@ -42,7 +47,7 @@ def report(
             return
         paths: list[Path] = []
         try:
-            paths = results.write()
+            paths = results.write(figures=figures)
         finally:  # after the files, for nobody may be reading; and where none can be written
             print_leaderboards(results.leaderboard_set, rich_console())
         for path in paths:

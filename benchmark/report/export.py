@@ -9,8 +9,10 @@ from __future__ import annotations
 import csv as csv_
 import io
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -182,17 +184,24 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
     }
 
 
+FIGURE_KINDS = ("svg", "pdf", "png")
+
+
 def write_report(
     records: Sequence[Record],
     folder: Path,
     results: LeaderboardSet | None = None,
+    *,
+    figures: bool = False,
 ) -> list[Path]:
-    """Write leaderboard.md, .csv, .json and .tex, cost.csv, index.html, and its charts in the
-    folder `figures` as SVG, PDF and PNG: each file whole or as it was. Returns the paths.
+    """Write leaderboard.md, .csv, .json and .tex, cost.csv and index.html; return the paths.
+
+    Each file is whole or as it was. Figures of an earlier report are removed.
 
     results: the leaderboards of the records, where they are built already
+    figures: draw all charts, however many, and write them as SVG, PDF and PNG in `figures`
     """
-    from .html.page import build_page
+    from .html.page import MAX_CHARTS, build_page
 
     results = results or build_leaderboard_set(records, folder)
     texts = {
@@ -204,9 +213,18 @@ def write_report(
     }
     for name, text in texts.items():  # before the page, which takes longer
         atomic_write(folder / name, text)
-    page = build_page(records, folder, results=results)
+    max_charts = math.inf if figures else MAX_CHARTS
+    page = build_page(records, folder, results=results, max_charts=max_charts)
     atomic_write(folder / "index.html", page.html)
-    for name, chart in page.charts.items():
-        for kind in ("svg", "pdf", "png"):
+    charts = page.charts if figures else {}
+    for path in (folder / "figures").glob("*-*.*"):
+        is_figure = path.stem.startswith(("leaderboard-", "ranking-"))
+        if is_figure and path.suffix[1:] in FIGURE_KINDS and path.stem not in charts:
+            path.unlink()
+    for name, chart in charts.items():
+        for kind in FIGURE_KINDS:
             atomic_write(folder / "figures" / f"{name}.{kind}", chart.rendered(kind))
-    return [folder / name for name in (*texts, "index.html", *(["figures"] if page.charts else []))]
+    if not charts:
+        with suppress(OSError):  # there is none, or it holds files of others
+            (folder / "figures").rmdir()
+    return [folder / name for name in (*texts, "index.html", *(["figures"] if charts else []))]

@@ -134,7 +134,7 @@ class Sheet:
     layout: dict[str, Any]
 
     def tile(self, key: str, column: str) -> bytes | None:
-        """A PNG of one tile, as small as it can be without loss; None where there is none."""
+        """One tile as a PNG at the resolution of its data; None where there is none."""
         sample = next((s for s in self.layout["rows"] if s["key"] == key), None)
         if sample is None or column not in self.layout["columns"]:
             return None
@@ -145,7 +145,7 @@ class Sheet:
         if column != "truth" and by > 1:  # the truth's outline is finer than a place
             tile = tile.resize((wide // by, high // by), resample=0)
         out = io.BytesIO()
-        tile.save(out, format="PNG", optimize=True)
+        tile.save(out, format="PNG")
         return out.getvalue()
 
 
@@ -187,7 +187,7 @@ def open_sheet(folder: Path, row: Entry, budget: ImageBudget, kind: str = "") ->
         message = f"{path} is no whole image ({reason}): the same `adbench run` writes it again"
         budget.damaged[message] = None
         return None
-    return Sheet(path.name, png, image.convert("RGB"), layout)
+    return Sheet(path.name, png, image if image.mode == "RGB" else image.convert("RGB"), layout)
 
 
 def _check_layout(text: str, size: tuple[int, int]) -> dict[str, Any]:

@@ -36,6 +36,10 @@ from .tables import (
 )
 
 NO_IMAGES = SampleImages(ImageGrid([], []), [])
+MAX_ENTRIES = 12
+"""Entries of a leaderboard in its charts and pictures, the best; more cannot be told apart."""
+MAX_CHARTS = 40
+"""Charts on a page, about: leaderboards after those with so many have no charts and pictures."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ class Section:
     missing: list[tuple[str, str, str]]
     differing: list[str]
     comparisons: BoardComparisons
+    entries_shown: int
+    has_charts: bool
 
     @property
     def charts(self) -> list[Chart]:
@@ -83,20 +89,23 @@ def build_page(
     folder: Path | None = None,
     *,
     budget: int = IMAGE_BYTES,
+    max_charts: float = MAX_CHARTS,
     results: LeaderboardSet | None = None,
 ) -> Page:
     """The page of all leaderboards, with its charts.
 
-    folder: of the results, with `pictures` and `samples`; budget: bytes of pictures, at most, as
-    they stand in the page; results: the leaderboards of the records, where they are built already
+    folder: of the results, with `pictures` and `samples`
+    budget: bytes of pictures, at most, as they stand in the page
+    max_charts: leaderboards after those with so many charts have no charts and pictures
+    results: the leaderboards of the records, where they are built already
     """
     results = results or build_leaderboard_set(records, folder)
     left = ImageBudget(budget)
     anchors = {id(record): anchor(i) for i, record in enumerate(records)}
-    sections = [
-        _build_section(i, board, anchors, folder, left)
-        for i, board in enumerate(results.leaderboards)
-    ]
+    sections: list[Section] = []
+    for i, board in enumerate(results.leaderboards):
+        has_charts = sum(len(section.charts) for section in sections) < max_charts
+        sections.append(_build_section(i, board, anchors, folder, left, has_charts))
     template = _environment().get_template("report.html.j2")
     style, script = (
         _environment().get_template(f"report.{kind}.j2").render(theme=LIGHT_THEME, dashes=DASHES)
@@ -144,9 +153,12 @@ def _build_section(
     anchors: Mapping[int, str],
     folder: Path | None,
     left: ImageBudget,
+    has_charts: bool,
 ) -> Section:
     done = bool(board.done)
-    found = compare_board(board, folder) if done else BoardComparisons()
+    found = compare_board(board, folder, has_charts) if done else BoardComparisons()
+    best = replace(board, entries=board.done[:MAX_ENTRIES])
+    drawn = replace(best, entries=best.entries if has_charts else [])
     strata = [strata_table(board, metric) for metric in ("pixel_ap", "image_auroc")]
     return Section(
         id=f"leaderboard-{index}",
@@ -162,10 +174,12 @@ def _build_section(
         else [],
         strata=[table for table in strata if table],
         lesions=lesion_table(board) if done else None,
-        froc=froc_chart(board) if done else None,
-        sweeps=sweep_charts(board) if done else [],
-        pareto=cost_charts(board) if done else [],
-        images=_section_images(board, found, folder / "pictures", left) if folder else NO_IMAGES,
+        froc=froc_chart(drawn),
+        sweeps=sweep_charts(drawn),
+        pareto=cost_charts(drawn),
+        images=_section_images(best, found, folder / "pictures", left)
+        if folder and has_charts
+        else NO_IMAGES,
         missing=[
             (
                 f"{row.name}, {profile_and_seed(row)}",
@@ -176,6 +190,8 @@ def _build_section(
         ],
         differing=differing(board) if done else [],
         comparisons=found,
+        entries_shown=len(best.entries),
+        has_charts=has_charts,
     )
 
 
@@ -183,7 +199,8 @@ def _section_images(
     board: Leaderboard, found: BoardComparisons, folder: Path, left: ImageBudget
 ) -> SampleImages:
     shown = sample_images(board.done, folder, left)
-    return replace(shown, disagreements=disagreement_grid(board, found.results, folder, left))
+    results = {k: rows for k, rows in found.results.items() if k < len(board.done)}
+    return replace(shown, disagreements=disagreement_grid(board, results, folder, left))
 
 
 @cache

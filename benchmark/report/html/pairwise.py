@@ -31,6 +31,8 @@ from .charts import score_histogram
 from .tables import ColumnHead, Table, TableCell, TableLine
 
 SIGNS = {BETTER: "▲", WORSE: "▼", ALIKE: "≈"}
+MAX_PAIRED, MAX_HISTOGRAMS = 12, 4
+"""Entries of a leaderboard, the best, that are compared in pairs, and whose scores are drawn."""
 NO_SAMPLE_RESULTS = "for fewer than two records here the rows of single samples are kept."
 
 
@@ -53,8 +55,13 @@ class BoardComparisons:
     damaged: list[str] = field(default_factory=list)
 
 
-def compare_board(board: Leaderboard, folder: Path | None = None) -> BoardComparisons:
-    """folder: of the results, where `samples` lies."""
+def compare_board(
+    board: Leaderboard, folder: Path | None = None, has_charts: bool = True
+) -> BoardComparisons:
+    """Compare the entries of a leaderboard with the best, and the best ones in pairs.
+
+    folder: of the results, where `samples` lies        has_charts: whether to draw scores
+    """
     known: dict[int, SampleResults] = {}
     verdicts: dict[int, str] = {}
     damaged: list[str] = []
@@ -66,7 +73,8 @@ def compare_board(board: Leaderboard, folder: Path | None = None) -> BoardCompar
             verdicts[k] = "unknown: its file of samples is damaged"
         else:
             known |= {} if rows is None else {k: rows}
-    shown = [chart for k, rows in known.items() if (chart := _score_histogram(board, k, rows))]
+    drawn = list(known.items())[: MAX_HISTOGRAMS if has_charts else 0]
+    shown = [chart for k, rows in drawn if (chart := _score_histogram(board, k, rows))]
     if len(known) < 2:
         return BoardComparisons(histograms=shown, results=known, damaged=damaged)
     having = {k: rows for k, rows in known.items() if rows.values.get(board.metric) is not None}
@@ -75,7 +83,7 @@ def compare_board(board: Leaderboard, folder: Path | None = None) -> BoardCompar
     metric = shared_metric(list(having.values()), board.metric)
     lacking = f"no {TITLES.get(metric, metric)}"
     try:
-        matrix = _comparison_matrix(board, metric, known)
+        matrix = _comparison_matrix(board, metric, dict(list(known.items())[:MAX_PAIRED]))
         verdicts |= {k: lacking for k in known.keys() - having.keys()}
         verdicts |= _verdicts(metric, {k: [rows] for k, rows in having.items()})
         of_means = _verdicts(metric, _results_by_seed(board, having))
@@ -132,6 +140,8 @@ def _comparison_matrix(
         "lacks it. ▲ the row is better, ▼ it is worse, ≈ not distinguishable; "
         "the intervals are not corrected for the number of pairs."
     )
+    if len(known) < len(board.done):
+        said += f" Of the {len(known)} best with results of single samples."
     return Table(said, [ColumnHead(letter(k), "text") for k in known], lines)
 
 

@@ -283,7 +283,7 @@ def test_an_empty_folder_says_what_to_do(tmp_path):
 
 
 def test_files_are_written_whole(tmp_path):
-    paths = write_report(some(), tmp_path / "out")
+    paths = write_report(some(), tmp_path / "out", figures=True)
     assert {path.name for path in paths} == {
         *(f"leaderboard.{kind}" for kind in ("md", "csv", "json", "tex")),
         "cost.csv",
