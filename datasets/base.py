@@ -71,9 +71,15 @@ class DataError(ValueError):
     exit_code: ClassVar[int] = 5
 
     def __init__(self, summary: str, problems: Sequence[str] = ()) -> None:
+        summary, *problems = (_as_utf8(text) for text in (summary, *problems))
         lines = [f"  {problem}" for problem in merge_equal(problems)]
         super().__init__("\n".join([summary, *lines]))
         self.summary, self.problems = summary, tuple(problems)
+
+
+def _as_utf8(text: str) -> str:
+    """Text that can be printed and stored, whatever bytes a file name in it has."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass(frozen=True)

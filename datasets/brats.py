@@ -289,7 +289,7 @@ def _modality_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
     for path in list_directory(folder):
         if path.is_file() and is_nifti(path.name):
             stem = nifti_stem(path.name)
-            modality = MODALITY_ENDINGS.get(stem.removeprefix(folder.name))
+            modality = MODALITY_ENDINGS.get(stem.removeprefix(folder.name).lower())
             if modality is None or modality in files:
                 unrecognised.append(path.name)
             else:

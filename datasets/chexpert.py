@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from .base import Count, DataError, FourFractions, Natural, Pair
-from .io.csv import read_rows
+from .io.csv import read_rows, repeated_row_problems
 from .io.directories import find_files, folder_levels, list_directory, name_conflicts
 from .io.folder_names import is_normal, pool_of
 from .io.npy import read_npy_array
@@ -178,33 +178,43 @@ def _index_tables(root: Path) -> DatasetIndex:
         tables["test"] = tables.pop("val")
     cases: list[Case] = []
     problems: list[str] = []
+    rows: list[tuple[str, int, str]] = []
     ignored, left_out = 0, dict[Path, str]()
     reason = "lateral, uncertain, or neither healthy nor with pleural effusion"
     for pool, table in tables.items():
         if not table.is_file():
             problems.append(f"{table.name} is missing beside train.csv: fetch it from the source")
             continue
-        for number, row in enumerate(read_rows(table, COLUMNS, table.name), start=2):
-            label, parts = _label(row), PurePosixPath(row["Path"]).parts
-            patient_index = next(
-                (i for i, part in enumerate(parts) if PATIENT_NAME.fullmatch(part)), None
-            )
+        for number, row in read_rows(table, COLUMNS, table.name):
+            label, name = _label(row), _name_below_base(row["Path"])
+            rows.append((table.name, number, name or row["Path"]))
             if label is None or row["Frontal/Lateral"] != "Frontal":
                 ignored += 1
-                if patient_index:
-                    left_out[base / "/".join(parts[patient_index - 1 :])] = reason
+                if name:
+                    left_out[base / name] = reason
                 continue
-            if patient_index is None or patient_index == 0:
+            if name is None:
                 problems.append(f"{table.name} line {number}: no patient in {row['Path']!r}")
                 continue
-            name = "/".join(parts[patient_index - 1 :])
             if (base / name).is_file():
-                cases.append(Case(name, parts[patient_index], {"image": base / name}, pool, label))
+                patient = name.split("/")[1]
+                cases.append(Case(name, patient, {"image": base / name}, pool, label))
             else:
                 problems.append(f"{table.name} line {number}: {name} is not there")
+    used = {case.name: case for case in cases}
+    problems += repeated_row_problems(row for row in rows if row[2] in used)
     notes = [f"{ignored} images left out: {reason}"] if ignored else []
     existing_tables = [table for table in tables.values() if table.is_file()]
-    return DatasetIndex(cases, problems, notes, existing_tables, left_out)
+    return DatasetIndex(list(used.values()), problems, notes, existing_tables, left_out)
+
+
+def _name_below_base(table_path: str) -> str | None:
+    """The path of an image from its pool's folder on, or None if it names no patient."""
+    parts = PurePosixPath(table_path).parts
+    for index, part in enumerate(parts):
+        if index and PATIENT_NAME.fullmatch(part):
+            return "/".join(parts[index - 1 :])
+    return None
 
 
 def _label(row: Mapping[str, str]) -> bool | None:

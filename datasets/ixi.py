@@ -290,13 +290,11 @@ def _read_split_rows(base: Path, name: str) -> tuple[list[dict[str, str]], list[
         rows = read_rows(path, CSV_COLUMNS, f"splits/{name}.csv")
     except DataError as error:
         return [], [error.summary]
-    incomplete = [
-        number for number, row in enumerate(rows, 2) if not all(row[c] for c in CSV_COLUMNS)
-    ]
+    incomplete = [number for number, row in rows if not all(row[c] for c in CSV_COLUMNS)]
     problems = [
         f"splits/{name}.csv, line {n}: expected {', '.join(CSV_COLUMNS)}" for n in incomplete
     ]
-    return [row for row in rows if all(row[column] for column in CSV_COLUMNS)], problems
+    return [row for _, row in rows if all(row[column] for column in CSV_COLUMNS)], problems
 
 
 def _candidate_paths(base: Path, csv_path: str, subject: str, kind: str) -> list[Path]:

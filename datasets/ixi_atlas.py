@@ -189,7 +189,7 @@ def _read_lists(root: Path) -> tuple[dict[Path, list[str]], list[str], list[Path
     for table in tables:
         name = table.relative_to(root).as_posix()
         match = POOL_NAME.search(table.stem)
-        for number, row in enumerate(read_rows(table, ["filename"], name), start=2):
+        for number, row in read_rows(table, ["filename"], name):
             image = _resolve_listed_path(row["filename"], table, root)
             if image is None:
                 problems.append(f"{name} line {number}: {row['filename']} is not there")

@@ -44,8 +44,8 @@ PATIENT_RANGES = {  # of Edinburgh's 22 patients, (first, behind the last)
     **{"19723": (140, 170), "19849": (150, 180)},
 }
 RANGE_MARGIN = 5  # slices around the tumour of patients that are not in PATIENT_RANGES
-T1W_NAME = re.compile(r"sub-(?P<id>[^_]+)_.*T1w\.nii(\.gz)?")
-BRAIN_MASK_NAME = re.compile(r"sub-(?P<id>[^_]+)_.*T1w_brainmask\.nii(\.gz)?")
+T1W_NAME = re.compile(r"sub-(?P<id>[^_]+)_.*T1w\.nii(\.gz)?", re.IGNORECASE)
+BRAIN_MASK_NAME = re.compile(r"sub-(?P<id>[^_]+)_.*T1w_brainmask\.nii(\.gz)?", re.IGNORECASE)
 
 
 class NFBSEdinburgh(FileDataset):

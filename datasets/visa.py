@@ -107,10 +107,7 @@ def _read_split_table(base: Path, categories: set[str]) -> DatasetIndex:
     cases: list[Case] = []
     problems: list[str] = []
     used_paths, line_of_image, index = set[Path](), dict[str, int](), _FileIndex(base)
-    for number, row in enumerate(
-        read_rows(table, ["object", "split", "label", "image", "mask"], SPLIT_TABLE),
-        start=2,
-    ):
+    for number, row in read_rows(table, ["object", "split", "label", "image", "mask"], SPLIT_TABLE):
         if row["object"] not in categories:
             continue
         line = f"{SPLIT_TABLE} line {number}"

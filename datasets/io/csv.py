@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -12,8 +12,8 @@ import pandas as pd
 from ..base import DataError
 
 
-def read_rows(path: Path, columns: Sequence[str], name: str) -> list[dict[str, str]]:
-    """Return every row as a dict of texts by column; blank fields are "".
+def read_rows(path: Path, columns: Sequence[str], name: str) -> list[tuple[int, dict[str, str]]]:
+    """Return every row with its line number, as a dict of texts by column; blank fields are "".
 
     path: the file, in UTF-8
     columns: those that must exist; others are returned too
@@ -24,7 +24,7 @@ def read_rows(path: Path, columns: Sequence[str], name: str) -> list[dict[str, s
     >>> path = Path("subjects.csv")
     >>> _ = path.write_text("name,age\\nanna,31\\n")
     >>> read_rows(path, ["name"], "subjects.csv")
-    [{'name': 'anna', 'age': '31'}]
+    [(2, {'name': 'anna', 'age': '31'})]
     """
     try:
         with warnings.catch_warnings():
@@ -35,7 +35,8 @@ def read_rows(path: Path, columns: Sequence[str], name: str) -> list[dict[str, s
                 keep_default_na=False,
                 encoding="utf-8-sig",
                 index_col=False,
-            )
+                skip_blank_lines=False,  # they count as lines
+            ).fillna("")
     except OSError as error:
         raise DataError(f"{name} cannot be read ({error.strerror})") from None
     except (ValueError, pd.errors.ParserWarning) as error:  # all of pandas' errors are ValueErrors
@@ -47,5 +48,26 @@ def read_rows(path: Path, columns: Sequence[str], name: str) -> list[dict[str, s
         available = ", ".join(str(column) for column in table.columns[:8])
         raise DataError(f"{name} lacks the column {', '.join(missing)} (it has {available})")
     names = list(table.columns)
-    rows = table.itertuples(index=False, name=None)
-    return [dict(zip(names, map(str, row), strict=True)) for row in rows]
+    rows = enumerate(table.itertuples(index=False, name=None), start=2)
+    return [(line, dict(zip(names, map(str, row), strict=True))) for line, row in rows if any(row)]
+
+
+def repeated_row_problems(names: Iterable[tuple[str, int, str]]) -> list[str]:
+    """Return a problem for each row that names something again.
+
+    names: (table, line, what the row names), in order
+
+    >>> repeated_row_problems([("a.csv", 2, "x.png"), ("a.csv", 3, "x.png"), ("b.csv", 2, "x.png")])
+    ['a.csv line 3 names x.png again, after line 2',
+     'b.csv line 2 names x.png again, after a.csv line 2']
+    """
+    first_rows: dict[str, tuple[str, int]] = {}
+    problems = []
+    for table, line, name in names:
+        first_table, first_line = first_rows.setdefault(name, (table, line))
+        if (first_table, first_line) != (table, line):
+            after = (
+                f"line {first_line}" if first_table == table else f"{first_table} line {first_line}"
+            )
+            problems.append(f"{table} line {line} names {name} again, after {after}")
+    return problems

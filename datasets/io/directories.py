@@ -83,12 +83,34 @@ def name_conflicts(paths: Iterable[Path], root: Path) -> list[str]:
     problems = []
     for path in paths:
         name = path.relative_to(root).as_posix()
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            problems.append(f"{name!a} is no UTF-8 name: rename it")
+        if not is_utf8(name):
+            problems.append(undecodable_name_text(name))
             continue
         first = first_names.setdefault(name.casefold(), name)
         if first != name:
             problems.append(f"{name} and {first} differ in upper and lower case only: rename one")
     return problems
+
+
+def is_utf8(name: str) -> bool:
+    """Return whether a file name can be written as UTF-8.
+
+    name: as the operating system gives it; bytes that are no UTF-8 are lone surrogates in it
+
+    >>> import os
+    >>> is_utf8("image.png"), is_utf8(os.fsdecode(b"caf\\xe9.png"))
+    (True, False)
+    """
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
+def undecodable_name_text(name: str) -> str:
+    """Return the problem of a file name that is no UTF-8, as printable ASCII.
+
+    name: as the operating system gives it
+
+    >>> import os
+    >>> undecodable_name_text(os.fsdecode(b"caf\\xe9.png"))
+    "'caf\\\\udce9.png' is no UTF-8 name: rename it"
+    """
+    return f"{name!a} is no UTF-8 name: rename it"

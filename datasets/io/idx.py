@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import re
-import zlib
 from math import prod
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..base import DataError
+from .decompression import GZIP, check_expansion, decompress_gzip
 from .directories import find_files, list_directory
 from .file_type import describe_file_type
 from .folder_names import folders_of, resolve_case
@@ -22,7 +21,8 @@ IMAGES_NAME = re.compile(r"(?P<set>.*)(?P<part>train|t10k|test)-images[-.]idx3-u
 AXES_OF_MAGIC = {2051: 3, 2049: 1}
 """Of files of images and of labels, and how many axes each has; all hold unsigned bytes."""
 
-GZIP = b"\x1f\x8b"
+HEADER_BYTES = 16
+"""Of a file of images, the longer header; a file of labels has 8."""
 
 
 class PublishedSet(NamedTuple):
@@ -56,24 +56,14 @@ def read_idx(path: Path) -> Array:
     [7, 2, 1]
     """
     raw = path.read_bytes()
-    if path.name.endswith(".gz") or raw.startswith(GZIP):
-        if not raw.startswith(GZIP):
-            raise DataError(f"{path.name} is no gzip file: it looks like {_describe_content(raw)}")
-        try:
-            raw = gzip.decompress(raw)
-        except EOFError:
-            raise DataError(f"{path.name} is a truncated gzip file: fetch it again") from None
-        except (OSError, zlib.error) as error:
-            raise DataError(f"{path.name} is corrupt ({error}): fetch it again") from None
+    if path.name.lower().endswith(".gz") or raw.startswith(GZIP):
+        raw = _unpack(raw, path.name)
     magic = int.from_bytes(raw[:4], "big")
     if magic not in AXES_OF_MAGIC:
         raise DataError(
             f"{path.name} is no idx file of bytes: it looks like {_describe_content(raw)}"
         )
-    start = 4 + 4 * AXES_OF_MAGIC[magic]
-    shape = tuple(
-        int.from_bytes(raw[position : position + 4], "big") for position in range(4, start, 4)
-    )
+    start, shape = _read_header(raw)
     if len(raw) != start + prod(shape):
         size = f"expected {start + prod(shape)} bytes for {shape}, found {len(raw)}"
         raise DataError(f"{path.name} is {_size_problem(len(raw), start + prod(shape))} ({size})")
@@ -183,6 +173,32 @@ def _read_npy_set(folder: Path, name: str) -> tuple[PublishedSet | None, list[st
     if not arrays or problems:
         return None, problems
     return PublishedSet(np.stack(arrays), None, {}, tuple(paths)), []
+
+
+def _unpack(raw: bytes, name: str) -> bytes:
+    """Return the content of a gzip file, cut off one byte behind what its header declares."""
+    if not raw.startswith(GZIP):
+        raise DataError(f"{name} is no gzip file: it looks like {_describe_content(raw)}")
+    head, complete, _ = decompress_gzip(raw, HEADER_BYTES - 1, name)
+    limit = HEADER_BYTES
+    if int.from_bytes(head[:4], "big") in AXES_OF_MAGIC and len(head) == HEADER_BYTES:
+        start, shape = _read_header(head)
+        limit = start + prod(shape)
+        check_expansion(name, limit, len(raw), "images")
+    content, complete, behind = decompress_gzip(raw, limit, name)
+    if len(content) <= limit and not complete:
+        raise DataError(f"{name} is a truncated gzip file: fetch it again")
+    if behind.strip(b"\0"):
+        raise DataError(f"{name} is corrupt ({len(behind)} bytes behind its end): fetch it again")
+    return content
+
+
+def _read_header(head: bytes) -> tuple[int, tuple[int, ...]]:
+    """Return where the numbers start, and their shape."""
+    start = 4 + 4 * AXES_OF_MAGIC[int.from_bytes(head[:4], "big")]
+    return start, tuple(
+        int.from_bytes(head[position : position + 4], "big") for position in range(4, start, 4)
+    )
 
 
 def _size_problem(size: int, expected: int) -> str:

@@ -2,13 +2,13 @@
 
 A .nii.gz file has a checksum at its end; readers that stop at the last voxel never check it, and
 most flipped bytes go unnoticed. So a file is read and unpacked completely, and compared with its
-header before any voxel is used.
+header before any voxel is used. The header is looked at first: a file that unpacks to far more than
+it holds, or than its header declares, is refused before it fills the memory.
 """
 
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from io import BytesIO
@@ -23,9 +23,10 @@ from nibabel.arrayproxy import ArrayProxy
 from nibabel.orientations import aff2axcodes, apply_orientation, inv_ornt_aff, io_orientation
 
 from ..base import DataError
+from .decompression import GZIP, check_expansion, decompress_gzip
 from .file_type import describe_file_type
 
-GZIP = b"\x1f\x8b"
+HEADER_BYTES = 540  # of NIfTI-2, the longer one
 BRATS_LABELS = frozenset({0, 1, 2, 3, 4})
 MM_PER_UNIT = {"meter": 1000.0, "micron": 0.001}  # everything else is taken for mm, as nibabel does
 # as nibabel writes "no axis moves, none flips"
@@ -66,15 +67,18 @@ def read_volume(
     name: str | None = None,
     channel: int | None = None,
     reorient: bool = True,
+    expected_voxels: int = 0,
 ) -> Volume:
     """Return an image as float32, with the header's slope and intercept applied.
 
-    path: .nii or .nii.gz
+    path: .nii or .nii.gz, in upper or lower case
     nan: "zero" sets NaN to zero and counts them; "error" refuses them. inf is always an error
     affine: used in place of the file's affine
     name: of the file in errors
     channel: index along the fourth axis; None refuses a fourth axis longer than 1
     reorient: false leaves the axes as they are stored
+    expected_voxels: so many are read however well they are compressed, as those of a volume that it
+        belongs to
 
     Raises DataError for a damaged or unusable file.
 
@@ -83,7 +87,7 @@ def read_volume(
     (2, 3, 4)
     """
     name = name or path.name
-    raw, image = _open_checked(path, name, channel)
+    raw, image = _open_checked(path, name, expected_voxels, channel)
     values = np.asarray(image.dataobj)
     if channel is not None and values.ndim == 4:
         values = values[..., channel]
@@ -107,6 +111,7 @@ def read_labels(
     affine: np.ndarray | None = None,
     name: str | None = None,
     reorient: bool = True,
+    expected_voxels: int = 0,
 ) -> Volume:
     """Return a segmentation as uint8.
 
@@ -114,11 +119,13 @@ def read_labels(
     labels change them. Stored numbers that are no labels are scaled, if that makes them labels. If
     both readings are labels and differ in what is background, the file is refused.
 
-    path: .nii or .nii.gz
+    path: .nii or .nii.gz, in upper or lower case
     allowed: all labels that may occur
     affine: used in place of the file's affine
     name: of the file in errors
     reorient: false leaves the axes as they are stored
+    expected_voxels: so many are read however well they are compressed, as those of a volume that it
+        belongs to
 
     Raises DataError for a damaged file, and for numbers that are no labels.
 
@@ -127,7 +134,7 @@ def read_labels(
     np.uint8(4)
     """
     name = name or path.name
-    raw, image = _open_checked(path, name)
+    raw, image = _open_checked(path, name, expected_voxels)
     proxy = image.dataobj
     assert isinstance(proxy, ArrayProxy)  # what from_bytes makes
     unscaled = (proxy.slope, proxy.inter) == (1, 0)
@@ -176,85 +183,94 @@ def _rounded(values: np.ndarray) -> np.ndarray:
 
 
 def _open_checked(
-    path: Path, name: str, channel: int | None = None
+    path: Path, name: str, expected_voxels: int, channel: int | None = None
 ) -> tuple[bytes, nib.Nifti1Image]:
     """Return the file's bytes, and an image with all the voxels that its header promises."""
     try:
         raw = path.read_bytes()
     except OSError as error:
         raise DataError(f"{name} cannot be read ({error.strerror})") from error
-    content, complete = _unpack(raw, path, name)
-    image_class = (
-        nib.Nifti2Image if content[:4] in (b"\x1c\2\0\0", b"\0\0\2\x1c") else nib.Nifti1Image
-    )
-    try:
-        header = image_class.header_class.from_fileobj(BytesIO(content))
-        shape, dtype = header.get_data_shape(), header.get_data_dtype()
-        start = header.get_data_offset()
-        if not header.is_single:
-            raise DataError(f"{name} is one half of a .hdr/.img pair; adbench reads .nii(.gz)")
-        image = image_class.from_bytes(content)
-    except DataError:
-        raise
-    except Exception as error:  # nibabel raises many kinds; all mean that this is no header
-        if not complete:
-            raise DataError(f"{name} is truncated: its gzip stream ends in the header") from error
-        raise DataError(f"{name} is no NIfTI file ({error})") from error
-    if dtype.kind not in "iuf":
-        raise DataError(f"{name} holds {dtype} voxels; adbench reads integers and floats")
-    expected, size = prod(shape) * dtype.itemsize, len(content) - start
-    if size < expected or not complete:
-        have = _spaced_number(max(size, 0))
-        sizes = f"expected {_spaced_number(expected)} bytes of voxels, found {have}"
-        raise DataError(f"{name} is truncated ({sizes})")
-    if size > expected or not expected:
-        have = _spaced_number(size)
-        sizes = f"its header tells of {_spaced_number(expected)} bytes of voxels, it has {have}"
-        raise DataError(f"{name} does not fit its header ({sizes})")
+    packed = _is_packed(raw, path, name)
+    head, whole = raw, True
+    if packed:
+        head, whole, _ = decompress_gzip(raw, HEADER_BYTES, name)
+    header, start = _read_header(head, name, truncated=not whole and len(head) <= HEADER_BYTES)
+    shape, dtype = header.get_data_shape(), header.get_data_dtype()
+    expected, content, complete = prod(shape) * dtype.itemsize, raw, True
+    if packed:
+        waived = expected if prod(shape) <= expected_voxels else 0
+        check_expansion(name, start + expected - waived, len(raw), "voxels")
+        content, complete, behind = decompress_gzip(raw, start + expected, name)
+        if behind.strip(b"\0"):
+            strange = f"{len(behind)} strange bytes behind its gzip stream"
+            raise DataError(f"{name} is corrupt ({strange})")
+    _check_length(len(content) - start, expected, complete, name)
     if channel is not None and len(shape) == 4:
         if channel >= shape[3]:
             raise DataError(f"{name} has {shape[3]} channels; channel={channel} counts from 0")
     elif prod(shape[3:]) != 1 or len(shape) < 2:
         raise DataError(f"{name} has shape {tuple(shape)}; a volume has three axes")
-    return raw, image
+    return raw, _image_class(content).from_bytes(content)
 
 
-def _unpack(file_bytes: bytes, path: Path, name: str) -> tuple[bytes, bool]:
-    """Return the bytes of the .nii file, and whether the gzip stream is complete."""
-    named_gz = path.name.endswith(".gz")
+def _is_packed(file_bytes: bytes, path: Path, name: str) -> bool:
+    """Return whether a file is gzipped. Raises DataError if its name does not say so, or lies."""
+    named_gz = path.name.lower().endswith(".gz")
     if not file_bytes:
         raise DataError(f"{name} is empty")
-    if not file_bytes.startswith(GZIP):
-        if named_gz or not _is_nifti(file_bytes):
-            kind = "gzip" if named_gz else "NIfTI"
-            raise DataError(
-                f"{name} is no {kind} file: it looks like {_describe_content(file_bytes)}"
-            )
-        return file_bytes, True
-    if not named_gz:
-        raise DataError(f"{name} is compressed: rename it to {path.name}.gz")
-    parts = []
-    while file_bytes.startswith(GZIP):
-        decompressor = zlib.decompressobj(
-            wbits=31
-        )  # gzip: checks the CRC and the length at the end
-        try:
-            parts.append(decompressor.decompress(file_bytes))
-        except zlib.error as error:
-            raise DataError(f"{name} is corrupt ({error})") from error
-        if not decompressor.eof:
-            return b"".join(parts), False
-        file_bytes = decompressor.unused_data
-    if file_bytes.strip(b"\0"):
+    packed = file_bytes.startswith(GZIP)
+    if packed and not named_gz:  # either remedy leaves a name that every layout finds
+        other = f"{path.name}.gz"
         raise DataError(
-            f"{name} is corrupt ({len(file_bytes)} strange bytes behind its gzip stream)"
+            f"{name} is compressed: rename it to {other}, and unpack that (gunzip {other})"
         )
-    return b"".join(parts), True
+    if not packed and (named_gz or not _is_nifti(file_bytes)):
+        kind = "gzip" if named_gz else "NIfTI"
+        raise DataError(
+            f"{name} is no {kind} file: it looks like {_describe_content(file_bytes, path)}"
+        )
+    return packed
 
 
-def _describe_content(file_bytes: bytes) -> str:
+def _image_class(content: bytes) -> type[nib.Nifti1Image]:
+    return nib.Nifti2Image if content[:4] in (b"\x1c\2\0\0", b"\0\0\2\x1c") else nib.Nifti1Image
+
+
+def _read_header(head: bytes, name: str, *, truncated: bool) -> tuple[nib.Nifti1Header, int]:
+    """Return the header, and where the voxels start."""
+    try:
+        header = _image_class(head).header_class.from_fileobj(BytesIO(head))
+        dtype, start = header.get_data_dtype(), header.get_data_offset()
+    except Exception as error:  # nibabel raises many kinds; all mean that this is no header
+        if truncated:
+            raise DataError(f"{name} is truncated: its gzip stream ends in the header") from error
+        raise DataError(f"{name} is no NIfTI file ({error})") from error
+    if not header.is_single:
+        raise DataError(f"{name} is one half of a .hdr/.img pair; adbench reads .nii(.gz)")
+    if dtype.kind not in "iuf":
+        raise DataError(f"{name} holds {dtype} voxels; adbench reads integers and floats")
+    return header, start
+
+
+def _check_length(size: int, expected: int, complete: bool, name: str) -> None:
+    """Raise DataError unless as many bytes of voxels are there as the header declares."""
+    if size > expected or not expected:
+        have = _spaced_number(size) if complete else "more"
+        sizes = f"its header tells of {_spaced_number(expected)} bytes of voxels, it has {have}"
+        raise DataError(f"{name} does not fit its header ({sizes})")
+    if size < expected or not complete:
+        have = _spaced_number(max(size, 0))
+        sizes = f"expected {_spaced_number(expected)} bytes of voxels, found {have}"
+        raise DataError(f"{name} is truncated ({sizes})")
+
+
+def _describe_content(file_bytes: bytes, path: Path) -> str:
+    plain = path.name[: -len(".gz")]
     return describe_file_type(
-        file_bytes, "an uncompressed NIfTI (rename it to .nii)" if _is_nifti(file_bytes) else ""
+        file_bytes,
+        f"an uncompressed NIfTI (rename it to {plain}, and compress that: gzip {plain})"
+        if _is_nifti(file_bytes)
+        else "",
     )
 
 

@@ -29,6 +29,7 @@ from ..base import (
     merge_equal,
     no_progress,
 )
+from ..io.directories import is_utf8, undecodable_name_text
 from ..io.file_hashes import hash_files, modification_stamp
 from ..io.hdf5_arrays import Array
 from ..io.value_range import measure_range, parse_range
@@ -230,6 +231,12 @@ class FileDataset(PreparedDataset):
             index = self.build_index(root)
         except OSError as error:
             raise DataError(f"{error.filename or root} cannot be read ({error.strerror})") from None
+        undecodable = _undecodable_names(index.cases, root)
+        if undecodable:
+            problems = [*index.problems, *(p for p in undecodable if p not in index.problems)]
+            raise DataError(
+                f"{_file_count_text(len(problems))} unusable. {self._repair_advice()}", problems
+            )
         if not index.cases and not index.problems:
             error = self.no_data_error(f"nothing of the kind lies under {root}")
             left_out = find_left_out(root, (), reasons=index.left_out)
@@ -461,6 +468,13 @@ def _part_of(split: str | None, label: bool, train: bool) -> str | None:
     if not train or (label and split == "held_out"):
         return None
     return "train-abnormal" if label else split
+
+
+def _undecodable_names(cases: Iterable[Case], root: Path) -> list[str]:
+    """Return a problem for each file below root whose name no cache key or record can hold."""
+    paths = dict.fromkeys(path for case in cases for path in case.files.values())
+    names = [os.path.relpath(path, root) for path in paths]
+    return [undecodable_name_text(name) for name in names if not is_utf8(name)]
 
 
 def _file_count_text(count: int) -> str:

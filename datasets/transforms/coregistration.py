@@ -43,21 +43,33 @@ def read_coregistered(
     volumes: dict[str, Volume] = {}
     problems: list[str] = []
     trusted_affine: np.ndarray | None = None
+    voxels = 0
     for index, (role, path) in enumerate(files.items()):
         name = name_of(role)
         try:
             if role in labels:
                 volume = read_labels(
-                    path, allowed=allowed, affine=trusted_affine, name=name, reorient=reorient
+                    path,
+                    allowed=allowed,
+                    affine=trusted_affine,
+                    name=name,
+                    reorient=reorient,
+                    expected_voxels=voxels,
                 )
             else:
                 volume = read_volume(
-                    path, nan=nan, affine=trusted_affine, name=name, reorient=reorient
+                    path,
+                    nan=nan,
+                    affine=trusted_affine,
+                    name=name,
+                    reorient=reorient,
+                    expected_voxels=voxels,
                 )
         except DataError as error:
             problems.append(error.summary)
             continue
         volumes[role] = volume
+        voxels = max(voxels, volume.data.size)
         if index == 0 and ignore_affine:
             trusted_affine = volume.stored_affine
     problems += find_mismatches(volumes, name_of, ignore_affine=ignore_affine)

@@ -172,3 +172,37 @@ def test_what_is_wrong_with_the_tables_is_said(raw) -> None:
     assert "train.csv lacks the column Frontal/Lateral, No Finding, Pleural Effusion" in refused(
         raw
     )
+
+
+@pytest.mark.parametrize("what", ["same", "contradicting", "lateral", "in valid.csv"])
+def test_a_repeated_row_is_named_with_its_line(raw, what) -> None:
+    lines = (raw / "train.csv").read_text().splitlines()
+    columns = lines[0].split(",")
+    frontal = [n for n, line in enumerate(lines, 1) if "frontal" in line and ",1.0," in line]
+    first = frontal[0]
+    fields = lines[first - 1].split(",")
+    name = "/".join(fields[0].split("/")[-4:])
+    if what == "contradicting":
+        finding, healthy = columns.index("Pleural Effusion"), columns.index("No Finding")
+        fields[finding], fields[healthy] = fields[healthy], fields[finding]
+    if what == "lateral":
+        fields[columns.index("Frontal/Lateral")] = "Lateral"
+    table = "valid.csv" if what == "in valid.csv" else "train.csv"
+    text = (raw / table).read_text().rstrip("\n")
+    (raw / table).write_text(f"{text}\n\n{','.join(fields)}\n")
+    line = len(text.splitlines()) + 2  # a blank line counts
+    after = f"train.csv line {first}" if table == "valid.csv" else f"line {first}"
+    expected = f"{table} line {line} names {name} again, after {after}"
+    assert expected in CheXpert(root=str(raw)).verify().problems
+    assert expected in refused(raw)
+
+
+def test_arrays_of_floats_take_a_range(root) -> None:
+    for path in root.rglob("*.npy"):
+        np.save(path, np.load(path).astype(np.float32) * 16)
+    assert "float32 outside 0..1, or NaN (range=LOW,HIGH or range=train" in refused(root)
+    sample = samples(made(root, range="0,4080"), "test")[0]
+    stored = np.load(root / sample.key, allow_pickle=False)
+    assert np.allclose(sample.x[0].numpy() * 4080, stored[..., 0], atol=1e-3)
+    train = samples(made(root, range="train"), "train")
+    assert min(float(s.x.min()) for s in train) == 0 and max(float(s.x.max()) for s in train) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import pickle
 import shutil
+import tracemalloc
 import warnings
 from pathlib import Path
 from typing import Any
@@ -172,7 +173,10 @@ def test_colours_in_numpy_files_and_sets_that_are_unlike(tmp_path, arrays) -> No
     ("damage", "told"),
     [
         ("truncated", "is a truncated gzip file"),
-        ("checksum", "is corrupt (CRC check failed"),
+        (
+            "checksum",
+            "is corrupt (Error -3 while decompressing data: incorrect data check)",
+        ),
         ("html", "it looks like an HTML page"),
         ("lfs", "it looks like a git-lfs pointer"),
         ("plain", "an uncompressed idx file (take .gz off its name)"),
@@ -282,3 +286,16 @@ def test_no_flipped_byte_passes_unseen(tmp_path_factory, arrays, seed) -> None:
         assert np.array_equal(read_idx(path), array)  # a byte that says nothing of the content
     except DataError as error:
         assert path.name in str(error)
+
+
+@pytest.mark.parametrize(("count", "told"), [(400_000, "declares 299 MiB"), (40, "is too long")])
+def test_an_idx_file_that_unpacks_to_far_too_much_is_not_unpacked(tmp_path, count, told) -> None:
+    head = b"".join(number.to_bytes(4, "big") for number in (2051, count, 28, 28))
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    path.write_bytes(gzip.compress(head + bytes(64 << 20), 9))
+    tracemalloc.start()
+    with pytest.raises(DataError, match=told):
+        read_idx(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 << 20

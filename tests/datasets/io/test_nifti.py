@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import gzip
 import struct
+import tracemalloc
+import zlib
 from itertools import permutations, product
 from pathlib import Path
 
@@ -137,6 +139,64 @@ def test_a_name_that_lies_about_compression_is_found(tmp_path, volumes, path):
     packed = tmp_path / "b.nii"
     packed.write_bytes(path.read_bytes())
     assert "rename it to b.nii.gz" in refused(packed)
+
+
+@pytest.mark.parametrize("name", ["v.NII.GZ", "v.Nii.gz", "v.nii.GZ", "v.NII"])
+def test_upper_case_names_are_read_like_lower_case_ones(tmp_path, path, name):
+    raw = path.read_bytes()
+    upper = tmp_path / name
+    upper.write_bytes(raw if name.lower().endswith(".gz") else gzip.decompress(raw))
+    assert np.array_equal(read_volume(upper).data, read_volume(path).data)
+
+
+@pytest.mark.parametrize("name", ["v.NII.GZ", "v.nii.gz"])
+def test_the_remedies_for_a_lying_name_leave_it_as_it_was(tmp_path, path, name):
+    """Renamed alone, a layout that knows .nii.gz only would no longer see it."""
+    plain = tmp_path / name
+    plain.write_bytes(gzip.decompress(path.read_bytes()))
+    assert f"rename it to {name[:-3]}, and compress that: gzip {name[:-3]}" in refused(plain)
+    packed = tmp_path / "w.NII"
+    packed.write_bytes(path.read_bytes())
+    assert "rename it to w.NII.gz, and unpack that (gunzip w.NII.gz)" in refused(packed)
+
+
+def bomb(shape: tuple[int, ...], size: int, offset: float = 352.0) -> bytes:
+    """A .nii.gz of a header, and so many zeros behind it."""
+    header = nib.Nifti1Header()
+    header.set_data_dtype(np.uint8)
+    header.set_data_shape(shape)
+    header["magic"], header["vox_offset"] = b"n+1", offset
+    packer, block = zlib.compressobj(9, wbits=31), bytes(1 << 20)
+    body = [packer.compress(header.binaryblock + bytes(4))]
+    body += [packer.compress(block) for _ in range(size >> 20)]
+    return b"".join([*body, packer.compress(bytes(size % (1 << 20))), packer.flush()])
+
+
+@pytest.mark.parametrize(
+    ("shape", "offset", "says"),
+    [
+        ((1024, 1024, 512), 352, "declares 512 MiB of voxels in a file of"),
+        ((8, 8, 8), 1 << 29, "declares 512 MiB of voxels in a file of"),
+        ((8, 8, 8), 352, "its header tells of 512 bytes of voxels, it has more"),
+    ],
+)
+def test_what_unpacks_to_far_more_than_it_holds_is_not_unpacked(tmp_path, shape, offset, says):
+    path = tmp_path / "v.nii.gz"
+    path.write_bytes(bomb(shape, 64 << 20, offset))
+    tracemalloc.start()
+    message = refused(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert says in message and peak < 4 << 20
+
+
+def test_labels_of_a_large_volume_may_be_all_zero(tmp_path):
+    shape = (1024, 1024, 260)
+    path = tmp_path / "v.nii.gz"
+    path.write_bytes(bomb(shape, 1024 * 1024 * 260))
+    assert "declares 260 MiB" in refused(path)
+    labels = read_labels(path, reorient=False, expected_voxels=1024 * 1024 * 260)
+    assert labels.data.shape == shape and not labels.data.any()
 
 
 def test_gzip_of_something_else_is_refused(path):
