@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .benchmark.api.run import plan, run
     from .benchmark.api.speed import measure_speed
     from .benchmark.api.storage import describe_machine, open_store
+    from .benchmark.api.weights import import_weights
     from .benchmark.audit.audit import audit
     from .benchmark.evaluation.protocol import Protocol
     from .benchmark.plugins.scaffold import create_plugin
@@ -53,6 +54,7 @@ _MODULES = {
     "benchmark.api.run": ("plan", "run"),
     "benchmark.api.speed": ("measure_speed",),
     "benchmark.api.storage": ("describe_machine", "open_store"),
+    "benchmark.api.weights": ("import_weights",),
     "benchmark.audit.audit": ("audit",),
     "benchmark.evaluation.protocol": ("Protocol",),
     "datasets.base": ("DataError", "Dataset", "Sample", "Spec"),
@@ -82,6 +84,7 @@ __all__ = [
     "describe",
     "describe_machine",
     "evaluate",
+    "import_weights",
     "list_datasets",
     "list_methods",
     "load",

@@ -186,11 +186,12 @@ def _index_tables(root: Path) -> DatasetIndex:
             problems.append(f"{table.name} is missing beside train.csv: fetch it from the source")
             continue
         for number, row in read_rows(table, COLUMNS, table.name):
-            label, name = _label(row), _name_below_base(row["Path"])
+            name = _name_below_base(row["Path"])
             rows.append((table.name, number, name or row["Path"]))
+            label = _label(row)
             if label is None or row["Frontal/Lateral"] != "Frontal":
                 ignored += 1
-                if name:
+                if name is not None:
                     left_out[base / name] = reason
                 continue
             if name is None:
@@ -205,7 +206,7 @@ def _index_tables(root: Path) -> DatasetIndex:
     problems += repeated_row_problems(row for row in rows if row[2] in used)
     notes = [f"{ignored} images left out: {reason}"] if ignored else []
     existing_tables = [table for table in tables.values() if table.is_file()]
-    return DatasetIndex(list(used.values()), problems, notes, existing_tables, left_out)
+    return DatasetIndex([*used.values()], problems, notes, existing_tables, left_out)
 
 
 def _name_below_base(table_path: str) -> str | None:

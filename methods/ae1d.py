@@ -1,12 +1,12 @@
-"""AE-1D: what a small convolutional autoencoder of signals cannot restore. No diffusion, no noise.
+"""AE-1D: the reconstruction error of a small convolutional autoencoder of signals; no diffusion.
 
 The autoencoder baseline of https://github.com/ismaelmreno/ddpm-ood-signals (no paper), whose
 network is MONAI's AutoEncoder: three convolutions of stride 2 and back, instance norms, PReLU.
 
 As there: channels (16, 32, 64), plain squared error. Differs: amplitudes are in units of the
 training samples' root mean square (`amplitude="none"`: as they come; "sample": of each its own);
-the error is in deviations of held-out samples, and reaches the table (theirs is dropped by a filter
-for noise levels); a map is added.
+the error is in standard deviations of calibration samples, and reaches the table (theirs is dropped
+by a filter for noise levels); a map is added.
 """
 
 from __future__ import annotations
@@ -33,13 +33,24 @@ TRAINING = Training(steps=10_000, batch=40, lr=2.5e-5, clip=None, ema=None)
 
 
 class AE1D(Method):
-    """widths: channels after each halving. smooth: samples that the map is averaged over.
-    calibration: held-out samples looked at."""
+    """AE-1D: z-scores of an autoencoder's squared error, for signals.
+
+    widths: channels after each halving.
+    amplitude: the unit of signals: the training samples' root mean square, each sample's own, or
+        none.
+    calibration: number of calibration samples that the z-scores are taken from.
+    smooth: length of the map's moving average, in samples of the signal.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.methods.ae1d import AE1D
+    >>> AE1D(Spec(2, (64,)), widths=(4, 8)).canvas.padded_shape
+    (64,)
+    """
 
     ndims = frozenset({1})
     inference = frozenset({"smooth"})
     unit: Tensor  # (): the training samples' root mean square about silence
-    mean: Tensor  # () of the squared error of held-out samples
+    mean: Tensor  # () of the squared error of calibration samples
     deviation: Tensor  # ()
 
     def __init__(
@@ -67,31 +78,29 @@ class AE1D(Method):
             z = self._normalise(x, self._amplitude_unit(x))
             return (self.coder.net(z) - z).square().flatten(1).mean(1)
 
-        held = evenly_spaced_indices(len(calibration), self.calibration)
-        if len(held) < 2:
-            raise ValueError(f"AE-1D takes z-scores from held-out samples; {len(held)} are too few")
+        indices = evenly_spaced_indices(len(calibration), self.calibration)
+        if len(indices) < 2:
+            raise ValueError(
+                f"AE-1D takes z-scores from calibration samples; {len(indices)} are too few"
+            )
         if self.amplitude == "train":
             self.unit.copy_(rms_unit(train))
         context.place(self)
         train_module(loss, self.coder, train, context, self.plan)
-        chosen = [calibration[i].x for i in held]
+        x = torch.stack([calibration[i].x for i in indices]).to(context.device)
         with torch.no_grad():
-            far = (
-                self._reconstruction_error(torch.stack(chosen).to(context.device))[0]
-                .double()
-                .mean(1)
-            )
-        self.mean.copy_(far.mean())
-        self.deviation.copy_(far.std().clamp(min=1e-9))
+            errors = self._reconstruction_error(x)[0].double().mean(1)
+        self.mean.copy_(errors.mean())
+        self.deviation.copy_(errors.std().clamp(min=1e-9))
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
         error, normal = self._reconstruction_error(x)
         score = (error.mean(1) - self.mean) / self.deviation
-        found = moving_average(error, self.smooth) / self.deviation
+        error_map = moving_average(error, self.smooth) / self.deviation
         count = len(levels)
         return Detection(
             score.expand(count, -1),
-            found.expand(count, *found.shape),
+            error_map.expand(count, *error_map.shape),
             normal.expand(count, *normal.shape),
         )
 
@@ -99,10 +108,10 @@ class AE1D(Method):
         return (self.canvas.forward(x) - SILENCE) / amplitude
 
     def _reconstruction_error(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Squared error (N, L) in units of power; the restored (N, C, L)."""
-        size = self._amplitude_unit(x)
-        normal = self.canvas.inverse(self.coder(self._normalise(x, size)) * size + SILENCE)
-        return ((normal - x) / size).square().mean(1), normal
+        """The squared error (N, L) in units of power, and the reconstruction (N, C, L)."""
+        unit = self._amplitude_unit(x)
+        normal = self.canvas.inverse(self.coder(self._normalise(x, unit)) * unit + SILENCE)
+        return ((normal - x) / unit).square().mean(1), normal
 
     def _amplitude_unit(self, x: Tensor) -> Tensor:
         if self.amplitude == "sample":
@@ -111,7 +120,16 @@ class AE1D(Method):
 
 
 class SignalAutoencoder(BatchedModule):
-    """MONAI's AutoEncoder of kernel 3 and stride 2, written out: (N, C, L) -> alike."""
+    """MONAI's AutoEncoder of kernel 3 and stride 2, written out: (N, C, L) -> (N, C, L).
+
+    channels: C.
+    widths: channels after each halving.
+
+    >>> import torch
+    >>> from adbench.methods.ae1d import SignalAutoencoder
+    >>> SignalAutoencoder(2, (4, 8))(torch.zeros(3, 2, 64)).shape
+    torch.Size([3, 2, 64])
+    """
 
     def __init__(self, channels: int, widths: Sequence[int]) -> None:
         super().__init__()

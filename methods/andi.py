@@ -1,16 +1,16 @@
-"""ANDi: how far off the network's own step down is, at many levels at once, without any chain.
+"""ANDi: how far the network's reverse step is from the true one, at many levels, without any chain.
 
 Frotscher et al., "Unsupervised Anomaly Detection using Aggregated Normative Diffusion", 2023.
 https://arxiv.org/abs/2312.01904 https://github.com/AlexanderFrotscher/ANDi
 
-As in the authors' code: a network trained on pyramid noise, but shown Gaussian noise at inference;
-at every level from 76 to 200 the squared difference of the predicted and of the true mean of the
-step down; the geometric mean over levels; the largest over channels. Differs: noise of every sample
-has unit variance by itself, where theirs divides by a whole batch's deviation, and its grids halve
-every time, theirs shrink by random factors, ever faster; averaged weights are used, with MONAI's
-UNet; the learning rate rises from 0 and falls to 0, theirs from and to a fifth of its peak; all
-levels are trained, theirs without the lowest. The noise level is the highest of those looked at,
-which costs one evaluation each.
+As in the authors' code: a network trained with pyramid noise and applied to Gaussian noise; at
+every level from 76 to 200 the squared difference of the predicted and of the true mean of the
+reverse step; the geometric mean over levels; the largest over channels. EMA weights are evaluated.
+Differs: noise of every sample has unit variance by itself, where theirs divides by the standard
+deviation of the whole batch, and its grids halve every time, theirs shrink by random factors, ever
+faster; the network is MONAI's UNet; the learning rate rises from 0 and falls to 0, theirs from and
+to a fifth of its peak; all levels are trained, theirs without the lowest. The noise level is the
+highest of the levels that are evaluated, one network call each.
 """
 
 from __future__ import annotations
@@ -50,9 +50,21 @@ TRAINING = Training(steps=90_000, batch=128, lr=1e-4, weight_decay=0.01, clip=No
 
 
 class ANDi(Method):
-    """lowest: the level above which levels are looked at. every: so many levels apart, down from
-    the highest. aggregate: over levels. channels: the largest or the mean over them.
-    inference_noise: what a sample is disturbed with when it is looked at."""
+    """ANDi: squared differences of reverse steps, aggregated over levels.
+
+    inference_noise: kind of the noise that is added to a sample at inference.
+    lowest: levels above it are evaluated.
+    every: distance of the levels that are evaluated, down from the highest.
+    aggregate: geometric or arithmetic mean over levels.
+    channels: the largest or the mean over channels.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.engine.networks.unet_config import UNetConfig
+    >>> from adbench.methods.andi import ANDi
+    >>> network = UNetConfig((8, 16), 1, (False, False), head_channels=8)
+    >>> ANDi(Spec(1, (16, 16)), size=None, network=network, every=50).evaluated_levels(200)
+    [200, 150, 100]
+    """
 
     levels, published = (100, 150, 200, 250, 300), 200
     inference = frozenset({"lowest", "every", "aggregate", "channels", "inference_noise"})
@@ -86,31 +98,36 @@ class ANDi(Method):
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
         inner = self.canvas.forward(x)
-        asked = [self.evaluated_levels(level) for level in levels]
+        evaluated = [self.evaluated_levels(level) for level in levels]
         total = [torch.zeros_like(inner) for _ in levels]
-        for at in sorted(set().union(*asked)):
-            off = self._squared_mean_difference(inner, at, rng)
-            off = (off + EPSILON).log() if self.aggregate == "geometric" else off
-            for i in (i for i, those in enumerate(asked) if at in those):
-                total[i] += off
-        found = torch.stack([t / len(a) for t, a in zip(total, asked, strict=True)])
-        found = found.exp() - EPSILON if self.aggregate == "geometric" else found
-        found = found.amax(2) if self.channels == "max" else found.mean(2)  # (L, N, *outer)
+        for at in sorted(set().union(*evaluated)):
+            difference = self._squared_mean_difference(inner, at, rng)
+            if self.aggregate == "geometric":
+                difference = (difference + EPSILON).log()
+            for i in (i for i, steps in enumerate(evaluated) if at in steps):
+                total[i] += difference
+        mean = torch.stack([t / len(steps) for t, steps in zip(total, evaluated, strict=True)])
+        mean = mean.exp() - EPSILON if self.aggregate == "geometric" else mean
+        mean = mean.amax(2) if self.channels == "max" else mean.mean(2)  # (L, N, *outer)
         unit = replace(self.canvas, low=0.0, high=1.0)
-        found = unit.inverse(found[:, :, None])[:, :, 0]
-        return Detection.from_map(found.clamp(min=0))
+        return Detection.from_map(unit.inverse(mean[:, :, None])[:, :, 0].clamp(min=0))
 
     def evaluated_levels(self, level: int) -> list[int]:
-        """The process's levels down from one on the 1000-step scale; itself at least."""
+        """Return the process's levels that are evaluated for a noise level, in descending order.
+
+        level: on the 1000-step scale; it is evaluated itself even if not above `lowest`
+        """
         to = self.denoiser.schedule.to_level
         return list(range(to(level), min(to(self.lowest), to(level) - 1), -self.every))
 
     def _squared_mean_difference(self, x: Tensor, step: int, rng: Rng) -> Tensor:
-        """The squared difference of the means of the step down from a level, like x."""
+        """The squared difference of the true and the predicted mean of a reverse step, like x."""
         process = self.denoiser.process_as(Gaussian)
         level = torch.full((len(x),), step, device=x.device)
         noise = self.inference_noise(rng.fork("look").at(step), x.shape[1:], level)
         x_l = process.add_noise(x, level, noise)
-        guess = self.denoiser(x_l, level)
-        true, made = (process.posterior_mean(x_l, clean, level, level - 1) for clean in (x, guess))
-        return (true - made).square()
+        true, predicted = (
+            process.posterior_mean(x_l, clean, level, level - 1)
+            for clean in (x, self.denoiser(x_l, level))
+        )
+        return (true - predicted).square()

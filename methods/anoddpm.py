@@ -1,15 +1,16 @@
-"""AnoDDPM: disturb a sample part of the way with simplex noise, and let the model heal it.
+"""AnoDDPM: add simplex noise to a sample up to a level, and reconstruct it with a diffusion model.
 
 Wyatt et al., "AnoDDPM: Anomaly Detection with Denoising Diffusion Probabilistic Models using
 Simplex Noise", CVPR Workshops 2022. https://github.com/Julian-Wyatt/AnoDDPM
 
-As in the authors' code: noise of deviation 0.5 both ways; levels 1..800 are trained; attention at
-32, 16 and 8 pixels. Differs: noise per sample (theirs crashes on a batch; `shared_noise` is the
-patch of its issues: one field, and in training one level, for all of a batch); heads as trained
-(`eval_heads=1` is theirs); the whole of a sample is trained on, where theirs crops the middle 235
-pixels. Their other experiments: Gaussian noise on the way back (`reverse_noise="gaussian"`) from
-simplex noise of one of several wavelengths (`detect_frequency`), begun one level too high
-(`index_shift`); noise added level by level (`gradual`).
+As in the authors' code: noise of standard deviation 0.5 both ways; levels 1..800 are trained;
+attention at 32, 16 and 8 pixels; EMA weights are evaluated. Differs: noise is drawn per sample
+(theirs crashes on a batch; `shared_noise` is the patch of its issues: one field, and in training
+one level, for all of a batch); heads as trained (`eval_heads=1` is theirs); the whole of a sample
+is trained on, where theirs crops the middle 235 pixels. Their other experiments: Gaussian noise in
+the reverse steps (`reverse_noise="gaussian"`) after simplex noise of one of several wavelengths
+(`detect_frequency`), begun one level too high (`index_shift`); noise added level by level
+(`gradual`).
 """
 
 from __future__ import annotations
@@ -55,9 +56,9 @@ SCHEDULE = ScheduleConfig()
 class DetectionNoise:
     """The noise at inference, where it is another one than in training.
 
-    detect_noise, detect_frequency: kind and wavelength of what is added to a sample; None as in
-    training.
-    reverse_noise: kind of what the steps back add; None as what was added to the sample.
+    detect_noise, detect_frequency: kind and wavelength of the noise that is added to a sample; None
+    as in training.
+    reverse_noise: kind of the noise that reverse steps add; None as what was added to the sample.
     gradual: noise is added level by level.
     """
 
@@ -86,11 +87,22 @@ CORRECTED = AnoDDPMQuirks()
 
 
 class AnoDDPM(Method):
-    """attention: sides, in pixels, at which the UNet attends. repeats: chains that are averaged.
+    """AnoDDPM: the squared error of a reconstruction from partial noise.
 
-    noise: by its name, or "random": for every sample and call simplex or Gaussian by the toss of a
-    coin. detect_noise, detect_frequency: what disturbs a sample that is judged, as in training if
-    None. reverse_noise: what the steps back add, as what disturbed it if None.
+    attention: sides, in pixels, at which the UNet attends.
+    max_level: the highest level that is trained, on the 1000-step scale.
+    noise: kind of noise, or "random": simplex or Gaussian by the toss of a coin, for every sample
+        and call.
+    sampling_steps, eta, variance: of the reverse process.
+    repeats: number of chains that are averaged.
+    average: whether their reconstructions are averaged, or the maps.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.engine.networks.unet_config import AttentionSidesUNetConfig
+    >>> from adbench.methods.anoddpm import AnoDDPM
+    >>> network = AttentionSidesUNetConfig(8, (1, 2), 1, attention=(8,), heads=1)
+    >>> AnoDDPM(Spec(1, (16, 16)), size=None, network=network).canvas.range
+    (-1.0, 1.0)
     """
 
     levels, published = (50, 100, 150, 200, 250, 300, 400, 500, 600), 250
@@ -152,11 +164,11 @@ class AnoDDPM(Method):
             set_heads(self.denoiser.net, self.quirks.eval_heads)
         inner = self.canvas.forward(x)
         normal = self.canvas.inverse(self._reconstruct(inner, levels, rng))  # (L, N, R, C, *S)
-        seen = normal.mean(2, keepdim=True) if self.average == "reconstruction" else normal
-        return Detection.from_map((seen - x[:, None]).square().mean((2, 3)), normal.mean(2))
+        compared = normal.mean(2, keepdim=True) if self.average == "reconstruction" else normal
+        return Detection.from_map((compared - x[:, None]).square().mean((2, 3)), normal.mean(2))
 
     def _reconstruct(self, inner: Tensor, levels: Sequence[int], rng: Rng) -> Tensor:
-        """(L, N, R, C, *outer)."""
+        """Reconstructions from each level, (L, N, R, C, *outer)."""
         if not (self.gradual or self.quirks.index_shift):
             return reconstruct(
                 self.denoiser, inner, levels, rng, sampling=self.chain, noise=self.detection_noise,
@@ -178,7 +190,7 @@ class AnoDDPM(Method):
         return back.view(len(levels), len(inner), count, *inner.shape[1:])
 
     def _add_noise(self, inner: Tensor, index: Tensor, row_levels: Tensor, streams: Rng) -> Tensor:
-        """Samples brought to their levels, one row for each of `index` among the streams."""
+        """Samples with noise up to their levels, one row for each of `index` among the streams."""
         process, shape = self.denoiser.process_as(Gaussian), inner.shape[1:]
         sample, at = (index % len(inner)).to(inner.device), row_levels.to(inner.device)
         if not self.gradual:
@@ -196,7 +208,19 @@ class AnoDDPM(Method):
 
 @dataclass(frozen=True)
 class RandomChoiceNoise:
-    """One noise or the other by the toss of a coin, for every sample; shared: for all together."""
+    """One noise or the other by the toss of a coin, for every sample and call.
+
+    one, other: the noises, each drawn with probability 1/2.
+    shared: one toss for all samples of a batch.
+
+    >>> import torch
+    >>> from adbench.engine.noise.noise import Gaussian, Simplex
+    >>> from adbench.engine.runtime.rng import Rng
+    >>> from adbench.methods.anoddpm import RandomChoiceNoise
+    >>> noise = RandomChoiceNoise(Simplex(), Gaussian(), shared=False)
+    >>> noise(Rng(["a", "b"]), (1, 8, 8), torch.tensor([250, 250])).shape
+    torch.Size([2, 1, 8, 8])
+    """
 
     one: Noise
     other: Noise

@@ -1,4 +1,4 @@
-"""AutoDDPM: mask what a coarse restoration changed, stitch, and re-sample until it fits.
+"""AutoDDPM: mask what a first reconstruction changes, and inpaint the mask by resampling.
 
 Bercea et al., "Mask, Stitch, and Re-Sample: Enhancing Robustness and Generalizability in Anomaly
 Detection through Automatic Diffusion Models", ICML 3rd Workshop on Interpretable Machine Learning
@@ -7,14 +7,14 @@ in Healthcare 2023. https://arxiv.org/abs/2305.19643
 As in the authors' code: data in [0, 1]; Gaussian noise; levels 201 and 51 (their indices 200 and
 50); five resamples; the final map is weighted with the first pass's soft map.
 Differs, and named where an argument brings theirs back: the threshold is calibrated, so that 5 %
-of held-out normal pixels exceed it (`threshold=0.13` is theirs, of their data and network; -1 is
-each image's 95th percentile); the perceptual map is normalised once (`double_normalise`); noising
-up again uses the step's own beta (`renoise_shifted`) and the last step asks the network
-(`leave_last`); inpainting uses the noise it was trained with (`inpaint_noise`); estimates are
-clipped to [0, 1] (`clip=(-1, 1)`); training images are not cut to 8 bits (`quantise`); noise is
-drawn per sample (`shared_noise` has one field for all, as theirs does of simplex noise). The
-perceptual network is one that a package ships, so 0.13 would not carry over to it; `features`
-names another, such as lpips.
+of the pixels of normal calibration samples exceed it (`threshold=0.13` is theirs, of their data and
+network; -1 is each image's 95th percentile); the perceptual map is normalised once
+(`double_normalise`); noise is added again with the step's own beta (`renoise_shifted`) and the last
+step calls the network (`leave_last`); inpainting uses the noise that the network was trained with
+(`inpaint_noise`); estimates are clipped to [0, 1] (`clip=(-1, 1)`); training images are not cut to
+8 bits (`quantise`); noise is drawn per sample (`shared_noise` has one field for all, as theirs does
+of simplex noise). The perceptual network is one that a package ships, so 0.13 would not carry over
+to it; `features` names another, such as lpips.
 """
 
 from __future__ import annotations
@@ -111,9 +111,23 @@ CORRECTED = AutoDDPMQuirks()
 
 
 class AutoDDPM(Method):
-    """inpaint_level: on the 1000-step scale. sampling_steps, inpaint_steps: network calls of the
-    two passes, None for every level. dilate: growth of the mask in pixels. map_weight: what the
-    residual is multiplied with. calibration: held-out samples the threshold is taken from."""
+    """AutoDDPM: the residual of an inpainted reconstruction, weighted with a soft map.
+
+    clip: range of the estimates of x_0.
+    features: the network of the perceptual distance, as `build_perceptual` has it.
+    sampling_steps: network calls of the first pass, None for every level.
+    eta: of both passes; 0 is DDIM, 1 is DDPM.
+    repeats: number of chains that are averaged.
+    map_weight: what the residual is multiplied with: the soft map of the first or of the second
+        pass, or nothing.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.engine.networks.unet_config import UNetConfig
+    >>> from adbench.methods.autoddpm import AutoDDPM
+    >>> network = UNetConfig((8, 16), 1, (False, False), head_channels=8)
+    >>> AutoDDPM(Spec(1, (16, 16)), size=None, network=network, features="effperc-random").tau
+    tensor(0.)
+    """
 
     levels, published = (101, 151, 201, 251, 301, 401), 201
     ndims = frozenset({2})
@@ -205,7 +219,7 @@ class AutoDDPM(Method):
     def _coarse_reconstruction(
         self, inner: Tensor, levels: Sequence[int], rng: Rng
     ) -> tuple[Tensor, Tensor]:
-        """The coarse restorations (L, N, R, C, *) and the soft map (L, N, *) of their mean."""
+        """The coarse reconstructions (L, N, R, C, *) and the soft map (L, N, *) of their mean."""
         coarse = reconstruct(
             self.denoiser, inner, levels, rng, sampling=self.first_sampling, noise=self.noise
         )
@@ -217,13 +231,15 @@ class AutoDDPM(Method):
         residual = (normal - inner).abs().mean(2)
         high = residual.flatten(2).quantile(0.95, dim=2)[..., None, None]
         share = (residual / high.clamp(min=1e-12)).clamp(max=1)
-        many, one = normal.flatten(0, 1), inner.repeat(len(normal), 1, 1, 1)
-        apart = self.perceptual.distance(one, many, rescale_twice=self.quirks.double_normalise)
-        return apart.view_as(share) * share
+        distance = self.perceptual.distance(
+            inner.repeat(len(normal), 1, 1, 1), normal.flatten(0, 1),
+            rescale_twice=self.quirks.double_normalise,
+        )  # fmt: skip
+        return distance.view_as(share) * share
 
     @torch.no_grad()
     def _calibrated_threshold(self, calibration: Split, context: TrainingContext) -> float:
-        """What 5 % of the held-out normal pixels (of the roi) exceed in the soft map."""
+        """The soft map's value that 5 % of the calibration pixels (of the roi) exceed."""
         values = []
         for i in range(0, min(len(calibration), self.mask.calibration), 8):
             samples = [
@@ -238,6 +254,6 @@ class AutoDDPM(Method):
                 values.append(m.flatten() if s.roi is None else m[s.roi])
         if not values:
             raise ValueError(
-                "AutoDDPM calibrates its threshold on held-out samples; there are none"
+                "AutoDDPM calibrates its threshold on calibration samples; there are none"
             )
         return torch.cat(values).double().quantile(0.95).item()

@@ -1,18 +1,24 @@
-"""Masked Bernoulli diffusion: flip bits of a sample's code, and put right those that seem wrong.
+"""Masked Bernoulli diffusion: flip bits of a code, and reconstruct those that are probably flipped.
 
 Wolleb et al., "Binary Noise for Binary Tasks: Masked Bernoulli Diffusion for Unsupervised Anomaly
 Detection", MICCAI 2024. https://arxiv.org/abs/2403.11667
 https://github.com/JuliaWolleb/Anomaly_berdiff
 
-As in the authors' code: a binarising autoencoder of 128 bits a place, judged by its absolute error
-alone; a UNet says of each bit whether it was flipped, at any of 1000 levels; from level 200 down a
-bit is replaced once its chance has passed a half, the others stay as they were; the map is the
-squared difference, summed over channels. Differs, and named where an argument brings theirs back:
-zeros are flipped as well as ones (`forward="erasure"`); every sample of a batch is masked, theirs
-masks the first; the last step keeps to the mask and yields bits (`soft_end`); chains start at the
-level that samples were disturbed to (`start_offset`: one below); codes of test samples are the
-likelier bits, not drawn (`drawn_code`); every batch makes one step of the UNet, not two with levels
-drawn anew (`twice`; `steps` counts both).
+As in the authors' code: a binarising autoencoder of 128 bits a position, trained with its absolute
+error alone; a UNet predicts of each bit whether it was flipped, at any of 1000 levels; from level
+200 down a bit is replaced once its probability of a flip has passed 1/2, the others stay as they
+were; the map is the squared difference, summed over channels.
+
+EMA weights are evaluated, of the UNet and of the autoencoder. The authors' commands load a file of
+plain weights of the UNet, `brats000000.pt` (files of EMA weights are named ema...), and the
+autoencoder's EMA weights where their file exists.
+
+Differs, and named where an argument brings theirs back: zeros are flipped as well as ones
+(`forward="erasure"`); every sample of a batch is masked, theirs masks the first; the last step
+applies the mask and yields bits (`soft_end`); chains start at the level that noise was added up to
+(`start_offset`: one below); codes of test samples are the likelier bits, not drawn (`drawn_code`);
+every batch makes one step of the UNet, not two with levels drawn anew (`twice`; `steps` counts
+both).
 """
 
 from __future__ import annotations
@@ -47,7 +53,12 @@ from .base import Detection, Method
 
 @dataclass(frozen=True)
 class RepeatedBatchTraining(Training):
-    """Every batch makes two steps."""
+    """Training in which every batch makes two steps.
+
+    >>> from adbench.methods.bernoulli import RepeatedBatchTraining
+    >>> [RepeatedBatchTraining(steps=4, batch=8, lr=1e-4).batch_number(k) for k in range(4)]
+    [0, 0, 1, 1]
+    """
 
     def batch_number(self, k: int) -> int:
         return k // 2
@@ -57,7 +68,7 @@ class RepeatedBatchTraining(Training):
 class BinaryCodecConfig:
     """The binarising autoencoder.
 
-    bits: of the code at a place.
+    bits: of the code at each position.
     coder_size: length of a bit's vector.
     coder_widths: channels at each resolution.
     coder_steps, coder_batch, coder_lr, coder_ema: of its training.
@@ -98,9 +109,17 @@ CORRECTED = BernoulliQuirks()
 
 
 class MaskedBernoulli(Method):
-    """bits: of the code at a place; coder_widths, coder_size: channels of the autoencoder at each
-    resolution, and of a bit's vector. chance: of being flipped, above which a bit is replaced.
-    shown, judged: the squared difference, or how many bits were replaced, there or on the whole.
+    """Masked Bernoulli diffusion: the squared error of a code whose unlikely bits were replaced.
+
+    posterior: of a soft x_0, inserted as it is or as the mixture over both bits.
+    chance: the probability of a flip above which a bit is replaced.
+    sampling_steps: network calls of a chain, None for every level.
+    shown: the map: the squared difference, or the share of bits that were replaced there.
+    judged: the score: the map's mean, or the share of bits that were replaced.
+
+    >>> from adbench.methods.bernoulli import MaskedBernoulli
+    >>> MaskedBernoulli.published, "chance" in MaskedBernoulli.inference
+    (200, True)
     """
 
     levels, published = (50, 100, 150, 200, 250, 300, 400, 500), 200
@@ -156,72 +175,79 @@ class MaskedBernoulli(Method):
             if self.quirks.drawn_code
             else self.codec.encode(inner)
         )
-        healed, mask = self.reconstruct_codes(z, levels, rng)
-        back = self.codec.decode(healed.flatten(0, 1)).view(len(levels), *inner.shape)
-        normal = self.canvas.inverse(back).clamp(0, 1)  # (L, N, C, *S)
-        found = (normal - x).square().sum(2)
+        codes, mask = self.reconstruct_codes(z, levels, rng)
+        decoded = self.codec.decode(codes.flatten(0, 1)).view(len(levels), *inner.shape)
+        normal = self.canvas.inverse(decoded).clamp(0, 1)  # (L, N, C, *S)
+        error = (normal - x).square().sum(2)
         share = mask.to(x.dtype).flatten(0, 1)  # (L * N, bits, *S')
         if self.shown == "mask":
             wide = resize(share.sum(1, keepdim=True) / mask.shape[2], self.canvas.padded_shape)
-            found = self.canvas.inverse(wide).view_as(found)
-        detection = Detection.from_map(found, normal)
+            error = self.canvas.inverse(wide).view_as(error)
+        detection = Detection.from_map(error, normal)
         if self.judged == "map":
             return detection
         score = share.flatten(1).sum(1) / share[0].numel()
-        return Detection(score.view(len(levels), -1), found, normal)
+        return Detection(score.view(len(levels), -1), error, normal)
 
     def reconstruct_codes(
         self, z: Tensor, levels: Sequence[int], rng: Rng
     ) -> tuple[Tensor, Tensor]:
-        """Codes (N, bits, *S') after the way back from each level, and which of their bits were
-        replaced, (L, N, bits, *S') each."""
+        """Reconstruct codes from each level; return them and which of their bits were replaced,
+        (L, N, bits, *S') each.
+
+        z: (N, bits, *S') of 0 and 1
+        levels: on the 1000-step scale
+        rng: one stream per sample
+        """
         process = self.denoiser.process_as(Bernoulli)
-        reached = [process.schedule.to_level(at) for at in levels]
-        index, level = enumerate_chains(reached, len(z), 1)
+        starts = [process.schedule.to_level(at) for at in levels]
+        index, level = enumerate_chains(starts, len(z), 1)
         streams, level = repeat_streams(rng, 1).rows(index), level.to(z.device)
-        start = (level + int(self.quirks.start_offset)).clamp(max=process.schedule.T)
-        known = z[index.to(z.device)]
-        noised = process.add_noise(
-            known, start, uniform_noise(streams.fork("start"), z.shape[1:], start)
-        )
-        way = MaskedBernoulliStep(
+        noise_level = (level + int(self.quirks.start_offset)).clamp(max=process.schedule.T)
+        codes = z[index.to(z.device)]
+        noise = uniform_noise(streams.fork("start"), z.shape[1:], noise_level)
+        noisy = process.add_noise(codes, noise_level, noise)
+        sampler = MaskedBernoulliStep(
             process,
             StepNoise(streams.fork("step"), uniform_noise),
-            known,
+            codes,
             self.chance,
             self.quirks.soft_end,
         )
-        ladders = [
-            sampling_levels(at, self.sampling_steps) for at in reached for _ in range(len(z))
-        ]
-        out = run_chains(self.denoiser, way, noised, ladders)
-        return out.view(len(levels), *z.shape), way.mask.view(len(levels), *z.shape)
+        paths = [sampling_levels(at, self.sampling_steps) for at in starts for _ in range(len(z))]
+        ends = run_chains(self.denoiser, sampler, noisy, paths)
+        return ends.view(len(levels), *z.shape), sampler.mask.view(len(levels), *z.shape)
 
 
 class MaskedBernoulliStep:
-    """Ancestral steps of bits, in which only those count as changed that once seemed flipped.
+    """Ancestral steps of bits, in which only bits change that once were probably flipped.
 
-    known: (M, bits, *S), each chain's own code; mask: alike, which bits may differ from it
+    process, draws: the process and what the steps draw.
+    codes: (M, bits, *S), the code of each chain.
+    chance: the probability of a flip above which a bit may change from then on.
+    soft_end: as in `BernoulliQuirks`.
+
+    mask: (M, bits, *S) bool, which bits may differ from the code.
     """
 
     memory = 0
 
     def __init__(
-        self, process: Bernoulli, draws: StepNoise, known: Tensor, chance: float, soft_end: bool
+        self, process: Bernoulli, draws: StepNoise, codes: Tensor, chance: float, soft_end: bool
     ) -> None:
-        self.process, self.draws, self.known = process, draws, known
+        self.process, self.draws, self.codes = process, draws, codes
         self.chance, self.soft_end = chance, soft_end
-        self.mask = torch.zeros_like(known, dtype=torch.bool)
+        self.mask = torch.zeros_like(codes, dtype=torch.bool)
 
     def plan_steps(self, levels: Sequence[int]) -> list[Step]:
         return one_step_per_level(levels)
 
     def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, batch: ChainBatch) -> Tensor:
-        job = batch.chain.to(x.device)
+        chain = batch.chain.to(x.device)
         last = (batch.end_level == 0).view(-1, *[1] * (x.ndim - 1))
-        fired = estimate.noise > self.chance
-        self.mask[job] |= fired & ~last if self.soft_end else fired
-        mixed = torch.where(self.mask[job], estimate.clean, self.known[job])
+        flipped = estimate.noise > self.chance
+        self.mask[chain] |= flipped & ~last if self.soft_end else flipped
+        mixed = torch.where(self.mask[chain], estimate.clean, self.codes[chain])
         chance = self.process.reverse_probability(x, mixed, batch.start_level, batch.end_level)
         drawn = (self.draws(batch, x) < chance).to(x.dtype)
         end = estimate.clean if self.soft_end else (mixed > 0.5).to(x.dtype)

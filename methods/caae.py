@@ -1,13 +1,13 @@
-"""cAAE: an autoencoder whose code is to look normal, and the same before and after restoring.
+"""cAAE: an adversarial autoencoder with equal codes of a sample and of its reconstruction.
 
 Chen and Konukoglu, "Unsupervised Detection of Lesions in Brain MRI using Constrained Adversarial
 Auto-encoders", 2018. https://arxiv.org/abs/1806.04972 https://github.com/aubreychen9012/cAAE
 
 As in the authors' code: the residual network, a code of 128; the root of the summed squared error,
-not its mean; half the squared distance of a sample's code from that of what it was restored to; a
-Wasserstein critic of codes with a gradient penalty of 10, its signs too; a batch serves one step of
-the autoencoder, 20 of the critic (200 in the first 20 of 300 epochs) against codes drawn once, and
-one of the encoder against the critic, each with an Adam of its own. In one step for all, the
+not its mean; half the squared distance between the codes of a sample and of its reconstruction; a
+Wasserstein critic of codes with a gradient penalty of 10, with their signs; a batch serves one step
+of the autoencoder, 20 of the critic (200 in the first 20 of 300 epochs) against codes drawn once,
+and one of the encoder against the critic, each with an Adam of its own. In one step for all, the
 adversary would drive every code to the same. Differs: norms over groups, not over the batch; data
 in [0, 1], where theirs has z-scores and a background of -3.5.
 """
@@ -40,10 +40,22 @@ TRAINING = Training(steps=280_000, batch=64, lr=2e-5, clip=None, ema=None, momen
 
 
 class CAAE(Method):
-    """widths: channels at each resolution. code: numbers in the code. constraint: what the
-    distance of codes counts. penalty: what the critic's slope counts. critic: its widths. steps: of
-    autoencoder and encoder; the critic takes `critic_steps` beside each, `warm_critic_steps` beside
-    the first `warm_steps`. momentum, beta2: of every Adam."""
+    """cAAE: the absolute error of a constrained adversarial autoencoder.
+
+    widths: channels at each resolution.
+    code: length of the code.
+    constraint: weight of the distance of codes.
+    penalty: weight of the critic's gradient penalty.
+    critic: widths of the critic's layers.
+    training: `steps` of the autoencoder and of the encoder.
+    critic_steps: of the critic, beside each of these.
+    warm_steps, warm_critic_steps: the first steps, and those of the critic beside each of them.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.methods.caae import CAAE
+    >>> CAAE(Spec(1, (16, 16)), size=None, widths=(4, 8), code=4, critic=(8,)).turns.critic
+    20
+    """
 
     def __init__(
         self, spec: Spec, *,
@@ -79,43 +91,62 @@ class CAAE(Method):
         train_module(loss, self, train, context, self.plan)
 
     def autoencoder_loss(self, x: Tensor) -> Tensor:
-        """What the autoencoder is to make small: the error, and how far its own code is, (N,)."""
+        """The autoencoder's loss: its error, and the distance of both codes, (N,).
+
+        x: (N, C, *outer)
+        """
         z = self.coder.encode(x)
-        made = self.coder.decode(z)
-        apart = (z - self.coder.encode(made)).float().square().sum(1)
-        return l2_norm(made - x) + self.constraint * apart
+        reconstruction = self.coder.decode(z)
+        distance = (z - self.coder.encode(reconstruction)).float().square().sum(1)
+        return l2_norm(reconstruction - x) + self.constraint * distance
 
     def critic_loss(self, z: Tensor, prior: Tensor, mix: Tensor) -> Tensor:
-        """What the critic is to make small: normal codes are low, others high, (N,)."""
-        steep = gradient_penalty(self.critic, mix * prior + (1 - mix) * z)
-        return self.critic(prior) - self.critic(z) + self.penalty * steep
+        """The critic's loss: it is low for codes of the prior and high for others, (N,).
+
+        z, prior: codes of samples and of the prior, (N, code)
+        mix: shares of the prior where the gradient is penalised, (N, 1)
+        """
+        penalty = gradient_penalty(self.critic, mix * prior + (1 - mix) * z)
+        return self.critic(prior) - self.critic(z) + self.penalty * penalty
 
     def encoder_loss(self, z: Tensor) -> Tensor:
-        """What the encoder is to make small: what the critic says, which does not learn, (N,)."""
+        """The encoder's loss: the critic's output, of which the critic does not learn, (N,).
+
+        z: codes of samples, (N, code)
+        """
         frozen = {key: value.detach() for key, value in self.critic.named_parameters()}
         return functional_call(self.critic, frozen, (z,))
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        made = self.coder.decode(self.coder.encode(self.canvas.forward(x)))
-        normal = self.canvas.inverse(made).expand(len(levels), *x.shape)
+        decoded = self.coder.decode(self.coder.encode(self.canvas.forward(x)))
+        normal = self.canvas.inverse(decoded).expand(len(levels), *x.shape)
         return Detection.from_map((normal - x).abs().sum(2), normal)
 
 
 @dataclass(frozen=True)
 class TurnSchedule:
-    """Who takes a step: of every batch once the autoencoder, then the critic several times, then
-    once the encoder. critic, warm_critic: how often; warm: the number of batches of the latter."""
+    """Which network takes a step: for every batch once the autoencoder, then the critic several
+    times, then once the encoder.
+
+    critic: steps of the critic for a batch.
+    warm_critic: its steps for each of the first `warm` batches.
+    warm: number of these batches.
+
+    >>> from adbench.methods.caae import TurnSchedule
+    >>> [TurnSchedule(critic=1, warm_critic=2, warm=1).at_step(k)[1][:3] for k in range(7)]
+    ['aut', 'cri', 'cri', 'enc', 'aut', 'cri', 'enc']
+    """
 
     critic: int
     warm_critic: int
     warm: int
 
     def steps_before(self, batch: int) -> int:
-        """The number of steps before a batch."""
+        """Return the number of steps before a batch."""
         return min(batch, self.warm) * (self.warm_critic - self.critic) + batch * (self.critic + 2)
 
     def at_step(self, k: int) -> tuple[int, Literal["autoencoder", "critic", "encoder"]]:
-        """The batch of step k, and whose step it is."""
+        """Return the batch of step k, and the network whose step it is."""
         start = self.steps_before(self.warm)
         each = self.critic + 2 if k >= start else self.warm_critic + 2
         batch, place = divmod(k - start if k >= start else k, each)
@@ -125,7 +156,15 @@ class TurnSchedule:
 
 @dataclass(frozen=True)
 class AlternatingTraining(Training):
-    """The encoder has moments of its own for its second task."""
+    """Training in turns; the encoder has moments of its own for its second loss.
+
+    turns: which network takes which step.
+
+    >>> from adbench.methods.caae import AlternatingTraining, TurnSchedule
+    >>> plan = AlternatingTraining(steps=3, batch=8, lr=1e-4, turns=TurnSchedule(1, 1, 0))
+    >>> [plan.moment_set(k) for k in range(3)]
+    [0, 0, 1]
+    """
 
     turns: TurnSchedule = TurnSchedule(1, 1, 0)
 
@@ -137,7 +176,15 @@ class AlternatingTraining(Training):
 
 
 class CodeCritic(nn.Module):
-    """Codes (N, Z) -> (N,)."""
+    """A critic of codes, (N, Z) -> (N,).
+
+    widths: of its layers, Z first.
+
+    >>> import torch
+    >>> from adbench.methods.caae import CodeCritic
+    >>> CodeCritic([4, 8])(torch.zeros(3, 4))
+    tensor([0., 0., 0.], grad_fn=<SelectBackward0>)
+    """
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
@@ -153,5 +200,13 @@ class CodeCritic(nn.Module):
 
 
 def l2_norm(error: Tensor) -> Tensor:
-    """The root of the summed squares, (N,): 1e-4 of no error, as theirs."""
+    """Return the root of the summed squares and 1e-8, (N,): 1e-4 where there is no error.
+
+    error: (N, ...)
+
+    >>> import torch
+    >>> from adbench.methods.caae import l2_norm
+    >>> l2_norm(torch.tensor([[3.0, 4.0]]))
+    tensor([5.])
+    """
     return torch.sqrt(error.float().square().flatten(1).sum(1) + 1e-8)

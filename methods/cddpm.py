@@ -71,13 +71,14 @@ class Pretraining:
     """The training of the encoder on masked samples, before all else.
 
     pretrain_steps: of `pretrain_lr`, with the batch of the main training; 0 for none.
-    pretrain_cell: side in pixels of the cells that are hidden or not.
+    pretrain_cell: side in pixels of the cells that are hidden or not; None for a third of the
+    canvas's shortest side, which at 96 pixels is theirs, 32.
     pretrain_hidden: share of the cells that are hidden.
     """
 
     pretrain_steps: int = 0
     pretrain_lr: float = 1e-4
-    pretrain_cell: int = 32
+    pretrain_cell: int | None = None
     pretrain_hidden: float = 0.65
 
 
@@ -95,6 +96,10 @@ class CDDPM(Method):
         their mean.
     power: of the absolute error in the loss.
     repeats, clip_clean: as in pDDPM.
+
+    >>> from adbench.methods.cddpm import CDDPM
+    >>> CDDPM.published, sorted(CDDPM.inference)
+    (500, ['clip_clean', 'ensemble', 'repeats'])
     """
 
     levels, published = (100, 200, 300, 400, 500, 600), 500
@@ -129,8 +134,11 @@ class CDDPM(Method):
             self.pretraining_plan = Training(pretraining.pretrain_steps, training.batch,
                 pretraining.pretrain_lr, weight_decay=0.05, beta2=0.95, clip=None,
                 ema=None)  # fmt: skip
-            self._masked.append(MaskedAutoencoder(self.encoder, spec.channels,  # not a part of self
-                cell=pretraining.pretrain_cell, hidden=pretraining.pretrain_hidden))  # fmt: skip
+            cell = pretraining.pretrain_cell or max(min(self.canvas.padded_shape) // 3, 1)
+            masked = MaskedAutoencoder(
+                self.encoder, spec.channels, cell=cell, hidden=pretraining.pretrain_hidden
+            )
+            self._masked.append(masked)  # in a list: it is no part of the method
         self.power: Literal[1, 2] = power
         self.augment, self.ensemble, self.repeats = augment, tuple(ensemble), repeats
         self.clip = self.canvas.range if clip_clean else None
@@ -158,7 +166,7 @@ class CDDPM(Method):
         code = self.encoder(inner)
         total = torch.zeros_like(inner).expand(len(levels), *inner.shape)
         for member, share in enumerate(self.ensemble):
-            made = predict_x0(
+            estimates = predict_x0(
                 self.denoiser,
                 inner,
                 [min(1000, round(level * share)) for level in levels],
@@ -167,14 +175,24 @@ class CDDPM(Method):
                 repeats=self.repeats,
                 conditioning=[code],
             )  # (L, N, R, 1, C, *outer)
-            made = made if self.clip is None else made.clamp(*self.clip)
-            total = total + made.mean((2, 3))
+            estimates = estimates if self.clip is None else estimates.clamp(*self.clip)
+            total = total + estimates.mean((2, 3))
         normal = self.canvas.inverse(total / len(self.ensemble))
         return Detection.from_map((normal - x).abs().mean(2), normal)
 
 
 def simulate_scanner_artifacts(x: Tensor, rng: Rng) -> Tensor:
-    """x (N, C, *S) in [0, 1] as other scanners might have it."""
+    """Augment samples with faults of a scanner: gamma, a bias field, blur and ghosts, (N, C, *S).
+
+    x: (N, C, *S) in [0, 1]
+    rng: one stream per sample
+
+    >>> import torch
+    >>> from adbench.engine.runtime.rng import Rng
+    >>> from adbench.methods.cddpm import simulate_scanner_artifacts
+    >>> simulate_scanner_artifacts(torch.rand(2, 1, 16, 16), Rng(["a", "b"])).shape
+    torch.Size([2, 1, 16, 16])
+    """
     x = random_gamma(x, rng.fork("gamma"), 0.5)
     x = random_bias_field(x, rng.fork("bias"), 0.25)
     x = random_blur(x, rng.fork("blur"), 0.25)

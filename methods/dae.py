@@ -1,14 +1,15 @@
-"""DAE: take coarse noise off a sample, and take off what else does not belong there.
+"""DAE: a denoising autoencoder for coarse noise, which removes anomalies with the noise.
 
 Kascenas et al., "Denoising Autoencoders for Unsupervised Anomaly Detection in Brain MRI", MIDL
 2022. https://openreview.net/forum?id=Bm8-t_ggzPD https://github.com/AntanasKascenas/DenoisingAE
 
-As in the authors' code: noise of deviation 0.2 on a grid of 16 x 16, stretched from edge to edge,
-rolled by any distance and added to the foreground, where alone the squared error counts; at
-inference no noise; the absolute error, the mean over channels, in the foreground without its rim.
-Their median filter is the protocol's to apply. Differs: one cosine for the learning rate, where
-theirs goes up and down 21 times; AdamW without AMSGrad, where theirs has Adam with weight decay;
-every sample's noise is rolled by a distance of its own (`shared_roll`: one for a batch, as theirs).
+As in the authors' code: noise of standard deviation 0.2 on a grid of 16 x 16, stretched from edge
+to edge, rolled by any distance and added to the foreground, where alone the squared error counts;
+at inference no noise; the absolute error, the mean over channels, in the foreground without its
+rim. Their median filter is the protocol's to apply. Differs: one cosine for the learning rate,
+where theirs goes up and down 21 times; AdamW without AMSGrad, where theirs has Adam with weight
+decay; every sample's noise is rolled by a distance of its own (`shared_roll`: one for a batch, as
+theirs).
 """
 
 from __future__ import annotations
@@ -53,9 +54,20 @@ CORRECTED = DAEQuirks()
 
 
 class DAE(Method):
-    """grid: places of the noise along every axis; deviation: of each. foreground: what the sum
-    over channels is above there. erode: side, in pixels, of the neighbourhood that must be
-    foreground for a place to count in the map; 0 lets every place count."""
+    """DAE: the absolute error of a denoising autoencoder, in the foreground.
+
+    widths: channels at each resolution.
+    noise: its kind, "coarse" for the paper's.
+    grid, deviation: of coarse noise, points along every axis and their standard deviation.
+    foreground: a pixel is foreground where its sum over channels is above this.
+    erode: side, in pixels, of the neighbourhood that must be foreground for a pixel to count in the
+        map; 0 lets every pixel of the foreground count.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.methods.dae import DAE
+    >>> DAE(Spec(1, (32, 32)), size=None, widths=(4, 8)).noise
+    Coarse(grid=16, deviation=0.2, shared_roll=False)
+    """
 
     inference = frozenset({"erode"})
 
@@ -99,8 +111,8 @@ class DAE(Method):
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
         inner = self.canvas.forward(x)
-        restored = self.denoiser(inner, torch.ones(len(x), dtype=torch.long, device=x.device))
-        normal = self.canvas.inverse(restored)
+        estimate = self.denoiser(inner, torch.ones(len(x), dtype=torch.long, device=x.device))
+        normal = self.canvas.inverse(estimate)
         error = (normal - x).abs().mean(1) * erode_mask(self._foreground_mask(x)[:, 0], self.erode)
         count = len(levels)
         return Detection.from_map(
@@ -108,7 +120,7 @@ class DAE(Method):
         )
 
     def _foreground_mask(self, x: Tensor) -> Tensor:
-        """Where there is anything, (N, 1, *S) bool."""
+        """The foreground, (N, 1, *S) bool."""
         return x.sum(1, keepdim=True) > self.foreground
 
     @staticmethod
@@ -120,13 +132,21 @@ class DAE(Method):
 
 
 def erode_mask(inside: Tensor, side: int) -> Tensor:
-    """(N, *S) bool: where more than 95 % of the neighbourhood of that side are inside too. Beyond
-    the image nothing is."""
+    """Return where more than 95 % of a pixel's neighbourhood are inside a mask, (N, *S) bool.
+
+    inside: (N, *S) bool; beyond the image nothing is inside
+    side: of the neighbourhood in pixels, odd; 0 returns the mask
+
+    >>> import torch
+    >>> from adbench.methods.dae import erode_mask
+    >>> erode_mask(torch.tensor([[True, True, True, False]]), 3)
+    tensor([[False,  True, False, False]])
+    """
     if side == 0:
         return inside
     count, reach = inside.double(), side // 2
     for axis in range(1, inside.ndim):
         sides = [0, 0] * (inside.ndim - 1 - axis) + [reach, reach]
-        grown = pad(count, sides)
-        count = sum((grown.narrow(axis, i, inside.shape[axis]) for i in range(side)), 0 * count)
+        padded = pad(count, sides)
+        count = sum((padded.narrow(axis, i, inside.shape[axis]) for i in range(side)), 0 * count)
     return count > 0.95 * side ** (inside.ndim - 1)

@@ -1,27 +1,28 @@
-"""DDAD: restore a sample while it is led to itself, and compare pixels and adapted features.
+"""DDAD: reconstruct a sample with guidance towards itself; compare pixels and adapted features.
 
 Mousakhan, Brox and Tayyub, "Anomaly Detection with Conditioned Denoising Diffusion Models", 2023.
 https://arxiv.org/abs/2305.15956 https://github.com/arimousa/DDAD
 
 As in the authors' code: the summed squared error with half of 0.05 times the squared weights (Adam
-with weight decay); ten steps back from index 225, each leaning to the sample with weight w;
+with weight decay); ten reverse steps from index 225, each guided towards the sample with weight w;
 features adapted on pairs of different normal samples; feature distance plus v times pixel distance
 at a common scale, blurred; the score is the map's maximum. Differs, and named where an argument
-brings theirs back: the scale is the mean of held-out samples' maxima (`norm="batch"`: of the batch
-at hand); a sample is disturbed to the level that the network is told first (`start_offset`: one
-step higher); nothing is cropped. The features are EfficientNet-lite0's, whose weights a package
-ships, not WideResNet-101's; while they adapt, its norms keep the statistics that they came with
-(`student_batch_statistics`: they take the batch's, so that what a sample's loss is, and with it
-what is learnt, depends on who else is in the batch and on how many fit into memory). The paper's w
-and lengths of training were chosen for every category on its test set; here one setting serves all.
+brings theirs back: the scale is the mean of the maxima of calibration samples (`norm="batch"`: of
+the batch at hand); noise is added up to the level that the network is called with first
+(`start_offset`: one step higher); nothing is cropped. The features are EfficientNet-lite0's, whose
+weights a package ships, not WideResNet-101's; while they adapt, its norms keep the statistics that
+they came with (`student_batch_statistics`: they take the batch's, so that a sample's loss depends
+on the other samples of its batch and on how many fit into memory). The paper's w and lengths of
+training were chosen for every category on its test set; here one setting serves all.
 DDAD-S is `width=32, heads=2, dropout=0.3, batch=16`.
 
 `conditioning="linear_mix"` and `combine="thresholds"` are those of the re-implementation
 Diffusion-Based-AD: the sample itself is mixed in, the estimate clipped and its noise not; each map
-is divided by its threshold, by default what 0.1 % of held-out pixels exceed, and 1 is the threshold
-of `contributions`' weighted sum. Its network is `width=128, mults=(1, 1, 2, 3, 4), attention=(16,),
-head_channels=8, updown=False` at 128 pixels and with `mults=(1, 1, 2, 2, 4, 4)` at 256, its
-optimiser `lr=1e-4, momentum=0.95, weight_decay=1e-6, decoupled=True, warmup=500, decay="cosine"`.
+is divided by its threshold, by default what 0.1 % of calibration pixels exceed, and 1 is the
+threshold of `contributions`' weighted sum. Its network is `width=128, mults=(1, 1, 2, 3, 4),
+attention=(16,), head_channels=8, updown=False` at 128 pixels and with `mults=(1, 1, 2, 2, 4, 4)` at
+256, its optimiser `lr=1e-4, momentum=0.95, weight_decay=1e-6, decoupled=True, warmup=500,
+decay="cosine"`.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ from .base import Detection, Method
 
 
 class DistanceMaps(NamedTuple):
-    """Of rows on the canvas: pixel and feature distance (M, H, W), and what they are to."""
+    """Pixel and feature distance of M rows, (M, H, W), and their reconstruction (M, C, H, W)."""
 
     pixel: Tensor
     feature: Tensor
@@ -84,7 +85,17 @@ class DistanceMaps(NamedTuple):
 
 @dataclass(frozen=True)
 class ChannelSharedNoise:
-    """Noise of one field for all channels: as if they were slices of a volume of one."""
+    """Noise of one field for all channels, which are slices of a volume of noise.
+
+    noise: of volumes.
+
+    >>> import torch
+    >>> from adbench.engine.noise.noise import Simplex
+    >>> from adbench.engine.runtime.rng import Rng
+    >>> from adbench.methods.ddad import ChannelSharedNoise
+    >>> ChannelSharedNoise(Simplex())(Rng(["a"]), (3, 8, 8), torch.tensor([250])).shape
+    torch.Size([1, 3, 8, 8])
+    """
 
     noise: Noise
 
@@ -128,8 +139,8 @@ class Adaptation:
 
     features: the frozen network.
     adapt_steps, adapt_batch, adapt_lr: of this training; no step leaves the features as they are.
-    kept: weight of staying like the frozen features.
-    w_adapt: how much a step back leans to the target.
+    kept: weight of the distance from the frozen features.
+    w_adapt: weight of the guidance towards the target.
     bank: number of training samples that are targets.
     """
 
@@ -144,10 +155,10 @@ class Adaptation:
 
 @dataclass(frozen=True)
 class ConditionedSampling:
-    """The steps back, which lean to the sample.
+    """The reverse steps, which are guided towards the sample.
 
-    w: how much.
-    stride: levels a step.
+    w: weight of the guidance.
+    stride: levels of a step.
     eta: of DDIM.
     conditioning: DDAD's, or "linear_mix" of the re-implementation.
     """
@@ -185,7 +196,7 @@ class MapFusion:
 class DDADQuirks:
     """What the authors' code does and this method does not by default.
 
-    start_offset: a sample is brought one step higher than the level that the network is told.
+    start_offset: noise is added up to one step above the level that the network is called with.
     norm: "batch" takes the scale of the two distances from the batch at hand, so that a sample's
     map depends on its batch; "calibrated" from calibration samples.
     student_batch_statistics: norms take a batch's statistics while features adapt.
@@ -207,21 +218,20 @@ CORRECTED = DDADQuirks()
 
 
 class DDAD(Method):
-    """w, w_adapt: how much a step leans to the sample, at inference and in adaptation. stride:
-    levels a step. v: weight of the pixel distance. kept: weight of staying like the features that
-    came. blur: a deviation in pixels of the canvas. calibration: held-out samples looked at. bank:
-    training samples that adaptation leads to. attention: sides, in pixels, at which the UNet does.
-    head_channels: of each of its heads, at every width, in place of `heads`. updown: resample
-    inside of its blocks. z: of simplex noise; "channel" is one field for all channels, each so many
-    pixels deep in it. decoupled: weight decay is AdamW's. smooth: the side of the square that
-    features are averaged over before they are compared, 1 for none.
+    """DDAD: pixel and feature distance of a sample and its guided reconstruction.
+
+    The groups of arguments, `network` to `quirks`, say what their fields are.
+
+    >>> from adbench.methods.ddad import DDAD
+    >>> DDAD.published, sorted(DDAD.ndims)
+    (226, [2])
     """
 
     levels, published = (76, 126, 176, 226, 276, 326), 226
     ndims = frozenset({2})
     inference = frozenset({"v", "blur", "norm", "contributions", "thresholds"})
-    largest: Tensor  # (2,) of pixel and feature distance on held-out samples, the mean of maxima
-    exceeded: Tensor  # (2,) of either, what one pixel of 1000 exceeds
+    largest: Tensor  # (2,) mean of the maxima of pixel and feature distance, calibration samples
+    exceeded: Tensor  # (2,) what one calibration pixel of 1000 exceeds in either
 
     def __init__(
         self, spec: Spec, *,
@@ -270,7 +280,9 @@ class DDAD(Method):
 
     def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
         if not len(calibration):
-            raise ValueError("DDAD takes the scale of its maps from held-out samples; none are")
+            raise ValueError(
+                "DDAD takes the scale of its maps from calibration samples; there are none"
+            )
 
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
             inner = self.canvas.forward(x)
@@ -291,10 +303,10 @@ class DDAD(Method):
         inner = self.canvas.forward(x)
         maps = self._distance_maps(inner, inner, levels, rng, self.sampling.w)
         pixel, feature = (m.view(len(levels), *x.shape[:1], *m.shape[1:]) for m in maps[:2])
-        found = self._combine_maps(pixel, feature)
+        combined = self._combine_maps(pixel, feature)
         normal = self.canvas.inverse(maps.reconstruction.view(len(levels), *inner.shape))
-        found = replace(self.canvas, low=0.0, high=1.0).inverse(found[:, :, None])[:, :, 0]
-        return Detection(found.flatten(2).amax(2), found.clamp(min=0), normal.clamp(0, 1))
+        combined = replace(self.canvas, low=0.0, high=1.0).inverse(combined[:, :, None])[:, :, 0]
+        return Detection(combined.flatten(2).amax(2), combined.clamp(min=0), normal.clamp(0, 1))
 
     def _combine_maps(self, pixel: Tensor, feature: Tensor) -> Tensor:
         """One map of the two, (L, N, H, W) each, blurred."""
@@ -320,8 +332,8 @@ class DDAD(Method):
     ) -> DistanceMaps:
         normal = self._reconstruct(x, target, levels, rng, w)  # (L * N, C, *outer)
         one = target.repeat(len(levels), 1, 1, 1)
-        off = (normal - one).abs() / 2
-        pixel = off.square().amax(1) if self.fusion.combine == "thresholds" else off.mean(1)
+        error = (normal - one).abs() / 2
+        pixel = error.square().amax(1) if self.fusion.combine == "thresholds" else error.mean(1)
         images = ((y + 1) / 2 for y in (one, normal))
         return DistanceMaps(
             pixel, self.student.distance(*images, smooth=self.fusion.smooth), normal
@@ -330,26 +342,26 @@ class DDAD(Method):
     def _reconstruct(
         self, x: Tensor, target: Tensor, levels: Sequence[int], rng: Rng, w: float
     ) -> Tensor:
-        """x (N, C, *outer) from each level, led to target, (L * N, C, *outer)."""
+        """Reconstruct x (N, C, *outer) from each level, guided to target, (L * N, C, *outer)."""
         process = self.denoiser.process_as(Gaussian)
         to = process.schedule.to_level
         index, level = enumerate_chains([to(at) for at in levels], len(x), 1)
         streams = repeat_streams(rng, 1).rows(index)
-        ladders = [sampling_levels(at, stride=self.sampling.stride) for at in level.tolist()]
+        paths = [sampling_levels(at, stride=self.sampling.stride) for at in level.tolist()]
         index, level = index.to(x.device), level.to(x.device)
         higher = (level + self.sampling.stride * self.quirks.start_offset).clamp(
             max=process.schedule.T
         )
-        drawn = self.noise(streams.fork("start"), x.shape[1:], level)
-        noised, samples = process.add_noise(x[index], higher, drawn), index.tolist()
+        noise = self.noise(streams.fork("start"), x.shape[1:], level)
+        noisy, samples = process.add_noise(x[index], higher, noise), index.tolist()
         if self.linear_mix:
             draws = StepNoise(streams.fork("step"), self.noise)
-            way = TargetMixing(process, draws, target, w, self.sampling.eta)
-            return run_chains(self.denoiser, way, noised, ladders, samples=samples)
+            sampler = TargetMixing(process, draws, target, w, self.sampling.eta)
+            return run_chains(self.denoiser, sampler, noisy, paths, samples=samples)
         return reverse_process(
             self.denoiser,
-            noised,
-            ladders,
+            noisy,
+            paths,
             streams.fork("step"),
             sampling=SamplingConfig(eta=self.sampling.eta),
             noise=self.noise,
@@ -363,34 +375,46 @@ class DDAD(Method):
 
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
             target = self.canvas.forward(draw_other_samples(x, bank, rng.fork("target")))
-            made = self._reconstruct(
+            normal = self._reconstruct(
                 self.canvas.forward(x), target, [self.published], rng, self.adaptation.w_adapt
             )
-            return self.student.loss((made + 1) / 2, (target + 1) / 2, self.adaptation.kept)
+            return self.student.loss((normal + 1) / 2, (target + 1) / 2, self.adaptation.kept)
 
         train_module(loss, self.student, train, context, self.adaptation_plan, "adapt")
 
     @torch.no_grad()
     def _calibrate(self, calibration: Split, context: TrainingContext) -> None:
         chosen = evenly_spaced_indices(len(calibration), self.fusion.calibration)
-        found: list[Tensor] = []
+        distances: list[Tensor] = []
         for start in range(0, len(chosen), 8):
             if context.stop():
-                raise Interrupted(f"stopped calibrating at held-out sample {start}")
+                raise Interrupted(f"stopped calibrating at calibration sample {start}")
             samples = [calibration[i] for i in chosen[start : start + 8]]
             x = self.canvas.forward(torch.stack([s.x for s in samples]).to(context.device))
             rng = Rng([s.key for s in samples], context.seed, context.device).fork("calibrate")
             maps = self._distance_maps(x, x, [self.published], rng, self.sampling.w)
-            found.append(torch.stack(maps[:2]).flatten(2))
-        both = torch.cat(found, 1)  # (2, M, H * W)
+            distances.append(torch.stack(maps[:2]).flatten(2))
+        both = torch.cat(distances, 1)  # (2, M, H * W)
         self.largest.copy_(both.amax(2).mean(1))
         values = both.flatten(1).sort(1).values
         self.exceeded.copy_(values[:, int(0.999 * (values.shape[1] - 1))])
 
 
 def draw_other_samples(x: Tensor, bank: Tensor, rng: Rng) -> Tensor:
-    """For each of x (N, ...) one of the bank (K, ...), drawn, or the next one where that is x
-    itself."""
-    place = rng.integers(len(bank)).to(bank.device)
-    same = (bank[place] == x).flatten(1).all(1)
-    return bank[(place + same) % len(bank)]
+    """Draw a sample of the bank for each of x, or the next one where that is x itself, (N, ...).
+
+    x: (N, ...)
+    bank: (K, ...)
+    rng: one stream per sample
+
+    >>> import torch
+    >>> from adbench.engine.runtime.rng import Rng
+    >>> from adbench.methods.ddad import draw_other_samples
+    >>> bank = torch.tensor([[1.0], [2.0]])
+    >>> draw_other_samples(bank, bank, Rng(["a", "b"]))
+    tensor([[2.],
+            [1.]])
+    """
+    index = rng.integers(len(bank)).to(bank.device)
+    same = (bank[index] == x).flatten(1).all(1)
+    return bank[(index + same) % len(bank)]

@@ -1,24 +1,24 @@
-"""DDPM-OOD: restore a sample from many levels, and see how much worse it goes than normal.
+"""DDPM-OOD: reconstruct a sample from many levels, and score its errors in standard deviations.
 
 Graham et al., "Denoising diffusion models for out-of-distribution detection", CVPR Workshops (VAND)
 2023. https://arxiv.org/abs/2211.07740 https://github.com/marksgraham/ddpm-ood
 
 As in the authors' code: data in [0, 1]; PLMS on a grid of 100 levels, from every `skip`-th of them
-with noise of its own; each start's squared error as standard deviations from that of held-out
-normal samples; the mean over starts is the score. Differs, and named where an argument brings
-theirs back: the first step is made twice, as PLMS has it (`lagged`); chains end at a clean sample
-(`final_noise`: at level 1, which leaves an error of 0.0015); intensities are the data set's
-(`rescale` stretches each sample to [0, 1]); every chain starts without a history (`leaking`: with
-that of the start below); images smaller than `size` keep theirs. A map is added, theirs are scores
-alone: the mean over starts of the squared error in held-out deviations; for looking at there is the
-mean of what they restore. The noise level is the highest start.
+with noise of its own; the squared error of each start in standard deviations of calibration
+samples; the score is the mean over starts. Differs, with the argument that restores theirs: the
+first step is made twice, as in PLMS (`lagged`); chains end at a clean sample (`final_noise`: at
+level 1, which leaves an error of 0.0015); intensities are the data set's (`rescale` stretches each
+image to [0, 1]); every chain starts without a history (`leaking`: with that of the start below);
+images smaller than `size` are not enlarged. Theirs are scores alone; the map here is the mean over
+starts of the squared error in the same standard deviations, the reconstruction the mean over
+starts. The noise level is the highest start.
 
 Signals follow the radio-signal variant, https://github.com/ismaelmreno/ddpm-ood-signals: they are
-not resized, the network sees them about 0, and neither they nor what is restored is clamped. Its
-network is theirs, which attends at its lowest resolution alone (theirs at all, on another schedule:
-`attention=(True, True, True), beta="linear_latent"`). Differs: amplitudes are in units of the
-training samples' root mean square, as in WaveNet-OOD (`amplitude="none"`: as recorded, theirs;
-"sample": of each its own), and errors are measured in this unit.
+not resized, the network sees them about 0, reconstructions are not clamped, and the network has no
+norm before its last convolution. Differs: the network attends at its lowest resolution alone and
+the schedule is that of images (theirs: `attention=(True, True, True), beta="linear_latent"`);
+amplitudes are in units of the training samples' root mean square, as in WaveNet-OOD
+(`amplitude="none"`: as recorded, theirs; "sample": of each sample's own), and so are errors.
 """
 
 from __future__ import annotations
@@ -86,14 +86,20 @@ CORRECTED = DDPMOODQuirks()
 
 
 class DDPMOOD(Method):
-    """widths to head_channels: of the UNet; None for (128, 256, 256), 1, at the lowest and 256, of
-    signals (64, 128, 192), 2, at the lowest and 64. sampling_steps: levels of the grid. skip: every
-    so many of them a chain starts, from the second lowest up. bounded: estimates are clamped to
-    [0, 1] on the way, those of signals to +-6 units, which theirs are not but short trainings need.
-    perceptual: features whose distance is added as a second measure, of volumes by planes;
-    spectral: the same for signals, of short stretches' log amplitudes. amplitude: the unit of
-    signals. snr_shift: how many times the schedule's signal-to-noise. calibration: held-out samples
-    looked at. A level below the lowest start stands for it alone.
+    """Reconstruct a sample from many levels, and score its errors in standard deviations.
+
+    network: None for widths (128, 256, 256), one residual block, attention at the lowest resolution
+    with 256 channels a head; of signals (64, 128, 192), two, at the lowest with 64.
+    snr_shift: factor of the schedule's signal-to-noise ratio.
+    sampling_steps: levels of the grid.
+    skip: a chain starts at every so many of them, from the second lowest up; a noise level below
+    the lowest start stands for that start.
+    bounded: estimates are clamped to [0, 1] in the chain, those of signals to +-6 units (of
+    `amplitude="none"` to the range of the data); theirs are not, but short trainings need it.
+    perceptual: name of the network whose distance is a second measure, of volumes by planes.
+    spectral: the distance of short-time spectra is a second measure, of signals.
+    calibration: number of calibration samples at most.
+    amplitude: the unit of signals.
     """
 
     levels, published = (250, 500, 750, 1000), 1000

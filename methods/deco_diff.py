@@ -1,23 +1,23 @@
-"""DeCo-Diff: say how far each place of a sample's code is off what is normal, and take that away.
+"""DeCo-Diff: predict how far each position of a sample's code deviates from normal, and correct it.
 
 Beizaee, Lodygensky, Desrosiers and Dolz, "Correcting Deviations from Normality: A Reformulated
 Diffusion Model for Multi-Class Unsupervised Anomaly Detection", CVPR 2025.
 https://arxiv.org/abs/2503.19357 https://github.com/farzad-bz/DeCo-Diff
 
-As in the authors' code: on a share of up to 0.7 of the cells of a grid, the code of a normal sample
-is noised, or replaced by cells from elsewhere; the UNet is to say the deviation, which is none in
-all other cells; ten levels of a cosine schedule. At inference nothing is drawn: from the code as it
-is, every second level is asked and its deviation taken off. The map is the square root of the
-difference of codes times that of the images decoded from them, both clipped and blurred, and its
-maximum the score.
+As in the authors' code: on a share of up to 0.7 of the cells of a grid, noise is added to the code
+of a normal sample, or it is replaced by cells of other codes; the UNet predicts the deviation,
+which is none in all other cells; ten levels of a cosine schedule. At inference nothing is drawn:
+from the code as it is, the network is called at every second level and its deviation subtracted.
+The map is the square root of the difference of codes times that of the images decoded from them,
+both clipped and blurred, and its maximum the score.
 
 Differs: the autoencoder, theirs is Stable Diffusion's, is trained here and first, and its codes are
-never drawn; cells from elsewhere come from a bank of training samples, theirs from the batch, of
-which each sample here also has its own size of cells; the network is told no class and attends to
-its own places alone, theirs in transformer blocks to a class too; the learning rate falls to 0,
+never drawn; cells of other codes come from a bank of training samples, theirs from the batch, and
+each sample here has its own size of cells; the network has no class as an input and attends to its
+own positions alone, theirs in transformer blocks to a class too; the learning rate falls to 0,
 theirs to a quarter; images are not cropped from larger ones, which fills the edge of one that is
 shifted, and all are shifted, theirs every other one or none (`augment=False`). The noise level is
-the level that the network is told first: theirs is the ninth of ten.
+the level that the network is called with first: theirs is the ninth of ten.
 """
 
 from __future__ import annotations
@@ -93,10 +93,10 @@ class DeCoDiffUNetConfig(HeadsUNetConfig):
 
 @dataclass(frozen=True)
 class Deviations:
-    """How the codes of normal samples are made to deviate in training.
+    """The deviations that are added to codes of normal samples in training.
 
-    cells: sides of a cell, in places of the code.
-    chances: of each side; in all 1.
+    cells: sides of a cell, in positions of the code.
+    chances: probability of each side; in all 1.
     disturbed, foreign: highest share of the cells that deviate, and of those that come from
     another sample.
     bank: number of training samples they come from.
@@ -118,14 +118,18 @@ TRAINING = Training(steps=23_200, batch=128, lr=1e-4, weight_decay=1e-4, clip=No
 
 
 class DeCoDiff(Method):
-    """coder_widths: channels at each resolution of the autoencoder, halved in between; looks,
-    adversary: weights of a perceptual and an adversarial loss of it.
+    """DeCo-Diff: differences of a code and its correction, and of the images decoded from them.
 
-    cells: sides of a cell, in places of the code, and chances: of each. disturbed, foreign: the
-    highest share of the cells that deviate, and of those that come from elsewhere. bank: training
-    samples they come from. augment: shift training images by up to a 64th of the side. stride:
-    levels of T a call. clips, blurs: of the difference of images in [-1, 1] and of codes, which
-    have unit variance; deviations in pixels and in places. combine: the two maps' mean, or one."""
+    augment: shift training images by up to a 64th of the side.
+    stride: levels of the schedule from one network call to the next.
+    clips: the largest difference that counts, of images in [-1, 1] and of codes of unit variance.
+    blurs: standard deviations of the blur of either map, in pixels and in positions of the code.
+    combine: the geometric or arithmetic mean of the two maps, or one of them.
+
+    >>> from adbench.methods.deco_diff import DeCoDiff
+    >>> DeCoDiff.published, sorted(DeCoDiff.ndims)
+    (900, [2])
+    """
 
     levels, published = (100, 300, 500, 700, 900), 900
     ndims = frozenset({2})
@@ -199,25 +203,28 @@ class DeCoDiff(Method):
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
         z = self.codec.encode(self.canvas.forward(x))
         image, to = self.codec.decode(z), self.process.schedule.to_level
-        ladders = [sampling_levels(to(level), stride=self.stride) for level in levels for _ in x]
+        paths = [sampling_levels(to(level), stride=self.stride) for level in levels for _ in x]
         rows, like = z.repeat(len(levels), 1, 1, 1), image.repeat(len(levels), 1, 1, 1)
-        healed = run_chains(self.denoiser, DdimOde(self.process), rows, ladders)
-        normal = self.codec.decode(healed)
+        corrected = run_chains(self.denoiser, DdimOde(self.process), rows, paths)
+        normal = self.codec.decode(corrected)
         pixel = (normal - like).abs().amax(1)  # (L * N, *outer)
-        code = (healed - rows).abs().mean(1)
-        found = self.combine_maps(pixel, code).view(
+        code = (corrected - rows).abs().mean(1)
+        combined = self.combine_maps(pixel, code).view(
             len(levels), len(x), 1, *self.canvas.padded_shape
         )
-        found = replace(self.canvas, low=0.0, high=1.0).inverse(found)[:, :, 0]
+        combined = replace(self.canvas, low=0.0, high=1.0).inverse(combined)[:, :, 0]
         normal = self.canvas.inverse(normal.view(len(levels), len(x), *normal.shape[1:]))
-        return Detection(found.flatten(2).amax(2), found, normal.clamp(0, 1))
+        return Detection(combined.flatten(2).amax(2), combined, normal.clamp(0, 1))
 
     def combine_maps(self, pixel: Tensor, code: Tensor) -> Tensor:
-        """One map in 0..1, (M, *outer), of the difference of images, (M, *outer), and of codes,
-        (M, *S')."""
+        """Clip, blur and combine the differences of images and of codes, (M, *outer) in 0..1.
+
+        pixel: (M, *outer)
+        code: (M, *S')
+        """
         pixel, code = (
-            gaussian_blur(apart.clamp(max=most) / most, blur, mode="symmetric")
-            for apart, most, blur in zip((pixel, code), self.clips, self.blurs, strict=True)
+            gaussian_blur(difference.clamp(max=most) / most, blur, mode="symmetric")
+            for difference, most, blur in zip((pixel, code), self.clips, self.blurs, strict=True)
         )
         code = enlarge(code, self.canvas.padded_shape)
         if self.combine == "arithmetic":
@@ -227,8 +234,14 @@ class DeCoDiff(Method):
         return pixel if self.combine == "pixel" else code
 
     def sample_deviation(self, z: Tensor, bank: Tensor, rng: Rng, level: Tensor) -> Tensor:
-        """How codes z (N, C, *S') are made to deviate at their levels: by noise, or by cells of the
-        bank's, (K, C, *S'), and in some cells alone. Elsewhere 0."""
+        """Draw the deviations of codes at their levels, (N, C, *S'): in some cells by noise or by
+        cells of the bank's codes, elsewhere 0.
+
+        z: (N, C, *S')
+        bank: (K, C, *S')
+        rng: one stream per sample
+        level: (N,)
+        """
         noise, size = rng.fork("normal").normal(z.shape[1:]), rng.fork("size").uniform()
         share = self.disturbed * rng.fork("disturbed").uniform()
         other = self.foreign * rng.fork("foreign").uniform()

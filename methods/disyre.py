@@ -1,19 +1,19 @@
-"""DISYRE: cold diffusion along anomalies that are made up, back to a healthy sample.
+"""DISYRE: cold diffusion from samples with a patch of another sample back to samples without one.
 
 Naval Marimont et al., "DISYRE: Diffusion-Inspired SYnthetic REstoration for Unsupervised Anomaly
 Detection", ISBI 2024. https://arxiv.org/abs/2311.15453 https://github.com/snavalm/disyre
 
 As in the authors' code: a soft shape of another sample is blended in, the more the higher the
-level, by the square root of what a linear schedule of 100 levels keeps, in reverse; the network is
-told the level and trained by the squared error to say what was there; five steps of cold diffusion
-back from the highest level, and the mean of |sample - estimate| on the way is the map.
-`way="single"` asks all levels about the sample as it came. Differs: the level that the network is
-told means the same blend in training and at inference, theirs counts levels in the opposite
-direction in training (`reversed_levels`); levels are drawn evenly, theirs from blends drawn evenly,
-and a sample without an anomaly may be of any level, theirs is of one alone; shapes are made here,
-theirs come with the code; patches come from a bank of training samples; the network is MONAI's
-UNet; what is black in the sample counts like all else, theirs is 0 there. This is the first
-version; the second makes up more kinds of anomalies. The noise level is where the way begins.
+level, by the square root of what a linear schedule of 100 levels keeps, in reverse; the network has
+the level as an input and predicts the sample before, with the squared error; five reverse steps of
+cold diffusion from the highest level, and the mean of |sample - estimate| over them is the map.
+`way="single"` calls the network at all levels with the sample itself. Differs: a level means the
+same blend in training and at inference, theirs counts levels in the opposite direction in training
+(`reversed_levels`); levels are drawn evenly, theirs from blends drawn evenly, and a sample without
+an anomaly may be of any level, theirs is of one alone; shapes are drawn here, theirs come with the
+code; patches come from a bank of training samples; the network is MONAI's UNet; what is black in
+the sample counts like all else, theirs is 0 there. This is the first version; the second has more
+kinds of synthetic anomalies. The noise level is where the reverse process begins.
 """
 
 from __future__ import annotations
@@ -64,10 +64,24 @@ CORRECTED = DISYREQuirks()
 
 
 class DISYRE(Method):
-    """chance: of an anomaly in training. radius: the smallest and the largest, in terms of the
-    side. shift: deviation of what is added to a patch's brightness, 0.1 in the authors' option for
-    it. bank: training samples that patches come from. sampling_steps: at most so many network
-    calls. way: "multi" goes down, "single" asks each level about the sample itself."""
+    """DISYRE: the mean error of the estimates on the way from a level to 0.
+
+    chance: probability of a synthetic anomaly in training.
+    radius: its smallest and largest radius in terms of the side.
+    shift: standard deviation of what is added to a patch's brightness, 0.1 in the authors' option
+        for it.
+    bank: number of training samples that patches come from.
+    sampling_steps: the most network calls of a chain, None for every level.
+    way: "multi" goes down from the level, "single" calls the network at each level with the sample
+        itself.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.engine.networks.unet_config import UNetConfig
+    >>> from adbench.methods.disyre import DISYRE
+    >>> network = UNetConfig((8, 16), 1, (False, False), head_channels=8)
+    >>> DISYRE(Spec(1, (16, 16)), size=None, network=network).denoiser.process.name
+    'cold foreign patches'
+    """
 
     levels, published = (250, 500, 750, 1000), 1000
     inference = frozenset({"sampling_steps", "way"})
@@ -103,10 +117,10 @@ class DISYRE(Method):
         self.sampling_steps, self.way = sampling_steps, way
 
     def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
-        chosen = [train[i].x for i in evenly_spaced_indices(len(train), self.bank)]
-        if not chosen:
+        samples = [train[i].x for i in evenly_spaced_indices(len(train), self.bank)]
+        if not samples:
             raise ValueError("DISYRE takes patches from training samples; there are none")
-        bank = self.canvas.forward(torch.stack(chosen).to(context.device))
+        bank = self.canvas.forward(torch.stack(samples).to(context.device))
         foreign = PatchInterpolation(
             bank, probability=self.chance, size=self.radius, shift=self.shift
         )
@@ -118,22 +132,29 @@ class DISYRE(Method):
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
         inner, to = self.canvas.forward(x), self.denoiser.schedule.to_level
-        rungs = [sampling_levels(to(level), self.sampling_steps) for level in levels for _ in x]
-        way = PatchRemovalStep(
+        paths = [sampling_levels(to(level), self.sampling_steps) for level in levels for _ in x]
+        sampler = PatchRemovalStep(
             self.denoiser.schedule,
             inner.repeat(len(levels), *[1] * (x.ndim - 1)),
             stay=self.way == "single",
         )
-        back = run_chains(self.denoiser, way, way.start, rungs)
-        restored, distance = (
-            self.canvas.inverse(y.view(len(levels), *inner.shape)) for y in (back, way.mean)
+        ends = run_chains(self.denoiser, sampler, sampler.start, paths)
+        normal, error = (
+            self.canvas.inverse(y.view(len(levels), *inner.shape)) for y in (ends, sampler.mean)
         )
-        return Detection.from_map(distance.mean(2).clamp(min=0), restored.clamp(0, 1))
+        return Detection.from_map(error.mean(2).clamp(min=0), normal.clamp(0, 1))
 
 
 class PatchRemovalStep:
-    """Cold diffusion's step where the foreign patch is not known but from the estimate: what is
-    left of it shrinks as its share does. start: (M, C, *S); mean: of |x - estimate| on the way."""
+    """Cold diffusion's step where the other sample is unknown: the difference from the estimate of
+    x_0 shrinks in proportion to its weight in the blend.
+
+    schedule: of the blend.
+    start: (M, C, *S), the samples.
+    stay: the network is called with the samples themselves at every level.
+
+    mean: (M, C, *S), of |x - estimate| over the steps.
+    """
 
     memory = 0
 
@@ -142,25 +163,36 @@ class PatchRemovalStep:
         self.mean = torch.zeros_like(start)
 
     def plan_steps(self, levels: Sequence[int]) -> list[Step]:
-        """mark: how many there are."""
-        return [move._replace(tag=len(levels) - 1) for move in one_step_per_level(levels)]
+        """tag: the number of steps."""
+        return [step._replace(tag=len(levels) - 1) for step in one_step_per_level(levels)]
 
     def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, batch: ChainBatch) -> Tensor:
-        shape, job = (-1, *[1] * (x.ndim - 1)), batch.chain.to(x.device)
+        shape, chain = (-1, *[1] * (x.ndim - 1)), batch.chain.to(x.device)
         count = batch.tag.to(x.device).view(shape)
-        self.mean[job] += (x - estimate.clean).abs() / count
+        self.mean[chain] += (x - estimate.clean).abs() / count
         last = (batch.end_level == 0).view(shape)
         if self.stay:
             return torch.where(last, estimate.clean, x)
-        left = blend_weight(self.schedule, batch.end_level) / blend_weight(
+        ratio = blend_weight(self.schedule, batch.end_level) / blend_weight(
             self.schedule, batch.start_level
         )
-        down = estimate.clean + left.view(shape).to(x.dtype) * (x - estimate.clean)
-        return down.clamp(0, 1)
+        y = estimate.clean + ratio.view(shape).to(x.dtype) * (x - estimate.clean)
+        return y.clamp(0, 1)
 
 
 def blend_weight(schedule: Schedule, level: Tensor) -> Tensor:
-    """How much of the shape is foreign at a level (N,), float64: 0 at level 0, nearly all at T."""
+    """Return the weight of the other sample within the shape, (N,) float64: 0 at level 0, nearly 1
+    at T.
+
+    schedule: of which the square root of alpha_bar is taken, in reverse
+    level: (N,) int64 in 0..T
+
+    >>> import torch
+    >>> from adbench.engine.diffusion.schedule import linear_schedule
+    >>> from adbench.methods.disyre import blend_weight
+    >>> blend_weight(linear_schedule(100), torch.tensor([0, 50, 100])).round(decimals=3)
+    tensor([0.0000, 0.2580, 0.9990], dtype=torch.float64)
+    """
     alpha_bar = schedule.alpha_bar.to(level.device)
     opposite = (schedule.T + 1 - level).clamp(max=schedule.T)
     return torch.where(level == 0, 0.0, alpha_bar[opposite].sqrt())

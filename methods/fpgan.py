@@ -1,4 +1,4 @@
-"""Fixed-Point GAN: what changes in a sample when it is translated to healthy.
+"""Fixed-Point GAN: what changes in a sample when a GAN translates it to healthy.
 
 Rahman Siddiquee et al., "Learning Fixed Points in Generative Adversarial Networks: From
 Image-to-Image Translation to Disease Detection and Localization", ICCV 2019.
@@ -6,14 +6,15 @@ https://arxiv.org/abs/1908.06965 https://github.com/mahfuzmohammad/Fixed-Point-G
 
 As in the authors' code for BRATS: both networks, the losses and their weights, images of 256,
 batches of 8, one label (0 healthy, 1 diseased), 300 000 steps (the checkpoint that they test; the
-page that says so trains for 10 000), the networks' norms at test time; a Wasserstein critic that
-learns in every step, and the translator in every fifth; the score is the map's maximum.
+page that says so trains for 10 000), the networks' norms at test time; a Wasserstein critic that is
+trained in every step, and the generator in every fifth; the score is the map's maximum.
 Differs, and named where an argument brings theirs back: data in [-0.95, 0.95], because
 tanh(x + change) cannot be -1 (`edge=1`); each sample is translated to its other label, theirs to
 that of another sample, which is often its own (`target="drawn"`: diseased as often as training
-samples are); the rate falls to 0, theirs by a thousandth (`decay="stalled"`). The translator's step
+samples are); the rate falls to 0, theirs by a thousandth (`decay="stalled"`). The generator's step
 is taken together with the critic's, not after it. Scores are of the change itself; theirs are read
-from the change as saved in an 8-bit JPEG.
+from the change as saved in an 8-bit JPEG. Healthy and diseased samples are drawn as often as they
+are in the training split, as theirs; `balanced` draws as many of either.
 """
 
 from __future__ import annotations
@@ -47,6 +48,11 @@ class LinearDecayTraining(Training):
     stalled: the rate falls every 1000 steps only, by what is meant for one, as in the authors'
     code, after StarGAN's.
     balanced: as many diseased samples are trained on as healthy ones.
+
+    >>> from adbench.methods.fpgan import LinearDecayTraining
+    >>> plan = LinearDecayTraining(steps=100, batch=8, lr=1e-4, decay_steps=50)
+    >>> [round(plan.learning_rate(k), 6) for k in (0, 50, 75)]
+    [0.0001, 0.0001, 5e-05]
     """
 
     decay: Literal["none", "cosine"] = field(default="none", metadata={"setting": False})
@@ -82,8 +88,13 @@ class GANConfig:
 
 @dataclass(frozen=True)
 class LossWeights:
-    """classify, restore, identity, penalty: of the label, the way there and back, the fixed point
-    and the critic's gradient."""
+    """The weights of the losses.
+
+    classify: of the label that the critic predicts.
+    restore: of the error after a translation and back.
+    identity: of the error of a translation to a sample's own label.
+    penalty: of the critic's gradient.
+    """
 
     classify: NonNegative = 1.0
     restore: NonNegative = 10.0
@@ -110,10 +121,18 @@ CORRECTED = FixedPointGANQuirks()
 
 
 class FixedPointGAN(Method):
-    """widths, res_blocks: of the translator; width, layers: of the critic. critic_steps: of which
-    the last is the translator's too. classify, restore, identity, penalty: what the label, the way
-    there and back, the fixed point and the critic's slope count. edge: what 1 becomes, and -edge
-    what 0 does. decay_steps: the last ones, in which the rate falls.
+    """Fixed-Point GAN: the absolute change of a sample by its translation to healthy.
+
+    critic_steps: steps of the critic for each of the generator, which is taken with the last.
+    decay, decay_steps: how the learning rate falls, and in how many of the last steps.
+    augment: flip training samples.
+    judged: the score, the map's maximum or its mean.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.methods.fpgan import FixedPointGAN, GANConfig
+    >>> network = GANConfig(widths=(4, 8), res_blocks=1, width=4, layers=2)
+    >>> FixedPointGAN(Spec(1, (16, 16), labels=True), size=None, network=network).canvas.range
+    (-0.95, 0.95)
     """
 
     supervision = "image-labels"
@@ -151,45 +170,54 @@ class FixedPointGAN(Method):
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
             x = self.canvas.forward(random_affine(x, rng, flip=0.5) if self.augment else x)
             own = label.float()
-            aim = self._target_labels(own, rng, share)
+            target = self._target_labels(own, rng, share)
             both = int(rng.step[0]) % self.critic_steps == self.critic_steps - 1
             with torch.set_grad_enabled(both):
-                made = self.translator(x, aim)
-            learnt = self.critic_loss(x, made.detach(), own, rng)
-            return learnt + self.generator_loss(x, made, own, aim) if both else learnt
+                fake = self.translator(x, target)
+            critic_loss = self.critic_loss(x, fake.detach(), own, rng)
+            return critic_loss + self.generator_loss(x, fake, own, target) if both else critic_loss
 
         train_module(loss, self, train, context, self.plan)
 
-    def critic_loss(self, x: Tensor, made: Tensor, own: Tensor, rng: Rng) -> Tensor:
-        """What the critic is to make small: real ones look real, made ones do not, (N,)."""
+    def critic_loss(self, x: Tensor, fake: Tensor, own: Tensor, rng: Rng) -> Tensor:
+        """The critic's loss: Wasserstein distance, label and gradient penalty, (N,).
+
+        x, fake: samples and their translations, (N, C, *outer)
+        own: the labels of x, (N,)
+        rng: one stream per sample
+        """
         mix = rng.fork("mix").uniform((1,) * (x.ndim - 1)).to(x)
-        (real, logit), (false, _) = self.critic(x), self.critic(made)
-        steep = self.critic.slope_penalty(mix * x + (1 - mix) * made)
+        (real, logit), (false, _) = self.critic(x), self.critic(fake)
+        penalty = self.critic.slope_penalty(mix * x + (1 - mix) * fake)
         return (
             false
             - real
             + self.weights.classify * self._classification_loss(logit, own)
-            + self.weights.penalty * steep
+            + self.weights.penalty * penalty
         )
 
-    def generator_loss(self, x: Tensor, made: Tensor, own: Tensor, aim: Tensor) -> Tensor:
-        """What the translator is to make small, for `made` under the label `aim` and for the
-        sample under its own, which is to stay as it is, (N,). Nothing of it reaches the critic."""
+    def generator_loss(self, x: Tensor, fake: Tensor, own: Tensor, target: Tensor) -> Tensor:
+        """The generator's loss: of the translation to another label, of that to the sample's own,
+        and of the difference of the latter from the sample, (N,). No gradient reaches the critic.
+
+        x, fake: samples and their translations to `target`, (N, C, *outer)
+        own, target: labels, (N,)
+        """
         fixed = self.translator(x, own)
         there, here = (
-            self._translation_loss(x, made, own, aim),
+            self._translation_loss(x, fake, own, target),
             self._translation_loss(x, fixed, own, own),
         )
         return there + here + self.weights.identity * _mean_absolute_difference(x, fixed)
 
-    def _translation_loss(self, x: Tensor, made: Tensor, own: Tensor, aim: Tensor) -> Tensor:
-        """It looks real, and of the label it was made for, and can be undone."""
+    def _translation_loss(self, x: Tensor, fake: Tensor, own: Tensor, target: Tensor) -> Tensor:
+        """A translation's loss: critic, label, and the error after the translation back, (N,)."""
         frozen = {key: value.detach() for key, value in self.critic.named_parameters()}
-        real, logit = functional_call(self.critic, frozen, (made,))
-        back = _mean_absolute_difference(x, self.translator(made, own))
+        real, logit = functional_call(self.critic, frozen, (fake,))
+        back = _mean_absolute_difference(x, self.translator(fake, own))
         return (
             -real
-            + self.weights.classify * self._classification_loss(logit, aim)
+            + self.weights.classify * self._classification_loss(logit, target)
             + self.weights.restore * back
         )
 
@@ -197,21 +225,21 @@ class FixedPointGAN(Method):
         return entropy(logit, label, reduction="none")
 
     def _target_labels(self, own: Tensor, rng: Rng, share: float) -> Tensor:
-        """The label to translate to, (N,). share: of the diseased, where it is drawn."""
+        """The labels to translate to, (N,); share: of diseased ones, where they are drawn."""
         if self.target == "other":
             return 1 - own
         return (rng.fork("target").uniform() < share).to(own)
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        made = self.translator(self.canvas.forward(x), torch.zeros(len(x), device=x.device))
-        normal = self.canvas.inverse(made).expand(len(levels), *x.shape)
+        healthy = self.translator(self.canvas.forward(x), torch.zeros(len(x), device=x.device))
+        normal = self.canvas.inverse(healthy).expand(len(levels), *x.shape)
         map = (normal - x).abs().mean(2)
         flat = map.flatten(2)
         return Detection(flat.amax(2) if self.judged == "max" else flat.mean(2), map, normal)
 
 
 def _diseased_share(train: Split, most: int = 1024) -> float:
-    """The share of the diseased, among so many samples at most, evenly spread."""
+    """The share of diseased samples, of `most` at most, evenly spaced."""
     labels = [bool(train[i].label) for i in evenly_spaced_indices(len(train), most)]
     return sum(labels) / max(len(labels), 1)
 

@@ -1,19 +1,24 @@
-"""Guided diffusion: encode a sample, and decode it towards what a classifier calls healthy.
+"""Guided diffusion: encode a sample with DDIM and decode it with classifier guidance to healthy.
 
 Wolleb et al., "Diffusion Models for Medical Anomaly Detection", MICCAI 2022.
 https://arxiv.org/abs/2203.04306 https://github.com/JuliaWolleb/diffusion-anomaly
 
-As in the authors' code: both kinds are trained on, with image labels (0 healthy, 1 diseased); the
-network is told the label, learns its variance and is not clipped after guidance; the classifier is
-noise-aware, half a UNet; data in [0, 1]; the map is the sum of absolute differences over channels.
-Differs, and named where an argument brings theirs back: nothing is drawn before encoding
-(`first_noise`), which goes up from level 0 to the level that decoding starts from (`index_shift`:
-from 2 to 501, then down from 499); x_0 is clipped to [0, 1], theirs to [-1, 1] (`clip`); the
-classifier hears the network's own timesteps when steps are left out, theirs the number of the step
-(`classifier_hears="index"`). Of the DDPM variant (`sampler="ddpm"`), samples are disturbed to the
-level the chain starts from (`start_level=500` is theirs, whatever that level), and the last step,
-whose variance is 0, is not guided (`guide_last`). Their labels of CheXpert are the other way round,
-so that healing led to disease (`target="diseased", encode_label="diseased"`).
+As in the authors' code: trained on healthy and diseased samples with image labels (0 healthy, 1
+diseased); the network is conditioned on the label, learns its variance, and its estimates are not
+clipped after guidance; the classifier of noisy samples is the encoder of a UNet; data in [0, 1];
+the map is the sum of absolute differences over channels.
+
+Differs, with the argument that restores theirs: no noise is added before encoding (`first_noise`);
+encoding goes from level 0 to the level that decoding starts from (`index_shift`: from 2 to 501,
+then down from 499); x_0 is clipped to [0, 1], theirs to [-1, 1] (`clip`); when steps are left out
+the classifier gets the network's timesteps, theirs the number of the step
+(`classifier_hears="index"`). Of the DDPM variant (`sampler="ddpm"`): noise is added up to the level
+that the chain starts from (theirs: always up to 500, `start_level=500`), and the last step, whose
+variance is 0, is not guided (`guide_last`). Their labels of CheXpert are swapped, which led to
+disease (`target="diseased", encode_label="diseased"`).
+
+The averaged weights (EMA, decay 0.9999) are judged. The commands in the authors' README name a file
+of plain weights (`model.pt`; files of averages are called `ema_...`): `ema=None` gives those.
 """
 
 from __future__ import annotations
@@ -21,7 +26,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -95,9 +100,10 @@ class GuidedQuirks:
 
     first_noise: noise of level 1 is added before encoding.
     index_shift: encoding goes from level 2 to one above the level, decoding from one below.
-    classifier_hears: of DDIM, the level, or the place among the steps taken.
-    start_level: of DDPM, the level that samples are brought to, whatever that of the chain.
-    guide_last: of DDPM, the step to level 0 is guided too, by the variance of the one before.
+    classifier_hears: the time that DDIM passes to the classifier: the level, or the number of the
+    step.
+    start_level: the level up to which DDPM adds noise, None for that of the chain.
+    guide_last: DDPM guides the step to level 0 too, with the variance of the step before.
     """
 
     first_noise: bool = False
@@ -123,15 +129,19 @@ CORRECTED = GuidedQuirks()
 
 
 class Guided(Method):
-    """scale: of the classifier's gradient. class_cond: the network is told the label as well;
-    encode_label: as which, while encoding: "predicted" is the classifier's guess, "null" is none
-    at all, which no training has shown it. target: what decoding leads to.
+    """Reconstruct each sample as healthy; the map is the absolute difference, summed over channels.
 
-    attention, classifier_attention: at which resolutions. classifier_max_level: the highest that it
-    is trained at. rescale: stretch a sample and what it became to [0, 1] each before comparing, as
-    theirs do on CheXpert. judged: the score is the map's mean, or the classifier's logit of
-    disease, which is supervised. guide_last: the step to level 0 too, by the variance of the one
-    before. classifier_hears: of DDIM, the level, or the place among the steps taken.
+    class_cond: the network is conditioned on the label.
+    clip: range of the estimates of x_0 before guidance, None for no clipping.
+    sampler: ddim encodes and decodes along the ODE, ddpm adds noise and samples.
+    scale: of the classifier's gradient.
+    sampling_steps: network calls of a chain, None for one per level.
+    encode_label: the label while encoding: "predicted" by the classifier, or "null" for none, which
+    the network was never trained with.
+    target: the label that decoding is guided to.
+    rescale: stretch the sample and its reconstruction to [0, 1] each before comparing them, as
+    theirs on CheXpert.
+    judged: the score is the map's mean, or the classifier's logit of disease, which is supervised.
     """
 
     supervision = "image-labels"
@@ -181,18 +191,18 @@ class Guided(Method):
         self.classifier_max_level = classifier.classifier_max_level
 
     def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
-        def denoised(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
+        def denoising_loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
             return self.denoiser.loss(
                 self.canvas.forward(x), rng, conditioning=self._condition(label.long())
             )
 
-        def told_apart(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-            inner, most = self.canvas.forward(x), self.classifier_max_level
-            return self.classifier.loss(inner, label, rng, max_level=most)
+        def classifier_loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
+            inner, highest = self.canvas.forward(x), self.classifier_max_level
+            return self.classifier.loss(inner, label, rng, max_level=highest)
 
-        train_module(denoised, self.denoiser, train, context, self.plan, "diffusion")
+        train_module(denoising_loss, self.denoiser, train, context, self.plan, "diffusion")
         train_module(
-            told_apart, self.classifier, train, context, self.classifier_plan, "classifier"
+            classifier_loss, self.classifier, train, context, self.classifier_plan, "classifier"
         )
         if context.team.rank == 0:
             self._warn_of_weak_classifier(train, calibration, context)
@@ -201,8 +211,8 @@ class Guided(Method):
     def _warn_of_weak_classifier(
         self, train: Split, calibration: Split, context: TrainingContext
     ) -> None:
-        """Warn where the classifier does not call most normal samples, of those held out, healthy,
-        or most diseased ones, of those it has seen, diseased."""
+        """Warn where the classifier does not call most of the normal calibration samples healthy,
+        or most of the diseased training samples diseased."""
         healthy = [calibration[i].x for i in evenly_spaced_indices(len(calibration), 64)]
         some = (train[i] for i in evenly_spaced_indices(len(train), 1024))
         diseased = [sample.x for sample in some if sample.label][:64]
@@ -210,15 +220,15 @@ class Guided(Method):
             (healthy, 0, "held-out normal samples healthy"),
             (diseased, 1, "diseased training samples diseased"),
         ):
-            found = 0
+            correct = 0
             for part in (
                 torch.stack(samples).to(context.device).split(context.batch) if samples else ()
             ):
                 logits = self.classifier(self.canvas.forward(part), _constant_labels(part, 1))
-                found += int((logits.argmax(1) == label).sum())
-            if samples and 2 * found <= len(samples):
+                correct += int((logits.argmax(1) == label).sum())
+            if samples and 2 * correct <= len(samples):
                 warnings.warn(
-                    f"the classifier calls {found} of {len(samples)} {name}; guidance leads "
+                    f"the classifier calls {correct} of {len(samples)} {name}; guidance leads "
                     "nowhere: train it longer (classifier_steps) or on more diseased samples, or "
                     "see whether 0 is the label of health",
                     stacklevel=2,
@@ -230,15 +240,15 @@ class Guided(Method):
         with self._inference_clip():
             healthy = sample(inner, levels, rng)
         normal = self.canvas.inverse(healthy.view(len(levels), *inner.shape))
-        made, seen = (normal, x)
+        compared = (normal, x)
         if self.rescale:
-            made, seen = (rescale_to_unit(y, x.ndim - 1) for y in (normal, x))
-        found = Detection.from_map((made - seen).abs().sum(2), normal)
+            compared = tuple(rescale_to_unit(y, x.ndim - 1) for y in compared)
+        detection = Detection.from_map((compared[0] - compared[1]).abs().sum(2), normal)
         if self.judged == "map":
-            return found
+            return detection
         logits = self.classifier(inner, _constant_labels(inner, 1))
-        sure = (logits[:, 1] - logits[:, 0]).expand(len(levels), len(x))
-        return Detection(sure, found.map, normal)
+        score = (logits[:, 1] - logits[:, 0]).expand(len(levels), len(x))
+        return replace(detection, score=score)
 
     @contextmanager
     def _inference_clip(self) -> Iterator[None]:
@@ -250,35 +260,35 @@ class Guided(Method):
             self.denoiser.clip = trained
 
     def _reconstruct_ddim(self, inner: Tensor, levels: Sequence[int], rng: Rng) -> Tensor:
-        """Up along DDIM's ODE and down again with guidance, (L * N, C, *outer)."""
-        first, told = inner, self._condition(self._encoding_label(inner))
-        reached = [self.denoiser.schedule.to_level(at) for at in levels]
+        """Encode along DDIM's ODE and decode with guidance, (L * N, C, *outer)."""
+        first, condition = inner, self._condition(self._encoding_label(inner))
+        starts = [self.denoiser.schedule.to_level(at) for at in levels]
         if self.quirks.first_noise:
             at = torch.ones(len(inner), dtype=torch.int64, device=inner.device)
-            drawn = gaussian(rng.fork("first"), inner.shape[1:], at)
-            first = self._process.add_noise(inner, at, drawn)
+            noise = gaussian(rng.fork("first"), inner.shape[1:], at)
+            first = self._process.add_noise(inner, at, noise)
         if self.quirks.index_shift:
             ode, highest = DdimOde(self._process), self.denoiser.schedule.T
-            ways = [[min(i, highest) for i in range(2, at + 2)] for at in reached]
+            paths = [[min(i, highest) for i in range(2, at + 2)] for at in starts]
             encoded = torch.cat(
                 [
-                    run_chains(self.denoiser, ode, first, [way] * len(inner), conditioning=told)
-                    for way in ways
+                    run_chains(
+                        self.denoiser, ode, first, [path] * len(inner), conditioning=condition
+                    )
+                    for path in paths
                 ]
             )
-            downs = [sampling_levels(at - 1) for at in reached]
+            downs = [sampling_levels(at - 1) for at in starts]
         else:
             chain = SamplingConfig(self.sampling_steps)
-            up = ddim_invert(self.denoiser, first, levels, sampling=chain, conditioning=told)
-            encoded, downs = (
-                up.flatten(0, 1),
-                [sampling_levels(at, self.sampling_steps) for at in reached],
-            )
+            up = ddim_invert(self.denoiser, first, levels, sampling=chain, conditioning=condition)
+            encoded = up.flatten(0, 1)
+            downs = [sampling_levels(at, self.sampling_steps) for at in starts]
         return reverse_process(
             self.denoiser,
             encoded,
-            [way for way in downs for _ in range(len(inner))],
-            repeat_streams(rng, 1).rows(enumerate_chains(reached, len(inner), 1)[0]),
+            [path for path in downs for _ in range(len(inner))],
+            repeat_streams(rng, 1).rows(enumerate_chains(starts, len(inner), 1)[0]),
             sampling=SamplingConfig(sampler="ddim"),
             guide=classifier_guidance(
                 self._process, self._log_prob_gradient(downs, len(inner)), self.scale
@@ -288,44 +298,45 @@ class Guided(Method):
         )
 
     def _reconstruct_ddpm(self, inner: Tensor, levels: Sequence[int], rng: Rng) -> Tensor:
-        """Disturbed, and back by ancestral steps with guidance, (L * N, C, *outer)."""
-        reached = [self.denoiser.schedule.to_level(at) for at in levels]
-        index, level = enumerate_chains(reached, len(inner), 1)
+        """Add noise and denoise by ancestral steps with guidance, (L * N, C, *outer)."""
+        starts = [self.denoiser.schedule.to_level(at) for at in levels]
+        index, level = enumerate_chains(starts, len(inner), 1)
         streams, level = repeat_streams(rng, 1).rows(index), level.to(inner.device)
         if self.quirks.start_level is not None:
             level = torch.full_like(level, self.denoiser.schedule.to_level(self.quirks.start_level))
-        drawn = gaussian(streams.fork("start"), inner.shape[1:], level)
-        noised = self._process.add_noise(inner[index.to(inner.device)], level, drawn)
+        noise = gaussian(streams.fork("start"), inner.shape[1:], level)
+        noisy = self._process.add_noise(inner[index.to(inner.device)], level, noise)
         steps = Ancestral(
             self._process, StepNoise(streams.fork("step"), gaussian), variance="learned"
         )
-        downs = [sampling_levels(at, self.sampling_steps) for at in reached]
-        slope = self._log_prob_gradient(downs, len(inner))
+        downs = [sampling_levels(at, self.sampling_steps) for at in starts]
+        gradient = self._log_prob_gradient(downs, len(inner))
         return run_chains(
             self.denoiser,
-            ClassifierGuidedSampler(steps, slope, self.scale, self.quirks.guide_last),
-            noised,
-            [way for way in downs for _ in range(len(inner))],
+            ClassifierGuidedSampler(steps, gradient, self.scale, self.quirks.guide_last),
+            noisy,
+            [path for path in downs for _ in range(len(inner))],
             samples=index.tolist(),
             conditioning=self._condition(self._target_label(inner)),
         )
 
-    def _log_prob_gradient(self, ladders: Sequence[Sequence[int]], samples: int) -> LogProbGradient:
-        """What the classifier says along the ladders, each gone by so many samples."""
-        places = [{at: i for i, at in enumerate(reversed(ladder))} for ladder in ladders]
-        by_place = self.quirks.classifier_hears == "index" and self.sampler == "ddim"
+    def _log_prob_gradient(self, paths: Sequence[Sequence[int]], samples: int) -> LogProbGradient:
+        """The classifier's gradient towards the target, for chains of `samples` samples on each of
+        the paths of levels."""
+        step_numbers = [{at: i for i, at in enumerate(reversed(path))} for path in paths]
+        by_number = self.quirks.classifier_hears == "index" and self.sampler == "ddim"
 
-        def slope(x: Tensor, rows: ChainBatch) -> Tensor:
-            heard = rows.network_level
-            if by_place:
-                jobs = zip(rows.chain.tolist(), heard.tolist(), strict=True)
-                heard = heard.new_tensor([places[job // samples][at] for job, at in jobs])
-            return self.classifier.log_prob_gradient(x, heard, self._target_label(x))
+        def gradient(x: Tensor, batch: ChainBatch) -> Tensor:
+            time = batch.network_level
+            if by_number:
+                chains = zip(batch.chain.tolist(), time.tolist(), strict=True)
+                time = time.new_tensor([step_numbers[k // samples][at] for k, at in chains])
+            return self.classifier.log_prob_gradient(x, time, self._target_label(x))
 
-        return slope
+        return gradient
 
     def _target_label(self, x: Tensor) -> Tensor:
-        """The label that is decoded to, for every row."""
+        """The label that decoding is guided to, for every row, (N,)."""
         return _constant_labels(x, LABELS[self.target])
 
     def _encoding_label(self, inner: Tensor) -> Tensor:
@@ -345,12 +356,21 @@ LABELS = {"healthy": 0, "diseased": 1, "null": -1}
 
 
 def _constant_labels(x: Tensor, value: int) -> Tensor:
-    """A number for every row, (N,) int64."""
+    """The same label for every row of x, (N,) int64."""
     return torch.full((len(x),), value, device=x.device)
 
 
 def rescale_to_unit(x: Tensor, axes: int) -> Tensor:
-    """Each over its last `axes` axes to [0, 1]; one value everywhere becomes 0."""
+    """Stretch every sample over its last `axes` axes to [0, 1]; a constant sample becomes 0.
+
+    x: (..., *S)
+    axes: number of axes that belong to one sample
+
+    >>> import torch
+    >>> from adbench.methods.guided import rescale_to_unit
+    >>> rescale_to_unit(torch.tensor([[1.0, 2.0, 3.0]]), 1)
+    tensor([[0.0000, 0.5000, 1.0000]])
+    """
     over = list(range(-axes, 0))
     low = x.amin(over, keepdim=True)
     return (x - low) / (x.amax(over, keepdim=True) - low).clamp(min=1e-12)

@@ -1,7 +1,7 @@
-"""Healthy mean: the distance to the mean of the normal training samples. No diffusion, no network.
+"""Healthy mean: the distance from the mean of the normal training samples. No network.
 
-The cheapest baseline there is; it keeps everyone honest. A diffusion model that loses to it has
-learnt less than an average image.
+The cheapest baseline there is: a diffusion model that loses to it has learnt less than an average
+image.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from .base import Detection, Method
 
 
 class HealthyMean(Method):
+    """Score every pixel by its absolute difference from the mean of the normal training samples,
+    mean over channels; the score is the map's mean."""
+
     mean: Tensor  # (C, *S)
 
     def __init__(self, spec: Spec) -> None:

@@ -1,8 +1,8 @@
-"""Intensity: how bright a place is, and nothing else. Nothing is learnt.
+"""Intensity: the map is the intensity itself. Nothing is trained.
 
-On FLAIR, many lesions are the brightest thing there is; a detector that loses to this has learnt
-less than a radiologist's first glance. (Meissen et al., "Challenging current semi-supervised
-anomaly segmentation methods for brain MRI", 2021, made the point.)
+On FLAIR, many lesions are the brightest pixels of the image: a detector that loses to this baseline
+has learnt nothing of use (Meissen et al., "Challenging current semi-supervised anomaly segmentation
+methods for brain MRI", 2021).
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ from .base import Detection, Method
 
 
 class Intensity(Method):
-    """channel: the one to look at; None takes the mean of all. dark: call dark places abnormal."""
+    """Score every pixel by its intensity, (L, N, *S); the score is the map's mean.
+
+    channel: whose intensity, None for the mean over channels; ValueError for one that is not there
+    dark: dark pixels are abnormal in place of bright ones
+    """
 
     inference: ClassVar[frozenset[str]] = frozenset({"channel", "dark"})
 
@@ -35,5 +39,5 @@ class Intensity(Method):
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
         bright = x.mean(1) if self.channel is None else x[:, self.channel]
-        found = (1 - bright if self.dark else bright).clamp(min=0)  # (N, *S)
-        return Detection.from_map(found.expand(len(levels), *found.shape))
+        map = (1 - bright if self.dark else bright).clamp(min=0)  # (N, *S)
+        return Detection.from_map(map.expand(len(levels), *map.shape))

@@ -1,21 +1,22 @@
-"""LafitE: diffuse what a frozen network sees, once it is edited towards what normal places are.
+"""LafitE: diffusion on features of a frozen network, edited towards a memory of normal features.
 
 Yin et al., "LafitE: Latent Diffusion Model with Feature Editing for Unsupervised Multi-class
 Anomaly Detection", 2023. https://arxiv.org/abs/2307.08059 There is no public code.
 
-As in the paper: features of several depths in one grid of 32 x 32; a memory of 10 % of the normal
-places, a greedy core-set; at inference every place is replaced by a weighted mean of the memory's
-nearest, all is disturbed to the noise level and brought back by DDIM; the distance to the features
-as they were is the map, stretched and blurred, and the maximum of its local mean the score.
+As in the paper: features of several depths on one grid of 32 x 32; a memory of 10 % of the normal
+feature vectors, chosen as a greedy core-set; at inference every vector is replaced by a weighted
+mean of its nearest in the memory, noise is added up to the noise level, and DDIM reconstructs; the
+distance to the features before editing, resized and blurred, is the map, and the maximum of its
+local mean the score.
 
-The paper does not say, and here stands a guess: how many neighbours and what weights (5, a softmax
-over distances), the noise level (it was chosen on pseudo-anomalies, which the protocol does with
-`level=pseudo`; `published` is a stand-in), steps of DDIM, where the UNet attends and what it
-predicts, that features are standardised, and the size of the pooling window (UniAD's). Differs: the
-features are EfficientNet-lite0's, whose weights a package ships, not EfficientNet-B4's; the memory
-is chosen from at most `bank` training samples; the learning rate falls along a cosine, theirs once,
-after 800 of 1000 epochs. `edit=False` is the paper's ablation, and level 0 the memory without
-diffusion.
+The paper does not say, and these are our choices: how many neighbours and which weights (5, a
+softmax over distances), the noise level (theirs was chosen on synthetic anomalies, as the protocol
+does with `level=pseudo`; `published` is a placeholder), the steps of DDIM, where the UNet attends
+and what it predicts, that features are standardised, and the size of the pooling window (UniAD's).
+Differs: features of EfficientNet-lite0, whose weights a package ships, not of EfficientNet-B4; the
+memory is chosen from at most `bank` training samples; the learning rate decays along a cosine,
+theirs once, after 800 of 1000 epochs. `edit=False` is the paper's ablation; level 0 is the memory
+without diffusion. No average of weights (EMA) is used.
 """
 
 from __future__ import annotations
@@ -54,11 +55,12 @@ them four times."""
 
 @dataclass(frozen=True)
 class MemoryConfig:
-    """The memory of normal places.
+    """The memory of normal feature vectors.
 
-    share: of the normal places that the memory keeps.
-    bank: number of training samples that they come from.
-    neighbours, weights: of the memory, whose weighted mean replaces a place.
+    share: of the normal vectors that the memory stores.
+    bank: number of training samples that they come from at most.
+    neighbours, weights: of the weighted mean that replaces a vector, see
+    `MemoryBank.replace_by_neighbours`.
     edit: whether features are edited at all.
     """
 
@@ -77,12 +79,17 @@ MEMORY = MemoryConfig()
 
 
 class LafitE(Method):
-    """grid: places along the longest axis; the UNet wants multiples of its halvings, and the grid
-    is stretched to them. predicts: noise of more features than the UNet is wide does not pass
-    through it; "clean" asks less of a narrow one. share: of the normal places that the memory
-    keeps. neighbours, weights: as `coreset.Bank.edited` has them. edit: whether features are edited
-    at all. blur: a deviation, and pool: the side of the window that the score averages over, in
-    pixels of `size`, which is at least SMALLEST along the shorter side."""
+    """Score every pixel by the distance of its features from their reconstruction.
+
+    size: pixels along the longest axis; at least MIN_INPUT_SIDE along the shortest.
+    features: name of the frozen network.
+    grid: positions of the features along the longest axis, padded to what the UNet can halve.
+    predicts: what the UNet predicts; noise of more features than the UNet is wide does not pass
+    through it, and "clean" asks less of a narrow one.
+    sampling_steps: of DDIM, None for one per level.
+    blur: standard deviation of the map's blur in pixels of `size`.
+    pool: side of the window of the score's local mean in pixels of `size`.
+    """
 
     levels, published = (50, 100, 200, 300, 400, 600), 200
     ndims = frozenset({2})
@@ -132,35 +139,40 @@ class LafitE(Method):
         train_module(loss, self.denoiser, train, context, self.plan, "diffusion")
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        seen = self.codec.encode(self.canvas.forward(x))  # (N, K, *grid)
-        start = (
-            self.memory.replace_by_neighbours(
-                seen, self.memory_config.neighbours, self.memory_config.weights
-            )
-            if self.memory_config.edit
-            else seen
-        )
+        original = self.codec.encode(self.canvas.forward(x))  # (N, K, *grid)
+        start, memory = original, self.memory_config
+        if memory.edit:
+            start = self.memory.replace_by_neighbours(original, memory.neighbours, memory.weights)
         normal = reconstruct(self.denoiser, start, levels, rng, sampling=self.chain)[:, :, 0]
         square = torch.zeros_like(normal[:, :, 0])
-        for one, other in zip(normal.unbind(2), seen.unbind(1), strict=True):
-            square += (one - other).square()  # in this order, in any batch
-        apart = square.sqrt().flatten(0, 1)[:, None]  # (L * N, 1, *grid)
-        wide = gaussian_blur(resize(apart, self.canvas.padded_shape)[:, 0], self.blur)
+        for restored, feature in zip(normal.unbind(2), original.unbind(1), strict=True):
+            square += (restored - feature).square()  # in this order, in any batch
+        distance = square.sqrt().flatten(0, 1)[:, None]  # (L * N, 1, *grid)
+        wide = gaussian_blur(resize(distance, self.canvas.padded_shape)[:, 0], self.blur)
         score = maximum_local_mean(wide, self.pool).view(len(levels), len(x))
-        found = self.canvas.inverse(wide[:, None])[:, 0]
-        return Detection(score, found.view(len(levels), len(x), *x.shape[2:]))
+        map = self.canvas.inverse(wide[:, None])[:, 0]
+        return Detection(score, map.view(len(levels), len(x), *x.shape[2:]))
 
     @torch.no_grad()
     def _fill_memory(self, train: Split, context: TrainingContext) -> None:
-        chosen, seen = evenly_spaced_indices(len(train), self.memory_config.bank), []
-        for start in range(0, len(chosen), 64):
-            x = torch.stack([train[i].x for i in chosen[start : start + 64]]).to(context.device)
-            seen.append(self.codec.encode(self.canvas.forward(x)))
-        places = torch.cat(seen).movedim(1, -1).flatten(0, 2)  # (M, K)
-        self.memory.fill(places, self.memory_config.share, context)
+        index, features = evenly_spaced_indices(len(train), self.memory_config.bank), []
+        for start in range(0, len(index), 64):
+            x = torch.stack([train[i].x for i in index[start : start + 64]]).to(context.device)
+            features.append(self.codec.encode(self.canvas.forward(x)))
+        vectors = torch.cat(features).movedim(1, -1).flatten(0, 2)  # (M, K)
+        self.memory.fill(vectors, self.memory_config.share, context)
 
 
 def maximum_local_mean(maps: Tensor, side: int) -> Tensor:
-    """Of maps (M, H, W), the highest mean in any square of that side, or as large as there is."""
+    """The highest mean of each map over any square window, (M,).
+
+    maps: (M, H, W)
+    side: of the window, or the map's own side where that is smaller
+
+    >>> import torch
+    >>> from adbench.methods.lafite import maximum_local_mean
+    >>> maximum_local_mean(torch.tensor([[[0.0, 0.0, 1.0], [0.0, 0.0, 1.0]]]), 2)
+    tensor([0.5000])
+    """
     window = [min(side, n) for n in maps.shape[1:]]
     return avg_pool2d(maps[:, None], window, 1).flatten(1).amax(1)

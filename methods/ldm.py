@@ -1,24 +1,24 @@
-"""LDM: disturb and heal a sample's code where the code itself is improbable, or all of it.
+"""LDM: add noise to the latent code of a sample, and inpaint it where it is improbable.
 
 Pinaya et al., "Fast Unsupervised Brain Anomaly Detection and Segmentation with Diffusion Models",
 MICCAI 2022. https://arxiv.org/abs/2206.03461 The authors' pipeline was never released; parts of it
 are in https://github.com/Project-MONAI/GenerativeModels.
 
 `healing="masked"` is the paper's: the divergence of the reverse steps between levels 400 and 600
-says which places of the code are improbable, those beyond the 97.5th percentile of held-out samples
-are healed from level 500, the rest stays. These numbers are from descriptions of the paper, not
-from its code. `healing="plain"`, a baseline of Wolleb et al., arXiv 2403.11667, brings all of the
-code 300 of 1000 levels there and back.
+says which positions of the code are improbable; those above the 97.5th percentile of calibration
+samples are inpainted from level 500, the others do not change. These numbers are from descriptions
+of the paper, not from its code. `healing="plain"`, a baseline of Wolleb et al., arXiv 2403.11667,
+adds noise to the whole code up to level 300 of 1000 and reconstructs it.
 
-UNet and rates are those of MONAI's 2-D tutorial, on the VQ-VAE of that baseline (on the tutorial's
-autoencoder: `coder="kl", beta="linear_latent", looks=0.001, adversary=0.01`, whose discriminator
-then learns at 5e-4 and is heard after a tenth of the training). Differs from the
-pieces in MONAI, and named where an argument brings theirs back: latents are not clamped to -1..1
-(`clamped`), and brought to unit variance by a factor measured on 512 samples and kept (`measured`:
-theirs the first batch of 64); noise is drawn anew for every level of the divergence (`one_noise`);
-the autoencoder is judged by its error alone unless `looks` and `adversary` have a weight. Signals
-are not resized and get the network `signal_windows.SIGNAL_UNET`; the autoencoder sees them about 0,
-in the unit that `amplitude` names, and residuals are measured in it, as in DDPM-OOD.
+UNet and learning rates are those of MONAI's 2-D tutorial, on the VQ-VAE of that baseline (on the
+tutorial's autoencoder: `coder="kl", beta="linear_latent", looks=0.001, adversary=0.01`, whose
+discriminator then learns at 5e-4 and counts after a tenth of the training). Differs from the pieces
+in MONAI, with the argument that restores theirs: latents are not clamped to -1..1 (`clamped`), and
+have unit variance by a factor that is measured on 512 samples and stored (`measured`: theirs on the
+first batch of 64); noise is drawn anew for every level of the divergence (`one_noise`); the
+autoencoder is trained by its error alone unless `looks` and `adversary` have a weight. Signals are
+not resized and get the network `signal_windows.SIGNAL_UNET`; the autoencoder sees them about 0, in
+the unit that `amplitude` names, and residuals are measured in it, as in DDPM-OOD.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class CodecConfig:
     autoencoder; None for (128, 256) or (128, 128, 256).
     latent_channels: None for 8 or 3.
     codes, code_decay: of a codebook.
-    latent_kind: whether what is diffused was quantised or will be.
+    latent_kind: whether diffusion is on quantised codes, or on codes that decoding quantises.
     looks, adversary: weights of a perceptual and of an adversarial loss.
     adversary_lr: learning rate of the discriminator.
     adversary_start: the step from which on the adversarial loss counts; the tutorial's condition
@@ -122,17 +122,22 @@ CORRECTED = LDMQuirks()
 
 
 class LDM(Method):
-    """coder_widths: channels after each halving of the VQ-VAE, or at each resolution of the KL
-    autoencoder; None for (128, 256) or (128, 128, 256). latent_channels: None for 8 or 3. codes,
-    code_decay: of a codebook; latent_kind: whether what is diffused was quantised or will be.
-    looks, adversary: weights of a perceptual and an adversarial loss of it. widths to
-    head_channels: of the UNet; None for (128, 256, 512), 2, at the lower two and (0, 256, 512).
+    """Inpaint improbable positions of a latent code, or reconstruct all of it; the map is the
+    absolute residual, mean over channels.
 
-    divergence: the lowest and the highest level it is taken at, and how many, evenly spaced;
-    quantile: of held-out samples', beyond which a place is healed; calibration: how many samples
-    shown: the residual of the input or, "decoded", of what the autoencoder alone makes of it;
-    "weighted": the first times `weight`, the mask or the divergence, with a blur of so many places
-    in deviation; "divergence": that alone. judged: what is averaged.
+    codec: of the autoencoder.
+    network: None for widths (128, 256, 512), two residual blocks, attention at the lower two
+    resolutions with 256 and 512 channels a head.
+    divergence: the lowest and the highest level of it, and how many, evenly spaced.
+    quantile: of the divergence of calibration samples, above which a position is inpainted.
+    calibration: number of calibration samples at most.
+    healing: inpaint improbable positions ("masked"), or reconstruct the whole code ("plain").
+    sampling_steps: network calls of a chain, None for one per level.
+    shown: the map: the residual of the input, or of the decoded code ("decoded"); "weighted", that
+    of the input times `weight`, the mask or the divergence, after a blur with standard deviation
+    `blur` in pixels; "divergence", the divergence itself.
+    judged: the score is the mean of the map, or of the divergence.
+    amplitude: the unit of signals.
     """
 
     levels, published = (100, 200, 300, 400, 500, 600, 750), 500

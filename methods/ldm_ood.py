@@ -1,22 +1,22 @@
-"""LDM-OOD: DDPM-OOD in the codes of a VQ-VAE, for what is too large to be diffused itself.
+"""LDM-OOD: DDPM-OOD on the latent codes of a VQ-VAE, for samples too large for diffusion itself.
 
 Graham et al., "Unsupervised 3D Out-of-Distribution Detection with Latent Diffusion Models", MICCAI
 2023. https://arxiv.org/abs/2307.03777 https://github.com/marksgraham/ddpm-ood
 
 As in the authors' code: quantised codes, PLMS from every `skip`-th of 100 levels, decoded and
-compared with the input in [0, 1] by squared error, z-scores, their mean. Differs: codes have unit
-variance (`scaled=False`: as they come, theirs) and begin at encodings of the data; z-scores are of
-held-out samples that nothing was trained on; chains as in DDPM-OOD (`lagged`, `leaking`,
-`final_noise`). Codes times `b_scale` are divided by it before they are decoded (`late_division`:
-what is decoded is). The autoencoder's looks are to a network that a package ships,
-EfficientNet-lite0, and not LPIPS of AlexNet (`features="lpips"`: of SqueezeNet); no perceptual
-distance is judged by unless `perceptual` names its network, of volumes all planes across each axis,
-where their code keeps the last axis alone. A map is added, the mean over starts of the squared
-error in held-out deviations.
+compared with the input in [0, 1] by squared error, z-scores, their mean. Differs, with the argument
+that restores theirs: codes have unit variance (`scaled=False`) and the codebook begins at encodings
+of the data; z-scores are of calibration samples that are not trained on; chains as in DDPM-OOD
+(`lagged`, `leaking`, `final_noise`); codes are divided by `b_scale` before they are decoded
+(`late_division`: what is decoded is). The perceptual loss of the autoencoder uses
+EfficientNet-lite0, whose weights a package ships, not LPIPS of AlexNet (`features="lpips"`: of
+SqueezeNet); scores use no perceptual distance unless `perceptual` names its network, of volumes all
+planes across each axis, where their code uses the last axis alone. A map is added: the mean over
+starts of the squared error in standard deviations of calibration samples.
 
 Signals are not resized, get the network `signal_windows.SIGNAL_UNET`, and their autoencoder is
-judged by its error alone, as in https://github.com/ismaelmreno/ddpm-ood-signals; it sees them about
-0, in the unit that `amplitude` names, as in DDPM-OOD, and nothing decoded is clamped.
+trained by its error alone, as in https://github.com/ismaelmreno/ddpm-ood-signals; it sees them
+about 0, in the unit that `amplitude` names, as in DDPM-OOD, and reconstructions are not clamped.
 """
 
 from __future__ import annotations
@@ -59,12 +59,14 @@ class CodecConfig:
 
     coder_widths: channels after each halving.
     latent_channels, codes, code_decay: of its codebook.
-    latent_kind: whether what is diffused was quantised or will be.
-    looks, spectrum, adversary: weights of a perceptual, a spectral and an adversarial loss;
-    features: the network of the first.
-    adversary_start: the step from which on the last counts; adversary_warmup: steps from there in
-    which its weight rises linearly (theirs on demand: 2_500, 50 of 300 epochs); adversary_lr:
-    learning rate of the discriminator.
+    latent_kind: whether diffusion is on quantised codes, or on codes that decoding quantises.
+    looks, spectrum, adversary: weights of a perceptual, a spectral and an adversarial loss, of
+    images and volumes.
+    features: network of the perceptual loss.
+    adversary_start: the step from which on the adversarial loss counts.
+    adversary_warmup: steps from there in which its weight rises linearly; theirs, where it is
+    switched on, 50 of 300 epochs: 2500.
+    adversary_lr: learning rate of the discriminator.
     coder_steps, coder_batch, coder_lr: of its training.
     """
 
@@ -110,16 +112,19 @@ CORRECTED = LDMOODQuirks()
 
 
 class LDMOOD(Method):
-    """coder_widths: channels after each halving of the VQ-VAE; latent_channels, codes, code_decay:
-    of its codebook; latent_kind: whether what is diffused was quantised or will be. looks,
-    spectrum, adversary: weights of a perceptual, a spectral and an adversarial loss of it;
-    adversary_start, adversary_warmup: the step from which on the last is heard, and in how many its
-    weight rises; adversary_lr: what it learns at.
+    """Reconstruct a latent code from many levels, and score its errors in standard deviations.
 
-    widths to head_channels: of the UNet; None for (128, 256, 256), 1, at the lowest and 256.
-    snr_shift: how many times the schedule's signal-to-noise. sampling_steps, skip: the grid of
-    levels, and every so many of them a start, from min_level up. amplitude: the unit of signals.
-    calibration: held-out samples looked at."""
+    codec: of the VQ-VAE.
+    b_scale: factor of the codes.
+    network: None for widths (128, 256, 256), one residual block, attention at the lowest resolution
+    with 256 channels a head.
+    snr_shift: factor of the schedule's signal-to-noise ratio.
+    sampling_steps, skip: levels of the grid, and every so many of them a start.
+    min_level: no chain starts below it.
+    perceptual: name of the network whose distance is a second measure.
+    calibration: number of calibration samples at most.
+    amplitude: the unit of signals.
+    """
 
     levels, published = (250, 500, 750, 1000), 1000
     unit: Tensor | None  # (), of the amplitude of signals

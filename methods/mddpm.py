@@ -72,10 +72,17 @@ MARGIN = 5 / 96
 
 
 class MDDPM(Method):
-    """patch, stride, inpaint, aggregate, generator, clip_clean: as pDDPM has them. cuts: at most so
-    many rectangles are pasted, 0 for none; share: their largest side in terms of the foreground's,
-    the smallest is half of it. band: the half-widths, in steps of the spectrum, that low and high
-    are told apart at."""
+    """mDDPM: pDDPM whose training pastes frequency components of a sample into its input.
+
+    patch, stride, inpaint, power, repeats, aggregate, clip_clean: as in pDDPM.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.engine.networks.unet_config import MiddleAttentionUNetConfig
+    >>> from adbench.methods.mddpm import MDDPM
+    >>> network = MiddleAttentionUNetConfig(8, (1, 2), 1, head_channels=8)
+    >>> len(MDDPM(Spec(1, (16, 16)), size=None, network=network, patch=8).tiles)
+    4
+    """
 
     levels, published = (100, 200, 300, 400, 500, 600, 750), 500
     inference = frozenset({"stride", "aggregate", "repeats", "clip_clean"})

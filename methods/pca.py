@@ -1,4 +1,4 @@
-"""PCA: what is left of a sample after projecting it on the main directions of normal ones.
+"""PCA: the residual of a sample's projection onto the principal components of normal samples.
 
 The linear autoencoder; on brain slices it is hard to beat with a small budget.
 """
@@ -21,9 +21,11 @@ from .base import Detection, Method
 
 
 class PCA(Method):
-    """components: directions kept, as far as there are samples for them
-    samples: at most so many training samples are looked at, evenly spaced over the split: the
-        Gram matrix of all of them is held in memory, and the samples themselves
+    """Score every pixel by the absolute residual, mean over channels; the score is the map's mean.
+
+    components: number of principal components, fewer where there are too few samples
+    samples: number of training samples at most, evenly spaced over the split: they and their Gram
+        matrix are in memory
     """
 
     mean: Tensor  # (D,), D = C * prod(S)
@@ -41,24 +43,24 @@ class PCA(Method):
         self.register_buffer("basis", torch.zeros(components, size))
 
     def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
-        chosen = [train[i].x.flatten() for i in evenly_spaced_indices(len(train), self.samples)]
-        rows = torch.stack(chosen).double()  # (M, D)
+        index = evenly_spaced_indices(len(train), self.samples)
+        rows = torch.stack([train[i].x.flatten() for i in index]).double()  # (M, D)
         self.mean.copy_(rows.mean(0))
         rows -= rows.mean(0)
-        strength, mixed = torch.linalg.eigh(rows @ rows.T)  # ascending
-        kept = (strength > 1e-9 * strength[-1].clamp(min=1e-12)).nonzero().flatten()
-        kept = kept.flip(0)[: len(self.basis)]
-        basis = (mixed[:, kept] / strength[kept].sqrt()).T @ rows
+        eigenvalues, eigenvectors = torch.linalg.eigh(rows @ rows.T)  # ascending
+        largest = (eigenvalues > 1e-9 * eigenvalues[-1].clamp(min=1e-12)).nonzero().flatten()
+        largest = largest.flip(0)[: len(self.basis)]
+        basis = (eigenvectors[:, largest] / eigenvalues[largest].sqrt()).T @ rows
         self.basis.zero_()
-        self.basis[: len(kept)] = basis.float()
+        self.basis[: len(largest)] = basis.float()
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        normal = torch.stack([self._project(one.flatten()) for one in x]).view_as(x)
-        found = (x - normal).abs().mean(1)  # (N, *S)
+        normal = torch.stack([self._project(sample.flatten()) for sample in x]).view_as(x)
+        map = (x - normal).abs().mean(1)  # (N, *S)
         return Detection.from_map(
-            found.expand(len(levels), *found.shape), normal.expand(len(levels), *x.shape)
+            map.expand(len(levels), *map.shape), normal.expand(len(levels), *x.shape)
         )
 
-    def _project(self, one: Tensor) -> Tensor:
-        """(D,), one sample at a time: a product's last digits depend on how many rows it has."""
-        return self.mean + self.basis.T @ (self.basis @ (one - self.mean))
+    def _project(self, sample: Tensor) -> Tensor:
+        """Project one sample (D,): a product's last digits depend on how many rows it has."""
+        return self.mean + self.basis.T @ (self.basis @ (sample - self.mean))

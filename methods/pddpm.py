@@ -1,4 +1,4 @@
-"""pDDPM: heal a sample patch by patch, each patch from its untouched surroundings.
+"""pDDPM: reconstruct a sample patch by patch, each from its surroundings without noise.
 
 Behrendt et al., "Patched Diffusion Models for Unsupervised Anomaly Detection in Brain MRI",
 MIDL 2023. https://arxiv.org/abs/2303.03758
@@ -54,11 +54,24 @@ CORRECTED = PDDPMQuirks()
 
 
 class PDDPM(Method):
-    """patch: side of a patch in pixels of the canvas; stride: between patches at inference, `patch`
-    if None. boxes: where training disturbs: cells of the grid, or at random, all of the box inside
-    or "overhanging" so that every place is covered alike. inpaint: only the inside of the box
-    counts. aggregate: overlapping patches are cut (the last wins) or averaged. generator: of the
-    simplex noise of images. clip_clean: clamp the estimate of x_0 to the data's range.
+    """pDDPM: the absolute error of a sample reconstructed patch by patch.
+
+    patch: side of a patch in pixels of the canvas.
+    stride: distance of patches at inference, `patch` if None.
+    inpaint: in training the error counts inside of the box only.
+    boxes: where training adds noise: cells of the grid, or random boxes, all of them inside or
+        "overhanging" so that every pixel is covered alike.
+    power: of the absolute error in the loss.
+    repeats: draws of noise whose reconstructions are averaged.
+    aggregate: overlapping patches are cut (the last one counts) or averaged.
+    clip_clean: clamp the estimate of x_0 to the data's range.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.engine.networks.unet_config import MiddleAttentionUNetConfig
+    >>> from adbench.methods.pddpm import PDDPM
+    >>> network = MiddleAttentionUNetConfig(8, (1, 2), 1, head_channels=8)
+    >>> len(PDDPM(Spec(1, (16, 16)), size=None, network=network, patch=8, stride=4).tiles)
+    9
     """
 
     levels, published = (100, 200, 300, 400, 500, 600, 750), 500

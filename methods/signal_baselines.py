@@ -1,8 +1,8 @@
-"""One number of a signal, and how far it is from that of normal ones: the cheapest baselines.
+"""Baselines for signals: one feature, and its distance from that of normal training samples.
 
-RMS is loudness, kurtosis how much it bursts, spectral flatness how much it is like noise. A
-detector of signals that loses to one of them has found out what a multimeter knows; without
-normalised amplitudes RMS alone separates many radio sources.
+RMS measures loudness, kurtosis bursts, spectral flatness the likeness to noise. A detector that
+loses to one of them has learnt less than a single number says; where amplitudes are not normalised,
+RMS alone separates many radio sources.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from .base import Detection, Method
 
 
 class SignalFeature(Method):
-    """The score is the distance from the mean of normal training samples in their deviations.
-    It cannot tell where."""
+    """Score a signal by the distance of its feature from the mean of the normal training samples,
+    in their standard deviations. There is no map."""
 
     ndims = frozenset({1})
     mean: Tensor  # () of the feature, float64
@@ -47,21 +47,22 @@ class SignalFeature(Method):
         self.deviation.copy_(rows.std().clamp(min=1e-9))
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        each = torch.cat([self.feature(one[None]) for one in x])  # one by one: alike in any batch
-        score = ((each - self.mean) / self.deviation).abs().to(x.dtype)
+        rows = torch.cat([self.feature(row[None]) for row in x])  # one by one: alike in any batch
+        score = ((rows - self.mean) / self.deviation).abs().to(x.dtype)
         return Detection(score.expand(len(levels), -1))
 
 
 class RMS(SignalFeature):
-    """The root mean square in decibels, over all channels; no phase changes it."""
+    """The root mean square over all channels, in decibels; independent of the phase."""
 
     def feature(self, x: Tensor) -> Tensor:
         return 10 * power(x).clamp(min=1e-12).log10()
 
 
 class Kurtosis(SignalFeature):
-    """Of the envelope, the channels' root sum of squares: the mean fourth power over the square of
-    the mean square. Constant envelope 1, complex white noise 2, rare bursts more."""
+    """The kurtosis of the envelope (the root sum of squares of the channels): its mean fourth power
+    over the square of its mean square. 1 for a constant envelope, 2 for complex white noise, more
+    for rare bursts."""
 
     def feature(self, x: Tensor) -> Tensor:
         envelope = (x - SILENCE).double().square().sum(1)
@@ -69,9 +70,9 @@ class Kurtosis(SignalFeature):
 
 
 class SpectralFlatness(SignalFeature):
-    """Geometric over arithmetic mean of the power spectrum, in decibels, of the complex signal
-    where there are two channels; else of each channel, and their mean. A tone is far below 0;
-    white noise is near -2.5."""
+    """The spectral flatness: the geometric over the arithmetic mean of the power spectrum, in
+    decibels; of the complex signal where there are two channels, else the mean over channels. Far
+    below 0 for a tone, near -2.5 for white noise."""
 
     def feature(self, x: Tensor) -> Tensor:
         wave = (x - SILENCE).double()

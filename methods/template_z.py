@@ -1,6 +1,6 @@
-"""Template z: how many standard deviations a place is from the mean of normal samples, there.
+"""Template z: the distance from the mean of normal samples in standard deviations, per pixel.
 
-The per-pixel normal model; what a statistician would do before anybody trains a network.
+A normal distribution for every pixel; what a statistician would do before anybody trains a network.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ from .base import Detection, Method
 
 
 class TemplateZ(Method):
-    """floor: added to every standard deviation, in units of x: where normal samples never differ
-    (background), a difference of this size counts as 1."""
+    """Score every pixel by its absolute z-score, mean over channels; the score is the map's mean.
+
+    floor: added to every standard deviation, in units of x: where normal samples never differ
+        (background), a difference of this size has a z-score of 1
+    """
 
     mean: Tensor  # (C, *S)
     spread: Tensor  # (C, *S)

@@ -1,21 +1,20 @@
-"""THOR: on the way back, put the input back wherever it already looks healthy.
+"""THOR: blend the input back in during the reverse process where it already looks healthy.
 
 Bercea et al., "Diffusion Models with Implicit Guidance for Medical Anomaly Detection", MICCAI 2024.
 https://arxiv.org/abs/2403.08464 https://github.com/ci-ber/THOR_DDPM
 
 As in the authors' code: AutoDDPM's network; every 50 levels a map, the perceptual distance times
 the residual over its maximum; at three levels the estimate and the input are blended by that map,
-closed and widened, and disturbed again with the noise that the chain began with; the map is the
-harmonic mean of all on the way. Differs, and named where an argument brings theirs back: the
-network learns from the range that it is shown at inference, [-1, 1] (`train_unit`: from [0, 1]);
-what is blended is disturbed to the level that the chain goes on from (`renoise_late`: one above);
-negative values outlive it (`clamp_unit`); the perceptual map is normalised once
-(`double_normalise`); noise is drawn per sample (`shared_noise` has one field for all, as theirs
-does of simplex noise). Differs for good: perceptual maps are blurred along the image's axes alone,
-theirs across the batch too; the network predicts the noise, one of their trainers has it predict
-twice the noise less one. Perceptual distances are of the network that a package ships, unless
-`features` names another. For simplex noise the paper begins at 251 and has
-`harmonise=(201, 151, 101, 51)`.
+closed and dilated, and the noise that the chain began with is added again; the map is the harmonic
+mean of all maps on the way. Differs, and named where an argument brings theirs back: the network
+is trained in the range that is used at inference, [-1, 1] (`train_unit`: in [0, 1]); noise is added
+to the blend up to the level that the chain goes on from (`renoise_late`: one above); negative
+values of the blend stay (`clamp_unit`); the perceptual map is normalised once (`double_normalise`);
+noise is drawn per sample (`shared_noise` has one field for all, as theirs does of simplex noise).
+Differs always: perceptual maps are blurred along the image's axes alone, theirs across the batch
+too; the network predicts the noise, one of their trainers has it predict twice the noise less one.
+Perceptual distances are of the network that a package ships, unless `features` names another. For
+simplex noise the paper begins at 251 and has `harmonise=(201, 151, 101, 51)`.
 """
 
 from __future__ import annotations
@@ -59,10 +58,10 @@ class THORQuirks:
     """What the authors' code does and this method does not by default.
 
     shared_noise: one field of simplex noise for all samples of a batch.
-    train_unit: the network learns from samples in [0, 1], and is shown [-1, 1] at inference.
+    train_unit: the network is trained with samples in [0, 1] and applied in [-1, 1].
     double_normalise: samples are brought to [-1, 1] twice for the perceptual distance.
-    renoise_late: what is blended is brought one level above the one that the chain goes on from.
-    clamp_unit: what is blended is clamped to [0, 1], which loses negative values.
+    renoise_late: noise is added to the blend up to one level above that the chain goes on from.
+    clamp_unit: the blend is clamped to [0, 1], which loses negative values.
     """
 
     shared_noise: bool = False
@@ -76,9 +75,24 @@ CORRECTED = THORQuirks()
 
 
 class THOR(Method):
-    """harmonise: levels at which the input is put back. every: levels between two maps. kernel:
-    side, in pixels of the canvas, of the neighbourhood that closes and widens the map; blur: of the
-    perceptual distance, a deviation in pixels."""
+    """THOR: the harmonic mean of maps on the way of a chain into which the input is blended.
+
+    augment: random affine views in training.
+    harmonise: levels at which the input is blended in.
+    every: levels between two maps.
+    kernel: side, in pixels of the canvas, of the closing and the dilation of a map.
+    blur: standard deviation of the blur of the perceptual distance, in pixels.
+    sampling_steps: network calls of a chain, None for every level.
+    eta: 0 is DDIM, 1 is DDPM.
+    features: the network of the perceptual distance, as `build_perceptual` has it.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.engine.networks.unet_config import UNetConfig
+    >>> from adbench.methods.thor import THOR
+    >>> network = UNetConfig((8, 16), 1, (False, False), head_channels=8)
+    >>> THOR(Spec(1, (16, 16)), size=None, network=network, features="effperc-random").harmonise
+    (301, 151, 51)
+    """
 
     levels, published = (151, 251, 351, 451), 351
     ndims = frozenset({2})
@@ -126,84 +140,99 @@ class THOR(Method):
         index, level = enumerate_chains([process.schedule.to_level(at) for at in levels], len(x), 1)
         streams = repeat_streams(rng, 1).rows(index)
         index, level = index.to(x.device), level.to(x.device)
-        drawn = self.noise(streams.fork("start"), inner.shape[1:], level)
-        noised = process.add_noise(inner[index], level, drawn)
-        ladders = [sampling_levels(at, self.sampling_steps) for at in level.tolist()]
-        way = HarmonisedStep(self, StepNoise(streams.fork("step"), self.noise), inner[index], drawn)
-        healed = run_chains(self.denoiser, way, noised, ladders)
-        normal = self.canvas.inverse(healed.view(len(levels), *inner.shape))
-        found = (way.votes / way.inverse).clamp(max=0.999).view(len(levels), len(x), 1, *way.size)
+        noise = self.noise(streams.fork("start"), inner.shape[1:], level)
+        noisy = process.add_noise(inner[index], level, noise)
+        paths = [sampling_levels(at, self.sampling_steps) for at in level.tolist()]
+        step_noise = StepNoise(streams.fork("step"), self.noise)
+        sampler = HarmonisedStep(self, step_noise, inner[index], noise)
+        ends = run_chains(self.denoiser, sampler, noisy, paths)
+        normal = self.canvas.inverse(ends.view(len(levels), *inner.shape))
+        harmonic = (sampler.votes / sampler.inverse).clamp(max=0.999)
+        harmonic = harmonic.view(len(levels), len(x), 1, *sampler.size)
         unit = replace(self.canvas, low=0.0, high=1.0)
-        return Detection.from_map(unit.inverse(found)[:, :, 0].clamp(min=0), normal)
+        return Detection.from_map(unit.inverse(harmonic)[:, :, 0].clamp(min=0), normal)
 
     def intermediate_map(self, inner: Tensor, clean: Tensor) -> Tensor:
-        """How abnormal a place seems beside an estimate of the sample, (N, H, W) in 0..1, its
-        largest value 1."""
+        """Return the map of a sample and an estimate of it, (N, H, W) in 0..1, its maximum 1.
+
+        inner, clean: (N, C, H, W) in the canvas's range
+        """
         one, other = ((y + 1).clamp(0, 2) / 2 for y in (inner, clean))
-        apart = self.perceptual.distance(one, other, rescale_twice=self.quirks.double_normalise)
-        found = gaussian_blur(apart, self.blur, mode="symmetric").clamp(0, 1) * (
-            one - other
-        ).abs().mean(1)
-        return found / found.flatten(1).amax(1)[:, None, None].clamp(min=1e-12)
+        distance = self.perceptual.distance(one, other, rescale_twice=self.quirks.double_normalise)
+        blurred = gaussian_blur(distance, self.blur, mode="symmetric").clamp(0, 1)
+        product = blurred * (one - other).abs().mean(1)
+        return product / product.flatten(1).amax(1)[:, None, None].clamp(min=1e-12)
 
 
 class HarmonisedStep:
-    """Ancestral steps, with the input put back on the way. known, drawn: (M, C, H, W), each
-    chain's input and the noise that it began with."""
+    """Ancestral steps with the input blended in at some levels.
+
+    method: whose maps and quirks are used.
+    draws: the noise of the steps.
+    inputs, noise: (M, C, H, W), each chain's input and the noise that it began with.
+
+    votes, inverse: the number of maps so far (M, 1, 1), and the sum of their inverses (M, H, W).
+    """
 
     memory = 0
 
-    def __init__(self, method: THOR, draws: StepNoise, known: Tensor, drawn: Tensor) -> None:
+    def __init__(self, method: THOR, draws: StepNoise, inputs: Tensor, noise: Tensor) -> None:
         process = method.denoiser.process_as(Gaussian)
-        self.method, self.process, self.known, self.drawn = method, process, known, drawn
+        self.method, self.process, self.inputs, self.noise = method, process, inputs, noise
         self.ancestral = Ancestral(process, draws, method.eta)
-        self.size = known.shape[2:]
-        self.votes = known.new_zeros(len(known), 1, 1)
-        self.inverse = known.new_zeros(len(known), *self.size)
+        self.size = inputs.shape[2:]
+        self.votes = inputs.new_zeros(len(inputs), 1, 1)
+        self.inverse = inputs.new_zeros(len(inputs), *self.size)
 
     def plan_steps(self, levels: Sequence[int]) -> list[Step]:
-        """mark: 1 where a map is made, 2 where the input is put back as well."""
+        """tag: 1 where a map is computed, 2 where the input is blended in as well."""
         level = self.process.schedule.to_level
-        back = {level(at) for at in self.method.harmonise}
-        seen = {max(1, level(at)) for at in range(1, 1001, self.method.every)} | back
-        marked = []
-        for move in one_step_per_level(levels):
-            passed = range(move.end_level + 1, move.start_level + 1)
-            mark = 2 if back.intersection(passed) else int(bool(seen.intersection(passed)))
-            marked.append(move._replace(tag=mark))
-        return marked
+        blended = {level(at) for at in self.method.harmonise}
+        mapped = {max(1, level(at)) for at in range(1, 1001, self.method.every)} | blended
+        steps = []
+        for step in one_step_per_level(levels):
+            passed = range(step.end_level + 1, step.start_level + 1)
+            tag = 2 if blended.intersection(passed) else int(bool(mapped.intersection(passed)))
+            steps.append(step._replace(tag=tag))
+        return steps
 
     def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, batch: ChainBatch) -> Tensor:
         y = self.ancestral.advance(x, memory, estimate, batch)
-        for mark in (1, 2):
-            at = (batch.tag == mark).nonzero().flatten()
-            if len(at):
-                job = batch.chain[at].to(x.device)
-                found = self.method.intermediate_map(self.known[job], estimate.clean[at])
-                self.votes[job] += 1
-                self.inverse[job] += 1 / found.clamp(min=1e-6)
-                if mark == 2:
-                    to = (
-                        batch.start_level[at]
-                        if self.method.quirks.renoise_late
-                        else batch.end_level[at]
-                    )
-                    y[at] = self._blend_and_add_noise(estimate.clean[at], found, job, to)
+        for tag in (1, 2):
+            index = (batch.tag == tag).nonzero().flatten()
+            if len(index):
+                chain, clean = batch.chain[index].to(x.device), estimate.clean[index]
+                anomaly = self.method.intermediate_map(self.inputs[chain], clean)
+                self.votes[chain] += 1
+                self.inverse[chain] += 1 / anomaly.clamp(min=1e-6)
+                if tag == 2:
+                    late = self.method.quirks.renoise_late
+                    level = (batch.start_level if late else batch.end_level)[index]
+                    y[index] = self._blend_and_add_noise(clean, anomaly, chain, level)
         return y
 
     def _blend_and_add_noise(
-        self, clean: Tensor, found: Tensor, job: Tensor, level: Tensor
+        self, clean: Tensor, anomaly: Tensor, chain: Tensor, level: Tensor
     ) -> Tensor:
-        share = ((close_and_dilate(found, self.method.kernel) + found) / 2)[:, None]
-        blend = share * clean + (1 - share) * self.known[job]
+        share = ((close_and_dilate(anomaly, self.method.kernel) + anomaly) / 2)[:, None]
+        blend = share * clean + (1 - share) * self.inputs[chain]
         blend = blend.clamp(0, 1) if self.method.quirks.clamp_unit else blend
-        return self.process.add_noise(blend, level, self.drawn[job])
+        return self.process.add_noise(blend, level, self.noise[chain])
 
 
-def close_and_dilate(found: Tensor, kernel: int) -> Tensor:
-    """(N, H, W): gaps closed, then widened, by a square of that side."""
+def close_and_dilate(maps: Tensor, kernel: int) -> Tensor:
+    """Close and dilate grey maps by a square, (N, H, W).
 
-    def grown(x: Tensor) -> Tensor:
+    maps: (N, H, W)
+    kernel: side of the square in pixels, odd
+
+    >>> import torch
+    >>> from adbench.methods.thor import close_and_dilate
+    >>> close_and_dilate(torch.tensor([[[1.0, 0.0, 1.0, 0.0, 0.0, 0.0]]]), 3)
+    tensor([[[1., 1., 1., 1., 0., 0.]]])
+    """
+
+    def dilate(x: Tensor) -> Tensor:
         return max_pool2d(x[:, None], kernel, 1, kernel // 2)[:, 0]
 
-    return grown(-grown(-grown(found)))
+    return dilate(-dilate(-dilate(maps)))

@@ -1,18 +1,20 @@
-"""VAE: what a variational autoencoder of normal samples cannot restore. No diffusion.
+"""VAE: the reconstruction error of a variational autoencoder of normal samples. No diffusion.
 
 The baseline of Wolleb et al., MICCAI 2022, arXiv 2203.04306, which names as its source Chen and
 Konukoglu, "Unsupervised Detection of Lesions in Brain MRI using Constrained Adversarial
 Auto-encoders", 2018, arXiv 1806.04972. https://github.com/aubreychen9012/cAAE
 
-As there: the residual network of that repository, a code of 128, 500 epochs of batches of 10 at
-1e-4, the map is the absolute difference. The repository holds no VAE, so its loss is the plain one:
-half the summed squared error and the divergence. Differs: norms over groups, not over the batch;
-trained on normal samples alone (which samples theirs saw is not told).
+As there: the residual network of that repository, a code of 128 numbers, 500 epochs of batches of
+10 at a learning rate of 1e-4; the map is the absolute difference. The repository has no VAE, so the
+loss is the usual one: half the summed squared error plus the divergence. Differs: group norms in
+place of batch norms; trained on normal samples alone (theirs: not documented). No average of
+weights (EMA) is used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from torch import Tensor
@@ -31,9 +33,13 @@ TRAINING = Training(steps=280_000, batch=10, lr=1e-4, clip=None, ema=None)
 
 
 class VAE(Method):
-    """widths: channels at each resolution. code: numbers in the code. beta: what the divergence
-    counts. judged: the score is the map's mean, or the loss, which bounds the negative log
-    likelihood."""
+    """Score every pixel by its absolute reconstruction error, summed over channels.
+
+    widths: channels at each resolution
+    code: numbers in the code
+    beta: weight of the divergence
+    judged: the score is the map's mean, or the loss at the code's mean (the negative ELBO)
+    """
 
     inference = frozenset({"judged"})
 
@@ -55,29 +61,32 @@ class VAE(Method):
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
             inner = self.canvas.forward(x)
             mean, log_variance = self._posterior(inner)
-            drawn = rng.fork("code").normal(mean.shape[1:])
-            made = self.coder.decode(mean + (log_variance / 2).exp() * drawn)
-            return self._negative_elbo(inner, made, mean, log_variance)
+            noise = rng.fork("code").normal(mean.shape[1:])
+            decoded = self.coder.decode(mean + (log_variance / 2).exp() * noise)
+            return self._negative_elbo(inner, decoded, mean, log_variance)
 
         train_module(loss, self.coder, train, context, self.plan)
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
         inner = self.canvas.forward(x)
         mean, log_variance = self._posterior(inner)
-        made = self.coder.decode(mean)
-        normal = self.canvas.inverse(made).expand(len(levels), *x.shape)
-        found = Detection.from_map((normal - x).abs().sum(2), normal)
+        decoded = self.coder.decode(mean)
+        normal = self.canvas.inverse(decoded).expand(len(levels), *x.shape)
+        detection = Detection.from_map((normal - x).abs().sum(2), normal)
         if self.judged == "map":
-            return found
-        laws = zip(inner.split(1), made.split(1), mean.split(1), log_variance.split(1), strict=True)
-        score = inner.new_tensor([self._negative_elbo(*law).item() for law in laws])
-        return Detection(score.expand(len(levels), -1), found.map, normal)
+            return detection
+        parts = (inner, decoded, mean, log_variance)
+        rows = zip(*(part.split(1) for part in parts), strict=True)  # one by one: alike in a batch
+        score = inner.new_tensor([self._negative_elbo(*row).item() for row in rows])
+        return replace(detection, score=score.expand(len(levels), -1))
 
     def _posterior(self, inner: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and logarithm of the variance of the code, (N, code) each."""
         mean, log_variance = self.coder.encode(inner).float().chunk(2, 1)
         return mean, log_variance
 
-    def _negative_elbo(self, x: Tensor, made: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
-        error = (made - x).float().square().flatten(1).sum(1) / 2
+    def _negative_elbo(
+        self, x: Tensor, decoded: Tensor, mean: Tensor, log_variance: Tensor
+    ) -> Tensor:
+        error = (decoded - x).float().square().flatten(1).sum(1) / 2
         return error + self.beta * kl_divergence(mean, log_variance)

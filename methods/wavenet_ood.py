@@ -1,4 +1,4 @@
-"""WaveNet-OOD: DDPM-OOD for signals, with a WaveNet that is told the noise level.
+"""WaveNet-OOD: DDPM-OOD for signals, with a WaveNet that is conditioned on the noise level.
 
 After the radio-signal variant of Graham et al., "Denoising diffusion models for out-of-distribution
 detection", CVPR Workshops (VAND) 2023, arXiv 2211.07740:
@@ -6,12 +6,13 @@ https://github.com/ismaelmreno/ddpm-ood-signals (no paper), whose network is the
 the RF Challenge (ICASSP 2024).
 
 As there: T = 1000, Adam, noise predicted; PLMS from many starts, mean squared error over both
-channels, z-scores. Differs: the network hears the timestep and sees 6139 samples, theirs ignores it
-and sees 35 (`blind=True, layers=8, cycle=3, width=256`); amplitudes are in units of the training
-samples' root mean square (`amplitude="none"`: as they come; "sample": of each its own, so that
-loudness tells nothing); z-scores are calibrated on held-out samples, theirs on those that are
-judged; schedule as in DDPM-OOD, where theirs has beta itself linear (`beta="linear_latent"`); the
-chains as well (`lagged`, `leaking`, `final_noise`). A map is added.
+channels, z-scores. Differs, with the argument that restores theirs: the network is conditioned on
+the timestep and has a receptive field of 6139 samples, theirs ignores the timestep and has 35
+(`blind=True, layers=8, cycle=3, width=256`); amplitudes are in units of the training samples' root
+mean square (`amplitude="none"`: as recorded; "sample": of each sample's own, so that loudness does
+not count); z-scores are calibrated on calibration samples, theirs on those that are judged;
+schedule as in DDPM-OOD, theirs of linear beta (`beta="linear_latent"`); the chains as well
+(`lagged`, `leaking`, `final_noise`). A map is added.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ TRAINING = Training(steps=12_500, batch=40, lr=2.5e-5, clip=None, ema=None)
 class WaveNetOODQuirks:
     """What the code this follows does and this method does not by default.
 
-    blind: the network is not told the noise level.
+    blind: the network ignores the noise level.
     lagged: the first step of PLMS is made once, so that all others lag behind.
     leaking: a chain begins with the history of the start below.
     final_noise: chains end at level 1.
@@ -67,9 +68,15 @@ CORRECTED = WaveNetOODQuirks()
 
 
 class WaveNetOOD(Method):
-    """layers, cycle, width: of the WaveNet. sampling_steps, skip: the grid of levels, and every
-    so many of them a start. spectral: the distance of short stretches' log amplitudes is a second
-    measure. smooth: samples that the map is averaged over. calibration: held-out samples looked at.
+    """Reconstruct a signal from many levels, and score its errors in standard deviations.
+
+    width, layers, cycle: of the WaveNet.
+    beta: name of the schedule.
+    amplitude: the unit of signals.
+    sampling_steps, skip: levels of the grid, and every so many of them a start.
+    spectral: the distance of short-time spectra is a second measure.
+    calibration: number of calibration samples at most.
+    smooth: samples of the signal that the map is averaged over.
     """
 
     levels, published = (250, 500, 750, 1000), 1000

@@ -7,25 +7,26 @@ from typing import TYPE_CHECKING
 
 from ..leaderboard.columns import TITLES
 from ..leaderboard.leaderboard import entry_names
+from ..leaderboard.pairwise import DEFAULT_METRICS
 from ..leaderboard.records import Record, ReportError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-METRICS = ("pixel_ap", "image_auroc")
 
 
 def plot_levels(records: Sequence[Record], metric: str | None, axes: Axes | None) -> Axes:
     """See Results.plot_levels."""
     curves = {}
     done = [record for record in records if record["status"] == "ok"]
-    for candidate in METRICS if metric is None else (metric,):
+    for candidate in DEFAULT_METRICS if metric is None else (metric,):
         curves = {id(record): _curve(record, candidate) for record in done}
         metric = candidate
         if any(curves.values()):
             break
     if metric is None or not any(curves.values()):
-        raise ReportError(f"no record has {metric!r} over its noise levels; try one of {METRICS}")
+        raise ReportError(
+            f"no record has {metric!r} over its noise levels; try {' or '.join(DEFAULT_METRICS)}"
+        )
     if axes is None:
         from matplotlib import pyplot
 

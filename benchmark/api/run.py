@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from ..experiments.run_config import RunConfig
+from ..experiments.run_config import OptionError, RunConfig
 
 if TYPE_CHECKING:
     import pandas
@@ -143,6 +143,10 @@ def run_config(config: RunConfig, reporter: ConsoleReporter) -> tuple[int, list[
             compile=config.compile,
         )
         store = open_store(config.store)
+        if context.team.size > 1 and any(e.method.weights for e in experiments):
+            raise OptionError("imported weights (method@NAME) are loaded by one process alone")
+        if context.team.rank == 0:
+            store.register_results(config.out)
         if config.detach:
             more = {"curves": config.tensorboard, "timeout": config.timeout}
             reporter.print_line(
@@ -201,7 +205,14 @@ def _experiments(config: RunConfig, device: str) -> tuple[RunConfig, list[Experi
     """The resolved config and its experiments."""
     from ..experiments.matrix import expand_matrix
     from ..registry.registry import Registry
+    from .storage import open_store
 
     registry = Registry.read(*config.registry)
     config = config.resolve(registry, device)
-    return config, expand_matrix(config, registry)
+    experiments = expand_matrix(config, registry)
+    if any(experiment.method.weights for experiment in experiments):
+        from ..sharing.imported_weights import find_imported
+
+        store = open_store(config.store)
+        experiments = [replace(e, method=find_imported(store, e.method)) for e in experiments]
+    return config, experiments

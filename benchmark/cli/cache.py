@@ -44,7 +44,7 @@ def ls(
     json: Json = False,
     traceback: Traceback = False,
 ) -> None:
-    """Everything in the store: its kind, key, size, when it was made and used last, what it is."""
+    """Everything in the store: its kind, key, size, age, time since its last use, and content."""
     with error_messages(traceback):
         from ..store.inventory import format_table, list_items, records_by_artifact
 
@@ -61,14 +61,16 @@ def ls(
 
 @app.command()
 def why(
-    a: Annotated[str, typer.Argument(help="A key or its beginning, a record file, or a cell.")],
+    a: Annotated[
+        str, typer.Argument(help="A key or its beginning, a record file, or an experiment.")
+    ],
     b: Annotated[str, typer.Argument(help="Another.")],
     out: RecordsFolder = Path("results"),
     store: StoreFolder = None,
     json: Json = False,
     traceback: Traceback = False,
 ) -> None:
-    """Why A and B are two results: what differs in what they were made from."""
+    """Why A and B are two results: how the inputs of their cache keys differ."""
     with error_messages(traceback):
         from ..store.key_diff import diff_keys
 
@@ -87,7 +89,7 @@ def verify(
     json: Json = False,
     traceback: Traceback = False,
 ) -> None:
-    """Read all that is stored to its last byte. Exit code 5 if something is damaged and stays."""
+    """Verify the checksums of everything stored. Exit code 5 if something stays damaged."""
     with error_messages(traceback):
         from ..scheduling.console import ConsoleReporter
         from ..store.integrity import verify_store
@@ -113,19 +115,28 @@ def verify(
 @app.command()
 def gc(
     max_size: Annotated[
-        str, typer.Option(help="Bytes that may stay, as 20GB: least recently used go first.")
+        str, typer.Option(help="Bytes that may stay, as 20GB: the least recently used go first.")
     ] = "",
-    older: Annotated[str, typer.Option(help="Go if not used for so long, as 30d or 12h.")] = "",
+    older: Annotated[
+        str, typer.Option(help="Remove what was not used for so long, as 30d or 12h.")
+    ] = "",
     unused: Annotated[
-        bool, typer.Option("--unused", help="Go if no record in --out stands on it.")
+        bool,
+        typer.Option("--unused", help="Remove what no record uses, of any run with this store."),
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    forget: Annotated[
+        list[Path] | None,
+        typer.Option(help="A result folder that no longer exists, for --unused."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be removed.")
+    ] = False,
     out: RecordsFolders = None,
     store: StoreFolder = None,
     json: Json = False,
     traceback: Traceback = False,
 ) -> None:
-    """Make room. Never removes what is being made, or what a running process may need."""
+    """Free space. What a process is creating, or a running process may need, is never removed."""
     with error_messages(traceback):
         from ..store.garbage_collection import (
             RemovalCriteria,
@@ -134,18 +145,21 @@ def gc(
             parse_size,
         )
         from ..store.inventory import records_by_artifact
+        from ..store.marker import forget_result_folder, result_folders
 
         if sum(map(bool, (max_size, older, unused))) != 1:
             raise ValueError("gc takes one of --max-size 20GB, --older 30d and --unused")
-        outs = out or [Path("results")]
-        used = frozenset(records_by_artifact(outs)) if unused else None
-        if used is not None and not used:
-            where = ", ".join(map(str, outs))
-            raise ValueError(f"--unused: no record in {where} stands on anything (--out DIR)")
+        opened, used = open_store(store), None
+        for folder in forget or []:
+            forget_result_folder(opened.root, folder)
+        if unused:
+            outs = result_folders(opened.root, out or [])
+            used = frozenset(records_by_artifact(outs, strict=True))
+            if not used:
+                where = ", ".join(map(str, outs)) or "any result folder"
+                raise ValueError(f"--unused: no record in {where} uses anything (--out DIR)")
         most, age = parse_size(max_size) if max_size else None, parse_age(older) if older else None
-        report = collect_garbage(
-            open_store(store), RemovalCriteria(most, age, used), dry_run=dry_run
-        )
+        report = collect_garbage(opened, RemovalCriteria(most, age, used), dry_run=dry_run)
         if json:
             now = time.time()
             print_json(
@@ -165,12 +179,10 @@ def gc(
 @app.command()
 def export(
     file: Annotated[Path, typer.Argument(help="A .tar to write.")],
-    cells: Annotated[
-        list[str] | None, typer.Argument(help="Cells of --out, or what their names begin with.")
+    experiments: Annotated[
+        list[str] | None, typer.Argument(help="Names of experiments, or their beginnings.")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Only what this folder's records stand on.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Only what this folder's records use.")] = None,
     store: StoreFolder = None,
     json: Json = False,
     traceback: Traceback = False,
@@ -181,9 +193,9 @@ def export(
         from ..store.inventory import format_size
 
         opened = open_store(store)
-        if cells or out:
+        if experiments or out:
             folder = out or Path("results")
-            artifacts = select_artifacts(cells or [], _records_by_experiment(folder))
+            artifacts = select_artifacts(experiments or [], _records_by_experiment(folder))
         else:
             artifacts = {(path.parents[1].name, path.name) for path in opened.folders()}
         names = export_archive(opened, artifacts, file)
@@ -219,13 +231,13 @@ def import_(
 
 
 def _records_by_experiment(out: Path) -> dict[str, dict[str, Any]]:
-    """Every record of a folder, by its cell."""
-    found = {}
+    """Every record of a folder, by the name of its experiment."""
+    records = {}
     for path in sorted((out / "records").glob("[!.]*.json")):
         try:
-            found[path.stem] = dict(json_.loads(path.read_bytes()))
+            records[path.stem] = dict(json_.loads(path.read_bytes()))
         except (OSError, ValueError) as error:
             raise ValueError(f"{path} is no record: {error}") from error
-    if not found:
+    if not records:
         raise ValueError(f"there are no records in {out} (adbench run --out {out})")
-    return found
+    return records

@@ -69,7 +69,10 @@ def info(
         if json:
             print_json(facts)
             return
+        allowed = facts.pop("allowed")
         for key, value in facts.items():
+            if key == "arguments":
+                value = {name: f"{part}  ({allowed[name]})" for name, part in value.items()}
             echo(_text(key, value))
 
 

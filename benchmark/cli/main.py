@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from ..scheduling.exit_codes import USAGE
 from . import catalogue, report
 from .cache import app as cache_app
 from .data import app as data_app
@@ -19,6 +20,7 @@ from .plugins import check, new_app
 from .run import EXAMPLES, plan, run
 from .speed import speed
 from .streams import protect_standard_streams
+from .weights import IMPORT_EXAMPLE, import_weights
 
 # Read when torch loads. Threads that spin while they wait make a training ten times slower as soon
 # as another process wants a core (measured: 2500 ms a step against 370); asleep, they cost nothing.
@@ -60,6 +62,7 @@ app.command()(catalogue.doctor)
 app.command()(report.compare)
 app.command()(report.reproduce)
 app.command()(report.status)
+app.command("import", epilog=IMPORT_EXAMPLE)(import_weights)
 app.command()(speed)
 app.command()(check)
 app.add_typer(new_app, name="new")
@@ -68,9 +71,14 @@ app.add_typer(cache_app, name="cache")
 
 
 def main() -> None:
-    """Run the command line of this process, and end with its exit code."""
-    protect_standard_streams()
-    sys.exit(app(prog_name="adbench"))
+    """Run the command line of this process, and end with its exit code; with that of an error where
+    its output was lost."""
+    output = protect_standard_streams()
+    try:
+        app(prog_name="adbench")
+    except SystemExit as end:
+        sys.stdout.flush()
+        sys.exit(end.code or (USAGE if output.failed else 0))
 
 
 if __name__ == "__main__":

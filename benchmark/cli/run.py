@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..scheduling.signals import interrupt_on_sigterm
 from .options import Json, Traceback, echo, error_messages, print_json, rich_console
 from .run_options import OPTIONS, WHERE, option, with_options
 
@@ -35,16 +36,14 @@ PLANNED = [name for name in OPTIONS if name not in (
 @with_options(OPTIONS)
 def run(traceback: Traceback = False, **options: Any) -> None:
     """Train, predict and evaluate every method on every dataset; what is stored is not redone."""
-    with error_messages(traceback):
+    with error_messages(traceback), interrupt_on_sigterm():
         from ..api.run import run_config
         from ..experiments.run_config import RunConfig
         from ..scheduling.console import ConsoleReporter
-        from ..scheduling.signals import interrupt_on_sigterm
 
         config = RunConfig.from_options(**options)
         reporter = ConsoleReporter(rich_console(err=True))
-        with interrupt_on_sigterm():
-            code = run_config(config, reporter)[0]
+        code = run_config(config, reporter)[0]
         if code == 0 and not config.detach and os.environ.get("RANK", "0") == "0":
             reporter.print_line(f"done: adbench report --out {config.out}")
         raise typer.Exit(code)
@@ -58,7 +57,7 @@ def plan(
 
     Prepares data, trains nothing.
     """
-    with error_messages(traceback):
+    with error_messages(traceback), interrupt_on_sigterm():
         from ..api.run import plan_config
         from ..experiments.run_config import RunConfig
         from ..planning.text import format_preview

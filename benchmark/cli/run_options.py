@@ -34,7 +34,7 @@ OPTIONS: dict[str, Any] = {
     "baselines": Annotated[bool, option(WHAT, help="Run the cheap baselines too.")],
     "settings": Annotated[
         list[str],
-        option(WHAT, "--set", help="An argument: anoddpm.steps=200, size=64 (again for more)."),
+        option(WHAT, "--set", help="An argument: anoddpm.steps=200 (again for more)."),
     ],
     "profile": Annotated[
         str,

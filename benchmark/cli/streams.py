@@ -15,8 +15,10 @@ from typing import Any, TextIO
 class LenientWriter(io.FileIO):
     """A file descriptor to write to; from the first error on, what is written is discarded.
 
-    Of a reader that has gone nothing is said; of another error, such as a full disk, a line on
-    standard error.
+    A reader that has gone is no error; another one, such as a full disk, is a line on standard
+    error.
+
+    failed: whether there was such an error
 
     >>> import os
     >>> from adbench.benchmark.cli.streams import LenientWriter
@@ -27,13 +29,16 @@ class LenientWriter(io.FileIO):
     17
     """
 
+    failed = False
+
     def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
         except OSError as error:
             discard(self.fileno())
             if not isinstance(error, BrokenPipeError) and self.fileno() != 2:
-                sys.stderr.write(f"note: the output is lost from here on: {error}\n")
+                self.failed = True
+                sys.stderr.write(f"error: the output cannot be written: {error}\n")
             return super().write(data)
 
 
@@ -55,20 +60,25 @@ def discard(descriptor: int) -> None:
         os.close(null)
 
 
-def protect_standard_streams() -> None:
+def protect_standard_streams() -> LenientWriter:
     """Make standard output and error of this process write stand-ins (?) for letters that their
-    encoding lacks, and go on when their reader is gone or they were closed from the start."""
-    for name, descriptor in (("stdout", 1), ("stderr", 2)):
-        setattr(sys, name, _protected(getattr(sys, name), descriptor))
+    encoding lacks, and go on when their reader is gone or they were closed from the start.
+
+    Returns what standard output is written with.
+    """
+    output, writer = _protected(sys.stdout, 1)
+    sys.stdout, sys.stderr = output, _protected(sys.stderr, 2)[0]
+    return writer
 
 
-def _protected(stream: TextIO | None, descriptor: int) -> TextIO:
+def _protected(stream: TextIO | None, descriptor: int) -> tuple[TextIO, LenientWriter]:
     if stream is None:  # closed; another file would get its number and be written into
         discard(descriptor)
     writer = LenientWriter(descriptor, "w", closefd=False)
-    return io.TextIOWrapper(
+    text = io.TextIOWrapper(
         io.BufferedWriter(writer),
         encoding="utf-8" if stream is None else stream.encoding,
         errors="replace",
         line_buffering=writer.isatty() or descriptor == 2,
     )
+    return text, writer

@@ -133,9 +133,9 @@ def _adopt_orphans() -> None:
     ctypes.CDLL(None).prctl(CHILD_SUBREAPER, 1)
 
 
-def _kill_orphans(known: Collection[int]) -> None:
-    """Kill all children but the known ones, then those that are adopted from them, and so on."""
-    while orphans := set(_own_children()) - set(known):
+def _kill_orphans(workers: Collection[int]) -> None:
+    """Kill all children but the workers, then those that are adopted from them, and so on."""
+    while orphans := set(_own_children()) - set(workers):
         for pid in orphans:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)

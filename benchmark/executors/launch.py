@@ -152,6 +152,11 @@ def create_executor(
     fork_server: one that was started early, for the local executor
 
     Raises ValueError on an unknown name.
+
+    >>> from adbench.benchmark.executors.launch import create_executor
+    >>> from adbench.engine.runtime.context import TrainingContext
+    >>> create_executor("inline", TrainingContext(), [], None) is None
+    True
     """
     if name not in EXECUTORS:
         raise ValueError(f"--executor is one of {', '.join(EXECUTORS)}, not {name!r}")

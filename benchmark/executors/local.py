@@ -179,7 +179,8 @@ class LocalExecutor:
 
     def _on_fork_server_death(self) -> None:
         """Report that all children died with the fork server, and start another one."""
-        death = Died(signal=int(signal.SIGKILL), reason="lost its parent process")
+        reason = "lost its parent process"
+        death = Died(signal=int(signal.SIGKILL), reason=reason, with_others=True)
         for child in list(self._children.values()):
             self._on_child_exit(child, death)
         self.close()

@@ -64,6 +64,7 @@ def experiment_key_inputs(
             "seed": experiment.seed,
             "numerics": str(dtype).removeprefix("torch."),
             "code": loaded_code_digest(method_class),
+            **({"weights": experiment.method.weights} if experiment.method.weights else {}),
         }
     )
     maps = {

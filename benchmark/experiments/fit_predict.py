@@ -97,14 +97,16 @@ def fit(
         method.fit(train, calibration, context)
     weights = method.state_dict()
     _check_finite(weights, "after training, weight")
-    plans = method.training_plans()
+    loaded = {name for name, part in method.named_modules() if part in context.imported}
+    plans = [] if loaded else method.training_plans()  # what else is trained is not counted
     batch, samples = (plans[0].batch, plans[0].steps * plans[0].batch) if plans else (0, 0)
     save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, path)
     cost = _measure_cost(method, train[0], context)
     backward = 2  # a backward pass takes twice a forward pass
     return {
         "train_steps": sum(each.steps for each in plans),
-        "train_samples": sum(each.steps * each.batch for each in plans) or len(train),
+        "train_samples": sum(each.steps * each.batch for each in plans)
+        or (0 if loaded else len(train)),
         "train_micro_batch": micro_batch.get("micro", context.micro or batch),
         "train_gflops": (1 + backward) * cost.flops_per_evaluation * samples / 1e9,
         "gflops_per_evaluation": cost.flops / max(cost.evaluations, 1) / 1e9,

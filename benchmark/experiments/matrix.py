@@ -78,6 +78,7 @@ def expand_matrix(config: RunConfig, registry: Registry) -> list[Experiment]:
     for dataset_name in config.datasets:
         dataset = registry.dataset(dataset_name)
         dataset_args = dataset.arguments(config.profile, overrides.get(dataset_name, {}))
+        _check_together(dataset, dataset_args)
         for method in entries:
             method_args = method.arguments(config.profile, overrides.get(method.name, {}))
             experiments += [
@@ -106,19 +107,20 @@ def resolve_overrides(
 ) -> dict[str, dict[str, Any]]:
     """Assign overridden arguments to the methods and datasets of a run, by their names.
 
-    "mvtec" stands for "mvtec/hazelnut" too, and "" for everything that takes the argument; the
-    longer name wins.
+    "mvtec" stands for "mvtec/hazelnut" too; the longer name wins. "" stands for the one method or
+    dataset that takes the argument.
 
     overrides: arguments by such a name, as `parse_settings` returns
     methods, datasets: names of the run
 
-    Raises RegistryError on a name that is not part of the run, or an argument that nothing takes.
+    Raises RegistryError on a name that is not part of the run, an argument that nothing takes, and
+    one without a name that several take.
 
     >>> from adbench.benchmark.experiments.matrix import resolve_overrides
     >>> from adbench.benchmark.registry.registry import Registry
-    >>> overrides = {"": {"seed": 3}, "mvtec": {"seed": 4}}
+    >>> overrides = {"": {"shape": [8, 8]}, "mvtec": {"seed": 4}}
     >>> resolve_overrides(overrides, [], ["mvtec/hazelnut", "phantom"], Registry.read())
-    {'mvtec/hazelnut': {'seed': 4}, 'phantom': {'seed': 3}}
+    {'mvtec/hazelnut': {'seed': 4}, 'phantom': {'shape': [8, 8]}}
     """
     entries = {name: registry.method(name) for name in methods}
     entries |= {name: registry.dataset(name) for name in datasets}
@@ -131,9 +133,31 @@ def resolve_overrides(
             takers = named or [n for n, entry in entries.items() if key in entry.parameters()]
             if not takers:
                 raise RegistryError(f"--set {key}=…: nothing in this run takes {key!r}")
+            homes = list(dict.fromkeys(name.partition("/")[0] for name in takers))
+            if not target and len(homes) > 1:
+                choices = ", ".join(f"{home}.{key}" for home in homes)
+                raise RegistryError(
+                    f"--set {key}=…: {len(homes)} of this run take {key!r}; name one or more of "
+                    f"{choices}"
+                )
             for name in takers:
                 resolved[name][key] = value
     return resolved
+
+
+def _check_together(dataset: Entry, arguments: Mapping[str, Any]) -> None:
+    """Raise RegistryError where a dataset refuses arguments that are valid each by itself.
+
+    Its constructor reads no file.
+    """
+    from ...datasets.base import DataError  # here: torch comes with it
+
+    try:
+        dataset.build(**arguments)
+    except DataError:
+        raise
+    except ValueError as error:
+        raise RegistryError(f"{dataset.title}: {error}") from error
 
 
 def sweep_levels(experiment: Experiment, method_class: Any) -> list[int]:

@@ -26,6 +26,7 @@ from ..store.cache_key import cache_key
 from .cache_keys import data_key_inputs
 from .distributed import announce_training
 from .fit_predict import LogEvent, fit, load_method, predict, predict_remaining_shards
+from .imported_weights import load_imported_weights
 from .matrix import PREDICTED_SPLITS, Experiment
 from .record import artifact_fields, record_header
 from .resolve import ResolvedExperiment, resolve
@@ -126,12 +127,14 @@ def _fit(resolved: ResolvedExperiment, store: Store, context: TrainingContext) -
 
         def create(path: Path) -> Mapping[str, Any]:
             announce()
+            method = resolved.build_method()
+            imported = load_imported_weights(resolved.experiment, store, method)
             return fit(
                 path,
-                resolved.build_method(),
+                method,
                 splits["train"],
                 splits["held_out"],
-                replace(context, state_store=partial_state),
+                replace(context, state_store=partial_state, imported=imported),
                 partial(SharedStageCache, store, key_inputs),
             )
 

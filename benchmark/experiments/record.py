@@ -73,6 +73,7 @@ def artifact_fields(
                 for name, artifact in maps.items()
             },
             "record": record_key,
+            **{k: v for k, v in checkpoint.key_inputs.items() if k == "weights"},
         },
         "versions": checkpoint.metadata["versions"],
         "device": checkpoint.metadata["device"],

@@ -35,8 +35,8 @@ class RunConfig:
     suite: methods that go together, by the registry's name for them
     baselines: run the cheap baselines beside them
     settings: constructor arguments of methods and datasets by name, {"anoddpm": {"steps": 200}};
-        {"": {"size": 64}} or {"size": 64} for everything that takes the argument; or texts such as
-        "anoddpm.steps=200"
+        {"": {"steps": 200}} or {"steps": 200} where one method or dataset of the run takes the
+        argument; or texts such as "anoddpm.steps=200"
     profile: sizes and budgets; None for `paper` on a GPU and `tiny` on a CPU
     registry: further registry files
     data: the folder of the data; None for $ADBENCH_DATA
@@ -197,7 +197,7 @@ def parse_integers(
 
 
 def parse_settings(value: Mapping[str, Any] | Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Constructor arguments by the name of a method or dataset, "" for whatever takes them.
+    """Constructor arguments by the name of a method or dataset, "" for the one that takes them.
 
     value: {"anoddpm": {"steps": 200}, "size": 64}, {"anoddpm.steps": 200}, or texts such as
         "anoddpm.steps=200" and "size=64", whose values are read as YAML

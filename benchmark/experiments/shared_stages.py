@@ -41,7 +41,9 @@ class SharedStageCache:
 
     def __call__(self, stage: Stage, train: Callable[[], None]) -> None:
         """Leave the stage's module trained: by `train`, or with weights from the store."""
-        if self.context.team.size > 1:  # a team trains it together; only rank 0 has the store
+        imported = self.context.imported_weights(stage.module)
+        if self.context.team.size > 1 or imported:
+            # a team trains it together, and only rank 0 has the store; what is imported is loaded
             train()
             return
 

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 BINNED_METRICS = ("pixel_auroc", "pixel_ap", "pixel_aupro30", "pixel_aupro05", "pixel_dice_oracle")
 """Metrics of pixels that are sorted, or counted in bins where they are too many."""
 
+INTEGER_COLUMNS = ("partial", "rank", "level", "train_steps", "train_samples", "parameters")
+"""Columns of integers that may be missing."""
+
 METRIC_NAMES = {"pixel_ap": "pixel AP", "image_auroc": "image AUROC"}
 
 
@@ -50,7 +53,9 @@ class Leaderboard:
         """One row per record, best first: what `rows` gives, as columns."""
         import pandas
 
-        return pandas.DataFrame(self.rows())
+        frame = pandas.DataFrame(self.rows())
+        integers = [name for name in INTEGER_COLUMNS if name in frame]
+        return frame.astype(dict.fromkeys(integers, "Int64"))  # which has missing values
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per record, best first, by name of the column: the leaderboard and its data, the

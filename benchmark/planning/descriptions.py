@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ..registry.registry import Entry
+from ..registry.setting_types import describe_type
 from ..store.artifact_store import Store
 from ..store.atomic_files import free_bytes
 
@@ -16,7 +17,7 @@ LIBRARIES = ("torch", "monai", "diffusers", "opensimplex", "numba", "h5py", "nib
 
 
 def describe_entry(entry: Entry) -> dict[str, Any]:
-    """The facts about a method or a dataset, and its arguments with their defaults."""
+    """The facts about a method or a dataset: its arguments, their defaults and what is allowed."""
     cls = entry.load()
     facts: dict[str, Any] = {"name": entry.name, "about": entry.about}
     facts |= {key: value for key, value in (("paper", entry.paper), *entry.extra.items()) if value}
@@ -35,6 +36,7 @@ def describe_entry(entry: Entry) -> dict[str, Any]:
         facts["prepare"] = f"adbench data prepare {entry.name} --data <root>; then verify, audit"
     facts["from"] = f"{entry.class_path} ({entry.origin})"
     facts["arguments"] = entry.arguments(None, {})
+    facts["allowed"] = {key: describe_type(p.annotation) for key, p in entry.parameters().items()}
     texts = [inspect.getdoc(sys.modules[cls.__module__]), cls.__dict__.get("__doc__")]
     facts["in full"] = "\n\n".join(inspect.cleandoc(text) for text in texts if text)
     return facts

@@ -15,19 +15,28 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import yaml
 
 from .imports import did_you_mean, import_code
 from .setting_types import convert_setting, explain_refusal
 from .settings import build, setting_parameters
+from .yaml_lines import DuplicateKey, load_lined
 
 REGISTRY_PATH = Path(__file__).parents[2] / "registry.yaml"
 """Beside the packages, in a checkout and in a wheel alike."""
 
+BUILT_IN = "registry.yaml"
+"""The origin of the entries of REGISTRY_PATH."""
+
+OVERRIDES = "asked for"
+"""The source of arguments that the user names."""
+
 PACKAGES = {"methods": "method", "datasets": "dataset"}
 BASES = {"methods": "adbench.methods.base.Method", "datasets": "adbench.datasets.base.Dataset"}
+Levels = Annotated[list[Annotated[int, msgspec.Meta(ge=0, le=1000)]], msgspec.Meta(min_length=1)]
 PROFILE_KEYS = {"about", "levels", *PACKAGES}
 ENTRY_KEYS = {"class", "label", "about", "paper", "args", "replace"}
 EXTRA_KEYS = {
@@ -57,6 +66,7 @@ class Entry:
     base: of a preset, the method whose class, arguments, profiles and levels it inherits
     base_args: the arguments of `base`
     batch_dependent: a sample's result depends on the other samples of its batch
+    weights: of `method@NAME`, which weights it has in place of a training: their key in a store
     extra: facts for readers: licence, where to get the data, which files are expected, counts
     """
 
@@ -73,6 +83,7 @@ class Entry:
     base: str = ""
     base_args: Mapping[str, Any] = field(default_factory=dict)
     batch_dependent: bool = False
+    weights: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
     category: str | None = None
     profiles: Mapping[str, Profile] = field(default_factory=dict, repr=False)
@@ -132,6 +143,7 @@ class Entry:
         """
         parameters = self.parameters()
         values = {k: p.default for k, p in parameters.items() if p.default is not p.empty}
+        sources = dict.fromkeys(values, f" (the default of {self.class_path})")
         for source, arguments in self._argument_sources(profile, overrides or {}):
             for key, value in arguments.items():
                 if key not in parameters:
@@ -139,10 +151,13 @@ class Entry:
                         f"{self.title} takes no {key!r} ({source}){did_you_mean(key, parameters)} "
                         f"It takes {', '.join(sorted(parameters)) or 'nothing'}"
                     )
-                values[key] = value
+                values[key], sources[key] = value, "" if source == OVERRIDES else f" ({source})"
         if missing := [key for key in parameters if key not in values]:
             raise RegistryError(f"{self.title} needs a value for {', '.join(missing)}")
-        return {key: self._convert(key, parameters[key], value) for key, value in values.items()}
+        return {
+            key: self._convert(key, parameters[key], value, sources[key])
+            for key, value in values.items()
+        }
 
     def _argument_sources(
         self, profile: str | None, overrides: Mapping[str, Any]
@@ -153,17 +168,18 @@ class Entry:
             rows = _lookup(self.profiles, profile, "profile").args.get(self.package, {})
         yield self.origin, self.base_args if self.base else self.args
         parameters = self.parameters() if "*" in rows else {}
-        yield "", {key: value for key, value in rows.get("*", {}).items() if key in parameters}
+        common = {key: value for key, value in rows.get("*", {}).items() if key in parameters}
+        yield f"profile {profile}", common
         if self.base:
             yield f"profile {profile}", rows.get(self.base, {})
             yield self.origin, self.args
-        for name in dict.fromkeys([self.name.partition("/")[0], self.name]):
+        for name in dict.fromkeys([re.split("[/@]", self.name)[0], self.name]):
             yield f"profile {profile}", rows.get(name, {})
         if self.category is not None:
             yield f"the part of {self.name!r} after the slash", {"category": self.category}
-        yield "asked for", overrides
+        yield OVERRIDES, overrides
 
-    def _convert(self, key: str, parameter: inspect.Parameter, value: Any) -> Any:
+    def _convert(self, key: str, parameter: inspect.Parameter, value: Any, source: str) -> Any:
         """The value of a setting as JSON, converted to its annotation. Raises RegistryError."""
         annotation, example = parameter.annotation, parameter.default
         example = None if example is parameter.empty else self._to_json(key, example)
@@ -174,7 +190,7 @@ class Entry:
             converted = convert_setting(value, annotation)
         except ValueError:
             reason = explain_refusal(value, annotation, example)
-            raise RegistryError(f"{self.title}: {key} is {reason}") from None
+            raise RegistryError(f"{self.title}: {key} is {reason}{source}") from None
         except (TypeError, AttributeError) as error:
             raise RegistryError(
                 f"{self.title}: the annotation of {key}, {annotation}, cannot be checked: {error}"
@@ -208,12 +224,14 @@ class Entry:
 class Profile:
     """A named size of experiments: arguments for methods and datasets, by name or for all ("*").
 
+    origin: the file that first names it
     args: {"methods": {name: {argument: value}}, "datasets": the same}
     levels_by_method: noise levels by method or for all ("*"), in place of the method's own
     """
 
     name: str
     about: str = ""
+    origin: str = ""
     args: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     levels_by_method: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
@@ -244,7 +262,7 @@ class Registry:
         Raises RegistryError on a file that cannot be read or has an invalid entry.
         """
         registry = cls({}, {}, {}, {})
-        registry._add_file(REGISTRY_PATH, "registry.yaml")
+        registry._add_file(REGISTRY_PATH, BUILT_IN)
         registry._add_installed()
         for entry in _registered.values():
             registry._add(entry)
@@ -265,8 +283,15 @@ class Registry:
         return registry
 
     def method(self, name: str) -> Entry:
-        """Return the method of this name. Raises RegistryError on an unknown one."""
-        return _lookup(self.methods, name, "method")
+        """Return the method of this name; "anoddpm@NAME" has the imported weights of that name.
+
+        Raises RegistryError on an unknown one.
+        """
+        base, at, weights = name.partition("@")
+        entry = _lookup(self.methods, base, "method")
+        if not at:
+            return entry
+        return replace(entry, name=name, label=f"{entry.label} ({weights})", weights=weights)
 
     def dataset(self, name: str) -> Entry:
         """Return a dataset, or a category of one: "mvtec/hazelnut" has category=hazelnut."""
@@ -329,23 +354,52 @@ class Registry:
 
     def _add_file(self, path: Path, origin: str, *, late: bool = False) -> None:
         try:
-            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+            raw = load_lined(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise RegistryError(f"{origin}: cannot be read: {error}") from error
         except yaml.YAMLError as error:
             raise RegistryError(f"{origin}: not YAML: {' '.join(str(error).split())}") from error
+        except DuplicateKey as error:
+            raise RegistryError(f"{origin}: {error}") from error
+        except RecursionError:
+            raise RegistryError(f"{origin}: mappings and lists are nested too deeply") from None
         top = _check_mapping(raw, f"{origin}: the file", {*PACKAGES, "profiles", "suites"})
         for package in PACKAGES:
-            for name, row in _check_mapping(top.get(package), f"{origin}: {package}").items():
-                entry = _parse_entry(name, package, row, origin, path.parent)
+            rows = _check_mapping(top.get(package), f"{origin}: {package}")
+            for name, row in rows.items():
+                entry = _parse_entry(name, package, row, origin, path.parent, _line(rows, name))
                 self._add(entry, again=late and row.get("replace", False))
-        for name, members in _check_mapping(top.get("suites"), f"{origin}: suites").items():
+        suites = _check_mapping(top.get("suites"), f"{origin}: suites")
+        for name, members in suites.items():
+            at, line = f"{origin}: suite {name!r}", _line(suites, name)
+            if name == "all" or name in self.suites:
+                raise RegistryError(f"{at} is there already; choose another name{line}")
             if not isinstance(members, list) or not all(isinstance(m, str) for m in members):
-                raise RegistryError(f"{origin}: suite {name!r} is a list of methods")
+                raise RegistryError(f"{at} is a list of methods, not {members!r}{line}")
             self.suites[name] = members
-        for name, row in _check_mapping(top.get("profiles"), f"{origin}: profiles").items():
-            old = self.profiles.get(name, Profile(name))
-            self.profiles[name] = _parse_profile(old, row, f"{origin}: profile {name}")
+        profiles = _check_mapping(top.get("profiles"), f"{origin}: profiles")
+        for name, row in profiles.items():
+            at, line = f"{origin}: profile {name}", _line(profiles, name)
+            old = self.profiles.get(name, Profile(name, origin=origin))
+            row = _check_mapping(row, at, PROFILE_KEYS, line)
+            if old.origin == BUILT_IN != origin:
+                self._check_addition(row, at, line)
+            self.profiles[name] = _parse_profile(old, row, at)
+
+    def _check_addition(self, row: Mapping[str, Any], at: str, line: str) -> None:
+        """Raise RegistryError where a file changes a built-in profile for built-in entries."""
+        levels = row.get("levels") or {}
+        names = list(levels) if isinstance(levels, dict) else ["*"]
+        for package in PACKAGES:
+            names += _check_mapping(row.get(package), f"{at}: {package}")
+        entries = [*self.methods.values(), *self.datasets.values()]
+        fixed = {"*", *(entry.name for entry in entries if entry.origin == BUILT_IN)}
+        changed = [name for name in names if name.partition("/")[0] in fixed]
+        if changed or "about" in row:
+            raise RegistryError(
+                f"{at} is there already: a file adds its own methods and datasets to it, and does "
+                f"not change {changed[0] if changed else 'about'!r}; choose another name{line}"
+            )
 
     def _check_profile(self, profile: Profile) -> None:
         for package, entries in (("methods", self.methods), ("datasets", self.datasets)):
@@ -399,24 +453,28 @@ def register_class(name: str, cls: type, *, label: str = "", about: str = "") ->
     _registered[package, name] = entry
 
 
-def _parse_entry(name: str, package: str, row: Any, origin: str, folder: Path) -> Entry:
+def _parse_entry(name: str, package: str, row: Any, origin: str, folder: Path, line: str) -> Entry:
     at = f"{origin}: {PACKAGES[package]} {name!r}"
     if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name):
-        raise RegistryError(f"{at}: a name is made of letters, digits and . _ + -")
-    row = _check_mapping(row, at, ENTRY_KEYS | EXTRA_KEYS[package])
+        raise RegistryError(f"{at}: a name is made of letters, digits and . _ + -{line}")
+    row = _check_mapping(row, at, ENTRY_KEYS | EXTRA_KEYS[package], line)
     base, path = row.get("base", ""), row.get("class")
     if base and path is None:
         path = ":"  # the base's, which may stand in a file that is read later
     elif base:
-        raise RegistryError(f"{at}: a preset has the class of its base: leave out class or base")
+        raise RegistryError(
+            f"{at}: a preset has the class of its base: leave out class or base{line}"
+        )
     elif not isinstance(path, str) or not re.fullmatch(r"(\w+(\.\w+)*|.+\.py):\w+", path):
         raise RegistryError(
             f"{at}: class must read module:Class, package.module:Class or file.py:Class, "
-            f"not {path!r}"
+            f"not {path!r}{line}"
         )
     for key, kind in ENTRY_TYPES.items():
         if not isinstance(row.get(key, kind()), kind):
-            raise RegistryError(f"{at}: {key} must be {kind.__name__}, not {row[key]!r}")
+            raise RegistryError(
+                f"{at}: {key} must be {kind.__name__}, not {row[key]!r}{_line(row, key)}"
+            )
     module, _, attribute = path.rpartition(":")
     if module.endswith(".py"):
         target = f"{(folder / module).resolve()}:{attribute}"
@@ -439,45 +497,66 @@ def _parse_entry(name: str, package: str, row: Any, origin: str, folder: Path) -
     )
 
 
-def _parse_profile(old: Profile, row: Any, at: str) -> Profile:
+def _parse_profile(old: Profile, row: Mapping[str, Any], at: str) -> Profile:
     """Return `old` with what another file adds: arguments for names that it does not hold."""
-    row = _check_mapping(row, at, PROFILE_KEYS)
     args: dict[str, dict[str, Mapping[str, Any]]] = {}
     for package in PACKAGES:
         old_rows = old.args.get(package, {})
-        new = _check_mapping(row.get(package), f"{at}: {package}")
+        new = _check_mapping(row.get(package), f"{at}: {package}", line=_line(row, package))
         if both := old_rows.keys() & new.keys():
             raise RegistryError(
                 f"{at}: {package} {min(both)!r} has arguments in this profile already"
+                f"{_line(new, min(both))}"
             )
-        rows = {k: _check_mapping(v, f"{at}: {package} {k}") for k, v in new.items()}
+        rows = {
+            k: _check_mapping(v, f"{at}: {package} {k}", line=_line(new, k)) for k, v in new.items()
+        }
         args[package] = {**old_rows, **rows}
     sweep = dict(old.levels_by_method)
-    levels = row.get("levels") or {}
-    for name, values in ({"*": levels} if isinstance(levels, list) else levels).items():
-        if not isinstance(values, list) or not all(
-            type(v) is int and 0 <= v <= 1000 for v in values
-        ):
-            raise RegistryError(f"{at}: levels of {name!r} are integers in 0..1000, not {values!r}")
-        sweep[name] = tuple(values)
-    return Profile(old.name, row.get("about", old.about), args, sweep)
+    levels = row.get("levels", {})
+    levels = levels if isinstance(levels, dict) else {"*": levels}
+    for name, values in levels.items():
+        line = _line(levels, name) or _line(row, "levels")
+        if name in old.levels_by_method:
+            raise RegistryError(f"{at}: {name!r} has levels in this profile already{line}")
+        try:
+            sweep[name] = tuple(convert_setting(values, Levels))
+        except ValueError:
+            raise RegistryError(
+                f"{at}: levels of {name!r} are integers in 0..1000, in a list such as [100, 250], "
+                f"not {values!r}{line}"
+            ) from None
+    return Profile(old.name, row.get("about", old.about), old.origin, args, sweep)
 
 
-def _check_mapping(raw: Any, at: str, keys: Iterable[str] | None = None) -> dict[str, Any]:
-    """Return `raw` if it is a mapping from text, with no keys but `keys`; {} for None."""
+def _check_mapping(
+    raw: Any, at: str, keys: Iterable[str] | None = None, line: str = ""
+) -> dict[str, Any]:
+    """Return `raw` if it is a mapping from text, with no keys but `keys`; {} for None.
+
+    line: where it stands, for an error
+    """
     if raw is None:
         return {}
     if not isinstance(raw, dict):
-        raise RegistryError(f"{at}: should be `name: …` lines, not {type(raw).__name__}")
+        raise RegistryError(f"{at}: should be `name: …` lines, not {type(raw).__name__}{line}")
     for key in raw:
         if not isinstance(key, str):
-            raise RegistryError(f"{at}: {key!r} is read as {type(key).__name__}; put it in quotes")
+            raise RegistryError(
+                f"{at}: {key!r} is read as {type(key).__name__}; put it in quotes{line}"
+            )
         if keys is not None and key not in keys:
             raise RegistryError(
                 f"{at}: unknown key {key!r}{did_you_mean(key, keys)} "
-                f"Valid keys are {', '.join(sorted(keys))}"
+                f"Valid keys are {', '.join(sorted(keys))}{_line(raw, key)}"
             )
     return raw
+
+
+def _line(mapping: Mapping[str, Any], key: str) -> str:
+    """(line N) of a key of a mapping that was read from a file."""
+    lines = getattr(mapping, "lines", {})
+    return f" (line {lines[key]})" if key in lines else ""
 
 
 def _lookup(names: Mapping[str, Any], name: str, kind: str) -> Any:

@@ -124,7 +124,7 @@ def _to_csv(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
         return ""
     out = io.StringIO()
     writer = csv_.writer(out, lineterminator="\n")
-    writer.writerow(names)
+    writer.writerow(map(_csv_cell, names))
     writer.writerows([_csv_cell(row.get(name)) for name in names] for row in rows)
     return out.getvalue()
 

@@ -131,6 +131,7 @@ class Died(Struct, frozen=True, tag_field="kind", tag="died", omit_defaults=True
     reason: str = ""  # one line; empty where signal or code say it
     out_of_memory: bool = False  # whether the system killed it for want of memory
     lost: bool = False  # whether its host went away
+    with_others: bool = False  # whether all jobs of its fork server died, because of any of them
 
 
 Event = Started | Progress | Heartbeat | Output | Ended | Died

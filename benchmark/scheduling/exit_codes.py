@@ -4,7 +4,7 @@ USAGE = 2
 """A wrong command, configuration or value."""
 
 FAILED = 3
-"""Finished, and some cells failed."""
+"""Finished, and some experiments failed."""
 
 GATE = 4
 """A comparison or a check did not pass."""

@@ -69,6 +69,12 @@ class Job:
     helper: the number of a helper, from 1
     timeout: seconds for an experiment without a driver, None for any
     path: sys.path of the process that asks
+
+    >>> from adbench.benchmark.scheduling.job import Job, JobContext
+    >>> from adbench.engine.runtime.context import TrainingContext
+    >>> job = Job("prepare phantom", "prepare", (), JobContext.of(TrainingContext()))
+    >>> Job.from_json(job.to_json()) == job
+    True
     """
 
     name: str

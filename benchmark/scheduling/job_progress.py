@@ -17,6 +17,14 @@ class JobProgress:
     last_heartbeat: when it last gave a sign of life     stop_requested: when it was asked to stop,
     None if not
     timed_out: whether it was asked because its time is over
+
+    >>> from adbench.benchmark.scheduling.events import Progress
+    >>> from adbench.benchmark.scheduling.job_progress import JobProgress
+    >>> job = JobProgress("phantom.dae", attempt=1)
+    >>> job.on_progress(Progress("train", step=10, of=100), 0.0)
+    >>> job.on_progress(Progress("train", step=30, of=100), 10.0)
+    >>> job.location, job.seconds_per_step(), job.seconds_left()
+    ('train 30/100', 0.5, 35.0)
     """
 
     name: str
@@ -72,6 +80,7 @@ class JobProgress:
         return None if each is None else max(0.0, (self.total - self.step) * each)
 
     def as_dict(self, now: float) -> dict[str, Any]:
+        """The progress as JSON values. now: the time of the clock"""
         return {
             "experiment": self.name,
             "phase": self.phase,

@@ -24,10 +24,24 @@ SAME_FAILURES = 2
 
 @dataclass
 class RetryHistory:
-    """How earlier attempts of a job ended, for its record."""
+    """How earlier attempts of a job ended, for its record.
+
+    >>> from adbench.benchmark.scheduling.events import Died
+    >>> from adbench.benchmark.scheduling.retry_policies import RetryHistory
+    >>> history = RetryHistory()
+    >>> [history.record_death(Died(signal=9), "train 3/9", batch=32) for _ in range(3)]
+    ['', '', 'killed by SIGKILL, in the last of 3 attempts']
+    """
 
     attempts: list[dict[str, Any]] = field(default_factory=list)
     out_of_memory: bool = False
+    deaths_with_others: int = 0
+
+    @property
+    def needs_isolation(self) -> bool:
+        """Whether the last attempt runs without other jobs: one that died with others each time
+        may have been the cause, or not."""
+        return self.deaths_with_others >= MAX_ATTEMPTS - 1
 
     def record_death(self, death: Died, location: str, batch: int) -> str:
         """Note the death of an attempt, and return why to give up; empty for another attempt.
@@ -36,6 +50,7 @@ class RetryHistory:
         """
         reason = describe_death(death)
         self.attempts.append({"ended": reason, "at": location})
+        self.deaths_with_others += death.with_others
         if death.out_of_memory:
             self.attempts[-1]["batch"] = batch
             if self.out_of_memory:
@@ -78,7 +93,15 @@ def with_half_batch(job: Job) -> Job:
 
 
 class CircuitBreaker:
-    """Sets a method aside when experiments of it fail alike: its other experiments would, too."""
+    """Sets a method aside when experiments of it fail alike: its other experiments would, too.
+
+    >>> from adbench.benchmark.scheduling.retry_policies import CircuitBreaker
+    >>> breaker = CircuitBreaker()
+    >>> breaker.record_failure("dae", "phantom.dae.s0", "ValueError: no")
+    ''
+    >>> breaker.record_failure("dae", "phantom.dae.s1", "ValueError: no")
+    'set aside after 2 experiments of it failed alike: ValueError: no'
+    """
 
     def __init__(self) -> None:
         self._failed: dict[tuple[str, str], set[str]] = defaultdict(set)
@@ -105,6 +128,12 @@ class DiskSpaceGuard:
     until one gets through.
 
     timeout: seconds to wait in all before giving up
+
+    >>> from pathlib import Path
+    >>> from adbench.benchmark.scheduling.retry_policies import DiskSpaceGuard
+    >>> guard = DiskSpaceGuard(Path("."), timeout=600.0)
+    >>> guard.mark_full(), guard.mark_full(), guard.is_full
+    (True, False, True)
     """
 
     STEP = 15.0
@@ -122,6 +151,7 @@ class DiskSpaceGuard:
 
     @property
     def is_full(self) -> bool:
+        """Whether the disk is full, as far as is known."""
         return self._since is not None
 
     def mark_full(self) -> bool:

@@ -163,10 +163,15 @@ class Scheduler:
             for name in self._work_sharing:  # an experiment of its own comes before help
                 self._request_stop(self._running[name])
         while len(self._running) < self._executor.slots:
+            if any(map(self._needs_isolation, self._running)):
+                return
             if self._disk_guard.is_full and (self._running or not self._disk_guard.may_retry()):
                 return
             job = self._next_job() or self._work_sharing.next_job(self._running, self._jobs)
             if job is None:
+                return
+            if self._running and self._needs_isolation(job.name):
+                self._requeue(job.name)
                 return
             self._jobs[job.name] = job
             history = self._retries.setdefault(job.name, RetryHistory())
@@ -174,6 +179,9 @@ class Scheduler:
                 job.name, len(history.attempts) + 1, last_heartbeat=time.monotonic()
             )
             self._executor.start(job)
+
+    def _needs_isolation(self, name: str) -> bool:
+        return name in self._retries and self._retries[name].needs_isolation
 
     def _has_startable(self) -> bool:
         """Whether a free slot would start something."""

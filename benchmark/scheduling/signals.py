@@ -7,8 +7,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
-from .console import ConsoleReporter
+if TYPE_CHECKING:
+    from .console import ConsoleReporter
 
 
 @contextmanager
@@ -33,7 +35,17 @@ def stop_on_signals(reporter: ConsoleReporter) -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def interrupt_on_sigterm() -> Iterator[None]:
-    """Raise KeyboardInterrupt on SIGTERM in the block, as on Ctrl-C."""
+    """Raise KeyboardInterrupt on SIGTERM in the block, as on Ctrl-C.
+
+    >>> import os, signal
+    >>> from adbench.benchmark.scheduling.signals import interrupt_on_sigterm
+    >>> try:
+    ...     with interrupt_on_sigterm():
+    ...         os.kill(os.getpid(), signal.SIGTERM)
+    ... except KeyboardInterrupt:
+    ...     print("interrupted")
+    interrupted
+    """
     with _handlers(signal.default_int_handler, signal.SIGTERM):
         yield
 

@@ -119,7 +119,7 @@ def _partial_work(store: Path) -> list[PartialWork]:
     now = time.time()
     for name in sorted(names):
         kind, _, key = name.partition("-")
-        times, size, kept = [], 0, 0
+        times, size, states = [], 0, 0
         for path in (store / "resume" / name).glob("*"):
             try:
                 facts = path.stat()
@@ -127,12 +127,12 @@ def _partial_work(store: Path) -> list[PartialWork]:
                 continue
             times.append(facts.st_mtime)
             size += facts.st_size
-            kept += path.suffix == ".json"
+            states += path.suffix == ".json"
         running = is_locked(store / "locks" / f"{name}.lock", if_unknown=False)
-        if running or kept:
+        if running or states:
             age = max(0.0, now - max(times)) if times else None
             what = STATUS_NAMES.get(kind, kind)
-            unfinished.append(PartialWork(what, key, running, kept, size, age))
+            unfinished.append(PartialWork(what, key, running, states, size, age))
     return sorted(unfinished, key=lambda work: (not work.running, work.age or 0.0, work.key))
 
 
@@ -183,12 +183,12 @@ def _record_line(record: Record) -> str:
 
 
 def _partial_work_line(work: PartialWork) -> str:
-    kept = f"{work.kept} kept, {work.size / 1e6:.1f} MB" if work.kept else "nothing kept yet"
+    states = f"{work.kept} kept, {work.size / 1e6:.1f} MB" if work.kept else "nothing kept yet"
     if work.age is not None:
-        kept += f", last {_age_text(work.age)} ago"
+        states += f", last {_age_text(work.age)} ago"
     state = "running" if work.running else "left"
     after = "" if work.running else "; the same command goes on"
-    return f"  {state:<8} {work.what} {work.key[:8]}  {kept}{after}"
+    return f"  {state:<8} {work.what} {work.key[:8]}  {states}{after}"
 
 
 def _age_text(seconds: float) -> str:

@@ -18,7 +18,7 @@ from ...engine.runtime.distributed import SINGLE_PROCESS, Team
 from ..experiments.fit_predict import LogEvent
 from ..experiments.matrix import PREDICTED_SPLITS, Experiment
 from ..experiments.pipeline import predict_shared, run_experiment
-from ..experiments.record import record_header
+from ..experiments.record import SPLIT_NAMES, record_header
 from ..experiments.tensorboard import TensorBoardError, TensorBoardLogger
 from ..leaderboard.records import parse_record, plain_text, read_intact_record, record_seal
 from ..store.artifact_store import Store, canonical_json
@@ -135,7 +135,15 @@ def prepared_dataset(
 
 
 def incompatibility(experiment: Experiment, dataset: Dataset) -> str:
-    """Return why a method cannot be run on a dataset; empty if it can."""
+    """Return why a method cannot be run on a dataset; empty if it can.
+
+    >>> from types import SimpleNamespace
+    >>> from adbench.benchmark.scheduling.worker import incompatibility
+    >>> method = SimpleNamespace(load=lambda: SimpleNamespace(ndims={2, 3}))
+    >>> dataset = SimpleNamespace(spec=SimpleNamespace(shape=(64,)))
+    >>> incompatibility(SimpleNamespace(method=method), dataset)
+    'takes samples of 2 or 3 axes, these have 1'
+    """
     method_class, axes = experiment.method.load(), len(dataset.spec.shape)
     if axes not in method_class.ndims:
         takes = " or ".join(map(str, sorted(method_class.ndims)))
@@ -184,6 +192,8 @@ class _PhaseTracker:
         self._log("phase", {"phase": phase})
 
     def log(self, event: str, facts: Mapping[str, Any]) -> None:
+        if (part := facts.get("part")) in SPLIT_NAMES:
+            facts = {**facts, "part": SPLIT_NAMES[part]}
         self._log(event, facts)
         if event == "checkpoint":
             self.enter("predict")

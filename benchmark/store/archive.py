@@ -13,19 +13,27 @@ import shutil
 import tarfile
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from ...datasets.io.fsync import fsync_path
-from .artifact import Artifact, DamagedArtifact, metadata_path, read_artifact
+from .artifact import (
+    Artifact,
+    DamagedArtifact,
+    metadata_path,
+    read_artifact,
+)
 from .artifact_store import Store
 from .atomic_files import StoreError, atomic_path, describe_write_errors
-from .inventory import NON_ARTIFACT_KINDS
 
+KINDS = {"stage", "checkpoint", "maps", "record", "weights"}
 FOLDER = re.compile(r"(?P<kind>[a-z][a-z-]{0,30})/(?P<key>[0-9a-f]{32})")
 FILE = re.compile(r"\w[\w.-]{0,99}")
-MAX_METADATA_BYTES = 256 << 20
+MAX_METADATA_BYTES = 64 << 20
+MAX_PROBLEMS = 100
+UNREADABLE_TAR = (ValueError, RecursionError, OverflowError)
+"""What tarfile raises on some damaged headers, beside its own errors."""
 
 
 class ImportReport(NamedTuple):
@@ -84,9 +92,10 @@ def import_archive(store: Store, path: Path) -> ImportReport:
     try:
         with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for folder, group in groupby(tar, lambda member: member.name.rpartition("/")[0]):
-                members = list(group)
+                members = [*islice(group, 3)]  # of many files in one folder no list is made
+                tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue] or all stay in memory
                 if problem := _find_problem(folder, members, report):
-                    report.problems.append(problem)
+                    _add_problem(report, problem)
                 else:
                     _import_artifact(store, tar, folder, members, report)
             file.seek(tar.offset)  # tarfile stops without an error at a damaged header
@@ -94,19 +103,27 @@ def import_archive(store: Store, path: Path) -> ImportReport:
                 raise tarfile.ReadError(f"no end after byte {tar.offset}")
     except FileNotFoundError:
         raise StoreError(f"there is no file {path}") from None
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, *UNREADABLE_TAR) as error:
         report.problems.append(f"{path.name} is cut off or is not a tar file: {error}")
     except OSError as error:
         raise StoreError(f"{path} cannot be imported: {error}") from error
     return report
 
 
+def _add_problem(report: ImportReport, problem: str) -> None:
+    """Add a problem; of a file with very many, the rest is one line."""
+    if len(report.problems) < MAX_PROBLEMS:
+        report.problems.append(problem)
+    elif len(report.problems) == MAX_PROBLEMS:
+        report.problems.append("and more that belongs to no artifact")
+
+
 def _find_problem(folder: str, members: list[tarfile.TarInfo], report: ImportReport) -> str:
     """Why the members in one folder are not the two files of an artifact; empty if they are."""
     match = FOLDER.fullmatch(folder)
     names = sorted((PurePosixPath(member.name).name for member in members), key=len)
-    if not match or match["kind"] in NON_ARTIFACT_KINDS | {"locks"}:
-        return f"{', '.join(repr(member.name) for member in members)}: belongs to no artifact"
+    if not match or match["kind"] not in KINDS:
+        return f"{', '.join(repr(m.name)[:100] for m in members)}: belongs to no artifact"
     if irregular := [m.name for m in members if not m.isreg() or m.issparse()]:
         return f"{irregular[0]!r} is a link or a device, not a file"
     if len(names) != 2 or names[1] != f"{names[0]}.json" or not FILE.fullmatch(names[0]):

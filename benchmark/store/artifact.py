@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,19 @@ from typing import Any
 from ...datasets.io.fsync import fsync_path
 from .atomic_files import file_sha256
 from .cache_key import canonical_json, encode_json, hash_text, to_jsonable
+
+UNREADABLE = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError
+)  # fmt: skip
+"""What reading a JSON file that anybody may have written can raise."""
+
+FOLDER = re.compile(
+    r"(?P<kind>[a-z][a-z-]{0,30})/(?P<two>[0-9a-f]{2})/(?P<key>(?P=two)[0-9a-f]{30})"
+)
+"""Where an artifact lies below the root of a store."""
+
+NON_ARTIFACT_KINDS = {"resume", "corrupt", "half-made", "locks"}
+"""Names that are no kinds of artifacts, because folders of a store or kinds of items have them."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +124,7 @@ def read_artifact(kind: str, folder: Path, *, verify: bool, key: str = "") -> Ar
         if verify and file_sha256(path) != fields["sha256"]:
             raise DamagedArtifact(f"{path} is damaged")
         key_inputs, metadata, seconds = fields["identity"], fields["meta"], fields.get("took")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except UNREADABLE as error:
         raise DamagedArtifact(
             f"{folder} cannot be read: {type(error).__name__}: {error}"
         ) from error

@@ -13,6 +13,7 @@ is lost.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 import warnings
@@ -24,7 +25,14 @@ from typing import Any
 from uuid import uuid4
 
 from ...datasets.io.fsync import fsync_path
-from .artifact import Artifact, DamagedArtifact, read_artifact, write_metadata
+from .artifact import (
+    FOLDER,
+    NON_ARTIFACT_KINDS,
+    Artifact,
+    DamagedArtifact,
+    read_artifact,
+    write_metadata,
+)
 from .atomic_files import StoreError, atomic_path, atomic_write, describe_write_errors
 from .cache_key import (
     MAX_DIFFERENCES,
@@ -35,6 +43,7 @@ from .cache_key import (
     flatten,
 )
 from .leases import hold_lease
+from .marker import mark_store, register_result_folder
 from .partial_state import PartialState, StoreWarning
 
 __all__ = [
@@ -110,6 +119,12 @@ class Store:
                 return self.find(kind, key_inputs, has_lock=True)
         return None
 
+    def register_results(self, out: Path) -> None:
+        """Remember that a run writes its records to a folder, so that what they use is kept."""
+        with suppress(StoreError):  # of a read-only store nothing is ever removed
+            mark_store(self.root, lambda: not self.folders())
+            register_result_folder(self.root, out)
+
     def read_metadata(self, kind: str, key: str) -> Artifact | None:
         """The artifact of a key by its metadata and the size of its payload, which is not read.
 
@@ -124,8 +139,23 @@ class Store:
 
         kind: of this kind only
         """
-        paths = sorted(self.root.glob(f"{kind or '*'}/??/*"))
-        return [path for path in paths if not path.name.startswith(".")]
+        return [path for path in self._glob(f"{kind or '*'}/??/*") if path.name[0] != "."]
+
+    def staging_folders(self) -> list[Path]:
+        """The folders of artifacts that are being created, or were when a process was killed."""
+        return self._glob(f"*/??/.{'?' * 32}.*")
+
+    def _glob(self, pattern: str) -> list[Path]:
+        """The folders of artifacts that match; nothing else in the root, and no links."""
+
+        def is_artifact(path: Path) -> bool:
+            name = path.relative_to(self.root).as_posix()
+            match = FOLDER.fullmatch(re.sub(r"/\.(\w+)\.\w+$", r"/\1", name))
+            if not match or match["kind"] in NON_ARTIFACT_KINDS:
+                return False
+            return path.is_dir() and not any(p.is_symlink() for p in (path, *path.parents[:2]))
+
+        return [path for path in sorted(self.root.glob(pattern)) if is_artifact(path)]
 
     def artifacts(self, kind: str | None = None, *, verify: bool = False) -> Iterator[Artifact]:
         """All artifacts but damaged ones, in the order of their keys.
@@ -211,6 +241,7 @@ class Store:
         If the block raises, nothing stays. What killed processes left is removed first. The caller
         holds the artifact's lock. Raises StoreError if the store cannot be written.
         """
+        mark_store(self.root, lambda: not self.folders())
         folder = self.folder(kind, key)
         for leftover in folder.parent.glob(f".{key}.*"):
             shutil.rmtree(leftover, ignore_errors=True)

@@ -19,10 +19,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
+from .artifact import NON_ARTIFACT_KINDS
 from .artifact_store import Store
 from .atomic_files import StoreError
 from .inventory import (
-    NON_ARTIFACT_KINDS,
     InventoryItem,
     format_age,
     format_size,
@@ -30,6 +30,7 @@ from .inventory import (
     list_items,
 )
 from .leases import earliest_lease, is_locked, lease_folder
+from .marker import require_marker
 
 DAY = 86400.0
 MAX_IDLE_SECONDS = {"resume": 30 * DAY, "corrupt": 7 * DAY, "half-made": DAY}
@@ -106,7 +107,7 @@ def collect_garbage(
 
     dry_run: remove nothing, report only
     now: seconds since 1970, to count idle times from
-    Raises StoreError if the store cannot be written.
+    Raises StoreError if the folder is no store, or cannot be written.
 
     >>> from pathlib import Path
     >>> from adbench.benchmark.store.artifact_store import Store
@@ -114,6 +115,7 @@ def collect_garbage(
     >>> collect_garbage(Store(Path("/no/such/store")), RemovalCriteria(max_bytes=0)).removed
     []
     """
+    require_marker(store.root)
     now = time.time() if now is None else now
     items = [replace(i, last_used=min(i.last_used, now)) for i in list_items(store)]  # clocks jump
     items.sort(key=lambda item: (item.last_used, item.kind, item.key))

@@ -11,6 +11,8 @@ from pathlib import Path
 from .artifact import DamagedArtifact, read_artifact
 from .artifact_store import Store, StoreWarning
 from .atomic_files import StoreError
+from .inventory import OTHER_ITEM
+from .marker import require_marker
 from .partial_state import find_damage
 
 Progress = Callable[[str, int, int], None]
@@ -49,6 +51,7 @@ def verify_store(
 
     repair: move damaged artifacts to corrupt/ and delete damaged states, as a run would
     progress: called with ("verify", number done, number of all)
+    Raises StoreError if something is to be repaired in a folder that is no store.
 
     >>> from pathlib import Path
     >>> from adbench.benchmark.store.artifact_store import Store
@@ -56,6 +59,8 @@ def verify_store(
     >>> verify_store(Store(Path("/no/such/store"))).intact
     True
     """
+    if repair:
+        require_marker(store.root)
     report = IntegrityReport()
     folders = store.folders()
     for number, folder in enumerate(folders, 1):
@@ -71,6 +76,8 @@ def verify_store(
         if progress:
             progress("verify", number, len(folders))
     for pointer in sorted((store.root / "resume").glob("*/*.json")):
+        if not OTHER_ITEM.fullmatch(pointer.parent.name):
+            continue
         report.states += 1
         if (reason := find_damage(pointer)) and pointer.exists():
             report.problems.append(f"cannot continue from {pointer}: {reason}")

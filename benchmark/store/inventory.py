@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -10,14 +11,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .artifact import metadata_path
+from .artifact import NON_ARTIFACT_KINDS, UNREADABLE, metadata_path
 from .artifact_store import Store
-from .atomic_files import folder_size
+from .atomic_files import StoreError, folder_size
 from .key_text import format_summary, summarize_inputs
 from .leases import is_locked
 
-NON_ARTIFACT_KINDS = {"resume", "corrupt", "half-made"}
-"""Kinds of items that are no artifacts."""
+OTHER_ITEM = re.compile(r"(?P<kind>[a-z][a-z-]{0,30})-(?P<key>[0-9a-f]{32})(\.[0-9a-f]{8})?")
+"""The names of folders in resume/ and corrupt/."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ class InventoryItem:
                 "corrupt": f"damaged {kind}, moved away",
                 "half-made": f"{kind}, being created, or left by a process that was killed",
             }[self.kind]
+        if self.kind == "weights":
+            return "imported weights"
         return format_summary(self.summary)
 
     def as_dict(self, now: float) -> dict[str, Any]:
@@ -92,20 +95,24 @@ def list_items(
     for folder in store.folders():
         with suppress(OSError):
             items.append(_artifact_item(store, folder, records or {}))
-    for path in sorted(store.root.glob("*/??/.*")):
+    for path in store.staging_folders():
         key = path.name[1:].partition(".")[0]
         items += _other_items("half-made", path, path.parents[1].name, key)
     for kind in ("resume", "corrupt"):
         for path in sorted((store.root / kind).glob("*")):
-            artifact_kind, _, key = path.name.partition("-")
-            items += _other_items(kind, path, artifact_kind, key.partition(".")[0])
+            match = OTHER_ITEM.fullmatch(path.name)
+            if match and path.is_dir() and not path.is_symlink():
+                items += _other_items(kind, path, match["kind"], match["key"])
     return items
 
 
-def records_by_artifact(outs: Iterable[Path]) -> dict[tuple[str, str], list[str]]:
+def records_by_artifact(
+    outs: Iterable[Path], *, strict: bool = False
+) -> dict[tuple[str, str], list[str]]:
     """The names of the experiments that were made from each artifact, by its (kind, key).
 
-    outs: folders where runs wrote their results; unreadable records are left out
+    outs: folders where runs wrote their results
+    strict: raise StoreError on a record that cannot be read, instead of leaving it out
 
     >>> from pathlib import Path
     >>> from adbench.benchmark.store.inventory import records_by_artifact
@@ -115,9 +122,16 @@ def records_by_artifact(outs: Iterable[Path]) -> dict[tuple[str, str], list[str]
     names: dict[tuple[str, str], list[str]] = {}
     for out in outs:
         for path in sorted((out / "records").glob("[!.]*.json")):
-            with suppress(OSError, ValueError, AttributeError):
-                for kind, key in (json.loads(path.read_bytes()).get("keys") or {}).items():
+            try:
+                keys = json.loads(path.read_bytes()).get("keys") or {}
+                for kind, key in keys.items():
                     names.setdefault((kind.partition("/")[0], str(key)), []).append(path.stem)
+            except UNREADABLE as error:
+                if strict:
+                    raise StoreError(
+                        f"{path} cannot be read ({type(error).__name__}), so what it uses is not "
+                        "known: repeat its run, or remove it"
+                    ) from error
     return names
 
 

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from uuid import uuid4
 
 from ...datasets.io.fsync import fsync_path
+from .artifact import UNREADABLE
 from .atomic_files import atomic_write, describe_write_errors, file_sha256
 from .cache_key import canonical_json
 
@@ -93,7 +94,7 @@ def _target_file(pointer: Path) -> Path | None:
     try:
         name = json.loads(pointer.read_bytes())["file"]
         return pointer.with_name(name)
-    except (OSError, ValueError, KeyError, TypeError):
+    except UNREADABLE:
         return None
 
 
@@ -110,7 +111,7 @@ def find_damage(pointer: Path) -> str:
         if fields["file"] != Path(fields["file"]).name:
             return "it points out of its folder"
         matches = file_sha256(pointer.with_name(fields["file"])) == fields["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
         return f"{type(error).__name__}: {error}"
     return "" if matches else "its checksum does not match"
 

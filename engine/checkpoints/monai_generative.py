@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..codecs.quantization import Codebook
+from .reading import CheckpointError, abbreviate, read_checkpoint, select_state
 
 RENAMED_PARTS = (
     (".attn.out_proj.", ".proj_attn."),
@@ -34,13 +35,9 @@ CODEBOOK_NAMES = {
     "codebook.sums": "quantizer.quantizer.ema_w",
 }
 
-WRAPPER_KEYS = ("state_dict", "model_state_dict", "model", "ema_state_dict", "unet_state_dict",
-           "autoencoder_state_dict", "vqvae_state_dict")  # fmt: skip
-"""Keys under which a file of several objects stores the weights; the first that exists counts."""
 
-
-class CheckpointError(ValueError):
-    """A checkpoint that does not fit a network, or a file that is no checkpoint."""
+TRAINING_ONLY = ("adversary.", "looks.")
+"""Parts of a codec that only its training needs, and that no file of a network holds."""
 
 
 def load_monai_generative(net: nn.Module, source: Path | str | Mapping[str, Tensor]) -> None:
@@ -58,31 +55,50 @@ def load_monai_generative(net: nn.Module, source: Path | str | Mapping[str, Tens
     >>> net.weight.item()
     1.0
     """
-    theirs = _read(Path(source)) if isinstance(source, str | Path) else dict(source)
-    theirs = {key.removeprefix("module."): value for key, value in theirs.items()}
+    content = read_checkpoint(Path(source)) if isinstance(source, str | Path) else source
+    own = net.state_dict()
+    with torch.no_grad():
+        for key, value in convert_monai_generative(net, select_state(content)).items():
+            own[key].copy_(value)
+
+
+def convert_monai_generative(net: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights under the names of a network; what is no weight of a network is not among
+    them: a codec's scale, counters, a discriminator.
+
+    net: as for `load_monai_generative`
+    state: under old names or new
+    Raises CheckpointError that lists what is missing, unknown, or of another shape.
+
+    >>> import torch
+    >>> from adbench.engine.checkpoints.monai_generative import convert_monai_generative
+    >>> from torch import nn
+    >>> convert_monai_generative(nn.Linear(1, 1, bias=False), {"weight": torch.ones(1, 1)})
+    {'weight': tensor([[1.]])}
+    """
     weights = {key: value for key, value in net.state_dict().items() if not _is_own_state(net, key)}
-    names = {key: name for key in weights for name in _candidate_names(key) if name in theirs}
+    names = {key: name for key in weights for name in _candidate_names(key) if name in state}
     missing = [key for key in weights if key not in names]
-    surplus = sorted(set(theirs) - set(names.values()))
+    surplus = sorted(set(state) - set(names.values()))
     if missing or surplus:
         raise CheckpointError(
-            f"these weights are of another network: {_abbreviate(missing, 'missing')}"
-            f"{'; ' if missing and surplus else ''}{_abbreviate(surplus, 'unknown')}. "
+            f"these weights are of another network: {abbreviate(missing, 'missing')}"
+            f"{'; ' if missing and surplus else ''}{abbreviate(surplus, 'unknown')}. "
             "Build it with the arguments that it was trained with"
         )
     wrong = [
-        f"{key} {tuple(theirs[name].shape)} for {tuple(weights[key].shape)}"
+        f"{key} {tuple(state[name].shape)} for {tuple(weights[key].shape)}"
         for key, name in names.items()
-        if theirs[name].shape != weights[key].shape
+        if state[name].shape != weights[key].shape
     ]
     if wrong:
         raise CheckpointError(
-            f"these weights are of a network of other sizes: {_abbreviate(wrong, 'wrong')}"
+            f"these weights are of a network of other sizes: {abbreviate(wrong, 'wrong')}"
         )
-    with torch.no_grad():
-        for key, name in names.items():
-            unused = UNUSED_PART in name
-            weights[key].copy_(_identity(weights[key]) if unused else theirs[name])
+    return {
+        key: _identity(weights[key]) if UNUSED_PART in name else state[name]
+        for key, name in names.items()
+    }
 
 
 def _identity(like: Tensor) -> Tensor:
@@ -107,33 +123,5 @@ def _is_own_state(net: nn.Module, key: str) -> bool:
     part, _, name = key.rpartition(".")
     module = net.get_submodule(part)
     counting = isinstance(module, Codebook) and name not in ("codes", "sizes", "sums")
-    return counting or key in ("centre", "scale") or name == "_extra_state"
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise CheckpointError(f"there is no file {path}")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a reader may fail in any way on a file that is no checkpoint
-        reason = str(error).strip().partition("\n")[0]
-        raise CheckpointError(f"{path} cannot be read as weights alone: {reason}") from error
-    for name in WRAPPER_KEYS:
-        if isinstance(state, Mapping) and isinstance(state.get(name), Mapping):
-            state = state[name]
-            break
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        keys = sorted(map(str, state)) if isinstance(state, Mapping) else [type(state).__name__]
-        raise CheckpointError(f"{path} holds no state dict; {_abbreviate(keys, 'its keys')}")
-    return dict(state)
-
-
-def _abbreviate(names: list[str], description: str) -> str:
-    if not names:
-        return ""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{description}: {', '.join(names[:3])}{more}"
+    own = key in ("centre", "scale") or name == "_extra_state"
+    return counting or own or key.startswith(TRAINING_ONLY)

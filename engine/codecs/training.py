@@ -68,7 +68,7 @@ class CodecTraining:
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
             return self.module.loss(self._preprocess(random_shift(x, rng, self.shift)), rng)
 
-        if isinstance(self.module, VQ):
+        if isinstance(self.module, VQ) and not context.imported_weights(self.module):
             initialize_codebook(self.module, data, context, preprocess=self._preprocess)
         train_module(loss, self.module, data, context, self.plan, self.name)
         if self.fit_scale:

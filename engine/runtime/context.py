@@ -148,6 +148,8 @@ class TrainingContext(DeviceContext):
     team: the processes that train together, each on its rows of every batch
     state_store: where unfinished work is saved
     shared_stages: where finished stages of a training are found, from this method or another
+    imported: weights of modules that were trained elsewhere; such a module, or one that holds it,
+        is loaded instead of trained
     on_event: receives (event, facts) as work goes on
     stop: called between steps; True means: save the state and raise Interrupted
     checkpoint_interval: seconds between two saves
@@ -163,6 +165,7 @@ class TrainingContext(DeviceContext):
     team: Team = SINGLE_PROCESS
     state_store: StateStore = field(default_factory=NullStateStore)
     shared_stages: SharedStageCache = _train_stage
+    imported: Mapping[nn.Module, Mapping[str, Tensor]] = field(default_factory=dict)
     on_event: EventHandler = ignore_event
     stop: Callable[[], bool] = bool
     checkpoint_interval: float = 20.0
@@ -175,6 +178,23 @@ class TrainingContext(DeviceContext):
             return self.workers
         cores = (os.cpu_count() or 1) // self.team.size
         return min(4, max(cores - 1, 0)) if self.kind == "cuda" else 0
+
+    def imported_weights(self, module: nn.Module) -> dict[str, Tensor]:
+        """Return the imported weights of a module and its parts, by names in its state dict.
+
+        >>> import torch
+        >>> from adbench.engine.runtime.context import TrainingContext
+        >>> from torch import nn
+        >>> net = nn.Sequential(nn.Linear(1, 1))
+        >>> context = TrainingContext(imported={net[0]: {"bias": torch.zeros(1)}})
+        >>> list(context.imported_weights(net))
+        ['0.bias']
+        """
+        return {
+            f"{path}.{name}" if path else name: value
+            for path, part in module.named_modules()
+            for name, value in self.imported.get(part, {}).items()
+        }
 
     def for_rank(self) -> TrainingContext:
         """Itself for rank 0 of a team; for the others without saving and without events."""

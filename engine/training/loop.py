@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -130,7 +130,7 @@ def train_module(
     loss: of each row
     module: whose parameters are trained; it ends in evaluation mode
     data: the training split
-    context: device, store of unfinished work, team
+    context: device, store of unfinished work, team; imported weights, which end the training
     plan: number of steps and their settings
     name: of this training in the state store and in the random streams
 
@@ -148,6 +148,10 @@ def train_module(
     if not len(data):
         raise ValueError("there is nothing to train on: the training split is empty")
     context = context.for_rank()
+    if weights := context.imported_weights(module):
+        load_imported(module, weights)
+        context.place(module).eval()
+        return TrainingOutcome(0, context.micro or plan.batch)
     context.place(module)
     module.train()
     team, rows = context.team, context.team.local_rows(plan.batch)
@@ -197,6 +201,44 @@ def train_module(
     state.apply_ema()
     module.eval()
     return TrainingOutcome(plan.steps - first, micro)
+
+
+def load_imported(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Load weights that were trained elsewhere into a module.
+
+    Of each child with any of them, every parameter. Other children are for training alone (a
+    discriminator), and other buffers stay as the constructor set them.
+
+    weights: by the names of the module's state dict
+    Raises ValueError that names what is missing, unknown or of another shape.
+
+    >>> import torch
+    >>> from adbench.engine.training.loop import load_imported
+    >>> from torch import nn
+    >>> net = nn.Linear(1, 1, bias=False)
+    >>> load_imported(net, {"weight": torch.tensor([[2.0]])})
+    >>> net.weight.item()
+    2.0
+    """
+    own = {key: value for key, value in module.state_dict().items() if isinstance(value, Tensor)}
+    parameters = dict(module.named_parameters())
+    children = {key.partition(".")[0] for key in weights}
+    missing = [k for k in parameters if k not in weights and k.partition(".")[0] in children]
+    surplus = [key for key in weights if key not in own]
+    wrong = [
+        f"{key} {tuple(value.shape)} for {tuple(own[key].shape)}"
+        for key, value in weights.items()
+        if key in own and value.shape != own[key].shape
+    ]
+    for names, what in ((missing, "missing"), (surplus, "unknown"), (wrong, "of another shape")):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise ValueError(
+                f"the imported weights do not fit: {', '.join(names[:3])}{more} {what}"
+            )
+    with torch.no_grad():
+        for key, value in weights.items():
+            own[key].copy_(value)
 
 
 def _batch_indices(rng: Rng, data: Examples, plan: Training, first: int) -> Iterator[list[int]]:

@@ -120,7 +120,7 @@ def test_large_images_are_cut_into_tiles(root) -> None:
 
 def test_wrong_arguments_are_told_before_anything_is_read() -> None:
     with pytest.raises(ValueError, match="channels is 1, 3 or None, not 2"):
-        MVTec(channels=2)
+        MVTec(channels=2)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="size is a positive number of pixels"):
         MVTec(size=0)
     with pytest.raises(ValueError, match="fractions are 2 numbers that sum to 1"):

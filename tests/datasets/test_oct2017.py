@@ -45,7 +45,7 @@ def test_only_the_diseases_asked_for_count(root) -> None:
     assert counts(data)["val"] == 2 and counts(data)["test"] == 4
     assert {s.tags["disease"] for s in samples(data, "test") if s.label} == {"CNV"}
     with pytest.raises(ValueError, match="classes are some of CNV, DME, DRUSEN"):
-        OCT2017(classes=("NORMAL",))
+        OCT2017(classes=("NORMAL",))  # pyright: ignore[reportArgumentType]
 
 
 def test_images_are_not_stretched_to_their_own_range(root) -> None:

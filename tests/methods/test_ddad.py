@@ -368,7 +368,7 @@ def test_each_argument_changes_what_is_found(change: dict[str, Any]) -> None:
 
 
 def test_what_cannot_be_is_said() -> None:
-    with pytest.raises(ValueError, match="none are"):
+    with pytest.raises(ValueError, match="there are none"):
         ddad().fit(samples((16, 16), 2, 1), [], TrainingContext())
     with pytest.raises(ValueError, match="above 0"):
         ddad(thresholds=(0.0, 0.3))

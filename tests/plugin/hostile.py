@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,10 @@ class Hostile(Method):
 
             _write_to_pipes(self.how.encode() + b"\n")
             os._exit(0)
+        if self.how == "kill the parent":
+            time.sleep(0.5)
+            os.kill(os.getppid(), 9)
+            time.sleep(60)
         if self.how == "sessions":
             self._leave_processes()
         if self.how == "crash with sessions" and not Path(self.mark).exists():
@@ -82,7 +87,5 @@ class Hostile(Method):
 
 
 def _sleep() -> None:
-    import time
-
     while True:
         time.sleep(600)

@@ -18,7 +18,7 @@ from adbench.benchmark.store.artifact_store import Store
 
 
 def kills(count: int, folder: Path, seed: int = 0) -> Counter[str]:
-    """Kill drivers, workers and nurseries until there were `count` kills and the run is done.
+    """Kill drivers, workers and fork servers until there were `count` kills and the run is done.
 
     Whenever a run comes to its end, everything it left is compared with what an undisturbed one
     left, the store is verified, and it starts anew from nothing. Returns what was killed, and how
@@ -31,7 +31,7 @@ def kills(count: int, folder: Path, seed: int = 0) -> Counter[str]:
     assert code == 0, told
     whole, cut = sweeps.results(folder / "whole"), folder / "cut"
     done: Counter[str] = Counter()
-    while sum(done[what] for what in ("driver", "worker", "nursery")) < count or cut.exists():
+    while sum(done[what] for what in ("driver", "worker", "fork server")) < count or cut.exists():
         driver = forked(planned, cut)
         end = None
         while end is None:
@@ -80,10 +80,10 @@ def ended(pid: int, seconds: float) -> int | None:
 
 
 def _kill(driver: int, draw: random.Random) -> str:
-    nursery = children(driver)
-    workers = [pid for parent in nursery for pid in children(parent)]
-    what = draw.choices(["driver", "worker", "nursery"], [4, 5, 1])[0]
-    among = {"driver": [driver], "worker": workers, "nursery": nursery}[what]
+    fork_servers = children(driver)
+    workers = [pid for parent in fork_servers for pid in children(parent)]
+    what = draw.choices(["driver", "worker", "fork server"], [4, 5, 1])[0]
+    among = {"driver": [driver], "worker": workers, "fork server": fork_servers}[what]
     if not among:
         return ""
     with suppress(ProcessLookupError):

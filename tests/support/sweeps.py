@@ -1,5 +1,5 @@
-"""Runs of small cells under the local executor, whose children are forked from the test itself:
-nothing has to be imported anew."""
+"""Runs of small experiments under the local executor, whose children are forked from the test
+itself: nothing has to be imported anew."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def local(slots: int = 1) -> LocalExecutor:
 def wanted(
     methods: Sequence[str] = ("walker",), seeds: Sequence[int] = (0,), **args: dict[str, Any]
 ) -> list[Experiment]:
-    """Cells on small smooth fields. args: of a method or of `bumps`, by its name."""
+    """Experiments on small smooth fields. args: of a method or of `bumps`, by its name."""
     registry = Registry.read(PLUGIN / "registry.yaml", PLUGIN / "trouble.yaml")
     wish = RunConfig(methods, ["bumps"], "tiny", seeds=seeds, settings=args, baselines=False)
     return expand_matrix(wish, registry)

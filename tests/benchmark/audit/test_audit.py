@@ -19,7 +19,7 @@ from adbench.benchmark.audit.sample_summary import compute_cues, summarize
 from adbench.datasets.base import Dataset, Sample, Spec, Split
 from adbench.datasets.hdf5_file import HDF5
 from adbench.datasets.phantom import Phantom
-from adbench.datasets.synthbrain.dataset import SynthBrain
+from adbench.datasets.synthbrain.dataset import Role, SynthBrain
 
 Lists = dict[str, list[Sample]]
 pytestmark = [
@@ -338,8 +338,9 @@ def test_two_samples_a_split_are_enough() -> None:
 
 
 def test_made_up_brains_pass() -> None:
-    subjects = {"train": 6, "train-abnormal": 2, "held_out": 3, "val": 2, "val-abnormal": 2}
-    data = SynthBrain(preset="demo", subjects={**subjects, "test": 4, "test-abnormal": 4})
+    subjects: dict[Role, int] = {"train": 6, "train-abnormal": 2, "held_out": 3, "val": 2}
+    subjects |= {"val-abnormal": 2, "test": 4, "test-abnormal": 4}
+    data = SynthBrain(preset="demo", subjects=subjects)
     assert not kinds(audit(data))
 
 

@@ -55,11 +55,14 @@ def test_a_report_writes_its_files_though_nobody_reads_it(tmp_path: Path, reader
     assert {path.name for path in tmp_path.iterdir()} >= FILES
 
 
-def test_output_onto_a_full_disk_is_lost_and_said_so() -> None:
-    process = shell("adbench list methods > /dev/full")
-    assert process.returncode == 0
+def test_output_that_is_lost_on_a_full_disk_is_an_error_and_the_work_is_done(
+    tmp_path: Path,
+) -> None:
+    process = shell(f"adbench report --out {results(tmp_path)} > /dev/full")
+    assert process.returncode == 2
     (line,) = process.stderr.decode().splitlines()
-    assert line.startswith("note: the output is lost from here on") and "No space left" in line
+    assert line.startswith("error: the output cannot be written: ") and "No space left" in line
+    assert {path.name for path in tmp_path.iterdir()} >= FILES
 
 
 def test_a_report_that_cannot_be_written_is_shown_and_is_an_error(tmp_path: Path) -> None:

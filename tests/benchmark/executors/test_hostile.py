@@ -140,6 +140,18 @@ def test_they_end_with_a_fork_server_that_is_killed() -> None:
         server.close()
 
 
+def test_one_that_kills_the_fork_server_fails_alone(tmp_path: Path) -> None:
+    """Its neighbour, which would die with it each time, has its last attempt without others."""
+    experiments = planned("kill the parent")
+    slow = sweeps.wanted(["walker"], walker={"steps": 200, "pause": 0.02})
+    code, printed = swept([experiments[0], *slow], tmp_path, local(2))
+    by_name = records(tmp_path)
+    assert code == 3 and by_name["walker 0"]["status"] == "ok", printed
+    reason = "lost its parent process, in the last of 3 attempts"
+    assert by_name["hostile 0"]["reason"] == reason
+    assert len(by_name["walker 0"]["attempts"]) <= 2
+
+
 def test_sigterm_keeps_everything_as_ctrl_c_does(tmp_path: Path) -> None:
     experiments = sweeps.wanted(["walker"], [0], walker={"steps": 60, "pause": 0.02})
     driver = kills.forked(experiments, tmp_path / "cut")

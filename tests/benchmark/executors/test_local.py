@@ -147,7 +147,7 @@ def test_nothing_outlives_a_killed_driver_and_status_tells_what_it_did(tmp_path:
     (run,) = read_status(cut / "out", cut / "store").runs
     assert run["running"] and run["pid"] == driver
     below = kills.below(driver)
-    assert len(below) >= 2, "the nursery and a cell"
+    assert len(below) >= 2, "the fork server and a job"
     os.kill(driver, signal.SIGKILL)
     assert kills.ended(driver, 60) == -signal.SIGKILL and kills.gone(below, 60)
     found = read_status(cut / "out", cut / "store")
@@ -171,7 +171,7 @@ def test_slots_share_what_there_is() -> None:
     )
 
 
-def test_a_nursery_that_is_started_finds_what_its_driver_finds(tmp_path: Path) -> None:
+def test_a_fork_server_finds_what_its_driver_finds(tmp_path: Path) -> None:
     """The real one, in a new Python; the other tests fork theirs."""
     (cell,) = wanted(["trouble"])
     executor = LocalExecutor([DeviceSlot("cpu", 1)])

@@ -71,6 +71,7 @@ def hostile(text: str) -> list[dict[str, Any]]:
         "versions": {text: text},
     }
     whole = record("A", **changes, strata={text: {"n": 3, "pixel_ap": 0.5}})
+    whole["metrics"][text] = {"value": 0.5}
     del changes["dataset__fingerprint"]
     failed = missing("A", reason=text, **changes)
     return [whole, whole | {"seed": 1}, failed, missing("B", reason=text)]

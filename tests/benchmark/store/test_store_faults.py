@@ -17,6 +17,7 @@ import torch
 from adbench.benchmark.store import artifact, artifact_store, atomic_files, partial_state
 from adbench.benchmark.store.artifact import read_artifact
 from adbench.benchmark.store.artifact_store import Store, StoreError, StoreWarning, cache_key
+from adbench.benchmark.store.marker import MARKER
 
 KEY_INPUTS = {"train": {"args": {"lr": 1e-4}, "seed": 0}, "data": "abc"}
 
@@ -35,9 +36,9 @@ def never(path: Path) -> Mapping[str, Any]:
 
 
 def whole(root: Path) -> list[str]:
-    """Whatever stands in the store but locks."""
+    """Whatever is in the store but locks and its marker."""
     names = (p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())
-    return sorted(name for name in names if not name.startswith("locks/"))
+    return sorted(name for name in names if not name.startswith(("locks/", MARKER)))
 
 
 def full(*_: object, **__: object) -> None:

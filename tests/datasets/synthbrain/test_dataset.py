@@ -19,7 +19,7 @@ from adbench.datasets.base import DataError, manifest
 from adbench.datasets.synthbrain import dataset as synthbrain
 from adbench.datasets.synthbrain import tissue_maps as synthbrain_asset
 from adbench.datasets.synthbrain.anatomy import Anatomy
-from adbench.datasets.synthbrain.dataset import PRESETS, ROLES, SynthBrain
+from adbench.datasets.synthbrain.dataset import PRESETS, ROLES, Role, SynthBrain
 from adbench.datasets.synthbrain.difficulty import SplitArrays, compare_scorers, markdown_table
 from adbench.datasets.synthbrain.lesions import CONTRASTS, KINDS, SIZES, LesionPlan
 from adbench.datasets.synthbrain.subject import (
@@ -33,7 +33,7 @@ from adbench.datasets.synthbrain.subject import (
 from adbench.datasets.transforms.random_fields import RandomField, grid_points
 
 VIEW = ViewGrid((-4.0, 6.0, 16.0), 32, 216 / 32)
-FEW = {"train": 3, "train-abnormal": 1, "held_out": 1, "val": 1, "val-abnormal": 1}
+FEW: dict[Role, int] = {"train": 3, "train-abnormal": 1, "held_out": 1, "val": 1, "val-abnormal": 1}
 FEW |= {"test": 2, "test-abnormal": 6}
 
 
@@ -166,7 +166,7 @@ def test_slices_of_the_diseased_without_lesion_are_left_out(few):
 
 
 def test_volumes_are_one_sample_a_person():
-    people = dict.fromkeys(ROLES, 0) | {"train": 1, "test-abnormal": 1}
+    people: dict[Role, int] = {**dict.fromkeys(ROLES, 0), "train": 1, "test-abnormal": 1}
     volumes = SynthBrain(preset="vol", size=24, subjects=people, modalities="t1")
     sample = volumes.test()[0]
     assert sample.x.shape == (1, 24, 24, 24) and sample.key == sample.group == "s6000"

@@ -131,7 +131,7 @@ def test_a_file_that_is_none_is_said_to_be_none(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="cannot be read as weights alone"):
             load_monai_generative(net(), tmp_path / name)
     torch.save({"epoch": 3, "loss": 0.5}, tmp_path / "c.pt")
-    with pytest.raises(CheckpointError, match="holds no state dict; its keys: epoch, loss"):
+    with pytest.raises(CheckpointError, match="there is no state dict; its keys: epoch, loss"):
         load_monai_generative(net(), tmp_path / "c.pt")
     torch.save(net(), tmp_path / "d.pt")  # a pickled network: code, which is never run
     with pytest.raises(CheckpointError, match="weights alone"):

@@ -64,7 +64,7 @@ def test_at_least_one_cell_stays_and_one_alone_is_refused() -> None:
 
 
 def cddpm(steps: int, **more: Any) -> Any:
-    return build_small(CDDPM, Spec(1, (16, 16)), pretrain_steps=steps, pretrain_cell=8,
+    return build_small(CDDPM, Spec(1, (16, 16)), pretrain_steps=steps,
         steps=2, batch=4, augment=False, **more)  # fmt: skip
 
 
@@ -74,6 +74,7 @@ def test_cddpm_begins_with_the_encoder_that_was_trained_so() -> None:
     assert equal_states(plain, pretrained) and len(pretrained.training_plans()) == 2
     assert plain.state_dict().keys() == pretrained.state_dict().keys()
     assert plain.training_plans() == [plain.plan]
+    assert pretrained._masked[0].cell == 16 // 3
     plan = pretrained.pretraining_plan
     assert (plan.lr, plan.weight_decay, plan.momentum, plan.beta2) == (1e-4, 0.05, 0.9, 0.95)
     for built in (plain, pretrained):

@@ -1,0 +1,71 @@
+"""adbench import: weights that were trained elsewhere become a method that can be run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .completion import complete_methods
+from .options import (
+    Json,
+    RegistryFiles,
+    StoreFolder,
+    Traceback,
+    echo,
+    error_messages,
+    print_json,
+)
+
+IMPORT_EXAMPLE = "Example: adbench import anoddpm args28/params-final.pt --as mine; adbench run -m \
+anoddpm@mine -d brats"
+
+
+def import_weights(
+    method: Annotated[
+        str, typer.Argument(help="A method's name.", autocompletion=complete_methods)
+    ],
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE...",
+            help="A checkpoint file or a folder of diffusers; codec=FILE and classifier=FILE for "
+            "the other networks of a method.",
+        ),
+    ],
+    name: Annotated[str, typer.Option("--as", help="The name: METHOD@NAME can then be run.")],
+    channels: Annotated[int, typer.Option(min=1, help="Channels of the samples.")] = 1,
+    axes: Annotated[int, typer.Option(min=1, max=3, help="Spatial axes of the samples.")] = 2,
+    profile: Annotated[str, typer.Option(help="The profile whose network it is.")] = "paper",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="An argument of the network, such as mults=[1,2] (again)."),
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(help="The key of the state dict in the file, such as ema.")
+    ] = None,
+    registry: RegistryFiles = None,
+    store: StoreFolder = None,
+    json: Json = False,
+    traceback: Traceback = False,
+) -> None:
+    """Import weights that were trained elsewhere; METHOD@NAME loads them instead of training."""
+    with error_messages(traceback):
+        from ..api.weights import import_weights as import_
+
+        paths: dict[str, Path] = {}
+        for file in files:
+            part, equals, path = file.partition("=")
+            is_part = bool(equals) and part in ("denoiser", "codec", "classifier")
+            paths[part if is_part else "denoiser"] = Path(path if is_part else file)
+        summary = import_(
+            method, paths, name=name, channels=channels, axes=axes, profile=profile,
+            settings=settings or [], key=key, registry=registry or (), store=store,
+        )  # fmt: skip
+        if json:
+            print_json(summary)
+            return
+        formats = ", ".join(f"{part} ({name})" for part, name in summary["formats"].items())
+        echo(f"{summary['method']}@{summary['name']}: {formats}, {summary['tensors']} tensors")
+        echo(f"adbench run -m {summary['method']}@{summary['name']} -d DATASET")

@@ -1,0 +1,1 @@
+"""Sharing what was trained: weights of the authors and of others become detectors here."""

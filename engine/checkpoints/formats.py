@@ -1,0 +1,79 @@
+"""The formats of checkpoints that are recognised, and the conversion of each to our names.
+
+The format is told by the names of the weights: guided-diffusion's UNet and its copies, MONAI's and
+monai-generative's networks, and folders of diffusers. What cannot be told from names (the order
+within an attention) is an argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from .diffusers_folder import convert_diffusers
+from .guided_diffusion import ANODDPM, GuidedDiffusionNames, convert_guided_diffusion
+from .monai_generative import convert_monai_generative
+from .reading import CheckpointError, abbreviate, read_checkpoint, select_state
+
+PREFERRED_PARTS = ("ema", "ema_state_dict", "state_dict", "model_state_dict", "model")
+"""Keys of a file's state dicts, the averaged weights first: the authors of AnoDDPM judge them."""
+
+
+def convert_file(
+    net: nn.Module, path: Path, *, part: str | None = None, heads_first: bool = True
+) -> tuple[dict[str, Tensor], str]:
+    """Return the weights in a file or folder under the names of a network, and their format.
+
+    net: with the architecture that was trained
+    path: a checkpoint file, or a folder of diffusers
+    part: the key of the state dict in the file; the averaged weights if there are any
+    heads_first: the order of guided-diffusion's attention, as its `use_new_attention_order` not set
+    Raises CheckpointError that says what does not fit.
+    """
+    if path.is_dir():
+        return convert_diffusers(net, path), "diffusers"
+    content = read_checkpoint(path)
+    if part is None:
+        present = [name for name in PREFERRED_PARTS if isinstance(content.get(name), Mapping)]
+        part = present[0] if present else None
+    state = select_state(content, part)
+    if any(key.endswith("input_blocks.0.0.weight") for key in state):
+        names = GuidedDiffusionNames(heads_first=heads_first)
+        return convert_guided_diffusion(net, state, names), "guided-diffusion"
+    if any(key.endswith("time_embedding.1.weight") for key in state) and any(
+        key.endswith("down.0.0.weight") for key in state
+    ):
+        return convert_guided_diffusion(net, state, ANODDPM), "AnoDDPM"
+    return convert_monai_generative(net, state), "MONAI"
+
+
+def untouched_parts(module: nn.Module, weights: Mapping[str, Any]) -> list[str]:
+    """Return the children of a module that have parameters and none among the weights.
+
+    >>> from adbench.engine.checkpoints.formats import untouched_parts
+    >>> from torch import nn
+    >>> untouched_parts(nn.ModuleDict({"a": nn.Linear(1, 1), "b": nn.ReLU()}), {})
+    ['a']
+    """
+    covered = {key.partition(".")[0] for key in weights}
+    return [
+        name
+        for name, part in module.named_children()
+        if name not in covered and any(True for _ in part.parameters())
+    ]
+
+
+def require_tensors(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Raise CheckpointError where a weight is NaN or infinite.
+
+    >>> import torch
+    >>> from pathlib import Path
+    >>> from adbench.engine.checkpoints.formats import require_tensors
+    >>> require_tensors({"w": torch.ones(1)}, Path("x.pt"))
+    """
+    names = [key for key, value in weights.items() if not value.isfinite().all()]
+    if names:
+        raise CheckpointError(f"{path} holds {abbreviate(names, 'weights that are not finite')}")
