@@ -35,7 +35,7 @@ from ...engine.runtime.rng import Rng
 from ...engine.training.loop import NotFinite
 from ...methods.base import Method
 from ..evaluation.metrics.reconstruction import normal_psnr_ssim
-from ..store.partial_state import PartialState
+from ..store.partial_state import PartialState, separate_tensors
 from .shared_stages import SharedStageCache
 
 SHARD_SIZE = 32
@@ -100,7 +100,7 @@ def fit(
     loaded = {name for name, part in method.named_modules() if part in context.imported}
     plans = [] if loaded else method.training_plans()  # what else is trained is not counted
     batch, samples = (plans[0].batch, plans[0].steps * plans[0].batch) if plans else (0, 0)
-    save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, path)
+    save_file(separate_tensors(weights), path)
     cost = _measure_cost(method, train[0], context)
     backward = 2  # a backward pass takes twice a forward pass
     return {

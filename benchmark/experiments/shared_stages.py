@@ -14,6 +14,7 @@ from torch import nn
 from ...engine.runtime.context import Stage, TrainingContext
 from ..registry.code_fingerprint import loaded_code_digest
 from ..store.artifact_store import Store, canonical_json
+from ..store.partial_state import separate_tensors
 
 RUNTIME_ATTRIBUTES = {"training", "batch"}
 """Attributes of a module that say how it is executed, not what it computes."""
@@ -50,8 +51,7 @@ class SharedStageCache:
         def create(path: Path) -> dict[str, float]:
             start = time.monotonic()
             train()
-            state = stage.module.state_dict()
-            save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, path)
+            save_file(separate_tensors(stage.module.state_dict()), path)
             return {"seconds": time.monotonic() - start}
 
         artifact = self.store.get_or_create(

@@ -24,6 +24,7 @@ from ...engine.checkpoints.reading import CheckpointError
 from ...methods.base import Method
 from ..registry.registry import Entry, Registry, RegistryError
 from ..store.artifact_store import Artifact, Store
+from ..store.partial_state import separate_tensors
 
 NAME = re.compile(r"[\w.+-]{1,64}")
 PARTS = ("denoiser", "codec", "classifier")
@@ -83,7 +84,7 @@ def import_weights(
     inputs = {"method": entry.class_path, "files": digests, "key": key, "names": sorted(weights)}
 
     def create(path: Path) -> Mapping[str, Any]:
-        save_file({key: value.contiguous() for key, value in weights.items()}, path)
+        save_file(separate_tensors(weights), path)
         sources = {part: path.name for part, path in files.items()}
         return {"name": name, "method": method, "sources": sources, "formats": formats,
             "files": digests}  # fmt: skip

@@ -66,7 +66,7 @@ class PartialState:
         try:
             with describe_write_errors(path):
                 self.folder.mkdir(parents=True, exist_ok=True)
-                save_file(_separate_tensors(state), path)
+                save_file(separate_tensors(state), path)
                 fsync_path(path)
             atomic_write(pointer, canonical_json({"file": path.name, "sha256": file_sha256(path)}))
         except BaseException:
@@ -116,8 +116,16 @@ def find_damage(pointer: Path) -> str:
     return "" if matches else "its checksum does not match"
 
 
-def _separate_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors as safetensors takes them: on the CPU, contiguous, no two sharing memory."""
+def separate_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors as safetensors takes them: on the CPU, contiguous, no two sharing memory.
+
+    >>> import torch
+    >>> from adbench.benchmark.store.partial_state import separate_tensors
+    >>> weight = torch.ones(2)
+    >>> separate = separate_tensors({"a": weight, "tied": weight})
+    >>> separate["a"].data_ptr() == separate["tied"].data_ptr()
+    False
+    """
     separate: dict[str, Tensor] = {}
     addresses: set[int] = set()
     for key, value in state.items():

@@ -15,6 +15,7 @@ from adbench.benchmark.cli.cache import app
 from adbench.benchmark.store.artifact_store import Store, cache_key
 from adbench.benchmark.store.inventory import format_age, format_size
 from adbench.benchmark.store.key_text import diff_inputs, format_summary, summarize_inputs
+from adbench.benchmark.store.marker import MARKER
 from stored import LEVELS, fill_store, maps_inputs, training_inputs
 
 
@@ -43,7 +44,9 @@ def test_ls_says_what_everything_is_and_who_stands_on_it(tmp_path: Path, store: 
         "resume"
     ]
     assert sum(i["bytes"] for i in items) == sum(
-        p.stat().st_size for p in store.root.rglob("*") if p.is_file() and "locks" not in p.parts
+        p.stat().st_size
+        for p in store.root.rglob("*")
+        if p.is_file() and "locks" not in p.parts and p.name != MARKER
     )
     by_key = {i["key"]: i for i in items}
     item = by_key[cache_key(maps_inputs(training_inputs()))]
