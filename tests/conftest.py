@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,19 @@ from hypothesis import settings
 settings.register_profile("adbench", deadline=None)  # no test is about seconds
 settings.load_profile("adbench")
 torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other
+
+
+def pipes() -> list[str]:
+    """The inodes of all pipes that are open: those of xdist, into which no plugin may write."""
+    inodes = []
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            status = os.fstat(int(name))
+            inodes += [str(status.st_ino)] * stat.S_ISFIFO(status.st_mode)
+    return inodes
+
+
+os.environ["PIPES_OF_THE_TESTS"] = ",".join(pipes())
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -104,10 +104,13 @@ GARBAGE = (
 
 
 def _write_to_pipes(data: bytes) -> None:
-    """Write to every pipe but those of the standard streams; one of them takes the events."""
+    """Write to every pipe but those of the standard streams and those of the tests' own processes
+    (conftest.py); one of them takes the events."""
+    own = os.environ.get("PIPES_OF_THE_TESTS", "").split(",")
     for name in os.listdir("/proc/self/fd"):
         file = int(name)
         with suppress(OSError):
-            is_pipe = stat.S_ISFIFO(os.fstat(file).st_mode)
+            status = os.fstat(file)
+            is_pipe = stat.S_ISFIFO(status.st_mode) and str(status.st_ino) not in own
             if file > 2 and is_pipe and fcntl.fcntl(file, fcntl.F_GETFL) & os.O_WRONLY:
                 os.write(file, data)
