@@ -29,6 +29,39 @@ class Detection:
     map: Tensor | None = None
     reconstruction: Tensor | None = None
 
+    def check(self, levels: int, x: Tensor) -> None:
+        """Raise ValueError, with what is wrong, unless all parts are as described above.
+
+        levels: L, how many were asked for
+        x: (N, C, *S), the samples
+
+        >>> import torch
+        >>> from adbench.methods.base import Detection
+        >>> try:
+        ...     Detection(torch.zeros(2, 3)).check(1, torch.zeros(3, 1, 4))
+        ... except ValueError as error:
+        ...     print(error)
+        score has shape (2, 3), not (1, 3): levels, samples
+        """
+        lead, axes = (levels, len(x)), x.shape[2:]
+        parts = (
+            ("score", self.score, lead, "levels, samples"),
+            ("map", self.map, (*lead, *axes), "levels, samples, axes"),
+            ("reconstruction", self.reconstruction, (*lead, *x.shape[1:]),
+             "levels, samples, channels, axes"),
+        )  # fmt: skip
+        for name, value, shape, words in parts:
+            if value is None and name != "score":
+                continue
+            if not isinstance(value, Tensor):
+                raise ValueError(f"{name} is a {type(value).__name__}, not a tensor")
+            if tuple(value.shape) != shape:
+                raise ValueError(f"{name} has shape {tuple(value.shape)}, not {shape}: {words}")
+            if value.is_complex():
+                raise ValueError(f"{name} is complex, not real: its imaginary part would be lost")
+        if self.map is not None and self.map.numel() and self.map.min() < 0:
+            raise ValueError(f"map is at least 0, not {self.map.min().item():g}")
+
     @classmethod
     def from_map(cls, map: Tensor, reconstruction: Tensor | None = None) -> Detection:
         """Of a method whose map says it all: its score is the map's mean over S."""

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ...datasets.base import Batch, Sample, Split
+from ...datasets.base import Sample, Split
 from ...datasets.io.hdf5_output import write_hdf5
 from ...engine.profiling.cost import (
     CostMeter,
@@ -238,17 +238,19 @@ def _predict_shard(
     levels: Sequence[int],
     context: TrainingContext,
 ) -> dict[str, Tensor]:
-    batch = Batch.from_samples([split[i] for i in indices])
-    rng = Rng(batch.keys, context.seed, context.device)
+    x, keys = _read_inputs(split, indices)
+    rng = Rng(keys, context.seed, context.device)
     with CostMeter(method) as meter, context.autocast():
-        detection = method.detect(batch.x.to(context.device), levels, rng)
+        detection = method.detect(x.to(context.device), levels, rng)
+        detection.check(len(levels), x)
         shard = {"score": detection.score.double().cpu()}
         if detection.map is not None:
             shard["map"] = detection.map.float().cpu().contiguous()
-    _check_finite(shard, f"of samples {batch.keys[0]} to {batch.keys[-1]}, the")
+    _check_finite(shard, f"of samples {keys[0]} to {keys[-1]}, the")
     if detection.reconstruction is not None:
+        label = torch.tensor([split[i].label for i in indices], device=context.device)
         shard["psnr"], shard["ssim"] = normal_psnr_ssim(
-            batch.x.to(context.device), detection.reconstruction, batch.label.to(context.device)
+            x.to(context.device), detection.reconstruction, label
         )
     rows = [row for row, index in enumerate(indices) if index in gallery]
     if detection.reconstruction is not None and rows:
@@ -257,6 +259,12 @@ def _predict_shard(
     shard["batch"] = torch.tensor(batch_limit(method))
     shard["seconds"] = torch.tensor(meter.seconds, dtype=torch.float64)
     return shard
+
+
+def _read_inputs(split: Split, indices: Sequence[int]) -> tuple[Tensor, list[str]]:
+    """x and the keys of some samples: while a method works, no label and no mask is in a frame."""
+    samples = [split[i] for i in indices]
+    return torch.stack([sample.x for sample in samples]), [sample.key for sample in samples]
 
 
 def _check_finite(tensors: Mapping[str, Tensor], description: str) -> None:

@@ -11,16 +11,18 @@ import inspect
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ...datasets.base import Sample, Spec
+from ...datasets.base import Batch, Sample, Spec
 from ...engine.runtime.context import Interrupted, TrainingContext
 from ...engine.runtime.rng import Rng
 from ...methods.base import Detection, Method
@@ -132,17 +134,76 @@ def other_numbers_of_axes_are_refused(subject: MethodUnderTest) -> None:
 
 
 def a_result_for_every_level_and_sample(subject: MethodUnderTest) -> None:
-    detection, count, shape = subject.detection, len(subject.levels), subject.shape
-    require_shape("score", detection.score, (count, 3))
-    if detection.map is not None:
-        require_shape("map", detection.map, (count, 3, *shape))
-        require(bool((detection.map >= 0).all()), f"map is at least 0, not {detection.map.min():g}")
-    if detection.reconstruction is not None:
-        require_shape("reconstruction", detection.reconstruction, (count, 3, 2, *shape))
+    detection, shape = subject.detection, subject.shape
+    require_valid(detection, len(subject.levels), subject.x)
     one, rng = subject.x[:1], Rng(subject.keys[:1])
     require_shape("score()", subject.fitted.score(one, rng), (1,))
     if detection.map is not None:
         require_shape("localize()", subject.fitted.localize(one, rng), (1, *shape))
+
+
+def other_levels_are_taken(subject: MethodUnderTest) -> None:
+    """A run may sweep any levels, also outside of the method's own."""
+    cls = subject.cls
+    if tuple(cls.levels) == (0,):
+        return
+    others = [level for level in (max(cls.levels[0] // 2, 1) + 1, 900) if level not in cls.levels]
+    require_valid(subject.predict(subject.fitted, others), len(others), subject.x)
+
+
+def nothing_but_x_and_keys_is_read(subject: MethodUnderTest) -> None:
+    """What lies in the frames of the callers, such as a batch with masks, changes no result."""
+    for value in (0.0, 1.0):
+        mask = torch.full((3, *subject.shape), value)
+        label = torch.full((3,), value)
+        detection = predict_beside(subject, mask, label)
+        require_same_detection(detection, subject.detection, slice(None), [0, 1, 2])
+
+
+def predict_beside(subject: MethodUnderTest, mask: Tensor, label: Tensor) -> Detection:
+    """Predict in a frame that holds samples, a batch and a split with this mask and label."""
+    samples = [
+        Sample(x, key, key, bool(one), truth > 0)
+        for x, key, one, truth in zip(subject.x, subject.keys, label, mask, strict=True)
+    ]
+    batch, split, sample = Batch.from_samples(samples), samples, samples[0]
+    detection = subject.predict(subject.fitted)
+    del batch, split, sample
+    return detection
+
+
+def predicting_leaves_nothing_behind(subject: MethodUnderTest) -> None:
+    """The tensors of the method and its classes do not grow from one prediction to the next."""
+    sizes = []
+    for _ in range(3):
+        subject.predict(subject.fitted)
+        sizes.append(tensor_bytes(subject.fitted))
+    growth = sizes[2] - sizes[1]
+    require(growth <= 0, f"each prediction leaves {growth} bytes in the method's attributes")
+
+
+def tensor_bytes(method: Method) -> int:
+    """The bytes of all tensors and arrays in the attributes of a method, its parts and classes."""
+    total, seen = 0, set[int]()
+    classes = [cls for part in method.modules() for cls in type(part).__mro__]
+    stack: list[Any] = [vars(part) for part in method.modules()]
+    stack += [
+        vars(cls) for cls in dict.fromkeys(classes) if cls.__module__.split(".")[0] != "torch"
+    ]
+    while stack:
+        value = stack.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, Tensor | np.ndarray):
+            total += value.nbytes
+        elif isinstance(value, Mapping):
+            stack += value.values()
+        elif isinstance(value, (list, tuple, set, deque)):
+            stack += value
+        elif isinstance(value, Detection):
+            stack += [value.score, value.map, value.reconstruction]
+    return total
 
 
 def batch_composition_does_not_change_results(subject: MethodUnderTest) -> None:
@@ -221,6 +282,9 @@ CHECKS: tuple[Callable[[MethodUnderTest], None], ...] = (
     class_attributes_are_valid,
     other_numbers_of_axes_are_refused,
     a_result_for_every_level_and_sample,
+    other_levels_are_taken,
+    nothing_but_x_and_keys_is_read,
+    predicting_leaves_nothing_behind,
     batch_composition_does_not_change_results,
     levels_do_not_influence_each_other,
     the_state_dict_holds_all_that_was_learnt,
@@ -300,6 +364,17 @@ def require(condition: object, message: str) -> None:
     """Raise ContractViolation with the message unless the condition is true."""
     if not condition:
         raise ContractViolation(message)
+
+
+def require_valid(detection: Detection, levels: int, x: Tensor) -> None:
+    """Raise ContractViolation unless a detection has the shapes, types and ranges it should."""
+    try:
+        detection.check(levels, x)
+    except ValueError as error:
+        raise ContractViolation(str(error)) from error
+    for name in ("score", "map", "reconstruction"):
+        value = getattr(detection, name)
+        require(value is None or value.isfinite().all(), f"{name} is not finite everywhere")
 
 
 def require_shape(name: str, value: Tensor, shape: tuple[int, ...]) -> None:

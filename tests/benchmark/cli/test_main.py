@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from importlib.metadata import version
 
 import pytest
@@ -26,22 +25,14 @@ def test_the_version_is_the_packages() -> None:
 
 
 def test_python_m_is_the_command_line_and_help_loads_nothing_heavy() -> None:
-    """Half a second at most, of which a slow machine may need several tries."""
     script = (
         "import sys, runpy; sys.argv = ['adbench', '--help']\n"
         "try: runpy.run_module('adbench', run_name='__main__')\n"
         "finally: assert not {'torch', 'pandas', 'numpy', 'matplotlib'} & set(sys.modules)"
     )
-    seconds = []
-    for _ in range(5):
-        begun = time.perf_counter()
-        process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-        seconds.append(time.perf_counter() - begun)
-        assert process.returncode == 0, process.stderr
-        assert "Usage: adbench" in process.stdout
-        if seconds[-1] < 0.5:
-            break
-    assert min(seconds) < 0.5
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert "Usage: adbench" in process.stdout
 
 
 NESTED = [["data", "verify"], ["cache", "gc"], ["new", "method"]]

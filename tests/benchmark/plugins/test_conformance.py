@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -158,6 +159,49 @@ class Signed(Good):
         return replace(seen, map=None if seen.map is None else seen.map - 1)
 
 
+class Surplus(Good):
+    """One level too many."""
+
+    def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
+        return super().detect(x, [*levels, levels[0]], rng)
+
+
+class Complex(Good):
+    def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
+        detection = super().detect(x, levels, rng)
+        return replace(detection, score=detection.score + 0j)
+
+
+class Picky(Good):
+    """It has a table for its own levels alone."""
+
+    def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
+        return super().detect(x, [{100: 100, 300: 300}[level] for level in levels], rng)
+
+
+class Framed(Good):
+    """It reads the masks in the frames of its callers."""
+
+    def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
+        detection, frame = super().detect(x, levels, rng), sys._getframe()
+        while frame is not None:
+            batch = frame.f_locals.get("batch")
+            if batch is not None and detection.map is not None:
+                return Detection.from_map(detection.map + batch.mask)
+            frame = frame.f_back
+        return detection
+
+
+class Growing(Good):
+    def __init__(self, spec: Spec, *, steps: int = 3) -> None:
+        super().__init__(spec, steps=steps)
+        self.seen: list[dict[str, Tensor]] = []
+
+    def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
+        self.seen.append({"x": x.clone()})
+        return super().detect(x, levels, rng)
+
+
 class Elsewhere(Good):
     published = 250
 
@@ -215,6 +259,11 @@ def test_a_registered_batch_dependence_is_allowed_but_the_order_may_not_count() 
         (Thin, check.a_result_for_every_level_and_sample, r"(2, 3, 18, 15), not (2, 3, 18, 16)"),
         (Endless, check.a_result_for_every_level_and_sample, "not finite"),
         (Signed, check.a_result_for_every_level_and_sample, "at least 0"),
+        (Surplus, check.a_result_for_every_level_and_sample, "score has shape (3, 3), not (2, 3)"),
+        (Complex, check.a_result_for_every_level_and_sample, "score is complex"),
+        (Picky, check.other_levels_are_taken, "KeyError"),
+        (Framed, check.nothing_but_x_and_keys_is_read, "differs by"),
+        (Growing, check.predicting_leaves_nothing_behind, "bytes in the method's attributes"),
         (Elsewhere, check.class_attributes_are_valid, "published, 250"),
         (Open, check.other_numbers_of_axes_are_refused, "built for"),
     ],
