@@ -114,7 +114,24 @@ class LDMQuirks:
     one_noise: bool = False
 
 
+@dataclass(frozen=True)
+class MapConfig:
+    """How the map and the score are made.
+
+    shown: the map: the residual of the input, or of the decoded code ("decoded"); "weighted", that
+    of the input times `weight`, the mask or the divergence, after a blur with standard deviation
+    `blur` in pixels; "divergence", the divergence itself.
+    judged: the score is the mean of the map, or of the divergence.
+    """
+
+    shown: Literal["input", "decoded", "weighted", "divergence"] = "input"
+    weight: Literal["mask", "kappa"] = "mask"
+    blur: NonNegative = 2.0
+    judged: Literal["map", "divergence"] = "map"
+
+
 CODEC = CodecConfig()
+MAP = MapConfig()
 NETWORK = OptionalUNetConfig()
 SCHEDULE = ScheduleConfig(beta="scaled_linear")
 TRAINING = Training(steps=46_600, batch=24, lr=1e-4, clip=None, ema=None)
@@ -133,10 +150,7 @@ class LDM(Method):
     calibration: number of calibration samples at most.
     healing: inpaint improbable positions ("masked"), or reconstruct the whole code ("plain").
     sampling_steps: network calls of a chain, None for one per level.
-    shown: the map: the residual of the input, or of the decoded code ("decoded"); "weighted", that
-    of the input times `weight`, the mask or the divergence, after a blur with standard deviation
-    `blur` in pixels; "divergence", the divergence itself.
-    judged: the score is the mean of the map, or of the divergence.
+    maps: how the map and the score are made.
     amplitude: the unit of signals.
     """
 
@@ -153,9 +167,7 @@ class LDM(Method):
         quantile: Fraction = 0.975,
         calibration: Count = 256, healing: Literal["plain", "masked"] = "masked",
         sampling_steps: Count | None = None,
-        shown: Literal["input", "decoded", "weighted", "divergence"] = "input",
-        weight: Literal["mask", "kappa"] = "mask", blur: NonNegative = 2.0,
-        judged: Literal["map", "divergence"] = "map", amplitude: Amplitude = "train",
+        maps: MapConfig = MAP, amplitude: Amplitude = "train",
         quirks: LDMQuirks = CORRECTED,
     ) -> None:  # fmt: skip
         super().__init__(spec)
@@ -194,7 +206,12 @@ class LDM(Method):
         ]
         self.one_noise, self.quantile, self.calibration = quirks.one_noise, quantile, calibration
         self.healing, self.sampling_steps = healing, sampling_steps
-        self.shown, self.weight, self.blur, self.judged = shown, weight, blur, judged
+        self.shown, self.weight, self.blur, self.judged = (
+            maps.shown,
+            maps.weight,
+            maps.blur,
+            maps.judged,
+        )
         self.measured = codec.measured
         self.register_buffer("tau", torch.zeros(1, *self.codec.latent[1:]))
 

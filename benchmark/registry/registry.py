@@ -287,10 +287,10 @@ class Registry:
 
         Raises RegistryError on an unknown one.
         """
-        base, at, weights = name.partition("@")
-        entry = _lookup(self.methods, base, "method")
-        if not at:
-            return entry
+        base, _, weights = name.partition("@")
+        if base not in self.methods or not weights:
+            return _lookup(self.methods, name, "method")
+        entry = self.methods[base]
         return replace(entry, name=name, label=f"{entry.label} ({weights})", weights=weights)
 
     def dataset(self, name: str) -> Entry:

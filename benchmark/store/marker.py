@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from .atomic_files import StoreError, atomic_write, describe_write_errors
+from .atomic_files import StoreError, describe_write_errors
 
 MARKER = "adbench-store.json"
 RESULT_FOLDERS = "result-folders"
@@ -29,7 +29,9 @@ def mark_store(root: Path, is_empty: Callable[[], bool]) -> None:
     if not path.is_file():
         with describe_write_errors(path):
             root.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, json.dumps({"format": 1, "all_runs_registered": is_empty()}).encode())
+            fields = {"format": 1, "all_runs_registered": is_empty()}
+            with suppress(FileExistsError), path.open("x") as file:  # its presence is what counts
+                file.write(json.dumps(fields))
 
 
 def require_marker(root: Path) -> None:
@@ -50,11 +52,11 @@ def require_marker(root: Path) -> None:
 
 def register_result_folder(root: Path, out: Path) -> None:
     """Remember in a store that a run writes its results to a folder; in a read-only store not."""
-    path = _registration(root, out)
-    if not path.is_file():
-        with suppress(OSError, StoreError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(path, str(out.resolve()).encode(errors="surrogateescape"))
+    path, text = _registration(root, out), str(out.resolve()).encode(errors="surrogateescape")
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.is_file() or path.read_bytes() != text:
+            path.write_bytes(text)
 
 
 def forget_result_folder(root: Path, out: Path) -> None:

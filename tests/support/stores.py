@@ -7,13 +7,15 @@ import sys
 import time
 from pathlib import Path
 
+from adbench.benchmark.store.marker import MARKER
+
 KEY_INPUTS = {"train": {"args": {"lr": 1e-4, "width": 64}, "seed": 0}, "data": "abc"}
 
 
 def stored_files(root: Path) -> set[str]:
-    """All files below root but locks."""
+    """All files below root but locks and the marker of a store."""
     paths = (path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
-    return {path for path in paths if not path.startswith("locks/")}
+    return {path for path in paths if not path.startswith(("locks/", MARKER))}
 
 
 def flip_bit(path: Path, position: int) -> None:

@@ -23,6 +23,7 @@ from adbench.benchmark.cli.cache import app
 from adbench.benchmark.store.archive import export_archive, import_archive
 from adbench.benchmark.store.artifact_store import Store, StoreError, cache_key
 from stored import fill_store, maps_inputs, training_inputs
+from stores import stored_files
 
 Members = list[tuple[tarfile.TarInfo, bytes]]
 
@@ -52,8 +53,7 @@ def cache(store: Store, *argv: str) -> Result:
 
 
 def tree(store: Store) -> dict[str, bytes]:
-    files = (p for p in store.root.rglob("*") if p.is_file() and "locks" not in p.parts)
-    return {p.relative_to(store.root).as_posix(): p.read_bytes() for p in files}
+    return {name: (store.root / name).read_bytes() for name in stored_files(store.root)}
 
 
 def read_members(path: Path) -> Members:
