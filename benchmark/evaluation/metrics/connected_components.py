@@ -99,7 +99,7 @@ def filled_component_sizes(masks: Array, component: Array, up_to: int) -> Array:
         low = own.min(0)
         image = np.zeros(own.max(0) - low + 1, bool)
         image[tuple((own - low).T)] = True
-        sizes[number] = ndimage.binary_fill_holes(image, np.ones((3,) * axes)).sum()
+        sizes[number] = np.asarray(ndimage.binary_fill_holes(image, np.ones((3,) * axes))).sum()
     return sizes
 
 

@@ -19,10 +19,11 @@ def reference_filter(masks: Array, smallest: int) -> Array:
     """The authors' filter: scikit-image's `filled_area`, by scipy, sample by sample."""
     result, full = masks.copy(), np.ones((3,) * (masks.ndim - 1))
     for sample, output in zip(masks, result, strict=True):
-        labels, count = ndimage.label(sample, full)
-        for number in range(1, count + 1):
+        labels = np.zeros(sample.shape, np.int32)
+        ndimage.label(sample, full, output=labels)
+        for number in range(1, labels.max() + 1):
             component = labels == number
-            if ndimage.binary_fill_holes(component, full).sum() < smallest:
+            if np.asarray(ndimage.binary_fill_holes(component, full)).sum() < smallest:
                 output[component] = False
     return result
 
