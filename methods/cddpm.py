@@ -16,6 +16,9 @@ it normalises groups of channels, not batches, so that a sample's code depends o
 noise is drawn per sample (`shared_noise` is theirs). The paper's three levels, 250, 500 and 750,
 each with noise of its own, are here the noise level times `ensemble`, so that it can be swept;
 `ensemble=[1]` is one step.
+
+The weights are those with the lowest loss on calibration samples, as theirs on healthy
+validation samples (`select="last"`: those of the last step).
 """
 
 from __future__ import annotations
@@ -53,7 +56,7 @@ from .base import Detection, Method
 NETWORK = MiddleAttentionUNetConfig(128, (1, 2, 2), 3, head_channels=64)
 SCHEDULE = ScheduleConfig(beta="cosine")
 NOISE = NoiseConfig("simplex", generator="2d")
-TRAINING = Training(steps=14_400, batch=32, lr=1e-4, clip=None, ema=None)
+TRAINING = Training(steps=14_400, batch=32, lr=1e-4, clip=None, ema=None, select="best")
 
 
 @dataclass(frozen=True)
@@ -159,7 +162,7 @@ class CDDPM(Method):
             train_module(
                 masked_loss, self._masked[0], train, context, self.pretraining_plan, "pretrain"
             )
-        train_module(loss, self, train, context, self.plan)
+        train_module(loss, self, train, context, self.plan, validation=calibration)
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
         inner = self.canvas.forward(x)

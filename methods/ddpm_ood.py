@@ -19,6 +19,10 @@ norm before its last convolution. Differs: the network attends at its lowest res
 the schedule is that of images (theirs: `attention=(True, True, True), beta="linear_latent"`);
 amplitudes are in units of the training samples' root mean square, as in WaveNet-OOD
 (`amplitude="none"`: as recorded, theirs; "sample": of each sample's own), and so are errors.
+
+The weights are those with the lowest loss on calibration samples (`select="last"`: those of the
+last step). Theirs are of the epoch with the lowest mean training loss, which is approximated so: a
+step's own loss depends on the levels it draws.
 """
 
 from __future__ import annotations
@@ -63,7 +67,7 @@ UNET_DEFAULTS = {"widths": (128, 256, 256), "res_blocks": 1, "attention": (False
 
 
 NETWORK = OptionalUNetConfig()
-TRAINING = Training(steps=33_400, batch=512, lr=2.5e-5, clip=None, ema=None)
+TRAINING = Training(steps=33_400, batch=512, lr=2.5e-5, clip=None, ema=None, select="best")
 
 
 @dataclass(frozen=True)
@@ -157,7 +161,7 @@ class DDPMOOD(Method):
 
         if self.amplitude is not None:
             self.unit = fit_unit(self.amplitude, train)
-        train_module(loss, self.denoiser, train, context, self.plan)
+        train_module(loss, self.denoiser, train, context, self.plan, validation=calibration)
         context.place(self)
         self.starts.calibrate(self._measure_starts, calibration, context, self.calibration)
 

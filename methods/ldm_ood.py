@@ -17,6 +17,10 @@ starts of the squared error in standard deviations of calibration samples.
 Signals are not resized, get the network `signal_windows.SIGNAL_UNET`, and their autoencoder is
 trained by its error alone, as in https://github.com/ismaelmreno/ddpm-ood-signals; it sees them
 about 0, in the unit that `amplitude` names, as in DDPM-OOD, and reconstructions are not clamped.
+
+The diffusion network's weights are those with the lowest loss on calibration samples
+(`select="last"`: those of the last step). Theirs are of the epoch with the lowest mean training
+loss, which is approximated so: a step's own loss depends on the levels it draws.
 """
 
 from __future__ import annotations
@@ -107,7 +111,7 @@ class LDMOODQuirks:
 
 CODEC = CodecConfig()
 NETWORK = OptionalUNetConfig()
-TRAINING = Training(steps=776_000, batch=6, lr=2.5e-5, clip=None, ema=None)
+TRAINING = Training(steps=776_000, batch=6, lr=2.5e-5, clip=None, ema=None, select="best")
 CORRECTED = LDMOODQuirks()
 
 
@@ -195,7 +199,9 @@ class LDMOOD(Method):
             self.unit = fit_unit(self.amplitude, train)
         CodecTraining(self.codec, self.codec_plan, self.canvas, fit_scale=self.quirks.scaled,
             amplitude=self.amplitude, unit=self.unit).train(train, context)  # fmt: skip
-        train_module(denoised, self.denoiser, train, context, self.plan, "diffusion")
+        train_module(
+            denoised, self.denoiser, train, context, self.plan, "diffusion", validation=calibration
+        )
         context.place(self)
         self.starts.calibrate(self._measure_starts, calibration, context, self.calibration)
 

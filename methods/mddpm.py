@@ -11,6 +11,9 @@ Differs, as pDDPM here does: noise is drawn per sample (`shared_noise` is theirs
 any number of axes. What lies outside of the cell does not count (`inpaint`); theirs adds it as a
 constant, which no weight can change. Empty samples stay as they are; theirs stop the training, as
 do those whose foreground is too small for the margins: here the margins shrink.
+
+The weights are those with the lowest loss on calibration samples, as theirs on healthy
+validation samples (`select="last"`: those of the last step).
 """
 
 from __future__ import annotations
@@ -65,7 +68,7 @@ NETWORK = MiddleAttentionUNetConfig(128, (1, 2, 2), 3, head_channels=64)
 SCHEDULE = ScheduleConfig(beta="cosine")
 CUTMIX = CutMix()
 NOISE = NoiseConfig("simplex", generator="2d")
-TRAINING = Training(steps=115_200, batch=32, lr=1e-4, clip=None, ema=None)
+TRAINING = Training(steps=115_200, batch=32, lr=1e-4, clip=None, ema=None, select="best")
 CORRECTED = MDDPMQuirks()
 MARGIN = 5 / 96
 """Of the canvas's side: from a pasted rectangle to the end of the foreground's bounding box."""
@@ -140,7 +143,7 @@ class MDDPM(Method):
                 power=self.power,
             )
 
-        train_module(loss, self, train, context, self.plan)
+        train_module(loss, self, train, context, self.plan, validation=calibration)
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
         healthy = reconstruct_patches(

@@ -11,6 +11,9 @@ one field for all); random boxes are of full size (`boxes="clipped"` is theirs: 
 the corner is covered once in 10 000); overlapping patches overlap, and their mean is one; S may
 have any number of axes, whose noise is three-dimensional where they are not two, and need not be
 square.
+
+The weights are those with the lowest loss on calibration samples, as theirs on healthy
+validation samples (`select="last"`: those of the last step).
 """
 
 from __future__ import annotations
@@ -49,7 +52,7 @@ class PDDPMQuirks:
 NETWORK = MiddleAttentionUNetConfig(128, (1, 2, 2), 3, head_channels=64)
 SCHEDULE = ScheduleConfig(beta="cosine")
 NOISE = NoiseConfig("simplex", generator="2d")
-TRAINING = Training(steps=19_200, batch=32, lr=1e-4, clip=None, ema=None)
+TRAINING = Training(steps=19_200, batch=32, lr=1e-4, clip=None, ema=None, select="best")
 CORRECTED = PDDPMQuirks()
 
 
@@ -121,7 +124,7 @@ class PDDPM(Method):
                 power=self.power,
             )
 
-        train_module(loss, self, train, context, self.plan)
+        train_module(loss, self, train, context, self.plan, validation=calibration)
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
         healthy = reconstruct_patches(

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from .metrics.connected_components import Array, component_sizes, label_components
+from .metrics.connected_components import Array, filled_component_sizes, label_components
 from .metrics.ranking import MetricValues
 
 THRESHOLD_RULES = ("healthy@5%", "val-dice", "val-bisect10", "fixed:0.5", "oracle")
@@ -55,8 +55,8 @@ class Protocol:
         or `method`, the method's own
     post: steps `median5` (of the map, 5 wide), `erode3` (of the region of interest, by 3 wide),
         `cross3` (of that, 3 times by a cross in the last two axes, as the authors of pDDPM do) and
-        `components>=8` (connected components of at least 8 pixels); the last changes only what is
-        positive at the threshold, the others every metric
+        `components>=8` (connected components of at least 8 pixels, holes included); the last
+        changes only what is positive at the threshold, the others every metric
     roi: evaluate within regions of interest only
     budget: pixels beyond which pixel metrics are read from bins and are off by 1e-3 at most,
         instead of sorted and exact
@@ -227,10 +227,13 @@ class Protocol:
         return roi
 
     def remove_small_components(self, masks: Array) -> Array:
-        """Remove the connected components of masks (N, *S) bool that are too small."""
+        """Remove the connected components of masks (N, *S) bool that are too small.
+
+        Holes in a component count as its pixels, as in the filter of pDDPM's authors.
+        """
         for size in self._sizes("components>="):
             masks, region = masks.copy(), label_components(masks)
-            masks[masks] = component_sizes(region)[region] >= size
+            masks[masks] = filled_component_sizes(masks, region, size)[region] >= size
         return masks
 
     @property

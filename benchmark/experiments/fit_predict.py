@@ -30,6 +30,7 @@ from ...engine.profiling.cost import (
     peak_memory,
 )
 from ...engine.runtime.context import Interrupted, TrainingContext
+from ...engine.runtime.learning_curve import LearningCurve
 from ...engine.runtime.out_of_memory import batch_limit, retry_out_of_memory
 from ...engine.runtime.rng import Rng
 from ...engine.training.loop import NotFinite
@@ -73,6 +74,9 @@ def fit(
 ) -> dict[str, Any]:
     """Fit a method, write its weights, and return what the training took.
 
+    `curve` has the learning curve of every training made here, `selected_step` the number of steps
+    that the weights of the main network were trained, None where nothing was.
+
     path: of the safetensors file to write
     method: with its first weights
     train, calibration: what the method learns from
@@ -82,6 +86,7 @@ def fit(
     Raises NotFinite where a weight is NaN or infinite; nothing is written then.
     """
     micro_batch: dict[str, Any] = {}
+    curves: list[LearningCurve] = []
     log: LogEvent = context.on_event
 
     def on_event(event: str, facts: Mapping[str, Any]) -> None:
@@ -89,7 +94,7 @@ def fit(
             micro_batch.update(facts)
         log(event, facts)
 
-    context = replace(context, on_event=on_event)
+    context = replace(context, on_event=on_event, on_curve=curves.append)
     stage_cache = make_stage_cache(context) if make_stage_cache is not None else None
     if stage_cache is not None:
         context = replace(context, shared_stages=stage_cache)
@@ -107,6 +112,10 @@ def fit(
         "train_steps": sum(each.steps for each in plans),
         "train_samples": sum(each.steps * each.batch for each in plans)
         or (0 if loaded else len(train)),
+        "curve": [curve.as_dict() for curve in curves],
+        "selected_step": next(
+            (curve.selected_step for curve in curves if plans and curve.plan is plans[0]), None
+        ),
         "train_micro_batch": micro_batch.get("micro", context.micro or batch),
         "train_gflops": (1 + backward) * cost.flops_per_evaluation * samples / 1e9,
         "gflops_per_evaluation": cost.flops / max(cost.evaluations, 1) / 1e9,

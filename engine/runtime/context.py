@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .distributed import SINGLE_PROCESS, Team
+from .learning_curve import CurveHandler, ignore_curve
 
 
 class Interrupted(Exception):
@@ -151,6 +152,7 @@ class TrainingContext(DeviceContext):
     imported: weights of modules that were trained elsewhere; such a module, or one that holds it,
         is loaded instead of trained
     on_event: receives (event, facts) as work goes on
+    on_curve: receives the learning curve of every training that has ended
     stop: called between steps; True means: save the state and raise Interrupted
     checkpoint_interval: seconds between two saves
     event_interval: seconds between two "train" events
@@ -167,6 +169,7 @@ class TrainingContext(DeviceContext):
     shared_stages: SharedStageCache = _train_stage
     imported: Mapping[nn.Module, Mapping[str, Tensor]] = field(default_factory=dict)
     on_event: EventHandler = ignore_event
+    on_curve: CurveHandler = ignore_curve
     stop: Callable[[], bool] = bool
     checkpoint_interval: float = 20.0
     event_interval: float = 0.5
@@ -200,4 +203,5 @@ class TrainingContext(DeviceContext):
         """Itself for rank 0 of a team; for the others without saving and without events."""
         if not self.team.rank:
             return self
-        return replace(self, state_store=NullStateStore(), on_event=ignore_event)
+        return replace(self, state_store=NullStateStore(), on_event=ignore_event,
+            on_curve=ignore_curve)  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -19,15 +19,9 @@ from ..runtime.out_of_memory import halve_batch
 from ..runtime.rng import Rng
 from ..runtime.setting_types import Count, Decay, Natural, NonNegative, Positive
 from .data_loading import Examples, draw_balanced_indices, indices_by_label, iterate_batches
+from .loss import LossFunction, NotFinite
 from .optimizer_state import OptimizerState
-
-LossFunction = Callable[[Tensor, Tensor, Rng], Tensor]
-"""(x, label, rng) -> (N,); x is (N, C, *S) as the dataset gives it, label (N,) bool. N is any
-number of a batch's rows, each with its own stream: the loss of a row depends on no other row."""
-
-
-class NotFinite(ArithmeticError):
-    """NaN or infinity in a training or in the output of a network. Nothing was cached."""
+from .selection import WeightSelection
 
 
 @dataclass(frozen=True)
@@ -46,6 +40,10 @@ class Training:
     warmup: steps in which the learning rate first rises, in equal parts
     momentum, beta2: how much of the mean of past gradients, and of their squares, remains at a step
     moment_sets: sets of these two, for losses that take turns at the same weights
+    select: which weights the training ends with: the "last", or the "best", with the lowest loss
+        on calibration samples
+    select_every: steps between two measurements of that loss, and two points of the learning
+        curve; None for a twentieth of all steps
     balanced: half of the rows drawn are normal and half abnormal samples, on average; otherwise
         every sample is as probable. The labels of all samples are read once before
 
@@ -65,6 +63,8 @@ class Training:
     warmup: Natural = 0
     momentum: Decay = 0.9
     beta2: Decay = 0.999
+    select: Literal["last", "best"] = "last"
+    select_every: Count | None = None
     moment_sets: int = field(default=1, metadata={"setting": False})
     balanced: bool = field(default=False, metadata={"setting": False})
 
@@ -77,6 +77,11 @@ class Training:
         """The weight of the old average at step k."""
         ema = self.ema or 0.0
         return min(ema, (1 + k) / (10 + k)) if self.ema_warm else ema
+
+    @property
+    def curve_interval(self) -> int:
+        """Steps between two points of the learning curve; there is one after the last step, too."""
+        return self.select_every or max(1, self.steps // 20)
 
     def moment_set(self, k: int) -> int:
         """The set of moments of step k."""
@@ -114,18 +119,22 @@ def train_module(
     context: TrainingContext,
     plan: Training,
     name: str = "fit",
+    validation: Examples | None = None,
 ) -> TrainingOutcome:
-    """Minimise the mean loss and leave the averaged weights in `module`.
+    """Minimise the mean loss and leave the selected weights in `module`, averaged if so planned.
 
     Step k draws from (context.seed, k) alone and everything else is saved, so a training that was
     killed and resumed ends with the same weights. In a team every process makes this call with the
     same arguments; rank 0 saves and reports.
 
+    context.on_curve receives the learning curve and the selected step in the end.
+
     Events: "train" with step, of, loss, lr, norm (of the gradient, before clipping) and rate
     (samples per second); "oom" with micro, and at which step.
 
     Raises Interrupted after a stop, NotFinite with the step and the tensor's name when a loss or a
-    gradient is not finite, OutOfMemory when one row at a time is too many.
+    gradient is not finite, OutOfMemory when one row at a time is too many, ValueError where there
+    is nothing to train on, or nothing to select the best weights by.
 
     loss: of each row
     module: whose parameters are trained; it ends in evaluation mode
@@ -133,6 +142,7 @@ def train_module(
     context: device, store of unfinished work, team; imported weights, which end the training
     plan: number of steps and their settings
     name: of this training in the state store and in the random streams
+    validation: calibration samples, by which the best weights are selected where the plan says so
 
     >>> import torch
     >>> from adbench.engine.runtime.context import TrainingContext
@@ -159,7 +169,8 @@ def train_module(
         module, lr=plan.lr, weight_decay=plan.weight_decay, use_ema=bool(plan.ema),
         momentum=plan.momentum, beta2=plan.beta2, moment_sets=plan.moment_sets,
     )  # fmt: skip
-    first, micro = _resume_or_start(state, context, name, len(rows))
+    selection = WeightSelection(plan, state, loss, validation, context, name)
+    first, micro = _resume_or_start(state, selection, context, name, len(rows))
     keys = [f"{name}/{i}" for i in rows.tolist()]
     streams = Rng(keys, context.seed, context.device)
     indices = _batch_indices(Rng(keys, context.seed), data, plan, first)
@@ -171,7 +182,9 @@ def train_module(
             stopping = team.any(context.stop())
             if stopping or now - last_save > context.checkpoint_interval:
                 if team.rank == 0:
-                    context.state_store.save(name, state.state_dict(k, micro))
+                    context.state_store.save(
+                        name, state.state_dict(k, micro) | selection.state_dict()
+                    )
                 last_save = now
                 if stopping:
                     raise Interrupted(
@@ -198,7 +211,8 @@ def train_module(
             if team.size > 1:
                 team.broadcast(state.buffers().values())
             progress.report(k, value, norm)
-    state.apply_ema()
+            selection.record(k + 1, value)
+    selection.finish()
     module.eval()
     return TrainingOutcome(plan.steps - first, micro)
 
@@ -297,7 +311,11 @@ def _accumulate_gradients(
 
 
 def _resume_or_start(
-    state: OptimizerState, context: TrainingContext, name: str, row_count: int
+    state: OptimizerState,
+    selection: WeightSelection,
+    context: TrainingContext,
+    name: str,
+    row_count: int,
 ) -> tuple[int, int]:
     """The step to begin with, and the rows at a time; resumes from the saved state, if any."""
     team, micro = context.team, max(min(context.micro or row_count, row_count), 1)
@@ -305,6 +323,7 @@ def _resume_or_start(
     first = torch.tensor(0 if saved is None else int(saved["step"]))
     if saved is not None:
         state.load_state_dict(saved)
+        selection.load_state_dict(saved)
         last_micro = int(saved.get("micro", micro))
         if last_micro < micro:  # memory ran out before the interruption, and would again
             micro = last_micro

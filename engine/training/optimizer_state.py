@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -80,6 +81,38 @@ class OptimizerState:
         for key, mean in self.average.items():
             self.weights[key].copy_(mean)
 
+    def weights_in_use(self) -> dict[str, Tensor]:
+        """A copy on the CPU of what would be used if the training ended here: the average of the
+        weights, or the weights, and everything else of the module's state dict."""
+        state = {f"weight/{key}": self.average.get(key, p) for key, p in self.weights.items()}
+        state |= {f"rest/{key}": value for key, value in self._untrained_tensors()}
+        return {key: value.detach().cpu().clone() for key, value in state.items()}
+
+    @torch.no_grad()
+    def load_weights(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what `weights_in_use` or `state_dict` returned into the module."""
+        for key, value in self.weights.items():
+            value.copy_(state[f"weight/{key}"])
+        for key, value in self._untrained_tensors():
+            value.copy_(state[f"rest/{key}"])
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """A context in which the module has the weights in use and is in evaluation mode; nothing
+        that happens in it changes the module."""
+        before = {key: value.detach().clone() for key, value in self.module.state_dict().items()
+                  if isinstance(value, Tensor)}  # fmt: skip
+        self.apply_ema()
+        self.module.eval()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for key, value in self.module.state_dict().items():
+                    if key in before:
+                        value.copy_(before[key])
+            self.module.train()
+
     def buffers(self) -> dict[str, Tensor]:
         """The tensors of the state dict that are no parameters, by name."""
         state = self.module.state_dict(keep_vars=True)
@@ -100,12 +133,9 @@ class OptimizerState:
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore everything that `state_dict` returned."""
-        for key, value in self.weights.items():
-            value.copy_(state[f"weight/{key}"])
+        self.load_weights(state)
         for key, value in self.average.items():
             value.copy_(state[f"average/{key}"])
-        for key, value in self._untrained_tensors():
-            value.copy_(state[f"rest/{key}"])
         optimizers = dict(zip(self._optimizer_names(), self.optimizers, strict=True))
         for name, moment in state.items():
             if name.startswith("optimiser"):
