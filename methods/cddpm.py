@@ -38,7 +38,7 @@ from ..engine.networks.unet_config import MiddleAttentionUNetConfig
 from ..engine.noise.noise_config import NoiseConfig
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.setting_types import Count, Many, Positive
+from ..engine.runtime.setting_types import Count, Fraction, Many, Natural, Positive
 from ..engine.sampling.reconstruct import predict_x0
 from ..engine.training.loop import Training, train_module
 from ..engine.transforms.augmentation import (
@@ -76,10 +76,10 @@ class Pretraining:
     pretrain_hidden: share of the cells that are hidden.
     """
 
-    pretrain_steps: int = 0
-    pretrain_lr: float = 1e-4
-    pretrain_cell: int | None = None
-    pretrain_hidden: float = 0.65
+    pretrain_steps: Natural = 0
+    pretrain_lr: Positive = 1e-4
+    pretrain_cell: Count | None = None
+    pretrain_hidden: Fraction = 0.65
 
 
 CORRECTED = CDDPMQuirks()

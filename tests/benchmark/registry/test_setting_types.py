@@ -24,7 +24,7 @@ ENTRIES = {**REGISTRY.methods, **REGISTRY.datasets}
 FOUR: Any = Annotated[int, annotated_types.Interval(ge=4, lt=5)]
 OPEN_TEXTS = {
     "root", "category", "group", "x", "label", "mask", "roi", "split", "task", "others", "inside",
-    "outside", "signal", "modalities",
+    "outside", "signal", "modalities", "range",  # the last is parsed by the constructor
 }  # fmt: skip
 """Settings that name files, folders or what stands in them: any text is one."""
 
