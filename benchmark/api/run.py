@@ -121,7 +121,9 @@ def plan(
 def run_config(config: RunConfig, reporter: ConsoleReporter) -> tuple[int, list[Experiment]]:
     """Run a config; return the exit code and its experiments. reporter: what shows the progress."""
     from ..executors.fork_server import start_early
+    from ..store.atomic_files import check_folder
 
+    check_folder(config.out, "--out")
     with start_early(config.executor) as fork_server:  # it imports while the registry is read
         from ..executors.launch import run_experiments
         from ..executors.selection import ExecutorSelection

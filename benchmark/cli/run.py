@@ -33,10 +33,15 @@ PLANNED = [name for name in OPTIONS if name not in (
 """Those that `plan` takes too: the others change where and how fast, not what."""
 
 
+Extra = Annotated[list[str] | None, typer.Argument(hidden=True)]
+"""Words that belong to no option."""
+
+
 @with_options(OPTIONS)
-def run(traceback: Traceback = False, **options: Any) -> None:
+def run(extra: Extra = None, traceback: Traceback = False, **options: Any) -> None:
     """Train, predict and evaluate every method on every dataset; what is stored is not redone."""
     with error_messages(traceback), interrupt_on_sigterm():
+        _refuse_words(extra)
         from ..api.run import run_config
         from ..experiments.run_config import RunConfig
         from ..scheduling.console import ConsoleReporter
@@ -51,13 +56,18 @@ def run(traceback: Traceback = False, **options: Any) -> None:
 
 @with_options(PLANNED)
 def plan(
-    measure: Measure = False, json: Json = False, traceback: Traceback = False, **options: Any
+    extra: Extra = None,
+    measure: Measure = False,
+    json: Json = False,
+    traceback: Traceback = False,
+    **options: Any,
 ) -> None:
     """Show what run would do: what is cached, what is not and why; time, disk, memory.
 
     Prepares data, trains nothing.
     """
     with error_messages(traceback), interrupt_on_sigterm():
+        _refuse_words(extra)
         from ..api.run import plan_config
         from ..experiments.run_config import RunConfig
         from ..planning.text import format_preview
@@ -71,3 +81,13 @@ def plan(
             return
         for line in format_preview(rows, store, device):
             echo(line)
+
+
+def _refuse_words(words: list[str] | None) -> None:
+    from ..experiments.run_config import OptionError
+
+    if words:
+        raise OptionError(
+            f"{words[0]!r} belongs to no option; names and numbers of one option are separated by "
+            "commas, without spaces: --methods anoddpm,pddpm --levels 100,250"
+        )

@@ -20,6 +20,7 @@ from ...engine.runtime.context import Interrupted, TrainingContext
 from ...engine.runtime.distributed import Team, join_team
 from ..experiments.distributed import run_follower
 from ..experiments.matrix import Experiment
+from ..registry.imports import did_you_mean
 from ..scheduling.console import ConsoleReporter
 from ..scheduling.events import (
     Died,
@@ -82,6 +83,19 @@ class InlineExecutor:
         self._jobs.clear()
 
 
+def _check_device_name(device: str) -> None:
+    try:
+        torch.device(device)
+    except RuntimeError:
+        names = ["auto", "cpu", "cuda", "cuda:1", "mps"]
+        guess = (
+            ". Did you mean 'cuda'?" if "gpu" in device.casefold() else did_you_mean(device, names)
+        )
+        raise ValueError(
+            f"--device is auto, cpu, cuda or cuda:1, not {device!r}{guess.rstrip('.')}"
+        ) from None
+
+
 def device_context(device: str, dtype: str, *, remote: bool = False) -> TrainingContext:
     """Return the device and the dtype to compute with, as a context.
 
@@ -96,6 +110,7 @@ def device_context(device: str, dtype: str, *, remote: bool = False) -> Training
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    _check_device_name(device)
     team = join_team(device)
     device = team.device or device
     kind = torch.device(device).type

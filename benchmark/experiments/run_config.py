@@ -184,9 +184,18 @@ def parse_integers(
         for part in filter(None, map(str, texts)):
             if ":" in part:
                 first, last, step = (int(number) for number in part.split(":"))
+                if first > last or step < 1:
+                    raise OptionError(
+                        f"{option} {part}: FIRST:LAST:STEP counts up, and nothing lies between. "
+                        f"Did you mean {min(first, last)}:{max(first, last)}:{abs(step) or 1}?"
+                    )
+                if first < low or last > high:
+                    raise OptionError(f"{option} takes numbers in {low}..{high}, not {part!r}")
                 result += range(first, last + 1, step)
             else:
                 result.append(int(part))
+    except OptionError:
+        raise
     except ValueError:
         raise OptionError(
             f"{option} takes numbers such as 1,2 or 50:500:50, not {value!r}"

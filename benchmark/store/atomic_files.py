@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -82,6 +83,29 @@ def describe_write_errors(path: Path, *, only_full_disk: bool = False) -> Iterat
         cause = os.strerror(errno.ENOSPC) if is_full else getattr(error, "strerror", None) or error
         remedy = "free some space, or" if is_full else "to write elsewhere,"
         raise StoreError(f"cannot write {path}: {cause} ({remedy} set ADBENCH_STORE)") from error
+
+
+def check_folder(folder: Path, option: str) -> None:
+    """Raise StoreError unless files can be written to a folder, which need not be there yet.
+
+    option: that names the folder, for the error
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from adbench.benchmark.store.atomic_files import check_folder
+    >>> check_folder(Path(tempfile.gettempdir()) / "new", "--out")
+    """
+    try:
+        existing = folder.absolute()
+        while not existing.exists():
+            existing = existing.parent
+        with tempfile.TemporaryFile(dir=existing) as file:
+            file.write(b"-")
+    except OSError as error:
+        raise StoreError(
+            f"cannot write to {folder}: {error.strerror or error} (name another folder with "
+            f"{option})"
+        ) from error
 
 
 def is_disk_full(error: BaseException) -> bool:
