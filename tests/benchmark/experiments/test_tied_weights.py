@@ -18,6 +18,9 @@ from adbench.methods.base import Detection, Method
 class Tied(Method):
     """Two layers with one weight, and two buffers that are views of one tensor."""
 
+    low: Tensor
+    high: Tensor
+
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
         self.one, self.two = nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)
@@ -35,7 +38,7 @@ class Tied(Method):
 
 
 def test_they_are_stored_apart_and_loaded(tmp_path: Path) -> None:
-    data = [Sample(torch.zeros(1, 4, 4), False, "a", "a")]
+    data = [Sample(torch.zeros(1, 4, 4), "a", "a", False)]
     fit(tmp_path / "w", Tied(Spec(1, (4, 4))), data, data, TrainingContext())
     method = Tied(Spec(1, (4, 4)))
     load_method(method, tmp_path / "w", TrainingContext())

@@ -90,7 +90,7 @@ def test_another_seed_makes_other_people(tiny):
 
 
 def test_more_people_change_none_of_the_first(few):
-    more = SynthBrain(preset="default", size=32, subjects=FEW | {"train": 5})
+    more = SynthBrain(preset="default", size=32, subjects={**FEW, "train": 5})
     assert manifest(more.train())[: len(few.train())] == manifest(few.train())
     assert manifest(more.test()) == manifest(few.test())
 
