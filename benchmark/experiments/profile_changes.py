@@ -48,8 +48,8 @@ def data_line(
     if not changes:
         return ""
     shapes = "" if statistics is None else statistics.stored_text()
-    told = {"size", "channels"} if shapes else set()
-    texts = [shapes, *(_change_text(k, *v) for k, v in changes.items() if k not in told)]
+    shown_apart = {"size", "channels"} if shapes else set()
+    texts = [shapes, *(_change_text(k, *v) for k, v in changes.items() if k not in shown_apart)]
     first = next(iter(k for k in ("size", "every", *changes) if k in changes))
     without = changes[first][0]
     keeps = "null" if without is None else str(without).replace(" ", "")

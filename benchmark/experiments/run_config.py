@@ -103,11 +103,11 @@ class RunConfig:
         """
         options = {key: value for key, value in options.items() if value is not None}
         protocol = _protocol(options)
-        known = {part.name for part in fields(cls)}
-        if unknown := options.keys() - known:
+        names = {part.name for part in fields(cls)}
+        if unknown := options.keys() - names:
             raise OptionError(
                 f"unknown option {min(unknown)!r}; there are "
-                f"{', '.join(sorted(known | PROTOCOL_OPTIONS.keys()))}"
+                f"{', '.join(sorted(names | PROTOCOL_OPTIONS.keys()))}"
             )
         for name in ("methods", "datasets"):
             if name in options:

@@ -92,10 +92,10 @@ def write_mistakes(
     shown = [i for k, _ in wrong for i in members[rows.keys[k]]]
     if not shown:
         return False
-    found = _displayed_samples(file, split, shown, level)
+    rows = _displayed_samples(file, split, shown, level)
     named = [
-        replace(row, caption=f"{row.caption} {said}".strip())
-        for row, (_, said) in zip(found, wrong, strict=True)
+        replace(row, caption=f"{row.caption} {reason}".strip())
+        for row, (_, reason) in zip(rows, wrong, strict=True)
     ]
     write_sheet(path, named, title=f"Worst of {title}")
     return True
@@ -129,7 +129,7 @@ def worst_mistakes(rows: SampleResults) -> list[tuple[int, str]]:
     score, label = rows.score, rows.label
     if label.all() or not label.any():
         return []
-    found = []
+    mistakes = []
     sides = ((label, 1, "missed", "normal"), (~label, -1, "false alarm", "abnormal"))
     for which, sign, kind, others in sides:
         order = np.flatnonzero(which)[np.argsort(sign * score[which], kind="stable")][
@@ -139,8 +139,8 @@ def worst_mistakes(rows: SampleResults) -> list[tuple[int, str]]:
             share = float((sign * score[label != label[k]] > sign * score[k]).mean())
             side = "higher" if sign > 0 else "lower"
             if share > 0:
-                found.append((k, f"{kind}: {share:.0%} of {others} samples score {side}"))
-    return found
+                mistakes.append((k, f"{kind}: {share:.0%} of {others} samples score {side}"))
+    return mistakes
 
 
 def _displayed_samples(
@@ -148,7 +148,7 @@ def _displayed_samples(
 ) -> list[DisplayedSample]:
     """Samples of a split, whole ones, with what the method made of them."""
     at = read_array(file, "levels").tolist().index(level)
-    made = {i: k for k, i in enumerate(read_array(file, "gallery").tolist())}
+    rows_in_file = {i: k for k, i in enumerate(read_array(file, "gallery").tolist())}
     samples = [split[i] for i in shown]
     wholes = TiledImages(samples)
 
@@ -159,7 +159,10 @@ def _displayed_samples(
         return wholes.stitch(whole, there) if len(there) == len(mine) else None
 
     x = [sample.x.numpy() for sample in samples]
-    healed = [_read_at(file, "reconstruction", at, made[i]) if i in made else None for i in shown]
+    healed = [
+        _read_at(file, "reconstruction", at, rows_in_file[i]) if i in rows_in_file else None
+        for i in shown
+    ]
     heat = [_read_at(file, "map", at, i) for i in shown]
     truth = [[_to_numpy(t) for t in (s.mask, s.roi, s.counterpart)] for s in samples]
     return [

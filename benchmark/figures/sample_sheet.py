@@ -23,7 +23,7 @@ TILE_PIXELS = 160
 
 GAP, TITLE, HEAD, CAPTION, SIGNAL = 6, 26, 20, 18, 320
 LAYOUT = "adbench layout"
-"""The text in a PNG that tells, as JSON, where on the sheet each tile stands; album.py reads it."""
+"""The text in a PNG that says, as JSON, where on the sheet each tile is; the page reads it."""
 
 INK, FAINT, PAPER, EDGE = (235, 235, 235), (150, 150, 150), (18, 18, 18), (0, 230, 118)
 
@@ -77,11 +77,11 @@ def write_sheet(
         page, layout = _draw_curves(samples, window, title)
     else:
         page, layout = _draw_tiles(samples, window, title, tile)
-    told = PngImagePlugin.PngInfo()
+    png_info = PngImagePlugin.PngInfo()
     if layout:
-        told.add_text(LAYOUT, json.dumps(layout))
+        png_info.add_text(LAYOUT, json.dumps(layout))
     with atomic_path(path) as part:
-        page.save(part, format="PNG", compress_level=4, pnginfo=told)  # 9 takes seconds
+        page.save(part, format="PNG", compress_level=4, pnginfo=png_info)  # 9 takes seconds
 
 
 def heat_colours(values: Array) -> Array:
@@ -175,13 +175,13 @@ def _columns(
         "truth": truth,
         "without anomaly": plain("counterpart"),
     }
-    known = {
+    present = {
         "reconstruction": any(s.reconstruction is not None for s in samples),
         "map": any(s.map is not None for s in samples),
         "truth": any(s.mask is not None for s in samples),
         "without anomaly": any(s.counterpart is not None for s in samples),
     }
-    return {name: colour for name, colour in columns.items() if known.get(name, True)}
+    return {name: colour for name, colour in columns.items() if present.get(name, True)}
 
 
 def _draw_tiles(

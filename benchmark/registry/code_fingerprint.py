@@ -51,10 +51,10 @@ class CodeFolder:
         for depth in range(len(parts) + 1):
             stem = self.folder.joinpath(*parts[:depth])
             counts = depth or self.package not in ("", "adbench")  # adbench's own names the API
-            found = [stem / "__init__.py"] if counts else []
+            paths = [stem / "__init__.py"] if counts else []
             if depth:
-                found.append(stem.with_name(stem.name + ".py"))
-            yield from (path for path in found if path.is_file())
+                paths.append(stem.with_name(stem.name + ".py"))
+            yield from (path for path in paths if path.is_file())
 
 
 ADBENCH_FOLDER = CodeFolder("adbench", Path(__file__).absolute().parents[2])

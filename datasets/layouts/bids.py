@@ -93,7 +93,7 @@ def read_bids(root: Path, base: Path, modalities: Sequence[str] | None) -> BidsV
         elif match is not None:
             place = match["subject"], match["session"] or ""
             images[place][match["suffix"]].append(path)
-    suffixes = sorted({suffix for found in images.values() for suffix in found})
+    suffixes = sorted({suffix for by_suffix in images.values() for suffix in by_suffix})
     if modalities is None and len(suffixes) > 1:
         listed = ", ".join(suffixes)
         volumes.problems.append(

@@ -44,15 +44,17 @@ def largest_disagreements(
     if len(alike) < 2:
         return []
     ranks = {k: score_ranks(results[k].score) for k in alike}
-    found = []
+    disagreements = []
     for i, key in enumerate(first.keys):
-        given = [float(ranks[k][i]) for k in alike]
-        if key in keys and max(given) > min(given):
-            said = ", ".join(f"{letter(k)} {rank:g}" for k, rank in zip(alike, given, strict=True))
+        sample_ranks = [float(ranks[k][i]) for k in alike]
+        if key in keys and max(sample_ranks) > min(sample_ranks):
+            rank_text = ", ".join(
+                f"{letter(k)} {rank:g}" for k, rank in zip(alike, sample_ranks, strict=True)
+            )
             kind = "abnormal" if first.label[i] else "normal"
-            caption = f"{kind}; ranks {said} of {len(first.keys)}"
-            found.append((min(given) - max(given), key, caption))
-    return [(key, caption) for _, key, caption in sorted(found)[:MAX_SAMPLES]]
+            caption = f"{kind}; ranks {rank_text} of {len(first.keys)}"
+            disagreements.append((min(sample_ranks) - max(sample_ranks), key, caption))
+    return [(key, caption) for _, key, caption in sorted(disagreements)[:MAX_SAMPLES]]
 
 
 def disagreement_grid(
@@ -63,10 +65,10 @@ def disagreement_grid(
     folder: of the pictures. A method without a contact sheet (contact.py) shows its gallery.
     """
     sheets = {
-        k: found
+        k: sheet
         for k, row in enumerate(board.done)
-        if (found := open_sheet(folder, row, budget, ".contact") or open_sheet(folder, row, budget))
-        and found.layout
+        if (sheet := open_sheet(folder, row, budget, ".contact") or open_sheet(folder, row, budget))
+        and sheet.layout
     }
     asked = [
         {row["key"] for row in sheet.layout["rows"]} for k, sheet in sheets.items() if k in results

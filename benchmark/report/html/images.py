@@ -85,13 +85,15 @@ class SampleImages:
 def sample_images(rows: Sequence[Entry], folder: Path, budget: ImageBudget) -> SampleImages:
     """The gallery of a board: of each sample the input and the truth once, then of each method its
     reconstruction and map."""
-    found = [(row, sheet) for row in rows if (sheet := open_sheet(folder, row, budget)) is not None]
-    tiled = [(row, sheet) for row, sheet in found if sheet.layout]
+    sheets = [
+        (row, sheet) for row in rows if (sheet := open_sheet(folder, row, budget)) is not None
+    ]
+    tiled = [(row, sheet) for row, sheet in sheets if sheet.layout]
     samples = {s["key"]: s["caption"] for _, sheet in tiled for s in sheet.layout["rows"]}
     table = image_grid(tiled, samples, METHOD_COLUMNS, budget)
     whole = [
         EmbeddedImage(budget.inline(sheet.png, sheet.name), sheet.name, f"Sheet of {row.name}")
-        for row, sheet in found
+        for row, sheet in sheets
         if not sheet.layout
     ]
     for row in rows:
@@ -213,5 +215,5 @@ def _check_layout(text: str, size: tuple[int, int]) -> dict[str, Any]:
         for x in columns.values()
     )
     small = all(min(row["size"]) >= by >= 1 for row in rows)
-    known = {"columns": columns, "rows": rows, "enlarged": by, "window": window}
-    return known if inside and small else {}
+    layout = {"columns": columns, "rows": rows, "enlarged": by, "window": window}
+    return layout if inside and small else {}

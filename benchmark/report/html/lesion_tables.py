@@ -24,13 +24,13 @@ from .tables import ColumnHead, Table, TableCell, TableLine, metric_cell
 
 def lesion_table(board: Leaderboard) -> Table | None:
     """The share of lesions found, a row for each bin of size, a column for each method."""
-    found = {k: bins for k, row in enumerate(board.done) if (bins := _size_bins(row))}
-    if not found:
+    bins_by_row = {k: bins for k, row in enumerate(board.done) if (bins := _size_bins(row))}
+    if not bins_by_row:
         return None
-    sizes = dict.fromkeys(size for bins in found.values() for size in bins)
+    sizes = dict.fromkeys(size for bins in bins_by_row.values() for size in bins)
     lines = []
     for size in sizes:
-        facts = {k: bins.get(size) or {} for k, bins in found.items()}
+        facts = {k: bins.get(size) or {} for k, bins in bins_by_row.items()}
         count = max((bin_.get("n") or 0) for bin_ in facts.values())
         if not count:
             continue
@@ -41,21 +41,21 @@ def lesion_table(board: Leaderboard) -> Table | None:
         lines.append(TableLine(size, "", 0, "", False, "", cells))
     heads = [
         ColumnHead("lesions"),
-        *(ColumnHead(f"{letter(k)} {board.done[k].name}") for k in found),
+        *(ColumnHead(f"{letter(k)} {board.done[k].name}") for k in bins_by_row),
     ]
-    said = "Share of lesions found at the threshold (half of each or more), by size."
-    return Table(said, heads, lines, first="size") if lines else None
+    caption = "Share of lesions found at the threshold (half of each or more), by size."
+    return Table(caption, heads, lines, first="size") if lines else None
 
 
 def _size_bins(row: Entry) -> dict[str, Mapping[str, Any]]:
     """The bins of a record, by what their sizes are called."""
-    told = row.record.get("lesions") or {}
-    found = {}
-    for bin_ in told.get("bins") or []:
-        low, high, unit = bin_.get("low"), bin_.get("high"), told.get("unit", "")
+    lesions = row.record.get("lesions") or {}
+    bins_by_size = {}
+    for bin_ in lesions.get("bins") or []:
+        low, high, unit = bin_.get("low"), bin_.get("high"), lesions.get("unit", "")
         size = f"{low:g} {unit} and more" if high is None else f"{low:g} to {high:g} {unit}"
-        found[size] = bin_
-    return found
+        bins_by_size[size] = bin_
+    return bins_by_size
 
 
 @chart_style()

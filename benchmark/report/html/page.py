@@ -156,7 +156,7 @@ def _build_section(
     has_charts: bool,
 ) -> Section:
     done = bool(board.done)
-    found = compare_board(board, folder, has_charts) if done else BoardComparisons()
+    comparisons = compare_board(board, folder, has_charts) if done else BoardComparisons()
     best = replace(board, entries=board.done[:MAX_ENTRIES])
     drawn = replace(best, entries=best.entries if has_charts else [])
     strata = [strata_table(board, metric) for metric in ("pixel_ap", "image_auroc")]
@@ -164,8 +164,10 @@ def _build_section(
         id=f"leaderboard-{index}",
         board=board,
         metric=TITLES.get(board.metric, board.metric),
-        main=main_table(board, anchors, found.verdicts, found.metric) if done else None,
-        seeds=seeds_table(board, anchors, found.mean_verdicts, found.metric) if done else None,
+        main=main_table(board, anchors, comparisons.verdicts, comparisons.metric) if done else None,
+        seeds=seeds_table(board, anchors, comparisons.mean_verdicts, comparisons.metric)
+        if done
+        else None,
         tables=[
             ("Cost", cost_table(board, anchors)),
             ("Every figure", all_metrics_table(board, anchors)),
@@ -177,7 +179,7 @@ def _build_section(
         froc=froc_chart(drawn),
         sweeps=sweep_charts(drawn),
         pareto=cost_charts(drawn),
-        images=_section_images(best, found, folder / "pictures", left)
+        images=_section_images(best, comparisons, folder / "pictures", left)
         if folder and has_charts
         else NO_IMAGES,
         missing=[
@@ -189,17 +191,17 @@ def _build_section(
             for row in board.missing
         ],
         differing=differing(board) if done else [],
-        comparisons=found,
+        comparisons=comparisons,
         entries_shown=len(best.entries),
         has_charts=has_charts,
     )
 
 
 def _section_images(
-    board: Leaderboard, found: BoardComparisons, folder: Path, left: ImageBudget
+    board: Leaderboard, comparisons: BoardComparisons, folder: Path, left: ImageBudget
 ) -> SampleImages:
     shown = sample_images(board.done, folder, left)
-    results = {k: rows for k, rows in found.results.items() if k < len(board.done)}
+    results = {k: rows for k, rows in comparisons.results.items() if k < len(board.done)}
     return replace(shown, disagreements=disagreement_grid(board, results, folder, left))
 
 

@@ -62,7 +62,7 @@ def compare_board(
 
     folder: of the results, where `samples` lies        has_charts: whether to draw scores
     """
-    known: dict[int, SampleResults] = {}
+    results_by_row: dict[int, SampleResults] = {}
     verdicts: dict[int, str] = {}
     damaged: list[str] = []
     for k, row in enumerate(board.done):
@@ -72,42 +72,46 @@ def compare_board(
             damaged.append(f"{error}")
             verdicts[k] = "unknown: its file of samples is damaged"
         else:
-            known |= {} if rows is None else {k: rows}
-    drawn = list(known.items())[: MAX_HISTOGRAMS if has_charts else 0]
+            results_by_row |= {} if rows is None else {k: rows}
+    drawn = list(results_by_row.items())[: MAX_HISTOGRAMS if has_charts else 0]
     shown = [chart for k, rows in drawn if (chart := _score_histogram(board, k, rows))]
-    if len(known) < 2:
-        return BoardComparisons(histograms=shown, results=known, damaged=damaged)
-    having = {k: rows for k, rows in known.items() if rows.values.get(board.metric) is not None}
+    if len(results_by_row) < 2:
+        return BoardComparisons(histograms=shown, results=results_by_row, damaged=damaged)
+    having = {
+        k: rows for k, rows in results_by_row.items() if rows.values.get(board.metric) is not None
+    }
     if len(having) < 2:  # too few: all by a metric that each of them has
-        having = known
+        having = results_by_row
     metric = shared_metric(list(having.values()), board.metric)
     lacking = f"no {TITLES.get(metric, metric)}"
     try:
-        matrix = _comparison_matrix(board, metric, dict(list(known.items())[:MAX_PAIRED]))
-        verdicts |= {k: lacking for k in known.keys() - having.keys()}
+        matrix = _comparison_matrix(board, metric, dict(list(results_by_row.items())[:MAX_PAIRED]))
+        verdicts |= {k: lacking for k in results_by_row.keys() - having.keys()}
         verdicts |= _verdicts(metric, {k: [rows] for k, rows in having.items()})
         of_means = _verdicts(metric, _results_by_seed(board, having))
     except (PairError, SampleResultsError) as error:
         return BoardComparisons(
-            missing_reason=f"{error}.", histograms=shown, results=known, damaged=damaged
+            missing_reason=f"{error}.", histograms=shown, results=results_by_row, damaged=damaged
         )
     return BoardComparisons(
-        matrix, "", TITLES.get(metric, metric), verdicts, of_means, shown, known, damaged
+        matrix, "", TITLES.get(metric, metric), verdicts, of_means, shown, results_by_row, damaged
     )
 
 
 def _results_by_seed(
-    board: Leaderboard, known: Mapping[int, SampleResults]
+    board: Leaderboard, results_by_row: Mapping[int, SampleResults]
 ) -> dict[int, list[SampleResults]]:
     """Of methods with several seeds, by their place among these, the rows of each; empty where the
     rows of one are not kept."""
     place = {id(row): k for k, row in enumerate(board.done)}
     if any(
-        place[id(row)] not in known for repeat in board.seed_summaries for row in repeat.entries
+        place[id(row)] not in results_by_row
+        for repeat in board.seed_summaries
+        for row in repeat.entries
     ):
         return {}
     return {
-        k: [known[place[id(row)]] for row in each.entries]
+        k: [results_by_row[place[id(row)]] for row in each.entries]
         for k, each in enumerate(board.seed_summaries)
     }
 
@@ -121,52 +125,58 @@ def _score_histogram(board: Leaderboard, k: int, rows: SampleResults) -> Chart |
 
 
 def _comparison_matrix(
-    board: Leaderboard, metric: str, known: Mapping[int, SampleResults]
+    board: Leaderboard, metric: str, results_by_row: Mapping[int, SampleResults]
 ) -> Table:
     lines = []
-    for k, rows in known.items():
+    for k, rows in results_by_row.items():
         cells = [
             TableCell("", kind="text")
             if j == k
             else _comparison_cell(
                 compare_pair([rows], [other], shared_metric([rows, other], metric)), metric
             )
-            for j, other in known.items()
+            for j, other in results_by_row.items()
         ]
         lines.append(TableLine(board.done[k].name, letter(k), k % STYLES, "", False, "", cells))
-    said = (
+    caption = (
         f"Row minus column in {TITLES.get(metric, metric)}, with paired 95 % intervals from the "
         "same resamples of groups; in another metric, which the cell names, where one of the two "
         "lacks it. ▲ the row is better, ▼ it is worse, ≈ not distinguishable; "
         "the intervals are not corrected for the number of pairs."
     )
-    if len(known) < len(board.done):
-        said += f" Of the {len(known)} best with results of single samples."
-    return Table(said, [ColumnHead(letter(k), "text") for k in known], lines)
+    if len(results_by_row) < len(board.done):
+        caption += f" Of the {len(results_by_row)} best with results of single samples."
+    return Table(caption, [ColumnHead(letter(k), "text") for k in results_by_row], lines)
 
 
-def _comparison_cell(found: PairedComparison, metric: str) -> TableCell:
+def _comparison_cell(comparison: PairedComparison, metric: str) -> TableCell:
     bounds = "no interval: too few groups"
-    if found.low is not None and found.high is not None:
-        bounds = f"[{found.low:+.3f}, {found.high:+.3f}]"
-    source = f"{found.verdict}, {found.samples} samples of {found.groups} groups"
-    source += "" if found.p is None else f", p = {found.p:.3g}"
-    text = f"{SIGNS[found.verdict]} {found.value:+.3f}"
-    text += "" if found.metric == metric else f" {TITLES.get(found.metric, found.metric)}"
+    if comparison.low is not None and comparison.high is not None:
+        bounds = f"[{comparison.low:+.3f}, {comparison.high:+.3f}]"
+    source = f"{comparison.verdict}, {comparison.samples} samples of {comparison.groups} groups"
+    source += "" if comparison.p is None else f", p = {comparison.p:.3g}"
+    text = f"{SIGNS[comparison.verdict]} {comparison.value:+.3f}"
+    text += (
+        ""
+        if comparison.metric == metric
+        else f" {TITLES.get(comparison.metric, comparison.metric)}"
+    )
     return TableCell(text, source, bounds=bounds, kind="text")
 
 
-def _verdicts(metric: str, known: Mapping[int, Sequence[SampleResults]]) -> dict[int, str]:
+def _verdicts(metric: str, results_by_row: Mapping[int, Sequence[SampleResults]]) -> dict[int, str]:
     """Against the best in the metric, of each the rows of its seeds; corrected over the methods by
     Holm."""
-    if len(known) < 2:
+    if len(results_by_row) < 2:
         return {}
-    found = significance_against_best({str(k): rows for k, rows in known.items()}, metric)
-    said = {}
-    for k in known:
-        standing = found[str(k)]
+    significances = significance_against_best(
+        {str(k): rows for k, rows in results_by_row.items()}, metric
+    )
+    verdicts = {}
+    for k in results_by_row:
+        standing = significances[str(k)]
         word = standing.verdict.removesuffix(" from the best")
-        said[k] = word if standing.p is None else f"{word}, p = {number_text(standing.p)}"
+        verdicts[k] = word if standing.p is None else f"{word}, p = {number_text(standing.p)}"
         if standing.p is None and standing.verdict == "not distinguishable from the best":
-            said[k] = "unknown: too few groups"
-    return said
+            verdicts[k] = "unknown: too few groups"
+    return verdicts

@@ -100,11 +100,11 @@ def ranking_table(ranking: CrossDatasetRanking) -> Table:
             *(_rank_cell(stand, ranking.metric) for stand in each.dataset_ranks),
         ]
         lines.append(TableLine(each.name, letter(k), k % STYLES, "", each.baseline, "", cells))
-    said = (
+    caption = (
         f"{TITLES[ranking.metric]} on each data set, and the rank there; methods that share a "
         "letter are not told apart."
     )
-    return Table(said, heads, lines)
+    return Table(caption, heads, lines)
 
 
 def _rank_cell(stand: DatasetRank, metric: str) -> TableCell:

@@ -108,11 +108,11 @@ def main_table(
 
 def all_metrics_table(board: Leaderboard, anchors: Mapping[int, str]) -> Table:
     """Every metric of every row, at the chosen level and at the published and the oracle's."""
-    known = [
+    candidates = [
         *METRICS,
         *sorted({n for row in board.done for n in row.record["metrics"]} - {*METRICS}),
     ]
-    shown = [name for name in known if any(row.value(name) is not None for row in board.done)]
+    shown = [name for name in candidates if any(row.value(name) is not None for row in board.done)]
     heads = [ColumnHead("at", "text")]
     heads += [
         ColumnHead(str(TITLES.get(name, name)), lower=name in LOWER_IS_BETTER) for name in shown
@@ -126,10 +126,10 @@ def all_metrics_table(board: Leaderboard, anchors: Mapping[int, str]) -> Table:
         ]
         lines.append(_table_line(row, k, anchors, cells))
         for part, word in LEVEL_SETTINGS.items():
-            found = record.get(part) or {}
-            if found:
+            values = record.get(part) or {}
+            if values:
                 cells = [TableCell(f"{word} level {record['level'].get(word)}", kind="text")]
-                cells += [metric_cell(record, f"{part}.{name}", found.get(name)) for name in shown]
+                cells += [metric_cell(record, f"{part}.{name}", values.get(name)) for name in shown]
                 lines.append(_table_line(row, k, anchors, cells))
     return Table(
         "Every figure; what is at the oracle level looked at test to choose it.", heads, lines
@@ -159,15 +159,15 @@ def cost_table(board: Leaderboard, anchors: Mapping[int, str]) -> Table:
 
 def strata_table(board: Leaderboard, metric: str) -> Table | None:
     """The figure of each stratum of abnormal samples, a column for each method."""
-    found: dict[str, Any] = {}
+    counts: dict[str, Any] = {}
     for row in board.done:
         for name, facts in (row.record.get("strata") or {}).items():
             if facts.get(metric) is not None:
-                found.setdefault(name, facts.get("n"))
-    if not found:
+                counts.setdefault(name, facts.get("n"))
+    if not counts:
         return None
     lines = []
-    for name, count in sorted(found.items()):
+    for name, count in sorted(counts.items()):
         cells = [TableCell(str(count), sort=str(count))]
         for row in board.done:
             value = ((row.record.get("strata") or {}).get(name) or {}).get(metric)
@@ -177,8 +177,8 @@ def strata_table(board: Leaderboard, metric: str) -> Table | None:
         ColumnHead("samples"),
         *(ColumnHead(f"{letter(k)} {r.name}") for k, r in enumerate(board.done)),
     ]
-    said = f"{TITLES[metric]} of the abnormal samples of each stratum against all normal ones."
-    return Table(said, heads, lines, first="stratum")
+    caption = f"{TITLES[metric]} of the abnormal samples of each stratum against all normal ones."
+    return Table(caption, heads, lines, first="stratum")
 
 
 def provenance(record: Record) -> list[tuple[str, str]]:
@@ -213,21 +213,21 @@ def provenance(record: Record) -> list[tuple[str, str]]:
 
 def differing(board: Leaderboard) -> list[str]:
     """Sentences on what else differs between the records of a board, for times to be compared."""
-    said = []
+    sentences = []
     for what in ("device", "threads"):
         values = {str(row.record.get(what) or "unknown") for row in board.done}
         if len(values) > 1:
-            said.append(f"Not all of one {what}: {', '.join(sorted(values))}.")
+            sentences.append(f"Not all of one {what}: {', '.join(sorted(values))}.")
     versions: dict[str, set[str]] = {}
     for row in board.done:
         for name, version in (row.record.get("versions") or {}).items():
             versions.setdefault(name, set()).add(str(version))
-    said += [
-        f"Not all made with one version of {name}: {', '.join(sorted(found))}."
-        for name, found in sorted(versions.items())
-        if len(found) > 1
+    sentences += [
+        f"Not all made with one version of {name}: {', '.join(sorted(numbers))}."
+        for name, numbers in sorted(versions.items())
+        if len(numbers) > 1
     ]
-    return said
+    return sentences
 
 
 def seeds_table(
@@ -249,10 +249,10 @@ def seeds_table(
         lines.append(
             _table_line(row, board.done.index(row), anchors, cells)._replace(name=repeat.name)
         )
-    said = f"Over seeds: {TITLES[board.metric]} of methods that were trained more than once."
+    caption = f"Over seeds: {TITLES[board.metric]} of methods that were trained more than once."
     if verdicts:
-        said += " Differences between their means hold groups and seeds, corrected by Holm."
-    return Table(said, heads, lines) if lines else None
+        caption += " Differences between their means hold groups and seeds, corrected by Holm."
+    return Table(caption, heads, lines) if lines else None
 
 
 def _table_line(
@@ -268,8 +268,8 @@ def _table_line(
 def _interval_cell(board: Leaderboard, record: Record, metric: str) -> TableCell:
     value = metric_value(record, metric)
     low, high = (metric_value(record, metric, part) for part in ("low", "high"))
-    known = [v for row in board.done if (v := row.value(metric)) is not None]
-    top = (min if metric in LOWER_IS_BETTER else max)(known) if known else None
+    values = [v for row in board.done if (v := row.value(metric)) is not None]
+    top = (min if metric in LOWER_IS_BETTER else max)(values) if values else None
     oracle = metric == "pixel_dice_oracle"
     error = binning_error_text(record, metric).strip()
     beneath = [f"{error} binned"] if error else []
@@ -277,7 +277,7 @@ def _interval_cell(board: Leaderboard, record: Record, metric: str) -> TableCell
     return metric_cell(record, f"metrics.{metric}.value", value)._replace(
         bounds=" ".join(beneath),
         kind="oracle" if oracle else "",
-        best=value is not None and value == top and not oracle and len(known) > 1,
+        best=value is not None and value == top and not oracle and len(values) > 1,
     )
 
 

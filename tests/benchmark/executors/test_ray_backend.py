@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from adbench.benchmark.executors import job_folder as errand
+from adbench.benchmark.executors import job_folder
 from adbench.benchmark.executors import ray_backend as executor_ray
 from adbench.benchmark.executors.cluster import RemoteExecutor
 from adbench.benchmark.executors.ray_backend import MISSING, RayCluster, connect, slot_resources
@@ -86,7 +86,7 @@ def worker(function: Any, word: str) -> None:
 
 @pytest.fixture
 def hosts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts]:
-    monkeypatch.setattr(errand, "ForkServer", Warm)
+    monkeypatch.setattr(job_folder, "ForkServer", Warm)
     hosts = Hosts()
     yield hosts
     hosts.close()

@@ -26,11 +26,11 @@ SAME: dict[str, Any] = {"batch": 2, "coder_lr": 1e-3, "code_decay": 0.9, "looks"
     "adversary": 0.0}  # fmt: skip
 
 
-def fitted(cls: type, shelf: SharedStageCache, run: TrainingContext, **more: Any) -> Any:
+def fitted(cls: type, stages: SharedStageCache, run: TrainingContext, **more: Any) -> Any:
     own = {"coder_batch": 2, "spectrum": 0.0} if cls is LDMOOD else {}
     result = build_small(cls, Spec(1, (16, 16)), **SAME | own | more)
     result.fit(
-        samples((16, 16), 6, 1), samples((16, 16), 4, 1, "h"), replace(run, shared_stages=shelf)
+        samples((16, 16), 6, 1), samples((16, 16), 4, 1, "h"), replace(run, shared_stages=stages)
     )
     return result
 
@@ -100,7 +100,7 @@ def test_a_stage_that_fails_leaves_nothing(tmp_path: Path) -> None:
     def learn() -> None:
         raise RuntimeError("no")
 
-    shelf = SharedStageCache(Store(tmp_path), TRAIN, TrainingContext())
+    stages = SharedStageCache(Store(tmp_path), TRAIN, TrainingContext())
     with pytest.raises(RuntimeError, match="no"):
-        shelf(stage(), learn)
-    assert not shelf.keys and Store(tmp_path).find("stage", shelf.key_inputs(stage())) is None
+        stages(stage(), learn)
+    assert not stages.keys and Store(tmp_path).find("stage", stages.key_inputs(stage())) is None
