@@ -166,15 +166,17 @@ def test_evaluate_agrees_with_scikit_learn() -> None:
     maps = rng.random((60, 8, 8)).astype(np.float32) + 0.3 * masks
     groups = [i // 2 for i in range(60)]
     scores = maps.mean((1, 2))
-    found = adbench.evaluate(
+    outcome = adbench.evaluate(
         scores=scores, labels=labels, maps=maps, masks=masks, groups=groups,
         calibration=rng.random((10, 8, 8)),
     )  # fmt: skip
-    assert found["image_auroc"] == pytest.approx(roc_auc_score(labels, scores))
-    assert found["pixel_ap"] == pytest.approx(average_precision_score(masks.ravel(), maps.ravel()))
-    value, low, high = found.to_frame().loc["pixel_ap"]
+    assert outcome["image_auroc"] == pytest.approx(roc_auc_score(labels, scores))
+    assert outcome["pixel_ap"] == pytest.approx(
+        average_precision_score(masks.ravel(), maps.ravel())
+    )
+    value, low, high = outcome.to_frame().loc["pixel_ap"]
     assert low < value < high
-    assert found.threshold is not None and found["pixel_dice"] is not None
+    assert outcome.threshold is not None and outcome["pixel_dice"] is not None
     without = adbench.evaluate(labels=labels, maps=maps, masks=masks)
     assert without.threshold is None and without["pixel_dice"] is None
     fixed = adbench.evaluate(labels=labels, maps=maps, masks=masks, protocol="fixed:1.0")

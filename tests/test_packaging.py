@@ -79,10 +79,10 @@ def test_a_spawned_process_can_unpickle_what_is_ours() -> None:
 def test_our_packages_do_not_shadow_anything() -> None:
     """From the root, ./datasets is at most an empty namespace: an installed `datasets` wins."""
     script = "import datasets; print(datasets.__file__)"
-    told = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout.strip()
-    assert told == "None" or "site-packages" in told
+    assert output == "None" or "site-packages" in output
 
 
 def test_the_wheel_holds_all_that_is_needed_and_no_more(tmp_path: Path) -> None:
@@ -101,8 +101,10 @@ def test_the_wheel_holds_all_that_is_needed_and_no_more(tmp_path: Path) -> None:
     (copy / "tests").mkdir()
     (copy / "tests/test_any.py").touch()
     script = "from setuptools.build_meta import build_wheel; build_wheel('.')"
-    told = subprocess.run([sys.executable, "-c", script], cwd=copy, capture_output=True, text=True)
-    assert told.returncode == 0, told.stderr
+    output = subprocess.run(
+        [sys.executable, "-c", script], cwd=copy, capture_output=True, text=True
+    )
+    assert output.returncode == 0, output.stderr
     with zipfile.ZipFile(next(copy.glob("*.whl"))) as wheel:
         held = {name for name in wheel.namelist() if not name.split("/")[0].endswith(".dist-info")}
         scripts = next(name for name in wheel.namelist() if name.endswith("entry_points.txt"))
@@ -147,9 +149,9 @@ def test_the_lock_tells_of_no_place() -> None:
 )
 def test_every_direct_dependency_is_locked_at_a_version_it_allows(wish: str) -> None:
     name, _, least = wish.partition(">=")
-    found = [pin.partition("==")[2] for pin in locked() if pin.partition("==")[0] == name.lower()]
-    assert found
-    for version in found:
+    results = [pin.partition("==")[2] for pin in locked() if pin.partition("==")[0] == name.lower()]
+    assert results
+    for version in results:
         assert number(version) >= number(least)
 
 

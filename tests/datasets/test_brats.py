@@ -74,9 +74,9 @@ def test_the_mask_lies_where_the_tumour_is(root, volumes):
         seg = stored(path.with_name(path.name.replace("flair", "seg")))
         rewrite(path, lambda image, seg=seg: np.where(seg > 0, 5000, image).astype(np.int16))
     data = brats(root, modalities=["flair"])
-    found = [s for s in data.test() if s.label]
-    assert len(found) == volumes.tumour().any((0, 1)).sum()
-    for sample in found:
+    results = [s for s in data.test() if s.label]
+    assert len(results) == volumes.tumour().any((0, 1)).sum()
+    for sample in results:
         assert sample.mask is not None and torch.equal(sample.x[0] >= 1, sample.mask)
 
 
@@ -191,9 +191,9 @@ def test_slices_without_enough_brain_are_left_out(root):
     shares = {
         k: s.roi.float().mean() for k, s in everything(brats(root)).items() if s.roi is not None
     }
-    kept = everything(brats(root, min_brain=0.5))
-    assert kept.keys() == {key for key, share in shares.items() if share >= 0.5}
-    assert 0 < len(kept) < len(shares)
+    remaining = everything(brats(root, min_brain=0.5))
+    assert remaining.keys() == {key for key, share in shares.items() if share >= 0.5}
+    assert 0 < len(remaining) < len(shares)
     error = refused(brats(root, min_brain=0.99))
     assert [
         f"no sample is left for {p}: widen axial, or min_brain"
@@ -245,14 +245,14 @@ def test_of_three_patients_val_gets_none_and_two_cannot_be_split(tmp_path, volum
 
 def test_a_prepared_file_is_found_by_content_wherever_the_files_lie(root, tmp_path, cache):
     brats(root).prepare()
-    made = list(cache.glob("*.h5"))
-    assert len(made) == 1
+    built = list(cache.glob("*.h5"))
+    assert len(built) == 1
     (tmp_path / "elsewhere").mkdir()
     shutil.copytree(root, tmp_path / "elsewhere/deeper")
     for path in (tmp_path / "elsewhere").rglob("*.gz"):
         os.utime(path, (1, 1))
     brats(tmp_path / "elsewhere").prepare()
-    assert list(cache.glob("*.h5")) == made
+    assert list(cache.glob("*.h5")) == built
     rewrite(file(root, 2, "t2"), lambda image: image + (image == 400).astype(np.int16))
     brats(root).prepare()
     assert len(list(cache.glob("*.h5"))) == 2
@@ -261,15 +261,15 @@ def test_a_prepared_file_is_found_by_content_wherever_the_files_lie(root, tmp_pa
 
 
 def test_preparing_tells_how_far_it_is_and_is_done_once(root):
-    told: list[tuple[str, int, int]] = []
-    brats(root).prepare(lambda *facts: told.append(facts))
-    assert [t for t in told if t[0] == "checking and reading"] == [
+    output: list[tuple[str, int, int]] = []
+    brats(root).prepare(lambda *facts: output.append(facts))
+    assert [t for t in output if t[0] == "checking and reading"] == [
         ("checking and reading", n, 5) for n in range(1, 6)
     ]
-    assert told[24] == ("reading files", 25, 25)
-    told.clear()
-    brats(root).prepare(lambda *facts: told.append(facts))
-    assert {t[0] for t in told} == {"reading files"}
+    assert output[24] == ("reading files", 25, 25)
+    output.clear()
+    brats(root).prepare(lambda *facts: output.append(facts))
+    assert {t[0] for t in output} == {"reading files"}
 
 
 def test_files_that_are_not_used_do_not_matter(root):

@@ -42,9 +42,9 @@ def test_patients_are_dealt_whole_and_labels_are_any_tumour(root, trees):
     data = slices(root)
     trees.sound(data)
     assert data.spec.labels and trees.apart(data)
-    found = trees.groups(data)
-    assert found["test"] == {"brats_train_005", "brats_train_006"}
-    assert [len(found[part]) for part in ("train", "held_out", "val")] == [2, 1, 1]
+    results = trees.groups(data)
+    assert results["test"] == {"brats_train_005", "brats_train_006"}
+    assert [len(results[part]) for part in ("train", "held_out", "val")] == [2, 1, 1]
     assert (len(data.train()), len(data.train(labelled=True)), len(data.val())) == (2, 6, 3)
     assert [s.label for s in data.test()] == [False, True, True] * 2
     assert {s.tags["subject_status"] for s in data.test()} == {"diseased"}
@@ -107,9 +107,9 @@ def test_patients_of_testing_are_left_out_of_training_or_kept_aloud(root, trees)
         data.prepare()
     assert trees.apart(data) and "brats_train_001" not in trees.groups(data)["train"]
     with pytest.warns(UserWarning, match="LEAKY as published: 1 subject"):
-        kept = slices(root, split="published")
-        kept.prepare()
-    assert sum(len(part) for part in trees.groups(kept).values()) > 6
+        remaining = slices(root, split="published")
+        remaining.prepare()
+    assert sum(len(part) for part in trees.groups(remaining).values()) > 6
 
 
 def _unlink(folder: Path) -> None:
@@ -155,8 +155,8 @@ def test_all_bad_slices_are_told_and_nothing_is_cached(root, trees, cache, row):
     spoil, says = trees.SPOILS[row]
     for number in (2, 5):
         spoil(next((root / f"training/{number:06d}").glob("*_flair_*")))
-    found = slices(root).verify()
-    assert found.bad_cases == 2 and all(says in problem for problem in found.problems)
+    results = slices(root).verify()
+    assert results.bad_cases == 2 and all(says in problem for problem in results.problems)
     assert trees.refused(slices(root)).summary.startswith("2 of 18 cases are unusable.")
     assert not list(cache.glob("*.h5"))
 
@@ -171,21 +171,21 @@ def test_values_shapes_labels_and_pairs_are_checked(root, trees):
     trees.rewrite(file(5, "seg"), lambda seg: seg * 0.45)
     (root / "test_labels/000013-label.nii.gz").unlink()
     shutil.copy(root / "test_labels/000014-label.nii.gz", root / "test_labels/000099-label.nii.gz")
-    found = "\n".join(slices(root).verify().problems)
-    assert "training/000001 holds values from 0 to 25" in found
-    assert "differ in shape: (22, 24, 1) and (24, 24, 1)" in found
-    assert "holds the labels 9" in found and "no whole numbers" in found
-    assert "test_labels/000013-label.nii.gz" in found
-    assert "000099-label.nii.gz has no slice in testing/" in found
+    results = "\n".join(slices(root).verify().problems)
+    assert "training/000001 holds values from 0 to 25" in results
+    assert "differ in shape: (22, 24, 1) and (24, 24, 1)" in results
+    assert "holds the labels 9" in results and "no whole numbers" in results
+    assert "test_labels/000013-label.nii.gz" in results
+    assert "000099-label.nii.gz has no slice in testing/" in results
 
 
 def test_a_constant_channel_warns_becomes_zeros_and_is_not_trained_on(root, trees):
     for number in (1, 4, 7, 10):
         path = next((root / f"training/{number:06d}").glob("*_t1_*"))
         trees.rewrite(path, lambda plane: np.full_like(plane, 0.5))
-    found = slices(root).verify()
-    assert sum("holds one value only" in note for note in found.notes) >= 4
-    assert found.samples.get("train", 0) == 0
+    results = slices(root).verify()
+    assert sum("holds one value only" in note for note in results.notes) >= 4
+    assert results.samples.get("train", 0) == 0
 
 
 def test_junk_is_overlooked(root):
@@ -234,12 +234,12 @@ def test_stacks_that_are_wrong_are_told(stacks, trees):
     trees.rewrite(stacks / "validation/000011.nii.gz", lambda x: x[:4])
     trees.rewrite(stacks / "validation/000012.nii.gz", lambda x: np.concatenate([x[:4], x[4:] * 7]))
     shutil.copy(stacks / "validation/000015.nii.gz", stacks / "training/000005.nii.gz")
-    found = "\n".join(slices(stacks).verify().problems)
-    assert "train/000001" in found and "(3, 24, 24)" in found
-    assert "test/000011" in found and "it needs 5" in found
-    assert "holds 7 in its label channel" in found
-    assert "000015.nii.gz is a copy of train/000005" in found
-    assert "train/000005 marks a tumour, and lies among the healthy" in found
+    results = "\n".join(slices(stacks).verify().problems)
+    assert "train/000001" in results and "(3, 24, 24)" in results
+    assert "test/000011" in results and "it needs 5" in results
+    assert "holds 7 in its label channel" in results
+    assert "000015.nii.gz is a copy of train/000005" in results
+    assert "train/000005 marks a tumour, and lies among the healthy" in results
 
 
 @pytest.mark.parametrize(

@@ -234,8 +234,11 @@ def test_verify_lists_all_that_is_bad_and_caches_nothing(root, cache):
     assert not brats(root).verify().problems
     _flip(file(root, 1, "t1"), None)
     _cut(file(root, 4, "t2"), None)
-    found = brats(root).verify()
-    assert found.bad_cases == 2 and [problem[17:20] for problem in found.problems] == ["001", "004"]
+    results = brats(root).verify()
+    assert results.bad_cases == 2 and [problem[17:20] for problem in results.problems] == [
+        "001",
+        "004",
+    ]
     assert not list(cache.glob("*.h5"))
 
 

@@ -76,10 +76,10 @@ def test_patients_of_the_test_set_are_left_out_of_training(root) -> None:
 def test_the_published_form_takes_frontal_images_of_the_two_findings(raw) -> None:
     with pytest.warns(UserWarning, match="22 images left out: lateral"):
         data = made(raw)
-    found = counts(data)
-    assert found["test"] == 4 and sum(labels(samples(data, "test"))) == 2
+    results = counts(data)
+    assert results["test"] == 4 and sum(labels(samples(data, "test"))) == 2
     trained = len(data.train(labelled=True))
-    assert trained + found["held_out"] + found["val"] == 14
+    assert trained + results["held_out"] + results["val"] == 14
     assert shared(data) == set()
     keys = {s.key for part in ("train", "val", "test") for s in samples(data, part)}
     assert all("frontal" in key and "patient00001/" not in key for key in keys)

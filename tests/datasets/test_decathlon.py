@@ -101,9 +101,9 @@ def test_what_is_not_there_is_told(root, trees):
         root / "Task01_BrainTumour/imagesTr/BRAINTUMOUR_003.nii.gz",
         root / "Task01_BrainTumour/imagesTr/BRAINTUMOUR_099.nii.gz",
     )
-    found = "\n".join(tasks(root).verify().problems)
-    assert "BRAINTUMOUR_002.nii.gz is not there, but dataset.json names it" in found
-    assert "BRAINTUMOUR_099.nii.gz is not named in dataset.json" in found
+    results = "\n".join(tasks(root).verify().problems)
+    assert "BRAINTUMOUR_002.nii.gz is not there, but dataset.json names it" in results
+    assert "BRAINTUMOUR_099.nii.gz is not named in dataset.json" in results
     (root / "Task01_BrainTumour/dataset.json").write_text("{")
     assert "dataset.json cannot be read" in "\n".join(tasks(root).verify().problems)
     shutil.rmtree(root / "Task09_Spleen")
@@ -113,9 +113,9 @@ def test_what_is_not_there_is_told(root, trees):
 def test_json_may_lack_what_is_not_needed_or_be_missing(root):
     first = manifest(tasks(root).test())
     path = root / "Task09_Spleen/dataset.json"
-    told = json.loads(path.read_text())
-    del told["numTraining"], told["training"]
-    path.write_text(json.dumps(told))
+    output = json.loads(path.read_text())
+    del output["numTraining"], output["training"]
+    path.write_text(json.dumps(output))
     assert manifest(tasks(root).test()) == first
     path.unlink()
     assert manifest(tasks(root).test()) == first
@@ -130,8 +130,8 @@ def test_all_bad_volumes_are_told_and_nothing_is_cached(root, trees, cache, row)
     trees.rewrite(path, lambda x: x[..., 0])
     spoil(path)
     spoil(root / "Task09_Spleen/imagesTs/SPLEEN_007.nii.gz")
-    found = tasks(root).verify()
-    assert found.bad_cases == 2 and all(says in problem for problem in found.problems)
+    results = tasks(root).verify()
+    assert results.bad_cases == 2 and all(says in problem for problem in results.problems)
     assert trees.refused(tasks(root)).summary.startswith("2 of 8 cases are unusable.")
     assert not list(cache.glob("*.h5"))
 
@@ -147,8 +147,8 @@ def test_channels_constants_and_copies(root, trees):
         root / "Task01_BrainTumour/imagesTr/BRAINTUMOUR_001.nii.gz",
         root / "Task09_Spleen/imagesTs/SPLEEN_006.nii.gz",
     )
-    found = tasks(root).verify()
-    assert any("is a copy of" in line for line in (*found.problems, *found.notes))
+    results = tasks(root).verify()
+    assert any("is a copy of" in line for line in (*results.problems, *results.notes))
 
 
 @pytest.mark.parametrize("wrong", [{"size": (8, 8)}, {"crop": (8, 8)}, {"channel": -1}])

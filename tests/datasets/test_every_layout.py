@@ -64,8 +64,8 @@ def test_it_reaches_the_board(name, tmp_path, cache, volumes, trees, arrays) -> 
     argv += ["--store", str(tmp_path / "store")]
     for text in [f"{name}.{s}" for s in sets + size] + [f"anoddpm.{s}" for s in small]:
         argv += ["--set", text]
-    told = CliRunner().invoke(app, argv)
-    assert told.exit_code == 0, told.output
+    output = CliRunner().invoke(app, argv)
+    assert output.exit_code == 0, output.output
     records = [json.loads(p.read_text()) for p in (tmp_path / "out/records").glob("*.json")]
     assert {r["method"]["name"] for r in records} == {"healthy-mean", "anoddpm"}
     assert all(r["status"] == "ok" for r in records)

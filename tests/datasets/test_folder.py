@@ -53,11 +53,11 @@ def test_the_simplest_folders_work(root) -> None:
 
 def test_nothing_needs_to_be_split(tmp_path) -> None:
     data = made(loose(tmp_path))
-    found = counts(data)
-    assert sum(found.values()) == 18 and shared(data) == set()
+    results = counts(data)
+    assert sum(results.values()) == 18 and shared(data) == set()
     for part in ("val", "test"):
         assert {*labels(samples(data, part))} == {True, False}
-    assert not data.spec.labels and len(data.train(labelled=True)) == found["train"]
+    assert not data.spec.labels and len(data.train(labelled=True)) == results["train"]
     taught = made(tmp_path, labels=True)
     assert taught.spec.labels and len(taught.train(labelled=True)) > len(taught.train())
     assert made(tmp_path, seed=1)._prepared_path != data._prepared_path
@@ -131,8 +131,8 @@ def test_group_says_who_is_shown(tmp_path) -> None:
 def test_a_group_in_two_published_sets_is_told(root) -> None:
     put(root / "test/ok/cow7_1.png", texture(70))
     put(root / "train/cow7_2.png", texture(71))
-    told = refused(root, group=r"(cow\d+|^\d+)")
-    assert "0 is in " in told and "(4 times: also 1, 2, cow7)" in told
+    output = refused(root, group=r"(cow\d+|^\d+)")
+    assert "0 is in " in output and "(4 times: also 1, 2, cow7)" in output
 
 
 def test_wrong_arguments_are_told() -> None:
@@ -242,7 +242,7 @@ def test_published_sets_stay_and_groups_stay_whole(sets, seed) -> None:
             assert home == "test"
         if case.pool == "val":
             assert home in ("val", "held_out")
-    assert all(len(found) == 1 for found in homes.values())
+    assert all(len(results) == 1 for results in homes.values())
     in_val = {case.label for case in cases if split_of[case.name] == "val"}
     published = any(case.pool == "val" and case.label for case in cases)
     assert in_val in (set(), {True, False}) or published

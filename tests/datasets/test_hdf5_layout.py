@@ -38,11 +38,11 @@ def flags(*S: int) -> np.ndarray:
 
 
 def counts(data: HDF5) -> dict[str, tuple[int, int]]:
-    found = {}
+    results = {}
     for part in SPLITS:
         labels = [sample.label for sample in data.get_split(part)]
-        found[part] = (labels.count(False), labels.count(True))
-    return found
+        results[part] = (labels.count(False), labels.count(True))
+    return results
 
 
 def refused(root: Path, **more: Any) -> str:
@@ -68,18 +68,18 @@ def refused(root: Path, **more: Any) -> str:
     ],
 )
 def test_channels_and_axes_follow_from_shapes(tmp_path, arrays, shape, masked, channels, S) -> None:
-    given = held(*shape)
+    inputs = held(*shape)
     if masked is not None:
-        given["mask"] = flags(*masked)
-    data = HDF5(root=str(arrays.h5(tmp_path / "a.h5", **given)))
+        inputs["mask"] = flags(*masked)
+    data = HDF5(root=str(arrays.h5(tmp_path / "a.h5", **inputs)))
     data.prepare()
     assert (data.spec.channels, data.spec.shape) == (channels, S)
     assert data.spec.masks == (masked is not None)
-    pixels = given["x"].reshape(N, channels, *S)
+    pixels = inputs["x"].reshape(N, channels, *S)
     for sample in data.test():
         index = int(sample.key.rpartition("/")[2])
         assert np.array_equal(sample.x.numpy(), pixels[index].astype(np.float32) / 255)
-        assert sample.group == given["group"][index] and sample.label == given["label"][index]
+        assert sample.group == inputs["group"][index] and sample.label == inputs["label"][index]
         assert sample.mask is None or bool(sample.mask.any()) == sample.label
 
 
@@ -98,10 +98,10 @@ def test_in_doubt_the_user_says(tmp_path, arrays) -> None:
 
 def test_patients_are_shared_out_whole(tmp_path, arrays) -> None:
     data = HDF5(root=str(arrays.h5(tmp_path / "d/a.h5", **held(8, 9))))
-    found = counts(data)
-    assert sum(a for a, _ in found.values()) == 16 and sum(b for _, b in found.values()) == 8
-    assert all(found[part][0] for part in SPLITS)
-    assert not found["train"][1] and found["val"][1] == 2 and found["test"][1] == 6
+    results = counts(data)
+    assert sum(a for a, _ in results.values()) == 16 and sum(b for _, b in results.values()) == 8
+    assert all(results[part][0] for part in SPLITS)
+    assert not results["train"][1] and results["val"][1] == 2 and results["test"][1] == 6
     groups = [{s.group for s in data.get_split(part)} for part in SPLITS]
     assert sum(map(len, groups)) == len(set.union(*groups)) == 12
     other = HDF5(root=str(tmp_path / "d"), seed=1)
@@ -115,9 +115,9 @@ def test_patients_are_shared_out_whole(tmp_path, arrays) -> None:
 def test_of_few_patients_val_is_the_one_to_go_without(tmp_path, arrays, count) -> None:
     x = np.random.default_rng(0).random((count, 8, 9)).astype(np.float32)
     data = HDF5(root=str(arrays.h5(tmp_path / "a.h5", x=x, label=np.zeros(count))))
-    found = {part: normal for part, (normal, _) in counts(data).items()}
-    assert found["train"] and found["held_out"] and found["test"]
-    assert bool(found["val"]) == (count > 3)
+    results = {part: normal for part, (normal, _) in counts(data).items()}
+    assert results["train"] and results["held_out"] and results["test"]
+    assert bool(results["val"]) == (count > 3)
 
 
 def test_splits_of_the_file_are_kept(tmp_path, arrays) -> None:
@@ -128,9 +128,9 @@ def test_splits_of_the_file_are_kept(tmp_path, arrays) -> None:
     data = HDF5(root=str(path))
     data.prepare()
     assert data.spec.labels
-    found = counts(data)
-    assert found["val"] == (3, 1) and found["test"] == (6, 4)
-    assert found["train"][0] + found["held_out"][0] == 8 and found["held_out"][0] == 2
+    results = counts(data)
+    assert results["val"] == (3, 1) and results["test"] == (6, 4)
+    assert results["train"][0] + results["held_out"][0] == 8 and results["held_out"][0] == 2
     assert sum(s.label for s in data.train(labelled=True)) == 2
     torn = ["train"] * 9 + ["val"] * 5 + ["test"] * 10
     text = refused(arrays.h5(path, **held(8, 9, split=torn)))
@@ -142,9 +142,9 @@ def test_splits_of_the_file_are_kept(tmp_path, arrays) -> None:
 
 
 def test_names_and_folders_are_free(tmp_path, arrays) -> None:
-    given = held(8, 9)
-    mine = {f"my {name}": values for name, values in given.items()}
-    called: dict[str, Any] = {name: f"my {name}" for name in given}
+    inputs = held(8, 9)
+    mine = {f"my {name}": values for name, values in inputs.items()}
+    called: dict[str, Any] = {name: f"my {name}" for name in inputs}
     first, rest = ({k: v[cut] for k, v in mine.items()} for cut in (slice(10), slice(10, None)))
     arrays.h5(tmp_path / "d/one.h5", **first)
     arrays.h5(tmp_path / "d/in/two.hdf5", **rest)
@@ -227,22 +227,22 @@ def test_files_that_are_unlike_are_told(tmp_path, arrays) -> None:
 
 
 def test_copies_across_splits_are_found_by_content(tmp_path, arrays) -> None:
-    given = held(8, 9, split=["train"] * 10 + ["val"] * 4 + ["test"] * 10)
-    given["x"][20] = given["x"][1]
-    given["x"][23] = given["x"][22]
-    text = refused(arrays.h5(tmp_path / "a.h5", **given))
+    inputs = held(8, 9, split=["train"] * 10 + ["val"] * 4 + ["test"] * 10)
+    inputs["x"][20] = inputs["x"][1]
+    inputs["x"][23] = inputs["x"][22]
+    text = refused(arrays.h5(tmp_path / "a.h5", **inputs))
     assert "is a copy of" in text and "a/000001" in text and "a/000020" in text
     assert "a/000022" not in text
 
 
 def test_a_constant_sample_is_not_trained_on(tmp_path, arrays) -> None:
-    given = held(8, 9, split=["train"] * 10 + ["val"] * 4 + ["test"] * 10)
-    given["x"][[2, 15]] = 7
-    data = HDF5(root=str(arrays.h5(tmp_path / "a.h5", **given)))
+    inputs = held(8, 9, split=["train"] * 10 + ["val"] * 4 + ["test"] * 10)
+    inputs["x"][[2, 15]] = 7
+    data = HDF5(root=str(arrays.h5(tmp_path / "a.h5", **inputs)))
     with pytest.warns(UserWarning, match="a/000002 holds one value only"):
         data.prepare()
-    found = counts(data)
-    assert found["train"][0] + found["held_out"][0] == 9 and found["test"] == (2, 8)
+    results = counts(data)
+    assert results["train"][0] + results["held_out"][0] == 9 and results["test"] == (2, 8)
 
 
 def test_the_cache_follows_the_content_not_the_place(tmp_path, arrays, monkeypatch) -> None:

@@ -25,8 +25,8 @@ SPLITS = ("train", "held_out", "val", "test")
 
 @pytest.fixture
 def root(tmp_path, arrays) -> Path:
-    made = arrays.idx_set(tmp_path / "data", "FashionMNIST", 1)
-    return arrays.idx_set(made, "MNIST", 2)
+    built = arrays.idx_set(tmp_path / "data", "FashionMNIST", 1)
+    return arrays.idx_set(built, "MNIST", 2)
 
 
 def small(root: Path, **more) -> Idx:
@@ -35,11 +35,11 @@ def small(root: Path, **more) -> Idx:
 
 def counts(data: Idx) -> dict[str, tuple[int, int]]:
     """Normal and abnormal samples of each split."""
-    found = {}
+    results = {}
     for part in SPLITS:
         labels = [sample.label for sample in data.get_split(part)]
-        found[part] = (labels.count(False), labels.count(True))
-    return found
+        results[part] = (labels.count(False), labels.count(True))
+    return results
 
 
 def refused(data: Idx) -> str:
@@ -89,10 +89,10 @@ def test_some_classes_against_the_others(root) -> None:
 def test_flipped_copies_of_the_normal_images(root) -> None:
     data = small(root, flips=["vertical", "horizontal"])
     assert counts(data)["test"] == (20, 40) and counts(data)["val"] == (4, 8)
-    found = {s.key: s for s in data.test()}
-    one = found["FashionMNIST/test/00003"]
+    results = {s.key: s for s in data.test()}
+    one = results["FashionMNIST/test/00003"]
     for flip, axis in (("vertical", 1), ("horizontal", 2)):
-        other = found[f"FashionMNIST/test/00003/{flip}"]
+        other = results[f"FashionMNIST/test/00003/{flip}"]
         assert (other.x == one.x.flip(axis)).all() and other.group == one.group and other.label
     groups = [{s.group for s in data.get_split(part)} for part in SPLITS]
     assert sum(map(len, groups)) == len(set.union(*groups))
@@ -117,9 +117,9 @@ def test_images_of_the_test_set_are_not_trained_on(root, arrays) -> None:
         UserWarning, match="1 images removed from the training set.*FashionMNIST/train/00007"
     ):
         data.prepare()
-    found = {s.key: (part, s.group) for part in SPLITS for s in data.get_split(part)}
-    assert "FashionMNIST/train/00007" not in found
-    assert found["FashionMNIST/train/00008"] == found["FashionMNIST/train/00009"]
+    results = {s.key: (part, s.group) for part in SPLITS for s in data.get_split(part)}
+    assert "FashionMNIST/train/00007" not in results
+    assert results["FashionMNIST/train/00008"] == results["FashionMNIST/train/00009"]
     published = small(root, split="published")
     with pytest.warns(UserWarning, match="LEAKY as published: 1 images of the training set"):
         published.prepare()
@@ -152,10 +152,10 @@ def test_every_form_of_a_set_holds_the_same(tmp_path, arrays, layout) -> None:
         else:
             arrays.idx_set(root, name, seed, packed=layout == "packed", raw=layout != "flat")
     data = small(root)
-    found = {s.key: s.x for part in SPLITS for s in data.get_split(part)}
+    results = {s.key: s.x for part in SPLITS for s in data.get_split(part)}
     pixels = arrays.drawings(3, 20)[0]
     for index in range(20):
-        x = found[f"FashionMNIST/test/{index:05d}"][0].numpy()
+        x = results[f"FashionMNIST/test/{index:05d}"][0].numpy()
         assert np.array_equal(x, pixels[index].astype(np.float32) / 255)
 
 
@@ -170,7 +170,7 @@ def test_colours_in_numpy_files_and_sets_that_are_unlike(tmp_path, arrays) -> No
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "expected"),
     [
         ("truncated", "is a truncated gzip file"),
         (
@@ -187,11 +187,11 @@ def test_colours_in_numpy_files_and_sets_that_are_unlike(tmp_path, arrays) -> No
         ("absent", "FashionMNIST has no train set"),
     ],
 )
-def test_damage_is_told_with_the_file(root, arrays, damage, told) -> None:
+def test_damage_is_told_with_the_file(root, arrays, damage, expected) -> None:
     path = images(root)
     whole = path.read_bytes()
     plain = gzip.decompress(whole)
-    made = {
+    built = {
         "truncated": whole[:-50],
         "checksum": whole[:-8] + bytes([whole[-8] ^ 1]) + whole[-7:],
         "html": b"<!DOCTYPE html><html>",
@@ -207,9 +207,9 @@ def test_damage_is_told_with_the_file(root, arrays, damage, told) -> None:
     elif damage == "absent":
         path.unlink()
     else:
-        path.write_bytes(made[damage])
+        path.write_bytes(built[damage])
     text = refused(small(root))
-    assert told in text and "FashionMNIST" in text
+    assert expected in text and "FashionMNIST" in text
     assert damage == "absent" or path.name in text
 
 
@@ -229,13 +229,13 @@ def test_numpy_files_that_are_no_images_are_listed(tmp_path, arrays) -> None:
     np.save(folder / "MNIST_6.npy", np.array([{}]), allow_pickle=True)
     (folder / "MNIST_7.npy").write_bytes((folder / "MNIST_8.npy").read_bytes()[:-9])
     text = refused(small(root, inside="MNIST", flips=["both"]))
-    for name, told in (
+    for name, expected in (
         ("3", "float64"),
         ("5", "(1, 9, 12)"),
         ("6", "plain numbers"),
         ("7", "truncated"),
     ):
-        assert any(f"MNIST_{name}.npy" in line and told in line for line in text.splitlines())
+        assert any(f"MNIST_{name}.npy" in line and expected in line for line in text.splitlines())
 
 
 def test_a_set_that_is_a_copy_of_another_is_refused(root) -> None:
@@ -288,13 +288,17 @@ def test_no_flipped_byte_passes_unseen(tmp_path_factory, arrays, seed) -> None:
         assert path.name in str(error)
 
 
-@pytest.mark.parametrize(("count", "told"), [(400_000, "declares 299 MiB"), (40, "is too long")])
-def test_an_idx_file_that_unpacks_to_far_too_much_is_not_unpacked(tmp_path, count, told) -> None:
+@pytest.mark.parametrize(
+    ("count", "expected"), [(400_000, "declares 299 MiB"), (40, "is too long")]
+)
+def test_an_idx_file_that_unpacks_to_far_too_much_is_not_unpacked(
+    tmp_path, count, expected
+) -> None:
     head = b"".join(number.to_bytes(4, "big") for number in (2051, count, 28, 28))
     path = tmp_path / "train-images-idx3-ubyte.gz"
     path.write_bytes(gzip.compress(head + bytes(64 << 20), 9))
     tracemalloc.start()
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=expected):
         read_idx(path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

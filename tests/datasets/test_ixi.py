@@ -39,10 +39,10 @@ def test_splits_are_the_published_ones_and_share_nobody(root, trees, kind, sick,
     data = kind(root=str(root), size=24, pad=24, modality=modality)
     trees.sound(data)
     assert trees.apart(data) and not data.spec.labels
-    found = trees.groups(data)
-    assert found["train"] | found["held_out"] == {f"IXI{n:03d}" for n in range(5)}
-    assert found["val"] == {"IXI005", "IXI006", f"{sick}0"}
-    assert found["test"] == {"IXI007", "IXI008", f"{sick}1"}
+    results = trees.groups(data)
+    assert results["train"] | results["held_out"] == {f"IXI{n:03d}" for n in range(5)}
+    assert results["val"] == {"IXI005", "IXI006", f"{sick}0"}
+    assert results["test"] == {"IXI007", "IXI008", f"{sick}1"}
     for sample in data.test():
         healthy = sample.group.startswith("IXI")
         assert sample.tags["subject_status"] == ("healthy" if healthy else "diseased")
@@ -83,18 +83,18 @@ def test_names_above_the_data_do_not_matter(root, tmp_path, above, cache, monkey
 
 def test_published_folds_leak_and_are_mended_by_default(tmp_path, trees):
     trees.ixi(tmp_path, double=True)
-    with pytest.warns(UserWarning) as told:
+    with pytest.warns(UserWarning) as output:
         data = brats(tmp_path)
         data.prepare()
-    notes = [str(warning.message) for warning in told]
+    notes = [str(warning.message) for warning in output]
     assert any("1 subject removed from train" in n and "test: IXI008" in n for n in notes)
     assert any(n.endswith("count once: 1") for n in notes)
     assert trees.apart(data)
     with pytest.warns(UserWarning, match=r"LEAKY as published: 1 subject of train .*IXI008"):
-        kept = brats(tmp_path, split="published")
-        kept.prepare()
-    found = trees.groups(kept)
-    assert "IXI008" in found["test"] and "IXI008" in found["train"] | found["held_out"]
+        stored = brats(tmp_path, split="published")
+        stored.prepare()
+    results = trees.groups(stored)
+    assert "IXI008" in results["test"] and "IXI008" in results["train"] | results["held_out"]
     assert not trees.groups(brats(tmp_path, fold=1))["train"] & {"IXI008"}
 
 
@@ -142,8 +142,8 @@ def test_all_bad_volumes_are_told_and_nothing_is_cached(root, trees, cache, row)
     spoil, says = trees.SPOILS[row]
     spoil(root / "Data/Train/ixi/t2/IXI002-Guys-0702_t2.nii.gz")
     spoil(root / "Data/Test/Brats21/t2/BraTS2021_00000_t2.nii.gz")
-    found = brats(root).verify()
-    assert found.bad_cases == 2 and all(says in problem for problem in found.problems)
+    results = brats(root).verify()
+    assert results.bad_cases == 2 and all(says in problem for problem in results.problems)
     assert trees.refused(brats(root)).summary.startswith("2 of 11 cases are unusable.")
     assert not list(cache.glob("*.h5"))
 
@@ -156,12 +156,12 @@ def test_shapes_affines_copies_and_missing_files_are_told(root, trees):
     shutil.copy(base / "t2/IXI002-Guys-0702_t2.nii.gz", base / "t2/IXI008-Guys-0708_t2.nii.gz")
     (root / "Data/Test/Brats21/seg/BraTS2021_00001_seg.nii.gz").unlink()
     (root / "Data/splits/Brats21_val.csv").write_text("a,b\n1,2\n")
-    found = "\n".join(brats(root).verify().problems)
-    assert "differ in shape: (19, 24, 18) and (20, 24, 18)" in found
-    assert "differ in affine, by up to 0.1" in found
-    assert "IXI008-Guys-0708_t2.nii.gz is a copy of train/IXI002-Guys-0702" in found
-    assert "Brats21/seg/BraTS2021_00001_seg.nii.gz is not there" in found
-    assert "splits/Brats21_val.csv lacks the column img_name" in found
+    results = "\n".join(brats(root).verify().problems)
+    assert "differ in shape: (19, 24, 18) and (20, 24, 18)" in results
+    assert "differ in affine, by up to 0.1" in results
+    assert "IXI008-Guys-0708_t2.nii.gz is a copy of train/IXI002-Guys-0702" in results
+    assert "Brats21/seg/BraTS2021_00001_seg.nii.gz is not there" in results
+    assert "splits/Brats21_val.csv lacks the column img_name" in results
 
 
 def test_a_constant_image_warns_and_is_not_trained_on(root, trees):

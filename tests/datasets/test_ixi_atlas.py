@@ -56,8 +56,8 @@ def test_listed_subjects_stay_where_they_are_listed(root) -> None:
 def test_masks_are_found_by_name_not_by_row(root) -> None:
     """The list of masks is in another order than that of the slices."""
     put(root / atlas(3, mask=True), square(at=11))
-    found = {s.group: s for part in ("val", "test") for s in samples(made(root), part)}
-    mask = found["Atlas_train_3"].mask
+    results = {s.group: s for part in ("val", "test") for s in samples(made(root), part)}
+    mask = results["Atlas_train_3"].mask
     assert mask is not None and (mask.numpy() == (square(at=11) > 0)).all()
 
 
@@ -77,8 +77,8 @@ def test_holes_in_a_brain_belong_to_it(root) -> None:
     hollow = head(1)
     hollow[10:13, 10:13] = 0
     put(root / ixi(2), hollow)
-    found = [s for part in ("train", "held_out") for s in samples(made(root), part)]
-    sample = next(s for s in found if s.group == "IXI002")
+    results = [s for part in ("train", "held_out") for s in samples(made(root), part)]
+    sample = next(s for s in results if s.group == "IXI002")
     assert sample.roi is not None and (sample.roi.numpy() == (hollow > 0) | (head(0) > 0)).all()
 
 
@@ -111,9 +111,9 @@ def test_the_authors_blacklist_is_used_only_if_asked_for(root) -> None:
 def test_subjects_of_the_test_list_are_not_trained_on(root) -> None:
     names = [*map(ixi, range(2, 8)), ixi(30), ixi(20), ixi(2)]
     listed(root / LISTS / "ixi_normal_train.csv", names)
-    with pytest.warns(UserWarning) as told:
+    with pytest.warns(UserWarning) as output:
         data = made(root)
-    text = "\n".join(str(w.message) for w in told)
+    text = "\n".join(str(w.message) for w in output)
     assert "1 subject removed from train, because also in test: IXI030" in text
     assert "1 subject removed from train, because also in val: IXI020" in text
     assert "sub-IXI002" in text and "is listed twice in one list: it counts once" in text
@@ -147,8 +147,8 @@ def test_with_a_training_list_alone_the_rest_is_dealt_from_it(root) -> None:
     for pool in ("val", "test"):
         (root / LISTS / f"ixi_normal_{pool}.csv").unlink()
     data = made(root)
-    found = {part: len([s for s in samples(data, part) if not s.label]) for part in counts(data)}
-    assert sum(found.values()) == 8 and min(found.values()) >= 1 and found["train"] >= 4
+    results = {part: len([s for s in samples(data, part) if not s.label]) for part in counts(data)}
+    assert sum(results.values()) == 8 and min(results.values()) >= 1 and results["train"] >= 4
 
 
 @pytest.mark.parametrize("where", ["", "data"])

@@ -45,14 +45,14 @@ def test_the_published_split_is_kept(root) -> None:
 
 
 def test_pixels_masks_and_tags_are_those_of_the_files(root) -> None:
-    found = {sample.key: sample for sample in samples(made(root), "test")}
-    hole = found["hazelnut/test/hole/001.png"]
+    results = {sample.key: sample for sample in samples(made(root), "test")}
+    hole = results["hazelnut/test/hole/001.png"]
     stored = np.asarray(Image.open(root / "hazelnut/test/hole/001.png"))
     assert np.allclose(hole.x.permute(1, 2, 0).numpy() * 255, stored, atol=1e-4)
     assert hole.mask is not None
     assert (hole.mask.numpy() == (square(at=5) > 0)).all()
     assert hole.tags == {"category": "hazelnut", "defect": "hole"}
-    good = found["hazelnut/test/good/000.png"]
+    good = results["hazelnut/test/good/000.png"]
     assert good.mask is not None and not good.mask.any() and not good.label
     assert good.tags == {"category": "hazelnut"}
     assert all(sample.mask is None for sample in samples(made(root), "train"))
@@ -247,11 +247,11 @@ def test_all_that_is_wrong_is_told_at_once(root) -> None:
     put(mask(root, "hole"), square(value=0))
     cut = root / "hazelnut/test/hole/000.png"
     cut.write_bytes(cut.read_bytes()[:-9])
-    found = MVTec(root=str(root), category="hazelnut").verify()
-    told = "\n".join(found.problems)
-    assert all(CATALOGUE[spoil] in told for spoil in spoilt)
-    assert "(hole/000_mask.png) is empty" in told  # beside what is wrong with its image
-    assert "hazelnut/test/hole/000.png is truncated" in told
+    results = MVTec(root=str(root), category="hazelnut").verify()
+    output = "\n".join(results.problems)
+    assert all(CATALOGUE[spoil] in output for spoil in spoilt)
+    assert "(hole/000_mask.png) is empty" in output  # beside what is wrong with its image
+    assert "hazelnut/test/hole/000.png is truncated" in output
 
 
 def test_where_no_image_can_be_read_each_is_told(root) -> None:

@@ -124,8 +124,8 @@ def test_all_bad_volumes_are_told_and_nothing_is_cached(root, trees, cache, row)
     for number in (1, 3):
         name = f"A0000000{number}"
         spoil(root / f"DATASETS/Train/{name}/sub-{name}_ses-NFB3_T1w.nii.gz")
-    found = heads(root).verify()
-    assert found.bad_cases == 2 and all(says in problem for problem in found.problems)
+    results = heads(root).verify()
+    assert results.bad_cases == 2 and all(says in problem for problem in results.problems)
     assert trees.refused(heads(root)).summary.startswith("2 of 6 cases are unusable.")
     assert not list(cache.glob("*.h5"))
 
@@ -151,13 +151,13 @@ def test_arrays_that_are_wrong_are_told(root, trees):
     trees.store(mask, base / "mask/30000.npy")
     trees.store(image, base / "raw_cleaned/30001.npy")
     (root / "DATASETS/Train/A00000009").mkdir()
-    found = "\n".join(heads(root).verify().problems)
+    results = "\n".join(heads(root).verify().problems)
     for number, (_, _, says) in wrong.items():
-        assert any(number in line and says in line for line in found.splitlines()), number
-    assert "20006.npy is truncated or corrupt" in found
-    assert "mask/30000.npy has no raw_cleaned/30000.npy" in found
-    assert "Edinburgh/30001 has no mask/30001.npy" in found
-    assert "Train/A00000009: expected one sub-A00000009_ses-NFB3_T1w.nii.gz" in found
+        assert any(number in line and says in line for line in results.splitlines()), number
+    assert "20006.npy is truncated or corrupt" in results
+    assert "mask/30000.npy has no raw_cleaned/30000.npy" in results
+    assert "Edinburgh/30001 has no mask/30001.npy" in results
+    assert "Train/A00000009: expected one sub-A00000009_ses-NFB3_T1w.nii.gz" in results
 
 
 def test_volumes_with_too_few_planes_and_copies_are_told(root, trees):
@@ -168,8 +168,10 @@ def test_volumes_with_too_few_planes_and_copies_are_told(root, trees):
         for end in ("T1w", "T1w_brainmask"):
             source = folder / f"A00000003/sub-A00000003_ses-NFB3_{end}.nii.gz"
             shutil.copy(source, folder / f"{name}/sub-{name}_ses-NFB3_{end}.nii.gz")
-    found = heads(root).verify()
-    assert any("is a copy of Train/A0000000" in line for line in (*found.problems, *found.notes))
+    results = heads(root).verify()
+    assert any(
+        "is a copy of Train/A0000000" in line for line in (*results.problems, *results.notes)
+    )
 
 
 def test_a_constant_volume_warns_and_is_not_trained_on(root, trees):

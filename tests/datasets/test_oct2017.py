@@ -28,10 +28,14 @@ def made(root: Path, **how) -> OCT2017:
 
 def test_the_published_sets_are_kept_and_patients_stay_together(root) -> None:
     data = made(root)
-    found = counts(data)
-    assert found["train"] + found["held_out"] == 12 and found["val"] == 4 and found["test"] == 8
-    assert found["held_out"] == 2  # one patient's two images
-    assert len(data.train(labelled=True)) == found["train"] + 36
+    results = counts(data)
+    assert (
+        results["train"] + results["held_out"] == 12
+        and results["val"] == 4
+        and results["test"] == 8
+    )
+    assert results["held_out"] == 2  # one patient's two images
+    assert len(data.train(labelled=True)) == results["train"] + 36
     assert data.spec == Spec(1, (16, 24), labels=True, masks=False)
     assert shared(data) == set()
     assert sum(labels(samples(data, "val"))) == 3 and sum(labels(samples(data, "test"))) == 6
@@ -66,22 +70,26 @@ def planted(root: Path) -> None:
 
 def test_patients_of_the_test_set_are_not_trained_on(root) -> None:
     planted(root)
-    with pytest.warns(UserWarning) as told:
+    with pytest.warns(UserWarning) as output:
         data = made(root)
-    text = "\n".join(str(w.message) for w in told)
+    text = "\n".join(str(w.message) for w in output)
     assert "2 subjects removed from train, because also in test" in text
     assert "1 subject removed from train, because also in val" in text
     assert shared(data) == set()
-    found = counts(data)
-    assert found["train"] + found["held_out"] == 6 and found["test"] == 10 and found["val"] == 5
+    results = counts(data)
+    assert (
+        results["train"] + results["held_out"] == 6
+        and results["test"] == 10
+        and results["val"] == 5
+    )
 
 
 def test_the_published_split_is_to_be_had_with_a_warning(root) -> None:
     planted(root)
     with pytest.warns(UserWarning, match="LEAKY as published: 2 subjects of train"):
         data = made(root, split="published")
-    found = counts(data)
-    assert found["train"] + found["held_out"] == 12
+    results = counts(data)
+    assert results["train"] + results["held_out"] == 12
     assert len(shared(data)) == 3
     with pytest.raises(ValueError, match="split is 'corrected' or 'published'"):
         made(root, split="mine")

@@ -47,18 +47,18 @@ def file(root: Path, signal: str = "CommSignal2", part: str = "raw_data") -> Pat
 
 def test_frames_are_cut_and_shared_out_whole(root) -> None:
     data = radio(root)
-    found = parts(data)
+    results = parts(data)
     assert data.spec.channels == 2 and data.spec.shape == (32,)
     assert not data.spec.labels and not data.spec.masks
-    normal = {part: sum(not s.label for s in held) for part, held in found.items()}
-    abnormal = {part: sum(s.label for s in held) for part, held in found.items()}
+    normal = {part: sum(not s.label for s in held) for part, held in results.items()}
+    abnormal = {part: sum(s.label for s in held) for part, held in results.items()}
     assert normal == {"train": 6, "held_out": 2, "val": 2, "test": 6}  # 4 frames of 2 windows
     assert abnormal == {"train": 0, "held_out": 0, "val": 6, "test": 18}  # of 3 other kinds
-    groups = [{s.group for s in held} for held in found.values()]
+    groups = [{s.group for s in held} for held in results.values()]
     assert sum(map(len, groups)) == len(set.union(*groups))
-    assert all(s.label == (s.tags["signal"] != "CommSignal2") for s in found["test"])
-    assert all(s.mask is None and s.key.startswith(s.group + "/") for s in found["test"])
-    keys = [s.key for held in found.values() for s in held]
+    assert all(s.label == (s.tags["signal"] != "CommSignal2") for s in results["test"])
+    assert all(s.mask is None and s.key.startswith(s.group + "/") for s in results["test"])
+    keys = [s.key for held in results.values() for s in held]
     assert len(keys) == len(set(keys)) and "CommSignal2/train/00000/0001" in keys
 
 
@@ -92,7 +92,7 @@ def test_every_way_to_write_a_complex_number_is_read_alike(tmp_path, arrays, for
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "expected"),
     [
         (np.zeros((4, 70), np.float32), "where is the imaginary part?"),
         (np.zeros((4, 2, 2), np.float32), "either axis may be real and imaginary part"),
@@ -104,17 +104,17 @@ def test_every_way_to_write_a_complex_number_is_read_alike(tmp_path, arrays, for
     ],
     ids=["real", "2x2", "three", "short", "deep", "empty", "records"],
 )
-def test_what_is_no_frame_of_complex_samples_is_refused(root, arrays, values, told) -> None:
+def test_what_is_no_frame_of_complex_samples_is_refused(root, arrays, values, expected) -> None:
     arrays.h5(file(root), dataset=values)
     text = refused(radio(root))
-    assert told in text and "interferenceset_frame/CommSignal2_raw_data.h5" in text
+    assert expected in text and "interferenceset_frame/CommSignal2_raw_data.h5" in text
 
 
 @pytest.mark.parametrize("damage", ["truncated", "html", "nan", "inf", "missing", "key", "type"])
 def test_damage_is_told_with_the_file(root, arrays, damage) -> None:
     path = file(root, "CommSignal3", "test1_raw_data")
     values = arrays.frames("CommSignal3", "test1_raw_data", 4)
-    told = "CommSignal3_test1_raw_data.h5"
+    expected = "CommSignal3_test1_raw_data.h5"
     if damage == "truncated":
         path.write_bytes(path.read_bytes()[:-500])
     elif damage == "html":
@@ -122,17 +122,17 @@ def test_damage_is_told_with_the_file(root, arrays, damage) -> None:
     elif damage in ("nan", "inf"):
         values[2, 5] = np.nan if damage == "nan" else np.inf
         arrays.h5(path, dataset=values)
-        told = "CommSignal3/test1/00002 holds"
+        expected = "CommSignal3/test1/00002 holds"
     elif damage == "missing":
         path.unlink()
-        told = "CommSignal3 has no file in testset1_frame"
+        expected = "CommSignal3 has no file in testset1_frame"
     elif damage == "key":
         arrays.h5(path, data=values)
-        told = "holds no dataset 'dataset' (there is data)"
+        expected = "holds no dataset 'dataset' (there is data)"
     else:
         arrays.h5(path, dataset=values, sig_type="EMISignal1")
-        told = "holds EMISignal1, as its sig_type says"
-    assert told in refused(radio(root))
+        expected = "holds EMISignal1, as its sig_type says"
+    assert expected in refused(radio(root))
 
 
 def test_all_that_is_bad_is_told_at_once(root, arrays) -> None:
@@ -140,10 +140,10 @@ def test_all_that_is_bad_is_told_at_once(root, arrays) -> None:
     values[1, 3] = np.nan
     arrays.h5(file(root), dataset=values)
     file(root, "EMISignal1", "test1_raw_data").write_bytes(b"")
-    found = radio(root).verify()
-    assert len(found.problems) == 2
-    assert "CommSignal2/train/00001" in " ".join(found.problems)
-    assert "EMISignal1_test1_raw_data.h5" in " ".join(found.problems)
+    results = radio(root).verify()
+    assert len(results.problems) == 2
+    assert "CommSignal2/train/00001" in " ".join(results.problems)
+    assert "EMISignal1_test1_raw_data.h5" in " ".join(results.problems)
 
 
 def test_a_frame_in_two_splits_is_refused(root, arrays) -> None:

@@ -75,9 +75,9 @@ def test_other_suffixes_and_turned_photographs_are_read(root) -> None:
     Image.fromarray(stored).save(folder / "Normal/0009.JPG", exif=exif, quality=95)
     data = made(root)
     assert counts(data)["test"] == 5
-    found = {s.key: s for s in samples(data, "test")}["candle/Data/Images/Normal/0009"]
+    results = {s.key: s for s in samples(data, "test")}["candle/Data/Images/Normal/0009"]
     upright = np.asarray(Image.open(folder / "Normal/0009.JPG")).swapaxes(0, 1)[:, ::-1]
-    assert np.abs(found.x.permute(1, 2, 0).numpy() - upright / 255).max() < 1e-5
+    assert np.abs(results.x.permute(1, 2, 0).numpy() - upright / 255).max() < 1e-5
 
 
 def test_the_prepared_form_is_read_too(tmp_path) -> None:

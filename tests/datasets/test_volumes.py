@@ -38,8 +38,8 @@ def test_folders_say_the_split_and_the_kind(root, trees):
     data = own(root)
     trees.sound(data)
     assert trees.apart(data) and data.spec.masks and not data.spec.labels
-    found = trees.groups(data)
-    assert [len(found[part]) for part in ("train", "held_out", "val", "test")] == [3, 1, 0, 4]
+    results = trees.groups(data)
+    assert [len(results[part]) for part in ("train", "held_out", "val", "test")] == [3, 1, 0, 4]
     for sample in data.test():
         sick = sample.group.startswith("test/lesion")
         assert sample.tags["subject_status"] == ("diseased" if sick else "healthy")
@@ -51,8 +51,8 @@ def test_without_splits_they_are_dealt(tmp_path, trees):
     trees.own(tmp_path, pools=False)
     data = own(tmp_path)
     trees.sound(data)
-    found = trees.groups(data)
-    assert trees.apart(data) and [len(part) for part in found.values()] == [3, 1, 2, 2]
+    results = trees.groups(data)
+    assert trees.apart(data) and [len(part) for part in results.values()] == [3, 1, 2, 2]
     assert any(s.label for s in data.val()) and any(s.label for s in data.test())
 
 
@@ -93,9 +93,9 @@ def test_modalities_become_channels_in_the_order_asked_for(tmp_path, trees):
     assert one.test()[0].key == "test/lesion/test0/z002"
     (tmp_path / "train/normal/train0_t2.nii.gz").unlink()
     shutil.copy(tmp_path / "train/normal/train1_t2.nii.gz", tmp_path / "train/normal/odd.nii.gz")
-    found = "\n".join(own(tmp_path, modalities=["t1", "t2"]).verify().problems)
-    assert "train/normal/train0: missing t2; found train0_t1.nii.gz" in found
-    assert "train/normal/odd.nii.gz ends in none of t1, t2" in found
+    results = "\n".join(own(tmp_path, modalities=["t1", "t2"]).verify().problems)
+    assert "train/normal/train0: missing t2; found train0_t1.nii.gz" in results
+    assert "train/normal/odd.nii.gz ends in none of t1, t2" in results
 
 
 @pytest.mark.parametrize("place", ["test/lesion/masks", "test/masks/lesion", "test/masks"])
@@ -147,8 +147,8 @@ def test_patients_may_be_found_in_names(root, trees):
         trees.save(trees.brain(70), root / "train/normal/same.nii.gz")
         trees.save(trees.brain(71), root / "test/normal/same.nii.gz")
         own(root).prepare()
-    found = own(root, group="^[a-z]+[0-9]?").verify().problems
-    assert any(p.startswith("same is in ") for p in found)
+    results = own(root, group="^[a-z]+[0-9]?").verify().problems
+    assert any(p.startswith("same is in ") for p in results)
     assert any("no patient is found" in p for p in own(root, group="^[0-9]+").verify().problems)
 
 
@@ -159,8 +159,8 @@ def test_all_bad_volumes_are_told_and_nothing_is_cached(root, trees, cache, row)
     spoil, says = trees.SPOILS[row]
     spoil(root / "train/normal/train1.nii.gz")
     spoil(root / "test/lesion/test1.nii.gz")
-    found = own(root).verify()
-    assert found.bad_cases == 2 and all(says in problem for problem in found.problems)
+    results = own(root).verify()
+    assert results.bad_cases == 2 and all(says in problem for problem in results.problems)
     assert trees.refused(own(root)).summary.startswith("2 of 8 cases are unusable.")
     assert not list(cache.glob("*.h5"))
 
@@ -204,15 +204,15 @@ def test_rows_25_and_26_copies_and_orphans(root, trees):
     (root / "test/lesion/test1_mask.nii.gz").unlink()
     trees.save(trees.brain(3), root / "test/stray.nii.gz")
     trees.save(trees.brain(4), root / "test/lesion/test1.nii")
-    found = "\n".join(own(root).verify().problems)
-    assert "train/normal/train0: train0.nii.gz is a copy of test/normal/test0: test0" in found
-    assert "test/normal/test1 (test1_mask.nii.gz) marks something" in found
-    assert "test/lesion/none_mask.nii.gz is a mask without an image" in found
-    assert "test/lesion/test1 is abnormal and has no mask, but others have" in found
-    assert "test/stray.nii.gz lies in no folder that tells its kind" in found
+    results = "\n".join(own(root).verify().problems)
+    assert "train/normal/train0: train0.nii.gz is a copy of test/normal/test0: test0" in results
+    assert "test/normal/test1 (test1_mask.nii.gz) marks something" in results
+    assert "test/lesion/none_mask.nii.gz is a mask without an image" in results
+    assert "test/lesion/test1 is abnormal and has no mask, but others have" in results
+    assert "test/stray.nii.gz lies in no folder that tells its kind" in results
     assert (
-        "test1.nii.gz and test1.nii are the same image twice" in found.replace("test/lesion/", "")
-        or "are the same image twice" in found
+        "test1.nii.gz and test1.nii are the same image twice" in results.replace("test/lesion/", "")
+        or "are the same image twice" in results
     )
 
 

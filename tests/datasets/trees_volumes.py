@@ -158,7 +158,7 @@ def tasks(root: Path, *, names: tuple[str, ...] = ("Task01_BrainTumour", "Task09
             array = np.stack([brain(100 * task + 10 * number + c) for c in range(count)], -1)
             place = root / name / ("imagesTr" if number < 6 else "imagesTs")
             save(array if count > 1 else array[..., 0], place / f"{subject}.nii.gz")
-        told = {
+        output = {
             "name": name,
             "numTraining": 6,
             "training": [
@@ -167,7 +167,7 @@ def tasks(root: Path, *, names: tuple[str, ...] = ("Task01_BrainTumour", "Task09
             ],
             "test": [f"./imagesTs/{s}.nii.gz" for s in subjects[6:]],
         }
-        (root / name / "dataset.json").write_text(json.dumps(told))
+        (root / name / "dataset.json").write_text(json.dumps(output))
         (root / name / f"imagesTr/._{subjects[0]}.nii.gz").write_bytes(b"\0\5\26\7")
     return root
 
@@ -210,8 +210,8 @@ def groups(data: Dataset) -> dict[str, set[str]]:
 
 
 def apart(data: Dataset) -> bool:
-    found = list(groups(data).values())
-    return len(set.union(*found)) == sum(map(len, found))
+    results = list(groups(data).values())
+    return len(set.union(*results)) == sum(map(len, results))
 
 
 def sound(data: Dataset) -> None:

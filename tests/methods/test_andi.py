@@ -19,28 +19,28 @@ SPEC = Spec(2, (16, 16))
 
 
 def with_oracle(image: torch.Tensor, **more: object) -> ANDi:
-    made = build_small(ANDi, SPEC, **more).eval()
-    made.denoiser = Denoiser(
-        ConstantX0(made.canvas.forward(image)), linear_schedule(), prediction_type="clean"
+    built = build_small(ANDi, SPEC, **more).eval()
+    built.denoiser = Denoiser(
+        ConstantX0(built.canvas.forward(image)), linear_schedule(), prediction_type="clean"
     ).eval()
-    return made
+    return built
 
 
 def test_the_defaults_are_the_papers() -> None:
     with torch.device("meta"):
-        made = build(ANDi, Spec(4, (128, 128)))
+        built = build(ANDi, Spec(4, (128, 128)))
     assert (
-        made.evaluated_levels(200) == list(range(200, 75, -1))
-        and len(made.evaluated_levels(200)) == 125
+        built.evaluated_levels(200) == list(range(200, 75, -1))
+        and len(built.evaluated_levels(200)) == 125
     )
-    assert made.plan.batch == 128 and made.plan.ema == 0.995 and made.plan.warmup == 4500
-    assert str(made.noise).startswith("Pyramid") and str(made.inference_noise).startswith("Gauss")
+    assert built.plan.batch == 128 and built.plan.ema == 0.995 and built.plan.warmup == 4500
+    assert str(built.noise).startswith("Pyramid") and str(built.inference_noise).startswith("Gauss")
 
 
 def test_levels_below_the_lowest_stand_for_themselves() -> None:
-    made = build_small(ANDi, SPEC, lowest=75, every=10)
-    assert made.evaluated_levels(100) == [100, 90, 80] and made.evaluated_levels(60) == [60]
-    assert made.evaluated_levels(1) == [1]
+    built = build_small(ANDi, SPEC, lowest=75, every=10)
+    assert built.evaluated_levels(100) == [100, 90, 80] and built.evaluated_levels(60) == [60]
+    assert built.evaluated_levels(1) == [1]
 
 
 @torch.no_grad()
@@ -52,14 +52,15 @@ def test_with_an_oracle_the_map_is_the_closed_form(aggregate: str, channels: str
     x = healthy.clone()
     x[:, 0, 4:7, 5:9] += 0.5
     x[:, 1, 6:9, 5:9] -= 0.25
-    made = with_oracle(healthy, every=25, aggregate=aggregate, channels=channels)
-    found = made.detect(x, [150, 200], Rng(["a"])).map
-    assert found is not None
-    kept = linear_schedule().alpha_bar
-    for level, answer in zip((150, 200), found, strict=True):
+    built = with_oracle(healthy, every=25, aggregate=aggregate, channels=channels)
+    results = built.detect(x, [150, 200], Rng(["a"])).map
+    assert results is not None
+    stored = linear_schedule().alpha_bar
+    for level, answer in zip((150, 200), results, strict=True):
         factors = [
-            (kept[at - 1].sqrt() * (1 - kept[at] / kept[at - 1]) / (1 - kept[at])).item() ** 2
-            for at in made.evaluated_levels(level)
+            (stored[at - 1].sqrt() * (1 - stored[at] / stored[at - 1]) / (1 - stored[at])).item()
+            ** 2
+            for at in built.evaluated_levels(level)
         ]
         factor = float(gmean(factors)) if aggregate == "geometric" else sum(factors) / len(factors)
         off = factor * (2 * (x - healthy)).square()  # the canvas is twice as wide
@@ -69,24 +70,24 @@ def test_with_an_oracle_the_map_is_the_closed_form(aggregate: str, channels: str
 
 @torch.no_grad()
 def test_it_costs_one_evaluation_a_level_and_shares_those_of_a_sweep() -> None:
-    made = with_oracle(torch.zeros(1, 2, 16, 16), every=25)
-    made.detect(torch.zeros(3, 2, 16, 16), [150, 200], Rng(["a", "b", "c"]))
-    assert made.denoiser.evaluations == 3 * len({150, 125, 100, *range(200, 75, -25)})
+    built = with_oracle(torch.zeros(1, 2, 16, 16), every=25)
+    built.detect(torch.zeros(3, 2, 16, 16), [150, 200], Rng(["a", "b", "c"]))
+    assert built.denoiser.evaluations == 3 * len({150, 125, 100, *range(200, 75, -25)})
 
 
 @torch.no_grad()
 def test_one_level_that_sees_nothing_keeps_a_place_from_standing_out() -> None:
     """What a geometric mean is for: a vote near nothing outweighs all others."""
-    made, plain = (
+    built, plain = (
         build_small(ANDi, SPEC, every=25),
         build_small(ANDi, SPEC, every=25, aggregate="mean"),
     )
-    for one in (made, plain):
+    for one in (built, plain):
         one._squared_mean_difference = lambda x, step, rng: torch.full_like(
             x, 1e-4 if step == 200 else 1.0
         )
     x = torch.zeros(1, 2, 16, 16)
-    a, b = (one.detect(x, [200], Rng(["a"])).map for one in (made, plain))
+    a, b = (one.detect(x, [200], Rng(["a"])).map for one in (built, plain))
     assert a is not None and b is not None
     assert a.max().item() == pytest.approx(1e-4**0.2, rel=1e-3)
     assert b.min().item() == pytest.approx(0.80002, rel=1e-4)

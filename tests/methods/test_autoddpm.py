@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from reference import ConstantX0, SmoothNetwork
 
 from adbench.benchmark.registry.settings import build
 from adbench.datasets.base import Spec
@@ -13,26 +14,27 @@ from adbench.engine.noise.noise import Simplex
 from adbench.engine.runtime.context import TrainingContext
 from adbench.engine.runtime.rng import Rng
 from adbench.methods.autoddpm import AutoDDPM
-from known import ConstantX0, SmoothNetwork
 from small import samples, small_method
 
 SPEC = Spec(1, (16, 16))
 
 
 def with_oracle(image: torch.Tensor, **more: object) -> AutoDDPM:
-    made = small_method("autoddpm", SPEC, **more).eval()
-    made.denoiser = Denoiser(
-        ConstantX0(made.canvas.forward(image)), linear_schedule(), prediction_type="clean"
+    built = small_method("autoddpm", SPEC, **more).eval()
+    built.denoiser = Denoiser(
+        ConstantX0(built.canvas.forward(image)), linear_schedule(), prediction_type="clean"
     ).eval()
-    return made
+    return built
 
 
 def test_the_defaults_are_the_papers() -> None:
     with torch.device("meta"):
-        made = build(AutoDDPM, Spec(1, (128, 128)), features="effperc-random")
-    net = sum(p.numel() for p in made.denoiser.net.parameters())
-    assert net == 18_500_993 and made.published == 201 and made.inpainting.inpaint_level == 51
-    assert made.inpainting.resamples == 5 and made.canvas.range == (0, 1) and made.plan.ema is None
+        built = build(AutoDDPM, Spec(1, (128, 128)), features="effperc-random")
+    net = sum(p.numel() for p in built.denoiser.net.parameters())
+    assert net == 18_500_993 and built.published == 201 and built.inpainting.inpaint_level == 51
+    assert (
+        built.inpainting.resamples == 5 and built.canvas.range == (0, 1) and built.plan.ema is None
+    )
 
 
 @torch.no_grad()
@@ -40,65 +42,65 @@ def test_with_an_oracle_only_the_anomaly_is_found_and_healed() -> None:
     healthy = samples((16, 16), 1, 1)[0].x[None]
     x = healthy.clone()
     x[..., 5:9, 5:9] = 1.0
-    made = with_oracle(healthy)
-    made.tau.fill_(1e-4)
-    found = made.detect(x, [201], Rng(["a"]))
-    assert found.map is not None and found.reconstruction is not None
+    built = with_oracle(healthy)
+    built.tau.fill_(1e-4)
+    results = built.detect(x, [201], Rng(["a"]))
+    assert results.map is not None and results.reconstruction is not None
     inside = torch.zeros(16, 16, dtype=torch.bool)
     inside[5:9, 5:9] = True
-    assert found.map[0, 0][inside].min() > 0
-    assert found.map[0, 0][~inside].max() < 1e-5
-    torch.testing.assert_close(found.reconstruction[0], healthy, rtol=0, atol=2e-3)
+    assert results.map[0, 0][inside].min() > 0
+    assert results.map[0, 0][~inside].max() < 1e-5
+    torch.testing.assert_close(results.reconstruction[0], healthy, rtol=0, atol=2e-3)
 
 
 @torch.no_grad()
 def test_with_nothing_masked_the_sample_comes_back() -> None:
     healthy = samples((16, 16), 2, 1)
     x = torch.stack([s.x for s in healthy])
-    made = with_oracle(x[:1] * 0)
-    made.tau.fill_(1e9)
-    found = made.detect(x, [201], Rng(["a", "b"]))
-    assert found.map is not None and found.reconstruction is not None
-    assert torch.equal(found.map, torch.zeros_like(found.map))
-    torch.testing.assert_close(found.reconstruction[0], x)
+    built = with_oracle(x[:1] * 0)
+    built.tau.fill_(1e9)
+    results = built.detect(x, [201], Rng(["a", "b"]))
+    assert results.map is not None and results.reconstruction is not None
+    assert torch.equal(results.map, torch.zeros_like(results.map))
+    torch.testing.assert_close(results.reconstruction[0], x)
 
 
 @torch.no_grad()
 def test_a_constant_image_that_is_restored_gives_no_nan() -> None:
     x = torch.full((1, 1, 16, 16), 0.5)
-    found = with_oracle(x).detect(x, [101, 201], Rng(["a"]))
-    assert found.map is not None and found.map.isfinite().all()
-    assert found.score.abs().max() < 1e-6
+    results = with_oracle(x).detect(x, [101, 201], Rng(["a"]))
+    assert results.map is not None and results.map.isfinite().all()
+    assert results.score.abs().max() < 1e-6
 
 
 @torch.no_grad()
 def test_the_soft_map_does_not_know_the_residuals_scale_but_for_its_perceptual_part() -> None:
     """r -> 7 r leaves clip(r / p95) unchanged: with the perceptual part held, so is the map."""
-    made = small_method("autoddpm", SPEC)
-    made.perceptual.distance = lambda x, y, **_: torch.ones(len(x), *x.shape[2:])
+    built = small_method("autoddpm", SPEC)
+    built.perceptual.distance = lambda x, y, **_: torch.ones(len(x), *x.shape[2:])
     r = Rng(["a"]).uniform((1, 16, 16)).float()[None] * 0.1
     base = torch.zeros(1, 1, 16, 16)
-    torch.testing.assert_close(made._soft_map(base, base + r), made._soft_map(base, base + 7 * r))
+    torch.testing.assert_close(built._soft_map(base, base + r), built._soft_map(base, base + 7 * r))
 
 
 @torch.no_grad()
 def test_the_soft_map_lies_between_0_and_its_perceptual_part() -> None:
     """And reaches it where the residual is above its 95th percentile."""
-    made = small_method("autoddpm", SPEC)
+    built = small_method("autoddpm", SPEC)
     apart = Rng(["s"]).uniform((16, 16)).float()
-    made.perceptual.distance = lambda x, y, **_: apart
+    built.perceptual.distance = lambda x, y, **_: apart
     base, other = torch.zeros(1, 1, 16, 16), Rng(["a"]).uniform((1, 16, 16)).float()
-    soft = made._soft_map(base, other[None])[0, 0]
+    soft = built._soft_map(base, other[None])[0, 0]
     assert (soft >= 0).all() and (soft <= apart[0]).all()
     above = other[0, 0] >= other.quantile(0.95)
     torch.testing.assert_close(soft[above], apart[0][above])
     assert above.sum() == 13 and (soft[~above] < apart[0][~above]).all()
 
 
-def masked(made: AutoDDPM, soft: torch.Tensor, coarse: torch.Tensor) -> None:
+def masked(built: AutoDDPM, soft: torch.Tensor, coarse: torch.Tensor) -> None:
     """Let the first pass find that map (H, W) and restore to that image."""
-    made.tau.fill_(0.5)
-    made._coarse_reconstruction = lambda inner, levels, rng: (
+    built.tau.fill_(0.5)
+    built._coarse_reconstruction = lambda inner, levels, rng: (
         coarse.expand(len(levels), len(inner), 1, -1, -1, -1),
         soft.expand(len(levels), len(inner), -1, -1),
     )
@@ -108,17 +110,17 @@ def masked(made: AutoDDPM, soft: torch.Tensor, coarse: torch.Tensor) -> None:
 def test_a_pixel_that_is_found_is_masked_with_its_eight_neighbours(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    made, seen = small_method("autoddpm", SPEC).eval(), []
+    built, seen = small_method("autoddpm", SPEC).eval(), []
     soft = torch.zeros(16, 16)
     soft[5, 0] = soft[9, 7] = 1.0
-    masked(made, soft, torch.zeros(1, 16, 16))
+    masked(built, soft, torch.zeros(1, 16, 16))
 
-    def watched(denoiser, start, known, region, *given, **more):
+    def watched(denoiser, start, reference, region, *inputs, **more):
         seen.append(region)
         return start
 
     monkeypatch.setattr("adbench.methods.autoddpm.inpaint", watched)
-    made.detect(torch.zeros(1, 1, 16, 16), [201], Rng(["a"]))
+    built.detect(torch.zeros(1, 1, 16, 16), [201], Rng(["a"]))
     expected = torch.zeros(16, 16)
     expected[4:7, :2] = expected[8:11, 6:9] = 1.0
     assert torch.equal(seen[0], expected[None, None])
@@ -128,27 +130,27 @@ def test_a_pixel_that_is_found_is_masked_with_its_eight_neighbours(
 def test_with_all_masked_it_is_the_plain_resampled_chain() -> None:
     """Written out: down from the coarse image's level 9, each step twice; the noise is one field,
     and the sample itself is not heard of."""
-    made = small_method("autoddpm", SPEC, inpaint_steps=None, inpaint_level=9, resamples=2).eval()
+    built = small_method("autoddpm", SPEC, inpaint_steps=None, inpaint_level=9, resamples=2).eval()
     coarse, n = (Rng([name]).uniform((1, 16, 16)).float()[0] for name in ("coarse", "noise"))
-    masked(made, torch.ones(16, 16), coarse)
-    made.denoiser = Denoiser(SmoothNetwork(), linear_schedule(), clip=(0, 1)).eval()
-    made.inpaint_noise = lambda rng, shape, level: n.expand(len(rng), -1, -1, -1)
-    found = made.detect(torch.rand(1, 1, 16, 16), [201], Rng(["a"])).reconstruction
+    masked(built, torch.ones(16, 16), coarse)
+    built.denoiser = Denoiser(SmoothNetwork(), linear_schedule(), clip=(0, 1)).eval()
+    built.inpaint_noise = lambda rng, shape, level: n.expand(len(rng), -1, -1, -1)
+    results = built.detect(torch.rand(1, 1, 16, 16), [201], Rng(["a"])).reconstruction
     beta = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
-    kept = (1 - beta).cumprod(0)
-    y = (kept[8].sqrt() * coarse + (1 - kept[8]).sqrt() * n)[None]
+    stored = (1 - beta).cumprod(0)
+    y = (stored[8].sqrt() * coarse + (1 - stored[8]).sqrt() * n)[None]
     for t in range(8, -1, -1):
         for again in range(2 if t else 1):
             eps = SmoothNetwork()(y.float(), torch.tensor([t])).double()
-            before = kept[t - 1] if t else torch.ones(()).double()
-            clean = ((y - (1 - kept[t]).sqrt() * eps) / kept[t].sqrt()).clamp(0, 1)
+            before = stored[t - 1] if t else torch.ones(()).double()
+            clean = ((y - (1 - stored[t]).sqrt() * eps) / stored[t].sqrt()).clamp(0, 1)
             y = (before.sqrt() * beta[t] * clean + (1 - beta[t]).sqrt() * (1 - before) * y) / (
-                1 - kept[t]
-            ) + (beta[t] * (1 - before) / (1 - kept[t])).sqrt() * n
+                1 - stored[t]
+            ) + (beta[t] * (1 - before) / (1 - stored[t])).sqrt() * n
             if t and not again:
                 y = (1 - beta[t]).sqrt() * y + beta[t].sqrt() * n
-    assert found is not None
-    torch.testing.assert_close(found[0], y.clamp(0, 1).float(), rtol=0, atol=1e-5)
+    assert results is not None
+    torch.testing.assert_close(results[0], y.clamp(0, 1).float(), rtol=0, atol=1e-5)
 
 
 @torch.no_grad()
@@ -156,21 +158,21 @@ def test_with_all_masked_it_is_the_plain_resampled_chain() -> None:
 def test_network_calls_of_the_papers_two_passes(leave_last: bool, calls: int) -> None:
     """201 down, then 50 levels five times over; and, but for their quirk, the last one."""
     more = {"sampling_steps": None, "inpaint_steps": None, "resamples": 5, "repeats": 1}
-    made = with_oracle(torch.zeros(1, 1, 16, 16), leave_last=leave_last, **more)
-    made.detect(torch.rand(2, 1, 16, 16), [201], Rng(["a", "b"]))
-    assert made.denoiser.evaluations == 2 * calls
+    built = with_oracle(torch.zeros(1, 1, 16, 16), leave_last=leave_last, **more)
+    built.detect(torch.rand(2, 1, 16, 16), [201], Rng(["a", "b"]))
+    assert built.denoiser.evaluations == 2 * calls
 
 
 @torch.no_grad()
 def test_a_shared_field_is_everyones_and_a_field_is_of_the_octaves_asked_for() -> None:
-    x, found = samples((16, 16), 1, 1)[0].x.expand(2, 1, 16, 16), {}
+    x, results = samples((16, 16), 1, 1)[0].x.expand(2, 1, 16, 16), {}
     for shared in (False, True):
-        made = small_method("autoddpm", SPEC, noise="simplex", shared_noise=shared, threshold=-1)
-        made.denoiser = Denoiser(SmoothNetwork(), linear_schedule(), clip=(0, 1)).eval()
-        made.tau.fill_(-1)
-        one, other = made.detect(x, [201], Rng(["a", "b"])).map[0]
-        found[shared] = torch.equal(one, other)
-    assert found == {False: False, True: True}
+        built = small_method("autoddpm", SPEC, noise="simplex", shared_noise=shared, threshold=-1)
+        built.denoiser = Denoiser(SmoothNetwork(), linear_schedule(), clip=(0, 1)).eval()
+        built.tau.fill_(-1)
+        one, other = built.detect(x, [201], Rng(["a", "b"])).map[0]
+        results[shared] = torch.equal(one, other)
+    assert results == {False: False, True: True}
     few = small_method("autoddpm", SPEC, noise="simplex", octaves=2, persistence=0.5, frequency=8)
     assert few.noise == few.inpaint_noise == Simplex(2, 0.5, 8.0)
 
@@ -178,23 +180,23 @@ def test_a_shared_field_is_everyones_and_a_field_is_of_the_octaves_asked_for() -
 @torch.no_grad()
 @pytest.mark.parametrize("threshold", [0.13, -1])
 def test_a_fixed_threshold_and_each_images_own_run(threshold: float) -> None:
-    made = small_method("autoddpm", SPEC, threshold=threshold)
-    made.fit(samples((16, 16), 4, 1), [], TrainingContext())
-    assert made.tau.item() == pytest.approx(threshold)
+    built = small_method("autoddpm", SPEC, threshold=threshold)
+    built.fit(samples((16, 16), 4, 1), [], TrainingContext())
+    assert built.tau.item() == pytest.approx(threshold)
     x = torch.stack([s.x for s in samples((16, 16), 2, 1)])
-    found = made.detect(x, [201], Rng(["a", "b"]))
-    assert found.map is not None and found.map.isfinite().all()
+    results = built.detect(x, [201], Rng(["a", "b"]))
+    assert results.map is not None and results.map.isfinite().all()
 
 
 def test_the_threshold_is_what_5_percent_of_held_out_normal_pixels_exceed() -> None:
-    made = small_method("autoddpm", SPEC)
+    built = small_method("autoddpm", SPEC)
     held_out = samples((16, 16), 4, 1, name="h")
-    made.fit(samples((16, 16), 4, 1), held_out, TrainingContext())
+    built.fit(samples((16, 16), 4, 1), held_out, TrainingContext())
     x = torch.stack([s.x for s in held_out])
     with torch.no_grad():
         rng = Rng([s.key for s in held_out]).fork("calibrate")
-        soft = made._coarse_reconstruction(made.canvas.forward(x), [made.published], rng)[1]
-    assert (soft > made.tau).float().mean().item() == pytest.approx(0.05, abs=0.003)
+        soft = built._coarse_reconstruction(built.canvas.forward(x), [built.published], rng)[1]
+    assert (soft > built.tau).float().mean().item() == pytest.approx(0.05, abs=0.003)
 
 
 @torch.no_grad()

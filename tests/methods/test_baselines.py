@@ -25,10 +25,10 @@ def normals(count: int, seed: int = 0) -> list[Sample]:
 
 def look(method: Method, x: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Map (N, *S) and reconstruction (N, C, *S); of Intensity, which has none, the map twice."""
-    found = method.detect(x, [0], Rng([str(i) for i in range(len(x))]))
-    assert found.map is not None
-    other = found.map if found.reconstruction is None else found.reconstruction
-    return found.map[0].numpy(), other[0].numpy()
+    results = method.detect(x, [0], Rng([str(i) for i in range(len(x))]))
+    assert results.map is not None
+    other = results.map if results.reconstruction is None else results.reconstruction
+    return results.map[0].numpy(), other[0].numpy()
 
 
 def test_intensity_is_the_brightness_of_a_channel_or_of_all() -> None:
@@ -61,9 +61,9 @@ def test_pca_projects_as_scikit_learn_does(components: int) -> None:
     theirs = Theirs(min(components, 19)).fit(np.stack([s.x.flatten().numpy() for s in train]))
     flat = test.flatten(1).numpy()
     want = theirs.inverse_transform(theirs.transform(flat)).reshape(test.shape)
-    found, normal = look(method, test)
+    results, normal = look(method, test)
     np.testing.assert_allclose(normal, want, atol=2e-5)
-    np.testing.assert_allclose(found, np.abs(test.numpy() - want).mean(1), atol=2e-5)
+    np.testing.assert_allclose(results, np.abs(test.numpy() - want).mean(1), atol=2e-5)
 
 
 def test_pca_of_what_it_was_fitted_on_leaves_nothing() -> None:

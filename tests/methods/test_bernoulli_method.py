@@ -28,22 +28,22 @@ SPEC = Spec(1, (16, 16))
 
 def with_prior(prior: Tensor, **more: Any) -> Any:
     """Bits that are 1 with this chance each, and the exact denoiser of them."""
-    made = build_small(MaskedBernoulli, SPEC, size=None, sampling_steps=None, **more).eval()
+    built = build_small(MaskedBernoulli, SPEC, size=None, sampling_steps=None, **more).eval()
     net = BernoulliPosterior(linear_schedule(), prior)
-    made.denoiser = Denoiser(
+    built.denoiser = Denoiser(
         net, linear_schedule(), prediction_type="flip", process=Bernoulli
     ).eval()
-    return made
+    return built
 
 
 def test_the_defaults_are_the_papers() -> None:
     """Parameters; the fresh network says a half of every bit, which costs a bit."""
     with torch.device("meta"):
-        made = build(MaskedBernoulli, Spec(4, (256, 256)))
-    assert sum(p.numel() for p in made.denoiser.parameters()) == 36_034_432
-    assert made.codec.latent == (128, 32, 32) and made.canvas.range == (0, 1)
-    assert {m.eps for m in made.denoiser.modules() if isinstance(m, nn.GroupNorm)} == {1e-5}
-    assert made.plan.batch == 36 and made.published == 200 and made.chance == 0.5
+        built = build(MaskedBernoulli, Spec(4, (256, 256)))
+    assert sum(p.numel() for p in built.denoiser.parameters()) == 36_034_432
+    assert built.codec.latent == (128, 32, 32) and built.canvas.range == (0, 1)
+    assert {m.eps for m in built.denoiser.modules() if isinstance(m, nn.GroupNorm)} == {1e-5}
+    assert built.plan.batch == 36 and built.published == 200 and built.chance == 0.5
     small = build_small(MaskedBernoulli, SPEC)
     z = torch.zeros(2, *small.codec.latent)
     loss = small.denoiser.train().loss(z, Rng(["a", "b"]))
@@ -58,38 +58,38 @@ def test_which_bits_are_masked_is_as_the_exact_posterior_has_it() -> None:
     z = torch.stack([torch.ones(60, 60), torch.zeros(60, 60)])[None]
     ill = z.clone()
     ill[:, :, :10] = 1 - ill[:, :, :10]
-    made = with_prior(prior)
-    _, mask = made.reconstruct_codes(ill, [200], Rng(["a"]))
-    found = mask[0, 0].float()
+    built = with_prior(prior)
+    _, mask = built.reconstruct_codes(ill, [200], Rng(["a"]))
+    results = mask[0, 0].float()
     for kind in (0, 1):
-        assert found[kind, :10].mean().item() == pytest.approx(0.98, abs=0.02)
-        assert found[kind, 10:].mean().item() == pytest.approx(0.19, abs=0.02)
-    assert not made.reconstruct_codes(z, [50], Rng(["a"]))[1].any()
+        assert results[kind, :10].mean().item() == pytest.approx(0.98, abs=0.02)
+        assert results[kind, 10:].mean().item() == pytest.approx(0.19, abs=0.02)
+    assert not built.reconstruct_codes(z, [50], Rng(["a"]))[1].any()
 
 
 @torch.no_grad()
 def test_nothing_passes_a_chance_of_1_and_everything_one_below_0() -> None:
     z = (Rng(["z"]).uniform((4, 8, 8)) < 0.5).float()
-    made = with_prior(torch.full((4, 8, 8), 0.9), chance=1.0)
-    out, mask = made.reconstruct_codes(z, [50, 200], Rng(["a"]))
+    built = with_prior(torch.full((4, 8, 8), 0.9), chance=1.0)
+    out, mask = built.reconstruct_codes(z, [50, 200], Rng(["a"]))
     assert torch.equal(out, z.expand_as(out)) and not mask.any()
-    made.chance = -1.0
-    out, mask = made.reconstruct_codes(z, [50, 200], Rng(["a"]))
+    built.chance = -1.0
+    out, mask = built.reconstruct_codes(z, [50, 200], Rng(["a"]))
     assert mask.all()
-    plain = reconstruct(made.denoiser, z, [50, 200], Rng(["a"]))[:, :, 0]
+    plain = reconstruct(built.denoiser, z, [50, 200], Rng(["a"]))[:, :, 0]
     assert torch.equal(out, plain) and not torch.equal(out, z.expand_as(out))
 
 
 @torch.no_grad()
 def test_a_mask_only_grows_and_what_it_leaves_is_as_it_was() -> None:
     z = (Rng(["y", "z"]).uniform((4, 8, 8)) < 0.5).float()
-    made = with_prior(torch.full((4, 8, 8), 0.9))
-    out, mask = made.reconstruct_codes(z, [200], Rng(["a", "b"]))
+    built = with_prior(torch.full((4, 8, 8), 0.9))
+    out, mask = built.reconstruct_codes(z, [200], Rng(["a", "b"]))
     assert mask.any() and set(out.unique().tolist()) <= {0.0, 1.0}
     assert torch.equal(out[0][~mask[0]], z[~mask[0]])
     assert mask[0, 0].any() and mask[0, 1].any()  # theirs masks the first of a batch alone
-    made.quirks = replace(made.quirks, soft_end=True)
-    soft = made.reconstruct_codes(z, [200], Rng(["a", "b"]))[0]
+    built.quirks = replace(built.quirks, soft_end=True)
+    soft = built.reconstruct_codes(z, [200], Rng(["a", "b"]))[0]
     assert ((soft > 0) & (soft < 1)).any()
 
 
@@ -108,12 +108,12 @@ class Asked(nn.Module):
 @torch.no_grad()
 @pytest.mark.parametrize(("offset", "level"), [(False, 100), (True, 101)])
 def test_chains_start_where_samples_were_disturbed_to(offset: bool, level: int) -> None:
-    made, net = with_prior(torch.ones(1), start_offset=offset), Asked()
-    made.denoiser = Denoiser(
+    built, net = with_prior(torch.ones(1), start_offset=offset), Asked()
+    built.denoiser = Denoiser(
         net, linear_schedule(), prediction_type="flip", process=Bernoulli
     ).eval()
-    made.reconstruct_codes(torch.zeros(1, 4, 50, 50), [100], Rng(["a"]))
-    drawn = made.denoiser.process.default_noise(
+    built.reconstruct_codes(torch.zeros(1, 4, 50, 50), [100], Rng(["a"]))
+    drawn = built.denoiser.process.default_noise(
         Rng(["a"]).fork("repeat", 0).fork("start"), (4, 50, 50), torch.tensor([level])
     )
     expected = (drawn < (1 - linear_schedule().alpha_bar[level]) / 2).float()
@@ -124,23 +124,23 @@ def test_chains_start_where_samples_were_disturbed_to(offset: bool, level: int) 
 @torch.no_grad()
 def test_the_erasing_process_never_takes_a_one_away_that_should_not_be_there() -> None:
     """Zeros stay zeros in theirs, so a bit that is wrongly 1 is never seen as flipped from 0."""
-    made = build_small(MaskedBernoulli, SPEC, forward="erasure")
+    built = build_small(MaskedBernoulli, SPEC, forward="erasure")
     z = torch.zeros(1, 4, 8, 8)
     level = torch.tensor([500])
-    noise = made.denoiser.process.default_noise(Rng(["a"]), (4, 8, 8), level)
-    assert not made.denoiser.process.add_noise(z, level, noise).any()
+    noise = built.denoiser.process.default_noise(Rng(["a"]), (4, 8, 8), level)
+    assert not built.denoiser.process.add_noise(z, level, noise).any()
     assert build_small(MaskedBernoulli, SPEC).denoiser.process.add_noise(z, level, noise).any()
 
 
 def test_every_batch_can_make_two_steps() -> None:
     for twice in (False, True):
-        made, seen = (
+        built, seen = (
             build_small(MaskedBernoulli, SPEC, size=None, steps=4, batch=3, twice=twice),
             [],
         )
-        encoder = next(iter(made.codec.net.children()))
-        encoder.register_forward_pre_hook(lambda _, given, seen=seen: seen.append(given[0][:3]))
-        made.fit(samples((16, 16), 50, 1), [], TrainingContext())
+        encoder = next(iter(built.codec.net.children()))
+        encoder.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(inputs[0][:3]))
+        built.fit(samples((16, 16), 50, 1), [], TrainingContext())
         same = [torch.equal(a, b) for a, b in pairwise(seen[-4:])]  # before, the codec's own
         assert same == [twice, False, twice]
 
@@ -153,8 +153,8 @@ class ErasedBits(nn.Module):
         self.kept, self.prior = linear_schedule().alpha_bar, prior
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        kept = self.kept[t + 1].view(-1, *[1] * (x.ndim - 1)).to(x.dtype)
-        erased = (self.prior * (1 - kept)).log() - (1 - self.prior).log()
+        stored = self.kept[t + 1].view(-1, *[1] * (x.ndim - 1)).to(x.dtype)
+        erased = (self.prior * (1 - stored)).log() - (1 - self.prior).log()
         return torch.where(x > 0.5, torch.full_like(x, -30.0), erased)
 
 
@@ -166,13 +166,15 @@ def test_what_the_erasing_process_masks_even_with_the_exact_posterior() -> None:
     prior[1] = 0.02
     ill = torch.stack([torch.ones(60, 60), torch.zeros(60, 60)])[None]
     ill[:, :, :20] = 1 - ill[:, :, :20]
-    made = build_small(
+    built = build_small(
         MaskedBernoulli, SPEC, size=None, sampling_steps=None, forward="erasure"
     ).eval()
     process = partial(Bernoulli, forward="erasure")
     net = ErasedBits(prior)
-    made.denoiser = Denoiser(net, linear_schedule(), prediction_type="flip", process=process).eval()
-    out, mask = made.reconstruct_codes(ill, [200], Rng(["a"]))
+    built.denoiser = Denoiser(
+        net, linear_schedule(), prediction_type="flip", process=process
+    ).eval()
+    out, mask = built.reconstruct_codes(ill, [200], Rng(["a"]))
     wrongly_0, wrongly_1 = (mask[0, 0, kind, :20].float().mean().item() for kind in (0, 1))
     assert wrongly_0 == 1 and wrongly_1 == 0
     assert mask[0, 0, 0, 20:].float().mean().item() == pytest.approx(0.36, abs=0.02)
@@ -181,15 +183,15 @@ def test_what_the_erasing_process_masks_even_with_the_exact_posterior() -> None:
 
 def test_masks_can_be_shown_and_judged_and_codes_drawn() -> None:
     data = samples((16, 16), 4, 1)
-    made = build_small(
+    built = build_small(
         MaskedBernoulli, SPEC, size=None, shown="mask", judged="mask", drawn_code=True
     )
-    made.fit(data, [], TrainingContext())
+    built.fit(data, [], TrainingContext())
     x, keys = torch.stack([s.x for s in data]), [s.key for s in data]
     with torch.no_grad():
-        found = made.detect(x, [200, 500], Rng(keys))
-        part = made.detect(x[[2, 0]], [200, 500], Rng([keys[2], keys[0]]))
-    assert ((found.map >= 0) & (found.map <= 1)).all()
-    torch.testing.assert_close(found.score, found.map.flatten(2).mean(2))
-    assert torch.equal(part.map, found.map[:, [2, 0]])
-    assert torch.equal(part.score, found.score[:, [2, 0]])
+        results = built.detect(x, [200, 500], Rng(keys))
+        part = built.detect(x[[2, 0]], [200, 500], Rng([keys[2], keys[0]]))
+    assert ((results.map >= 0) & (results.map <= 1)).all()
+    torch.testing.assert_close(results.score, results.map.flatten(2).mean(2))
+    assert torch.equal(part.map, results.map[:, [2, 0]])
+    assert torch.equal(part.score, results.score[:, [2, 0]])

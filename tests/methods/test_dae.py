@@ -28,34 +28,34 @@ class Blank(torch.nn.Module):
 
 def test_the_defaults_are_the_papers() -> None:
     with torch.device("meta"):
-        made = build(DAE, Spec(4, (128, 128)))
-    assert made.plan.steps == 2100 * 32 and made.plan.batch == 16 and made.plan.lr == 1e-4
-    assert "grid=16" in str(made.noise) and "0.2" in str(made.noise)
-    assert made.canvas.range == (0, 1) and made.levels == (0,)
+        built = build(DAE, Spec(4, (128, 128)))
+    assert built.plan.steps == 2100 * 32 and built.plan.batch == 16 and built.plan.lr == 1e-4
+    assert "grid=16" in str(built.noise) and "0.2" in str(built.noise)
+    assert built.canvas.range == (0, 1) and built.levels == (0,)
 
 
 @torch.no_grad()
 def test_nothing_is_drawn_at_inference_and_the_map_is_the_absolute_error() -> None:
-    made = build_small(DAE, Spec(2, (16, 16)), erode=0).eval()
-    made.denoiser.net = Blank()
+    built = build_small(DAE, Spec(2, (16, 16)), erode=0).eval()
+    built.denoiser.net = Blank()
     x = torch.rand(2, 2, 16, 16, generator=torch.Generator().manual_seed(0)) + 0.01
-    found = made.detect(x, [0], Rng(["a", "b"]))
-    assert found.map is not None and torch.equal(made.denoiser.net.shown[:2], x)
-    torch.testing.assert_close(found.map[0], (x - 0.25).abs().mean(1))
-    assert made.denoiser.evaluations == 2
+    results = built.detect(x, [0], Rng(["a", "b"]))
+    assert results.map is not None and torch.equal(built.denoiser.net.shown[:2], x)
+    torch.testing.assert_close(results.map[0], (x - 0.25).abs().mean(1))
+    assert built.denoiser.evaluations == 2
 
 
 @torch.no_grad()
 def test_what_is_not_foreground_does_not_count_nor_does_its_rim() -> None:
-    made = build_small(DAE, SPEC).eval()
-    made.denoiser.net = Blank()
+    built = build_small(DAE, SPEC).eval()
+    built.denoiser.net = Blank()
     x = torch.zeros(1, 1, 16, 16)
     x[..., 3:13, 3:13] = 0.5
-    found = made.detect(x, [0], Rng(["a"])).map
-    assert found is not None
+    results = built.detect(x, [0], Rng(["a"])).map
+    assert results is not None
     where = torch.zeros(16, 16, dtype=torch.bool)
     where[5:11, 5:11] = True
-    assert torch.equal(found[0, 0] > 0, where)
+    assert torch.equal(results[0, 0] > 0, where)
 
 
 @settings(max_examples=30)
@@ -68,14 +68,14 @@ def test_erosion_is_the_authors_average_above_95_percent(seed: int, side: int) -
 
 def test_noise_is_added_to_the_foreground_alone() -> None:
     """Of the authors' deviation on average, the same at every place of the grid."""
-    made = build_small(DAE, SPEC, grid=4, deviation=0.2)
-    made.denoiser.net = Blank()
-    made.train()
+    built = build_small(DAE, SPEC, grid=4, deviation=0.2)
+    built.denoiser.net = Blank()
+    built.train()
     x = torch.full((400, 1, 16, 16), 0.5)
     x[..., :8] = 0
     rng = Rng([str(i) for i in range(400)])
-    loss = made.denoiser.loss(x, rng, noise=made.noise, region=made._foreground_mask(x))
-    shown = made.denoiser.net.shown
+    loss = built.denoiser.loss(x, rng, noise=built.noise, region=built._foreground_mask(x))
+    shown = built.denoiser.net.shown
     assert torch.equal(shown[..., :8], x[..., :8])
     assert 0.1 < (shown - x)[..., 8:].std().item() < 0.2
     torch.testing.assert_close(loss, torch.full((400,), 0.25**2 / 2))
@@ -95,20 +95,20 @@ def test_the_roll_can_be_shared_and_other_noises_named() -> None:
 
 def test_it_learns_to_take_off_a_blob() -> None:
     """Noise of places 4 pixels apart is taken off smooth samples; so is a bump they never had."""
-    made = build_small(DAE, SPEC, grid=5, deviation=0.3, steps=150, batch=8, lr=1e-2, erode=0)
+    built = build_small(DAE, SPEC, grid=5, deviation=0.3, steps=150, batch=8, lr=1e-2, erode=0)
     data = samples((16, 16), 16, 1)
-    made.fit(data, [], TrainingContext())
+    built.fit(data, [], TrainingContext())
     x = torch.stack([s.x for s in data[:4]])
     bad = x.clone()
     bad[..., 4:8, 4:8] += 0.4
     with torch.no_grad():
         rng = Rng([s.key for s in data[:4]])
-        good, found = (made.detect(y, [0], rng).map for y in (x, bad))
-    assert good is not None and found is not None
+        good, results = (built.detect(y, [0], rng).map for y in (x, bad))
+    assert good is not None and results is not None
     inside = torch.zeros(16, 16, dtype=torch.bool)
     inside[4:8, 4:8] = True
-    assert found[..., inside].mean() > 2 * found[..., ~inside].mean()
-    assert found[..., inside].mean() > 2 * good[..., inside].mean()
+    assert results[..., inside].mean() > 2 * results[..., ~inside].mean()
+    assert results[..., inside].mean() > 2 * good[..., inside].mean()
 
 
 def test_what_cannot_be_is_said() -> None:

@@ -37,30 +37,30 @@ def by_level(rng: Rng, shape: Any, level: torch.Tensor) -> torch.Tensor:
 
 
 def ddad(net: torch.nn.Module | None = None, **more: Any) -> DDAD:
-    made = build_small(DDAD, SPEC, **more).eval()
+    built = build_small(DDAD, SPEC, **more).eval()
     if net is not None:
-        clip = made.denoiser.clip
+        clip = built.denoiser.clip
         predicts: Any = "noise" if isinstance(net, SmoothNetwork) else "clean"
-        rederive = made.denoiser.rederive_noise
-        made.denoiser = Denoiser(
+        rederive = built.denoiser.rederive_noise
+        built.denoiser = Denoiser(
             net, linear_schedule(), prediction_type=predicts, clip=clip, rederive_noise=rederive
         ).eval()
-    return made
+    return built
 
 
 def test_the_defaults_are_the_papers() -> None:
     with torch.device("meta"):
-        made = build(DDAD, Spec(3, (256, 256)), features="effperc-random")
-    assert sum(p.numel() for p in made.denoiser.parameters()) == 32_952_707
-    assert {m.eps for m in made.denoiser.modules() if isinstance(m, nn.GroupNorm)} == {1e-5}
-    assert len(sampling_levels(made.published, stride=made.sampling.stride)) - 1 == 10
+        built = build(DDAD, Spec(3, (256, 256)), features="effperc-random")
+    assert sum(p.numel() for p in built.denoiser.parameters()) == 32_952_707
+    assert {m.eps for m in built.denoiser.modules() if isinstance(m, nn.GroupNorm)} == {1e-5}
+    assert len(sampling_levels(built.published, stride=built.sampling.stride)) - 1 == 10
     assert (
-        made.plan.lr == 3e-4
-        and made.penalty == 0.05
-        and made.sampling.eta == 1
-        and made.fusion.v == 1
+        built.plan.lr == 3e-4
+        and built.penalty == 0.05
+        and built.sampling.eta == 1
+        and built.fusion.v == 1
     )
-    assert made.plan.weight_decay == 0 and made.plan.momentum == 0.9
+    assert built.plan.weight_decay == 0 and built.plan.momentum == 0.9
 
 
 @pytest.mark.parametrize(
@@ -78,34 +78,34 @@ def test_the_small_network_and_the_reimplementations_can_be_had(
         "momentum": 0.95, "weight_decay": 1e-6, "decoupled": True}  # fmt: skip
     change = change if "width" in change else theirs | change
     with torch.device("meta"):
-        made = build(DDAD, Spec(3, (side, side)), size=side, features="effperc-random", **change)
-    assert sum(p.numel() for p in made.denoiser.parameters()) == count
-    assert made.dropout.rate == change.get("dropout", 0.0)
+        built = build(DDAD, Spec(3, (side, side)), size=side, features="effperc-random", **change)
+    assert sum(p.numel() for p in built.denoiser.parameters()) == count
+    assert built.dropout.rate == change.get("dropout", 0.0)
     if "decoupled" in change:
-        assert made.plan.momentum == 0.95 and made.plan.weight_decay == 1e-6
-        assert made.penalty == 0
+        assert built.plan.momentum == 0.95 and built.plan.weight_decay == 1e-6
+        assert built.penalty == 0
 
 
 def test_the_schedule_is_the_papers() -> None:
     """What is kept, at their indices, which count from 0."""
     golden = {0: 0.9999, 99: 0.897018, 199: 0.659039, 200: 0.656347, 225: 0.588678, 249: 0.524085,
         250: 0.521423, 299: 0.396420, 499: 0.078587, 999: 4.0358e-5}  # fmt: skip
-    for index, kept in golden.items():
-        assert linear_schedule().alpha_bar[index + 1].item() == pytest.approx(kept, rel=1e-5)
+    for index, stored in golden.items():
+        assert linear_schedule().alpha_bar[index + 1].item() == pytest.approx(stored, rel=1e-5)
 
 
 def test_the_first_loss_is_the_noises_power() -> None:
     """The network says 0 at first, and squares are summed: one for each value, 196,608 of which
     the paper's images have, and so do 64 of these."""
-    spec, told = Spec(3, (32, 32)), []
-    made = build_small(
+    spec, output = Spec(3, (32, 32)), []
+    built = build_small(
         DDAD, spec, size=32, steps=4, batch=64, lr=0.0, adapt_steps=0, weight_decay=0.0
     )
     run = TrainingContext(
-        on_event=lambda event, facts: told.append(facts["loss"]), event_interval=0.0
+        on_event=lambda event, facts: output.append(facts["loss"]), event_interval=0.0
     )
-    made.fit(samples((32, 32), 2, 3), samples((32, 32), 1, 3, name="h"), run)
-    assert 64 * sum(told) / len(told) == pytest.approx(3 * 256 * 256, rel=0.003)
+    built.fit(samples((32, 32), 2, 3), samples((32, 32), 1, 3, name="h"), run)
+    assert 64 * sum(output) / len(output) == pytest.approx(3 * 256 * 256, rel=0.003)
 
 
 @torch.no_grad()
@@ -115,13 +115,13 @@ def test_what_leaning_adds_to_a_step(eta: float) -> None:
     at 1 what is kept grows by `kept' - kept` over its root, in terms of the signal as the paper's
     steps have it: .1031 down to .0001, a half in all."""
     golden = [0.1031, 0.0918, 0.0804, 0.0688, 0.0571, 0.0453, 0.0333, 0.0212, 0.0089, 0.0001]
-    kept, w = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0), 3.7
+    stored, w = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0), 3.7
     denoiser = Denoiser(SmoothNetwork(), linear_schedule()).eval()
     process, rng = denoiser.process, Rng(["a", "b"])
     assert isinstance(process, Gaussian)
     x, y = (rng.fork(name).normal((1, 16, 16)) for name in "xy")
     for t, expected in zip(range(225, -1, -25), golden, strict=True):
-        a, b = kept[t], kept[t - 25] if t else torch.tensor(1.0).double()
+        a, b = stored[t], stored[t - 25] if t else torch.tensor(1.0).double()
         with_w, without = (
             reverse_process(
                 denoiser,
@@ -149,8 +149,8 @@ def test_with_an_oracle_of_a_point_it_ends_beside_the_point(w: float, golden: fl
     """c + w 1e-4 (y - c), for every seed; both starts end alike."""
     target = torch.full((2, 1, 16, 16), -0.7)
     for offset in (False, True):
-        made = ddad(ConstantX0(torch.full((1, 1, 16, 16), 0.3)), start_offset=offset)
-        out = made._reconstruct(target, target, [226], Rng(["a", "b"]), w)
+        built = ddad(ConstantX0(torch.full((1, 1, 16, 16), 0.3)), start_offset=offset)
+        out = built._reconstruct(target, target, [226], Rng(["a", "b"]), w)
         torch.testing.assert_close(out, torch.full_like(out, golden), rtol=0, atol=6e-5)
 
 
@@ -165,10 +165,10 @@ def test_with_an_oracle_of_a_point_it_ends_beside_the_point(w: float, golden: fl
 )  # fmt: skip
 def test_how_w_trades_an_anomaly_for_fidelity(variance: float, w: float, golden: float) -> None:
     """Data of mean 0, a sample that is 1, no noise, the reference's start."""
-    made = ddad(NormalPosteriorMean(linear_schedule(), 0.0, variance), start_offset=True)
-    made.noise = silent
+    built = ddad(NormalPosteriorMean(linear_schedule(), 0.0, variance), start_offset=True)
+    built.noise = silent
     one = torch.ones(1, 1, 16, 16)
-    out = made._reconstruct(one, one, [226], Rng(["a"]), w)
+    out = built._reconstruct(one, one, [226], Rng(["a"]), w)
     assert out.mean().item() == pytest.approx(golden, abs=1e-4)
 
 
@@ -176,10 +176,10 @@ def test_how_w_trades_an_anomaly_for_fidelity(variance: float, w: float, golden:
 @pytest.mark.parametrize(("eta", "sampler"), [(0.0, "ddim"), (1.0, "ddpm")])
 def test_without_leaning_it_is_the_engines_chain(eta: float, sampler: Any) -> None:
     x = 2 * torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0)) - 1
-    made = ddad(SmoothNetwork(), eta=eta)
-    ours = made._reconstruct(x, x, [126, 226], Rng(["a", "b"]), 0.0)
+    built = ddad(SmoothNetwork(), eta=eta)
+    ours = built._reconstruct(x, x, [126, 226], Rng(["a", "b"]), 0.0)
     chain = SamplingConfig(stride=25, sampler=sampler, eta=eta)
-    theirs = reconstruct(made.denoiser, x, [126, 226], Rng(["a", "b"]), sampling=chain).flatten(
+    theirs = reconstruct(built.denoiser, x, [126, 226], Rng(["a", "b"]), sampling=chain).flatten(
         0, 2
     )
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
@@ -191,10 +191,10 @@ def test_linear_mixing_is_the_reimplementations_recursion(eta: float) -> None:
     """25 steps from index 240; the mean of diffusers' DDIM, mixed with the sample by t w / 1000,
     and then DDIM's noise. It clips x_0, of which much here is outside, and not the noise."""
     net, w, clipped = SmoothNetwork(), 0.7, []
-    made = ddad(net, conditioning="linear_mix", stride=10, eta=eta)
+    built = ddad(net, conditioning="linear_mix", stride=10, eta=eta)
     y = 2 * torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0)) - 1
-    made.noise = by_level
-    out = made._reconstruct(y, y, [241], Rng(["a"]), w)
+    built.noise = by_level
+    out = built._reconstruct(y, y, [241], Rng(["a"]), w)
     theirs: Any = DDIMScheduler(1000, beta_schedule="linear", clip_sample=True)
     theirs.set_timesteps(100)
     level = torch.tensor([241])
@@ -205,8 +205,8 @@ def test_linear_mixing_is_the_reimplementations_recursion(eta: float) -> None:
             theirs.step(eps, t, x, eta=eta, variance_noise=noise)
             for noise in (torch.zeros_like(x), fresh)
         )
-        kept = theirs.alphas_cumprod[t]
-        clipped.append((((x - (1 - kept).sqrt() * eps) / kept.sqrt()).abs() > 1).float().mean())
+        stored = theirs.alphas_cumprod[t]
+        clipped.append((((x - (1 - stored).sqrt() * eps) / stored.sqrt()).abs() > 1).float().mean())
         c = t * w / 1000
         x = (1 - c) * mean.prev_sample + c * y + full.prev_sample - mean.prev_sample
     assert max(clipped) > 0.1
@@ -215,30 +215,30 @@ def test_linear_mixing_is_the_reimplementations_recursion(eta: float) -> None:
 
 @torch.no_grad()
 def test_features_are_of_what_was_restored_in_whatever_range() -> None:
-    made = ddad(ConstantX0(torch.full((1, 1, 16, 16), 1.6)), w=0.0)
+    built = ddad(ConstantX0(torch.full((1, 1, 16, 16), 1.6)), w=0.0)
     x = torch.zeros(1, 1, 16, 16)
-    maps = made._distance_maps(x, x, [226], Rng(["a"]), 0.0)
+    maps = built._distance_maps(x, x, [226], Rng(["a"]), 0.0)
     torch.testing.assert_close(maps.pixel, torch.full((1, 16, 16), 0.8))
-    expected = made.student.distance((x + 1) / 2, torch.full_like(x, 1.3))
+    expected = built.student.distance((x + 1) / 2, torch.full_like(x, 1.3))
     torch.testing.assert_close(maps.feature, expected)
-    assert not torch.allclose(expected, made.student.distance((x + 1) / 2, torch.ones_like(x)))
+    assert not torch.allclose(expected, built.student.distance((x + 1) / 2, torch.ones_like(x)))
 
 
 def test_a_sample_is_never_adapted_to_itself() -> None:
     bank = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 1, 4, 4)
     x = bank[[0, 1, 2] * 100]
     rng = Rng([str(i) for i in range(300)])
-    made = draw_other_samples(x, bank, rng)
-    assert not (made == x).any() and all((made[:, 0, 0, 0] == n).sum() > 60 for n in range(3))
-    assert torch.equal(draw_other_samples(x[5:6], bank, rng.rows(torch.tensor([5]))), made[5:6])
+    built = draw_other_samples(x, bank, rng)
+    assert not (built == x).any() and all((built[:, 0, 0, 0] == n).sum() > 60 for n in range(3))
+    assert torch.equal(draw_other_samples(x[5:6], bank, rng.rows(torch.tensor([5]))), built[5:6])
 
 
 @torch.no_grad()
 def test_z_may_be_the_channel() -> None:
     """One field, of which the channels are slices: those of opensimplex's generator of its seed."""
-    made = build_small(DDAD, Spec(3, (16, 16)), noise="simplex", z="channel", octaves=2)
+    built = build_small(DDAD, Spec(3, (16, 16)), noise="simplex", z="channel", octaves=2)
     level, rng = torch.tensor([7]), Rng(["a"])
-    drawn = made.noise(rng, (3, 16, 16), level)[0]
+    drawn = built.noise(rng, (3, 16, 16), level)[0]
     volume = Simplex(2, 0.6, 32.0)(Rng(["a"]), (1, 3, 16, 16), level)[0, 0]
     assert torch.equal(drawn, volume)
     theirs = opensimplex.OpenSimplex(int(Rng(["a"]).seeds(1)))
@@ -249,29 +249,29 @@ def test_z_may_be_the_channel() -> None:
 
 def test_norms_of_the_student_follow_the_batch_if_asked_to() -> None:
     data = samples((16, 16), 4, 1), samples((16, 16), 3, 1, name="h")
-    made = ddad(student_batch_statistics=True, adapt_steps=2)
-    before = {key: value.clone() for key, value in made.student.state_dict().items()}
-    made.fit(*data, TrainingContext())
-    after = made.student.state_dict()
+    built = ddad(student_batch_statistics=True, adapt_steps=2)
+    before = {key: value.clone() for key, value in built.student.state_dict().items()}
+    built.fit(*data, TrainingContext())
+    after = built.student.state_dict()
     assert all(
         not torch.equal(value, after[key]) for key, value in before.items() if "running" in key
     )
-    assert not any(part.training for part in made.student.modules())
+    assert not any(part.training for part in built.student.modules())
 
 
 @torch.no_grad()
 def test_with_an_oracle_only_the_anomaly_is_found() -> None:
     healthy = samples((16, 16), 1, 1)[0].x[None]
-    made = ddad(ConstantX0(2 * healthy - 1), blur=0.0, w=0.0)
+    built = ddad(ConstantX0(2 * healthy - 1), blur=0.0, w=0.0)
     x = healthy.clone()
     x[..., 5:9, 5:9] = 1.0
-    found = made.detect(x, [226], Rng(["a"]))
-    assert found.map is not None
+    results = built.detect(x, [226], Rng(["a"]))
+    assert results.map is not None
     inside = torch.zeros(16, 16, dtype=torch.bool)
     inside[5:9, 5:9] = True
-    assert found.map[0, 0][inside].mean() > 3 * found.map[0, 0][~inside].mean()
-    assert found.score[0, 0] == found.map.max()
-    assert made.detect(healthy, [226], Rng(["a"])).score[0, 0] < 1e-3
+    assert results.map[0, 0][inside].mean() > 3 * results.map[0, 0][~inside].mean()
+    assert results.score[0, 0] == results.map.max()
+    assert built.detect(healthy, [226], Rng(["a"])).score[0, 0] < 1e-3
 
 
 @torch.no_grad()
@@ -280,19 +280,19 @@ def test_a_batchs_own_scale_depends_on_who_is_in_it_and_the_default_does_not() -
     x = torch.stack([s.x for s in samples((16, 16), 3, 1)])
     x[2, :, 4:8, 4:8] = 1.0
     for norm, same in (("calibrated", True), ("batch", False)):
-        made = ddad(SmoothNetwork(), norm=norm)
-        whole = made.detect(x, [226], Rng(["a", "b", "c"])).map
-        alone = made.detect(x[:1], [226], Rng(["a"])).map
+        built = ddad(SmoothNetwork(), norm=norm)
+        whole = built.detect(x, [226], Rng(["a", "b", "c"])).map
+        alone = built.detect(x[:1], [226], Rng(["a"])).map
         assert whole is not None and alone is not None
         assert torch.equal(whole[:, :1], alone) is same
 
 
 @torch.no_grad()
 def test_the_two_maps_are_brought_to_one_scale() -> None:
-    made = ddad(blur=0.0, v=2.0)
-    made.largest.copy_(torch.tensor([0.5, 2.0]))
+    built = ddad(blur=0.0, v=2.0)
+    built.largest.copy_(torch.tensor([0.5, 2.0]))
     pixel, feature = torch.rand(1, 2, 4, 4), torch.rand(1, 2, 4, 4)
-    torch.testing.assert_close(made._combine_maps(pixel, feature), feature + 2 * (2 / 0.5) * pixel)
+    torch.testing.assert_close(built._combine_maps(pixel, feature), feature + 2 * (2 / 0.5) * pixel)
     theirs = ddad(blur=0.0, norm="batch")
     expected = feature + feature.max() / pixel.max() * pixel
     torch.testing.assert_close(theirs._combine_maps(pixel, feature), expected)
@@ -307,18 +307,18 @@ def test_thresholds_combine_by_the_reimplementations_rule(
     pixel: float, feature: float, abnormal: bool
 ) -> None:
     """Each over its threshold, times .7; abnormal where the sum reaches 1."""
-    made = ddad(blur=0.0, combine="thresholds", thresholds=(0.029, 0.33))
+    built = ddad(blur=0.0, combine="thresholds", thresholds=(0.029, 0.33))
     maps = (torch.full((1, 1, 4, 4), n) for n in (0.029 * pixel, 0.33 * feature))
-    found = made._combine_maps(*maps)
-    assert (found >= 1).all().item() is abnormal
-    torch.testing.assert_close(found, torch.full_like(found, 0.7 * (pixel + feature)))
+    results = built._combine_maps(*maps)
+    assert (results >= 1).all().item() is abnormal
+    torch.testing.assert_close(results, torch.full_like(results, 0.7 * (pixel + feature)))
 
 
 def test_static_thresholds_are_what_a_pixel_in_a_thousand_exceeds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of values even in 0..1 that is .999, by the re-implementation's bins of 1/5000."""
-    made = ddad(combine="thresholds", calibration=16)
+    built = ddad(combine="thresholds", calibration=16)
     mixed = torch.randperm(16 * 4096, generator=torch.Generator().manual_seed(0))
     values = torch.linspace(0, 1, 16 * 4096)[mixed].view(16, 64, 64)
     parts = iter(values.split(8))
@@ -327,19 +327,19 @@ def test_static_thresholds_are_what_a_pixel_in_a_thousand_exceeds(
         part = next(parts)
         return part, 2 * part, x
 
-    monkeypatch.setattr(made, "_distance_maps", maps)
-    made._calibrate(samples((16, 16), 16, 1), TrainingContext())
-    assert made.exceeded[0].item() == pytest.approx(0.999, abs=1 / 5000)
-    assert made.exceeded[1].item() == pytest.approx(2 * 0.999, abs=2 / 5000)
-    assert made.largest[0].item() == pytest.approx(values.flatten(1).amax(1).mean().item())
-    assert made.largest[1] == pytest.approx(2 * made.largest[0].item())
+    monkeypatch.setattr(built, "_distance_maps", maps)
+    built._calibrate(samples((16, 16), 16, 1), TrainingContext())
+    assert built.exceeded[0].item() == pytest.approx(0.999, abs=1 / 5000)
+    assert built.exceeded[1].item() == pytest.approx(2 * 0.999, abs=2 / 5000)
+    assert built.largest[0].item() == pytest.approx(values.flatten(1).amax(1).mean().item())
+    assert built.largest[1] == pytest.approx(2 * built.largest[0].item())
 
 
 def test_the_stages_learn_what_is_theirs() -> None:
-    made = ddad(adapt_steps=3)
-    before = {key: value.clone() for key, value in made.state_dict().items()}
-    made.fit(samples((16, 16), 4, 1), samples((16, 16), 3, 1, name="h"), TrainingContext())
-    after = made.state_dict()
+    built = ddad(adapt_steps=3)
+    before = {key: value.clone() for key, value in built.state_dict().items()}
+    built.fit(samples((16, 16), 4, 1), samples((16, 16), 3, 1, name="h"), TrainingContext())
+    after = built.state_dict()
     moved = {key for key, value in before.items() if not torch.equal(value, after[key])}
     assert any(key.startswith("denoiser.net") for key in moved)
     assert any(key.startswith("student.net") for key in moved)

@@ -23,30 +23,30 @@ FINE: dict[str, Any] = {"sampling_steps": 100, "skip": 16}
 
 
 def with_net(net: torch.nn.Module, **more: object) -> DDPMOOD:
-    made = build_small(DDPMOOD, SPEC, **FINE | more).eval()
-    made.denoiser = Denoiser(net, scaled_linear_schedule(), prediction_type="clean").eval()
-    return made
+    built = build_small(DDPMOOD, SPEC, **FINE | more).eval()
+    built.denoiser = Denoiser(net, scaled_linear_schedule(), prediction_type="clean").eval()
+    return built
 
 
 def test_the_defaults_are_the_papers() -> None:
     with torch.device("meta"):
-        made = build(DDPMOOD, Spec(1, (32, 32)))
-    assert sum(p.numel() for p in made.denoiser.parameters()) == 17_709_953
-    assert made.plan.batch == 512 and made.plan.lr == 2.5e-5 and made.canvas.range == (0, 1)
+        built = build(DDPMOOD, Spec(1, (32, 32)))
+    assert sum(p.numel() for p in built.denoiser.parameters()) == 17_709_953
+    assert built.plan.batch == 512 and built.plan.lr == 2.5e-5 and built.canvas.range == (0, 1)
     assert (
-        made.starts.levels[0] == 11
-        and made.starts.levels[-1] == 971
-        and len(made.starts.levels) == 25
+        built.starts.levels[0] == 11
+        and built.starts.levels[-1] == 971
+        and len(built.starts.levels) == 25
     )
 
 
 def test_windows_stay_whole_and_small_images_small() -> None:
     """The medium network of the radio-signal variant attends at all resolutions."""
     with torch.device("meta"):
-        made, small = build(DDPMOOD, Spec(2, (3000,))), build(DDPMOOD, Spec(1, (28, 28)))
+        built, small = build(DDPMOOD, Spec(2, (3000,))), build(DDPMOOD, Spec(1, (28, 28)))
         theirs = build(DDPMOOD, Spec(2, (3000,)), attention=(True, True, True))
-    assert made.canvas.resized_shape == made.canvas.padded_shape == (3000,)
-    count = [sum(p.numel() for p in one.denoiser.parameters()) for one in (theirs, made)]
+    assert built.canvas.resized_shape == built.canvas.padded_shape == (3000,)
+    count = [sum(p.numel() for p in one.denoiser.parameters()) for one in (theirs, built)]
     assert count[0] == 5_182_850 > count[1]
     assert small.canvas.padded_shape == (28, 28)
     assert build_small(DDPMOOD, Spec(1, (40, 20)), size=32).canvas.resized_shape == (32, 16)
@@ -57,35 +57,35 @@ def test_windows_stay_whole_and_small_images_small() -> None:
     [(1, 99, 5049), (2, 50, 2550), (3, 33, 1650), (4, 25, 1250), (8, 13, 650), (64, 2, 68)],
 )
 def test_starts_and_network_calls_are_the_references(skip: int, starts: int, calls: int) -> None:
-    made = build_small(DDPMOOD, SPEC, sampling_steps=100, skip=skip)
-    sampler = Plms(made.denoiser.process, lagged=True)
-    ways = [sampling_levels(start, stride=made.starts.stride) for start in made.starts.levels]
+    built = build_small(DDPMOOD, SPEC, sampling_steps=100, skip=skip)
+    sampler = Plms(built.denoiser.process, lagged=True)
+    ways = [sampling_levels(start, stride=built.starts.stride) for start in built.starts.levels]
     assert len(ways) == starts and sum(len(sampler.plan_steps(way)) for way in ways) == calls
 
 
-def told(made: DDPMOOD, errors: list[list[float]]) -> None:
+def told(built: DDPMOOD, errors: list[list[float]]) -> None:
     """From now on the k-th start leaves these squared errors, one a sample."""
 
     def looks(x: torch.Tensor, rng: Rng, count: int):  # type of _looks
         for row in errors[:count]:
             yield torch.tensor(row).view(-1, 1, 1, 1).expand(-1, 1, *x.shape[2:]), x
 
-    made._measure_starts = looks
+    built._measure_starts = looks
 
 
 def test_z_scores_are_the_specs() -> None:
     """Held out {1, 2, 3} and {2, 4, 6}; a sample's 4 and 10 are 2 and 3 deviations: 2.5."""
-    made = build_small(DDPMOOD, SPEC, skip=1)
-    told(made, [[1.0, 2, 3], [2.0, 4, 6]])
-    made.starts.calibrate(made._measure_starts, samples((16, 16), 3, 1), TrainingContext())
-    assert made.starts.mean[:, 0].tolist() == [2, 4] and made.starts.deviation[:, 0].tolist() == [
+    built = build_small(DDPMOOD, SPEC, skip=1)
+    told(built, [[1.0, 2, 3], [2.0, 4, 6]])
+    built.starts.calibrate(built._measure_starts, samples((16, 16), 3, 1), TrainingContext())
+    assert built.starts.mean[:, 0].tolist() == [2, 4] and built.starts.deviation[:, 0].tolist() == [
         1,
         2,
     ]
-    told(made, [[4.0], [10.0]])
-    found = made.detect(torch.zeros(1, 1, 16, 16), [334, 1000], Rng(["a"]))
-    assert found.score[:, 0].tolist() == [2.0, 2.5]
-    assert found.map is not None and found.map[:, 0, 3, 3].tolist() == [4.0, 4.5]
+    told(built, [[4.0], [10.0]])
+    results = built.detect(torch.zeros(1, 1, 16, 16), [334, 1000], Rng(["a"]))
+    assert results.score[:, 0].tolist() == [2.0, 2.5]
+    assert results.map is not None and results.map[:, 0, 3, 3].tolist() == [4.0, 4.5]
 
 
 @torch.no_grad()
@@ -113,51 +113,51 @@ def test_a_chain_knows_nothing_of_other_starts() -> None:
 @torch.no_grad()
 def test_samples_from_elsewhere_are_farther_than_held_out_ones() -> None:
     """Data of mean .5 and variance .01 with its own optimal denoiser; elsewhere is .3 higher."""
-    made = with_net(NormalPosteriorMean(scaled_linear_schedule(), 0.5, 0.01))
+    built = with_net(NormalPosteriorMean(scaled_linear_schedule(), 0.5, 0.01))
     draws = 0.5 + 0.1 * Rng([str(i) for i in range(40)]).normal((1, 16, 16))
     held_out = [
         type(s)(x, s.key, s.group, False)
         for s, x in zip(samples((16, 16), 20, 1), draws[:20], strict=True)
     ]
-    made.starts.calibrate(made._measure_starts, held_out, TrainingContext())
+    built.starts.calibrate(built._measure_starts, held_out, TrainingContext())
     rng = Rng([f"t{i}" for i in range(20)])
-    same, other = (made.detect(x, [1000], rng).score for x in (draws[20:], draws[20:] + 0.3))
+    same, other = (built.detect(x, [1000], rng).score for x in (draws[20:], draws[20:] + 0.3))
     assert other.min() > same.max() and abs(same.mean().item()) < 0.7
 
 
 @torch.no_grad()
 def test_more_of_the_same_is_no_farther_than_what_was_held_out() -> None:
-    made = with_net(
+    built = with_net(
         NormalPosteriorMean(scaled_linear_schedule(), 0.5, 0.01), sampling_steps=20, skip=8
     )
-    made.denoiser.batch = 64
+    built.denoiser.batch = 64
     keys = [str(i) for i in range(440)]
     draws = 0.5 + 0.1 * Rng(keys).normal((1, 16, 16))
     held_out = [
         type(s)(x, s.key, s.group, False)
         for s, x in zip(samples((16, 16), 40, 1), draws[:40], strict=True)
     ]
-    made.starts.calibrate(made._measure_starts, held_out, TrainingContext())
-    a, b = made.detect(draws[40:], [1000], Rng(keys[40:])).score[0].split(200)
+    built.starts.calibrate(built._measure_starts, held_out, TrainingContext())
+    a, b = built.detect(draws[40:], [1000], Rng(keys[40:])).score[0].split(200)
     assert (a[:, None] > b).float().mean().item() == pytest.approx(0.5, abs=0.05)
 
 
 @torch.no_grad()
 def test_the_score_is_the_maps_mean_but_for_what_is_normal() -> None:
-    made = build_small(DDPMOOD, SPEC)
-    made.fit(samples((16, 16), 4, 1), samples((16, 16), 4, 1, name="h"), TrainingContext())
+    built = build_small(DDPMOOD, SPEC)
+    built.fit(samples((16, 16), 4, 1), samples((16, 16), 4, 1, name="h"), TrainingContext())
     x = torch.stack([s.x for s in samples((16, 16), 2, 1, name="t")])
-    found = made.detect(x, [1000], Rng(["a", "b"]))
-    assert found.map is not None
-    usual = (made.starts.mean / made.starts.deviation).mean()
-    torch.testing.assert_close(found.score[0], found.map[0].mean((1, 2)) - usual)
+    results = built.detect(x, [1000], Rng(["a", "b"]))
+    assert results.map is not None
+    usual = (built.starts.mean / built.starts.deviation).mean()
+    torch.testing.assert_close(results.score[0], results.map[0].mean((1, 2)) - usual)
 
 
 @torch.no_grad()
 def test_stretched_samples_have_no_brightness() -> None:
     x = torch.stack([s.x for s in samples((16, 16), 2, 1)])
-    made = build_small(DDPMOOD, SPEC, rescale=True).eval()
-    a, b = (made.detect(y, [1000], Rng(["a", "b"])).score for y in (x, 0.3 * x + 0.2))
+    built = build_small(DDPMOOD, SPEC, rescale=True).eval()
+    a, b = (built.detect(y, [1000], Rng(["a", "b"])).score for y in (x, 0.3 * x + 0.2))
     torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
 
 
@@ -167,12 +167,12 @@ def test_stretched_samples_have_no_brightness() -> None:
      ((8, 8, 8), {"perceptual": "effperc-random", "size": None}), ((64,), {"spectral": True})],
 )  # fmt: skip
 def test_another_distance_is_a_second_measure(shape: tuple[int, ...], more: dict[str, Any]) -> None:
-    made = build_small(DDPMOOD, Spec(1, shape), **more)
-    made.fit(samples(shape, 3, 1), samples(shape, 3, 1, name="h"), TrainingContext())
-    assert made.starts.mean.shape[1] == 2 and (made.starts.mean > 0).all()
+    built = build_small(DDPMOOD, Spec(1, shape), **more)
+    built.fit(samples(shape, 3, 1), samples(shape, 3, 1, name="h"), TrainingContext())
+    assert built.starts.mean.shape[1] == 2 and (built.starts.mean > 0).all()
     x, rng = torch.stack([s.x for s in samples(shape, 3, 1)]), Rng(["a", "b", "c"])
     with torch.no_grad():
-        whole, part = made.detect(x, [1000], rng), made.detect(x[1:2], [1000], Rng(["b"]))
+        whole, part = built.detect(x, [1000], rng), built.detect(x[1:2], [1000], Rng(["b"]))
     assert torch.equal(whole.score[0, 1:2], part.score[0])
 
 
@@ -200,10 +200,10 @@ def test_what_cannot_be_is_said() -> None:
 
 
 def test_it_can_be_stopped_while_it_calibrates() -> None:
-    made = build_small(DDPMOOD, SPEC)
+    built = build_small(DDPMOOD, SPEC)
     with pytest.raises(Interrupted, match="calibrating at calibration sample 0"):
-        made.starts.calibrate(
-            made._measure_starts, samples((16, 16), 3, 1), TrainingContext(stop=lambda: True)
+        built.starts.calibrate(
+            built._measure_starts, samples((16, 16), 3, 1), TrainingContext(stop=lambda: True)
         )
 
 
@@ -211,6 +211,6 @@ def test_it_can_be_stopped_while_it_calibrates() -> None:
 def test_estimates_may_be_kept_in_range_on_the_way() -> None:
     x, rng = samples((16, 16), 1, 1)[0].x[None], Rng(["a"])
     for bounded in (False, True):
-        made = build_small(DDPMOOD, SPEC, bounded=bounded)
-        assert (made.denoiser.clip == (0, 1)) is bounded
-        assert made.detect(x, [1000], rng).score.isfinite().all()
+        built = build_small(DDPMOOD, SPEC, bounded=bounded)
+        assert (built.denoiser.clip == (0, 1)) is bounded
+        assert built.detect(x, [1000], rng).score.isfinite().all()

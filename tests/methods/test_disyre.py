@@ -19,21 +19,21 @@ SPEC = Spec(1, (16, 16))
 
 
 def with_oracle(image: torch.Tensor, **more: object) -> DISYRE:
-    made = build_small(DISYRE, SPEC, **more).eval()
-    net = ConstantX0(made.canvas.forward(image))
-    made.denoiser = Denoiser(
+    built = build_small(DISYRE, SPEC, **more).eval()
+    net = ConstantX0(built.canvas.forward(image))
+    built.denoiser = Denoiser(
         net, linear_schedule(100), prediction_type="clean", process=patch_blending_process
     ).eval()
-    return made
+    return built
 
 
 def test_the_defaults_are_the_papers() -> None:
     with torch.device("meta"):
-        made = build(DISYRE, Spec(1, (128, 128)))
-    assert made.plan.steps == 100_000 and made.plan.warmup == 500 and made.plan.clip == 1.0
-    assert made.plan.momentum == 0.95 and made.plan.weight_decay == 1e-6
-    assert {m.eps for m in made.denoiser.modules() if isinstance(m, torch.nn.GroupNorm)} == {1e-5}
-    assert made.denoiser.schedule.T == 100 and made.sampling_steps == 5 and made.chance == 0.3
+        built = build(DISYRE, Spec(1, (128, 128)))
+    assert built.plan.steps == 100_000 and built.plan.warmup == 500 and built.plan.clip == 1.0
+    assert built.plan.momentum == 0.95 and built.plan.weight_decay == 1e-6
+    assert {m.eps for m in built.denoiser.modules() if isinstance(m, torch.nn.GroupNorm)} == {1e-5}
+    assert built.denoiser.schedule.T == 100 and built.sampling_steps == 5 and built.chance == 0.3
 
 
 def test_shares_are_the_schedules_in_reverse() -> None:
@@ -41,8 +41,8 @@ def test_shares_are_the_schedules_in_reverse() -> None:
     schedule = linear_schedule(100)
     got = blend_weight(schedule, torch.tensor([0, 1, 50, 100]))
     betas = torch.linspace(1e-3, 0.2, 100, dtype=torch.float64)
-    kept = torch.cumprod(1 - betas, 0).sqrt()
-    torch.testing.assert_close(got, torch.stack([kept[0] * 0, kept[99], kept[50], kept[0]]))
+    stored = torch.cumprod(1 - betas, 0).sqrt()
+    torch.testing.assert_close(got, torch.stack([stored[0] * 0, stored[99], stored[50], stored[0]]))
     assert (blend_weight(schedule, torch.arange(101)).diff() > 0).all()
 
 
@@ -60,54 +60,56 @@ def test_with_an_oracle_the_way_back_is_the_way_there() -> None:
     """Every step arrives at the sample blended to the level that it leads to, and the map is the
     mean of what was still foreign on the way."""
     healthy = samples((16, 16), 1, 1)[0].x[None]
-    made = with_oracle(healthy, sampling_steps=5)
+    built = with_oracle(healthy, sampling_steps=5)
     drawn = torch.rand(1, 2, 16, 16, generator=torch.Generator().manual_seed(0))
     drawn[:, 1, :4] = 0
-    process = made.denoiser.process
+    process = built.denoiser.process
     x = process.add_noise(healthy, torch.tensor([100]), drawn)
     shown = []
-    made.denoiser.net.register_forward_pre_hook(lambda _, given: shown.append(given[0][0].clone()))
-    found = made.detect(x, [1000], Rng(["a"]))
-    assert found.map is not None and found.reconstruction is not None
+    built.denoiser.net.register_forward_pre_hook(
+        lambda _, inputs: shown.append(inputs[0][0].clone())
+    )
+    results = built.detect(x, [1000], Rng(["a"]))
+    assert results.map is not None and results.reconstruction is not None
     on_the_way = [
         process.add_noise(healthy, torch.tensor([at]), drawn)[0] for at in range(100, 0, -20)
     ]
     for ours, expected in zip(shown, on_the_way, strict=True):
         torch.testing.assert_close(ours, expected, rtol=0, atol=1e-6)
     left = torch.stack([(y - healthy[0]).abs() for y in on_the_way]).mean(0)
-    torch.testing.assert_close(found.map[0], left, rtol=0, atol=1e-6)
-    torch.testing.assert_close(found.reconstruction[0], healthy, rtol=0, atol=1e-6)
+    torch.testing.assert_close(results.map[0], left, rtol=0, atol=1e-6)
+    torch.testing.assert_close(results.reconstruction[0], healthy, rtol=0, atol=1e-6)
 
 
 @torch.no_grad()
 def test_asked_singly_every_level_sees_the_sample_as_it_came() -> None:
     healthy = samples((16, 16), 1, 1)[0].x[None]
-    made, x = with_oracle(healthy, way="single", sampling_steps=4), healthy.clone()
+    built, x = with_oracle(healthy, way="single", sampling_steps=4), healthy.clone()
     x[..., 4:8, 4:8] = 1.0
     shown = []
-    made.denoiser.net.register_forward_pre_hook(
-        lambda _, given: shown.append((given[0][0].clone(), given[1][0].item()))
+    built.denoiser.net.register_forward_pre_hook(
+        lambda _, inputs: shown.append((inputs[0][0].clone(), inputs[1][0].item()))
     )
-    found = made.detect(x, [1000], Rng(["a"])).map
+    results = built.detect(x, [1000], Rng(["a"])).map
     assert [at for _, at in shown] == [99, 74, 49, 24]
     assert all(torch.equal(y, x[0]) for y, _ in shown)
-    assert found is not None
-    torch.testing.assert_close(found[0], (x - healthy).abs()[:, 0], rtol=0, atol=1e-6)
+    assert results is not None
+    torch.testing.assert_close(results[0], (x - healthy).abs()[:, 0], rtol=0, atol=1e-6)
 
 
 def test_it_learns_to_undo_a_patch() -> None:
-    made = build_small(DISYRE, SPEC, steps=60, batch=8, lr=6e-3, warmup=0, chance=0.7, bank=16)
+    built = build_small(DISYRE, SPEC, steps=60, batch=8, lr=6e-3, warmup=0, chance=0.7, bank=16)
     data = samples((16, 16), 16, 1)
-    made.fit(data, [], TrainingContext())
+    built.fit(data, [], TrainingContext())
     x = torch.stack([s.x for s in data[:4]])
     bad = x.clone()
     bad[..., 5:9, 5:9] = 1 - bad[..., 5:9, 5:9].round()
     with torch.no_grad():
-        found = made.detect(bad, [1000], Rng([s.key for s in data[:4]])).map
-    assert found is not None
+        results = built.detect(bad, [1000], Rng([s.key for s in data[:4]])).map
+    assert results is not None
     inside = torch.zeros(16, 16, dtype=torch.bool)
     inside[5:9, 5:9] = True
-    assert found[..., inside].mean() > 2 * found[..., ~inside].mean()
+    assert results[..., inside].mean() > 2 * results[..., ~inside].mean()
 
 
 def test_what_cannot_be_is_said() -> None:

@@ -31,8 +31,8 @@ class Change(nn.Module):
         super().__init__()
         self.of = of
 
-    def forward(self, told: Tensor) -> Tensor:
-        return self.of(told[:, :-1])
+    def forward(self, output: Tensor) -> Tensor:
+        return self.of(output[:, :-1])
 
 
 def size(net: nn.Module) -> int:
@@ -46,28 +46,28 @@ def batch(count: int = 3) -> tuple[Tensor, Rng]:
 
 def labelled(count: int = 8) -> list[Sample]:
     """Every second has a bright square."""
-    made = []
+    built = []
     for i, s in enumerate(samples((16, 16), count, 1)):
         x = s.x.clone()
         if i % 2:
             x[:, 4:8, 4:8] += 0.6
-        made.append(replace(s, x=x.clamp(0, 1), label=bool(i % 2)))
-    return made
+        built.append(replace(s, x=x.clamp(0, 1), label=bool(i % 2)))
+    return built
 
 
 def test_the_networks_are_the_references() -> None:
     with torch.device("meta"):
-        made = build(FixedPointGAN, Spec(3, (256, 256), labels=True))
+        built = build(FixedPointGAN, Spec(3, (256, 256), labels=True))
         x = torch.zeros(1, 3, 256, 256)
-        trunk = made.critic.trunk(x)
+        trunk = built.critic.trunk(x)
         assert trunk.shape == (1, 2048, 4, 4)
-        assert made.critic.patches(trunk).shape == (1, 1, 4, 4)
-        assert made.critic.label(trunk).shape == (1, 1, 1, 1)
-        assert made.translator(x, torch.zeros(1)).shape == x.shape
-        assert made.translator.net[:9](torch.zeros(1, 4, 256, 256)).shape == (1, 256, 64, 64)
-    assert size(made.translator) == 8_417_984
-    assert size(made.critic) == 44_753_856
-    assert (made.plan.lr, made.plan.batch, made.weights.penalty, made.weights.restore) == (
+        assert built.critic.patches(trunk).shape == (1, 1, 4, 4)
+        assert built.critic.label(trunk).shape == (1, 1, 1, 1)
+        assert built.translator(x, torch.zeros(1)).shape == x.shape
+        assert built.translator.net[:9](torch.zeros(1, 4, 256, 256)).shape == (1, 256, 64, 64)
+    assert size(built.translator) == 8_417_984
+    assert size(built.critic) == 44_753_856
+    assert (built.plan.lr, built.plan.batch, built.weights.penalty, built.weights.restore) == (
         1e-4,
         8,
         10,
@@ -96,30 +96,30 @@ def test_sides_that_cannot_be_halved_are_refused() -> None:
 def test_what_is_not_changed_is_squashed_and_what_is_changed_back_is_not() -> None:
     """And the quirk: the ends of the range cannot stay where they are."""
     x = torch.linspace(0, 1, 256).view(1, 1, 16, 16)
-    found = {}
+    results = {}
     for edge in (0.95, 1.0):
-        made = build_small(FixedPointGAN, SPEC, edge=edge).eval()
+        built = build_small(FixedPointGAN, SPEC, edge=edge).eval()
         inner = (2 * x - 1) * edge
-        made.translator.net = Change(torch.zeros_like)
-        found[edge] = made.detect(x, [0], Rng(["a"]))
+        built.translator.net = Change(torch.zeros_like)
+        results[edge] = built.detect(x, [0], Rng(["a"]))
         torch.testing.assert_close(
-            found[edge].map[0], (inner.tanh() - inner).abs()[0] / (2 * edge), atol=1e-6, rtol=1e-5
+            results[edge].map[0], (inner.tanh() - inner).abs()[0] / (2 * edge), atol=1e-6, rtol=1e-5
         )
-        torch.testing.assert_close(found[edge].score[0], found[edge].map[0].amax((1, 2)))
-    assert found[1.0].map.max() == pytest.approx((1 - math.tanh(1)) / 2)
-    made = build_small(FixedPointGAN, SPEC, judged="mean").eval()
-    made.translator.net = Change(lambda inner: inner.atanh() - inner)
-    found = made.detect(x, [0], Rng(["a"]))
-    assert found.map.max() < 1e-6 and found.score[0, 0] == pytest.approx(found.map.mean())
+        torch.testing.assert_close(results[edge].score[0], results[edge].map[0].amax((1, 2)))
+    assert results[1.0].map.max() == pytest.approx((1 - math.tanh(1)) / 2)
+    built = build_small(FixedPointGAN, SPEC, judged="mean").eval()
+    built.translator.net = Change(lambda inner: inner.atanh() - inner)
+    results = built.detect(x, [0], Rng(["a"]))
+    assert results.map.max() < 1e-6 and results.score[0, 0] == pytest.approx(results.map.mean())
 
 
 @torch.no_grad()
 def test_a_map_is_the_mean_over_channels() -> None:
-    made = build_small(FixedPointGAN, Spec(2, (16, 16), labels=True)).eval()
+    built = build_small(FixedPointGAN, Spec(2, (16, 16), labels=True)).eval()
     shown = torch.full((1, 2, 16, 16), 0.5)
-    made.translator.net = Change(lambda inner: torch.tensor([[0.2], [0.0]])[..., None] + 0 * inner)
+    built.translator.net = Change(lambda inner: torch.tensor([[0.2], [0.0]])[..., None] + 0 * inner)
     expected = math.tanh(0.2) / (2 * 0.95) / 2
-    assert made.detect(shown, [0], Rng(["a"])).map.max() == pytest.approx(expected, rel=1e-4)
+    assert built.detect(shown, [0], Rng(["a"])).map.max() == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_penalty_of_a_linear_critic_is_of_its_slope() -> None:
@@ -138,12 +138,12 @@ def test_the_penalty_of_a_linear_critic_is_of_its_slope() -> None:
 
 def test_the_losses_are_the_papers() -> None:
     """Both, written out over the batch, from what the networks say."""
-    made = build_small(
+    built = build_small(
         FixedPointGAN, SPEC, classify=0.7, restore=9, identity=0.3, penalty=8
     ).train()
     x, rng = batch()
     x, own, aim = x * 2 - 1, LABELS, 1 - LABELS
-    g, d = made.translator, made.critic
+    g, d = built.translator, built.critic
     there, here = g(x, aim), g(x, own)
     mix = rng.fork("mix").uniform((1, 1, 1)).float()
     between = (mix * x + (1 - mix) * there).detach().requires_grad_()
@@ -157,32 +157,32 @@ def test_the_losses_are_the_papers() -> None:
         return d.patches(d.trunk(y)).mean()
 
     theirs = real(there) - real(x) + 0.7 * missed(d(x)[1], own) + 8 * steep
-    torch.testing.assert_close(made.critic_loss(x, there, own, rng).mean(), theirs)
+    torch.testing.assert_close(built.critic_loss(x, there, own, rng).mean(), theirs)
     theirs = -real(there) + 9 * (x - g(there, own)).abs().mean() + 0.7 * missed(d(there)[1], aim)
     theirs = theirs - real(here) + 9 * (x - g(here, own)).abs().mean()
     theirs = theirs + 0.7 * missed(d(here)[1], own) + 0.3 * (x - here).abs().mean()
-    torch.testing.assert_close(made.generator_loss(x, there, own, aim).mean(), theirs)
+    torch.testing.assert_close(built.generator_loss(x, there, own, aim).mean(), theirs)
 
 
 def test_neither_networks_gradient_reaches_the_other() -> None:
-    made = build_small(FixedPointGAN, SPEC).train()
+    built = build_small(FixedPointGAN, SPEC).train()
     x, rng = batch()
-    there = made.translator(x, 1 - LABELS)
-    made.generator_loss(x, there, LABELS, 1 - LABELS).sum().backward()
-    assert all(p.grad is None for p in made.critic.parameters())
-    assert all(p.grad.abs().sum() > 0 for p in made.translator.net[-1].parameters())
-    made.zero_grad()
-    made.critic_loss(x, there.detach(), LABELS, rng).sum().backward()
-    assert all(p.grad is None for p in made.translator.parameters())
-    assert all(p.grad is not None for p in made.critic.parameters())
+    there = built.translator(x, 1 - LABELS)
+    built.generator_loss(x, there, LABELS, 1 - LABELS).sum().backward()
+    assert all(p.grad is None for p in built.critic.parameters())
+    assert all(p.grad.abs().sum() > 0 for p in built.translator.net[-1].parameters())
+    built.zero_grad()
+    built.critic_loss(x, there.detach(), LABELS, rng).sum().backward()
+    assert all(p.grad is None for p in built.translator.parameters())
+    assert all(p.grad is not None for p in built.critic.parameters())
 
 
 def test_the_translator_learns_in_every_fifth_step_and_the_critic_in_all() -> None:
 
     def after(steps: int) -> Any:
-        made = build_small(FixedPointGAN, SPEC, steps=steps, decay="none")
-        made.fit(labelled(), [], TrainingContext())
-        return made
+        built = build_small(FixedPointGAN, SPEC, steps=steps, decay="none")
+        built.fit(labelled(), [], TrainingContext())
+        return built
 
     four, five, nine = after(4), after(5), after(9)
     assert equal_states(four.translator, build_small(FixedPointGAN, SPEC).translator)
@@ -237,8 +237,8 @@ def test_a_sample_is_translated_to_its_other_label_or_to_some_samples() -> None:
         own[5:9], rng.rows(torch.arange(5, 9)), 0.2
     )
     assert torch.equal(part, drawn[5:9])
-    made = build_small(FixedPointGAN, SPEC, target="drawn", steps=1)
-    made.fit([s for s in data if s.label], [], TrainingContext())
+    built = build_small(FixedPointGAN, SPEC, target="drawn", steps=1)
+    built.fit([s for s in data if s.label], [], TrainingContext())
 
 
 def test_it_takes_off_what_the_label_is_about_and_little_else() -> None:
@@ -246,7 +246,7 @@ def test_it_takes_off_what_the_label_is_about_and_little_else() -> None:
     mean of all; the square goes."""
     data = labelled(16)
     x, own = torch.stack([s.x for s in data]), torch.tensor([float(s.label) for s in data])
-    made = build_small(
+    built = build_small(
         FixedPointGAN,
         SPEC,
         steps=100,
@@ -256,16 +256,16 @@ def test_it_takes_off_what_the_label_is_about_and_little_else() -> None:
         batch=4,
         augment=False,
     )
-    made.fit(data, [], TrainingContext())
-    inner = made.canvas.forward(x)
+    built.fit(data, [], TrainingContext())
+    inner = built.canvas.forward(x)
     with torch.no_grad():
-        back = made.translator(made.translator(inner, 1 - own), own)
-        alike = made.translator(inner, own)
-        found = made.detect(x, [0], Rng([s.key for s in data]))
+        back = built.translator(built.translator(inner, 1 - own), own)
+        alike = built.translator(inner, own)
+        results = built.detect(x, [0], Rng([s.key for s in data]))
     baseline = (inner - inner.mean(0)).abs().mean()
     assert (back - inner).abs().mean() < baseline / 3
     assert (alike - inner).abs().mean() < baseline / 5
-    ill = found.map[0, own > 0]
+    ill = results.map[0, own > 0]
     inside = ill[:, 4:8, 4:8].mean()
-    assert inside > 3 * ill[:, 10:].mean() and inside > 3 * found.map[0, own == 0].mean()
-    assert found.score[0, own > 0].mean() > 1.3 * found.score[0, own == 0].mean()
+    assert inside > 3 * ill[:, 10:].mean() and inside > 3 * results.map[0, own == 0].mean()
+    assert results.score[0, own > 0].mean() > 1.3 * results.score[0, own == 0].mean()

@@ -71,13 +71,13 @@ def test_one_reverse_step() -> None:
 
 @torch.no_grad()
 def test_the_chain_the_map_and_the_score() -> None:
-    found = method().detect(tensor(X), [LEVEL], RNG)
+    results = method().detect(tensor(X), [LEVEL], RNG)
     normal = (ancestral_chain(noised(LEVEL), LEVEL, A, clip=(-1, 1), large=True) + 1) / 2
     error = (normal - X)[:, 0] ** 2
-    assert found.reconstruction is not None and found.map is not None
-    agree(found.reconstruction[0], normal, 0.487343183)
-    agree(found.map[0], error, 0.0103745627)
-    agree(found.score[0], error.mean((1, 2)), 0.0103745627)
+    assert results.reconstruction is not None and results.map is not None
+    agree(results.reconstruction[0], normal, 0.487343183)
+    agree(results.map[0], error, 0.0103745627)
+    agree(results.score[0], error.mean((1, 2)), 0.0103745627)
 
 
 @torch.no_grad()
@@ -86,7 +86,7 @@ def test_the_chain_the_map_and_the_score() -> None:
 )
 def test_the_chain_of_the_authors_other_scripts(gradual: bool, shift: bool, number: float) -> None:
     """Noise added level by level; and brought a level higher than the chain begins at."""
-    found = method(gradual=gradual, index_shift=shift).detect(tensor(X), [LEVEL], RNG)
+    results = method(gradual=gradual, index_shift=shift).detect(tensor(X), [LEVEL], RNG)
     x, shape = INNER, INNER.shape[1:]
     if gradual:
         for level in range(1, LEVEL + 1):
@@ -95,8 +95,8 @@ def test_the_chain_of_the_authors_other_scripts(gradual: bool, shift: bool, numb
     else:
         x = q_sample(x, table("start", LEVEL + 1, shape), A[LEVEL + 1])
     normal = (ancestral_chain(x, LEVEL, A, clip=(-1, 1), large=True) + 1) / 2
-    assert found.reconstruction is not None
-    agree(found.reconstruction[0], normal, number)
+    assert results.reconstruction is not None
+    agree(results.reconstruction[0], normal, number)
 
 
 def test_the_loss() -> None:

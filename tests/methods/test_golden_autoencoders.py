@@ -64,12 +64,12 @@ def fixed_point_gan() -> Any:
 @torch.no_grad()
 def test_the_translation_to_healthy_its_map_and_score() -> None:
     """mean_c |x - tanh(x + change)| in the data's range, its maximum."""
-    found = fixed_point_gan().detect(tensor(X), [0], RNG)
+    results = fixed_point_gan().detect(tensor(X), [0], RNG)
     normal = translated((2 * X - 1) * 0.95, np.zeros(2)) / 0.95 / 2 + 0.5
     error = np.abs(normal - X).mean(1)
-    agree(found.reconstruction[0], normal, 0.441808071)
-    agree(found.map[0], error, 0.0472524089)
-    agree(found.score[0], error.max((1, 2)), 0.0850703805)
+    agree(results.reconstruction[0], normal, 0.441808071)
+    agree(results.map[0], error, 0.0472524089)
+    agree(results.score[0], error.max((1, 2)), 0.0850703805)
 
 
 def test_the_losses_of_critic_and_translator() -> None:
@@ -145,11 +145,11 @@ def test_the_losses_of_the_constrained_autoencoder() -> None:
 @torch.no_grad()
 def test_the_constrained_autoencoders_map_and_score() -> None:
     """|x - x'|, the sum over channels."""
-    found, back = constrained().detect(tensor(X), [0], RNG), decoded(quarters(X))
-    agree(found.reconstruction[0], back, 0.488091236)
+    results, back = constrained().detect(tensor(X), [0], RNG), decoded(quarters(X))
+    agree(results.reconstruction[0], back, 0.488091236)
     error = np.abs(back - X).sum(1)
-    agree(found.map[0], error, 0.317122601)
-    agree(found.score[0], error.mean((1, 2)), 0.317122601)
+    agree(results.map[0], error, 0.317122601)
+    agree(results.score[0], error.mean((1, 2)), 0.317122601)
 
 
 class Shrinking(nn.Module):
@@ -169,10 +169,10 @@ def test_the_signal_autoencoders_loss_map_and_score() -> None:
         built.get_buffer(name).fill_(value)
     x = 0.5 + table("signal", 1, (2, 2, 32)) / 5
     z = (x - 0.5) / 0.25
-    found = built.detect(tensor(x), [0], RNG)
-    agree(found.reconstruction[0], (0.6 * z + 0.1) * 0.25 + 0.5, 0.526548984)
+    results = built.detect(tensor(x), [0], RNG)
+    agree(results.reconstruction[0], (0.6 * z + 0.1) * 0.25 + 0.5, 0.526548984)
     error = ((0.6 * z + 0.1 - z) ** 2).mean(1)
-    agree(found.score[0], (error.mean(1) - 0.3) / 0.05, -3.77406097)
+    agree(results.score[0], (error.mean(1) - 0.3) / 0.05, -3.77406097)
     padded = np.pad(error, [(0, 0), (2, 1)], mode="edge")
     average = np.stack([padded[:, i : i + 32] for i in range(4)]).mean(0)
-    agree(found.map[0], average / 0.05, 2.24531803)
+    agree(results.map[0], average / 0.05, 2.24531803)

@@ -143,15 +143,15 @@ def test_the_chain_of_codes(quirks: dict[str, Any], number: float) -> None:
 @torch.no_grad()
 def test_the_map_and_the_score() -> None:
     """The squared difference of the decoded code, its mean; and what share of bits was replaced."""
-    found = method(chance=0.6).detect(tensor(X), [LEVEL], RNG)
+    results = method(chance=0.6).detect(tensor(X), [LEVEL], RNG)
     codes, mask = chain(LEVEL, 0.6)
     normal = codes.mean(1, keepdims=True)
-    agree(found.reconstruction[0], normal, 0.195638021)
-    agree(found.map[0], (normal - X)[:, 0] ** 2, 0.101764767)
-    agree(found.score[0], ((normal - X)[:, 0] ** 2).mean((1, 2)), 0.101764767)
-    found = method(chance=0.6, shown="mask", judged="mask").detect(tensor(X), [LEVEL], RNG)
-    agree(found.map[0], mask.mean(1), 0.330729167)
-    agree(found.score[0], mask.mean((1, 2, 3)), 0.330729167)
+    agree(results.reconstruction[0], normal, 0.195638021)
+    agree(results.map[0], (normal - X)[:, 0] ** 2, 0.101764767)
+    agree(results.score[0], ((normal - X)[:, 0] ** 2).mean((1, 2)), 0.101764767)
+    results = method(chance=0.6, shown="mask", judged="mask").detect(tensor(X), [LEVEL], RNG)
+    agree(results.map[0], mask.mean(1), 0.330729167)
+    agree(results.score[0], mask.mean((1, 2, 3)), 0.330729167)
 
 
 def test_the_loss() -> None:

@@ -46,14 +46,14 @@ def method(cls: type, **more: object) -> Any:
 def test_daes_map_and_score() -> None:
     """|x - estimate| of the sample itself, the mean over channels, where more than 95 % of the
     5 x 5 neighbours are foreground."""
-    found = method(DAE, erode=5).detect(tensor(X), [0], RNG)
+    results = method(DAE, erode=5).detect(tensor(X), [0], RNG)
     inside = X.sum(1) > 0.01
     near = np.stack([uniform_filter(m.astype(np.float64), 5, mode="constant") for m in inside])
     error = np.abs(toy(X, 1) - X).mean(1) * (near > 0.95)
     assert 0 < (near > 0.95).sum() < inside.sum()
-    agree(found.reconstruction[0], toy(X, 1), 0.121471001)
-    agree(found.map[0], error, 0.157429901)
-    agree(found.score[0], error.mean((1, 2)), 0.157429901)
+    agree(results.reconstruction[0], toy(X, 1), 0.121471001)
+    agree(results.map[0], error, 0.157429901)
+    agree(results.score[0], error.mean((1, 2)), 0.157429901)
 
 
 def test_daes_loss() -> None:
@@ -86,17 +86,17 @@ def test_disyres_schedule_and_blend() -> None:
     [("multi", 0.0205581517, 0.161524680), ("single", 0.123371001, 0.279744837)],
 )
 def test_disyres_five_steps_map_and_score(way: str, restored: float, number: float) -> None:
-    found = method(DISYRE, way=way, sampling_steps=5).detect(tensor(X), [1000], RNG)
+    results = method(DISYRE, way=way, sampling_steps=5).detect(tensor(X), [1000], RNG)
     x, distance = X, np.zeros_like(X)
     for level in (100, 80, 60, 40, 20):
         clean = toy(x, level)
         distance += np.abs(x - clean) / 5
         if way == "multi":
             x = np.clip(clean + share(level - 20) / share(level) * (x - clean), 0, 1)
-    agree(found.reconstruction[0], np.clip(clean, 0, 1), restored)
+    agree(results.reconstruction[0], np.clip(clean, 0, 1), restored)
     error = distance.mean(1)
-    agree(found.map[0], error, number)
-    agree(found.score[0], error.mean((1, 2)), number)
+    agree(results.map[0], error, number)
+    agree(results.score[0], error.mean((1, 2)), number)
 
 
 def test_disyres_loss() -> None:
@@ -144,10 +144,10 @@ def test_decodiffs_chain_map_and_score() -> None:
     code = np.stack([gaussian_filter(np.minimum(m, 0.2) / 0.2, 1) for m in code])
     code = np.stack([np.asarray(zoom(m, 2, order=1, mode="mirror", grid_mode=True)) for m in code])
     combined = np.sqrt(pixel * code)
-    found = built.detect(tensor(X), [900], RNG)
-    agree(found.reconstruction[0], np.clip((normal + 1) / 2, 0, 1), 0.429950787)
-    agree(found.map[0], combined, 0.492602963)
-    agree(found.score[0], combined.max((1, 2)), 0.717842809)
+    results = built.detect(tensor(X), [900], RNG)
+    agree(results.reconstruction[0], np.clip((normal + 1) / 2, 0, 1), 0.429950787)
+    agree(results.map[0], combined, 0.492602963)
+    agree(results.score[0], combined.max((1, 2)), 0.717842809)
 
 
 def test_decodiffs_loss_and_what_noise_deviates_by() -> None:
@@ -157,9 +157,9 @@ def test_decodiffs_loss_and_what_noise_deviates_by() -> None:
     levels = (1 + RNG.fork("level").integers(10)).tolist()
     deviations, losses = [], []
     for x, level in zip(z, levels, strict=True):
-        kept = np.sqrt(cosine_alpha_bar(10)[level])
-        d = table("noise", level, SHAPE) - (1 - kept) / sigma(level) * x
-        gaussian = kept * x + sigma(level) * table("noise", level, SHAPE)
+        stored = np.sqrt(cosine_alpha_bar(10)[level])
+        d = table("noise", level, SHAPE) - (1 - stored) / sigma(level) * x
+        gaussian = stored * x + sigma(level) * table("noise", level, SHAPE)
         np.testing.assert_allclose(x + sigma(level) * d, gaussian, atol=1e-12)
         deviations.append(d)
         losses.append(((toy(gaussian, level) - d) ** 2).mean())

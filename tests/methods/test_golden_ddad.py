@@ -106,14 +106,14 @@ def test_the_map_and_the_score() -> None:
     with the scale of calibration samples; and its maximum."""
     built = method(w=2.0, blur=2.0, v=7.0)
     built.largest.copy_(torch.tensor([0.2, 0.5]))
-    found = built.detect(tensor(X), [226], RNG)
+    results = built.detect(tensor(X), [226], RNG)
     normal = (chain(226, 2.0, 1.0) + 1) / 2
-    agree(found.reconstruction[0], np.clip(normal, 0, 1), 0.488562718)
+    agree(results.reconstruction[0], np.clip(normal, 0, 1), 0.488562718)
     pixel, feature = np.abs(normal - X).mean(1), Features().distance(normal, X, smooth=3)
     total = feature + 7.0 * (0.5 / 0.2) * pixel
     blurred = np.stack([gaussian_filter(m, 2, mode="mirror") for m in total])
-    agree(found.map[0], blurred, 2.24918503)
-    agree(found.score[0], blurred.max((1, 2)), 2.29810713)
+    agree(results.map[0], blurred, 2.24918503)
+    agree(results.score[0], blurred.max((1, 2)), 2.29810713)
 
 
 def test_the_loss() -> None:

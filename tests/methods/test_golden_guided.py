@@ -198,8 +198,8 @@ def test_the_loss_is_the_squared_error_and_the_bound_in_bits() -> None:
     expected = []
     for x0, at, eps in zip(x.numpy(), level.tolist(), noise, strict=True):
         noisy = ALPHA_BAR[at] ** 0.5 * x0 + (1 - ALPHA_BAR[at]) ** 0.5 * eps
-        said = toy(noisy, at - 1)
-        clean = (noisy - (1 - ALPHA_BAR[at]) ** 0.5 * said) / ALPHA_BAR[at] ** 0.5
+        text = toy(noisy, at - 1)
+        clean = (noisy - (1 - ALPHA_BAR[at]) ** 0.5 * text) / ALPHA_BAR[at] ** 0.5
         mean = posterior_mean(noisy, clean, at, at - 1)
         beta, step = BETA[at - 1], max(at, 2) - 1  # the first variance stands in for that of t = 0
         small = BETA[step] * (1 - BAR[step - 1]) / (1 - BAR[step])
@@ -212,7 +212,7 @@ def test_the_loss_is_the_squared_error_and_the_bound_in_bits() -> None:
             above = np.where(x0 > 0.999, 1, norm.cdf((x0 + 1 / 255 - mean) / deviation))
             below = norm.cdf((x0 - 1 / 255 - mean) / deviation)
             bound = -np.log((above - below).clip(1e-12))
-        expected.append(((said - eps) ** 2).mean() + (bound / math.log(2)).mean())
+        expected.append(((text - eps) ** 2).mean() + (bound / math.log(2)).mean())
     assert {1, 2, 3} == set(level.tolist())
     loss = Denoiser(Toy(), linear_schedule(), learns_variance=True).loss(x, rng, max_level=3)
     np.testing.assert_allclose(loss.numpy(), expected, rtol=1e-6)

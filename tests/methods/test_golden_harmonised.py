@@ -100,11 +100,11 @@ def test_autoddpms_two_passes(leave_last: bool, restored: float, number: float) 
     mask = np.stack([binary_dilation(m > 0.4, square) for m in soft])[:, None].astype(np.float64)
     assert 0.1 < mask.mean() < 0.9
     fine = np.clip(resampled(first, mask, 12, 3, not leave_last), *UNIT)
-    found = built.detect(tensor(X), [60], RNG)
-    agree(found.reconstruction[0], fine, restored)
+    results = built.detect(tensor(X), [60], RNG)
+    agree(results.reconstruction[0], fine, restored)
     residual = np.abs(fine - X)[:, 0] * soft
-    agree(found.map[0], residual, number)
-    agree(found.score[0], residual.mean((1, 2)), number)
+    agree(results.map[0], residual, number)
+    agree(results.score[0], residual.mean((1, 2)), number)
 
 
 def harmonised(level: int, marks: set[int], back: set[int]) -> tuple[Array, Array]:
@@ -134,10 +134,10 @@ def test_thors_chain_map_and_score() -> None:
     """Maps at levels 41, 21 and 1 and at 31, where the input is blended in as well."""
     built = method(THOR, harmonise=(31,), every=20, kernel=3, blur=2.0)
     x, harmonic = harmonised(50, {41, 21, 1}, {31})
-    found = built.detect(tensor(X), [50], RNG)
-    agree(found.reconstruction[0], (x + 1) / 2, 0.488426884)
-    agree(found.map[0], harmonic, 0.411010975, 1e-4)
-    agree(found.score[0], harmonic.mean((1, 2)), 0.411010975)
+    results = built.detect(tensor(X), [50], RNG)
+    agree(results.reconstruction[0], (x + 1) / 2, 0.488426884)
+    agree(results.map[0], harmonic, 0.411010975, 1e-4)
+    agree(results.score[0], harmonic.mean((1, 2)), 0.411010975)
     one = np.stack([gaussian_filter(m, 2) for m in Squares().distance(X, X[::-1])])
     one = one * np.abs(X - X[::-1]).mean(1)
     ours = built.intermediate_map(tensor(2 * X - 1), tensor(2 * X[::-1].copy() - 1))

@@ -67,17 +67,17 @@ def test_q_sample() -> None:
 @pytest.mark.parametrize("cls", [PDDPM, MDDPM])
 def test_patches_are_estimated_in_one_step_and_cut_together(cls: type) -> None:
     """Each from its surroundings without noise; the map is the absolute error."""
-    found = method(cls).detect(tensor(X), [500], RNG)
+    results = method(cls).detect(tensor(X), [500], RNG)
     noisy, whole = q_sample(INNER, table("start", 500, SHAPE), A[500]), np.zeros_like(INNER)
     for box in quarters():
         part = INNER.copy()
         part[(..., *box)] = noisy[(..., *box)]
         whole[(..., *box)] = toy(part, 500)[(..., *box)]
     normal = (whole + 1) / 2
-    agree(found.reconstruction[0], normal, 0.521198667)
+    agree(results.reconstruction[0], normal, 0.521198667)
     error = np.abs(normal - X)[:, 0]
-    agree(found.map[0], error, 0.157977115)
-    agree(found.score[0], error.mean((1, 2)), 0.157977115)
+    agree(results.map[0], error, 0.157977115)
+    agree(results.score[0], error.mean((1, 2)), 0.157977115)
 
 
 def expected_loss(corrupted: Array, boxes: list[int]) -> Array:
@@ -132,15 +132,15 @@ def test_the_mean_of_an_ensemble_of_levels() -> None:
 
     built = method(CDDPM, ensemble=(0.5, 1.0, 1.5))
     built.noise = OwnNoise()
-    found = built.detect(tensor(X), [500], RNG)
+    results = built.detect(tensor(X), [500], RNG)
     members = [
         toy(q_sample(INNER, table("start", level, SHAPE, member), A[level]), level)
         for member, level in enumerate((250, 500, 750))
     ]
     normal = (np.mean(members, 0) + 1) / 2
-    agree(found.reconstruction[0], normal, 0.521698792)
-    agree(found.map[0], np.abs(normal - X)[:, 0], 0.142601636)
-    agree(found.score[0], np.abs(normal - X).mean((1, 2, 3)), 0.142601636)
+    agree(results.reconstruction[0], normal, 0.521698792)
+    agree(results.map[0], np.abs(normal - X)[:, 0], 0.142601636)
+    agree(results.score[0], np.abs(normal - X).mean((1, 2, 3)), 0.142601636)
 
 
 def test_the_loss_of_a_whole_sample() -> None:
@@ -160,7 +160,7 @@ def test_the_loss_of_a_whole_sample() -> None:
 def test_the_means_of_the_step_down_at_many_levels(aggregate: str, number: float) -> None:
     """ANDi's squared difference of mu(x_l, x_0) and mu(x_l, estimate): Ho et al., equation 7."""
     alpha_bar = linear_alpha_bar()
-    found = method(ANDi, aggregate=aggregate, every=25, lowest=75).detect(tensor(X), [200], RNG)
+    results = method(ANDi, aggregate=aggregate, every=25, lowest=75).detect(tensor(X), [200], RNG)
     differences = []
     for level in (200, 175, 150, 125, 100):
         a, b = alpha_bar[level], alpha_bar[level - 1]
@@ -171,5 +171,5 @@ def test_the_means_of_the_step_down_at_many_levels(aggregate: str, number: float
     mean = np.mean(differences, 0)
     if aggregate == "geometric":
         mean = np.exp(np.mean(np.log(differences), 0)) - 1e-16
-    agree(found.map[0], mean[:, 0], number, 1e-4)
-    agree(found.score[0], mean.mean((1, 2, 3)), number)
+    agree(results.map[0], mean[:, 0], number, 1e-4)
+    agree(results.score[0], mean.mean((1, 2, 3)), number)

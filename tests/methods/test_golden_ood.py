@@ -58,11 +58,11 @@ def transfer(x: np.ndarray, eps: np.ndarray, a: float, b: float) -> np.ndarray:
 def plms(x: np.ndarray, start: int, stride: int, alpha_bar: np.ndarray) -> np.ndarray:
     """The first step twice, then up to four estimates; the last step ends at level 0."""
     levels = [*range(start, 0, -stride), 0]
-    kept = [alpha_bar[level] for level in levels]
+    stored = [alpha_bar[level] for level in levels]
     history = [toy(x, levels[0])]
-    y = transfer(x, history[0], kept[0], kept[1])
-    y = transfer(x, (toy(y, levels[1]) + history[0]) / 2, kept[0], kept[1])
-    for level, (a, b) in zip(levels[1:], list(pairwise(kept))[1:], strict=False):
+    y = transfer(x, history[0], stored[0], stored[1])
+    y = transfer(x, (toy(y, levels[1]) + history[0]) / 2, stored[0], stored[1])
+    for level, (a, b) in zip(levels[1:], list(pairwise(stored))[1:], strict=False):
         history.append(toy(y, level))
         weights = PLMS[min(len(history), 4) - 1]
         eps = sum(w * e for w, e in zip(weights, history[::-1], strict=False))

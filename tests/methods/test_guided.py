@@ -37,40 +37,40 @@ class Says(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         self.seen.append(x)
-        said = self.net(x, t)
+        text = self.net(x, t)
         if self.knows == "clean":
-            kept = KEPT[t + 1].view(-1, 1, 1, 1)
-            said = ((x - kept.sqrt() * said.double()) / (1 - kept).sqrt()).to(x.dtype)
-        return torch.cat([said, torch.full_like(said, self.spread)], 1)
+            stored = KEPT[t + 1].view(-1, 1, 1, 1)
+            text = ((x - stored.sqrt() * text.double()) / (1 - stored).sqrt()).to(x.dtype)
+        return torch.cat([text, torch.full_like(text, self.spread)], 1)
 
 
 def with_net(net: nn.Module, **more: Any) -> Any:
     quiet = {
         "scale": 0.0, "class_cond": False, "sampling_steps": None, "size": None, "clip": None,
     }  # fmt: skip
-    made = build_small(Guided, SPEC, **quiet | more).eval()
-    made.denoiser = Denoiser(net, linear_schedule(), learns_variance=True).eval()
-    made.denoiser.batch = 1
-    return made
+    built = build_small(Guided, SPEC, **quiet | more).eval()
+    built.denoiser = Denoiser(net, linear_schedule(), learns_variance=True).eval()
+    built.denoiser.batch = 1
+    return built
 
 
-def seen(made: Any, x: Tensor, levels: list[int]) -> Tensor:
-    found = made.detect(x, levels, Rng([str(i) for i in range(len(x))])).reconstruction
-    assert found is not None
-    return found
+def seen(built: Any, x: Tensor, levels: list[int]) -> Tensor:
+    results = built.detect(x, levels, Rng([str(i) for i in range(len(x))])).reconstruction
+    assert results is not None
+    return results
 
 
 def test_the_defaults_are_the_papers() -> None:
     with torch.device("meta"):
-        made = build(Guided, Spec(4, (256, 256)))
+        built = build(Guided, Spec(4, (256, 256)))
         plain = build(Guided, Spec(4, (256, 256)), class_cond=False)
         chest = build(Guided, Spec(1, (256, 256)))
-    assert sum(p.numel() for p in made.denoiser.parameters()) == 113_681_160
+    assert sum(p.numel() for p in built.denoiser.parameters()) == 113_681_160
     assert sum(p.numel() for p in plain.denoiser.parameters()) == 113_680_136
     assert sum(p.numel() for p in chest.denoiser.parameters()) == 113_670_786
-    assert sum(p.numel() for p in made.classifier.parameters()) == 5_452_962
+    assert sum(p.numel() for p in built.classifier.parameters()) == 5_452_962
     assert sum(p.numel() for p in chest.classifier.parameters()) == 5_452_098
-    assert made.published == 500 and made.scale == 100 and made.canvas.range == (0, 1)
+    assert built.published == 500 and built.scale == 100 and built.canvas.range == (0, 1)
 
 
 @torch.no_grad()
@@ -105,12 +105,12 @@ def test_unguided_with_a_fixed_noise_it_gives_back_what_it_was_given() -> None:
 )
 def test_the_way_there_and_back_errs_as_much_as_the_spec_says(quirks, low, high) -> None:
     """Data of deviation .05 around .25, with its own optimal denoiser."""
-    made = with_net(
+    built = with_net(
         Says(NormalPosteriorMean(linear_schedule(), 0.25, 0.05**2), knows="clean"), **quirks
     )
-    made.denoiser.batch = 4
+    built.denoiser.batch = 4
     x = 0.25 + 0.05 * Rng(list("abcd")).normal((1, 16, 16))
-    error = (seen(made, x, [500])[0] - x).square().mean().sqrt().item()
+    error = (seen(built, x, [500])[0] - x).square().mean().sqrt().item()
     assert low <= error <= high
 
 
@@ -121,16 +121,16 @@ class Mixture(nn.Module):
     means, deviation, prior = (0.2, 0.8), 0.1, 0.4
 
     def logits(self, x: Tensor, level: Tensor) -> Tensor:
-        kept = KEPT[level].view(-1, 1, 1, 1)
-        wide = kept * self.deviation**2 + 1 - kept
-        each = [-((x - kept.sqrt() * m) ** 2) / (2 * wide) for m in self.means]
+        stored = KEPT[level].view(-1, 1, 1, 1)
+        wide = stored * self.deviation**2 + 1 - stored
+        each = [-((x - stored.sqrt() * m) ** 2) / (2 * wide) for m in self.means]
         return torch.stack([each[0] + math.log(self.prior), each[1] + math.log(1 - self.prior)])
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        kept = KEPT[t + 1].view(-1, 1, 1, 1)
-        gain = kept.sqrt() * self.deviation**2 / (kept * self.deviation**2 + 1 - kept)
+        stored = KEPT[t + 1].view(-1, 1, 1, 1)
+        gain = stored.sqrt() * self.deviation**2 / (stored * self.deviation**2 + 1 - stored)
         share = self.logits(x.double(), t + 1).softmax(0)
-        clean = [m + gain * (x - kept.sqrt() * m) for m in self.means]
+        clean = [m + gain * (x - stored.sqrt() * m) for m in self.means]
         return (share[0] * clean[0] + share[1] * clean[1]).to(x.dtype)
 
     def log_prob_gradient(self, x: Tensor, level: Tensor, label: Tensor) -> Tensor:
@@ -144,10 +144,10 @@ class Mixture(nn.Module):
 @torch.no_grad()
 @pytest.mark.parametrize(("scale", "mean"), [(0.0, 0.806), (0.5, 0.436), (1.0, 0.272), (2, 0.18)])
 def test_guidance_leads_ill_places_to_health_and_keeps_who_they_are(scale, mean) -> None:
-    made = with_net(Says(Mixture(), knows="clean"), scale=scale, sampling_steps=250)
-    made.classifier = Mixture()
+    built = with_net(Says(Mixture(), knows="clean"), scale=scale, sampling_steps=250)
+    built.classifier = Mixture()
     x = 0.8 + 0.1 * Rng(["a"]).normal((1, 16, 16))
-    back = seen(made, x, [500])[0]
+    back = seen(built, x, [500])[0]
     assert back.mean().item() == pytest.approx(mean, abs=0.025)
     assert torch.corrcoef(torch.stack([x.flatten(), back.flatten()]))[0, 1] > 0.95
 
@@ -155,18 +155,18 @@ def test_guidance_leads_ill_places_to_health_and_keeps_who_they_are(scale, mean)
 @torch.no_grad()
 def test_the_ddpm_variant_leads_there_too_and_unguided_is_the_engines() -> None:
     """Guided by the exact slope, DDPM draws from what is healthy: around .2, deviation about .1."""
-    made = with_net(
+    built = with_net(
         Says(Mixture(), -1.0, knows="clean"), sampler="ddpm", scale=1.0, sampling_steps=125
     )
-    made.classifier = Mixture()
+    built.classifier = Mixture()
     x = 0.8 + 0.1 * Rng(["a"]).normal((1, 16, 16))
-    back = seen(made, x, [500])[0]
+    back = seen(built, x, [500])[0]
     assert back.mean().item() == pytest.approx(0.2, abs=0.05)
-    made.scale = 0.0
+    built.scale = 0.0
     plain = reconstruct(
-        made.denoiser, x, [500], Rng(["0"]), sampling=SamplingConfig(125, variance="learned")
+        built.denoiser, x, [500], Rng(["0"]), sampling=SamplingConfig(125, variance="learned")
     )
-    assert torch.equal(seen(made, x, [500]), made.canvas.inverse(plain[:, :, 0]))
+    assert torch.equal(seen(built, x, [500]), built.canvas.inverse(plain[:, :, 0]))
 
 
 @torch.no_grad()
@@ -174,8 +174,8 @@ def test_the_ddpm_variant_leads_there_too_and_unguided_is_the_engines() -> None:
 def test_the_ddpm_variant_starts_at_the_chains_level_or_at_500(quirk, level) -> None:
     """Theirs noises to 500 whatever the level is."""
     net = Says(NoiseField(torch.zeros(1, 16, 16)))
-    made = with_net(net, sampler="ddpm", start_level=quirk, sampling_steps=1)
-    seen(made, torch.zeros(1, 1, 16, 16), [200])
+    built = with_net(net, sampler="ddpm", start_level=quirk, sampling_steps=1)
+    seen(built, torch.zeros(1, 1, 16, 16), [200])
     assert net.seen[0].std().item() == pytest.approx((1 - KEPT[level]).sqrt().item(), rel=0.12)
 
 
@@ -186,37 +186,37 @@ def test_it_learns_both_kinds_and_the_label_of_health_is_0() -> None:
     blob[:, 4:10, 4:10] = 4.0
     ill = [Sample((0.2 * s.x + blob), f"i{s.key}", f"i{s.key}", True) for s in rows]
     well = [Sample(0.2 * s.x, s.key, s.group, False) for s in rows]
-    made = build_small(
+    built = build_small(
         Guided, SPEC, size=None, steps=2, batch=8, classifier_steps=80, classifier_lr=2e-3,
         classifier_clip=1.0, classifier_max_level=200,
     )  # fmt: skip
-    made.fit([*well, *ill], [], TrainingContext())
+    built.fit([*well, *ill], [], TrainingContext())
     x = torch.stack([s.x for s in [*well, *ill]])
     with torch.no_grad():
-        said = made.classifier(x, torch.ones(8, dtype=torch.int64)).argmax(1)
-    assert said.tolist() == [0] * 4 + [1] * 4
-    assert made._encoding_label(x).tolist() == [0] * 8
-    made.encode_label = "predicted"
-    assert made._encoding_label(x).tolist() == said.tolist()
-    made.judged = "classifier"
+        text = built.classifier(x, torch.ones(8, dtype=torch.int64)).argmax(1)
+    assert text.tolist() == [0] * 4 + [1] * 4
+    assert built._encoding_label(x).tolist() == [0] * 8
+    built.encode_label = "predicted"
+    assert built._encoding_label(x).tolist() == text.tolist()
+    built.judged = "classifier"
     with torch.no_grad():
-        found = made.detect(x, [100, 500], Rng([str(i) for i in range(8)])).score
-    assert found[:, 4:].min() > found[:, :4].max() and torch.equal(found[0], found[1])
+        results = built.detect(x, [100, 500], Rng([str(i) for i in range(8)])).score
+    assert results[:, 4:].min() > results[:, :4].max() and torch.equal(results[0], results[1])
 
 
 def test_the_network_is_told_the_label() -> None:
-    made = build_small(Guided, SPEC, size=None).eval()
-    label = made.denoiser.net.class_embedding.weight  # type of UNet's own
+    built = build_small(Guided, SPEC, size=None).eval()
+    label = built.denoiser.net.class_embedding.weight  # type of UNet's own
     with torch.no_grad():
         x = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
-        for p in made.denoiser.parameters():
+        for p in built.denoiser.parameters():
             p.add_(0.05)  # its output is zero at first
         label[1] += 3
         a, b = (
-            made.denoiser.predict(x, torch.tensor([9, 9]), torch.tensor([k, k])) for k in (0, 1)
+            built.denoiser.predict(x, torch.tensor([9, 9]), torch.tensor([k, k])) for k in (0, 1)
         )
     assert not torch.equal(a, b)
-    assert isinstance(made.classifier, NoisyClassifier)
+    assert isinstance(built.classifier, NoisyClassifier)
 
 
 class Spy(nn.Module):
@@ -240,12 +240,12 @@ class Spy(nn.Module):
 def test_with_steps_left_out_the_classifier_hears_the_networks_time(sampler, hears) -> None:
     """Or, by name, the number of the step, as the authors' DDIM has it."""
     net = SmoothNetwork(outs=2)
-    made = with_net(
+    built = with_net(
         net, sampler=sampler, scale=1.0, sampling_steps=10, classifier_hears=hears,
         target="diseased",
     )  # fmt: skip
-    made.classifier = spy = Spy()
-    seen(made, samples((16, 16), 1, 1)[0].x[None], [500, 200])
+    built.classifier = spy = Spy()
+    seen(built, samples((16, 16), 1, 1)[0].x[None], [500, 200])
     ways = [(500, 50), (200, 20)]
     decoded = sorted(t[0] for t in net.timesteps[-20:])
     assert decoded == sorted(i * step - 1 for _, step in ways for i in range(1, 11))
@@ -261,10 +261,10 @@ def test_the_last_step_may_be_guided_by_the_variance_before() -> None:
     x, slope, scale = torch.full((1, 1, 16, 16), 0.5), 0.7, 3.0
     there = []
     for last in (False, True):
-        made = with_net(Says(NoiseField(torch.zeros(1, 16, 16)), -0.4), sampler="ddpm", scale=scale,
-            guide_last=last)  # fmt: skip
-        made.classifier = Spy(slope)
-        there.append(seen(made, x, [1])[0])
+        net = Says(NoiseField(torch.zeros(1, 16, 16)), -0.4)
+        built = with_net(net, sampler="ddpm", scale=scale, guide_last=last)
+        built.classifier = Spy(slope)
+        there.append(seen(built, x, [1])[0])
     betas = torch.linspace(1e-4, 0.02, 1000).double()
     small = betas[1] * (1 - KEPT[1]) / (1 - KEPT[2])
     wide = (0.3 * betas[0].log() + 0.7 * small.log()).exp()
@@ -274,17 +274,17 @@ def test_the_last_step_may_be_guided_by_the_variance_before() -> None:
 
 @torch.no_grad()
 def test_encoded_under_no_label_the_network_hears_none() -> None:
-    made = build_small(Guided, SPEC, size=None, encode_label="null").eval()
-    for p in made.denoiser.parameters():
+    built = build_small(Guided, SPEC, size=None, encode_label="null").eval()
+    for p in built.denoiser.parameters():
         p.add_(0.05)
     x = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
-    null = made._encoding_label(x)
-    made.denoiser.net.class_embedding.weight.zero_()
+    null = built._encoding_label(x)
+    built.denoiser.net.class_embedding.weight.zero_()
     at = torch.tensor([9, 9])
-    zero = made.denoiser.predict(x, at, torch.tensor([0, 1]))
-    made.denoiser.net.class_embedding.weight.normal_()
-    assert torch.equal(made.denoiser.predict(x, at, null), zero)
-    assert not torch.equal(made.denoiser.predict(x, at, torch.tensor([0, 1])), zero)
+    zero = built.denoiser.predict(x, at, torch.tensor([0, 1]))
+    built.denoiser.net.class_embedding.weight.normal_()
+    assert torch.equal(built.denoiser.predict(x, at, null), zero)
+    assert not torch.equal(built.denoiser.predict(x, at, torch.tensor([0, 1])), zero)
 
 
 def test_the_network_begins_as_guided_diffusions() -> None:
@@ -297,42 +297,42 @@ def test_the_network_begins_as_guided_diffusions() -> None:
 
 
 def test_weights_are_the_same_however_clipped() -> None:
-    made, loose = (build_small(Guided, SPEC, size=None, clip=clip) for clip in ((0.0, 1.0), None))
-    loose.load_state_dict(made.state_dict())
+    built, loose = (build_small(Guided, SPEC, size=None, clip=clip) for clip in ((0.0, 1.0), None))
+    loose.load_state_dict(built.state_dict())
     x = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        for method in (made, loose):
+        for method in (built, loose):
             for p in method.denoiser.parameters():
                 p.add_(0.05)
-    a, b = (seen(method.eval(), x, [500]) for method in (made, loose))
+    a, b = (seen(method.eval(), x, [500]) for method in (built, loose))
     assert not torch.equal(a, b)
 
 
 def test_a_classifier_that_tells_nothing_apart_is_warned_of() -> None:
-    made = build_small(Guided, SPEC, size=None, steps=1, classifier_steps=1)
+    built = build_small(Guided, SPEC, size=None, steps=1, classifier_steps=1)
     held = samples((16, 16), 5, 1, "h")
     sample = replace(held[0], label=True)
     with torch.no_grad():
-        made.classifier.net.pool.out.weight.zero_()
-        made.classifier.net.pool.out.bias.copy_(torch.tensor([-2.0, 2.0]))
+        built.classifier.net.pool.out.weight.zero_()
+        built.classifier.net.pool.out.bias.copy_(torch.tensor([-2.0, 2.0]))
     with pytest.warns(UserWarning, match="calls 0 of 5 held-out normal samples healthy"):
-        made.fit([sample, *held], held, TrainingContext())
+        built.fit([sample, *held], held, TrainingContext())
     with torch.no_grad():
-        made.classifier.net.pool.out.bias.copy_(torch.tensor([2.0, -2.0]))
+        built.classifier.net.pool.out.bias.copy_(torch.tensor([2.0, -2.0]))
     with pytest.warns(UserWarning, match="calls 0 of 1 diseased training samples diseased"):
-        made.fit([sample, *held], held, TrainingContext())
+        built.fit([sample, *held], held, TrainingContext())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        made.fit(held, held, TrainingContext())
+        built.fit(held, held, TrainingContext())
 
 
 def test_the_map_is_the_sum_over_channels_and_may_be_stretched() -> None:
     x = torch.tensor([0.0, 2.0, 4.0]).view(1, 1, 3) + torch.tensor([1.0, 10.0]).view(2, 1, 1)
     torch.testing.assert_close(rescale_to_unit(x, 2), torch.tensor([0.0, 0.5, 1]).expand(2, 1, 3))
     assert rescale_to_unit(torch.ones(1, 2, 3), 2).eq(0).all()
-    made = with_net(Says(NoiseField(torch.zeros(2, 16, 16))))
+    built = with_net(Says(NoiseField(torch.zeros(2, 16, 16))))
     two = torch.rand(1, 2, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        found = made.detect(two, [500], Rng(["a"]))
-    assert found.map is not None and found.reconstruction is not None
-    torch.testing.assert_close(found.map[0], (found.reconstruction[0] - two).abs().sum(1))
+        results = built.detect(two, [500], Rng(["a"]))
+    assert results.map is not None and results.reconstruction is not None
+    torch.testing.assert_close(results.map[0], (results.reconstruction[0] - two).abs().sum(1))

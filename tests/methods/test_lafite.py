@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from reference import NormalPosteriorMean
 from torch import Tensor
 
 from adbench.benchmark.registry.settings import build
@@ -16,7 +17,6 @@ from adbench.engine.diffusion.schedule import cosine_schedule
 from adbench.engine.runtime.context import TrainingContext
 from adbench.engine.runtime.rng import Rng
 from adbench.methods.lafite import LafitE, maximum_local_mean
-from known import NormalPosteriorMean
 from small import build_small, samples
 
 SPEC = Spec(1, (64, 64))
@@ -31,13 +31,13 @@ class Mixture(torch.nn.Module):
         self.schedule = cosine_schedule()
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        kept = self.schedule.alpha_bar[t + 1].view(-1, 1, 1, 1)
+        stored = self.schedule.alpha_bar[t + 1].view(-1, 1, 1, 1)
         parts, chance = [], []
         for kind in KINDS:
             mean = torch.tensor(kind).double().view(1, 2, 1, 1)
-            spread = 0.04 * kept + 1 - kept
-            off = x.double() - kept.sqrt() * mean
-            parts.append(mean + kept.sqrt() * 0.04 / spread * off)
+            spread = 0.04 * stored + 1 - stored
+            off = x.double() - stored.sqrt() * mean
+            parts.append(mean + stored.sqrt() * 0.04 / spread * off)
             chance.append(-off.square().sum(1, keepdim=True) / (2 * spread))
         share = torch.stack(chance).softmax(0)
         return (share * torch.stack(parts)).sum(0).to(x.dtype)
@@ -55,49 +55,49 @@ def lafite(net: torch.nn.Module | None = None, **more: Any) -> LafitE:
     if net is None:
         return build_small(LafitE, SPEC, **more).eval()
     more = {"blur": 0.0, "pool": 1, "sampling_steps": 10} | more
-    made = build_small(LafitE, Spec(2, (64, 64)), grid=64, **more).eval()
-    made.codec = Identity((2, 64, 64))
-    made.denoiser = Denoiser(net, cosine_schedule(), prediction_type="clean").eval()
+    built = build_small(LafitE, Spec(2, (64, 64)), grid=64, **more).eval()
+    built.codec = Identity((2, 64, 64))
+    built.denoiser = Denoiser(net, cosine_schedule(), prediction_type="clean").eval()
     places = torch.cat([normal_places(f"m{i}", 16) for i in range(4)])
-    made.memory = type(made.memory)(2)
-    made.memory.fill(places.movedim(1, -1).flatten(0, 2), 0.1, TrainingContext())
-    return made
+    built.memory = type(built.memory)(2)
+    built.memory.fill(places.movedim(1, -1).flatten(0, 2), 0.1, TrainingContext())
+    return built
 
 
 def test_the_defaults_are_the_papers() -> None:
     with torch.device("meta"):
-        made = build(LafitE, Spec(3, (256, 256)), features="effperc-random")
-    assert made.canvas.padded_shape == (224, 224) and made.codec.latent == (176, 32, 32)
-    assert made.plan.steps == 57_000 and made.plan.batch == 64  # 1000 epochs of 3629 images
-    assert made.plan.lr == made.plan.weight_decay == 1e-4
+        built = build(LafitE, Spec(3, (256, 256)), features="effperc-random")
+    assert built.canvas.padded_shape == (224, 224) and built.codec.latent == (176, 32, 32)
+    assert built.plan.steps == 57_000 and built.plan.batch == 64  # 1000 epochs of 3629 images
+    assert built.plan.lr == built.plan.weight_decay == 1e-4
     assert (
-        made.memory_config.share == 0.1
-        and made.blur == 4
-        and made.denoiser.schedule.name == "cosine 1000 0.008"
+        built.memory_config.share == 0.1
+        and built.blur == 4
+        and built.denoiser.schedule.name == "cosine 1000 0.008"
     )
-    assert made.denoiser.prediction_type == "noise" and made.chain.effective_eta == 0
+    assert built.denoiser.prediction_type == "noise" and built.chain.effective_eta == 0
 
 
 def test_its_schedule_keeps_less_and_less_down_to_nothing() -> None:
-    kept = lafite().denoiser.schedule.alpha_bar
-    assert (kept.diff() < 0).all() and kept[-1] < 1e-6
-    assert (1 - kept[1:] / kept[:-1]).max().item() == pytest.approx(0.999)
+    stored = lafite().denoiser.schedule.alpha_bar
+    assert (stored.diff() < 0).all() and stored[-1] < 1e-6
+    assert (1 - stored[1:] / stored[:-1]).max().item() == pytest.approx(0.999)
 
 
 @torch.no_grad()
 def test_what_it_learns_are_standardised_features_and_a_tenth_of_the_places() -> None:
     """At 64 pixels; four training samples."""
-    made = lafite(grid=8, steps=1)
+    built = lafite(grid=8, steps=1)
     train = samples((64, 64), 4, 1)
-    made.fit(train, [], TrainingContext())
-    z = made.codec.encode(made.canvas.forward(torch.stack([s.x for s in train])))
+    built.fit(train, [], TrainingContext())
+    z = built.codec.encode(built.canvas.forward(torch.stack([s.x for s in train])))
     assert z.shape == (4, 176, 8, 8)
     scattered = z.std((0, 2, 3), correction=0) > 0.1
     assert scattered.any()
     torch.testing.assert_close(z.mean((0, 2, 3)), torch.zeros(176), rtol=0, atol=1e-3)
-    assert made.memory.vectors.shape == (26, 176)  # ceil(0.1 * 4 * 64)
-    known = z.movedim(1, -1).flatten(0, 2)
-    assert (made.memory.vectors[:, None] == known).all(2).any(1).all()
+    assert built.memory.vectors.shape == (26, 176)  # ceil(0.1 * 4 * 64)
+    reference = z.movedim(1, -1).flatten(0, 2)
+    assert (built.memory.vectors[:, None] == reference).all(2).any(1).all()
 
 
 @torch.no_grad()
@@ -111,10 +111,10 @@ def test_with_an_oracle_an_anomaly_is_farther_off_and_with_editing_more_so(level
     inside[10:20, 10:20] = True
     normal, ill = {}, {}
     for edit in (True, False):
-        found = lafite(Mixture(), edit=edit).detect(x, [level], Rng(["t"])).map
-        assert found is not None
-        normal[edit] = found[0, 0][~inside].mean().item()
-        ill[edit] = found[0, 0][inside].mean().item()
+        results = lafite(Mixture(), edit=edit).detect(x, [level], Rng(["t"])).map
+        assert results is not None
+        normal[edit] = results[0, 0][~inside].mean().item()
+        ill[edit] = results[0, 0][inside].mean().item()
     assert ill[True] > 3 * normal[True] and ill[False] > 3 * normal[False]
     assert ill[True] > 1.1 * ill[False] and normal[True] < 1.1 * normal[False]
     if level == 50:
@@ -124,19 +124,19 @@ def test_with_an_oracle_an_anomaly_is_farther_off_and_with_editing_more_so(level
 @torch.no_grad()
 def test_without_a_step_it_is_the_distance_to_what_the_memory_says() -> None:
     """Level 0, and DDIM without a network besides."""
-    made, x = lafite(Mixture()), normal_places("t")
-    before = made.denoiser.evaluations
-    found = made.detect(x, [0], Rng(["t"])).map
-    edited = made.memory.replace_by_neighbours(x, made.memory_config.neighbours)
-    assert made.denoiser.evaluations == before and found is not None
-    torch.testing.assert_close(found[0, 0], (edited - x)[0].square().sum(0).sqrt())
+    built, x = lafite(Mixture()), normal_places("t")
+    before = built.denoiser.evaluations
+    results = built.detect(x, [0], Rng(["t"])).map
+    edited = built.memory.replace_by_neighbours(x, built.memory_config.neighbours)
+    assert built.denoiser.evaluations == before and results is not None
+    torch.testing.assert_close(results[0, 0], (edited - x)[0].square().sum(0).sqrt())
 
 
 @torch.no_grad()
 def test_the_score_is_the_highest_local_mean_of_the_map() -> None:
     """Windows by hand."""
-    made, x = lafite(Mixture(), pool=16, blur=2.0), normal_places("t")
-    got = made.detect(x, [100, 300], Rng(["t"]))
+    built, x = lafite(Mixture(), pool=16, blur=2.0), normal_places("t")
+    got = built.detect(x, [100, 300], Rng(["t"]))
     assert got.map is not None
     for score, one in zip(got.score, got.map, strict=True):
         means = one[0].double().unfold(0, 16, 1).unfold(1, 16, 1).mean((2, 3))
@@ -154,17 +154,17 @@ def test_ddim_draws_at_the_start_alone() -> None:
     """On normal data of one kind, DDIM in closed form: variance v is shrunk or kept by the ODE; the
     noise that is added at the start comes back out, scaled by the deviation."""
     variance, level = 0.25, 400
-    made = lafite(
+    built = lafite(
         NormalPosteriorMean(cosine_schedule(), 0.0, variance), edit=False, sampling_steps=400
     )
     x = 0.5 * Rng(["x"]).normal((2, 64, 64))[0][None]
-    found = made.detect(x, [level], Rng(["t"])).map
-    kept = cosine_schedule().alpha_bar[level].item()
-    deviation = (kept * variance + 1 - kept) ** 0.5
+    results = built.detect(x, [level], Rng(["t"])).map
+    stored = cosine_schedule().alpha_bar[level].item()
+    deviation = (stored * variance + 1 - stored) ** 0.5
     gain = 0.5 / deviation  # of x_l, along the exact flow of a normal law
-    off = (kept**0.5 * gain - 1) ** 2 * variance + (1 - kept) * gain**2
-    assert found is not None
-    assert found.square().mean().item() == pytest.approx(2 * off, rel=0.05)
+    off = (stored**0.5 * gain - 1) ** 2 * variance + (1 - stored) * gain**2
+    assert results is not None
+    assert results.square().mean().item() == pytest.approx(2 * off, rel=0.05)
 
 
 def test_it_says_what_it_cannot_do() -> None:

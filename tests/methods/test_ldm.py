@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from reference import ConstantNoise, ConstantX0, NormalPosteriorMean
 from torch import Tensor, nn
 
 from adbench.benchmark.registry.settings import build
@@ -18,7 +19,6 @@ from adbench.engine.runtime.rng import Rng
 from adbench.engine.transforms.blur import gaussian_blur
 from adbench.methods.ldm import LDM, PlainLDM
 from adbench.methods.ldm_ood import LDMOOD
-from known import ConstantNoise, ConstantX0, NormalPosteriorMean
 from small import build_small, samples
 
 SPEC = Spec(1, (16, 16))
@@ -26,9 +26,9 @@ KEPT = scaled_linear_schedule().alpha_bar
 
 
 def with_net(net: nn.Module, method: type[Any] = LDM, knows: Any = "clean", **more: Any) -> Any:
-    made = build_small(method, SPEC, size=None, **more).eval()
-    made.denoiser = Denoiser(net, scaled_linear_schedule(), prediction_type=knows).eval()
-    return made
+    built = build_small(method, SPEC, size=None, **more).eval()
+    built.denoiser = Denoiser(net, scaled_linear_schedule(), prediction_type=knows).eval()
+    return built
 
 
 def pictures(count: int = 2) -> tuple[Tensor, Rng]:
@@ -49,10 +49,10 @@ def test_the_divergence_weighs_errors_as_the_spec_says() -> None:
         )
     z = Rng(["z"]).normal((4, 40, 40))
     for level in (301, 501):
-        made = with_net(ConstantNoise(0.0), knows="noise", divergence=(level, level, 1))
+        built = with_net(ConstantNoise(0.0), knows="noise", divergence=(level, level, 1))
         with torch.no_grad():
-            found = made.divergence(z, Rng(["a"])).mean().item()
-        assert found == pytest.approx(4 * golden[level - 1], rel=0.06)
+            results = built.divergence(z, Rng(["a"])).mean().item()
+        assert results == pytest.approx(4 * golden[level - 1], rel=0.06)
 
 
 def test_the_defaults_are_the_papers() -> None:
@@ -74,9 +74,9 @@ def test_the_defaults_are_the_papers() -> None:
     assert ood.codec.adversary is not None
     assert ood.codec.adversary.weight == 0.01
     assert ood.codec.adversary.rate == pytest.approx(5e-4 / 3e-5)
-    for made in signal:
-        assert made.canvas.resized_shape == (3000,) and made.canvas.padded_shape == (3008,)
-        assert made.codec.looks is None and made.codec.adversary is None
+    for built in signal:
+        assert built.canvas.resized_shape == (3000,) and built.canvas.padded_shape == (3008,)
+        assert built.codec.looks is None and built.codec.adversary is None
 
 
 @torch.no_grad()
@@ -94,13 +94,13 @@ def test_the_divergences_noise_is_drawn_anew_unless_asked() -> None:
 
 def test_what_the_scale_is_measured_on() -> None:
     data = samples((16, 16), 6, 1)
-    made = build_small(LDM, SPEC, measured=2)
-    made.fit(data, samples((16, 16), 3, 1, name="h"), TrainingContext())
+    built = build_small(LDM, SPEC, measured=2)
+    built.fit(data, samples((16, 16), 3, 1, name="h"), TrainingContext())
     with torch.no_grad():
-        raw = made.codec.encode_unscaled(
-            made.canvas.forward(torch.stack([data[i].x for i in (0, 3)]))
+        raw = built.codec.encode_unscaled(
+            built.canvas.forward(torch.stack([data[i].x for i in (0, 3)]))
         )
-    assert made.codec.scale.item() == pytest.approx(1 / raw.std(correction=0).item(), rel=1e-4)
+    assert built.codec.scale.item() == pytest.approx(1 / raw.std(correction=0).item(), rel=1e-4)
 
 
 def test_what_cannot_be_is_said() -> None:
@@ -121,17 +121,17 @@ def test_what_cannot_be_is_said() -> None:
      ((64,), {"coder": "kl"}), ((8, 8, 8), {"shown": "weighted", "weight": "kappa"})],
 )  # fmt: skip
 def test_another_code_or_another_map(shape: tuple[int, ...], more: dict[str, Any]) -> None:
-    made = build_small(LDM, Spec(1, shape), **more)
-    made.fit(samples(shape, 4, 1), samples(shape, 3, 1, name="h"), TrainingContext())
+    built = build_small(LDM, Spec(1, shape), **more)
+    built.fit(samples(shape, 4, 1), samples(shape, 3, 1, name="h"), TrainingContext())
     x = torch.stack([s.x for s in samples(shape, 2, 1)])
     with torch.no_grad():
-        found = made.detect(x, [500], Rng(["a", "b"]))
-    assert found.map.shape == (1, 2, *shape) and found.map.isfinite().all()
-    codes = made.codec.encode_unscaled(made.canvas.forward(x)).detach()
-    known = getattr(made.codec, "codebook", None)
-    if known is not None:
+        results = built.detect(x, [500], Rng(["a", "b"]))
+    assert results.map.shape == (1, 2, *shape) and results.map.isfinite().all()
+    codes = built.codec.encode_unscaled(built.canvas.forward(x)).detach()
+    reference = getattr(built.codec, "codebook", None)
+    if reference is not None:
         continuous = more.get("latent_kind") == "continuous"
-        assert torch.equal(known.quantize(codes), codes) != continuous
+        assert torch.equal(reference.quantize(codes), codes) != continuous
 
 
 @torch.no_grad()
@@ -140,12 +140,12 @@ def test_a_residual_is_weighed_by_a_blurred_mask_or_by_the_divergence() -> None:
     maps = {}
     for shown, weight, blur in (("input", "mask", 0.0), ("divergence", "mask", 0.0),
                                 ("weighted", "kappa", 0.0), ("weighted", "mask", 1.5)):  # fmt: skip
-        made = with_net(
+        built = with_net(
             ConstantX0(torch.full((1, 4, 8, 8), 0.7)), shown=shown, weight=weight, blur=blur
         )
-        made.tau.fill_(-1)
-        made.tau[:, :4] = 1e9
-        maps[shown, weight] = made.detect(x, [500], rng).map[0]
+        built.tau.fill_(-1)
+        built.tau[:, :4] = 1e9
+        maps[shown, weight] = built.detect(x, [500], rng).map[0]
     residual, kappa = maps["input", "mask"], maps["divergence", "mask"]
     torch.testing.assert_close(maps["weighted", "kappa"], residual * kappa)
     ratio = (maps["weighted", "mask"] / residual.clamp(min=1e-9))[0, :, 5]
@@ -166,39 +166,39 @@ def test_an_oracle_diverges_nowhere_and_a_corrupt_place_stands_out() -> None:
     z = 0.3 * Rng(["z"]).normal((4, 8, 8))
     assert with_net(ConstantX0(z)).divergence(z, Rng(["a"])).max() < 1e-9
     z[0, :, 2, 5] += 4
-    found = with_net(NormalPosteriorMean(scaled_linear_schedule(), 0.0, 0.09)).divergence(
+    results = with_net(NormalPosteriorMean(scaled_linear_schedule(), 0.0, 0.09)).divergence(
         z, Rng(["a"])
     )[0]
-    assert found.argmax().item() == 2 * 8 + 5
+    assert results.argmax().item() == 2 * 8 + 5
 
 
 @torch.no_grad()
 def test_an_empty_mask_keeps_the_code_and_a_full_one_heals_all_of_it() -> None:
     x, rng = pictures()
-    made = with_net(NormalPosteriorMean(scaled_linear_schedule(), 0.0, 1.0), healing="masked")
-    decoded = made.codec.decode(made.codec.encode(x))
-    made.tau.fill_(1e9)
-    found = made.detect(x, [300, 500], rng).reconstruction
-    assert torch.equal(found, decoded.expand_as(found))
-    made.tau.fill_(-1)
+    built = with_net(NormalPosteriorMean(scaled_linear_schedule(), 0.0, 1.0), healing="masked")
+    decoded = built.codec.decode(built.codec.encode(x))
+    built.tau.fill_(1e9)
+    results = built.detect(x, [300, 500], rng).reconstruction
+    assert torch.equal(results, decoded.expand_as(results))
+    built.tau.fill_(-1)
     codes = torch.full((1, 4, 8, 8), 0.7)
-    made.denoiser = Denoiser(
+    built.denoiser = Denoiser(
         ConstantX0(codes), scaled_linear_schedule(), prediction_type="clean"
     ).eval()
-    found = made.detect(x, [300], rng).reconstruction
-    torch.testing.assert_close(found[0], made.codec.decode(codes).expand(2, -1, -1, -1))
+    results = built.detect(x, [300], rng).reconstruction
+    torch.testing.assert_close(results[0], built.codec.decode(codes).expand(2, -1, -1, -1))
 
 
 @torch.no_grad()
 def test_places_that_are_not_masked_keep_their_code() -> None:
     x, rng = pictures()
-    made = with_net(ConstantX0(torch.zeros(1, 4, 8, 8)), healing="masked")
-    made.codec.decode = lambda z: z.repeat_interleave(2, 2).repeat_interleave(2, 3)[:, :1]
-    z = made.codec.encode(x)
-    made.tau.fill_(1e9)
-    made.tau[:, 3:5] = -1
-    healed = made.detect(x, [300], rng).reconstruction[0]
-    same = made.canvas.inverse(made.codec.decode(z))
+    built = with_net(ConstantX0(torch.zeros(1, 4, 8, 8)), healing="masked")
+    built.codec.decode = lambda z: z.repeat_interleave(2, 2).repeat_interleave(2, 3)[:, :1]
+    z = built.codec.encode(x)
+    built.tau.fill_(1e9)
+    built.tau[:, 3:5] = -1
+    healed = built.detect(x, [300], rng).reconstruction[0]
+    same = built.canvas.inverse(built.codec.decode(z))
     rows = torch.ones(16, dtype=torch.bool)
     rows[6:10] = False
     assert torch.equal(healed[:, :, rows], same[:, :, rows])
@@ -208,14 +208,14 @@ def test_places_that_are_not_masked_keep_their_code() -> None:
 @torch.no_grad()
 def test_codes_are_not_clamped_unless_asked() -> None:
     """A perfect denoiser gives codes of deviation 3 back."""
-    made = with_net(ConstantX0(3 * Rng(["w"]).normal((4, 8, 8))), healing="plain")
+    built = with_net(ConstantX0(3 * Rng(["w"]).normal((4, 8, 8))), healing="plain")
     x, rng = pictures()
-    made.codec.decode = lambda z: z[:, :1].repeat_interleave(2, 2).repeat_interleave(2, 3)
-    assert made.detect(x, [300], rng).reconstruction.std().item() == pytest.approx(3, rel=0.2)
+    built.codec.decode = lambda z: z[:, :1].repeat_interleave(2, 2).repeat_interleave(2, 3)
+    assert built.detect(x, [300], rng).reconstruction.std().item() == pytest.approx(3, rel=0.2)
     clip = build_small(LDM, SPEC, clamped=True).denoiser.clip
     assert clip == (-1, 1)
-    made.denoiser.clip = clip
-    assert made.detect(x, [300], rng).reconstruction.abs().max() <= 1
+    built.denoiser.clip = clip
+    assert built.detect(x, [300], rng).reconstruction.abs().max() <= 1
 
 
 @torch.no_grad()
@@ -223,14 +223,14 @@ def test_healing_all_of_a_code_is_the_plain_round_trip() -> None:
     """Not draw by draw, but in law: deviation, and how much of the code is kept."""
     law = []
     for healing in ("masked", "plain"):
-        made = with_net(NormalPosteriorMean(scaled_linear_schedule(), 0.0, 1.0), healing=healing)
-        made.tau.fill_(-1)
-        made.codec.decode = lambda z: z.reshape(len(z), 1, 16, 16)
+        built = with_net(NormalPosteriorMean(scaled_linear_schedule(), 0.0, 1.0), healing=healing)
+        built.tau.fill_(-1)
+        built.codec.decode = lambda z: z.reshape(len(z), 1, 16, 16)
         x = torch.stack([s.x for s in samples((16, 16), 60, 1)])
         keys = [str(i) for i in range(60)]
         z = Rng(keys).fork("z").normal((4, 8, 8))
-        made.codec.encode = lambda x, z=z: z
-        back = made.detect(x, [300], Rng(keys)).reconstruction[0].view_as(z)
+        built.codec.encode = lambda x, z=z: z
+        back = built.detect(x, [300], Rng(keys)).reconstruction[0].view_as(z)
         law.append((back.std().item(), (back * z).mean().item()))
     assert law[0] == pytest.approx(law[1], abs=0.025) and law[0][1] > 0.2
 
@@ -239,41 +239,41 @@ def test_healing_all_of_a_code_is_the_plain_round_trip() -> None:
 def test_the_threshold_lets_as_many_held_out_places_pass() -> None:
     """97.5 % per place with samples enough, of all places together with few."""
     for count in (400, 10):
-        made = with_net(ConstantX0(torch.zeros(1)), calibration=400)
+        built = with_net(ConstantX0(torch.zeros(1)), calibration=400)
         draws = Rng([str(i) for i in range(800)]).normal((8, 8)).square()
-        made.divergence = lambda z, rng, draws=draws: draws[: len(z)]
-        made._calibrate(samples((16, 16), count, 1), TrainingContext())
-        over = (draws[400:] > made.tau).float().mean().item()
+        built.divergence = lambda z, rng, draws=draws: draws[: len(z)]
+        built._calibrate(samples((16, 16), count, 1), TrainingContext())
+        over = (draws[400:] > built.tau).float().mean().item()
         assert over == pytest.approx(0.025, abs=0.004 if count == 400 else 0.015)
-        assert (made.tau.std() > 1e-3) == (count == 400)
+        assert (built.tau.std() > 1e-3) == (count == 400)
 
 
 @pytest.mark.parametrize("shown", ["decoded", "weighted", "divergence"])
 def test_masked_healing_is_the_same_in_any_company(shown: str) -> None:
-    made = build_small(LDM, SPEC, healing="masked", shown=shown, judged="divergence")
-    made.fit(samples((16, 16), 4, 1), samples((16, 16), 3, 1, name="h"), TrainingContext())
+    built = build_small(LDM, SPEC, healing="masked", shown=shown, judged="divergence")
+    built.fit(samples((16, 16), 4, 1), samples((16, 16), 3, 1, name="h"), TrainingContext())
     x, rng = pictures(4)
     with torch.no_grad():
-        whole = made.detect(x, [300, 500], rng)
-        part = made.detect(x[[3, 1]], [500], rng.rows(torch.tensor([3, 1])))
+        whole = built.detect(x, [300, 500], rng)
+        part = built.detect(x[[3, 1]], [500], rng.rows(torch.tensor([3, 1])))
     assert torch.equal(part.map[0], whole.map[1, [3, 1]])
     assert torch.equal(part.score[0], whole.score[1, [3, 1]])
-    assert (whole.map >= 0).all() and (made.tau > 0).all()
+    assert (whole.map >= 0).all() and (built.tau > 0).all()
 
 
 @pytest.mark.parametrize("factor", [1.0, 2.0])
 def test_a_code_is_decoded_after_it_is_unscaled(factor: float) -> None:
     """An oracle's answer is the decoded code itself, whatever codes are scaled by."""
-    made = build_small(LDMOOD, SPEC, size=None).eval()
-    made.codec.scale.fill_(factor)
+    built = build_small(LDMOOD, SPEC, size=None).eval()
+    built.codec.scale.fill_(factor)
     x, rng = pictures(1)
     with torch.no_grad():
-        z = made.codec.encode(x)
-        made.denoiser = Denoiser(
+        z = built.codec.encode(x)
+        built.denoiser = Denoiser(
             ConstantX0(z), scaled_linear_schedule(), prediction_type="clean"
         ).eval()
-        found = made.detect(x, [1000], rng).reconstruction
-        torch.testing.assert_close(found[0], made.codec.decode(z).clamp(0, 1))
+        results = built.detect(x, [1000], rng).reconstruction
+        torch.testing.assert_close(results[0], built.codec.decode(z).clamp(0, 1))
 
 
 @torch.no_grad()
@@ -281,69 +281,69 @@ def test_codes_are_divided_before_they_are_decoded_unless_asked() -> None:
     """By an oracle and a decoder that is not linear."""
     x, rng = pictures(1)
     for b_scale, late in ((1.0, False), (2.0, False), (2.0, True)):
-        made = build_small(LDMOOD, SPEC, size=None, b_scale=b_scale, late_division=late).eval()
-        z = made.codec.encode(x)
-        made.denoiser = Denoiser(
+        built = build_small(LDMOOD, SPEC, size=None, b_scale=b_scale, late_division=late).eval()
+        z = built.codec.encode(x)
+        built.denoiser = Denoiser(
             ConstantX0(z * b_scale), scaled_linear_schedule(), prediction_type="clean"
         ).eval()
-        found = made.detect(x, [1000], rng).reconstruction[0]
-        expected = made.codec.decode(2 * z) / 2 if late else made.codec.decode(z)
-        torch.testing.assert_close(found, expected.clamp(0, 1))
+        results = built.detect(x, [1000], rng).reconstruction[0]
+        expected = built.codec.decode(2 * z) / 2 if late else built.codec.decode(z)
+        torch.testing.assert_close(results, expected.clamp(0, 1))
 
 
 def test_what_ldm_ood_passes_on() -> None:
-    made = build_small(LDMOOD, SPEC, snr_shift=4.0, leaking=True, min_level=500, sampling_steps=20,
+    built = build_small(LDMOOD, SPEC, snr_shift=4.0, leaking=True, min_level=500, sampling_steps=20,
         beta="linear_latent", adversary_start=7)  # fmt: skip
-    assert made.starts.shared_history and min(made.starts.levels) > 500
-    kept = latent_linear_schedule().alpha_bar[500].item()
-    assert made.denoiser.schedule.alpha_bar[500].item() == pytest.approx(
-        1 / (1 + (1 - kept) / 4 / kept)
+    assert built.starts.shared_history and min(built.starts.levels) > 500
+    stored = latent_linear_schedule().alpha_bar[500].item()
+    assert built.denoiser.schedule.alpha_bar[500].item() == pytest.approx(
+        1 / (1 + (1 - stored) / 4 / stored)
     )
-    assert made.codec.adversary.starts == 7 and made.codec.looks is not None
+    assert built.codec.adversary.starts == 7 and built.codec.looks is not None
     signal = build_small(LDMOOD, Spec(2, (64,)))
     assert signal.codec.adversary is None and signal.codec.looks is None
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (8, 8, 8)])
 def test_ldm_oods_second_measure(shape: tuple[int, ...]) -> None:
-    made = build_small(LDMOOD, Spec(1, shape), size=None, perceptual="effperc-random", looks=0.0)
-    made.fit(samples(shape, 3, 1), samples(shape, 3, 1, name="h"), TrainingContext())
-    assert made.starts.mean.shape[1] == 2 and (made.starts.mean > 0).all()
+    built = build_small(LDMOOD, Spec(1, shape), size=None, perceptual="effperc-random", looks=0.0)
+    built.fit(samples(shape, 3, 1), samples(shape, 3, 1, name="h"), TrainingContext())
+    assert built.starts.mean.shape[1] == 2 and (built.starts.mean > 0).all()
 
 
 def test_ldm_ood_calibrates_every_start_on_held_out_samples() -> None:
-    made = build_small(LDMOOD, SPEC, sampling_steps=10, skip=3)
-    made.fit(samples((16, 16), 4, 1), samples((16, 16), 4, 1, name="h"), TrainingContext())
-    assert made.starts.mean.shape == (3, 1) and (made.starts.mean > 0).all()
-    assert made.codec.scale.item() != 1
+    built = build_small(LDMOOD, SPEC, sampling_steps=10, skip=3)
+    built.fit(samples((16, 16), 4, 1), samples((16, 16), 4, 1, name="h"), TrainingContext())
+    assert built.starts.mean.shape == (3, 1) and (built.starts.mean > 0).all()
+    assert built.codec.scale.item() != 1
     with pytest.raises(ValueError, match="are too few"):
-        made.fit(samples((16, 16), 4, 1), samples((16, 16), 1, 1), TrainingContext())
+        built.fit(samples((16, 16), 4, 1), samples((16, 16), 1, 1), TrainingContext())
 
 
 def test_a_codebook_begins_at_encodings_of_the_data() -> None:
-    made, data = build_small(LDM, SPEC, size=None), samples((16, 16), 4, 1)
-    initialize_codebook(made.codec, data, TrainingContext(), preprocess=lambda x: x)
+    built, data = build_small(LDM, SPEC, size=None), samples((16, 16), 4, 1)
+    initialize_codebook(built.codec, data, TrainingContext(), preprocess=lambda x: x)
     with torch.no_grad():
         z = (
-            made.codec.net["encoder"](torch.stack([s.x for s in data]))
+            built.codec.net["encoder"](torch.stack([s.x for s in data]))
             .movedim(1, -1)
             .flatten(0, -2)
         )
-    apart = torch.cdist(made.codec.codebook.codes, z).min(1).values
-    assert apart.max() < 1e-4 and len(made.codec.codebook.codes.unique(dim=0)) > 4
-    assert made.codec.codebook.sizes.eq(1).all()
+    apart = torch.cdist(built.codec.codebook.codes, z).min(1).values
+    assert apart.max() < 1e-4 and len(built.codec.codebook.codes.unique(dim=0)) > 4
+    assert built.codec.codebook.sizes.eq(1).all()
 
 
 def test_starts_and_calls_are_those_of_ddpm_ood() -> None:
-    made = build_small(LDMOOD, SPEC, sampling_steps=100, skip=2)
-    assert len(made.starts.levels) == 50 and made.starts.levels[:2] == [11, 31]
+    built = build_small(LDMOOD, SPEC, sampling_steps=100, skip=2)
+    assert len(built.starts.levels) == 50 and built.starts.levels[:2] == [11, 31]
     with pytest.raises(ValueError, match=r"2\.\.1000"):
         build_small(LDMOOD, SPEC, sampling_steps=1)
 
 
 def test_z_scores_are_the_specs() -> None:
     """Held out {1, 2, 3} and {2, 4, 6}; a sample's 4 and 10 are 2 and 3 deviations."""
-    made = build_small(LDMOOD, SPEC, sampling_steps=3, skip=1)
+    built = build_small(LDMOOD, SPEC, sampling_steps=3, skip=1)
 
     def told(errors: list[list[float]]) -> Any:
         def look(x: Tensor, rng: Rng, count: int) -> Any:
@@ -353,10 +353,10 @@ def test_z_scores_are_the_specs() -> None:
         return look
 
     held_out = samples((16, 16), 3, 1)
-    made.starts.calibrate(told([[1.0, 2, 3], [2.0, 4, 6]]), held_out, TrainingContext())
-    assert made.starts.mean[:, 0].tolist() == [2, 4]
-    assert made.starts.deviation[:, 0].tolist() == [1, 2]
-    judged = made.starts.detect(
+    built.starts.calibrate(told([[1.0, 2, 3], [2.0, 4, 6]]), held_out, TrainingContext())
+    assert built.starts.mean[:, 0].tolist() == [2, 4]
+    assert built.starts.deviation[:, 0].tolist() == [1, 2]
+    judged = built.starts.detect(
         told([[4.0], [10.0]]), torch.zeros(1, 1, 16, 16), [334, 1000], Rng(["a"])
     )
     assert judged.score[:, 0].tolist() == [2.0, 2.5]
@@ -365,11 +365,11 @@ def test_z_scores_are_the_specs() -> None:
 def test_the_tutorials_adversary_learns_faster_and_is_heard_after_11_epochs() -> None:
     """5e-4 beside 1e-4, and where `epoch > 10` of 100 epochs of 233 steps, counted from 0."""
     with torch.device("meta"):
-        made = build(LDM, Spec(1, (64, 64)), size=64, coder="kl", beta="linear_latent",
+        built = build(LDM, Spec(1, (64, 64)), size=64, coder="kl", beta="linear_latent",
             adversary=0.01)  # fmt: skip
-    assert made.codec.adversary.rate == pytest.approx(5) and made.codec.adversary.weight == 0.01
-    assert made.codec.adversary.starts == 11 * 233 and made.codec_plan.steps == 100 * 233
-    assert [plan.steps for plan in made.training_plans()] == [46_600, 23_300]
+    assert built.codec.adversary.rate == pytest.approx(5) and built.codec.adversary.weight == 0.01
+    assert built.codec.adversary.starts == 11 * 233 and built.codec_plan.steps == 100 * 233
+    assert [plan.steps for plan in built.training_plans()] == [46_600, 23_300]
     with pytest.warns(UserWarning, match="so in none of the codec's 300"):
         build_small(LDM, SPEC, coder_steps=300, adversary=0.01)
     warm = build_small(LDMOOD, SPEC, adversary_warmup=2500)

@@ -27,9 +27,9 @@ def image(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def test_the_defaults_are_the_papers() -> None:
     with torch.device("meta"):
-        made = MDDPM(Spec(1, (96, 96)))
-    assert len(made.tiles) == 4 and made.plan.steps == 6 * 19_200 and made.plan.batch == 32
-    assert made.denoiser.prediction_type == "clean" and made.published == 500 and made.cuts == 5
+        built = MDDPM(Spec(1, (96, 96)))
+    assert len(built.tiles) == 4 and built.plan.steps == 6 * 19_200 and built.plan.batch == 32
+    assert built.denoiser.prediction_type == "clean" and built.published == 500 and built.cuts == 5
 
 
 @pytest.mark.parametrize("shape", [(12,), (12, 10), (6, 8, 10)])
@@ -45,11 +45,11 @@ def test_low_and_high_frequencies_are_the_image(shape: tuple[int, ...]) -> None:
 def test_the_low_frequencies_are_numpys_centred_square() -> None:
     x, v = image(16, 12), 3
     spectrum = np.fft.fftshift(np.fft.fft2(x.numpy()), axes=(2, 3))
-    kept = np.zeros_like(spectrum)
-    kept[..., 8 - v : 8 + v, 6 - v : 6 + v] = spectrum[..., 8 - v : 8 + v, 6 - v : 6 + v]
-    expected = np.fft.ifft2(np.fft.ifftshift(kept, axes=(2, 3))).real
-    made = split_frequencies(x, torch.tensor([v]), LOW).numpy()
-    np.testing.assert_allclose(made, expected, atol=1e-6)
+    stored = np.zeros_like(spectrum)
+    stored[..., 8 - v : 8 + v, 6 - v : 6 + v] = spectrum[..., 8 - v : 8 + v, 6 - v : 6 + v]
+    expected = np.fft.ifft2(np.fft.ifftshift(stored, axes=(2, 3))).real
+    built = split_frequencies(x, torch.tensor([v]), LOW).numpy()
+    np.testing.assert_allclose(built, expected, atol=1e-6)
 
 
 @settings(max_examples=20)
@@ -57,8 +57,8 @@ def test_the_low_frequencies_are_numpys_centred_square() -> None:
 def test_nothing_outside_of_the_foreground_changes(seed: int, shape: tuple[int, ...]) -> None:
     x = image(*shape, seed=seed)
     x[(..., slice(0, shape[-1] // 2))] = 0
-    made = frequency_cutmix(x, Rng([str(seed)]), cuts=5, share=0.5, band=(2, 4))
-    assert torch.equal(made[(..., slice(0, shape[-1] // 2))], x[(..., slice(0, shape[-1] // 2))])
+    built = frequency_cutmix(x, Rng([str(seed)]), cuts=5, share=0.5, band=(2, 4))
+    assert torch.equal(built[(..., slice(0, shape[-1] // 2))], x[(..., slice(0, shape[-1] // 2))])
 
 
 def test_without_cuts_or_foreground_the_input_is_as_it_was() -> None:
@@ -73,8 +73,8 @@ def test_from_none_to_five_rectangles_are_pasted_of_the_right_size() -> None:
     a sixth of them is untouched."""
     keys = [str(i) for i in range(600)]
     x = image(20, 20).expand(600, -1, -1, -1)
-    made = frequency_cutmix(x, Rng(keys), cuts=5, share=0.5, band=(2, 4))
-    changed = (made != x).any(1)
+    built = frequency_cutmix(x, Rng(keys), cuts=5, share=0.5, band=(2, 4))
+    changed = (built != x).any(1)
     untouched = (~changed.flatten(1).any(1)).float().mean().item()
     assert untouched == pytest.approx(1 / 6, abs=0.05)
     one = frequency_cutmix(x, Rng(keys), cuts=1, share=0.5, band=(2, 4))
@@ -155,34 +155,34 @@ def test_rectangles_stay_in_the_bounding_box_on_every_axis(
 
 def test_training_undoes_what_was_pasted() -> None:
     """The input is corrupted, what is sought is clean, and the clean rest of the cell is told."""
-    made, seen = build_small(MDDPM, SPEC, cuts=5, share=0.9, steps=2, batch=8), []
-    loss = made.denoiser.loss
+    built, seen = build_small(MDDPM, SPEC, cuts=5, share=0.9, steps=2, batch=8), []
+    loss = built.denoiser.loss
 
     def watched(x, rng, **more):
         seen.append((x, more["corrupted"], more["region"]))
         return loss(x, rng, **more)
 
-    made.denoiser.loss = watched
-    made.fit(samples((16, 16), 4, 1), [], TrainingContext())
+    built.denoiser.loss = watched
+    built.fit(samples((16, 16), 4, 1), [], TrainingContext())
     x, start, region = seen[0]
     assert (x != start).any() and region.flatten(1).sum(1).tolist() == [64] * 8
     again = build_small(MDDPM, SPEC, cuts=0, steps=2, batch=8)
     again.fit(samples((16, 16), 4, 1), [], TrainingContext())
-    pairs = zip(made.parameters(), again.parameters(), strict=True)
+    pairs = zip(built.parameters(), again.parameters(), strict=True)
     assert any(not torch.equal(a, b) for a, b in pairs)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("more", [{}, {"stride": 4}, {"stride": 3, "aggregate": "mean"}])
 def test_with_an_oracle_the_stitched_image_is_the_healthy_one(more) -> None:
-    made = build_small(MDDPM, SPEC, **more).eval()
+    built = build_small(MDDPM, SPEC, **more).eval()
     healthy = samples((16, 16), 1, 1)[0].x[None]
-    made.denoiser = Denoiser(
-        ConstantX0(made.canvas.forward(healthy)), cosine_schedule(), prediction_type="clean"
+    built.denoiser = Denoiser(
+        ConstantX0(built.canvas.forward(healthy)), cosine_schedule(), prediction_type="clean"
     ).eval()
-    found = made.detect(healthy, [200, 500], Rng(["a"]))
-    assert found.map is not None and found.map.abs().max() < 1e-6
-    assert made.denoiser.evaluations == 2 * len(made.tiles)
+    results = built.detect(healthy, [200, 500], Rng(["a"]))
+    assert results.map is not None and results.map.abs().max() < 1e-6
+    assert built.denoiser.evaluations == 2 * len(built.tiles)
 
 
 def test_what_cannot_be_is_said() -> None:

@@ -40,22 +40,22 @@ class Echo(nn.Module):
 def test_the_network_is_the_authors(cls: type[PDDPM | MDDPM | CDDPM], count: int) -> None:
     """Counted in their code, cDDPM's too: attention in the middle alone, time scales and shifts."""
     with torch.device("meta"):
-        made = cls(Spec(1, (96, 96)))
-    net = made.denoiser.net
+        built = cls(Spec(1, (96, 96)))
+    net = built.denoiser.net
     assert count_parameters(net) == count
     assert sum(isinstance(part, DiffusionUNetResnetBlock) for part in net.modules()) == 27
     heads = [(p.num_heads, p.dim_head) for p in net.modules() if isinstance(p, SABlock)]
     assert heads == [(4, 64)]
     assert {p.eps for p in net.modules() if isinstance(p, nn.GroupNorm)} == {1e-5}
-    assert made.noise == Simplex(6, 0.8, 64.0, generator="2d") and made.clip is None
+    assert built.noise == Simplex(6, 0.8, 64.0, generator="2d") and built.clip is None
 
 
 def test_the_defaults_are_the_papers() -> None:
     with torch.device("meta"):
-        made = build(PDDPM, Spec(1, (96, 96)))
-    assert len(made.tiles) == 4 and made.plan.steps == 19_200 and made.plan.batch == 32
-    assert made.plan.ema is None and made.plan.clip is None and made.published == 500
-    assert made.denoiser.prediction_type == "clean" and made.denoiser.schedule.name.startswith(
+        built = build(PDDPM, Spec(1, (96, 96)))
+    assert len(built.tiles) == 4 and built.plan.steps == 19_200 and built.plan.batch == 32
+    assert built.plan.ema is None and built.plan.clip is None and built.published == 500
+    assert built.denoiser.prediction_type == "clean" and built.denoiser.schedule.name.startswith(
         "cosine"
     )
 
@@ -83,26 +83,26 @@ def test_a_stride_beyond_the_patch_is_refused() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("more", [{}, {"stride": 4}, {"stride": 4, "aggregate": "mean"}])
 def test_with_an_oracle_the_stitched_image_is_the_healthy_one(more) -> None:
-    made = small_method("pddpm", SPEC, **more).eval()
+    built = small_method("pddpm", SPEC, **more).eval()
     healthy = samples((16, 16), 1, 1)[0].x[None]
-    made.denoiser = Denoiser(
-        ConstantX0(made.canvas.forward(healthy)), cosine_schedule(), prediction_type="clean"
+    built.denoiser = Denoiser(
+        ConstantX0(built.canvas.forward(healthy)), cosine_schedule(), prediction_type="clean"
     ).eval()
-    found = made.detect(healthy, [200, 500], Rng(["a"]))
-    assert found.map is not None and found.map.abs().max() < 1e-6
+    results = built.detect(healthy, [200, 500], Rng(["a"]))
+    assert results.map is not None and results.map.abs().max() < 1e-6
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("stride", [8, 5, 3])
 def test_the_mean_of_a_constant_is_the_constant(stride: int) -> None:
     """The authors' average divides inside the loop and gives .1875 to 1 instead of 1."""
-    made = small_method("pddpm", SPEC, stride=stride, aggregate="mean").eval()
-    made.denoiser = Denoiser(
+    built = small_method("pddpm", SPEC, stride=stride, aggregate="mean").eval()
+    built.denoiser = Denoiser(
         ConstantX0(torch.ones(1, 1, 16, 16)), cosine_schedule(), prediction_type="clean"
     ).eval()
-    found = made.detect(torch.zeros(1, 1, 16, 16), [500], Rng(["a"]))
-    assert found.reconstruction is not None
-    torch.testing.assert_close(found.reconstruction, torch.ones(1, 1, 1, 16, 16))
+    results = built.detect(torch.zeros(1, 1, 16, 16), [500], Rng(["a"]))
+    assert results.reconstruction is not None
+    torch.testing.assert_close(results.reconstruction, torch.ones(1, 1, 1, 16, 16))
 
 
 @torch.no_grad()
@@ -112,12 +112,12 @@ def test_what_a_network_that_says_what_it_sees_adds_is_the_noise_of_every_place(
     x, rng, level = samples((16, 16), 1, 1)[0].x[None], Rng(["a"]), torch.tensor([500])
     healed = {}
     for clip_clean in (False, True):
-        made = small_method("pddpm", SPEC, clip_clean=clip_clean).eval()
-        made.denoiser.net = Echo()
-        healed[clip_clean] = made.detect(x, [500], rng).reconstruction[0]
-    n = made.noise(rng.fork("repeat", 0).fork("start"), (1, 16, 16), level)
-    kept = cosine_schedule().alpha_bar[500].float()
-    added = (kept.sqrt() - 1) * (2 * x - 1) / 2 + (1 - kept).sqrt() * n / 2
+        built = small_method("pddpm", SPEC, clip_clean=clip_clean).eval()
+        built.denoiser.net = Echo()
+        healed[clip_clean] = built.detect(x, [500], rng).reconstruction[0]
+    n = built.noise(rng.fork("repeat", 0).fork("start"), (1, 16, 16), level)
+    stored = cosine_schedule().alpha_bar[500].float()
+    added = (stored.sqrt() - 1) * (2 * x - 1) / 2 + (1 - stored).sqrt() * n / 2
     torch.testing.assert_close(healed[False] - x, added, rtol=0, atol=1e-6)
     torch.testing.assert_close(healed[True], (x + added).clamp(0, 1), rtol=0, atol=1e-6)
     assert not torch.equal(healed[True], healed[False])
@@ -125,9 +125,9 @@ def test_what_a_network_that_says_what_it_sees_adds_is_the_noise_of_every_place(
 
 @torch.no_grad()
 def test_evaluations_are_patches_times_repeats() -> None:
-    made = small_method("pddpm", SPEC, repeats=3).eval()
-    made.detect(torch.zeros(2, 1, 16, 16), [200, 500], Rng(["a", "b"]))
-    assert made.denoiser.evaluations == 2 * 2 * 4 * 3
+    built = small_method("pddpm", SPEC, repeats=3).eval()
+    built.detect(torch.zeros(2, 1, 16, 16), [200, 500], Rng(["a", "b"]))
+    assert built.denoiser.evaluations == 2 * 2 * 4 * 3
 
 
 def test_random_boxes_are_whole_overhanging_ones_cover_alike_and_clipped_ones_do_neither() -> None:
@@ -146,8 +146,8 @@ def test_random_boxes_are_whole_overhanging_ones_cover_alike_and_clipped_ones_do
 
 
 def test_grid_boxes_are_the_cells_each_as_often() -> None:
-    made = small_method("pddpm", SPEC)
-    boxes = made._training_boxes(Rng([str(i) for i in range(4000)]))
+    built = small_method("pddpm", SPEC)
+    boxes = built._training_boxes(Rng([str(i) for i in range(4000)]))
     assert (boxes.flatten(1).sum(1) == 64).all()
     assert (boxes.float().mean((0, 1)) - 0.25).abs().max() < 0.03
 
@@ -155,13 +155,13 @@ def test_grid_boxes_are_the_cells_each_as_often() -> None:
 def test_it_overfits_a_few_blobs() -> None:
     """What is left in patches falls under a quarter of what predicting the mean leaves."""
     data = samples((16, 16), 4, 1)
-    made = small_method(
+    built = small_method(
         "pddpm", SPEC, steps=300, batch=8, lr=6e-3, decay="cosine", noise="gaussian"
     )
-    made.fit(data, [], TrainingContext())
-    x = made.canvas.forward(torch.stack([s.x for s in data]))
+    built.fit(data, [], TrainingContext())
+    x = built.canvas.forward(torch.stack([s.x for s in data]))
     with torch.no_grad():
-        found = made.detect(torch.stack([s.x for s in data]), [300], Rng(["a", "b", "c", "d"]))
-    assert found.map is not None
+        results = built.detect(torch.stack([s.x for s in data]), [300], Rng(["a", "b", "c", "d"]))
+    assert results.map is not None
     mean = (x - x.mean(0)).abs().mean() / 2  # in [0, 1], as the map is
-    assert found.map.mean() < mean / 4
+    assert results.map.mean() < mean / 4

@@ -37,18 +37,18 @@ def white(keys: list[str], length: int = 64, size: float = 0.1) -> Tensor:
 
 
 def wavenet(net: torch.nn.Module | None = None, **more: Any) -> Any:
-    made = build_small(
+    built = build_small(
         WaveNetOOD, SPEC, **{"sampling_steps": 20, "skip": 4, "width": 8} | more
     ).eval()
     if net is not None:
-        made.denoiser = Denoiser(net, scaled_linear_schedule(), prediction_type="clean").eval()
-    return made
+        built.denoiser = Denoiser(net, scaled_linear_schedule(), prediction_type="clean").eval()
+    return built
 
 
 def test_the_defaults_reach_as_far_as_a_window() -> None:
-    made = build(WaveNetOOD, Spec(2, (3000,)))
-    assert made.denoiser.net.receptive_field == 6139 and made.ndims == {1}
-    assert len(made.starts.levels) == 25 and made.starts.levels[0] == 11
+    built = build(WaveNetOOD, Spec(2, (3000,)))
+    assert built.denoiser.net.receptive_field == 6139 and built.ndims == {1}
+    assert len(built.starts.levels) == 25 and built.starts.levels[0] == 11
     fork = build(WaveNetOOD, Spec(2, (3000,)), blind=True, layers=8, cycle=3, width=256)
     assert fork.denoiser.net.receptive_field == 35
     assert sum(p.numel() for p in fork.denoiser.parameters()) == 4_269_570
@@ -67,9 +67,9 @@ def test_a_network_that_is_blind_does_not_hear_the_level() -> None:
 def test_amplitudes_are_in_units_of_the_training_samples() -> None:
     loud = rows(white(KEYS, size=0.2), "l")
     assert rms_unit(loud).item() == pytest.approx(0.2, rel=0.03)
-    made = wavenet(steps=1)
-    made.fit(loud, rows(white(["h", "i", "j"]), "h"), TrainingContext())
-    assert made.unit.item() == pytest.approx(0.2, rel=0.03)
+    built = wavenet(steps=1)
+    built.fit(loud, rows(white(["h", "i", "j"]), "h"), TrainingContext())
+    assert built.unit.item() == pytest.approx(0.2, rel=0.03)
     assert wavenet(amplitude="none")._amplitude_unit(white(["a"])).item() == 1
     each = wavenet(amplitude="sample")._amplitude_unit(white(["a", "b"]))
     assert each.flatten().tolist() == pytest.approx(power(white(["a", "b"])).sqrt().tolist())
@@ -78,36 +78,36 @@ def test_amplitudes_are_in_units_of_the_training_samples() -> None:
 @torch.no_grad()
 def test_what_comes_from_elsewhere_is_farther_than_what_was_held_out() -> None:
     """White noise with its own optimal denoiser; elsewhere is shifted by three deviations."""
-    made = wavenet(
+    built = wavenet(
         NormalPosteriorMean(scaled_linear_schedule(), 0.0, 0.25), amplitude="none", calibration=20
     )
     x = white(KEYS, size=0.5)
     held_out = [Sample(one, key, key, False) for one, key in zip(x[:20], KEYS[:20], strict=True)]
-    made.starts.calibrate(made._measure_starts, held_out, TrainingContext())
+    built.starts.calibrate(built._measure_starts, held_out, TrainingContext())
     rng = Rng(KEYS[20:])
-    same, other = (made.detect(y, [1000], rng).score[0] for y in (x[20:], x[20:] + 1.5))
+    same, other = (built.detect(y, [1000], rng).score[0] for y in (x[20:], x[20:] + 1.5))
     assert other.min() > same.max() and abs(same.mean().item()) < 0.7
 
 
 @torch.no_grad()
 def test_an_oracle_leaves_nothing_and_a_map_says_where() -> None:
     x = white(["a", "b"])
-    made = wavenet(ConstantX0(x[:1] - 0.5), smooth=1, amplitude="none")
-    found = made.detect(x, [1000], Rng(["a", "b"]))
-    assert found.map is not None and found.map[0, 0].max() < 1e-10
-    torch.testing.assert_close(found.map[0, 1], (x[1] - x[0]).square().mean(0))
-    torch.testing.assert_close(found.reconstruction[0, 1], x[0])
+    built = wavenet(ConstantX0(x[:1] - 0.5), smooth=1, amplitude="none")
+    results = built.detect(x, [1000], Rng(["a", "b"]))
+    assert results.map is not None and results.map[0, 0].max() < 1e-10
+    torch.testing.assert_close(results.map[0, 1], (x[1] - x[0]).square().mean(0))
+    torch.testing.assert_close(results.reconstruction[0, 1], x[0])
 
 
 @torch.no_grad()
 def test_spectra_are_a_second_measure() -> None:
-    made = wavenet(
+    built = wavenet(
         NormalPosteriorMean(scaled_linear_schedule(), 0.0, 0.25), amplitude="none", spectral=True
     )
     x = white(KEYS[:12], size=0.5)
-    made.starts.calibrate(made._measure_starts, rows(x[:8], "h"), TrainingContext())
-    assert made.starts.mean.shape == (5, 2) and (made.starts.mean > 0).all()
-    a, b = made.detect(x[8:], [1000], Rng(KEYS[8:12])), made.detect(x[9:10], [1000], Rng(["k9"]))
+    built.starts.calibrate(built._measure_starts, rows(x[:8], "h"), TrainingContext())
+    assert built.starts.mean.shape == (5, 2) and (built.starts.mean > 0).all()
+    a, b = built.detect(x[8:], [1000], Rng(KEYS[8:12])), built.detect(x[9:10], [1000], Rng(["k9"]))
     assert torch.equal(a.score[0, 1:2], b.score[0])
 
 
@@ -123,32 +123,32 @@ def test_smoothing_is_a_moving_mean(length: int, at: int) -> None:
 def test_the_autoencoder_is_monais() -> None:
     from monai.networks.nets.autoencoder import AutoEncoder
 
-    made = build_small(AE1D, Spec(2, (3000,)), widths=(16, 32, 64))
+    built = build_small(AE1D, Spec(2, (3000,)), widths=(16, 32, 64))
     theirs = AutoEncoder(1, 2, 2, (16, 32, 64), (2, 2, 2))
-    ours = made.coder.net.state_dict()
+    ours = built.coder.net.state_dict()
     assert sum(v.numel() for v in ours.values()) == 15_719
     theirs.load_state_dict(dict(zip(theirs.state_dict(), ours.values(), strict=True)))
     x = torch.rand(2, 2, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        torch.testing.assert_close(made.coder.net(x), theirs(x))
-        assert made.coder(torch.rand(1, 2, 3000)).shape == (1, 2, 3000)
+        torch.testing.assert_close(built.coder.net(x), theirs(x))
+        assert built.coder(torch.rand(1, 2, 3000)).shape == (1, 2, 3000)
 
 
 def test_the_autoencoder_learns_tones_and_its_error_is_in_held_out_deviations() -> None:
     data = samples((64,), 12, 2)
-    made = build_small(AE1D, SPEC, widths=(8, 16), steps=600, batch=8, lr=1e-2)
-    made.fit(data[:8], data[8:], TrainingContext())
+    built = build_small(AE1D, SPEC, widths=(8, 16), steps=600, batch=8, lr=1e-2)
+    built.fit(data[:8], data[8:], TrainingContext())
     x = torch.stack([s.x for s in data[8:]])
     with torch.no_grad():
-        found = made.detect(x, [0], Rng(KEYS[:4]))
-        burst = made.detect(white(KEYS[:4], size=0.2), [0], Rng(KEYS[:4])).score[0]
-    assert found.score[0].mean().abs() < 1e-3
-    assert found.score[0].std().item() == pytest.approx(1, abs=1e-3)
-    assert burst.min() > found.score[0].max()
+        results = built.detect(x, [0], Rng(KEYS[:4]))
+        burst = built.detect(white(KEYS[:4], size=0.2), [0], Rng(KEYS[:4])).score[0]
+    assert results.score[0].mean().abs() < 1e-3
+    assert results.score[0].std().item() == pytest.approx(1, abs=1e-3)
+    assert burst.min() > results.score[0].max()
     with pytest.raises(ValueError, match="too short"):
         build_small(AE1D, Spec(2, (8,)), widths=(4, 4, 4))
     with pytest.raises(ValueError, match="are too few"):
-        made.fit(data[:8], data[:1], TrainingContext())
+        built.fit(data[:8], data[:1], TrainingContext())
 
 
 def qpsk(keys: list[str], length: int = 256, every: int = 8) -> Tensor:
@@ -162,8 +162,8 @@ def bursts(keys: list[str], length: int = 256) -> Tensor:
     rng = Rng(keys)
     on = rng.fork("on").uniform((1, length // 16)) < 0.25
     on[..., 0] = True
-    made = rng.fork("noise").normal((2, length)) * on.repeat_interleave(16, 2)
-    return made / made.square().mean((1, 2), keepdim=True).sqrt()
+    built = rng.fork("noise").normal((2, length)) * on.repeat_interleave(16, 2)
+    return built / built.square().mean((1, 2), keepdim=True).sqrt()
 
 
 def test_bursts_as_loud_as_a_modulated_signal_are_told_from_it() -> None:
@@ -171,27 +171,27 @@ def test_bursts_as_loud_as_a_modulated_signal_are_told_from_it() -> None:
     normal = 0.5 + 0.125 * qpsk([str(i) for i in range(136)])
     other = 0.5 + 0.125 * bursts([str(i) for i in range(40)])
     torch.testing.assert_close(power(other), power(normal[:40]))
-    made = build_small(AE1D, Spec(2, (256,)), widths=(8, 16), steps=300, batch=16, lr=3e-3)
-    made.fit(rows(normal[:64], "t"), rows(normal[64:96], "h"), TrainingContext())
+    built = build_small(AE1D, Spec(2, (256,)), widths=(8, 16), steps=300, batch=16, lr=3e-3)
+    built.fit(rows(normal[:64], "t"), rows(normal[64:96], "h"), TrainingContext())
     with torch.no_grad():
-        a, b = (made.detect(x, [0], Rng(KEYS)).score[0] for x in (normal[96:], other))
+        a, b = (built.detect(x, [0], Rng(KEYS)).score[0] for x in (normal[96:], other))
     assert (b[:, None] > a).float().mean().item() > 0.9
 
 
 def test_an_autoencoders_amplitudes_and_its_windows_silent_sides() -> None:
     x = white(["a", "b"], 101)
     louder = 0.5 + 2 * (x - 0.5)
-    made = {mode: build_small(AE1D, Spec(2, (101,)), widths=(4, 8), amplitude=mode).eval()
+    built = {mode: build_small(AE1D, Spec(2, (101,)), widths=(4, 8), amplitude=mode).eval()
             for mode in ("sample", "none", "train")}  # fmt: skip
     with torch.no_grad():
-        for mode, net in made.items():
+        for mode, net in built.items():
             net.unit.fill_(0.125)
             inside = net._normalise(x, net._amplitude_unit(x))
             assert inside.shape == (2, 2, 104)
             assert (inside[..., :1] == 0).all() and (inside[..., -2:] == 0).all()
             a, b = (net.detect(y, [0], Rng(["a", "b"])).score for y in (x, louder))
             assert torch.allclose(a, b, rtol=1e-4) == (mode == "sample")
-    assert made["sample"]._normalise(x, made["sample"]._amplitude_unit(x)).square().mean() < 1
+    assert built["sample"]._normalise(x, built["sample"]._amplitude_unit(x)).square().mean() < 1
     data = rows(white(KEYS, size=0.2), "t")
     for mode, unit_ in (("none", 1.0), ("sample", 1.0), ("train", 0.2)):
         fresh = build_small(AE1D, SPEC, widths=(4, 8), amplitude=mode, steps=1)
@@ -226,16 +226,16 @@ def test_no_phase_changes_a_feature(phase: float) -> None:
 
 @pytest.mark.parametrize("kind", [RMS, Kurtosis, SpectralFlatness])
 def test_a_feature_is_a_score_in_deviations_and_no_map(kind: type[RMS]) -> None:
-    made = kind(SPEC)
+    built = kind(SPEC)
     train = rows(white(KEYS), "t")
-    made.fit(train, [], TrainingContext())
+    built.fit(train, [], TrainingContext())
     x = torch.stack([s.x for s in train])
-    found = made.detect(x, [0], Rng(KEYS))
-    assert found.map is None and found.score.shape == (1, 40)
-    assert found.score.square().mean().item() == pytest.approx(39 / 40, rel=1e-3)
-    part = made.detect(x[[7, 3]], [0], Rng(["k7", "k3"]))
-    assert torch.equal(part.score[0], found.score[0, [7, 3]])
+    results = built.detect(x, [0], Rng(KEYS))
+    assert results.map is None and results.score.shape == (1, 40)
+    assert results.score.square().mean().item() == pytest.approx(39 / 40, rel=1e-3)
+    part = built.detect(x[[7, 3]], [0], Rng(["k7", "k3"]))
+    assert torch.equal(part.score[0], results.score[0, [7, 3]])
     with pytest.raises(ValueError, match="8 are the fewest"):
         kind(Spec(2, (4,)))
     with pytest.raises(NotImplementedError, match="cannot tell where"):
-        made.localize(x, Rng(KEYS))
+        built.localize(x, Rng(KEYS))

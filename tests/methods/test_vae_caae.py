@@ -31,16 +31,16 @@ def size(net: nn.Module) -> int:
 
 def test_the_networks_are_the_references() -> None:
     with torch.device("meta"):
-        made = build(CAAE, Spec(4, (256, 256)))
+        built = build(CAAE, Spec(4, (256, 256)))
         x = torch.zeros(1, 4, 256, 256)
-        assert made.coder.net["encoder"](x).shape == (1, 128)
-        assert made.coder.decode(torch.zeros(1, 128)).shape == x.shape
+        assert built.coder.net["encoder"](x).shape == (1, 128)
+        assert built.coder.decode(torch.zeros(1, 128)).shape == x.shape
         vae = build(VAE, Spec(4, (256, 256)))
-    net = made.coder.net
+    net = built.coder.net
     assert size(net["encoder"]) == 9_372_160
     assert size(net["enter"]) + size(net["decoder"]) == 9_142_596
-    assert size(made.critic) == 106_601
-    assert made.plan.lr == 2e-5 and made.plan.batch == 64
+    assert size(built.critic) == 106_601
+    assert built.plan.lr == 2e-5 and built.plan.batch == 64
     assert vae.plan.lr == 1e-4 and vae.plan.batch == 10 and not vae.plan.ema
 
 
@@ -81,20 +81,20 @@ def test_the_penalty_of_a_linear_critic_is_of_its_slope() -> None:
 
 def test_encoder_and_critic_do_not_reach_each_other() -> None:
     """Both losses, from what the critic says; and its beginning."""
-    made = build_small(CAAE, SPEC, code=4)
-    biases = [p for key, p in made.critic.named_parameters() if key.endswith("bias")]
+    built = build_small(CAAE, SPEC, code=4)
+    biases = [p for key, p in built.critic.named_parameters() if key.endswith("bias")]
     assert len(biases) == 3 and not any(p.any() for p in biases)
     z, prior, mix = (Rng(list("abc")).fork(of).normal((4,)) for of in ("z", "prior", "mix"))
     z.requires_grad_()
-    said = made.encoder_loss(z)
-    torch.testing.assert_close(said, made.critic(z))
-    said.sum().backward()
-    assert z.grad is not None and all(p.grad is None for p in made.critic.parameters())
+    text = built.encoder_loss(z)
+    torch.testing.assert_close(text, built.critic(z))
+    text.sum().backward()
+    assert z.grad is not None and all(p.grad is None for p in built.critic.parameters())
     between = (mix * prior + (1 - mix) * z).detach().requires_grad_()
-    slope = torch.autograd.grad(made.critic(between).sum(), between)[0]
+    slope = torch.autograd.grad(built.critic(between).sum(), between)[0]
     steep = (slope.square().sum(1).sqrt() - 1).square()
-    theirs = made.critic(prior) - made.critic(z) + 10 * steep
-    torch.testing.assert_close(made.critic_loss(z, prior, mix), theirs)
+    theirs = built.critic(prior) - built.critic(z) + 10 * steep
+    torch.testing.assert_close(built.critic_loss(z, prior, mix), theirs)
 
 
 def test_a_batch_serves_each_of_the_three_in_turn() -> None:
@@ -110,13 +110,13 @@ def test_a_batch_serves_each_of_the_three_in_turn() -> None:
 
     data, before = samples((16, 16), 4, 1), _caae(0)
     for steps, changed in ((1, {"encoder", "enter", "decoder"}), (3, {"critic"}), (4, {"encoder"})):
-        made = _caae(steps)
-        object.__setattr__(made.plan, "steps", steps)
-        made.fit(data, [], TrainingContext())
-        parts = made.coder.net.items() | {"critic": made.critic}.items()
+        built = _caae(steps)
+        object.__setattr__(built.plan, "steps", steps)
+        built.fit(data, [], TrainingContext())
+        parts = built.coder.net.items() | {"critic": built.critic}.items()
         old = dict(before.coder.net.items()) | {"critic": before.critic}
         assert {name for name, part in parts if not equal_states(part, old[name])} == changed
-        before = made
+        before = built
 
 
 def _caae(steps: int, **more: Any) -> Any:
@@ -148,19 +148,19 @@ LEARNS: dict[type[Any], dict[str, Any]] = {
 def test_it_learns_a_few_samples_and_a_lesion_stands_out(method: type[Any]) -> None:
     """Which the mean image, the answer of a code that says nothing, does not pass."""
     data = samples((16, 16), 8, 1)
-    made = build_small(
+    built = build_small(
         method, SPEC, size=None, widths=(8, 16, 32), code=16, batch=8, **LEARNS[method]
     )
     x = torch.stack([s.x for s in data])
     rng = Rng([s.key for s in data])
     with torch.no_grad():
-        before = made.eval().detect(x, [0], rng)
-    made.fit(data, [], TrainingContext())
+        before = built.eval().detect(x, [0], rng)
+    built.fit(data, [], TrainingContext())
     ill = x.clone()
     ill[:, :, 4:7, 4:7] += 0.5
     with torch.no_grad():
-        after, lesion = made.detect(x, [0], rng), made.detect(ill, [0], rng)
-        code = made.coder.encode(x)[:, :16]
+        after, lesion = built.detect(x, [0], rng), built.detect(ill, [0], rng)
+        code = built.coder.encode(x)[:, :16]
     assert after.map.mean() * 2 < (x - x.mean(0)).abs().mean()
     assert after.map.mean() * 5 < before.map.mean()
     assert code.std(0).mean() > 0.3
@@ -170,10 +170,10 @@ def test_it_learns_a_few_samples_and_a_lesion_stands_out(method: type[Any]) -> N
 
 
 def test_the_elbo_is_the_loss_without_noise() -> None:
-    made = build_small(VAE, SPEC, size=None, code=4, judged="elbo").eval()
+    built = build_small(VAE, SPEC, size=None, code=4, judged="elbo").eval()
     x = torch.stack([s.x for s in samples((16, 16), 3, 1)])
     with torch.no_grad():
-        found = made.detect(x, [0], Rng(list("abc")))
-        mean, log_variance = made.coder.encode(x).chunk(2, 1)
-        error = (made.coder.decode(mean) - x).square().flatten(1).sum(1) / 2
-    torch.testing.assert_close(found.score[0], error + kl_divergence(mean, log_variance))
+        results = built.detect(x, [0], Rng(list("abc")))
+        mean, log_variance = built.coder.encode(x).chunk(2, 1)
+        error = (built.coder.decode(mean) - x).square().flatten(1).sum(1) / 2
+    torch.testing.assert_close(results.score[0], error + kl_divergence(mean, log_variance))

@@ -22,7 +22,7 @@ class Brightness(Method):
             raise RuntimeError("this plugin always fails")
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        found = x.mean(1).abs() ** self.power
+        results = x.mean(1).abs() ** self.power
         if self.fail == "nan":
-            found = found / 0.0 * 0.0
-        return Detection.from_map(found.expand(len(levels), *found.shape))
+            results = results / 0.0 * 0.0
+        return Detection.from_map(results.expand(len(levels), *results.shape))

@@ -61,8 +61,8 @@ class Trouble(Method):
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
         if self.where == "detect" and len(x) > 1:  # one alone is shown while training, for its cost
             self._misbehave()
-        found = x.mean(1).abs()
-        return Detection.from_map(found.expand(len(levels), *found.shape))
+        results = x.mean(1).abs()
+        return Detection.from_map(results.expand(len(levels), *results.shape))
 
     def _misbehave(self) -> None:
         if self.mark and Path(self.mark).exists():

@@ -35,8 +35,8 @@ class Hosts:
     def look(self) -> dict[str, int]:
         """How those ended that did (negative: the signal)."""
         for name, pid in list(self.running.items()):
-            found, status = os.waitpid(pid, os.WNOHANG)
-            if found:
+            results, status = os.waitpid(pid, os.WNOHANG)
+            if results:
                 self.ended[name] = os.waitstatus_to_exitcode(status)
                 del self.running[name]
         return self.ended

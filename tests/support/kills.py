@@ -27,8 +27,8 @@ def kills(count: int, folder: Path, seed: int = 0) -> Counter[str]:
     torch.set_num_threads(1)
     draw = random.Random(seed)
     planned = sweeps.wanted(["walker"], [0, 1], bumps={"size": 70}, walker={"pause": 0.01})
-    code, told = sweeps.swept(planned, folder / "whole")
-    assert code == 0, told
+    code, output = sweeps.swept(planned, folder / "whole")
+    assert code == 0, output
     whole, cut = sweeps.results(folder / "whole"), folder / "cut"
     done: Counter[str] = Counter()
     while sum(done[what] for what in ("driver", "worker", "fork server")) < count or cut.exists():
@@ -61,8 +61,8 @@ def forked(planned: list[sweeps.Experiment], folder: Path) -> int:
         try:
             with open(folder.with_suffix(".log"), "a") as log:
                 os.dup2(log.fileno(), 2)
-                code, told = sweeps.swept(planned, folder, sweeps.local(2))
-                log.write(told)
+                code, output = sweeps.swept(planned, folder, sweeps.local(2))
+                log.write(output)
         finally:
             os._exit(code)
     return driver
@@ -72,8 +72,8 @@ def ended(pid: int, seconds: float) -> int | None:
     """How it ended, if it does within that time."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
+        results, status = os.waitpid(pid, os.WNOHANG)
+        if results:
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.005)
     return None
@@ -93,16 +93,16 @@ def _kill(driver: int, draw: random.Random) -> str:
 
 
 def children(pid: int) -> list[int]:
-    found = []
+    results = []
     with suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():
-            found += [int(child) for child in (task / "children").read_text().split()]
-    return found
+            results += [int(child) for child in (task / "children").read_text().split()]
+    return results
 
 
 def below(pid: int) -> list[int]:
-    found = children(pid)
-    return found + [other for child in found for other in below(child)]
+    results = children(pid)
+    return results + [other for child in results for other in below(child)]
 
 
 def gone(pids: list[int], seconds: float) -> bool:

@@ -13,9 +13,9 @@ METRICS = (
 
 def record(label: str, pixel_ap: float | None = 0.5, **changes: Any) -> dict[str, Any]:
     """A whole record; `changes` name what differs, `part__key` reaching one level down."""
-    known = (*METRICS[:5], "healthy_fp") if pixel_ap is None else METRICS
-    values: dict[str, Any] = {name: 0.4321 for name in known} | {"pixel_ap": pixel_ap}
-    made: dict[str, Any] = {
+    reference = (*METRICS[:5], "healthy_fp") if pixel_ap is None else METRICS
+    values: dict[str, Any] = {name: 0.4321 for name in reference} | {"pixel_ap": pixel_ap}
+    built: dict[str, Any] = {
         "schema": 2,
         "status": "ok",
         "reason": None,
@@ -65,11 +65,11 @@ def record(label: str, pixel_ap: float | None = 0.5, **changes: Any) -> dict[str
         "device": "cpu",
     }
     if pixel_ap is not None:
-        made["metrics"]["pixel_ap"] |= {"low": pixel_ap - 0.05, "high": pixel_ap + 0.05}
+        built["metrics"]["pixel_ap"] |= {"low": pixel_ap - 0.05, "high": pixel_ap + 0.05}
     for name, value in changes.items():
         *way, last = name.split("__")
-        (made[way[0]] if way else made)[last] = value
-    return made
+        (built[way[0]] if way else built)[last] = value
+    return built
 
 
 def missing(label: str, status: str = "failed", reason: str = "it broke", **changes: Any) -> Any:

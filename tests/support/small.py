@@ -18,10 +18,10 @@ SMALL = Registry.read().profile(check.PROFILE).args["methods"]["*"]
 def small_method(name: str, spec: Spec, **more: Any) -> Any:
     """The method, small; Any, so that a test may touch what is its own."""
     entry = Registry.read().method(name)
-    known = {key: value for key, value in more.items() if key in entry.parameters()}
+    reference = {key: value for key, value in more.items() if key in entry.parameters()}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return entry.build(spec, **entry.arguments(check.PROFILE) | known)
+        return entry.build(spec, **entry.arguments(check.PROFILE) | reference)
 
 
 def build_small(cls: type, spec: Spec, **more: Any) -> Any:

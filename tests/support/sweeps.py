@@ -65,24 +65,24 @@ def swept(
     planned: Sequence[Experiment], folder: Path, executor: Any = None, **limits: Any
 ) -> tuple[int, str]:
     """The exit code, and what a user read."""
-    told = io.StringIO()
-    watch = ConsoleReporter(Console(file=told, width=200))
+    output = io.StringIO()
+    watch = ConsoleReporter(Console(file=output, width=200))
     store, out = Store(folder / "store"), folder / "out"
     run = TrainingContext(batch=32, checkpoint_interval=0.0)
     code = run_experiments(planned, run, store, out, watch, executor=executor, **limits)
-    return code, told.getvalue()
+    return code, output.getvalue()
 
 
 def records(folder: Path) -> dict[str, dict[str, Any]]:
     """By method and seed."""
-    found = [json.loads(path.read_text()) for path in folder.glob("out/records/[!.]*.json")]
-    return {f"{r['method']['name']} {r['seed']}": r for r in found}
+    outcome = [json.loads(path.read_text()) for path in folder.glob("out/records/[!.]*.json")]
+    return {f"{r['method']['name']} {r['seed']}": r for r in outcome}
 
 
 def results(folder: Path) -> dict[str, Any]:
     """All that a run leaves and that does not depend on the clock, the memory and on how often it
     was disturbed: records, figures per sample, maps to the bit."""
-    found: dict[str, Any] = {}
+    outcome: dict[str, Any] = {}
     for path in sorted(folder.glob("out/records/[!.]*.json")):
         record = json.loads(path.read_text())
         cost = record.get("cost", {})
@@ -90,9 +90,9 @@ def results(folder: Path) -> dict[str, Any]:
             cost.pop(measured, None)
         for field in ("attempts", "seal"):
             record.pop(field, None)
-        found[path.name] = record
+        outcome[path.name] = record
     for path in sorted(
         [*folder.glob("out/samples/[!.]*"), *folder.glob("store/maps/*/[!.]*/*.h5")]
     ):
-        found[str(path.relative_to(folder))] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return found
+        outcome[str(path.relative_to(folder))] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return outcome

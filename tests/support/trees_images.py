@@ -229,9 +229,9 @@ def everything(data: Dataset) -> list[Sample]:
 
 def shared(data: Dataset) -> set[str]:
     """Groups that stand in two of the four sets."""
-    found = [{sample.group for sample in samples(data, part)} for part in PARTS]
-    return {g for i, mine in enumerate(found) for other in found[:i] for g in mine & other}
+    results = [{sample.group for sample in samples(data, part)} for part in PARTS]
+    return {g for i, mine in enumerate(results) for other in results[:i] for g in mine & other}
 
 
-def labels(found: Sequence[Sample]) -> list[bool]:
-    return [sample.label for sample in found]
+def labels(results: Sequence[Sample]) -> list[bool]:
+    return [sample.label for sample in results]

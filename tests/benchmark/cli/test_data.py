@@ -30,16 +30,16 @@ def cache(tmp_path: Path, monkeypatch) -> Path:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A category of photographs: 6 to train on, 2 good and 2 cut ones to test on."""
-    made = tmp_path / "data"
+    built = tmp_path / "data"
     for number, kind in enumerate(["train/good"] * 6 + ["test/good"] * 2 + ["test/cut"] * 2):
         pixels = np.random.default_rng(number).integers(90, 160, (16, 16), np.uint8)
         if kind == "test/cut":
             pixels[4:9, 5:12] = 255
             mask = np.zeros((16, 16), np.uint8)
             mask[4:9, 5:12] = 255
-            save(made / f"wood/ground_truth/cut/{number:03d}_mask.png", mask)
-        save(made / f"wood/{kind}/{number:03d}.png", pixels)
-    return made
+            save(built / f"wood/ground_truth/cut/{number:03d}_mask.png", mask)
+        save(built / f"wood/{kind}/{number:03d}.png", pixels)
+    return built
 
 
 def save(path: Path, pixels: np.ndarray) -> None:
@@ -49,15 +49,15 @@ def save(path: Path, pixels: np.ndarray) -> None:
 
 def test_prepare_says_what_came_of_it_and_writes_only_to_the_cache(root: Path, cache: Path) -> None:
     before = sorted(root.rglob("*"))
-    made = adbench("prepare", *MVTEC, "--data", str(root))
-    assert made.exit_code == 0, made.output
+    built = adbench("prepare", *MVTEC, "--data", str(root))
+    assert built.exit_code == 0, built.output
     assert "mvtec is prepared: train 5, calibration 1, val 0, test 4 samples of 1 x 16 x 16" in (
-        made.output
+        built.output
     )
     assert sorted(root.rglob("*")) == before and len(list(cache.glob("mvtec-*.h5"))) == 1
-    told = adbench("prepare", *MVTEC, "--data", str(root), "--json")
-    start = told.output.index("{")
-    assert json.loads(told.output[start:])["samples"]["test"] == 4
+    output = adbench("prepare", *MVTEC, "--data", str(root), "--json")
+    start = output.output.index("{")
+    assert json.loads(output.output[start:])["samples"]["test"] == 4
 
 
 def test_verify_lists_every_bad_file_and_ends_with_5(root: Path, cache: Path) -> None:
@@ -66,10 +66,10 @@ def test_verify_lists_every_bad_file_and_ends_with_5(root: Path, cache: Path) ->
     first.write_bytes(first.read_bytes()[:-40])
     (root / "wood/ground_truth/cut/009_mask.png").unlink()
     (root / "wood/test/good/007.png").write_text("<!DOCTYPE html><html>")
-    made = adbench("verify", *MVTEC, "--data", str(root))
-    assert made.exit_code == 5
+    built = adbench("verify", *MVTEC, "--data", str(root))
+    assert built.exit_code == 5
     for name in ("001.png", "009.png", "007.png"):
-        assert any(name in line for line in made.output.splitlines() if line.startswith("bad: "))
+        assert any(name in line for line in built.output.splitlines() if line.startswith("bad: "))
     assert not list(cache.glob("mvtec-*.h5"))
     assert adbench("prepare", *MVTEC, "--data", str(root)).exit_code == 5
 
@@ -81,18 +81,18 @@ def test_audit_finds_a_planted_copy_and_passes_a_clean_set(root: Path) -> None:
     pixels = np.asarray(Image.open(root / "wood/train/good/000.png")).copy()
     pixels[0, 0] ^= 1  # one gray level of one pixel: no copy to the byte
     save(root / "wood/test/good/099.png", pixels)
-    found = adbench("audit", *MVTEC, "--data", str(root))
-    assert found.exit_code == 4, found.output
-    assert "leak: " in found.output and "099" in found.output
+    results = adbench("audit", *MVTEC, "--data", str(root))
+    assert results.exit_code == 4, results.output
+    assert "leak: " in results.output and "099" in results.output
 
 
 def test_a_category_can_be_named_in_two_ways(root: Path) -> None:
     shutil.copytree(root / "wood", root / "steel")
     for argv in (["mvtec/wood"], ["mvtec", "--set", "category=wood"]):
         more = ["--profile", "tiny", "--set", "size=16", "--data", str(root), "--json"]
-        made = adbench("prepare", *argv, *more)
-        assert made.exit_code == 0, made.output
-        assert json.loads(made.output[made.output.index("{") :])["samples"]["test"] == 4
+        built = adbench("prepare", *argv, *more)
+        assert built.exit_code == 0, built.output
+        assert json.loads(built.output[built.output.index("{") :])["samples"]["test"] == 4
     assert adbench("prepare", "mvtec/glass", "--data", str(root)).exit_code == 5
     wrong = adbench("prepare", "mvtec", "--set", "categry=wood", "--data", str(root))
     assert wrong.exit_code == 2 and "categry" in wrong.output
@@ -100,8 +100,8 @@ def test_a_category_can_be_named_in_two_ways(root: Path) -> None:
 
 def test_what_is_missing_is_said_with_the_command_that_tells_more(tmp_path: Path) -> None:
     for verb in ("prepare", "audit"):
-        made = adbench(verb, "mvtec", "--data", str(tmp_path / "none"))
-        assert made.exit_code == 5 and "(adbench info mvtec)" in made.output
+        built = adbench(verb, "mvtec", "--data", str(tmp_path / "none"))
+        assert built.exit_code == 5 and "(adbench info mvtec)" in built.output
     unset = adbench("verify", "mvtec")
     assert unset.exit_code == 5 and "ADBENCH_DATA is not set" in unset.output
     unknown = adbench("verify", "mvtek")
@@ -109,6 +109,6 @@ def test_what_is_missing_is_said_with_the_command_that_tells_more(tmp_path: Path
 
 
 def test_made_up_data_can_be_verified_too() -> None:
-    made = adbench("verify", "phantom", "--set", "train=4", "--set", "test=2", "--set", "val=2")
-    assert made.exit_code == 0, made.output
-    assert "nothing wrong" in made.output and "test 4" in made.output
+    built = adbench("verify", "phantom", "--set", "train=4", "--set", "test=2", "--set", "val=2")
+    assert built.exit_code == 0, built.output
+    assert "nothing wrong" in built.output and "test 4" in built.output

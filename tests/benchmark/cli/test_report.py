@@ -18,14 +18,14 @@ def out(tmp_path):
     rng = np.random.default_rng(0)
     label = np.arange(60) % 2
     for name, shift in (("good", 4.0), ("bad", 0.0)):
-        made = record(name)
-        made["samples"] = {
+        built = record(name)
+        built["samples"] = {
             "key": [f"s{i}" for i in range(60)],
             "group": [f"g{i // 2}" for i in range(60)],
             "label": label.tolist(),
             "score": (rng.normal(size=60) + shift * label).tolist(),
         }
-        (tmp_path / "records" / f"{name}.json").write_text(json.dumps(made))
+        (tmp_path / "records" / f"{name}.json").write_text(json.dumps(built))
     return tmp_path
 
 
@@ -46,22 +46,22 @@ def ran(*words):
     ],
 )
 def test_compare_fails_where_its_gate_does_and_only_there(out, words, code):
-    made = ran("compare", *words, "--out", out)
-    assert made.exit_code == code, made.output
-    assert ("error: " in made.output) == (code == 2)
-    assert ("gate failed: bad is worse" in made.output) == (code == 4)
+    built = ran("compare", *words, "--out", out)
+    assert built.exit_code == code, built.output
+    assert ("error: " in built.output) == (code == 2)
+    assert ("gate failed: bad is worse" in built.output) == (code == 4)
 
 
 def test_compare_for_programs(out):
-    (told,) = json.loads(ran("compare", "good", "bad", "--out", out, "--json").output)
-    assert told["difference"]["verdict"] == "better" and told["files"] == [["good"], ["bad"]]
+    (output,) = json.loads(ran("compare", "good", "bad", "--out", out, "--json").output)
+    assert output["difference"]["verdict"] == "better" and output["files"] == [["good"], ["bad"]]
 
 
 def test_reproduce_lists_papers_and_says_what_cannot_be_tested(out):
     assert "anoddpm" in ran("reproduce", "--out", out).output
-    made = ran("reproduce", "anoddpm", "--out", out / "none")
-    assert made.exit_code == 0 and made.output.count("cannot test") == 10
-    assert "poster" in made.output
+    built = ran("reproduce", "anoddpm", "--out", out / "none")
+    assert built.exit_code == 0 and built.output.count("cannot test") == 10
+    assert "poster" in built.output
     wrong = ran("reproduce", "anodpm", "--out", out)
     assert wrong.exit_code == 2 and "Did you mean 'anoddpm'" in wrong.output
 
@@ -76,12 +76,12 @@ def test_reproduce_fails_where_a_number_is_not_reproduced(out, monkeypatch):
     )
     registry = out / "more.yaml"
     registry.write_text("methods:\n  good: {class: 'pca:PCA', label: G, about: g}\n")
-    made = ran("reproduce", "p", "--out", out, "--registry", registry)
-    assert made.exit_code == 4 and "not: brats AUROC" in made.output
+    built = ran("reproduce", "p", "--out", out, "--registry", registry)
+    assert built.exit_code == 4 and "not: brats AUROC" in built.output
 
 
 def test_status_tells_the_records(out):
-    made = ran("status", "--out", out, "--store", out / "store")
-    assert made.exit_code == 0 and made.output.startswith("2 ok records; 0 running, 0 left")
-    told = json.loads(ran("status", "--out", out, "--store", out / "store", "--json").output)
-    assert len(told["records"]) == 2 and told["work"] == []
+    built = ran("status", "--out", out, "--store", out / "store")
+    assert built.exit_code == 0 and built.output.startswith("2 ok records; 0 running, 0 left")
+    output = json.loads(ran("status", "--out", out, "--store", out / "store", "--json").output)
+    assert len(output["records"]) == 2 and output["work"] == []

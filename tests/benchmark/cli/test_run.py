@@ -44,8 +44,8 @@ def board(folder: Path) -> dict[str, bytes]:
 
 
 def records(folder: Path) -> dict[str, dict]:
-    found = [json.loads(p.read_text()) for p in (folder / "out/records").glob("*.json")]
-    return {record["method"]["name"]: record for record in found}
+    results = [json.loads(p.read_text()) for p in (folder / "out/records").glob("*.json")]
+    return {record["method"]["name"]: record for record in results}
 
 
 def diffusion(name: str = "anoddpm", **more: object) -> list[str]:
@@ -54,11 +54,11 @@ def diffusion(name: str = "anoddpm", **more: object) -> list[str]:
 
 
 def test_a_method_and_a_dataset_from_outside_reach_the_board(tmp_path: Path) -> None:
-    made = adbench(tmp_path, "-m", "brightness")
-    assert made.exit_code == 0, made.output
-    found = records(tmp_path)
-    assert found.keys() == {*BASELINES, "brightness"}, "the baselines come along"
-    record = found["brightness"]
+    built = adbench(tmp_path, "-m", "brightness")
+    assert built.exit_code == 0, built.output
+    results = records(tmp_path)
+    assert results.keys() == {*BASELINES, "brightness"}, "the baselines come along"
+    record = results["brightness"]
     assert record["status"] == "ok" and record["profile"] == "tiny"
     assert record["metrics"]["image_auroc"]["value"] > 0.9
     text = board(tmp_path)["leaderboard.md"].decode()
@@ -80,8 +80,8 @@ def test_an_installed_package_may_bring_a_method(tmp_path: Path, monkeypatch) ->
     source = Path(PLUGIN).with_name("brightness.py").read_text()
     (folder / "theirs_glow.py").write_text(source)
     monkeypatch.syspath_prepend(str(folder))
-    made = adbench(tmp_path, "-m", "glow")
-    assert made.exit_code == 0, made.output
+    built = adbench(tmp_path, "-m", "glow")
+    assert built.exit_code == 0, built.output
     assert records(tmp_path)["glow"]["status"] == "ok"
 
 
@@ -100,8 +100,8 @@ def test_a_second_call_computes_nothing_and_changes_no_file(tmp_path: Path, monk
 
 
 def test_what_fails_is_a_row_with_a_reason(tmp_path: Path) -> None:
-    made = adbench(tmp_path, "-m", "brightness", "--set", "brightness.fail=fit")
-    assert made.exit_code == 3
+    built = adbench(tmp_path, "-m", "brightness", "--set", "brightness.fail=fit")
+    assert built.exit_code == 3
     record = records(tmp_path)["brightness"]
     assert record["status"] == "failed" and "this plugin always fails" in record["reason"]
     assert records(tmp_path)["healthy-mean"]["status"] == "ok", "the sweep goes on"
@@ -111,25 +111,25 @@ def test_what_fails_is_a_row_with_a_reason(tmp_path: Path) -> None:
 
 
 def test_a_map_that_is_not_finite_stops_the_cell_and_is_not_stored(tmp_path: Path) -> None:
-    made = adbench(tmp_path, "-m", "brightness", "--set", "brightness.fail=nan")
-    assert made.exit_code == 3
+    built = adbench(tmp_path, "-m", "brightness", "--set", "brightness.fail=nan")
+    assert built.exit_code == 3
     assert "not finite" in records(tmp_path)["brightness"]["reason"]
     stored = list((tmp_path / "store/maps").rglob("maps.h5"))
     assert len(stored) == 3 * len(BASELINES), "the baselines' only"
 
 
 def test_what_cannot_be_is_skipped_with_the_reason(tmp_path: Path) -> None:
-    made = adbench(tmp_path, "-m", "autoddpm", "--set", "bumps.shape=[24]")
-    assert made.exit_code == 0, made.output
+    built = adbench(tmp_path, "-m", "autoddpm", "--set", "bumps.shape=[24]")
+    assert built.exit_code == 0, built.output
     record = records(tmp_path)["autoddpm"]
     assert record["status"] == "skipped" and record["reason"].startswith("takes samples of 2 axes")
     assert "takes samples of 2 axes" in board(tmp_path)["leaderboard.md"].decode()
 
 
 def test_bad_data_is_exit_5_with_every_problem_listed(tmp_path: Path) -> None:
-    made = adbench(tmp_path, "-m", "brightness", "--set", "bumps.broken=true")
-    assert made.exit_code == 5
-    assert "2 of 3 files are unusable" in made.output and "b: worse" in made.output
+    built = adbench(tmp_path, "-m", "brightness", "--set", "bumps.broken=true")
+    assert built.exit_code == 5
+    assert "2 of 3 files are unusable" in built.output and "b: worse" in built.output
 
 
 @pytest.mark.parametrize(
@@ -148,16 +148,16 @@ def test_bad_data_is_exit_5_with_every_problem_listed(tmp_path: Path) -> None:
     ],
 )
 def test_a_users_mistake_is_one_line_and_exit_2(tmp_path: Path, argv, said: str) -> None:
-    made = adbench(tmp_path, *argv)
-    assert made.exit_code == 2, made.output
-    lines = [line for line in made.output.splitlines() if line.startswith("error: ")]
+    built = adbench(tmp_path, *argv)
+    assert built.exit_code == 2, built.output
+    lines = [line for line in built.output.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1 and said in lines[0]
-    assert "Traceback" not in made.output
+    assert "Traceback" not in built.output
 
 
 def test_a_report_of_nothing_says_what_to_run(tmp_path: Path) -> None:
-    made = adbench(tmp_path, verb="report")
-    assert made.exit_code == 2 and "adbench run" in made.output
+    built = adbench(tmp_path, verb="report")
+    assert built.exit_code == 2 and "adbench run" in built.output
 
 
 def test_plan_tells_what_is_cached_and_why_not(tmp_path: Path) -> None:
@@ -187,9 +187,9 @@ def test_list_and_info_and_doctor_answer(tmp_path: Path) -> None:
 def test_a_partial_run_is_stamped_and_stands_on_no_full_board(tmp_path: Path) -> None:
     assert adbench(tmp_path, "-m", "brightness").exit_code == 0
     assert adbench(tmp_path, "-m", "brightness", "--limit", "6").exit_code == 0
-    found = [json.loads(p.read_text()) for p in (tmp_path / "out/records").glob("*.json")]
+    results = [json.loads(p.read_text()) for p in (tmp_path / "out/records").glob("*.json")]
     both = len(BASELINES) + 1
-    assert sorted(r["partial"] or 0 for r in found) == [0] * both + [6] * both
+    assert sorted(r["partial"] or 0 for r in results) == [0] * both + [6] * both
     text = board(tmp_path)["leaderboard.md"].decode()
     assert text.count("## ") >= 2 or text.count("\n# ") >= 2
 
@@ -239,8 +239,11 @@ def test_a_killed_run_goes_on_to_the_same_board(
     code = process.wait()
     assert code == (130 if how == signal.SIGINT else -signal.SIGKILL)
     assert not list((cut / "out").glob("records/*")), "stopped before the end"
-    kept = [*(cut / "store/resume").rglob("*.safetensors"), *(cut / "store/maps").rglob("*.h5")]
-    assert kept, "what was done is there"
+    remaining = [
+        *(cut / "store/resume").rglob("*.safetensors"),
+        *(cut / "store/maps").rglob("*.h5"),
+    ]
+    assert remaining, "what was done is there"
     assert adbench(cut, *LONG).exit_code == 0
     assert board(cut) == board(undisturbed)
     assert not (cut / "store/resume").exists() or not list((cut / "store/resume").rglob("*.json"))

@@ -46,7 +46,7 @@ class Scripted:
     slots = 1
 
     def __init__(self, **fates: Sequence[Died | JobOutcome]) -> None:
-        self.fates = {name: list(given) for name, given in fates.items()}
+        self.fates = {name: list(inputs) for name, inputs in fates.items()}
         self.jobs, self.started = list[Job](), list[Job]()
         self.asked: list[str] = []
 
@@ -79,8 +79,8 @@ def failed(said: str) -> Failed:
 
 
 def test_a_lost_process_is_tried_twice_more(tmp_path: Path) -> None:
-    code, told = swept(wanted(["trouble"]), tmp_path, Scripted(trouble=[KILLED, KILLED]))
-    assert code == 0 and told.count("killed by SIGKILL") == 2
+    code, output = swept(wanted(["trouble"]), tmp_path, Scripted(trouble=[KILLED, KILLED]))
+    assert code == 0 and output.count("killed by SIGKILL") == 2
     attempts = records(tmp_path)["trouble 0"]["attempts"]
     assert [attempt["ended"] for attempt in attempts] == ["killed by SIGKILL"] * 2
     executor = Scripted(trouble=[KILLED] * 9)
@@ -105,8 +105,8 @@ def test_an_exit_code_and_an_exception_are_not_tried_again(tmp_path: Path) -> No
 
 def test_what_the_kernel_kills_for_memory_gets_half_the_batch_once(tmp_path: Path) -> None:
     executor = Scripted(trouble=[STARVED])
-    code, told = swept(wanted(["trouble"]), tmp_path, executor)
-    assert code == 0 and "trying again, with half the batch" in told
+    code, output = swept(wanted(["trouble"]), tmp_path, executor)
+    assert code == 0 and "trying again, with half the batch" in output
     assert [(run.batch, run.micro) for run in executor.runs("trouble")] == [
         (32, None),
         (16, 16),
@@ -131,13 +131,15 @@ def test_a_method_that_fails_alike_twice_is_set_aside(tmp_path: Path) -> None:
     fates = [failed("ValueError: a"), failed("ValueError: b"), failed("ValueError: a")]
     executor = Scripted(trouble=fates)
     planned = wanted(["trouble"], range(5)) + wanted(["walker"])
-    code, told = swept(planned, tmp_path, executor)
-    found = records(tmp_path)
+    code, output = swept(planned, tmp_path, executor)
+    outcome = records(tmp_path)
     assert code == 3 and len(executor.runs("trouble")) == 3
-    assert told.count("set aside after 2 experiments") == 3, "said once, and of the two cells left"
+    assert output.count("set aside after 2 experiments") == 3, (
+        "said once, and of the two cells left"
+    )
     reason = "set aside after 2 experiments of it failed alike: ValueError: a"
-    assert [found[f"trouble {seed}"]["reason"] for seed in (3, 4)] == [reason] * 2
-    assert found["walker 0"]["status"] == "ok"
+    assert [outcome[f"trouble {seed}"]["reason"] for seed in (3, 4)] == [reason] * 2
+    assert outcome["walker 0"]["status"] == "ok"
 
 
 def test_one_cell_that_fails_twice_sets_nothing_aside() -> None:
@@ -156,8 +158,8 @@ def test_one_cell_that_fails_twice_sets_nothing_aside() -> None:
 def test_a_full_disk_is_waited_for_and_said_once(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(DiskSpaceGuard, "STEP", 0.0)
     executor = Scripted(trouble=[FULL] * 3)
-    code, told = swept(wanted(["trouble"]), tmp_path, executor)
-    assert code == 0 and told.count("waiting for room on the disk") == 1
+    code, output = swept(wanted(["trouble"]), tmp_path, executor)
+    assert code == 0 and output.count("waiting for room on the disk") == 1
     assert "attempts" not in records(tmp_path)["trouble 0"]
 
 
@@ -204,8 +206,8 @@ def test_a_record_that_finds_no_room_is_written_later(
         with pytest.raises(StoreError):
             swept(wanted(["trouble"]), tmp_path, Scripted())
         return
-    code, told = swept(wanted(["trouble"]), tmp_path, Scripted())
-    assert code == 0 and left == [0] and told.count("waiting for room on the disk") == 1
+    code, output = swept(wanted(["trouble"]), tmp_path, Scripted())
+    assert code == 0 and left == [0] and output.count("waiting for room on the disk") == 1
     assert records(tmp_path)["trouble 0"]["status"] == "ok"
 
 
@@ -215,14 +217,14 @@ def test_a_dataset_whose_making_ready_crashes_is_tried_again_or_fails_its_cells(
     planned = wanted(["trouble", "walker"])
     assert swept(planned, tmp_path / "a", Scripted(prepare=[KILLED]))[0] == 0
     assert swept(planned, tmp_path / "b", Scripted(prepare=[failed("ValueError: bug")]))[0] == 3
-    found = records(tmp_path / "b")
-    assert {r["failure"]["phase"] for r in found.values()} == {"train"} and len(found) == 2
-    assert {r["reason"] for r in found.values()} == {"ValueError: bug"}
+    outcome = records(tmp_path / "b")
+    assert {r["failure"]["phase"] for r in outcome.values()} == {"train"} and len(outcome) == 2
+    assert {r["reason"] for r in outcome.values()} == {"ValueError: bug"}
 
 
 def test_bad_data_is_no_row_and_exit_5(tmp_path: Path) -> None:
-    code, told = swept(wanted(["walker"], bumps={"broken": True}), tmp_path)
-    assert code == 5 and "2 of 3 files are unusable" in told and records(tmp_path) == {}
+    code, output = swept(wanted(["walker"], bumps={"broken": True}), tmp_path)
+    assert code == 5 and "2 of 3 files are unusable" in output and records(tmp_path) == {}
 
 
 def test_a_signal_from_elsewhere_is_a_death_and_tried_again(tmp_path: Path) -> None:

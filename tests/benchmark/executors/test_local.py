@@ -49,8 +49,8 @@ def test_results_are_those_of_one_process_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_a_crash_is_tried_again_and_told(tmp_path: Path) -> None:
-    code, told = swept(trouble("crash", mark=str(tmp_path / "mark")), tmp_path, local())
-    assert code == 0 and "killed by SIGSEGV (train); trying again" in told
+    code, output = swept(trouble("crash", mark=str(tmp_path / "mark")), tmp_path, local())
+    assert code == 0 and "killed by SIGSEGV (train); trying again" in output
     attempts = records(tmp_path)["trouble 0"]["attempts"]
     assert attempts == [{"ended": "killed by SIGSEGV", "at": "train"}]
     before = next(tmp_path.glob("out/records/*trouble*")).read_text()
@@ -71,9 +71,9 @@ def test_what_fails_is_a_row_and_the_rest_goes_on(
     tmp_path: Path, how: str, phase: str, reason: str, attempts: int
 ) -> None:
     code, _ = swept(trouble(how, where=phase), tmp_path, local(2))
-    found = records(tmp_path)
-    assert code == 3 and found["walker 0"]["status"] == "ok"
-    record = found["trouble 0"]
+    outcome = records(tmp_path)
+    assert code == 3 and outcome["walker 0"]["status"] == "ok"
+    record = outcome["trouble 0"]
     assert record["status"] == "failed" and record["reason"] == reason
     failure = record["failure"]
     assert failure["phase"] == {"fit": "train", "detect": "predict"}[phase]
@@ -83,8 +83,8 @@ def test_what_fails_is_a_row_and_the_rest_goes_on(
 
 def test_what_hangs_and_does_not_hear_is_ended(tmp_path: Path) -> None:
     planned = wanted(["trouble"], trouble={"how": "hang", "mark": str(tmp_path / "mark")})
-    code, told = swept(planned, tmp_path, local(), timeout=20.0, grace=0.2)
-    assert code == 3 and "failed: timed out after 20 s" in told
+    code, output = swept(planned, tmp_path, local(), timeout=20.0, grace=0.2)
+    assert code == 3 and "failed: timed out after 20 s" in output
     assert kills.gone([int((tmp_path / "mark").read_text())], 60)
     assert swept(planned, tmp_path, local(), timeout=600.0)[0] == 0, "and is tried by the next run"
 
@@ -118,8 +118,8 @@ def test_ctrl_c_keeps_everything_and_the_same_command_goes_on(tmp_path: Path) ->
     kept_by(cut)
     os.kill(driver, signal.SIGINT)
     assert kills.ended(driver, 120) == 130
-    told = (tmp_path / "cut.log").read_text()
-    assert "stopping after this step" in told and told.count("interrupted: stopped at") == 2
+    output = (tmp_path / "cut.log").read_text()
+    assert "stopping after this step" in output and output.count("interrupted: stopped at") == 2
     assert not list(cut.glob("out/records/*"))
     (run,) = read_status(cut / "out", cut / "store").runs
     assert not run["running"] and run["counts"]["to_do"] == 2
@@ -150,10 +150,10 @@ def test_nothing_outlives_a_killed_driver_and_status_tells_what_it_did(tmp_path:
     assert len(below) >= 2, "the fork server and a job"
     os.kill(driver, signal.SIGKILL)
     assert kills.ended(driver, 60) == -signal.SIGKILL and kills.gone(below, 60)
-    found = read_status(cut / "out", cut / "store")
-    lines = "\n".join(found.lines())
+    outcome = read_status(cut / "out", cut / "store")
+    lines = "\n".join(outcome.lines())
     assert "stopped" in lines and planned[0].name in lines and "the same command goes on" in lines
-    (cell,) = json.loads(json.dumps(found.as_dict()))["runs"][0]["doing"]
+    (cell,) = json.loads(json.dumps(outcome.as_dict()))["runs"][0]["doing"]
     assert cell["experiment"] == planned[0].name and cell["attempt"] == 1
 
 

@@ -112,10 +112,10 @@ def test_results_are_those_of_one_process_and_a_lost_worker_costs_an_attempt(
         RemoteExecutor.poll(executor, on_event, seconds)
 
     executor.poll = poll
-    code, said = swept(planned, tmp_path / "there", executor)
-    assert code == 0, said
+    code, text = swept(planned, tmp_path / "there", executor)
+    assert code == 0, text
     ended = "its Ray worker died, or its host was lost"
-    assert lost and said.count(f"{ended} (") == 1
+    assert lost and text.count(f"{ended} (") == 1
     attempts = [r.get("attempts") for r in records(tmp_path / "there").values()]
     assert sorted(len(each or []) for each in attempts) == [0, 1]
     assert results(tmp_path / "there") == results(tmp_path / "here")
@@ -185,10 +185,10 @@ def test_what_ray_says_of_an_end_is_told_in_our_words(
     module.get = get
     cluster = RayCluster(module, "cpu", 1, 0)
     (ticket,) = cluster.submit([tmp_path])
-    found: dict[str, Died] = {}
-    while not found:
-        found = dict(cluster.finished_jobs([ticket, "of an earlier run"]))
-    assert found == {ticket: death}
+    outcome: dict[str, Died] = {}
+    while not outcome:
+        outcome = dict(cluster.finished_jobs([ticket, "of an earlier run"]))
+    assert outcome == {ticket: death}
     assert cluster.finished_jobs([ticket]) == {}, "said once"
     cluster.request_stop(ticket)
     cluster.kill(ticket)  # which is no error

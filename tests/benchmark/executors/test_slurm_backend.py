@@ -102,18 +102,18 @@ def slurm(array: Array, folder: Path, slots: int = 2) -> RemoteExecutor:
 def test_results_are_those_of_one_process_bit_for_bit(tmp_path: Path, array: Array) -> None:
     planned = wanted(["walker"], [0, 1])
     assert swept(planned, tmp_path / "here")[0] == 0
-    code, told = swept(planned, tmp_path / "there", slurm(array, tmp_path / "there"))
-    assert code == 0, told
+    code, output = swept(planned, tmp_path / "there", slurm(array, tmp_path / "there"))
+    assert code == 0, output
     assert results(tmp_path / "there") == results(tmp_path / "here")
     assert array.sizes == [1, 2], "the dataset, then an array of cells"
-    assert "train  20/20" in told and "predict test  20/20" in told
+    assert "train  20/20" in output and "predict test  20/20" in output
     assert not (tmp_path / "there/out/slurm").exists() and not array.folder.exists()
 
 
 def test_a_crash_is_told_as_on_one_machine(tmp_path: Path, array: Array) -> None:
-    told = {"how": "crash", "mark": str(tmp_path / "mark")}
-    code, said = swept(wanted(["trouble"], trouble=told), tmp_path, slurm(array, tmp_path))
-    assert code == 0 and "killed by SIGSEGV (train); trying again" in said
+    output = {"how": "crash", "mark": str(tmp_path / "mark")}
+    code, message = swept(wanted(["trouble"], trouble=output), tmp_path, slurm(array, tmp_path))
+    assert code == 0 and "killed by SIGSEGV (train); trying again" in message
     attempts = records(tmp_path)["trouble 0"]["attempts"]
     assert attempts == [{"ended": "killed by SIGSEGV", "at": "train"}]
     assert "SIGSEGV" not in (log := next(tmp_path.glob("out/logs/*")).read_text())
@@ -121,7 +121,7 @@ def test_a_crash_is_told_as_on_one_machine(tmp_path: Path, array: Array) -> None
 
 
 def test_a_host_that_goes_away_costs_an_attempt(tmp_path: Path, array: Array) -> None:
-    told = {"how": "hang", "mark": str(tmp_path / "mark")}
+    output = {"how": "hang", "mark": str(tmp_path / "mark")}
     executor = slurm(array, tmp_path)
     lost = []
 
@@ -134,10 +134,10 @@ def test_a_host_that_goes_away_costs_an_attempt(tmp_path: Path, array: Array) ->
         RemoteExecutor.poll(executor, on_event, seconds)
 
     executor.poll = poll
-    code, said = swept(wanted(["trouble"], trouble=told), tmp_path, executor)
+    code, message = swept(wanted(["trouble"], trouble=output), tmp_path, executor)
     assert code == 0 and len(lost) == 1
     ended = f"its Slurm job {lost[0]} ended as NODE_FAIL"
-    assert f"{ended} (train); trying again" in said
+    assert f"{ended} (train); trying again" in message
     assert records(tmp_path)["trouble 0"]["attempts"] == [{"ended": ended, "at": "train"}]
     assert kills.gone([int((tmp_path / "mark").read_text())], 5)
 
@@ -279,11 +279,11 @@ def test_at_its_time_limit_a_job_is_requeued_and_goes_on(
 
 
 def test_detached_cells_keep_their_own_records(tmp_path: Path, array: Array) -> None:
-    told = {"how": "raise"}
-    planned = wanted(["walker", "trouble"], trouble=told, walker={"steps": 3})
+    output = {"how": "raise"}
+    planned = wanted(["walker", "trouble"], trouble=output, walker={"steps": 3})
     assert swept(planned, tmp_path / "here")[0] == 3
     store, out = Store(tmp_path / "there/store"), tmp_path / "there/out"
-    said = detach.submit_detached(
+    message = detach.submit_detached(
         planned,
         TrainingContext(batch=32, checkpoint_interval=0.0),
         store,
@@ -292,8 +292,8 @@ def test_detached_cells_keep_their_own_records(tmp_path: Path, array: Array) -> 
     )
     assert (
         array.sizes == [1, 2]
-        and "Slurm has 2 experiments" in said
-        and f"status --out {out}" in said
+        and "Slurm has 2 experiments" in message
+        and f"status --out {out}" in message
     )
     first = next(iter([*array.hosts.running, *array.hosts.ended]))
     assert {"dependency": f"afterany:{first}"} in array.told

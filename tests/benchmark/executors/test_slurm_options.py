@@ -73,8 +73,8 @@ def test_a_method_may_be_given_more_than_the_others(
     keep = f'n=$(ls {tmp_path}/seen | wc -l); cp "$1" {tmp_path}/seen/$n'
     commands(tmp_path, monkeypatch, sbatch=f"{keep}; echo Submitted batch job 7$n")
     (tmp_path / "seen").mkdir()
-    told = ["partition=gpu,mem=2G", "ldm.mem=64G,ldm.cpus=16", "pca.time=5"]
-    cluster = connect(tmp_path / "q", told, "cpu", 0, 3)
+    output = ["partition=gpu,mem=2G", "ldm.mem=64G,ldm.cpus=16", "pca.time=5"]
+    cluster = connect(tmp_path / "q", output, "cpu", 0, 3)
     jobs = [job_of(name) for name in ("ldm", "pca", "vae", "ldm", "")]
     folders = [tmp_path / str(i) for i in range(5)]
     for folder, job in zip(folders, jobs, strict=True):
@@ -83,12 +83,12 @@ def test_a_method_may_be_given_more_than_the_others(
     assert [cluster.threads(job) for job in jobs] == [16, 4, 4, 16, 4]
     assert cluster.submit(folders) == ["70_0", "71", "72_0", "70_1", "72_1"]
     ldm, pca, others = ((tmp_path / "seen" / n).read_text() for n in "012")
-    for script, given in (
+    for script, inputs in (
         (ldm, ("partition=gpu", "mem=64G", "cpus-per-task=16", "time=240", "array=0-1%2")),
         (pca, ("partition=gpu", "mem=2G", "cpus-per-task=4", "time=5")),
         (others, ("partition=gpu", "mem=2G", "cpus-per-task=4", "time=240", "array=0-1%2")),
     ):
-        assert all(f"#SBATCH --{option}\n" in script for option in given)
+        assert all(f"#SBATCH --{option}\n" in script for option in inputs)
     where = ExecutorSelection("slurm", slurm=["gpus=1", "anodpm.mem=8G"])
     with pytest.raises(
         ValueError, match=r"no experiment of this run is of a method 'anodpm'; .*walker"
@@ -99,14 +99,14 @@ def test_a_method_may_be_given_more_than_the_others(
 def test_how_a_job_ended_is_what_squeue_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = "7_0|RUNNING\\n7_1|NODE_FAIL\\n7_2|OUT_OF_MEMORY\\n7_3|REQUEUED\\n7_4|TIMEOUT\\n"
-    commands(tmp_path, monkeypatch, squeue=f"printf '{said}'")
+    message = "7_0|RUNNING\\n7_1|NODE_FAIL\\n7_2|OUT_OF_MEMORY\\n7_3|REQUEUED\\n7_4|TIMEOUT\\n"
+    commands(tmp_path, monkeypatch, squeue=f"printf '{message}'")
     cluster = SlurmCluster(None, "cpu", 1)
     tickets = [f"7_{i}" for i in range(6)]
-    found = cluster.finished_jobs(tickets)
-    assert set(found) == {"7_1", "7_2", "7_4"}
-    assert found["7_1"] == Died(reason="its Slurm job 7_1 ended as NODE_FAIL", lost=True)
-    assert found["7_2"].out_of_memory
+    results = cluster.finished_jobs(tickets)
+    assert set(results) == {"7_1", "7_2", "7_4"}
+    assert results["7_1"] == Died(reason="its Slurm job 7_1 ended as NODE_FAIL", lost=True)
+    assert results["7_2"].out_of_memory
     assert "not known" in cluster.finished_jobs(tickets)["7_5"].reason, "missed twice"
     commands(tmp_path, monkeypatch, squeue="exit 1")
     for _ in range(3):

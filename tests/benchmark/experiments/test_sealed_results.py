@@ -85,18 +85,18 @@ def test_every_flipped_byte_is_found_and_named(kind: str, copied: Path) -> None:
     paths = sorted((copied / "out" / kind).iterdir())
     sound = {path: path.read_bytes() for path in paths}
     assert not any(damage_of(path) for path in paths)
-    found = 0
+    results = 0
     for _ in range(FLIPS[kind]):
         path = draw.choice(paths)
         path.write_bytes(flipped(sound[path], draw))
-        said = damage_of(path)
-        if kind == "records" and not said:  # such as a blank between two fields
+        text = damage_of(path)
+        if kind == "records" and not text:  # such as a blank between two fields
             assert json.loads(path.read_bytes()) == json.loads(sound[path])
         else:
-            assert len(said) == 1 and path.name in said[0] and "`adbench run`" in said[0]
-            found += 1
+            assert len(text) == 1 and path.name in text[0] and "`adbench run`" in text[0]
+            results += 1
         path.write_bytes(sound[path])
-    assert found > 0.8 * FLIPS[kind]
+    assert results > 0.8 * FLIPS[kind]
 
 
 def test_the_same_run_mends_all_files_and_predicts_nothing(

@@ -42,7 +42,7 @@ def shown(shape=(32, 32), **other):
     x[1] = 0.75
     mask = np.zeros(shape, bool)
     mask[tuple(slice(n // 4, n // 2) for n in shape)] = True
-    given = {
+    inputs = {
         "reconstruction": np.full_like(x, 2.0),
         "map": mask * 3.0,
         "mask": mask,
@@ -50,7 +50,7 @@ def shown(shape=(32, 32), **other):
         "counterpart": np.zeros_like(x),
         "caption": "stroke",
     }
-    return DisplayedSample("val/0001", x, **(given | other))
+    return DisplayedSample("val/0001", x, **(inputs | other))
 
 
 def read(path):
@@ -138,8 +138,8 @@ def test_signals_are_curves_with_the_truth_shaded(tmp_path):
 def test_a_sheet_tells_where_its_tiles_stand(tmp_path):
     write_sheet(tmp_path / "a.png", [shown(), shown((32, 16), caption="")])
     page = read(tmp_path / "a.png")
-    told = getattr(Image.open(tmp_path / "a.png"), "text", {})
-    layout = json.loads(told[LAYOUT])
+    output = getattr(Image.open(tmp_path / "a.png"), "text", {})
+    layout = json.loads(output[LAYOUT])
     assert [row["key"] for row in layout["rows"]] == ["val/0001"] * 2
     assert [row["caption"] for row in layout["rows"]] == ["stroke", ""]
     assert layout["window"] == pytest.approx(3.0) and layout["enlarged"] == 5
@@ -188,10 +188,10 @@ def test_the_worst_mistakes_are_the_abnormal_ranked_lowest_and_the_normal_ranked
     score = np.array([0.1, 0.9, 0.5, 0.2, 0.8, 0.3, 0.95, 0.05])
     label = np.array([1, 1, 1, 1, 0, 0, 0, 0], bool)
     rows = SampleResults(list("abcdefgh"), ["g"] * 8, label, score, None, {}, {})
-    said = worst_mistakes(rows)
-    assert [rows.keys[k] for k, _ in said] == ["a", "d", "c", "g", "e", "f"]
-    assert said[0][1] == "missed: 75% of normal samples score higher"
-    assert said[3][1] == "false alarm: 100% of abnormal samples score lower"
+    text = worst_mistakes(rows)
+    assert [rows.keys[k] for k, _ in text] == ["a", "d", "c", "g", "e", "f"]
+    assert text[0][1] == "missed: 75% of normal samples score higher"
+    assert text[3][1] == "false alarm: 100% of abnormal samples score lower"
     right = SampleResults(list("ab"), ["g"] * 2, label[3:5], np.array([2.0, 1.0]), None, {}, {})
     assert worst_mistakes(right) == []
     assert worst_mistakes(SampleResults(["a"], ["g"], label[:1], score[:1], None, {}, {})) == []
@@ -262,11 +262,11 @@ def test_a_print_is_small_and_keeps_what_it_shows():
     x[0, :100] = 0.5
     mask = np.zeros((200, 300), bool)
     mask[7, 11] = True
-    made = thumbnail(DisplayedSample("a", x, x, x[0] * 4, mask, counterpart=x))
-    assert made.x.shape == (1, 50, 75) and max(made.x.shape) <= THUMBNAIL_SIDE
-    assert made.map is not None and made.map[0, 0] == 2 and made.map[49, 74] == 0
-    assert made.mask is not None and np.argwhere(made.mask).tolist() == [[1, 2]]
-    assert made.reconstruction is None and made.counterpart is None
+    built = thumbnail(DisplayedSample("a", x, x, x[0] * 4, mask, counterpart=x))
+    assert built.x.shape == (1, 50, 75) and max(built.x.shape) <= THUMBNAIL_SIDE
+    assert built.map is not None and built.map[0, 0] == 2 and built.map[49, 74] == 0
+    assert built.mask is not None and np.argwhere(built.mask).tolist() == [[1, 2]]
+    assert built.reconstruction is None and built.counterpart is None
     volume = np.zeros((1, 5, 16, 16), np.float32)
     inside = np.zeros((5, 16, 16), bool)
     inside[3, 4, 4], volume[0, 3] = True, 0.75

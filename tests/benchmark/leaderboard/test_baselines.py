@@ -79,12 +79,12 @@ def test_a_method_without_maps_leaves_the_others_to_the_metric_of_the_leaderboar
     assert board.metric == "pixel_ap"
     assert worse(board) == {"Mean": None, "A": "Mean", "Flat": None}
     assert "Mean" in csv(records, tmp_path).splitlines()[2]
-    found = compare_board(board, tmp_path)
-    assert found.metric == "pixel AP" and found.matrix is not None
-    texts = [[cell.text for cell in line.cells] for line in found.matrix.lines]
+    results = compare_board(board, tmp_path)
+    assert results.metric == "pixel AP" and results.matrix is not None
+    texts = [[cell.text for cell in line.cells] for line in results.matrix.lines]
     assert texts[1][0].startswith("▼ -0.2") and texts[0][1].startswith("▲")
     assert texts[2][0].startswith("▲") and texts[2][0].endswith("image AUROC")
-    assert found.verdicts[2] == "no pixel AP" and found.verdicts[0] == "best"
-    assert found.verdicts[1].startswith("worse")
+    assert results.verdicts[2] == "no pixel AP" and results.verdicts[0] == "best"
+    assert results.verdicts[1].startswith("worse")
     (pair,) = compare("flat", "mean", tmp_path, records)
     assert (pair.difference.metric, pair.difference.verdict) == ("image_auroc", "better")

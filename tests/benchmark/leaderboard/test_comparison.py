@@ -31,50 +31,50 @@ def samples(shift=1.0, seed=0, size=40, counted=True):
     rng = np.random.default_rng(seed)
     label = np.arange(size) % 2
     both = rng.integers(0, 20, size) * label
-    made = {
+    built = {
         "key": [f"s{i:03d}" for i in range(size)],
         "group": [f"g{i // 4}" for i in range(size)],
         "label": label.tolist(),
         "score": (rng.normal(size=size) + shift * label).round(1).tolist(),
     }
     if counted:
-        made |= {
+        built |= {
             "pixels": [100] * size,
             "abnormal_pixels": (both + rng.integers(0, 9, size) * label).tolist(),
             "positive_pixels": (both + rng.integers(0, 9, size)).tolist(),
             "true_positive_pixels": both.tolist(),
         }
-    return made
+    return built
 
 
 def rows(**options) -> SampleResults:
     return kept_in(samples(**options))
 
 
-def kept_in(told) -> SampleResults:
-    found = sample_results_of({"samples": told})
-    assert found is not None
-    return found
+def kept_in(output) -> SampleResults:
+    outcome = sample_results_of({"samples": output})
+    assert outcome is not None
+    return outcome
 
 
-def by_hand(told, metric, picked):
+def by_hand(output, metric, picked):
     """A metric of samples, those that are picked counting as often as they are."""
-    score, label = np.array(told["score"])[picked], np.array(told["label"])[picked]
+    score, label = np.array(output["score"])[picked], np.array(output["label"])[picked]
     if metric == "image_auroc":
         return roc_auc_score(label, score)
     if metric == "image_ap":
         return average_precision_score(label, score)
-    places, true, found, both = (np.array(told[name])[picked] for name in COUNTS)
+    places, true, outcome, both = (np.array(output[name])[picked] for name in COUNTS)
     if metric == "healthy_fp":
-        return found[label == 0].sum() / places[label == 0].sum()
+        return outcome[label == 0].sum() / places[label == 0].sum()
     if metric == "pixel_dice":
-        return 2 * both.sum() / (found.sum() + true.sum())
-    return both.sum() / (found.sum() + true.sum() - both.sum())
+        return 2 * both.sum() / (outcome.sum() + true.sum())
+    return both.sum() / (outcome.sum() + true.sum() - both.sum())
 
 
-def effective(told) -> int:
+def effective(output) -> int:
     """Groups, weighted by their abnormal places."""
-    true = np.array(told["abnormal_pixels"]).reshape(10, 4).sum(1)
+    true = np.array(output["abnormal_pixels"]).reshape(10, 4).sum(1)
     return round(true.sum() ** 2 / (true**2).sum())
 
 
@@ -94,7 +94,9 @@ def test_the_interval_is_that_of_a_bootstrap_written_out(metric):
     assert got.value == pytest.approx(got.a - by_hand(b, metric, every), abs=1e-12)
     # all ten groups hold both kinds: Student's tails of nine degrees, widened by sqrt(10 / 9); of
     # Dice and IoU fewer, for groups with more abnormal places count for more
-    rare = min(effective(told) for told in (a, b)) if metric in ("pixel_dice", "pixel_iou") else 10
+    rare = (
+        min(effective(output) for output in (a, b)) if metric in ("pixel_dice", "pixel_iou") else 10
+    )
     assert (rare < 10) == (metric in ("pixel_dice", "pixel_iou"))
     tail = norm.cdf(student.ppf(0.025, rare - 1) * np.sqrt(rare / (rare - 1)))
     all_drawn = kept_in(a).replicates[metric] - kept_in(b).replicates[metric]
@@ -112,15 +114,15 @@ def test_rows_in_a_file_beside_the_records_come_first_and_have_every_metric(tmp_
     (tmp_path / "samples").mkdir()
     metrics = {name: {"value": value} for name, value in values.items()}
     write_sample_results(tmp_path / "samples" / "a.h5", {"metrics": metrics}, whole)
-    made = {"file": "a.json", "samples": samples(9.0)}
-    found = sample_results_of(made, tmp_path)
-    assert found is not None and found.values == values
-    same = compare_pair([found], [found], "pixel_ap")
+    built = {"file": "a.json", "samples": samples(9.0)}
+    outcome = sample_results_of(built, tmp_path)
+    assert outcome is not None and outcome.values == values
+    same = compare_pair([outcome], [outcome], "pixel_ap")
     assert (same.value, same.low, same.high) == (0, 0, 0) and same.verdict == "not distinguishable"
     (tmp_path / "samples" / "a.h5").write_bytes(b"torn")
     with pytest.raises(SampleResultsError, match=r"a\.h5 holds no results of samples"):
-        sample_results_of(made, tmp_path)
-    assert sample_results_of(made) is not None
+        sample_results_of(built, tmp_path)
+    assert sample_results_of(built) is not None
 
 
 @settings(max_examples=20)
@@ -139,16 +141,16 @@ def test_turned_about_a_difference_changes_its_sign_and_its_verdict(one, two, se
 def test_scores_have_an_order_and_no_scale(change, seed):
     plain, other = samples(1.0, seed=seed), rows(shift=0.3, seed=seed + 1)
     bent = plain | {"score": change(np.array(plain["score"])).tolist()}
-    found = [compare_pair([kept_in(each)], [other], "image_ap") for each in (plain, bent)]
-    assert found[0] == found[1]
+    outcome = [compare_pair([kept_in(each)], [other], "image_ap") for each in (plain, bent)]
+    assert outcome[0] == outcome[1]
 
 
 def test_a_lower_rate_of_false_alarms_is_better():
     calm = samples(seed=1)
     loud = calm | {"positive_pixels": [n + 30 for n in calm["positive_pixels"]]}
     parts = [kept_in(calm)], [kept_in(loud)]
-    found = compare_pair(*parts, "healthy_fp")
-    assert found.value < 0 and found.verdict == "better"
+    outcome = compare_pair(*parts, "healthy_fp")
+    assert outcome.value < 0 and outcome.verdict == "better"
     assert compare_pair(*parts, "pixel_dice").verdict == "better"
 
 
@@ -173,15 +175,15 @@ def test_seeds_are_averaged_and_widen_the_interval_where_they_differ():
     assert width(wide) > width(narrow)
 
 
-def width(found):
-    return found.high - found.low
+def width(outcome):
+    return outcome.high - outcome.low
 
 
 def test_few_groups_have_no_interval_and_no_verdict():
     few = samples(3.0, seed=1)
     few["group"] = ["a", "b"] * 20
-    found = compare_pair([kept_in(few)], [kept_in(few)], "image_auroc")
-    assert (found.low, found.p, found.verdict) == (None, None, "not distinguishable")
+    outcome = compare_pair([kept_in(few)], [kept_in(few)], "image_auroc")
+    assert (outcome.low, outcome.p, outcome.verdict) == (None, None, "not distinguishable")
 
 
 @pytest.mark.parametrize(
@@ -204,8 +206,8 @@ def test_rows_that_do_not_fit_together_are_none(broken):
 def results(folder, name, *records):
     """A folder as `adbench run` leaves it."""
     (folder / name / "records").mkdir(parents=True)
-    for k, made in enumerate(records):
-        (folder / name / "records" / f"r{k}.json").write_text(json.dumps(made))
+    for k, built in enumerate(records):
+        (folder / name / "records" / f"r{k}.json").write_text(json.dumps(built))
     return folder / name
 
 
@@ -217,30 +219,30 @@ def test_two_methods_of_a_folder_are_set_against_each_other(tmp_path):
     out = results(
         tmp_path, "out", kept("A", 3.0), kept("B", 0.0, 1), kept("A", 0.0, dataset__name="x")
     )
-    (found,) = compare("a", "b", out)
-    assert found.difference.metric == "image_auroc" and found.difference.verdict == "better"
-    assert found.files == (("r0",), ("r1",)) and "A is better" in found.sentence()
+    (outcome,) = compare("a", "b", out)
+    assert outcome.difference.metric == "image_auroc" and outcome.difference.verdict == "better"
+    assert outcome.files == (("r0",), ("r1",)) and "A is better" in outcome.sentence()
     assert compare("b", "a", out, metric="pixel_dice")[0].difference.metric == "pixel_dice"
-    assert compare("r0", "r1", out)[0].difference == found.difference
+    assert compare("r0", "r1", out)[0].difference == outcome.difference
     assert (
-        gate_fails([found], "worse") is False
+        gate_fails([outcome], "worse") is False
         and gate_fails(compare("b", "a", out), "worse") is True
     )
-    assert gate_fails([found], None) is False and gate_fails([found], "not-better") is False
+    assert gate_fails([outcome], None) is False and gate_fails([outcome], "not-better") is False
 
 
 def test_two_folders_are_set_against_each_other_method_by_method(tmp_path):
     old = results(tmp_path, "old", kept("A", 3.0), kept("B", 1.0, 1))
     new = results(tmp_path, "new", kept("A", 0.0, 2), kept("B", 1.0, 1), kept("C", 1.0))
-    found = compare(str(new), str(old), tmp_path)
-    assert [(c.a.split()[0], c.difference.verdict) for c in found] == [
+    outcome = compare(str(new), str(old), tmp_path)
+    assert [(c.a.split()[0], c.difference.verdict) for c in outcome] == [
         ("a", "worse"),
         ("b", "not distinguishable"),
     ]
     assert (
-        gate_fails(found, "worse")
-        and gate_fails(found[1:], "not-better")
-        and not gate_fails(found[1:], "worse")
+        gate_fails(outcome, "worse")
+        and gate_fails(outcome[1:], "not-better")
+        and not gate_fails(outcome[1:], "worse")
     )
 
 

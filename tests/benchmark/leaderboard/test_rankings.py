@@ -22,16 +22,16 @@ from reports import as_json, csv, latex, markdown, print_leaderboards
 
 def on(data: str, label: str, value: float | None, **changes: Any) -> dict[str, Any]:
     """A record of a method on a data set, of which image AUROC is the same for all."""
-    made = record(label, value, dataset__name=data, dataset__fingerprint=data, **changes)
-    return made | {"file": f"{data}.{label}.{made['seed']}.json"}
+    built = record(label, value, dataset__name=data, dataset__fingerprint=data, **changes)
+    return built | {"file": f"{data}.{label}.{built['seed']}.json"}
 
 
 def season(sets: int = 6) -> list[dict[str, Any]]:
     """A before B before C on every data set but the last, where C is before B."""
     figures = {"A": 0.9, "B": 0.5, "C": 0.3}
-    made = [on(f"d{d}", name, value) for d in range(sets) for name, value in figures.items()]
-    made[-1]["metrics"]["pixel_ap"]["value"] = 0.6
-    return made
+    built = [on(f"d{d}", name, value) for d in range(sets) for name, value in figures.items()]
+    built[-1]["metrics"]["pixel_ap"]["value"] = 0.6
+    return built
 
 
 def by_metric(records, metric="pixel_ap"):
@@ -143,31 +143,31 @@ def test_the_order_of_records_does_not_matter():
 
 def test_the_diagram_puts_means_on_the_axis_and_names_where_they_do_not_touch():
     (league,) = by_metric(season())
-    found = critical_difference_diagram(league)
-    assert found is not None
+    results = critical_difference_diagram(league)
+    assert results is not None
 
     def ends(gid: str) -> list[list[float]]:
-        return found.artist(gid).get_xydata().tolist()
+        return results.artist(gid).get_xydata().tolist()
 
     (left, axis), (right, _) = ends("axis")
-    names = {letter: found.artist(f"{letter}-name") for letter in "ABC"}
+    names = {letter: results.artist(f"{letter}-name") for letter in "ABC"}
     for each, letter in zip(league.methods, names, strict=True):
         x, y = ends(f"{letter}-stem")[0]
         assert y == axis and names[letter].get_text() == f"{letter} {each.name}"
         assert (x - left) / (right - left) == pytest.approx((each.mean - 1) / 2, abs=1e-3)
-        assert found.tooltips[f"{letter}-name"] == f"{each.name}: mean rank {each.mean:.2f}"
+        assert results.tooltips[f"{letter}-name"] == f"{each.name}: mean rank {each.mean:.2f}"
     (start, _), (stop, _) = ends("ruler")
     ratio = (stop - start) / (right - left)
     assert ratio == pytest.approx((league.critical_difference or 0) / 2, abs=1e-3)
-    bars = [gid for gid in found.tooltips if gid.startswith("clique")]
+    bars = [gid for gid in results.tooltips if gid.startswith("clique")]
     heights = [ends(bar)[0][1] for bar in bars]
     assert len({*heights}) == len(bars) == 2
     for one, two in combinations(names.values(), 2):
         sides = one.get_ha(), two.get_ha()
         assert sides[0] != sides[1] or abs(one.get_position()[1] - two.get_position()[1]) >= 14
     places = [name.get_position()[1] for name in names.values()]
-    assert max(heights) < min(places) and max(places) <= found.figure.get_figheight() * 72
-    ticks = [found.artist(f"tick-{rank}") for rank in (1, 2, 3)]
+    assert max(heights) < min(places) and max(places) <= results.figure.get_figheight() * 72
+    ticks = [results.artist(f"tick-{rank}") for rank in (1, 2, 3)]
     assert [tick.get_text() for tick in ticks] == ["1", "2", "3"]
     across = [tick.get_position()[0] for tick in ticks]
     assert all(b - a == pytest.approx((right - left) / 2, abs=0.2) for a, b in pairwise(across))
@@ -192,9 +192,9 @@ def test_all_forms_hold_the_same_table():
     for row in rows:
         assert f"| {' | '.join(row)} |" in text
         assert " & ".join(row) + r" \\" in latex(records)
-    (told, auroc) = json.loads(as_json(records))["over_data_sets"]
-    assert [m["mean_rank"] for m in told["methods"]] == [e.mean for e in league.methods]
-    assert told["not_told_apart"] == [["A", "B"], ["B", "C"]] and auroc["metric"] == "image_auroc"
+    (output, auroc) = json.loads(as_json(records))["over_data_sets"]
+    assert [m["mean_rank"] for m in output["methods"]] == [e.mean for e in league.methods]
+    assert output["not_told_apart"] == [["A", "B"], ["B", "C"]] and auroc["metric"] == "image_auroc"
     assert "over_data" not in csv(records)
 
 

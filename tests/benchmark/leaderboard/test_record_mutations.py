@@ -52,20 +52,20 @@ VALUES: dict[str, Any] = {
 
 def whole() -> dict[str, Any]:
     """A record that has every part that there is."""
-    made = record("A", 0.5, pixel_error=0.0, threads=2, device="cpu")
-    made["sweep"] = {"250": {"test": {"pixel_ap": 0.5}, "val": {"pixel_ap": 0.4}}}
-    made["strata"] = {"size=large": {"n": 3, "image_auroc": 0.7, "pixel_ap": None}}
-    made["at_published"] = {"pixel_ap": 0.4}
-    made["keys"], made["versions"] = {"record": "ab"}, {"torch": "2"}
-    made["method"]["args"], made["dataset"]["args"] = {"width": 4}, {"size": [8, 8]}
-    made["lesions"] = {
+    built = record("A", 0.5, pixel_error=0.0, threads=2, device="cpu")
+    built["sweep"] = {"250": {"test": {"pixel_ap": 0.5}, "val": {"pixel_ap": 0.4}}}
+    built["strata"] = {"size=large": {"n": 3, "image_auroc": 0.7, "pixel_ap": None}}
+    built["at_published"] = {"pixel_ap": 0.4}
+    built["keys"], built["versions"] = {"record": "ab"}, {"torch": "2"}
+    built["method"]["args"], built["dataset"]["args"] = {"width": 4}, {"size": [8, 8]}
+    built["lesions"] = {
         "n": 3,
         "unit": "pixels",
         "bins": [{"low": 0.0, "high": None, "n": 3, "found": 1, "sensitivity": 0.3}],
         "froc": [{"threshold": 0.5, "false_per_sample": 1.0, "sensitivity": 0.5}],
         "false_size": 2.0,
     }
-    made["samples"] = {
+    built["samples"] = {
         "key": ["a", "b"],
         "group": ["a", "b"],
         "label": [0, 1],
@@ -75,7 +75,7 @@ def whole() -> dict[str, Any]:
         "positive_pixels": [1, 2],
         "true_positive_pixels": [0, 1],
     }
-    return made
+    return built
 
 
 def places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

@@ -71,11 +71,11 @@ def first(*records, papers=PAPERS, **options):
     ],
 )
 def test_a_record_is_compared_only_if_it_fits(made, verdict, said):
-    found = first(made)
-    assert found.verdict == verdict and said in found.reason
-    assert (found.value is not None) == (verdict != CANNOT)
-    assert found.published == pytest.approx(0.432)
-    assert "\n" not in found.sentence() and found.sentence().startswith(verdict)
+    results = first(made)
+    assert results.verdict == verdict and said in results.reason
+    assert (results.value is not None) == (verdict != CANNOT)
+    assert results.published == pytest.approx(0.432)
+    assert "\n" not in results.sentence() and results.sentence().startswith(verdict)
 
 
 def test_other_arguments_are_another_experiment():
@@ -93,9 +93,11 @@ def test_another_metric_cannot_be_tested_whatever_is_there():
 
 
 def test_seeds_are_averaged_and_their_spread_is_allowed():
-    found = first(on(0.43), on(0.44, seed=1))
-    assert found.value == pytest.approx(0.435) and found.tolerance == pytest.approx(0.005 * 2**0.5)
-    assert found.verdict == REPRODUCED and len(found.records) == 2
+    results = first(on(0.43), on(0.44, seed=1))
+    assert results.value == pytest.approx(0.435) and results.tolerance == pytest.approx(
+        0.005 * 2**0.5
+    )
+    assert results.verdict == REPRODUCED and len(results.records) == 2
     apart = first(on(0.43), on(0.44, seed=1, dataset__fingerprint="beef"))
     assert apart.verdict == CANNOT and "different data" in apart.reason
 
@@ -114,9 +116,9 @@ def test_without_the_method_there_is_nothing_to_run():
 
 
 def test_a_table_without_numbers_says_why():
-    (found,) = reproduce("known:none", [on()], PAPERS)[1]
-    assert found.verdict == CANNOT and found.published is None
-    assert found.sentence() == "cannot test: nobody has read it"
+    (results,) = reproduce("known:none", [on()], PAPERS)[1]
+    assert results.verdict == CANNOT and results.published is None
+    assert results.sentence() == "cannot test: nobody has read it"
 
 
 def test_a_wrong_name_is_one_line_with_what_there_is():

@@ -71,19 +71,19 @@ def test_a_board_says_what_its_intervals_leave_out():
 
 
 def test_the_table_is_in_every_form_of_the_report():
-    found = three()
-    assert "| A | 0.467 | 0.300 | 0.600 | 0: 1, 1: 2, 2: 1 |" in markdown(found)
+    results = three()
+    assert "| A | 0.467 | 0.300 | 0.600 | 0: 1, 1: 2, 2: 1 |" in markdown(results)
     out = io.StringIO()
-    print_leaderboards(found, Console(file=out, width=100))
+    print_leaderboards(results, Console(file=out, width=100))
     shown = out.getvalue()
     assert "over seeds, pixel AP" in shown and "0: 1, 1: 2, 2: 1" in shown
     out = io.StringIO()
-    print_leaderboards(found, Console(file=out, width=60))
+    print_leaderboards(results, Console(file=out, width=60))
     assert "seed" in out.getvalue().split("A ")[0]  # rows that differ in nothing else
-    (told,) = json.loads(as_json(found))["boards"]
-    assert [each["name"] for each in told["over_seeds"]] == ["A", "B", "C"]
-    assert told["over_seeds"][0]["ranks"] == {"0": 1, "1": 2, "2": 1}
-    assert "Over seeds: pixel AP of methods" in render_page(found)
+    (output,) = json.loads(as_json(results))["boards"]
+    assert [each["name"] for each in output["over_seeds"]] == ["A", "B", "C"]
+    assert output["over_seeds"][0]["ranks"] == {"0": 1, "1": 2, "2": 1}
+    assert "Over seeds: pixel AP of methods" in render_page(results)
     assert "over seeds" not in markdown([record("A")]).lower()
 
 
@@ -112,10 +112,10 @@ def test_methods_that_differ_by_seed_alone_are_rarely_called_different(seeds: in
     """300 studies. Where seeds make nearly all of the spread, draws of two or three seeds alone
     would call 20 and 10 % of them different, and a single seed every second."""
     rng = np.random.default_rng(11)
-    found = [compare(*study(rng, seeds, spread), "figure") for _ in range(300)]
-    called = [each.p is not None and each.p < 0.05 for each in found]
+    results = [compare(*study(rng, seeds, spread), "figure") for _ in range(300)]
+    called = [each.p is not None and each.p < 0.05 for each in results]
     assert np.mean(called) <= 0.09
-    outside = [not (each.low or 0) <= 0 <= (each.high or 0) for each in found]
+    outside = [not (each.low or 0) <= 0 <= (each.high or 0) for each in results]
     assert abs(np.mean(outside) - np.mean(called)) <= 0.02
 
 
@@ -152,7 +152,7 @@ def test_degrees_of_freedom_are_of_the_part_that_counts():
 def test_the_page_judges_means_where_rows_are_kept(monkeypatch: pytest.MonkeyPatch):
     sides = dict(zip("AB", study(np.random.default_rng(8), 3, 0.05), strict=True))
     figures, apart = {"A": 0.6, "B": 0.2}, {"A": 0.0, "B": 2.0}
-    kept = {
+    stored = {
         (name, seed): replace(
             rows,
             values={"pixel_ap": figures[name]},
@@ -163,8 +163,8 @@ def test_the_page_judges_means_where_rows_are_kept(monkeypatch: pytest.MonkeyPat
     }
     monkeypatch.setattr(
         "adbench.benchmark.report.html.pairwise.sample_results_of",
-        lambda record, folder: kept[record["method"]["label"], record["seed"]],
+        lambda record, folder: stored[record["method"]["label"], record["seed"]],
     )
-    (board,) = build_leaderboards([record(name, figures[name], seed=seed) for name, seed in kept])
-    found = compare_board(board).mean_verdicts
-    assert found[0] == "best" and found[1].startswith("worse, p = ")
+    (board,) = build_leaderboards([record(name, figures[name], seed=seed) for name, seed in stored])
+    results = compare_board(board).mean_verdicts
+    assert results[0] == "best" and results[1].startswith("worse, p = ")

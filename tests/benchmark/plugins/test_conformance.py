@@ -40,9 +40,9 @@ class Good(Method):
         self.register_buffer("mean", torch.zeros(spec.channels, *spec.shape))
 
     def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
-        kept = context.state_store.load("mean") or {}
-        start = int(kept.get("step", torch.tensor(0)))
-        self.mean.copy_(kept.get("mean", self.mean))
+        stored = context.state_store.load("mean") or {}
+        start = int(stored.get("step", torch.tensor(0)))
+        self.mean.copy_(stored.get("mean", self.mean))
         for step in range(start, self.steps):
             if context.stop():
                 context.state_store.save("mean", {"mean": self.mean, "step": torch.tensor(step)})
@@ -127,8 +127,8 @@ class Steps:
         self.keep = keep
 
     def load(self, name: str) -> dict[str, Tensor] | None:
-        kept = self.keep.load(name)
-        return None if kept is None else {"step": kept["step"]}
+        stored = self.keep.load(name)
+        return None if stored is None else {"step": stored["step"]}
 
     def save(self, name: str, state: Any) -> None:
         self.keep.save(name, state)
@@ -234,8 +234,8 @@ def broken(cls: type[Method]) -> dict[str, str]:
 
 
 def test_a_method_that_keeps_it_passes() -> None:
-    found = answers(Good)
-    assert len(found) == len(CHECKS) and {a.axes for a in found} == {2}
+    results = answers(Good)
+    assert len(results) == len(CHECKS) and {a.axes for a in results} == {2}
     assert not broken(Good)
 
 
@@ -246,7 +246,7 @@ def test_a_registered_batch_dependence_is_allowed_but_the_order_may_not_count() 
 
 
 @pytest.mark.parametrize(
-    ("cls", "question", "said"),
+    ("cls", "question", "message"),
     [
         (Cohort, check.batch_composition_does_not_change_results, "differs by"),
         (Leaning, check.levels_do_not_influence_each_other, "differs by"),
@@ -268,8 +268,8 @@ def test_a_registered_batch_dependence_is_allowed_but_the_order_may_not_count() 
         (Open, check.other_numbers_of_axes_are_refused, "built for"),
     ],
 )
-def test_it_is_found(cls: type[Method], question: Callable[..., None], said: str) -> None:
-    assert said in broken(cls)[question.__name__]
+def test_it_is_found(cls: type[Method], question: Callable[..., None], message: str) -> None:
+    assert message in broken(cls)[question.__name__]
 
 
 def test_a_training_that_does_not_ask_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,20 +132,20 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1", "ADBENCH_EXECUTOR": "inline"},
     )  # fmt: skip
-    given, told = process.stdin, process.stdout
-    assert given is not None and told is not None
+    inputs, output = process.stdin, process.stdout
+    assert inputs is not None and output is not None
 
     def asked(*argv: str) -> str:
-        print(*argv, file=given, flush=True)
-        code, said, all_of_it = json.loads(told.readline())
+        print(*argv, file=inputs, flush=True)
+        code, message, all_of_it = json.loads(output.readline())
         assert code == 0, all_of_it
-        return said
+        return message
 
     yield asked
     process.kill()
     process.wait()
-    given.close()
-    told.close()
+    inputs.close()
+    output.close()
 
 
 class Plugin:

@@ -21,8 +21,8 @@ def new(*argv: str) -> tuple[int, str]:
 
 def test_it_keeps_the_contract_as_it_is_written(tmp_path: Path) -> None:
     folder = tmp_path / "my-method"
-    code, said = new("my-method", "--out", str(folder))
-    assert code == 0 and f"adbench check my-method --registry {folder}/registry.yaml" in said
+    code, text = new("my-method", "--out", str(folder))
+    assert code == 0 and f"adbench check my-method --registry {folder}/registry.yaml" in text
     listed = str(folder / "registry.yaml")
     done = CliRunner().invoke(app, ["check", "my-method", "--registry", listed, "--axes", "1"])
     assert done.exit_code == 0, done.output
@@ -47,17 +47,17 @@ def test_a_package_of_it_names_the_same_class(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["Caps", "a b", "../up", "class", "9lives", "", "x_y"])
 def test_a_name_that_cannot_be_is_refused(name: str, tmp_path: Path) -> None:
-    code, said = new(name, "--out", str(tmp_path / "f"))
-    assert code == 2 and "a method's name is made of" in said
+    code, text = new(name, "--out", str(tmp_path / "f"))
+    assert code == 2 and "a method's name is made of" in text
     assert not (tmp_path / "f").exists()
 
 
 def test_a_taken_name_and_a_taken_place_are_refused(tmp_path: Path) -> None:
-    code, said = new("anoddpm", "--out", str(tmp_path / "f"))
-    assert code == 2 and "'anoddpm' is taken" in said
+    code, text = new("anoddpm", "--out", str(tmp_path / "f"))
+    assert code == 2 and "'anoddpm' is taken" in text
     (tmp_path / "mine.txt").write_text("mine")
-    code, said = new("other", "--out", str(tmp_path))
-    assert code == 2 and "is there already" in said
+    code, text = new("other", "--out", str(tmp_path))
+    assert code == 2 and "is there already" in text
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
@@ -65,5 +65,5 @@ def test_an_empty_folder_may_be_filled_and_a_file_is_not_one(tmp_path: Path) -> 
     (tmp_path / "empty").mkdir()
     assert new("other", "--out", str(tmp_path / "empty"))[0] == 0
     (tmp_path / "file").write_text("")
-    code, said = new("other", "--out", str(tmp_path / "file" / "deep"))
-    assert code == 2 and "cannot write" in said and "Traceback" not in said
+    code, text = new("other", "--out", str(tmp_path / "file" / "deep"))
+    assert code == 2 and "cannot write" in text and "Traceback" not in text

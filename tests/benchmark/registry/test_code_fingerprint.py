@@ -89,8 +89,8 @@ def names(fingerprint: Fingerprint) -> set[str]:
 
 
 def test_what_is_reached(mine: type) -> None:
-    found = names(code_fingerprint(mine)) - {"__init__", "theirs", "theirs.__init__"}
-    assert found == {
+    results = names(code_fingerprint(mine)) - {"__init__", "theirs", "theirs.__init__"}
+    assert results == {
         "plugin", "base", "under", "near", "typed", "inner", "lowest",
         "deep.__init__", "deep.middle", "deep.beside", "far",
     }  # fmt: skip
@@ -168,14 +168,14 @@ def test_a_plugin_outside_is_followed_into_adbench_and_no_further(folder: Path) 
         "import torch\nfrom adbench.methods.base import Method\nclass Out(Method): ...\n"
     )
     (folder / "r.yaml").write_text('methods: {out: {class: "out.py:Out"}}')
-    found = code_fingerprint(Registry.read(folder / "r.yaml").method("out").load())
+    results = code_fingerprint(Registry.read(folder / "r.yaml").method("out").load())
     assert {
         "out",
         "adbench.methods.base",
         "adbench.engine.runtime.context",
         "adbench.datasets.base",
-    } <= set(found.modules)
-    assert not any("torch" in name.split(".")[0] for name in found.modules)
+    } <= set(results.modules)
+    assert not any("torch" in name.split(".")[0] for name in results.modules)
 
 
 def test_a_base_in_another_package_counts_if_it_is_one_of_ours(tmp_path: Path) -> None:

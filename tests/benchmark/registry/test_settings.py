@@ -40,7 +40,7 @@ def test_fields_are_settings_with_the_groups_defaults() -> None:
     defaults = {key: p.default for key, p in setting_parameters(Grouped).items()}
     assert defaults == {"width": 8, "depth": 2, "rate": 0.1}
     assert group_settings(Grouped, {"rate": 1.0}) == {"rate": 1.0}
-    made = build(Grouped, depth=5)
-    assert made.sizes == Sizes(8, 5) and made.rate == 0.1
+    built = build(Grouped, depth=5)
+    assert built.sizes == Sizes(8, 5) and built.rate == 0.1
     with pytest.raises(TypeError, match="two settings named 'width'"):
         setting_parameters(Doubled)

@@ -62,9 +62,9 @@ def test_data_without_masks_is_sorted_by_image_auroc_and_shows_no_pixel_columns(
     ],
 )
 def test_what_may_not_be_compared_never_shares_a_board(change):
-    made = build_leaderboards([record("AnoDDPM"), record("pDDPM", **change)])
-    assert [len(board.entries) for board in made] == [1, 1]
-    assert [board.entries[0].name for board in made].count("AnoDDPM") == 1
+    built = build_leaderboards([record("AnoDDPM"), record("pDDPM", **change)])
+    assert [len(board.entries) for board in built] == [1, 1]
+    assert [board.entries[0].name for board in built].count("AnoDDPM") == 1
 
 
 def test_profiles_and_seeds_may_and_every_row_says_which():
@@ -75,10 +75,10 @@ def test_profiles_and_seeds_may_and_every_row_says_which():
 
 
 def test_titles_say_what_is_made_up_and_what_is_partial():
-    made = build_leaderboards(
+    built = build_leaderboards(
         [record("A", dataset__synthetic=True), record("A", partial=8), record("A")]
     )
-    assert [board.title for board in made] == [
+    assert [board.title for board in built] == [
         "brats",
         "brats, SYNTHETIC data",
         "brats, PARTIAL: at most 8 samples of each split, no result",
@@ -86,11 +86,11 @@ def test_titles_say_what_is_made_up_and_what_is_partial():
 
 
 def test_what_failed_before_its_data_was_known_stands_with_those_that_did_not():
-    made = build_leaderboards(
+    built = build_leaderboards(
         [record("A", dataset__synthetic=True), missing("B"), missing("C", partial=8)]
     )
-    assert [[row.name for row in board.entries] for board in made] == [["C"], ["A", "B"]] or [
-        [row.name for row in board.entries] for board in made
+    assert [[row.name for row in board.entries] for board in built] == [["C"], ["A", "B"]] or [
+        [row.name for row in board.entries] for board in built
     ] == [["A", "B"], ["C"]]
     assert "failed: it broke" in printed([missing("B")])
 
@@ -229,14 +229,14 @@ def test_a_record_knows_its_file(tmp_path):
 
 
 def test_json_has_every_board_in_order_and_no_second_of_time():
-    (made,) = json.loads(as_json(some()))["boards"]
-    assert [row["name"] for row in made["rows"]] == [
+    (built,) = json.loads(as_json(some()))["boards"]
+    assert [row["name"] for row in built["rows"]] == [
         row.name for row in build_leaderboards(some())[0].entries
     ]
-    assert made["sorted_by"] == "pixel_ap" and made["protocol"]["id"] == "abcd1234"
-    figure = made["rows"][0]["metrics"]["pixel_ap"]
+    assert built["sorted_by"] == "pixel_ap" and built["protocol"]["id"] == "abcd1234"
+    figure = built["rows"][0]["metrics"]["pixel_ap"]
     assert figure == pytest.approx({"value": 0.52, "low": 0.47, "high": 0.57})
-    assert made["rows"][3]["reason"] == "it broke" and "seconds" not in as_json(some())
+    assert built["rows"][3]["reason"] == "it broke" and "seconds" not in as_json(some())
 
 
 def test_latex_has_a_cell_for_every_column_and_marks_the_best():

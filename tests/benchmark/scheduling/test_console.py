@@ -16,9 +16,9 @@ from adbench.benchmark.scheduling.job_progress import JobProgress
 
 
 def watching(terminal: bool = False) -> tuple[ConsoleReporter, io.StringIO]:
-    told = io.StringIO()
-    console = Console(file=told, force_terminal=terminal, width=120, color_system=None)
-    return ConsoleReporter(console), told
+    output = io.StringIO()
+    console = Console(file=output, force_terminal=terminal, width=120, color_system=None)
+    return ConsoleReporter(console), output
 
 
 def train(step: int, **more: Any) -> dict[str, Any]:
@@ -39,8 +39,8 @@ def test_pace_and_time_left_are_those_of_the_phase() -> None:
     assert (
         job.location == "predict test 32/64" and job.seconds_per_step() is None and job.loss is None
     )
-    told = job.as_dict(170.0)
-    assert told["silent_seconds"] == 10.0 and told["memory_mb"] == 1500.0
+    output = job.as_dict(170.0)
+    assert output["silent_seconds"] == 10.0 and output["memory_mb"] == 1500.0
 
 
 def test_a_phase_without_steps_is_told_by_its_name() -> None:
@@ -55,7 +55,7 @@ def test_a_phase_without_steps_is_told_by_its_name() -> None:
 def test_a_pipe_gets_a_line_per_stage_and_every_fifteen_seconds(monkeypatch) -> None:
     now = [0.0]
     monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
-    watch, told = watching()
+    watch, output = watching()
     for step in range(100):
         now[0] += 0.5
         watch.on_progress("a", progress_event("train", train(step, loss=0.25)))
@@ -63,19 +63,19 @@ def test_a_pipe_gets_a_line_per_stage_and_every_fifteen_seconds(monkeypatch) -> 
     watch.on_progress("a", progress_event("checkpoint", {"fresh": False, "key": "x"}))
     watch.on_progress("a", progress_event("phase", {"phase": "predict"}))
     watch.draw([JobProgress("a", 1)], {"to_do": 1})
-    lines = told.getvalue().splitlines()
+    lines = output.getvalue().splitlines()
     assert lines[0] == "a  train  0/100  loss 0.2500" and len(lines) == 4 + 1 + 1
     assert lines[-2:] == ["a  train  100/100", "a  checkpoint  cached"]
 
 
 def test_memory_and_notes_are_always_told_and_notes_once() -> None:
     for terminal in (False, True):
-        watch, told = watching(terminal)
+        watch, output = watching(terminal)
         for _ in range(2):
             watch.on_progress("a", progress_event("note", {"text": "set aside as [x]"}))
         watch.on_progress("a", progress_event("oom", {"micro": 8}))
-        assert told.getvalue().count("note: set aside as [x]") == 1
-        assert "a  out of memory: going on with 8 rows at a time" in told.getvalue()
+        assert output.getvalue().count("note: set aside as [x]") == 1
+        assert "a  out of memory: going on with 8 rows at a time" in output.getvalue()
 
 
 def test_a_terminal_shows_a_table_that_goes_away() -> None:
@@ -101,21 +101,21 @@ def test_a_terminal_shows_a_table_that_goes_away() -> None:
     assert "failed" not in shown
     console.print(progress_table([job], {}, 100.0))
     assert "silent 1:14" in drawn.getvalue()
-    watch, told = watching(terminal=True)
+    watch, output = watching(terminal=True)
     watch.draw([job], {"ok": 1})
     watch.print_line("a [b] line")
     watch.close()
     watch.print_line("after")
-    assert "predict test" in told.getvalue() and "a [b] line" in told.getvalue()
+    assert "predict test" in output.getvalue() and "a [b] line" in output.getvalue()
 
 
 def test_progress_outside_a_run_is_shown_both_ways() -> None:
     for terminal in (False, True):
-        watch, told = watching(terminal)
+        watch, output = watching(terminal)
         with watch.progress_of("prepare x") as progress:
             progress("read", 1, 2)
             progress("read", 2, 2)
-        assert terminal or "prepare x  read  2/2" in told.getvalue()
+        assert terminal or "prepare x  read  2/2" in output.getvalue()
 
 
 def test_spans_are_read_as_clocks() -> None:

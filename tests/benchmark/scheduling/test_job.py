@@ -68,15 +68,15 @@ def test_circumstances_travel() -> None:
 
 def test_work_makes_a_record_and_tells_its_phases(tmp_path: Path) -> None:
     (cell,) = wanted(["walker"])
-    told: list[str] = []
+    output: list[str] = []
 
     def tell(event: str, facts: Any) -> None:
         if event == "phase":
-            told.append(facts["phase"])
+            output.append(facts["phase"])
 
     outcome = run_job(job(cell, tmp_path), tell)
     assert isinstance(outcome, Succeeded) and outcome.record["status"] == "ok"
-    assert told == ["train", "predict", "evaluate"]
+    assert output == ["train", "predict", "evaluate"]
     json.dumps(outcome.record)
 
 
@@ -134,7 +134,7 @@ def test_a_full_disk_is_known_in_whatever_words_it_is_told(tmp_path: Path, monke
         OSError(errno.EACCES, "")
     )
 
-    def refused(*given: Any) -> None:
+    def refused(*inputs: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     (cell,) = wanted(["walker"])

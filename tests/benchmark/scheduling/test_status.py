@@ -27,16 +27,16 @@ def kept(store, name, count=1, age=0.0):
 
 def test_records_are_told_with_their_figures_or_reasons(tmp_path):
     (tmp_path / "records").mkdir()
-    for name, made in (("a", record("A")), ("b", missing("B", reason="no\nmemory"))):
-        (tmp_path / "records" / f"{name}.json").write_text(json.dumps(made))
+    for name, built in (("a", record("A")), ("b", missing("B", reason="no\nmemory"))):
+        (tmp_path / "records" / f"{name}.json").write_text(json.dumps(built))
     (tmp_path / "records" / "c.json").write_text("{")
-    found = read_status(tmp_path, tmp_path / "store")
-    lines = found.lines()
+    results = read_status(tmp_path, tmp_path / "store")
+    lines = results.lines()
     assert lines[0] == "1 broken, 1 failed, 1 ok records; 0 running, 0 left"
     assert "image AUROC 0.432  pixel AP 0.500" in lines[1] and "failed" in lines[2]
     assert "no memory" in lines[2]
-    told = json.loads(json.dumps(found.as_dict()))
-    assert [each["status"] for each in told["records"]] == ["ok", "failed", "broken"]
+    output = json.loads(json.dumps(results.as_dict()))
+    assert [each["status"] for each in output["records"]] == ["ok", "failed", "broken"]
 
 
 def test_what_holds_its_lock_runs_and_what_does_not_was_left(tmp_path):
@@ -49,20 +49,22 @@ def test_what_holds_its_lock_runs_and_what_does_not_was_left(tmp_path):
         FileLock(tmp_path / "locks" / "checkpoint-bbbb.lock"),
         FileLock(tmp_path / "locks" / "record-cccc.lock"),
     ):
-        found = read_status(tmp_path, tmp_path)
-        work = {(w.what, w.key): w for w in found.work}
+        results = read_status(tmp_path, tmp_path)
+        work = {(w.what, w.key): w for w in results.work}
         assert set(work) == {("predicting", "aaaa"), ("training", "bbbb"), ("evaluating", "cccc")}
-        assert [w.running for w in found.work] == [True, True, False]
+        assert [w.running for w in results.work] == [True, True, False]
         left = work["predicting", "aaaa"]
         assert (left.kept, left.size) == (3, 3 * 502) and 7100 < (left.age or 0) < 7300
-        assert "3 kept, 0.0 MB, last 2 h ago; the same command goes on" in "\n".join(found.lines())
+        assert "3 kept, 0.0 MB, last 2 h ago; the same command goes on" in "\n".join(
+            results.lines()
+        )
     assert not any(w.running for w in read_status(tmp_path, tmp_path).work)
     FileLock(tmp_path / "locks" / "maps-dddd.lock").acquire(timeout=0)  # asking held nothing
 
 
 def test_nothing_at_all_is_told_too(tmp_path):
-    found = read_status(tmp_path / "none", tmp_path / "nowhere")
-    assert found.lines() == ["no records; 0 running, 0 left"] and not list(tmp_path.iterdir())
+    results = read_status(tmp_path / "none", tmp_path / "nowhere")
+    assert results.lines() == ["no records; 0 running, 0 left"] and not list(tmp_path.iterdir())
 
 
 def test_a_run_says_what_it_is_at_and_what_it_was_at_when_it_died(tmp_path, monkeypatch):
@@ -82,8 +84,8 @@ def test_a_run_says_what_it_is_at_and_what_it_was_at_when_it_died(tmp_path, monk
     monkeypatch.setattr(
         "adbench.benchmark.scheduling.run_state._process_is_alive", lambda pid: False
     )
-    told = read_status(tmp_path, tmp_path / "store").lines()[1]
-    assert told.startswith("  stopped ") and "the same command goes on" in told
+    output = read_status(tmp_path, tmp_path / "store").lines()[1]
+    assert output.startswith("  stopped ") and "the same command goes on" in output
     RunState(tmp_path)  # the next run takes it away
     assert read_status(tmp_path, tmp_path / "store").runs == []
 
@@ -92,14 +94,14 @@ def test_a_run_elsewhere_lives_as_long_as_it_writes(tmp_path, monkeypatch):
     state = RunState(tmp_path)
     state.write([], {"to_do": 1}, now=True)
     (path,) = (tmp_path / "running").glob("*.json")
-    told = json.loads(path.read_text()) | {"host": "another", "pid": 1}
-    path.write_text(json.dumps(told))
+    output = json.loads(path.read_text()) | {"host": "another", "pid": 1}
+    path.write_text(json.dumps(output))
     assert read_status(tmp_path, tmp_path / "store").runs[0]["running"]
-    path.write_text(json.dumps(told | {"written": time.time() - 90}))
+    path.write_text(json.dumps(output | {"written": time.time() - 90}))
     assert not read_status(tmp_path, tmp_path / "store").runs[0]["running"]
     path.write_text("{")
     assert read_status(tmp_path, tmp_path / "store").runs == []
-    path.write_text(json.dumps(told))
+    path.write_text(json.dumps(output))
     path.rename(path.with_name(".1234abcd.another-1.json"))  # half-way through being written
     assert read_status(tmp_path, tmp_path / "store").runs == []
     RunState(tmp_path)

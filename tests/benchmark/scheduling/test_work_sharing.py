@@ -212,7 +212,7 @@ def test_two_that_save_at_once_leave_a_whole_state(tmp_path: Path, monkeypatch, 
     monkeypatch.setattr(resume, "atomic_write", between)
     one.save("a", {"x": torch.arange(5)})
     (pointer,) = tmp_path.glob("state/*.json")
-    found = two.load("a")
-    assert not find_damage(pointer) and found is not None
-    assert len(found["x"]) == (5 if when == "before" else 4)
+    outcome = two.load("a")
+    assert not find_damage(pointer) and outcome is not None
+    assert len(outcome["x"]) == (5 if when == "before" else 4)
     assert "a" in one and "b" not in two and len(list(tmp_path.glob("state/*.safetensors"))) == 1

@@ -121,9 +121,9 @@ def test_all_eight_orientations_are_turned_upright(orientation, kind) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     how = {"exif": exif} | ({"quality": 95} if kind == "JPEG" else {})
-    found = read_image(saved(stored, kind, **how), "x")[0].numpy() * 255
+    results = read_image(saved(stored, kind, **how), "x")[0].numpy() * 255
     wanted = turned(stored, orientation)
-    assert found.shape == wanted.shape and np.abs(found - wanted).max() < 12
+    assert results.shape == wanted.shape and np.abs(results - wanted).max() < 12
 
 
 def test_a_mask_is_turned_like_its_image() -> None:
@@ -197,15 +197,15 @@ def test_a_photograph_with_a_preview_is_one_image() -> None:
 @pytest.mark.parametrize("deep", [False, True])
 def test_200_flipped_bytes_of_a_png_are_found_or_change_nothing(deep) -> None:
     raw = by_cv2(DEEP_RGB, ".png") if deep else saved(texture(6, (40, 40), colour=True))
-    whole, rng, found = read_image(raw, "x"), np.random.default_rng(0), 0
+    whole, rng, results = read_image(raw, "x"), np.random.default_rng(0), 0
     for _ in range(200):
         bad = bytearray(raw)
         bad[rng.integers(len(raw))] ^= 1 << rng.integers(8)
         try:
             assert torch.equal(read_image(bytes(bad), "x"), whole)
         except DataError:
-            found += 1
-    assert found > 190
+            results += 1
+    assert results > 190
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])

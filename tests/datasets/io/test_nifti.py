@@ -67,7 +67,7 @@ def test_of_200_flipped_bytes_none_changes_a_voxel_silently(tmp_path):
     array = rng.integers(0, 1000, SMALL).astype(np.int16)
     path = tmp_path / "v.nii.gz"
     nib.save(nib.Nifti1Image(array, np.eye(4)), path)
-    raw, found = path.read_bytes(), 0
+    raw, results = path.read_bytes(), 0
     for place in rng.permutation(len(raw))[:200]:
         flipped = bytearray(raw)
         flipped[place] ^= int(rng.integers(1, 256))
@@ -75,11 +75,11 @@ def test_of_200_flipped_bytes_none_changes_a_voxel_silently(tmp_path):
         try:
             read = read_volume(path)
         except DataError:
-            found += 1
+            results += 1
         else:
             assert np.array_equal(read.data, array), f"byte {place} changed voxels silently"
             assert np.array_equal(read.affine, np.eye(4))
-    assert found > 150  # the rest are bytes that mean nothing: the file's name and time
+    assert results > 150  # the rest are bytes that mean nothing: the file's name and time
 
 
 def test_a_wrong_checksum_alone_is_found(path):
@@ -97,8 +97,8 @@ def test_a_truncated_file_tells_how_much_is_there(tmp_path):
     path.write_bytes(raw[: len(raw) // 2])
     message = refused(path)
     assert "v.nii.gz is truncated (expected 18 432 bytes of voxels, found " in message
-    found = int(message.split("found ")[1].rstrip(")").replace(" ", ""))
-    assert 0.4 < found / 18_432 < 0.6
+    results = int(message.split("found ")[1].rstrip(")").replace(" ", ""))
+    assert 0.4 < results / 18_432 < 0.6
     for size in range(1, len(raw), 97):
         path.write_bytes(raw[:size])
         refused(path)

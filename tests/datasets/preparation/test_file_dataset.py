@@ -66,12 +66,12 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def root(tmp_path) -> Path:
-    made = tmp_path / "data"
+    built = tmp_path / "data"
     for number, (pool, group, label) in enumerate(
         [*[("train", g, 0) for g in "abcd"], ("train", "e", 1), ("test", "x", 0), ("test", "y", 1)]
     ):
-        write(made / pool / f"{group}-{label}-{number}.npy", number)
-    return made
+        write(built / pool / f"{group}-{label}-{number}.npy", number)
+    return built
 
 
 def write(path: Path, seed: int) -> Path:
@@ -92,8 +92,8 @@ def test_splits_hold_what_their_pools_say(root) -> None:
     assert counts == {"train": 2, "held_out": 2, "val": 0, "test": 2}
     assert len(data.train(labelled=True)) == 3
     assert sorted(s.label for s in data.test()) == [False, True]
-    found = data.verify()
-    assert not found.problems and found.samples["test"] == 2
+    results = data.verify()
+    assert not results.problems and results.samples["test"] == 2
 
 
 def test_the_prepared_file_follows_the_content_not_the_place(root, tmp_path, cache) -> None:
@@ -117,27 +117,27 @@ def test_all_that_is_bad_is_told_at_once_and_nothing_is_kept(root, cache) -> Non
     assert "3 of 7 cases are unusable. Nothing was cached." in text
     assert "train/a-0-0.npy" in text and "train/c-0-2.npy" in text and "test/y-1-6.npy" in text
     assert not list(cache.glob("*.h5")) and not list(cache.glob("*.parts"))
-    found = Arrays(root=str(root)).verify()
-    assert len(found.problems) == 3 and found.bad_cases == 3 and found.samples["test"] == 1
+    results = Arrays(root=str(root)).verify()
+    assert len(results.problems) == 3 and results.bad_cases == 3 and results.samples["test"] == 1
 
 
 def test_groups_and_copies_across_splits_are_refused_or_told(root) -> None:
     write(root / "test/a-0-9.npy", 50)  # somebody of the training pool
     shutil.copy(root / "train/b-0-1.npy", root / "test/z-0-8.npy")
-    found = Arrays(root=str(root)).verify()
-    assert any(p.startswith("a is in ") for p in found.problems)
-    assert any("test/z-0-8.npy" in p and "is a copy of" in p for p in found.problems)
-    with warnings.catch_warnings(record=True) as told:
+    results = Arrays(root=str(root)).verify()
+    assert any(p.startswith("a is in ") for p in results.problems)
+    assert any("test/z-0-8.npy" in p and "is a copy of" in p for p in results.problems)
+    with warnings.catch_warnings(record=True) as output:
         warnings.simplefilter("always")
         data = prepared(root, leaky=True)
-    assert any("is a copy of" in str(w.message) for w in told)
+    assert any("is a copy of" in str(w.message) for w in output)
     assert len(data.test()) == 4
 
 
 def test_copies_within_a_split_are_only_noted(root) -> None:
     shutil.copy(root / "test/x-0-5.npy", root / "test/x-0-7.npy")
-    found = Arrays(root=str(root)).verify()
-    assert not found.problems and any("is a copy of" in note for note in found.notes)
+    results = Arrays(root=str(root)).verify()
+    assert not results.problems and any("is a copy of" in note for note in results.notes)
 
 
 def test_a_constant_case_is_not_trained_on(root) -> None:
@@ -180,10 +180,10 @@ def test_a_file_that_changes_while_it_is_read_is_noticed(root, monkeypatch) -> N
     whole = Arrays.read
 
     def change(self, case):
-        made = whole(self, case)
+        built = whole(self, case)
         if case.name == "test/x-0-5.npy":
             write(case.files["image"], 77)
-        return made
+        return built
 
     monkeypatch.setattr(Arrays, "read", change)
     with pytest.raises(DataError, match=r"x-0-5\.npy has changed since it was first read"):
@@ -214,8 +214,8 @@ def test_too_few_cases_are_no_crash(root) -> None:
     for path in (root / "train").iterdir():
         if path.stem[0] != "a":
             path.unlink()
-    found = Arrays(root=str(root)).verify()
-    assert found.problems == [
+    results = Arrays(root=str(root)).verify()
+    assert results.problems == [
         "no sample is left for held_out: there are too few normal training cases to split "
         "(a group stays whole)"
     ]
@@ -236,8 +236,8 @@ def test_every_split_gets_a_group_while_there_are_any(names, share, seed) -> Non
     dealt = assign_groups(names, share, seed)
     assert dealt.keys() == set(names)
     assert dealt == assign_groups(reversed(names), share, seed)
-    found = set(dealt.values())
-    assert found == set(list(share)[: len(names)])
+    results = set(dealt.values())
+    assert results == set(list(share)[: len(names)])
     if len(names) >= 20:
         counted = sum(split == "held_out" for split in dealt.values())
         assert abs(counted - share["held_out"] * len(names)) <= 1

@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, inputs, settings
 from hypothesis import strategies as st
 
 from adbench.datasets.base import DataError, Sample, Spec, content_hash, manifest
@@ -82,7 +82,7 @@ FIELDS = ("mask", "roi", "spacing", "tags", "counterpart")
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
+@inputs(
     st.lists(st.sets(st.sampled_from(FIELDS)), min_size=1, max_size=6),
     st.sampled_from([(7,), (3, 4), (2, 3, 4)]),
 )
@@ -98,12 +98,12 @@ def test_samples_come_back_bit_for_bit(has, shape):
 
 
 def test_what_is_no_plain_tensor_is_stored_as_it_will_be_read():
-    given = sample(1)
-    assert given.mask is not None
-    odd: dict[str, Any] = {"label": 1, "spacing": [np.float32(0.5), 2], "mask": given.mask.byte()}
-    x = given.x.double().requires_grad_()
-    read = read_part(write({"val": [replace(given, x=x, **odd)]}), "val")
-    assert alike(read[0], replace(given, spacing=(0.5, 2.0)))
+    inputs = sample(1)
+    assert inputs.mask is not None
+    odd: dict[str, Any] = {"label": 1, "spacing": [np.float32(0.5), 2], "mask": inputs.mask.byte()}
+    x = inputs.x.double().requires_grad_()
+    read = read_part(write({"val": [replace(inputs, x=x, **odd)]}), "val")
+    assert alike(read[0], replace(inputs, spacing=(0.5, 2.0)))
     assert read.manifest()[0].content_hash == content_hash(read[0])
 
 
@@ -212,7 +212,7 @@ def make_units(writer: SampleWriter, *, stop_before: int | None = None, made: li
 
 
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.sampled_from(UNITS), max_size=3), st.sampled_from([1, 300, 10**9]))
+@inputs(st.lists(st.sampled_from(UNITS), max_size=3), st.sampled_from([1, 300, 10**9]))
 def test_an_interrupted_preparation_goes_on_behind_its_last_whole_unit(stops, shard):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("adbench.datasets.preparation.writer.SHARD_BYTES", shard)
@@ -321,7 +321,7 @@ def test_an_open_part_can_be_sent_to_a_loader():
 def test_no_flipped_bit_is_read_as_data(cache):
     samples = [sample(n, "mask roi twin spacing tags") for n in range(4)]
     path = write({"train": samples[:2], "test": samples[2:]})
-    raw, rng, found = path.read_bytes(), np.random.default_rng(0), 0
+    raw, rng, results = path.read_bytes(), np.random.default_rng(0), 0
     copied = cache / "flipped.h5"
     for place in rng.integers(0, len(raw), 250):
         flipped = bytearray(raw)
@@ -330,11 +330,11 @@ def test_no_flipped_bit_is_read_as_data(cache):
         try:
             read = [*read_part(copied, "train"), *read_part(copied, "test")]
         except DataError as error:
-            found += 1
+            results += 1
             assert "flipped.h5" in error.summary and "Delete" in error.summary
         else:
             assert all(alike(a, b) for a, b in zip(samples, read, strict=True)), place
-    assert found > 125  # the rest is room that HDF5 keeps and does not use
+    assert results > 125  # the rest is room that HDF5 keeps and does not use
 
 
 def _spoil(path: Path, name: str, index: int) -> None:
@@ -408,10 +408,10 @@ def test_digests_are_remembered_until_a_file_changes(tmp_path, monkeypatch):
     paths = [tmp_path / name for name in ("a", "b")]
     for path in paths:
         path.write_text(path.name)
-    told = []
+    output = []
     want = [hashlib.sha256(path.name.encode()).hexdigest() for path in paths]
-    assert hash_files(paths, lambda *facts: told.append(facts)) == want
-    assert told == [("reading files", 1, 2), ("reading files", 2, 2)]
+    assert hash_files(paths, lambda *facts: output.append(facts)) == want
+    assert output == [("reading files", 1, 2), ("reading files", 2, 2)]
 
     read, digest = [], hashlib.file_digest
     monkeypatch.setattr(

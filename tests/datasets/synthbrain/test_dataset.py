@@ -56,11 +56,11 @@ def everything(dataset):
 
 
 def test_it_is_the_same_on_any_number_of_workers(tiny, tmp_path, monkeypatch):
-    made = everything(tiny)
+    built = everything(tiny)
     for workers in (1, 3):
         monkeypatch.setenv("ADBENCH_CACHE", str(tmp_path / str(workers)))
         monkeypatch.setattr(synthbrain, "_usable_cores", lambda count=workers: count)
-        assert everything(SynthBrain(preset="tiny")) == made
+        assert everything(SynthBrain(preset="tiny")) == built
 
 
 def test_a_preparation_that_was_stopped_makes_only_the_rest(tiny, tmp_path, monkeypatch):
@@ -187,9 +187,9 @@ def test_the_twin_is_the_person_had_they_stayed_healthy(norm):
 
 @pytest.mark.parametrize("kind", ["stroke", "ms", "hemorrhage"])
 def test_a_lesion_changes_what_it_covers_and_nothing_else(kind):
-    made = make_subject(0, 6000, LesionPlan(kind, 1, 1.0), VIEW, "healthy_ref")
-    change, far = difference(made)
-    assert change[:, made.mask].mean(1).max() > 0.3
+    built = make_subject(0, 6000, LesionPlan(kind, 1, 1.0), VIEW, "healthy_ref")
+    change, far = difference(built)
+    assert change[:, built.mask].mean(1).max() > 0.3
     assert np.quantile(change[:, far], 0.95) < 1e-4  # the rest: too little lesion to be drawn
     assert np.quantile(change[:, far], 0.99) < 0.02
 
@@ -206,17 +206,17 @@ def test_a_tumour_pushes_but_does_not_darken_the_rest():
 
 @pytest.mark.parametrize("kind", ["ventricle", "cortex"])
 def test_a_change_of_form_brings_no_new_intensity(kind):
-    made = make_subject(0, 6002, LesionPlan(kind, 2, 1.0), VIEW, "healthy_ref")
-    for now, before in zip(made.x, made.counterpart, strict=True):
-        assert now[made.roi].max() <= before[made.roi].max() + 0.15
-        assert np.abs(now - before)[made.mask].mean() > 0.03
+    built = make_subject(0, 6002, LesionPlan(kind, 2, 1.0), VIEW, "healthy_ref")
+    for now, before in zip(built.x, built.counterpart, strict=True):
+        assert now[built.roi].max() <= before[built.roi].max() + 0.15
+        assert np.abs(now - before)[built.mask].mean() > 0.03
 
 
-def difference(made):
+def difference(built):
     """|x - twin| (4, K, H, W), and where brain lies more than two pixels from any lesion."""
-    slices = made.mask.any((1, 2))[:, None, None]  # others may hold too little to be drawn
-    near = np.stack([ndimage.binary_dilation(m, iterations=2) for m in made.mask]).astype(bool)
-    return np.abs(made.x - made.counterpart), made.roi & ~near & slices
+    slices = built.mask.any((1, 2))[:, None, None]  # others may hold too little to be drawn
+    near = np.stack([ndimage.binary_dilation(m, iterations=2) for m in built.mask]).astype(bool)
+    return np.abs(built.x - built.counterpart), built.roi & ~near & slices
 
 
 def test_percentiles_lie_where_the_norm_says():
@@ -281,13 +281,13 @@ def test_a_brain_at_the_border_or_out_of_view_is_refused(brain):
 
 
 def test_lesions_that_are_not_there_or_outside_are_refused():
-    made = make_subject(0, 6000, LesionPlan("stroke", 1, 1.0), VIEW, "healthy_ref")
+    built = make_subject(0, 6000, LesionPlan("stroke", 1, 1.0), VIEW, "healthy_ref")
     with pytest.raises(RuntimeError, match="0 mm²"):
-        check_diseased(made._replace(mask=np.zeros_like(made.mask)), VIEW)
+        check_diseased(built._replace(mask=np.zeros_like(built.mask)), VIEW)
     with pytest.raises(RuntimeError, match="outside"):
-        check_diseased(made._replace(mask=~made.roi | made.mask), VIEW)
+        check_diseased(built._replace(mask=~built.roi | built.mask), VIEW)
     with pytest.raises(RuntimeError, match=r"0\.\.1"):
-        check_diseased(made._replace(x=made.x + 1), VIEW)
+        check_diseased(built._replace(x=built.x + 1), VIEW)
 
 
 def test_who_cannot_be_made_is_named_and_nothing_is_kept(tmp_path, monkeypatch):

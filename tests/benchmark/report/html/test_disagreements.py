@@ -31,20 +31,22 @@ SCORES = {
 
 
 def scored(label: str, score: Any, **changes: Any) -> dict[str, Any]:
-    made = record(label, {"A": 0.9, "B": 0.8}.get(label, 0.7), **changes)
-    made["samples"] = {
+    built = record(label, {"A": 0.9, "B": 0.8}.get(label, 0.7), **changes)
+    built["samples"] = {
         "key": KEYS,
         "group": [f"g{i}" for i in range(6)],
         "label": [1, 1, 1, 0, 0, 0],
         "score": [float(s) for s in score],
     }
-    return made | {"file": f"{label}.json"}
+    return built | {"file": f"{label}.json"}
 
 
 def board_of(*records):
     (board,) = build_leaderboards(list(records))
-    known = {k: rows for k, row in enumerate(board.done) if (rows := sample_results_of(row.record))}
-    return board, known
+    reference = {
+        k: rows for k, row in enumerate(board.done) if (rows := sample_results_of(row.record))
+    }
+    return board, reference
 
 
 def prints(folder, name: str, keys, kind: str = ".contact") -> None:
@@ -59,23 +61,23 @@ def test_ranks_are_of_the_most_anomalous_first_and_ties_share():
 
 
 def test_the_widest_spread_of_ranks_comes_first_and_says_who_says_what():
-    board, known = board_of(*(scored(n, s) for n, s in SCORES.items()))
-    found = largest_disagreements(board, known, {*KEYS})
+    board, reference = board_of(*(scored(n, s) for n, s in SCORES.items()))
+    results = largest_disagreements(board, reference, {*KEYS})
     # ranks: A 1 2 3 4 5 6, B 1 6 3 4 5 2, C 1 2 3 6 5 4; s0, s2 and s4 are undisputed
-    assert [key for key, _ in found] == ["s1", "s5", "s3"]
-    assert found[0][1] == "abnormal; ranks A 2, B 6, C 2 of 6"
-    assert found[1][1] == "normal; ranks A 6, B 2, C 4 of 6"
-    assert [key for key, _ in largest_disagreements(board, known, {"s3", "s0"})] == ["s3"]
+    assert [key for key, _ in results] == ["s1", "s5", "s3"]
+    assert results[0][1] == "abnormal; ranks A 2, B 6, C 2 of 6"
+    assert results[1][1] == "normal; ranks A 6, B 2, C 4 of 6"
+    assert [key for key, _ in largest_disagreements(board, reference, {"s3", "s0"})] == ["s3"]
 
 
 def test_baselines_are_not_asked_where_there_are_two_methods():
     mean = scored("Mean", [1, 2, 3, 4, 5, 6], method__baseline=True)
-    board, known = board_of(scored("A", SCORES["A"]), scored("B", SCORES["B"]), mean)
-    assert [key for key, _ in largest_disagreements(board, known, {*KEYS})] == ["s1", "s5"]
-    board, known = board_of(scored("A", SCORES["A"]), mean)
-    assert len(largest_disagreements(board, known, {*KEYS})) == MAX_SAMPLES
-    board, known = board_of(mean)
-    assert largest_disagreements(board, known, {*KEYS}) == []
+    board, reference = board_of(scored("A", SCORES["A"]), scored("B", SCORES["B"]), mean)
+    assert [key for key, _ in largest_disagreements(board, reference, {*KEYS})] == ["s1", "s5"]
+    board, reference = board_of(scored("A", SCORES["A"]), mean)
+    assert len(largest_disagreements(board, reference, {*KEYS})) == MAX_SAMPLES
+    board, reference = board_of(mean)
+    assert largest_disagreements(board, reference, {*KEYS}) == []
 
 
 @given(st.permutations(range(6)), st.sampled_from([np.exp, np.cbrt, lambda x: 3 * x - 7]))
@@ -89,30 +91,30 @@ def test_scores_have_an_order_and_no_scale(order, change):
 def test_methods_judged_on_other_samples_are_not_asked():
     other = scored("C", SCORES["C"])
     other["samples"]["key"] = [f"t{i}" for i in range(6)]
-    board, known = board_of(scored("A", SCORES["A"]), scored("B", SCORES["B"]), other)
-    found = largest_disagreements(board, known, {*KEYS})
-    assert [key for key, _ in found] == ["s1", "s5"] and "C" not in found[0][1]
+    board, reference = board_of(scored("A", SCORES["A"]), scored("B", SCORES["B"]), other)
+    results = largest_disagreements(board, reference, {*KEYS})
+    assert [key for key, _ in results] == ["s1", "s5"] and "C" not in results[0][1]
 
 
 def test_only_what_all_have_prints_of_is_shown_side_by_side(tmp_path):
-    board, known = board_of(*(scored(n, s) for n, s in SCORES.items()))
+    board, reference = board_of(*(scored(n, s) for n, s in SCORES.items()))
     for name, keys in (("A", KEYS), ("B", KEYS[:4]), ("C", KEYS[1:])):
         prints(tmp_path, name, keys)
-    found = disagreement_grid(board, known, tmp_path, ImageBudget())
-    assert [key for key, *_ in found.rows] == ["s1", "s3"]
-    assert [who for who, _ in found.columns] == ["", "A", "B", "C"]
-    assert all(None not in cells for *_, cells in found.rows)
+    results = disagreement_grid(board, reference, tmp_path, ImageBudget())
+    assert [key for key, *_ in results.rows] == ["s1", "s3"]
+    assert [who for who, _ in results.columns] == ["", "A", "B", "C"]
+    assert all(None not in cells for *_, cells in results.rows)
 
 
 def test_where_there_is_no_contact_sheet_the_gallery_has_to_do(tmp_path):
-    board, known = board_of(*(scored(n, SCORES[n]) for n in "AB"))
-    assert disagreement_grid(board, known, tmp_path, ImageBudget()).rows == []
+    board, reference = board_of(*(scored(n, SCORES[n]) for n in "AB"))
+    assert disagreement_grid(board, reference, tmp_path, ImageBudget()).rows == []
     prints(tmp_path, "A", KEYS)
-    assert disagreement_grid(board, known, tmp_path, ImageBudget()).rows == []
+    assert disagreement_grid(board, reference, tmp_path, ImageBudget()).rows == []
     prints(tmp_path, "B", ["s5", "s0"], kind="")
-    assert [key for key, *_ in disagreement_grid(board, known, tmp_path, ImageBudget()).rows] == [
-        "s5"
-    ]
+    assert [
+        key for key, *_ in disagreement_grid(board, reference, tmp_path, ImageBudget()).rows
+    ] == ["s5"]
 
 
 @pytest.mark.parametrize("both", [True, False])

@@ -78,33 +78,33 @@ class Reader(HTMLParser):
 
 
 def swept(label: str, **changes):
-    made = record(label, 0.5, **changes)
+    built = record(label, 0.5, **changes)
     values = {100: 0.3, 250: 0.5, 400: 0.2, 500: 0.4}
-    made["sweep"] = {
+    built["sweep"] = {
         str(level): {
             "test": {"pixel_ap": value, "image_auroc": 0.5 + value / 2},
             "val": {"pixel_ap": value - 0.1, "image_auroc": 0.5 + value / 4},
         }
         for level, value in values.items()
     }
-    made["level"] = {"chosen": 250, "rule": "val", "published": 400, "oracle": 500}
-    made["strata"] = {"size=small": {"n": 7, "image_auroc": 0.61, "pixel_ap": 0.22}}
-    made["file"] = f"{label}.json"
-    return made
+    built["level"] = {"chosen": 250, "rule": "val", "published": 400, "oracle": 500}
+    built["strata"] = {"size=small": {"n": 7, "image_auroc": 0.61, "pixel_ap": 0.22}}
+    built["file"] = f"{label}.json"
+    return built
 
 
 def scored(label: str, shift: float, **changes):
     rng = np.random.default_rng(3)
     truth = np.arange(60) % 2
     score = rng.normal(size=60) + truth * shift
-    made = swept(label, **changes)
-    made["samples"] = {
+    built = swept(label, **changes)
+    built["samples"] = {
         "key": [f"s{i}" for i in range(60)],
         "group": [f"g{i // 3}" for i in range(60)],
         "label": truth.tolist(),
         "score": score.tolist(),
     }
-    return made
+    return built
 
 
 def sheets(out: Path, names: list[str]) -> list[np.ndarray]:
@@ -158,14 +158,14 @@ def test_the_policy_lets_only_our_own_style_and_script_through():
 
 @pytest.mark.parametrize("name", [HOSTILE, "W" * 5000, "\u2028\x00​\u202e", "a\nb"])
 def test_hostile_words_stay_words(name, tmp_path):
-    def tainted(made):
-        made["method"] |= {"label": name, "name": name, "args": {name: name}}
-        made["dataset"] |= {"name": name, "args": {name: [name]}}
-        made["protocol"] |= {"text": name}
-        made["strata"] = {name: {"n": 3, "pixel_ap": 0.1, "image_auroc": 0.2}}
-        made |= {"profile": name, "device": name, "versions": {name: name}, "keys": {name: name}}
-        made["file"] = name + ".json"
-        return made
+    def tainted(built):
+        built["method"] |= {"label": name, "name": name, "args": {name: name}}
+        built["dataset"] |= {"name": name, "args": {name: [name]}}
+        built["protocol"] |= {"text": name}
+        built["strata"] = {name: {"n": 3, "pixel_ap": 0.1, "image_auroc": 0.2}}
+        built |= {"profile": name, "device": name, "versions": {name: name}, "keys": {name: name}}
+        built["file"] = name + ".json"
+        return built
 
     plain = Reader(render_page([scored("A", 1.0), scored("B", 0.5), missing("C")]))
     records = [
@@ -185,29 +185,29 @@ def test_hostile_words_stay_words(name, tmp_path):
 
 def test_the_records_can_be_read_back_without_the_rows_of_samples():
     records = [scored("A", 1.0), missing("B")]
-    told = json.loads(Reader(render_page(records)).raw["script"][0])
+    output = json.loads(Reader(render_page(records)).raw["script"][0])
     del records[0]["samples"]
-    assert told == json.loads(json.dumps(records))
+    assert output == json.loads(json.dumps(records))
 
 
 def test_every_figure_says_the_record_and_the_place_it_is_from():
     read = Reader(render_page([swept("A"), swept("B")]))
     sources = [a["title"] for a in read.all("td") if "title" in a]
-    told = {tuple(s.split(": ", 1)) for s in sources}
+    output = {tuple(s.split(": ", 1)) for s in sources}
     for file in ("records/A.json", "records/B.json"):
-        assert (file, "metrics.image_auroc.value = 0.4321") in told
-        assert (file, "metrics.pixel_ap.value = 0.5") in told
-        assert (file, "cost.seconds_per_image = 0.0987") in told
-        assert (file, "strata.size=small.pixel_ap = 0.22") in told
+        assert (file, "metrics.image_auroc.value = 0.4321") in output
+        assert (file, "metrics.pixel_ap.value = 0.5") in output
+        assert (file, "cost.seconds_per_image = 0.0987") in output
+        assert (file, "strata.size=small.pixel_ap = 0.22") in output
     for attrs in read.all("td"):
-        found = re.search(r"= ([-\d.e]+)$", attrs.get("title", ""))
-        if found and attrs.get("data-sort"):
-            assert float(attrs["data-sort"]) == float(found[1])
+        results = re.search(r"= ([-\d.e]+)$", attrs.get("title", ""))
+        if results and attrs.get("data-sort"):
+            assert float(attrs["data-sort"]) == float(results[1])
 
 
 def test_figures_read_from_bins_have_their_error_beneath_them():
-    made = swept("A", pixel_error=3.2e-4)
-    text = Reader(render_page([made, swept("B")])).words
+    built = swept("A", pixel_error=3.2e-4)
+    text = Reader(render_page([built, swept("B")])).words
     assert "± 0.0004 binned [0.450, 0.550]" in text and "off by no more than this" in text
     assert text.count("± 0.0004 binned") == 4 + 5  # on the board, and among all figures
     assert "±" not in Reader(render_page([swept("B")])).words
@@ -264,8 +264,8 @@ def test_curves_have_a_corner_for_each_level_and_marks_at_theirs():
 
 def test_the_front_is_what_nothing_cheaper_equals():
     records = [record(n, v) for n, v in (("dear", 0.6), ("cheap", 0.3), ("poor", 0.2))]
-    for made, cost in zip(records, (50.0, 2.0, 10.0), strict=True):
-        made["cost"]["evaluations_per_image"] = cost
+    for built, cost in zip(records, (50.0, 2.0, 10.0), strict=True):
+        built["cost"]["evaluations_per_image"] = cost
     chart = cost_charts(build_leaderboards(records)[0])[0]
     points = {
         gid: each for gid in chart.tooltips for each in chart.artist(gid).get_xydata().tolist()
@@ -315,9 +315,9 @@ def test_all_of_a_metric_lies_within_its_chart(values):
 
 
 def test_lesions_are_told_by_size_and_price_where_records_tell_of_them():
-    made = swept("A")
+    built = swept("A")
     bins = [(0.0, 10.0, 4, 0.25), (10.0, 100.0, 0, None), (10000.0, None, 2, 1.0)]
-    made["lesions"] = {
+    built["lesions"] = {
         "n": 6,
         "unit": "mm²",
         "bins": [dict(zip(("low", "high", "n", "sensitivity"), b, strict=True)) for b in bins],
@@ -326,7 +326,7 @@ def test_lesions_are_told_by_size_and_price_where_records_tell_of_them():
             for f, s in ((0.0, 0.1), (0.5, 0.4), (8.0, 0.9))
         ],
     }
-    boards_ = build_leaderboards([made, record("B", 0.1)])
+    boards_ = build_leaderboards([built, record("B", 0.1)])
     table, chart = lesion_table(boards_[0]), froc_chart(boards_[0])
     assert table is not None and chart is not None
     assert [(line.name, line.cells[0].text, line.cells[1].text) for line in table.lines] == [
@@ -338,7 +338,7 @@ def test_lesions_are_told_by_size_and_price_where_records_tell_of_them():
     assert [chart.artist(f"A-point-{i}").get_xydata().tolist()[0] for i in range(3)] == curve
     assert chart.tooltips["A-point-1"] == "A: 0.400 found, 0.5 false a sample"
     assert chart.axes.get_xlim()[0] == 0 and 0 in chart.axes.get_xticks()
-    assert "FROC" in Reader(render_page([made])).words
+    assert "FROC" in Reader(render_page([built])).words
     assert lesion_table(build_leaderboards([record("B")])[0]) is None
 
 
@@ -403,19 +403,19 @@ def test_differences_are_told_where_there_are_rows_of_samples():
 def test_tiles_of_all_methods_stand_side_by_side_and_are_the_pixels_that_were_drawn(tmp_path):
     x = sheets(tmp_path, ["A", "B"])
     (board,) = build_leaderboards([swept("A"), swept("B")])
-    made = sample_images(board.done, tmp_path / "pictures", ImageBudget())
-    assert made.gallery.columns[:2] == [("", "input"), ("", "truth")]
-    assert [head for head in made.gallery.columns[2:]] == [
+    built = sample_images(board.done, tmp_path / "pictures", ImageBudget())
+    assert built.gallery.columns[:2] == [("", "input"), ("", "truth")]
+    assert [head for head in built.gallery.columns[2:]] == [
         ("A", "reconstruction"),
-        ("A", made.gallery.columns[3][1]),
+        ("A", built.gallery.columns[3][1]),
         ("B", "reconstruction"),
-        ("B", made.gallery.columns[5][1]),
+        ("B", built.gallery.columns[5][1]),
     ]
     assert (
-        made.gallery.columns[3][1].startswith("map, 0 to ")
-        and made.gallery.columns[3][1] != made.gallery.columns[5][1]
+        built.gallery.columns[3][1].startswith("map, 0 to ")
+        and built.gallery.columns[3][1] != built.gallery.columns[5][1]
     )
-    for (key, caption, cells), sample in zip(made.gallery.rows, x, strict=True):
+    for (key, caption, cells), sample in zip(built.gallery.rows, x, strict=True):
         assert key.startswith("test/") and caption == "odd" and None not in cells
         uris = [cell.uri for cell in cells if cell]
         assert np.array_equal(decoded(uris[0] or ""), grey_colours(sample[0]))
