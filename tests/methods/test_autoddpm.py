@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from reference import ConstantX0, SmoothNetwork
 
 from adbench.benchmark.registry.settings import build
 from adbench.datasets.base import Spec
@@ -14,6 +13,7 @@ from adbench.engine.noise.noise import Simplex
 from adbench.engine.runtime.context import TrainingContext
 from adbench.engine.runtime.rng import Rng
 from adbench.methods.autoddpm import AutoDDPM
+from known import ConstantX0, SmoothNetwork
 from small import samples, small_method
 
 SPEC = Spec(1, (16, 16))

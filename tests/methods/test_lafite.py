@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from reference import NormalPosteriorMean
 from torch import Tensor
 
 from adbench.benchmark.registry.settings import build
@@ -17,6 +16,7 @@ from adbench.engine.diffusion.schedule import cosine_schedule
 from adbench.engine.runtime.context import TrainingContext
 from adbench.engine.runtime.rng import Rng
 from adbench.methods.lafite import LafitE, maximum_local_mean
+from known import NormalPosteriorMean
 from small import build_small, samples
 
 SPEC = Spec(1, (64, 64))

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from reference import ConstantNoise, ConstantX0, NormalPosteriorMean
 from torch import Tensor, nn
 
 from adbench.benchmark.registry.settings import build
@@ -19,6 +18,7 @@ from adbench.engine.runtime.rng import Rng
 from adbench.engine.transforms.blur import gaussian_blur
 from adbench.methods.ldm import LDM, PlainLDM
 from adbench.methods.ldm_ood import LDMOOD
+from known import ConstantNoise, ConstantX0, NormalPosteriorMean
 from small import build_small, samples
 
 SPEC = Spec(1, (16, 16))

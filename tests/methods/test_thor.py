@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from reference import ConstantX0, SmoothNetwork
 from scipy.ndimage import gaussian_filter, grey_closing, grey_dilation
 from scipy.stats import hmean
 
@@ -19,6 +18,7 @@ from adbench.engine.runtime.rng import Rng
 from adbench.engine.sampling.reconstruct import SamplingConfig, reconstruct
 from adbench.engine.sampling.step_noise import StepNoise
 from adbench.methods.thor import THOR, HarmonisedStep, THORQuirks, close_and_dilate
+from known import ConstantX0, SmoothNetwork
 from small import build_small, samples
 
 SPEC = Spec(1, (16, 16))

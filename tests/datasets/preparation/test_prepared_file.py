@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, inputs, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adbench.datasets.base import DataError, Sample, Spec, content_hash, manifest
@@ -82,7 +82,7 @@ FIELDS = ("mask", "roi", "spacing", "tags", "counterpart")
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@inputs(
+@given(
     st.lists(st.sets(st.sampled_from(FIELDS)), min_size=1, max_size=6),
     st.sampled_from([(7,), (3, 4), (2, 3, 4)]),
 )
@@ -212,7 +212,7 @@ def make_units(writer: SampleWriter, *, stop_before: int | None = None, made: li
 
 
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@inputs(st.lists(st.sampled_from(UNITS), max_size=3), st.sampled_from([1, 300, 10**9]))
+@given(st.lists(st.sampled_from(UNITS), max_size=3), st.sampled_from([1, 300, 10**9]))
 def test_an_interrupted_preparation_goes_on_behind_its_last_whole_unit(stops, shard):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("adbench.datasets.preparation.writer.SHARD_BYTES", shard)

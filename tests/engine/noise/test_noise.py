@@ -12,7 +12,7 @@ import numpy as np
 import opensimplex
 import pytest
 import torch
-from hypothesis import inputs, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba.core import caching
 from torch import Tensor
@@ -69,7 +69,7 @@ def test_the_golden_values() -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 @settings(max_examples=30)
-@inputs(st.integers(1, 2**62), st.lists(st.tuples(*[st.floats(-1e4, 1e4)] * 3), min_size=1))
+@given(st.integers(1, 2**62), st.lists(st.tuples(*[st.floats(-1e4, 1e4)] * 3), min_size=1))
 def test_any_point_is_opensimplex_bit_for_bit(
     path: Callable[..., Tensor], seed: int, points: list[tuple[float, float, float]]
 ) -> None:
@@ -87,7 +87,7 @@ def test_every_piece_of_space_is_opensimplex_bit_for_bit(path: Callable[..., Ten
 
 
 @settings(max_examples=20)
-@inputs(st.lists(st.integers(1, 2**62), min_size=1, max_size=4), st.data())
+@given(st.lists(st.integers(1, 2**62), min_size=1, max_size=4), st.data())
 def test_both_paths_make_the_same_sum(seeds: list[int], data: st.DataObject) -> None:
     shape = data.draw(st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)))
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
@@ -196,7 +196,7 @@ def test_the_origin_is_always_zero_unless_octaves_are_moved() -> None:
 
 @pytest.mark.parametrize("noise", EVERY)
 @settings(max_examples=15)
-@inputs(
+@given(
     st.lists(st.sampled_from("abcdefg"), min_size=1, max_size=5),
     st.sampled_from([(2, 7), (1, 5, 3), (2, 2, 3, 4)]),
     st.integers(0, 9),
@@ -215,7 +215,7 @@ def test_a_samples_noise_does_not_know_its_batch(
 
 
 @settings(max_examples=25)
-@inputs(st.lists(st.integers(1, 12), min_size=1, max_size=3), st.integers(1, 1000))
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=3), st.integers(1, 1000))
 def test_a_place_has_the_same_value_whatever_the_size(extent: list[int], level: int) -> None:
     """Non-square ones too: a published 2-D generator writes past its buffer for those."""
     at = torch.tensor([level])

@@ -10,7 +10,7 @@ import numpy as np
 import opensimplex
 import pytest
 import torch
-from hypothesis import inputs, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -50,7 +50,7 @@ def summed(noise: Simplex, seed: int, height: int, width: int) -> np.ndarray:
 
 @pytest.mark.parametrize("path", PATHS)
 @settings(max_examples=30)
-@inputs(st.integers(1, 2**62), st.lists(st.tuples(*[st.floats(-1e4, 1e4)] * 2), min_size=1))
+@given(st.integers(1, 2**62), st.lists(st.tuples(*[st.floats(-1e4, 1e4)] * 2), min_size=1))
 def test_any_point_is_opensimplex_bit_for_bit(
     path: Callable[..., Tensor], seed: int, points: list[tuple[float, float]]
 ) -> None:
