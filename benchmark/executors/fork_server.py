@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -121,11 +122,21 @@ def start_early(executor: str) -> Iterator[ForkServer | None]:
 
 
 def _kill_marked(mark: str) -> None:
-    """Kill the processes that outlived a server which was killed: those with its environment."""
-    marked = f"{MARKER}={mark}".encode()
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        with suppress(OSError):
-            with open(f"/proc/{name}/environ", "rb") as file:
-                if marked not in file.read().split(b"\0"):
-                    continue
-            os.kill(int(name), signal.SIGKILL)
+    """Kill the processes that outlived a server which was killed: those with its environment.
+
+    Searched for until there is none: a killed process may have begun another one, and one that
+    begins a program has no environment for a moment.
+    """
+    marked, quiet_passes = f"{MARKER}={mark}".encode(), 0
+    for _ in range(100):
+        quiet_passes += 1
+        for name in filter(str.isdigit, os.listdir("/proc")):
+            with suppress(OSError):
+                with open(f"/proc/{name}/environ", "rb") as file:
+                    if marked not in file.read().split(b"\0"):
+                        continue
+                os.kill(int(name), signal.SIGKILL)
+                quiet_passes = 0
+        if quiet_passes == 2:
+            break
+        time.sleep(0.02)
