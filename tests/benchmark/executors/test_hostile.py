@@ -134,8 +134,10 @@ def test_they_end_with_a_fork_server_that_is_killed() -> None:
         orphan.kill()
     server = ForkServer()
     try:
-        environment = Path(f"/proc/{server._process.pid}/environ").read_bytes().split(b"\0")
-        assert f"{MARKER}={server._mark}".encode() in environment
+        path, environment = Path(f"/proc/{server._process.pid}/environ"), b""
+        while not environment and server._process.poll() is None:  # for a moment it has none
+            environment = path.read_bytes()
+        assert f"{MARKER}={server._mark}".encode() in environment.split(b"\0")
     finally:
         server.close()
 
