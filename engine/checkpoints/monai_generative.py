@@ -115,6 +115,8 @@ def _candidate_names(key: str) -> list[str]:
         names = [body.replace(new, old) if new in body else name for name in names]
         if new in body:
             break
+    if body.startswith("out.2."):  # ddpm-ood-signals has no norm there, and so counts from 1
+        names.append(f"out.1.{body.removeprefix('out.2.')}")
     return [*names, body, key]
 
 

@@ -138,3 +138,14 @@ def test_a_file_that_is_none_is_said_to_be_none(tmp_path: Path) -> None:
         load_monai_generative(net(), tmp_path / "d.pt")
     with pytest.raises(CheckpointError, match="no file"):
         load_monai_generative(net(), tmp_path / "none.pt")
+
+
+def test_a_network_of_signals_without_a_last_norm_counts_its_last_layer_from_one() -> None:
+    """ddpm-ood-signals: its GroupNorm before the last convolution is commented out."""
+    ours = build_unet(1, 2, (8, 16), res_blocks=1, groups=4, head_channels=8, out_norm=False)
+    state = {
+        key.replace("out.2.", "out.1."): torch.full_like(value, 0.5)
+        for key, value in ours.state_dict().items()
+    }
+    load_monai_generative(ours, state)
+    assert all(bool(value.eq(0.5).all()) for value in ours.state_dict().values())
