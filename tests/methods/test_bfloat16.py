@@ -25,6 +25,8 @@ def cases() -> list[tuple[str, int]]:
 @torch.no_grad()
 def test_every_method_detects_in_bfloat16(name: str, axes: int) -> None:
     subject = MethodUnderTest(METHODS[name], axes)
+    if name.startswith("cddpm"):  # torch 2.15 on a CPU: of a convolution of 1 x 1 pixels with a
+        subject.args["size"] = 64  # stride of 2, half of the gradients are memory never written
     method = subject.fit(subject.build(), dtype=torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):
         detection = subject.predict(method)
