@@ -92,10 +92,10 @@ def write_mistakes(
     shown = [i for k, _ in wrong for i in members[rows.keys[k]]]
     if not shown:
         return False
-    rows = _displayed_samples(file, split, shown, level)
+    displayed = _displayed_samples(file, split, shown, level)
     named = [
         replace(row, caption=f"{row.caption} {reason}".strip())
-        for row, (_, reason) in zip(rows, wrong, strict=True)
+        for row, (_, reason) in zip(displayed, wrong, strict=True)
     ]
     write_sheet(path, named, title=f"Worst of {title}")
     return True
