@@ -44,6 +44,8 @@ class TableCell(NamedTuple):
 
 
 class ColumnHead(NamedTuple):
+    """The heading of a column: its text, how it is sorted, and whether lower values are better."""
+
     text: str
     kind: str = "number"
     lower: bool = False
@@ -63,6 +65,8 @@ class TableLine(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
+    """A table of the page: a caption, headings and lines of cells."""
+
     caption: str
     heads: list[ColumnHead]
     lines: list[TableLine]
@@ -70,6 +74,7 @@ class Table:
 
 
 def anchor(index: int) -> str:
+    """Return the name of the place on the page where an entry of a leaderboard is."""
     return f"record-{index}"
 
 
@@ -137,6 +142,7 @@ def all_metrics_table(board: Leaderboard, anchors: Mapping[int, str]) -> Table:
 
 
 def cost_table(board: Leaderboard, anchors: Mapping[int, str]) -> Table:
+    """Return what each method cost: network calls, operations, seconds and memory."""
     heads = [ColumnHead(title, lower=True) for title in COST_TITLES.values()] + [
         ColumnHead("device", "text")
     ]
