@@ -104,6 +104,7 @@ class MethodUnderTest:
 
 
 def class_attributes_are_valid(subject: MethodUnderTest) -> None:
+    """Levels, axes, inference arguments and supervision are as `Method` describes them."""
     cls = subject.cls
     require(cls.ndims <= {1, 2, 3} and cls.ndims, f"ndims are of 1, 2, 3, not {set(cls.ndims)}")
     require(
@@ -123,6 +124,7 @@ def class_attributes_are_valid(subject: MethodUnderTest) -> None:
 
 
 def other_numbers_of_axes_are_refused(subject: MethodUnderTest) -> None:
+    """The constructor raises ValueError for axes that are not among `ndims`."""
     for axes in {1, 2, 3} - subject.cls.ndims:
         try:
             build(subject.cls, Spec(2, SHAPES[axes]), **subject.args)
@@ -134,6 +136,7 @@ def other_numbers_of_axes_are_refused(subject: MethodUnderTest) -> None:
 
 
 def a_result_for_every_level_and_sample(subject: MethodUnderTest) -> None:
+    """`detect`, `score` and `localize` return tensors of the right shape, type and range."""
     detection, shape = subject.detection, subject.shape
     require_valid(detection, len(subject.levels), subject.x)
     one, rng = subject.x[:1], Rng(subject.keys[:1])
@@ -215,6 +218,7 @@ def batch_composition_does_not_change_results(subject: MethodUnderTest) -> None:
 
 
 def levels_do_not_influence_each_other(subject: MethodUnderTest) -> None:
+    """A level alone gives the same result as among others."""
     for i, level in enumerate(subject.levels):
         require_same_detection(
             subject.predict(subject.fitted, [level]), subject.detection, slice(i, i + 1), [0, 1, 2]
@@ -378,6 +382,7 @@ def require_valid(detection: Detection, levels: int, x: Tensor) -> None:
 
 
 def require_shape(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
+    """Raise ContractViolation unless a tensor has a shape and is finite."""
     require(tuple(value.shape) == shape, f"{name} has shape {tuple(value.shape)}, not {shape}")
     require(bool(value.isfinite().all()), f"{name} is not finite everywhere")
 
@@ -385,6 +390,7 @@ def require_shape(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
 def require_same_detection(
     part: Detection, whole: Detection, level: slice, some: Sequence[int]
 ) -> None:
+    """Raise ContractViolation unless a detection equals a part of another one, to the bit."""
     for name in ("score", "map"):
         mine, all_of_it = getattr(part, name), getattr(whole, name)
         require((mine is None) == (all_of_it is None), f"{name} is there at one time only")
@@ -394,6 +400,7 @@ def require_same_detection(
 
 
 def require_same_weights(a: Method, b: Method) -> None:
+    """Raise ContractViolation unless two methods have the same weights, to the bit."""
     mine, theirs = a.state_dict(), b.state_dict()
     require(mine.keys() == theirs.keys(), "the two state dicts have different names")
     for key, value in mine.items():
