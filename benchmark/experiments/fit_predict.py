@@ -102,8 +102,8 @@ def fit(
         method.fit(train, calibration, context)
     weights = method.state_dict()
     _check_finite(weights, "after training, weight")
-    loaded = {name for name, part in method.named_modules() if part in context.imported}
-    plans = [] if loaded else method.training_plans()  # what else is trained is not counted
+    # of a method with imported weights, what else is trained is not counted
+    plans = [] if context.imported else method.training_plans()
     batch, samples = (plans[0].batch, plans[0].steps * plans[0].batch) if plans else (0, 0)
     save_file(separate_tensors(weights), path)
     cost = _measure_cost(method, train[0], context)
@@ -111,7 +111,7 @@ def fit(
     return {
         "train_steps": sum(each.steps for each in plans),
         "train_samples": sum(each.steps * each.batch for each in plans)
-        or (0 if loaded else len(train)),
+        or (0 if context.imported else len(train)),
         "curve": [curve.as_dict() for curve in curves],
         "selected_step": next(
             (curve.selected_step for curve in curves if plans and curve.plan is plans[0]), None

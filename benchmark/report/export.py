@@ -36,7 +36,7 @@ IDENTITY = (
 )
 """Columns that say which record a row is of."""
 
-FORMULA = re.compile(r"[=+@＝＋＠\t\r]|[-－].")  # noqa: RUF001
+FORMULA = re.compile(r"[=+@＝＋＠\t\r]|[-－].")  # noqa: RUF001 - a spreadsheet takes wide signs too
 """How a text begins that a spreadsheet would take for a formula."""
 
 

@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ...datasets.base import Spec
-from ...engine.checkpoints.formats import convert_file, require_tensors, untouched_parts
+from ...engine.checkpoints.formats import convert_file, require_finite, untouched_parts
+from ...engine.checkpoints.monai_generative import TRAINING_ONLY
 from ...engine.checkpoints.reading import CheckpointError
 from ...methods.base import Method
 from ..registry.registry import Entry, Registry, RegistryError
@@ -29,9 +30,6 @@ from ..store.partial_state import separate_tensors
 NAME = re.compile(r"[\w.+-]{1,64}")
 PARTS = ("denoiser", "codec", "classifier")
 """Attributes of methods whose network can be imported, the one that is meant by default first."""
-
-TRAINING_ONLY = {"adversary", "looks"}
-"""Children of a codec that only its training needs."""
 
 QUERIES_FIRST = {"PDDPM", "MDDPM", "CDDPM"}
 """Methods whose authors set guided-diffusion's `use_new_attention_order`."""
@@ -77,7 +75,7 @@ def import_weights(
                 f"{method} has no {part}; weights can be imported for {' and '.join(parts)}"
             )
         converted, formats[part] = _convert_part(module, path, type(built), key)
-        require_tensors(converted, path)
+        require_finite(converted, path)
         weights |= {f"{part}.{name}": value for name, value in converted.items()}
     digests = {part: _digest(path) for part, path in files.items()}
     _require_free_name(store, method, name, digests)
@@ -126,8 +124,9 @@ def _convert_part(
     weights, format_name = convert_file(source, path, part=key, heads_first=heads_first)
     if source is net:
         weights = {f"{prefix}{name}": value for name, value in weights.items()}
-    if untouched := set(untouched_parts(module, weights)) - TRAINING_ONLY:
-        raise CheckpointError(f"{path} lacks the weights of {', '.join(sorted(untouched))}")
+    untouched = [p for p in untouched_parts(module, weights) if f"{p}." not in TRAINING_ONLY]
+    if untouched:
+        raise CheckpointError(f"{path} lacks the weights of {', '.join(untouched)}")
     return weights, format_name
 
 

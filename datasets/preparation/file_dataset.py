@@ -262,7 +262,10 @@ class FileDataset(PreparedDataset):
     def _training_values(
         self, cases: Sequence[Case], split_of: Mapping[str, str]
     ) -> Iterator[Array]:
-        """Yield the stored numbers of every readable normal training sample, for range="train"."""
+        """Yield the stored numbers of every readable normal training sample, for range="train".
+
+        Only datasets whose constructor takes a `range` are asked, and they define it.
+        """
         raise NotImplementedError
 
     def _cache_key_inputs(

@@ -18,8 +18,8 @@ from .guided_diffusion import ANODDPM, GuidedDiffusionNames, convert_guided_diff
 from .monai_generative import convert_monai_generative
 from .reading import CheckpointError, abbreviate, read_checkpoint, select_state
 
-PREFERRED_PARTS = ("ema", "ema_state_dict", "state_dict", "model_state_dict", "model")
-"""Keys of a file's state dicts, the averaged weights first: the authors of AnoDDPM judge them."""
+AVERAGED = ("ema", "ema_state_dict")
+"""Keys of averaged weights, which come before all others: the authors of AnoDDPM judge them."""
 
 
 def convert_file(
@@ -37,8 +37,7 @@ def convert_file(
         return convert_diffusers(net, path), "diffusers"
     content = read_checkpoint(path)
     if part is None:
-        present = [name for name in PREFERRED_PARTS if isinstance(content.get(name), Mapping)]
-        part = present[0] if present else None
+        part = next((name for name in AVERAGED if isinstance(content.get(name), Mapping)), None)
     state = select_state(content, part)
     if any(key.endswith("input_blocks.0.0.weight") for key in state):
         names = GuidedDiffusionNames(heads_first=heads_first)
@@ -66,13 +65,13 @@ def untouched_parts(module: nn.Module, weights: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def require_tensors(weights: Mapping[str, Tensor], path: Path) -> None:
+def require_finite(weights: Mapping[str, Tensor], path: Path) -> None:
     """Raise CheckpointError where a weight is NaN or infinite.
 
     >>> import torch
     >>> from pathlib import Path
-    >>> from adbench.engine.checkpoints.formats import require_tensors
-    >>> require_tensors({"w": torch.ones(1)}, Path("x.pt"))
+    >>> from adbench.engine.checkpoints.formats import require_finite
+    >>> require_finite({"w": torch.ones(1)}, Path("x.pt"))
     """
     names = [key for key, value in weights.items() if not value.isfinite().all()]
     if names:

@@ -64,7 +64,7 @@ def convert_guided_diffusion(
     net: of `build_unet` or `build_encoder`, with the arguments that the weights were trained with
     state: the weights, names as `UNetModel` or `EncoderUNetModel` has them, or all after one prefix
     names: of the copy of the UNet; guided-diffusion's own if None
-    Raises CheckpointError that lists what is missing, left over, or of another shape.
+    Raises CheckpointError that lists what is missing, unknown, or of another shape.
     """
     names = names or GuidedDiffusionNames()
     state = strip_prefix(state, f"{names.down}.0.0.weight")
@@ -124,18 +124,18 @@ def convert(
     own: a network's state dict, whose names and shapes are wanted
     state: the weights under their names
     sources: for each of our names, theirs and what to do with the tensor
-    Raises CheckpointError that lists what is missing, left over, or of another shape.
+    Raises CheckpointError that lists what is missing, unknown, or of another shape.
 
     >>> import torch
     >>> from adbench.engine.checkpoints.guided_diffusion import convert
     >>> convert({"w": torch.zeros(2)}, {"v": torch.ones(2, 1)}, {"w": ("v", torch.ravel)})
     {'w': tensor([1., 1.])}
     """
-    missing = [f"{key} (no source)" for key in own if key not in sources]
+    missing = [key for key in own if key not in sources]
     missing += [theirs for theirs, _ in sources.values() if theirs not in state]
     surplus = sorted(set(state) - {theirs for theirs, _ in sources.values()})
     if missing or surplus:
-        parts = (abbreviate(missing, "missing"), abbreviate(surplus, "left over"))
+        parts = (abbreviate(missing, "missing"), abbreviate(surplus, "unknown"))
         raise CheckpointError(
             f"these weights are of another network: {'; '.join(filter(None, parts))}. "
             "Build it with the arguments that it was trained with"

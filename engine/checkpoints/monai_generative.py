@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from ..codecs.quantization import Codebook
-from .reading import CheckpointError, abbreviate, read_checkpoint, select_state
+from .guided_diffusion import Transform, convert
+from .reading import read_checkpoint, select_state
 
 RENAMED_PARTS = (
     (".attn.out_proj.", ".proj_attn."),
@@ -78,27 +79,10 @@ def convert_monai_generative(net: nn.Module, state: Mapping[str, Tensor]) -> dic
     """
     weights = {key: value for key, value in net.state_dict().items() if not _is_own_state(net, key)}
     names = {key: name for key in weights for name in _candidate_names(key) if name in state}
-    missing = [key for key in weights if key not in names]
-    surplus = sorted(set(state) - set(names.values()))
-    if missing or surplus:
-        raise CheckpointError(
-            f"these weights are of another network: {abbreviate(missing, 'missing')}"
-            f"{'; ' if missing and surplus else ''}{abbreviate(surplus, 'unknown')}. "
-            "Build it with the arguments that it was trained with"
-        )
-    wrong = [
-        f"{key} {tuple(state[name].shape)} for {tuple(weights[key].shape)}"
-        for key, name in names.items()
-        if state[name].shape != weights[key].shape
-    ]
-    if wrong:
-        raise CheckpointError(
-            f"these weights are of a network of other sizes: {abbreviate(wrong, 'wrong')}"
-        )
-    return {
-        key: _identity(weights[key]) if UNUSED_PART in name else state[name]
-        for key, name in names.items()
+    sources: dict[str, tuple[str, Transform | None]] = {
+        key: (name, _identity if UNUSED_PART in name else None) for key, name in names.items()
     }
+    return convert(weights, state, sources)
 
 
 def _identity(like: Tensor) -> Tensor:

@@ -52,7 +52,6 @@ for size in sizes:
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="has no limits of file sizes")
 @pytest.mark.parametrize("write", ["arrays", "results"])
 def test_a_file_that_does_not_fit_is_an_oserror_at_every_size(tmp_path: Path, write) -> None:
     command = [sys.executable, "-c", AT_EVERY_SIZE, write, tmp_path / "a.h5", *map(str, SIZES)]

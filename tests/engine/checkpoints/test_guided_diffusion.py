@@ -231,7 +231,7 @@ def test_what_is_missing_left_over_or_of_another_shape_is_listed(reference: Refe
     net, state = ours(reference), dict(reference.state)
     del state["out.0.weight"]
     state["out.9.weight"] = torch.ones(1)
-    with pytest.raises(CheckpointError, match=r"missing: out.0.weight; left over: out.9.weight"):
+    with pytest.raises(CheckpointError, match=r"missing: out.0.weight; unknown: out.9.weight"):
         convert_guided_diffusion(net, state, ANODDPM)
     state = {**reference.state, "middle.1.to_qkv.weight": torch.ones(30, 16, 1)}
     with pytest.raises(CheckpointError, match=r"other sizes: wrong: middle.1.to_qkv.weight"):

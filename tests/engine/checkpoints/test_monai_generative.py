@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from adbench.engine.checkpoints.monai_generative import CheckpointError, load_monai_generative
+from adbench.engine.checkpoints.monai_generative import load_monai_generative
+from adbench.engine.checkpoints.reading import CheckpointError
 from adbench.engine.codecs.autoencoder import KL, VQ
 from adbench.engine.networks.diffusion_unet import build_unet
 
