@@ -54,6 +54,8 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
         if match := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise CheckpointError(_unsafe_message(path, match[1])) from error
         reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+        if "weights_only" in reason:  # torch advises to run what the file holds: not here
+            reason = "it is cut off, damaged, or no file that torch.save wrote"
         raise CheckpointError(f"{path} cannot be read as weights alone: {reason}") from error
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path} holds no state dict, but a {type(content).__name__}")

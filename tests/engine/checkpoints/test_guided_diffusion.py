@@ -255,6 +255,16 @@ def test_files_of_each_wrapping_are_read(reference: Reference, tmp_path: Path) -
     assert strip_prefix({"a.b.w": torch.ones(1), "a.b.v": torch.ones(1)}, "w").keys() == {"w", "v"}
 
 
+@pytest.mark.parametrize("content", [bytes(range(256)) * 4, b"", b"PK\x03\x04 cut off", b"text"])
+def test_a_damaged_file_is_one_line_without_advice_to_run_it(
+    content: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "x.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match="cannot be read as weights alone") as caught:
+        read_checkpoint(tmp_path / "x.pt")
+    assert "\n" not in str(caught.value) and "weights_only" not in str(caught.value)
+
+
 class Config:
     """What an author's file may carry beside its weights."""
 
