@@ -36,6 +36,16 @@ def read_diffusers_config(folder: Path) -> dict[str, Any]:
     """Read the configuration of a UNet2DModel and return it, checked.
 
     Raises CheckpointError where it is none, or one that our network does not compute.
+
+    >>> import json
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.engine.checkpoints.diffusers_folder import read_diffusers_config
+    >>> config = {"down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"]}
+    >>> with TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "config.json").write_text(json.dumps(config))
+    ...     read_diffusers_config(Path(folder))["flip_sin_to_cos"]  # a default of diffusers
+    True
     """
     try:
         config = json.loads((folder / "config.json").read_bytes())
@@ -84,6 +94,22 @@ def convert_diffusers(net: nn.Module, folder: Path) -> dict[str, Tensor]:
     net: of `build_unet`, built with `unet_arguments` of the folder's configuration
     folder: with config.json and diffusion_pytorch_model.safetensors (or .bin)
     Raises CheckpointError that lists what is missing, left over, or of another shape.
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> import torch
+    >>> from diffusers.models.unets.unet_2d import UNet2DModel
+    >>> from adbench.engine.checkpoints.diffusers_folder import (
+    ...     convert_diffusers, read_diffusers_config, unet_arguments)
+    >>> from adbench.engine.networks.diffusion_unet import build_unet
+    >>> trained = UNet2DModel(in_channels=1, out_channels=1, block_out_channels=(8,),
+    ...     down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), norm_num_groups=4)
+    >>> with TemporaryDirectory() as folder:
+    ...     trained.save_pretrained(folder)
+    ...     net = build_unet(2, **unet_arguments(read_diffusers_config(Path(folder))))
+    ...     weights = convert_diffusers(net, Path(folder))
+    >>> torch.equal(weights["conv_in.conv.weight"], trained.conv_in.weight)
+    True
     """
     config = read_diffusers_config(folder)
     files = [folder / name for name in WEIGHTS if (folder / name).is_file()]

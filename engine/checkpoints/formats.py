@@ -32,6 +32,19 @@ def convert_file(
     part: the key of the state dict in the file; the averaged weights if there are any
     heads_first: the order of guided-diffusion's attention, as its `use_new_attention_order` not set
     Raises CheckpointError that says what does not fit.
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> import torch
+    >>> from adbench.engine.checkpoints.formats import convert_file
+    >>> from adbench.engine.networks.diffusion_unet import build_unet
+    >>> net = build_unet(1, 1, (8,), res_blocks=1, head_channels=8)
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, "epoch-3.pt")
+    ...     torch.save({"epoch": 3, "model": net.state_dict()}, path)
+    ...     weights, name = convert_file(net, path)
+    >>> name, weights.keys() == net.state_dict().keys()
+    ('MONAI', True)
     """
     if path.is_dir():
         return convert_diffusers(net, path), "diffusers"

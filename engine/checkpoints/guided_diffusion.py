@@ -65,6 +65,18 @@ def convert_guided_diffusion(
     state: the weights, names as `UNetModel` or `EncoderUNetModel` has them, or all after one prefix
     names: of the copy of the UNet; guided-diffusion's own if None
     Raises CheckpointError that lists what is missing, unknown, or of another shape.
+
+    >>> import torch
+    >>> from adbench.engine.checkpoints.guided_diffusion import convert_guided_diffusion
+    >>> from adbench.engine.checkpoints.reading import CheckpointError
+    >>> from adbench.engine.networks.diffusion_unet import build_unet
+    >>> net = build_unet(1, 1, (8,), res_blocks=1, head_channels=8)
+    >>> try:
+    ...     convert_guided_diffusion(net, {"features.0.weight": torch.ones(1)})
+    ... except CheckpointError as error:
+    ...     print(error)
+    these weights are of another network: none is named input_blocks.0.0.weight;
+    theirs: features.0.weight
     """
     names = names or GuidedDiffusionNames()
     state = strip_prefix(state, f"{names.down}.0.0.weight")

@@ -22,7 +22,15 @@ WRAPPERS = (
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that does not fit a network, or a file that is no checkpoint."""
+    """A checkpoint that does not fit a network, or a file that is no checkpoint.
+
+    >>> from adbench.engine.checkpoints.reading import CheckpointError, select_state
+    >>> try:
+    ...     select_state({"epoch": 3})
+    ... except CheckpointError as error:
+    ...     print(error)
+    there is no state dict; its keys: epoch
+    """
 
     exit_code = 2
 

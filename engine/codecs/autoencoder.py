@@ -30,6 +30,13 @@ class Autoencoder(Codec):
         arXiv 2005.00341, section 3.3; over channels and all axes, as MONAI has it)
     adversary: arguments of `PatchDiscriminatorLoss`, None for none
     training_info: as in `Codec`
+
+    >>> import torch
+    >>> from adbench.engine.codecs.autoencoder import Autoencoder
+    >>> from adbench.engine.runtime.rng import Rng
+    >>> codec, x = Autoencoder((1, 4), (1, 2), (0.0, 1.0)), torch.zeros(2, 1, 4)
+    >>> codec.reconstruction_error(x, x + 0.5, Rng(["a", "b"]))
+    tensor([0.5000, 0.5000])
     """
 
     def __init__(
@@ -83,6 +90,13 @@ class KL(Autoencoder):
     groups: of the norms, 32 or the most that divide every width if None
     kl: weight of the divergence
     loss_options: of `Autoencoder`
+
+    >>> import torch
+    >>> from adbench.engine.codecs.autoencoder import KL
+    >>> codec = KL((1, 8, 8), latent_channels=2, widths=(4, 8), res_blocks=1)
+    >>> z = codec.encode(torch.zeros(3, 1, 8, 8))
+    >>> z.shape, codec.decode(z).shape
+    (torch.Size([3, 2, 4, 4]), torch.Size([3, 1, 8, 8]))
     """
 
     def __init__(
@@ -147,6 +161,13 @@ class VQ(Autoencoder):
     commitment: weight of the distance of an encoding from its code
     kind: whether z is quantised already; decoding quantises either kind
     loss_options: of `Autoencoder`
+
+    >>> import torch
+    >>> from adbench.engine.codecs.autoencoder import VQ
+    >>> codec = VQ((1, 8, 8), latent_channels=2, widths=(4, 8), res_blocks=1, codes=16)
+    >>> z = codec.encode(torch.zeros(3, 1, 8, 8))
+    >>> z.shape, codec.codebook.nearest(z).shape
+    (torch.Size([3, 2, 2, 2]), torch.Size([3, 2, 2]))
     """
 
     def __init__(
@@ -206,6 +227,13 @@ class Binary(Autoencoder):
     size: of the vector of each bit
     widths, res_blocks, groups: as in `KL`
     loss_options: of `Autoencoder`
+
+    >>> import torch
+    >>> from adbench.engine.codecs.autoencoder import Binary
+    >>> codec = Binary((1, 8, 8), bits=3, size=4, widths=(4, 8), res_blocks=1)
+    >>> z = codec.encode(torch.zeros(1, 1, 8, 8))
+    >>> z.shape, set(z.unique().tolist()) <= {0.0, 1.0}
+    (torch.Size([1, 3, 4, 4]), True)
     """
 
     def __init__(

@@ -31,6 +31,17 @@ def initialize_codebook(
     context: for device and seed
     preprocess: brings (N, C, *S) of the data into the codec's shape and range
     max_samples: that are encoded, evenly spaced
+
+    >>> from types import SimpleNamespace
+    >>> import torch
+    >>> from adbench.engine.codecs.autoencoder import VQ
+    >>> from adbench.engine.codecs.codebook_init import initialize_codebook
+    >>> from adbench.engine.runtime.context import DeviceContext
+    >>> codec = VQ((1, 2, 2), latent_channels=3, widths=(4,), res_blocks=1, codes=16)
+    >>> data = [SimpleNamespace(x=torch.ones(1, 2, 2), label=False)]
+    >>> initialize_codebook(codec, data, DeviceContext(), preprocess=lambda x: x)
+    >>> len(codec.codebook.codes.unique(dim=0))  # the one position of the one sample
+    1
     """
     index = evenly_spaced_indices(len(data), max_samples)
     if not index:

@@ -32,6 +32,17 @@ class Codec(BatchedModule):
     training_info: what else the weights depend on; saved in the state dict with shape and range,
         and a mismatch refuses to load
     batch: rows at a time, in encoding and decoding
+
+    >>> import torch
+    >>> from adbench.engine.codecs.codec import Codec
+    >>> class Half(Codec):
+    ...     def encode_unscaled(self, x):
+    ...         return x[..., ::2]
+    ...     def decode_unscaled(self, code):
+    ...         return code.repeat_interleave(2, -1)
+    >>> codec = Half((1, 4), (1, 2))
+    >>> codec.decode(codec.encode(torch.tensor([[[1.0, 2.0, 3.0, 4.0]]])))
+    tensor([[[1., 1., 3., 3.]]])
     """
 
     per_channel: ClassVar[bool] = False
@@ -155,6 +166,11 @@ class Features(Codec):
     shape: (C, H, W) of the images; ValueError for another number of axes
     features: the network's name, as `FeatureExtractor` has it
     grid: (h, w) of the features, an eighth of the image's if None
+
+    >>> import torch
+    >>> from adbench.engine.codecs.codec import Features
+    >>> Features((1, 16, 16), features="effperc-random").encode(torch.zeros(2, 1, 16, 16)).shape
+    torch.Size([2, 176, 2, 2])
     """
 
     per_channel = True

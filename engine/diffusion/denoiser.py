@@ -29,7 +29,19 @@ P = TypeVar("P")
 
 
 class Mismatch(ValueError):
-    """Weights were trained for another schedule, prediction type, range or noise."""
+    """Weights were trained for another schedule, prediction type, range or noise.
+
+    >>> from torch import nn
+    >>> from adbench.engine.diffusion.denoiser import Denoiser, Mismatch
+    >>> from adbench.engine.diffusion.schedule import linear_schedule
+    >>> trained = Denoiser(nn.Identity(), linear_schedule(), prediction_type="clean")
+    >>> try:
+    ...     Denoiser(nn.Identity(), linear_schedule()).load_state_dict(trained.state_dict())
+    ... except Mismatch as error:
+    ...     print(error)
+    these weights were trained as {...
+    "predicts": "clean", ...}, not as {... "predicts": "noise", ...}
+    """
 
 
 class Estimate(NamedTuple):
@@ -38,6 +50,16 @@ class Estimate(NamedTuple):
     noise, clean: (N, C, *S), one implies the other
     learned_variance: the output of a network that learns its variance, about -1 (the posterior's)
         to 1 (the forward step's)
+
+    >>> import torch
+    >>> from adbench.engine.diffusion.denoiser import Denoiser
+    >>> from adbench.engine.diffusion.schedule import build_schedule
+    >>> class Zero(torch.nn.Module):
+    ...     def forward(self, x, timesteps):
+    ...         return torch.zeros_like(x)
+    >>> denoiser = Denoiser(Zero(), build_schedule("even", 4)).eval()  # no noise is estimated
+    >>> denoiser.estimate(torch.ones(1, 1, 2), torch.tensor([3])).clean  # 1 / sqrt(0.25)
+    tensor([[[2., 2.]]])
     """
 
     noise: Tensor

@@ -25,6 +25,14 @@ class Process(Protocol):
     name: for checkpoints
     default_noise: what `add_noise` takes, unless a method says otherwise
     prediction_types: what a network may predict of a sample
+
+    >>> import torch
+    >>> from adbench.engine.diffusion.gaussian import Gaussian, Process
+    >>> from adbench.engine.diffusion.schedule import build_schedule
+    >>> process: Process = Gaussian(build_schedule("even", 4))
+    >>> x, noise, level = torch.ones(1, 1, 2), torch.full((1, 1, 2), 2.0), torch.tensor([2])
+    >>> process.x0_from_noise(process.add_noise(x, level, noise), noise, level)
+    tensor([[[1.0000, 1.0000]]])
     """
 
     name: str

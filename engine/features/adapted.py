@@ -27,6 +27,14 @@ class AdaptedFeatures(BatchedModule):
     features: a network's name, as `FeatureExtractor` has it
     batch_statistics: norms use, in training, the statistics of the batch and follow them, so that
         a sample's loss depends on its batch
+
+    >>> import torch
+    >>> from adbench.engine.features.adapted import AdaptedFeatures
+    >>> features, x = AdaptedFeatures("effperc-random"), torch.rand(2, 1, 16, 16)
+    >>> features.distance(x, x).shape
+    torch.Size([2, 16, 16])
+    >>> features.loss(x, x, 0.1).abs().max().item() < 1e-4  # nothing has moved yet
+    True
     """
 
     def __init__(self, features: str = "effperc", *, batch_statistics: bool = False) -> None:

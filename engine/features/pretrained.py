@@ -35,7 +35,15 @@ FeaturesName = Literal["effperc", "effperc-random", "lpips"]
 
 
 class FeaturesError(ValueError):
-    """A feature network that is not available: what is missing, and how to get it."""
+    """A feature network that is not available: what is missing, and how to get it.
+
+    >>> from adbench.engine.features.pretrained import FeaturesError, build_perceptual
+    >>> try:
+    ...     build_perceptual("efperc")
+    ... except FeaturesError as error:
+    ...     print(error)
+    unknown features 'efperc'. Did you mean 'effperc'?
+    """
 
 
 class PerceptualDistance(BatchedModule):
@@ -48,6 +56,13 @@ class PerceptualDistance(BatchedModule):
     net: ((N, 3, H, W), the same) in [0, 1] -> (N, H, W)
     package: whose version the network depends on
     weights: the file, or the seed, that they are from
+
+    >>> import torch
+    >>> from adbench.engine.features.pretrained import build_perceptual
+    >>> perceptual, x = build_perceptual("effperc-random"), torch.full((2, 1, 16, 16), 0.5)
+    >>> distance = perceptual.distance(x, x)
+    >>> distance.shape, distance.max()
+    (torch.Size([2, 16, 16]), tensor(0.))
     """
 
     def __init__(self, name: str, net: nn.Module, package: str, weights: Path | int) -> None:
@@ -145,6 +160,12 @@ class EfficientNetBlocks(nn.Module):
     equal. Distances are not LPIPS's.
 
     net: of the package efficientnet_lite_pytorch
+
+    >>> import torch
+    >>> from adbench.engine.features.pretrained import build_perceptual
+    >>> blocks = build_perceptual("effperc-random").frozen
+    >>> [tuple(f.shape[1:]) for f in blocks.feature_maps(torch.zeros(1, 3, 64, 64))]
+    [(24, 16, 16), (40, 8, 8), (112, 4, 4)]
     """
 
     def __init__(self, net: Any) -> None:
@@ -184,6 +205,11 @@ class FeatureExtractor(BatchedModule):
     place of the image. Not registered with torch, like that of PerceptualDistance.
 
     name: effperc or effperc-random; FeaturesError for one without such layers
+
+    >>> import torch
+    >>> from adbench.engine.features.pretrained import FeatureExtractor
+    >>> FeatureExtractor("effperc-random").extract(torch.zeros(2, 1, 32, 32), (4, 4)).shape
+    torch.Size([2, 176, 4, 4])
     """
 
     channels = 24 + 40 + 112
@@ -224,7 +250,16 @@ class FeatureExtractor(BatchedModule):
 
 
 class LPIPS(nn.Module):
-    """LPIPS of the package lpips, which takes [-1, 1], as a map."""
+    """LPIPS of the package lpips, which takes [-1, 1], as a map.
+
+    >>> import torch
+    >>> from adbench.engine.features.pretrained import LPIPS
+    >>> class MeanDifference(torch.nn.Module):
+    ...     def forward(self, x, y):
+    ...         return (x - y).mean(1, keepdim=True)
+    >>> LPIPS(MeanDifference())(torch.ones(1, 3, 1, 2), torch.zeros(1, 3, 1, 2))  # 1 - -1
+    tensor([[[2., 2.]]])
+    """
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -244,6 +279,11 @@ def build_perceptual(
         FeaturesError for another, or if a package or file is missing
     backbone: of lpips, a file of torchvision's weights; else the environment's
         ADBENCH_LPIPS_BACKBONE
+
+    >>> from adbench.engine.features.pretrained import build_perceptual
+    >>> perceptual = build_perceptual("effperc-random")
+    >>> perceptual.name, len(perceptual.state_dict())  # its network is no part of a method's
+    ('effperc-random', 0)
     """
     builders = {"effperc": _build_efficientnet, "effperc-random": _build_random_efficientnet}
     with torch.device("cpu"):  # whatever the caller's default

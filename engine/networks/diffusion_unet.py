@@ -56,6 +56,13 @@ def build_unet(
     vector: size of a conditioning vector, 0 for none
     context: size of tokens to attend to, 0 for none
     labels: number of labels, 0 for none
+
+    >>> import torch
+    >>> from adbench.engine.networks.diffusion_unet import build_unet
+    >>> net = build_unet(1, 2, (8, 16), res_blocks=1, head_channels=8, labels=3)
+    >>> x, timesteps, label = torch.zeros(4, 2, 8), torch.arange(4), torch.tensor([0, 1, 2, -1])
+    >>> net(x, timesteps, label).shape
+    torch.Size([4, 2, 8])
     """
     from .monai_unet import (  # here: importing MONAI takes seconds
         DiffusionModelUNet,
@@ -99,6 +106,13 @@ def set_heads(net: nn.Module, heads: int) -> None:
 
     net: with MONAI's attention
     heads: that divide the width
+
+    >>> from adbench.engine.networks.diffusion_unet import build_unet, set_heads
+    >>> net = build_unet(1, 1, (16,), res_blocks=1, head_channels=16)
+    >>> set_heads(net, 4)
+    >>> attention = net.middle_block.attention.attn
+    >>> attention.num_heads, attention.dim_head
+    (4, 4)
     """
     from einops.layers.torch import Rearrange
     from monai.networks.blocks.selfattention import SABlock

@@ -35,6 +35,14 @@ class PatchDiscriminatorLoss(nn.Module):
         squares; 1 for none (the loss of Mao et al.)
     rate: times the generator's learning rate: the weights are stored divided by it, which to Adam
         is the same
+
+    >>> import torch
+    >>> from adbench.engine.networks.discriminator import PatchDiscriminatorLoss
+    >>> loss = PatchDiscriminatorLoss(2, 1, width=4, layers=1, starts=10)
+    >>> x, y = torch.zeros(2, 1, 8, 8), torch.ones(2, 1, 8, 8)
+    >>> before, after = (loss(x, y, torch.full((2,), step)) for step in (9, 10))
+    >>> (after > before).tolist()  # the generator's loss counts from step 10 on
+    [True, True]
     """
 
     def __init__(
@@ -138,6 +146,12 @@ class PerceptualLoss(nn.Module):
     range: of the samples
     features: the network's name, as `build_perceptual` has it
     planes: how many, evenly spaced, across each axis of a volume
+
+    >>> import torch
+    >>> from adbench.engine.networks.discriminator import PerceptualLoss
+    >>> loss, x = PerceptualLoss((-1.0, 1.0), features="effperc-random"), torch.zeros(2, 1, 16, 16)
+    >>> loss(x, x)
+    tensor([0., 0.])
     """
 
     def __init__(

@@ -31,6 +31,13 @@ class FixedPointGenerator(BatchedModule):
     shape, channels: of the samples
     widths: channels at each resolution, halved in between
     blocks: residual ones at the last resolution
+
+    >>> import torch
+    >>> from adbench.engine.networks.fixed_point_gan import FixedPointGenerator
+    >>> generator = FixedPointGenerator((8, 8), 1, (4, 8), blocks=1).eval()
+    >>> y = generator(torch.zeros(2, 1, 8, 8), torch.tensor([0, 1]))
+    >>> y.shape, bool(y.abs().max() <= 1)
+    (torch.Size([2, 1, 8, 8]), True)
     """
 
     def __init__(
@@ -74,6 +81,13 @@ class FixedPointDiscriminator(nn.Module):
     shape, channels: of the samples
     width: channels after the first layer; they double at each
     layers: each halves the sides
+
+    >>> import torch
+    >>> from adbench.engine.networks.fixed_point_gan import FixedPointDiscriminator
+    >>> discriminator = FixedPointDiscriminator((8, 8), 1, width=4, layers=2)
+    >>> real, label = discriminator(torch.zeros(3, 1, 8, 8))
+    >>> real.shape, label.shape
+    (torch.Size([3]), torch.Size([3]))
     """
 
     def __init__(

@@ -27,6 +27,11 @@ class DiffusionUNet(nn.Module):
         "context": (N, tokens, dim), by cross attention
         "label": (N,) int64, its embedding added to that of time; nothing where it is below 0
     vector: size of the vector, 0 for none
+
+    >>> from adbench.engine.networks.diffusion_unet import build_unet
+    >>> net = build_unet(2, 1, (8,), res_blocks=1, head_channels=8, labels=2, image=1)
+    >>> net.condition_names, net.conv_in.conv.in_channels
+    (('image', 'label'), 2)
     """
 
     conv_in: nn.Module
@@ -85,6 +90,15 @@ class ResidualBlock(DiffusionUNetResnetBlock):
 
     MONAI 1.6 gives the time embedding two or three trailing axes, never one. Here time may also
     scale and shift after the norm, as in guided-diffusion, and values may be dropped.
+
+    >>> import torch
+    >>> from adbench.engine.networks.diffusion_unet import build_unet
+    >>> net = build_unet(1, 1, (8,), res_blocks=1, head_channels=8, scale_shift=True)
+    >>> block = net.down_blocks[0].resnets[0]
+    >>> block(torch.zeros(2, 8, 4), torch.zeros(2, 32)).shape  # with the embedding of time
+    torch.Size([2, 8, 4])
+    >>> block.time_emb_proj.out_features  # a scale and a shift of each channel
+    16
     """
 
     scale_shift = False
@@ -108,7 +122,18 @@ class ResidualBlock(DiffusionUNetResnetBlock):
 
 
 class FusedAttention(SABlock):
-    """MONAI's attention, on a GPU by torch's fused kernel, which does not store the weights."""
+    """MONAI's attention, on a GPU by torch's fused kernel, which does not store the weights.
+
+    >>> import torch
+    >>> from adbench.engine.networks.monai_unet import FusedAttention
+    >>> attention = FusedAttention(8, 2, use_combined_linear=False)
+    >>> tokens = torch.linspace(-1, 1, 24).view(1, 3, 8)
+    >>> values = attention(tokens)
+    >>> FusedAttention.fused_devices = frozenset({"cpu"})
+    >>> torch.allclose(attention(tokens), values, atol=1e-6)
+    True
+    >>> FusedAttention.fused_devices = frozenset({"cuda"})
+    """
 
     fused_devices: ClassVar[frozenset[str]] = frozenset({"cuda"})
 
@@ -135,6 +160,13 @@ def patch_monai_blocks(
     dropout_rate: of each residual block, in training
     extra_embedding: channels that are concatenated to the embedding of time
     zero_attention: attention adds nothing at first
+
+    >>> import torch
+    >>> from adbench.engine.networks.monai_unet import SABlock, patch_monai_blocks
+    >>> net = torch.nn.Sequential(SABlock(8, 2, use_combined_linear=False))
+    >>> patch_monai_blocks(net, zero_attention=True)
+    >>> net(torch.ones(1, 3, 8)).abs().max().item()
+    0.0
     """
     for part in net.modules():
         if type(part) is SABlock and not part.use_combined_linear:

@@ -110,6 +110,12 @@ def build_encoder(
     res_blocks: at each resolution
     attention: at which resolutions
     head_channels: per head
+
+    >>> import torch
+    >>> from adbench.engine.networks.noisy_classifier import build_encoder
+    >>> net = build_encoder((8, 8), 1, 2, (8, 16), res_blocks=1, attention=(False, True))
+    >>> net(torch.zeros(3, 1, 8, 8), torch.tensor([0, 10, 20])).shape
+    torch.Size([3, 2])
     """
     from .unet_encoder import UNetEncoder  # here: importing MONAI takes seconds
 

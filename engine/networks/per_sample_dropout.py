@@ -22,6 +22,22 @@ class PerSampleDropout:
 
     net: of `build_unet`
     rate: share of the values that are dropped, in [0, 1); ValueError for another
+
+    >>> import torch
+    >>> from adbench.engine.networks.diffusion_unet import build_unet
+    >>> from adbench.engine.networks.per_sample_dropout import PerSampleDropout
+    >>> from adbench.engine.runtime.rng import Rng
+    >>> net = build_unet(1, 1, (8,), res_blocks=1, head_channels=8)
+    >>> x, time = torch.ones(2, 1, 4), torch.ones(2)
+    >>> for value in net.parameters():
+    ...     _ = torch.nn.init.constant_(value, 0.1)
+    >>> dropout = PerSampleDropout(net, 0.5)
+    >>> with dropout.with_streams(Rng(["a", "b"])):
+    ...     both = net(x, time)
+    >>> with dropout.with_streams(Rng(["b"])):
+    ...     alone = net(x[1:], time[1:])
+    >>> torch.allclose(both[1], alone[0]), torch.allclose(both[0], both[1])
+    (True, False)
     """
 
     def __init__(self, net: nn.Module, rate: float) -> None:

@@ -90,6 +90,11 @@ class MiddleAttentionUNetConfig(ScaledUNetConfig):
     """pDDPM's UNet, which attends in its middle alone; time scales and shifts what is normalised.
 
     head_channels: channels of an attention head.
+
+    >>> from adbench.engine.networks.unet_config import MiddleAttentionUNetConfig
+    >>> net = MiddleAttentionUNetConfig(8, (1, 2), 1, head_channels=8).build(2, 1)
+    >>> sum(p.numel() for p in net.parameters())
+    49625
     """
 
     head_channels: Count
@@ -107,6 +112,11 @@ class HeadsUNetConfig(ScaledUNetConfig):
 
     attention: whether it attends at each resolution; its middle always does.
     heads: attention heads at each.
+
+    >>> from adbench.engine.networks.unet_config import HeadsUNetConfig
+    >>> net = HeadsUNetConfig(8, (1, 2), 1, attention=(False, True), heads=2).build(2, 1)
+    >>> net.middle_block.attention.attn.num_heads
+    2
     """
 
     attention: Many[bool]

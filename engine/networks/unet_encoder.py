@@ -32,6 +32,13 @@ class UNetEncoder(nn.Module):
     res_blocks: at each resolution
     attention: at which resolutions; the last always attends once more
     head_channels: per head, or a resolution's width where that is less
+
+    >>> import torch
+    >>> from adbench.engine.networks.unet_encoder import UNetEncoder
+    >>> net = UNetEncoder((8,), 1, 2, (8, 16), res_blocks=1, attention=(False, True),
+    ...     head_channels=8)
+    >>> net(torch.zeros(3, 1, 8), torch.tensor([0, 10, 20])).shape
+    torch.Size([3, 2])
     """
 
     def __init__(
@@ -95,6 +102,11 @@ class AttentionPool(nn.Module):
     places: number of positions of S
     out: size of the output
     heads: of the attention
+
+    >>> import torch
+    >>> from adbench.engine.networks.unet_encoder import AttentionPool
+    >>> AttentionPool(channels=4, places=6, out=3, heads=2)(torch.zeros(5, 4, 2, 3)).shape
+    torch.Size([5, 3])
     """
 
     def __init__(self, channels: int, places: int, out: int, heads: int) -> None:

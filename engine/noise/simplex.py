@@ -51,6 +51,17 @@ def simplex_fields(
     octaves: wavelengths f_o in pixels, and amplitudes
     depth: (B, D) float64, z of every plane in pixels
     offset: (B, O, 3) float64, added to (x, y, z) / f_o
+
+    >>> from opensimplex import OpenSimplex
+    >>> import torch
+    >>> from adbench.engine.noise.simplex import simplex_fields
+    >>> from adbench.engine.noise.simplex_tables import Octaves
+    >>> octaves, depth = Octaves((8.0, 4.0), (1.0, 0.5)), torch.zeros(1, 1).double()
+    >>> offset = torch.zeros(1, 2, 3).double()
+    >>> field = simplex_fields(torch.tensor([7]), (1, 2, 4), octaves, depth, offset)
+    >>> S = OpenSimplex(7).noise3
+    >>> abs(field[0, 0, 1, 2].item() - (S(2 / 8, 1 / 8, 0) + 0.5 * S(2 / 4, 1 / 4, 0))) < 1e-6
+    True
     """
     from .simplex_numba import permutations, simplex_fields_numba  # here: importing numba is slow
 
@@ -64,6 +75,15 @@ def simplex_planes(seeds: Tensor, shape: Sequence[int], octaves: Octaves, offset
     seeds, octaves: as in `simplex_fields`
     shape: (H, W)
     offset: (B, O, 2) float64, added to (x, y) / f_o
+
+    >>> from opensimplex import OpenSimplex
+    >>> import torch
+    >>> from adbench.engine.noise.simplex import simplex_planes
+    >>> from adbench.engine.noise.simplex_tables import Octaves
+    >>> octaves, offset = Octaves((8.0,), (1.0,)), torch.zeros(1, 1, 2).double()
+    >>> plane = simplex_planes(torch.tensor([7]), (2, 4), octaves, offset)
+    >>> abs(plane[0, 1, 2].item() - OpenSimplex(7).noise2(2 / 8, 1 / 8)) < 1e-6
+    True
     """
     from .simplex_numba import permutations, simplex_planes_numba
 
@@ -95,6 +115,16 @@ def simplex_fields_torch(
     On the device of `depth`, without branches, CHUNK_POINTS points at a time.
 
     permutations: (B, 256), the permutations, wherever they are.
+
+    >>> import torch
+    >>> from adbench.engine.noise.simplex import simplex_fields, simplex_fields_torch
+    >>> from adbench.engine.noise.simplex_numba import permutations
+    >>> from adbench.engine.noise.simplex_tables import Octaves
+    >>> seeds, octaves = torch.tensor([7, 8]), Octaves((8.0,), (1.0,))
+    >>> rest = (1, 2, 4), octaves, torch.zeros(2, 1).double(), torch.zeros(2, 1, 3).double()
+    >>> field = simplex_fields_torch(permutations(seeds.numpy()), *rest)
+    >>> torch.equal(field.float(), simplex_fields(seeds, *rest))  # of the compiled loop
+    True
     """
     device, (D, H, W) = depth.device, shape
     table = torch.from_numpy(permutations).flatten().to(device)
@@ -116,7 +146,18 @@ def simplex_fields_torch(
 def simplex_planes_torch(
     permutations: NDArray[np.int64], shape: Sequence[int], octaves: Octaves, offset: Tensor
 ) -> Tensor:
-    """Compute the sum of `simplex_planes` in float64 on the device of `offset`, (B, H, W)."""
+    """Compute the sum of `simplex_planes` in float64 on the device of `offset`, (B, H, W).
+
+    >>> import torch
+    >>> from adbench.engine.noise.simplex import simplex_planes, simplex_planes_torch
+    >>> from adbench.engine.noise.simplex_numba import permutations
+    >>> from adbench.engine.noise.simplex_tables import Octaves
+    >>> seeds, octaves = torch.tensor([7, 8]), Octaves((8.0,), (1.0,))
+    >>> rest = (2, 4), octaves, torch.zeros(2, 1, 2).double()
+    >>> plane = simplex_planes_torch(permutations(seeds.numpy()), *rest)
+    >>> torch.equal(plane.float(), simplex_planes(seeds, *rest))  # of the compiled loop
+    True
+    """
     device, (H, W) = offset.device, shape
     table = torch.from_numpy(permutations).flatten().to(device)
     gradient = torch.from_numpy(GRADIENTS2).to(device)

@@ -50,7 +50,19 @@ def simplex_fields_numba(
     depth: Tensor,
     offset: Tensor,
 ) -> Tensor:
-    """Compute the sum of `simplex_fields` on a CPU, as `simplex_fields_torch` to the last bit."""
+    """Compute the sum of `simplex_fields` on a CPU, as `simplex_fields_torch` to the last bit.
+
+    >>> from opensimplex import OpenSimplex
+    >>> import numpy as np
+    >>> import torch
+    >>> from adbench.engine.noise.simplex_numba import permutations, simplex_fields_numba
+    >>> from adbench.engine.noise.simplex_tables import Octaves
+    >>> tables, octaves = permutations(np.array([7])), Octaves((8.0,), (1.0,))
+    >>> depth, offset = torch.tensor([[3.0]]).double(), torch.zeros(1, 1, 3).double()
+    >>> field = simplex_fields_numba(tables, (1, 2, 4), octaves, depth, offset)
+    >>> field[0, 0, 1, 2].item() == OpenSimplex(7).noise3(2 / 8, 1 / 8, 3.0 / 8)
+    True
+    """
     D, H, W = shape
     arguments = (
         (D, H), permutation_tables, GRADIENT_WORDS[permutation_tables % 24], VERTEX_WORDS,
@@ -65,7 +77,18 @@ def simplex_fields_numba(
 def simplex_planes_numba(
     permutation_tables: NDArray[np.int64], shape: Sequence[int], octaves: Octaves, offset: Tensor
 ) -> Tensor:
-    """Compute the sum of `simplex_planes` on a CPU, as `simplex_planes_torch` to the last bit."""
+    """Compute the sum of `simplex_planes` on a CPU, as `simplex_planes_torch` to the last bit.
+
+    >>> from opensimplex import OpenSimplex
+    >>> import numpy as np
+    >>> import torch
+    >>> from adbench.engine.noise.simplex_numba import permutations, simplex_planes_numba
+    >>> from adbench.engine.noise.simplex_tables import Octaves
+    >>> tables, octaves = permutations(np.array([7])), Octaves((8.0,), (1.0,))
+    >>> plane = simplex_planes_numba(tables, (2, 4), octaves, torch.zeros(1, 1, 2).double())
+    >>> plane[0, 1, 2].item() == OpenSimplex(7).noise2(2 / 8, 1 / 8)
+    True
+    """
     H, W = shape
     arguments = (
         H, permutation_tables, GRADIENTS2[permutation_tables >> 1 & 7],
@@ -136,7 +159,14 @@ def _jit(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @_jit
 def permutations(seeds):
-    """The permutations that opensimplex shuffles by each seed: (B,) int64 -> (B, 256)."""
+    """The permutations that opensimplex shuffles by each seed: (B,) int64 -> (B, 256).
+
+    >>> import numpy as np
+    >>> from adbench.engine.noise.simplex_numba import permutations
+    >>> tables = permutations(np.array([7, 8]))
+    >>> [sorted(table.tolist()) == list(range(256)) for table in tables]
+    [True, True]
+    """
     tables = np.empty((len(seeds), 256), np.int64)
     for b in range(len(seeds)):
         source, state = np.arange(256), seeds[b]

@@ -119,6 +119,19 @@ class BatchUtilization(NamedTuple):
     rows: of the networks' calls, with padding
     filled_share: share of these rows that is no padding
     network_share: share of the seconds that the networks took
+
+    >>> import torch
+    >>> from adbench.engine.diffusion.denoiser import Denoiser
+    >>> from adbench.engine.diffusion.schedule import linear_schedule
+    >>> from adbench.engine.profiling.cost import measure_utilization
+    >>> class Zero(torch.nn.Module):
+    ...     def forward(self, x, timesteps):
+    ...         return torch.zeros_like(x)
+    >>> denoiser = Denoiser(Zero(), linear_schedule()).eval()
+    >>> work = lambda: denoiser(torch.ones(3, 1, 4), torch.tensor([1, 2, 3]))
+    >>> utilization = measure_utilization(denoiser, work)
+    >>> utilization.rows, utilization.filled_share  # three samples in a batch of eight
+    (8, 0.375)
     """
 
     rows: int

@@ -31,6 +31,12 @@ class PeakThroughput(NamedTuple):
 
     flops: the best of all, FLOP/s
     rates: of every shape, by name
+
+    >>> import torch
+    >>> from adbench.engine.profiling.peak_throughput import measure_peak
+    >>> peak = measure_peak("cpu", torch.float32, seconds=0.0)
+    >>> peak.flops == max(peak.rates.values())
+    True
     """
 
     flops: float
@@ -38,7 +44,15 @@ class PeakThroughput(NamedTuple):
 
 
 class Workload(NamedTuple):
-    """An operation to time, and its floating-point operations."""
+    """An operation to time, and its floating-point operations.
+
+    >>> import torch
+    >>> from adbench.engine.profiling.peak_throughput import Workload
+    >>> a = torch.ones(4, 4)
+    >>> work = Workload(flops=2 * 4**3, run=lambda: a @ a)
+    >>> work.flops, work.run()[0, 0]
+    (128, tensor(4.))
+    """
 
     flops: int
     run: Callable[[], Tensor]

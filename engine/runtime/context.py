@@ -16,11 +16,37 @@ from .learning_curve import CurveHandler, ignore_curve
 
 
 class Interrupted(Exception):
-    """The caller asked to stop; everything needed to resume has been saved."""
+    """The caller asked to stop; everything needed to resume has been saved.
+
+    >>> from types import SimpleNamespace
+    >>> import torch
+    >>> from adbench.engine.runtime.context import Interrupted, TrainingContext
+    >>> from adbench.engine.training.loop import Training, train_module
+    >>> net, data = torch.nn.Linear(1, 1), [SimpleNamespace(x=torch.ones(1), label=False)]
+    >>> context, plan = TrainingContext(stop=lambda: True), Training(steps=2, batch=1, lr=0.1)
+    >>> try:
+    ...     train_module(lambda x, label, rng: net(x)[:, 0], net, data, context, plan)
+    ... except Interrupted as error:
+    ...     print(error)
+    stopped at training step 0 of 2; everything is saved
+    """
 
 
 class StateStore(Protocol):
-    """Where unfinished work survives a kill. Engine code knows no files; the benchmark does."""
+    """Where unfinished work survives a kill. Engine code knows no files; the benchmark does.
+
+    >>> import torch
+    >>> from adbench.engine.runtime.context import StateStore, TrainingContext
+    >>> class Memory(dict):
+    ...     def load(self, name):
+    ...         return self.get(name)
+    ...     def save(self, name, state):
+    ...         self[name] = state
+    >>> store: StateStore = Memory()
+    >>> store.save("fit", {"step": torch.tensor(3)})
+    >>> TrainingContext(state_store=store).state_store.load("fit")
+    {'step': tensor(3)}
+    """
 
     def load(self, name: str) -> Mapping[str, Tensor] | None: ...
     def save(self, name: str, state: Mapping[str, Tensor]) -> None: ...
@@ -30,6 +56,14 @@ class Stage(Protocol):
     """A part of a training that does not depend on what follows it, so that methods may share it.
 
     settings: all that it depends on besides the data, the seed and `module` as it is before
+
+    >>> from types import SimpleNamespace
+    >>> from torch import nn
+    >>> from adbench.engine.runtime.context import Stage, TrainingContext
+    >>> codec = nn.Linear(1, 1)
+    >>> stage: Stage = SimpleNamespace(name="codec", module=codec, settings=lambda: {"steps": 9})
+    >>> TrainingContext().shared_stages(stage, lambda: print("training", stage.settings()))
+    training {'steps': 9}
     """
 
     @property

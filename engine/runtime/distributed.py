@@ -16,7 +16,17 @@ from torch import Tensor
 
 
 class TeamError(RuntimeError):
-    """Another process of the team failed, or the team does not fit its work."""
+    """Another process of the team failed, or the team does not fit its work.
+
+    >>> from adbench.engine.runtime.distributed import Team, TeamError
+    >>> team = Team()
+    >>> team.size = 4
+    >>> try:
+    ...     team.local_rows(3)
+    ... except TeamError as error:
+    ...     print(error)
+    a batch of 3 cannot be shared by 4 processes; start at most 3, or train with a larger batch
+    """
 
 
 class Team:
@@ -61,7 +71,18 @@ class Team:
 
 
 class DistributedTeam(Team):
-    """The processes that were launched together. All of them make every call, in one order."""
+    """The processes that were launched together. All of them make every call, in one order.
+
+    >>> from accelerate import PartialState
+    >>> from adbench.engine.runtime.distributed import DistributedTeam
+    >>> store = torch.distributed.HashStore()  # for what a launcher does: here one process
+    >>> torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    >>> team = DistributedTeam(cpu=True)
+    >>> team.size, team.local_rows(2), team.any(True), team.broadcast_flag(False)
+    (1, tensor([0, 1]), True, False)
+    >>> torch.distributed.destroy_process_group()
+    >>> PartialState._reset_state()
+    """
 
     def __init__(self, *, cpu: bool) -> None:
         from accelerate import PartialState

@@ -12,6 +12,11 @@ class CurvePoint(NamedTuple):
     step: steps completed
     loss: mean training loss of the steps since the last point
     calibration_loss: of the weights at this step, None where it was not measured
+
+    >>> from adbench.engine.runtime.learning_curve import CurvePoint
+    >>> points = [CurvePoint(50, 0.4, 0.6), CurvePoint(100, 0.2, 0.5), CurvePoint(150, 0.1, 0.7)]
+    >>> min(points, key=lambda point: point.calibration_loss).step
+    100
     """
 
     step: int

@@ -14,7 +14,16 @@ Result = TypeVar("Result")
 
 
 class OutOfMemory(RuntimeError):
-    """Not even one row at a time fits into the device's memory."""
+    """Not even one row at a time fits into the device's memory.
+
+    >>> from adbench.engine.runtime.context import DeviceContext
+    >>> from adbench.engine.runtime.out_of_memory import OutOfMemory, halve_batch
+    >>> try:
+    ...     halve_batch(1, "training step 3", DeviceContext())
+    ... except OutOfMemory as error:
+    ...     print(error)
+    training step 3: out of memory on cpu with one row at a time; a smaller network ...
+    """
 
 
 def halve_batch(rows: int, stage: str, context: DeviceContext) -> int:

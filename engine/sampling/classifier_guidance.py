@@ -62,6 +62,24 @@ class ClassifierGuidedSampler:
     scale: s of the paper
     guide_last_step: move the step to level 0 as well; the posterior's variance, which is 0 there,
         is then that of a step as long, one higher, as in the authors' code
+
+    >>> import torch
+    >>> from adbench.engine.diffusion.denoiser import Estimate
+    >>> from adbench.engine.diffusion.gaussian import Gaussian
+    >>> from adbench.engine.diffusion.schedule import build_schedule
+    >>> from adbench.engine.noise.noise import gaussian
+    >>> from adbench.engine.runtime.rng import Rng
+    >>> from adbench.engine.sampling.classifier_guidance import ClassifierGuidedSampler
+    >>> from adbench.engine.sampling.continuous_batching import ChainBatch
+    >>> from adbench.engine.sampling.solvers import Ancestral
+    >>> from adbench.engine.sampling.step_noise import StepNoise
+    >>> process = Gaussian(build_schedule("even", 4))
+    >>> ancestral = Ancestral(process, StepNoise(Rng(["a"]), gaussian), eta=0.0)
+    >>> sampler = ClassifierGuidedSampler(ancestral, lambda x, batch: torch.ones_like(x), scale=3.0)
+    >>> zero, steps, x = torch.tensor([0]), sampler.plan_steps([3, 2]), torch.zeros(1, 1, 2)
+    >>> batch = ChainBatch(zero, zero, zero, zero + 3, zero + 3, zero + 2, [steps])
+    >>> sampler.advance(x, x, Estimate(x, x, x - 1), batch)  # 3 * 0.5 / 0.75 * (1 - 0.25 / 0.5)
+    tensor([[[1., 1.]]])
     """
 
     ancestral: Ancestral

@@ -56,6 +56,15 @@ class ChainBatch:
     network_level: the level that the network is called with, (B,)
     start_level, end_level: of the step, (B,)
     upcoming: the next steps of each, at most LOOKAHEAD, this one first
+
+    >>> import torch
+    >>> from adbench.engine.sampling.continuous_batching import ChainBatch, one_step_per_level
+    >>> chain, sample, tag = torch.tensor([3, 0]), torch.tensor([1, 0]), torch.tensor([0, 0])
+    >>> start, end = torch.tensor([250, 100]), torch.tensor([200, 50])
+    >>> steps = [one_step_per_level([250, 200]), one_step_per_level([100, 50])]
+    >>> batch = ChainBatch(chain, sample, tag, start, start, end, steps)
+    >>> batch.per_chain(torch.tensor([10.0, 20.0]))
+    tensor([20., 10.])
     """
 
     chain: Tensor
@@ -95,6 +104,25 @@ class Sampler(Protocol):
     """How chains go from one level to the next, many at once.
 
     memory: how many tensors like x a chain carries along, zeros at first
+
+    >>> import torch
+    >>> from adbench.engine.diffusion.denoiser import Denoiser
+    >>> from adbench.engine.diffusion.schedule import linear_schedule
+    >>> from adbench.engine.sampling.continuous_batching import (
+    ...     Sampler, one_step_per_level, run_chains)
+    >>> class Jump:
+    ...     memory = 0
+    ...     def plan_steps(self, levels):
+    ...         return one_step_per_level([levels[0], levels[-1]])
+    ...     def advance(self, x, memory, estimate, batch):
+    ...         return estimate.clean
+    >>> class Half(torch.nn.Module):
+    ...     def forward(self, x, timesteps):
+    ...         return x / 2
+    >>> denoiser = Denoiser(Half(), linear_schedule(), prediction_type="clean").eval()
+    >>> sampler: Sampler = Jump()  # one step to x_0, whatever lies between
+    >>> run_chains(denoiser, sampler, torch.ones(1, 1, 2), [[100, 50, 0]])
+    tensor([[[0.5000, 0.5000]]])
     """
 
     memory: int

@@ -30,7 +30,17 @@ MAX_VALUES = 2**26
 
 
 class KeyedSample(Protocol):
-    """What calibration reads of a sample; the Sample of the package datasets has more."""
+    """What calibration reads of a sample; the Sample of the package datasets has more.
+
+    >>> from types import SimpleNamespace
+    >>> import torch
+    >>> from adbench.engine.runtime.rng import Rng
+    >>> from adbench.engine.sampling.multi_start import KeyedSample
+    >>> sample: KeyedSample = SimpleNamespace(x=torch.zeros(1, 4), key="patient-07/slice-41")
+    >>> alone, second = Rng([sample.key]), Rng(["patient-06/slice-40", sample.key])
+    >>> torch.equal(alone.normal(sample.x.shape)[0], second.normal(sample.x.shape)[1])
+    True
+    """
 
     @property
     def x(self) -> Tensor: ...
@@ -39,7 +49,19 @@ class KeyedSample(Protocol):
 
 
 class KeyedSamples(Protocol):
-    """Samples with keys, read one at a time, by index."""
+    """Samples with keys, read one at a time, by index.
+
+    >>> from types import SimpleNamespace
+    >>> import torch
+    >>> from adbench.engine.runtime.context import TrainingContext
+    >>> from adbench.engine.sampling.multi_start import KeyedSamples, MultiStart
+    >>> data: KeyedSamples = [
+    ...     SimpleNamespace(x=torch.full((1, 2), value), key=f"{value}") for value in (1.0, 3.0)]
+    >>> starts = MultiStart(sampling_steps=2, skip=1)
+    >>> starts.calibrate(lambda x, rng, count: [(x, x)] * count, data, TrainingContext())
+    >>> starts.mean, starts.deviation  # of the errors 1 and 3
+    (tensor([[2.]]), tensor([[1.4142]]))
+    """
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> KeyedSample: ...
@@ -51,6 +73,17 @@ class MultiStartDetection(NamedTuple):
     score: (L, N)
     map: (L, N, *S)
     reconstruction: (L, N, C, *S), from the highest start, or the mean of all
+
+    >>> import torch
+    >>> from adbench.engine.runtime.rng import Rng
+    >>> from adbench.engine.sampling.multi_start import MultiStart
+    >>> starts = MultiStart(sampling_steps=2, skip=1)
+    >>> starts.mean.fill_(1.0), starts.deviation.fill_(0.5)
+    (tensor([[1.]]), tensor([[0.5000]]))
+    >>> errors = lambda x, rng, count: [(x, x)] * count
+    >>> detection = starts.detect(errors, torch.full((1, 1, 2), 3.0), [501], Rng(["a"]))
+    >>> detection.score, detection.map  # (3 - 1) / 0.5, and 3 / 0.5
+    (tensor([[4.]]), tensor([[[6., 6.]]]))
     """
 
     score: Tensor

@@ -91,6 +91,18 @@ class RePaint:
     process, sampling, noise, resamples, shifted_renoise: as in `inpaint`
     rng: one stream per chain
     surroundings, mask: per chain
+
+    >>> import torch
+    >>> from adbench.engine.diffusion.gaussian import Gaussian
+    >>> from adbench.engine.diffusion.schedule import linear_schedule
+    >>> from adbench.engine.noise.noise import gaussian
+    >>> from adbench.engine.runtime.rng import Rng
+    >>> from adbench.engine.sampling.repaint import RePaint
+    >>> from adbench.engine.sampling.samplers import SamplingConfig
+    >>> process, rng, x = Gaussian(linear_schedule()), Rng(["a"]), torch.zeros(1, 1, 4)
+    >>> sampler = RePaint(process, SamplingConfig(), rng, gaussian, x, x, 2, False)
+    >>> [(step.start_level, step.end_level, step.tag) for step in sampler.plan_steps([10, 5, 0])]
+    [(10, 5, 0), (10, 5, 1), (5, 0, 1)]
     """
 
     memory = 0

@@ -28,6 +28,23 @@ class Ancestral:
     step_noise: of every chain
     eta: share of DDPM's noise that a step adds
     variance: of DDPM's step
+
+    >>> import torch
+    >>> from adbench.engine.diffusion.denoiser import Estimate
+    >>> from adbench.engine.diffusion.gaussian import Gaussian
+    >>> from adbench.engine.diffusion.schedule import build_schedule
+    >>> from adbench.engine.noise.noise import gaussian
+    >>> from adbench.engine.runtime.rng import Rng
+    >>> from adbench.engine.sampling.continuous_batching import ChainBatch
+    >>> from adbench.engine.sampling.solvers import Ancestral
+    >>> from adbench.engine.sampling.step_noise import StepNoise
+    >>> process = Gaussian(build_schedule("even", 4))
+    >>> sampler = Ancestral(process, StepNoise(Rng(["a"]), gaussian), eta=0.0)
+    >>> zero, x = torch.tensor([0]), torch.ones(1, 1, 2)
+    >>> steps = sampler.plan_steps([4, 3])
+    >>> batch = ChainBatch(zero, zero, zero, zero + 4, zero + 4, zero + 3, [steps])
+    >>> sampler.advance(x, x, Estimate(0 * x, x), batch)  # sqrt(0.25) of x_0, and no noise
+    tensor([[[0.5000, 0.5000]]])
     """
 
     process: Gaussian
@@ -154,6 +171,16 @@ class SharedHistoryPlms:
     levels: of each of K chains
     noised: where they start, (K, N, C, *S)
     reconstructions: where they end, of the same shape, written as they do
+
+    >>> import torch
+    >>> from adbench.engine.diffusion.gaussian import Gaussian
+    >>> from adbench.engine.diffusion.schedule import linear_schedule
+    >>> from adbench.engine.sampling.solvers import Plms, SharedHistoryPlms
+    >>> paths, starts = [[6, 3, 0], [9, 6, 3, 0]], torch.zeros(2, 1, 1, 4)
+    >>> plms = Plms(Gaussian(linear_schedule()))
+    >>> sampler = SharedHistoryPlms(plms, paths, starts, torch.zeros_like(starts))
+    >>> [divmod(step.tag, 8) for step in sampler.plan_steps([6, 3, 0])]  # (chain, tag of PLMS)
+    [(0, 0), (0, 1), (0, 2), (1, 3), (1, 4), (1, 4)]
     """
 
     plms: Sampler

@@ -28,6 +28,23 @@ class TargetMixing:
     target: (N, C, *S), in the denoiser's range
     weight: of the target at level T
     eta: share of DDPM's noise that a step adds
+
+    >>> import torch
+    >>> from adbench.engine.diffusion.denoiser import Estimate
+    >>> from adbench.engine.diffusion.gaussian import Gaussian
+    >>> from adbench.engine.diffusion.schedule import build_schedule
+    >>> from adbench.engine.noise.noise import gaussian
+    >>> from adbench.engine.runtime.rng import Rng
+    >>> from adbench.engine.sampling.continuous_batching import ChainBatch
+    >>> from adbench.engine.sampling.step_noise import StepNoise
+    >>> from adbench.engine.sampling.target_mixing import TargetMixing
+    >>> process, noise = Gaussian(build_schedule("even", 4)), StepNoise(Rng(["a"]), gaussian)
+    >>> sampler = TargetMixing(process, noise, target=torch.full((1, 1, 2), 8.0), weight=1.0)
+    >>> zero, x = torch.tensor([0]), torch.zeros(1, 1, 2)
+    >>> steps = sampler.plan_steps([3, 2])
+    >>> batch = ChainBatch(zero, zero, zero, zero + 3, zero + 3, zero + 2, [steps])
+    >>> sampler.advance(x, x, Estimate(x, x), batch)  # 2 of 4 levels ahead: half the target
+    tensor([[[4., 4.]]])
     """
 
     process: Gaussian

@@ -20,7 +20,16 @@ from ..runtime.rng import Rng
 
 
 class Example(Protocol):
-    """What training reads of a sample; the Sample of the package datasets has more."""
+    """What training reads of a sample; the Sample of the package datasets has more.
+
+    >>> from types import SimpleNamespace
+    >>> import torch
+    >>> from adbench.engine.training.data_loading import Example, indices_by_label
+    >>> normal: Example = SimpleNamespace(x=torch.zeros(1, 4), label=False)
+    >>> abnormal: Example = SimpleNamespace(x=torch.ones(1, 4), label=True)
+    >>> indices_by_label([normal, abnormal, normal])
+    ([0, 2], [1])
+    """
 
     @property
     def x(self) -> Tensor: ...
@@ -30,7 +39,22 @@ class Example(Protocol):
 
 class Examples(Protocol):
     """Samples read one at a time, by index. Each worker process has its own copy, so the cost of
-    a copy counts: a file that is opened at the first read costs nothing."""
+    a copy counts: a file that is opened at the first read costs nothing.
+
+    >>> from types import SimpleNamespace
+    >>> import torch
+    >>> from adbench.engine.runtime.context import TrainingContext
+    >>> from adbench.engine.training.data_loading import Examples, iterate_batches
+    >>> class Squares:
+    ...     def __len__(self):
+    ...         return 10
+    ...     def __getitem__(self, index):
+    ...         return SimpleNamespace(x=torch.tensor([index**2]), label=index > 5)
+    >>> data: Examples = Squares()
+    >>> next(iterate_batches(data, [[2, 9]], TrainingContext()))
+    (tensor([[ 4],
+            [81]]), tensor([False,  True]))
+    """
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> Example: ...

@@ -95,7 +95,12 @@ class Training:
 
 @dataclass(frozen=True)
 class UnclippedTraining(Training):
-    """Training whose gradients are not clipped, of methods in which `clip` is something else."""
+    """Training whose gradients are not clipped, of methods in which `clip` is something else.
+
+    >>> from adbench.engine.training.loop import Training, UnclippedTraining
+    >>> [kind(steps=1, batch=1, lr=0.1).clip for kind in (Training, UnclippedTraining)]
+    [1.0, None]
+    """
 
     clip: Positive | None = field(default=None, metadata={"setting": False})
 
@@ -105,6 +110,16 @@ class TrainingOutcome(NamedTuple):
 
     steps: taken in this call
     micro: rows at a time in the end, halved when memory ran out
+
+    >>> from types import SimpleNamespace
+    >>> import torch
+    >>> from adbench.engine.runtime.context import TrainingContext
+    >>> from adbench.engine.training.loop import Training, train_module
+    >>> net, data = torch.nn.Linear(1, 1), [SimpleNamespace(x=torch.ones(1), label=False)]
+    >>> context, plan = TrainingContext(micro=2), Training(steps=3, batch=4, lr=0.1)
+    >>> outcome = train_module(lambda x, label, rng: net(x)[:, 0], net, data, context, plan)
+    >>> outcome.steps, outcome.micro  # a step of 4 rows is two passes of 2
+    (3, 2)
     """
 
     steps: int

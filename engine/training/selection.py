@@ -34,7 +34,14 @@ ROWS_AT_A_TIME = 8
 
 
 class SelectionPlan(Protocol):
-    """What a selection reads of the settings of a training."""
+    """What a selection reads of the settings of a training.
+
+    >>> from adbench.engine.training.loop import Training
+    >>> from adbench.engine.training.selection import SelectionPlan
+    >>> plan: SelectionPlan = Training(steps=100, batch=8, lr=1e-3, select="best")
+    >>> plan.select, plan.curve_interval  # measured every 5 steps
+    ('best', 5)
+    """
 
     @property
     def steps(self) -> int: ...
