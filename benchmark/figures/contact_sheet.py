@@ -23,8 +23,19 @@ THUMBNAIL_SIDE = 96
 
 
 def choose_samples(keys: Sequence[str], label: Array) -> list[int]:
-    """Up to MOST samples in the order of the split, by a hash of their keys: whoever else is in the
-    split, and in what order, hardly matters."""
+    """Choose up to 32 samples by a hash of their keys, and return their indices in order.
+
+    The choice hardly depends on which other samples are in the split, or on their order. Two thirds
+    are abnormal where there are so many.
+
+    keys, label: (N,) of the samples
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.figures.contact_sheet import choose_samples
+    >>> chosen = choose_samples([f"s{i}" for i in range(100)], np.arange(100) < 50)
+    >>> len(chosen), sum(i < 50 for i in chosen)
+    (32, 21)
+    """
     order = sorted(range(len(keys)), key=lambda i: blake2b(keys[i].encode()).digest())
     abnormal, normal = ([i for i in order if bool(label[i]) == kind] for kind in (True, False))
     many = max(MAX_SAMPLES * 2 // 3, MAX_SAMPLES - len(normal))
@@ -33,8 +44,19 @@ def choose_samples(keys: Sequence[str], label: Array) -> list[int]:
 
 
 def thumbnail(sample: DisplayedSample) -> DisplayedSample:
-    """One channel of a sample, one slice of a volume, no more than SIDE across; true places are
-    those with any in them."""
+    """Return one channel of a sample, of a volume one slice, of at most 96 pixels a side.
+
+    Pixels are averaged over blocks; a pixel of the mask is set where any that it averages is.
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.figures.contact_sheet import thumbnail
+    >>> from adbench.benchmark.figures.sample_sheet import DisplayedSample
+    >>> mask = np.zeros((192, 96), bool)
+    >>> mask[0, 0] = True
+    >>> small = thumbnail(DisplayedSample("a", np.full((1, 192, 96), 0.5), mask=mask))
+    >>> small.x.shape, float(small.x.mean()), int(small.mask.sum())
+    ((1, 96, 48), 0.5, 1)
+    """
     sample = middle_slice(sample, 0)
     by = -(-max(sample.x.shape) // THUMBNAIL_SIDE)
 

@@ -26,8 +26,21 @@ MISTAKES_PER_KIND = 3
 
 
 def gallery_samples(split: Any) -> list[int]:
-    """The samples of up to SIZE whole images to show: abnormal ones of as many strata as there
-    are, one normal."""
+    """Choose samples for the gallery: of abnormal ones one per stratum, and one normal.
+
+    Returns the indices of the tiles of up to 6 whole images. Strata are values of the tags
+    `lesion`, `size` and `defect`.
+
+    >>> import torch
+    >>> from adbench.benchmark.figures.gallery import gallery_samples
+    >>> from adbench.datasets.base import Sample
+    >>> lesions = ["stroke", "stroke", None, "tumour"]
+    >>> split = [
+    ...     Sample(torch.zeros(1, 8), f"{i}", f"{i}", label=bool(lesion), tags={"lesion": lesion})
+    ...     for i, lesion in enumerate(lesions)]
+    >>> gallery_samples(split)
+    [0, 2, 3]
+    """
     samples = samples_without_images(split)
     wholes = TiledImages(samples)
     by_stratum: dict[str, int] = {}
@@ -46,21 +59,39 @@ def gallery_samples(split: Any) -> list[int]:
 def write_figures(
     title: str, split: Any, maps: Path, level: int, rows: SampleResults, path: Path
 ) -> list[Path]:
-    """Write all images of an experiment at one level, and return their paths.
+    """Write the images of an experiment at one level, and return their paths.
 
-    Beside the gallery at `path` lie the worst mistakes (.worst.png) where there are any, and the
+    Beside the gallery at `path` are the worst mistakes (.worst.png) where there are any, and the
     contact sheet (.contact.png) of images.
 
-    title: of the images, the level is added
+    title: of the images, to which the level is added      split: that was predicted
+    maps: the HDF5 file of the predictions      rows: sample results of the split at this level
 
-    rows: of this split at this level, as they were judged
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> import h5py
+    >>> import numpy as np
+    >>> import torch
+    >>> from adbench.benchmark.evaluation.sample_results import SampleResults
+    >>> from adbench.benchmark.figures.gallery import write_figures
+    >>> from adbench.datasets.base import Sample
+    >>> split = [Sample(torch.zeros(1, 8, 8), name, name, label=name == "b") for name in "ab"]
+    >>> rows = SampleResults([*"ab"], [*"ab"], np.array([False, True]), np.array([0.9, 0.1]),
+    ...                      None, {}, {})
+    >>> with TemporaryDirectory() as folder:
+    ...     with h5py.File(Path(folder) / "maps.h5", "w") as file:
+    ...         file["levels"], file["gallery"], file["map"] = [250], [0, 1], np.zeros((1, 2, 8, 8))
+    ...     paths = write_figures(
+    ...         "AnoDDPM", split, Path(folder) / "maps.h5", 250, rows, Path(folder) / "a.png")
+    >>> [path.name for path in paths]
+    ['a.png', 'a.worst.png', 'a.contact.png']
     """
     images = TiledImages(samples_without_images(split))
     title += f", level {level}" if level else ""
     with h5py.File(maps, "r") as file:
-        write_gallery(file, split, level, path, title)
+        _write_gallery(file, split, level, path, title)
         paths = [path]
-        others = {".worst.png": write_mistakes, ".contact.png": write_contact_sheet}
+        others = {".worst.png": _write_mistakes, ".contact.png": _write_contact_sheet}
         for ending, other in others.items():
             beside = path.with_name(path.name.removesuffix(".png") + ending)
             if other(file, split, level, beside, title, images, rows):
@@ -70,13 +101,13 @@ def write_figures(
     return paths
 
 
-def write_gallery(file: h5py.File, split: Any, level: int, path: Path, title: str) -> None:
+def _write_gallery(file: h5py.File, split: Any, level: int, path: Path, title: str) -> None:
     """A picture of the gallery: input, reconstruction, map, truth."""
     shown = read_array(file, "gallery").tolist()
     write_sheet(path, _displayed_samples(file, split, shown, level), title=title)
 
 
-def write_mistakes(
+def _write_mistakes(
     file: h5py.File,
     split: Any,
     level: int,
@@ -101,7 +132,7 @@ def write_mistakes(
     return True
 
 
-def write_contact_sheet(
+def _write_contact_sheet(
     file: h5py.File,
     split: Any,
     level: int,
@@ -125,7 +156,18 @@ def write_contact_sheet(
 
 
 def worst_mistakes(rows: SampleResults) -> list[tuple[int, str]]:
-    """Samples that were ranked worst, and how, the worst misses first, then the worst alarms."""
+    """Return (index, sentence) of the worst mistakes: missed samples first, then false alarms.
+
+    A missed sample is abnormal, and scores lower than some normal ones.
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.sample_results import SampleResults
+    >>> from adbench.benchmark.figures.gallery import worst_mistakes
+    >>> label, score = np.array([True, True, False, False]), np.array([0.9, 0.2, 0.1, 0.5])
+    >>> worst_mistakes(SampleResults([*"abcd"], [*"abcd"], label, score, None, {}, {}))
+    [(1, 'missed: 50% of normal samples score higher'), (3, 'false alarm: 50% of abnormal samples
+    score lower')]
+    """
     score, label = rows.score, rows.label
     if label.all() or not label.any():
         return []

@@ -43,6 +43,12 @@ class DisplayedSample:
 
     x: (C, *S) in [0, 1]                 reconstruction, counterpart: (C, *S) or None
     map, mask, roi: (*S) or None         caption: its strata, in words
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.figures.sample_sheet import DisplayedSample
+    >>> sample = DisplayedSample("a", np.zeros((1, 8, 8)), map=np.ones((8, 8)), caption="tumour")
+    >>> sample.map.shape, sample.reconstruction is None
+    ((8, 8), True)
     """
 
     key: str
@@ -63,11 +69,27 @@ def write_sheet(
     channel: int = 0,
     tile: int = TILE_PIXELS,
 ) -> None:
-    """Write a PNG with a row for each sample, and a column for whatever any of them has.
+    """Write a PNG with a row per sample, and a column for whatever any of them has.
 
     Of volumes the slice with most of the mask is shown, or the middle one; signals are drawn as
-    curves. `channel` is the one shown. Where tiles stand is written into the PNG, so that a report
-    can put those of several methods side by side. tile: about as many pixels across one of them
+    curves. The position of each tile is written into the PNG, so that a report can show those of
+    several methods side by side.
+
+    channel: the one shown      tile: pixels across a tile, about
+    Raises ValueError without a sample.
+
+    >>> import json
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> from PIL import Image
+    >>> from adbench.benchmark.figures.sample_sheet import DisplayedSample, LAYOUT, write_sheet
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "sheet.png"
+    ...     write_sheet(path, [DisplayedSample("a", np.zeros((1, 8, 8)), map=np.ones((8, 8)))])
+    ...     with Image.open(path) as image:
+    ...         print(list(json.loads(image.text[LAYOUT])["columns"]))
+    ['input', 'map']
     """
     if not samples:
         raise ValueError("a sheet wants at least one sample to show")
@@ -85,27 +107,56 @@ def write_sheet(
 
 
 def heat_colours(values: Array) -> Array:
-    """Colours (..., 3) uint8 of values in [0, 1]; what lies outside is shown at the end."""
+    """Return colours (..., 3) uint8 of values in [0, 1], black to pale yellow; others are clipped.
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.figures.sample_sheet import heat_colours
+    >>> heat_colours(np.array([0.0, 1.0, 2.0])).tolist()
+    [[0, 0, 4], [252, 255, 164], [252, 255, 164]]
+    """
     at = np.clip(values, 0, 1) * (len(HEAT) - 1)
     steps = np.arange(len(HEAT))
     return np.stack([np.interp(at, steps, HEAT[:, c]) for c in range(3)], -1).round().astype("u1")
 
 
 def grey_colours(values: Array) -> Array:
-    """(..., 3) uint8 of values in [0, 1]."""
+    """Return grey values (..., 3) uint8 of values in [0, 1]; others are clipped.
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.figures.sample_sheet import grey_colours
+    >>> grey_colours(np.array([0.0, 1.0, 2.0])).tolist()
+    [[0, 0, 0], [255, 255, 255], [255, 255, 255]]
+    """
     level = (np.clip(values, 0, 1) * 255).round().astype("u1")
     return np.repeat(level[..., None], 3, -1)
 
 
 def outline(mask: Array) -> Array:
-    """The true places of a mask (H, W) with a side on a place that is not, or on the border."""
+    """Return the pixels of a mask (H, W) that have a side in common with the outside or the border.
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.figures.sample_sheet import outline
+    >>> outline(np.ones((3, 3), bool)).astype(int).tolist()
+    [[1, 1, 1], [1, 0, 1], [1, 1, 1]]
+    """
     from scipy import ndimage
 
     return mask & np.logical_not(ndimage.binary_erosion(mask))
 
 
 def middle_slice(sample: DisplayedSample, channel: int) -> DisplayedSample:
-    """One channel; of a volume, one slice."""
+    """Return one channel of a sample, and of a volume the slice with most of the mask.
+
+    Without a mask it is the middle slice.
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.figures.sample_sheet import DisplayedSample, middle_slice
+    >>> mask = np.zeros((4, 2, 2), bool)
+    >>> mask[3] = True
+    >>> sample = middle_slice(DisplayedSample("a", np.zeros((1, 4, 2, 2)), mask=mask), channel=0)
+    >>> sample.x.shape, sample.caption
+    ((2, 2), 'slice 3')
+    """
     at: tuple[int, ...] = ()
     if sample.x.ndim == 4:
         depth = sample.x.shape[1]
@@ -123,7 +174,7 @@ def middle_slice(sample: DisplayedSample, channel: int) -> DisplayedSample:
         mask=cut(sample.mask),
         roi=cut(sample.roi),
         counterpart=cut(sample.counterpart, channel),
-        caption=sample.caption + (f", slice {at[0]}" if at else ""),
+        caption=", ".join(filter(None, [sample.caption, f"slice {at[0]}" if at else ""])),
     )
 
 

@@ -56,6 +56,12 @@ class Column:
     title: its lines        text: the cell of an entry
     short_text: a shorter cell, where there is little room; None to leave the column out
     grey: whether its values are no results
+
+    >>> from adbench.benchmark.leaderboard.columns import Column
+    >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
+    >>> seed = Column("seed", lambda entry: str(entry.record["seed"]))
+    >>> [seed.text(entry) for entry in example_leaderboard().entries]
+    ['0', '0']
     """
 
     title: str

@@ -26,7 +26,17 @@ from .records import Record, read_records
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two methods on one leaderboard, each with the records of its seeds, and how they differ."""
+    """Two methods on one leaderboard, each with the records of its seeds, and how they differ.
+
+    >>> from adbench.benchmark.leaderboard.comparison import Comparison
+    >>> from adbench.benchmark.leaderboard.pairwise import PairedComparison
+    >>> difference = PairedComparison(
+    ...     "pixel_ap", 0.46, 0.32, 0.14, 0.05, 0.23, 0.002, 40, 40, "better")
+    >>> files = ("anoddpm-brats-0",), ("pddpm-brats-0",)
+    >>> print(Comparison("brats", "AnoDDPM", "pDDPM", files, difference).sentence())
+    brats: pixel AP of AnoDDPM 0.4600, of pDDPM 0.3200, difference +0.1400 [+0.0500, +0.2300] on 40
+    samples of 40 groups: AnoDDPM is better
+    """
 
     board: str
     a: str
@@ -71,6 +81,14 @@ def compare(
     metric: that of the leaderboard if both can be compared by it, else image AUROC, unless named
 
     Raises PairError where there is nothing to compare.
+
+    >>> from pathlib import Path
+    >>> from adbench.benchmark.leaderboard.comparison import compare
+    >>> from adbench.benchmark.leaderboard.example_records import example_records
+    >>> records = example_records()  # AnoDDPM has an image AUROC of 0.9, pDDPM of 0.6
+    >>> (comparison,) = compare("anoddpm", "pddpm", Path(), records, metric="image_auroc")
+    >>> round(comparison.difference.value, 6), comparison.difference.verdict
+    (0.3, 'better')
     """
     if not 0 <= margin < math.inf:
         raise PairError(f"--margin is a number and at least 0, not {margin:g}")
@@ -96,7 +114,7 @@ def compare(
 
 
 @dataclass(frozen=True)
-class ComparedMethod:
+class _ComparedMethod:
     """One of the two methods: its name, its entries, and the results folder they are from."""
 
     name: str
@@ -116,7 +134,7 @@ class ComparedMethod:
         return results
 
 
-Pair = tuple[Leaderboard, ComparedMethod, ComparedMethod]
+Pair = tuple[Leaderboard, _ComparedMethod, _ComparedMethod]
 
 
 def _pairs_of_methods(a: str, b: str, out: Path, records: Sequence[Record]) -> list[Pair]:
@@ -131,8 +149,8 @@ def _pairs_of_methods(a: str, b: str, out: Path, records: Sequence[Record]) -> l
             pairs.append(
                 (
                     leaderboard,
-                    ComparedMethod(one[0].name, one, out),
-                    ComparedMethod(two[0].name, two, out),
+                    _ComparedMethod(one[0].name, one, out),
+                    _ComparedMethod(two[0].name, two, out),
                 )
             )
     for name in (a, b):
@@ -157,8 +175,8 @@ def _pairs_of_folders(one: Path, two: Path) -> list[Pair]:
             )
             if a and b:
                 sides = (
-                    ComparedMethod(f"{name} in {one}", a, one),
-                    ComparedMethod(f"{name} in {two}", b, two),
+                    _ComparedMethod(f"{name} in {one}", a, one),
+                    _ComparedMethod(f"{name} in {two}", b, two),
                 )
                 pairs.append((leaderboard, *sides))
     return pairs

@@ -38,7 +38,18 @@ OVERLAP_METRICS = ("pixel_dice", "pixel_iou", "healthy_fp")
 
 
 class PairError(ValueError):
-    """What cannot be compared: one line, why, and what would do."""
+    """What cannot be compared: one line, why, and what would do.
+
+    >>> from pathlib import Path
+    >>> from adbench.benchmark.leaderboard.comparison import compare
+    >>> from adbench.benchmark.leaderboard.example_records import example_records
+    >>> from adbench.benchmark.leaderboard.pairwise import PairError
+    >>> try:
+    ...     compare("anodpm", "pddpm", Path("results"), example_records())
+    ... except PairError as error:
+    ...     print(error)
+    no result of 'anodpm' in results. Did you mean 'anoddpm'? There are anoddpm, pddpm
+    """
 
 
 def sample_results_of(
@@ -51,6 +62,12 @@ def sample_results_of(
 
     Raises SampleResultsError where the file in `samples` cannot be read or is not the one that the
     record names.
+
+    >>> from adbench.benchmark.leaderboard.example_records import example_record
+    >>> from adbench.benchmark.leaderboard.pairwise import sample_results_of
+    >>> results = sample_results_of(example_record(detected=18))
+    >>> len(results.keys), results.values["image_auroc"], results.replicates["image_auroc"].shape
+    (40, 0.9, (2000,))
     """
     name = str(record.get("file", "")).removesuffix(".json")
     path = None if folder is None or not name else folder / "samples" / f"{Path(name).name}.h5"
@@ -123,9 +140,19 @@ def _overlap_results(total: Array, normal: Array) -> dict[str, Array]:
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """Figures a and b, value a minus b; low, high, p: None where there are too few groups.
+    """The comparison of methods a and b in a metric on the same samples.
 
-    verdict: of a, better, worse or not distinguishable, in the metric's own direction
+    a, b: the metric of each       value: a minus b
+    low, high, p: the 95 % interval and the p-value of the difference; None where groups are too few
+    verdict: on a, in the metric's own direction: better, worse or not distinguishable
+
+    >>> from adbench.benchmark.leaderboard.example_records import example_records
+    >>> from adbench.benchmark.leaderboard.pairwise import PairedComparison
+    >>> from adbench.benchmark.leaderboard.pairwise import compare_pair, sample_results_of
+    >>> a, b = ([sample_results_of(record)] for record in example_records())
+    >>> result = compare_pair(a, b, "image_auroc")
+    >>> isinstance(result, PairedComparison), result.a, result.b, result.groups, result.verdict
+    (True, 0.9, 0.6, 40, 'better')
     """
 
     metric: str
@@ -241,6 +268,13 @@ def worse_than(
     unknown: no sample results with the metric, damaged ones, too few groups, or other samples.
 
     folder: of the results, where `samples` lies
+
+    >>> from adbench.benchmark.leaderboard.example_records import example_record
+    >>> from adbench.benchmark.leaderboard.pairwise import worse_than
+    >>> baseline, better, worse = (example_record(name, hits) for name, hits in
+    ...                            (("PCA", 12), ("AnoDDPM", 18), ("pDDPM", 4)))
+    >>> list(worse_than([better, worse], baseline, "image_auroc").values())
+    [False, True]
     """
     against = _resampled(reference, metric, folder)
     return {

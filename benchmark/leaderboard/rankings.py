@@ -34,7 +34,19 @@ Key = tuple[str, str]
 
 
 class DatasetRank(NamedTuple):
-    """A method on a data set. value: None where it counts as the worst; files: of its records"""
+    """The rank of a method on a dataset.
+
+    value: of the metric, the mean over seeds; None where there is none, which counts as the worst
+    rank: 1 is the best, equals share their mean        files: of its records
+
+    >>> from adbench.benchmark.leaderboard.example_records import example_record
+    >>> from adbench.benchmark.leaderboard.rankings import DatasetRank
+    >>> from adbench.benchmark.leaderboard.rankings import build_rankings
+    >>> records = [example_record(name, hits, dataset=dataset) for dataset in ("brats", "ixi")
+    ...            for name, hits in (("AnoDDPM", 18), ("pDDPM", 12))]
+    >>> build_rankings(records)[0].methods[1].dataset_ranks[0]
+    DatasetRank(value=0.32, rank=2.0, files=['pddpm-brats-0.json'])
+    """
 
     value: float | None
     rank: float
@@ -46,6 +58,14 @@ class RankedMethod:
     """A method and its ranks.
 
     name: as on a leaderboard; dataset_ranks: one for each dataset; mean: of these, 1 is the best
+
+    >>> from adbench.benchmark.leaderboard.example_records import example_record
+    >>> from adbench.benchmark.leaderboard.rankings import RankedMethod
+    >>> from adbench.benchmark.leaderboard.rankings import build_rankings
+    >>> records = [example_record(name, hits, dataset=dataset) for dataset in ("brats", "ixi")
+    ...            for name, hits in (("AnoDDPM", 18), ("pDDPM", 12))]
+    >>> [(method.name, method.mean) for method in build_rankings(records)[0].methods]
+    [('AnoDDPM', 1.0), ('pDDPM', 2.0)]
     """
 
     name: str
@@ -61,6 +81,15 @@ class CrossDatasetRanking:
     p, critical_difference: as in rank_tests.py     cliques: of indices of methods that are not
     significantly different
     notes: sentences to print beneath
+
+    >>> from adbench.benchmark.leaderboard.example_records import example_record
+    >>> from adbench.benchmark.leaderboard.rankings import CrossDatasetRanking
+    >>> from adbench.benchmark.leaderboard.rankings import build_rankings
+    >>> records = [example_record(name, hits, dataset=dataset) for dataset in ("brats", "ixi")
+    ...            for name, hits in (("AnoDDPM", 18), ("pDDPM", 12))]
+    >>> [(ranking.title, ranking.datasets) for ranking in build_rankings(records)]
+    [('pixel AP over 2 data sets, profile tiny', ['brats', 'ixi']), ('image AUROC over 2 data sets,
+    profile tiny', ['brats', 'ixi'])]
     """
 
     title: str
@@ -85,7 +114,15 @@ def build_rankings(records: Sequence[Record]) -> list[CrossDatasetRanking]:
 
 @dataclass(frozen=True)
 class LeaderboardSet:
-    """All leaderboards of records, and the rankings over their datasets."""
+    """All leaderboards of records, and the rankings over their datasets.
+
+    >>> from adbench.benchmark.leaderboard.example_records import example_records
+    >>> from adbench.benchmark.leaderboard.rankings import LeaderboardSet
+    >>> from adbench.benchmark.leaderboard.rankings import build_leaderboard_set
+    >>> results = build_leaderboard_set(example_records())
+    >>> [board.title for board in results.leaderboards], results.rankings
+    (['brats'], [])
+    """
 
     leaderboards: list[Leaderboard]
     rankings: list[CrossDatasetRanking]

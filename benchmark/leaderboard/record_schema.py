@@ -37,7 +37,13 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class MethodRecord(Struct):
-    """The method, and how it was configured."""
+    """The method, and how it was configured.
+
+    >>> from adbench.benchmark.leaderboard.record_schema import MethodRecord
+    >>> method = MethodRecord("ddad", "DDAD", baseline=False, args={"width": 32})
+    >>> method.args["width"], method.supervision
+    (32, None)
+    """
 
     name: str  # in the registry
     label: str  # in tables
@@ -48,7 +54,15 @@ class MethodRecord(Struct):
 
 
 class DatasetRecord(Struct):
-    """The dataset, and which data it held."""
+    """The dataset, and which data it held.
+
+    >>> import msgspec
+    >>> from adbench.benchmark.leaderboard.example_records import example_record
+    >>> from adbench.benchmark.leaderboard.record_schema import DatasetRecord
+    >>> dataset = msgspec.convert(example_record(dataset="brats")["dataset"], DatasetRecord)
+    >>> dataset.name, dataset.synthetic
+    ('brats', False)
+    """
 
     name: str  # in the registry
     args: dict[str, Any]  # constructor arguments that change the samples
@@ -57,14 +71,29 @@ class DatasetRecord(Struct):
 
 
 class ProtocolRecord(Struct):
-    """The evaluation protocol; its other fields are those of `Protocol`."""
+    """The evaluation protocol; its other fields are those of `Protocol`.
+
+    >>> from adbench.benchmark.evaluation.protocol import Protocol
+    >>> from adbench.benchmark.leaderboard.record_schema import ProtocolRecord
+    >>> protocol = Protocol(level="published", reducer="max")
+    >>> ProtocolRecord(protocol.id, protocol.describe()).text[:18]
+    "The paper's level;"
+    """
 
     id: str  # digest of the fields; results are compared under one protocol only
     text: str  # in one sentence
 
 
 class LevelRecord(Struct):
-    """Noise levels, on the scale 1..1000; 0 for a method without."""
+    """Noise levels, on the scale 1..1000; 0 for a method without.
+
+    >>> import msgspec
+    >>> from adbench.benchmark.leaderboard.record_schema import LevelRecord
+    >>> levels = {"chosen": 2000, "rule": "val", "published": 250, "oracle": 100}
+    >>> msgspec.convert(levels, LevelRecord)
+    Traceback (most recent call last):
+    msgspec.ValidationError: Expected `int` <= 1000 - at `$.chosen`
+    """
 
     chosen: Level  # at which the metrics are
     rule: str  # how it was chosen: val, pseudo, published, oracle
@@ -73,14 +102,26 @@ class LevelRecord(Struct):
 
 
 class ThresholdRecord(Struct):
-    """The threshold on anomaly maps, above which a pixel is positive."""
+    """The threshold on anomaly maps, above which a pixel is positive.
+
+    >>> import msgspec
+    >>> from adbench.benchmark.leaderboard.record_schema import ThresholdRecord
+    >>> msgspec.to_builtins(ThresholdRecord("healthy@5%", 0.25))
+    {'rule': 'healthy@5%', 'value': 0.25}
+    """
 
     rule: str  # of the protocol
     value: float | None  # in the unit of the maps; None without maps
 
 
 class MetricRecord(Struct):
-    """A metric; its direction and range are those of its name."""
+    """A metric; its direction and range are those of its name.
+
+    >>> from adbench.benchmark.leaderboard.record_schema import MetricRecord
+    >>> MetricRecord(0.5, low=0.6, high=0.4)
+    Traceback (most recent call last):
+    ValueError: the interval [0.6, 0.4] is upside down
+    """
 
     value: float | None  # None where it is undefined
     low: float | None = None  # lower end of the 95 % interval; None with too few groups
@@ -94,7 +135,13 @@ class MetricRecord(Struct):
 
 
 class ReferenceRecord(Struct):
-    """Results of a method that knows nothing."""
+    """The results of a method that knows nothing about a sample.
+
+    >>> from adbench.benchmark.leaderboard.record_schema import ReferenceRecord
+    >>> prevalence = 0.05  # of calling every pixel abnormal the recall is 1, the precision this
+    >>> round(ReferenceRecord(prevalence, 2 * prevalence / (1 + prevalence)).dice_floor, 3)
+    0.095
+    """
 
     prevalence: Share | None  # of abnormal pixels: pixel AP by chance; None without masks
     dice_floor: Share | None  # Dice of calling every pixel abnormal
@@ -102,7 +149,13 @@ class ReferenceRecord(Struct):
 
 
 class CountRecord(Struct):
-    """Numbers of samples."""
+    """Numbers of samples.
+
+    >>> from adbench.benchmark.leaderboard.record_schema import CountRecord
+    >>> CountRecord(test=10, test_abnormal=12, test_groups=10, val=4, calibration=4)
+    Traceback (most recent call last):
+    ValueError: a part of the test samples is more than all
+    """
 
     test: Count  # test samples
     test_abnormal: Count  # the abnormal among them
@@ -116,7 +169,15 @@ class CountRecord(Struct):
 
 
 class SweepRecord(Struct):
-    """Metrics at one noise level, by name."""
+    """Metrics at one noise level, by name.
+
+    >>> import msgspec
+    >>> from adbench.benchmark.leaderboard.example_records import example_record
+    >>> from adbench.benchmark.leaderboard.record_schema import SweepRecord
+    >>> sweep = msgspec.convert(example_record()["sweep"], dict[str, SweepRecord])
+    >>> {level: round(metrics.test["image_auroc"], 2) for level, metrics in sweep.items()}
+    {'100': 0.72, '250': 0.9, '500': 0.81}
+    """
 
     test: dict[str, float | None]  # on test
     val: dict[str, float | None] = {}  # on validation
@@ -124,7 +185,15 @@ class SweepRecord(Struct):
 
 
 class StratumRecord(Struct):
-    """Metrics of the abnormal samples that share a tag, against all normal ones."""
+    """Metrics of the abnormal samples that share a tag, against all normal ones.
+
+    >>> import msgspec
+    >>> from adbench.benchmark.leaderboard.example_records import example_record
+    >>> from adbench.benchmark.leaderboard.record_schema import StratumRecord
+    >>> strata = msgspec.convert(example_record(detected=10)["strata"], dict[str, StratumRecord])
+    >>> {name: (stratum.n, stratum.image_auroc) for name, stratum in strata.items()}
+    {'size=large': (10, 1.0), 'size=small': (10, 0.0)}
+    """
 
     n: Count  # abnormal samples
     image_auroc: float | None = None
@@ -132,7 +201,13 @@ class StratumRecord(Struct):
 
 
 class LesionBin(Struct):
-    """Lesions of one range of sizes."""
+    """Lesions of one range of sizes.
+
+    >>> from adbench.benchmark.leaderboard.record_schema import LesionBin
+    >>> LesionBin(low=0, high=10, n=4, found=5, sensitivity=1.0)
+    Traceback (most recent call last):
+    ValueError: 5 of 4 lesions are detected
+    """
 
     low: Amount  # smallest size
     high: Amount | None  # size that is too large; None without end
@@ -146,7 +221,15 @@ class LesionBin(Struct):
 
 
 class FrocPoint(Struct):
-    """A point of the FROC curve."""
+    """A point of the FROC curve.
+
+    >>> import msgspec
+    >>> from adbench.benchmark.leaderboard.example_records import example_record
+    >>> from adbench.benchmark.leaderboard.record_schema import FrocPoint
+    >>> points = msgspec.convert(example_record()["lesions"]["froc"], list[FrocPoint])
+    >>> [(point.false_per_sample, point.sensitivity) for point in points]
+    [(0.1, 0.45), (1.0, 0.9)]
+    """
 
     threshold: float  # on anomaly maps
     false_per_sample: Amount  # false detections in each normal sample
@@ -154,7 +237,15 @@ class FrocPoint(Struct):
 
 
 class LesionRecord(Struct):
-    """Lesion-wise results."""
+    """Lesion-wise results.
+
+    >>> import msgspec
+    >>> from adbench.benchmark.leaderboard.example_records import example_record
+    >>> from adbench.benchmark.leaderboard.record_schema import LesionRecord
+    >>> lesions = msgspec.convert(example_record(detected=18)["lesions"], LesionRecord)
+    >>> lesions.n, lesions.unit, [bin.sensitivity for bin in lesions.bins]
+    (20, 'mm²', [0.8, 1.0])
+    """
 
     n: Count  # lesions
     unit: str  # of sizes: steps, pixels, voxels, mm, mm² or mm³
@@ -164,7 +255,13 @@ class LesionRecord(Struct):
 
 
 class SampleRecord(Struct):
-    """Results of the test samples at the chosen level, in their order: lists of one length."""
+    """Results of the test samples at the chosen level, in their order: lists of one length.
+
+    >>> from adbench.benchmark.leaderboard.record_schema import SampleRecord
+    >>> SampleRecord(key=["a", "b"], group=["a", "b"], label=[0, 1], score=[0.5])
+    Traceback (most recent call last):
+    ValueError: the lists of samples are not of one length
+    """
 
     key: list[str]  # names of the samples
     group: list[str]  # the patients they are of
@@ -188,7 +285,15 @@ class SampleRecord(Struct):
 
 
 class CostRecord(Struct):
-    """What training and prediction took. An image is a sample, at one noise level."""
+    """What training and prediction took. An image is a sample, at one noise level.
+
+    >>> import msgspec
+    >>> from adbench.benchmark.leaderboard.example_records import example_record
+    >>> from adbench.benchmark.leaderboard.record_schema import CostRecord
+    >>> cost = msgspec.convert(example_record(evaluations=4.0)["cost"], CostRecord)
+    >>> cost.train_steps, cost.evaluations_per_image
+    (700, 4.0)
+    """
 
     train_steps: Count | None = None  # optimizer steps
     train_samples: Count | None = None  # samples shown in training, repeats counted
@@ -202,7 +307,16 @@ class CostRecord(Struct):
 
 
 class FailedRecord(Struct, tag_field="status", tag="failed"):
-    """An experiment that failed."""
+    """An experiment that failed.
+
+    >>> from adbench.benchmark.leaderboard.record_schema import FailedRecord
+    >>> method = MethodRecord("ddad", "DDAD", baseline=False, args={})
+    >>> dataset = DatasetRecord("brats", {}, fingerprint="", synthetic=False)
+    >>> record = FailedRecord(2, "CUDA out of memory", method, dataset,
+    ...                       ProtocolRecord("abcd1234", ""), "tiny", seed=0, partial=None)
+    >>> msgspec.to_builtins(record)["status"], record.reason
+    ('failed', 'CUDA out of memory')
+    """
 
     schema: int  # of the record: 2
     reason: str | None  # why there is no result, one line; None where there is one
@@ -220,11 +334,27 @@ class FailedRecord(Struct, tag_field="status", tag="failed"):
 
 
 class SkippedRecord(FailedRecord, tag_field="status", tag="skipped"):
-    """An experiment that cannot be run, such as a method on data that it does not take."""
+    """An experiment that cannot be run, such as a method on data that it does not take.
+
+    >>> import msgspec
+    >>> from adbench.benchmark.leaderboard.example_records import example_record
+    >>> from adbench.benchmark.leaderboard.record_schema import SkippedRecord
+    >>> record = example_record() | {"status": "skipped", "reason": "it takes images, not volumes"}
+    >>> msgspec.convert(record, ResultRecord | FailedRecord | SkippedRecord).reason
+    'it takes images, not volumes'
+    """
 
 
 class ResultRecord(FailedRecord, tag_field="status", tag="ok", kw_only=True):
-    """An experiment with a result."""
+    """An experiment with a result.
+
+    >>> import msgspec
+    >>> from adbench.benchmark.leaderboard.example_records import example_record
+    >>> from adbench.benchmark.leaderboard.record_schema import ResultRecord
+    >>> record = msgspec.convert(example_record("AnoDDPM", detected=18), ResultRecord)
+    >>> record.method.label, record.metrics["image_auroc"].value, record.counts.test
+    ('AnoDDPM', 0.9, 40)
+    """
 
     level: LevelRecord  # noise level
     threshold: ThresholdRecord  # on anomaly maps
@@ -257,4 +387,7 @@ def json_schema() -> dict[str, Any]:
     >>> sorted(json_schema()["discriminator"]["mapping"])
     ['failed', 'ok', 'skipped']
     """
-    return msgspec.json.schema(ResultRecord | FailedRecord | SkippedRecord)
+    schema = msgspec.json.schema(ResultRecord | FailedRecord | SkippedRecord)
+    for definition in schema["$defs"].values():  # without the examples of the docstrings
+        definition["description"] = definition["description"].partition("\n\n")[0]
+    return schema

@@ -32,11 +32,36 @@ MAX_REASON = 250
 
 
 class ReportError(ValueError):
-    """There is nothing to report: one line, and the command that mends it."""
+    """There is nothing to report: one line, and the command that mends it.
+
+    >>> from pathlib import Path
+    >>> from adbench.benchmark.leaderboard.records import ReportError
+    >>> from adbench.benchmark.leaderboard.records import read_records
+    >>> try:
+    ...     read_records(Path("no/such/folder"))
+    ... except ReportError as error:
+    ...     print(error)
+    no records in no/such/folder: make some with `adbench run` first
+    """
 
 
 class DamagedFile(ValueError):
-    """A file is not the one that a record names: one line, and the command that mends it."""
+    """A file is not the one that a record names: one line, and the command that mends it.
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.benchmark.leaderboard.records import DamagedFile
+    >>> from adbench.benchmark.leaderboard.records import read_sealed
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "samples" / "x.h5"
+    ...     path.parent.mkdir()
+    ...     _ = path.write_bytes(b"edited")
+    ...     try:
+    ...         read_sealed({"files": {"samples/x.h5": "0" * 64}}, path)
+    ...     except DamagedFile as error:
+    ...         print(str(error).removeprefix(str(path)))
+     was damaged or edited after it was written: the same `adbench run` writes it again
+    """
 
 
 SCHEMA_1_NAMES: dict[str, dict[str, str]] = {
@@ -207,6 +232,17 @@ def read_sealed(record: Record, path: Path) -> bytes:
 
     Raises DamagedFile where the record has its SHA-256 and it differs, OSError where it cannot be
     read.
+
+    >>> from hashlib import sha256
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.benchmark.leaderboard.records import read_sealed
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "samples" / "x.h5"
+    ...     path.parent.mkdir()
+    ...     _ = path.write_bytes(b"as written")
+    ...     read_sealed({"files": {"samples/x.h5": sha256(b"as written").hexdigest()}}, path)
+    b'as written'
     """
     content = path.read_bytes()
     digest = (record.get("files") or {}).get(f"{path.parent.name}/{path.name}")

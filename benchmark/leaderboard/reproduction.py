@@ -20,7 +20,16 @@ REPRODUCED, WITHIN, NOT, CANNOT = "reproduced", "within interval", "not", "canno
 
 
 class ReproduceError(ValueError):
-    """A paper or a table that there is not: one line, and which there are."""
+    """A paper or a table that there is not: one line, and which there are.
+
+    >>> from adbench.benchmark.leaderboard.reproduction import ReproduceError
+    >>> from adbench.benchmark.leaderboard.reproduction import reproduce
+    >>> try:
+    ...     reproduce("dadd", [])
+    ... except ReproduceError as error:
+    ...     print(error)
+    unknown paper 'dadd'. Did you mean 'ddad'? There are ...
+    """
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,14 @@ class ReproductionResult:
     published, value, low, high, tolerance: in 0..1; None where there is none
     tolerance: how far apart the two may be and still count as the same
     verdict: reproduced | within interval | not | cannot test
+
+    >>> from adbench.benchmark.leaderboard.reproduction import ReproductionResult
+    >>> result = ReproductionResult(
+    ...     "mvtec", "mvtec/bottle", "image AUROC", 0.99, 0.985, 0.97, 1.0, 0.001,
+    ...     "within interval", "the published figure lies in the 95 % interval")
+    >>> print(result.sentence())
+    within interval: mvtec/bottle image AUROC, 0.99 published, 0.9850 here, [0.9700, 1.0000], the
+    published figure lies in the 95 % interval
     """
 
     table: str

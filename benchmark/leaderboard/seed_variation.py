@@ -24,6 +24,11 @@ class SeedSummary(NamedTuple):
 
     entries: one a seed, in the seeds' order       values: of the metric that it is sorted by
     ranks: among the repeated methods that have this seed, from 1
+
+    >>> from adbench.benchmark.leaderboard.seed_variation import SeedSummary
+    >>> summary = SeedSummary("AnoDDPM", [], {0: 0.4, 1: 0.6}, {0: 2, 1: 1})
+    >>> summary.table_cells()
+    ['AnoDDPM', '0.500', '0.400', '0.600', '0: 2, 1: 1']
     """
 
     name: str

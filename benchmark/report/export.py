@@ -200,6 +200,18 @@ def write_report(
 
     results: the leaderboards of the records, where they are built already
     figures: draw all charts, however many, and write them as SVG, PDF and PNG in `figures`
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.benchmark.leaderboard.example_records import example_records
+    >>> from adbench.benchmark.report.export import write_report
+    >>> with TemporaryDirectory() as folder:
+    ...     paths = write_report(example_records(), Path(folder))
+    ...     (Path(folder) / "leaderboard.csv").read_text().count("AnoDDPM")
+    1
+    >>> [path.name for path in paths]
+    ['leaderboard.md', 'leaderboard.csv', 'leaderboard.json', 'leaderboard.tex', 'cost.csv',
+    'index.html']
     """
     from .html.page import MAX_CHARTS, build_page
 

@@ -46,10 +46,18 @@ RC = {
 
 @dataclass
 class Chart:
-    """A figure with its title and its description.
+    """A matplotlib figure with its title, and what describes it to those who cannot see it.
 
-    name: of its files; about: for who cannot see it; tooltips: what a pointer is told, by the gid
-    of the artist
+    name: of its files      about: the text read in place of the figure
+    tooltips: what is shown where the pointer is, by the gid of the artist
+
+    >>> from adbench.benchmark.report.html.chart import Chart, draw_line, new_chart
+    >>> chart = new_chart("recall", "Recall", "Recall over threshold.", "threshold", "recall")
+    >>> draw_line(chart, 0, [0.0, 1.0], [1.0, 0.25])
+    >>> chart.artist("A-line").get_ydata().tolist()
+    [1.0, 0.25]
+    >>> chart.rendered("png")[1:4]
+    b'PNG'
     """
 
     name: str
@@ -130,7 +138,14 @@ def _to_page_element(element: Any, prefix: str, tooltips: dict[str, str]) -> Non
 
 @contextmanager
 def chart_style() -> Iterator[None]:
-    """matplotlib's settings for drawing and saving charts; also a decorator."""
+    """Apply matplotlib's settings for charts while drawing or saving; also a decorator.
+
+    >>> import matplotlib
+    >>> from adbench.benchmark.report.html.chart import chart_style
+    >>> with chart_style():
+    ...     matplotlib.rcParams["axes.spines.top"]
+    False
+    """
     import matplotlib
 
     with matplotlib.rc_context(RC):  # pyright: ignore[reportArgumentType]
@@ -138,7 +153,13 @@ def chart_style() -> Iterator[None]:
 
 
 def new_chart(name: str, title: str, about: str, x_title: str, y_title: str) -> Chart:
-    """An empty chart of the usual size with one pair of axes."""
+    """An empty chart of the usual size with one pair of axes.
+
+    >>> from adbench.benchmark.report.html.chart import new_chart
+    >>> chart = new_chart("recall", "Recall", "Recall over threshold.", "threshold", "recall")
+    >>> chart.axes.get_xlabel(), (chart.figure.get_size_inches() * 72).tolist()
+    ('threshold', [560.0, 300.0])
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72))
@@ -151,7 +172,16 @@ def new_chart(name: str, title: str, about: str, x_title: str, y_title: str) -> 
 
 
 def draw_line(chart: Chart, k: int, x: Sequence[float], y: Sequence[float]) -> None:
-    """The line of entry `k` of a leaderboard, in its colour and dashes; gid `A-line`."""
+    """Draw the line of entry `k` of a leaderboard through points, in its colour and dashes.
+
+    k: index of the entry, which is 0 for the line with gid `A-line`
+
+    >>> from adbench.benchmark.report.html.chart import draw_line, new_chart
+    >>> chart = new_chart("recall", "Recall", "Recall over threshold.", "threshold", "recall")
+    >>> draw_line(chart, 1, [100, 250], [0.4, 0.5])
+    >>> chart.artist("B-line").get_xydata().tolist()
+    [[100.0, 0.4], [250.0, 0.5]]
+    """
     dashes = DASHES[k % STYLES]
     chart.axes.plot(
         *(x, y),
@@ -173,7 +203,16 @@ MARKERS = {
 def draw_mark(
     chart: Chart, k: int, x: float, y: float, shape: str, tooltip: str, number: str = ""
 ) -> None:
-    """A mark of entry `k` with its tooltip; gid `A-chosen`, and the number where there are many."""
+    """Draw a mark of entry `k` with its tooltip; the gid is `A-chosen` for k = 0, shape `chosen`.
+
+    shape: of MARKERS      number: appended to the gid where an entry has several marks of a shape
+
+    >>> from adbench.benchmark.report.html.chart import draw_mark, new_chart
+    >>> chart = new_chart("recall", "Recall", "Recall over threshold.", "threshold", "recall")
+    >>> draw_mark(chart, 0, 250, 0.5, "chosen", "AnoDDPM: 0.500 at level 250")
+    >>> chart.tooltips
+    {'A-chosen': 'AnoDDPM: 0.500 at level 250'}
+    """
     marker, size, filled = MARKERS[shape]
     colour = LIGHT_THEME[f"c{k % STYLES}"]
     gid = f"{letter(k)}-{shape}{number}"
@@ -187,7 +226,14 @@ def draw_mark(
 
 
 def draw_interval(chart: Chart, k: int, x: float, low: float, high: float, tooltip: str) -> None:
-    """A vertical interval of entry `k` at x; gid `A-interval`."""
+    """Draw the vertical interval of entry `k` at x, with its tooltip, under the gid `A-interval`.
+
+    >>> from adbench.benchmark.report.html.chart import draw_interval, new_chart
+    >>> chart = new_chart("recall", "Recall", "Recall over threshold.", "threshold", "recall")
+    >>> draw_interval(chart, 0, 250, 0.4, 0.6, "AnoDDPM: 0.400 to 0.600")
+    >>> chart.artist("A-interval").get_ydata().tolist()
+    [0.4, 0.6]
+    """
     gid = f"{letter(k)}-interval"
     style = {"marker": "_", "markersize": 8, "linewidth": 1.4, "clip_on": False, "gid": gid}
     chart.axes.plot([x, x], [low, high], color=LIGHT_THEME[f"c{k % STYLES}"], **style)
@@ -195,8 +241,18 @@ def draw_interval(chart: Chart, k: int, x: float, low: float, high: float, toolt
 
 
 def draw_letters(chart: Chart, ends: Sequence[tuple[int, float, float]]) -> None:
-    """The letters of entries right of the points (k, x, y), moved apart vertically; limits of the
-    axes must be set before."""
+    """Draw the letters of entries at the right of points (k, x, y), without overlaps.
+
+    The limits of the axes must be set before.
+
+    >>> from adbench.benchmark.report.html.chart import draw_letters, new_chart
+    >>> chart = new_chart("recall", "Recall", "Recall over threshold.", "threshold", "recall")
+    >>> draw_letters(chart, [(0, 1.0, 0.5), (1, 1.0, 0.5)])
+    >>> [text.get_text() for text in chart.axes.texts]
+    ['A', 'B']
+    >>> float(chart.axes.texts[1].xyann[1] - chart.axes.texts[0].xyann[1])  # points
+    12.0
+    """
     low, high = chart.axes.get_ylim()
     points = HEIGHT - TOP - BOTTOM
     heights = [(y - low) / (high - low) * points for _, _, y in ends]
@@ -209,7 +265,14 @@ def draw_letters(chart: Chart, ends: Sequence[tuple[int, float, float]]) -> None
 
 
 def set_log_axis(axes: Any, values: Sequence[float]) -> None:
-    """Make x logarithmic over the positive values, with 0 at its beginning where it occurs."""
+    """Make x logarithmic over the positive values, with 0 at its beginning where it occurs.
+
+    >>> from adbench.benchmark.report.html.chart import new_chart, set_log_axis
+    >>> chart = new_chart("cost", "Cost", "Metric over cost.", "evaluations", "pixel AP")
+    >>> set_log_axis(chart.axes, [10.0, 1000.0])
+    >>> chart.axes.get_xticks().tolist()
+    [10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0]
+    """
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
     positive = [value for value in values if value > 0]
@@ -226,7 +289,14 @@ def set_log_axis(axes: Any, values: Sequence[float]) -> None:
 
 
 def metric_limits(values: Sequence[float]) -> tuple[float, float]:
-    """Limits of an axis that holds the values of a metric, which lies in 0..1."""
+    """Return the limits of an axis that shows values of a metric: a margin of 8 %, within [0, 1].
+
+    >>> from adbench.benchmark.report.html.chart import metric_limits
+    >>> [round(limit, 3) for limit in metric_limits([0.25, 0.75])]
+    [0.21, 0.79]
+    >>> [round(limit, 3) for limit in metric_limits([0.0, 1.0])]
+    [0.0, 1.0]
+    """
     low, high = min(values), max(values)
     margin = max(0.02, 0.08 * (high - low))
     low, high = max(0.0, low - margin), min(1.0, high + margin)

@@ -42,7 +42,17 @@ BINS = 24
 
 
 def sweep_charts(leaderboard: Leaderboard) -> list[Chart]:
-    """A chart of a metric over the noise level for each metric and split that was swept."""
+    """Return charts of a metric over the noise level, one per metric and split that was swept.
+
+    >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
+    >>> from adbench.benchmark.report.html.charts import sweep_charts
+    >>> charts = sweep_charts(example_leaderboard())
+    >>> [chart.title for chart in charts]
+    ['pixel AP on test', 'pixel AP on validation', 'image AUROC on test', 'image AUROC on
+    validation']
+    >>> charts[0].artist("A-line").get_xdata().tolist()
+    [100, 250, 500]
+    """
     charts = (_sweep_chart(leaderboard, metric, split) for metric, split in SWEEP_METRICS)
     return [chart for chart in charts if chart]
 
@@ -126,7 +136,16 @@ def _thin(values: Sequence[float], distance: float) -> list[float]:
 
 
 def cost_charts(leaderboard: Leaderboard) -> list[Chart]:
-    """The metric that a leaderboard is sorted by over what it costs, a chart for each cost."""
+    """Return charts of the leaderboard's metric over a cost, one per cost that was measured.
+
+    >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
+    >>> from adbench.benchmark.report.html.charts import cost_charts
+    >>> charts = cost_charts(example_leaderboard())
+    >>> [chart.title for chart in charts]
+    ['pixel AP over network evaluations / image', 'pixel AP over s / image']
+    >>> charts[0].artist("B-point").get_xydata().tolist()
+    [[4.0, 0.32]]
+    """
     return [chart for cost in COST_AXES if (chart := _cost_chart(leaderboard, cost))]
 
 
@@ -183,7 +202,19 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
 def score_histogram(
     name: str, title: str, score: Sequence[float], label: Sequence[bool]
 ) -> Chart | None:
-    """Scores of abnormal samples above the line, of normal ones below it; as shares of each."""
+    """Return a histogram of abnormal samples' scores upwards and of normal ones' downwards.
+
+    Heights are shares of either. None where all scores are equal or one kind has no sample.
+
+    name: of the chart's files      title: what the scores are of
+
+    >>> from adbench.benchmark.report.html.charts import score_histogram
+    >>> chart = score_histogram("scores", "AnoDDPM", [0.0, 0.9, 1.0], [False, True, True])
+    >>> chart.tooltips["abnormal-23"]
+    '1 abnormal samples score 0.9583 to 1'
+    >>> score_histogram("scores", "AnoDDPM", [0.0, 0.1], [False, False]) is None
+    True
+    """
     import numpy as np
 
     if not score or min(score) == max(score) or len(set(label)) < 2:

@@ -23,7 +23,13 @@ MAX_SAMPLES = 6
 
 
 def score_ranks(score: Array) -> Array:
-    """Rank of each sample of (N,), 1 for the highest score; equals share the mean of theirs."""
+    """Return the rank of each of N scores, 1 for the highest; equal scores share their mean rank.
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.report.html.disagreements import score_ranks
+    >>> score_ranks(np.array([0.2, 0.9, 0.2])).tolist()
+    [2.5, 1.0, 2.5]
+    """
     _, inverse, counts = np.unique(-score, return_inverse=True, return_counts=True)
     return (np.cumsum(counts) - (counts - 1) / 2)[inverse]  # scipy.stats takes 1 s to import
 
@@ -31,9 +37,19 @@ def score_ranks(score: Array) -> Array:
 def largest_disagreements(
     board: Leaderboard, results: Mapping[int, SampleResults], keys: set[str]
 ) -> list[tuple[str, str]]:
-    """(key, caption) of the samples among `keys`, the most disputed first, with who says what.
+    """Return (key, caption) of the samples that methods rank most differently, the largest first.
 
-    results: rows of samples of methods of the board, by their place on it
+    results: sample results of entries of the leaderboard, by index
+    keys: of the samples to choose from
+
+    >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
+    >>> from adbench.benchmark.leaderboard.pairwise import sample_results_of
+    >>> from adbench.benchmark.report.html.disagreements import largest_disagreements
+    >>> board = example_leaderboard()
+    >>> results = {k: sample_results_of(entry.record) for k, entry in enumerate(board.done)}
+    >>> largest_disagreements(board, results, {"patient 00", "patient 17"})
+    [('patient 17', 'abnormal; ranks A 1, B 38 of 40'), ('patient 00', 'abnormal; ranks A 18, B 12
+    of 40')]
     """
     asked = [k for k in results if not board.done[k].record["method"]["baseline"]]
     asked = asked if len(asked) > 1 else list(results)
@@ -60,9 +76,20 @@ def largest_disagreements(
 def disagreement_grid(
     board: Leaderboard, results: Mapping[int, SampleResults], folder: Path, budget: ImageBudget
 ) -> ImageGrid:
-    """The most disputed samples of those on the sheets of all methods that are asked.
+    """Return the images of the samples that methods rank most differently, with every method's map.
 
-    folder: of the pictures. A method without a contact sheet (contact.py) shows its gallery.
+    Samples are those on the contact sheets of all methods with sample results, or in the gallery
+    of a method without a contact sheet.
+
+    results: sample results of entries of the leaderboard, by index
+    folder: of the images      budget: for the images that the page may hold
+
+    >>> from pathlib import Path
+    >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
+    >>> from adbench.benchmark.report.html.disagreements import disagreement_grid
+    >>> from adbench.benchmark.report.html.images import ImageBudget
+    >>> disagreement_grid(example_leaderboard(), {}, Path("no/images"), ImageBudget()).rows
+    []
     """
     sheets = {
         k: sheet

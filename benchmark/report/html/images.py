@@ -34,6 +34,13 @@ class ImageBudget:
 
     left: bytes of base64        out: names of files that found no room
     damaged: files that could not be read, each with what mends it
+
+    >>> from adbench.benchmark.report.html.images import ImageBudget
+    >>> budget = ImageBudget(left=10)
+    >>> budget.inline(b"abc", "small.png"), budget.inline(b"abcdef", "large.png")
+    ('data:image/png;base64,YWJj', None)
+    >>> budget.left, budget.out
+    (6, ['large.png'])
     """
 
     left: int = IMAGE_BYTES
@@ -52,7 +59,16 @@ class ImageBudget:
 
 @dataclass(frozen=True)
 class EmbeddedImage:
-    """uri: None where it is left out; name: of the file it is from; about: for who cannot see it"""
+    """An image in the page.
+
+    uri: its data, None where it is left out for want of room
+    name: of the file it is from      about: the text read in place of the image
+
+    >>> from adbench.benchmark.report.html.images import EmbeddedImage, ImageBudget
+    >>> budget = ImageBudget(left=0)
+    >>> EmbeddedImage(budget.inline(b"abc", "a.png"), "a.png", "Sheet of AnoDDPM").uri is None
+    True
+    """
 
     uri: str | None
     name: str
@@ -61,8 +77,16 @@ class EmbeddedImage:
 
 @dataclass(frozen=True)
 class ImageGrid:
-    """columns: (method or nothing, column) of each column; rows: key, caption and pictures of each
-    sample"""
+    """A grid of images: a row per sample, columns of the sample and of each method.
+
+    columns: (method, title), the method empty for what all methods share
+    rows: (key, caption, images) of each sample, None where a method has no image
+
+    >>> from adbench.benchmark.report.html.images import ImageGrid
+    >>> grid = ImageGrid([("", "input"), ("AnoDDPM", "map")], [("a", "tumour", [None, None])])
+    >>> [f"{method} {title}".strip() for method, title in grid.columns]
+    ['input', 'AnoDDPM map']
+    """
 
     columns: list[tuple[str, str]]
     rows: list[tuple[str, str, list[EmbeddedImage | None]]]
@@ -70,8 +94,16 @@ class ImageGrid:
 
 @dataclass(frozen=True)
 class SampleImages:
-    """gallery: the same samples of every method; sheets: whole sheets, of what has no tiles, and of
-    each method's worst mistakes; disagreements: samples on which methods disagree"""
+    """The images of a leaderboard.
+
+    gallery: the same samples of every method
+    sheets: whole files, of galleries without a layout and of each method's worst mistakes
+    disagreements: samples that methods rank most differently
+
+    >>> from adbench.benchmark.report.html.images import ImageGrid, SampleImages
+    >>> SampleImages(ImageGrid([], []), []).empty
+    True
+    """
 
     gallery: ImageGrid
     sheets: list[EmbeddedImage]
@@ -83,8 +115,23 @@ class SampleImages:
 
 
 def sample_images(rows: Sequence[Entry], folder: Path, budget: ImageBudget) -> SampleImages:
-    """The gallery of a board: of each sample the input and the truth once, then of each method its
-    reconstruction and map."""
+    """Return the gallery of entries: of each sample input and truth, then each method's images.
+
+    folder: of the images      budget: for the images that the page may hold
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> from adbench.benchmark.figures.sample_sheet import DisplayedSample, write_sheet
+    >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
+    >>> from adbench.benchmark.report.html.images import ImageBudget, sample_images
+    >>> x = np.zeros((1, 8, 8))
+    >>> with TemporaryDirectory() as folder:
+    ...     write_sheet(Path(folder) / "anoddpm-brats-0.png", [DisplayedSample("a", x, map=x[0])])
+    ...     images = sample_images(example_leaderboard().done, Path(folder), ImageBudget())
+    >>> images.gallery.columns
+    [('', 'input'), ('AnoDDPM', 'map, 0 to 1')]
+    """
     sheets = [
         (row, sheet) for row in rows if (sheet := open_sheet(folder, row, budget)) is not None
     ]
@@ -109,7 +156,15 @@ def image_grid(
     own: Sequence[str],
     budget: ImageBudget,
 ) -> ImageGrid:
-    """samples: captions by key; own: the columns that each method has for itself"""
+    """Return a grid with the shared columns once, and with columns of each method.
+
+    tiled: entries and their sheets      samples: captions by key
+    own: columns that each method has for itself      budget: for the images that the page may hold
+
+    >>> from adbench.benchmark.report.html.images import ImageBudget, image_grid
+    >>> image_grid([], {"a": "tumour"}, ("map",), ImageBudget()).rows
+    [('a', 'tumour', [])]
+    """
     columns: list[tuple[str, str, list[Sheet]]] = []
     for name in SHARED_COLUMNS:
         have = [sheet for _, sheet in tiled if name in sheet.layout["columns"]]
@@ -128,7 +183,21 @@ def image_grid(
 
 @dataclass(frozen=True)
 class Sheet:
-    """A picture file; layout is empty where it tells of no tiles."""
+    """An image file of an entry; layout says where its tiles are, and is empty where it has none.
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> from adbench.benchmark.figures.sample_sheet import DisplayedSample, write_sheet
+    >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
+    >>> from adbench.benchmark.report.html.images import ImageBudget, Sheet, open_sheet
+    >>> with TemporaryDirectory() as folder:
+    ...     sample = DisplayedSample("a", np.zeros((1, 8, 8)))
+    ...     write_sheet(Path(folder) / "anoddpm-brats-0.png", [sample])
+    ...     sheet = open_sheet(Path(folder), example_leaderboard().done[0], ImageBudget())
+    >>> list(sheet.layout["columns"]), sheet.tile("a", "input")[1:4], sheet.tile("a", "map")
+    (['input'], b'PNG', None)
+    """
 
     name: str
     png: bytes
@@ -167,6 +236,12 @@ def open_sheet(folder: Path, row: Entry, budget: ImageBudget, kind: str = "") ->
     """The image file of an entry; None where there is none, or it is damaged.
 
     budget: where a damaged file is named        kind: "", ".worst" or ".contact"
+
+    >>> from pathlib import Path
+    >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
+    >>> from adbench.benchmark.report.html.images import ImageBudget, open_sheet
+    >>> open_sheet(Path("no/images"), example_leaderboard().done[0], ImageBudget()) is None
+    True
     """
     from PIL import Image
 

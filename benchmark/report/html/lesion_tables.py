@@ -23,7 +23,16 @@ from .tables import ColumnHead, Table, TableCell, TableLine, metric_cell
 
 
 def lesion_table(board: Leaderboard) -> Table | None:
-    """The share of lesions found, a row for each bin of size, a column for each method."""
+    """Return the share of lesions detected, a row per bin of sizes and a column per method.
+
+    None where no record has lesions.
+
+    >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
+    >>> from adbench.benchmark.report.html.lesion_tables import lesion_table
+    >>> table = lesion_table(example_leaderboard())
+    >>> [(line.name, [cell.text for cell in line.cells]) for line in table.lines]
+    [('0 to 10 mm²', ['10', '0.800', '0.200']), ('10 mm² and more', ['10', '1.000', '1.000'])]
+    """
     bins_by_row = {k: bins for k, row in enumerate(board.done) if (bins := _size_bins(row))}
     if not bins_by_row:
         return None
@@ -60,7 +69,15 @@ def _size_bins(row: Entry) -> dict[str, Mapping[str, Any]]:
 
 @chart_style()
 def froc_chart(leaderboard: Leaderboard) -> Chart | None:
-    """Lesions found over false findings in each normal sample, a line for each method."""
+    """Return the FROC curves of methods: lesions detected over false detections per normal sample.
+
+    None where no record has false detections.
+
+    >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
+    >>> from adbench.benchmark.report.html.lesion_tables import froc_chart
+    >>> froc_chart(example_leaderboard()).artist("A-line").get_xydata().tolist()
+    [[0.1, 0.45], [1.0, 0.9]]
+    """
     curves = {
         k: sorted((p["false_per_sample"], p["sensitivity"]) for p in points)
         for k, entry in enumerate(leaderboard.done)

@@ -43,7 +43,7 @@ MAX_CHARTS = 40
 
 
 @dataclass(frozen=True)
-class Section:
+class _Section:
     """A board on the page."""
 
     id: str
@@ -71,7 +71,14 @@ class Section:
 
 
 class Page(NamedTuple):
-    """html: the page, whole in itself; charts: those on it, by the names of their files."""
+    """The HTML page, whole in itself, and its charts by the names of their files.
+
+    >>> from adbench.benchmark.leaderboard.example_records import example_records
+    >>> from adbench.benchmark.report.html.page import Page, build_page
+    >>> page = build_page(example_records())
+    >>> [name for name in page.charts if "froc" in name]
+    ['leaderboard-0-froc']
+    """
 
     html: str
     charts: dict[str, Chart]
@@ -80,7 +87,13 @@ class Page(NamedTuple):
 def render_page(
     records: Sequence[Record], folder: Path | None = None, *, budget: int = IMAGE_BYTES
 ) -> str:
-    """The page of all leaderboards as HTML; arguments as `build_page` takes them."""
+    """Return the HTML of the page of all leaderboards; arguments as `build_page` takes them.
+
+    >>> from adbench.benchmark.leaderboard.example_records import example_records
+    >>> from adbench.benchmark.report.html.page import render_page
+    >>> render_page(example_records())[:15]
+    '<!doctype html>'
+    """
     return build_page(records, folder, budget=budget).html
 
 
@@ -92,17 +105,23 @@ def build_page(
     max_charts: float = MAX_CHARTS,
     results: LeaderboardSet | None = None,
 ) -> Page:
-    """The page of all leaderboards, with its charts.
+    """Build the page of all leaderboards, with its charts.
 
     folder: of the results, with `pictures` and `samples`
-    budget: bytes of pictures, at most, as they stand in the page
-    max_charts: leaderboards after those with so many charts have no charts and pictures
+    budget: bytes of images, at most, as they are in the page
+    max_charts: leaderboards after those with so many charts have no charts and images
     results: the leaderboards of the records, where they are built already
+
+    >>> from adbench.benchmark.leaderboard.example_records import example_record
+    >>> from adbench.benchmark.report.html.page import build_page
+    >>> page = build_page([example_record("<script>")], max_charts=0)
+    >>> "&lt;script&gt;" in page.html, page.charts
+    (True, {})
     """
     results = results or build_leaderboard_set(records, folder)
     left = ImageBudget(budget)
     anchors = {id(record): anchor(i) for i, record in enumerate(records)}
-    sections: list[Section] = []
+    sections: list[_Section] = []
     for i, board in enumerate(results.leaderboards):
         has_charts = sum(len(section.charts) for section in sections) < max_charts
         sections.append(_build_section(i, board, anchors, folder, left, has_charts))
@@ -154,13 +173,13 @@ def _build_section(
     folder: Path | None,
     left: ImageBudget,
     has_charts: bool,
-) -> Section:
+) -> _Section:
     done = bool(board.done)
     comparisons = compare_board(board, folder, has_charts) if done else BoardComparisons()
     best = replace(board, entries=board.done[:MAX_ENTRIES])
     drawn = replace(best, entries=best.entries if has_charts else [])
     strata = [strata_table(board, metric) for metric in ("pixel_ap", "image_auroc")]
-    return Section(
+    return _Section(
         id=f"leaderboard-{index}",
         board=board,
         metric=TITLES.get(board.metric, board.metric),

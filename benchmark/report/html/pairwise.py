@@ -38,12 +38,22 @@ NO_SAMPLE_RESULTS = "for fewer than two records here the rows of single samples 
 
 @dataclass(frozen=True)
 class BoardComparisons:
-    """matrix: row minus column in the metric; missing_reason: there is none; verdicts: against the
-        best, of
-        rows of the board by their place; mean_verdicts: the same of methods with several seeds, by
-        theirs;
-        histograms: of those rows that hold scores; results: their rows of samples, by place;
-    damaged: files of samples that cannot be read, each with what mends it"""
+    """Comparisons of the entries of a leaderboard with the best, and in pairs.
+
+    matrix: entry of the row minus that of the column in `metric`; None for `missing_reason`
+    verdicts: of entries against the best, by index
+    mean_verdicts: the same of methods with several seeds, by index of the seed summary
+    histograms: of scores      results: sample results of entries, by index
+    damaged: files of sample results that cannot be read, each with what mends it
+
+    >>> from adbench.benchmark.leaderboard.example_records import example_record
+    >>> from adbench.benchmark.leaderboard.leaderboard import build_leaderboards
+    >>> from adbench.benchmark.report.html.pairwise import compare_board
+    >>> (board,) = build_leaderboards([example_record() | {"samples": None}])
+    >>> comparisons = compare_board(board)
+    >>> comparisons.matrix, comparisons.missing_reason
+    (None, 'for fewer than two records here the rows of single samples are kept.')
+    """
 
     matrix: Table | None = None
     missing_reason: str = NO_SAMPLE_RESULTS
@@ -61,6 +71,14 @@ def compare_board(
     """Compare the entries of a leaderboard with the best, and the best ones in pairs.
 
     folder: of the results, where `samples` lies        has_charts: whether to draw scores
+
+    >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
+    >>> from adbench.benchmark.report.html.pairwise import compare_board
+    >>> comparisons = compare_board(example_leaderboard(), has_charts=False)
+    >>> comparisons.metric, comparisons.verdicts[0]
+    ('image AUROC', 'best')
+    >>> [cell.text for cell in comparisons.matrix.lines[0].cells]
+    ['', '▲ +0.300']
     """
     results_by_row: dict[int, SampleResults] = {}
     verdicts: dict[int, str] = {}

@@ -28,6 +28,14 @@ def critical_difference_diagram(
 
     Coordinates are points from the upper left corner. gids of artists: `axis`, `ruler`, `tick-N`,
     `clique-N`, and `A-stem` and `A-name` of each method.
+
+    >>> from adbench.benchmark.leaderboard.rankings import CrossDatasetRanking, RankedMethod
+    >>> from adbench.benchmark.report.html.rankings import critical_difference_diagram
+    >>> methods = [RankedMethod(name, False, mean, []) for mean, name in enumerate("ABC", 1)]
+    >>> ranking = CrossDatasetRanking("", "pixel_ap", [], methods, 0.01, 1.5, [[0, 1], [1, 2]], [])
+    >>> chart = critical_difference_diagram(ranking)
+    >>> [chart.artist(f"{letter}-name").get_text() for letter in "ABC"]
+    ['A A', 'B B', 'C C']
     """
     from matplotlib.figure import Figure
 
@@ -86,7 +94,17 @@ def critical_difference_diagram(
 
 
 def ranking_table(ranking: CrossDatasetRanking) -> Table:
-    """Mean rank, who is not told apart, and on each data set the figure and the rank there."""
+    """Return the table of a ranking: mean rank, clique letters, and per dataset the value and rank.
+
+    >>> from adbench.benchmark.leaderboard.rankings import (
+    ...     CrossDatasetRanking, DatasetRank, RankedMethod)
+    >>> from adbench.benchmark.report.html.rankings import ranking_table
+    >>> method = RankedMethod("AnoDDPM", False, 1.0, [DatasetRank(0.5, 1.0, ["a.json"])])
+    >>> ranking = CrossDatasetRanking("", "pixel_ap", ["brats"], [method], None, None, [], [])
+    >>> table = ranking_table(ranking)
+    >>> [head.text for head in table.heads], [cell.text for cell in table.lines[0].cells]
+    (['mean rank', 'alike', 'brats'], ['1.00', '-', '0.500'])
+    """
     heads = [
         ColumnHead("mean rank", lower=True),
         ColumnHead("alike", "text"),

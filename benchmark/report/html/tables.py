@@ -32,8 +32,17 @@ LEVEL_SETTINGS = {"at_published": "published", "at_oracle": "oracle"}
 
 
 class TableCell(NamedTuple):
-    """text and bounds: what is read; sort: what is sorted by, empty where there is nothing; source:
-    the record and the place in it; kind: `text`, `oracle` or nothing; best: whether it is bold."""
+    """A cell of a table.
+
+    text, bounds: what is shown, and the interval below it
+    sort: what the column is sorted by, empty where there is nothing
+    source: the record and the field it is from      kind: `text`, `oracle` or empty for a number
+    best: whether it is shown bold
+
+    >>> from adbench.benchmark.report.html.tables import TableCell
+    >>> TableCell("0.500", "records/a.json: metrics.pixel_ap.value = 0.5", sort="0.5").bounds
+    ''
+    """
 
     text: str
     source: str = ""
@@ -44,7 +53,12 @@ class TableCell(NamedTuple):
 
 
 class ColumnHead(NamedTuple):
-    """The heading of a column: its text, how it is sorted, and whether lower values are better."""
+    """The heading of a column: its text, how it is sorted, and whether lower values are better.
+
+    >>> from adbench.benchmark.report.html.tables import ColumnHead
+    >>> ColumnHead("healthy FP", lower=True).kind
+    'number'
+    """
 
     text: str
     kind: str = "number"
@@ -52,7 +66,17 @@ class ColumnHead(NamedTuple):
 
 
 class TableLine(NamedTuple):
-    """A row of a table; letter and style: in the charts; record: the anchor of its record."""
+    """A row of a table.
+
+    letter, style: of the entry in charts      record: the anchor of its record
+    below: the baseline that the entry is worse than, empty where it is not
+
+    >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
+    >>> from adbench.benchmark.report.html.tables import TableLine, cost_table
+    >>> line = cost_table(example_leaderboard(), {}).lines[1]
+    >>> line.name, line.letter, len(line.cells)
+    ('pDDPM', 'B', 8)
+    """
 
     name: str
     letter: str
@@ -65,7 +89,14 @@ class TableLine(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the page: a caption, headings and lines of cells."""
+    """A table of the page: a caption, headings and lines of cells.
+
+    >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
+    >>> from adbench.benchmark.report.html.tables import Table, cost_table
+    >>> table = cost_table(example_leaderboard(), {})
+    >>> table.first, [head.text for head in table.heads][:2]
+    ('method', ['evals / image', 'GFLOP / image'])
+    """
 
     caption: str
     heads: list[ColumnHead]
@@ -74,14 +105,29 @@ class Table:
 
 
 def anchor(index: int) -> str:
-    """Return the name of the place on the page where an entry of a leaderboard is."""
+    """Return the HTML id of the section on the record with this index.
+
+    >>> from adbench.benchmark.report.html.tables import anchor
+    >>> anchor(3)
+    'record-3'
+    """
     return f"record-{index}"
 
 
 def main_table(
     board: Leaderboard, anchors: Mapping[int, str], verdicts: Mapping[int, str], by: str
 ) -> Table:
-    """The board itself. verdicts: what differences in `by` say of rows, by their place."""
+    """Return the table of a leaderboard: rank, level, main metrics with intervals, two costs.
+
+    anchors: of records, by their id
+    verdicts: of entries against the best in metric `by`, by index
+
+    >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
+    >>> from adbench.benchmark.report.html.tables import main_table
+    >>> table = main_table(example_leaderboard(), {}, {}, "")
+    >>> [cell.text for cell in table.lines[0].cells]
+    ['1', 'tiny', '0', '250 val', '0.900', '0.455', '0.643', '250', '700']
+    """
     shown = [
         name for name in MAIN_METRICS if any(row.value(name) is not None for row in board.done)
     ]
@@ -112,7 +158,16 @@ def main_table(
 
 
 def all_metrics_table(board: Leaderboard, anchors: Mapping[int, str]) -> Table:
-    """Every metric of every row, at the chosen level and at the published and the oracle's."""
+    """Return every metric of every entry, at the chosen level, the published one and the oracle's.
+
+    anchors: of records, by their id
+
+    >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
+    >>> from adbench.benchmark.report.html.tables import all_metrics_table
+    >>> table = all_metrics_table(example_leaderboard(), {})
+    >>> [(head.text, cell.text) for head, cell in zip(table.heads, table.lines[0].cells)][:3]
+    [('at', 'chosen level'), ('image AUROC', '0.900'), ('pixel AP', '0.455')]
+    """
     candidates = [
         *METRICS,
         *sorted({n for row in board.done for n in row.record["metrics"]} - {*METRICS}),
@@ -142,7 +197,14 @@ def all_metrics_table(board: Leaderboard, anchors: Mapping[int, str]) -> Table:
 
 
 def cost_table(board: Leaderboard, anchors: Mapping[int, str]) -> Table:
-    """Return what each method cost: network calls, operations, seconds and memory."""
+    """Return what each method cost: network calls, operations, seconds and memory.
+
+    >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
+    >>> from adbench.benchmark.report.html.tables import cost_table
+    >>> table = cost_table(example_leaderboard(), {})
+    >>> [(line.name, line.cells[0].text) for line in table.lines]
+    [('AnoDDPM', '250'), ('pDDPM', '4')]
+    """
     heads = [ColumnHead(title, lower=True) for title in COST_TITLES.values()] + [
         ColumnHead("device", "text")
     ]
@@ -164,7 +226,16 @@ def cost_table(board: Leaderboard, anchors: Mapping[int, str]) -> Table:
 
 
 def strata_table(board: Leaderboard, metric: str) -> Table | None:
-    """The figure of each stratum of abnormal samples, a column for each method."""
+    """Return a metric of each stratum of abnormal samples, a column per method.
+
+    None where no record has strata.
+
+    >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
+    >>> from adbench.benchmark.report.html.tables import strata_table
+    >>> table = strata_table(example_leaderboard(), "image_auroc")
+    >>> [(line.name, [cell.text for cell in line.cells]) for line in table.lines]
+    [('size=large', ['10', '1.000', '1.000']), ('size=small', ['10', '0.800', '0.200'])]
+    """
     counts: dict[str, Any] = {}
     for row in board.done:
         for name, facts in (row.record.get("strata") or {}).items():
@@ -188,7 +259,14 @@ def strata_table(board: Leaderboard, metric: str) -> Table | None:
 
 
 def provenance(record: Record) -> list[tuple[str, str]]:
-    """What a record says of how it came about, word by word."""
+    """Return how a record came about as (name, value) pairs: data, arguments, protocol, versions.
+
+    >>> from adbench.benchmark.leaderboard.example_records import example_record
+    >>> from adbench.benchmark.report.html.tables import provenance
+    >>> facts = dict(provenance(example_record()))
+    >>> facts["data fingerprint"], facts["argument steps"], facts["seed"]
+    ('f00d', '700', '0')
+    """
     method, data = record["method"], record["dataset"]
     facts = {
         "record": _record_link(record),
@@ -218,7 +296,16 @@ def provenance(record: Record) -> list[tuple[str, str]]:
 
 
 def differing(board: Leaderboard) -> list[str]:
-    """Sentences on what else differs between the records of a board, for times to be compared."""
+    """Return sentences on what differs between records: device, threads, versions of libraries.
+
+    Times can be compared where there is none.
+
+    >>> from adbench.benchmark.leaderboard.example_records import example_record
+    >>> from adbench.benchmark.leaderboard.leaderboard import build_leaderboards
+    >>> from adbench.benchmark.report.html.tables import differing
+    >>> differing(build_leaderboards([example_record(), example_record() | {"device": "cuda"}])[0])
+    ['Not all of one device: cpu, cuda.']
+    """
     sentences = []
     for what in ("device", "threads"):
         values = {str(row.record.get(what) or "unknown") for row in board.done}
@@ -239,7 +326,19 @@ def differing(board: Leaderboard) -> list[str]:
 def seeds_table(
     board: Leaderboard, anchors: Mapping[int, str], verdicts: Mapping[int, str], by: str
 ) -> Table | None:
-    """Of methods with several seeds. verdicts: of their means in `by`, by their place."""
+    """Return mean, lowest and highest value of methods with several seeds.
+
+    None where there is none.
+
+    anchors: of records, by their id      verdicts: of the means against the best in `by`, by index
+
+    >>> from adbench.benchmark.leaderboard.example_records import example_record
+    >>> from adbench.benchmark.leaderboard.leaderboard import build_leaderboards
+    >>> from adbench.benchmark.report.html.tables import seeds_table
+    >>> (board,) = build_leaderboards([example_record(detected=n, seed=n) for n in (10, 20)])
+    >>> [cell.text for cell in seeds_table(board, {}, {}, "").lines[0].cells]
+    ['0.388', '0.275', '0.500', '10: 1, 20: 1']
+    """
     heads = [
         *(ColumnHead(word) for word in COLUMN_TITLES[1:4]),
         ColumnHead(COLUMN_TITLES[4], "text"),
@@ -288,7 +387,13 @@ def _interval_cell(board: Leaderboard, record: Record, metric: str) -> TableCell
 
 
 def metric_cell(record: Record, place: str, value: Any) -> TableCell:
-    """A number, with the record and the place in it that it is read from, to its last digit."""
+    """Return the cell of a number, whose source names the record and the field with all digits.
+
+    >>> from adbench.benchmark.report.html.tables import metric_cell
+    >>> cell = metric_cell({"file": "a.json"}, "metrics.pixel_ap.value", 0.123456)
+    >>> cell.text, cell.source
+    ('0.123', 'records/a.json: metrics.pixel_ap.value = 0.123456')
+    """
     source = f"{_record_link(record)}: {place} = {value!r}"
     if not isinstance(value, int | float):
         return TableCell("-", source)
