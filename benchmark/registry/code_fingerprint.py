@@ -23,7 +23,14 @@ from .imports import FOLDER_PACKAGE_PREFIX
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """modules: each module's own digest, by name, to tell which of them has changed."""
+    """The digest of the code that a class depends on.
+
+    digest: of all modules together, 64 hexadecimal digits
+    modules: each module's own digest, by name, to tell which of them has changed
+
+    >>> Fingerprint("ab12", {"adbench.methods.dae": "cd34"}).modules.keys()
+    dict_keys(['adbench.methods.dae'])
+    """
 
     digest: str
     modules: dict[str, str]
@@ -37,12 +44,16 @@ class CodeFolder:
 
     adbench's own root __init__ does not count: it names the public API lazily, and no result
     depends on it.
+
+    >>> CodeFolder("adbench", Path("/src")).module_name(Path("/src/methods/dae.py"))
+    'adbench.methods.dae'
     """
 
     package: str
     folder: Path
 
     def module_name(self, path: Path) -> str:
+        """Return the dotted name under which a file of the folder is imported."""
         inner = "/".join(path.relative_to(self.folder).parts).removesuffix(".py")
         return ".".join(part for part in (self.package, *inner.split("/")) if part)
 
@@ -61,7 +72,12 @@ ADBENCH_FOLDER = CodeFolder("adbench", Path(__file__).absolute().parents[2])
 
 
 def code_fingerprint(cls: type) -> Fingerprint:
-    """The fingerprint of a method's or dataset's class."""
+    """Return the fingerprint of a method's or dataset's class, from its files as they are now.
+
+    >>> from adbench.methods.template_z import TemplateZ
+    >>> [name for name in code_fingerprint(TemplateZ).modules if "methods" in name]
+    ['adbench.methods.__init__', 'adbench.methods.base', 'adbench.methods.template_z']
+    """
     bases = [base for base in cls.__mro__ if _is_fingerprinted(base, cls)]
     starts = [_locate_class(base) for base in bases if _has_file(base)]
     homes = list(dict.fromkeys([ADBENCH_FOLDER, *(home for home, _ in starts)]))
@@ -84,15 +100,33 @@ def code_fingerprint(cls: type) -> Fingerprint:
 
 @cache
 def loaded_code_digest(cls: type) -> str:
-    """The digest of a class's code when this was first asked: what is loaded does not change when
-    somebody edits its file in the middle of a sweep, so what it makes does not get a new name."""
+    """Return the digest of a class's code as it was at the first call of this process.
+
+    The class that is loaded does not change when somebody edits its file in the middle of a run, so
+    the keys of its results do not change either.
+
+    >>> from adbench.methods.template_z import TemplateZ
+    >>> loaded_code_digest(TemplateZ) == code_fingerprint(TemplateZ).digest
+    True
+    """
     return code_fingerprint(cls).digest
 
 
 def folder_digest(folder: Path) -> str:
-    """One digest of all Python files in a folder and its sub-folders, by their relative paths.
+    """Return one digest of all Python files in a folder and its sub-folders, by relative path.
 
-    Whatever they import does not count, nor what a fingerprint is: comments, docstrings and layout.
+    Other files that they import do not count; neither do comments, docstrings and layout.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = Path(folder, "window.py")
+    ...     digests = [
+    ...         folder_digest(Path(folder))
+    ...         for code in ("size = 1", "size = 1  # pixel", "size = 2")
+    ...         if file.write_text(code)
+    ...     ]
+    >>> digests[0] == digests[1], digests[0] == digests[2]
+    (True, False)
     """
     paths = sorted(folder.rglob("*.py"))
     digests = {path.relative_to(folder).as_posix(): _parse_file(path)[0] for path in paths}

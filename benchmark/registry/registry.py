@@ -7,23 +7,24 @@ A class is imported only when its entry is loaded, so that listing names needs n
 
 from __future__ import annotations
 
-import inspect
-import math
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
-from numbers import Integral, Real
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import msgspec
-import yaml
-
-from .imports import did_you_mean, import_code
-from .setting_types import convert_setting, explain_refusal
-from .settings import build, setting_parameters
-from .yaml_lines import DuplicateKey, load_lined
+from .entry import PACKAGES, Entry
+from .imports import did_you_mean
+from .lookup import RegistryError, lookup
+from .profile import Profile
+from .registry_file import (
+    PROFILE_KEYS,
+    check_mapping,
+    extend_profile,
+    line_of,
+    parse_entry,
+    read_registry_file,
+)
 
 REGISTRY_PATH = Path(__file__).parents[2] / "registry.yaml"
 """Beside the packages, in a checkout and in a wheel alike."""
@@ -31,213 +32,8 @@ REGISTRY_PATH = Path(__file__).parents[2] / "registry.yaml"
 BUILT_IN = "registry.yaml"
 """The origin of the entries of REGISTRY_PATH."""
 
-OVERRIDES = "asked for"
-"""The source of arguments that the user names."""
-
-PACKAGES = {"methods": "method", "datasets": "dataset"}
 BASES = {"methods": "adbench.methods.base.Method", "datasets": "adbench.datasets.base.Dataset"}
-Levels = Annotated[list[Annotated[int, msgspec.Meta(ge=0, le=1000)]], msgspec.Meta(min_length=1)]
-PROFILE_KEYS = {"about", "levels", *PACKAGES}
-ENTRY_KEYS = {"class", "label", "about", "paper", "args", "replace"}
-EXTRA_KEYS = {
-    "methods": {"baseline", "base", "batch_dependent"},
-    "datasets": {"licence", "where", "tree", "counts"},
-}
-
-ENTRY_TYPES = {"replace": bool, "baseline": bool, "batch_dependent": bool, "base": str,
-    "label": str, "about": str}  # fmt: skip
-"""Types of an entry's optional keys."""
-
-
-class RegistryError(ValueError):
-    """A name, an argument or a registry file is invalid; one line, with a suggestion."""
-
-    exit_code = 2
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A registered method or dataset: `load` returns its class, `arguments` its settings.
-
-    class_path: module:Class in its package; package.module:Class anywhere; or file.py:Class
-    origin: the file or the package that registers it
-    import_path: `class_path` with an absolute module or file
-    args: settings that differ from the class's defaults
-    base: of a preset, the method whose class, arguments, profiles and levels it inherits
-    base_args: the arguments of `base`
-    batch_dependent: a sample's result depends on the other samples of its batch
-    weights: of `method@NAME`, which weights it has in place of a training: their key in a store
-    extra: facts for readers: licence, where to get the data, which files are expected, counts
-    """
-
-    name: str
-    package: str
-    class_path: str
-    origin: str
-    import_path: str
-    args: Mapping[str, Any] = field(default_factory=dict)
-    label: str = ""
-    about: str = ""
-    paper: str = ""
-    baseline: bool = False
-    base: str = ""
-    base_args: Mapping[str, Any] = field(default_factory=dict)
-    batch_dependent: bool = False
-    weights: str = ""
-    extra: Mapping[str, Any] = field(default_factory=dict)
-    category: str | None = None
-    profiles: Mapping[str, Profile] = field(default_factory=dict, repr=False)
-
-    @property
-    def title(self) -> str:
-        return f"{PACKAGES[self.package]} {self.name!r}"
-
-    def load(self) -> Any:
-        """Import and return the class. Raises RegistryError with the cause where that fails."""
-        module, _, name = self.import_path.rpartition(":")
-        try:
-            imported = import_code(module)
-        except Exception as error:  # a plugin may fail in any way while it is imported
-            cause = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
-            raise RegistryError(
-                f"{self.title} ({self.origin}): cannot import {self.class_path!r}: {cause}"
-            ) from error
-        cls = getattr(imported, name, None)
-        if not isinstance(cls, type):
-            classes = [key for key, value in vars(imported).items() if isinstance(value, type)]
-            raise RegistryError(
-                f"{self.title} ({self.origin}): {self.class_path!r} names no class"
-                f"{did_you_mean(name, classes)}"
-            )
-        return cls
-
-    def build(self, *positional: Any, **settings: Any) -> Any:
-        """Return an instance of the class, built with flat settings such as `arguments` returns.
-
-        positional: of a method the Spec of its samples.
-        settings: values by name.
-        """
-        return build(self.load(), *positional, **settings)
-
-    def parameters(self) -> dict[str, inspect.Parameter]:
-        """The settings of the class by name, without the Spec, which comes from the dataset."""
-        parameters = setting_parameters(self.load())
-        if self.package == "methods":
-            parameters.pop("spec", None)
-        return parameters
-
-    def arguments(
-        self, profile: str | None = None, overrides: Mapping[str, Any] | None = None
-    ) -> dict[str, Any]:
-        """Return all arguments that the class is built with, defaults included, as JSON values.
-
-        In rising precedence: the constructor's defaults, the entry's arguments, the profile's for
-        all ("*"), the profile's for this name, the category, the overrides. A preset's own
-        arguments stand above the profile's for its base, and below the profile's for the preset.
-
-        profile: name of a profile; None for the defaults alone
-        overrides: values by name, as of --set
-
-        Raises RegistryError on an argument that the class does not take, one without a value, and a
-        value of another type or out of the range that the constructor's annotation has.
-        """
-        parameters = self.parameters()
-        values = {k: p.default for k, p in parameters.items() if p.default is not p.empty}
-        sources = dict.fromkeys(values, f" (the default of {self.class_path})")
-        for source, arguments in self._argument_sources(profile, overrides or {}):
-            for key, value in arguments.items():
-                if key not in parameters:
-                    raise RegistryError(
-                        f"{self.title} takes no {key!r} ({source}){did_you_mean(key, parameters)} "
-                        f"It takes {', '.join(sorted(parameters)) or 'nothing'}"
-                    )
-                values[key], sources[key] = value, "" if source == OVERRIDES else f" ({source})"
-        if missing := [key for key in parameters if key not in values]:
-            raise RegistryError(f"{self.title} needs a value for {', '.join(missing)}")
-        return {
-            key: self._convert(key, parameters[key], value, sources[key])
-            for key, value in values.items()
-        }
-
-    def _argument_sources(
-        self, profile: str | None, overrides: Mapping[str, Any]
-    ) -> Iterable[tuple[str, Mapping[str, Any]]]:
-        """Pairs of a source's name and its arguments, in rising precedence."""
-        rows: Mapping[str, Mapping[str, Any]] = {}
-        if profile is not None:
-            rows = _lookup(self.profiles, profile, "profile").args.get(self.package, {})
-        yield self.origin, self.base_args if self.base else self.args
-        parameters = self.parameters() if "*" in rows else {}
-        common = {key: value for key, value in rows.get("*", {}).items() if key in parameters}
-        yield f"profile {profile}", common
-        if self.base:
-            yield f"profile {profile}", rows.get(self.base, {})
-            yield self.origin, self.args
-        for name in dict.fromkeys([re.split("[/@]", self.name)[0], self.name]):
-            yield f"profile {profile}", rows.get(name, {})
-        if self.category is not None:
-            yield f"the part of {self.name!r} after the slash", {"category": self.category}
-        yield OVERRIDES, overrides
-
-    def _convert(self, key: str, parameter: inspect.Parameter, value: Any, source: str) -> Any:
-        """The value of a setting as JSON, converted to its annotation. Raises RegistryError."""
-        annotation, example = parameter.annotation, parameter.default
-        example = None if example is parameter.empty else self._to_json(key, example)
-        if annotation is parameter.empty:  # the default tells the type
-            annotation = type(example) if isinstance(example, (bool, int, float, str)) else Any
-        value = self._to_json(key, value)
-        try:
-            converted = convert_setting(value, annotation)
-        except ValueError:
-            reason = explain_refusal(value, annotation, example)
-            raise RegistryError(f"{self.title}: {key} is {reason}{source}") from None
-        except (TypeError, AttributeError) as error:
-            raise RegistryError(
-                f"{self.title}: the annotation of {key}, {annotation}, cannot be checked: {error}"
-            ) from error
-        return self._to_json(key, converted)
-
-    def _to_json(self, key: str, value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {str(name): self._to_json(key, item) for name, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [self._to_json(key, item) for item in value]
-        if isinstance(value, (set, frozenset)):
-            return sorted(self._to_json(key, item) for item in value)
-        if isinstance(value, Path):
-            return str(value)
-        if value is None or isinstance(value, (bool, str)):
-            return value
-        if isinstance(value, Integral):  # of numpy too
-            number = int(value)
-            if abs(number) >= 2**63:
-                raise RegistryError(f"{self.title}: {key} must have 64 bits at most")
-            return number
-        if isinstance(value, Real):
-            if not math.isfinite(value):
-                raise RegistryError(f"{self.title}: {key} must be finite, not {value}")
-            return float(value)
-        raise RegistryError(f"{self.title}: {key} cannot be written as JSON: {value!r}")
-
-
-@dataclass(frozen=True)
-class Profile:
-    """A named size of experiments: arguments for methods and datasets, by name or for all ("*").
-
-    origin: the file that first names it
-    args: {"methods": {name: {argument: value}}, "datasets": the same}
-    levels_by_method: noise levels by method or for all ("*"), in place of the method's own
-    """
-
-    name: str
-    about: str = ""
-    origin: str = ""
-    args: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
-    levels_by_method: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-
-    def levels(self, method: str) -> tuple[int, ...] | None:
-        """Return the noise levels that are swept for a method; None for the method's own."""
-        return self.levels_by_method.get(method, self.levels_by_method.get("*"))
+"""The class that each kind of entry inherits from."""
 
 
 @dataclass(frozen=True)
@@ -246,6 +42,13 @@ class Registry:
 
     suites: names of methods that are run together, by the suite's name; `all` holds every method
         that is neither a baseline nor a preset
+
+    >>> registry = Registry.read()
+    >>> registry.method("anoddpm").class_path
+    'anoddpm:AnoDDPM'
+    >>> registry.method("anodppm")
+    Traceback (most recent call last):
+    adbench...RegistryError: unknown method 'anodppm'. Did you mean 'anoddpm'? (adbench list ...)
     """
 
     methods: dict[str, Entry]
@@ -272,7 +75,7 @@ class Registry:
             registry._check_profile(profile)
         for name, members in registry.suites.items():
             for member in members:
-                _lookup(registry.methods, member, f"method of the suite {name!r}:")
+                lookup(registry.methods, member, f"method of the suite {name!r}:")
         registry._resolve_bases()
         registry.suites["all"] = [
             name for name, entry in registry.methods.items() if not (entry.baseline or entry.base)
@@ -289,30 +92,30 @@ class Registry:
         """
         base, _, weights = name.partition("@")
         if base not in self.methods or not weights:
-            return _lookup(self.methods, name, "method")
+            return lookup(self.methods, name, "method")
         entry = self.methods[base]
         return replace(entry, name=name, label=f"{entry.label} ({weights})", weights=weights)
 
     def dataset(self, name: str) -> Entry:
         """Return a dataset, or a category of one: "mvtec/hazelnut" has category=hazelnut."""
         base, slash, category = name.partition("/")
-        entry = _lookup(self.datasets, base, "dataset")
+        entry = lookup(self.datasets, base, "dataset")
         return replace(entry, name=name, category=category) if slash else entry
 
     def entry(self, name: str) -> Entry:
         """Return the method or dataset of this name."""
         base = name.partition("/")[0]
         if name not in self.methods and base not in self.datasets:
-            _lookup({**self.methods, **self.datasets}, name, "method or dataset")
+            lookup({**self.methods, **self.datasets}, name, "method or dataset")
         return self.methods.get(name) or self.dataset(name)
 
     def profile(self, name: str) -> Profile:
         """Return the profile of this name."""
-        return _lookup(self.profiles, name, "profile")
+        return lookup(self.profiles, name, "profile")
 
     def suite(self, name: str) -> list[str]:
         """Return the names of a suite's methods."""
-        return _lookup(self.suites, name, "suite")
+        return lookup(self.suites, name, "suite")
 
     def _add(self, entry: Entry, *, again: bool = False) -> None:
         entries: dict[str, Entry] = getattr(self, entry.package)
@@ -328,7 +131,7 @@ class Registry:
         for name, preset in self.methods.items():
             if not preset.base:
                 continue
-            base = _lookup(self.methods, preset.base, f"base of {preset.title}:")
+            base = lookup(self.methods, preset.base, f"base of {preset.title}:")
             if base.base:
                 raise RegistryError(
                     f"{preset.title} ({preset.origin}): its base {base.name!r} is a preset itself"
@@ -353,45 +156,35 @@ class Registry:
                 self._add(Entry(point.name, package, path, origin, path, label=point.name))
 
     def _add_file(self, path: Path, origin: str, *, late: bool = False) -> None:
-        try:
-            raw = load_lined(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise RegistryError(f"{origin}: cannot be read: {error}") from error
-        except yaml.YAMLError as error:
-            raise RegistryError(f"{origin}: not YAML: {' '.join(str(error).split())}") from error
-        except DuplicateKey as error:
-            raise RegistryError(f"{origin}: {error}") from error
-        except RecursionError:
-            raise RegistryError(f"{origin}: mappings and lists are nested too deeply") from None
-        top = _check_mapping(raw, f"{origin}: the file", {*PACKAGES, "profiles", "suites"})
+        top = read_registry_file(path, origin)
         for package in PACKAGES:
-            rows = _check_mapping(top.get(package), f"{origin}: {package}")
+            rows = check_mapping(top.get(package), f"{origin}: {package}")
             for name, row in rows.items():
-                entry = _parse_entry(name, package, row, origin, path.parent, _line(rows, name))
+                entry = parse_entry(name, package, row, origin, path.parent, line_of(rows, name))
                 self._add(entry, again=late and row.get("replace", False))
-        suites = _check_mapping(top.get("suites"), f"{origin}: suites")
+        suites = check_mapping(top.get("suites"), f"{origin}: suites")
         for name, members in suites.items():
-            at, line = f"{origin}: suite {name!r}", _line(suites, name)
+            at, line = f"{origin}: suite {name!r}", line_of(suites, name)
             if name == "all" or name in self.suites:
                 raise RegistryError(f"{at} is there already; choose another name{line}")
             if not isinstance(members, list) or not all(isinstance(m, str) for m in members):
                 raise RegistryError(f"{at} is a list of methods, not {members!r}{line}")
             self.suites[name] = members
-        profiles = _check_mapping(top.get("profiles"), f"{origin}: profiles")
+        profiles = check_mapping(top.get("profiles"), f"{origin}: profiles")
         for name, row in profiles.items():
-            at, line = f"{origin}: profile {name}", _line(profiles, name)
+            at, line = f"{origin}: profile {name}", line_of(profiles, name)
             old = self.profiles.get(name, Profile(name, origin=origin))
-            row = _check_mapping(row, at, PROFILE_KEYS, line)
+            row = check_mapping(row, at, PROFILE_KEYS, line)
             if old.origin == BUILT_IN != origin:
                 self._check_addition(row, at, line)
-            self.profiles[name] = _parse_profile(old, row, at)
+            self.profiles[name] = extend_profile(old, row, at)
 
     def _check_addition(self, row: Mapping[str, Any], at: str, line: str) -> None:
         """Raise RegistryError where a file changes a built-in profile for built-in entries."""
         levels = row.get("levels") or {}
         names = list(levels) if isinstance(levels, dict) else ["*"]
         for package in PACKAGES:
-            names += _check_mapping(row.get(package), f"{at}: {package}")
+            names += check_mapping(row.get(package), f"{at}: {package}")
         entries = [*self.methods.values(), *self.datasets.values()]
         fixed = {"*", *(entry.name for entry in entries if entry.origin == BUILT_IN)}
         changed = [name for name in names if name.partition("/")[0] in fixed]
@@ -451,118 +244,3 @@ def register_class(name: str, cls: type, *, label: str = "", about: str = "") ->
             _registered[package, name] = before
         raise
     _registered[package, name] = entry
-
-
-def _parse_entry(name: str, package: str, row: Any, origin: str, folder: Path, line: str) -> Entry:
-    at = f"{origin}: {PACKAGES[package]} {name!r}"
-    if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name):
-        raise RegistryError(f"{at}: a name is made of letters, digits and . _ + -{line}")
-    row = _check_mapping(row, at, ENTRY_KEYS | EXTRA_KEYS[package], line)
-    base, path = row.get("base", ""), row.get("class")
-    if base and path is None:
-        path = ":"  # the base's, which may stand in a file that is read later
-    elif base:
-        raise RegistryError(
-            f"{at}: a preset has the class of its base: leave out class or base{line}"
-        )
-    elif not isinstance(path, str) or not re.fullmatch(r"(\w+(\.\w+)*|.+\.py):\w+", path):
-        raise RegistryError(
-            f"{at}: class must read module:Class, package.module:Class or file.py:Class, "
-            f"not {path!r}{line}"
-        )
-    for key, kind in ENTRY_TYPES.items():
-        if not isinstance(row.get(key, kind()), kind):
-            raise RegistryError(
-                f"{at}: {key} must be {kind.__name__}, not {row[key]!r}{_line(row, key)}"
-            )
-    module, _, attribute = path.rpartition(":")
-    if module.endswith(".py"):
-        target = f"{(folder / module).resolve()}:{attribute}"
-    else:
-        target = path if "." in module else f"adbench.{package}.{path}"
-    return Entry(
-        name,
-        package,
-        path,
-        origin,
-        target,
-        args=_check_mapping(row.get("args"), f"{at}: args"),
-        label=row.get("label", name),
-        about=row.get("about", ""),
-        paper=str(row.get("paper", "")),
-        baseline=row.get("baseline", False),
-        base=base,
-        batch_dependent=row.get("batch_dependent", False),
-        extra={key: row[key] for key in ("licence", "where", "tree", "counts") if key in row},
-    )
-
-
-def _parse_profile(old: Profile, row: Mapping[str, Any], at: str) -> Profile:
-    """Return `old` with what another file adds: arguments for names that it does not hold."""
-    args: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for package in PACKAGES:
-        old_rows = old.args.get(package, {})
-        new = _check_mapping(row.get(package), f"{at}: {package}", line=_line(row, package))
-        if both := old_rows.keys() & new.keys():
-            raise RegistryError(
-                f"{at}: {package} {min(both)!r} has arguments in this profile already"
-                f"{_line(new, min(both))}"
-            )
-        rows = {
-            k: _check_mapping(v, f"{at}: {package} {k}", line=_line(new, k)) for k, v in new.items()
-        }
-        args[package] = {**old_rows, **rows}
-    sweep = dict(old.levels_by_method)
-    levels = row.get("levels", {})
-    levels = levels if isinstance(levels, dict) else {"*": levels}
-    for name, values in levels.items():
-        line = _line(levels, name) or _line(row, "levels")
-        if name in old.levels_by_method:
-            raise RegistryError(f"{at}: {name!r} has levels in this profile already{line}")
-        try:
-            sweep[name] = tuple(convert_setting(values, Levels))
-        except ValueError:
-            raise RegistryError(
-                f"{at}: levels of {name!r} are integers in 0..1000, in a list such as [100, 250], "
-                f"not {values!r}{line}"
-            ) from None
-    return Profile(old.name, row.get("about", old.about), old.origin, args, sweep)
-
-
-def _check_mapping(
-    raw: Any, at: str, keys: Iterable[str] | None = None, line: str = ""
-) -> dict[str, Any]:
-    """Return `raw` if it is a mapping from text, with no keys but `keys`; {} for None.
-
-    line: where it stands, for an error
-    """
-    if raw is None:
-        return {}
-    if not isinstance(raw, dict):
-        raise RegistryError(f"{at}: should be `name: …` lines, not {type(raw).__name__}{line}")
-    for key in raw:
-        if not isinstance(key, str):
-            raise RegistryError(
-                f"{at}: {key!r} is read as {type(key).__name__}; put it in quotes{line}"
-            )
-        if keys is not None and key not in keys:
-            raise RegistryError(
-                f"{at}: unknown key {key!r}{did_you_mean(key, keys)} "
-                f"Valid keys are {', '.join(sorted(keys))}{_line(raw, key)}"
-            )
-    return raw
-
-
-def _line(mapping: Mapping[str, Any], key: str) -> str:
-    """(line N) of a key of a mapping that was read from a file."""
-    lines = getattr(mapping, "lines", {})
-    return f" (line {lines[key]})" if key in lines else ""
-
-
-def _lookup(names: Mapping[str, Any], name: str, kind: str) -> Any:
-    if name not in names:
-        raise RegistryError(
-            f"unknown {kind} {name!r}{did_you_mean(name, names)} "
-            f"(adbench list{'' if ' ' in kind else f' {kind}s'})"
-        )
-    return names[name]

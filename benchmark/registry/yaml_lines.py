@@ -11,13 +11,21 @@ class LinedMapping(dict[Any, Any]):
     """A mapping that was read from a file.
 
     lines: the line of each key, from 1 on
+
+    >>> load_lined("first: {second: 2}")["first"].lines
+    {'second': 1}
     """
 
     lines: dict[Any, int]
 
 
 class DuplicateKey(ValueError):
-    """A key is in one mapping twice; the message names it and both lines."""
+    """A key is in one mapping twice; the message names it and both lines.
+
+    >>> load_lined("{steps: 1, steps: 2}")
+    Traceback (most recent call last):
+    adbench...DuplicateKey: 'steps' is there twice (lines 1 and 1)
+    """
 
 
 def load_lined(text: str) -> Any:

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import signal
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ...engine.runtime.context import TrainingContext
 from ..experiments.matrix import Experiment
-from ..experiments.record import record_header
 from ..experiments.tensorboard import TensorBoardError
 from ..leaderboard.records import plain_text
 from ..store.artifact_store import Store
@@ -40,37 +37,20 @@ from .events import (
     Stopped,
     Succeeded,
 )
-from .executor import Executor, group_by_dataset
+from .executor import Executor
 from .exit_codes import FAILED, NO_DATA, STOPPED
+from .experiment_queue import DatasetGroup, ExperimentQueue
 from .job import Job, experiment_job, prepare_job
-from .job_logs import JobLogs
 from .job_progress import JobProgress
-from .printable import shorten
-from .record_writer import RecordWriter
-from .retry_policies import CircuitBreaker, DiskSpaceGuard, RetryHistory, with_half_batch
+from .result_recorder import ResultRecorder
+from .retry_policies import CircuitBreaker, DiskSpaceGuard
 from .run_state import RunState
+from .running_jobs import RunningJobs
 from .work_sharing import WorkSharing
 from .worker import checked_record
 
 POLL_SECONDS = 0.2
 """Seconds to wait for events at most."""
-
-REASON_LENGTH = 300
-"""Letters of a reason in a record at most; its log has the rest."""
-
-
-@dataclass
-class _DatasetGroup:
-    """Experiments on one dataset, which is prepared once before them.
-
-    experiments: those that are yet to be started
-    state: new, preparing or ready
-    headers: the fields that every record has, by experiment
-    """
-
-    experiments: deque[Experiment]
-    state: str = "new"
-    headers: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 class Scheduler:
@@ -98,22 +78,15 @@ class Scheduler:
         self._context, self._store, self._out = context, store, out
         self._tensorboard_folder = tensorboard_folder
         self._reporter, self._executor = reporter, executor
-        self._timeout, self._grace = timeout, grace
         # A team goes through every experiment once, in one order.
         self._single_process = context.team.size == 1
-        self._groups = [_DatasetGroup(deque(group)) for _, group in group_by_dataset(experiments)]
-        self._experiments_by_name = {
-            each.name: (each, group) for group in self._groups for each in group.experiments
-        }
-        self._running: dict[str, JobProgress] = {}
-        self._jobs: dict[str, Job] = {}
-        self._retries: dict[str, RetryHistory] = {}
+        self._queue = ExperimentQueue(experiments)
+        self._running = RunningJobs(executor, timeout, grace)
         self._breaker, self._work_sharing = CircuitBreaker(), WorkSharing()
         self._disk_guard = DiskSpaceGuard(store.root, disk_timeout)
-        self._records = RecordWriter(
-            out, len(self._experiments_by_name), self._disk_guard, reporter
-        )
-        self._logs, self._run_state = JobLogs(out / "logs"), RunState(out)
+        self._recorder = ResultRecorder(out, len(self._queue), self._disk_guard, reporter)
+        self._records, self._logs = self._recorder.writer, self._recorder.logs
+        self._run_state = RunState(out)
         self._exit_code = 0
         self._stopped = False
         self._stop: Callable[[], bool] = bool
@@ -126,22 +99,21 @@ class Scheduler:
             while (
                 self._running
                 or self._records.has_waiting
-                or (self._has_pending() and not self._stop())
+                or (not self._queue.is_empty and not self._stop())
             ):
                 if self._stop():
-                    self._request_stop_all()
+                    self._running.request_stop_all()
                     self._records.discard_waiting()
                 else:
                     self._start_jobs()
                 self._executor.poll(self._handle_event, POLL_SECONDS)
-                self._enforce_timeouts()
+                self._running.enforce_timeouts()
                 self._records.retry()
                 self._report_progress()
-            is_complete = not self._has_pending()
+            is_complete = self._queue.is_empty
             return self._exit_code if is_complete else STOPPED
         except KeyboardInterrupt:
-            for name in list(self._running):
-                self._executor.kill(name)
+            self._running.kill_all()
             self._reporter.print_line(
                 "ended at once: what was kept before is there, the same command goes on"
             )
@@ -153,76 +125,50 @@ class Scheduler:
             if is_complete:
                 self._run_state.close()
 
-    def _has_pending(self) -> bool:
-        return any(group.experiments for group in self._groups)
-
     # starting jobs
 
     def _start_jobs(self) -> None:
-        if len(self._running) == self._executor.slots and self._has_startable():
+        running = self._running
+        if running.is_full and self._queue.has_startable:
             for name in self._work_sharing:  # an experiment of its own comes before help
-                self._request_stop(self._running[name])
-        while len(self._running) < self._executor.slots:
-            if any(map(self._needs_isolation, self._running)):
+                running.request_stop(name)
+        while not running.is_full:
+            if any(running.needs_isolation(job.name) for job in running):
                 return
-            if self._disk_guard.is_full and (self._running or not self._disk_guard.may_retry()):
+            if self._disk_guard.is_full and (running or not self._disk_guard.may_retry()):
                 return
-            job = self._next_job() or self._work_sharing.next_job(self._running, self._jobs)
+            job = self._next_job() or self._work_sharing.next_job(running.progress, running.jobs)
             if job is None:
                 return
-            if self._running and self._needs_isolation(job.name):
-                self._requeue(job.name)
+            if running and running.needs_isolation(job.name):
+                self._requeue(job)
                 return
-            self._jobs[job.name] = job
-            history = self._retries.setdefault(job.name, RetryHistory())
-            self._running[job.name] = JobProgress(
-                job.name, len(history.attempts) + 1, last_heartbeat=time.monotonic()
-            )
-            self._executor.start(job)
-
-    def _needs_isolation(self, name: str) -> bool:
-        return name in self._retries and self._retries[name].needs_isolation
-
-    def _has_startable(self) -> bool:
-        """Whether a free slot would start something."""
-        return any(group.state != "preparing" and group.experiments for group in self._groups)
+            running.start(job)
 
     def _next_job(self) -> Job | None:
         """The first experiment whose dataset is ready, or a dataset to prepare."""
-        for group in self._groups:
-            if group.state == "new" and group.experiments:
-                group.state = "preparing"
-                return self._with_retry_settings(
-                    prepare_job(list(group.experiments), self._context)
+        while (start := self._queue.next()) is not None:
+            if isinstance(start, DatasetGroup):
+                return prepare_job(list(start.experiments), self._context)
+            reason = self._breaker.open_reason(start.method.name)
+            if not (self._single_process and reason):
+                return experiment_job(
+                    start, self._context, self._store, self._out, self._tensorboard_folder
                 )
-            while group.state == "ready" and group.experiments:
-                experiment = group.experiments.popleft()
-                reason = self._breaker.open_reason(experiment.method.name)
-                if self._single_process and reason:
-                    self._record_failure(experiment, Failed("none", reason))
-                    continue
-                job = experiment_job(
-                    experiment, self._context, self._store, self._out, self._tensorboard_folder
-                )
-                return self._with_retry_settings(job)
+            self._record_failure(start, Failed("none", reason))
         return None
 
-    def _with_retry_settings(self, job: Job) -> Job:
-        history = self._retries.get(job.name)
-        return with_half_batch(job) if history and history.out_of_memory else job
-
-    def _requeue(self, name: str) -> None:
-        if name in self._experiments_by_name:
-            experiment, group = self._experiments_by_name[name]
-            group.experiments.appendleft(experiment)
+    def _requeue(self, job: Job) -> None:
+        if job.task == "experiment":
+            self._queue.put_back(job.name)
         else:
-            self._group_of_job(name).state = "new"
+            self._queue.group(job.experiments[0].name).state = "new"
 
     # events of jobs
 
     def _handle_event(self, job_event: JobEvent) -> None:
         name, event = job_event
-        job, now = self._running.get(name), time.monotonic()
+        job, now = self._running.progress.get(name), time.monotonic()
         if job is None:
             return
         match event:
@@ -236,7 +182,7 @@ class Scheduler:
             case Output(data):
                 self._logs.add(name, data)
             case Ended() | Died():
-                del self._running[name]
+                del self._running.progress[name]
                 self._reporter.forget_job(name)
                 for helper in self._work_sharing.jobs_for(name):
                     self._executor.kill(helper)
@@ -259,17 +205,17 @@ class Scheduler:
                 self._reporter.print_line(
                     f"waiting for room on the disk, then going on: {outcome.reason}"
                 )
-            self._requeue(name)
+            self._requeue(self._running.jobs[name])
             return
         self._disk_guard.mark_free()
-        is_experiment = name in self._experiments_by_name
+        is_experiment = name in self._queue
         match outcome:
             case Prepared() if not is_experiment:
                 self._on_dataset_ready(self._group_of_job(name), outcome)
             case NoData(reason) if not is_experiment:
                 self._on_no_data(self._group_of_job(name), reason)
             case Succeeded(record) if is_experiment:
-                self._on_success(self._experiments_by_name[name][0], record, job)
+                self._on_success(self._queue.experiment(name), record, job)
             case Refused(reason) if self._tensorboard_folder is not None:
                 raise TensorBoardError(reason)
             case Failed():
@@ -280,7 +226,7 @@ class Scheduler:
                 self._on_failure(name, Failed(phase, reason))
             case Stopped(reason) if job.timed_out or self._stop() or not self._single_process:
                 if job.timed_out:
-                    self._on_failure(name, self._timeout_failure(job))
+                    self._on_failure(name, self._running.timeout_failure(job))
                 else:
                     self._on_interrupt(name, reason)
             case Stopped():  # somebody else sent it a signal
@@ -295,10 +241,10 @@ class Scheduler:
             self._logs.add(name, event.outcome.trace)
 
     def _on_death(self, name: str, death: Died, job: JobProgress) -> None:
-        history = self._retries[name]
-        reason = history.record_death(death, job.location, self._jobs[name].context.batch)
+        history, own_job = self._running.history(name), self._running.jobs[name]
+        reason = history.record_death(death, job.location, own_job.context.batch)
         if job.timed_out:
-            self._on_failure(name, self._timeout_failure(job))
+            self._on_failure(name, self._running.timeout_failure(job))
         elif self._stop():
             self._on_interrupt(name, "")
         elif reason:
@@ -307,74 +253,35 @@ class Scheduler:
             change = ", with half the batch" if death.out_of_memory else ""
             ended = history.attempts[-1]["ended"]
             self._reporter.print_line(f"{name}  {ended} ({job.location}); trying again{change}")
-            self._requeue(name)
-
-    def _request_stop_all(self) -> None:
-        for job in self._running.values():
-            self._request_stop(job)
-
-    def _request_stop(self, job: JobProgress) -> None:
-        """Ask a job to stop, once."""
-        if job.stop_requested is None:
-            job.stop_requested = time.monotonic()
-            self._executor.request_stop(job.name)
-
-    def _enforce_timeouts(self) -> None:
-        """Ask experiments that are over their time to stop; end those that do not."""
-        if self._timeout is None:
-            return
-        now = time.monotonic()
-        for job in list(self._running.values()):
-            if job.started is None or job.name not in self._experiments_by_name:
-                continue
-            if job.stop_requested is None and now - job.started >= self._timeout:
-                job.timed_out = True
-                self._request_stop(job)
-            elif (
-                job.timed_out
-                and job.stop_requested is not None
-                and now - job.stop_requested >= self._grace
-            ):
-                self._executor.kill(job.name)
-
-    def _timeout_failure(self, job: JobProgress) -> Failed:
-        reason = f"timed out after {self._timeout:g} s"
-        self._retries[job.name].attempts.append({"ended": reason, "at": job.location})
-        return Failed(job.phase, reason)
+            self._requeue(own_job)
 
     def _on_interrupt(self, name: str, reason: str) -> None:
         if not reason:
-            is_experiment = name in self._experiments_by_name
-            reason = name if is_experiment else "what is prepared is kept"
+            reason = name if name in self._queue else "what is prepared is kept"
         self._reporter.print_line(f"interrupted: {reason}; the same command goes on")
         self._stopped = True
-        self._requeue(name)
+        self._requeue(self._running.jobs[name])
 
     # results
 
-    def _group_of_job(self, name: str) -> _DatasetGroup:
+    def _group_of_job(self, name: str) -> DatasetGroup:
         """The group whose dataset a job prepares."""
-        return self._experiments_by_name[self._jobs[name].experiments[0].name][1]
+        return self._queue.group(self._running.jobs[name].experiments[0].name)
 
-    def _on_dataset_ready(self, group: _DatasetGroup, outcome: Prepared) -> None:
+    def _on_dataset_ready(self, group: DatasetGroup, outcome: Prepared) -> None:
         group.state = "ready"
         for name, header in outcome.headers.items():
             with suppress(ValueError):
                 group.headers[name] = checked_record(header)
-        experiments, group.experiments = list(group.experiments), deque()
-        for experiment in experiments:
-            reason = outcome.incompatible.get(experiment.name)
-            if not reason:
-                group.experiments.append(experiment)
-            elif experiment.implicit_baseline:
-                self._records.counts["to_do"] -= 1
-            else:
-                reason = shorten(plain_text(reason), REASON_LENGTH)
-                self._reporter.print_line(f"{experiment.name}  skipped: {reason}")
-                fields = {"status": "skipped", "reason": reason}
-                self._records.write(experiment, self._header(experiment) | fields)
+        for experiment in list(group.experiments):
+            if reason := outcome.incompatible.get(experiment.name):
+                group.experiments.remove(experiment)
+                if experiment.implicit_baseline:
+                    self._records.counts["to_do"] -= 1
+                else:
+                    self._recorder.skipped(experiment, self._queue.header(experiment), reason)
 
-    def _on_no_data(self, group: _DatasetGroup, reason: str) -> None:
+    def _on_no_data(self, group: DatasetGroup, reason: str) -> None:
         self._reporter.print_failure(group.experiments[0].dataset.name, reason)
         self._records.counts["to_do"] -= len(group.experiments)
         group.experiments.clear()
@@ -386,15 +293,13 @@ class Scheduler:
         except ValueError as error:
             self._on_failure(experiment.name, Failed(job.phase, plain_text(str(error))))
             return
-        if attempts := self._retries[experiment.name].attempts:
-            record["attempts"] = attempts
-        self._records.write(experiment, record)
-        self._reporter.print_result(experiment.name, record)
+        attempts = self._running.history(experiment.name).attempts
+        self._recorder.succeeded(experiment, record, attempts)
 
     def _on_failure(self, name: str, failure: Failed) -> None:
         """Record a failure of an experiment, or of each whose dataset cannot be prepared."""
-        if name in self._experiments_by_name:
-            self._record_failure(self._experiments_by_name[name][0], failure)
+        if name in self._queue:
+            self._record_failure(self._queue.experiment(name), failure)
             return
         group = self._group_of_job(name)
         for experiment in group.experiments:
@@ -403,39 +308,19 @@ class Scheduler:
 
     def _record_failure(self, experiment: Experiment, failure: Failed, job: str = "") -> None:
         job = job or experiment.name
-        tail, log = self._logs.tail(job), self._logs.path(job)
-        named = f"… (log: {log.relative_to(self._out)})" if tail else "…"
-        reason = shorten(plain_text(failure.exception), REASON_LENGTH, named)
-        fields = {
-            "status": "failed",
-            "reason": reason,
-            "failure": {
-                "phase": plain_text(failure.phase),
-                "exception": reason,
-                "attempts": self._retries.get(job, RetryHistory()).attempts,
-                "log": tail,
-            },
-        }
-        self._records.write(experiment, self._header(experiment) | fields)
+        attempts = self._running.history(job).attempts
+        header = self._queue.header(experiment)
+        reason = self._recorder.failed(experiment, header, failure, attempts, job)
         self._exit_code = self._exit_code or FAILED
-        is_named = not tail or reason.endswith(named)
-        self._reporter.print_failure(
-            experiment.name, reason if is_named else f"{reason} (log: {log})"
-        )
         if job == experiment.name and failure.phase != "none" and self._single_process:
             method = experiment.method.name
             if message := self._breaker.record_failure(method, experiment.name, reason):
                 self._reporter.print_line(f"{method}  {message}")
 
-    def _header(self, experiment: Experiment) -> dict[str, Any]:
-        """The fields that every record has; without the dataset's where it was not prepared."""
-        header = self._experiments_by_name[experiment.name][1].headers.get(experiment.name)
-        return header or record_header(experiment, None, experiment.method.load(), "failed")
-
     def _report_progress(self, *, now: bool = False) -> None:
-        running = list(self._running.values())
+        running = list(self._running)
         counts = dict(self._records.counts) | {
-            "doing": sum(job.name in self._experiments_by_name for job in running)
+            "doing": sum(job.name in self._queue for job in running)
         }
         counts["to_do"] -= counts["doing"]
         self._reporter.draw(running, counts)
