@@ -107,8 +107,8 @@ def test_every_wrong_value_of_every_argument_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("cls", [Protocol, RunConfig, ExecutorSelection])
-def test_every_wrong_value_of_a_protocol_a_run_and_an_executor_is_refused(cls: type) -> None:
-    required = {"executor": "slurm"} if cls is ExecutorSelection else {}
+def test_every_wrong_value_of_a_protocol_a_run_and_an_executor_is_refused(cls: Any) -> None:
+    required: dict[str, Any] = {"executor": "slurm"} if cls is ExecutorSelection else {}
     for key, parameter in constructor_parameters(cls).items():
         for value in wrong_values(parameter.annotation):
             if key == "settings" and isinstance(value, dict):
