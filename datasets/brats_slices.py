@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -31,8 +32,10 @@ import torch
 from .base import Count, DataError, Fraction, Natural, Spec, ThreeFractions, first_names
 from .io.directories import list_directory
 from .io.folder_names import resolve_case
+from .io.hdf5_arrays import Array
 from .io.nifti import BRATS_LABELS, read_labels, read_volume
 from .io.nifti_names import is_nifti
+from .io.value_range import ValueRange, outside_range_text, scale_to_limits
 from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
 from .splits.assignment import Case, assign_groups, assign_pools, check_fractions
 from .splits.shared_subjects import check_split_policy, remove_shared_subjects
@@ -67,6 +70,9 @@ class BraTSSlices(FileDataset):
         and so no val: there the last one goes to train
     cut_val: this part of BerDiff's validation set becomes val, the rest is test
     split: "corrected" leaves patients that are in testing out of training; "published" keeps them
+    range: the stored numbers that become 0 and 1, such as (0, 4095), or "train" for the smallest
+        and the largest of all normal training slices; what is 0 stays 0, and what lies beyond is
+        cut off and counted. None takes values in 0..1
     """
 
     name = "brats-slices"
@@ -84,6 +90,7 @@ class BraTSSlices(FileDataset):
         fractions: ThreeFractions = (0.8, 0.1, 0.1),
         cut_val: Fraction = 0.0,
         split: Literal["corrected", "published"] = "corrected",
+        range: ValueRange | None = None,
         seed: Natural = 0,
     ) -> None:
         if group not in ("patient", "slice"):
@@ -101,6 +108,7 @@ class BraTSSlices(FileDataset):
         self.group, self.cut_val = group, float(cut_val)
         self.fractions = check_fractions(fractions, 3)
         self.split, self.seed = check_split_policy(split), seed
+        self._set_range(range)
         self.spec = Spec(channels=4, shape=(size, size), labels=True)
 
     def build_index(self, root: Path) -> DatasetIndex:
@@ -156,14 +164,28 @@ class BraTSSlices(FileDataset):
             | {case.name: "test" for case in test_cases}
         )
 
+    def _training_values(
+        self, cases: Sequence[Case], split_of: Mapping[str, str]
+    ) -> Iterator[Array]:
+        for case in cases:
+            normal = case.label is False or not _shows_tumour(case)
+            if split_of.get(case.name) == "train" and normal:
+                with suppress(DataError):  # named by its file when it is read
+                    stored = _read_slice(case)[0]
+                    yield stored[stored != 0]
+
     def read(self, case: Case) -> CaseSamples:
-        x, seg, spacing = (
-            _read_channel_file(case) if "image" in case.files else _read_modality_files(case)
-        )
-        problems = []
-        if not x.min() >= -1e-3 or not x.max() <= 1 + 1e-3:
+        stored, seg, spacing = _read_slice(case)
+        x, shown, problems, counts = stored, None, [], {}
+        if self._limits is not None:
+            x, outside = scale_to_limits(stored, self._limits)
+            shown, counts[outside_range_text(self._limits)] = stored != 0, outside
+        elif not x.min() >= -1e-3 or not x.max() <= 1 + 1e-3:
             low, high = float(x.min()), float(x.max())
-            problems.append(f"{case.name} holds values from {low:g} to {high:g}, not 0 to 1")
+            problems.append(
+                f"{case.name} holds values from {low:g} to {high:g}, not 0 to 1 (range=LOW,HIGH or "
+                "range=train gives one scale to all)"
+            )
         if max(x.shape[1:]) > self.pad:
             problems.append(f"{case.name} has {x.shape[1:]} pixels; pad is {self.pad}")
         if case.label is False and seg.any():
@@ -180,9 +202,10 @@ class BraTSSlices(FileDataset):
         ]
         x = x.clip(0, 1)
         x[[MODALITIES.index(name) for name in constant]] = 0
+        brain = (x != 0 if shown is None else shown).any(0)
         slices = select_slices(
             pad_or_crop_square(torch.from_numpy(x), self.pad)[None],
-            pad_or_crop_square(torch.from_numpy((x != 0).any(0)), self.pad)[None],
+            pad_or_crop_square(torch.from_numpy(brain), self.pad)[None],
             pad_or_crop_square(torch.from_numpy(seg), self.pad)[None],
             [0],
             size=self.size,
@@ -193,9 +216,8 @@ class BraTSSlices(FileDataset):
         samples = [] if too_small else list(slices.samples(case.name, case.group))
         reason = "holds one value only: it becomes zeros, and no method trains on this slice"
         notes = [f"{case.name}: {', '.join(constant)} {reason}"] if constant else []
-        counts = {
-            vanished_lesions_text(self.size, min_pixels): int(too_small or slices.vanished_lesions)
-        }
+        vanished = int(too_small or slices.vanished_lesions)
+        counts[vanished_lesions_text(self.size, min_pixels)] = vanished
         return CaseSamples(
             [replace(sample, key=case.name) for sample in samples],
             notes,
@@ -325,6 +347,11 @@ def _shows_tumour(case: Case) -> bool:
         return bool(read_labels(case.files["seg"], reorient=False).data.any())
     except DataError:
         return False
+
+
+def _read_slice(case: Case) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
+    """Return (4, H, W) as it is stored, its tumour (H, W) and mm per pixel."""
+    return _read_channel_file(case) if "image" in case.files else _read_modality_files(case)
 
 
 def _read_modality_files(case: Case) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:

@@ -29,6 +29,7 @@ from torch import Tensor
 from .base import Count, FourFractions, Natural, Pair, Span
 from .io.csv import read_rows
 from .io.directories import find_files, name_conflicts
+from .io.value_range import ValueRange
 from .preparation.deduplicated_dataset import SPLIT_PREFERENCE, DeduplicatedDataset
 from .preparation.file_dataset import CaseSamples, DatasetIndex
 from .splits.assignment import Case, check_fractions
@@ -49,7 +50,7 @@ class IXIAtlas(DeduplicatedDataset):
     """Mid-axial T1 slices: healthy subjects of IXI and fastMRI, strokes of ATLAS.
 
     root: the folder that holds data/, or data/ itself; else $ADBENCH_DATA
-    size: see ImageDataset; 128 x 128 is the authors'
+    size, range: see ImageDataset; 128 x 128 is the authors'
     lesion: ATLAS slices count whose mask, at `size`, has more pixels than the first of these two
         and at most as many as the second
     blacklist: leave out the 20 ATLAS slices that the authors leave out
@@ -70,6 +71,7 @@ class IXIAtlas(DeduplicatedDataset):
         *,
         root: str | None = None,
         size: Count | Pair[Count] | None = 128,
+        range: ValueRange | None = None,
         lesion: Span = (1, 10_000),
         blacklist: bool = False,
         split: Literal["corrected", "published"] = "corrected",
@@ -81,7 +83,7 @@ class IXIAtlas(DeduplicatedDataset):
         self.root, self.seed, self.lesion = root, seed, list(lesion)
         self.blacklist, self.fractions = blacklist, check_fractions(fractions, 4)
         self._set_split_policy(split)
-        self._set_image_options(size, 1)
+        self._set_image_options(size, 1, range=range)
 
     def build_index(self, root: Path) -> DatasetIndex:
         paths = [path for path in find_files(root, [".png"], 5) if _subject(path)]

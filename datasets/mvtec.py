@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 from .base import Count, Natural, Pair, TwoFractions
+from .io.value_range import ValueRange
 from .layouts.mvtec_categories import (
     find_categories,
     has_training_folder,
@@ -44,7 +45,8 @@ class MVTec(ImageDataset):
     root: the folder that holds the categories, one above it, or one category's own; else
         $ADBENCH_DATA
     category: such as hazelnut (on the command line: mvtec/hazelnut); any folder's name is accepted
-    size, channels, tile, overlap: see ImageDataset; 256 x 256 without keeping the aspect is DDAD's.
+    size, channels, tile, overlap, range: see ImageDataset; 256 x 256 without keeping the aspect is
+        DDAD's.
         Images of several categories together have 3 channels, because grid, screw and zipper are
         gray and the others coloured
     fractions: of the published training images in train and held_out
@@ -63,12 +65,13 @@ class MVTec(ImageDataset):
         channels: Literal[1, 3] | None = None,
         tile: Count | None = None,
         overlap: Natural = 0,
+        range: ValueRange | None = None,
         fractions: TwoFractions = (0.9, 0.1),
         seed: Natural = 0,
     ) -> None:
         self.root, self.category, self.seed = root, category, seed
         self.fractions = check_fractions(fractions, 2)
-        self._set_image_options(size, channels, tile, overlap)
+        self._set_image_options(size, channels, tile, overlap, range)
 
     def build_index(self, root: Path) -> DatasetIndex:
         folders = find_categories(root, self.category, has_training_folder)

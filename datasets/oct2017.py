@@ -27,6 +27,7 @@ from .base import Count, FourFractions, Many, Natural, Pair
 from .io.directories import find_files, folder_levels, name_conflicts
 from .io.folder_names import is_normal, pool_of
 from .io.images import SUFFIXES
+from .io.value_range import ValueRange
 from .preparation.deduplicated_dataset import DeduplicatedDataset
 from .preparation.file_dataset import DatasetIndex
 from .splits.assignment import Case, check_fractions
@@ -45,7 +46,7 @@ class OCT2017(DeduplicatedDataset):
 
     root: the folder OCT2017, or one above it; else $ADBENCH_DATA
     classes: the diseases that count as abnormal; images of others are left out
-    size, channels: see ImageDataset; 256 x 256 without keeping the aspect is the papers'
+    size, channels, range: see ImageDataset; 256 x 256 without keeping the aspect is the papers'
     split: "corrected", or "published" to keep patients that are in the training and test sets
     fractions: of patients in train, held_out, val and test; those that are published need none
     seed: which patients go where
@@ -63,6 +64,7 @@ class OCT2017(DeduplicatedDataset):
         classes: Disease | Many[Disease] = DISEASES,
         size: Count | Pair[Count] | None = 256,
         channels: Literal[1, 3] | None = 1,
+        range: ValueRange | None = None,
         split: Literal["corrected", "published"] = "corrected",
         fractions: FourFractions = (0.6, 0.1, 0.1, 0.2),
         seed: Natural = 0,
@@ -73,7 +75,7 @@ class OCT2017(DeduplicatedDataset):
         self.root, self.classes, self.seed = root, classes, seed
         self.fractions = check_fractions(fractions, 4)
         self._set_split_policy(split)
-        self._set_image_options(size, channels)
+        self._set_image_options(size, channels, range=range)
 
     def build_index(self, root: Path) -> DatasetIndex:
         base = next(_dataset_folders(root), root)

@@ -26,6 +26,7 @@ from .io.csv import read_rows
 from .io.directories import find_files, list_directory, name_conflicts
 from .io.folder_names import resolve_case
 from .io.images import SUFFIXES
+from .io.value_range import ValueRange
 from .layouts.mvtec_categories import (
     find_categories,
     has_training_folder,
@@ -45,7 +46,8 @@ class VisA(ImageDataset):
 
     root: the folder that holds the categories and split_csv/, or one above it; else $ADBENCH_DATA
     category: such as candle (on the command line: visa/candle)
-    size, channels, tile, overlap: see ImageDataset; 256 x 256 without keeping the aspect is DDAD's
+    size, channels, tile, overlap, range: see ImageDataset; 256 x 256 without keeping the aspect is
+        DDAD's
     fractions: of the published training images in train and held_out
     seed: which images those are
     """
@@ -63,12 +65,13 @@ class VisA(ImageDataset):
         channels: Literal[1, 3] | None = 3,
         tile: Count | None = None,
         overlap: Natural = 0,
+        range: ValueRange | None = None,
         fractions: TwoFractions = (0.9, 0.1),
         seed: Natural = 0,
     ) -> None:
         self.root, self.category, self.seed = root, category, seed
         self.fractions = check_fractions(fractions, 2)
-        self._set_image_options(size, channels, tile, overlap)
+        self._set_image_options(size, channels, tile, overlap, range)
 
     def build_index(self, root: Path) -> DatasetIndex:
         raw = find_categories(root, self.category, _is_raw)

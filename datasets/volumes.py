@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -34,8 +35,10 @@ from .base import (
     first_names,
 )
 from .io.directories import find_files
-from .io.nifti import Volume
+from .io.hdf5_arrays import Array
+from .io.nifti import Volume, read_volume
 from .io.nifti_names import SUFFIXES
+from .io.value_range import ValueRange, outside_range_text, scale_to_limits
 from .layouts.bids import BidsVolumes, find_bids_root, read_bids
 from .layouts.volume_pairs import find_subjects, unmatched_volume_folders
 from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
@@ -70,6 +73,9 @@ class Volumes(FileDataset):
     every: take each n-th
     scale: "p1p99" makes 0 to 1 of the 1st to 99th percentile of what is not zero in a volume,
         "minmax" of its extremes; "none" takes values in 0..1 as they are
+    range: the stored numbers that become 0 and 1, such as (0, 3000), or "train" for the smallest
+        and the largest of all normal training volumes, in place of `scale`; what is 0 stays 0, and
+        what lies beyond is cut off and counted
     group: a pattern that finds the patient in NAME, such as "^[^_]+"; None: each NAME is one
     fractions: of patients in train, held_out, val and test, where the tree has no splits; the
         abnormal ones go to val and test. With splits, train/ is divided into train, held_out, and
@@ -95,6 +101,7 @@ class Volumes(FileDataset):
         axial: Span | None = None,
         every: Count = 1,
         scale: Literal["p1p99", "minmax", "none"] = "p1p99",
+        range: ValueRange | None = None,
         group: str | None = None,
         fractions: FourFractions = (0.6, 0.1, 0.1, 0.2),
         min_foreground: Fraction = 0.05,
@@ -126,6 +133,7 @@ class Volumes(FileDataset):
         self.min_foreground, self.min_lesion = min_foreground, min_lesion
         self.nan: NanPolicy = nan
         self.ignore_affine, self.allow_empty_mask = ignore_affine, allow_empty_mask
+        self._set_range(range)
         self._roles = tuple(modalities or ("image",))
         self.unique_roles = frozenset(self._roles)
         self.spec = Spec(channels=len(self._roles), shape=extent)
@@ -223,8 +231,10 @@ class Volumes(FileDataset):
             problems.append(f"{name_of('mask')} marks something, and its image is called normal")
         for role, volume in volumes.items():
             low, high = float(volume.data.min()), float(volume.data.max())
-            if self.scale == "none" and not 0 <= low <= high <= 1:
-                problems.append(f"{name_of(role)} holds values from {low:g} to {high:g} (scale)")
+            if self.scale == "none" and self._limits is None and not 0 <= low <= high <= 1:
+                problems.append(
+                    f"{name_of(role)} holds values from {low:g} to {high:g} (scale, or range)"
+                )
             if self.slices and self.axial and volume.data.shape[2] <= self.axial[1]:
                 depth = volume.data.shape[2]
                 problems.append(
@@ -233,8 +243,10 @@ class Volumes(FileDataset):
         if problems or len(volumes) < len(self._roles):
             raise DataError(f"{case.name} is unusable", problems or [f"{case.name} is incomplete"])
         notes, constant, channels = nan_notes(volumes, name_of), False, []
+        outside = 0
         for role, volume in volumes.items():
-            scaled_values = self._scale(volume.data)
+            scaled_values, beyond = self._scale(volume.data)
+            outside += beyond
             if scaled_values is None:
                 constant = True
                 reason = "is constant: it becomes zeros, and no method trains on it"
@@ -247,18 +259,35 @@ class Volumes(FileDataset):
             lesion = np.zeros(foreground.shape, bool) if mask is None else mask.data > 0
         make_samples = self._plane_samples if self.slices else self._volume_sample
         samples, counts, ratios = make_samples(case, reference, channels, foreground, lesion)
+        if self._limits is not None:
+            counts[outside_range_text(self._limits)] = outside
         shape = volume_shape_text(reference.data.shape)
         return CaseSamples(samples, notes, not constant, counts, shape, ratios)
 
-    def _scale(self, data: np.ndarray) -> np.ndarray | None:
-        """Return data scaled to 0..1, zero where it was zero; None if it is constant."""
+    def _scale(self, data: np.ndarray) -> tuple[np.ndarray | None, int]:
+        """Return data scaled to 0..1, zero where it was zero, None if it is constant; and how many
+        voxels were beyond `range`."""
+        low, high = float(data.min()), float(data.max())
+        if low == high:
+            return None, 0
+        if self._limits is not None:
+            return scale_to_limits(data, self._limits)
         if self.scale == "none":
-            return data if data.min() < data.max() else None
+            return data, 0
         if self.scale == "minmax":
-            low, high = float(data.min()), float(data.max())
-            return scale_intensity_range(data, low, high) if low < high else None
+            return scale_intensity_range(data, low, high), 0
         limits = intensity_percentiles(data)
-        return None if limits is None else scale_intensity_range(data, *limits, data != 0)
+        return (None if limits is None else scale_intensity_range(data, *limits, data != 0)), 0
+
+    def _training_values(
+        self, cases: Sequence[Case], split_of: Mapping[str, str]
+    ) -> Iterator[Array]:
+        for case in cases:
+            if split_of.get(case.name) == "train" and not case.label:
+                for role in self._roles:
+                    with suppress(DataError, KeyError):  # named by its file when it is read
+                        data = read_volume(case.files[role], nan=self.nan, name=case.name).data
+                        yield data[data != 0]
 
     def _tags(self, case: Case) -> dict[str, str]:
         status = {"subject_status": "diseased" if case.label else "healthy"}

@@ -59,7 +59,7 @@ OPTIONS: dict[str, Any] = {
         option(PROTOCOL, help="Noise levels to sweep: 100,250 or 50:500:50 (both ends included)."),
     ],
     "level_rule": Annotated[
-        str, option(PROTOCOL, help="How the level is chosen: auto, val, published, pseudo.")
+        str, option(PROTOCOL, help="auto, val, pseudo, published, oracle: what chooses the level.")
     ],
     "threshold": Annotated[
         str, option(PROTOCOL, help="healthy@5%, val-dice, val-bisect10, fixed:0.1, oracle.")
@@ -88,7 +88,7 @@ OPTIONS: dict[str, Any] = {
         option(WHERE, min=1, help="Experiments at a time; one per GPU, or one on the CPU."),
     ],
     "timeout": Annotated[
-        float, option(WHERE, min=0, help="Seconds an experiment may take; then it has failed.")
+        float, option(WHERE, min=0, help="Seconds, above 0, an experiment may take.")
     ],
     "workers": Annotated[
         int, option(WHERE, min=0, help="Processes that read training samples ahead.")
@@ -98,7 +98,7 @@ OPTIONS: dict[str, Any] = {
     ],
     "compile": Annotated[bool, option(WHERE, "--compile", help="torch.compile the networks.")],
     "checkpoint_interval": Annotated[
-        float, option(WHERE, help="Seconds between two saves of a training.")
+        float, option(WHERE, min=0, help="Seconds between two saves of a training.")
     ],
     "tensorboard": Annotated[Path, option(WHERE, help="Write training curves to this folder.")],
     "address": Annotated[

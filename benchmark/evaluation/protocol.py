@@ -15,16 +15,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from hashlib import blake2b
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from msgspec import Meta
 
+from ..registry.setting_types import convert_fields
 from .metrics.connected_components import Array, filled_component_sizes, label_components
 from .metrics.ranking import MetricValues
 
 THRESHOLD_RULES = ("healthy@5%", "val-dice", "val-bisect10", "fixed:0.5", "oracle")
-LEVEL_RULES = ("auto", "val", "pseudo", "published", "oracle")
-SELECTION_METRICS = ("auto", "pixel_ap", "image_auroc")
+LevelRule = Literal["auto", "val", "pseudo", "published", "oracle"]
+SelectionMetric = Literal["auto", "pixel_ap", "image_auroc"]
 REDUCERS = ("top2%", "top1%", "mean", "max", "method")
 POST_STEPS = ("median5", "erode3", "cross3", "components>=8")
 
@@ -61,7 +63,7 @@ class Protocol:
     budget: pixels beyond which pixel metrics are read from bins and are off by 1e-3 at most,
         instead of sorted and exact
 
-    Raises ProtocolError on a value that is none of these.
+    Raises ProtocolError on a value of another type, out of its range, or that is none of these.
 
     >>> from adbench.benchmark.evaluation.protocol import Protocol
     >>> protocol = Protocol.parse("val-dice,level=published,post=median5")
@@ -76,14 +78,18 @@ class Protocol:
     """
 
     threshold: str = "healthy@5%"
-    level: str = "auto"
-    select: str = "auto"
+    level: LevelRule = "auto"
+    select: SelectionMetric = "auto"
     reducer: str = "top2%"
-    post: tuple[str, ...] = ()
+    post: Sequence[str] = ()
     roi: bool = True
-    budget: int = DEFAULT_BUDGET
+    budget: Annotated[int, Meta(ge=1, le=2**62)] = DEFAULT_BUDGET
 
     def __post_init__(self) -> None:
+        try:
+            convert_fields(self, "protocol: {}".format)
+        except ValueError as error:
+            raise ProtocolError(str(error)) from None
         threshold = self.threshold
         if match := re.fullmatch(r"healthy@([\d.]+)%", threshold):
             percent = _parse_number("threshold", threshold, match[1], 0, 100)
@@ -97,15 +103,9 @@ class Protocol:
             reducer = f"top{_parse_number('reducer', reducer, match[1], 0, 100):g}%"
         elif reducer not in REDUCERS:
             raise _unknown_value("reducer", reducer, REDUCERS)
-        if self.level not in LEVEL_RULES:
-            raise _unknown_value("level", self.level, LEVEL_RULES)
-        if self.select not in SELECTION_METRICS:
-            raise _unknown_value("select", self.select, SELECTION_METRICS)
         object.__setattr__(self, "threshold", threshold)
         object.__setattr__(self, "reducer", reducer)
         object.__setattr__(self, "post", tuple(self.post))
-        if self.budget < 1:
-            raise ProtocolError(f"budget is of at least one pixel, not {self.budget}")
         for step in self.post:
             name, size = _parse_step(step)
             if name in ("median", "erode") and size % 2 == 0:
@@ -139,8 +139,6 @@ class Protocol:
             if values["roi"] not in ("yes", "no"):
                 raise _unknown_value("roi", values["roi"], ("yes", "no"))
             values["roi"] = values["roi"] == "yes"
-        if "budget" in values:
-            values["budget"] = int(_parse_number("budget", text, values["budget"], 0))
         return cls(**values)
 
     @property

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from rich.console import Console
@@ -20,6 +20,7 @@ from ...engine.runtime.context import Interrupted, TrainingContext
 from ...engine.runtime.distributed import Team, join_team
 from ..experiments.distributed import run_follower
 from ..experiments.matrix import Experiment
+from ..experiments.run_config import ExecutorName
 from ..registry.imports import did_you_mean
 from ..scheduling.console import ConsoleReporter
 from ..scheduling.events import (
@@ -40,7 +41,7 @@ from ..scheduling.worker import incompatibility, prepared_dataset, run_job
 from ..store.artifact_store import Store
 from .fork_server import ForkServer, is_supported
 
-EXECUTORS = ("local", "inline", "ray", "slurm")
+EXECUTORS: tuple[str, ...] = get_args(ExecutorName)
 
 
 class InlineExecutor:

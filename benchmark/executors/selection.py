@@ -10,6 +10,8 @@ from uuid import uuid4
 
 from ...engine.runtime.context import TrainingContext
 from ..experiments.matrix import Experiment
+from ..experiments.run_config import ExecutorName, option_name
+from ..registry.setting_types import convert_fields
 from ..scheduling.executor import Executor
 from ..store.artifact_store import Store
 from .cluster import RemoteExecutor
@@ -35,12 +37,13 @@ class ExecutorSelection:
     ValueError: --detach wants --executor slurm, not local
     """
 
-    executor: str
+    executor: ExecutorName
     address: str | None = None
     slurm: Sequence[str] = ()
     detach: bool = False
 
     def __post_init__(self) -> None:
+        convert_fields(self, option_name)
         for option, value, name in (
             ("--address", self.address, "ray"),
             ("--slurm", self.slurm, "slurm"),

@@ -19,6 +19,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from ...engine.runtime.setting_types import Count, Natural
+from ..registry.setting_types import convert_setting, explain_refusal
 from ..scheduling.events import Died, Ended, Stopped
 from ..scheduling.printable import error_reason
 from .fork_server import ForkServer
@@ -30,14 +32,14 @@ if TYPE_CHECKING:
 DEFAULTS: dict[str, Any] = {"time": 240, "cpus_per_task": 4, "job_name": "adbench"}
 """time: minutes, after which a job is requeued and goes on"""
 
-SUBMITIT_NAMES = (
-    "cpus_per_task",
-    "gpus_per_node",
-    "job_name",
-    "array_parallelism",
-    "signal_delay_s",
-)
-"""Options that submitit takes by name; cpus and gpus are short for two of them."""
+SUBMITIT_TYPES: dict[str, Any] = {
+    "cpus_per_task": Count,
+    "gpus_per_node": Natural,
+    "job_name": str,
+    "array_parallelism": Count,
+    "signal_delay_s": Natural,
+}
+"""Options that submitit takes by name, and their types; cpus and gpus are short for two of them."""
 
 REQUEUES = 100
 """Times that a job is requeued at its time limit."""
@@ -340,11 +342,19 @@ def parse_options(options: Sequence[str]) -> dict[str, Any]:
         key = {"gpus": "gpus_per_node", "cpus": "cpus_per_task"}.get(key, key)
         if key == "time":
             parameters[key] = parse_minutes(value)
-        elif key in SUBMITIT_NAMES:
-            parameters[key] = int(value) if value.isdigit() else value
+        elif key in SUBMITIT_TYPES:
+            parameters[key] = _convert_option(key, value)
         else:
             more[key.replace("_", "-")] = value
     return parameters | ({"additional_parameters": more} if more else {})
+
+
+def _convert_option(key: str, value: str) -> Any:
+    try:
+        return convert_setting(value, SUBMITIT_TYPES[key])
+    except ValueError:
+        reason = explain_refusal(value, SUBMITIT_TYPES[key], DEFAULTS.get(key))
+        raise ValueError(f"--slurm {key} is {reason}") from None
 
 
 def parse_minutes(text: str) -> int:

@@ -6,9 +6,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from msgspec import Meta
+
+from ...engine.runtime.setting_types import Count, Level, Natural, NonNegative, Positive
 from ..evaluation.protocol import Protocol
+from ..registry.setting_types import convert_fields
 
 if TYPE_CHECKING:
     from ..registry.registry import Registry
@@ -18,6 +22,11 @@ PROTOCOL_OPTIONS = {
     "budget": "budget", "roi": "roi", "select": "select",
 }  # fmt: skip
 """Options that are fields of the protocol, by the name of the field."""
+
+
+DtypeName = Literal["auto", "float32", "bfloat16"]
+ExecutorName = Literal["local", "inline", "ray", "slurm"]
+Seed = Annotated[int, Meta(ge=0, le=2**31)]
 
 
 class OptionError(ValueError):
@@ -57,6 +66,8 @@ class RunConfig:
     address: of a Ray cluster        slurm: texts such as "partition=gpu,gpus=1"
     detach: submit all experiments to Slurm and return
 
+    Raises OptionError on a field of another type or out of its range.
+
     >>> config = RunConfig.from_options(methods="pca,pddpm", levels="50:150:50", post="median5")
     >>> config.methods, config.levels, config.protocol.post
     (('pca', 'pddpm'), (50, 100, 150), ('median5',))
@@ -68,29 +79,35 @@ class RunConfig:
     datasets: Sequence[str] = ("synthbrain",)
     profile: str | None = None
     protocol: Protocol = field(default_factory=Protocol)
-    seeds: Sequence[int] = (0,)
-    levels: tuple[int, ...] | None = None
-    limit: int | None = None
+    seeds: Annotated[Sequence[Seed], Meta(min_length=1)] = (0,)
+    levels: Annotated[Sequence[Level], Meta(min_length=1)] | None = None
+    limit: Count | None = None
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     baselines: bool = True
     suite: str | None = None
     registry: Sequence[Path] = ()
     data: Path | None = None
     device: str = "auto"
-    dtype: str = "auto"
+    dtype: DtypeName = "auto"
     compile: bool = False
-    workers: int | None = None
-    micro: int | None = None
-    checkpoint_interval: float = 20.0
+    workers: Natural | None = None
+    micro: Count | None = None
+    checkpoint_interval: NonNegative = 20.0
     out: Path = Path("results")
     store: Path | None = None
     tensorboard: Path | None = None
-    executor: str = field(default_factory=lambda: os.environ.get("ADBENCH_EXECUTOR", "local"))
-    slots: int | None = None
-    timeout: float | None = None
+    executor: ExecutorName = field(default_factory=lambda: _default_executor())
+    slots: Count | None = None
+    timeout: Positive | None = None
     address: str | None = None
     slurm: Sequence[str] = ()
     detach: bool = False
+
+    def __post_init__(self) -> None:
+        try:
+            convert_fields(self, option_name)
+        except ValueError as error:
+            raise OptionError(str(error)) from None
 
     @classmethod
     def from_options(cls, **options: Any) -> RunConfig:
@@ -144,6 +161,20 @@ class RunConfig:
             settings=settings,
             profile=self.profile or default_profile(device),
         )
+
+
+def option_name(field_name: str) -> str:
+    """Return what the command line calls a field of RunConfig.
+
+    >>> option_name("checkpoint_interval"), option_name("settings")
+    ('--checkpoint-interval', '--set')
+    """
+    name = {"settings": "set", "datasets": "dataset"}.get(field_name, field_name)
+    return f"--{name.replace('_', '-')}"
+
+
+def _default_executor() -> Any:
+    return os.environ.get("ADBENCH_EXECUTOR", "local")
 
 
 def default_profile(device: str) -> str:

@@ -8,7 +8,7 @@ A class is imported only when its entry is loaded, so that listing names needs n
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,8 @@ class Registry:
     datasets: dict[str, Entry]
     profiles: dict[str, Profile]
     suites: dict[str, list[str]]
+    _places: dict[str, tuple[str, str]] = field(default_factory=dict, repr=False, compare=False)
+    """The file and the line in which a suite, or an entry of a profile, is named."""
 
     @classmethod
     def read(cls, *extra: Path) -> Registry:
@@ -74,8 +76,7 @@ class Registry:
         for profile in registry.profiles.values():
             registry._check_profile(profile)
         for name, members in registry.suites.items():
-            for member in members:
-                lookup(registry.methods, member, f"method of the suite {name!r}:")
+            registry._check_suite(name, members)
         registry._resolve_bases()
         registry.suites["all"] = [
             name for name, entry in registry.methods.items() if not (entry.baseline or entry.base)
@@ -169,7 +170,7 @@ class Registry:
                 raise RegistryError(f"{at} is there already; choose another name{line}")
             if not isinstance(members, list) or not all(isinstance(m, str) for m in members):
                 raise RegistryError(f"{at} is a list of methods, not {members!r}{line}")
-            self.suites[name] = members
+            self.suites[name], self._places[f"suite {name}"] = members, (origin, line)
         profiles = check_mapping(top.get("profiles"), f"{origin}: profiles")
         for name, row in profiles.items():
             at, line = f"{origin}: profile {name}", line_of(profiles, name)
@@ -178,6 +179,10 @@ class Registry:
             if old.origin == BUILT_IN != origin:
                 self._check_addition(row, at, line)
             self.profiles[name] = extend_profile(old, row, at)
+            parts = [row.get(part) for part in (*PACKAGES, "levels")]
+            for rows in filter(None, parts):
+                for key in rows if isinstance(rows, dict) else ():
+                    self._places[f"profile {name} {key}"] = origin, line_of(rows, key)
 
     def _check_addition(self, row: Mapping[str, Any], at: str, line: str) -> None:
         """Raise RegistryError where a file changes a built-in profile for built-in entries."""
@@ -194,6 +199,16 @@ class Registry:
                 f"not change {changed[0] if changed else 'about'!r}; choose another name{line}"
             )
 
+    def _check_suite(self, name: str, members: list[str]) -> None:
+        origin, line = self._places[f"suite {name}"]
+        for member in members:
+            if member not in self.methods:
+                kind = "a dataset, not a method" if member in self.datasets else "not registered"
+                raise RegistryError(
+                    f"{origin}: suite {name!r} names the method {member!r}, which is {kind}"
+                    f"{did_you_mean(member, self.methods).rstrip('.')}{line}"
+                )
+
     def _check_profile(self, profile: Profile) -> None:
         for package, entries in (("methods", self.methods), ("datasets", self.datasets)):
             names = [
@@ -202,9 +217,12 @@ class Registry:
             ]
             for name in names:
                 if name != "*" and (base := name.partition("/")[0]) not in entries:
+                    place = self._places.get(f"profile {profile.name} {name}")
+                    origin, line = place or (profile.origin, "")
                     raise RegistryError(
-                        f"profile {profile.name!r} names the {PACKAGES[package]} {name!r}, "
-                        f"which is not registered{did_you_mean(base, entries)}"
+                        f"{origin}: profile {profile.name!r} names the {PACKAGES[package]} "
+                        f"{name!r}, which is not registered"
+                        f"{did_you_mean(base, entries).rstrip('.')}{line}"
                     )
 
 

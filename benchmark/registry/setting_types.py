@@ -8,14 +8,18 @@ package annotated-types, which are read by the names of their attributes.
 from __future__ import annotations
 
 import inspect
+import math
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from numbers import Integral, Real
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
 
-from .imports import did_you_mean
+from .imports import constructor_parameters, did_you_mean
 
 BOUNDS = ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "pattern")
 """Attributes of an annotation's metadata that restrict a value."""
@@ -25,6 +29,7 @@ _NAMES = {
     int: ("a whole number", "whole numbers"),
     float: ("a number", "numbers"),
     str: ("a text", "texts"),
+    Path: ("a path", "paths"),
     NoneType: ("null", "null"),
 }
 
@@ -94,6 +99,54 @@ def explain_refusal(value: Any, annotation: Any, example: Any = None) -> str:
     if isinstance(value, (int, float)) and _is_allowed(str(value), annotation):
         return f"{text}; write it in quotes"
     return text
+
+
+def convert_fields(instance: Any, describe: Callable[[str], str] = str) -> None:
+    """Convert every field of a frozen dataclass to its annotation, in place.
+
+    A tuple or a list keeps its type.
+
+    instance: of a dataclass, as in its `__post_init__`
+    describe: what errors call a field, from its name
+
+    Raises ValueError on the first field of another type or out of its range.
+
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class Window:
+    ...     size: Annotated[int, msgspec.Meta(ge=1)] = 3
+    ...     def __post_init__(self):
+    ...         convert_fields(self)
+    >>> Window("1e2")
+    Window(size=100)
+    >>> Window(0)
+    Traceback (most recent call last):
+    ValueError: size is a whole number of at least 1, not 0
+    """
+    annotations = constructor_parameters(type(instance))
+    for field in fields(instance):
+        annotation, value = annotations[field.name].annotation, getattr(instance, field.name)
+        example = field.default if isinstance(field.default, (int, float, str)) else None
+        try:
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError("not finite")
+            if is_dataclass(annotation) and not isinstance(value, annotation):
+                raise ValueError("another type")  # msgspec would build one of a mapping
+            plain = list(value) if isinstance(value, range) else _plain_number(value)
+            converted = convert_setting(plain, annotation)
+        except ValueError:
+            reason = explain_refusal(value, annotation, example)
+            raise ValueError(f"{describe(field.name)} is {reason}") from None
+        if isinstance(value, (tuple, list)):
+            converted = type(value)(converted)
+        object.__setattr__(instance, field.name, converted)
+
+
+def _plain_number(value: Any) -> Any:
+    """A number of another library, such as numpy's, as Python's."""
+    if isinstance(value, (bool, int, float)) or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
 
 
 def _list_of(value: Any) -> list[Any]:
@@ -211,6 +264,8 @@ def _describe(
         length = {"min_length": len(items), "max_length": len(items)} if fixed else bounds
         item = _any_of(_describe(items[0], plural=1))
         return [f"a list of {_describe_length(length or {})}{item}"]
+    if is_dataclass(annotation):
+        return [f"a {annotation.__name__}"]
     anything = annotation in (Any, object, inspect.Parameter.empty)
     return ["any value" if anything else str(annotation)]
 

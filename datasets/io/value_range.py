@@ -78,6 +78,24 @@ def measure_range(samples: Iterable[Array], name: str) -> tuple[float, float]:
     return low, high
 
 
+def scale_to_limits(values: Array, limits: tuple[float, float]) -> tuple[Array, int]:
+    """Return values with the limits as 0 and 1, and how many beyond them were cut off.
+
+    What is exactly 0 is outside of what is shown (skull-stripped scans, padding): it stays 0.
+
+    values: real numbers of any shape
+    limits: the stored numbers that become 0 and 1
+
+    >>> scaled, outside = scale_to_limits(np.array([0.0, -1.0, 1.0, 5.0]), (-1.0, 3.0))
+    >>> scaled.tolist(), outside
+    ([0.0, 0.0, 0.5, 1.0], 1)
+    """
+    (low, high), inside = limits, values != 0
+    outside = int((inside & ((values < low) | (values > high))).sum())
+    scaled = ((values.astype(np.float64) - low) / (high - low)).clip(0, 1).astype(np.float32)
+    return np.where(inside, scaled, np.float32(0)), outside
+
+
 def outside_range_text(limits: tuple[float, float]) -> str:
     """Return how values that were cut off are counted in a dataset's notes.
 

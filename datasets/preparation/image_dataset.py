@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from scipy.ndimage import binary_fill_holes
 from torch import Tensor
@@ -123,11 +124,17 @@ class ImageDataset(FileDataset, ABC):
         if mask is None and self._has_masks and not label:
             mask = torch.zeros(x.shape[1:], dtype=torch.bool)
         constant = bool((x == x.flatten()[0]).all())
-        counts = {}
+        counts, background = {}, 0.0
         if self._limits is not None:
+            low, high = self._limits
+            background = float(np.float32((0.0 - low) / (high - low)))
             counts[outside_range_text(self._limits)] = int(((x < 0) | (x > 1)).sum())
+        roi = None
+        if self.zero_is_background and not constant:
+            roi = _foreground(x != background, mask)
+            x = x if self._limits is None else torch.where(roi, x, 0)
+        if self._limits is not None:
             x = x.clamp(0, 1)
-        roi = None if constant or not self.zero_is_background else _foreground(x, mask)
         sample = Sample(
             x=resize(torch.zeros_like(x) if constant else x, size),
             key=case.name,
@@ -194,9 +201,9 @@ class ImageDataset(FileDataset, ABC):
             yield f"{name} marks an anomaly, and its image is called normal"
 
 
-def _foreground(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Return (H, W) bool: where an image (C, H, W) is not 0, holes filled, or its mask is true."""
-    filled = torch.from_numpy(binary_fill_holes((x != 0).any(0).numpy()))
+def _foreground(shown: Tensor, mask: Tensor | None) -> Tensor:
+    """Return (H, W) bool: what an image shows (C, H, W), holes filled, or its mask marks."""
+    filled = torch.from_numpy(binary_fill_holes(shown.any(0).numpy()))
     return filled if mask is None else filled | mask
 
 

@@ -359,7 +359,7 @@ def test_a_protocol_is_known_by_what_it_says():
         ("helthy@5%", "did you mean 'healthy@5%'"),
         ("healthy@0%", "between 0 and 100"),
         ("fixed:abc", "no number: 'abc'"),
-        ("level=vall", "did you mean 'val'"),
+        ("level=vall", "Did you mean 'val'"),
         ("levels=val", "did you mean 'level'"),
         ("reducer=top0%", "between 0 and 100"),
         ("post=median4", "odd"),

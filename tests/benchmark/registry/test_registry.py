@@ -73,6 +73,24 @@ def refused(read: Read, *texts: str) -> str:
     return str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "words", "line"),
+    [
+        ("suites:\n  new: [pca,\n    anodpm]", "suite 'new' names the method 'anodpm', which", 2),
+        ("suites:\n  new: [mvtec]", "'mvtec', which is a dataset, not a method", 2),
+        ("profiles:\n  new:\n    methods:\n      anodpm: {steps: 3}", "the method 'anodpm'", 4),
+        ("profiles:\n  new:\n    datasets:\n      mvtek: {size: 3}", "the dataset 'mvtek'", 4),
+        ("profiles:\n  new:\n    levels:\n      anodpm: [100]", "the method 'anodpm'", 4),
+    ],
+)
+def test_a_name_that_is_not_registered_is_refused_with_file_and_line(
+    read: Read, text: str, words: str, line: int
+) -> None:
+    message = refused(read, text)
+    assert words in message and "registry-0.yaml: " in message
+    assert message.endswith(f" (line {line})")
+
+
 def test_what_is_built_in() -> None:
     registry = Registry.read()
     assert {"anoddpm", "pddpm", "autoddpm", "healthy-mean"} <= set(registry.methods)

@@ -1,4 +1,4 @@
-"""Every argument of every method and dataset is checked before anything is built."""
+"""Every argument of every method, dataset, protocol and executor is checked before it is used."""
 
 from __future__ import annotations
 
@@ -12,6 +12,12 @@ import msgspec
 import numpy as np
 import pytest
 
+from adbench.benchmark.cli.run_options import OPTIONS
+from adbench.benchmark.evaluation.protocol import Protocol
+from adbench.benchmark.executors.selection import ExecutorSelection
+from adbench.benchmark.executors.slurm_backend import SUBMITIT_TYPES, parse_options
+from adbench.benchmark.experiments.run_config import RunConfig
+from adbench.benchmark.registry.imports import constructor_parameters
 from adbench.benchmark.registry.registry import Entry, Registry, RegistryError
 from adbench.benchmark.registry.setting_types import (
     convert_setting,
@@ -76,23 +82,71 @@ def refusal(entry: Entry, key: str, value: Any) -> str:
     return text
 
 
+def wrong_values(annotation: Any) -> list[Any]:
+    """Values of wrong types, below and above the range, and a wrong word."""
+    kinds = [kind for kind, _ in leaves(annotation)]
+    wrong: list[Any] = [{"no": {"such": "thing"}}, math.nan, *out_of_range(annotation)]
+    wrong += [] if str in kinds else ["no such word"]
+    wrong += [] if bool in kinds else [True, "true"] if str not in kinds else [True]
+    wrong += ["false", 1, 0.5] if kinds == [bool] else []
+    wrong += [2.5] if int in kinds and float not in kinds else []
+    wrong += [5] if not {int, float} & {*kinds} and 3 not in get_args(annotation) else []
+    if 3 in [word for kind in kinds for word in get_args(kind)]:
+        wrong.remove(5) if 5 in wrong else None
+    return wrong
+
+
 @pytest.mark.parametrize("name", ENTRIES)
 def test_every_wrong_value_of_every_argument_is_refused(name: str) -> None:
     entry = ENTRIES[name]
     for key, parameter in entry.parameters().items():
         annotation = parameter.annotation
         assert annotation is not inspect.Parameter.empty and not isinstance(annotation, str), key
-        kinds = [kind for kind, _ in leaves(annotation)]
-        wrong: list[Any] = [{"no": {"such": "thing"}}, math.nan, *out_of_range(annotation)]
-        wrong += [] if str in kinds else ["no such word"]
-        wrong += [] if bool in kinds else [True, "true"] if str not in kinds else [True]
-        wrong += ["false", 1, 0.5] if kinds == [bool] else []
-        wrong += [2.5] if int in kinds and float not in kinds else []
-        wrong += [5] if not {int, float} & {*kinds} and 3 not in get_args(annotation) else []
-        if 3 in [word for kind in kinds for word in get_args(kind)]:
-            wrong.remove(5) if 5 in wrong else None
-        for value in wrong:
+        for value in wrong_values(annotation):
             refusal(entry, key, value)
+
+
+@pytest.mark.parametrize("cls", [Protocol, RunConfig, ExecutorSelection])
+def test_every_wrong_value_of_a_protocol_a_run_and_an_executor_is_refused(cls: Any) -> None:
+    required: dict[str, Any] = {"executor": "slurm"} if cls is ExecutorSelection else {}
+    for key, parameter in constructor_parameters(cls).items():
+        for value in wrong_values(parameter.annotation):
+            if key == "settings" and isinstance(value, dict):
+                continue  # settings of a method or dataset `no`, which the matrix refuses
+            with pytest.raises(ValueError) as caught:
+                cls(**(required | {key: value}))
+            text, name = str(caught.value), {"datasets": "dataset", "settings": "set"}.get(key, key)
+            assert "\n" not in text and name.replace("_", "-") in text, text
+            assert cls is ExecutorSelection or getattr(caught.value, "exit_code", None) == 2
+        for kind, metadata in leaves(parameter.annotation):
+            assert metadata or kind not in (int, float), f"{key}: a range"
+
+
+def test_numbers_of_a_run_may_be_written_as_text_or_come_from_numpy() -> None:
+    config = RunConfig(["pca"], limit=np.int64(3), timeout="1e2", seeds=["1"])  # pyright: ignore[reportArgumentType]
+    assert (config.limit, config.timeout, config.seeds) == (3, 100.0, [1])
+    assert Protocol(budget="1e6").budget == 10**6  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("key", SUBMITIT_TYPES)
+def test_every_wrong_option_of_slurm_is_refused(key: str) -> None:
+    for value in ("many", "-1", "2.5", "nan") if SUBMITIT_TYPES[key] is not str else ():
+        with pytest.raises(ValueError, match=f"--slurm {key} is a whole number"):
+            parse_options([f"{key}={value}"])
+
+
+def test_the_help_of_a_run_shows_the_ranges_and_words_of_its_options() -> None:
+    fields = {**constructor_parameters(Protocol), **constructor_parameters(RunConfig)}
+    del fields["level"]
+    fields["level_rule"] = constructor_parameters(Protocol)["level"]
+    for key, option in OPTIONS.items():
+        kind, info = get_args(option)
+        for leaf, metadata in leaves(fields[key].annotation) if key in fields else ():
+            if kind in (int, float) and metadata:
+                low = metadata[0].ge if metadata[0].ge is not None else metadata[0].gt
+                assert info.min == low, key
+            if get_origin(leaf) is Literal:
+                assert all(f"{word}" in info.help for word in get_args(leaf)), (key, info.help)
 
 
 @pytest.mark.parametrize("name", ENTRIES)
