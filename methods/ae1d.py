@@ -76,7 +76,7 @@ class AE1D(Method):
     def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
             z = self._normalise(x, self._amplitude_unit(x))
-            return (self.coder.net(z) - z).square().flatten(1).mean(1)
+            return (self.coder(z) - z).square().flatten(1).mean(1)
 
         indices = evenly_spaced_indices(len(calibration), self.calibration)
         if len(indices) < 2:
@@ -145,4 +145,11 @@ class SignalAutoencoder(BatchedModule):
         self.net = nn.Sequential(*parts[:-2])
 
     def forward(self, x: Tensor) -> Tensor:
-        return apply_in_batches(self.net, self.batch, x)
+        return (
+            self._apply_net(x)
+            if self.training
+            else apply_in_batches(self._apply_net, self.batch, x)
+        )
+
+    def _apply_net(self, x: Tensor) -> Tensor:
+        return self.call_net(lambda net, rows: net(rows), x)

@@ -161,7 +161,7 @@ class AnoDDPM(Method):
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
         if self.quirks.eval_heads:
-            set_heads(self.denoiser.net, self.quirks.eval_heads)
+            set_heads(self.denoiser.net_in_use(), self.quirks.eval_heads)
         inner = self.canvas.forward(x)
         normal = self.canvas.inverse(self._reconstruct(inner, levels, rng))  # (L, N, R, C, *S)
         compared = normal.mean(2, keepdim=True) if self.average == "reconstruction" else normal

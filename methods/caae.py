@@ -30,6 +30,7 @@ from ..engine.networks.residual_autoencoder import (
     gradient_penalty,
 )
 from ..engine.runtime.context import TrainingContext
+from ..engine.runtime.precision import LowPrecisionModule
 from ..engine.runtime.rng import Rng
 from ..engine.runtime.setting_types import Count, Many, Natural, NonNegative
 from ..engine.training.loop import Training, train_module
@@ -175,7 +176,7 @@ class AlternatingTraining(Training):
         return self.turns.at_step(k)[0]
 
 
-class CodeCritic(nn.Module):
+class CodeCritic(LowPrecisionModule):
     """A critic of codes, (N, Z) -> (N,).
 
     widths: of its layers, Z first.
@@ -196,7 +197,7 @@ class CodeCritic(nn.Module):
         self.net = nn.Sequential(*parts[:-1])
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.net(z)[:, 0]
+        return self.autocast(self.net, z)[:, 0]
 
 
 def l2_norm(error: Tensor) -> Tensor:

@@ -75,7 +75,7 @@ OPTIONS: dict[str, Any] = {
         option(PROTOCOL, min=1, help="Pixels that are sorted; of more, metrics come from bins."),
     ],
     "device": Annotated[str, option(WHERE, help="auto, cpu, cuda, cuda:1.")],
-    "dtype": Annotated[str, option(WHERE, help="auto, float32, bfloat16.")],
+    "dtype": Annotated[str, option(WHERE, help="auto, float32, tf32, bfloat16.")],
     "out": Annotated[Path, option(WHERE, help="Where records, images and the leaderboard go.")],
     "store": Annotated[Path, option(WHERE, envvar="ADBENCH_STORE", help="Checkpoints and maps.")],
     "executor": Annotated[

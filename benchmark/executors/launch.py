@@ -16,7 +16,12 @@ import torch
 from rich.console import Console
 
 from ...datasets.base import DataError, Dataset
-from ...engine.runtime.context import Interrupted, TrainingContext
+from ...engine.runtime.context import (
+    NUMERICS,
+    Interrupted,
+    TrainingContext,
+    numerics_fields,
+)
 from ...engine.runtime.distributed import Team, join_team
 from ..experiments.distributed import run_follower
 from ..experiments.matrix import Experiment
@@ -117,13 +122,12 @@ def device_context(device: str, dtype: str, *, remote: bool = False) -> Training
     kind = torch.device(device).type
     if kind == "cuda" and not remote and not torch.cuda.is_available():
         raise ValueError("--device cuda: torch finds no GPU here (adbench doctor)")
-    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     if dtype == "auto":
         dtype = "bfloat16" if kind == "cuda" else "float32"
-    if dtype not in kinds:
-        raise ValueError(f"--dtype is one of auto, {', '.join(kinds)}, not {dtype!r}")
+    if dtype not in NUMERICS:
+        raise ValueError(f"--dtype is one of auto, {', '.join(NUMERICS)}, not {dtype!r}")
     batch = 64 if kind == "cuda" else 32
-    return TrainingContext(device=device, dtype=kinds[dtype], batch=batch, team=team)
+    return TrainingContext(device=device, batch=batch, team=team, **numerics_fields(dtype))
 
 
 def run_experiments(

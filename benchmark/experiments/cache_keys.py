@@ -13,8 +13,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ...methods.base import Method
 from ..registry.code_fingerprint import folder_digest, loaded_code_digest
 from ..store.cache_key import to_json_dict
@@ -48,11 +46,11 @@ def experiment_key_inputs(
     method_class: type[Method],
     splits: Splits,
     levels: Sequence[int],
-    dtype: torch.dtype,
+    numerics: str,
 ) -> KeyInputs:
     """The cache-key inputs of every stage of an experiment.
 
-    levels: the noise levels that are swept      dtype: what networks compute in
+    levels: the noise levels that are swept      numerics: what networks compute in
     """
     inference, args = method_class.inference, experiment.method_args
     checkpoint = to_json_dict(
@@ -62,7 +60,7 @@ def experiment_key_inputs(
             "supervision": method_class.supervision,
             "args": {key: value for key, value in args.items() if key not in inference},
             "seed": experiment.seed,
-            "numerics": str(dtype).removeprefix("torch."),
+            "numerics": numerics,
             "code": loaded_code_digest(method_class),
             **({"weights": experiment.method.weights} if experiment.method.weights else {}),
         }

@@ -55,7 +55,7 @@ def run_follower(
             continue
         with TemporaryDirectory(prefix="adbench-") as folder:
             try:
-                resolved = resolve(experiment, dataset, context.dtype)
+                resolved = resolve(experiment, dataset, context.numerics)
                 fit(
                     Path(folder) / "weights",
                     resolved.build_method(),

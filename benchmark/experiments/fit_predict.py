@@ -249,7 +249,7 @@ def _predict_shard(
 ) -> dict[str, Tensor]:
     x, keys = _read_inputs(split, indices)
     rng = Rng(keys, context.seed, context.device)
-    with CostMeter(method) as meter, context.autocast():
+    with CostMeter(method) as meter:
         detection = method.detect(x.to(context.device), levels, rng)
         detection.check(len(levels), x)
         shard = {"score": detection.score.double().cpu()}
@@ -287,8 +287,7 @@ def _measure_cost(method: Method, sample: Sample, context: TrainingContext) -> F
     """FLOPs of predicting one sample at the published level, of all networks that take part."""
     context.place(method).eval()
     x, rng = sample.x[None].to(context.device), Rng([sample.key], context.seed, context.device)
-    with context.autocast():
-        return count_flops(method, lambda: method.detect(x, [method.published], rng))
+    return count_flops(method, lambda: method.detect(x, [method.published], rng))
 
 
 def _library_versions() -> dict[str, str]:

@@ -54,7 +54,7 @@ def run_experiment(
 
     Raises whatever a stage raises; the stages that are finished by then stay stored.
     """
-    resolved = resolve(experiment, dataset, context.dtype)
+    resolved = resolve(experiment, dataset, context.numerics)
     context = replace(context, seed=experiment.seed, on_event=log)
     checkpoint = _fit(resolved, store, context)
     log("checkpoint", {"fresh": checkpoint.created, "key": checkpoint.key})
@@ -97,7 +97,7 @@ def predict_shared(
 
     helper_number: from 1, different for each helper, so that two do not predict the same samples
     """
-    resolved = resolve(experiment, dataset, context.dtype)
+    resolved = resolve(experiment, dataset, context.numerics)
     checkpoint = store.find("checkpoint", resolved.key_inputs.checkpoint)
     if checkpoint is None:
         return 0

@@ -22,21 +22,21 @@ class ResolvedExperiment:
     """What an experiment means on a prepared dataset.
 
     method_class: of the method            splits: loaded when they are first asked for
-    levels: the noise levels to sweep, ascending         dtype: what networks compute in
+    levels: the noise levels to sweep, ascending         numerics: what networks compute in
     """
 
     experiment: Experiment
     method_class: type[Method]
     splits: Splits
     levels: list[int]
-    dtype: torch.dtype
+    numerics: str
 
     @cached_property
     def key_inputs(self) -> KeyInputs:
         """The inputs of its cache keys. Reads every sample of a dataset that is not prepared in
         files, the first time."""
         return experiment_key_inputs(
-            self.experiment, self.method_class, self.splits, self.levels, self.dtype
+            self.experiment, self.method_class, self.splits, self.levels, self.numerics
         )
 
     def build_method(self) -> Method:
@@ -44,12 +44,13 @@ class ResolvedExperiment:
         return build_method(self.experiment, self.splits.dataset.spec)
 
 
-def resolve(experiment: Experiment, dataset: Dataset, dtype: torch.dtype) -> ResolvedExperiment:
+def resolve(experiment: Experiment, dataset: Dataset, numerics: str) -> ResolvedExperiment:
     """Work out an experiment's method class, splits, levels and cache keys.
 
-    dataset: prepared      dtype: what networks compute in; it changes results, so it is in the keys
+    dataset: prepared
+    numerics: what networks compute in, as DeviceContext.numerics names it; it changes results, so
+        it is in the keys
 
-    >>> import torch
     >>> from adbench.benchmark.experiments.matrix import expand_matrix
     >>> from adbench.benchmark.experiments.resolve import resolve
     >>> from adbench.benchmark.experiments.run_config import RunConfig
@@ -57,7 +58,7 @@ def resolve(experiment: Experiment, dataset: Dataset, dtype: torch.dtype) -> Res
     >>> from adbench.datasets.phantom import Phantom
     >>> config = RunConfig(["anoddpm"], ["phantom"], "tiny", levels=(100,), limit=4)
     >>> experiment = expand_matrix(config, Registry.read())[-1]
-    >>> resolved = resolve(experiment, Phantom(shape=(8, 8)), torch.float32)
+    >>> resolved = resolve(experiment, Phantom(shape=(8, 8)), "float32")
     >>> resolved.method_class.__name__, resolved.levels, len(resolved.splits["test"])
     ('AnoDDPM', [100, 250], 4)
     """
@@ -69,7 +70,7 @@ def resolve(experiment: Experiment, dataset: Dataset, dtype: torch.dtype) -> Res
         synthetic=experiment.protocol.level == SYNTHETIC,
     )
     levels = sweep_levels(experiment, method_class)
-    return ResolvedExperiment(experiment, method_class, splits, levels, dtype)
+    return ResolvedExperiment(experiment, method_class, splits, levels, numerics)
 
 
 def build_method(experiment: Experiment, spec: Spec) -> Method:

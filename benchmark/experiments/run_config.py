@@ -53,7 +53,8 @@ class RunConfig:
     levels: noise levels to sweep, 1..1000; None for each method's own
     seeds: training seeds
     protocol: how maps become scores and decisions
-    device, dtype: `auto`, `cpu`, `cuda`, `cuda:1`; `auto`, `float32`, `bfloat16`
+    device, dtype: `auto`, `cpu`, `cuda`, `cuda:1`; `auto`, `float32`, `tf32`,
+        `bfloat16`
     compile: torch.compile the networks
     workers: processes that read training samples ahead; None for what fits the device
     micro: rows of one forward and backward pass in training; None for a step's whole batch

@@ -47,7 +47,7 @@ def preview_run(
                 continue
             stages = []
             if not skip:
-                stages = preview.stages(resolve(experiment, dataset, context.dtype))
+                stages = preview.stages(resolve(experiment, dataset, context.numerics))
             rows.append({"experiment": experiment.name, "skip": skip, "stages": stages})
     return rows
 

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
-import torch
 
-from ...engine.runtime.context import TrainingContext
+from ...engine.runtime.context import TrainingContext, numerics_fields
 from ...engine.runtime.distributed import SINGLE_PROCESS, Team
 from ..experiments.matrix import Experiment
 from ..registry.registry import Entry
@@ -26,7 +25,7 @@ from ..store.artifact_store import Store
 
 @dataclass(frozen=True)
 class JobContext:
-    """The fields of a TrainingContext that travel; dtype is a name of torch, such as "float32"."""
+    """The fields of a TrainingContext that travel; dtype is its `numerics`, such as "float32"."""
 
     device: str
     dtype: str
@@ -46,14 +45,13 @@ class JobContext:
         'float32'
         """
         names = [name for name in cls.__dataclass_fields__ if name != "dtype"]
-        dtype = str(context.dtype).removeprefix("torch.")
-        return cls(dtype=dtype, **{name: getattr(context, name) for name in names})
+        return cls(dtype=context.numerics, **{name: getattr(context, name) for name in names})
 
     def training_context(
         self, stop: Callable[[], bool] = bool, team: Team = SINGLE_PROCESS
     ) -> TrainingContext:
         """The context in the process that does the job. stop: whether to stop between two steps"""
-        fields = vars(self) | {"dtype": getattr(torch, self.dtype)}
+        fields = vars(self) | numerics_fields(self.dtype)
         return TrainingContext(**fields, stop=stop, team=team)
 
 

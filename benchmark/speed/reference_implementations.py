@@ -68,8 +68,7 @@ class RepeatedPrediction:
     def predict(self, which: slice, levels: Sequence[int]) -> Detection:
         """The detection of some of the samples at other levels."""
         rng = Rng(self.keys[which], 0, self.context.device)
-        with self.context.autocast():
-            return self.method.detect(self.x[which], levels, rng)
+        return self.method.detect(self.x[which], levels, rng)
 
 
 def _single_sample_loop(
@@ -152,7 +151,7 @@ def _build_plain_loop(
     if len(predict.keys) * sampling.repeats * steps != evaluations:
         return None
     canvas, noise = getattr(method, "canvas", None), getattr(method, "noise", None)
-    x = predict.x if canvas is None else canvas.enter(predict.x)
+    x = predict.x if canvas is None else canvas.forward(predict.x)
     generator = torch.Generator(x.device).manual_seed(0)
     alpha_bar = denoiser.schedule.alpha_bar.tolist()
 

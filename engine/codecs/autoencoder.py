@@ -133,17 +133,22 @@ class KL(Autoencoder):
         )
 
     def encode_unscaled(self, x: Tensor) -> Tensor:
-        return self.net.encode(x)[0]
+        return self._distribution(x)[0]
 
     def decode_unscaled(self, code: Tensor) -> Tensor:
-        return self.net.decode(code)
+        return self.call_net(lambda net, z: net.decode(z), code)
 
     def loss(self, x: Tensor, rng: Rng) -> Tensor:
-        mean, deviation = (part.float() for part in self.net.encode(x))
+        mean, deviation = self._distribution(x)
         drawn = mean + deviation * rng.fork("latent").normal(mean.shape[1:])
         variance = deviation.square()
         divergence = (mean.square() + variance - variance.log() - 1).flatten(1).sum(1) / 2
-        return self.reconstruction_error(x, self.net.decode(drawn), rng) + self.kl * divergence
+        error = self.reconstruction_error(x, self.decode_unscaled(drawn), rng)
+        return error + self.kl * divergence
+
+    def _distribution(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean and the deviation of the encoder's distribution, (N, C', *S') each."""
+        return self.call_net(lambda net, rows: net.encode(rows), x)
 
 
 class VQ(Autoencoder):
@@ -204,17 +209,22 @@ class VQ(Autoencoder):
         self.codebook = Codebook(codes, latent_channels, decay=decay)
 
     def encode_unscaled(self, x: Tensor) -> Tensor:
-        z = self.net["encoder"](x)
+        z = self.encode_continuous(x)
         return self.codebook.quantize(z) if self.quantizes_output else z
 
     def decode_unscaled(self, code: Tensor) -> Tensor:
-        return self.net["decoder"](self.codebook.quantize(code))
+        return self._decode(self.codebook.quantize(code))
 
     def loss(self, x: Tensor, rng: Rng) -> Tensor:
-        z, distance = self.codebook.quantize_and_count(self.net["encoder"](x), rng)
-        return (
-            self.reconstruction_error(x, self.net["decoder"](z), rng) + self.commitment * distance
-        )
+        z, distance = self.codebook.quantize_and_count(self.encode_continuous(x), rng)
+        return self.reconstruction_error(x, self._decode(z), rng) + self.commitment * distance
+
+    def encode_continuous(self, x: Tensor) -> Tensor:
+        """The encoding of (N, C, *S) before it is quantised, (N, C', *S'); in full batches only."""
+        return self.call_net(lambda net, rows: net["encoder"](rows), x)
+
+    def _decode(self, z: Tensor) -> Tensor:
+        return self.call_net(lambda net, rows: net["decoder"](rows), z)
 
 
 class Binary(Autoencoder):
@@ -265,7 +275,7 @@ class Binary(Autoencoder):
 
     def bit_probabilities(self, x: Tensor) -> Tensor:
         """The probability that each bit of z is 1, (N, bits, *S')."""
-        return self._bits.probabilities(self.net["encoder"](x))
+        return self.call_net(_bit_probabilities, x)
 
     def encode_unscaled(self, x: Tensor) -> Tensor:
         return (self.bit_probabilities(x) > 0.5).to(x.dtype)
@@ -273,23 +283,32 @@ class Binary(Autoencoder):
     @torch.no_grad()
     def sample_bits(self, x: Tensor, rng: Rng) -> Tensor:
         """Draw z, each sample's bits from its own stream, as the reference does at test time."""
-        return self._bits.sample(apply_in_batches(self.bit_probabilities, self.batch, x), rng)
+        probabilities = apply_in_batches(self.bit_probabilities, self.batch, x)
+        return _quantizer(self.net).sample(probabilities, rng)
 
     def decode_unscaled(self, code: Tensor) -> Tensor:
-        return self.net["decoder"](self.net["norm"](self._bits.embed(code)))
+        return self.call_net(_decode_bits, code)
 
     def loss(self, x: Tensor, rng: Rng) -> Tensor:
-        bits = self._bits.sample(self.bit_probabilities(x), rng.fork("bits"))
+        bits = _quantizer(self.net).sample(self.bit_probabilities(x), rng.fork("bits"))
         return self.reconstruction_error(x, self.decode_unscaled(bits), rng)
 
     def fit_scale(self, *_: object, **__: object) -> None:
         """Do nothing: bits stay 0 and 1."""
 
-    @property
-    def _bits(self) -> BinaryQuantizer:
-        bits = self.net["bits"]
-        assert isinstance(bits, BinaryQuantizer)
-        return bits
+
+def _bit_probabilities(net: nn.ModuleDict, x: Tensor) -> Tensor:
+    return _quantizer(net).probabilities(net["encoder"](x))
+
+
+def _decode_bits(net: nn.ModuleDict, code: Tensor) -> Tensor:
+    return net["decoder"](net["norm"](_quantizer(net).embed(code)))
+
+
+def _quantizer(net: nn.ModuleDict) -> BinaryQuantizer:
+    bits = net["bits"]
+    assert isinstance(bits, BinaryQuantizer)
+    return bits
 
 
 def _fourier_amplitudes(x: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ def initialize_codebook(
         raise ValueError("a codebook cannot be initialised: the training split is empty")
     context.place(codec).eval()
     x = torch.stack([data[i].x for i in index]).to(context.device)
-    z = apply_in_batches(codec.net["encoder"], codec.batch, preprocess(x))
+    z = apply_in_batches(codec.encode_continuous, codec.batch, preprocess(x))
     flat = z.movedim(1, -1).flatten(0, -2).float()
     codebook = codec.codebook
     places = Rng(["codes"], context.seed).integers(len(flat), (len(codebook.codes),))[0]

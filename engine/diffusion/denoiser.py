@@ -240,4 +240,9 @@ class Denoiser(BatchedModule):
 
     def _call_network(self, x: Tensor, level: Tensor, *conditioning: Tensor) -> Tensor:
         x_in = x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
-        return self.net(x_in, (level - 1).clamp(min=0), *conditioning).to(x.dtype)
+        t = (level - 1).clamp(min=0)
+        return self.call_net(_call, x_in, t, *conditioning).to(x.dtype)
+
+
+def _call(net: nn.Module, *inputs: Tensor) -> Tensor:
+    return net(*inputs)

@@ -54,7 +54,10 @@ class ContextEncoder(BatchedModule):
                     setattr(part, name, nn.GroupNorm(groups, child.num_features))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net(x) if self.training else apply_in_batches(self.net, self.batch, x)
+        return self._encode(x) if self.training else apply_in_batches(self._encode, self.batch, x)
+
+    def _encode(self, x: Tensor) -> Tensor:
+        return self.call_net(lambda net, rows: net(rows), x)
 
     def feature_maps(self, x: Tensor, visible: Tensor) -> list[Tensor]:
         """The features at each of the four resolutions, (N, widths[i], *S'), 0 where not visible.

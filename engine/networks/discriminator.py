@@ -13,10 +13,11 @@ from torch.func import functional_call
 from torch.nn.functional import leaky_relu
 
 from ..features.pretrained import build_perceptual
+from ..runtime.precision import LowPrecisionModule
 from ..training.loop import Training
 
 
-class PatchDiscriminatorLoss(nn.Module):
+class PatchDiscriminatorLoss(LowPrecisionModule):
     """A patch discriminator and the adversarial loss, trained in the same steps as the generator.
 
     The discriminator's own loss and the generator's are one sum, in which neither's gradient
@@ -93,7 +94,7 @@ class PatchDiscriminatorLoss(nn.Module):
 
     def _logits(self, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """The discriminator's logits of x, rectified where the loss is of least squares."""
-        logits = functional_call(self.net, dict(weights), (x,))[-1].float()
+        logits = self.autocast(lambda y: functional_call(self.net, dict(weights), (y,))[-1], x)
         return logits if self.hinge else leaky_relu(logits, self.slope)
 
 

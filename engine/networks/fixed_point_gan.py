@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..runtime.context import BatchedModule
 from ..runtime.fixed_batches import apply_in_batches
+from ..runtime.precision import LowPrecisionModule
 from .residual_autoencoder import gradient_penalty
 
 LEAKY_SLOPE = 0.01
@@ -69,12 +70,15 @@ class FixedPointGenerator(BatchedModule):
         plane = label.to(x).view(-1, *[1] * (x.ndim - 1)).expand(-1, 1, *x.shape[2:])
         inputs = torch.cat([x, plane], 1)
         if self.training:
-            return torch.tanh(x + self.net(inputs))
-        change = apply_in_batches(self.net, self.batch, inputs)
+            return torch.tanh(x + self._change(inputs))
+        change = apply_in_batches(self._change, self.batch, inputs)
         return torch.tanh(x + change)
 
+    def _change(self, inputs: Tensor) -> Tensor:
+        return self.call_net(lambda net, rows: net(rows), inputs)
 
-class FixedPointDiscriminator(nn.Module):
+
+class FixedPointDiscriminator(LowPrecisionModule):
     """The discriminator: x (N, C, *S) -> how real it is, the mean over patches, and the logit of
     label 1, (N,) each.
 
@@ -109,14 +113,18 @@ class FixedPointDiscriminator(nn.Module):
         self.label = CONV[ndim](last, 1, kernel, bias=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        patches, logit = self.autocast(self._heads, x)
+        return patches.flatten(1).mean(1), logit.flatten()
+
+    def _heads(self, x: Tensor) -> tuple[Tensor, Tensor]:
         h = self.trunk(x)
-        return self.patches(h).float().flatten(1).mean(1), self.label(h).float().flatten()
+        return self.patches(h), self.label(h)
 
     def slope_penalty(self, x: Tensor) -> Tensor:
         """The gradient penalty of the patches' sum, (N,): of the sum, as the authors', though the
         loss has the mean."""
         flat = nn.Sequential(nn.Unflatten(1, x.shape[1:]), self.trunk, self.patches)
-        return gradient_penalty(flat, x.flatten(1))
+        return gradient_penalty(lambda rows: self.autocast(flat, rows), x.flatten(1))
 
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}

@@ -17,12 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from ..runtime.precision import LowPrecisionModule
 from ..runtime.rng import Rng
 from ..transforms.grid_mixing import random_cells
 from .context_encoder import ContextEncoder
 
 
-class MaskedAutoencoder(nn.Module):
+class MaskedAutoencoder(LowPrecisionModule):
     """An encoder with a decoder that serves its pre-training alone.
 
     encoder: whose weights are trained, but for its last, linear layer
@@ -81,7 +82,7 @@ class MaskedAutoencoder(nn.Module):
             )
         share = torch.full((len(x),), min(self.hidden, (count - 1) / count), dtype=torch.float64)
         masked = random_cells(rng.fork("hidden"), shape, self.cell, share.to(rng.device))
-        error = (self.reconstruct(x, ~masked) - x).float().square() * masked
+        error = (self.autocast(self.reconstruct, x, ~masked) - x).float().square() * masked
         return error.flatten(1).sum(1) / (masked.flatten(1).sum(1) * x.shape[1])
 
     def reconstruct(self, x: Tensor, visible: Tensor) -> Tensor:

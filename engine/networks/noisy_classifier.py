@@ -87,7 +87,7 @@ class NoisyClassifier(BatchedModule):
         return apply_in_batches(self._call_network, self.batch, x, level)
 
     def _call_network(self, x: Tensor, level: Tensor) -> Tensor:
-        return self.net(x, (level - 1).clamp(min=0))
+        return self.call_net(lambda net, *rows: net(*rows), x, (level - 1).clamp(min=0))
 
 
 def build_encoder(

@@ -7,7 +7,7 @@ are over the batch, and would make a sample depend on the others.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -82,9 +82,10 @@ class ResidualAutoencoder(BatchedModule):
         return self._apply_part("decoder", h)
 
     def _apply_part(self, part: str, x: Tensor) -> Tensor:
-        return (
-            self.net[part](x) if self.training else apply_in_batches(self.net[part], self.batch, x)
-        )
+        def apply(rows: Tensor) -> Tensor:
+            return self.call_net(lambda net, inputs: net[part](inputs), rows)
+
+        return apply(x) if self.training else apply_in_batches(apply, self.batch, x)
 
 
 class _DownBlock(nn.Module):
@@ -134,7 +135,7 @@ def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
     return (mean.square() + log_variance.exp() - log_variance - 1).sum(1) / 2
 
 
-def gradient_penalty(critic: nn.Module, z: Tensor) -> Tensor:
+def gradient_penalty(critic: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
     """The squared difference of the norm of a critic's gradient from 1, (N,).
 
     critic: (N, Z) -> (N,)

@@ -179,8 +179,9 @@ def _network_hooks(
     with ExitStack() as stack:
         for part in module.modules():
             if isinstance(part, Denoiser):
-                stack.callback(part.net.register_forward_pre_hook(before_call).remove)
-                stack.callback(part.net.register_forward_hook(after_call).remove)
+                net = part.net_in_use()
+                stack.callback(net.register_forward_pre_hook(before_call).remove)
+                stack.callback(net.register_forward_hook(after_call).remove)
         yield
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from .determinism import make_cuda_deterministic
 from .distributed import SINGLE_PROCESS, Team
 from .learning_curve import CurveHandler, ignore_curve
+from .precision import LowPrecisionModule
+
+NUMERICS = ("float32", "tf32", "bfloat16")
+"""What networks can compute in; tf32 is float32 whose products a GPU rounds."""
 
 
 class Interrupted(Exception):
@@ -80,8 +84,8 @@ EventHandler = Callable[[str, Mapping[str, float]], None]
 """(event, facts): receives the progress of a computation."""
 
 
-class BatchedModule(nn.Module):
-    """A module whose network, `net`, computes `batch` rows at a time at inference.
+class BatchedModule(LowPrecisionModule):
+    """A module whose network, `net`, computes `batch` rows at a time at inference, in `dtype`.
 
     >>> from adbench.engine.runtime.context import BatchedModule
     >>> BatchedModule().batch
@@ -125,13 +129,14 @@ class DeviceContext:
     """Where and in which precision networks compute: all that prediction needs to know.
 
     device: of torch, such as "cpu" or "cuda:1"
-    dtype: what networks compute in (autocast); weights and sampler state stay float32
+    dtype: what networks compute in; weights, samplers, scores and baselines stay float32
+    tf32: on a GPU, products and convolutions of float32 may round their inputs to TensorFloat-32
     compile: let torch.compile make the networks faster; not worth it on a CPU
     batch: rows per network call at inference: one fixed, padded shape
     seed: of all random streams
 
-    dtype and seed change what is measured and are part of a cache key; the rest changes speed
-    alone and is not.
+    dtype, tf32 and seed change what is measured and are part of a cache key; the rest changes
+    speed alone and is not.
 
     >>> from adbench.engine.runtime.context import DeviceContext
     >>> DeviceContext(device="cuda:1").kind
@@ -140,6 +145,7 @@ class DeviceContext:
 
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
+    tf32: bool = False
     compile: bool = False
     seed: int = 0
     batch: int = 8
@@ -149,9 +155,10 @@ class DeviceContext:
         """The type of the device: "cpu", "cuda"."""
         return torch.device(self.device).type
 
-    def autocast(self) -> AbstractContextManager[object]:
-        """A context in which networks compute in `dtype`."""
-        return torch.autocast(self.kind, self.dtype, enabled=self.dtype != torch.float32)
+    @property
+    def numerics(self) -> str:
+        """The name of what networks compute in: "float32", "tf32", "bfloat16"."""
+        return "tf32" if self.tf32 else str(self.dtype).removeprefix("torch.")
 
     def free(self) -> None:
         """Return to the device the memory that torch caches and nobody uses."""
@@ -159,10 +166,15 @@ class DeviceContext:
             torch.cuda.empty_cache()
 
     def place(self, module: nn.Module) -> nn.Module:
-        """Move a module to the device, in the memory layout its convolutions like, and compile
-        the networks in it if asked to. No name in its state dict changes."""
+        """Move a module to the device, in the memory layout its convolutions like, set the
+        precision of its networks, and compile them if asked to. No name in its state dict
+        changes."""
+        if self.kind == "cuda":
+            make_cuda_deterministic(tf32=self.tf32)
         module.to(self.device)
         for part in module.modules():
+            if isinstance(part, LowPrecisionModule):
+                part.dtype = self.dtype
             if isinstance(part, nn.Conv2d):
                 part.to(memory_format=torch.channels_last)  # 1.1-1.3x on a CPU, more on a GPU
             if isinstance(part, BatchedModule):
@@ -171,6 +183,21 @@ class DeviceContext:
                 if self.compile and isinstance(net, nn.Module) and not net._compiled_call_impl:
                     net.compile(dynamic=False)  # in place; shapes are few and fixed
         return module
+
+
+def numerics_fields(name: str) -> dict[str, Any]:
+    """Return the fields `dtype` and `tf32` of a context whose `numerics` have this name.
+
+    name: ValueError for another than float32, tf32 and bfloat16
+
+    >>> from adbench.engine.runtime.context import DeviceContext, numerics_fields
+    >>> DeviceContext(**numerics_fields("tf32")).numerics
+    'tf32'
+    """
+    if name not in NUMERICS:
+        raise ValueError(f"networks compute in {', '.join(NUMERICS)}, not in {name!r}")
+    dtype = torch.float32 if name == "tf32" else getattr(torch, name)
+    return {"dtype": dtype, "tf32": name == "tf32"}
 
 
 @dataclass(frozen=True)

@@ -317,9 +317,8 @@ def _accumulate_gradients(
         rows = torch.arange(start, min(start + micro, count))
         part = slice(start, start + len(rows))
         rng = step.rng if len(rows) == count else step.rng.rows(rows)
-        with context.autocast():
-            losses = loss(step.x[part], step.label[part], rng)
-            value = losses.mean() * (step.share * len(rows) / count)
+        losses = loss(step.x[part], step.label[part], rng)
+        value = losses.mean() * (step.share * len(rows) / count)
         value.backward()
         total += value.detach()
     return total

@@ -224,6 +224,5 @@ class WeightSelection:
             iterate_batches(self._validation, batches, replace(context, workers=0))
         ) as examples:
             for part, (x, label) in zip(parts, examples, strict=True):
-                with context.autocast():
-                    losses.append(self._loss(x, label, streams.rows(part)).float())
+                losses.append(self._loss(x, label, streams.rows(part)).float())
         return torch.cat(losses).tolist()

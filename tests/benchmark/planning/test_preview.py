@@ -260,7 +260,7 @@ def test_an_experiment_that_is_cached_costs_no_more_than_five_files(
             assert stage["state"] == "to do"
     dataset = todo[0].dataset.load()()
     for experiment in todo:
-        inputs = resolve(experiment, dataset, TrainingContext().dtype).key_inputs
+        inputs = resolve(experiment, dataset, TrainingContext().numerics).key_inputs
         put(store, "checkpoint", inputs.checkpoint, {})
         put(store, "record", inputs.record, {})
         for maps in inputs.maps.values():

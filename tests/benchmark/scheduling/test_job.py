@@ -51,7 +51,7 @@ def test_a_plugin_that_is_a_file_travels_with_the_same_identity(tmp_path: Path) 
     (cell,) = wanted(["walker"], walker={"steps": 3})
     (there,) = job(cell, tmp_path).experiments
     dataset = cell.dataset.load()(**cell.dataset_args)
-    one, other = (resolve(c, dataset, torch.float32).key_inputs for c in (there, cell))
+    one, other = (resolve(c, dataset, "float32").key_inputs for c in (there, cell))
     assert one == other
 
 

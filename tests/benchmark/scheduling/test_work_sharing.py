@@ -98,7 +98,7 @@ def test_helpers_may_come_and_go(alone: Path, tmp_path_factory, helpers) -> None
 
 def test_a_helper_ends_when_there_are_maps_and_leaves_nothing(alone, tmp_path) -> None:
     cell, dataset, store = trained(alone, tmp_path / "late")
-    ids = resolve(cell, dataset, RUN.dtype).key_inputs
+    ids = resolve(cell, dataset, RUN.numerics).key_inputs
     shutil.copytree(alone / "store/maps", store.root / "maps")
     assert predict_shared(cell, dataset, store, RUN, quiet, 1) == 0
     assert not list(store.root.glob("resume/*"))
@@ -117,7 +117,7 @@ def test_a_helper_ends_when_there_are_maps_and_leaves_nothing(alone, tmp_path) -
 def test_what_a_helper_with_more_memory_saw_is_looked_at_again(alone, tmp_path) -> None:
     """All of a split goes through the networks in one shape."""
     cell, dataset, store = trained(alone, tmp_path / "more")
-    ids = resolve(cell, dataset, RUN.dtype).key_inputs
+    ids = resolve(cell, dataset, RUN.numerics).key_inputs
     keep = store.partial_state("maps", ids.maps["held_out"])
     shape = (2, 3, 16, 16)
     wrong = {"score": torch.zeros(2, 3).double(), "map": torch.zeros(shape)}
