@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from platform import python_version
 from typing import Any
 
 from ..evaluation.protocol import Protocol
@@ -227,7 +228,7 @@ def _library_notes(records: Sequence[Record], folder: Path) -> list[str]:
     notes = []
     for name, numbers in sorted(versions.items()):
         try:
-            here = version(name)
+            here = python_version() if name == "python" else version(name)
         except PackageNotFoundError:
             here = "not installed"
         if numbers != {here}:

@@ -4,6 +4,7 @@ line, with its number, on what is wrong."""
 from __future__ import annotations
 
 import json
+import shutil
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ from typer.testing import CliRunner, Result
 import adbench
 from adbench.benchmark.api.run import RunOptions
 from adbench.benchmark.cli.main import app
+from adbench.benchmark.leaderboard.records import record_seal
 from adbench.benchmark.sharing.study_file import STUDY_TYPES, study_schema
+from adbench.benchmark.store.artifact import write_metadata
+from adbench.benchmark.store.artifact_store import Store, cache_key
 
 STUDY = """\
 methods:
@@ -69,7 +73,33 @@ def test_study_command_line_and_like_have_the_same_keys(folder: Path) -> None:
     assert len(study) == 4 and all(len(stages) == 5 for stages in study.values())
     assert keys(*COMMAND, *store) == study
     assert keys("--like", folder / "out", *store) == study
+    assert "was made with" not in adbench_("plan", "--like", folder / "out", *store).output
     assert {path.stem for path in (folder / "out/records").iterdir()} == study.keys()
+
+
+def test_other_versions_and_other_code_are_noted(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "out", tmp_path / "out")
+    shutil.copytree(folder / "store", tmp_path / "store")
+    for path in (tmp_path / "out/records").iterdir():
+        record = json.loads(path.read_text())
+        record["versions"]["torch"] = "1.0"
+        path.write_text(json.dumps(record | {"seal": record_seal(record)}))
+    for artifact in [*Store(tmp_path / "store").artifacts("checkpoint")]:
+        inputs = {**artifact.key_inputs, "code": "another"}
+        key = cache_key(inputs)
+        new = Store(tmp_path / "store").folder("checkpoint", key)
+        new.parent.mkdir(parents=True, exist_ok=True)
+        artifact.path.parent.rename(new)
+        write_metadata(new / artifact.path.name, inputs, artifact.metadata, 1.0)
+        for path in (tmp_path / "out/records").iterdir():
+            record = json.loads(path.read_text())
+            if record["keys"]["checkpoint"] == artifact.key:
+                record["keys"]["checkpoint"] = key
+                path.write_text(json.dumps(record | {"seal": record_seal(record)}))
+    result = adbench_("plan", "--like", tmp_path / "out", "--store", tmp_path / "store")
+    assert result.exit_code == 0, result.output
+    assert "was made with torch 1.0; here: " in result.output
+    assert "the code of dae has changed since: it is trained again" in result.output
 
 
 @pytest.mark.parametrize("levels", ["100", None])
