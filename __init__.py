@@ -28,12 +28,14 @@ if TYPE_CHECKING:
     from .benchmark.api.evaluation import Evaluation, evaluate
     from .benchmark.api.results import Results, load_results, run_status
     from .benchmark.api.run import plan, run
+    from .benchmark.api.schemas import json_schema
     from .benchmark.api.speed import measure_speed
     from .benchmark.api.storage import describe_machine, open_store
     from .benchmark.api.weights import import_weights
     from .benchmark.audit.audit import audit
     from .benchmark.evaluation.protocol import Protocol
     from .benchmark.plugins.scaffold import create_plugin
+    from .benchmark.sharing.study_file import read_study
     from .datasets.base import DataError, Dataset, Sample, Spec
     from .methods.base import Detection, Method
 
@@ -52,6 +54,7 @@ _MODULES = {
     "benchmark.api.evaluation": ("Evaluation", "evaluate"),
     "benchmark.api.results": ("Results", "load_results", "run_status"),
     "benchmark.api.run": ("plan", "run"),
+    "benchmark.api.schemas": ("json_schema",),
     "benchmark.api.speed": ("measure_speed",),
     "benchmark.api.storage": ("describe_machine", "open_store"),
     "benchmark.api.weights": ("import_weights",),
@@ -59,6 +62,7 @@ _MODULES = {
     "benchmark.evaluation.protocol": ("Protocol",),
     "datasets.base": ("DataError", "Dataset", "Sample", "Spec"),
     "benchmark.plugins.scaffold": ("create_plugin",),
+    "benchmark.sharing.study_file": ("read_study",),
     "methods.base": ("Detection", "Method"),
 }
 """Where each public name is defined."""
@@ -85,6 +89,7 @@ __all__ = [
     "describe_machine",
     "evaluate",
     "import_weights",
+    "json_schema",
     "list_datasets",
     "list_methods",
     "load",
@@ -93,6 +98,7 @@ __all__ = [
     "measure_speed",
     "open_store",
     "plan",
+    "read_study",
     "register",
     "run",
     "run_status",

@@ -75,7 +75,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "benchmark.scheduling": SCHEDULING,
     "benchmark.executors": SCHEDULING,
     "benchmark.planning": SCHEDULING | {"benchmark.executors", "benchmark.speed", "datasets.io"},
-    "benchmark.sharing": BASES | {"engine.checkpoints", "benchmark.registry", "benchmark.store"},
+    "benchmark.sharing": EXPERIMENTS | {"benchmark.leaderboard", "benchmark.report"},
     "benchmark.plugins": BASES | ENGINE | {"benchmark.registry"},
 }
 """What each package may import beside itself."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from ..experiments.run_config import OptionError, RunConfig
+from ..sharing.run_sources import RunRequest, read_request
 
 if TYPE_CHECKING:
     import pandas
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 class RunOptions(TypedDict, total=False):
     """The options of `run` and `plan` beside methods and datasets, as RunConfig describes them."""
 
+    study: str | Path | None
+    like: str | Path | None
     suite: str | None
     baselines: bool
     settings: Mapping[str, Any] | Sequence[str]
@@ -54,7 +57,7 @@ class RunOptions(TypedDict, total=False):
 
 def run(
     methods: str | Sequence[str] = (),
-    datasets: str | Sequence[str] = "synthbrain",
+    datasets: str | Sequence[str] | None = None,
     *,
     progress: bool = True,
     **options: Unpack[RunOptions],
@@ -64,8 +67,10 @@ def run(
     What is stored already is not computed again. A method that fails is a result of status
     `failed`, and the others go on.
 
-    methods, datasets: registry names; all methods if none is named
+    methods, datasets: registry names; all methods and synthbrain if none is named
     progress: show what is going on
+    study: among the options, a study file that holds options; like: a folder of results whose
+        experiments are repeated. What is given beside either replaces what it holds
     options: as RunConfig describes them: levels, seeds, profile, settings, data, limit, out, store,
         device, dtype, executor, and of the protocol threshold, level_rule, reducer and post
     Raises RegistryError on an unknown name or argument, OptionError and ProtocolError on a value,
@@ -77,9 +82,12 @@ def run(
     from .notebook import make_reporter
     from .results import Results
 
-    config = RunConfig.from_options(methods=methods, datasets=datasets, **options)
     reporter = make_reporter(quiet=not progress)
-    code, experiments = run_config(config, reporter)
+    request = request_of(methods=methods, datasets=datasets, **options)
+    for note in request.notes:
+        reporter.print_line(note)
+    config = request.config
+    code, experiments = run_config(config, reporter, request.parts)
     if code == STOPPED:
         raise KeyboardInterrupt("interrupted with everything kept; the same call goes on")
     if code == NO_DATA:
@@ -91,7 +99,7 @@ def run(
 
 def plan(
     methods: str | Sequence[str] = (),
-    datasets: str | Sequence[str] = "synthbrain",
+    datasets: str | Sequence[str] | None = None,
     *,
     measure: bool = False,
     progress: bool = True,
@@ -108,8 +116,11 @@ def plan(
 
     from .notebook import make_reporter
 
-    config = RunConfig.from_options(methods=methods, datasets=datasets, **options)
-    rows = plan_config(config, make_reporter(quiet=not progress), measure=measure)[0]
+    reporter = make_reporter(quiet=not progress)
+    request = request_of(methods=methods, datasets=datasets, **options)
+    for note in request.notes:
+        reporter.print_line(note)
+    rows = plan_config(request.config, reporter, request.parts, measure=measure)[0]
     stages = [
         {"experiment": row["experiment"], "skip": row["skip"], **stage}
         for row in rows
@@ -118,8 +129,23 @@ def plan(
     return pandas.DataFrame(stages)
 
 
-def run_config(config: RunConfig, reporter: ConsoleReporter) -> tuple[int, list[Experiment]]:
-    """Run a config; return the exit code and its experiments. reporter: what shows the progress."""
+def request_of(
+    *, study: str | Path | None = None, like: str | Path | None = None, **options: Any
+) -> RunRequest:
+    """What the options of `run` ask for; see `sharing.run_sources.read_request`."""
+    from .storage import open_store
+
+    return read_request(options, study=study, like=like, store=open_store(options.get("store")))
+
+
+def run_config(
+    config: RunConfig, reporter: ConsoleReporter, parts: Sequence[RunConfig] = ()
+) -> tuple[int, list[Experiment]]:
+    """Run a config; return the exit code and its experiments.
+
+    reporter: what shows the progress
+    parts: configs whose experiments are run in place of the config's own
+    """
     from ..executors.fork_server import start_early
     from ..store.atomic_files import check_folder
 
@@ -131,9 +157,10 @@ def run_config(config: RunConfig, reporter: ConsoleReporter) -> tuple[int, list[
 
         selection = ExecutorSelection(config.executor, config.address, config.slurm, config.detach)
         context = selection.device_context(config.device, config.dtype)
-        config, experiments = _experiments(config, context.device)
+        experiments = _experiments(config, parts, context.device)
         if context.team.rank == 0:
-            reporter.print_line(f"profile {config.profile} on {context.device}")
+            profiles = ", ".join(dict.fromkeys(each.profile for each in experiments))
+            reporter.print_line(f"profile {profiles} on {context.device}")
             for line in dict.fromkeys(map(_data_line, experiments)):
                 if line:
                     reporter.print_line(line)
@@ -169,15 +196,22 @@ def run_config(config: RunConfig, reporter: ConsoleReporter) -> tuple[int, list[
 
 
 def plan_config(
-    config: RunConfig, reporter: ConsoleReporter, *, measure: bool = False
+    config: RunConfig,
+    reporter: ConsoleReporter,
+    parts: Sequence[RunConfig] = (),
+    *,
+    measure: bool = False,
 ) -> tuple[list[dict[str, Any]], Path, str]:
-    """What running a config would do: rows of preview_run, the store's folder and the device."""
+    """What running a config would do: rows of preview_run, the store's folder and the device.
+
+    parts: configs whose experiments are run in place of the config's own
+    """
     from ..executors.launch import device_context
     from ..planning.preview import preview_run
     from .storage import open_store
 
     context = device_context(config.device, config.dtype)
-    config, experiments = _experiments(config, context.device)
+    experiments = _experiments(config, parts, context.device)
     store = open_store(config.store)
     rows = preview_run(experiments, context, store, reporter, measure=measure)
     return rows, store.root, context.device
@@ -203,18 +237,22 @@ def _interactive(experiments: Sequence[Experiment]) -> bool:
     return any(target.startswith("__main__:") for target in targets)
 
 
-def _experiments(config: RunConfig, device: str) -> tuple[RunConfig, list[Experiment]]:
-    """The resolved config and its experiments."""
+def _experiments(config: RunConfig, parts: Sequence[RunConfig], device: str) -> list[Experiment]:
+    """The experiments of a config, or of its parts, each once."""
     from ..experiments.matrix import expand_matrix
     from ..registry.registry import Registry
     from .storage import open_store
 
     registry = Registry.read(*config.registry)
-    config = config.resolve(registry, device)
-    experiments = expand_matrix(config, registry)
+    listed = [
+        experiment
+        for part in parts or [config]
+        for experiment in expand_matrix(part.resolve(registry, device), registry)
+    ]
+    experiments = [*{experiment.name: experiment for experiment in listed}.values()]
     if any(experiment.method.weights for experiment in experiments):
         from ..sharing.imported_weights import find_imported
 
         store = open_store(config.store)
         experiments = [replace(e, method=find_imported(store, e.method)) for e in experiments]
-    return config, experiments
+    return experiments

@@ -18,6 +18,7 @@ from .cache import app as cache_app
 from .data import app as data_app
 from .plugins import check, new_app
 from .run import EXAMPLES, plan, run
+from .schema import SCHEMA_EXAMPLE, schema
 from .speed import speed
 from .streams import protect_standard_streams
 from .weights import IMPORT_EXAMPLE, import_weights
@@ -63,6 +64,7 @@ app.command()(report.compare)
 app.command()(report.reproduce)
 app.command()(report.status)
 app.command("import", epilog=IMPORT_EXAMPLE)(import_weights)
+app.command(epilog=SCHEMA_EXAMPLE)(schema)
 app.command()(speed)
 app.command()(check)
 app.add_typer(new_app, name="new")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
@@ -35,6 +36,8 @@ def load_lined(text: str) -> Any:
 
     >>> load_lined("a: {b: 1}").lines
     {'a': 1}
+    >>> load_lined("{levels: 10:50:10, seed: -3, mask: 0x1f}")
+    {'levels': '10:50:10', 'seed': -3, 'mask': 31}
     """
     return yaml.load(text, _Loader)
 
@@ -60,4 +63,16 @@ def _construct(loader: _Loader, node: yaml.MappingNode) -> LinedMapping:
     return mapping
 
 
+INTEGER = "tag:yaml.org,2002:int"
+
 _Loader.add_constructor("tag:yaml.org,2002:map", _construct)
+# YAML 1.1 reads 10:50:10 as a number in base 60; here it is a range of levels, as in YAML 1.2.
+_Loader.yaml_implicit_resolvers = {
+    first: [rule for rule in rules if rule[0] != INTEGER]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    INTEGER,
+    re.compile(r"[-+]?(0b[01_]+|0x[0-9a-fA-F_]+|0[0-7_]+|(0|[1-9][0-9_]*))$"),
+    list("-+0123456789"),
+)

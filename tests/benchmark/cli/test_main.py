@@ -17,7 +17,7 @@ from adbench.benchmark.experiments.run_config import PROTOCOL_OPTIONS, RunConfig
 
 WIDE = {"COLUMNS": "200", "TERMINAL_WIDTH": "200"}
 COMMANDS = ["run", "plan", "report", "list", "info", "doctor", "compare", "reproduce", "status",
-            "speed", "check", "new", "data", "cache"]  # fmt: skip
+            "schema", "speed", "check", "new", "data", "cache"]  # fmt: skip
 
 
 def test_the_version_is_the_packages() -> None:
@@ -44,11 +44,11 @@ def test_h_is_help_everywhere(command: list[str]) -> None:
     assert short.exit_code == 0 and short.stdout == long.stdout and "Usage: " in short.stdout
 
 
-def test_the_options_of_run_stand_in_groups_and_three_commands_beneath() -> None:
+def test_the_options_of_run_stand_in_groups_and_examples_beneath() -> None:
     text = CliRunner().invoke(app, ["run", "-h"], env=WIDE).stdout
     order = [text.index(f"─ {group} ─") for group in (WHAT, DATA, PROTOCOL, WHERE, CLUSTER)]
     assert order == sorted(order)
-    assert text[text.index("Examples:") :].count("adbench run") == 3
+    assert text[text.index("Examples:") :].count("adbench run") == 5
 
 
 def test_every_field_of_a_config_is_an_option_and_none_else() -> None:
