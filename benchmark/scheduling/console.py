@@ -128,7 +128,19 @@ class ConsoleReporter:
 
 
 def progress_table(running: Sequence[JobProgress], counts: Mapping[str, int], now: float) -> Table:
-    """The table of a run: one row per running job; beneath them how many experiments are done."""
+    """Return the table of a run: one row per running job, and the counts of experiments below.
+
+    counts: of experiments by status
+    now: the time of the clock that the jobs' times are of
+
+    >>> import io
+    >>> job = JobProgress("phantom.dae.s0", attempt=1, phase="train", step=30, total=100)
+    >>> console = Console(file=io.StringIO(), width=80)
+    >>> console.print(progress_table([job], {"ok": 2, "to_do": 1}, 0.0))
+    >>> text = console.file.getvalue()
+    >>> "train" in text, "30/100" in text, "2 ok, 1 to do" in text
+    (True, True, True)
+    """
     from rich import box
     from rich.progress_bar import ProgressBar
     from rich.table import Table

@@ -22,7 +22,11 @@ Code = Annotated[int, Meta(ge=-255, le=255)]
 
 
 class Started(Struct, frozen=True, tag_field="kind", tag="started", omit_defaults=True):
-    """The process of a job runs."""
+    """The process of a job runs.
+
+    >>> format_event(Started(pid=7)).decode().strip()
+    '{"kind": "started", "pid": 7}'
+    """
 
     pid: int | None = None
     slot: int | None = None  # of the executor
@@ -30,7 +34,14 @@ class Started(Struct, frozen=True, tag_field="kind", tag="started", omit_default
 
 
 class Progress(Struct, frozen=True, tag_field="kind", tag="progress", omit_defaults=True):
-    """An event of the engine, with those of its facts that a user is shown."""
+    """An event of the engine, with those of its facts that a user is shown.
+
+    >>> format_event(Progress("train", step=3, of=9)).decode().strip()
+    '{"kind": "progress", "event": "train", "step": 3, "of": 9}'
+    >>> Progress("train", step=3)
+    Traceback (most recent call last):
+    ValueError: a step without the number of steps
+    """
 
     event: str  # train, predict, oom, note, phase, the name of an artifact
     step: Number | None = None  # how far; None where the event has no steps
@@ -49,39 +60,65 @@ class Progress(Struct, frozen=True, tag_field="kind", tag="progress", omit_defau
 
 
 class Heartbeat(Struct, frozen=True, tag_field="kind", tag="heartbeat", omit_defaults=True):
-    """A sign of life, every second or few."""
+    """A sign of life, every second or few.
+
+    >>> format_event(Heartbeat(memory_mb=512.0)).decode().strip()
+    '{"kind": "heartbeat", "memory_mb": 512.0}'
+    """
 
     memory_mb: Number | None = None
     gpu_mb: Number | None = None
 
 
 class Output(Struct, frozen=True, tag_field="kind", tag="output"):
-    """What a job printed."""
+    """What a job printed, as bytes; base64 in JSON.
+
+    >>> format_event(Output(b"hello")).decode().strip()
+    '{"kind": "output", "data": "aGVsbG8="}'
+    """
 
     data: bytes
 
 
 class Prepared(Struct, frozen=True, tag_field="end", tag="prepared"):
-    """A dataset is prepared."""
+    """A dataset is prepared: the outcome of the job before its experiments.
+
+    >>> outcome = Prepared({"phantom.dae.s0": {"schema": 2}}, {"phantom.ldm.s0": "takes 2 axes"})
+    >>> parse_event(format_event(Ended(outcome))).outcome == outcome
+    True
+    """
 
     headers: dict[str, dict[str, Any]]  # the fields that every record has, by experiment
     incompatible: dict[str, str]  # why an experiment cannot be run
 
 
 class Succeeded(Struct, frozen=True, tag_field="end", tag="ok"):
-    """An experiment has its record."""
+    """An experiment has its record: the outcome of one that ended well.
+
+    >>> format_event(Ended(Succeeded({"status": "ok"}))).decode().strip()
+    '{"kind": "ended", "outcome": {"end": "ok", "record": {"status": "ok"}}}'
+    """
 
     record: dict[str, Any]
 
 
 class Helped(Struct, frozen=True, tag_field="end", tag="helped"):
-    """A helper predicted a number of samples of another job."""
+    """A helper predicted a number of samples of another job.
+
+    >>> format_event(Ended(Helped(samples=32))).decode().strip()
+    '{"kind": "ended", "outcome": {"end": "helped", "samples": 32}}'
+    """
 
     samples: int
 
 
 class Failed(Struct, frozen=True, tag_field="end", tag="failed"):
-    """An exception."""
+    """A job ended with an exception.
+
+    >>> failure = Failed("train", "ValueError: no good")
+    >>> failure.phase, failure.trace
+    ('train', '')
+    """
 
     phase: str  # prepare, train, predict or evaluate; none where it never started
     exception: str  # one line
@@ -89,26 +126,42 @@ class Failed(Struct, frozen=True, tag_field="end", tag="failed"):
 
 
 class Stopped(Struct, frozen=True, tag_field="end", tag="stopped"):
-    """The job was asked to stop, with everything kept."""
+    """A job stopped on request, and keeps its unfinished work.
+
+    >>> Ended(Stopped("at step 3")).outcome.reason
+    'at step 3'
+    """
 
     reason: str = ""
 
 
 class NoData(Struct, frozen=True, tag_field="end", tag="no-data"):
-    """The dataset is missing or bad."""
+    """A dataset is missing or damaged.
+
+    >>> format_event(Ended(NoData("no folder brats"))).decode().strip()
+    '{"kind": "ended", "outcome": {"end": "no-data", "reason": "no folder brats"}}'
+    """
 
     reason: str
 
 
 class DiskFull(Struct, frozen=True, tag_field="end", tag="full"):
-    """A disk is full; the same job goes on when it has room."""
+    """A disk is full; the same job continues when it has room.
+
+    >>> DiskFull("predict", "cannot write maps.h5: No space left on device").phase
+    'predict'
+    """
 
     phase: str
     reason: str
 
 
 class Refused(Struct, frozen=True, tag_field="end", tag="refused"):
-    """The run cannot go on at all, for want of TensorBoard."""
+    """The whole run must end: it was asked to write TensorBoard files, and cannot.
+
+    >>> Refused("tensorboard is not installed").reason
+    'tensorboard is not installed'
+    """
 
     reason: str
 
@@ -118,13 +171,21 @@ JobOutcome = Prepared | Succeeded | Helped | Failed | Stopped | NoData | DiskFul
 
 
 class Ended(Struct, frozen=True, tag_field="kind", tag="ended"):
-    """The job is over."""
+    """A job ended by itself, with an outcome.
+
+    >>> parse_event(b'{"kind": "ended", "outcome": {"end": "helped", "samples": 32}}')
+    Ended(outcome=Helped(samples=32))
+    """
 
     outcome: JobOutcome
 
 
 class Died(Struct, frozen=True, tag_field="kind", tag="died", omit_defaults=True):
-    """The process of a job is gone, without an outcome."""
+    """The process of a job ended without an outcome.
+
+    >>> format_event(Died(signal=9, out_of_memory=True)).decode().strip()
+    '{"kind": "died", "signal": 9, "out_of_memory": true}'
+    """
 
     signal: Code | None = None  # that killed it
     code: Code | None = None  # with which it ended
@@ -138,7 +199,12 @@ Event = Started | Progress | Heartbeat | Output | Ended | Died
 
 
 class JobEvent(NamedTuple):
-    """An event of the job of this name."""
+    """An event, with the name of its job.
+
+    >>> name, event = JobEvent("phantom.dae.s0", Died(code=1))
+    >>> name, event.code
+    ('phantom.dae.s0', 1)
+    """
 
     job_name: str
     event: Event

@@ -25,6 +25,13 @@ class Executor(Protocol):
     For every job that was started, one event `Ended` or `Died` is reported, also after
     `request_stop` and `kill`. Nothing is retried here. No result travels but the outcome: maps and
     checkpoints go through the store.
+
+    slots: jobs at a time
+
+    >>> from adbench.benchmark.executors.launch import InlineExecutor
+    >>> executor: Executor = InlineExecutor()
+    >>> executor.slots
+    1
     """
 
     slots: int
@@ -53,7 +60,7 @@ class Executor(Protocol):
 def group_by_dataset(
     experiments: Sequence[Experiment],
 ) -> Iterator[tuple[object, list[Experiment]]]:
-    """Neighbours on one dataset together, with what tells the dataset from others.
+    """Yield the neighbours on one dataset together, with a key that tells it from other datasets.
 
     >>> from adbench.benchmark.scheduling.executor import group_by_dataset
     >>> list(group_by_dataset([]))

@@ -37,7 +37,7 @@ class JobContext:
 
     @classmethod
     def of(cls, context: TrainingContext) -> JobContext:
-        """The fields of a context.
+        """Return the fields of a context that travel.
 
         >>> from adbench.benchmark.scheduling.job import JobContext
         >>> from adbench.engine.runtime.context import TrainingContext
@@ -50,14 +50,17 @@ class JobContext:
     def training_context(
         self, stop: Callable[[], bool] = bool, team: Team = SINGLE_PROCESS
     ) -> TrainingContext:
-        """The context in the process that does the job. stop: whether to stop between two steps"""
+        """Return the context in the process that does the job.
+
+        stop: whether to stop between two steps
+        """
         fields = vars(self) | numerics_fields(self.dtype)
         return TrainingContext(**fields, stop=stop, team=team)
 
 
 @dataclass(frozen=True)
 class Job:
-    """Something to do in a process.
+    """A piece of work for one process, as plain values.
 
     name: of the experiment, "prepare <dataset>", or "<experiment> helper 1"
     task: run an experiment, prepare a dataset, or help to predict an experiment
@@ -110,7 +113,20 @@ def experiment_job(
     tensorboard_folder: Path | None = None,
     threads: int = 0,
 ) -> Job:
-    """The job of running an experiment. threads: of torch, 0 for as many as the process has."""
+    """Return the job of running an experiment.
+
+    out: folder of the results
+    threads: of torch, 0 for as many as the process has
+
+    >>> from adbench.benchmark.experiments.matrix import expand_matrix
+    >>> from adbench.benchmark.experiments.run_config import RunConfig
+    >>> from adbench.benchmark.registry.registry import Registry
+    >>> config = RunConfig(["dae"], ["phantom"], "tiny", baselines=False)
+    >>> (experiment,) = expand_matrix(config, Registry.read())
+    >>> job = experiment_job(experiment, TrainingContext(), Store(Path("store")), Path("results"))
+    >>> job.task, job.method, job.context.device
+    ('experiment', 'dae', 'cpu')
+    """
     return Job(
         experiment.name,
         "experiment",
@@ -125,7 +141,18 @@ def experiment_job(
 
 
 def prepare_job(experiments: Sequence[Experiment], context: TrainingContext) -> Job:
-    """The job of preparing the dataset that these experiments share."""
+    """Return the job of preparing the dataset that experiments share.
+
+    experiments: all on one dataset
+
+    >>> from adbench.benchmark.experiments.matrix import expand_matrix
+    >>> from adbench.benchmark.experiments.run_config import RunConfig
+    >>> from adbench.benchmark.registry.registry import Registry
+    >>> config = RunConfig(["dae", "pca"], ["phantom"], "tiny", baselines=False)
+    >>> job = prepare_job(expand_matrix(config, Registry.read()), TrainingContext())
+    >>> job.name, len(job.experiments)
+    ('prepare phantom', 2)
+    """
     return Job(
         f"prepare {experiments[0].dataset.name}",
         "prepare",
@@ -136,7 +163,15 @@ def prepare_job(experiments: Sequence[Experiment], context: TrainingContext) -> 
 
 
 def shared_predict_job(job: Job, count: int) -> Job:
-    """The job of helping another one to predict (work_sharing.py). count: the helper's, from 1"""
+    """Return the job of helping another one to predict (work_sharing.py).
+
+    job: that is helped
+    count: number of the helper, from 1
+
+    >>> job = Job("phantom.dae.s0", "experiment", (), JobContext.of(TrainingContext()))
+    >>> shared_predict_job(job, 2).name
+    'phantom.dae.s0 helper 2'
+    """
     return replace(job, task="help", name=f"{job.name} helper {count}", helper=count)
 
 

@@ -16,7 +16,21 @@ from .retry_policies import DiskSpaceGuard
 
 
 class RecordWriter:
-    """Writes the records of a run. counts: of its experiments, by status, and "to_do"."""
+    """Writes the records of a run, and counts its experiments.
+
+    counts: of experiments by status, and "to_do"
+
+    >>> import io, tempfile
+    >>> from types import SimpleNamespace
+    >>> from rich.console import Console
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     guard = DiskSpaceGuard(Path(folder), timeout=600.0)
+    ...     reporter = ConsoleReporter(Console(file=io.StringIO()))
+    ...     writer = RecordWriter(Path(folder), 2, guard, reporter)
+    ...     writer.write(SimpleNamespace(name="phantom.dae.s0"), {"schema": 2, "status": "ok"})
+    ...     dict(writer.counts), [path.name for path in Path(folder, "records").iterdir()]
+    ({'to_do': 1, 'ok': 1}, ['phantom.dae.s0.json'])
+    """
 
     def __init__(
         self, out: Path, count: int, disk_guard: DiskSpaceGuard, reporter: ConsoleReporter

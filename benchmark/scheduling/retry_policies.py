@@ -84,7 +84,15 @@ def describe_death(death: Died) -> str:
 
 
 def with_half_batch(job: Job) -> Job:
-    """Return the same job with half as many rows at a time, in prediction and in training."""
+    """Return the same job with half as many rows at a time, in prediction and in training.
+
+    >>> from adbench.benchmark.scheduling.job import JobContext
+    >>> from adbench.engine.runtime.context import TrainingContext
+    >>> context = JobContext.of(TrainingContext(batch=32))
+    >>> half = with_half_batch(Job("prepare phantom", "prepare", (), context)).context
+    >>> half.batch, half.micro
+    (16, 16)
+    """
     context = job.context
     rows = context.micro or job.experiments[0].method_args.get("batch")
     whole = rows if isinstance(rows, int) and job.method else context.batch
@@ -151,11 +159,11 @@ class DiskSpaceGuard:
 
     @property
     def is_full(self) -> bool:
-        """Whether the disk is full, as far as is known."""
+        """Whether the last attempt to write failed for want of room."""
         return self._since is not None
 
     def mark_full(self) -> bool:
-        """Note a failure, and return whether it is the first of a pause, which a user is told."""
+        """Note a failure, and return whether it is the first of a pause, which the user sees."""
         first = self._since is None
         now = self._clock()
         self._since = now if self._since is None else self._since
@@ -174,7 +182,7 @@ class DiskSpaceGuard:
         return self._since is not None and self._clock() - self._since >= self._timeout
 
     def mark_free(self) -> None:
-        """Something got through."""
+        """Note that something was written."""
         self._since = None
 
     def _free_bytes(self) -> int:

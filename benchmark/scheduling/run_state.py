@@ -57,7 +57,15 @@ class _StateFile(Struct):
 
 
 class RunState:
-    """The state file of a run. A disk that cannot be written loses the view, not the run."""
+    """Writes the state file of a run. Where the disk cannot be written, the run goes on without it.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     RunState(Path(folder)).write([], {"ok": 2}, now=True)
+    ...     [(_, state)] = read_run_states(Path(folder))
+    ...     state["counts"], state["running"]
+    ({'ok': 2}, True)
+    """
 
     def __init__(self, out: Path) -> None:
         self._host, self._pid = socket.gethostname(), os.getpid()
@@ -104,8 +112,10 @@ class RunState:
 
 
 def read_run_states(out: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """The state files in a folder of results, with two more keys: `running`, whether the process
-    lives (on another host: whether it wrote within a minute), and `age`, seconds since then.
+    """Return the state files in a folder of results, by path.
+
+    Each has two more keys: `running`, whether the process lives (on another host: whether it wrote
+    within a minute), and `age`, seconds since it wrote.
 
     >>> from pathlib import Path
     >>> from adbench.benchmark.scheduling.run_state import read_run_states

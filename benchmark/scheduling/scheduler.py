@@ -56,9 +56,32 @@ POLL_SECONDS = 0.2
 class Scheduler:
     """Runs experiments on an executor, and writes their records.
 
+    context: device, precision and the like
+    out: folder of the results
+    tensorboard_folder: a folder for training curves, None for none
     timeout: seconds an experiment may take, None for any
     grace: seconds between asking one that is late to stop, and ending it
     disk_timeout: seconds for which a full disk is waited for
+
+    >>> import io, tempfile
+    >>> from rich.console import Console
+    >>> from adbench.benchmark.executors.launch import InlineExecutor
+    >>> from adbench.benchmark.experiments.matrix import expand_matrix
+    >>> from adbench.benchmark.experiments.run_config import RunConfig
+    >>> from adbench.benchmark.registry.registry import Registry
+    >>> config = RunConfig(
+    ...     ["template-z"], ["phantom"], "tiny", baselines=False, limit=4,
+    ...     settings={"phantom": {"shape": [24]}},
+    ... )
+    >>> experiments = expand_matrix(config, Registry.read())
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     out = Path(folder)
+    ...     reporter, executor = ConsoleReporter(Console(file=io.StringIO())), InlineExecutor()
+    ...     scheduler = Scheduler(
+    ...         experiments, TrainingContext(), Store(out / "store"), out, reporter, executor
+    ...     )
+    ...     scheduler.run(stop=lambda: False), len(list(out.glob("records/*.json")))
+    (0, 1)
     """
 
     def __init__(

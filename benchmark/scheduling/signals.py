@@ -15,8 +15,22 @@ if TYPE_CHECKING:
 
 @contextmanager
 def stop_on_signals(reporter: ConsoleReporter) -> Iterator[Callable[[], bool]]:
-    """Catch the signals in the block, and give whether one came. A second one raises
-    KeyboardInterrupt. In another thread than the main one, where Python catches none, none comes.
+    """Catch Ctrl-C and SIGTERM in the block, and yield a function that says whether one came.
+
+    A second signal raises KeyboardInterrupt. Outside the main thread, where Python catches no
+    signals, the function always returns False.
+
+    reporter: prints that the run stops after its step
+
+    >>> import io, os
+    >>> from rich.console import Console
+    >>> from adbench.benchmark.scheduling.console import ConsoleReporter
+    >>> reporter = ConsoleReporter(Console(file=io.StringIO()))
+    >>> with stop_on_signals(reporter) as stop:
+    ...     before = stop()
+    ...     os.kill(os.getpid(), signal.SIGINT)
+    ...     before, stop()
+    (False, True)
     """
     stopping = False
 

@@ -39,10 +39,16 @@ STATUS_NAMES = {
 class PartialWork:
     """Something unfinished in a store.
 
-    what: training (a stage) | predicting | evaluating     key: of the artifact it makes
+    what: training (a stage) | predicting | evaluating
+    key: of the artifact that it creates
     running: whether a process holds its lock
-    kept: shards of predictions, or states of training, that are kept     size: of them, in bytes
-    age: seconds since something was last kept; None where nothing was
+    kept: number of shards of predictions, or states of training, that are stored
+    size: of them, in bytes
+    age: seconds since something was last stored; None where nothing was
+
+    >>> work = PartialWork("predicting", "0123456789ab", False, kept=3, size=2_000_000, age=90.0)
+    >>> Status([], [work]).lines()[-1]
+    '  left     predicting 01234567  3 kept, 2.0 MB, last 2 min ago; the same command goes on'
     """
 
     what: str
@@ -58,6 +64,12 @@ class Status:
     """The records, the unfinished work and the runs of a folder of results and a store.
 
     runs: their states (run_state.py)
+
+    >>> record = {"file": "phantom.dae.s0.json", "status": "failed", "reason": "ValueError: no"}
+    >>> for line in Status([record], []).lines():
+    ...     print(line)
+    1 failed records; 0 running, 0 left
+      failed   phantom.dae.s0  ValueError: no
     """
 
     records: list[Record]
@@ -95,7 +107,7 @@ class Status:
 
 
 def read_status(out: Path, store: Path) -> Status:
-    """The status of a folder of results and a store; neither need be there.
+    """Return the status of a folder of results and a store; neither need be there.
 
     >>> from pathlib import Path
     >>> from adbench.benchmark.scheduling.status import read_status

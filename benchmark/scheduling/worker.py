@@ -51,6 +51,17 @@ def run_job(
     log: receives the events of the engine
     stop: whether to stop between two steps
     datasets: those that this process has prepared before
+
+    >>> from adbench.benchmark.experiments.matrix import expand_matrix
+    >>> from adbench.benchmark.experiments.run_config import RunConfig
+    >>> from adbench.benchmark.registry.registry import Registry
+    >>> from adbench.benchmark.scheduling.job import prepare_job
+    >>> from adbench.engine.runtime.context import TrainingContext
+    >>> settings = {"phantom": {"shape": [24]}}
+    >>> config = RunConfig(["thor"], ["phantom"], "tiny", settings=settings, baselines=False)
+    >>> job = prepare_job(expand_matrix(config, Registry.read()), TrainingContext())
+    >>> [*run_job(job, lambda event, facts: None).incompatible.values()]
+    ['takes samples of 2 axes, these have 1']
     """
     sys.path += [folder for folder in job.path if folder not in sys.path]
     phase = _PhaseTracker(job, log)
@@ -88,8 +99,10 @@ def run_job(
 
 
 def checked_record(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record as JSON values. Raises ValueError, with the field, where it does not fit its schema:
-    a number that is not finite, a wrong type, a value out of its range.
+    """Return a record as JSON values.
+
+    Raises ValueError, with the field, where it does not fit its schema: a number that is not
+    finite, a wrong type, a value out of its range.
 
     >>> from adbench.benchmark.scheduling.worker import checked_record
     >>> checked_record({"schema": 2, "status": "ok", "pixel_error": float("nan")})
@@ -113,9 +126,20 @@ def prepared_dataset(
 ) -> Dataset:
     """Return the dataset of an experiment, prepared.
 
+    progress: receives what is done, how far, and of how many
+    stop: whether to stop
     datasets: those that this process has prepared before; the one returned replaces them
 
     Raises KeyboardInterrupt when asked to stop meanwhile, DataError where data are missing or bad.
+
+    >>> from adbench.benchmark.experiments.matrix import expand_matrix
+    >>> from adbench.benchmark.experiments.run_config import RunConfig
+    >>> from adbench.benchmark.registry.registry import Registry
+    >>> settings = {"phantom": {"shape": [16, 16]}}
+    >>> config = RunConfig(["dae"], ["phantom"], "tiny", settings=settings, baselines=False)
+    >>> (experiment,) = expand_matrix(config, Registry.read())
+    >>> prepared_dataset(experiment).spec.shape
+    (16, 16)
     """
     key = canonical_json([experiment.dataset.import_path, experiment.dataset_args])
     if datasets is not None and key in datasets:
