@@ -36,7 +36,12 @@ STOP_SECONDS = 10.0
 
 
 class ContractViolation(AssertionError):
-    """A check failed; the message has the observed and the expected value."""
+    """A check failed; the message has the observed and the expected value.
+
+    >>> raise ContractViolation("score has shape (2,), not (3,)")
+    Traceback (most recent call last):
+    adbench...ContractViolation: score has shape (2,), not (3,)
+    """
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,9 @@ class CheckResult:
     check: its name
     axes: number of axes of the samples
     violation: what was observed instead; empty where the check passes
+
+    >>> CheckResult("other levels are taken", axes=2).violation
+    ''
     """
 
     check: str
@@ -54,7 +62,17 @@ class CheckResult:
 
 
 class MethodUnderTest:
-    """A method with synthetic samples; it is fitted once and predicts once for all checks."""
+    """A method with synthetic samples; it is fitted once and predicts once for all checks.
+
+    entry: of the method
+    axes: number of axes of the samples
+    overrides: settings by name, in place of those of profile `check`
+
+    >>> from adbench.benchmark.registry.registry import Registry
+    >>> subject = MethodUnderTest(Registry.read().method("template-z"), axes=2)
+    >>> subject.x.shape, subject.detection.map.shape
+    (torch.Size([3, 2, 18, 16]), torch.Size([1, 3, 18, 16]))
+    """
 
     def __init__(self, entry: Entry, axes: int, overrides: Mapping[str, Any] | None = None) -> None:
         self.cls, self.axes, self.shape = entry.load(), axes, SHAPES[axes]
@@ -70,11 +88,13 @@ class MethodUnderTest:
         self.x, self.keys = torch.stack([s.x for s in test]), [s.key for s in test]
 
     def build(self, seed: int = 0, **more: Any) -> Method:
+        """Return the method with its first weights. more: further settings"""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return build(self.cls, Spec(2, self.shape, labels=self.labelled), **self.args | more)
 
     def fit(self, method: Method, train: Sequence[Sample] | None = None, **more: Any) -> Method:
+        """Fit a method and return it. more: further fields of its TrainingContext"""
         context = replace(self.context, **more)
         method.fit(train or self.train, self.calibration, context)
         context.place(method)
@@ -82,14 +102,17 @@ class MethodUnderTest:
 
     @cached_property
     def fitted(self) -> Method:
+        """The method, fitted."""
         return self.fit(self.build())
 
     @cached_property
     def levels(self) -> list[int]:
+        """The first two of the method's noise levels."""
         return list(self.cls.levels)[:2]
 
     @cached_property
     def detection(self) -> Detection:
+        """Of the fitted method, on all samples at `levels`."""
         return self.predict(self.fitted)
 
     @torch.no_grad()
@@ -99,32 +122,51 @@ class MethodUnderTest:
         levels: Sequence[int] | None = None,
         indices: Sequence[int] = (0, 1, 2),
     ) -> Detection:
+        """Return the detection of a method on some of the samples."""
         rng = Rng([self.keys[i] for i in indices], self.context.seed)
         return method.detect(self.x[list(indices)], levels or self.levels, rng)
 
 
 def class_attributes_are_valid(subject: MethodUnderTest) -> None:
-    """Levels, axes, inference arguments and supervision are as `Method` describes them."""
+    """Levels, axes, inference arguments and supervision are as `Method` describes them.
+
+    >>> from types import SimpleNamespace
+    >>> from adbench.methods.template_z import TemplateZ
+    >>> class Wrong(TemplateZ):
+    ...     levels, published = (2000,), 2000
+    >>> class_attributes_are_valid(SimpleNamespace(cls=Wrong, args={}))
+    Traceback (most recent call last):
+    adbench...ContractViolation: levels lie in 0..1000: (2000,)
+    """
     cls = subject.cls
-    require(cls.ndims <= {1, 2, 3} and cls.ndims, f"ndims are of 1, 2, 3, not {set(cls.ndims)}")
-    require(
+    _require(cls.ndims <= {1, 2, 3} and cls.ndims, f"ndims are of 1, 2, 3, not {set(cls.ndims)}")
+    _require(
         list(cls.levels) == sorted(set(cls.levels)), f"levels rise, without twins: {cls.levels}"
     )
-    require(all(0 <= n <= 1000 for n in cls.levels), f"levels lie in 0..1000: {cls.levels}")
-    require(cls.published in cls.levels, f"published, {cls.published}, is one of the levels")
+    _require(all(0 <= n <= 1000 for n in cls.levels), f"levels lie in 0..1000: {cls.levels}")
+    _require(cls.published in cls.levels, f"published, {cls.published}, is one of the levels")
     odd = cls.inference - subject.args.keys()
-    require(not odd, f"inference names arguments of the constructor, not {sorted(odd)}")
-    require(
+    _require(not odd, f"inference names arguments of the constructor, not {sorted(odd)}")
+    _require(
         cls.supervision in ("normal", "image-labels"), f"supervision is not {cls.supervision!r}"
     )
     takes = list(inspect.signature(cls.detect).parameters)
-    require(
+    _require(
         takes == ["self", "x", "levels", "rng"], f"detect takes x, levels, rng, not {takes[1:]}"
     )
 
 
 def other_numbers_of_axes_are_refused(subject: MethodUnderTest) -> None:
-    """The constructor raises ValueError for axes that are not among `ndims`."""
+    """The constructor raises ValueError for axes that are not among `ndims`.
+
+    >>> from types import SimpleNamespace
+    >>> class Wrong:
+    ...     ndims = frozenset({2})
+    ...     def __init__(self, spec): ...
+    >>> other_numbers_of_axes_are_refused(SimpleNamespace(cls=Wrong, args={}))
+    Traceback (most recent call last):
+    adbench...ContractViolation: ndims are {2}, yet it can be built for 1 axes
+    """
     for axes in {1, 2, 3} - subject.cls.ndims:
         try:
             build(subject.cls, Spec(2, SHAPES[axes]), **subject.args)
@@ -136,34 +178,65 @@ def other_numbers_of_axes_are_refused(subject: MethodUnderTest) -> None:
 
 
 def a_result_for_every_level_and_sample(subject: MethodUnderTest) -> None:
-    """`detect`, `score` and `localize` return tensors of the right shape, type and range."""
+    """`detect`, `score` and `localize` return tensors of the right shape, type and range.
+
+    >>> from types import SimpleNamespace
+    >>> wrong = SimpleNamespace(
+    ...     detection=Detection(torch.zeros(1, 2)), shape=(24,), levels=[0], x=torch.zeros(3, 1, 24)
+    ... )
+    >>> a_result_for_every_level_and_sample(wrong)
+    Traceback (most recent call last):
+    adbench...ContractViolation: score has shape (1, 2), not (1, 3): levels, samples
+    """
     detection, shape = subject.detection, subject.shape
-    require_valid(detection, len(subject.levels), subject.x)
+    _require_valid(detection, len(subject.levels), subject.x)
     one, rng = subject.x[:1], Rng(subject.keys[:1])
-    require_shape("score()", subject.fitted.score(one, rng), (1,))
+    _require_shape("score()", subject.fitted.score(one, rng), (1,))
     if detection.map is not None:
-        require_shape("localize()", subject.fitted.localize(one, rng), (1, *shape))
+        _require_shape("localize()", subject.fitted.localize(one, rng), (1, *shape))
 
 
 def other_levels_are_taken(subject: MethodUnderTest) -> None:
-    """A run may sweep any levels, also outside of the method's own."""
+    """A run may sweep any levels, also outside of the method's own.
+
+    >>> from types import SimpleNamespace
+    >>> wrong = SimpleNamespace(
+    ...     cls=SimpleNamespace(levels=(100, 300)), fitted=None, x=torch.zeros(3, 1, 24),
+    ...     predict=lambda method, levels: Detection(torch.zeros(1, 3)),
+    ... )
+    >>> other_levels_are_taken(wrong)
+    Traceback (most recent call last):
+    adbench...ContractViolation: score has shape (1, 3), not (2, 3): levels, samples
+    """
     cls = subject.cls
     if tuple(cls.levels) == (0,):
         return
     others = [level for level in (max(cls.levels[0] // 2, 1) + 1, 900) if level not in cls.levels]
-    require_valid(subject.predict(subject.fitted, others), len(others), subject.x)
+    _require_valid(subject.predict(subject.fitted, others), len(others), subject.x)
 
 
 def nothing_but_x_and_keys_is_read(subject: MethodUnderTest) -> None:
-    """What lies in the frames of the callers, such as a batch with masks, changes no result."""
+    """What lies in the frames of the callers, such as a batch with masks, changes no result.
+
+    >>> import sys
+    >>> from types import SimpleNamespace
+    >>> wrong = SimpleNamespace(
+    ...     shape=(24,), x=torch.zeros(3, 1, 24), keys=["a", "b", "c"], fitted=None,
+    ...     detection=Detection(torch.zeros(1, 3)),
+    ...     predict=lambda method: Detection(sys._getframe(1).f_locals["mask"][:, 0][None] + 2),
+    ... )
+    >>> nothing_but_x_and_keys_is_read(wrong)
+    Traceback (most recent call last):
+    adbench...ContractViolation: score differs by 2
+    """
     for value in (0.0, 1.0):
         mask = torch.full((3, *subject.shape), value)
         label = torch.full((3,), value)
-        detection = predict_beside(subject, mask, label)
-        require_same_detection(detection, subject.detection, slice(None), [0, 1, 2])
+        detection = _predict_beside(subject, mask, label)
+        _require_same_detection(detection, subject.detection, slice(None), [0, 1, 2])
 
 
-def predict_beside(subject: MethodUnderTest, mask: Tensor, label: Tensor) -> Detection:
+def _predict_beside(subject: MethodUnderTest, mask: Tensor, label: Tensor) -> Detection:
     """Predict in a frame that holds samples, a batch and a split with this mask and label."""
     samples = [
         Sample(x, key, key, bool(one), truth > 0)
@@ -176,16 +249,26 @@ def predict_beside(subject: MethodUnderTest, mask: Tensor, label: Tensor) -> Det
 
 
 def predicting_leaves_nothing_behind(subject: MethodUnderTest) -> None:
-    """The tensors of the method and its classes do not grow from one prediction to the next."""
+    """The tensors of the method and its classes do not grow from one prediction to the next.
+
+    >>> from types import SimpleNamespace
+    >>> method = torch.nn.Identity()
+    >>> method.seen = []
+    >>> def predict(method):
+    ...     method.seen.append(torch.zeros(4))
+    >>> predicting_leaves_nothing_behind(SimpleNamespace(predict=predict, fitted=method))
+    Traceback (most recent call last):
+    adbench...ContractViolation: each prediction leaves 16 bytes in the method's attributes
+    """
     sizes = []
     for _ in range(3):
         subject.predict(subject.fitted)
-        sizes.append(tensor_bytes(subject.fitted))
+        sizes.append(_tensor_bytes(subject.fitted))
     growth = sizes[2] - sizes[1]
-    require(growth <= 0, f"each prediction leaves {growth} bytes in the method's attributes")
+    _require(growth <= 0, f"each prediction leaves {growth} bytes in the method's attributes")
 
 
-def tensor_bytes(method: Method) -> int:
+def _tensor_bytes(method: Method) -> int:
     """The bytes of all tensors and arrays in the attributes of a method, its parts and classes."""
     total, seen = 0, set[int]()
     classes = [cls for part in method.modules() for cls in type(part).__mro__]
@@ -210,23 +293,57 @@ def tensor_bytes(method: Method) -> int:
 
 
 def batch_composition_does_not_change_results(subject: MethodUnderTest) -> None:
-    """Of a method that is registered as `batch_dependent`, only the order of the batch."""
+    """A sample's result does not depend on the other samples of its batch.
+
+    For a method that is registered as `batch_dependent`: it does not depend on their order.
+
+    >>> from types import SimpleNamespace
+    >>> wrong = SimpleNamespace(
+    ...     batch_dependent=False, fitted=None, detection=Detection(torch.zeros(1, 3)),
+    ...     predict=lambda method, indices: Detection(torch.full((1, len(indices)), 0.5)),
+    ... )
+    >>> batch_composition_does_not_change_results(wrong)
+    Traceback (most recent call last):
+    adbench...ContractViolation: score differs by 0.5
+    """
     for some in [[2, 0, 1]] if subject.batch_dependent else ([2, 0], [1]):
-        require_same_detection(
+        _require_same_detection(
             subject.predict(subject.fitted, indices=some), subject.detection, slice(None), some
         )
 
 
 def levels_do_not_influence_each_other(subject: MethodUnderTest) -> None:
-    """A level alone gives the same result as among others."""
+    """A level alone gives the same result as among others.
+
+    >>> from types import SimpleNamespace
+    >>> wrong = SimpleNamespace(
+    ...     levels=[100, 300], fitted=None, detection=Detection(torch.zeros(2, 3)),
+    ...     predict=lambda method, levels: Detection(torch.ones(1, 3)),
+    ... )
+    >>> levels_do_not_influence_each_other(wrong)
+    Traceback (most recent call last):
+    adbench...ContractViolation: score differs by 1
+    """
     for i, level in enumerate(subject.levels):
-        require_same_detection(
+        _require_same_detection(
             subject.predict(subject.fitted, [level]), subject.detection, slice(i, i + 1), [0, 1, 2]
         )
 
 
 def the_state_dict_holds_all_that_was_learnt(subject: MethodUnderTest) -> None:
-    """Also, predictions do not depend on the global random state."""
+    """Another instance predicts the same with the state dict of the fitted one.
+
+    Also, predictions do not depend on the global random state.
+
+    >>> from types import SimpleNamespace
+    >>> wrong = SimpleNamespace(
+    ...     build=lambda seed: torch.nn.PReLU(), fitted=torch.nn.PReLU(), context=TrainingContext(),
+    ...     predict=lambda method: torch.rand(1),
+    ... )
+    >>> the_state_dict_holds_all_that_was_learnt(wrong)
+    Traceback (most recent call last):
+    adbench...ContractViolation: detect draws from the global stream
+    """
     twin = subject.build(seed=1)
     for p in twin.parameters():
         p.data.fill_(0.5)
@@ -236,12 +353,24 @@ def the_state_dict_holds_all_that_was_learnt(subject: MethodUnderTest) -> None:
         torch.manual_seed(3)
         before = torch.get_rng_state()
         detection = subject.predict(twin.eval())
-        require(torch.equal(before, torch.get_rng_state()), "detect draws from the global stream")
-    require_same_detection(detection, subject.detection, slice(None), [0, 1, 2])
+        _require(torch.equal(before, torch.get_rng_state()), "detect draws from the global stream")
+    _require_same_detection(detection, subject.detection, slice(None), [0, 1, 2])
 
 
 def training_depends_on_data_and_seed_alone(subject: MethodUnderTest) -> None:
-    """Not on the global random state nor on masks, and on labels only if it is so supervised."""
+    """Training depends neither on the global random state nor on masks.
+
+    It depends on labels only where the method's supervision says so.
+
+    >>> from types import SimpleNamespace
+    >>> wrong = SimpleNamespace(
+    ...     train=smooth_samples((24,), 2, "train"), labelled=False, shape=(24,),
+    ...     build=lambda: None, fit=lambda method, train: torch.rand(1),
+    ... )
+    >>> training_depends_on_data_and_seed_alone(wrong)
+    Traceback (most recent call last):
+    adbench...ContractViolation: fit draws from the global stream
+    """
     other = []
     for i, sample in enumerate(subject.train):
         label = sample.label if subject.labelled else i % 2 == 0
@@ -250,14 +379,29 @@ def training_depends_on_data_and_seed_alone(subject: MethodUnderTest) -> None:
         torch.manual_seed(99)
         before = torch.get_rng_state()
         twin = subject.fit(subject.build(), other)
-        require(torch.equal(before, torch.get_rng_state()), "fit draws from the global stream")
-    require_same_weights(twin, subject.fitted)
+        _require(torch.equal(before, torch.get_rng_state()), "fit draws from the global stream")
+    _require_same_weights(twin, subject.fitted)
 
 
 def resumed_training_gives_the_same_weights(subject: MethodUnderTest) -> None:
-    """The first training is stopped at its second call of `stop`, saves its state and raises
-    Interrupted; the second one resumes from that state."""
-    store, stops = InMemoryStateStore(), iter([False, True])
+    """A training that was stopped and resumed gives the weights of one without a stop.
+
+    The first training is stopped at its second call of `stop`, saves its state and raises
+    Interrupted; the second one resumes from that state.
+
+    >>> from types import SimpleNamespace
+    >>> def fit(method, stop=None, **more):
+    ...     if stop is not None:
+    ...         raise Interrupted("stopped")
+    ...     return method
+    >>> wrong = SimpleNamespace(
+    ...     build=lambda: torch.nn.PReLU(init=0.1), fit=fit, fitted=torch.nn.PReLU(init=0.2)
+    ... )
+    >>> resumed_training_gives_the_same_weights(wrong)
+    Traceback (most recent call last):
+    adbench...ContractViolation: weight differs
+    """
+    store, stops = _InMemoryStateStore(), iter([False, True])
     try:
         subject.fit(
             subject.build(),
@@ -266,19 +410,31 @@ def resumed_training_gives_the_same_weights(subject: MethodUnderTest) -> None:
             checkpoint_interval=0.0,
         )
     except Interrupted:
-        require_same_weights(
+        _require_same_weights(
             subject.fit(subject.build(), state_store=store, checkpoint_interval=0.0), subject.fitted
         )
 
 
 def training_stops_soon_on_request(subject: MethodUnderTest) -> None:
-    """Arguments named steps or …_steps are raised, so that training takes long enough."""
+    """A training ends within STOP_SECONDS after a request to stop.
+
+    Arguments named steps or …_steps are raised, so that training takes long enough.
+
+    >>> from types import SimpleNamespace
+    >>> steps = []
+    >>> def fit(method, stop):
+    ...     while not stop():
+    ...         steps.append(time.sleep(0.05))
+    >>> training_stops_soon_on_request(SimpleNamespace(args={}, build=lambda: None, fit=fit))
+    >>> len(steps) < 100
+    True
+    """
     inference_steps = ("sampling_steps", "inpaint_steps")
     long = {
         k: 10**6 for k in subject.args if f"_{k}".endswith("_steps") and k not in inference_steps
     }
     method, start = subject.build(**long), time.monotonic()
-    with time_limit(STOP_SECONDS), contextlib.suppress(Interrupted):
+    with _time_limit(STOP_SECONDS), contextlib.suppress(Interrupted):
         subject.fit(method, stop=lambda: time.monotonic() > start + 0.2)
 
 
@@ -308,6 +464,11 @@ def check_method(
     axes: numbers of axes to check, of those that the method takes
 
     An exception of the method is a violation.
+
+    >>> from adbench.benchmark.registry.registry import Registry
+    >>> results = list(check_method(Registry.read().method("template-z"), axes=[1]))
+    >>> len(results), [result.check for result in results if result.violation]
+    (12, [])
     """
     for count in sorted(set(axes) & set(entry.load().ndims)):
         subject = MethodUnderTest(entry, count, overrides)
@@ -351,7 +512,7 @@ def smooth_samples(
     return samples
 
 
-class InMemoryStateStore:
+class _InMemoryStateStore:
     """A StateStore that holds copies in memory."""
 
     def __init__(self) -> None:
@@ -364,13 +525,13 @@ class InMemoryStateStore:
         self.states[name] = {key: value.detach().clone() for key, value in state.items()}
 
 
-def require(condition: object, message: str) -> None:
+def _require(condition: object, message: str) -> None:
     """Raise ContractViolation with the message unless the condition is true."""
     if not condition:
         raise ContractViolation(message)
 
 
-def require_valid(detection: Detection, levels: int, x: Tensor) -> None:
+def _require_valid(detection: Detection, levels: int, x: Tensor) -> None:
     """Raise ContractViolation unless a detection has the shapes, types and ranges it should."""
     try:
         detection.check(levels, x)
@@ -378,37 +539,37 @@ def require_valid(detection: Detection, levels: int, x: Tensor) -> None:
         raise ContractViolation(str(error)) from error
     for name in ("score", "map", "reconstruction"):
         value = getattr(detection, name)
-        require(value is None or value.isfinite().all(), f"{name} is not finite everywhere")
+        _require(value is None or value.isfinite().all(), f"{name} is not finite everywhere")
 
 
-def require_shape(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
+def _require_shape(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
     """Raise ContractViolation unless a tensor has a shape and is finite."""
-    require(tuple(value.shape) == shape, f"{name} has shape {tuple(value.shape)}, not {shape}")
-    require(bool(value.isfinite().all()), f"{name} is not finite everywhere")
+    _require(tuple(value.shape) == shape, f"{name} has shape {tuple(value.shape)}, not {shape}")
+    _require(bool(value.isfinite().all()), f"{name} is not finite everywhere")
 
 
-def require_same_detection(
+def _require_same_detection(
     part: Detection, whole: Detection, level: slice, some: Sequence[int]
 ) -> None:
     """Raise ContractViolation unless a detection equals a part of another one, to the bit."""
     for name in ("score", "map"):
         mine, all_of_it = getattr(part, name), getattr(whole, name)
-        require((mine is None) == (all_of_it is None), f"{name} is there at one time only")
+        _require((mine is None) == (all_of_it is None), f"{name} is there at one time only")
         if mine is not None:
             far = (mine - all_of_it[level][:, list(some)]).abs().max().item()
-            require(far == 0, f"{name} differs by {far:.2g}")
+            _require(far == 0, f"{name} differs by {far:.2g}")
 
 
-def require_same_weights(a: Method, b: Method) -> None:
+def _require_same_weights(a: Method, b: Method) -> None:
     """Raise ContractViolation unless two methods have the same weights, to the bit."""
     mine, theirs = a.state_dict(), b.state_dict()
-    require(mine.keys() == theirs.keys(), "the two state dicts have different names")
+    _require(mine.keys() == theirs.keys(), "the two state dicts have different names")
     for key, value in mine.items():
-        require(torch.equal(value, theirs[key]), f"{key} differs")
+        _require(torch.equal(value, theirs[key]), f"{key} differs")
 
 
 @contextlib.contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
+def _time_limit(seconds: float) -> Iterator[None]:
     """Raise ContractViolation in a block that takes longer than so many seconds.
 
     Only the main thread can be interrupted; in others there is no limit.

@@ -18,7 +18,12 @@ TEMPLATES = {
 
 
 class ScaffoldError(ValueError):
-    """A name or folder that a new plugin cannot have."""
+    """A name or folder that a new plugin cannot have.
+
+    >>> create_plugin("Capital", Path("capital"), set())
+    Traceback (most recent call last):
+    adbench...ScaffoldError: a method's name is made of a-z, 0-9 and -, ...
+    """
 
 
 def create_plugin(name: str, folder: Path, taken_names: set[str]) -> list[Path]:
@@ -29,6 +34,11 @@ def create_plugin(name: str, folder: Path, taken_names: set[str]) -> list[Path]:
     taken_names: names of registered methods
 
     Raises ScaffoldError on such a name, a folder with files, or one that cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     [path.name for path in create_plugin("my-method", Path(folder, "plugin"), {"dae"})]
+    ['my_method.py', 'pyproject.toml', 'registry.yaml', 'README.md', 'test_my_method.py']
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 

@@ -86,12 +86,14 @@ def describe_death(death: Died) -> str:
 def with_half_batch(job: Job) -> Job:
     """Return the same job with half as many rows at a time, in prediction and in training.
 
+    >>> from types import SimpleNamespace
     >>> from adbench.benchmark.scheduling.job import JobContext
     >>> from adbench.engine.runtime.context import TrainingContext
+    >>> experiment = SimpleNamespace(method=SimpleNamespace(name="dae"), method_args={"batch": 8})
     >>> context = JobContext.of(TrainingContext(batch=32))
-    >>> half = with_half_batch(Job("prepare phantom", "prepare", (), context)).context
+    >>> half = with_half_batch(Job("phantom.dae.s0", "experiment", (experiment,), context)).context
     >>> half.batch, half.micro
-    (16, 16)
+    (16, 4)
     """
     context = job.context
     rows = context.micro or job.experiments[0].method_args.get("batch")
