@@ -22,9 +22,13 @@ from .splits import Splits
 
 @cache
 def evaluation_code() -> str:
-    """The digest of all files of `evaluation`, as they were when this was first called.
+    """Return the digest of all files of `evaluation`, as they were when this was first called.
 
     Sub-packages are included; comments, docstrings and layout do not count.
+
+    >>> from adbench.benchmark import evaluation
+    >>> evaluation_code() == folder_digest(Path(evaluation.__file__).parent)
+    True
     """
     return folder_digest(Path(__file__).parents[1] / "evaluation")
 
@@ -33,7 +37,13 @@ def evaluation_code() -> str:
 class KeyInputs:
     """The inputs of the cache keys of an experiment's stages, as plain JSON values.
 
-    checkpoint: of the fitted weights       maps: of the maps, by split       record: of the record
+    checkpoint: of the fitted weights
+    maps: of the maps, by split
+    record: of the evaluated record
+
+    >>> inputs = KeyInputs({"seed": 0}, {"test": {"levels": [250]}}, {"code": "ab12"})
+    >>> inputs.maps["test"]
+    {'levels': [250]}
     """
 
     checkpoint: Mapping[str, Any]
@@ -48,9 +58,21 @@ def experiment_key_inputs(
     levels: Sequence[int],
     numerics: str,
 ) -> KeyInputs:
-    """The cache-key inputs of every stage of an experiment.
+    """Return the cache-key inputs of every stage of an experiment.
 
-    levels: the noise levels that are swept      numerics: what networks compute in
+    levels: the noise levels that are swept
+    numerics: what networks compute in
+
+    >>> from adbench.benchmark.experiments.matrix import expand_matrix
+    >>> from adbench.benchmark.experiments.run_config import RunConfig
+    >>> from adbench.benchmark.registry.registry import Registry
+    >>> config = RunConfig(["template-z"], ["phantom"], "tiny", baselines=False)
+    >>> (experiment,) = expand_matrix(config, Registry.read())
+    >>> from adbench.datasets.phantom import Phantom
+    >>> splits, method_class = Splits(Phantom(shape=(8,)), limit=2), experiment.method.load()
+    >>> inputs = experiment_key_inputs(experiment, method_class, splits, [0], "float32")
+    >>> inputs.checkpoint["numerics"], [*inputs.maps]
+    ('float32', ['held_out', 'val', 'test'])
     """
     inference, args = method_class.inference, experiment.method_args
     checkpoint = to_json_dict(
@@ -82,7 +104,17 @@ def experiment_key_inputs(
 
 
 def data_key_inputs(experiment: Experiment, splits: Splits, names: Sequence[str]) -> dict[str, Any]:
-    """What the named splits hold: the dataset's arguments, and every sample by its content."""
+    """Return what the named splits hold: the dataset's arguments, and a digest of the samples.
+
+    >>> from types import SimpleNamespace
+    >>> from adbench.datasets.phantom import Phantom
+    >>> experiment = SimpleNamespace(
+    ...     dataset=SimpleNamespace(name="phantom"), dataset_args={"shape": [8]}
+    ... )
+    >>> inputs = data_key_inputs(experiment, Splits(Phantom(shape=(8,)), limit=2), ["test"])
+    >>> inputs["args"], [*inputs["samples"]]
+    ({'shape': [8]}, ['test'])
+    """
     return {
         "dataset": experiment.dataset.name,
         "args": content_arguments(experiment, splits.dataset.cache_key_ignores),

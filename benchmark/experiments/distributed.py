@@ -22,10 +22,20 @@ from .resolve import resolve
 
 @contextmanager
 def announce_training(team: Team) -> Iterator[Callable[[], None]]:
-    """Tell the followers whether rank 0 trains within this block.
+    """Broadcast to the followers whether rank 0 trains within this block.
 
-    Yields a function that rank 0 calls just before it trains. If it does not, the followers are
-    told at the end of the block that there was nothing to train.
+    Yields a function that rank 0 calls just before it trains. If it does not, the end of the block
+    broadcasts that there was nothing to train.
+
+    >>> from types import SimpleNamespace
+    >>> flags = []
+    >>> team = SimpleNamespace(broadcast_flag=flags.append)
+    >>> with announce_training(team) as announce:
+    ...     announce()
+    >>> with announce_training(team):
+    ...     pass
+    >>> flags
+    [True, False]
     """
     announced = False
 
@@ -49,6 +59,13 @@ def run_follower(
     dataset: prepared; of all the experiments
 
     Raises Interrupted where rank 0 does. Other errors happen in rank 0 too, and are reported there.
+
+    >>> from types import SimpleNamespace
+    >>> answers = iter([False, False])  # of rank 0: both are in its store
+    >>> team = SimpleNamespace(broadcast_flag=lambda flag: next(answers))
+    >>> run_follower(["first", "second"], None, TrainingContext(team=team))
+    >>> list(answers)
+    []
     """
     for experiment in experiments:
         if not context.team.broadcast_flag(False):

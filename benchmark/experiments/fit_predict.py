@@ -58,6 +58,18 @@ def load_method(method: Method, weights: Path, context: TrainingContext) -> Meth
     weights: a file that `fit` wrote
 
     Raises RuntimeError where the weights are not this method's.
+
+    >>> import tempfile
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.datasets.phantom import Phantom
+    >>> from adbench.methods.template_z import TemplateZ
+    >>> method, data = TemplateZ(Spec(1, (16,))), Phantom(shape=(16,), train=8)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     weights = Path(folder, "weights.safetensors")
+    ...     _ = fit(weights, method, data.train(), data.calibration(), TrainingContext())
+    ...     loaded = load_method(TemplateZ(Spec(1, (16,))), weights, TrainingContext())
+    >>> torch.equal(loaded.mean, method.mean)
+    True
     """
     method.load_state_dict(load_file(weights))
     context.place(method)
@@ -84,6 +96,17 @@ def fit(
     make_stage_cache: makes the cache of the stages that methods share; None to train them here
 
     Raises NotFinite where a weight is NaN or infinite; nothing is written then.
+
+    >>> import tempfile
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.datasets.phantom import Phantom
+    >>> from adbench.methods.template_z import TemplateZ
+    >>> method, data = TemplateZ(Spec(1, (16,))), Phantom(shape=(16,), train=8)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     weights = Path(folder, "weights.safetensors")
+    ...     facts = fit(weights, method, data.train(), data.calibration(), TrainingContext())
+    >>> facts["train_steps"], facts["train_samples"], facts["device"] != ""
+    (0, 8, True)
     """
     micro_batch: dict[str, Any] = {}
     curves: list[LearningCurve] = []
@@ -152,6 +175,18 @@ def predict(
     gallery: indices of the samples whose reconstructions are kept
 
     Raises Interrupted where the context asks to stop, NotFinite where a score or a map is NaN.
+
+    >>> import tempfile
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.datasets.phantom import Phantom
+    >>> from adbench.methods.template_z import TemplateZ
+    >>> method, data = TemplateZ(Spec(1, (16,))), Phantom(shape=(16,), train=8)
+    >>> method.fit(data.train(), data.calibration(), TrainingContext())
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path, test = Path(folder, "maps.h5"), data.test()
+    ...     facts = predict(path, method, test, [0], TrainingContext(), name="test")
+    >>> facts["samples"] == len(test), facts["levels"]
+    (True, 1)
     """
     log: LogEvent = context.on_event
     shards: list[Mapping[str, Tensor]] = []
@@ -216,6 +251,20 @@ def predict_remaining_shards(
     partial_state: where that process looks for finished shards
     is_finished: whether all of the split has been predicted
     helper_number: from 1, different for each helper
+
+    >>> import tempfile
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.datasets.phantom import Phantom
+    >>> from adbench.methods.template_z import TemplateZ
+    >>> method, data = TemplateZ(Spec(1, (16,))), Phantom(shape=(16,), train=8)
+    >>> method.fit(data.train(), data.calibration(), TrainingContext())
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     state, test = PartialState(Path(folder)), data.test()
+    ...     count = predict_remaining_shards(
+    ...         method, test, [0], TrainingContext(), state, lambda: False, 1, name="test"
+    ...     )
+    ...     count == len(test), "shard-0" in state
+    (True, True)
     """
     log: LogEvent = context.on_event
     count = 0

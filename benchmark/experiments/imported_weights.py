@@ -21,6 +21,14 @@ def load_imported_weights(
     experiment: of `method@NAME`; of any other method there are none
     method: as it is built for the experiment
     Raises OptionError where the weights are gone from the store.
+
+    >>> from pathlib import Path
+    >>> from types import SimpleNamespace
+    >>> entry = SimpleNamespace(name="anoddpm@mine", weights="0123456789abcdef0123456789abcdef")
+    >>> store = Store(Path("/no/such/store"))
+    >>> load_imported_weights(SimpleNamespace(method=entry), store, None)
+    Traceback (most recent call last):
+    adbench...OptionError: the weights of anoddpm@mine are gone from the store: import them again
     """
     key = experiment.method.weights
     if not key:

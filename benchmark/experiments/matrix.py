@@ -28,6 +28,12 @@ class Experiment:
     skip_reason: why the experiment cannot be run; empty if it can
     implicit_baseline: whether it is a baseline that nobody asked for: where it does not fit the
         data it is left out
+
+    >>> from adbench.benchmark.registry.registry import Registry
+    >>> config = RunConfig(["dae"], ["phantom"], "tiny", seeds=(3,), baselines=False)
+    >>> (experiment,) = expand_matrix(config, Registry.read())
+    >>> experiment.name.rpartition(".")[0]
+    'phantom.dae.tiny.s3'
     """
 
     method: Entry
@@ -161,10 +167,17 @@ def _check_together(dataset: Entry, arguments: Mapping[str, Any]) -> None:
 
 
 def sweep_levels(experiment: Experiment, method_class: Any) -> list[int]:
-    """The noise levels that an experiment sweeps, ascending.
+    """Return the noise levels that an experiment sweeps, ascending.
 
-    Those asked for, and always the published one; or the method's own. A method without a noise
-    level has level 0 alone.
+    Those of the experiment, and always the published one; or the method's own. A method without a
+    noise level has level 0 alone.
+
+    >>> from types import SimpleNamespace
+    >>> method_class = SimpleNamespace(levels=(50, 250, 500), published=250)
+    >>> sweep_levels(SimpleNamespace(levels=(400, 100)), method_class)
+    [100, 250, 400]
+    >>> sweep_levels(SimpleNamespace(levels=None), method_class)
+    [50, 250, 500]
     """
     if experiment.levels is None or tuple(method_class.levels) == (0,):
         return sorted(method_class.levels)
@@ -172,5 +185,13 @@ def sweep_levels(experiment: Experiment, method_class: Any) -> list[int]:
 
 
 def content_arguments(experiment: Experiment, ignored: frozenset[str]) -> dict[str, Any]:
-    """The arguments of an experiment's dataset that say what it holds, not where its files lie."""
+    """Return the arguments of an experiment's dataset that say what it holds, not where it lies.
+
+    ignored: names of the others
+
+    >>> from types import SimpleNamespace
+    >>> experiment = SimpleNamespace(dataset_args={"root": "/data", "seed": 0})
+    >>> content_arguments(experiment, frozenset({"root"}))
+    {'seed': 0}
+    """
     return {k: v for k, v in experiment.dataset_args.items() if k not in ignored}

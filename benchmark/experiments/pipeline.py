@@ -53,6 +53,23 @@ def run_experiment(
     earlier: the record of an earlier run into this folder; empty if there is none
 
     Raises whatever a stage raises; the stages that are finished by then stay stored.
+
+    >>> import tempfile
+    >>> from adbench.benchmark.experiments.matrix import expand_matrix
+    >>> from adbench.benchmark.experiments.run_config import RunConfig
+    >>> from adbench.benchmark.registry.registry import Registry
+    >>> config = RunConfig(["template-z"], ["phantom"], "tiny", limit=4, baselines=False)
+    >>> (experiment,) = expand_matrix(config, Registry.read())
+    >>> from adbench.datasets.phantom import Phantom
+    >>> def log(event, facts):
+    ...     pass
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     out, store = Path(folder), Store(Path(folder, "store"))
+    ...     dataset, context = Phantom(shape=(16,)), TrainingContext()
+    ...     record = run_experiment(experiment, dataset, store, context, log, out, {})
+    ...     again = run_experiment(experiment, dataset, store, context, log, out, record)
+    >>> record["status"], record["partial"], [*record["keys"]], record == again
+    ('ok', 4, ['checkpoint', 'maps/calibration', 'maps/val', 'maps/test', 'record'], True)
     """
     resolved = resolve(experiment, dataset, context.numerics)
     context = replace(context, seed=experiment.seed, on_event=log)
@@ -95,7 +112,22 @@ def predict_shared(
 ) -> int:
     """Predict for another process that runs the same experiment; return how many samples.
 
+    Without the checkpoint of that experiment in the store there is nothing to predict with: 0.
+
     helper_number: from 1, different for each helper, so that two do not predict the same samples
+
+    >>> import tempfile
+    >>> from adbench.benchmark.experiments.matrix import expand_matrix
+    >>> from adbench.benchmark.experiments.run_config import RunConfig
+    >>> from adbench.benchmark.registry.registry import Registry
+    >>> config = RunConfig(["template-z"], ["phantom"], "tiny", limit=4, baselines=False)
+    >>> (experiment,) = expand_matrix(config, Registry.read())
+    >>> from adbench.datasets.phantom import Phantom
+    >>> dataset, context = Phantom(shape=(16,)), TrainingContext()
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     store = Store(Path(folder))
+    ...     predict_shared(experiment, dataset, store, context, lambda event, facts: None, 1)
+    0
     """
     resolved = resolve(experiment, dataset, context.numerics)
     checkpoint = store.find("checkpoint", resolved.key_inputs.checkpoint)

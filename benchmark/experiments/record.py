@@ -22,11 +22,21 @@ def record_header(
     reason: str = "",
     fingerprint: str = "",
 ) -> dict[str, Any]:
-    """The fields that every record has, whatever became of the experiment, as JSON values.
+    """Return the fields that every record has, whatever became of the experiment, as JSON values.
 
     dataset, method_class: None where they could not be loaded
-    status: ok, failed or skipped           reason: why, in one line
+    status: ok, failed or skipped
+    reason: why, in one line
     fingerprint: a digest of the predicted samples
+
+    >>> from adbench.benchmark.experiments.matrix import expand_matrix
+    >>> from adbench.benchmark.experiments.run_config import RunConfig
+    >>> from adbench.benchmark.registry.registry import Registry
+    >>> config = RunConfig(["template-z"], ["phantom"], "tiny", baselines=False)
+    >>> (experiment,) = expand_matrix(config, Registry.read())
+    >>> header = record_header(experiment, None, None, "failed", "no memory")
+    >>> header["method"]["name"], header["dataset"]["name"], header["status"], header["reason"]
+    ('template-z', 'phantom', 'failed', 'no memory')
     """
     ignored = dataset.cache_key_ignores if dataset is not None else frozenset({"root"})
     return {
@@ -61,7 +71,25 @@ def record_header(
 def artifact_fields(
     checkpoint: Artifact, maps: Mapping[str, Artifact], record_key: str
 ) -> dict[str, Any]:
-    """The fields of a record that say what its artifacts are, and what they cost to make."""
+    """Return the fields of a record that say what its artifacts are, and what they cost to make.
+
+    maps: by split
+    record_key: cache key of the evaluated record
+
+    >>> from pathlib import Path
+    >>> training = {"gflops_per_evaluation": 2.0} | dict.fromkeys(
+    ...     ["train_steps", "train_samples", "train_gflops", "train_seconds", "parameters",
+    ...      "peak_memory_mb", "versions", "device", "threads"], 1
+    ... )
+    >>> prediction = {"evaluations": 30, "levels": 3, "seconds": 6.0, "peak_memory_mb": 5}
+    >>> checkpoint = Artifact("checkpoint", "ab", Path(), {}, training)
+    >>> maps = {"test": Artifact("maps", "cd", Path(), {}, prediction)}
+    >>> fields = artifact_fields(checkpoint, maps, "ef")
+    >>> fields["cost"]["gflops_per_image"], fields["cost"]["seconds_per_image"]
+    (20.0, 2.0)
+    >>> fields["keys"]
+    {'checkpoint': 'ab', 'maps/test': 'cd', 'record': 'ef'}
+    """
     stages = checkpoint.metadata.get("stages", {})
     return {
         "cost": _cost_summary(checkpoint, maps),

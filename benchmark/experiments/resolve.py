@@ -21,8 +21,20 @@ from .splits import SYNTHETIC, Splits
 class ResolvedExperiment:
     """What an experiment means on a prepared dataset.
 
-    method_class: of the method            splits: loaded when they are first asked for
-    levels: the noise levels to sweep, ascending         numerics: what networks compute in
+    method_class: of the method
+    splits: loaded when they are first used
+    levels: the noise levels to sweep, ascending
+    numerics: what networks compute in
+
+    >>> from adbench.benchmark.experiments.matrix import expand_matrix
+    >>> from adbench.benchmark.experiments.run_config import RunConfig
+    >>> from adbench.benchmark.registry.registry import Registry
+    >>> config = RunConfig(["template-z"], ["phantom"], "tiny", baselines=False)
+    >>> (experiment,) = expand_matrix(config, Registry.read())
+    >>> from adbench.datasets.phantom import Phantom
+    >>> resolved = resolve(experiment, Phantom(shape=(8, 8)), "float32")
+    >>> resolved.levels, resolved.build_method().spec.shape
+    ([0], (8, 8))
     """
 
     experiment: Experiment
@@ -74,7 +86,21 @@ def resolve(experiment: Experiment, dataset: Dataset, numerics: str) -> Resolved
 
 
 def build_method(experiment: Experiment, spec: Spec) -> Method:
-    """Construct an experiment's method with its first weights, which depend on the seed alone."""
+    """Construct an experiment's method with its first weights, which depend on the seed alone.
+
+    spec: of the samples
+
+    >>> from adbench.benchmark.experiments.matrix import expand_matrix
+    >>> from adbench.benchmark.experiments.run_config import RunConfig
+    >>> from adbench.benchmark.registry.registry import Registry
+    >>> config = RunConfig(["dae"], ["phantom"], "tiny", baselines=False)
+    >>> (experiment,) = expand_matrix(config, Registry.read())
+    >>> weights, again = (
+    ...     build_method(experiment, Spec(1, (16, 16))).state_dict().values() for _ in range(2)
+    ... )
+    >>> all(map(torch.equal, weights, again))
+    True
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(experiment.seed)
         return experiment.method.build(spec, **experiment.method_args)

@@ -31,8 +31,22 @@ def write_result_files(
     out: the results folder        name: of the experiment
     digests: what an earlier record of the same artifacts says of the files; empty if there is none
     sample_results: the file in the store to copy
-    draw: writes the images, the gallery to the given path, and returns their paths
+    draw: writes the images, the gallery to the path that it receives, and returns their paths
     log: called with a note on every damaged file
+
+    >>> import tempfile
+    >>> def draw(path):
+    ...     atomic_write(path, b"an image")
+    ...     return [path]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     source = Path(folder, "judged.h5")
+    ...     _ = source.write_bytes(b"sample results")
+    ...     digests = write_result_files(Path(folder), "phantom.dae", {}, source, draw, print)
+    ...     Path(folder, "samples", "phantom.dae.h5").unlink()
+    ...     _ = write_result_files(Path(folder), "phantom.dae", digests, source, draw, print)
+    note {'text': '...phantom.dae.h5 was missing, damaged or edited: it is written again...'}
+    >>> [*digests]
+    ['samples/phantom.dae.h5', 'pictures/phantom.dae.png']
     """
     samples, gallery = f"samples/{name}.h5", f"pictures/{name}.png"
     possible = {samples, *(f"pictures/{name}{ending}" for ending in IMAGE_ENDINGS)}

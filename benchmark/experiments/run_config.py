@@ -30,7 +30,12 @@ Seed = Annotated[int, Meta(ge=0, le=2**31)]
 
 
 class OptionError(ValueError):
-    """An option holds a value that cannot be run: one line, what was given and what would do."""
+    """An option holds a value that cannot be run: one line, the value and what would be valid.
+
+    >>> RunConfig.from_options(seeds="one")
+    Traceback (most recent call last):
+    adbench...OptionError: --seeds takes numbers such as 1,2 or 50:500:50, not 'one'
+    """
 
     exit_code = 2
 

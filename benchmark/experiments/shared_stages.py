@@ -29,6 +29,20 @@ class SharedStageCache:
     checkpoint_inputs: the cache-key inputs of the checkpoint that the stage is a part of
     reused_seconds: training time of the stages taken from the store
     keys: the store's key of every stage, by name
+
+    >>> import tempfile
+    >>> from adbench.engine.codecs.codec import Identity
+    >>> from adbench.engine.codecs.training import CodecTraining
+    >>> from adbench.engine.training.loop import Training
+    >>> from adbench.engine.transforms.resizing import ResizePad
+    >>> canvas, plan = ResizePad((8, 8)), Training(steps=1, batch=1, lr=0.1)
+    >>> inputs = {"data": {}, "seed": 0, "numerics": "float32"}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for process in ("first", "second"):
+    ...         cache = SharedStageCache(Store(Path(folder)), inputs, TrainingContext())
+    ...         stage = CodecTraining(Identity((1, 8, 8)), plan, canvas)
+    ...         cache(stage, lambda: print("training in the", process, "process"))
+    training in the first process
     """
 
     def __init__(

@@ -18,7 +18,13 @@ POSITION_FIELDS = {"step", "of", "at"}
 
 
 class TensorBoardError(RuntimeError):
-    """TensorBoard files cannot be written: one line, why, and what would do."""
+    """TensorBoard files cannot be written: one line with the reason and the remedy.
+
+    >>> logger = TensorBoardLogger(Path("/dev/null/curves"), lambda event, facts: None)
+    >>> logger("train", {"step": 1, "loss": 0.5})
+    Traceback (most recent call last):
+    adbench...TensorBoardError: cannot write curves to /dev/null/curves: Not a directory (...)
+    """
 
 
 class TensorBoardLogger:
@@ -32,6 +38,14 @@ class TensorBoardLogger:
     log: receives every event too
 
     Raises TensorBoardError where tensorboard is not installed, or the folder cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with TensorBoardLogger(Path(folder), lambda event, facts: print(event)) as logger:
+    ...         logger("train", {"step": 1, "loss": 0.5})
+    ...     [path.name.split(".")[1] for path in Path(folder).iterdir()]
+    train
+    ['out']
     """
 
     def __init__(self, folder: Path, log: LogEvent) -> None:
