@@ -40,10 +40,15 @@ KEEP_SECONDS = 7 * 86400.0
 
 
 class Cluster(Protocol):
-    """What begins jobs on hosts. A ticket is its own name of a job.
+    """What starts jobs on hosts. A ticket is its own name of a job.
 
     device: of every job, as its process sees it
     settle: seconds until a file that one host wrote is surely seen by another
+
+    >>> from adbench.benchmark.executors.slurm_backend import SlurmCluster
+    >>> cluster: Cluster = SlurmCluster(None, "cuda", threads=4)
+    >>> cluster.device, cluster.settle
+    ('cuda', 20.0)
     """
 
     device: str
@@ -101,6 +106,22 @@ class RemoteExecutor:
     folder: of the jobs' folders, on a disk that all hosts share
     every: seconds between two readings of the files
     ask_every: seconds between two questions to the cluster
+
+    >>> import tempfile
+    >>> from types import SimpleNamespace
+    >>> from adbench.benchmark.scheduling.job import JobContext
+    >>> from adbench.engine.runtime.context import TrainingContext
+    >>> death = Died(reason="its host was lost", lost=True)
+    >>> cluster = SimpleNamespace(
+    ...     device="cpu", settle=0.0, threads=lambda job: 1, submit=lambda folders: ["17"],
+    ...     finished_jobs=lambda tickets: {"17": death}, close=lambda: None,
+    ... )
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     executor = RemoteExecutor(cluster, Path(folder), slots=1, every=0.0, ask_every=0.0)
+    ...     executor.start(Job("prepare phantom", "prepare", (), JobContext.of(TrainingContext())))
+    ...     executor.poll(lambda event: print(event.job_name, "-", event.event.reason), 0.0)
+    ...     executor.close()
+    prepare phantom - its host was lost
     """
 
     def __init__(

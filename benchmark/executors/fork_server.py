@@ -43,8 +43,23 @@ PRELOAD = (
 
 
 class ForkServer:
-    """Started when constructed. It ends, and all its children with it, when it is closed or its
-    driver dies."""
+    """The fork server of a driver, started when constructed.
+
+    It ends, and all its children with it, when it is closed or its driver dies.
+
+    control: the socket on which it gets messages
+
+    >>> server = object.__new__(ForkServer)  # without its process
+    >>> server.control, process = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    >>> server.preload(["json"])
+    >>> process.recv(MESSAGE_BYTES)
+    b'{"import": ["json"]}'
+    >>> _ = process.send(b'{"born": "phantom.dae.s0", "pid": 7}')
+    >>> server.receive()
+    {'born': 'phantom.dae.s0', 'pid': 7}
+    >>> process.close(), server.receive(), server.control.close()
+    (None, None, None)
+    """
 
     def __init__(self) -> None:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -74,7 +89,7 @@ class ForkServer:
             socket.send_fds(self.control, [json.dumps(message).encode()], list(files))
 
     def receive(self) -> dict[str, Any] | None:
-        """The next message of the server; None once it is gone."""
+        """Return the next message of the server; None once it is gone."""
         try:
             data = self.control.recv(MESSAGE_BYTES)
         except OSError:

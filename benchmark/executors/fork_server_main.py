@@ -42,7 +42,23 @@ CHILD_SUBREAPER = 36
 
 
 def serve(control: int, parent: int) -> None:
-    """Answer requests until the driver, the parent, is gone. control: the socket's descriptor"""
+    """Answer requests until the driver is gone.
+
+    control: descriptor of the socket
+    parent: process number of the driver
+
+    >>> import subprocess
+    >>> from adbench.benchmark.executors.fork_server import SCRIPT
+    >>> driver, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    >>> words = [str(control.fileno()), str(os.getpid()), *sys.path]
+    >>> process = subprocess.Popen(
+    ...     [sys.executable, "-P", "-c", SCRIPT, *words], pass_fds=[control.fileno()]
+    ... )
+    >>> control.close(), driver.close()
+    (None, None)
+    >>> process.wait()
+    0
+    """
     _die_with_parent(parent)  # at first: while it imports, it does not listen
     _adopt_orphans()
     driver = socket.socket(fileno=control)

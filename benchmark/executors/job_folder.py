@@ -52,11 +52,21 @@ def run_job_folder(
     stop_requested: Callable[[], bool] = bool,
     create_fork_server: Callable[[], ForkServer] | None = None,
 ) -> Last | None:
-    """Run the job of a folder, report it there, and return its last event, which is yet to be
-    written; None where nobody waits for the job any more.
+    """Run the job of a folder, report it there, and return its last event.
+
+    That event is yet to be written. The result is None where nobody waits for the job any more.
 
     stop_requested: whether to stop, besides the file that says so
     create_fork_server: what makes the fork server; None for ForkServer itself
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as name:
+    ...     folder = Path(name)
+    ...     before = run_job_folder(folder)  # it holds no job
+    ...     (folder / JOB).touch()
+    ...     (folder / STOP).touch()
+    ...     before, run_job_folder(folder)
+    (None, Ended(outcome=Stopped(reason='')))
     """
     if (folder / LAST).exists() or not (folder / JOB).exists():
         return None  # the cluster began it again although it was over
@@ -105,8 +115,9 @@ def run_job_folder(
 
 
 def write_last_event(folder: Path, last: Last) -> None:
-    """Write the last event of a job; where a disk has no room for it, wait. Raises StoreError where
-    that takes too long.
+    """Write the last event of a job; where a disk has no room for it, wait.
+
+    Raises StoreError where that takes too long.
 
     >>> import tempfile
     >>> from pathlib import Path

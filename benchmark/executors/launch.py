@@ -50,7 +50,26 @@ EXECUTORS: tuple[str, ...] = get_args(ExecutorName)
 
 
 class InlineExecutor:
-    """Runs one job after another in this process: for teams, in notebooks, under a debugger."""
+    """Runs one job after another in this process: for teams, in notebooks, under a debugger.
+
+    stop: whether to stop between two steps
+    team: the processes that train together
+
+    >>> from adbench.benchmark.experiments.matrix import expand_matrix
+    >>> from adbench.benchmark.experiments.run_config import RunConfig
+    >>> from adbench.benchmark.registry.registry import Registry
+    >>> settings = {"phantom": {"shape": [16]}}
+    >>> config = RunConfig(
+    ...     ["template-z"], ["phantom"], "tiny", settings=settings, limit=4, baselines=False
+    ... )
+    >>> experiments = expand_matrix(config, Registry.read())
+    >>> from adbench.benchmark.scheduling.job import prepare_job
+    >>> executor, events = InlineExecutor(), []
+    >>> executor.start(prepare_job(experiments, TrainingContext()))
+    >>> executor.poll(events.append, 0.0)
+    >>> type(events[0].event).__name__, type(events[-1].event.outcome).__name__
+    ('Started', 'Prepared')
+    """
 
     slots = 1
 
@@ -147,6 +166,22 @@ def run_experiments(
     tensorboard_folder: a folder for TensorBoard
     executor: where jobs run; None for this process
     limits: timeout, grace and disk_timeout of Scheduler
+
+    >>> import io, tempfile
+    >>> from adbench.benchmark.experiments.matrix import expand_matrix
+    >>> from adbench.benchmark.experiments.run_config import RunConfig
+    >>> from adbench.benchmark.registry.registry import Registry
+    >>> settings = {"phantom": {"shape": [16]}}
+    >>> config = RunConfig(
+    ...     ["template-z"], ["phantom"], "tiny", settings=settings, limit=4, baselines=False
+    ... )
+    >>> experiments = expand_matrix(config, Registry.read())
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     out, store = Path(folder, "results"), Store(Path(folder, "store"))
+    ...     reporter = ConsoleReporter(Console(file=io.StringIO()))
+    ...     code = run_experiments(experiments, TrainingContext(), store, out, reporter)
+    ...     code, len(list(out.glob("records/*.json")))
+    (0, 1)
     """
     from ..scheduling.scheduler import Scheduler
 
@@ -195,6 +230,19 @@ def prepare_dataset(
     """Return the dataset of an experiment, prepared, with the progress shown.
 
     Raises KeyboardInterrupt when asked to stop meanwhile, DataError where data are missing or bad.
+
+    >>> import io
+    >>> from adbench.benchmark.experiments.matrix import expand_matrix
+    >>> from adbench.benchmark.experiments.run_config import RunConfig
+    >>> from adbench.benchmark.registry.registry import Registry
+    >>> settings = {"phantom": {"shape": [16]}}
+    >>> config = RunConfig(
+    ...     ["template-z"], ["phantom"], "tiny", settings=settings, limit=4, baselines=False
+    ... )
+    >>> experiments = expand_matrix(config, Registry.read())
+    >>> dataset = prepare_dataset(experiments[0], ConsoleReporter(Console(file=io.StringIO())))
+    >>> dataset.spec.shape
+    (16,)
     """
     with reporter.progress_of(f"prepare {experiment.dataset.name}") as progress:
         return prepared_dataset(experiment, progress, stop)

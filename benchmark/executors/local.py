@@ -41,7 +41,11 @@ MAX_LINE_BYTES = 2**26
 
 
 class DeviceSlot(NamedTuple):
-    """A slot: the device of its jobs and torch's threads, 0 for as many as there are."""
+    """A slot: the device of its jobs and torch's threads, 0 for as many as there are.
+
+    >>> DeviceSlot("cuda:1", threads=4).device
+    'cuda:1'
+    """
 
     device: str
     threads: int = 0
@@ -87,6 +91,22 @@ class LocalExecutor:
 
     preload: what to import once, before the processes fork (ForkServer.preload)
     fork_server: one that was started before
+
+    >>> import socket
+    >>> from types import SimpleNamespace
+    >>> from adbench.benchmark.scheduling.job import JobContext
+    >>> from adbench.engine.runtime.context import TrainingContext
+    >>> control, _ = socket.socketpair()
+    >>> fork_server = SimpleNamespace(
+    ...     control=control, preload=list, close=control.close,
+    ...     send=lambda message, files=(): print(message),
+    ... )
+    >>> executor = LocalExecutor([DeviceSlot("cpu", 1)], fork_server=fork_server)
+    >>> executor.start(Job("prepare phantom", "prepare", (), JobContext.of(TrainingContext())))
+    {'start': 'prepare phantom'}
+    >>> executor.kill("prepare phantom")
+    {'signal': 9, 'name': 'prepare phantom', 'group': True}
+    >>> executor.close()
     """
 
     def __init__(

@@ -25,7 +25,16 @@ MISSING = "executor 'ray' needs ray: pip install 'diffusion-adbench[ray]'"
 
 
 def ray_task(folder: str) -> None:
-    """Run the job of a folder: what Ray runs on the other host."""
+    """Run the job of a folder, and write its last event there: what Ray runs on the other host.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("job.json", "stop"):
+    ...         Path(folder, name).touch()
+    ...     ray_task(folder)
+    ...     print(Path(folder, "last.json").read_text().strip())
+    {"kind": "ended", "outcome": {"end": "stopped", "reason": ""}}
+    """
     # Ray's workers block it, as would every process below, which are asked to stop by it.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if (last := run_job_folder(Path(folder))) is not None:
@@ -33,7 +42,22 @@ def ray_task(folder: str) -> None:
 
 
 class RayCluster:
-    """A Cluster (cluster.py) of Ray. ray: the module, connected. cpus, gpus: of each job"""
+    """A Cluster (cluster.py) of Ray.
+
+    ray: the module, connected
+    cpus, gpus: of each job
+
+    >>> from types import SimpleNamespace
+    >>> task = SimpleNamespace(remote=lambda folder: f"task of {folder}")
+    >>> ray = SimpleNamespace(  # which never finishes
+    ...     remote=lambda **options: lambda function: SimpleNamespace(options=lambda **more: task),
+    ...     wait=lambda tasks, num_returns, timeout: ([], tasks),
+    ... )
+    >>> cluster = RayCluster(ray, "cpu", cpus=4, gpus=0)
+    >>> tickets = cluster.submit([Path("jobs/phantom.dae")])
+    >>> tickets, cluster.finished_jobs(tickets)
+    (['jobs/phantom.dae'], {})
+    """
 
     settle = 10.0
 
@@ -107,6 +131,12 @@ def connect(address: str | None) -> Any:
     address: auto, or host:port; None for a cluster of this machine, while this process lives
 
     Raises ValueError where there is none, or Ray is not installed.
+
+    >>> from unittest.mock import patch
+    >>> with patch("adbench.benchmark.executors.ray_backend.find_spec", return_value=None):
+    ...     connect(None)
+    Traceback (most recent call last):
+    ValueError: executor 'ray' needs ray: pip install 'diffusion-adbench[ray]'
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     if find_spec("ray") is None:
@@ -126,8 +156,10 @@ def connect(address: str | None) -> Any:
 def slot_resources(
     nodes: Sequence[Mapping[str, float]], slots: int | None, *, gpu: bool
 ) -> tuple[int, int, int]:
-    """Return how many jobs run at a time, and the CPUs and GPUs of each: one per GPU, or one per
-    host on the CPU; or as many as `slots` says, which then share the CPUs.
+    """Return how many jobs run at a time, and the CPUs and GPUs of each.
+
+    There is one job per GPU, or one per host on the CPU; or as many as `slots` says, which then
+    share the CPUs.
 
     nodes: the resources of every host that lives
 
@@ -152,5 +184,13 @@ def slot_resources(
 
 
 def node_resources(ray: Any) -> list[dict[str, float]]:
-    """Return the resources of every host that lives. ray: the module, connected"""
+    """Return the resources of every host that lives.
+
+    ray: the module, connected
+
+    >>> from types import SimpleNamespace
+    >>> hosts = [{"Alive": True, "Resources": {"CPU": 8.0}}, {"Alive": False, "Resources": {}}]
+    >>> node_resources(SimpleNamespace(nodes=lambda: hosts))
+    [{'CPU': 8.0}]
+    """
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]

@@ -85,6 +85,10 @@ class SlurmTask:
     preempted, the job is stopped with everything kept, and requeued.
 
     alone: without a driver (slurm_detached.py)
+
+    >>> requeued = SlurmTask(alone=True).checkpoint("jobs/phantom.dae")
+    >>> requeued.function.alone, requeued.args
+    (True, ('jobs/phantom.dae',))
     """
 
     def __init__(self, *, alone: bool = False) -> None:
@@ -125,7 +129,15 @@ class SlurmTask:
 
 class ShieldedForkServer(ForkServer):
     """A fork server that ignores the signal of a time limit, as its children do: Slurm sends it to
-    every process of a job, and the job's own process handles it."""
+    every process of a job, and the job's own process handles it.
+
+    >>> from unittest.mock import patch
+    >>> def started(self):
+    ...     print(signal.getsignal(_time_limit_signal()).name)
+    >>> with patch.object(ForkServer, "__init__", started):
+    ...     server = ShieldedForkServer()
+    SIG_IGN
+    """
 
     def __init__(self) -> None:
         before = signal.signal(_time_limit_signal(), signal.SIG_IGN)  # which a new process inherits
@@ -148,6 +160,11 @@ class SlurmCluster:
     executor: of submitit, with its parameters
     threads: CPUs of a job
     by_method: for methods with other resources, their executor and CPUs
+
+    >>> from types import SimpleNamespace
+    >>> cluster = SlurmCluster(None, "cuda", threads=4, by_method={"ldm": (None, 8)})
+    >>> [cluster.threads(SimpleNamespace(method=method)) for method in ("dae", "ldm")]
+    [4, 8]
     """
 
     settle = 20.0
@@ -242,6 +259,10 @@ def connect(
 
     Raises ValueError on options and paths that no script for sbatch can hold, and where there is no
     Slurm, or no submitit.
+
+    >>> connect(Path("a\\tb"), ["partition=gpu"], "cuda", gpus=1, at_once=None)
+    Traceback (most recent call last):
+    ValueError: --executor slurm takes no control characters in --out, not '...a\\tb'
     """
     if CONTROL_PATTERN.search(str(folder.absolute())):
         path = str(folder.absolute())

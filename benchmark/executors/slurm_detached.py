@@ -27,7 +27,15 @@ if TYPE_CHECKING:
 
 
 class DetachedCluster(Protocol):
-    """What a cluster offers to a run that nobody waits for. device: of its experiments"""
+    """What a cluster offers to a run that nobody waits for.
+
+    device: of its experiments
+
+    >>> from adbench.benchmark.executors.slurm_backend import SlurmCluster
+    >>> cluster: DetachedCluster = SlurmCluster(None, "cpu", threads=4)
+    >>> cluster.device
+    'cpu'
+    """
 
     device: str
 
@@ -52,8 +60,33 @@ def submit_detached(
     tensorboard_folder: Path | None = None,
     timeout: float | None = None,
 ) -> str:
-    """Submit, for every dataset, a job that prepares it, and an array of its experiments; return
-    what to tell the user."""
+    """Submit, for every dataset, a job that prepares it, and an array of its experiments.
+
+    Returns what the user sees: the numbers of the jobs, and the commands that follow them.
+
+    timeout: seconds an experiment may take, None for any
+
+    >>> import tempfile
+    >>> from types import SimpleNamespace
+    >>> from adbench.benchmark.experiments.matrix import expand_matrix
+    >>> from adbench.benchmark.experiments.run_config import RunConfig
+    >>> from adbench.benchmark.registry.registry import Registry
+    >>> settings = {"phantom": {"shape": [16]}}
+    >>> config = RunConfig(
+    ...     ["template-z"], ["phantom"], "tiny", settings=settings, limit=4, baselines=False
+    ... )
+    >>> experiments = expand_matrix(config, Registry.read())
+    >>> from adbench.benchmark.store.artifact_store import Store
+    >>> from adbench.engine.runtime.context import TrainingContext
+    >>> cluster = SimpleNamespace(
+    ...     device="cpu", threads=lambda job: 1, submit=lambda folders, **options: ["17_0"]
+    ... )
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     out, store = Path(folder, "results"), Store(Path(folder, "store"))
+    ...     text = submit_detached(experiments, TrainingContext(), store, out, cluster)
+    ...     text.partition(";")[0], len(list(out.glob("slurm/*/job.json")))
+    ('Slurm has 1 experiment (jobs 17)', 2)
+    """
     from ..scheduling.executor import group_by_dataset
     from ..scheduling.job import experiment_job, prepare_job
 
@@ -81,11 +114,16 @@ def run_detached(
     stop_requested: Callable[[], bool] = bool,
     create_fork_server: Callable[[], ForkServer] | None = None,
 ) -> Last | None:
-    """Run the experiment of a folder without a driver, and write its record; return None once that
-    is done, and how it ended where it was stopped.
+    """Run the experiment of a folder without a driver, and write its record.
+
+    Returns None once that is done, or where the folder holds no job any more, and the last event
+    where the experiment was stopped.
 
     stop_requested: whether to stop
     create_fork_server: what makes the fork server; None for ForkServer itself
+
+    >>> run_detached(Path("/no/such/folder")) is None
+    True
     """
     if not (folder / JOB).exists():
         return None

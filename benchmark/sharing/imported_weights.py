@@ -58,6 +58,20 @@ def import_weights(
     key: of the state dict in the files; the averaged weights if there are any
     Raises CheckpointError where a file does not fit, or the name is taken by other weights;
     RegistryError on an unknown method or argument.
+
+    >>> import tempfile
+    >>> registry = Registry.read()
+    >>> entry = registry.method("anoddpm")
+    >>> method = entry.build(Spec(1, (16, 16)), **entry.arguments("check"))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = Path(folder, "weights.safetensors")
+    ...     save_file(method.denoiser.net.state_dict(), file)
+    ...     store = Store(Path(folder, "store"))
+    ...     artifact = import_weights(
+    ...         registry, store, "anoddpm", {"denoiser": file}, name="mine", profile="check"
+    ...     )
+    >>> artifact.metadata["method"], artifact.metadata["name"], artifact.metadata["sources"]
+    ('anoddpm', 'mine', {'denoiser': 'weights.safetensors'})
     """
     if not NAME.fullmatch(name):
         raise CheckpointError(f"--as takes letters, digits and . - _ +, not {name!r}")
@@ -95,6 +109,11 @@ def find_imported(store: Store, entry: Entry) -> Entry:
 
     entry: as `Registry.method` returns it; one without imported weights stays
     Raises RegistryError where the store has no weights of this name.
+
+    >>> entry = Registry.read().method("anoddpm@mine")
+    >>> find_imported(Store(Path("/no/such/store")), entry)
+    Traceback (most recent call last):
+    adbench...RegistryError: no weights 'mine' of anoddpm are in the store (it has none): ...
     """
     if not entry.weights:
         return entry

@@ -60,6 +60,17 @@ def export_archive(store: Store, artifacts: Iterable[tuple[str, str]], path: Pat
 
     artifacts: by (kind, key)
     Raises StoreError that names every missing or damaged artifact; nothing is written then.
+
+    >>> import tempfile
+    >>> def create(path):
+    ...     path.write_bytes(b"scores")
+    ...     return {}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     store = Store(Path(folder, "store"))
+    ...     artifact = store.get_or_create("maps", {"seed": 0}, create, name="maps.h5")
+    ...     names = export_archive(store, [("maps", artifact.key)], Path(folder, "maps.tar"))
+    >>> names == [f"maps/{artifact.key}"]
+    True
     """
     verified, problems = list[Artifact](), list[str]()
     for kind, key in sorted(set(artifacts)):
@@ -87,6 +98,18 @@ def import_archive(store: Store, path: Path) -> ImportReport:
     Links, devices, paths that leave the store and files that belong to no artifact are refused.
 
     Raises StoreError if the file cannot be read, or the store cannot be written.
+
+    >>> import tempfile
+    >>> def create(path):
+    ...     path.write_bytes(b"scores")
+    ...     return {}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     store, archive = Store(Path(folder, "store")), Path(folder, "maps.tar")
+    ...     artifact = store.get_or_create("maps", {"seed": 0}, create, name="maps.h5")
+    ...     _ = export_archive(store, [("maps", artifact.key)], archive)
+    ...     reports = [import_archive(Store(Path(folder, "other")), archive) for _ in range(2)]
+    >>> [(len(report.imported), len(report.present), report.problems) for report in reports]
+    [(1, 0, []), (0, 1, [])]
     """
     report = ImportReport([], [], [])
     try:
@@ -178,7 +201,7 @@ def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
 def select_artifacts(
     experiments: Iterable[str], records: Mapping[str, Mapping[str, Any]]
 ) -> set[tuple[str, str]]:
-    """The artifacts, by (kind, key), that experiments were made from.
+    """Return the artifacts, by (kind, key), that experiments were computed from.
 
     experiments: names, or beginnings of names; all records if there are none
     records: what each experiment's record says, by its name

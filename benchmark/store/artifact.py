@@ -57,11 +57,16 @@ class Artifact:
 
 
 class DamagedArtifact(Exception):
-    """The files in an artifact's folder are missing or altered; the text says how."""
+    """The files in an artifact's folder are missing or altered; the text says how.
+
+    >>> read_artifact("maps", Path("/no/such/folder"), verify=False)
+    Traceback (most recent call last):
+    adbench...DamagedArtifact: /no/such/folder cannot be read: FileNotFoundError: ...
+    """
 
 
 def metadata_path(payload: Path) -> Path:
-    """The path of the metadata file that belongs to a payload.
+    """Return the path of the metadata file that belongs to a payload.
 
     >>> from pathlib import Path
     >>> from adbench.benchmark.store.artifact import metadata_path
@@ -77,7 +82,19 @@ def write_metadata(
     """Write the metadata file of a complete payload: key inputs, checksums, size and `metadata`.
 
     path: of the payload
+    seconds: how long its creation took
     Raises ValueError or TypeError on values that JSON cannot hold, such as NaN.
+
+    >>> import tempfile
+    >>> from adbench.benchmark.store.cache_key import cache_key
+    >>> inputs = {"seed": 0}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "maps.h5")
+    ...     _ = path.write_bytes(b"scores")
+    ...     write_metadata(path, inputs, {"device": "cpu"}, seconds=2.5)
+    ...     artifact = read_artifact("maps", Path(folder), verify=True, key=cache_key(inputs))
+    >>> artifact.size, artifact.seconds, artifact.metadata
+    (6, 2.5, {'device': 'cpu'})
     """
     fields = {
         "identity": key_inputs,
@@ -94,10 +111,10 @@ def write_metadata(
 
 
 def read_artifact(kind: str, folder: Path, *, verify: bool, key: str = "") -> Artifact:
-    """The artifact in a folder.
+    """Return the artifact in a folder.
 
     verify: check the SHA-256 of the payload too, not only its size and the metadata
-    key: what the key inputs must hash to; the name of the folder if not given
+    key: what the key inputs must hash to; the name of the folder if empty
     Raises DamagedArtifact if anything differs from what was written.
 
     >>> from pathlib import Path
@@ -132,7 +149,7 @@ def read_artifact(kind: str, folder: Path, *, verify: bool, key: str = "") -> Ar
 
 
 def quick_check(folder: Path, key_inputs: Mapping[str, Any]) -> bool:
-    """Whether a folder holds an artifact with these key inputs and a payload of the right size.
+    """Return whether a folder holds an artifact with these key inputs and the right size.
 
     It takes a fraction of a millisecond and verifies no checksum.
 

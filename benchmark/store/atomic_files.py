@@ -30,6 +30,12 @@ def atomic_write(path: Path, data: bytes | str) -> None:
     """Write a small file that appears complete or not at all.
 
     Raises StoreError if it cannot be written.
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "new", "record.json")
+    ...     atomic_write(path, "{}")
+    ...     path.read_text(), len(list(path.parent.iterdir()))
+    ('{}', 1)
     """
     with atomic_path(path) as part, describe_write_errors(path):
         part.write_bytes(data.encode() if isinstance(data, str) else data)
@@ -37,11 +43,19 @@ def atomic_write(path: Path, data: bytes | str) -> None:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to, which takes the name `path` at the end.
+    """Yield a temporary path beside `path` to write to, which takes the name `path` at the end.
 
     If the block raises, nothing stays and an earlier file of that name remains.
 
     Raises StoreError if the folder or the name cannot be written.
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "maps.h5")
+    ...     with atomic_path(path) as part:
+    ...         _ = part.write_bytes(b"scores")
+    ...         before = path.exists()
+    ...     before, path.read_bytes()
+    (False, b'scores')
     """
     part = path.with_name(f".{uuid4().hex[:8]}.{path.name}")
     try:
@@ -109,7 +123,7 @@ def check_folder(folder: Path, option: str) -> None:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether an exception was caused by a full disk or quota.
+    """Return whether an exception was caused by a full disk or quota.
 
     safetensors and HDF5 report it in their text only.
 
@@ -127,7 +141,7 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def free_bytes(path: Path) -> int | None:
-    """Bytes free on the disk where a path lies or will lie; None if the system does not say.
+    """Return the free bytes of the disk where a path lies or will lie; None if they are unknown.
 
     >>> from pathlib import Path
     >>> from adbench.benchmark.store.atomic_files import free_bytes
@@ -144,13 +158,20 @@ def free_bytes(path: Path) -> int | None:
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
+    """Return the SHA-256 of a file, in hexadecimal digits.
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "empty")
+    ...     path.touch()
+    ...     file_sha256(path)[:16]
+    'e3b0c44298fc1c14'
+    """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def folder_size(path: Path) -> int:
-    """Bytes of all files in a folder, however deep; files that vanish meanwhile do not count.
+    """Return the bytes of all files in a folder, however deep; vanishing files do not count.
 
     >>> from pathlib import Path
     >>> from adbench.benchmark.store.atomic_files import folder_size

@@ -28,6 +28,10 @@ class ComparedResult:
 
     record: the content of the record, if the result was named by one
     key_inputs: of its artifacts in the store, by "record", "checkpoint", "maps/val" and the like
+
+    >>> result = ComparedResult("checkpoint 01234567", None, {"checkpoint": {"seed": 0}})
+    >>> result.key_inputs["checkpoint"]
+    {'seed': 0}
     """
 
     name: str
@@ -69,7 +73,7 @@ class KeyDiff:
 
 
 def diff_keys(a: str, b: str, store: Store, out: Path) -> KeyDiff:
-    """How the inputs of two results differ.
+    """Return how the inputs of two results differ.
 
     a, b: keys in the store, record files, or names of experiments in `out`; also their beginnings
     Raises StoreError if one does not exist, or they are of two kinds.
@@ -98,9 +102,20 @@ def diff_keys(a: str, b: str, store: Store, out: Path) -> KeyDiff:
 
 
 def find_result(name: str, store: Store, out: Path) -> ComparedResult:
-    """The result with this name: a record file, an experiment in `out`, or a key in the store.
+    """Return the result of a name: a record file, an experiment in `out`, or a key in the store.
 
     Raises StoreError if there is none, or the name is the beginning of several.
+
+    >>> import tempfile
+    >>> def create(path):
+    ...     path.write_bytes(b"scores")
+    ...     return {}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     store = Store(Path(folder, "store"))
+    ...     artifact = store.get_or_create("checkpoint", {"seed": 0}, create, name="weights.st")
+    ...     result = find_result(artifact.key[:6], store, Path(folder, "results"))
+    >>> result.key_inputs
+    {'checkpoint': {'seed': 0}}
     """
     path = _find_record(name, out)
     if path is None:

@@ -20,7 +20,7 @@ _leases: dict[tuple[int, str], object] = {}
 
 
 def lease_folder(root: Path) -> Path:
-    """Where the leases on a store lie.
+    """Return the folder of the leases on a store.
 
     >>> from pathlib import Path
     >>> from adbench.benchmark.store.leases import lease_folder
@@ -34,6 +34,12 @@ def hold_lease(root: Path) -> None:
     """Hold a lease on a store until this process ends.
 
     Nothing is ever removed from a store that cannot be written; there it does nothing.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     hold_lease(Path(folder))
+    ...     [is_locked(path) for path in lease_folder(Path(folder)).iterdir()]
+    [True]
     """
     owner = os.getpid(), str(root)
     if owner in _leases:
@@ -54,7 +60,7 @@ def hold_lease(root: Path) -> None:
 
 
 def earliest_lease(root: Path) -> float | None:
-    """When the oldest other process that works on the store began, in seconds since 1970.
+    """Return when the oldest other process that works on a store began, in seconds since 1970.
 
     None if there is no other process. 0 if its clock is ahead of ours: it may have used anything.
 
@@ -74,7 +80,7 @@ def earliest_lease(root: Path) -> float | None:
 
 
 def is_locked(path: Path, *, if_unknown: bool = True) -> bool:
-    """Whether a process holds the lock of this file; the test itself takes it for a moment.
+    """Return whether a process holds the lock of a file; the test itself takes it for a moment.
 
     if_unknown: the answer for a lock file that cannot be opened
 

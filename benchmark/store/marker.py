@@ -24,6 +24,12 @@ def mark_store(root: Path, is_empty: Callable[[], bool]) -> None:
 
     is_empty: whether it holds no artifact; every run with it will have been registered then
     Raises StoreError if the store cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     mark_store(Path(folder), is_empty=lambda: True)
+    ...     Path(folder, MARKER).read_text()
+    '{"format": 1, "all_runs_registered": true}'
     """
     path = root / MARKER
     if not path.is_file():
@@ -35,7 +41,7 @@ def mark_store(root: Path, is_empty: Callable[[], bool]) -> None:
 
 
 def require_marker(root: Path) -> None:
-    """Do nothing if a folder is a store, or does not exist.
+    """Check that a folder is a store, or does not exist.
 
     Raises StoreError if it is there and lacks the marker.
 
@@ -51,7 +57,16 @@ def require_marker(root: Path) -> None:
 
 
 def register_result_folder(root: Path, out: Path) -> None:
-    """Remember in a store that a run writes its results to a folder; in a read-only store not."""
+    """Note in a store that a run writes its results to a folder; not in a read-only store.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     root, out = Path(folder, "store"), Path(folder).resolve()
+    ...     mark_store(root, is_empty=lambda: True)
+    ...     register_result_folder(root, out)
+    ...     result_folders(root) == [out]
+    True
+    """
     path, text = _registration(root, out), str(out.resolve()).encode(errors="surrogateescape")
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,6 +78,15 @@ def forget_result_folder(root: Path, out: Path) -> None:
     """Remove a result folder from those that used a store.
 
     Raises StoreError if it is none of them.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     root, out = Path(folder, "store"), Path(folder, "deleted")
+    ...     mark_store(root, is_empty=lambda: True)
+    ...     register_result_folder(root, out)
+    ...     forget_result_folder(root, out)
+    ...     result_folders(root)
+    []
     """
     try:
         _registration(root, out).unlink()
@@ -71,7 +95,7 @@ def forget_result_folder(root: Path, out: Path) -> None:
 
 
 def result_folders(root: Path, outs: Iterable[Path] = ()) -> list[Path]:
-    """Every result folder that ever used a store, and those in `outs`.
+    """Return every result folder that ever used a store, and those in `outs`.
 
     Raises StoreError if one of them does not exist (a disk may not be mounted), and if runs of a
     version that did not register them may have used the store and `outs` is empty.

@@ -22,7 +22,16 @@ if TYPE_CHECKING:
 
 
 class StoreWarning(UserWarning):
-    """Stored data was damaged; it was moved away and is created again when it is needed."""
+    """Stored data was damaged; it was moved away and is created again when it is needed.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as notes:
+    ...     warnings.simplefilter("always")
+    ...     _ = Path(folder, "train.json").write_text("{}")
+    ...     state = PartialState(Path(folder)).load("train")
+    >>> state is None, [note.category.__name__ for note in notes]
+    (True, ['StoreWarning'])
+    """
 
 
 class PartialState:
@@ -46,7 +55,7 @@ class PartialState:
         return self._pointer(name).is_file()
 
     def load(self, name: str) -> Mapping[str, Tensor] | None:
-        """The state that was saved last under this name; None, with a warning, if it is damaged."""
+        """Return the state saved last under this name; None, with a warning, if it is damaged."""
         from safetensors.torch import load_file
 
         pointer = self._pointer(name)
@@ -99,7 +108,7 @@ def _target_file(pointer: Path) -> Path | None:
 
 
 def find_damage(pointer: Path) -> str:
-    """What is wrong with the state that a pointer file names; empty if it is complete.
+    """Return what is wrong with the state that a pointer file names; empty if it is complete.
 
     >>> from pathlib import Path
     >>> from adbench.benchmark.store.partial_state import find_damage
