@@ -37,12 +37,26 @@ def measure_loading(
     rounds: int = 3,
     machine: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Samples per second that the data loader delivers, and that the training consumes from memory.
+    """Measure the samples per second that the data loader delivers and that the training consumes.
 
-    keeps_up in the result is the slowest pass of the loader divided by the training's speed.
+    Training is measured with samples in memory. keeps_up in the result is the slowest pass of the
+    loader divided by the training's speed; None for a method that does not train in steps.
 
     samples: about how many are loaded in each of the `rounds`
     machine: from `describe_machine`
+
+    >>> from adbench.benchmark.experiments.matrix import expand_matrix
+    >>> from adbench.benchmark.experiments.run_config import RunConfig
+    >>> from adbench.benchmark.registry.registry import Registry
+    >>> from adbench.datasets.phantom import Phantom
+    >>> config = RunConfig(["template-z"], ["phantom"], "tiny", baselines=False)
+    >>> (experiment,) = expand_matrix(config, Registry.read())
+    >>> dataset, context = Phantom(shape=(16,)), TrainingContext(workers=0)
+    >>> facts = measure_loading(
+    ...     experiment, dataset, context, samples=16, rounds=2, machine={"device": "A CPU"}
+    ... )
+    >>> facts["samples"], len(facts["loaded_per_second"]["all"]), facts["keeps_up"]
+    (16, 2, None)
     """
     method = build_method(experiment, dataset.spec)
     train = Splits(dataset, labelled=method.supervision == "image-labels")["train"]
@@ -118,12 +132,17 @@ def measure_noise(
     rounds: int = 5,
     machine: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Milliseconds for a field of simplex noise as in AnoDDPM, six octaves on size x size.
+    """Measure the milliseconds for a field of simplex noise: six octaves, as in AnoDDPM.
 
     The engine creates `images` fields at a time; opensimplex's array function, compiled by numba,
     one octave of one field at a time on the CPU.
 
+    size: side of the square field, in pixels
     machine: from `describe_machine`
+
+    >>> facts = measure_noise(TrainingContext(), size=8, images=1, rounds=1, machine={})
+    >>> facts["octaves"], facts["largest_difference"] < 1e-4
+    (6, True)
     """
     noise, level = Simplex(), 250
     rng = Rng([str(i) for i in range(images)], 0, context.device)
@@ -154,12 +173,15 @@ def measure_noise(
 
 
 def opensimplex_fields(noise: Simplex, seeds: Sequence[int], size: int, level: int) -> Tensor:
-    """The fields of `noise`, (N, 1, size, size) float64, by the library opensimplex.
+    """Return the fields of `noise`, (N, 1, size, size) float64, by the library opensimplex.
 
     AnoDDPM's own code is a copy of it. It uses as many threads as torch, if numba has so many.
 
     seeds: of the N fields
     level: the noise level, where the fields are cut along the third axis
+
+    >>> opensimplex_fields(Simplex(), [0, 1], size=8, level=250).shape
+    torch.Size([2, 1, 8, 8])
     """
     import numba
     from opensimplex import OpenSimplex

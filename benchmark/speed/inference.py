@@ -31,9 +31,13 @@ from .reference_implementations import REFERENCES, Comparison, NotComparable, Re
 
 
 def describe_machine(context: TrainingContext, seconds: float = 0.5) -> dict[str, Any]:
-    """The device that measures, and its highest throughput seen in this process, in GFLOP/s.
+    """Return the device of a context, and its highest measured throughput, in GFLOP/s.
 
     seconds: how long each operation is measured
+
+    >>> machine = describe_machine(TrainingContext(batch=8), seconds=0.01)
+    >>> machine["kind"], machine["dtype"], machine["batch"], machine["peak_gflops"] > 0
+    ('cpu', 'float32', 8, True)
     """
     best = measure_peak(context.device, context.dtype, seconds)
     return {
@@ -59,13 +63,27 @@ def measure_inference(
     references: Sequence[str] = (),
     machine: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The cost of predicting `images` test samples at all levels of an experiment in one pass.
+    """Measure the cost of predicting `images` test samples at all levels of an experiment.
 
-    Every workload runs once before it is timed.
+    All levels are predicted in one pass. Every workload runs once before it is timed.
 
     rounds: how often each workload is timed
     references: names in REFERENCES to compare with
     machine: from `describe_machine`
+
+    >>> from adbench.benchmark.experiments.matrix import expand_matrix
+    >>> from adbench.benchmark.experiments.run_config import RunConfig
+    >>> from adbench.benchmark.registry.registry import Registry
+    >>> from adbench.datasets.phantom import Phantom
+    >>> config = RunConfig(["template-z"], ["phantom"], "tiny", baselines=False)
+    >>> (experiment,) = expand_matrix(config, Registry.read())
+    >>> dataset, machine = Phantom(shape=(16,)), {"peak_gflops": 1.0}
+    >>> facts = measure_inference(
+    ...     experiment, dataset, TrainingContext(), images=2, rounds=1,
+    ...     references=["separate"], machine=machine,
+    ... )
+    >>> facts["images"], facts["levels"], facts["against"]
+    (2, [0], {'separate': {'unfit': 'sweeps one level only'}})
     """
     levels, test = _swept_levels(experiment), dataset.test()
     batch = Batch.from_samples([test[i] for i in range(min(images, len(test)))])
@@ -127,7 +145,7 @@ def measure_inference(
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Median, least and most of the rounds, and all of them.
+    """Return the median, least and most of the rounds, and all of them.
 
     >>> from adbench.benchmark.speed.inference import spread
     >>> spread([3.0, 1.0, 2.0])
@@ -137,7 +155,7 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 
 
 def ratios(slow: Sequence[float], fast: Sequence[float]) -> dict[str, Any]:
-    """The spread of the ratios within each round.
+    """Return the spread of the ratios within each round.
 
     >>> from adbench.benchmark.speed.inference import ratios
     >>> ratios([4.0, 9.0], [2.0, 3.0])["all"]

@@ -29,7 +29,7 @@ REGION_CYCLE = 3
 def measure_metrics(
     maps: int, *, side: int = 256, rounds: int = 3, machine: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Seconds for AUROC, AP, AUPRO at 0.30 and 0.05, best Dice with its threshold, and IoU.
+    """Measure the seconds for AUROC, AP, AUPRO at 0.30 and 0.05, best Dice, and IoU.
 
     scikit-learn computes AUROC, AP and the best F1. In the result, ratio: seconds of scikit-learn
     and the loop together, multiplied, over ours for all maps; ratio_of_few: without multiplication,
@@ -39,6 +39,10 @@ def measure_metrics(
     maps, side: number of maps, and their sides in pixels
     machine: from `describe_machine`, of the CPU
     Raises ValueError if scikit-learn is not installed.
+
+    >>> facts = measure_metrics(6, side=16, rounds=2, machine={})
+    >>> facts["maps"], facts["few"], len(facts["seconds"]["all"])
+    (6, 6, 2)
     """
     score, mask = synthetic_maps(maps, side)
     few = min(REFERENCE_MAPS, maps)
@@ -84,7 +88,7 @@ def measure_metrics(
 
 
 def synthetic_maps(maps: int, side: int) -> tuple[Array, Array]:
-    """Scores float32 and masks bool, (maps, side, side) each, the same at every call.
+    """Return scores float32 and masks bool, (maps, side, side) each, the same at every call.
 
     Noise that is higher in a region or two, by an amount that differs between maps.
 
@@ -106,7 +110,7 @@ def synthetic_maps(maps: int, side: int) -> tuple[Array, Array]:
 
 
 def binned_metrics(score: Array, mask: Array) -> dict[str, tuple[float, float]]:
-    """Bounds of the same metrics from a histogram, as used if there are too many pixels to sort.
+    """Return bounds of the metrics from a histogram, as used with too many pixels to sort.
 
     >>> from adbench.benchmark.speed.metrics import binned_metrics, synthetic_maps
     >>> low, high = binned_metrics(*synthetic_maps(3, 16))["auroc"]
@@ -119,7 +123,15 @@ def binned_metrics(score: Array, mask: Array) -> dict[str, tuple[float, float]]:
 
 
 def adeval_metrics(score: Array, mask: Array) -> dict[str, float] | None:
-    """auroc, ap and aupro30 by adeval, which counts scores in 1000 bins; None if not installed."""
+    """Return auroc, ap and aupro30 by adeval, which counts scores in bins; None without adeval.
+
+    score, mask: (N, height, width)
+
+    >>> score, mask = synthetic_maps(6, 16)
+    >>> adeval, sklearn = adeval_metrics(score, mask), sklearn_metrics(score, mask)
+    >>> abs(adeval["auroc"] - sklearn["auroc"]) < 0.01
+    True
+    """
     # adeval 1.1.0 calls it by the name that NumPy 2.4 dropped
     with patch.object(np, "trapz", np.trapezoid, create=True):
         try:
@@ -134,7 +146,7 @@ def adeval_metrics(score: Array, mask: Array) -> dict[str, float] | None:
 
 
 def sklearn_metrics(score: Array, mask: Array) -> dict[str, float]:
-    """auroc, ap and best dice by scikit-learn.
+    """Return auroc, ap and the best dice by scikit-learn.
 
     Raises ValueError if it is not installed.
 

@@ -32,11 +32,22 @@ DrawNoise = Callable[[str, int], Tensor]
 
 
 class NotComparable(ValueError):
-    """A comparison that a method cannot be part of; the text says why."""
+    """A comparison that a method cannot be part of; the text says why.
+
+    >>> from types import SimpleNamespace
+    >>> REFERENCES["separate"](None, SimpleNamespace(levels=[250]), 0)
+    Traceback (most recent call last):
+    adbench...NotComparable: sweeps one level only
+    """
 
 
 class Comparison(NamedTuple):
-    """Two ways of computing the same, unless the description says otherwise."""
+    """Two ways of computing the same, unless the description says otherwise.
+
+    >>> comparison = Comparison("a loop", lambda: sum(n for n in range(9)), lambda: 9 * 8 // 2)
+    >>> comparison.slow() == comparison.fast()
+    True
+    """
 
     description: str
     slow: Callable[[], object]
@@ -48,6 +59,15 @@ class RepeatedPrediction:
 
     x: samples (N, C, *S)
     keys: of the samples, for their random streams
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.methods.template_z import TemplateZ
+    >>> method = TemplateZ(Spec(1, (8,)))
+    >>> predict = RepeatedPrediction(
+    ...     method, torch.rand(2, 1, 8), ["a", "b"], [0], TrainingContext()
+    ... )
+    >>> predict().map.shape, torch.equal(predict().score, predict().score)
+    (torch.Size([1, 2, 8]), True)
     """
 
     def __init__(

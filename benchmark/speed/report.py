@@ -151,6 +151,12 @@ def write_report(measurements: Sequence[Measurement], out: Path) -> list[Path]:
     """Write a JSON file for each measurement to out/speed, and speed.md from all files there.
 
     Returns the paths of the written files; an older file of the same measurement is replaced.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     (path,) = write_report([], Path(folder))
+    ...     path.name, path.read_text().splitlines()[0]
+    ('speed.md', '# Speed')
     """
     paths = [out / "speed" / f"{file_name(measurement)}.json" for measurement in measurements]
     for path, measurement in zip(paths, measurements, strict=True):
@@ -161,7 +167,9 @@ def write_report(measurements: Sequence[Measurement], out: Path) -> list[Path]:
 
 
 def file_name(measurement: Measurement) -> str:
-    """The name of a measurement's file: one for each method, dataset, profile, sweep and machine.
+    """Return the name of a measurement's file.
+
+    There is one for each method, dataset, profile, sweep and machine.
 
     >>> from adbench.benchmark.speed.report import file_name
     >>> machine = dict(batch=8, device="A CPU", threads=2, dtype="float32", compile=False)
@@ -184,7 +192,7 @@ def file_name(measurement: Measurement) -> str:
 
 
 def format_page(measurements: Sequence[Measurement]) -> str:
-    """The page as Markdown: a section for each machine and precision, in it a table for each kind.
+    """Return the page as Markdown: a section for each machine, in it a table for each kind.
 
     >>> from adbench.benchmark.speed.report import format_page
     >>> format_page([]).splitlines()[0]
@@ -209,7 +217,22 @@ def format_page(measurements: Sequence[Measurement]) -> str:
 
 
 def print_tables(measurements: Sequence[Measurement], console: Any) -> None:
-    """Print a table for each kind to a rich console, a column for each measurement."""
+    """Print a table for each kind to a rich console, a column for each measurement.
+
+    >>> import io
+    >>> from rich.console import Console
+    >>> machine = dict(device="A CPU", kind="cpu", threads=2, dtype="float32", compile=False)
+    >>> second = {"median": 1.0, "min": 1.0, "max": 1.0}
+    >>> measurement = {
+    ...     "what": "noise", "size": 256, "octaves": 6, "images": 8, "ms_per_field": second,
+    ...     "opensimplex_ms_per_field": second, "ratio": second, "largest_difference": 0.0,
+    ...     "machine": machine | {"torch": "2.9"},
+    ... }
+    >>> console = Console(file=io.StringIO(), width=80)
+    >>> print_tables([measurement], console)
+    >>> console.file.getvalue().splitlines()[0]
+    'Noise: A CPU, 2 threads, float32, torch 2.9'
+    """
     from rich.markup import escape
     from rich.table import Table
 
