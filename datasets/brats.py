@@ -76,6 +76,7 @@ class BraTS(FileDataset):
     """
 
     name = "brats"
+    volume_grid = "display"
     expected = "<root>/BraTS20_Training_001/BraTS20_Training_001_{t1,t1ce,t2,flair,seg}.nii.gz"
     unique_roles = frozenset(MODALITIES)
 

@@ -47,6 +47,7 @@ class Decathlon(FileDataset):
     """
 
     name = "decathlon"
+    volume_grid = "display"
     expected = (
         "<root>/Task01_BrainTumour/{dataset.json,imagesTr/BRATS_001.nii.gz}, other tasks beside"
     )

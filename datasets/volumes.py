@@ -86,6 +86,7 @@ class Volumes(FileDataset):
     """
 
     name = "volumes"
+    volume_grid = "display"
     expected = (
         "<root>/{train,test}/{normal,abnormal}/NAME.nii.gz, masks as NAME_mask.nii.gz, or BIDS "
         "(sub-001/anat/sub-001_T1w.nii.gz)"

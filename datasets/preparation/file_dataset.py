@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from ..base import (
     DataError,
@@ -105,6 +105,14 @@ class FileDataset(PreparedDataset):
     preparation_version: ClassVar[int] = 1
     """Count up when the same files and arguments give other samples."""
 
+    mask_roles: ClassVar[frozenset[str]] = frozenset({"mask", "seg"})
+    """Roles of files that say where a case is abnormal."""
+
+    volume_grid: ClassVar[Literal["display", "stored"] | None] = None
+    """How samples of NIfTI volumes lie: "display" as `to_display_planes` and `to_display_axes` turn
+    them, "stored" as in the file. Planes are cut and resized by `select_slices`, volumes by
+    `crop_and_resize`, so that their maps can be put back; None where they cannot."""
+
     root: str | None
     seed: int = 0
     leaky: bool = False
@@ -142,7 +150,15 @@ class FileDataset(PreparedDataset):
                 f"{self.expected}"
             )
         index = self.build_index(path)
-        return replace(index, cases=[without_masks(case) for case in index.cases])
+        return replace(index, cases=[self.without_masks(case) for case in index.cases])
+
+    def without_masks(self, case: Case) -> Case:
+        """Return a case as if nobody had looked at it: without mask, and not called abnormal.
+
+        case: of this dataset
+        """
+        files = {role: path for role, path in case.files.items() if role not in self.mask_roles}
+        return replace(case, files=files, label=False)
 
     def preprocessing_state(self) -> dict[str, Any]:
         state = super().preprocessing_state()
@@ -472,23 +488,6 @@ class FileDataset(PreparedDataset):
 
     unique_roles: frozenset[str] = frozenset({"image"})
     """Roles whose files no two cases may share."""
-
-
-MASK_ROLES = ("mask", "seg")
-"""Roles of files that say where a case is abnormal."""
-
-
-def without_masks(case: Case) -> Case:
-    """Return a case as if nobody had looked at it: without mask, and not called abnormal.
-
-    case: of a dataset
-
-    >>> files = {"image": Path("a.png"), "mask": Path("a_mask.png")}
-    >>> list(without_masks(Case("a", "a", files, label=True)).files)
-    ['image']
-    """
-    files = {role: path for role, path in case.files.items() if role not in MASK_ROLES}
-    return replace(case, files=files, label=False)
 
 
 def _describe_folders(cases: Sequence[Case]) -> dict[str, int]:

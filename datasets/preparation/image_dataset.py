@@ -118,6 +118,13 @@ class ImageDataset(FileDataset, ABC):
             cases.append(Case(name, group or name, {"image": file}, label=False))
         return DatasetIndex(cases, problems)
 
+    def read_picture(self, case: Case) -> Tensor:
+        """Return the image of a case at its own size, (C, H, W) float32 in 0..1.
+
+        Raises DataError where it cannot be read.
+        """
+        return self._read_pixels(case).clamp(0, 1)
+
     def group_of_file(self, image: Path) -> str | None:
         """Return whom an image shows; "" where each stands for itself, None where its name should
         say so and does not.
