@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .benchmark.api.conformance import check_methods
     from .benchmark.api.detector import Detector, Prediction, load
     from .benchmark.api.evaluation import Evaluation, evaluate
+    from .benchmark.api.prediction import predict
     from .benchmark.api.results import Results, load_results, run_status
     from .benchmark.api.run import plan, run
     from .benchmark.api.schemas import json_schema
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from .benchmark.audit.audit import audit
     from .benchmark.evaluation.protocol import Protocol
     from .benchmark.plugins.scaffold import create_plugin
+    from .benchmark.prediction.predict import FilePredictions
     from .benchmark.sharing.study_file import read_study
     from .datasets.base import DataError, Dataset, Sample, Spec
     from .methods.base import Detection, Method
@@ -52,6 +54,8 @@ _MODULES = {
     "benchmark.api.conformance": ("check_methods",),
     "benchmark.api.detector": ("Detector", "Prediction", "load"),
     "benchmark.api.evaluation": ("Evaluation", "evaluate"),
+    "benchmark.api.prediction": ("predict",),
+    "benchmark.prediction.predict": ("FilePredictions",),
     "benchmark.api.results": ("Results", "load_results", "run_status"),
     "benchmark.api.run": ("plan", "run"),
     "benchmark.api.schemas": ("json_schema",),
@@ -75,6 +79,7 @@ __all__ = [
     "Detection",
     "Detector",
     "Evaluation",
+    "FilePredictions",
     "Method",
     "Prediction",
     "Protocol",
@@ -98,6 +103,7 @@ __all__ = [
     "measure_speed",
     "open_store",
     "plan",
+    "predict",
     "read_study",
     "register",
     "run",

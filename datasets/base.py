@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, ClassVar, NamedTuple, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -448,6 +448,21 @@ class Dataset(ABC):
 
     synthetic: ClassVar[bool] = False
     """Made up: printed on the board, never ranked together with real data."""
+
+    def preprocessing_state(self) -> dict[str, Any]:
+        """Return what reading a new sample needs and the constructor's arguments do not say.
+
+        JSON values, stored with a checkpoint: channels and shape of a sample, and whatever was
+        read off the training data. Call it on a prepared dataset.
+        """
+        return {"channels": self.spec.channels, "shape": list(self.spec.shape)}
+
+    def restore_preprocessing(self, state: Mapping[str, Any]) -> None:
+        """Read new samples as the dataset did whose `preprocessing_state` is given.
+
+        state: of a dataset with the same arguments; `spec` is set from it, no file is read
+        """
+        self.spec = Spec(state["channels"], tuple(state["shape"]))
 
     def prepare(self, progress: Progress = no_progress) -> None:
         """Read and preprocess everything once and store the result; do nothing if it is stored.

@@ -25,6 +25,7 @@ from .base import Count, DataError, FourFractions, Fraction, Many, Natural, Span
 from .io.directories import list_directory
 from .io.nifti import Volume, read_volume
 from .io.nifti_names import is_nifti, nifti_stem
+from .layouts.volume_pairs import find_new_subjects
 from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
 from .splits.assignment import Case, four_way_split
 from .transforms.coregistration import NanPolicy, nan_notes, read_coregistered
@@ -75,6 +76,7 @@ class BraTS(FileDataset):
     """
 
     name = "brats"
+    volume_grid = "display"
     expected = "<root>/BraTS20_Training_001/BraTS20_Training_001_{t1,t1ce,t2,flair,seg}.nii.gz"
     unique_roles = frozenset(MODALITIES)
 
@@ -148,6 +150,15 @@ class BraTS(FileDataset):
             )
         return DatasetIndex(sorted(cases, key=lambda case: case.name), left_out=left_out)
 
+    def find_new_cases(self, path: Path) -> DatasetIndex:
+        """Return the cases of new files: folders of BraTS, or NAME_t1.nii.gz and so on."""
+        try:
+            return super().find_new_cases(path)
+        except DataError:
+            subjects, problems = find_new_subjects(path, self.modalities)
+        cases = [Case(s.name, s.name, s.files, label=False) for s in subjects]
+        return DatasetIndex(cases, problems)
+
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         patients = {case.group for case in cases}
         if len(patients) < 3:
@@ -176,7 +187,11 @@ class BraTS(FileDataset):
             raise DataError(f"{case.name} is unusable", problems)
         levels = range(self.axial[0], self.axial[1] + 1, self.every)
         axial = slice(levels.start, levels.stop, levels.step)
-        tumour = volumes["seg"].data.T[axial] > 0  # (N, Y, X)
+        mm = volumes[self.modalities[0]].spacing
+        shape = volumes[self.modalities[0]].data.T[axial].shape
+        # of a new case nobody has drawn a tumour
+        drawn = "seg" in volumes
+        tumour = volumes["seg"].data.T[axial] > 0 if drawn else np.zeros(shape, bool)  # (N, Y, X)
         notes, constant, images = nan_notes(volumes, name_of), False, []
         brain = np.zeros_like(tumour)
         for name in self.modalities:
@@ -190,7 +205,7 @@ class BraTS(FileDataset):
             else:
                 brain = brain | (stack != 0)
                 images.append(to_display_planes(scale_intensity_range(stack, *range_, stack != 0)))
-        mm, size = volumes[self.modalities[0]].spacing, self.spec.shape[0]
+        size = self.spec.shape[0]
         slices = select_slices(
             torch.stack(images, 1),
             to_display_planes(brain),
@@ -216,7 +231,9 @@ class BraTS(FileDataset):
         )
 
     def _file_name_problems(self, case: Case) -> list[str]:
-        roles, unrecognised = [*self.modalities, "seg"], case.extra.get("strange", [])
+        roles, unrecognised = [*self.modalities], case.extra.get("strange", [])
+        if case.label is None:
+            roles.append("seg")
         missing = [name for name in roles if name not in case.files]
         if not missing and not unrecognised:
             return []

@@ -76,6 +76,7 @@ class BraTSSlices(FileDataset):
     """
 
     name = "brats-slices"
+    volume_grid = "stored"
     expected = "<root>/training/000001/brats_train_001_{t1,t1ce,t2,flair,seg}_080_w.nii.gz"
     unique_roles = frozenset({*MODALITIES, "image"})
 

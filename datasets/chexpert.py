@@ -31,6 +31,7 @@ from .base import Count, DataError, FourFractions, Natural, Pair
 from .io.csv import read_rows, repeated_row_problems
 from .io.directories import find_files, folder_levels, list_directory, name_conflicts
 from .io.folder_names import is_normal, pool_of
+from .io.images import SUFFIXES
 from .io.npy import read_npy_array
 from .io.value_range import ValueRange
 from .preparation.deduplicated_dataset import DeduplicatedDataset
@@ -59,6 +60,7 @@ class CheXpert(DeduplicatedDataset):
         "<root>/{training,testing}/{healthy,diseased}/patient00128_study3.npy, "
         "or <root>/CheXpert-v1.0-small/{train,valid}.csv with the folders they name"
     )
+    new_image_suffixes = (*SUFFIXES, ".npy")
     _has_masks = False
     _has_labels = True
 

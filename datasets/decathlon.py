@@ -26,6 +26,7 @@ from .io.directories import list_directory
 from .io.folder_names import resolve_case
 from .io.nifti import read_volume
 from .io.nifti_names import is_nifti, nifti_stem
+from .layouts.volume_pairs import find_new_subjects
 from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
 from .splits.assignment import Case, assign_groups, check_fractions, four_way_split
 from .transforms.crops import crop_and_resize, to_display_axes
@@ -46,6 +47,7 @@ class Decathlon(FileDataset):
     """
 
     name = "decathlon"
+    volume_grid = "display"
     expected = (
         "<root>/Task01_BrainTumour/{dataset.json,imagesTr/BRATS_001.nii.gz}, other tasks beside"
     )
@@ -125,6 +127,12 @@ class Decathlon(FileDataset):
         tables = [path / "dataset.json" for path in (normal_tasks[0], *abnormal_tasks)]
         tables = [path for path in tables if path.is_file()]
         return DatasetIndex(cases, problems, tables=tables, left_out=left_out)
+
+    def find_new_cases(self, path: Path) -> DatasetIndex:
+        subjects, problems = find_new_subjects(path, None)
+        task = {"task": self.task}
+        cases = [Case(s.name, s.name, s.files, label=False, extra=task) for s in subjects]
+        return DatasetIndex(cases, problems)
 
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         normal = {case.group for case in cases if not case.label}

@@ -95,7 +95,7 @@ class Folder(ImageDataset):
         cases = []
         for image, (pool, kind) in images.items():
             name, masks = _relative_name(image, base), paired.get(image, [])
-            group = self._group_of(image)
+            group = self.group_of_file(image)
             if group is None:
                 problems.append(f"{name}: group={self.group!r} does not find whom it shows")
             if len(masks) > 1:
@@ -124,8 +124,7 @@ class Folder(ImageDataset):
         )
         return assign_unpublished(cases, self.fractions, self.seed, abnormal_splits=abnormal_splits)
 
-    def _group_of(self, image: Path) -> str | None:
-        """Return the group that an image's name contains; None if the expression does not match."""
+    def group_of_file(self, image: Path) -> str | None:
         if self._pattern is None:
             return ""
         match = self._pattern.search(image.name)

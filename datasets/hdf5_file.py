@@ -140,13 +140,43 @@ class HDF5(ArrayDataset):
             r.label and r.split == "train" for rows_of_file in rows.values() for r in rows_of_file
         )
         self.spec = Spec(first.channels, first.shape, labels=labels, masks=first.has_masks)
-        max_samples = max(
-            1, min(MAX_SAMPLES, MAX_BYTES // (4 * first.channels * int(np.prod(first.shape))))
-        )
         cases: list[Case] = []
         for path, rows_of_file in rows.items():
-            cases += self._make_cases(rows_of_file, {"image": path}, tables[path].name, max_samples)
+            name, max_samples = tables[path].name, _samples_per_case(first)
+            cases += self._make_cases(rows_of_file, {"image": path}, name, max_samples)
         return DatasetIndex(cases, problems, notes)
+
+    def find_new_cases(self, path: Path) -> DatasetIndex:
+        """Return the cases of files that need no label: x, and roi and group where there are any.
+
+        path: as for any dataset. A sample has the key that it has in a dataset of the folder
+        """
+        base = path if path.is_dir() else path.parent
+        files = find_files(path, (".h5", ".hdf5")) if path.is_dir() else [path]
+        names = {role: getattr(self, role) for role in ("x", "roi", "group")}
+        cases, problems = list[Case](), list[str]()
+        for file in files:
+            name = file.relative_to(base).as_posix()
+            try:
+                axes = len(self.spec.shape)
+                table = read_sample_table(file, name, names, axes, labelled=False)
+            except DataError as error:
+                problems += error.problems or (error.summary,)
+                continue
+            expected = (self.spec.channels, *self.spec.shape)
+            if (table.channels, *table.shape) != expected:
+                size = (table.channels, *table.shape)
+                problems.append(f"{name} has samples of {size}, the detector takes {expected}")
+                continue
+            self._tables[file] = table
+            rows = [
+                ArraySample(i, key, group, False, "")
+                for i, (key, group) in enumerate(
+                    zip(table.keys(), table.group_names(), strict=True)
+                )
+            ]
+            cases += self._make_cases(rows, {"image": file}, str(file), _samples_per_case(table))
+        return DatasetIndex(cases, problems)
 
     def _read_mask_numbers(self) -> list[str]:
         """Set `_ignored` from the masks of all files, and return what is wrong with them."""
@@ -344,6 +374,11 @@ class HDF5(ArrayDataset):
                         yield row.key, row.split, np.asarray(values[row.position])
             except DataError:
                 continue  # reported when it is read
+
+
+def _samples_per_case(table: SampleTable) -> int:
+    size = 4 * table.channels * int(np.prod(table.shape))
+    return max(1, min(MAX_SAMPLES, MAX_BYTES // size))
 
 
 def table_mismatches(tables: Sequence[SampleTable]) -> list[str]:

@@ -72,6 +72,8 @@ class IXI(FileDataset, ABC):
     target: ClassVar[str]
     expected = "<root>/Data/Train/ixi/t2/IXI002-Guys-0828_t2.nii.gz and <root>/Data/splits/*.csv"
     unique_roles = frozenset({"image"})
+    mask_roles = frozenset({"seg"})
+    volume_grid = "display"
 
     def __init__(
         self,

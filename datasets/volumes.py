@@ -40,7 +40,7 @@ from .io.nifti import Volume, read_volume
 from .io.nifti_names import SUFFIXES
 from .io.value_range import ValueRange, outside_range_text, scale_to_limits
 from .layouts.bids import BidsVolumes, find_bids_root, read_bids
-from .layouts.volume_pairs import find_subjects, unmatched_volume_folders
+from .layouts.volume_pairs import find_new_subjects, find_subjects, unmatched_volume_folders
 from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
 from .splits.assignment import (
     Case,
@@ -86,6 +86,7 @@ class Volumes(FileDataset):
     """
 
     name = "volumes"
+    volume_grid = "display"
     expected = (
         "<root>/{train,test}/{normal,abnormal}/NAME.nii.gz, masks as NAME_mask.nii.gz, or BIDS "
         "(sub-001/anat/sub-001_T1w.nii.gz)"
@@ -186,6 +187,20 @@ class Volumes(FileDataset):
         self.spec = Spec(self.spec.channels, self.spec.shape, labels=labels, masks=has_masks)
         left_out = {**left_out, **bids.left_out}
         return DatasetIndex(cases, problems, notes, bids.tables, left_out)
+
+    def find_new_cases(self, path: Path) -> DatasetIndex:
+        subjects, problems = find_new_subjects(path, self.modalities)
+        cases = []
+        for subject in subjects:
+            match = re.search(self.group, subject.stem) if self.group else None
+            if self.group and match is None:
+                problems.append(
+                    f"{subject.name}: no patient is found in its name by group={self.group!r}"
+                )
+                continue
+            group = match[0] if match else subject.name
+            cases.append(Case(subject.name, group, subject.files, label=False))
+        return DatasetIndex(cases, problems)
 
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         train, held_out, val, test = self.fractions

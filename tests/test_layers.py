@@ -72,6 +72,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"benchmark.leaderboard", "benchmark.figures", "benchmark.store"},
     "benchmark.experiments": EXPERIMENTS,
     "benchmark.speed": EXPERIMENTS,
+    "benchmark.prediction": EXPERIMENTS | PREPARATION | {"benchmark.leaderboard"},
     "benchmark.scheduling": SCHEDULING,
     "benchmark.executors": SCHEDULING,
     "benchmark.planning": SCHEDULING | {"benchmark.executors", "benchmark.speed", "datasets.io"},

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import h5py
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,12 +21,14 @@ from ...datasets.preparation.image_dataset import ImageDataset
 from ...datasets.splits.assignment import Case
 from ...engine.runtime.context import TrainingContext
 from ...methods.base import Method
-from ..evaluation.load_predictions import load_predictions
-from ..evaluation.predictions import GroundTruth, Predictions
+from ..evaluation.hdf5_arrays import read_array
+from ..evaluation.load_predictions import assemble_predictions
+from ..evaluation.predictions import GroundTruth
 from ..evaluation.protocol import Protocol
+from ..evaluation.tile_stitching import samples_without_images
 from ..executors.launch import device_context
 from ..experiments.fit_predict import load_method, predict
-from ..experiments.matrix import Experiment, sweep_levels
+from ..experiments.matrix import Experiment
 from ..experiments.resolve import build_method
 from ..leaderboard.records import read_record
 from ..registry.code_fingerprint import loaded_code_digest
@@ -76,7 +79,7 @@ class Detector:
     """A trained method at the noise level, threshold and post-processing of its record.
 
     It is made by `adbench.load`. name: of the method; record: the record; level, threshold: the
-    chosen ones; method, dataset, protocol: what they are applied with
+    chosen ones; method, dataset, protocol, context: what they are applied with
     """
 
     def __init__(
@@ -92,7 +95,7 @@ class Detector:
         self.level: int = record["level"]["chosen"]
         self.threshold: float | None = record["threshold"]["value"]
         self.protocol: Protocol = experiment.protocol
-        self._experiment, self._context = experiment, replace(context, seed=experiment.seed)
+        self._experiment, self.context = experiment, replace(context, seed=experiment.seed)
         method = build_method(experiment, dataset.spec)
         self.method: Method = load_method(method, checkpoint.path, context)
         if loaded_code_digest(type(self.method)) != checkpoint.key_inputs["code"]:
@@ -149,18 +152,11 @@ class Detector:
             raise DetectorError("there is no image to predict")
         with tempfile.TemporaryDirectory(prefix="adbench-") as folder:
             path = Path(folder) / "maps.h5"
-            levels = sweep_levels(self._experiment, type(self.method))
-            predict(path, self.method, split, levels, self._context, name="test")
-            predictions = load_predictions(split, path)
-            level = levels.index(self.level)
-            ground = GroundTruth(predictions, self.protocol)
-            at_level = ground.at_level(level)
-            maps = _smoothed(predictions, self.protocol, level)
-        segmentations = None
-        if at_level.pixels is not None and ground.roi is not None and self.threshold is not None:
-            segmentations = np.zeros(ground.roi.shape, bool)
-            segmentations[ground.roi] = ground.binarize(at_level.pixels, self.threshold)
-        return Prediction(predictions.keys, at_level.score, maps, segmentations)
+            predict(path, self.method, split, [self.level], self.context, name="test")
+            with h5py.File(path, "r") as file:
+                score = read_array(file, "score")[0]
+                maps = read_array(file, "map")[0] if "map" in file else None
+        return _prediction(split, score, maps, self.protocol, self.threshold)
 
     def _samples(self, images: Any, keys: Sequence[str] | None) -> Split:
         """A split of the images; one that is given stays as it is."""
@@ -222,7 +218,7 @@ def load(
 
     record: the file, such as results/records/X.json
     store: the folder of checkpoints; None for $ADBENCH_STORE, or the user's cache
-    data: the folder of the dataset, which only datasets need whose image shape depends on files
+    data: the folder of the dataset, whose splits can be predicted then; new files need none
     registry: further registry files of the run        device: auto, cpu, cuda, cuda:1
     Raises DetectorError on a record without a result or a checkpoint that is not stored.
     """
@@ -243,7 +239,10 @@ def load(
     names = Registry.read(*map(Path, registry))
     experiment = _experiment(facts, names)
     dataset = experiment.dataset.load()(**_arguments(experiment, data))
-    if not hasattr(dataset, "spec") or data is not None:
+    preprocessing = checkpoint.metadata.get("preprocessing")
+    if data is None and preprocessing is not None:
+        dataset.restore_preprocessing(preprocessing)
+    elif not hasattr(dataset, "spec") or data is not None:
         dataset.prepare()
     context = device_context(device, checkpoint.key_inputs["numerics"])
     return Detector(experiment, dataset, checkpoint, facts, context)
@@ -279,8 +278,19 @@ def _paths(source: Any) -> list[Path] | None:
     return None
 
 
-def _smoothed(predictions: Predictions, protocol: Protocol, level: int) -> Array | None:
-    if predictions.map is None:
-        return None
-    count = len(predictions.keys)
-    return protocol.filter_maps(np.asarray(predictions.map[level, 0:count], np.float32))
+def _prediction(
+    split: Split, score: Array, maps: Array | None, protocol: Protocol, threshold: float | None
+) -> Prediction:
+    """What the protocol makes of raw scores (N,) and maps (N, *S) of a split."""
+    predictions = assemble_predictions(
+        samples_without_images(split), score[None], None if maps is None else maps[None]
+    )
+    ground = GroundTruth(predictions, protocol)
+    at_level, filtered, segmentations = ground.at_level(0), None, None
+    if predictions.map is not None:
+        count = len(predictions.keys)
+        filtered = protocol.filter_maps(np.asarray(predictions.map[0, 0:count], np.float32))
+    if at_level.pixels is not None and ground.roi is not None and threshold is not None:
+        segmentations = np.zeros(ground.roi.shape, bool)
+        segmentations[ground.roi] = ground.binarize(at_level.pixels, threshold)
+    return Prediction(predictions.keys, at_level.score, filtered, segmentations)

@@ -17,6 +17,7 @@ from . import catalogue, report
 from .cache import app as cache_app
 from .data import app as data_app
 from .plugins import check, new_app
+from .predict import PREDICT_EXAMPLE, predict
 from .run import EXAMPLES, plan, run
 from .schema import SCHEMA_EXAMPLE, schema
 from .speed import speed
@@ -57,6 +58,7 @@ def adbench(
 app.command(epilog=EXAMPLES)(run)
 app.command()(plan)
 app.command("report")(report.report)
+app.command(epilog=PREDICT_EXAMPLE)(predict)
 app.command("list")(catalogue.list_names)
 app.command()(catalogue.info)
 app.command()(catalogue.doctor)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .conformal import calibration_record
 from .metrics.connected_components import Array
 from .metrics.ranking import MetricValues, PixelScores, Ranking, image_metrics
 from .operating_point import OperatingPoint, confidence_intervals
@@ -100,6 +101,7 @@ def evaluate(
         "lesions": point.lesion_metrics(),
         "pixel_error": point.level_predictions.pixel_metrics["error"],
         "reference": reference_values(splits.test),
+        "calibration": calibration_record(splits.calibration, splits.test, chosen),
         "counts": {
             "test": len(test.label),
             "test_abnormal": int(np.sum(test.label)),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 from torch import Tensor
 
-from ...datasets.base import Split
+from ...datasets.base import Sample, Split
 from .hdf5_arrays import hdf5_dataset, read_array
 from .metrics.connected_components import Array
 from .predictions import Predictions
@@ -23,12 +25,39 @@ def load_predictions(split: Split, path: Path) -> Predictions:
     split: what was predicted
     path: an HDF5 file with levels, and score, map, psnr and ssim, those that the method gave
     """
-    samples = samples_without_images(split)
     file = h5py.File(path, "r", locking=False)  # artifacts do not change
+    return assemble_predictions(
+        samples_without_images(split),
+        read_array(file, "score") if len(split) else np.zeros((len(read_array(file, "levels")), 0)),
+        hdf5_dataset(file, "map") if "map" in file else None,
+        **{name: read_array(file, name) for name in ("psnr", "ssim") if name in file},
+    )
+
+
+def assemble_predictions(
+    samples: Sequence[Sample],
+    score: Array,
+    maps: Any,
+    *,
+    psnr: Array | None = None,
+    ssim: Array | None = None,
+) -> Predictions:
+    """What a method gave for some samples with their ground truth, tiles stitched to whole images.
+
+    samples: N of them; their x is not looked at
+    score, psnr, ssim: (L, N)        maps: (L, N, *S), an array or an HDF5 dataset; None without
+
+    >>> import numpy as np
+    >>> import torch
+    >>> from adbench.benchmark.evaluation.load_predictions import assemble_predictions
+    >>> from adbench.datasets.base import Sample, Tile
+    >>> tiles = [Sample(torch.zeros(1, 2), f"a{i}", "a", label=False, tile=Tile("a", (i,), (4,)))
+    ...          for i in (0, 2)]
+    >>> whole = assemble_predictions(tiles, np.array([[0.1, 0.7]]), np.zeros((1, 2, 2)))
+    >>> whole.keys, whole.score.tolist(), whole.map.shape
+    (['a'], [[0.7]], (1, 1, 4))
+    """
     images = TiledImages(samples)
-    levels = len(read_array(file, "levels"))
-    score = read_array(file, "score") if samples else np.zeros((levels, 0))
-    maps = hdf5_dataset(file, "map") if "map" in file else None
     label = np.array([sample.label for sample in samples], dtype=bool)
     return Predictions(
         keys=images.keys,
@@ -40,7 +69,8 @@ def load_predictions(split: Split, path: Path) -> Predictions:
         tags=images.take_first([dict(sample.tags) for sample in samples]),
         score=images.max(score) if images.tiled else score,
         map=StitchedMaps(maps, images) if maps is not None and images.tiled else maps,
-        **{name: images.mean(read_array(file, name)) for name in ("psnr", "ssim") if name in file},
+        psnr=None if psnr is None else images.mean(psnr),
+        ssim=None if ssim is None else images.mean(ssim),
     )
 
 

@@ -161,7 +161,7 @@ def _fit(resolved: ResolvedExperiment, store: Store, context: TrainingContext) -
             announce()
             method = resolved.build_method()
             imported = load_imported_weights(resolved.experiment, store, method)
-            return fit(
+            facts = fit(
                 path,
                 method,
                 splits["train"],
@@ -169,6 +169,7 @@ def _fit(resolved: ResolvedExperiment, store: Store, context: TrainingContext) -
                 replace(context, state_store=partial_state, imported=imported),
                 partial(SharedStageCache, store, key_inputs),
             )
+            return {**facts, "preprocessing": splits.dataset.preprocessing_state()}
 
         checkpoint = store.get_or_create(
             "checkpoint", key_inputs, create, name="weights.safetensors"

@@ -87,6 +87,7 @@ def columns(leaderboard: Leaderboard) -> list[Column]:
         Column("AUPRO\n30", _value_text("pixel_aupro30")),
         Column(f"Dice\n{rule}", _value_text("pixel_dice")),
         Column("⌈Dice⌉\n(oracle)", _oracle_text, grey=True),
+        Column("false alarms\nat 5 %", _false_positive_text),
     ]
     return [
         Column("rank", lambda entry: "-" if entry.rank is None else str(entry.rank)),
@@ -133,6 +134,15 @@ def _interval_text(metric: str) -> Callable[[Entry], str]:
 
 def _oracle_text(entry: Entry) -> str:
     return f"({_value_text('pixel_dice_oracle')(entry)})"
+
+
+def _false_positive_text(entry: Entry) -> str:
+    """Shares of normal test samples and of their pixels with a p-value of at most 5 %."""
+    calibration = entry.record.get("calibration") or {}
+    rates = [calibration.get(name) for name in ("image_fpr", "pixel_fpr")]
+    if all(rate is None for rate in rates):
+        return "-"
+    return " / ".join("-" if rate is None else f"{100 * rate:.1f} %" for rate in rates)
 
 
 def _level_text(entry: Entry) -> str:

@@ -284,6 +284,27 @@ class SampleRecord(Struct):
             raise ValueError("the lists of samples are not of one length")
 
 
+class CalibrationRecord(Struct):
+    """Normal samples that p-values are computed against, and how often those of test are rejected.
+    The lists of samples are of one length, as are those of pixels."""
+
+    rate: Share  # nominal rate of false positives
+    groups: Count  # groups (patients) of the calibration samples
+    key: list[str]  # names of the calibration samples
+    group: list[str]  # the patients they are of
+    score: list[float]  # at the chosen level; higher is more anomalous
+    pixel_knots: list[float] | None = None  # values of normal pixels, rising; None without maps
+    pixel_exceeded: list[Amount] | None = None  # sum over groups of the share above the knot before
+    image_fpr: Share | None = None  # share of normal test samples with p <= rate, by group
+    pixel_fpr: Share | None = None  # share of their pixels; both None with too few groups
+
+    def __post_init__(self) -> None:
+        if not len(self.key) == len(self.group) == len(self.score):
+            raise ValueError("the lists of calibration samples are not of one length")
+        if len(self.pixel_knots or ()) != len(self.pixel_exceeded or ()):
+            raise ValueError("the lists of calibration pixels are not of one length")
+
+
 class CostRecord(Struct):
     """What training and prediction took. An image is a sample, at one noise level.
 
@@ -369,6 +390,7 @@ class ResultRecord(FailedRecord, tag_field="status", tag="ok", kw_only=True):
     lesions: LesionRecord | None = None  # None without masks
     pixel_error: Share | None = None  # how far pixel metrics may be off for binning, 0 if exact
     samples: SampleRecord | None = None  # single test samples
+    calibration: CalibrationRecord | None = None  # for p-values; None in older records
     keys: dict[str, str] = {}  # of the artifacts in the store, by kind and split
     files: dict[str, str] = {}  # SHA-256 of the files beside the record, by path in the results
     versions: dict[str, Any] = {}  # of the libraries that trained it

@@ -62,7 +62,12 @@ class SampleTable:
 
 
 def read_sample_table(
-    path: Path, name: str, dataset_names: Mapping[str, str], axes: int | None
+    path: Path,
+    name: str,
+    dataset_names: Mapping[str, str],
+    axes: int | None,
+    *,
+    labelled: bool = True,
 ) -> SampleTable:
     """Return the metadata of all samples of a file. Reads no voxels.
 
@@ -70,6 +75,7 @@ def read_sample_table(
     name: of the file in errors and keys
     dataset_names: name of the dataset of each role
     axes: number of spatial axes of a sample; None to infer it
+    labelled: false takes a file without labels, and calls all of it normal
 
     Raises DataError with all problems of the file.
 
@@ -107,10 +113,10 @@ def read_sample_table(
             for role, flag_shape in mask_shapes.items()
             if flag_shape not in ((x.shape[0], *shape), (x.shape[0], 1, *shape))
         ]
-        x_type = x.dtype
+        x_type, count = x.dtype, x.shape[0]
         columns: dict[str, list[str]] = {}
         for role in ("label", "group", "split"):
-            if role in has or role == "label":
+            if role in has or (role == "label" and labelled):
                 try:
                     columns[role] = read_column(
                         require_dataset(file, dataset_names[role], name), x.shape[0]
@@ -131,7 +137,7 @@ def read_sample_table(
     if problems:
         raise DataError(f"{name} is unusable", problems)
     splits = [split_name(value) for value in columns["split"]] if "split" in columns else None
-    labels = [value == "1" for value in columns["label"]]
+    labels = [value == "1" for value in columns.get("label", ["0"] * count)]
     channels *= 1 + is_complex(x_type)
     return SampleTable(name, channels, shape, has, labels, columns.get("group"), splits)
 

@@ -16,7 +16,7 @@ from ..io.folder_names import (
     is_normal,
     unmatched_folders,
 )
-from ..io.nifti_names import SUFFIXES, nifti_stem
+from ..io.nifti_names import SUFFIXES, is_nifti, nifti_stem
 
 MASK_ENDINGS = ("_mask", "_seg", "-mask", "-seg")
 
@@ -103,6 +103,56 @@ def find_subjects(
         *problems,
         *name_conflicts(paths, root),
     ]
+
+
+def find_new_subjects(
+    path: Path, modalities: Sequence[str] | None
+) -> tuple[list[SubjectFiles], list[str]]:
+    """Return the subjects of new volumes, and everything that does not pair.
+
+    Folders mean nothing here; masks are passed over.
+
+    path: a folder that is searched, or one file: then the other modalities lie beside it
+    modalities: endings of the images of a subject; None for one image each
+
+    >>> Path("new").mkdir()
+    >>> for name in ("p1_t1.nii", "p1_t2.nii", "p2_t1.nii"):
+    ...     Path("new", name).touch()
+    >>> subjects, problems = find_new_subjects(Path("new"), ["t1", "t2"])
+    >>> [subject.name for subject in subjects], problems
+    (['p1'], ['p2: missing t2; found p2_t1.nii'])
+    """
+    base = path if path.is_dir() else path.parent
+    files = find_files(path, SUFFIXES) if path.is_dir() else [path]
+    if not path.is_dir() and modalities is not None and base.is_dir():
+        files = [file for file in list_directory(base) if is_nifti(file.name)]
+    subjects: dict[str, SubjectFiles] = {}
+    problems: list[str] = []
+    for file in files:
+        parts = file.relative_to(base).parts
+        stem, role = _parse_role(file, modalities)
+        if (role == "mask" and path.is_dir()) or any(map(is_mask_folder, parts[:-1])):
+            continue
+        if not role or role == "mask":
+            if path.is_dir() or file == path:
+                endings = ", ".join(modalities or ())
+                why = "is called a mask" if role else f"ends in none of {endings}"
+                problems.append(f"{'/'.join(parts)} {why}")
+            continue
+        name = "/".join((*parts[:-1], stem))
+        subject = subjects.setdefault(name, SubjectFiles(name, "", "normal", stem))
+        if subject.files.setdefault(role, file) != file:
+            problems.append(f"{'/'.join(parts)} and {subject.files[role].name} are the same image")
+    found = [s for s in subjects.values() if path.is_dir() or path in s.files.values()]
+    complete = []
+    for subject in found:
+        missing = [role for role in modalities or ("image",) if role not in subject.files]
+        if missing:
+            names = ", ".join(file.name for file in subject.files.values())
+            problems.append(f"{subject.name}: missing {', '.join(missing)}; found {names}")
+        else:
+            complete.append(subject)
+    return complete, problems
 
 
 def unmatched_volume_folders(root: Path) -> Mapping[Path, str]:

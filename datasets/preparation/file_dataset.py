@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 from ..base import (
     DataError,
@@ -105,6 +105,14 @@ class FileDataset(PreparedDataset):
     preparation_version: ClassVar[int] = 1
     """Count up when the same files and arguments give other samples."""
 
+    mask_roles: ClassVar[frozenset[str]] = frozenset({"mask", "seg"})
+    """Roles of files that say where a case is abnormal."""
+
+    volume_grid: ClassVar[Literal["display", "stored"] | None] = None
+    """How samples of NIfTI volumes lie: "display" as `to_display_planes` and `to_display_axes` turn
+    them, "stored" as in the file. Planes are cut and resized by `select_slices`, volumes by
+    `crop_and_resize`, so that their maps can be put back; None where they cannot."""
+
     root: str | None
     seed: int = 0
     leaky: bool = False
@@ -127,6 +135,44 @@ class FileDataset(PreparedDataset):
 
         Raises DataError with everything that is wrong with the case.
         """
+
+    def find_new_cases(self, path: Path) -> DatasetIndex:
+        """Return the cases of new files, of which nothing is known but their images.
+
+        path: a file, or a folder that is searched for files. A dataset whose files cannot be told
+            without its layout takes a folder that is laid out as its own.
+
+        Raises DataError where nothing can be read as a case.
+        """
+        if not path.is_dir():
+            raise DataError(
+                f"{path.name} cannot be read alone: dataset '{self.name}' takes a folder with "
+                f"{self.expected}"
+            )
+        index = self.build_index(path)
+        return replace(index, cases=[self.without_masks(case) for case in index.cases])
+
+    def without_masks(self, case: Case) -> Case:
+        """Return a case as if nobody had looked at it: without mask, and not called abnormal.
+
+        case: of this dataset
+        """
+        files = {role: path for role, path in case.files.items() if role not in self.mask_roles}
+        return replace(case, files=files, label=False)
+
+    def preprocessing_state(self) -> dict[str, Any]:
+        state = super().preprocessing_state()
+        if self.range == "train" and self._limits is None:
+            cases = self.build_index(self.find_root()).cases
+            values = self._training_values(cases, self.assign_splits(cases))
+            self._limits = measure_range(values, self.name)
+        return state if self._limits is None else {**state, "limits": list(self._limits)}
+
+    def restore_preprocessing(self, state: Mapping[str, Any]) -> None:
+        super().restore_preprocessing(state)
+        if "limits" in state:
+            low, high = state["limits"]
+            self._limits = low, high
 
     @abstractmethod
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:

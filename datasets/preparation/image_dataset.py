@@ -14,12 +14,14 @@ from scipy.ndimage import binary_fill_holes
 from torch import Tensor
 
 from ..base import DataError, Sample, Spec
+from ..io.directories import find_files
+from ..io.folder_names import is_mask_folder
 from ..io.hdf5_arrays import Array
-from ..io.images import read_image, read_mask, resize, resize_mask, stored_colours
+from ..io.images import SUFFIXES, read_image, read_mask, resize, resize_mask, stored_colours
 from ..io.value_range import ValueRange, outside_range_text
 from ..splits.assignment import Case
 from ..transforms.tiles import cut_tiles, tile_starts
-from .file_dataset import CaseSamples, FileDataset
+from .file_dataset import CaseSamples, DatasetIndex, FileDataset
 
 
 class ImageDataset(FileDataset, ABC):
@@ -96,6 +98,50 @@ class ImageDataset(FileDataset, ABC):
             self._set_spec(self._given or (extent[0], extent[1]), self._shown or channels)
         except ValueError as error:
             raise DataError(f"dataset '{self.name}': {error}") from None
+
+    new_image_suffixes = SUFFIXES
+    """Endings of new images."""
+
+    def find_new_cases(self, path: Path) -> DatasetIndex:
+        base = path if path.is_dir() else path.parent
+        files = find_files(path, self.new_image_suffixes) if path.is_dir() else [path]
+        cases, problems = [], []
+        for file in files:
+            parts = file.relative_to(base).parts
+            if any(map(is_mask_folder, parts[:-1])):
+                continue
+            name = "/".join(parts)
+            group = self.group_of_file(file)
+            if group is None:
+                problems.append(f"{name}: its name does not say whom it shows (group)")
+                continue
+            cases.append(Case(name, group or name, {"image": file}, label=False))
+        return DatasetIndex(cases, problems)
+
+    def read_picture(self, case: Case) -> Tensor:
+        """Return the image of a case at its own size, (C, H, W) float32 in 0..1.
+
+        Raises DataError where it cannot be read.
+        """
+        return self._read_pixels(case).clamp(0, 1)
+
+    def group_of_file(self, image: Path) -> str | None:
+        """Return whom an image shows; "" where each stands for itself, None where its name should
+        say so and does not.
+
+        image: path of the file
+        """
+        return ""
+
+    def preprocessing_state(self) -> dict[str, Any]:
+        whole = {"size": list(self._whole), "stored": self._channels, "read": self._shown}
+        return {**super().preprocessing_state(), **whole}
+
+    def restore_preprocessing(self, state: Mapping[str, Any]) -> None:
+        super().restore_preprocessing(state)
+        height, width = state["size"]
+        self._shown = state["read"]
+        self._set_spec((height, width), state["stored"])
 
     def _read_pixels(self, case: Case) -> Tensor:
         """Return the image of a case as (C, H, W) float32 in 0..1, before resizing.
