@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .benchmark.api.conformance import check_methods
     from .benchmark.api.detector import Detector, Prediction, load
     from .benchmark.api.evaluation import Evaluation, evaluate
+    from .benchmark.api.external import evaluate_maps, export_maps
     from .benchmark.api.results import Results, load_results, run_status
     from .benchmark.api.run import plan, run
     from .benchmark.api.schemas import json_schema
@@ -52,6 +53,7 @@ _MODULES = {
     "benchmark.api.conformance": ("check_methods",),
     "benchmark.api.detector": ("Detector", "Prediction", "load"),
     "benchmark.api.evaluation": ("Evaluation", "evaluate"),
+    "benchmark.api.external": ("evaluate_maps", "export_maps"),
     "benchmark.api.results": ("Results", "load_results", "run_status"),
     "benchmark.api.run": ("plan", "run"),
     "benchmark.api.schemas": ("json_schema",),
@@ -88,6 +90,8 @@ __all__ = [
     "describe",
     "describe_machine",
     "evaluate",
+    "evaluate_maps",
+    "export_maps",
     "import_weights",
     "json_schema",
     "list_datasets",

@@ -28,6 +28,7 @@ from .io.nifti_names import is_nifti, nifti_stem
 from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
 from .splits.assignment import Case, four_way_split
 from .transforms.coregistration import NanPolicy, nan_notes, read_coregistered
+from .transforms.input_grid import planes_to_samples
 from .transforms.slices import (
     intensity_percentiles,
     scale_intensity_range,
@@ -214,6 +215,9 @@ class BraTS(FileDataset):
             volume_shape_text(volumes[self.modalities[0]].data.shape),
             slices.mask_area_ratios,
         )
+
+    def map_to_samples(self, volume: Volume) -> torch.Tensor:
+        return planes_to_samples(volume, self.spec.shape[0], self.crop)
 
     def _file_name_problems(self, case: Case) -> list[str]:
         roles, unrecognised = [*self.modalities, "seg"], case.extra.get("strange", [])
