@@ -120,7 +120,7 @@ def external_experiment(
     >>> from adbench.benchmark.registry.registry import Registry
     >>> phantom = Registry.read().dataset("phantom")
     >>> external_experiment(ExternalMethod("mine"), phantom, {}, Protocol()).name
-    'phantom.mine.external.s0.4d18bcbb'
+    'phantom.mine.external.s0.cc2c1108'
     """
     entry = Entry(method.name, "methods", "", "external", "", label=method.name)
     return Experiment(entry, {}, dataset, dataset_args, method.seed, PROFILE, protocol, limit=limit)
@@ -150,7 +150,8 @@ def describe_evaluation(record: Mapping[str, Any]) -> list[str]:
         lines.append("scores alone: no metric of pixels")
     if level["chosen"] or len(record["sweep"]) > 1:
         how = "on validation" if level["rule"] == "val" else f"by the rule {level['rule']}"
-        lines.append(f"level: {level['chosen']} of {', '.join(record['sweep'])}, chosen {how}")
+        levels = ", ".join(sorted(record["sweep"], key=int))
+        lines.append(f"level: {level['chosen']} of {levels}, chosen {how}")
     threshold = record["threshold"]
     if threshold["value"] is not None:
         lines.append(f"threshold: {threshold['value']:g}, by {threshold['rule']}")
