@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .benchmark.api.conformance import check_methods
     from .benchmark.api.detector import Detector, Prediction, load
     from .benchmark.api.evaluation import Evaluation, evaluate
+    from .benchmark.api.external import evaluate_maps, export_maps
     from .benchmark.api.prediction import predict
     from .benchmark.api.results import Results, load_results, run_status
     from .benchmark.api.run import plan, run
@@ -56,6 +57,7 @@ _MODULES = {
     "benchmark.api.evaluation": ("Evaluation", "evaluate"),
     "benchmark.api.prediction": ("predict",),
     "benchmark.prediction.predict": ("FilePredictions",),
+    "benchmark.api.external": ("evaluate_maps", "export_maps"),
     "benchmark.api.results": ("Results", "load_results", "run_status"),
     "benchmark.api.run": ("plan", "run"),
     "benchmark.api.schemas": ("json_schema",),
@@ -93,6 +95,8 @@ __all__ = [
     "describe",
     "describe_machine",
     "evaluate",
+    "evaluate_maps",
+    "export_maps",
     "import_weights",
     "json_schema",
     "list_datasets",

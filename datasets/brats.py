@@ -29,6 +29,7 @@ from .layouts.volume_pairs import find_new_subjects
 from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
 from .splits.assignment import Case, four_way_split
 from .transforms.coregistration import NanPolicy, nan_notes, read_coregistered
+from .transforms.input_grid import planes_to_samples
 from .transforms.slices import (
     intensity_percentiles,
     scale_intensity_range,
@@ -229,6 +230,9 @@ class BraTS(FileDataset):
             volume_shape_text(volumes[self.modalities[0]].data.shape),
             slices.mask_area_ratios,
         )
+
+    def map_to_samples(self, volume: Volume) -> torch.Tensor:
+        return planes_to_samples(volume, self.spec.shape[0], self.crop)
 
     def _file_name_problems(self, case: Case) -> list[str]:
         roles, unrecognised = [*self.modalities], case.extra.get("strange", [])

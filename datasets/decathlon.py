@@ -24,12 +24,13 @@ import torch
 from .base import Count, FourFractions, Many, Natural, Sample, Spec, Three, TwoFractions
 from .io.directories import list_directory
 from .io.folder_names import resolve_case
-from .io.nifti import read_volume
+from .io.nifti import Volume, read_volume
 from .io.nifti_names import is_nifti, nifti_stem
 from .layouts.volume_pairs import find_new_subjects
 from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
 from .splits.assignment import Case, assign_groups, check_fractions, four_way_split
 from .transforms.crops import crop_and_resize, to_display_axes
+from .transforms.input_grid import volume_to_sample
 from .transforms.slices import volume_shape_text
 
 
@@ -158,6 +159,9 @@ class Decathlon(FileDataset):
         reason = f"{name} is constant: it becomes zeros, and no method trains on it"
         shape = volume_shape_text(volume.data.shape)
         return CaseSamples([sample], [reason] if constant else [], not constant, stored_shape=shape)
+
+    def map_to_samples(self, volume: Volume) -> torch.Tensor:
+        return volume_to_sample(volume, self.size, self.crop)
 
 
 def _is_called(folder: Path, beginning: str) -> bool:

@@ -29,6 +29,7 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from msgspec import Meta
+from torch import Tensor
 
 from .base import Count, DataError, Fraction, Natural, Span, Spec, TwoFractions, first_names
 from .io.csv import read_rows
@@ -40,6 +41,7 @@ from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
 from .splits.assignment import Case, check_fractions, split_training_pool
 from .splits.shared_subjects import check_split_policy, remove_shared_subjects
 from .transforms.coregistration import nan_notes, read_coregistered
+from .transforms.input_grid import planes_to_samples
 from .transforms.slices import (
     intensity_percentiles,
     scale_intensity_range,
@@ -248,6 +250,9 @@ class IXI(FileDataset, ABC):
             volume_shape_text(data.shape),
             slices.mask_area_ratios,
         )
+
+    def map_to_samples(self, volume: Volume) -> Tensor:
+        return planes_to_samples(volume, self.size, self.pad)
 
     def _row_case(
         self, base: Path, pool: str, subject: str, row: Mapping[str, str], split: str

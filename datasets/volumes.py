@@ -51,6 +51,7 @@ from .splits.assignment import (
 )
 from .transforms.coregistration import NanPolicy, nan_notes, read_coregistered
 from .transforms.crops import crop_and_resize, to_display_axes
+from .transforms.input_grid import planes_to_samples, volume_to_sample
 from .transforms.slices import (
     intensity_percentiles,
     scale_intensity_range,
@@ -278,6 +279,11 @@ class Volumes(FileDataset):
             counts[outside_range_text(self._limits)] = outside
         shape = volume_shape_text(reference.data.shape)
         return CaseSamples(samples, notes, not constant, counts, shape, ratios)
+
+    def map_to_samples(self, volume: Volume) -> torch.Tensor:
+        if self.slices:
+            return planes_to_samples(volume, self.size[0])
+        return volume_to_sample(volume, self.size)
 
     def _scale(self, data: np.ndarray) -> tuple[np.ndarray | None, int]:
         """Return data scaled to 0..1, zero where it was zero, None if it is constant; and how many

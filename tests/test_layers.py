@@ -71,6 +71,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "benchmark.report.html": EVALUATION
     | {"benchmark.leaderboard", "benchmark.figures", "benchmark.store"},
     "benchmark.experiments": EXPERIMENTS,
+    "benchmark.external": EXPERIMENTS
+    | {"benchmark.leaderboard.records", "datasets.preparation", "datasets.transforms"},
     "benchmark.speed": EXPERIMENTS,
     "benchmark.prediction": EXPERIMENTS | PREPARATION | {"benchmark.leaderboard"},
     "benchmark.scheduling": SCHEDULING,

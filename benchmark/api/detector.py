@@ -228,6 +228,8 @@ def load(
         raise DetectorError(f"{record} is no record: {error}") from None
     if facts["status"] != "ok":
         raise DetectorError(f"{record} is of a run that is {facts['status']}: {facts['reason']}")
+    if facts.get("external"):
+        raise DetectorError(f"{record} is of maps that another program made: nothing can be loaded")
     opened = open_store(store)
     key = facts["keys"]["checkpoint"]
     checkpoint = opened.read_metadata("checkpoint", key)

@@ -16,6 +16,7 @@ from ..scheduling.exit_codes import USAGE
 from . import catalogue, report
 from .cache import app as cache_app
 from .data import app as data_app
+from .external import EVALUATE_EXAMPLES, EXPORT_EXAMPLE, evaluate, export_maps
 from .plugins import check, new_app
 from .predict import PREDICT_EXAMPLE, predict
 from .run import EXAMPLES, plan, run
@@ -59,6 +60,8 @@ app.command(epilog=EXAMPLES)(run)
 app.command()(plan)
 app.command("report")(report.report)
 app.command(epilog=PREDICT_EXAMPLE)(predict)
+app.command(epilog=EVALUATE_EXAMPLES)(evaluate)
+app.command(epilog=EXPORT_EXAMPLE)(export_maps)
 app.command("list")(catalogue.list_names)
 app.command()(catalogue.info)
 app.command()(catalogue.doctor)

@@ -42,6 +42,8 @@ def evaluate(
     published: int,
     protocol: Protocol,
     synthetic: Predictions | None = None,
+    *,
+    require_threshold: bool = True,
 ) -> tuple[dict[str, Any], SampleResults]:
     """The metrics of a record as JSON values, and the sample results to compare it by.
 
@@ -52,6 +54,8 @@ def evaluate(
     published: the paper's own level, one of them
     synthetic: normal samples with and without synthetic anomalies, where the protocol chooses by
         them
+    require_threshold: False leaves the threshold None where its rule lacks samples, and with it the
+        metrics that need one
 
     Raises ValueError where `published` is not among the levels, ProtocolError where a rule of the
     protocol needs samples that there are none of.
@@ -60,7 +64,10 @@ def evaluate(
     if published not in levels:
         raise ValueError(f"the published level {published} is none of the levels given, {levels}")
     splits = EvaluationSplits(
-        GroundTruth(calibration, protocol), GroundTruth(val, protocol), GroundTruth(test, protocol)
+        GroundTruth(calibration, protocol),
+        GroundTruth(val, protocol),
+        GroundTruth(test, protocol),
+        require_threshold,
     )
     on_val = _metrics_per_level(splits.val, levels)
     on_test = _metrics_per_level(splits.test, levels)
@@ -123,18 +130,28 @@ def _level_selection_metrics(metrics: MetricValues) -> MetricValues:
 
 @dataclass(frozen=True)
 class EvaluationSplits:
-    """The three splits that an operating point needs."""
+    """The three splits that an operating point needs.
+
+    require_threshold: whether a rule of the protocol that lacks samples is an error; else there is
+        no threshold then
+    """
 
     calibration: GroundTruth
     val: GroundTruth
     test: GroundTruth
+    require_threshold: bool = True
 
     def operating_point(self, index: int) -> OperatingPoint:
         """The test split at one level, and at the threshold that the protocol chooses for it."""
         predictions = self.test.at_level(index)
         if predictions.pixels is None:
             return OperatingPoint(predictions, index, None, None)
-        threshold = self.threshold(index, predictions)
+        try:
+            threshold = self.threshold(index, predictions)
+        except ProtocolError:
+            if self.require_threshold:
+                raise
+            threshold = None
         positive = None
         if threshold is not None:
             positive = self.test.binarize(predictions.pixels, threshold)

@@ -106,6 +106,7 @@ def _row(leaderboard: Leaderboard, entry: Entry) -> dict[str, Any]:
         "reason": record["reason"],
         "supervision": method.get("supervision"),
         "baseline": method["baseline"],
+        "external": bool(record.get("external")),
         "below_baseline": entry.worse_than_baseline,
         "level": level.get("chosen"),
         "level_rule": level.get("rule"),
@@ -252,16 +253,18 @@ def entry_names(records: Sequence[Record]) -> dict[int, str]:
             if all(key in args and args[key] == value for args in settings)
         }
         for record in group:
-            names[id(record)] = _entry_name(record["method"], shared)
+            mark = ["external"] if record.get("external") else []
+            names[id(record)] = _entry_name(record["method"], shared, mark)
     return names
 
 
-def _entry_name(method: Mapping[str, Any], shared: set[str]) -> str:
-    """The label of a method, and its arguments but those shared with all that read alike."""
+def _entry_name(method: Mapping[str, Any], shared: set[str], marks: Sequence[str]) -> str:
+    """The label of a method, its arguments but those shared with all that read alike, and what
+    marks it."""
     differs = [
         f"{key}={value}" for key, value in sorted(method["args"].items()) if key not in shared
     ]
-    marks = ["baseline"] if method["baseline"] else []
+    marks = [*marks, *(["baseline"] if method["baseline"] else [])]
     if method.get("supervision") not in (None, "normal"):
         marks.append(method["supervision"])
     return " ".join([method["label"], *differs]) + (f" ({', '.join(marks)})" if marks else "")
@@ -315,7 +318,17 @@ def _notes(
             "figure is off by no more than this at the chosen level, and by no more than "
             f"{TOLERANCE:g} at any other."
         )
-    profiles = {str(entry.record["profile"]) for entry in entries if entry.record["status"] == "ok"}
+    external = [entry.name for entry in entries if entry.record.get("external")]
+    if external:
+        notes.append(
+            f"(external): scores and maps that another program computed, evaluated here like all "
+            f"others (adbench evaluate); what they cost is unknown: {', '.join(external)}."
+        )
+    profiles = {
+        str(entry.record["profile"])
+        for entry in entries
+        if entry.record["status"] == "ok" and not entry.record.get("external")
+    }
     if len(profiles) > 1:
         notes.append(f"Profiles {', '.join(sorted(profiles))} spend different budgets.")
     for baseline in dict.fromkeys(

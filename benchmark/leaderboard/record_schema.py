@@ -327,6 +327,16 @@ class CostRecord(Struct):
     peak_memory_mb: Amount | None = None  # MB, the larger of training and prediction
 
 
+class ExternalRecord(Struct):
+    """Results that another program computed, evaluated by the protocol."""
+
+    source: str  # name of the folder or file
+    digest: str  # of the content of its files
+    maps: bool  # whether there are anomaly maps
+    scores: bool  # whether there are scores of samples
+    splits: list[str]  # with results: test, and perhaps val and calibration
+
+
 class FailedRecord(Struct, tag_field="status", tag="failed"):
     """An experiment that failed.
 
@@ -396,6 +406,7 @@ class ResultRecord(FailedRecord, tag_field="status", tag="ok", kw_only=True):
     versions: dict[str, Any] = {}  # of the libraries that trained it
     device: str | None = None  # that trained it
     threads: Count | None = None  # of the CPU, in training
+    external: ExternalRecord | None = None  # None where adbench computed the results
 
     def __post_init__(self) -> None:
         if not self.dataset.fingerprint:
