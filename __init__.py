@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .benchmark.api.results import Results, load_results, run_status
     from .benchmark.api.run import plan, run
     from .benchmark.api.schemas import json_schema
-    from .benchmark.api.sharing import merge
+    from .benchmark.api.sharing import Publication, merge, publish
     from .benchmark.api.speed import measure_speed
     from .benchmark.api.storage import describe_machine, open_store
     from .benchmark.api.weights import import_weights
@@ -56,7 +56,7 @@ _MODULES = {
     "benchmark.api.results": ("Results", "load_results", "run_status"),
     "benchmark.api.run": ("plan", "run"),
     "benchmark.api.schemas": ("json_schema",),
-    "benchmark.api.sharing": ("merge",),
+    "benchmark.api.sharing": ("Publication", "merge", "publish"),
     "benchmark.api.speed": ("measure_speed",),
     "benchmark.api.storage": ("describe_machine", "open_store"),
     "benchmark.api.weights": ("import_weights",),
@@ -80,6 +80,7 @@ __all__ = [
     "Method",
     "Prediction",
     "Protocol",
+    "Publication",
     "Results",
     "Sample",
     "Spec",
@@ -101,6 +102,7 @@ __all__ = [
     "merge",
     "open_store",
     "plan",
+    "publish",
     "read_study",
     "register",
     "run",

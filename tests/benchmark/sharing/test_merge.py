@@ -20,10 +20,9 @@ SMALL = {"phantom": {"shape": [8, 8], "train": 8, "held_out": 4, "val": 4, "test
 
 
 def run(out: Path, store: Path, methods: str, **options: Any) -> None:
-    adbench.run(
-        methods, "phantom", profile="check", baselines=False, progress=False, executor="inline",
-        out=out, store=store, **{"settings": SMALL, **options},
-    )  # fmt: skip
+    every: dict[str, Any] = {"settings": SMALL, "profile": "check", "baselines": False, **options}
+    every |= {"progress": False, "executor": "inline", "out": out, "store": store}
+    adbench.run(methods, "phantom", **every)
 
 
 @pytest.fixture(scope="module")
