@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .benchmark.api.results import Results, load_results, run_status
     from .benchmark.api.run import plan, run
     from .benchmark.api.schemas import json_schema
+    from .benchmark.api.sharing import Publication, merge, publish
     from .benchmark.api.speed import measure_speed
     from .benchmark.api.storage import describe_machine, open_store
     from .benchmark.api.weights import import_weights
@@ -61,6 +62,7 @@ _MODULES = {
     "benchmark.api.results": ("Results", "load_results", "run_status"),
     "benchmark.api.run": ("plan", "run"),
     "benchmark.api.schemas": ("json_schema",),
+    "benchmark.api.sharing": ("Publication", "merge", "publish"),
     "benchmark.api.speed": ("measure_speed",),
     "benchmark.api.storage": ("describe_machine", "open_store"),
     "benchmark.api.weights": ("import_weights",),
@@ -85,6 +87,7 @@ __all__ = [
     "Method",
     "Prediction",
     "Protocol",
+    "Publication",
     "Results",
     "Sample",
     "Spec",
@@ -105,9 +108,11 @@ __all__ = [
     "load_dataset",
     "load_results",
     "measure_speed",
+    "merge",
     "open_store",
     "plan",
     "predict",
+    "publish",
     "read_study",
     "register",
     "run",

@@ -78,7 +78,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "benchmark.scheduling": SCHEDULING,
     "benchmark.executors": SCHEDULING,
     "benchmark.planning": SCHEDULING | {"benchmark.executors", "benchmark.speed", "datasets.io"},
-    "benchmark.sharing": EXPERIMENTS | {"benchmark.leaderboard", "benchmark.report"},
+    "benchmark.sharing": EXPERIMENTS
+    | {"benchmark.leaderboard", "benchmark.report", "benchmark.report.html"},
     "benchmark.plugins": BASES | ENGINE | {"benchmark.registry"},
 }
 """What each package may import beside itself."""

@@ -133,9 +133,13 @@ def request_of(
     *, study: str | Path | None = None, like: str | Path | None = None, **options: Any
 ) -> RunRequest:
     """What the options of `run` ask for; see `sharing.run_sources.read_request`."""
+    from .sharing import fetch_methods
     from .storage import open_store
 
-    return read_request(options, study=study, like=like, store=open_store(options.get("store")))
+    store = open_store(options.get("store"))
+    request = read_request(options, study=study, like=like, store=store)
+    config, notes = fetch_methods(request.config, open_store(request.config.store))
+    return replace(request, config=config, notes=[*request.notes, *notes])
 
 
 def run_config(

@@ -21,6 +21,7 @@ from .plugins import check, new_app
 from .predict import PREDICT_EXAMPLE, predict
 from .run import EXAMPLES, plan, run
 from .schema import SCHEMA_EXAMPLE, schema
+from .sharing import MERGE_EXAMPLE, PUBLISH_EXAMPLE, merge, publish
 from .speed import speed
 from .streams import protect_standard_streams
 from .weights import IMPORT_EXAMPLE, import_weights
@@ -69,6 +70,8 @@ app.command()(report.compare)
 app.command()(report.reproduce)
 app.command()(report.status)
 app.command("import", epilog=IMPORT_EXAMPLE)(import_weights)
+app.command(epilog=MERGE_EXAMPLE)(merge)
+app.command(epilog=PUBLISH_EXAMPLE)(publish)
 app.command(epilog=SCHEMA_EXAMPLE)(schema)
 app.command()(speed)
 app.command()(check)
