@@ -59,6 +59,22 @@ def evaluate(
 
     Raises ValueError where `published` is not among the levels, ProtocolError where a rule of the
     protocol needs samples that there are none of.
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.evaluate import evaluate
+    >>> from adbench.benchmark.evaluation.predictions import Predictions
+    >>> from adbench.benchmark.evaluation.protocol import Protocol
+    >>> def predictions(labels, scores):
+    ...     keys = [f"patient {i}" for i in range(len(labels))]
+    ...     return Predictions(keys, keys, np.array(labels, bool), None, None, None,
+    ...                        [{} for _ in labels], np.array(scores), None)
+    >>> normal = predictions([0, 0], [[0.1, 0.2], [0.1, 0.2]])
+    >>> split = predictions([0, 0, 1, 1], [[0.1, 0.4, 0.3, 0.8], [0.1, 0.2, 0.3, 0.8]])
+    >>> record, results = evaluate(normal, split, split, [100, 250], 100, Protocol())
+    >>> record["level"], record["metrics"]["image_auroc"]["value"]
+    ({'chosen': 250, 'rule': 'val', 'published': 100, 'oracle': 250}, 1.0)
+    >>> record["at_published"]["image_auroc"]  # 3 of 4 pairs of samples are in order
+    0.75
     """
     levels = list(levels)
     if published not in levels:
@@ -104,10 +120,10 @@ def evaluate(
             | ({"pseudo": _level_selection_metrics(on_synthetic[i])} if on_synthetic else {})
             for i, level in enumerate(levels)
         },
-        "strata": stratified_metrics(point.level_predictions, test.tags),
+        "strata": _stratified_metrics(point.level_predictions, test.tags),
         "lesions": point.lesion_metrics(),
         "pixel_error": point.level_predictions.pixel_metrics["error"],
-        "reference": reference_values(splits.test),
+        "reference": _reference_values(splits.test),
         "calibration": calibration_record(splits.calibration, splits.test, chosen),
         "counts": {
             "test": len(test.label),
@@ -130,10 +146,20 @@ def _level_selection_metrics(metrics: MetricValues) -> MetricValues:
 
 @dataclass(frozen=True)
 class EvaluationSplits:
-    """The three splits that an operating point needs.
+    """The three splits that an operating point needs, with their ground truth.
 
     require_threshold: whether a rule of the protocol that lacks samples is an error; else there is
         no threshold then
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.evaluate import EvaluationSplits
+    >>> from adbench.benchmark.evaluation.predictions import GroundTruth, Predictions
+    >>> from adbench.benchmark.evaluation.protocol import Protocol
+    >>> maps = np.arange(100, dtype=np.float32).reshape(1, 1, 100)  # a level, a sample, 100 pixels
+    >>> normal = Predictions(["a"], ["a"], np.array([False]), None, None, None, [{}], None, maps)
+    >>> truth = GroundTruth(normal, Protocol(threshold="healthy@5%"))
+    >>> EvaluationSplits(calibration=truth, val=truth, test=truth).operating_point(0).threshold
+    94.0
     """
 
     calibration: GroundTruth
@@ -188,7 +214,7 @@ class EvaluationSplits:
         return threshold
 
 
-def stratified_metrics(
+def _stratified_metrics(
     level_predictions: LevelPredictions, tags: Sequence[Mapping[str, str]]
 ) -> dict[str, dict[str, Any]]:
     """n, image_auroc and pixel_ap of the abnormal samples that share a tag, by "tag=value".
@@ -227,7 +253,7 @@ def _pixel_ap(pixels: PixelScores | None, selected: Array) -> float | None:
     return None if ranking is None else ranking.ap()
 
 
-def reference_values(test: GroundTruth) -> dict[str, float | None]:
+def _reference_values(test: GroundTruth) -> dict[str, float | None]:
     """What metrics are compared with: those of a method that knows nothing.
 
     prevalence, image_prevalence: the shares of abnormal pixels and samples, the AP by chance

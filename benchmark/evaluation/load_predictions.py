@@ -24,6 +24,20 @@ def load_predictions(split: Split, path: Path) -> Predictions:
 
     split: what was predicted
     path: an HDF5 file with levels, and score, map, psnr and ssim, those that the method gave
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> import h5py
+    >>> import torch
+    >>> from adbench.benchmark.evaluation.load_predictions import load_predictions
+    >>> from adbench.datasets.base import Sample
+    >>> split = [Sample(torch.zeros(1, 8), name, name, label=name == "b") for name in "ab"]
+    >>> with TemporaryDirectory() as folder:
+    ...     with h5py.File(f"{folder}/maps.h5", "w") as file:
+    ...         file["levels"], file["score"] = [250], [[0.1, 0.9]]
+    ...     predictions = load_predictions(split, Path(folder) / "maps.h5")
+    >>> predictions.keys, predictions.label.tolist(), predictions.score.tolist(), predictions.map
+    (['a', 'b'], [False, True], [[0.1, 0.9]], None)
     """
     file = h5py.File(path, "r", locking=False)  # artifacts do not change
     return assemble_predictions(

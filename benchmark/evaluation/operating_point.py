@@ -50,6 +50,20 @@ class OperatingPoint:
     level_index: of the level among those predicted
     threshold: None without a map, or where there is none to choose
     positive: (P,) bool, the pixels above the threshold; None without one
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.operating_point import OperatingPoint
+    >>> from adbench.benchmark.evaluation.predictions import GroundTruth, Predictions
+    >>> from adbench.benchmark.evaluation.protocol import Protocol
+    >>> maps = np.array([[[0.1, 0.2], [0.9, 0.6]]], np.float32)  # one level, two signals
+    >>> mask = np.array([[0, 0], [1, 0]], bool)
+    >>> truth = GroundTruth(Predictions([*"ab"], [*"ab"], np.array([False, True]), mask, None, None,
+    ...                                 [{}, {}], None, maps), Protocol())
+    >>> level = truth.at_level(0)
+    >>> point = OperatingPoint(level, 0, 0.5, truth.binarize(level.pixels, 0.5))
+    >>> metrics = point.metrics()  # two pixels are positive, one of them is in the mask
+    >>> round(metrics["pixel_dice"], 3), metrics["pixel_iou"], metrics["healthy_fp"]
+    (0.667, 0.5, 0.0)
     """
 
     level_predictions: LevelPredictions
@@ -197,7 +211,19 @@ class OperatingPoint:
 
 
 def confidence_intervals(results: SampleResults) -> dict[str, tuple[float, float]]:
-    """95 % confidence intervals of the metrics that have one, by name."""
+    """95 % confidence intervals of the metrics that have one, by name.
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.operating_point import confidence_intervals
+    >>> from adbench.benchmark.evaluation.sample_results import SampleResults
+    >>> label, replicates = np.arange(40) % 2 == 1, np.linspace(0.5, 0.9, 1001)
+    >>> keys = [f"patient {i}" for i in range(40)]
+    >>> results = SampleResults(
+    ...     keys, keys, label, np.zeros(40), None, {"image_ap": 0.7}, {"image_ap": replicates})
+    >>> low, high = confidence_intervals(results)["image_ap"]
+    >>> 0.5 <= low < 0.52 < 0.88 < high <= 0.9
+    True
+    """
     intervals = {
         name: percentile_interval(values, results.effective_clusters(name))
         for name, values in results.replicates.items()

@@ -30,6 +30,15 @@ class Predictions:
     score: (L, N) or None                        map: (L, N, *S) float32 or None; may be on disk,
                                                  for only [l, i:j] is ever read
     psnr, ssim: (L, N) of reconstructions of normal samples, NaN for others; None without any
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.predictions import Predictions
+    >>> split = Predictions(
+    ...     keys=["a", "b"], groups=["patient 1", "patient 1"], label=np.array([False, True]),
+    ...     mask=None, roi=None, spacing=None, tags=[{}, {"lesion": "stroke"}],
+    ...     score=np.array([[0.1, 0.9], [0.3, 0.2]]), map=None)
+    >>> split.score.shape  # of two levels and two samples
+    (2, 2)
     """
 
     keys: list[str]
@@ -148,6 +157,17 @@ class LevelPredictions:
     """Predictions of a split at one noise level.
 
     score: (N,)       pixels: with their scores; None without a map
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.predictions import GroundTruth, Predictions
+    >>> from adbench.benchmark.evaluation.protocol import Protocol
+    >>> split = Predictions([*"abc"], ["1", "1", "2"], np.array([False, True, False]), None, None,
+    ...                     None, [{}, {}, {}], np.array([[0.1, 0.9, 0.5]]), None)
+    >>> level = GroundTruth(split, Protocol()).at_level(0)
+    >>> level.score.tolist(), level.metrics()["image_auroc"]
+    ([0.1, 0.9, 0.5], 1.0)
+    >>> [values.tolist() for values in level.group_scores()]
+    [[0.9, 0.5], [True, False]]
     """
 
     ground_truth: GroundTruth

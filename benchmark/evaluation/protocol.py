@@ -36,7 +36,15 @@ DEFAULT_BUDGET = 2**30
 
 
 class ProtocolError(ValueError):
-    """A bad protocol: one line, the value and what would do."""
+    """A bad protocol: one line, the value and what would do.
+
+    >>> from adbench.benchmark.evaluation.protocol import Protocol, ProtocolError
+    >>> try:
+    ...     Protocol(reducer="top2")
+    ... except ProtocolError as error:
+    ...     print(error)
+    unknown protocol reducer 'top2': did you mean 'top2%'? one of top2%, top1%, mean, max, method
+    """
 
     exit_code = 2
 

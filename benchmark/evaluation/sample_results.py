@@ -42,7 +42,17 @@ PIXEL_POOLED_METRICS = ("pixel_auroc", "pixel_ap", "pixel_dice", "pixel_dice_ora
 
 
 class SampleResultsError(ValueError):
-    """Sample results that cannot be read or compared: one line, why, and what would do."""
+    """Sample results that cannot be read or compared: one line, why, and what would do.
+
+    >>> from pathlib import Path
+    >>> from adbench.benchmark.evaluation.sample_results import (
+    ...     SampleResultsError, read_sample_results)
+    >>> try:
+    ...     read_sample_results(Path("no/such.h5"))
+    ... except SampleResultsError as error:
+    ...     print(error)
+    no/such.h5 holds no results of samples (...); evaluate the run again
+    """
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,14 @@ class SampleResults:
     counts: (N, 4) int of pixels: all, abnormal, positive, both; None without maps
     values: each metric, None where undefined
     replicates: each metric on every bootstrap resample, (B,)
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.sample_results import SampleResults
+    >>> results = SampleResults(
+    ...     keys=["a", "b"], groups=["patient 1", "patient 2"], label=np.array([False, True]),
+    ...     score=np.array([-np.inf, 0.5]), counts=None, values={"image_auroc": 1.0}, replicates={})
+    >>> results.to_json()["label"], results.to_json()["score"]
+    ([0, 1], [0.5, 0.5])
     """
 
     keys: list[str]
@@ -95,6 +113,18 @@ def write_sample_results(path: Path, record: Mapping[str, Any], results: SampleR
     """Write the evaluated part of a record and its sample results into one HDF5 file.
 
     The file appears complete or not at all. Raises OSError where the disk is full.
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.sample_results import (
+    ...     SampleResults, read_sample_results, write_sample_results)
+    >>> results = SampleResults(["a"], ["a"], np.array([True]), np.array([0.5]), None, {}, {})
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "samples.h5"
+    ...     write_sample_results(path, {"metrics": {"image_auroc": {"value": 1.0}}}, results)
+    ...     read_sample_results(path).values
+    {'image_auroc': 1.0}
     """
     with write_hdf5(path) as file:
         file["record"] = json.dumps(record, allow_nan=False)
@@ -108,7 +138,20 @@ def write_sample_results(path: Path, record: Mapping[str, Any], results: SampleR
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
-    """Read the evaluated part of a record, as JSON values."""
+    """Read the evaluated part of a record, as JSON values.
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.sample_results import (
+    ...     SampleResults, read_evaluation, write_sample_results)
+    >>> results = SampleResults(["a"], ["a"], np.array([True]), np.array([0.5]), None, {}, {})
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "samples.h5"
+    ...     write_sample_results(path, {"metrics": {"image_auroc": {"value": 1.0}}}, results)
+    ...     read_evaluation(path)
+    {'metrics': {'image_auroc': {'value': 1.0}}}
+    """
     with h5py.File(path, "r") as file:
         return json.loads(_read_text(file, "record")[()])
 
@@ -117,6 +160,20 @@ def read_sample_results(path: Path, metrics: Collection[str] | None = None) -> S
     """Read sample results. Raises SampleResultsError on a file that holds none.
 
     metrics: those whose replicates are read; None for all
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.sample_results import (
+    ...     SampleResults, read_sample_results, write_sample_results)
+    >>> replicates = {"image_auroc": np.array([0.8, 1.0]), "image_ap": np.array([0.7, 0.9])}
+    >>> results = SampleResults(
+    ...     ["a"], ["a"], np.array([True]), np.array([0.5]), None, {}, replicates)
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "samples.h5"
+    ...     write_sample_results(path, {"metrics": {}}, results)
+    ...     list(read_sample_results(path, ["image_auroc"]).replicates)
+    ['image_auroc']
     """
     try:
         with h5py.File(path, "r") as file:
@@ -148,6 +205,15 @@ def compare(
     a, b: of each seed of a method, all on the same samples
 
     Raises SampleResultsError where the samples differ.
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.sample_results import SampleResults, compare
+    >>> keys, label = [f"patient {i}" for i in range(20)], np.arange(20) % 2 == 1
+    >>> replicates = np.linspace(0.55, 0.65, 999)  # of b; those of a are 0.2 higher throughout
+    >>> a, b = (SampleResults(keys, keys, label, np.zeros(20), None, {"image_ap": value},
+    ...                       {"image_ap": value - 0.6 + replicates}) for value in (0.8, 0.6))
+    >>> [round(number, 3) for number in compare([a], [b], "image_ap")[:3]]
+    [0.2, 0.2, 0.2]
     """
     _check_same_samples([*a, *b])
     one, two = _pool_seeds(a, metric, "a"), _pool_seeds(b, metric, "b")
@@ -164,6 +230,17 @@ def significance_against_best(
     methods: by name, of each seed, all on the same samples
 
     Raises SampleResultsError where the samples differ.
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.sample_results import (
+    ...     SampleResults, significance_against_best)
+    >>> keys, label = [f"patient {i}" for i in range(20)], np.arange(20) % 2 == 1
+    >>> noise = np.random.default_rng(0).normal(0, 0.01, (2, 2000))
+    >>> a, b = (SampleResults(keys, keys, label, np.zeros(20), None, {"image_ap": value},
+    ...                       {"image_ap": value + noise[k]}) for k, value in enumerate((0.8, 0.6)))
+    >>> results = significance_against_best({"anoddpm": [a], "pddpm": [b]}, "image_ap")
+    >>> {name: result.verdict for name, result in results.items()}
+    {'anoddpm': 'best', 'pddpm': 'worse'}
     """
     _check_same_samples(results for seeds in methods.values() for results in seeds)
     pooled = [_pool_seeds(seeds, metric, name) for name, seeds in methods.items()]

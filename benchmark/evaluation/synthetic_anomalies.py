@@ -58,7 +58,7 @@ class SyntheticAnomalies:
             raise IndexError(index)
         sample = self.normal[index]
         draw = _RandomStream(sample.key)
-        weight = lesion_weights(sample, draw)
+        weight = _lesion_weights(sample, draw)
         if draw.uniform() < 0.5 and len(self) > 1:
             step = 1 + int(draw.uniform() * (len(self) - 1))
             other = self.normal[(index + step) % len(self)].x
@@ -81,7 +81,7 @@ class SyntheticAnomalies:
         )
 
 
-def lesion_weights(sample: Sample, stream: _RandomStream) -> Array:
+def _lesion_weights(sample: Sample, stream: _RandomStream) -> Array:
     """The weights of an ellipsoid within the region of interest, (*S): 1 in its middle, 0 at its
     edge."""
     shape = sample.x.shape[1:]
@@ -113,7 +113,20 @@ class _RandomStream:
 
 
 def concatenate_predictions(normal: Predictions, synthetic: Predictions) -> Predictions:
-    """One split to choose the level on: normal samples as they are, and those with anomalies."""
+    """Concatenate the predictions of normal samples and of those with synthetic anomalies.
+
+    Their noise level is chosen on this split.
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.predictions import Predictions
+    >>> from adbench.benchmark.evaluation.synthetic_anomalies import concatenate_predictions
+    >>> def predictions(label, score):
+    ...     return Predictions([str(label)], ["a"], np.array([label]), None, None, None, [{}],
+    ...                        np.array([[score]]), None)
+    >>> split = concatenate_predictions(predictions(False, 0.1), predictions(True, 0.9))
+    >>> split.label.tolist(), split.score.tolist()
+    ([False, True], [[0.1, 0.9]])
+    """
     size = len(normal.keys)
     mapped = normal.map is not None and synthetic.map is not None
     mask = None

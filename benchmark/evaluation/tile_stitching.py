@@ -87,6 +87,16 @@ class StitchedMaps:
     """Maps (L, W, *S) of whole images from stored maps of tiles; read when they are asked for.
 
     tile_maps: (L, N, *tile), an array or an HDF5 dataset
+
+    >>> import numpy as np
+    >>> import torch
+    >>> from adbench.benchmark.evaluation.tile_stitching import StitchedMaps, TiledImages
+    >>> from adbench.datasets.base import Sample, Tile
+    >>> tiles = [Sample(torch.zeros(1, 2), f"a{i}", "a", label=False, tile=Tile("a", (i,), (4,)))
+    ...          for i in (0, 2)]
+    >>> maps = StitchedMaps(np.array([[[1.0, 2.0], [3.0, 4.0]]]), TiledImages(tiles))
+    >>> maps.shape, maps[0, 0:1].tolist()
+    ((1, 1, 4), [[1.0, 2.0, 3.0, 4.0]])
     """
 
     def __init__(self, tile_maps: Any, images: TiledImages) -> None:

@@ -26,7 +26,20 @@ CHUNK_SIZE = 2**24
 
 
 class CoarseBinsError(ValueError):
-    """Bins too coarse for these scores: one line, by how much, and what would do."""
+    """Bins too coarse for these scores: one line, by how much, and what would do.
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.metrics.streaming_histogram import (
+    ...     CoarseBinsError, StreamingHistogram)
+    >>> histogram = StreamingHistogram(bits=12)
+    >>> histogram.add(np.array([1.0, 1.0001]), np.array([False, True]), np.ones(1))
+    >>> try:
+    ...     histogram.metrics()
+    ... except CoarseBinsError as error:
+    ...     print(error)
+    binned pixel metrics may be off by 5.0e-01, more than 0.001; raise the protocol's budget so
+    that pixels are sorted
+    """
 
 
 class StreamingHistogram:

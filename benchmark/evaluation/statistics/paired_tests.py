@@ -25,6 +25,12 @@ class PairedDifference(NamedTuple):
     p: two-sided p-value of no difference, consistent with the interval
 
     None where there are too few groups, or a metric is undefined.
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.statistics.paired_tests import paired_difference
+    >>> difference = paired_difference(0.8, np.full(999, 0.8), 0.6, np.full(999, 0.6))
+    >>> round(difference.value, 3), round(difference.low, 3), difference.p
+    (0.2, 0.2, 0.002)
     """
 
     value: float | None
@@ -116,6 +122,12 @@ class SignificanceResult(NamedTuple):
     verdict: `best`, `not distinguishable from the best` or `worse`
     difference: to the best
     p: of the difference, after Holm's correction over all methods but the best
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.statistics.paired_tests import compare_with_best
+    >>> best, other = compare_with_best([0.8, 0.7], [np.full(999, 0.8), np.full(999, 0.7)])
+    >>> best.verdict, other.verdict, round(other.difference.value, 3)
+    ('best', 'worse', -0.1)
     """
 
     verdict: str

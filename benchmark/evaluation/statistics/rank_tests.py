@@ -34,6 +34,11 @@ class RankTest:
     cliques: groups of methods none of which is distinguishable from another, as indices from the
         best to the worst: the bars of a critical-difference diagram. Where Friedman's test finds
         no difference at 5 %, all of them are one
+
+    >>> from adbench.benchmark.evaluation.statistics.rank_tests import rank_test
+    >>> result = rank_test([[0.9, 0.8], [0.7, 0.7]])  # equal on the second dataset: rank 1.5 each
+    >>> result.mean_ranks.tolist(), result.p_value
+    ([1.25, 1.75], None)
     """
 
     ranks: Array

@@ -240,10 +240,14 @@ def draw_interval(chart: Chart, k: int, x: float, low: float, high: float, toolt
     chart.tooltips[gid] = tooltip
 
 
-def draw_letters(chart: Chart, ends: Sequence[tuple[int, float, float]]) -> None:
+def draw_letters(
+    chart: Chart, ends: Sequence[tuple[int, float, float]], offset: float = 10.0
+) -> None:
     """Draw the letters of entries at the right of points (k, x, y), without overlaps.
 
     The limits of the axes must be set before.
+
+    offset: of the letters from the points, in points of 1/72 inch
 
     >>> from adbench.benchmark.report.html.chart import draw_letters, new_chart
     >>> chart = new_chart("recall", "Recall", "Recall over threshold.", "threshold", "recall")
@@ -258,7 +262,7 @@ def draw_letters(chart: Chart, ends: Sequence[tuple[int, float, float]]) -> None
     heights = [(y - low) / (high - low) * points for _, _, y in ends]
     for (k, x, y), height, moved in zip(ends, heights, spread_apart(heights), strict=True):
         chart.axes.annotate(
-            *(letter(k), (x, y), (10, moved - height)),
+            *(letter(k), (x, y), (offset, moved - height)),
             **{"textcoords": "offset points", "va": "center", "ha": "center", "weight": "bold"},
             **{"color": LIGHT_THEME[f"c{k % STYLES}"], "annotation_clip": False},
         )

@@ -181,7 +181,8 @@ def _cost_chart(leaderboard: Leaderboard, cost: str) -> Chart | None:
             draw_mark(chart, k, price, value, "front", tooltip)
         draw_mark(chart, k, price, value, "point", tooltip)
         _draw_interval(chart, k, entry, metric, price)
-    draw_letters(chart, [(k, price, value) for k, (price, value) in points.items()])
+    at = [(k, price, value) for k, (price, value) in points.items()]
+    draw_letters(chart, at, offset=17.0)  # beyond the ring of the front
     return chart
 
 
