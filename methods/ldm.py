@@ -75,6 +75,8 @@ class CodecConfig:
     codebook ("vqgan").
     coder_widths: channels after each halving of the VQ-VAE, or at each resolution of the others;
     None for (128, 256) or (128, 128, 256).
+    coder_activation: an activation before the last convolutions of the KL autoencoder, which makes
+    it one that diffusers can open.
     latent_channels: None for 8 or 3.
     codes, code_decay: of a codebook.
     latent_kind: whether diffusion is on quantised codes, or on codes that decoding quantises.
@@ -89,6 +91,7 @@ class CodecConfig:
 
     coder: Literal["vq", "kl", "vqgan"] = "vq"
     coder_widths: Many[Count] | None = None
+    coder_activation: bool = False
     latent_channels: Count | None = None
     codes: Count = 256
     code_decay: Decay = 0.99
@@ -200,7 +203,7 @@ class LDM(Method):
                 looks=codec.looks, adversary=adversary)  # fmt: skip
         else:
             self.codec = KL(inner, latent_channels=codec.latent_channels or 3, widths=wide,
-                looks=codec.looks, adversary=adversary)  # fmt: skip
+                activation=codec.coder_activation, looks=codec.looks, adversary=adversary)  # fmt: skip
         self.denoiser = Denoiser(
             build_unet(len(spec.shape), self.codec.latent[0], **net), schedule.build(),
             clip=(-1.0, 1.0) if quirks.clamped else None, 

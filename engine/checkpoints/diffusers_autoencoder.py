@@ -81,7 +81,9 @@ def codec_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
         "attention": [DOWN[name] for name in config["down_block_types"]],
         "groups": config["norm_num_groups"],
     }  # fmt: skip
-    if config["_class_name"] == "VQModel":
+    if config["_class_name"] == "AutoencoderKL":
+        arguments["activation"] = True
+    else:
         arguments["hidden_channels"] = config["latent_channels"]
         arguments["latent_channels"] = config["vq_embed_dim"] or config["latent_channels"]
         arguments["codes"] = config["num_vq_embeddings"]
@@ -198,7 +200,7 @@ def join_moments(state: dict[str, Tensor]) -> None:
 
 
 def _split_moments(state: dict[str, Tensor], latent: int) -> bool:
-    """Undo `join_moments`; where the halves are mixed, keep the mean and return True."""
+    """Undo `join_moments`; where ours has no such layers, keep the mean and return True."""
     keys = [f"{name}.{kind}" for name in ("encoder.conv_out", "quant_conv")
         for kind in ("weight", "bias")]  # fmt: skip
     rows = [len(state[key]) if key in state else 0 for key in keys]
@@ -206,8 +208,9 @@ def _split_moments(state: dict[str, Tensor], latent: int) -> bool:
         return False  # a network of other sizes, which the conversion refuses with its names
     conv, conv_bias, mixing, bias = (state.pop(key) for key in keys)
     matrix = mixing.flatten(1)  # (2 latent, 2 latent)
-    apart = not (matrix[:latent, latent:].any() or matrix[latent:, :latent].any())
-    if apart and all(torch.equal(*part.chunk(2)) for part in (conv, conv_bias)):
+    mixed = bool(matrix[:latent, latent:].any() or matrix[latent:, :latent].any())
+    folded = mixed or not all(torch.equal(*part.chunk(2)) for part in (conv, conv_bias))
+    if not folded:
         half, half_bias = conv[:latent], conv_bias[:latent]
         mean, variance = matrix[:latent, :latent], matrix[latent:, latent:]
         mean_bias, variance_bias = bias.chunk(2)
@@ -223,7 +226,7 @@ def _split_moments(state: dict[str, Tensor], latent: int) -> bool:
         "quant_conv.variance.weight": variance[..., None, None],
         "quant_conv.variance.bias": variance_bias,
     }  # fmt: skip
-    return not apart
+    return folded
 
 
 def _fill_identity(state: dict[str, Tensor], name: str, channels: int) -> None:

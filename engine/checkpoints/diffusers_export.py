@@ -96,6 +96,11 @@ def export_codec(codec: Codec) -> DiffusersNetwork:
             f"this codec is a {type(codec).__name__}, whose network neither AutoencoderKL nor "
             "VQModel is"
         )
+    if isinstance(codec, KL) and not codec.activation:
+        raise CheckpointError(
+            "this autoencoder is MONAI's, which has no activation before the last convolution of "
+            "encoder and decoder, as AutoencoderKL has; trained with coder_activation=true it does"
+        )
     if len(codec.shape) != 3:
         raise CheckpointError(
             f"this codec is of {len(codec.shape) - 1} axes, diffusers' are of images"

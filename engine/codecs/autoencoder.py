@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import silu
 
 from ..networks.discriminator import PatchDiscriminatorLoss, PerceptualLoss, discriminator_layers
 from ..runtime.fixed_batches import apply_in_batches
@@ -101,6 +102,8 @@ class KL(Autoencoder):
     decoder_res_blocks: at each resolution of the decoder, as many if None
     attention: at which resolutions
     middle: attention at the encoder's end and the decoder's beginning
+    activation: an activation before the last convolution of encoder and decoder, as Rombach et al.
+        and diffusers have it; MONAI has none
     groups: of the norms, 32 or the most that divide every width if None
     kl: weight of the divergence
     loss_options: of `Autoencoder`
@@ -123,6 +126,7 @@ class KL(Autoencoder):
         attention: Sequence[bool] = (),
         decoder_res_blocks: int | None = None,
         middle: bool = False,
+        activation: bool = False,
         groups: int | None = None,
         kl: float = 1e-6,
         range: tuple[float, float] = (0.0, 1.0),
@@ -133,6 +137,7 @@ class KL(Autoencoder):
         super().__init__(
             shape, _latent_shape(shape, latent_channels, len(widths) - 1), range, **loss_options
         )
+        self.activation = activation
         self.kl, self.widths, self.res_blocks, self.middle = kl, tuple(widths), res_blocks, middle
         self.attention = tuple(attention) or (False,) * len(widths)
         self.decoder_res_blocks = decoder_res_blocks or res_blocks
@@ -156,6 +161,8 @@ class KL(Autoencoder):
                 norm_num_groups=self.groups, norm_eps=1e-6, attention_levels=self.attention,
                 with_nonlocal_attn=middle,
             )  # fmt: skip
+        if activation:
+            _activate_last_norm(self.net.encoder, self.net.decoder)
 
     def encode_unscaled(self, x: Tensor) -> Tensor:
         return self._distribution(x)[0]
@@ -254,7 +261,7 @@ class VQ(Autoencoder):
 
 class VQGAN(Autoencoder):
     """The vector-quantised autoencoder of Esser et al. 2021, arXiv 2012.09841: `KL`'s encoder and
-    decoder around a codebook. diffusers has it as VQModel.
+    decoder, with their last activation, around a codebook. diffusers has it as VQModel.
 
     Its codes follow running means, see `Codebook`.
 
@@ -308,6 +315,7 @@ class VQGAN(Autoencoder):
                 num_res_blocks=[self.decoder_res_blocks] * len(widths), **same),
         })  # fmt: skip
         self.codebook = Codebook(codes, latent_channels, decay=decay)
+        _activate_last_norm(self.net["encoder"], self.net["decoder"])
 
     def encode_unscaled(self, x: Tensor) -> Tensor:
         z = self.encode_continuous(x)
@@ -413,6 +421,20 @@ def _quantizer(net: nn.ModuleDict) -> BinaryQuantizer:
     bits = net["bits"]
     assert isinstance(bits, BinaryQuantizer)
     return bits
+
+
+class _ActivatedGroupNorm(nn.GroupNorm):
+    """A norm and the activation after it, under the names of the norm."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return silu(super().forward(input))
+
+
+def _activate_last_norm(*coders: nn.Module) -> None:
+    """Put an activation between the last norm and the last convolution, in place."""
+    for coder in coders:
+        norm = [*coder.get_submodule("blocks").children()][-2]
+        norm.__class__ = _ActivatedGroupNorm
 
 
 def _rescale(x: Tensor, old: tuple[float, float], new: tuple[float, float]) -> Tensor:
