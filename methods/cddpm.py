@@ -95,6 +95,8 @@ class CDDPM(Method):
     code: length of the encoder's output.
     encoder_layers, encoder_width: the encoder's blocks at each of four resolutions, and the
         channels inside the first.
+    encoder_norm: over groups of channels, or over a batch, as the authors' encoder, for its
+        weights.
     ensemble: factors of the noise level; one reconstruction at each, at most at level 1000, and
         their mean.
     power: of the absolute error in the loss.
@@ -113,7 +115,7 @@ class CDDPM(Method):
         size: Count | None = 96, network: MiddleAttentionUNetConfig = NETWORK,
         schedule: ScheduleConfig = SCHEDULE, code: Count = 512,
         encoder_layers: Annotated[Sequence[Count], Meta(min_length=4, max_length=4)] = (3, 4, 6, 3),
-        encoder_width: Count = 64,
+        encoder_width: Count = 64, encoder_norm: Literal["group", "batch"] = "group",
         power: Literal[1, 2] = 1, noise: NoiseConfig = NOISE, training: Training = TRAINING,
         augment: bool = True, ensemble: Many[Positive] = (0.5, 1.0, 1.5), repeats: Count = 1,
         clip_clean: bool = False, pretraining: Pretraining = PRETRAINING,
@@ -127,7 +129,8 @@ class CDDPM(Method):
         self.noise = noise.build(shared=quirks.shared_noise)
         net = network.build(ndim, spec.channels, vector=code)
         self.encoder = ContextEncoder(
-            ndim, spec.channels, code, layers=encoder_layers, width=encoder_width
+            ndim, spec.channels, code, layers=encoder_layers, width=encoder_width,
+            norm=encoder_norm,
         )
         about = f"{self.noise} on {self.canvas}"
         self.denoiser = Denoiser(net, schedule.build(), prediction_type="clean", trained_on=about)

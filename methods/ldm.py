@@ -32,7 +32,7 @@ from msgspec import Meta
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
-from ..engine.codecs.autoencoder import KL, VQ
+from ..engine.codecs.autoencoder import KL, VQ, VQGAN
 from ..engine.codecs.training import CodecTraining
 from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.gaussian import Gaussian
@@ -71,9 +71,12 @@ UNET_DEFAULTS = {"widths": (128, 256, 512), "res_blocks": 2, "attention": (False
 class CodecConfig:
     """The autoencoder.
 
-    coder: a VQ-VAE, or an autoencoder with a Kullback-Leibler term.
-    coder_widths: channels after each halving of the VQ-VAE, or at each resolution of the KL
-    autoencoder; None for (128, 256) or (128, 128, 256).
+    coder: a VQ-VAE; an autoencoder with a Kullback-Leibler term; or one of its design around a
+    codebook ("vqgan").
+    coder_widths: channels after each halving of the VQ-VAE, or at each resolution of the others;
+    None for (128, 256) or (128, 128, 256).
+    coder_activation: an activation before the last convolutions of the KL autoencoder, which makes
+    it one that diffusers can open.
     latent_channels: None for 8 or 3.
     codes, code_decay: of a codebook.
     latent_kind: whether diffusion is on quantised codes, or on codes that decoding quantises.
@@ -86,8 +89,9 @@ class CodecConfig:
     measured: number of samples that the unit variance of the latents is measured on.
     """
 
-    coder: Literal["vq", "kl"] = "vq"
+    coder: Literal["vq", "kl", "vqgan"] = "vq"
     coder_widths: Many[Count] | None = None
+    coder_activation: bool = False
     latent_channels: Count | None = None
     codes: Count = 256
     code_decay: Decay = 0.99
@@ -193,9 +197,13 @@ class LDM(Method):
             self.codec = VQ(inner, latent_channels=codec.latent_channels or 8, widths=wide,
                 codes=codec.codes, decay=codec.code_decay, kind=codec.latent_kind,
                 looks=codec.looks, adversary=adversary)  # fmt: skip
+        elif codec.coder == "vqgan":
+            self.codec = VQGAN(inner, latent_channels=codec.latent_channels or 3, widths=wide,
+                codes=codec.codes, decay=codec.code_decay, kind=codec.latent_kind,
+                looks=codec.looks, adversary=adversary)  # fmt: skip
         else:
             self.codec = KL(inner, latent_channels=codec.latent_channels or 3, widths=wide,
-                looks=codec.looks, adversary=adversary)  # fmt: skip
+                activation=codec.coder_activation, looks=codec.looks, adversary=adversary)  # fmt: skip
         self.denoiser = Denoiser(
             build_unet(len(spec.shape), self.codec.latent[0], **net), schedule.build(),
             clip=(-1.0, 1.0) if quirks.clamped else None, 

@@ -248,15 +248,12 @@ def _experiments(config: RunConfig, parts: Sequence[RunConfig], device: str) -> 
     from .storage import open_store
 
     registry = Registry.read(*config.registry)
-    listed = [
-        experiment
-        for part in parts or [config]
-        for experiment in expand_matrix(part.resolve(registry, device), registry)
-    ]
-    experiments = [*{experiment.name: experiment for experiment in listed}.values()]
-    if any(experiment.method.weights for experiment in experiments):
-        from ..sharing.imported_weights import find_imported
+    parts = [part.resolve(registry, device) for part in parts or [config]]
+    names = [name for part in parts for name in part.methods]
+    if any("@" in name for name in names):
+        from ..sharing.imported_weights import resolve_imported
 
-        store = open_store(config.store)
-        experiments = [replace(e, method=find_imported(store, e.method)) for e in experiments]
+        registry = resolve_imported(registry, open_store(config.store), names)
+    listed = [experiment for part in parts for experiment in expand_matrix(part, registry)]
+    experiments = [*{experiment.name: experiment for experiment in listed}.values()]
     return experiments

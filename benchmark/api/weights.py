@@ -25,11 +25,12 @@ def import_weights(
     """Import weights that were trained elsewhere; `adbench.run("METHOD@NAME", ...)` loads them.
 
     Returns the method, the name, the key in the store, the number of tensors, and for each part
-    its format and the SHA-256 of its file. Files are read as tensors alone: nothing in them runs.
+    its format and the SHA-256 of its file; the settings that a run will have; and the weights in
+    the files that were not read. Files are read as tensors alone: nothing in them runs.
 
     method: of the registry
     files: a checkpoint file or a folder of diffusers; or several by part: denoiser, codec,
-        classifier
+        classifier, encoder, coder
     name: letters, digits, `.`, `-`, `_` and `+`
     channels, axes: of the samples that the network takes
     profile, settings: the arguments of the method whose network it is
@@ -46,7 +47,7 @@ def import_weights(
     entries = Registry.read(*map(Path, registry))
     overrides = parse_settings(settings)
     arguments = {**overrides.get("", {}), **overrides.get(method, {})}
-    by_part = files if isinstance(files, Mapping) else {"denoiser": files}
+    by_part = files if isinstance(files, Mapping) else {"": files}
     artifact = import_to_store(
         entries, open_store(store), method, {part: Path(path) for part, path in by_part.items()},
         name=name, channels=channels, axes=axes, profile=profile, settings=arguments, key=key,
@@ -56,4 +57,5 @@ def import_weights(
         "method": method, "name": name, "key": artifact.key,
         "tensors": len(artifact.key_inputs["names"]),
         "formats": metadata["formats"], "files": metadata["files"],
+        "settings": metadata["settings"], "unread": metadata["unread"],
     }  # fmt: skip

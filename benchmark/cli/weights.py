@@ -18,6 +18,8 @@ from .options import (
     print_json,
 )
 
+PARTS = ("denoiser", "codec", "classifier", "encoder", "coder")
+
 IMPORT_EXAMPLE = "Example: adbench import anoddpm args28/params-final.pt --as mine; adbench run -m \
 anoddpm@mine -d brats"
 
@@ -30,8 +32,8 @@ def import_weights(
         list[str],
         typer.Argument(
             metavar="FILE...",
-            help="A checkpoint file or a folder of diffusers; codec=FILE and classifier=FILE for "
-            "the other networks of a method.",
+            help="A checkpoint file or a folder of diffusers; codec=FILE, classifier=FILE or "
+            "encoder=FILE for the other networks of a method.",
         ),
     ],
     name: Annotated[str, typer.Option("--as", help="The name: METHOD@NAME can then be run.")],
@@ -57,8 +59,12 @@ def import_weights(
         paths: dict[str, Path] = {}
         for file in files:
             part, equals, path = file.partition("=")
-            is_part = bool(equals) and part in ("denoiser", "codec", "classifier")
-            paths[part if is_part else "denoiser"] = Path(path if is_part else file)
+            is_part = bool(equals) and part in PARTS
+            if (part if is_part else "") in paths:
+                raise typer.BadParameter(
+                    f"{file}: there is a file for this network already; name the part: codec={file}"
+                )
+            paths[part if is_part else ""] = Path(path if is_part else file)
         summary = import_(
             method, paths, name=name, channels=channels, axes=axes, profile=profile,
             settings=settings or [], key=key, registry=registry or (), store=store,
@@ -68,4 +74,7 @@ def import_weights(
             return
         formats = ", ".join(f"{part} ({name})" for part, name in summary["formats"].items())
         echo(f"{summary['method']}@{summary['name']}: {formats}, {summary['tensors']} tensors")
+        for file, names in summary["unread"].items():
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            echo(f"not read of {file}: {', '.join(names[:3])}{more}")
         echo(f"adbench run -m {summary['method']}@{summary['name']} -d DATASET")

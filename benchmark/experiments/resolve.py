@@ -11,6 +11,7 @@ from functools import cached_property
 import torch
 
 from ...datasets.base import Dataset, Spec
+from ...engine.checkpoints.imported_networks import apply_networks
 from ...methods.base import Method
 from .cache_keys import KeyInputs, experiment_key_inputs
 from .matrix import Experiment, sweep_levels
@@ -103,4 +104,7 @@ def build_method(experiment: Experiment, spec: Spec) -> Method:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(experiment.seed)
-        return experiment.method.build(spec, **experiment.method_args)
+        method = experiment.method.build(spec, **experiment.method_args)
+        if experiment.method.networks:
+            apply_networks(method, experiment.method.networks)
+        return method

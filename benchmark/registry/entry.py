@@ -36,6 +36,8 @@ class Entry:
     base_args: the arguments of `base`
     batch_dependent: a sample's result depends on the other samples of its batch
     weights: of `method@NAME`, which weights it has in place of a training: their key in a store
+    weights_args: the arguments that these weights were imported with
+    networks: by part, the architecture of networks that take the place of the method's own
     extra: facts for readers: licence, where to get the data, which files are expected, counts
 
     >>> from adbench.benchmark.registry.registry import Registry
@@ -58,6 +60,8 @@ class Entry:
     base_args: Mapping[str, Any] = field(default_factory=dict)
     batch_dependent: bool = False
     weights: str = ""
+    weights_args: Mapping[str, Any] = field(default_factory=dict)
+    networks: Mapping[str, Any] = field(default_factory=dict, repr=False)
     extra: Mapping[str, Any] = field(default_factory=dict)
     category: str | None = None
     profiles: Mapping[str, Profile] = field(default_factory=dict, repr=False)
@@ -152,6 +156,7 @@ class Entry:
             yield f"profile {profile}", rows.get(name, {})
         if self.category is not None:
             yield f"the part of {self.name!r} after the slash", {"category": self.category}
+        yield f"the import of {self.name!r}", self.weights_args
         yield OVERRIDES, overrides
 
     def _convert(self, key: str, parameter: inspect.Parameter, value: Any, source: str) -> Any:

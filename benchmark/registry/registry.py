@@ -92,7 +92,7 @@ class Registry:
         Raises RegistryError on an unknown one.
         """
         base, _, weights = name.partition("@")
-        if base not in self.methods or not weights:
+        if name in self.methods or base not in self.methods or not weights:
             return lookup(self.methods, name, "method")
         entry = self.methods[base]
         return replace(entry, name=name, label=f"{entry.label} ({weights})", weights=weights)

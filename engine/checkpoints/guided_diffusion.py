@@ -9,7 +9,7 @@ Source: github.com/openai/guided-diffusion, names and shapes of the parameters o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,9 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .reading import CheckpointError, abbreviate
-
-Transform = Callable[[Tensor], Tensor]
+from .conversion import Source, convert, split_prefix
 
 
 @dataclass(frozen=True)
@@ -79,38 +77,15 @@ def convert_guided_diffusion(
     theirs: features.0.weight
     """
     names = names or GuidedDiffusionNames()
-    state = strip_prefix(state, f"{names.down}.0.0.weight")
+    state, _ = split_prefix(state, f"{names.down}.0.0.weight")
     pairs = _module_pairs(net, names)
-    sources: dict[str, tuple[str, Transform | None]] = {}
+    sources: dict[str, Source] = {}
     for ours, (theirs, transform) in pairs.items():
         for kind in ("weight", "bias"):
             sources[f"{ours}.{kind}"] = (f"{theirs}.{kind}", transform)
     sources["pool.position"] = ("out.2.positional_embedding", None)
     own = net.state_dict()
     return convert(own, state, {key: value for key, value in sources.items() if key in own})
-
-
-def strip_prefix(state: Mapping[str, Tensor], anchor: str) -> dict[str, Tensor]:
-    """Return the part of a state dict whose names end in those of a network, without the prefix.
-
-    anchor: a name of the network; the shortest prefix before it counts
-
-    >>> import torch
-    >>> from adbench.engine.checkpoints.guided_diffusion import strip_prefix
-    >>> strip_prefix({"net.conv.weight": torch.ones(1), "ema": torch.ones(1)}, "conv.weight")
-    {'conv.weight': tensor([1.])}
-    """
-    prefixes = sorted(
-        (key.removesuffix(anchor) for key in state if key == anchor or key.endswith(f".{anchor}")),
-        key=len,
-    )
-    if not prefixes:
-        raise CheckpointError(
-            f"these weights are of another network: none is named {anchor}; "
-            f"{abbreviate(sorted(state), 'theirs')}"
-        )
-    prefix = prefixes[0]
-    return {key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)}
 
 
 def swap_halves(value: Tensor) -> Tensor:
@@ -126,60 +101,18 @@ def swap_halves(value: Tensor) -> Tensor:
     return torch.cat(value.chunk(2, 1)[::-1], 1) if value.ndim == 2 else value
 
 
-def convert(
-    own: Mapping[str, Tensor],
-    state: Mapping[str, Tensor],
-    sources: Mapping[str, tuple[str, Transform | None]],
-) -> dict[str, Tensor]:
-    """Return weights under our names, each from its source, all checked by name and shape.
-
-    own: a network's state dict, whose names and shapes are wanted
-    state: the weights under their names
-    sources: for each of our names, theirs and what to do with the tensor
-    Raises CheckpointError that lists what is missing, unknown, or of another shape.
-
-    >>> import torch
-    >>> from adbench.engine.checkpoints.guided_diffusion import convert
-    >>> convert({"w": torch.zeros(2)}, {"v": torch.ones(2, 1)}, {"w": ("v", torch.ravel)})
-    {'w': tensor([1., 1.])}
-    """
-    missing = [key for key in own if key not in sources]
-    missing += [theirs for theirs, _ in sources.values() if theirs not in state]
-    surplus = sorted(set(state) - {theirs for theirs, _ in sources.values()})
-    if missing or surplus:
-        parts = (abbreviate(missing, "missing"), abbreviate(surplus, "unknown"))
-        raise CheckpointError(
-            f"these weights are of another network: {'; '.join(filter(None, parts))}. "
-            "Build it with the arguments that it was trained with"
-        )
-    weights, wrong = dict[str, Tensor](), list[str]()
-    for key, (theirs, transform) in sources.items():
-        value = state[theirs]
-        try:
-            value = transform(value) if transform else value
-        except RuntimeError:  # a view to a shape that the numbers do not fill
-            wrong.append(f"{theirs} {tuple(value.shape)}")
-            continue
-        if value.shape != own[key].shape:
-            wrong.append(f"{theirs} {tuple(value.shape)} for {tuple(own[key].shape)}")
-        weights[key] = value.contiguous()
-    if wrong:
-        raise CheckpointError(
-            f"these weights are of a network of other sizes: {abbreviate(wrong, 'wrong')}"
-        )
-    return weights
-
-
-def _module_pairs(net: Any, names: GuidedDiffusionNames) -> dict[str, tuple[str, Transform | None]]:
+def _module_pairs(net: Any, names: GuidedDiffusionNames) -> dict[str, Source]:
     """For each layer of our network, the name of theirs and what to do with its tensors."""
     swap = None if names.cosine_first else swap_halves
-    pairs: dict[str, tuple[str, Transform | None]] = {
+    pairs: dict[str, Source] = {
         "time_embed.0": (names.time[0], swap),
         "time_embed.2": (names.time[1], None),
         "conv_in.conv": (f"{names.down}.0.0", None),
         "out.0": ("out.0", None),
         "out.2.conv": ("out.2", None),
         "class_embedding": ("label_emb", None),
+        "vector_embed.0": ("label_emb.0", None),
+        "vector_embed.2": ("label_emb.2", None),
     }
     number = 1
     for i, block in enumerate(net.down_blocks):
@@ -198,8 +131,8 @@ def _module_pairs(net: Any, names: GuidedDiffusionNames) -> dict[str, tuple[str,
     pairs |= _residual_pairs("middle_block.resnet_2", f"{names.middle}.2", names)
     if not hasattr(net, "up_blocks"):  # an encoder with attention pooling
         pairs["norm.0"] = ("out.0", None)
-        pairs["pool.qkv"] = ("out.2.qkv_proj", _without_axes)
-        pairs["pool.out"] = ("out.2.c_proj", _without_axes)
+        pairs["pool.qkv"] = ("out.2.qkv_proj", without_axes)
+        pairs["pool.out"] = ("out.2.c_proj", without_axes)
         return pairs
     number = 0
     for i, block in enumerate(net.up_blocks):
@@ -215,7 +148,7 @@ def _module_pairs(net: Any, names: GuidedDiffusionNames) -> dict[str, tuple[str,
 
 def _block_pairs(
     block: Any, ours: str, j: int, theirs: str, names: GuidedDiffusionNames
-) -> dict[str, tuple[str, Transform | None]]:
+) -> dict[str, Source]:
     pairs = _residual_pairs(f"{ours}.resnets.{j}", f"{theirs}.0", names)
     if hasattr(block, "attentions"):
         attention = block.attentions[j]
@@ -223,9 +156,7 @@ def _block_pairs(
     return pairs
 
 
-def _residual_pairs(
-    ours: str, theirs: str, names: GuidedDiffusionNames
-) -> dict[str, tuple[str, Transform | None]]:
+def _residual_pairs(ours: str, theirs: str, names: GuidedDiffusionNames) -> dict[str, Source]:
     layers = {
         "norm1": "in_layers.0",
         "conv1.conv": "in_layers.2",
@@ -237,9 +168,7 @@ def _residual_pairs(
     return {f"{ours}.{own}": (f"{theirs}.{layer}", None) for own, layer in layers.items()}
 
 
-def _resampling_pairs(
-    ours: str, theirs: str, names: GuidedDiffusionNames
-) -> dict[str, tuple[str, Transform | None]]:
+def _resampling_pairs(ours: str, theirs: str, names: GuidedDiffusionNames) -> dict[str, Source]:
     """Of a residual block that resamples, or of a convolution; the network has one of them."""
     pairs = _residual_pairs(ours, theirs, names)
     pairs[f"{ours}.op.conv"] = (f"{theirs}.{names.downsample}", None)
@@ -249,10 +178,10 @@ def _resampling_pairs(
 
 def _attention_pairs(
     attention: Any, ours: str, theirs: str, names: GuidedDiffusionNames
-) -> dict[str, tuple[str, Transform | None]]:
-    pairs: dict[str, tuple[str, Transform | None]] = {
+) -> dict[str, Source]:
+    pairs: dict[str, Source] = {
         f"{ours}.norm": (f"{theirs}.norm", None),
-        f"{ours}.attn.out_proj": (f"{theirs}.proj_out", _without_axes),
+        f"{ours}.attn.out_proj": (f"{theirs}.proj_out", without_axes),
     }
     heads = attention.attn.num_heads if names.heads_first else 1
     for i, name in enumerate(("to_q", "to_k", "to_v")):
@@ -263,10 +192,15 @@ def _attention_pairs(
 
 def _select_projection(value: Tensor, *, index: int, heads: int) -> Tensor:
     """Queries, keys or values, (C, C) or (C,), of all three, (3 C, C, 1...) or (3 C,)."""
-    value = _without_axes(value)
+    value = without_axes(value)
     return value.unflatten(0, (heads, 3, -1))[:, index].flatten(0, 1)
 
 
-def _without_axes(value: Tensor) -> Tensor:
-    """A convolution with a kernel of 1 as the linear layer that it is."""
+def without_axes(value: Tensor) -> Tensor:
+    """Return a convolution with a kernel of 1 as the linear layer that it is, (out, in).
+
+    >>> from adbench.engine.checkpoints.guided_diffusion import without_axes
+    >>> without_axes(torch.ones(2, 3, 1, 1)).shape
+    torch.Size([2, 3])
+    """
     return value.flatten(2).squeeze(2) if value.ndim > 2 else value

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..codecs.quantization import Codebook
-from .guided_diffusion import Transform, convert
+from .conversion import Source, convert
 from .reading import read_checkpoint, select_state
 
 RENAMED_PARTS = (
@@ -79,7 +79,7 @@ def convert_monai_generative(net: nn.Module, state: Mapping[str, Tensor]) -> dic
     """
     weights = {key: value for key, value in net.state_dict().items() if not _is_own_state(net, key)}
     names = {key: name for key in weights for name in _candidate_names(key) if name in state}
-    sources: dict[str, tuple[str, Transform | None]] = {
+    sources: dict[str, Source] = {
         key: (name, _identity if UNUSED_PART in name else None) for key, name in names.items()
     }
     return convert(weights, state, sources)

@@ -7,15 +7,17 @@ containers of these and nothing else.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..runtime.weight_names import abbreviate
+
 WRAPPERS = (
-    "state_dict", "model_state_dict", "model", "ema_state_dict", "unet_state_dict",
+    "state_dict", "model_state_dict", "model_weights", "model", "ema_state_dict", "unet_state_dict",
     "autoencoder_state_dict", "vqvae_state_dict", "net", "ema", "unet",
 )  # fmt: skip
 """Keys under which a file of several objects stores the weights; the first that exists counts."""
@@ -96,20 +98,6 @@ def select_state(content: Mapping[str, Any], part: str | None = None) -> dict[st
     tensors = {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
     clean = {re.sub(r"^(module\.|_orig_mod\.)+", "", key): value for key, value in tensors.items()}
     return {k: v.float() if v.is_floating_point() else v for k, v in clean.items()}
-
-
-def abbreviate(names: Iterable[str], description: str) -> str:
-    """Return the first names of a list, how many more there are, and what they are.
-
-    >>> from adbench.engine.checkpoints.reading import abbreviate
-    >>> abbreviate(["a", "b", "c", "d"], "missing")
-    'missing: a, b, c and 1 more'
-    """
-    names = list(names)
-    if not names:
-        return ""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{description}: {', '.join(names[:3])}{more}"
 
 
 def _unsafe_message(path: Path, name: str) -> str:

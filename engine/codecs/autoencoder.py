@@ -1,4 +1,4 @@
-"""Autoencoders for latent diffusion: KL-regularised, vector-quantised, binary.
+"""Autoencoders for latent diffusion: KL-regularised, vector-quantised (of two designs), binary.
 
 The networks are MONAI's, for one to three axes; MONAI is imported when one is built.
 """
@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import silu
 
 from ..networks.discriminator import PatchDiscriminatorLoss, PerceptualLoss, discriminator_layers
 from ..runtime.fixed_batches import apply_in_batches
@@ -29,6 +30,7 @@ class Autoencoder(Codec):
     spectrum: weight of the squared error of Fourier amplitudes (Dhariwal et al. 2020, Jukebox,
         arXiv 2005.00341, section 3.3; over channels and all axes, as MONAI has it)
     adversary: arguments of `PatchDiscriminatorLoss`, None for none
+    network_range: the range of x that the network sees, where it is not `range`
     training_info: as in `Codec`
 
     >>> import torch
@@ -49,9 +51,13 @@ class Autoencoder(Codec):
         features: str = "effperc",
         spectrum: float = 0.0,
         adversary: Mapping[str, Any] | None = None,
+        network_range: tuple[float, float] | None = None,
         **training_info: object,
     ) -> None:
+        if network_range is not None:
+            training_info["network_range"] = network_range
         super().__init__(shape, latent, range, **training_info)
+        self.network_range = network_range
         self.weight, self.spectrum = looks, spectrum
         self.looks = PerceptualLoss(range, features=features) if looks else None
         ndim, channels = len(shape) - 1, shape[0]
@@ -61,6 +67,14 @@ class Autoencoder(Codec):
                 {"layers": discriminator_layers(shape[1:])} if "layers" not in adversary else {}
             )
             self.adversary = PatchDiscriminatorLoss(ndim, channels, **defaults, **adversary)
+
+    def to_network(self, x: Tensor) -> Tensor:
+        """x in the range that the network sees."""
+        return x if self.network_range is None else _rescale(x, self.range, self.network_range)
+
+    def from_network(self, x: Tensor) -> Tensor:
+        """What the network computed, in the codec's range."""
+        return x if self.network_range is None else _rescale(x, self.network_range, self.range)
 
     def reconstruction_error(self, x: Tensor, reconstruction: Tensor, rng: Rng) -> Tensor:
         """The error of a reconstruction (N, C, *S) of x, (N,)."""
@@ -85,8 +99,11 @@ class KL(Autoencoder):
     latent_channels: of z
     widths: channels at each resolution, halved in between
     res_blocks: at each resolution
+    decoder_res_blocks: at each resolution of the decoder, as many if None
     attention: at which resolutions
     middle: attention at the encoder's end and the decoder's beginning
+    activation: an activation before the last convolution of encoder and decoder, as Rombach et al.
+        and diffusers have it; MONAI has none
     groups: of the norms, 32 or the most that divide every width if None
     kl: weight of the divergence
     loss_options: of `Autoencoder`
@@ -107,36 +124,51 @@ class KL(Autoencoder):
         widths: Sequence[int] = (128, 128, 256),
         res_blocks: int = 2,
         attention: Sequence[bool] = (),
+        decoder_res_blocks: int | None = None,
         middle: bool = False,
+        activation: bool = False,
         groups: int | None = None,
         kl: float = 1e-6,
         range: tuple[float, float] = (0.0, 1.0),
         **loss_options: Any,
     ) -> None:
-        from monai.networks.nets.autoencoderkl import AutoencoderKL
+        from monai.networks.nets.autoencoderkl import AutoencoderKL, Decoder
 
         super().__init__(
             shape, _latent_shape(shape, latent_channels, len(widths) - 1), range, **loss_options
         )
-        self.kl = kl
+        self.activation = activation
+        self.kl, self.widths, self.res_blocks, self.middle = kl, tuple(widths), res_blocks, middle
+        self.attention = tuple(attention) or (False,) * len(widths)
+        self.decoder_res_blocks = decoder_res_blocks or res_blocks
+        self.groups = groups or math.gcd(32, *widths)
         self.net = AutoencoderKL(
             spatial_dims=len(shape) - 1,
             in_channels=shape[0],
             out_channels=shape[0],
             channels=tuple(widths),
             num_res_blocks=res_blocks,
-            attention_levels=tuple(attention) or (False,) * len(widths),
+            attention_levels=self.attention,
             latent_channels=latent_channels,
-            norm_num_groups=groups or math.gcd(32, *widths),
+            norm_num_groups=self.groups,
             with_encoder_nonlocal_attn=middle,
             with_decoder_nonlocal_attn=middle,
         )
+        if self.decoder_res_blocks != res_blocks:
+            self.net.decoder = Decoder(
+                spatial_dims=len(shape) - 1, in_channels=latent_channels, out_channels=shape[0],
+                channels=self.widths, num_res_blocks=[self.decoder_res_blocks] * len(widths),
+                norm_num_groups=self.groups, norm_eps=1e-6, attention_levels=self.attention,
+                with_nonlocal_attn=middle,
+            )  # fmt: skip
+        if activation:
+            _activate_last_norm(self.net.encoder, self.net.decoder)
 
     def encode_unscaled(self, x: Tensor) -> Tensor:
         return self._distribution(x)[0]
 
     def decode_unscaled(self, code: Tensor) -> Tensor:
-        return self.call_net(lambda net, z: net.decode(z), code)
+        return self.from_network(self.call_net(lambda net, z: net.decode(z), code))
 
     def loss(self, x: Tensor, rng: Rng) -> Tensor:
         mean, deviation = self._distribution(x)
@@ -148,7 +180,7 @@ class KL(Autoencoder):
 
     def _distribution(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The mean and the deviation of the encoder's distribution, (N, C', *S') each."""
-        return self.call_net(lambda net, rows: net.encode(rows), x)
+        return self.call_net(lambda net, rows: net.encode(rows), self.to_network(x))
 
 
 class VQ(Autoencoder):
@@ -221,10 +253,90 @@ class VQ(Autoencoder):
 
     def encode_continuous(self, x: Tensor) -> Tensor:
         """The encoding of (N, C, *S) before it is quantised, (N, C', *S'); in full batches only."""
-        return self.call_net(lambda net, rows: net["encoder"](rows), x)
+        return self.call_net(lambda net, rows: net["encoder"](rows), self.to_network(x))
 
     def _decode(self, z: Tensor) -> Tensor:
-        return self.call_net(lambda net, rows: net["decoder"](rows), z)
+        return self.from_network(self.call_net(lambda net, rows: net["decoder"](rows), z))
+
+
+class VQGAN(Autoencoder):
+    """The vector-quantised autoencoder of Esser et al. 2021, arXiv 2012.09841: `KL`'s encoder and
+    decoder, with their last activation, around a codebook. diffusers has it as VQModel.
+
+    Its codes follow running means, see `Codebook`.
+
+    shape, range: as in `Codec`
+    latent_channels: size of a code
+    hidden_channels: of the encoder's output, `latent_channels` if None
+    widths, res_blocks, decoder_res_blocks, attention, middle, groups: as in `KL`
+    codes, decay, commitment, kind: as in `VQ`
+    loss_options: of `Autoencoder`
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        *,
+        latent_channels: int = 3,
+        hidden_channels: int | None = None,
+        widths: Sequence[int] = (128, 128, 256),
+        res_blocks: int = 2,
+        decoder_res_blocks: int | None = None,
+        attention: Sequence[bool] = (),
+        middle: bool = True,
+        groups: int | None = None,
+        codes: int = 256,
+        decay: float = 0.99,
+        commitment: float = 0.25,
+        kind: Literal["quantised", "continuous"] = "quantised",
+        range: tuple[float, float] = (0.0, 1.0),
+        **loss_options: Any,
+    ) -> None:
+        from monai.networks.nets.autoencoderkl import Decoder, Encoder
+
+        latent = _latent_shape(shape, latent_channels, len(widths) - 1)
+        super().__init__(shape, latent, range, kind=kind, **loss_options)
+        self.quantizes_output, self.commitment = kind == "quantised", commitment
+        self.widths, self.res_blocks, self.middle = tuple(widths), res_blocks, middle
+        self.attention = tuple(attention) or (False,) * len(widths)
+        self.decoder_res_blocks = decoder_res_blocks or res_blocks
+        self.groups = groups or math.gcd(32, *widths)
+        ndim, hidden = len(shape) - 1, hidden_channels or latent_channels
+        same = {"spatial_dims": ndim, "channels": self.widths, "norm_num_groups": self.groups,
+            "norm_eps": 1e-6, "attention_levels": self.attention,
+            "with_nonlocal_attn": middle}  # fmt: skip
+        conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[ndim - 1]
+        self.net = nn.ModuleDict({
+            "encoder": Encoder(in_channels=shape[0], out_channels=hidden,
+                num_res_blocks=[res_blocks] * len(widths), **same),
+            "quant": conv(hidden, latent_channels, 1),
+            "post": conv(latent_channels, hidden, 1),
+            "decoder": Decoder(in_channels=hidden, out_channels=shape[0],
+                num_res_blocks=[self.decoder_res_blocks] * len(widths), **same),
+        })  # fmt: skip
+        self.codebook = Codebook(codes, latent_channels, decay=decay)
+        _activate_last_norm(self.net["encoder"], self.net["decoder"])
+
+    def encode_unscaled(self, x: Tensor) -> Tensor:
+        z = self.encode_continuous(x)
+        return self.codebook.quantize(z) if self.quantizes_output else z
+
+    def encode_continuous(self, x: Tensor) -> Tensor:
+        """The encoding of (N, C, *S) before it is quantised, (N, C', *S'); in full batches only."""
+        rows = self.to_network(x)
+        return self.call_net(lambda net, rows: net["quant"](net["encoder"](rows)), rows)
+
+    def decode_unscaled(self, code: Tensor) -> Tensor:
+        return self._decode_quantised(self.codebook.quantize(code))
+
+    def loss(self, x: Tensor, rng: Rng) -> Tensor:
+        z, distance = self.codebook.quantize_and_count(self.encode_continuous(x), rng)
+        error = self.reconstruction_error(x, self._decode_quantised(z), rng)
+        return error + self.commitment * distance
+
+    def _decode_quantised(self, code: Tensor) -> Tensor:
+        decoded = self.call_net(lambda net, rows: net["decoder"](net["post"](rows)), code)
+        return self.from_network(decoded)
 
 
 class Binary(Autoencoder):
@@ -275,7 +387,7 @@ class Binary(Autoencoder):
 
     def bit_probabilities(self, x: Tensor) -> Tensor:
         """The probability that each bit of z is 1, (N, bits, *S')."""
-        return self.call_net(_bit_probabilities, x)
+        return self.call_net(_bit_probabilities, self.to_network(x))
 
     def encode_unscaled(self, x: Tensor) -> Tensor:
         return (self.bit_probabilities(x) > 0.5).to(x.dtype)
@@ -287,7 +399,7 @@ class Binary(Autoencoder):
         return _quantizer(self.net).sample(probabilities, rng)
 
     def decode_unscaled(self, code: Tensor) -> Tensor:
-        return self.call_net(_decode_bits, code)
+        return self.from_network(self.call_net(_decode_bits, code))
 
     def loss(self, x: Tensor, rng: Rng) -> Tensor:
         bits = _quantizer(self.net).sample(self.bit_probabilities(x), rng.fork("bits"))
@@ -309,6 +421,25 @@ def _quantizer(net: nn.ModuleDict) -> BinaryQuantizer:
     bits = net["bits"]
     assert isinstance(bits, BinaryQuantizer)
     return bits
+
+
+class _ActivatedGroupNorm(nn.GroupNorm):
+    """A norm and the activation after it, under the names of the norm."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return silu(super().forward(input))
+
+
+def _activate_last_norm(*coders: nn.Module) -> None:
+    """Put an activation between the last norm and the last convolution, in place."""
+    for coder in coders:
+        norm = [*coder.get_submodule("blocks").children()][-2]
+        norm.__class__ = _ActivatedGroupNorm
+
+
+def _rescale(x: Tensor, old: tuple[float, float], new: tuple[float, float]) -> Tensor:
+    """Bring x from one range to another."""
+    return (x - old[0]) * ((new[1] - new[0]) / (old[1] - old[0])) + new[0]
 
 
 def _fourier_amplitudes(x: Tensor) -> Tensor:

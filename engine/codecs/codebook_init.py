@@ -12,12 +12,12 @@ from ..runtime.context import DeviceContext
 from ..runtime.fixed_batches import apply_in_batches
 from ..runtime.rng import Rng
 from ..training.data_loading import Examples, evenly_spaced_indices
-from .autoencoder import VQ
+from .autoencoder import VQ, VQGAN
 
 
 @torch.no_grad()
 def initialize_codebook(
-    codec: VQ,
+    codec: VQ | VQGAN,
     data: Examples,
     context: DeviceContext,
     *,

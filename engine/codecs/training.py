@@ -14,7 +14,7 @@ from ..training.loop import Training, train_module
 from ..transforms.amplitude import Amplitude, to_units, unit_of
 from ..transforms.augmentation import random_shift
 from ..transforms.resizing import ResizePad
-from .autoencoder import VQ
+from .autoencoder import VQ, VQGAN
 from .codebook_init import initialize_codebook
 from .codec import Codec
 
@@ -29,7 +29,7 @@ class CodecTraining:
     plan: number of steps and their settings
     canvas: brings samples into the codec's shape and range
     shift: the share of a side by which samples are shifted at most, anew at each step
-    fit_scale: give the latents unit variance afterwards
+    fit_scale: give the latents unit variance afterwards, unless imported weights have a scale
     max_samples: from which the variance is taken
     name: in the state store and in the random streams
     amplitude, unit: of signals that the codec sees about 0 in this unit, see `amplitude.unit_of`;
@@ -68,10 +68,11 @@ class CodecTraining:
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
             return self.module.loss(self._preprocess(random_shift(x, rng, self.shift)), rng)
 
-        if isinstance(self.module, VQ) and not context.imported_weights(self.module):
+        imported = context.imported_weights(self.module)
+        if isinstance(self.module, VQ | VQGAN) and not imported:
             initialize_codebook(self.module, data, context, preprocess=self._preprocess)
         train_module(loss, self.module, data, context, self.plan, self.name)
-        if self.fit_scale:
+        if self.fit_scale and "scale" not in imported:
             self.module.fit_scale(
                 data, context, preprocess=self._preprocess, max_samples=self.max_samples
             )

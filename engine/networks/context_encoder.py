@@ -1,13 +1,15 @@
 """A code of a whole sample, to condition a denoiser on: a residual network that ends in a mean.
 
 MONAI's, for one to three axes. Norms are over groups of channels, not over the batch, so that a
-code depends on its own sample alone, in training too.
+code depends on its own sample alone, in training too; those of a network that was trained elsewhere
+may have statistics of batches.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
@@ -24,6 +26,7 @@ class ContextEncoder(BatchedModule):
     size: of the code
     layers: bottleneck blocks at each of four resolutions; (3, 4, 6, 3) is ResNet-50
     width: channels inside the first of them, doubled at each resolution
+    norm: "group", or "batch": training then sees the statistics of a batch, inference those stored
 
     >>> import torch
     >>> from adbench.engine.networks.context_encoder import ContextEncoder
@@ -35,6 +38,7 @@ class ContextEncoder(BatchedModule):
     def __init__(
         self, ndim: int, channels: int, size: int, *,
         layers: Sequence[int] = (3, 4, 6, 3), width: int = 64,
+        norm: Literal["group", "batch"] = "group",
     ) -> None:  # fmt: skip
         from monai.networks.nets.resnet import ResNet  # here: importing MONAI takes seconds
 
@@ -46,8 +50,11 @@ class ContextEncoder(BatchedModule):
         self.net = ResNet(
             "bottleneck", list(layers), [width << i for i in range(4)], spatial_dims=ndim,
             n_input_channels=channels, conv1_t_stride=2, num_classes=size,
-            norm=("group", {"num_groups": groups}), bias_downsample=False,
+            norm=("group", {"num_groups": groups}) if norm == "group" else "batch",
+            bias_downsample=False,
         )  # fmt: skip
+        if norm == "batch":
+            return
         for part in list(self.net.modules()):  # MONAI's shortcuts normalise batches all the same
             for name, child in part.named_children():
                 if isinstance(child, nn.modules.batchnorm._BatchNorm):

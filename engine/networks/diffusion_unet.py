@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from torch import nn
+
+if TYPE_CHECKING:
+    from .monai_unet import DiffusionUNet
 
 
 def build_unet(
@@ -32,7 +36,7 @@ def build_unet(
     vector: int = 0,
     context: int = 0,
     labels: int = 0,
-) -> nn.Module:
+) -> DiffusionUNet:
     """Build a UNet (x (N, C, *S), timesteps (N,), *conditioning) -> (N, out, *S).
 
     The sides of S divide by `side_divisor`. Conditioning is passed in the order image, vector,

@@ -28,12 +28,16 @@ class DiffusionUNet(nn.Module):
         "label": (N,) int64, its embedding added to that of time; nothing where it is below 0
     vector: size of the vector, 0 for none
 
+    queries_first: whether guided-diffusion's checkpoints of this network have all queries before
+        all keys and values (its `use_new_attention_order`), not head by head
+
     >>> from adbench.engine.networks.diffusion_unet import build_unet
     >>> net = build_unet(2, 1, (8,), res_blocks=1, head_channels=8, labels=2, image=1)
     >>> net.condition_names, net.conv_in.conv.in_channels
     (('image', 'label'), 2)
     """
 
+    queries_first = False
     conv_in: nn.Module
     time_embed: nn.Module
     class_embedding: nn.Module

@@ -101,9 +101,11 @@ class MiddleAttentionUNetConfig(ScaledUNetConfig):
 
     def build(self, ndim: int, channels: int, **options: Any) -> nn.Module:
         """Return the UNet for samples of `ndim` axes and so many channels; options: its."""
-        return build_unet(ndim, channels, self.widths, res_blocks=self.res_blocks, updown=True,
+        net = build_unet(ndim, channels, self.widths, res_blocks=self.res_blocks, updown=True,
             scale_shift=True, head_channels=self.head_channels, eps=1e-5, zero_attention=True,
             **options)  # fmt: skip
+        net.queries_first = True  # so the authors' checkpoints have it
+        return net
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from ..runtime.distributed import all_reduce_gradients
 from ..runtime.out_of_memory import halve_batch
 from ..runtime.rng import Rng
 from ..runtime.setting_types import Count, Decay, Natural, NonNegative, Positive
+from ..runtime.weight_names import describe_mismatch
 from .data_loading import Examples, draw_balanced_indices, indices_by_label, iterate_batches
 from .loss import LossFunction, NotFinite
 from .optimizer_state import OptimizerState
@@ -170,13 +171,13 @@ def train_module(
     >>> train_module(loss, net, data, TrainingContext(), plan)
     TrainingOutcome(steps=2, micro=4)
     """
-    if not len(data):
-        raise ValueError("there is nothing to train on: the training split is empty")
     context = context.for_rank()
     if weights := context.imported_weights(module):
         load_imported(module, weights)
         context.place(module).eval()
         return TrainingOutcome(0, context.micro or plan.batch)
+    if not len(data):
+        raise ValueError("there is nothing to train on: the training split is empty")
     context.place(module)
     module.train()
     team, rows = context.team, context.team.local_rows(plan.batch)
@@ -250,21 +251,10 @@ def load_imported(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
     2.0
     """
     own = {key: value for key, value in module.state_dict().items() if isinstance(value, Tensor)}
-    parameters = dict(module.named_parameters())
     children = {key.partition(".")[0] for key in weights}
-    missing = [k for k in parameters if k not in weights and k.partition(".")[0] in children]
-    surplus = [key for key in weights if key not in own]
-    wrong = [
-        f"{key} {tuple(value.shape)} for {tuple(own[key].shape)}"
-        for key, value in weights.items()
-        if key in own and value.shape != own[key].shape
-    ]
-    for names, what in ((missing, "missing"), (surplus, "unknown"), (wrong, "of another shape")):
-        if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise ValueError(
-                f"the imported weights do not fit: {', '.join(names[:3])}{more} {what}"
-            )
+    required = [name for name, _ in module.named_parameters() if name.partition(".")[0] in children]
+    if mismatch := describe_mismatch(own, weights, required=required):
+        raise ValueError(f"the imported weights do not fit: {mismatch}")
     with torch.no_grad():
         for key, value in weights.items():
             own[key].copy_(value)

@@ -99,7 +99,7 @@ def test_the_same_file_again_is_the_same_and_another_needs_another_name(folder: 
         (["anodpm", "{f}/AnoDDPM-denoiser.pt", "--as", "x"], "Did you mean 'anoddpm'"),
         (["anoddpm", "codec={f}/AnoDDPM-denoiser.pt", "--as", "x"], "anoddpm has no codec"),
         (["anoddpm", "{f}/LDMOOD-denoiser.pt", "--as", "x"], "these weights are of"),
-        (["anoddpm", "{f}/AnoDDPM-denoiser.pt", "--as", "a b"], "--as takes letters"),
+        (["anoddpm", "{f}/AnoDDPM-denoiser.pt", "--as", "a b"], "--as takes up to 64 letters"),
         (["anoddpm", "{f}/AnoDDPM-denoiser.pt", "--as", "x", "--key", "ema"], "no state dict at"),
         (["cddpm", "{f}/AnoDDPM-denoiser.pt", "--as", "x"], "these weights are of"),
     ],

@@ -118,7 +118,7 @@ def test_another_networks_weights_are_refused_and_change_nothing() -> None:
     for theirs, pattern in (
         (missing, "missing: conv_in.conv.weight, conv_in.conv.bias"),
         (weights | {"extra.weight": torch.zeros(1)}, "unknown: extra.weight"),
-        (wrong, r"wrong: out.2.conv.bias \(7,\) for \(1,\)"),
+        (wrong, r"of another shape: out.2.conv.bias \(7,\) for \(1,\)"),
     ):
         with pytest.raises(CheckpointError, match=pattern) as error:
             load_monai_generative(ours, theirs)

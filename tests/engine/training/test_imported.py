@@ -53,14 +53,14 @@ def test_another_training_goes_on_as_ever() -> None:
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ({"net.weight": torch.ones(1, 1)}, "do not fit: net.bias missing"),
+        ({"net.weight": torch.ones(1, 1)}, "do not fit: missing: net.bias"),
         (
             {"net.weight": torch.ones(1, 1), "net.bias": torch.ones(1), "other": torch.ones(1)},
-            "other unknown",
+            "unknown: other",
         ),
         (
             {"net.weight": torch.ones(2, 1), "net.bias": torch.ones(1)},
-            r"net.weight \(2, 1\) for \(1, 1\) of another shape",
+            r"of another shape: net.weight \(2, 1\) for \(1, 1\)",
         ),
     ],
 )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from adbench.engine.checkpoints.diffusers_folder import (
+from adbench.engine.checkpoints.diffusers_unet import (
     convert_diffusers,
     read_diffusers_config,
     unet_arguments,
@@ -41,6 +41,11 @@ def save(folder: Path, **changes: Any) -> Any:
         {}, {"flip_sin_to_cos": False}, {"layers_per_block": 2, "in_channels": 3},
         {"down_block_types": ("AttnDownBlock2D", "DownBlock2D"),
          "up_block_types": ("UpBlock2D", "AttnUpBlock2D")},
+        {"down_block_types": ("ResnetDownsampleBlock2D", "AttnDownBlock2D"),
+         "up_block_types": ("AttnUpBlock2D", "ResnetUpsampleBlock2D"),
+         "downsample_type": "resnet", "upsample_type": "resnet", "norm_eps": 1e-3},
+        {"resnet_time_scale_shift": "scale_shift", "attn_norm_num_groups": 4,
+         "attention_head_dim": None},
     ],
 )  # fmt: skip
 @torch.no_grad()
@@ -59,7 +64,7 @@ def test_its_weights_give_its_output(tmp_path: Path, changes: dict[str, Any]) ->
     ("changes", "message"),
     [
         ({"act_fn": "relu"}, "act_fn='relu'"),
-        ({"resnet_time_scale_shift": "scale_shift"}, "resnet_time_scale_shift"),
+        ({"resnet_time_scale_shift": "scale_shift"}, "attn_norm_num_groups=None"),
         ({"time_embedding_type": "fourier"}, "time_embedding_type"),
         ({"down_block_types": ("DownBlock2D", "SkipDownBlock2D")}, "block SkipDownBlock2D"),
         ({"up_block_types": ("UpBlock2D", "UpBlock2D")}, "attention at other resolutions"),
