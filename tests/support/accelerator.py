@@ -1,0 +1,294 @@
+"""A pretended accelerator: tensors that say they are on a GPU, computed on the CPU.
+
+Devices that CUDA does not mix raise as it does, and every wait of the host for the device is
+counted with the line that asked for it. Speed, rounding and memory are the CPU's.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+from weakref import WeakSet
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_flatten, tree_map
+
+DEVICE = torch.device("cuda", 0)
+ROOT = Path(__file__).parents[2]
+aten = torch.ops.aten
+
+WAITING = {
+    aten._local_scalar_dense,
+    aten.nonzero,
+    aten.masked_select,
+    aten._unique2,
+    aten.unique_dim,
+    aten.unique_consecutive,
+    aten.bincount,
+    aten.equal,
+    aten.is_nonzero,
+}
+"""Operations whose result, or its size, the host waits for."""
+
+INDEXING = {
+    aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_, aten.index_fill,
+    aten.index_fill_, aten.masked_fill, aten.masked_fill_,
+}  # fmt: skip
+"""Operations that take an index of the host, which may be a list, and move it to the device."""
+
+CROSSING = {aten.copy_, aten._to_copy}
+"""Operations that take tensors of two devices."""
+
+FACTORIES = {
+    torch.empty, torch.zeros, torch.ones, torch.full, torch.arange, torch.linspace, torch.eye,
+    torch.empty_strided, torch.rand, torch.randn, torch.randint, torch.randperm,
+}  # fmt: skip
+FROM_HOST = {torch.tensor, torch.as_tensor, torch.scalar_tensor}
+
+
+class AcceleratorTensor(Tensor):
+    """A tensor on DEVICE, whose values are those of `host`."""
+
+    host: Tensor
+    __torch_function__ = torch._C._disabled_torch_function_impl  # pyright: ignore
+
+    @staticmethod
+    def __new__(cls, host: Tensor) -> AcceleratorTensor:
+        wrapper = Tensor._make_wrapper_subclass(  # pyright: ignore
+            cls, host.size(), strides=host.stride(), storage_offset=host.storage_offset(),
+            dtype=host.dtype, layout=host.layout, device=host.device,
+            requires_grad=host.requires_grad,
+        )  # fmt: skip
+        wrapper.host = host
+        return wrapper
+
+    @property
+    def device(self) -> torch.device:
+        return DEVICE
+
+    @property
+    def is_cuda(self) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        return f"AcceleratorTensor({self.host!r})"
+
+    def __tensor_flatten__(self) -> tuple[list[str], None]:
+        return ["host"], None
+
+    @staticmethod
+    def __tensor_unflatten__(parts: dict[str, Tensor], *_: Any) -> AcceleratorTensor:
+        return AcceleratorTensor(parts["host"])
+
+    @classmethod
+    def __torch_dispatch__(
+        cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        packet, tensors = func.overloadpacket, _tensors((args, kwargs))
+        _check_devices(packet, args, tensors)
+        if packet in WAITING and any(map(_on_device, tensors)):
+            _wait(str(packet))
+        if "device" in kwargs and _is_device(kwargs["device"]):
+            kwargs["device"] = torch.device("cpu")
+        with torch.utils._python_dispatch._disable_current_modes():
+            output = func(*tree_map(_host, args), **tree_map(_host, kwargs))
+        written = func._schema.arguments[:1]
+        if written and written[0].alias_info is not None and written[0].alias_info.is_write:
+            return args[0] if func._schema.returns else None
+        return tree_map(lambda y: AcceleratorTensor(y) if type(y) is Tensor else y, output)
+
+
+class PretendedAccelerator(TorchFunctionMode):
+    """The mode in which `device="cuda"` makes AcceleratorTensors; it counts waits by line.
+
+    waits: number of waits, by "file:line operation"
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: Counter[str] = Counter()
+        self.pinned: WeakSet[Tensor] = WeakSet()
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in FACTORIES or func in FROM_HOST:
+            return self._create(func, args, kwargs)
+        if func in (Tensor.to, Tensor.cuda, Tensor.cpu):
+            return self._move(func, args, kwargs)
+        if func is Tensor.pin_memory:
+            copy = args[0].clone()
+            self.pinned.add(copy)
+            return copy
+        if func is Tensor.is_pinned:
+            return args[0] in self.pinned
+        on_device = bool(args) and _on_device(args[0])
+        if func in (Tensor.tolist, Tensor.numpy, Tensor.__array__) and on_device:
+            if func is not Tensor.tolist:
+                raise TypeError("can't convert cuda:0 device type tensor to numpy")
+            self.wait("tolist")
+            return args[0].host.tolist()
+        if func is Tensor.new_tensor and on_device:
+            self.wait("new_tensor")
+        return func(*args, **kwargs)
+
+    def wait(self, what: str) -> None:
+        frame: Any = sys._getframe(1)
+        while frame is not None:
+            path = Path(frame.f_code.co_filename)
+            if path.is_relative_to(ROOT) and path.parts[len(ROOT.parts)] != "tests":
+                if ".venv" not in path.parts:
+                    place = f"{path.relative_to(ROOT)}:{frame.f_lineno} {what}"
+                    self.waits[place] += 1
+                    return
+            frame = frame.f_back
+        self.waits[f"test {what}"] += 1
+
+    def _create(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
+        device = kwargs.get("device", torch.get_default_device())
+        if not _is_device(device):
+            return func(*args, **kwargs)
+        if func in FROM_HOST and not any(map(_on_device, args)):
+            self.wait(func.__name__)
+        created = func(*args, **{**kwargs, "device": "cpu"})
+        return created if _on_device(created) else _to_device(created)
+
+    def _move(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
+        source, target, dtype, non_blocking, layout = args[0], None, None, False, None
+        if func is Tensor.to:
+            kwargs.pop("copy", None)
+            target, dtype, non_blocking, layout = torch._C._nn._parse_to(*args[1:], **kwargs)
+            if len(args) > 1 and _on_device(args[1]):
+                target = DEVICE
+        else:
+            target = torch.device("cpu") if func is Tensor.cpu else DEVICE
+        options: dict[str, Any] = {"dtype": dtype, "memory_format": layout}
+        options = {name: value for name, value in options.items() if value is not None}
+        if target is None or _is_device(target) == _on_device(source):
+            return source.to(**options) if options else source
+        if _on_device(source):
+            self.wait("to the host")
+            host = _ToHost.apply(source)
+            return host.to(**options) if options else host
+        loader = "data_loading.py" in sys._getframe(2).f_code.co_filename  # which pins batches
+        if not (non_blocking and (source in self.pinned or loader)):
+            self.wait("to the device")
+        return _to_device(source.to(**options) if options else source)
+
+
+class _ToHost(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: AcceleratorTensor) -> Tensor:
+        return x.host.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return AcceleratorTensor(gradients[0])
+
+
+class _ToDevice(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return AcceleratorTensor(x.detach().clone())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        gradient = gradients[0]
+        return gradient.host if isinstance(gradient, AcceleratorTensor) else gradient
+
+
+@contextmanager
+def pretended_accelerator() -> Iterator[PretendedAccelerator]:
+    """A context in which torch seems to have one GPU, and counts how often the host waits."""
+    mode = PretendedAccelerator()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    flags = torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32
+    autocast = torch.autocast
+
+    def host_autocast(device_type: str, *args: Any, **options: Any) -> Any:
+        return autocast("cpu" if device_type == "cuda" else device_type, *args, **options)
+
+    patches = [
+        mock.patch.object(torch, "autocast", host_autocast),
+        mock.patch.object(torch.cuda, "synchronize", lambda *_: mode.wait("synchronize")),
+        mock.patch.object(torch.cuda, "empty_cache", lambda: None),
+        mock.patch.object(torch.cuda, "max_memory_allocated", lambda *_: 0),
+        mock.patch.object(torch.cuda, "max_memory_reserved", lambda *_: 0),
+        mock.patch.object(torch.cuda, "reset_peak_memory_stats", lambda *_: None),
+        mock.patch.object(torch.cuda, "get_device_name", lambda *_: "Pretended accelerator"),
+        mock.patch.dict("os.environ"),
+    ]
+    try:
+        for patch in patches:
+            patch.start()
+        with mode:
+            _ACTIVE.append(mode)
+            yield mode
+    finally:
+        _ACTIVE.clear()
+        for patch in reversed(patches):
+            patch.stop()
+        torch.use_deterministic_algorithms(deterministic)
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = flags
+
+
+_ACTIVE: list[PretendedAccelerator] = []
+
+
+def _wait(what: str) -> None:
+    for mode in _ACTIVE:
+        mode.wait(what)
+
+
+def _check_devices(packet: Any, args: Sequence[Any], tensors: list[Tensor]) -> None:
+    strangers = [t for t in tensors if not _on_device(t) and t.dim() > 0]
+    if not strangers:
+        return
+    if packet in CROSSING:
+        _wait(str(packet))
+        return
+    if packet in INDEXING and _on_device(args[0]):
+        values = args[2] if len(args) > 2 and "put" in str(packet) else None
+        if not any(values is stranger for stranger in strangers):
+            _wait(f"{packet} by an index of the host")
+            return
+    raise RuntimeError(
+        f"Expected all tensors to be on the same device, but found at least two devices, {DEVICE} "
+        f"and cpu! (in {packet})"
+    )
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_flatten(tree)[0] if isinstance(leaf, Tensor)]
+
+
+def _on_device(value: Any) -> bool:
+    return isinstance(value, AcceleratorTensor) or (
+        isinstance(value, Tensor) and isinstance(value.data, AcceleratorTensor)
+    )
+
+
+def _is_device(device: Any) -> bool:
+    return device is not None and torch.device(device).type == DEVICE.type
+
+
+def _host(value: Any) -> Any:
+    return value.host if isinstance(value, AcceleratorTensor) else value
+
+
+def _to_device(value: Tensor) -> Tensor:
+    if value.requires_grad and not value.is_leaf:
+        return _ToDevice.apply(value)
+    return AcceleratorTensor(value.detach().clone()).requires_grad_(value.requires_grad)
+
+
+WithMode = Callable[[], PretendedAccelerator]
