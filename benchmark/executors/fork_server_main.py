@@ -214,6 +214,8 @@ def _run_job(job: bytes, events: int) -> None:
     from ..scheduling.job import Job
     from ..scheduling.worker import run_job
 
+    parsed = Job.from_json(job)
+    device = parsed.context.device if parsed.context.device.startswith("cuda") else "cuda"
     pid, stopping, lock = os.getpid(), False, Lock()
 
     def request_stop(*_: object) -> None:
@@ -238,19 +240,21 @@ def _run_job(job: bytes, events: int) -> None:
     def send_heartbeats() -> None:
         while True:
             with suppress(OSError):
-                send(Heartbeat(*memory_usage()))
+                send(Heartbeat(*memory_usage(device)))
             sleep(HEARTBEAT_SECONDS)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, request_stop)
     Thread(target=send_heartbeats, daemon=True).start()
     with _forward_warnings(log):
-        outcome = run_job(Job.from_json(job), log, stop)
+        outcome = run_job(parsed, log, stop)
     send(Ended(outcome))
 
 
-def memory_usage() -> tuple[float, float | None]:
-    """Return the memory of this process in MB, and that of the GPU; None if it uses none.
+def memory_usage(device: str = "cuda") -> tuple[float, float | None]:
+    """Return the memory of this process in MB, and that of its GPU; None if it uses none.
+
+    device: of the job; "cuda" is the current device of the calling thread
 
     >>> from adbench.benchmark.executors.fork_server_main import memory_usage
     >>> memory_usage()[0] > 1
@@ -261,7 +265,7 @@ def memory_usage() -> tuple[float, float | None]:
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
         return memory, None
-    return memory, torch.cuda.max_memory_reserved() / 1e6
+    return memory, torch.cuda.max_memory_reserved(device) / 1e6
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 dropped.
 
 torch's own dropout draws for a whole batch from the global stream, which a resumed training does
-not restore.
+not restore, and other values on a GPU than on a CPU.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor, nn
 
 from ..runtime.rng import Rng
@@ -40,12 +39,14 @@ class PerSampleDropout:
     (True, False)
     """
 
+    _streams: Rng | None
+
     def __init__(self, net: nn.Module, rate: float) -> None:
         from .monai_unet import ResidualBlock  # here: importing MONAI takes seconds
 
         if not 0 <= rate < 1:
             raise ValueError(f"a dropout rate lies in 0..1, not {rate}")
-        self.rate, self._generators = rate, list[torch.Generator]()
+        self.rate, self._streams = rate, None
         for part in net.modules():
             if rate and isinstance(part, ResidualBlock):
                 part.conv2.register_forward_pre_hook(self._drop_values)
@@ -53,19 +54,15 @@ class PerSampleDropout:
     @contextmanager
     def with_streams(self, rng: Rng) -> Iterator[None]:
         """A context in which the network drops values, each row by its stream."""
-        seeds = rng.fork("dropout").seeds(1)[:, 0].tolist()
-        self._generators = [torch.Generator(rng.device).manual_seed(seed) for seed in seeds]
+        self._streams = rng.fork("dropout")
         try:
             yield
         finally:
-            self._generators = []
+            self._streams = None
 
     def _drop_values(self, part: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor | None:
-        if not self._generators:
+        if self._streams is None:
             return None
         x = inputs[0]
-        mask = torch.stack([
-            torch.empty_like(row).bernoulli_(1 - self.rate, generator=generator)
-            for row, generator in zip(x.detach(), self._generators, strict=True)
-        ])  # fmt: skip
-        return x * mask / (1 - self.rate)
+        bits = self._streams.bits(x[0].numel()).view_as(x)  # each block draws on
+        return x * (bits >= round(self.rate * 2**32)) / (1 - self.rate)

@@ -13,6 +13,16 @@ from .context import BatchedModule, DeviceContext, EventHandler, ignore_event
 Result = TypeVar("Result")
 
 
+LIBRARY_ERRORS = (
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+    "unable to find an engine to execute this computation",  # near a full card
+)
+"""What CUDA's libraries say when an allocation of their own failed."""
+
+
 class OutOfMemory(RuntimeError):
     """Not even one row at a time fits into the device's memory.
 
@@ -76,10 +86,28 @@ def retry_out_of_memory(
     while True:
         try:
             return attempt()
-        except torch.OutOfMemoryError:
-            pass
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
         batch_limit(module, halve_batch(batch_limit(module), stage, context))
         on_event("oom", {"batch": batch_limit(module)})
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that a device has no memory left.
+
+    torch has an error of its own for its allocator; cuBLAS and cuDNN, which allocate by themselves,
+    raise a RuntimeError.
+
+    >>> from adbench.engine.runtime.out_of_memory import is_out_of_memory
+    >>> is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling ..."))
+    True
+    >>> is_out_of_memory(RuntimeError("shapes do not match"))
+    False
+    """
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        text in str(error) for text in LIBRARY_ERRORS
+    )
 
 
 def batch_limit(module: nn.Module, maximum: int | None = None) -> int:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import blake2b
 
 import torch
@@ -46,8 +47,7 @@ class Rng:
         self, keys: Sequence[str], seed: int = 0, device: torch.device | str = "cpu"
     ) -> None:
         self.keys, self.seed, self.device = tuple(keys), seed, torch.device(device)
-        words = [_hash_words(f"{seed}\0{key}") for key in self.keys]
-        self._words = torch.tensor(words, dtype=torch.int64, device=self.device).view(-1, 2)
+        self._words = _stream_words(self.keys, seed, self.device)
         self._step = torch.zeros(len(self.keys), dtype=torch.int64, device=self.device)
         self._draws = 0
 
@@ -128,6 +128,13 @@ class Rng:
         other.keys, other.seed, other.device = tuple(keys), self.seed, self.device
         other._words, other._step, other._draws = words, step, 0
         return other
+
+
+@lru_cache(maxsize=256)  # a training forks the same streams at every step
+def _stream_words(keys: tuple[str, ...], seed: int, device: torch.device) -> Tensor:
+    """The two words of every stream's key, (N, 2) int64; never written to."""
+    words = [_hash_words(f"{seed}\0{key}") for key in keys]
+    return torch.tensor(words, dtype=torch.int64, device=device).view(-1, 2)
 
 
 def _hash_words(name: str) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..runtime.context import Interrupted, TrainingContext
 from ..runtime.distributed import all_reduce_gradients
-from ..runtime.out_of_memory import halve_batch
+from ..runtime.out_of_memory import halve_batch, is_out_of_memory
 from ..runtime.rng import Rng
 from ..runtime.setting_types import Count, Decay, Natural, NonNegative, Positive
 from ..runtime.weight_names import describe_mismatch
@@ -293,7 +293,9 @@ def _backward_with_retry(
     while True:
         try:
             return _accumulate_gradients(loss, step, context, micro), micro
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             state.zero_grad()
         micro = halve_batch(micro, f"training step {step.k}", context)
         context.on_event("oom", {"at": step.k, "micro": micro})

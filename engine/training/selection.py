@@ -20,7 +20,7 @@ from torch import Tensor
 from ..runtime.context import TrainingContext
 from ..runtime.distributed import TeamError
 from ..runtime.learning_curve import CurvePoint, LearningCurve
-from ..runtime.out_of_memory import halve_batch
+from ..runtime.out_of_memory import halve_batch, is_out_of_memory
 from ..runtime.rng import Rng
 from .data_loading import Examples, iterate_batches
 from .loss import LossFunction, NotFinite
@@ -202,8 +202,9 @@ class WeightSelection:
             try:
                 losses = self._row_losses()
                 break
-            except torch.OutOfMemoryError:
-                pass
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
             stage = f"calibration loss after training step {step}"
             self._rows_at_a_time = halve_batch(self._rows_at_a_time, stage, self._context)
         value = math.fsum(losses) / len(losses)

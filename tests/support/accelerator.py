@@ -145,11 +145,9 @@ class PretendedAccelerator(TorchFunctionMode):
         frame: Any = sys._getframe(1)
         while frame is not None:
             path = Path(frame.f_code.co_filename)
-            if path.is_relative_to(ROOT) and path.parts[len(ROOT.parts)] != "tests":
-                if ".venv" not in path.parts:
-                    place = f"{path.relative_to(ROOT)}:{frame.f_lineno} {what}"
-                    self.waits[place] += 1
-                    return
+            if path.is_relative_to(ROOT) and not {"tests", ".venv"} & set(path.parts):
+                self.waits[f"{path.relative_to(ROOT)}:{frame.f_lineno} {what}"] += 1
+                return
             frame = frame.f_back
         self.waits[f"test {what}"] += 1
 
