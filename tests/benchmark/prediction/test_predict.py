@@ -95,7 +95,7 @@ def test_maps_of_the_test_split_are_those_of_the_store_bit_for_bit(
     scans: Path, tmp_path: Path, below: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a method that adds noise, by the key of a sample, at one level of the two of the run."""
-    settings = {"anoddpm.sampling_steps": 3, "size": 8, "every": 2}
+    settings = {"anoddpm.noise": "gaussian", "anoddpm.sampling_steps": 3, "size": 8, "every": 2}
     record = trained(scans, "anoddpm", "volumes", "check", **settings)
     raw: dict[str, tuple[np.ndarray, float]] = {}
     original = module.postprocess
