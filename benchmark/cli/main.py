@@ -52,8 +52,10 @@ def adbench(
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    """Train, sweep and compare diffusion-based anomaly detectors. Start with: adbench run
-    --profile tiny; adbench report"""
+    """Train, sweep and compare diffusion-based anomaly detectors.
+
+    Example: adbench run --profile tiny; adbench report
+    """
 
 
 # in the order in which --help lists them
@@ -81,8 +83,15 @@ app.add_typer(cache_app, name="cache")
 
 
 def main() -> None:
-    """Run the command line of this process, and end with its exit code; with that of an error where
-    its output was lost."""
+    """Run the command line of this process, and end with its exit code.
+
+    Where its output was lost, the exit code is that of an error.
+
+    >>> import subprocess
+    >>> words = [sys.executable, "-m", "adbench.benchmark.cli.main", "lisst"]
+    >>> subprocess.run(words, capture_output=True).returncode  # there is no such verb
+    2
+    """
     output = protect_standard_streams()
     try:
         app(prog_name="adbench")
