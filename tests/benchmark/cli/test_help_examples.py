@@ -23,7 +23,7 @@ ROOT: Any = typer.main.get_command(app)
 REGISTRY = Registry.read()
 
 QUICK = (
-    *("list", "info", "doctor", "plan", "check", "new method", "report", "compare"),
+    *("list", "info", "doctor", "check", "new method", "report", "compare"),
     *(f"cache {verb}" for verb in ("ls", "why", "verify", "gc", "export", "import")),
 )
 """Commands whose examples take a second at most, on results of `pca` and `template-z`."""
