@@ -50,7 +50,9 @@ def examples(command: Any) -> list[list[str]]:
         for line in re.sub(r"^Examples?:", "", " ".join(paragraph.split())).split(";")
     ]
     return [
-        shlex.split(line.partition(" > ")[0])[1:] for line in lines if line.startswith("adbench ")
+        shlex.split(re.split(r" > | \(", line)[0])[1:]
+        for line in lines
+        if line.startswith("adbench ")
     ]
 
 
@@ -66,7 +68,8 @@ def parse(words: list[str]) -> tuple[str, dict[str, Any]]:
 
 def check_names(command: str, values: dict[str, Any]) -> None:
     """Raise the error of the command where a name or the text of a shared option is invalid."""
-    options = {key: value for key, value in values.items() if key in OPTIONS and value}
+    shared = command.startswith("data ") or command in ("run", "plan", "speed", "check")
+    options = {key: value for key, value in values.items() if shared and key in OPTIONS and value}
     config = RunConfig.from_options(**options)
     methods = [*config.methods, *(values.get("names") or [])]
     methods += [values["method"]] if "method" in values else []
@@ -78,14 +81,15 @@ def check_names(command: str, values: dict[str, Any]) -> None:
     if command == "info":
         REGISTRY.entry(values["name"])
     for name in methods:
-        REGISTRY.method(name)
+        if not name.startswith("hub:"):  # which is fetched
+            REGISTRY.method(name)
     for name in datasets:
         REGISTRY.dataset(name)
     if config.profile is not None:
         REGISTRY.profile(config.profile)
     if config.suite:
         REGISTRY.suite(config.suite)
-    if command != "import":  # whose arguments are the network's
+    if config.settings:
         resolve_overrides(config.settings, methods, datasets, REGISTRY)
 
 
