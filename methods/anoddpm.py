@@ -28,7 +28,7 @@ from ..engine.diffusion.gaussian import Gaussian
 from ..engine.diffusion.schedule import sampling_levels
 from ..engine.diffusion.schedule_config import ScheduleConfig
 from ..engine.networks.diffusion_unet import build_unet, set_heads, side_divisor
-from ..engine.networks.unet_config import AttentionSidesUNetConfig
+from ..engine.networks.unet_config import AttentionSidesUNetConfig, split_into_heads
 from ..engine.noise.noise import Noise, NoiseName
 from ..engine.noise.noise_config import MixedNoiseConfig
 from ..engine.runtime.context import TrainingContext
@@ -154,9 +154,10 @@ class AnoDDPM(Method):
         self.detection_noise = noise_of(name, frequency)
         self.reverse_noise = noise_of(detection_noise.reverse_noise or name, frequency)
         attend = network.attention_levels(self.canvas.padded_shape)
+        split_into_heads(widths, quirks.eval_heads or network.heads, attend)  # or raise
         net = build_unet(ndim, spec.channels, widths, res_blocks=network.res_blocks, updown=True,
-            attention=attend, head_channels=[n // network.heads for n in widths], eps=1e-5,
-            zero_attention=True)  # fmt: skip
+            attention=attend, head_channels=split_into_heads(widths, network.heads, attend),
+            eps=1e-5, zero_attention=True)  # fmt: skip
         self.denoiser = Denoiser(net, schedule.build(), clip=self.canvas.range,
             trained_on=f"{self.noise} on {self.canvas}")  # fmt: skip
         self.plan = training

@@ -43,7 +43,7 @@ from ..engine.features.adapted import AdaptedFeatures
 from ..engine.features.pretrained import FeaturesName
 from ..engine.networks.diffusion_unet import build_unet, side_divisor
 from ..engine.networks.per_sample_dropout import PerSampleDropout
-from ..engine.networks.unet_config import AttentionSidesUNetConfig
+from ..engine.networks.unet_config import AttentionSidesUNetConfig, split_into_heads
 from ..engine.noise.noise import Noise
 from ..engine.noise.noise_config import NoiseConfig
 from ..engine.runtime.context import Interrupted, TrainingContext
@@ -325,9 +325,10 @@ class DDAD(Method):
         self.canvas = ResizePad(spec.shape, size, side_divisor(widths))
         fields = noise.build(z="t" if noise.z == "channel" else noise.z)
         self.noise = ChannelSharedNoise(fields) if noise.z == "channel" else fields
+        attend = network.attention_levels(self.canvas.padded_shape)
+        head_channels = network.head_channels or split_into_heads(widths, network.heads, attend)
         net = build_unet(2, spec.channels, widths, res_blocks=network.res_blocks,
-            updown=network.updown, attention=network.attention_levels(self.canvas.padded_shape),
-            head_channels=network.head_channels or [n // network.heads for n in widths],
+            updown=network.updown, attention=attend, head_channels=head_channels,
             eps=1e-5, zero_attention=True)  # fmt: skip
         self.dropout, linear_mix = (
             PerSampleDropout(net, network.dropout),
