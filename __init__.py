@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .benchmark.api.schemas import json_schema
     from .benchmark.api.speed import measure_speed
     from .benchmark.api.storage import describe_machine, open_store
-    from .benchmark.api.weights import import_weights
+    from .benchmark.api.weights import export_network, import_weights
     from .benchmark.audit.audit import audit
     from .benchmark.evaluation.protocol import Protocol
     from .benchmark.plugins.scaffold import create_plugin
@@ -57,7 +57,7 @@ _MODULES = {
     "benchmark.api.schemas": ("json_schema",),
     "benchmark.api.speed": ("measure_speed",),
     "benchmark.api.storage": ("describe_machine", "open_store"),
-    "benchmark.api.weights": ("import_weights",),
+    "benchmark.api.weights": ("export_network", "import_weights"),
     "benchmark.audit.audit": ("audit",),
     "benchmark.evaluation.protocol": ("Protocol",),
     "datasets.base": ("DataError", "Dataset", "Sample", "Spec"),
@@ -88,6 +88,7 @@ __all__ = [
     "describe",
     "describe_machine",
     "evaluate",
+    "export_network",
     "import_weights",
     "json_schema",
     "list_datasets",
