@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .benchmark.api.sharing import Publication, merge, publish
     from .benchmark.api.speed import measure_speed
     from .benchmark.api.storage import describe_machine, open_store
-    from .benchmark.api.weights import import_weights
+    from .benchmark.api.weights import export_network, import_weights
     from .benchmark.audit.audit import audit
     from .benchmark.evaluation.protocol import Protocol
     from .benchmark.plugins.scaffold import create_plugin
@@ -65,7 +65,7 @@ _MODULES = {
     "benchmark.api.sharing": ("Publication", "merge", "publish"),
     "benchmark.api.speed": ("measure_speed",),
     "benchmark.api.storage": ("describe_machine", "open_store"),
-    "benchmark.api.weights": ("import_weights",),
+    "benchmark.api.weights": ("export_network", "import_weights"),
     "benchmark.audit.audit": ("audit",),
     "benchmark.evaluation.protocol": ("Protocol",),
     "datasets.base": ("DataError", "Dataset", "Sample", "Spec"),
@@ -100,6 +100,7 @@ __all__ = [
     "evaluate",
     "evaluate_maps",
     "export_maps",
+    "export_network",
     "import_weights",
     "json_schema",
     "list_datasets",

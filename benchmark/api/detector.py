@@ -33,7 +33,7 @@ from ..experiments.resolve import build_method
 from ..leaderboard.records import read_record
 from ..registry.code_fingerprint import loaded_code_digest
 from ..registry.registry import Registry
-from ..store.artifact_store import Artifact
+from ..sharing.imported_weights import resolve_imported
 from .storage import open_store
 
 if TYPE_CHECKING:
@@ -118,24 +118,16 @@ class Detector:
         self,
         experiment: Experiment,
         dataset: Dataset,
-        checkpoint: Artifact,
+        method: Method,
         record: Mapping[str, Any],
         context: TrainingContext,
     ) -> None:
-        self.record, self.dataset = record, dataset
+        self.method, self.record, self.dataset = method, record, dataset
         self.name: str = experiment.method.name
         self.level: int = record["level"]["chosen"]
         self.threshold: float | None = record["threshold"]["value"]
         self.protocol: Protocol = experiment.protocol
         self._experiment, self.context = experiment, replace(context, seed=experiment.seed)
-        method = build_method(experiment, dataset.spec)
-        self.method: Method = load_method(method, checkpoint.path, context)
-        if loaded_code_digest(type(self.method)) != checkpoint.key_inputs["code"]:
-            warnings.warn(
-                f"the code of {self.name} has changed since it was trained; scores may differ from "
-                "its record",
-                stacklevel=3,
-            )
 
     def __repr__(self) -> str:
         data = self._experiment.dataset.name
@@ -239,20 +231,39 @@ class Detector:
 
 
 def load(
-    record: str | Path,
+    record: str | Path | Mapping[str, str | Path],
     *,
+    method: str | None = None,
+    dataset: str | None = None,
+    spec: Spec | None = None,
+    level: int | None = None,
+    profile: str | None = None,
+    settings: Mapping[str, Any] | Sequence[str] = (),
+    key: str | None = None,
     store: str | Path | None = None,
     data: str | Path | None = None,
     registry: Sequence[str | Path] = (),
     device: str = "auto",
 ) -> Detector:
-    """The detector of a record, from the checkpoint in the store that its key names.
+    """The detector of a record, from the checkpoint in the store that its key names; or, where a
+    method is named, of weights that were trained elsewhere.
 
-    record: the file, such as results/records/X.json
+    Weights are imported into the store as by `import_weights`. Without a record no threshold is
+    chosen, so that predictions have no segmentations.
+
+    record: the file, such as results/records/X.json; or a checkpoint file, a folder of diffusers,
+        or several by part, as for `import_weights`
+    method: whose weights the files hold
+    dataset: whose normal samples such a method is calibrated on, such as "brats"
+    spec: in place of a dataset, channels and shape of the images; for methods that calibrate
+        nothing
+    level: the noise level, the method's published one if None
+    profile, settings, key: of weights, as for `import_weights`; the profile "paper" if None
     store: the folder of checkpoints; None for $ADBENCH_STORE, or the user's cache
     data: the folder of the dataset, whose splits can be predicted then; new files need none
     registry: further registry files of the run        device: auto, cpu, cuda, cuda:1
-    Raises DetectorError on a record without a result or a checkpoint that is not stored.
+    Raises DetectorError on a record without a result or a checkpoint that is not stored;
+    CheckpointError on weights that do not fit.
 
     >>> from tempfile import TemporaryDirectory
     >>> import adbench
@@ -266,32 +277,51 @@ def load(
     >>> scores.tolist() == results.records[0]["samples"]["score"]  # as the run scored them
     True
     """
+    if method is not None:
+        from .weights_detector import load_weights
+
+        return load_weights(
+            record, method, dataset=dataset, spec=spec, level=level, profile=profile or "paper",
+            settings=settings, key=key, store=store, data=data, registry=registry, device=device,
+        )  # fmt: skip
+    if isinstance(record, Mapping) or dataset is not None or spec is not None:
+        raise DetectorError("weights that were trained elsewhere need the method's name: method=")
     try:
         facts = read_record(Path(record))
     except ValueError as error:
-        raise DetectorError(f"{record} is no record: {error}") from None
+        raise DetectorError(
+            f"{record} is no record: {error}. For a checkpoint, name its method: method="
+        ) from None
     if facts["status"] != "ok":
         raise DetectorError(f"{record} is of a run that is {facts['status']}: {facts['reason']}")
     if facts.get("external"):
         raise DetectorError(f"{record} is of maps that another program made: nothing can be loaded")
     opened = open_store(store)
-    key = facts["keys"]["checkpoint"]
-    checkpoint = opened.read_metadata("checkpoint", key)
+    checkpoint_key = facts["keys"]["checkpoint"]
+    checkpoint = opened.read_metadata("checkpoint", checkpoint_key)
     if checkpoint is None:
         raise DetectorError(
-            f"the checkpoint {key} of {Path(record).name} is not in {opened.root}: name the store "
-            "(store=), bring it there (adbench cache import), or train it again"
+            f"the checkpoint {checkpoint_key} of {Path(record).name} is not in {opened.root}: name "
+            "the store (store=), bring it there (adbench cache import), or train it again"
         )
     names = Registry.read(*map(Path, registry))
+    names = resolve_imported(names, opened, [facts["method"]["name"]])
     experiment = _experiment(facts, names)
-    dataset = experiment.dataset.load()(**_arguments(experiment, data))
+    loaded = experiment.dataset.load()(**_arguments(experiment, data))
     preprocessing = checkpoint.metadata.get("preprocessing")
     if data is None and preprocessing is not None:
-        dataset.restore_preprocessing(preprocessing)
-    elif not hasattr(dataset, "spec") or data is not None:
-        dataset.prepare()
+        loaded.restore_preprocessing(preprocessing)
+    elif not hasattr(loaded, "spec") or data is not None:
+        loaded.prepare()
     context = device_context(device, checkpoint.key_inputs["numerics"])
-    return Detector(experiment, dataset, checkpoint, facts, context)
+    fitted = load_method(build_method(experiment, loaded.spec), checkpoint.path, context)
+    if loaded_code_digest(type(fitted)) != checkpoint.key_inputs["code"]:
+        warnings.warn(
+            f"the code of {experiment.method.name} has changed since it was trained; scores may "
+            "differ from its record",
+            stacklevel=2,
+        )
+    return Detector(experiment, loaded, fitted, facts, context)
 
 
 def _experiment(record: Mapping[str, Any], registry: Registry) -> Experiment:

@@ -16,7 +16,7 @@ from ..scheduling.exit_codes import USAGE
 from . import catalogue, report
 from .cache import app as cache_app
 from .data import app as data_app
-from .external import EVALUATE_EXAMPLES, EXPORT_EXAMPLE, evaluate, export_maps
+from .external import EVALUATE_EXAMPLES, EXPORT_MAPS_EXAMPLE, evaluate, export_maps
 from .plugins import check, new_app
 from .predict import PREDICT_EXAMPLE, predict
 from .run import EXAMPLES, plan, run
@@ -24,7 +24,7 @@ from .schema import SCHEMA_EXAMPLE, schema
 from .sharing import MERGE_EXAMPLE, PUBLISH_EXAMPLE, merge, publish
 from .speed import speed
 from .streams import protect_standard_streams
-from .weights import IMPORT_EXAMPLE, import_weights
+from .weights import EXPORT_EXAMPLE, IMPORT_EXAMPLE, export_network, import_weights
 
 # Read when torch loads. Threads that spin while they wait make a training ten times slower as soon
 # as another process wants a core (measured: 2500 ms a step against 370); asleep, they cost nothing.
@@ -64,7 +64,7 @@ app.command()(plan)
 app.command("report")(report.report)
 app.command(epilog=PREDICT_EXAMPLE)(predict)
 app.command(epilog=EVALUATE_EXAMPLES)(evaluate)
-app.command(epilog=EXPORT_EXAMPLE)(export_maps)
+app.command(epilog=EXPORT_MAPS_EXAMPLE)(export_maps)
 app.command("list")(catalogue.list_names)
 app.command()(catalogue.info)
 app.command()(catalogue.doctor)
@@ -74,6 +74,7 @@ app.command()(report.status)
 app.command("import", epilog=IMPORT_EXAMPLE)(import_weights)
 app.command(epilog=MERGE_EXAMPLE)(merge)
 app.command(epilog=PUBLISH_EXAMPLE)(publish)
+app.command("export", epilog=EXPORT_EXAMPLE)(export_network)
 app.command(epilog=SCHEMA_EXAMPLE)(schema)
 app.command()(speed)
 app.command()(check)

@@ -89,7 +89,7 @@ def import_weights(
         )
     entry, settings = registry.method(method), dict(settings or {})
     arguments = entry.arguments(profile, settings)
-    spec = _spec(arguments, channels, axes)
+    spec = sample_shape(arguments, channels, axes)
     built: Method = entry.build(spec, **arguments)
     sources = _sources(built, method, files)
     networks = {part: read_network(path, part) for part, path in sources.items() if path.is_dir()}
@@ -174,7 +174,13 @@ class _Candidate(NamedTuple):
     latent_channels: int
 
 
-def _spec(arguments: Mapping[str, Any], channels: int, axes: int) -> Spec:
+def sample_shape(arguments: Mapping[str, Any], channels: int, axes: int) -> Spec:
+    """Return the shape of samples that a method is built for where no dataset says it: its size.
+
+    >>> from adbench.benchmark.sharing.imported_weights import sample_shape
+    >>> sample_shape({"size": 32}, channels=1, axes=2).shape
+    (32, 32)
+    """
     size = arguments.get("size")
     side = max(size) if isinstance(size, list) else size or 64
     return Spec(channels, (side,) * axes)
