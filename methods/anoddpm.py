@@ -60,6 +60,15 @@ class DetectionNoise:
     as in training.
     reverse_noise: kind of the noise that reverse steps add; None as what was added to the sample.
     gradual: noise is added level by level.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.engine.networks.unet_config import AttentionSidesUNetConfig
+    >>> from adbench.methods.anoddpm import AnoDDPM, DetectionNoise
+    >>> network = AttentionSidesUNetConfig(8, (1, 2), 1, attention=(8,), heads=1)
+    >>> noise = DetectionNoise(detect_frequency=16.0)
+    >>> method = AnoDDPM(Spec(1, (16, 16)), size=None, network=network, detection_noise=noise)
+    >>> method.noise.frequency, method.detection_noise.frequency
+    (64.0, 16.0)
     """
 
     detect_noise: NoiseName | Literal["random"] | None = None
@@ -75,6 +84,14 @@ class AnoDDPMQuirks:
     shared_noise: one field, and in training one level, for all samples of a batch.
     eval_heads: attention heads at inference; None for as many as were trained, theirs has 1.
     index_shift: a sample is brought one level higher than the level where the chain begins.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.engine.networks.unet_config import AttentionSidesUNetConfig
+    >>> from adbench.methods.anoddpm import AnoDDPM, AnoDDPMQuirks
+    >>> network = AttentionSidesUNetConfig(8, (1, 2), 1, attention=(8,), heads=1)
+    >>> quirks = AnoDDPMQuirks(shared_noise=True)
+    >>> AnoDDPM(Spec(1, (16, 16)), size=None, network=network, quirks=quirks).noise.shared
+    True
     """
 
     shared_noise: bool = False
