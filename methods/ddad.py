@@ -28,7 +28,7 @@ decay="cosine"`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -177,7 +177,7 @@ class Adaptation:
 
     features: the frozen network.
     adapt_steps, adapt_batch, adapt_lr: of this training; no step leaves the features as they are.
-    kept: weight of the distance from the frozen features.
+    distillation_weight: of the distance from the frozen features.
     w_adapt: weight of the guidance towards the target.
     bank: number of training samples that are targets.
 
@@ -194,7 +194,7 @@ class Adaptation:
     adapt_steps: Natural = 64
     adapt_batch: Count = 8
     adapt_lr: Positive = 1e-4
-    kept: NonNegative = 0.1
+    distillation_weight: NonNegative = field(default=0.1, metadata={"former_names": ("kept",)})
     w_adapt: NonNegative = 3.0
     bank: Count = 256
 
@@ -450,7 +450,8 @@ class DDAD(Method):
             normal = self._reconstruct(
                 self.canvas.forward(x), target, [self.published], rng, self.adaptation.w_adapt
             )
-            return self.student.loss((normal + 1) / 2, (target + 1) / 2, self.adaptation.kept)
+            pair, weight = ((normal + 1) / 2, (target + 1) / 2), self.adaptation.distillation_weight
+            return self.student.loss(*pair, weight)
 
         train_module(loss, self.student, train, context, self.adaptation_plan, "adapt")
 

@@ -181,7 +181,7 @@ class LafitE(Method):
 
 
 def maximum_local_mean(maps: Tensor, side: int) -> Tensor:
-    """The highest mean of each map over any square window, (M,).
+    """Return the highest mean of each map over any square window, (M,).
 
     maps: (M, H, W)
     side: of the window, or the map's own side where that is smaller

@@ -61,7 +61,7 @@ class Examples(Protocol):
 
 
 def evenly_spaced_indices(size: int, maximum: int) -> list[int]:
-    """Up to `maximum` of the indices below `size`, evenly spaced, in order.
+    """Return up to `maximum` of the indices below `size`, evenly spaced, in order.
 
     size: number of samples, 0 or more
     maximum: of indices returned
