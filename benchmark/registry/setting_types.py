@@ -121,7 +121,7 @@ def convert_fields(instance: Any, describe: Callable[[str], str] = str) -> None:
     Window(size=100)
     >>> Window(0)
     Traceback (most recent call last):
-    ValueError: size is a whole number of at least 1, not 0
+    ValueError: size is a whole number of at least 1 such as 3, not 0
     """
     annotations = constructor_parameters(type(instance))
     for field in fields(instance):
