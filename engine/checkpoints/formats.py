@@ -36,6 +36,11 @@ class Conversion(NamedTuple):
     weights: every one of the network
     format: the name of the format
     unread: names of weights in the file that are not the network's
+
+    >>> import torch
+    >>> from adbench.engine.checkpoints.formats import Conversion
+    >>> Conversion({"w": torch.ones(1)}, "MONAI", ["discriminator.w"]).unread
+    ['discriminator.w']
     """
 
     weights: dict[str, Tensor]
@@ -60,8 +65,8 @@ def convert_file(module: nn.Module, path: Path, *, part: str | None = None) -> C
     >>> with TemporaryDirectory() as folder:
     ...     path = Path(folder, "epoch-3.pt")
     ...     torch.save({"epoch": 3, "model": net.state_dict()}, path)
-    ...     weights, name = convert_file(net, path)
-    >>> name, weights.keys() == net.state_dict().keys()
+    ...     conversion = convert_file(net, path)
+    >>> conversion.format, conversion.weights.keys() == net.state_dict().keys()
     ('MONAI', True)
     """
     if path.is_dir():
