@@ -44,7 +44,20 @@ Array = np.ndarray[Any, Any]
 
 class DetectorError(ValueError):
     """A record whose method cannot be loaded, or images that it cannot take: one line, and what
-    would do."""
+    would do.
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.benchmark.api.detector import DetectorError, load
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "record.json"
+    ...     _ = path.write_text('{"schema": 3}')
+    ...     try:
+    ...         load(path)
+    ...     except DetectorError as error:
+    ...         print(str(error).removeprefix(folder))
+    /record.json is no record: it has schema 3, and this adbench reads 1 and 2
+    """
 
     exit_code = 2
 
@@ -57,6 +70,13 @@ class Prediction:
     scores: (N,) float64, higher is more anomalous
     maps: (N, *S) float32, post-processed as the protocol says; None from a method without maps
     segmentations: (N, *S) bool, what exceeds the record's threshold; None without one
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.api.detector import Prediction
+    >>> prediction = Prediction(["a", "b"], np.array([0.1, 0.9]), None,
+    ...                         np.array([[False, False], [False, True]]))
+    >>> prediction.to_frame()["abnormal_share"].to_dict()
+    {'a': 0.0, 'b': 0.5}
     """
 
     keys: list[str]
@@ -80,6 +100,18 @@ class Detector:
 
     It is made by `adbench.load`. name: of the method; record: the record; level, threshold: the
     chosen ones; method, dataset, protocol, context: what they are applied with
+
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> import adbench
+    >>> settings = {"phantom": {"shape": [16, 16], "train": 4, "held_out": 2, "val": 2, "test": 2}}
+    >>> with TemporaryDirectory() as folder:
+    ...     results = adbench.run("pca", "phantom", settings=settings, profile="check", out=folder,
+    ...                           store=f"{folder}/store", executor="inline", baselines=False,
+    ...                           progress=False)
+    ...     detector = adbench.load(results.paths()[0], store=f"{folder}/store")
+    >>> detector, detector.spec.shape, detector.localize(np.zeros((3, 16, 16))).shape
+    (Detector(pca, trained on phantom, level 0), (16, 16), (3, 16, 16))
     """
 
     def __init__(
@@ -221,6 +253,18 @@ def load(
     data: the folder of the dataset, whose splits can be predicted then; new files need none
     registry: further registry files of the run        device: auto, cpu, cuda, cuda:1
     Raises DetectorError on a record without a result or a checkpoint that is not stored.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> import adbench
+    >>> settings = {"phantom": {"shape": [16, 16], "train": 4, "held_out": 2, "val": 2, "test": 2}}
+    >>> with TemporaryDirectory() as folder:
+    ...     results = adbench.run("pca", "phantom", settings=settings, profile="check", out=folder,
+    ...                           store=f"{folder}/store", executor="inline", baselines=False,
+    ...                           progress=False)
+    ...     detector = adbench.load(results.paths()[0], store=f"{folder}/store")
+    >>> scores = detector.score(detector.dataset.test())
+    >>> scores.tolist() == results.records[0]["samples"]["score"]  # as the run scored them
+    True
     """
     try:
         facts = read_record(Path(record))
