@@ -76,6 +76,25 @@ class StagePreview:
 
     index: of the store
     measure: whether to measure what has no similar earlier work
+
+    >>> from pathlib import Path
+    >>> from adbench.benchmark.executors.launch import device_context
+    >>> from adbench.benchmark.experiments.matrix import expand_matrix
+    >>> from adbench.benchmark.experiments.resolve import resolve
+    >>> from adbench.benchmark.experiments.run_config import RunConfig
+    >>> from adbench.benchmark.planning.preview import StagePreview
+    >>> from adbench.benchmark.registry.registry import Registry
+    >>> from adbench.benchmark.store.artifact_store import Store
+    >>> from adbench.benchmark.store.index import StoreIndex
+    >>> from adbench.datasets.phantom import Phantom
+    >>> config = RunConfig(methods=("pca",), datasets=("phantom",), profile="check")
+    >>> experiment = expand_matrix(config, Registry.read())[0]
+    >>> context = device_context("cpu", "float32")
+    >>> dataset = Phantom(shape=(16, 16), train=4, held_out=2, val=2, test=2)
+    >>> dataset.prepare()
+    >>> preview = StagePreview(StoreIndex(Store(Path("no/store"))), context, measure=False)
+    >>> [stage["stage"] for stage in preview.stages(resolve(experiment, dataset, context.dtype))]
+    ['train', 'predict calibration', 'predict val', 'predict test', 'evaluate']
     """
 
     def __init__(self, index: StoreIndex, context: TrainingContext, measure: bool) -> None:
