@@ -158,7 +158,12 @@ def plan(
 def request_of(
     *, study: str | Path | None = None, like: str | Path | None = None, **options: Any
 ) -> RunRequest:
-    """What the options of `run` ask for; see `sharing.run_sources.read_request`."""
+    """What the options of `run` ask for; see `sharing.run_sources.read_request`.
+
+    >>> from adbench.benchmark.api.run import request_of
+    >>> request_of(methods="anoddpm", seeds="0,1").config.seeds
+    (0, 1)
+    """
     from .sharing import fetch_methods
     from .storage import open_store
 

@@ -8,7 +8,7 @@ are in the mask; elsewhere it calls none positive.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -127,13 +127,12 @@ def _lesions(detected: int) -> schema.LesionRecord:
 def _samples(detected: int) -> schema.SampleRecord:
     """Abnormal samples first: detected ones score above all normal ones, the others below."""
     names = [f"patient {i:02d}" for i in range(2 * LESIONS)]
-    labels: list[Literal[0, 1]] = [1] * LESIONS + [0] * LESIONS
     hits = [i < detected for i in range(LESIONS)]
     scores = [100.0 + i if hit else -1.0 - i for i, hit in enumerate(hits)]
     return schema.SampleRecord(
         key=names,
         group=names,
-        label=labels,
+        label=[1 if i < LESIONS else 0 for i in range(2 * LESIONS)],
         score=[*scores, *map(float, range(LESIONS))],
         pixels=[IMAGE_PIXELS] * 2 * LESIONS,
         abnormal_pixels=[LESION_PIXELS] * LESIONS + [0] * LESIONS,
