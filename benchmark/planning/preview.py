@@ -93,7 +93,7 @@ class StagePreview:
     >>> dataset = Phantom(shape=(16, 16), train=4, held_out=2, val=2, test=2)
     >>> dataset.prepare()
     >>> preview = StagePreview(StoreIndex(Store(Path("no/store"))), context, measure=False)
-    >>> [stage["stage"] for stage in preview.stages(resolve(experiment, dataset, context.dtype))]
+    >>> [stage["stage"] for stage in preview.stages(resolve(experiment, dataset, context.numerics))]
     ['train', 'predict calibration', 'predict val', 'predict test', 'evaluate']
     """
 

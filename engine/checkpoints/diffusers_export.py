@@ -186,12 +186,9 @@ def exportable(method: nn.Module) -> Mapping[str, nn.Module]:
     >>> exportable(nn.Linear(1, 1))
     {}
     """
+    children = dict(method.named_children())
     parts = {"denoiser": Denoiser, "codec": Codec}
-    return {
-        name: part
-        for name, kind in parts.items()
-        if isinstance(part := getattr(method, name, None), kind)
-    }
+    return {name: children[name] for name in parts if isinstance(children.get(name), parts[name])}
 
 
 def _blocks(blocks: list[Any], way: str, plain: tuple[str, str]) -> list[str]:
