@@ -106,7 +106,7 @@ def expand_matrix(config: RunConfig, registry: Registry) -> list[Experiment]:
                     seed,
                     config.profile,
                     config.protocol,
-                    levels=config.levels or profile.levels(method.name),
+                    levels=tuple(config.levels or ()) or profile.levels(method.name),
                     limit=config.limit,
                     implicit_baseline=method.name not in config.methods,
                 )

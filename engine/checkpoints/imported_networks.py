@@ -106,7 +106,8 @@ def _replace_unet(method: Any, network: Mapping[str, Any]) -> None:
         )
     net = build_unet(2, **arguments)
     if net.condition_names != denoiser.net.condition_names:
-        names = [" and ".join(n.condition_names) or "nothing" for n in (net, denoiser.net)]
+        named = [getattr(each, "condition_names", ()) for each in (net, denoiser.net)]
+        names = [" and ".join(each) or "nothing" for each in named]
         raise CheckpointError(
             f"besides an image and time the network takes {names[0]}, the method gives {names[1]}"
         )
