@@ -24,9 +24,10 @@ if TYPE_CHECKING:
         register,
     )
     from .benchmark.api.conformance import check_methods
-    from .benchmark.api.detector import Detector, Prediction, load
+    from .benchmark.api.detector import Detector, Prediction
     from .benchmark.api.evaluation import Evaluation, evaluate
     from .benchmark.api.external import evaluate_maps, export_maps
+    from .benchmark.api.load import load
     from .benchmark.api.prediction import predict
     from .benchmark.api.results import Results, load_results, run_status
     from .benchmark.api.run import plan, run
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from .benchmark.api.sharing import Publication, merge, publish
     from .benchmark.api.speed import measure_speed
     from .benchmark.api.storage import describe_machine, open_store
-    from .benchmark.api.weights import import_weights
+    from .benchmark.api.weights import export_network, import_weights
     from .benchmark.audit.audit import audit
     from .benchmark.evaluation.protocol import Protocol
     from .benchmark.plugins.scaffold import create_plugin
@@ -54,7 +55,8 @@ _MODULES = {
         "register",
     ),
     "benchmark.api.conformance": ("check_methods",),
-    "benchmark.api.detector": ("Detector", "Prediction", "load"),
+    "benchmark.api.detector": ("Detector", "Prediction"),
+    "benchmark.api.load": ("load",),
     "benchmark.api.evaluation": ("Evaluation", "evaluate"),
     "benchmark.api.prediction": ("predict",),
     "benchmark.prediction.predict": ("FilePredictions",),
@@ -65,7 +67,7 @@ _MODULES = {
     "benchmark.api.sharing": ("Publication", "merge", "publish"),
     "benchmark.api.speed": ("measure_speed",),
     "benchmark.api.storage": ("describe_machine", "open_store"),
-    "benchmark.api.weights": ("import_weights",),
+    "benchmark.api.weights": ("export_network", "import_weights"),
     "benchmark.audit.audit": ("audit",),
     "benchmark.evaluation.protocol": ("Protocol",),
     "datasets.base": ("DataError", "Dataset", "Sample", "Spec"),
@@ -100,6 +102,7 @@ __all__ = [
     "evaluate",
     "evaluate_maps",
     "export_maps",
+    "export_network",
     "import_weights",
     "json_schema",
     "list_datasets",

@@ -203,7 +203,8 @@ class LDM(Method):
                 looks=codec.looks, adversary=adversary)  # fmt: skip
         else:
             self.codec = KL(inner, latent_channels=codec.latent_channels or 3, widths=wide,
-                activation=codec.coder_activation, looks=codec.looks, adversary=adversary)  # fmt: skip
+                activation=codec.coder_activation, looks=codec.looks,
+                adversary=adversary)  # fmt: skip
         self.denoiser = Denoiser(
             build_unet(len(spec.shape), self.codec.latent[0], **net), schedule.build(),
             clip=(-1.0, 1.0) if quirks.clamped else None, 

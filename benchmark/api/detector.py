@@ -33,7 +33,7 @@ from ..experiments.resolve import build_method
 from ..leaderboard.records import read_record
 from ..registry.code_fingerprint import loaded_code_digest
 from ..registry.registry import Registry
-from ..store.artifact_store import Artifact
+from ..sharing.imported_weights import resolve_imported
 from .storage import open_store
 
 if TYPE_CHECKING:
@@ -86,24 +86,16 @@ class Detector:
         self,
         experiment: Experiment,
         dataset: Dataset,
-        checkpoint: Artifact,
+        method: Method,
         record: Mapping[str, Any],
         context: TrainingContext,
     ) -> None:
-        self.record, self.dataset = record, dataset
+        self.method, self.record, self.dataset = method, record, dataset
         self.name: str = experiment.method.name
         self.level: int = record["level"]["chosen"]
         self.threshold: float | None = record["threshold"]["value"]
         self.protocol: Protocol = experiment.protocol
         self._experiment, self.context = experiment, replace(context, seed=experiment.seed)
-        method = build_method(experiment, dataset.spec)
-        self.method: Method = load_method(method, checkpoint.path, context)
-        if loaded_code_digest(type(self.method)) != checkpoint.key_inputs["code"]:
-            warnings.warn(
-                f"the code of {self.name} has changed since it was trained; scores may differ from "
-                "its record",
-                stacklevel=3,
-            )
 
     def __repr__(self) -> str:
         data = self._experiment.dataset.name
@@ -206,7 +198,7 @@ class Detector:
         return [sample for case in cases for sample in dataset.read(case).samples]
 
 
-def load(
+def load_record(
     record: str | Path,
     *,
     store: str | Path | None = None,
@@ -225,7 +217,9 @@ def load(
     try:
         facts = read_record(Path(record))
     except ValueError as error:
-        raise DetectorError(f"{record} is no record: {error}") from None
+        raise DetectorError(
+            f"{record} is no record: {error}. For a checkpoint, name its method: method="
+        ) from None
     if facts["status"] != "ok":
         raise DetectorError(f"{record} is of a run that is {facts['status']}: {facts['reason']}")
     if facts.get("external"):
@@ -239,6 +233,7 @@ def load(
             "(store=), bring it there (adbench cache import), or train it again"
         )
     names = Registry.read(*map(Path, registry))
+    names = resolve_imported(names, opened, [facts["method"]["name"]])
     experiment = _experiment(facts, names)
     dataset = experiment.dataset.load()(**_arguments(experiment, data))
     preprocessing = checkpoint.metadata.get("preprocessing")
@@ -247,7 +242,14 @@ def load(
     elif not hasattr(dataset, "spec") or data is not None:
         dataset.prepare()
     context = device_context(device, checkpoint.key_inputs["numerics"])
-    return Detector(experiment, dataset, checkpoint, facts, context)
+    method = load_method(build_method(experiment, dataset.spec), checkpoint.path, context)
+    if loaded_code_digest(type(method)) != checkpoint.key_inputs["code"]:
+        warnings.warn(
+            f"the code of {experiment.method.name} has changed since it was trained; scores may "
+            "differ from its record",
+            stacklevel=3,
+        )
+    return Detector(experiment, dataset, method, facts, context)
 
 
 def _experiment(record: Mapping[str, Any], registry: Registry) -> Experiment:

@@ -1,4 +1,4 @@
-"""adbench import: weights that were trained elsewhere become a method that can be run."""
+"""adbench import and export: weights that were trained elsewhere, and networks for elsewhere."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from .completion import complete_methods
 from .options import (
     Json,
+    RecordsFolder,
     RegistryFiles,
     StoreFolder,
     Traceback,
@@ -78,3 +79,45 @@ def import_weights(
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             echo(f"not read of {file}: {', '.join(names[:3])}{more}")
         echo(f"adbench run -m {summary['method']}@{summary['name']} -d DATASET")
+
+
+EXPORT_NETWORK_EXAMPLE = "Example: adbench export anoddpm@mine --to diffusers anoddpm-unet"
+
+
+def export_network(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="METHOD",
+            help="METHOD@NAME of imported weights, a record file, or a method that --out has one "
+            "result of.",
+            autocompletion=complete_methods,
+        ),
+    ],
+    folder: Annotated[Path, typer.Argument(help="The new folder.")],
+    to: Annotated[str, typer.Option("--to", help="The library: diffusers.")] = "diffusers",
+    parts: Annotated[
+        list[str] | None,
+        typer.Option("--part", help="denoiser or codec alone; all that there is without."),
+    ] = None,
+    out: RecordsFolder = Path("results"),
+    registry: RegistryFiles = None,
+    store: StoreFolder = None,
+    json: Json = False,
+    traceback: Traceback = False,
+) -> None:
+    """Write a method's networks as a folder that diffusers opens."""
+    with error_messages(traceback):
+        from ..api.weights import export_network as export
+
+        if to != "diffusers":
+            raise typer.BadParameter(f"networks can be written for diffusers, not for {to!r}")
+        classes = export(
+            source, folder, to="diffusers", parts=parts or (), out=out, registry=registry or (),
+            store=store,
+        )  # fmt: skip
+        if json:
+            print_json(classes)
+            return
+        for name, kind in classes.items():
+            echo(f"{folder / name}: {kind}")

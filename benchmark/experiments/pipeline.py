@@ -73,7 +73,7 @@ def run_experiment(
     """
     resolved = resolve(experiment, dataset, context.numerics)
     context = replace(context, seed=experiment.seed, on_event=log)
-    checkpoint = _fit(resolved, store, context)
+    checkpoint = fit_experiment(resolved, store, context)
     log("checkpoint", {"fresh": checkpoint.created, "key": checkpoint.key})
     maps = _predict_splits(resolved, store, context, checkpoint)
     record = store.get_or_create(
@@ -151,8 +151,10 @@ def predict_shared(
     return count
 
 
-def _fit(resolved: ResolvedExperiment, store: Store, context: TrainingContext) -> Artifact:
-    """The checkpoint, from the store or trained now."""
+def fit_experiment(
+    resolved: ResolvedExperiment, store: Store, context: TrainingContext
+) -> Artifact:
+    """Return the checkpoint of a resolved experiment, from the store or trained now."""
     key_inputs, splits = resolved.key_inputs.checkpoint, resolved.splits
     partial_state = store.partial_state("checkpoint", key_inputs)
     with announce_training(context.team) as announce:

@@ -62,8 +62,8 @@ def export_to_diffusers(
             if part == "denoiser":
                 codec: Any = available.get("codec")
                 sides = codec.latent[1:] if codec is not None else _sides(method)
-                scheduler = describe_scheduler(module)
                 networks["unet"] = export_unet(module, tuple(sides))
+                scheduler = describe_scheduler(module)
             else:
                 network = export_codec(module)
                 kind = "vae" if network.config["_class_name"] == "AutoencoderKL" else "vqvae"

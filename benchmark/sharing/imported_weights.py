@@ -89,7 +89,7 @@ def import_weights(
         )
     entry, settings = registry.method(method), dict(settings or {})
     arguments = entry.arguments(profile, settings)
-    spec = _spec(arguments, channels, axes)
+    spec = sample_shape(arguments, channels, axes)
     built: Method = entry.build(spec, **arguments)
     sources = _sources(built, method, files)
     networks = {part: read_network(path, part) for part, path in sources.items() if path.is_dir()}
@@ -166,6 +166,17 @@ def find_imported(store: Store, entry: Entry) -> Entry:
     )
 
 
+def parts_of(files: str | Path | Mapping[str, str | Path]) -> dict[str, Path]:
+    """Return the files of weights by part; "" for a method's main network.
+
+    >>> from adbench.benchmark.sharing.imported_weights import parts_of
+    >>> parts_of("model.pt")[""].name
+    'model.pt'
+    """
+    by_part = files if isinstance(files, Mapping) else {"": files}
+    return {part: Path(path) for part, path in by_part.items()}
+
+
 class _Candidate(NamedTuple):
     """Settings of a codec, of which those count that a method takes."""
 
@@ -174,7 +185,13 @@ class _Candidate(NamedTuple):
     latent_channels: int
 
 
-def _spec(arguments: Mapping[str, Any], channels: int, axes: int) -> Spec:
+def sample_shape(arguments: Mapping[str, Any], channels: int, axes: int) -> Spec:
+    """Return the shape of samples that a method is built for where no dataset says it: its size.
+
+    >>> from adbench.benchmark.sharing.imported_weights import sample_shape
+    >>> sample_shape({"size": 32}, channels=1, axes=2).shape
+    (32, 32)
+    """
     size = arguments.get("size")
     side = max(size) if isinstance(size, list) else size or 64
     return Spec(channels, (side,) * axes)

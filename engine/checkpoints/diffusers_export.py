@@ -7,7 +7,6 @@ the reason.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -151,19 +150,19 @@ def network_range(method: Any) -> list[float]:
     return list(method.canvas.range)
 
 
-def exportable(method: nn.Module) -> Mapping[str, nn.Module]:
+def exportable(method: nn.Module) -> dict[str, nn.Module]:
     """Return the parts of a method that could be networks of diffusers.
 
     >>> from adbench.engine.checkpoints.diffusers_export import exportable
     >>> exportable(nn.Linear(1, 1))
     {}
     """
-    parts = {"denoiser": Denoiser, "codec": Codec}
-    return {
-        name: part
-        for name, kind in parts.items()
-        if isinstance(part := getattr(method, name, None), kind)
-    }
+    kinds, parts = {"denoiser": Denoiser, "codec": Codec}, dict[str, nn.Module]()
+    for name, kind in kinds.items():
+        part = getattr(method, name, None)
+        if isinstance(part, kind):
+            parts[name] = part
+    return parts
 
 
 def _blocks(blocks: list[Any], way: str, plain: tuple[str, str]) -> list[str]:
