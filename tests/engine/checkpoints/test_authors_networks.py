@@ -158,15 +158,15 @@ class BinaryReference:
         return conv2d(h, *state.layer("quantize.proj.0", self.bits, self.size, 1, 1)).sigmoid()
 
     def decode(self, bits: Tensor, channels: int) -> Tensor:
-        name, state, n = "generator.blocks", self.state, 5
+        name, state, n, width = "generator.blocks", self.state, 5, self.widths[0]
         vectors = state("quantize.embed.weight", self.bits, self.size)
         h = self.norm(torch.einsum("nbhw,bd->ndhw", bits, vectors), f"{name}.0")
         h = conv2d(h, *state.layer(f"{name}.1", self.widths[-1], self.size, 3, 3), padding=1)
         h = self.middle(h, name, 2)
-        for i, width in reversed([*enumerate(self.widths)]):
-            h, n = self.residual(h, f"{name}.{n}", width), n + 1
+        for i, out in reversed([*enumerate(self.widths)]):
+            h, n = self.residual(h, f"{name}.{n}", out), n + 1
             if i:
-                layer = state.layer(f"{name}.{n}.conv", width, width, 3, 3)
+                layer = state.layer(f"{name}.{n}.conv", out, out, 3, 3)
                 h, n = conv2d(interpolate(h, scale_factor=2), *layer, padding=1), n + 1
         state.layer("generator.logsigma.0", width, width, 3, 3)  # for another loss
         h = self.norm(h, f"{name}.{n}")
@@ -177,7 +177,6 @@ class BinaryReference:
 def test_the_binary_autoencoder_of_binary_latent_diffusion(tmp_path: Path) -> None:
     reference, x = BinaryReference([4, 8], size=8, bits=6, groups=4), rand(2, 1, 8, 8)
     codec = Binary((1, 8, 8), bits=6, size=8, widths=(4, 8), res_blocks=1).eval()
-    reference.groups = 4
     codec.net["norm"] = nn.GroupNorm(4, 8, eps=1e-6)  # at these widths; 32 groups in both else
     expected = reference.probabilities(x)
     decoded = reference.decode((expected > 0.5).float(), 1)
