@@ -24,9 +24,10 @@ if TYPE_CHECKING:
         register,
     )
     from .benchmark.api.conformance import check_methods
-    from .benchmark.api.detector import Detector, Prediction, load
+    from .benchmark.api.detector import Detector, Prediction
     from .benchmark.api.evaluation import Evaluation, evaluate
     from .benchmark.api.external import evaluate_maps, export_maps
+    from .benchmark.api.load import load
     from .benchmark.api.prediction import predict
     from .benchmark.api.results import Results, load_results, run_status
     from .benchmark.api.run import plan, run
@@ -54,7 +55,8 @@ _MODULES = {
         "register",
     ),
     "benchmark.api.conformance": ("check_methods",),
-    "benchmark.api.detector": ("Detector", "Prediction", "load"),
+    "benchmark.api.detector": ("Detector", "Prediction"),
+    "benchmark.api.load": ("load",),
     "benchmark.api.evaluation": ("Evaluation", "evaluate"),
     "benchmark.api.prediction": ("predict",),
     "benchmark.prediction.predict": ("FilePredictions",),

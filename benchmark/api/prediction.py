@@ -9,7 +9,8 @@ from typing import Any
 from ..leaderboard.records import Record, read_records
 from ..prediction.detector_parts import DetectorParts, PredictionError, calibration_of_record
 from ..prediction.predict import FilePredictions, OnProgress, ignore_progress, predict_files
-from .detector import Detector, load
+from .detector import Detector
+from .load import load
 
 
 def predict(

@@ -189,7 +189,7 @@ def _export(
 ) -> WeightsEntry:
     from ..leaderboard.records import read_record
     from ..sharing.shared_weights import export_weights
-    from .detector import load
+    from .load import load
     from .storage import open_store
 
     path = results / "records" / str(record["file"])

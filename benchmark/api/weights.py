@@ -59,6 +59,7 @@ def import_weights(
     from ..experiments.run_config import parse_settings
     from ..registry.registry import Registry
     from ..sharing.imported_weights import import_weights as import_to_store
+    from ..sharing.imported_weights import parts_of
 
     entries = Registry.read(*map(Path, registry))
     overrides = parse_settings(settings)
@@ -74,16 +75,6 @@ def import_weights(
         "formats": metadata["formats"], "files": metadata["files"],
         "settings": metadata["settings"], "unread": metadata["unread"],
     }  # fmt: skip
-
-
-def parts_of(files: str | Path | Mapping[str, str | Path]) -> dict[str, Path]:
-    """Return the files of weights by part; "" for a method's main network.
-
-    >>> parts_of("model.pt")[""].name
-    'model.pt'
-    """
-    by_part = files if isinstance(files, Mapping) else {"": files}
-    return {part: Path(path) for part, path in by_part.items()}
 
 
 def export_network(
@@ -119,7 +110,7 @@ def export_network(
     if "@" in name and not Path(name).is_file():
         method = _imported_method(name, registry, store)
     else:
-        from .detector import load
+        from .load import load
 
         path = Path(name) if Path(name).is_file() else _only_record(name, Path(out))
         detector = load(path, store=store, registry=registry, device="cpu")

@@ -21,11 +21,10 @@ from ..experiments.resolve import build_method, resolve
 from ..experiments.run_config import RunConfig
 from ..registry.entry import Entry
 from ..registry.registry import Registry
-from ..sharing.imported_weights import import_weights, resolve_imported
+from ..sharing.imported_weights import import_weights, parts_of, resolve_imported
 from ..store.artifact_store import Store
 from .detector import Detector, DetectorError
 from .storage import open_store
-from .weights import parts_of
 
 
 def load_weights(

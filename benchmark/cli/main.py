@@ -24,7 +24,7 @@ from .schema import SCHEMA_EXAMPLE, schema
 from .sharing import MERGE_EXAMPLE, PUBLISH_EXAMPLE, merge, publish
 from .speed import speed
 from .streams import protect_standard_streams
-from .weights import EXPORT_EXAMPLE, IMPORT_EXAMPLE, export_network, import_weights
+from .weights import EXPORT_NETWORK_EXAMPLE, IMPORT_EXAMPLE, export_network, import_weights
 
 # Read when torch loads. Threads that spin while they wait make a training ten times slower as soon
 # as another process wants a core (measured: 2500 ms a step against 370); asleep, they cost nothing.
@@ -74,7 +74,7 @@ app.command()(report.status)
 app.command("import", epilog=IMPORT_EXAMPLE)(import_weights)
 app.command(epilog=MERGE_EXAMPLE)(merge)
 app.command(epilog=PUBLISH_EXAMPLE)(publish)
-app.command("export", epilog=EXPORT_EXAMPLE)(export_network)
+app.command("export", epilog=EXPORT_NETWORK_EXAMPLE)(export_network)
 app.command(epilog=SCHEMA_EXAMPLE)(schema)
 app.command()(speed)
 app.command()(check)

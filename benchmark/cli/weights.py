@@ -81,7 +81,7 @@ def import_weights(
         echo(f"adbench run -m {summary['method']}@{summary['name']} -d DATASET")
 
 
-EXPORT_EXAMPLE = "Example: adbench export anoddpm@mine --to diffusers anoddpm-unet"
+EXPORT_NETWORK_EXAMPLE = "Example: adbench export anoddpm@mine --to diffusers anoddpm-unet"
 
 
 def export_network(

@@ -166,6 +166,17 @@ def find_imported(store: Store, entry: Entry) -> Entry:
     )
 
 
+def parts_of(files: str | Path | Mapping[str, str | Path]) -> dict[str, Path]:
+    """Return the files of weights by part; "" for a method's main network.
+
+    >>> from adbench.benchmark.sharing.imported_weights import parts_of
+    >>> parts_of("model.pt")[""].name
+    'model.pt'
+    """
+    by_part = files if isinstance(files, Mapping) else {"": files}
+    return {part: Path(path) for part, path in by_part.items()}
+
+
 class _Candidate(NamedTuple):
     """Settings of a codec, of which those count that a method takes."""
 

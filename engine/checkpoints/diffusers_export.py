@@ -7,7 +7,6 @@ the reason.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -179,7 +178,7 @@ def network_range(method: Any) -> list[float]:
     return list(method.canvas.range)
 
 
-def exportable(method: nn.Module) -> Mapping[str, nn.Module]:
+def exportable(method: nn.Module) -> dict[str, nn.Module]:
     """Return the parts of a method that could be networks of diffusers.
 
     >>> from adbench.engine.checkpoints.diffusers_export import exportable
@@ -187,8 +186,8 @@ def exportable(method: nn.Module) -> Mapping[str, nn.Module]:
     {}
     """
     children = dict(method.named_children())
-    parts = {"denoiser": Denoiser, "codec": Codec}
-    return {name: children[name] for name in parts if isinstance(children.get(name), parts[name])}
+    kinds = {"denoiser": Denoiser, "codec": Codec}
+    return {name: children[name] for name in kinds if isinstance(children.get(name), kinds[name])}
 
 
 def _blocks(blocks: list[Any], way: str, plain: tuple[str, str]) -> list[str]:

@@ -104,10 +104,10 @@ def _replace_unet(method: Any, network: Mapping[str, Any]) -> None:
             f"the network halves {len(arguments['widths']) - 1} times, so that sides divide by "
             f"{divisor}, and the method gives it {tuple(sides)}"
         )
-    net = build_unet(2, **arguments)
-    if net.condition_names != denoiser.net.condition_names:
-        named = [getattr(each, "condition_names", ()) for each in (net, denoiser.net)]
-        names = [" and ".join(each) or "nothing" for each in named]
+    net: Any = build_unet(2, **arguments)
+    old: Any = denoiser.net
+    if net.condition_names != old.condition_names:
+        names = [" and ".join(n.condition_names) or "nothing" for n in (net, old)]
         raise CheckpointError(
             f"besides an image and time the network takes {names[0]}, the method gives {names[1]}"
         )

@@ -113,7 +113,7 @@ def test_what_is_exported_is_opened_and_comes_back_equal(tmp_path: Path) -> None
     adbench.run("anoddpm", "phantom", **OPTIONS, out=out, store=store)
     classes = adbench.export_network("anoddpm", tmp_path / "folder", out=out, store=store)
     assert classes == {"unet": "UNet2DModel"}
-    trained = adbench.load(next((out / "records").glob("*.json")), store=store, device="cpu")
+    trained: Any = adbench.load(next((out / "records").glob("*.json")), store=store, device="cpu")
     pipeline = DDPMPipeline.from_pretrained(tmp_path / "folder")
     denoiser: Any = trained.method.denoiser
     x, level = torch.rand(2, 1, *trained.method.canvas.padded_shape), torch.tensor([10, 500])
