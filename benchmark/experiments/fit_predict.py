@@ -306,8 +306,10 @@ def _predict_shard(
         shard = {"score": detection.score.double().cpu()}
         if detection.map is not None:
             shard["map"] = detection.map.float().cpu().contiguous()
-    _check_finite(shard, f"of samples {keys[0]} to {keys[-1]}, the")
+    description = f"of samples {keys[0]} to {keys[-1]}, the"
+    _check_finite(shard, description)
     if detection.reconstruction is not None:
+        _check_finite({"reconstruction": detection.reconstruction}, description)
         label = torch.tensor([split[i].label for i in indices], device=context.device)
         shard["psnr"], shard["ssim"] = normal_psnr_ssim(
             x.to(context.device), detection.reconstruction, label

@@ -76,8 +76,9 @@ class Entry:
         module, _, name = self.import_path.rpartition(":")
         try:
             imported = import_code(module)
-        except Exception as error:  # a plugin may fail in any way while it is imported
-            cause = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        except (Exception, SystemExit) as error:  # a plugin may fail in any way at its import
+            text = " ".join(str(error).split())[:300].encode(errors="backslashreplace").decode()
+            cause = f"{type(error).__name__}: {text}".removesuffix(": ")
             raise RegistryError(
                 f"{self.title} ({self.origin}): cannot import {self.class_path!r}: {cause}"
             ) from error

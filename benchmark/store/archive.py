@@ -8,6 +8,7 @@ artifact is whole, not who made it: import from sources that you trust.
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
 import tarfile
@@ -34,6 +35,18 @@ MAX_METADATA_BYTES = 64 << 20
 MAX_PROBLEMS = 100
 UNREADABLE_TAR = (ValueError, RecursionError, OverflowError)
 """What tarfile raises on some damaged headers, beside its own errors."""
+
+
+class _BoundedFile(io.FileIO):
+    """A tar file of which no read is larger than a part of a payload or a header needs.
+
+    tarfile reads the extra data of a header at once, however many bytes the header declares.
+    """
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or not 0 <= size <= MAX_METADATA_BYTES:
+            raise tarfile.ReadError(f"a header declares {size} bytes")
+        return super().read(size)
 
 
 class ImportReport(NamedTuple):
@@ -113,7 +126,7 @@ def import_archive(store: Store, path: Path) -> ImportReport:
     """
     report = ImportReport([], [], [])
     try:
-        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        with _BoundedFile(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for folder, group in groupby(tar, lambda member: member.name.rpartition("/")[0]):
                 members = [*islice(group, 3)]  # of many files in one folder no list is made
                 tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue] or all stay in memory
@@ -130,6 +143,8 @@ def import_archive(store: Store, path: Path) -> ImportReport:
         report.problems.append(f"{path.name} is cut off or is not a tar file: {error}")
     except OSError as error:
         raise StoreError(f"{path} cannot be imported: {error}") from error
+    if not any(report):
+        report.problems.append(f"{path.name} holds no artifact")
     return report
 
 

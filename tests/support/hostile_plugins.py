@@ -209,7 +209,7 @@ BEHAVIOURS: dict[str, Behaviour] = {
     ),
     "stop-itself": Behaviour("detect", "os.kill(os.getpid(), signal.SIGSTOP)", "timed out"),
     # code that is not its own
-    "monkeypatch-numpy": Behaviour("fit", "numpy.mean = numpy.sum = None"),
+    "monkeypatch-numpy": Behaviour("fit", "numpy.mean = numpy.sum = None", "."),
     "monkeypatch-open": Behaviour("detect", "builtins.open = None", "."),
     "monkeypatch-json": Behaviour("detect", "json.dumps = None", "."),
     "monkeypatch-torch": Behaviour(
@@ -294,7 +294,8 @@ def peek(frame):
 
 def scribble(store):
     for folder in [path for path in Path(store).rglob("*") if path.is_dir()][:50]:
-        (folder / "scribble.txt").write_text("x")
+        if folder.is_dir():
+            (folder / "scribble.txt").write_text("x")
     (Path(store) / "maps").mkdir(exist_ok=True)
     (Path(store) / "maps" / "junk").write_bytes(b"junk")
 
@@ -336,8 +337,7 @@ IMPORTS = {
     "import-exit": ("import sys\nsys.exit(5)", "SystemExit: 5"),
     "import-no-class": ("class Other: ...", "names no class"),
     "import-recursion": ("def f(): f()\nf()", "RecursionError"),
-    "import-interrupt": ("raise KeyboardInterrupt", "KeyboardInterrupt"),
-    "import-empty": ("raise ValueError", "ValueError"),
+    "import-empty": ("raise ValueError", ": ValueError$"),
 }
 """What a file of a plugin does while it is imported, and a pattern of the refusal."""
 

@@ -18,6 +18,7 @@ from ...leaderboard.leaderboard import Leaderboard
 from ...leaderboard.pairwise import (
     ALIKE,
     BETTER,
+    DEFAULT_METRICS,
     WORSE,
     PairedComparison,
     PairError,
@@ -85,7 +86,7 @@ def compare_board(
     damaged: list[str] = []
     for k, row in enumerate(board.done):
         try:
-            rows = sample_results_of(row.record, folder)
+            rows = sample_results_of(row.record, folder, {board.metric, *DEFAULT_METRICS})
         except SampleResultsError as error:
             damaged.append(f"{error}")
             verdicts[k] = "unknown: its file of samples is damaged"

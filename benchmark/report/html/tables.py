@@ -141,13 +141,14 @@ def main_table(
             for name in ("evaluations_per_image", "train_steps")
         ),
     ]
+    best = {name: _best_value(board, name) for name in shown}
     lines = []
     for k, row in enumerate(board.done):
         record = row.record
         cells = [metric_cell(record, "rank by " + TITLES[board.metric], row.rank)]
         cells += [TableCell(verdicts.get(k, "-"), kind="text")] if verdicts else []
         cells += [_word_cell(record, "profile"), _word_cell(record, "seed"), _level_cell(record)]
-        cells += [_interval_cell(board, record, name) for name in shown]
+        cells += [_interval_cell(record, name, best[name]) for name in shown]
         cells += [_cost_cell(record, name) for name in ("evaluations_per_image", "train_steps")]
         lines.append(_table_line(row, k, anchors, cells))
     return Table(
@@ -177,12 +178,13 @@ def all_metrics_table(board: Leaderboard, anchors: Mapping[int, str]) -> Table:
     heads += [
         ColumnHead(str(TITLES.get(name, name)), lower=name in LOWER_IS_BETTER) for name in shown
     ]
+    best = {name: _best_value(board, name) for name in shown}
     lines = []
     for k, row in enumerate(board.done):
         record = row.record
         cells = [
             TableCell("chosen level", kind="text"),
-            *(_interval_cell(board, record, n) for n in shown),
+            *(_interval_cell(record, n, best[n]) for n in shown),
         ]
         lines.append(_table_line(row, k, anchors, cells))
         for part, word in LEVEL_SETTINGS.items():
@@ -368,11 +370,17 @@ def _table_line(
     )
 
 
-def _interval_cell(board: Leaderboard, record: Record, metric: str) -> TableCell:
+def _best_value(board: Leaderboard, metric: str) -> float | None:
+    """The best of a column, once for all of its cells; None where nothing is compared."""
+    values = [v for row in board.done if (v := row.value(metric)) is not None]
+    if len(values) < 2:
+        return None
+    return (min if metric in LOWER_IS_BETTER else max)(values)
+
+
+def _interval_cell(record: Record, metric: str, best: float | None) -> TableCell:
     value = metric_value(record, metric)
     low, high = (metric_value(record, metric, part) for part in ("low", "high"))
-    values = [v for row in board.done if (v := row.value(metric)) is not None]
-    top = (min if metric in LOWER_IS_BETTER else max)(values) if values else None
     oracle = metric == "pixel_dice_oracle"
     error = binning_error_text(record, metric).strip()
     beneath = [f"{error} binned"] if error else []
@@ -380,7 +388,7 @@ def _interval_cell(board: Leaderboard, record: Record, metric: str) -> TableCell
     return metric_cell(record, f"metrics.{metric}.value", value)._replace(
         bounds=" ".join(beneath),
         kind="oracle" if oracle else "",
-        best=value is not None and value == top and not oracle and len(values) > 1,
+        best=value is not None and value == best and not oracle,
     )
 
 

@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 
+import hostile_plugins
 import kills
 import sweeps
 from adbench.benchmark.executors.fork_server import MARKER, ForkServer, _kill_marked
 from adbench.benchmark.experiments.matrix import expand_matrix
 from adbench.benchmark.experiments.run_config import RunConfig
 from adbench.benchmark.leaderboard.records import read_records
-from adbench.benchmark.registry.registry import Registry
+from adbench.benchmark.registry.registry import Registry, RegistryError
 from adbench.benchmark.scheduling.printable import error_reason
 from adbench.benchmark.scheduling.status import read_status
 from sweeps import PLUGIN, local, records, swept
@@ -66,6 +67,28 @@ def test_every_reason_says_something_and_can_be_printed(
         "ok",
     }
     assert "\x1b" not in "".join(read_status(tmp_path / "out", tmp_path / "store").lines())
+
+
+def test_a_run_over_hostile_plugins_ends_and_its_sound_methods_are_as_alone(
+    tmp_path: Path,
+) -> None:
+    """Some of them (hostile_plugins.py tries all)."""
+    names = (
+        "surrogate-detect", "escapes", "hard-exit-0", "a-number", "one-level-more", "one-nan",
+        "nan-reconstruction", "complex-map", "garbage", "fake-events", "default-dtype-detect",
+        "global-rng", "chdir", "callers-frame", "nan-weights",
+    )  # fmt: skip
+    assert hostile_plugins.run_all(tmp_path, names, local(2))[2] == []
+
+
+def test_every_way_to_fail_while_it_is_imported_is_refused_in_one_line(tmp_path: Path) -> None:
+    for name, (code, reason) in hostile_plugins.IMPORTS.items():
+        (tmp_path / f"{name}.py").write_text(code, errors="surrogatepass")
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(f'methods: {{bad: {{class: "{name}.py:Bad", about: "x"}}}}')
+        with pytest.raises(RegistryError, match=reason) as caught:
+            Registry.read(path).method("bad").load()
+        assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize("inline", [False, True])

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+import hostile_archives
 from adbench.benchmark.cli.cache import app
 from adbench.benchmark.store.archive import export_archive, import_archive
 from adbench.benchmark.store.artifact_store import Store, StoreError, cache_key
@@ -338,6 +339,22 @@ archive.import_archive(artifact_store.Store(root / "other"), Path(sys.argv[2]))
     report = import_archive(other, archive)
     assert (len(report.imported), len(report.present), report.problems) == (7, 1, [])
     assert tree(other) == tree(store), "and what was left is removed"
+
+
+def test_hostile_archives_are_refused_and_leave_nothing_behind(
+    tmp_path: Path, archive: Path
+) -> None:
+    """All but the largest of them (hostile_archives.py tries all)."""
+    slow = ("ten thousand", "large metadata", "bomb", "three thousand")
+    cases = {
+        name: data
+        for name, data in hostile_archives.archives(archive.read_bytes()).items()
+        if not any(word in name for word in slow)
+    }
+    source = Store(tmp_path / "source")
+    import_archive(source, archive)
+    assert hostile_archives.wrong_imports(tmp_path / "cases", source, cases) == []
+    assert len(cases) > 70
 
 
 class Full(io.BytesIO):
