@@ -129,7 +129,11 @@ class CDDPM(Method):
         self.noise = noise.build(shared=quirks.shared_noise)
         net = network.build(ndim, spec.channels, vector=code)
         self.encoder = ContextEncoder(
-            ndim, spec.channels, code, layers=encoder_layers, width=encoder_width,
+            ndim,
+            spec.channels,
+            code,
+            layers=encoder_layers,
+            width=encoder_width,
             norm=encoder_norm,
         )
         about = f"{self.noise} on {self.canvas}"
