@@ -225,7 +225,11 @@ def load(
     if facts.get("external"):
         raise DetectorError(f"{record} is of maps that another program made: nothing can be loaded")
     opened = open_store(store)
-    key = facts["keys"]["checkpoint"]
+    key = (facts.get("keys") or {}).get("checkpoint")
+    if key is None:
+        raise DetectorError(
+            f"{record} is of maps that another program made: there is no detector to load"
+        )
     checkpoint = opened.read_metadata("checkpoint", key)
     if checkpoint is None:
         raise DetectorError(
