@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from ..evaluation.metrics.ranking import LOWER_IS_BETTER
 from .entry import Entry
 from .leaderboard import Leaderboard, binning_error_text
-from .record_schema import BUDGET, COST, METRICS
+from .record_schema import BUDGET, COST, FALSE_POSITIVE_RATES, METRICS
 from .records import metric_value
 from .text import number_text
 
 __all__ = [
     "BUDGET",
     "COST",
+    "FALSE_POSITIVE_RATES",
     "LEVEL_RULE_NAMES",
     "LOWER_IS_BETTER",
     "METRICS",
@@ -45,6 +46,8 @@ TITLES = {
     "sample_pixel_dice_otsu": "Dice of a sample (Otsu)",
     "healthy_psnr": "healthy PSNR",
     "healthy_ssim": "healthy SSIM",
+    "image_fpr": "false alarms at 5 % (images)",
+    "pixel_fpr": "false alarms at 5 % (pixels)",
 }
 """How a metric is called in a head; of any other its name is shown."""
 
@@ -139,7 +142,7 @@ def _oracle_text(entry: Entry) -> str:
 def _false_positive_text(entry: Entry) -> str:
     """Shares of normal test samples and of their pixels with a p-value of at most 5 %."""
     calibration = entry.record.get("calibration") or {}
-    rates = [calibration.get(name) for name in ("image_fpr", "pixel_fpr")]
+    rates = [calibration.get(name) for name in FALSE_POSITIVE_RATES]
     if all(rate is None for rate in rates):
         return "-"
     return " / ".join("-" if rate is None else f"{100 * rate:.1f} %" for rate in rates)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ..evaluation.metrics.streaming_histogram import TOLERANCE
 from .entry import Entry
 from .pairwise import worse_than
-from .record_schema import BUDGET, COST, METRICS
+from .record_schema import BUDGET, COST, FALSE_POSITIVE_RATES, METRICS
 from .records import Record, metric_value
 from .seed_variation import SeedSummary, sentences, summarize_seeds
 from .text import number_text
@@ -117,8 +117,10 @@ def _row(leaderboard: Leaderboard, entry: Entry) -> dict[str, Any]:
         values[metric] = entry.value(metric)
         for part in ("low", "high"):
             values[f"{metric}_{part}"] = metric_value(record, metric, part)
+    calibration = record.get("calibration") or {}
     return (
         values
+        | {name: calibration.get(name) for name in FALSE_POSITIVE_RATES}
         | {name: cost.get(name) for name in (*BUDGET, *COST)}
         | {"device": record.get("device")}
     )

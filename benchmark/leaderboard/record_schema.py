@@ -20,6 +20,9 @@ BUDGET = ("train_steps", "train_samples", "parameters", "evaluations_per_image",
 COST = ("train_seconds", "seconds_per_image", "peak_memory_mb")
 """What it takes on the machine that it ran on, different from run to run."""
 
+FALSE_POSITIVE_RATES = ("image_fpr", "pixel_fpr")
+"""How often normal test data have a p-value of at most the nominal rate, in `calibration`."""
+
 METRIC_RANGES = dict.fromkeys(METRICS, (0.0, 1.0)) | {
     "lesion_contrast": (-1.0, 1.0),
     "healthy_ssim": (-1.0, 1.0),

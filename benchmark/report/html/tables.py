@@ -7,7 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ...leaderboard.columns import LEVEL_RULE_NAMES, LOWER_IS_BETTER, METRICS, TITLES
+from ...leaderboard.columns import (
+    FALSE_POSITIVE_RATES,
+    LEVEL_RULE_NAMES,
+    LOWER_IS_BETTER,
+    METRICS,
+    TITLES,
+)
 from ...leaderboard.entry import Entry
 from ...leaderboard.leaderboard import Leaderboard, binning_error_text
 from ...leaderboard.records import Record, metric_value
@@ -131,11 +137,17 @@ def main_table(
     shown = [
         name for name in MAIN_METRICS if any(row.value(name) is not None for row in board.done)
     ]
+    rates = [
+        name
+        for name in FALSE_POSITIVE_RATES
+        if any(_rate(e.record, name) is not None for e in board.done)
+    ]
     heads = [
         ColumnHead("rank"),
         *([ColumnHead(f"against the best in {by}", "text")] if verdicts else []),
         *(ColumnHead(word, "text") for word in ("profile", "seed", "level")),
         *(ColumnHead(TITLES[name], lower=name in LOWER_IS_BETTER) for name in shown),
+        *(ColumnHead(TITLES[name]) for name in rates),
         *(
             ColumnHead(COST_TITLES[name], lower=True)
             for name in ("evaluations_per_image", "train_steps")
@@ -148,6 +160,7 @@ def main_table(
         cells += [TableCell(verdicts.get(k, "-"), kind="text")] if verdicts else []
         cells += [_word_cell(record, "profile"), _word_cell(record, "seed"), _level_cell(record)]
         cells += [_interval_cell(board, record, name) for name in shown]
+        cells += [metric_cell(record, f"calibration.{r}", _rate(record, r)) for r in rates]
         cells += [_cost_cell(record, name) for name in ("evaluations_per_image", "train_steps")]
         lines.append(_table_line(row, k, anchors, cells))
     return Table(
@@ -397,6 +410,10 @@ def metric_cell(record: Record, field: str, value: Any) -> TableCell:
         return TableCell("-", source)
     whole = isinstance(value, int)
     return TableCell(str(value) if whole else number_text(value), source, repr(value))
+
+
+def _rate(record: Record, name: str) -> float | None:
+    return (record.get("calibration") or {}).get(name)
 
 
 def _cost_cell(record: Record, name: str) -> TableCell:
