@@ -72,7 +72,7 @@ class CheXpert(DeduplicatedDataset):
         "<root>/{training,testing}/{healthy,diseased}/patient00128_study3.npy, "
         "or <root>/CheXpert-v1.0-small/{train,valid}.csv with the folders they name"
     )
-    new_image_suffixes = (*SUFFIXES, ".npy")
+    new_file_suffixes = (*SUFFIXES, ".npy")
     _has_masks = False
     _has_labels = True
 

@@ -25,7 +25,7 @@ from .base import Count, FourFractions, Many, Natural, Sample, Spec, Three, TwoF
 from .io.directories import list_directory
 from .io.folder_names import resolve_case
 from .io.nifti import Volume, read_volume
-from .io.nifti_names import is_nifti, nifti_stem
+from .io.nifti_names import SUFFIXES, is_nifti, nifti_stem
 from .layouts.volume_pairs import find_new_subjects
 from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
 from .splits.assignment import Case, assign_groups, check_fractions, four_way_split
@@ -60,6 +60,7 @@ class Decathlon(FileDataset):
     """
 
     name = "decathlon"
+    new_file_suffixes = SUFFIXES
     volume_grid = "display"
     expected = (
         "<root>/Task01_BrainTumour/{dataset.json,imagesTr/BRATS_001.nii.gz}, other tasks beside"

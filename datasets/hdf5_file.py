@@ -88,6 +88,7 @@ class HDF5(ArrayDataset):
     """
 
     name = "hdf5"
+    new_file_suffixes = (".h5", ".hdf5")
     preparation_version = 2  # 2: numbers of masks to ignore
     expected = "<root>/*.h5 (or one file) with x (N, C, *S), label (N,) and, if known, mask, group"
 
@@ -165,7 +166,7 @@ class HDF5(ArrayDataset):
         path: as for any dataset. A sample has the key that it has in a dataset of the folder
         """
         base = path if path.is_dir() else path.parent
-        files = find_files(path, (".h5", ".hdf5")) if path.is_dir() else [path]
+        files = find_files(path, self.new_file_suffixes) if path.is_dir() else [path]
         names = {role: getattr(self, role) for role in ("x", "roi", "group")}
         cases, problems = list[Case](), list[str]()
         for file in files:

@@ -99,6 +99,7 @@ class Volumes(FileDataset):
     """
 
     name = "volumes"
+    new_file_suffixes = SUFFIXES
     volume_grid = "display"
     expected = (
         "<root>/{train,test}/{normal,abnormal}/NAME.nii.gz, masks as NAME_mask.nii.gz, or BIDS "

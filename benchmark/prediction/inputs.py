@@ -106,7 +106,8 @@ def find_new_files(dataset: Dataset, paths: Sequence[Path]) -> tuple[list[NewFil
             dataset.restore_preprocessing(state)
         problems += [Problem(name, text) for name, text in _named(index.problems)]
         if not cases and not index.problems:
-            problems.append(Problem(str(path), f"no file of the kind {dataset.expected}"))
+            kinds = ", ".join(dataset.new_file_suffixes) or dataset.expected
+            problems.append(Problem(str(path), f"holds no file that the detector takes ({kinds})"))
         base = path if path.is_dir() else path.parent
         files += _files(dataset, cases, base.absolute(), prefix)
     return _with_distinct_outputs(files, problems), problems

@@ -115,6 +115,10 @@ class FileDataset(PreparedDataset):
     mask_roles: ClassVar[frozenset[str]] = frozenset({"mask", "seg"})
     """Roles of files that say where a case is abnormal."""
 
+    new_file_suffixes: ClassVar[tuple[str, ...]] = ()
+    """Endings of the new files that `find_new_cases` searches a folder for; none where they are
+    told by the dataset's layout."""
+
     volume_grid: ClassVar[Literal["display", "stored"] | None] = None
     """How samples of NIfTI volumes lie: "display" as `to_display_planes` and `to_display_axes` turn
     them, "stored" as in the file. Planes are cut and resized by `select_slices`, volumes by

@@ -105,12 +105,11 @@ class ImageDataset(FileDataset, ABC):
         except ValueError as error:
             raise DataError(f"dataset '{self.name}': {error}") from None
 
-    new_image_suffixes = SUFFIXES
-    """Endings of new images."""
+    new_file_suffixes = SUFFIXES
 
     def find_new_cases(self, path: Path) -> DatasetIndex:
         base = path if path.is_dir() else path.parent
-        files = find_files(path, self.new_image_suffixes) if path.is_dir() else [path]
+        files = find_files(path, self.new_file_suffixes) if path.is_dir() else [path]
         cases, problems = [], []
         for file in files:
             parts = file.relative_to(base).parts
