@@ -17,8 +17,6 @@ from torch import Tensor
 from ...datasets.base import Dataset, Sample, Spec, Split
 from ...datasets.io.images import LUMA, resize
 from ...datasets.preparation.file_dataset import FileDataset
-from ...datasets.preparation.image_dataset import ImageDataset
-from ...datasets.splits.assignment import Case
 from ...engine.runtime.context import TrainingContext
 from ...methods.base import Method
 from ..evaluation.hdf5_arrays import read_array
@@ -31,6 +29,7 @@ from ..experiments.fit_predict import load_method, predict
 from ..experiments.matrix import Experiment
 from ..experiments.resolve import build_method
 from ..leaderboard.records import read_record
+from ..prediction.inputs import find_new_files, read_samples
 from ..registry.code_fingerprint import loaded_code_digest
 from ..registry.registry import Registry
 from ..sharing.imported_weights import resolve_imported
@@ -162,8 +161,9 @@ class Detector:
     def predict(self, source: Any, *, keys: Sequence[str] | None = None) -> Prediction:
         """Scores, maps and segmentations of images, however they are named.
 
-        source: a path of an image file or several; a folder that is laid out as the dataset's;
-            a Dataset, of which the test split is meant; or what `score` takes
+        source: a path of a file or of a folder of files, or several; a Dataset, of which the test
+            split is meant; or what `score` takes. `adbench.predict` writes maps on the files' own
+            grid instead, and needs memory for a few of them only
         Raises DetectorError, and DataError on files that cannot be read.
         """
         if isinstance(source, Dataset):
@@ -216,18 +216,12 @@ class Detector:
         return x.contiguous()
 
     def _read(self, paths: Sequence[Path]) -> Split:
-        """The samples of image files, or of a folder, as the dataset reads its own."""
-        dataset = self.dataset
-        if isinstance(dataset, FileDataset) and len(paths) == 1 and paths[0].is_dir():
-            cases = dataset.build_index(paths[0]).cases
-        elif isinstance(dataset, ImageDataset):
-            cases = [Case(str(path), str(path), {"image": path}) for path in paths]
-        else:
-            raise DetectorError(
-                f"the dataset {self._experiment.dataset.name} is not one of image files: name a "
-                "folder that is laid out as its own, or hand over arrays"
-            )
-        return [sample for case in cases for sample in dataset.read(case).samples]
+        """The samples of new files and of the files in folders, as the dataset reads its own."""
+        files, problems = find_new_files(self.dataset, paths)
+        if problems or not isinstance(self.dataset, FileDataset):
+            raise DetectorError("; ".join(map(str, problems)))
+        cases = [case for file in files for case in file.cases]
+        return [sample for case in cases for sample in read_samples(self.dataset, case)[0]]
 
 
 def load(

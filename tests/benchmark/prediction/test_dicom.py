@@ -7,19 +7,13 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import pydicom
 import pytest
-from pydicom.dataset import FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from adbench.benchmark.prediction.detector_parts import PredictionError
 from adbench.benchmark.prediction.dicom import convert_series
 from adbench.benchmark.prediction.grids import VolumeGrid
 from adbench.datasets.volumes import Volumes
-
-ROWS, COLUMNS, SLICES = 6, 5, 4
-ORIENTATION = [0.96, 0.28, 0.0, -0.28, 0.96, 0.0]
-STEP, SPACING = 2.5, [0.8, 0.7]
+from dicom_series import COLUMNS, ORIENTATION, ROWS, SLICES, SPACING, STEP, write_series
 
 
 def voxels(seed: int) -> np.ndarray:
@@ -27,35 +21,9 @@ def voxels(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 400, (SLICES, ROWS, COLUMNS), np.uint16)
 
 
-def write_series(folder: Path, seed: int, *, number: int = 1, skip: int | None = None) -> None:
-    """Slices in files whose names say nothing of their order."""
-    folder.mkdir(parents=True, exist_ok=True)
-    uid = generate_uid(entropy_srcs=[str(seed), str(number)])
-    for i, pixels in enumerate(voxels(seed)):
-        if i == skip:
-            continue
-        dataset = pydicom.Dataset()
-        dataset.file_meta = FileMetaDataset()
-        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.4"
-        dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
-        dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID
-        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID
-        dataset.SeriesInstanceUID, dataset.SeriesNumber = uid, number
-        dataset.ImageOrientationPatient = ORIENTATION
-        dataset.ImagePositionPatient = [10.0, -20.0, 30.0 + STEP * i]
-        dataset.PixelSpacing, dataset.Rows, dataset.Columns = SPACING, ROWS, COLUMNS
-        dataset.BitsAllocated = dataset.BitsStored = 16
-        dataset.HighBit, dataset.PixelRepresentation, dataset.SamplesPerPixel = 15, 0, 1
-        dataset.PhotometricInterpretation = "MONOCHROME2"
-        dataset.RescaleSlope, dataset.RescaleIntercept = "2", "-100"
-        dataset.PixelData = pixels.tobytes()
-        dataset.save_as(folder / f"{(7 * i) % 5}-{number}.dcm", enforce_file_format=True)
-
-
 def test_a_voxel_lies_where_its_slice_says(tmp_path: Path) -> None:
     """By the equation of the DICOM standard, PS3.3 C.7.6.2.1.1, in NIfTI's axes."""
-    write_series(tmp_path / "mri/p1", 0)
+    write_series(tmp_path / "mri/p1", voxels(0))
     ((path,), problems) = convert_series([tmp_path / "mri"], tmp_path / "to")
     assert not problems and path.name == "p1.nii.gz"
     image = nib.load(path)
@@ -69,7 +37,7 @@ def test_a_voxel_lies_where_its_slice_says(tmp_path: Path) -> None:
 
 
 def test_a_series_is_converted_once_and_read_as_any_volume(tmp_path: Path) -> None:
-    write_series(tmp_path / "p1", 0)
+    write_series(tmp_path / "p1", voxels(0))
     ((path,), _) = convert_series([tmp_path / "p1"], tmp_path / "to")
     before = path.stat()
     convert_series([tmp_path / "p1"], tmp_path / "to")
@@ -85,15 +53,15 @@ def test_a_series_is_converted_once_and_read_as_any_volume(tmp_path: Path) -> No
 
 
 def test_two_series_of_a_folder_have_two_names(tmp_path: Path) -> None:
-    write_series(tmp_path / "p1", 0, number=2)
-    write_series(tmp_path / "p1", 1, number=7)
+    write_series(tmp_path / "p1", voxels(0), number=2)
+    write_series(tmp_path / "p1", voxels(1), number=7)
     paths, problems = convert_series([tmp_path / "p1"], tmp_path / "to")
     assert sorted(path.name for path in paths) == ["p1-2.nii.gz", "p1-7.nii.gz"] and not problems
 
 
 def test_what_is_no_whole_series_is_one_line_and_the_others_are_done(tmp_path: Path) -> None:
-    write_series(tmp_path / "a", 0)
-    write_series(tmp_path / "b", 1, skip=2)
+    write_series(tmp_path / "a", voxels(0))
+    write_series(tmp_path / "b", voxels(1), skip=2)
     (tmp_path / "a/broken.dcm").write_bytes(b"none")
     (tmp_path / "empty").mkdir()
     folders = [tmp_path / name for name in ("a", "b", "empty", "nowhere")]

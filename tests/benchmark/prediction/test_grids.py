@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations, product
 from pathlib import Path
 
@@ -11,15 +12,19 @@ import pytest
 
 from adbench.benchmark.prediction.grids import VolumeGrid
 from adbench.datasets.base import DataError
+from adbench.datasets.brats import BraTS
+from adbench.datasets.decathlon import Decathlon
+from adbench.datasets.preparation.file_dataset import FileDataset
 from adbench.datasets.volumes import Volumes
 from scans import SHAPE, brain, oblique_affine, write_scan
 
 
-def restored_input(path: Path, dataset: Volumes, *, smooth: bool = True) -> np.ndarray:
+def restored_input(path: Path, dataset: FileDataset, *, smooth: bool = True) -> np.ndarray:
     """What the method would be shown of a file, put back as if it were a map."""
     (case,) = dataset.find_new_cases(path).cases
     samples = dataset.read(case).samples
-    grid = VolumeGrid.of_file(path, display=True, step=dataset.every)
+    file = next(iter(case.files.values()))
+    grid = VolumeGrid.of_file(file, display=True, step=getattr(dataset, "every", 1))
     return grid.restore(np.stack([s.x[0].numpy() for s in samples]), samples, smooth=smooth)
 
 
@@ -96,9 +101,39 @@ def test_samples_that_were_resampled_otherwise_are_refused(tmp_path: Path) -> No
     (case,) = dataset.find_new_cases(path).cases
     samples = dataset.read(case).samples
     grid = VolumeGrid.of_file(path, display=True)
-    from dataclasses import replace
-
     odd = [replace(sample, spacing=(1.234, 1.234)) for sample in samples]
     maps = np.stack([s.x[0].numpy() for s in samples])
     with pytest.raises(DataError, match="resampled in a way that is unknown"):
         grid.restore(maps, odd)
+
+
+@pytest.mark.parametrize("folder", ["BraTS20_Training_007", "ward"])
+def test_a_new_case_of_brats_needs_no_segmentation(tmp_path: Path, folder: str) -> None:
+    """Its modalities are named as in BraTS; planes outside `axial` and a crop stay empty."""
+    shape = (10, 9, 7)
+    voxels = np.zeros(shape, np.float32)
+    voxels[2:8, 2:7] = np.random.default_rng(0).uniform(1, 2, (6, 5, 7))
+    affine = np.diag([-1.0, -1.0, 2.0, 1.0])
+    (tmp_path / folder).mkdir()
+    for role in ("t1", "flair"):
+        name = f"{folder}/{folder}_{role}.nii.gz"
+        nib.Nifti1Image(voxels, affine).to_filename(tmp_path / name)
+    dataset = BraTS(modalities=("t1", "flair"), axial=(1, 4), size=8, crop=8, min_brain=0)
+    values = restored_input(tmp_path, dataset)
+    low, high = np.percentile(voxels[voxels != 0], (1, 99))
+    expected = np.where(voxels != 0, ((voxels - low) / (high - low)).clip(0, 1), 0)
+    expected[..., [0, 5, 6]] = 0
+    assert np.allclose(values, expected, atol=1e-5)
+
+
+def test_a_new_volume_of_the_decathlon_is_put_back_where_it_was_cut_out(tmp_path: Path) -> None:
+    """One of two modalities, the middle of it, resized."""
+    path = tmp_path / "new.nii.gz"
+    voxels = np.zeros((9, 12, 10, 2), np.float32)
+    voxels[4:6, 5:8, 4:7, 1] = 1.0
+    nib.Nifti1Image(voxels, oblique_affine(1)).to_filename(path)
+    values = restored_input(path, Decathlon(channel=1, size=4, crop=(8, 8, 7)))
+    assert values.shape == voxels.shape[:3]
+    centre = np.argwhere(voxels[..., 1]).mean(0)
+    middle = [(i * values).sum() / values.sum() for i in np.indices(values.shape)]
+    assert np.abs(centre - middle).max() < 1

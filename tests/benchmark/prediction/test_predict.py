@@ -22,6 +22,7 @@ import adbench
 from adbench.benchmark.cli.main import app
 from adbench.benchmark.prediction import predict as module
 from adbench.benchmark.store.artifact_store import Store
+from dicom_series import COLUMNS, ROWS, SLICES, write_series
 from scans import SHAPE, brain, write_scan, write_tree
 
 
@@ -312,6 +313,31 @@ def test_wrong_modalities_colours_and_endings_are_named(
     texts = [str(problem) for problem in outcome.problems]
     assert len(texts) == 2 and "red.png has 3 channels, others 1" in texts[0]
     assert "half.png" in texts[1]
+
+
+def test_a_dicom_series_is_a_volume(scans: Path, scan_record: Path, tmp_path: Path) -> None:
+    voxels = np.random.default_rng(0).integers(1, 400, (SLICES, ROWS, COLUMNS), np.uint16)
+    write_series(tmp_path / "ward/p1", voxels)
+    command = ["predict", str(scan_record), "--data", str(tmp_path / "ward"), "--dicom"]
+    command += ["--to", str(tmp_path / "to"), "--store", str(scans / "store")]
+    for already in ("", ", 1 before"):
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 0 and already in result.output, result.output
+    source = nib.load(tmp_path / "to/inputs/p1.nii.gz")
+    maps = nib.load(tmp_path / "to/maps/p1.nii.gz")
+    assert maps.shape == (COLUMNS, ROWS, SLICES) and np.array_equal(maps.affine, source.affine)
+
+
+def test_a_detector_reads_new_volumes_into_memory(
+    scans: Path, scan_record: Path, tmp_path: Path
+) -> None:
+    write_scan(tmp_path / "p.nii.gz", 1)
+    detector = adbench.load(scan_record, store=scans / "store")
+    prediction = detector.predict(tmp_path / "p.nii.gz")
+    rows = adbench.predict(detector, tmp_path / "p.nii.gz", tmp_path / "to").rows
+    assert rows[0]["score"] == prediction.scores.max() and prediction.keys[0].startswith("p/z")
+    with pytest.raises(ValueError, match=r"none\.nii: is not there"):
+        detector.predict(tmp_path / "none.nii")
 
 
 def test_a_method_is_found_by_its_name(scans: Path, scan_record: Path, tmp_path: Path) -> None:
