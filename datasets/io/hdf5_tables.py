@@ -137,7 +137,7 @@ def read_sample_table(
     if problems:
         raise DataError(f"{name} is unusable", problems)
     splits = [split_name(value) for value in columns["split"]] if "split" in columns else None
-    labels = [value == "1" for value in columns.get("label", ["0"] * count)]
+    labels = [value == "1" for value in columns["label"]] if "label" in columns else [False] * count
     channels *= 1 + is_complex(x_type)
     return SampleTable(name, channels, shape, has, labels, columns.get("group"), splits)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 ROWS, COLUMNS, SLICES = 6, 5, 4
 ORIENTATION = [0.96, 0.28, 0.0, -0.28, 0.96, 0.0]
@@ -26,7 +26,7 @@ def write_series(
         dataset = pydicom.Dataset()
         dataset.file_meta = FileMetaDataset()
         dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.4"
+        dataset.file_meta.MediaStorageSOPClassUID = MRImageStorage
         dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
         dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID
         dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID

@@ -42,6 +42,18 @@ def brain(seed: int, *, lesion: bool = False) -> tuple[np.ndarray, np.ndarray]:
     return np.where(inside | where, voxels, 0).astype(np.float32), where
 
 
+def read_nifti(path: Path) -> nib.Nifti1Image:
+    """A NIfTI file, its voxels unread."""
+    image = nib.load(path)
+    assert isinstance(image, nib.Nifti1Image)
+    return image
+
+
+def affine_of(image: nib.Nifti1Image) -> np.ndarray:
+    """(4, 4)"""
+    return np.asarray(image.affine, np.float64)
+
+
 def write_scan(path: Path, seed: int, *, lesion: bool = False, mask: bool = False) -> None:
     """A volume at `path`, and its mask beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)

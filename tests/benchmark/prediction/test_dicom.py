@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 
@@ -14,6 +13,7 @@ from adbench.benchmark.prediction.dicom import convert_series
 from adbench.benchmark.prediction.grids import VolumeGrid
 from adbench.datasets.volumes import Volumes
 from dicom_series import COLUMNS, ORIENTATION, ROWS, SLICES, SPACING, STEP, write_series
+from scans import affine_of, read_nifti
 
 
 def voxels(seed: int) -> np.ndarray:
@@ -26,13 +26,13 @@ def test_a_voxel_lies_where_its_slice_says(tmp_path: Path) -> None:
     write_series(tmp_path / "mri/p1", voxels(0))
     ((path,), problems) = convert_series([tmp_path / "mri"], tmp_path / "to")
     assert not problems and path.name == "p1.nii.gz"
-    image = nib.load(path)
+    image = read_nifti(path)
     values = image.get_fdata()
     for k, row, column in ((0, 0, 0), (3, 5, 2), (1, 4, 4)):
         along_row, along_column = np.array(ORIENTATION[:3]), np.array(ORIENTATION[3:])
         position = np.array([10, -20, 30 + STEP * k]) + along_row * SPACING[1] * column
         position = (position + along_column * SPACING[0] * row) * [-1, -1, 1]
-        assert np.allclose(image.affine @ [column, row, k, 1], [*position, 1])
+        assert np.allclose(affine_of(image) @ [column, row, k, 1], [*position, 1])
         assert values[column, row, k] == 2.0 * voxels(0)[k, row, column] - 100
 
 
@@ -47,7 +47,7 @@ def test_a_series_is_converted_once_and_read_as_any_volume(tmp_path: Path) -> No
     samples = dataset.read(case).samples
     maps = np.stack([s.x[0].numpy() for s in samples])
     back = VolumeGrid.of_file(path, display=True).restore(maps, samples)
-    stored = nib.load(path).get_fdata()
+    stored = read_nifti(path).get_fdata()
     low, high = stored.min(), stored.max()
     assert np.allclose(back, (stored - low) / (high - low), atol=1e-6)
 

@@ -16,7 +16,7 @@ from adbench.datasets.brats import BraTS
 from adbench.datasets.decathlon import Decathlon
 from adbench.datasets.preparation.file_dataset import FileDataset
 from adbench.datasets.volumes import Volumes
-from scans import SHAPE, brain, oblique_affine, write_scan
+from scans import SHAPE, affine_of, brain, oblique_affine, read_nifti, write_scan
 
 
 def restored_input(path: Path, dataset: FileDataset, *, smooth: bool = True) -> np.ndarray:
@@ -38,7 +38,7 @@ def test_without_resizing_every_voxel_is_back_at_its_place(tmp_path: Path, slice
         affine[:3, :3] = np.eye(3)[list(order)] * np.array(signs) * (1.0, 2.0, 3.0)
         path = tmp_path / "scan.nii"
         nib.Nifti1Image(voxels, affine).to_filename(path)
-        up = nib.as_closest_canonical(nib.load(path)).shape
+        up = nib.as_closest_canonical(read_nifti(path)).shape
         size = max(up[:2]) if slices else tuple(reversed(up))
         dataset = Volumes(size=size, slices=slices, scale="none", min_foreground=0)
         assert np.array_equal(restored_input(path, dataset), voxels), (order, signs)
@@ -86,11 +86,11 @@ def test_the_written_file_has_the_grid_of_the_input(tmp_path: Path) -> None:
     values = np.random.default_rng(0).random(SHAPE).astype(np.float32)
     grid.save(values, tmp_path / "map.nii.gz")
     grid.save(values > 0.5, tmp_path / "mask.nii.gz")
-    back = nib.load(tmp_path / "map.nii.gz")
-    assert np.array_equal(back.affine, nib.load(path).affine)
+    back = read_nifti(tmp_path / "map.nii.gz")
+    assert np.array_equal(affine_of(back), affine_of(read_nifti(path)))
     assert back.header["qform_code"] == 1 and back.header["sform_code"] == 2
     assert np.array_equal(back.get_fdata(dtype=np.float32), values)
-    mask = nib.load(tmp_path / "mask.nii.gz")
+    mask = read_nifti(tmp_path / "mask.nii.gz")
     assert mask.get_data_dtype() == np.uint8 and np.array_equal(mask.get_fdata() > 0, values > 0.5)
 
 

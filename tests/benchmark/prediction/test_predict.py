@@ -20,10 +20,11 @@ from typer.testing import CliRunner
 
 import adbench
 from adbench.benchmark.cli.main import app
+from adbench.benchmark.evaluation.hdf5_arrays import read_array
 from adbench.benchmark.prediction import predict as module
 from adbench.benchmark.store.artifact_store import Store
 from dicom_series import COLUMNS, ROWS, SLICES, write_series
-from scans import SHAPE, brain, write_scan, write_tree
+from scans import SHAPE, affine_of, brain, read_nifti, write_scan, write_tree
 
 
 def trained(
@@ -81,8 +82,9 @@ def stored_maps(record: Path, folder: Path) -> dict[str, tuple[np.ndarray, float
     key = detector.record["keys"]["maps/test"]
     test = detector.dataset.test()
     with h5py.File(Store(folder / "store").folder("maps", key) / "maps.h5") as file:
-        level = file["levels"][()].tolist().index(detector.level)
-        values = zip(file["map"][level], file["score"][level].tolist(), strict=True)
+        level = read_array(file, "levels").tolist().index(detector.level)
+        maps, scores = read_array(file, "map")[level], read_array(file, "score")[level]
+        values = zip(maps, scores.tolist(), strict=True)
         return {test[i].key: value for i, value in enumerate(values)}
 
 
@@ -124,12 +126,12 @@ def test_maps_of_volumes_lie_on_the_grid_of_their_file(
     assert not outcome.problems and len(outcome.rows) == 8
     for seed in range(8):
         name = f"ward-{seed % 2}/p{seed}.nii.gz"
-        source = nib.load(tmp_path / "new" / name)
+        source = read_nifti(tmp_path / "new" / name)
         maps, masks, p = (
-            nib.load(tmp_path / "to" / kind / name) for kind in ("maps", "masks", "p_values")
+            read_nifti(tmp_path / "to" / kind / name) for kind in ("maps", "masks", "p_values")
         )
         for image in (maps, masks, p):
-            assert image.shape == SHAPE and np.array_equal(image.affine, source.affine)
+            assert image.shape == SHAPE and np.array_equal(affine_of(image), affine_of(source))
         values = maps.get_fdata()
         centre = np.argwhere(brain(seed, lesion=True)[1]).mean(0)
         bright = np.where(values > 0.7 * values.max(), values, 0)
@@ -189,9 +191,11 @@ def test_complex_recordings_give_one_map_per_sample(tmp_path: Path) -> None:
         "short.h5 has samples of (2, 31), the detector takes (2, 32)"
     ]
     with h5py.File(tmp_path / "to/maps/one.h5") as file:
-        assert file["map"].shape == file["mask"].shape == file["p_value"].shape == (5, 32)
-        assert file["key"].asstr()[()].tolist() == [f"one/{i:06d}" for i in range(5)]
-        scores = file["score"][()]
+        for field in ("map", "mask", "p_value"):
+            assert read_array(file, field).shape == (5, 32)
+        keys = [key.decode() for key in read_array(file, "key")]
+        assert keys == [f"one/{i:06d}" for i in range(5)]
+        scores = read_array(file, "score")
     rows = [row for row in outcome.rows if row["file"] == "one.h5"]
     assert [row["score"] for row in rows] == scores.tolist() and scores.argmax() == 2
     assert rows[2]["decision"] == "abnormal" and rows[2]["p_value"] == pytest.approx(1 / 9)
@@ -199,8 +203,9 @@ def test_complex_recordings_give_one_map_per_sample(tmp_path: Path) -> None:
     stored = stored_maps(record, tmp_path)
     adbench.predict(again, tmp_path / "data/frames.h5", tmp_path / "same")
     with h5py.File(tmp_path / "same/maps/frames.h5") as file:
-        for key, (map_, _) in stored.items():
-            assert np.array_equal(file["map"][int(key.partition("/")[2])], map_)
+        maps = read_array(file, "map")
+    for key, (map_, _) in stored.items():
+        assert np.array_equal(maps[int(key.partition("/")[2])], map_)
 
 
 def test_a_killed_prediction_goes_on_and_leaves_the_same_files(
@@ -323,9 +328,11 @@ def test_a_dicom_series_is_a_volume(scans: Path, scan_record: Path, tmp_path: Pa
     for already in ("", ", 1 before"):
         result = CliRunner().invoke(app, command)
         assert result.exit_code == 0 and already in result.output, result.output
-    source = nib.load(tmp_path / "to/inputs/p1.nii.gz")
-    maps = nib.load(tmp_path / "to/maps/p1.nii.gz")
-    assert maps.shape == (COLUMNS, ROWS, SLICES) and np.array_equal(maps.affine, source.affine)
+    source = read_nifti(tmp_path / "to/inputs/p1.nii.gz")
+    maps = read_nifti(tmp_path / "to/maps/p1.nii.gz")
+    assert maps.shape == (COLUMNS, ROWS, SLICES) and np.array_equal(
+        affine_of(maps), affine_of(source)
+    )
 
 
 def test_a_detector_reads_new_volumes_into_memory(
@@ -343,11 +350,11 @@ def test_a_detector_reads_new_volumes_into_memory(
 def test_a_method_is_found_by_its_name(scans: Path, scan_record: Path, tmp_path: Path) -> None:
     results = scan_record.parents[1]
     write_scan(tmp_path / "p.nii.gz", 1)
-    store = {"store": scans / "store"}
+    store = scans / "store"
     by_name = adbench.predict(
-        "intensity", tmp_path / "p.nii.gz", tmp_path / "a", results=results, **store
+        "intensity", tmp_path / "p.nii.gz", tmp_path / "a", results=results, store=store
     )
-    by_file = adbench.predict(scan_record, tmp_path / "p.nii.gz", tmp_path / "b", **store)
+    by_file = adbench.predict(scan_record, tmp_path / "p.nii.gz", tmp_path / "b", store=store)
     assert by_name.rows == by_file.rows
     with pytest.raises(ValueError, match=r"is of intensty; there are .*intensity on volumes"):
         adbench.predict("intensty", tmp_path, tmp_path / "c", results=results)
