@@ -56,7 +56,7 @@ class Scheduler:
 
     context: device, precision and the like
     out: folder of the results
-    tensorboard_folder: a folder for training curves, None for none
+    loggers: trackers, as LoggerSpec.parse takes them
     timeout: seconds an experiment may take, None for any
     grace: seconds between asking one that is late to stop, and ending it
     disk_timeout: seconds for which a full disk is waited for

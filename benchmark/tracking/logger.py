@@ -76,3 +76,14 @@ def metrics_of(record: Record) -> dict[str, float]:
         values[name] = (record.get(name) or {}).get(part)
     values |= {f"cost.{name}": value for name, value in (record.get("cost") or {}).items()}
     return {name: float(value) for name, value in values.items() if value is not None}
+
+
+def picture_name(path: Path) -> str:
+    """gallery, worst or contact, from the end of the name of an experiment's picture.
+
+    >>> from adbench.benchmark.tracking.logger import picture_name
+    >>> picture_name(Path("brats.anoddpm.tiny.s0.1f.worst.png"))
+    'worst'
+    """
+    ending = path.name.removesuffix(".png").rpartition(".")[2]
+    return ending if ending in ("worst", "contact") else "gallery"

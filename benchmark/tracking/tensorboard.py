@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..leaderboard.records import Record
-from .logger import metrics_of
+from .logger import metrics_of, picture_name
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter
@@ -43,7 +43,7 @@ class TensorBoardLogger:
         for path in pictures:
             with Image.open(path) as image:
                 pixels = np.asarray(image.convert("RGB"))
-            writer.add_image(f"pictures/{_picture_name(path)}", pixels, dataformats="HWC")
+            writer.add_image(f"pictures/{picture_name(path)}", pixels, dataformats="HWC")
         writer.add_text("record", _code(record))
 
     def close(self) -> None:
@@ -59,12 +59,6 @@ class TensorBoardLogger:
             if self._parameters:
                 self._writer.add_text("parameters", _code(self._parameters), step)
         return self._writer
-
-
-def _picture_name(path: Path) -> str:
-    """gallery, worst or contact, from the end of a picture's name."""
-    ending = path.name.removesuffix(".png").rpartition(".")[2]
-    return ending if ending in ("worst", "contact") else "gallery"
 
 
 def _code(value: Mapping[str, Any]) -> str:

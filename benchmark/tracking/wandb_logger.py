@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..leaderboard.records import Record
-from .logger import metrics_of
+from .logger import metrics_of, picture_name
 
 
 class WandbLogger:
@@ -55,7 +55,7 @@ class WandbLogger:
 
         self._run.summary.update({f"result/{k}": v for k, v in metrics_of(record).items()})
         if pictures:
-            self._run.log({"pictures": [wandb.Image(str(p), caption=p.name) for p in pictures]})
+            self._run.log({f"pictures/{picture_name(p)}": wandb.Image(str(p)) for p in pictures})
         artifact = wandb.Artifact(f"record-{self._run.id}", "record")
         with artifact.new_file("record.json") as file:
             file.write(json.dumps(record, indent=1, default=str))
