@@ -75,7 +75,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"benchmark.leaderboard.records", "datasets.preparation", "datasets.transforms"},
     "benchmark.speed": EXPERIMENTS,
     "benchmark.prediction": EXPERIMENTS | PREPARATION | {"benchmark.leaderboard"},
-    "benchmark.scheduling": SCHEDULING,
+    "benchmark.tracking": EXPERIMENTS | {"benchmark.leaderboard.records"},
+    "benchmark.scheduling": SCHEDULING | {"benchmark.tracking"},
     "benchmark.executors": SCHEDULING,
     "benchmark.planning": SCHEDULING | {"benchmark.executors", "benchmark.speed", "datasets.io"},
     "benchmark.sharing": EXPERIMENTS

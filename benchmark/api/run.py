@@ -55,6 +55,7 @@ class RunOptions(TypedDict, total=False):
     checkpoint_interval: float
     out: str | Path
     store: str | Path | None
+    log: str | Sequence[str]
     tensorboard: str | Path | None
     executor: str
     slots: int | None
@@ -197,8 +198,10 @@ def run_config(
     """
     from ..executors.fork_server import start_early
     from ..store.atomic_files import check_folder
+    from ..tracking.tracker import check_loggers
 
     check_folder(config.out, "--out")
+    check_loggers(config.loggers)
     with start_early(config.executor) as fork_server:  # it imports while the registry is read
         from ..executors.launch import run_experiments
         from ..executors.selection import ExecutorSelection
@@ -226,7 +229,7 @@ def run_config(
         if context.team.rank == 0:
             store.register_results(config.out)
         if config.detach:
-            more = {"curves": config.tensorboard, "timeout": config.timeout}
+            more = {"loggers": config.loggers, "timeout": config.timeout}
             reporter.print_line(
                 selection.submit_detached(experiments, context, store, config.out, **more)
             )
@@ -238,7 +241,7 @@ def run_config(
             context, experiments, config.slots, config.out, fork_server
         )
         code = run_experiments(
-            experiments, context, store, config.out, reporter, config.tensorboard, executor,
+            experiments, context, store, config.out, reporter, config.loggers, executor,
             timeout=config.timeout,
         )  # fmt: skip
         return code, experiments

@@ -26,6 +26,8 @@ adbench run study.yaml --seeds 0,1
 
 adbench run --like results --device cuda --out again
 
+adbench run -m anoddpm -d synthbrain --log mlflow,wandb
+
 adbench run --suite brains -d mvtec/hazelnut --executor slurm --slurm partition=gpu --detach
 """
 """Beneath the options of `adbench run --help`."""
@@ -37,7 +39,7 @@ Measure = Annotated[
 
 PLANNED = [name for name in OPTIONS if name not in (
     "out", "executor", "slots", "timeout", "workers", "micro", "compile", "checkpoint_interval",
-    "tensorboard", "address", "slurm", "detach",
+    "log", "tensorboard", "address", "slurm", "detach",
 )]  # fmt: skip
 """Those that `plan` takes too: the others change where and how fast, not what."""
 

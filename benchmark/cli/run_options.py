@@ -107,6 +107,10 @@ OPTIONS: dict[str, Any] = {
     "checkpoint_interval": Annotated[
         float, option(WHERE, min=0, help="Seconds between two saves of a training.")
     ],
+    "log": Annotated[
+        str,
+        option(WHERE, help="Trackers: tensorboard,mlflow,wandb; NAME=FOLDER for another folder."),
+    ],
     "tensorboard": Annotated[Path, option(WHERE, help="Write training curves to this folder.")],
     "address": Annotated[
         str, option(CLUSTER, help="Of Ray: auto or host:port; this machine alone if empty.")

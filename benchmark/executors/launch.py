@@ -155,7 +155,7 @@ def run_experiments(
     store: Store,
     out: Path,
     reporter: ConsoleReporter,
-    tensorboard_folder: Path | None = None,
+    loggers: Sequence[str] = (),
     executor: Executor | None = None,
     **limits: Any,
 ) -> int:
@@ -163,7 +163,7 @@ def run_experiments(
 
     Launched as several processes, the first does all this, and the others train along.
 
-    tensorboard_folder: a folder for TensorBoard
+    loggers: trackers, as LoggerSpec.parse takes them
     executor: where jobs run; None for this process
     limits: timeout, grace and disk_timeout of Scheduler
 
@@ -190,7 +190,7 @@ def run_experiments(
     with stop_on_signals(reporter) as stop:
         executor = executor or InlineExecutor(stop, context.team)
         return Scheduler(
-            experiments, context, store, out, reporter, executor, tensorboard_folder, **limits
+            experiments, context, store, out, reporter, executor, loggers, **limits
         ).run(stop)
 
 

@@ -57,7 +57,7 @@ def submit_detached(
     out: Path,
     cluster: DetachedCluster,
     *,
-    tensorboard_folder: Path | None = None,
+    loggers: Sequence[str] = (),
     timeout: float | None = None,
 ) -> str:
     """Submit, for every dataset, a job that prepares it, and an array of its experiments.
@@ -95,7 +95,7 @@ def submit_detached(
         first = _write_job_folder(folder, prepare_job(group, context), cluster)
         tickets += (preparation := _submit_folders([first], cluster))
         jobs = [
-            replace(experiment_job(each, context, store, out, tensorboard_folder), timeout=timeout)
+            replace(experiment_job(each, context, store, out, loggers), timeout=timeout)
             for each in group
         ]
         folders = [_write_job_folder(folder, job, cluster) for job in jobs]
@@ -145,7 +145,7 @@ def run_detached(
         Path(job.out),
         ConsoleReporter(Console(stderr=True, width=200)),
         LocalExecutor([slot], fork_server=fork_server),
-        Path(job.tensorboard_folder) if job.tensorboard_folder else None,
+        job.loggers,
         timeout=job.timeout,
     )
     if scheduler.run(stop_requested) == STOPPED:

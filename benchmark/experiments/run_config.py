@@ -65,7 +65,8 @@ class RunConfig:
     micro: rows of one forward and backward pass in training; None for a step's whole batch
     checkpoint_interval: seconds between two saves of an unfinished training
     out, store: folders of records and pictures, and of checkpoints and maps (None: $ADBENCH_STORE)
-    tensorboard: a folder for training curves
+    log: trackers, as a sequence or one text with commas: tensorboard, mlflow, wandb, or NAME=FOLDER
+    tensorboard: a folder for training curves; the same as log="tensorboard=FOLDER"
     executor: `local`, a supervised process per experiment; `inline`, this process; `ray`; `slurm`
     slots: experiments at a time; None for one per GPU, or one on the CPU
     timeout: seconds that an experiment may take
@@ -101,6 +102,7 @@ class RunConfig:
     checkpoint_interval: NonNegative = 20.0
     out: Path = Path("results")
     store: Path | None = None
+    log: Sequence[str] = ()
     tensorboard: Path | None = None
     executor: ExecutorName = field(default_factory=lambda: _default_executor())
     slots: Count | None = None
@@ -132,7 +134,7 @@ class RunConfig:
                 f"unknown option {min(unknown)!r}; there are "
                 f"{', '.join(sorted(names | PROTOCOL_OPTIONS.keys()))}"
             )
-        for name in ("methods", "datasets"):
+        for name in ("methods", "datasets", "log"):
             if name in options:
                 options[name] = tuple(parse_names(options[name]))
         for name, kind in (("registry", Path), ("slurm", str)):
@@ -150,6 +152,19 @@ class RunConfig:
             if name in options:
                 options[name] = Path(options[name])
         return cls(protocol=protocol, **options)
+
+    @property
+    def loggers(self) -> list[str]:
+        """The trackers, NAME or NAME=FOLDER with an absolute folder.
+
+        >>> RunConfig(log=("mlflow",), tensorboard=Path("/curves")).loggers
+        ['mlflow', 'tensorboard=/curves']
+        """
+        texts = [*self.log, *([f"tensorboard={self.tensorboard}"] if self.tensorboard else [])]
+        parts = [text.partition("=") for text in texts]
+        return [
+            f"{name}={Path(folder).absolute()}" if folder else name for name, _, folder in parts
+        ]
 
     def resolve(self, registry: Registry, device: str) -> RunConfig:
         """The config with every method named, the profile chosen, and the data folder among the

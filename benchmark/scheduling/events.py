@@ -156,17 +156,7 @@ class DiskFull(Struct, frozen=True, tag_field="end", tag="full"):
     reason: str
 
 
-class Refused(Struct, frozen=True, tag_field="end", tag="refused"):
-    """The whole run must end: it was asked to write TensorBoard files, and cannot.
-
-    >>> Refused("tensorboard is not installed").reason
-    'tensorboard is not installed'
-    """
-
-    reason: str
-
-
-JobOutcome = Prepared | Succeeded | Helped | Failed | Stopped | NoData | DiskFull | Refused
+JobOutcome = Prepared | Succeeded | Helped | Failed | Stopped | NoData | DiskFull
 """How a job ended whose process ended well."""
 
 

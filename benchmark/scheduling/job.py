@@ -66,7 +66,7 @@ class Job:
     task: run an experiment, prepare a dataset, or help to predict an experiment
     experiments: one; for `prepare`, all on one dataset
     threads: of torch, 0 for as many as the process has
-    store, out, tensorboard_folder: absolute folders; tensorboard_folder is empty for none
+    store, out: absolute folders        loggers: trackers, as LoggerSpec.parse takes them
     helper: the number of a helper, from 1
     timeout: seconds for an experiment without a driver, None for any
     path: sys.path of the process that asks
@@ -85,7 +85,7 @@ class Job:
     threads: int = 0
     store: str = ""
     out: str = ""
-    tensorboard_folder: str = ""
+    loggers: tuple[str, ...] = ()
     helper: int = 0
     timeout: float | None = None
     path: tuple[str, ...] = ()
@@ -110,7 +110,7 @@ def experiment_job(
     context: TrainingContext,
     store: Store,
     out: Path,
-    tensorboard_folder: Path | None = None,
+    loggers: Sequence[str] = (),
     threads: int = 0,
 ) -> Job:
     """Return the job of running an experiment.
@@ -135,7 +135,7 @@ def experiment_job(
         threads,
         str(store.root.absolute()),
         str(out.absolute()),
-        "" if tensorboard_folder is None else str(tensorboard_folder.absolute()),
+        tuple(loggers),
         path=_import_path(),
     )
 

@@ -16,7 +16,6 @@ from typing import Any
 
 from ...engine.runtime.context import TrainingContext
 from ..experiments.matrix import Experiment
-from ..experiments.tensorboard import TensorBoardError
 from ..leaderboard.records import plain_text
 from ..store.artifact_store import Store
 from .console import ConsoleReporter
@@ -32,7 +31,6 @@ from .events import (
     Output,
     Prepared,
     Progress,
-    Refused,
     Started,
     Stopped,
     Succeeded,
@@ -58,7 +56,7 @@ class Scheduler:
 
     context: device, precision and the like
     out: folder of the results
-    tensorboard_folder: a folder for training curves, None for none
+    loggers: trackers, as LoggerSpec.parse takes them
     timeout: seconds an experiment may take, None for any
     grace: seconds between asking one that is late to stop, and ending it
     disk_timeout: seconds for which a full disk is waited for
@@ -92,14 +90,14 @@ class Scheduler:
         out: Path,
         reporter: ConsoleReporter,
         executor: Executor,
-        tensorboard_folder: Path | None = None,
+        loggers: Sequence[str] = (),
         *,
         timeout: float | None = None,
         grace: float = 10.0,
         disk_timeout: float = 600.0,
     ) -> None:
         self._context, self._store, self._out = context, store, out
-        self._tensorboard_folder = tensorboard_folder
+        self._loggers = loggers
         self._reporter, self._executor = reporter, executor
         # A team goes through every experiment once, in one order.
         self._single_process = context.team.size == 1
@@ -175,9 +173,7 @@ class Scheduler:
                 return prepare_job(list(start.experiments), self._context)
             reason = self._breaker.open_reason(start.method.name)
             if not (self._single_process and reason):
-                return experiment_job(
-                    start, self._context, self._store, self._out, self._tensorboard_folder
-                )
+                return experiment_job(start, self._context, self._store, self._out, self._loggers)
             self._record_failure(start, Failed("none", reason))
         return None
 
@@ -239,8 +235,6 @@ class Scheduler:
                 self._on_no_data(self._group_of_job(name), reason)
             case Succeeded(record) if is_experiment:
                 self._on_success(self._queue.experiment(name), record, job)
-            case Refused(reason) if self._tensorboard_folder is not None:
-                raise TensorBoardError(reason)
             case Failed():
                 self._logs.add(name, outcome.trace)
                 self._on_failure(name, outcome)

@@ -20,10 +20,10 @@ from ..experiments.fit_predict import LogEvent
 from ..experiments.matrix import PREDICTED_SPLITS, Experiment
 from ..experiments.pipeline import predict_shared, run_experiment
 from ..experiments.record import SPLIT_NAMES, record_header
-from ..experiments.tensorboard import TensorBoardError, TensorBoardLogger
 from ..leaderboard.records import parse_record, plain_text, read_intact_record, record_seal
 from ..store.artifact_store import Store, canonical_json
 from ..store.atomic_files import is_disk_full
+from ..tracking.tracker import Tracker
 from .events import (
     DiskFull,
     Failed,
@@ -31,7 +31,6 @@ from .events import (
     JobOutcome,
     NoData,
     Prepared,
-    Refused,
     Stopped,
     Succeeded,
 )
@@ -81,16 +80,20 @@ def run_job(
         phase.enter("train")
         with ExitStack() as stack:
             log_events: LogEvent = phase.log
-            if job.tensorboard_folder:
-                folder = Path(job.tensorboard_folder) / experiment.name
-                log_events = stack.enter_context(TensorBoardLogger(folder, log_events))
+            tracker = None
+            if job.loggers:
+                log_events = tracker = stack.enter_context(
+                    Tracker.of(job.loggers, experiment, out, log_events)
+                )
             earlier = read_intact_record(out / "records" / f"{experiment.name}.json")
-            record = run_experiment(experiment, dataset, store, context, log_events, out, earlier)
-        return Succeeded(checked_record(record))
+            record = checked_record(
+                run_experiment(experiment, dataset, store, context, log_events, out, earlier)
+            )
+            if tracker is not None:
+                tracker.log_result(record, out)
+        return Succeeded(record)
     except (Interrupted, KeyboardInterrupt) as stopped:
         return Stopped(plain_text(error_message(stopped)))
-    except TensorBoardError as error:
-        return Refused(error_reason(error, name_type=False))
     except (Exception, SystemExit) as error:  # a plugin may end in any way; that is a row, too
         if isinstance(error, DataError) and job.task == "prepare":
             return NoData(error_message(error))

@@ -23,7 +23,7 @@ from .study_file import check_study, read_study
 
 RUN_OPTIONS = frozenset(
     ["device", "dtype", "compile", "workers", "micro", "checkpoint_interval", "out", "store",
-     "tensorboard", "executor", "slots", "timeout", "address", "slurm", "detach", "registry"]
+     "log", "tensorboard", "executor", "slots", "timeout", "address", "slurm", "detach", "registry"]
 )  # fmt: skip
 """Options that say how a run is computed, not what it computes."""
 

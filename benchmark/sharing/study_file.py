@@ -70,6 +70,7 @@ STUDY_TYPES: dict[str, Any] = {
     "checkpoint_interval": Annotated[float, Meta(description="Seconds between two saves.")],
     "out": Annotated[str, Meta(description="Where records and the leaderboard go.")],
     "store": Annotated[str, Meta(description="Checkpoints and maps.")],
+    "log": Annotated[str | list[str], Meta(description="Trackers: [tensorboard, mlflow, wandb].")],
     "tensorboard": Annotated[str, Meta(description="Folder for training curves.")],
     "executor": Annotated[str, Meta(description="local, inline, ray, slurm.")],
     "slots": Annotated[Count, Meta(description="Experiments at a time.")],

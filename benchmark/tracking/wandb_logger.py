@@ -1,0 +1,65 @@
+"""Weights & Biases: a run per experiment, offline unless WANDB_MODE says otherwise."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..leaderboard.records import Record
+from .logger import metrics_of, picture_name
+
+
+class WandbLogger:
+    """A Logger that writes to W&B, in the project `adbench` or $WANDB_PROJECT.
+
+    Nothing is uploaded unless WANDB_MODE=online says so; `wandb sync FOLDER/wandb/offline-run-*`
+    uploads later what was written offline.
+
+    name: of the run; a run that resumes has the same id        folder: in which wandb/ is made
+    """
+
+    def __init__(self, name: str, folder: Path) -> None:
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        import wandb
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self._name, self._curves = name, set[str]()
+        self._run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", "adbench"),
+            name=name,
+            id=hashlib.sha256(name.encode()).hexdigest()[:16],
+            dir=str(folder),
+            mode="online" if os.environ.get("WANDB_MODE") == "online" else "offline",
+            reinit="create_new",
+            settings=wandb.Settings(
+                console="off", silent=True, x_disable_stats=True, save_code=False, disable_git=True
+            ),
+        )
+
+    def log_parameters(self, parameters: Mapping[str, Any]) -> None:
+        self._run.config.update(dict(parameters), allow_val_change=True)
+
+    def log_points(self, curve: str, values: Mapping[str, float], step: int) -> None:
+        if curve not in self._curves:  # each has steps of its own: a later training starts again
+            self._run.define_metric(f"{curve}/*", step_metric=f"{curve}/step")
+            self._curves.add(curve)
+        points = {f"{curve}/{name}": value for name, value in values.items()}
+        self._run.log({f"{curve}/step": step, **points})
+
+    def log_result(self, record: Record, pictures: Sequence[Path]) -> None:
+        import wandb
+
+        self._run.summary.update({f"result/{k}": v for k, v in metrics_of(record).items()})
+        if pictures:
+            self._run.log({f"pictures/{picture_name(p)}": wandb.Image(str(p)) for p in pictures})
+        artifact = wandb.Artifact(f"record-{self._run.id}", "record")
+        with artifact.new_file("record.json") as file:
+            file.write(json.dumps(record, indent=1, default=str))
+        self._run.log_artifact(artifact)
+
+    def close(self) -> None:
+        self._run.finish()
