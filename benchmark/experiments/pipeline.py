@@ -73,9 +73,9 @@ def run_experiment(
     """
     resolved = resolve(experiment, dataset, context.numerics)
     context = replace(context, seed=experiment.seed, on_event=log)
-    checkpoint = _fit(resolved, store, context)
+    checkpoint = fit_experiment(resolved, store, context)
     log("checkpoint", {"fresh": checkpoint.created, "key": checkpoint.key})
-    maps = _predict_splits(resolved, store, context, checkpoint)
+    maps = predict_splits(resolved, store, context, checkpoint)
     record = store.get_or_create(
         "record", resolved.key_inputs.record, partial(_evaluate, resolved, maps), name="judged.h5"
     )
@@ -151,7 +151,9 @@ def predict_shared(
     return count
 
 
-def _fit(resolved: ResolvedExperiment, store: Store, context: TrainingContext) -> Artifact:
+def fit_experiment(
+    resolved: ResolvedExperiment, store: Store, context: TrainingContext
+) -> Artifact:
     """The checkpoint, from the store or trained now."""
     key_inputs, splits = resolved.key_inputs.checkpoint, resolved.splits
     partial_state = store.partial_state("checkpoint", key_inputs)
@@ -178,14 +180,22 @@ def _fit(resolved: ResolvedExperiment, store: Store, context: TrainingContext) -
     return checkpoint
 
 
-def _predict_splits(
-    resolved: ResolvedExperiment, store: Store, context: TrainingContext, checkpoint: Artifact
+def predict_splits(
+    resolved: ResolvedExperiment,
+    store: Store,
+    context: TrainingContext,
+    checkpoint: Artifact,
+    names: Sequence[str] | None = None,
 ) -> dict[str, Artifact]:
-    """Maps of every split, from the store or predicted now; the method is built only if needed."""
+    """Maps of splits, from the store or predicted now; the method is built only if needed.
+
+    names: of the splits; None for all that the experiment predicts
+    """
     method: Method | None = None
     maps: dict[str, Artifact] = {}
     log: LogEvent = context.on_event
-    for name, key_inputs in resolved.key_inputs.maps.items():
+    for name in resolved.key_inputs.maps if names is None else names:
+        key_inputs = resolved.key_inputs.maps[name]
         partial_state = store.partial_state("maps", key_inputs)
 
         def create(path: Path, name: str = name, state: Any = partial_state) -> Mapping[str, Any]:
