@@ -41,6 +41,7 @@ from ..engine.networks.unet_config import MiddleAttentionUNetConfig
 from ..engine.noise.noise_config import NoiseConfig
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.search_space import Choice, Interval, SearchSpace
 from ..engine.runtime.setting_types import Count, Many, Natural, Positive
 from ..engine.sampling.reconstruct import predict_x0
 from ..engine.training.loop import Training, train_module
@@ -64,6 +65,8 @@ class CDDPMQuirks:
     """What the authors' code does and this method does not by default.
 
     shared_noise: one field of simplex noise for all samples of a batch.
+    encoder_norm: over groups of channels, or over a batch, as the authors' encoder, for its
+        weights.
 
     >>> from adbench.datasets.base import Spec
     >>> from adbench.engine.networks.unet_config import MiddleAttentionUNetConfig
@@ -76,6 +79,7 @@ class CDDPMQuirks:
     """
 
     shared_noise: bool = False
+    encoder_norm: Literal["group", "batch"] = "group"
 
 
 @dataclass(frozen=True)
@@ -114,8 +118,6 @@ class CDDPM(Method):
     code: length of the encoder's output.
     encoder_layers, encoder_width: the encoder's blocks at each of four resolutions, and the
         channels inside the first.
-    encoder_norm: over groups of channels, or over a batch, as the authors' encoder, for its
-        weights.
     ensemble: factors of the noise level; one reconstruction at each, at most at level 1000, and
         their mean.
     power: of the absolute error in the loss.
@@ -129,14 +131,20 @@ class CDDPM(Method):
     levels, published = (100, 200, 300, 400, 500, 600), 500
     inference = frozenset({"ensemble", "repeats", "clip_clean"})
 
+    search_space = SearchSpace(
+        lr=Interval(2e-5, 1e-3, log=True),
+        power=Choice(1, 2),
+        frequency=Interval(8.0, 128.0, log=True),
+    )
+
     def __init__(
         self, spec: Spec, *,
         size: Count | None = 96, network: MiddleAttentionUNetConfig = NETWORK,
         schedule: ScheduleConfig = SCHEDULE, code: Count = 512,
         encoder_layers: Annotated[Sequence[Count], Meta(min_length=4, max_length=4)] = (3, 4, 6, 3),
-        encoder_width: Count = 64, encoder_norm: Literal["group", "batch"] = "group",
-        power: Literal[1, 2] = 1, noise: NoiseConfig = NOISE, training: Training = TRAINING,
-        augment: bool = True, ensemble: Many[Positive] = (0.5, 1.0, 1.5), repeats: Count = 1,
+        encoder_width: Count = 64, power: Literal[1, 2] = 1, noise: NoiseConfig = NOISE,
+        training: Training = TRAINING, augment: bool = True,
+        ensemble: Many[Positive] = (0.5, 1.0, 1.5), repeats: Count = 1,
         clip_clean: bool = False, pretraining: Pretraining = PRETRAINING,
         quirks: CDDPMQuirks = CORRECTED,
     ) -> None:  # fmt: skip
@@ -153,7 +161,7 @@ class CDDPM(Method):
             code,
             layers=encoder_layers,
             width=encoder_width,
-            norm=encoder_norm,
+            norm=quirks.encoder_norm,
         )
         about = f"{self.noise} on {self.canvas}"
         self.denoiser = Denoiser(net, schedule.build(), prediction_type="clean", trained_on=about)
