@@ -74,11 +74,10 @@ def test_a_run_over_hostile_plugins_ends_and_its_sound_methods_are_as_alone(
 ) -> None:
     """Some of them (hostile_plugins.py tries all)."""
     names = (
-        "surrogate-detect", "escapes", "hard-exit-0", "a-number", "one-level-more", "one-nan",
-        "nan-reconstruction", "complex-map", "garbage", "fake-events", "default-dtype-detect",
-        "global-rng", "chdir", "callers-frame", "nan-weights",
+        "surrogate-detect", "a-number", "nan-reconstruction", "garbage", "default-dtype-detect",
+        "callers-frame",
     )  # fmt: skip
-    assert hostile_plugins.run_all(tmp_path, names, local(2))[2] == []
+    assert hostile_plugins.run_all(tmp_path, names, local(2), timeout=600)[2] == []
 
 
 def test_every_way_to_fail_while_it_is_imported_is_refused_in_one_line(tmp_path: Path) -> None:
