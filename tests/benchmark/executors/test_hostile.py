@@ -75,7 +75,6 @@ def test_a_run_over_hostile_plugins_ends_and_its_sound_methods_are_as_alone(
     """Some of them (hostile_plugins.py tries all)."""
     names = (
         "surrogate-detect", "a-number", "nan-reconstruction", "garbage", "default-dtype-detect",
-        "callers-frame",
     )  # fmt: skip
     assert hostile_plugins.run_all(tmp_path, names, local(2), timeout=600)[2] == []
 
