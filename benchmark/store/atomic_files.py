@@ -71,11 +71,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
             part.unlink()
 
 
+ELSEWHERE = "name another folder"
+"""The remedy of what is written into a folder that the user names in the same command."""
+
+
 @contextmanager
-def describe_write_errors(path: Path, *, only_full_disk: bool = False) -> Iterator[None]:
+def describe_write_errors(
+    path: Path, *, only_full_disk: bool = False, elsewhere: str = "set ADBENCH_STORE"
+) -> Iterator[None]:
     """Raise an OSError of the block as a StoreError that names the path, the cause and the remedy.
 
     only_full_disk: other errors than those of a full disk pass unchanged
+    elsewhere: what to do to write into another folder than the store
 
     >>> from pathlib import Path
     >>> from adbench.benchmark.store.atomic_files import StoreError, describe_write_errors
@@ -96,7 +103,7 @@ def describe_write_errors(path: Path, *, only_full_disk: bool = False) -> Iterat
             raise
         cause = os.strerror(errno.ENOSPC) if is_full else getattr(error, "strerror", None) or error
         remedy = "free some space, or" if is_full else "to write elsewhere,"
-        raise StoreError(f"cannot write {path}: {cause} ({remedy} set ADBENCH_STORE)") from error
+        raise StoreError(f"cannot write {path}: {cause} ({remedy} {elsewhere})") from error
 
 
 def check_folder(folder: Path, option: str) -> None:

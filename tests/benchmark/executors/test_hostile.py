@@ -69,18 +69,6 @@ def test_every_reason_says_something_and_can_be_printed(
     assert "\x1b" not in "".join(read_status(tmp_path / "out", tmp_path / "store").lines())
 
 
-def test_a_run_over_hostile_plugins_ends_and_its_sound_methods_are_as_alone(
-    tmp_path: Path,
-) -> None:
-    """Some of them (hostile_plugins.py tries all)."""
-    names = (
-        "surrogate-detect", "escapes", "hard-exit-0", "a-number", "one-level-more", "one-nan",
-        "nan-reconstruction", "complex-map", "garbage", "fake-events", "default-dtype-detect",
-        "global-rng", "chdir", "callers-frame", "nan-weights",
-    )  # fmt: skip
-    assert hostile_plugins.run_all(tmp_path, names, local(2))[2] == []
-
-
 def test_every_way_to_fail_while_it_is_imported_is_refused_in_one_line(tmp_path: Path) -> None:
     for name, (code, reason) in hostile_plugins.IMPORTS.items():
         (tmp_path / f"{name}.py").write_text(code, errors="surrogatepass")
