@@ -43,7 +43,7 @@ def predict(
     maps: false writes scores alone
     dicom: folders hold DICOM series, which are volumes (needs pydicom)
     store, registry, device: as for `load`; root: its `data`
-    on_progress: (name, files done, files in all), called as work goes on
+    on_progress: (name, parts done, parts in all), called as work goes on
     Raises DetectorError, PredictionError, StoreError; DataError where the detector reads no files.
     """
     if not isinstance(detector, Detector):

@@ -82,6 +82,16 @@ def find_new_files(dataset: Dataset, paths: Sequence[Path]) -> tuple[list[NewFil
     dataset: with its `spec` set
     paths: of files and of folders, which are searched
     Raises DataError where the dataset reads no files.
+
+    >>> from PIL import Image
+    >>> from adbench.benchmark.prediction.inputs import find_new_files
+    >>> from adbench.datasets.folder import Folder
+    >>> Path("new").mkdir()
+    >>> Image.new("L", (8, 8), 90).save("new/a.png")
+    >>> dataset = Folder(size=8, channels=1)
+    >>> files, problems = find_new_files(dataset, [Path("new"), Path("none.png")])
+    >>> [(file.name, file.kind) for file in files], [str(problem) for problem in problems]
+    ([('new/a.png', 'picture')], ['none.png: is not there'])
     """
     if not isinstance(dataset, FileDataset):
         raise DataError(
@@ -182,6 +192,15 @@ def read_samples(dataset: FileDataset, case: Case) -> tuple[list[Sample], list[s
     """The samples of a case as the dataset reads its own, and notes on them.
 
     Raises DataError, in one line, where it cannot be read or does not fit the detector.
+
+    >>> from PIL import Image
+    >>> from adbench.benchmark.prediction.inputs import read_samples
+    >>> from adbench.datasets.folder import Folder
+    >>> Image.new("L", (16, 16), 90).save("flat.png")
+    >>> case = Case("flat.png", "flat.png", {"image": Path("flat.png")}, label=False)
+    >>> samples, notes = read_samples(Folder(size=8, channels=1), case)
+    >>> tuple(samples[0].x.shape), notes
+    ((1, 8, 8), ['flat.png holds one value only: it becomes zeros'])
     """
     try:
         outcome = dataset.read(case)

@@ -8,19 +8,21 @@ are done.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
+from filelock import FileLock, Timeout
 
-from ...datasets.base import DataError, Dataset, Sample
+from ...datasets.base import DataError, Sample
 from ...datasets.preparation.file_dataset import FileDataset
 from ...engine.runtime.context import ignore_event
 from ...engine.training.loop import NotFinite
@@ -37,6 +39,8 @@ from .predicted import PredictedFile, postprocess
 if TYPE_CHECKING:
     import pandas
 
+Array = np.ndarray[Any, Any]
+
 MAX_BYTES = 2**26
 """Bytes of samples that are read before they are predicted together, about."""
 
@@ -47,7 +51,8 @@ COLUMNS = (
 """Of scores.csv."""
 
 OnProgress = Callable[[str, int, int], None]
-"""(name of a file, how many files are done, of how many): is called as work goes on."""
+"""(name of a file, how many parts are done, of how many): is called as work goes on. A volume or
+a picture is a part; a file of arrays has one for every few hundred samples."""
 
 
 def ignore_progress(name: str, done: int, total: int) -> None:
@@ -106,37 +111,31 @@ def predict_files(
     written, DataError where the detector's dataset reads no files.
     """
     check_folder(folder, "--to")
-    _claim(folder, parts)
-    unreadable: list[Problem] = []
-    if dicom:
-        paths, unreadable = convert_series(paths, folder / "inputs")
-    files, problems = find_new_files(parts.dataset, paths)
-    problems = [*unreadable, *problems]
-    journal = Journal(folder)
-    stamp = partial(_stamp, options=json.dumps({"rate": rate, "maps": maps, **parts.identity}))
-    finished = {f.name for f in files if not _is_missing(f) and journal.find(f.name, stamp(f))}
-    to_do = [file for file in files if file.name not in finished]
-    done = len(finished)
-    work = folder / ".unfinished"
-    for batch in _batches(parts.dataset, to_do, problems):
-        on_progress(batch[0][0].name, done, len(files))
-        for file, outcome in _predict_batch(parts, batch, work, folder, rate, maps=maps):
-            if isinstance(outcome, Problem):
-                problems.append(outcome)
-            else:
-                journal.add(FinishedFile(file.name, stamp(file), *outcome))
-        done += len(batch)
-    on_progress("", len(files), len(files))
-    shutil.rmtree(work, ignore_errors=True)
-    bad = {problem.name for problem in problems}
-    for name in bad & journal.finished.keys() - finished:
-        del journal.finished[name]
-    entries = journal.rewrite([file.name for file in files])
-    rows = [row for entry in entries for row in entry.rows]
-    rows += [{"file": problem.name, "problem": str(problem)} for problem in problems]
-    _write_csv(folder / "scores.csv", rows)
-    computed = len(to_do) - len(bad & {file.name for file in to_do})
-    return FilePredictions(folder, rows, problems, _notes(parts, rate), computed)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _only_writer(folder):
+        _claim(folder, parts)
+        unreadable: list[Problem] = []
+        if dicom:
+            paths, unreadable = convert_series(paths, folder / "inputs")
+        files, problems = find_new_files(parts.dataset, paths)
+        options = json.dumps({"rate": rate, "maps": maps, **parts.identity})
+        job = _Job(parts, folder, rate, maps, options, Journal(folder), on_progress)
+        problems = [*unreadable, *problems, *job.run(files)]
+        rows = job.finish(files, problems)
+    notes = _notes(parts, rate)
+    return FilePredictions(folder, rows, problems, notes, len(job.computed))
+
+
+@contextmanager
+def _only_writer(folder: Path) -> Iterator[None]:
+    """Raise PredictionError while another process predicts into a folder."""
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise PredictionError(
+            f"another adbench predict writes to {folder}: wait for it, or name another folder"
+        ) from None
 
 
 def _claim(folder: Path, parts: DetectorParts) -> None:
@@ -156,124 +155,170 @@ def _claim(folder: Path, parts: DetectorParts) -> None:
         )
 
 
-def _is_missing(file: NewFile) -> bool:
-    return any(not path.exists() for case in file.cases for path in case.files.values())
-
-
-def _stamp(file: NewFile, *, options: str) -> str:
-    return f"{file.stamp()}; {file.output}; {[case.name for case in file.cases]}; {options}"
-
-
 ReadFile = tuple[NewFile, list[Sample], list[str]]
 """A file, its samples (of arrays none: they are read part by part), and notes on them."""
-
-
-def _batches(
-    dataset: Dataset, files: Sequence[NewFile], problems: list[Problem]
-) -> Iterator[list[ReadFile]]:
-    """Files to predict together: so many that a shard is full, and a file of arrays alone."""
-    assert isinstance(dataset, FileDataset)
-    batch: list[ReadFile] = []
-    for file in files:
-        if file.kind == "arrays":
-            yield [(file, [], [])]
-            continue
-        try:
-            samples, notes = read_samples(dataset, file.cases[0])
-        except DataError as error:
-            problems.append(Problem(file.name, error.summary))
-            continue
-        batch.append((file, samples, notes))
-        size = sum(sample.x.nbytes for _, some, _ in batch for sample in some)
-        if sum(len(some) for _, some, _ in batch) >= SHARD_SIZE or size > MAX_BYTES:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
 
 Outcome = tuple[list[dict[str, Any]], list[str]]
 """Rows of scores.csv, and the paths of what was written."""
 
 
-def _predict_batch(
-    parts: DetectorParts,
-    batch: Sequence[ReadFile],
-    work: Path,
-    folder: Path,
-    rate: float,
-    *,
-    maps: bool,
-) -> Iterator[tuple[NewFile, Outcome | Problem]]:
-    """Every file of a batch with what became of it."""
-    if batch[0][0].kind == "arrays":
-        file = batch[0][0]
+class _Job:
+    """The prediction of some files into a folder.
+
+    options: all that outputs depend on beside the files
+    computed: names of the files that were predicted now
+    """
+
+    def __init__(
+        self,
+        parts: DetectorParts,
+        folder: Path,
+        rate: float,
+        maps: bool,
+        options: str,
+        journal: Journal,
+        on_progress: OnProgress,
+    ) -> None:
+        self.parts, self.folder, self.rate, self.maps = parts, folder, rate, maps
+        self.options, self.journal, self.on_progress = options, journal, on_progress
+        self.work = folder / ".unfinished"
+        self.computed: list[str] = []
+        self.done = self.total = 0
+
+    def run(self, files: Sequence[NewFile]) -> list[Problem]:
+        """Predict the files that are not done; return those that cannot be, and why."""
+        to_do = [file for file in files if not self._is_finished(file)]
+        self.total = sum(len(file.cases) for file in files)
+        self.done = self.total - sum(len(file.cases) for file in to_do)
+        problems: list[Problem] = []
+        for batch in self._batches(to_do, problems):
+            self.on_progress(batch[0][0].name, self.done, self.total)
+            for file, outcome in self._predict(batch):
+                if isinstance(outcome, Problem):
+                    problems.append(outcome)
+                else:
+                    self.computed.append(file.name)
+                    rows, outputs = outcome
+                    self.journal.add(FinishedFile(file.name, self._stamp(file), rows, outputs))
+            self.done += sum(len(file.cases) for file, samples, _ in batch if samples)
+        self.on_progress("", self.total, self.total)
+        return problems
+
+    def finish(self, files: Sequence[NewFile], problems: Sequence[Problem]) -> list[dict[str, Any]]:
+        """Write scores.csv and the journal in the order of the files; return the rows."""
+        shutil.rmtree(self.work, ignore_errors=True)
+        for problem in problems:  # an earlier file of that name is not what is there now
+            self.journal.finished.pop(problem.name, None)
+        entries = self.journal.rewrite([file.name for file in files])
+        rows = [dict(row) for entry in entries for row in entry.rows]
+        rows += [{"file": problem.name, "problem": str(problem)} for problem in problems]
+        _write_csv(self.folder / "scores.csv", rows)
+        return rows
+
+    def _is_finished(self, file: NewFile) -> bool:
+        paths = (path for case in file.cases for path in case.files.values())
+        if not all(path.exists() for path in paths):
+            return False
+        return self.journal.find(file.name, self._stamp(file)) is not None
+
+    def _stamp(self, file: NewFile) -> str:
+        keys = [case.name for case in file.cases]
+        return f"{file.stamp()}; {file.output}; {keys}; {self.options}"
+
+    def _batches(
+        self, files: Sequence[NewFile], problems: list[Problem]
+    ) -> Iterator[list[ReadFile]]:
+        """Files to predict together, enough to fill a shard; a file of arrays alone."""
+        dataset = self.parts.dataset
+        assert isinstance(dataset, FileDataset)
+        batch: list[ReadFile] = []
+        for file in files:
+            if file.kind == "arrays":
+                yield [(file, [], [])]
+                continue
+            try:
+                samples, notes = read_samples(dataset, file.cases[0])
+            except DataError as error:
+                problems.append(Problem(file.name, error.summary))
+                self.done += 1
+                continue
+            batch.append((file, samples, notes))
+            size = sum(sample.x.nbytes for _, some, _ in batch for sample in some)
+            if sum(len(some) for _, some, _ in batch) >= SHARD_SIZE or size > MAX_BYTES:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def _predict(self, batch: Sequence[ReadFile]) -> Iterator[tuple[NewFile, Outcome | Problem]]:
+        """Every file of a batch with what became of it."""
+        parts, first = self.parts, batch[0][0]
         try:
-            yield file, _predict_arrays(parts, file, work, folder, rate, maps=maps)
+            if first.kind == "arrays":
+                yield first, self._predict_arrays(first)
+                return
+            samples = [sample for _, some, _ in batch for sample in some]
+            raw_score, raw_maps = self._predict_raw(samples, self.work / "batch.h5")
         except (DataError, NotFinite) as error:
-            yield file, Problem(file.name, _first_line(error))
-        return
-    try:
-        raw = _predict_raw(parts, [s for _, samples, _ in batch for s in samples], work)
-    except NotFinite as error:
-        if len(batch) == 1:
-            yield batch[0][0], Problem(batch[0][0].name, _first_line(error))
-        else:  # which of them it is, each alone says
-            for one in batch:
-                yield from _predict_batch(parts, [one], work, folder, rate, maps=maps)
-        return
-    start = 0
-    for file, samples, notes in batch:
-        rows = slice(start, start + len(samples))
-        start += len(samples)
-        score, maps_of_file = raw[0][rows], None if raw[1] is None else raw[1][rows]
-        predicted = postprocess(samples, score, maps_of_file, parts.protocol, parts.threshold)
-        try:
-            outputs = write_outputs(parts, file, predicted, folder) if maps else []
-        except DataError as error:
-            yield file, Problem(file.name, f"{file.name} {error.summary}")
-            continue
-        yield file, ([_row_of_file(parts, file, predicted, notes, rate)], outputs)
+            if len(batch) == 1:
+                yield first, Problem(first.name, str(error).partition("\n")[0])
+            else:  # which of them it is, each alone says
+                for one in batch:
+                    yield from self._predict([one])
+            return
+        start = 0
+        for file, samples, notes in batch:
+            rows = slice(start, start + len(samples))
+            start += len(samples)
+            maps = None if raw_maps is None else raw_maps[rows]
+            predicted = postprocess(samples, raw_score[rows], maps, parts.protocol, parts.threshold)
+            try:
+                outputs = write_outputs(parts, file, predicted, self.folder) if self.maps else []
+            except DataError as error:
+                yield file, Problem(file.name, f"{file.name} {error.summary}")
+                continue
+            yield file, ([_row_of_file(parts, file, predicted, notes, self.rate)], outputs)
 
+    def _predict_arrays(self, file: NewFile) -> Outcome:
+        """The samples of an HDF5 file, part by part; a part that is done survives a kill."""
+        parts, dataset = self.parts, self.parts.dataset
+        assert isinstance(dataset, FileDataset)
+        rows: list[dict[str, Any]] = []
+        digest = hashlib.sha256(self._stamp(file).encode()).hexdigest()[:16]
 
-def _predict_raw(
-    parts: DetectorParts, samples: Sequence[Sample], work: Path, name: str = "batch"
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Scores (N,) and maps (N, *S) of samples at the detector's level; (scores, None) without."""
-    work.mkdir(parents=True, exist_ok=True)
-    path = work / f"{name}.h5"
-    context = replace(parts.context, on_event=ignore_event)
-    predict(path, parts.method, samples, [parts.level], context, name="new files")
-    return _read_raw(path)
+        def predicted() -> Iterator[PredictedFile]:
+            for i, case in enumerate(file.cases):
+                self.on_progress(file.name, self.done, self.total)
+                samples, notes = read_samples(dataset, case)
+                path = self.work / f"{digest}-{i:06d}.h5"
+                raw_score, raw_maps = self._predict_raw(samples, path, keep=True)
+                part = postprocess(samples, raw_score, raw_maps, parts.protocol, parts.threshold)
+                rows.extend(_rows_of_arrays(parts, file, part, notes, self.rate))
+                self.done += 1
+                yield part
 
+        if self.maps:
+            return rows, write_arrays(parts, file, predicted(), self.folder)
+        for _ in predicted():
+            pass
+        return rows, []
 
-def _read_raw(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    with h5py.File(path, "r") as file:
-        maps = read_array(file, "map")[0] if "map" in file else None
-        return read_array(file, "score")[0], maps
+    def _predict_raw(
+        self, samples: Sequence[Sample], path: Path, *, keep: bool = False
+    ) -> tuple[Array, Array | None]:
+        """Scores (N,) and maps (N, *S) of samples at the detector's level; None without maps.
 
-
-def _predict_arrays(
-    parts: DetectorParts, file: NewFile, work: Path, folder: Path, rate: float, *, maps: bool
-) -> Outcome:
-    """The samples of an HDF5 file, part by part. A part that is done is kept until the file is."""
-    dataset = parts.dataset
-    assert isinstance(dataset, FileDataset)
-    rows: list[dict[str, Any]] = []
-
-    def predicted() -> Iterator[PredictedFile]:
-        for case in file.cases:
-            samples, notes = read_samples(dataset, case)
-            score, raw = _predict_raw(parts, samples, work)
-            part = postprocess(samples, score, raw, parts.protocol, parts.threshold)
-            rows.extend(_rows_of_arrays(parts, file, part, notes, rate))
-            yield part
-
-    if maps:
-        return rows, write_arrays(parts, file, predicted(), folder)
-    for _ in predicted():
-        pass
-    return rows, []
+        path: where they are written first
+        keep: take those that are there
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not (keep and path.is_file()):
+            context = replace(self.parts.context, on_event=ignore_event)
+            levels = [self.parts.level]
+            predict(path, self.parts.method, samples, levels, context, name="new files")
+        with h5py.File(path, "r") as file:
+            maps = read_array(file, "map")[0] if "map" in file else None
+            return read_array(file, "score")[0], maps
 
 
 def _row_of_file(
@@ -330,7 +375,3 @@ def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     atomic_write(path, text.getvalue())
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

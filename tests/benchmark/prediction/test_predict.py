@@ -15,6 +15,7 @@ import h5py
 import nibabel as nib
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -103,7 +104,12 @@ def test_maps_of_the_test_split_are_those_of_the_store_bit_for_bit(
     scans: Path, tmp_path: Path, below: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a method that adds noise, by the key of a sample, at one level of the two of the run."""
-    settings = {"anoddpm.noise": "gaussian", "anoddpm.sampling_steps": 3, "size": 8, "every": 4}
+    settings: dict[str, Any] = {
+        "anoddpm.noise": "gaussian",
+        "anoddpm.sampling_steps": 3,
+        "size": 8,
+        "every": 4,
+    }
     record = trained(scans, "anoddpm", "volumes", "check", [100], **settings)
     raw: dict[str, tuple[np.ndarray, float]] = {}
     original = module.postprocess
@@ -211,6 +217,55 @@ def test_complex_recordings_give_one_map_per_sample(tmp_path: Path) -> None:
         maps = read_array(file, "map")
     for key, (map_, _) in stored.items():
         assert np.array_equal(maps[int(key.partition("/")[2])], map_)
+
+
+def test_an_interrupted_file_of_many_samples_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adbench.datasets.hdf5_file.MAX_SAMPLES", 4)
+    x = np.random.default_rng(0).random((30, 1, 16)).astype(np.float32)
+    (tmp_path / "data").mkdir()
+    with h5py.File(tmp_path / "data/signals.h5", "w") as file:
+        file["x"], file["label"] = x, [0] * 25 + [1] * 5
+    record = trained(tmp_path, "intensity", "hdf5")
+    original, calls = module.predict, list[int]()
+
+    def counted(path: Path, *arguments: Any, **options: Any) -> Any:
+        calls.append(len(arguments[1]))
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return original(path, *arguments, **options)
+
+    monkeypatch.setattr(module, "predict", counted)
+
+    def command(to: str) -> adbench.FilePredictions:
+        return adbench.predict(record, tmp_path / "data", tmp_path / to, store=tmp_path / "store")
+
+    with pytest.raises(KeyboardInterrupt):
+        command("cut")
+    assert not list((tmp_path / "cut/maps").glob("*.h5")), "nothing half-written"
+    done: list[tuple[int, int]] = []
+    adbench.predict(
+        record, tmp_path / "data", tmp_path / "cut", store=tmp_path / "store",
+        on_progress=lambda name, count, total: done.append((count, total)),
+    )  # fmt: skip
+    assert calls == [4] * 8 + [2], "eight parts, of which the sixth was begun twice"
+    assert done[0] == (0, 8) and done[-1] == (8, 8)
+    monkeypatch.setattr(module, "predict", original)
+    command("whole")
+    assert files_below(tmp_path / "cut") == files_below(tmp_path / "whole")
+
+
+def test_two_predictions_into_one_folder_do_not_mix(
+    scans: Path, scan_record: Path, tmp_path: Path
+) -> None:
+    write_scan(tmp_path / "p.nii.gz", 1)
+    (tmp_path / "to").mkdir()
+    with (
+        FileLock(tmp_path / "to/.lock"),
+        pytest.raises(ValueError, match="another adbench predict writes to"),
+    ):
+        adbench.predict(scan_record, tmp_path / "p.nii.gz", tmp_path / "to", store=scans / "store")
 
 
 def test_a_killed_prediction_goes_on_and_leaves_the_same_files(
@@ -394,7 +449,7 @@ def test_a_folder_holds_the_predictions_of_one_detector(
 
 
 def test_a_detector_of_made_up_data_reads_no_files(tmp_path: Path) -> None:
-    sizes = {"train": 8, "held_out": 4, "val": 4, "test": 4}
+    sizes: dict[str, Any] = {"train": 8, "held_out": 4, "val": 4, "test": 4}
     record = trained(tmp_path, "intensity", "phantom", shape=[8, 8], **sizes)
     Image.new("L", (8, 8)).save(tmp_path / "a.png")
     with pytest.raises(adbench.DataError, match=r"trained on Phantom, which reads no files.*load"):
