@@ -176,10 +176,13 @@ def shared_predict_job(job: Job, count: int) -> Job:
 
 
 def _portable(experiment: Experiment) -> Experiment:
-    """Without what only the registry needs: the arguments are resolved."""
+    """Without what only the registry needs. The profile stays: a worker compares the arguments
+    with those that it has for the method."""
+    named = experiment.profile
 
     def short(entry: Entry) -> Entry:
-        return replace(entry, profiles={}, extra={})
+        own = {name: each for name, each in entry.profiles.items() if name == named}
+        return replace(entry, profiles=own, extra={})
 
     return replace(experiment, method=short(experiment.method), dataset=short(experiment.dataset))
 
