@@ -60,7 +60,7 @@ def convert_file(module: nn.Module, path: Path, *, part: str | None = None) -> C
     >>> with TemporaryDirectory() as folder:
     ...     path = Path(folder, "epoch-3.pt")
     ...     torch.save({"epoch": 3, "model": net.state_dict()}, path)
-    ...     weights, name = convert_file(net, path)
+    ...     weights, name, _ = convert_file(net, path)
     >>> name, weights.keys() == net.state_dict().keys()
     ('MONAI', True)
     """
