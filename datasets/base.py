@@ -439,6 +439,20 @@ class Dataset(ABC):
 
     The constructor's keyword arguments determine the samples and are part of the cache key; those
     named in `cache_key_ignores` (where the files lie) change no sample and are left out of it.
+
+    >>> from adbench.datasets.base import Dataset, Sample, Spec
+    >>> class Steps(Dataset):
+    ...     spec = Spec(1, (4,))
+    ...     def train(self, *, labelled=False):
+    ...         return [Sample(torch.zeros(1, 4), f"{i}", f"{i}", False) for i in range(3)]
+    ...     def calibration(self):
+    ...         return [Sample(torch.zeros(1, 4), "held_out/0", "held_out/0", False)]
+    ...     def val(self):
+    ...         return []
+    ...     def test(self):
+    ...         return [Sample(torch.ones(1, 4), "test/0", "test/0", True)]
+    >>> Steps().verify().samples
+    {'train': 3, 'held_out': 1, 'val': 0, 'test': 1}
     """
 
     spec: Spec

@@ -74,6 +74,18 @@ class BraTS(FileDataset):
     nan: "zero" takes NaN for background instead of refusing the case
     ignore_affine: let a case's files disagree about where their voxels lie; the first one counts
     allow_empty_mask: let a case have no tumour at all
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.datasets.brats import BraTS
+    >>> case = "BraTS-GLI-00007-000"
+    >>> with TemporaryDirectory() as root:
+    ...     Path(root, case).mkdir()
+    ...     for ending in ("t2f", "seg"):
+    ...         Path(root, case, f"{case}-{ending}.nii.gz").touch()
+    ...     index = BraTS(modalities=["flair"]).build_index(Path(root))
+    >>> [(case.group, sorted(case.files)) for case in index.cases]
+    [('BraTS-GLI-00007', ['flair', 'seg'])]
     """
 
     name = "brats"

@@ -73,6 +73,17 @@ class BraTSSlices(FileDataset):
     range: the stored numbers that become 0 and 1, such as (0, 4095), or "train" for the smallest
         and the largest of all normal training slices; what is 0 stays 0, and what lies beyond is
         cut off and counted. None takes values in 0..1
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.datasets.brats_slices import BraTSSlices
+    >>> with TemporaryDirectory() as root:
+    ...     for name in ("train_healthy/000034.nii.gz", "val_diseased/000247.nii.gz"):
+    ...         Path(root, name).parent.mkdir()
+    ...         Path(root, name).touch()
+    ...     index = BraTSSlices().build_index(Path(root))
+    >>> [(case.pool, case.label) for case in index.cases]  # reading a test slice tells
+    [('train', False), ('test', None)]
     """
 
     name = "brats-slices"

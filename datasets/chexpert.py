@@ -53,6 +53,18 @@ class CheXpert(DeduplicatedDataset):
     split: "corrected", or "published" to keep patients that are in the training and test sets
     fractions: of patients in train, held_out, val and test; what is published needs none
     seed: which patients go where
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.datasets.chexpert import CheXpert
+    >>> with TemporaryDirectory() as root:
+    ...     for name in ("training/healthy/patient00001_study1.npy",
+    ...                  "testing/diseased/patient00128_study3.npy"):
+    ...         Path(root, name).parent.mkdir(parents=True)
+    ...         Path(root, name).touch()
+    ...     index = CheXpert().build_index(Path(root))
+    >>> [(case.group, case.pool, case.label) for case in index.cases]
+    [('patient00128', 'test', True), ('patient00001', 'train', False)]
     """
 
     name = "chexpert"

@@ -45,6 +45,18 @@ class Decathlon(FileDataset):
     crop: the middle that is cut out before, along the same axes; None keeps everything
     fractions: of the normal task's training images in train, held_out, val and test
     abnormal: of the other tasks' images in val and test
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.datasets.decathlon import Decathlon
+    >>> with TemporaryDirectory() as root:
+    ...     for name in ("Task01_BrainTumour/imagesTr/BRATS_001.nii.gz",
+    ...                  "Task09_Spleen/imagesTr/spleen_2.nii.gz"):
+    ...         Path(root, name).parent.mkdir(parents=True)
+    ...         Path(root, name).touch()
+    ...     index = Decathlon().build_index(Path(root))
+    >>> [(case.extra["task"], case.label) for case in index.cases]
+    [('Task01_BrainTumour', False), ('Task09_Spleen', True)]
     """
 
     name = "decathlon"

@@ -62,6 +62,17 @@ class Folder(ImageDataset):
     fractions: of groups in train, held_out, val and test; splits with a folder of their own stay as
         they are
     seed: which groups go where
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.datasets.folder import Folder
+    >>> with TemporaryDirectory() as root:
+    ...     for name in ("train/good/0.png", "test/good/1.png", "test/crack/2.png"):
+    ...         Path(root, name).parent.mkdir(parents=True)
+    ...         Path(root, name).touch()
+    ...     index = Folder(size=32, channels=1).build_index(Path(root))
+    >>> [(case.pool, case.label) for case in index.cases]
+    [('test', True), ('test', False), ('train', False)]
     """
 
     name = "folder"

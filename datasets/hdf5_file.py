@@ -72,6 +72,19 @@ class HDF5(ArrayDataset):
     abnormal: of the groups that hold abnormal samples only, in train, val and test
     allow_empty_mask: accept abnormal samples with an empty mask
     seed: which groups go where
+
+    >>> import h5py
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.datasets.hdf5_file import HDF5
+    >>> with TemporaryDirectory() as root:
+    ...     with h5py.File(Path(root, "ecg.h5"), "w") as file:
+    ...         file["x"] = np.zeros((3, 2, 64), np.uint8)  # three signals of two leads
+    ...         file["label"] = [0, 0, 1]
+    ...     data = HDF5(axes=1)
+    ...     index = data.build_index(Path(root))
+    >>> data.spec.channels, data.spec.shape, len(index.cases)
+    (2, (64,), 3)
     """
 
     name = "hdf5"

@@ -57,6 +57,11 @@ class SampleSource(NamedTuple):
 
     flip: the axis of the flipped copy, or "" for the images themselves
     indices: of the images in the set
+
+    >>> from adbench.datasets.idx import SampleSource
+    >>> turned = SampleSource("MNIST", "test", True, "vertical", np.array([0, 5, 7]))
+    >>> turned.label, len(turned.indices)
+    (True, 3)
     """
 
     name: str
@@ -82,6 +87,21 @@ class Idx(ArrayDataset):
     size: pixels, rows and columns, that images are stretched to; None keeps them
     most: at most so many images of every kind in each published set; which, the seed decides
     fractions: of the training images in train, held_out and val
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.datasets.idx import Idx
+    >>> with TemporaryDirectory() as root:
+    ...     for pool, start in (("train", 0), ("test", 100)):
+    ...         folder = Path(root, "Digits", "numpy", pool)
+    ...         folder.mkdir(parents=True)
+    ...         for i in range(40):
+    ...             np.save(folder / f"{i}.npy", np.full((8, 8), start + i, np.uint8))
+    ...     data = Idx(inside="Digits", flips="vertical", fractions=[0.5, 0.25, 0.25])
+    ...     index = data.build_index(Path(root))
+    >>> sorted({case.name.rpartition("/")[0] for case in index.cases})
+    ['Digits/test/normal/test', 'Digits/test/vertical/test', 'Digits/train/normal/held_out',
+     'Digits/train/normal/train', 'Digits/train/normal/val', 'Digits/train/vertical/val']
     """
 
     name = "idx"

@@ -69,6 +69,10 @@ class IXI(FileDataset, ABC):
     min_lesion: planes with a lesion of which fewer pixels remain at `size` are left out
     fractions: of IXI's training subjects in train and held_out
     split: "corrected", or "published" with its leaks, and images that are copies, and a warning
+
+    >>> from adbench.datasets.ixi import IXIBraTS, IXIMSLUB
+    >>> [(data.name, data.spec.shape) for data in (IXIBraTS(), IXIMSLUB(size=48))]
+    [('ixi-brats', (96, 96)), ('ixi-mslub', (48, 48))]
     """
 
     target: ClassVar[str]
@@ -276,14 +280,31 @@ class IXI(FileDataset, ABC):
 
 
 class IXIBraTS(IXI):
-    """IXI against the gliomas of BraTS21 (100 subjects in val, 1151 in test)."""
+    """IXI against the gliomas of BraTS21 (100 subjects in val, 1151 in test).
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.datasets.ixi import IXIBraTS
+    >>> with TemporaryDirectory() as root:
+    ...     Path(root, "splits").mkdir()
+    ...     Path(root, "Train").mkdir()
+    ...     index = IXIBraTS(fold=3).build_index(Path(root))
+    >>> [problem.split()[0] for problem in index.problems]  # the lists, none of which is there
+    ['splits/IXI_train_fold3.csv', 'splits/IXI_val_fold3.csv', 'splits/Brats21_val.csv',
+     'splits/IXI_test.csv', 'splits/Brats21_test.csv']
+    """
 
     name = "ixi-brats"
     target = "Brats21"
 
 
 class IXIMSLUB(IXI):
-    """IXI against the multiple sclerosis of MSLUB (10 subjects in val, 20 in test)."""
+    """IXI against the multiple sclerosis of MSLUB (10 subjects in val, 20 in test).
+
+    >>> from adbench.datasets.ixi import IXIMSLUB
+    >>> IXIMSLUB().target, IXIMSLUB().spec.labels  # no abnormal sample is trained on
+    ('MSLUB', False)
+    """
 
     name = "ixi-mslub"
     target = "MSLUB"

@@ -57,6 +57,18 @@ class IXIAtlas(DeduplicatedDataset):
     split: "corrected", or "published" to keep subjects that are in two of the lists
     fractions: of subjects in train, held_out, val and test; what is listed needs none
     seed: which subjects go where
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.datasets.ixi_atlas import IXIAtlas
+    >>> with TemporaryDirectory() as root:
+    ...     for name in ("CAPS_IXI/png/sub-IXI002_T1w.png", "ATLAS/Atlas_train_0.png",
+    ...                  "ATLAS/Atlas_train_0_mask.png"):
+    ...         Path(root, name).parent.mkdir(parents=True, exist_ok=True)
+    ...         Path(root, name).touch()
+    ...     index = IXIAtlas().build_index(Path(root))
+    >>> [(case.label, sorted(case.files)) for case in index.cases]
+    [(True, ['image', 'mask']), (False, ['image'])]
     """
 
     name = "ixi-atlas"

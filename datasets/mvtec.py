@@ -51,6 +51,18 @@ class MVTec(ImageDataset):
         gray and the others coloured
     fractions: of the published training images in train and held_out
     seed: which images those are
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.datasets.mvtec import MVTec
+    >>> with TemporaryDirectory() as root:
+    ...     for name in ("wood/train/good/0.png", "wood/test/hole/0.png",
+    ...                  "wood/ground_truth/hole/0_mask.png"):
+    ...         Path(root, name).parent.mkdir(parents=True)
+    ...         Path(root, name).touch()
+    ...     index = MVTec(category="wood", channels=3).build_index(Path(root))
+    >>> [(case.pool, dict(case.extra)) for case in index.cases]
+    [('train', {'category': 'wood'}), ('test', {'category': 'wood', 'defect': 'hole'})]
     """
 
     name = "mvtec"

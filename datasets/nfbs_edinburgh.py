@@ -65,6 +65,19 @@ class NFBSEdinburgh(FileDataset):
     min_lesion: planes with a lesion of which fewer pixels remain at `size` are left out
     fractions: of the published training people in train and held_out
     val_share: this part of the Edinburgh patients becomes val; published is none
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.datasets.nfbs_edinburgh import NFBSEdinburgh
+    >>> patients = "CancerousDataset/EdinburghDataset/Anomalous-T1"
+    >>> with TemporaryDirectory() as root:
+    ...     for name in ("Train/A00028185/A00028185.npy", f"{patients}/raw/17904.npy",
+    ...                  f"{patients}/mask/17904.npy"):
+    ...         Path(root, name).parent.mkdir(parents=True)
+    ...         Path(root, name).touch()
+    ...     index = NFBSEdinburgh().build_index(Path(root))
+    >>> [(case.group, sorted(case.files)) for case in index.cases]
+    [('A00028185', ['image']), ('17904', ['image', 'mask'])]
     """
 
     name = "nfbs-edinburgh"

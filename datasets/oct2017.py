@@ -50,6 +50,18 @@ class OCT2017(DeduplicatedDataset):
     split: "corrected", or "published" to keep patients that are in the training and test sets
     fractions: of patients in train, held_out, val and test; those that are published need none
     seed: which patients go where
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.datasets.oct2017 import OCT2017
+    >>> with TemporaryDirectory() as root:
+    ...     for name in ("OCT2017/train/NORMAL/NORMAL-1038998-1.jpeg",
+    ...                  "OCT2017/test/DRUSEN/DRUSEN-228939-1.jpeg"):
+    ...         Path(root, name).parent.mkdir(parents=True)
+    ...         Path(root, name).touch()
+    ...     index = OCT2017().build_index(Path(root))
+    >>> [(case.group, case.pool, case.label) for case in index.cases]
+    [('patient 228939', 'test', True), ('patient 1038998', 'train', False)]
     """
 
     name = "oct2017"

@@ -87,7 +87,12 @@ class Phantom(Dataset):
 
 
 class DrawnSplit:
-    """Samples that are drawn at first access and then cached."""
+    """Samples that are drawn at first access and then cached.
+
+    >>> split = Phantom(shape=(16,), train=3).train()
+    >>> len(split), split[0].key, split[0] is split[0]  # drawn once
+    (3, 'train/00000', True)
+    """
 
     def __init__(
         self, spec: Spec, seed: int, names: Sequence[tuple[str, int]], *, masks: bool
@@ -115,6 +120,11 @@ def draw_sample(spec: Spec, seed: int, role: str, index: int, *, masks: bool = T
     role: of the sample; another role has other samples
     index: of the sample in its role
     masks: false leaves mask and healthy counterpart out, as for training samples
+
+    >>> spec = Spec(channels=1, shape=(16, 16), labels=False)
+    >>> first, again = (draw_sample(spec, 0, "test-abnormal", 5) for _ in range(2))
+    >>> torch.equal(first.x, again.x), first.label, first.tags == again.tags
+    (True, True, True)
     """
 
     def stream(purpose: int) -> np.random.Generator:
@@ -203,7 +213,13 @@ def _draw_signal(
 
 
 class Anomaly(NamedTuple):
-    """An anomaly. change: (*S), added to every channel; mask: (*S) bool"""
+    """An anomaly. change: (*S), added to every channel; mask: (*S) bool
+
+    >>> sample = draw_sample(Spec(1, (32, 32), labels=False), 0, "test-abnormal", 0)
+    >>> change = (sample.x - sample.counterpart)[0].abs()
+    >>> bool(change[sample.mask].mean() > change[~sample.mask].mean())
+    True
+    """
 
     change: Floats
     mask: Flags

@@ -54,6 +54,25 @@ class RFChallenge(FileDataset):
     fractions: of the training frames in train and held_out
     judged: of the test frames of every signal in val and test
     seed: decides which frames are in which split
+
+    >>> import h5py
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.datasets.rf_challenge import RFChallenge
+    >>> with TemporaryDirectory() as root:
+    ...     for name in ("interferenceset_frame/CommSignal2_raw_data.h5",
+    ...                  "testset1_frame/CommSignal2_test1_raw_data.h5",
+    ...                  "testset1_frame/EMISignal1_test1_raw_data.h5"):
+    ...         Path(root, name).parent.mkdir(exist_ok=True)
+    ...         with h5py.File(Path(root, name), "w") as file:
+    ...             file["dataset"] = np.ones((1, 64), np.complex64)
+    ...             file["sig_type"] = name.partition("/")[2].partition("_")[0]
+    ...     data = RFChallenge(window=16)
+    ...     index = data.build_index(Path(root))
+    ...     samples = data.read(index.cases[0]).samples
+    >>> [(case.extra["signal"], case.pool, case.label) for case in index.cases]
+    [('CommSignal2', 'train', False), ('CommSignal2', 'test', False), ('EMISignal1', 'test', True)]
+    >>> len(samples), samples[0].x[:, 0]  # 0.5 + 1 / (2 * 4), and silence
+    (4, tensor([0.6250, 0.5000]))
     """
 
     name = "rf-challenge"

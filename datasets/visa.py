@@ -50,6 +50,23 @@ class VisA(ImageDataset):
         DDAD's
     fractions: of the published training images in train and held_out
     seed: which images those are
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.datasets.visa import VisA
+    >>> with TemporaryDirectory() as root:
+    ...     for name in ("candle/Data/Images/Normal/0.JPG", "candle/Data/Images/Anomaly/1.JPG",
+    ...                  "candle/Data/Masks/Anomaly/1.png", "split_csv/1cls.csv"):
+    ...         Path(root, name).parent.mkdir(parents=True)
+    ...         Path(root, name).touch()
+    ...     rows = ["object,split,label,image,mask",
+    ...             "candle,train,normal,candle/Data/Images/Normal/0.JPG,",
+    ...             "candle,test,anomaly,candle/Data/Images/Anomaly/1.JPG,"
+    ...             "candle/Data/Masks/Anomaly/1.png"]
+    ...     _ = Path(root, "split_csv/1cls.csv").write_text("\\n".join(rows))
+    ...     index = VisA().build_index(Path(root))
+    >>> [(case.pool, case.label) for case in index.cases]
+    [('train', False), ('test', True)]
     """
 
     name = "visa"

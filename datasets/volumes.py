@@ -84,6 +84,18 @@ class Volumes(FileDataset):
     min_foreground: planes with less than this part of non-zero pixels are left out
     min_lesion: planes with a lesion of which fewer pixels remain at `size` are left out
     nan, ignore_affine, allow_empty_mask: as in BraTS: accept what is an error otherwise
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.datasets.volumes import Volumes
+    >>> with TemporaryDirectory() as root:
+    ...     for name in ("normal/p1.nii.gz", "tumour/p2.nii.gz", "tumour/p2_mask.nii.gz"):
+    ...         Path(root, name).parent.mkdir(exist_ok=True)
+    ...         Path(root, name).touch()
+    ...     data = Volumes(slices=False, size=(32, 64, 64))
+    ...     index = data.build_index(Path(root))
+    >>> data.spec.shape, [(case.name, case.label) for case in index.cases]
+    ((32, 64, 64), [('normal/p1', False), ('tumour/p2', True)])
     """
 
     name = "volumes"

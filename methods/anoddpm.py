@@ -28,7 +28,7 @@ from ..engine.diffusion.gaussian import Gaussian
 from ..engine.diffusion.schedule import sampling_levels
 from ..engine.diffusion.schedule_config import ScheduleConfig
 from ..engine.networks.diffusion_unet import build_unet, set_heads, side_divisor
-from ..engine.networks.unet_config import AttentionSidesUNetConfig
+from ..engine.networks.unet_config import AttentionSidesUNetConfig, split_into_heads
 from ..engine.noise.noise import Noise, NoiseName
 from ..engine.noise.noise_config import MixedNoiseConfig
 from ..engine.runtime.context import TrainingContext
@@ -60,6 +60,15 @@ class DetectionNoise:
     as in training.
     reverse_noise: kind of the noise that reverse steps add; None as what was added to the sample.
     gradual: noise is added level by level.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.engine.networks.unet_config import AttentionSidesUNetConfig
+    >>> from adbench.methods.anoddpm import AnoDDPM, DetectionNoise
+    >>> network = AttentionSidesUNetConfig(8, (1, 2), 1, attention=(8,), heads=1)
+    >>> noise = DetectionNoise(detect_frequency=16.0)
+    >>> method = AnoDDPM(Spec(1, (16, 16)), size=None, network=network, detection_noise=noise)
+    >>> method.noise.frequency, method.detection_noise.frequency
+    (64.0, 16.0)
     """
 
     detect_noise: NoiseName | Literal["random"] | None = None
@@ -75,6 +84,14 @@ class AnoDDPMQuirks:
     shared_noise: one field, and in training one level, for all samples of a batch.
     eval_heads: attention heads at inference; None for as many as were trained, theirs has 1.
     index_shift: a sample is brought one level higher than the level where the chain begins.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.engine.networks.unet_config import AttentionSidesUNetConfig
+    >>> from adbench.methods.anoddpm import AnoDDPM, AnoDDPMQuirks
+    >>> network = AttentionSidesUNetConfig(8, (1, 2), 1, attention=(8,), heads=1)
+    >>> quirks = AnoDDPMQuirks(shared_noise=True)
+    >>> AnoDDPM(Spec(1, (16, 16)), size=None, network=network, quirks=quirks).noise.shared
+    True
     """
 
     shared_noise: bool = False
@@ -137,9 +154,10 @@ class AnoDDPM(Method):
         self.detection_noise = noise_of(name, frequency)
         self.reverse_noise = noise_of(detection_noise.reverse_noise or name, frequency)
         attend = network.attention_levels(self.canvas.padded_shape)
+        split_into_heads(widths, quirks.eval_heads or network.heads, attend)  # or raise
         net = build_unet(ndim, spec.channels, widths, res_blocks=network.res_blocks, updown=True,
-            attention=attend, head_channels=[n // network.heads for n in widths], eps=1e-5,
-            zero_attention=True)  # fmt: skip
+            attention=attend, head_channels=split_into_heads(widths, network.heads, attend),
+            eps=1e-5, zero_attention=True)  # fmt: skip
         self.denoiser = Denoiser(net, schedule.build(), clip=self.canvas.range,
             trained_on=f"{self.noise} on {self.canvas}")  # fmt: skip
         self.plan = training

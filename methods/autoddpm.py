@@ -64,6 +64,20 @@ class AnomalyMask:
     the 95th percentile of each sample.
     calibration: number of calibration samples.
     dilate: growth of the mask in pixels.
+
+    >>> import torch
+    >>> from adbench.datasets.base import Sample, Spec
+    >>> from adbench.engine.networks.unet_config import UNetConfig
+    >>> from adbench.engine.runtime.context import TrainingContext
+    >>> from adbench.engine.training.loop import UnclippedTraining
+    >>> from adbench.methods.autoddpm import AnomalyMask, AutoDDPM
+    >>> network = UNetConfig((8, 16), 1, (False, False), head_channels=8)
+    >>> method = AutoDDPM(Spec(1, (16, 16)), size=None, network=network, features="effperc-random",
+    ...     training=UnclippedTraining(1, 1, 1e-4), mask=AnomalyMask(threshold=0.13))
+    >>> data = [Sample(torch.zeros(1, 16, 16), "a", "a", False)]
+    >>> method.fit(data, data, TrainingContext())
+    >>> method.tau
+    tensor(0.1300)
     """
 
     threshold: Unbounded | None = None
@@ -79,6 +93,15 @@ class Inpainting:
     resamples: how often every level is passed.
     inpaint_steps: network calls of one pass, None for every level.
     inpaint_noise: kind of noise; None for that of the first pass.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.engine.networks.unet_config import UNetConfig
+    >>> from adbench.methods.autoddpm import AutoDDPM, Inpainting
+    >>> network = UNetConfig((8, 16), 1, (False, False), head_channels=8)
+    >>> method = AutoDDPM(Spec(1, (16, 16)), size=None, network=network, features="effperc-random",
+    ...     inpainting=Inpainting(inpaint_steps=10), sampling_steps=50)
+    >>> method.first_sampling.steps, method.second_sampling.steps
+    (50, 10)
     """
 
     inpaint_level: Level = 51
@@ -96,6 +119,16 @@ class AutoDDPMQuirks:
     renoise_shifted: noise is added again by the schedule's value of one level below.
     leave_last: the last step is left out, so that the noise of level 1 stays.
     shared_noise: one field of simplex noise for all samples of a batch.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.engine.networks.unet_config import UNetConfig
+    >>> from adbench.engine.noise.noise_config import NoiseConfig
+    >>> from adbench.methods.autoddpm import AutoDDPM, AutoDDPMQuirks
+    >>> network = UNetConfig((8, 16), 1, (False, False), head_channels=8)
+    >>> method = AutoDDPM(Spec(1, (16, 16)), size=None, network=network, features="effperc-random",
+    ...     noise=NoiseConfig("simplex"), quirks=AutoDDPMQuirks(shared_noise=True))
+    >>> method.noise.shared
+    True
     """
 
     quantise: bool = False

@@ -75,6 +75,19 @@ class Method(nn.Module, ABC):
     registry.yaml may set them. It never names a device, picks a test threshold, post-processes
     for the metric, or sees a label in `detect`; all randomness comes from the Rng it is handed.
     What it says of a sample does not depend on the sample's batch mates, their order or number.
+
+    >>> import torch
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.engine.runtime.rng import Rng
+    >>> from adbench.methods.base import Detection, Method
+    >>> class Brightness(Method):
+    ...     def fit(self, train, calibration, context):
+    ...         pass
+    ...     def detect(self, x, levels, rng):
+    ...         return Detection.from_map(x.mean(1).expand(len(levels), -1, -1, -1))
+    >>> method, x = Brightness(Spec(1, (2, 2))), torch.tensor([0.0, 1.0]).view(2, 1, 1, 1)
+    >>> method.score(x.expand(2, 1, 2, 2), Rng(["a", "b"]))
+    tensor([0., 1.])
     """
 
     supervision: ClassVar[Literal["normal", "image-labels"]] = "normal"

@@ -72,6 +72,14 @@ class BinaryCodecConfig:
     coder_size: length of a bit's vector.
     coder_widths: channels at each resolution.
     coder_steps, coder_batch, coder_lr, coder_ema: of its training.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.engine.networks.unet_config import HeadsUNetConfig
+    >>> from adbench.methods.bernoulli import BinaryCodecConfig, MaskedBernoulli
+    >>> network = HeadsUNetConfig(8, (1, 2), 1, attention=(False, False), heads=1)
+    >>> codec = BinaryCodecConfig(bits=4, coder_size=8, coder_widths=(4, 8))
+    >>> MaskedBernoulli(Spec(1, (16, 16)), size=None, network=network, codec=codec).codec.latent
+    (4, 8, 8)
     """
 
     bits: Count = 128
@@ -92,6 +100,16 @@ class BernoulliQuirks:
     soft_end: the last step ignores the mask and yields chances, not bits.
     start_offset: chains start one level below the one that samples were brought to.
     drawn_code: codes of test samples are drawn, not the likelier bits.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.engine.networks.unet_config import HeadsUNetConfig
+    >>> from adbench.methods.bernoulli import BernoulliQuirks, BinaryCodecConfig, MaskedBernoulli
+    >>> network = HeadsUNetConfig(8, (1, 2), 1, attention=(False, False), heads=1)
+    >>> codec = BinaryCodecConfig(bits=4, coder_size=8, coder_widths=(4, 8))
+    >>> method = MaskedBernoulli(Spec(1, (16, 16)), size=None, network=network, codec=codec,
+    ...     quirks=BernoulliQuirks(twice=True))
+    >>> [method.plan.batch_number(k) for k in range(4)]
+    [0, 0, 1, 1]
     """
 
     forward: Literal["symmetric", "erasure"] = "symmetric"
@@ -228,6 +246,22 @@ class MaskedBernoulliStep:
     soft_end: as in `BernoulliQuirks`.
 
     mask: (M, bits, *S) bool, which bits may differ from the code.
+
+    >>> import torch
+    >>> from adbench.engine.diffusion.bernoulli import Bernoulli, uniform_noise
+    >>> from adbench.engine.diffusion.denoiser import Estimate
+    >>> from adbench.engine.diffusion.schedule import build_schedule
+    >>> from adbench.engine.runtime.rng import Rng
+    >>> from adbench.engine.sampling.continuous_batching import ChainBatch
+    >>> from adbench.engine.sampling.step_noise import StepNoise
+    >>> from adbench.methods.bernoulli import MaskedBernoulliStep
+    >>> codes, draws = torch.tensor([[[1.0, 0.0]]]), StepNoise(Rng(["a"]), uniform_noise)
+    >>> process, zero = Bernoulli(build_schedule("even", 4)), torch.tensor([0])
+    >>> sampler = MaskedBernoulliStep(process, draws, codes, chance=0.5, soft_end=False)
+    >>> batch = ChainBatch(zero, zero, zero, zero + 1, zero + 1, zero, [sampler.plan_steps([1, 0])])
+    >>> flips, bits = torch.tensor([[[0.9, 0.1]]]), torch.tensor([[[0.2, 0.8]]])
+    >>> sampler.advance(codes, codes, Estimate(flips, bits), batch), sampler.mask
+    (tensor([[[0., 0.]]]), tensor([[[ True, False]]]))
     """
 
     memory = 0

@@ -64,6 +64,15 @@ class CDDPMQuirks:
     """What the authors' code does and this method does not by default.
 
     shared_noise: one field of simplex noise for all samples of a batch.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.engine.networks.unet_config import MiddleAttentionUNetConfig
+    >>> from adbench.methods.cddpm import CDDPM, CDDPMQuirks
+    >>> network = MiddleAttentionUNetConfig(8, (1, 2), 1, head_channels=8)
+    >>> method = CDDPM(Spec(1, (16, 16)), size=None, network=network, code=4,
+    ...     encoder_layers=(1, 1, 1, 1), encoder_width=4, quirks=CDDPMQuirks(shared_noise=True))
+    >>> method.noise.shared
+    True
     """
 
     shared_noise: bool = False
@@ -77,6 +86,16 @@ class Pretraining:
     pretrain_cell: side in pixels of the cells that are hidden or not; None for a third of the
     canvas's shortest side, which at 96 pixels is theirs, 32.
     pretrain_hidden: share of the cells that are hidden.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.engine.networks.unet_config import MiddleAttentionUNetConfig
+    >>> from adbench.methods.cddpm import CDDPM, Pretraining
+    >>> network = MiddleAttentionUNetConfig(8, (1, 2), 1, head_channels=8)
+    >>> method = CDDPM(Spec(1, (16, 16)), size=None, network=network, code=4,
+    ...     encoder_layers=(1, 1, 1, 1), encoder_width=4,
+    ...     pretraining=Pretraining(pretrain_steps=100))
+    >>> [plan.steps for plan in method.training_plans()]
+    [14400, 100]
     """
 
     pretrain_steps: Natural = 0
@@ -129,7 +148,11 @@ class CDDPM(Method):
         self.noise = noise.build(shared=quirks.shared_noise)
         net = network.build(ndim, spec.channels, vector=code)
         self.encoder = ContextEncoder(
-            ndim, spec.channels, code, layers=encoder_layers, width=encoder_width,
+            ndim,
+            spec.channels,
+            code,
+            layers=encoder_layers,
+            width=encoder_width,
             norm=encoder_norm,
         )
         about = f"{self.noise} on {self.canvas}"

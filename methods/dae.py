@@ -45,6 +45,12 @@ class DAEQuirks:
     """What the authors' code does and this method does not by default.
 
     shared_roll: the noise of all samples of a batch is rolled by one distance.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.methods.dae import DAE, DAEQuirks
+    >>> quirks = DAEQuirks(shared_roll=True)
+    >>> DAE(Spec(1, (32, 32)), size=None, widths=(4, 8), quirks=quirks).noise.shared_roll
+    True
     """
 
     shared_roll: bool = False

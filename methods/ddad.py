@@ -28,7 +28,7 @@ decay="cosine"`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -43,7 +43,7 @@ from ..engine.features.adapted import AdaptedFeatures
 from ..engine.features.pretrained import FeaturesName
 from ..engine.networks.diffusion_unet import build_unet, side_divisor
 from ..engine.networks.per_sample_dropout import PerSampleDropout
-from ..engine.networks.unet_config import AttentionSidesUNetConfig
+from ..engine.networks.unet_config import AttentionSidesUNetConfig, split_into_heads
 from ..engine.noise.noise import Noise
 from ..engine.noise.noise_config import NoiseConfig
 from ..engine.runtime.context import Interrupted, TrainingContext
@@ -76,7 +76,17 @@ from .base import Detection, Method
 
 
 class DistanceMaps(NamedTuple):
-    """Pixel and feature distance of M rows, (M, H, W), and their reconstruction (M, C, H, W)."""
+    """Pixel and feature distance of M rows, (M, H, W), and their reconstruction (M, C, H, W).
+
+    >>> import torch
+    >>> from adbench.engine.features.adapted import AdaptedFeatures
+    >>> from adbench.methods.ddad import DistanceMaps
+    >>> x, y = torch.zeros(2, 1, 16, 16), torch.ones(2, 1, 16, 16)
+    >>> feature = AdaptedFeatures("effperc-random").distance(x, y)
+    >>> maps = DistanceMaps((x - y).abs().mean(1), feature, y)
+    >>> maps.pixel.shape, maps.feature.shape
+    (torch.Size([2, 16, 16]), torch.Size([2, 16, 16]))
+    """
 
     pixel: Tensor
     feature: Tensor
@@ -110,6 +120,13 @@ class DDADUNetConfig(AttentionSidesUNetConfig):
     head_channels: of each attention head, at every width, in place of `heads`.
     updown: whether residual blocks resample.
     dropout: probability.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.methods.ddad import DDAD, Adaptation, DDADUNetConfig
+    >>> network = DDADUNetConfig(8, (1, 2), 1, attention=(8,), heads=1, dropout=0.3)
+    >>> adaptation = Adaptation(features="effperc-random")
+    >>> DDAD(Spec(1, (16, 16)), size=None, network=network, adaptation=adaptation).dropout.rate
+    0.3
     """
 
     head_channels: Count | None = None
@@ -120,7 +137,17 @@ class DDADUNetConfig(AttentionSidesUNetConfig):
 @dataclass(frozen=True)
 class DDADNoiseConfig(NoiseConfig):
     """z: where images lie in simplex noise; "channel" is one field for all channels, each so many
-    pixels deep in it."""
+    pixels deep in it.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.methods.ddad import DDAD, Adaptation, DDADNoiseConfig, DDADUNetConfig
+    >>> network = DDADUNetConfig(8, (1, 2), 1, attention=(8,), heads=1)
+    >>> adaptation = Adaptation(features="effperc-random")
+    >>> method = DDAD(Spec(1, (16, 16)), size=None, network=network, adaptation=adaptation,
+    ...     noise=DDADNoiseConfig("simplex", z="channel"))
+    >>> type(method.noise).__name__
+    'ChannelSharedNoise'
+    """
 
     z: Literal["t", "zero", "random", "channel"] = "t"
 
@@ -128,7 +155,18 @@ class DDADNoiseConfig(NoiseConfig):
 @dataclass(frozen=True)
 class DDADTraining(Training):
     """decoupled: weight decay is AdamW's; otherwise half the squared weights times it are part of
-    the loss, as in the authors' code."""
+    the loss, as in the authors' code.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.methods.ddad import DDAD, Adaptation, DDADTraining, DDADUNetConfig
+    >>> network = DDADUNetConfig(8, (1, 2), 1, attention=(8,), heads=1)
+    >>> adaptation = Adaptation(features="effperc-random")
+    >>> training = DDADTraining(steps=10, batch=1, lr=1e-4, weight_decay=0.05)
+    >>> method = DDAD(Spec(1, (16, 16)), size=None, network=network, adaptation=adaptation,
+    ...     training=training)
+    >>> method.plan.weight_decay, method.penalty  # of AdamW, and of the loss
+    (0.0, 0.05)
+    """
 
     decoupled: bool = False
 
@@ -139,16 +177,24 @@ class Adaptation:
 
     features: the frozen network.
     adapt_steps, adapt_batch, adapt_lr: of this training; no step leaves the features as they are.
-    kept: weight of the distance from the frozen features.
+    distillation_weight: of the distance from the frozen features.
     w_adapt: weight of the guidance towards the target.
     bank: number of training samples that are targets.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.methods.ddad import DDAD, Adaptation, DDADUNetConfig
+    >>> network = DDADUNetConfig(8, (1, 2), 1, attention=(8,), heads=1)
+    >>> adaptation = Adaptation(features="effperc-random", adapt_steps=16)
+    >>> method = DDAD(Spec(1, (16, 16)), size=None, network=network, adaptation=adaptation)
+    >>> [plan.steps for plan in method.training_plans()]
+    [15000, 16]
     """
 
     features: FeaturesName = "effperc"
     adapt_steps: Natural = 64
     adapt_batch: Count = 8
     adapt_lr: Positive = 1e-4
-    kept: NonNegative = 0.1
+    distillation_weight: NonNegative = field(default=0.1, metadata={"former_names": ("kept",)})
     w_adapt: NonNegative = 3.0
     bank: Count = 256
 
@@ -161,6 +207,15 @@ class ConditionedSampling:
     stride: levels of a step.
     eta: of DDIM.
     conditioning: DDAD's, or "linear_mix" of the re-implementation.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.methods.ddad import DDAD, Adaptation, ConditionedSampling, DDADUNetConfig
+    >>> network = DDADUNetConfig(8, (1, 2), 1, attention=(8,), heads=1)
+    >>> adaptation = Adaptation(features="effperc-random")
+    >>> method = DDAD(Spec(1, (16, 16)), size=None, network=network, adaptation=adaptation,
+    ...     sampling=ConditionedSampling(conditioning="linear_mix"))
+    >>> method.denoiser.clip  # of DDAD's own conditioning: None
+    (-1.0, 1.0)
     """
 
     w: NonNegative = 2.0
@@ -181,6 +236,14 @@ class MapFusion:
     contributions, thresholds: of pixel and feature distance with "thresholds"; None for what 0.1 %
     of the calibration pixels exceed.
     calibration: number of calibration samples.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.methods.ddad import DDAD, MapFusion
+    >>> try:
+    ...     DDAD(Spec(1, (16, 16)), fusion=MapFusion(smooth=2))
+    ... except ValueError as error:
+    ...     print(error)
+    smooth is odd, not 2
     """
 
     v: NonNegative = 1.0
@@ -200,6 +263,15 @@ class DDADQuirks:
     norm: "batch" takes the scale of the two distances from the batch at hand, so that a sample's
     map depends on its batch; "calibrated" from calibration samples.
     student_batch_statistics: norms take a batch's statistics while features adapt.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.methods.ddad import DDAD, Adaptation, DDADQuirks, DDADUNetConfig
+    >>> network = DDADUNetConfig(8, (1, 2), 1, attention=(8,), heads=1)
+    >>> adaptation = Adaptation(features="effperc-random")
+    >>> method = DDAD(Spec(1, (16, 16)), size=None, network=network, adaptation=adaptation,
+    ...     quirks=DDADQuirks(student_batch_statistics=True))
+    >>> method.student.batch_statistics
+    True
     """
 
     start_offset: bool = False
@@ -253,9 +325,10 @@ class DDAD(Method):
         self.canvas = ResizePad(spec.shape, size, side_divisor(widths))
         fields = noise.build(z="t" if noise.z == "channel" else noise.z)
         self.noise = ChannelSharedNoise(fields) if noise.z == "channel" else fields
+        attend = network.attention_levels(self.canvas.padded_shape)
+        head_channels = network.head_channels or split_into_heads(widths, network.heads, attend)
         net = build_unet(2, spec.channels, widths, res_blocks=network.res_blocks,
-            updown=network.updown, attention=network.attention_levels(self.canvas.padded_shape),
-            head_channels=network.head_channels or [n // network.heads for n in widths],
+            updown=network.updown, attention=attend, head_channels=head_channels,
             eps=1e-5, zero_attention=True)  # fmt: skip
         self.dropout, linear_mix = (
             PerSampleDropout(net, network.dropout),
@@ -378,7 +451,8 @@ class DDAD(Method):
             normal = self._reconstruct(
                 self.canvas.forward(x), target, [self.published], rng, self.adaptation.w_adapt
             )
-            return self.student.loss((normal + 1) / 2, (target + 1) / 2, self.adaptation.kept)
+            pair, weight = ((normal + 1) / 2, (target + 1) / 2), self.adaptation.distillation_weight
+            return self.student.loss(*pair, weight)
 
         train_module(loss, self.student, train, context, self.adaptation_plan, "adapt")
 

@@ -78,6 +78,14 @@ class DDPMOODQuirks:
     lagged: the first step of PLMS is made once, so that all others lag behind.
     leaking: a chain begins with the history of the start below.
     final_noise: chains end at level 1, of the schedule before `snr_shift`.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.engine.networks.unet_config import OptionalUNetConfig
+    >>> from adbench.methods.ddpm_ood import DDPMOOD, DDPMOODQuirks
+    >>> network = OptionalUNetConfig((8, 16), 1, (False, False), head_channels=8)
+    >>> quirks = DDPMOODQuirks(final_noise=True)
+    >>> DDPMOOD(Spec(1, (16, 16)), network=network, quirks=quirks).starts.final_levels
+    [1]
     """
 
     rescale: bool = False
@@ -104,6 +112,13 @@ class DDPMOOD(Method):
     spectral: the distance of short-time spectra is a second measure, of signals.
     calibration: number of calibration samples at most.
     amplitude: the unit of signals.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.engine.networks.unet_config import OptionalUNetConfig
+    >>> from adbench.methods.ddpm_ood import DDPMOOD
+    >>> network = OptionalUNetConfig((8, 16), 1, (False, False), head_channels=8)
+    >>> DDPMOOD(Spec(1, (16, 16)), network=network, sampling_steps=10, skip=3).starts.levels
+    [101, 401, 701]
     """
 
     levels, published = (250, 500, 750, 1000), 1000

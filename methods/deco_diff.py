@@ -72,6 +72,13 @@ class CodecConfig:
     latent_channels: of the code.
     kl, looks, adversary: weights of the divergence, of a perceptual and of an adversarial loss.
     coder_steps, coder_batch, coder_lr: of its training.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.methods.deco_diff import CodecConfig, DeCoDiff, DeCoDiffUNetConfig
+    >>> network = DeCoDiffUNetConfig(8, (1, 2), 1, attention=(False, True), heads=1)
+    >>> codec = CodecConfig(coder_widths=(4, 8), latent_channels=2)
+    >>> DeCoDiff(Spec(1, (16, 16)), size=None, codec=codec, network=network).codec.latent
+    (2, 8, 8)
     """
 
     coder_widths: Many[Count] = (128, 256, 512, 512)
@@ -86,7 +93,15 @@ class CodecConfig:
 
 @dataclass(frozen=True)
 class DeCoDiffUNetConfig(HeadsUNetConfig):
-    """dropout: probability."""
+    """dropout: probability.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.methods.deco_diff import CodecConfig, DeCoDiff, DeCoDiffUNetConfig
+    >>> network = DeCoDiffUNetConfig(8, (1, 2), 1, attention=(False, True), heads=1, dropout=0.1)
+    >>> codec = CodecConfig(coder_widths=(4, 8))
+    >>> DeCoDiff(Spec(1, (16, 16)), size=None, codec=codec, network=network).dropout.rate
+    0.1
+    """
 
     dropout: Decay = 0.4
 
@@ -100,6 +115,14 @@ class Deviations:
     disturbed, foreign: highest share of the cells that deviate, and of those that come from
     another sample.
     bank: number of training samples they come from.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.methods.deco_diff import DeCoDiff, Deviations
+    >>> try:
+    ...     DeCoDiff(Spec(1, (16, 16)), deviations=Deviations(cells=(1, 2), chances=(0.5, 0.4)))
+    ... except ValueError as error:
+    ...     print(error)
+    every cell size has a chance, in all 1: (1, 2), (0.5, 0.4)
     """
 
     cells: Many[Count] = (1, 2, 4, 8)

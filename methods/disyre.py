@@ -55,6 +55,14 @@ class DISYREQuirks:
     """What the authors' code does and this method does not by default.
 
     reversed_levels: training counts levels in the opposite direction, 1 as nearly all of the patch.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.engine.networks.unet_config import UNetConfig
+    >>> from adbench.methods.disyre import DISYRE, DISYREQuirks
+    >>> network = UNetConfig((8, 16), 1, (False, False), head_channels=8)
+    >>> quirks = DISYREQuirks(reversed_levels=True)
+    >>> DISYRE(Spec(1, (16, 16)), size=None, network=network, quirks=quirks).denoiser.process.name
+    'cold foreign patches, levels reversed'
     """
 
     reversed_levels: bool = False
@@ -154,6 +162,20 @@ class PatchRemovalStep:
     stay: the network is called with the samples themselves at every level.
 
     mean: (M, C, *S), of |x - estimate| over the steps.
+
+    >>> import torch
+    >>> from adbench.engine.diffusion.denoiser import Estimate
+    >>> from adbench.engine.diffusion.schedule import linear_schedule
+    >>> from adbench.engine.sampling.continuous_batching import ChainBatch
+    >>> from adbench.methods.disyre import PatchRemovalStep
+    >>> x, zero = torch.tensor([[[1.0, 0.5]]]), torch.tensor([0])
+    >>> sampler = PatchRemovalStep(linear_schedule(100), x, stay=False)
+    >>> steps = sampler.plan_steps([100, 0])
+    >>> batch = ChainBatch(zero, zero, zero + 1, zero + 100, zero + 100, zero, [steps])
+    >>> sampler.advance(x, x, Estimate(x, torch.full_like(x, 0.5)), batch)
+    tensor([[[0.5000, 0.5000]]])
+    >>> sampler.mean
+    tensor([[[0.5000, 0.0000]]])
     """
 
     memory = 0

@@ -78,6 +78,13 @@ class GANConfig:
 
     widths, res_blocks: of the generator.
     width, layers: of the critic.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.methods.fpgan import FixedPointGAN, GANConfig
+    >>> network = GANConfig(widths=(4, 8), res_blocks=1, width=4, layers=2)
+    >>> method = FixedPointGAN(Spec(1, (16, 16), labels=True), size=None, network=network)
+    >>> sum(p.numel() for p in method.critic.parameters())
+    788
     """
 
     widths: Many[Count] = (64, 128, 256)
@@ -94,6 +101,17 @@ class LossWeights:
     restore: of the error after a translation and back.
     identity: of the error of a translation to a sample's own label.
     penalty: of the critic's gradient.
+
+    >>> import torch
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.engine.runtime.rng import Rng
+    >>> from adbench.methods.fpgan import FixedPointGAN, GANConfig, LossWeights
+    >>> network = GANConfig(widths=(4, 8), res_blocks=1, width=4, layers=2)
+    >>> method = FixedPointGAN(Spec(1, (8, 8), labels=True), size=None, network=network,
+    ...     weights=LossWeights(classify=0.0, penalty=0.0))
+    >>> x, label = torch.zeros(2, 1, 8, 8), torch.tensor([0.0, 1.0])
+    >>> method.critic_loss(x, x, label, Rng(["a", "b"])).tolist()  # no translation, no loss
+    [0.0, 0.0]
     """
 
     classify: NonNegative = 1.0
@@ -109,6 +127,14 @@ class FixedPointGANQuirks:
     target: the label to translate to: the "other" one, or "drawn", which is often a sample's own.
     edge: what an intensity of 1 becomes, and -edge what 0 does; theirs is 1, which tanh cannot
     reach.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.methods.fpgan import FixedPointGAN, FixedPointGANQuirks, GANConfig
+    >>> network = GANConfig(widths=(4, 8), res_blocks=1, width=4, layers=2)
+    >>> method = FixedPointGAN(Spec(1, (16, 16), labels=True), size=None, network=network,
+    ...     quirks=FixedPointGANQuirks(edge=1.0))
+    >>> method.canvas.range
+    (-1.0, 1.0)
     """
 
     target: Literal["other", "drawn"] = "other"

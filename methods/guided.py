@@ -81,6 +81,17 @@ class ClassifierConfig:
     classifier_head_channels: of half a UNet.
     classifier_steps, classifier_lr, classifier_clip: of its training.
     classifier_max_level: the highest level that it is trained at.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.engine.networks.unet_config import HeadsUNetConfig
+    >>> from adbench.methods.guided import ClassifierConfig, Guided
+    >>> network = HeadsUNetConfig(8, (1, 2), 1, attention=(False, False), heads=1)
+    >>> classifier = ClassifierConfig(classifier_width=8, classifier_mults=(1, 2),
+    ...     classifier_res_blocks=1, classifier_attention=(False, False), classifier_steps=100)
+    >>> method = Guided(Spec(1, (16, 16), labels=True), size=None, network=network,
+    ...     classifier=classifier)
+    >>> [plan.steps for plan in method.training_plans()]
+    [80000, 100]
     """
 
     classifier_width: Count = 32
@@ -104,6 +115,14 @@ class GuidedQuirks:
     step.
     start_level: the level up to which DDPM adds noise, None for that of the chain.
     guide_last: DDPM guides the step to level 0 too, with the variance of the step before.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.methods.guided import Guided, GuidedQuirks
+    >>> try:
+    ...     Guided(Spec(1, (16, 16)), sampling_steps=50, quirks=GuidedQuirks(index_shift=True))
+    ... except ValueError as error:
+    ...     print(error)
+    index_shift is of an encoding that leaves no step out
     """
 
     first_noise: bool = False
@@ -115,7 +134,18 @@ class GuidedQuirks:
 
 @dataclass(frozen=True)
 class LabelledTraining(UnclippedTraining):
-    """balanced: as many diseased samples are trained on as healthy ones, in both trainings."""
+    """balanced: as many diseased samples are trained on as healthy ones, in both trainings.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.engine.networks.unet_config import HeadsUNetConfig
+    >>> from adbench.methods.guided import ClassifierConfig, Guided, LabelledTraining
+    >>> network = HeadsUNetConfig(8, (1, 2), 1, attention=(False, False), heads=1)
+    >>> classifier = ClassifierConfig(8, (1, 2), 1, classifier_attention=(False, False))
+    >>> method = Guided(Spec(1, (16, 16), labels=True), size=None, network=network,
+    ...     classifier=classifier, training=LabelledTraining(10, 2, 1e-4, balanced=True))
+    >>> [plan.balanced for plan in method.training_plans()]
+    [True, True]
+    """
 
     balanced: bool = False
 
@@ -142,6 +172,19 @@ class Guided(Method):
     rescale: stretch the sample and its reconstruction to [0, 1] each before comparing them, as
     theirs on CheXpert.
     judged: the score is the map's mean, or the classifier's logit of disease, which is supervised.
+
+    >>> import torch
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.engine.networks.unet_config import HeadsUNetConfig
+    >>> from adbench.engine.runtime.rng import Rng
+    >>> from adbench.methods.guided import ClassifierConfig, Guided
+    >>> network = HeadsUNetConfig(8, (1, 2), 1, attention=(False, False), heads=1)
+    >>> classifier = ClassifierConfig(8, (1, 2), 1, classifier_attention=(False, False))
+    >>> method = Guided(Spec(2, (8, 8), labels=True), size=None, network=network,
+    ...     classifier=classifier, sampling_steps=2).eval()
+    >>> detection = method.detect(torch.zeros(3, 2, 8, 8), [100, 500], Rng(["a", "b", "c"]))
+    >>> detection.map.shape, detection.reconstruction.shape
+    (torch.Size([2, 3, 8, 8]), torch.Size([2, 3, 2, 8, 8]))
     """
 
     supervision = "image-labels"

@@ -19,7 +19,19 @@ from .base import Detection, Method
 
 class HealthyMean(Method):
     """Score every pixel by its absolute difference from the mean of the normal training samples,
-    mean over channels; the score is the map's mean."""
+    mean over channels; the score is the map's mean.
+
+    >>> import torch
+    >>> from adbench.datasets.base import Sample, Spec
+    >>> from adbench.engine.runtime.context import TrainingContext
+    >>> from adbench.engine.runtime.rng import Rng
+    >>> from adbench.methods.healthy_mean import HealthyMean
+    >>> method = HealthyMean(Spec(1, (2,)))
+    >>> train = [Sample(torch.full((1, 2), x), f"{x}", f"{x}", False) for x in (0.0, 0.5)]
+    >>> method.fit(train, [], TrainingContext())
+    >>> method.localize(torch.tensor([[[0.25, 1.0]]]), Rng(["a"]))
+    tensor([[0.0000, 0.7500]])
+    """
 
     mean: Tensor  # (C, *S)
 

@@ -24,6 +24,16 @@ class Intensity(Method):
 
     channel: whose intensity, None for the mean over channels; ValueError for one that is not there
     dark: dark pixels are abnormal in place of bright ones
+
+    >>> import torch
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.engine.runtime.rng import Rng
+    >>> from adbench.methods.intensity import Intensity
+    >>> x = torch.tensor([[[0.25, 1.0]]])
+    >>> Intensity(Spec(1, (2,))).localize(x, Rng(["a"]))
+    tensor([[0.2500, 1.0000]])
+    >>> Intensity(Spec(1, (2,)), dark=True).localize(x, Rng(["a"]))
+    tensor([[0.7500, 0.0000]])
     """
 
     inference: ClassVar[frozenset[str]] = frozenset({"channel", "dark"})

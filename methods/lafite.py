@@ -62,6 +62,14 @@ class MemoryConfig:
     neighbours, weights: of the weighted mean that replaces a vector, see
     `MemoryBank.replace_by_neighbours`.
     edit: whether features are edited at all.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.methods.lafite import LafitE, MemoryConfig
+    >>> try:
+    ...     LafitE(Spec(1, (64, 64)), memory=MemoryConfig(share=1.5))
+    ... except ValueError as error:
+    ...     print(error)
+    share lies above 0 and up to 1; bank, neighbours, grid and pool are at least 1: 1.5, 512, ...
     """
 
     share: PositiveFraction = 0.1
@@ -89,6 +97,15 @@ class LafitE(Method):
     sampling_steps: of DDIM, None for one per level.
     blur: standard deviation of the map's blur in pixels of `size`.
     pool: side of the window of the score's local mean in pixels of `size`.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.engine.networks.unet_config import HeadsUNetConfig
+    >>> from adbench.methods.lafite import LafitE
+    >>> network = HeadsUNetConfig(8, (1, 2), 1, attention=(False, False), heads=1)
+    >>> method = LafitE(Spec(1, (16, 16)), size=64, features="effperc-random", grid=8,
+    ...     network=network)
+    >>> method.canvas.padded_shape, method.codec.latent
+    ((64, 64), (176, 8, 8))
     """
 
     levels, published = (50, 100, 200, 300, 400, 600), 200
@@ -164,7 +181,7 @@ class LafitE(Method):
 
 
 def maximum_local_mean(maps: Tensor, side: int) -> Tensor:
-    """The highest mean of each map over any square window, (M,).
+    """Return the highest mean of each map over any square window, (M,).
 
     maps: (M, H, W)
     side: of the window, or the map's own side where that is smaller

@@ -87,6 +87,14 @@ class CodecConfig:
     adversary_warmup: steps from there in which its weight rises linearly.
     coder_steps, coder_lr: of its training, whose batch is the UNet's.
     measured: number of samples that the unit variance of the latents is measured on.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.engine.networks.unet_config import OptionalUNetConfig
+    >>> from adbench.methods.ldm import LDM, CodecConfig
+    >>> network = OptionalUNetConfig((8, 16), 1, (False, False), head_channels=8)
+    >>> codec = CodecConfig(coder="kl", coder_widths=(4, 8), latent_channels=2)
+    >>> LDM(Spec(1, (16, 16)), size=None, codec=codec, network=network).codec.latent
+    (2, 8, 8)
     """
 
     coder: Literal["vq", "kl", "vqgan"] = "vq"
@@ -112,6 +120,16 @@ class LDMQuirks:
 
     clamped: estimates of latents are clamped to -1..1.
     one_noise: the divergence takes the same noise at every level.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.engine.networks.unet_config import OptionalUNetConfig
+    >>> from adbench.methods.ldm import LDM, CodecConfig, LDMQuirks
+    >>> network = OptionalUNetConfig((8, 16), 1, (False, False), head_channels=8)
+    >>> codec = CodecConfig(coder_widths=(4, 8), latent_channels=2)
+    >>> method = LDM(Spec(1, (16, 16)), size=None, codec=codec, network=network,
+    ...     quirks=LDMQuirks(clamped=True))
+    >>> method.denoiser.clip
+    (-1.0, 1.0)
     """
 
     clamped: bool = False
@@ -126,6 +144,10 @@ class MapConfig:
     of the input times `weight`, the mask or the divergence, after a blur with standard deviation
     `blur` in pixels; "divergence", the divergence itself.
     judged: the score is the mean of the map, or of the divergence.
+
+    >>> from adbench.methods.ldm import LDM, MapConfig
+    >>> set(vars(MapConfig(shown="divergence"))) <= LDM.inference  # no other training is needed
+    True
     """
 
     shown: Literal["input", "decoded", "weighted", "divergence"] = "input"
@@ -156,6 +178,16 @@ class LDM(Method):
     sampling_steps: network calls of a chain, None for one per level.
     maps: how the map and the score are made.
     amplitude: the unit of signals.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.engine.networks.unet_config import OptionalUNetConfig
+    >>> from adbench.methods.ldm import LDM, CodecConfig
+    >>> network = OptionalUNetConfig((8, 16), 1, (False, False), head_channels=8)
+    >>> codec = CodecConfig(coder_widths=(4, 8), latent_channels=2)
+    >>> method = LDM(Spec(1, (16, 16)), size=None, codec=codec, network=network,
+    ...     divergence=(400, 600, 3))
+    >>> method.divergence_levels, method.tau.shape  # a threshold for each position of the code
+    ([400, 500, 600], torch.Size([1, 4, 4]))
     """
 
     levels, published = (100, 200, 300, 400, 500, 600, 750), 500
@@ -303,6 +335,11 @@ class LDM(Method):
 
 
 class PlainLDM(LDM):
-    """The round trip of `healing="plain"`, whose published level is another."""
+    """The round trip of `healing="plain"`, whose published level is another.
+
+    >>> from adbench.methods.ldm import LDM, PlainLDM
+    >>> LDM.published, PlainLDM.published
+    (500, 300)
+    """
 
     published = 300

@@ -72,6 +72,14 @@ class CodecConfig:
     switched on, 50 of 300 epochs: 2500.
     adversary_lr: learning rate of the discriminator.
     coder_steps, coder_batch, coder_lr: of its training.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.engine.networks.unet_config import OptionalUNetConfig
+    >>> from adbench.methods.ldm_ood import LDMOOD, CodecConfig
+    >>> network = OptionalUNetConfig((8, 16), 1, (False, False), head_channels=8)
+    >>> codec = CodecConfig(coder_widths=(4, 8), latent_channels=2, codes=16, looks=0.0)
+    >>> LDMOOD(Spec(1, (16, 16)), size=None, codec=codec, network=network).codec.latent
+    (2, 4, 4)
     """
 
     coder_widths: Many[Count] = (256, 256, 256, 256)
@@ -100,6 +108,16 @@ class LDMOODQuirks:
     lagged: the first step of PLMS is made once, so that all others lag behind.
     leaking: a chain begins with the history of the start below.
     final_noise: chains end at level 1, of the schedule before `snr_shift`.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.engine.networks.unet_config import OptionalUNetConfig
+    >>> from adbench.methods.ldm_ood import LDMOOD, CodecConfig, LDMOODQuirks
+    >>> network = OptionalUNetConfig((8, 16), 1, (False, False), head_channels=8)
+    >>> codec = CodecConfig(coder_widths=(4, 8), latent_channels=2, codes=16, looks=0.0)
+    >>> method = LDMOOD(Spec(1, (16, 16)), size=None, codec=codec, network=network,
+    ...     quirks=LDMOODQuirks(final_noise=True))
+    >>> method.starts.final_levels
+    [1]
     """
 
     scaled: bool = True
@@ -128,6 +146,16 @@ class LDMOOD(Method):
     perceptual: name of the network whose distance is a second measure.
     calibration: number of calibration samples at most.
     amplitude: the unit of signals.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.engine.networks.unet_config import OptionalUNetConfig
+    >>> from adbench.methods.ldm_ood import LDMOOD, CodecConfig
+    >>> network = OptionalUNetConfig((8, 16), 1, (False, False), head_channels=8)
+    >>> codec = CodecConfig(coder_widths=(4, 8), latent_channels=2, codes=16, looks=0.0)
+    >>> method = LDMOOD(Spec(1, (16, 16)), size=None, codec=codec, network=network,
+    ...     sampling_steps=10, skip=3, min_level=200)
+    >>> method.starts.levels
+    [401, 701]
     """
 
     levels, published = (250, 500, 750, 1000), 1000

@@ -47,6 +47,14 @@ class CutMix:
     cuts: the most that are pasted, 0 for none.
     share: their largest side in terms of the foreground's; the smallest is half of it.
     band: the half-widths, in steps of the spectrum, between low and high.
+
+    >>> import torch
+    >>> from adbench.engine.runtime.rng import Rng
+    >>> from adbench.methods.mddpm import CutMix, frequency_cutmix
+    >>> x = torch.linspace(0, 1, 256).view(1, 1, 16, 16)
+    >>> pasted = [frequency_cutmix(x, Rng(["a"]), **vars(CutMix(cuts, 0.4))) for cuts in (0, 5)]
+    >>> [torch.equal(y, x) for y in pasted]
+    [True, False]
     """
 
     cuts: Natural = 5
@@ -59,6 +67,15 @@ class MDDPMQuirks:
     """What the authors' code does and this method does not by default.
 
     shared_noise: one field of simplex noise for all samples of a batch.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.engine.networks.unet_config import MiddleAttentionUNetConfig
+    >>> from adbench.methods.mddpm import MDDPM, MDDPMQuirks
+    >>> network = MiddleAttentionUNetConfig(8, (1, 2), 1, head_channels=8)
+    >>> method = MDDPM(Spec(1, (16, 16)), size=None, network=network, patch=8,
+    ...     quirks=MDDPMQuirks(shared_noise=True))
+    >>> method.noise.shared
+    True
     """
 
     shared_noise: bool = False

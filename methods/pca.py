@@ -26,6 +26,18 @@ class PCA(Method):
     components: number of principal components, fewer where there are too few samples
     samples: number of training samples at most, evenly spaced over the split: they and their Gram
         matrix are in memory
+
+    >>> import torch
+    >>> from adbench.datasets.base import Sample, Spec
+    >>> from adbench.engine.runtime.context import TrainingContext
+    >>> from adbench.engine.runtime.rng import Rng
+    >>> from adbench.methods.pca import PCA
+    >>> method = PCA(Spec(1, (2,)), components=1)
+    >>> train = [Sample(torch.full((1, 2), x), f"{x}", f"{x}", False) for x in (0.0, 0.5)]
+    >>> method.fit(train, [], TrainingContext())
+    >>> x = torch.tensor([[[0.0, 1.0]]])  # normal samples lie on the diagonal
+    >>> method.localize(x, Rng(["a"])).round(decimals=3)
+    tensor([[0.5000, 0.5000]])
     """
 
     mean: Tensor  # (D,), D = C * prod(S)

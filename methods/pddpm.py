@@ -44,6 +44,15 @@ class PDDPMQuirks:
     """What the authors' code does and this method does not by default.
 
     shared_noise: one field of simplex noise for all samples of a batch.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.engine.networks.unet_config import MiddleAttentionUNetConfig
+    >>> from adbench.methods.pddpm import PDDPM, PDDPMQuirks
+    >>> network = MiddleAttentionUNetConfig(8, (1, 2), 1, head_channels=8)
+    >>> method = PDDPM(Spec(1, (16, 16)), size=None, network=network, patch=8,
+    ...     quirks=PDDPMQuirks(shared_noise=True))
+    >>> method.noise.shared
+    True
     """
 
     shared_noise: bool = False

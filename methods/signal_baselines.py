@@ -22,7 +22,22 @@ from .base import Detection, Method
 
 class SignalFeature(Method):
     """Score a signal by the distance of its feature from the mean of the normal training samples,
-    in their standard deviations. There is no map."""
+    in their standard deviations. There is no map.
+
+    >>> import torch
+    >>> from adbench.datasets.base import Sample, Spec
+    >>> from adbench.engine.runtime.context import TrainingContext
+    >>> from adbench.engine.runtime.rng import Rng
+    >>> from adbench.methods.signal_baselines import SignalFeature
+    >>> class Peak(SignalFeature):
+    ...     def feature(self, x):
+    ...         return x.double().flatten(1).amax(1)
+    >>> method = Peak(Spec(1, (8,)))
+    >>> train = [Sample(torch.full((1, 8), x), f"{x}", f"{x}", False) for x in (0.4, 0.5, 0.6)]
+    >>> method.fit(train, [], TrainingContext())
+    >>> method.score(torch.full((1, 1, 8), 0.7), Rng(["a"]))  # (0.7 - 0.5) / 0.1
+    tensor([2.0000])
+    """
 
     ndims = frozenset({1})
     mean: Tensor  # () of the feature, float64
@@ -53,7 +68,15 @@ class SignalFeature(Method):
 
 
 class RMS(SignalFeature):
-    """The root mean square over all channels, in decibels; independent of the phase."""
+    """The root mean square over all channels, in decibels; independent of the phase.
+
+    >>> import torch
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.methods.signal_baselines import RMS
+    >>> loud, soft = (torch.full((1, 1, 8), 0.5 + a) for a in (0.4, 0.04))
+    >>> (RMS(Spec(1, (8,))).feature(loud) - RMS(Spec(1, (8,))).feature(soft)).round(decimals=3)
+    tensor([20.], dtype=torch.float64)
+    """
 
     def feature(self, x: Tensor) -> Tensor:
         return 10 * power(x).clamp(min=1e-12).log10()
@@ -62,7 +85,17 @@ class RMS(SignalFeature):
 class Kurtosis(SignalFeature):
     """The kurtosis of the envelope (the root sum of squares of the channels): its mean fourth power
     over the square of its mean square. 1 for a constant envelope, 2 for complex white noise, more
-    for rare bursts."""
+    for rare bursts.
+
+    >>> import torch
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.methods.signal_baselines import Kurtosis
+    >>> constant, burst = torch.full((1, 1, 8), 0.75), torch.full((1, 1, 8), 0.5)
+    >>> burst[..., 0] = 1.0
+    >>> method = Kurtosis(Spec(1, (8,)))
+    >>> method.feature(constant).item(), method.feature(burst).item()
+    (1.0, 8.0)
+    """
 
     def feature(self, x: Tensor) -> Tensor:
         envelope = (x - SILENCE).double().square().sum(1)
@@ -72,7 +105,18 @@ class Kurtosis(SignalFeature):
 class SpectralFlatness(SignalFeature):
     """The spectral flatness: the geometric over the arithmetic mean of the power spectrum, in
     decibels; of the complex signal where there are two channels, else the mean over channels. Far
-    below 0 for a tone, near -2.5 for white noise."""
+    below 0 for a tone, near -2.5 for white noise.
+
+    >>> import torch
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.methods.signal_baselines import SpectralFlatness
+    >>> tone = 0.5 + torch.arange(8).mul(torch.pi / 2).cos().view(1, 1, 8) / 4
+    >>> impulse = torch.full((1, 1, 8), 0.5)
+    >>> impulse[..., 0] = 1.0
+    >>> method = SpectralFlatness(Spec(1, (8,)))
+    >>> method.feature(impulse).abs().item() < 1e-6, method.feature(tone).item() < -20
+    (True, True)
+    """
 
     def feature(self, x: Tensor) -> Tensor:
         wave = (x - SILENCE).double()

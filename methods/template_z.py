@@ -22,6 +22,17 @@ class TemplateZ(Method):
 
     floor: added to every standard deviation, in units of x: where normal samples never differ
         (background), a difference of this size has a z-score of 1
+
+    >>> import torch
+    >>> from adbench.datasets.base import Sample, Spec
+    >>> from adbench.engine.runtime.context import TrainingContext
+    >>> from adbench.engine.runtime.rng import Rng
+    >>> from adbench.methods.template_z import TemplateZ
+    >>> method = TemplateZ(Spec(1, (2,)), floor=0.25)
+    >>> train = [Sample(torch.full((1, 2), x), f"{x}", f"{x}", False) for x in (0.0, 0.5)]
+    >>> method.fit(train, [], TrainingContext())
+    >>> method.localize(torch.tensor([[[0.25, 1.0]]]), Rng(["a"]))  # 0.75 / (0.25 + 0.25)
+    tensor([[0.0000, 1.5000]])
     """
 
     mean: Tensor  # (C, *S)

@@ -62,6 +62,15 @@ class THORQuirks:
     double_normalise: samples are brought to [-1, 1] twice for the perceptual distance.
     renoise_late: noise is added to the blend up to one level above that the chain goes on from.
     clamp_unit: the blend is clamped to [0, 1], which loses negative values.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.engine.networks.unet_config import UNetConfig
+    >>> from adbench.methods.thor import THOR, THORQuirks
+    >>> network = UNetConfig((8, 16), 1, (False, False), head_channels=8)
+    >>> method = THOR(Spec(1, (16, 16)), size=None, network=network, features="effperc-random",
+    ...     quirks=THORQuirks(train_unit=True))
+    >>> method.trained.range, method.canvas.range
+    ((0.0, 1.0), (-1.0, 1.0))
     """
 
     shared_noise: bool = False
@@ -172,6 +181,21 @@ class HarmonisedStep:
     inputs, noise: (M, C, H, W), each chain's input and the noise that it began with.
 
     votes, inverse: the number of maps so far (M, 1, 1), and the sum of their inverses (M, H, W).
+
+    >>> import torch
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.engine.networks.unet_config import UNetConfig
+    >>> from adbench.engine.noise.noise import gaussian
+    >>> from adbench.engine.runtime.rng import Rng
+    >>> from adbench.engine.sampling.step_noise import StepNoise
+    >>> from adbench.methods.thor import THOR, HarmonisedStep
+    >>> network = UNetConfig((8, 16), 1, (False, False), head_channels=8)
+    >>> method = THOR(Spec(1, (16, 16)), size=None, network=network, features="effperc-random",
+    ...     harmonise=(51,), every=100)
+    >>> x = torch.zeros(1, 1, 16, 16)
+    >>> sampler = HarmonisedStep(method, StepNoise(Rng(["a"]), gaussian), x, x)
+    >>> [step.tag for step in sampler.plan_steps([150, 125, 100, 75, 50, 25, 0])]
+    [0, 1, 0, 2, 0, 1]
     """
 
     memory = 0

@@ -39,6 +39,12 @@ class VAE(Method):
     code: numbers in the code
     beta: weight of the divergence
     judged: the score is the map's mean, or the loss at the code's mean (the negative ELBO)
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.methods.vae import VAE
+    >>> method = VAE(Spec(1, (16, 16)), size=None, widths=(4, 8), code=4)
+    >>> sum(p.numel() for p in method.parameters())
+    8115
     """
 
     inference = frozenset({"judged"})

@@ -56,6 +56,12 @@ class WaveNetOODQuirks:
     lagged: the first step of PLMS is made once, so that all others lag behind.
     leaking: a chain begins with the history of the start below.
     final_noise: chains end at level 1.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.methods.wavenet_ood import WaveNetOOD, WaveNetOODQuirks
+    >>> quirks = WaveNetOODQuirks(final_noise=True)
+    >>> WaveNetOOD(Spec(2, (64,)), width=4, layers=2, cycle=2, quirks=quirks).starts.final_levels
+    [1]
     """
 
     blind: bool = False
@@ -77,6 +83,12 @@ class WaveNetOOD(Method):
     spectral: the distance of short-time spectra is a second measure.
     calibration: number of calibration samples at most.
     smooth: samples of the signal that the map is averaged over.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.methods.wavenet_ood import WaveNetOOD
+    >>> method = WaveNetOOD(Spec(2, (64,)), width=4, layers=2, cycle=2, sampling_steps=10, skip=3)
+    >>> method.starts.levels
+    [101, 401, 701]
     """
 
     levels, published = (250, 500, 750, 1000), 1000

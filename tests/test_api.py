@@ -188,7 +188,7 @@ def test_evaluate_agrees_with_scikit_learn() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arrays", "said"),
+    ("arrays", "message"),
     [
         ({"scores": [1, 2], "labels": [0]}, "N = 1 labels"),
         ({"labels": [0, 1]}, "needs scores, maps or both"),
@@ -199,8 +199,8 @@ def test_evaluate_agrees_with_scikit_learn() -> None:
         ({"labels": [0, 1], "scores": [0, 1], "protocol": "healty@5%"}, "healthy@5%"),
     ],
 )
-def test_evaluate_refuses_arrays_that_do_not_fit(arrays: dict, said: str) -> None:
-    with pytest.raises(ValueError, match=said) as error:
+def test_evaluate_refuses_arrays_that_do_not_fit(arrays: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
         adbench.evaluate(**arrays)
     assert getattr(error.value, "exit_code", None) == 2
 

@@ -108,7 +108,7 @@ def test_the_wheel_holds_all_that_is_needed_and_no_more(tmp_path: Path) -> None:
     with zipfile.ZipFile(next(copy.glob("*.whl"))) as wheel:
         held = {name for name in wheel.namelist() if not name.split("/")[0].endswith(".dist-info")}
         scripts = next(name for name in wheel.namelist() if name.endswith("entry_points.txt"))
-        assert b"adbench = adbench.benchmark.cli.main:main" in wheel.read(scripts)
+        assert b"adbench = adbench.__main__:main" in wheel.read(scripts)
     wanted = {
         f"adbench/{path.relative_to(copy).as_posix()}"
         for folder in PACKAGES

@@ -102,6 +102,16 @@ def register(
     cls: a subclass of Method or Dataset. One that is defined in a notebook is run in the notebook's
         own process (executor `inline`).
     Raises RegistryError on a name that there is already, and on another class.
+
+    >>> import adbench
+    >>> from adbench.methods.pca import PCA
+    >>> adbench.register("my-pca", PCA, label="My PCA")
+    >>> adbench.list_methods().loc["my-pca", "label"]
+    'My PCA'
+    >>> adbench.register("pca", PCA)
+    Traceback (most recent call last):
+    adbench.benchmark.registry.registry.RegistryError: method 'pca' is registered already: choose
+    another name
     """
     register_class(name, cls, label=label, about=about)
 
@@ -111,6 +121,11 @@ def describe(name: str, *, registry: Sequence[str | Path] = ()) -> dict[str, Any
     their defaults, the published numbers there are, and its full description.
 
     Raises RegistryError on an unknown name.
+
+    >>> import adbench
+    >>> facts = adbench.describe("anoddpm")
+    >>> facts["published level"], facts["learns from"]
+    (250, 'normal samples')
     """
     from ..leaderboard.reproduction import published_values
     from ..planning.descriptions import describe_entry as describe_entry

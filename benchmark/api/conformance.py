@@ -28,6 +28,11 @@ def check_methods(
 
     methods: registry names; all if none is named        axes: numbers of spatial axes, of 1 to 3
     settings: constructor arguments, as for `run`        registry: further registry files
+
+    >>> import adbench
+    >>> frame = adbench.check_methods("healthy-mean", axes=[1])
+    >>> set(frame["violation"]), len(frame) > 5
+    ({''}, True)
     """
     import pandas
 
@@ -38,7 +43,14 @@ def check_methods(
 
 
 def check_config(config: RunConfig, axes: str | Sequence[int]) -> Iterator[dict[str, Any]]:
-    """The rows of check_methods, each as soon as its check is done."""
+    """Yield the rows of `check_methods`, each as soon as its check is done.
+
+    >>> from adbench.benchmark.api.conformance import check_config
+    >>> from adbench.benchmark.experiments.run_config import RunConfig
+    >>> row = next(check_config(RunConfig(methods=("healthy-mean",)), axes=[1]))
+    >>> row["method"], row["axes"], row["violation"]
+    ('healthy-mean', 1, '')
+    """
     from ..plugins.conformance import check_method
 
     names = Registry.read(*config.registry)

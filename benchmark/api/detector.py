@@ -44,7 +44,20 @@ Array = np.ndarray[Any, Any]
 
 class DetectorError(ValueError):
     """A record whose method cannot be loaded, or images that it cannot take: one line, and what
-    would do."""
+    would do.
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.benchmark.api.detector import DetectorError, load
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "record.json"
+    ...     _ = path.write_text('{"schema": 3}')
+    ...     try:
+    ...         load(path)
+    ...     except DetectorError as error:
+    ...         print(str(error).removeprefix(folder))
+    /record.json is no record: it has schema 3, and this adbench reads 1 and 2
+    """
 
     exit_code = 2
 
@@ -57,6 +70,13 @@ class Prediction:
     scores: (N,) float64, higher is more anomalous
     maps: (N, *S) float32, post-processed as the protocol says; None from a method without maps
     segmentations: (N, *S) bool, what exceeds the record's threshold; None without one
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.api.detector import Prediction
+    >>> prediction = Prediction(["a", "b"], np.array([0.1, 0.9]), None,
+    ...                         np.array([[False, False], [False, True]]))
+    >>> prediction.to_frame()["abnormal_share"].to_dict()
+    {'a': 0.0, 'b': 0.5}
     """
 
     keys: list[str]
@@ -80,6 +100,18 @@ class Detector:
 
     It is made by `adbench.load`. name: of the method; record: the record; level, threshold: the
     chosen ones; method, dataset, protocol, context: what they are applied with
+
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> import adbench
+    >>> settings = {"phantom": {"shape": [16, 16], "train": 4, "held_out": 2, "val": 2, "test": 2}}
+    >>> with TemporaryDirectory() as folder:
+    ...     results = adbench.run("pca", "phantom", settings=settings, profile="check", out=folder,
+    ...                           store=f"{folder}/store", executor="inline", baselines=False,
+    ...                           progress=False)
+    ...     detector = adbench.load(results.paths()[0], store=f"{folder}/store")
+    >>> detector, detector.spec.shape, detector.localize(np.zeros((3, 16, 16))).shape
+    (Detector(pca, trained on phantom, level 0), (16, 16), (3, 16, 16))
     """
 
     def __init__(
@@ -201,19 +233,59 @@ class Detector:
 def load_record(
     record: str | Path,
     *,
+    method: str | None = None,
+    dataset: str | None = None,
+    spec: Spec | None = None,
+    level: int | None = None,
+    profile: str | None = None,
+    settings: Mapping[str, Any] | Sequence[str] = (),
+    key: str | None = None,
     store: str | Path | None = None,
     data: str | Path | None = None,
     registry: Sequence[str | Path] = (),
     device: str = "auto",
 ) -> Detector:
-    """The detector of a record, from the checkpoint in the store that its key names.
+    """The detector of a record, from the checkpoint in the store that its key names; or, where a
+    method is named, of weights that were trained elsewhere.
 
-    record: the file, such as results/records/X.json
+    Weights are imported into the store as by `import_weights`. Without a record no threshold is
+    chosen, so that predictions have no segmentations.
+
+    record: the file, such as results/records/X.json; or a checkpoint file, a folder of diffusers,
+        or several by part, as for `import_weights`
+    method: whose weights the files hold
+    dataset: whose normal samples such a method is calibrated on, such as "brats"
+    spec: in place of a dataset, channels and shape of the images; for methods that calibrate
+        nothing
+    level: the noise level, the method's published one if None
+    profile, settings, key: of weights, as for `import_weights`; the profile "paper" if None
     store: the folder of checkpoints; None for $ADBENCH_STORE, or the user's cache
     data: the folder of the dataset, whose splits can be predicted then; new files need none
     registry: further registry files of the run        device: auto, cpu, cuda, cuda:1
-    Raises DetectorError on a record without a result or a checkpoint that is not stored.
+    Raises DetectorError on a record without a result or a checkpoint that is not stored;
+    CheckpointError on weights that do not fit.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> import adbench
+    >>> settings = {"phantom": {"shape": [16, 16], "train": 4, "held_out": 2, "val": 2, "test": 2}}
+    >>> with TemporaryDirectory() as folder:
+    ...     results = adbench.run("pca", "phantom", settings=settings, profile="check", out=folder,
+    ...                           store=f"{folder}/store", executor="inline", baselines=False,
+    ...                           progress=False)
+    ...     detector = adbench.load(results.paths()[0], store=f"{folder}/store")
+    >>> scores = detector.score(detector.dataset.test())
+    >>> scores.tolist() == results.records[0]["samples"]["score"]  # as the run scored them
+    True
     """
+    if method is not None:
+        from .weights_detector import load_weights
+
+        return load_weights(
+            record, method, dataset=dataset, spec=spec, level=level, profile=profile or "paper",
+            settings=settings, key=key, store=store, data=data, registry=registry, device=device,
+        )  # fmt: skip
+    if isinstance(record, Mapping) or dataset is not None or spec is not None:
+        raise DetectorError("weights that were trained elsewhere need the method's name: method=")
     try:
         facts = read_record(Path(record))
     except ValueError as error:
@@ -225,22 +297,22 @@ def load_record(
     if facts.get("external"):
         raise DetectorError(f"{record} is of maps that another program made: nothing can be loaded")
     opened = open_store(store)
-    key = facts["keys"]["checkpoint"]
-    checkpoint = opened.read_metadata("checkpoint", key)
+    checkpoint_key = facts["keys"]["checkpoint"]
+    checkpoint = opened.read_metadata("checkpoint", checkpoint_key)
     if checkpoint is None:
         raise DetectorError(
-            f"the checkpoint {key} of {Path(record).name} is not in {opened.root}: name the store "
-            "(store=), bring it there (adbench cache import), or train it again"
+            f"the checkpoint {checkpoint_key} of {Path(record).name} is not in {opened.root}: name "
+            "the store (store=), bring it there (adbench cache import), or train it again"
         )
     names = Registry.read(*map(Path, registry))
     names = resolve_imported(names, opened, [facts["method"]["name"]])
     experiment = _experiment(facts, names)
-    dataset = experiment.dataset.load()(**_arguments(experiment, data))
+    loaded = experiment.dataset.load()(**_arguments(experiment, data))
     preprocessing = checkpoint.metadata.get("preprocessing")
     if data is None and preprocessing is not None:
-        dataset.restore_preprocessing(preprocessing)
-    elif not hasattr(dataset, "spec") or data is not None:
-        dataset.prepare()
+        loaded.restore_preprocessing(preprocessing)
+    elif not hasattr(loaded, "spec") or data is not None:
+        loaded.prepare()
     context = device_context(device, checkpoint.key_inputs["numerics"])
     method = load_method(build_method(experiment, dataset.spec), checkpoint.path, context)
     if loaded_code_digest(type(method)) != checkpoint.key_inputs["code"]:

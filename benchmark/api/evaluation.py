@@ -21,14 +21,29 @@ Array = np.ndarray[Any, Any]
 
 
 class EvaluationError(ValueError):
-    """Arrays that cannot be evaluated together: one line, both shapes or values, and what fits."""
+    """Arrays that cannot be evaluated together: one line, both shapes or values, and what fits.
+
+    >>> import adbench
+    >>> from adbench.benchmark.api.evaluation import EvaluationError
+    >>> try:
+    ...     adbench.evaluate(scores=[0.1, 0.9], labels=[0, 1, 1])
+    ... except EvaluationError as error:
+    ...     print(error)
+    scores are (N,), not (2,), with N = 3 labels
+    """
 
     exit_code = 2
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric's value and its 95 % interval from resampling groups; None where undefined."""
+    """A metric's value and its 95 % interval from resampling groups; None where undefined.
+
+    >>> import adbench
+    >>> labels = [0] * 20 + [1] * 20  # every abnormal sample scores higher than all normal ones
+    >>> adbench.evaluate(scores=range(40), labels=labels).metrics["image_auroc"]
+    Metric(value=1.0, low=1.0, high=1.0)
+    """
 
     value: float | None
     low: float | None = None
@@ -41,6 +56,12 @@ class Evaluation:
 
     metrics: image_*, group_auroc, pixel_*, lesion_*, sample_*, each a Metric
     threshold: what a map must exceed to be called abnormal; None where the rule has no data
+
+    >>> import adbench
+    >>> evaluation = adbench.evaluate(maps=[[0.1, 0.2], [0.9, 0.6]], masks=[[0, 0], [1, 0]],
+    ...                               labels=[0, 1], protocol="fixed:0.5")
+    >>> evaluation.threshold, evaluation["pixel_auroc"], evaluation["pixel_iou"]
+    (0.5, 1.0, 0.5)
     """
 
     metrics: Mapping[str, Metric]

@@ -17,6 +17,13 @@ class NotebookReporter(ConsoleReporter):
     """A ConsoleReporter whose table is an output of the cell that runs; it keeps failures.
 
     failures: why, by the name of what failed
+
+    >>> from rich.console import Console
+    >>> from adbench.benchmark.api.notebook import NotebookReporter
+    >>> reporter = NotebookReporter(Console(quiet=True))
+    >>> reporter.print_failure("phantom.ddad", "CUDA out of memory")
+    >>> reporter.failures
+    {'phantom.ddad': 'CUDA out of memory'}
     """
 
     def __init__(self, console: Console) -> None:
@@ -52,6 +59,13 @@ class NotebookReporter(ConsoleReporter):
 
 
 def make_reporter(*, quiet: bool = False) -> NotebookReporter:
-    """A reporter on this notebook, or on standard error."""
+    """Return a reporter that writes into this notebook, or elsewhere to standard error.
+
+    quiet: whether it shows nothing
+
+    >>> from adbench.benchmark.api.notebook import make_reporter
+    >>> make_reporter(quiet=True).console.quiet, make_reporter().console.stderr
+    (True, True)
+    """
     console = Console(quiet=quiet)
     return NotebookReporter(console if console.is_jupyter else Console(stderr=True, quiet=quiet))

@@ -15,7 +15,21 @@ if TYPE_CHECKING:
 
 
 def plot_levels(records: Sequence[Record], metric: str | None, axes: Axes | None) -> Axes:
-    """See Results.plot_levels."""
+    """Plot a metric on test over the noise level, a line per record, and return the axes.
+
+    Arguments are those of Results.plot_levels.
+
+    Raises ReportError where no record has the metric over levels.
+
+    >>> from matplotlib.figure import Figure
+    >>> from adbench.benchmark.api.plots import plot_levels
+    >>> from adbench.benchmark.leaderboard.example_records import example_records
+    >>> axes = plot_levels(example_records(), "image_auroc", Figure().add_subplot())
+    >>> [line.get_label() for line in axes.get_lines()]
+    ['AnoDDPM, brats, seed 0', 'pDDPM, brats, seed 0']
+    >>> axes.get_lines()[0].get_ydata().round(2).tolist()
+    [0.72, 0.9, 0.81]
+    """
     curves = {}
     done = [record for record in records if record["status"] == "ok"]
     for candidate in DEFAULT_METRICS if metric is None else (metric,):

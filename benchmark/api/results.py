@@ -24,6 +24,22 @@ class Results:
     """The records of a folder of results, and what can be made of them.
 
     folder: where `run` wrote        records: one mapping per experiment, as its JSON file has it
+
+    >>> import json
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> import adbench
+    >>> from adbench.benchmark.leaderboard.example_records import example_records
+    >>> with TemporaryDirectory() as folder:
+    ...     (Path(folder) / "records").mkdir()
+    ...     for record in example_records():
+    ...         file = record.pop("file")
+    ...         _ = (Path(folder) / "records" / file).write_text(json.dumps(record))
+    ...     results = adbench.load_results(folder)
+    >>> len(results), results.leaderboard("brats").to_frame()["pixel_ap"].tolist()
+    (2, [0.455, 0.32])
+    >>> results.compare("anoddpm", "pddpm", metric="image_auroc")[0].difference.verdict
+    'better'
     """
 
     def __init__(self, folder: str | Path, names: Sequence[str] | None = None) -> None:
@@ -152,6 +168,10 @@ def run_status(folder: str | Path = "results", store: str | Path | None = None) 
     """What is done, running, or left unfinished: records and jobs of a folder and its store.
 
     folder: where `run` writes        store: as for open_store
+
+    >>> import adbench
+    >>> adbench.run_status("no/such/folder", store="no/such/store").lines()
+    ['no records; 0 running, 0 left']
     """
     from ..scheduling.status import read_status
     from .storage import open_store

@@ -20,7 +20,15 @@ if TYPE_CHECKING:
 
 
 class RunOptions(TypedDict, total=False):
-    """The options of `run` and `plan` beside methods and datasets, as RunConfig describes them."""
+    """The options of `run` and `plan` beside methods and datasets, as RunConfig describes them.
+
+    >>> from adbench.benchmark.api.run import RunOptions
+    >>> from adbench.benchmark.experiments.run_config import RunConfig
+    >>> options: RunOptions = {"levels": "100,250", "seeds": [0, 1]}
+    >>> config = RunConfig.from_options(methods="anoddpm", **options)
+    >>> config.levels, config.seeds
+    ((100, 250), (0, 1))
+    """
 
     study: str | Path | None
     like: str | Path | None
@@ -76,6 +84,16 @@ def run(
     Raises RegistryError on an unknown name or argument, OptionError and ProtocolError on a value,
     DataError on data that are missing or bad, and KeyboardInterrupt when it is interrupted; each of
     ours has the `exit_code` of the command line.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> import adbench
+    >>> settings = {"phantom": {"shape": [16, 16], "train": 4, "held_out": 2, "val": 2, "test": 2}}
+    >>> with TemporaryDirectory() as folder:
+    ...     results = adbench.run("pca", "phantom", settings=settings, profile="check", out=folder,
+    ...                           store=f"{folder}/store", executor="inline", baselines=False,
+    ...                           progress=False)
+    >>> [(record["method"]["name"], record["status"]) for record in results.records]
+    [('pca', 'ok')]
     """
     from ...datasets.base import DataError
     from ..scheduling.exit_codes import NO_DATA, STOPPED
@@ -111,6 +129,14 @@ def plan(
     key, seconds, bytes, memory_mb, source. Prepares data, trains nothing.
 
     measure: run for a moment what nothing stored tells the speed of
+
+    >>> import adbench
+    >>> settings = {"phantom": {"shape": [16, 16], "train": 4, "held_out": 2, "val": 2, "test": 2}}
+    >>> frame = adbench.plan("pca", "phantom", settings=settings, profile="check", baselines=False,
+    ...                      store="no/such/store", progress=False)
+    >>> frame[["stage", "state"]].values.tolist()
+    [['train', 'to do'], ['predict calibration', 'to do'], ['predict val', 'to do'], ['predict
+    test', 'to do'], ['evaluate', 'to do']]
     """
     import pandas
 
@@ -132,7 +158,12 @@ def plan(
 def request_of(
     *, study: str | Path | None = None, like: str | Path | None = None, **options: Any
 ) -> RunRequest:
-    """What the options of `run` ask for; see `sharing.run_sources.read_request`."""
+    """What the options of `run` ask for; see `sharing.run_sources.read_request`.
+
+    >>> from adbench.benchmark.api.run import request_of
+    >>> request_of(methods="anoddpm", seeds="0,1").config.seeds
+    (0, 1)
+    """
     from .sharing import fetch_methods
     from .storage import open_store
 
@@ -149,6 +180,20 @@ def run_config(
 
     reporter: what shows the progress
     parts: configs whose experiments are run in place of the config's own
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from rich.console import Console
+    >>> from adbench.benchmark.api.notebook import NotebookReporter
+    >>> from adbench.benchmark.api.run import run_config
+    >>> from adbench.benchmark.experiments.run_config import RunConfig
+    >>> small = {"shape": [16, 16], "train": 4, "held_out": 2, "val": 2, "test": 2}
+    >>> with TemporaryDirectory() as folder:
+    ...     config = RunConfig.from_options(
+    ...         methods="pca", datasets="phantom", settings={"phantom": small}, profile="check",
+    ...         out=folder, store=f"{folder}/store", executor="inline", baselines=False)
+    ...     code, experiments = run_config(config, NotebookReporter(Console(quiet=True)))
+    >>> code, [experiment.method.name for experiment in experiments]
+    (0, ['pca'])
     """
     from ..executors.fork_server import start_early
     from ..store.atomic_files import check_folder
@@ -209,6 +254,19 @@ def plan_config(
     """What running a config would do: rows of preview_run, the store's folder and the device.
 
     parts: configs whose experiments are run in place of the config's own
+
+    >>> from rich.console import Console
+    >>> from adbench.benchmark.api.notebook import NotebookReporter
+    >>> from adbench.benchmark.api.run import plan_config
+    >>> from adbench.benchmark.experiments.run_config import RunConfig
+    >>> small = {"shape": [16, 16], "train": 4, "held_out": 2, "val": 2, "test": 2}
+    >>> config = RunConfig.from_options(
+    ...     methods="pca", datasets="phantom", settings={"phantom": small}, profile="check",
+    ...     store="no/such/store", device="cpu", baselines=False)
+    >>> rows, store, device = plan_config(config, NotebookReporter(Console(quiet=True)))
+    >>> [stage["stage"] for stage in rows[0]["stages"]], str(store), device
+    (['train', 'predict calibration', 'predict val', 'predict test', 'evaluate'], 'no/such/store',
+    'cpu')
     """
     from ..executors.launch import device_context
     from ..planning.preview import preview_run

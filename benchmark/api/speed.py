@@ -45,6 +45,12 @@ def measure_speed(
     loading: whether reading training data keeps up        noise: time simplex noise too
     maps: evaluate so many maps of 256 x 256
     options: of RunConfig: levels, profile, settings, data, registry, device, dtype, compile
+
+    >>> import adbench
+    >>> adbench.measure_speed("anoddpm", against=["slower"])
+    Traceback (most recent call last):
+    adbench.benchmark.experiments.run_config.OptionError: --against takes loop, separate, fewer,
+    not 'slower'
     """
     from .notebook import make_reporter
 
@@ -68,7 +74,19 @@ def measure_config(
     noise: bool,
     maps: int | None,
 ) -> tuple[list[Measurement], int]:
-    """The measurements of measure_speed, and how many methods failed."""
+    """Return the measurements of `measure_speed`, and how many methods failed.
+
+    >>> from rich.console import Console
+    >>> from adbench.benchmark.api.notebook import NotebookReporter
+    >>> from adbench.benchmark.api.speed import measure_config
+    >>> from adbench.benchmark.experiments.run_config import RunConfig
+    >>> measure_config(
+    ...     RunConfig(methods=("anodpm",)), NotebookReporter(Console(quiet=True)), images=1,
+    ...     rounds=1, batch=None, against=(), loading=False, noise=False, maps=None)
+    Traceback (most recent call last):
+    adbench.benchmark.registry.registry.RegistryError: unknown method 'anodpm'. Did you mean
+    'anoddpm'? (adbench list methods)
+    """
     against = parse_references(against)
     from ..executors.launch import device_context
     from ..experiments.matrix import expand_matrix

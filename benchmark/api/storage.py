@@ -29,6 +29,11 @@ def describe_machine(store: str | Path | None = None) -> dict[str, str]:
     """This machine: versions of libraries, devices, free disk space, and what is missing.
 
     store: as for open_store
+
+    >>> import adbench
+    >>> facts = adbench.describe_machine("no/such/store")
+    >>> facts["store"].startswith("no/such/store ("), "torch" in facts
+    (True, True)
     """
     from ..planning.descriptions import describe_environment
 

@@ -42,6 +42,19 @@ def import_weights(
     store: as for open_store
     Raises CheckpointError on a file that does not fit, with what is missing, left over or of
     another shape; RegistryError on an unknown method or argument.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> import torch
+    >>> import adbench
+    >>> from adbench.benchmark.registry.registry import Registry
+    >>> anoddpm = Registry.read().method("anoddpm")
+    >>> method = anoddpm.build(adbench.Spec(1, (64, 64)), **anoddpm.arguments("check"))
+    >>> with TemporaryDirectory() as folder:
+    ...     torch.save(method.denoiser.net.state_dict(), f"{folder}/theirs.pt")
+    ...     imported = adbench.import_weights("anoddpm", f"{folder}/theirs.pt", name="theirs",
+    ...                                       profile="check", store=f"{folder}/store")
+    >>> imported["tensors"] == len(method.denoiser.net.state_dict()), list(imported["formats"])
+    (True, ['denoiser'])
     """
     from ..experiments.run_config import parse_settings
     from ..registry.registry import Registry

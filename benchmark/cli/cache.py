@@ -44,7 +44,10 @@ def ls(
     json: Json = False,
     traceback: Traceback = False,
 ) -> None:
-    """Everything in the store: its kind, key, size, age, time since its last use, and content."""
+    """Everything in the store: its kind, key, size, age, time since its last use, and content.
+
+    Example: adbench cache ls maps
+    """
     with error_messages(traceback):
         from ..store.inventory import format_table, list_items, records_by_artifact
 
@@ -70,7 +73,10 @@ def why(
     json: Json = False,
     traceback: Traceback = False,
 ) -> None:
-    """Why A and B are two results: how the inputs of their cache keys differ."""
+    """Why A and B are two results: how the inputs of their cache keys differ.
+
+    Example: adbench cache why phantom.pca.tiny.s0 phantom.pca.tiny.s1
+    """
     with error_messages(traceback):
         from ..store.key_diff import diff_keys
 
@@ -89,7 +95,10 @@ def verify(
     json: Json = False,
     traceback: Traceback = False,
 ) -> None:
-    """Verify the checksums of everything stored. Exit code 5 if something stays damaged."""
+    """Verify the checksums of everything stored. Exit code 5 if something stays damaged.
+
+    Example: adbench cache verify --repair
+    """
     with error_messages(traceback):
         from ..scheduling.console import ConsoleReporter
         from ..store.integrity import verify_store
@@ -136,7 +145,10 @@ def gc(
     json: Json = False,
     traceback: Traceback = False,
 ) -> None:
-    """Free space. What a process is creating, or a running process may need, is never removed."""
+    """Free space. What a process is creating, or a running process may need, is never removed.
+
+    Example: adbench cache gc --older 30d --dry-run
+    """
     with error_messages(traceback):
         from ..store.garbage_collection import (
             RemovalCriteria,
@@ -187,7 +199,10 @@ def export(
     json: Json = False,
     traceback: Traceback = False,
 ) -> None:
-    """Write artifacts to one file, for another store; all of them if none is named."""
+    """Write artifacts to one file, for another store; all of them if none is named.
+
+    Example: adbench cache export pca.tar phantom.pca --out results
+    """
     with error_messages(traceback):
         from ..store.archive import export_archive, select_artifacts
         from ..store.inventory import format_size
@@ -212,7 +227,10 @@ def import_(
     json: Json = False,
     traceback: Traceback = False,
 ) -> None:
-    """Import the artifacts of an exported file. Exit code 5 if one does not verify."""
+    """Import the artifacts of an exported file. Exit code 5 if one does not verify.
+
+    Example: adbench cache import pca.tar
+    """
     with error_messages(traceback):
         from ..store.archive import import_archive
 

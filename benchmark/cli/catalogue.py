@@ -29,7 +29,10 @@ def list_names(
     json: Json = False,
     traceback: Traceback = False,
 ) -> None:
-    """List the names that can be run."""
+    """List the names that can be run.
+
+    Example: adbench list methods
+    """
     with error_messages(traceback):
         names = read_registry(registry)
         if what and what not in PACKAGES:
@@ -61,7 +64,10 @@ def info(
     json: Json = False,
     traceback: Traceback = False,
 ) -> None:
-    """Describe a method or a dataset: what it is, where it comes from, its arguments."""
+    """Describe a method or a dataset: what it is, where it comes from, its arguments.
+
+    Example: adbench info anoddpm
+    """
     with error_messages(traceback):
         from ..api.catalogue import describe
 
@@ -84,7 +90,10 @@ def _text(key: str, value: Any) -> str:
 
 
 def doctor(store: StoreFolder = None, json: Json = False, traceback: Traceback = False) -> None:
-    """Describe this machine: versions, devices, disk space, and what is missing."""
+    """Describe this machine: versions, devices, disk space, and what is missing.
+
+    Example: adbench doctor
+    """
     with error_messages(traceback):
         from ..api.storage import describe_machine
 

@@ -40,7 +40,10 @@ MAX_FOLDERS = 20
 def prepare(
     name: DatasetName, json: Json = False, traceback: Traceback = False, **options: Any
 ) -> None:
-    """Read, check and preprocess a dataset once. An interrupted call goes on where it stopped."""
+    """Read, check and preprocess a dataset once. An interrupted call goes on where it stopped.
+
+    Example: adbench data prepare brats --data ~/brats
+    """
     with error_messages(traceback):
         from ..api.catalogue import describe_profile, load_dataset
         from ..scheduling.console import ConsoleReporter
@@ -68,6 +71,8 @@ def verify(
     """Read every file to its last byte and list all that is wrong. Exit code 5 if anything is.
 
     Ends with a table of all files: read, or left out and why.
+
+    Example: adbench data verify mvtec/hazelnut --data ~/mvtec
     """
     with error_messages(traceback):
         from ..api.catalogue import describe_profile, load_dataset
@@ -128,6 +133,8 @@ def audit(
     """Find leaks between splits, and cheap cues that alone tell normal from abnormal.
 
     Exit code 4 if a leak is found. Ends with a table of the cues: how well each alone does.
+
+    Example: adbench data audit phantom --set shape=[32,32]
     """
     with error_messages(traceback):
         from ..api.catalogue import load_dataset

@@ -28,7 +28,7 @@ adbench evaluate --maps scores.csv -d mvtec/hazelnut --name patchcore-2.7
 
 adbench export-maps results/records/X.json --to maps/     (writes the layout that is read)
 """
-EXPORT_EXAMPLE = (
+EXPORT_MAPS_EXAMPLE = (
     "Example: adbench export-maps results/records/X.json --to maps --format nifti; "
     "adbench evaluate --maps maps -d brats --name copy"
 )

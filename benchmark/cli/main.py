@@ -16,7 +16,7 @@ from ..scheduling.exit_codes import USAGE
 from . import catalogue, report
 from .cache import app as cache_app
 from .data import app as data_app
-from .external import EVALUATE_EXAMPLES, EXPORT_EXAMPLE, evaluate, export_maps
+from .external import EVALUATE_EXAMPLES, EXPORT_MAPS_EXAMPLE, evaluate, export_maps
 from .plugins import check, new_app
 from .predict import PREDICT_EXAMPLE, predict
 from .run import EXAMPLES, plan, run
@@ -52,8 +52,10 @@ def adbench(
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    """Train, sweep and compare diffusion-based anomaly detectors. Start with: adbench run
-    --profile tiny; adbench report"""
+    """Train, sweep and compare diffusion-based anomaly detectors.
+
+    Example: adbench run --profile tiny; adbench report
+    """
 
 
 # in the order in which --help lists them
@@ -62,7 +64,7 @@ app.command()(plan)
 app.command("report")(report.report)
 app.command(epilog=PREDICT_EXAMPLE)(predict)
 app.command(epilog=EVALUATE_EXAMPLES)(evaluate)
-app.command(epilog=EXPORT_EXAMPLE)(export_maps)
+app.command(epilog=EXPORT_MAPS_EXAMPLE)(export_maps)
 app.command("list")(catalogue.list_names)
 app.command()(catalogue.info)
 app.command()(catalogue.doctor)
@@ -82,8 +84,15 @@ app.add_typer(cache_app, name="cache")
 
 
 def main() -> None:
-    """Run the command line of this process, and end with its exit code; with that of an error where
-    its output was lost."""
+    """Run the command line of this process, and end with its exit code.
+
+    Where its output was lost, the exit code is that of an error.
+
+    >>> import subprocess
+    >>> words = [sys.executable, "-m", "adbench.benchmark.cli.main", "lisst"]
+    >>> subprocess.run(words, capture_output=True).returncode  # there is no such verb
+    2
+    """
     output = protect_standard_streams()
     try:
         app(prog_name="adbench")

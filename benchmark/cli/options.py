@@ -29,8 +29,20 @@ Traceback = Annotated[bool, typer.Option("--traceback", help="Show where an erro
 
 @contextmanager
 def error_messages(traceback: bool) -> Iterator[None]:
-    """A user's error is one line (and the list of what is bad); its kind is the exit code. A
-    warning is a line of its own."""
+    """Print an error of the block as one line, and exit with the code of its kind.
+
+    A warning is a line of its own.
+
+    traceback: let the error through, to show where it came from
+
+    >>> from adbench.benchmark.store.atomic_files import StoreError
+    >>> try:
+    ...     with error_messages(traceback=False):
+    ...         raise StoreError("there is nothing to export")
+    ... except typer.Exit as end:
+    ...     print("exit code", end.exit_code)
+    exit code 2
+    """
     printed: set[str] = set()
 
     def show(message: Warning | str, *details: Any, **more: Any) -> None:
@@ -58,32 +70,61 @@ def error_messages(traceback: bool) -> Iterator[None]:
 
 
 def echo(text: object, *, err: bool = False) -> None:
-    """Print a text of one or more lines as it stands, and none of it a command to the terminal."""
+    """Print a text of one or more lines as it stands, and none of it a command to the terminal.
+
+    err: to standard error
+
+    >>> echo("a title \\x1b]0;title")
+    a title \\x1b]0;title
+    """
     from ..leaderboard.text import plain_lines
 
     typer.echo(plain_lines(text), err=err)
 
 
 def rich_console(err: bool = False) -> Any:
+    """Return a rich console that no text can send commands to.
+
+    err: of standard error
+
+    >>> rich_console().print("[bold]3[/bold] experiments")
+    3 experiments
+    """
     from .safe_console import SafeConsole
 
     return SafeConsole(stderr=err)
 
 
 def print_json(value: object) -> None:
+    """Print a value as indented JSON.
+
+    >>> print_json({"images": 8})
+    {
+     "images": 8
+    }
+    """
     import json
 
     echo(json.dumps(value, indent=1, default=str))
 
 
 def read_registry(files: list[Path] | None) -> Registry:
+    """Return the registry with the entries of further files.
+
+    >>> read_registry(None).method("dae").class_path
+    'dae:DAE'
+    """
     from ..registry.registry import Registry
 
     return Registry.read(*(files or []))
 
 
 def open_store(folder: Path | None) -> Store:
-    """See api.storage.open_store."""
+    """Return the store in a folder; None for that of this user, see api.storage.open_store.
+
+    >>> open_store(Path("my-store")).root.name
+    'my-store'
+    """
     from ..api.storage import open_store
 
     return open_store(folder)

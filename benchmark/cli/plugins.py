@@ -30,7 +30,10 @@ def check(
     traceback: Traceback = False,
     **options: Any,
 ) -> None:
-    """Check that methods keep the contract, on a few synthetic samples. Exit code 4 if not."""
+    """Check that methods keep the contract, on a few synthetic samples. Exit code 4 if not.
+
+    Example: adbench check template-z --axes 1
+    """
     with error_messages(traceback):
         from ..api.conformance import check_config
         from ..experiments.run_config import RunConfig
@@ -58,7 +61,10 @@ def new_method(
     ] = None,
     traceback: Traceback = False,
 ) -> None:
-    """Write a package with one method that works and passes `adbench check`, yours to change."""
+    """Write a package with one method that works and passes `adbench check`, yours to change.
+
+    Example: adbench new method my-method
+    """
     with error_messages(traceback):
         from ..plugins.scaffold import create_plugin as write
 

@@ -36,7 +36,10 @@ def report(
     json: Json = False,
     traceback: Traceback = False,
 ) -> None:
-    """Show the leaderboard; write it as a page (index.html), Markdown, CSV, JSON and LaTeX."""
+    """Show the leaderboard; write it as a page (index.html), Markdown, CSV, JSON and LaTeX.
+
+    Example: adbench report --out results
+    """
     with error_messages(traceback):
         from ..api.results import load_results
         from ..report.terminal import print_leaderboards
@@ -83,7 +86,10 @@ def compare(
     json: Json = False,
     traceback: Traceback = False,
 ) -> None:
-    """Compare A with B on the same samples: the difference with its paired 95 % interval."""
+    """Compare A with B on the same samples: the difference with its paired 95 % interval.
+
+    Example: adbench compare pca template-z -d phantom --metric pixel_ap
+    """
     with error_messages(traceback):
         from ..leaderboard.comparison import compare as compare_records
         from ..leaderboard.comparison import gate_fails
@@ -110,7 +116,10 @@ def reproduce(
     json: Json = False,
     traceback: Traceback = False,
 ) -> None:
-    """Set published numbers beside the records. Exit code 4 if one is not reproduced."""
+    """Set published numbers beside the records. Exit code 4 if one is not reproduced.
+
+    Example: adbench reproduce anoddpm:poster --out results
+    """
     with error_messages(traceback):
         from ..leaderboard.records import ReportError, read_records
         from ..leaderboard.reproduction import NOT, read_published
@@ -149,7 +158,10 @@ def status(
     json: Json = False,
     traceback: Traceback = False,
 ) -> None:
-    """Show what is done, what is running, and what was left unfinished."""
+    """Show what is done, what is running, and what was left unfinished.
+
+    Example: adbench status --watch --out results
+    """
     with error_messages(traceback):
         from ..api.results import run_status
 

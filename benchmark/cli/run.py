@@ -91,6 +91,8 @@ def plan(
     """Show what run would do: what is cached, what is not and why; time, disk, memory.
 
     Prepares data, trains nothing.
+
+    Example: adbench plan -m anoddpm -d phantom --profile tiny
     """
     with error_messages(traceback), interrupt_on_sigterm():
         from ..api.run import plan_config

@@ -16,7 +16,14 @@ WHERE, CLUSTER = "Where and how it is computed", "Cluster"
 
 
 def option(group: str, *names: str, **settings: Any) -> Any:
-    """A typer option in a group of `--help`."""
+    """Return a typer option in a group of `--help`.
+
+    names: such as "--dataset", "-d"; from the parameter's name if there are none
+    settings: further arguments of typer.Option
+
+    >>> option(DATA, "--limit", help="Samples of each split.").rich_help_panel
+    'Data'
+    """
     return typer.Option(*names, rich_help_panel=group, **settings)
 
 
@@ -116,7 +123,17 @@ OPTIONS: dict[str, Any] = {
 
 
 def with_options(names: Iterable[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the named options, each None where it is not used, before its own."""
+    """Return a decorator that gives a command options of OPTIONS, each None where it is not used.
+
+    They come before the command's own options.
+
+    names: keys of OPTIONS
+
+    >>> @with_options(["limit", "levels"])
+    ... def command(json: bool = False, **options: object) -> None: ...
+    >>> [*inspect.signature(command).parameters]
+    ['limit', 'levels', 'json']
+    """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         keyword = inspect.Parameter.KEYWORD_ONLY

@@ -55,6 +55,8 @@ def speed(
     """Measure evaluations, FLOPs, time, share of this machine's peak and memory per image.
 
     Nothing is trained: speed does not depend on what a network has learnt.
+
+    Example: adbench speed -m anoddpm,pddpm --levels 250 --images 4 --against loop
     """
     with error_messages(traceback):
         from ..api.speed import measure_config

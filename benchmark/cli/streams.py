@@ -61,10 +61,18 @@ def discard(descriptor: int) -> None:
 
 
 def protect_standard_streams() -> LenientWriter:
-    """Make standard output and error of this process write stand-ins (?) for letters that their
-    encoding lacks, and go on when their reader is gone or they were closed from the start.
+    """Protect standard output and error of this process; return what output is written with.
 
-    Returns what standard output is written with.
+    From then on they write stand-ins (?) for letters that their encoding lacks, and go on when
+    their reader is gone or they were closed from the start.
+
+    >>> import subprocess
+    >>> module = protect_standard_streams.__module__
+    >>> code = f"import {module} as s; s.protect_standard_streams(); print(chr(233))"
+    >>> environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    >>> process = subprocess.run([sys.executable, "-c", code], env=environment, stdout=-1)
+    >>> process.stdout.strip()
+    b'?'
     """
     output, writer = _protected(sys.stdout, 1)
     sys.stdout, sys.stderr = output, _protected(sys.stderr, 2)[0]

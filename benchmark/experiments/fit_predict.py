@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ...datasets.base import Sample, Split
+from ...datasets.base import Split
 from ...datasets.io.hdf5_output import write_hdf5
 from ...engine.profiling.cost import (
     CostMeter,
@@ -34,7 +34,7 @@ from ...engine.runtime.learning_curve import LearningCurve
 from ...engine.runtime.out_of_memory import batch_limit, retry_out_of_memory
 from ...engine.runtime.rng import Rng
 from ...engine.training.loop import NotFinite
-from ...methods.base import Method
+from ...methods.base import Detection, Method
 from ..evaluation.metrics.reconstruction import normal_psnr_ssim
 from ..store.partial_state import PartialState, separate_tensors
 from .shared_stages import SharedStageCache
@@ -129,7 +129,7 @@ def fit(
     plans = [] if context.imported else method.training_plans()
     batch, samples = (plans[0].batch, plans[0].steps * plans[0].batch) if plans else (0, 0)
     save_file(separate_tensors(weights), path)
-    cost = _measure_cost(method, train[0], context)
+    cost = _measure_cost(method, *_read_inputs(train, [0]), context)
     backward = 2  # a backward pass takes twice a forward pass
     return {
         "train_steps": sum(each.steps for each in plans),
@@ -300,6 +300,8 @@ def _predict_shard(
     rng = Rng(keys, context.seed, context.device)
     with CostMeter(method) as meter:
         detection = method.detect(x.to(context.device), levels, rng)
+        if not isinstance(detection, Detection):
+            raise ValueError(f"detect returns a {type(detection).__name__}, not a Detection")
         detection.check(len(levels), x)
         shard = {"score": detection.score.double().cpu()}
         if detection.map is not None:
@@ -332,10 +334,12 @@ def _check_finite(tensors: Mapping[str, Tensor], description: str) -> None:
 
 
 @torch.no_grad()
-def _measure_cost(method: Method, sample: Sample, context: TrainingContext) -> FlopCount:
+def _measure_cost(
+    method: Method, x: Tensor, keys: Sequence[str], context: TrainingContext
+) -> FlopCount:
     """FLOPs of predicting one sample at the published level, of all networks that take part."""
     context.place(method).eval()
-    x, rng = sample.x[None].to(context.device), Rng([sample.key], context.seed, context.device)
+    x, rng = x.to(context.device), Rng(keys, context.seed, context.device)
     return count_flops(method, lambda: method.detect(x, [method.published], rng))
 
 

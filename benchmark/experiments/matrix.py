@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..evaluation.protocol import Protocol
 from ..registry.code_fingerprint import loaded_code_digest
 from ..registry.registry import Entry, Registry, RegistryError
 from ..store.artifact_store import canonical_json
+from .argument_conflicts import argument_conflict
 from .run_config import OptionError, RunConfig
+
+if TYPE_CHECKING:
+    from ...datasets.base import Spec
 
 PREDICTED_SPLITS = ("held_out", "val", "test")
 """Names of the splits that a method predicts, in this order; held_out holds the calibration
@@ -84,9 +88,15 @@ def expand_matrix(config: RunConfig, registry: Registry) -> list[Experiment]:
     for dataset_name in config.datasets:
         dataset = registry.dataset(dataset_name)
         dataset_args = dataset.arguments(config.profile, overrides.get(dataset_name, {}))
-        _check_together(dataset, dataset_args)
+        spec = _check_together(dataset, dataset_args)
         for method in entries:
             method_args = method.arguments(config.profile, overrides.get(method.name, {}))
+            if conflict := argument_conflict(method, method_args, config.profile, spec):
+                settings = " ".join(f"{k}={v}" for k, v in overrides[method.name].items())
+                raise RegistryError(
+                    f"{method.title}: {settings} do not go together with each other, the other "
+                    f"arguments or the samples: {conflict} (adbench info {method.name})"
+                )
             experiments += [
                 Experiment(
                     method,
@@ -96,7 +106,7 @@ def expand_matrix(config: RunConfig, registry: Registry) -> list[Experiment]:
                     seed,
                     config.profile,
                     config.protocol,
-                    levels=config.levels or profile.levels(method.name),
+                    levels=tuple(config.levels or ()) or profile.levels(method.name),
                     limit=config.limit,
                     implicit_baseline=method.name not in config.methods,
                 )
@@ -151,15 +161,15 @@ def resolve_overrides(
     return resolved
 
 
-def _check_together(dataset: Entry, arguments: Mapping[str, Any]) -> None:
+def _check_together(dataset: Entry, arguments: Mapping[str, Any]) -> Spec | None:
     """Raise RegistryError where a dataset refuses arguments that are valid each by itself.
 
-    Its constructor reads no file.
+    Its constructor reads no file. Returns the form of its samples, None where its files tell.
     """
     from ...datasets.base import DataError  # here: torch comes with it
 
     try:
-        dataset.build(**arguments)
+        return getattr(dataset.build(**arguments), "spec", None)
     except DataError:
         raise
     except ValueError as error:

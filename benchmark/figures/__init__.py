@@ -1,1 +1,1 @@
-"""Pictures of samples, reconstructions and anomaly maps. Imports evaluation and store."""
+"""Images of samples, reconstructions and anomaly maps. Imports evaluation and store."""

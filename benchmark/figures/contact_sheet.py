@@ -1,8 +1,8 @@
-"""A contact sheet: small prints of many test samples, the same ones for every method.
+"""A contact sheet: thumbnails of many test samples, the same ones for every method.
 
-A report has no maps, only pictures, and which samples methods disagree on is known only once all of
-them have run, perhaps days apart. So each run prints the same samples, chosen by their names alone,
-and the report picks among these (disagree.py). A gallery of six would leave it nothing to pick.
+A report has no maps, only images, and which samples methods disagree on is known only once all of
+them have run, perhaps days apart. So each run draws the same samples, chosen by their names alone,
+and the report chooses among these (report/html/disagreements.py), for which six are too few.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def thumbnail(sample: DisplayedSample) -> DisplayedSample:
     def mean(values: Array | None) -> Array | None:
         return None if values is None else _block_mean(values.astype(np.float64), by).mean((1, 3))
 
-    def some(places: Array | None) -> Array | None:
-        return None if places is None else _block_mean(places > 0, by).max((1, 3))
+    def some(pixels: Array | None) -> Array | None:
+        return None if pixels is None else _block_mean(pixels > 0, by).max((1, 3))
 
     x, roi = mean(sample.x), some(sample.roi)
     assert x is not None

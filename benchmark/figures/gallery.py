@@ -1,5 +1,5 @@
-"""What is shown of a method's work: a few test samples, the same for every method; its own worst
-mistakes; and small prints of many, to find what methods disagree on."""
+"""Images of a method's predictions: a gallery of test samples, the same for every method; its worst
+mistakes; and a contact sheet of thumbnails, to find the samples on which methods disagree."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .contact_sheet import THUMBNAIL_SIDE, choose_samples, thumbnail
 from .sample_sheet import DisplayedSample, write_sheet
 
 GALLERY_SAMPLES = 6
-"""Samples in a gallery; their reconstructions are kept with the maps."""
+"""Samples in a gallery; their reconstructions are stored with the maps."""
 
 MISTAKES_PER_KIND = 3
 """Of the worst misses, and of the worst false alarms."""
@@ -102,7 +102,7 @@ def write_figures(
 
 
 def _write_gallery(file: h5py.File, split: Any, level: int, path: Path, title: str) -> None:
-    """A picture of the gallery: input, reconstruction, map, truth."""
+    """Write the gallery: input, reconstruction, map and truth of each sample."""
     shown = read_array(file, "gallery").tolist()
     write_sheet(path, _displayed_samples(file, split, shown, level), title=title)
 
@@ -116,8 +116,10 @@ def _write_mistakes(
     images: TiledImages,
     rows: SampleResults,
 ) -> bool:
-    """A picture of the abnormal samples with the lowest scores and the normal ones with the
-    highest, EACH of either: input, map, truth. False, and no picture, where there are none."""
+    """Write the worst mistakes: input, map and truth of `worst_mistakes`, with their sentences.
+
+    Returns whether there are any.
+    """
     members = dict(zip(images.keys, images.members, strict=True))
     wrong = worst_mistakes(rows)
     shown = [i for k, _ in wrong for i in members[rows.keys[k]]]
@@ -141,18 +143,20 @@ def _write_contact_sheet(
     images: TiledImages,
     rows: SampleResults,
 ) -> bool:
-    """Small prints of many samples (contact.py): input, map, truth. False of signals, whose curves
-    do not get smaller, and of nothing."""
+    """Write the contact sheet: thumbnails of input, map and truth of many samples.
+
+    Returns whether one was written: not of signals, whose curves do not get smaller.
+    """
     members = dict(zip(images.keys, images.members, strict=True))
-    prints: list[DisplayedSample] = []
+    thumbnails: list[DisplayedSample] = []
     for k in choose_samples(rows.keys, rows.label):
         (whole,) = _displayed_samples(file, split, members[rows.keys[k]], level)
         if whole.x.ndim < 3:
             return False
-        prints.append(thumbnail(whole))
-    if prints:
-        write_sheet(path, prints, title=f"Contact sheet of {title}", tile=THUMBNAIL_SIDE)
-    return bool(prints)
+        thumbnails.append(thumbnail(whole))
+    if thumbnails:
+        write_sheet(path, thumbnails, title=f"Contact sheet of {title}", tile=THUMBNAIL_SIDE)
+    return bool(thumbnails)
 
 
 def worst_mistakes(rows: SampleResults) -> list[tuple[int, str]]:
@@ -196,12 +200,12 @@ def _displayed_samples(
 
     def put(whole: int, values: Sequence[np.ndarray | None]) -> np.ndarray | None:
         """The whole image of what its samples have, if they have it."""
-        mine = [values[k] for k in wholes.members[whole]]
-        there = [value for value in mine if value is not None]
-        return wholes.stitch(whole, there) if len(there) == len(mine) else None
+        arrays = [values[k] for k in wholes.members[whole]]
+        present = [value for value in arrays if value is not None]
+        return wholes.stitch(whole, present) if len(present) == len(arrays) else None
 
     x = [sample.x.numpy() for sample in samples]
-    healed = [
+    reconstructions = [
         _read_at(file, "reconstruction", at, rows_in_file[i]) if i in rows_in_file else None
         for i in shown
     ]
@@ -211,7 +215,7 @@ def _displayed_samples(
         DisplayedSample(
             key=key,
             x=wholes.stitch(whole, [x[k] for k in wholes.members[whole]]),
-            reconstruction=put(whole, healed),
+            reconstruction=put(whole, reconstructions),
             map=put(whole, heat),
             mask=put(whole, [t[0] for t in truth]),
             roi=put(whole, [t[1] for t in truth]),

@@ -1,6 +1,6 @@
-"""One picture of a method's work: input, reconstruction, map and truth of a few samples.
+"""A sheet of a method's predictions: input, reconstruction, map and truth of a few samples.
 
-Windows are fixed, so that pictures can be compared: values are shown from 0 to 1 whatever they
+Windows are fixed, so that sheets can be compared: values are shown from 0 to 1 whatever they
 hold, and all maps of a sheet share one window. Letters: C channels, S one to three axes.
 """
 

@@ -132,7 +132,7 @@ def _samples(detected: int) -> schema.SampleRecord:
     return schema.SampleRecord(
         key=names,
         group=names,
-        label=[1] * LESIONS + [0] * LESIONS,
+        label=[1 if i < LESIONS else 0 for i in range(2 * LESIONS)],
         score=[*scores, *map(float, range(LESIONS))],
         pixels=[IMAGE_PIXELS] * 2 * LESIONS,
         abnormal_pixels=[LESION_PIXELS] * LESIONS + [0] * LESIONS,

@@ -190,12 +190,12 @@ def _build_leaderboard(records: Sequence[Record], folder: Path | None) -> Leader
     baseline = next((each for each in results if each["method"]["baseline"]), None)  # the best
     worse: Mapping[int, bool | None] = {}
     if baseline is not None and metric_value(baseline, metric) is not None:
-        judged = [
+        compared = [
             record
             for record in results
             if not record["method"]["baseline"] and metric_value(record, metric) is not None
         ]
-        worse = worse_than(judged, baseline, metric, folder)
+        worse = worse_than(compared, baseline, metric, folder)
     label = baseline["method"]["label"] if baseline else None
     entries = [
         Entry(

@@ -278,13 +278,13 @@ def _check_figures(record: Record) -> None:
     missing."""
     parts = ("cost", "reference", "at_published", "at_oracle", "metrics", "strata", "sweep")
     for part in ("pixel_error", *parts):
-        for place, figure in _leaves(record.get(part), (part,)):
-            name = ".".join(place)
+        for path, figure in _leaves(record.get(part), (part,)):
+            name = ".".join(path)
             if figure is None:
                 continue
             if type(figure) not in (int, float):
                 raise ValueError(f"{name} is {figure!r}, no number")
-            metric = next((word for word in place if word in METRIC_RANGES), "")
+            metric = next((word for word in path if word in METRIC_RANGES), "")
             low, high = METRIC_RANGES.get(metric, (-math.inf, math.inf))
             if not low - ROUNDING <= figure <= high + ROUNDING:
                 raise ValueError(f"{name} is {figure:g}, and lies in {low:g} to {high:g}")
@@ -293,13 +293,13 @@ def _check_figures(record: Record) -> None:
             raise ValueError(f"sweep.{level}: {level!r} is no noise level")
 
 
-def _leaves(value: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every value within dictionaries, with its place."""
+def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every value within dictionaries, with its path."""
     if isinstance(value, dict):
         for name, part in value.items():
-            yield from _leaves(part, (*place, name))
+            yield from _leaves(part, (*path, name))
     else:
-        yield place, value
+        yield path, value
 
 
 def metric_value(record: Record, metric: str, part: str = "value") -> float | None:

@@ -34,7 +34,7 @@ class ReproduceError(ValueError):
 
 @dataclass(frozen=True)
 class ReproductionResult:
-    """One published figure and what the records say of it.
+    """A published value, the same metric in the records, and whether they agree.
 
     published, value, low, high, tolerance: in 0..1; None where there is none
     tolerance: how far apart the two may be and still count as the same
@@ -251,7 +251,7 @@ def _matching_records(
         lambda r: r["partial"] and f"a partial run, of {r['partial']} samples",
         lambda r: r["dataset"]["synthetic"] and "made-up data",
         lambda r: _mismatch(row.get("args", {}), r["method"]["args"], "argument "),
-        lambda r: _mismatch(needs, {place: _lookup(r, place) for place in needs}, ""),
+        lambda r: _mismatch(needs, {field: _lookup(r, field) for field in needs}, ""),
         lambda r: metric_value(r, metric) is None and f"the record has no {metric}",
     ):
         remaining = [record for record in matching if not refuse(record)]
@@ -277,9 +277,9 @@ def _mismatch(expected: Mapping[str, Any], actual: Mapping[str, Any], what: str)
     )
 
 
-def _lookup(record: Record, place: str) -> Any:
+def _lookup(record: Record, field: str) -> Any:
     value: Any = record
-    for part in place.split("."):
+    for part in field.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     return value
 

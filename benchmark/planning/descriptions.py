@@ -17,7 +17,14 @@ LIBRARIES = ("torch", "monai", "diffusers", "opensimplex", "numba", "h5py", "nib
 
 
 def describe_entry(entry: Entry) -> dict[str, Any]:
-    """The facts about a method or a dataset: its arguments, their defaults and what is allowed."""
+    """The facts about a method or a dataset: its arguments, their defaults and what is allowed.
+
+    >>> from adbench.benchmark.planning.descriptions import describe_entry
+    >>> from adbench.benchmark.registry.registry import Registry
+    >>> facts = describe_entry(Registry.read().method("anoddpm"))
+    >>> facts["noise levels"], facts["axes"], facts["arguments"]["T"]
+    ('50, 100, 150, 200, 250, 300, 400, 500, 600', '1, 2, 3', 1000)
+    """
     cls = entry.load()
     facts: dict[str, Any] = {"name": entry.name, "about": entry.about}
     facts |= {key: value for key, value in (("paper", entry.paper), *entry.extra.items()) if value}
@@ -43,7 +50,15 @@ def describe_entry(entry: Entry) -> dict[str, Any]:
 
 
 def describe_environment(store: Store) -> dict[str, str]:
-    """This machine: versions of libraries, devices, free disk space, missing optional parts."""
+    """This machine: versions of libraries, devices, free disk space, missing optional parts.
+
+    >>> from pathlib import Path
+    >>> from adbench.benchmark.planning.descriptions import describe_environment
+    >>> from adbench.benchmark.store.artifact_store import Store
+    >>> facts = describe_environment(Store(Path("no/such/store")))
+    >>> facts["python"].split(".")[0], "GB free" in facts["store"]
+    ('3', True)
+    """
     import torch
 
     from ...datasets.io.file_hashes import cache_root

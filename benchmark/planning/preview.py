@@ -31,6 +31,25 @@ def preview_run(
 
     reporter: shows the progress of the preparation
     measure: measure briefly what has no similar earlier work in the store
+
+    >>> from pathlib import Path
+    >>> from rich.console import Console
+    >>> from adbench.benchmark.executors.launch import device_context
+    >>> from adbench.benchmark.experiments.matrix import expand_matrix
+    >>> from adbench.benchmark.experiments.run_config import RunConfig
+    >>> from adbench.benchmark.planning.preview import preview_run
+    >>> from adbench.benchmark.registry.registry import Registry
+    >>> from adbench.benchmark.scheduling.console import ConsoleReporter
+    >>> from adbench.benchmark.store.artifact_store import Store
+    >>> small = {"shape": [16, 16], "train": 4, "held_out": 2, "val": 2, "test": 2}
+    >>> config = RunConfig.from_options(methods="pca", datasets="phantom", baselines=False,
+    ...                                 settings={"phantom": small}, profile="check")
+    >>> experiments = expand_matrix(config, Registry.read())
+    >>> (row,) = preview_run(experiments, device_context("cpu", "float32"), Store(Path("no/store")),
+    ...                      ConsoleReporter(Console(quiet=True)))
+    >>> [(stage["stage"], stage["state"], stage["bytes"]) for stage in row["stages"]]
+    [('train', 'to do', 66560), ('predict calibration', 'to do', 2064), ('predict val', 'to do',
+    4128), ('predict test', 'to do', 4128), ('evaluate', 'to do', None)]
     """
     from ..executors.launch import prepare_dataset
     from ..experiments.resolve import resolve
@@ -57,6 +76,25 @@ class StagePreview:
 
     index: of the store
     measure: whether to measure what has no similar earlier work
+
+    >>> from pathlib import Path
+    >>> from adbench.benchmark.executors.launch import device_context
+    >>> from adbench.benchmark.experiments.matrix import expand_matrix
+    >>> from adbench.benchmark.experiments.resolve import resolve
+    >>> from adbench.benchmark.experiments.run_config import RunConfig
+    >>> from adbench.benchmark.planning.preview import StagePreview
+    >>> from adbench.benchmark.registry.registry import Registry
+    >>> from adbench.benchmark.store.artifact_store import Store
+    >>> from adbench.benchmark.store.index import StoreIndex
+    >>> from adbench.datasets.phantom import Phantom
+    >>> config = RunConfig(methods=("pca",), datasets=("phantom",), profile="check")
+    >>> experiment = expand_matrix(config, Registry.read())[0]
+    >>> context = device_context("cpu", "float32")
+    >>> dataset = Phantom(shape=(16, 16), train=4, held_out=2, val=2, test=2)
+    >>> dataset.prepare()
+    >>> preview = StagePreview(StoreIndex(Store(Path("no/store"))), context, measure=False)
+    >>> [stage["stage"] for stage in preview.stages(resolve(experiment, dataset, context.numerics))]
+    ['train', 'predict calibration', 'predict val', 'predict test', 'evaluate']
     """
 
     def __init__(self, index: StoreIndex, context: TrainingContext, measure: bool) -> None:

@@ -25,7 +25,18 @@ MEASURED_NOW = "measured now"
 
 
 def checkpoint_bytes(experiment: Experiment, dataset: Dataset) -> int:
-    """The size of an experiment's checkpoint in bytes, by its parameters and buffers."""
+    """The size of an experiment's checkpoint in bytes, by its parameters and buffers.
+
+    >>> from adbench.benchmark.experiments.matrix import expand_matrix
+    >>> from adbench.benchmark.experiments.run_config import RunConfig
+    >>> from adbench.benchmark.planning.probe import checkpoint_bytes
+    >>> from adbench.benchmark.registry.registry import Registry
+    >>> from adbench.datasets.phantom import Phantom
+    >>> config = RunConfig(methods=("healthy-mean",), datasets=("phantom",), profile="check")
+    >>> experiment = expand_matrix(config, Registry.read())[0]
+    >>> checkpoint_bytes(experiment, Phantom(shape=(16, 16)))  # two arrays of 256 float32
+    2048
+    """
     state = build_method(experiment, dataset.spec).state_dict()
     return sum(tensor.numel() * tensor.element_size() for tensor in state.values())
 
@@ -33,7 +44,20 @@ def checkpoint_bytes(experiment: Experiment, dataset: Dataset) -> int:
 def measure_training(
     experiment: Experiment, dataset: Dataset, context: TrainingContext
 ) -> CostEstimate:
-    """The cost of the whole training from its first steps; unknown if it is not one of steps."""
+    """The cost of the whole training from its first steps; unknown if it is not one of steps.
+
+    >>> from adbench.benchmark.executors.launch import device_context
+    >>> from adbench.benchmark.experiments.matrix import expand_matrix
+    >>> from adbench.benchmark.experiments.run_config import RunConfig
+    >>> from adbench.benchmark.planning.probe import measure_training
+    >>> from adbench.benchmark.registry.registry import Registry
+    >>> from adbench.datasets.phantom import Phantom
+    >>> config = RunConfig(methods=("pca",), datasets=("phantom",), profile="check")
+    >>> experiment = expand_matrix(config, Registry.read())[0]
+    >>> context = device_context("cpu", "float32")
+    >>> measure_training(experiment, Phantom(shape=(16, 16)), context).source
+    'not measured: it does not train in steps'
+    """
     args = experiment.method_args
     others = [k for k in args if k.endswith("_steps") and k not in PREDICTION_STEP_ARGUMENTS]
     if others or not args.get(STEPS_ARGUMENT):
@@ -55,7 +79,21 @@ def measure_training(
 def measure_prediction(
     experiment: Experiment, dataset: Dataset, context: TrainingContext, levels: Sequence[int]
 ) -> CostEstimate:
-    """The cost of predicting one sample at all levels, from one call with a full batch."""
+    """The cost of predicting one sample at all levels, from one call with a full batch.
+
+    >>> from adbench.benchmark.executors.launch import device_context
+    >>> from adbench.benchmark.experiments.matrix import expand_matrix
+    >>> from adbench.benchmark.experiments.run_config import RunConfig
+    >>> from adbench.benchmark.planning.probe import measure_prediction
+    >>> from adbench.benchmark.registry.registry import Registry
+    >>> from adbench.datasets.phantom import Phantom
+    >>> config = RunConfig(methods=("healthy-mean",), datasets=("phantom",), profile="check")
+    >>> experiment = expand_matrix(config, Registry.read())[0]
+    >>> context = device_context("cpu", "float32")
+    >>> estimate = measure_prediction(experiment, Phantom(shape=(16, 16)), context, [0])
+    >>> 0 < estimate.seconds < 60, estimate.source
+    (True, 'measured now')
+    """
     test = Splits(dataset, limit=experiment.limit)["test"]
     count = min(max(ceil(context.batch / len(levels)), 1), len(test))
     if not count:

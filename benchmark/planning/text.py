@@ -18,10 +18,19 @@ DIGEST = re.compile('"[0-9a-f]{16,64}"')
 
 
 def format_preview(rows: Sequence[PreviewRow], store: Path, device: str) -> list[str]:
-    """Lines for all rows of `preview_run`, then the totals; a fully cached experiment is one line.
+    r"""Lines for all rows of `preview_run`, then the totals; a fully cached experiment is one line.
 
     store: the folder of the store, to compare with the space on its disk
     device: the torch device, to compare with its memory
+
+    >>> from pathlib import Path
+    >>> from adbench.benchmark.planning.text import format_preview
+    >>> row = {"experiment": "phantom.pca.check.s0", "skip": "it takes images, not signals",
+    ...        "stages": []}
+    >>> print("\n".join(format_preview([row], Path("no/such/store"), "cpu")))
+    phantom.pca.check.s0
+      skipped: it takes images, not signals
+    1 experiment: 0 stages cached, 0 to do
     """
     lines = [line for row in rows for line in _experiment_lines(row)]
     return lines + format_totals(rows, free_bytes(store), total_memory_mb(device))

@@ -15,7 +15,7 @@ from .imports import did_you_mean, import_code
 from .lookup import RegistryError, lookup
 from .profile import Profile
 from .setting_types import convert_setting, explain_refusal
-from .settings import build, setting_parameters
+from .settings import build, rename_settings, setting_parameters
 
 PACKAGES = {"methods": "method", "datasets": "dataset"}
 """The two kinds of entries: the package of their classes, and the word for one of them."""
@@ -124,7 +124,7 @@ class Entry:
         values = {k: p.default for k, p in parameters.items() if p.default is not p.empty}
         sources = dict.fromkeys(values, f" (the default of {self.class_path})")
         for source, arguments in self._argument_sources(profile, overrides or {}):
-            for key, value in arguments.items():
+            for key, value in self._renamed(arguments, source).items():
                 if key not in parameters:
                     raise RegistryError(
                         f"{self.title} takes no {key!r} ({source}){did_you_mean(key, parameters)} "
@@ -147,7 +147,8 @@ class Entry:
             rows = lookup(self.profiles, profile, "profile").args.get(self.package, {})
         yield self.origin, self.base_args if self.base else self.args
         parameters = self.parameters() if "*" in rows else {}
-        common = {key: value for key, value in rows.get("*", {}).items() if key in parameters}
+        for_all = self._renamed(rows["*"], f"profile {profile}") if "*" in rows else {}
+        common = {key: value for key, value in for_all.items() if key in parameters}
         yield f"profile {profile}", common
         if self.base:
             yield f"profile {profile}", rows.get(self.base, {})
@@ -158,6 +159,13 @@ class Entry:
             yield f"the part of {self.name!r} after the slash", {"category": self.category}
         yield f"the import of {self.name!r}", self.weights_args
         yield OVERRIDES, overrides
+
+    def _renamed(self, arguments: Mapping[str, Any], source: str) -> dict[str, Any]:
+        """The arguments of a source by their present names."""
+        try:
+            return rename_settings(self.load(), arguments)
+        except ValueError as error:
+            raise RegistryError(f"{self.title}: {error} ({source})") from None
 
     def _convert(self, key: str, parameter: inspect.Parameter, value: Any, source: str) -> Any:
         """The value of a setting as JSON, converted to its annotation. Raises RegistryError."""

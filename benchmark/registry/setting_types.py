@@ -15,7 +15,7 @@ from dataclasses import fields, is_dataclass
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeGuard, Union, get_args, get_origin
 
 import msgspec
 
@@ -121,7 +121,7 @@ def convert_fields(instance: Any, describe: Callable[[str], str] = str) -> None:
     Window(size=100)
     >>> Window(0)
     Traceback (most recent call last):
-    ValueError: size is a whole number of at least 1, not 0
+    ValueError: size is a whole number of at least 1 such as 3, not 0
     """
     annotations = constructor_parameters(type(instance))
     for field in fields(instance):
@@ -130,7 +130,7 @@ def convert_fields(instance: Any, describe: Callable[[str], str] = str) -> None:
         try:
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError("not finite")
-            if is_dataclass(annotation) and not isinstance(value, annotation):
+            if _is_config_class(annotation) and not isinstance(value, annotation):
                 raise ValueError("another type")  # msgspec would build one of a mapping
             plain = list(value) if isinstance(value, range) else _plain_number(value)
             converted = convert_setting(plain, annotation)
@@ -264,7 +264,7 @@ def _describe(
         length = {"min_length": len(items), "max_length": len(items)} if fixed else bounds
         item = _any_of(_describe(items[0], plural=1))
         return [f"a list of {_describe_length(length or {})}{item}"]
-    if is_dataclass(annotation):
+    if _is_config_class(annotation):
         return [f"a {annotation.__name__}"]
     anything = annotation in (Any, object, inspect.Parameter.empty)
     return ["any value" if anything else str(annotation)]
@@ -285,3 +285,7 @@ def _describe_range(bounds: Mapping[str, Any]) -> str:
     if "multiple_of" in bounds:
         ranges.append(f"divisible by {bounds['multiple_of']}")
     return "".join([" " + " and ".join(ranges)] if ranges else [])
+
+
+def _is_config_class(annotation: object) -> TypeGuard[type[object]]:
+    return isinstance(annotation, type) and is_dataclass(annotation)

@@ -3,7 +3,7 @@
 A method groups arguments that belong together: `network: ScaledUNetConfig = NETWORK`. Users,
 registry files, profiles and cache keys name the fields alone: `width`, not `network.width`. An
 argument is such a group if its default is an instance of a dataclass; a field whose metadata say
-`setting=False` is not offered.
+`setting=False` is not offered, and one whose metadata list `former_names` is accepted by them, too.
 """
 
 from __future__ import annotations
@@ -36,6 +36,29 @@ def setting_parameters(cls: type) -> dict[str, Parameter]:
     return settings
 
 
+def rename_settings(cls: type, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return flat settings by their present names, so that older files and records stay readable.
+
+    cls: the class that they are of.
+    settings: values by name, present or former; ValueError where one is set by both.
+
+    >>> from adbench.methods.ddad import DDAD
+    >>> rename_settings(DDAD, {"kept": 0.2, "w": 3.0})
+    {'distillation_weight': 0.2, 'w': 3.0}
+    """
+    groups = [p.default for p in constructor_parameters(cls).values() if _is_group(p)]
+    present = {
+        former: field.name
+        for group in groups
+        for field in fields(group)
+        for former in field.metadata.get("former_names", ())
+    }
+    for former, name in present.items():
+        if former in settings and name in settings:
+            raise ValueError(f"{former!r} is the former name of {name!r}: set one of them")
+    return {present.get(key, key): value for key, value in settings.items()}
+
+
 def group_settings(cls: type, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the constructor's arguments for flat settings.
 
@@ -46,6 +69,7 @@ def group_settings(cls: type, settings: Mapping[str, Any]) -> dict[str, Any]:
     >>> group_settings(DAE, {"steps": 10, "size": 32})["training"].steps
     10
     """
+    settings = rename_settings(cls, settings)
     arguments = dict(settings)
     for name, parameter in constructor_parameters(cls).items():
         if _is_group(parameter):

@@ -45,7 +45,7 @@ def latex(results: LeaderboardSet) -> str:
     """A table for every leaderboard that has a result, and for every ranking over datasets; what
     has no result is named in comments.
 
-    The best figure of a column is bold; the intervals stand beneath their figures. Needs the
+    The best figure of a column is bold; the intervals are below their figures. Needs the
     packages booktabs and graphicx: what is wider than the text is made smaller.
 
     >>> from adbench.benchmark.leaderboard.rankings import build_leaderboard_set

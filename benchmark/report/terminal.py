@@ -24,7 +24,7 @@ DROP_ORDER = (
     *("image\nAUROC", "GFLOP\n/image", "params\nM", "image\nAP", "pixel\nAUROC", "train\nsteps"),
     *("AUPRO\n30", "evals\n/image", "seed", "⌈Dice⌉\n(oracle)", "pixel\nAP", "profile"),
 )
-"""What a narrow terminal goes without, in order; intervals go before figures do."""
+"""Columns left out on a narrow terminal, in order; their intervals are left out first."""
 
 
 def print_leaderboards(results: LeaderboardSet, console: Console) -> None:
@@ -72,7 +72,7 @@ def print_leaderboards(results: LeaderboardSet, console: Console) -> None:
 
 
 def _text(text: str, style: str = "") -> Text:
-    """One line that is printed as it stands: neither markup nor a command to the terminal."""
+    """One line of plain text: neither markup nor control characters of the terminal."""
     from rich.text import Text
 
     return Text(plain_text(text), style)

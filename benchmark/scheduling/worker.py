@@ -15,6 +15,7 @@ import torch
 from ...datasets.base import DataError, Dataset, Progress, no_progress
 from ...engine.runtime.context import Interrupted
 from ...engine.runtime.distributed import SINGLE_PROCESS, Team
+from ..experiments.argument_conflicts import argument_conflict
 from ..experiments.fit_predict import LogEvent
 from ..experiments.matrix import PREDICTED_SPLITS, Experiment
 from ..experiments.pipeline import predict_shared, run_experiment
@@ -174,7 +175,10 @@ def incompatibility(experiment: Experiment, dataset: Dataset) -> str:
         return f"takes samples of {takes} {'axis' if takes == '1' else 'axes'}, these have {axes}"
     if method_class.supervision == "image-labels" and not dataset.spec.labels:
         return "needs labelled abnormal samples to train on, and this dataset has none"
-    return ""
+    conflict = argument_conflict(
+        experiment.method, experiment.method_args, experiment.profile, dataset.spec
+    )
+    return f"cannot be built for these samples: {conflict}" if conflict else ""
 
 
 def _set_up_process(job: Job) -> None:

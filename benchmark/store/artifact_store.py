@@ -55,6 +55,14 @@ CreateFile = Callable[[Path], Mapping[str, Any]]
 """Writes an artifact's payload to the given path, and returns the metadata to store with it."""
 
 
+MAX_REMOVALS = 3
+"""Times that an artifact is created anew whose folder somebody removed meanwhile."""
+
+
+class _StagingRemoved(Exception):
+    """Somebody removed the folder in which an artifact was being created."""
+
+
 class Store:
     """A folder of artifacts. Nothing is created on disk before the first artifact is written.
 
@@ -264,12 +272,30 @@ class Store:
     def _create(
         self, kind: str, key_inputs: Mapping[str, Any], create: CreateFile, name: str
     ) -> Artifact:
+        for _ in range(MAX_REMOVALS):
+            with suppress(_StagingRemoved):
+                return self._create_once(kind, key_inputs, create, name)
+        raise StoreError(
+            f"{self.folder(kind, cache_key(key_inputs))} was removed {MAX_REMOVALS} times while it "
+            "was written: something else removes files of this store"
+        )
+
+    def _create_once(
+        self, kind: str, key_inputs: Mapping[str, Any], create: CreateFile, name: str
+    ) -> Artifact:
         key = cache_key(key_inputs)
         folder = self.folder(kind, key)
         with self.staging_folder(kind, key) as staging:
             start = time.perf_counter()
-            with describe_write_errors(folder, only_full_disk=True):
-                metadata = create(staging / name)
+            try:
+                with describe_write_errors(folder, only_full_disk=True):
+                    metadata = create(staging / name)
+            except Exception as error:
+                if staging.is_dir():
+                    raise
+                raise _StagingRemoved from error
+            if not staging.is_dir():
+                raise _StagingRemoved
             seconds = time.perf_counter() - start
             if not (staging / name).is_file():
                 raise ValueError(f"the function that creates {kind} {key[:8]} wrote no {name}")

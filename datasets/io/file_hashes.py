@@ -18,8 +18,10 @@ def cache_root() -> Path:
 
     Everything in it can be computed again.
 
-    >>> isinstance(cache_root(), Path)
-    True
+    >>> from unittest.mock import patch
+    >>> with patch.dict("os.environ", ADBENCH_CACHE="scratch/adbench"):
+    ...     cache_root().parts
+    ('scratch', 'adbench')
     """
     folder = os.environ.get("ADBENCH_CACHE")
     return Path(folder).expanduser() if folder else user_cache_path("adbench")
@@ -53,6 +55,14 @@ def hash_files(paths: Sequence[Path], progress: Progress = no_progress) -> list[
     A hash is remembered in the cache folder while a file keeps its path, size and times, so that
     only new and changed files are read, also after an interruption. Raises DataError if a file
     cannot be read.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from unittest.mock import patch
+    >>> from adbench.datasets.io.file_hashes import hash_files
+    >>> with TemporaryDirectory() as folder, patch.dict("os.environ", ADBENCH_CACHE=folder):
+    ...     Path(folder, "empty.bin").touch()
+    ...     hash_files([Path(folder, "empty.bin")])[0][:16]  # the sha256 of no bytes
+    'e3b0c44298fc1c14'
     """
     memo_path = cache_root() / "data" / "digests.json"
     try:

@@ -21,6 +21,12 @@ def open_read_only(path: Path) -> h5py.File:
     """Return an HDF5 file opened for reading, without a lock.
 
     path: a prepared file; it is never written to again, so that nothing needs a lock
+
+    >>> with h5py.File("closed.h5", "w") as file:
+    ...     file["x"] = [1, 2]
+    >>> with open_read_only(Path("closed.h5")) as file:
+    ...     file.mode, get_dataset(file, "x")[:].tolist()
+    ('r', [1, 2])
     """
     return h5py.File(path, "r", locking=False)  # never written to again: nothing to lock
 
@@ -103,5 +109,10 @@ def read_text(group: h5py.Group, name: str) -> str:
 
     group: of an open file
     name: of the dataset
+
+    >>> with h5py.File("words.h5", "w") as file:
+    ...     write_text(file, "unit", "mm²")
+    ...     len(get_dataset(file, "unit")), read_text(file, "unit")  # of bytes, in UTF-8
+    (4, 'mm²')
     """
     return get_dataset(group, name)[()].tobytes().decode()

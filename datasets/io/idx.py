@@ -75,6 +75,13 @@ def read_published_sets(folder: Path, name: str) -> tuple[dict[str, PublishedSet
 
     folder: holds IDX files (also in raw/), or numpy/train/ and numpy/test/
     name: of the dataset in errors
+
+    >>> Path("set/numpy/train").mkdir(parents=True)
+    >>> for i in range(3):
+    ...     np.save(f"set/numpy/train/{i}.npy", np.full((8, 8), i, np.uint8))
+    >>> pools, problems = read_published_sets(Path("set"), "set")
+    >>> pools["train"].images.shape, problems
+    ((3, 1, 8, 8), [])
     """
     pools, problems = {}, list[str]()
     image_files = _image_files(folder)

@@ -79,6 +79,17 @@ def read_bids(root: Path, base: Path, modalities: Sequence[str] | None) -> BidsV
     base: the folder that holds sub-*/
     modalities: suffixes of the images that become channels, such as T1w; None takes the only one
         that there is
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.datasets.layouts.bids import read_bids
+    >>> with TemporaryDirectory() as folder:
+    ...     for name in ("sub-01/anat/sub-01_T1w.nii.gz", "sub-02/anat/sub-02_T1w.nii.gz",
+    ...                  "derivatives/sub-02/sub-02_label-lesion_mask.nii.gz"):
+    ...         Path(folder, name).parent.mkdir(parents=True)
+    ...         Path(folder, name).touch()
+    ...     volumes = read_bids(Path(folder), Path(folder), None)
+    >>> [(subject.name, subject.kind) for subject in volumes.subjects]
+    [('sub-01', 'normal'), ('sub-02', 'lesion')]
     """
     volumes = BidsVolumes()
     images: dict[tuple[str, str], dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))

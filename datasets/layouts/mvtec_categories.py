@@ -26,6 +26,13 @@ def find_categories(
     category: name of the folder; None for any
     matches: whether a folder is a category
     depth: levels below root that are searched
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as root:
+    ...     for name in ("wood", "steel"):
+    ...         Path(root, "things", name, "train").mkdir(parents=True)
+    ...     [path.name for path in find_categories(Path(root), "wood", has_training_folder)]
+    ['wood']
     """
     for level in folder_levels(Path(os.path.abspath(root)), depth):  # "." has no name
         matching = [p for p in level if _is_called(p, category) and matches(p)]
@@ -71,6 +78,12 @@ def missing_category(root: Path, category: str | None) -> str:
 
     root: where it was searched
     category: its name; None for any
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as root:
+    ...     Path(root, "wood").mkdir()
+    ...     print(missing_category(Path(root), "tile").replace(root, "<root>"))
+    no category 'tile' lies under <root> (there is wood)
     """
     available = ", ".join(p.name for p in list_directory(root) if p.is_dir()) or "no folder"
     name = f"no category {category!r}" if category else "no category"
@@ -81,6 +94,15 @@ def read_categories(folders: Sequence[Path]) -> tuple[list[Case], list[str]]:
     """Return the cases of several categories, and every problem.
 
     folders: of the categories, in one folder
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as root:
+    ...     for name in ("wood/train/good/0.png", "steel/test/good/0.png"):
+    ...         Path(root, name).parent.mkdir(parents=True)
+    ...         Path(root, name).touch()
+    ...     cases, problems = read_categories([Path(root, "steel"), Path(root, "wood")])
+    >>> [case.name for case in cases], problems
+    (['steel/test/good/0.png', 'wood/train/good/0.png'], [])
     """
     cases: list[Case] = []
     problems: list[str] = []
@@ -96,6 +118,16 @@ def category_cases(folder: Path) -> tuple[list[Case], list[str]]:
     """Return the cases of a category, images with their masks, and every problem.
 
     folder: of the category, with train/, test/ and ground_truth/
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as root:
+    ...     for name in ("wood/test/hole/0.png", "wood/ground_truth/hole/0_mask.png",
+    ...                  "wood/train/good/0.png"):
+    ...         Path(root, name).parent.mkdir(parents=True)
+    ...         Path(root, name).touch()
+    ...     cases, problems = category_cases(Path(root, "wood"))
+    >>> [(case.name, case.label, sorted(case.files)) for case in cases]
+    [('wood/train/good/0.png', False, ['image']), ('wood/test/hole/0.png', True, ['image', 'mask'])]
     """
     cases, problems, paired = [], [], set[Path]()
     masks: dict[tuple[str, str], list[Path]] = defaultdict(list)
@@ -140,6 +172,13 @@ def masks_by_location(mask_folder: Path) -> dict[tuple[str, str], list[Path]]:
     """Return masks by (their subfolder in lower case, name of their image without "_mask").
 
     mask_folder: ground_truth/ of a category
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     Path(folder, "Hole").mkdir()
+    ...     Path(folder, "Hole", "0_mask.png").touch()
+    ...     list(masks_by_location(Path(folder)))
+    [('hole', '0')]
     """
     masks: dict[tuple[str, str], list[Path]] = defaultdict(list)
     for path in find_files(mask_folder, SUFFIXES, 3) if mask_folder.is_dir() else ():
@@ -155,6 +194,9 @@ def pairing_problem(masks: Sequence[Path], folder: Path, image: Path, location: 
     folder: of the category
     image: the abnormal image
     location: its folder, relative to its pool
+
+    >>> pairing_problem([], Path("wood"), Path("wood/test/hole/0.png"), Path("hole"))
+    'has no mask in wood/ground_truth/hole (expected 0_mask.png)'
     """
     mask_folder = f"{folder.name}/ground_truth/{location.as_posix()}"
     if masks:

@@ -56,6 +56,15 @@ def find_subjects(
 
     root: folder with train/, val/ and test/, or with the folders of kinds
     modalities: endings of the images of a subject; None for one image each
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as root:
+    ...     for name in ("normal/p1.nii.gz", "tumour/p2.nii.gz", "tumour/p2_mask.nii.gz"):
+    ...         Path(root, name).parent.mkdir(exist_ok=True)
+    ...         Path(root, name).touch()
+    ...     subjects, problems = find_subjects(Path(root), None)
+    >>> [(subject.name, sorted(subject.files)) for subject in subjects], problems
+    ([('normal/p1', ['image']), ('tumour/p2', ['image', 'mask'])], [])
     """
     pools = {pool: folder for pool in POOLS for folder in folders_of(root, pool)} or {"": root}
     subjects: list[SubjectFiles] = []

@@ -39,6 +39,12 @@ class ArrayDataset(FileDataset, ABC):
 
     A subclass assigns samples to splits in `build_index` and groups those of one file and one split
     into cases with `_make_cases`.
+
+    >>> from adbench.datasets.hdf5_file import HDF5
+    >>> data = HDF5()
+    >>> rows = [ArraySample(i, f"a/{i}", f"a/{i}", False, "train") for i in range(5)]
+    >>> [case.name for case in data._make_cases(rows, {"image": Path("a.h5")}, "a.h5", 2)]
+    ['a.h5/train/000000', 'a.h5/train/000002', 'a.h5/train/000004']
     """
 
     _case_samples: dict[str, list[ArraySample]]

@@ -29,6 +29,14 @@ class DeduplicatedDataset(ImageDataset, ABC):
 
     A subclass calls `_set_split_policy` in its constructor, and passes its cases, each with its
     pool, through `_remove_shared_subjects` in `build_index`.
+
+    >>> from adbench.datasets.oct2017 import OCT2017
+    >>> from adbench.datasets.splits.assignment import Case
+    >>> cases = [Case(f"{pool}/7", "patient-7", {}, pool, False) for pool in ("train", "test")]
+    >>> [case.pool for case in OCT2017()._remove_shared_subjects(cases)[0]]
+    ['test']
+    >>> [case.pool for case in OCT2017(split="published")._remove_shared_subjects(cases)[0]]
+    ['train', 'test']
     """
 
     split: str

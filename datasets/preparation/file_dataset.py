@@ -94,6 +94,13 @@ class FileDataset(PreparedDataset):
 
     Its constructor keeps every argument as an attribute of the same name, and sets `spec` there or
     in `build_index`.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.datasets.folder import Folder
+    >>> with TemporaryDirectory() as root:
+    ...     Path(root, "folder").mkdir()
+    ...     Folder(root=root).find_root().name  # below root, what is called like the dataset
+    'folder'
     """
 
     name: ClassVar[str]

@@ -40,6 +40,12 @@ class ImageDataset(FileDataset, ABC):
     range: the stored numbers that become 0 and 1, such as (0, 4095), or "train" for the smallest
         and the largest of all normal training images; what lies beyond is cut off and counted. None
         takes integers by the ends of their type, and floats must lie in 0..1
+
+    >>> from adbench.datasets.visa import VisA
+    >>> VisA(size=(512, 256), channels=1).spec.shape
+    (512, 256)
+    >>> VisA(size=512, tile=128, overlap=64).spec.shape  # of each tile
+    (128, 128)
     """
 
     preparation_version = 2  # 2: palette masks by their colours

@@ -10,7 +10,26 @@ from .prepared_file import concatenate, read_part
 
 
 class PreparedDataset(Dataset):
-    """A dataset that reads its splits from a prepared file; a subclass defines `prepared_file`."""
+    """A dataset that reads its splits from a prepared file; a subclass defines `prepared_file`.
+
+    >>> import torch
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.datasets.base import Sample, Spec
+    >>> from adbench.datasets.preparation.writer import SampleWriter
+    >>> class Ones(PreparedDataset):
+    ...     spec = Spec(1, (4,))
+    ...     def __init__(self, folder):
+    ...         self.folder = Path(folder)
+    ...     def prepared_file(self, progress=no_progress):
+    ...         writer = SampleWriter(self.folder / "parts", "{}", self.spec)
+    ...         writer.add("train", Sample(torch.ones(1, 4), "a", "a", False))
+    ...         writer.finish(self.folder / "ones.h5")
+    ...         return self.folder / "ones.h5"
+    >>> with TemporaryDirectory() as folder:
+    ...     data = Ones(folder)
+    ...     len(data.train()), len(data.test())
+    (1, 0)
+    """
 
     @abstractmethod
     def prepared_file(self, progress: Progress = no_progress) -> Path:

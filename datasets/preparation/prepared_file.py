@@ -47,6 +47,15 @@ def prepare_once(
     leaky: whether a group may be in two splits
 
     Other processes that need the same file wait for it.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from unittest.mock import patch
+    >>> sample = Sample(torch.ones(1, 4), "a", "a", False)
+    >>> with TemporaryDirectory() as folder, patch.dict("os.environ", ADBENCH_CACHE=folder):
+    ...     write = lambda writer: writer.add("train", sample)
+    ...     path = prepare_once("ones", {"seed": 0}, write, spec=Spec(1, (4,)))
+    ...     read_part(path, "train")[0].x
+    tensor([[1., 1., 1., 1.]])
     """
     path = _prepared_path(name, key_inputs)
     if _defect(path, key_inputs) is None:
@@ -81,6 +90,13 @@ def find_prepared(name: str, key_inputs: Mapping[str, object]) -> Path | None:
     """Return the prepared file if it exists and is complete, otherwise None.
 
     name, key_inputs: as for `prepare_once`
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from unittest.mock import patch
+    >>> with TemporaryDirectory() as folder, patch.dict("os.environ", ADBENCH_CACHE=folder):
+    ...     path = prepare_once("empty", {"seed": 0}, lambda writer: None, spec=Spec(1, (4,)))
+    ...     find_prepared("empty", {"seed": 0}) == path, find_prepared("empty", {"seed": 1})
+    (True, None)
     """
     path = _prepared_path(name, key_inputs)
     return path if _defect(path, key_inputs) is None else None
@@ -123,6 +139,17 @@ class PreparedSplit:
     masks: false hides masks and healthy counterparts
 
     Keeps the table of the part in memory, and no voxels.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> sample = Sample(torch.ones(1, 4), "a", "a", True, mask=torch.ones(4, dtype=torch.bool))
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, "ones.h5")
+    ...     writer = SampleWriter(Path(folder, "parts"), "{}", Spec(1, (4,)))
+    ...     writer.add("test", sample)
+    ...     writer.finish(path)
+    ...     splits = [PreparedSplit(path, "test", masks=masks) for masks in (True, False)]
+    ...     [split[0].mask for split in splits]
+    [tensor([True, True, True, True]), None]
     """
 
     def __init__(self, path: Path, part: str, *, masks: bool = True) -> None:
@@ -188,6 +215,15 @@ def read_part(path: Path, part: str, *, masks: bool = True) -> PreparedSplit:
     path: the prepared file
     part: "train", "train-abnormal", "held_out", "val" or "test"
     masks: false hides masks and healthy counterparts, for parts that methods train on
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, "ones.h5")
+    ...     writer = SampleWriter(Path(folder, "parts"), "{}", Spec(1, (4,)))
+    ...     writer.add("train", Sample(torch.ones(1, 4), "a", "a", False))
+    ...     writer.finish(path)
+    ...     len(read_part(path, "train")), len(read_part(path, "val"))
+    (1, 0)
     """
     return PreparedSplit(path, part, masks=masks)
 

@@ -49,6 +49,15 @@ class SampleWriter:
     identity: canonical JSON of the cache-key inputs
     spec: channels and shape of every sample
     leaky: whether a group may be in two splits
+
+    >>> import torch
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     writer = SampleWriter(Path(folder, "parts"), "{}", Spec(1, (4,)))
+    ...     writer.add("train", Sample(torch.ones(1, 4), "a", "patient-1", False))
+    ...     writer.add("test", Sample(torch.ones(1, 4), "b", "patient-1", False))
+    Traceback (most recent call last):
+    adbench.datasets.base.DataError: group 'patient-1' is in two splits, train and test
     """
 
     def __init__(self, folder: Path, identity: str, spec: Spec, *, leaky: bool = False) -> None:
@@ -177,6 +186,16 @@ class Shard:
     """A file of samples that is being written.
 
     path: where; units: names of the units that are complete in it; size: bytes of voxels
+
+    >>> import torch
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     shard = Shard(Path(folder, "000000.part"))
+    ...     shard.add("train", Sample(torch.ones(1, 4), "a", "a", False))
+    ...     shard.finish_unit("patient-1")
+    ...     shard.delete()
+    >>> shard.size, shard.units
+    (16, ['patient-1'])
     """
 
     def __init__(self, path: Path) -> None:
@@ -244,6 +263,12 @@ def write_tables(
     identity: canonical JSON of the cache-key inputs
     rows: table of each part
     units: names of the units in the file
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder, h5py.File(Path(folder, "a.h5"), "w") as file:
+    ...     write_tables(file, '{"seed":0}', {"train": [{"key": "a"}]}, ["patient-1"])
+    ...     read_text(file, "identity"), read_table(file, "train")
+    ('{"seed":0}', [{'key': 'a'}])
     """
     write_text(file, "identity", identity)
     write_text(file, "units", json.dumps(units))
@@ -256,6 +281,14 @@ class GrowingDatasets:
     """HDF5 datasets that grow by one sample at a time; absent samples take no space.
 
     file: open for writing
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder, h5py.File(Path(folder, "a.h5"), "w") as file:
+    ...     growing = GrowingDatasets(file)
+    ...     for index in range(3):
+    ...         growing.append("train/x", index, np.full((1, 4), index, np.float32))
+    ...     get_dataset(file, "train/x")[:, 0, 0].tolist()
+    [0.0, 1.0, 2.0]
     """
 
     def __init__(self, file: h5py.File) -> None:

@@ -29,6 +29,12 @@ class TissueMap(NamedTuple):
     brain: (*S) 0..1, 1 within the skull
     caps: (*S) 0..1, white matter beside the ventricles' horns, bright in some healthy people
     choroid: (*S) 0..1, the plexus within the ventricles, which takes up contrast agent
+
+    >>> from adbench.datasets.synthbrain.subject import ViewGrid
+    >>> axes = ViewGrid((0.0,), size=16, mm=12.0).axes()
+    >>> tissue = Anatomy(np.random.default_rng(0)).on_grid(axes)
+    >>> tissue.fractions.shape, np.allclose(tissue.fractions.sum(0), 1, atol=1e-3)
+    ((5, 1, 16, 16), True)
     """
 
     fractions: Floats
@@ -61,7 +67,15 @@ NO_CHANGE = ShapeChange()
 
 
 class Anatomy:
-    """A random brain; its pose, shape, folds and atrophy are drawn from `rng`."""
+    """A random brain; its pose, shape, folds and atrophy are drawn from `rng`.
+
+    >>> from adbench.datasets.synthbrain.subject import ViewGrid
+    >>> axes, anatomy = ViewGrid((0.0,), size=32, mm=6.0).axes(), Anatomy(np.random.default_rng(0))
+    >>> healthy, widened = anatomy.on_grid(axes), anatomy.on_grid(axes, ShapeChange(widen=1.5))
+    >>> fluid = TISSUES.index("fluid")
+    >>> bool(widened.fractions[fluid].sum() > healthy.fractions[fluid].sum())
+    True
+    """
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rotation, self.pitch, self.roll = _clipped_normal(rng, 0.03, 0.08)  # radians

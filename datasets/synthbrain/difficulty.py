@@ -32,6 +32,11 @@ class SplitArrays(NamedTuple):
     x, counterpart: (N, C, H, W) float32
     roi, mask: (N, H, W) bool
     label, group, slice_name, kind: (N,)
+
+    >>> from adbench.datasets.phantom import Phantom
+    >>> arrays = SplitArrays.from_split(Phantom(shape=(16, 16), test=2).test())
+    >>> arrays.x.shape, arrays.label.tolist()
+    ((4, 1, 16, 16), [False, False, True, True])
     """
 
     x: Array
@@ -73,17 +78,41 @@ Scorer = Callable[[SplitArrays, SplitArrays], Array]
 
 
 def distance_to_mean(train: SplitArrays, test: SplitArrays) -> Array:
-    """Return maps (N, H, W): absolute distance to the mean of all training images."""
+    """Return maps (N, H, W): absolute distance to the mean of all training images.
+
+    >>> import torch
+    >>> from adbench.datasets.base import Sample
+    >>> train = [Sample(torch.full((1, 1, 2), x), f"p{x}/z0", f"p{x}", False) for x in (0.0, 0.5)]
+    >>> test = [Sample(torch.ones(1, 1, 2), "p2/z0", "p2", True)]
+    >>> distance_to_mean(SplitArrays.from_split(train), SplitArrays.from_split(test))
+    array([[[0.75, 0.75]]], dtype=float32)
+    """
     return np.abs(test.x - train.x.mean(0)).mean(1)
 
 
 def distance_to_slice_mean(train: SplitArrays, test: SplitArrays) -> Array:
-    """Return maps (N, H, W): absolute distance to the mean of the same slice in training."""
+    """Return maps (N, H, W): absolute distance to the mean of the same slice in training.
+
+    >>> import torch
+    >>> from adbench.datasets.base import Sample
+    >>> train = [Sample(torch.full((1, 1, 2), x), f"p1/z{x}", "p1", False) for x in (0.0, 0.5)]
+    >>> test = [Sample(torch.ones(1, 1, 2), "p2/z0.5", "p2", True)]
+    >>> distance_to_slice_mean(SplitArrays.from_split(train), SplitArrays.from_split(test))
+    array([[[0.5, 0.5]]], dtype=float32)
+    """
     return np.abs(test.x - _per_slice(train, test, lambda x: x.mean(0))).mean(1)
 
 
 def atlas_z_score(train: SplitArrays, test: SplitArrays) -> Array:
-    """Return maps (N, H, W): absolute z-score against the same slice in training."""
+    """Return maps (N, H, W): absolute z-score against the same slice in training.
+
+    >>> import torch
+    >>> from adbench.datasets.base import Sample
+    >>> train = [Sample(torch.full((1, 1, 2), x), f"p{x}/z0", f"p{x}", False) for x in (0.0, 0.4)]
+    >>> test = [Sample(torch.full((1, 1, 2), 0.7), "p2/z0", "p2", True)]
+    >>> atlas_z_score(SplitArrays.from_split(train), SplitArrays.from_split(test)).round(3)
+    array([[[2., 2.]]], dtype=float32)
+    """
     mean = _per_slice(train, test, lambda x: x.mean(0))
     spread = _per_slice(train, test, lambda x: x.std(0))
     return (np.abs(test.x - mean) / (spread + 0.05)).mean(1)
@@ -100,6 +129,14 @@ def pca_residual(count: int) -> Scorer:
     """Return a scorer by reconstruction error of a PCA of the training images.
 
     count: number of principal components
+
+    >>> import torch
+    >>> from adbench.datasets.base import Sample
+    >>> train = [Sample(torch.full((1, 1, 2), x), f"p{x}/z0", f"p{x}", False) for x in (0.0, 0.5)]
+    >>> test = [Sample(torch.tensor([[[0.0, 1.0]]]), "p2/z0", "p2", True)]
+    >>> arrays = SplitArrays.from_split(train), SplitArrays.from_split(test)
+    >>> pca_residual(1)(*arrays).round(3)  # to the diagonal, on which training lies
+    array([[[0.5, 0.5]]], dtype=float32)
     """
 
     def score(train: SplitArrays, test: SplitArrays) -> Array:
@@ -114,7 +151,15 @@ def pca_residual(count: int) -> Scorer:
 
 
 def nearest_image_distance(train: SplitArrays, test: SplitArrays) -> Array:
-    """Return maps (N, H, W): absolute distance to the nearest training image."""
+    """Return maps (N, H, W): absolute distance to the nearest training image.
+
+    >>> import torch
+    >>> from adbench.datasets.base import Sample
+    >>> train = [Sample(torch.full((1, 1, 2), x), f"p{x}/z0", f"p{x}", False) for x in (0.0, 0.5)]
+    >>> test = [Sample(torch.ones(1, 1, 2), "p2/z0", "p2", True)]
+    >>> nearest_image_distance(SplitArrays.from_split(train), SplitArrays.from_split(test))
+    array([[[0.5, 0.5]]], dtype=float32)
+    """
     train_vectors, test_vectors = (arrays.x.reshape(len(arrays.x), -1) for arrays in (train, test))
     squared_distance = (train_vectors**2).sum(1) - 2 * test_vectors @ train_vectors.T
     return np.abs(test.x - train.x[squared_distance.argmin(1)]).mean(1)
@@ -123,12 +168,29 @@ def nearest_image_distance(train: SplitArrays, test: SplitArrays) -> Array:
 def mirror_asymmetry(train: SplitArrays, test: SplitArrays) -> Array:
     """Return maps (N, H, W): difference to the mirror image, blurred because no midline is
     registered.
+
+    >>> import torch
+    >>> from adbench.datasets.base import Sample
+    >>> image = torch.tensor([1.0, 0.0, 0.0, 1.0]).expand(1, 4, 4)
+    >>> arrays = SplitArrays.from_split([Sample(image, "p1/z0", "p1", False)])
+    >>> mirror_asymmetry(arrays, arrays).max()
+    np.float32(0.0)
     """
     return _blur(np.abs(test.x - test.x[..., ::-1]).mean(1))
 
 
 def blurred_atlas_z_score(train: SplitArrays, test: SplitArrays) -> Array:
-    """Return maps (N, H, W): `atlas_z_score`, blurred."""
+    """Return maps (N, H, W): `atlas_z_score`, blurred.
+
+    >>> import torch
+    >>> from adbench.datasets.base import Sample
+    >>> train = [Sample(torch.full((1, 8, 8), x), f"p{x}/z0", f"p{x}", False) for x in (0.0, 0.4)]
+    >>> spot = torch.full((1, 8, 8), 0.2)
+    >>> spot[0, 4, 4] = 0.7
+    >>> arrays = [SplitArrays.from_split(s) for s in (train, [Sample(spot, "p2/z0", "p2", True)])]
+    >>> bool(blurred_atlas_z_score(*arrays).max() < atlas_z_score(*arrays).max())
+    True
+    """
     return _blur(atlas_z_score(train, test))
 
 
@@ -140,6 +202,15 @@ def intensity_surprise(train: SplitArrays, test: SplitArrays) -> Array:
     """Return maps (N, H, W): negative log-likelihood of a pixel's intensities, at any position.
 
     The model is a mixture of five Gaussians.
+
+    >>> import torch
+    >>> from adbench.datasets.base import Sample
+    >>> train = [Sample(torch.linspace(0, 0.5, 64).view(1, 8, 8), "p1/z0", "p1", False)]
+    >>> image = torch.full((1, 8, 8), 0.25)
+    >>> image[0, 0, 0] = 1.0  # which no training pixel has
+    >>> arrays = [SplitArrays.from_split(s) for s in (train, [Sample(image, "p2/z0", "p2", True)])]
+    >>> int(intensity_surprise(*arrays).argmax())
+    0
     """
     intensities = train.x.transpose(0, 2, 3, 1)[train.roi]
     subset = intensities[
@@ -153,12 +224,27 @@ def intensity_surprise(train: SplitArrays, test: SplitArrays) -> Array:
 
 
 def flair_intensity(train: SplitArrays, test: SplitArrays) -> Array:
-    """Return maps (N, H, W): the last modality but one (FLAIR of four), clipped at 1."""
+    """Return maps (N, H, W): the last modality but one (FLAIR of four), clipped at 1.
+
+    >>> import torch
+    >>> from adbench.datasets.base import Sample
+    >>> image = torch.tensor([0.1, 0.2, 0.3, 0.4]).view(4, 1, 1)  # t1, t2, flair, t1ce
+    >>> arrays = SplitArrays.from_split([Sample(image, "p1/z0", "p1", False)])
+    >>> flair_intensity(arrays, arrays)
+    array([[[0.3]]], dtype=float32)
+    """
     return test.x[:, max(test.x.shape[1] - 2, 0)]
 
 
 def slice_height(train: SplitArrays, test: SplitArrays) -> Array:
-    """Return maps (N, H, W): the height of the slice, whatever it shows."""
+    """Return maps (N, H, W): the height of the slice, whatever it shows.
+
+    >>> import torch
+    >>> from adbench.datasets.base import Sample
+    >>> arrays = SplitArrays.from_split([Sample(torch.zeros(1, 1, 1), "p1/z+06", "p1", False)])
+    >>> slice_height(arrays, arrays)
+    array([[[-6.]]], dtype=float32)
+    """
     height = np.array([float(name[1:]) for name in test.slice_name], np.float32)
     return np.broadcast_to(-height[:, None, None], test.roi.shape)
 
@@ -167,6 +253,12 @@ def counterpart_bound(train: SplitArrays, test: SplitArrays) -> Array:
     """Return maps (N, H, W): difference to the healthy counterpart; an upper bound, no result.
 
     It knows the brain without its lesion, but not the noise.
+
+    >>> from adbench.datasets.phantom import Phantom
+    >>> arrays = SplitArrays.from_split(Phantom(shape=(32, 32), test=1).test())
+    >>> normal, abnormal = counterpart_bound(arrays, arrays).max((1, 2))
+    >>> bool(normal == 0), bool(abnormal > 0.1)
+    (True, True)
     """
     clean = ndimage.gaussian_filter(test.counterpart, (0, 0, 0.7, 0.7))
     return _blur(np.abs(ndimage.gaussian_filter(test.x, (0, 0, 0.7, 0.7)) - clean).mean(1))
@@ -204,6 +296,12 @@ def evaluate_scorers(dataset: Dataset, tag: str = "lesion") -> Iterable[dict[str
     A row holds the image AUROC for each reducer, per subject, and per kind of lesion (each against
     all healthy slices), and the pixel AP within the brain, likewise. A subject's score is the mean
     of its slices, because subjects with a lesion have fewer of them.
+
+    >>> from adbench.datasets.phantom import Phantom
+    >>> rows = evaluate_scorers(Phantom(shape=(16, 16), train=4, test=2, seed=1))
+    >>> row = next(iter(rows))
+    >>> row["scorer"], [name for name in row if name.startswith("image")]
+    ('mean of all slices', ['image AUROC, top 2 %', 'image AUROC, mean', 'image AUROC, max'])
     """
     yield from compare_scorers(
         SplitArrays.from_split(dataset.train(), tag), SplitArrays.from_split(dataset.test(), tag)
@@ -214,6 +312,15 @@ def compare_scorers(train: SplitArrays, test: SplitArrays) -> Iterable[dict[str,
     """Yield the results of each baseline as a row; see `evaluate_scorers`.
 
     train, test: the splits in memory
+
+    >>> import torch
+    >>> from adbench.datasets.base import Sample
+    >>> normal = [Sample(torch.zeros(1, 2, 2), f"p{i}/z0", f"p{i}", False) for i in range(3)]
+    >>> abnormal = Sample(torch.ones(1, 2, 2), "p9/z0", "p9", True, torch.ones(2, 2).bool())
+    >>> train, test = SplitArrays.from_split(normal), SplitArrays.from_split([*normal, abnormal])
+    >>> row = next(iter(compare_scorers(train, test)))
+    >>> row["scorer"], float(row["image AUROC, mean"]), float(row["pixel AP"])
+    ('mean of all slices', 1.0, 1.0)
     """
     for name, scorer in SCORERS.items():
         maps = scorer(train, test)
@@ -256,13 +363,22 @@ def markdown_table(rows: Iterable[dict[str, float | str]]) -> str:
 
 
 def main() -> None:
+    """Print the results of each baseline on a dataset, which the command line names, as a table.
+
+    >>> from unittest.mock import patch
+    >>> settings = '{"shape": [16, 16], "train": 8, "test": 2, "seed": 1}'
+    >>> with patch("sys.argv", ["difficulty", settings, "--dataset", "phantom:Phantom"]):
+    ...     main()
+    | scorer | image AUROC, top 2 % | image AUROC, mean | ...
+    | healthy counterpart (bound) | 1.000 | ...
+    """
     parser = argparse.ArgumentParser(description="Simple baselines on a dataset of this package.")
     parser.add_argument("arguments", type=json.loads, default={}, nargs="?", help="as JSON")
-    parser.add_argument("--dataset", default="synthbrain:SynthBrain", help="module:Class")
+    parser.add_argument("--dataset", default="synthbrain.dataset:SynthBrain", help="module:Class")
     parser.add_argument("--by", default="lesion", help="tag that parts the abnormal samples")
     options = parser.parse_args()
     module, _, name = options.dataset.partition(":")
-    dataset = getattr(import_module(f".{module}", __package__), name)(**options.arguments)
+    dataset = getattr(import_module(f"..{module}", __package__), name)(**options.arguments)
     sys.stdout.write(markdown_table(evaluate_scorers(dataset, options.by)) + "\n")
 
 

@@ -74,6 +74,11 @@ class Blob:
     rng: draws its shape
     centre: (z, y, x) in mm
     radius: in mm
+
+    >>> blob = Blob(np.random.default_rng(0), np.zeros(3, np.float32), radius=10.0)
+    >>> middle, point = np.zeros(1, np.float32), np.array([0, 40], np.float32)
+    >>> (blob.depth((middle, middle, point)) > 0).ravel().tolist()  # its centre, and 40 mm away
+    [True, False]
     """
 
     def __init__(self, rng: np.random.Generator, centre: Floats, radius: float) -> None:
@@ -100,6 +105,13 @@ class Lesion:
     plan: kind, size and contrast
     anatomy: of the subject
     heights: in mm, of the slices; a lesion meets at least one of them
+
+    >>> rng, anatomy = np.random.default_rng(0), Anatomy(np.random.default_rng(1))
+    >>> lesion = Lesion(rng, LesionPlan("ventricle", size=1, contrast=1.0), anatomy, [0.0])
+    >>> lesion.blobs, 1.2 <= lesion.shape_change.widen <= 1.5
+    ([], True)
+    >>> len(Lesion(rng, LesionPlan("tumour", size=0, contrast=1.0), anatomy, [0.0]).blobs)
+    1
     """
 
     def __init__(

@@ -32,6 +32,13 @@ class Scanner:
     Healthy structures and artefacts that a method may take for a lesion: caps beside the ventricles
     (in 45 % of subjects), a choroid plexus that enhances (60 %), a ghost of motion (15 % of
     modalities), a strong bias field (15 %).
+
+    >>> from adbench.datasets.synthbrain.anatomy import Anatomy
+    >>> from adbench.datasets.synthbrain.subject import ViewGrid
+    >>> axes = ViewGrid((0.0,), size=16, mm=12.0).axes()
+    >>> tissue = Anatomy(np.random.default_rng(0)).on_grid(axes)
+    >>> Scanner(np.random.default_rng(0)).ideal_image(tissue, axes).shape
+    (4, 1, 16, 16)
     """
 
     def __init__(self, rng: np.random.Generator) -> None:

@@ -57,6 +57,11 @@ class Subject(NamedTuple):
     counterpart: like x, without the lesion; x itself for a healthy subject
     mask: (K, H, W) bool, the lesion
     roi: (K, H, W) bool, the brain
+
+    >>> view = ViewGrid((0.0, 6.0), size=64, mm=3.5, supersampling=1)
+    >>> subject = make_subject(0, 1, None, view, "healthy_ref")
+    >>> subject.x.shape, subject.mask.any(), subject.counterpart is subject.x
+    ((4, 2, 64, 64), np.False_, True)
     """
 
     x: Floats
@@ -77,6 +82,12 @@ def make_subject(
     norm: one of NORMS
 
     Raises RuntimeError if the result fails a check.
+
+    >>> view = ViewGrid((0.0,), size=64, mm=3.5, supersampling=1)
+    >>> subject = make_subject(0, 1, LesionPlan("tumour", 1, 1.0), view, "healthy_ref")
+    >>> change = np.abs(subject.x - subject.counterpart).max(0)
+    >>> bool(change[subject.mask].mean() > change[subject.roi & ~subject.mask].mean())
+    True
     """
 
     def stream(purpose: int) -> np.random.Generator:
@@ -161,6 +172,11 @@ def check_anatomy(tissue: TissueMap, roi: Flags) -> None:
 
     tissue: of a subject
     roi: (K, H, W) bool, the brain
+
+    >>> empty = np.zeros((1, 4, 4), np.float32)
+    >>> check_anatomy(TissueMap(np.zeros((5, 1, 4, 4), np.float32), empty, empty, empty), empty > 0)
+    Traceback (most recent call last):
+    RuntimeError: tissue sums to 0.0000..0.0000, not to 1
     """
     total = tissue.fractions.sum(0)
     if not all(np.isfinite(values).all() for values in tissue):
@@ -186,6 +202,11 @@ def check_diseased(subject: Subject, view: ViewGrid) -> None:
 
     subject: with a lesion
     view: its grid
+
+    >>> x, nothing = np.zeros((4, 1, 8, 8), np.float32), np.zeros((1, 8, 8), bool)
+    >>> check_diseased(Subject(x, x, mask=nothing, roi=~nothing), ViewGrid((0.0,), size=8, mm=2.0))
+    Traceback (most recent call last):
+    RuntimeError: a lesion covers 0 mm² in its largest slice, not 30
     """
     if (area := _largest_area(subject.mask, view)) < MIN_LESION_AREA:
         raise RuntimeError(

@@ -29,6 +29,10 @@ class Template(NamedTuple):
     tissue: (4, Z, Y, X) float32, probability of CSF, cortex, white matter, deep grey matter
     brain: (Z, Y, X) float32, 1 within the skull
     origin: of voxel (0, 0, 0) in mm, (z, y, x) in MNI space, RAS
+
+    >>> template = load_template()
+    >>> np.array_equal(template.tissue, template.tissue[..., ::-1])  # its own mirror image
+    True
     """
 
     tissue: NDArray[np.float32]
@@ -60,6 +64,12 @@ def make_asset(target: Path = ASSET) -> None:
 
     Deep grey matter is what lies more than about 26 mm below the surface of the brain. The template
     is its own mirror image, so that one half is stored.
+
+    >>> from unittest.mock import patch
+    >>> with patch("importlib.util.find_spec", return_value=None):  # without nilearn
+    ...     make_asset(Path("asset.npz.xz"))
+    Traceback (most recent call last):
+    RuntimeError: the maps come with nilearn 0.14.1: pip install nilearn==0.14.1
     """
     grey, white, t1, affine = _load_source_maps()
     brain = np.asarray(ndimage.binary_fill_holes(ndimage.binary_opening(t1 > 0)), np.float32)

@@ -19,7 +19,13 @@ from .slices import resize_square, to_display_planes
 
 @runtime_checkable
 class OnInputGrid(Protocol):
-    """A dataset that can take maps on the grid of its input files to that of its samples."""
+    """A dataset that can take maps on the grid of its input files to that of its samples.
+
+    >>> from adbench.datasets.phantom import Phantom
+    >>> from adbench.datasets.volumes import Volumes
+    >>> [isinstance(data, OnInputGrid) for data in (Volumes(), Phantom())]
+    [True, False]
+    """
 
     def map_to_samples(self, volume: Volume) -> Tensor:
         """The map of a volume (D, H, W), or of all its axial planes (Z, H, W) by their index.

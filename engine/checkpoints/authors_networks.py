@@ -24,6 +24,16 @@ def convert_wavenet(net: nn.Module, state: Mapping[str, Tensor]) -> Converted:
     Names: input_projection, residual_layers.N.dilated_conv and .output_projection,
     skip_projection, output_projection. It has no input of time: ours is `blind` then.
     Source: github.com/RFChallenge/icassp2024rfchallenge, `Wave`.
+
+    >>> from adbench.engine.checkpoints.authors_networks import convert_wavenet
+    >>> from adbench.engine.networks.wavenet import WaveNet
+    >>> state = {f"{name}.{kind}": getattr(part, kind) for name, part in {
+    ...     "input_projection": nn.Conv1d(1, 4, 1)}.items() for kind in ("weight", "bias")}
+    >>> try:
+    ...     convert_wavenet(WaveNet(1, width=4, layers=1, cycle=1), state)
+    ... except CheckpointError as error:
+    ...     print(error)
+    this WaveNet has no input of the noise level, and the method's has: build it with blind=true
     """
     state, unread = split_prefix(state, "input_projection.weight")
     pairs = {"entry": "input_projection", "skip": "skip_projection", "exit": "output_projection"}
@@ -44,6 +54,15 @@ def convert_plain_unet(net: nn.Module, state: Mapping[str, Tensor]) -> Converted
     Names: down_path.N.block.M, up_path.N.up, up_path.N.conv_block.block.M, last, where M counts
     padding, convolution, activation and norm, twice.
     Source: github.com/AntanasKascenas/DenoisingAE, `UNet` with padding.
+
+    >>> import torch
+    >>> from adbench.engine.checkpoints.authors_networks import convert_plain_unet
+    >>> from adbench.engine.networks.plain_unet import PlainUNet
+    >>> try:
+    ...     convert_plain_unet(PlainUNet(1, 1, (4, 8)), {"features.0.weight": torch.ones(1)})
+    ... except CheckpointError as error:
+    ...     print(error)
+    these weights are of another network: none is named down_path.0.block.1.weight; ...
     """
     state, unread = split_prefix(state, "down_path.0.block.1.weight")
     pairs = {"last": "last"}
@@ -65,6 +84,16 @@ def convert_binary_autoencoder(net: nn.Module, state: Mapping[str, Tensor]) -> C
     k, v, proj_out. Every residual block has a conv_out, which is used where widths differ; the head
     generator.logsigma is for another loss: neither is read where it is not used.
     Source: github.com/ZeWang95/BinaryLatentDiffusion, `BinaryAutoEncoder`.
+
+    >>> import torch
+    >>> from adbench.engine.checkpoints.authors_networks import convert_binary_autoencoder
+    >>> names = ("quantize.proj.0.weight", "generator.blocks.0.weight")
+    >>> state = dict.fromkeys(names, torch.ones(1, 1))
+    >>> try:
+    ...     convert_binary_autoencoder(nn.Module(), state)
+    ... except CheckpointError as error:
+    ...     print(error)
+    this autoencoder has no norm before its decoder (norm_first off); ours has one
     """
     state, unread = split_prefix(state, "quantize.proj.0.weight")
     own, sources = net.state_dict(), dict[str, Source]()
@@ -85,6 +114,15 @@ def convert_resnet(net: nn.Module, state: Mapping[str, Tensor]) -> Converted:
     """Return the weights of a residual network under the names of torchvision, timm and MONAI.
 
     Names: conv1, bn1, layer1.N.conv1 to bn3, layer1.N.downsample.0 and .1, fc.
+
+    >>> import torch
+    >>> from adbench.engine.checkpoints.authors_networks import convert_resnet
+    >>> block = nn.ModuleDict({"conv1": nn.Conv1d(1, 1, 1)})
+    >>> net = nn.ModuleDict({"layer1": nn.ModuleList([block])})
+    >>> state = {f"encoder.{key}": value for key, value in net.state_dict().items()}
+    >>> weights, unread = convert_resnet(net, state | {"head.weight": torch.ones(1)})
+    >>> list(weights), unread
+    (['layer1.0.conv1.weight', 'layer1.0.conv1.bias'], ['head.weight'])
     """
     state, unread = split_prefix(state, "layer1.0.conv1.weight")
     if "bn1.running_mean" in state and "bn1.running_mean" not in net.state_dict():
@@ -100,6 +138,13 @@ def convert_signal_autoencoder(net: nn.Module, state: Mapping[str, Tensor]) -> C
     """Return the weights of MONAI's AutoEncoder, the network of ddpm-ood-signals without noise.
 
     Names: encode.encode_N.conv, encode.encode_N.adn.A, decode.decode_N.conv.conv and .adn.A.
+
+    >>> from adbench.engine.checkpoints.authors_networks import convert_signal_autoencoder
+    >>> net = nn.Sequential(nn.Conv1d(1, 2, 1), nn.ConvTranspose1d(2, 1, 1))
+    >>> stages = {"0": "encode.encode_0.conv", "1": "decode.decode_0.conv.conv"}
+    >>> state = {stages[key[0]] + key[1:]: value for key, value in net.state_dict().items()}
+    >>> list(convert_signal_autoencoder(net, state)[0])
+    ['0.weight', '0.bias', '1.weight', '1.bias']
     """
     state, unread = split_prefix(state, "encode.encode_0.conv.weight")
     numbers = [int(name) for name, part in net.named_children() if any(True for _ in

@@ -42,6 +42,17 @@ def read_autoencoder_config(folder: Path) -> dict[str, Any]:
     """Read the configuration of an AutoencoderKL or a VQModel and return it, checked.
 
     Raises CheckpointError where it is none, or one that our codecs do not compute.
+
+    >>> import json
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.engine.checkpoints.diffusers_autoencoder import read_autoencoder_config
+    >>> config = {"_class_name": "VQModel", "block_out_channels": [4], "in_channels": 1,
+    ...     "out_channels": 1, "down_block_types": ["DownEncoderBlock2D"],
+    ...     "up_block_types": ["UpDecoderBlock2D"]}
+    >>> with TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "config.json").write_text(json.dumps(config))
+    ...     read_autoencoder_config(Path(folder))["latent_channels"]  # a default of diffusers
+    3
     """
     config = DEFAULT_CONFIG | read_json(folder / "config.json")
     require_equal(folder, config, EXPECTED)
@@ -97,6 +108,20 @@ def convert_autoencoder(codec: nn.Module, folder: Path) -> tuple[dict[str, Tenso
 
     codec: a `KL` or `VQGAN` with `codec_arguments` of the folder's configuration
     Raises CheckpointError that lists what is missing, left over, or of another shape.
+
+    >>> import json
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.engine.checkpoints.diffusers_autoencoder import convert_autoencoder
+    >>> from adbench.engine.checkpoints.diffusers_export import export_codec
+    >>> from adbench.engine.codecs.autoencoder import VQGAN
+    >>> codec = VQGAN((1, 8, 8), widths=(4, 8), res_blocks=1, decoder_res_blocks=2, codes=16)
+    >>> config, weights = export_codec(codec)
+    >>> with TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "config.json").write_text(json.dumps(config))
+    ...     torch.save(weights, Path(folder, "diffusion_pytorch_model.bin"))
+    ...     restored, unread = convert_autoencoder(codec, Path(folder))
+    >>> torch.equal(restored["codebook.codes"], codec.codebook.codes), unread
+    (True, [])
     """
     config, state, unread = read_autoencoder_config(folder), read_weights(folder), list[str]()
     state = {_current_name(name): value for name, value in state.items()}
@@ -128,6 +153,12 @@ def autoencoder_sources(codec: Any, layers: int) -> dict[str, Source]:
     An AutoencoderKL's last layers are split by halves, under names that end in .mean and .variance.
 
     layers: residual blocks at each resolution of the encoder
+
+    >>> from adbench.engine.checkpoints.diffusers_autoencoder import autoencoder_sources
+    >>> from adbench.engine.codecs.autoencoder import VQGAN
+    >>> codec = VQGAN((1, 8, 8), widths=(4,), res_blocks=1, decoder_res_blocks=2, codes=16)
+    >>> autoencoder_sources(codec, 1)["codebook.codes"]
+    ('quantize.embedding.weight', None)
     """
     names = dict[str, str]()
     for way in ("encoder", "decoder"):
@@ -152,7 +183,14 @@ def autoencoder_sources(codec: Any, layers: int) -> dict[str, Source]:
 
 
 def block_names(way: str, codec: Any, layers: int) -> list[str]:
-    """Return diffusers' names of the blocks of a codec's encoder or decoder, in their order."""
+    """Return diffusers' names of the blocks of a codec's encoder or decoder, in their order.
+
+    >>> from types import SimpleNamespace
+    >>> from adbench.engine.checkpoints.diffusers_autoencoder import block_names
+    >>> codec = SimpleNamespace(attention=(False,), middle=False, decoder_res_blocks=2)
+    >>> block_names("encoder", codec, layers=1)
+    ['conv_in', 'down_blocks.0.resnets.0', 'conv_norm_out', 'conv_out']
+    """
     attention, middle = list(codec.attention), codec.middle
     count = layers if way == "encoder" else codec.decoder_res_blocks
     names = ["conv_in"]
@@ -172,6 +210,12 @@ def added_blocks(codec: Any, layers: int) -> dict[str, Tensor]:
     """Return the weights of blocks that diffusers has and a codec lacks, which add nothing.
 
     layers: residual blocks at each resolution of the encoder; the decoder has one more
+
+    >>> from types import SimpleNamespace
+    >>> from adbench.engine.checkpoints.diffusers_autoencoder import added_blocks
+    >>> codec = SimpleNamespace(widths=(4,), attention=(False,), middle=False, decoder_res_blocks=2)
+    >>> sorted({name.partition(".resnets")[0] for name in added_blocks(codec, layers=1)})
+    ['decoder.mid_block', 'encoder.mid_block']
     """
     widths, state = list(codec.widths), dict[str, Tensor]()
     for way in ("encoder", "decoder"):
@@ -187,7 +231,20 @@ def added_blocks(codec: Any, layers: int) -> dict[str, Tensor]:
 
 
 def join_moments(state: dict[str, Tensor]) -> None:
-    """Put an AutoencoderKL's last layers together, from names that end in .mean and .variance."""
+    """Put an AutoencoderKL's last layers together, from names that end in .mean and .variance.
+
+    >>> from adbench.engine.checkpoints.diffusers_autoencoder import join_moments
+    >>> parts, one = ("mean", "variance"), torch.ones(2, 2, 1, 1)
+    >>> state = {f"quant_conv.{part}.weight": one for part in parts}
+    >>> state |= {f"quant_conv.{part}.bias": torch.ones(2) for part in parts}
+    >>> state |= {f"encoder.conv_out.half.{kind}": torch.ones(2) for kind in ("weight", "bias")}
+    >>> join_moments(state)
+    >>> state["quant_conv.weight"][:, :, 0, 0]
+    tensor([[1., 1., 0., 0.],
+            [1., 1., 0., 0.],
+            [0., 0., 1., 1.],
+            [0., 0., 1., 1.]])
+    """
     mean, variance = (state.pop(f"quant_conv.{part}.weight") for part in ("mean", "variance"))
     state["quant_conv.weight"] = torch.block_diag(
         mean.flatten(1), variance.flatten(1)

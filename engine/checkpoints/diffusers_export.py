@@ -24,6 +24,13 @@ class DiffusersNetwork(NamedTuple):
 
     config: the content of config.json
     weights: by diffusers' names
+
+    >>> from adbench.engine.checkpoints.diffusers_export import export_codec
+    >>> from adbench.engine.codecs.autoencoder import VQGAN
+    >>> codec = VQGAN((1, 8, 8), widths=(4, 8), res_blocks=1, decoder_res_blocks=2, codes=16)
+    >>> network = export_codec(codec)
+    >>> network.config["num_vq_embeddings"], network.weights["quantize.embedding.weight"].shape
+    (16, torch.Size([16, 3]))
     """
 
     config: dict[str, Any]
@@ -35,6 +42,14 @@ def export_unet(denoiser: Denoiser, sides: tuple[int, ...]) -> DiffusersNetwork:
 
     sides: of the samples or codes that it takes
     Raises CheckpointError where it is none, with the reason.
+
+    >>> from adbench.engine.checkpoints.diffusers_export import export_unet
+    >>> from adbench.engine.diffusion.denoiser import Denoiser
+    >>> from adbench.engine.diffusion.schedule import linear_schedule
+    >>> from adbench.engine.networks.diffusion_unet import build_unet
+    >>> net = build_unet(2, 1, (8, 16), res_blocks=1, head_channels=8, attention=(False, True))
+    >>> export_unet(Denoiser(net, linear_schedule()), (8, 8)).config["down_block_types"]
+    ['DownBlock2D', 'AttnDownBlock2D']
     """
     net: Any = denoiser.net
     if not hasattr(net, "condition_names"):
@@ -89,6 +104,13 @@ def export_codec(codec: Codec) -> DiffusersNetwork:
     """Return a codec as an AutoencoderKL or a VQModel, with its scale.
 
     Raises CheckpointError where it is neither, with the reason.
+
+    >>> from adbench.engine.checkpoints.diffusers_export import export_codec
+    >>> from adbench.engine.codecs.autoencoder import VQGAN
+    >>> codec = VQGAN((1, 8, 8), widths=(4, 8), res_blocks=1, decoder_res_blocks=2, codes=16)
+    >>> config = export_codec(codec).config
+    >>> config["_class_name"], config["block_out_channels"]
+    ('VQModel', [4, 8])
     """
     if not isinstance(codec, KL | VQGAN):
         raise CheckpointError(
@@ -143,6 +165,12 @@ def network_range(method: Any) -> list[float]:
     """Return the range of the images that the first network of a method sees.
 
     diffusers does not write it; its pipelines have images in -1..1.
+
+    >>> from types import SimpleNamespace
+    >>> from adbench.engine.checkpoints.diffusers_export import network_range
+    >>> from adbench.engine.transforms.resizing import ResizePad
+    >>> network_range(SimpleNamespace(canvas=ResizePad((8, 8), None, low=0.0)))
+    [0.0, 1.0]
     """
     codec: Any = getattr(method, "codec", None)
     if codec is not None:

@@ -69,7 +69,17 @@ def require_equal(folder: Path, config: Mapping[str, Any], expected: Mapping[str
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Read the weights in a folder of diffusers and return them; CheckpointError without any."""
+    """Read the weights in a folder of diffusers and return them; CheckpointError without any.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> import torch
+    >>> from adbench.engine.checkpoints.diffusers_folder import read_weights
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, "diffusion_pytorch_model.bin")
+    ...     torch.save({"conv_in.bias": torch.ones(2)}, path)
+    ...     read_weights(Path(folder))
+    {'conv_in.bias': tensor([1., 1.])}
+    """
     files = [folder / name for name in WEIGHTS if (folder / name).is_file()]
     if not files:
         parts = sorted(path.name for path in folder.glob("*.safetensors*"))

@@ -51,6 +51,16 @@ def find_scheduler(folder: Path) -> dict[str, Any] | None:
 
     folder: of a network or of a pipeline
     Raises CheckpointError on one that has no equal here.
+
+    >>> import json
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.engine.checkpoints.diffusers_scheduler import find_scheduler
+    >>> with TemporaryDirectory() as folder:
+    ...     text = json.dumps({"_class_name": "DDPMScheduler", "beta_schedule": "scaled_linear"})
+    ...     _ = Path(folder, "scheduler_config.json").write_text(text)
+    ...     config = find_scheduler(Path(folder))
+    >>> config["beta_schedule"], config["prediction_type"]
+    ('scaled_linear', 'epsilon')
     """
     places = (folder, folder / "scheduler", folder.parent / "scheduler")
     path = next((p / FILE for p in places if (p / FILE).is_file()), None)
@@ -97,6 +107,14 @@ def apply_scheduler(denoiser: Denoiser, config: Mapping[str, Any]) -> None:
 
     config: as `find_scheduler` returns it
     Raises CheckpointError where the denoiser's process is not Gaussian.
+
+    >>> from torch import nn
+    >>> from adbench.engine.checkpoints.diffusers_scheduler import DEFAULT_CONFIG, apply_scheduler
+    >>> from adbench.engine.diffusion.schedule import cosine_schedule
+    >>> denoiser = Denoiser(nn.Identity(), cosine_schedule())
+    >>> apply_scheduler(denoiser, DEFAULT_CONFIG)
+    >>> denoiser.schedule.name, denoiser.clip
+    ('linear 1000 0.0001 0.02', (-1.0, 1.0))
     """
     if type(denoiser.process) is not Gaussian:
         raise CheckpointError(
@@ -112,6 +130,12 @@ def describe_scheduler(denoiser: Denoiser) -> dict[str, Any]:
     """Return the configuration of a DDPMScheduler for a denoiser.
 
     Raises CheckpointError where no scheduler of diffusers computes the same.
+
+    >>> from torch import nn
+    >>> from adbench.engine.checkpoints.diffusers_scheduler import describe_scheduler
+    >>> config = describe_scheduler(Denoiser(nn.Identity(), linear_schedule(), prediction_type="v"))
+    >>> config["prediction_type"], config["beta_schedule"]
+    ('v_prediction', 'linear')
     """
     if type(denoiser.process) is not Gaussian:
         raise CheckpointError(

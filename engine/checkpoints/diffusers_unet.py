@@ -48,6 +48,17 @@ def read_diffusers_config(folder: Path) -> dict[str, Any]:
     """Read the configuration of a UNet2DModel and return it, checked.
 
     Raises CheckpointError where it is none, or one that our network does not compute.
+
+    >>> import json
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.engine.checkpoints.diffusers_unet import read_diffusers_config
+    >>> config = {"_class_name": "UNet2DModel", "block_out_channels": [8],
+    ...     "down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"]}
+    >>> with TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "config.json").write_text(json.dumps(config))
+    ...     read_diffusers_config(Path(folder))["flip_sin_to_cos"]  # a default of diffusers
+    True
     """
     config = DEFAULT_CONFIG | read_json(folder / "config.json")
     require_equal(folder, config, EXPECTED)
@@ -101,6 +112,24 @@ def convert_diffusers(net: nn.Module, folder: Path) -> dict[str, Tensor]:
     net: of `build_unet`, built with `unet_arguments` of the folder's configuration
     folder: with config.json and diffusion_pytorch_model.safetensors (or .bin)
     Raises CheckpointError that lists what is missing, left over, or of another shape.
+
+    >>> import json
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> import torch
+    >>> from adbench.engine.checkpoints.diffusers_export import export_unet
+    >>> from adbench.engine.checkpoints.diffusers_unet import convert_diffusers
+    >>> from adbench.engine.diffusion.denoiser import Denoiser
+    >>> from adbench.engine.diffusion.schedule import linear_schedule
+    >>> from adbench.engine.networks.diffusion_unet import build_unet
+    >>> net = build_unet(2, 1, (8,), res_blocks=1, head_channels=8)
+    >>> config, weights = export_unet(Denoiser(net, linear_schedule()), (8, 8))
+    >>> with TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "config.json").write_text(json.dumps(config))
+    ...     torch.save(weights, Path(folder, "diffusion_pytorch_model.bin"))
+    ...     restored = convert_diffusers(net, Path(folder))
+    >>> torch.equal(restored["conv_in.conv.weight"], net.state_dict()["conv_in.conv.weight"])
+    True
     """
     config = read_diffusers_config(folder)
     return convert_diffusers_state(net, read_weights(folder), config["flip_sin_to_cos"])
@@ -113,6 +142,15 @@ def convert_diffusers_state(
 
     cosine_first: whether the embedding of time begins with the cosines, `flip_sin_to_cos`
     Raises CheckpointError as `convert_diffusers`.
+
+    >>> from adbench.engine.checkpoints.diffusers_unet import (
+    ...     convert_diffusers_state, diffusers_name)
+    >>> from adbench.engine.networks.diffusion_unet import build_unet
+    >>> net = build_unet(2, 1, (8,), res_blocks=1, head_channels=8)
+    >>> own = net.state_dict()
+    >>> state = {diffusers_name(key): value for key, value in own.items()}
+    >>> convert_diffusers_state(net, state).keys() == own.keys()
+    True
     """
     state, _ = split_prefix(state, "time_embedding.linear_1.weight")
     own, sources = net.state_dict(), dict[str, Source]()

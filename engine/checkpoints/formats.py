@@ -36,6 +36,11 @@ class Conversion(NamedTuple):
     weights: every one of the network
     format: the name of the format
     unread: names of weights in the file that are not the network's
+
+    >>> import torch
+    >>> from adbench.engine.checkpoints.formats import Conversion
+    >>> Conversion({"w": torch.ones(1)}, "MONAI", ["discriminator.w"]).unread
+    ['discriminator.w']
     """
 
     weights: dict[str, Tensor]

@@ -37,6 +37,14 @@ def read_network(folder: Path, part: str) -> dict[str, Any]:
     folder: of a network, or of a pipeline
     part: denoiser or codec
     Raises CheckpointError on a network that ours are not.
+
+    >>> from adbench.engine.checkpoints.imported_networks import read_network
+    >>> from adbench.engine.checkpoints.reading import CheckpointError
+    >>> try:
+    ...     read_network(Path("unet"), "classifier")
+    ... except CheckpointError as error:
+    ...     print(error)
+    a folder of diffusers holds a denoiser or a codec, not a classifier
     """
     inner = network_folder(folder, part)
     if part == "denoiser":
@@ -58,6 +66,16 @@ def apply_networks(method: nn.Module, networks: Mapping[str, Mapping[str, Any]])
     method: with a `denoiser` or a `codec`, as its constructor made it
     networks: by part, as `read_network` returns them
     Raises CheckpointError where a network does not fit the method.
+
+    >>> from adbench.engine.checkpoints.imported_networks import apply_networks
+    >>> from adbench.engine.checkpoints.reading import CheckpointError
+    >>> method = nn.Module()
+    >>> method.denoiser = nn.Identity()
+    >>> try:
+    ...     apply_networks(method, {"denoiser": {"unet": {"channels": 1}}})
+    ... except CheckpointError as error:
+    ...     print(error)
+    the denoiser of this method is no UNet
     """
     if "codec" in networks:
         _replace_codec(method, networks["codec"])

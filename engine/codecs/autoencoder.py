@@ -271,6 +271,13 @@ class VQGAN(Autoencoder):
     widths, res_blocks, decoder_res_blocks, attention, middle, groups: as in `KL`
     codes, decay, commitment, kind: as in `VQ`
     loss_options: of `Autoencoder`
+
+    >>> import torch
+    >>> from adbench.engine.codecs.autoencoder import VQGAN
+    >>> codec = VQGAN((1, 8, 8), latent_channels=2, widths=(4, 8), res_blocks=1, codes=16)
+    >>> z = codec.encode(torch.zeros(3, 1, 8, 8))
+    >>> z.shape, codec.codebook.nearest(z).shape
+    (torch.Size([3, 2, 4, 4]), torch.Size([3, 4, 4]))
     """
 
     def __init__(

@@ -207,8 +207,8 @@ class Gaussian(nn.Module):
 
 
 def interpolate_variance(small: Tensor, large: Tensor, learned_variance: Tensor | None) -> Tensor:
-    """The variance that a network predicts, float64: the logarithms of the posterior's and the
-    forward step's variance, mixed by (learned_variance + 1) / 2.
+    """Return the variance that a network predicts, float64: the logarithms of the posterior's and
+    the forward step's variance, mixed by (learned_variance + 1) / 2.
 
     small, large: the two variances
     learned_variance: the network's output, about -1..1; ValueError where it is None
@@ -248,7 +248,7 @@ def add_noise_in_region(
 
 
 def alpha_bar_at(schedule: Schedule, level: Tensor, like: Tensor) -> Tensor:
-    """alpha_bar of each sample's level (N,), float64, shaped to multiply (N, C, *S).
+    """Return alpha_bar of each sample's level (N,), float64, shaped to multiply (N, C, *S).
 
     schedule: of the process
     level: (N,) int64 in 0..T

@@ -170,7 +170,7 @@ def build_schedule(name: str, T: int = 1000) -> Schedule:
 
 
 def sampling_levels(level: int, steps: int | None = None, stride: int | None = None) -> list[int]:
-    """The levels that a sampler visits from `level` down to 0, both included, evenly spaced.
+    """Return the levels that a sampler visits from `level` down to 0, both included, evenly spaced.
 
     Fewer steps than levels is respacing (Nichol & Dhariwal 2021, section 4).
 

@@ -21,7 +21,8 @@ def variational_bound(
     noisy: Tensor,
     level: Tensor,
 ) -> Tensor:
-    """KL of the true reverse step to level - 1 from the network's, per value (N, C, *S), in bits.
+    """Return the KL divergence of the true reverse step to level - 1 from the network's, per value
+    (N, C, *S), in bits.
 
     From level 1 to the sample it is minus the logarithm of the sample's likelihood in steps of
     1/127.5, as wide as 8-bit values are on [-1, 1].

@@ -130,7 +130,7 @@ def set_heads(net: nn.Module, heads: int) -> None:
 
 
 def side_divisor(widths: Sequence[int]) -> int:
-    """The number by which every side of a sample must divide.
+    """Return the number by which every side of a sample must divide.
 
     widths: channels at each resolution
 

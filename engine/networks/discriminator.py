@@ -101,7 +101,7 @@ class PatchDiscriminatorLoss(LowPrecisionModule):
 def adversary_options(
     weight: float, lr: float, generator: Training, *, starts: int = 0, warmup: int = 0
 ) -> dict[str, Any] | None:
-    """The arguments of a codec's PatchDiscriminatorLoss, None for a weight of 0.
+    """Return the arguments of a codec's PatchDiscriminatorLoss, None for a weight of 0.
 
     weight: of the adversarial loss; UserWarning where it counts in no step
     lr: learning rate of the discriminator
@@ -125,8 +125,8 @@ def adversary_options(
 
 
 def discriminator_layers(shape: Sequence[int], maximum: int = 3) -> int:
-    """The number of a patch discriminator's layers: the papers' three, or fewer where those would
-    leave the last filters less than three positions.
+    """Return the number of a patch discriminator's layers: the papers' three, or fewer where those
+    would leave the last filters less than three positions.
 
     shape: sides of the samples; ValueError below 6
     maximum: of layers

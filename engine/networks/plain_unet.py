@@ -87,7 +87,7 @@ def _block(ndim: int, channels: int, out: int) -> nn.Sequential:
 
 
 def group_count(channels: int) -> int:
-    """The middle one of the divisors of a number of channels.
+    """Return the middle one of the divisors of a number of channels.
 
     channels: at least 1
 

@@ -123,7 +123,7 @@ def _norm(width: int) -> nn.Module:
 
 
 def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """The KL divergence of a normal distribution from the standard one, in nats, (N,).
+    """Return the KL divergence of a normal distribution from the standard one, in nats, (N,).
 
     mean, log_variance: (N, Z)
 
@@ -136,7 +136,7 @@ def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 def gradient_penalty(critic: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
-    """The squared difference of the norm of a critic's gradient from 1, (N,).
+    """Return the squared difference of the norm of a critic's gradient from 1, (N,).
 
     critic: (N, Z) -> (N,)
     z: (N, Z)

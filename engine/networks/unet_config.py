@@ -126,9 +126,26 @@ class HeadsUNetConfig(ScaledUNetConfig):
 
     def build(self, ndim: int, channels: int, **options: Any) -> nn.Module:
         """Return the UNet for samples of `ndim` axes and so many channels; options: its."""
+        head_channels = split_into_heads(self.widths, self.heads, self.attention)
         return build_unet(ndim, channels, self.widths, res_blocks=self.res_blocks,
-            attention=self.attention, head_channels=[n // self.heads for n in self.widths],
-            **options)  # fmt: skip
+            attention=self.attention, head_channels=head_channels, **options)  # fmt: skip
+
+
+def split_into_heads(widths: Sequence[int], heads: int, attention: Sequence[bool]) -> list[int]:
+    """Return the channels of an attention head at each resolution.
+
+    attention: whether the UNet attends there; its middle, which has the last width, always does
+
+    Raises ValueError where it attends and the heads do not divide the channels.
+
+    >>> split_into_heads([7, 16], 2, [False, True])
+    [3, 8]
+    """
+    attends = [*attention[:-1], True]
+    for width, attended in zip(widths, attends, strict=False):
+        if attended and width % heads:
+            raise ValueError(f"heads={heads} do not divide the {width} channels of an attention")
+    return [max(1, width // heads) for width in widths]
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,7 @@ def _jit(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @_jit
 def permutations(seeds):
-    """The permutations that opensimplex shuffles by each seed: (B,) int64 -> (B, 256).
+    """Return the permutations that opensimplex shuffles by each seed: (B,) int64 -> (B, 256).
 
     >>> import numpy as np
     >>> from adbench.engine.noise.simplex_numba import permutations

@@ -187,7 +187,7 @@ def _network_hooks(
 
 @contextmanager
 def single_row_batches(module: nn.Module) -> Iterator[None]:
-    """A context in which the networks of `module` compute one row at a time.
+    """Return a context in which the networks of `module` compute one row at a time.
 
     module: its batches are restored afterwards
 
@@ -271,7 +271,8 @@ class PeakMemory:
 
 
 def peak_memory(device: str) -> float:
-    """The peak of memory in use so far, MB: the GPU's since the last reset, or this process's.
+    """Return the peak of memory in use so far, MB: the GPU's since the last reset, or this
+    process's.
 
     device: "cpu" or a GPU
 
@@ -310,7 +311,7 @@ def evaluation_flops(net: nn.Module, channels: int, shape: Sequence[int]) -> int
 
 
 def count_parameters(module: nn.Module) -> int:
-    """The number of parameters of a module.
+    """Return the number of parameters of a module.
 
     module: any
 
@@ -335,7 +336,7 @@ def synchronize(device: str | torch.device) -> None:
 
 
 def device_name(device: str) -> str:
-    """The name of a device's model.
+    """Return the name of a device's model.
 
     device: "cpu" or a GPU
 

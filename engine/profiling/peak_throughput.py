@@ -59,7 +59,7 @@ class Workload(NamedTuple):
 
 
 def measure_peak(device: str, dtype: torch.dtype, seconds: float = 0.5) -> PeakThroughput:
-    """Measure the best rate of any shape and repeat.
+    """Measure the rates of all workloads and return the best of each and of all, in FLOP/s.
 
     device, dtype: of the operations
     seconds: for which each shape is repeated
@@ -78,7 +78,7 @@ def measure_peak(device: str, dtype: torch.dtype, seconds: float = 0.5) -> PeakT
 
 
 def workloads(device: str, dtype: torch.dtype) -> dict[str, Workload]:
-    """The operations that are timed, by name.
+    """Return the operations that are timed, by name.
 
     Two floating-point operations per multiply-add, also at a convolution's padded border, as FLOPs
     of networks are counted. Values are random: with equal ones a GPU is faster than it ever is in

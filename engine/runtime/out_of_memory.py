@@ -37,7 +37,7 @@ class OutOfMemory(RuntimeError):
 
 
 def halve_batch(rows: int, stage: str, context: DeviceContext) -> int:
-    """Half as many rows at a time, after freeing the memory of the failed attempt.
+    """Return half as many rows at a time, after freeing the memory of the failed attempt.
 
     To be called behind the `except`, not in it: the error keeps the attempt's tensors alive.
 
@@ -67,7 +67,8 @@ def retry_out_of_memory(
     stage: str,
     on_event: EventHandler = ignore_event,
 ) -> Result:
-    """Call `attempt` until it fits, with half as many rows per network call each time; its result.
+    """Call `attempt` until it fits, with half as many rows per network call each time, and return
+    its result.
 
     Another batch shape moves results in their last digits. So this is for the first piece of a
     stage only, and the whole stage then runs at the batch found here: save it with the piece.
@@ -111,8 +112,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def batch_limit(module: nn.Module, maximum: int | None = None) -> int:
-    """The most rows that a network of `module` computes at a time, limited to `maximum` from now
-    on.
+    """Return the most rows that a network of `module` computes at a time, limited to `maximum` from
+    now on.
 
     module: with any number of BatchedModules in it; 1 where there is none
     maximum: None changes nothing

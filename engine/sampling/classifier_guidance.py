@@ -32,11 +32,16 @@ def classifier_guidance(process: Gaussian, gradient: LogProbGradient, scale: flo
 
     >>> import torch
     >>> from adbench.engine.diffusion.gaussian import Gaussian
+    >>> from adbench.engine.diffusion.schedule import build_schedule
     >>> from adbench.engine.sampling.classifier_guidance import classifier_guidance
-    >>> from adbench.engine.diffusion.schedule import linear_schedule
-    >>> process = Gaussian(linear_schedule())
-    >>> callable(classifier_guidance(process, lambda x, batch: torch.zeros_like(x), 100.0))
-    True
+    >>> from adbench.engine.sampling.continuous_batching import ChainBatch
+    >>> process, x = Gaussian(build_schedule("even", 4)), torch.zeros(1, 1, 2)
+    >>> guide = classifier_guidance(process, lambda x, batch: torch.ones_like(x), scale=2.0)
+    >>> zero = torch.tensor([0])
+    >>> batch = ChainBatch(zero, zero, zero, zero + 2, zero + 2, zero + 1, [])
+    >>> noise, clean = guide(x, x, x, batch)
+    >>> noise, clean  # -2 sqrt(0.5), and 2 sqrt(0.5) sqrt(0.5) / sqrt(0.5)
+    (tensor([[[-1.4142, -1.4142]]]), tensor([[[1.4142, 1.4142]]]))
     """
 
     def guide(x: Tensor, noise: Tensor, clean: Tensor, batch: ChainBatch) -> tuple[Tensor, Tensor]:

@@ -214,7 +214,7 @@ def run_chains(
 
 
 def one_step_per_level(levels: Sequence[int]) -> list[Step]:
-    """The steps of a sampler that calls the network once per level.
+    """Return the steps of a sampler that calls the network once per level.
 
     levels: that a chain visits, both ends included
 

@@ -22,13 +22,17 @@ def image_conditioned_guidance(process: Gaussian, target: Tensor, weight: float)
     target: (N, C, *S), in the denoiser's range
     weight: w of the paper
 
-    >>> from adbench.engine.diffusion.gaussian import Gaussian
-    >>> from adbench.engine.sampling.guidance import image_conditioned_guidance
     >>> import torch
-    >>> from adbench.engine.diffusion.schedule import linear_schedule
-    >>> process = Gaussian(linear_schedule())
-    >>> callable(image_conditioned_guidance(process, torch.zeros(1, 1, 8), weight=3.0))
-    True
+    >>> from adbench.engine.diffusion.gaussian import Gaussian
+    >>> from adbench.engine.diffusion.schedule import build_schedule
+    >>> from adbench.engine.sampling.continuous_batching import ChainBatch
+    >>> from adbench.engine.sampling.guidance import image_conditioned_guidance
+    >>> process, x = Gaussian(build_schedule("even", 4)), torch.zeros(1, 1, 2)
+    >>> zero = torch.tensor([0])
+    >>> guide = image_conditioned_guidance(process, torch.ones(1, 1, 2), weight=1.0)
+    >>> batch = ChainBatch(zero, zero, zero, zero + 2, zero + 2, zero + 1, [])
+    >>> guide(x, x, x, batch)[1]  # x_0 moves from 0 by 1 - alpha_bar of its way to 1
+    tensor([[[0.5000, 0.5000]]])
     """
 
     def guide(x: Tensor, noise: Tensor, clean: Tensor, batch: ChainBatch) -> tuple[Tensor, Tensor]:
@@ -53,13 +57,20 @@ def classifier_free_guidance(
     conditioning: the other condition, per sample (N, ...)
     weight: of the other condition
 
-    >>> from adbench.engine.diffusion.denoiser import Denoiser
-    >>> from adbench.engine.sampling.guidance import classifier_free_guidance
     >>> import torch
+    >>> from adbench.engine.diffusion.denoiser import Denoiser
     >>> from adbench.engine.diffusion.schedule import linear_schedule
-    >>> denoiser = Denoiser(torch.nn.Identity(), linear_schedule())
-    >>> callable(classifier_free_guidance(denoiser, [torch.tensor([1])], weight=2.0))
-    True
+    >>> from adbench.engine.sampling.continuous_batching import ChainBatch
+    >>> from adbench.engine.sampling.guidance import classifier_free_guidance
+    >>> class Condition(torch.nn.Module):
+    ...     def forward(self, x, timesteps, value):
+    ...         return value.view(-1, 1, 1).expand_as(x)
+    >>> denoiser, zero = Denoiser(Condition(), linear_schedule()).eval(), torch.tensor([0])
+    >>> guide = classifier_free_guidance(denoiser, [torch.tensor([1.0])], weight=2.0)
+    >>> batch = ChainBatch(zero, zero, zero, zero + 2, zero + 2, zero + 1, [])
+    >>> x = torch.zeros(1, 1, 2)
+    >>> guide(x, x, x, batch)[0]  # noise 0 without the condition and 1 with it
+    tensor([[[2., 2.]]])
     """
 
     def guide(x: Tensor, noise: Tensor, clean: Tensor, batch: ChainBatch) -> tuple[Tensor, Tensor]:

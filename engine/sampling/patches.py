@@ -19,7 +19,7 @@ from .reconstruct import predict_x0
 
 
 def tile_masks(shape: Sequence[int], patch: int, stride: int) -> Tensor:
-    """Boxes of side `patch` every `stride` along every axis, (P, 1, *shape) bool.
+    """Return boxes of side `patch` every `stride` along every axis, (P, 1, *shape) bool.
 
     The last is flush with the end, so that every pixel is covered at least once.
 

@@ -61,7 +61,7 @@ class Examples(Protocol):
 
 
 def evenly_spaced_indices(size: int, maximum: int) -> list[int]:
-    """Up to `maximum` of the indices below `size`, evenly spaced, in order.
+    """Return up to `maximum` of the indices below `size`, evenly spaced, in order.
 
     size: number of samples, 0 or more
     maximum: of indices returned
@@ -117,7 +117,25 @@ def draw_balanced_indices(rng: Rng, indices: Sequence[Sequence[int]]) -> list[in
 
 
 class DataWorkerLost(RuntimeError):
-    """A process that reads samples was killed, as a rule for the memory it took."""
+    """A process that reads samples was killed, as a rule for the memory it took.
+
+    >>> import os
+    >>> import signal
+    >>> from adbench.engine.runtime.context import TrainingContext
+    >>> from adbench.engine.training.data_loading import DataWorkerLost, iterate_batches
+    >>> class Killed:
+    ...     parent = os.getpid()
+    ...     def __len__(self):
+    ...         return 1
+    ...     def __getitem__(self, index):
+    ...         if os.getpid() != self.parent:
+    ...             os.kill(os.getpid(), signal.SIGKILL)
+    >>> try:
+    ...     next(iterate_batches(Killed(), [[0]], TrainingContext(workers=1)))
+    ... except DataWorkerLost as error:
+    ...     print(error)
+    a process that reads samples ended (...); with fewer workers than 1 less memory is needed
+    """
 
 
 def iterate_batches(

@@ -23,7 +23,7 @@ PEAK = 6.0
 
 
 def power(x: Tensor) -> Tensor:
-    """The mean square about silence of each sample, (N,) float64.
+    """Return the mean square about silence of each sample, (N,) float64.
 
     x: (N, C, L) in [0, 1]
 
@@ -36,7 +36,7 @@ def power(x: Tensor) -> Tensor:
 
 
 def rms(x: Tensor) -> Tensor:
-    """The root mean square about silence of each sample, (N, 1, 1), at least 1e-6.
+    """Return the root mean square about silence of each sample, (N, 1, 1), at least 1e-6.
 
     x: (N, C, L) in [0, 1]
 
@@ -49,7 +49,7 @@ def rms(x: Tensor) -> Tensor:
 
 
 def rms_unit(data: Examples, max_samples: int = 512) -> Tensor:
-    """The root mean square about silence of a data set, ().
+    """Return the root mean square about silence of a data set, ().
 
     data: the training split; ValueError where it is empty
     max_samples: of which it is taken, evenly spaced
@@ -68,7 +68,8 @@ def rms_unit(data: Examples, max_samples: int = 512) -> Tensor:
 
 
 def fit_unit(amplitude: Amplitude, data: Examples) -> Tensor:
-    """The unit that a method stores in training, (): `rms_unit` of the data for "train", else 1.
+    """Return the unit that a method stores in training, (): `rms_unit` of the data for "train",
+    else 1.
 
     amplitude: which unit
     data: the training split
@@ -82,7 +83,8 @@ def fit_unit(amplitude: Amplitude, data: Examples) -> Tensor:
 
 
 def unit_of(amplitude: Amplitude | None, x: Tensor, stored: Tensor | None) -> Tensor | None:
-    """The unit of each sample: its own root mean square (N, 1, 1) for "sample", else `stored`.
+    """Return the unit of each sample: its own root mean square (N, 1, 1) for "sample", else
+    `stored`.
 
     amplitude: which unit; None, of images and volumes, for none
     x: (N, C, L) in [0, 1]
@@ -99,7 +101,7 @@ def unit_of(amplitude: Amplitude | None, x: Tensor, stored: Tensor | None) -> Te
 
 
 def to_units(x: Tensor, unit: Tensor | None) -> Tensor:
-    """Signals (N, C, L) of [0, 1] about silence, in units of amplitude about 0.
+    """Convert signals (N, C, L) of [0, 1] about silence to units of amplitude about 0.
 
     x: (N, C, L) in [0, 1]
     unit: () or (N, 1, 1); None leaves x as it is
@@ -113,7 +115,7 @@ def to_units(x: Tensor, unit: Tensor | None) -> Tensor:
 
 
 def from_units(z: Tensor, unit: Tensor | None) -> Tensor:
-    """Signals (N, C, L) in units of amplitude about 0, on the scale of the data.
+    """Convert signals (N, C, L) in units of amplitude about 0 to the scale of the data.
 
     z: (N, C, L), the result of `to_units` or a reconstruction of it; not clamped to [0, 1]
     unit: () or (N, 1, 1); None leaves z as it is
@@ -127,7 +129,7 @@ def from_units(z: Tensor, unit: Tensor | None) -> Tensor:
 
 
 def moving_average(map: Tensor, length: int) -> Tensor:
-    """The moving average of a map along time, (N, L); the ends are repeated outwards.
+    """Return the moving average of a map along time, (N, L); the ends are repeated outwards.
 
     map: (N, L)
     length: of the window, in samples of the signal; 1 or less changes nothing

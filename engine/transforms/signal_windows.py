@@ -20,7 +20,7 @@ prediction's size may then follow the size of the input."""
 def unet_arguments(
     shape: Sequence[int], images: dict[str, Any], **overrides: Any
 ) -> dict[str, Any]:
-    """The arguments of a UNet: SIGNAL_UNET for signals, `images` for other samples.
+    """Return the arguments of a UNet: SIGNAL_UNET for signals, `images` for other samples.
 
     shape: of the samples, without channels
     images: arguments for images and volumes

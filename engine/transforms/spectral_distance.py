@@ -14,7 +14,8 @@ AMPLITUDE_FLOOR = 1e-4
 
 
 def spectral_distance(x: Tensor, y: Tensor, sizes: tuple[int, ...] = WINDOW_SIZES) -> Tensor:
-    """The mean absolute difference of log amplitudes over frequencies and window sizes, (N, L).
+    """Return the mean absolute difference of log amplitudes over frequencies and window sizes, (N,
+    L).
 
     x, y: (N, C, L) about 0. Two channels are one complex signal; of any other number, the mean
     sizes: of the windows

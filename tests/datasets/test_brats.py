@@ -129,7 +129,7 @@ def test_visits_of_a_patient_stay_together(tmp_path, volumes):
     assert len({s.group for s in samples.values()}) == 4
 
 
-def test_files_of_other_programs_are_overlooked(root):
+def test_files_of_other_programs_are_skipped(root):
     want = everything(brats(root)).keys()
     (root / "__MACOSX/BraTS20_Training_001").mkdir(parents=True)
     (root / ".ipynb_checkpoints/BraTS20_Training_002").mkdir(parents=True)
@@ -260,7 +260,7 @@ def test_a_prepared_file_is_found_by_content_wherever_the_files_lie(root, tmp_pa
     assert len(list(cache.glob("*.h5"))) == 3
 
 
-def test_preparing_tells_how_far_it_is_and_is_done_once(root):
+def test_preparing_reports_its_progress_and_is_done_once(root):
     output: list[tuple[str, int, int]] = []
     brats(root).prepare(lambda *facts: output.append(facts))
     assert [t for t in output if t[0] == "checking and reading"] == [
@@ -308,7 +308,7 @@ def test_without_data_it_says_what_to_do(tmp_path, monkeypatch, root):
     BraTS(axial=(3, 12), size=24).prepare()
 
 
-def test_a_case_in_two_places_and_two_releases_are_refused(root, volumes):
+def test_a_case_in_two_folders_and_two_releases_are_refused(root, volumes):
     volumes.case(root / "copy", 1)
     assert "BraTS20_Training_001 and copy/BraTS20_Training_001" in refused(brats(root)).summary
     shutil.rmtree(root / "copy")

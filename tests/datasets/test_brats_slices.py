@@ -38,7 +38,7 @@ def slices(root: Path, **more) -> BraTSSlices:
     return BraTSSlices(**{"root": str(root), "size": 32, "pad": 32, **more})
 
 
-def test_patients_are_dealt_whole_and_labels_are_any_tumour(root, trees):
+def test_patients_are_assigned_whole_and_labels_are_any_tumour(root, trees):
     data = slices(root)
     trees.sound(data)
     assert data.spec.labels and trees.apart(data)
@@ -99,7 +99,7 @@ def test_one_patient_cannot_be_shared_out_but_its_slices_can(tmp_path, trees):
     assert any(s.label for s in data.val())
 
 
-def test_patients_of_testing_are_left_out_of_training_or_kept_aloud(root, trees):
+def test_patients_of_testing_are_left_out_of_training_or_stay_with_a_warning(root, trees):
     for path in (root / "testing/000013").iterdir():
         path.rename(path.with_name(path.name.replace("train_005", "train_001")))
     with pytest.warns(UserWarning, match=r"1 subject removed from train, .* test: brats_train_001"):
@@ -140,7 +140,7 @@ def _empty(folder: Path) -> None:
         (_empty, "missing t1, t1ce, t2, flair, seg"),
     ],
 )
-def test_folders_that_are_not_whole_are_told(root, trees, spoil, says):
+def test_folders_that_are_incomplete_are_reported(root, trees, spoil, says):
     for number in (1, 2):
         spoil(root / f"training/00000{number}")
     error = trees.refused(slices(root))
@@ -151,7 +151,7 @@ def test_folders_that_are_not_whole_are_told(root, trees, spoil, says):
 @pytest.mark.parametrize(
     "row", ["1 truncated", "2 flipped byte", "3 checksum", "4 html", "4 plain", "6 nan", "7 inf"]
 )
-def test_all_bad_slices_are_told_and_nothing_is_cached(root, trees, cache, row):
+def test_all_bad_slices_are_reported_and_nothing_is_cached(root, trees, cache, row):
     spoil, says = trees.SPOILS[row]
     for number in (2, 5):
         spoil(next((root / f"training/{number:06d}").glob("*_flair_*")))
@@ -188,7 +188,7 @@ def test_a_constant_channel_warns_becomes_zeros_and_is_not_trained_on(root, tree
     assert results.samples.get("train", 0) == 0
 
 
-def test_junk_is_overlooked(root):
+def test_junk_is_skipped(root):
     first = manifest(slices(root).test())
     (root / "training/.ipynb_checkpoints").mkdir()
     (root / "training/000001/._brats_train_001_t1_080_w.nii.gz").write_bytes(b"\0")
@@ -213,7 +213,7 @@ def test_stacks_are_split_in_blocks_and_small_lesions_left_out(stacks, trees):
     assert [int(s.mask.sum()) for s in every.test() if s.mask is not None] == [*range(0, 60, 10)]
 
 
-def test_a_part_of_validation_can_be_made_val(stacks):
+def test_a_part_of_validation_can_become_val(stacks):
     data = slices(stacks, cut_val=0.5, min_lesion=1)
     assert [s.key for s in data.test()] == [f"test/{n:06d}" for n in (10, 11, 12)]
     assert [s.key for s in data.val()] == [f"test/{n:06d}" for n in (13, 14, 15)]
@@ -229,7 +229,7 @@ def test_the_label_is_no_part_of_the_image_and_folders_have_two_names(stacks, tr
     assert manifest(slices(stacks).test()) == first
 
 
-def test_stacks_that_are_wrong_are_told(stacks, trees):
+def test_stacks_that_are_wrong_are_reported(stacks, trees):
     trees.rewrite(stacks / "training/000001.nii.gz", lambda x: x[:3])
     trees.rewrite(stacks / "validation/000011.nii.gz", lambda x: x[:4])
     trees.rewrite(stacks / "validation/000012.nii.gz", lambda x: np.concatenate([x[:4], x[4:] * 7]))

@@ -118,7 +118,7 @@ CATALOGUE = {
 
 
 @pytest.mark.parametrize("row", CATALOGUE)
-def test_all_bad_cases_are_told_and_nothing_is_cached(root, cache, volumes, row):
+def test_all_bad_cases_are_reported_and_nothing_is_cached(root, cache, volumes, row):
     spoil, name, says = CATALOGUE[row]
     for number in (2, 5):
         spoil(file(root, number, name), volumes)
@@ -133,7 +133,7 @@ def test_all_bad_cases_are_told_and_nothing_is_cached(root, cache, volumes, row)
     assert list(cache.glob("*.h5")) == []
 
 
-def test_different_troubles_are_told_together(root, cache, volumes):
+def test_different_problems_are_reported_together(root, cache, volumes):
     _cut(file(root, 1, "t1"), volumes)
     _empty(file(root, 1, "seg"), volumes)
     _missing(file(root, 3, "flair"), volumes)
@@ -158,7 +158,7 @@ def test_row_5_byte_order_does_not_matter(root, tmp_path):
     assert same(brats(root), brats(tmp_path / "big"))
 
 
-def test_row_6_nan_can_be_taken_for_background(root):
+def test_nan_can_be_taken_for_background(root):
     _with(np.nan)(file(root, 2, "t2"), None)
     with pytest.warns(UserWarning, match=r"002_t2.nii.gz: 1 NaN voxels were set to zero"):
         samples = everything(brats(root, nan="zero"))
@@ -183,7 +183,7 @@ def test_row_8_a_constant_image_warns_becomes_zeros_and_is_not_trained_on(root, 
         assert sample.roi is not None and not sample.roi.all()
 
 
-def test_row_9_a_slope_does_not_change_the_labels(root, tmp_path):
+def test_a_slope_does_not_change_the_labels(root, tmp_path):
     shutil.copytree(root, tmp_path / "sloped")
     for path in (tmp_path / "sloped").glob("*/*_seg.nii.gz"):
         raw = bytearray(gzip.decompress(path.read_bytes()))
@@ -242,7 +242,7 @@ def test_verify_lists_all_that_is_bad_and_caches_nothing(root, cache):
     assert not list(cache.glob("*.h5"))
 
 
-def test_row_29_background_is_what_is_zero_not_what_is_low(root):
+def test_background_is_what_is_zero_not_what_is_low(root):
     for path in root.glob("*/*_t1.nii.gz"):
         rewrite(path, lambda image: np.where(image > 0, image - 800, 0).astype(np.int16))
     x = everything(brats(root, modalities=["t1"]))["BraTS20_Training_001/z008"].x[0]

@@ -26,7 +26,7 @@ def raw(tmp_path: Path) -> Path:
     return chexpert_raw(tmp_path / "raw")
 
 
-def made(root: Path, **how) -> CheXpert:
+def build_dataset(root: Path, **how) -> CheXpert:
     data = CheXpert(**{"root": str(root), "size": 24, **how})
     data.prepare()
     return data
@@ -34,7 +34,7 @@ def made(root: Path, **how) -> CheXpert:
 
 def refused(root: Path) -> str:
     with pytest.raises(DataError) as caught:
-        made(root)
+        build_dataset(root)
     return str(caught.value)
 
 
@@ -42,12 +42,12 @@ def test_the_label_is_the_name_of_the_folder(root, tmp_path, monkeypatch) -> Non
     """From wherever: the authors' third folder of an absolute path is the same for all."""
     monkeypatch.chdir(tmp_path / "arrays")
     for place in (root, tmp_path / "arrays", Path("data/chexpert"), Path(".")):
-        for sample in samples(made(place), "test"):
+        for sample in samples(build_dataset(place), "test"):
             assert sample.label == ("diseased" in sample.key)
 
 
-def test_the_published_sets_are_kept_and_val_is_dealt_from_training(root) -> None:
-    data = made(root)
+def test_the_published_sets_stay_and_val_is_assigned_from_training(root) -> None:
+    data = build_dataset(root)
     assert counts(data) == {"train": 4, "held_out": 1, "val": 2, "test": 4}
     assert data.spec == Spec(1, (24, 24), labels=True, masks=False)
     assert {*labels(samples(data, "val"))} == {True, False}
@@ -60,7 +60,7 @@ def test_the_published_sets_are_kept_and_val_is_dealt_from_training(root) -> Non
 def test_studies_of_a_patient_stay_together(root) -> None:
     for i, path in enumerate(sorted((root / "training/healthy").iterdir())):
         np.save(path.with_name(path.name.replace("study", "study9")), texture(8000 + i))
-    data = made(root)
+    data = build_dataset(root)
     assert shared(data) == set() and counts(data)["train"] == 8
 
 
@@ -68,14 +68,14 @@ def test_patients_of_the_test_set_are_left_out_of_training(root) -> None:
     tested = sorted((root / "testing/healthy").iterdir())[0]
     np.save(root / "training/healthy" / tested.name.replace("study1", "study4"), texture(1))
     with pytest.warns(UserWarning, match="1 subject removed from train, because also in test"):
-        assert counts(made(root)) == {"train": 4, "held_out": 1, "val": 2, "test": 4}
+        assert counts(build_dataset(root)) == {"train": 4, "held_out": 1, "val": 2, "test": 4}
     with pytest.warns(UserWarning, match="LEAKY as published"):
-        assert len(shared(made(root, split="published"))) == 1
+        assert len(shared(build_dataset(root, split="published"))) == 1
 
 
 def test_the_published_form_takes_frontal_images_of_the_two_findings(raw) -> None:
     with pytest.warns(UserWarning, match="22 images left out: lateral"):
-        data = made(raw)
+        data = build_dataset(raw)
     results = counts(data)
     assert results["test"] == 4 and sum(labels(samples(data, "test"))) == 2
     trained = len(data.train(labelled=True))
@@ -93,15 +93,18 @@ def test_a_published_test_set_makes_valid_the_validation_set(raw) -> None:
         there = path.relative_to(raw / "valid").as_posix().replace("patient0", "patient9")
         put(raw / "test" / there, texture(9000 + number, (20, 24)))
     with pytest.warns(UserWarning):
-        data = made(raw)
+        data = build_dataset(raw)
     assert counts(data)["val"] == 4 and counts(data)["test"] == 4
     assert counts(data)["train"] + counts(data)["held_out"] == 8
 
 
-def test_the_place_does_not_matter(raw, root, tmp_path) -> None:
+def test_the_location_does_not_matter(raw, root, tmp_path) -> None:
     for tree in (raw, root):
         shutil.copytree(tree, tmp_path / "other" / tree.name)
-        assert made(tmp_path / "other" / tree.name)._prepared_path == made(tree)._prepared_path
+        assert (
+            build_dataset(tmp_path / "other" / tree.name)._prepared_path
+            == build_dataset(tree)._prepared_path
+        )
         shutil.rmtree(tmp_path / "other")
 
 
@@ -141,7 +144,7 @@ def test_arrays_without_a_known_range_are_refused(tmp_path, kind) -> None:
         read_npy(raw, "x.npy")
 
 
-def test_what_is_wrong_is_said(root) -> None:
+def test_what_is_wrong_is_reported(root) -> None:
     healthy = root / "training/healthy"
     whole = sorted(healthy.iterdir())[0]
     whole.write_bytes(whole.read_bytes()[:200])
@@ -160,7 +163,7 @@ def test_what_is_wrong_is_said(root) -> None:
         assert line in text
 
 
-def test_what_is_wrong_with_the_tables_is_said(raw) -> None:
+def test_what_is_wrong_with_the_tables_is_reported(raw) -> None:
     gone = sorted((raw / "train").rglob("*frontal.jpg"))[0]
     gone.unlink()
     (raw / "valid.csv").unlink()
@@ -201,8 +204,8 @@ def test_arrays_of_floats_take_a_range(root) -> None:
     for path in root.rglob("*.npy"):
         np.save(path, np.load(path).astype(np.float32) * 16)
     assert "float32 outside 0..1, or NaN (range=LOW,HIGH or range=train" in refused(root)
-    sample = samples(made(root, range="0,4080"), "test")[0]
+    sample = samples(build_dataset(root, range="0,4080"), "test")[0]
     stored = np.load(root / sample.key, allow_pickle=False)
     assert np.allclose(sample.x[0].numpy() * 4080, stored[..., 0], atol=1e-3)
-    train = samples(made(root, range="train"), "train")
+    train = samples(build_dataset(root, range="train"), "train")
     assert min(float(s.x.min()) for s in train) == 0 and max(float(s.x.max()) for s in train) == 1

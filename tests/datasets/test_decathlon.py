@@ -92,7 +92,7 @@ def test_roots_and_names_of_tasks(root, tmp_path, monkeypatch, cache):
     assert len(tasks(root, task="Task09").train()) == 3
 
 
-def test_what_is_not_there_is_told(root, trees):
+def test_what_is_not_there_is_reported(root, trees):
     with_error = trees.refused(tasks(root, others=["Task07"]))
     assert "there is no task Task07 beside Task01_BrainTumour" in str(with_error)
     assert "'Task05' is 0 tasks" in str(trees.refused(tasks(root, task="Task05")))
@@ -124,7 +124,7 @@ def test_json_may_lack_what_is_not_needed_or_be_missing(root):
 @pytest.mark.parametrize(
     "row", ["1 truncated", "2 flipped byte", "3 checksum", "4 html", "4 plain", "6 nan", "7 inf"]
 )
-def test_all_bad_volumes_are_told_and_nothing_is_cached(root, trees, cache, row):
+def test_all_bad_volumes_are_reported_and_nothing_is_cached(root, trees, cache, row):
     spoil, says = trees.SPOILS[row]
     path = root / "Task01_BrainTumour/imagesTr/BRAINTUMOUR_004.nii.gz"
     trees.rewrite(path, lambda x: x[..., 0])

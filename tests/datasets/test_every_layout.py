@@ -1,4 +1,4 @@
-"""Every layout that the registry names, from a tree on disk to rows on the board."""
+"""Every layout that the registry names, from a tree on disk to entries of the leaderboard."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_every_dataset_of_the_registry_is_here() -> None:
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_it_reaches_the_board(name, tmp_path, cache, volumes, trees, arrays) -> None:
+def test_it_reaches_the_leaderboard(name, tmp_path, cache, volumes, trees, arrays) -> None:
     make, sets = LAYOUTS[name]
     root = tmp_path / "data"
     root.mkdir()

@@ -18,7 +18,7 @@ from trees_images import counts, labels, loose, mvtec, put, samples, shared, squ
 pytestmark = pytest.mark.usefixtures("cache")
 
 
-def made(root: Path, **how) -> Folder:
+def build_dataset(root: Path, **how) -> Folder:
     data = Folder(**{"root": str(root), "size": None, **how})
     data.prepare()
     return data
@@ -26,7 +26,7 @@ def made(root: Path, **how) -> Folder:
 
 def refused(root: Path, **how) -> str:
     with pytest.raises(DataError) as caught:
-        made(root, **how)
+        build_dataset(root, **how)
     return str(caught.value)
 
 
@@ -43,7 +43,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_the_simplest_folders_work(root) -> None:
-    data = made(root)
+    data = build_dataset(root)
     assert counts(data) == {"train": 7, "held_out": 1, "val": 0, "test": 6}
     assert data.spec == Spec(1, (24, 24), labels=False, masks=False)
     test = samples(data, "test")
@@ -52,21 +52,21 @@ def test_the_simplest_folders_work(root) -> None:
 
 
 def test_nothing_needs_to_be_split(tmp_path) -> None:
-    data = made(loose(tmp_path))
+    data = build_dataset(loose(tmp_path))
     results = counts(data)
     assert sum(results.values()) == 18 and shared(data) == set()
     for part in ("val", "test"):
         assert {*labels(samples(data, part))} == {True, False}
     assert not data.spec.labels and len(data.train(labelled=True)) == results["train"]
-    taught = made(tmp_path, labels=True)
+    taught = build_dataset(tmp_path, labels=True)
     assert taught.spec.labels and len(taught.train(labelled=True)) > len(taught.train())
-    assert made(tmp_path, seed=1)._prepared_path != data._prepared_path
+    assert build_dataset(tmp_path, seed=1)._prepared_path != data._prepared_path
 
 
 def test_its_own_layout_of_mvtec_is_read(tmp_path) -> None:
     mvtec(tmp_path)
     for place in (tmp_path / "hazelnut", tmp_path):  # itself, or the one folder in it
-        data = made(place)
+        data = build_dataset(place)
         assert counts(data) == {"train": 9, "held_out": 1, "val": 0, "test": 6}
         assert data.spec == Spec(3, (24, 24), masks=True)
     for sample in samples(data, "test"):
@@ -76,10 +76,10 @@ def test_its_own_layout_of_mvtec_is_read(tmp_path) -> None:
 @pytest.mark.parametrize(
     "place", ["masks/{}.png", "masks/scratched/{}.png", "ground_truth/test/scratched/{}_mask.png"]
 )
-def test_masks_are_found_in_several_places(root, place) -> None:
+def test_masks_are_read_from_several_folders(root, place) -> None:
     for i in range(3):
         put(root / place.format(i), square(at=4 + i))
-    data = made(root)
+    data = build_dataset(root)
     assert data.spec.masks
     for sample in samples(data, "test"):
         at = 4 + int(Path(sample.key).stem)
@@ -91,7 +91,7 @@ def test_masks_of_images_that_nobody_split(tmp_path) -> None:
     loose(tmp_path)
     for i in range(6):
         put(tmp_path / f"masks/broken/{100 + i}.png", square())
-    data = made(tmp_path, labels=True)
+    data = build_dataset(tmp_path, labels=True)
     assert data.spec.masks and data.spec.labels
     assert all(s.mask is None for s in samples(data, "train"))
 
@@ -99,17 +99,22 @@ def test_masks_of_images_that_nobody_split(tmp_path) -> None:
 def test_a_published_val_is_used(root) -> None:
     for i in range(2):
         put(root / f"val/good/{i}.png", texture(40 + i))
-    assert counts(made(root)) == {"train": 8, "held_out": 2, "val": 0, "test": 6}  # normal only
+    assert counts(build_dataset(root)) == {
+        "train": 8,
+        "held_out": 2,
+        "val": 0,
+        "test": 6,
+    }  # normal only
     put(root / "val/scratched/1.png", texture(50))
-    assert counts(made(root)) == {"train": 7, "held_out": 1, "val": 3, "test": 6}
+    assert counts(build_dataset(root)) == {"train": 7, "held_out": 1, "val": 3, "test": 6}
 
 
 def test_abnormal_training_images_are_for_methods_that_take_labels(root) -> None:
     for i in range(8):
         put(root / f"train/scratched/{i}.png", texture(60 + i))
-    data = made(root)
+    data = build_dataset(root)
     assert data.spec.labels and len(data.train(labelled=True)) > len(data.train())
-    assert {*labels(samples(data, "val"))} == {True, False}  # dealt from training
+    assert {*labels(samples(data, "val"))} == {True, False}  # assigned from training
     assert counts(data)["test"] == 6 and shared(data) == set()
 
 
@@ -119,7 +124,7 @@ def test_group_says_who_is_shown(tmp_path) -> None:
             put(tmp_path / f"normal/cow{i}_{n}.png", texture(100 + 10 * i + n))
             if i < 6:
                 put(tmp_path / f"lame/cow{i}_leg{n}.png", texture(500 + 10 * i + n))
-    data = made(tmp_path, group=r"(cow\d+)_")
+    data = build_dataset(tmp_path, group=r"(cow\d+)_")
     assert shared(data) == set()
     assert {s.group for part in counts(data) for s in samples(data, part)} == {
         f"cow{i}" for i in range(12)
@@ -128,14 +133,14 @@ def test_group_says_who_is_shown(tmp_path) -> None:
     assert "lame/cow0_leg0.png: group='(pig)' does not find whom it shows (54 times: " in text
 
 
-def test_a_group_in_two_published_sets_is_told(root) -> None:
+def test_a_group_in_two_published_sets_is_reported(root) -> None:
     put(root / "test/ok/cow7_1.png", texture(70))
     put(root / "train/cow7_2.png", texture(71))
     output = refused(root, group=r"(cow\d+|^\d+)")
     assert "0 is in " in output and "(4 times: also 1, 2, cow7)" in output
 
 
-def test_wrong_arguments_are_told() -> None:
+def test_wrong_arguments_are_refused() -> None:
     for group, why in (("cow(", "no regular expression"), ("cow", r"no capture group: try '\(cow")):
         with pytest.raises(ValueError, match=why):
             Folder(group=group)
@@ -145,19 +150,19 @@ def test_wrong_arguments_are_told() -> None:
 
 def test_images_of_any_size_and_colour_are_fitted(root) -> None:
     put(root / "train/0.png", texture(80, (30, 20), colour=True))
-    data = made(root, size=16, channels=3)
+    data = build_dataset(root, size=16, channels=3)
     assert data.spec == Spec(3, (16, 16), masks=False)
     text = refused(root)
     assert "has 24 x 24 pixels, others 30 x 20 (size=256 stretches all to one size)" in text
     assert "has 1 channel, others 3 (channels=1 or channels=3 makes all alike)" in text
 
 
-def test_the_place_does_not_matter(root, tmp_path, monkeypatch) -> None:
-    first = made(root)._prepared_path
+def test_the_location_does_not_matter(root, tmp_path, monkeypatch) -> None:
+    first = build_dataset(root)._prepared_path
     shutil.copytree(root, tmp_path / "elsewhere")
-    assert made(tmp_path / "elsewhere")._prepared_path == first
+    assert build_dataset(tmp_path / "elsewhere")._prepared_path == first
     monkeypatch.chdir(root)
-    assert made(Path("."))._prepared_path == first
+    assert build_dataset(Path("."))._prepared_path == first
     monkeypatch.delenv("ADBENCH_DATA", raising=False)
     with pytest.raises(DataError, match="ADBENCH_DATA is not set and --data was not given"):
         Folder().prepare()
@@ -205,7 +210,7 @@ CATALOGUE = {
 
 
 @pytest.mark.parametrize("spoil", CATALOGUE, ids=lambda spoil: spoil.__name__)
-def test_what_is_wrong_is_said(root, cache, spoil) -> None:
+def test_what_is_wrong_is_reported(root, cache, spoil) -> None:
     spoil(root)
     assert CATALOGUE[spoil] in refused(root)
     assert not list(cache.glob("*.h5"))

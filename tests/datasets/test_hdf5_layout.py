@@ -120,7 +120,7 @@ def test_of_few_patients_val_is_the_one_to_go_without(tmp_path, arrays, count) -
     assert bool(results["val"]) == (count > 3)
 
 
-def test_splits_of_the_file_are_kept(tmp_path, arrays) -> None:
+def test_splits_of_the_file_stay(tmp_path, arrays) -> None:
     split = ["train"] * 10 + ["valid"] * 4 + ["test"] * 10
     label = np.zeros(N, int)
     label[[8, 9, 12, 20, 21, 22, 23]] = 1
@@ -172,11 +172,11 @@ def test_names_and_folders_are_free(tmp_path, arrays) -> None:
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_what_is_wrong_is_told_with_the_place(tmp_path, arrays, change, told) -> None:
+def test_what_is_wrong_is_reported_with_its_position(tmp_path, arrays, change, told) -> None:
     assert told in refused(arrays.h5(tmp_path / "a.h5", **held(8, 9, **change)))
 
 
-def test_every_bad_sample_is_listed_and_nothing_is_kept(tmp_path, arrays, cache) -> None:
+def test_every_bad_sample_is_listed_and_nothing_is_cached(tmp_path, arrays, cache) -> None:
     x = np.random.default_rng(0).random((N, 8, 9)).astype(np.float32)
     x[3, 2, 2], x[5, 0, 0], x[17, 1, 1] = np.nan, np.inf, 1.5
     path = arrays.h5(tmp_path / "a.h5", **held(8, 9, x=x))
@@ -198,7 +198,7 @@ def test_an_empty_mask_can_be_allowed(tmp_path, arrays) -> None:
     assert not any(s.mask is None or s.mask.any() for s in data.test())
 
 
-def test_regions_are_kept(tmp_path, arrays) -> None:
+def test_regions_are_read(tmp_path, arrays) -> None:
     roi = np.zeros((N, 8, 9), np.uint8)
     roi[:, 1:7, 1:8] = 1
     data = HDF5(root=str(arrays.h5(tmp_path / "a.h5", **held(8, 9, roi=roi))), scale="p1p99")
@@ -207,7 +207,7 @@ def test_regions_are_kept(tmp_path, arrays) -> None:
     assert all(np.array_equal(region.numpy(), roi[0] > 0) for region in regions)
 
 
-def test_a_damaged_file_is_told(tmp_path, arrays) -> None:
+def test_a_damaged_file_is_reported(tmp_path, arrays) -> None:
     arrays.h5(tmp_path / "d/a.h5", **held(8, 9))
     bad = arrays.h5(tmp_path / "d/b.h5", **held(8, 9))
     bad.write_bytes(bad.read_bytes()[:-100])
@@ -218,7 +218,7 @@ def test_a_damaged_file_is_told(tmp_path, arrays) -> None:
     assert "no .h5 file lies under" in refused(tmp_path / "empty")
 
 
-def test_files_that_are_unlike_are_told(tmp_path, arrays) -> None:
+def test_files_that_are_unlike_are_reported(tmp_path, arrays) -> None:
     arrays.h5(tmp_path / "d/a.h5", **held(8, 9))
     arrays.h5(tmp_path / "d/b.h5", **held(8, 8, mask=flags(8, 8)))
     text = refused(tmp_path / "d")
@@ -245,7 +245,7 @@ def test_a_constant_sample_is_not_trained_on(tmp_path, arrays) -> None:
     assert results["train"][0] + results["held_out"][0] == 9 and results["test"] == (2, 8)
 
 
-def test_the_cache_follows_the_content_not_the_place(tmp_path, arrays, monkeypatch) -> None:
+def test_the_cache_follows_the_content_not_the_location(tmp_path, arrays, monkeypatch) -> None:
     arrays.h5(tmp_path / "here/a.h5", **held(8, 9))
     first = HDF5(root=str(tmp_path / "here"))
     first.prepare()

@@ -46,7 +46,7 @@ def ternary(ignored: int, kind: type) -> np.ndarray:
     ("ignored", "kind"),
     [(-1, np.int8), (-1, np.float32), (255, np.uint8), (255, np.int16), (-1, np.uint8)],
 )
-def test_what_nobody_judged_is_outside_of_the_roi(tmp_path, arrays, ignored, kind) -> None:
+def test_what_nobody_annotated_is_outside_of_the_roi(tmp_path, arrays, ignored, kind) -> None:
     """Neither normal nor abnormal: the anomaly is 4 pixels of 35, not 11 of 42."""
     path = arrays.h5(tmp_path / "a.h5", x=X, label=LABEL, mask=ternary(ignored, kind))
     for sample in [s for i, s in samples(path).items() if LABEL[i]]:
@@ -55,7 +55,7 @@ def test_what_nobody_judged_is_outside_of_the_roi(tmp_path, arrays, ignored, kin
         assert sample.roi.sum() == 35 and not sample.roi[-1].any()
 
 
-def test_a_roi_is_narrowed_by_what_nobody_judged(tmp_path, arrays) -> None:
+def test_a_roi_is_narrowed_by_what_nobody_annotated(tmp_path, arrays) -> None:
     roi = np.zeros((N, *SHAPE), np.uint8)
     roi[:, 1:, :] = 1
     held = {"x": X, "label": LABEL, "mask": ternary(-1, np.int8), "roi": roi}
@@ -88,7 +88,7 @@ def test_other_numbers_in_a_mask_are_refused(tmp_path, arrays, numbers, told) ->
     assert told in problems(arrays.h5(tmp_path / "a.h5", x=X, label=LABEL, mask=mask))
 
 
-def test_a_negative_roi_and_a_sample_with_nothing_to_judge_are_refused(tmp_path, arrays) -> None:
+def test_a_negative_roi_and_a_sample_with_nothing_to_evaluate_are_refused(tmp_path, arrays) -> None:
     roi = np.full((N, *SHAPE), -1, np.int8)
     path = arrays.h5(tmp_path / "a.h5", x=X, label=LABEL, roi=roi)
     assert "roi holds -1; it may hold 0, one other number above it" in problems(path)

@@ -187,7 +187,7 @@ def test_colours_in_numpy_files_and_sets_that_are_unlike(tmp_path, arrays) -> No
         ("absent", "FashionMNIST has no train set"),
     ],
 )
-def test_damage_is_told_with_the_file(root, arrays, damage, expected) -> None:
+def test_damage_is_reported_with_the_file(root, arrays, damage, expected) -> None:
     path = images(root)
     whole = path.read_bytes()
     plain = gzip.decompress(whole)

@@ -98,7 +98,7 @@ def test_published_folds_leak_and_are_mended_by_default(tmp_path, trees):
     assert not trees.groups(brats(tmp_path, fold=1))["train"] & {"IXI008"}
 
 
-def test_subjects_without_t2_are_left_out_where_that_is_told(root, trees):
+def test_subjects_without_t2_are_left_out_where_a_table_lists_them(root, trees):
     path = root / "Data/Train/ixi/t2/IXI001-Guys-0701_t2.nii.gz"
     path.unlink()
     (problem,) = trees.refused(brats(root)).problems
@@ -138,7 +138,7 @@ def test_warped_masks_are_halved_and_strange_ones_refused(root, trees):
 @pytest.mark.parametrize(
     "row", ["1 truncated", "2 flipped byte", "3 checksum", "4 html", "4 plain", "6 nan", "7 inf"]
 )
-def test_all_bad_volumes_are_told_and_nothing_is_cached(root, trees, cache, row):
+def test_all_bad_volumes_are_reported_and_nothing_is_cached(root, trees, cache, row):
     spoil, says = trees.SPOILS[row]
     spoil(root / "Data/Train/ixi/t2/IXI002-Guys-0702_t2.nii.gz")
     spoil(root / "Data/Test/Brats21/t2/BraTS2021_00000_t2.nii.gz")
@@ -148,7 +148,7 @@ def test_all_bad_volumes_are_told_and_nothing_is_cached(root, trees, cache, row)
     assert not list(cache.glob("*.h5"))
 
 
-def test_shapes_affines_copies_and_missing_files_are_told(root, trees):
+def test_shapes_affines_copies_and_missing_files_are_reported(root, trees):
     base = root / "Data/Train/ixi"
     trees.rewrite(base / "mask/IXI000-Guys-0700_mask.nii.gz", lambda m: m[:-1])
     moved = np.diag([-1, -1, 1.1, 1])

@@ -23,7 +23,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def made(root: Path, **how) -> MVTec:
+def build_dataset(root: Path, **how) -> MVTec:
     data = MVTec(**{"root": str(root), "category": "hazelnut", "size": None, **how})
     data.prepare()
     return data
@@ -31,12 +31,12 @@ def made(root: Path, **how) -> MVTec:
 
 def refused(root: Path, **how) -> str:
     with pytest.raises(DataError) as caught:
-        made(root, **how)
+        build_dataset(root, **how)
     return str(caught.value)
 
 
-def test_the_published_split_is_kept(root) -> None:
-    data = made(root)
+def test_the_published_split_stays(root) -> None:
+    data = build_dataset(root)
     assert counts(data) == {"train": 9, "held_out": 1, "val": 0, "test": 6}
     assert data.spec == Spec(3, (24, 24), labels=False, masks=True)
     assert shared(data) == set()
@@ -45,7 +45,7 @@ def test_the_published_split_is_kept(root) -> None:
 
 
 def test_pixels_masks_and_tags_are_those_of_the_files(root) -> None:
-    results = {sample.key: sample for sample in samples(made(root), "test")}
+    results = {sample.key: sample for sample in samples(build_dataset(root), "test")}
     hole = results["hazelnut/test/hole/001.png"]
     stored = np.asarray(Image.open(root / "hazelnut/test/hole/001.png"))
     assert np.allclose(hole.x.permute(1, 2, 0).numpy() * 255, stored, atol=1e-4)
@@ -55,36 +55,36 @@ def test_pixels_masks_and_tags_are_those_of_the_files(root) -> None:
     good = results["hazelnut/test/good/000.png"]
     assert good.mask is not None and not good.mask.any() and not good.label
     assert good.tags == {"category": "hazelnut"}
-    assert all(sample.mask is None for sample in samples(made(root), "train"))
+    assert all(sample.mask is None for sample in samples(build_dataset(root), "train"))
 
 
 def test_several_categories_are_one_set_in_colour(root) -> None:
     mvtec(root, "grid", colour=False, first=500)
-    data = made(root, category=None)
+    data = build_dataset(root, category=None)
     assert data.spec.channels == 3 and counts(data)["test"] == 12
     assert {s.tags["category"] for s in everything(data)} == {"grid", "hazelnut"}
-    assert made(root, category="grid").spec.channels == 1
-    assert made(root, category=None, channels=1).spec.channels == 1
+    assert build_dataset(root, category="grid").spec.channels == 1
+    assert build_dataset(root, category=None, channels=1).spec.channels == 1
 
 
 @pytest.mark.parametrize("where", ["", "hazelnut", ".."])
 def test_root_may_be_the_category_or_above(root, where) -> None:
-    assert counts(made(root / where))["test"] == 6
-    assert counts(made(root / where, category=None))["test"] == 6
+    assert counts(build_dataset(root / where))["test"] == 6
+    assert counts(build_dataset(root / where, category=None))["test"] == 6
 
 
-def test_the_place_does_not_matter_and_the_content_does(root, tmp_path, monkeypatch) -> None:
-    first = made(root)._prepared_path
+def test_the_location_does_not_matter_and_the_content_does(root, tmp_path, monkeypatch) -> None:
+    first = build_dataset(root)._prepared_path
     shutil.copytree(root, tmp_path / "other place")
-    assert made(tmp_path / "other place")._prepared_path == first
+    assert build_dataset(tmp_path / "other place")._prepared_path == first
     monkeypatch.chdir(root)
-    assert made(Path("."))._prepared_path == first
-    assert made(root / "hazelnut")._prepared_path == first
+    assert build_dataset(Path("."))._prepared_path == first
+    assert build_dataset(root / "hazelnut")._prepared_path == first
     monkeypatch.chdir(root / "hazelnut")
-    alone = {sample.key for sample in everything(made(Path("."), category=None))}
-    assert alone == {sample.key for sample in everything(made(root))}
+    alone = {sample.key for sample in everything(build_dataset(Path("."), category=None))}
+    assert alone == {sample.key for sample in everything(build_dataset(root))}
     put(root / "hazelnut/train/good/000.png", texture(99, colour=True))
-    assert made(root)._prepared_path != first
+    assert build_dataset(root)._prepared_path != first
 
 
 def test_other_forms_of_the_layout_are_read(tmp_path) -> None:
@@ -95,21 +95,21 @@ def test_other_forms_of_the_layout_are_read(tmp_path) -> None:
     (home / "test/hole").rename(home / "test/bad")
     for i in range(2):
         put(home / f"ground_truth/bad/{i:03d}.png", square())
-    assert counts(made(tmp_path, category="candle"))["test"] == 4
+    assert counts(build_dataset(tmp_path, category="candle"))["test"] == 4
 
 
 def test_a_resized_mask_stays_true_or_false_and_is_never_lost(root) -> None:
     put(root / "hazelnut/ground_truth/hole/000_mask.png", square() * (np.arange(24) == 5))
-    for sample in samples(made(root, size=7), "test"):
+    for sample in samples(build_dataset(root, size=7), "test"):
         assert sample.mask is not None and sample.mask.dtype == torch.bool
         assert bool(sample.mask.any()) == sample.label
         assert sample.x.shape == (3, 7, 7) and 0 <= sample.x.min() <= sample.x.max() <= 1
 
 
 def test_large_images_are_cut_into_tiles(root) -> None:
-    data = made(root, tile=8, overlap=2)
+    data = build_dataset(root, tile=8, overlap=2)
     assert data.spec.shape == (8, 8) and counts(data)["test"] == 6 * 16
-    whole = {s.key: s for s in samples(made(root), "test")}
+    whole = {s.key: s for s in samples(build_dataset(root), "test")}
     for part in samples(data, "test"):
         assert part.tile is not None and part.tile.extent == (24, 24)
         top, left = part.tile.start
@@ -118,7 +118,7 @@ def test_large_images_are_cut_into_tiles(root) -> None:
         assert part.label == one.label and part.group == one.group
 
 
-def test_wrong_arguments_are_told_before_anything_is_read() -> None:
+def test_wrong_arguments_are_refused_before_anything_is_read() -> None:
     with pytest.raises(ValueError, match="channels is 1, 3 or None, not 2"):
         MVTec(channels=2)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="size is a positive number of pixels"):
@@ -232,7 +232,7 @@ CATALOGUE = {
 
 
 @pytest.mark.parametrize("spoil", CATALOGUE, ids=lambda spoil: spoil.__name__)
-def test_what_is_wrong_is_said_in_one_line_and_nothing_is_kept(root, cache, spoil) -> None:
+def test_what_is_wrong_is_reported_in_one_line_and_nothing_is_cached(root, cache, spoil) -> None:
     spoil(root)
     text = refused(root)
     assert CATALOGUE[spoil] in text and "Nothing was cached" in text
@@ -240,7 +240,7 @@ def test_what_is_wrong_is_said_in_one_line_and_nothing_is_kept(root, cache, spoi
     assert not list(cache.glob("*.h5"))
 
 
-def test_all_that_is_wrong_is_told_at_once(root) -> None:
+def test_all_that_is_wrong_is_reported_at_once(root) -> None:
     spoilt = (no_mask, orphan, page)
     for spoil in spoilt:
         spoil(root)
@@ -254,7 +254,7 @@ def test_all_that_is_wrong_is_told_at_once(root) -> None:
     assert "hazelnut/test/hole/000.png is truncated" in output
 
 
-def test_where_no_image_can_be_read_each_is_told(root) -> None:
+def test_where_no_image_can_be_read_each_is_reported(root) -> None:
     for path in root.rglob("*.png"):
         path.write_bytes(b"")
     text = refused(root, tile=16)
@@ -262,23 +262,23 @@ def test_where_no_image_can_be_read_each_is_told(root) -> None:
     assert "(crack/000_mask.png) is empty (4 times: " in text
 
 
-def test_what_other_programs_leave_is_overlooked(root) -> None:
-    before = made(root)._prepared_path
+def test_what_other_programs_leave_is_skipped(root) -> None:
+    before = build_dataset(root)._prepared_path
     for name in ("train/good/._000.png", "test/good/Thumbs.db", "test/.ipynb_checkpoints/000.png"):
         path = root / "hazelnut" / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"\0")
-    assert made(root)._prepared_path == before
+    assert build_dataset(root)._prepared_path == before
 
 
 def test_an_image_of_one_value_is_not_trained_on(root) -> None:
     put(root / "hazelnut/train/good/003.png", np.full((24, 24, 3), 99, np.uint8))
     with pytest.warns(UserWarning, match=r"003\.png holds one value only"):
-        data = made(root)
+        data = build_dataset(root)
     assert counts(data)["train"] + counts(data)["held_out"] == 9
 
 
 def test_nothing_is_written_beside_the_data(root) -> None:
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
-    made(root).verify()
+    build_dataset(root).verify()
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before

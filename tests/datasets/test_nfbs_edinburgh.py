@@ -119,7 +119,7 @@ def test_roots_above_relative_ones_and_moved_trees_are_the_same_data(
 @pytest.mark.parametrize(
     "row", ["1 truncated", "2 flipped byte", "3 checksum", "4 html", "4 plain", "6 nan", "7 inf"]
 )
-def test_all_bad_volumes_are_told_and_nothing_is_cached(root, trees, cache, row):
+def test_all_bad_volumes_are_reported_and_nothing_is_cached(root, trees, cache, row):
     spoil, says = trees.SPOILS[row]
     for number in (1, 3):
         name = f"A0000000{number}"
@@ -130,7 +130,7 @@ def test_all_bad_volumes_are_told_and_nothing_is_cached(root, trees, cache, row)
     assert not list(cache.glob("*.h5"))
 
 
-def test_arrays_that_are_wrong_are_told(root, trees):
+def test_arrays_that_are_wrong_are_reported(root, trees):
     base = root / EDINBURGH
     image = np.load(base / "raw_cleaned/10000.npy", allow_pickle=False)
     mask = np.load(base / "mask/10000.npy", allow_pickle=False)
@@ -160,7 +160,7 @@ def test_arrays_that_are_wrong_are_told(root, trees):
     assert "Train/A00000009: expected one sub-A00000009_ses-NFB3_T1w.nii.gz" in results
 
 
-def test_volumes_with_too_few_planes_and_copies_are_told(root, trees):
+def test_volumes_with_too_few_planes_and_copies_are_reported(root, trees):
     assert len(trees.refused(heads(root, slices=(6, 20))).problems) == 4
     folder = root / "DATASETS/Train"
     for number in (0, 1, 2):

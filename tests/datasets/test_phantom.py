@@ -49,12 +49,12 @@ def test_nobody_stands_in_two_splits(few):
     assert sum(map(len, groups)) == len(set().union(*groups))
 
 
-def test_training_sees_neither_mask_nor_twin(few):
+def test_training_sees_neither_mask_nor_counterpart(few):
     for sample in samples(few.train(labelled=True)) + samples(few.calibration()):
         assert sample.mask is None and sample.counterpart is None
 
 
-def test_the_twin_differs_at_the_anomaly_only(few):
+def test_the_counterpart_differs_at_the_anomaly_only(few):
     for sample in samples(few.test()):
         change = (sample.x - sample.counterpart).abs()
         if not sample.label:

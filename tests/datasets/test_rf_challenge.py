@@ -111,7 +111,7 @@ def test_what_is_no_frame_of_complex_samples_is_refused(root, arrays, values, ex
 
 
 @pytest.mark.parametrize("damage", ["truncated", "html", "nan", "inf", "missing", "key", "type"])
-def test_damage_is_told_with_the_file(root, arrays, damage) -> None:
+def test_damage_is_reported_with_the_file(root, arrays, damage) -> None:
     path = file(root, "CommSignal3", "test1_raw_data")
     values = arrays.frames("CommSignal3", "test1_raw_data", 4)
     expected = "CommSignal3_test1_raw_data.h5"
@@ -135,7 +135,7 @@ def test_damage_is_told_with_the_file(root, arrays, damage) -> None:
     assert expected in refused(radio(root))
 
 
-def test_all_that_is_bad_is_told_at_once(root, arrays) -> None:
+def test_all_that_is_bad_is_reported_at_once(root, arrays) -> None:
     values = arrays.frames("CommSignal2", "raw_data", 4)
     values[1, 3] = np.nan
     arrays.h5(file(root), dataset=values)

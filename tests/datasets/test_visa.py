@@ -22,14 +22,14 @@ def root(tmp_path: Path) -> Path:
     return visa(tmp_path / "data")
 
 
-def made(root: Path, **how) -> VisA:
+def build_dataset(root: Path, **how) -> VisA:
     data = VisA(**{"root": str(root), "size": None, **how})
     data.prepare()
     return data
 
 
 def test_the_split_is_that_of_the_table(root) -> None:
-    data = made(root)
+    data = build_dataset(root)
     assert counts(data) == {"train": 7, "held_out": 1, "val": 0, "test": 5}
     assert data.spec == Spec(3, (24, 24), labels=False, masks=True)
     assert shared(data) == set()
@@ -38,7 +38,7 @@ def test_the_split_is_that_of_the_table(root) -> None:
 
 
 def test_masks_of_class_numbers_are_true_where_they_are_not_0(root) -> None:
-    for sample in samples(made(root), "test"):
+    for sample in samples(build_dataset(root), "test"):
         assert sample.mask is not None and bool(sample.mask.any()) == sample.label
         if sample.label:
             assert int(sample.mask.sum()) == 64 + 9  # two kinds of defect
@@ -46,21 +46,23 @@ def test_masks_of_class_numbers_are_true_where_they_are_not_0(root) -> None:
 
 def test_categories_alone_and_together(root) -> None:
     visa(root, "pcb1", first=300)
-    assert counts(made(root))["test"] == 10
-    assert {s.tags["category"] for s in everything(made(root))} == {"candle", "pcb1"}
-    assert {s.tags["category"] for s in everything(made(root, category="pcb1"))} == {"pcb1"}
+    assert counts(build_dataset(root))["test"] == 10
+    assert {s.tags["category"] for s in everything(build_dataset(root))} == {"candle", "pcb1"}
+    assert {s.tags["category"] for s in everything(build_dataset(root, category="pcb1"))} == {
+        "pcb1"
+    }
     with pytest.raises(DataError, match="no category 'pcb9'"):
-        made(root, category="pcb9")
+        build_dataset(root, category="pcb9")
 
 
-def test_the_place_does_not_matter(root, tmp_path) -> None:
-    first = made(root)._prepared_path
+def test_the_location_does_not_matter(root, tmp_path) -> None:
+    first = build_dataset(root)._prepared_path
     shutil.copytree(root, tmp_path / "other")
-    assert made(tmp_path / "other")._prepared_path == first
+    assert build_dataset(tmp_path / "other")._prepared_path == first
     # another argument
-    assert made(tmp_path / "other/..", category="candle")._prepared_path != first
+    assert build_dataset(tmp_path / "other/..", category="candle")._prepared_path != first
     shutil.rmtree(root)
-    assert made(tmp_path)._prepared_path == first  # one above
+    assert build_dataset(tmp_path)._prepared_path == first  # one above
 
 
 def test_other_suffixes_and_turned_photographs_are_read(root) -> None:
@@ -73,7 +75,7 @@ def test_other_suffixes_and_turned_photographs_are_read(root) -> None:
     exif[0x0112] = 6
     stored = texture(9, (24, 24), colour=True)
     Image.fromarray(stored).save(folder / "Normal/0009.JPG", exif=exif, quality=95)
-    data = made(root)
+    data = build_dataset(root)
     assert counts(data)["test"] == 5
     results = {s.key: s for s in samples(data, "test")}["candle/Data/Images/Normal/0009"]
     upright = np.asarray(Image.open(folder / "Normal/0009.JPG")).swapaxes(0, 1)[:, ::-1]
@@ -87,7 +89,7 @@ def test_the_prepared_form_is_read_too(tmp_path) -> None:
         put(tmp_path / f"candle/test/good/{i:04d}.png", texture(20 + i, colour=True))
         put(tmp_path / f"candle/test/bad/{i:04d}.png", texture(30 + i, colour=True))
         put(tmp_path / f"candle/ground_truth/bad/{i:04d}.png", square(value=3))
-    assert counts(made(tmp_path)) == {"train": 9, "held_out": 1, "val": 0, "test": 4}
+    assert counts(build_dataset(tmp_path)) == {"train": 9, "held_out": 1, "val": 0, "test": 4}
 
 
 def without_table(root):
@@ -150,15 +152,15 @@ CATALOGUE = {
 
 
 @pytest.mark.parametrize("spoil", CATALOGUE, ids=lambda spoil: spoil.__name__)
-def test_what_is_wrong_is_said(root, cache, spoil) -> None:
+def test_what_is_wrong_is_reported(root, cache, spoil) -> None:
     spoil(root)
     with pytest.raises(DataError) as caught:
-        made(root)
+        build_dataset(root)
     assert CATALOGUE[spoil] in str(caught.value)
     assert not list(cache.glob("*.h5"))
 
 
-def test_images_that_the_table_does_not_name_are_told(root) -> None:
+def test_images_that_the_table_does_not_name_are_reported(root) -> None:
     put(root / "candle/Data/Images/Normal/0099.JPG", texture(1, colour=True))
     with pytest.warns(UserWarning, match=r"1 images are not in split_csv/1cls\.csv"):
-        assert counts(made(root))["train"] == 7
+        assert counts(build_dataset(root))["train"] == 7

@@ -47,7 +47,7 @@ def test_folders_say_the_split_and_the_kind(root, trees):
         assert sample.label == (sick and 7 <= int(sample.key[-3:]) < 10)
 
 
-def test_without_splits_they_are_dealt(tmp_path, trees):
+def test_without_splits_they_are_assigned(tmp_path, trees):
     trees.own(tmp_path, pools=False)
     data = own(tmp_path)
     trees.sound(data)
@@ -155,7 +155,7 @@ def test_patients_may_be_found_in_names(root, trees):
 @pytest.mark.parametrize(
     "row", ["1 truncated", "2 flipped byte", "3 checksum", "4 html", "4 plain", "6 nan", "7 inf"]
 )
-def test_all_bad_volumes_are_told_and_nothing_is_cached(root, trees, cache, row):
+def test_all_bad_volumes_are_reported_and_nothing_is_cached(root, trees, cache, row):
     spoil, says = trees.SPOILS[row]
     spoil(root / "train/normal/train1.nii.gz")
     spoil(root / "test/lesion/test1.nii.gz")
@@ -165,7 +165,7 @@ def test_all_bad_volumes_are_told_and_nothing_is_cached(root, trees, cache, row)
     assert not list(cache.glob("*.h5"))
 
 
-def test_row_6_nan_can_be_taken_for_background(root, trees):
+def test_nan_can_be_taken_for_background(root, trees):
     trees.SPOILS["6 nan"][0](root / "train/normal/train1.nii.gz")
     with pytest.warns(UserWarning, match="1 NaN voxels were set to zero"):
         own(root, nan="zero").prepare()
@@ -183,7 +183,7 @@ MASK = "test/lesion/test0_mask.nii.gz"
         ("14", lambda mask: mask[:, :-1], "differ in shape: (20, 23, 18) and (20, 24, 18)"),
     ],
 )
-def test_masks_that_are_wrong_are_told(root, trees, row, change, says):
+def test_masks_that_are_wrong_are_reported(root, trees, row, change, says):
     trees.rewrite(root / MASK, change)
     (problem,) = trees.refused(own(root)).problems
     assert "test/lesion/test0" in problem and says in problem
@@ -223,7 +223,7 @@ def test_row_8_a_constant_volume_is_not_trained_on(root, trees):
         assert name not in trees.groups(own(root))["train"]
 
 
-def test_row_29_negative_values_are_no_background(root, trees):
+def test_negative_values_are_no_background(root, trees):
     path = root / "test/lesion/test0.nii.gz"
     trees.rewrite(path, lambda image: np.where(image > 0, image - 800, 0))
     sample = next(s for s in own(root).test() if s.key == "test/lesion/test0/z008")

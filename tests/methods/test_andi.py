@@ -76,7 +76,7 @@ def test_it_costs_one_evaluation_a_level_and_shares_those_of_a_sweep() -> None:
 
 
 @torch.no_grad()
-def test_one_level_that_sees_nothing_keeps_a_place_from_standing_out() -> None:
+def test_one_level_that_sees_nothing_keeps_a_position_from_standing_out() -> None:
     """What a geometric mean is for: a vote near nothing outweighs all others."""
     built, plain = (
         build_small(ANDi, SPEC, every=25),
@@ -107,6 +107,6 @@ def test_each_argument_changes_what_is_found(change: dict[str, object]) -> None:
     assert a is not None and b is not None and not torch.allclose(a, b)
 
 
-def test_what_cannot_be_is_said() -> None:
+def test_impossible_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="every is at least 1"):
         build_small(ANDi, SPEC, every=0)

@@ -38,7 +38,7 @@ def test_the_defaults_are_the_papers() -> None:
 
 
 @torch.no_grad()
-def test_with_an_oracle_only_the_anomaly_is_found_and_healed() -> None:
+def test_with_an_oracle_only_the_anomaly_is_masked_and_inpainted() -> None:
     healthy = samples((16, 16), 1, 1)[0].x[None]
     x = healthy.clone()
     x[..., 5:9, 5:9] = 1.0

@@ -150,10 +150,10 @@ class ErasedBits(nn.Module):
 
     def __init__(self, prior: Tensor) -> None:
         super().__init__()
-        self.kept, self.prior = linear_schedule().alpha_bar, prior
+        self.alpha_bar, self.prior = linear_schedule().alpha_bar, prior
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        stored = self.kept[t + 1].view(-1, *[1] * (x.ndim - 1)).to(x.dtype)
+        stored = self.alpha_bar[t + 1].view(-1, *[1] * (x.ndim - 1)).to(x.dtype)
         erased = (self.prior * (1 - stored)).log() - (1 - self.prior).log()
         return torch.where(x > 0.5, torch.full_like(x, -30.0), erased)
 

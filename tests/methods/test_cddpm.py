@@ -19,8 +19,8 @@ from small import build_small, samples
 SPEC = Spec(1, (16, 16))
 
 
-class Told(torch.nn.Module):
-    """Says that x_0 is the first number of what it was given, everywhere; keeps its timesteps."""
+class ConditioningAsClean(torch.nn.Module):
+    """Predicts the first number of the conditioning as x_0, everywhere; records its timesteps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ def test_the_defaults_are_the_papers() -> None:
 @torch.no_grad()
 def test_the_papers_three_levels_are_a_level_and_its_half_and_half_again() -> None:
     built = build_small(CDDPM, SPEC).eval()
-    net = Told()
+    net = ConditioningAsClean()
     built.denoiser = Denoiser(net, cosine_schedule(), prediction_type="clean").eval()
     x = torch.stack([s.x for s in samples((16, 16), 2, 1)])
     results = built.detect(x, [500], Rng(["a", "b"]))
@@ -64,7 +64,7 @@ def test_the_papers_three_levels_are_a_level_and_its_half_and_half_again() -> No
 def test_every_one_of_the_ensemble_has_noise_of_its_own(noise: str) -> None:
     """Of a grey sample, which is 0 in [-1, 1], the network sees the noise alone."""
     built = build_small(CDDPM, Spec(1, (48, 48)), noise=noise, size=None, frequency=16).eval()
-    net = Told()
+    net = ConditioningAsClean()
     built.denoiser = Denoiser(net, cosine_schedule(), prediction_type="clean").eval()
     built.detect(torch.full((1, 1, 48, 48), 0.5), [500], Rng(["a"]))
     apart = torch.corrcoef(torch.cat(net.seen).flatten(1)) - torch.eye(3)
@@ -100,7 +100,9 @@ def test_the_estimate_is_clamped_if_that_is_asked_for() -> None:
 @torch.no_grad()
 def test_one_of_the_ensemble_is_one_step() -> None:
     built = build_small(CDDPM, SPEC, ensemble=[1]).eval()
-    built.denoiser = Denoiser(Told(), cosine_schedule(), prediction_type="clean").eval()
+    built.denoiser = Denoiser(
+        ConditioningAsClean(), cosine_schedule(), prediction_type="clean"
+    ).eval()
     built.detect(torch.zeros(1, 1, 16, 16), [300, 600], Rng(["a"]))
     assert built.denoiser.net.asked == {299, 599} and built.denoiser.evaluations == 2
 
@@ -108,7 +110,9 @@ def test_one_of_the_ensemble_is_one_step() -> None:
 @torch.no_grad()
 def test_the_level_is_capped_at_the_schedules_end() -> None:
     built = build_small(CDDPM, SPEC, ensemble=[1.0, 2.0]).eval()
-    built.denoiser = Denoiser(Told(), cosine_schedule(), prediction_type="clean").eval()
+    built.denoiser = Denoiser(
+        ConditioningAsClean(), cosine_schedule(), prediction_type="clean"
+    ).eval()
     built.detect(torch.zeros(1, 1, 16, 16), [600], Rng(["a"]))
     assert built.denoiser.net.asked == {599, 999}
 

@@ -111,7 +111,7 @@ def test_it_learns_to_take_off_a_blob() -> None:
     assert results[..., inside].mean() > 2 * good[..., inside].mean()
 
 
-def test_what_cannot_be_is_said() -> None:
+def test_impossible_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="wants 16 pixels at least, not 8"):
         build(DAE, Spec(1, (8, 32)), size=None, widths=(8, 8, 8, 8))
     with pytest.raises(ValueError, match="0 or odd"):

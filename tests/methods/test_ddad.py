@@ -367,7 +367,7 @@ def test_each_argument_changes_what_is_found(change: dict[str, Any]) -> None:
     assert a is not None and b is not None and not torch.equal(a, b)
 
 
-def test_what_cannot_be_is_said() -> None:
+def test_impossible_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="there are none"):
         ddad().fit(samples((16, 16), 2, 1), [], TrainingContext())
     with pytest.raises(ValueError, match="above 0"):

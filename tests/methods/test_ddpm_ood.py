@@ -63,7 +63,7 @@ def test_starts_and_network_calls_are_the_references(skip: int, starts: int, cal
     assert len(ways) == starts and sum(len(sampler.plan_steps(way)) for way in ways) == calls
 
 
-def told(built: DDPMOOD, errors: list[list[float]]) -> None:
+def measure_errors(built: DDPMOOD, errors: list[list[float]]) -> None:
     """From now on the k-th start leaves these squared errors, one a sample."""
 
     def looks(x: torch.Tensor, rng: Rng, count: int):  # type of _looks
@@ -76,13 +76,13 @@ def told(built: DDPMOOD, errors: list[list[float]]) -> None:
 def test_z_scores_are_the_specs() -> None:
     """Held out {1, 2, 3} and {2, 4, 6}; a sample's 4 and 10 are 2 and 3 deviations: 2.5."""
     built = build_small(DDPMOOD, SPEC, skip=1)
-    told(built, [[1.0, 2, 3], [2.0, 4, 6]])
+    measure_errors(built, [[1.0, 2, 3], [2.0, 4, 6]])
     built.starts.calibrate(built._measure_starts, samples((16, 16), 3, 1), TrainingContext())
     assert built.starts.mean[:, 0].tolist() == [2, 4] and built.starts.deviation[:, 0].tolist() == [
         1,
         2,
     ]
-    told(built, [[4.0], [10.0]])
+    measure_errors(built, [[4.0], [10.0]])
     results = built.detect(torch.zeros(1, 1, 16, 16), [334, 1000], Rng(["a"]))
     assert results.score[:, 0].tolist() == [2.0, 2.5]
     assert results.map is not None and results.map[:, 0, 3, 3].tolist() == [4.0, 4.5]
@@ -186,7 +186,7 @@ def test_a_leaking_history_is_asked_for_by_name() -> None:
     assert not torch.equal(a.detect(x, [1000], rng).score, b.detect(x, [1000], rng).score)
 
 
-def test_what_cannot_be_is_said() -> None:
+def test_impossible_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="of images and volumes"):
         build_small(DDPMOOD, Spec(2, (64,)), perceptual="effperc-random")
     with pytest.raises(ValueError, match="spectral of signals"):
@@ -208,7 +208,7 @@ def test_it_can_be_stopped_while_it_calibrates() -> None:
 
 
 @torch.no_grad()
-def test_estimates_may_be_kept_in_range_on_the_way() -> None:
+def test_estimates_may_be_clamped_in_the_chain() -> None:
     x, rng = samples((16, 16), 1, 1)[0].x[None], Rng(["a"])
     for bounded in (False, True):
         built = build_small(DDPMOOD, SPEC, bounded=bounded)

@@ -83,7 +83,7 @@ def test_codes_deviate_in_whole_cells_by_noise_or_by_other_codes() -> None:
     assert share == pytest.approx(0.5 + 0.5 / 16, abs=0.06)  # foreign is uniform in 0..1
 
 
-def test_a_sample_deviates_alike_in_any_company_and_cells_have_their_chances() -> None:
+def test_a_sample_deviates_alike_in_any_batch_and_cells_have_their_chances() -> None:
     built = deco(cells=(1, 16), chances=(0.25, 0.75), disturbed=1.0, foreign=0.0)
     keys = [f"s{i}" for i in range(400)]
     z, bank = torch.zeros(400, 4, 16, 16), torch.ones(1, 4, 16, 16)
@@ -160,7 +160,7 @@ def test_the_map_is_that_of_the_authors_code() -> None:
 
 
 def test_training_goes_down_and_only_says_what_deviates() -> None:
-    """Codes that are all one image, disturbed: after a little training the loss has fallen."""
+    """Codes of one image alone, with deviations: after a little training the loss has fallen."""
     built = deco(steps=40, coder_steps=2, lr=3e-3, warmup=2, batch=8, dropout=0.0, cells=(1, 2),
         chances=(0.5, 0.5))  # fmt: skip
     output: list[float] = []

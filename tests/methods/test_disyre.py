@@ -112,7 +112,7 @@ def test_it_learns_to_undo_a_patch() -> None:
     assert results[..., inside].mean() > 2 * results[..., ~inside].mean()
 
 
-def test_what_cannot_be_is_said() -> None:
+def test_impossible_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="radii rise"):
         build_small(DISYRE, SPEC, radius=(0.3, 0.1))
     with pytest.raises(ValueError, match="there are none"):

@@ -25,7 +25,7 @@ LABELS = torch.tensor([0.0, 1, 1])
 
 
 class Change(nn.Module):
-    """A translator's network that says what it is asked to, (told (N, C + 1, *S)) -> (N, C, *S)."""
+    """A generator's network whose change depends on the label, ((N, C + 1, *S)) -> (N, C, *S)."""
 
     def __init__(self, of: Any) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ def test_a_map_is_the_mean_over_channels() -> None:
     assert built.detect(shown, [0], Rng(["a"])).map.max() == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_penalty_of_a_linear_critic_is_of_its_slope() -> None:
+def test_the_penalty_of_a_linear_critic_is_of_its_gradient() -> None:
     """Of the patches' sum: every pixel is seen by one weight of the middle patch."""
     critic = FixedPointDiscriminator((4, 4), 1, width=1, layers=1)
     critic.trunk = nn.Sequential(nn.Conv2d(1, 1, 2, 2))
@@ -177,7 +177,7 @@ def test_neither_networks_gradient_reaches_the_other() -> None:
     assert all(p.grad is not None for p in built.critic.parameters())
 
 
-def test_the_translator_learns_in_every_fifth_step_and_the_critic_in_all() -> None:
+def test_the_generator_learns_in_every_fifth_step_and_the_critic_in_all() -> None:
 
     def after(steps: int) -> Any:
         built = build_small(FixedPointGAN, SPEC, steps=steps, decay="none")

@@ -72,7 +72,7 @@ def test_the_translation_to_healthy_its_map_and_score() -> None:
     agree(results.score[0], error.max((1, 2)), 0.0850703805)
 
 
-def test_the_losses_of_critic_and_translator() -> None:
+def test_the_losses_of_critic_and_generator() -> None:
     built, x = fixed_point_gan(), (2 * X - 1) * 0.95
     own, aim = np.array([0.0, 1.0]), np.array([1.0, 0.0])
     there, here = translated(x, aim), translated(x, own)

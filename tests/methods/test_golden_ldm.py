@@ -151,7 +151,7 @@ def draw_start(rng: Rng, shape: tuple[int, ...], level: int) -> np.ndarray:
 
 @torch.no_grad()
 @pytest.mark.parametrize("judged", ["map", "divergence"])
-def test_masked_healing_its_map_and_score(judged: str) -> None:
+def test_masked_inpainting_its_map_and_score(judged: str) -> None:
     """Where the divergence is above the threshold a step is the process's, elsewhere the code at
     the step's end."""
     method = ldm(divergence=(400, 600, 2), sampling_steps=4, judged=judged)

@@ -143,7 +143,7 @@ class Mixture(nn.Module):
 
 @torch.no_grad()
 @pytest.mark.parametrize(("scale", "mean"), [(0.0, 0.806), (0.5, 0.436), (1.0, 0.272), (2, 0.18)])
-def test_guidance_leads_ill_places_to_health_and_keeps_who_they_are(scale, mean) -> None:
+def test_guidance_leads_diseased_positions_to_health_and_keeps_the_rest(scale, mean) -> None:
     built = with_net(Says(Mixture(), knows="clean"), scale=scale, sampling_steps=250)
     built.classifier = Mixture()
     x = 0.8 + 0.1 * Rng(["a"]).normal((1, 16, 16))
@@ -180,7 +180,7 @@ def test_the_ddpm_variant_starts_at_the_chains_level_or_at_500(quirk, level) -> 
 
 
 def test_it_learns_both_kinds_and_the_label_of_health_is_0() -> None:
-    """What has a bright square is ill; the classifier learns so."""
+    """A sample with a bright square is diseased; the classifier learns it."""
     rows = samples((16, 16), 4, 1)
     blob = torch.zeros(1, 16, 16)
     blob[:, 4:10, 4:10] = 4.0
@@ -204,7 +204,7 @@ def test_it_learns_both_kinds_and_the_label_of_health_is_0() -> None:
     assert results[:, 4:].min() > results[:, :4].max() and torch.equal(results[0], results[1])
 
 
-def test_the_network_is_told_the_label() -> None:
+def test_the_network_is_conditioned_on_the_label() -> None:
     built = build_small(Guided, SPEC, size=None).eval()
     label = built.denoiser.net.class_embedding.weight  # type of UNet's own
     with torch.no_grad():
@@ -308,7 +308,7 @@ def test_weights_are_the_same_however_clipped() -> None:
     assert not torch.equal(a, b)
 
 
-def test_a_classifier_that_tells_nothing_apart_is_warned_of() -> None:
+def test_a_classifier_that_separates_nothing_is_warned_of() -> None:
     built = build_small(Guided, SPEC, size=None, steps=1, classifier_steps=1)
     held = samples((16, 16), 5, 1, "h")
     sample = replace(held[0], label=True)

@@ -85,7 +85,7 @@ def test_its_schedule_keeps_less_and_less_down_to_nothing() -> None:
 
 
 @torch.no_grad()
-def test_what_it_learns_are_standardised_features_and_a_tenth_of_the_places() -> None:
+def test_what_it_learns_are_standardised_features_and_a_tenth_of_the_positions() -> None:
     """At 64 pixels; four training samples."""
     built = lafite(grid=8, steps=1)
     train = samples((64, 64), 4, 1)

@@ -1,4 +1,4 @@
-"""Latent diffusion: the divergence of codes, what is healed, z-scores."""
+"""Latent diffusion: the divergence of codes, what is inpainted, z-scores."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_what_the_scale_is_measured_on() -> None:
     assert built.codec.scale.item() == pytest.approx(1 / raw.std(correction=0).item(), rel=1e-4)
 
 
-def test_what_cannot_be_is_said() -> None:
+def test_impossible_settings_are_refused() -> None:
     for divergence in ((1, 600, 3), (0, 600, 3), (600, 400, 3), (400, 600, 0)):
         with pytest.raises(ValueError, match="2 <= low <= high"):
             build_small(LDM, SPEC, divergence=divergence)
@@ -162,7 +162,7 @@ def test_a_blur_is_the_products_of_its_axes(axes: int) -> None:
 
 
 @torch.no_grad()
-def test_an_oracle_diverges_nowhere_and_a_corrupt_place_stands_out() -> None:
+def test_an_oracle_diverges_nowhere_and_a_corrupt_position_stands_out() -> None:
     z = 0.3 * Rng(["z"]).normal((4, 8, 8))
     assert with_net(ConstantX0(z)).divergence(z, Rng(["a"])).max() < 1e-9
     z[0, :, 2, 5] += 4
@@ -173,7 +173,7 @@ def test_an_oracle_diverges_nowhere_and_a_corrupt_place_stands_out() -> None:
 
 
 @torch.no_grad()
-def test_an_empty_mask_keeps_the_code_and_a_full_one_heals_all_of_it() -> None:
+def test_an_empty_mask_keeps_the_code_and_a_full_one_inpaints_all_of_it() -> None:
     x, rng = pictures()
     built = with_net(NormalPosteriorMean(scaled_linear_schedule(), 0.0, 1.0), healing="masked")
     decoded = built.codec.decode(built.codec.encode(x))
@@ -190,19 +190,19 @@ def test_an_empty_mask_keeps_the_code_and_a_full_one_heals_all_of_it() -> None:
 
 
 @torch.no_grad()
-def test_places_that_are_not_masked_keep_their_code() -> None:
+def test_positions_that_are_not_masked_keep_their_code() -> None:
     x, rng = pictures()
     built = with_net(ConstantX0(torch.zeros(1, 4, 8, 8)), healing="masked")
     built.codec.decode = lambda z: z.repeat_interleave(2, 2).repeat_interleave(2, 3)[:, :1]
     z = built.codec.encode(x)
     built.tau.fill_(1e9)
     built.tau[:, 3:5] = -1
-    healed = built.detect(x, [300], rng).reconstruction[0]
+    inpainted = built.detect(x, [300], rng).reconstruction[0]
     same = built.canvas.inverse(built.codec.decode(z))
     rows = torch.ones(16, dtype=torch.bool)
     rows[6:10] = False
-    assert torch.equal(healed[:, :, rows], same[:, :, rows])
-    assert healed[:, :, ~rows].abs().max() < 1e-6
+    assert torch.equal(inpainted[:, :, rows], same[:, :, rows])
+    assert inpainted[:, :, ~rows].abs().max() < 1e-6
 
 
 @torch.no_grad()
@@ -219,7 +219,7 @@ def test_codes_are_not_clamped_unless_asked() -> None:
 
 
 @torch.no_grad()
-def test_healing_all_of_a_code_is_the_plain_round_trip() -> None:
+def test_inpainting_all_of_a_code_is_the_plain_reconstruction() -> None:
     """Not draw by draw, but in law: deviation, and how much of the code is kept."""
     law = []
     for healing in ("masked", "plain"):
@@ -236,7 +236,7 @@ def test_healing_all_of_a_code_is_the_plain_round_trip() -> None:
 
 
 @torch.no_grad()
-def test_the_threshold_lets_as_many_held_out_places_pass() -> None:
+def test_the_threshold_lets_as_many_calibration_positions_pass() -> None:
     """97.5 % per place with samples enough, of all places together with few."""
     for count in (400, 10):
         built = with_net(ConstantX0(torch.zeros(1)), calibration=400)
@@ -249,7 +249,7 @@ def test_the_threshold_lets_as_many_held_out_places_pass() -> None:
 
 
 @pytest.mark.parametrize("shown", ["decoded", "weighted", "divergence"])
-def test_masked_healing_is_the_same_in_any_company(shown: str) -> None:
+def test_masked_inpainting_is_the_same_in_any_batch(shown: str) -> None:
     built = build_small(LDM, SPEC, healing="masked", shown=shown, judged="divergence")
     built.fit(samples((16, 16), 4, 1), samples((16, 16), 3, 1, name="h"), TrainingContext())
     x, rng = pictures(4)
@@ -345,7 +345,7 @@ def test_z_scores_are_the_specs() -> None:
     """Held out {1, 2, 3} and {2, 4, 6}; a sample's 4 and 10 are 2 and 3 deviations."""
     built = build_small(LDMOOD, SPEC, sampling_steps=3, skip=1)
 
-    def told(errors: list[list[float]]) -> Any:
+    def measure_errors(errors: list[list[float]]) -> Any:
         def look(x: Tensor, rng: Rng, count: int) -> Any:
             for row in errors[:count]:
                 yield torch.tensor(row).view(-1, 1, 1, 1).expand(-1, 1, *x.shape[2:]), x
@@ -353,16 +353,16 @@ def test_z_scores_are_the_specs() -> None:
         return look
 
     held_out = samples((16, 16), 3, 1)
-    built.starts.calibrate(told([[1.0, 2, 3], [2.0, 4, 6]]), held_out, TrainingContext())
+    built.starts.calibrate(measure_errors([[1.0, 2, 3], [2.0, 4, 6]]), held_out, TrainingContext())
     assert built.starts.mean[:, 0].tolist() == [2, 4]
     assert built.starts.deviation[:, 0].tolist() == [1, 2]
     judged = built.starts.detect(
-        told([[4.0], [10.0]]), torch.zeros(1, 1, 16, 16), [334, 1000], Rng(["a"])
+        measure_errors([[4.0], [10.0]]), torch.zeros(1, 1, 16, 16), [334, 1000], Rng(["a"])
     )
     assert judged.score[:, 0].tolist() == [2.0, 2.5]
 
 
-def test_the_tutorials_adversary_learns_faster_and_is_heard_after_11_epochs() -> None:
+def test_the_tutorials_discriminator_learns_faster_and_counts_after_11_epochs() -> None:
     """5e-4 beside 1e-4, and where `epoch > 10` of 100 epochs of 233 steps, counted from 0."""
     with torch.device("meta"):
         built = build(LDM, Spec(1, (64, 64)), size=64, coder="kl", beta="linear_latent",

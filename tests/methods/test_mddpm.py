@@ -185,6 +185,6 @@ def test_with_an_oracle_the_stitched_image_is_the_healthy_one(more) -> None:
     assert built.denoiser.evaluations == 2 * len(built.tiles)
 
 
-def test_what_cannot_be_is_said() -> None:
+def test_impossible_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="band rises"):
         build_small(MDDPM, SPEC, band=(5, 2))

@@ -60,7 +60,7 @@ def test_the_defaults_are_the_papers() -> None:
     )
 
 
-def test_a_grid_of_96_by_48_covers_every_place_once() -> None:
+def test_a_grid_of_96_by_48_covers_every_position_once() -> None:
     tiles = tile_masks((96, 96), 48, 48)
     assert len(tiles) == 4 and (tiles.sum(0) == 1).all()
 
@@ -106,21 +106,21 @@ def test_the_mean_of_a_constant_is_the_constant(stride: int) -> None:
 
 
 @torch.no_grad()
-def test_what_a_network_that_says_what_it_sees_adds_is_the_noise_of_every_place() -> None:
+def test_an_identity_network_adds_the_noise_of_every_position() -> None:
     """x' - x = (sqrt(kept) - 1) x_0 / 2 + sqrt(1 - kept) n / 2 in every cell, unclamped, n being
     one field for all cells; x_0 = 2 x - 1."""
     x, rng, level = samples((16, 16), 1, 1)[0].x[None], Rng(["a"]), torch.tensor([500])
-    healed = {}
+    reconstructed = {}
     for clip_clean in (False, True):
         built = small_method("pddpm", SPEC, clip_clean=clip_clean).eval()
         built.denoiser.net = Echo()
-        healed[clip_clean] = built.detect(x, [500], rng).reconstruction[0]
+        reconstructed[clip_clean] = built.detect(x, [500], rng).reconstruction[0]
     n = built.noise(rng.fork("repeat", 0).fork("start"), (1, 16, 16), level)
     stored = cosine_schedule().alpha_bar[500].float()
     added = (stored.sqrt() - 1) * (2 * x - 1) / 2 + (1 - stored).sqrt() * n / 2
-    torch.testing.assert_close(healed[False] - x, added, rtol=0, atol=1e-6)
-    torch.testing.assert_close(healed[True], (x + added).clamp(0, 1), rtol=0, atol=1e-6)
-    assert not torch.equal(healed[True], healed[False])
+    torch.testing.assert_close(reconstructed[False] - x, added, rtol=0, atol=1e-6)
+    torch.testing.assert_close(reconstructed[True], (x + added).clamp(0, 1), rtol=0, atol=1e-6)
+    assert not torch.equal(reconstructed[True], reconstructed[False])
 
 
 @torch.no_grad()

@@ -111,7 +111,7 @@ def test_ldms_map_is_in_units() -> None:
 
 
 @torch.no_grad()
-def test_estimates_of_signals_may_be_kept_within_6_units_or_the_range_of_the_data() -> None:
+def test_estimates_of_signals_may_be_clamped_to_6_units_or_the_range_of_the_data() -> None:
     assert build_small(DDPMOOD, SPEC).denoiser.clip is None
     assert build_small(DDPMOOD, SPEC, bounded=True).denoiser.clip == (-6, 6)
     none = build_small(DDPMOOD, SPEC, bounded=True, amplitude="none")

@@ -166,7 +166,7 @@ def bursts(keys: list[str], length: int = 256) -> Tensor:
     return built / built.square().mean((1, 2), keepdim=True).sqrt()
 
 
-def test_bursts_as_loud_as_a_modulated_signal_are_told_from_it() -> None:
+def test_bursts_of_the_power_of_a_modulated_signal_are_separated_from_it() -> None:
     """What RMS cannot tell apart, a short training can."""
     normal = 0.5 + 0.125 * qpsk([str(i) for i in range(136)])
     other = 0.5 + 0.125 * bursts([str(i) for i in range(40)])

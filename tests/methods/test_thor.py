@@ -42,7 +42,7 @@ def marks(built: THOR, way: list[int]) -> dict[int, int]:
     return {move.start_level: move.tag for move in moves if move.tag}
 
 
-def test_maps_are_made_every_50_levels_and_the_input_put_back_at_three() -> None:
+def test_maps_are_computed_every_50_levels_and_the_input_blended_in_at_three() -> None:
     results = marks(thor(), sampling_levels(351))
     assert results == {351: 1, 301: 2, 251: 1, 201: 1, 151: 2, 101: 1, 51: 2, 1: 1}
     assert marks(thor(), sampling_levels(101)) == {101: 1, 51: 2, 1: 1}
@@ -59,7 +59,7 @@ def test_where_nothing_is_put_back_it_is_the_plain_chain() -> None:
     built = thor(harmonise=(), sampling_steps=6)
     built.denoiser = Denoiser(SmoothNetwork(), linear_schedule(), clip=(-1, 1)).eval()
     results = built.detect(x, [251, 351], Rng(["a", "b"]))
-    healed = reconstruct(
+    reconstructed = reconstruct(
         built.denoiser,
         built.canvas.forward(x),
         [251, 351],
@@ -67,12 +67,14 @@ def test_where_nothing_is_put_back_it_is_the_plain_chain() -> None:
         sampling=SamplingConfig(6),
     )
     assert results.reconstruction is not None
-    assert torch.equal(results.reconstruction, built.canvas.inverse(healed)[:, :, 0])
+    assert torch.equal(results.reconstruction, built.canvas.inverse(reconstructed)[:, :, 0])
 
 
 @torch.no_grad()
 @pytest.mark.parametrize(("quirk", "black"), [(False, 0.0), (True, 0.5)])
-def test_what_looks_healthy_is_the_input_again_negatives_and_all(quirk: bool, black: float) -> None:
+def test_what_is_healthy_in_the_map_is_the_input_again_negatives_and_all(
+    quirk: bool, black: float
+) -> None:
     """At the last level all is put back; the authors' clamp turns -1 to 0, which is grey."""
     x = torch.zeros(1, 1, 16, 16)
     x[..., 4:9, 4:9] = 0.8

@@ -69,7 +69,7 @@ def test_no_error_is_a_ten_thousandth_long_and_an_error_its_norm() -> None:
     assert l2_norm(torch.full((1, 1, 4, 4), 0.5)).item() == pytest.approx(2)
 
 
-def test_the_penalty_of_a_linear_critic_is_of_its_slope() -> None:
+def test_the_penalty_of_a_linear_critic_is_of_its_gradient() -> None:
     w = torch.tensor([1.0, 2, 2])
 
     class Linear(nn.Module):

@@ -1,6 +1,6 @@
 """A chart drawn with matplotlib: SVG within the page, and SVG, PDF and PNG files.
 
-matplotlib is imported when the first chart is drawn. Nothing is told by colour alone: a line has a
+matplotlib is imported when the first chart is drawn. Nothing depends on colour alone: a line has a
 letter, dashes and a colour. Files have the colours of the light theme; within the page they are
 variables of its style, so that light and dark mode both show them.
 """

@@ -86,8 +86,8 @@ def _sweep_chart(leaderboard: Leaderboard, metric: str, split: str) -> Chart | N
     chart.axes.set_xticks(_thin(levels, 28 * (end - start) / (WIDTH - LEFT - RIGHT)))
     if chance is not None:
         chart.axes.axhline(chance, color=FAINT, linewidth=1.5, linestyle=(0, (1, 3)), gid="chance")
-        place = {"xytext": (4, 4), "textcoords": "offset points", "color": FAINT}
-        chart.axes.annotate(f"chance {number_text(chance)}", (start, chance), **place)
+        style = {"xytext": (4, 4), "textcoords": "offset points", "color": FAINT}
+        chart.axes.annotate(f"chance {number_text(chance)}", (start, chance), **style)
     ends = []
     for k, curve in curves.items():
         if list(curve) == [0]:  # a method without a noise level, a baseline: the same at each

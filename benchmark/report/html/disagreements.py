@@ -1,9 +1,9 @@
-"""Test samples on which the methods of a board disagree most, with what each made of them.
+"""Test samples on which the methods of a leaderboard disagree most, with the map of each method.
 
 Scores of two methods have no common scale, so what is compared is the rank of a sample among all
 test samples of the board, 1 the most anomalous; the disagreement is from the highest rank that any
-method gives it to the lowest. Baselines are shown and not asked, where there are two methods that
-are none: the largest disagreement would always be with them.
+method gives it to the lowest. Baselines are shown and do not count, where there are two methods
+that are none: the largest disagreement would always be with them.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ def largest_disagreements(
     [('patient 17', 'abnormal; ranks A 1, B 38 of 40'), ('patient 00', 'abnormal; ranks A 18, B 12
     of 40')]
     """
-    asked = [k for k in results if not board.done[k].record["method"]["baseline"]]
-    asked = asked if len(asked) > 1 else list(results)
-    if len(asked) < 2:
+    compared = [k for k in results if not board.done[k].record["method"]["baseline"]]
+    compared = compared if len(compared) > 1 else list(results)
+    if len(compared) < 2:
         return []
-    first = results[asked[0]]
-    alike = [k for k in asked if results[k].keys == first.keys]
+    first = results[compared[0]]
+    alike = [k for k in compared if results[k].keys == first.keys]
     if len(alike) < 2:
         return []
     ranks = {k: score_ranks(results[k].score) for k in alike}
@@ -97,12 +97,12 @@ def disagreement_grid(
         if (sheet := open_sheet(folder, row, budget, ".contact") or open_sheet(folder, row, budget))
         and sheet.layout
     }
-    asked = [
+    sheet_keys = [
         {row["key"] for row in sheet.layout["rows"]} for k, sheet in sheets.items() if k in results
     ]
-    if len(asked) < 2:
+    if len(sheet_keys) < 2:
         return ImageGrid([], [])
-    samples = dict(largest_disagreements(board, results, set.intersection(*asked)))
+    samples = dict(largest_disagreements(board, results, set.intersection(*sheet_keys)))
     return image_grid(
         [(board.done[k], sheet) for k, sheet in sheets.items()], samples, ("map",), budget
     )

@@ -1,6 +1,6 @@
-"""Pictures of a report: tiles cut from the sheets of several methods, put side by side, inlined.
+"""Images of the page: tiles cut from the sheets of several methods, side by side, as data URIs.
 
-A sheet tells where its tiles stand (pictures.py); one that does not is shown as it is. Windows are
+The layout in a sheet has the position of each tile; a sheet without one is shown whole. Windows are
 the sheets' own: values from 0 to 1, and each method's maps from 0 to what is named above them.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 IMAGE_BYTES = 12_000_000
-"""Bytes of pictures, as they stand in the page, beyond which it goes without."""
+"""Bytes of images in the page, at most; those beyond are left out."""
 
 SHARED_COLUMNS = ("input", "truth", "without anomaly")
 METHOD_COLUMNS = ("reconstruction", "map")
@@ -213,7 +213,7 @@ class Sheet:
         wide, high = sample["size"]
         tile = self.image.crop((left, top, left + wide, top + high))
         by = self.layout["enlarged"]
-        if column != "truth" and by > 1:  # the truth's outline is finer than a place
+        if column != "truth" and by > 1:  # the outline of the mask is finer than a pixel
             tile = tile.resize((wide // by, high // by), resample=0)
         out = io.BytesIO()
         tile.save(out, format="PNG")
@@ -268,7 +268,7 @@ def open_sheet(folder: Path, row: Entry, budget: ImageBudget, kind: str = "") ->
 
 
 def _check_layout(text: str, size: tuple[int, int]) -> dict[str, Any]:
-    """The layout, or nothing where it does not tell what it should of a page of this size."""
+    """The layout; empty where it is incomplete or does not fit a sheet of this size."""
     try:
         layout = json.loads(text)
         columns = {str(name): int(x) for name, x in layout["columns"].items()}

@@ -1,4 +1,4 @@
-"""What the page says lesion by lesion, where records do: which are found, and at what price."""
+"""Lesion-wise results on the page: sensitivity by size, and FROC curves."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def lesion_table(board: Leaderboard) -> Table | None:
             continue
         cells = [TableCell(str(count), sort=str(count))]
         for k, bin_ in facts.items():
-            place = f"lesions.bins {size} sensitivity"
-            cells.append(metric_cell(board.done[k].record, place, bin_.get("sensitivity")))
+            field = f"lesions.bins {size} sensitivity"
+            cells.append(metric_cell(board.done[k].record, field, bin_.get("sensitivity")))
         lines.append(TableLine(size, "", 0, "", False, "", cells))
     heads = [
         ColumnHead("lesions"),

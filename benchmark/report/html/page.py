@@ -1,5 +1,5 @@
-"""One page for a browser, whole in itself: no network, no other file, nothing from a record is
-ever taken for markup. Tables are tables.py's, charts charts.py's.
+"""The HTML page of all leaderboards, in one file: no network, no other file, nothing from a record
+is ever taken for markup. Tables are built in tables.py, charts in charts.py.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from .tables import (
 
 NO_IMAGES = SampleImages(ImageGrid([], []), [])
 MAX_ENTRIES = 12
-"""Entries of a leaderboard in its charts and pictures, the best; more cannot be told apart."""
+"""Entries of a leaderboard in its charts and images, the best; more cannot be distinguished."""
 MAX_CHARTS = 40
-"""Charts on a page, about: leaderboards after those with so many have no charts and pictures."""
+"""Charts on a page, about: leaderboards after those with so many have no charts and images."""
 
 
 @dataclass(frozen=True)
@@ -136,14 +136,14 @@ def build_page(
     charts |= {f"ranking-{diagram.name}": diagram for diagram in diagrams if diagram}
     html = template.render(
         sections=sections,
-        leagues=[
+        rankings=[
             {
-                "title": league.title,
+                "title": ranking.title,
                 "diagram": diagram,
-                "table": ranking_table(league),
-                "notes": league.notes,
+                "table": ranking_table(ranking),
+                "notes": ranking.notes,
             }
-            for league, diagram in zip(rankings, diagrams, strict=True)
+            for ranking, diagram in zip(rankings, diagrams, strict=True)
         ],
         alone=SINGLE_DATASET_NOTE,
         records=[
@@ -238,14 +238,14 @@ def _environment() -> Any:
 
 
 def _read_asset(text: str) -> Any:
-    """Of our own files, not of records: markup as it stands."""
+    """The style or script, which is ours and not from records, as markup that is not escaped."""
     from markupsafe import Markup
 
     return Markup(text)
 
 
 def _content_security_policy(style: str, script: str) -> str:
-    """What a browser may do with the page: show it, run our one script, and ask nobody."""
+    """The policy by which a browser shows the page, runs its one script, and requests nothing."""
 
     def digest(text: str) -> str:
         return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,4 +1,4 @@
-"""What the page says of pairs of methods, where the rows of single samples are kept."""
+"""Paired comparisons of the methods of a leaderboard, where sample results are stored."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from .tables import ColumnHead, Table, TableCell, TableLine
 SIGNS = {BETTER: "▲", WORSE: "▼", ALIKE: "≈"}
 MAX_PAIRED, MAX_HISTOGRAMS = 12, 4
 """Entries of a leaderboard, the best, that are compared in pairs, and whose scores are drawn."""
-NO_SAMPLE_RESULTS = "for fewer than two records here the rows of single samples are kept."
+NO_SAMPLE_RESULTS = "for fewer than two records here results of single samples are stored."
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class BoardComparisons:
     >>> (board,) = build_leaderboards([example_record() | {"samples": None}])
     >>> comparisons = compare_board(board)
     >>> comparisons.matrix, comparisons.missing_reason
-    (None, 'for fewer than two records here the rows of single samples are kept.')
+    (None, 'for fewer than two records here results of single samples are stored.')
     """
 
     matrix: Table | None = None
@@ -119,17 +119,19 @@ def compare_board(
 def _results_by_seed(
     board: Leaderboard, results_by_row: Mapping[int, SampleResults]
 ) -> dict[int, list[SampleResults]]:
-    """Of methods with several seeds, by their place among these, the rows of each; empty where the
-    rows of one are not kept."""
-    place = {id(row): k for k, row in enumerate(board.done)}
+    """The sample results of each seed of methods with several, by index of the seed summary.
+
+    Empty where those of one seed are not stored.
+    """
+    index = {id(row): k for k, row in enumerate(board.done)}
     if any(
-        place[id(row)] not in results_by_row
+        index[id(row)] not in results_by_row
         for repeat in board.seed_summaries
         for row in repeat.entries
     ):
         return {}
     return {
-        k: [results_by_row[place[id(row)]] for row in each.entries]
+        k: [results_by_row[index[id(row)]] for row in each.entries]
         for k, each in enumerate(board.seed_summaries)
     }
 

@@ -1,7 +1,7 @@
 """A ranking over data sets on the page: its table and its critical-difference diagram.
 
 The diagram is Demsar's (JMLR 7, 2006): mean ranks along an axis, the best at the left, and a bar
-under those that cannot be told apart.
+under those that are not significantly different.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def critical_difference_diagram(
     names = ", ".join(f"{method.name} {method.mean:.2f}" for method in ranking.methods)
     chart = Chart(
         name,
-        "Mean ranks; a bar is under those that cannot be told apart.",
+        "Mean ranks; a bar is under those that are not significantly different.",
         f"Mean ranks in {ranking.title}, the best at the left: {names}; {difference}.",
         figure,
     )
@@ -74,7 +74,7 @@ def critical_difference_diagram(
         ends = [at(means[clique[0]]) - 4, at(means[clique[-1]]) + 4]
         axes.plot(ends, [y, y], color=INK, linewidth=4, gid=f"clique-{i}")
         members = ", ".join(ranking.methods[k].name for k in clique)
-        chart.tooltips[f"clique-{i}"] = f"not told apart: {members}"
+        chart.tooltips[f"clique-{i}"] = f"not significantly different: {members}"
     for k, method in enumerate(ranking.methods):
         first = k < half
         y = below + STEP * (k if first else count - 1 - k)
@@ -115,18 +115,18 @@ def ranking_table(ranking: CrossDatasetRanking) -> Table:
         cells = [TableCell(f"{each.mean:.2f}", "mean of the ranks in this row", repr(each.mean))]
         cells += [
             TableCell(mark, kind="text"),
-            *(_rank_cell(stand, ranking.metric) for stand in each.dataset_ranks),
+            *(_rank_cell(dataset_rank, ranking.metric) for dataset_rank in each.dataset_ranks),
         ]
         lines.append(TableLine(each.name, letter(k), k % STYLES, "", each.baseline, "", cells))
     caption = (
         f"{TITLES[ranking.metric]} on each data set, and the rank there; methods that share a "
-        "letter are not told apart."
+        "letter are not significantly different."
     )
     return Table(caption, heads, lines)
 
 
-def _rank_cell(stand: DatasetRank, metric: str) -> TableCell:
-    files = ", ".join(f"records/{name}" for name in stand.files) or "no record"
-    source = f"{files}: metrics.{metric}.value = {stand.value!r}"
-    sort = "" if stand.value is None else repr(stand.value)
-    return TableCell(number_text(stand.value), source, sort, f"rank {stand.rank:g}")
+def _rank_cell(dataset_rank: DatasetRank, metric: str) -> TableCell:
+    files = ", ".join(f"records/{name}" for name in dataset_rank.files) or "no record"
+    source = f"{files}: metrics.{metric}.value = {dataset_rank.value!r}"
+    sort = "" if dataset_rank.value is None else repr(dataset_rank.value)
+    return TableCell(number_text(dataset_rank.value), source, sort, f"rank {dataset_rank.rank:g}")

@@ -1,4 +1,4 @@
-"""What the page shows of a board, in words: each figure with the place in a record it is from."""
+"""Tables of the page: each value with the record and the field that it is from."""
 
 from __future__ import annotations
 
@@ -191,9 +191,7 @@ def all_metrics_table(board: Leaderboard, anchors: Mapping[int, str]) -> Table:
                 cells = [TableCell(f"{word} level {record['level'].get(word)}", kind="text")]
                 cells += [metric_cell(record, f"{part}.{name}", values.get(name)) for name in shown]
                 lines.append(_table_line(row, k, anchors, cells))
-    return Table(
-        "Every figure; what is at the oracle level looked at test to choose it.", heads, lines
-    )
+    return Table("Every figure; the oracle level is chosen on test.", heads, lines)
 
 
 def cost_table(board: Leaderboard, anchors: Mapping[int, str]) -> Table:
@@ -386,7 +384,7 @@ def _interval_cell(board: Leaderboard, record: Record, metric: str) -> TableCell
     )
 
 
-def metric_cell(record: Record, place: str, value: Any) -> TableCell:
+def metric_cell(record: Record, field: str, value: Any) -> TableCell:
     """Return the cell of a number, whose source names the record and the field with all digits.
 
     >>> from adbench.benchmark.report.html.tables import metric_cell
@@ -394,7 +392,7 @@ def metric_cell(record: Record, place: str, value: Any) -> TableCell:
     >>> cell.text, cell.source
     ('0.123', 'records/a.json: metrics.pixel_ap.value = 0.123456')
     """
-    source = f"{_record_link(record)}: {place} = {value!r}"
+    source = f"{_record_link(record)}: {field} = {value!r}"
     if not isinstance(value, int | float):
         return TableCell("-", source)
     whole = isinstance(value, int)

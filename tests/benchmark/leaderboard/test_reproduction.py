@@ -44,9 +44,9 @@ PAPERS: dict[str, Any] = {
 
 
 def on(value: float | None = 0.4321, low=None, high=None, **changes: Any) -> dict[str, Any]:
-    made: dict[str, Any] = record("A", **changes) | {"file": "a.json"}
-    made["metrics"]["image_auroc"] = {"value": value, "low": low, "high": high}
-    return made
+    changed: dict[str, Any] = record("A", **changes) | {"file": "a.json"}
+    changed["metrics"]["image_auroc"] = {"value": value, "low": low, "high": high}
+    return changed
 
 
 def first(*records, papers=PAPERS, **options):
@@ -54,7 +54,7 @@ def first(*records, papers=PAPERS, **options):
 
 
 @pytest.mark.parametrize(
-    ("made", "verdict", "said"),
+    ("compared", "verdict", "reason"),
     [
         (on(0.4324), REPRODUCED, "0.0005 allowed"),
         (on(0.4326), NOT, "no interval"),
@@ -70,9 +70,9 @@ def first(*records, papers=PAPERS, **options):
         (on(method__name="b"), CANNOT, "a was not run on brats"),
     ],
 )
-def test_a_record_is_compared_only_if_it_fits(made, verdict, said):
-    results = first(made)
-    assert results.verdict == verdict and said in results.reason
+def test_a_record_is_compared_only_if_it_fits(compared, verdict, reason):
+    results = first(compared)
+    assert results.verdict == verdict and reason in results.reason
     assert (results.value is not None) == (verdict != CANNOT)
     assert results.published == pytest.approx(0.432)
     assert "\n" not in results.sentence() and results.sentence().startswith(verdict)

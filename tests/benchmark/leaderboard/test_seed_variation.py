@@ -45,9 +45,9 @@ def test_means_over_seeds_stand_best_first_with_their_rank_in_each():
     assert a.mean == pytest.approx(1.4 / 3) and c.mean == pytest.approx(0.15)
     assert (a.ranks, b.ranks, c.ranks) == ({0: 1, 1: 2, 2: 1}, {0: 2, 1: 1, 2: 2}, {0: 3, 1: 3})
     assert a.table_cells() == ["A", "0.467", "0.300", "0.600", "0: 1, 1: 2, 2: 1"]
-    said = " ".join(board.notes)
-    assert "depends on the seed for A over B (seeds 0, 2, not 1)." in said
-    assert "C over" not in said and "over C" not in said
+    notes = " ".join(board.notes)
+    assert "depends on the seed for A over B (seeds 0, 2, not 1)." in notes
+    assert "C over" not in notes and "over C" not in notes
     assert not summarize_seeds([row for row in board.done if row.record["seed"] == 0], board.metric)
 
 
@@ -60,14 +60,14 @@ def test_settings_and_profiles_are_not_mixed():
 
 
 def test_a_board_says_what_its_intervals_leave_out():
-    def said(*records: Any) -> str:
+    def notes(*records: Any) -> str:
         (board,) = build_leaderboards(records)
         return " ".join(board.notes)
 
-    assert "nothing of what another training would" in said(record("A"), record("B"))
+    assert "nothing of what another training would" in notes(record("A"), record("B"))
     always = [record(name, 0.4 - 0.1 * k, seed=s) for k, name in enumerate("AB") for s in (0, 1)]
-    assert "same in every seed" in said(*always)
-    assert "seed" not in said(record("A", method__baseline=True))
+    assert "same in every seed" in notes(*always)
+    assert "seed" not in notes(record("A", method__baseline=True))
 
 
 def test_the_table_is_in_every_form_of_the_report():

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 
+from adbench.benchmark.registry.lookup import RegistryError
 from adbench.benchmark.registry.registry import Registry
 from adbench.benchmark.registry.settings import build, group_settings, setting_parameters
 
@@ -44,3 +45,25 @@ def test_fields_are_settings_with_the_groups_defaults() -> None:
     assert built.sizes == Sizes(8, 5) and built.rate == 0.1
     with pytest.raises(TypeError, match="two settings named 'width'"):
         setting_parameters(Doubled)
+
+
+@dataclass(frozen=True)
+class Renamed:
+    height: int = field(default=1, metadata={"former_names": ("tall",)})
+
+
+class HasRenamed:
+    def __init__(self, *, sizes: Renamed = Renamed()) -> None:
+        self.sizes = sizes
+
+
+def test_a_former_name_sets_the_present_one_and_both_are_refused() -> None:
+    assert build(HasRenamed, tall=3).sizes == build(HasRenamed, height=3).sizes == Renamed(3)
+    with pytest.raises(ValueError, match="'tall' is the former name of 'height': set one"):
+        group_settings(HasRenamed, {"tall": 3, "height": 3})
+    ddad = METHODS["ddad"]
+    assert ddad.arguments(overrides={"kept": 0.3}) == ddad.arguments(
+        overrides={"distillation_weight": 0.3}
+    )
+    with pytest.raises(RegistryError, match=r"'ddad': 'kept' is the former name"):
+        ddad.arguments(overrides={"kept": 0.3, "distillation_weight": 0.3})

@@ -29,7 +29,7 @@ def test_a_dark_image_stays_dark() -> None:
 
 
 @pytest.mark.parametrize(
-    ("raw", "told"),
+    ("raw", "message"),
     [
         (np.array([[0, 1j]]), "is complex"),
         (np.array([["a", "b"]]), "no numbers"),
@@ -42,10 +42,10 @@ def test_a_dark_image_stays_dark() -> None:
     ],
     ids=["complex", "text", "nan", "inf", "above", "below", "negative", "wide"],
 )
-def test_numbers_without_a_known_range_are_refused(raw, told) -> None:
+def test_numbers_without_a_known_range_are_refused(raw, message) -> None:
     with pytest.raises(DataError, match=r"^it ") as caught:
         scale_to_unit_range(raw, "range", "it")
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_one_value_becomes_zeros() -> None:
@@ -75,6 +75,6 @@ def test_what_hdf5_cannot_read_is_one_error(tmp_path: Path, arrays) -> None:
     with open_hdf5(path, "a.h5") as file, pytest.raises(DataError, match=r"'y' \(there is x\)"):
         require_dataset(file, "y", "a.h5")
     path.write_bytes(path.read_bytes()[:-300])
-    told = "a.h5 is truncated, corrupt or no HDF5 file"
-    with pytest.raises(DataError, match=told), open_hdf5(path, "a.h5"):
+    message = "a.h5 is truncated, corrupt or no HDF5 file"
+    with pytest.raises(DataError, match=message), open_hdf5(path, "a.h5"):
         pass

@@ -71,7 +71,7 @@ def test_an_earlier_file_stays_if_writing_fails(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_failed_write_is_told_before_the_file_is_closed(tmp_path: Path, monkeypatch) -> None:
+def test_a_failed_write_is_raised_before_the_file_is_closed(tmp_path: Path, monkeypatch) -> None:
     output = HDF5Output(tmp_path / "a.h5")
     output._raw.error = OSError(28, "No space left on device")
     output.file["x"] = np.zeros(100_000)

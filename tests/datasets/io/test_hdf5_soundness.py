@@ -58,7 +58,7 @@ def test_links_into_other_files_are_refused_without_opening_them(tmp_path, throu
     assert "is a link into /etc/other.h5" in refused(tmp_path / "a.h5")
 
 
-def test_every_role_is_looked_at(tmp_path) -> None:
+def test_every_role_is_checked(tmp_path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["x"], file["label"] = X, LABEL
         file["mask"] = h5py.ExternalLink("other.h5", "mask")

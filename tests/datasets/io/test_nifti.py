@@ -89,7 +89,7 @@ def test_a_wrong_checksum_alone_is_found(path):
     assert "corrupt" in refused(path)
 
 
-def test_a_truncated_file_tells_how_much_is_there(tmp_path):
+def test_a_truncated_file_is_an_error_with_its_size(tmp_path):
     array = np.random.default_rng(0).integers(0, 1000, (24, 24, 16)).astype(np.int16)
     path = tmp_path / "v.nii.gz"
     nib.save(nib.Nifti1Image(array, np.eye(4)), path)

@@ -127,7 +127,7 @@ def test_what_is_no_anatomy_is_left_out_and_named(tmp_path) -> None:
     assert "no lesion mask" in reasons["sub-00_ses-1_desc-brain_mask.nii.gz"]
 
 
-def test_nobody_abnormal_or_nobody_normal_is_said_with_the_remedy(tmp_path) -> None:
+def test_nobody_abnormal_or_nobody_normal_is_reported_with_the_remedy(tmp_path) -> None:
     study(tmp_path, masks="")
     with pytest.raises(DataError, match="no subject is abnormal: neither does participants"):
         own(tmp_path).prepare()

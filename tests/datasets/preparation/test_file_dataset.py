@@ -96,7 +96,7 @@ def test_splits_hold_what_their_pools_say(root) -> None:
     assert not results.problems and results.samples["test"] == 2
 
 
-def test_the_prepared_file_follows_the_content_not_the_place(root, tmp_path, cache) -> None:
+def test_the_prepared_file_follows_the_content_not_the_location(root, tmp_path, cache) -> None:
     first = prepared(root)._prepared_path
     other = tmp_path / "elsewhere"
     shutil.copytree(root, other)
@@ -107,7 +107,7 @@ def test_the_prepared_file_follows_the_content_not_the_place(root, tmp_path, cac
     assert not any(p.suffix in (".npy", ".lock") for p in root.rglob("*.lock"))
 
 
-def test_all_that_is_bad_is_told_at_once_and_nothing_is_kept(root, cache) -> None:
+def test_all_that_is_bad_is_reported_at_once_and_nothing_is_cached(root, cache) -> None:
     for name in ("a-0-0", "c-0-2"):
         np.save(root / "train" / f"{name}.npy", np.array([np.nan, *name[-1:], 0, 1], np.float32))
     (root / "test/y-1-6.npy").write_bytes(b"")
@@ -121,7 +121,7 @@ def test_all_that_is_bad_is_told_at_once_and_nothing_is_kept(root, cache) -> Non
     assert len(results.problems) == 3 and results.bad_cases == 3 and results.samples["test"] == 1
 
 
-def test_groups_and_copies_across_splits_are_refused_or_told(root) -> None:
+def test_groups_and_copies_across_splits_are_refused_or_noted(root) -> None:
     write(root / "test/a-0-9.npy", 50)  # somebody of the training pool
     shutil.copy(root / "train/b-0-1.npy", root / "test/z-0-8.npy")
     results = Arrays(root=str(root)).verify()
@@ -233,13 +233,13 @@ SHARES = st.sampled_from(
 
 @given(NAMES, SHARES, st.integers(0, 3))
 def test_every_split_gets_a_group_while_there_are_any(names, share, seed) -> None:
-    dealt = assign_groups(names, share, seed)
-    assert dealt.keys() == set(names)
-    assert dealt == assign_groups(reversed(names), share, seed)
-    results = set(dealt.values())
+    split_of_name = assign_groups(names, share, seed)
+    assert split_of_name.keys() == set(names)
+    assert split_of_name == assign_groups(reversed(names), share, seed)
+    results = set(split_of_name.values())
     assert results == set(list(share)[: len(names)])
     if len(names) >= 20:
-        counted = sum(split == "held_out" for split in dealt.values())
+        counted = sum(split == "held_out" for split in split_of_name.values())
         assert abs(counted - share["held_out"] * len(names)) <= 1
 
 
@@ -260,7 +260,7 @@ def test_shares_are_checked() -> None:
             check_fractions(wrong, 2)
 
 
-def test_junk_is_overlooked_and_names_that_clash_are_told(tmp_path) -> None:
+def test_junk_is_skipped_and_names_that_clash_are_reported(tmp_path) -> None:
     for name in ("a.npy", "._a.npy", ".DS_Store", "Thumbs.db", "sub/.ipynb_checkpoints/a.npy"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)

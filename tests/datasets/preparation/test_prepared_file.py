@@ -64,7 +64,7 @@ def write(parts: dict[str, list[Sample]], spec: Spec = SPEC, **who: object) -> P
 
 
 def never(writer: SampleWriter) -> None:
-    raise AssertionError("made a second time")
+    raise AssertionError("written a second time")
 
 
 def alike(one: Sample, other: Sample) -> bool:
@@ -144,7 +144,7 @@ def test_joined_splits_are_one():
         both[5]
 
 
-def test_a_file_is_made_once_and_found_by_what_it_depends_on(cache):
+def test_a_file_is_prepared_once_and_looked_up_by_what_it_depends_on(cache):
     path = write({"test": [sample(1)]})
     assert path.parent == cache == cache_root() / "data"
     assert path.name.startswith("toy-") and len(path.stem) == len("toy-") + 16
@@ -199,7 +199,7 @@ def patient(number: int) -> list[Sample]:
     ]
 
 
-def make_units(writer: SampleWriter, *, stop_before: int | None = None, made: list[int]) -> None:
+def make_units(writer: SampleWriter, *, stop_before: int | None = None, written: list[int]) -> None:
     for number in UNITS:
         if writer.has_unit(f"p{number}"):
             continue
@@ -208,7 +208,7 @@ def make_units(writer: SampleWriter, *, stop_before: int | None = None, made: li
             if stop_before == number and index == 1:
                 raise KeyboardInterrupt
         writer.finish_unit(f"p{number}")
-        made.append(number)
+        written.append(number)
 
 
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -217,14 +217,14 @@ def test_an_interrupted_preparation_goes_on_behind_its_last_whole_unit(stops, sh
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("adbench.datasets.preparation.writer.SHARD_BYTES", shard)
         who = {**WHO, "stops": stops, "shard": shard}
-        made: list[int] = []
+        written: list[int] = []
         for stop in stops:
             with contextlib.suppress(KeyboardInterrupt):
                 prepare_once(
-                    "toy", who, partial(make_units, stop_before=stop, made=made), spec=SPEC
+                    "toy", who, partial(make_units, stop_before=stop, written=written), spec=SPEC
                 )
-        path = prepare_once("toy", who, partial(make_units, made=made), spec=SPEC)
-    assert made == list(UNITS)  # each once, whatever was interrupted
+        path = prepare_once("toy", who, partial(make_units, written=written), spec=SPEC)
+    assert written == list(UNITS)  # each once, whatever was interrupted
     for part, numbers in (("train", UNITS[::2]), ("test", UNITS[1::2])):
         want = [one for number in numbers for one in patient(number)]
         read = read_part(path, part)
@@ -236,7 +236,7 @@ def test_an_interrupted_preparation_goes_on_behind_its_last_whole_unit(stops, sh
     ]
 
 
-def test_a_killed_preparation_goes_on_and_a_spoilt_shard_is_made_again(cache, monkeypatch):
+def test_a_killed_preparation_goes_on_and_a_spoilt_shard_is_written_again(cache, monkeypatch):
     monkeypatch.setattr("adbench.datasets.preparation.writer.SHARD_BYTES", 1)
 
     def make(writer: SampleWriter) -> None:
@@ -253,9 +253,9 @@ def test_a_killed_preparation_goes_on_and_a_spoilt_shard_is_made_again(cache, mo
     shards = sorted(next(cache.glob("*.parts")).glob("*.h5"))
     assert len(shards) == 4
     shards[2].write_bytes(shards[2].read_bytes()[:-300])
-    made: list[int] = []
-    path = prepare_once("toy", WHO, partial(make_units, made=made), spec=SPEC)
-    assert made == [2, 3, 4, 5]
+    written: list[int] = []
+    path = prepare_once("toy", WHO, partial(make_units, written=written), spec=SPEC)
+    assert written == [2, 3, 4, 5]
     assert len(read_part(path, "test")) == 6 + 6 and len(read_part(path, "train")) == 2 * 3
 
 
@@ -314,8 +314,10 @@ def test_a_forked_child_reads_beside_its_parent():
 def test_an_open_part_can_be_sent_to_a_loader():
     part = read_part(write({"test": [sample(1)]}), "test", masks=False)
     part[0]
-    twin = copy.deepcopy(part)  # by the same protocol as a spawned worker's arguments
-    assert isinstance(twin, PreparedSplit) and alike(twin[0], part[0]) and twin[0].mask is None
+    copied = copy.deepcopy(part)  # by the same protocol as a spawned worker's arguments
+    assert (
+        isinstance(copied, PreparedSplit) and alike(copied[0], part[0]) and copied[0].mask is None
+    )
 
 
 def test_no_flipped_bit_is_read_as_data(cache):

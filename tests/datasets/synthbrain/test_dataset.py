@@ -134,7 +134,7 @@ def test_nobody_stands_in_two_splits(few):
     assert sum(map(len, groups)) == len(set().union(*groups)) == sum(FEW.values())
 
 
-def test_training_sees_neither_mask_nor_twin(few):
+def test_training_sees_neither_mask_nor_counterpart(few):
     for split in (few.train(labelled=True), few.calibration()):
         for i in range(len(split)):
             assert split[i].mask is None and split[i].counterpart is None
@@ -165,7 +165,7 @@ def test_slices_of_the_diseased_without_lesion_are_left_out(few):
     assert len(sick) < 5 * FEW["test-abnormal"]
 
 
-def test_volumes_are_one_sample_a_person():
+def test_volumes_are_one_sample_a_subject():
     people: dict[Role, int] = {**dict.fromkeys(ROLES, 0), "train": 1, "test-abnormal": 1}
     volumes = SynthBrain(preset="vol", size=24, subjects=people, modalities="t1")
     sample = volumes.test()[0]
@@ -178,7 +178,7 @@ def test_volumes_are_one_sample_a_person():
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_the_twin_is_the_person_had_they_stayed_healthy(norm):
+def test_the_counterpart_is_the_subject_without_the_lesion(norm):
     plan = LesionPlan("tumour", 1, 1.0)
     sick, healthy = (make_subject(3, 6000, p, VIEW, norm) for p in (plan, None))
     np.testing.assert_array_equal(sick.counterpart, healthy.x)
@@ -213,7 +213,7 @@ def test_a_change_of_form_brings_no_new_intensity(kind):
 
 
 def difference(built):
-    """|x - twin| (4, K, H, W), and where brain lies more than two pixels from any lesion."""
+    """|x - counterpart| (4, K, H, W), and where brain lies more than two pixels from any lesion."""
     slices = built.mask.any((1, 2))[:, None, None]  # others may hold too little to be drawn
     near = np.stack([ndimage.binary_dilation(m, iterations=2) for m in built.mask]).astype(bool)
     return np.abs(built.x - built.counterpart), built.roi & ~near & slices
@@ -290,7 +290,7 @@ def test_lesions_that_are_not_there_or_outside_are_refused():
         check_diseased(built._replace(x=built.x + 1), VIEW)
 
 
-def test_who_cannot_be_made_is_named_and_nothing_is_kept(tmp_path, monkeypatch):
+def test_a_subject_that_cannot_be_drawn_is_named_and_nothing_is_cached(tmp_path, monkeypatch):
     def fail(*_args):
         raise RuntimeError("no")
 
@@ -361,7 +361,7 @@ print({"nilearn", "nibabel"} & set(sys.modules))"""
     assert done.stdout.strip() == "set()"
 
 
-def test_the_ladder_tells_scorers_apart(few):
+def test_the_table_of_baselines_ranks_scorers(few):
     rows = {
         row["scorer"]: row
         for row in compare_scorers(

@@ -126,7 +126,7 @@ def test_another_networks_weights_are_refused_and_change_nothing() -> None:
     assert all(torch.equal(value, before[key]) for key, value in ours.state_dict().items())
 
 
-def test_a_file_that_is_none_is_said_to_be_none(tmp_path: Path) -> None:
+def test_a_file_that_is_no_checkpoint_is_an_error(tmp_path: Path) -> None:
     for name, content in (("a.pt", b"text"), ("b.safetensors", b"text")):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(CheckpointError, match="cannot be read as weights alone"):

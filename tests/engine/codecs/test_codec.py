@@ -100,12 +100,12 @@ def test_all_of_it_is_in_the_state_and_another_range_is_refused(
 ) -> None:
     codec, x = maker((1, 8, 8)).eval(), torch.rand(2, 1, 8, 8)
     codec.fit_scale(rows(6), TrainingContext())
-    twin = TrainingContext().place(maker((1, 8, 8)).eval())
-    assert isinstance(twin, Codec)
-    for p in twin.parameters():
+    restored = TrainingContext().place(maker((1, 8, 8)).eval())
+    assert isinstance(restored, Codec)
+    for p in restored.parameters():
         nn.init.normal_(p)
-    twin.load_state_dict(codec.state_dict())
-    assert torch.equal(twin.encode(x), codec.encode(x))
+    restored.load_state_dict(codec.state_dict())
+    assert torch.equal(restored.encode(x), codec.encode(x))
     with pytest.raises(Mismatch, match="trained as"):
         maker((1, 8, 8), range=(-1.0, 1.0)).load_state_dict(codec.state_dict())
 
@@ -154,7 +154,7 @@ def test_it_learns_to_restore(maker: Callable[..., Codec]) -> None:
     assert off() < before / 2
 
 
-def test_looks_alone_can_be_learnt_from_and_an_adversary_learns_against() -> None:
+def test_a_perceptual_loss_alone_trains_a_codec_and_a_discriminator_learns_against_it() -> None:
     looks = PerceptualLoss((0.0, 1.0), features="effperc-random")
     x = torch.rand(2, 1, 16, 16)
     reconstruction = x.flip(2).clone().requires_grad_()
@@ -169,7 +169,7 @@ def test_looks_alone_can_be_learnt_from_and_an_adversary_learns_against() -> Non
 
 
 @pytest.mark.parametrize("kind", ["least squares", "hinge"])
-def test_neither_side_of_an_adversary_pulls_the_others_weights(kind: Any) -> None:
+def test_neither_side_of_the_adversarial_loss_changes_the_others_weights(kind: Any) -> None:
     """Against the two losses written out, each with its own gradient."""
     torch.manual_seed(0)
     adversary = PatchDiscriminatorLoss(2, 1, weight=0.3, starts=5, width=8, layers=1, kind=kind)
@@ -212,7 +212,7 @@ def test_a_spectral_error_is_monais_jukebox_loss() -> None:
     assert reconstruction.grad is not None and reconstruction.grad.isfinite().all()
 
 
-def test_an_adversarys_size_is_the_papers() -> None:
+def test_a_discriminators_size_is_the_papers() -> None:
     """Group norms have as many weights as the paper's batch norms."""
     for channels, count in ((4, 2_766_657), (1, 2_763_585)):
         with torch.device("meta"):

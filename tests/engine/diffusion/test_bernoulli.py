@@ -168,7 +168,7 @@ def test_the_loss_of_the_exact_flips_is_their_entropy() -> None:
 
 
 @pytest.mark.parametrize("chain", [SamplingConfig(), SamplingConfig(steps=40)])
-def test_restoring_typical_bits_keeps_their_law(chain: SamplingConfig) -> None:
+def test_reconstructing_typical_bits_keeps_their_distribution(chain: SamplingConfig) -> None:
     """With the exact flips and the exact posterior the law stays, respaced or not."""
     prior = torch.tensor([0.9, 0.3]).view(2, 1).expand(2, 400)
     denoiser = Denoiser(
@@ -195,7 +195,7 @@ def test_arrived_at_level_zero_a_bit_is_what_is_likelier() -> None:
 
 
 def masked(clean: Tensor, threshold: float) -> tuple[Tensor, Guide]:
-    """The published guide: only bits whose chance of a flip once passed the threshold are healed.
+    """The published guide: only bits whose chance of a flip once passed the threshold change.
     The mask of a chain is kept under its job."""
     mask = torch.zeros(clean.shape, dtype=torch.bool)
 

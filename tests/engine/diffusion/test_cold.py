@@ -78,7 +78,7 @@ def test_the_naive_sampler_is_the_networks_last_word() -> None:
     torch.testing.assert_close(out, image.expand_as(out), rtol=0, atol=1e-5)
 
 
-def test_a_chain_keeps_its_own_draw_in_any_company() -> None:
+def test_a_chain_keeps_its_own_draw_in_any_batch() -> None:
     denoiser = cold(SmoothNetwork())
     denoiser.batch = 2
     whole = reconstruct(

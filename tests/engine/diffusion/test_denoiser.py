@@ -162,7 +162,7 @@ def test_clipped_estimates_belong_together() -> None:
     assert (as_said.estimate(x, level).noise == 0.1).all()
 
 
-def test_a_corrupted_start_is_healed_towards_the_sample() -> None:
+def test_a_corrupted_start_is_reconstructed_towards_the_sample() -> None:
     x, inputs = Rng(KEYS).normal((1, 8, 8)), []
 
     class Look(torch.nn.Module):

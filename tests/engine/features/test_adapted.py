@@ -54,7 +54,7 @@ def test_nothing_moved_and_nothing_apart_is_no_loss_and_only_the_student_learns(
     assert all(p.grad is None and not p.requires_grad for p in frozen.parameters())
 
 
-def test_what_moves_away_from_where_it_came_costs_kept_times_as_much() -> None:
+def test_distance_from_the_original_features_costs_its_weight() -> None:
     student = build()
     with torch.no_grad():
         for p in student.net.parameters():
@@ -64,7 +64,7 @@ def test_what_moves_away_from_where_it_came_costs_kept_times_as_much() -> None:
     torch.testing.assert_close(twice, 2 * some, rtol=1e-3, atol=1e-5)
 
 
-def test_norms_keep_their_statistics_and_the_state_dict_has_the_student_alone() -> None:
+def test_norms_keep_their_statistics_and_the_state_dict_has_the_tuned_copy_alone() -> None:
     student = build()
     before = {key: value.clone() for key, value in student.state_dict().items()}
     assert before and all(key.startswith("net.") for key in before)

@@ -34,7 +34,7 @@ def apart(one: Tensor, other: Tensor) -> Tensor:
     return (one.double()[:, None] - other.double()[None]).square().sum(2).sqrt()
 
 
-def test_each_point_kept_is_the_farthest_from_those_before_it() -> None:
+def test_each_point_selected_is_the_farthest_from_those_before_it() -> None:
     all_of_them = points(80)
     index = greedy_coreset(all_of_them, 20)
     assert len(set(index.tolist())) == 20
@@ -45,7 +45,7 @@ def test_each_point_kept_is_the_farthest_from_those_before_it() -> None:
         assert distance[index[i], :i].min().item() == pytest.approx(radii[i - 1], rel=1e-5)
 
 
-def test_points_that_are_the_same_are_kept_once_while_others_are_left() -> None:
+def test_points_that_are_the_same_are_selected_once_while_others_are_left() -> None:
     some = points(5).repeat(4, 1)
     index = greedy_coreset(some, 20)
     assert len({tuple(row) for row in some[index[:5]].tolist()}) == 5
@@ -73,9 +73,9 @@ def test_it_stops_when_asked_to() -> None:
 def test_a_state_dict_brings_its_own_number_of_vectors() -> None:
     result = MemoryBank(6)
     result.fill(points(40), 0.5, TrainingContext())
-    twin = torch.nn.ModuleDict({"memory": MemoryBank(6)})
-    twin.load_state_dict(torch.nn.ModuleDict({"memory": result}).state_dict())
-    loaded = twin["memory"]
+    holder = torch.nn.ModuleDict({"memory": MemoryBank(6)})
+    holder.load_state_dict(torch.nn.ModuleDict({"memory": result}).state_dict())
+    loaded = holder["memory"]
     assert isinstance(loaded, MemoryBank) and torch.equal(loaded.vectors, result.vectors)
     with pytest.raises(RuntimeError, match="size mismatch"):
         MemoryBank(5).load_state_dict(result.state_dict())
@@ -88,7 +88,7 @@ def test_what_is_in_memory_stays_with_one_neighbour(weights: Literal["softmax", 
     assert torch.equal(bank(vectors).replace_by_neighbours(z, 1, weights), z)
 
 
-def test_an_edited_place_is_the_mean_that_was_promised() -> None:
+def test_an_edited_position_is_the_mean_that_was_promised() -> None:
     """By hand: distances 1, 2 and 4 from the origin, the fourth vector is too far away."""
     vectors = torch.tensor([[4.0, 0.0], [0.0, 1.0], [-2.0, 0.0], [0.0, 9.0]])
     z = torch.zeros(1, 2, 1, 1)

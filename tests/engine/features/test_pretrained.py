@@ -123,7 +123,7 @@ def test_a_texture_matters_more_than_a_shade(trained: PerceptualDistance) -> Non
     assert apart[0] > 3 * apart[1]
 
 
-def test_grey_is_three_alike_and_other_channels_are_looked_at_one_by_one(
+def test_grey_is_three_alike_and_other_channels_are_compared_one_by_one(
     trained: PerceptualDistance,
 ) -> None:
     x = scene(2, 64, channels=4)
@@ -315,7 +315,9 @@ def test_lpips_without_its_backbone_says_what_to_set(package: None, tmp_path: Pa
         build_perceptual("lpips", backbone=tmp_path / "other.pth")
 
 
-def test_as_a_loss_it_is_the_mean_distance_and_has_its_slope(untrained: PerceptualDistance) -> None:
+def test_as_a_loss_it_is_the_mean_distance_and_has_its_gradient(
+    untrained: PerceptualDistance,
+) -> None:
     x = scene(2, channels=2)
     y = with_patch(x).requires_grad_()
     apart = untrained.mean_distance(y, x)

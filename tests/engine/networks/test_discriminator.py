@@ -1,4 +1,4 @@
-"""An adversary's own pace and size."""
+"""The patch discriminator's learning rate, weight and size."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from adbench.engine.networks.discriminator import (
 from adbench.engine.training.loop import Training
 
 
-def test_an_adversary_may_learn_faster() -> None:
+def test_a_discriminator_may_learn_faster() -> None:
     """A step of Adam at a rate is that at so many times the learning rate."""
     x, reconstruction, at = torch.rand(2, 1, 16, 16), torch.rand(2, 1, 16, 16), torch.zeros(2)
     gradients = []
@@ -35,7 +35,7 @@ def test_an_adversary_may_learn_faster() -> None:
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-5)
 
 
-def test_an_adversary_of_small_samples_has_fewer_layers() -> None:
+def test_a_discriminator_of_small_samples_has_fewer_layers() -> None:
     assert [discriminator_layers((64, n)) for n in (6, 11, 12, 23, 24, 300)] == [1, 1, 2, 2, 3, 3]
     for side in (6, 12, 24):
         one = PatchDiscriminatorLoss(2, 1, width=8, layers=discriminator_layers((side, side)))
@@ -97,7 +97,7 @@ def test_a_hinge_takes_the_logits_as_they_are() -> None:
     assert math.isclose(generator, 3.0) and math.isclose(discriminator, 1.0)
 
 
-def test_an_adversarys_weight_rises_over_its_warm_up() -> None:
+def test_the_adversarial_weight_rises_over_its_warm_up() -> None:
     """As in ddpm-ood: min(epoch, 50) / 50 of the weight."""
     x, reconstruction = torch.rand(1, 1, 16, 16), torch.rand(1, 1, 16, 16, requires_grad=True)
     one = PatchDiscriminatorLoss(2, 1, width=8, layers=1, weight=0.01, starts=10, warmup=50)
@@ -111,7 +111,7 @@ def test_an_adversarys_weight_rises_over_its_warm_up() -> None:
     assert size[2] == pytest.approx(size[3] / 2, rel=1e-5)
 
 
-def test_the_options_of_a_codecs_adversary() -> None:
+def test_the_options_of_a_codecs_discriminator() -> None:
     plan = Training(steps=100, batch=1, lr=1e-4)
     assert adversary_options(0.0, 5e-4, plan, starts=100) is None
     options = adversary_options(0.01, 5e-4, plan, starts=99, warmup=7)

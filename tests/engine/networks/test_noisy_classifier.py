@@ -1,5 +1,5 @@
-"""The noise-aware classifier: the paper's size, the gradient it guides with, its indifference to
-company."""
+"""The noise-aware classifier: the paper's size, the gradient it guides with, and its
+independence of the batch."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_any_number_of_axes_and_each_sample_by_itself(shape: tuple[int, ...]) ->
         assert torch.equal(net.log_prob_gradient(x[row], level[row], label[row])[0], pull[i])
 
 
-def test_the_pull_is_the_slope_of_the_log_probability() -> None:
+def test_the_guidance_is_the_gradient_of_the_log_probability() -> None:
     """Against differences; and under no_grad, as samplers call it."""
     net = small((8, 6)).double()
     x, level = torch.randn(2, 1, 8, 6).double(), torch.tensor([5, 300])

@@ -1,4 +1,4 @@
-"""Dropout by each sample's own stream: what is dropped, how much, and in which company."""
+"""Dropout by each sample's own stream: what is dropped, how much, and in which batch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KEYS = ["a", "b", "c", "d"]
 
 
 @torch.no_grad()
-def test_each_row_drops_its_own_in_any_company_and_nothing_outside() -> None:
+def test_each_row_drops_its_own_in_any_batch_and_nothing_outside() -> None:
     unet = net()
     before = unet(X, T)
     dropout = PerSampleDropout(unet, 0.5)

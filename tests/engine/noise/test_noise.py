@@ -110,7 +110,7 @@ def test_neither_threads_nor_portions_change_a_bit(monkeypatch: pytest.MonkeyPat
         assert torch.equal(path(tables, shape, SIX, depth, offset), before)
 
 
-def test_the_loop_is_compiled_where_nothing_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loop_is_compiled_where_nothing_can_be_cached(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caching.CompileResultCacheImpl, "_locator_classes", [])
     assert simplex_numba._jit(lambda x: x + 1)(2) == 3
 
@@ -216,7 +216,7 @@ def test_a_samples_noise_does_not_know_its_batch(
 
 @settings(max_examples=25)
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=3), st.integers(1, 1000))
-def test_a_place_has_the_same_value_whatever_the_size(extent: list[int], level: int) -> None:
+def test_a_position_has_the_same_value_whatever_the_size(extent: list[int], level: int) -> None:
     """Non-square ones too: a published 2-D generator writes past its buffer for those."""
     at = torch.tensor([level])
     small = Simplex()(Rng(["a"]), (2, *extent), at)
@@ -269,7 +269,7 @@ def test_no_global_generator_is_touched(noise: Noise) -> None:
     assert torch.equal(torch.get_rng_state(), before) and str(np.random.get_state()) == theirs
 
 
-def test_a_name_tells_the_noise_and_the_noise_tells_all_of_itself() -> None:
+def test_a_name_selects_the_noise_and_its_text_shows_all_settings() -> None:
     assert build_noise("gaussian", octaves=3) == gaussian
     assert build_noise("simplex", octaves=3, frequency=32) == Simplex(3, 0.8, 32.0)
     assert str(build_noise("simplex", frequency=64)) == str(Simplex())

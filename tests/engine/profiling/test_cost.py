@@ -64,7 +64,7 @@ class Features(BatchedModule):
 
 
 class Detector(nn.Module):
-    """Chains of a denoiser, and one look of the features at each sample."""
+    """Chains of a denoiser, and the features of each sample once."""
 
     def __init__(self, steps: int = 3) -> None:
         super().__init__()

@@ -34,7 +34,7 @@ def weights(net: nn.Module) -> dict[str, list[Any]]:
 
 
 def curve(run: TrainingContext) -> tuple[dict[str, list[Any]], list[float]]:
-    """The weights, and the loss of every step that was told."""
+    """The weights, and the loss of every step that was reported."""
     losses = list[float]()
     run = replace(run, on_event=lambda event, facts: losses.append(facts["loss"]), event_interval=0)
     return weights(train_net(PLAN, run)), losses
@@ -53,7 +53,7 @@ def test_a_team_gives_the_losses_and_weights_of_one_process(size: int) -> None:
 
 
 def test_a_team_stops_together_and_goes_on_to_the_same_weights() -> None:
-    """Asked to stop is the second process only; the first keeps."""
+    """Only the second process is asked to stop; the first saves."""
 
     def work(run: TrainingContext) -> list[Any]:
         stops = iter([False] * 7 + [bool(run.team.rank)] + [False] * 90)
@@ -147,7 +147,7 @@ def test_a_batch_too_small_to_share_is_refused() -> None:
         assert message.startswith("a batch of 1 cannot be shared by 2 processes")
 
 
-def test_what_the_first_process_says_is_heard_by_all() -> None:
+def test_what_the_first_process_broadcasts_reaches_all() -> None:
     def work(run: TrainingContext) -> list[bool]:
         mine = run.team.rank == 1
         return [

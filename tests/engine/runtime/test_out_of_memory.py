@@ -96,7 +96,7 @@ def test_a_resumed_run_remembers_how_many_rows_fit() -> None:
     assert equal_states(whole, again)
 
 
-def test_memory_for_not_even_one_row_is_said() -> None:
+def test_memory_for_not_even_one_row_is_an_error() -> None:
     net = build_net()
     with pytest.raises(OutOfMemory, match=r"training step 0: out of memory on cpu with one row"):
         train_module(Tight(net, 0), net, DATA, TrainingContext(), PLAN)

@@ -42,7 +42,7 @@ CHAINS = {
 
 @pytest.fixture(scope="module")
 def networks() -> dict[bool, nn.Module]:
-    """Of real layers, since only they care about company: with C channels out, and with 2 C."""
+    """Of real layers, whose results may depend on the batch: with C channels out, and with 2 C."""
     return {learned: ConvolutionalNetwork(1 + learned) for learned in (False, True)}
 
 
@@ -192,7 +192,7 @@ def test_fewer_slots_than_rows_pad_the_batch() -> None:
     )
 
 
-def test_a_guide_is_told_whose_rows_it_sees_and_sees_each_move_once() -> None:
+def test_a_guide_receives_whose_rows_it_changes_and_each_step_once() -> None:
     denoiser, batches = Denoiser(SmoothNetwork(), linear_schedule()).eval(), []
     denoiser.batch = 3
 
@@ -210,12 +210,12 @@ def test_a_guide_is_told_whose_rows_it_sees_and_sees_each_move_once() -> None:
     assert sorted(batches) == sorted(expected)
 
 
-def test_what_a_network_is_given_reaches_the_rows_of_its_samples() -> None:
-    class Told(nn.Module):
+def test_conditioning_reaches_the_rows_of_its_samples() -> None:
+    class ConditioningAsClean(nn.Module):
         def forward(self, x: Tensor, t: Tensor, value: Tensor) -> Tensor:
             return value.view(-1, 1, 1, 1).expand_as(x)
 
-    denoiser = Denoiser(Told(), linear_schedule(), prediction_type="clean").eval()
+    denoiser = Denoiser(ConditioningAsClean(), linear_schedule(), prediction_type="clean").eval()
     x, value = Rng(KEYS).normal((1, 2, 2)), torch.arange(7.0)
     out = reconstruct(
         denoiser, x, [50, 3], Rng(KEYS), conditioning=(value,), sampling=SamplingConfig(repeats=2)

@@ -161,8 +161,8 @@ def test_ddads_trade_of_removal_for_fidelity(variance: float, golden: tuple[floa
         assert ddad_mean(weight, variance) == pytest.approx(mean, abs=2e-4)
 
 
-class Told(nn.Module):
-    """Says that the noise is what it is told, everywhere."""
+class ConditioningAsNoise(nn.Module):
+    """Predicts the conditioning as the noise, everywhere."""
 
     def forward(self, x: Tensor, t: Tensor, value: Tensor) -> Tensor:
         return value.view(-1, 1, 1, 1).expand_as(x).clone()
@@ -172,7 +172,7 @@ class Told(nn.Module):
 def test_classifier_free_guidance_goes_on_from_the_null_condition(weight: float) -> None:
     """Constant answers a (null) and b mix to a + w (b - a): the way of that constant noise."""
     null, healthy = torch.tensor([0.1, -0.2, 0.0]), torch.tensor([0.4, 0.3, 0.0])
-    denoiser = denoiser_of(Told())
+    denoiser = denoiser_of(ConditioningAsNoise())
     denoiser.batch = 2
     chain = SamplingConfig(steps=6, sampler="ddim")
     guide = classifier_free_guidance(denoiser, (healthy,), weight)
@@ -215,7 +215,7 @@ def mixture(x: Tensor, level: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("level", [1, 50, 500, 1000])
 def test_guidance_by_the_exact_classifier_is_the_class_by_itself(level: int) -> None:
-    """eps - sigma times the slope of log p(h | x) is the class's own eps."""
+    """eps - sigma times the gradient of log p(h | x) is the class's own eps."""
     at, x = torch.full((3,), level), X.double()
     index = torch.arange(3)
     rows = ChainBatch(index, index, index, at, at, at - 1, [])

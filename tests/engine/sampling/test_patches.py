@@ -32,7 +32,7 @@ def test_a_stride_beyond_the_patch_is_refused() -> None:
         tile_masks((16, 16), 8, 9)
 
 
-def test_boxes_cover_every_place_alike_and_clipped_ones_do_not() -> None:
+def test_boxes_cover_every_position_alike_and_clipped_ones_do_not() -> None:
     streams = Rng([str(i) for i in range(40_000)])
     plain = random_boxes(streams.fork("a"), (16, 16), 8).float().mean((0, 1))
     clipped = random_boxes(streams.fork("b"), (16, 16), 8, placement="clipped").float().mean((0, 1))

@@ -54,7 +54,9 @@ def full_network() -> Denoiser:
 
 
 @pytest.mark.parametrize(("level", "alpha_bar"), [(100, 0.439), (250, 0.090), (500, 0.008)])
-def test_restoring_normal_data_keeps_its_law_and_forgets_as_it_should(level, alpha_bar) -> None:
+def test_reconstructing_normal_data_keeps_its_distribution_and_forgets_as_it_should(
+    level, alpha_bar
+) -> None:
     """Mean and deviation stay, corr(x, restored) is rho squared."""
     denoiser, rng = normal_denoiser(), Rng([str(i) for i in range(40)])
     x = 0.1 + 0.3 * rng.fork("data").normal((1, 16, 16))
@@ -66,7 +68,7 @@ def test_restoring_normal_data_keeps_its_law_and_forgets_as_it_should(level, alp
 
 
 @pytest.mark.parametrize("steps", [5, 20])
-def test_fewer_steps_keep_the_law_too(steps: int) -> None:
+def test_fewer_steps_keep_the_distribution_too(steps: int) -> None:
     denoiser, rng = normal_denoiser(), Rng([str(i) for i in range(20)])
     x = 0.1 + 0.3 * rng.fork("data").normal((1, 16, 16))
     out = reconstruct(denoiser, x, [300], rng, sampling=SamplingConfig(steps=steps))[0, :, 0]
@@ -163,7 +165,7 @@ def test_a_guide_sees_both_estimates_and_steers() -> None:
     torch.testing.assert_close(out, target.expand_as(out), rtol=0, atol=1e-5)
 
 
-def test_a_guess_disturbs_its_region_only() -> None:
+def test_an_estimate_adds_noise_to_its_region_only() -> None:
     """The context stays to the bit; a net that returns its input shows it."""
 
     class Echo(torch.nn.Module):

@@ -63,14 +63,14 @@ def test_a_stopped_training_goes_on_with_the_same_samples() -> None:
     assert drawn(plan, TrainingContext(state_store=memory)) == whole[2 * 8 :]
 
 
-def test_a_row_draws_the_same_in_any_company() -> None:
+def test_a_row_draws_the_same_in_any_batch() -> None:
     kinds = indices_by_label(RARE)
     alone = draw_balanced_indices(Rng(["b"], 1), kinds)
     assert draw_balanced_indices(Rng(["a", "b"], 1), kinds)[1:] == alone
 
 
 @pytest.mark.parametrize(("label", "kind"), [(False, "abnormal"), (True, "normal")])
-def test_a_kind_that_is_missing_is_said(label: bool, kind: str) -> None:
+def test_a_kind_that_is_missing_is_an_error(label: bool, kind: str) -> None:
     data = [replace(sample, label=label) for sample in RARE]
     with pytest.raises(ValueError, match=f"none is {kind}: train with balanced=False"):
         drawn(Training(1, 4, 0.1, balanced=True), data=data)

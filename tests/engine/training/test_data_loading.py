@@ -99,7 +99,7 @@ class Fatal(Bad):
         return TrainingSample(torch.ones(3))
 
 
-def test_a_reader_that_is_killed_is_said() -> None:
+def test_a_reader_that_is_killed_is_an_error() -> None:
     with pytest.raises(DataWorkerLost, match=r"(?s)^a process that reads samples ended .*1 less"):
         list(iterate_batches(Fatal(), iter([[0], [1], [2], [3]]), TrainingContext(workers=1)))
     assert multiprocessing.active_children() == []
@@ -160,7 +160,7 @@ def test_no_reader_outlives_a_training(how: str) -> None:
     assert multiprocessing.active_children() == []
 
 
-def test_how_many_readers_there_are_is_the_devices_matter_unless_told() -> None:
+def test_the_number_of_readers_follows_the_device_unless_set() -> None:
     assert TrainingContext().num_workers == 0
     assert TrainingContext(workers=3).num_workers == 3
     assert TrainingContext(device="cuda", workers=0).num_workers == 0

@@ -74,7 +74,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(stop_at: list[int], ema: floa
     assert all(torch.equal(undisturbed[k], resumed[k]) for k in undisturbed)
 
 
-def test_it_keeps_now_and_then() -> None:
+def test_it_saves_now_and_then() -> None:
     memory = MemoryStateStore()
     train_net(PLAN, TrainingContext(state_store=memory, checkpoint_interval=0.0))
     assert memory.saves == 40
@@ -127,7 +127,7 @@ def test_a_sample_that_is_not_finite_is_named() -> None:
         train_module(lambda x, label, rng: net(x).mean(1), net, bad, TrainingContext(), PLAN)
 
 
-def test_nothing_to_train_on_is_said() -> None:
+def test_nothing_to_train_on_is_an_error() -> None:
     with pytest.raises(ValueError, match="training split is empty"):
         train_module(lambda x, label, rng: x.mean(1), build_net(), [], TrainingContext(), PLAN)
 
@@ -228,7 +228,7 @@ def test_the_rate_warms_up_and_decays() -> None:
     assert events[-1]["lr"] == pytest.approx(3 / 12)
 
 
-def test_what_it_tells_can_be_drawn() -> None:
+def test_its_events_can_be_drawn() -> None:
     events: list[Mapping[str, float]] = []
     plan = Training(30, 4, 1e-2, ema=0.9, decay="cosine")
     train_net(plan, TrainingContext(on_event=lambda event, facts: events.append(facts)))
@@ -310,7 +310,7 @@ class Codebook(nn.Module):
         return (self.gain * x - mean).square().mean(1)
 
 
-def test_what_learns_without_a_gradient_is_kept_too() -> None:
+def test_what_learns_without_a_gradient_is_saved_too() -> None:
     memory, whole, net = MemoryStateStore(), Codebook(), Codebook()
     train_module(lambda x, label, rng: whole(x), whole, DATA, TrainingContext(), PLAN)
     stops = iter([False] * 20 + [True])
@@ -325,7 +325,7 @@ def test_what_learns_without_a_gradient_is_kept_too() -> None:
 
 
 def endure(folder: Path, steps: Any, result: Any) -> None:
-    """A training in a process of its own, that tells every step and keeps nearly every one."""
+    """A training in a process of its own that reports every step and saves nearly every one."""
 
     def stop() -> bool:
         steps.send(None)

@@ -146,7 +146,7 @@ def test_the_measurement_is_fixed() -> None:
     assert [point.step for point in curve.points] == [*range(3, 40, 3), 40]
 
 
-def test_a_curve_is_kept_of_every_training() -> None:
+def test_a_curve_is_recorded_of_every_training() -> None:
     """Twenty points, the mean of the losses between them, and no measurement for `last`."""
     losses: list[float] = []
     context = TrainingContext(

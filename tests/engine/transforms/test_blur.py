@@ -40,5 +40,5 @@ def test_an_enlargement_is_scipys_mirrored_one(shape: tuple[int, int]) -> None:
     np.testing.assert_allclose(result, expected, rtol=1e-9)
 
 
-def test_one_place_becomes_a_constant() -> None:
+def test_one_position_becomes_a_constant() -> None:
     assert (enlarge(torch.full((1, 1, 1), 0.7), (4, 8)) == 0.7).all()

@@ -1,4 +1,4 @@
-"""Foreign patches: whose they are, where, and how often."""
+"""Patches of other samples: whose they are, where, and how often."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_patches_are_samples_of_the_bank_and_shapes_are_soft(shape: tuple[int, .
     assert ((inside > 0.1) & (inside < 0.9)).any()
 
 
-def test_a_patch_comes_from_about_the_same_place() -> None:
+def test_a_patch_comes_from_about_the_same_position() -> None:
     """It is rolled by at most a quarter of the side, along every axis by itself."""
     bank = torch.zeros(1, 1, 16, 16)
     bank[..., 8, 8] = 1

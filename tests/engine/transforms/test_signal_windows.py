@@ -1,4 +1,4 @@
-"""What signals ask for: a network for windows, loudness, spectra in short stretches."""
+"""What signals ask for: a network for windows, the root mean square, spectra in short stretches."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def test_a_network_is_of_signals_or_of_images_but_for_what_is_given() -> None:
     assert unet_arguments((3000,), images, widths=(4, 4)) == SIGNAL_UNET | {"widths": (4, 4)}
 
 
-def test_loudness_is_a_root_mean_square_about_silence() -> None:
+def test_rms_is_a_root_mean_square_about_silence() -> None:
     x = 0.5 + 0.2 * torch.ones(1, 2, 8)
     torch.testing.assert_close(rms(x), torch.full((1, 1, 1), 0.2))
 
 
-def test_log_spectra_tell_loudness_and_where() -> None:
+def test_log_spectra_show_amplitude_and_where() -> None:
     """20 dB louder is log 10 away where the floor is far; a turned phase is nothing."""
     noise = torch.randn(1, 2, 2048, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(

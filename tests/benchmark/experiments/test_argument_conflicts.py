@@ -1,0 +1,53 @@
+"""Arguments that are valid each by itself and not together are refused before data are prepared."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from adbench.benchmark.experiments.argument_conflicts import argument_conflict
+from adbench.benchmark.experiments.matrix import expand_matrix
+from adbench.benchmark.experiments.run_config import RunConfig
+from adbench.benchmark.registry.registry import Registry, RegistryError
+from adbench.datasets.base import Spec
+
+REGISTRY = Registry.read()
+
+CONFLICTS: list[tuple[str, dict[str, Any], str]] = [
+    ("anoddpm", {"heads": 3}, "heads=3 do not divide the 16 channels"),
+    ("anoddpm", {"heads": 20}, "heads=20 do not divide"),
+    ("anoddpm", {"eval_heads": 3}, "heads=3 do not divide"),
+    ("anoddpm", {"mults": [0.1, 0.2]}, "a layer without channels"),
+    ("pddpm", {"stride": 9}, "a stride lies in 1..8"),
+    ("ddpm-ood", {"widths": [5, 7]}, "divisible"),
+    ("autoddpm", {"attention": [True]}, "attention"),
+    ("deco-diff", {"cells": [1000]}, "every cell size has a chance"),
+]
+
+
+@pytest.mark.parametrize(("name", "settings", "reason"), CONFLICTS)
+def test_a_conflict_is_refused_in_one_line(
+    name: str, settings: dict[str, Any], reason: str
+) -> None:
+    config = RunConfig([name], ["phantom"], "check", settings={name: settings}, baselines=False)
+    with pytest.raises(RegistryError, match=reason) as caught:
+        expand_matrix(config, REGISTRY)
+    text = str(caught.value)
+    assert "\n" not in text and name in text and all(key in text for key in settings)
+
+
+@pytest.mark.parametrize("name", [n for n, e in REGISTRY.methods.items() if not e.base])
+def test_every_method_can_be_built_without_memory(name: str) -> None:
+    method = REGISTRY.methods[name]
+    extra = {"size": 15} if "size" in method.parameters() else {}
+    for axes in method.load().ndims:
+        spec = Spec(1, (16,) * axes, labels=True)
+        assert argument_conflict(method, method.arguments("check", extra), "check", spec) == ""
+
+
+def test_without_a_form_of_the_samples_a_conflict_is_one_of_every_size() -> None:
+    method = REGISTRY.methods["anoddpm"]
+    for heads, conflict in ((3, True), (2, False)):
+        arguments = method.arguments("check", {"heads": heads})
+        assert bool(argument_conflict(method, arguments, "check", None)) == conflict
