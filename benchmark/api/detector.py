@@ -233,37 +233,18 @@ class Detector:
 def load_record(
     record: str | Path,
     *,
-    method: str | None = None,
-    dataset: str | None = None,
-    spec: Spec | None = None,
-    level: int | None = None,
-    profile: str | None = None,
-    settings: Mapping[str, Any] | Sequence[str] = (),
-    key: str | None = None,
     store: str | Path | None = None,
     data: str | Path | None = None,
     registry: Sequence[str | Path] = (),
     device: str = "auto",
 ) -> Detector:
-    """The detector of a record, from the checkpoint in the store that its key names; or, where a
-    method is named, of weights that were trained elsewhere.
+    """The detector of a record, from the checkpoint in the store that its key names.
 
-    Weights are imported into the store as by `import_weights`. Without a record no threshold is
-    chosen, so that predictions have no segmentations.
-
-    record: the file, such as results/records/X.json; or a checkpoint file, a folder of diffusers,
-        or several by part, as for `import_weights`
-    method: whose weights the files hold
-    dataset: whose normal samples such a method is calibrated on, such as "brats"
-    spec: in place of a dataset, channels and shape of the images; for methods that calibrate
-        nothing
-    level: the noise level, the method's published one if None
-    profile, settings, key: of weights, as for `import_weights`; the profile "paper" if None
+    record: the file, such as results/records/X.json
     store: the folder of checkpoints; None for $ADBENCH_STORE, or the user's cache
     data: the folder of the dataset, whose splits can be predicted then; new files need none
     registry: further registry files of the run        device: auto, cpu, cuda, cuda:1
-    Raises DetectorError on a record without a result or a checkpoint that is not stored;
-    CheckpointError on weights that do not fit.
+    Raises DetectorError on a record without a result or a checkpoint that is not stored.
 
     >>> from tempfile import TemporaryDirectory
     >>> import adbench
@@ -277,15 +258,6 @@ def load_record(
     >>> scores.tolist() == results.records[0]["samples"]["score"]  # as the run scored them
     True
     """
-    if method is not None:
-        from .weights_detector import load_weights
-
-        return load_weights(
-            record, method, dataset=dataset, spec=spec, level=level, profile=profile or "paper",
-            settings=settings, key=key, store=store, data=data, registry=registry, device=device,
-        )  # fmt: skip
-    if isinstance(record, Mapping) or dataset is not None or spec is not None:
-        raise DetectorError("weights that were trained elsewhere need the method's name: method=")
     try:
         facts = read_record(Path(record))
     except ValueError as error:
@@ -297,22 +269,22 @@ def load_record(
     if facts.get("external"):
         raise DetectorError(f"{record} is of maps that another program made: nothing can be loaded")
     opened = open_store(store)
-    checkpoint_key = facts["keys"]["checkpoint"]
-    checkpoint = opened.read_metadata("checkpoint", checkpoint_key)
+    key = facts["keys"]["checkpoint"]
+    checkpoint = opened.read_metadata("checkpoint", key)
     if checkpoint is None:
         raise DetectorError(
-            f"the checkpoint {checkpoint_key} of {Path(record).name} is not in {opened.root}: name "
-            "the store (store=), bring it there (adbench cache import), or train it again"
+            f"the checkpoint {key} of {Path(record).name} is not in {opened.root}: name the store "
+            "(store=), bring it there (adbench cache import), or train it again"
         )
     names = Registry.read(*map(Path, registry))
     names = resolve_imported(names, opened, [facts["method"]["name"]])
     experiment = _experiment(facts, names)
-    loaded = experiment.dataset.load()(**_arguments(experiment, data))
+    dataset = experiment.dataset.load()(**_arguments(experiment, data))
     preprocessing = checkpoint.metadata.get("preprocessing")
     if data is None and preprocessing is not None:
-        loaded.restore_preprocessing(preprocessing)
-    elif not hasattr(loaded, "spec") or data is not None:
-        loaded.prepare()
+        dataset.restore_preprocessing(preprocessing)
+    elif not hasattr(dataset, "spec") or data is not None:
+        dataset.prepare()
     context = device_context(device, checkpoint.key_inputs["numerics"])
     method = load_method(build_method(experiment, dataset.spec), checkpoint.path, context)
     if loaded_code_digest(type(method)) != checkpoint.key_inputs["code"]:
