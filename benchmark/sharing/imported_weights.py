@@ -97,8 +97,16 @@ def import_weights(
         settings = _network_settings(entry, profile, settings, networks, spec)
         built = entry.build(spec, **entry.arguments(profile, settings))
         apply_networks(built, networks)
-    parts = {part: _convert_part(getattr(built, part), part, path, key)
-        for part, path in sources.items()}  # fmt: skip
+    parts = dict[str, Conversion]()
+    for part, path in sources.items():
+        try:
+            parts[part] = _convert_part(getattr(built, part), part, path, key)
+        except CheckpointError as error:
+            if str(path) in str(error):
+                raise
+            raise CheckpointError(
+                f"{path} as the {part} of {method} (profile {profile}): {error}"
+            ) from None
     weights: dict[str, Tensor] = {}
     for part, conversion in parts.items():
         require_finite(conversion.weights, sources[part])

@@ -43,7 +43,7 @@ def convert(
     if mismatch:
         raise CheckpointError(
             f"these weights are of another network: {mismatch}. Build it with the arguments that "
-            "it was trained with"
+            "it was trained with (--set, --profile)"
         )
     return weights
 

@@ -65,8 +65,8 @@ def convert_file(module: nn.Module, path: Path, *, part: str | None = None) -> C
     >>> with TemporaryDirectory() as folder:
     ...     path = Path(folder, "epoch-3.pt")
     ...     torch.save({"epoch": 3, "model": net.state_dict()}, path)
-    ...     conversion = convert_file(net, path)
-    >>> conversion.format, conversion.weights.keys() == net.state_dict().keys()
+    ...     weights, name, _ = convert_file(net, path)
+    >>> name, weights.keys() == net.state_dict().keys()
     ('MONAI', True)
     """
     if path.is_dir():

@@ -7,6 +7,7 @@ containers of these and nothing else.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,12 +60,15 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # about how it was written: it reads or it does not
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a reader may fail in any way on a file that is no checkpoint
         if match := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise CheckpointError(_unsafe_message(path, match[1])) from error
         reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
-        if "weights_only" in reason:  # torch advises to run what the file holds: not here
+        # torch advises to run what the file holds, or to report an error of its own: not here
+        if "weights_only" in reason or "PytorchStreamReader" in reason:
             reason = "it is cut off, damaged, or no file that torch.save wrote"
         raise CheckpointError(f"{path} cannot be read as weights alone: {reason}") from error
     if not isinstance(content, Mapping):
