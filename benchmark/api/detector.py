@@ -47,12 +47,12 @@ class DetectorError(ValueError):
 
     >>> from pathlib import Path
     >>> from tempfile import TemporaryDirectory
-    >>> from adbench.benchmark.api.detector import DetectorError, load
+    >>> from adbench.benchmark.api.detector import DetectorError, load_record
     >>> with TemporaryDirectory() as folder:
     ...     path = Path(folder) / "record.json"
     ...     _ = path.write_text('{"schema": 3}')
     ...     try:
-    ...         load(path)
+    ...         load_record(path)
     ...     except DetectorError as error:
     ...         print(str(error).removeprefix(folder))
     /record.json is no record: it has schema 3, and this adbench reads 1 and 2
