@@ -63,4 +63,8 @@ class WandbLogger:
         self._run.log_artifact(artifact)
 
     def close(self) -> None:
+        import wandb
+
         self._run.finish()
+        if wandb.run is None:  # no run of the user's own
+            wandb.teardown()  # waits until the file is complete; `finish` alone does not
