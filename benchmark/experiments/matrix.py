@@ -61,7 +61,8 @@ class Experiment:
         settings = [self.method_args, self.dataset_args, self.protocol.as_dict(), self.levels]
         digest = hashlib.sha256(canonical_json([*settings, self.limit]).encode()).hexdigest()[:8]
         dataset = self.dataset.name.replace("/", "-")
-        return f"{dataset}.{self.method.name}.{self.profile}.s{self.seed}.{digest}"
+        method = self.method.name.replace(":", "-")
+        return f"{dataset}.{method}.{self.profile}.s{self.seed}.{digest}"
 
 
 def expand_matrix(config: RunConfig, registry: Registry) -> list[Experiment]:

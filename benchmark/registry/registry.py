@@ -29,6 +29,11 @@ from .registry_file import (
 REGISTRY_PATH = Path(__file__).parents[2] / "registry.yaml"
 """Beside the packages, in a checkout and in a wheel alike."""
 
+ANOMALIB = "anomalib:"
+"""How the name of a method begins that is a model of anomalib."""
+
+ANOMALIB_CLASS = "anomalib_models:AnomalibModel"
+
 BUILT_IN = "registry.yaml"
 """The origin of the entries of REGISTRY_PATH."""
 
@@ -87,15 +92,27 @@ class Registry:
         return registry
 
     def method(self, name: str) -> Entry:
-        """Return the method of this name; "anoddpm@NAME" has the imported weights of that name.
+        """Return the method of this name; "anoddpm@NAME" has the imported weights of that name,
+        and "anomalib:NAME" is a model of anomalib.
 
         Raises RegistryError on an unknown one.
         """
+        if name.startswith(ANOMALIB) and name not in self.methods:
+            return self._anomalib_model(name)
         base, _, weights = name.partition("@")
         if name in self.methods or base not in self.methods or not weights:
             return lookup(self.methods, name, "method")
         entry = self.methods[base]
         return replace(entry, name=name, label=f"{entry.label} ({weights})", weights=weights)
+
+    def _anomalib_model(self, name: str) -> Entry:
+        """The entry of "anomalib:NAME": it is in no list, since anomalib may not be installed."""
+        model = name.removeprefix(ANOMALIB)
+        return Entry(
+            name, "methods", ANOMALIB_CLASS, "anomalib", f"adbench.methods.{ANOMALIB_CLASS}",
+            args={"model": model}, label=f"{model} (anomalib)", profiles=self.profiles,
+            about=f"the model {model} of anomalib", paper="https://arxiv.org/abs/2202.08341",
+        )  # fmt: skip
 
     def dataset(self, name: str) -> Entry:
         """Return a dataset, or a category of one: "mvtec/hazelnut" has category=hazelnut."""

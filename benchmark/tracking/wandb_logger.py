@@ -24,24 +24,25 @@ class WandbLogger:
 
     def __init__(self, name: str, folder: Path) -> None:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        folder.mkdir(parents=True, exist_ok=True)
+        self._name, self._folder, self._curves = name, folder, set[str]()
+
+    def log_parameters(self, parameters: Mapping[str, Any]) -> None:
         import wandb
 
-        folder.mkdir(parents=True, exist_ok=True)
-        self._name, self._curves = name, set[str]()
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "adbench"),
-            name=name,
-            id=hashlib.sha256(name.encode()).hexdigest()[:16],
-            dir=str(folder),
+            name=self._name,
+            id=hashlib.sha256(self._name.encode()).hexdigest()[:16],
+            config=dict(parameters),
+            dir=str(self._folder),
             mode="online" if os.environ.get("WANDB_MODE") == "online" else "offline",
             reinit="create_new",
+            allow_val_change=True,
             settings=wandb.Settings(
                 console="off", silent=True, x_disable_stats=True, save_code=False, disable_git=True
             ),
         )
-
-    def log_parameters(self, parameters: Mapping[str, Any]) -> None:
-        self._run.config.update(dict(parameters), allow_val_change=True)
 
     def log_points(self, curve: str, values: Mapping[str, float], step: int) -> None:
         if curve not in self._curves:  # each has steps of its own: a later training starts again
@@ -62,4 +63,8 @@ class WandbLogger:
         self._run.log_artifact(artifact)
 
     def close(self) -> None:
+        import wandb
+
         self._run.finish()
+        if wandb.run is None:  # no run of the user's own
+            wandb.teardown()  # waits until the file is complete; `finish` alone does not
