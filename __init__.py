@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .benchmark.api.sharing import Publication, merge, publish
     from .benchmark.api.speed import measure_speed
     from .benchmark.api.storage import describe_machine, open_store
+    from .benchmark.api.tuning import tune
     from .benchmark.api.weights import export_network, import_weights
     from .benchmark.audit.audit import audit
     from .benchmark.evaluation.protocol import Protocol
@@ -65,6 +66,7 @@ _MODULES = {
     "benchmark.api.sharing": ("Publication", "merge", "publish"),
     "benchmark.api.speed": ("measure_speed",),
     "benchmark.api.storage": ("describe_machine", "open_store"),
+    "benchmark.api.tuning": ("tune",),
     "benchmark.api.weights": ("export_network", "import_weights"),
     "benchmark.audit.audit": ("audit",),
     "benchmark.evaluation.protocol": ("Protocol",),
@@ -118,6 +120,7 @@ __all__ = [
     "register",
     "run",
     "run_status",
+    "tune",
 ]
 
 

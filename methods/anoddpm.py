@@ -33,6 +33,7 @@ from ..engine.noise.noise import Noise, NoiseName
 from ..engine.noise.noise_config import MixedNoiseConfig
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.search_space import Choice, Interval, SearchSpace
 from ..engine.runtime.setting_types import Count, Fraction, Level, Positive
 from ..engine.sampling.reconstruct import (
     SamplingConfig,
@@ -127,6 +128,14 @@ class AnoDDPM(Method):
         ["sampling_steps", "eta", "variance", "repeats", "average", "eval_heads", "detect_noise",
          "detect_frequency", "reverse_noise", "gradual", "index_shift"]
     )  # fmt: skip
+
+    search_space = SearchSpace(
+        lr=Interval(2e-5, 1e-3, log=True),
+        frequency=Interval(8.0, 128.0, log=True),
+        persistence=Interval(0.4, 1.0),
+        noise=Choice("simplex", "gaussian"),
+        eta=Interval(0.0, 1.0),
+    )
 
     def __init__(
         self, spec: Spec, *,

@@ -37,6 +37,7 @@ from ..engine.noise.noise import NoiseName
 from ..engine.noise.noise_config import NoiseConfig
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.search_space import Choice, Interval, SearchSpace
 from ..engine.runtime.setting_types import Count, Fraction, Level, Natural, Range, Unbounded
 from ..engine.sampling.reconstruct import (
     SamplingConfig,
@@ -169,6 +170,14 @@ class AutoDDPM(Method):
          "renoise_shifted", "leave_last"]
     )  # fmt: skip
     tau: Tensor  # (): above it the soft map counts as anomalous
+
+    search_space = SearchSpace(
+        lr=Interval(2e-5, 1e-3, log=True),
+        inpaint_level=Interval(20, 200),
+        resamples=Interval(1, 8),
+        dilate=Interval(0, 3),
+        map_weight=Choice("first", "none"),
+    )
 
     def __init__(
         self, spec: Spec, *,

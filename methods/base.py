@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..datasets.base import Spec, Split
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.search_space import SearchSpace
 from ..engine.training.loop import Training
 
 
@@ -106,6 +107,10 @@ class Method(nn.Module, ABC):
 
     inference: ClassVar[frozenset[str]] = frozenset()
     """Constructor arguments that do not change training: a new value needs no new checkpoint."""
+
+    search_space: ClassVar[SearchSpace] = SearchSpace()
+    """Values of constructor arguments that are worth trying, for `adbench tune`; a method without
+    any is run as it is."""
 
     def __init__(self, spec: Spec) -> None:
         super().__init__()

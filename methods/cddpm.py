@@ -41,6 +41,7 @@ from ..engine.networks.unet_config import MiddleAttentionUNetConfig
 from ..engine.noise.noise_config import NoiseConfig
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.search_space import Choice, Interval, SearchSpace
 from ..engine.runtime.setting_types import Count, Many, Natural, Positive
 from ..engine.sampling.reconstruct import predict_x0
 from ..engine.training.loop import Training, train_module
@@ -128,6 +129,12 @@ class CDDPM(Method):
 
     levels, published = (100, 200, 300, 400, 500, 600), 500
     inference = frozenset({"ensemble", "repeats", "clip_clean"})
+
+    search_space = SearchSpace(
+        lr=Interval(2e-5, 1e-3, log=True),
+        power=Choice(1, 2),
+        frequency=Interval(8.0, 128.0, log=True),
+    )
 
     def __init__(
         self, spec: Spec, *,

@@ -31,6 +31,7 @@ from ..engine.noise.noise import NoiseName, build_noise
 from ..engine.noise.pyramid import Coarse
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.search_space import Interval, SearchSpace
 from ..engine.runtime.setting_types import Count, Many, NonNegative, Positive, ZeroOrOdd
 from ..engine.training.loop import Training, train_module
 from ..engine.transforms.resizing import ResizePad
@@ -76,6 +77,13 @@ class DAE(Method):
     """
 
     inference = frozenset({"erode"})
+
+    search_space = SearchSpace(
+        lr=Interval(2e-5, 1e-3, log=True),
+        grid=Interval(4, 32, log=True),
+        deviation=Interval(0.05, 0.5, log=True),
+        weight_decay=Interval(1e-6, 1e-3, log=True),
+    )
 
     def __init__(
         self, spec: Spec, *,

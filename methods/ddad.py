@@ -48,6 +48,7 @@ from ..engine.noise.noise import Noise
 from ..engine.noise.noise_config import NoiseConfig
 from ..engine.runtime.context import Interrupted, TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.search_space import Interval, SearchSpace
 from ..engine.runtime.setting_types import (
     Count,
     Decay,
@@ -304,6 +305,13 @@ class DDAD(Method):
     inference = frozenset({"v", "blur", "norm", "contributions", "thresholds"})
     largest: Tensor  # (2,) mean of the maxima of pixel and feature distance, calibration samples
     exceeded: Tensor  # (2,) what one calibration pixel of 1000 exceeds in either
+
+    search_space = SearchSpace(
+        lr=Interval(5e-5, 1e-3, log=True),
+        w=Interval(0.5, 8.0, log=True),
+        v=Interval(0.25, 8.0, log=True),
+        blur=Interval(1.0, 6.0),
+    )
 
     def __init__(
         self, spec: Spec, *,

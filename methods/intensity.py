@@ -15,6 +15,7 @@ from torch import Tensor
 from ..datasets.base import Spec, Split
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.search_space import Choice, SearchSpace
 from ..engine.runtime.setting_types import Natural
 from .base import Detection, Method
 
@@ -37,6 +38,8 @@ class Intensity(Method):
     """
 
     inference: ClassVar[frozenset[str]] = frozenset({"channel", "dark"})
+
+    search_space = SearchSpace(dark=Choice(False, True))
 
     def __init__(self, spec: Spec, *, channel: Natural | None = None, dark: bool = False) -> None:
         super().__init__(spec)

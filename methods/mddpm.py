@@ -33,6 +33,7 @@ from ..engine.networks.unet_config import MiddleAttentionUNetConfig
 from ..engine.noise.noise_config import NoiseConfig
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.search_space import Choice, Interval, SearchSpace
 from ..engine.runtime.setting_types import Count, Natural, PositiveFraction, Range
 from ..engine.sampling.patches import box_masks, reconstruct_patches, tile_masks
 from ..engine.training.loop import Training, train_module
@@ -108,6 +109,12 @@ class MDDPM(Method):
     inference = frozenset({"stride", "aggregate", "repeats", "clip_clean"})
     tiles: Tensor  # (P, 1, *outer) bool; together they cover everything
     cells: Tensor  # (P, 1, *outer) bool; the grid that training draws boxes from
+
+    search_space = SearchSpace(
+        lr=Interval(2e-5, 1e-3, log=True),
+        share=Interval(0.05, 0.4),
+        power=Choice(1, 2),
+    )
 
     def __init__(
         self, spec: Spec, *,

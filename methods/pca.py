@@ -15,6 +15,7 @@ from torch import Tensor
 from ..datasets.base import Spec, Split
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.search_space import Interval, SearchSpace
 from ..engine.runtime.setting_types import Count
 from ..engine.training.data_loading import evenly_spaced_indices
 from .base import Detection, Method
@@ -42,6 +43,8 @@ class PCA(Method):
 
     mean: Tensor  # (D,), D = C * prod(S)
     basis: Tensor  # (components, D), orthonormal rows; zero where there were too few samples
+
+    search_space = SearchSpace(components=Interval(4, 128, log=True))
 
     def __init__(
         self, spec: Spec, *, components: Count = 64, samples: Annotated[int, Meta(ge=2)] = 1024

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..datasets.base import Spec, Split
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.search_space import Interval, SearchSpace
 from ..engine.runtime.setting_types import Positive
 from .base import Detection, Method
 
@@ -37,6 +38,8 @@ class TemplateZ(Method):
 
     mean: Tensor  # (C, *S)
     spread: Tensor  # (C, *S)
+
+    search_space = SearchSpace(floor=Interval(0.005, 0.2, log=True))
 
     def __init__(self, spec: Spec, *, floor: Positive = 0.05) -> None:
         super().__init__(spec)

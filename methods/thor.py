@@ -36,6 +36,7 @@ from ..engine.networks.unet_config import UNetConfig
 from ..engine.noise.noise_config import NoiseConfig
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.search_space import Interval, SearchSpace
 from ..engine.runtime.setting_types import Count, Fraction, Level, NonNegative, Odd
 from ..engine.sampling.continuous_batching import ChainBatch, Step, one_step_per_level, run_chains
 from ..engine.sampling.reconstruct import enumerate_chains, repeat_streams
@@ -109,6 +110,12 @@ class THOR(Method):
         ["harmonise", "every", "kernel", "blur", "sampling_steps", "eta", "features",
          "double_normalise", "renoise_late", "clamp_unit"]
     )  # fmt: skip
+
+    search_space = SearchSpace(
+        lr=Interval(2e-5, 1e-3, log=True),
+        blur=Interval(0.5, 4.0),
+        every=Interval(25, 100),
+    )
 
     def __init__(
         self, spec: Spec, *,

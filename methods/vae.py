@@ -24,6 +24,7 @@ from ..engine.networks.diffusion_unet import side_divisor
 from ..engine.networks.residual_autoencoder import ResidualAutoencoder, kl_divergence
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
+from ..engine.runtime.search_space import Choice, Interval, SearchSpace
 from ..engine.runtime.setting_types import Count, Many, NonNegative
 from ..engine.training.loop import Training, train_module
 from ..engine.transforms.resizing import ResizePad
@@ -48,6 +49,12 @@ class VAE(Method):
     """
 
     inference = frozenset({"judged"})
+
+    search_space = SearchSpace(
+        lr=Interval(2e-5, 1e-3, log=True),
+        beta=Interval(0.1, 4.0, log=True),
+        code=Choice(32, 64, 128, 256),
+    )
 
     def __init__(
         self, spec: Spec, *,

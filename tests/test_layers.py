@@ -80,6 +80,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "benchmark.planning": SCHEDULING | {"benchmark.executors", "benchmark.speed", "datasets.io"},
     "benchmark.sharing": EXPERIMENTS
     | {"benchmark.leaderboard", "benchmark.report", "benchmark.report.html"},
+    "benchmark.tuning": EXPERIMENTS,
     "benchmark.plugins": BASES | ENGINE | {"benchmark.registry"},
 }
 """What each package may import beside itself."""

@@ -95,8 +95,6 @@ def run(
     >>> [(record["method"]["name"], record["status"]) for record in results.records]
     [('pca', 'ok')]
     """
-    from ...datasets.base import DataError
-    from ..scheduling.exit_codes import NO_DATA, STOPPED
     from .notebook import make_reporter
     from .results import Results
 
@@ -106,13 +104,26 @@ def run(
         reporter.print_line(note)
     config = request.config
     code, experiments = run_config(config, reporter, request.parts)
+    raise_unless_run(code, reporter.failures)
+    return Results(config.out, [experiment.name for experiment in experiments])
+
+
+def raise_unless_run(code: int, failures: Mapping[str, str]) -> None:
+    """Raise KeyboardInterrupt or DataError for the exit codes that mean them.
+
+    failures: why, by the name of what failed
+
+    >>> raise_unless_run(5, {"prepare brats": "no such folder"})
+    Traceback (most recent call last):
+    adbench.datasets.base.DataError: data are missing or bad ...
+    """
+    from ...datasets.base import DataError
+    from ..scheduling.exit_codes import NO_DATA, STOPPED
+
     if code == STOPPED:
         raise KeyboardInterrupt("interrupted with everything kept; the same call goes on")
     if code == NO_DATA:
-        raise DataError(
-            "data are missing or bad", [f"{k}: {v}" for k, v in reporter.failures.items()]
-        )
-    return Results(config.out, [experiment.name for experiment in experiments])
+        raise DataError("data are missing or bad", [f"{k}: {v}" for k, v in failures.items()])
 
 
 def plan(
@@ -174,12 +185,16 @@ def request_of(
 
 
 def run_config(
-    config: RunConfig, reporter: ConsoleReporter, parts: Sequence[RunConfig] = ()
+    config: RunConfig,
+    reporter: ConsoleReporter,
+    parts: Sequence[RunConfig] = (),
+    experiments: list[Experiment] | None = None,
 ) -> tuple[int, list[Experiment]]:
     """Run a config; return the exit code and its experiments.
 
     reporter: what shows the progress
     parts: configs whose experiments are run in place of the config's own
+    experiments: those that are run in place of both
 
     >>> from tempfile import TemporaryDirectory
     >>> from rich.console import Console
@@ -206,7 +221,8 @@ def run_config(
 
         selection = ExecutorSelection(config.executor, config.address, config.slurm, config.detach)
         context = selection.device_context(config.device, config.dtype)
-        experiments = _experiments(config, parts, context.device)
+        if experiments is None:
+            experiments = expand_config(config, parts, context.device)
         if context.team.rank == 0:
             profiles = ", ".join(dict.fromkeys(each.profile for each in experiments))
             reporter.print_line(f"profile {profiles} on {context.device}")
@@ -273,7 +289,7 @@ def plan_config(
     from .storage import open_store
 
     context = device_context(config.device, config.dtype)
-    experiments = _experiments(config, parts, context.device)
+    experiments = expand_config(config, parts, context.device)
     store = open_store(config.store)
     rows = preview_run(experiments, context, store, reporter, measure=measure)
     return rows, store.root, context.device
@@ -299,8 +315,11 @@ def _interactive(experiments: Sequence[Experiment]) -> bool:
     return any(target.startswith("__main__:") for target in targets)
 
 
-def _experiments(config: RunConfig, parts: Sequence[RunConfig], device: str) -> list[Experiment]:
-    """The experiments of a config, or of its parts, each once."""
+def expand_config(config: RunConfig, parts: Sequence[RunConfig], device: str) -> list[Experiment]:
+    """The experiments of a config, or of its parts, each once, with their imported weights.
+
+    device: what `auto` has become, which the default profile depends on
+    """
     from ..experiments.matrix import expand_matrix
     from ..registry.registry import Registry
     from .storage import open_store

@@ -24,6 +24,7 @@ from .schema import SCHEMA_EXAMPLE, schema
 from .sharing import MERGE_EXAMPLE, PUBLISH_EXAMPLE, merge, publish
 from .speed import speed
 from .streams import protect_standard_streams
+from .tuning import TUNE_EXAMPLE, tune
 from .weights import EXPORT_EXAMPLE, IMPORT_EXAMPLE, export_network, import_weights
 
 # Read when torch loads. Threads that spin while they wait make a training ten times slower as soon
@@ -61,6 +62,7 @@ def adbench(
 # in the order in which --help lists them
 app.command(epilog=EXAMPLES)(run)
 app.command()(plan)
+app.command(epilog=TUNE_EXAMPLE)(tune)
 app.command("report")(report.report)
 app.command(epilog=PREDICT_EXAMPLE)(predict)
 app.command(epilog=EVALUATE_EXAMPLES)(evaluate)

@@ -32,6 +32,7 @@ class Experiment:
     skip_reason: why the experiment cannot be run; empty if it can
     implicit_baseline: whether it is a baseline that nobody asked for: where it does not fit the
         data it is left out
+    tuning: how its arguments were chosen, as the record has it; None where nobody tuned them
 
     >>> from adbench.benchmark.registry.registry import Registry
     >>> config = RunConfig(["dae"], ["phantom"], "tiny", seeds=(3,), baselines=False)
@@ -51,6 +52,7 @@ class Experiment:
     limit: int | None = None
     skip_reason: str = ""
     implicit_baseline: bool = False
+    tuning: Mapping[str, Any] | None = None
 
     @property
     def name(self) -> str:

@@ -75,7 +75,7 @@ def run_experiment(
     context = replace(context, seed=experiment.seed, on_event=log)
     checkpoint = fit_experiment(resolved, store, context)
     log("checkpoint", {"fresh": checkpoint.created, "key": checkpoint.key})
-    maps = _predict_splits(resolved, store, context, checkpoint)
+    maps = predict_splits(resolved, store, context, checkpoint)
     record = store.get_or_create(
         "record", resolved.key_inputs.record, partial(_evaluate, resolved, maps), name="judged.h5"
     )
@@ -180,14 +180,22 @@ def fit_experiment(
     return checkpoint
 
 
-def _predict_splits(
-    resolved: ResolvedExperiment, store: Store, context: TrainingContext, checkpoint: Artifact
+def predict_splits(
+    resolved: ResolvedExperiment,
+    store: Store,
+    context: TrainingContext,
+    checkpoint: Artifact,
+    names: Sequence[str] | None = None,
 ) -> dict[str, Artifact]:
-    """Maps of every split, from the store or predicted now; the method is built only if needed."""
+    """Maps of splits, from the store or predicted now; the method is built only if needed.
+
+    names: of the splits; None for all that the experiment predicts
+    """
     method: Method | None = None
     maps: dict[str, Artifact] = {}
     log: LogEvent = context.on_event
-    for name, key_inputs in resolved.key_inputs.maps.items():
+    for name in resolved.key_inputs.maps if names is None else names:
+        key_inputs = resolved.key_inputs.maps[name]
         partial_state = store.partial_state("maps", key_inputs)
 
         def create(path: Path, name: str = name, state: Any = partial_state) -> Mapping[str, Any]:

@@ -57,6 +57,7 @@ def record_header(
             "fingerprint": fingerprint,
             "synthetic": bool(dataset is not None and dataset.synthetic),
         },
+        **({"tuning": dict(experiment.tuning)} if experiment.tuning is not None else {}),
         "profile": experiment.profile,
         "seed": experiment.seed,
         "partial": experiment.limit,

@@ -21,6 +21,7 @@ from .record_schema import BUDGET, COST, METRICS
 from .records import Record, metric_value
 from .seed_variation import SeedSummary, sentences, summarize_seeds
 from .text import number_text
+from .tuning_text import tuning_notes
 
 if TYPE_CHECKING:
     import pandas
@@ -331,6 +332,7 @@ def _notes(
     }
     if len(profiles) > 1:
         notes.append(f"Profiles {', '.join(sorted(profiles))} spend different budgets.")
+    notes += tuning_notes(entries)
     for baseline in dict.fromkeys(
         entry.worse_than_baseline for entry in entries if entry.worse_than_baseline
     ):

@@ -337,6 +337,22 @@ class ExternalRecord(Struct):
     splits: list[str]  # with results: test, and perhaps val and calibration
 
 
+class TuningRecord(Struct):
+    """How arguments of the method were chosen, on validation or synthetic anomalies alone."""
+
+    trials: Count  # trainings that were tried, the method as it is among them; 0 if not tuned
+    objective: Literal["val", "pseudo"]  # the split that trials were judged on
+    metric: str  # what was to be high: pixel_ap or image_auroc; empty without trials
+    seed: int  # of the trials' trainings
+    space: dict[str, str]  # what was searched, in words, by argument
+    chosen: dict[str, Any]  # the values of the best trial; empty where the defaults were best
+    value: float | None  # of the metric at the best trial
+    default: float | None  # of the metric with the arguments as they were
+    failed: Count = 0  # trials that gave no value
+    train_steps: Count = 0  # optimizer steps of all trials
+    train_seconds: Amount = 0.0  # seconds of all trials' trainings
+
+
 class FailedRecord(Struct, tag_field="status", tag="failed"):
     """An experiment that failed.
 
@@ -359,6 +375,7 @@ class FailedRecord(Struct, tag_field="status", tag="failed"):
     partial: (
         Annotated[int, Meta(ge=1, le=2**53)] | None
     )  # samples of each split at most; None for a whole run
+    tuning: TuningRecord | None = None  # how its arguments were chosen; None if they are as set
     failure: dict[str, Any] | None = None  # phase, exception, attempts and the end of the log
     attempts: list[dict[str, Any]] = []  # earlier attempts that ended otherwise
     seal: str | None = None  # `record_seal` of the other fields; None in older records

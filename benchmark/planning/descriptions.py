@@ -35,6 +35,8 @@ def describe_entry(entry: Entry) -> dict[str, Any]:
             "noise levels": ", ".join(map(str, cls.levels)),
             "published level": cls.published,
         }
+        if cls.search_space:
+            facts["search space"] = {key: str(part) for key, part in cls.search_space.items()}
         if entry.base:
             facts["preset of"] = entry.base
         if entry.batch_dependent:

@@ -147,6 +147,8 @@ def class_attributes_are_valid(subject: MethodUnderTest) -> None:
     _require(cls.published in cls.levels, f"published, {cls.published}, is one of the levels")
     odd = cls.inference - subject.args.keys()
     _require(not odd, f"inference names arguments of the constructor, not {sorted(odd)}")
+    odd = cls.search_space.keys() - subject.args.keys()
+    _require(not odd, f"search_space names arguments of the constructor, not {sorted(odd)}")
     _require(
         cls.supervision in ("normal", "image-labels"), f"supervision is not {cls.supervision!r}"
     )

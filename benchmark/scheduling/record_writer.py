@@ -48,13 +48,15 @@ class RecordWriter:
         """Write a record with its seal; on a full disk, keep it until `retry`.
 
         A file that holds the same record is left alone, so a second run changes nothing. The
-        attempts of an earlier run with the same artifacts stay in the record. A damaged file is
-        reported and replaced.
+        attempts of an earlier run with the same artifacts stay in the record, and how it was tuned.
+        A damaged file is reported and replaced.
         """
         path = self._out / f"{experiment.name}.json"
         before = read_intact_record(path)
         if "attempts" in before and before.get("keys") == record.get("keys", before):
             record.setdefault("attempts", before["attempts"])
+        if "tuning" in before and before.get("keys") == record.get("keys"):
+            record.setdefault("tuning", before["tuning"])
         content = json.loads(json.dumps(record))
         content["seal"] = record_seal(content)
         try:

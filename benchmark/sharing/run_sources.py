@@ -147,6 +147,10 @@ def _repeat_results(options: dict[str, Any], folder: Path, store: Store | None) 
     for name in settings:
         if not any(name in part.settings or not name for part in parts):
             raise OptionError(f"--set names {name!r}, which is not in {folder}")
+    if tuned := sum(bool(record.get("tuning")) for record in records):
+        notes.append(
+            f"{folder}: {tuned} records were tuned; what was chosen is repeated as if it were set"
+        )
     notes += _library_notes(records, folder)
     notes += _code_notes(records, registry, store) if store is not None else []
     return RunRequest(config, parts, notes)

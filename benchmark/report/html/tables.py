@@ -287,6 +287,7 @@ def provenance(record: Record) -> list[tuple[str, str]]:
         "data argument": data["args"],
         "key": record.get("keys") or {},
         "version": record.get("versions") or {},
+        "tuning": record.get("tuning") or {},
     }
     for word, inner in nested.items():
         facts |= {f"{word} {key}": value for key, value in sorted(inner.items())}

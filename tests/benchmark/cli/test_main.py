@@ -17,7 +17,8 @@ from adbench.benchmark.experiments.run_config import PROTOCOL_OPTIONS, RunConfig
 
 WIDE = {"COLUMNS": "200", "TERMINAL_WIDTH": "200"}
 COMMANDS = ["run", "plan", "report", "list", "info", "doctor", "compare", "reproduce", "status",
-            "merge", "publish", "schema", "speed", "check", "new", "data", "cache"]  # fmt: skip
+            "merge", "publish", "schema", "tune", "speed", "check", "new",
+            "data", "cache"]  # fmt: skip
 
 
 def test_the_version_is_the_packages() -> None:
