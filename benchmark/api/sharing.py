@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..experiments.run_config import OptionError, RunConfig
-from ..registry.registry import Registry
+from ..registry.registry import Registry, RegistryError
 
 if TYPE_CHECKING:
     from ..leaderboard.records import Record
@@ -203,4 +204,8 @@ def _facts(records: Sequence[Record], registry: Sequence[str | Path]) -> dict[st
     from .catalogue import describe
 
     names = {record[kind]["name"] for record in records for kind in ("method", "dataset")}
-    return {name: describe(name.partition("@")[0], registry=registry) for name in sorted(names)}
+    facts: dict[str, dict[str, Any]] = {}
+    for name in sorted(names):
+        with suppress(RegistryError):  # of a method that was brought in, or of a plugin
+            facts[name] = describe(name.partition("@")[0], registry=registry)
+    return facts

@@ -15,7 +15,7 @@ from typing import Any
 from ..evaluation.protocol import Protocol
 from ..experiments.matrix import expand_matrix, sweep_levels
 from ..experiments.run_config import PROTOCOL_OPTIONS, OptionError, RunConfig, parse_settings
-from ..leaderboard.records import Record, read_records
+from ..leaderboard.records import Record, ReportError, read_records
 from ..registry.code_fingerprint import loaded_code_digest
 from ..registry.registry import Registry
 from ..store.artifact_store import Store
@@ -132,7 +132,14 @@ def _repeat_results(options: dict[str, Any], folder: Path, store: Store | None) 
     registry = Registry.read(*config.registry)
     every = read_records(folder / "records")
     notes = [f"{folder}: {r['reason']}" for r in every if r["status"] == "broken"]
-    records = [record for record in every if record["status"] != "broken"]
+    notes += [
+        f"{folder}: {r['method']['name']} was brought in: it is left out"
+        for r in every
+        if r.get("external")
+    ]
+    records = [r for r in every if r["status"] != "broken" and not r.get("external")]
+    if not records:
+        raise ReportError(f"{folder} holds no record of a run that could be repeated")
     for part in ("methods", "datasets"):
         records = list(_selected(records, part, options.get(part)))
     notes += [

@@ -102,6 +102,19 @@ def test_other_versions_and_other_code_are_noted(folder: Path, tmp_path: Path) -
     assert "the code of dae has changed since: it is trained again" in result.output
 
 
+def test_what_was_brought_in_is_not_repeated_and_is_said(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "out", tmp_path / "out")
+    for path in (tmp_path / "out/records").glob("*.dae.*"):
+        record = json.loads(path.read_text())
+        record["external"] = {
+            "source": "maps", "digest": "0", "maps": True, "scores": False, "splits": ["test"],
+        }  # fmt: skip
+        path.write_text(json.dumps(record | {"seal": record_seal(record)}))
+    result = adbench_("plan", "--like", tmp_path / "out", "--store", folder / "store")
+    assert result.exit_code == 0 and "dae was brought in: it is left out" in result.output
+    assert "phantom.pca" in result.stdout and "phantom.dae" not in result.stdout
+
+
 @pytest.mark.parametrize("levels", ["100", None])
 def test_a_repeated_sweep_has_the_files_of_the_first(tmp_path: Path, levels: str | None) -> None:
     """Whichever levels were asked for: the published one, 250, is swept besides."""
