@@ -180,6 +180,7 @@ def _tune_one(
     fixed: Mapping[str, Any],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The values chosen for a method, and what its record says of the tuning."""
+    from ..scheduling.events import progress_event
     from ..tuning.search import Search, search, search_seed
     from ..tuning.trial import run_trial
 
@@ -194,9 +195,12 @@ def _tune_one(
     def arguments(values: Mapping[str, Any]) -> dict[str, Any]:
         return {**experiment.method_args, **values}
 
+    def log(event: str, facts: Mapping[str, Any]) -> None:
+        reporter.on_progress(title, progress_event(event, facts))
+
     def run(values: Mapping[str, Any]) -> TrialResult:
         tried = replace(experiment, method_args=arguments(values))
-        return run_trial(tried, dataset, store, context, objective)
+        return run_trial(tried, dataset, store, replace(context, on_event=log), objective)
 
     def report(number: int, values: Mapping[str, Any], result: TrialResult) -> None:
         shown = ", ".join(f"{k}={_short(v)}" for k, v in values.items()) or "as it is"
