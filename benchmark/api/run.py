@@ -322,6 +322,10 @@ def expand_config(config: RunConfig, parts: Sequence[RunConfig], device: str) ->
     """The experiments of a config, or of its parts, each once, with their imported weights.
 
     device: what `auto` has become, which the default profile depends on
+
+    >>> config = RunConfig.from_options(methods="pca", datasets="phantom", baselines=False)
+    >>> [experiment.profile for experiment in expand_config(config, [], "cpu")]
+    ['tiny']
     """
     from ..experiments.matrix import expand_matrix
     from ..registry.registry import Registry

@@ -26,6 +26,9 @@ class Publication:
     folder: where the site lies; None where it was only to be uploaded
     url: of the upload; None where nothing was uploaded
     notes: a line for everything that was left out
+
+    >>> Publication({"index.html": 12}).url is None
+    True
     """
 
     files: Mapping[str, int]
@@ -126,6 +129,10 @@ def fetch_methods(config: RunConfig, store: Store) -> tuple[RunConfig, list[str]
 
     Their arguments are those that the weights were trained with, under the config's own.
     Raises HubError, CheckpointError and RegistryError on weights that cannot be had or do not fit.
+
+    >>> from adbench.benchmark.api.storage import open_store
+    >>> fetch_methods(RunConfig(["pca"]), open_store("store"))[1]
+    []
     """
     from ..sharing.hub import PREFIX
 

@@ -47,6 +47,13 @@ def tune(
     objective: `val`, `pseudo`, or `auto`: `val` where it has normal and abnormal samples
     progress: show what is going on
     Raises OptionError on a value and where optuna is missing, and what `run` raises.
+
+    >>> import adbench
+    >>> results = adbench.tune(
+    ...     "template-z", "phantom", trials=2, limit=8, settings={"shape": [8, 8]}, baselines=False,
+    ...     executor="inline", profile="tiny", out="results", store="store", progress=False)
+    >>> results.records[0]["tuning"]["trials"]
+    2
     """
     from .notebook import make_reporter
     from .results import Results
@@ -73,6 +80,11 @@ def tune_config(
     """Tune the methods of a config and run them; return the exit code and the experiments.
 
     reporter: what shows the progress        parts: must be none: a folder of results is as it is
+
+    >>> from adbench.benchmark.api.notebook import make_reporter
+    >>> tune_config(RunConfig(["pca"]), make_reporter(quiet=True), trials=0)
+    Traceback (most recent call last):
+    adbench.benchmark.experiments.run_config.OptionError: --trials is at least 1, not 0
     """
     from ...engine.runtime.context import Interrupted
     from ..executors.launch import device_context
@@ -168,6 +180,7 @@ def _tune_one(
     fixed: Mapping[str, Any],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The values chosen for a method, and what its record says of the tuning."""
+    from ..scheduling.events import progress_event
     from ..tuning.search import Search, search, search_seed
     from ..tuning.trial import run_trial
 
@@ -182,9 +195,12 @@ def _tune_one(
     def arguments(values: Mapping[str, Any]) -> dict[str, Any]:
         return {**experiment.method_args, **values}
 
+    def log(event: str, facts: Mapping[str, Any]) -> None:
+        reporter.on_progress(title, progress_event(event, facts))
+
     def run(values: Mapping[str, Any]) -> TrialResult:
         tried = replace(experiment, method_args=arguments(values))
-        return run_trial(tried, dataset, store, context, objective)
+        return run_trial(tried, dataset, store, replace(context, on_event=log), objective)
 
     def report(number: int, values: Mapping[str, Any], result: TrialResult) -> None:
         shown = ", ".join(f"{k}={_short(v)}" for k, v in values.items()) or "as it is"

@@ -37,7 +37,8 @@ def argument_conflict(
     """
     if not method.import_path.startswith("adbench.") or method.origin == "anomalib":
         return ""  # a model of anomalib may fetch weights when it is built
-    usual = method.arguments(profile)
+    # an entry that came with a job has no profiles: what differs from its defaults is tried
+    usual = method.arguments(profile if profile in method.profiles else None)
     changed = {key for key, value in arguments.items() if usual[key] != value}
     if not changed - _training_arguments():
         return ""

@@ -8,13 +8,16 @@ are in the mask; elsewhere it calls none positive.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from . import record_schema as schema
 from .leaderboard import Leaderboard, build_leaderboards
-from .records import record_seal
+from .records import Record, record_seal
 
 LESIONS = 20
 """Abnormal samples, of one lesion each; there are as many normal ones."""
@@ -164,3 +167,20 @@ def example_leaderboard() -> Leaderboard:
     """
     (leaderboard,) = build_leaderboards(example_records())
     return leaderboard
+
+
+def write_example_records(folder: str | Path, records: Sequence[Record]) -> None:
+    """Write records to the folder `records` of a folder of results, as a run does.
+
+    >>> from adbench.benchmark.leaderboard.example_records import (
+    ...     example_records, write_example_records)
+    >>> from adbench.benchmark.leaderboard.records import read_records
+    >>> write_example_records("results", example_records())
+    >>> [record["file"] for record in read_records(Path("results/records"))]
+    ['anoddpm-brats-0.json', 'pddpm-brats-0.json']
+    """
+    target = Path(folder, "records")
+    target.mkdir(parents=True, exist_ok=True)
+    for record in records:
+        content = {key: value for key, value in record.items() if key != "file"}
+        (target / str(record["file"])).write_text(json.dumps(content))

@@ -25,7 +25,11 @@ MISSING = "the hub needs huggingface_hub: pip install 'diffusion-adbench[hub]'"
 
 
 class HubError(RuntimeError):
-    """The hub cannot be reached, or refuses: one line, and what would do."""
+    """The hub cannot be reached, or refuses: one line, and what would do.
+
+    >>> HubError("lab/brains has no such revision").exit_code
+    5
+    """
 
     exit_code = 5
 
@@ -35,6 +39,9 @@ class HubSource:
     """Where weights are: a repository of the hub, or a local folder.
 
     name: of the weights in it; "" for the only ones        revision: None for the newest
+
+    >>> HubSource("lab/brains").is_local
+    False
     """
 
     place: str
@@ -72,6 +79,9 @@ def fetch_files(source: HubSource, names: Sequence[str]) -> Path:
     """The folder that holds the named files of a source, fetched if it is a repository.
 
     Raises HubError where the hub cannot be reached or has no such file, and nothing is cached.
+
+    >>> fetch_files(HubSource("."), ["adbench.json"])
+    PosixPath('.')
     """
     if source.is_local:
         return Path(source.place)
@@ -88,7 +98,11 @@ def fetch_files(source: HubSource, names: Sequence[str]) -> Path:
 
 
 def fetch_index(source: HubSource) -> Path:
-    """The folder that holds the index of a source."""
+    """The folder that holds the index of a source.
+
+    >>> fetch_index(HubSource("."))
+    PosixPath('.')
+    """
     return fetch_files(source, [INDEX])
 
 
@@ -99,6 +113,10 @@ def upload_site(
 
     repository: ORG/REPO, created if it is not there        private: of one that is created
     Raises HubError where the hub cannot be reached or refuses.
+
+    >>> upload_site(Path("site"), "brains", [])
+    Traceback (most recent call last):
+    adbench.benchmark.experiments.run_config.OptionError: --hub takes ORG/REPO, not 'brains'
     """
     require_repository(repository)
     hub = _client()

@@ -26,7 +26,11 @@ MAX_PROBLEMS = 20
 
 
 class MergeError(ValueError):
-    """Folders of results do not belong together: what and why, a line each."""
+    """Folders of results do not belong together: what and why, a line each.
+
+    >>> str(MergeError("nothing is merged:"))
+    'nothing is merged:'
+    """
 
     exit_code = 2
 
@@ -38,6 +42,9 @@ class MergeReport:
     merged: new in the target            present: in it already, or in two folders alike
     replaced: failed or skipped before, and a result now
     notes: what was decided between two records of one experiment
+
+    >>> MergeReport(merged=["brats.pca.paper.s0.01234567"]).present
+    []
     """
 
     merged: list[str] = field(default_factory=list)
@@ -75,10 +82,15 @@ def merge_results(
     Raises MergeError, with all that does not belong together and why, before anything is written;
     ReportError on a folder without records; StoreError where the target cannot be written.
 
-    >>> from pathlib import Path
-    >>> merge_results([], "all")
-    Traceback (most recent call last):
-    adbench.benchmark.sharing.merge.MergeError: a merge takes one folder of results at least
+    >>> from adbench.benchmark.leaderboard.example_records import (
+    ...     example_record, write_example_records)
+    >>> write_example_records("a", [example_record("AnoDDPM", seed=0)])
+    >>> write_example_records("b", [example_record("AnoDDPM", seed=1)])
+    >>> merge_results(["a", "b"], "all").merged
+    ['anoddpm-brats-0', 'anoddpm-brats-1']
+    >>> report = merge_results(["a", "b"], "all")
+    >>> len(report.merged), len(report.present)
+    (0, 2)
     """
     if not folders:
         raise MergeError("a merge takes one folder of results at least")

@@ -40,6 +40,9 @@ class RunRequest:
     config: of the run; its experiments are run where there are no parts
     parts: configs whose experiments are run in place of its own
     notes: a line for everything that an option replaces or that differs from the original
+
+    >>> RunRequest(RunConfig(["pca"])).parts
+    ()
     """
 
     config: RunConfig

@@ -43,6 +43,9 @@ class WeightsEntry:
     method: of the registry            args: of its constructor
     channels, shape: of its samples    sha256: of the file
     record: path of the record that it belongs to
+
+    >>> WeightsEntry("dae", {}, 1, (16, 16), "weights/a.safetensors", "0f", 9, "").name
+    'a'
     """
 
     method: str
@@ -72,6 +75,12 @@ def export_weights(
     record: with a result, with the name of its `file`        spec: of its samples
     Raises PublishError where the checkpoint is not in the store, or has no network that can be
     shared.
+
+    >>> from adbench.benchmark.leaderboard.example_records import example_record
+    >>> export_weights(example_record(), Spec(1, (8, 8)), Store(Path("none")), Registry.read(),
+    ...     Path("site"))
+    Traceback (most recent call last):
+    adbench.benchmark.sharing.site.PublishError: the weights of anoddpm-brats-0 are not in the ...
     """
     name = str(record["file"]).removesuffix(".json")
     method, key = record["method"]["name"], (record.get("keys") or {}).get("checkpoint", "")
@@ -135,6 +144,10 @@ def select_weights(entries: Sequence[WeightsEntry], name: str, source: str) -> W
 
     source: what errors call it
     Raises CheckpointError, with the names there are, unless exactly one fits.
+
+    >>> entry = WeightsEntry("dae", {}, 1, (8, 8), "weights/a.safetensors", "0f", 9, "")
+    >>> select_weights([entry], "dae", "hub:lab/brains").file
+    'weights/a.safetensors'
     """
     fitting = [e for e in entries if not name or name == e.method or e.name.startswith(name)]
     if len(fitting) == 1:
@@ -155,6 +168,11 @@ def import_shared(
     folder: of the site, or of what was fetched of it
     Raises CheckpointError on a file that is damaged, or does not fit the method; RegistryError on a
     method or argument that this adbench does not have.
+
+    >>> entry = WeightsEntry("dae", {}, 1, (8, 8), "weights/a.safetensors", "0f", 9, "")
+    >>> import_shared(entry, Path("site"), "mine", Store(Path("store")), Registry.read())
+    Traceback (most recent call last):
+    adbench.engine.checkpoints.reading.CheckpointError: site/weights/a.safetensors cannot be ...
     """
     path = folder / entry.file
     try:

@@ -41,7 +41,11 @@ SCANNED = {".json", ".html", ".md", ".csv", ".tex", ".svg", ".txt"}
 
 
 class PublishError(ValueError):
-    """A site cannot be published: one line, and what would do."""
+    """A site cannot be published: one line, and what would do.
+
+    >>> str(PublishError("site is a file: name a folder for the site"))
+    'site is a file: name a folder for the site'
+    """
 
     exit_code = 2
 
@@ -97,6 +101,14 @@ def build_site(
     figures: all charts as SVG, PDF and PNG too
     Raises ReportError where there are no records, PublishError on an unknown dataset and on damaged
     files.
+
+    >>> from adbench.benchmark.leaderboard.example_records import (
+    ...     example_records, write_example_records)
+    >>> write_example_records("results", example_records())
+    >>> Path("site").mkdir()
+    >>> records, notes = build_site(Path("results"), Path("site"))
+    >>> [name for name in site_files(Path("site")) if name.endswith((".html", ".json"))]
+    ['index.html', 'leaderboard.json', 'records/anoddpm-brats-0.json', 'records/pddpm-brats-0.json']
     """
     every = read_records(results / "records")
     notes = [f"left out: {record['reason']}" for record in every if record["status"] == "broken"]
@@ -150,6 +162,12 @@ def finish_site(folder: Path, weights: Sequence[dict[str, Any]], private: Sequen
     weights: what there is to say of each file of weights
     private: folders whose paths no file may hold
     Raises PublishError that names the file.
+
+    >>> Path("leaking").mkdir()
+    >>> _ = Path("leaking/index.html").write_text("<p>from /data/ann/results</p>")
+    >>> finish_site(Path("leaking"), [], [Path("/data/ann")])
+    Traceback (most recent call last):
+    adbench.benchmark.sharing.site.PublishError: index.html tells '/data/ann', which is of this ...
     """
     files = {name: file_sha256(folder / name) for name in site_files(folder)}
     content = {"schema": 1, "weights": list(weights), "files": files}

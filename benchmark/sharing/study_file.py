@@ -84,7 +84,11 @@ PATHS = ("data", "out", "store", "tensorboard")
 
 
 class StudyError(OptionError):
-    """A study file is invalid: one line with the file, the line, and what would do."""
+    """A study file is invalid: one line with the file, the line, and what would do.
+
+    >>> StudyError("study.yaml, line 2: unknown key 'sedes'").exit_code
+    2
+    """
 
 
 def read_study(path: str | Path) -> dict[str, Any]:

@@ -33,6 +33,12 @@ class Search:
     value: of the best trial            default: of the method as it is; None where that failed
     trials: how many were run           failed: of them, how many gave no value
     results: of all trials, in order
+
+    >>> search = Search()
+    >>> search.add({"lr": 0.1}, TrialResult(0.5))
+    >>> search.add({"lr": 0.2}, TrialResult(None, reason="not finite"))
+    >>> search.chosen, search.value, search.trials, search.failed
+    ({'lr': 0.1}, 0.5, 2, 1)
     """
 
     chosen: dict[str, Any] = field(default_factory=dict)

@@ -41,6 +41,9 @@ class TrialResult:
     value: of the metric, at the level that is best by it; None where the trial failed
     metric: pixel_ap or image_auroc            reason: why it failed; "" if it did not
     checkpoint: the key of its training        train_steps, train_seconds: what that took
+
+    >>> TrialResult(0.5, "pixel_ap").reason
+    ''
     """
 
     value: float | None
@@ -63,6 +66,17 @@ def run_trial(
     dataset: prepared        context: the seed is the experiment's
     A method that refuses its arguments, or whose training is not finite, has failed; every other
     exception is raised.
+
+    >>> from adbench.benchmark.experiments.matrix import expand_matrix
+    >>> from adbench.benchmark.experiments.run_config import RunConfig
+    >>> from adbench.benchmark.registry.registry import Registry
+    >>> from adbench.datasets.phantom import Phantom
+    >>> config = RunConfig(["template-z"], ["phantom"], "tiny", limit=8, baselines=False)
+    >>> (experiment,) = expand_matrix(config, Registry.read())
+    >>> result = run_trial(
+    ...     experiment, Phantom(shape=(8, 8)), Store(Path("store")), TrainingContext(), "val")
+    >>> result.metric, 0 < result.value <= 1
+    ('pixel_ap', True)
     """
     level = SYNTHETIC if objective == "pseudo" else experiment.protocol.level
     judged = replace(experiment, protocol=replace(experiment.protocol, level=level))
