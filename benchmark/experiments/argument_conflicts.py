@@ -37,7 +37,8 @@ def argument_conflict(
     """
     if not method.import_path.startswith("adbench."):
         return ""
-    usual = method.arguments(profile)
+    # the entry in a job has no profiles; its arguments are then compared with the class's own
+    usual = method.arguments(profile if method.profiles else None)
     changed = {key for key, value in arguments.items() if usual[key] != value}
     if not changed - _training_arguments():
         return ""
