@@ -33,7 +33,7 @@ from ...engine.runtime.context import Interrupted, TrainingContext
 from ...engine.runtime.learning_curve import LearningCurve
 from ...engine.runtime.out_of_memory import batch_limit, retry_out_of_memory
 from ...engine.runtime.rng import Rng
-from ...engine.training.loop import NotFinite
+from ...engine.training.loss import NotFinite
 from ...methods.base import Detection, Method
 from ..evaluation.metrics.reconstruction import normal_psnr_ssim
 from ..store.partial_state import PartialState, separate_tensors

@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from ...datasets.base import DataError, Sample
 from ...datasets.preparation.file_dataset import FileDataset
 from ...engine.runtime.context import ignore_event
-from ...engine.training.loop import NotFinite
+from ...engine.training.loss import NotFinite
 from ..evaluation.hdf5_arrays import read_array
 from ..experiments.fit_predict import SHARD_SIZE, predict
 from ..store.atomic_files import atomic_write, check_folder

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from ...datasets.base import Dataset
 from ...engine.runtime.context import TrainingContext
-from ...engine.training.loop import NotFinite
+from ...engine.training.loss import NotFinite
 from ..evaluation.load_predictions import load_predictions
 from ..evaluation.predictions import GroundTruth
 from ..evaluation.protocol import best_level

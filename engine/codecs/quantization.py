@@ -45,6 +45,7 @@ class Codebook(nn.Module):
         self.register_buffer("found", torch.zeros(count))
         self.register_buffer("total", torch.zeros(count, size))
         self.register_buffer("counted", torch.tensor(-1))
+        self._counted = (0, 0), -1  # a copy on the host, with the version of what it copies
 
     def nearest(self, z: Tensor) -> Tensor:
         """The index of the code closest to each position, (N, D, *S) -> (N, *S) int64."""
@@ -68,7 +69,7 @@ class Codebook(nn.Module):
             self._begin_step(int(rng.step.max()), rng.keys[0])
             index = self.nearest(z)
             flat = z.movedim(1, -1).flatten(0, -2).float()
-            self.found += torch.bincount(index.flatten(), minlength=len(self.codes))
+            self.found.index_add_(0, index.flatten(), torch.ones_like(flat[:, 0]))
             self.total.index_add_(0, index.flatten(), flat)
         code = self.embed(index).to(z.dtype)
         distance = (z - code).float().square().flatten(1).mean(1)
@@ -77,15 +78,25 @@ class Codebook(nn.Module):
     def _begin_step(self, step: int, first: str) -> None:
         """Update the codes by the counts of the step before. A step that starts again from its
         first row, as memory ran out, is counted anew."""
-        if step != int(self.counted):
-            if self.counted >= 0:
+        counted = self._last_counted()
+        if step != counted:
+            if counted >= 0:
                 self._update_codes()
             self.counted.fill_(step)
-            self._first = first
+            self._first, self._counted = first, (self._count_version(), step)
         elif first != self._first:
             return
         self.found.zero_()
         self.total.zero_()
+
+    def _last_counted(self) -> int:
+        """The step that was counted last; read from the device only where it was loaded."""
+        if self._counted[0] != self._count_version():
+            self._counted = self._count_version(), int(self.counted)
+        return self._counted[1]
+
+    def _count_version(self) -> tuple[int, int]:
+        return self.counted.data_ptr(), self.counted._version
 
     def _update_codes(self) -> None:
         self.sizes.lerp_(self.found, 1 - self.decay)

@@ -46,9 +46,10 @@ def greedy_coreset(points: Tensor, count: int, *, stop: Callable[[], bool] = boo
         if i % 256 == 0 and stop():
             raise Interrupted(f"stopped at vector {i} of {count} of a memory bank")
         selected[i] = farthest
-        distance = squares + squares[farthest] - 2 * (points @ points[farthest])
-        gap = torch.minimum(gap, distance)
-        gap[farthest] = -math.inf
+        index = farthest.view(1)  # an index () of a GPU would be read by the host, which waits
+        point = points.index_select(0, index)[0]
+        distance = squares + squares.index_select(0, index) - 2 * (points @ point)
+        gap = torch.minimum(gap, distance).index_fill_(0, index, -math.inf)
         farthest = gap.argmax()
     return selected
 

@@ -14,6 +14,7 @@ from torch.nn.functional import leaky_relu
 
 from ..features.pretrained import build_perceptual
 from ..runtime.precision import LowPrecisionModule
+from ..runtime.transfer import to_device
 from ..training.loop import Training
 
 
@@ -78,7 +79,8 @@ class PatchDiscriminatorLoss(LowPrecisionModule):
         frozen = {key: value.detach() for key, value in weights.items()}
         fake = self._logits(frozen, reconstruction)
         fake = -fake if self.hinge else (fake - 1).square()
-        generator = self._generator_weight(step) * fake.flatten(1).mean(1)
+        weight = to_device(self._generator_weight(step), x.device)
+        generator = weight * fake.flatten(1).mean(1)
         real, false = (self._logits(weights, y) for y in (x, reconstruction.detach()))
         if self.hinge:
             discriminator = (1 - real).relu() + (1 + false).relu()

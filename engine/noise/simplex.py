@@ -9,16 +9,16 @@ reference that the tests compare with.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..runtime.compiled_kernels import call_compiled
+from ..runtime.transfer import to_device
 from .simplex_tables import (
     GRADIENTS,
     GRADIENTS2,
@@ -46,7 +46,7 @@ def simplex_fields(
     column and row. The sum is in float64, octave after octave, so that every device computes the
     same float32.
 
-    seeds: (B,) int64, each shuffles a permutation of its opposite
+    seeds: (B,) int64, each shuffles a permutation of its own; on the CPU, where it is shuffled
     shape: (D, H, W)
     octaves: wavelengths f_o in pixels, and amplitudes
     depth: (B, D) float64, z of every plane in pixels
@@ -65,7 +65,7 @@ def simplex_fields(
     """
     from .simplex_numba import permutations, simplex_fields_numba  # here: importing numba is slow
 
-    draw = simplex_fields_numba if seeds.device.type == "cpu" else simplex_fields_torch
+    draw = simplex_fields_numba if depth.device.type == "cpu" else simplex_fields_torch
     return draw(permutations(seeds.cpu().numpy()), shape, octaves, depth, offset).float()
 
 
@@ -87,20 +87,8 @@ def simplex_planes(seeds: Tensor, shape: Sequence[int], octaves: Octaves, offset
     """
     from .simplex_numba import permutations, simplex_planes_numba
 
-    draw = simplex_planes_numba if seeds.device.type == "cpu" else simplex_planes_torch
+    draw = simplex_planes_numba if offset.device.type == "cpu" else simplex_planes_torch
     return draw(permutations(seeds.cpu().numpy()), shape, octaves, offset).float()
-
-
-COMPILED_DEVICES = frozenset({"cuda"})
-"""Kinds of device on which noise is compiled: some 400 operations become one kernel."""
-
-BACKEND = "inductor"
-
-EXACT_ROUNDING_OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {
-    "emulate_precision_casts": True,
-    "eager_numerics.division_rounding": True,
-}
-"""What keeps the compiler from rounding a product and a sum once instead of twice."""
 
 
 def simplex_fields_torch(
@@ -127,7 +115,7 @@ def simplex_fields_torch(
     True
     """
     device, (D, H, W) = depth.device, shape
-    table = torch.from_numpy(permutations).flatten().to(device)
+    table = to_device(torch.from_numpy(permutations).flatten(), device)
     field = torch.empty(len(permutations) * D * H * W, dtype=torch.float64, device=device)
     for part in field.split(CHUNK_POINTS):
         index = torch.arange(len(part), device=device) + part.storage_offset()
@@ -137,7 +125,7 @@ def simplex_fields_torch(
         total = torch.zeros_like(z)
         for o, (wavelength, amplitude) in enumerate(zip(*octaves, strict=True)):
             point = pixel / torch.full_like(z, wavelength) + offset[sample, o].T
-            values = _call_compiled(_noise3, point, table, sample * 256, *_device_tables(device))
+            values = call_compiled(_noise3, point, table, sample * 256, *_device_tables(device))
             total = total + amplitude * values
         part.copy_(total)
     return field.view(len(permutations), D, H, W)
@@ -159,8 +147,8 @@ def simplex_planes_torch(
     True
     """
     device, (H, W) = offset.device, shape
-    table = torch.from_numpy(permutations).flatten().to(device)
-    gradient = torch.from_numpy(GRADIENTS2).to(device)
+    table = to_device(torch.from_numpy(permutations).flatten(), device)
+    gradient = _plane_gradients(device)
     field = torch.empty(len(permutations) * H * W, dtype=torch.float64, device=device)
     for part in field.split(CHUNK_POINTS):
         index = torch.arange(len(part), device=device) + part.storage_offset()
@@ -169,42 +157,10 @@ def simplex_planes_torch(
         total = torch.zeros_like(part)
         for o, (wavelength, amplitude) in enumerate(zip(*octaves, strict=True)):
             point = pixel / torch.full_like(part, wavelength) + offset[sample, o].T
-            values = _call_compiled(_noise2, point, table, sample * 256, gradient)
+            values = call_compiled(_noise2, point, table, sample * 256, gradient)
             total = total + amplitude * values
         part.copy_(total)
     return field.view(len(permutations), H, W)
-
-
-def _call_compiled(noise: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
-    """Evaluate `noise` as one compiled kernel on COMPILED_DEVICES; eagerly where that fails."""
-    kind = arguments[0].device.type
-    if kind in COMPILED_DEVICES and (kind, BACKEND) not in _failed_backends:
-        try:
-            return _compile(noise, BACKEND)(*arguments)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # of a compiler, which may fail in any way
-            _failed_backends.add((kind, BACKEND))
-            reason = str(error).strip().partition("\n")[0]
-            warnings.warn(
-                f"simplex noise could not be compiled for {kind} and takes longer: {reason}",
-                stacklevel=2,
-            )
-    return noise(*arguments)
-
-
-_failed_backends: set[tuple[str, str]] = set()
-
-
-@cache
-def _compile(noise: Callable[..., Tensor], backend: str) -> Callable[..., Tensor]:
-    return torch.compile(
-        noise,
-        backend=backend,
-        dynamic=True,
-        fullgraph=True,
-        options=dict(EXACT_ROUNDING_OPTIONS) if backend == "inductor" else None,
-    )
 
 
 @cache
@@ -212,6 +168,12 @@ def _device_tables(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """VERTICES, VERTEX_COUNTS and GRADIENTS on the device."""
     vertices, count, gradients = (torch.from_numpy(a) for a in (VERTICES, VERTEX_COUNTS, GRADIENTS))
     return vertices.to(device), count.to(device), gradients.to(device)
+
+
+@cache
+def _plane_gradients(device: torch.device) -> Tensor:
+    """GRADIENTS2 on the device."""
+    return torch.from_numpy(GRADIENTS2).to(device)
 
 
 def _noise3(

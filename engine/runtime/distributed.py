@@ -8,11 +8,13 @@ a loss here is a closure over as many networks as a method likes.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 
 import torch
 from torch import Tensor
+
+from .transfer import to_device
 
 
 class TeamError(RuntimeError):
@@ -135,39 +137,66 @@ def join_team(device: str = "cpu") -> Team:
     return DistributedTeam(cpu=torch.device(device).type == "cpu")
 
 
-def all_reduce_gradients(
-    team: Team, weights: Mapping[str, Tensor], value: Tensor, error: Exception | None
-) -> Tensor:
-    """Add up over the team the gradients, in place, and the loss, which is returned.
+BUCKET_VALUES = 2**24
+"""How many values of gradients are sent at a time: 64 MB, for which the memory is there twice."""
 
-    A weight that has a gradient in no process keeps none.
+
+def all_reduce_gradients(
+    team: Team,
+    weights: Mapping[str, Tensor],
+    value: Tensor,
+    error: Exception | None,
+    *,
+    stop: bool = False,
+) -> tuple[Tensor, bool]:
+    """Add up over the team the gradients, in place, and the loss; returns the loss, and whether
+    any process asks to stop.
+
+    A weight that has a gradient in no process keeps none. The host waits for the device once.
 
     team: of the training
     weights: by name, the same in every process
     value: this process's part of the loss, ()
     error: why this process has nothing to add; then every process raises, this one its own error
+    stop: whether this process asks the team to stop after the step
 
     >>> import torch
     >>> from adbench.engine.runtime.distributed import Team, all_reduce_gradients
     >>> weight = torch.ones(2, requires_grad=True)
     >>> all_reduce_gradients(Team(), {"weight": weight}, torch.tensor(0.5), None)
-    tensor(0.5000)
+    (tensor(0.5000), False)
     """
     if team.size == 1:
         if error is not None:
             raise error
-        return value
-    flat = [value.detach().float().reshape(1), value.new_tensor([float(error is not None)])]
-    for weight in weights.values():
-        grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
-        flat += [value.new_tensor([float(weight.grad is not None)]), grad.float().flatten()]
-    total = team.all_reduce_sum(torch.cat(flat))
-    mean, failures, *sums = total.split([len(part) for part in flat])
+        return value, stop
+    present = [weight.grad is not None for weight in weights.values()]
+    flags = torch.tensor([float(flag) for flag in (error is not None, stop, *present)])
+    numbers = torch.cat([value.detach().float().reshape(1), to_device(flags, value.device)])
+    mean, *counts = team.all_reduce_sum(numbers).tolist()
     if error is not None:
         raise error
-    if failures > 0:
+    failures, stops, *users = counts
+    if failures:
         raise TeamError("another process of this training failed; its own message says why")
-    for weight, count, grad in zip(weights.values(), sums[::2], sums[1::2], strict=True):
-        if count > 0:
+    used = [weight for weight, count in zip(weights.values(), users, strict=True) if count]
+    for bucket in _buckets(used):
+        grads = [torch.zeros_like(w) if w.grad is None else w.grad for w in bucket]
+        total = team.all_reduce_sum(torch.cat([grad.float().flatten() for grad in grads]))
+        parts = total.split([grad.numel() for grad in grads])
+        for weight, grad in zip(bucket, parts, strict=True):
             weight.grad = grad.view_as(weight).to(weight.dtype)
-    return mean[0]
+    return torch.full_like(value, mean), stops > 0
+
+
+def _buckets(weights: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Weights in their order, at most BUCKET_VALUES values at a time, or one weight."""
+    bucket, size = list[Tensor](), 0
+    for weight in weights:
+        if bucket and size + weight.numel() > BUCKET_VALUES:
+            yield bucket
+            bucket, size = [], 0
+        bucket.append(weight)
+        size += weight.numel()
+    if bucket:
+        yield bucket

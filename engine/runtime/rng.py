@@ -21,6 +21,9 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
+from .compiled_kernels import call_compiled
+from .transfer import to_device
+
 LOW = 0xFFFFFFFF
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -49,6 +52,7 @@ class Rng:
         self.keys, self.seed, self.device = tuple(keys), seed, torch.device(device)
         self._words = _stream_words(self.keys, seed, self.device)
         self._step = torch.zeros(len(self.keys), dtype=torch.int64, device=self.device)
+        self._host_step: Tensor | None = torch.zeros(len(self.keys), dtype=torch.int64)
         self._draws = 0
 
     def __len__(self) -> int:
@@ -56,37 +60,51 @@ class Rng:
 
     @property
     def step(self) -> Tensor:
-        """The step of each stream, (N,) int64."""
-        return self._step
+        """The step of each stream, (N,) int64; on the CPU unless it was computed on the device."""
+        return self._step if self._host_step is None else self._host_step
 
     def fork(self, *names: object) -> Rng:
         """New streams for the purpose `names`, at the same steps."""
         suffix = "\0".join(map(str, names))
         keys = [f"{key}\0{suffix}" for key in self.keys]
-        return Rng(keys, self.seed, self.device).at(self._step)
+        words = _stream_words(tuple(keys), self.seed, self.device)
+        return self._with_streams(keys, words, self._step, self._host_step)
 
     def at(self, step: int | Tensor) -> Rng:
         """New streams at a step, one number or one per sample (N,), 0 <= step < 2**32."""
-        return self._with_streams(self.keys, self._words, torch.zeros_like(self._step) + step)
+        on_host = not isinstance(step, Tensor) or step.device.type == "cpu"
+        host_step = torch.zeros(len(self), dtype=torch.int64) + step if on_host else None
+        if isinstance(step, Tensor):
+            step = to_device(step, self.device)
+        step = torch.zeros_like(self._step) + step
+        return self._with_streams(self.keys, self._words, step, host_step)
 
     def rows(self, index: Tensor) -> Rng:
-        """The streams of the samples at `index` (M,), in that order, repeats allowed."""
+        """The streams of the samples at `index` (M,), in that order, repeats allowed.
+
+        index: on the CPU, or the host waits for it
+        """
+        index = index.cpu()
         keys = [self.keys[i] for i in index.tolist()]
-        index = index.to(self.device)
-        return self._with_streams(keys, self._words[index], self._step[index])
+        host_step = None if self._host_step is None else self._host_step[index]
+        index = to_device(index, self.device)
+        return self._with_streams(keys, self._words[index], self._step[index], host_step)
 
     def shared(self) -> Rng:
         """The same stream for every sample: for published code that draws once per batch."""
         keys = ["shared\0" + key.partition("\0")[2] for key in self.keys]
-        return Rng(keys, self.seed, self.device).at(self._step)
+        words = _stream_words(tuple(keys), self.seed, self.device)
+        return self._with_streams(keys, words, self._step, self._host_step)
 
     @staticmethod
     def cat(rngs: Sequence[Rng]) -> Rng:
         """Join the streams of several Rngs, in their order."""
+        host_steps = [rng._host_step for rng in rngs if rng._host_step is not None]
         return rngs[0]._with_streams(
             [key for rng in rngs for key in rng.keys],
             torch.cat([rng._words for rng in rngs]),
             torch.cat([rng._step for rng in rngs]),
+            torch.cat(host_steps) if len(host_steps) == len(rngs) else None,
         )
 
     def bits(self, count: int) -> Tensor:
@@ -94,10 +112,8 @@ class Rng:
         blocks = -(-count // 4)
         self._draws += 1
         block = torch.arange(blocks, dtype=torch.int64, device=self.device).expand(len(self), -1)
-        words = _philox(
-            (block, self._step[:, None], torch.full_like(block, self._draws), block * 0),
-            (self._words[:, :1], self._words[:, 1:]),
-        )
+        draws = torch.full_like(block, self._draws)
+        words = call_compiled(_draw_words, block, self._step[:, None], draws, self._words)
         return torch.stack(words, -1).flatten(1)[:, :count]
 
     def uniform(self, shape: Sequence[int] = ()) -> Tensor:
@@ -119,14 +135,24 @@ class Rng:
         return ((self.bits(math.prod(shape)) * high) >> 32).view(len(self), *shape)
 
     def seeds(self, count: int) -> Tensor:
-        """Draw (N, count) int64 in 1 .. 2**62: seeds for generators of another kind."""
-        high, low = self.bits(2 * count).chunk(2, 1)
+        """Draw (N, count) int64 in 1 .. 2**62: seeds for generators of another kind.
+
+        Drawn on the CPU, where such generators are seeded, unless a step is known to the device
+        alone.
+        """
+        streams = self
+        if self._host_step is not None and self.device.type != "cpu":
+            streams = Rng(self.keys, self.seed).at(self._host_step)
+            streams._draws, self._draws = self._draws, self._draws + 1
+        high, low = streams.bits(2 * count).chunk(2, 1)
         return ((high >> 2) << 32 | low) + 1
 
-    def _with_streams(self, keys: Sequence[str], words: Tensor, step: Tensor) -> Rng:
+    def _with_streams(
+        self, keys: Sequence[str], words: Tensor, step: Tensor, host_step: Tensor | None
+    ) -> Rng:
         other = object.__new__(Rng)
         other.keys, other.seed, other.device = tuple(keys), self.seed, self.device
-        other._words, other._step, other._draws = words, step, 0
+        other._words, other._step, other._host_step, other._draws = words, step, host_step, 0
         return other
 
 
@@ -134,12 +160,17 @@ class Rng:
 def _stream_words(keys: tuple[str, ...], seed: int, device: torch.device) -> Tensor:
     """The two words of every stream's key, (N, 2) int64; never written to."""
     words = [_hash_words(f"{seed}\0{key}") for key in keys]
-    return torch.tensor(words, dtype=torch.int64, device=device).view(-1, 2)
+    return to_device(torch.tensor(words, dtype=torch.int64).view(-1, 2), device)
 
 
 def _hash_words(name: str) -> tuple[int, int]:
     digest = blake2b(name.encode(), digest_size=8).digest()
     return int.from_bytes(digest[:4], "big"), int.from_bytes(digest[4:], "big")
+
+
+def _draw_words(block: Tensor, step: Tensor, draw: Tensor, key: Tensor) -> tuple[Tensor, ...]:
+    """The words of blocks (N, M) at steps (N, 1) of the streams with these keys (N, 2)."""
+    return _philox((block, step, draw, block * 0), (key[:, :1], key[:, 1:]))
 
 
 def _philox(counter: Sequence[Tensor], key: Sequence[Tensor]) -> tuple[Tensor, ...]:

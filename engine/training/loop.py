@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from typing import Literal, NamedTuple
 
@@ -20,7 +21,8 @@ from ..runtime.rng import Rng
 from ..runtime.setting_types import Count, Decay, Natural, NonNegative, Positive
 from ..runtime.weight_names import describe_mismatch
 from .data_loading import Examples, draw_balanced_indices, indices_by_label, iterate_batches
-from .loss import LossFunction, NotFinite
+from .finite_check import FiniteCheck
+from .loss import LossFunction
 from .optimizer_state import OptimizerState
 from .selection import WeightSelection
 
@@ -191,12 +193,14 @@ def train_module(
     streams = Rng(keys, context.seed, context.device)
     indices = _batch_indices(Rng(keys, context.seed), data, plan, first)
     last_save, progress = time.monotonic(), _ProgressReporter(context, plan, first)
+    check, agreed_stop = FiniteCheck(), team.size > 1 and team.any(context.stop())
     x = label = None
     with closing(iterate_batches(data, indices, context)) as batches:
         for k in range(first, plan.steps):
             now = time.monotonic()
-            stopping = team.any(context.stop())
+            stopping = agreed_stop or (team.size == 1 and context.stop())
             if stopping or now - last_save > context.checkpoint_interval:
+                check.settle()
                 if team.rank == 0:
                     context.state_store.save(
                         name, state.state_dict(k, micro) | selection.state_dict()
@@ -208,7 +212,7 @@ def train_module(
                     )
             if plan.batch_number(k) != plan.batch_number(k - 1):
                 x = None
-            value, error = torch.zeros((), device=context.device), None
+            value, error, step = torch.zeros((), device=context.device), None, None
             state.zero_grad()
             try:
                 if x is None or label is None:
@@ -217,17 +221,19 @@ def train_module(
                 value, micro = _backward_with_retry(loss, state, step, context, micro)
             except Exception as step_error:  # in a team, the others learn of it below
                 error = step_error
-            value = all_reduce_gradients(team, state.weights, value, error)
+            stop = team.size > 1 and context.stop()  # the team agrees on it for the next step
+            value, agreed_stop = all_reduce_gradients(team, state.weights, value, error, stop=stop)
+            assert step is not None  # else there was an error
             norm = state.clip_gradients(plan.clip)
-            if not torch.isfinite(value + norm):
-                source = state.describe_nonfinite(x) if x is not None else ""
-                raise NotFinite(f"training step {k}: the loss is {value.item()}; {source}")
-            state.step(plan.learning_rate(k), plan.moment_set(k))
+            describe = partial(_describe_nonfinite, loss, state, step, context, micro)
+            check.add(k, value, norm, describe)
+            state.step(plan.learning_rate(k), plan.moment_set(k), skip=check.skip)
             state.update_ema(plan.ema_decay(k))
             if team.size > 1:
                 team.broadcast(state.buffers().values())
             progress.report(k, value, norm)
             selection.record(k + 1, value)
+    check.settle()
     selection.finish()
     module.eval()
     return TrainingOutcome(plan.steps - first, micro)
@@ -299,6 +305,18 @@ def _backward_with_retry(
             state.zero_grad()
         micro = halve_batch(micro, f"training step {step.k}", context)
         context.on_event("oom", {"at": step.k, "micro": micro})
+
+
+def _describe_nonfinite(
+    loss: LossFunction, state: OptimizerState, step: _StepRows, context: TrainingContext, micro: int
+) -> str:
+    """The first tensor of a step that is not finite. On a GPU, where the next step has replaced
+    the gradients and no weight has changed, they are computed again."""
+    if context.kind == "cuda":
+        state.zero_grad()
+        value = _accumulate_gradients(loss, step, context, micro)
+        all_reduce_gradients(context.team, state.weights, value, None)
+    return state.describe_nonfinite(step.x)
 
 
 def _accumulate_gradients(

@@ -3,7 +3,6 @@ all that is needed to resume."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -44,9 +43,14 @@ class OptimizerState:
     ) -> None:
         self.module = module
         self.weights = {key: p for key, p in module.named_parameters() if p.requires_grad}
+        self.on_gpu = any(p.is_cuda for p in self.weights.values())
         self.optimizers = [
             torch.optim.AdamW(
-                self.weights.values(), lr, (momentum, beta2), weight_decay=weight_decay
+                self.weights.values(),
+                lr,
+                (momentum, beta2),
+                weight_decay=weight_decay,
+                fused=self.on_gpu or None,
             )
             for _ in range(moment_sets)
         ]
@@ -58,16 +62,29 @@ class OptimizerState:
         """Remove the gradients of the weights."""
         self.optimizers[0].zero_grad()
 
-    def step(self, learning_rate: float, moment_set: int = 0) -> None:
+    def step(
+        self, learning_rate: float, moment_set: int = 0, *, skip: Tensor | None = None
+    ) -> None:
         """Take one step of AdamW along the gradients of the weights, with this set of moments; a
-        weight without a gradient stays, and its moments with it."""
-        for group in self.optimizers[moment_set].param_groups:
+        weight without a gradient stays, and its moments with it.
+
+        skip: on a GPU: 1 if no weight is to change, which the device decides, else 0, ()
+        """
+        optimizer = self.optimizers[moment_set]
+        for group in optimizer.param_groups:
             group["lr"] = learning_rate
-        self.optimizers[moment_set].step()
+        if skip is not None:
+            optimizer.found_inf = skip  # pyright: ignore[reportAttributeAccessIssue]  # of a GradScaler
+        optimizer.step()
 
     def clip_gradients(self, norm: float | None) -> Tensor:
-        """Shorten the gradient to at most `norm`; returns its norm before, ()."""
-        return nn.utils.clip_grad_norm_(self.weights.values(), norm or math.inf)
+        """Shorten the gradient to at most `norm`, None for any length; returns its norm before,
+        ()."""
+        if norm is not None:
+            return nn.utils.clip_grad_norm_(self.weights.values(), norm)
+        return nn.utils.get_total_norm(
+            [p.grad for p in self.weights.values() if p.grad is not None]
+        )
 
     def update_ema(self, decay: float) -> None:
         """average = decay * average + (1 - decay) * weights."""
@@ -140,7 +157,8 @@ class OptimizerState:
         for name, moment in state.items():
             if name.startswith("optimiser"):
                 optimizer, moment_name, key = name.split("/", 2)
-                device = "cpu" if moment_name == "step" else self.weights[key].device
+                on_host = moment_name == "step" and not self.on_gpu
+                device = "cpu" if on_host else self.weights[key].device
                 moments = optimizers[optimizer].state[self.weights[key]]
                 moments[moment_name] = moment.to(device).clone()
 
@@ -153,7 +171,8 @@ class OptimizerState:
         for optimizer in self.optimizers if with_moments else ():
             for weight in self.weights.values():
                 moments = optimizer.state[weight]
-                yield moments.setdefault("step", torch.tensor(0.0))
+                device = weight.device if self.on_gpu else "cpu"
+                yield moments.setdefault("step", torch.zeros((), device=device))
                 for moment_name in ("exp_avg", "exp_avg_sq"):
                     yield moments.setdefault(moment_name, torch.zeros_like(weight))
 

@@ -136,6 +136,7 @@ def random_blur(x: Tensor, rng: Rng, probability: float = 0.25, *, maximum: floa
     tensor(1.)
     """
     u, reach = rng.uniform((x.ndim - 1,)).float(), math.ceil(4 * maximum)
+    offsets = range(-reach, reach + 1)
     offset = torch.arange(-reach, reach + 1, device=x.device)
     blurred = x
     for axis in range(2, x.ndim):
@@ -144,8 +145,7 @@ def random_blur(x: Tensor, rng: Rng, probability: float = 0.25, *, maximum: floa
         weight = weight / weight.sum(1, keepdim=True)  # (N, 2 reach + 1)
         index = torch.arange(x.shape[axis], device=x.device)
         neighbours = (
-            blurred.index_select(axis, (index + off).clamp(0, len(index) - 1))
-            for off in offset.tolist()
+            blurred.index_select(axis, (index + off).clamp(0, len(index) - 1)) for off in offsets
         )
         parts = zip(weight.T, neighbours, strict=True)
         blurred = sum((_broadcast_samples(w, x) * y for w, y in parts), torch.zeros_like(x))

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -18,10 +19,9 @@ from weakref import WeakSet
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_flatten, tree_map
 
 DEVICE = torch.device("cuda", 0)
-ROOT = Path(__file__).parents[2]
+ROOT = f"{Path(__file__).resolve().parents[2]}/"
 aten = torch.ops.aten
 
 WAITING = {
@@ -92,18 +92,17 @@ class AcceleratorTensor(Tensor):
         cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         kwargs = dict(kwargs or {})
-        packet, tensors = func.overloadpacket, _tensors((args, kwargs))
-        _check_devices(packet, args, tensors)
-        if packet in WAITING and any(map(_on_device, tensors)):
+        packet = func.overloadpacket
+        _check_devices(packet, args, [*_tensors(args), *_tensors(kwargs.values())])
+        if packet in WAITING:  # one of the tensors is on the device, or this would not be called
             _wait(str(packet))
         if "device" in kwargs and _is_device(kwargs["device"]):
             kwargs["device"] = torch.device("cpu")
         with torch.utils._python_dispatch._disable_current_modes():
-            output = func(*tree_map(_host, args), **tree_map(_host, kwargs))
-        written = func._schema.arguments[:1]
-        if written and written[0].alias_info is not None and written[0].alias_info.is_write:
+            output = func(*map(_host, args), **{key: _host(v) for key, v in kwargs.items()})
+        if _writes_first_argument(func):
             return args[0] if func._schema.returns else None
-        return tree_map(lambda y: AcceleratorTensor(y) if type(y) is Tensor else y, output)
+        return _wrap(output)
 
 
 class PretendedAccelerator(TorchFunctionMode):
@@ -144,9 +143,8 @@ class PretendedAccelerator(TorchFunctionMode):
     def wait(self, what: str) -> None:
         frame: Any = sys._getframe(1)
         while frame is not None:
-            path = Path(frame.f_code.co_filename)
-            if path.is_relative_to(ROOT) and not {"tests", ".venv"} & set(path.parts):
-                self.waits[f"{path.relative_to(ROOT)}:{frame.f_lineno} {what}"] += 1
+            if line := _own_file(frame.f_code.co_filename):
+                self.waits[f"{line}:{frame.f_lineno} {what}"] += 1
                 return
             frame = frame.f_back
         self.waits[f"test {what}"] += 1
@@ -265,14 +263,40 @@ def _check_devices(packet: Any, args: Sequence[Any], tensors: list[Tensor]) -> N
     )
 
 
-def _tensors(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_flatten(tree)[0] if isinstance(leaf, Tensor)]
+def _tensors(values: Iterable[Any]) -> list[Tensor]:
+    """The tensors among arguments, and in lists of them: operations take no deeper trees."""
+    tensors = []
+    for value in values:
+        if isinstance(value, Tensor):
+            tensors.append(value)
+        elif isinstance(value, (list, tuple)):
+            tensors += [each for each in value if isinstance(each, Tensor)]
+    return tensors
+
+
+@cache
+def _writes_first_argument(func: Any) -> bool:
+    written = func._schema.arguments[:1]
+    return bool(written) and written[0].alias_info is not None and written[0].alias_info.is_write
+
+
+@cache
+def _own_file(path: str) -> str:
+    """The path in the project; empty for tests and libraries."""
+    name = path.removeprefix(ROOT)
+    return "" if name == path or name.startswith(("tests/", ".venv/")) else name
+
+
+def _wrap(output: Any) -> Any:
+    if type(output) is Tensor:
+        return AcceleratorTensor(output)
+    if isinstance(output, (list, tuple)):
+        return type(output)(_wrap(each) for each in output)
+    return output
 
 
 def _on_device(value: Any) -> bool:
-    return isinstance(value, AcceleratorTensor) or (
-        isinstance(value, Tensor) and isinstance(value.data, AcceleratorTensor)
-    )
+    return isinstance(value, AcceleratorTensor)
 
 
 def _is_device(device: Any) -> bool:
@@ -280,7 +304,11 @@ def _is_device(device: Any) -> bool:
 
 
 def _host(value: Any) -> Any:
-    return value.host if isinstance(value, AcceleratorTensor) else value
+    if isinstance(value, AcceleratorTensor):
+        return value.host
+    if isinstance(value, (list, tuple)):
+        return type(value)(_host(each) for each in value)
+    return value
 
 
 def _to_device(value: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from adbench.engine.noise.pyramid import Coarse, Pyramid
 from adbench.engine.noise.simplex import simplex_fields, simplex_fields_torch
 from adbench.engine.noise.simplex_numba import permutations, simplex_fields_numba
 from adbench.engine.noise.simplex_tables import Octaves
+from adbench.engine.runtime import compiled_kernels
 from adbench.engine.runtime.rng import Rng
 from simplex_authors import reference_simplex as authors
 
@@ -323,8 +324,8 @@ def test_compiled_or_not_the_field_is_the_same(
     tables, shape = permutations(np.arange(1, 4)), (1, 9, 7)
     depth, offset = torch.zeros(3, 1).double(), torch.zeros(3, 6, 3).double()
     plain = simplex_fields_torch(tables, shape, SIX, depth, offset)
-    monkeypatch.setattr(simplex, "COMPILED_DEVICES", {"cpu"})
-    monkeypatch.setattr(simplex, "BACKEND", backend)
+    monkeypatch.setattr(compiled_kernels, "COMPILED_DEVICES", {"cpu"})
+    monkeypatch.setattr(compiled_kernels, "BACKEND", backend)
     monkeypatch.setattr(simplex, "CHUNK_POINTS", 100)
     for _ in range(2):
         assert torch.equal(simplex_fields_torch(tables, shape, SIX, depth, offset), plain)

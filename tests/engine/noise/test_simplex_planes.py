@@ -19,6 +19,7 @@ from adbench.engine.noise.noise import Simplex, build_noise
 from adbench.engine.noise.simplex import simplex_planes, simplex_planes_torch
 from adbench.engine.noise.simplex_numba import permutations, simplex_planes_numba
 from adbench.engine.noise.simplex_tables import Octaves
+from adbench.engine.runtime import compiled_kernels
 from adbench.engine.runtime.rng import Rng
 
 ONE = Octaves((1.0,), (1.0,))
@@ -123,8 +124,8 @@ def test_neither_threads_nor_portions_nor_a_compiler_change_a_bit(
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     for path in PATHS:
         assert torch.equal(path(tables, (31, 17), SIX, offset), whole)
-    monkeypatch.setattr(simplex, "COMPILED_DEVICES", {"cpu"})
-    monkeypatch.setattr(simplex, "BACKEND", "eager")
+    monkeypatch.setattr(compiled_kernels, "COMPILED_DEVICES", {"cpu"})
+    monkeypatch.setattr(compiled_kernels, "BACKEND", "eager")
     assert torch.equal(simplex_planes_torch(tables, (31, 17), SIX, offset), whole)
 
 

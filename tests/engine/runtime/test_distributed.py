@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from adbench.engine.runtime.context import Interrupted, TrainingContext
 from adbench.engine.runtime.distributed import SINGLE_PROCESS, Team, TeamError, join_team
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.training.loop import NotFinite, Training, train_module
+from adbench.engine.training.loop import Training, train_module
+from adbench.engine.training.loss import NotFinite
 from teams import run_team
 from trainings import (
     DATA,

@@ -18,7 +18,8 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from adbench.datasets.base import DataError
 from adbench.engine.runtime.context import Interrupted, TrainingContext
 from adbench.engine.training.data_loading import DataWorkerLost, iterate_batches
-from adbench.engine.training.loop import NotFinite, Training, train_module
+from adbench.engine.training.loop import Training, train_module
+from adbench.engine.training.loss import NotFinite
 from trainings import DATA, TrainingSample, build_net, equal_states, reference_training, train_net
 
 PLAN = Training(30, 5, 1e-2, ema=0.9, decay="cosine")

@@ -20,7 +20,8 @@ from adbench.engine.diffusion.denoiser import Denoiser
 from adbench.engine.diffusion.schedule import build_schedule
 from adbench.engine.runtime.context import Interrupted, TrainingContext
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.training.loop import NotFinite, Training, train_module
+from adbench.engine.training.loop import Training, train_module
+from adbench.engine.training.loss import NotFinite
 from trainings import (
     DATA,
     MemoryStateStore,

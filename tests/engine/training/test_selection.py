@@ -19,7 +19,8 @@ from adbench.engine.runtime.context import Interrupted, TrainingContext
 from adbench.engine.runtime.distributed import TeamError
 from adbench.engine.runtime.learning_curve import LearningCurve
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.training.loop import NotFinite, Training, train_module
+from adbench.engine.training.loop import Training, train_module
+from adbench.engine.training.loss import NotFinite
 from teams import run_team
 from trainings import (
     DATA,
