@@ -335,8 +335,7 @@ def _prediction(
     ground = GroundTruth(predictions, protocol)
     at_level, filtered, segmentations = ground.at_level(0), None, None
     if predictions.map is not None:
-        count = len(predictions.keys)
-        filtered = protocol.filter_maps(np.asarray(predictions.map[0, 0:count], np.float32))
+        filtered = ground.filtered_maps(0)
     if at_level.pixels is not None and ground.roi is not None and threshold is not None:
         segmentations = np.zeros(ground.roi.shape, bool)
         segmentations[ground.roi] = ground.binarize(at_level.pixels, threshold)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..evaluation.evaluate import EvaluationSplits
+from ..evaluation.named_protocols import parse_protocol
 from ..evaluation.operating_point import OperatingPoint, confidence_intervals
 from ..evaluation.predictions import GroundTruth, Predictions
 from ..evaluation.protocol import Protocol
@@ -113,13 +114,14 @@ def evaluate(
     calibration: maps (M, *S) of normal samples, from which `healthy@5%` takes its threshold;
         without them that rule has none, and metrics at a threshold are None
     spacing: mm along each axis of S
-    protocol: a Protocol, or its text such as "fixed:0.5" or "oracle,post=median5"
+    protocol: a Protocol, its name such as "bmad", or its text such as "fixed:0.5" or
+        "oracle,post=median5"
     Raises EvaluationError on arrays that do not fit together, ProtocolError on a protocol.
 
     >>> evaluate(scores=[0.1, 0.4, 0.35, 0.8], labels=[0, 0, 1, 1])["image_auroc"]
     0.75
     """
-    protocol = Protocol.parse(protocol) if isinstance(protocol, str) else protocol
+    protocol = parse_protocol(protocol) if isinstance(protocol, str) else protocol
     label = np.asarray(labels).astype(bool)
     arrays = {
         name: None if value is None else np.asarray(value)

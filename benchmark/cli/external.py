@@ -33,8 +33,8 @@ EXPORT_MAPS_EXAMPLE = (
     "adbench evaluate --maps maps -d brats --name copy"
 )
 
-SHARED = ["settings", "profile", "registry", "data", "limit", "level_rule", "threshold", "reducer",
-          "post", "budget"]  # fmt: skip
+SHARED = ["settings", "profile", "registry", "data", "limit", "protocol", "level_rule",
+          "threshold", "reducer", "post", "budget"]  # fmt: skip
 
 
 @with_options(SHARED)

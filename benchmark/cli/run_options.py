@@ -65,17 +65,22 @@ OPTIONS: dict[str, Any] = {
         str,
         option(PROTOCOL, help="Noise levels to sweep: 100,250 or 50:500:50 (both ends included)."),
     ],
+    "protocol": Annotated[
+        str,
+        option(PROTOCOL, help="How maps are judged: adbench, pddpm, uad-imag, bmad, mood, mvtec; "
+               "several with commas judge the same maps."),
+    ],
     "level_rule": Annotated[
         str, option(PROTOCOL, help="auto, val, pseudo, published, oracle: what chooses the level.")
     ],
     "threshold": Annotated[
-        str, option(PROTOCOL, help="healthy@5%, val-dice, val-bisect10, fixed:0.1, oracle.")
+        str, option(PROTOCOL, help="healthy@5%, val-dice, val-volume-dice, fixed:0.1, oracle.")
     ],
     "reducer": Annotated[
         str, option(PROTOCOL, help="From map to image score: top2%, mean, max, method.")
     ],
     "post": Annotated[
-        str, option(PROTOCOL, help="Post-processing of maps: median5,erode3,components>=8.")
+        str, option(PROTOCOL, help="Post-processing of maps: median5,fill,erode3,volume-median5, …")
     ],
     "budget": Annotated[
         int,

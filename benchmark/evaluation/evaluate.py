@@ -16,6 +16,7 @@ import numpy as np
 
 from .conformal import calibration_record
 from .metrics.connected_components import Array
+from .metrics.per_volume import best_volume_dice
 from .metrics.ranking import MetricValues, PixelScores, Ranking, image_metrics
 from .operating_point import OperatingPoint, confidence_intervals
 from .predictions import GroundTruth, LevelPredictions, Predictions
@@ -209,6 +210,8 @@ class EvaluationSplits:
                 f"threshold '{protocol.threshold}' needs validation samples with masks, and there "
                 "are none; use healthy@5%"
             )
+        if protocol.threshold == "val-volume-dice":
+            return best_volume_dice(val.pixels, self.val.predictions.groups)[1]
         if protocol.threshold == "val-bisect10":
             return bisect_dice_threshold(val.pixels.score, val.pixels.truth)
         return threshold

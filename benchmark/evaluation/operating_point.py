@@ -21,6 +21,7 @@ from .metrics.lesions import (
     size_unit,
 )
 from .metrics.per_sample import PER_SAMPLE_METRICS, per_sample_metrics
+from .metrics.per_volume import VOLUME_METRICS, best_volume_dice, per_volume_metrics
 from .metrics.ranking import Array, MetricValues, overlap_metrics
 from .predictions import LevelPredictions
 from .sample_results import SampleResults
@@ -84,6 +85,9 @@ class OperatingPoint:
             better for leaving the normal alone; None from a method that reconstructs nothing
         sample_pixel_auroc, sample_pixel_ap, sample_pixel_dice_otsu: the mean of
             `per_sample_metrics`; higher is better
+        volume_ap, volume_dice, volume_sensitivity, volume_precision: the mean over groups
+            (patients) of `per_volume_metrics`; higher is better
+        volume_dice_oracle: `best_volume_dice`, a bound and no result
         """
         truth, pixels = self.level_predictions.ground_truth, self.level_predictions.pixels
         metrics: MetricValues = dict.fromkeys(OPERATING_POINT_METRICS)
@@ -94,8 +98,12 @@ class OperatingPoint:
             metrics["healthy_fp"] = float(false.mean()) if false.size else None
             metrics["lesion_sensitivity"] = _exact_mean(self._detected_lesions)
         metrics["lesion_contrast"] = _exact_mean(self._lesion_contrasts)
-        for name, values in self._per_sample.items():
+        for name, values in (self._per_sample | self._per_volume).items():
             metrics[name] = _exact_mean(values)
+        metrics["volume_dice_oracle"] = None
+        if pixels is not None:
+            groups = truth.predictions.groups
+            metrics["volume_dice_oracle"] = best_volume_dice(pixels, groups)[0]
         for name, values in self._reconstruction_quality.items():
             metrics[name] = _exact_mean(values[~truth.label])
         return self.level_predictions.metrics() | metrics
@@ -123,6 +131,13 @@ class OperatingPoint:
         if pixels is None:
             return dict.fromkeys(PER_SAMPLE_METRICS, undefined)
         return per_sample_metrics(pixels)
+
+    @cached_property
+    def _per_volume(self) -> dict[str, Array]:
+        truth, pixels = self.level_predictions.ground_truth, self.level_predictions.pixels
+        if pixels is None:
+            return dict.fromkeys(VOLUME_METRICS, np.full(len(truth.label), np.nan))
+        return per_volume_metrics(pixels, truth.predictions.groups, self.positive)
 
     @property
     def _reconstruction_quality(self) -> dict[str, Array]:
@@ -178,7 +193,7 @@ class OperatingPoint:
                 samples = lesion_sample_indices(pixels)
                 counts = _lesion_counts(samples, self._detected_lesions, len(label))
                 replicates["lesion_sensitivity"] = _ratio(*resamples.sums(counts).T)
-        means = {"lesion_contrast": self._lesion_contrasts} | self._per_sample
+        means = {"lesion_contrast": self._lesion_contrasts} | self._per_sample | self._per_volume
         for name, values in self._reconstruction_quality.items():
             means[name] = np.where(label, np.nan, values)
         for name, values in means.items():

@@ -16,6 +16,7 @@ import numpy as np
 from .metrics.connected_components import label_components
 from .metrics.ranking import Array, MetricValues, PixelScores, image_metrics, pixel_score_metrics
 from .protocol import Protocol
+from .volume_stacks import volume_stacks
 
 BLOCK_SIZE = 2**22
 """Values of a map read and post-processed at a time."""
@@ -90,7 +91,18 @@ class GroundTruth:
         shape = split.map.shape[1:] if drawn is None else drawn.shape
         if split.roi is None or not self.protocol.roi:
             return np.ones(shape, bool)
-        return self.protocol.erode_roi(np.asarray(split.roi, bool))
+        roi = np.asarray(split.roi, bool)
+        eroded = np.empty_like(roi)
+        for stack in self._stacks(len(roi)):
+            eroded[stack] = self.protocol.erode_roi(roi[stack])
+        return eroded
+
+    def _stacks(self, samples: int) -> list[Any]:
+        """What is post-processed together: all samples, or with `volume-` steps those of each
+        volume. Each selects samples of an array."""
+        if not self.protocol.stacks_slices:
+            return [slice(0, samples)]
+        return [np.array(s) for s in volume_stacks(self.predictions.keys, self.predictions.groups)]
 
     def _pixels(self, roi: Array) -> PixelScores:
         counts = roi.reshape(len(roi), math.prod(roi.shape[1:])).sum(1)
@@ -126,10 +138,7 @@ class GroundTruth:
                 raise ValueError("a method gave neither a score nor a map")
             score = np.zeros(0) if split.score is None else np.asarray(split.score[index])
             return LevelPredictions(self, score.astype(np.float64), None)
-        values = np.empty(self.pixels.truth.size, np.float32)
-        for i, j, first, last in self.sample_blocks():
-            maps = np.asarray(split.map[index, i:j], np.float32)
-            values[first:last] = protocol.filter_maps(maps)[self.roi[i:j]]
+        values = self._pixel_values(index)
         if protocol.reducer == "method":
             if split.score is None:
                 raise ValueError("the reducer 'method' wants a score, and the method gave none")
@@ -140,16 +149,60 @@ class GroundTruth:
             score = np.array([protocol.sample_score(sample) for sample in samples], np.float64)
         return LevelPredictions(self, score, replace(self.pixels, score=values))
 
+    def filtered_maps(self, index: int) -> Array:
+        """The post-processed maps of one level, (N, *S) float32.
+
+        Only of predictions with maps.
+        """
+        result = np.empty(self.predictions.map.shape[1:], np.float32)
+        for members, _ in self._blocks():
+            result[members] = self._filter(index, members)
+        return result
+
+    def _pixel_values(self, index: int) -> Array:
+        """The post-processed maps of one level within the regions of interest, (P,) float32."""
+        assert self.roi is not None and self.pixels is not None
+        values = np.empty(self.pixels.truth.size, np.float32)
+        for members, pixels in self._blocks():
+            values[pixels] = self._filter(index, members)[self.roi[members]]
+        return values
+
+    def _filter(self, index: int, members: Any) -> Array:
+        split = self.predictions
+        roi = None if split.roi is None else np.asarray(split.roi[members], bool)
+        return self.protocol.filter_maps(_read_maps(split.map, index, members), roi)
+
+    def _blocks(self) -> Iterator[tuple[Any, Any]]:
+        """What is read and post-processed at a time: (samples, their pixels), as selections."""
+        assert self.roi is not None and self.pixels is not None
+        if not self.protocol.stacks_slices:
+            for i, j, first, last in self.sample_blocks():
+                yield slice(i, j), slice(first, last)
+            return
+        ends = np.cumsum(self.pixels.counts).tolist()
+        counts = self.pixels.counts.tolist()
+        for stack in self._stacks(len(self.roi)):
+            rows = [np.arange(ends[i] - counts[i], ends[i]) for i in stack.tolist()]
+            yield stack, np.concatenate(rows)
+
     def binarize(self, pixels: PixelScores, threshold: float) -> Array:
         """The pixels above a threshold, (P,) bool, without components that are too small."""
         positive = pixels.score > threshold
         if self.protocol.removes_small_components and self.roi is not None:
-            for i, j, first, last in self.sample_blocks():
-                masks = np.zeros(self.roi[i:j].shape, bool)
-                masks[self.roi[i:j]] = positive[first:last]
+            for members, rows in self._blocks():
+                masks = np.zeros(self.roi[members].shape, bool)
+                masks[self.roi[members]] = positive[rows]
                 masks = self.protocol.remove_small_components(masks)
-                positive[first:last] = masks[self.roi[i:j]]
+                positive[rows] = masks[self.roi[members]]
         return positive
+
+
+def _read_maps(maps: Any, index: int, members: Any) -> Array:
+    """Maps of some samples at one level, (n, *S) float32; of what is on disk only rows are read."""
+    if isinstance(members, slice):
+        return np.asarray(maps[index, members], np.float32)
+    rows = [np.asarray(maps[index, i : i + 1], np.float32) for i in members.tolist()]
+    return np.concatenate(rows)
 
 
 @dataclass(frozen=True)

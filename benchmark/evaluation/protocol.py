@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from hashlib import blake2b
 from typing import Annotated, Any, Literal
@@ -24,11 +24,18 @@ from ..registry.setting_types import convert_fields
 from .metrics.connected_components import Array, filled_component_sizes, label_components
 from .metrics.ranking import MetricValues
 
-THRESHOLD_RULES = ("healthy@5%", "val-dice", "val-bisect10", "fixed:0.5", "oracle")
+THRESHOLD_RULES = (
+    *("healthy@5%", "val-dice", "val-volume-dice", "val-bisect10", "fixed:0.5", "oracle"),
+)
 LevelRule = Literal["auto", "val", "pseudo", "published", "oracle"]
 SelectionMetric = Literal["auto", "pixel_ap", "image_auroc"]
 REDUCERS = ("top2%", "top1%", "mean", "max", "method")
-POST_STEPS = ("median5", "erode3", "cross3", "components>=8")
+POST_STEPS = (
+    *("median5", "fill", "zero3", "erode3", "cross3", "components>=8"),
+    *("volume-median5", "volume-fill", "volume-erode3", "volume-components>=8"),
+)
+VOLUME = "volume-"
+"""Before the name of a step that is taken over the stacked slices of a patient."""
 
 
 DEFAULT_BUDGET = 2**30
@@ -54,8 +61,9 @@ class Protocol:
     """How maps are evaluated. Leaderboards with different ids are never compared.
 
     threshold: `healthy@5%`, exceeded by 5 % of the pixels of calibration samples; `val-dice`, the
-        best pooled Dice on labelled validation; `val-bisect10`, nearly the best
-        (`bisect_dice_threshold`); `fixed:0.5`; `oracle`, the best on test, no result
+        best pooled Dice on labelled validation; `val-volume-dice`, the best mean Dice of its
+        volumes; `val-bisect10`, nearly the best pooled one (`bisect_dice_threshold`); `fixed:0.5`;
+        `oracle`, the best on test, no result
     level: `val`, the best on validation; `pseudo`, the best on calibration samples with synthetic
         anomalies, so that no label is looked at; `published`, the paper's; `oracle`, the best on
         test, no result; `auto`, val where it has abnormal samples, else published
@@ -63,10 +71,14 @@ class Protocol:
         image_auroc
     reducer: how a map becomes a sample's score: mean of its highest 2 % (`top2%`), `mean`, `max`,
         or `method`, the method's own
-    post: steps `median5` (of the map, 5 wide), `erode3` (of the region of interest, by 3 wide),
-        `cross3` (of that, 3 times by a cross in the last two axes, as the authors of pDDPM do) and
-        `components>=8` (connected components of at least 8 pixels, holes included); the last
-        changes only what is positive at the threshold, the others every metric
+    post: steps `median5` (of the map, 5 wide), `fill` (holes of the map, at every threshold),
+        `zero3` (the map is 0 outside the region of interest, eroded 3 times by a cross in the last
+        two axes), `erode3` (of the region of interest, by 3 wide), `cross3` (of that, 3 times by
+        the cross, as the authors of pDDPM do) and `components>=8` (connected components of at
+        least 8 pixels, holes included); the last changes only what is positive at the threshold,
+        the others every metric. Steps of maps are taken in their order. `volume-median5`,
+        `volume-fill`, `volume-erode3` and `volume-components>=8` go through the stacked slices of
+        a patient in three dimensions
     roi: evaluate within regions of interest only
     budget: pixels beyond which pixel metrics are read from bins and are off by 1e-3 at most,
         instead of sorted and exact
@@ -104,28 +116,32 @@ class Protocol:
             threshold = f"healthy@{percent:g}%"
         elif match := re.fullmatch(r"fixed:(.+)", threshold):
             threshold = f"fixed:{_parse_number('threshold', threshold, match[1])!r}"
-        elif threshold not in ("val-dice", "val-bisect10", "oracle"):
-            raise _unknown_value("threshold", threshold, THRESHOLD_RULES)
+        elif threshold not in ("val-dice", "val-volume-dice", "val-bisect10", "oracle"):
+            raise unknown_value("threshold", threshold, THRESHOLD_RULES)
         reducer = self.reducer
         if match := re.fullmatch(r"top([\d.]+)%", reducer):
             reducer = f"top{_parse_number('reducer', reducer, match[1], 0, 100):g}%"
         elif reducer not in REDUCERS:
-            raise _unknown_value("reducer", reducer, REDUCERS)
+            raise unknown_value("reducer", reducer, REDUCERS)
         object.__setattr__(self, "threshold", threshold)
         object.__setattr__(self, "reducer", reducer)
         object.__setattr__(self, "post", tuple(self.post))
         for step in self.post:
             name, size = _parse_step(step)
-            if name in ("median", "erode") and size % 2 == 0:
+            if name in ("median", "erode", "volume-erode") and size % 2 == 0:
                 raise ProtocolError(f"post step '{step}' wants an odd width, such as {name}5")
-            if name in ("erode", "cross") and not self.roi:
+            if name in ("erode", "volume-erode", "cross") and not self.roi:
                 raise ProtocolError(f"post step '{step}' erodes a region of interest; set roi=yes")
 
     @classmethod
-    def parse(cls, text: str) -> Protocol:
+    def parse(cls, text: str, base: Protocol | None = None) -> Protocol:
         """Read `healthy@5%` or `val-dice,level=published,post=median5+components>=8,roi=no`.
 
-        A bare word is the threshold rule; `+` joins steps. Raises ProtocolError on anything else.
+        A bare word is the threshold rule; `+` joins steps.
+
+        base: the protocol that the text changes; None for the default
+
+        Raises ProtocolError on anything else. Named protocols are read by `parse_protocols`.
         """
         names = [field.name for field in fields(cls)]
         values: dict[str, Any] = {}
@@ -134,7 +150,7 @@ class Protocol:
             if not equals:
                 key, value = "threshold", item
             if key not in names:
-                raise _unknown_value("key", key, names)
+                raise unknown_value("key", key, names)
             if key in values:
                 raise ProtocolError(f"protocol names {key} twice: '{text}'")
             values[key] = value
@@ -145,9 +161,9 @@ class Protocol:
             )
         if "roi" in values:
             if values["roi"] not in ("yes", "no"):
-                raise _unknown_value("roi", values["roi"], ("yes", "no"))
+                raise unknown_value("roi", values["roi"], ("yes", "no"))
             values["roi"] = values["roi"] == "yes"
-        return cls(**values)
+        return cls(**values) if base is None else replace(base, **values)
 
     @property
     def id(self) -> str:
@@ -191,6 +207,7 @@ class Protocol:
             return f"fixed at {self.fixed_threshold:g}"
         return "best by Dice on " + {
             "val-dice": "validation",
+            "val-volume-dice": "validation, the mean over volumes",
             "val-bisect10": "validation, in ten bisections",
         }.get(self.threshold, "TEST")
 
@@ -209,16 +226,41 @@ class Protocol:
         """The threshold itself; None with another rule."""
         return float(self.threshold[6:]) if self.threshold.startswith("fixed:") else None
 
-    def filter_maps(self, maps: Array) -> Array:
-        """Apply the median filters to maps (N, *S); edges are mirrored."""
+    @property
+    def stacks_slices(self) -> bool:
+        """Whether any post-processing step is taken over the stacked slices of a patient."""
+        return any(step.startswith(VOLUME) for step in self.post)
+
+    def filter_maps(self, maps: Array, roi: Array | None = None) -> Array:
+        """Apply the steps that change maps (N, *S), in their order; edges are mirrored by medians.
+
+        roi: (N, *S) bool, the regions of interest as the dataset has them; None for all pixels
+
+        Of `volume-` steps the N maps, if they have two axes, are the slices of one volume. Raises
+        ProtocolError where such a step meets maps of one axis.
+        """
         from scipy import ndimage
 
-        for size in self._sizes("median"):
-            maps = ndimage.median_filter(maps, size=(1,) + (size,) * (maps.ndim - 1))
+        for name, size in map(_parse_step, self.post):
+            stack = name.startswith(VOLUME) and self._stacks(maps)
+            kind = name.removeprefix(VOLUME)
+            if kind == "median":
+                width = (size,) * maps.ndim if stack else (1,) + (size,) * (maps.ndim - 1)
+                maps = ndimage.median_filter(maps, size=width)
+            elif kind == "fill":
+                from .metrics.hole_filling import fill_holes
+
+                parts = [fill_holes(part) for part in (maps[None] if stack else maps)]
+                maps = np.reshape(parts, maps.shape)
+            elif kind == "zero" and roi is not None:
+                maps = np.where(_erode_by_cross(roi, size), maps, np.float32(0))
         return maps
 
     def erode_roi(self, roi: Array) -> Array:
-        """Erode regions of interest (N, *S) bool; the border of the image is no edge."""
+        """Erode regions of interest (N, *S) bool; the border of the image is no edge.
+
+        Of `volume-` steps the N regions, if they have two axes, are the slices of one volume.
+        """
         from scipy import ndimage
 
         if not self.roi:
@@ -227,25 +269,41 @@ class Protocol:
             shape = np.ones((1,) + (size,) * (roi.ndim - 1), bool)
             roi = ndimage.binary_erosion(roi, shape, border_value=1)
         for times in self._sizes("cross"):
-            cross = ndimage.generate_binary_structure(min(2, roi.ndim - 1), 1)
-            cross = cross.reshape((1,) * (roi.ndim - cross.ndim) + cross.shape)
-            roi = ndimage.binary_erosion(roi, cross, times, border_value=1)
+            roi = _erode_by_cross(roi, times)
+        for size in self._sizes("volume-erode"):
+            width = (size if self._stacks(roi) else 1,) + (size,) * (roi.ndim - 1)
+            roi = ndimage.binary_erosion(roi, np.ones(width, bool), border_value=1)
         return roi
 
     def remove_small_components(self, masks: Array) -> Array:
         """Remove the connected components of masks (N, *S) bool that are too small.
 
-        Holes in a component count as its pixels, as in the filter of pDDPM's authors.
+        Holes in a component count as its pixels, as in the filter of pDDPM's authors. Of `volume-`
+        steps the N masks, if they have two axes, are the slices of one volume.
         """
-        for size in self._sizes("components>="):
-            masks, region = masks.copy(), label_components(masks)
-            masks[masks] = filled_component_sizes(masks, region, size)[region] >= size
+        for name, size in map(_parse_step, self.post):
+            if name.removeprefix(VOLUME) != "components>=":
+                continue
+            stack = name.startswith(VOLUME) and self._stacks(masks)
+            stacked = masks[None].copy() if stack else masks.copy()
+            component = label_components(stacked)
+            stacked[stacked] = filled_component_sizes(stacked, component, size)[component] >= size
+            masks = stacked[0] if stack else stacked
         return masks
+
+    def _stacks(self, arrays: Array) -> bool:
+        """Whether the first axis of (N, *S) is the third of a volume in `volume-` steps."""
+        if arrays.ndim < 3:
+            raise ProtocolError(
+                "post steps 'volume-…' stack slices or take volumes, and these are signals of one "
+                "axis; use median5, fill or components>=8"
+            )
+        return arrays.ndim == 3
 
     @property
     def removes_small_components(self) -> bool:
         """Whether any post-processing step does."""
-        return bool(self._sizes("components>="))
+        return bool(self._sizes("components>=") or self._sizes("volume-components>="))
 
     def sample_score(self, values: Array) -> float:
         """A sample's score from its map's values within the region of interest, (P,).
@@ -386,10 +444,24 @@ _SELECTION_TEXT = {
 
 
 def _parse_step(step: str) -> tuple[str, int]:
-    match = re.fullmatch(r"(median|erode|cross|components>=)(\d+)", step)
-    if not match or int(match[2]) < 1:
-        raise _unknown_value("post step", step, POST_STEPS)
+    """The name of a step and its size; 1 for a step that takes none."""
+    if step in ("fill", "volume-fill"):
+        return step, 1
+    match = re.fullmatch(r"(zero|cross|(?:volume-)?(?:median|erode|components>=))(\d+)", step)
+    if not match or (int(match[2]) < 1 and match[1] != "zero"):
+        raise unknown_value("post step", step, POST_STEPS)
     return match[1], int(match[2])
+
+
+def _erode_by_cross(roi: Array, times: int) -> Array:
+    """Erode (N, *S) bool by a cross in the last two axes; the border of the image is no edge."""
+    from scipy import ndimage
+
+    if times == 0:  # which scipy takes as "until nothing changes"
+        return roi
+    cross = ndimage.generate_binary_structure(min(2, roi.ndim - 1), 1)
+    cross = cross.reshape((1,) * (roi.ndim - cross.ndim) + cross.shape)
+    return ndimage.binary_erosion(roi, cross, times, border_value=1)
 
 
 def _parse_number(
@@ -406,7 +478,16 @@ def _parse_number(
     return number
 
 
-def _unknown_value(kind: str, value: str, choices: tuple[str, ...] | list[str]) -> ProtocolError:
+def unknown_value(kind: str, value: str, choices: Sequence[str]) -> ProtocolError:
+    """The error of a value that is none of some choices.
+
+    kind: the field of the protocol; empty of the protocol itself
+
+    >>> from adbench.benchmark.evaluation.protocol import unknown_value
+    >>> print(unknown_value("reducer", "men", ["mean", "max"]))
+    unknown protocol reducer 'men': did you mean 'mean'? one of mean, max
+    """
     close = get_close_matches(value, choices, n=1, cutoff=0.4)
     hint = f"did you mean '{close[0]}'? " if close else ""
-    return ProtocolError(f"unknown protocol {kind} '{value}': {hint}one of {', '.join(choices)}")
+    what = f"protocol {kind}".rstrip()
+    return ProtocolError(f"unknown {what} '{value}': {hint}one of {', '.join(choices)}")

@@ -7,6 +7,7 @@ from typing import Any
 
 from ...datasets.base import Dataset
 from ...methods.base import Method
+from ..evaluation.named_protocols import protocol_name
 from ..store.artifact_store import Artifact
 from .matrix import Experiment, content_arguments
 
@@ -64,6 +65,7 @@ def record_header(
         "protocol": {
             **experiment.protocol.as_dict(),
             "id": experiment.protocol.id,
+            "name": protocol_name(experiment.protocol),
             "text": experiment.protocol.describe(),
         },
     }

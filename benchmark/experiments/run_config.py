@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from msgspec import Meta
 
 from ...engine.runtime.setting_types import Count, Level, Natural, NonNegative, Positive
+from ..evaluation.named_protocols import parse_protocol
 from ..evaluation.protocol import Protocol
 from ..registry.setting_types import convert_fields
 
@@ -122,7 +123,8 @@ class RunConfig:
         """A config from loosely typed options: texts with commas, None for what is left out.
 
         options: the fields, and in place of `protocol` its parts `threshold`, `level_rule`,
-            `reducer`, `post` and `budget`, or its text (Protocol.parse)
+            `reducer`, `post` and `budget`, or its name or text
+            (parse_protocol)
         Raises OptionError on a value, ProtocolError on a part of the protocol, and TypeError on an
         option that there is not.
         """
@@ -298,7 +300,7 @@ def _assignments(value: Mapping[str, Any] | Sequence[str]) -> list[tuple[str, An
 def _protocol(options: dict[str, Any]) -> Protocol:
     """The protocol of options, which are taken out of them."""
     protocol = options.pop("protocol", Protocol())
-    protocol = Protocol.parse(protocol) if isinstance(protocol, str) else protocol
+    protocol = parse_protocol(protocol) if isinstance(protocol, str) else protocol
     parts = {
         PROTOCOL_OPTIONS[name]: options.pop(name) for name in PROTOCOL_OPTIONS.keys() & options
     }

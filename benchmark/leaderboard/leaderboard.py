@@ -290,7 +290,9 @@ def _notes(
     entries: Sequence[Entry], metric: str, seed_summaries: Sequence[SeedSummary]
 ) -> list[str]:
     record = entries[0].record
-    notes = [f"Protocol {record['protocol']['id']}: {record['protocol']['text']}"]
+    protocol = record["protocol"]
+    name = f" ({protocol['name']})" if protocol.get("name") else ""
+    notes = [f"Protocol {protocol['id']}{name}: {protocol['text']}"]
     if record["status"] != "ok":
         return notes
     counts, reference = record["counts"], record["reference"]

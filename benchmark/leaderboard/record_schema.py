@@ -12,6 +12,7 @@ METRICS = (
     *("pixel_auroc", "pixel_ap", "pixel_aupro30", "pixel_aupro05", "pixel_dice"),
     *("pixel_dice_oracle", "pixel_iou", "healthy_fp", "lesion_sensitivity", "lesion_contrast"),
     *("sample_pixel_auroc", "sample_pixel_ap", "sample_pixel_dice_otsu"),
+    *("volume_ap", "volume_dice", "volume_dice_oracle", "volume_sensitivity", "volume_precision"),
     *("healthy_psnr", "healthy_ssim"),
 )
 BUDGET = ("train_steps", "train_samples", "parameters", "evaluations_per_image", "gflops_per_image")
@@ -85,6 +86,7 @@ class ProtocolRecord(Struct):
 
     id: str  # digest of the fields; results are compared under one protocol only
     text: str  # in one sentence
+    name: str | None = None  # of the paper that evaluates so; None for no paper
 
 
 class LevelRecord(Struct):

@@ -12,6 +12,7 @@ from pathlib import Path
 from platform import python_version
 from typing import Any
 
+from ..evaluation.named_protocols import parse_protocols
 from ..evaluation.protocol import Protocol
 from ..experiments.matrix import expand_matrix, sweep_levels
 from ..experiments.run_config import PROTOCOL_OPTIONS, OptionError, RunConfig, parse_settings
@@ -77,11 +78,29 @@ def read_request(
             del options[name]
     if study is not None and like is not None:
         raise OptionError("a run repeats a study file or a folder of results (--like), not both")
+    protocol = options.get("protocol")
+    if protocol is None and study is not None:
+        protocol = read_study(study).get("protocol")
+    several = parse_protocols(protocol) if isinstance(protocol, str) else []
+    if len(several) > 1:
+        requests = [
+            read_request({**options, "protocol": each}, study=study, like=like, store=store)
+            for each in several
+        ]
+        return _join(requests)
     if study is not None:
         return _read_study_request(options, Path(study))
     if like is not None:
         return _repeat_results(options, Path(like), store)
     return RunRequest(RunConfig.from_options(**options))
+
+
+def _join(requests: Sequence[RunRequest]) -> RunRequest:
+    """One request of several that differ by their protocols: all experiments under the first, then
+    under the next, whose maps are stored by then."""
+    parts = [part for request in requests for part in (request.parts or [request.config])]
+    notes = dict.fromkeys(note for request in requests for note in request.notes)
+    return RunRequest(requests[0].config, parts, list(notes))
 
 
 def _read_study_request(options: dict[str, Any], path: Path) -> RunRequest:

@@ -22,6 +22,7 @@ import msgspec
 import yaml
 from msgspec import Meta
 
+from ..evaluation.named_protocols import parse_protocols
 from ..evaluation.protocol import Protocol
 from ..experiments.run_config import OptionError, parse_settings
 from ..registry.imports import did_you_mean
@@ -272,7 +273,8 @@ def _protocol(path: Path, raw: Any, protocol: Any) -> Protocol:
     key = "protocol"
     try:
         if isinstance(protocol, str):
-            return Protocol.parse(protocol)
+            protocols = parse_protocols(protocol)
+            return protocols[0] if len(protocols) == 1 else protocol
         names = [each.name for each in fields(Protocol)]
         values: dict[str, Any] = {}
         for key, value in protocol.items():

@@ -93,3 +93,23 @@ def test_samples_and_draws_lie_beside_the_record_and_are_made_again_from_the_sto
     looked.clear()
     adbench(tmp_path)
     assert looked == [] and path.read_bytes() == whole
+
+
+def test_several_protocols_judge_maps_that_are_predicted_once(tmp_path, looked):
+    adbench(tmp_path, "--protocol", "bmad,adbench,reducer=mean")
+    assert looked == ["fit", "held_out", "val", "test"]
+    looked.clear()
+    more = ["run", "--registry", PLUGIN, "--like", str(tmp_path / "out"), "--protocol"]
+    more += ["mood,mvtec", "--store", str(tmp_path / "store"), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, more)
+    assert result.exit_code == 0 and looked == [], result.output
+    paths = (tmp_path / "out/records").glob("*.json")
+    names = {json.loads(path.read_text())["protocol"]["name"] for path in paths}
+    assert names == {"bmad", None, "mood", "mvtec"}
+
+
+def test_a_mistyped_protocol_is_one_line(tmp_path):
+    argv = ["run", "-d", "phantom", "--out", str(tmp_path / "out"), "--protocol", "pdpm"]
+    result = CliRunner().invoke(app, argv)
+    assert result.exit_code == 2 and result.output.startswith("error: ")
+    assert "pddpm" in result.output and len(result.output.splitlines()) == 1
