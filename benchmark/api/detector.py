@@ -55,7 +55,8 @@ class DetectorError(ValueError):
     ...         load_record(path)
     ...     except DetectorError as error:
     ...         print(str(error).removeprefix(folder))
-    /record.json is no record: it has schema 3, and this adbench reads 1 and 2
+    /record.json is no record: it has schema 3, and this adbench reads 1 and 2. For a checkpoint,
+    name its method: method=
     """
 
     exit_code = 2
