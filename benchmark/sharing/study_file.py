@@ -267,7 +267,7 @@ def _settings(path: Path, raw: Any, settings: Any) -> dict[str, dict[str, Any]]:
         raise _error(path, raw, "settings", str(error)) from None
 
 
-def _protocol(path: Path, raw: Any, protocol: Any) -> Protocol:
+def _protocol(path: Path, raw: Any, protocol: Any) -> Protocol | str:
     """The protocol of a text, or of the names and values of its fields."""
     lines = raw["protocol"] if isinstance(protocol, dict) else raw
     key = "protocol"

@@ -131,7 +131,7 @@ def test_what_is_asked_to_stop_keeps_everything(tmp_path: Path, hosts: Hosts) ->
             TrainingContext(checkpoint_interval=0.0),
             Store(tmp_path / "store"),
             tmp_path / "out",
-            None,
+            (),
             1,
         )
     )

@@ -150,7 +150,7 @@ def test_what_is_asked_to_stop_keeps_everything(tmp_path: Path, array: Array) ->
         TrainingContext(checkpoint_interval=0.0),
         Store(tmp_path / "store"),
         tmp_path / "out",
-        None,
+        (),
         1,
     )
     executor.start(job)
@@ -245,7 +245,7 @@ def test_at_its_time_limit_a_job_is_requeued_and_goes_on(
     (cell,) = wanted(["walker"], walker={"steps": 30, "pause": 0.02})
     assert swept([cell], tmp_path / "whole")[0] == 0
     run = TrainingContext(batch=32, checkpoint_interval=0.0)
-    job = experiment_job(cell, run, Store(tmp_path / "store"), tmp_path / "out", None, 1)
+    job = experiment_job(cell, run, Store(tmp_path / "store"), tmp_path / "out", (), 1)
     folder, pickles = tmp_path / "job", tmp_path / "submitit"
     folder.mkdir()
     pickles.mkdir()

@@ -20,7 +20,7 @@ from adbench.benchmark.tuning import trial as trial_module
 from adbench.benchmark.tuning.search import search
 from adbench.benchmark.tuning.trial import TrialResult
 from adbench.engine.runtime.search_space import Choice, Interval, SearchSpace
-from adbench.engine.training.loop import NotFinite
+from adbench.engine.training.loss import NotFinite
 
 SMALL = {"phantom": {"shape": [16, 16], "train": 16, "held_out": 8, "val": 8, "test": 8}}
 OPTIONS: dict[str, Any] = {
