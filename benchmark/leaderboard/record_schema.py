@@ -13,6 +13,7 @@ METRICS = (
     *("pixel_dice_oracle", "pixel_iou", "healthy_fp", "lesion_sensitivity", "lesion_contrast"),
     *("sample_pixel_auroc", "sample_pixel_ap", "sample_pixel_dice_otsu"),
     *("volume_ap", "volume_dice", "volume_dice_oracle", "volume_sensitivity", "volume_precision"),
+    *("healthy_volume_fp", "pixel_aupimo", "pixel_iou_oracle", "image_ppv95"),
     *("healthy_psnr", "healthy_ssim"),
 )
 BUDGET = ("train_steps", "train_samples", "parameters", "evaluations_per_image", "gflops_per_image")
