@@ -28,10 +28,10 @@ class ReproduceError(ValueError):
     >>> from adbench.benchmark.leaderboard.reproduction import ReproduceError
     >>> from adbench.benchmark.leaderboard.reproduction import reproduce
     >>> try:
-    ...     reproduce("dadd", [])
+    ...     reproduce("pdpm", [])
     ... except ReproduceError as error:
     ...     print(error)
-    unknown paper 'dadd'. Did you mean 'ddad'? There are ...
+    unknown paper 'pdpm'. Did you mean 'pddpm'? There are ...
     """
 
 
@@ -157,8 +157,8 @@ def figures_side_by_side(
     papers: as `read_published` returns them; None for these
 
     >>> from adbench.benchmark.leaderboard.reproduction import figures_side_by_side
-    >>> figures_side_by_side("diad", [])[0].rerun  # of ADer
-    (0.889,)
+    >>> [round(value, 3) for value in figures_side_by_side("diad", [])[0].rerun]  # of ADer
+    [0.889]
     """
     papers = read_published() if papers is None else papers
     figures: dict[tuple[str, str, str], dict[str, list[float]]] = {}
