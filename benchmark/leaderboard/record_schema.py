@@ -75,6 +75,18 @@ class DatasetRecord(Struct):
     synthetic: bool  # whether the samples are generated
 
 
+class TrainingRecord(Struct):
+    """The share of a dataset's training samples that a method was trained on.
+
+    >>> from adbench.benchmark.leaderboard.record_schema import TrainingRecord
+    >>> TrainingRecord(fraction=30.0).contamination
+    0.0
+    """
+
+    fraction: Annotated[float, Meta(gt=0, le=100)] = 100.0  # percent of the normal groups
+    contamination: Annotated[float, Meta(ge=0, lt=100)] = 0.0  # percent of abnormal samples
+
+
 class ProtocolRecord(Struct):
     """The evaluation protocol; its other fields are those of `Protocol`.
 
@@ -383,6 +395,7 @@ class FailedRecord(Struct, tag_field="status", tag="failed"):
     )  # samples of each split at most; None for a whole run
     tuning: TuningRecord | None = None  # how its arguments were chosen; None if they are as set
     failure: dict[str, Any] | None = None  # phase, exception, attempts and the end of the log
+    training: TrainingRecord | None = None  # which samples; None for all, in older records
     attempts: list[dict[str, Any]] = []  # earlier attempts that ended otherwise
     seal: str | None = None  # `record_seal` of the other fields; None in older records
 

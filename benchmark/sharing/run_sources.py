@@ -30,6 +30,7 @@ RUN_OPTIONS = frozenset(
 
 REPEAT_OPTIONS = RUN_OPTIONS | PROTOCOL_OPTIONS.keys() | {
     "methods", "datasets", "seeds", "levels", "limit", "settings", "data", "protocol",
+    "fraction", "contaminate",
 }  # fmt: skip
 """Options that can be given beside a folder of results."""
 
@@ -217,6 +218,8 @@ def _repeat_record(
         "profile": record["profile"],
         "seeds": [record["seed"]],
         "limit": record["partial"],
+        "fraction": [(record.get("training") or {}).get("fraction", 100)],
+        "contaminate": [(record.get("training") or {}).get("contamination", 0)],
         "protocol": Protocol.from_dict(record["protocol"]),
         "baselines": False,
     }
