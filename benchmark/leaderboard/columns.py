@@ -98,7 +98,7 @@ def columns(leaderboard: Leaderboard) -> list[Column]:
         Column("pixel\nAUROC", _value_text("pixel_auroc")),
         Column("AUPRO\n30", _value_text("pixel_aupro30")),
         Column(f"Dice\n{rule}", _value_text("pixel_dice")),
-        Column("Dice of\na volume", _interval_text("volume_dice")),
+        Column("Dice of\na volume", _interval_text("volume_dice"), _value_text("volume_dice")),
         Column("⌈Dice⌉\n(oracle)", _oracle_text, grey=True),
         Column("false alarms\nat 5 %", _false_positive_text),
     ]
