@@ -176,7 +176,9 @@ class THOR(Method):
         inner, clean: (N, C, H, W) in the canvas's range
         """
         one, other = ((y + 1).clamp(0, 2) / 2 for y in (inner, clean))
-        distance = self.perceptual.distance(one, other, rescale_twice=self.quirks.double_normalise)
+        distance = self.perceptual.distance(
+            one, other, rescale_twice=self.quirks.double_normalise, check_range=False
+        )
         blurred = gaussian_blur(distance, self.blur, mode="symmetric").clamp(0, 1)
         product = blurred * (one - other).abs().mean(1)
         return product / product.flatten(1).amax(1)[:, None, None].clamp(min=1e-12)
