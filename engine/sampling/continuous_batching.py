@@ -303,7 +303,7 @@ def _send_moves(
             yield move, batch, index
 
 
-INDICES = ("ended", "ended_chains", "free", "started_chains", "left")
+INDICES: Sequence[str] = ("ended", "ended_chains", "free", "started_chains", "left")
 
 
 def _move_numbers(move: _Move, samples: Sequence[int] | None) -> list[list[int]]:

@@ -19,6 +19,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import _disable_current_modes
 
 from adbench.engine.networks.monai_unet import FusedAttention
 from adbench.engine.runtime import compiled_kernels
@@ -79,14 +80,14 @@ class AcceleratorTensor(Tensor):
         return wrapper
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> torch.device:  # pyright: ignore
         return DEVICE
 
     @property
-    def is_cuda(self) -> bool:
+    def is_cuda(self) -> bool:  # pyright: ignore
         return True
 
-    def __repr__(self) -> str:
+    def __repr__(self) -> str:  # pyright: ignore
         return f"AcceleratorTensor({self.host!r})"
 
     def __tensor_flatten__(self) -> tuple[list[str], None]:
@@ -109,7 +110,7 @@ class AcceleratorTensor(Tensor):
             _wait(str(packet))
         if "device" in kwargs and _is_device(kwargs["device"]):
             kwargs["device"] = torch.device("cpu")
-        with torch.utils._python_dispatch._disable_current_modes():
+        with _disable_current_modes():
             output = func(*map(_host, args), **{key: _host(v) for key, v in kwargs.items()})
         if _writes_first_argument(func):
             return args[0] if func._schema.returns else None
@@ -180,7 +181,7 @@ class PretendedAccelerator(TorchFunctionMode):
         source, target, dtype, non_blocking, layout = args[0], None, None, False, None
         if func is Tensor.to:
             kwargs.pop("copy", None)
-            target, dtype, non_blocking, layout = torch._C._nn._parse_to(*args[1:], **kwargs)
+            target, dtype, non_blocking, layout = torch._C._nn._parse_to(*args[1:], **kwargs)  # pyright: ignore
             if len(args) > 1 and _on_device(args[1]):
                 target = DEVICE
         else:
@@ -304,7 +305,7 @@ def _fused_adam(
     if found_inf is not None and found_inf.host.item():
         return
     lists = [[_host(value) for value in values] for values in (params, grads, *states)]
-    with torch.utils._python_dispatch._disable_current_modes():
+    with _disable_current_modes():
         ADAM._single_tensor_adam(*lists, grad_scale=None, found_inf=None, **options)
 
 
