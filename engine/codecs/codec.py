@@ -19,6 +19,7 @@ from ..diffusion.denoiser import Mismatch
 from ..features.pretrained import FeatureExtractor
 from ..runtime.context import BatchedModule, DeviceContext
 from ..runtime.fixed_batches import apply_in_batches
+from ..runtime.out_of_memory import retry_out_of_memory
 from ..runtime.rng import Rng
 from ..training.data_loading import Examples, evenly_spaced_indices
 
@@ -112,11 +113,16 @@ class Codec(BatchedModule):
         count = len(index)
         if not count:
             raise ValueError("latents cannot be measured: the training split is empty")
-        total = torch.zeros(2, self.latent[0], dtype=torch.float64, device=context.device)
-        for i in range(0, count, self.batch):
-            x = torch.stack([data[j].x for j in index[i : i + self.batch]]).to(context.device)
-            z = self.encode(preprocess(x)).double().transpose(0, 1).flatten(1)
-            total += torch.stack([z.sum(1), z.square().sum(1)])
+
+        def sum_latents() -> Tensor:
+            total = torch.zeros(2, self.latent[0], dtype=torch.float64, device=context.device)
+            for i in range(0, count, self.batch):
+                x = torch.stack([data[j].x for j in index[i : i + self.batch]]).to(context.device)
+                z = self.encode(preprocess(x)).double().transpose(0, 1).flatten(1)
+                total += torch.stack([z.sum(1), z.square().sum(1)])
+            return total
+
+        total = retry_out_of_memory(sum_latents, self, context, "measuring the codec")
         mean, square = total / (count * math.prod(self.latent[1:]))
         if self.per_channel:
             self.centre.copy_(mean.view_as(self.centre))
