@@ -186,7 +186,7 @@ def load_backbone(
 
 def _find_weights(name: str, place: Path | str | None) -> Path:
     family = FAMILIES[name]
-    advice = f"download {family.download} and export {WEIGHTS_VARIABLE}=/folder/of/the/file"
+    advice = f"get {family.download} and export {WEIGHTS_VARIABLE}=/folder/of/the/file"
     if place is None:
         raise FeaturesError(
             f"features {name!r} need a file of weights, which adbench does not download: {advice}"

@@ -97,7 +97,7 @@ def test_what_is_missing_is_said_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("ADBENCH_BACKBONES", raising=False)
-    with pytest.raises(FeaturesError, match=r"download wide_resnet50_2-95faca4d.pth from .*port"):
+    with pytest.raises(FeaturesError, match=r"get wide_resnet50_2-95faca4d.pth from .*port"):
         load_backbone("wide-resnet50-2", (2, 3))
     monkeypatch.setenv("ADBENCH_BACKBONES", str(tmp_path))
     with pytest.raises(FeaturesError, match=r"no file in .* is called dinov2_vits14_pretrain\*"):
