@@ -47,7 +47,7 @@ class BackboneFamily:
     8
     """
 
-    build: Callable[[Sequence[int]], nn.Module]
+    build: Callable[[Sequence[int]], ResNetLayers | TransformerLayers]
     strides: dict[int, int]
     files: tuple[str, ...]
     download: str
@@ -93,30 +93,30 @@ class EfficientNetLayers(nn.Module):
         return [maps[number - 1] for number in self.layers]
 
 
-def _resnet18(layers: Sequence[int]) -> nn.Module:
+def _resnet18(layers: Sequence[int]) -> ResNetLayers:
     return ResNetLayers((2, 2, 2, 2), bottleneck=False, layers=layers)
 
 
-def _resnet50(layers: Sequence[int]) -> nn.Module:
+def _resnet50(layers: Sequence[int]) -> ResNetLayers:
     return ResNetLayers((3, 4, 6, 3), bottleneck=True, layers=layers)
 
 
-def _wide_resnet50(layers: Sequence[int]) -> nn.Module:
+def _wide_resnet50(layers: Sequence[int]) -> ResNetLayers:
     return ResNetLayers((3, 4, 6, 3), width=128, bottleneck=True, layers=layers)
 
 
-def _dinov2_small(layers: Sequence[int]) -> nn.Module:
+def _dinov2_small(layers: Sequence[int]) -> TransformerLayers:
     return TransformerLayers(384, 12, 6, layers=layers)
 
 
-def _dinov2_base(layers: Sequence[int]) -> nn.Module:
+def _dinov2_base(layers: Sequence[int]) -> TransformerLayers:
     return TransformerLayers(768, 12, 12, layers=layers)
 
 
 EFFICIENTNET_CHANNELS = {1: 24, 2: 40, 3: 112}
 EFFICIENTNET_STRIDES = {1: 4, 2: 8, 3: 16}
 RESNET_STRIDES = {0: 4, 1: 4, 2: 8, 3: 16, 4: 32}
-DINO_STRIDES = dict.fromkeys((1, 2, 3, 4), 14)
+DINO_STRIDES: dict[int, int] = dict.fromkeys((1, 2, 3, 4), 14)
 TORCHVISION = "from download.pytorch.org/models"
 DINO_PAGE = "from dl.fbaipublicfiles.com/dinov2"
 FAMILIES = {
@@ -176,9 +176,9 @@ def load_backbone(
         else:
             path = _find_weights(name, weights or os.environ.get(WEIGHTS_VARIABLE))
             with torch.device("meta"):  # no random numbers for weights that are replaced
-                net = FAMILIES[name].build(layers)
-            channels = net.channels
-            _load(net, path, name)
+                built = FAMILIES[name].build(layers)
+            _load(built, path, name)
+            net, channels = built, built.channels
             weights_id = f"{name}, sha256 {sha256(path.read_bytes()).hexdigest()[:12]}"
     net = net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
     return Backbone(net, channels, tuple(strides[number] for number in layers), weights_id)

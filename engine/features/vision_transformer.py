@@ -63,7 +63,8 @@ class TransformerLayers(nn.Module):
         return maps
 
     def _positions(self, grid: list[int]) -> Tensor:
-        """The position embeddings of a grid, from those of the trained one; (1, 1 + P, width)."""
+        """The position embeddings of a grid, resized from the trained ones as timm does; (1, 1 + P,
+        width)."""
         if grid == [TRAINED_SIDE, TRAINED_SIDE]:
             return self.pos_embed
         of_grid = self.pos_embed[:, 1:].mT.unflatten(2, (TRAINED_SIDE, TRAINED_SIDE)).float()

@@ -63,10 +63,10 @@ def test_the_map_sums_the_enlarged_cosine_distances() -> None:
 
 def test_the_student_knows_no_more_than_the_code() -> None:
     """All of its maps change where the code does, and only there."""
-    student = ReverseDistillation((4, 6), 1).eval()
+    student: Any = ReverseDistillation((4, 6), 1).eval()
     maps = [torch.randn(1, 4, 8, 8), torch.randn(1, 6, 4, 4)]
     one = student(maps)
-    student.net.code.register_forward_hook(lambda net, args, code: 0 * code)
+    student.net.code.register_forward_hook(lambda net, args, code: torch.zeros_like(code))
     blank = student(maps)
     assert all((a - b).abs().max() > 1e-4 for a, b in zip(one, blank, strict=True))
     other = student([torch.randn(1, 4, 8, 8), torch.randn(1, 6, 4, 4)])

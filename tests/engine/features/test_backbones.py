@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from adbench.engine.features.resnet import DEVIATION, MEAN
 from adbench.engine.features.vision_transformer import TransformerLayers
 
 
-def filled(net: nn.Module) -> nn.Module:
+def filled(net: nn.Module) -> Any:
     """With random weights and statistics."""
     generator = torch.Generator().manual_seed(0)
     for name, value in net.state_dict().items():
