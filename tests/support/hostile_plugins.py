@@ -391,10 +391,10 @@ def run_all(
     bad = [f"bad-{name}" for name in names]
     half = len(bad) // 2
     order = [sound[0], *bad[:half], sound[1], *bad[half:]]
-    code, printed = sweeps.swept(
+    code, printed = sweeps.run_planned(
         experiments(order), folder / "run", executor, timeout=timeout, grace=1.0
     )
-    sweeps.swept(experiments(sound), folder / "alone")
+    sweeps.run_planned(experiments(sound), folder / "alone")
     wrong = [] if code == 3 or not any(BEHAVIOURS[n].reason for n in names) else [f"exit {code}"]
     rows = {key.rpartition(" ")[0]: row for key, row in sweeps.records(folder / "run").items()}
     for name in names:

@@ -66,7 +66,7 @@ def dataset() -> Dataset:
 
 
 @pytest.fixture
-def cell(monkeypatch: pytest.MonkeyPatch) -> Experiment:
+def experiment(monkeypatch: pytest.MonkeyPatch) -> Experiment:
     registry = Registry.read(PLUGIN)
     monkeypatch.setattr(Entry, "load", lambda self: Looks)
     return Experiment(
@@ -156,7 +156,7 @@ class Scripted(Team):
 
 
 def test_the_others_train_along_when_they_are_called(
-    dataset: Dataset, cell: Experiment, monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[str] = []
 
@@ -167,11 +167,11 @@ def test_the_others_train_along_when_they_are_called(
 
     monkeypatch.setattr(Looks, "fit", along)
     team = Scripted(True, False, True, True)
-    run_follower([cell] * 4, dataset, TrainingContext(team=team))
+    run_follower([experiment] * 4, dataset, TrainingContext(team=team))
     assert trained == ["NullStateStore"] * 3 and team.says == []
     monkeypatch.setattr(Looks, "fit", stopped)
     with pytest.raises(Interrupted):
-        run_follower([cell], dataset, TrainingContext(team=Scripted(True)))
+        run_follower([experiment], dataset, TrainingContext(team=Scripted(True)))
 
 
 def stopped(self: Looks, train: Split, held_out: Split, run: TrainingContext) -> None:
@@ -191,7 +191,7 @@ def test_the_first_calls_them_before_it_trains_or_says_that_it_does_not() -> Non
 
 
 def test_a_team_makes_one_checkpoint_that_is_the_one_of_a_single_process(
-    tmp_path: Path, dataset: Dataset, cell: Experiment
+    tmp_path: Path, dataset: Dataset, experiment: Experiment
 ) -> None:
     def work(run: TrainingContext) -> int:
         """Two experiments, of which the second is already in the store."""
@@ -206,7 +206,7 @@ def test_a_team_makes_one_checkpoint_that_is_the_one_of_a_single_process(
                 return Store(tmp_path).get_or_create("checkpoint", {"of": "it"}, make, name="w")
 
         if run.team.rank:
-            run_follower([cell, cell], dataset, run)
+            run_follower([experiment, experiment], dataset, run)
             return 0
         once()
         return once().metadata["train_steps"]

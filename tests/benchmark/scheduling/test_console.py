@@ -26,7 +26,7 @@ def train(step: int, **more: Any) -> dict[str, Any]:
 
 
 def test_pace_and_time_left_are_those_of_the_phase() -> None:
-    job = JobProgress("cell", 1)
+    job = JobProgress("experiment", 1)
     job.on_progress(progress_event("train", train(10)), 100.0)
     assert job.seconds_per_step() is None and job.seconds_left() is None, "one step tells no pace"
     job.on_progress(progress_event("train", train(30, loss=0.5)), 110.0)
@@ -44,7 +44,7 @@ def test_pace_and_time_left_are_those_of_the_phase() -> None:
 
 
 def test_a_phase_without_steps_is_told_by_its_name() -> None:
-    job = JobProgress("cell", 1)
+    job = JobProgress("experiment", 1)
     job.on_progress(progress_event("train", train(10)), 1.0)
     job.on_progress(progress_event("oom", {"at": 3, "micro": 2}), 2.0)
     assert job.location == "train 10/100"

@@ -78,9 +78,9 @@ def test_a_run_says_what_it_is_at_and_what_it_was_at_when_it_died(tmp_path, monk
     RunState(tmp_path).write(
         [job], {"to_do": 3, "ok": 2, "failed": 0}, "waiting for room", now=True
     )
-    run, cell = read_status(tmp_path, tmp_path / "store").lines()[1:]
+    run, experiment = read_status(tmp_path, tmp_path / "store").lines()[1:]
     assert run.startswith("  run ") and f"process {os.getpid()}: 3 to do, 2 ok, waiting" in run
-    assert cell.endswith("predict test 32/64, 1 s each, 32 s left, attempt 2")
+    assert experiment.endswith("predict test 32/64, 1 s each, 32 s left, attempt 2")
     monkeypatch.setattr(
         "adbench.benchmark.scheduling.run_state._process_is_alive", lambda pid: False
     )
