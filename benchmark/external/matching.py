@@ -73,11 +73,11 @@ class MatchedResults:
                         f"{place}{key} of {shown} has no score" for key in keys if key not in scores
                     ]
             covered = {key for name in self.covered for key in self._images[name].keys}
-            known = covered | {s[0] for s in map(split_slice_key, covered) if s}
+            accepted = covered | {s[0] for s in map(split_slice_key, covered) if s}
             problems += [
                 f"{place}{entry.name} is of no sample of the evaluated splits{self._guess(key)}"
                 for key, entry in maps.items()
-                if key not in known
+                if key not in accepted
             ]
             problems += [
                 f"{place}the score of {key} is of no sample of the evaluated splits"

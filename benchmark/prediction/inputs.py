@@ -127,19 +127,19 @@ def _with_layout_names(dataset: FileDataset, path: Path, cases: Sequence[Case]) 
     """The cases, with name and group that they have in a folder laid out as the dataset's."""
     if isinstance(dataset, ArrayDataset):
         return list(cases)
-    known: dict[Path, Case] = {}
+    case_of: dict[Path, Case] = {}
     for root in _layout_roots(path.absolute()):
         try:
             indexed = dataset.build_index(root).cases
         except (DataError, OSError):
             continue
-        known = {file.absolute(): c for c in indexed for file in c.files.values()}
-        if any(file.absolute() in known for case in cases for file in case.files.values()):
+        case_of = {file.absolute(): c for c in indexed for file in c.files.values()}
+        if any(file.absolute() in case_of for case in cases for file in case.files.values()):
             break
     return [
         case if twin is None else replace(case, name=twin.name, group=twin.group)
         for case in cases
-        for twin in [known.get(next(iter(case.files.values())).absolute())]
+        for twin in [case_of.get(next(iter(case.files.values())).absolute())]
     ]
 
 

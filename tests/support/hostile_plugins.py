@@ -284,7 +284,7 @@ def one_nan(m):
 
 
 def peek(frame):
-    """Look for masks and labels in the frames of the callers."""
+    """Search masks and labels in the frames of the callers."""
     while frame is not None:
         for value in list(frame.f_locals.values()):
             if getattr(value, "mask", None) is not None and hasattr(value, "x"):

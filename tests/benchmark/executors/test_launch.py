@@ -74,8 +74,8 @@ class Scripted:
         return [job.context for job in self.started if job.method == name]
 
 
-def failed(said: str) -> Failed:
-    return Failed("train", said, f"Trace of {said}")
+def failed(exception: str) -> Failed:
+    return Failed("train", exception, f"Trace of {exception}")
 
 
 def test_a_lost_process_is_tried_twice_more(tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def test_nothing_outlives_a_killed_driver_and_status_tells_what_it_did(tmp_path:
     outcome = read_status(cut / "out", cut / "store")
     lines = "\n".join(outcome.lines())
     assert "stopped" in lines and planned[0].name in lines and "the same command goes on" in lines
-    (experiment,) = json.loads(json.dumps(outcome.as_dict()))["runs"][0]["doing"]
+    (experiment,) = json.loads(json.dumps(outcome.as_dict()))["runs"][0]["experiments"]
     assert experiment["experiment"] == planned[0].name and experiment["attempt"] == 1
 
 

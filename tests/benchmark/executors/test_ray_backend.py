@@ -63,11 +63,11 @@ class Cluster:
         )
 
     def wait(self, tasks: list[str], **more: Any) -> tuple[list[str], list[str]]:
-        ended = self.hosts.look()
+        ended = self.hosts.exit_codes()
         return [t for t in tasks if t in ended], [t for t in tasks if t not in ended]
 
     def get(self, task: str) -> None:
-        code = self.hosts.look()[task]
+        code = self.hosts.exit_codes()[task]
         if code:
             raise self.exceptions.WorkerCrashedError("the worker died")
 

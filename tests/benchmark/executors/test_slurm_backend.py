@@ -57,11 +57,11 @@ class Array:
     """submitit's surface as Slurm (executor_slurm.py) uses it; its hosts are forks."""
 
     def __init__(self, hosts: Hosts, folder: Path) -> None:
-        self.hosts, self.sizes, self.told = hosts, [], []
+        self.hosts, self.sizes, self.updates = hosts, [], []
         self.folder = folder
 
     def update_parameters(self, **more: Any) -> None:
-        self.told.append(more)
+        self.updates.append(more)
 
     def map_array(self, function: Any, folders: list[str]) -> list[Any]:
         self.sizes.append(len(folders))
@@ -78,7 +78,9 @@ def array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Array]:
     hosts = Hosts()
 
     def states() -> dict[str, str]:
-        ended = {id: "COMPLETED" if code == 0 else "NODE_FAIL" for id, code in hosts.look().items()}
+        ended = {
+            id: "COMPLETED" if code == 0 else "NODE_FAIL" for id, code in hosts.exit_codes().items()
+        }
         return ended | dict.fromkeys(hosts.running, "RUNNING")
 
     def scancel(*words: str) -> None:
@@ -247,7 +249,7 @@ def test_at_its_time_limit_a_job_is_requeued_and_goes_on(
     (experiment,) = small_experiments(["walker"], walker={"steps": 30, "pause": 0.02})
     assert run_planned([experiment], tmp_path / "whole")[0] == 0
     run = TrainingContext(batch=32, checkpoint_interval=0.0)
-    job = experiment_job(experiment, run, Store(tmp_path / "store"), tmp_path / "out", None, 1)
+    job = experiment_job(experiment, run, Store(tmp_path / "store"), tmp_path / "out", (), 1)
     folder, pickles = tmp_path / "job", tmp_path / "submitit"
     folder.mkdir()
     pickles.mkdir()
@@ -265,7 +267,7 @@ def test_at_its_time_limit_a_job_is_requeued_and_goes_on(
     until(lambda: list(tmp_path.glob("store/resume/*/*.safetensors")))
     for pid in [*kills.below(int(host)), int(host)]:  # Slurm sends it to every process of a job
         os.kill(pid, signal.SIGUSR2)
-    until(lambda: array.hosts.look())
+    until(lambda: array.hosts.exit_codes())
     assert array.hosts.ended == {host: LOCAL_REQUEUE_RETURN_CODE}
     assert not (folder / LAST).exists() and list(tmp_path.glob("store/resume/*/*.safetensors"))
     begin()
@@ -298,9 +300,9 @@ def test_detached_cells_keep_their_own_records(tmp_path: Path, array: Array) -> 
         and f"status --out {out}" in message
     )
     first = next(iter([*array.hosts.running, *array.hosts.ended]))
-    assert {"dependency": f"afterany:{first}"} in array.told
-    assert array.told[-1] == {"dependency": None}
-    until(lambda: array.hosts.look() and not array.hosts.running)
+    assert {"dependency": f"afterany:{first}"} in array.updates
+    assert array.updates[-1] == {"dependency": None}
+    until(lambda: array.hosts.exit_codes() and not array.hosts.running)
     assert set(array.hosts.ended.values()) == {0}
     left, right = results(tmp_path / "here"), results(tmp_path / "there")
     for record in (*left.values(), *right.values()):

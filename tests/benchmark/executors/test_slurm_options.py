@@ -70,9 +70,9 @@ def test_sbatch_is_told_what_was_asked_for_and_its_refusal_is_one_line(
 def test_a_method_may_be_given_more_than_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep = f'n=$(ls {tmp_path}/seen | wc -l); cp "$1" {tmp_path}/seen/$n'
+    keep = f'n=$(ls {tmp_path}/submitted | wc -l); cp "$1" {tmp_path}/submitted/$n'
     commands(tmp_path, monkeypatch, sbatch=f"{keep}; echo Submitted batch job 7$n")
-    (tmp_path / "seen").mkdir()
+    (tmp_path / "submitted").mkdir()
     output = ["partition=gpu,mem=2G", "ldm.mem=64G,ldm.cpus=16", "pca.time=5"]
     cluster = connect(tmp_path / "q", output, "cpu", 0, 3)
     jobs = [job_of(name) for name in ("ldm", "pca", "vae", "ldm", "")]
@@ -82,7 +82,7 @@ def test_a_method_may_be_given_more_than_the_others(
         (folder / "job.json").write_bytes(job.to_json())
     assert [cluster.threads(job) for job in jobs] == [16, 4, 4, 16, 4]
     assert cluster.submit(folders) == ["70_0", "71", "72_0", "70_1", "72_1"]
-    ldm, pca, others = ((tmp_path / "seen" / n).read_text() for n in "012")
+    ldm, pca, others = ((tmp_path / "submitted" / n).read_text() for n in "012")
     for script, inputs in (
         (ldm, ("partition=gpu", "mem=64G", "cpus-per-task=16", "time=240", "array=0-1%2")),
         (pca, ("partition=gpu", "mem=2G", "cpus-per-task=4", "time=5")),

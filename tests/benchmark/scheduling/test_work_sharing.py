@@ -1,4 +1,4 @@
-"""Looking shared by image: the same to the bit, whoever looks at what, and whatever becomes of
+"""Prediction shared by image: the same to the bit, whoever predicts what, and whatever becomes of
 them."""
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def experiments(**args: Any) -> list[Experiment]:
 
 
 def trained(alone: Path, folder: Path) -> tuple[Experiment, Dataset, Store]:
-    """A copy of that experiment which nobody has looked for yet."""
+    """A copy of that experiment of which nothing is predicted yet."""
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(alone, folder)
     for kind in ("maps", "record"):
@@ -83,7 +83,7 @@ def test_whoever_comes_first_the_maps_are_the_same(
 @given(st.lists(st.tuples(st.integers(1, 5), st.integers(0, 12)), max_size=4))
 @settings(max_examples=8)
 def test_helpers_may_come_and_go(alone: Path, tmp_path_factory, helpers) -> None:
-    """Each looks at some shards from its own place on, and stops."""
+    """Each predicts some shards from its own place on, and stops."""
     folder = tmp_path_factory.mktemp("some")
     experiment, dataset, store = trained(alone, folder / "experiment")
     for share, most in helpers:
@@ -169,20 +169,20 @@ def test_a_helper_that_fails_is_a_word_in_a_log(tmp_path, monkeypatch) -> None:
     assert logs and "no good at helping" in logs[0]
 
 
-def looking(name: str, step: int, seconds: float) -> JobProgress:
-    doing = JobProgress(name, 1)
+def predicting(name: str, step: int, seconds: float) -> JobProgress:
+    jobs_running = JobProgress(name, 1)
     for done, when in ((0, 0.0), (step, seconds)):
         facts = {"part": "test", "step": done, "of": 100}
-        doing.on_progress(progress_event("predict", facts), when)
-    return doing
+        jobs_running.on_progress(progress_event("predict", facts), when)
+    return jobs_running
 
 
 def test_help_goes_where_most_is_left() -> None:
     helpers = WorkSharing(min_seconds_left=10)
-    doing = {"a": looking("a", 50, 40), "b": looking("b", 50, 70)}
+    jobs_running = {"a": predicting("a", 50, 40), "b": predicting("b", 50, 70)}
     context = JobContext.of(TrainingContext())
     jobs: dict[str, Job] = {name: Job(name, "experiment", (), context) for name in "ab"}
-    begun = [helpers.next_job(doing, jobs) for _ in range(14)]
+    begun = [helpers.next_job(jobs_running, jobs) for _ in range(14)]
     names = [job.name for job in begun if job]
     assert names == ["b helper 1", "a helper 1", "b helper 2", "a helper 2"]
     assert all(job is None or job.helper == int(job.name[-1]) for job in begun)
@@ -190,8 +190,8 @@ def test_help_goes_where_most_is_left() -> None:
         helpers.jobs_for("a") + helpers.jobs_for("b")
     ) == sorted(names)
     assert helpers.remove("b helper 1") and not helpers.remove("b") and "b helper 1" not in helpers
-    doing["b"].stop_requested = 1.0
-    assert helpers.next_job(doing, jobs) is None, "it was asked to stop"
+    jobs_running["b"].stop_requested = 1.0
+    assert helpers.next_job(jobs_running, jobs) is None, "it was asked to stop"
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
