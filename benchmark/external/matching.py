@@ -32,6 +32,24 @@ class MatchedResults:
     """Which maps and scores are of which samples of the evaluated splits.
 
     splits: of the dataset, by name      covered: names of those that there are results of
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.benchmark.external.map_files import find_results
+    >>> from adbench.benchmark.external.matching import MatchedResults
+    >>> from adbench.datasets.phantom import Phantom
+    >>> dataset = Phantom(shape=(16,), val=1, test=1)
+    >>> dataset.prepare()
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, "test/00000.npy")
+    ...     path.parent.mkdir()
+    ...     np.save(path, np.zeros(16))
+    ...     splits = {"val": dataset.val(), "test": dataset.test()}
+    ...     matched = MatchedResults(find_results(Path(folder)), dataset, splits)
+    >>> matched.covered
+    ['test']
+    >>> matched.check()  # of two samples, a normal and an abnormal one, one has a map
+    Traceback (most recent call last):
+    adbench.datasets.base.DataError: ... does not fit the samples: 1 problems ...
     """
 
     def __init__(

@@ -40,6 +40,18 @@ class NewFile:
     kind: "volume", "picture" or "arrays"
     path: of the file
     cases: what is read of it, one part after another
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.benchmark.prediction.inputs import NewFile
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, "a.png")
+    ...     case = Case("a.png", "a.png", {"image": path})
+    ...     file = NewFile("a.png", "a", "picture", path, (case,))
+    ...     _ = path.write_bytes(b"one")
+    ...     before = file.stamp()
+    ...     _ = path.write_bytes(b"three")
+    ...     file.stamp() == before
+    False
     """
 
     name: str
@@ -56,7 +68,12 @@ class NewFile:
 
 @dataclass(frozen=True)
 class Problem:
-    """Why a file could not be predicted, in one line."""
+    """Why a file could not be predicted, in one line.
+
+    >>> from adbench.benchmark.prediction.inputs import Problem
+    >>> print(Problem("a.png", "is not there"), "|", Problem("b.png", "b.png is damaged"))
+    a.png: is not there | b.png is damaged
+    """
 
     name: str
     reason: str

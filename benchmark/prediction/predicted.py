@@ -28,6 +28,14 @@ class PredictedFile:
     maps: (W, *S) float32, post-processed, 0 outside the region of interest; None without maps
     masks: (W, *S) bool, what exceeds the threshold; None without maps or threshold
     abnormal_share: the share of the judged pixels above the threshold; None without masks
+
+    >>> import torch
+    >>> from adbench.benchmark.prediction.predicted import postprocess
+    >>> samples = [Sample(torch.zeros(1, 4), f"p1/z00{z}", "p1", label=False) for z in range(2)]
+    >>> maps = np.array([[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.9]], np.float32)
+    >>> predicted = postprocess(samples, np.zeros(2), maps, Protocol(reducer="max"), 0.5)
+    >>> predicted.keys, predicted.abnormal_share  # one of eight pixels
+    (['p1/z000', 'p1/z001'], 0.125)
     """
 
     samples: Sequence[Sample]
