@@ -100,15 +100,15 @@ def evaluate_results(
         for name, path in paths.items():
             matched.write(name, path)
         record, sample_results = _evaluate(matched, paths, published, protocol)
-        judged = Path(folder) / "judged.h5"
-        write_sample_results(judged, record, sample_results)
+        samples_file = Path(folder) / "samples.h5"
+        write_sample_results(samples_file, record, sample_results)
 
         def draw(path: Path) -> list[Path]:
             title = f"{method.name} (external) on {experiment.dataset.name}"
             level = record["level"]["chosen"]
             return write_figures(title, splits["test"], paths["test"], level, sample_results, path)
 
-        files = write_result_files(out, experiment.name, {}, judged, draw, lambda *_: None)
+        files = write_result_files(out, experiment.name, {}, samples_file, draw, lambda *_: None)
     samples = canonical_json(data_key_inputs(experiment, splits, PREDICTED_SPLITS))
     fingerprint = hashlib.sha256(samples.encode()).hexdigest()[:16]
     content = {

@@ -365,7 +365,7 @@ class TuningRecord(Struct):
     """
 
     trials: Count  # trainings that were tried, the method as it is among them; 0 if not tuned
-    objective: Literal["val", "pseudo"]  # the split that trials were judged on
+    objective: Literal["val", "pseudo"]  # the split that trials were evaluated on
     metric: str  # what was to be high: pixel_ap or image_auroc; empty without trials
     seed: int  # of the trials' trainings
     space: dict[str, str]  # what was searched, in words, by argument

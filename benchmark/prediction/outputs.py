@@ -83,13 +83,13 @@ def _write_volume(
     grid = VolumeGrid.of_file(file.path, display=display, step=getattr(dataset, "every", 1))
     samples = predicted.samples
     maps = grid.restore(predicted.maps, samples)
-    judged = grid.restore(np.ones_like(predicted.maps), samples, smooth=False) > 0.5
+    evaluated = grid.restore(np.ones_like(predicted.maps), samples, smooth=False) > 0.5
     values = {"maps": maps}
     if predicted.masks is not None:
         masks = predicted.masks.astype(np.float32)
         values["masks"] = grid.restore(masks, samples, smooth=False) > 0.5
     if parts.pixels is not None:
-        values["p_values"] = np.where(judged, parts.pixels.p_values(maps), 1.0)
+        values["p_values"] = np.where(evaluated, parts.pixels.p_values(maps), 1.0)
     names = []
     for kind, array in values.items():
         name = f"{kind}/{file.output}.nii.gz"
