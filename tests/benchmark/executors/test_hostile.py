@@ -93,7 +93,6 @@ def test_an_event_of_a_plugins_own_is_no_end(tmp_path: Path, inline: bool) -> No
         ({"end": "prepared", "headers": {}, "incompatible": {}}, "another kind of job"),
         ({"end": "helped", "samples": 3}, "another kind of job"),
         ({"end": "no-data", "reason": "x"}, "another kind of job"),
-        ({"end": "refused", "reason": "x"}, "another kind of job"),
         ({"end": "failed", "phase": "\x1b", "exception": "\x1b[2J"}, "\\x1b[2J"),
         ({"end": "ok"}, "exit code 0 before it was done"),
         (["ok"], "exit code 0 before it was done"),
