@@ -225,7 +225,10 @@ class AutoDDPM(Method):
         self.tau.fill_(
             retry_out_of_memory(
                 lambda: self._calibrated_threshold(calibration, context),
-                self, context, "calibrating", context.on_event,
+                self,
+                context,
+                "calibrating",
+                context.on_event,
             )
             if self.mask.threshold is None
             else self.mask.threshold

@@ -74,8 +74,8 @@ OPTIONS: dict[str, Any] = {
     ],
     "protocol": Annotated[
         str,
-        option(PROTOCOL, help="How maps are judged: adbench, pddpm, uad-imag, bmad, mood, mvtec; "
-               "several with commas judge the same maps."),
+        option(PROTOCOL, help="How to evaluate maps: adbench, pddpm, uad-imag, bmad, mood, mvtec; "
+               "several with commas share the maps."),
     ],
     "level_rule": Annotated[
         str, option(PROTOCOL, help="auto, val, pseudo, published, oracle: what chooses the level.")

@@ -304,7 +304,13 @@ class SampleRecord(Struct):
 
 class CalibrationRecord(Struct):
     """Normal samples that p-values are computed against, and how often those of test are rejected.
-    The lists of samples are of one length, as are those of pixels."""
+    The lists of samples are of one length, as are those of pixels.
+
+    >>> from adbench.benchmark.leaderboard.record_schema import CalibrationRecord
+    >>> CalibrationRecord(rate=0.05, groups=2, key=["a", "b"], group=["a", "b"], score=[0.5])
+    Traceback (most recent call last):
+    ValueError: the lists of calibration samples are not of one length
+    """
 
     rate: Share  # nominal rate of false positives
     groups: Count  # groups (patients) of the calibration samples
@@ -346,7 +352,13 @@ class CostRecord(Struct):
 
 
 class ExternalRecord(Struct):
-    """Results that another program computed, evaluated by the protocol."""
+    """Results that another program computed, evaluated by the protocol.
+
+    >>> from adbench.benchmark.leaderboard.record_schema import ExternalRecord
+    >>> external = ExternalRecord("my-maps", "0123abcd", maps=True, scores=False, splits=["test"])
+    >>> msgspec.to_builtins(external)["splits"]  # without validation samples there is no threshold
+    ['test']
+    """
 
     source: str  # name of the folder or file
     digest: str  # of the content of its files
@@ -356,10 +368,17 @@ class ExternalRecord(Struct):
 
 
 class TuningRecord(Struct):
-    """How arguments of the method were chosen, on validation or synthetic anomalies alone."""
+    """How arguments of the method were chosen, on validation or synthetic anomalies alone.
+
+    >>> from adbench.benchmark.leaderboard.record_schema import TuningRecord
+    >>> tuning = TuningRecord(20, "val", "pixel_ap", seed=0, space={"components": "4 to 128 (log)"},
+    ...                       chosen={}, value=0.5, default=0.5)
+    >>> tuning.value == tuning.default, tuning.chosen  # nothing beat the method as it is
+    (True, {})
+    """
 
     trials: Count  # trainings that were tried, the method as it is among them; 0 if not tuned
-    objective: Literal["val", "pseudo"]  # the split that trials were judged on
+    objective: Literal["val", "pseudo"]  # the split that trials were evaluated on
     metric: str  # what was to be high: pixel_ap or image_auroc; empty without trials
     seed: int  # of the trials' trainings
     space: dict[str, str]  # what was searched, in words, by argument
