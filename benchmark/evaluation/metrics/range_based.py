@@ -27,6 +27,11 @@ class RangeAreas(NamedTuple):
     """Areas under the curves of ranges, in 0..1; higher is better.
 
     roc: R-AUC-ROC        pr: R-AUC-PR
+
+    >>> from adbench.benchmark.evaluation.metrics.range_based import range_auc
+    >>> truth = np.array([False] * 8 + [True] * 4 + [False] * 8)
+    >>> range_auc(truth.astype(float), truth, 0).roc  # a perfect score, without slopes
+    1.0
     """
 
     roc: float
@@ -130,6 +135,12 @@ class PointAdjusted(NamedTuple):
 
     f1: of the score        random: the mean over random scores, above which f1 must lie to mean
         anything
+
+    >>> from adbench.benchmark.evaluation.metrics.range_based import point_adjusted_f1
+    >>> truth = np.array([False] * 8 + [True] * 4 + [False] * 8)
+    >>> score = np.where(np.arange(20) == 9, 1.0, 0.0)  # one step of the range is enough
+    >>> point_adjusted_f1(score, truth, np.random.default_rng(0)).f1
+    1.0
     """
 
     f1: float
