@@ -227,7 +227,10 @@ class FileDataset(PreparedDataset):
             split_of = dict(assigned)
             report = self._read_cases(index, digests, split_of, None, progress)
         except DataError as error:
-            report = VerificationReport((error.summary, *error.problems), (), {}, 1)
+            problems, notes = (error.summary,), ()
+            if error.problems:  # the summary is what all of them mean
+                problems, notes = error.problems, problems
+            report = VerificationReport(problems, notes, {}, 1)
         try:
             files_read, left_out = self._find_left_out(index, split_of, report.problems)
         except DataError:  # there is no root
