@@ -94,8 +94,8 @@ def upgrade(record: Record) -> dict[str, Any]:
 def read_records(folder: Path) -> list[dict[str, Any]]:
     """All records of a folder as schema 2, each with the name of its `file`.
 
-    One that cannot be read becomes a record of status `broken`, and so does a copy of another, which
-    would count twice. Raises ReportError where there is none.
+    One that cannot be read becomes a record of status `broken`, and so does a copy of another,
+    which would count twice. Raises ReportError where there is none.
 
     >>> from pathlib import Path
     >>> from tempfile import TemporaryDirectory

@@ -376,6 +376,7 @@ class FileDataset(PreparedDataset):
         samples, counts, bad_cases = Counter[str](), Counter[str](), len(problems)
         statistics: SampleStatistics | None = None
         area_ratios: list[float] = []
+        labels_of_test = set[bool]()
         remaining = [
             case for case in index.cases if writer is None or not writer.has_unit(case.name)
         ]
@@ -399,6 +400,8 @@ class FileDataset(PreparedDataset):
                 part = _part_of(split_of.get(case.name), sample.label, outcome.trainable)
                 if part is not None:
                     samples[part] += 1
+                    if part == "test":
+                        labels_of_test.add(bool(sample.label))
                     if writer is not None and not bad_cases:
                         writer.add(part, sample)
             if writer is not None and not bad_cases:
@@ -409,6 +412,9 @@ class FileDataset(PreparedDataset):
                 f"no sample is left for {part}{self._empty_split_hint(part)}"
                 for part in empty_splits
             ]
+            if len(labels_of_test) == 1:
+                kind = "abnormal" if labels_of_test == {True} else "normal"
+                notes.append(f"test holds {kind} samples alone: no detector can be judged on them")
         notes += [f"{count_name}: {count}" for count_name, count in counts.items() if count]
         notes += self._mask_area_notes(area_ratios)
         return VerificationReport(
