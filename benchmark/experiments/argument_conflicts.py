@@ -54,13 +54,14 @@ def argument_conflict(
         return ""
     from ...datasets.base import Spec  # torch comes with it
 
-    if conflict := _schedule_conflict(arguments, changed, levels, method):
+    asked_for = changed if profile in method.profiles else set[str]()
+    if conflict := _schedule_conflict(arguments, asked_for, levels, method):
         return conflict
     if spec is not None:
-        return _construction_error(method, arguments, spec, changed)
+        return _construction_error(method, arguments, spec, asked_for)
     axes = min(method.load().ndims & {2} or method.load().ndims)
     errors = [
-        _construction_error(method, arguments, Spec(1, (extent,) * axes, labels=True), changed)
+        _construction_error(method, arguments, Spec(1, (extent,) * axes, labels=True), asked_for)
         for extent in PROBED_EXTENTS
     ]
     return errors[0] if all(errors) else ""
@@ -74,7 +75,7 @@ def _training_arguments() -> set[str]:
 
 def _schedule_conflict(
     arguments: Mapping[str, Any],
-    changed: AbstractSet[str],
+    asked_for: AbstractSet[str],
     levels: Sequence[int] | None,
     method: Entry,
 ) -> str:
@@ -82,9 +83,9 @@ def _schedule_conflict(
     if (T := arguments.get("T")) is None:
         return ""
     for name in ("sampling_steps", "inpaint_steps"):
-        if changed & {"T", name} and (arguments.get(name) or 0) > T:
+        if asked_for & {"T", name} and (arguments.get(name) or 0) > T:
             return f"{name}={arguments[name]} are more than the T={T} levels of the schedule"
-    if "T" in changed:
+    if "T" in asked_for:
         by_step: dict[int, int] = {}
         method_class = method.load()
         for level in sorted({*(levels or method_class.levels), method_class.published}):
@@ -95,7 +96,7 @@ def _schedule_conflict(
 
 
 def _construction_error(
-    method: Entry, arguments: Mapping[str, Any], spec: Spec, changed: AbstractSet[str]
+    method: Entry, arguments: Mapping[str, Any], spec: Spec, asked_for: AbstractSet[str]
 ) -> str:
     import torch
 
@@ -113,7 +114,7 @@ def _construction_error(
         name = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         return f"{name}{reason[:200]}"
     for names, reason in built.ineffective_arguments.items():
-        if changed & {*names}:
+        if asked_for & {*names}:
             return reason
     empty = (name for name, weight in built.named_parameters() if not weight.numel())
     return next((f"{name} would hold no number, a layer without channels" for name in empty), "")
