@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -43,3 +44,12 @@ def test_sound_files_beside_one_that_ends_the_search_are_not_of_an_unread_kind(
     report = Folder(root=str(root), size=8, channels=1).verify()
     assert list(report.problems) == ["'train/good/caf\\udce9.png' is no UTF-8 name: rename it"]
     assert [files.count for files in report.left_out if files.reason == UNREAD] == [9]
+
+
+def test_a_test_split_of_one_kind_alone_is_noted(tmp_path: Path) -> None:
+    root = image_folder(tmp_path)
+    note = "test holds normal samples alone: no detector can be judged on them"
+    dataset = Folder(root=str(root), size=8, channels=1)
+    assert note not in dataset.verify().notes
+    shutil.rmtree(root / "test/bad")
+    assert note in dataset.verify().notes
