@@ -163,7 +163,7 @@ def test_the_page_judges_means_where_rows_are_kept(monkeypatch: pytest.MonkeyPat
     }
     monkeypatch.setattr(
         "adbench.benchmark.report.html.pairwise.sample_results_of",
-        lambda record, folder: stored[record["method"]["label"], record["seed"]],
+        lambda record, *_: stored[record["method"]["label"], record["seed"]],
     )
     (board,) = build_leaderboards([record(name, figures[name], seed=seed) for name, seed in stored])
     results = compare_board(board).mean_verdicts
