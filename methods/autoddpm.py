@@ -36,9 +36,11 @@ from ..engine.networks.unet_config import UNetConfig
 from ..engine.noise.noise import NoiseName
 from ..engine.noise.noise_config import NoiseConfig
 from ..engine.runtime.context import TrainingContext
+from ..engine.runtime.out_of_memory import retry_out_of_memory
 from ..engine.runtime.rng import Rng
 from ..engine.runtime.search_space import Choice, Interval, SearchSpace
 from ..engine.runtime.setting_types import Count, Fraction, Level, Natural, Range, Unbounded
+from ..engine.runtime.transfer import to_device
 from ..engine.sampling.reconstruct import (
     SamplingConfig,
     enumerate_chains,
@@ -221,7 +223,13 @@ class AutoDDPM(Method):
         train_module(loss, self.denoiser, train, context, self.plan)
         context.place(self)
         self.tau.fill_(
-            self._calibrated_threshold(calibration, context)
+            retry_out_of_memory(
+                lambda: self._calibrated_threshold(calibration, context),
+                self,
+                context,
+                "calibrating",
+                context.on_event,
+            )
             if self.mask.threshold is None
             else self.mask.threshold
         )
@@ -239,7 +247,7 @@ class AutoDDPM(Method):
         filled = inpaint(
             self.denoiser,
             coarse.flatten(0, 2),
-            inner[index.to(x.device) % len(x)],
+            inner[to_device(index % len(x), x.device)],
             region[:, :, None, None].expand(-1, -1, repeats, -1, -1, -1).flatten(0, 2),
             self.inpainting.inpaint_level,
             repeat_streams(rng.fork("inpaint"), repeats).rows(index),

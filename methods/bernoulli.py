@@ -43,6 +43,7 @@ from ..engine.networks.unet_config import HeadsUNetConfig
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
 from ..engine.runtime.setting_types import Count, Decay, Many, Positive, PositiveFraction
+from ..engine.runtime.transfer import to_device
 from ..engine.sampling.continuous_batching import ChainBatch, Step, one_step_per_level, run_chains
 from ..engine.sampling.reconstruct import enumerate_chains, repeat_streams
 from ..engine.sampling.step_noise import StepNoise
@@ -220,9 +221,9 @@ class MaskedBernoulli(Method):
         process = self.denoiser.process_as(Bernoulli)
         starts = [process.schedule.to_level(at) for at in levels]
         index, level = enumerate_chains(starts, len(z), 1)
-        streams, level = repeat_streams(rng, 1).rows(index), level.to(z.device)
+        streams, level = repeat_streams(rng, 1).rows(index), to_device(level, z.device)
         noise_level = (level + int(self.quirks.start_offset)).clamp(max=process.schedule.T)
-        codes = z[index.to(z.device)]
+        codes = z[to_device(index, z.device)]
         noise = uniform_noise(streams.fork("start"), z.shape[1:], noise_level)
         noisy = process.add_noise(codes, noise_level, noise)
         sampler = MaskedBernoulliStep(
@@ -277,7 +278,7 @@ class MaskedBernoulliStep:
         return one_step_per_level(levels)
 
     def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, batch: ChainBatch) -> Tensor:
-        chain = batch.chain.to(x.device)
+        chain = batch.device_chain
         last = (batch.end_level == 0).view(-1, *[1] * (x.ndim - 1))
         flipped = estimate.noise > self.chance
         self.mask[chain] |= flipped & ~last if self.soft_end else flipped

@@ -47,6 +47,7 @@ from ..engine.networks.unet_config import AttentionSidesUNetConfig, split_into_h
 from ..engine.noise.noise import Noise
 from ..engine.noise.noise_config import NoiseConfig
 from ..engine.runtime.context import Interrupted, TrainingContext
+from ..engine.runtime.out_of_memory import retry_out_of_memory
 from ..engine.runtime.rng import Rng
 from ..engine.runtime.search_space import Interval, SearchSpace
 from ..engine.runtime.setting_types import (
@@ -59,6 +60,7 @@ from ..engine.runtime.setting_types import (
     Pair,
     Positive,
 )
+from ..engine.runtime.transfer import to_device
 from ..engine.sampling.continuous_batching import run_chains
 from ..engine.sampling.guidance import image_conditioned_guidance
 from ..engine.sampling.reconstruct import (
@@ -379,7 +381,10 @@ class DDAD(Method):
         context.place(self)
         if self.adaptation_plan.steps:
             self._adapt(train, context)
-        self._calibrate(calibration, context)
+        retry_out_of_memory(
+            lambda: self._calibrate(calibration, context), self, context, "calibrating",
+            context.on_event,
+        )  # fmt: skip
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
         inner = self.canvas.forward(x)
@@ -430,12 +435,13 @@ class DDAD(Method):
         index, level = enumerate_chains([to(at) for at in levels], len(x), 1)
         streams = repeat_streams(rng, 1).rows(index)
         paths = [sampling_levels(at, stride=self.sampling.stride) for at in level.tolist()]
-        index, level = index.to(x.device), level.to(x.device)
+        samples = index.tolist()
+        index, level = to_device(torch.stack([index, level]), x.device)
         higher = (level + self.sampling.stride * self.quirks.start_offset).clamp(
             max=process.schedule.T
         )
         noise = self.noise(streams.fork("start"), x.shape[1:], level)
-        noisy, samples = process.add_noise(x[index], higher, noise), index.tolist()
+        noisy = process.add_noise(x[index], higher, noise)
         if self.linear_mix:
             draws = StepNoise(streams.fork("step"), self.noise)
             sampler = TargetMixing(process, draws, target, w, self.sampling.eta)

@@ -44,6 +44,7 @@ from ..engine.networks.diffusion_unet import build_unet, side_divisor
 from ..engine.networks.unet_config import OptionalUNetConfig
 from ..engine.noise.noise import NoiseName, build_noise
 from ..engine.runtime.context import TrainingContext
+from ..engine.runtime.out_of_memory import retry_out_of_memory
 from ..engine.runtime.rng import Rng
 from ..engine.runtime.setting_types import Count, Positive, Several
 from ..engine.sampling.multi_start import MultiStart
@@ -178,7 +179,12 @@ class DDPMOOD(Method):
             self.unit = fit_unit(self.amplitude, train)
         train_module(loss, self.denoiser, train, context, self.plan, validation=calibration)
         context.place(self)
-        self.starts.calibrate(self._measure_starts, calibration, context, self.calibration)
+        retry_out_of_memory(
+            lambda: self.starts.calibrate(
+                self._measure_starts, calibration, context, self.calibration
+            ),
+            self, context, "calibrating", context.on_event,
+        )  # fmt: skip
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
         return Detection(

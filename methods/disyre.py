@@ -189,8 +189,8 @@ class PatchRemovalStep:
         return [step._replace(tag=len(levels) - 1) for step in one_step_per_level(levels)]
 
     def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, batch: ChainBatch) -> Tensor:
-        shape, chain = (-1, *[1] * (x.ndim - 1)), batch.chain.to(x.device)
-        count = batch.tag.to(x.device).view(shape)
+        shape, chain = (-1, *[1] * (x.ndim - 1)), batch.device_chain
+        count = batch.device_tag.view(shape)
         self.mean[chain] += (x - estimate.clean).abs() / count
         last = (batch.end_level == 0).view(shape)
         if self.stay:

@@ -52,6 +52,7 @@ from ..engine.runtime.setting_types import (
     Range,
     Unbounded,
 )
+from ..engine.runtime.transfer import to_device
 from ..engine.sampling.classifier_guidance import (
     ClassifierGuidedSampler,
     LogProbGradient,
@@ -344,11 +345,11 @@ class Guided(Method):
         """Add noise and denoise by ancestral steps with guidance, (L * N, C, *outer)."""
         starts = [self.denoiser.schedule.to_level(at) for at in levels]
         index, level = enumerate_chains(starts, len(inner), 1)
-        streams, level = repeat_streams(rng, 1).rows(index), level.to(inner.device)
+        streams, level = repeat_streams(rng, 1).rows(index), to_device(level, inner.device)
         if self.quirks.start_level is not None:
             level = torch.full_like(level, self.denoiser.schedule.to_level(self.quirks.start_level))
         noise = gaussian(streams.fork("start"), inner.shape[1:], level)
-        noisy = self._process.add_noise(inner[index.to(inner.device)], level, noise)
+        noisy = self._process.add_noise(inner[to_device(index, inner.device)], level, noise)
         steps = Ancestral(
             self._process, StepNoise(streams.fork("step"), gaussian), variance="learned"
         )
@@ -372,8 +373,9 @@ class Guided(Method):
         def gradient(x: Tensor, batch: ChainBatch) -> Tensor:
             time = batch.network_level
             if by_number:
-                chains = zip(batch.chain.tolist(), time.tolist(), strict=True)
-                time = time.new_tensor([step_numbers[k // samples][at] for k, at in chains])
+                chains = zip(batch.chain.tolist(), batch.upcoming, strict=True)
+                numbers = [step_numbers[k // samples][path[0].network_level] for k, path in chains]
+                time = to_device(torch.tensor(numbers), x.device)
             return self.classifier.log_prob_gradient(x, time, self._target_label(x))
 
         return gradient

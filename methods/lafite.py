@@ -39,6 +39,7 @@ from ..engine.features.pretrained import FeaturesName
 from ..engine.networks.diffusion_unet import side_divisor
 from ..engine.networks.unet_config import HeadsUNetConfig
 from ..engine.runtime.context import TrainingContext
+from ..engine.runtime.out_of_memory import retry_out_of_memory
 from ..engine.runtime.rng import Rng
 from ..engine.runtime.setting_types import Count, NonNegative, PositiveFraction
 from ..engine.sampling.reconstruct import SamplingConfig, reconstruct
@@ -152,7 +153,10 @@ class LafitE(Method):
 
         self.codec.fit_scale(train, context, preprocess=self.canvas.forward)
         context.place(self)
-        self._fill_memory(train, context)
+        retry_out_of_memory(
+            lambda: self._fill_memory(train, context), self, context, "filling the memory bank",
+            context.on_event,
+        )  # fmt: skip
         train_module(loss, self.denoiser, train, context, self.plan, "diffusion")
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:

@@ -42,6 +42,7 @@ from ..engine.networks.discriminator import adversary_options
 from ..engine.networks.unet_config import OptionalUNetConfig
 from ..engine.noise.noise import gaussian
 from ..engine.runtime.context import TrainingContext
+from ..engine.runtime.out_of_memory import retry_out_of_memory
 from ..engine.runtime.rng import Rng
 from ..engine.runtime.setting_types import (
     Count,
@@ -269,7 +270,10 @@ class LDM(Method):
             amplitude=self.amplitude, unit=self.unit).train(train, context)  # fmt: skip
         train_module(denoised, self.denoiser, train, context, self.plan, "diffusion")
         context.place(self)
-        self._calibrate(calibration, context)
+        retry_out_of_memory(
+            lambda: self._calibrate(calibration, context), self, context, "calibrating",
+            context.on_event,
+        )  # fmt: skip
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
         inner, unit = self._normalise(x), unit_of(self.amplitude, x, self.unit)

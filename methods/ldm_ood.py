@@ -44,6 +44,7 @@ from ..engine.networks.diffusion_unet import build_unet, side_divisor
 from ..engine.networks.discriminator import adversary_options
 from ..engine.networks.unet_config import OptionalUNetConfig
 from ..engine.runtime.context import TrainingContext
+from ..engine.runtime.out_of_memory import retry_out_of_memory
 from ..engine.runtime.rng import Rng
 from ..engine.runtime.setting_types import (
     Count,
@@ -239,7 +240,12 @@ class LDMOOD(Method):
             denoised, self.denoiser, train, context, self.plan, "diffusion", validation=calibration
         )
         context.place(self)
-        self.starts.calibrate(self._measure_starts, calibration, context, self.calibration)
+        retry_out_of_memory(
+            lambda: self.starts.calibrate(
+                self._measure_starts, calibration, context, self.calibration
+            ),
+            self, context, "calibrating", context.on_event,
+        )  # fmt: skip
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
         return Detection(*self.starts.detect(self._measure_starts, x, levels, rng))

@@ -35,6 +35,7 @@ from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
 from ..engine.runtime.search_space import Choice, Interval, SearchSpace
 from ..engine.runtime.setting_types import Count, Natural, PositiveFraction, Range
+from ..engine.runtime.transfer import to_device
 from ..engine.sampling.patches import (
     box_masks,
     patch_conflict,
@@ -225,7 +226,8 @@ def frequency_cutmix(
     part = split_frequencies(x, half, keep_low)
     count, shape = rng.fork("count").integers(cuts + 1), x.shape[2:]
     room = (extent - longest[:, None]).clamp(min=0)
-    margin = torch.tensor([round(n * MARGIN) for n in shape], device=x.device).minimum(room // 2)
+    widths = to_device(torch.tensor([round(n * MARGIN) for n in shape]), x.device)
+    margin = widths.minimum(room // 2)
     corners = (room - 2 * margin).clamp(min=1)  # theirs is one fewer than fit, too
     for cut in range(cuts):
         draw = rng.fork("cut", cut)

@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
@@ -38,6 +39,7 @@ from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
 from ..engine.runtime.search_space import Interval, SearchSpace
 from ..engine.runtime.setting_types import Count, Fraction, Level, NonNegative, Odd
+from ..engine.runtime.transfer import to_device
 from ..engine.sampling.continuous_batching import ChainBatch, Step, one_step_per_level, run_chains
 from ..engine.sampling.reconstruct import enumerate_chains, repeat_streams
 from ..engine.sampling.solvers import Ancestral
@@ -155,10 +157,10 @@ class THOR(Method):
         inner, process = self.canvas.forward(x), self.denoiser.process
         index, level = enumerate_chains([process.schedule.to_level(at) for at in levels], len(x), 1)
         streams = repeat_streams(rng, 1).rows(index)
-        index, level = index.to(x.device), level.to(x.device)
+        paths = [sampling_levels(at, self.sampling_steps) for at in level.tolist()]
+        index, level = to_device(torch.stack([index, level]), x.device)
         noise = self.noise(streams.fork("start"), inner.shape[1:], level)
         noisy = process.add_noise(inner[index], level, noise)
-        paths = [sampling_levels(at, self.sampling_steps) for at in level.tolist()]
         step_noise = StepNoise(streams.fork("step"), self.noise)
         sampler = HarmonisedStep(self, step_noise, inner[index], noise)
         ends = run_chains(self.denoiser, sampler, noisy, paths)
@@ -174,7 +176,9 @@ class THOR(Method):
         inner, clean: (N, C, H, W) in the canvas's range
         """
         one, other = ((y + 1).clamp(0, 2) / 2 for y in (inner, clean))
-        distance = self.perceptual.distance(one, other, rescale_twice=self.quirks.double_normalise)
+        distance = self.perceptual.distance(
+            one, other, rescale_twice=self.quirks.double_normalise, check_range=False
+        )
         blurred = gaussian_blur(distance, self.blur, mode="symmetric").clamp(0, 1)
         product = blurred * (one - other).abs().mean(1)
         return product / product.flatten(1).amax(1)[:, None, None].clamp(min=1e-12)
@@ -230,9 +234,9 @@ class HarmonisedStep:
     def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, batch: ChainBatch) -> Tensor:
         y = self.ancestral.advance(x, memory, estimate, batch)
         for tag in (1, 2):
-            index = (batch.tag == tag).nonzero().flatten()
+            index = to_device((batch.tag == tag).nonzero().flatten(), x.device)
             if len(index):
-                chain, clean = batch.chain[index].to(x.device), estimate.clean[index]
+                chain, clean = batch.device_chain[index], estimate.clean[index]
                 anomaly = self.method.intermediate_map(self.inputs[chain], clean)
                 self.votes[chain] += 1
                 self.inverse[chain] += 1 / anomaly.clamp(min=1e-6)

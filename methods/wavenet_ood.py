@@ -30,6 +30,7 @@ from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.schedule import ScheduleName, build_schedule
 from ..engine.networks.wavenet import WaveNet
 from ..engine.runtime.context import TrainingContext
+from ..engine.runtime.out_of_memory import retry_out_of_memory
 from ..engine.runtime.rng import Rng
 from ..engine.runtime.setting_types import Count, Several
 from ..engine.sampling.multi_start import MultiStart
@@ -125,7 +126,12 @@ class WaveNetOOD(Method):
         self.unit = fit_unit(self.amplitude, train)
         context.place(self)
         train_module(loss, self.denoiser, train, context, self.plan)
-        self.starts.calibrate(self._measure_starts, calibration, context, self.calibration)
+        retry_out_of_memory(
+            lambda: self.starts.calibrate(
+                self._measure_starts, calibration, context, self.calibration
+            ),
+            self, context, "calibrating", context.on_event,
+        )  # fmt: skip
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
         score, map, normal = self.starts.detect(self._measure_starts, x, levels, rng)

@@ -1,4 +1,4 @@
-"""The stranger's test: whoever looks for a thing by the field's word for it finds its file.
+"""The stranger's test: whoever searches a thing by the field's word for it finds its file.
 
 A word finds the files and folders with it in their names, as a search by file name does. It must
 lead to few of them, and to the right one.

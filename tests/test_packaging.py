@@ -109,13 +109,13 @@ def test_the_wheel_holds_all_that_is_needed_and_no_more(tmp_path: Path) -> None:
         held = {name for name in wheel.namelist() if not name.split("/")[0].endswith(".dist-info")}
         scripts = next(name for name in wheel.namelist() if name.endswith("entry_points.txt"))
         assert b"adbench = adbench.__main__:main" in wheel.read(scripts)
-    wanted = {
+    expected = {
         f"adbench/{path.relative_to(copy).as_posix()}"
         for folder in PACKAGES
         for path in (copy / folder).rglob("*")
         if path.is_file()
     }
-    assert held == wanted | {
+    assert held == expected | {
         f"adbench/{name}" for name in ("registry.yaml", "__init__.py", "__main__.py")
     }
 
@@ -141,14 +141,14 @@ def test_the_lock_tells_of_no_place() -> None:
 
 
 @pytest.mark.parametrize(
-    "wish",
+    "requirement",
     [
         *PROJECT["project"]["dependencies"],
         *PROJECT["project"]["optional-dependencies"]["dev"],
     ],
 )
-def test_every_direct_dependency_is_locked_at_a_version_it_allows(wish: str) -> None:
-    name, _, least = wish.partition(">=")
+def test_every_direct_dependency_is_locked_at_a_version_it_allows(requirement: str) -> None:
+    name, _, least = requirement.partition(">=")
     results = [pin.partition("==")[2] for pin in locked() if pin.partition("==")[0] == name.lower()]
     assert results
     for version in results:

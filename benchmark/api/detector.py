@@ -201,9 +201,9 @@ class Detector:
         x = images.float() / 255 if images.dtype == torch.uint8 else images.float()
         if x.ndim == axes + 1:
             x = x[:, None]
-        wanted = f"(N, {spec.channels}, {', '.join(map(str, spec.shape))})"
+        expected = f"(N, {spec.channels}, {', '.join(map(str, spec.shape))})"
         if x.ndim != axes + 2:
-            raise DetectorError(f"{self!r} takes images {wanted}, not {tuple(images.shape)}")
+            raise DetectorError(f"{self!r} takes images {expected}, not {tuple(images.shape)}")
         if not x.isfinite().all() or x.min() < 0 or x.max() > 1:
             raise DetectorError("images lie in [0, 1], or are uint8; these do not")
         if axes == 2 and x.shape[1] == 3 and spec.channels == 1:
@@ -213,7 +213,7 @@ class Detector:
         if axes == 2 and x.shape[2:] != spec.shape:
             x = torch.stack([resize(image, (spec.shape[0], spec.shape[1])) for image in x])
         if x.shape[1:] != (spec.channels, *spec.shape):
-            raise DetectorError(f"{self!r} takes images {wanted}, not {tuple(images.shape)}")
+            raise DetectorError(f"{self!r} takes images {expected}, not {tuple(images.shape)}")
         return x.contiguous()
 
     def _read(self, paths: Sequence[Path]) -> Split:

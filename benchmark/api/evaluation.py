@@ -187,8 +187,10 @@ def _check(label: Array, arrays: Mapping[str, Array | None]) -> None:
     shapes = {name: array.shape for name, array in arrays.items() if array is not None}
     for name, shape in shapes.items():
         if shape[:1] != label.shape or (name == "scores") != (len(shape) == 1):
-            wanted = "(N,)" if name == "scores" else "(N, *S)"
-            raise EvaluationError(f"{name} are {wanted}, not {shape}, with N = {len(label)} labels")
+            expected = "(N,)" if name == "scores" else "(N, *S)"
+            raise EvaluationError(
+                f"{name} are {expected}, not {shape}, with N = {len(label)} labels"
+            )
         array = arrays[name]
         if array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
             raise EvaluationError(f"{name} hold values that are not finite")

@@ -118,6 +118,18 @@ def export_maps(
     all_levels: of every noise level, in level-100/ and so on; else of the chosen one
     store, data, registry: as for `load`
     Raises ExportError on a record without maps in the store, DataError where the data have changed.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> import adbench
+    >>> sizes = {"shape": [16, 16], "train": 4, "held_out": 2, "val": 2, "test": 1}
+    >>> with TemporaryDirectory() as folder:
+    ...     results = adbench.run("pca", "phantom", settings={"phantom": sizes}, profile="check",
+    ...                           out=folder, store=f"{folder}/store", executor="inline",
+    ...                           baselines=False, progress=False)
+    ...     maps = Path(folder, "maps")
+    ...     paths = adbench.export_maps(results.paths()[0], maps, store=f"{folder}/store")
+    ...     [path.relative_to(maps).as_posix() for path in paths if "test" in str(path)]
+    ['test/00000.npy', 'test-abnormal/00000.npy']
     """
     from ..external.export_maps import ExportError, export_results
     from ..leaderboard.records import read_record

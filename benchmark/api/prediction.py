@@ -46,6 +46,32 @@ def predict(
     store, registry, device: as for `load`; root: its `data`
     on_progress: (name, parts done, parts in all), called as work goes on
     Raises DetectorError, PredictionError, StoreError; DataError where the detector reads no files.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> from PIL import Image
+    >>> import adbench
+    >>> names = [f"data/train/good/{k}.png" for k in range(6)]
+    >>> names += ["data/test/good/6.png", "data/test/spot/7.png", "new.png"]
+    >>> sizes = {"size": 8, "channels": 1, "fractions": [0.1, 0.9, 0, 0]}
+    >>> options = {"settings": {"folder": sizes}, "profile": "check", "baselines": False,
+    ...            "executor": "inline", "progress": False}
+    >>> rng = np.random.default_rng(0)
+    >>> with TemporaryDirectory() as folder:
+    ...     for name in names:
+    ...         pixels = rng.integers(0, 100, (8, 8), np.uint8)
+    ...         if name in names[-2:]:
+    ...             pixels[2:4, 2:4] = 255  # a spot that the method `intensity` calls abnormal
+    ...         path = Path(folder, name)
+    ...         path.parent.mkdir(parents=True, exist_ok=True)
+    ...         Image.fromarray(pixels).save(path)
+    ...     results = adbench.run("intensity", "folder", data=f"{folder}/data", out=folder,
+    ...                           store=f"{folder}/store", **options)
+    ...     predictions = adbench.predict(results.paths()[0], f"{folder}/new.png", f"{folder}/to",
+    ...                                   store=f"{folder}/store", rate=0.2)
+    ...     mask = np.asarray(Image.open(f"{folder}/to/masks/new.png"))
+    >>> predictions.to_frame()[["file", "score", "decision"]].values.tolist(), mask[2, 2].item()
+    ([['new.png', 1.0, 'abnormal']], 255)
     """
     if not isinstance(detector, Detector):
         record = find_record(detector, results=results, dataset=dataset, seed=seed)
@@ -60,7 +86,20 @@ def predict(
 
 
 def detector_parts(detector: Detector) -> DetectorParts:
-    """What prediction takes from a detector."""
+    """What prediction takes from a detector.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> import adbench
+    >>> sizes = {"shape": [16, 16], "train": 4, "held_out": 2, "val": 2, "test": 2}
+    >>> with TemporaryDirectory() as folder:
+    ...     results = adbench.run("pca", "phantom", settings={"phantom": sizes}, profile="check",
+    ...                           out=folder, store=f"{folder}/store", executor="inline",
+    ...                           baselines=False, progress=False)
+    ...     detector = adbench.load(results.paths()[0], store=f"{folder}/store")
+    >>> parts = detector_parts(detector)
+    >>> parts.name, parts.images.groups, parts.identity["dataset"]  # two calibration samples
+    ('pca', 2, 'phantom')
+    """
     record = detector.record
     images, pixels = calibration_of_record(record)
     return DetectorParts(
@@ -97,6 +136,18 @@ def find_record(
     """The file of a record: the one named, or that of a method in a folder of results.
 
     Raises PredictionError where none or several fit, with the names to choose from.
+
+    >>> import json
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.benchmark.leaderboard.example_records import example_record
+    >>> with TemporaryDirectory() as folder:
+    ...     Path(folder, "records").mkdir()
+    ...     for seed in (0, 1):
+    ...         record = example_record("AnoDDPM", seed=seed)
+    ...         path = Path(folder, "records", record.pop("file"))
+    ...         _ = path.write_text(json.dumps(record))
+    ...     find_record("anoddpm", results=folder, seed=1).name
+    'anoddpm-brats-1.json'
     """
     path = Path(detector)
     if path.is_file():

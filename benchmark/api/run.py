@@ -39,6 +39,8 @@ class RunOptions(TypedDict, total=False):
     registry: str | Path | Sequence[str | Path]
     data: str | Path | None
     limit: int | None
+    fraction: str | float | Sequence[float]
+    contaminate: str | float | Sequence[float]
     levels: str | int | Sequence[int] | None
     seeds: str | int | Sequence[int]
     protocol: Protocol | str

@@ -36,7 +36,7 @@ def tune(
     """Tune every method with the same number of trials, run them with what was chosen, and return
     their results.
 
-    A trial trains the method and judges it on the validation split, or on synthetic anomalies in
+    A trial trains the method and evaluates it on the validation split, or on synthetic anomalies in
     calibration samples; the test split is seen once, by the run at the end. Trials are kept in the
     store: the same call goes on where it was stopped, with the same trials. Records say how many
     trials there were, what they cost and which values were chosen.

@@ -101,6 +101,20 @@ def export_network(
     store: as for open_store
     Raises CheckpointError with the reason where a network is none of diffusers' classes;
     DetectorError where the source is not to be had.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> import torch
+    >>> import adbench
+    >>> from adbench.benchmark.registry.registry import Registry
+    >>> anoddpm = Registry.read().method("anoddpm")
+    >>> method = anoddpm.build(adbench.Spec(1, (64, 64)), **anoddpm.arguments("check"))
+    >>> with TemporaryDirectory() as folder:
+    ...     store = f"{folder}/store"
+    ...     torch.save(method.denoiser.net.state_dict(), f"{folder}/theirs.pt")
+    ...     imported = adbench.import_weights("anoddpm", f"{folder}/theirs.pt", name="theirs",
+    ...                                       profile="check", store=store)
+    ...     adbench.export_network("anoddpm@theirs", f"{folder}/pipeline", store=store)
+    {'unet': 'UNet2DModel'}
     """
     from ..sharing.exported_networks import export_to_diffusers
 

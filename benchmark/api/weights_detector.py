@@ -45,6 +45,19 @@ def load_weights(
     """Import weights and return their detector, see `adbench.load`.
 
     Raises DetectorError where neither a dataset nor a spec is named, or both are.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> import torch
+    >>> anoddpm = Registry.read().method("anoddpm")
+    >>> method = anoddpm.build(Spec(1, (16, 16)), **anoddpm.arguments("check"))
+    >>> with TemporaryDirectory() as folder:
+    ...     torch.save(method.denoiser.net.state_dict(), f"{folder}/theirs.pt")
+    ...     detector = load_weights(
+    ...         f"{folder}/theirs.pt", "anoddpm", dataset=None, spec=Spec(1, (16, 16)), level=250,
+    ...         profile="check", settings=(), key=None, store=f"{folder}/store", data=None,
+    ...         registry=(), device="cpu")
+    >>> detector.level, detector.threshold  # nothing was measured that a threshold could come from
+    (250, None)
     """
     if (dataset is None) == (spec is None):
         raise DetectorError(
@@ -136,7 +149,13 @@ def _fit_without_samples(
 def experiment_of(
     entry: Entry, overrides: Mapping[str, Any], profile: str, level: int | None
 ) -> Experiment:
-    """Return the experiment of a method on images that no dataset has."""
+    """Return the experiment of a method on images that no dataset has.
+
+    >>> entry = Registry.read().method("anoddpm")
+    >>> experiment = experiment_of(entry, {"steps": 7}, "check", 250)
+    >>> experiment.method_args["steps"], experiment.levels, experiment.dataset.name
+    (7, (250,), 'images of a shape')
+    """
     nothing = Entry("images of a shape", "datasets", "", "", "")
     return Experiment(
         method=entry, method_args=entry.arguments(profile, overrides), dataset=nothing,

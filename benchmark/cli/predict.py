@@ -1,4 +1,4 @@
-"""adbench predict: a judged detector on new files."""
+"""adbench predict: a trained detector on new files."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def predict(
     registry: RegistryFiles = None,
     traceback: Traceback = False,
 ) -> None:
-    """Predict new images, volumes or signals with a detector that was judged before."""
+    """Predict new images, volumes or signals with a trained detector."""
     with error_messages(traceback):
         from ..api.prediction import predict as predict_
 

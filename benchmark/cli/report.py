@@ -122,12 +122,15 @@ def reproduce(
     """
     with error_messages(traceback):
         from ..leaderboard.records import ReportError, read_records
-        from ..leaderboard.reproduction import NOT, read_published
+        from ..leaderboard.reproduction import NOT, figures_side_by_side, read_published
         from ..leaderboard.reproduction import reproduce as compare_with_paper
 
         if not paper:
             for name, facts in read_published().items():
                 echo(f"{name:<10} {facts['label']}: {', '.join(facts['tables'])}")
+                for title, table in facts["tables"].items():
+                    if "bring" in table:
+                        echo(f"{'':<10}   {title} ({table['kind']}): needs {table['bring']}")
             return
         compare_with_paper(paper, [])  # a wrong name is an error before anything else
         try:
@@ -144,9 +147,18 @@ def reproduce(
             for table in dict.fromkeys(finding.table for finding in findings):
                 echo(f"{table}: {facts['tables'][table]['source']}")
                 echo(f"  {facts['tables'][table]['protocol']}")
+                if "bring" in facts["tables"][table]:
+                    echo(f"  {facts['tables'][table]['kind']}")
+                    echo(f"  needs: {facts['tables'][table]['bring']}")
                 for finding in findings:
                     if finding.table == table:
                         echo(f"  {finding.sentence()}")
+            beside = figures_side_by_side(paper.partition(":")[0], records)
+            shown = [each for each in beside if each.own and (each.rerun or each.ours is not None)]
+            if shown:
+                echo("side by side:")
+            for each in shown:
+                echo(f"  {each.sentence()}")
         if any(finding.verdict == NOT for finding in findings):
             raise typer.Exit(GATE)
 

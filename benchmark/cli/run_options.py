@@ -61,14 +61,21 @@ OPTIONS: dict[str, Any] = {
     "limit": Annotated[
         int, option(DATA, min=1, help="Samples of each split; the result is marked as partial.")
     ],
+    "fraction": Annotated[
+        str, option(DATA, help="Percents of the training patients to train on: 10,30,100.")
+    ],
+    "contaminate": Annotated[
+        str,
+        option(DATA, help="Percents of abnormal samples among the training samples: 0,1,5."),
+    ],
     "levels": Annotated[
         str,
         option(PROTOCOL, help="Noise levels to sweep: 100,250 or 50:500:50 (both ends included)."),
     ],
     "protocol": Annotated[
         str,
-        option(PROTOCOL, help="How maps are judged: adbench, pddpm, uad-imag, bmad, mood, mvtec; "
-               "several with commas judge the same maps."),
+        option(PROTOCOL, help="How to evaluate maps: adbench, pddpm, uad-imag, bmad, mood, mvtec; "
+               "several with commas share the maps."),
     ],
     "level_rule": Annotated[
         str, option(PROTOCOL, help="auto, val, pseudo, published, oracle: what chooses the level.")

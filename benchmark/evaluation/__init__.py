@@ -1,1 +1,1 @@
-"""Judging of predictions by a protocol. Imports metrics, statistics and datasets.base."""
+"""Evaluation of predictions by a protocol. Imports metrics, statistics and datasets.base."""

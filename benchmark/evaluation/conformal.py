@@ -150,6 +150,19 @@ def calibration_record(calibration: GroundTruth, test: GroundTruth, level: int) 
     every group has one vote, None where the groups are too few for such a p-value.
 
     level: index of the level among those predicted
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.conformal import calibration_record
+    >>> from adbench.benchmark.evaluation.predictions import GroundTruth, Predictions
+    >>> from adbench.benchmark.evaluation.protocol import Protocol
+    >>> def of_scores(score):
+    ...     keys, label = [str(value) for value in score], np.zeros(len(score), bool)
+    ...     return GroundTruth(Predictions(keys, keys, label, None, None, None, [{}] * len(keys),
+    ...                                    np.array([score]), None), Protocol())
+    >>> calibration, test = of_scores([*range(1, 20)]), of_scores([0.5, 7.5, 19.5, 12.5])
+    >>> record = calibration_record(calibration, test, 0)
+    >>> record["groups"], record["rate"], record["image_fpr"]  # one of four is above all
+    (19, 0.05, 0.25)
     """
     normal = calibration.at_level(level)
     keys, groups = calibration.predictions.keys, calibration.predictions.groups

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .metrics.aupimo import aupimo
 from .metrics.lesions import (
     detected_lesions,
     froc,
@@ -21,8 +22,13 @@ from .metrics.lesions import (
     size_unit,
 )
 from .metrics.per_sample import PER_SAMPLE_METRICS, per_sample_metrics
-from .metrics.per_volume import VOLUME_METRICS, best_volume_dice, per_volume_metrics
-from .metrics.ranking import Array, MetricValues, overlap_metrics
+from .metrics.per_volume import (
+    VOLUME_METRICS,
+    best_volume_dice,
+    healthy_volume_rates,
+    per_volume_metrics,
+)
+from .metrics.ranking import Array, MetricValues, overlap_metrics, ppv_at_sensitivity
 from .predictions import LevelPredictions
 from .sample_results import SampleResults
 from .statistics.bootstrap import (
@@ -87,7 +93,12 @@ class OperatingPoint:
             `per_sample_metrics`; higher is better
         volume_ap, volume_dice, volume_sensitivity, volume_precision: the mean over groups
             (patients) of `per_volume_metrics`; higher is better
-        volume_dice_oracle: `best_volume_dice`, a bound and no result
+        volume_dice_oracle, pixel_iou_oracle: `best_volume_dice` and the best pooled IoU over all
+            thresholds; bounds and no results
+        healthy_volume_fp: the mean over groups (patients) without a lesion of the share of their
+            pixels above the threshold; lower is better
+        pixel_aupimo: the mean of `aupimo` over abnormal samples; higher is better
+        image_ppv95: `ppv_at_sensitivity` at 95 %; higher is better
         """
         truth, pixels = self.level_predictions.ground_truth, self.level_predictions.pixels
         metrics: MetricValues = dict.fromkeys(OPERATING_POINT_METRICS)
@@ -98,12 +109,14 @@ class OperatingPoint:
             metrics["healthy_fp"] = float(false.mean()) if false.size else None
             metrics["lesion_sensitivity"] = _exact_mean(self._detected_lesions)
         metrics["lesion_contrast"] = _exact_mean(self._lesion_contrasts)
-        for name, values in (self._per_sample | self._per_volume).items():
+        for name, values in (self._per_sample | self._means_of_samples).items():
             metrics[name] = _exact_mean(values)
-        metrics["volume_dice_oracle"] = None
+        metrics["volume_dice_oracle"] = metrics["pixel_iou_oracle"] = None
         if pixels is not None:
             groups = truth.predictions.groups
             metrics["volume_dice_oracle"] = best_volume_dice(pixels, groups)[0]
+            metrics["pixel_iou_oracle"] = self.level_predictions.pixel_metrics["iou"]
+        metrics["image_ppv95"] = ppv_at_sensitivity(self.level_predictions.score, truth.label)
         for name, values in self._reconstruction_quality.items():
             metrics[name] = _exact_mean(values[~truth.label])
         return self.level_predictions.metrics() | metrics
@@ -133,11 +146,21 @@ class OperatingPoint:
         return per_sample_metrics(pixels)
 
     @cached_property
-    def _per_volume(self) -> dict[str, Array]:
+    def _means_of_samples(self) -> dict[str, Array]:
+        """Metrics that are means over volumes or samples: a value at each that counts, else NaN."""
         truth, pixels = self.level_predictions.ground_truth, self.level_predictions.pixels
+        undefined = np.full(len(truth.label), np.nan)
+        names = (*VOLUME_METRICS, "healthy_volume_fp", "pixel_aupimo")
         if pixels is None:
-            return dict.fromkeys(VOLUME_METRICS, np.full(len(truth.label), np.nan))
-        return per_volume_metrics(pixels, truth.predictions.groups, self.positive)
+            return dict.fromkeys(names, undefined)
+        groups, rates = truth.predictions.groups, undefined
+        if self.positive is not None:
+            rates = healthy_volume_rates(pixels, groups, self.positive)
+        return {
+            **per_volume_metrics(pixels, groups, self.positive),
+            "healthy_volume_fp": rates,
+            "pixel_aupimo": aupimo(pixels, truth.label),
+        }
 
     @property
     def _reconstruction_quality(self) -> dict[str, Array]:
@@ -193,7 +216,9 @@ class OperatingPoint:
                 samples = lesion_sample_indices(pixels)
                 counts = _lesion_counts(samples, self._detected_lesions, len(label))
                 replicates["lesion_sensitivity"] = _ratio(*resamples.sums(counts).T)
-        means = {"lesion_contrast": self._lesion_contrasts} | self._per_sample | self._per_volume
+        means = (
+            {"lesion_contrast": self._lesion_contrasts} | self._per_sample | self._means_of_samples
+        )
         for name, values in self._reconstruction_quality.items():
             means[name] = np.where(label, np.nan, values)
         for name, values in means.items():

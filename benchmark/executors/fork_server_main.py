@@ -113,7 +113,7 @@ def _handle_request(
         try:
             pid = os.fork()
         except OSError as error:
-            death = {"dead": request["start"], "status": None, "said": f"cannot start: {error}"}
+            death = {"dead": request["start"], "status": None, "reason": f"cannot start: {error}"}
             driver.send(json.dumps(death).encode())
             pid = -1
         if pid == 0:

@@ -188,7 +188,7 @@ class LocalExecutor:
             return
         status = message["status"]
         if status is None:
-            death = Died(reason=message["said"], lost=True)
+            death = Died(reason=message["reason"], lost=True)
         elif status >= 0:
             death = Died(code=status)
         else:

@@ -28,6 +28,7 @@ from ...engine.profiling.cost import (
     count_parameters,
     device_name,
     peak_memory,
+    reset_peak_memory,
 )
 from ...engine.runtime.context import Interrupted, TrainingContext
 from ...engine.runtime.learning_curve import LearningCurve
@@ -121,6 +122,7 @@ def fit(
     stage_cache = make_stage_cache(context) if make_stage_cache is not None else None
     if stage_cache is not None:
         context = replace(context, shared_stages=stage_cache)
+    reset_peak_memory(context.device)
     with CostMeter(method) as meter:
         method.fit(train, calibration, context)
     weights = method.state_dict()
@@ -188,6 +190,7 @@ def predict(
     >>> facts["samples"] == len(test), facts["levels"]
     (True, 1)
     """
+    reset_peak_memory(context.device)
     log: LogEvent = context.on_event
     shards: list[Mapping[str, Tensor]] = []
     fits = False

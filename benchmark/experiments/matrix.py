@@ -29,6 +29,7 @@ class Experiment:
     method, dataset: entries of the registry        method_args, dataset_args: of their constructors
     levels: noise levels to sweep; None for the method's own
     limit: samples per split at most; None for all. The record is marked as partial
+    fraction, contamination: of the training samples, in percent (`TrainingSamples`)
     skip_reason: why the experiment cannot be run; empty if it can
     implicit_baseline: whether it is a baseline that nobody asked for: where it does not fit the
         data it is left out
@@ -53,13 +54,23 @@ class Experiment:
     skip_reason: str = ""
     implicit_baseline: bool = False
     tuning: Mapping[str, Any] | None = None
+    fraction: float = 100.0
+    contamination: float = 0.0
 
     @property
     def name(self) -> str:
         """The name of its files: readable, equal for a repeated command, and different for other
         settings (by a hash of them)."""
-        settings = [self.method_args, self.dataset_args, self.protocol.as_dict(), self.levels]
-        digest = hashlib.sha256(canonical_json([*settings, self.limit]).encode()).hexdigest()[:8]
+        settings: list[Any] = [
+            self.method_args,
+            self.dataset_args,
+            self.protocol.as_dict(),
+            self.levels,
+        ]
+        settings.append(self.limit)
+        if (self.fraction, self.contamination) != (100, 0):
+            settings += [self.fraction, self.contamination]
+        digest = hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:8]
         dataset = self.dataset.name.replace("/", "-")
         method = self.method.name.replace(":", "-")
         return f"{dataset}.{method}.{self.profile}.s{self.seed}.{digest}"
@@ -113,8 +124,12 @@ def expand_matrix(config: RunConfig, registry: Registry) -> list[Experiment]:
                     levels=levels,
                     limit=config.limit,
                     implicit_baseline=method.name not in config.methods,
+                    fraction=fraction,
+                    contamination=contamination,
                 )
                 for seed in config.seeds
+                for fraction in config.fraction
+                for contamination in config.contaminate
             ]
     return experiments
 

@@ -154,7 +154,21 @@ def predict_shared(
 def fit_experiment(
     resolved: ResolvedExperiment, store: Store, context: TrainingContext
 ) -> Artifact:
-    """Return the checkpoint of a resolved experiment, from the store or trained now."""
+    """Return the checkpoint of a resolved experiment, from the store or trained now.
+
+    >>> import tempfile
+    >>> from adbench.benchmark.experiments.matrix import expand_matrix
+    >>> from adbench.benchmark.experiments.run_config import RunConfig
+    >>> from adbench.benchmark.registry.registry import Registry
+    >>> from adbench.datasets.phantom import Phantom
+    >>> config = RunConfig(["template-z"], ["phantom"], "tiny", limit=4, baselines=False)
+    >>> (experiment,) = expand_matrix(config, Registry.read())
+    >>> resolved = resolve(experiment, Phantom(shape=(16,)), "float32")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     store = Store(Path(folder))
+    ...     [fit_experiment(resolved, store, TrainingContext()).created for _ in range(2)]
+    [True, False]
+    """
     key_inputs, splits = resolved.key_inputs.checkpoint, resolved.splits
     partial_state = store.partial_state("checkpoint", key_inputs)
     with announce_training(context.team) as announce:
@@ -190,6 +204,22 @@ def predict_splits(
     """Maps of splits, from the store or predicted now; the method is built only if needed.
 
     names: of the splits; None for all that the experiment predicts
+
+    >>> import tempfile
+    >>> from adbench.benchmark.evaluation.load_predictions import load_predictions
+    >>> from adbench.benchmark.experiments.matrix import expand_matrix
+    >>> from adbench.benchmark.experiments.run_config import RunConfig
+    >>> from adbench.benchmark.registry.registry import Registry
+    >>> from adbench.datasets.phantom import Phantom
+    >>> config = RunConfig(["template-z"], ["phantom"], "tiny", limit=4, baselines=False)
+    >>> (experiment,) = expand_matrix(config, Registry.read())
+    >>> resolved = resolve(experiment, Phantom(shape=(16,)), "float32")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     store, context = Store(Path(folder)), TrainingContext()
+    ...     checkpoint = fit_experiment(resolved, store, context)
+    ...     maps = predict_splits(resolved, store, context, checkpoint, ["val"])
+    ...     load_predictions(resolved.splits["val"], maps["val"].path).map.shape  # (L, N, *S)
+    (1, 4, 16)
     """
     method: Method | None = None
     maps: dict[str, Artifact] = {}

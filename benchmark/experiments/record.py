@@ -62,6 +62,10 @@ def record_header(
         "profile": experiment.profile,
         "seed": experiment.seed,
         "partial": experiment.limit,
+        "training": {
+            "fraction": experiment.fraction,
+            "contamination": experiment.contamination,
+        },
         "protocol": {
             **experiment.protocol.as_dict(),
             "id": experiment.protocol.id,

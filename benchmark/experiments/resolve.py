@@ -16,6 +16,7 @@ from ...methods.base import Method
 from .cache_keys import KeyInputs, experiment_key_inputs
 from .matrix import Experiment, sweep_levels
 from .splits import SYNTHETIC, Splits
+from .training_samples import TrainingSamples
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ def resolve(experiment: Experiment, dataset: Dataset, numerics: str) -> Resolved
         limit=experiment.limit,
         labelled=method_class.supervision == "image-labels",
         synthetic=experiment.protocol.level == SYNTHETIC,
+        training=TrainingSamples(experiment.fraction, experiment.contamination, experiment.seed),
     )
     levels = sweep_levels(experiment, method_class)
     return ResolvedExperiment(experiment, method_class, splits, levels, numerics)

@@ -39,7 +39,7 @@ def write_result_files(
     ...     atomic_write(path, b"an image")
     ...     return [path]
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     source = Path(folder, "judged.h5")
+    ...     source = Path(folder, "samples.h5")
     ...     _ = source.write_bytes(b"sample results")
     ...     digests = write_result_files(Path(folder), "phantom.dae", {}, source, draw, print)
     ...     Path(folder, "samples", "phantom.dae.h5").unlink()

@@ -27,6 +27,8 @@ PROTOCOL_OPTIONS = {
 
 DtypeName = Literal["auto", "float32", "bfloat16"]
 ExecutorName = Literal["local", "inline", "ray", "slurm"]
+Fraction = Annotated[float, Meta(gt=0, le=100)]
+Contamination = Annotated[float, Meta(ge=0, lt=100)]
 Seed = Annotated[int, Meta(ge=0, le=2**31)]
 
 
@@ -56,6 +58,8 @@ class RunConfig:
     registry: further registry files
     data: the folder of the data; None for $ADBENCH_DATA
     limit: samples of each split at most; a result of that is stamped as partial
+    fraction: percents of the training patients to train on, an experiment each
+    contaminate: percents of abnormal samples among the training samples, an experiment each
     levels: noise levels to sweep, 1..1000; None for each method's own
     seeds: training seeds
     protocol: how maps become scores and decisions
@@ -90,6 +94,8 @@ class RunConfig:
     seeds: Annotated[Sequence[Seed], Meta(min_length=1)] = (0,)
     levels: Annotated[Sequence[Level], Meta(min_length=1)] | None = None
     limit: Count | None = None
+    fraction: Annotated[Sequence[Fraction], Meta(min_length=1)] = (100.0,)
+    contaminate: Annotated[Sequence[Contamination], Meta(min_length=1)] = (0.0,)
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     baselines: bool = True
     suite: str | None = None
@@ -146,6 +152,9 @@ class RunConfig:
                 options[name] = tuple(map(kind, several))
         if "levels" in options:
             options["levels"] = tuple(parse_integers(options["levels"], "--levels", 1, 1000))
+        for name in ("fraction", "contaminate"):
+            if name in options:
+                options[name] = tuple(parse_percents(options[name], option_name(name)))
         if "seeds" in options:
             options["seeds"] = tuple(parse_integers(options["seeds"], "--seeds"))
         if "settings" in options:
@@ -257,6 +266,26 @@ def parse_integers(
     if not result or min(result) < low or max(result) > high:
         raise OptionError(f"{option} takes numbers in {low}..{high}, not {value!r}")
     return list(dict.fromkeys(result))
+
+
+def parse_percents(value: str | float | Sequence[float], option: str) -> list[float]:
+    """Percents from "0,1,5%", or from numbers; each once.
+
+    option: what errors call it
+    Raises OptionError on anything else.
+
+    >>> parse_percents("0,1,5%", "--contaminate"), parse_percents(30, "--fraction")
+    ([0.0, 1.0, 5.0], [30.0])
+    """
+    if isinstance(value, str | int | float):
+        texts = str(value).split(",")
+    else:
+        texts = [str(part) for part in value]
+    try:
+        numbers = [float(text.strip().removesuffix("%")) for text in texts if text.strip()]
+    except ValueError:
+        raise OptionError(f"{option} takes percents such as 10,30,100, not {value!r}") from None
+    return list(dict.fromkeys(numbers))
 
 
 def parse_settings(value: Mapping[str, Any] | Sequence[str]) -> dict[str, dict[str, Any]]:

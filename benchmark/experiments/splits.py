@@ -11,6 +11,7 @@ from ...datasets.base import Dataset, Sample, Split, manifest
 from ..evaluation.synthetic_anomalies import SyntheticAnomalies
 from ..store.artifact_store import canonical_json
 from .matrix import PREDICTED_SPLITS
+from .training_samples import TrainingSamples
 
 SYNTHETIC = "pseudo"
 """Name of the calibration samples with synthetic anomalies."""
@@ -25,6 +26,7 @@ class Splits(Mapping[str, Split]):
     limit: of samples per split, spread evenly over it; of whole images where samples are tiles.
         None for all
     labelled: whether `train` holds abnormal samples too, and their labels
+    training: which samples `train` holds; None for all of the dataset
     synthetic: whether there is `pseudo`, the calibration samples with synthetic anomalies
 
     >>> from adbench.benchmark.experiments.splits import Splits
@@ -43,7 +45,9 @@ class Splits(Mapping[str, Split]):
         limit: int | None = None,
         labelled: bool = False,
         synthetic: bool = False,
+        training: TrainingSamples | None = None,
     ) -> None:
+        self.training = training or TrainingSamples()
         self.dataset, self.limit, self.labelled = dataset, limit, labelled
         self.predicted = (*PREDICTED_SPLITS, SYNTHETIC) if synthetic else PREDICTED_SPLITS
         self._loaded: dict[str, Split] = {}
@@ -73,7 +77,9 @@ class Splits(Mapping[str, Split]):
         """(digest, size). A prepared dataset does not change, so both are kept beside it, for all
         methods, seeds and protocols."""
         summaries: dict[Any, tuple[str, int]] = vars(self.dataset).setdefault("_summaries", {})
-        key = name, self.limit, self.labelled and name == "train"
+        key: Any = name, self.limit, self.labelled and name == "train"
+        if name == "train" and not self.training.whole:
+            key = (*key, self.training)
         if key not in summaries:
             entries = manifest(self[name])
             digest = hashlib.sha256(canonical_json(entries).encode()).hexdigest()[:32]
@@ -84,7 +90,7 @@ class Splits(Mapping[str, Split]):
         if name == SYNTHETIC:
             return SyntheticAnomalies(self["held_out"])
         if name == "train":
-            split = self.dataset.train(labelled=self.labelled)
+            split = self.training.choose(self.dataset, labelled=self.labelled)
         else:
             split = self.dataset.get_split(name)
         return split if self.limit is None else limited(split, self.limit)

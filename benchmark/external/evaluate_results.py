@@ -40,6 +40,13 @@ class ExternalMethod:
     """What made the maps. name: on the leaderboard      seed: to tell several runs of it apart
 
     published: the paper's level, where results are of several levels; None for the only one
+
+    >>> from adbench.benchmark.external.evaluate_results import ExternalMethod
+    >>> from adbench.benchmark.registry.registry import Registry
+    >>> first, second = (ExternalMethod("mine", seed=seed) for seed in (0, 1))
+    >>> phantom = Registry.read().dataset("phantom")
+    >>> [external_experiment(method, phantom, {}, Protocol()).seed for method in (first, second)]
+    [0, 1]
     """
 
     name: str
@@ -63,6 +70,24 @@ def evaluate_results(
     out: the results folder; nothing is written where anything is wrong
 
     Raises DataError with all that does not fit, ProtocolError where the protocol cannot choose.
+
+    >>> from adbench.benchmark.external.map_files import find_results
+    >>> from adbench.benchmark.registry.registry import Registry
+    >>> from adbench.datasets.phantom import Phantom
+    >>> dataset, method = Phantom(shape=(16,), test=4), ExternalMethod("perfect")
+    >>> dataset.prepare()
+    >>> entry = Registry.read().dataset("phantom")
+    >>> experiment = external_experiment(method, entry, {"shape": [16], "test": 4}, Protocol())
+    >>> with TemporaryDirectory() as folder:
+    ...     for sample in dataset.test():
+    ...         path = Path(folder, "maps", f"{sample.key}.npy")
+    ...         path.parent.mkdir(parents=True, exist_ok=True)
+    ...         np.save(path, sample.mask)
+    ...     maps = find_results(Path(folder, "maps"))
+    ...     record = evaluate_results(maps, method, dataset, experiment, Path(folder, "results"))
+    >>> record["metrics"]["pixel_ap"]["value"], record["external"]["splits"]
+    (1.0, ['test'])
+    >>> record["threshold"]["value"]  # needs calibration samples
     """
     protocol = experiment.protocol
     splits = Splits(dataset, limit=experiment.limit)
@@ -75,15 +100,15 @@ def evaluate_results(
         for name, path in paths.items():
             matched.write(name, path)
         record, sample_results = _evaluate(matched, paths, published, protocol)
-        judged = Path(folder) / "judged.h5"
-        write_sample_results(judged, record, sample_results)
+        samples_file = Path(folder) / "samples.h5"
+        write_sample_results(samples_file, record, sample_results)
 
         def draw(path: Path) -> list[Path]:
             title = f"{method.name} (external) on {experiment.dataset.name}"
             level = record["level"]["chosen"]
             return write_figures(title, splits["test"], paths["test"], level, sample_results, path)
 
-        files = write_result_files(out, experiment.name, {}, judged, draw, lambda *_: None)
+        files = write_result_files(out, experiment.name, {}, samples_file, draw, lambda *_: None)
     samples = canonical_json(data_key_inputs(experiment, splits, PREDICTED_SPLITS))
     fingerprint = hashlib.sha256(samples.encode()).hexdigest()[:16]
     content = {
@@ -130,6 +155,14 @@ def describe_evaluation(record: Mapping[str, Any]) -> list[str]:
     """What was evaluated, at which level and threshold and how these came about, a line each.
 
     record: of `evaluate_results`
+
+    >>> from adbench.benchmark.external.evaluate_results import describe_evaluation
+    >>> record = {"external": {"maps": False, "scores": True}, "dataset": {"name": "brats"},
+    ...           "counts": {"test": 9, "test_abnormal": 4, "val": 5, "calibration": 3},
+    ...           "level": {"chosen": 0, "rule": "val"}, "sweep": {"0": {}},
+    ...           "threshold": {"value": None, "rule": "healthy@5%"}}
+    >>> describe_evaluation(record)[1]
+    'scores alone: no metric of pixels'
     """
     external, counts, level = record["external"], record["counts"], record["level"]
     kinds = [kind for kind in ("maps", "scores") if external[kind]]

@@ -39,13 +39,19 @@ HDF5_FILE = "maps.h5"
 
 
 class ExportError(ValueError):
-    """Maps that cannot be exported: one line, why, and what would do."""
+    """Maps that cannot be exported: one line, why, and what would do.
+
+    >>> import adbench
+    >>> adbench.export_maps("nothing.json", "maps")
+    Traceback (most recent call last):
+    adbench.benchmark.external.export_maps.ExportError: nothing.json is no record: ...
+    """
 
     exit_code = 2
 
 
 @dataclass(frozen=True)
-class ExportedSplit:
+class _ExportedSplit:
     """Predictions of a split, and the levels that are exported, as rows of its maps."""
 
     name: str
@@ -75,6 +81,21 @@ def export_results(
     where the data has changed.
 
     Files of an earlier export of the same name are replaced; one that is interrupted is repeated.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> import adbench
+    >>> from adbench.benchmark.external.export_maps import export_results
+    >>> from adbench.datasets.phantom import Phantom
+    >>> sizes = {"shape": [16, 16], "train": 4, "held_out": 2, "val": 2, "test": 1}
+    >>> with TemporaryDirectory() as folder:
+    ...     results = adbench.run("pca", "phantom", settings={"phantom": sizes}, profile="check",
+    ...                           out=folder, store=f"{folder}/store", executor="inline",
+    ...                           baselines=False, progress=False)
+    ...     record, store = results.records[0], Store(Path(folder, "store"))
+    ...     to = Path(folder, "maps")
+    ...     paths = export_results(record, Phantom(**sizes), store, to, format="hdf5")
+    >>> [path.name for path in paths]
+    ['scores.csv', 'maps.h5']
     """
     if format not in FORMATS:
         raise ExportError(f"no format {format!r}: one of {', '.join(FORMATS)}")
@@ -93,7 +114,7 @@ def export_results(
 
 def _load_splits(
     record: Record, dataset: Dataset, store: Store, all_levels: bool
-) -> Iterator[ExportedSplit]:
+) -> Iterator[_ExportedSplit]:
     chosen = record["level"]["chosen"]
     levels = sorted(map(int, record["sweep"])) if all_levels else [chosen]
     every = sorted(map(int, record["sweep"]))
@@ -113,11 +134,11 @@ def _load_splits(
                 "the data has changed since the run (--data)"
             )
         predictions = load_predictions(splits[name], artifact.path)
-        yield ExportedSplit(name, predictions, {level: every.index(level) for level in levels})
+        yield _ExportedSplit(name, predictions, {level: every.index(level) for level in levels})
 
 
 def _write_maps(
-    splits: Sequence[ExportedSplit], folder: Path, format: str, all_levels: bool
+    splits: Sequence[_ExportedSplit], folder: Path, format: str, all_levels: bool
 ) -> list[Path]:
     if format == "hdf5":
         path = folder / HDF5_FILE
@@ -158,7 +179,7 @@ def _write_image(path: Path, values: Array, format: str, scale: float) -> None:
             raise ExportError(f"{path} cannot be written as {format}")
 
 
-def _write_volumes(splits: Sequence[ExportedSplit], folder: Path, all_levels: bool) -> list[Path]:
+def _write_volumes(splits: Sequence[_ExportedSplit], folder: Path, all_levels: bool) -> list[Path]:
     """A volume per sample, or per subject of slices, on the grid of the samples, RAS+."""
     paths = []
     for split in splits:
@@ -210,8 +231,8 @@ def _packed(image: nib.Nifti1Image) -> bytes:
 
 
 def _maps(
-    splits: Sequence[ExportedSplit],
-) -> Iterator[tuple[ExportedSplit, int, int, Array]]:
+    splits: Sequence[_ExportedSplit],
+) -> Iterator[tuple[_ExportedSplit, int, int, Array]]:
     """Every map (*S): its split, level, and index in the split."""
     for split in splits:
         for level, row in split.rows.items():
@@ -220,7 +241,7 @@ def _maps(
                 yield split, level, i, np.asarray(values, np.float32)[0]
 
 
-def _score_rows(splits: Sequence[ExportedSplit]) -> Iterator[tuple[int, str, ScoreRow]]:
+def _score_rows(splits: Sequence[_ExportedSplit]) -> Iterator[tuple[int, str, ScoreRow]]:
     for split in splits:
         for level, row in split.rows.items():
             for i, key in enumerate(split.predictions.keys):

@@ -42,6 +42,15 @@ class MapFile:
     """Where one map is stored, as it is named in errors: a file, or an array in an HDF5 file.
 
     kind: npy, tiff, png, nifti or hdf5        item: its name in an HDF5 file
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.benchmark.external.map_files import MapFile
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, "p1.npy")
+    ...     np.save(path, np.array([0.25, np.inf]))
+    ...     MapFile(path, "npy", "p1.npy").read()
+    Traceback (most recent call last):
+    adbench.datasets.base.DataError: p1.npy holds 1 values that are NaN or infinite
     """
 
     path: Path
@@ -83,6 +92,16 @@ class ExternalResults:
     levels: ascending, [0] where none are named
     maps, scores: of each level, by key; no scores at all where there is no table
     left_out: files that hold no map and are no table of scores
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     for level in (250, 100):
+    ...         Path(folder, f"level-{level}").mkdir()
+    ...         np.save(Path(folder, f"level-{level}/p1.npy"), np.zeros((4, 4)))
+    ...     _ = Path(folder, "notes.txt").write_text("")
+    ...     results = find_results(Path(folder))
+    >>> results.levels, results.maps[100]["p1"].name, results.scores, results.left_out
+    ([100, 250], 'level-100/p1.npy', {}, ['notes.txt'])
     """
 
     source: str

@@ -32,6 +32,24 @@ class MatchedResults:
     """Which maps and scores are of which samples of the evaluated splits.
 
     splits: of the dataset, by name      covered: names of those that there are results of
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.benchmark.external.map_files import find_results
+    >>> from adbench.benchmark.external.matching import MatchedResults
+    >>> from adbench.datasets.phantom import Phantom
+    >>> dataset = Phantom(shape=(16,), val=1, test=1)
+    >>> dataset.prepare()
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, "test/00000.npy")
+    ...     path.parent.mkdir()
+    ...     np.save(path, np.zeros(16))
+    ...     splits = {"val": dataset.val(), "test": dataset.test()}
+    ...     matched = MatchedResults(find_results(Path(folder)), dataset, splits)
+    >>> matched.covered
+    ['test']
+    >>> matched.check()  # of two samples, a normal and an abnormal one, one has a map
+    Traceback (most recent call last):
+    adbench.datasets.base.DataError: ... does not fit the samples: 1 problems ...
     """
 
     def __init__(
@@ -73,11 +91,11 @@ class MatchedResults:
                         f"{place}{key} of {shown} has no score" for key in keys if key not in scores
                     ]
             covered = {key for name in self.covered for key in self._images[name].keys}
-            known = covered | {s[0] for s in map(split_slice_key, covered) if s}
+            accepted = covered | {s[0] for s in map(split_slice_key, covered) if s}
             problems += [
                 f"{place}{entry.name} is of no sample of the evaluated splits{self._guess(key)}"
                 for key, entry in maps.items()
-                if key not in known
+                if key not in accepted
             ]
             problems += [
                 f"{place}the score of {key} is of no sample of the evaluated splits"

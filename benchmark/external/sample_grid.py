@@ -48,6 +48,17 @@ class SampleGrid:
 
     dataset: prepared        shape: S of a whole image, which its maps have
     subjects: of samples that are slices, the indices of each subject's slices, ascending
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.benchmark.external.sample_grid import SampleGrid
+    >>> from adbench.datasets.phantom import Phantom
+    >>> grid = SampleGrid(Phantom(shape=(8,)), (8,), {})
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, "p1.npy")
+    ...     np.save(path, np.arange(8).reshape(1, 8))  # of a method that keeps an axis of channels
+    ...     grid.read(MapFile(path, "npy", "p1.npy"), "p1").tolist()
+    [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
     """
 
     def __init__(

@@ -20,6 +20,11 @@ class ScoreRow:
     """The numbers of one sample. score: higher is more anomalous
 
     psnr, ssim: of the reconstruction of a normal sample; None where there is none
+
+    >>> from adbench.benchmark.external.score_table import ScoreRow, scores_csv
+    >>> print(scores_csv([(0, "p1", ScoreRow(0.5, psnr=30.0))]), end="")
+    key,score,psnr,ssim
+    p1,0.5,30.0,
     """
 
     score: float

@@ -21,6 +21,7 @@ from .record_schema import BUDGET, COST, FALSE_POSITIVE_RATES, METRICS
 from .records import Record, metric_value
 from .seed_variation import SeedSummary, sentences, summarize_seeds
 from .text import number_text
+from .training_curves import training_curves
 from .tuning_text import tuning_notes
 
 if TYPE_CHECKING:
@@ -216,6 +217,7 @@ def _build_leaderboard(records: Sequence[Record], folder: Path | None) -> Leader
         [entry for entry in entries if entry.record["status"] == "ok"], metric
     )
     notes = _notes(entries, metric, summaries)
+    notes += training_curves(results, metric, METRIC_NAMES[metric])
     unknown = sum(verdict is None for verdict in worse.values())
     if unknown:
         notes.append(
@@ -257,8 +259,22 @@ def entry_names(records: Sequence[Record]) -> dict[int, str]:
         }
         for record in group:
             mark = ["external"] if record.get("external") else []
+            mark += training_marks(record)
             names[id(record)] = _entry_name(record["method"], shared, mark)
     return names
+
+
+def training_marks(record: Record) -> list[str]:
+    """How the training samples of a record differ from those of its dataset, in words.
+
+    >>> from adbench.benchmark.leaderboard.leaderboard import training_marks
+    >>> training_marks({"training": {"fraction": 30.0, "contamination": 1.0}})
+    ['30 % of training', '1 % contaminated']
+    """
+    training = record.get("training") or {}
+    fraction, contamination = training.get("fraction", 100), training.get("contamination", 0)
+    marks = [] if fraction == 100 else [f"{fraction:g} % of training"]
+    return marks + ([f"{contamination:g} % contaminated"] if contamination else [])
 
 
 def _entry_name(method: Mapping[str, Any], shared: set[str], marks: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from ..evaluation.metrics.ranking import LOWER_IS_BETTER
 from ..evaluation.statistics.rank_tests import ALPHA, RankTest, rank_test
-from .leaderboard import METRIC_NAMES, Leaderboard, build_leaderboards, entry_names
+from .leaderboard import METRIC_NAMES, Leaderboard, build_leaderboards, entry_names, training_marks
 from .records import Record, metric_value
 
 RANKED_METRICS = ("pixel_ap", "image_auroc")
@@ -214,7 +214,8 @@ def _evaluated_samples(records: Sequence[Record]) -> int:
 
 def _key(record: Record) -> Key:
     method = record["method"]
-    return str(method["name"]), json.dumps(method["args"], sort_keys=True)
+    settings = [method["args"], *training_marks(record)]
+    return str(method["name"]), json.dumps(settings, sort_keys=True)
 
 
 def _build_ranking(

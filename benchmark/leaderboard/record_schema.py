@@ -13,6 +13,7 @@ METRICS = (
     *("pixel_dice_oracle", "pixel_iou", "healthy_fp", "lesion_sensitivity", "lesion_contrast"),
     *("sample_pixel_auroc", "sample_pixel_ap", "sample_pixel_dice_otsu"),
     *("volume_ap", "volume_dice", "volume_dice_oracle", "volume_sensitivity", "volume_precision"),
+    *("healthy_volume_fp", "pixel_aupimo", "pixel_iou_oracle", "image_ppv95"),
     *("healthy_psnr", "healthy_ssim"),
 )
 BUDGET = ("train_steps", "train_samples", "parameters", "evaluations_per_image", "gflops_per_image")
@@ -72,6 +73,18 @@ class DatasetRecord(Struct):
     args: dict[str, Any]  # constructor arguments that change the samples
     fingerprint: str  # digest of the predicted samples; empty where they were never read
     synthetic: bool  # whether the samples are generated
+
+
+class TrainingRecord(Struct):
+    """The share of a dataset's training samples that a method was trained on.
+
+    >>> from adbench.benchmark.leaderboard.record_schema import TrainingRecord
+    >>> TrainingRecord(fraction=30.0).contamination
+    0.0
+    """
+
+    fraction: Annotated[float, Meta(gt=0, le=100)] = 100.0  # percent of the normal groups
+    contamination: Annotated[float, Meta(ge=0, lt=100)] = 0.0  # percent of abnormal samples
 
 
 class ProtocolRecord(Struct):
@@ -291,7 +304,13 @@ class SampleRecord(Struct):
 
 class CalibrationRecord(Struct):
     """Normal samples that p-values are computed against, and how often those of test are rejected.
-    The lists of samples are of one length, as are those of pixels."""
+    The lists of samples are of one length, as are those of pixels.
+
+    >>> from adbench.benchmark.leaderboard.record_schema import CalibrationRecord
+    >>> CalibrationRecord(rate=0.05, groups=2, key=["a", "b"], group=["a", "b"], score=[0.5])
+    Traceback (most recent call last):
+    ValueError: the lists of calibration samples are not of one length
+    """
 
     rate: Share  # nominal rate of false positives
     groups: Count  # groups (patients) of the calibration samples
@@ -333,7 +352,13 @@ class CostRecord(Struct):
 
 
 class ExternalRecord(Struct):
-    """Results that another program computed, evaluated by the protocol."""
+    """Results that another program computed, evaluated by the protocol.
+
+    >>> from adbench.benchmark.leaderboard.record_schema import ExternalRecord
+    >>> external = ExternalRecord("my-maps", "0123abcd", maps=True, scores=False, splits=["test"])
+    >>> msgspec.to_builtins(external)["splits"]  # without validation samples there is no threshold
+    ['test']
+    """
 
     source: str  # name of the folder or file
     digest: str  # of the content of its files
@@ -343,10 +368,17 @@ class ExternalRecord(Struct):
 
 
 class TuningRecord(Struct):
-    """How arguments of the method were chosen, on validation or synthetic anomalies alone."""
+    """How arguments of the method were chosen, on validation or synthetic anomalies alone.
+
+    >>> from adbench.benchmark.leaderboard.record_schema import TuningRecord
+    >>> tuning = TuningRecord(20, "val", "pixel_ap", seed=0, space={"components": "4 to 128 (log)"},
+    ...                       chosen={}, value=0.5, default=0.5)
+    >>> tuning.value == tuning.default, tuning.chosen  # nothing beat the method as it is
+    (True, {})
+    """
 
     trials: Count  # trainings that were tried, the method as it is among them; 0 if not tuned
-    objective: Literal["val", "pseudo"]  # the split that trials were judged on
+    objective: Literal["val", "pseudo"]  # the split that trials were evaluated on
     metric: str  # what was to be high: pixel_ap or image_auroc; empty without trials
     seed: int  # of the trials' trainings
     space: dict[str, str]  # what was searched, in words, by argument
@@ -382,6 +414,7 @@ class FailedRecord(Struct, tag_field="status", tag="failed"):
     )  # samples of each split at most; None for a whole run
     tuning: TuningRecord | None = None  # how its arguments were chosen; None if they are as set
     failure: dict[str, Any] | None = None  # phase, exception, attempts and the end of the log
+    training: TrainingRecord | None = None  # which samples; None for all, in older records
     attempts: list[dict[str, Any]] = []  # earlier attempts that ended otherwise
     seal: str | None = None  # `record_seal` of the other fields; None in older records
 

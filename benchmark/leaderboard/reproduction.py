@@ -16,6 +16,9 @@ from ..registry.imports import did_you_mean
 from .records import Record, metric_value
 
 PUBLISHED_PATH = Path(__file__).with_name("published.yaml")
+OWN_CLAIM, RERUN = "own claim", "third-party re-run"
+"""Kinds of tables: by the authors of a method, and by others."""
+
 REPRODUCED, WITHIN, NOT, CANNOT = "reproduced", "within interval", "not", "cannot test"
 
 
@@ -25,10 +28,10 @@ class ReproduceError(ValueError):
     >>> from adbench.benchmark.leaderboard.reproduction import ReproduceError
     >>> from adbench.benchmark.leaderboard.reproduction import reproduce
     >>> try:
-    ...     reproduce("dadd", [])
+    ...     reproduce("pdpm", [])
     ... except ReproduceError as error:
     ...     print(error)
-    unknown paper 'dadd'. Did you mean 'ddad'? There are ...
+    unknown paper 'pdpm'. Did you mean 'pddpm'? There are ...
     """
 
 
@@ -111,6 +114,97 @@ def published_values(method: str, papers: Mapping[str, Any] | None = None) -> di
                 line = f"{figures} ({table['source']})"
                 lines[where] = f"{lines[where]}; {line}" if where in lines else line
     return lines
+
+
+@dataclass(frozen=True)
+class FigureSources:
+    """One figure of a method by who measured it, in 0..1.
+
+    own: what its authors claim      rerun: what others measured, of several papers and tables
+    ours: of the records that may be compared with any of these; None without one
+
+    >>> from adbench.benchmark.leaderboard.reproduction import FigureSources
+    >>> print(FigureSources("diad", "mvtec", "image AUROC", (0.972,), (0.889,), None).sentence())
+    diad mvtec image AUROC: own claim 0.972, third-party re-run 0.889, here -
+    """
+
+    method: str
+    dataset: str
+    metric: str
+    own: tuple[float, ...]
+    rerun: tuple[float, ...]
+    ours: float | None
+
+    def sentence(self) -> str:
+        """The figures side by side, in one line."""
+        own, rerun = (
+            " / ".join(f"{v:.4g}" for v in values) or "-" for values in (self.own, self.rerun)
+        )
+        ours = "-" if self.ours is None else f"{self.ours:.4f}"
+        return (
+            f"{self.method} {self.dataset} {self.metric}: own claim {own}, "
+            f"third-party re-run {rerun}, here {ours}"
+        )
+
+
+def figures_side_by_side(
+    paper: str, records: Sequence[Record], papers: Mapping[str, Any] | None = None
+) -> list[FigureSources]:
+    """The figures of one paper's tables beside those of all other papers on the same method,
+    dataset and metric, and of the records; in the order of the paper's rows.
+
+    paper: a name in `papers`
+    papers: as `read_published` returns them; None for these
+
+    >>> from adbench.benchmark.leaderboard.reproduction import figures_side_by_side
+    >>> [round(value, 3) for value in figures_side_by_side("diad", [])[0].rerun]  # of ADer
+    [0.889]
+    """
+    papers = read_published() if papers is None else papers
+    figures: dict[tuple[str, str, str], dict[str, list[float]]] = {}
+    own_places = [place for place, *_ in _figures({paper: papers[paper]})]
+    for place, kind, value in _figures(papers):
+        figures.setdefault(place, {}).setdefault(kind, []).append(value)
+    results: dict[tuple[str, str, str], float] = {}
+    for name in papers:
+        for table in papers[name]["tables"].values():
+            for row in table.get("rows", []):
+                for k, title in enumerate(table["metrics"]):
+                    if row["values"][k] is not None:
+                        finding = _check_row(name, table, row, k, records, None)
+                        if finding.value is not None:
+                            place = (row["method"], _dataset_of(row), title)
+                            results[place] = finding.value
+    return [
+        FigureSources(
+            *place,
+            tuple(figures[place].get(OWN_CLAIM, ())),
+            tuple(figures[place].get(RERUN, ())),
+            results.get(place),
+        )
+        for place in dict.fromkeys(own_places)
+    ]
+
+
+def _figures(papers: Mapping[str, Any]) -> list[tuple[tuple[str, str, str], str, float]]:
+    """((method, dataset, metric), kind, value in 0..1) of every published figure."""
+    return [
+        (
+            (row["method"], _dataset_of(row), title),
+            table.get("kind", OWN_CLAIM),
+            value / table["unit"],
+        )
+        for paper in papers.values()
+        for table in paper["tables"].values()
+        for row in table.get("rows", [])
+        for title, value in zip(table["metrics"], row["values"], strict=True)
+        if value is not None
+    ]
+
+
+def _dataset_of(row: Mapping[str, Any]) -> str:
+    """The dataset of a row, with the arguments of the method by which it is another figure."""
+    return " ".join([row["dataset"], *(f"{k}={v}" for k, v in row.get("args", {}).items())])
 
 
 def reproduce(
@@ -209,7 +303,7 @@ def _check_row(
     lows, highs = ([b for b in bounds[part] if b is not None] for part in ("low", "high"))
     low, high = (min(lows), max(highs)) if lows and highs else (None, None)
     seeds = table.get("sd_over") == "seeds"  # over slices it says nothing of another training
-    sd = row["sd"][k] / unit if seeds and "sd" in row else 0.0
+    sd = (row["sd"][k] or 0.0) / unit if seeds and "sd" in row else 0.0
     ours = statistics.stdev(values) if len(values) > 1 else 0.0
     tolerance = max(table["rounding"] / unit / 2, sd, ours)
     files = tuple(str(record.get("file", "?")) for record in matching)

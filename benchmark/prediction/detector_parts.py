@@ -17,7 +17,13 @@ from .inputs import file_of_key
 
 
 class PredictionError(ValueError):
-    """A prediction that cannot be begun: one line, why, and what would do."""
+    """A prediction that cannot be begun: one line, why, and what would do.
+
+    >>> import adbench
+    >>> adbench.predict("anodpm", "scans", "predicted", results="no/such/folder")
+    Traceback (most recent call last):
+    adbench...PredictionError: no record in no/such/folder/records is of anodpm; there are none ...
+    """
 
     exit_code = 2
 
@@ -34,6 +40,17 @@ class DetectorParts:
     images, pixels: the calibration samples, one value per file, and their pixels; None where the
         record has none
     identity: JSON values that name the detector; two with the same identity predict the same
+
+    >>> from adbench.benchmark.prediction.detector_parts import DetectorParts
+    >>> from adbench.benchmark.registry.registry import Registry
+    >>> from adbench.datasets.phantom import Phantom
+    >>> dataset = Phantom(shape=(16,))
+    >>> method = Registry.read().method("intensity").build(dataset.spec)
+    >>> images = Calibration.from_values(np.arange(19.0), [str(k) for k in range(19)])
+    >>> parts = DetectorParts("intensity", method, dataset, 0, 0.5, Protocol(), TrainingContext(),
+    ...                       images, None, {"method": "intensity"})
+    >>> parts.images.allows(0.05), parts.images.p_values(np.array([20.0])).tolist()
+    (True, [0.05])
     """
 
     name: str

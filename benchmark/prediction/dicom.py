@@ -33,6 +33,14 @@ def convert_series(paths: Sequence[Path], folder: Path) -> tuple[list[Path], lis
     folder: where to write NAME.nii.gz, by the folder that a series lies in; with several series in
         one folder, NAME-<series number>.nii.gz
     Raises PredictionError without pydicom.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.benchmark.prediction.dicom import convert_series
+    >>> with TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "notes.dcm").write_text("no DICOM")
+    ...     volumes, problems = convert_series([Path(folder)], Path(folder, "nifti"))
+    >>> volumes, [problem.reason for problem in problems]
+    ([], ['is no DICOM file', 'holds no DICOM series of slices with a position'])
     """
     try:
         import pydicom

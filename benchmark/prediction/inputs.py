@@ -40,6 +40,18 @@ class NewFile:
     kind: "volume", "picture" or "arrays"
     path: of the file
     cases: what is read of it, one part after another
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.benchmark.prediction.inputs import NewFile
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, "a.png")
+    ...     case = Case("a.png", "a.png", {"image": path})
+    ...     file = NewFile("a.png", "a", "picture", path, (case,))
+    ...     _ = path.write_bytes(b"one")
+    ...     before = file.stamp()
+    ...     _ = path.write_bytes(b"three")
+    ...     file.stamp() == before
+    False
     """
 
     name: str
@@ -56,7 +68,12 @@ class NewFile:
 
 @dataclass(frozen=True)
 class Problem:
-    """Why a file could not be predicted, in one line."""
+    """Why a file could not be predicted, in one line.
+
+    >>> from adbench.benchmark.prediction.inputs import Problem
+    >>> print(Problem("a.png", "is not there"), "|", Problem("b.png", "b.png is damaged"))
+    a.png: is not there | b.png is damaged
+    """
 
     name: str
     reason: str
@@ -127,19 +144,19 @@ def _with_layout_names(dataset: FileDataset, path: Path, cases: Sequence[Case]) 
     """The cases, with name and group that they have in a folder laid out as the dataset's."""
     if isinstance(dataset, ArrayDataset):
         return list(cases)
-    known: dict[Path, Case] = {}
+    case_of: dict[Path, Case] = {}
     for root in _layout_roots(path.absolute()):
         try:
             indexed = dataset.build_index(root).cases
         except (DataError, OSError):
             continue
-        known = {file.absolute(): c for c in indexed for file in c.files.values()}
-        if any(file.absolute() in known for case in cases for file in case.files.values()):
+        case_of = {file.absolute(): c for c in indexed for file in c.files.values()}
+        if any(file.absolute() in case_of for case in cases for file in case.files.values()):
             break
     return [
         case if twin is None else replace(case, name=twin.name, group=twin.group)
         for case in cases
-        for twin in [known.get(next(iter(case.files.values())).absolute())]
+        for twin in [case_of.get(next(iter(case.files.values())).absolute())]
     ]
 
 

@@ -24,6 +24,18 @@ class FinishedFile:
 
     name: as in scores.csv        stamp: of the input files and of all that its maps depend on
     rows: of scores.csv, of this file        outputs: paths below the folder of what was written
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.benchmark.prediction.journal import FinishedFile, Journal
+    >>> file = FinishedFile("a.png", "17 bytes", [{"file": "a.png"}], ["a.tiff"])
+    >>> with TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "a.tiff").write_text("")
+    ...     journal = Journal(Path(folder))
+    ...     journal.add(file)
+    ...     there = journal.find("a.png", "17 bytes") == file
+    ...     Path(folder, "a.tiff").unlink()
+    ...     there, journal.find("a.png", "17 bytes")  # without its map it does not count
+    (True, None)
     """
 
     name: str

@@ -42,6 +42,25 @@ def write_outputs(
     Nothing is written for a method without maps.
 
     Raises DataError where the maps cannot be put back on the grid of the file.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.benchmark.evaluation.protocol import Protocol
+    >>> from adbench.datasets.folder import Folder
+    >>> from adbench.datasets.splits.assignment import Case
+    >>> from adbench.engine.runtime.context import TrainingContext
+    >>> dataset = Folder(size=4, channels=1)
+    >>> parts = DetectorParts("mine", None, dataset, 0, 0.5, Protocol(), TrainingContext(),
+    ...                       images=None, pixels=None, identity={})
+    >>> maps = np.array([np.eye(4)], np.float32)
+    >>> predicted = PredictedFile([], ["a"], np.ones(1), maps, maps > 0.5, 0.25)
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, "a.png")
+    ...     Image.new("L", (8, 8), 90).save(path)
+    ...     file = NewFile("a.png", "a", "picture", path, (Case("a", "a", {"image": path}),))
+    ...     names = write_outputs(parts, file, predicted, Path(folder))
+    ...     mask = np.asarray(Image.open(Path(folder, "masks/a.png")))
+    >>> names, mask.shape, mask[:3, 0].tolist()  # of the size of the picture
+    (['maps/a.tiff', 'masks/a.png', 'overlays/a.png'], (8, 8), [255, 255, 0])
     """
     if predicted.maps is None:
         return []
@@ -64,13 +83,13 @@ def _write_volume(
     grid = VolumeGrid.of_file(file.path, display=display, step=getattr(dataset, "every", 1))
     samples = predicted.samples
     maps = grid.restore(predicted.maps, samples)
-    judged = grid.restore(np.ones_like(predicted.maps), samples, smooth=False) > 0.5
+    evaluated = grid.restore(np.ones_like(predicted.maps), samples, smooth=False) > 0.5
     values = {"maps": maps}
     if predicted.masks is not None:
         masks = predicted.masks.astype(np.float32)
         values["masks"] = grid.restore(masks, samples, smooth=False) > 0.5
     if parts.pixels is not None:
-        values["p_values"] = np.where(judged, parts.pixels.p_values(maps), 1.0)
+        values["p_values"] = np.where(evaluated, parts.pixels.p_values(maps), 1.0)
     names = []
     for kind, array in values.items():
         name = f"{kind}/{file.output}.nii.gz"
@@ -90,7 +109,7 @@ def _write_picture(
     mask = None
     if predicted.masks is not None:
         mask = _resized(predicted.masks[0], size, smooth=False) > 0.5
-    window = display_window(parts, map_)
+    window = _display_window(parts, map_)
     overlay = draw_overlay(picture, map_, mask, window, parts.threshold)
     images = {f"maps/{file.output}.tiff": Image.fromarray(map_)}
     if parts.pixels is not None:
@@ -112,6 +131,20 @@ def write_arrays(
     """Write maps and scores of the samples of a file into one HDF5 file; return its path.
 
     predicted: of one part of the file after another; only one is in memory at a time
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.benchmark.evaluation.protocol import Protocol
+    >>> from adbench.engine.runtime.context import TrainingContext
+    >>> parts = DetectorParts("mine", None, None, 0, None, Protocol(), TrainingContext(),
+    ...                       images=None, pixels=None, identity={})
+    >>> files = [PredictedFile([], [key], np.array([score]), np.full((1, 4), score), None, None)
+    ...          for key, score in (("a/0", 0.25), ("a/1", 0.5))]
+    >>> with TemporaryDirectory() as folder:
+    ...     file = NewFile("a.h5", "a", "arrays", Path(folder, "a.h5"), ())
+    ...     names = write_arrays(parts, file, iter(files), Path(folder))
+    ...     with h5py.File(Path(folder, names[0])) as output:
+    ...         output["score"][()].tolist(), output["map"].shape
+    ([0.25, 0.5], (2, 4))
     """
     name = f"maps/{file.output}.h5"
     with describe_write_errors(folder / name):
@@ -151,7 +184,7 @@ def _append(output: h5py.File, field: str, values: Array) -> None:
     stored[start:] = values
 
 
-def display_window(parts: DetectorParts, map: Array) -> float:
+def _display_window(parts: DetectorParts, map: Array) -> float:
     """The value that overlays show brightest: twice the threshold, the same for all pictures.
 
     Without a threshold above 0, the highest normal pixel; without that, the map's own highest.

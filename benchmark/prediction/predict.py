@@ -72,6 +72,13 @@ class FilePredictions:
     problems: the files that could not be predicted, and why
     notes: on all of it, such as that there is no decision without enough calibration groups
     computed: how many files were predicted now; the others were done before
+
+    >>> from adbench.benchmark.prediction.predict import FilePredictions
+    >>> rows = [{"file": "a.png", "score": 0.75, "decision": "abnormal"}]
+    >>> problems = [Problem("b.png", "is damaged")]
+    >>> predictions = FilePredictions(Path("predicted"), rows, problems, [], computed=1)
+    >>> predictions.to_frame()[["file", "score"]].values.tolist(), str(predictions.problems[0])
+    ([['a.png', 0.75]], 'b.png: is damaged')
     """
 
     folder: Path
@@ -109,6 +116,28 @@ def predict_files(
 
     Raises PredictionError on a folder of another detector, StoreError on one that cannot be
     written, DataError where the detector's dataset reads no files.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from PIL import Image
+    >>> from adbench.benchmark.evaluation.protocol import Protocol
+    >>> from adbench.benchmark.prediction.predict import predict_files
+    >>> from adbench.benchmark.registry.registry import Registry
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.datasets.folder import Folder
+    >>> from adbench.engine.runtime.context import TrainingContext
+    >>> dataset, protocol = Folder(size=8, channels=1), Protocol(reducer="max")
+    >>> dataset.spec = Spec(1, (8, 8))
+    >>> method = Registry.read().method("intensity").build(dataset.spec)
+    >>> parts = DetectorParts("intensity", method, dataset, 0, 0.5, protocol, TrainingContext(),
+    ...                       images=None, pixels=None, identity={})
+    >>> with TemporaryDirectory() as folder:
+    ...     Image.fromarray(204 * np.eye(8, dtype=np.uint8)).save(f"{folder}/line.png")
+    ...     _ = Path(folder, "damaged.png").write_text("no picture")
+    ...     predictions = predict_files(parts, [Path(folder)], Path(folder, "predicted"))
+    >>> [(row["file"], round(row["score"], 2)) for row in predictions.rows if "score" in row]
+    [('line.png', 0.8)]
+    >>> [problem.name for problem in predictions.problems]
+    ['damaged.png']
     """
     check_folder(folder, "--to")
     folder.mkdir(parents=True, exist_ok=True)

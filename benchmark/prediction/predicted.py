@@ -27,7 +27,15 @@ class PredictedFile:
     scores: (W,) float64
     maps: (W, *S) float32, post-processed, 0 outside the region of interest; None without maps
     masks: (W, *S) bool, what exceeds the threshold; None without maps or threshold
-    abnormal_share: the share of the judged pixels above the threshold; None without masks
+    abnormal_share: the share of the evaluated pixels above the threshold; None without masks
+
+    >>> import torch
+    >>> from adbench.benchmark.prediction.predicted import postprocess
+    >>> samples = [Sample(torch.zeros(1, 4), f"p1/z00{z}", "p1", label=False) for z in range(2)]
+    >>> maps = np.array([[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.9]], np.float32)
+    >>> predicted = postprocess(samples, np.zeros(2), maps, Protocol(reducer="max"), 0.5)
+    >>> predicted.keys, predicted.abnormal_share  # one of eight pixels
+    (['p1/z000', 'p1/z001'], 0.125)
     """
 
     samples: Sequence[Sample]
@@ -68,11 +76,11 @@ def postprocess(
     at_level = truth.at_level(0)
     if predictions.map is None or at_level.pixels is None or truth.roi is None:
         return PredictedFile(samples, predictions.keys, at_level.score, None, None, None)
-    judged = np.zeros(truth.roi.shape, np.float32)
-    judged[truth.roi] = at_level.pixels.score
+    whole = np.zeros(truth.roi.shape, np.float32)
+    whole[truth.roi] = at_level.pixels.score
     masks = share = None
     if threshold is not None:
         masks = np.zeros(truth.roi.shape, bool)
         masks[truth.roi] = truth.binarize(at_level.pixels, threshold)
         share = float(masks[truth.roi].mean()) if truth.roi.any() else 0.0
-    return PredictedFile(samples, predictions.keys, at_level.score, judged, masks, share)
+    return PredictedFile(samples, predictions.keys, at_level.score, whole, masks, share)

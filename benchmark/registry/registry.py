@@ -163,8 +163,8 @@ class Registry:
             )
             for key, profile in self.profiles.items():
                 if name not in profile.levels_by_method and (levels := profile.levels(base.name)):
-                    swept = {**profile.levels_by_method, name: levels}
-                    self.profiles[key] = replace(profile, levels_by_method=swept)
+                    levels_by_method = {**profile.levels_by_method, name: levels}
+                    self.profiles[key] = replace(profile, levels_by_method=levels_by_method)
 
     def _add_installed(self) -> None:
         for package in PACKAGES:

@@ -52,8 +52,8 @@ class _StateFile(Struct):
     pid: Pid
     written: float
     counts: dict[str, int]
-    said: str
-    doing: list[_JobState]
+    message: str
+    experiments: list[_JobState]
 
 
 class RunState:
@@ -98,8 +98,8 @@ class RunState:
             "began": self._begun,
             "written": time.time(),
             "counts": dict(counts),
-            "said": message,
-            "doing": [job.as_dict(clock) for job in running],
+            "message": message,
+            "experiments": [job.as_dict(clock) for job in running],
         }
         with suppress(StoreError, OSError):  # also if another run took it for left over
             atomic_write(self._path, json.dumps(state, indent=1))

@@ -42,11 +42,11 @@ class PartialWork:
     what: training (a stage) | predicting | evaluating
     key: of the artifact that it creates
     running: whether a process holds its lock
-    kept: number of shards of predictions, or states of training, that are stored
+    parts: number of shards of predictions, or states of training, that are stored
     size: of them, in bytes
     age: seconds since something was last stored; None where nothing was
 
-    >>> work = PartialWork("predicting", "0123456789ab", False, kept=3, size=2_000_000, age=90.0)
+    >>> work = PartialWork("predicting", "0123456789ab", False, parts=3, size=2_000_000, age=90.0)
     >>> Status([], [work]).lines()[-1]
     '  left     predicting 01234567  3 kept, 2.0 MB, last 2 min ago; the same command goes on'
     """
@@ -54,7 +54,7 @@ class PartialWork:
     what: str
     key: str
     running: bool
-    kept: int
+    parts: int
     size: int
     age: float | None
 
@@ -155,13 +155,13 @@ def _run_lines(run: dict[str, Any]) -> list[str]:
     )
     who = f"{run['host']} process {run['pid']}"
     if run["running"]:
-        waits = f", {run['said']}" if run["said"] else ""
+        waits = f", {run['message']}" if run["message"] else ""
         lines = [f"  run      {who}: {counts}{waits}; heard {_age_text(run['age'])} ago"]
     else:
         lines = [
             f"  stopped  {who}, {_age_text(run['age'])} ago: {counts}; the same command goes on"
         ]
-    return lines + [_job_line(job) for job in run["doing"]]
+    return lines + [_job_line(job) for job in run["experiments"]]
 
 
 def _job_line(job: dict[str, Any]) -> str:
@@ -195,7 +195,7 @@ def _record_line(record: Record) -> str:
 
 
 def _partial_work_line(work: PartialWork) -> str:
-    states = f"{work.kept} kept, {work.size / 1e6:.1f} MB" if work.kept else "nothing kept yet"
+    states = f"{work.parts} kept, {work.size / 1e6:.1f} MB" if work.parts else "nothing kept yet"
     if work.age is not None:
         states += f", last {_age_text(work.age)} ago"
     state = "running" if work.running else "left"

@@ -1,1 +1,2 @@
-"""Sharing what was trained: weights of the authors and of others become detectors here."""
+"""Sharing results and weights: folders of results merged, leaderboards published as sites, study
+files, and weights of others that become methods here."""

@@ -43,6 +43,17 @@ def export_to_diffusers(
     name: of the method, for adbench.json
     parts: of the method to be written, denoiser or codec; all that it has if none is named
     Raises CheckpointError where a network is none of diffusers' classes, with the reason.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from adbench.benchmark.registry.registry import Registry
+    >>> from adbench.datasets.base import Spec
+    >>> anoddpm = Registry.read().method("anoddpm")
+    >>> method = anoddpm.build(Spec(1, (16, 16)), **anoddpm.arguments("check"))
+    >>> with TemporaryDirectory() as folder:
+    ...     classes = export_to_diffusers(method, Path(folder, "pipeline"), name="anoddpm")
+    ...     files = sorted(path.name for path in Path(folder, "pipeline").iterdir())
+    >>> classes, files
+    ({'unet': 'UNet2DModel'}, ['model_index.json', 'scheduler', 'unet'])
     """
     available = exportable(method)
     chosen = list(parts) or list(available)

@@ -135,6 +135,20 @@ def resolve_imported(registry: Registry, store: Store, names: Iterable[str]) -> 
     """Return the registry with an entry for each `method@NAME` among names.
 
     Raises RegistryError where the store has no weights of this name.
+
+    >>> import tempfile
+    >>> registry = Registry.read()
+    >>> entry = registry.method("anoddpm")
+    >>> method = entry.build(Spec(1, (16, 16)), **entry.arguments("check"))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file, store = Path(folder, "weights.safetensors"), Store(Path(folder, "store"))
+    ...     save_file(method.denoiser.net.state_dict(), file)
+    ...     artifact = import_weights(
+    ...         registry, store, "anoddpm", {"": file}, name="mine", profile="check"
+    ...     )
+    ...     resolved = resolve_imported(registry, store, ["pca", "anoddpm@mine"])
+    >>> resolved.methods["anoddpm@mine"].weights == artifact.key, "pca@mine" in resolved.methods
+    (True, False)
     """
     methods = dict(registry.methods)
     for name in names:

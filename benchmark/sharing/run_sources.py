@@ -30,6 +30,7 @@ RUN_OPTIONS = frozenset(
 
 REPEAT_OPTIONS = RUN_OPTIONS | PROTOCOL_OPTIONS.keys() | {
     "methods", "datasets", "seeds", "levels", "limit", "settings", "data", "protocol",
+    "fraction", "contaminate",
 }  # fmt: skip
 """Options that can be given beside a folder of results."""
 
@@ -189,11 +190,11 @@ def _selected(records: Sequence[Record], part: str, names: Any) -> Iterator[Reco
     """The records of the named methods or datasets. Raises OptionError on one that none has."""
     kind = part.removesuffix("s")
     present = list(dict.fromkeys(record[kind]["name"] for record in records))
-    wanted = getattr(RunConfig.from_options(**{part: names}), part) if names else present
-    for name in wanted:
+    chosen = getattr(RunConfig.from_options(**{part: names}), part) if names else present
+    for name in chosen:
         if name not in present:
             raise OptionError(f"there is no {kind} {name!r} among {', '.join(present)}")
-    yield from (record for record in records if record[kind]["name"] in wanted)
+    yield from (record for record in records if record[kind]["name"] in chosen)
 
 
 def _repeat_record(
@@ -217,33 +218,35 @@ def _repeat_record(
         "profile": record["profile"],
         "seeds": [record["seed"]],
         "limit": record["partial"],
+        "fraction": [(record.get("training") or {}).get("fraction", 100)],
+        "contaminate": [(record.get("training") or {}).get("contamination", 0)],
         "protocol": Protocol.from_dict(record["protocol"]),
         "baselines": False,
     }
-    given = {k: v for k, v in options.items() if k not in ("methods", "datasets", "settings")}
-    config = RunConfig.from_options(**{**repeated, **given})
+    replaced = {k: v for k, v in options.items() if k not in ("methods", "datasets", "settings")}
+    config = RunConfig.from_options(**{**repeated, **replaced})
     if config.levels is not None:
         return config
     for levels in _level_candidates(record, registry):
-        candidate = RunConfig.from_options(**{**repeated, **given, "levels": levels})
+        candidate = RunConfig.from_options(**{**repeated, **replaced, "levels": levels})
         experiments = expand_matrix(candidate.resolve(registry, "cpu"), registry)
         if any(f"{experiment.name}.json" == record["file"] for experiment in experiments):
             return candidate
-    swept = _swept_levels(record)
+    levels = _swept_levels(record)
     experiment = expand_matrix(config.resolve(registry, "cpu"), registry)[0]
-    if not swept or sweep_levels(experiment, registry.method(method["name"]).load()) == swept:
+    if not levels or sweep_levels(experiment, registry.method(method["name"]).load()) == levels:
         return config
-    return RunConfig.from_options(**{**repeated, **given, "levels": swept})
+    return RunConfig.from_options(**{**repeated, **replaced, "levels": levels})
 
 
 def _level_candidates(record: Record, registry: Registry) -> Iterator[list[int] | None]:
     """The levels that may have been asked for: a record has those that were swept, to which the
     published one was added; the name of its file tells which."""
     yield None
-    if swept := _swept_levels(record):
-        yield swept
+    if levels := _swept_levels(record):
+        yield levels
         published = registry.method(record["method"]["name"]).load().published
-        if rest := [level for level in swept if level != published]:
+        if rest := [level for level in levels if level != published]:
             yield rest
 
 

@@ -175,9 +175,9 @@ def finish_site(folder: Path, weights: Sequence[dict[str, Any]], private: Sequen
     for name in site_files(folder):
         if Path(name).suffix not in SCANNED:
             continue
-        if found := find_private((folder / name).read_bytes(), private):
+        if text := find_private((folder / name).read_bytes(), private):
             raise PublishError(
-                f"{name} tells {found!r}, which is of this machine: nothing is published"
+                f"{name} tells {text!r}, which is of this machine: nothing is published"
             )
 
 

@@ -53,6 +53,12 @@ STUDY_TYPES: dict[str, Any] = {
     "registry": Annotated[str | list[str], Meta(description="Further registry files.")],
     "data": Annotated[str, Meta(description="The folder of the data.")],
     "limit": Annotated[Count, Meta(description="Samples of each split; marks results as partial.")],
+    "fraction": Annotated[
+        float | str | list[float], Meta(description="Percents of the training patients.")
+    ],
+    "contaminate": Annotated[
+        float | str | list[float], Meta(description="Percents of abnormal training samples.")
+    ],
     "levels": Annotated[Numbers, Meta(description="Noise levels: [100, 250] or 50:500:50.")],
     "seeds": Annotated[Numbers, Meta(description="Training seeds.")],
     "protocol": Annotated[

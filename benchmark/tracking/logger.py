@@ -14,6 +14,22 @@ class Logger(Protocol):
     """Writes one experiment to a tracker.
 
     Any method may raise: the tracker is left out then, and the experiment goes on (`Tracker`).
+
+    >>> from adbench.benchmark.tracking.tracker import Tracker
+    >>> class Printer:
+    ...     def log_parameters(self, parameters):
+    ...         print(parameters)
+    ...     def log_points(self, curve, values, step):
+    ...         print(curve, values, step)
+    ...     def log_result(self, record, pictures):
+    ...         print(metrics_of(record))
+    ...     def close(self):
+    ...         print("closed")
+    >>> with Tracker({"printer": Printer}, {"seed": 0}, lambda event, facts: None) as tracker:
+    ...     tracker("train", {"step": 1, "of": 2, "loss": 0.5})
+    {'seed': 0}
+    train {'loss': 0.5} 1
+    closed
     """
 
     def log_parameters(self, parameters: Mapping[str, Any]) -> None:
@@ -40,10 +56,12 @@ def parameters_of(experiment: Experiment) -> dict[str, Any]:
     >>> from adbench.benchmark.experiments.run_config import RunConfig
     >>> from adbench.benchmark.registry.registry import Registry
     >>> from adbench.benchmark.tracking.logger import parameters_of
-    >>> config = RunConfig(["pca"], ["phantom"], "tiny")
-    >>> parameters = parameters_of(expand_matrix(config, Registry.read())[-1])
+    >>> settings = {"phantom": {"shape": [8, 8]}}
+    >>> config = RunConfig(["pca"], ["phantom"], "tiny", settings=settings, baselines=False)
+    >>> (experiment,) = expand_matrix(config, Registry.read())
+    >>> parameters = parameters_of(experiment)
     >>> parameters["method"], parameters["dataset.shape"], parameters["protocol.threshold"]
-    ('template-z', [32, 32], 'healthy@5%')
+    ('pca', [8, 8], 'healthy@5%')
     """
     return {
         "method": experiment.method.name,

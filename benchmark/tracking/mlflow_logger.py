@@ -27,6 +27,18 @@ class MLflowLogger:
     """A Logger that writes to MLflow, in the experiment `adbench` or $MLFLOW_EXPERIMENT_NAME.
 
     name: of the run        folder: of the file store, without MLFLOW_TRACKING_URI
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from mlflow.tracking import MlflowClient
+    >>> with TemporaryDirectory() as folder:
+    ...     logger = MLflowLogger("anoddpm on brats", Path(folder))
+    ...     logger.log_points("train", {"loss": 0.5}, step=1)
+    ...     logger.close()
+    ...     client = MlflowClient(Path(folder).as_uri())
+    ...     experiment = client.get_experiment_by_name("adbench")
+    ...     (run,) = client.search_runs([experiment.experiment_id])
+    >>> run.info.run_name, run.data.metrics, run.info.status  # it ended without a result
+    ('anoddpm on brats', {'train/loss': 0.5}, 'KILLED')
     """
 
     def __init__(self, name: str, folder: Path) -> None:

@@ -19,6 +19,17 @@ class TensorBoardLogger:
 
     folder: of one experiment; made with the first point. A run that resumes at step k removes what
         was drawn after k
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    >>> with TemporaryDirectory() as folder:
+    ...     logger = TensorBoardLogger(Path(folder, "curves"))
+    ...     for step, loss in enumerate([1.0, 0.5]):
+    ...         logger.log_points("train", {"loss": loss}, step)
+    ...     logger.close()
+    ...     curves = EventAccumulator(f"{folder}/curves").Reload()
+    >>> [(point.step, point.value) for point in curves.Scalars("train/loss")]
+    [(0, 1.0), (1, 0.5)]
     """
 
     def __init__(self, folder: Path) -> None:

@@ -50,7 +50,14 @@ class LoggerSpec(NamedTuple):
 
 
 def check_loggers(texts: Sequence[str]) -> None:
-    """Raise OptionError on a tracker that does not exist or is not installed."""
+    """Raise OptionError on a tracker that does not exist or is not installed.
+
+    >>> check_loggers(["tensorboard=curves"])
+    >>> check_loggers(["tensorboards"])
+    Traceback (most recent call last):
+    adbench.benchmark.experiments.run_config.OptionError: no tracker 'tensorboards': did you mean \
+    'tensorboard'? --log takes tensorboard, mlflow, wandb
+    """
     for text in texts:
         name = LoggerSpec.parse(text).name
         if find_spec(LOGGERS[name]) is None:
@@ -63,6 +70,10 @@ def open_logger(text: str, name: str, out: Path) -> Logger:
 
     text: as LoggerSpec.parse takes it        name: of the experiment
     out: the results folder, in which are the folders of trackers that are given none
+
+    >>> logger = open_logger("tensorboard", "brats.pca.tiny.s0", Path("results"))
+    >>> type(logger).__name__, Path("results").exists()  # its folder is made with the first point
+    ('TensorBoardLogger', False)
     """
     spec = LoggerSpec.parse(text)
     if spec.name == "mlflow":

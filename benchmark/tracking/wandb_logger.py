@@ -20,6 +20,15 @@ class WandbLogger:
     uploads later what was written offline.
 
     name: of the run; a run that resumes has the same id        folder: in which wandb/ is made
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     logger = WandbLogger("anoddpm on brats", Path(folder))
+    ...     logger.log_parameters({"seed": 0})
+    ...     logger.log_points("train", {"loss": 0.5}, step=1)
+    ...     logger.close()
+    ...     len(list(Path(folder).glob("wandb/offline-run-*/*.wandb")))  # nothing was uploaded
+    1
     """
 
     def __init__(self, name: str, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""One trial: an experiment is trained, and judged on validation or on synthetic anomalies.
+"""One trial: an experiment is trained, and evaluated on validation or on synthetic anomalies.
 
 The test split is neither predicted nor loaded. What a trial gave is an artifact of the store, so
 that a repeated tuning reads it.
@@ -28,7 +28,7 @@ from ..store.artifact_store import Store
 from ..store.cache_key import to_json_dict
 
 Objective = Literal["val", "pseudo"]
-"""What trials are judged on: validation, or synthetic anomalies in calibration samples."""
+"""What trials are evaluated on: validation, or synthetic anomalies in calibration samples."""
 
 SPLITS: dict[Objective, tuple[str, ...]] = {"val": ("val",), "pseudo": ("held_out", SYNTHETIC)}
 """The splits that a trial predicts."""
@@ -61,7 +61,7 @@ def run_trial(
     context: TrainingContext,
     objective: Objective,
 ) -> TrialResult:
-    """Train and judge an experiment, or read what is stored of that.
+    """Train and evaluate an experiment, or read what is stored of that.
 
     dataset: prepared        context: the seed is the experiment's
     A method that refuses its arguments, or whose training is not finite, has failed; every other
@@ -79,14 +79,14 @@ def run_trial(
     ('pixel_ap', True)
     """
     level = SYNTHETIC if objective == "pseudo" else experiment.protocol.level
-    judged = replace(experiment, protocol=replace(experiment.protocol, level=level))
+    trial = replace(experiment, protocol=replace(experiment.protocol, level=level))
     context = replace(context, seed=experiment.seed)
-    resolved = resolve(judged, dataset, context.numerics)
+    resolved = resolve(trial, dataset, context.numerics)
     names = SPLITS[objective]
     key_inputs = to_json_dict(
         {
             "maps": {name: resolved.key_inputs.maps[name] for name in names},
-            "protocol": judged.protocol.as_dict(),
+            "protocol": trial.protocol.as_dict(),
             "objective": objective,
             "code": evaluation_code(),
         }
@@ -101,15 +101,15 @@ def run_trial(
             content: dict[str, Any] = {"value": None, "reason": reason}
         else:
             predictions = [load_predictions(resolved.splits[n], maps[n].path) for n in names]
-            judged_on = predictions[0]
+            evaluated = predictions[0]
             if objective == "pseudo":
-                judged_on = concatenate_predictions(*predictions)
-            truth = GroundTruth(judged_on, judged.protocol)
+                evaluated = concatenate_predictions(*predictions)
+            truth = GroundTruth(evaluated, trial.protocol)
             levels = resolved.levels
             sweep = [truth.at_level(index).metrics() for index in range(len(levels))]
-            metric = judged.protocol.selection_metric(sweep)
+            metric = trial.protocol.selection_metric(sweep)
             chosen = best_level(sweep, metric, levels)
-            if judged.protocol.level == "published":
+            if trial.protocol.level == "published":
                 chosen = levels.index(resolved.method_class.published)
             content = {
                 "value": sweep[chosen][metric],

@@ -152,9 +152,9 @@ def find_new_subjects(
         subject = subjects.setdefault(name, SubjectFiles(name, "", "normal", stem))
         if subject.files.setdefault(role, file) != file:
             problems.append(f"{'/'.join(parts)} and {subject.files[role].name} are the same image")
-    found = [s for s in subjects.values() if path.is_dir() or path in s.files.values()]
+    named = [s for s in subjects.values() if path.is_dir() or path in s.files.values()]
     complete = []
-    for subject in found:
+    for subject in named:
         missing = [role for role in modalities or ("image",) if role not in subject.files]
         if missing:
             names = ", ".join(file.name for file in subject.files.values())

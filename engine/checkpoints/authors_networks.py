@@ -106,8 +106,8 @@ def convert_binary_autoencoder(net: nn.Module, state: Mapping[str, Tensor]) -> C
         raise CheckpointError(
             "this autoencoder has no norm before its decoder (norm_first off); ours has one"
         )
-    kept = {name: value for name, value in state.items() if name not in unused}
-    return convert(own, kept, sources), unread + unused
+    used_state = {name: value for name, value in state.items() if name not in unused}
+    return convert(own, used_state, sources), unread + unused
 
 
 def convert_resnet(net: nn.Module, state: Mapping[str, Tensor]) -> Converted:

@@ -30,9 +30,9 @@ def convert(
     {'w': tensor([1., 1.])}
     """
     unmapped = {key: value for key, value in own.items() if key not in sources}
-    wanted = {theirs: state.get(theirs, own[key]) for key, (theirs, _) in sources.items()}
+    required = {theirs: state.get(theirs, own[key]) for key, (theirs, _) in sources.items()}
     weights = dict[str, Tensor]()
-    mismatch = describe_mismatch(wanted | unmapped, dict(sorted(state.items())))
+    mismatch = describe_mismatch(required | unmapped, dict(sorted(state.items())))
     if not mismatch:
         converted, expected = dict[str, Tensor](), dict[str, Tensor]()
         for key, (theirs, transform) in sources.items():

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..runtime.context import DeviceContext
 from ..runtime.fixed_batches import apply_in_batches
+from ..runtime.out_of_memory import retry_out_of_memory
 from ..runtime.rng import Rng
 from ..training.data_loading import Examples, evenly_spaced_indices
 from .autoencoder import VQ, VQGAN
@@ -48,7 +49,10 @@ def initialize_codebook(
         raise ValueError("a codebook cannot be initialised: the training split is empty")
     context.place(codec).eval()
     x = torch.stack([data[i].x for i in index]).to(context.device)
-    z = apply_in_batches(codec.encode_continuous, codec.batch, preprocess(x))
+    z = retry_out_of_memory(
+        lambda: apply_in_batches(codec.encode_continuous, codec.batch, preprocess(x)),
+        codec, context, "initialising the codebook",
+    )  # fmt: skip
     flat = z.movedim(1, -1).flatten(0, -2).float()
     codebook = codec.codebook
     places = Rng(["codes"], context.seed).integers(len(flat), (len(codebook.codes),))[0]

@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 
 from ..diffusion.denoiser import Mismatch
+from ..features.feature_maps import FeatureMaps
 from ..features.pretrained import FeatureExtractor
 from ..runtime.context import BatchedModule, DeviceContext
 from ..runtime.fixed_batches import apply_in_batches
+from ..runtime.out_of_memory import retry_out_of_memory
 from ..runtime.rng import Rng
 from ..training.data_loading import Examples, evenly_spaced_indices
 
@@ -112,11 +114,16 @@ class Codec(BatchedModule):
         count = len(index)
         if not count:
             raise ValueError("latents cannot be measured: the training split is empty")
-        total = torch.zeros(2, self.latent[0], dtype=torch.float64, device=context.device)
-        for i in range(0, count, self.batch):
-            x = torch.stack([data[j].x for j in index[i : i + self.batch]]).to(context.device)
-            z = self.encode(preprocess(x)).double().transpose(0, 1).flatten(1)
-            total += torch.stack([z.sum(1), z.square().sum(1)])
+
+        def sum_latents() -> Tensor:
+            total = torch.zeros(2, self.latent[0], dtype=torch.float64, device=context.device)
+            for i in range(0, count, self.batch):
+                x = torch.stack([data[j].x for j in index[i : i + self.batch]]).to(context.device)
+                z = self.encode(preprocess(x)).double().transpose(0, 1).flatten(1)
+                total += torch.stack([z.sum(1), z.square().sum(1)])
+            return total
+
+        total = retry_out_of_memory(sum_latents, self, context, "measuring the codec")
         mean, square = total / (count * math.prod(self.latent[1:]))
         if self.per_channel:
             self.centre.copy_(mean.view_as(self.centre))
@@ -157,6 +164,38 @@ class Identity(Codec):
 
     def fit_scale(self, data: Examples, context: DeviceContext, **_: object) -> None:
         """Do nothing: x stays as it is."""
+
+
+class BackboneFeatures(Codec):
+    """The codec whose latent is a frozen backbone's feature maps on one grid, every channel
+    standardised; it has no decoder.
+
+    shape: (C, H, W) of images in [0, 1]
+    maps: of the backbone
+    layer: index of the map that has the grid
+
+    >>> import torch
+    >>> from adbench.engine.codecs.codec import BackboneFeatures
+    >>> from adbench.engine.features.feature_maps import FeatureMaps
+    >>> codec = BackboneFeatures((1, 64, 64), FeatureMaps(1, "effperc-random", (2, 3)), layer=1)
+    >>> codec.encode(torch.zeros(2, 1, 64, 64)).shape
+    torch.Size([2, 152, 4, 4])
+    """
+
+    per_channel = True
+
+    def __init__(self, shape: Sequence[int], maps: FeatureMaps, *, layer: int = 0) -> None:
+        grid = maps.grids(shape[1:])[layer]
+        super().__init__(shape, (sum(maps.channels), *grid), features=maps.weights_id)
+        self.maps, self.layer = maps, layer
+
+    def encode_unscaled(self, x: Tensor) -> Tensor:
+        return self.maps.embed(x, layer=self.layer)
+
+    def decode_unscaled(self, code: Tensor) -> Tensor:
+        raise NotImplementedError(
+            "features cannot be decoded to an image; compare them as they are"
+        )
 
 
 class Features(Codec):

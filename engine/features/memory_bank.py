@@ -120,6 +120,26 @@ class MemoryBank(nn.Module):
                 edited.append(mean.T.reshape(sample.shape))
         return torch.stack(edited)
 
+    @torch.no_grad()
+    def distances_to_nearest(self, places: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """The distances of vectors from the stored ones nearest to them, ascending, and which
+        those are; (P, count) each, or as many as are stored.
+
+        places: (P, C) of one sample: products round by how many rows they have
+        count: number of neighbours
+
+        >>> import torch
+        >>> from adbench.engine.features.memory_bank import MemoryBank
+        >>> bank = MemoryBank(1)
+        >>> bank.vectors = torch.tensor([[0.0], [4.0], [9.0]])
+        >>> bank.distances_to_nearest(torch.tensor([[3.0]]), 2)
+        (tensor([[1., 3.]]), tensor([[1, 0]]))
+        """
+        index = self._nearest(places, min(count, len(self.vectors)))
+        distance = (self.vectors[index] - places[:, None]).square().sum(2).sqrt()
+        distance, order = distance.sort(dim=1, stable=True)
+        return distance, index.gather(1, order)
+
     def _nearest(self, places: Tensor, count: int) -> Tensor:
         """The vectors closest to each of (P, C), (P, count) int64."""
         best = places.new_empty(len(places), 0)

@@ -167,13 +167,13 @@ def simplex_planes_torch(
 def _device_tables(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """VERTICES, VERTEX_COUNTS and GRADIENTS on the device."""
     vertices, count, gradients = (torch.from_numpy(a) for a in (VERTICES, VERTEX_COUNTS, GRADIENTS))
-    return vertices.to(device), count.to(device), gradients.to(device)
+    return to_device(vertices, device), to_device(count, device), to_device(gradients, device)
 
 
 @cache
 def _plane_gradients(device: torch.device) -> Tensor:
     """GRADIENTS2 on the device."""
-    return torch.from_numpy(GRADIENTS2).to(device)
+    return to_device(torch.from_numpy(GRADIENTS2), device)
 
 
 def _noise3(

@@ -270,6 +270,18 @@ class PeakMemory:
         self.peak = max(peak_memory(self.device) - self._before, 0.0)
 
 
+def reset_peak_memory(device: str) -> None:
+    """Begin anew with the peak of a GPU's memory, so that no experiment reports another's.
+
+    device: of torch; a process's own memory is not reset
+
+    >>> from adbench.engine.profiling.cost import reset_peak_memory
+    >>> reset_peak_memory("cpu")
+    """
+    if torch.device(device).type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def peak_memory(device: str) -> float:
     """Return the peak of memory in use so far, MB: the GPU's since the last reset, or this
     process's.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """Return a tensor of the host on a device, of the same shape, without a wait of the host.
+    """Return a tensor of the host on a device, without waiting for what the device has to do.
 
     tensor: on the CPU; one that is on the device already, or for a CPU, is returned as it is
     device: of torch

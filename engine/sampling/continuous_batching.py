@@ -13,15 +13,16 @@ sample; a batch that runs until its longest chain has ended needs 2,000; one swe
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from ..diffusion.denoiser import Denoiser, Estimate
+from ..runtime.transfer import to_device
 
 LOOKAHEAD = 64
 """How many steps of a chain a sampler can see in advance."""
@@ -52,10 +53,11 @@ class ChainBatch:
     chain: the index of each, (B,), among those being sampled; for `reconstruct` in the order
         (L, N, R)
     sample: which sample it belongs to, (B,)
-    tag: of its step, (B,); these three stay on the CPU
+    tag: of its step, (B,); these three are on the CPU
     network_level: the level that the network is called with, (B,)
     start_level, end_level: of the step, (B,)
     upcoming: the next steps of each, at most LOOKAHEAD, this one first
+    on_device: chain, sample and tag on the device of the levels, (3, B); None if not sent yet
 
     >>> import torch
     >>> from adbench.engine.sampling.continuous_batching import ChainBatch, one_step_per_level
@@ -74,19 +76,41 @@ class ChainBatch:
     start_level: Tensor
     end_level: Tensor
     upcoming: Sequence[Sequence[Step]]
+    on_device: Tensor | None = None
+
+    @property
+    def device_chain(self) -> Tensor:
+        """`chain` on the device of the levels, (B,)."""
+        return self._sent()[0]
+
+    @property
+    def device_sample(self) -> Tensor:
+        """`sample` on the device of the levels, (B,)."""
+        return self._sent()[1]
+
+    @property
+    def device_tag(self) -> Tensor:
+        """`tag` on the device of the levels, (B,)."""
+        return self._sent()[2]
 
     def per_chain(self, values: Tensor) -> Tensor:
         """The value of each chain's sample, (N, ...) -> (B, ...)."""
-        return values[self.sample.to(values.device)]
+        return values[self.sample if values.device.type == "cpu" else self.device_sample]
 
     def subset(self, index: Tensor) -> ChainBatch:
         """Some of the chains; index is on the CPU."""
-        on_device = index.to(self.network_level.device)
+        there = to_device(index, self.network_level.device)
         return ChainBatch(
             self.chain[index], self.sample[index], self.tag[index],
-            self.network_level[on_device], self.start_level[on_device], self.end_level[on_device],
-            [self.upcoming[i] for i in index.tolist()],
+            self.network_level[there], self.start_level[there], self.end_level[there],
+            [self.upcoming[i] for i in index.tolist()], self._sent()[:, there],
         )  # fmt: skip
+
+    def _sent(self) -> Tensor:
+        if self.on_device is not None:
+            return self.on_device
+        numbers = torch.stack([self.chain, self.sample, self.tag])
+        return to_device(numbers, self.network_level.device)
 
 
 Guide = Callable[[Tensor, Tensor, Tensor, ChainBatch], tuple[Tensor, Tensor]]
@@ -180,15 +204,12 @@ def run_chains(
     """
     steps = {tuple(path): sampler.plan_steps(path) for path in {tuple(path) for path in levels}}
     paths = [steps[tuple(path)] for path in levels]
-    order = sorted((i for i, path in enumerate(paths) if path), key=lambda i: -len(paths[i]))
-    result, waiting = x.clone(), deque(order)
-    chains = [waiting.popleft() for _ in range(min(slots or denoiser.batch, len(order)))]
-    position = [0] * len(chains)
-    state = x[chains]
-    memory = x.new_zeros(len(chains), sampler.memory, *x.shape[1:])
-    while chains:
-        upcoming = [paths[c][k : k + LOOKAHEAD] for c, k in zip(chains, position, strict=True)]
-        batch = _chain_batch(chains, upcoming, samples, x)
+    moves, result = _plan_moves(paths, slots or denoiser.batch), x.clone()
+    state = memory = x[:0]
+    for first, (move, batch, index) in enumerate(_send_moves(moves, samples, x.device)):
+        if not first:
+            state = x[batch.device_chain]
+            memory = x.new_zeros(len(state), sampler.memory, *x.shape[1:])
         inputs = [batch.per_chain(value) for value in conditioning]
         estimate = denoiser.estimate(state, batch.network_level, *inputs)
         if guide is not None:
@@ -196,20 +217,14 @@ def run_chains(
             estimate = Estimate(noise, clean, estimate.learned_variance)
         after = sampler.advance(state, memory, estimate, batch)
         state = after if region is None else torch.where(batch.per_chain(region), after, state)
-        position = [k + 1 for k in position]
-        ended = [i for i, chain in enumerate(chains) if position[i] == len(paths[chain])]
-        if not ended:
+        if not move.ended:
             continue
-        result[[chains[i] for i in ended]] = state[ended]
-        free = ended[: len(waiting)]
-        for i in free:
-            chains[i], position[i] = waiting.popleft(), 0
-        if free:
-            state[free], memory[free] = x[[chains[i] for i in free]], 0.0
-        if len(free) < len(ended):  # nothing waits any more: the batch shrinks
-            left = sorted(set(range(len(chains))) - set(ended[len(free) :]))
-            state, memory = state[left], memory[left]
-            chains, position = [chains[i] for i in left], [position[i] for i in left]
+        result[index["ended_chains"]] = state[index["ended"]]
+        if move.free:
+            state[index["free"]] = x[index["started_chains"]]
+            memory.index_fill_(0, index["free"], 0.0)
+        if len(move.left) < len(move.chains):  # nothing waits any more: the batch shrinks
+            state, memory = state[index["left"]], memory[index["left"]]
     return result
 
 
@@ -225,14 +240,79 @@ def one_step_per_level(levels: Sequence[int]) -> list[Step]:
     return [Step(start, start, end) for start, end in pairwise(levels)]
 
 
-def _chain_batch(
-    chains: Sequence[int],
-    upcoming: Sequence[Sequence[Step]],
-    samples: Sequence[int] | None,
-    x: Tensor,
-) -> ChainBatch:
-    network_level, start, end, tag = torch.tensor([path[0] for path in upcoming]).T
-    chain = torch.tensor(chains)
-    sample = chain if samples is None else torch.tensor([samples[c] for c in chains])
-    network_level, start, end = torch.stack([network_level, start, end]).to(x.device)
-    return ChainBatch(chain, sample, tag, network_level, start, end, upcoming)
+class _Move(NamedTuple):
+    """One step of all chains of a batch, and what happens then.
+
+    chains: that are in the slots
+    upcoming: the next steps of each
+    ended: slots whose chain has ended
+    free: those of them that take another chain, started
+    left: slots that are not given up
+    """
+
+    chains: list[int]
+    upcoming: list[list[Step]]
+    ended: list[int]
+    free: list[int]
+    started: list[int]
+    left: list[int]
+
+
+def _plan_moves(paths: Sequence[list[Step]], slots: int) -> Iterator[_Move]:
+    """All moves of chains with these paths: which are known before anything is computed."""
+    order = sorted((i for i, path in enumerate(paths) if path), key=lambda i: -len(paths[i]))
+    waiting = deque(order)
+    chains = [waiting.popleft() for _ in range(min(slots, len(order)))]
+    position = [0] * len(chains)
+    while chains:
+        upcoming = [paths[c][k : k + LOOKAHEAD] for c, k in zip(chains, position, strict=True)]
+        ended = [i for i, path in enumerate(upcoming) if len(path) == 1]
+        free = ended[: len(waiting)]
+        started = [waiting.popleft() for _ in free]
+        left = sorted(set(range(len(chains))) - set(ended[len(free) :]))
+        yield _Move(chains, upcoming, ended, free, started, left)
+        position = [k + 1 for k in position]
+        chains = list(chains)
+        for i, chain in zip(free, started, strict=True):
+            chains[i], position[i] = chain, 0
+        chains, position = [chains[i] for i in left], [position[i] for i in left]
+
+
+def _send_moves(
+    moves: Iterable[_Move], samples: Sequence[int] | None, device: torch.device
+) -> Iterator[tuple[_Move, ChainBatch, dict[str, Tensor]]]:
+    """Moves with their batch and, by name, the indices of what happens then, on the device.
+
+    The numbers of LOOKAHEAD moves are sent at once, so that the device waits for none of them.
+    """
+    moves = iter(moves)
+    while some := list(islice(moves, LOOKAHEAD)):
+        parts = [part for move in some for part in _move_numbers(move, samples)]
+        host = torch.tensor([number for part in parts for number in part], dtype=torch.int64)
+        sizes = [len(part) for part in parts]
+        here, there = iter(host.split(sizes)), iter(to_device(host, device).split(sizes))
+        for move in some:
+            batch_here, batch_there = next(here).view(6, -1), next(there).view(6, -1)
+            chain, sample, tag = batch_here[:3]
+            network_level, start, end = batch_there[3:]
+            batch = ChainBatch(
+                chain, sample, tag, network_level, start, end, move.upcoming, batch_there[:3]
+            )
+            index = dict(zip(INDICES, islice(there, len(INDICES)), strict=True))
+            deque(islice(here, len(INDICES)), maxlen=0)
+            yield move, batch, index
+
+
+INDICES: Sequence[str] = ("ended", "ended_chains", "free", "started_chains", "left")
+
+
+def _move_numbers(move: _Move, samples: Sequence[int] | None) -> list[list[int]]:
+    """chain, sample, tag and levels of every slot, one after the other; then INDICES."""
+    chains, steps = move.chains, [path[0] for path in move.upcoming]
+    numbers = [*chains, *(chains if samples is None else [samples[c] for c in chains])]
+    numbers += [step.tag for step in steps]
+    numbers += [step.network_level for step in steps]
+    numbers += [step.start_level for step in steps]
+    numbers += [step.end_level for step in steps]
+    ended_chains = [chains[i] for i in move.ended]
+    return [numbers, move.ended, ended_chains, move.free, move.started, move.left]

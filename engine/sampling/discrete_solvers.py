@@ -86,7 +86,7 @@ class ColdDiffusionStep:
         return one_step_per_level(levels)
 
     def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, batch: ChainBatch) -> Tensor:
-        noise = self.initial_noise[batch.chain.to(self.initial_noise.device)]
+        noise = self.initial_noise[batch.device_chain]
         return self.process.reverse_step(
             x, estimate.clean, batch.start_level, batch.end_level, noise, naive=self.naive
         )

@@ -18,6 +18,7 @@ from ..diffusion.schedule import Schedule, sampling_levels
 from ..noise.noise import Noise, gaussian
 from ..runtime.context import Interrupted, TrainingContext
 from ..runtime.rng import Rng
+from ..runtime.transfer import to_device
 from ..training.data_loading import evenly_spaced_indices
 from .continuous_batching import run_chains
 from .reconstruct import enumerate_chains, repeat_streams, reverse_process
@@ -158,12 +159,13 @@ class MultiStart(nn.Module):
     ) -> Sequence[Tensor]:
         """Reconstruct z from each of the lowest `start_count` starts, (N, C, *S) each."""
         index, level = enumerate_chains(self.levels[:start_count], len(z), 1)
-        streams, level = repeat_streams(rng, 1).rows(index), level.to(z.device)
+        streams = repeat_streams(rng, 1).rows(index)
+        host_level, level = level, to_device(level, z.device)
         eps = noise(streams.fork("start"), z.shape[1:], level)
-        noisy = denoiser.process.add_noise(z[index.to(z.device)], level, eps)
+        noisy = denoiser.process.add_noise(z[to_device(index, z.device)], level, eps)
         paths = [
             sampling_levels(start, stride=self.stride)[:-1] + self.final_levels
-            for start in level.tolist()
+            for start in host_level.tolist()
         ]
         if not self.shared_history:
             ends = reverse_process(denoiser, noisy, paths, streams, sampling=self.sampling)
@@ -196,7 +198,8 @@ class MultiStart(nn.Module):
         for part in self._sample_chunks(x, max(counts)):
             z, heat = x.new_zeros(len(part)), x.new_zeros(len(part), *x.shape[2:])
             total = torch.zeros_like(x[part])
-            starts = errors_per_start(x[part], rng.rows(part), max(counts))
+            host_part, part = part, to_device(part, x.device)
+            starts = errors_per_start(x[part], rng.rows(host_part), max(counts))
             for k, outputs in enumerate(starts):
                 errors, start_reconstruction = (value.to(x.dtype) for value in outputs)
                 for m in range(errors.shape[1]):  # one by one: sums then round alike in any batch
@@ -235,7 +238,8 @@ class MultiStart(nn.Module):
         for part in self._sample_chunks(x, len(self.levels), maximum=8):
             if context.stop():
                 raise Interrupted(f"stopped calibrating at calibration sample {part[0]}")
-            starts = errors_per_start(x[part], rng.rows(part), len(self.levels))
+            host_part, part = part, to_device(part, x.device)
+            starts = errors_per_start(x[part], rng.rows(host_part), len(self.levels))
             for k, (errors, _) in enumerate(starts):
                 means[k, :, part] = errors.flatten(2).mean(2).T.double()
         self.mean.copy_(means.mean(2))

@@ -17,6 +17,7 @@ from ..diffusion.gaussian import Gaussian, add_noise_in_region
 from ..diffusion.schedule import sampling_levels
 from ..noise.noise import Noise
 from ..runtime.rng import Rng
+from ..runtime.transfer import to_device
 from .continuous_batching import Guide, run_chains
 from .samplers import DEFAULT_SAMPLING, SamplingConfig, build_sampler
 from .solvers import DdimOde
@@ -66,13 +67,12 @@ def reconstruct(
     index, level = enumerate_chains(levels, len(x), sampling.repeats)
     streams = repeat_streams(rng, sampling.repeats).rows(index)
     paths = [sampling_levels(start, sampling.steps, sampling.stride) for start in level.tolist()]
-    sample, level = index % len(x), level.to(x.device)
+    sample = index % len(x)
+    on_device, level = to_device(torch.stack([sample, level]), x.device)
     noise = noise or denoiser.process.default_noise
     initial_noise = noise(streams.fork("start"), x.shape[1:], level.clamp(min=1))
-    chain_region = None if region is None else region[sample.to(x.device)]
-    noisy = add_noise_in_region(
-        denoiser.process, x[sample.to(x.device)], level, initial_noise, chain_region
-    )
+    chain_region = None if region is None else region[on_device]
+    noisy = add_noise_in_region(denoiser.process, x[on_device], level, initial_noise, chain_region)
     ends = reverse_process(
         denoiser,
         noisy,
@@ -229,7 +229,7 @@ def predict_x0(
         regions = torch.ones(1, 1, *x.shape[2:], dtype=torch.bool, device=x.device)
     levels = [denoiser.schedule.to_level(level) for level in levels]
     index, level = enumerate_chains(levels, len(x), repeats)
-    sample, level = (index % len(x)).to(x.device), level.to(x.device)
+    sample, level = to_device(torch.stack([index % len(x), level]), x.device)
     noise = noise or denoiser.process.default_noise
     eps = noise(repeat_streams(rng, repeats).rows(index).fork("start"), x.shape[1:], level)
     noisy = denoiser.process.add_noise(x[sample], level, eps)  # (M, C, *S)

@@ -16,6 +16,7 @@ from ..diffusion.gaussian import Gaussian
 from ..diffusion.schedule import sampling_levels
 from ..noise.noise import Noise, gaussian
 from ..runtime.rng import Rng
+from ..runtime.transfer import to_device
 from .continuous_batching import ChainBatch, Guide, Step, one_step_per_level, run_chains
 from .samplers import DEFAULT_SAMPLING, SamplingConfig
 
@@ -129,7 +130,7 @@ class RePaint:
 
     def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, batch: ChainBatch) -> Tensor:
         process, start_level, end_level = self.process, batch.start_level, batch.end_level
-        chain = batch.chain.to(x.device)
+        chain = batch.device_chain
         eta = self.sampling.effective_eta
         y = process.reverse_step(
             estimate.clean, estimate.noise, start_level, end_level,
@@ -142,13 +143,15 @@ class RePaint:
         repeats = batch.tag + 1 < self.resamples
         if not repeats.any():
             return y
-        index = repeats.nonzero().flatten()
-        start_level, end_level = start_level[index.to(x.device)], end_level[index.to(x.device)]
+        host_index = repeats.nonzero().flatten()
+        index = to_device(host_index, x.device)
+        start_level, end_level = start_level[index], end_level[index]
         shift = int(self.shifted_renoise)
-        eps = self._draw_noise("again", batch.subset(index), start_level, x)
+        eps = self._draw_noise("again", batch.subset(host_index), start_level, x)
         y[index] = process.add_noise_step(y[index], end_level - shift, start_level - shift, eps)
         return y
 
     def _draw_noise(self, purpose: str, batch: ChainBatch, level: Tensor, x: Tensor) -> Tensor:
         index = batch.tag * len(self.surroundings) + batch.chain
-        return self.noise(self.streams[purpose].rows(index).at(level), x.shape[1:], level)
+        start = torch.tensor([path[0].start_level for path in batch.upcoming])  # level on the host
+        return self.noise(self.streams[purpose].rows(index).at(start), x.shape[1:], level)

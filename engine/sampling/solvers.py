@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from torch import Tensor
 from ..diffusion.denoiser import Estimate
 from ..diffusion.gaussian import Gaussian, Variance, alpha_bar_at
 from ..diffusion.schedule import Schedule
+from ..runtime.transfer import to_device
 from .continuous_batching import ChainBatch, Sampler, Step, one_step_per_level
 from .step_noise import StepNoise
 
@@ -138,8 +140,8 @@ class Plms:
 
     def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, batch: ChainBatch) -> Tensor:
         shape = (-1, *[1] * (x.ndim - 1))
-        weights = torch.tensor(PLMS_WEIGHTS, dtype=x.dtype)[batch.tag].T.to(x.device)  # (4, B)
-        repeat = (batch.tag == 1).view(shape).to(x.device)
+        weights = _plms_weights(x.dtype, x.device)[batch.device_tag].T  # (4, B)
+        repeat = (batch.device_tag == 1).view(shape)
         history = [estimate.noise, *memory[:, :3].unbind(1)]
         eps = sum((w.view(shape) * e for w, e in zip(weights, history, strict=True)), 0 * x)
         start = torch.where(repeat, memory[:, 3], x)
@@ -152,8 +154,14 @@ class Plms:
         if self.final_schedule is None:
             return end
         final = Gaussian(self.final_schedule).combine(clean, eps, batch.end_level)
-        is_final = (batch.start_level == batch.end_level).view(shape).to(x.device)
+        is_final = (batch.start_level == batch.end_level).view(shape)
         return torch.where(is_final, final, end)
+
+
+@cache
+def _plms_weights(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """PLMS_WEIGHTS on the device, (5, 4)."""
+    return to_device(torch.tensor(PLMS_WEIGHTS, dtype=dtype), device)
 
 
 TAGS_PER_CHAIN = 8
@@ -202,7 +210,7 @@ class SharedHistoryPlms:
         return path
 
     def advance(self, x: Tensor, memory: Tensor, estimate: Estimate, batch: ChainBatch) -> Tensor:
-        plms_batch = replace(batch, tag=batch.tag % TAGS_PER_CHAIN)
+        plms_batch = replace(batch, tag=batch.tag % TAGS_PER_CHAIN, on_device=None)
         x = self.plms.advance(x, memory, estimate, plms_batch)
         for i, (sample, path) in enumerate(zip(batch.chain.tolist(), batch.upcoming, strict=True)):
             chain = path[0].tag // TAGS_PER_CHAIN
@@ -244,7 +252,7 @@ class DpmSolver:
         a, b = (alpha_bar_at(schedule, level, x) for level in (start, end))
         x_weight = ((1 - b) / (1 - a)).sqrt()
         clean_weight = b.sqrt() - x_weight * a.sqrt()
-        log_snr, previous = schedule.half_log_snr, batch.tag.to(x.device)
+        log_snr, previous = schedule.half_log_snr, batch.device_tag
         step, last_step = log_snr[end] - log_snr[start], log_snr[start] - log_snr[previous]
         second_order = (previous > 0) & (end > 0)
         ratio = torch.where(second_order, step / (2 * last_step), 0.0).view(clean_weight.shape)

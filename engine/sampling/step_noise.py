@@ -11,10 +11,12 @@ from torch import Tensor
 
 from ..noise.noise import Noise
 from ..runtime.rng import Rng
+from ..runtime.transfer import to_device
 from .continuous_batching import ChainBatch
 
-BLOCK_VALUES = 2**16
-"""How many values are drawn at once, about: more leave a processor's cache."""
+BLOCK_VALUES, DEVICE_BLOCK_VALUES = 2**16, 2**22
+"""How many values are drawn at once, about, on a CPU and elsewhere: more leave a processor's cache,
+or take a gigabyte of a GPU's memory."""
 
 
 class StepNoise:
@@ -48,14 +50,15 @@ class StepNoise:
         ]
         missing = [i for i, key in enumerate(present) if key not in self.drawn_ahead]
         if missing:
-            steps = max(1, BLOCK_VALUES // (len(missing) * x[0].numel()))
+            values = BLOCK_VALUES if x.device.type == "cpu" else DEVICE_BLOCK_VALUES
+            steps = max(1, values // (len(missing) * x[0].numel()))
             keys = [
                 (present[i][0], step.start_level)
                 for i in missing
                 for step in batch.upcoming[i][:steps]
             ]
             chain, level = torch.tensor(keys).T
-            level = level.to(x.device)
-            drawn = self.noise(self.rng.rows(chain).at(level), x.shape[1:], level)
+            streams, level = self.rng.rows(chain).at(level), to_device(level, x.device)
+            drawn = self.noise(streams, x.shape[1:], level)
             self.drawn_ahead.update(zip(keys, drawn.unbind(), strict=True))
         return torch.stack([self.drawn_ahead.pop(key) for key in present])

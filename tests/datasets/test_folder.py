@@ -83,8 +83,8 @@ def test_masks_are_read_from_several_folders(root, place) -> None:
     assert data.spec.masks
     for sample in samples(data, "test"):
         at = 4 + int(Path(sample.key).stem)
-        wanted = square(at=at) > 0 if sample.label else square() < 0
-        assert sample.mask is not None and (sample.mask.numpy() == wanted).all()
+        expected = square(at=at) > 0 if sample.label else square() < 0
+        assert sample.mask is not None and (sample.mask.numpy() == expected).all()
 
 
 def test_masks_of_images_that_nobody_split(tmp_path) -> None:

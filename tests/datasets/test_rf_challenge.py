@@ -63,13 +63,13 @@ def test_frames_are_cut_and_shared_out_whole(root) -> None:
 
 
 def test_a_window_is_what_its_frame_holds_there(root, arrays) -> None:
-    wanted = arrays.frames("CommSignal2", "raw_data", 4)
-    rms = np.sqrt((np.abs(wanted.astype(np.complex128)) ** 2).mean(1, keepdims=True))
+    signal = arrays.frames("CommSignal2", "raw_data", 4)
+    rms = np.sqrt((np.abs(signal.astype(np.complex128)) ** 2).mean(1, keepdims=True))
     for norm, scale, by in (("rms", 4.0, rms), ("none", 3.0, 1.0)):
         for sample in radio(root, norm=norm, scale=scale).train():
             _, _, frame, window = sample.key.split("/")
             at = slice(32 * int(window), 32 * int(window) + 32)
-            cut = (wanted / by)[int(frame), at] / scale
+            cut = (signal / by)[int(frame), at] / scale
             expected = np.stack([0.5 + cut.real / 2, 0.5 + cut.imag / 2])
             assert np.allclose(sample.x.numpy(), expected, atol=1e-6)
 

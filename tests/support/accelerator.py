@@ -11,16 +11,22 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from unittest import mock
-from weakref import WeakSet
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import _disable_current_modes
+
+from adbench.engine.networks.monai_unet import FusedAttention
+from adbench.engine.runtime import compiled_kernels
 
 DEVICE = torch.device("cuda", 0)
+ADAM = import_module("torch.optim.adam")
+CLIPPING = import_module("torch.nn.utils.clip_grad")
 ROOT = f"{Path(__file__).resolve().parents[2]}/"
 aten = torch.ops.aten
 
@@ -49,7 +55,11 @@ CROSSING = {aten.copy_, aten._to_copy}
 FACTORIES = {
     torch.empty, torch.zeros, torch.ones, torch.full, torch.arange, torch.linspace, torch.eye,
     torch.empty_strided, torch.rand, torch.randn, torch.randint, torch.randperm,
+    torch.fft.fftfreq, torch.fft.rfftfreq,
 }  # fmt: skip
+COMPOSITE = {torch.quantile, Tensor.quantile}
+"""Operations that C++ puts together of others, on the device of the host's copies."""
+
 FROM_HOST = {torch.tensor, torch.as_tensor, torch.scalar_tensor}
 
 
@@ -70,14 +80,14 @@ class AcceleratorTensor(Tensor):
         return wrapper
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> torch.device:  # pyright: ignore
         return DEVICE
 
     @property
-    def is_cuda(self) -> bool:
+    def is_cuda(self) -> bool:  # pyright: ignore
         return True
 
-    def __repr__(self) -> str:
+    def __repr__(self) -> str:  # pyright: ignore
         return f"AcceleratorTensor({self.host!r})"
 
     def __tensor_flatten__(self) -> tuple[list[str], None]:
@@ -93,12 +103,14 @@ class AcceleratorTensor(Tensor):
     ) -> Any:
         kwargs = dict(kwargs or {})
         packet = func.overloadpacket
+        for mode in _ACTIVE:
+            mode.operations += 1
         _check_devices(packet, args, [*_tensors(args), *_tensors(kwargs.values())])
         if packet in WAITING:  # one of the tensors is on the device, or this would not be called
             _wait(str(packet))
         if "device" in kwargs and _is_device(kwargs["device"]):
             kwargs["device"] = torch.device("cpu")
-        with torch.utils._python_dispatch._disable_current_modes():
+        with _disable_current_modes():
             output = func(*map(_host, args), **{key: _host(v) for key, v in kwargs.items()})
         if _writes_first_argument(func):
             return args[0] if func._schema.returns else None
@@ -109,12 +121,14 @@ class PretendedAccelerator(TorchFunctionMode):
     """The mode in which `device="cuda"` makes AcceleratorTensors; it counts waits by line.
 
     waits: number of waits, by "file:line operation"
+    sampling_waits: those of them within the steps of a sampler
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.waits: Counter[str] = Counter()
-        self.pinned: WeakSet[Tensor] = WeakSet()
+        self.sampling_waits: Counter[str] = Counter()
+        self.operations = 0
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
@@ -124,12 +138,14 @@ class PretendedAccelerator(TorchFunctionMode):
             return self._create(func, args, kwargs)
         if func in (Tensor.to, Tensor.cuda, Tensor.cpu):
             return self._move(func, args, kwargs)
+        if func in COMPOSITE and _on_device(args[0]):
+            return _wrap(func(*map(_host, args), **kwargs))
         if func is Tensor.pin_memory:
             copy = args[0].clone()
-            self.pinned.add(copy)
+            copy.pretends_to_be_pinned = True
             return copy
         if func is Tensor.is_pinned:
-            return args[0] in self.pinned
+            return hasattr(args[0], "pretends_to_be_pinned")
         on_device = bool(args) and _on_device(args[0])
         if func in (Tensor.tolist, Tensor.numpy, Tensor.__array__) and on_device:
             if func is not Tensor.tolist:
@@ -142,12 +158,15 @@ class PretendedAccelerator(TorchFunctionMode):
 
     def wait(self, what: str) -> None:
         frame: Any = sys._getframe(1)
+        line, sampling = "", False
         while frame is not None:
-            if line := _own_file(frame.f_code.co_filename):
-                self.waits[f"{line}:{frame.f_lineno} {what}"] += 1
-                return
+            file = _own_file(frame.f_code.co_filename)
+            line = line or (f"{file}:{frame.f_lineno} {what}" if file else "")
+            sampling = sampling or frame.f_code.co_name == "run_chains"
             frame = frame.f_back
-        self.waits[f"test {what}"] += 1
+        self.waits[line or f"test {what}"] += 1
+        if sampling:
+            self.sampling_waits[line] += 1
 
     def _create(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
         device = kwargs.get("device", torch.get_default_device())
@@ -162,7 +181,7 @@ class PretendedAccelerator(TorchFunctionMode):
         source, target, dtype, non_blocking, layout = args[0], None, None, False, None
         if func is Tensor.to:
             kwargs.pop("copy", None)
-            target, dtype, non_blocking, layout = torch._C._nn._parse_to(*args[1:], **kwargs)
+            target, dtype, non_blocking, layout = torch._C._nn._parse_to(*args[1:], **kwargs)  # pyright: ignore
             if len(args) > 1 and _on_device(args[1]):
                 target = DEVICE
         else:
@@ -172,13 +191,32 @@ class PretendedAccelerator(TorchFunctionMode):
         if target is None or _is_device(target) == _on_device(source):
             return source.to(**options) if options else source
         if _on_device(source):
-            self.wait("to the host")
+            if not non_blocking:
+                self.wait("to the host")
             host = _ToHost.apply(source)
             return host.to(**options) if options else host
         loader = "data_loading.py" in sys._getframe(2).f_code.co_filename  # which pins batches
-        if not (non_blocking and (source in self.pinned or loader)):
+        if not (non_blocking and (hasattr(source, "pretends_to_be_pinned") or loader)):
             self.wait("to the device")
         return _to_device(source.to(**options) if options else source)
+
+
+class _Event:
+    """Stands for torch.cuda.Event. Reading it is a wait unless much was queued since."""
+
+    def __init__(self, mode: PretendedAccelerator) -> None:
+        self.mode, self.operations = mode, 0
+
+    def record(self, stream: object = None) -> None:
+        self.operations = self.mode.operations
+
+    def synchronize(self) -> None:
+        if self.mode.operations - self.operations < QUEUED:
+            self.mode.wait("event")
+
+
+QUEUED = 20
+"""Operations queued after an event that keep the device busy while the host waits for it."""
 
 
 class _ToHost(torch.autograd.Function):
@@ -215,6 +253,14 @@ def pretended_accelerator() -> Iterator[PretendedAccelerator]:
 
     patches = [
         mock.patch.object(torch, "autocast", host_autocast),
+        mock.patch.object(compiled_kernels, "_compile", lambda function, _: _kernel(function)),
+        # without deterministic algorithms, some of which torch writes in Python for a real GPU
+        mock.patch.object(torch, "use_deterministic_algorithms", lambda *_, **options: None),
+        mock.patch.object(FusedAttention, "fused_devices", frozenset()),  # other roundings
+        mock.patch.object(ADAM, "_fused_adam", _fused_adam),
+        mock.patch.object(CLIPPING, "_group_tensors_by_device_and_dtype", _one_group),
+        mock.patch.object(torch.cuda, "Event", lambda: _Event(mode)),
+        mock.patch.object(torch.cuda, "current_stream", lambda *_: None),
         mock.patch.object(torch.cuda, "synchronize", lambda *_: mode.wait("synchronize")),
         mock.patch.object(torch.cuda, "empty_cache", lambda: None),
         mock.patch.object(torch.cuda, "max_memory_allocated", lambda *_: 0),
@@ -240,6 +286,35 @@ def pretended_accelerator() -> Iterator[PretendedAccelerator]:
 _ACTIVE: list[PretendedAccelerator] = []
 
 
+def _kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """One kernel that computes a function of tensors, all of which are on the device."""
+
+    def call(*arguments: Tensor) -> Any:
+        if not all(map(_on_device, arguments)):
+            raise RuntimeError(f"{function} has arguments on the host")
+        return _wrap(function(*map(_host, arguments)))
+
+    return call
+
+
+def _fused_adam(
+    params: list[Any], grads: list[Any], *states: list[Any],
+    found_inf: Any = None, grad_scale: Any = None, **options: Any,
+) -> None:  # fmt: skip
+    """Fused Adam as one tensor at a time on the host, which a CPU does by default."""
+    if found_inf is not None and found_inf.host.item():
+        return
+    lists = [[_host(value) for value in values] for values in (params, grads, *states)]
+    with _disable_current_modes():
+        ADAM._single_tensor_adam(*lists, grad_scale=None, found_inf=None, **options)
+
+
+def _one_group(lists: list[list[Tensor]], with_indices: bool = False) -> dict[Any, Any]:
+    """Tensors grouped by device: C++ would read the device of the host's copies."""
+    first = next(value for value in lists[0] if value is not None)
+    return {(first.device, first.dtype): (lists, list(range(len(lists[0]))))}
+
+
 def _wait(what: str) -> None:
     for mode in _ACTIVE:
         mode.wait(what)
@@ -249,6 +324,8 @@ def _check_devices(packet: Any, args: Sequence[Any], tensors: list[Tensor]) -> N
     strangers = [t for t in tensors if not _on_device(t) and t.dim() > 0]
     if not strangers:
         return
+    if packet is aten.cat and torch._C._current_graph_task_id() >= 0:
+        return  # zeros for a gradient that nothing asks for, which C++ makes beside the copies
     if packet in CROSSING:
         _wait(str(packet))
         return

@@ -83,7 +83,7 @@ def archives(whole: bytes) -> dict[str, bytes]:
         f"maps/{key}/x\udcff", f"maps/{key}/{'x' * 300}", "x" * 5000, "a/" * 2000 + "x",
         "C:\\x", "\\\\host\\x", "evil.py", "manifest.json", ".adbench-store", "usage.json",
     )  # fmt: skip
-    made = {f"named {name[:40]!r}": tar([*members, *pair(name)]) for name in names}
+    archives = {f"named {name[:40]!r}": tar([*members, *pair(name)]) for name in names}
     kinds = {
         "symbolic link": tarfile.SYMTYPE, "hard link": tarfile.LNKTYPE, "pipe": tarfile.FIFOTYPE,
         "device": tarfile.CHRTYPE, "block device": tarfile.BLKTYPE, "folder": tarfile.DIRTYPE,
@@ -91,9 +91,9 @@ def archives(whole: bytes) -> dict[str, bytes]:
     }  # fmt: skip
     for name, kind in kinds.items():
         odd = member(first, b"", kind, linkname="/etc/hostname")
-        made[f"a {name} as payload"] = tar([odd, members[1], *rest])
-        made[f"a {name} beside"] = tar([*members, member("x", b"", kind, linkname="../../x")])
-    made |= {
+        archives[f"a {name} as payload"] = tar([odd, members[1], *rest])
+        archives[f"a {name} beside"] = tar([*members, member("x", b"", kind, linkname="../../x")])
+    archives |= {
         "the link of a folder, then a file in it": tar(
             [member("maps", b"", tarfile.SYMTYPE, linkname="/tmp"), *members]
         ),
@@ -151,7 +151,7 @@ def archives(whole: bytes) -> dict[str, bytes]:
         "a zip file": b"PK\3\4" + struct.pack("<20s", b"x") * 100,
         "a pickle": b"\x80\x04cos\nsystem\n(S'touch /tmp/x'\ntR." + bytes(600),
     }  # fmt: skip
-    return made
+    return archives
 
 
 def wrong_imports(folder: Path, source: Store, cases: dict[str, bytes] | None = None) -> list[str]:

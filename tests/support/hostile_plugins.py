@@ -284,7 +284,7 @@ def one_nan(m):
 
 
 def peek(frame):
-    """Look for masks and labels in the frames of the callers."""
+    """Search masks and labels in the frames of the callers."""
     while frame is not None:
         for value in list(frame.f_locals.values()):
             if getattr(value, "mask", None) is not None and hasattr(value, "x"):
@@ -391,10 +391,10 @@ def run_all(
     bad = [f"bad-{name}" for name in names]
     half = len(bad) // 2
     order = [sound[0], *bad[:half], sound[1], *bad[half:]]
-    code, printed = sweeps.swept(
+    code, printed = sweeps.run_planned(
         experiments(order), folder / "run", executor, timeout=timeout, grace=1.0
     )
-    sweeps.swept(experiments(sound), folder / "alone")
+    sweeps.run_planned(experiments(sound), folder / "alone")
     wrong = [] if code == 3 or not any(BEHAVIOURS[n].reason for n in names) else [f"exit {code}"]
     rows = {key.rpartition(" ")[0]: row for key, row in sweeps.records(folder / "run").items()}
     for name in names:

@@ -32,7 +32,7 @@ class Hosts:
         self.running[str(pid)] = pid
         return str(pid)
 
-    def look(self) -> dict[str, int]:
+    def exit_codes(self) -> dict[str, int]:
         """How those ended that did (negative: the signal)."""
         for name, pid in list(self.running.items()):
             results, status = os.waitpid(pid, os.WNOHANG)

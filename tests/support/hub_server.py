@@ -107,9 +107,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         repository, _, file = path.removeprefix("/").partition("/resolve/")
         content = self.hub.files.get(f"{repository}/{file.partition('/')[2]}")
-        known = any(name.startswith(f"{repository}/") for name in self.hub.files)
+        exists = any(name.startswith(f"{repository}/") for name in self.hub.files)
         if content is None:
-            code = "EntryNotFound" if known else "RepoNotFound"
+            code = "EntryNotFound" if exists else "RepoNotFound"
             self.answer(404, X_Error_Code=code)
             return
         etag = f'"{hashlib.sha256(content).hexdigest()}"'

@@ -26,8 +26,10 @@ def kills(count: int, folder: Path, seed: int = 0) -> Counter[str]:
     """
     torch.set_num_threads(1)
     draw = random.Random(seed)
-    planned = sweeps.wanted(["walker"], [0, 1], bumps={"size": 70}, walker={"pause": 0.01})
-    code, output = sweeps.swept(planned, folder / "whole")
+    planned = sweeps.small_experiments(
+        ["walker"], [0, 1], bumps={"size": 70}, walker={"pause": 0.01}
+    )
+    code, output = sweeps.run_planned(planned, folder / "whole")
     assert code == 0, output
     whole, cut = sweeps.results(folder / "whole"), folder / "cut"
     done: Counter[str] = Counter()
@@ -61,7 +63,7 @@ def forked(planned: list[sweeps.Experiment], folder: Path) -> int:
         try:
             with open(folder.with_suffix(".log"), "a") as log:
                 os.dup2(log.fileno(), 2)
-                code, output = sweeps.swept(planned, folder, sweeps.local(2))
+                code, output = sweeps.run_planned(planned, folder, sweeps.local(2))
                 log.write(output)
         finally:
             os._exit(code)

@@ -73,7 +73,7 @@ def record(label: str, pixel_ap: float | None = 0.5, **changes: Any) -> dict[str
 
 
 def missing(label: str, status: str = "failed", reason: str = "it broke", **changes: Any) -> Any:
-    """What the runner writes of a cell that has no result."""
+    """What the runner writes of an experiment that has no result."""
     whole = record(label, status=status, reason=reason, dataset__fingerprint="", **changes)
     result = ("level", "threshold", "metrics", "reference", "counts", "cost", "sweep", "strata")
     return {key: value for key, value in whole.items() if key not in result}

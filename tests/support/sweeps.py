@@ -52,24 +52,24 @@ def local(slots: int = 1) -> LocalExecutor:
     return LocalExecutor([DeviceSlot("cpu", 1)] * slots, fork_server=Warm())
 
 
-def wanted(
+def small_experiments(
     methods: Sequence[str] = ("walker",), seeds: Sequence[int] = (0,), **args: dict[str, Any]
 ) -> list[Experiment]:
     """Experiments on small smooth fields. args: of a method or of `bumps`, by its name."""
     registry = Registry.read(PLUGIN / "registry.yaml", PLUGIN / "trouble.yaml")
-    wish = RunConfig(methods, ["bumps"], "tiny", seeds=seeds, settings=args, baselines=False)
-    return expand_matrix(wish, registry)
+    config = RunConfig(methods, ["bumps"], "tiny", seeds=seeds, settings=args, baselines=False)
+    return expand_matrix(config, registry)
 
 
-def swept(
+def run_planned(
     planned: Sequence[Experiment], folder: Path, executor: Any = None, **limits: Any
 ) -> tuple[int, str]:
     """The exit code, and what a user read."""
     output = io.StringIO()
-    watch = ConsoleReporter(Console(file=output, width=200))
+    reporter = ConsoleReporter(Console(file=output, width=200))
     store, out = Store(folder / "store"), folder / "out"
     run = TrainingContext(batch=32, checkpoint_interval=0.0)
-    code = run_experiments(planned, run, store, out, watch, executor=executor, **limits)
+    code = run_experiments(planned, run, store, out, reporter, executor=executor, **limits)
     return code, output.getvalue()
 
 

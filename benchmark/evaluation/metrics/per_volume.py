@@ -68,6 +68,30 @@ def per_volume_metrics(
     return metrics
 
 
+def healthy_volume_rates(pixels: PixelScores, groups: Sequence[str], positive: Array) -> Array:
+    """The share of positive pixels of each volume without an abnormal one, (N,); lower is better.
+
+    The value of a volume stands at its first sample, with NaN at its others and at those of volumes
+    with an abnormal pixel.
+
+    groups: (N,) of each sample      positive: (P,) bool, the pixels above the threshold
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.metrics.per_volume import healthy_volume_rates
+    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores
+    >>> maps = np.array([[[0.1, 0.9]], [[0.2, 0.3]], [[0.7, 0.3]]])
+    >>> pixels = PixelScores.from_maps(maps, np.array([[[0, 0]], [[0, 0]], [[1, 0]]], bool))
+    >>> healthy_volume_rates(pixels, ["a", "a", "b"], pixels.score > 0.5).tolist()
+    [0.25, nan, nan]
+    """
+    rates = np.full(len(pixels.counts), np.nan)
+    for first, rows in _volumes(pixels, groups):
+        size = sum(row.stop - row.start for row in rows)
+        if size and not any(pixels.truth[row].any() for row in rows):
+            rates[first] = sum(int(positive[row].sum()) for row in rows) / size
+    return rates
+
+
 def best_volume_dice(
     pixels: PixelScores, groups: Sequence[str]
 ) -> tuple[float | None, float | None]:
@@ -109,16 +133,19 @@ def best_volume_dice(
 
 
 def _abnormal_volumes(pixels: PixelScores, groups: Sequence[str]) -> list[tuple[int, list[slice]]]:
-    """The first sample of each volume with an abnormal pixel, and where its pixels lie; ordered by
-    the names of groups, so that sums do not depend on the order of samples."""
-    ends = np.cumsum(pixels.counts)
-    rows: dict[str, list[int]] = {}
+    """Those of `_volumes` with an abnormal pixel."""
+    volumes = _volumes(pixels, groups)
+    return [each for each in volumes if any(pixels.truth[row].any() for row in each[1])]
+
+
+def _volumes(pixels: PixelScores, groups: Sequence[str]) -> list[tuple[int, list[slice]]]:
+    """The first sample of each volume, and where the pixels of its samples lie; ordered by the
+    names of groups, so that sums do not depend on the order of samples."""
+    ends, counts = np.cumsum(pixels.counts).tolist(), pixels.counts.tolist()
+    members: dict[str, list[int]] = {}
     for index, group in enumerate(groups):
-        rows.setdefault(group, []).append(index)
-    volumes = []
-    for group in sorted(rows):
-        members = rows[group]
-        slices = [slice(int(ends[i] - pixels.counts[i]), int(ends[i])) for i in members]
-        if any(pixels.truth[part].any() for part in slices):
-            volumes.append((members[0], slices))
-    return volumes
+        members.setdefault(group, []).append(index)
+    return [
+        (members[group][0], [slice(ends[i] - counts[i], ends[i]) for i in members[group]])
+        for group in sorted(members)
+    ]

@@ -29,7 +29,7 @@ from .connected_components import Array, component_sizes, label_components
 MetricValues = dict[str, float | None]
 """Metrics by name; None where one is undefined."""
 
-LOWER_IS_BETTER = frozenset({"image_fpr95", "healthy_fp"})
+LOWER_IS_BETTER = frozenset({"image_fpr95", "healthy_fp", "healthy_volume_fp"})
 """Metrics of a record that are better when lower; all others are better when higher."""
 
 
@@ -131,6 +131,43 @@ def pixel_score_metrics(pixels: PixelScores, budget: int | None = None) -> Metri
         "threshold": threshold,
         "error": 0.0,
     }
+
+
+def aupro_at_limits(
+    pixels: PixelScores, limits: Sequence[float] = (0.01, 0.05, 0.1, 0.3)
+) -> dict[float, float] | None:
+    """AUPRO integrated to each of several false-positive rates, by the rate; higher is better.
+
+    None without an abnormal or without a normal pixel. Raises ValueError on a rate outside 0..1.
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores, aupro_at_limits
+    >>> maps, masks = np.array([[0.1, 0.6, 0.5, 0.9]]), np.array([[0, 0, 1, 1]], bool)
+    >>> aupro_at_limits(PixelScores.from_maps(maps, masks), [0.3, 1.0])
+    {0.3: 0.5, 1.0: 0.75}
+    """
+    if wrong := [limit for limit in limits if not 0 < limit <= 1]:
+        raise ValueError(f"a limit is a rate above 0 and up to 1, not {wrong[0]:g}")
+    ranking = Ranking.from_scores(pixels.score, pixels.truth, pixels.component_share)
+    return None if ranking is None else {limit: ranking.aupro(limit) for limit in limits}
+
+
+def ppv_at_sensitivity(score: Array, label: Array, sensitivity: float = 0.95) -> float | None:
+    """The share of abnormal samples among those at or above the highest score that detects this
+    share of the abnormal: the positive predictive value; higher is better.
+
+    It depends on the share of abnormal samples, which in a benchmark is seldom that of a clinic.
+    None without an abnormal or without a normal sample.
+
+    score: (N,)      label: (N,) bool      sensitivity: above 0, up to 1
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.metrics.ranking import ppv_at_sensitivity
+    >>> ppv_at_sensitivity(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1], bool), 1.0)
+    0.6666666666666666
+    """
+    ranking = Ranking.from_scores(np.asarray(score), np.asarray(label, bool))
+    return None if ranking is None else ranking.precision_at_recall(sensitivity)
 
 
 def dice_at_threshold(threshold: float, pixels: PixelScores) -> float | None:
@@ -313,6 +350,12 @@ class Ranking(NamedTuple):
         """The share of negatives at or above the highest score that keeps this recall, 0..1."""
         enough = np.flatnonzero(self.true_positives >= recall * self.positives - 1e-9)
         return float(self.false_positives[enough[-1]] / self.negatives)
+
+    def precision_at_recall(self, recall: float) -> float:
+        """The precision at the highest score that keeps this recall, 0..1."""
+        enough = np.flatnonzero(self.true_positives >= recall * self.positives - 1e-9)[-1]
+        true, false = int(self.true_positives[enough]), int(self.false_positives[enough])
+        return true / (true + false)
 
     def aupro(self, limit: float) -> float:
         """Area under per-region overlap over false-positive rate, 0..limit, divided by limit.

@@ -1,5 +1,5 @@
-"""--budget: a run judged again from bins is another protocol, close to the exact one, and says how
-close."""
+"""--budget: a run evaluated again from bins is another protocol, close to the exact one, and says
+how close."""
 
 from __future__ import annotations
 

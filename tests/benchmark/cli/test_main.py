@@ -49,11 +49,11 @@ def test_the_options_of_run_stand_in_groups_and_examples_beneath() -> None:
     text = CliRunner().invoke(app, ["run", "-h"], env=WIDE).stdout
     order = [text.index(f"─ {group} ─") for group in (WHAT, DATA, PROTOCOL, WHERE, CLUSTER)]
     assert order == sorted(order)
-    assert text[text.index("Examples:") :].count("adbench run") == 5
+    assert text[text.index("Examples:") :].count("adbench run") == 6
 
 
 def test_every_field_of_a_config_is_an_option_and_none_else() -> None:
-    fields = set(RunConfig.__dataclass_fields__) - {"protocol"}
+    fields = set(RunConfig.__dataclass_fields__)
     parts = PROTOCOL_OPTIONS.keys() - {"roi", "select"}
     assert set(OPTIONS) == fields | parts
 

@@ -133,7 +133,7 @@ def test_bad_data_is_exit_5_with_every_problem_listed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "message"),
     [
         (["-m", "anodppm"], "unknown method 'anodppm'. Did you mean 'anoddpm'?"),
         (["-m", "brightness", "--set", "brightness.pwer=2"], "'pwer'"),
@@ -147,11 +147,11 @@ def test_bad_data_is_exit_5_with_every_problem_listed(tmp_path: Path) -> None:
         (["-m", "brightness", "--dtype", "int8"], "--dtype"),
     ],
 )
-def test_a_users_mistake_is_one_line_and_exit_2(tmp_path: Path, argv, said: str) -> None:
+def test_a_users_mistake_is_one_line_and_exit_2(tmp_path: Path, argv, message: str) -> None:
     built = adbench(tmp_path, *argv)
     assert built.exit_code == 2, built.output
     lines = [line for line in built.output.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1 and said in lines[0]
+    assert len(lines) == 1 and message in lines[0]
     assert "Traceback" not in built.output
 
 
@@ -169,8 +169,8 @@ def test_plan_tells_what_is_cached_and_why_not(tmp_path: Path) -> None:
     stages = {stage["stage"]: stage for stage in other[-1]["stages"]}
     assert stages["train"]["why"] == ["args.power: 1.0 -> 2.0"]
     argv = ["-m", "brightness", "--reducer", "max", "--json"]
-    judged = json.loads(adbench(tmp_path, *argv, verb="plan").stdout)
-    states = {stage["stage"]: stage["state"] for stage in judged[-1]["stages"]}
+    planned = json.loads(adbench(tmp_path, *argv, verb="plan").stdout)
+    states = {stage["stage"]: stage["state"] for stage in planned[-1]["stages"]}
     assert states["evaluate"] == "to do" and states["train"] == states["predict test"] == "cached"
 
 
@@ -198,12 +198,12 @@ def test_a_sweep_of_two_levels_is_two_runs_of_one(tmp_path: Path) -> None:
     """Bit for bit, in the records' figures."""
     levels, few = ["50", "250"], [*diffusion(), "--no-baselines"]
     assert adbench(tmp_path, *few, "--levels", ",".join(levels)).exit_code == 0
-    swept = records(tmp_path)["anoddpm"]["sweep"]
+    sweep = records(tmp_path)["anoddpm"]["sweep"]
     for level in levels:
         alone = tmp_path / level
         argv = [*few, "--levels", level, "--store", str(tmp_path / "store")]
         assert adbench(alone, *argv).exit_code == 0
-        assert records(alone)["anoddpm"]["sweep"][level] == swept[level]
+        assert records(alone)["anoddpm"]["sweep"][level] == sweep[level]
 
 
 LONG = [*diffusion(steps=15, sampling_steps=5), "--set", "bumps.size=40", "--levels", "250"]

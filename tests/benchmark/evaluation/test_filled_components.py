@@ -1,4 +1,4 @@
-"""Small components are judged by their area with holes filled, as pDDPM's authors do."""
+"""Small components are counted by their area with holes filled, as pDDPM's authors do."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def rows(effect: float, seed: int = 0) -> tuple[dict, SampleResults]:
 
 def test_what_is_written_is_read(tmp_path):
     record, output = rows(1)
-    path = tmp_path / "judged.h5"
+    path = tmp_path / "samples.h5"
     write_sample_results(path, record, output)
     assert read_evaluation(path) == record
     result = read_sample_results(path)

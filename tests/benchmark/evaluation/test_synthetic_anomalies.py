@@ -63,7 +63,7 @@ def splits():
     """Level 1 sees synthetic anomalies, level 2 sees the true ones."""
     rng = np.random.default_rng(0)
 
-    def seen(name: str, label: np.ndarray, at: int) -> Predictions:
+    def predictions_of(name: str, label: np.ndarray, at: int) -> Predictions:
         count = len(label)
         mask = np.zeros((count, 10, 10), bool)
         mask[label, 3:6, 3:6] = True
@@ -76,40 +76,41 @@ def splits():
         )
 
     yes, no = np.ones(10, bool), np.zeros(10, bool)
-    held_out, pseudo = seen("h", no, 0), seen("p", yes, 0)
-    val, test = (seen(name, np.arange(10) % 2 == 0, 1) for name in "vt")
-    return held_out, pseudo, val, test
+    calibration, pseudo = predictions_of("h", no, 0), predictions_of("p", yes, 0)
+    val, test = (predictions_of(name, np.arange(10) % 2 == 0, 1) for name in "vt")
+    return calibration, pseudo, val, test
 
 
 def test_the_level_is_chosen_by_them_where_the_protocol_says_so():
-    held_out, pseudo, val, test = splits()
+    calibration, pseudo, val, test = splits()
     protocol = Protocol.parse("level=pseudo")
-    both = concatenate_predictions(held_out, pseudo)
-    result, _ = evaluate(held_out, val, test, [100, 200], 200, protocol, both)
+    both = concatenate_predictions(calibration, pseudo)
+    result, _ = evaluate(calibration, val, test, [100, 200], 200, protocol, both)
     assert result["level"] == {"chosen": 100, "rule": "pseudo", "published": 200, "oracle": 200}
     assert (
         result["sweep"]["100"]["pseudo"]["pixel_ap"] > result["sweep"]["200"]["pseudo"]["pixel_ap"]
     )
-    plain, _ = evaluate(held_out, val, test, [100, 200], 200, Protocol())
+    plain, _ = evaluate(calibration, val, test, [100, 200], 200, Protocol())
     assert plain["level"]["rule"] == "val" and "pseudo" not in plain["sweep"]["100"]
     swapped = replace(test, label=~test.label)
-    blind, _ = evaluate(held_out, val, swapped, [100, 200], 200, protocol, both)
+    blind, _ = evaluate(calibration, val, swapped, [100, 200], 200, protocol, both)
     assert blind["level"]["chosen"] == 100, "no label has a say"
     with pytest.raises(ProtocolError, match="level=published"):
-        evaluate(held_out, val, test, [100, 200], 200, protocol)
+        evaluate(calibration, val, test, [100, 200], 200, protocol)
     assert "synthetic anomalies" in protocol.describe()
 
 
 def test_beside_reads_maps_as_if_they_were_one():
-    held_out, pseudo, _, _ = splits()
-    both = concatenate_predictions(held_out, pseudo)
-    whole = np.concatenate([held_out.map, pseudo.map], 1)
+    calibration, pseudo, _, _ = splits()
+    both = concatenate_predictions(calibration, pseudo)
+    whole = np.concatenate([calibration.map, pseudo.map], 1)
     assert both.map.shape == whole.shape
     for rows in (slice(0, 4), slice(8, 13), slice(10, 20), slice(0, 20), slice(19, 40)):
         np.testing.assert_array_equal(both.map[1, rows], whole[1, rows])
     assert both.label.tolist() == [False] * 10 + [True] * 10
     scored = [
-        replace(part, map=None, mask=None, score=np.zeros((2, 10))) for part in (held_out, pseudo)
+        replace(part, map=None, mask=None, score=np.zeros((2, 10)))
+        for part in (calibration, pseudo)
     ]
     plain = concatenate_predictions(*scored)
     assert plain.map is None and plain.mask is None and plain.score is not None

@@ -1,4 +1,4 @@
-"""Tiles: cut from an image, and put together again before they are judged."""
+"""Tiles: cut from an image, and put together again before they are evaluated."""
 
 from __future__ import annotations
 

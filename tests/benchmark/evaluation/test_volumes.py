@@ -144,11 +144,11 @@ def test_pddpm_is_what_a_loop_over_volumes_makes_of_the_maps(volumes):
         brain = np.stack([ndimage.binary_erosion(r, iterations=3, border_value=1) for r in roi])
         filtered = ndimage.median_filter(maps * brain, 5)
         labels = np.zeros(mask.shape, int)
-        count = ndimage.label(filtered > threshold, np.ones((3,) * 3), output=labels)
+        ndimage.label(filtered > threshold, np.ones((3,) * 3), output=labels)
         positive = np.zeros_like(mask)
-        for number in range(1, count + 1):
+        for number in range(1, int(labels.max()) + 1):
             part = labels == number
-            if np.sum(ndimage.binary_fill_holes(part, np.ones((3,) * 3))) >= 8:
+            if np.asarray(ndimage.binary_fill_holes(part, np.ones((3,) * 3))).sum() >= 8:
                 positive |= part
         if mask.any():
             dices.append(2 * (positive & mask).sum() / (positive.sum() + mask.sum()))

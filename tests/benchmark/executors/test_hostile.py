@@ -24,7 +24,7 @@ from adbench.benchmark.leaderboard.records import read_records
 from adbench.benchmark.registry.registry import Registry, RegistryError
 from adbench.benchmark.scheduling.printable import error_reason
 from adbench.benchmark.scheduling.status import read_status
-from sweeps import PLUGIN, local, records, swept
+from sweeps import PLUGIN, local, records, run_planned
 
 
 def planned(how: str, **more: Any) -> list[sweeps.Experiment]:
@@ -50,7 +50,7 @@ REASONS = {
 def test_every_reason_says_something_and_can_be_printed(
     tmp_path: Path, how: str, inline: bool
 ) -> None:
-    code, printed = swept(planned(how), tmp_path, None if inline else local())
+    code, printed = run_planned(planned(how), tmp_path, None if inline else local())
     by_name = records(tmp_path)
     assert code == 3 and by_name["walker 0"]["status"] == "ok"
     reason = by_name["hostile 0"]["reason"]
@@ -91,7 +91,7 @@ def test_sound_methods_beside_hostile_ones_have_their_own_numbers(tmp_path: Path
 
 @pytest.mark.parametrize("inline", [False, True])
 def test_an_event_of_a_plugins_own_is_no_end(tmp_path: Path, inline: bool) -> None:
-    code, printed = swept(planned("event"), tmp_path, None if inline else local())
+    code, printed = run_planned(planned("event"), tmp_path, None if inline else local())
     assert code == 0, printed
 
 
@@ -103,7 +103,6 @@ def test_an_event_of_a_plugins_own_is_no_end(tmp_path: Path, inline: bool) -> No
         ({"end": "prepared", "headers": {}, "incompatible": {}}, "another kind of job"),
         ({"end": "helped", "samples": 3}, "another kind of job"),
         ({"end": "no-data", "reason": "x"}, "another kind of job"),
-        ({"end": "refused", "reason": "x"}, "another kind of job"),
         ({"end": "failed", "phase": "\x1b", "exception": "\x1b[2J"}, "\\x1b[2J"),
         ({"end": "ok"}, "exit code 0 before it was done"),
         (["ok"], "exit code 0 before it was done"),
@@ -113,7 +112,7 @@ def test_an_outcome_that_a_plugin_wrote_is_a_row(
     tmp_path: Path, outcome: object, reason: str
 ) -> None:
     line = json.dumps({"kind": "ended", "outcome": outcome})
-    code, printed = swept(planned(line), tmp_path, local())
+    code, printed = run_planned(planned(line), tmp_path, local())
     by_name = records(tmp_path)
     assert code == 3 and by_name["walker 0"]["status"] == "ok", printed
     assert reason in by_name["hostile 0"]["reason"]
@@ -125,7 +124,7 @@ def test_an_outcome_that_a_plugin_wrote_is_a_row(
 
 @pytest.mark.parametrize("how", ["sessions", "crash with sessions"])
 def test_processes_in_their_own_sessions_end_with_their_job(tmp_path: Path, how: str) -> None:
-    code, printed = swept(planned(how, mark=str(tmp_path / "mark")), tmp_path, local())
+    code, printed = run_planned(planned(how, mark=str(tmp_path / "mark")), tmp_path, local())
     assert code == 0, printed
     pids = list(map(int, (tmp_path / "mark").read_text().split()))
     assert len(pids) == 4 and kills.gone(pids, 10)
@@ -166,8 +165,8 @@ def test_they_end_with_a_fork_server_that_is_killed() -> None:
 def test_one_that_kills_the_fork_server_fails_alone(tmp_path: Path) -> None:
     """Its neighbour, which would die with it each time, has its last attempt without others."""
     experiments = planned("kill the parent")
-    slow = sweeps.wanted(["walker"], walker={"steps": 200, "pause": 0.02})
-    code, printed = swept([experiments[0], *slow], tmp_path, local(2))
+    slow = sweeps.small_experiments(["walker"], walker={"steps": 200, "pause": 0.02})
+    code, printed = run_planned([experiments[0], *slow], tmp_path, local(2))
     by_name = records(tmp_path)
     assert code == 3 and by_name["walker 0"]["status"] == "ok", printed
     reason = "lost its parent process, in the last of 3 attempts"
@@ -176,7 +175,7 @@ def test_one_that_kills_the_fork_server_fails_alone(tmp_path: Path) -> None:
 
 
 def test_sigterm_keeps_everything_as_ctrl_c_does(tmp_path: Path) -> None:
-    experiments = sweeps.wanted(["walker"], [0], walker={"steps": 60, "pause": 0.02})
+    experiments = sweeps.small_experiments(["walker"], [0], walker={"steps": 60, "pause": 0.02})
     driver = kills.forked(experiments, tmp_path / "cut")
     until = time.monotonic() + 120
     while not any((tmp_path / "cut/store/resume").glob("checkpoint-*/*.safetensors")):
@@ -204,11 +203,13 @@ def test_sigterm_while_a_run_starts_is_an_interrupt() -> None:
 
 def test_a_run_needs_no_main_thread(tmp_path: Path) -> None:
     codes: list[int] = []
-    experiments = sweeps.wanted(["walker"], walker={"steps": 2})
+    experiments = sweeps.small_experiments(["walker"], walker={"steps": 2})
     for executor in (None, local()):
         folder = tmp_path / str(executor is None)
         thread = threading.Thread(
-            target=lambda where=executor, to=folder: codes.append(swept(experiments, to, where)[0])
+            target=lambda where=executor, to=folder: codes.append(
+                run_planned(experiments, to, where)[0]
+            )
         )
         thread.start()
         thread.join(300)

@@ -1,4 +1,4 @@
-"""What follows from how cells end: tried again, set aside, waited for; on any executor."""
+"""What follows from how experiments end: tried again, set aside, waited for; on any executor."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from adbench.benchmark.scheduling.retry_policies import (
 from adbench.benchmark.scheduling.worker import run_job
 from adbench.benchmark.store.artifact_store import Store, StoreError
 from adbench.engine.runtime.context import TrainingContext
-from sweeps import records, results, swept, wanted
+from sweeps import records, results, run_planned, small_experiments
 
 KILLED = Died(signal=9)
 STARVED = Died(signal=9, out_of_memory=True)
@@ -74,24 +74,26 @@ class Scripted:
         return [job.context for job in self.started if job.method == name]
 
 
-def failed(said: str) -> Failed:
-    return Failed("train", said, f"Trace of {said}")
+def failed(exception: str) -> Failed:
+    return Failed("train", exception, f"Trace of {exception}")
 
 
 def test_a_lost_process_is_tried_twice_more(tmp_path: Path) -> None:
-    code, output = swept(wanted(["trouble"]), tmp_path, Scripted(trouble=[KILLED, KILLED]))
+    code, output = run_planned(
+        small_experiments(["trouble"]), tmp_path, Scripted(trouble=[KILLED, KILLED])
+    )
     assert code == 0 and output.count("killed by SIGKILL") == 2
     attempts = records(tmp_path)["trouble 0"]["attempts"]
     assert [attempt["ended"] for attempt in attempts] == ["killed by SIGKILL"] * 2
     executor = Scripted(trouble=[KILLED] * 9)
-    assert swept(wanted(["trouble"]), tmp_path / "b", executor)[0] == 3
+    assert run_planned(small_experiments(["trouble"]), tmp_path / "b", executor)[0] == 3
     assert len(executor.runs("trouble")) == 3
 
 
 def test_an_exit_code_and_an_exception_are_not_tried_again(tmp_path: Path) -> None:
     for fate in (Died(code=1), failed("ValueError: no")):
         executor = Scripted(trouble=[fate])
-        assert swept(wanted(["trouble"]), tmp_path, executor)[0] == 3
+        assert run_planned(small_experiments(["trouble"]), tmp_path, executor)[0] == 3
         assert len(executor.runs("trouble")) == 1
     record = records(tmp_path)["trouble 0"]
     assert record["failure"] == {
@@ -105,7 +107,7 @@ def test_an_exit_code_and_an_exception_are_not_tried_again(tmp_path: Path) -> No
 
 def test_what_the_kernel_kills_for_memory_gets_half_the_batch_once(tmp_path: Path) -> None:
     executor = Scripted(trouble=[STARVED])
-    code, output = swept(wanted(["trouble"]), tmp_path, executor)
+    code, output = run_planned(small_experiments(["trouble"]), tmp_path, executor)
     assert code == 0 and "trying again, with half the batch" in output
     assert [(run.batch, run.micro) for run in executor.runs("trouble")] == [
         (32, None),
@@ -113,13 +115,18 @@ def test_what_the_kernel_kills_for_memory_gets_half_the_batch_once(tmp_path: Pat
     ]
     (attempt,) = records(tmp_path)["trouble 0"]["attempts"]
     assert attempt["batch"] == 32 and "not enough memory" in attempt["ended"]
-    assert swept(wanted(["trouble"]), tmp_path / "b", Scripted(trouble=[STARVED] * 2))[0] == 3
+    assert (
+        run_planned(
+            small_experiments(["trouble"]), tmp_path / "b", Scripted(trouble=[STARVED] * 2)
+        )[0]
+        == 3
+    )
 
 
 def test_half_of_a_training_batch_is_half_of_what_was_tried(tmp_path: Path) -> None:
-    (cell,) = wanted(["walker"])
-    cell = replace(cell, method_args={"batch": 16})
-    job = experiment_job(cell, TrainingContext(batch=64), Store(tmp_path), tmp_path)
+    (experiment,) = small_experiments(["walker"])
+    experiment = replace(experiment, method_args={"batch": 16})
+    job = experiment_job(experiment, TrainingContext(batch=64), Store(tmp_path), tmp_path)
     once = with_half_batch(job)
     assert (once.context.batch, once.context.micro) == (32, 8)
     assert with_half_batch(once).context.micro == 4
@@ -130,12 +137,12 @@ def test_half_of_a_training_batch_is_half_of_what_was_tried(tmp_path: Path) -> N
 def test_a_method_that_fails_alike_twice_is_set_aside(tmp_path: Path) -> None:
     fates = [failed("ValueError: a"), failed("ValueError: b"), failed("ValueError: a")]
     executor = Scripted(trouble=fates)
-    planned = wanted(["trouble"], range(5)) + wanted(["walker"])
-    code, output = swept(planned, tmp_path, executor)
+    planned = small_experiments(["trouble"], range(5)) + small_experiments(["walker"])
+    code, output = run_planned(planned, tmp_path, executor)
     outcome = records(tmp_path)
     assert code == 3 and len(executor.runs("trouble")) == 3
     assert output.count("set aside after 2 experiments") == 3, (
-        "said once, and of the two cells left"
+        "said once, and of the two experiments left"
     )
     reason = "set aside after 2 experiments of it failed alike: ValueError: a"
     assert [outcome[f"trouble {seed}"]["reason"] for seed in (3, 4)] == [reason] * 2
@@ -144,12 +151,14 @@ def test_a_method_that_fails_alike_twice_is_set_aside(tmp_path: Path) -> None:
 
 def test_one_cell_that_fails_twice_sets_nothing_aside() -> None:
     breaker = CircuitBreaker()
-    assert not breaker.record_failure("m", "cell", "no") and not breaker.record_failure(
-        "m", "cell", "no"
+    assert not breaker.record_failure("m", "experiment", "no") and not breaker.record_failure(
+        "m", "experiment", "no"
     )
-    assert not breaker.record_failure("other", "cell 2", "no") and not breaker.open_reason("m")
+    assert not breaker.record_failure("other", "experiment 2", "no") and not breaker.open_reason(
+        "m"
+    )
     assert (
-        breaker.record_failure("m", "cell 2", "no")
+        breaker.record_failure("m", "experiment 2", "no")
         and breaker.open_reason("m")
         and not breaker.open_reason("n")
     )
@@ -158,7 +167,7 @@ def test_one_cell_that_fails_twice_sets_nothing_aside() -> None:
 def test_a_full_disk_is_waited_for_and_said_once(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(DiskSpaceGuard, "STEP", 0.0)
     executor = Scripted(trouble=[FULL] * 3)
-    code, output = swept(wanted(["trouble"]), tmp_path, executor)
+    code, output = run_planned(small_experiments(["trouble"]), tmp_path, executor)
     assert code == 0 and output.count("waiting for room on the disk") == 1
     assert "attempts" not in records(tmp_path)["trouble 0"]
 
@@ -166,7 +175,7 @@ def test_a_full_disk_is_waited_for_and_said_once(tmp_path: Path, monkeypatch) ->
 def test_a_disk_that_stays_full_is_a_row(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(DiskSpaceGuard, "STEP", 0.0)
     executor = Scripted(trouble=[FULL] * 10**6)
-    code, _ = swept(wanted(["trouble"]), tmp_path, executor, disk_timeout=0.05)
+    code, _ = run_planned(small_experiments(["trouble"]), tmp_path, executor, disk_timeout=0.05)
     assert code == 3 and "No space left" in records(tmp_path)["trouble 0"]["reason"]
 
 
@@ -204,9 +213,9 @@ def test_a_record_that_finds_no_room_is_written_later(
     monkeypatch.setattr(recording, "atomic_write", short)
     if error is None:  # a folder that cannot be written gets no better by waiting
         with pytest.raises(StoreError):
-            swept(wanted(["trouble"]), tmp_path, Scripted())
+            run_planned(small_experiments(["trouble"]), tmp_path, Scripted())
         return
-    code, output = swept(wanted(["trouble"]), tmp_path, Scripted())
+    code, output = run_planned(small_experiments(["trouble"]), tmp_path, Scripted())
     assert code == 0 and left == [0] and output.count("waiting for room on the disk") == 1
     assert records(tmp_path)["trouble 0"]["status"] == "ok"
 
@@ -214,32 +223,34 @@ def test_a_record_that_finds_no_room_is_written_later(
 def test_a_dataset_whose_making_ready_crashes_is_tried_again_or_fails_its_cells(
     tmp_path: Path,
 ) -> None:
-    planned = wanted(["trouble", "walker"])
-    assert swept(planned, tmp_path / "a", Scripted(prepare=[KILLED]))[0] == 0
-    assert swept(planned, tmp_path / "b", Scripted(prepare=[failed("ValueError: bug")]))[0] == 3
+    planned = small_experiments(["trouble", "walker"])
+    assert run_planned(planned, tmp_path / "a", Scripted(prepare=[KILLED]))[0] == 0
+    assert (
+        run_planned(planned, tmp_path / "b", Scripted(prepare=[failed("ValueError: bug")]))[0] == 3
+    )
     outcome = records(tmp_path / "b")
     assert {r["failure"]["phase"] for r in outcome.values()} == {"train"} and len(outcome) == 2
     assert {r["reason"] for r in outcome.values()} == {"ValueError: bug"}
 
 
 def test_bad_data_is_no_row_and_exit_5(tmp_path: Path) -> None:
-    code, output = swept(wanted(["walker"], bumps={"broken": True}), tmp_path)
+    code, output = run_planned(small_experiments(["walker"], bumps={"broken": True}), tmp_path)
     assert code == 5 and "2 of 3 files are unusable" in output and records(tmp_path) == {}
 
 
 def test_a_signal_from_elsewhere_is_a_death_and_tried_again(tmp_path: Path) -> None:
     fate = Stopped("stopped at training step 3 of 9")
-    code, _ = swept(wanted(["walker"]), tmp_path, Scripted(walker=[fate]))
+    code, _ = run_planned(small_experiments(["walker"]), tmp_path, Scripted(walker=[fate]))
     assert code == 0
     assert records(tmp_path)["walker 0"]["attempts"][0]["ended"] == "killed by SIGINT"
 
 
 def test_a_second_run_leaves_every_file_alone(tmp_path: Path) -> None:
-    planned = wanted(["trouble", "walker"])
-    swept(planned, tmp_path, Scripted(walker=[KILLED]))
+    planned = small_experiments(["trouble", "walker"])
+    run_planned(planned, tmp_path, Scripted(walker=[KILLED]))
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.*")}
     whole = results(tmp_path)
-    assert swept(planned, tmp_path, Scripted())[0] == 0
+    assert run_planned(planned, tmp_path, Scripted())[0] == 0
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.*") if p in before} == before
     assert results(tmp_path) == whole
     assert not (tmp_path / "out/running").exists()

@@ -1,4 +1,4 @@
-"""One process per cell: the same results as in this one, whatever happens to some of them."""
+"""One process per experiment: the same results as in this one, whatever happens to some of them."""
 
 from __future__ import annotations
 
@@ -33,28 +33,30 @@ from adbench.benchmark.scheduling.status import read_status
 from adbench.benchmark.store.artifact_store import Store
 from adbench.engine.runtime.context import TrainingContext
 from adbench.methods.healthy_mean import HealthyMean
-from sweeps import local, records, results, swept, wanted
+from sweeps import local, records, results, run_planned, small_experiments
 
 
 def trouble(how: str, seeds=(0,), **more: object):
-    return wanted(["trouble", "walker"], seeds, trouble={"how": how, **more}, walker={"steps": 2})
+    return small_experiments(
+        ["trouble", "walker"], seeds, trouble={"how": how, **more}, walker={"steps": 2}
+    )
 
 
 def test_results_are_those_of_one_process_bit_for_bit(tmp_path: Path) -> None:
-    planned = wanted(["walker"], [0, 1], bumps={"size": 40})
-    assert swept(planned, tmp_path / "here")[0] == 0
-    assert swept(planned, tmp_path / "there", local(2))[0] == 0
+    planned = small_experiments(["walker"], [0, 1], bumps={"size": 40})
+    assert run_planned(planned, tmp_path / "here")[0] == 0
+    assert run_planned(planned, tmp_path / "there", local(2))[0] == 0
     assert results(tmp_path / "there") == results(tmp_path / "here")
     assert not list((tmp_path / "there/out").glob("logs/*")), "nothing was printed"
 
 
 def test_a_crash_is_tried_again_and_told(tmp_path: Path) -> None:
-    code, output = swept(trouble("crash", mark=str(tmp_path / "mark")), tmp_path, local())
+    code, output = run_planned(trouble("crash", mark=str(tmp_path / "mark")), tmp_path, local())
     assert code == 0 and "killed by SIGSEGV (train); trying again" in output
     attempts = records(tmp_path)["trouble 0"]["attempts"]
     assert attempts == [{"ended": "killed by SIGSEGV", "at": "train"}]
     before = next(tmp_path.glob("out/records/*trouble*")).read_text()
-    assert swept(trouble("crash", mark=str(tmp_path / "mark")), tmp_path, local())[0] == 0
+    assert run_planned(trouble("crash", mark=str(tmp_path / "mark")), tmp_path, local())[0] == 0
     assert next(tmp_path.glob("out/records/*trouble*")).read_text() == before
 
 
@@ -70,7 +72,7 @@ def test_a_crash_is_tried_again_and_told(tmp_path: Path) -> None:
 def test_what_fails_is_a_row_and_the_rest_goes_on(
     tmp_path: Path, how: str, phase: str, reason: str, attempts: int
 ) -> None:
-    code, _ = swept(trouble(how, where=phase), tmp_path, local(2))
+    code, _ = run_planned(trouble(how, where=phase), tmp_path, local(2))
     outcome = records(tmp_path)
     assert code == 3 and outcome["walker 0"]["status"] == "ok"
     record = outcome["trouble 0"]
@@ -82,15 +84,19 @@ def test_what_fails_is_a_row_and_the_rest_goes_on(
 
 
 def test_what_hangs_and_does_not_hear_is_ended(tmp_path: Path) -> None:
-    planned = wanted(["trouble"], trouble={"how": "hang", "mark": str(tmp_path / "mark")})
-    code, output = swept(planned, tmp_path, local(), timeout=20.0, grace=0.2)
+    planned = small_experiments(
+        ["trouble"], trouble={"how": "hang", "mark": str(tmp_path / "mark")}
+    )
+    code, output = run_planned(planned, tmp_path, local(), timeout=20.0, grace=0.2)
     assert code == 3 and "failed: timed out after 20 s" in output
     assert kills.gone([int((tmp_path / "mark").read_text())], 60)
-    assert swept(planned, tmp_path, local(), timeout=600.0)[0] == 0, "and is tried by the next run"
+    assert run_planned(planned, tmp_path, local(), timeout=600.0)[0] == 0, (
+        "and is tried by the next run"
+    )
 
 
 def test_what_prints_without_end_fills_no_disk(tmp_path: Path) -> None:
-    assert swept(trouble("print"), tmp_path, local())[0] == 0  # 30 MB
+    assert run_planned(trouble("print"), tmp_path, local())[0] == 0  # 30 MB
     (log,) = tmp_path.glob("out/logs/*")
     data = log.read_bytes()
     assert len(data) < 1.1 * 2**20 and data.endswith(b"x\n") and b"\n002999x" in data
@@ -98,7 +104,7 @@ def test_what_prints_without_end_fills_no_disk(tmp_path: Path) -> None:
 
 
 def test_what_a_plugin_writes_to_the_pipe_of_events_is_output(tmp_path: Path) -> None:
-    assert swept(trouble("garbage"), tmp_path, local())[0] == 0
+    assert run_planned(trouble("garbage"), tmp_path, local())[0] == 0
     (log,) = tmp_path.glob("out/logs/*")
     data = log.read_bytes()
     assert data.startswith(b'what a plugin wrote\n3\n{"kind": "ended"}\n')
@@ -106,13 +112,13 @@ def test_what_a_plugin_writes_to_the_pipe_of_events_is_output(tmp_path: Path) ->
 
 
 def test_what_is_left_behind_is_ended_with_its_cell(tmp_path: Path) -> None:
-    assert swept(trouble("fork", mark=str(tmp_path / "mark")), tmp_path, local())[0] == 0
+    assert run_planned(trouble("fork", mark=str(tmp_path / "mark")), tmp_path, local())[0] == 0
     assert kills.gone([int((tmp_path / "mark").read_text())], 60)
 
 
 def test_ctrl_c_keeps_everything_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    planned = wanted(["walker"], [0, 1], walker={"steps": 60, "pause": 0.02})
-    assert swept(planned, tmp_path / "whole")[0] == 0
+    planned = small_experiments(["walker"], [0, 1], walker={"steps": 60, "pause": 0.02})
+    assert run_planned(planned, tmp_path / "whole")[0] == 0
     cut = tmp_path / "cut"
     driver = kills.forked(planned, cut)
     kept_by(cut)
@@ -123,7 +129,7 @@ def test_ctrl_c_keeps_everything_and_the_same_command_goes_on(tmp_path: Path) ->
     assert not list(cut.glob("out/records/*"))
     (run,) = read_status(cut / "out", cut / "store").runs
     assert not run["running"] and run["counts"]["to_do"] == 2
-    assert swept(planned, cut, local(2))[0] == 0
+    assert run_planned(planned, cut, local(2))[0] == 0
     assert results(cut) == results(tmp_path / "whole")
     assert read_status(cut / "out", cut / "store").runs == []
 
@@ -139,7 +145,7 @@ def test_ctrl_c_twice_ends_at_once(tmp_path: Path) -> None:
 
 
 def test_nothing_outlives_a_killed_driver_and_status_tells_what_it_did(tmp_path: Path) -> None:
-    planned = wanted(["walker"], [0], walker={"steps": 2000, "pause": 0.02})
+    planned = small_experiments(["walker"], [0], walker={"steps": 2000, "pause": 0.02})
     cut = tmp_path / "cut"
     driver = kills.forked(planned, cut)
     kept_by(cut)
@@ -153,8 +159,8 @@ def test_nothing_outlives_a_killed_driver_and_status_tells_what_it_did(tmp_path:
     outcome = read_status(cut / "out", cut / "store")
     lines = "\n".join(outcome.lines())
     assert "stopped" in lines and planned[0].name in lines and "the same command goes on" in lines
-    (cell,) = json.loads(json.dumps(outcome.as_dict()))["runs"][0]["doing"]
-    assert cell["experiment"] == planned[0].name and cell["attempt"] == 1
+    (experiment,) = json.loads(json.dumps(outcome.as_dict()))["runs"][0]["experiments"]
+    assert experiment["experiment"] == planned[0].name and experiment["attempt"] == 1
 
 
 def test_a_few_kills_at_random_change_nothing(tmp_path: Path) -> None:
@@ -173,12 +179,14 @@ def test_slots_share_what_there_is() -> None:
 
 def test_a_fork_server_finds_what_its_driver_finds(tmp_path: Path) -> None:
     """The real one, in a new Python; the other tests fork theirs."""
-    (cell,) = wanted(["trouble"])
+    (experiment,) = small_experiments(["trouble"])
     executor = LocalExecutor([DeviceSlot("cpu", 1)])
     heard: list[JobEvent] = []
     try:
         executor.start(
-            experiment_job(cell, TrainingContext(), Store(tmp_path / "store"), tmp_path / "out")
+            experiment_job(
+                experiment, TrainingContext(), Store(tmp_path / "store"), tmp_path / "out"
+            )
         )
         until(lambda: executor.poll(heard.append, 0.1) or (heard and is_over(heard[-1])))
     finally:

@@ -27,7 +27,7 @@ from adbench.benchmark.scheduling.job import experiment_job
 from adbench.benchmark.store.artifact_store import Store
 from adbench.engine.runtime.context import TrainingContext
 from hosts import Hosts
-from sweeps import Warm, records, results, swept, wanted
+from sweeps import Warm, records, results, run_planned, small_experiments
 
 ERRORS = ("RayTaskError", "OutOfMemoryError", "NodeDiedError", "LocalRayletDiedError")
 ERRORS += ("WorkerCrashedError", "TaskCancelledError")
@@ -63,11 +63,11 @@ class Cluster:
         )
 
     def wait(self, tasks: list[str], **more: Any) -> tuple[list[str], list[str]]:
-        ended = self.hosts.look()
+        ended = self.hosts.exit_codes()
         return [t for t in tasks if t in ended], [t for t in tasks if t not in ended]
 
     def get(self, task: str) -> None:
-        code = self.hosts.look()[task]
+        code = self.hosts.exit_codes()[task]
         if code:
             raise self.exceptions.WorkerCrashedError("the worker died")
 
@@ -101,8 +101,8 @@ def ray(hosts: Hosts, folder: Path, slots: int = 2) -> RemoteExecutor:
 def test_results_are_those_of_one_process_and_a_lost_worker_costs_an_attempt(
     tmp_path: Path, hosts: Hosts
 ) -> None:
-    planned = wanted(["walker"], [0, 1], walker={"steps": 20, "pause": 0.02})
-    assert swept(planned, tmp_path / "here")[0] == 0
+    planned = small_experiments(["walker"], [0, 1], walker={"steps": 20, "pause": 0.02})
+    assert run_planned(planned, tmp_path / "here")[0] == 0
     executor, lost = ray(hosts, tmp_path / "there"), []
 
     def poll(on_event: Any, seconds: float) -> None:
@@ -112,7 +112,7 @@ def test_results_are_those_of_one_process_and_a_lost_worker_costs_an_attempt(
         RemoteExecutor.poll(executor, on_event, seconds)
 
     executor.poll = poll
-    code, text = swept(planned, tmp_path / "there", executor)
+    code, text = run_planned(planned, tmp_path / "there", executor)
     assert code == 0, text
     ended = "its Ray worker died, or its host was lost"
     assert lost and text.count(f"{ended} (") == 1
@@ -123,11 +123,11 @@ def test_results_are_those_of_one_process_and_a_lost_worker_costs_an_attempt(
 
 
 def test_what_is_asked_to_stop_keeps_everything(tmp_path: Path, hosts: Hosts) -> None:
-    (cell,) = wanted(["walker"], walker={"steps": 2000, "pause": 0.01})
+    (experiment,) = small_experiments(["walker"], walker={"steps": 2000, "pause": 0.01})
     executor = ray(hosts, tmp_path)
     executor.start(
         experiment_job(
-            cell,
+            experiment,
             TrainingContext(checkpoint_interval=0.0),
             Store(tmp_path / "store"),
             tmp_path / "out",
@@ -142,7 +142,7 @@ def test_what_is_asked_to_stop_keeps_everything(tmp_path: Path, hosts: Hosts) ->
         executor.poll(heard.append, 0.05)
         progress = [news.event for news in heard if isinstance(news.event, Progress)]
         if not asked and any(event.step is not None for event in progress):
-            executor.request_stop(cell.name)
+            executor.request_stop(experiment.name)
             asked = True
     last = heard[-1].event
     assert isinstance(last, Ended) and isinstance(last.outcome, Stopped), last

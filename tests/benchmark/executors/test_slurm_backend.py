@@ -50,18 +50,18 @@ from adbench.benchmark.scheduling.status import read_status
 from adbench.benchmark.store.artifact_store import Store
 from adbench.engine.runtime.context import TrainingContext
 from hosts import Hosts
-from sweeps import Warm, records, results, swept, wanted
+from sweeps import Warm, records, results, run_planned, small_experiments
 
 
 class Array:
     """submitit's surface as Slurm (executor_slurm.py) uses it; its hosts are forks."""
 
     def __init__(self, hosts: Hosts, folder: Path) -> None:
-        self.hosts, self.sizes, self.told = hosts, [], []
+        self.hosts, self.sizes, self.updates = hosts, [], []
         self.folder = folder
 
     def update_parameters(self, **more: Any) -> None:
-        self.told.append(more)
+        self.updates.append(more)
 
     def map_array(self, function: Any, folders: list[str]) -> list[Any]:
         self.sizes.append(len(folders))
@@ -78,7 +78,9 @@ def array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Array]:
     hosts = Hosts()
 
     def states() -> dict[str, str]:
-        ended = {id: "COMPLETED" if code == 0 else "NODE_FAIL" for id, code in hosts.look().items()}
+        ended = {
+            id: "COMPLETED" if code == 0 else "NODE_FAIL" for id, code in hosts.exit_codes().items()
+        }
         return ended | dict.fromkeys(hosts.running, "RUNNING")
 
     def scancel(*words: str) -> None:
@@ -100,19 +102,21 @@ def slurm(array: Array, folder: Path, slots: int = 2) -> RemoteExecutor:
 
 
 def test_results_are_those_of_one_process_bit_for_bit(tmp_path: Path, array: Array) -> None:
-    planned = wanted(["walker"], [0, 1])
-    assert swept(planned, tmp_path / "here")[0] == 0
-    code, output = swept(planned, tmp_path / "there", slurm(array, tmp_path / "there"))
+    planned = small_experiments(["walker"], [0, 1])
+    assert run_planned(planned, tmp_path / "here")[0] == 0
+    code, output = run_planned(planned, tmp_path / "there", slurm(array, tmp_path / "there"))
     assert code == 0, output
     assert results(tmp_path / "there") == results(tmp_path / "here")
-    assert array.sizes == [1, 2], "the dataset, then an array of cells"
+    assert array.sizes == [1, 2], "the dataset, then an array of experiments"
     assert "train  20/20" in output and "predict test  20/20" in output
     assert not (tmp_path / "there/out/slurm").exists() and not array.folder.exists()
 
 
 def test_a_crash_is_told_as_on_one_machine(tmp_path: Path, array: Array) -> None:
     output = {"how": "crash", "mark": str(tmp_path / "mark")}
-    code, message = swept(wanted(["trouble"], trouble=output), tmp_path, slurm(array, tmp_path))
+    code, message = run_planned(
+        small_experiments(["trouble"], trouble=output), tmp_path, slurm(array, tmp_path)
+    )
     assert code == 0 and "killed by SIGSEGV (train); trying again" in message
     attempts = records(tmp_path)["trouble 0"]["attempts"]
     assert attempts == [{"ended": "killed by SIGSEGV", "at": "train"}]
@@ -134,7 +138,7 @@ def test_a_host_that_goes_away_costs_an_attempt(tmp_path: Path, array: Array) ->
         RemoteExecutor.poll(executor, on_event, seconds)
 
     executor.poll = poll
-    code, message = swept(wanted(["trouble"], trouble=output), tmp_path, executor)
+    code, message = run_planned(small_experiments(["trouble"], trouble=output), tmp_path, executor)
     assert code == 0 and len(lost) == 1
     ended = f"its Slurm job {lost[0]} ended as NODE_FAIL"
     assert f"{ended} (train); trying again" in message
@@ -143,10 +147,10 @@ def test_a_host_that_goes_away_costs_an_attempt(tmp_path: Path, array: Array) ->
 
 
 def test_what_is_asked_to_stop_keeps_everything(tmp_path: Path, array: Array) -> None:
-    (cell,) = wanted(["walker"], walker={"steps": 2000, "pause": 0.01})
+    (experiment,) = small_experiments(["walker"], walker={"steps": 2000, "pause": 0.01})
     executor = slurm(array, tmp_path)
     job = experiment_job(
-        cell,
+        experiment,
         TrainingContext(checkpoint_interval=0.0),
         Store(tmp_path / "store"),
         tmp_path / "out",
@@ -159,7 +163,7 @@ def test_what_is_asked_to_stop_keeps_everything(tmp_path: Path, array: Array) ->
         lambda news: isinstance(news.event, Progress) and news.event.step is not None,
     )
     assert isinstance(heard[0].event, Started) and heard[0].event.host
-    executor.request_stop(cell.name)
+    executor.request_stop(experiment.name)
     assert isinstance(stopped_event(listened(executor, over)[-1]), Stopped)
     assert list(tmp_path.glob("store/resume/*/*.safetensors"))
     executor.close()
@@ -242,10 +246,10 @@ def test_at_its_time_limit_a_job_is_requeued_and_goes_on(
     tmp_path: Path, array: Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With all that submitit runs on a host, of its executor for one machine."""
-    (cell,) = wanted(["walker"], walker={"steps": 30, "pause": 0.02})
-    assert swept([cell], tmp_path / "whole")[0] == 0
+    (experiment,) = small_experiments(["walker"], walker={"steps": 30, "pause": 0.02})
+    assert run_planned([experiment], tmp_path / "whole")[0] == 0
     run = TrainingContext(batch=32, checkpoint_interval=0.0)
-    job = experiment_job(cell, run, Store(tmp_path / "store"), tmp_path / "out", (), 1)
+    job = experiment_job(experiment, run, Store(tmp_path / "store"), tmp_path / "out", (), 1)
     folder, pickles = tmp_path / "job", tmp_path / "submitit"
     folder.mkdir()
     pickles.mkdir()
@@ -263,7 +267,7 @@ def test_at_its_time_limit_a_job_is_requeued_and_goes_on(
     until(lambda: list(tmp_path.glob("store/resume/*/*.safetensors")))
     for pid in [*kills.below(int(host)), int(host)]:  # Slurm sends it to every process of a job
         os.kill(pid, signal.SIGUSR2)
-    until(lambda: array.hosts.look())
+    until(lambda: array.hosts.exit_codes())
     assert array.hosts.ended == {host: LOCAL_REQUEUE_RETURN_CODE}
     assert not (folder / LAST).exists() and list(tmp_path.glob("store/resume/*/*.safetensors"))
     begin()
@@ -280,8 +284,8 @@ def test_at_its_time_limit_a_job_is_requeued_and_goes_on(
 
 def test_detached_cells_keep_their_own_records(tmp_path: Path, array: Array) -> None:
     output = {"how": "raise"}
-    planned = wanted(["walker", "trouble"], trouble=output, walker={"steps": 3})
-    assert swept(planned, tmp_path / "here")[0] == 3
+    planned = small_experiments(["walker", "trouble"], trouble=output, walker={"steps": 3})
+    assert run_planned(planned, tmp_path / "here")[0] == 3
     store, out = Store(tmp_path / "there/store"), tmp_path / "there/out"
     message = detach.submit_detached(
         planned,
@@ -296,9 +300,9 @@ def test_detached_cells_keep_their_own_records(tmp_path: Path, array: Array) -> 
         and f"status --out {out}" in message
     )
     first = next(iter([*array.hosts.running, *array.hosts.ended]))
-    assert {"dependency": f"afterany:{first}"} in array.told
-    assert array.told[-1] == {"dependency": None}
-    until(lambda: array.hosts.look() and not array.hosts.running)
+    assert {"dependency": f"afterany:{first}"} in array.updates
+    assert array.updates[-1] == {"dependency": None}
+    until(lambda: array.hosts.exit_codes() and not array.hosts.running)
     assert set(array.hosts.ended.values()) == {0}
     left, right = results(tmp_path / "here"), results(tmp_path / "there")
     for record in (*left.values(), *right.values()):

@@ -20,7 +20,7 @@ from adbench.benchmark.scheduling.events import Died
 from adbench.benchmark.scheduling.job import Job, experiment_job, prepare_job
 from adbench.benchmark.store.artifact_store import Store
 from adbench.engine.runtime.context import TrainingContext
-from sweeps import wanted
+from sweeps import small_experiments
 
 
 @pytest.mark.parametrize(
@@ -70,9 +70,9 @@ def test_sbatch_is_told_what_was_asked_for_and_its_refusal_is_one_line(
 def test_a_method_may_be_given_more_than_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep = f'n=$(ls {tmp_path}/seen | wc -l); cp "$1" {tmp_path}/seen/$n'
+    keep = f'n=$(ls {tmp_path}/submitted | wc -l); cp "$1" {tmp_path}/submitted/$n'
     commands(tmp_path, monkeypatch, sbatch=f"{keep}; echo Submitted batch job 7$n")
-    (tmp_path / "seen").mkdir()
+    (tmp_path / "submitted").mkdir()
     output = ["partition=gpu,mem=2G", "ldm.mem=64G,ldm.cpus=16", "pca.time=5"]
     cluster = connect(tmp_path / "q", output, "cpu", 0, 3)
     jobs = [job_of(name) for name in ("ldm", "pca", "vae", "ldm", "")]
@@ -82,7 +82,7 @@ def test_a_method_may_be_given_more_than_the_others(
         (folder / "job.json").write_bytes(job.to_json())
     assert [cluster.threads(job) for job in jobs] == [16, 4, 4, 16, 4]
     assert cluster.submit(folders) == ["70_0", "71", "72_0", "70_1", "72_1"]
-    ldm, pca, others = ((tmp_path / "seen" / n).read_text() for n in "012")
+    ldm, pca, others = ((tmp_path / "submitted" / n).read_text() for n in "012")
     for script, inputs in (
         (ldm, ("partition=gpu", "mem=64G", "cpus-per-task=16", "time=240", "array=0-1%2")),
         (pca, ("partition=gpu", "mem=2G", "cpus-per-task=4", "time=5")),
@@ -93,7 +93,9 @@ def test_a_method_may_be_given_more_than_the_others(
     with pytest.raises(
         ValueError, match=r"no experiment of this run is of a method 'anodpm'; .*walker"
     ):
-        where.create_executor(TrainingContext(), wanted(["walker"]), None, tmp_path, None)
+        where.create_executor(
+            TrainingContext(), small_experiments(["walker"]), None, tmp_path, None
+        )
 
 
 def test_how_a_job_ended_is_what_squeue_says(
@@ -137,11 +139,11 @@ def test_options_that_do_not_go_together_are_refused(
 
 def job_of(method: str) -> Job:
     """A job of a method; of preparing a dataset where it is empty."""
-    (cell,) = wanted(["walker"])
+    (experiment,) = small_experiments(["walker"])
     if not method:
-        return prepare_job([cell], TrainingContext())
-    cell = replace(cell, method=replace(cell.method, name=method))
-    return experiment_job(cell, TrainingContext(), Store(Path("store")), Path("out"))
+        return prepare_job([experiment], TrainingContext())
+    experiment = replace(experiment, method=replace(experiment.method, name=method))
+    return experiment_job(experiment, TrainingContext(), Store(Path("store")), Path("out"))
 
 
 def commands(folder: Path, monkeypatch: pytest.MonkeyPatch, **scripts: str) -> None:
@@ -175,7 +177,9 @@ def test_what_would_end_a_line_of_the_script_is_refused(
     commands(tmp_path, monkeypatch)
     selection = ExecutorSelection("slurm", slurm=[option])
     with pytest.raises(ValueError, match=r"^--slurm [^\n\x1b]*not '[^\n\x1b]*'$"):
-        selection.create_executor(TrainingContext(), wanted(["walker"]), None, tmp_path, None)
+        selection.create_executor(
+            TrainingContext(), small_experiments(["walker"]), None, tmp_path, None
+        )
     assert not list(tmp_path.glob("**/*.sh"))
 
 
@@ -186,6 +190,6 @@ def test_a_folder_of_results_with_a_newline_is_refused(
     selection = ExecutorSelection("slurm")
     with pytest.raises(ValueError, match=r"takes no control characters in --out, not '.*\\n"):
         selection.create_executor(
-            TrainingContext(), wanted(["walker"]), None, tmp_path / "a\ntouch b", None
+            TrainingContext(), small_experiments(["walker"]), None, tmp_path / "a\ntouch b", None
         )
     assert [path.name for path in tmp_path.iterdir()] == ["bin"]

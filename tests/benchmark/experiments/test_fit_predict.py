@@ -1,4 +1,4 @@
-"""Fitting and looking where memory is short, and fitting along with the first process of a team."""
+"""Fitting and predicting where memory is short, and fitting along with the first process."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Hungry(BatchedModule):
         return torch.full_like(x, len(x))
 
 
-class Looks(Method):
+class FitsThreeRows(Method):
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
         self.net, self.gain, self.plan = Hungry(), nn.Parameter(torch.ones(1)), Training(4, 8, 0.1)
@@ -66,15 +66,15 @@ def dataset() -> Dataset:
 
 
 @pytest.fixture
-def cell(monkeypatch: pytest.MonkeyPatch) -> Experiment:
+def experiment(monkeypatch: pytest.MonkeyPatch) -> Experiment:
     registry = Registry.read(PLUGIN)
-    monkeypatch.setattr(Entry, "load", lambda self: Looks)
+    monkeypatch.setattr(Entry, "load", lambda self: FitsThreeRows)
     return Experiment(
         registry.method("brightness"), {}, registry.dataset("bumps"), {}, 0, "", Protocol()
     )
 
 
-class Told(list[tuple[str, dict[str, Any]]]):
+class EventLog(list[tuple[str, dict[str, Any]]]):
     def __call__(self, event: str, facts: Mapping[str, Any]) -> None:
         self.append((event, dict(facts)))
 
@@ -93,10 +93,10 @@ def predicted(path: Path, method: Method, dataset: Dataset, context: TrainingCon
 def test_a_prediction_finds_the_batch_that_fits_and_records_it(
     tmp_path: Path, dataset: Dataset
 ) -> None:
-    events = Told()
+    events = EventLog()
     run = TrainingContext(batch=8, on_event=events)
-    method = run.place(Looks(dataset.spec))
-    assert isinstance(method, Looks)
+    method = run.place(FitsThreeRows(dataset.spec))
+    assert isinstance(method, FitsThreeRows)
     meta = predicted(tmp_path / "a.h5", method, dataset, run)
     assert events.of("oom") == [{"batch": 4}, {"batch": 2}]
     assert meta["batch"] == 2 and len(dataset.test()) == 70
@@ -111,11 +111,11 @@ def test_a_resumed_prediction_keeps_the_batch_it_began_with(
     """Three would fit, but two it was."""
     memory, asked = MemoryStateStore(), iter([False, True])
     run = TrainingContext(batch=8, stop=lambda: next(asked), state_store=memory)
-    method = run.place(Looks(dataset.spec))
-    assert isinstance(method, Looks)
+    method = run.place(FitsThreeRows(dataset.spec))
+    assert isinstance(method, FitsThreeRows)
     with pytest.raises(Interrupted):
         predicted(tmp_path / "a.h5", method, dataset, run)
-    events = Told()
+    events = EventLog()
     run = TrainingContext(batch=3, state_store=memory, on_event=events)
     run.place(method)
     meta = predicted(tmp_path / "a.h5", method, dataset, run)
@@ -123,17 +123,17 @@ def test_a_resumed_prediction_keeps_the_batch_it_began_with(
 
 
 def test_a_fit_records_how_many_rows_fitted(tmp_path: Path, dataset: Dataset) -> None:
-    events = Told()
+    events = EventLog()
     context = TrainingContext(on_event=events)
-    meta = fitted(tmp_path / "w", Looks(dataset.spec), dataset, context)
+    meta = fitted(tmp_path / "w", FitsThreeRows(dataset.spec), dataset, context)
     assert meta["train_micro_batch"] == 2
     assert events.of("oom") == [{"at": 0, "micro": 4}, {"at": 0, "micro": 2}]
-    meta = fitted(tmp_path / "w", Looks(dataset.spec), dataset, TrainingContext(micro=1))
+    meta = fitted(tmp_path / "w", FitsThreeRows(dataset.spec), dataset, TrainingContext(micro=1))
     assert meta["train_micro_batch"] == 1
 
 
 def test_every_stage_of_a_training_is_counted(tmp_path: Path, dataset: Dataset) -> None:
-    class Twice(Looks):
+    class Twice(FitsThreeRows):
         def __init__(self, spec: Spec) -> None:
             super().__init__(spec)
             self.first = Training(10, 3, 0.1)
@@ -156,25 +156,27 @@ class Scripted(Team):
 
 
 def test_the_others_train_along_when_they_are_called(
-    dataset: Dataset, cell: Experiment, monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[str] = []
 
-    def along(self: Looks, train: Split, held_out: Split, run: TrainingContext) -> None:
+    def fit_along(
+        self: FitsThreeRows, train: Split, calibration: Split, run: TrainingContext
+    ) -> None:
         trained.append(type(run.state_store).__name__)
         if len(trained) == 2:
             raise RuntimeError("fails here as it does there")
 
-    monkeypatch.setattr(Looks, "fit", along)
+    monkeypatch.setattr(FitsThreeRows, "fit", fit_along)
     team = Scripted(True, False, True, True)
-    run_follower([cell] * 4, dataset, TrainingContext(team=team))
+    run_follower([experiment] * 4, dataset, TrainingContext(team=team))
     assert trained == ["NullStateStore"] * 3 and team.says == []
-    monkeypatch.setattr(Looks, "fit", stopped)
+    monkeypatch.setattr(FitsThreeRows, "fit", stopped)
     with pytest.raises(Interrupted):
-        run_follower([cell], dataset, TrainingContext(team=Scripted(True)))
+        run_follower([experiment], dataset, TrainingContext(team=Scripted(True)))
 
 
-def stopped(self: Looks, train: Split, held_out: Split, run: TrainingContext) -> None:
+def stopped(self: FitsThreeRows, train: Split, calibration: Split, run: TrainingContext) -> None:
     raise Interrupted
 
 
@@ -191,7 +193,7 @@ def test_the_first_calls_them_before_it_trains_or_says_that_it_does_not() -> Non
 
 
 def test_a_team_makes_one_checkpoint_that_is_the_one_of_a_single_process(
-    tmp_path: Path, dataset: Dataset, cell: Experiment
+    tmp_path: Path, dataset: Dataset, experiment: Experiment
 ) -> None:
     def work(run: TrainingContext) -> int:
         """Two experiments, of which the second is already in the store."""
@@ -201,18 +203,18 @@ def test_a_team_makes_one_checkpoint_that_is_the_one_of_a_single_process(
 
                 def make(path: Path) -> Mapping[str, Any]:
                     call()
-                    return fitted(path, Looks(dataset.spec), dataset, run)
+                    return fitted(path, FitsThreeRows(dataset.spec), dataset, run)
 
                 return Store(tmp_path).get_or_create("checkpoint", {"of": "it"}, make, name="w")
 
         if run.team.rank:
-            run_follower([cell, cell], dataset, run)
+            run_follower([experiment, experiment], dataset, run)
             return 0
         once()
         return once().metadata["train_steps"]
 
     assert run_team(work) == [4, 0]
-    fitted(tmp_path / "alone", Looks(dataset.spec), dataset, TrainingContext())
+    fitted(tmp_path / "alone", FitsThreeRows(dataset.spec), dataset, TrainingContext())
     (path,) = tmp_path.glob("checkpoint/*/*/w")
     for key, value in load_file(tmp_path / "alone").items():
         torch.testing.assert_close(load_file(path)[key], value, rtol=1e-6, atol=1e-6)

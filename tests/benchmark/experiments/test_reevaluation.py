@@ -34,37 +34,37 @@ def records(folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def looked(monkeypatch) -> list[str]:
-    """What is trained or looked at from here on."""
-    seen: list[str] = []
+def computed(monkeypatch) -> list[str]:
+    """What is trained or predicted from here on."""
+    stages: list[str] = []
     predict, fit = runner.predict, runner.fit
 
     def predicting(*args, name, **more):
-        seen.append(name)
+        stages.append(name)
         return predict(*args, name=name, **more)
 
     def fitting(*args):
-        seen.append("fit")
+        stages.append("fit")
         return fit(*args)
 
     monkeypatch.setattr(runner, "predict", predicting)
     monkeypatch.setattr(runner, "fit", fitting)
-    return seen
+    return stages
 
 
-def test_another_protocol_needs_no_network(tmp_path, looked):
+def test_another_protocol_needs_no_network(tmp_path, computed):
     adbench(tmp_path)
-    assert looked == ["fit", "held_out", "val", "test"]
-    looked.clear()
+    assert computed == ["fit", "held_out", "val", "test"]
+    computed.clear()
     adbench(tmp_path, "--threshold", "val-dice")
     adbench(tmp_path, "--threshold", "oracle", "--reducer", "max", "--post", "median3")
-    assert looked == []
+    assert computed == []
     result = records(tmp_path)
     assert len(result) == 3
     assert len({json.dumps(r["keys"]["maps/test"]) for r in result.values()}) == 1
     assert len({r["threshold"]["value"] for r in result.values()}) == 3
     adbench(tmp_path, "--level-rule", "pseudo")
-    assert looked == ["pseudo"], "only synthetic anomalies are new"
+    assert computed == ["pseudo"], "only synthetic anomalies are new"
     pseudo = records(tmp_path)["pseudo healthy@5%"]
     assert pseudo["level"]["rule"] == "pseudo" and "maps/pseudo" in pseudo["keys"]
     plain = result["auto healthy@5%"]
@@ -73,7 +73,7 @@ def test_another_protocol_needs_no_network(tmp_path, looked):
 
 
 def test_samples_and_draws_lie_beside_the_record_and_are_made_again_from_the_store(
-    tmp_path, looked
+    tmp_path, computed
 ):
     adbench(tmp_path)
     (path,) = (tmp_path / "out/samples").glob("*.h5")
@@ -90,19 +90,19 @@ def test_samples_and_draws_lie_beside_the_record_and_are_made_again_from_the_sto
     assert significance_against_best({"a": [rows], "b": [rows]}, "pixel_ap")["b"].difference.p == 1
     whole = path.read_bytes()
     path.unlink()
-    looked.clear()
+    computed.clear()
     adbench(tmp_path)
-    assert looked == [] and path.read_bytes() == whole
+    assert computed == [] and path.read_bytes() == whole
 
 
-def test_several_protocols_judge_maps_that_are_predicted_once(tmp_path, looked):
+def test_several_protocols_evaluate_maps_that_are_predicted_once(tmp_path, computed):
     adbench(tmp_path, "--protocol", "bmad,adbench,reducer=mean")
-    assert looked == ["fit", "held_out", "val", "test"]
-    looked.clear()
+    assert computed == ["fit", "held_out", "val", "test"]
+    computed.clear()
     more = ["run", "--registry", PLUGIN, "--like", str(tmp_path / "out"), "--protocol"]
     more += ["mood,mvtec", "--store", str(tmp_path / "store"), "--out", str(tmp_path / "out")]
     result = CliRunner().invoke(app, more)
-    assert result.exit_code == 0 and looked == [], result.output
+    assert result.exit_code == 0 and computed == [], result.output
     paths = (tmp_path / "out/records").glob("*.json")
     names = {json.loads(path.read_text())["protocol"]["name"] for path in paths}
     assert names == {"bmad", None, "mood", "mvtec"}

@@ -22,8 +22,17 @@ from adbench.benchmark.external.export_maps import ExportError
 from adbench.datasets.base import DataError
 
 SHAPES = {1: [16], 2: [16, 16], 3: [8, 8, 8]}
-JUDGED = ("threshold", "metrics", "strata", "lesions", "samples", "dataset", "protocol", "counts")
-SWEPT = ("level", "at_published", "at_oracle", "sweep")
+EVALUATED = (
+    "threshold",
+    "metrics",
+    "strata",
+    "lesions",
+    "samples",
+    "dataset",
+    "protocol",
+    "counts",
+)
+BY_LEVEL = ("level", "at_published", "at_oracle", "sweep")
 
 
 def settings(axes: int) -> dict[str, Any]:
@@ -73,7 +82,7 @@ def test_exported_maps_give_the_run_its_own_row_to_the_bit(
     )
     maps = paths[1] if format == "hdf5" else tmp_path / "maps"
     record = evaluated(maps, axes, tmp_path / "out", name="copy")
-    assert {part: record[part] for part in JUDGED} == {part: run[part] for part in JUDGED}
+    assert {part: record[part] for part in EVALUATED} == {part: run[part] for part in EVALUATED}
     assert record["external"]["splits"] == ["calibration", "val", "test"]
     for name in record["files"]:
         assert (tmp_path / "out" / name).is_file()
@@ -88,7 +97,7 @@ def test_all_levels_give_the_whole_record(
     with pytest.raises(ProtocolError, match="--published-level"):
         evaluated(tmp_path / "maps", 1, tmp_path / "out")
     record = evaluated(tmp_path / "maps", 1, tmp_path / "out", name="copy", published_level=250)
-    assert {part: record[part] for part in SWEPT} == {part: run[part] for part in SWEPT}
+    assert {part: record[part] for part in BY_LEVEL} == {part: run[part] for part in BY_LEVEL}
 
 
 def test_maps_of_16_bits_rank_as_the_run_up_to_rounding(
@@ -345,7 +354,7 @@ def test_slices_are_stacked_to_a_volume_and_found_in_it_again(
         tmp_path / "maps", "volumes", name="copy", out=tmp_path / "copy", **options
     ).records[0]
     run = results.records[0]
-    assert {part: copy[part] for part in JUDGED} == {part: run[part] for part in JUDGED}
+    assert {part: copy[part] for part in EVALUATED} == {part: run[part] for part in EVALUATED}
 
 
 def test_hdf5_of_another_program_is_read_by_key(masks: Path, tmp_path: Path) -> None:

@@ -211,13 +211,17 @@ def results(folder, name, *records):
     return folder / name
 
 
-def kept(label, shift, seed=0, **changes):
+def record_with_samples(label, shift, seed=0, **changes):
     return record(label, **changes) | {"samples": samples(shift, seed=seed)}
 
 
 def test_two_methods_of_a_folder_are_set_against_each_other(tmp_path):
     out = results(
-        tmp_path, "out", kept("A", 3.0), kept("B", 0.0, 1), kept("A", 0.0, dataset__name="x")
+        tmp_path,
+        "out",
+        record_with_samples("A", 3.0),
+        record_with_samples("B", 0.0, 1),
+        record_with_samples("A", 0.0, dataset__name="x"),
     )
     (outcome,) = compare("a", "b", out)
     assert outcome.difference.metric == "image_auroc" and outcome.difference.verdict == "better"
@@ -232,8 +236,14 @@ def test_two_methods_of_a_folder_are_set_against_each_other(tmp_path):
 
 
 def test_two_folders_are_set_against_each_other_method_by_method(tmp_path):
-    old = results(tmp_path, "old", kept("A", 3.0), kept("B", 1.0, 1))
-    new = results(tmp_path, "new", kept("A", 0.0, 2), kept("B", 1.0, 1), kept("C", 1.0))
+    old = results(tmp_path, "old", record_with_samples("A", 3.0), record_with_samples("B", 1.0, 1))
+    new = results(
+        tmp_path,
+        "new",
+        record_with_samples("A", 0.0, 2),
+        record_with_samples("B", 1.0, 1),
+        record_with_samples("C", 1.0),
+    )
     outcome = compare(str(new), str(old), tmp_path)
     assert [(c.a.split()[0], c.difference.verdict) for c in outcome] == [
         ("a", "worse"),
@@ -247,7 +257,7 @@ def test_two_folders_are_set_against_each_other_method_by_method(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "options", "said"),
+    ("a", "b", "options", "message"),
     [
         ("a", "nobody", {}, "no result of 'nobody'"),
         ("a", "c", {}, "no leaderboard in common"),
@@ -260,15 +270,25 @@ def test_two_folders_are_set_against_each_other_method_by_method(tmp_path):
         ("a", ".", {}, "no result of '.'"),
     ],
 )
-def test_what_cannot_be_compared_is_one_line(tmp_path, a, b, options, said):
+def test_what_cannot_be_compared_is_one_line(tmp_path, a, b, options, message):
     out = results(
         tmp_path,
         "out",
-        *(kept("A", 1.0), kept("B", 1.0), kept("C", 1.0, dataset__name="x"), record("bare")),
-        *(kept("two", 1.0), kept("two", 1.0, method__args={"width": 3})),
+        *(
+            record_with_samples("A", 1.0),
+            record_with_samples("B", 1.0),
+            record_with_samples("C", 1.0, dataset__name="x"),
+            record("bare"),
+        ),
+        *(
+            record_with_samples("two", 1.0),
+            record_with_samples("two", 1.0, method__args={"width": 3}),
+        ),
         record("other") | {"samples": samples(size=44)},
     )
-    with pytest.raises((PairError, SampleResultsError), match=said.replace(".", r"\.")) as caught:
+    with pytest.raises(
+        (PairError, SampleResultsError), match=message.replace(".", r"\.")
+    ) as caught:
         compare(a, b, out, **options)
     assert "\n" not in str(caught.value)
 

@@ -10,9 +10,12 @@ from adbench.benchmark.leaderboard.columns import METRICS
 from adbench.benchmark.leaderboard.reproduction import (
     CANNOT,
     NOT,
+    OWN_CLAIM,
     REPRODUCED,
+    RERUN,
     WITHIN,
     ReproduceError,
+    figures_side_by_side,
     published_values,
     read_published,
     reproduce,
@@ -138,6 +141,7 @@ def test_the_file_says_of_every_number_where_it_is_from(name):
         if "cannot" in table:
             assert not table.get("rows")
             continue
+        assert table["kind"] in (OWN_CLAIM, RERUN) and len(table["bring"]) > 20
         for metric in table["metrics"].values():
             assert set(metric) == {"why"} if isinstance(metric, dict) else metric in METRICS
         for row in table["rows"]:
@@ -182,3 +186,49 @@ def test_a_methods_figures_are_told_with_their_source_and_nothing_else() -> None
         "m:two": "nobody could read it",
     }
     assert published_values("o", papers) == {}
+
+
+def test_a_claim_stands_beside_what_others_and_we_measured():
+    table = {**PAPERS["known"]["tables"]["one"], "kind": OWN_CLAIM}
+    rows = [{"method": "a", "dataset": "brats", "values": [40.0, None]}]
+    other = {**table, "kind": RERUN, "rows": rows}
+    papers = {"known": {"tables": {"one": table}}, "other": {"tables": {"b": other}}}
+    first_figure, *_ = figures_side_by_side("known", [on(0.43)], papers)
+    assert first_figure.own == pytest.approx((0.432,)) and first_figure.rerun == (0.4,)
+    assert first_figure.ours == pytest.approx(0.43)
+    assert "own claim 0.432, third-party re-run 0.4, here 0.4300" in first_figure.sentence()
+    (rerun,) = figures_side_by_side("other", [], papers)
+    assert rerun.own == pytest.approx((0.432,)) and rerun.ours is None
+
+
+def test_the_tables_of_the_benchmarks_are_whole():
+    papers = read_published()
+    dice = papers["uad-imag"]["tables"]["dice"]["rows"]
+    assert len(dice) == len({(row["method"], row["dataset"]) for row in dice}) == 64
+    assert all(best >= estimated for best, estimated in (row["values"] for row in dice))
+    board = papers["bmad"]["tables"]["board"]["rows"]
+    assert len({row["dataset"] for row in board}) == 6 and len(board) == 61
+
+
+@pytest.mark.parametrize(
+    ("paper", "dataset", "protocol"),
+    [("uad-imag", "uad-imag-brats-t2", "uad-imag"), ("bmad", "bmad-resc", "bmad")],
+)
+def test_a_benchmark_says_what_it_needs_and_is_compared_when_it_is_there(paper, dataset, protocol):
+    from adbench.benchmark.evaluation.named_protocols import NAMED_PROTOCOLS, parse_protocol
+
+    facts, findings = reproduce(paper, [])
+    (table,) = facts["tables"].values()
+    assert "registry file" in table["bring"] and f"--protocol {protocol}" in table["bring"]
+    assert all(dataset in finding.reason for finding in findings if finding.dataset == dataset)
+    ours = record(
+        "PatchCore", dataset__name=dataset, profile="paper", method__name="patchcore",
+        protocol__name=protocol, protocol__id=parse_protocol(protocol).id,
+    ) | {"file": "a.json"}  # fmt: skip
+    for metric in {*table["metrics"].values()}:
+        assert metric in NAMED_PROTOCOLS[protocol].metrics
+        ours["metrics"][metric] = {"value": 0.372, "low": 0.3, "high": 0.98}
+    compared = [f for f in reproduce(paper, [ours])[1] if f.value is not None]
+    assert len(compared) == len(table["metrics"])
+    assert {f.dataset for f in compared} == {dataset}
+    assert all(f.verdict in (REPRODUCED, WITHIN) for f in compared)

@@ -145,8 +145,8 @@ def test_degrees_of_freedom_are_of_the_part_that_counts():
     )  # two of one each
     # groups and seeds of variance 1 each: (1 + 1)^2 / (1 / 19 + 1 / 1) degrees
     both = rng.normal(size=40_000) * np.sqrt(1.5)
-    wanted = 1 + 4 / (1 / 19 + 1)
-    assert difference_clusters(both, 20, [[0, 2], [0.0]]) == pytest.approx(wanted, rel=0.05)
+    clusters = 1 + 4 / (1 / 19 + 1)
+    assert difference_clusters(both, 20, [[0, 2], [0.0]]) == pytest.approx(clusters, rel=0.05)
 
 
 def test_the_page_judges_means_where_rows_are_kept(monkeypatch: pytest.MonkeyPatch):
@@ -163,7 +163,7 @@ def test_the_page_judges_means_where_rows_are_kept(monkeypatch: pytest.MonkeyPat
     }
     monkeypatch.setattr(
         "adbench.benchmark.report.html.pairwise.sample_results_of",
-        lambda record, *_: stored[record["method"]["label"], record["seed"]],
+        lambda record, folder, *_: stored[record["method"]["label"], record["seed"]],
     )
     (board,) = build_leaderboards([record(name, figures[name], seed=seed) for name, seed in stored])
     results = compare_board(board).mean_verdicts

@@ -53,7 +53,7 @@ class Good(Method):
         return train[step % len(train)].x
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        noise = rng.fork("look").normal(tuple(x.shape[1:]))
+        noise = rng.fork("predict").normal(tuple(x.shape[1:]))
         maps = [((x - self.mean) + level / 1000 * noise).square().mean(1) for level in levels]
         return Detection.from_map(torch.stack(maps))
 
@@ -101,7 +101,7 @@ class Shuffling(Good):
 
 
 class Peeking(Good):
-    """It looks at labels and does not say so."""
+    """It reads labels and does not say so."""
 
     def pick(self, train: Split, step: int) -> Tensor:
         return train[step].x * (not train[step].label)
@@ -143,20 +143,20 @@ class Deaf(Good):
 
 class Thin(Good):
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        seen = super().detect(x, levels, rng)
-        return replace(seen, map=None if seen.map is None else seen.map[..., 1:])
+        detection = super().detect(x, levels, rng)
+        return replace(detection, map=None if detection.map is None else detection.map[..., 1:])
 
 
 class Endless(Good):
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        seen = super().detect(x, levels, rng)
-        return replace(seen, score=seen.score / 0)
+        detection = super().detect(x, levels, rng)
+        return replace(detection, score=detection.score / 0)
 
 
 class Signed(Good):
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        seen = super().detect(x, levels, rng)
-        return replace(seen, map=None if seen.map is None else seen.map - 1)
+        detection = super().detect(x, levels, rng)
+        return replace(detection, map=None if detection.map is None else detection.map - 1)
 
 
 class Surplus(Good):
@@ -195,10 +195,10 @@ class Framed(Good):
 class Growing(Good):
     def __init__(self, spec: Spec, *, steps: int = 3) -> None:
         super().__init__(spec, steps=steps)
-        self.seen: list[dict[str, Tensor]] = []
+        self.batches: list[dict[str, Tensor]] = []
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
-        self.seen.append({"x": x.clone()})
+        self.batches.append({"x": x.clone()})
         return super().detect(x, levels, rng)
 
 

@@ -24,7 +24,7 @@ from .helper import doubled
 
 
 class Toy(Method):
-    """Looks at nothing."""
+    """Depends on nothing."""
 
     inference = frozenset({"power"})
     levels, published = (100, 200), 200
@@ -91,8 +91,8 @@ datasets: {bits: {class: "data.py:Data"}}
 }
 
 STAGES = ("train", "calibration", "val", "test", "evaluate")
-LOOKS = {"calibration", "val", "test", "evaluate"}
-ALL = {"train", *LOOKS}
+PREDICTED = {"calibration", "val", "test", "evaluate"}
+ALL = {"train", *PREDICTED}
 
 SERVER = """
 import json, os, sys, yaml
@@ -110,9 +110,9 @@ for line in sys.stdin:
     read, write = os.pipe()
     if not (child := os.fork()):
         os.close(read)
-        made = CliRunner().invoke(app, line.split())
+        result = CliRunner().invoke(app, line.split())
         with os.fdopen(write, "w") as file:
-            json.dump([made.exit_code, made.stdout, made.output], file)
+            json.dump([result.exit_code, result.stdout, result.output], file)
         os._exit(0)
     os.close(write)
     with os.fdopen(read) as file:
@@ -183,16 +183,16 @@ class Plugin:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, ask: Ask) -> Plugin:
+def package(tmp_path_factory: pytest.TempPathFactory, ask: Ask) -> Plugin:
     return Plugin(tmp_path_factory.mktemp("plugin"), ask)
 
 
 @pytest.fixture
-def plugin(made: Plugin) -> Iterator[Plugin]:
+def plugin(package: Plugin) -> Iterator[Plugin]:
     """As it was first, whatever the test before did to it."""
-    yield made
+    yield package
     for name, text in FILES.items():
-        (made.folder / name).write_text(text)
+        (package.folder / name).write_text(text)
 
 
 def test_nothing_changed_is_nothing_done(plugin: Plugin) -> None:
@@ -202,7 +202,7 @@ def test_nothing_changed_is_nothing_done(plugin: Plugin) -> None:
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
-        ("method.py", "Looks at nothing.", "Looks at everything."),
+        ("method.py", "Depends on nothing.", "Depends on everything."),
         ("method.py", "class Toy(Method):", "class Toy(Method):  # a toy"),
         ("method.py", "width=4, power=1.0", "width = 4,power=1.0"),
         ("helper.py", '"""Helps."""', '"""Helps a lot."""'),
@@ -243,8 +243,8 @@ def test_code_of_the_method_and_of_whatever_it_imports_counts(
         ("--dtype bfloat16", ALL),
         ("--set bits.height=2.0", ALL),
         ("--limit 2", ALL),
-        ("--set toy.power=2.0", LOOKS),
-        ("--levels 50,100", LOOKS),
+        ("--set toy.power=2.0", PREDICTED),
+        ("--levels 50,100", PREDICTED),
         ("--threshold val-dice", {"evaluate"}),
         ("--reducer max", {"evaluate"}),
         ("--post median3", {"evaluate"}),

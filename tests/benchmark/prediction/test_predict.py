@@ -1,4 +1,4 @@
-"""A judged detector on new files: their maps, decisions, mistakes, and going on after a kill."""
+"""A detector on new files: their maps, decisions, mistakes, and going on after a kill."""
 
 from __future__ import annotations
 

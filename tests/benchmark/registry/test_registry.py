@@ -227,9 +227,9 @@ def test_profiles_grow_but_do_not_change(read: Read) -> None:
 
 def test_a_name_stands_for_one_thing(read: Read, tmp_path: Path) -> None:
     twice = 'methods: {anoddpm: {class: "mine.py:Mine"}}'
-    told = refused(read, twice)
-    assert "method 'anoddpm' is registered twice" in told
-    assert "registry.yaml" in told and str(tmp_path / "registry-0.yaml") in told
+    message = refused(read, twice)
+    assert "method 'anoddpm' is registered twice" in message
+    assert "registry.yaml" in message and str(tmp_path / "registry-0.yaml") in message
     meant = read('methods: {anoddpm: {class: "mine.py:Mine", replace: true}}')
     assert meant.method("anoddpm").class_path == "mine.py:Mine"
 
@@ -247,7 +247,7 @@ def test_installed_packages_bring_names(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("- a list", "registry-0.yaml: the file: should be `name: …` lines, not list"),
         ("method: {}", "unknown key 'method'. Did you mean 'methods'?"),
@@ -272,9 +272,9 @@ def test_installed_packages_bring_names(monkeypatch: pytest.MonkeyPatch) -> None
         ("methods: !!python/object/apply:os.getcwd []", "not YAML"),
     ],
 )
-def test_a_mistake_in_a_file_is_told_with_the_file(read: Read, text: str, told: str) -> None:
+def test_a_mistake_in_a_file_is_told_with_the_file(read: Read, text: str, expected: str) -> None:
     message = refused(read, text)
-    assert told in message
+    assert expected in message
     assert "registry-0.yaml" in message or "profile 'p' names" in message
 
 
@@ -284,7 +284,7 @@ def test_a_file_that_is_not_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "expected"),
     [
         ("import nothing_of_that_name", "ModuleNotFoundError: No module named 'nothing_of"),
         ("def f(:", "SyntaxError"),
@@ -295,14 +295,14 @@ def test_a_file_that_is_not_there() -> None:
     ],
 )
 def test_a_plugin_that_fails_says_why(
-    read: Read, tmp_path: Path, source: str | None, told: str
+    read: Read, tmp_path: Path, source: str | None, expected: str
 ) -> None:
     if source is not None:
         (tmp_path / "bad.py").write_text(source)
     entry = read('methods: {bad: {class: "bad.py:Bed"}}').method("bad")
     with pytest.raises(RegistryError) as caught:
         entry.load()
-    assert told in str(caught.value) and "second" not in str(caught.value)
+    assert expected in str(caught.value) and "second" not in str(caught.value)
     assert str(caught.value).startswith("method 'bad' (")
 
 
@@ -320,11 +320,11 @@ def test_reading_imports_no_plugin(tmp_path: Path) -> None:
         "from adbench.benchmark.registry.registry import Registry;"
         "Registry.read(Path(sys.argv[1])); print('torch' in sys.modules)"
     )
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path / "r.yaml")],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert told.stdout.strip() == "False"
+    assert result.stdout.strip() == "False"
 
 
 @given(st.text(max_size=12))

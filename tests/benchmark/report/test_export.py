@@ -206,7 +206,7 @@ def test_a_broken_file_is_a_row_with_a_reason(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"metrics__pixel_ap": {"value": "high"}}, "metrics.pixel_ap.value is 'high', no number"),
         ({"metrics__pixel_ap": {"value": float("nan")}}, "metrics.pixel_ap.value is nan"),
@@ -215,10 +215,10 @@ def test_a_broken_file_is_a_row_with_a_reason(tmp_path):
         ({"pixel_error": "small"}, "pixel_error is 'small'"),
     ],
 )
-def test_a_figure_that_is_no_number_makes_a_record_broken(tmp_path, change, said):
+def test_a_figure_that_is_no_number_makes_a_record_broken(tmp_path, change, message):
     (tmp_path / "a.json").write_text(json.dumps(record("A", **change)))
     (read,) = read_records(tmp_path)
-    assert read["status"] == "broken" and said in read["reason"]
+    assert read["status"] == "broken" and message in read["reason"]
 
 
 def test_a_record_knows_its_file(tmp_path):
@@ -252,7 +252,7 @@ def test_latex_has_a_cell_for_every_column_and_marks_the_best():
 
 
 def test_latex_uses_no_command_beyond_booktabs_and_graphicx():
-    """Names that need another package or encoding (seen to stop pdflatex) are not written."""
+    """Names that need another package or encoding (they stop pdflatex) are not written."""
     marks = "".join(map(chr, range(33, 127))) + "⌈⌉±▲▼≈…·"
     text = latex([*some(), record(marks, 0.2, partial=8), record("<script>alert('x')</script>")])
     body = "\n".join(line for line in text.splitlines() if not line.startswith("%"))

@@ -15,7 +15,7 @@ from adbench.benchmark.scheduling.job_logs import MAX_BYTES, TAIL_BYTES, JobLogs
 from adbench.benchmark.scheduling.job_progress import JobProgress
 
 
-def watching(terminal: bool = False) -> tuple[ConsoleReporter, io.StringIO]:
+def reporter_and_output(terminal: bool = False) -> tuple[ConsoleReporter, io.StringIO]:
     output = io.StringIO()
     console = Console(file=output, force_terminal=terminal, width=120, color_system=None)
     return ConsoleReporter(console), output
@@ -26,7 +26,7 @@ def train(step: int, **more: Any) -> dict[str, Any]:
 
 
 def test_pace_and_time_left_are_those_of_the_phase() -> None:
-    job = JobProgress("cell", 1)
+    job = JobProgress("experiment", 1)
     job.on_progress(progress_event("train", train(10)), 100.0)
     assert job.seconds_per_step() is None and job.seconds_left() is None, "one step tells no pace"
     job.on_progress(progress_event("train", train(30, loss=0.5)), 110.0)
@@ -44,7 +44,7 @@ def test_pace_and_time_left_are_those_of_the_phase() -> None:
 
 
 def test_a_phase_without_steps_is_told_by_its_name() -> None:
-    job = JobProgress("cell", 1)
+    job = JobProgress("experiment", 1)
     job.on_progress(progress_event("train", train(10)), 1.0)
     job.on_progress(progress_event("oom", {"at": 3, "micro": 2}), 2.0)
     assert job.location == "train 10/100"
@@ -55,14 +55,14 @@ def test_a_phase_without_steps_is_told_by_its_name() -> None:
 def test_a_pipe_gets_a_line_per_stage_and_every_fifteen_seconds(monkeypatch) -> None:
     now = [0.0]
     monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
-    watch, output = watching()
+    reporter, output = reporter_and_output()
     for step in range(100):
         now[0] += 0.5
-        watch.on_progress("a", progress_event("train", train(step, loss=0.25)))
-    watch.on_progress("a", progress_event("train", train(100)))
-    watch.on_progress("a", progress_event("checkpoint", {"fresh": False, "key": "x"}))
-    watch.on_progress("a", progress_event("phase", {"phase": "predict"}))
-    watch.draw([JobProgress("a", 1)], {"to_do": 1})
+        reporter.on_progress("a", progress_event("train", train(step, loss=0.25)))
+    reporter.on_progress("a", progress_event("train", train(100)))
+    reporter.on_progress("a", progress_event("checkpoint", {"fresh": False, "key": "x"}))
+    reporter.on_progress("a", progress_event("phase", {"phase": "predict"}))
+    reporter.draw([JobProgress("a", 1)], {"to_do": 1})
     lines = output.getvalue().splitlines()
     assert lines[0] == "a  train  0/100  loss 0.2500" and len(lines) == 4 + 1 + 1
     assert lines[-2:] == ["a  train  100/100", "a  checkpoint  cached"]
@@ -70,10 +70,10 @@ def test_a_pipe_gets_a_line_per_stage_and_every_fifteen_seconds(monkeypatch) -> 
 
 def test_memory_and_notes_are_always_told_and_notes_once() -> None:
     for terminal in (False, True):
-        watch, output = watching(terminal)
+        reporter, output = reporter_and_output(terminal)
         for _ in range(2):
-            watch.on_progress("a", progress_event("note", {"text": "set aside as [x]"}))
-        watch.on_progress("a", progress_event("oom", {"micro": 8}))
+            reporter.on_progress("a", progress_event("note", {"text": "set aside as [x]"}))
+        reporter.on_progress("a", progress_event("oom", {"micro": 8}))
         assert output.getvalue().count("note: set aside as [x]") == 1
         assert "a  out of memory: going on with 8 rows at a time" in output.getvalue()
 
@@ -101,18 +101,18 @@ def test_a_terminal_shows_a_table_that_goes_away() -> None:
     assert "failed" not in shown
     console.print(progress_table([job], {}, 100.0))
     assert "silent 1:14" in drawn.getvalue()
-    watch, output = watching(terminal=True)
-    watch.draw([job], {"ok": 1})
-    watch.print_line("a [b] line")
-    watch.close()
-    watch.print_line("after")
+    reporter, output = reporter_and_output(terminal=True)
+    reporter.draw([job], {"ok": 1})
+    reporter.print_line("a [b] line")
+    reporter.close()
+    reporter.print_line("after")
     assert "predict test" in output.getvalue() and "a [b] line" in output.getvalue()
 
 
 def test_progress_outside_a_run_is_shown_both_ways() -> None:
     for terminal in (False, True):
-        watch, output = watching(terminal)
-        with watch.progress_of("prepare x") as progress:
+        reporter, output = reporter_and_output(terminal)
+        with reporter.progress_of("prepare x") as progress:
             progress("read", 1, 2)
             progress("read", 2, 2)
         assert terminal or "prepare x  read  2/2" in output.getvalue()

@@ -1,4 +1,4 @@
-"""A cell that travels as text is the same cell, and whatever becomes of it is an outcome."""
+"""An experiment that travels as text is the same, and whatever becomes of it is an outcome."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ from adbench.benchmark.scheduling.worker import run_job
 from adbench.benchmark.store.artifact_store import Store, StoreError
 from adbench.benchmark.store.atomic_files import is_disk_full
 from adbench.engine.runtime.context import TrainingContext
-from sweeps import wanted
+from sweeps import small_experiments
 
 
-def job(cell: Experiment, folder: Path, **run: Any) -> Job:
+def job(experiment: Experiment, folder: Path, **run: Any) -> Job:
     context, store = TrainingContext(**run), Store(folder / "store")
-    return Job.from_json(experiment_job(cell, context, store, folder / "out").to_json())
+    return Job.from_json(experiment_job(experiment, context, store, folder / "out").to_json())
 
 
 def test_every_built_in_method_travels() -> None:
     registry = Registry.read()
     protocol = Protocol("fixed:0.3", "pseudo", post=("median5", "components>=8"), budget=99)
-    wish = RunConfig([*registry.methods], ["synthbrain"], "tiny", protocol, (3,), (100, 250), 7)
-    for cell in expand_matrix(wish, registry):
-        (there,) = job(cell, Path()).experiments
-        assert there.name == cell.name and there.protocol == protocol
+    config = RunConfig([*registry.methods], ["synthbrain"], "tiny", protocol, (3,), (100, 250), 7)
+    for experiment in expand_matrix(config, registry):
+        (there,) = job(experiment, Path()).experiments
+        assert there.name == experiment.name and there.protocol == protocol
         assert (there.seed, there.limit, there.levels) == (3, 7, (100, 250))
-        assert there.method.load() is cell.method.load()
+        assert there.method.load() is experiment.method.load()
 
 
 def test_a_plugin_that_is_a_file_travels_with_the_same_identity(tmp_path: Path) -> None:
-    (cell,) = wanted(["walker"], walker={"steps": 3})
-    (there,) = job(cell, tmp_path).experiments
-    dataset = cell.dataset.load()(**cell.dataset_args)
-    one, other = (resolve(c, dataset, "float32").key_inputs for c in (there, cell))
+    (experiment,) = small_experiments(["walker"], walker={"steps": 3})
+    (there,) = job(experiment, tmp_path).experiments
+    dataset = experiment.dataset.load()(**experiment.dataset_args)
+    one, other = (resolve(c, dataset, "float32").key_inputs for c in (there, experiment))
     assert one == other
 
 
@@ -59,29 +59,29 @@ def test_circumstances_travel() -> None:
     run = TrainingContext(
         dtype=torch.bfloat16, batch=5, micro=3, workers=0, checkpoint_interval=7.5, compile=True
     )
-    (cell,) = wanted(["walker"])
-    there = Job.from_json(prepare_job([cell], run).to_json()).context.training_context()
+    (experiment,) = small_experiments(["walker"])
+    there = Job.from_json(prepare_job([experiment], run).to_json()).context.training_context()
     assert there == TrainingContext(
         **{**vars(run), "stop": there.stop, "state_store": there.state_store}
     )
 
 
 def test_work_makes_a_record_and_tells_its_phases(tmp_path: Path) -> None:
-    (cell,) = wanted(["walker"])
+    (experiment,) = small_experiments(["walker"])
     output: list[str] = []
 
     def tell(event: str, facts: Any) -> None:
         if event == "phase":
             output.append(facts["phase"])
 
-    outcome = run_job(job(cell, tmp_path), tell)
+    outcome = run_job(job(experiment, tmp_path), tell)
     assert isinstance(outcome, Succeeded) and outcome.record["status"] == "ok"
     assert output == ["train", "predict", "evaluate"]
     json.dumps(outcome.record)
 
 
 @pytest.mark.parametrize(
-    ("how", "where", "phase", "said"),
+    ("how", "where", "phase", "message"),
     [
         ("raise", "fit", "train", "ValueError: no good"),
         ("raise", "detect", "predict", "ValueError: no good"),
@@ -89,36 +89,36 @@ def test_work_makes_a_record_and_tells_its_phases(tmp_path: Path) -> None:
     ],
 )
 def test_a_failure_is_an_outcome(
-    tmp_path: Path, how: str, where: str, phase: str, said: str
+    tmp_path: Path, how: str, where: str, phase: str, message: str
 ) -> None:
-    (cell,) = wanted(["trouble"], trouble={"how": how, "where": where})
-    outcome = run_job(job(cell, tmp_path), lambda *_: None)
-    assert isinstance(outcome, Failed) and (outcome.phase, outcome.exception) == (phase, said)
+    (experiment,) = small_experiments(["trouble"], trouble={"how": how, "where": where})
+    outcome = run_job(job(experiment, tmp_path), lambda *_: None)
+    assert isinstance(outcome, Failed) and (outcome.phase, outcome.exception) == (phase, message)
     assert outcome.trace.startswith("Traceback") and "_misbehave" in outcome.trace
 
 
 def test_a_judgement_that_cannot_be_says_so(tmp_path: Path, monkeypatch) -> None:
-    (cell,) = wanted(["trouble"])
+    (experiment,) = small_experiments(["trouble"])
     monkeypatch.setattr("adbench.benchmark.experiments.pipeline.evaluate", None)
-    outcome = run_job(job(cell, tmp_path), lambda *_: None)
+    outcome = run_job(job(experiment, tmp_path), lambda *_: None)
     assert isinstance(outcome, Failed) and outcome.phase == "evaluate"
 
 
 def test_asked_to_stop_it_keeps_what_there_is(tmp_path: Path) -> None:
-    (cell,) = wanted(["walker"])
-    outcome = run_job(job(cell, tmp_path), lambda *_: None, lambda: True)
+    (experiment,) = small_experiments(["walker"])
+    outcome = run_job(job(experiment, tmp_path), lambda *_: None, lambda: True)
     assert isinstance(outcome, Stopped)
-    (cell,) = wanted(["walker"])
-    asked = run_job(prepare_job([cell], TrainingContext()), lambda *_: None, lambda: True)
+    (experiment,) = small_experiments(["walker"])
+    asked = run_job(prepare_job([experiment], TrainingContext()), lambda *_: None, lambda: True)
     assert isinstance(asked, Stopped), "while a dataset is made ready, too"
 
 
 def test_a_dataset_tells_which_cells_cannot_be() -> None:
-    planned = wanted(["walker", "trouble"], bumps={"shape": [24]})
+    planned = small_experiments(["walker", "trouble"], bumps={"shape": [24]})
     outcome = run_job(prepare_job(planned, TrainingContext()), lambda *_: None)
     assert isinstance(outcome, Prepared) and outcome.headers.keys() == {c.name for c in planned}
     assert outcome.incompatible == {planned[0].name: "takes samples of 2 axes, these have 1"}
-    broken = wanted(["walker"], bumps={"broken": True})
+    broken = small_experiments(["walker"], bumps={"broken": True})
     outcome = run_job(prepare_job(broken, TrainingContext()), lambda *_: None)
     assert isinstance(outcome, NoData) and "b: worse" in outcome.reason
 
@@ -137,7 +137,7 @@ def test_a_full_disk_is_known_in_whatever_words_it_is_told(tmp_path: Path, monke
     def refused(*inputs: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    (cell,) = wanted(["walker"])
+    (experiment,) = small_experiments(["walker"])
     monkeypatch.setattr("adbench.benchmark.experiments.pipeline.fit", refused)
-    outcome = run_job(job(cell, tmp_path), lambda *_: None)
+    outcome = run_job(job(experiment, tmp_path), lambda *_: None)
     assert isinstance(outcome, DiskFull) and outcome.phase == "train"

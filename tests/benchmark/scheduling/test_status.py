@@ -15,7 +15,7 @@ from adbench.benchmark.scheduling.status import read_status
 from records import missing, record
 
 
-def kept(store, name, count=1, age=0.0):
+def write_partial_state(store, name, count=1, age=0.0):
     folder = store / "resume" / name
     folder.mkdir(parents=True)
     for k in range(count):
@@ -40,8 +40,8 @@ def test_records_are_told_with_their_figures_or_reasons(tmp_path):
 
 
 def test_what_holds_its_lock_runs_and_what_does_not_was_left(tmp_path):
-    kept(tmp_path, "maps-aaaa", count=3, age=7200)
-    kept(tmp_path, "checkpoint-bbbb")
+    write_partial_state(tmp_path, "maps-aaaa", count=3, age=7200)
+    write_partial_state(tmp_path, "checkpoint-bbbb")
     (tmp_path / "locks").mkdir()
     for name in ("maps-aaaa", "record-cccc", "maps-dddd"):
         (tmp_path / "locks" / f"{name}.lock").touch()
@@ -54,7 +54,7 @@ def test_what_holds_its_lock_runs_and_what_does_not_was_left(tmp_path):
         assert set(work) == {("predicting", "aaaa"), ("training", "bbbb"), ("evaluating", "cccc")}
         assert [w.running for w in results.work] == [True, True, False]
         left = work["predicting", "aaaa"]
-        assert (left.kept, left.size) == (3, 3 * 502) and 7100 < (left.age or 0) < 7300
+        assert (left.parts, left.size) == (3, 3 * 502) and 7100 < (left.age or 0) < 7300
         assert "3 kept, 0.0 MB, last 2 h ago; the same command goes on" in "\n".join(
             results.lines()
         )
@@ -78,9 +78,9 @@ def test_a_run_says_what_it_is_at_and_what_it_was_at_when_it_died(tmp_path, monk
     RunState(tmp_path).write(
         [job], {"to_do": 3, "ok": 2, "failed": 0}, "waiting for room", now=True
     )
-    run, cell = read_status(tmp_path, tmp_path / "store").lines()[1:]
+    run, experiment = read_status(tmp_path, tmp_path / "store").lines()[1:]
     assert run.startswith("  run ") and f"process {os.getpid()}: 3 to do, 2 ok, waiting" in run
-    assert cell.endswith("predict test 32/64, 1 s each, 32 s left, attempt 2")
+    assert experiment.endswith("predict test 32/64, 1 s each, 32 s left, attempt 2")
     monkeypatch.setattr(
         "adbench.benchmark.scheduling.run_state._process_is_alive", lambda pid: False
     )

@@ -1,4 +1,4 @@
-"""Looking shared by image: the same to the bit, whoever looks at what, and whatever becomes of
+"""Prediction shared by image: the same to the bit, whoever predicts what, and whatever becomes of
 them."""
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from adbench.benchmark.store.artifact_store import Store
 from adbench.benchmark.store.partial_state import PartialState, find_damage
 from adbench.datasets.base import Dataset
 from adbench.engine.runtime.context import TrainingContext
-from sweeps import Warm, records, results, swept, wanted
+from sweeps import Warm, records, results, run_planned, small_experiments
 
 RUN = TrainingContext(batch=32, checkpoint_interval=0.0)
 SAMPLES = 20 + 40 + 40
@@ -40,11 +40,11 @@ def quiet(event: str, facts: Any) -> None: ...
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cell that was worked on by one process, in shards of three."""
+    """An experiment that was worked on by one process, in shards of three."""
     folder = tmp_path_factory.mktemp("alone")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stages, "SHARD_SIZE", 3)
-        assert swept(cells(), folder)[0] == 0
+        assert run_planned(experiments(), folder)[0] == 0
     return folder
 
 
@@ -53,29 +53,29 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "SHARD_SIZE", 3)
 
 
-def cells(**args: Any) -> list[Experiment]:
-    return wanted(["walker"], bumps={"size": 40}, walker={"steps": 4, **args})
+def experiments(**args: Any) -> list[Experiment]:
+    return small_experiments(["walker"], bumps={"size": 40}, walker={"steps": 4, **args})
 
 
 def trained(alone: Path, folder: Path) -> tuple[Experiment, Dataset, Store]:
-    """A copy of that cell which nobody has looked for yet."""
+    """A copy of that experiment of which nothing is predicted yet."""
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(alone, folder)
     for kind in ("maps", "record"):
         shutil.rmtree(folder / "store" / kind)
     shutil.rmtree(folder / "out")
-    (cell,) = cells()
-    return cell, prepared_dataset(cell), Store(folder / "store")
+    (experiment,) = experiments()
+    return experiment, prepared_dataset(experiment), Store(folder / "store")
 
 
 def test_whoever_comes_first_the_maps_are_the_same(
     alone: Path, tmp_path: Path, monkeypatch
 ) -> None:
-    cell, dataset, store = trained(alone, tmp_path / "all")
-    assert predict_shared(cell, dataset, store, RUN, quiet, 1) == SAMPLES
-    assert predict_shared(cell, dataset, store, RUN, quiet, 2) == 0, "there was none left"
+    experiment, dataset, store = trained(alone, tmp_path / "all")
+    assert predict_shared(experiment, dataset, store, RUN, quiet, 1) == SAMPLES
+    assert predict_shared(experiment, dataset, store, RUN, quiet, 2) == 0, "there was none left"
     monkeypatch.setattr(stages, "_predict_shard", None)  # nothing is looked at once more
-    assert swept(cells(), tmp_path / "all")[0] == 0
+    assert run_planned(experiments(), tmp_path / "all")[0] == 0
     assert results(tmp_path / "all") == results(alone)
     assert not list(store.root.glob("resume/*"))
 
@@ -83,47 +83,49 @@ def test_whoever_comes_first_the_maps_are_the_same(
 @given(st.lists(st.tuples(st.integers(1, 5), st.integers(0, 12)), max_size=4))
 @settings(max_examples=8)
 def test_helpers_may_come_and_go(alone: Path, tmp_path_factory, helpers) -> None:
-    """Each looks at some shards from its own place on, and stops."""
+    """Each predicts some shards from its own place on, and stops."""
     folder = tmp_path_factory.mktemp("some")
-    cell, dataset, store = trained(alone, folder / "cell")
+    experiment, dataset, store = trained(alone, folder / "experiment")
     for share, most in helpers:
-        told: list[int] = []
-        stop = TrainingContext(batch=32, stop=lambda told=told, most=most: len(told) >= most)
-        predict_shared(
-            cell, dataset, store, stop, lambda event, facts, to=told: to.append(1), share
+        predicted: list[int] = []
+        stop = TrainingContext(
+            batch=32, stop=lambda predicted=predicted, most=most: len(predicted) >= most
         )
-    assert swept(cells(), folder / "cell")[0] == 0
-    assert results(folder / "cell") == results(alone)
+        predict_shared(
+            experiment, dataset, store, stop, lambda event, facts, to=predicted: to.append(1), share
+        )
+    assert run_planned(experiments(), folder / "experiment")[0] == 0
+    assert results(folder / "experiment") == results(alone)
 
 
 def test_a_helper_ends_when_there_are_maps_and_leaves_nothing(alone, tmp_path) -> None:
-    cell, dataset, store = trained(alone, tmp_path / "late")
-    ids = resolve(cell, dataset, RUN.numerics).key_inputs
+    experiment, dataset, store = trained(alone, tmp_path / "late")
+    ids = resolve(experiment, dataset, RUN.numerics).key_inputs
     shutil.copytree(alone / "store/maps", store.root / "maps")
-    assert predict_shared(cell, dataset, store, RUN, quiet, 1) == 0
+    assert predict_shared(experiment, dataset, store, RUN, quiet, 1) == 0
     assert not list(store.root.glob("resume/*"))
     (place,) = store.root.glob(f"maps/*/{runner.cache_key(ids.maps['test'])}")
     aside = place.rename(tmp_path / "aside")
 
-    def told(event: str, facts: Any) -> None:
+    def finish(event: str, facts: Any) -> None:
         if not place.exists():
-            shutil.copytree(aside, place)  # the cell is done, as this one says what it did
+            shutil.copytree(aside, place)  # the experiment is done, as this one says what it did
 
-    assert 0 < predict_shared(cell, dataset, store, RUN, told, 1) < 40
+    assert 0 < predict_shared(experiment, dataset, store, RUN, finish, 1) < 40
     shutil.rmtree(store.root / "checkpoint")
-    assert predict_shared(cell, dataset, store, RUN, quiet, 1) == 0
+    assert predict_shared(experiment, dataset, store, RUN, quiet, 1) == 0
 
 
 def test_what_a_helper_with_more_memory_saw_is_looked_at_again(alone, tmp_path) -> None:
     """All of a split goes through the networks in one shape."""
-    cell, dataset, store = trained(alone, tmp_path / "more")
-    ids = resolve(cell, dataset, RUN.numerics).key_inputs
+    experiment, dataset, store = trained(alone, tmp_path / "more")
+    ids = resolve(experiment, dataset, RUN.numerics).key_inputs
     keep = store.partial_state("maps", ids.maps["held_out"])
     shape = (2, 3, 16, 16)
     wrong = {"score": torch.zeros(2, 3).double(), "map": torch.zeros(shape)}
     facts = {"evaluations": torch.tensor(0), "seconds": torch.tensor(0.0).double()}
     keep.save("shard-6", wrong | facts | {"batch": torch.tensor(64)})
-    assert swept(cells(), tmp_path / "more")[0] == 0
+    assert run_planned(experiments(), tmp_path / "more")[0] == 0
     assert results(tmp_path / "more") == results(alone)
 
 
@@ -146,10 +148,10 @@ class Eager(LocalExecutor):
 def test_a_slot_that_is_free_helps(tmp_path, alone, monkeypatch, kill: bool) -> None:
     monkeypatch.setattr(helping.WorkSharing.__init__, "__defaults__", (0.05,))
     where = Eager(kill=kill)
-    code, told = swept(cells(pause=0.05), tmp_path, where)
+    code, output = run_planned(experiments(pause=0.05), tmp_path, where)
     helps = [job for job in where.begun if job.task == "help"]
     assert code == 0 and helps
-    assert kill or "helper 1  predict" in told
+    assert kill or "helper 1  predict" in output
     (record,) = records(tmp_path).values()
     assert record["status"] == "ok" and "attempts" not in record
     (other,) = records(alone).values()
@@ -162,25 +164,25 @@ def test_a_helper_that_fails_is_a_word_in_a_log(tmp_path, monkeypatch) -> None:
 
     monkeypatch.setattr(helping.WorkSharing.__init__, "__defaults__", (0.05,))
     monkeypatch.setattr("adbench.benchmark.scheduling.worker.predict_shared", broken)
-    assert swept(cells(pause=0.05), tmp_path, Eager())[0] == 0
+    assert run_planned(experiments(pause=0.05), tmp_path, Eager())[0] == 0
     logs = [path.read_text() for path in tmp_path.glob("out/logs/*helper*")]
     assert logs and "no good at helping" in logs[0]
 
 
-def looking(name: str, step: int, seconds: float) -> JobProgress:
-    doing = JobProgress(name, 1)
+def predicting(name: str, step: int, seconds: float) -> JobProgress:
+    jobs_running = JobProgress(name, 1)
     for done, when in ((0, 0.0), (step, seconds)):
         facts = {"part": "test", "step": done, "of": 100}
-        doing.on_progress(progress_event("predict", facts), when)
-    return doing
+        jobs_running.on_progress(progress_event("predict", facts), when)
+    return jobs_running
 
 
 def test_help_goes_where_most_is_left() -> None:
     helpers = WorkSharing(min_seconds_left=10)
-    doing = {"a": looking("a", 50, 40), "b": looking("b", 50, 70)}
+    jobs_running = {"a": predicting("a", 50, 40), "b": predicting("b", 50, 70)}
     context = JobContext.of(TrainingContext())
     jobs: dict[str, Job] = {name: Job(name, "experiment", (), context) for name in "ab"}
-    begun = [helpers.next_job(doing, jobs) for _ in range(14)]
+    begun = [helpers.next_job(jobs_running, jobs) for _ in range(14)]
     names = [job.name for job in begun if job]
     assert names == ["b helper 1", "a helper 1", "b helper 2", "a helper 2"]
     assert all(job is None or job.helper == int(job.name[-1]) for job in begun)
@@ -188,8 +190,8 @@ def test_help_goes_where_most_is_left() -> None:
         helpers.jobs_for("a") + helpers.jobs_for("b")
     ) == sorted(names)
     assert helpers.remove("b helper 1") and not helpers.remove("b") and "b helper 1" not in helpers
-    doing["b"].stop_requested = 1.0
-    assert helpers.next_job(doing, jobs) is None, "it was asked to stop"
+    jobs_running["b"].stop_requested = 1.0
+    assert helpers.next_job(jobs_running, jobs) is None, "it was asked to stop"
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

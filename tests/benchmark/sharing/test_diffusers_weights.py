@@ -99,8 +99,8 @@ def test_a_pipeline_becomes_a_latent_method_that_runs(
     x = torch.rand(1, 1, 16, 16)
     low, high = loaded.method.codec.range
     with torch.no_grad():
-        seen = (x - low) / (high - low) * 2 - 1  # pipelines have images in -1..1
-        z = theirs.encode(seen)
+        scaled = (x - low) / (high - low) * 2 - 1  # pipelines have images in -1..1
+        z = theirs.encode(scaled)
         z = z.latent_dist.mean if codec == "AutoencoderKL" else theirs.quantize(z.latents)[0]
         ours = loaded.method.codec.encode(x)
         assert (ours - 0.6 * z).abs().max() < 1e-5 * ours.abs().max()
@@ -160,8 +160,8 @@ def test_the_command_says_what_it_wrote_and_what_it_cannot(tmp_path: Path) -> No
         return CliRunner().invoke(app, [*argv, *store])
 
     folder = str(tmp_path / "out")
-    given = command("import", "anoddpm", str(tmp_path / "in"), "--as", "x", "--profile", "check")
-    assert given.exit_code == 0, given.output
+    imported = command("import", "anoddpm", str(tmp_path / "in"), "--as", "x", "--profile", "check")
+    assert imported.exit_code == 0, imported.output
     written = command("export", "anoddpm@x", folder)
     assert written.output == f"{folder}/unet: UNet2DModel\n"
     again = command("export", "anoddpm@x", folder)

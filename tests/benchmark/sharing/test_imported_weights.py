@@ -1,5 +1,5 @@
-"""Imported weights are judged as a detector: the weights of a run, exported and imported, give the
-maps of that run bit for bit."""
+"""Imported weights are evaluated as a detector: the weights of a run, exported and imported, give
+the maps of that run bit for bit."""
 
 from __future__ import annotations
 

@@ -134,8 +134,8 @@ def test_other_samples_under_the_same_settings_are_refused_always(pair: Path) ->
 
 def test_a_result_replaces_a_failure(pair: Path, machines: Path) -> None:
     def fail(record: dict[str, Any]) -> None:
-        kept = ("schema", "method", "dataset", "protocol", "profile", "seed", "partial")
-        for name in [name for name in record if name not in kept]:
+        fields = ("schema", "method", "dataset", "protocol", "profile", "seed", "partial")
+        for name in [name for name in record if name not in fields]:
             del record[name]
         record |= {"status": "failed", "reason": "out of memory"}
         record["dataset"]["fingerprint"] = ""

@@ -37,8 +37,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     adbench.run(["dae", "pca"], "phantom", out=folder / "out", store=folder / "store", **OPTIONS)
     path = next((folder / "out/records").glob("*.pca.*"))
     record = json.loads(path.read_text())
-    kept = ("schema", "method", "dataset", "protocol", "profile", "seed", "partial")
-    failed = {key: record[key] for key in kept} | {"status": "failed", "seed": 9}
+    fields = ("schema", "method", "dataset", "protocol", "profile", "seed", "partial")
+    failed = {key: record[key] for key in fields} | {"status": "failed", "seed": 9}
     failed["reason"] = f"cannot read {folder}/secret/case-1.nii on examplehost"
     failed["failure"] = {"log": f"Traceback in {folder}"}
     failed["attempts"] = [{"host": "examplehost"}]

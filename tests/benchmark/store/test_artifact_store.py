@@ -77,7 +77,7 @@ def test_another_identity_or_kind_is_another_artifact(tmp_path: Path) -> None:
     assert store.get_or_create("maps", KEY_INPUTS, never, name="x").path.read_text() == "c"
 
 
-@pytest.mark.parametrize("name", ["x", "judged.json", "x.json.json"])
+@pytest.mark.parametrize("name", ["x", "result.json", "x.json.json"])
 def test_a_payload_may_be_json_itself(tmp_path: Path, name: str) -> None:
     store = Store(tmp_path)
     store.get_or_create("record", KEY_INPUTS, maker("{}"), name=name)

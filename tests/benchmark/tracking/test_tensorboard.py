@@ -38,10 +38,10 @@ def tracker(folder: Path, log: Any = nothing) -> Tracker:
 
 def test_a_training_is_drawn(tmp_path: Path) -> None:
     events: list[str] = []
-    with tracker(tmp_path / "cell", lambda event, facts: events.append(event)) as log:
+    with tracker(tmp_path / "experiment", lambda event, facts: events.append(event)) as log:
         train_net(PLAN, TrainingContext(on_event=log, event_interval=0))
     assert events == ["train"] * 12
-    drawn = curves(tmp_path / "cell")
+    drawn = curves(tmp_path / "experiment")
     assert set(drawn) == {"train/loss", "train/lr", "train/norm", "train/rate"}
     losses = reference_training(PLAN, 0)[1]
     assert drawn["train/loss"] == pytest.approx(dict(enumerate(losses, 1)), rel=1e-6)
@@ -83,13 +83,13 @@ def test_the_result_is_there_with_intervals_pictures_and_parameters(tmp_path: Pa
     picture = tmp_path / "pictures" / "x.worst.png"
     picture.parent.mkdir()
     Image.fromarray(np.zeros((4, 5, 3), np.uint8)).save(picture)
-    with tracker(tmp_path / "cell") as log:
+    with tracker(tmp_path / "experiment") as log:
         log("train", {"step": 1, "of": 1, "loss": 0.5})
         log.log_result(record("AnoDDPM", files={"pictures/x.worst.png": "00"}), tmp_path)
-    drawn = curves(tmp_path / "cell")
+    drawn = curves(tmp_path / "experiment")
     assert drawn["result/pixel_ap.low"][0] == pytest.approx(0.45)
     assert drawn["result/threshold"][0] == 0.25
-    read = EventAccumulator(str(tmp_path / "cell"))
+    read = EventAccumulator(str(tmp_path / "experiment"))
     read.Reload()
     (image,) = read.Images("pictures/worst")
     assert (image.width, image.height) == (5, 4)
@@ -101,7 +101,7 @@ def test_a_folder_that_cannot_be_written_is_one_line_and_the_training_goes_on(
 ) -> None:
     (tmp_path / "file").write_text("")
     events: list[tuple[str, Any]] = []
-    with tracker(tmp_path / "file" / "cell", lambda *event: events.append(event)) as log:
+    with tracker(tmp_path / "file" / "experiment", lambda *event: events.append(event)) as log:
         for step in (1, 2):
             log("train", {"step": step, "of": 2, "loss": 1.0})
     assert [event for event, _ in events] == ["train", "note", "train"]

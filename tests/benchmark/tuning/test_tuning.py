@@ -43,8 +43,8 @@ def record_of(results: adbench.Results, method: str) -> Any:
 
 def trials(folder: Path) -> dict[str, dict[str, Any]]:
     """What every trial in a store gave, by its key."""
-    found = Store(folder / "store").artifacts("trial", verify=True)
-    return {artifact.key: json.loads(artifact.path.read_text()) for artifact in found}
+    artifacts = Store(folder / "store").artifacts("trial", verify=True)
+    return {artifact.key: json.loads(artifact.path.read_text()) for artifact in artifacts}
 
 
 @pytest.fixture(scope="module")

@@ -36,8 +36,8 @@ def by_cv2(array: np.ndarray, suffix: str) -> bytes:
 
 
 def same(x: torch.Tensor, array: np.ndarray, most: int) -> bool:
-    wanted = array if array.ndim == 3 else array[..., None]
-    scaled = torch.from_numpy(wanted.astype(np.float32) / most).permute(2, 0, 1)
+    expected = array if array.ndim == 3 else array[..., None]
+    scaled = torch.from_numpy(expected.astype(np.float32) / most).permute(2, 0, 1)
     return x.shape == scaled.shape and bool((x - scaled).abs().max() < 1e-6)
 
 
@@ -104,8 +104,8 @@ def test_a_dark_image_is_not_brightened() -> None:
 
 def test_channels_are_turned_as_asked_for() -> None:
     gray = read_image(saved(RGB), "x", channels=1)
-    wanted = RGB @ np.array([0.299, 0.587, 0.114]) / 255
-    assert np.allclose(gray[0].numpy(), wanted, atol=1e-6)
+    expected = RGB @ np.array([0.299, 0.587, 0.114]) / 255
+    assert np.allclose(gray[0].numpy(), expected, atol=1e-6)
     pil = np.asarray(Image.fromarray(RGB).convert("L")) / 255
     assert np.abs(gray[0].numpy() - pil).max() <= 1 / 255
     assert same(read_image(saved(GRAY), "x", channels=3), np.repeat(GRAY[..., None], 3, -1), 255)
@@ -122,8 +122,8 @@ def test_all_eight_orientations_are_turned_upright(orientation, kind) -> None:
     exif[0x0112] = orientation
     how = {"exif": exif} | ({"quality": 95} if kind == "JPEG" else {})
     results = read_image(saved(stored, kind, **how), "x")[0].numpy() * 255
-    wanted = turned(stored, orientation)
-    assert results.shape == wanted.shape and np.abs(results - wanted).max() < 12
+    expected = turned(stored, orientation)
+    assert results.shape == expected.shape and np.abs(results - expected).max() < 12
 
 
 def test_a_mask_is_turned_like_its_image() -> None:
@@ -306,8 +306,8 @@ def test_resizing_stays_within_what_was_there(array, height, width) -> None:
 def test_resizing_down_by_2_averages_as_pillow_does() -> None:
     x = torch.from_numpy(texture(8, (32, 48)).astype(np.float32) / 255)[None]
     pil = Image.fromarray((x[0] * 255).numpy().astype(np.float32))
-    wanted = np.asarray(pil.resize((24, 16), Image.Resampling.BILINEAR)) / 255
-    assert np.abs(resize(x, (16, 24))[0].numpy() - wanted).max() < 1e-5
+    expected = np.asarray(pil.resize((24, 16), Image.Resampling.BILINEAR)) / 255
+    assert np.abs(resize(x, (16, 24))[0].numpy() - expected).max() < 1e-5
 
 
 @settings(max_examples=60)

@@ -363,3 +363,20 @@ def test_features_are_what_the_network_sees_channel_by_channel_alike() -> None:
         Features((1, 32))
     with pytest.raises(FeaturesError, match="unknown features"):
         Features((1, 32, 32), features="resnet")
+
+
+def test_a_codec_is_measured_with_fewer_rows_where_memory_runs_out() -> None:
+    """To the same scale, but for the last digits."""
+
+    class Tight(KL):
+        def encode(self, x: Tensor) -> Tensor:
+            if len(x) > 3:
+                raise torch.OutOfMemoryError
+            return super().encode(x)
+
+    wide, tight = kl(), Tight((1, 8, 8), latent_channels=3, **FEW)
+    tight.load_state_dict(kl().state_dict() | {"_extra_state": tight.get_extra_state()})
+    for codec in (wide, tight):
+        codec.fit_scale(rows(9), TrainingContext(batch=8))
+    assert (wide.batch, tight.batch) == (8, 2)
+    torch.testing.assert_close(wide.scale, tight.scale)

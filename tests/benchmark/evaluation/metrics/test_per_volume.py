@@ -8,7 +8,11 @@ from scipy import ndimage
 from sklearn.metrics import average_precision_score
 
 from adbench.benchmark.evaluation.metrics.hole_filling import fill_holes
-from adbench.benchmark.evaluation.metrics.per_volume import best_volume_dice, per_volume_metrics
+from adbench.benchmark.evaluation.metrics.per_volume import (
+    best_volume_dice,
+    healthy_volume_rates,
+    per_volume_metrics,
+)
 from adbench.benchmark.evaluation.metrics.ranking import PixelScores
 
 GROUPS = ["b", "a", "b", "c", "a", "b", "d"]  # c has no lesion
@@ -79,6 +83,14 @@ def test_a_patient_with_nothing_positive_has_precision_0(volumes):
     pixels = PixelScores.from_maps(*volumes)
     metrics = per_volume_metrics(pixels, GROUPS, np.zeros(pixels.truth.size, bool))
     assert metrics["volume_precision"][0] == metrics["volume_dice"][0] == 0
+
+
+def test_false_positives_of_healthy_volumes_are_those_of_a_loop(volumes):
+    maps, masks = volumes
+    pixels = PixelScores.from_maps(maps, masks)
+    rates = healthy_volume_rates(pixels, GROUPS, pixels.score > 0.7)
+    assert rates[GROUPS.index("c")] == np.mean([value > 0.7 for value in by_patient(maps, "c")])
+    assert np.isnan(np.delete(rates, GROUPS.index("c"))).all()
 
 
 @pytest.mark.parametrize("shape", [(30,), (12, 14), (6, 7, 8), (2, 5), (1, 9, 9)])

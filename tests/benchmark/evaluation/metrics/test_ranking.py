@@ -14,10 +14,13 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from adbench.benchmark.evaluation.metrics.ranking import (
     PixelScores,
+    aupro_at_limits,
     dice_at_threshold,
     image_metrics,
     overlap_metrics,
     pixel_metrics,
+    pixel_score_metrics,
+    ppv_at_sensitivity,
 )
 
 SHAPES = [(40,), (12, 11), (6, 5, 7)]
@@ -201,3 +204,23 @@ def test_aupro_is_unmoved_by_heavy_tails():
     plain = pixel_metrics(maps, masks)
     tailed = pixel_metrics(np.exp(4 * maps.astype(np.float64)), masks)
     assert {**tailed, "threshold": 0} == {**plain, "threshold": 0}
+
+
+def test_the_predictive_value_at_a_sensitivity_is_that_of_a_loop():
+    rng = np.random.default_rng(8)
+    score, label = rng.integers(0, 30, 200) / 30, rng.random(200) < 0.3
+    for sensitivity in (0.5, 0.95, 1.0):
+        allowed = [t for t in np.unique(score) if (score[label] >= t).mean() >= sensitivity]
+        called = score >= max(allowed)
+        expected = label[called].mean()
+        assert ppv_at_sensitivity(score, label, sensitivity) == pytest.approx(expected)
+
+
+def test_aupro_at_several_limits_is_each_by_itself():
+    rng = np.random.default_rng(9)
+    maps, masks = rng.random((3, 12, 12)), rng.random((3, 12, 12)) < 0.1
+    pixels = PixelScores.from_maps(maps, masks)
+    metrics, values = pixel_score_metrics(pixels), aupro_at_limits(pixels, [0.05, 0.3])
+    assert values == {0.05: metrics["aupro05"], 0.3: metrics["aupro30"]}
+    with pytest.raises(ValueError, match="up to 1, not 30"):
+        aupro_at_limits(pixels, [30])

@@ -1,4 +1,4 @@
-"""PSNR and SSIM against their formulas, window by window, and where a look keeps them."""
+"""PSNR and SSIM against their formulas, window by window, and where a prediction keeps them."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class Reader(HTMLParser):
         return [attrs for name, attrs in self.tags if name == tag]
 
 
-def swept(label: str, **changes):
+def record_with_sweep(label: str, **changes):
     built = record(label, 0.5, **changes)
     values = {100: 0.3, 250: 0.5, 400: 0.2, 500: 0.4}
     built["sweep"] = {
@@ -97,7 +97,7 @@ def scored(label: str, shift: float, **changes):
     rng = np.random.default_rng(3)
     truth = np.arange(60) % 2
     score = rng.normal(size=60) + truth * shift
-    built = swept(label, **changes)
+    built = record_with_sweep(label, **changes)
     built["samples"] = {
         "key": [f"s{i}" for i in range(60)],
         "group": [f"g{i // 3}" for i in range(60)],
@@ -191,7 +191,7 @@ def test_the_records_can_be_read_back_without_the_rows_of_samples():
 
 
 def test_every_figure_says_the_record_and_the_place_it_is_from():
-    read = Reader(render_page([swept("A"), swept("B")]))
+    read = Reader(render_page([record_with_sweep("A"), record_with_sweep("B")]))
     sources = [a["title"] for a in read.all("td") if "title" in a]
     output = {tuple(s.split(": ", 1)) for s in sources}
     for file in ("records/A.json", "records/B.json"):
@@ -206,11 +206,11 @@ def test_every_figure_says_the_record_and_the_place_it_is_from():
 
 
 def test_figures_read_from_bins_have_their_error_beneath_them():
-    built = swept("A", pixel_error=3.2e-4)
-    text = Reader(render_page([built, swept("B")])).words
+    built = record_with_sweep("A", pixel_error=3.2e-4)
+    text = Reader(render_page([built, record_with_sweep("B")])).words
     assert "± 0.0004 binned [0.450, 0.550]" in text and "off by no more than this" in text
     assert text.count("± 0.0004 binned") == 4 + 5  # on the board, and among all figures
-    assert "±" not in Reader(render_page([swept("B")])).words
+    assert "±" not in Reader(render_page([record_with_sweep("B")])).words
 
 
 def test_boards_are_apart_and_what_failed_is_told_with_its_reason():
@@ -225,7 +225,7 @@ def test_boards_are_apart_and_what_failed_is_told_with_its_reason():
 
 
 def test_tables_sort_by_buttons_in_heads_that_tell_their_order():
-    text = render_page([swept("A"), swept("B")])
+    text = render_page([record_with_sweep("A"), record_with_sweep("B")])
     for head in re.findall(r"<th scope=\"col\"[^>]*data-kind[^>]*>.*?</th>", text):
         assert 'aria-sort="none"' in head and '<button type="button">' in head
     read = Reader(text)
@@ -235,7 +235,7 @@ def test_tables_sort_by_buttons_in_heads_that_tell_their_order():
 
 
 def test_curves_have_a_corner_for_each_level_and_marks_at_theirs():
-    (board,) = build_leaderboards([swept("A"), record("B", 0.4, method__baseline=True)])
+    (board,) = build_leaderboards([record_with_sweep("A"), record("B", 0.4, method__baseline=True)])
     board.entries[1].record["sweep"]["0"] = {"test": {"pixel_ap": 0.4}, "val": {"pixel_ap": 0.4}}
     charts = sweep_charts(board)
     assert [c.title for c in charts] == [
@@ -315,7 +315,7 @@ def test_all_of_a_metric_lies_within_its_chart(values):
 
 
 def test_lesions_are_told_by_size_and_price_where_records_tell_of_them():
-    built = swept("A")
+    built = record_with_sweep("A")
     bins = [(0.0, 10.0, 4, 0.25), (10.0, 100.0, 0, None), (10000.0, None, 2, 1.0)]
     built["lesions"] = {
         "n": 6,
@@ -378,7 +378,7 @@ def test_charts_are_on_the_page_with_ids_of_their_own_and_in_colours_of_its_styl
 
 
 def test_the_files_of_a_chart_are_the_same_whenever_drawn():
-    (board,) = build_leaderboards([swept("A"), swept("B")])
+    (board,) = build_leaderboards([record_with_sweep("A"), record_with_sweep("B")])
     for kind, head in (("svg", b"<?xml"), ("pdf", b"%PDF"), ("png", b"\x89PNG")):
         one, two = (sweep_charts(board)[0].rendered(kind) for _ in range(2))
         assert one == two and one.startswith(head)
@@ -396,13 +396,13 @@ def test_differences_are_told_where_there_are_rows_of_samples():
     assert "not evaluated on the same samples" in Reader(render_page([strong, weak])).words
     assert (
         "Left out: for fewer than two records"
-        in Reader(render_page([swept("A"), swept("B")])).words
+        in Reader(render_page([record_with_sweep("A"), record_with_sweep("B")])).words
     )
 
 
 def test_tiles_of_all_methods_stand_side_by_side_and_are_the_pixels_that_were_drawn(tmp_path):
     x = sheets(tmp_path, ["A", "B"])
-    (board,) = build_leaderboards([swept("A"), swept("B")])
+    (board,) = build_leaderboards([record_with_sweep("A"), record_with_sweep("B")])
     built = sample_images(board.done, tmp_path / "pictures", ImageBudget())
     assert built.gallery.columns[:2] == [("", "input"), ("", "truth")]
     assert [head for head in built.gallery.columns[2:]] == [
@@ -426,18 +426,22 @@ def test_tiles_of_all_methods_stand_side_by_side_and_are_the_pixels_that_were_dr
 
 def test_without_room_pictures_are_left_out_and_named(tmp_path):
     sheets(tmp_path, ["A"])
-    text = render_page([swept("A")], tmp_path, budget=1000)
+    text = render_page([record_with_sweep("A")], tmp_path, budget=1000)
     read = Reader(text)
     assert sum(len(a["src"]) for a in read.all("img")) < 1000
     assert "left out" in read.words and "pictures/A.png" in read.words
-    assert "are left out" not in Reader(render_page([swept("A")], tmp_path)).words
+    assert "are left out" not in Reader(render_page([record_with_sweep("A")], tmp_path)).words
 
 
 def test_a_sheet_that_tells_of_no_tiles_is_shown_whole_and_a_broken_one_is_not(tmp_path):
     (tmp_path / "pictures").mkdir()
     Image.new("RGB", (9, 7), (10, 20, 30)).save(tmp_path / "pictures" / "A.png")
     (tmp_path / "pictures" / "B.png").write_bytes(b"\x89PNG\r\n\x1a\n but not really")
-    read = Reader(render_page([swept("A"), swept("B"), swept("../../A")], tmp_path))
+    read = Reader(
+        render_page(
+            [record_with_sweep("A"), record_with_sweep("B"), record_with_sweep("../../A")], tmp_path
+        )
+    )
     images = read.all("img")
     assert {decoded(a["src"]).shape for a in images} == {(7, 9, 3)}
     assert "Sheet of A" in read.words and "Sheet of B" not in read.words
@@ -458,15 +462,15 @@ def test_words_and_lines_stand_out_by_light_and_by_dark():
     ]
     assert len(themes) == 2 and all(len(theme) == len(themes[0]) for theme in themes)
     for theme in themes:
-        wanted = {name: 4.5 for name in ("--ink", "--faint", "--link", "--warn")}
-        wanted |= {f"--c{i}": 4.5 for i in range(8)} | {"--focus": 3.0}
-        for name, least in wanted.items():
+        contrasts = {name: 4.5 for name in ("--ink", "--faint", "--link", "--warn")}
+        contrasts |= {f"--c{i}": 4.5 for i in range(8)} | {"--focus": 3.0}
+        for name, least in contrasts.items():
             one, two = sorted((luminance(theme[name]), luminance(theme["--paper"])))
             assert (two + 0.05) / (one + 0.05) >= least, (name, theme[name])
 
 
 def test_the_page_does_not_depend_on_the_order_of_records_within_a_board():
-    one, two = swept("A"), swept("B", method__name="b")
+    one, two = record_with_sweep("A"), record_with_sweep("B", method__name="b")
     first, second = (Reader(render_page(records)) for records in ([one, two], [two, one]))
     sources = [[a["title"] for a in r.all("td") if "title" in a] for r in (first, second)]
     assert sources[0] == sources[1]

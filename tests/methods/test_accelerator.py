@@ -1,0 +1,125 @@
+"""Every method on a pretended accelerator: no mixed devices, the CPU's numbers, and no waits.
+
+In two axes, or one where a method takes no images: what other numbers of axes add is in networks
+and noise, which have tests of their own, and their steps are the same lines. So are those of the
+authors' settings.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+
+from accelerator import PretendedAccelerator, pretended_accelerator
+from adbench.benchmark.plugins.conformance import MethodUnderTest
+from adbench.benchmark.registry.registry import Registry
+from adbench.engine.runtime.context import Interrupted
+from adbench.engine.runtime.rng import Rng
+from adbench.methods.base import Detection, Method
+from trainings import MemoryStateStore
+
+METHODS = Registry.read().methods
+OWN_CODE = [name for name in METHODS if not name.endswith("-authors")]
+STEPS = 3
+"""Of every training: the first makes tables, the second is one like all others."""
+
+
+class StepWaits:
+    """The waits of each training step but the first: a `stop` that is asked before every step.
+
+    Without those for measuring the calibration loss and keeping the best weights, which the plan
+    asks for at few steps.
+    """
+
+    def __init__(self, gpu: PretendedAccelerator) -> None:
+        self.gpu, self.steps, self._before = gpu, list[Counter[str]](), Counter[str]()
+
+    def __call__(self) -> bool:
+        frame: Any = sys._getframe(1)
+        if frame.f_code.co_name == "train_module":
+            if frame.f_locals["k"] > 1:  # step 1 and those after it, of this training
+                waits = self.gpu.waits - self._before
+                self.steps.append(Counter({k: n for k, n in waits.items() if not _selects(k)}))
+            self._before = Counter(self.gpu.waits)
+        return False
+
+
+def _selects(line: str) -> bool:
+    kept = line.startswith("engine/training/optimizer_state.py") and line.endswith("to the host")
+    return kept or line.startswith("engine/training/selection.py")
+
+
+def subject(name: str, axes: int | None = None) -> MethodUnderTest:
+    ndims = METHODS[name].load().ndims
+    method = MethodUnderTest(METHODS[name], axes or (2 if 2 in ndims else min(ndims)))
+    for key, value in method.args.items():
+        if f"_{key}".endswith("_steps") and isinstance(value, int):
+            method.args[key] = min(value, STEPS)
+    return method
+
+
+def on_accelerator(
+    method: MethodUnderTest, gpu: PretendedAccelerator, **more: Any
+) -> tuple[Method, Detection]:
+    fitted = method.fit(method.build(), device="cuda", event_interval=1e9, **more)
+    gpu.sampling_waits.clear()
+    rng = Rng(method.keys, method.context.seed, "cuda")
+    with torch.no_grad():
+        return fitted, fitted.detect(method.x.to("cuda"), method.levels, rng)
+
+
+def on_cpu(detection: Detection) -> list[torch.Tensor]:
+    values = (detection.score, detection.map, detection.reconstruction)
+    return [value.cpu() for value in values if value is not None]
+
+
+def table(waits: Counter[str]) -> str:
+    return "\n".join(f"{count:4d} {line}" for line, count in waits.most_common())
+
+
+@pytest.mark.parametrize("name", OWN_CODE)
+def test_a_method_computes_the_cpus_numbers_without_waiting(name: str) -> None:
+    """To the bit, as it is the CPU that computes them; a step may wait once, a sampler never."""
+    method = subject(name)
+    with pretended_accelerator() as gpu:
+        step_waits = StepWaits(gpu)
+        fitted, detection = on_accelerator(method, gpu, stop=step_waits)
+        state = {key: value.cpu() for key, value in fitted.state_dict().items()}
+        numbers = on_cpu(detection)
+        sampling = Counter(gpu.sampling_waits)
+    reference = method.predict(method.fitted)
+    for key, value in method.fitted.state_dict().items():
+        assert torch.equal(state[key], value), key
+    for mine, theirs in zip(numbers, on_cpu(reference), strict=True):
+        assert torch.equal(mine, theirs)
+    for waits in step_waits.steps:
+        assert waits.total() <= 1, f"a training step waits for the device:\n{table(waits)}"
+    assert not sampling, f"a sampling step waits for the device:\n{table(sampling)}"
+
+
+@pytest.mark.parametrize(("name", "axes"), [("anoddpm", 1), ("ldm-ood", 2), ("ddpm-ood", 3)])
+def test_bfloat16_meets_no_other_device(name: str, axes: int) -> None:
+    with pretended_accelerator() as gpu:
+        _, detection = on_accelerator(subject(name, axes), gpu, dtype=torch.bfloat16)
+        assert detection.score.dtype == torch.float32
+        assert detection.score.isfinite().all()
+
+
+def test_a_training_resumes_to_the_same_weights() -> None:
+    """From a state of the device, by a device and by a CPU."""
+    method = subject("anoddpm")
+    store, stops = MemoryStateStore(), iter([False, False])
+    with pretended_accelerator() as gpu:
+        with pytest.raises(Interrupted):
+            on_accelerator(method, gpu, state_store=store, stop=lambda: next(stops, True))
+        saved = dict(store.states)
+        resumed, _ = on_accelerator(method, gpu, state_store=store)
+        weights = {key: value.cpu() for key, value in resumed.state_dict().items()}
+    store.states = saved
+    for fitted in (method.fitted, method.fit(method.build(), state_store=store)):
+        for key, value in fitted.state_dict().items():
+            assert torch.equal(weights[key], value), key
