@@ -22,7 +22,7 @@ from ..datasets.base import Spec, Split
 from ..engine.runtime.context import BatchedModule, TrainingContext
 from ..engine.runtime.fixed_batches import apply_in_batches
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.setting_types import Count, Many
+from ..engine.runtime.setting_types import Count, Many, Several
 from ..engine.training.data_loading import evenly_spaced_indices
 from ..engine.training.loop import Training, train_module
 from ..engine.transforms.amplitude import SILENCE, moving_average, rms, rms_unit
@@ -57,7 +57,7 @@ class AE1D(Method):
         self, spec: Spec, *,
         widths: Many[Count] = (16, 32, 64), training: Training = TRAINING,
         amplitude: Literal["train", "sample", "none"] = "train",
-        calibration: Count = 256, smooth: Count = 32,
+        calibration: Several = 256, smooth: Count = 32,
     ) -> None:  # fmt: skip
         super().__init__(spec)
         self.canvas = ResizePad(spec.shape, None, 2 ** len(widths), low=0.0)

@@ -87,6 +87,12 @@ class ANDi(Method):
         net = network.build(len(spec.shape), spec.channels)
         self.denoiser = Denoiser(net, schedule.build(), trained_on=f"{self.noise} on {self.canvas}")
         self.plan = training
+        above = schedule.T - self.denoiser.schedule.to_level(lowest)
+        if every > max(above, 1):
+            self.ineffective_arguments["every", "lowest", "T"] = (
+                f"every={every} evaluates one level: no two of the {above} above lowest are so far "
+                "apart"
+            )
         self.lowest, self.every = lowest, every
         self.aggregate, self.channels = aggregate, channels
 

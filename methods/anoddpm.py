@@ -163,6 +163,7 @@ class AnoDDPM(Method):
         self.detection_noise = noise_of(name, frequency)
         self.reverse_noise = noise_of(detection_noise.reverse_noise or name, frequency)
         attend = network.attention_levels(self.canvas.padded_shape)
+        self.ineffective_arguments |= network.attention_conflicts(self.canvas.padded_shape)
         split_into_heads(widths, quirks.eval_heads or network.heads, attend)  # or raise
         net = build_unet(ndim, spec.channels, widths, res_blocks=network.res_blocks, updown=True,
             attention=attend, head_channels=split_into_heads(widths, network.heads, attend),

@@ -120,6 +120,10 @@ class Method(nn.Module, ABC):
                 f"not of {len(spec.shape)}"
             )
         self.spec = spec
+        self.ineffective_arguments: dict[tuple[str, ...], str] = {}
+        """By the names of the arguments that decide it: why what they are for cannot happen with
+        these samples. The benchmark refuses that where one of these arguments was asked for; with
+        the values of a profile the method runs."""
 
     @abstractmethod
     def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:

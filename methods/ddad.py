@@ -336,6 +336,7 @@ class DDAD(Method):
         fields = noise.build(z="t" if noise.z == "channel" else noise.z)
         self.noise = ChannelSharedNoise(fields) if noise.z == "channel" else fields
         attend = network.attention_levels(self.canvas.padded_shape)
+        self.ineffective_arguments |= network.attention_conflicts(self.canvas.padded_shape)
         head_channels = network.head_channels or split_into_heads(widths, network.heads, attend)
         net = build_unet(2, spec.channels, widths, res_blocks=network.res_blocks,
             updown=network.updown, attention=attend, head_channels=head_channels,

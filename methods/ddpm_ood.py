@@ -46,7 +46,7 @@ from ..engine.noise.noise import NoiseName, build_noise
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.out_of_memory import retry_out_of_memory
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.setting_types import Count, Positive
+from ..engine.runtime.setting_types import Count, Positive, Several
 from ..engine.sampling.multi_start import MultiStart
 from ..engine.training.loop import Training, train_module
 from ..engine.transforms import spectral_distance as spectra
@@ -132,7 +132,7 @@ class DDPMOOD(Method):
         snr_shift: Positive = 1.0, noise: NoiseName = "gaussian", training: Training = TRAINING,
         sampling_steps: Annotated[int, Meta(ge=2, le=1000)] = 100, skip: Count = 4,
         bounded: bool = False,
-        perceptual: FeaturesName | None = None, spectral: bool = False, calibration: Count = 256,
+        perceptual: FeaturesName | None = None, spectral: bool = False, calibration: Several = 256,
         amplitude: Amplitude = "train", quirks: DDPMOODQuirks = CORRECTED,
     ) -> None:  # fmt: skip
         super().__init__(spec)

@@ -46,7 +46,15 @@ from ..engine.networks.unet_config import OptionalUNetConfig
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.out_of_memory import retry_out_of_memory
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.setting_types import Count, Decay, Many, Natural, NonNegative, Positive
+from ..engine.runtime.setting_types import (
+    Count,
+    Decay,
+    Many,
+    Natural,
+    NonNegative,
+    Positive,
+    Several,
+)
 from ..engine.sampling.multi_start import MultiStart
 from ..engine.training.loop import Training, train_module
 from ..engine.transforms.amplitude import Amplitude, fit_unit, from_units, to_units, unit_of
@@ -170,7 +178,7 @@ class LDMOOD(Method):
         training: Training = TRAINING, sampling_steps: Annotated[int, Meta(ge=2, le=1000)] = 100,
         skip: Count = 2,
         min_level: Annotated[int, Meta(ge=0, le=1000)] = 0, perceptual: FeaturesName | None = None,
-        calibration: Count = 256, amplitude: Amplitude = "train",
+        calibration: Several = 256, amplitude: Amplitude = "train",
         quirks: LDMOODQuirks = CORRECTED,
     ) -> None:  # fmt: skip
         super().__init__(spec)

@@ -36,7 +36,12 @@ from ..engine.runtime.rng import Rng
 from ..engine.runtime.search_space import Choice, Interval, SearchSpace
 from ..engine.runtime.setting_types import Count, Natural, PositiveFraction, Range
 from ..engine.runtime.transfer import to_device
-from ..engine.sampling.patches import box_masks, reconstruct_patches, tile_masks
+from ..engine.sampling.patches import (
+    box_masks,
+    patch_conflict,
+    reconstruct_patches,
+    tile_masks,
+)
 from ..engine.training.loop import Training, train_module
 from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
@@ -144,6 +149,8 @@ class MDDPM(Method):
         self.register_buffer(
             "cells", tile_masks(self.canvas.padded_shape, patch, patch), persistent=False
         )
+        if conflict := patch_conflict(self.canvas.padded_shape, patch):
+            self.ineffective_arguments["patch", "size"] = conflict
         self.plan = training
         self.power: Literal[1, 2] = power
         self.aggregate: Literal["cut", "mean"] = aggregate

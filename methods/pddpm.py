@@ -34,7 +34,12 @@ from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
 from ..engine.runtime.search_space import Choice, Interval, SearchSpace
 from ..engine.runtime.setting_types import Count
-from ..engine.sampling.patches import random_boxes, reconstruct_patches, tile_masks
+from ..engine.sampling.patches import (
+    patch_conflict,
+    random_boxes,
+    reconstruct_patches,
+    tile_masks,
+)
 from ..engine.training.loop import Training, train_module
 from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
@@ -123,6 +128,8 @@ class PDDPM(Method):
             "cells", tile_masks(self.canvas.padded_shape, patch, patch), persistent=False
         )
         self.plan = training
+        if conflict := patch_conflict(self.canvas.padded_shape, patch):
+            self.ineffective_arguments["patch", "size"] = conflict
         self.patch, self.inpaint = patch, inpaint
         self.boxes: Literal["grid", "random", "overhanging", "clipped"] = boxes
         self.power: Literal[1, 2] = power

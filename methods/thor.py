@@ -90,7 +90,7 @@ class THOR(Method):
     """THOR: the harmonic mean of maps on the way of a chain into which the input is blended.
 
     augment: random affine views in training.
-    harmonise: levels at which the input is blended in.
+    harmonise: levels at which the input is blended in; those above a chain's level do nothing.
     every: levels between two maps.
     kernel: side, in pixels of the canvas, of the closing and the dilation of a map.
     blur: standard deviation of the blur of the perceptual distance, in pixels.
@@ -124,7 +124,7 @@ class THOR(Method):
         size: Count | None = 128, network: UNetConfig = NETWORK,
         schedule: ScheduleConfig = SCHEDULE,
         noise: NoiseConfig = NOISE, training: Training = TRAINING, augment: bool = True,
-        harmonise: Sequence[Level] = (301, 151, 51), every: Count = 50, kernel: Odd = 13,
+        harmonise: Sequence[Level] = (301, 151, 51), every: Level = 50, kernel: Odd = 13,
         blur: NonNegative = 2.0, sampling_steps: Count | None = None, eta: Fraction = 1.0,
         features: FeaturesName = "effperc", quirks: THORQuirks = CORRECTED,
     ) -> None:  # fmt: skip

@@ -32,7 +32,7 @@ from ..engine.networks.wavenet import WaveNet
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.out_of_memory import retry_out_of_memory
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.setting_types import Count
+from ..engine.runtime.setting_types import Count, Several
 from ..engine.sampling.multi_start import MultiStart
 from ..engine.training.loop import Training, train_module
 from ..engine.transforms import spectral_distance as spectra
@@ -103,7 +103,7 @@ class WaveNetOOD(Method):
         beta: ScheduleName = "scaled_linear",
         amplitude: Amplitude = "train", training: Training = TRAINING,
         sampling_steps: Annotated[int, Meta(ge=2, le=1000)] = 100, skip: Count = 4,
-        spectral: bool = False, calibration: Count = 256,
+        spectral: bool = False, calibration: Several = 256,
         smooth: Count = 32, quirks: WaveNetOODQuirks = CORRECTED,
     ) -> None:  # fmt: skip
         super().__init__(spec)

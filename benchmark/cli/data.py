@@ -102,6 +102,8 @@ def verification_lines(name: str, report: VerificationReport, data: str = "") ->
     >>> from adbench.datasets.base import VerificationReport
     >>> list(verification_lines("mine", VerificationReport([], [], {"test": 3})))
     ['mine: nothing wrong; readable samples: test 3']
+    >>> list(verification_lines("mine", VerificationReport(["a.h5 is empty"], [], {})))
+    ['bad: a.h5 is empty', 'mine: 1 problem; readable samples: none']
     """
     from ...datasets.base import first_names, merge_equal
 
@@ -112,7 +114,8 @@ def verification_lines(name: str, report: VerificationReport, data: str = "") ->
     if report.statistics is not None:
         yield f"sample: {report.statistics.as_text()}"
     counts = ", ".join(f"{split} {count}" for split, count in report.samples.items())
-    what = f"{len(report.problems)} problems" if report.problems else "nothing wrong"
+    count = len(report.problems)
+    what = f"{count} problem{'s' if count > 1 else ''}" if count else "nothing wrong"
     yield f"{name}: {what}; readable samples: {counts or 'none'}"
     if not report.files_read and not report.left_out:
         return

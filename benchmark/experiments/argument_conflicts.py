@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,11 @@ PROBED_EXTENTS = (16, 64, 256)
 
 
 def argument_conflict(
-    method: Entry, arguments: Mapping[str, Any], profile: str, spec: Spec | None
+    method: Entry,
+    arguments: Mapping[str, Any],
+    profile: str,
+    spec: Spec | None,
+    levels: Sequence[int] | None = None,
 ) -> str:
     """Return why a method cannot be built with its arguments; empty if it can.
 
@@ -25,8 +30,13 @@ def argument_conflict(
     those of the profile and can matter to them. The constructor of a plugin may do anything: it is
     called in the experiment's own process alone.
 
+    An argument that the method runs with and that has no effect is a conflict too, as far as it
+    differs from the profile's: a patch that is larger than the sample, more network calls than
+    levels.
+
     spec: of the samples; None while it is not known, then there is a conflict if samples of every
         size have one
+    levels: the noise levels of the experiment, those of the method if None
 
     >>> from adbench.datasets.base import Spec
     >>> from adbench.benchmark.registry.registry import Registry
@@ -44,11 +54,14 @@ def argument_conflict(
         return ""
     from ...datasets.base import Spec  # torch comes with it
 
+    asked_for = changed if profile in method.profiles else set[str]()
+    if conflict := _schedule_conflict(arguments, asked_for, levels, method):
+        return conflict
     if spec is not None:
-        return _construction_error(method, arguments, spec)
+        return _construction_error(method, arguments, spec, asked_for)
     axes = min(method.load().ndims & {2} or method.load().ndims)
     errors = [
-        _construction_error(method, arguments, Spec(1, (extent,) * axes, labels=True))
+        _construction_error(method, arguments, Spec(1, (extent,) * axes, labels=True), asked_for)
         for extent in PROBED_EXTENTS
     ]
     return errors[0] if all(errors) else ""
@@ -60,7 +73,31 @@ def _training_arguments() -> set[str]:
     return {field.name for field in fields(Training)}
 
 
-def _construction_error(method: Entry, arguments: Mapping[str, Any], spec: Spec) -> str:
+def _schedule_conflict(
+    arguments: Mapping[str, Any],
+    asked_for: AbstractSet[str],
+    levels: Sequence[int] | None,
+    method: Entry,
+) -> str:
+    """Why a schedule of T levels has not as many as other arguments or the noise levels need."""
+    if (T := arguments.get("T")) is None:
+        return ""
+    for name in ("sampling_steps", "inpaint_steps"):
+        if asked_for & {"T", name} and (arguments.get(name) or 0) > T:
+            return f"{name}={arguments[name]} are more than the T={T} levels of the schedule"
+    if "T" in asked_for:
+        by_step: dict[int, int] = {}
+        method_class = method.load()
+        for level in sorted({*(levels or method_class.levels), method_class.published}):
+            step = max(min(level, 1), round(level * T / 1000))  # as Schedule.to_level
+            if (other := by_step.setdefault(step, level)) != level:
+                return f"with T={T} the noise levels {other} and {level} are the same step"
+    return ""
+
+
+def _construction_error(
+    method: Entry, arguments: Mapping[str, Any], spec: Spec, asked_for: AbstractSet[str]
+) -> str:
     import torch
 
     if len(spec.shape) not in method.load().ndims:
@@ -76,5 +113,8 @@ def _construction_error(method: Entry, arguments: Mapping[str, Any], spec: Spec)
         reason = " ".join(str(error).split()) or "no further reason"
         name = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         return f"{name}{reason[:200]}"
+    for names, reason in built.ineffective_arguments.items():
+        if asked_for & {*names}:
+            return reason
     empty = (name for name, weight in built.named_parameters() if not weight.numel())
     return next((f"{name} would hold no number, a layer without channels" for name in empty), "")

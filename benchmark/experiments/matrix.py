@@ -105,7 +105,8 @@ def expand_matrix(config: RunConfig, registry: Registry) -> list[Experiment]:
         spec = _check_together(dataset, dataset_args)
         for method in entries:
             method_args = method.arguments(config.profile, overrides.get(method.name, {}))
-            if conflict := argument_conflict(method, method_args, config.profile, spec):
+            levels = tuple(config.levels or ()) or profile.levels(method.name)
+            if conflict := argument_conflict(method, method_args, config.profile, spec, levels):
                 settings = " ".join(f"{k}={v}" for k, v in overrides[method.name].items())
                 raise RegistryError(
                     f"{method.title}: {settings} do not go together with each other, the other "
@@ -120,7 +121,7 @@ def expand_matrix(config: RunConfig, registry: Registry) -> list[Experiment]:
                     seed,
                     config.profile,
                     config.protocol,
-                    levels=tuple(config.levels or ()) or profile.levels(method.name),
+                    levels=levels,
                     limit=config.limit,
                     implicit_baseline=method.name not in config.methods,
                     fraction=fraction,

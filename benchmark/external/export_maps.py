@@ -23,7 +23,7 @@ from ..experiments.record import SPLIT_NAMES
 from ..experiments.splits import Splits
 from ..leaderboard.records import Record
 from ..store.artifact_store import Store
-from ..store.atomic_files import ELSEWHERE, atomic_path, atomic_write, describe_write_errors
+from ..store.atomic_files import atomic_path, atomic_write, describe_write_errors
 from .map_files import Array
 from .sample_grid import split_slice_key
 from .score_table import SCORES_FILE, ScoreRow, scores_csv
@@ -142,7 +142,7 @@ def _write_maps(
 ) -> list[Path]:
     if format == "hdf5":
         path = folder / HDF5_FILE
-        with describe_write_errors(path, elsewhere=ELSEWHERE):
+        with describe_write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with write_hdf5(path) as file:
                 for split, level, i, values in _maps(splits):

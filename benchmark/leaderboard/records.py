@@ -94,8 +94,8 @@ def upgrade(record: Record) -> dict[str, Any]:
 def read_records(folder: Path) -> list[dict[str, Any]]:
     """All records of a folder as schema 2, each with the name of its `file`.
 
-    One that cannot be read becomes a record of status `broken`. Raises ReportError where there is
-    none.
+    One that cannot be read becomes a record of status `broken`, and so does a copy of another,
+    which would count twice. Raises ReportError where there is none.
 
     >>> from pathlib import Path
     >>> from tempfile import TemporaryDirectory
@@ -109,7 +109,19 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     paths = sorted(Path(folder).glob("[!.]*.json"))
     if not paths:
         raise ReportError(f"no records in {folder}: make some with `adbench run` first")
-    return [_read_record(path) for path in paths]
+    records = [_read_record(path) for path in paths]
+    originals: dict[str, str] = {}
+    for record in sorted(records, key=lambda record: len(record["file"])):  # "x (copy)" is longer
+        if record["status"] == "broken":
+            continue
+        content = {key: value for key, value in record.items() if key != "file"}
+        seal = record.get("seal") or record_seal(content)
+        original = originals.setdefault(seal, record["file"])
+        if original != record["file"]:
+            name = record["file"]
+            record.clear()
+            record |= _broken_record(name, f"{name} is a copy of {original}: remove one of them")
+    return records
 
 
 def _read_record(path: Path) -> dict[str, Any]:
@@ -123,11 +135,16 @@ def _read_record(path: Path) -> dict[str, Any]:
         reason = " ".join(str(error).split())
     if len(reason) > MAX_REASON:
         reason = f"{reason[:MAX_REASON]} …"
+    reason = f"{name} is no record: {reason}; the same `adbench run` writes it again"
+    return _broken_record(name, reason)
+
+
+def _broken_record(name: str, reason: str) -> dict[str, Any]:
     label = name.removesuffix(".json")
     return {
         "schema": SCHEMA,
         "status": "broken",
-        "reason": f"{name} is no record: {reason}; the same `adbench run` writes it again",
+        "reason": reason,
         "method": {"name": label, "label": label, "baseline": False, "args": {}},
         "dataset": {"name": "", "args": {}, "fingerprint": "", "synthetic": False},
         "protocol": {"id": "", "text": ""},
@@ -179,6 +196,8 @@ def parse_record(text: str) -> dict[str, Any]:
     _check_values(record)
     if not is_intact(record):
         raise ValueError("it was damaged or edited after it was written")
+    if "seal" not in record:  # in a sealed one a second value would not fit
+        json.loads(text, object_pairs_hook=_check_unique)
     record = upgrade(record) if schema == 1 else record
     _check_figures(record)
     try:
@@ -186,6 +205,13 @@ def parse_record(text: str) -> dict[str, Any]:
     except msgspec.ValidationError as error:
         raise ValueError(str(error).replace(" - at `$.", ": ").rstrip("`")) from None
     return record
+
+
+def _check_unique(pairs: list[tuple[str, Any]]) -> None:
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        name = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"it holds {name!r} twice")
 
 
 def record_seal(record: Record) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ...datasets.base import DataError
 from ...datasets.io.directories import list_directory
-from ..store.atomic_files import ELSEWHERE, atomic_path, describe_write_errors
+from ..store.atomic_files import atomic_path, describe_write_errors
 from .detector_parts import PredictionError
 from .inputs import Problem
 
@@ -135,5 +135,5 @@ def _convert(slices: Sequence[tuple[Path, Any]], target: Path) -> None:
     data = np.stack([plane.T for plane in planes], -1)  # (columns, rows, slices)
     volume = nib.Nifti1Image(data, affine)
     volume.header.set_xyzt_units("mm")
-    with atomic_path(target) as part, describe_write_errors(target, elsewhere=ELSEWHERE):
+    with atomic_path(target) as part, describe_write_errors(target):
         nib.save(volume, part)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..store.atomic_files import ELSEWHERE, atomic_write, describe_write_errors
+from ..store.atomic_files import atomic_write, describe_write_errors
 
 NAME = "files.jsonl"
 
@@ -85,7 +85,7 @@ class Journal:
     def add(self, file: FinishedFile) -> None:
         """Note that a file is done; it is on disk when this returns."""
         self.finished[file.name] = file
-        with describe_write_errors(self.path, elsewhere=ELSEWHERE), self.path.open("ab") as stream:
+        with describe_write_errors(self.path), self.path.open("ab") as stream:
             if stream.tell() and not self._ends_with_newline():
                 stream.write(b"\n")
             stream.write(_line(file))

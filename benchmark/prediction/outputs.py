@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from ...datasets.io.hdf5_output import write_hdf5
 from ...datasets.preparation.file_dataset import FileDataset
 from ...datasets.preparation.image_dataset import ImageDataset
-from ..store.atomic_files import ELSEWHERE, atomic_path, describe_write_errors
+from ..store.atomic_files import atomic_path, describe_write_errors
 from .detector_parts import DetectorParts, PredictionError
 from .grids import VolumeGrid
 from .inputs import NewFile
@@ -147,7 +147,7 @@ def write_arrays(
     ([0.25, 0.5], (2, 4))
     """
     name = f"maps/{file.output}.h5"
-    with describe_write_errors(folder / name, elsewhere=ELSEWHERE):
+    with describe_write_errors(folder / name):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         with write_hdf5(folder / name) as output:
             for part in predicted:
@@ -209,5 +209,5 @@ def _resized(values: Array, size: Sequence[int], *, smooth: bool) -> Array:
 @contextmanager
 def _new_file(path: Path) -> Iterator[Path]:
     """A path to write to, which takes its name when it is complete."""
-    with atomic_path(path) as part, describe_write_errors(path, elsewhere=ELSEWHERE):
+    with atomic_path(path) as part, describe_write_errors(path):
         yield part

@@ -179,7 +179,11 @@ def incompatibility(experiment: Experiment, dataset: Dataset) -> str:
     if method_class.supervision == "image-labels" and not dataset.spec.labels:
         return "needs labelled abnormal samples to train on, and this dataset has none"
     conflict = argument_conflict(
-        experiment.method, experiment.method_args, experiment.profile, dataset.spec
+        experiment.method,
+        experiment.method_args,
+        experiment.profile,
+        dataset.spec,
+        experiment.levels,
     )
     return f"cannot be built for these samples: {conflict}" if conflict else ""
 

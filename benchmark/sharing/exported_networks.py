@@ -30,7 +30,7 @@ from ...engine.checkpoints.diffusers_scheduler import FILE, describe_scheduler
 from ...engine.checkpoints.imported_networks import OWN_FILE
 from ...engine.checkpoints.reading import CheckpointError
 from ...methods.base import Method
-from ..store.atomic_files import ELSEWHERE, describe_write_errors
+from ..store.atomic_files import describe_write_errors
 from ..store.partial_state import separate_tensors
 
 
@@ -84,7 +84,7 @@ def export_to_diffusers(
             advice = f" (--part {rest[0]} writes the other alone)" if rest and not parts else ""
             raise CheckpointError(f"the {part} of {name}: {error}{advice}") from None
     own = {"method": name, "range": network_range(method), "adbench": version("diffusion-adbench")}
-    with describe_write_errors(folder, elsewhere=ELSEWHERE), _staging_folder(folder) as staging:
+    with describe_write_errors(folder), _staging_folder(folder) as staging:
         for kind, network in networks.items():
             _write_network(staging / kind, network, own)
         if scheduler is not None:

@@ -26,7 +26,7 @@ from .artifact import (
     read_artifact,
 )
 from .artifact_store import Store
-from .atomic_files import StoreError, atomic_path, describe_write_errors
+from .atomic_files import ANOTHER_STORE, StoreError, atomic_path, describe_write_errors
 
 KINDS = {"stage", "checkpoint", "maps", "record", "weights"}
 FOLDER = re.compile(r"(?P<kind>[a-z][a-z-]{0,30})/(?P<key>[0-9a-f]{32})")
@@ -208,7 +208,7 @@ def _import_artifact(
 def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
     source = tar.extractfile(member)
     assert source is not None  # it is a regular file
-    with describe_write_errors(path), path.open("wb") as file:
+    with describe_write_errors(path, elsewhere=ANOTHER_STORE), path.open("wb") as file:
         shutil.copyfileobj(source, file)
     fsync_path(path)
 

@@ -33,7 +33,13 @@ from .artifact import (
     read_artifact,
     write_metadata,
 )
-from .atomic_files import StoreError, atomic_path, atomic_write, describe_write_errors
+from .atomic_files import (
+    ANOTHER_STORE,
+    StoreError,
+    atomic_path,
+    atomic_write,
+    describe_write_errors,
+)
 from .cache_key import (
     MAX_DIFFERENCES,
     NO_SIMILAR_ARTIFACT,
@@ -213,7 +219,7 @@ class Store:
         from filelock import FileLock
 
         path = self.lock_file(kind, key)
-        with describe_write_errors(path):
+        with describe_write_errors(path, elsewhere=ANOTHER_STORE):
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(path)
             try:
@@ -235,7 +241,7 @@ class Store:
         The caller holds the artifact's lock. Raises StoreError if it cannot be moved.
         """
         target = self.root / "corrupt" / f"{name}.{uuid4().hex[:8]}"
-        with describe_write_errors(target):
+        with describe_write_errors(target, elsewhere=ANOTHER_STORE):
             target.parent.mkdir(parents=True, exist_ok=True)
             folder.replace(target)
         _mark_used(target)
@@ -255,10 +261,10 @@ class Store:
             shutil.rmtree(leftover, ignore_errors=True)
         staging = folder.with_name(f".{key}.{uuid4().hex[:8]}")
         try:
-            with describe_write_errors(folder):
+            with describe_write_errors(folder, elsewhere=ANOTHER_STORE):
                 staging.mkdir(parents=True)
             yield staging
-            with describe_write_errors(folder):
+            with describe_write_errors(folder, elsewhere=ANOTHER_STORE):
                 fsync_path(staging)
                 try:
                     staging.replace(folder)
@@ -288,7 +294,7 @@ class Store:
         with self.staging_folder(kind, key) as staging:
             start = time.perf_counter()
             try:
-                with describe_write_errors(folder, only_full_disk=True):
+                with describe_write_errors(folder, only_full_disk=True, elsewhere=ANOTHER_STORE):
                     metadata = create(staging / name)
             except Exception as error:
                 if staging.is_dir():
@@ -299,7 +305,7 @@ class Store:
             seconds = time.perf_counter() - start
             if not (staging / name).is_file():
                 raise ValueError(f"the function that creates {kind} {key[:8]} wrote no {name}")
-            with describe_write_errors(folder):
+            with describe_write_errors(folder, elsewhere=ANOTHER_STORE):
                 fsync_path(staging / name)
                 write_metadata(staging / name, key_inputs, metadata, seconds)
         try:

@@ -17,6 +17,13 @@ from ...datasets.io.fsync import fsync_path
 DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT}
 
 
+ELSEWHERE = "name another folder"
+"""The remedy of what is written into a folder that the user names in the same command."""
+
+ANOTHER_STORE = "set ADBENCH_STORE"
+"""The remedy of what is written into the store."""
+
+
 class StoreError(RuntimeError):
     """A store cannot be written or read; one line that says what, why and how to mend it.
 
@@ -26,8 +33,10 @@ class StoreError(RuntimeError):
     """
 
 
-def atomic_write(path: Path, data: bytes | str) -> None:
+def atomic_write(path: Path, data: bytes | str, *, elsewhere: str = ELSEWHERE) -> None:
     """Write a small file that appears complete or not at all.
+
+    elsewhere: what to do to write into another folder, for the error
 
     Raises StoreError if it cannot be written.
 
@@ -37,15 +46,20 @@ def atomic_write(path: Path, data: bytes | str) -> None:
     ...     path.read_text(), len(list(path.parent.iterdir()))
     ('{}', 1)
     """
-    with atomic_path(path) as part, describe_write_errors(path):
+    with (
+        atomic_path(path, elsewhere=elsewhere) as part,
+        describe_write_errors(path, elsewhere=elsewhere),
+    ):
         part.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, elsewhere: str = ELSEWHERE) -> Iterator[Path]:
     """Yield a temporary path beside `path` to write to, which takes the name `path` at the end.
 
     If the block raises, nothing stays and an earlier file of that name remains.
+
+    elsewhere: what to do to write into another folder, for the error
 
     Raises StoreError if the folder or the name cannot be written.
 
@@ -59,10 +73,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     part = path.with_name(f".{uuid4().hex[:8]}.{path.name}")
     try:
-        with describe_write_errors(path):
+        with describe_write_errors(path, elsewhere=elsewhere):
             path.parent.mkdir(parents=True, exist_ok=True)
         yield part
-        with describe_write_errors(path):
+        with describe_write_errors(path, elsewhere=elsewhere):
             fsync_path(part)
             part.replace(path)
             fsync_path(path.parent)
@@ -71,18 +85,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
             part.unlink()
 
 
-ELSEWHERE = "name another folder"
-"""The remedy of what is written into a folder that the user names in the same command."""
-
-
 @contextmanager
 def describe_write_errors(
-    path: Path, *, only_full_disk: bool = False, elsewhere: str = "set ADBENCH_STORE"
+    path: Path, *, only_full_disk: bool = False, elsewhere: str = ELSEWHERE
 ) -> Iterator[None]:
     """Raise an OSError of the block as a StoreError that names the path, the cause and the remedy.
 
     only_full_disk: other errors than those of a full disk pass unchanged
-    elsewhere: what to do to write into another folder than the store
+    elsewhere: what to do to write into another folder
 
     >>> from pathlib import Path
     >>> from adbench.benchmark.store.atomic_files import StoreError, describe_write_errors
@@ -91,7 +101,7 @@ def describe_write_errors(
     ...         raise OSError(28, "No space left on device")
     ... except StoreError as error:
     ...     print(error)
-    cannot write maps.h5: No space left on device (free some space, or set ADBENCH_STORE)
+    cannot write maps.h5: No space left on device (free some space, or name another folder)
     """
     try:
         yield

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from .atomic_files import StoreError, describe_write_errors
+from .atomic_files import ANOTHER_STORE, StoreError, describe_write_errors
 
 MARKER = "adbench-store.json"
 RESULT_FOLDERS = "result-folders"
@@ -33,7 +33,7 @@ def mark_store(root: Path, is_empty: Callable[[], bool]) -> None:
     """
     path = root / MARKER
     if not path.is_file():
-        with describe_write_errors(path):
+        with describe_write_errors(path, elsewhere=ANOTHER_STORE):
             root.mkdir(parents=True, exist_ok=True)
             fields = {"format": 1, "all_runs_registered": is_empty()}
             with suppress(FileExistsError), path.open("x") as file:  # its presence is what counts

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from ...datasets.io.fsync import fsync_path
 from .artifact import UNREADABLE
-from .atomic_files import atomic_write, describe_write_errors, file_sha256
+from .atomic_files import ANOTHER_STORE, atomic_write, describe_write_errors, file_sha256
 from .cache_key import canonical_json
 
 if TYPE_CHECKING:
@@ -73,11 +73,15 @@ class PartialState:
         pointer = self._pointer(name)
         path = self.folder / f"{pointer.stem}.{uuid4().hex[:8]}.safetensors"
         try:
-            with describe_write_errors(path):
+            with describe_write_errors(path, elsewhere=ANOTHER_STORE):
                 self.folder.mkdir(parents=True, exist_ok=True)
                 save_file(separate_tensors(state), path)
                 fsync_path(path)
-            atomic_write(pointer, canonical_json({"file": path.name, "sha256": file_sha256(path)}))
+            atomic_write(
+                pointer,
+                canonical_json({"file": path.name, "sha256": file_sha256(path)}),
+                elsewhere=ANOTHER_STORE,
+            )
         except BaseException:
             with suppress(OSError):
                 path.unlink()

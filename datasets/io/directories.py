@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ wastebaskets, thumbnails, backups."""
 def list_directory(folder: Path) -> list[Path]:
     """Return the entries of a folder, sorted by name, without hidden and system files.
 
+    A link to a folder above itself is left out too: what lies there would be read again and again.
+
     folder: an existing folder
 
     >>> folder = Path("listing")
@@ -29,7 +32,21 @@ def list_directory(folder: Path) -> list[Path]:
     >>> [path.name for path in list_directory(folder)]
     ['a.png', 'b.png']
     """
-    return [path for path in sorted(folder.iterdir()) if not IGNORED_NAMES.fullmatch(path.name)]
+    with os.scandir(folder) as entries:
+        names = [
+            entry.name
+            for entry in entries
+            if not IGNORED_NAMES.fullmatch(entry.name)
+            and not (entry.is_symlink() and _leads_above(Path(entry.path)))
+        ]
+    return [folder / name for name in sorted(names)]
+
+
+def _leads_above(link: Path) -> bool:
+    try:
+        return link.parent.resolve().is_relative_to(link.resolve())
+    except (OSError, RuntimeError):  # of links in a circle
+        return False
 
 
 def find_files(folder: Path, suffixes: Sequence[str], depth: int = 8) -> Iterator[Path]:

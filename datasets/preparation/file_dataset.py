@@ -34,7 +34,7 @@ from ..io.file_hashes import hash_files, modification_stamp
 from ..io.hdf5_arrays import Array
 from ..io.value_range import measure_range, parse_range
 from ..splits.assignment import Case, groups_in_several_splits
-from .left_out import find_left_out, may_be_data
+from .left_out import UNKNOWN, UNREAD, find_left_out, may_be_data
 from .prepared_dataset import PreparedDataset
 from .prepared_file import prepare_once, read_notes
 from .writer import SampleWriter
@@ -221,15 +221,19 @@ class FileDataset(PreparedDataset):
 
         progress: called with (task, done, total). Nothing is cached
         """
-        index, split_of = DatasetIndex([]), dict[str, str]()
+        index, split_of, unknown = DatasetIndex([]), dict[str, str](), UNKNOWN
         try:
             index, digests, assigned = self._index_and_assign(progress)
             split_of = dict(assigned)
             report = self._read_cases(index, digests, split_of, None, progress)
         except DataError as error:
-            report = VerificationReport((error.summary, *error.problems), (), {}, 1)
+            problems, notes = (error.summary,), ()
+            if error.problems:  # the summary is what all of them mean
+                problems, notes = error.problems, problems
+            report = VerificationReport(problems, notes, {}, 1)
+            unknown = UNREAD
         try:
-            files_read, left_out = self._find_left_out(index, split_of, report.problems)
+            files_read, left_out = self._find_left_out(index, split_of, report.problems, unknown)
         except DataError:  # there is no root
             return report
         folders = _describe_folders([c for c in index.cases if c.name in split_of])
@@ -240,13 +244,16 @@ class FileDataset(PreparedDataset):
         index: DatasetIndex,
         split_of: Mapping[str, str],
         problems: Sequence[str] = (),
+        unknown: str = UNKNOWN,
     ) -> tuple[int, list[LeftOutFiles]]:
         """Return how many files were read, and all others below the root by reason."""
         in_splits = {p for c in index.cases if c.name in split_of for p in c.files.values()}
         used = in_splits | {*index.tables}
         others = {p for c in index.cases for p in c.files.values()} - used
         reasons = {**dict.fromkeys(others, "its case is in no split"), **index.left_out}
-        left_out = find_left_out(self.find_root(), used, reasons=reasons, problems=problems)
+        left_out = find_left_out(
+            self.find_root(), used, reasons=reasons, problems=problems, unknown=unknown
+        )
         return len(used), left_out
 
     def _left_out_note(self, files: LeftOutFiles) -> str:
@@ -369,6 +376,7 @@ class FileDataset(PreparedDataset):
         samples, counts, bad_cases = Counter[str](), Counter[str](), len(problems)
         statistics: SampleStatistics | None = None
         area_ratios: list[float] = []
+        labels_of_test = set[bool]()
         remaining = [
             case for case in index.cases if writer is None or not writer.has_unit(case.name)
         ]
@@ -392,6 +400,8 @@ class FileDataset(PreparedDataset):
                 part = _part_of(split_of.get(case.name), sample.label, outcome.trainable)
                 if part is not None:
                     samples[part] += 1
+                    if part == "test":
+                        labels_of_test.add(bool(sample.label))
                     if writer is not None and not bad_cases:
                         writer.add(part, sample)
             if writer is not None and not bad_cases:
@@ -402,6 +412,9 @@ class FileDataset(PreparedDataset):
                 f"no sample is left for {part}{self._empty_split_hint(part)}"
                 for part in empty_splits
             ]
+            if len(labels_of_test) == 1:
+                kind = "abnormal" if labels_of_test == {True} else "normal"
+                notes.append(f"test holds {kind} samples alone: no detector can be judged on them")
         notes += [f"{count_name}: {count}" for count_name, count in counts.items() if count]
         notes += self._mask_area_notes(area_ratios)
         return VerificationReport(

@@ -13,6 +13,7 @@ from ..io.directories import IGNORED_NAMES
 SYSTEM = "hidden, or of an operating system or NAS: no data"
 MISPLACED = "readable, but where this dataset has no data: see its folders"
 UNKNOWN = "of a kind that is not read"
+UNREAD = "not looked at, because of the problems above"
 TEXT_NAMES = frozenset(
     ["README", "LICENSE", "LICENCE", "COPYING", "CHANGES", "AUTHORS", "NOTICE", "MANIFEST"]
 )
@@ -73,6 +74,7 @@ def find_left_out(
     *,
     reasons: Mapping[Path, str] | None = None,
     problems: Collection[str] = (),
+    unknown: str = UNKNOWN,
 ) -> list[LeftOutFiles]:
     """Return all files below the root that were not used, and empty folders, by the reason.
 
@@ -80,6 +82,7 @@ def find_left_out(
     used: the files that were read
     reasons: why the dataset itself left files or whole folders out
     problems: of the dataset; a file that one of them names is left out for it
+    unknown: the reason of files that there is no other reason for
 
     >>> Path("set").mkdir()
     >>> for name in ("a.png", "b.nrrd", ".DS_Store"):
@@ -110,7 +113,7 @@ def find_left_out(
             reason = MISPLACED
         if not reason and os.path.basename(path).upper() in TEXT_NAMES:
             reason = REASON_OF_SUFFIX[".txt"]
-        reason = reason or REASON_OF_SUFFIX.get(_suffix(path), UNKNOWN)
+        reason = reason or REASON_OF_SUFFIX.get(_suffix(path), unknown)
         folder = _display_name(top or os.path.dirname(path), base)
         names[reason][folder].append(name)
     return [

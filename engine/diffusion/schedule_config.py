@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..runtime.setting_types import Count
+from ..runtime.setting_types import Several
 from .schedule import Schedule, ScheduleName, build_schedule
 
 
@@ -19,7 +19,7 @@ class ScheduleConfig:
     10
     """
 
-    T: Count = 1000
+    T: Several = 1000
     beta: ScheduleName = "linear"
 
     def build(self) -> Schedule:

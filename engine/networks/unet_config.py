@@ -166,3 +166,19 @@ class AttentionSidesUNetConfig(ScaledUNetConfig):
         [False, True, True]
         """
         return [max(shape) >> depth in self.attention for depth in range(len(self.mults))]
+
+    def attention_conflicts(self, shape: Sequence[int]) -> dict[tuple[str, ...], str]:
+        """Return by arguments why a UNet for samples of that shape does not attend as they ask.
+
+        >>> network = AttentionSidesUNetConfig(8, (1, 2, 2), 1, (16, 7), 2)
+        >>> network.attention_conflicts((32, 16))
+        {('attention',): 'attention=7 is none of the longest sides, 32, 16, 8'}
+        """
+        sides = [max(shape) >> depth for depth in range(len(self.mults))]
+        no_sides = [length for length in self.attention if length not in sides]
+        if not no_sides:
+            return {}
+        lengths = "attention=" + ",".join(map(str, no_sides))
+        reason = f"{lengths} is none of the longest sides, {', '.join(map(str, sides))}"
+        everywhere = len(no_sides) == len(self.attention)
+        return {("attention", "size", "mults") if everywhere else ("attention",): reason}

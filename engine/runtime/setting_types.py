@@ -14,6 +14,9 @@ from msgspec import Meta
 T = TypeVar("T")
 
 Count = Annotated[int, Meta(ge=1)]
+Several = Annotated[int, Meta(ge=2)]
+"""A number of things of which one alone would not do, such as samples of a deviation."""
+
 Natural = Annotated[int, Meta(ge=0)]
 Level = Annotated[int, Meta(ge=1, le=1000)]
 """A noise level on the 1000-step scale."""

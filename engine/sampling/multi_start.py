@@ -103,7 +103,7 @@ class MultiStart(nn.Module):
     A level below the lowest start stands for that start alone.
 
     sampling_steps: levels of the grid
-    skip: every so many of them a chain starts, from the second lowest up
+    skip: every so many of them a chain starts, from the second lowest up; fewer than those
     measures: M, of the error
     lagged: MONAI's PLMS
     shared_history: a chain takes over the history of the start below, and its first step is made
@@ -139,6 +139,8 @@ class MultiStart(nn.Module):
             raise ValueError(
                 f"sampling_steps lie in 2..1000 and skip is at least 1: {sampling_steps}, {skip}"
             )
+        if skip >= sampling_steps:
+            raise ValueError(f"skip={skip} passes over all {sampling_steps} sampling_steps")
         self.stride = 1000 // sampling_steps
         grid = [1 + self.stride * k for k in range(1, sampling_steps, skip)]
         self.levels = [level for level in grid if level >= min_level]

@@ -43,6 +43,25 @@ def tile_masks(shape: Sequence[int], patch: int, stride: int) -> Tensor:
     return torch.stack(tiles)
 
 
+def patch_conflict(shape: Sequence[int], patch: int) -> str:
+    """Return why a patch is no part of a sample, which it covers; empty if it is one.
+
+    shape: of the samples, without channels
+    patch: side of a box
+
+    >>> from adbench.engine.sampling.patches import patch_conflict
+    >>> patch_conflict([16, 16], patch=64)
+    'patch=64 covers all of 16 x 16, so that nothing is left around it to reconstruct from'
+    >>> patch_conflict([16, 16], patch=8)
+    ''
+    """
+    if max(shape) > patch:
+        return ""
+    extent = " x ".join(map(str, shape))
+    around = "nothing is left around it to reconstruct from"
+    return f"patch={patch} covers all of {extent}, so that {around}"
+
+
 def stitch_tiles(
     reconstructions: Tensor, tiles: Tensor, aggregate: Literal["cut", "mean"]
 ) -> Tensor:

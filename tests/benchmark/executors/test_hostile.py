@@ -79,6 +79,16 @@ def test_every_way_to_fail_while_it_is_imported_is_refused_in_one_line(tmp_path:
         assert len(str(caught.value).splitlines()) == 1
 
 
+QUICK = ["fake-record", "global-rng", "write-into-x"]
+"""Behaviours of hostile_plugins that could change the numbers of others and end by themselves, few
+since each costs seconds; its main() runs all of them."""
+
+
+def test_sound_methods_beside_hostile_ones_have_their_own_numbers(tmp_path: Path) -> None:
+    _, printed, wrong = hostile_plugins.run_all(tmp_path, QUICK, local(2))
+    assert wrong == [], printed
+
+
 @pytest.mark.parametrize("inline", [False, True])
 def test_an_event_of_a_plugins_own_is_no_end(tmp_path: Path, inline: bool) -> None:
     code, printed = run_planned(planned("event"), tmp_path, None if inline else local())

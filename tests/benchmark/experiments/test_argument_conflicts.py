@@ -23,14 +23,38 @@ CONFLICTS: list[tuple[str, dict[str, Any], str]] = [
     ("ddpm-ood", {"widths": [5, 7]}, "divisible"),
     ("autoddpm", {"attention": [True]}, "attention"),
     ("deco-diff", {"cells": [1000]}, "every cell size has a chance"),
+    ("pddpm", {"patch": 64}, "patch=64 covers all of"),
+    ("mddpm", {"patch": 32}, "patch=32 covers all of"),
+    ("anoddpm", {"attention": [7]}, "attention=7 is none of the longest sides"),
+    ("anoddpm", {"attention": [8, 7]}, "attention=7 is none of the longest sides"),
+    ("ddad", {"attention": [5]}, "attention=5 is none of the longest sides"),
+    ("autoddpm", {"attention": [False]}, "attention"),
+    ("ddpm-ood", {"skip": 2000}, "skip=2000 passes over all 3 sampling_steps"),
+    ("ldm-ood", {"skip": 3}, "skip=3 passes over all 3 sampling_steps"),
+    ("wavenet-ood", {"skip": 2000}, "skip=2000 passes over all"),
+    ("andi", {"every": 1001}, "every=1001 evaluates one level"),
+    ("andi", {"every": 200, "T": 100}, "every=200 evaluates one level"),
+    ("thor", {"every": 1001}, "every"),
+    ("anoddpm", {"sampling_steps": 5000}, "more than the T=1000 levels"),
+    ("autoddpm", {"inpaint_steps": 1001}, "more than the T=1000 levels"),
+    ("disyre", {"sampling_steps": 101}, "more than the T=100 levels"),
+    ("thor", {"sampling_steps": 5000}, "more than the T=1000 levels"),
+    ("anoddpm", {"T": 10}, "the noise levels 50 and 100 are the same step"),
+    ("andi", {"T": 4}, "are the same step"),
+    ("guided-ddim", {"T": 1}, "T is"),
+    ("ae1d", {"calibration": 1}, "calibration is"),
+    ("ddpm-ood", {"calibration": 1}, "calibration is"),
 ]
+"""A method, what is set and cannot work or would have no effect, and the reason."""
 
 
 @pytest.mark.parametrize(("name", "settings", "reason"), CONFLICTS)
 def test_a_conflict_is_refused_in_one_line(
     name: str, settings: dict[str, Any], reason: str
 ) -> None:
-    config = RunConfig([name], ["phantom"], "check", settings={name: settings}, baselines=False)
+    axes = {"phantom": {"shape": [64]}} if REGISTRY.method(name).load().ndims == {1} else {}
+    overrides = {name: settings, **axes}
+    config = RunConfig([name], ["phantom"], "check", settings=overrides, baselines=False)
     with pytest.raises(RegistryError, match=reason) as caught:
         expand_matrix(config, REGISTRY)
     text = str(caught.value)

@@ -97,3 +97,24 @@ def test_bytes_that_are_no_text_and_a_folder_are_entries_too(tmp_path: Path) -> 
     (tmp_path / "b.json").mkdir()
     (tmp_path / "c.json").symlink_to(tmp_path / "nowhere")
     assert [each["status"] for each in read_records(tmp_path)] == ["broken"] * 3
+
+
+def test_a_copy_of_a_record_counts_once(tmp_path: Path) -> None:
+    text = json.dumps(record("A"))
+    for name in ("copy of a.json", "a.json", "a (1).json"):
+        (tmp_path / name).write_text(text)
+    (tmp_path / "b.json").write_text(json.dumps(record("B")))
+    by_file = {entry["file"]: entry for entry in read_records(tmp_path)}
+    assert {name: entry["status"] for name, entry in by_file.items()} == {
+        "a.json": "ok",
+        "a (1).json": "broken",
+        "copy of a.json": "broken",
+        "b.json": "ok",
+    }
+    assert by_file["a (1).json"]["reason"] == "a (1).json is a copy of a.json: remove one of them"
+
+
+def test_a_name_twice_is_no_record() -> None:
+    text = json.dumps(record("A")).replace('"seed": 0', '"seed": 0, "seed": 7', 1)
+    with pytest.raises(ValueError, match="it holds 'seed' twice"):
+        parse_record(text)

@@ -26,6 +26,7 @@ from adbench.benchmark.store.artifact_store import (
     cache_key,
     canonical_json,
 )
+from adbench.benchmark.store.atomic_files import ANOTHER_STORE
 from stores import KEY_INPUTS, flip_bit, start_process, stored_files, truncate, wait_for_mark
 
 
@@ -226,7 +227,7 @@ def test_a_root_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> No
     for act in (
         lambda: store.get_or_create("maps", KEY_INPUTS, maker(), name="x"),
         lambda: store.partial_state("maps", KEY_INPUTS).save("a", {"t": torch.zeros(1)}),
-        lambda: atomic_write(tmp_path / "file" / "x", "text"),
+        lambda: atomic_write(tmp_path / "file" / "x", "text", elsewhere=ANOTHER_STORE),
     ):
         with pytest.raises(StoreError, match=r"cannot write .*ADBENCH_STORE") as caught:
             act()

@@ -1,0 +1,34 @@
+"""An error of writing names the file and the folder to choose instead: the store's or another."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from adbench.benchmark.store.artifact_store import Store
+from adbench.benchmark.store.atomic_files import StoreError, atomic_write
+
+
+def full_disk(*_: object, **__: object) -> int:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_folder_that_a_command_names_is_not_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "results" / "leaderboard.csv"
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    with pytest.raises(StoreError) as caught:
+        atomic_write(path, "method\n")
+    remedy = "(free some space, or name another folder)"
+    assert str(caught.value) == f"cannot write {path}: No space left on device {remedy}"
+    assert not list(path.parent.iterdir())
+
+
+def test_a_full_store_names_its_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    monkeypatch.setattr(Path, "mkdir", full_disk)
+    with pytest.raises(StoreError, match=r"No space left .*or set ADBENCH_STORE\)"):
+        store.get_or_create("maps", {"a": 1}, lambda folder: None, name="a")
