@@ -42,7 +42,8 @@ class RD4AD(Method):
     """Score every position by the cosine distances of teacher and student.
 
     size: pixels along the longest axis.
-    features, depths: name of the teacher and numbers of its layers, each at half the sides of the one before.
+    features, depths: name of the teacher and numbers of its layers, each at half the sides of the
+        one before.
     blocks: residual blocks at every resolution of the student.
     blur: standard deviation of the map's blur in pixels of `size`.
     """

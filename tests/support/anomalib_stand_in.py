@@ -55,9 +55,11 @@ class Network(nn.Module):
         self.shift = shift
         self.register_buffer("mean", torch.empty(0))
 
-    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
-        self.mean.resize_(state[f"{prefix}mean"].shape)
-        super()._load_from_state_dict(state, prefix, *rest)
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *rest: Any, **named: Any
+    ) -> None:
+        self.mean.resize_(state_dict[f"{prefix}mean"].shape)
+        super()._load_from_state_dict(state_dict, prefix, *rest, **named)
 
     def forward(self, images: Tensor) -> InferenceBatch:
         maps = (images - self.mean).abs().mean(1, keepdim=True) - self.shift

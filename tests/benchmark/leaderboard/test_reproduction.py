@@ -221,7 +221,7 @@ def test_a_benchmark_says_what_it_needs_and_is_compared_when_it_is_there(paper, 
     (table,) = facts["tables"].values()
     assert "registry file" in table["bring"] and f"--protocol {protocol}" in table["bring"]
     assert all(dataset in finding.reason for finding in findings if finding.dataset == dataset)
-    ours = record(
+    ours: dict[str, Any] = record(
         "PatchCore", dataset__name=dataset, profile="paper", method__name="patchcore",
         protocol__name=protocol, protocol__id=parse_protocol(protocol).id,
     ) | {"file": "a.json"}  # fmt: skip

@@ -16,7 +16,7 @@ def test_it_is_the_area_that_a_loop_over_thresholds_finds(limits):
     masks = np.zeros(maps.shape, bool)
     masks[5:, 4:9, 4:9] = True
     maps += 0.4 * masks * rng.random((8, 1, 1))
-    label = masks.any((1, 2))
+    label = np.asarray(masks.any((1, 2)))
     values = aupimo(PixelScores.from_maps(maps, masks), label, limits)
     assert np.isnan(values[:5]).all()
     rates, recalls = [], []  # at every threshold, the highest score first

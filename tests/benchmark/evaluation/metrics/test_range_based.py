@@ -29,13 +29,13 @@ def signal() -> tuple[np.ndarray, np.ndarray]:
 )
 def test_range_auc_is_that_of_the_package(signal, buffer, roc, pr):
     """Golden values of `metricor().RangeAUC` of vus 0.0.6."""
-    assert range_auc(*signal, buffer) == pytest.approx((roc, pr), abs=1e-12)
+    assert range_auc(signal[0], signal[1], buffer) == pytest.approx((roc, pr), abs=1e-12)
 
 
 def test_volume_under_surface_is_that_of_the_package(signal):
     """Golden values of `metricor().RangeAUC_volume_opt` of vus 0.0.6, largest window 12."""
     expected = (0.8665673249448015, 0.7620198391110115)
-    assert volume_under_surface(*signal, 12) == pytest.approx(expected, abs=1e-12)
+    assert volume_under_surface(signal[0], signal[1], 12) == pytest.approx(expected, abs=1e-12)
 
 
 def test_point_adjusted_f1_is_that_of_a_loop_and_random_scores_come_close(signal):
