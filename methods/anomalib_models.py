@@ -47,6 +47,14 @@ class AnomalibModel(Method):
 
     Raises ValueError on a model that anomalib lacks, RuntimeError where anomalib is not installed
     and where pretrained weights cannot be had.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.methods.anomalib_models import AnomalibModel
+    >>> try:
+    ...     AnomalibModel(Spec(2, (64, 64)), model="padim")
+    ... except ValueError as error:
+    ...     print(error)
+    anomalib takes images of 1 or 3 channels, not 2
     """
 
     ndims = frozenset({2})

@@ -44,6 +44,12 @@ class FAE(Method):
     features, depths: name of the frozen network and numbers of its layers; the first has the grid.
     widths: channels of the autoencoder after each halving of the grid.
     ssim_window: side of the neighbourhood that is compared.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.methods.fae import FAE
+    >>> method = FAE(Spec(1, (64, 64)), size=64, features="effperc-random", widths=(8, 8))
+    >>> method.maps.channels, method.maps.grids((64, 64))
+    ((24, 40), [(16, 16), (8, 8)])
     """
 
     ndims = frozenset({2})

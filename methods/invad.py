@@ -52,6 +52,14 @@ class InvAD(Method):
     size: pixels along the longest axis.
     features, depths: name of the frozen network and numbers of its layers; the last has the grid.
     sampling_steps: of the inversion.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.engine.networks.unet_config import HeadsUNetConfig
+    >>> from adbench.methods.invad import InvAD
+    >>> network = HeadsUNetConfig(8, (1, 2), 1, attention=(False, True), heads=1)
+    >>> method = InvAD(Spec(1, (64, 64)), size=64, features="effperc-random", network=network)
+    >>> method.codec.latent, method.chain.steps
+    ((176, 4, 4), 3)
     """
 
     levels, published = (250, 500, 750, 1000), 1000

@@ -39,6 +39,12 @@ class PaDiM(Method):
     dimensions: number of channels that are drawn, or all if there are fewer.
     ridge: what is added to the diagonal of every covariance.
     blur: standard deviation of the map's blur in pixels of `size`.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.methods.padim import PaDiM
+    >>> method = PaDiM(Spec(1, (64, 64)), size=64, features="effperc-random", dimensions=10)
+    >>> method.precision.shape  # of every position, the channels' inverse covariance
+    torch.Size([256, 10, 10])
     """
 
     ndims = frozenset({2})

@@ -47,6 +47,10 @@ class CoresetConfig:
     projection: number of random directions in which the core-set is chosen.
     neighbours: of equation 7, the vectors around the nearest one, itself among them.
     reweight: whether the score is weighted by equation 7.
+
+    >>> from adbench.methods.patchcore import CoresetConfig
+    >>> CoresetConfig(share=0.01).neighbours
+    9
     """
 
     share: PositiveFraction = 0.1
@@ -66,6 +70,17 @@ class PatchCore(Method):
     features, depths: name of the frozen network and numbers of its layers; the first has the grid.
     window: side of the square of positions over which features are averaged.
     blur: standard deviation of the map's blur in pixels of `size`.
+
+    >>> import torch
+    >>> from adbench.datasets.base import Sample, Spec
+    >>> from adbench.engine.runtime.context import TrainingContext
+    >>> from adbench.methods.patchcore import CoresetConfig, PatchCore
+    >>> method = PatchCore(Spec(1, (64, 64)), size=64, features="effperc-random",
+    ...     memory=CoresetConfig(share=0.25))
+    >>> image = Sample(torch.rand(1, 64, 64), key="a", group="a", label=False)
+    >>> method.fit([image], [], TrainingContext())
+    >>> method.memory.vectors.shape  # a quarter of 8 x 8 positions
+    torch.Size([16, 152])
     """
 
     ndims = frozenset({2})

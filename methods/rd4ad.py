@@ -46,6 +46,12 @@ class RD4AD(Method):
         one before.
     blocks: residual blocks at every resolution of the student.
     blur: standard deviation of the map's blur in pixels of `size`.
+
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.methods.rd4ad import RD4AD
+    >>> method = RD4AD(Spec(1, (64, 64)), size=64, features="effperc-random", blocks=1)
+    >>> method.maps.strides, method.maps.channels
+    ((4, 8, 16), (24, 40, 112))
     """
 
     ndims = frozenset({2})

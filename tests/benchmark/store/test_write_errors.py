@@ -31,4 +31,4 @@ def test_a_full_store_names_its_variable(tmp_path: Path, monkeypatch: pytest.Mon
     store = Store(tmp_path)
     monkeypatch.setattr(Path, "mkdir", full_disk)
     with pytest.raises(StoreError, match=r"No space left .*or set ADBENCH_STORE\)"):
-        store.get_or_create("maps", {"a": 1}, lambda folder: None, name="a")
+        store.get_or_create("maps", {"a": 1}, lambda folder: {}, name="a")
