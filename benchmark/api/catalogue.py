@@ -110,7 +110,7 @@ def register(
     'My PCA'
     >>> adbench.register("pca", PCA)
     Traceback (most recent call last):
-    adbench.benchmark.registry.registry.RegistryError: method 'pca' is registered already: choose
+    adbench...RegistryError: method 'pca' is registered already: choose
     another name
     """
     register_class(name, cls, label=label, about=about)

@@ -84,7 +84,7 @@ def measure_config(
     ...     RunConfig(methods=("anodpm",)), NotebookReporter(Console(quiet=True)), images=1,
     ...     rounds=1, batch=None, against=(), loading=False, noise=False, maps=None)
     Traceback (most recent call last):
-    adbench.benchmark.registry.registry.RegistryError: unknown method 'anodpm'. Did you mean
+    adbench...RegistryError: unknown method 'anodpm'. Did you mean
     'anoddpm'? (adbench list methods)
     """
     against = parse_references(against)

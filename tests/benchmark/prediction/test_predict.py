@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import gzip
+import json
 import os
-import shutil
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 import adbench
 from adbench.benchmark.cli.main import app
 from adbench.benchmark.evaluation.hdf5_arrays import read_array
+from adbench.benchmark.leaderboard.records import record_seal
 from adbench.benchmark.prediction import predict as module
 from adbench.benchmark.store.artifact_store import Store
 from dicom_series import COLUMNS, ROWS, SLICES, write_series
@@ -421,7 +422,8 @@ def test_a_method_is_found_by_its_name(scans: Path, scan_record: Path, tmp_path:
     with pytest.raises(ValueError, match=r"no record in .* there are none"):
         adbench.predict("intensity", tmp_path, tmp_path / "c", results=tmp_path)
     copy = scan_record.with_name("again.json")
-    shutil.copy(scan_record, copy)
+    again = json.loads(scan_record.read_text()) | {"seed": 7}
+    copy.write_text(json.dumps(again | {"seal": record_seal(again)}))
     try:
         with pytest.raises(ValueError, match=r"2 records are of intensity: name one of .*again"):
             adbench.predict("intensity", tmp_path, tmp_path / "c", results=results)

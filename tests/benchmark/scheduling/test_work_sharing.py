@@ -202,14 +202,14 @@ def test_two_that_save_at_once_leave_a_whole_state(tmp_path: Path, monkeypatch, 
     real = resume.atomic_write
     inside: list[int] = []
 
-    def between(path: Path, data: Any) -> None:
+    def between(path: Path, data: Any, **options: Any) -> None:
         if when == "after":
-            real(path, data)
+            real(path, data, **options)
         if not inside:
             inside.append(1)
             two.save("a", {"x": torch.arange(4)})
         if when == "before":
-            real(path, data)
+            real(path, data, **options)
 
     monkeypatch.setattr(resume, "atomic_write", between)
     one.save("a", {"x": torch.arange(5)})
