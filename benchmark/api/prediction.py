@@ -121,7 +121,7 @@ def detector_parts(detector: Detector) -> DetectorParts:
             "level": detector.level,
             "threshold": detector.threshold,
             "protocol": record["protocol"]["id"],
-            "numerics": str(detector.context.dtype).removeprefix("torch."),
+            "numerics": detector.context.numerics,
         },
     )
 

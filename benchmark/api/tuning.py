@@ -150,17 +150,17 @@ def _tune_all(
     fixed = resolve_overrides(
         config.settings, names, config.datasets, Registry.read(*config.registry)
     )
-    tuned = list[Any]()
+    tuned: list[Experiment] = []
     for _, group in group_by_dataset(every):
         dataset = prepare_dataset(group[0], reporter, context.stop)
-        judged_on = _objective(objective, dataset)
+        tuned_on = _objective(objective, dataset)
         for name in dict.fromkeys(experiment.method.name for experiment in group):
             own = [experiment for experiment in group if experiment.method.name == name]
             if incompatibility(own[0], dataset):
                 tuned += own  # the run says why
                 continue
             chosen, facts = _tune_one(
-                own[0], dataset, store, context, reporter, trials, judged_on, fixed[name]
+                own[0], dataset, store, context, reporter, trials, tuned_on, fixed[name]
             )
             tuned += [
                 replace(each, method_args={**each.method_args, **chosen}, tuning=facts)

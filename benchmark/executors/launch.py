@@ -55,14 +55,8 @@ class InlineExecutor:
     stop: whether to stop between two steps
     team: the processes that train together
 
-    >>> from adbench.benchmark.experiments.matrix import expand_matrix
-    >>> from adbench.benchmark.experiments.run_config import RunConfig
-    >>> from adbench.benchmark.registry.registry import Registry
-    >>> settings = {"phantom": {"shape": [16]}}
-    >>> config = RunConfig(
-    ...     ["template-z"], ["phantom"], "tiny", settings=settings, limit=4, baselines=False
-    ... )
-    >>> experiments = expand_matrix(config, Registry.read())
+    >>> from adbench.benchmark.experiments.example_experiments import example_experiments
+    >>> experiments = example_experiments(shape=(16,), limit=4)
     >>> from adbench.benchmark.scheduling.job import prepare_job
     >>> executor, events = InlineExecutor(), []
     >>> executor.start(prepare_job(experiments, TrainingContext()))
@@ -168,14 +162,8 @@ def run_experiments(
     limits: timeout, grace and disk_timeout of Scheduler
 
     >>> import io, tempfile
-    >>> from adbench.benchmark.experiments.matrix import expand_matrix
-    >>> from adbench.benchmark.experiments.run_config import RunConfig
-    >>> from adbench.benchmark.registry.registry import Registry
-    >>> settings = {"phantom": {"shape": [16]}}
-    >>> config = RunConfig(
-    ...     ["template-z"], ["phantom"], "tiny", settings=settings, limit=4, baselines=False
-    ... )
-    >>> experiments = expand_matrix(config, Registry.read())
+    >>> from adbench.benchmark.experiments.example_experiments import example_experiments
+    >>> experiments = example_experiments(shape=(16,), limit=4)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     out, store = Path(folder, "results"), Store(Path(folder, "store"))
     ...     reporter = ConsoleReporter(Console(file=io.StringIO()))
@@ -232,14 +220,8 @@ def prepare_dataset(
     Raises KeyboardInterrupt when asked to stop meanwhile, DataError where data are missing or bad.
 
     >>> import io
-    >>> from adbench.benchmark.experiments.matrix import expand_matrix
-    >>> from adbench.benchmark.experiments.run_config import RunConfig
-    >>> from adbench.benchmark.registry.registry import Registry
-    >>> settings = {"phantom": {"shape": [16]}}
-    >>> config = RunConfig(
-    ...     ["template-z"], ["phantom"], "tiny", settings=settings, limit=4, baselines=False
-    ... )
-    >>> experiments = expand_matrix(config, Registry.read())
+    >>> from adbench.benchmark.experiments.example_experiments import example_experiments
+    >>> experiments = example_experiments(shape=(16,), limit=4)
     >>> dataset = prepare_dataset(experiments[0], ConsoleReporter(Console(file=io.StringIO())))
     >>> dataset.spec.shape
     (16,)

@@ -68,14 +68,8 @@ def submit_detached(
 
     >>> import tempfile
     >>> from types import SimpleNamespace
-    >>> from adbench.benchmark.experiments.matrix import expand_matrix
-    >>> from adbench.benchmark.experiments.run_config import RunConfig
-    >>> from adbench.benchmark.registry.registry import Registry
-    >>> settings = {"phantom": {"shape": [16]}}
-    >>> config = RunConfig(
-    ...     ["template-z"], ["phantom"], "tiny", settings=settings, limit=4, baselines=False
-    ... )
-    >>> experiments = expand_matrix(config, Registry.read())
+    >>> from adbench.benchmark.experiments.example_experiments import example_experiments
+    >>> experiments = example_experiments(shape=(16,), limit=4)
     >>> from adbench.benchmark.store.artifact_store import Store
     >>> from adbench.engine.runtime.context import TrainingContext
     >>> cluster = SimpleNamespace(

@@ -86,10 +86,12 @@ def _schedule_conflict(
         if asked_for & {"T", name} and (arguments.get(name) or 0) > T:
             return f"{name}={arguments[name]} are more than the T={T} levels of the schedule"
     if "T" in asked_for:
+        from ...engine.diffusion.schedule import level_of_step  # torch comes with it
+
         by_step: dict[int, int] = {}
         method_class = method.load()
         for level in sorted({*(levels or method_class.levels), method_class.published}):
-            step = max(min(level, 1), round(level * T / 1000))  # as Schedule.to_level
+            step = level_of_step(level, T)
             if (other := by_step.setdefault(step, level)) != level:
                 return f"with T={T} the noise levels {other} and {level} are the same step"
     return ""

@@ -7,6 +7,7 @@ size, where the files of a dataset lie) is left out.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,8 +16,8 @@ from typing import Any
 
 from ...methods.base import Method
 from ..registry.code_fingerprint import folder_digest, loaded_code_digest
-from ..store.cache_key import to_json_dict
-from .matrix import Experiment, content_arguments
+from ..store.cache_key import canonical_json, to_json_dict
+from .matrix import PREDICTED_SPLITS, Experiment, content_arguments
 from .splits import Splits
 
 
@@ -63,11 +64,8 @@ def experiment_key_inputs(
     levels: the noise levels that are swept
     numerics: what networks compute in
 
-    >>> from adbench.benchmark.experiments.matrix import expand_matrix
-    >>> from adbench.benchmark.experiments.run_config import RunConfig
-    >>> from adbench.benchmark.registry.registry import Registry
-    >>> config = RunConfig(["template-z"], ["phantom"], "tiny", baselines=False)
-    >>> (experiment,) = expand_matrix(config, Registry.read())
+    >>> from adbench.benchmark.experiments.example_experiments import example_experiments
+    >>> (experiment,) = example_experiments()
     >>> from adbench.datasets.phantom import Phantom
     >>> splits, method_class = Splits(Phantom(shape=(8,)), limit=2), experiment.method.load()
     >>> inputs = experiment_key_inputs(experiment, method_class, splits, [0], "float32")
@@ -120,3 +118,20 @@ def data_key_inputs(experiment: Experiment, splits: Splits, names: Sequence[str]
         "args": content_arguments(experiment, splits.dataset.cache_key_ignores),
         "samples": {name: splits.digest(name) for name in names},
     }
+
+
+def data_fingerprint(experiment: Experiment, splits: Splits) -> str:
+    """Return what tells the predicted samples of an experiment from others, 16 hexadecimal digits.
+
+    >>> from types import SimpleNamespace
+    >>> from adbench.datasets.phantom import Phantom
+    >>> experiment = SimpleNamespace(
+    ...     dataset=SimpleNamespace(name="phantom"), dataset_args={"shape": [8]}
+    ... )
+    >>> splits = [Splits(Phantom(shape=(8,)), limit=limit) for limit in (2, 2, 3)]
+    >>> first, same, other = (data_fingerprint(experiment, each) for each in splits)
+    >>> first == same, first == other
+    (True, False)
+    """
+    samples = canonical_json(data_key_inputs(experiment, splits, PREDICTED_SPLITS))
+    return hashlib.sha256(samples.encode()).hexdigest()[:16]

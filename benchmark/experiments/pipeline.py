@@ -6,7 +6,6 @@ first; what was killed goes on from what it kept.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,9 +20,9 @@ from ..evaluation.load_predictions import load_predictions
 from ..evaluation.sample_results import read_evaluation, read_sample_results, write_sample_results
 from ..evaluation.synthetic_anomalies import concatenate_predictions
 from ..figures.gallery import gallery_samples, write_figures
-from ..store.artifact_store import Artifact, Store, canonical_json
+from ..store.artifact_store import Artifact, Store
 from ..store.cache_key import cache_key
-from .cache_keys import data_key_inputs
+from .cache_keys import data_fingerprint
 from .distributed import announce_training
 from .fit_predict import LogEvent, fit, load_method, predict, predict_remaining_shards
 from .imported_weights import load_imported_weights
@@ -55,11 +54,8 @@ def run_experiment(
     Raises whatever a stage raises; the stages that are finished by then stay stored.
 
     >>> import tempfile
-    >>> from adbench.benchmark.experiments.matrix import expand_matrix
-    >>> from adbench.benchmark.experiments.run_config import RunConfig
-    >>> from adbench.benchmark.registry.registry import Registry
-    >>> config = RunConfig(["template-z"], ["phantom"], "tiny", limit=4, baselines=False)
-    >>> (experiment,) = expand_matrix(config, Registry.read())
+    >>> from adbench.benchmark.experiments.example_experiments import example_experiments
+    >>> (experiment,) = example_experiments(limit=4)
     >>> from adbench.datasets.phantom import Phantom
     >>> def log(event, facts):
     ...     pass
@@ -91,8 +87,7 @@ def run_experiment(
 
     digests = earlier.get("files", {}) if earlier.get("keys") == artifacts["keys"] else {}
     files = write_result_files(out, experiment.name, digests, record.path, draw, log)
-    samples = canonical_json(data_key_inputs(experiment, resolved.splits, PREDICTED_SPLITS))
-    fingerprint = hashlib.sha256(samples.encode()).hexdigest()[:16]
+    fingerprint = data_fingerprint(experiment, resolved.splits)
     return {
         **record_header(experiment, dataset, resolved.method_class, "ok", fingerprint=fingerprint),
         **evaluation,
@@ -117,11 +112,8 @@ def predict_shared(
     helper_number: from 1, different for each helper, so that two do not predict the same samples
 
     >>> import tempfile
-    >>> from adbench.benchmark.experiments.matrix import expand_matrix
-    >>> from adbench.benchmark.experiments.run_config import RunConfig
-    >>> from adbench.benchmark.registry.registry import Registry
-    >>> config = RunConfig(["template-z"], ["phantom"], "tiny", limit=4, baselines=False)
-    >>> (experiment,) = expand_matrix(config, Registry.read())
+    >>> from adbench.benchmark.experiments.example_experiments import example_experiments
+    >>> (experiment,) = example_experiments(limit=4)
     >>> from adbench.datasets.phantom import Phantom
     >>> dataset, context = Phantom(shape=(16,)), TrainingContext()
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -157,12 +149,9 @@ def fit_experiment(
     """Return the checkpoint of a resolved experiment, from the store or trained now.
 
     >>> import tempfile
-    >>> from adbench.benchmark.experiments.matrix import expand_matrix
-    >>> from adbench.benchmark.experiments.run_config import RunConfig
-    >>> from adbench.benchmark.registry.registry import Registry
     >>> from adbench.datasets.phantom import Phantom
-    >>> config = RunConfig(["template-z"], ["phantom"], "tiny", limit=4, baselines=False)
-    >>> (experiment,) = expand_matrix(config, Registry.read())
+    >>> from adbench.benchmark.experiments.example_experiments import example_experiments
+    >>> (experiment,) = example_experiments(limit=4)
     >>> resolved = resolve(experiment, Phantom(shape=(16,)), "float32")
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     store = Store(Path(folder))
@@ -207,12 +196,9 @@ def predict_splits(
 
     >>> import tempfile
     >>> from adbench.benchmark.evaluation.load_predictions import load_predictions
-    >>> from adbench.benchmark.experiments.matrix import expand_matrix
-    >>> from adbench.benchmark.experiments.run_config import RunConfig
-    >>> from adbench.benchmark.registry.registry import Registry
     >>> from adbench.datasets.phantom import Phantom
-    >>> config = RunConfig(["template-z"], ["phantom"], "tiny", limit=4, baselines=False)
-    >>> (experiment,) = expand_matrix(config, Registry.read())
+    >>> from adbench.benchmark.experiments.example_experiments import example_experiments
+    >>> (experiment,) = example_experiments(limit=4)
     >>> resolved = resolve(experiment, Phantom(shape=(16,)), "float32")
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     store, context = Store(Path(folder)), TrainingContext()

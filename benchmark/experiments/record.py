@@ -30,11 +30,8 @@ def record_header(
     reason: why, in one line
     fingerprint: a digest of the predicted samples
 
-    >>> from adbench.benchmark.experiments.matrix import expand_matrix
-    >>> from adbench.benchmark.experiments.run_config import RunConfig
-    >>> from adbench.benchmark.registry.registry import Registry
-    >>> config = RunConfig(["template-z"], ["phantom"], "tiny", baselines=False)
-    >>> (experiment,) = expand_matrix(config, Registry.read())
+    >>> from adbench.benchmark.experiments.example_experiments import example_experiments
+    >>> (experiment,) = example_experiments()
     >>> header = record_header(experiment, None, None, "failed", "no memory")
     >>> header["method"]["name"], header["dataset"]["name"], header["status"], header["reason"]
     ('template-z', 'phantom', 'failed', 'no memory')

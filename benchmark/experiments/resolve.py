@@ -28,11 +28,8 @@ class ResolvedExperiment:
     levels: the noise levels to sweep, ascending
     numerics: what networks compute in
 
-    >>> from adbench.benchmark.experiments.matrix import expand_matrix
-    >>> from adbench.benchmark.experiments.run_config import RunConfig
-    >>> from adbench.benchmark.registry.registry import Registry
-    >>> config = RunConfig(["template-z"], ["phantom"], "tiny", baselines=False)
-    >>> (experiment,) = expand_matrix(config, Registry.read())
+    >>> from adbench.benchmark.experiments.example_experiments import example_experiments
+    >>> (experiment,) = example_experiments()
     >>> from adbench.datasets.phantom import Phantom
     >>> resolved = resolve(experiment, Phantom(shape=(8, 8)), "float32")
     >>> resolved.levels, resolved.build_method().spec.shape
@@ -65,13 +62,10 @@ def resolve(experiment: Experiment, dataset: Dataset, numerics: str) -> Resolved
     numerics: what networks compute in, as DeviceContext.numerics names it; it changes results, so
         it is in the keys
 
-    >>> from adbench.benchmark.experiments.matrix import expand_matrix
     >>> from adbench.benchmark.experiments.resolve import resolve
-    >>> from adbench.benchmark.experiments.run_config import RunConfig
-    >>> from adbench.benchmark.registry.registry import Registry
     >>> from adbench.datasets.phantom import Phantom
-    >>> config = RunConfig(["anoddpm"], ["phantom"], "tiny", levels=(100,), limit=4)
-    >>> experiment = expand_matrix(config, Registry.read())[-1]
+    >>> from adbench.benchmark.experiments.example_experiments import example_experiments
+    >>> (experiment,) = example_experiments("anoddpm", limit=4, levels=(100,))
     >>> resolved = resolve(experiment, Phantom(shape=(8, 8)), "float32")
     >>> resolved.method_class.__name__, resolved.levels, len(resolved.splits["test"])
     ('AnoDDPM', [100, 250], 4)
@@ -93,11 +87,8 @@ def build_method(experiment: Experiment, spec: Spec) -> Method:
 
     spec: of the samples
 
-    >>> from adbench.benchmark.experiments.matrix import expand_matrix
-    >>> from adbench.benchmark.experiments.run_config import RunConfig
-    >>> from adbench.benchmark.registry.registry import Registry
-    >>> config = RunConfig(["dae"], ["phantom"], "tiny", baselines=False)
-    >>> (experiment,) = expand_matrix(config, Registry.read())
+    >>> from adbench.benchmark.experiments.example_experiments import example_experiments
+    >>> (experiment,) = example_experiments("dae")
     >>> weights, again = (
     ...     build_method(experiment, Spec(1, (16, 16))).state_dict().values() for _ in range(2)
     ... )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from ..evaluation.load_predictions import load_predictions
 from ..evaluation.predictions import Predictions
 from ..evaluation.protocol import Protocol, ProtocolError
 from ..evaluation.sample_results import SampleResults, write_sample_results
-from ..experiments.cache_keys import data_key_inputs
+from ..experiments.cache_keys import data_fingerprint
 from ..experiments.matrix import PREDICTED_SPLITS, Experiment
 from ..experiments.record import SPLIT_NAMES, record_header
 from ..experiments.result_files import write_result_files
@@ -26,7 +25,6 @@ from ..experiments.splits import Splits
 from ..figures.gallery import write_figures
 from ..leaderboard.records import parse_record, read_intact_record, record_seal
 from ..registry.registry import Entry
-from ..store.artifact_store import canonical_json
 from ..store.atomic_files import atomic_write
 from .map_files import ExternalResults
 from .matching import MatchedResults
@@ -109,8 +107,7 @@ def evaluate_results(
             return write_figures(title, splits["test"], paths["test"], level, sample_results, path)
 
         files = write_result_files(out, experiment.name, {}, samples_file, draw, lambda *_: None)
-    samples = canonical_json(data_key_inputs(experiment, splits, PREDICTED_SPLITS))
-    fingerprint = hashlib.sha256(samples.encode()).hexdigest()[:16]
+    fingerprint = data_fingerprint(experiment, splits)
     content = {
         **record_header(experiment, dataset, None, "ok", fingerprint=fingerprint),
         **record,

@@ -27,6 +27,9 @@ from .score_table import ScoreRow
 MAX_NAMES = 5000
 """Keys that a key is compared with at most, to guess what was meant."""
 
+MAX_GUESSES = 20
+"""Keys of which it is guessed what was meant; a comparison takes tens of milliseconds."""
+
 
 class MatchedResults:
     """Which maps and scores are of which samples of the evaluated splits.
@@ -68,6 +71,7 @@ class MatchedResults:
         tile = every[0].tile if every else None
         shape = dataset.spec.shape if tile is None else tile.extent
         self._grid = SampleGrid(dataset, shape, self._subjects)
+        self._guesses = 0
         self.covered = [name for name in splits if self._covers(name)]
 
     def check(self) -> None:
@@ -189,6 +193,9 @@ class MatchedResults:
         return volume if volume is not None and volume.kind == "nifti" else None
 
     def _guess(self, key: str) -> str:
+        self._guesses += 1
+        if self._guesses > MAX_GUESSES:
+            return ""
         names = sorted(self._keys)[:MAX_NAMES]
         close = get_close_matches(key, names, n=1, cutoff=0.8)
         return f" (did you mean {close[0]}?)" if close else ""

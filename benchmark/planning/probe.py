@@ -27,13 +27,10 @@ MEASURED_NOW = "measured now"
 def checkpoint_bytes(experiment: Experiment, dataset: Dataset) -> int:
     """The size of an experiment's checkpoint in bytes, by its parameters and buffers.
 
-    >>> from adbench.benchmark.experiments.matrix import expand_matrix
-    >>> from adbench.benchmark.experiments.run_config import RunConfig
     >>> from adbench.benchmark.planning.probe import checkpoint_bytes
-    >>> from adbench.benchmark.registry.registry import Registry
     >>> from adbench.datasets.phantom import Phantom
-    >>> config = RunConfig(methods=("healthy-mean",), datasets=("phantom",), profile="check")
-    >>> experiment = expand_matrix(config, Registry.read())[0]
+    >>> from adbench.benchmark.experiments.example_experiments import example_experiments
+    >>> (experiment,) = example_experiments("template-z", profile="check")
     >>> checkpoint_bytes(experiment, Phantom(shape=(16, 16)))  # two arrays of 256 float32
     2048
     """
@@ -47,13 +44,10 @@ def measure_training(
     """The cost of the whole training from its first steps; unknown if it is not one of steps.
 
     >>> from adbench.benchmark.executors.launch import device_context
-    >>> from adbench.benchmark.experiments.matrix import expand_matrix
-    >>> from adbench.benchmark.experiments.run_config import RunConfig
     >>> from adbench.benchmark.planning.probe import measure_training
-    >>> from adbench.benchmark.registry.registry import Registry
     >>> from adbench.datasets.phantom import Phantom
-    >>> config = RunConfig(methods=("pca",), datasets=("phantom",), profile="check")
-    >>> experiment = expand_matrix(config, Registry.read())[0]
+    >>> from adbench.benchmark.experiments.example_experiments import example_experiments
+    >>> (experiment,) = example_experiments("pca", profile="check")
     >>> context = device_context("cpu", "float32")
     >>> measure_training(experiment, Phantom(shape=(16, 16)), context).source
     'not measured: it does not train in steps'
@@ -82,13 +76,10 @@ def measure_prediction(
     """The cost of predicting one sample at all levels, from one call with a full batch.
 
     >>> from adbench.benchmark.executors.launch import device_context
-    >>> from adbench.benchmark.experiments.matrix import expand_matrix
-    >>> from adbench.benchmark.experiments.run_config import RunConfig
     >>> from adbench.benchmark.planning.probe import measure_prediction
-    >>> from adbench.benchmark.registry.registry import Registry
     >>> from adbench.datasets.phantom import Phantom
-    >>> config = RunConfig(methods=("healthy-mean",), datasets=("phantom",), profile="check")
-    >>> experiment = expand_matrix(config, Registry.read())[0]
+    >>> from adbench.benchmark.experiments.example_experiments import example_experiments
+    >>> (experiment,) = example_experiments("healthy-mean", profile="check")
     >>> context = device_context("cpu", "float32")
     >>> estimate = measure_prediction(experiment, Phantom(shape=(16, 16)), context, [0])
     >>> 0 < estimate.seconds < 60, estimate.source

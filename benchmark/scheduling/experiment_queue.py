@@ -32,11 +32,8 @@ class DatasetGroup:
 class ExperimentQueue:
     """The experiments that are yet to be started, in order, each after its dataset is prepared.
 
-    >>> from adbench.benchmark.experiments.matrix import expand_matrix
-    >>> from adbench.benchmark.experiments.run_config import RunConfig
-    >>> from adbench.benchmark.registry.registry import Registry
-    >>> config = RunConfig(["dae"], ["phantom"], "tiny", baselines=False)
-    >>> queue = ExperimentQueue(expand_matrix(config, Registry.read()))
+    >>> from adbench.benchmark.experiments.example_experiments import example_experiments
+    >>> queue = ExperimentQueue(example_experiments("dae"))
     >>> group = queue.next()
     >>> group.state, queue.next() is None
     ('preparing', True)

@@ -118,11 +118,8 @@ def experiment_job(
     out: folder of the results
     threads: of torch, 0 for as many as the process has
 
-    >>> from adbench.benchmark.experiments.matrix import expand_matrix
-    >>> from adbench.benchmark.experiments.run_config import RunConfig
-    >>> from adbench.benchmark.registry.registry import Registry
-    >>> config = RunConfig(["dae"], ["phantom"], "tiny", baselines=False)
-    >>> (experiment,) = expand_matrix(config, Registry.read())
+    >>> from adbench.benchmark.experiments.example_experiments import example_experiments
+    >>> (experiment,) = example_experiments("dae")
     >>> job = experiment_job(experiment, TrainingContext(), Store(Path("store")), Path("results"))
     >>> job.task, job.method, job.context.device
     ('experiment', 'dae', 'cpu')
@@ -145,11 +142,8 @@ def prepare_job(experiments: Sequence[Experiment], context: TrainingContext) -> 
 
     experiments: all on one dataset
 
-    >>> from adbench.benchmark.experiments.matrix import expand_matrix
-    >>> from adbench.benchmark.experiments.run_config import RunConfig
-    >>> from adbench.benchmark.registry.registry import Registry
-    >>> config = RunConfig(["dae", "pca"], ["phantom"], "tiny", baselines=False)
-    >>> job = prepare_job(expand_matrix(config, Registry.read()), TrainingContext())
+    >>> from adbench.benchmark.experiments.example_experiments import example_experiments
+    >>> job = prepare_job(example_experiments(["dae", "pca"]), TrainingContext())
     >>> job.name, len(job.experiments)
     ('prepare phantom', 2)
     """

@@ -64,14 +64,8 @@ class Scheduler:
     >>> import io, tempfile
     >>> from rich.console import Console
     >>> from adbench.benchmark.executors.launch import InlineExecutor
-    >>> from adbench.benchmark.experiments.matrix import expand_matrix
-    >>> from adbench.benchmark.experiments.run_config import RunConfig
-    >>> from adbench.benchmark.registry.registry import Registry
-    >>> config = RunConfig(
-    ...     ["template-z"], ["phantom"], "tiny", baselines=False, limit=4,
-    ...     settings={"phantom": {"shape": [24]}},
-    ... )
-    >>> experiments = expand_matrix(config, Registry.read())
+    >>> from adbench.benchmark.experiments.example_experiments import example_experiments
+    >>> experiments = example_experiments(shape=(24,), limit=4)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     out = Path(folder)
     ...     reporter, executor = ConsoleReporter(Console(file=io.StringIO())), InlineExecutor()

@@ -52,14 +52,10 @@ def run_job(
     stop: whether to stop between two steps
     datasets: those that this process has prepared before
 
-    >>> from adbench.benchmark.experiments.matrix import expand_matrix
-    >>> from adbench.benchmark.experiments.run_config import RunConfig
-    >>> from adbench.benchmark.registry.registry import Registry
     >>> from adbench.benchmark.scheduling.job import prepare_job
     >>> from adbench.engine.runtime.context import TrainingContext
-    >>> settings = {"phantom": {"shape": [24]}}
-    >>> config = RunConfig(["thor"], ["phantom"], "tiny", settings=settings, baselines=False)
-    >>> job = prepare_job(expand_matrix(config, Registry.read()), TrainingContext())
+    >>> from adbench.benchmark.experiments.example_experiments import example_experiments
+    >>> job = prepare_job(example_experiments("thor", shape=(24,)), TrainingContext())
     >>> [*run_job(job, lambda event, facts: None).incompatible.values()]
     ['takes samples of 2 axes, these have 1']
     """
@@ -136,12 +132,8 @@ def prepared_dataset(
 
     Raises KeyboardInterrupt when asked to stop meanwhile, DataError where data are missing or bad.
 
-    >>> from adbench.benchmark.experiments.matrix import expand_matrix
-    >>> from adbench.benchmark.experiments.run_config import RunConfig
-    >>> from adbench.benchmark.registry.registry import Registry
-    >>> settings = {"phantom": {"shape": [16, 16]}}
-    >>> config = RunConfig(["dae"], ["phantom"], "tiny", settings=settings, baselines=False)
-    >>> (experiment,) = expand_matrix(config, Registry.read())
+    >>> from adbench.benchmark.experiments.example_experiments import example_experiments
+    >>> (experiment,) = example_experiments("dae", shape=(16, 16))
     >>> prepared_dataset(experiment).spec.shape
     (16, 16)
     """

@@ -45,12 +45,9 @@ def measure_loading(
     samples: about how many are loaded in each of the `rounds`
     machine: from `describe_machine`
 
-    >>> from adbench.benchmark.experiments.matrix import expand_matrix
-    >>> from adbench.benchmark.experiments.run_config import RunConfig
-    >>> from adbench.benchmark.registry.registry import Registry
     >>> from adbench.datasets.phantom import Phantom
-    >>> config = RunConfig(["template-z"], ["phantom"], "tiny", baselines=False)
-    >>> (experiment,) = expand_matrix(config, Registry.read())
+    >>> from adbench.benchmark.experiments.example_experiments import example_experiments
+    >>> (experiment,) = example_experiments()
     >>> dataset, context = Phantom(shape=(16,)), TrainingContext(workers=0)
     >>> facts = measure_loading(
     ...     experiment, dataset, context, samples=16, rounds=2, machine={"device": "A CPU"}

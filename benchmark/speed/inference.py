@@ -45,7 +45,7 @@ def describe_machine(context: TrainingContext, seconds: float = 0.5) -> dict[str
         "kind": context.kind,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "dtype": str(context.dtype).removeprefix("torch."),
+        "dtype": context.numerics,
         "compile": context.compile,
         "batch": context.batch,
         "peak_gflops": best.flops / 1e9,
@@ -71,12 +71,9 @@ def measure_inference(
     references: names in REFERENCES to compare with
     machine: from `describe_machine`
 
-    >>> from adbench.benchmark.experiments.matrix import expand_matrix
-    >>> from adbench.benchmark.experiments.run_config import RunConfig
-    >>> from adbench.benchmark.registry.registry import Registry
     >>> from adbench.datasets.phantom import Phantom
-    >>> config = RunConfig(["template-z"], ["phantom"], "tiny", baselines=False)
-    >>> (experiment,) = expand_matrix(config, Registry.read())
+    >>> from adbench.benchmark.experiments.example_experiments import example_experiments
+    >>> (experiment,) = example_experiments()
     >>> dataset, machine = Phantom(shape=(16,)), {"peak_gflops": 1.0}
     >>> facts = measure_inference(
     ...     experiment, dataset, TrainingContext(), images=2, rounds=1,

@@ -52,13 +52,9 @@ class Logger(Protocol):
 def parameters_of(experiment: Experiment) -> dict[str, Any]:
     """The settings of an experiment by name, plain values.
 
-    >>> from adbench.benchmark.experiments.matrix import expand_matrix
-    >>> from adbench.benchmark.experiments.run_config import RunConfig
-    >>> from adbench.benchmark.registry.registry import Registry
     >>> from adbench.benchmark.tracking.logger import parameters_of
-    >>> settings = {"phantom": {"shape": [8, 8]}}
-    >>> config = RunConfig(["pca"], ["phantom"], "tiny", settings=settings, baselines=False)
-    >>> (experiment,) = expand_matrix(config, Registry.read())
+    >>> from adbench.benchmark.experiments.example_experiments import example_experiments
+    >>> (experiment,) = example_experiments("pca", shape=(8, 8))
     >>> parameters = parameters_of(experiment)
     >>> parameters["method"], parameters["dataset.shape"], parameters["protocol.threshold"]
     ('pca', [8, 8], 'healthy@5%')

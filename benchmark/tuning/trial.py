@@ -67,12 +67,9 @@ def run_trial(
     A method that refuses its arguments, or whose training is not finite, has failed; every other
     exception is raised.
 
-    >>> from adbench.benchmark.experiments.matrix import expand_matrix
-    >>> from adbench.benchmark.experiments.run_config import RunConfig
-    >>> from adbench.benchmark.registry.registry import Registry
     >>> from adbench.datasets.phantom import Phantom
-    >>> config = RunConfig(["template-z"], ["phantom"], "tiny", limit=8, baselines=False)
-    >>> (experiment,) = expand_matrix(config, Registry.read())
+    >>> from adbench.benchmark.experiments.example_experiments import example_experiments
+    >>> (experiment,) = example_experiments(limit=8)
     >>> result = run_trial(
     ...     experiment, Phantom(shape=(8, 8)), Store(Path("store")), TrainingContext(), "val")
     >>> result.metric, 0 < result.value <= 1

@@ -50,9 +50,23 @@ class Schedule(nn.Module):
 
         step: 0..1000; ValueError for another
         """
-        if not 0 <= step <= 1000:
-            raise ValueError(f"a noise level lies in 0..1000, not {step}")
-        return max(min(step, 1), round(step * self.T / 1000))
+        return level_of_step(step, self.T)
+
+
+def level_of_step(step: int, T: int) -> int:
+    """Return the level, 0..T, of a noise level on the 1000-step scale; at least 1 for a step above
+    0.
+
+    step: 0..1000; ValueError for another
+    T: number of levels of the schedule
+
+    >>> from adbench.engine.diffusion.schedule import level_of_step
+    >>> level_of_step(250, 100), level_of_step(1, 100)
+    (25, 1)
+    """
+    if not 0 <= step <= 1000:
+        raise ValueError(f"a noise level lies in 0..1000, not {step}")
+    return max(min(step, 1), round(step * T / 1000))
 
 
 def linear_schedule(T: int = 1000, first: float = 1e-4, last: float = 0.02) -> Schedule:

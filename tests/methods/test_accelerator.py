@@ -49,8 +49,9 @@ class StepWaits:
 
 
 def _selects(line: str) -> bool:
-    kept = line.startswith("engine/training/optimizer_state.py") and line.endswith("to the host")
-    return kept or line.startswith("engine/training/selection.py")
+    to_host = line.endswith("to the host")
+    copies_weights = to_host and line.startswith("engine/training/optimizer_state.py")
+    return copies_weights or line.startswith("engine/training/selection.py")
 
 
 def subject(name: str, axes: int | None = None) -> MethodUnderTest:

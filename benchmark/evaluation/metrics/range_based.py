@@ -74,8 +74,8 @@ def _areas(score: Array, truth: Array, buffer: int, *, as_surface: bool) -> Rang
         if as_surface:
             slopes = float(soft[called & ~truth].sum())
         positives = steps + slopes / 2
-        found = sum(bool(called[first : last + 1].any()) for first, last in ranges)
-        recall.append(min(hits / positives, 1.0) * found / len(ranges))
+        touched = sum(bool(called[first : last + 1].any()) for first, last in ranges)
+        recall.append(min(hits / positives, 1.0) * touched / len(ranges))
         count = int(called.sum())
         false_rate.append((count - hits) / (score.size - positives))
         precision.append(hits / count)
