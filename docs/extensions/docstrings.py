@@ -60,7 +60,7 @@ def _escape(line: str) -> str:
 
 
 def _process(_app: Any, _what: str, _name: str, _obj: Any, _options: Any, lines: list[str]) -> None:
-    lines[:] = to_restructured_text("\n".join(lines)).split("\n") + [""]
+    lines[:] = [*to_restructured_text("\n".join(lines)).split("\n"), ""]
 
 
 def setup(app: Any) -> dict[str, bool]:
