@@ -55,6 +55,7 @@ class RunOptions(TypedDict, total=False):
     workers: int | None
     micro: int | None
     checkpoint_interval: float
+    skip_recorded: bool
     out: str | Path
     store: str | Path | None
     log: str | Sequence[str]

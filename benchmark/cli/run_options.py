@@ -95,6 +95,11 @@ OPTIONS: dict[str, Any] = {
     ],
     "device": Annotated[str, option(WHERE, help="auto, cpu, cuda, cuda:1.")],
     "dtype": Annotated[str, option(WHERE, help="auto, float32, tf32, bfloat16.")],
+    "skip_recorded": Annotated[
+        bool,
+        option(WHERE, "--skip-recorded",
+               help="Leave alone what --out has a sound record of, though the store has lost it."),
+    ],
     "out": Annotated[Path, option(WHERE, help="Where records, images and the leaderboard go.")],
     "store": Annotated[Path, option(WHERE, envvar="ADBENCH_STORE", help="Checkpoints and maps.")],
     "executor": Annotated[

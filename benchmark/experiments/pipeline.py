@@ -29,7 +29,7 @@ from .imported_weights import load_imported_weights
 from .matrix import PREDICTED_SPLITS, Experiment
 from .record import artifact_fields, record_header
 from .resolve import ResolvedExperiment, resolve
-from .result_files import write_result_files
+from .result_files import intact_files, write_result_files
 from .shared_stages import SharedStageCache
 from .splits import SYNTHETIC
 
@@ -68,6 +68,8 @@ def run_experiment(
     ('ok', 4, ['checkpoint', 'maps/calibration', 'maps/val', 'maps/test', 'record'], True)
     """
     resolved = resolve(experiment, dataset, context.numerics)
+    if experiment.skip_recorded and _is_recorded(resolved, out, earlier):
+        return dict(earlier)
     context = replace(context, seed=experiment.seed, on_event=log)
     checkpoint = fit_experiment(resolved, store, context)
     log("checkpoint", {"fresh": checkpoint.created, "key": checkpoint.key})
@@ -95,6 +97,16 @@ def run_experiment(
         **artifacts,
         "files": files,
     }
+
+
+def _is_recorded(resolved: ResolvedExperiment, out: Path, earlier: Mapping[str, Any]) -> bool:
+    """Whether an earlier record is of the same inputs, and all its files are intact."""
+    key = (earlier.get("keys") or {}).get("record")
+    return (
+        earlier.get("status") == "ok"
+        and key == cache_key(resolved.key_inputs.record)
+        and intact_files(out, earlier)
+    )
 
 
 def predict_shared(

@@ -69,6 +69,8 @@ class RunConfig:
     workers: processes that read training samples ahead; None for what fits the device
     micro: rows of one forward and backward pass in training; None for a step's whole batch
     checkpoint_interval: seconds between two saves of an unfinished training
+    skip_recorded: leave an experiment alone whose record in `out` is intact and was made from the
+        same inputs, though the store has its checkpoint and maps no longer
     out, store: folders of records and pictures, and of checkpoints and maps (None: $ADBENCH_STORE)
     log: trackers, as a sequence or one text with commas: tensorboard, mlflow, wandb, or NAME=FOLDER
     tensorboard: a folder for training curves; the same as log="tensorboard=FOLDER"
@@ -107,6 +109,7 @@ class RunConfig:
     workers: Natural | None = None
     micro: Count | None = None
     checkpoint_interval: NonNegative = 20.0
+    skip_recorded: bool = False
     out: Path = Path("results")
     store: Path | None = None
     log: Sequence[str] = ()

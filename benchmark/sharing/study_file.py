@@ -71,6 +71,9 @@ STUDY_TYPES: dict[str, Any] = {
     "budget": Annotated[Count, Meta(description="Pixels that are sorted.")],
     "device": Annotated[str, Meta(description="auto, cpu, cuda, cuda:1.")],
     "dtype": Annotated[str, Meta(description="auto, float32, bfloat16.")],
+    "skip_recorded": Annotated[
+        bool, Meta(description="Leave alone what has a sound record of the same inputs in `out`.")
+    ],
     "compile": Annotated[bool, Meta(description="torch.compile the networks.")],
     "workers": Annotated[int, Meta(ge=0, description="Processes that read samples ahead.")],
     "micro": Annotated[Count, Meta(description="Samples per forward and backward pass.")],

@@ -19,11 +19,12 @@ from ..support.command_lines import Block, blocks, check_names, command_lines, p
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 TUTORIALS = sorted((DOCS / "tutorials").glob("[!i]*.md"))
+RUNNING = [ROOT / "README.md", *TUTORIALS, DOCS / "engine.md"]
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *TUTORIALS]
 
 
-@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
-def test_a_tutorial_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("page", RUNNING, ids=lambda page: page.stem)
+def test_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All blocks in their order, in an empty folder; `tiny`, a minute a method, becomes `check`."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ADBENCH_STORE", str(tmp_path / ".store"))

@@ -41,7 +41,8 @@ def blocks(page: Path) -> list[Block]:
 def command_lines(text: str) -> list[list[str]]:
     """The words after `adbench` of every line that begins with it; comments are left out."""
     lines = [shlex.split(line, comments=True) for line in text.splitlines() if line.strip()]
-    return [words[1:] for words in lines if words and words[0] == "adbench"]
+    commands = [words[1:] for words in lines if words and words[0] == "adbench"]
+    return [command for command in commands if command != ["--help"]]
 
 
 def parse(words: list[str]) -> tuple[str, dict[str, Any]]:
