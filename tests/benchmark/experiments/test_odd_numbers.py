@@ -74,7 +74,7 @@ def test_a_setting_is_the_number_that_is_written(name: str, text: str) -> None:
     if value is None:
         return
     expected = number(text)
-    assert expected is not None and value == float(expected)
+    assert expected is not None and float(value) == float(expected)
     assert math.copysign(1, value) == 1 and isinstance(value, int if name == "steps" else float)
 
 
