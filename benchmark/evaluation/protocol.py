@@ -13,13 +13,13 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from difflib import get_close_matches
 from hashlib import blake2b
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from msgspec import Meta
 
+from ..registry.imports import did_you_mean
 from ..registry.setting_types import convert_fields
 from .metrics.connected_components import Array, filled_component_sizes, label_components
 from .metrics.ranking import MetricValues
@@ -50,7 +50,7 @@ class ProtocolError(ValueError):
     ...     Protocol(reducer="top2")
     ... except ProtocolError as error:
     ...     print(error)
-    unknown protocol reducer 'top2': did you mean 'top2%'? one of top2%, top1%, mean, max, method
+    unknown protocol reducer 'top2'. Did you mean 'top2%'? It is one of top2%, ...
     """
 
     exit_code = 2
@@ -485,9 +485,7 @@ def unknown_value(kind: str, value: str, choices: Sequence[str]) -> ProtocolErro
 
     >>> from adbench.benchmark.evaluation.protocol import unknown_value
     >>> print(unknown_value("reducer", "men", ["mean", "max"]))
-    unknown protocol reducer 'men': did you mean 'mean'? one of mean, max
+    unknown protocol reducer 'men'. Did you mean 'mean'? It is one of mean, max
     """
-    close = get_close_matches(value, choices, n=1, cutoff=0.4)
-    hint = f"did you mean '{close[0]}'? " if close else ""
-    what = f"protocol {kind}".rstrip()
-    return ProtocolError(f"unknown {what} '{value}': {hint}one of {', '.join(choices)}")
+    hint, what = did_you_mean(value, choices, cutoff=0.4), f"protocol {kind}".rstrip()
+    return ProtocolError(f"unknown {what} {value!r}{hint} It is one of {', '.join(choices)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -30,6 +31,13 @@ ExecutorName = Literal["local", "inline", "ray", "slurm"]
 Fraction = Annotated[float, Meta(gt=0, le=100)]
 Contamination = Annotated[float, Meta(ge=0, lt=100)]
 Seed = Annotated[int, Meta(ge=0, le=2**31)]
+
+
+MAX_NUMBERS = 100_000
+"""Numbers of one option, such as seeds."""
+
+MAX_NESTING = 8
+"""Lists and mappings within each other in the value of a setting."""
 
 
 class OptionError(ValueError):
@@ -256,7 +264,13 @@ def parse_integers(
                         f"Did you mean {min(first, last)}:{max(first, last)}:{abs(step) or 1}?"
                     )
                 if first < low or last > high:
-                    raise OptionError(f"{option} takes numbers in {low}..{high}, not {part!r}")
+                    raise OptionError(
+                        f"{option} takes numbers in {low}..{high}, not {reprlib.repr(part)}"
+                    )
+                if (count := len(result) + (last - first) // step) >= MAX_NUMBERS:
+                    raise OptionError(
+                        f"{option} takes at most {MAX_NUMBERS} numbers; {part} makes {count + 1}"
+                    )
                 result += range(first, last + 1, step)
             else:
                 result.append(int(part))
@@ -264,10 +278,10 @@ def parse_integers(
         raise
     except ValueError:
         raise OptionError(
-            f"{option} takes numbers such as 1,2 or 50:500:50, not {value!r}"
+            f"{option} takes numbers such as 1,2 or 50:500:50, not {reprlib.repr(value)}"
         ) from None
     if not result or min(result) < low or max(result) > high:
-        raise OptionError(f"{option} takes numbers in {low}..{high}, not {value!r}")
+        raise OptionError(f"{option} takes numbers in {low}..{high}, not {reprlib.repr(value)}")
     return list(dict.fromkeys(result))
 
 
@@ -285,9 +299,12 @@ def parse_percents(value: str | float | Sequence[float], option: str) -> list[fl
     else:
         texts = [str(part) for part in value]
     try:
-        numbers = [float(text.strip().removesuffix("%")) for text in texts if text.strip()]
+        # + 0.0 makes 0 of -0
+        numbers = [float(text.strip().removesuffix("%")) + 0.0 for text in texts if text.strip()]
     except ValueError:
-        raise OptionError(f"{option} takes percents such as 10,30,100, not {value!r}") from None
+        raise OptionError(
+            f"{option} takes percents such as 10,30,100, not {reprlib.repr(value)}"
+        ) from None
     return list(dict.fromkeys(numbers))
 
 
@@ -296,19 +313,32 @@ def parse_settings(value: Mapping[str, Any] | Sequence[str]) -> dict[str, dict[s
 
     value: {"anoddpm": {"steps": 200}, "size": 64}, {"anoddpm.steps": 200}, or texts such as
         "anoddpm.steps=200" and "size=64", whose values are read as YAML
-    Raises OptionError on a text that is not of this form.
+    Raises OptionError on a text that is not of this form, and on an argument with two values.
 
     >>> parse_settings({"anoddpm.steps": 200, "size": 64})
     {'anoddpm': {'steps': 200}, '': {'size': 64}}
     """
     result: dict[str, dict[str, Any]] = {}
     for target, argument in _assignments(value):
-        if isinstance(argument, Mapping):
-            result.setdefault(target, {}).update(argument)
-            continue
+        if _nested_deeper(argument, MAX_NESTING):
+            raise OptionError(f"--set {target}: lists are nested too deeply, or within themselves")
         name, _, key = target.rpartition(".")
-        result.setdefault(name, {})[key] = argument
+        several = isinstance(argument, Mapping)
+        arguments = result.setdefault(target if several else name, {})
+        for inner_key, inner in argument.items() if several else [(key, argument)]:
+            if inner_key in arguments and arguments[inner_key] != inner:
+                first, second = reprlib.repr(arguments[inner_key]), reprlib.repr(inner)
+                raise OptionError(f"--set {target} has two values, {first} and {second}: give one")
+            arguments[inner_key] = inner
     return result
+
+
+def _nested_deeper(value: Any, depth: int) -> bool:
+    """Return whether lists and mappings lie in each other in more than `depth` levels."""
+    if not isinstance(value, (Mapping, list, tuple)):
+        return False
+    parts = value.values() if isinstance(value, Mapping) else value
+    return depth == 0 or any(_nested_deeper(part, depth - 1) for part in parts)
 
 
 def _assignments(value: Mapping[str, Any] | Sequence[str]) -> list[tuple[str, Any]]:
@@ -316,16 +346,24 @@ def _assignments(value: Mapping[str, Any] | Sequence[str]) -> list[tuple[str, An
         return list(value.items())
     import yaml
 
+    from ..registry.yaml_lines import DuplicateKey, load_lined
+
     pairs: list[tuple[str, Any]] = []
     for text in [value] if isinstance(value, str) else value:
         target, equals, argument = text.partition("=")
         name, dot, key = target.rpartition(".")
         if not (equals and key and bool(name) == bool(dot)):
-            raise OptionError(f"--set takes NAME.ARGUMENT=VALUE or ARGUMENT=VALUE, not {text!r}")
+            raise OptionError(
+                f"--set takes NAME.ARGUMENT=VALUE or ARGUMENT=VALUE, not {reprlib.repr(text)}"
+            )
+        if not argument.strip():
+            raise OptionError(f"--set {text}: there is no value; write null for none")
         try:
-            pairs.append((target, yaml.safe_load(argument)))
-        except yaml.YAMLError:
-            raise OptionError(f"--set {text!r}: the value is not YAML") from None
+            pairs.append((target, load_lined(argument)))
+        except DuplicateKey as error:
+            raise OptionError(f"--set {reprlib.repr(text)}: {error}") from None
+        except (yaml.YAMLError, ValueError, RecursionError):  # such as a date that is none
+            raise OptionError(f"--set {reprlib.repr(text)}: the value is not YAML") from None
     return pairs
 
 
