@@ -91,6 +91,11 @@ def _replace_unet(method: Any, network: Mapping[str, Any]) -> None:
         raise CheckpointError(
             f"a UNet2DModel is of images, not of samples of {len(method.spec.shape)} axes"
         )
+    if denoiser.net.fold > 1:
+        raise CheckpointError(
+            f"a UNet2DModel sees pixels, the method gives it blocks of them "
+            f"(fold={denoiser.net.fold}): leave fold at 1"
+        )
     channels = denoiser.net.get_submodule("conv_in.conv").in_channels
     if arguments["channels"] != channels:
         raise CheckpointError(
