@@ -167,7 +167,8 @@ class AnoDDPM(Method):
         split_into_heads(widths, quirks.eval_heads or network.heads, attend)  # or raise
         net = build_unet(ndim, spec.channels, widths, res_blocks=network.res_blocks, updown=True,
             attention=attend, head_channels=split_into_heads(widths, network.heads, attend),
-            eps=1e-5, zero_attention=True, fold=network.fold)  # fmt: skip
+            eps=1e-5, zero_attention=True, fold=network.fold,
+            groups=network.groups)  # fmt: skip
         self.denoiser = Denoiser(net, schedule.build(), clip=self.canvas.range,
             trained_on=f"{self.noise} on {self.canvas}")  # fmt: skip
         self.plan = training

@@ -340,7 +340,8 @@ class DDAD(Method):
         head_channels = network.head_channels or split_into_heads(widths, network.heads, attend)
         net = build_unet(2, spec.channels, widths, res_blocks=network.res_blocks,
             updown=network.updown, attention=attend, head_channels=head_channels,
-            eps=1e-5, zero_attention=True, fold=network.fold)  # fmt: skip
+            eps=1e-5, zero_attention=True, fold=network.fold,
+            groups=network.groups)  # fmt: skip
         self.dropout, linear_mix = (
             PerSampleDropout(net, network.dropout),
             sampling.conditioning == "linear_mix",

@@ -25,6 +25,7 @@ class UNetConfig:
     attention: whether the UNet attends there; its middle always does.
     head_channels: channels of an attention head.
     fold: side of the blocks of pixels that the UNet sees as channels; 1 for pixels.
+    groups: of the norms; None for the most, up to 32, that divide every width.
 
     >>> net = UNetConfig((8, 16), 1, (False, True), 8).build(2, 1)
     >>> sum(p.numel() for p in net.parameters())
@@ -36,6 +37,7 @@ class UNetConfig:
     attention: Many[bool]
     head_channels: Count
     fold: Count = 1
+    groups: Count | None = None
 
     @property
     def side_divisor(self) -> int:
@@ -50,7 +52,7 @@ class UNetConfig:
         """Return the UNet for samples of `ndim` axes and so many channels; options: its."""
         return build_unet(ndim, channels, self.widths, res_blocks=self.res_blocks,
             attention=self.attention, head_channels=self.head_channels, fold=self.fold,
-            **options)  # fmt: skip
+            groups=self.groups, **options)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class OptionalUNetConfig:
     attention: Many[bool] | None = None
     head_channels: Count | Many[Natural] | None = None
     fold: Count | None = None
+    groups: Count | None = None
 
     def overrides(self) -> dict[str, Any]:
         """Return the fields that are set.
@@ -83,12 +86,14 @@ class ScaledUNetConfig:
     mults: what the width is multiplied with at each resolution.
     res_blocks: residual blocks at each.
     fold: side of the blocks of pixels that the UNet sees as channels; 1 for pixels.
+    groups: of the norms; None for the most, up to 32, that divide every width.
     """
 
     width: Count
     mults: Many[Positive]
     res_blocks: Count
     fold: Count = field(default=1, kw_only=True)
+    groups: Count | None = field(default=None, kw_only=True)
 
     @property
     def widths(self) -> list[int]:
@@ -127,7 +132,7 @@ class MiddleAttentionUNetConfig(ScaledUNetConfig):
         """Return the UNet for samples of `ndim` axes and so many channels; options: its."""
         net = build_unet(ndim, channels, self.widths, res_blocks=self.res_blocks, updown=True,
             scale_shift=True, head_channels=self.head_channels, eps=1e-5, zero_attention=True,
-            fold=self.fold, **options)  # fmt: skip
+            fold=self.fold, groups=self.groups, **options)  # fmt: skip
         net.queries_first = True  # so the authors' checkpoints have it
         return net
 
@@ -153,7 +158,7 @@ class HeadsUNetConfig(ScaledUNetConfig):
         head_channels = split_into_heads(self.widths, self.heads, self.attention)
         return build_unet(ndim, channels, self.widths, res_blocks=self.res_blocks,
             attention=self.attention, head_channels=head_channels, fold=self.fold,
-            **options)  # fmt: skip
+            groups=self.groups, **options)  # fmt: skip
 
 
 def split_into_heads(widths: Sequence[int], heads: int, attention: Sequence[bool]) -> list[int]:
