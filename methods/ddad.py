@@ -41,7 +41,7 @@ from ..engine.diffusion.schedule import sampling_levels
 from ..engine.diffusion.schedule_config import ScheduleConfig
 from ..engine.features.adapted import AdaptedFeatures
 from ..engine.features.pretrained import FeaturesName
-from ..engine.networks.diffusion_unet import build_unet, side_divisor
+from ..engine.networks.diffusion_unet import build_unet
 from ..engine.networks.per_sample_dropout import PerSampleDropout
 from ..engine.networks.unet_config import AttentionSidesUNetConfig, split_into_heads
 from ..engine.noise.noise import Noise
@@ -332,7 +332,7 @@ class DDAD(Method):
         if smooth < 1 or smooth % 2 == 0:
             raise ValueError(f"smooth is odd, not {smooth}")
         widths = network.widths
-        self.canvas = ResizePad(spec.shape, size, side_divisor(widths))
+        self.canvas = ResizePad(spec.shape, size, network.side_divisor)
         fields = noise.build(z="t" if noise.z == "channel" else noise.z)
         self.noise = ChannelSharedNoise(fields) if noise.z == "channel" else fields
         attend = network.attention_levels(self.canvas.padded_shape)
@@ -340,7 +340,8 @@ class DDAD(Method):
         head_channels = network.head_channels or split_into_heads(widths, network.heads, attend)
         net = build_unet(2, spec.channels, widths, res_blocks=network.res_blocks,
             updown=network.updown, attention=attend, head_channels=head_channels,
-            eps=1e-5, zero_attention=True)  # fmt: skip
+            eps=1e-5, zero_attention=True, fold=network.fold,
+            groups=network.groups)  # fmt: skip
         self.dropout, linear_mix = (
             PerSampleDropout(net, network.dropout),
             sampling.conditioning == "linear_mix",

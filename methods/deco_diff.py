@@ -178,9 +178,8 @@ class DeCoDiff(Method):
             )
         if min(clips) <= 0:
             raise ValueError(f"differences are clipped above 0, not at {clips}")
-        widths = network.widths
         self.canvas = ResizePad(
-            spec.shape, size, side_divisor(codec.coder_widths) * side_divisor(widths)
+            spec.shape, size, side_divisor(codec.coder_widths) * network.side_divisor
         )
         self.codec = KL(
             (spec.channels, *self.canvas.padded_shape), latent_channels=codec.latent_channels,

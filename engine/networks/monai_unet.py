@@ -16,6 +16,8 @@ from monai.networks.nets.diffusion_model_unet import (
 from torch import Tensor, nn
 from torch.nn.functional import dropout, scaled_dot_product_attention, silu
 
+from .folding import fold_blocks, unfold_blocks
+
 
 class DiffusionUNet(nn.Module):
     """(x (N, C, *S), timesteps (N,), *conditioning) -> (N, out, *S): MONAI's parts, MONAI's names.
@@ -27,6 +29,7 @@ class DiffusionUNet(nn.Module):
         "context": (N, tokens, dim), by cross attention
         "label": (N,) int64, its embedding added to that of time; nothing where it is below 0
     vector: size of the vector, 0 for none
+    fold: side of the blocks that become channels before the net and are unfolded after it
 
     queries_first: whether guided-diffusion's checkpoints of this network have all queries before
         all keys and values (its `use_new_attention_order`), not head by head
@@ -47,10 +50,12 @@ class DiffusionUNet(nn.Module):
     out: nn.Module
 
     def __init__(
-        self, net: DiffusionModelUNet, *, condition_names: tuple[str, ...], vector: int
-    ) -> None:
+        self, net: DiffusionModelUNet, *, condition_names: tuple[str, ...], vector: int,
+        fold: int = 1,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.condition_names, self.width = condition_names, net.block_out_channels[0]
+        self.fold = fold
         for name, part in net.named_children():
             self.add_module(name, part)
         blocks = [part.get_submodule("resnets") for part in self.up_blocks]
@@ -77,7 +82,7 @@ class DiffusionUNet(nn.Module):
             emb = torch.cat([emb, self.vector_embed(values["vector"].to(x.dtype))], 1)
         inputs = {"temb": emb, "context": values.get("context")}
         h = torch.cat([x, values["image"].to(x.dtype)], 1) if "image" in values else x
-        h = self.conv_in(h)
+        h = self.conv_in(fold_blocks(h, self.fold))
         skips = [h]
         for block in self.down_blocks:
             h, outputs = block(hidden_states=h, **inputs)
@@ -86,7 +91,7 @@ class DiffusionUNet(nn.Module):
         for block, count in zip(self.up_blocks, self.skip_counts, strict=True):
             skips, outputs = skips[:-count], skips[-count:]
             h = block(hidden_states=h, res_hidden_states_list=outputs, **inputs)
-        return self.out(h)
+        return unfold_blocks(self.out(h), self.fold)
 
 
 class ResidualBlock(DiffusionUNetResnetBlock):
