@@ -31,7 +31,8 @@ class Toy(nn.Module):
 
 
 def diffpath(net: nn.Module | None = None, **settings: Any) -> Any:
-    method = build_small(DiffPath, Spec(1, (8, 8)), size=None, **settings).eval()
+    settings = {"size": None, "calibration": 1000} | settings
+    method = build_small(DiffPath, Spec(1, (8, 8)), **settings).eval()
     if net is not None:
         method.denoiser = Denoiser(net, linear_schedule()).eval()
     return method
