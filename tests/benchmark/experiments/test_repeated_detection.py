@@ -139,7 +139,7 @@ def test_a_run_stores_its_maps_by_themselves(tmp_path: Any) -> None:
     assert repeated["protocol"]["repeats"] == 3 and "repeats" not in plain["protocol"]
     assert "3 reconstructions" in repeated["protocol"]["text"]
     assert full["protocol"]["covariance"] == "full"
-    cost = [record["cost"]["test"]["evaluations"] for record in (plain, repeated)]
+    cost = [record["cost"]["evaluations"] for record in (plain, repeated)]
     assert cost[1] == pytest.approx(3 * cost[0])
 
 
