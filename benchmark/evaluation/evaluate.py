@@ -28,6 +28,7 @@ from .protocol import (
     threshold_exceeded_by,
 )
 from .sample_results import SampleResults
+from .scorers import score_splits
 
 MAX_TAG_VALUES = 24
 """Values of a tag beyond which it names samples, not strata."""
@@ -80,6 +81,9 @@ def evaluate(
     levels = list(levels)
     if published not in levels:
         raise ValueError(f"the published level {published} is none of the levels given, {levels}")
+    calibration, val, test, levels, synthetic = score_splits(
+        protocol, calibration, val, test, levels, published, synthetic
+    )
     splits = EvaluationSplits(
         GroundTruth(calibration, protocol),
         GroundTruth(val, protocol),

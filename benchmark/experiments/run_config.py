@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PROTOCOL_OPTIONS = {
     "threshold": "threshold", "level_rule": "level", "reducer": "reducer", "post": "post",
     "budget": "budget", "roi": "roi", "select": "select",
+    "scorer": "scorer", "repeats": "repeats", "covariance": "covariance",
 }  # fmt: skip
 """Options that are fields of the protocol, by the name of the field."""
 
