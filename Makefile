@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := $(BIN)/uv
 
-.PHONY: env demo test lint docs lock picture clean
+.PHONY: env demo test lint docs boards lock picture clean
 
 env: .venv/.made
 
@@ -32,6 +32,10 @@ lint: env
 
 docs: env # into docs/_build/html; a warning is an error, a link that leads nowhere too
 	$(BIN)/python -m sphinx -q -n -W --keep-going -j auto -b html docs docs/_build/html
+
+boards: env # results/boards; interrupted, it goes on. Photographs come with scikit-image, digits with npm
+	$(UV) pip install --python $(BIN)/python --quiet scikit-image
+	nice $(BIN)/python results/boards/build.py
 
 picture: env # docs/packages.svg, of docs/architecture.md
 	$(BIN)/python docs/draw_packages.py
