@@ -28,6 +28,7 @@ from .protocol import (
     threshold_exceeded_by,
 )
 from .sample_results import SampleResults
+from .subgroups import subgroup_metrics
 
 MAX_TAG_VALUES = 24
 """Values of a tag beyond which it names samples, not strata."""
@@ -122,6 +123,7 @@ def evaluate(
             for i, level in enumerate(levels)
         },
         "strata": _stratified_metrics(point.level_predictions, test.tags),
+        "metadata": subgroup_metrics(point),
         "lesions": point.lesion_metrics(),
         "pixel_error": point.level_predictions.pixel_metrics["error"],
         "reference": _reference_values(splits.test),
