@@ -130,7 +130,8 @@ def test_an_ensemble_of_independent_levels_is_as_good_as_it_should_be(name: Any)
     protocol = Protocol(scorer=name, level="published", reducer="method")
     record, _ = evaluate(normal, test, test, levels, 250, protocol)
     auroc = record["metrics"]["image_auroc"]["value"]
-    assert record["level"]["chosen"] == 250 and list(record["sweep"]) == ["250"]
+    assert record["level"]["chosen"] == 250 and record["level"]["rule"] == "all levels"
+    assert list(record["sweep"]) == ["250"]
     if name == "levels-mean":
         assert auroc == pytest.approx((1 + erf(2**0.5 / 2**0.5)) / 2, abs=0.01)
     alone, _ = evaluate(normal, test, test, levels, 250, replace(protocol, scorer="none"))
