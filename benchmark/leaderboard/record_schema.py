@@ -116,7 +116,7 @@ class LevelRecord(Struct):
     """
 
     chosen: Level  # at which the metrics are
-    rule: str  # how it was chosen: val, pseudo, published, oracle
+    rule: str  # how it was chosen: val, pseudo, published, oracle; or "all levels" of a scorer
     published: Level  # the paper's own
     oracle: Level  # best on test: a bound, no result
 
