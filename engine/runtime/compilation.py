@@ -117,7 +117,7 @@ class _CompiledCall:
             output = self._compiled(mode)(*inputs, **options)
         except TorchDynamoException as error:
             self._failed = True
-            reason = str(error).strip().partition("\n")[0]
+            reason = " ".join(str(error).split("\n")[:2])  # which backend, and its own error
             warnings.warn(
                 f"{self._name} could not be compiled and takes longer: {reason}", stacklevel=2
             )

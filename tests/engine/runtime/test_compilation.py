@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch._dynamo import config
-from torch._dynamo.exc import BackendCompilerFailed
 
 from adbench.engine.codecs.autoencoder import KL
 from adbench.engine.networks.diffusion_unet import build_unet
@@ -68,15 +67,14 @@ def test_a_step_is_cut_into_equal_parts_or_left(count: int, micro: int) -> None:
     assert -(-count // rows) <= 2 * -(-count // micro)
 
 
-@pytest.mark.parametrize("ndim", [1, 2, 3])
-def test_a_unet_is_one_graph_for_each_use(ndim: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_unet_is_one_graph_for_each_use(monkeypatch: pytest.MonkeyPatch) -> None:
     graphs = list[torch.fx.GraphModule]()
     monkeypatch.setattr(
         compilation, "BACKEND", lambda graph, example: graphs.append(graph) or graph
     )
-    net = build_unet(ndim, 1, (8, 16), res_blocks=1, head_channels=8, attention=(False, True))
+    net = build_unet(3, 1, (8,), res_blocks=1, head_channels=8)
     compile_network(net, "on")
-    x, t = torch.zeros(2, 1, *[8] * ndim), torch.zeros(2, dtype=torch.int64)
+    x, t = torch.zeros(2, 1, 4, 4, 4), torch.zeros(2, dtype=torch.int64)
     for _ in range(2):
         net(x, t).sum().backward()
         with torch.no_grad():
@@ -87,7 +85,7 @@ def test_a_unet_is_one_graph_for_each_use(ndim: int, monkeypatch: pytest.MonkeyP
 
 
 def test_a_codec_is_compiled_by_halves() -> None:
-    codec = KL((1, 8, 8), latent_channels=2, widths=(4, 8), res_blocks=1, middle=True)
+    codec = KL((1, 8, 8), latent_channels=2, widths=(4,), res_blocks=1)
     before = list(codec.state_dict())
     x = torch.rand(3, 1, 8, 8)
     with torch.no_grad():
@@ -127,7 +125,6 @@ def test_without_a_compiler_the_call_is_eager_with_a_warning(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert torch.equal(net(x), plain)
-    assert issubclass(BackendCompilerFailed, Exception)
 
 
 def test_an_error_of_the_network_itself_is_not_hidden() -> None:
