@@ -31,7 +31,6 @@ from torch import Tensor
 from ..datasets.base import Spec, Split
 from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.schedule_config import ScheduleConfig
-from ..engine.networks.diffusion_unet import side_divisor
 from ..engine.networks.per_sample_dropout import PerSampleDropout
 from ..engine.networks.unet_config import HeadsUNetConfig
 from ..engine.runtime.context import Interrupted, TrainingContext
@@ -86,7 +85,7 @@ class DiffPath(Method):
         components: Many[Count] = (50, 100), calibration: Several = 10_000,
     ) -> None:  # fmt: skip
         super().__init__(spec)
-        self.canvas = ResizePad(spec.shape, size, side_divisor(network.widths))
+        self.canvas = ResizePad(spec.shape, size, network.side_divisor)
         net = network.build(len(spec.shape), spec.channels, out_channels=2 * spec.channels,
             scale_shift=True, eps=1e-5, zero_attention=True)  # fmt: skip
         self.denoiser = Denoiser(
