@@ -73,7 +73,7 @@ class RepeatedDetection(Method):
     ...         return Detection.from_map((drawn - x).abs().sum(2), drawn)
     >>> method = RepeatedDetection(Noise(Spec(1, (2,))), 500)
     >>> method.detect(torch.tensor([[[0.0, 3.0]]]), [0], Rng(["a"])).map.round(decimals=1)
-    tensor([[[0.1..., 3.0...]]])
+    tensor([[[0.1000, 2.9000]]])
     """
 
     def __init__(
