@@ -29,6 +29,7 @@ from .protocol import (
 )
 from .sample_results import SampleResults
 from .scorers import score_splits
+from .subgroups import subgroup_metrics
 
 MAX_TAG_VALUES = 24
 """Values of a tag beyond which it names samples, not strata."""
@@ -126,6 +127,7 @@ def evaluate(
             for i, level in enumerate(levels)
         },
         "strata": _stratified_metrics(point.level_predictions, test.tags),
+        "metadata": subgroup_metrics(point),
         "lesions": point.lesion_metrics(),
         "pixel_error": point.level_predictions.pixel_metrics["error"],
         "reference": _reference_values(splits.test),
