@@ -103,6 +103,7 @@ class ImDiffusion(Method):
     ndims = frozenset({1})
     unit: Tensor  # (): of the amplitude of training samples
     thresholds: Tensor  # (K,), of the errors of each voter
+    gratings: Tensor  # (2, 1, padded length) bool, true where values are imputed
 
     def __init__(
         self, spec: Spec, *,
@@ -127,7 +128,7 @@ class ImDiffusion(Method):
         self.voters = list(range(1, self.denoiser.schedule.T + 1, vote_every))
         stripe = torch.arange(self.canvas.padded_shape[0]) // (window // stripes) % 2
         grating = torch.stack([stripe == 0, stripe == 1])[:, None]
-        self.register_buffer("gratings", grating, persistent=False)  # (2, 1, padded) bool
+        self.register_buffer("gratings", grating, persistent=False)
         self.register_buffer("unit", torch.ones(()))
         self.register_buffer("thresholds", torch.ones(len(self.voters)))
 

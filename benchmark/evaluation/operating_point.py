@@ -152,10 +152,11 @@ class OperatingPoint:
         counts = self._box_counts
         if counts is None:
             return {}
-        sums = [
-            weights @ values for values in (counts.found, counts.false, counts.boxes, counts.normal)
-        ]
-        return {name: recall_at_rate(*sums, rate) for name, rate in RATES.items()}
+        found, false = weights @ counts.found, weights @ counts.false
+        boxes, normal = weights @ counts.boxes, weights @ counts.normal
+        return {
+            name: recall_at_rate(found, false, boxes, normal, rate) for name, rate in RATES.items()
+        }
 
     @cached_property
     def _detected_lesions(self) -> Array:

@@ -82,8 +82,12 @@ def training_curve_data(records: Sequence[Record], metric: str) -> list[Training
             method = record["method"]
             if metric_value(record, metric) is None:
                 continue
-            shares = {"fraction": 100.0, "contamination": 0.0} | (record.get("training") or {})
-            share = float(shares.pop(axis))
+            training = record.get("training") or {}
+            shares = {
+                name: float(training.get(name, usual))
+                for name, usual in (("fraction", 100), ("contamination", 0))
+            }
+            share = shares.pop(axis)
             others = [method["name"], method["args"], record["profile"], shares]
             key = json.dumps(others, sort_keys=True)
             labels[key] = method["label"]

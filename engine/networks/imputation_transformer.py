@@ -47,9 +47,10 @@ class ImputationTransformer(nn.Module):
         self.place = nn.Parameter(0.02 * torch.randn(window, width))
         self.channel = nn.Parameter(0.02 * torch.randn(channels, width))
         self.blocks = nn.ModuleList(AxialBlock(width, heads) for _ in range(layers))
-        self.exit = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1))
-        for part in (self.exit[2].weight, self.exit[2].bias):
-            nn.init.zeros_(part)
+        last = nn.Linear(width, 1)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.exit = nn.Sequential(nn.Linear(width, width), nn.ReLU(), last)
 
     def forward(self, x: Tensor, timesteps: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
         values = torch.stack([x, reference, mask.to(x.dtype)], -1)  # (N, C, L, 3)

@@ -94,13 +94,14 @@ def test_the_chain_adds_no_noise_golden_in_float64(eta: float) -> None:
 
 @torch.no_grad()
 def test_an_oracle_leaves_the_normal_and_removes_the_rest() -> None:
-    x = white(["a", "b"])
-    burst = x.clone()
+    x = white(["a"])
+    burst = x.repeat(2, 1, 1)
     burst[0, :, 20:30] += 0.3
     built = filter_of(ConstantX0(x - 0.5), "clean", sampling_steps=5)
     for level in (50, 750):
         detection = built.detect(burst, [level], Rng(["a", "b"]))
-        torch.testing.assert_close(detection.reconstruction[0], x, atol=1e-5, rtol=0)
+        normal = detection.reconstruction[0]
+        torch.testing.assert_close(normal, x.expand(2, -1, -1), atol=1e-5, rtol=0)
         expected = torch.zeros(2, 64)
         expected[0, 20:30] = 0.09
         torch.testing.assert_close(detection.map[0], expected, atol=1e-5, rtol=0)
@@ -127,7 +128,7 @@ def test_the_closed_form_minimises_the_loss_and_tells_normal_from_abnormal() -> 
         built = filter_of(MaskedPosterior(schedule, v, share), sampling_steps=20)
         map = built.detect(x, [250], Rng(KEYS)).map[0]
         errors[share] = map[:, normal].mean().item(), map[:, 32].min().item()
-    assert errors[0.5][0] < 0.5 * errors[1.0][0]
+    assert errors[0.5][0] < 0.6 * errors[1.0][0]
     assert errors[0.5][1] > 20 * errors[0.5][0]
 
 

@@ -223,4 +223,4 @@ def _inside(positions: Array, boxes: Sequence[Sequence[int]]) -> Array:
     corners = np.asarray(boxes)
     axes = positions.shape[1]
     above = positions[:, None] >= corners[:, :axes]
-    return (above & (positions[:, None] < corners[:, axes:])).all(2)
+    return np.asarray((above & (positions[:, None] < corners[:, axes:])).all(2))

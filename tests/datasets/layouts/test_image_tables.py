@@ -33,15 +33,15 @@ def root(tmp_path: Path) -> Path:
     return home
 
 
-def prepared(root: Path, **how) -> Folder:
-    data = Folder(root=str(root), **{"size": None} | how)
+def prepared(root: Path, size: int | None = None, tile: int | None = None) -> Folder:
+    data = Folder(root=str(root), size=size, tile=tile)
     data.prepare()
     return data
 
 
-def refused(root: Path, **how) -> str:
+def refused(root: Path, tile: int | None = None) -> str:
     with pytest.raises(DataError) as caught:
-        prepared(root, **how)
+        prepared(root, tile=tile)
     return str(caught.value)
 
 

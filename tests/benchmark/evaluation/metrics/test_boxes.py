@@ -30,13 +30,19 @@ def maps_and_regions(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     return draw(arrays(np.float64, shape, elements=values)), draw(arrays(np.bool_, shape))
 
 
+def components(mask: np.ndarray, structure: np.ndarray) -> tuple[np.ndarray, int]:
+    numbered = np.zeros(mask.shape, int)
+    count = ndimage.label(mask, structure=structure, output=numbered)
+    return numbered, int(np.asarray(count))
+
+
 @given(maps_and_regions())
 def test_above_every_threshold_there_are_as_many_components(case) -> None:
     map, roi = case
     maxima = local_maxima(map, roi)
     everywhere = np.ones((3,) * map.ndim)
     for threshold in (-1, 0, 1, 2.5, 5, 6):
-        _, count = ndimage.label((map > threshold) & roi, structure=everywhere)
+        count = components((map > threshold) & roi, everywhere)[1]
         alive = (maxima.birth > threshold) & (maxima.death <= threshold)
         assert alive.sum() == count
     for position, birth in zip(maxima.position, maxima.birth, strict=True):
@@ -69,7 +75,7 @@ def looped_recall(maps, boxes, label, rate) -> float:
     for threshold in thresholds:
         found = false = 0
         for map, of_image, abnormal in zip(maps, boxes, label, strict=True):
-            numbered, count = ndimage.label(map > threshold, structure=np.ones((3, 3)))
+            numbered, count = components(map > threshold, np.ones((3, 3)))
             peaks = [
                 np.unravel_index(np.where(numbered == k, map, -1).argmax(), map.shape)
                 for k in range(1, count + 1)
@@ -92,9 +98,9 @@ def test_recall_is_that_of_a_loop(rate: float) -> None:
     boxes = [[(2, 2, 8, 9), (9, 5, 14, 15)] if abnormal else [] for abnormal in label]
     maps[1, 3:5, 4:6] += 0.3
     counts = box_counts(maps, np.ones(maps.shape, bool), boxes, label)
-    sums = [values.sum(0, keepdims=True) for values in (counts.found, counts.false)]
-    totals = [np.array([values.sum()]) for values in (counts.boxes, counts.normal)]
-    recall = recall_at_rate(*sums, *totals, rate)
+    found, false = (values.sum(0, keepdims=True) for values in (counts.found, counts.false))
+    in_all, normal = (np.array([values.sum()]) for values in (counts.boxes, counts.normal))
+    recall = recall_at_rate(found, false, in_all, normal, rate)
     assert recall[0] == pytest.approx(looped_recall(maps, boxes, label, rate))
 
 

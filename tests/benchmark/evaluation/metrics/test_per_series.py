@@ -109,7 +109,7 @@ def test_a_buffer_is_bounded_and_needs_a_range() -> None:
 
 def predictions(score: np.ndarray, truth: np.ndarray) -> Predictions:
     keys = [f"recording {i}" for i in range(len(truth))]
-    label = truth.reshape(len(truth), -1).any(1)
+    label = np.array([each.any() for each in truth])
     return Predictions(keys, keys, label, truth, None, None, [{} for _ in keys], None,
         score.astype(np.float32)[None])  # fmt: skip
 
