@@ -247,12 +247,12 @@ class KnownStripes:
 
 @dataclass(frozen=True)
 class StripeImputation:
-    """DDPM's step of the masked stripes; the others stay as they are known, and estimates are kept.
+    """DDPM's step of the masked stripes; the others stay as they are known, estimates are recorded.
 
     known: the values that are not masked
     mask: (M, 1, L) bool, true where values are imputed
     step_noise: of every chain
-    voters: levels whose estimate of the clean signal is kept
+    voters: levels whose estimate of the clean signal is recorded
     estimates: (K, M, C, L), written as the chains pass the voters
 
     >>> import torch
@@ -290,10 +290,10 @@ class StripeImputation:
         y = self.known.process.reverse_step(
             estimate.clean, estimate.noise, start, end, self.step_noise(batch, x)
         )
-        self._keep(estimate.clean, batch)
+        self._record(estimate.clean, batch)
         return torch.where(self.mask[chain], y, self.known(end, chain))
 
-    def _keep(self, clean: Tensor, batch: ChainBatch) -> None:
+    def _record(self, clean: Tensor, batch: ChainBatch) -> None:
         at = [
             (self.voters.index(path[0].start_level), chain, row)
             for row, (chain, path) in enumerate(

@@ -152,10 +152,11 @@ class OperatingPoint:
         counts = self._box_counts
         if counts is None:
             return {}
-        found, false = weights @ counts.found, weights @ counts.false
+        detected, false = weights @ counts.detected, weights @ counts.false
         boxes, normal = weights @ counts.boxes, weights @ counts.normal
         return {
-            name: recall_at_rate(found, false, boxes, normal, rate) for name, rate in RATES.items()
+            name: recall_at_rate(detected, false, boxes, normal, rate)
+            for name, rate in RATES.items()
         }
 
     @cached_property

@@ -1,8 +1,8 @@
 """Metrics of anomaly maps whose truth is boxes, not masks, as in chest radiographs.
 
 A detection is a connected component of a map above a threshold, and stands where its highest pixel
-is; a box is found when a detection stands in it. So a component that covers the whole image finds
-one box at most, and a box need not be outlined: boxes are not masks. The pointing game (Zhang et
+is; a box is detected when a detection stands in it. So a component that covers the whole image
+detects one box at most, and a box need not be outlined: boxes are not masks. The pointing game (Zhang et
 al., IJCV 2018) asks only whether the highest pixel of an image lies in a box.
 
 All thresholds are looked at together: each local maximum of a map is a detection from its own value
@@ -142,10 +142,10 @@ def pointing_game(map: Array, roi: Array, boxes: Sequence[Sequence[int]]) -> flo
 
 
 class BoxCounts(NamedTuple):
-    """What is found at each threshold, from the strictest down.
+    """What is detected at each threshold, from the strictest down.
 
     thresholds: (K,)
-    found: (N, K) boxes in which a detection stands
+    detected: (N, K) boxes in which a detection stands
     false: (N, K) detections in a normal sample; 0 in others
     boxes: (N,) of each sample        normal: (N,) bool
 
@@ -153,12 +153,12 @@ class BoxCounts(NamedTuple):
     >>> from adbench.benchmark.evaluation.metrics.boxes import box_counts
     >>> maps = np.array([[[1.0, 0.0, 3.0]], [[0.0, 9.0, 0.0]]])
     >>> counts = box_counts(maps, np.ones(maps.shape, bool), [[], [(0, 1, 1, 2)]], np.array([0, 1]))
-    >>> counts.thresholds.tolist(), counts.false[0].tolist(), counts.found[1].tolist()
+    >>> counts.thresholds.tolist(), counts.false[0].tolist(), counts.detected[1].tolist()
     ([3.0, 1.0, -inf], [0, 1, 1], [1, 1, 1])
     """
 
     thresholds: Array
-    found: Array
+    detected: Array
     false: Array
     boxes: Array
     normal: Array
@@ -167,14 +167,14 @@ class BoxCounts(NamedTuple):
 def box_counts(
     maps: Array, roi: Array, boxes: Sequence[Sequence[Sequence[int]]], label: Array
 ) -> BoxCounts:
-    """Count boxes found and false detections of every sample at every threshold.
+    """Count boxes detected and false detections of every sample at every threshold.
 
     maps: (N, *S)      roi: (N, *S) bool      label: (N,) bool, abnormal
     boxes: of each sample, none of a normal one
 
     >>> import numpy as np
     >>> from adbench.benchmark.evaluation.metrics.boxes import box_counts
-    >>> box_counts(np.zeros((0, 4)), np.zeros((0, 4), bool), [], np.zeros(0)).found.shape
+    >>> box_counts(np.zeros((0, 4)), np.zeros((0, 4), bool), [], np.zeros(0)).detected.shape
     (0, 1)
     """
     normal = ~np.asarray(label, bool)
@@ -184,8 +184,8 @@ def box_counts(
     if values.size > MAX_THRESHOLDS:
         values = values[np.linspace(0, values.size - 1, MAX_THRESHOLDS).round().astype(int)]
     thresholds = np.append(values, -np.inf)
-    found = np.zeros((len(maps), thresholds.size), np.int64)
-    false = np.zeros_like(found)
+    detected = np.zeros((len(maps), thresholds.size), np.int64)
+    false = np.zeros_like(detected)
     for i, maximum in enumerate(maxima):
         alive = maximum.birth[:, None] > thresholds
         alive &= maximum.death[:, None] <= thresholds  # (M, K)
@@ -193,28 +193,30 @@ def box_counts(
             false[i] = alive.sum(0)
         elif boxes[i] and len(maximum.birth):
             inside = _inside(maximum.position, boxes[i])  # (M, boxes)
-            found[i] = (inside.T.astype(np.int64) @ alive > 0).sum(0)
-    return BoxCounts(thresholds, found, false, np.array([len(b) for b in boxes], int), normal)
+            detected[i] = (inside.T.astype(np.int64) @ alive > 0).sum(0)
+    return BoxCounts(thresholds, detected, false, np.array([len(b) for b in boxes], int), normal)
 
 
-def recall_at_rate(found: Array, false: Array, boxes: Array, normal: Array, rate: float) -> Array:
-    """Return the highest share of boxes found at a threshold with at most `rate` false detections
-    per normal sample, (B,); higher is better. NaN without boxes or normal samples.
+def recall_at_rate(
+    detected: Array, false: Array, boxes: Array, normal: Array, rate: float
+) -> Array:
+    """Return the highest share of boxes detected at a threshold with at most `rate` false
+    detections per normal sample, (B,); higher is better. NaN without boxes or normal samples.
 
     The best threshold is taken, not the lowest: in maps of noise detections run together below, and
-    the rate falls again; a map that is one component finds little.
+    the rate falls again; a map that is one component detects little.
 
-    found, false: (B, K) sums over samples      boxes, normal: (B,) sums
+    detected, false: (B, K) sums over samples      boxes, normal: (B,) sums
 
     >>> import numpy as np
     >>> from adbench.benchmark.evaluation.metrics.boxes import recall_at_rate
-    >>> found, false = np.array([[1, 2, 4]]), np.array([[0, 5, 30]])
-    >>> recall_at_rate(found, false, np.array([4]), np.array([10]), rate=1.0)
+    >>> detected, false = np.array([[1, 2, 4]]), np.array([[0, 5, 30]])
+    >>> recall_at_rate(detected, false, np.array([4]), np.array([10]), rate=1.0)
     array([0.5])
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         allowed = false / normal[:, None] <= rate
-        recall = np.where(allowed, found, 0).max(1, initial=0) / boxes
+        recall = np.where(allowed, detected, 0).max(1, initial=0) / boxes
     return np.where((boxes > 0) & (normal > 0), recall, np.nan)
 
 

@@ -73,7 +73,7 @@ def looped_recall(maps, boxes, label, rate) -> float:
     thresholds = np.unique(np.concatenate([maps[~label].ravel(), [-np.inf]]))
     best = 0.0
     for threshold in thresholds:
-        found = false = 0
+        detected = false = 0
         for map, of_image, abnormal in zip(maps, boxes, label, strict=True):
             numbered, count = components(map > threshold, np.ones((3, 3)))
             peaks = [
@@ -84,9 +84,9 @@ def looped_recall(maps, boxes, label, rate) -> float:
                 false += count
                 continue
             for top, left, bottom, right in of_image:
-                found += any(top <= r < bottom and left <= c < right for r, c in peaks)
+                detected += any(top <= r < bottom and left <= c < right for r, c in peaks)
         if false / (~label).sum() <= rate:
-            best = max(best, found / sum(len(b) for b in boxes))
+            best = max(best, detected / sum(len(b) for b in boxes))
     return best
 
 
@@ -98,9 +98,9 @@ def test_recall_is_that_of_a_loop(rate: float) -> None:
     boxes = [[(2, 2, 8, 9), (9, 5, 14, 15)] if abnormal else [] for abnormal in label]
     maps[1, 3:5, 4:6] += 0.3
     counts = box_counts(maps, np.ones(maps.shape, bool), boxes, label)
-    found, false = (values.sum(0, keepdims=True) for values in (counts.found, counts.false))
+    detected, false = (values.sum(0, keepdims=True) for values in (counts.detected, counts.false))
     in_all, normal = (np.array([values.sum()]) for values in (counts.boxes, counts.normal))
-    recall = recall_at_rate(found, false, in_all, normal, rate)
+    recall = recall_at_rate(detected, false, in_all, normal, rate)
     assert recall[0] == pytest.approx(looped_recall(maps, boxes, label, rate))
 
 
@@ -142,4 +142,4 @@ def test_a_map_that_is_one_component_finds_one_box_at_most() -> None:
     boxes = [[], [(0, 0, 2, 2), (6, 6, 8, 8)], [(0, 0, 3, 3)]]
     label = np.array([False, True, True])
     counts = box_counts(maps, np.ones(maps.shape, bool), boxes, label)
-    assert counts.found.max(1).tolist() == [0, 1, 0] and counts.false[0].max() == 1
+    assert counts.detected.max(1).tolist() == [0, 1, 0] and counts.false[0].max() == 1

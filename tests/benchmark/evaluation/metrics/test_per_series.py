@@ -24,14 +24,14 @@ from adbench.benchmark.evaluation.protocol import Protocol
 
 def runs(truth: np.ndarray) -> list[tuple[int, int]]:
     """First and last step of each run, step by step."""
-    found, start = [], None
+    spans, start = [], None
     for i, value in enumerate([*truth.tolist(), False]):
         if value and start is None:
             start = i
         if not value and start is not None:
-            found.append((start, i - 1))
+            spans.append((start, i - 1))
             start = None
-    return found
+    return spans
 
 
 def looped_range_auc(score: np.ndarray, truth: np.ndarray, buffer: int) -> tuple[float, float]:
