@@ -2,8 +2,8 @@
 
 A detection is a connected component of a map above a threshold, and stands where its highest pixel
 is; a box is detected when a detection stands in it. So a component that covers the whole image
-detects one box at most, and a box need not be outlined: boxes are not masks. The pointing game (Zhang et
-al., IJCV 2018) asks only whether the highest pixel of an image lies in a box.
+detects one box at most, and a box need not be outlined: boxes are not masks. The pointing game
+(Zhang et al., IJCV 2018) asks only whether the highest pixel of an image lies in a box.
 
 All thresholds are looked at together: each local maximum of a map is a detection from its own value
 down to the value at which its component joins a higher one (0-dimensional persistence).
