@@ -14,9 +14,9 @@ Differs: thresholds are a quantile of each step's errors on calibration samples,
 threshold of the last step on test errors, scaled for each other step by the total error; among
 values with equally many votes the error of the last step decides, so that scores are ordered; an
 error is that of the estimate of the clean signal, which is clamped to 6 units of amplitude. Not in
-the sources that were read, and chosen here: the sizes of the network and the schedule (CSDI's 50
-levels, from beta 0.03 to 0.39), and the noise level, which is the highest level whose estimate
-votes: chains start from pure noise always.
+the sources that were read, and chosen here: the network's size (that of CSDI, on which the paper
+builds), the schedule (CSDI's 50 levels, with beta from 0.03 to 0.39), and the noise level, which is
+the highest level whose estimate votes: chains start from pure noise always.
 """
 
 from __future__ import annotations
