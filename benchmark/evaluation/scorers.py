@@ -47,16 +47,10 @@ class ScoredSplits(NamedTuple):
 
     >>> import numpy as np
     >>> from adbench.benchmark.evaluation.predictions import Predictions
-    >>> from adbench.benchmark.evaluation.protocol import Protocol
-    >>> from adbench.benchmark.evaluation.scorers import score_splits
-    >>> def split(values):
-    ...     keys = [str(i) for i in range(len(values[0]))]
-    ...     return Predictions(keys, keys, np.zeros(len(keys), bool), None, None, None,
-    ...                        [{} for _ in keys], np.array(values), None)
-    >>> normal, test = split([[0.0, 2.0], [0.0, 20.0]]), split([[3.0], [10.0]])
-    >>> scored = score_splits(Protocol(scorer="levels-max"), normal, test, test, [100, 250], 100)
-    >>> scored.test.score.tolist(), scored.levels  # 2 and 0 standard deviations above the mean
-    ([[2.0]], [100])
+    >>> from adbench.benchmark.evaluation.scorers import ScoredSplits
+    >>> empty = Predictions([], [], np.zeros(0, bool), None, None, None, [], None, None)
+    >>> ScoredSplits(empty, empty, empty, levels=[250], synthetic=None).levels
+    [250]
     """
 
     calibration: Predictions
@@ -83,7 +77,18 @@ def score_splits(
 
     Raises ProtocolError where there are no calibration samples to score by.
 
-    >>> from adbench.benchmark.evaluation.scorers import ScoredSplits  # has an example
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.predictions import Predictions
+    >>> from adbench.benchmark.evaluation.protocol import Protocol
+    >>> from adbench.benchmark.evaluation.scorers import score_splits
+    >>> def split(values):
+    ...     keys = [str(i) for i in range(len(values[0]))]
+    ...     return Predictions(keys, keys, np.zeros(len(keys), bool), None, None, None,
+    ...                        [{} for _ in keys], np.array(values), None)
+    >>> normal, test = split([[0.0, 2.0], [0.0, 20.0]]), split([[3.0], [10.0]])
+    >>> scored = score_splits(Protocol(scorer="levels-max"), normal, test, test, [100, 250], 100)
+    >>> scored.test.score.tolist(), scored.levels  # 2 and 0 standard deviations above the mean
+    ([[2.0]], [100])
     """
     if protocol.scorer == "none":
         return ScoredSplits(calibration, val, test, list(levels), synthetic)
@@ -102,12 +107,12 @@ def score_splits(
     def scored(predictions: Predictions) -> Predictions:
         maps, score = predictions.map, predictions.score
         if maps is not None and of_map is not None:
-            maps = ScoredMaps(maps, of_map, _joins_levels(protocol.scorer))
+            maps = ScoredMaps(maps, of_map, joins_levels(protocol.scorer))
         if score is not None and of_score is not None:
             score = of_score(np.asarray(score, np.float64))
         return replace(predictions, map=maps, score=score)
 
-    kept = [published] if _joins_levels(protocol.scorer) else list(levels)
+    kept = [published] if joins_levels(protocol.scorer) else list(levels)
     more = None if synthetic is None else scored(synthetic)
     return ScoredSplits(scored(calibration), scored(val), scored(test), kept, more)
 
@@ -141,7 +146,13 @@ class ScoredMaps:
         return self.transform(np.stack(parts))[level].astype(np.float32)
 
 
-def _joins_levels(scorer: str) -> bool:
+def joins_levels(scorer: str) -> bool:
+    """Return whether a scorer leaves one map of all noise levels.
+
+    >>> from adbench.benchmark.evaluation.scorers import joins_levels
+    >>> joins_levels("levels-max"), joins_levels("pvalue")
+    (True, False)
+    """
     return scorer in ("levels-mean", "levels-max", "levels-mahalanobis")
 
 

@@ -116,7 +116,7 @@ class LevelRecord(Struct):
     """
 
     chosen: Level  # at which the metrics are
-    rule: str  # how it was chosen: val, pseudo, published, oracle
+    rule: str  # how it was chosen: val, pseudo, published, oracle; or "all levels" of a scorer
     published: Level  # the paper's own
     oracle: Level  # best on test: a bound, no result
 
@@ -401,6 +401,18 @@ class CostRecord(Struct):
     peak_memory_mb: Amount | None = None  # MB, the larger of training and prediction
 
 
+class NondeterminismRecord(Struct):
+    """Operations that had no deterministic algorithm on the device, and what follows.
+
+    >>> from adbench.benchmark.leaderboard.record_schema import NondeterminismRecord
+    >>> NondeterminismRecord(["index_add_cuda_"], 0.001).tolerance
+    0.001
+    """
+
+    operations: list[str]  # by torch's names
+    tolerance: Amount  # of the same few steps repeated, relative to the largest value of a tensor
+
+
 class ExternalRecord(Struct):
     """Results that another program computed, evaluated by the protocol.
 
@@ -512,6 +524,7 @@ class ResultRecord(FailedRecord, tag_field="status", tag="ok", kw_only=True):
     versions: dict[str, Any] = {}  # of the libraries that trained it
     device: str | None = None  # that trained it
     threads: Count | None = None  # of the CPU, in training
+    nondeterminism: NondeterminismRecord | None = None  # None where a repetition gives the same
     external: ExternalRecord | None = None  # None where adbench computed the results
 
     def __post_init__(self) -> None:

@@ -88,9 +88,9 @@ def test_one_component_is_the_normal_distribution_of_the_calibration_samples() -
     statistics = method.statistics(method.canvas.forward(x), 1000).numpy()
     z = (statistics - statistics.mean(0)) / statistics.std(0)
     score = method.detect(x, [1000], Rng([s.key for s in samples])).score[0].double().numpy()
-    full, diagonal = np.cov(z.T, bias=True), np.eye(6)
+    covariances: Any = (np.cov(z.T, bias=True), np.eye(6))  # full, and of standard scores
     densities = [
-        multivariate_normal(np.zeros(6), c + 1e-6 * np.eye(6)).logpdf(z) for c in (full, diagonal)
+        multivariate_normal.logpdf(z, np.zeros(6), c + 1e-6 * np.eye(6)) for c in covariances
     ]
     assert min(np.abs(-score - d).max() for d in densities) < 2e-3
     outlier = method.detect(torch.ones(1, 1, 8, 8), [1000, 900], Rng(["x"])).score
