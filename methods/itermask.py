@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..datasets.base import Spec, Split
 from ..engine.diffusion.cold import ColdDiffusion
@@ -120,8 +120,10 @@ class IterMask(Method):
         separate = first == "hint" or (first == "auto" and axes == 2)
         self.first = denoiser("nothing") if separate else None
         self.filler = denoiser("noise alone", image=channels)
-        self.dropout = PerSampleDropout(self.filler.net, dropout)
-        self.first_dropout = PerSampleDropout(self.first.net, dropout) if self.first else None
+        self.filler_dropout = PerSampleDropout(self.filler.net, dropout)
+        self.first_dropout = PerSampleDropout(
+            nn.ModuleList() if self.first is None else self.first.net, dropout
+        )
         self.plan = training
         self.first_plan = training if separate else None
         self.masks = IMAGE_MASKS if axes == 2 else VOLUME_MASKS
@@ -131,23 +133,23 @@ class IterMask(Method):
         self.register_buffer("tau", torch.tensor(0.0))
 
     def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
-        first, first_dropout = self.first, self.first_dropout
+        first = self.first
 
         def filler_loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
             inner, mask = self.canvas.forward(x), self._random_mask(x, rng)
             hint = high_frequencies(inner, self.radius)
-            with self.dropout.with_streams(rng, inner):
+            with self.filler_dropout.with_streams(rng, inner):
                 return self.filler.loss(
                     inner, rng, region=mask, error_region="everywhere", conditioning=[hint]
                 )
 
         train_module(filler_loss, self.filler, train, context, self.plan, "filler")
-        if first is not None and first_dropout is not None and self.first_plan is not None:
+        if first is not None and self.first_plan is not None:
 
             def first_loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
                 inner = self.canvas.forward(x)
                 hint = high_frequencies(inner, self.radius)
-                with first_dropout.with_streams(rng, inner):
+                with self.first_dropout.with_streams(rng, inner):
                     return first.loss(inner, rng, corrupted=hint)
 
             train_module(first_loss, first, train, context, self.first_plan, "first")
