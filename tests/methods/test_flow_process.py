@@ -55,7 +55,8 @@ def test_anoddpm_with_an_oracle_leaves_what_was_added(solver: str) -> None:
 def test_ddpm_ood_with_an_oracle_measures_what_was_added_from_every_start() -> None:
     built, healthy = flow("ddpm-ood"), torch.full((1, 1, 16, 16), 0.25)
     built.denoiser.net = LineFrom(built.canvas.forward(healthy))
-    built.starts.mean.fill_(0.01), built.starts.deviation.fill_(0.5)
+    built.starts.mean.fill_(0.01)
+    built.starts.deviation.fill_(0.5)
     x = healthy.clone()
     x[..., 4:8, 4:8] += 0.5  # 16 of 256 places
     results = built.detect(x, [1000], Rng(["a"]))

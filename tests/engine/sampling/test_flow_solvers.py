@@ -127,7 +127,7 @@ def test_going_up_and_down_again_changes_nothing_but_rounding() -> None:
     torch.testing.assert_close(noise[1], exact(X, 0.0, 1.0), rtol=0.02, atol=0.02)
     torch.testing.assert_close(noise[0], exact(X, 0.0, 0.5), rtol=0.02, atol=0.02)
     back = solve(denoiser.net, "euler", sampling_levels(1000, stride=10), noise[1])
-    torch.testing.assert_close(back, X, rtol=0.02, atol=0.02)
+    torch.testing.assert_close(back, X, rtol=0.04, atol=0.04)
 
 
 def test_clipped_estimates_are_on_the_line_to_what_they_are_clipped_to() -> None:
