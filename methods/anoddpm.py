@@ -26,7 +26,7 @@ from ..datasets.base import Spec, Split
 from ..engine.diffusion.gaussian import Gaussian
 from ..engine.diffusion.schedule import sampling_levels
 from ..engine.diffusion.schedule_config import ScheduleConfig
-from ..engine.networks.diffusion_unet import build_unet, set_heads, side_divisor
+from ..engine.networks.diffusion_unet import build_unet, set_heads
 from ..engine.networks.unet_config import AttentionSidesUNetConfig, split_into_heads
 from ..engine.noise.noise import Noise, NoiseName
 from ..engine.noise.noise_config import MixedNoiseConfig
@@ -152,7 +152,7 @@ class AnoDDPM(Method):
         if process.is_flow and (detection_noise.gradual or quirks.index_shift):
             raise ValueError("gradual and index_shift are of Gaussian diffusion, not process=flow")
         widths, ndim = network.widths, len(spec.shape)
-        self.canvas = ResizePad(spec.shape, size, side_divisor(widths))
+        self.canvas = ResizePad(spec.shape, size, network.side_divisor)
 
         def noise_of(name: str, frequency: float) -> Noise:
             if name == "random":
@@ -170,7 +170,8 @@ class AnoDDPM(Method):
         split_into_heads(widths, quirks.eval_heads or network.heads, attend)  # or raise
         net = build_unet(ndim, spec.channels, widths, res_blocks=network.res_blocks, updown=True,
             attention=attend, head_channels=split_into_heads(widths, network.heads, attend),
-            eps=1e-5, zero_attention=True)  # fmt: skip
+            eps=1e-5, zero_attention=True, fold=network.fold,
+            groups=network.groups)  # fmt: skip
         self.ineffective_arguments |= process.ineffective(
             "beta", "eta", "variance", "reverse_noise"
         )

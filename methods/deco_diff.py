@@ -149,9 +149,8 @@ class DeCoDiff(Method):
             )
         if min(clips) <= 0:
             raise ValueError(f"differences are clipped above 0, not at {clips}")
-        widths = network.widths
         self.canvas = ResizePad(
-            spec.shape, size, side_divisor(codec.coder_widths) * side_divisor(widths)
+            spec.shape, size, side_divisor(codec.coder_widths) * network.side_divisor
         )
         self.codec = codec.build(spec.channels, self.canvas)
         net = network.build(2, codec.latent_channels)
@@ -183,7 +182,7 @@ class DeCoDiff(Method):
             def deviation(streams: Rng, shape: Sequence[int], level: Tensor) -> Tensor:
                 return self.sample_deviation(z, bank, streams, level)
 
-            with self.dropout.with_streams(rng):
+            with self.dropout.with_streams(rng, z):
                 return self.denoiser.loss(z, rng, noise=deviation)
 
         train_module(loss, self.denoiser, train, context, self.plan, "diffusion")

@@ -138,7 +138,7 @@ class GLAD(Method):
         top: PositiveFraction = 0.001,
     ) -> None:  # fmt: skip
         super().__init__(spec)
-        divisor = side_divisor(codec.coder_widths) * side_divisor(network.widths)
+        divisor = side_divisor(codec.coder_widths) * network.side_divisor
         self.canvas = ResizePad(spec.shape, size, divisor)
         self.codec = codec.build(spec.channels, self.canvas)
         self.features = AdaptedFeatures(features)

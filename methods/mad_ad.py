@@ -109,7 +109,7 @@ class MADAD(Method):
         threshold: Fraction = 0.5, largest: Positive = 0.25, blur: NonNegative = 5.0,
     ) -> None:  # fmt: skip
         super().__init__(spec)
-        divisor = side_divisor(codec.coder_widths) * side_divisor(network.widths)
+        divisor = side_divisor(codec.coder_widths) * network.side_divisor
         self.canvas = ResizePad(spec.shape, size, divisor)
         self.codec = codec.build(spec.channels, self.canvas)
         channels = self.codec.latent[0]

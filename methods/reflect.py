@@ -120,7 +120,7 @@ class REFLECT(Method):
         combine: Combine = "arithmetic",
     ) -> None:  # fmt: skip
         super().__init__(spec)
-        divisor = side_divisor(codec.coder_widths) * side_divisor(network.widths)
+        divisor = side_divisor(codec.coder_widths) * network.side_divisor
         self.canvas = ResizePad(spec.shape, size, divisor)
         self.codec = codec.build(spec.channels, self.canvas)
         self.denoiser = Denoiser(

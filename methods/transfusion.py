@@ -33,7 +33,6 @@ from ..datasets.base import Spec, Split
 from ..engine.diffusion.denoiser import Denoiser, Estimate
 from ..engine.diffusion.schedule import even_schedule, sampling_levels
 from ..engine.diffusion.transparency import Transparency
-from ..engine.networks.diffusion_unet import side_divisor
 from ..engine.networks.unet_config import HeadsUNetConfig
 from ..engine.noise.noise import Noise
 from ..engine.runtime.context import TrainingContext
@@ -109,7 +108,7 @@ class TransFusion(Method):
         training: Training = TRAINING, mask_weight: Fraction = 0.95, smooth: Odd = 7,
     ) -> None:  # fmt: skip
         super().__init__(spec)
-        self.canvas = ResizePad(spec.shape, size, side_divisor(network.widths), low=0.0)
+        self.canvas = ResizePad(spec.shape, size, network.side_divisor, low=0.0)
         net = network.build(2, spec.channels + 1, out_channels=2 * spec.channels + 1)
         self.denoiser = Denoiser(net, even_schedule(T), prediction_type="clean",
             process=Transparency, trained_on=f"foreign patches on {self.canvas}")  # fmt: skip
