@@ -82,7 +82,9 @@ class AnomalyFilter(Method):
     ) -> None:  # fmt: skip
         super().__init__(spec)
         net = unet_arguments(spec.shape, {}, **network.overrides())
-        self.canvas = ResizePad(spec.shape, None, side_divisor(net["widths"]), low=0.0)
+        self.canvas = ResizePad(
+            spec.shape, None, side_divisor(net["widths"], network.fold or 1), low=0.0
+        )
         self.noise = MaskedNoise(noise_share)
         self.denoiser = Denoiser(
             build_unet(1, spec.channels, **net), schedule.build(),

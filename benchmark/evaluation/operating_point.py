@@ -6,6 +6,7 @@ Letters: N samples, P pixels within the regions of interest, R lesions, B replic
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -126,18 +127,20 @@ class OperatingPoint:
         for name, values in self._reconstruction_quality.items():
             metrics[name] = _exact_mean(values[~truth.label])
         if self._box_counts is not None:
-            for name, values in self._box_recalls(np.ones((1, len(truth.label)))).items():
+            for name, values in self._box_recalls(_total).items():
                 metrics[name] = None if np.isnan(values[0]) else float(values[0])
         return self.level_predictions.metrics() | metrics
 
-    @cached_property
-    def _maps(self) -> Array:
-        """The post-processed maps, (N, *S); minus infinity outside of the regions of interest."""
+    def _maps(self) -> Iterator[Array]:
+        """The post-processed map of each sample, (*S); minus infinity outside of its region of
+        interest."""
         truth, pixels = self.level_predictions.ground_truth, self.level_predictions.pixels
         assert truth.roi is not None and pixels is not None
-        maps = np.full(truth.roi.shape, -np.inf, np.float32)
-        maps[truth.roi] = pixels.score
-        return maps
+        ends = np.cumsum(pixels.counts).tolist()
+        for roi, count, end in zip(truth.roi, pixels.counts.tolist(), ends, strict=True):
+            sample = np.full(roi.shape, -np.inf, np.float32)
+            sample[roi] = pixels.score[end - count : end]
+            yield sample
 
     @cached_property
     def _box_counts(self) -> BoxCounts | None:
@@ -145,15 +148,18 @@ class OperatingPoint:
         boxes = truth.predictions.boxes
         if boxes is None or self.level_predictions.pixels is None or truth.roi is None:
             return None
-        return box_counts(self._maps, truth.roi, boxes, truth.label)
+        return box_counts(self._maps(), truth.roi, boxes, truth.label)
 
-    def _box_recalls(self, weights: Array) -> dict[str, Array]:
-        """The recall of boxes at each rate, (B,), of samples that count `weights` (B, N) times."""
+    def _box_recalls(self, total: Callable[[Array], Array]) -> dict[str, Array]:
+        """The recall of boxes at each rate, (B,).
+
+        total: sums values of samples (N, K) to (B, K)
+        """
         counts = self._box_counts
         if counts is None:
             return {}
-        detected, false = weights @ counts.detected, weights @ counts.false
-        boxes, normal = weights @ counts.boxes, weights @ counts.normal
+        detected, false = total(counts.detected), total(counts.false)
+        boxes, normal = total(np.stack([counts.boxes, counts.normal], 1)).T
         return {
             name: recall_at_rate(detected, false, boxes, normal, rate)
             for name, rate in RATES.items()
@@ -196,7 +202,7 @@ class OperatingPoint:
         if truth.roi is not None and truth.roi.ndim == 2:
             others = per_series_metrics(pixels, groups)
         if truth.predictions.boxes is not None and truth.roi is not None:
-            samples = zip(self._maps, truth.roi, truth.predictions.boxes, strict=True)
+            samples = zip(self._maps(), truth.roi, truth.predictions.boxes, strict=True)
             others["pointing_game"] = np.array([pointing_game(*sample) for sample in samples])
         if self.positive is not None:
             rates = healthy_volume_rates(pixels, groups, self.positive)
@@ -271,7 +277,7 @@ class OperatingPoint:
             fixed = np.round(np.where(defined, values, 0.0) / FIXED_POINT_UNIT) * FIXED_POINT_UNIT
             replicates[name] = _ratio(*resamples.sums(np.stack([fixed, defined], 1)).T)
         if self._box_counts is not None:
-            replicates |= self._box_recalls(resamples.counts[:, resamples.group_index])
+            replicates |= self._box_recalls(resamples.sums)
         return replicates
 
     def sample_results(self) -> SampleResults:
@@ -316,6 +322,10 @@ def confidence_intervals(results: SampleResults) -> dict[str, tuple[float, float
         for name, values in results.replicates.items()
     }
     return {name: interval for name, interval in intervals.items() if interval is not None}
+
+
+def _total(values: Array) -> Array:
+    return values.sum(0, keepdims=True)
 
 
 def _exact_mean(values: Array) -> float | None:

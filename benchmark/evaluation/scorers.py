@@ -35,8 +35,11 @@ from .protocol import Protocol, ProtocolError
 POSITION_PRIOR = 10
 """`position-z`: as many samples as the variance of all positions counts at each position."""
 
-Transform = Callable[[Array], Array]
-"""Maps of some samples, (L, n, *S) float64, or scores (L, n) -> (K, n, *S) or (K, n)."""
+EVERY_LEVEL = slice(None)
+
+Transform = Callable[[Array, slice], Array]
+"""(maps of some samples at some levels, (l, n, *S) float64, or scores (l, n); which of the L levels
+they are) -> (l, n, *S) or (l, n), or of one map in place of all levels."""
 
 
 class ScoredSplits(NamedTuple):
@@ -109,7 +112,7 @@ def score_splits(
         if maps is not None and of_map is not None:
             maps = ScoredMaps(maps, of_map, joins_levels(protocol.scorer))
         if score is not None and of_score is not None:
-            score = of_score(np.asarray(score, np.float64))
+            score = of_score(np.asarray(score, np.float64), EVERY_LEVEL)
         return replace(predictions, map=maps, score=score)
 
     kept = [published] if joins_levels(protocol.scorer) else list(levels)
@@ -126,7 +129,8 @@ class ScoredMaps:
 
     >>> import numpy as np
     >>> from adbench.benchmark.evaluation.scorers import ScoredMaps
-    >>> maps = ScoredMaps(np.ones((2, 5, 4)), lambda part: part.sum(0, keepdims=True), True)
+    >>> sum_of_levels = lambda part, levels: part.sum(0, keepdims=True)
+    >>> maps = ScoredMaps(np.ones((2, 5, 4)), sum_of_levels, joins_levels=True)
     >>> maps.shape, maps[0, 1:3].tolist()[0]
     ((1, 5, 4), [2.0, 2.0, 2.0, 2.0])
     """
@@ -142,8 +146,11 @@ class ScoredMaps:
 
     def __getitem__(self, index: tuple[int, slice]) -> Array:
         level, rows = index
+        if not self.joins_levels:
+            part = np.asarray(self.maps[level, rows], np.float64)
+            return self.transform(part[None], slice(level, level + 1))[0].astype(np.float32)
         parts = [np.asarray(self.maps[k, rows], np.float64) for k in range(self.maps.shape[0])]
-        return self.transform(np.stack(parts))[level].astype(np.float32)
+        return self.transform(np.stack(parts), EVERY_LEVEL)[level].astype(np.float32)
 
 
 def joins_levels(scorer: str) -> bool:
@@ -205,30 +212,30 @@ def _fit(scorer: str, reader: _MapReader | _ScoreReader) -> Transform:
             Calibration.from_pixels(reader.samples_at(level), reader.groups)
             for level in range(reader.levels)
         ]
-        return lambda part: np.stack(
-            [-np.log10(c.p_values(m)) for c, m in zip(by_level, part, strict=True)]
+        return lambda part, levels: np.stack(
+            [-np.log10(c.p_values(m)) for c, m in zip(by_level[levels], part, strict=True)]
         )
     if scorer == "position-z":
         return _position_z(reader)
     mean, covariance = _moments(reader)  # (L,), (L, L)
     deviation = np.sqrt(np.maximum(covariance.diagonal(), 1e-24))
 
-    def z(part: Array) -> Array:
+    def z(part: Array, levels: slice) -> Array:
         view = (-1, *[1] * (part.ndim - 1))
-        return (part - mean.reshape(view)) / deviation.reshape(view)
+        return (part - mean[levels].reshape(view)) / deviation[levels].reshape(view)
 
     if scorer == "levels-z":
         return z
     if scorer == "levels-mean":
-        return lambda part: z(part).mean(0, keepdims=True)
+        return lambda part, levels: z(part, levels).mean(0, keepdims=True)
     if scorer == "levels-max":
-        return lambda part: z(part).max(0, keepdims=True)
+        return lambda part, levels: z(part, levels).max(0, keepdims=True)
     # the correlation's pseudo-inverse: levels that say the same count once
     correlation = covariance / deviation[:, None] / deviation
     precision = np.linalg.pinv(correlation, rcond=1e-8, hermitian=True)
 
-    def distance(part: Array) -> Array:
-        away = z(part)
+    def distance(part: Array, levels: slice) -> Array:
+        away = z(part, levels)
         square = np.einsum("l...,lk,k...->...", away, precision, away)
         return np.sqrt(np.maximum(square, 0))[None]
 
@@ -274,4 +281,4 @@ def _position_z(reader: _MapReader | _ScoreReader) -> Transform:
     seen = count > 0
     middle = (total * seen).sum(axis=flat) / np.maximum(count.sum(), 1)
     mean = np.where(seen, mean, middle.reshape(pooled.shape))
-    return lambda part: (part - mean[:, None]) / deviation[:, None]
+    return lambda part, levels: (part - mean[levels, None]) / deviation[levels, None]

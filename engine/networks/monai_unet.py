@@ -57,6 +57,8 @@ class DiffusionUNet(nn.Module):
         super().__init__()
         self.condition_names, self.width = condition_names, net.block_out_channels[0]
         self.fold = fold
+        # norms over single channels are slow in channels_last: 1.2 times the time in all on a CPU
+        self.contiguous_on_cpu = fold > 1
         for name, part in net.named_children():
             self.add_module(name, part)
         blocks = [part.get_submodule("resnets") for part in self.up_blocks]

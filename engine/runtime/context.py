@@ -182,10 +182,14 @@ class DeviceContext:
         if self.kind == "cuda":
             make_cuda_deterministic(tf32=self.tf32)
         module.to(self.device)
+        plain = set[nn.Module]()
+        if self.kind == "cpu":
+            networks = (part for part in module.modules() if hasattr(part, "contiguous_on_cpu"))
+            plain.update(*(net.modules() for net in networks if net.contiguous_on_cpu))
         for part in module.modules():
             if isinstance(part, LowPrecisionModule):
                 part.dtype = self.dtype
-            if isinstance(part, (nn.Conv2d, nn.Conv3d)):
+            if isinstance(part, (nn.Conv2d, nn.Conv3d)) and part not in plain:
                 layout = memory_format(part.weight.ndim, self.kind)
                 if layout is not None:
                     part.to(memory_format=layout)

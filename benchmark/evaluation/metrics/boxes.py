@@ -13,7 +13,7 @@ Letters: N samples, S one to three spatial axes, M maxima, K thresholds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from itertools import product
 from typing import NamedTuple
@@ -165,11 +165,11 @@ class BoxCounts(NamedTuple):
 
 
 def box_counts(
-    maps: Array, roi: Array, boxes: Sequence[Sequence[Sequence[int]]], label: Array
+    maps: Iterable[Array], roi: Array, boxes: Sequence[Sequence[Sequence[int]]], label: Array
 ) -> BoxCounts:
     """Count boxes detected and false detections of every sample at every threshold.
 
-    maps: (N, *S)      roi: (N, *S) bool      label: (N,) bool, abnormal
+    maps: N of (*S), looked at one by one      roi: (N, *S) bool      label: (N,) bool, abnormal
     boxes: of each sample, none of a normal one
 
     >>> import numpy as np
@@ -184,7 +184,7 @@ def box_counts(
     if values.size > MAX_THRESHOLDS:
         values = values[np.linspace(0, values.size - 1, MAX_THRESHOLDS).round().astype(int)]
     thresholds = np.append(values, -np.inf)
-    detected = np.zeros((len(maps), thresholds.size), np.int64)
+    detected = np.zeros((len(maxima), thresholds.size), np.int32)
     false = np.zeros_like(detected)
     for i, maximum in enumerate(maxima):
         alive = maximum.birth[:, None] > thresholds

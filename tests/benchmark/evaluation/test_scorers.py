@@ -181,9 +181,10 @@ def test_maps_stay_where_they_are_until_they_are_read() -> None:
             return np.ones((index[1].stop - index[1].start, 4))
 
     maps = Counted()
-    lazy = ScoredMaps(maps, lambda part: part * 2, False)
+    lazy = ScoredMaps(maps, lambda part, levels: part * 2, False)
     assert lazy.shape == (2, 6, 4) and maps.reads == 0
     assert lazy[1, 2:4].shape == (2, 4)
+    assert maps.reads == 1  # of this level alone
 
 
 def test_the_protocol_names_its_scorer_and_older_ids_stay() -> None:
