@@ -14,7 +14,8 @@ weights a package ships, not WideResNet-101's; while they adapt, its norms keep 
 they came with (`student_batch_statistics`: they take the batch's, so that a sample's loss depends
 on the other samples of its batch and on how many fit into memory). The paper's w and lengths of
 training were chosen for every category on its test set; here one setting serves all.
-DDAD-S is `width=32, heads=2, dropout=0.3, batch=16`.
+DDAD-S is `width=32, heads=2, dropout=0.3, batch=16`. With `process="flow"` the same is done by
+rectified flow, whose steps add no noise.
 
 `conditioning="linear_mix"` and `combine="thresholds"` are those of the re-implementation
 Diffusion-Based-AD: the sample itself is mixed in, the estimate clipped and its noise not; each map
@@ -35,7 +36,6 @@ import torch
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
-from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.gaussian import Gaussian
 from ..engine.diffusion.schedule import sampling_levels
 from ..engine.diffusion.schedule_config import ScheduleConfig
@@ -63,6 +63,7 @@ from ..engine.runtime.setting_types import (
 from ..engine.runtime.transfer import to_device
 from ..engine.sampling.continuous_batching import run_chains
 from ..engine.sampling.guidance import image_conditioned_guidance
+from ..engine.sampling.process_config import GAUSSIAN_PROCESS, ProcessConfig
 from ..engine.sampling.reconstruct import (
     SamplingConfig,
     enumerate_chains,
@@ -322,6 +323,7 @@ class DDAD(Method):
         schedule: ScheduleConfig = SCHEDULE, noise: DDADNoiseConfig = NOISE,
         training: DDADTraining = TRAINING, adaptation: Adaptation = ADAPTATION,
         sampling: ConditionedSampling = SAMPLING, fusion: MapFusion = FUSION,
+        process: ProcessConfig = GAUSSIAN_PROCESS,
         quirks: DDADQuirks = CORRECTED,
     ) -> None:  # fmt: skip
         super().__init__(spec)
@@ -352,7 +354,11 @@ class DDAD(Method):
             adaptation.features, batch_statistics=quirks.student_batch_statistics
         )
         about = f"{self.noise} on {self.canvas}, {self.student.weights_id} adapted"
-        self.denoiser = Denoiser(
+        if process.is_flow and linear_mix:
+            raise ValueError("conditioning=linear_mix is of Gaussian diffusion, not process=flow")
+        self.ineffective_arguments |= process.ineffective("beta", "eta")
+        self.process_config = process
+        self.denoiser = process.build_denoiser(
             net, schedule.build(), clip=self.canvas.range if linear_mix else None,
             rederive_noise=not linear_mix, trained_on=about,
         )  # fmt: skip
@@ -432,7 +438,7 @@ class DDAD(Method):
         self, x: Tensor, target: Tensor, levels: Sequence[int], rng: Rng, w: float
     ) -> Tensor:
         """Reconstruct x (N, C, *outer) from each level, guided to target, (L * N, C, *outer)."""
-        process = self.denoiser.process_as(Gaussian)
+        process = self.denoiser.process
         to = process.schedule.to_level
         index, level = enumerate_chains([to(at) for at in levels], len(x), 1)
         streams = repeat_streams(rng, 1).rows(index)
@@ -446,14 +452,15 @@ class DDAD(Method):
         noisy = process.add_noise(x[index], higher, noise)
         if self.linear_mix:
             draws = StepNoise(streams.fork("step"), self.noise)
-            sampler = TargetMixing(process, draws, target, w, self.sampling.eta)
+            gaussian = self.denoiser.process_as(Gaussian)
+            sampler = TargetMixing(gaussian, draws, target, w, self.sampling.eta)
             return run_chains(self.denoiser, sampler, noisy, paths, samples=samples)
         return reverse_process(
             self.denoiser,
             noisy,
             paths,
             streams.fork("step"),
-            sampling=SamplingConfig(eta=self.sampling.eta),
+            sampling=self.process_config.sampling(SamplingConfig(eta=self.sampling.eta)),
             noise=self.noise,
             guide=image_conditioned_guidance(process, target, w),
             samples=samples,

@@ -23,8 +23,9 @@ from .gaussian import Gaussian, Process, add_noise_in_region
 from .schedule import Schedule
 from .variational_bound import variational_bound
 
-PredictionType = Literal["noise", "clean", "v", "flip"]
-"""v is Salimans and Ho's; flip, of a Bernoulli process, is the logit of x_l differing from x_0."""
+PredictionType = Literal["noise", "clean", "v", "velocity", "flip"]
+"""v is Salimans and Ho's; velocity, of a flow process, is noise - x_0; flip, of a Bernoulli
+process, is the logit of x_l differing from x_0."""
 
 P = TypeVar("P")
 
