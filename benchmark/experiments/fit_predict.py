@@ -14,13 +14,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ...datasets.base import Split
-from ...datasets.io.hdf5_output import write_hdf5
+from ...datasets.io.hdf5_output import writing_hdf5
 from ...engine.profiling.cost import (
     CostMeter,
     FlopCount,
@@ -36,12 +35,10 @@ from ...engine.runtime.out_of_memory import batch_limit, retry_out_of_memory
 from ...engine.runtime.rng import Rng
 from ...engine.training.loss import NotFinite
 from ...methods.base import Detection, Method
+from ..evaluation.maps_file import SHARD_SIZE, PredictionWriter, compress_maps
 from ..evaluation.metrics.reconstruction import normal_psnr_ssim
 from ..store.partial_state import PartialState, separate_tensors
 from .shared_stages import SharedStageCache
-
-SHARD_SIZE = 32
-"""Samples that are predicted at a time, and that a killed prediction loses at most."""
 
 GOLDEN_RATIO = 0.618
 """Multiples of it, without their integer part, keep away from each other."""
@@ -192,44 +189,51 @@ def predict(
     """
     reset_peak_memory(context.device)
     log: LogEvent = context.on_event
-    shards: list[Mapping[str, Tensor]] = []
-    fits = False
-    for start in range(0, len(split), SHARD_SIZE):
-        if context.stop():
-            raise Interrupted(f"stopped predicting {name} at sample {start}; all of it is kept")
-        indices = range(start, min(start + SHARD_SIZE, len(split)))
-        shard = context.state_store.load(f"shard-{start}")
-        if shard is not None and fits and int(shard["batch"]) != batch_limit(method):
-            shard = None  # a helper had more memory
-        if shard is None:
-            work = partial(_predict_shard, method, split, indices, gallery, levels, context)
-            if fits:
-                shard = work()
-            else:
-                shard = retry_out_of_memory(work, method, context, f"predicting {name}", log)
-            context.state_store.save(f"shard-{start}", shard)
-        batch_limit(method, int(shard["batch"]))  # one shape for the whole stage, also when resumed
-        fits = True
-        shards.append(shard)
-        log("predict", {"part": name, "step": indices[-1] + 1, "of": len(split)})
-    with write_hdf5(path) as file:
-        for field in ("score", "map", "reconstruction", "psnr", "ssim"):
-            values = [shard[field] for shard in shards if field in shard]
-            if values:
-                file[field] = torch.cat(values, 1).numpy()
-        file["gallery"] = np.array(gallery, dtype=np.int64)
-        file["levels"] = np.array(levels, dtype=np.int64)
+    fits, evaluations, seconds = False, 0, 0.0
+    with writing_hdf5(path) as output:
+        writer = PredictionWriter(output.file, len(split))
+        for start in range(0, len(split), SHARD_SIZE):
+            if context.stop():
+                raise Interrupted(f"stopped predicting {name} at sample {start}; all of it is kept")
+            indices = range(start, min(start + SHARD_SIZE, len(split)))
+            shard = context.state_store.load(f"shard-{start}")
+            if shard is not None and not _is_usable(shard, batch_limit(method) if fits else None):
+                shard = None
+            if shard is None:
+                work = partial(_predict_shard, method, split, indices, gallery, levels, context)
+                if fits:
+                    shard = work()
+                else:
+                    shard = retry_out_of_memory(work, method, context, f"predicting {name}", log)
+                context.state_store.save(f"shard-{start}", shard)
+            batch_limit(method, int(shard["batch"]))  # one shape for the whole stage, also resumed
+            fits = True
+            writer.add(start, shard)
+            output.check()  # a full disk ends the prediction now, not after hours
+            evaluations += int(shard["evaluations"])
+            seconds += float(shard["seconds"])
+            log("predict", {"part": name, "step": indices[-1] + 1, "of": len(split)})
+        writer.finish(levels=levels, gallery=gallery)
     samples = max(len(split), 1)
     return {
         "samples": len(split),
         "batch": batch_limit(method),
-        "evaluations": sum(int(shard["evaluations"]) for shard in shards) / samples,
-        "seconds": sum(float(shard["seconds"]) for shard in shards) / samples,
+        "evaluations": evaluations / samples,
+        "seconds": seconds / samples,
         "peak_memory_mb": peak_memory(context.device),
         "levels": len(levels),
         "device": device_name(context.device),
         "threads": torch.get_num_threads(),
     }
+
+
+def _is_usable(shard: Mapping[str, Tensor], batch: int | None) -> bool:
+    """Whether a stored shard can be a part of the prediction.
+
+    batch: rows of a network call in the shards before it; a helper may have had more memory. Maps
+    that are not compressed are of an earlier version.
+    """
+    return "map" not in shard and batch in (None, int(shard["batch"]))
 
 
 @torch.no_grad()
@@ -307,10 +311,11 @@ def _predict_shard(
             raise ValueError(f"detect returns a {type(detection).__name__}, not a Detection")
         detection.check(len(levels), x)
         shard = {"score": detection.score.double().cpu()}
-        if detection.map is not None:
-            shard["map"] = detection.map.float().cpu().contiguous()
+        maps = None if detection.map is None else detection.map.float().cpu().contiguous()
     description = f"of samples {keys[0]} to {keys[-1]}, the"
-    _check_finite(shard, description)
+    _check_finite(shard | ({} if maps is None else {"map": maps}), description)
+    if maps is not None:
+        shard["map_chunks"] = torch.from_numpy(compress_maps(maps.numpy()).copy())
     if detection.reconstruction is not None:
         _check_finite({"reconstruction": detection.reconstruction}, description)
         label = torch.tensor([split[i].label for i in indices], device=context.device)

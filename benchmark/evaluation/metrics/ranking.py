@@ -328,21 +328,30 @@ class Ranking(NamedTuple):
 
     def auroc(self) -> float:
         """The chance that a positive outranks a negative, ties counting half."""
-        outranked = self.positive_counts * (
+        return int(self.outranked().sum()) / (2 * self.positives * self.negatives)
+
+    def outranked(self) -> Array:
+        """Twice the negatives that the positives at each score outrank, ties counting half."""
+        return self.positive_counts * (
             2 * self.negatives - self.false_positives_above - self.false_positives
         )
-        return int(outranked.sum()) / (2 * self.positives * self.negatives)
 
     def ap(self) -> float:
         """Average precision: the mean over positives of the precision at their score."""
-        precision = self.true_positives / (self.true_positives + self.false_positives)
-        return float((self.positive_counts * precision).sum() / self.positives)
+        return float(self.precision_sums().sum() / self.positives)
 
-    def best_dice(self) -> tuple[float, float]:
-        """The highest Dice (F1) over all thresholds, and that threshold; above it is positive."""
-        dice = (
-            2 * self.true_positives / (self.true_positives + self.false_positives + self.positives)
-        )
+    def precision_sums(self) -> Array:
+        """The precision at each score, once for each positive there."""
+        precision = self.true_positives / (self.true_positives + self.false_positives)
+        return self.positive_counts * precision
+
+    def best_dice(self, positives: int | None = None) -> tuple[float, float]:
+        """The highest Dice (F1) over all thresholds, and that threshold; above it is positive.
+
+        positives: how many there are, where these are not all scores; None for all
+        """
+        positives = self.positives if positives is None else positives
+        dice = 2 * self.true_positives / (self.true_positives + self.false_positives + positives)
         best = int(dice.argmax())
         return float(dice[best]), float(np.nextafter(self.thresholds[best], -np.inf))
 
@@ -363,10 +372,14 @@ class Ranking(NamedTuple):
         A positive pixel adds its share at all rates past its own; where it ties with negatives the
         curve rises in a straight line, which `limit` may cut.
         """
+        area = self.component_areas(limit).sum()
+        return float(area / self.component_shares.sum() / limit)
+
+    def component_areas(self, limit: float) -> Array:
+        """What the positives at each score add to the area, weighted by their shares."""
         low = self.false_positives_above / self.negatives
         area = area_gain(low, self.false_positives / self.negatives, limit)
-        shares = self.component_shares
-        return float((shares * area).sum() / shares.sum() / limit)
+        return self.component_shares * area
 
 
 def area_gain(low: Array, high: Array, limit: float) -> Array:
