@@ -9,7 +9,6 @@ Letters: P pixels, Q of them abnormal, E distinct scores of abnormal pixels.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
@@ -19,6 +18,7 @@ import numpy as np
 from .connected_components import Array
 from .order_statistics import ascending_patterns, scores_of_patterns
 from .ranking import Ranking
+from .scratch import scratch_file
 
 RANGE_SIZE = 2**23
 """Pixels of a range, about; those whose scores share a key stay together."""
@@ -71,7 +71,7 @@ class ExternalRanking:
         negatives, positives = (int(each) for each in counts.sum(1))
         if not positives or not negatives:
             return None
-        ranges, rows, size = _Ranges(counts, folder), tempfile.TemporaryFile(dir=folder), 0
+        ranges, rows, size = _Ranges(counts, folder), scratch_file(folder), 0
         for score, truth, share in blocks():
             ranges.add(score, truth, share)
         for some in ranges.rows():
@@ -166,9 +166,9 @@ class _Ranges:
             rows["count"] = np.diff(np.append(start, positive.size))
             rows["true"] = totals[1] - positives[number] - start
             values, count_below = _counts_below(self._negatives.parts(number))
-            for name, side in (("above", "right"), ("false", "left")):
-                below = count_below[np.searchsorted(values, rows["threshold"], side)]
-                rows[name] = totals[0] - negatives[number] - below
+            remaining = totals[0] - negatives[number] - count_below
+            rows["above"] = remaining[np.searchsorted(values, rows["threshold"], "right")]
+            rows["false"] = remaining[np.searchsorted(values, rows["threshold"], "left")]
             rows["share"] = np.add.reduceat(share[order], start)
             yield rows
 
@@ -211,7 +211,7 @@ class _Regions:
         self.dtype, self.sizes = np.dtype(dtype), sizes
         self._start = np.cumsum(sizes) - sizes
         self._filled = np.zeros(len(sizes), np.int64)
-        self._file = tempfile.TemporaryFile(dir=folder)
+        self._file = scratch_file(folder)
 
     def append(self, values: Array, cuts: Array) -> None:
         """Add values, cut at these places, to the regions in their order."""

@@ -17,12 +17,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import pairwise
 
 import numpy as np
 
 from ..metrics.connected_components import Array
-from ..metrics.ranking import PixelScores
+from ..metrics.ranking import Pixels
 from .histogram_bootstrap import binned_metrics, bootstrap_ranking_metrics
 
 MIN_GROUPS = 5
@@ -272,50 +271,30 @@ def _fpr95(positives: Array, negatives: Array) -> Array:
 
 
 def bootstrap_pixel_metrics(
-    pixels: PixelScores, resamples: Resamples, positive: Array | None, label: Array | None = None
+    pixels: Pixels, resamples: Resamples, overlaps: Array | None, label: Array | None = None
 ) -> dict[str, Array]:
     """Pixel metrics on every resample, (B,) each: `bootstrap_ranking_metrics`, from histograms;
     and those of `bootstrap_overlap_metrics`, which are exact.
 
-    positive: (P,) bool, the pixels above the threshold; None without one
+    overlaps: (N, 4), of `overlap_counts`; None without a threshold
     label: (N,) bool; with it healthy_fp too
 
     >>> import numpy as np
-    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores
+    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores, overlap_counts
     >>> from adbench.benchmark.evaluation.statistics.bootstrap import (
     ...     Resamples, bootstrap_pixel_metrics)
     >>> maps = np.random.default_rng(0).random((6, 4, 4))
     >>> pixels = PixelScores.from_maps(maps, maps > 0.8)
     >>> resamples = Resamples.from_groups([*"abcdef"], replicates=10)
-    >>> replicates = bootstrap_pixel_metrics(pixels, resamples, pixels.score > 0.8)
+    >>> overlaps = overlap_counts(pixels, pixels.score > 0.8)
+    >>> replicates = bootstrap_pixel_metrics(pixels, resamples, overlaps)
     >>> [*replicates], float(replicates["dice"].min())
     (['auroc', 'ap', 'dice_oracle', 'aupro30', 'aupro05', 'dice', 'iou'], 1.0)
     """
     replicates = bootstrap_ranking_metrics(pixels, resamples.group_index, resamples.counts)
-    if positive is not None:
-        counts = overlap_counts(pixels, positive)
-        replicates |= bootstrap_overlap_metrics(counts, resamples, label)
+    if overlaps is not None:
+        replicates |= bootstrap_overlap_metrics(overlaps, resamples, label)
     return replicates
-
-
-def overlap_counts(pixels: PixelScores, positive: Array) -> Array:
-    """Counts of each sample's pixels: all, abnormal, positive, abnormal and positive, (N, 4) int.
-
-    positive: (P,) bool
-
-    >>> import numpy as np
-    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores
-    >>> from adbench.benchmark.evaluation.statistics.bootstrap import overlap_counts
-    >>> maps, masks = np.array([[0.9, 0.8, 0.1]]), np.array([[1, 0, 1]], bool)
-    >>> overlap_counts(PixelScores.from_maps(maps, masks), maps[0] > 0.5).tolist()
-    [[3, 2, 2, 1]]
-    """
-    ends = np.append(0, np.cumsum(pixels.counts)).tolist()
-    rows = []
-    for first, last in pairwise(ends):
-        true, hit = pixels.truth[first:last], positive[first:last]
-        rows.append((last - first, *map(np.count_nonzero, (true, hit, true & hit))))
-    return np.array(rows, np.int64).reshape(-1, 4)
 
 
 def bootstrap_overlap_metrics(
